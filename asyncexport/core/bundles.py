@@ -1,0 +1,166 @@
+"""Ranges of time, how they are cut into bundles, and what of them is still to do.
+
+1. A range is half-open, `[start, end)`, in whole seconds since 1970 UTC. Ranges tile: no gap, no overlap.
+2. Coverage is counted in time, not in bundles. To do = the range - what is stored - what is claimed.
+3. What is left is cut at the grid lines of the width, counted from midnight UTC. A width divides a day, so the grid
+   counted from 1970 is the same; a piece at an edge may be narrower.
+4. Everything is made lazily and in order of time: a year of bundles costs what one costs.
+"""
+
+import re
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+
+DAY = 86_400
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Range:
+    """A half-open span of UTC time, in whole seconds since 1970.
+
+    Raises:
+        ValueError: it is empty or runs backwards.
+    """
+
+    start: int
+    end: int
+
+    def __post_init__(self) -> None:
+        if self.start >= self.end:
+            raise ValueError(f"a range must end after it starts: {show(self.start)} to {show(self.end)}")
+
+    def __str__(self) -> str:
+        """As a person reads it."""
+        return f"{show(self.start)} to {show(self.end)}"
+
+    @property
+    def seconds(self) -> int:
+        """Its width."""
+        return self.end - self.start
+
+    def overlaps(self, other: "Range") -> bool:
+        """Whether the two share any time."""
+        return self.start < other.end and other.start < self.end
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Bundle:
+    """One piece of a range of one export: the unit of work, retry and storage."""
+
+    export: str
+    range: Range
+
+    def __str__(self) -> str:
+        """As a person reads it."""
+        return f"{self.export} {self.range}"
+
+
+def show(moment: float) -> str:
+    """RFC 3339 in UTC, to the second, as the service is asked and a person is told."""
+    return datetime.fromtimestamp(moment, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+def compact(moment: int) -> str:
+    """The moment as it stands in a file's name: `20260101T003000Z`."""
+    return datetime.fromtimestamp(moment, UTC).strftime("%Y%m%dT%H%M%SZ")
+
+
+def day(moment: int) -> str:
+    """The UTC day a moment falls on: `2026-01-01`."""
+    return datetime.fromtimestamp(moment, UTC).strftime("%Y-%m-%d")
+
+
+def read_moment(text: str, *, now: float) -> int:
+    """A moment as people write it: `2026-01-01`, RFC 3339, `today`, `yesterday` or `30d` (that many days ago).
+
+    Days begin at midnight UTC; a time without an offset is UTC.
+
+    Raises:
+        ValueError: it is none of these, or finer than a second.
+    """
+    text = text.strip()
+    midnight = int(now) // DAY * DAY
+    if text == "today":
+        return midnight
+    if text == "yesterday":
+        return midnight - DAY
+    if ago := re.fullmatch(r"(\d{1,5})d", text):
+        return midnight - int(ago[1]) * DAY
+    try:
+        moment = datetime.fromisoformat(text)
+    except ValueError:
+        raise ValueError(
+            f"{text!r} is not a date: write 2026-01-01, 2026-01-01T12:00:00Z, today, yesterday or 30d"
+        ) from None
+    moment = moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)
+    if moment.microsecond:
+        raise ValueError(f"{text!r} is finer than a second: the service is asked in whole seconds")
+    return int(moment.timestamp())
+
+
+def read_timestamp(text: str) -> float:
+    """Seconds since 1970 from a time stamp of the service: RFC 3339 with 0 to 9 fraction digits (reference 3.0).
+
+    Raises:
+        ValueError: it is not one.
+    """
+    found = re.fullmatch(r"(\d{4}-\d\d-\d\d[Tt ]\d\d:\d\d:\d\d)(\.\d+)?([Zz]|[+-]\d\d:?\d\d)?", text.strip())
+    if not found:
+        raise ValueError(f"not a time stamp: {text[:60]!r}")
+    whole = datetime.fromisoformat(found[1].upper().replace(" ", "T"))
+    zone = found[3] or "Z"
+    offset = timedelta(0)
+    if zone not in "Zz":
+        digits = zone[1:].replace(":", "")
+        offset = timedelta(hours=int(digits[:2]), minutes=int(digits[2:])) * (-1 if zone[0] == "-" else 1)
+    return whole.replace(tzinfo=UTC).timestamp() - offset.total_seconds() + float(found[2] or 0)
+
+
+def settled_until(now: float, *, settle_seconds: int) -> int:
+    """The moment up to which data no longer changes (reference section 7): now less the settle time, whole seconds."""
+    return int(now) - settle_seconds
+
+
+def merged(ranges: Iterable[Range]) -> Iterator[Range]:
+    """The union of ranges given in order of their start, as few ranges as can be."""
+    start = end = None
+    for piece in ranges:
+        if start is None or end is None:
+            start, end = piece.start, piece.end
+        elif piece.start <= end:
+            end = max(end, piece.end)
+        else:
+            yield Range(start, end)
+            start, end = piece.start, piece.end
+    if start is not None and end is not None:
+        yield Range(start, end)
+
+
+def gaps(whole: Range, taken: Iterable[Range]) -> Iterator[Range]:
+    """What of `whole` no range of `taken` covers; `taken` in order of start, overlaps allowed."""
+    at = whole.start
+    for piece in taken:
+        if piece.start >= whole.end:
+            break
+        if piece.start > at:
+            yield Range(at, piece.start)
+        at = max(at, piece.end)
+        if at >= whole.end:
+            return
+    if at < whole.end:
+        yield Range(at, whole.end)
+
+
+def cut(whole: Range, width_seconds: int) -> Iterator[Range]:
+    """The pieces of a range between the grid lines of a width."""
+    at = whole.start
+    while at < whole.end:
+        line = min((at // width_seconds + 1) * width_seconds, whole.end)
+        yield Range(at, line)
+        at = line
+
+
+def count_cut(whole: Range, width_seconds: int) -> int:
+    """How many pieces `cut` would make, without making them."""
+    return -(-whole.end // width_seconds) - whole.start // width_seconds

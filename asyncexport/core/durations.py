@@ -1,0 +1,119 @@
+"""How long the service's operations take: learned, so that a poll is sent when it is expected to pay.
+
+1. Durations are taken as lognormal: their logarithms have a mean and a spread. The service says nothing of them
+   (reference section 4); the shape is an assumption, and only the timing of polls hangs on it.
+2. What a finished operation took is known exactly from its `createdAt` and `finishedAt`, however late it was polled.
+3. An operation that is still running says: longer than this. It is weighed in as what it would take on average, given
+   that. Without it, the first to finish would make all look quick.
+4. Before anything is known, `[polling] expected` stands in, with the weight of a few operations and a wide spread.
+"""
+
+import math
+from collections import deque
+from collections.abc import Iterable, Sequence
+
+MEMORY = 400
+"""How many finished operations are remembered: enough for the spread, few enough to follow a change of the service."""
+
+PRIOR_WEIGHT = 0.5
+"""The guess weighs as much as this many operations: little, since it may be off by a factor of ten."""
+
+PRIOR_SPREAD = 0.8
+"""Of the logarithms: two thirds between 0.45 and 2.2 times the guess."""
+
+SPREAD_WEIGHT = 4.0
+"""The spread of the guess weighs as much as this many operations."""
+
+LEAST_SPREAD = 0.1
+"""Never certain: what took the same time twice may take longer the third time."""
+
+ROUNDS = 4
+"""How often the censored ones are weighed in anew; they settle after a few."""
+
+
+class Durations:
+    """The mean and the spread of log-durations, in log-seconds."""
+
+    def __init__(self, *, expected_seconds: float, known: Iterable[float] = ()) -> None:
+        """`known`: what operations of earlier runs took, in seconds, oldest first."""
+        self._guess = math.log(expected_seconds)
+        self._logs: deque[float] = deque((math.log(max(s, 0.001)) for s in known), maxlen=MEMORY)
+        self.mean = self._guess
+        self.spread = PRIOR_SPREAD
+        self.weigh(())
+
+    @property
+    def known(self) -> int:
+        """How many finished operations it rests on."""
+        return len(self._logs)
+
+    @property
+    def median_seconds(self) -> float:
+        """Half of the operations take longer."""
+        return math.exp(self.mean)
+
+    def learn(self, seconds: float) -> None:
+        """Take in what one operation took; `weigh` makes it count."""
+        self._logs.append(math.log(max(seconds, 0.001)))
+
+    def weigh(self, running_ages: Sequence[float]) -> None:
+        """Estimate anew from what is known and from the ages, in seconds, at which operations were seen running."""
+        exact, squares = math.fsum(self._logs), math.fsum(x * x for x in self._logs)
+        floors = [math.log(max(age, 0.001)) for age in running_ages]
+        count = len(self._logs) + len(floors)
+        for _ in range(ROUNDS if floors else 1):
+            total, total_squares = exact, squares
+            for floor in floors:
+                mean, square = _beyond(floor, self.mean, self.spread)
+                total += mean
+                total_squares += square
+            self._estimate(count, total, total_squares)
+
+    def done_by(self, age_seconds: float) -> float:
+        """The share of operations that take no longer than this."""
+        if age_seconds <= 0:
+            return 0.0
+        return _normal((math.log(age_seconds) - self.mean) / self.spread)
+
+    def done_since(self, seen_running_seconds: float, age_seconds: float) -> float:
+        """The chance that an operation seen running at one age is done at a later one."""
+        before = self.done_by(seen_running_seconds)
+        if before >= 1.0 - 1e-9:
+            # Beyond all that was ever seen: as likely as not within as long again.
+            return 1.0 - seen_running_seconds / max(age_seconds, seen_running_seconds, 1e-9)
+        return max(0.0, (self.done_by(age_seconds) - before) / (1.0 - before))
+
+    def quantile_seconds(self, share: float) -> float:
+        """The duration that this share of operations stays within."""
+        low, high = -8.0, 8.0
+        for _ in range(40):
+            middle = (low + high) / 2
+            low, high = (middle, high) if _normal(middle) < share else (low, middle)
+        return math.exp(self.mean + self.spread * (low + high) / 2)
+
+    def _estimate(self, count: int, total: float, total_squares: float) -> None:
+        """The usual update of a normal's mean and variance, both unknown, from a weak guess of each."""
+        average = total / count if count else self._guess
+        scatter = max(0.0, total_squares - count * average * average)
+        pull = PRIOR_WEIGHT * count / (PRIOR_WEIGHT + count) * (average - self._guess) ** 2
+        variance = (SPREAD_WEIGHT * PRIOR_SPREAD**2 + scatter + pull) / (SPREAD_WEIGHT + count)
+        self.mean = (total + PRIOR_WEIGHT * self._guess) / (count + PRIOR_WEIGHT)
+        self.spread = max(LEAST_SPREAD, math.sqrt(variance))
+
+
+def _normal(z: float) -> float:
+    return 0.5 * (1.0 + math.erf(z / math.sqrt(2)))
+
+
+def _beyond(floor: float, mean: float, spread: float) -> tuple[float, float]:
+    """Mean and mean square of a normal value, given that it lies beyond `floor`."""
+    z = (floor - mean) / spread
+    tail = 1.0 - _normal(z)
+    if tail < 1e-9:
+        # So far out that the tail is a point: a little beyond the floor.
+        value = floor + spread / max(z, 1.0)
+        return value, value * value
+    hazard = math.exp(-z * z / 2) / math.sqrt(2 * math.pi) / tail
+    first = mean + spread * hazard
+    variance = spread * spread * max(0.0, 1 + z * hazard - hazard * hazard)
+    return first, variance + first * first

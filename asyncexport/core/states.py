@@ -1,0 +1,192 @@
+"""A bundle's state is a value; the ledger is the list of those values; resuming is reading it.
+
+1. A take of a bundle is in exactly one state. Each state holds what it needs and nothing that may be absent.
+2. A state changes only by a move that stands in `MOVES`; any other raises, and nothing has changed.
+3. `Planned` at attempt 1 is what a bundle is in when the ledger holds no row of it. It is written only where it takes
+   back a `Creating` row: the service was asked and is known to have said no (a 429, an outage), so the crash after it
+   must not count a duplicate that cannot be.
+4. `attempt` counts what is the bundle's own: a failed operation, a lost export, a bad file. A refused or unanswered
+   create keeps it.
+5. `Stored` ends a take. A refresh or a repair is a new take, from `Planned` at attempt 1.
+6. `Failed` and `Overdue` are parked: taken up by a later run, at attempt 1. An `Overdue` one is asked once more first.
+
+Moments are seconds since 1970 UTC by the service's clock.
+"""
+
+from dataclasses import asdict, dataclass
+from enum import Enum
+from typing import Any, assert_never
+
+from asyncexport.core.bundles import Bundle
+from asyncexport.errors import IllegalMove, LedgerCorruptError
+
+
+@dataclass(frozen=True, slots=True)
+class Planned:
+    """Nothing runs at the service for it."""
+
+    attempt: int = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Creating:
+    """The create is about to be sent, or was sent and its answer is not known."""
+
+    attempt: int
+    asked_at: float
+
+
+@dataclass(frozen=True, slots=True)
+class Created:
+    """The service runs an operation for it; `asked_at` is where its deadline counts from."""
+
+    attempt: int
+    asked_at: float
+    operation_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class Ready:
+    """The operation is complete: its file can be had. `exported_at` is the operation's `createdAt`."""
+
+    attempt: int
+    exported_at: float
+    export_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class Stored:
+    """Its archive is complete, checked and durable under `path`, which is relative to the output directory.
+
+    `bytes` and `sha256` are of the archive as it lies there, `rows` of what is in it.
+    """
+
+    path: str
+    bytes: int
+    rows: int
+    sha256: str
+    exported_at: float
+
+
+@dataclass(frozen=True, slots=True)
+class Failed:
+    """Parked: the last attempt failed, or the service refuses this bundle."""
+
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Overdue:
+    """Parked: its operation was still running at its deadline."""
+
+    attempt: int
+    asked_at: float
+    operation_id: str
+
+
+State = Planned | Creating | Created | Ready | Stored | Failed | Overdue
+
+CLAIMING = (Creating, Created, Ready)
+"""In these a bundle claims its time: it runs to its end as it is, in its own width."""
+
+PARKED = (Failed, Overdue)
+
+
+class Counts(Enum):
+    """What a move does to the attempt."""
+
+    SAME = "stays"
+    NEXT = "one more"
+    FIRST = "back to 1"
+    NONE = "the new state has none"
+
+
+MOVES: dict[tuple[type[State], type[State]], tuple[Counts, ...]] = {
+    (Planned, Creating): (Counts.SAME,),
+    (Creating, Creating): (Counts.SAME,),  # found so after a crash: asked again, a possible duplicate
+    (Creating, Created): (Counts.SAME,),
+    (Creating, Planned): (
+        Counts.SAME,
+        Counts.NEXT,
+    ),  # refused or unanswered; answered without an operation id
+    (Creating, Failed): (Counts.NONE,),
+    (Created, Ready): (Counts.SAME,),
+    (Created, Planned): (Counts.NEXT,),
+    (Created, Failed): (Counts.NONE,),
+    (Created, Overdue): (Counts.SAME,),
+    (Ready, Stored): (Counts.NONE,),
+    (Ready, Planned): (Counts.NEXT,),
+    (Ready, Failed): (Counts.NONE,),
+    (Failed, Planned): (Counts.FIRST,),
+    (Overdue, Planned): (Counts.FIRST,),
+    (Overdue, Ready): (Counts.SAME,),
+}
+"""Every legal move within one take, and what it may do to the attempt."""
+
+
+def moved(old: State, new: State) -> State:
+    """`new`, if `old` may become it.
+
+    Raises:
+        IllegalMove: it may not.
+    """
+    allowed = MOVES.get((type(old), type(new)))
+    if allowed is None or not any(_attempt_fits(old, new, counts) for counts in allowed):
+        raise IllegalMove(f"{old} cannot become {new}")
+    return new
+
+
+def _attempt_fits(old: State, new: State, counts: Counts) -> bool:
+    before, after = getattr(old, "attempt", None), getattr(new, "attempt", None)
+    match counts:
+        case Counts.SAME:
+            return before == after
+        case Counts.NEXT:
+            return before is not None and after == before + 1
+        case Counts.FIRST:
+            return after == 1
+        case Counts.NONE:
+            return after is None
+        case _ as never:
+            assert_never(never)
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """Where a bundle stands: the state of its newest take, and the newest archive of any take, if there is one."""
+
+    bundle: Bundle
+    take: int = 0
+    state: State = Planned()
+    stored: Stored | None = None
+
+    @property
+    def parked(self) -> bool:
+        """Whether it was given up by an earlier run."""
+        return isinstance(self.state, PARKED)
+
+    def next_take(self) -> "Standing":
+        """The same bundle with a new take opened: for a refresh or a repair, once the present one has ended."""
+        return Standing(self.bundle, self.take + 1, Planned(), self.stored)
+
+
+_NAMES: dict[str, type[State]] = {
+    kind.__name__.lower(): kind for kind in (Planned, Creating, Created, Ready, Stored, Failed, Overdue)
+}
+
+
+def to_row(state: State) -> tuple[str, dict[str, Any]]:
+    """The state as the ledger writes it: its name, and its fields."""
+    return type(state).__name__.lower(), asdict(state)
+
+
+def from_row(name: str, fields: dict[str, Any]) -> State:
+    """Read what `to_row` wrote.
+
+    Raises:
+        LedgerCorruptError: it is no state that was ever written.
+    """
+    try:
+        return _NAMES[name](**fields)
+    except (KeyError, TypeError) as error:
+        raise LedgerCorruptError(f"the ledger holds a state that cannot be read: {name[:40]!r}") from error

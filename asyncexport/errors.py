@@ -1,0 +1,147 @@
+"""All that can go wrong, as one tree, by whose trouble it is.
+
+    ExportError                     carries .hint, and says by .transient whether trying again would help
+    ├── ConfigError                 the user's: every problem found, at once
+    ├── ServiceError                the service's
+    │   ├── UnauthorizedError       the key was refused (401)
+    │   ├── RateLimitedError        asked too often (429); .retry_after in seconds, or None
+    │   ├── UnavailableError        no route, no name, a reset, a time-out, 408, 499, 5xx: an outage
+    │   ├── ReplyError              it answered, but not with what was agreed
+    │   ├── RefusedError            it understood and said no (another 4xx); .status
+    │   ├── OperationFailedError    the operation ended as FAILED or ERROR; .reason
+    │   └── GoneError               the operation, export or link asked for no longer exists
+    ├── ArchiveError                the file's
+    │   ├── IncompleteError         it stopped early, or its end was not proved: fetch it again
+    │   └── CorruptError            it is whole, and wrong
+    ├── StorageError                the disk's
+    └── LedgerError                 the ledger's: it does not fit, or is missing beside archives
+        ├── LedgerLockedError       another run holds it
+        └── LedgerCorruptError      it cannot be read as what was written
+
+    IllegalMove(RuntimeError)       ours: a bug
+
+No message holds an API key or the query of a signed URL: those who raise leave them out.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import ClassVar
+
+
+class ExportError(Exception):
+    """What asyncexport raises; the message is one line, in the user's words.
+
+    Args:
+        message: What was tried and what came back.
+        hint: The next thing to do, or "" where there is none.
+    """
+
+    transient: ClassVar[bool] = False
+
+    def __init__(self, message: str, *, hint: str = "") -> None:
+        super().__init__(message)
+        self.hint = hint
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """One fault in the configuration: where (`table.key`, a variable, a flag), and what is wrong with it."""
+
+    place: str
+    message: str
+
+    def __str__(self) -> str:
+        """As it is printed."""
+        return f"{self.place}: {self.message}" if self.place else self.message
+
+
+class ConfigError(ExportError):
+    """The configuration or the command line cannot be used; `problems` holds every fault found."""
+
+    def __init__(self, problems: Sequence[Problem], *, hint: str = "") -> None:
+        self.problems = tuple(problems)
+        super().__init__("; ".join(map(str, self.problems)), hint=hint)
+
+
+class ServiceError(ExportError):
+    """The service, or the way to it, is in trouble."""
+
+
+class UnauthorizedError(ServiceError):
+    """The service refused the API key (401)."""
+
+
+class RateLimitedError(ServiceError):
+    """The service was asked too often (429); `retry_after` is in seconds, None where it did not say."""
+
+    transient = True
+
+    def __init__(self, message: str, *, retry_after: float | None = None, hint: str = "") -> None:
+        super().__init__(message, hint=hint)
+        self.retry_after = retry_after
+
+
+class UnavailableError(ServiceError):
+    """The service cannot be reached, or is in trouble of its own (no route, 408, 499, 5xx)."""
+
+    transient = True
+
+
+class ReplyError(ServiceError):
+    """The service answered 200 with something that is not the reply agreed upon."""
+
+    transient = True
+
+
+class RefusedError(ServiceError):
+    """The service understood the request and said no; `status` is the HTTP status."""
+
+    def __init__(self, message: str, *, status: int, hint: str = "") -> None:
+        super().__init__(message, hint=hint)
+        self.status = status
+
+
+class OperationFailedError(ServiceError):
+    """The operation ended as FAILED or ERROR; `reason` is the service's own text."""
+
+    def __init__(self, reason: str, *, hint: str = "") -> None:
+        super().__init__(f"the operation failed: {reason}", hint=hint)
+        self.reason = reason
+
+
+class GoneError(ServiceError):
+    """The operation, the export or the link asked for no longer exists (404, 410, or an expired link)."""
+
+
+class ArchiveError(ExportError):
+    """The file delivered is not one whole export."""
+
+
+class IncompleteError(ArchiveError):
+    """The file stopped early, or nothing proved that it ended where it did: fetch it again."""
+
+    transient = True
+
+
+class CorruptError(ArchiveError):
+    """The file arrived whole and is wrong: a bad checksum, a broken structure."""
+
+
+class StorageError(ExportError):
+    """The disk is full, not writable, or failed to make data durable."""
+
+
+class LedgerError(ExportError):
+    """The ledger does not fit this run, or is missing beside archives."""
+
+
+class LedgerLockedError(LedgerError):
+    """Another run holds the output directory."""
+
+
+class LedgerCorruptError(LedgerError):
+    """The ledger cannot be read as what was written to it."""
+
+
+class IllegalMove(RuntimeError):  # noqa: N818 - a bug of ours, not an error of anybody's
+    """A bundle was moved to a state that its present one does not lead to."""
