@@ -25,7 +25,6 @@ No message holds an API key or the query of a signed URL: those who raise leave 
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import ClassVar
 
 
 class ExportError(Exception):
@@ -36,7 +35,7 @@ class ExportError(Exception):
         hint: The next thing to do, or "" where there is none.
     """
 
-    transient: ClassVar[bool] = False
+    transient: bool = False
 
     def __init__(self, message: str, *, hint: str = "") -> None:
         super().__init__(message)
@@ -82,9 +81,20 @@ class RateLimitedError(ServiceError):
 
 
 class UnavailableError(ServiceError):
-    """The service cannot be reached, or is in trouble of its own (no route, 408, 499, 5xx)."""
+    """The service cannot be reached, or is in trouble of its own (no route, 408, 499, 5xx).
 
-    transient = True
+    Args:
+        message: What was tried and what came back.
+        unanswered: The request may have arrived, and no answer came: what it asked for may have been done.
+        lasting: It has been so for as long as anybody is willing to wait.
+        hint: The next thing to do.
+    """
+
+    def __init__(self, message: str, *, unanswered: bool = False, lasting: bool = False, hint: str = "") -> None:
+        super().__init__(message, hint=hint)
+        self.unanswered = unanswered
+        self.transient = not lasting
+
 
 
 class ReplyError(ServiceError):

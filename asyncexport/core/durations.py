@@ -11,6 +11,7 @@
 import math
 from collections import deque
 from collections.abc import Iterable, Sequence
+from statistics import NormalDist
 
 MEMORY = 400
 """How many finished operations are remembered: enough for the spread, few enough to follow a change of the service."""
@@ -29,6 +30,8 @@ LEAST_SPREAD = 0.1
 
 ROUNDS = 4
 """How often the censored ones are weighed in anew; they settle after a few."""
+
+_STANDARD = NormalDist()
 
 
 class Durations:
@@ -83,13 +86,17 @@ class Durations:
             return 1.0 - seen_running_seconds / max(age_seconds, seen_running_seconds, 1e-9)
         return max(0.0, (self.done_by(age_seconds) - before) / (1.0 - before))
 
+    def due_age_seconds(self, seen_running_seconds: float, chance: float) -> float:
+        """The age at which an operation seen running at `seen_running_seconds` is done with this chance."""
+        before = self.done_by(seen_running_seconds)
+        share = before + chance * (1.0 - before)
+        if share >= 1.0 - 1e-9:
+            return seen_running_seconds / (1.0 - chance)
+        return max(self.quantile_seconds(share), seen_running_seconds)
+
     def quantile_seconds(self, share: float) -> float:
         """The duration that this share of operations stays within."""
-        low, high = -8.0, 8.0
-        for _ in range(40):
-            middle = (low + high) / 2
-            low, high = (middle, high) if _normal(middle) < share else (low, middle)
-        return math.exp(self.mean + self.spread * (low + high) / 2)
+        return math.exp(self.mean + self.spread * _STANDARD.inv_cdf(share))
 
     def _estimate(self, count: int, total: float, total_squares: float) -> None:
         """The usual update of a normal's mean and variance, both unknown, from a weak guess of each."""

@@ -1,0 +1,464 @@
+"""One bundle from state to state: create, watch, fetch, store.
+
+1. Each step takes a bundle in one state and gives it back in the next, which is durable by then.
+2. `Creating` is in the ledger before the POST, and `Created` right after its answer with nothing in between, in a task
+   of our own that is awaited before the loop ends: a cancel must not orphan an operation.
+3. A bundle's failure is its own and ends in `Failed`; it counts an attempt only where the fault is the bundle's: a
+   failed operation, a lost export, a bad file. An outage, a 429, a lost answer do not count.
+4. While the file of an export can be had, it is fetched again, through a fresh link where the old one is dead; a new
+   export is asked for only when the service says that the old one is gone, or its file stays bad.
+5. What concerns all bundles is raised: a refused key, a full disk, a broken ledger, a service gone for good.
+"""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass, field, replace
+from typing import Protocol
+
+from asyncexport.core.bundles import Bundle, Range
+from asyncexport.core.exports import Definition, Export
+from asyncexport.core.pacing import Patience, Priority
+from asyncexport.core.states import Created, Creating, Failed, Overdue, Planned, Ready, Standing, State, Stored, moved
+from asyncexport.core.watching import Finished
+from asyncexport.core.wire import Location
+from asyncexport.errors import (
+    ArchiveError,
+    CorruptError,
+    GoneError,
+    OperationFailedError,
+    RateLimitedError,
+    RefusedError,
+    ReplyError,
+    ServiceError,
+    UnauthorizedError,
+    UnavailableError,
+)
+
+PROGRESS_BYTES = 1024 * 1024
+"""A cut download that got this much further than any before it was not in vain, and does not count as a try."""
+
+LINK_MARGIN_SECONDS = 15.0
+"""A link that is about to expire is not used again; getting a fresh one takes a moment, too."""
+
+
+class Service(Protocol):
+    """What is asked of the service."""
+
+    async def create(
+        self, definition: Definition, span: Range, *, priority: Priority, before: Callable[[], Awaitable[None]]
+    ) -> str:
+        """Start an operation; its id. `before` is awaited when the request may be sent, right before it is."""
+        ...
+
+    async def locate(self, export_id: str, *, priority: Priority) -> Location:
+        """A fresh link to the file of a finished operation."""
+        ...
+
+
+class Watch(Protocol):
+    """Who knows when operations are done."""
+
+    async def wait(self, operation_id: str, *, asked_at: float) -> Finished | None:
+        """Wait until it is done; None when it still runs at its deadline."""
+        ...
+
+    async def ask(self, operation_id: str) -> Finished | None:
+        """Ask for it now; None where it still runs."""
+        ...
+
+
+class Download(Protocol):
+    """One archive on its way to the disk; it goes on where an earlier try was cut."""
+
+    @property
+    def received(self) -> int:
+        """How many bytes have come so far."""
+        ...
+
+    async def fetch(self, location: Location) -> "Archive":
+        """Fetch the rest, check the whole, and put it under its final name."""
+        ...
+
+
+class Archive(Protocol):
+    """A complete, checked and durable archive."""
+
+    path: str
+    bytes: int
+    rows: int
+    sha256: str
+
+
+class Downloads(Protocol):
+    """Where archives are brought."""
+
+    def begin(self, bundle: Bundle, definition: Definition) -> AbstractAsyncContextManager[Download]:
+        """Begin one; what is half-made when left is removed."""
+        ...
+
+
+class Ledger(Protocol):
+    """Where states are written."""
+
+    async def append(self, standing: Standing, *, at: float) -> None:
+        """Add a row; it is durable on return."""
+        ...
+
+
+class Listener(Protocol):
+    """Who is told what happens."""
+
+    def moved(self, before: Standing, after: Standing) -> None:
+        """A bundle is in a new state, and that is durable."""
+        ...
+
+    def retried(self, bundle: Bundle, why: str) -> None:
+        """Something went wrong with a bundle that is tried again."""
+        ...
+
+    def possible_duplicate(self, bundle: Bundle) -> None:
+        """A create was sent whose answer never came: the service may run an operation that nobody will fetch."""
+        ...
+
+    def refused(self, export: str, error: RefusedError) -> None:
+        """The service refuses an export from the start."""
+        ...
+
+
+@dataclass(slots=True)
+class Stream:
+    """What the bundles of one export share.
+
+    `accepted`: the service has ever accepted a create of it. Until then creates go one at a time, so that an unknown
+    segment costs one request and not fifty. `refused`: it never did and said no.
+    """
+
+    export: Export
+    accepted: bool = False
+    refused: RefusedError | None = None
+    first: asyncio.Lock = field(default_factory=asyncio.Lock)
+
+
+class ExportRefused(Exception):  # noqa: N818 - a way out of a coroutine, not an error of its own
+    """The bundle's export was refused: there is nothing more to do for it."""
+
+
+class Carrier:
+    """Takes bundles from state to state.
+
+    Args:
+        service: What creates and locates.
+        watch: Who knows when operations are done.
+        downloads: Where archives are brought.
+        ledger: Where states are written.
+        streams: The exports by name.
+        listener: Who is told.
+        patience: How long between tries.
+        attempts: `[retry] attempts`.
+        download_slots: `[concurrency] downloads`.
+        clock: Seconds since 1970 by the service's clock.
+        jitter: A number in [0, 1), anew at each call.
+    """
+
+    def __init__(
+        self,
+        *,
+        service: Service,
+        watch: Watch,
+        downloads: Downloads,
+        ledger: Ledger,
+        streams: dict[str, Stream],
+        listener: Listener,
+        patience: Patience,
+        attempts: int,
+        download_slots: int,
+        clock: Callable[[], float],
+        jitter: Callable[[], float],
+    ) -> None:
+        self._service = service
+        self._watch = watch
+        self._downloads = downloads
+        self._ledger = ledger
+        self._streams = streams
+        self._listener = listener
+        self._patience = patience
+        self._attempts = attempts
+        self._slots = asyncio.Semaphore(download_slots)
+        self._clock = clock
+        self._jitter = jitter
+        self._posts: set[asyncio.Task[Standing]] = set()
+        self.downloading: set[Bundle] = set()
+
+    async def take_up(self, standing: Standing) -> Standing:
+        """A bundle as an earlier run left it, ready to go on: what was parked is planned again, at attempt 1."""
+        match standing.state:
+            case Failed():
+                return self._planned_again(standing)
+            case Overdue() as overdue:
+                return await self._ask_once_more(standing, overdue)
+            case Creating():
+                self._listener.possible_duplicate(standing.bundle)
+        return standing
+
+    async def create(self, standing: Standing, attempt: int) -> Standing:
+        """From `Planned` (or a `Creating` whose answer is lost) to `Created`, back to `Planned`, or to `Failed`.
+
+        Raises:
+            ExportRefused: the service refuses the whole export.
+            UnauthorizedError: the key was refused.
+            UnavailableError: the service is gone for good.
+        """
+        stream = self._streams[standing.bundle.export]
+        if not stream.accepted:
+            async with stream.first:
+                if not stream.accepted:
+                    return await self._post(standing, attempt, stream)
+        return await self._post(standing, attempt, stream)
+
+    async def watch(self, standing: Standing, state: Created) -> Standing:
+        """From `Created` to `Ready`, back to `Planned` for the next attempt, or parked."""
+        try:
+            finished = await self._watch.wait(state.operation_id, asked_at=state.asked_at)
+        except (OperationFailedError, GoneError) as error:
+            return await self._count_attempt(standing, state.attempt, str(error))
+        if finished is None:
+            return await self._note(standing, Overdue(state.attempt, state.asked_at, state.operation_id))
+        return await self._note(standing, Ready(state.attempt, finished.exported_at, finished.export_id))
+
+    async def fetch(self, standing: Standing, state: Ready) -> Standing:
+        """From `Ready` to `Stored`, back to `Planned` for the next attempt, or to `Failed`.
+
+        Raises:
+            StorageError: the disk is full, or not writable.
+            UnavailableError: the service is gone for good.
+        """
+        definition = self._streams[standing.bundle.export].export.definition
+        async with self._downloads.begin(standing.bundle, definition) as download:
+            trial = _Trial(self._attempts)
+            while True:
+                try:
+                    async with self._slots:
+                        archive = await self._try_to_fetch(standing.bundle, state, download, trial)
+                except ServiceError as error:
+                    await self._after_failed_try(standing.bundle, error, trial)
+                except ArchiveError as error:
+                    trial.count(error, received=download.received)
+                    self._listener.retried(standing.bundle, str(error))
+                else:
+                    return await self._note(
+                        standing,
+                        Stored(archive.path, archive.bytes, archive.rows, archive.sha256, state.exported_at),
+                    )
+                if trial.over:
+                    return await self._count_attempt(standing, state.attempt, trial.reason)
+                await self._pause(trial.tries)
+
+    async def finish_posts(self, *, now: bool) -> None:
+        """Wait for the answers of creates that were sent; with `now`, don't."""
+        if now:
+            for task in self._posts:
+                task.cancel()
+        if self._posts:
+            await asyncio.wait(self._posts)
+
+    def _planned_again(self, standing: Standing) -> Standing:
+        """Not written: the next row says it (rule 3 of `core.states`)."""
+        after = replace(standing, state=moved(standing.state, Planned()))
+        self._listener.moved(standing, after)
+        return after
+
+    async def _ask_once_more(self, standing: Standing, overdue: Overdue) -> Standing:
+        tries = 0
+        while True:
+            try:
+                finished = await self._watch.ask(overdue.operation_id)
+            except (OperationFailedError, GoneError):
+                return self._planned_again(standing)
+            except ServiceError as error:
+                if not error.transient:
+                    raise
+                tries += 1
+                await self._pause(tries)
+                continue
+            if finished is None:
+                return self._planned_again(standing)
+            return await self._note(standing, Ready(overdue.attempt, finished.exported_at, finished.export_id))
+
+    async def _post(self, standing: Standing, attempt: int, stream: Stream) -> Standing:
+        if stream.refused:
+            raise ExportRefused
+        granted = asyncio.Event()
+        task = asyncio.create_task(
+            self._ask_and_note(standing, attempt, stream, granted), name=f"create {standing.bundle}"
+        )
+        self._posts.add(task)
+        task.add_done_callback(self._post_is_done)
+        try:
+            return await asyncio.shield(task)
+        except asyncio.CancelledError:
+            if not granted.is_set():
+                task.cancel()
+            raise
+
+    def _post_is_done(self, task: asyncio.Task[Standing]) -> None:
+        self._posts.discard(task)
+        if not task.cancelled():
+            # Looked at here, since whoever waited for it may have been cancelled; who still waits is told as well.
+            task.exception()
+
+    async def _ask_and_note(self, standing: Standing, attempt: int, stream: Stream, granted: asyncio.Event) -> Standing:
+        asked = standing
+
+        async def note_intent() -> None:
+            nonlocal asked
+            granted.set()
+            asked = await self._note(standing, Creating(attempt, self._clock()))
+
+        try:
+            operation_id = await self._service.create(
+                stream.export.definition, standing.bundle.range, priority=Priority.CREATE, before=note_intent
+            )
+        except ServiceError as error:
+            if not granted.is_set():
+                raise
+            return await self._after_refused_create(asked, attempt, stream, error)
+        stream.accepted = True
+        return await self._note(asked, Created(attempt, self._clock(), operation_id))
+
+    async def _after_refused_create(
+        self, asked: Standing, attempt: int, stream: Stream, error: ServiceError
+    ) -> Standing:
+        match error:
+            case RefusedError() if stream.accepted:
+                return await self._note(asked, Failed(str(error)))
+            case RefusedError():
+                stream.refused = error
+                await self._note(asked, Planned(attempt))
+                self._listener.refused(stream.export.name, error)
+                raise ExportRefused from error
+            case ReplyError() | GoneError():
+                return await self._count_attempt(asked, attempt, str(error))
+            case RateLimitedError():
+                return await self._note(asked, Planned(attempt))
+            case UnavailableError(unanswered=unanswered):
+                if unanswered:
+                    self._listener.possible_duplicate(asked.bundle)
+                self._listener.retried(asked.bundle, str(error))
+                back = await self._note(asked, Planned(attempt))
+                if not error.transient:
+                    raise error
+                return back
+            case _:
+                await self._note(asked, Planned(attempt))
+                raise error
+
+    async def _try_to_fetch(self, bundle: Bundle, state: Ready, download: Download, trial: "_Trial") -> Archive:
+        """One try, in a download slot: a link lives for minutes, so it is asked for when it can be used at once."""
+        if trial.location is None or not trial.link_lives(self._clock()):
+            trial.location = None
+            trial.location = await self._locate(state.export_id, trial)
+        self.downloading.add(bundle)
+        try:
+            return await download.fetch(trial.location)
+        finally:
+            self.downloading.discard(bundle)
+
+    async def _locate(self, export_id: str, trial: "_Trial") -> Location:
+        try:
+            location = await self._service.locate(export_id, priority=Priority.RESULTS)
+        except GoneError as error:
+            trial.lost(error)
+            raise
+        trial.found()
+        return location
+
+    async def _after_failed_try(self, bundle: Bundle, error: ServiceError, trial: "_Trial") -> None:
+        if isinstance(error, UnauthorizedError) or not (error.transient or isinstance(error, RefusedError | GoneError)):
+            raise error
+        self._listener.retried(bundle, str(error))
+        if isinstance(error, UnavailableError | RateLimitedError):
+            trial.unavailable(error, now=asyncio.get_running_loop().time(), patience=self._patience)
+        else:
+            trial.count(error)
+
+    async def _count_attempt(self, standing: Standing, attempt: int, reason: str) -> Standing:
+        """Rule 3: the next attempt, or parked after the last."""
+        self._listener.retried(standing.bundle, reason)
+        if attempt >= self._attempts:
+            return await self._note(standing, Failed(reason))
+        return await self._note(standing, Planned(attempt + 1))
+
+    async def _note(self, standing: Standing, state: State) -> Standing:
+        """The bundle in its new state, once that is durable."""
+        stored = state if isinstance(state, Stored) else standing.stored
+        after = replace(standing, state=moved(standing.state, state), stored=stored)
+        await self._ledger.append(after, at=self._clock())
+        self._listener.moved(standing, after)
+        return after
+
+    async def _pause(self, tries: int) -> None:
+        await asyncio.sleep(self._patience.wait_seconds(max(1, tries), jitter=self._jitter()))
+
+
+@dataclass(slots=True)
+class _Trial:
+    """How the fetching of one export goes: what counts against it, and what does not.
+
+    `tries` is what back-off goes by; `counted` are those that were the file's own fault.
+    """
+
+    allowed: int
+    location: Location | None = None
+    tries: int = 0
+    counted: int = 0
+    farthest: int = 0
+    lost_times: int = 0
+    down_since: float | None = None
+    reason: str = ""
+
+    @property
+    def over(self) -> bool:
+        """Whether the export is given up."""
+        return self.counted >= self.allowed or self.lost_times > 1
+
+    def link_lives(self, now: float) -> bool:
+        """Whether the link may be used again."""
+        return self.location is not None and (
+            self.location.expires_at is None or now < self.location.expires_at - LINK_MARGIN_SECONDS
+        )
+
+    def count(self, error: Exception, *, received: int = 0) -> None:
+        """A try that failed by the fault of the file or its link."""
+        self.tries += 1
+        self.reason = str(error)
+        self.down_since = None
+        if isinstance(error, CorruptError | GoneError | RefusedError):
+            self.location = None
+        if received >= self.farthest + PROGRESS_BYTES:
+            self.farthest = received
+            self.tries = self.counted = 0
+        self.counted += 1
+
+    def lost(self, error: GoneError) -> None:
+        """The service says that the export is gone; it is believed when it says so twice."""
+        self.lost_times += 1
+        self.reason = str(error)
+
+    def found(self) -> None:
+        """The service gave a link."""
+        self.lost_times = 0
+        self.down_since = None
+
+    def unavailable(self, error: ServiceError, *, now: float, patience: Patience) -> None:
+        """A try that failed by nobody's fault.
+
+        Raises:
+            UnavailableError: it has been so for as long as anybody is willing to wait.
+        """
+        self.tries += 1
+        self.reason = str(error)
+        if self.down_since is None:
+            self.down_since = now
+        elif now - self.down_since >= patience.outage_seconds:
+            raise UnavailableError(str(error), lasting=True) from error

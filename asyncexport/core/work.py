@@ -1,0 +1,100 @@
+"""What a run has to do: from the range and the ledger to bundles in the order they are taken up.
+
+1. What is claimed comes first: its tokens are spent, its export may expire.
+2. Then in order of time: the gaps that are neither stored nor claimed, cut at the grid lines of the present width, and
+   the parked bundles, each in its own width.
+3. A stored bundle whose data was exported too soon after it happened is exported once more, in a new take.
+4. Nothing is made before it is needed.
+"""
+
+import heapq
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+
+from asyncexport.core.bundles import Bundle, Range, count_cut, cut, gaps, merged
+from asyncexport.core.exports import Export
+from asyncexport.core.states import CLAIMING, Planned, Standing, Stored
+
+
+@dataclass(frozen=True, slots=True)
+class Stock:
+    """What the ledger knows of one export in the range of a run.
+
+    Attributes:
+        unfinished: Bundles whose newest take has not ended as stored, but has begun.
+        covered: The time that archives cover, merged, in order.
+        already: How many bundles are stored there.
+    """
+
+    unfinished: tuple[Standing, ...] = ()
+    covered: tuple[Range, ...] = ()
+    already: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Work:
+    """What one export has to do in a range, cut off at what is settled."""
+
+    export: Export
+    span: Range
+    stock: Stock
+    refresh: tuple[Standing, ...] = ()
+
+    @property
+    def claimed(self) -> list[Standing]:
+        """Bundles that the service works on, or whose file waits there."""
+        return [one for one in self.stock.unfinished if isinstance(one.state, CLAIMING)]
+
+    @property
+    def parked(self) -> list[Standing]:
+        """Bundles that an earlier run gave up."""
+        return [one for one in self.stock.unfinished if one.parked]
+
+    @property
+    def count(self) -> int:
+        """How many bundles there are to do."""
+        pieces = sum(count_cut(gap, self.export.bundle_seconds) for gap in self._gaps())
+        return pieces + len(self.claimed) + len(self.parked) + len(self._reopened()) + len(self.refresh)
+
+    def unclaimed(self) -> Iterator[Standing]:
+        """What is not claimed, in order of time."""
+        rest: Iterable[Iterable[Standing]] = (self._parked_again(), self._pieces(), self._reopened(), self._refreshed())
+        yield from heapq.merge(*rest, key=lambda one: one.bundle.range)
+
+    def _gaps(self) -> Iterator[Range]:
+        taken = [one.bundle.range for one in self.stock.unfinished if isinstance(one.state, CLAIMING) or one.parked]
+        return gaps(self.span, merged(sorted([*self.stock.covered, *taken])))
+
+    def _pieces(self) -> Iterator[Standing]:
+        """The gaps, cut; a piece that an earlier run began keeps its attempt."""
+        begun = {one.bundle.range: one for one in self.stock.unfinished if isinstance(one.state, Planned)}
+        for gap in self._gaps():
+            for piece in cut(gap, self.export.bundle_seconds):
+                yield begun.get(piece) or Standing(Bundle(self.export.name, piece))
+
+    def _parked_again(self) -> list[Standing]:
+        return sorted(self.parked, key=lambda one: one.bundle.range)
+
+    def _reopened(self) -> list[Standing]:
+        """New takes of stored bundles that were begun and interrupted between attempts: no gap shows them."""
+        again = [one for one in self.stock.unfinished if isinstance(one.state, Planned) and one.stored is not None]
+        return sorted(again, key=lambda one: one.bundle.range)
+
+    def _refreshed(self) -> Iterator[Standing]:
+        for one in self.refresh:
+            yield one.next_take()
+
+
+def in_order(works: Sequence[Work]) -> Iterator[Standing]:
+    """The bundles of several exports: what is claimed first, then in order of time, the exports side by side."""
+    for work in works:
+        yield from work.claimed
+    yield from heapq.merge(*(work.unclaimed() for work in works), key=lambda one: one.bundle.range)
+
+
+def needs_refresh(stored: Stored, span: Range, *, refresh_seconds: float, now: float) -> bool:
+    """Whether a bundle is to be exported once more: so long has passed since its end, and it was exported sooner."""
+    if refresh_seconds <= 0:
+        return False
+    due = span.end + refresh_seconds
+    return stored.exported_at < due <= now
