@@ -434,9 +434,8 @@ def without_query(url: str) -> str:
 
 def one_line(text: str, *, limit: int = MAX_WORDS) -> str:
     """Foreign text as it may be shown: one printable line of at most `limit` characters, queries of URLs left out."""
-    text = " ".join(text[: 64 * limit].split())
-    text = re.sub(r"\?[^\s\"'<>]+", "?…", text)
-    text = "".join(c for c in text if c.isprintable())
+    text = "".join(c for c in text[: 64 * limit] if c.isprintable() or c.isspace())
+    text = re.sub(r"\?[^\s\"'<>]+", "?…", " ".join(text.split()))
     return text if len(text) <= limit else text[: limit - 1].rstrip() + "…"
 
 
@@ -481,6 +480,9 @@ def _error(request: Request, reply: Reply, *, now: float) -> ExportError:
     hint = HINTS.get(reply.status, "")
     if error is RateLimitedError:
         return RateLimitedError(message, retry_after=retry_after(reply.headers, now=now))
+    if error is UnavailableError:
+        # A gateway answers in the service's place: what was asked for may have been done.
+        return UnavailableError(message, unanswered=reply.status in (502, 504))
     if error is RefusedError:
         return RefusedError(message, status=reply.status, hint=hint or _hint_for_refused(request, reply.status))
     return error(message, hint=hint)
