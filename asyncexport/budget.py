@@ -223,6 +223,12 @@ class Budget:
         return low + self._token_in_hand
 
     @property
+    def next_token_seconds(self) -> float:
+        """How long until the next counted request may go out."""
+        wait = 0.0 if self.tokens else self._allowance.refill_seconds * self._missing()
+        return max(wait, self.paused_seconds)
+
+    @property
     def scope(self) -> Scope:
         """Which requests are counted at present: `create` or `all`."""
         return self._scope
@@ -254,6 +260,10 @@ class Budget:
     def is_calm(self) -> bool:
         """Whether neither a result nor a create waits for a token."""
         return self._calm.is_set()
+
+    def _missing(self) -> float:
+        """Which share of a token is missing to the next one, to a sixteenth."""
+        return next((share / 16 for share in range(16) if self._limiter.has_capacity(1 - share / 16)), 1.0)
 
     def _new_limiter(self) -> AsyncLimiter:
         burst = self._allowance.usable_burst

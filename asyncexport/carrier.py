@@ -19,7 +19,19 @@ from typing import Protocol
 from asyncexport.core.bundles import Bundle, Range
 from asyncexport.core.exports import Definition, Export
 from asyncexport.core.pacing import Patience, Priority
-from asyncexport.core.states import Created, Creating, Failed, Overdue, Planned, Ready, Standing, State, Stored, moved
+from asyncexport.core.states import (
+    Archive,
+    Created,
+    Creating,
+    Failed,
+    Overdue,
+    Planned,
+    Ready,
+    Standing,
+    State,
+    Stored,
+    moved,
+)
 from asyncexport.core.watching import Finished
 from asyncexport.core.wire import Location
 from asyncexport.errors import (
@@ -76,18 +88,9 @@ class Download(Protocol):
         """How many bytes have come so far."""
         ...
 
-    async def fetch(self, location: Location) -> "Archive":
+    async def fetch(self, location: Location) -> Archive:
         """Fetch the rest, check the whole, and put it under its final name."""
         ...
-
-
-class Archive(Protocol):
-    """A complete, checked and durable archive."""
-
-    path: str
-    bytes: int
-    rows: int
-    sha256: str
 
 
 class Downloads(Protocol):

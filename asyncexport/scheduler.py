@@ -9,12 +9,13 @@
 
 import asyncio
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol
 
 from asyncexport.carrier import Carrier, ExportRefused
 from asyncexport.core.bundles import Bundle
 from asyncexport.core.states import Created, Creating, Planned, Ready, Standing
+from asyncexport.core.summary import Exit
 from asyncexport.errors import ExportError
 
 
@@ -30,13 +31,17 @@ class Poller(Protocol):
 class Stop:
     """How a run is asked to end: politely at first, then at once."""
 
-    asked: asyncio.Event
-    now: asyncio.Event
+    asked: asyncio.Event = field(default_factory=asyncio.Event)
+    now: asyncio.Event = field(default_factory=asyncio.Event)
+    reason: Exit | None = None
 
-    @classmethod
-    def unasked(cls) -> "Stop":
-        """Nobody has asked yet."""
-        return cls(asyncio.Event(), asyncio.Event())
+    def ask(self, reason: Exit) -> None:
+        """End politely, with this exit code if work is left; asked again, end at once. The first reason stands."""
+        if self.asked.is_set():
+            self.now.set()
+            return
+        self.reason = reason
+        self.asked.set()
 
 
 class Scheduler:

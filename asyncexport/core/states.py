@@ -55,6 +55,16 @@ class Ready:
 
 
 @dataclass(frozen=True, slots=True)
+class Archive:
+    """A complete, checked and durable file; `path` is relative to the output directory."""
+
+    path: str
+    bytes: int
+    rows: int
+    sha256: str
+
+
+@dataclass(frozen=True, slots=True)
 class Stored:
     """Its archive is complete, checked and durable under `path`, which is relative to the output directory.
 

@@ -1,0 +1,36 @@
+"""What time it is at the service.
+
+1. UTC comes from the host's clock once, at the start, and goes on with the monotonic clock: a host whose clock jumps in
+   the middle of a run does not matter.
+2. It is corrected by the `Date` of the service's first reply: what is settled must not hang on a wrong host clock.
+"""
+
+import asyncio
+import logging
+import time
+
+log = logging.getLogger(__name__)
+
+WORTH_A_WARNING_SECONDS = 60.0
+
+
+class ServiceClock:
+    """Seconds since 1970 UTC, by the service's clock as far as it is known."""
+
+    def __init__(self) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._base = time.time() - self._loop.time()
+
+    def now(self) -> float:
+        """The time at the service."""
+        return self._base + self._loop.time()
+
+    def correct(self, seconds: float) -> None:
+        """The service's clock is so far ahead of ours."""
+        self._base += seconds
+        if abs(seconds) > WORTH_A_WARNING_SECONDS:
+            log.warning(
+                "this machine's clock is %.0f seconds %s the service's; going by the service's",
+                abs(seconds),
+                "behind" if seconds > 0 else "ahead of",
+            )

@@ -1,0 +1,1 @@
+"""The real scheduler, watcher and budget on a clock that jumps, against a service in memory: months in seconds."""

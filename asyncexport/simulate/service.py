@@ -1,0 +1,206 @@
+"""The service, the storage and the ledger in memory.
+
+The service counts by a bucket of its own and refuses what goes beyond it, so that a budget that runs ahead is found
+out.
+"""
+
+import asyncio
+import random
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from asyncexport.core.bundles import Bundle, Range
+from asyncexport.core.exports import Definition
+from asyncexport.core.pacing import Priority
+from asyncexport.core.states import Archive, Standing
+from asyncexport.core.watching import LIST_SIZE
+from asyncexport.core.wire import Completed, Kind, Location, Operation, OperationsPage, Running
+from asyncexport.errors import RateLimitedError, RefusedError
+
+LATENCY_SECONDS = 0.2
+"""How long a call takes; short beside the half minute that a token takes."""
+
+
+class Pass(Protocol):
+    """Leave to send one request."""
+
+    def leave(self, status: int | None, *, retry_after: float | None = None) -> None:
+        """Say what came back."""
+        ...
+
+
+class Gate(Protocol):
+    """What every request passes."""
+
+    async def enter(self, kind: Kind, priority: Priority) -> Pass:
+        """Wait for leave."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Behaviour:
+    """How the service in memory behaves.
+
+    Attributes:
+        take_seconds: How long each operation takes, drawn anew at each call.
+        counts_all: Whether its limit counts all calls, or creates only.
+        lists: Whether List Operations is of use.
+        requests_per_minute, burst: Its limit.
+        slots: How many operations run at once; others queue. None: all.
+    """
+
+    take_seconds: Callable[[], float]
+    counts_all: bool = True
+    lists: bool = True
+    requests_per_minute: float = 2.0
+    burst: int = 50
+    slots: int | None = None
+
+
+@dataclass(slots=True)
+class _Bucket:
+    """The service's own bucket."""
+
+    burst: float
+    per_second: float
+    level: float
+    at: float = 0.0
+
+    def take(self, now: float) -> bool:
+        self.level = min(self.burst, self.level + (now - self.at) * self.per_second)
+        self.at = now
+        if self.level < 1 - 1e-9:
+            return False
+        self.level -= 1
+        return True
+
+
+@dataclass(frozen=True, slots=True)
+class _Run:
+    created_at: float
+    finished_at: float
+
+
+class MemoryService:
+    """Answers as the service would (reference section 3), after passing the gate as the client does."""
+
+    def __init__(self, behaviour: Behaviour, gate: Gate, *, wall_clock: Callable[[], float]) -> None:
+        self._behaviour = behaviour
+        self._gate = gate
+        self._wall_clock = wall_clock
+        self._runs: list[_Run] = []
+        self._free_at: list[float] = []
+        self._bucket = _Bucket(behaviour.burst, behaviour.requests_per_minute / 60, behaviour.burst)
+
+    async def create(
+        self, definition: Definition, span: Range, *, priority: Priority, before: Callable[[], Awaitable[None]]
+    ) -> str:
+        """Start an operation."""
+        await self._call(Kind.CREATE, priority, before)
+        now = self._wall_clock()
+        self._runs.append(_Run(now, self._start(now) + self._behaviour.take_seconds()))
+        return str(len(self._runs) - 1)
+
+    async def operation(self, operation_id: str, *, priority: Priority) -> Operation:
+        """One operation."""
+        await self._call(Kind.POLL, priority)
+        return self._show(int(operation_id))
+
+    async def operations(self, *, state: str = "", token: str = "", priority: Priority) -> OperationsPage:
+        """One page of the list, the newest first."""
+        await self._call(Kind.LIST, priority)
+        if not self._behaviour.lists:
+            raise RefusedError("the list is of no use here", status=400)
+        newest = len(self._runs) - 1 - int(token or 0)
+        shown = [self._show(number) for number in range(newest, max(-1, newest - LIST_SIZE), -1)]
+        following = int(token or 0) + LIST_SIZE
+        return OperationsPage(tuple(shown), str(following) if following < len(self._runs) else "")
+
+    async def locate(self, export_id: str, *, priority: Priority) -> Location:
+        """A link."""
+        await self._call(Kind.RESULTS, priority)
+        return Location(f"https://storage.invalid/{export_id}", self._wall_clock() + 300)
+
+    def _start(self, now: float) -> float:
+        """When an operation created now begins to run."""
+        slots = self._behaviour.slots
+        if slots is None:
+            return now
+        ends = sorted(run.finished_at for run in self._runs if run.finished_at > now)
+        return now if len(ends) < slots else ends[len(ends) - slots]
+
+    def _show(self, number: int) -> Operation:
+        run = self._runs[number]
+        if self._wall_clock() < run.finished_at:
+            return Operation(str(number), Running("PENDING"), created_at=run.created_at)
+        return Operation(str(number), Completed(f"x{number}"), created_at=run.created_at, finished_at=run.finished_at)
+
+    async def _call(self, kind: Kind, priority: Priority, before: Callable[[], Awaitable[None]] | None = None) -> None:
+        leave = await self._gate.enter(kind, priority)
+        if before:
+            await before()
+        await asyncio.sleep(LATENCY_SECONDS)
+        counted = self._behaviour.counts_all or kind is Kind.CREATE
+        if counted and not self._bucket.take(asyncio.get_running_loop().time()):
+            leave.leave(429, retry_after=30.0)
+            raise RateLimitedError("asked too often", retry_after=30.0)
+        leave.leave(200)
+
+
+@dataclass(slots=True)
+class MemoryDownloads:
+    """A storage that takes as long as is drawn."""
+
+    take_seconds: Callable[[], float]
+
+    @asynccontextmanager
+    async def begin(self, bundle: Bundle, definition: Definition) -> AsyncIterator["MemoryDownload"]:
+        """Begin one."""
+        yield MemoryDownload(bundle, self.take_seconds)
+
+
+@dataclass(slots=True)
+class MemoryDownload:
+    """One archive on its way nowhere."""
+
+    bundle: Bundle
+    take_seconds: Callable[[], float]
+    received: int = 0
+
+    async def fetch(self, location: Location) -> Archive:
+        """Take the time it takes."""
+        await asyncio.sleep(self.take_seconds())
+        return Archive(str(self.bundle), 0, 0, "")
+
+
+@dataclass(slots=True)
+class MemoryLedger:
+    """A ledger and journal that forget nothing and write nothing."""
+
+    latest: dict[Bundle, Standing] = field(default_factory=dict)
+    requests: int = 0
+    learned: dict[str, str] = field(default_factory=dict)
+
+    async def append(self, standing: Standing, *, at: float) -> None:
+        """Add a row."""
+        self.latest[standing.bundle] = standing
+
+    async def send(self, kind: str, *, at: float) -> int:
+        """Put a request on record."""
+        self.requests += 1
+        return self.requests
+
+    def answered(self, request_id: int, *, status: int) -> None:
+        """Add its status."""
+
+    def remember(self, key: str, value: str) -> None:
+        """Keep what was learned."""
+        self.learned[key] = value
+
+
+def lognormal_seconds(median_seconds: float, sigma: float, seed: int) -> Callable[[], float]:
+    """Durations as they are assumed to be: lognormal, the same for the same seed."""
+    draw = random.Random(seed)
+    return lambda: median_seconds * draw.lognormvariate(0.0, sigma)
