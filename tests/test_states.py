@@ -1,0 +1,136 @@
+"""The states of a bundle, and the moves between them."""
+
+import itertools
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from asyncexport.core.bundles import Bundle, Range
+from asyncexport.core.states import (
+    MOVES,
+    Created,
+    Creating,
+    Failed,
+    Overdue,
+    Planned,
+    Ready,
+    Standing,
+    State,
+    Stored,
+    from_row,
+    moved,
+    to_row,
+)
+from asyncexport.errors import IllegalMove, LedgerCorruptError
+
+KINDS = (Planned, Creating, Created, Ready, Stored, Failed, Overdue)
+ATTEMPTS = st.integers(1, 9)
+MOMENTS = st.floats(0, 2e9)
+IDS = st.text(max_size=20)
+STATES = st.one_of(
+    st.builds(Planned, ATTEMPTS),
+    st.builds(Creating, ATTEMPTS, MOMENTS),
+    st.builds(Created, ATTEMPTS, MOMENTS, IDS),
+    st.builds(Ready, ATTEMPTS, MOMENTS, IDS),
+    st.builds(Stored, IDS, st.integers(0), st.integers(0), IDS, MOMENTS),
+    st.builds(Failed, IDS),
+    st.builds(Overdue, ATTEMPTS, MOMENTS, IDS),
+)
+
+
+def example(kind: type[State], attempt: int = 1) -> State:
+    made: dict[type[State], State] = {
+        Planned: Planned(attempt),
+        Creating: Creating(attempt, 1.0),
+        Created: Created(attempt, 1.0, "op"),
+        Ready: Ready(attempt, 1.0, "x"),
+        Stored: Stored("p", 1, 1, "s", 1.0),
+        Failed: Failed("why"),
+        Overdue: Overdue(attempt, 1.0, "op"),
+    }
+    return made[kind]
+
+
+@pytest.mark.parametrize(("old", "new"), [pair for pair in itertools.product(KINDS, KINDS) if pair not in MOVES])
+def test_a_move_that_is_not_in_the_table_raises(old, new):
+    """Whatever the attempts, a pair that the table does not name is illegal."""
+    for before, after in itertools.product((1, 2), (1, 2)):
+        with pytest.raises(IllegalMove):
+            moved(example(old, before), example(new, after))
+
+
+@given(STATES, STATES)
+def test_a_move_is_made_or_refused_and_changes_nothing(old, new):
+    """A legal move gives the new state; an illegal one raises, and both states are as they were."""
+    before = (repr(old), repr(new))
+    try:
+        assert moved(old, new) is new
+    except IllegalMove:
+        pass
+    assert (repr(old), repr(new)) == before
+
+
+def test_a_walk_from_planned_to_stored():
+    """The main road: asked, running, ready, stored."""
+    road = [
+        Planned(),
+        Creating(1, 1.0),
+        Created(1, 2.0, "op"),
+        Ready(1, 3.0, "x"),
+        Stored("p", 1, 1, "s", 3.0),
+    ]
+    for old, new in itertools.pairwise(road):
+        moved(old, new)
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        (Created(1, 0.0, "op"), Planned(1)),
+        (Created(1, 0.0, "op"), Planned(3)),
+        (Planned(2), Creating(1, 0.0)),
+        (Ready(2, 0.0, "x"), Planned(2)),
+        (Failed("why"), Planned(2)),
+        (Overdue(2, 0.0, "op"), Planned(2)),
+    ],
+)
+def test_attempts_count_as_the_rules_say(old, new):
+    """A failed operation is one attempt more, what is taken up again begins at 1, and nothing else is legal."""
+    with pytest.raises(IllegalMove):
+        moved(old, new)
+
+
+def test_a_lost_answer_keeps_the_attempt():
+    """A create that was refused or never answered is not the bundle's fault."""
+    assert moved(Creating(2, 0.0), Planned(2)) == Planned(2)
+
+
+def test_nothing_leads_out_of_stored():
+    """A refresh is a new take, not a move."""
+    assert not any(old is Stored for old, _ in MOVES)
+
+
+def test_every_state_but_planned_is_reached():
+    """The table has a way into each state."""
+    assert {new for _, new in MOVES} == set(KINDS)
+
+
+@given(STATES)
+def test_a_row_is_read_as_it_was_written(state):
+    """To a ledger row and back is the same state."""
+    assert from_row(*to_row(state)) == state
+
+
+@pytest.mark.parametrize(("name", "fields"), [("gone", {}), ("failed", {}), ("failed", {"reason": "r", "more": 1})])
+def test_a_row_that_was_never_written_is_not_believed(name, fields):
+    """An unknown state, a missing field or one too many is a damaged ledger."""
+    with pytest.raises(LedgerCorruptError):
+        from_row(name, fields)
+
+
+def test_a_new_take_keeps_the_archive_that_stands():
+    """A refresh begins at attempt 1 and leaves the last archive in sight."""
+    stored = Stored("p", 1, 1, "s", 3.0)
+    again = Standing(Bundle("e", Range(0, 1800)), 0, stored, stored).next_take()
+    assert (again.take, again.state, again.stored) == (1, Planned(1), stored)
