@@ -8,7 +8,7 @@
 """
 
 from collections.abc import AsyncIterator, Sequence
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from typing import Protocol
 
 from asyncexport.core.archive import Inspection, WireHashes, read_goog_hash
@@ -126,7 +126,13 @@ class Download:
             StorageError: the disk is.
         """
         offset = self.received if self._etag else 0
-        async with self._source.open(location, offset=offset, etag=self._etag) as body:
+        async with AsyncExitStack() as stack:
+            try:
+                body = await stack.enter_async_context(self._source.open(location, offset=offset, etag=self._etag))
+            except IncompleteError:
+                # It cannot go on from there: another file lies behind the link, or the range is refused.
+                await self._begin_anew()
+                raise
             draft = await self._draft_for(body)
             async for chunk in body.chunks():
                 await draft.write(chunk)
@@ -140,7 +146,7 @@ class Download:
 
     async def _draft_for(self, body: Body) -> Draft:
         """The draft that this body goes on with, or a new one where it does not go on with any."""
-        if self._draft and body.offset != self.received:
+        if self._draft and (body.offset != self.received or not self.received):
             await self.close()
         if self._draft is None:
             self._etag, self._goog_hash = body.etag, body.goog_hash
@@ -149,13 +155,16 @@ class Download:
             )
         return self._draft
 
+    async def _begin_anew(self) -> None:
+        self._etag = ""
+        await self.close()
+
     async def _commit(self, draft: Draft, *, end_proved: bool) -> Archive:
         """What was refused here was read to its end: only beginning anew can help."""
         try:
             kept = await draft.commit(end_proved=end_proved)
         except (CorruptError, IncompleteError):
-            self._etag = ""
-            await self.close()
+            await self._begin_anew()
             raise
         self._draft = None
         found = kept.inspection

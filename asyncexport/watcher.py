@@ -25,6 +25,7 @@ from asyncexport.core.durations import Durations
 from asyncexport.core.pacing import Prefer, Priority
 from asyncexport.core.watching import (
     LIST_SIZE,
+    WORTH_A_PAGE,
     Finished,
     Mode,
     Outlook,
@@ -118,6 +119,32 @@ class _Listing:
     broken: int = 0
     missed: int = 0
     unknown_states: set[str] = field(default_factory=set)
+
+
+@dataclass(slots=True)
+class _Reading:
+    """How far the list was read in one poll."""
+
+    unseen: dict[str, _Watched]
+    token: str = ""
+    tokens: set[str] = field(default_factory=set)
+    ended: bool = False
+    newest_first: bool = True
+    oldest: float = math.inf
+
+    def turn(self, page: OperationsPage) -> None:
+        """Note what a page says of the list's order and of its end; a repeated token is an end, too."""
+        for operation in page.operations:
+            if operation.created_at is not None:
+                self.newest_first &= operation.created_at <= self.oldest
+                self.oldest = min(self.oldest, operation.created_at)
+        self.token = page.next_token
+        self.ended = not self.token or self.token in self.tokens
+        self.tokens.add(self.token)
+
+    def lies_further_back(self, asked_at: float) -> bool:
+        """Whether an operation is older than all that was read of a list that begins with the newest."""
+        return self.newest_first and asked_at < self.oldest
 
 
 class Watcher:
@@ -302,30 +329,35 @@ class Watcher:
             self._fail(one, error)
 
     async def _look_at_list(self) -> None:
-        state = "PENDING" if self.mode is Mode.PENDING else ""
         ours = {key: one for key, one in self._watched.items() if one.listed}
-        unseen = dict(ours)
         asked_at = self._listing.listed_at = self._clock()
-        token, tokens, ended = "", set[str](), False
-        for _ in range(math.ceil(len(ours) / LIST_SIZE) + 1):
-            page = await self._read_page(state=state, token=token)
+        reading = await self._read(dict(ours))
+        if reading is None:
+            return
+        missing = [one for one in reading.unseen.values() if one.asked_at < asked_at and not one.outcome.done()]
+        if self.mode is Mode.PENDING:
+            await self._ask_for_vanished(missing, whole=reading.ended)
+        elif self.mode is Mode.LIST:
+            self._note_missing(missing, reading, found=len(ours) - len(reading.unseen))
+        self._weigh()
+
+    async def _read(self, unseen: dict[str, _Watched]) -> "_Reading | None":
+        """As many pages as it is worth, or until all of ours were seen; None where the list was not to be had."""
+        reading = _Reading(unseen)
+        state = "PENDING" if self.mode is Mode.PENDING else ""
+        for _ in range(math.ceil(len(unseen) / LIST_SIZE) + 1):
+            page = await self._read_page(state=state, token=reading.token)
             if page is None:
-                return
+                return None
             for operation in page.operations:
                 one = unseen.pop(operation.id or "", None)
                 if one is not None:
                     self._settle(one, operation)
-            token = page.next_token
-            ended = not token or token in tokens
-            tokens.add(token)
-            if ended or not unseen:
+            reading.turn(page)
+            few = state == "" and reading.newest_first and self._purse.polls_cost and len(unseen) < WORTH_A_PAGE
+            if reading.ended or not unseen or few:
                 break
-        missing = [one for one in unseen.values() if one.asked_at < asked_at and not one.outcome.done()]
-        if self.mode is Mode.PENDING:
-            await self._ask_for_vanished(missing, whole=ended)
-        elif self.mode is Mode.LIST:
-            self._note_missing(missing, found=len(ours) - len(unseen))
-        self._weigh()
+        return reading
 
     async def _read_page(self, *, state: str, token: str) -> OperationsPage | None:
         """One page; None where there is none to be had, and what that means has been noted."""
@@ -351,13 +383,11 @@ class Watcher:
             if self._listing.broken >= MOST_BROKEN:
                 self._fall_back(Mode.SINGLE, f"the list of operations cannot be read ({error})")
 
-    def _note_missing(self, missing: list[_Watched], *, found: int) -> None:
-        """Rule 3. Those that the list does not show are polled singly; where it shows none, it is of no use."""
-        if not missing:
-            self._listing.missed = 0
-            return
-        self._listing.missed += 1
-        if not found or self._listing.missed >= 3:
+    def _note_missing(self, missing: list[_Watched], reading: "_Reading", *, found: int) -> None:
+        """Rule 3. Those that lie further back are polled singly; where the list leaves ours out, it is of no use."""
+        left_out = [one for one in missing if not reading.lies_further_back(one.asked_at)]
+        self._listing.missed = self._listing.missed + 1 if left_out else 0
+        if left_out and (not found or self._listing.missed >= MOST_BROKEN):
             self._fall_back(Mode.PENDING, "running operations are not on the first pages of the list")
             return
         for one in missing:

@@ -146,12 +146,13 @@ def stocks(draw):
         at += draw(st.sampled_from([0, 0, 1800, 3600, 700]))
         end = at + draw(st.sampled_from([300, 1800, 3600, 21_600]))
         kind = draw(st.sampled_from(["stored", "claimed", "parked", "planned"]))
-        state: State = {
+        states: dict[str, State] = {
             "claimed": Created(1, 0.0, "op"),
             "parked": Failed("why"),
             "planned": Planned(2),
             "stored": STORED,
-        }[kind]
+        }
+        state = states[kind]
         if kind == "stored":
             covered.append(Range(at, end))
         else:

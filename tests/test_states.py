@@ -73,7 +73,7 @@ def test_a_move_is_made_or_refused_and_changes_nothing(old, new):
 
 def test_a_walk_from_planned_to_stored():
     """The main road: asked, running, ready, stored."""
-    road = [
+    road: list[State] = [
         Planned(),
         Creating(1, 1.0),
         Created(1, 2.0, "op"),

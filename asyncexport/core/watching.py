@@ -40,6 +40,10 @@ class Mode(Enum):
     SINGLE = "single"
 
 
+WORTH_A_PAGE = 10
+"""A further page is read for so many operations; fewer are polled singly when they are due."""
+
+
 @dataclass(frozen=True, slots=True)
 class Finished:
     """The operation is complete; `exported_at` is when the service made it, seconds since 1970."""
@@ -90,13 +94,14 @@ def expected_done(running: Sequence[Running], durations: Durations, *, in_second
 def enough_for_a_list(count: int, outlook: Outlook) -> float:
     """How many of `count` operations must be expected to be done for a list poll to be due."""
     if not outlook.polls_cost:
-        return min(1.0, 0.5 * count)
+        return min(1.0, 0.1 * count)
     if not outlook.more_to_create and outlook.tokens > count:
         return _enough_when_plentiful(count, outlook.tokens - count)
     if outlook.tokens >= NEARLY_FULL * outlook.burst:
         return min(1.0, 0.5 * count)
     if outlook.prefer is Prefer.LATENCY:
-        return min(PAYS_ITSELF, 0.5 * count)
+        # While creates go on there will be more to find; once none is possible, these are all there are.
+        return min(PAYS_ITSELF, 0.5 * count) if outlook.calm else PAYS_ITSELF
     return 0.5 * count if outlook.more_to_create else 0.75 * count
 
 
