@@ -223,7 +223,7 @@ class Carrier:
         """From `Created` to `Ready`, back to `Planned` for the next attempt, or parked."""
         try:
             finished = await self._watch.wait(state.operation_id, asked_at=state.asked_at)
-        except (OperationFailedError, GoneError) as error:
+        except (OperationFailedError, GoneError, RefusedError) as error:
             return await self._count_attempt(standing, state.attempt, str(error))
         if finished is None:
             return await self._note(standing, Overdue(state.attempt, state.asked_at, state.operation_id))
@@ -276,7 +276,7 @@ class Carrier:
         while True:
             try:
                 finished = await self._watch.ask(overdue.operation_id)
-            except (OperationFailedError, GoneError):
+            except (OperationFailedError, GoneError, RefusedError):
                 return self._planned_again(standing)
             except ServiceError as error:
                 if not error.transient:
@@ -341,6 +341,7 @@ class Carrier:
                 self._listener.refused(stream.export.name, error)
                 raise ExportRefused from error
             case ReplyError() | GoneError():
+                self._listener.possible_duplicate(asked.bundle)
                 return await self._count_attempt(asked, attempt, str(error))
             case RateLimitedError():
                 return await self._note(asked, Planned(attempt))

@@ -303,7 +303,7 @@ class Watcher:
         one.looked_at = self._clock()
         try:
             operation = await self._service.operation(one.operation_id, priority=Priority.POLL)
-        except GoneError as error:
+        except (GoneError, RefusedError) as error:
             self._note_gone(one, error)
         except ServiceError as error:
             if not error.transient:
@@ -317,7 +317,7 @@ class Watcher:
                 self._forget(one)
         await self._until_news(min(SINGLE_SPACING_SECONDS, self._polling.min_interval_seconds), wake=False)
 
-    def _note_gone(self, one: _Watched, error: GoneError) -> None:
+    def _note_gone(self, one: _Watched, error: ServiceError) -> None:
         """Rule 4."""
         now = self._clock()
         one.seen = max(one.seen, now - one.asked_at)

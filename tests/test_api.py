@@ -324,7 +324,7 @@ async def test_a_redirect_is_never_followed_with_the_key(status: int) -> None:
     async with serving(sends(http())) as elsewhere:
         away = http(b"", f"{status} Away", Location=f"{elsewhere.url}/x?CANARY=1")
         async with serving(sends(away)) as server, client(server) as api:
-            with pytest.raises(ReplyError) as caught:
+            with pytest.raises(RefusedError) as caught:
                 await api.create(Definition(), HALF_HOUR)
     assert elsewhere.requests == []
     assert "CANARY" not in shown(caught.value)

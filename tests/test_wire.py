@@ -136,8 +136,8 @@ def test_a_key_that_cannot_stand_in_a_header_is_refused_without_being_shown(key:
         (wire.me(), 777, UnavailableError),
         (wire.me(), 201, ReplyError),
         (wire.me(), 204, ReplyError),
-        (wire.me(), 302, ReplyError),
-        (wire.me(), 307, ReplyError),
+        (wire.me(), 302, RefusedError),
+        (wire.me(), 307, RefusedError),
         (wire.me(), 101, ReplyError),
     ],
 )

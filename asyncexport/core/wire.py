@@ -250,8 +250,8 @@ def judge(request: Request, reply: Reply, *, now: float) -> None:
         GoneError: 404 or 410, asked for an operation or an export.
         RateLimitedError: 429.
         UnavailableError: 408, 499, or 500 and above.
-        ReplyError: a redirect, or a success other than 200.
-        RefusedError: any other 4xx.
+        RefusedError: another 4xx, or a redirect: whoever sends one is not the service, and asking again is no use.
+        ReplyError: a success other than 200.
     """
     if reply.status != 200:
         raise _error(request, reply, now=now)
@@ -454,7 +454,7 @@ STATUSES: tuple[tuple[range, type[ExportError], str], ...] = (
     (range(499, 500), UnavailableError, "the service gave up waiting"),
     (range(400, 500), RefusedError, "the service said no"),
     (range(500, 1000), UnavailableError, "the service is in trouble"),
-    (range(300, 400), ReplyError, "the service redirects elsewhere, which is never followed with a key"),
+    (range(300, 400), RefusedError, "the service redirects elsewhere, which is never followed with a key"),
 )
 """What a status means (3.0); the first row that holds it counts. Any other is a ReplyError."""
 
