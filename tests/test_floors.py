@@ -1,0 +1,120 @@
+"""Who may import whom: the floors, the purity of the core, one home for each dependency."""
+
+import ast
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+import asyncexport
+
+PACKAGE = Path(asyncexport.__file__).parent
+MODULES = sorted(PACKAGE.rglob("*.py"))
+
+FLOORS: tuple[frozenset[str], ...] = (
+    frozenset({"errors"}),
+    frozenset({"core"}),
+    frozenset({"clock"}),
+    frozenset({"config", "budget", "api", "watcher", "storage", "ledger", "display", "download", "carrier"}),
+    frozenset({"scheduler"}),
+    frozenset({"pipeline", "simulate"}),
+    frozenset({"cli"}),
+)
+"""A module imports from floors below its own only; rooms on one floor never import each other."""
+
+HOMES: dict[str, frozenset[str]] = {
+    "aiohttp": frozenset({"api", "sandbox"}),
+    "yarl": frozenset({"api", "sandbox"}),
+    "aiofiles": frozenset({"storage"}),
+    "aiolimiter": frozenset({"budget"}),
+    "sqlite3": frozenset({"ledger"}),
+    "duckdb": frozenset({"warehouse"}),
+    "typer": frozenset({"cli"}),
+    "click": frozenset({"cli"}),
+    "rich": frozenset({"cli", "display"}),
+    "pydantic": frozenset({"config"}),
+    "pydantic_settings": frozenset({"config"}),
+    "isal": frozenset({"core.archive"}),
+    "google_crc32c": frozenset({"core.archive", "sandbox"}),
+}
+"""Where each dependency lives; orjson may be wherever JSON is spoken."""
+
+IMPURE = frozenset(
+    {"asyncio", "time", "random", "os", "io", "pathlib", "socket", "threading", "tempfile", "shutil", "subprocess"}
+)
+"""What the core must do without: it has no wait, file, socket, clock or chance of its own."""
+
+
+def room_of(path: Path) -> str:
+    """`core.archive` for what is in the core, else the first name below the package."""
+    parts = path.relative_to(PACKAGE).with_suffix("").parts
+    if parts[0] == "core" and len(parts) > 1:
+        return f"core.{parts[1]}"
+    return parts[0]
+
+
+def imports(path: Path) -> Iterator[str]:
+    """Every module named in an import, wherever it stands in the file."""
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            yield node.module
+
+
+def floor(room: str) -> int:
+    """The floor a room is on."""
+    return next(level for level, rooms in enumerate(FLOORS) if room.split(".", maxsplit=1)[0] in rooms)
+
+
+@pytest.mark.parametrize("path", MODULES, ids=lambda p: str(p.relative_to(PACKAGE)))
+def test_a_module_imports_from_floors_below(path):
+    """No room knows another on its floor, and nothing below knows what is above."""
+    room = room_of(path)
+    ours = {name.split(".")[1] for name in imports(path) if name.startswith("asyncexport.")}
+    if room in {"__init__", "__main__"}:
+        return
+    if room == "sandbox":
+        assert ours <= {"errors", "core", "sandbox"}
+        return
+    others = ours - {room.split(".")[0]}
+    if room == "cli":
+        assert others <= frozenset().union(*FLOORS) | {"sandbox"}
+        return
+    assert "sandbox" not in others
+    assert all(floor(other) < floor(room) for other in others), others
+
+
+@pytest.mark.parametrize("path", MODULES, ids=lambda p: str(p.relative_to(PACKAGE)))
+def test_a_dependency_has_one_home(path):
+    """Whoever wants to exchange a library finds it in one place."""
+    room = room_of(path)
+    for name in imports(path):
+        homes = HOMES.get(name.split(".")[0])
+        assert homes is None or room in homes or room.split(".")[0] in homes, f"{name} has its home in {homes}"
+
+
+@pytest.mark.parametrize("path", sorted((PACKAGE / "core").rglob("*.py")), ids=lambda p: p.name)
+def test_the_core_is_pure(path):
+    """Decisions need no event loop, file, socket, clock or chance."""
+    assert not {name.split(".")[0] for name in imports(path)} & IMPURE
+    tree = ast.parse(path.read_text())
+    assert not [node for node in ast.walk(tree) if isinstance(node, ast.AsyncFunctionDef | ast.Await)]
+    called = {node.func.id for node in ast.walk(tree) if isinstance(node, ast.Call) and isinstance(node.func, ast.Name)}
+    assert "open" not in called
+
+
+def test_every_room_is_on_a_floor():
+    """A new module is given its place before it is used."""
+    known = frozenset().union(*FLOORS) | {"sandbox", "warehouse", "__init__", "__main__"}
+    assert {room_of(path).split(".")[0] for path in MODULES} <= known
+
+
+def test_the_package_itself_is_light():
+    """Importing the package loads none of its dependencies."""
+    heavy = "aiohttp,pydantic,rich,typer,sqlite3,aiofiles"
+    probe = f"import sys, asyncexport; print([m for m in '{heavy}'.split(',') if m in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", probe], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
