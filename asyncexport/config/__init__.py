@@ -1,0 +1,24 @@
+"""The settings, from TOML, environment and flags; and the API key, which is none of them.
+
+Importing this brings in pydantic, which is slow: commands do so when they need it, and `--help` does not.
+
+    durations   "1h30m" and seconds
+    fields      what may stand in one field
+    model       tables, keys and defaults
+    layers      file, environment and flags
+    wording     faults in the user's words
+    load        all of it together
+    key         the API key
+"""
+
+from pathlib import Path
+
+from asyncexport.config.durations import read_duration, show_duration
+from asyncexport.config.key import ApiKey, load_key
+from asyncexport.config.load import load
+from asyncexport.config.model import Settings
+
+EXAMPLE = Path(__file__).with_name("example.toml").read_text(encoding="utf-8")
+"""A file that shows every setting with its default; `init` writes it."""
+
+__all__ = ["EXAMPLE", "ApiKey", "Settings", "load", "load_key", "read_duration", "show_duration"]

@@ -1,0 +1,264 @@
+"""What may stand in one field: its type, and the rules that its value keeps by itself.
+
+1. Types are strict: `true` is no number and "50" is none either. A variable and a flag have only text, so a number
+   is read from it there: see `Written`.
+2. A rule's message says what was expected. What was got is added by `wording`, which knows what may be shown.
+"""
+
+import re
+import zoneinfo
+from bisect import bisect
+from datetime import date
+from difflib import get_close_matches
+from ipaddress import IPv4Network, IPv6Address, ip_address
+from math import isfinite
+from pathlib import Path
+from typing import Annotated, Any
+from urllib.parse import urlsplit
+
+import orjson
+from pydantic import AfterValidator, BeforeValidator, Field
+
+from asyncexport.config.durations import read_duration, show_duration
+from asyncexport.core.bundles import DAY, read_moment
+from asyncexport.core.exports import Format, Type
+from asyncexport.core.pacing import Prefer, Scope
+
+LEAST_BUNDLE_SECONDS = 300
+
+LEAST_NUMBER = 1e-6
+
+MOST = 10**9
+"""Of anything that is counted: more than any machine has, and few enough to reckon with."""
+
+WIDTHS = [n * 60 for n in range(5, 1441) if 1440 % n == 0]
+"""Whole minutes that divide a day, for the message about one that does not."""
+
+KEY_SHAPE = re.compile(r"(basic\s+)?(na|eu)\d\.", re.IGNORECASE)
+"""How an API key begins, where it stands in a place that others may read."""
+
+
+class Written(str):
+    """Text from a variable or a flag; what a field wants of it, the field reads."""
+
+    __slots__ = ()
+
+
+def _number(value: Any) -> Any:
+    if not isinstance(value, Written):
+        return value
+    for kind in (int, float):
+        try:
+            number = kind(value)
+        except ValueError:
+            continue
+        return number if isfinite(number) else value
+    return value
+
+
+def _json(value: Any) -> Any:
+    try:
+        return orjson.loads(str(value)) if isinstance(value, Written) else value
+    except orjson.JSONDecodeError:
+        return value
+
+
+def _sensible(number: float) -> float:
+    """Beyond these, arithmetic with it ends in infinities."""
+    if number <= 0:
+        raise ValueError("must be more than 0")
+    if not LEAST_NUMBER <= number <= MOST:
+        raise ValueError(f"must be between {LEAST_NUMBER:f} and {MOST}")
+    return number
+
+
+def _duration(value: Any) -> float:
+    if not isinstance(value, str):
+        raise ValueError('expected a duration in quotes and with a unit, such as "10s"')  # noqa: TRY004 - pydantic's way
+    return read_duration(value)
+
+
+def _some_time(seconds: float) -> float:
+    if not seconds:
+        raise ValueError("must be longer than 0s")
+    return seconds
+
+
+def _printable(text: str) -> str:
+    if not text.isprintable():
+        raise ValueError("must be one line of printable text")
+    return text
+
+
+def _not_empty(text: str) -> str:
+    if not text.strip():
+        raise ValueError("must not be empty")
+    return text
+
+
+def _path(value: Any) -> Any:
+    if not isinstance(value, str | Path):
+        return value
+    if not str(value).strip() or "\0" in str(value):
+        raise ValueError("must not be blank")
+    return _at_home(Path(value))
+
+
+def _at_home(path: Path) -> Path:
+    try:
+        return path.expanduser()
+    except RuntimeError:
+        raise ValueError("begins with the home of a user who is not known here") from None
+
+
+def _base_url(text: str) -> str:
+    if text == "auto":
+        return text
+    parts = _url(text, schemes=("https", "http"), otherwise='expected "auto" or a URL such as "https://host"')
+    if parts.username is not None or parts.password is not None:
+        raise ValueError("must not hold a user or a password")
+    if parts.query or parts.fragment or text.endswith(("?", "#")):
+        raise ValueError("must not hold a query or a fragment")
+    if parts.scheme == "http" and not is_loopback(parts.hostname or ""):
+        raise ValueError("must be https: over http the key could be read on the way (only this machine may be http)")
+    return text.rstrip("/")
+
+
+def _proxy(text: str) -> str:
+    if text not in ("", "environment"):
+        _url(
+            text, schemes=("http", "https"), otherwise='expected "", "environment" or a URL such as "http://host:3128"'
+        )
+    return text
+
+
+def _url(text: str, *, schemes: tuple[str, ...], otherwise: str) -> Any:
+    """The parts of a URL; what a lenient reader would repair is refused, so that every reader sees the same host."""
+    if not text.isprintable() or not text.isascii() or re.search(r"[\s\\<>\"^`{|}]", text):
+        raise ValueError(otherwise)
+    try:
+        parts = urlsplit(text)
+        parts.port  # noqa: B018 - is what raises
+    except ValueError:
+        raise ValueError(otherwise) from None
+    if parts.scheme not in schemes or not parts.hostname:
+        raise ValueError(otherwise)
+    return parts
+
+
+def is_loopback(host: str) -> bool:
+    """Whether a host is this very machine: localhost, 127.0.0.0/8 or ::1."""
+    if host == "localhost":
+        return True
+    try:
+        address = ip_address(host)
+    except ValueError:
+        return False
+    if isinstance(address, IPv6Address):
+        return address == IPv6Address("::1")
+    return address in IPv4Network("127.0.0.0/8")
+
+
+def _headers(headers: dict[str, str]) -> dict[str, str]:
+    for name, value in headers.items():
+        if name.lower() in ("authorization", "proxy-authorization", "cookie"):
+            raise ValueError(f"must not set {name}: the API key alone says who asks")
+        if not re.fullmatch(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+", name):
+            raise ValueError("holds a name that no header can have")
+        if not value.isprintable():
+            raise ValueError("must hold one line of printable text each")
+    return headers
+
+
+def _file(text: str) -> str:
+    if not text:
+        return text
+    if KEY_SHAPE.match(text):
+        raise ValueError("looks like an API key: expected the name of a file")
+    return str(_path(text))
+
+
+def _present(text: str) -> str:
+    if text and not Path(text).is_file():
+        raise ValueError("there is no such file")
+    return text
+
+
+def _moment(value: Any) -> Any:
+    """TOML has dates of its own, without quotes."""
+    return value.isoformat() if isinstance(value, date) else value
+
+
+def _date(text: str) -> str:
+    try:
+        read_moment(text or "today", now=0)
+    except (ValueError, OverflowError):
+        raise ValueError('expected a date such as "2026-01-01", "2026-01-01T12:00:00Z" or "30d"') from None
+    return text
+
+
+def _width(seconds: float) -> float:
+    if not LEAST_BUNDLE_SECONDS <= seconds <= DAY:
+        raise ValueError("must be between 5m and 24h")
+    if seconds % 1 or DAY % seconds:
+        at = bisect(WIDTHS, seconds)
+        narrower, wider = (show_duration(w) for w in WIDTHS[at - 1 : at + 1])
+        raise ValueError(f"must divide a day, as {narrower} and {wider} do")
+    return seconds
+
+
+def _whole(seconds: float) -> float:
+    if seconds % 1:
+        raise ValueError("must be whole seconds")
+    return seconds
+
+
+def _name(text: str) -> str:
+    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}", text):
+        raise ValueError('must be up to 100 letters, digits, ".", "_" and "-", the first a letter or digit')
+    return text
+
+
+def _once_each(names: tuple[str, ...]) -> tuple[str, ...]:
+    """The service refuses a field named twice (reference 3.1)."""
+    return tuple(dict.fromkeys(names))
+
+
+def _timezone(text: str) -> str:
+    if not text:
+        return text
+    try:
+        zoneinfo.ZoneInfo(text)
+    except (ValueError, OSError, zoneinfo.ZoneInfoNotFoundError):
+        known = zoneinfo.available_timezones()
+        if not known:
+            # This machine has no list of zones; the service has.
+            return text
+        nearest = get_close_matches(text, known, n=1)
+        suggestion = f" (did you mean {nearest[0]}?)" if nearest else ""
+        raise ValueError(f"expected an IANA name such as Europe/Berlin{suggestion}") from None
+    return text
+
+
+Count = Annotated[int, BeforeValidator(_number), Field(ge=1, le=MOST)]
+Number = Annotated[float, BeforeValidator(_number), AfterValidator(_sensible)]
+Duration = Annotated[float, BeforeValidator(_duration)]
+SomeTime = Annotated[Duration, AfterValidator(_some_time)]
+Width = Annotated[Duration, AfterValidator(_width)]
+WholeSeconds = Annotated[Duration, AfterValidator(_whole)]
+Text = Annotated[str, AfterValidator(_printable)]
+Filled = Annotated[Text, AfterValidator(_not_empty)]
+Fields = Annotated[tuple[Filled, ...], Field(strict=False), AfterValidator(_once_each)]
+Name = Annotated[str, AfterValidator(_name)]
+Timezone = Annotated[Text, AfterValidator(_timezone)]
+Date = Annotated[str, BeforeValidator(_moment), AfterValidator(_date)]
+BaseUrl = Annotated[str, AfterValidator(_base_url)]
+Proxy = Annotated[str, AfterValidator(_proxy)]
+Headers = Annotated[dict[str, str], BeforeValidator(_json), AfterValidator(_headers)]
+KeyFile = Annotated[Text, AfterValidator(_file)]
+PresentFile = Annotated[KeyFile, AfterValidator(_present)]
+Directory = Annotated[Path, BeforeValidator(_path)]
+ScopeName = Annotated[Scope, Field(strict=False)]
+PreferName = Annotated[Prefer, Field(strict=False)]
+TypeName = Annotated[Type, Field(strict=False)]
+FormatName = Annotated[Format, Field(strict=False)]

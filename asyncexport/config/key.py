@@ -1,0 +1,100 @@
+"""The API key: where it is found, and a box that never shows it.
+
+It is no setting: it stands in no `Settings`, no flag and no message. What people paste along with it (quotes, white
+space, the word `Basic`) is taken off; what no key holds is refused before it reaches a header.
+"""
+
+import os
+import re
+import stat
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from asyncexport.errors import ConfigError, Problem, UnauthorizedError
+
+if TYPE_CHECKING:
+    from asyncexport.config.model import Settings
+
+VARIABLES = ("FULLSTORY_API_KEY", "FULLSTORY_API_TOKEN")
+
+MAX_FILE_BYTES = 64 << 10
+"""Read of a key file: many times the longest key, and the end of a file that never ends."""
+
+HINT = "set FULLSTORY_API_KEY, or name a file that holds the key in [api] api_key_file"
+
+
+class ApiKey:
+    """The key; no `str`, `repr` or format of it shows the value.
+
+    Args:
+        value: As it is sent.
+        notes: What the user should be told of the place it was found in, one line each.
+    """
+
+    __slots__ = ("_value", "notes")
+
+    def __init__(self, value: str, *, notes: tuple[str, ...] = ()) -> None:
+        self._value = value
+        self.notes = notes
+
+    def reveal(self) -> str:
+        """The value itself, for the header it is sent in."""
+        return self._value
+
+    def __repr__(self) -> str:
+        return "ApiKey(hidden)"
+
+    __str__ = __repr__
+
+
+def load_key(settings: "Settings", environ: Mapping[str, str]) -> ApiKey:
+    """The key from the environment, else from the first line of `[api] api_key_file`.
+
+    Raises:
+        UnauthorizedError: there is none, or what is there cannot be a key.
+        ConfigError: the file cannot be read.
+    """
+    for variable in VARIABLES:
+        if environ.get(variable, "").strip():
+            return ApiKey(_cleaned(environ[variable], place=variable))
+    if settings.api.api_key_file:
+        return _from_file(Path(settings.api.api_key_file))
+    raise UnauthorizedError("there is no API key", hint=HINT)
+
+
+def _from_file(path: Path) -> ApiKey:
+    try:
+        with path.open("rb") as file:
+            mode = os.fstat(file.fileno()).st_mode
+            first = file.readline(MAX_FILE_BYTES)
+    except OSError as error:
+        reason = (error.strerror or "no reason given").lower()
+        raise ConfigError([Problem("api.api_key_file", f"cannot be read: {reason}")], hint=HINT) from None
+    text = first.decode("utf-8-sig", errors="replace")
+    if not text.strip():
+        raise UnauthorizedError("the first line of [api] api_key_file is empty", hint="put the API key on it")
+    notes = (f"every user of this machine can read the API key: chmod 600 {path}",) if _is_open(mode) else ()
+    return ApiKey(_cleaned(text, place="[api] api_key_file"), notes=notes)
+
+
+def _is_open(mode: int) -> bool:
+    """Pipes and the like are not looked at: their modes say nothing."""
+    return os.name == "posix" and stat.S_ISREG(mode) and bool(mode & stat.S_IROTH)
+
+
+def _cleaned(text: str, *, place: str) -> str:
+    """The key without what is pasted along with it.
+
+    The scheme is `Basic` followed by the key as it is, not by base64 of a name and a password (reference section 2).
+    """
+    value = text.strip().strip("\"'").strip()
+    value = re.sub(r"^(authorization:\s*)?basic\s+", "", value, flags=re.IGNORECASE)
+    hint = "copy the key once more: it is one word, as Fullstory shows it"
+    if not value or re.match(r"(basic|authorization:?)\s*$|bearer\s", value, flags=re.IGNORECASE):
+        raise UnauthorizedError(f"{place} holds no API key", hint=hint)
+    if re.search(r"\s", value):
+        raise UnauthorizedError(f"the API key in {place} has white space inside", hint=hint)
+    if not (value.isascii() and value.isprintable()):
+        raise UnauthorizedError(f"the API key in {place} holds a character that no key has", hint=hint)
+    return value

@@ -1,0 +1,131 @@
+"""Where settings come from: the file, the environment, the command line; each as one layer.
+
+The names of variables are checked here, since pydantic-settings passes over a misspelt one without a word.
+"""
+
+import os
+import re
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Any
+
+from asyncexport.config.fields import Written
+from asyncexport.config.model import Settings
+from asyncexport.errors import Problem
+
+PREFIX = "ASYNCEXPORT_"
+
+FILE_VARIABLE = "ASYNCEXPORT_CONFIG"
+
+FILE_NAME = "asyncexport.toml"
+
+MAX_NAME = 60
+"""Characters of an unknown name that are shown."""
+
+
+@dataclass(frozen=True, slots=True)
+class Layer:
+    """What one source says.
+
+    Attributes:
+        values: Nested as in the file.
+        places: What a user knows a `(table, key)` by, where that is not `table.key`.
+    """
+
+    values: dict[str, Any] = field(default_factory=dict)
+    places: Mapping[tuple[str, str], str] = field(default_factory=dict)
+
+    def holds(self, path: tuple[str, ...]) -> bool:
+        """Whether it says anything of a table, or of a key."""
+        table = self.values.get(path[0])
+        return path[0] in self.values and (len(path) == 1 or (isinstance(table, dict) and path[1] in table))
+
+
+def plain(name: str) -> str:
+    """A name that somebody else chose, on one line and not long."""
+    return name if name.isprintable() and len(name) <= MAX_NAME else ascii(name)[1:-1][:MAX_NAME] + "..."
+
+
+def known_keys() -> dict[str, tuple[str, ...]]:
+    """Every key of every table, `export` among them, as they stand in the file."""
+    tables = {}
+    for name, info in Settings.model_fields.items():
+        table = type(info.default[0] if isinstance(info.default, tuple) else info.default)
+        tables[info.alias or name] = tuple(f.alias or n for n, f in table.model_fields.items())
+    return tables
+
+
+def find_file(file: Path | None, *, environ: Mapping[str, str], working_directory: Path) -> tuple[Path | None, str]:
+    """The file to read, and who named it; (None, "") where there is none."""
+    if file is not None:
+        return working_directory / file, "-c"
+    if environ.get(FILE_VARIABLE):
+        return working_directory / environ[FILE_VARIABLE], FILE_VARIABLE
+    default = working_directory / FILE_NAME
+    # A link that leads nowhere is a fault to be told, not the absence of a file.
+    return (default, FILE_NAME) if os.path.lexists(default) else (None, "")
+
+
+def from_file(path: Path, *, named_by: str, problems: list[Problem]) -> Layer:
+    """The tables of a TOML file; faults are added to `problems`."""
+    try:
+        return Layer(tomllib.loads(path.read_bytes().decode("utf-8-sig")))
+    except FileNotFoundError:
+        problems.append(Problem(named_by, f"there is no file {path}"))
+    except OSError as error:
+        problems.append(Problem(named_by, f"{path} cannot be read: {(error.strerror or 'no reason given').lower()}"))
+    except UnicodeDecodeError:
+        problems.append(Problem(str(path), "is not text in UTF-8"))
+    except tomllib.TOMLDecodeError as error:
+        problems.append(Problem(str(path), f"is not TOML: {_lowered(str(error))}"))
+    except (ValueError, RecursionError):
+        # Not what tomllib calls a fault of TOML, but as far as Python goes.
+        problems.append(Problem(str(path), "holds a number too long, or tables too deep, to be read"))
+    return Layer()
+
+
+def from_environment(environ: Mapping[str, str], *, problems: list[Problem]) -> Layer:
+    """`ASYNCEXPORT_TABLE__KEY` variables; unknown ones are added to `problems`."""
+    keys = {f"{t}__{k}".upper(): (t, k) for t, names in known_keys().items() if t != "export" for k in names}
+    values: dict[str, Any] = {}
+    places = {}
+    for variable, text in environ.items():
+        name = variable.upper().removeprefix(PREFIX)
+        if not variable.upper().startswith(PREFIX) or variable.upper() == FILE_VARIABLE:
+            continue
+        if name not in keys:
+            problems.append(Problem(plain(variable), _unknown_variable(name, [*keys, "CONFIG"])))
+            continue
+        table, key = keys[name]
+        values.setdefault(table, {})[key] = Written(text)
+        places[table, key] = variable
+    return Layer(values, places)
+
+
+def from_flags(flags: Mapping[str, Any]) -> Layer:
+    """Flags by dotted key; one that is None was not given."""
+    values: dict[str, Any] = {}
+    places = {}
+    for dotted, value in flags.items():
+        if value is None:
+            continue
+        table, _, key = dotted.partition(".")
+        values.setdefault(table, {})[key] = Written(value) if isinstance(value, str | Path) else value
+        places[table, key] = f"{dotted} (on the command line)"
+    return Layer(values, places)
+
+
+def _unknown_variable(name: str, known: list[str]) -> str:
+    if name == "EXPORT" or name.startswith("EXPORT_"):
+        return "exports are set by [[export]] in the file alone"
+    if re.fullmatch(r"(FULLSTORY_)?(API_*)*(KEY|TOKEN)", name):
+        return "unknown variable: the API key is read from FULLSTORY_API_KEY"
+    nearest = get_close_matches(name, known, n=1)
+    return "unknown variable" + (f" (did you mean {PREFIX}{nearest[0]}?)" if nearest else "")
+
+
+def _lowered(text: str) -> str:
+    return text[:1].lower() + text[1:]

@@ -1,0 +1,58 @@
+"""Settings from everywhere they may stand, and every fault in them at once."""
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+
+from asyncexport.config.layers import Layer, find_file, from_environment, from_file, from_flags
+from asyncexport.config.model import ExportTable, Settings
+from asyncexport.config.wording import problem
+from asyncexport.errors import ConfigError, Problem
+
+HINT = "`asyncexport init` writes a file that shows every setting with its default"
+
+
+def load(
+    *, file: Path | None, environ: Mapping[str, str], flags: Mapping[str, Any], working_directory: Path
+) -> Settings:
+    """The settings: flag before environment before file before default.
+
+    Args:
+        file: What `-c` names; None: `$ASYNCEXPORT_CONFIG`, else `asyncexport.toml` here, else no file.
+        environ: The environment.
+        flags: By dotted key ("output.directory"), as text or typed; None where a flag was not given.
+        working_directory: Where "here" is.
+
+    Raises:
+        ConfigError: with a `Problem` for every fault.
+    """
+    problems: list[Problem] = []
+    path, named_by = find_file(file, environ=environ, working_directory=working_directory)
+    from_toml = Layer() if path is None else from_file(path, named_by=named_by, problems=problems)
+    layers = (from_flags(flags), from_environment(environ, problems=problems), from_toml)
+    problems += _named_alike(from_toml.values.get("export"))
+    try:
+        settings = Settings.from_layers(*(layer.values for layer in layers))
+    except ValidationError as error:
+        problems += [problem(one, layers) for one in error.errors(include_url=False)]
+    if problems:
+        raise ConfigError(problems, hint=HINT)
+    return settings
+
+
+def _named_alike(exports: Any) -> Iterator[Problem]:
+    """Exports whose names, and so whose directories, are the same, be it only where case does not count.
+
+    Checked here and not in the model, where a fault in one export would hide it.
+    """
+    seen: dict[str, int] = {}
+    for number, table in enumerate(exports if isinstance(exports, list) else (), 1):
+        name = table.get("name", ExportTable().name) if isinstance(table, dict) else None
+        if not isinstance(name, str):
+            continue
+        first = seen.setdefault(name.casefold(), number)
+        if first != number:
+            message = f"is the same as that of export[{first}]; each export needs a directory of its own"
+            yield Problem(f"export[{number}].name", message)

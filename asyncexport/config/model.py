@@ -1,0 +1,275 @@
+"""The settings as a model: every table and key, its default, and what may stand in it.
+
+1. Names in the file are those of the design; durations are written "10s" there and are `…_seconds` here.
+2. Nothing is read behind the caller's back: `Settings.from_layers` takes what `load` found, the strongest first.
+"""
+
+import time
+from pathlib import Path
+from typing import Annotated, Any, Self
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationInfo, field_validator, model_validator
+from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
+
+from asyncexport.config.durations import show_duration
+from asyncexport.config.fields import (
+    BaseUrl,
+    Count,
+    Date,
+    Directory,
+    Duration,
+    Fields,
+    Filled,
+    FormatName,
+    Headers,
+    KeyFile,
+    Name,
+    Number,
+    PreferName,
+    PresentFile,
+    Proxy,
+    ScopeName,
+    SomeTime,
+    Text,
+    Timezone,
+    TypeName,
+    WholeSeconds,
+    Width,
+)
+from asyncexport.config.key import ApiKey
+from asyncexport.core.bundles import DAY, read_moment
+from asyncexport.core.exports import Definition, Export, Format, Type
+from asyncexport.core.pacing import Prefer, Scope
+
+HOSTS = {"eu1.": "https://api.eu1.fullstory.com"}
+"""By the key's prefix (reference section 2)."""
+
+ANY_HOST = "https://api.fullstory.com"
+"""Serves every other key, those without a prefix among them (reference section 2)."""
+
+
+def _at_least_one(tables: tuple[Any, ...]) -> tuple[Any, ...]:
+    if not tables:
+        raise ValueError("names no export: leave it out to have everyone-events")
+    return tables
+
+
+def _not_shorter(seconds: float, info: ValidationInfo, *, than: str) -> float:
+    """Of two keys of a table, the later one; told even where a third is at fault, and where only the first is set."""
+    least = info.data.get(f"{than}_seconds", 0.0)
+    if seconds < least:
+        raise ValueError(f"must not be shorter than {than} ({show_duration(least)})")
+    return seconds
+
+
+def _default(duration: str) -> Any:
+    """As it stands in the file; it is read like any other value."""
+    return duration
+
+
+class _Table(BaseModel):
+    model_config = ConfigDict(
+        frozen=True,
+        extra="forbid",
+        strict=True,
+        allow_inf_nan=False,
+        validate_default=True,
+        alias_generator=lambda name: name.removesuffix("_seconds"),
+    )
+
+
+class Api(_Table):
+    """`[api]`: where the service is, and the way to it."""
+
+    base_url: BaseUrl = "auto"
+    api_key_file: KeyFile = Field(default="", repr=False)
+    connect_timeout_seconds: SomeTime = _default("10s")
+    read_timeout_seconds: SomeTime = _default("60s")
+    proxy: Proxy = Field(default="", repr=False)
+    ca_file: PresentFile = ""
+    headers: Headers = Field(default={}, repr=False)
+
+
+class Budget(_Table):
+    """`[budget]`: the requests the service grants."""
+
+    requests_per_minute: Number = 2.0
+    burst: Count = 50
+    scope: ScopeName = Scope.AUTO
+
+
+class Concurrency(_Table):
+    """`[concurrency]`: how much at once."""
+
+    operations: Count = 100
+    downloads: Count = 4
+
+
+class Polling(_Table):
+    """`[polling]`: how running operations are watched."""
+
+    min_interval_seconds: SomeTime = _default("10s")
+    expected_seconds: SomeTime = _default("5m")
+    operation_deadline_seconds: SomeTime = _default("24h")
+    prefer: PreferName = Prefer.THROUGHPUT
+
+    @field_validator("operation_deadline_seconds")
+    @classmethod
+    def _beyond_what_is_expected(cls, seconds: float, info: ValidationInfo) -> float:
+        return _not_shorter(seconds, info, than="expected")
+
+
+class Retry(_Table):
+    """`[retry]`: what is tried again, and for how long."""
+
+    attempts: Count = 5
+    backoff_initial_seconds: SomeTime = _default("1s")
+    backoff_max_seconds: SomeTime = _default("5m")
+    outage_seconds: Duration = _default("6h")
+
+    @field_validator("backoff_max_seconds")
+    @classmethod
+    def _beyond_the_first(cls, seconds: float, info: ValidationInfo) -> float:
+        return _not_shorter(seconds, info, than="backoff_initial")
+
+
+class Download(_Table):
+    """`[download]`: when a transfer counts as stalled."""
+
+    min_rate: Number = 1024.0
+
+
+class Output(_Table):
+    """`[output]`: where archives go, and how a run stops."""
+
+    directory: Directory = Path("exports")
+    grace_seconds: Duration = _default("30s")
+
+
+class Nightly(_Table):
+    """`[nightly]`: what `nightly` covers."""
+
+    since: Date = ""
+    refresh_seconds: Duration = _default("0h")
+
+    @property
+    def since_moment(self) -> int | None:
+        """`since` in seconds since 1970; None where it is left empty."""
+        return read_moment(self.since, now=time.time()) if self.since else None
+
+
+class ExportTable(_Table):
+    """One `[[export]]`."""
+
+    name: Name = "everyone-events"
+    segment: Filled = "everyone"
+    type: TypeName = Type.EVENT
+    format: FormatName = Format.NDJSON
+    bundle_seconds: Width = _default("30m")
+    settle_seconds: WholeSeconds = _default("24h")
+    fields: Fields = ()
+    scope: Text = ""
+    timezone: Timezone = ""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _individuals_come_by_the_day(cls, table: Any) -> Any:
+        if isinstance(table, dict) and table.get("type") == Type.INDIVIDUAL:
+            return {"bundle": "24h", **table}
+        return table
+
+    @field_validator("bundle_seconds")
+    @classmethod
+    def _whole_days_of_individuals(cls, seconds: float, info: ValidationInfo) -> float:
+        """Their rows are totals as of the export: a narrower bundle would say the same many times (reference 8)."""
+        if info.data.get("type") is Type.INDIVIDUAL and seconds != DAY:
+            raise ValueError("must be 24h for individuals, whose rows are totals")
+        return seconds
+
+    @field_validator("scope")
+    @classmethod
+    def _scope_of_events(cls, scope: str, info: ValidationInfo) -> str:
+        """The service knows it for events alone (reference 3.1)."""
+        if info.data.get("type") is Type.INDIVIDUAL and scope:
+            raise ValueError("must be left out for individuals")
+        return scope
+
+    def to_export(self) -> Export:
+        """As the rest of the program knows it."""
+        return Export(
+            name=self.name,
+            definition=Definition(self.segment, self.type, self.format, self.fields, self.scope, self.timezone),
+            bundle_seconds=int(self.bundle_seconds),
+            settle_seconds=int(self.settle_seconds),
+        )
+
+
+class _Layer(PydanticBaseSettingsSource):
+    """What one source says, as it stands."""
+
+    def __init__(self, settings_class: type[BaseSettings], values: dict[str, Any]) -> None:
+        super().__init__(settings_class)
+        self._values = values
+
+    def get_field_value(self, field: Any, field_name: str) -> tuple[Any, str, bool]:  # noqa: ARG002 - its signature
+        """Not asked for: the values are given as a whole."""
+        return None, field_name, False
+
+    def __call__(self) -> dict[str, Any]:
+        return self._values
+
+
+class Settings(BaseSettings):
+    """Everything that can be set; the API key is not among it.
+
+    Attributes:
+        tables: `[[export]]` as it is written; `exports` is what to use.
+    """
+
+    model_config = SettingsConfigDict(frozen=True, extra="forbid", strict=True)
+
+    api: Api = Api()
+    budget: Budget = Budget()
+    concurrency: Concurrency = Concurrency()
+    polling: Polling = Polling()
+    retry: Retry = Retry()
+    download: Download = Download()
+    output: Output = Output()
+    nightly: Nightly = Nightly()
+    tables: Annotated[tuple[ExportTable, ...], Field(strict=False), AfterValidator(_at_least_one)] = Field(
+        default=(ExportTable(),), alias="export"
+    )
+
+    @classmethod
+    def from_layers(cls, *layers: dict[str, Any]) -> Self:
+        """Settings from nested dicts, the strongest first.
+
+        Raises:
+            pydantic.ValidationError: something in them does not fit; `load` turns it into our words.
+        """
+        given: dict[str, Any] = {"_layers": layers}
+        return cls(**given)
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,  # noqa: ARG003 - pydantic's signature
+        dotenv_settings: PydanticBaseSettingsSource,  # noqa: ARG003
+        file_secret_settings: PydanticBaseSettingsSource,  # noqa: ARG003
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """The layers in place of pydantic's own sources, which skip a misspelt variable without a word."""
+        layers = init_settings().get("_layers")
+        return (init_settings,) if layers is None else tuple(_Layer(settings_cls, values) for values in layers)
+
+    @property
+    def exports(self) -> tuple[Export, ...]:
+        """What to export, in the order of the file."""
+        return tuple(table.to_export() for table in self.tables)
+
+    def base_url_for(self, key: ApiKey) -> str:
+        """Where to send requests with this API key."""
+        if self.api.base_url != "auto":
+            return self.api.base_url
+        return next((host for prefix, host in HOSTS.items() if key.reveal().startswith(prefix)), ANY_HOST)

@@ -1,0 +1,151 @@
+"""Pydantic's faults in the user's words: where it is, what was expected, what was got.
+
+What was got is shown only where it cannot be a secret: nothing of `[api]`, no long text, nothing shaped like a key.
+"""
+
+import re
+from collections.abc import Mapping, Sequence
+from difflib import get_close_matches
+from typing import Any
+
+from asyncexport.config.fields import KEY_SHAPE, Written
+from asyncexport.config.layers import Layer, known_keys
+from asyncexport.errors import Problem
+
+MAX_NUMBER = 10**18
+"""Beyond it a number is not shown: its digits could fill a page."""
+
+MAX_SHOWN = 30
+"""Characters of a text that are shown whole; keys are longer."""
+
+EXPECTED = {
+    "int_type": "expected a whole number",
+    "float_type": "expected a number",
+    "finite_number": "expected a finite number",
+    "string_type": "expected text in quotes",
+    "string_unicode": "must be text in UTF-8",
+    "tuple_type": 'expected a list of texts, such as ["EventStart", "evt_*"]',
+    "dict_type": 'expected a table of texts, such as {"X-Team" = "data"}',
+    "is_instance_of": "expected the name of a directory, in quotes",
+}
+"""By pydantic's name of the fault."""
+
+
+def problem(error: Mapping[str, Any], layers: Sequence[Layer]) -> Problem:
+    """One of pydantic's errors, told to the user; `layers` the strongest first."""
+    path = tuple(part for part in error["loc"] if part != "[key]")
+    if error["type"] == "value_error" and isinstance(path[-1], str):
+        # Of a default, pydantic gives the name in the model.
+        path = (*path[:-1], path[-1].removesuffix("_seconds"))
+    return Problem(_place(path, layers), _message(error, path))
+
+
+def _place(path: tuple[Any, ...], layers: Sequence[Layer]) -> str:
+    """`table.key`, `export[2].bundle` or `export "checkout".bundle`; the variable or flag where that is the source."""
+    if path[0] == "export" and len(path) > 1:
+        return ".".join([_export(path[1], layers), *_dotted(path[2:])])
+    source = next((layer for layer in layers if layer.holds(path[:2])), Layer())
+    place = source.places.get(path[:2], ".".join(_dotted(path[:2])))
+    return ".".join([place, *_dotted(path[2:])])
+
+
+def _dotted(path: Sequence[Any]) -> list[str]:
+    """Positions count from one, and belong to what stands before them."""
+    parts: list[str] = []
+    for part in path:
+        if isinstance(part, int) and parts:
+            parts[-1] += f"[{part + 1}]"
+        else:
+            parts.append(str(part) if _may_show(str(part)) else "(a name that is not shown)")
+    return parts
+
+
+def _export(at: int, layers: Sequence[Layer]) -> str:
+    names = [_name_of(table) for table in layers[-1].values["export"]]
+    known = names[at]
+    return f'export "{known}"' if known and names.count(known) == 1 else f"export[{at + 1}]"
+
+
+def _name_of(table: Any) -> str:
+    """The name of an `[[export]]` as it is written, "" where it cannot be shown as one."""
+    name = table.get("name") if isinstance(table, dict) else None
+    return name if isinstance(name, str) and _may_show(name) else ""
+
+
+def _message(error: Mapping[str, Any], path: tuple[Any, ...]) -> str:
+    kind, value = error["type"], error["input"]
+    limit = error.get("ctx", {})
+    suggestion = ""
+    match kind:
+        case "extra_forbidden":
+            return _unknown(path)
+        case "model_type":
+            return f"expected a table, written [{path[0]}]" if len(path) == 1 else "expected a table"
+        case "tuple_type" if path == ("export",):
+            return "expected [[export]], with two brackets on each side"
+        case "dict_type" if isinstance(value, Written):
+            return 'expected a JSON object of texts, such as {"X-Team": "data"}'
+        case "enum":
+            expected, suggestion = _choice(limit["expected"], value)
+        case "value_error":
+            expected = str(limit["error"])
+        case "greater_than_equal":
+            expected = f"must be at least {limit['ge']}"
+        case "less_than_equal":
+            expected = f"must be at most {limit['le']}"
+        case _:
+            expected = EXPECTED.get(kind, "does not fit here")
+    is_private = path[0] == "api" and (isinstance(value, str) or "headers" in path)
+    shown = "" if is_private else _shown(value)
+    return expected + (f", got {shown}" if shown else "") + suggestion
+
+
+def _unknown(path: tuple[Any, ...]) -> str:
+    tables = known_keys()
+    name, own = str(path[-1]), path[0] if len(path) > 1 else None
+    if re.fullmatch(r"(fullstory_)?(api_?)?(key|token)", name, re.IGNORECASE):
+        return "the API key does not go in here: set FULLSTORY_API_KEY, or name a file in [api] api_key_file"
+    homes = [_bracketed(table) for table, keys in tables.items() if name in keys and table != own]
+    if homes:
+        return f"unknown here: it belongs in {' or '.join(homes)}"
+    if own is None:
+        nearest = [_bracketed(table) for table in get_close_matches(name, tables, n=1)]
+        return "unknown table" + _did_you_mean(nearest)
+    return "unknown key" + _did_you_mean(get_close_matches(name, tables[own], n=1))
+
+
+def _did_you_mean(nearest: Sequence[str]) -> str:
+    return f" (did you mean {nearest[0]}?)" if nearest else ""
+
+
+def _bracketed(table: str) -> str:
+    return "[[export]]" if table == "export" else f"[{table}]"
+
+
+def _choice(expected: str, value: Any) -> tuple[str, str]:
+    """What may stand there, and what was probably meant; `expected`: as pydantic lists it, in quotes."""
+    choices = re.findall(r"'([^']*)'", expected)
+    nearest = get_close_matches(value.lower(), choices, n=1) if isinstance(value, str) else []
+    return f"expected {', '.join(choices[:-1])} or {choices[-1]}", _did_you_mean(nearest)
+
+
+def _shown(value: Any) -> str:
+    match value:
+        case bool():
+            return str(value).lower()
+        case int() | float():
+            return "a number too large" if isinstance(value, int) and abs(value) >= MAX_NUMBER else repr(value)
+        case "" | []:
+            return ""
+        case str():
+            return f'"{value}"' if _may_show(value) else "a text that is not shown"
+        case list():
+            return "a list"
+        case dict():
+            return "a table"
+        case _:
+            return "a date or time"
+
+
+def _may_show(text: str) -> bool:
+    return len(text) <= MAX_SHOWN and text.isprintable() and not KEY_SHAPE.match(text)

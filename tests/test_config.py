@@ -1,0 +1,921 @@
+"""The settings: what is read from where, and what somebody is told at three in the morning when it cannot be used."""
+
+import re
+import tomllib
+import zoneinfo
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from asyncexport.config import EXAMPLE, ApiKey, Settings, load, load_key, read_duration, show_duration
+from asyncexport.config.layers import known_keys
+from asyncexport.core.bundles import read_moment
+from asyncexport.core.exports import Definition, Export, Format, Type
+from asyncexport.errors import ConfigError, UnauthorizedError
+
+CANARY = "na1.Q0FOQVJZ+c2VjcmV0/LWtleQ=="
+
+
+@pytest.fixture
+def here(tmp_path: Path) -> Path:
+    """An empty working directory."""
+    return tmp_path
+
+
+def read(
+    here: Path, toml: str = "", *, environ: Mapping[str, str] | None = None, flags: Mapping[str, Any] | None = None
+) -> Settings:
+    """Load `toml` as the file that is found by itself."""
+    (here / "asyncexport.toml").write_text(toml, encoding="utf-8")
+    return load(file=None, environ=environ or {}, flags=flags or {}, working_directory=here)
+
+
+def faults(here: Path, toml: str = "", **sources: Any) -> list[str]:
+    """What is said of a configuration that cannot be used."""
+    with pytest.raises(ConfigError) as caught:
+        read(here, toml, **sources)
+    return [str(problem) for problem in caught.value.problems]
+
+
+def said_of(here: Path, toml: str) -> str:
+    """All that is said of a configuration, if anything is."""
+    try:
+        return repr(read(here, toml).api)
+    except ConfigError as error:
+        return str(error)
+
+
+# Where settings come from
+
+
+def test_without_a_file_there_is_one_export_of_everyones_events(here: Path) -> None:
+    """No file, no variables, no flags: the defaults of the design, and one export."""
+    settings = load(file=None, environ={}, flags={}, working_directory=here)
+    assert settings == Settings()
+    assert settings.exports == (Export("everyone-events"),)
+    assert (settings.api.base_url, settings.api.proxy, settings.api.ca_file, settings.api.headers) == (
+        "auto",
+        "",
+        "",
+        {},
+    )
+    assert (settings.api.connect_timeout_seconds, settings.api.read_timeout_seconds) == (10.0, 60.0)
+    assert (settings.budget.requests_per_minute, settings.budget.burst, settings.budget.scope) == (2.0, 50, "auto")
+    assert (settings.concurrency.operations, settings.concurrency.downloads) == (100, 4)
+    assert (settings.polling.min_interval_seconds, settings.polling.expected_seconds) == (10.0, 300.0)
+    assert (settings.polling.operation_deadline_seconds, settings.polling.prefer) == (86_400.0, "throughput")
+    assert (settings.retry.attempts, settings.retry.outage_seconds) == (5, 21_600.0)
+    assert (settings.retry.backoff_initial_seconds, settings.retry.backoff_max_seconds) == (1.0, 300.0)
+    assert settings.download.min_rate == 1024
+    assert (settings.output.directory, settings.output.grace_seconds) == (Path("exports"), 30.0)
+    assert (settings.nightly.since_moment, settings.nightly.refresh_seconds) == (None, 0.0)
+
+
+def test_a_flag_wins_over_a_variable_and_a_variable_over_the_file(here: Path) -> None:
+    """Of flag, environment, file and default, the first that says anything counts, key by key."""
+    toml = "[budget]\nburst = 10\nrequests_per_minute = 3\n[concurrency]\ndownloads = 7\n"
+    environ = {"ASYNCEXPORT_BUDGET__BURST": "20", "ASYNCEXPORT_BUDGET__REQUESTS_PER_MINUTE": "0.5"}
+    settings = read(here, toml, environ=environ, flags={"budget.burst": 30, "budget.scope": None})
+    assert settings.budget.burst == 30
+    assert settings.budget.requests_per_minute == 0.5
+    assert settings.concurrency.downloads == 7
+    assert settings.budget.scope == "auto"
+
+
+def test_the_file_is_the_one_of_the_option_else_of_the_variable_else_the_one_here(here: Path) -> None:
+    """Three places are looked at in order, and only the first that is named is read."""
+    for name, burst in (("asyncexport.toml", 1), ("variable.toml", 2), ("option.toml", 3)):
+        (here / name).write_text(f"[budget]\nburst = {burst}\n")
+    environ = {"ASYNCEXPORT_CONFIG": "variable.toml"}
+
+    def burst_of(file: Path | None, environ: Mapping[str, str]) -> int:
+        return load(file=file, environ=environ, flags={}, working_directory=here).budget.burst
+
+    assert burst_of(Path("option.toml"), environ) == 3
+    assert burst_of(None, environ) == 2
+    assert burst_of(None, {"ASYNCEXPORT_CONFIG": ""}) == 1
+
+
+def test_variables_are_read_as_the_types_they_stand_for(here: Path) -> None:
+    """A variable is text: a number, a duration, a path, a choice and a table of headers are read from it."""
+    settings = read(
+        here,
+        environ={
+            "ASYNCEXPORT_BUDGET__REQUESTS_PER_MINUTE": "6000",
+            "ASYNCEXPORT_RETRY__ATTEMPTS": "2",
+            "ASYNCEXPORT_POLLING__MIN_INTERVAL": "250ms",
+            "ASYNCEXPORT_POLLING__PREFER": "latency",
+            "ASYNCEXPORT_OUTPUT__DIRECTORY": "/data/exports",
+            "ASYNCEXPORT_API__HEADERS": '{"X-Team": "data"}',
+            "ASYNCEXPORT_NIGHTLY__SINCE": "2026-01-01",
+            "PATH": "/bin",
+        },
+    )
+    assert (settings.budget.requests_per_minute, settings.retry.attempts) == (6000.0, 2)
+    assert (settings.polling.min_interval_seconds, settings.polling.prefer) == (0.25, "latency")
+    assert settings.output.directory == Path("/data/exports")
+    assert settings.api.headers == {"X-Team": "data"}
+    assert settings.nightly.since_moment == 1_767_225_600
+
+
+def test_flags_may_be_text_or_typed(here: Path) -> None:
+    """A flag is taken as the command line parsed it, or as it was typed."""
+    flags = {"output.directory": Path("a"), "budget.burst": "7", "output.grace": "5s", "retry.attempts": 3}
+    settings = read(here, flags=flags)
+    assert (settings.output.directory, settings.budget.burst) == (Path("a"), 7)
+    assert (settings.output.grace_seconds, settings.retry.attempts) == (5.0, 3)
+
+
+def test_pydantics_own_reading_of_the_environment_is_off(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is not handed over is not read: a variable of the process, by whatever name, changes nothing."""
+    monkeypatch.setenv("BUDGET", '{"burst": 3}')
+    monkeypatch.setenv("ASYNCEXPORT_BUDGET__BURST", "3")
+    assert read(here).budget.burst == 50
+    assert Settings().budget.burst == 50
+
+
+def test_settings_cannot_be_changed(here: Path) -> None:
+    """Whoever holds the settings holds them as they were loaded."""
+    settings = read(here)
+    for owner, name in ((settings, "budget"), (settings.budget, "burst")):
+        with pytest.raises(ValueError, match="frozen"):
+            setattr(owner, name, None)
+
+
+def test_a_file_with_a_byte_order_mark_is_read(here: Path) -> None:
+    """An editor that marks UTF-8 does no harm."""
+    (here / "bom.toml").write_bytes(b"\xef\xbb\xbf[budget]\nburst = 3\n")
+    assert load(file=Path("bom.toml"), environ={}, flags={}, working_directory=here).budget.burst == 3
+
+
+# Files that cannot be read
+
+
+def test_a_file_that_is_not_there_is_told_by_who_named_it(here: Path) -> None:
+    """A named file must be there; the message says which one, and whether the option or the variable named it."""
+    with pytest.raises(ConfigError) as caught:
+        load(file=Path("nope.toml"), environ={}, flags={}, working_directory=here)
+    assert str(caught.value) == f"-c: there is no file {here / 'nope.toml'}"
+    assert "asyncexport init" in caught.value.hint
+    with pytest.raises(ConfigError) as caught:
+        load(file=None, environ={"ASYNCEXPORT_CONFIG": "/nope.toml"}, flags={}, working_directory=here)
+    assert str(caught.value) == "ASYNCEXPORT_CONFIG: there is no file /nope.toml"
+
+
+def test_a_link_that_leads_nowhere_is_not_taken_for_no_file(here: Path) -> None:
+    """A run never falls back to the defaults because the disk with the settings is not mounted."""
+    (here / "asyncexport.toml").symlink_to(here / "gone.toml")
+    with pytest.raises(ConfigError, match="there is no file"):
+        load(file=None, environ={}, flags={}, working_directory=here)
+
+
+def test_a_directory_is_no_file(here: Path) -> None:
+    """A directory where a file is expected is one clear line."""
+    with pytest.raises(ConfigError) as caught:
+        load(file=here, environ={}, flags={}, working_directory=here)
+    assert str(caught.value) == f"-c: {here} cannot be read: is a directory"
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        (b"[budget]\nburst = = 3\n", "is not TOML: invalid value (at line 2, column 9)"),
+        (b"burst = \xff", "is not text in UTF-8"),
+        (b"a = " + b"9" * 5000, "holds a number too long, or tables too deep, to be read"),
+        (b"a = " + b"[" * 50_000, "holds a number too long, or tables too deep, to be read"),
+    ],
+    ids=["syntax", "latin", "number", "depth"],
+)
+def test_what_is_not_toml_is_told_with_its_file(here: Path, content: bytes, said: str) -> None:
+    """A syntax error names the file and the line, and other faults are told with it."""
+    file = here / "asyncexport.toml"
+    file.write_bytes(content)
+    with pytest.raises(ConfigError) as caught:
+        load(file=None, environ={"ASYNCEXPORT_FOO": "1"}, flags={}, working_directory=here)
+    assert [str(problem) for problem in caught.value.problems] == [
+        f"{file}: {said}",
+        "ASYNCEXPORT_FOO: unknown variable",
+    ]
+
+
+# What is told of a setting that cannot be used
+
+NAME_RULE = 'must be up to 100 letters, digits, ".", "_" and "-", the first a letter or digit'
+
+DATE_RULE = 'expected a date such as "2026-01-01", "2026-01-01T12:00:00Z" or "30d"'
+
+MESSAGES = [
+    # Unknown names
+    ("[budget]\nbrust = 5", "budget.brust: unknown key (did you mean burst?)"),
+    ("[bugdet]\nburst = 5", "bugdet: unknown table (did you mean [budget]?)"),
+    ("zzz = 5", "zzz: unknown table"),
+    ("burst = 5", "burst: unknown here: it belongs in [budget]"),
+    ("[budget]\noperations = 5", "budget.operations: unknown here: it belongs in [concurrency]"),
+    ("[polling]\nscope = 'all'", "polling.scope: unknown here: it belongs in [budget] or [[export]]"),
+    ("[polling]\nmin_interval_seconds = 3", "polling.min_interval_seconds: unknown key (did you mean min_interval?)"),
+    ("[[export]]\nnmae = 'x'", "export[1].nmae: unknown key (did you mean name?)"),
+    ("[[export]]\nname = 'x'\nfield = []", 'export "x".field: unknown key (did you mean fields?)'),
+    # Wrong types
+    ("budget = 5", "budget: expected a table, written [budget]"),
+    ("[[budget]]\nburst = 5", "budget: expected a table, written [budget]"),
+    ("[export]\nname = 'x'", "export: expected [[export]], with two brackets on each side"),
+    ("export = [1]", "export[1]: expected a table"),
+    ("export = []", "export: names no export: leave it out to have everyone-events"),
+    ("[budget]\nburst = '50'", 'budget.burst: expected a whole number, got "50"'),
+    ("[budget]\nburst = 2.5", "budget.burst: expected a whole number, got 2.5"),
+    ("[budget]\nburst = true", "budget.burst: expected a whole number, got true"),
+    ("[budget]\nburst = [1]", "budget.burst: expected a whole number, got a list"),
+    ("[budget]\nburst = 2026-01-01", "budget.burst: expected a whole number, got a date or time"),
+    ("[budget]\nrequests_per_minute = 'fast'", 'budget.requests_per_minute: expected a number, got "fast"'),
+    ("[budget]\nrequests_per_minute = nan", "budget.requests_per_minute: expected a finite number, got nan"),
+    ("[output]\ndirectory = 5", "output.directory: expected the name of a directory, in quotes, got 5"),
+    ("[[export]]\nsegment = 5", "export[1].segment: expected text in quotes, got 5"),
+    (
+        "[[export]]\nfields = 'UserId'",
+        'export[1].fields: expected a list of texts, such as ["EventStart", "evt_*"], got "UserId"',
+    ),
+    ("[[export]]\nfields = ['UserId', 3]", "export[1].fields[2]: expected text in quotes, got 3"),
+    # Numbers
+    ("[budget]\nrequests_per_minute = 0", "budget.requests_per_minute: must be more than 0, got 0"),
+    ("[budget]\nrequests_per_minute = -1", "budget.requests_per_minute: must be more than 0, got -1"),
+    (
+        "[budget]\nrequests_per_minute = 1e-300",
+        "budget.requests_per_minute: must be between 0.000001 and 1000000000, got 1e-300",
+    ),
+    ("[budget]\nburst = 0", "budget.burst: must be at least 1, got 0"),
+    (f"[budget]\nburst = 0x{'f' * 9999}", "budget.burst: must be at most 1000000000, got a number too large"),
+    ("[concurrency]\noperations = 0", "concurrency.operations: must be at least 1, got 0"),
+    ("[concurrency]\ndownloads = -4", "concurrency.downloads: must be at least 1, got -4"),
+    ("[retry]\nattempts = 0", "retry.attempts: must be at least 1, got 0"),
+    ("[download]\nmin_rate = 0", "download.min_rate: must be more than 0, got 0"),
+    # Durations
+    (
+        "[output]\ngrace = 30",
+        'output.grace: expected a duration in quotes and with a unit, such as "10s", got 30',
+    ),
+    (
+        "[output]\ngrace = '30'",
+        'output.grace: expected a duration such as "250ms", "10s", "30m", "1h30m" or "7d", got "30"',
+    ),
+    ("[output]\ngrace = '4000d'", 'output.grace: must not be longer than ten years, got "4000d"'),
+    ("[polling]\nmin_interval = '0s'", 'polling.min_interval: must be longer than 0s, got "0s"'),
+    (
+        "[polling]\nexpected = '48h'",
+        'polling.operation_deadline: must not be shorter than expected (2d), got "24h"',
+    ),
+    (
+        "[retry]\nbackoff_initial = '2m'\nbackoff_max = '90s'",
+        'retry.backoff_max: must not be shorter than backoff_initial (2m), got "90s"',
+    ),
+    # Choices
+    ("[budget]\nscope = 'al'", 'budget.scope: expected auto, all or create, got "al" (did you mean all?)'),
+    ("[polling]\nprefer = 'x'", 'polling.prefer: expected throughput or latency, got "x"'),
+    (
+        "[[export]]\ntype = 'TYPE_EVENT'",
+        'export[1].type: expected event or individual, got "TYPE_EVENT" (did you mean event?)',
+    ),
+    ("[[export]]\nformat = 'CSV'", 'export[1].format: expected ndjson, csv or json, got "CSV" (did you mean csv?)'),
+    # Exports
+    (
+        "[[export]]\nname = '.asyncexport'",
+        f'export ".asyncexport".name: {NAME_RULE}, got ".asyncexport"',
+    ),
+    (
+        "[[export]]\nname = '../up'",
+        f'export "../up".name: {NAME_RULE}, got "../up"',
+    ),
+    (
+        "[[export]]\nname = 'a'\n[[export]]\nname = 'A'",
+        "export[2].name: is the same as that of export[1]; each export needs a directory of its own",
+    ),
+    (
+        "[[export]]\n[[export]]\nformat = 'csv'",
+        "export[2].name: is the same as that of export[1]; each export needs a directory of its own",
+    ),
+    ("[[export]]\nbundle = '7m'", 'export[1].bundle: must divide a day, as 6m and 8m do, got "7m"'),
+    ("[[export]]\nbundle = '301s'", 'export[1].bundle: must divide a day, as 5m and 6m do, got "301s"'),
+    ("[[export]]\nbundle = '23h'", 'export[1].bundle: must divide a day, as 12h and 24h do, got "23h"'),
+    ("[[export]]\nbundle = '4m'", 'export[1].bundle: must be between 5m and 24h, got "4m"'),
+    ("[[export]]\nbundle = '48h'", 'export[1].bundle: must be between 5m and 24h, got "48h"'),
+    ("[[export]]\nbundle = '337500ms'", 'export[1].bundle: must divide a day, as 5m and 6m do, got "337500ms"'),
+    ("[[export]]\nsettle = '1500ms'", 'export[1].settle: must be whole seconds, got "1500ms"'),
+    ("[[export]]\nsegment = ' '", 'export[1].segment: must not be empty, got " "'),
+    (
+        '[[export]]\nsegment = "a\\nb"',
+        "export[1].segment: must be one line of printable text, got a text that is not shown",
+    ),
+    ("[[export]]\nfields = ['']", "export[1].fields[1]: must not be empty"),
+    (
+        "[[export]]\ntype = 'individual'\nbundle = '30m'",
+        'export[1].bundle: must be 24h for individuals, whose rows are totals, got "30m"',
+    ),
+    (
+        "[[export]]\ntype = 'individual'\nscope = 'SCOPE_PAGES'",
+        'export[1].scope: must be left out for individuals, got "SCOPE_PAGES"',
+    ),
+    (
+        "[nightly]\nsince = 'last tuesday'",
+        f'nightly.since: {DATE_RULE}, got "last tuesday"',
+    ),
+    (
+        "[nightly]\nsince = '0001-01-01T00:00:00+05:00'",
+        f'nightly.since: {DATE_RULE}, got "0001-01-01T00:00:00+05:00"',
+    ),
+    # The output directory
+    ("[output]\ndirectory = ''", "output.directory: must not be blank"),
+    (
+        "[output]\ndirectory = '~nobody-of-this-name/x'",
+        'output.directory: begins with the home of a user who is not known here, got "~nobody-of-this-name/x"',
+    ),
+]
+
+
+@pytest.mark.parametrize(("toml", "said"), MESSAGES, ids=[said[:60] for _, said in MESSAGES])
+def test_a_fault_is_one_line_that_says_where_what_was_expected_and_what_was_got(
+    here: Path, toml: str, said: str
+) -> None:
+    """One fault, one line, in the words of the file."""
+    assert faults(here, toml) == [said]
+
+
+@pytest.mark.parametrize(
+    ("variable", "text", "said"),
+    [
+        ("ASYNCEXPORT_BUGDET__BURST", "4", "unknown variable (did you mean ASYNCEXPORT_BUDGET__BURST?)"),
+        ("ASYNCEXPORT_BUDGET_BURST", "4", "unknown variable (did you mean ASYNCEXPORT_BUDGET__BURST?)"),
+        ("ASYNCEXPORT_CONIFG", "x", "unknown variable (did you mean ASYNCEXPORT_CONFIG?)"),
+        ("asyncexport_budget__brust", "4", "unknown variable (did you mean ASYNCEXPORT_BUDGET__BURST?)"),
+        ("ASYNCEXPORT_QQ", "4", "unknown variable"),
+        ("ASYNCEXPORT_API_KEY", "x", "unknown variable: the API key is read from FULLSTORY_API_KEY"),
+        ("ASYNCEXPORT_API__KEY", "x", "unknown variable: the API key is read from FULLSTORY_API_KEY"),
+        ("ASYNCEXPORT_EXPORT__NAME", "x", "exports are set by [[export]] in the file alone"),
+        ("ASYNCEXPORT_EXPORT", "[]", "exports are set by [[export]] in the file alone"),
+        ("ASYNCEXPORT_BUDGET__BURST", "many", 'expected a whole number, got "many"'),
+        ("ASYNCEXPORT_BUDGET__BURST", "", "expected a whole number"),
+        ("ASYNCEXPORT_BUDGET__BURST", "9" * 5000, "expected a whole number, got a text that is not shown"),
+        ("ASYNCEXPORT_BUDGET__REQUESTS_PER_MINUTE", "inf", 'expected a number, got "inf"'),
+        ("ASYNCEXPORT_API__HEADERS", "{x", 'expected a JSON object of texts, such as {"X-Team": "data"}'),
+        ("ASYNCEXPORT_API__HEADERS", "[1]", 'expected a table of texts, such as {"X-Team" = "data"}'),
+        ("ASYNCEXPORT_BUDGET__SCOPE", "\udcff", "expected auto, all or create, got a text that is not shown"),
+        ("ASYNCEXPORT_API__CA_FILE", "\udcff", "must be text in UTF-8"),
+    ],
+)
+def test_a_fault_in_a_variable_is_told_by_its_name(here: Path, variable: str, text: str, said: str) -> None:
+    """Misspelt, unreadable or not meant to be set: the variable is named, and the nearest known one."""
+    assert faults(here, environ={variable: text}) == [f"{variable}: {said}"]
+
+
+def test_a_fault_in_a_flag_is_told_as_such(here: Path) -> None:
+    """The command line is blamed for what stands there, even where the file says the same key."""
+    toml = "[concurrency]\ndownloads = 3"
+    said = faults(
+        here, toml, flags={"concurrency.downloads": "-3"}, environ={"ASYNCEXPORT_CONCURRENCY__DOWNLOADS": "5"}
+    )
+    assert said == ['concurrency.downloads (on the command line): must be at least 1, got "-3"']
+
+
+def test_a_variable_name_that_cannot_be_printed_is_told_on_one_line(here: Path) -> None:
+    """Bytes that are no text, line breaks and endless names do not tear the message."""
+    said = faults(here, environ={"ASYNCEXPORT_A\nB\udcff": "", "ASYNCEXPORT_" + "X" * 5000: ""})
+    assert said[0] == r"ASYNCEXPORT_A\nB\udcff...: unknown variable"
+    assert all(len(line) < 120 and line.isprintable() for line in said)
+
+
+def test_all_faults_of_all_sources_are_told_at_once(here: Path) -> None:
+    """Nobody mends a file line by line: every fault in file, environment and flags comes in one error."""
+    toml = """
+        burst = 5
+        [api]
+        base_url = "http://api.fullstory.com"
+        connect_timeout = 10
+        [budget]
+        brust = 5
+        burst = "50"
+        [polling]
+        min_interval = "10 sec"
+        expected = "48h"
+        [retry]
+        attempts = 2.5
+        backoff_initial = "10m"
+        [[export]]
+        name = "checkout"
+        type = "individual"
+        segment = ""
+        bundle = "30m"
+        [[export]]
+        name = "checkout"
+        timezone = "Europe/Berln"
+        nmae = 3
+    """
+    said = faults(
+        here,
+        toml,
+        environ={"ASYNCEXPORT_API__HEADERS": "{", "ASYNCEXPORT_BUGDET__BURST": "4", "ASYNCEXPORT_OUTPUT__GRACE": "x"},
+        flags={"polling.prefer": "fast"},
+    )
+    assert sorted(line.split(": ")[0] for line in said) == [
+        "ASYNCEXPORT_API__HEADERS",
+        "ASYNCEXPORT_BUGDET__BURST",
+        "ASYNCEXPORT_OUTPUT__GRACE",
+        "api.base_url",
+        "api.connect_timeout",
+        "budget.brust",
+        "budget.burst",
+        "burst",
+        "export[1].bundle",
+        "export[1].segment",
+        "export[2].name",
+        "export[2].nmae",
+        "export[2].timezone",
+        "polling.min_interval",
+        "polling.operation_deadline",
+        "polling.prefer (on the command line)",
+        "retry.attempts",
+        "retry.backoff_max",
+    ]
+
+
+def test_every_message_is_short_and_in_the_manner_of_the_house(here: Path) -> None:
+    """One line, no capital at its start, no full stop, no word of pydantic's."""
+    for toml, _ in MESSAGES:
+        for line in faults(here, toml):
+            message = line.split(": ", 1)[1]
+            assert len(line) < 150
+            assert line.isprintable()
+            assert message[0].islower()
+            assert not message.endswith(".")
+            assert not re.search(r"[Ii]nput|valid|pydantic|string|tuple|dict|integer", message)
+
+
+# Exports
+
+
+def test_an_export_is_read_as_it_stands(here: Path) -> None:
+    """Each table is one export, in order; fields named twice, which the service refuses, are named once."""
+    settings = read(
+        here,
+        """
+        [[export]]
+        name = "checkout"
+        segment = "user@example.com:4100200300400500"
+        format = "csv"
+        bundle = "1h30m"
+        settle = "36h"
+        fields = ["UserId", "evt_*", "UserId", "EventStart"]
+        scope = "SCOPE_PAGES"
+        timezone = "Europe/Berlin"
+        [[export]]
+        name = "people"
+        type = "individual"
+        """,
+    )
+    definition = Definition(
+        "user@example.com:4100200300400500",
+        Type.EVENT,
+        Format.CSV,
+        ("UserId", "evt_*", "EventStart"),
+        "SCOPE_PAGES",
+        "Europe/Berlin",
+    )
+    assert settings.exports == (
+        Export("checkout", definition, 5_400, 129_600),
+        Export("people", Definition(type=Type.INDIVIDUAL), 86_400, 86_400),
+    )
+    assert all(isinstance(export.bundle_seconds, int) for export in settings.exports)
+
+
+def test_individuals_may_say_24h_themselves(here: Path) -> None:
+    """A day is the default of individuals, and the one width they may name."""
+    assert read(here, "[[export]]\ntype = 'individual'\nbundle = '1d'").exports[0].bundle_seconds == 86_400
+
+
+@given(minutes=st.integers(1, 3_000))
+def test_a_width_is_taken_exactly_if_it_divides_a_day(minutes: int) -> None:
+    """From 5m to 24h, what divides a day is a width, and nothing else."""
+    table = {"export": [{"bundle": show_duration(minutes * 60)}]}
+    fits = 5 <= minutes <= 1440 and 1440 % minutes == 0
+    try:
+        assert Settings.model_validate(table).exports[0].bundle_seconds == minutes * 60
+    except ValueError:
+        assert not fits
+    else:
+        assert fits
+
+
+def test_a_time_zone_that_does_not_exist_is_told_with_the_nearest(here: Path) -> None:
+    """A misspelt zone is a fault here, rather than a refused export later."""
+    if not zoneinfo.available_timezones():
+        pytest.skip("this machine has no list of time zones")
+    rule = "export[1].timezone: expected an IANA name such as Europe/Berlin"
+    said = faults(here, "[[export]]\ntimezone = 'Amerca/New_York'")
+    assert said == [f'{rule} (did you mean America/New_York?), got "Amerca/New_York"']
+    for name in ("Europe", "../../etc/passwd", "/etc/localtime"):
+        assert faults(here, f"[[export]]\ntimezone = '{name}'")[0].startswith(
+            "export[1].timezone: expected an IANA name"
+        )
+
+
+@pytest.fixture
+def _no_time_zones() -> Iterator[None]:
+    """A machine without a list of time zones."""
+    zoneinfo.reset_tzpath(to=[])
+    zoneinfo.ZoneInfo.clear_cache()
+    yield
+    zoneinfo.reset_tzpath()
+
+
+@pytest.mark.usefixtures("_no_time_zones")
+def test_without_a_list_of_time_zones_any_name_is_taken(here: Path) -> None:
+    """Where the machine knows no zones, the service is the judge."""
+    if zoneinfo.available_timezones():
+        pytest.skip("the tzdata package stands in for the machine's list")
+    assert read(here, "[[export]]\ntimezone = 'Europe/Berlin'").exports[0].definition.timezone == "Europe/Berlin"
+
+
+# Nightly
+
+
+@pytest.mark.parametrize("since", ["2026-01-01", '"2026-01-01"', '"2026-01-01T00:00:00Z"', "2026-01-01T01:00:00+01:00"])
+def test_since_is_a_date_in_quotes_or_without(here: Path, since: str) -> None:
+    """TOML's own dates and times are understood like those in quotes."""
+    assert read(here, f"[nightly]\nsince = {since}").nightly.since_moment == 1_767_225_600
+
+
+def test_since_may_be_so_many_days_ago(here: Path) -> None:
+    """`30d` is counted from today."""
+    today = read_moment("today", now=read(here, "[nightly]\nsince = 'today'").nightly.since_moment or 0)
+    assert read(here, "[nightly]\nsince = '30d'").nightly.since_moment in (today - 30 * 86_400, today - 29 * 86_400)
+
+
+# The service's host and the way to it
+
+
+@pytest.mark.parametrize(
+    ("key", "host"),
+    [
+        ("na1.abc", "https://api.fullstory.com"),
+        ("eu1.abc", "https://api.eu1.fullstory.com"),
+        ("oldkeywithoutprefix", "https://api.fullstory.com"),
+    ],
+)
+def test_auto_takes_the_host_that_fits_the_key(here: Path, key: str, host: str) -> None:
+    """The prefix of the key says which data centre it belongs to (reference section 2)."""
+    assert read(here).base_url_for(ApiKey(key)) == host
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "https://proxy.example.com/fullstory",
+        "http://localhost:8123",
+        "http://127.0.0.1:1",
+        "http://127.9.9.9",
+        "http://[::1]:80",
+    ],
+)
+def test_a_base_url_is_taken_as_it_stands(here: Path, url: str) -> None:
+    """Any https host, and this machine by http, whatever the key's prefix says."""
+    assert read(here, f"[api]\nbase_url = '{url}/'").base_url_for(ApiKey("eu1.abc")) == url
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "http://api.fullstory.com",
+        "http://10.0.0.1",
+        "http://localhost.example.com",
+        "http://127.0.0.1.example.com",
+        "http://[::ffff:127.0.0.1]",
+        "http://0.0.0.0",
+        "http://2130706433",
+    ],
+)
+def test_http_to_another_machine_is_refused(here: Path, url: str) -> None:
+    """The key never travels in the clear beyond this machine."""
+    said = "api.base_url: must be https: over http the key could be read on the way (only this machine may be http)"
+    assert faults(here, f"[api]\nbase_url = '{url}'") == [said]
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "",
+        "api.fullstory.com",
+        "ftp://localhost",
+        "https://",
+        "https://host:port",
+        "https://ho st",
+        "http://localhost\\@example.com",
+        "http://local\thost",
+        "https://bücher.example",
+        "Auto",
+        CANARY,
+    ],
+)
+def test_what_is_no_url_is_refused_and_not_repeated(here: Path, url: str) -> None:
+    """A base URL is one, or "auto"; what stands there instead may be the key, and is not shown."""
+    assert faults(here, environ={"ASYNCEXPORT_API__BASE_URL": url}) == [
+        'ASYNCEXPORT_API__BASE_URL: expected "auto" or a URL such as "https://host"'
+    ]
+
+
+@pytest.mark.parametrize(
+    ("url", "said"),
+    [
+        ("https://me:secret@host", "must not hold a user or a password"),
+        ("https://me@host", "must not hold a user or a password"),
+        ("http://localhost@example.com", "must not hold a user or a password"),
+        ("https://host/?a=b", "must not hold a query or a fragment"),
+        ("https://host?", "must not hold a query or a fragment"),
+        ("https://host#x", "must not hold a query or a fragment"),
+    ],
+)
+def test_a_base_url_holds_a_host_and_a_path_alone(here: Path, url: str, said: str) -> None:
+    """Passwords and queries have no place in it, and are not repeated."""
+    assert faults(here, f"[api]\nbase_url = '{url}'") == [f"api.base_url: {said}"]
+
+
+@pytest.mark.parametrize("proxy", ["", "environment", "http://user:pass@proxy:3128", "https://[::1]:8080"])
+def test_a_proxy_is_a_url_or_the_environments(here: Path, proxy: str) -> None:
+    """No proxy, the environment's, or one with its own name and password."""
+    assert read(here, f"[api]\nproxy = '{proxy}'").api.proxy == proxy
+
+
+@pytest.mark.parametrize("proxy", ["socks5://user:pass@proxy:1080", "proxy:3128", "Environment"])
+def test_another_kind_of_proxy_is_refused(here: Path, proxy: str) -> None:
+    """What cannot be used is told before the first request, without the password in it."""
+    said = 'api.proxy: expected "", "environment" or a URL such as "http://host:3128"'
+    assert faults(here, f"[api]\nproxy = '{proxy}'") == [said]
+
+
+def test_a_ca_file_must_be_there(here: Path) -> None:
+    """A missing certificate file is a fault of the settings, not of the first request."""
+    assert faults(here, "[api]\nca_file = '/nope.pem'") == ["api.ca_file: there is no such file"]
+    file = here / "ca.pem"
+    file.touch()
+    assert read(here, f"[api]\nca_file = '{file}'").api.ca_file == str(file)
+
+
+def test_a_tilde_is_the_home_of_the_user(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A shell would have read it so, and no directory named `~` appears."""
+    monkeypatch.setenv("HOME", "/home/somebody")
+    assert read(here, "[output]\ndirectory = '~/exports'").output.directory == Path("/home/somebody/exports")
+
+
+@pytest.mark.parametrize(
+    ("headers", "said"),
+    [
+        (
+            '{ AUTHORIZATION = "Basic x" }',
+            "api.headers: must not set AUTHORIZATION: the API key alone says who asks",
+        ),
+        ('{ X = "a\\nb" }', "api.headers: must hold one line of printable text each"),
+        ('{ "a b" = "c" }', "api.headers: holds a name that no header can have"),
+        ('{ "" = "c" }', "api.headers: holds a name that no header can have"),
+        ("{ X = 1234567 }", "api.headers.X: expected text in quotes"),
+        ('["X"]', 'api.headers: expected a table of texts, such as {"X-Team" = "data"}'),
+    ],
+)
+def test_headers_are_texts_that_can_be_sent_and_never_the_key(here: Path, headers: str, said: str) -> None:
+    """A header is one line of text; none replaces the key; no value is repeated in a message."""
+    assert faults(here, f"[api]\nheaders = {headers}") == [said]
+
+
+# Secrets
+
+
+@pytest.mark.parametrize("table", ["api", "budget", "export"])
+@pytest.mark.parametrize("name", ["key", "api_key", "token", "FULLSTORY_API_KEY"])
+def test_a_key_in_the_file_is_told_where_it_belongs(here: Path, table: str, name: str) -> None:
+    """Whoever puts the key among the settings is told where it goes; it is not repeated."""
+    opening = "[[export]]" if table == "export" else f"[{table}]"
+    (said,) = faults(here, f"{opening}\n{name} = '{CANARY}'")
+    assert said.endswith("does not go in here: set FULLSTORY_API_KEY, or name a file in [api] api_key_file")
+    assert CANARY not in said
+
+
+@pytest.mark.parametrize("key", [CANARY, "TGVnYWN5S2V5V2l0aG91dEFQcmVmaXg6c2VjcmV0", f"Basic {CANARY}", "na1.short"])
+def test_a_key_in_the_wrong_place_is_never_repeated(here: Path, key: str) -> None:
+    """Wherever the key is pasted, as a value or a name, no message and no `repr` of the settings shows it."""
+    for table, names in known_keys().items():
+        for name in names:
+            for toml in (
+                f'{table}.{name} = "{key}"',
+                f'{table}.{name} = ["{key}"]',
+                f'{table}.{name} = {{"{key}" = 1}}',
+            ):
+                text = toml if table != "export" else f"[[export]]\n{toml.removeprefix('export.')}"
+                assert key not in said_of(here, text), text
+    for toml in (f'"{key}" = 1', f'["{key}"]', f'[budget]\n"{key}" = 1'):
+        assert key not in " ".join(faults(here, toml))
+
+
+def test_the_settings_show_no_proxy_password_and_no_header(here: Path) -> None:
+    """A dump of the settings in a log gives nothing away."""
+    settings = read(here, "[api]\nproxy = 'http://me:canary@host'\nheaders = { X-Secret = 'canary' }")
+    assert "canary" not in repr(settings)
+    assert "canary" not in str(settings)
+
+
+# The key
+
+
+def test_the_key_comes_from_the_environment_before_the_file(here: Path) -> None:
+    """FULLSTORY_API_KEY, then FULLSTORY_API_TOKEN, then the first line of the file; empty means not set."""
+    file = here / "key"
+    file.write_text("na1.fromfile\nsecond line\n")
+    file.chmod(0o600)
+    settings = read(here, f"[api]\napi_key_file = '{file}'")
+    both = {"FULLSTORY_API_KEY": "na1.key", "FULLSTORY_API_TOKEN": "na1.token"}
+    assert load_key(settings, both).reveal() == "na1.key"
+    assert load_key(settings, {**both, "FULLSTORY_API_KEY": " "}).reveal() == "na1.token"
+    assert load_key(settings, {}).reveal() == "na1.fromfile"
+    assert load_key(settings, {}).notes == ()
+
+
+def test_a_missing_key_says_where_to_put_one(here: Path) -> None:
+    """Without a key the hint is the next thing to do."""
+    with pytest.raises(UnauthorizedError, match="there is no API key") as caught:
+        load_key(read(here), {})
+    assert caught.value.hint == "set FULLSTORY_API_KEY, or name a file that holds the key in [api] api_key_file"
+
+
+@pytest.mark.parametrize(
+    "pasted",
+    [
+        CANARY,
+        f"  {CANARY}\r\n",
+        f'"{CANARY}"',
+        f"'{CANARY}'",
+        f"Basic {CANARY}",
+        f"basic  {CANARY}",
+        f"Authorization: Basic {CANARY}",
+    ],
+)
+def test_what_is_pasted_along_with_the_key_is_taken_off(here: Path, pasted: str) -> None:
+    """Quotes, line ends and the header it was copied from do no harm."""
+    assert load_key(read(here), {"FULLSTORY_API_KEY": pasted}).reveal() == CANARY
+
+
+@pytest.mark.parametrize(
+    ("pasted", "said"),
+    [
+        ("na1.abc def", "the API key in FULLSTORY_API_KEY has white space inside"),
+        ("na1.abc\ndef", "the API key in FULLSTORY_API_KEY has white space inside"),
+        ("na1.abc\u00a0def", "the API key in FULLSTORY_API_KEY has white space inside"),
+        ("na1.ab\u2026", "the API key in FULLSTORY_API_KEY holds a character that no key has"),
+        ("na1.ab\x00c", "the API key in FULLSTORY_API_KEY holds a character that no key has"),
+        ("na1.ab\udcff", "the API key in FULLSTORY_API_KEY holds a character that no key has"),
+        ("Basic ", "FULLSTORY_API_KEY holds no API key"),
+        ('""', "FULLSTORY_API_KEY holds no API key"),
+        ("Bearer na1.abc", "FULLSTORY_API_KEY holds no API key"),
+    ],
+)
+def test_what_cannot_be_a_key_is_refused_and_not_repeated(here: Path, pasted: str, said: str) -> None:
+    """A key that could not be sent is told by its place, and nothing of it is shown."""
+    with pytest.raises(UnauthorizedError) as caught:
+        load_key(read(here), {"FULLSTORY_API_KEY": pasted})
+    assert str(caught.value) == said
+    assert "na1" not in caught.value.hint
+
+
+def test_a_key_file_that_others_can_read_is_noted(here: Path) -> None:
+    """The key is used, and the user is told how to close the file."""
+    file = here / "key"
+    file.write_text(CANARY)
+    file.chmod(0o644)
+    key = load_key(read(here, f"[api]\napi_key_file = '{file}'"), {})
+    assert key.notes == (f"every user of this machine can read the API key: chmod 600 {file}",)
+    assert CANARY not in key.notes[0]
+
+
+def test_a_key_file_that_cannot_be_used_is_told(here: Path) -> None:
+    """Missing, a directory, or empty: each is told, and a key in the place of the file's name is not repeated."""
+    cases: list[tuple[str, type[Exception], str]] = [
+        (str(here / "nope"), ConfigError, "api.api_key_file: cannot be read: no such file or directory"),
+        (str(here), ConfigError, "api.api_key_file: cannot be read: is a directory"),
+        ("/dev/null", UnauthorizedError, "the first line of [api] api_key_file is empty"),
+        ("TGVnYWN5S2V5V2l0aG91dA", ConfigError, "api.api_key_file: cannot be read: no such file or directory"),
+    ]
+    for name, kind, said in cases:
+        with pytest.raises(kind) as caught:
+            load_key(read(here, f"[api]\napi_key_file = '{name}'"), {})
+        assert str(caught.value) == said
+
+
+def test_a_key_in_place_of_its_files_name_is_told(here: Path) -> None:
+    """A key pasted where a file belongs is recognised by its prefix."""
+    said = ["api.api_key_file: looks like an API key: expected the name of a file"]
+    assert faults(here, f"[api]\napi_key_file = '{CANARY}'") == said
+
+
+def test_the_key_shows_itself_only_when_asked() -> None:
+    """No way of printing it, alone or inside something else, gives it away."""
+    key = ApiKey(CANARY, notes=("a note",))
+    for shown in (str(key), repr(key), f"{key}", f"{key!r:>40}", f"{[key]}", f"{ {'k': key} }"):
+        assert CANARY not in shown
+    with pytest.raises(TypeError):
+        vars(key)
+    assert key.reveal() == CANARY
+
+
+# Durations
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"),
+    [
+        ("250ms", 0.25),
+        ("10s", 10),
+        ("30m", 1800),
+        ("24h", 86_400),
+        ("1h30m", 5_400),
+        ("7d", 604_800),
+        ("1d2h3m4s5ms", 93_784.005),
+        ("1.5h", 5_400),
+        ("0h", 0),
+        (" 90s ", 90),
+    ],
+)
+def test_a_duration_is_read_as_people_write_it(text: str, seconds: float) -> None:
+    """Numbers with units, the larger first."""
+    assert read_duration(text) == seconds
+
+
+@pytest.mark.parametrize(
+    "text", ["", " ", "10", "s", "-5s", "1m1h", "5s5s", "10 s", "1e3s", "10S", "5w", "٣s", "1..5s"]
+)
+def test_what_is_no_duration_is_refused(text: str) -> None:
+    """No unit, an unknown one, the smaller first, a sign: none of it is guessed at."""
+    with pytest.raises(ValueError, match="expected a duration such as"):
+        read_duration(text)
+
+
+@given(st.integers(0, 3_650 * 86_400 * 1_000_000))
+def test_a_duration_that_is_shown_reads_as_itself(microseconds: int) -> None:
+    """Writing a duration and reading it again gives the same, to the microsecond."""
+    seconds = microseconds / 1_000_000
+    assert read_duration(show_duration(seconds)) == pytest.approx(seconds, rel=0, abs=1e-6)
+
+
+@given(st.integers(0, 3_650 * 86_400))
+def test_whole_seconds_stay_whole(seconds: int) -> None:
+    """No rounding creeps into what was whole."""
+    assert read_duration(show_duration(seconds)) == seconds
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [(0, "0s"), (0.25, "250ms"), (1.5, "1.5s"), (60, "1m"), (90, "1m30s"), (86_400, "24h"), (604_800, "7d")],
+)
+def test_a_duration_is_shown_as_people_write_it(seconds: float, text: str) -> None:
+    """Short, and in the units of the file."""
+    assert show_duration(seconds) == text
+
+
+@given(st.text(max_size=40))
+def test_any_text_is_a_duration_or_a_clear_refusal(text: str) -> None:
+    """Nothing that can be typed makes it stumble."""
+    try:
+        seconds, refusal = read_duration(text), "expected a duration"
+    except ValueError as error:
+        seconds, refusal = 0.0, str(error)
+    assert 0 <= seconds <= 3_650 * 86_400
+    assert refusal.startswith(("expected a duration", "must not be longer"))
+
+
+# The example
+
+
+def test_the_example_stands_at_the_top_as_it_is_installed() -> None:
+    """`config.example.toml` and what `init` writes are one text."""
+    top = Path(__file__).parents[1] / "config.example.toml"
+    assert top.read_text(encoding="utf-8") == EXAMPLE
+
+
+def test_the_example_shows_every_setting_and_no_other() -> None:
+    """What can be set stands in the example; what stands in the example can be set."""
+    shown = tomllib.loads(EXAMPLE)
+    shown["export"] = shown["export"][0]
+    assert {table: set(keys) for table, keys in shown.items()} == {t: set(keys) for t, keys in known_keys().items()}
+
+
+def test_the_example_shows_the_real_defaults(here: Path) -> None:
+    """Each value in it, by itself and all together, is what holds when the line is left out."""
+    assert read(here, EXAMPLE) == Settings()
+    for table, values in tomllib.loads(EXAMPLE).items():
+        given = [values[0]] if table == "export" else values
+        assert Settings.model_validate({table: given}) == Settings()
+
+
+def test_the_example_says_something_of_each_setting() -> None:
+    """Above every setting stands a comment, and the lines fit on a screen."""
+    lines = EXAMPLE.splitlines()
+    for above, line in zip(lines, lines[1:], strict=False):
+        assert len(line) <= 120
+        if re.match(r"\w+ = ", line):
+            assert above.startswith("# "), line
