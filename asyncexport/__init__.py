@@ -1,1 +1,62 @@
-"""asyncexport."""
+"""asyncexport: a company's whole Fullstory history on its own disk, complete, at the speed that the quota allows.
+
+From a program::
+
+    from asyncexport import Order, Stop, export, load, load_key
+
+    settings = load(file=None, environ=os.environ, flags={}, working_directory=Path.cwd())
+    order = Order("backfill", settings.exports, start=1_767_225_600)
+    summary = await export(settings, order, key=load_key(settings, os.environ), stop=Stop(), viewer=viewer)
+
+The map: `core` decides and touches nothing; the rooms (`config`, `budget`, `api`, `watcher`, `storage`, `ledger`,
+`download`, `carrier`, `display`) each own one thing of the world; `scheduler` is the fan-out; `pipeline` puts them
+together; `simulate` runs the same on a clock that jumps; `cli` is for people; `sandbox` stands in for the service.
+
+The names below are loaded when they are first used: importing the package costs nothing.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from asyncexport.config import Settings, load, load_key
+    from asyncexport.core.summary import Exit, Snapshot, Summary
+    from asyncexport.pipeline import Order, Survey, Viewer, export, survey
+    from asyncexport.scheduler import Stop
+
+_HOMES = {
+    "Exit": "core.summary",
+    "Order": "pipeline",
+    "Settings": "config",
+    "Snapshot": "core.summary",
+    "Stop": "scheduler",
+    "Summary": "core.summary",
+    "Survey": "pipeline",
+    "Viewer": "pipeline",
+    "export": "pipeline",
+    "load": "config",
+    "load_key": "config",
+    "survey": "pipeline",
+}
+
+__all__ = [
+    "Exit",
+    "Order",
+    "Settings",
+    "Snapshot",
+    "Stop",
+    "Summary",
+    "Survey",
+    "Viewer",
+    "export",
+    "load",
+    "load_key",
+    "survey",
+]
+
+
+def __getattr__(name: str) -> Any:
+    """Load a public name from its home."""
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)

@@ -33,12 +33,21 @@ class Stock:
 
 @dataclass(frozen=True, slots=True)
 class Work:
-    """What one export has to do in a range, cut off at what is settled."""
+    """What one export has to do in a range, cut off at what is settled.
+
+    Attributes:
+        export: Which.
+        span: The range.
+        stock: What the ledger knows of it.
+        refresh: Stored bundles that are to be exported once more.
+        fills_gaps: Whether what nobody has begun is to do as well; not so for a `retry` or a repair.
+    """
 
     export: Export
     span: Range
     stock: Stock
     refresh: tuple[Standing, ...] = ()
+    fills_gaps: bool = True
 
     @property
     def claimed(self) -> list[Standing]:
@@ -62,6 +71,8 @@ class Work:
         yield from heapq.merge(*rest, key=lambda one: one.bundle.range)
 
     def _gaps(self) -> Iterator[Range]:
+        if not self.fills_gaps:
+            return iter(())
         taken = [one.bundle.range for one in self.stock.unfinished if isinstance(one.state, CLAIMING) or one.parked]
         return gaps(self.span, merged(sorted([*self.stock.covered, *taken])))
 

@@ -1,0 +1,568 @@
+"""Puts the rooms together: `export(settings, order)` is a whole run, from the ledger to the summary.
+
+1. The lock is held for the whole run, and nothing is written before it is.
+2. What there is to do is known before anything is asked: a finished range costs no request.
+3. The first request of a run looks at the list of operations: it tells the service's time, by which the end of the
+   range is cut back to what is settled.
+4. How a run ends is in its summary; it raises nothing but bugs.
+"""
+
+import asyncio
+import logging
+import random
+import time
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+from asyncexport.api import Client
+from asyncexport.budget import Allowance, Budget, History, read_history
+from asyncexport.carrier import Carrier, Stream
+from asyncexport.clock import ServiceClock
+from asyncexport.config import ApiKey, Settings
+from asyncexport.core.bundles import DAY, Bundle, Range, settled_until, show
+from asyncexport.core.durations import Durations
+from asyncexport.core.exports import Export
+from asyncexport.core.forecast import ALL_WITH_LIST, ALL_WITHOUT_LIST, CREATES_ONLY, Reading, seconds_for
+from asyncexport.core.pacing import HISTORY_SECONDS, Down, Patience, Prefer, Priority, Scope, tokens_used
+from asyncexport.core.states import Failed, Overdue, Standing, Stored
+from asyncexport.core.summary import Exit, Snapshot, Summary, Tally, exit_of
+from asyncexport.core.watching import Mode, operations_allowed
+from asyncexport.core.wire import Segment
+from asyncexport.core.work import Stock, Work, in_order, needs_refresh
+from asyncexport.download import Downloads
+from asyncexport.errors import ExportError, LedgerError, RefusedError
+from asyncexport.ledger import Ledger, LedgerReader, hold, present
+from asyncexport.scheduler import Scheduler, Stop
+from asyncexport.storage import Archives
+from asyncexport.watcher import Polling, Watcher
+
+log = logging.getLogger(__name__)
+
+FIRST_NIGHT_SECONDS = 7 * DAY
+"""How far back the first night goes where `[nightly] since` does not say."""
+
+
+@dataclass(frozen=True, slots=True)
+class Order:
+    """What one run is asked to do; moments in seconds since 1970.
+
+    Attributes:
+        command: As it stands in the summary.
+        exports: Which.
+        start: From where; None: from `[nightly] since`.
+        end: To where, exclusive; None: to what is settled.
+        refresh_seconds: Export once more what was exported sooner than this after a bundle's end; 0: nothing.
+        max_duration_seconds: Stop after so long; None: never.
+        fills_gaps: Whether to export what nobody has begun; False: only go on with what was begun or parked.
+        repair: Stored bundles to be exported once more, whatever their age.
+    """
+
+    command: str
+    exports: tuple[Export, ...]
+    start: int | None
+    end: int | None = None
+    refresh_seconds: float = 0.0
+    max_duration_seconds: float | None = None
+    fills_gaps: bool = True
+    repair: tuple[Standing, ...] = ()
+
+
+class Viewer(Protocol):
+    """Who watches a run."""
+
+    async def watch(self, snapshot: Callable[[], Snapshot]) -> None:
+        """Show it as it goes, until cancelled."""
+        ...
+
+    def event(self, event: dict[str, Any]) -> None:
+        """Something happened; `type` says what."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Survey:
+    """What a run would find.
+
+    Attributes:
+        works: What there is to do, by export; those with nothing settled in the range are left out.
+        cut_back: Messages: ends that were cut back to what is settled.
+        tokens: In the bucket now.
+        median_seconds: What an operation is expected to take.
+    """
+
+    works: tuple[Work, ...]
+    cut_back: tuple[str, ...]
+    tokens: float
+    median_seconds: float
+
+
+@dataclass(slots=True)
+class _Reporter:
+    """Counts what happens, and tells the viewer; a `carrier.Listener`."""
+
+    tally: Tally
+    viewer: Viewer
+
+    def moved(self, before: Standing, after: Standing) -> None:
+        self.tally.moved(before, after)
+        match after.state:
+            case Stored() as stored:
+                self.viewer.event(
+                    _event("stored", after.bundle, path=stored.path, rows=stored.rows, bytes=stored.bytes)
+                )
+            case Failed(reason):
+                self.viewer.event(_event("parked", after.bundle, reason=reason))
+            case Overdue():
+                self.viewer.event(_event("parked", after.bundle, reason=self.tally.parked[after.bundle]))
+
+    def retried(self, bundle: Bundle, why: str) -> None:
+        self.tally.retried(bundle, why)
+        log.info("%s: %s", bundle, why)
+        self.viewer.event(_event("retried", bundle, reason=why))
+
+    def possible_duplicate(self, bundle: Bundle) -> None:
+        self.tally.possible_duplicate(bundle)
+        log.info("%s: a create was not answered; the service may run it twice", bundle)
+
+    def refused(self, export: str, error: RefusedError) -> None:
+        self.tally.refused(export, error)
+        self.viewer.event({"type": "refused", "export": export, "reason": str(error)})
+
+
+def ignore(_name: str) -> None:
+    """A boundary that nobody watches."""
+
+
+async def export(
+    settings: Settings,
+    order: Order,
+    *,
+    key: ApiKey,
+    stop: Stop,
+    viewer: Viewer,
+    boundary: Callable[[str], None] = ignore,
+) -> Summary:
+    """Carry out a run; how it ended is in the summary.
+
+    `boundary` is told the name of every write to the disk right before and after it, in the thread that writes: tests
+    kill the process there, or raise what the disk would.
+    """
+    began = time.monotonic()
+    tally = Tally()
+    run = _Run(settings, order, key, stop, viewer, tally, boundary)
+    error: ExportError | None = None
+    try:
+        await run.carry_out()
+    except ExportError as failure:
+        error = failure
+    return Summary(
+        command=order.command,
+        exit_code=_exit_code(tally, error, stop),
+        seconds=time.monotonic() - began,
+        tally=tally,
+        requests=run.requests,
+        refused=run.refused,
+        directory=str(settings.output.directory),
+        error=error or _first_refusal(tally),
+    )
+
+
+def survey(settings: Settings, order: Order, *, now: float) -> Survey:
+    """What a run would find, from the ledger alone: nothing is asked, nothing is written.
+
+    Raises:
+        LedgerError: the ledger cannot be read.
+    """
+    if not present(Path(settings.output.directory)):
+        spans, notes = _spans(order, now=now, since=_since(settings, None, now=now))
+        works = tuple(Work(export, span, Stock()) for export, span in spans)
+        return Survey(works, notes, settings.budget.burst, settings.polling.expected_seconds)
+    with LedgerReader(Path(settings.output.directory)) as ledger:
+        spans, notes = _spans(order, now=now, since=_since(settings, ledger.recall("nightly_since"), now=now))
+        works = tuple(
+            Work(
+                export,
+                span,
+                Stock(
+                    tuple(ledger.unfinished(export.name, span)),
+                    tuple(ledger.covered(export.name, span)),
+                    ledger.count_stored(export.name, span),
+                ),
+            )
+            for export, span in spans
+        )
+        durations = Durations(expected_seconds=settings.polling.expected_seconds, known=ledger.durations())
+        first = ledger.first_request_at()
+        used = tokens_used(
+            ledger.requests_since(now - HISTORY_SECONDS),
+            now=now,
+            burst=settings.budget.burst,
+            requests_per_minute=settings.budget.requests_per_minute,
+            oldest_known=first is None or first >= now - HISTORY_SECONDS,
+        )
+        return Survey(works, notes, settings.budget.burst - used, durations.median_seconds)
+
+
+async def segments(settings: Settings, *, key: ApiKey) -> AsyncIterator[Segment]:
+    """The segments of the account. The budget's level is read from the ledger, if there is one, and not changed.
+
+    Raises:
+        ServiceError: the service refused, or could not be reached.
+    """
+    async with _asking(settings, key) as client:
+        async for segment in client.segments():
+            yield segment
+
+
+@asynccontextmanager
+async def _asking(settings: Settings, key: ApiKey) -> AsyncIterator[Client]:
+    """A client for a command that exports nothing: its requests are on no record."""
+    journal = _NoJournal()
+    clock = ServiceClock()
+    budget = _budget(settings, journal, clock.now)
+    directory = Path(settings.output.directory)
+    history = History()
+    if present(directory):
+        with LedgerReader(directory) as ledger:
+            first = ledger.first_request_at()
+            since = clock.now() - HISTORY_SECONDS
+            history = read_history(
+                ledger.requests_since(since),
+                complete=first is None or first >= since,
+                all_counted_since=ledger.recall("all_counted_since"),
+            )
+    await budget.open(history)
+    try:
+        async with _client(settings, key, budget, clock) as client:
+            yield client
+    finally:
+        await budget.close()
+
+
+class _NoJournal:
+    """Keeps nothing."""
+
+    async def send(self, kind: str, *, at: float) -> int:  # noqa: ARG002 - a journal's method
+        return 0
+
+    def answered(self, request_id: int, *, status: int) -> None:
+        """Keep nothing."""
+
+    def remember(self, key: str, value: str) -> None:
+        """Keep nothing."""
+
+
+@dataclass(slots=True)
+class _Run:
+    """One run, from the lock to the last row."""
+
+    settings: Settings
+    order: Order
+    key: ApiKey
+    stop: Stop
+    viewer: Viewer
+    tally: Tally
+    boundary: Callable[[str], None]
+    requests: dict[str, int] = field(
+        default_factory=lambda: {"create": 0, "poll": 0, "list": 0, "results": 0, "other": 0}
+    )
+    refused: int = 0
+    began: float = field(default_factory=time.monotonic)
+
+    async def carry_out(self) -> None:
+        directory = Path(self.settings.output.directory)
+        async with AsyncExitStack() as stack:
+            clock = ServiceClock()
+            archives = Archives(directory, boundary=self.boundary)
+            if not present(directory) and archives.existing():
+                raise LedgerError(
+                    f"{directory} holds archives but no ledger",
+                    hint="run `asyncexport verify --rebuild` to make the ledger anew, or choose another directory",
+                )
+            stack.enter_context(hold(directory, command=self.order.command))
+            ledger = await Ledger.open(directory, boundary=self.boundary)
+            stack.push_async_callback(ledger.close)
+            await ledger.agree(self.order.exports)
+            await archives.prepare(self.order.exports)
+            works = await self._works(ledger, clock)
+            if not any(work.count for work in works):
+                return
+            await self._work_off(stack, works, ledger=ledger, archives=archives, clock=clock)
+
+    async def _works(self, ledger: Ledger, clock: ServiceClock) -> list[Work]:
+        """What there is to do; counted into the tally."""
+        now = clock.now()
+        since = _since(self.settings, await ledger.recall("nightly_since"), now=now)
+        if self.order.start is None:
+            ledger.remember("nightly_since", str(since))
+        spans, notes = _spans(self.order, now=now, since=since)
+        for note in notes:
+            self._note(note)
+        works = [await self._one_work(ledger, export, span, now=now) for export, span in spans]
+        self.tally.already = sum(max(0, work.stock.already - len(work.refresh)) for work in works)
+        self.tally.planned = self.tally.already + sum(work.count for work in works)
+        return works
+
+    async def _one_work(self, ledger: Ledger, export: Export, span: Range, *, now: float) -> Work:
+        unfinished = await ledger.unfinished(export.name, span)
+        covered = await ledger.covered(export.name, span)
+        already = await ledger.count_stored(export.name, span)
+        begun = {one.bundle for one in unfinished}
+        refresh = [one for one in self.order.repair if one.bundle.export == export.name and one.bundle not in begun]
+        if self.order.refresh_seconds > 0:
+            refresh += [
+                one
+                async for one in ledger.stored(export.name, span)
+                if one.bundle not in begun and self._is_stale(one, now=now)
+            ]
+        # A bundle whose new take is under way is to do, and no longer counted as done.
+        again = sum(one.stored is not None for one in unfinished)
+        stock = Stock(tuple(unfinished), tuple(covered), already - again)
+        if not self.order.fills_gaps:
+            stock = Stock(stock.unfinished)
+        return Work(export, span, stock, tuple(refresh), fills_gaps=self.order.fills_gaps)
+
+    def _is_stale(self, one: Standing, *, now: float) -> bool:
+        return one.stored is not None and needs_refresh(
+            one.stored, one.bundle.range, refresh_seconds=self.order.refresh_seconds, now=now
+        )
+
+    async def _work_off(
+        self, stack: AsyncExitStack, works: list[Work], *, ledger: Ledger, archives: Archives, clock: ServiceClock
+    ) -> None:
+        settings = self.settings
+        since = clock.now() - HISTORY_SECONDS
+        first = await ledger.first_request_at()
+        budget = _budget(settings, ledger, clock.now)
+        await budget.open(
+            read_history(
+                await ledger.requests_since(since),
+                complete=first is None or first >= since,
+                all_counted_since=await ledger.recall("all_counted_since"),
+            )
+        )
+        stack.push_async_callback(budget.close)
+        client = await stack.enter_async_context(_client(settings, self.key, budget, clock))
+        durations = Durations(expected_seconds=settings.polling.expected_seconds, known=await ledger.durations())
+        scheduler: Scheduler
+        watcher = Watcher(
+            client,
+            purse=budget,
+            durations=durations,
+            polling=_polling(settings),
+            clock=clock.now,
+            more_to_create=lambda: scheduler.more_to_create or budget.waiting(Priority.CREATE) > 0,
+            learned=lambda at, seconds: ledger.learn(finished_at=at, seconds=seconds),
+        )
+        carrier = Carrier(
+            service=client,
+            watch=watcher,
+            downloads=Downloads(client, archives),
+            ledger=ledger,
+            streams={
+                work.export.name: Stream(work.export, accepted=work.stock.already > 0 or bool(work.claimed))
+                for work in works
+            },
+            listener=_Reporter(self.tally, self.viewer),
+            patience=_patience(settings),
+            attempts=settings.retry.attempts,
+            download_slots=settings.concurrency.downloads,
+            clock=clock.now,
+            jitter=random.random,
+        )
+        scheduler = Scheduler(
+            carrier,
+            watcher,
+            allowed=lambda: operations_allowed(
+                durations,
+                cap=settings.concurrency.operations,
+                creates_per_minute=settings.budget.requests_per_minute / (2 if budget.polls_cost else 1),
+                burst=settings.budget.burst,
+            ),
+            most_waiting=settings.concurrency.operations,
+            stop=self.stop,
+            grace_seconds=settings.output.grace_seconds,
+        )
+        helpers = [
+            asyncio.create_task(self.viewer.watch(lambda: self._snapshot(budget, scheduler, watcher)), name="viewer"),
+            asyncio.create_task(self._time_out(), name="max duration"),
+        ]
+        try:
+            if await self._prime(watcher):
+                await scheduler.run(self._settled(in_order(works), works, clock))
+        finally:
+            self.requests = {kind.value: count for kind, count in budget.sent.items()}
+            self.refused = budget.refused
+            for helper in helpers:
+                helper.cancel()
+            await asyncio.wait(helpers)
+
+    async def _prime(self, watcher: Watcher) -> bool:
+        """Rule 3; whether the run goes on."""
+        priming = asyncio.create_task(watcher.prime())
+        stopping = asyncio.create_task(self.stop.asked.wait())
+        try:
+            await asyncio.wait({priming, stopping}, return_when=asyncio.FIRST_COMPLETED)
+            if priming.done():
+                priming.result()
+            return priming.done()
+        finally:
+            priming.cancel()
+            stopping.cancel()
+            await asyncio.wait({priming, stopping})
+
+    def _settled(self, standings: Iterator[Standing], works: list[Work], clock: ServiceClock) -> Iterator[Standing]:
+        """The bundles that are settled by the service's clock; the others stay unfinished."""
+        settle = {work.export.name: work.export.settle_seconds for work in works}
+        told = False
+        for one in standings:
+            if one.bundle.range.end <= settled_until(clock.now(), settle_seconds=settle[one.bundle.export]):
+                yield one
+            elif not told:
+                told = True
+                self._note(f"{one.bundle} is not settled yet by the service's clock, and is left for a later run")
+
+    async def _time_out(self) -> None:
+        if self.order.max_duration_seconds is None:
+            return
+        await asyncio.sleep(self.order.max_duration_seconds)
+        self.stop.ask(Exit.TIME_UP)
+
+    def _note(self, message: str) -> None:
+        log.warning("%s", message)
+        self.viewer.event({"type": "note", "message": message})
+
+    def _snapshot(self, budget: Budget, scheduler: Scheduler, watcher: Watcher) -> Snapshot:
+        tally = self.tally
+        scope = budget.scope.value
+        undecided = self.settings.budget.scope == Scope.AUTO and budget.scope is Scope.CREATE
+        line = budget.line
+        seconds = time.monotonic() - self.began
+        left = tally.unfinished
+        return Snapshot(
+            seconds=seconds,
+            done=tally.stored,
+            already=tally.already,
+            planned=tally.planned,
+            running=scheduler.running,
+            fetching=scheduler.waiting,
+            parked=tally.failed,
+            tokens=budget.tokens,
+            burst=self.settings.budget.burst,
+            scope=f"{scope}?" if undecided else scope,
+            next_request_seconds=budget.next_token_seconds,
+            down_seconds=asyncio.get_running_loop().time() - line.since if isinstance(line, Down) else None,
+            rows=tally.rows,
+            bytes=tally.bytes,
+            expected_seconds=self._expected(budget, watcher, left),
+            problems=tuple(tally.recent),
+        )
+
+    def _expected(self, budget: Budget, watcher: Watcher, left: int) -> float | None:
+        """By the quota: what is left to ask, less what is at hand. The operations themselves come on top."""
+        reading: Reading = CREATES_ONLY
+        if budget.polls_cost:
+            reading = ALL_WITHOUT_LIST if watcher.mode is Mode.SINGLE else ALL_WITH_LIST
+        return seconds_for(
+            reading.requests(left),
+            tokens=budget.tokens,
+            requests_per_minute=self.settings.budget.requests_per_minute,
+        )
+
+
+def _spans(order: Order, *, now: float, since: int) -> tuple[list[tuple[Export, Range]], tuple[str, ...]]:
+    """The range of each export, cut back to what is settled; and what was cut back, in words."""
+    spans, notes = [], []
+    for export in order.exports:
+        settled = settled_until(now, settle_seconds=export.settle_seconds)
+        # Whole bundles only: half of one now and the other half tomorrow would be two archives for ever.
+        settled = settled // export.bundle_seconds * export.bundle_seconds
+        start = since if order.start is None else order.start
+        end = settled if order.end is None else min(order.end, settled)
+        if order.end is not None and order.end > settled:
+            notes.append(f"{export.name}: data is settled up to {show(settled)}; the end is cut back to that")
+        if start < end:
+            spans.append((export, Range(start, end)))
+    return spans, tuple(notes)
+
+
+def _since(settings: Settings, remembered: str | None, *, now: float) -> int:
+    """Where `nightly` begins."""
+    if settings.nightly.since_moment is not None:
+        return settings.nightly.since_moment
+    if remembered:
+        return int(remembered)
+    return int(now) // DAY * DAY - FIRST_NIGHT_SECONDS
+
+
+def _budget(settings: Settings, journal: Any, wall_clock: Callable[[], float]) -> Budget:
+    return Budget(
+        Allowance(settings.budget.requests_per_minute, settings.budget.burst, Scope(settings.budget.scope)),
+        prefer=Prefer(settings.polling.prefer),
+        patience=_patience(settings),
+        journal=journal,
+        wall_clock=wall_clock,
+        jitter=random.random,
+    )
+
+
+def _patience(settings: Settings) -> Patience:
+    retry = settings.retry
+    return Patience(retry.backoff_initial_seconds, retry.backoff_max_seconds, retry.outage_seconds)
+
+
+def _polling(settings: Settings) -> Polling:
+    allowance = Allowance(settings.budget.requests_per_minute, settings.budget.burst)
+    return Polling(
+        min_interval_seconds=settings.polling.min_interval_seconds,
+        deadline_seconds=settings.polling.operation_deadline_seconds,
+        prefer=Prefer(settings.polling.prefer),
+        burst=allowance.usable_burst,
+        refill_seconds=allowance.refill_seconds,
+    )
+
+
+def _client(settings: Settings, key: ApiKey, budget: Budget, clock: ServiceClock) -> Client:
+    api = settings.api
+    return Client(
+        base_url=settings.base_url_for(key),
+        key=key.reveal(),
+        gate=budget,
+        connect_timeout_seconds=api.connect_timeout_seconds,
+        read_timeout_seconds=api.read_timeout_seconds,
+        min_rate=settings.download.min_rate,
+        proxy=api.proxy,
+        ca_file=api.ca_file,
+        headers=api.headers,
+        on_date=clock.correct,
+        wall_clock=clock.now,
+    )
+
+
+def _event(kind: str, bundle: Bundle, **more: Any) -> dict[str, Any]:
+    return {
+        "type": kind,
+        "export": bundle.export,
+        "start": show(bundle.range.start),
+        "end": show(bundle.range.end),
+        **more,
+    }
+
+
+def _first_refusal(tally: Tally) -> ExportError | None:
+    return next(iter(tally.refusals.values()), None)
+
+
+def _exit_code(tally: Tally, error: ExportError | None, stop: Stop) -> Exit:
+    if error is not None:
+        return exit_of(error, stored=tally.stored)
+    code = tally.exit_code()
+    if stop.reason is not None and tally.unfinished:
+        return Exit.PARTLY if stop.reason is Exit.TIME_UP and tally.failed else stop.reason
+    return code
+
+
+__all__ = ["Order", "Survey", "Viewer", "export", "segments", "survey"]
