@@ -91,11 +91,14 @@ def read_moment(text: str, *, now: float) -> int:
         moment = datetime.fromisoformat(text)
     except ValueError:
         raise ValueError(
-            f"{text!r} is not a date: write 2026-01-01, 2026-01-01T12:00:00Z, today, yesterday or 30d"
+            f"{text[:40]!r} is not a date: write 2026-01-01, 2026-01-01T12:00:00Z, today, yesterday or 30d"
         ) from None
-    moment = moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)
+    try:
+        moment = moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)
+    except OverflowError:
+        raise ValueError(f"{text[:40]!r} lies outside of all that can be counted") from None
     if moment.microsecond:
-        raise ValueError(f"{text!r} is finer than a second: the service is asked in whole seconds")
+        raise ValueError(f"{text[:40]!r} is finer than a second: the service is asked in whole seconds")
     return int(moment.timestamp())
 
 
