@@ -96,7 +96,6 @@ class UnavailableError(ServiceError):
         self.transient = not lasting
 
 
-
 class ReplyError(ServiceError):
     """The service answered 200 with something that is not the reply agreed upon."""
 

@@ -19,7 +19,7 @@ FLOORS: tuple[frozenset[str], ...] = (
     frozenset({"clock"}),
     frozenset({"config", "budget", "api", "watcher", "storage", "ledger", "display", "download", "carrier"}),
     frozenset({"scheduler"}),
-    frozenset({"pipeline", "simulate"}),
+    frozenset({"pipeline", "simulate", "verify"}),
     frozenset({"cli"}),
 )
 """A module imports from floors below its own only; rooms on one floor never import each other."""

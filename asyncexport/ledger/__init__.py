@@ -1,0 +1,21 @@
+"""The ledger: what happened to every bundle, in SQLite, so that resuming is reading it.
+
+1. A row is durable before anything acts on it or shows it: WAL with `synchronous=FULL`, and whoever writes waits for
+   the commit. One thread owns the connection; what waits when it is free goes into one commit (`ledger`).
+2. States are only ever added. Where each bundle stands is a row of pointers beside them, changed in the same commit, so
+   that a resume reads as much as there is to know, and not all that ever happened (`schema`).
+3. What is read is what was written, or an error says that it is not: every row carries a checksum, and the sums over
+   all pointers of an export stand in the ledger's head, so that a row that went missing shows, too (`rows`). A write
+   ahead log that a crash left behind is guarded by SQLite's own checksums: beyond the first damaged frame it counts as
+   never written.
+4. After a commit that failed nothing more is written: the run stops, and the next one reads what is there.
+5. One process per output directory writes: a lock of the operating system is held for the whole run (`lock`). Any
+   number may read meanwhile (`reader`).
+"""
+
+from asyncexport.ledger.files import present, set_aside
+from asyncexport.ledger.ledger import Ledger
+from asyncexport.ledger.lock import hold
+from asyncexport.ledger.reader import LedgerReader, Overview
+
+__all__ = ["Ledger", "LedgerReader", "Overview", "hold", "present", "set_aside"]

@@ -1,0 +1,172 @@
+"""The ledger as the run that holds it sees it."""
+
+import asyncio
+import math
+from collections.abc import AsyncIterator, Callable, Sequence
+from pathlib import Path
+from typing import Self, TypeVar
+
+from asyncexport.core.bundles import Range
+from asyncexport.core.exports import Export
+from asyncexport.core.pacing import Sent
+from asyncexport.core.states import Standing, Stored
+from asyncexport.ledger.files import BUSY_SECONDS, ledger_path, make_folder, translated
+from asyncexport.ledger.pen import Pen
+from asyncexport.ledger.reader import Reading
+from asyncexport.ledger.rows import Line
+from asyncexport.ledger.writer import Read, Write, Writer
+
+RESTORED_AT_ONCE = 2_000
+"""Rows in one commit while a ledger is made anew."""
+
+T = TypeVar("T")
+
+
+def ignore(name: str) -> None:
+    """A boundary where nothing happens."""
+
+
+class Ledger:
+    """Reads and writes; one process at a time, under the lock of `hold`.
+
+    Once a commit has failed, every method raises what it failed with, and only `close` is of use. A write that is
+    cancelled is written all the same.
+    """
+
+    def __init__(self, writer: Writer) -> None:
+        """See `open`."""
+        self._writer = writer
+
+    @classmethod
+    async def open(
+        cls, directory: Path, *, boundary: Callable[[str], None] = ignore, busy_seconds: float = BUSY_SECONDS
+    ) -> Self:
+        """The ledger of an output directory, made if there is none.
+
+        Args:
+            directory: The output directory.
+            boundary: Called in the ledger's thread with the name of each point at which a crash would be of interest:
+                `ledger.create:before`, `ledger.create:after`, `ledger.commit:before`, `ledger.commit:after`.
+            busy_seconds: How long to wait for another program that has it open.
+
+        Raises:
+            LedgerError: it is from a newer version, or in use.
+            LedgerCorruptError: it is damaged.
+            StorageError: it cannot be made or opened.
+        """
+        path = ledger_path(directory)
+        with translated(path):
+            await asyncio.to_thread(make_folder, directory)
+        writer = Writer(path, boundary=boundary, busy_seconds=busy_seconds)
+        await writer.start()
+        return cls(writer)
+
+    async def close(self) -> None:
+        """Write what is still to be written, and let go of it.
+
+        Raises:
+            StorageError: something that nobody waited for could not be written.
+        """
+        await self._writer.stop()
+
+    async def agree(self, exports: Sequence[Export]) -> None:
+        """Remember the definitions of exports that are new.
+
+        Raises:
+            LedgerError: one is known by another definition.
+        """
+        await self._write(lambda pen: pen.agree(exports))
+
+    async def append(self, standing: Standing, *, at: float) -> None:
+        """Add the newest state of a bundle's newest take; it is durable on return. `at` is in seconds since 1970.
+
+        Raises:
+            StorageError: it could not be written.
+            LedgerError: its export was never agreed on, or another program has the ledger in use.
+            IllegalMove: the ledger has an archive of the bundle that the standing does not know of, or none.
+        """
+        line = Line.of(standing, at=at)
+        await self._write(lambda pen: pen.append((line,)))
+
+    async def restore(self, standings: Sequence[Standing], *, at: float) -> None:
+        """Add bundles whose archives were found on disk, some thousands in each commit.
+
+        Raises:
+            ValueError: one is not stored.
+            StorageError: they could not be written.
+            LedgerError: an export was never agreed on.
+        """
+        if not all(isinstance(one.state, Stored) for one in standings):
+            raise ValueError("only what is stored can be restored")
+        for first in range(0, len(standings), RESTORED_AT_ONCE):
+            lines = [Line.of(one, at=at) for one in standings[first : first + RESTORED_AT_ONCE]]
+            await self._write(lambda pen, lines=lines: pen.append(lines))  # type: ignore[misc]
+
+    async def send(self, kind: str, *, at: float) -> int:
+        """Put a request on record, durably, before it is sent; its number."""
+        return await self._write(lambda pen: pen.send(kind, float(at)))
+
+    def answered(self, request_id: int, *, status: int) -> None:
+        """Add the status that came back (0: none)."""
+        self._writer.put(Write(lambda pen: pen.answered(request_id, status)))
+
+    def learn(self, *, finished_at: float, seconds: float) -> None:
+        """Remember how long an operation took."""
+        self._writer.put(Write(lambda pen: pen.learn(float(finished_at), float(seconds))))
+
+    def remember(self, key: str, value: str) -> None:
+        """Keep something small from run to run."""
+        self._writer.put(Write(lambda pen: pen.remember(key, value)))
+
+    async def recall(self, key: str) -> str | None:
+        """What was remembered under this key."""
+        return await self._read(lambda reading: reading.recall(key))
+
+    async def unfinished(self, export: str, span: Range) -> list[Standing]:
+        """See `Reading.unfinished`."""
+        return await self._read(lambda reading: reading.unfinished(export, span))
+
+    async def covered(self, export: str, span: Range) -> list[Range]:
+        """See `Reading.covered`."""
+        return await self._read(lambda reading: reading.covered(export, span))
+
+    async def count_stored(self, export: str, span: Range) -> int:
+        """See `Reading.count_stored`."""
+        return await self._read(lambda reading: reading.count_stored(export, span))
+
+    async def stored(self, export: str, span: Range, *, exported_within: float = math.inf) -> AsyncIterator[Standing]:
+        """See `Reading.stored`."""
+        after: Range | None = None
+        while page := await self._stored_page(export, span, after, exported_within):
+            for one in page:
+                yield one
+            after = page[-1].bundle.range
+
+    async def requests_since(self, at: float) -> list[Sent]:
+        """See `Reading.requests_since`."""
+        return await self._read(lambda reading: reading.requests_since(at))
+
+    async def first_request_at(self) -> float | None:
+        """See `Reading.first_request_at`."""
+        return await self._read(Reading.first_request_at)
+
+    async def durations(self) -> list[float]:
+        """See `Reading.durations`."""
+        return await self._read(Reading.durations)
+
+    async def _stored_page(
+        self, export: str, span: Range, after: Range | None, exported_within: float
+    ) -> list[Standing]:
+        return await self._read(
+            lambda reading: reading.stored_page(export, span, after=after, exported_within=exported_within)
+        )
+
+    async def _write(self, write: Callable[[Pen], T]) -> T:
+        waiter: asyncio.Future[T] = asyncio.get_running_loop().create_future()
+        self._writer.put(Write(write, waiter))
+        return await waiter
+
+    async def _read(self, read: Callable[[Reading], T]) -> T:
+        waiter: asyncio.Future[T] = asyncio.get_running_loop().create_future()
+        self._writer.put(Read(read, waiter))
+        return await waiter

@@ -1,0 +1,71 @@
+"""The lock on an output directory: held by the operating system, so that it ends with the process that holds it.
+
+What is written into the file only names the holder to whoever finds it locked. A file without a lock is nothing, and is
+never deleted: deleting it would let two processes hold a lock on two files of one name.
+"""
+
+import fcntl
+import os
+import socket
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import orjson
+
+from asyncexport.core.bundles import show
+from asyncexport.errors import LedgerLockedError
+from asyncexport.ledger.files import make_folder, translated
+
+NAME = "lock"
+
+
+@contextmanager
+def hold(directory: Path, *, command: str) -> Iterator[None]:
+    """Be the only one that writes to an output directory; `command` is what others are told that runs.
+
+    Raises:
+        LedgerLockedError: another process holds it.
+        StorageError: the directory cannot be made or written.
+    """
+    path = directory / NAME
+    with translated(path):
+        path = make_folder(directory) / NAME
+        file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        with translated(path):
+            os.fchmod(file, 0o600)
+            _lock(file, directory)
+            _write(file, {"pid": os.getpid(), "host": socket.gethostname(), "command": command, "since": time.time()})
+        try:
+            yield
+        finally:
+            # While it is still ours.
+            os.ftruncate(file, 0)
+    finally:
+        os.close(file)
+
+
+def _lock(file: int, directory: Path) -> None:
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+        raise LedgerLockedError(
+            f"another run holds {directory}{_holder(file)}",
+            hint="wait until it has ended, or choose another [output] directory",
+        ) from error
+
+
+def _holder(file: int) -> str:
+    """Who holds it, as far as that is written."""
+    try:
+        holder = orjson.loads(os.pread(file, 4096, 0))
+        return f": {holder['command']}, process {holder['pid']} on {holder['host']}, since {show(holder['since'])}"
+    except (ValueError, KeyError, TypeError, OverflowError):
+        return ""
+
+
+def _write(file: int, holder: dict[str, object]) -> None:
+    os.ftruncate(file, 0)
+    os.pwrite(file, orjson.dumps(holder) + b"\n", 0)

@@ -1,0 +1,149 @@
+"""What can be written; each in the transaction that the writer has opened.
+
+What is refused (`LedgerError`, `IllegalMove`) is refused before any of it is written, so that others in the same
+transaction are not concerned.
+"""
+
+import sqlite3
+from collections.abc import Iterable, Sequence
+
+from asyncexport.core.exports import Definition, Export
+from asyncexport.core.states import Stored
+from asyncexport.errors import IllegalMove, LedgerCorruptError, LedgerError
+from asyncexport.ledger.rows import Head, Kept, Line, Pointers, digest_of, verified
+
+KEPT_REQUESTS = 10_000
+"""Three days at 2 requests a minute; the budget's level needs two at most."""
+
+KEPT_DURATIONS = 1_000
+"""More than the watcher looks back."""
+
+PRUNE_EVERY = 500
+"""Rows are dropped so many at a time."""
+
+
+class Pen:
+    """Writes rows, and keeps the head that goes with them."""
+
+    def __init__(self, connection: sqlite3.Connection, head: Head) -> None:
+        self._connection = connection
+        self._head = head
+
+    def finish(self) -> None:
+        """Write the head: the last thing in each transaction."""
+        text = self._head.to_text()
+        digest = digest_of(1, text.encode())
+        self._connection.execute("UPDATE head SET text = ?, digest = ? WHERE one = 1", (text, digest))
+
+    def agree(self, exports: Sequence[Export]) -> None:
+        """Remember the definitions of exports that are new.
+
+        Raises:
+            LedgerError: one is known by another definition.
+        """
+        for export in exports:
+            known = self._head.exports.get(export.name)
+            if known is not None and known.definition != export.definition:
+                raise _another_definition(export.name, known.definition, export.definition)
+        for export in exports:
+            if export.name not in self._head.exports:
+                self._head.exports[export.name] = Kept(len(self._head.exports) + 1, export.definition)
+
+    def append(self, lines: Iterable[Line]) -> None:
+        """Add states, and lead the pointers of their bundles to them.
+
+        Raises:
+            LedgerError: an export was never agreed on.
+            IllegalMove: a bundle has an archive that its state does not know of, or the other way round.
+        """
+        for line in lines:
+            self._append(line)
+
+    def send(self, kind: str, at: float) -> int:
+        """Put a request on record; its number."""
+        head = self._head
+        seq = head.last_request + 1
+        self._write_request(seq, at, kind, 0)
+        head.last_request = seq
+        head.requests += 1
+        if head.first_request_at is None:
+            head.first_request_at = at
+        if seq % PRUNE_EVERY == 0 and head.requests > KEPT_REQUESTS:
+            head.requests -= self._prune("DELETE FROM request WHERE seq <= ?", seq - KEPT_REQUESTS)
+            head.first_request_at = 0.0
+        return seq
+
+    def answered(self, seq: int, status: int) -> None:
+        """Add the status that came back, if the request is still on record."""
+        row = self._connection.execute("SELECT seq, at, kind, status, digest FROM request WHERE seq = ?", (seq,))
+        found = row.fetchone()
+        if found is not None:
+            _, at, kind, _ = verified(found, f"request {seq}")
+            self._write_request(seq, at, kind.decode(), status)
+
+    def learn(self, finished_at: float, seconds: float) -> None:
+        """Remember how long an operation took."""
+        head = self._head
+        seq = head.last_duration + 1
+        values = (seq, finished_at, seconds)
+        self._connection.execute("INSERT INTO duration VALUES (?, ?, ?, ?)", (*values, digest_of(*values)))
+        head.last_duration = seq
+        head.durations += 1
+        if seq % PRUNE_EVERY == 0 and head.durations > KEPT_DURATIONS:
+            head.durations -= self._prune("DELETE FROM duration WHERE seq <= ?", seq - KEPT_DURATIONS)
+
+    def remember(self, key: str, value: str) -> None:
+        """Keep something small from run to run."""
+        self._head.remarks[key] = value
+
+    def _append(self, line: Line) -> None:
+        head, span = self._head, line.bundle.range
+        kept = head.exports.get(line.bundle.export)
+        if kept is None:
+            raise LedgerError(f"the ledger does not know the export {line.bundle.export!r}")
+        before = self._pointers(kept.number, span.start, span.end)
+        has_archive = isinstance(line.state, Stored) or (before is not None and before.stored is not None)
+        if line.has_archive != has_archive:
+            raise IllegalMove(
+                f"{line.bundle} has {'an' if has_archive else 'no'} archive, and its state says otherwise"
+            )
+        seq = head.last_state + 1
+        after = Pointers.after(before, line, seq=seq)
+        self._connection.execute("INSERT INTO state VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)", line.values(seq, kept.number))
+        self._connection.execute("INSERT OR REPLACE INTO bundle VALUES (?, ?, ?, ?, ?, ?, ?, ?)", (kept.number, *after))
+        head.last_state = seq
+        if before is not None:
+            kept.sums.add(before, times=-1)
+        kept.sums.add(after)
+
+    def _pointers(self, number: int, start: int, stop: int) -> Pointers | None:
+        row = self._connection.execute(
+            "SELECT * FROM bundle WHERE export = ? AND start = ? AND stop = ?", (number, start, stop)
+        ).fetchone()
+        return None if row is None else Pointers(*row[1:])
+
+    def _write_request(self, seq: int, at: float, kind: str, status: int) -> None:
+        digest = digest_of(seq, at, kind.encode(), status)
+        self._connection.execute(
+            "INSERT OR REPLACE INTO request VALUES (?, ?, ?, ?, ?)", (seq, at, kind, status, digest)
+        )
+
+    def _prune(self, statement: str, last: int) -> int:
+        """Drop the rows up to this number; how many there were."""
+        return self._connection.execute(statement, (last,)).rowcount
+
+
+def is_refusal(error: Exception) -> bool:
+    """Whether only the one who asked for it is concerned."""
+    return isinstance(error, IllegalMove | LedgerError) and not isinstance(error, LedgerCorruptError)
+
+
+def _another_definition(name: str, known: Definition, asked: Definition) -> LedgerError:
+    before, after = known.to_dict(), asked.to_dict()
+    differences = ", ".join(
+        f"{key} was {before[key]!r} and now is {after[key]!r}" for key in before if before[key] != after[key]
+    )
+    return LedgerError(
+        f"the export {name!r} is in this directory with another definition: {differences}",
+        hint="give the new definition a name of its own, choose another [output] directory, or change it back",
+    )

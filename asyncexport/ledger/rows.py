@@ -1,0 +1,258 @@
+"""What the rows hold, and how damage to them shows.
+
+1. Each row carries the checksum of all its values, its key included: a value that changed shows, and so does a row that
+   stands where another should.
+2. A pointer row (`bundle`) carries none: the head holds the sums over all of an export's, so that a row that is missing
+   or there twice shows as well. One changed bit changes one sum.
+3. The head is one row, and rewritten in each commit: nothing of it can go missing by itself.
+"""
+
+import math
+import sqlite3
+import zlib
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple, Self
+
+import orjson
+
+from asyncexport.core.bundles import Bundle, Range
+from asyncexport.core.exports import Definition
+from asyncexport.core.states import Standing, State, Stored, from_row, to_row
+from asyncexport.errors import LedgerCorruptError
+from asyncexport.ledger.schema import VERSION
+
+
+def digest_of(*values: object) -> int:
+    """The checksum of a row; text as bytes."""
+    return zlib.crc32(repr(values).encode())
+
+
+def verified(row: tuple[Any, ...], what: str) -> tuple[Any, ...]:
+    """The row without its checksum, which is its last value.
+
+    Raises:
+        LedgerCorruptError: the two do not fit.
+    """
+    if row[-1] != digest_of(*row[:-1]):
+        raise LedgerCorruptError(f"the ledger is damaged: {what} does not have the checksum it was written with")
+    return row[:-1]
+
+
+class Line(NamedTuple):
+    """A row of `state`, but for its number and its export's, which are known when it is written."""
+
+    bundle: Bundle
+    take: int
+    state: State
+    kind: str
+    fields: str
+    written_at: float
+    has_archive: bool
+
+    @classmethod
+    def of(cls, standing: Standing, *, at: float) -> Self:
+        """The newest state of a bundle."""
+        kind, fields = to_row(standing.state)
+        text = orjson.dumps(fields).decode()
+        has_archive = standing.stored is not None or isinstance(standing.state, Stored)
+        return cls(standing.bundle, standing.take, standing.state, kind, text, float(at), has_archive)
+
+    def values(self, seq: int, export: int) -> tuple[Any, ...]:
+        """The whole row."""
+        span = self.bundle.range
+        key = (seq, export, span.start, span.end, self.take)
+        digest = digest_of(*key, self.kind.encode(), self.fields.encode(), self.written_at)
+        return (*key, self.kind, self.fields, self.written_at, digest)
+
+
+class Written(NamedTuple):
+    """A row of `state`, read and verified."""
+
+    seq: int
+    export: int
+    start: int
+    stop: int
+    take: int
+    state: State
+    written_at: float
+
+    @classmethod
+    def read(cls, row: tuple[Any, ...]) -> Self:
+        """Check it and read it.
+
+        Raises:
+            LedgerCorruptError: it is not as it was written.
+        """
+        seq, export, start, stop, take, kind, fields, written_at = verified(row, f"row {row[0]}")
+        return cls(seq, export, start, stop, take, from_row(kind.decode(), orjson.loads(fields)), written_at)
+
+
+class Pointers(NamedTuple):
+    """A row of `bundle` without its export: the newest state, and the newest archive, if there is one."""
+
+    start: int
+    stop: int
+    latest: int
+    stored: int | None
+    rows: int
+    bytes: int
+    exported: int
+
+    @classmethod
+    def after(cls, before: Self | None, line: Line, *, seq: int) -> Self:
+        """Where the bundle stands once the line is written under this number."""
+        span = line.bundle.range
+        if isinstance(line.state, Stored):
+            archive = line.state
+            return cls(span.start, span.end, seq, seq, archive.rows, archive.bytes, math.floor(archive.exported_at))
+        if before is None:
+            return cls(span.start, span.end, seq, None, 0, 0, 0)
+        return before._replace(latest=seq)
+
+
+@dataclass(slots=True)
+class Sums:
+    """The sums over all pointers of an export."""
+
+    bundles: int = 0
+    archives: int = 0
+    start: int = 0
+    stop: int = 0
+    latest: int = 0
+    stored: int = 0
+    rows: int = 0
+    bytes: int = 0
+    exported: int = 0
+
+    @classmethod
+    def read(cls, connection: sqlite3.Connection) -> list[tuple[int, Self]]:
+        """What the rows of each export add up to, by its number.
+
+        Without a search, which would not look at the key of each row; and without a row one of whose values is no
+        number: the largest of them is null then, or above the limit.
+        """
+        found = connection.execute(
+            "SELECT export, count(*) FILTER (WHERE max(start, stop, latest, coalesce(stored, 0), rows, bytes, exported)"
+            " <= 9223372036854775807), count(stored), coalesce(sum(start), 0), coalesce(sum(stop), 0),"
+            " coalesce(sum(latest), 0), coalesce(sum(stored), 0), coalesce(sum(rows), 0), coalesce(sum(bytes), 0),"
+            " coalesce(sum(exported), 0) FROM bundle GROUP BY export ORDER BY export"
+        )
+        return [(number, cls(*sums)) for number, *sums in found]
+
+    def add(self, pointers: Pointers, *, times: int = 1) -> None:
+        """Count a row in, or with `times=-1` out."""
+        self.bundles += times
+        self.archives += times * (pointers.stored is not None)
+        self.start += times * pointers.start
+        self.stop += times * pointers.stop
+        self.latest += times * pointers.latest
+        self.stored += times * (pointers.stored or 0)
+        self.rows += times * pointers.rows
+        self.bytes += times * pointers.bytes
+        self.exported += times * pointers.exported
+
+    def to_list(self) -> list[int]:
+        """In the order of the fields."""
+        return [
+            self.bundles,
+            self.archives,
+            self.start,
+            self.stop,
+            self.latest,
+            self.stored,
+            self.rows,
+            self.bytes,
+            self.exported,
+        ]
+
+
+@dataclass(slots=True)
+class Kept:
+    """An export that the ledger knows: its number in the tables, its definition, the sums over its bundles."""
+
+    number: int
+    definition: Definition
+    sums: Sums = field(default_factory=Sums)
+
+
+@dataclass(slots=True)
+class Head:
+    """All that is small.
+
+    Attributes:
+        version: Of the format.
+        created_at: When the ledger was made.
+        last_state, last_request, last_duration: The number of the newest row.
+        requests, durations: How many rows there are.
+        first_request_at: When the first request was sent; 0 once the record does not reach back to it.
+        exports: By name.
+        remarks: What is remembered from run to run.
+    """
+
+    version: int = VERSION
+    created_at: float = 0.0
+    last_state: int = 0
+    last_request: int = 0
+    last_duration: int = 0
+    requests: int = 0
+    durations: int = 0
+    first_request_at: float | None = None
+    exports: dict[str, Kept] = field(default_factory=dict)
+    remarks: dict[str, str] = field(default_factory=dict)
+
+    @classmethod
+    def read(cls, connection: sqlite3.Connection) -> Self:
+        """What the ledger's head says.
+
+        Raises:
+            LedgerCorruptError: it is not as it was written.
+        """
+        row = connection.execute("SELECT one, text, digest FROM head").fetchone()
+        if row is None:
+            raise LedgerCorruptError("the ledger is damaged: it has no head")
+        _, text = verified(row, "its head")
+        data = orjson.loads(text)
+        if data["version"] > VERSION:
+            return cls(version=data["version"])
+        exports = {
+            name: Kept(kept["number"], Definition.from_dict(kept["definition"]), Sums(*kept["sums"]))
+            for name, kept in data.pop("exports").items()
+        }
+        return cls(**data, exports=exports)
+
+    def to_text(self) -> str:
+        """As it is written."""
+        data = {name: getattr(self, name) for name in self.__slots__ if name != "exports"}
+        data["exports"] = {
+            name: {
+                "number": kept.number,
+                "definition": kept.definition.to_dict(),
+                "sums": kept.sums.to_list(),
+            }
+            for name, kept in self.exports.items()
+        }
+        return orjson.dumps(data).decode()
+
+
+def read_standing(bundle: Bundle, number: int, *, latest: tuple[Any, ...], stored: tuple[Any, ...] | None) -> Standing:
+    """Where a bundle stands, from the rows its pointers lead to; `stored` is None where there is no archive.
+
+    Raises:
+        LedgerCorruptError: a row is missing, damaged, or another bundle's.
+    """
+    newest = _read_of(bundle, number, latest)
+    if stored is None:
+        return Standing(bundle, newest.take, newest.state)
+    archive = newest if stored[0] == newest.seq else _read_of(bundle, number, stored)
+    if not isinstance(archive.state, Stored):
+        raise LedgerCorruptError(f"the ledger is damaged: row {archive.seq} is no archive of {bundle}")
+    return Standing(bundle, newest.take, newest.state, archive.state)
+
+
+def _read_of(bundle: Bundle, number: int, row: tuple[Any, ...]) -> Written:
+    if row[0] is None:
+        raise LedgerCorruptError(f"the ledger is damaged: a row of {bundle} is missing")
+    written = Written.read(row)
+    if (written.export, Range(written.start, written.stop)) != (number, bundle.range):
+        raise LedgerCorruptError(f"the ledger is damaged: row {written.seq} is not of {bundle}")
+    return written

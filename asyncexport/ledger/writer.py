@@ -1,0 +1,191 @@
+"""The one thread that owns the ledger's connection, and what it is given to do.
+
+1. What waits when the thread is free goes into one commit. Whoever waits for a write is told after the commit; reading
+   comes after the commit of what was asked before it.
+2. What nobody waits for is written along with the next commit, or after `LAZY_SECONDS`, or at the end.
+3. When a commit fails, all who wait for it are told, and whoever comes later is told the same: nothing is written after
+   a gap.
+4. Whoever no longer waits when the commit is done was cancelled: what it asked for is written all the same.
+"""
+
+import asyncio
+import queue
+import sqlite3
+import threading
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from asyncexport.ledger.files import create, open_to_write, translated
+from asyncexport.ledger.pen import Pen, is_refusal
+from asyncexport.ledger.reader import Reading
+from asyncexport.ledger.rows import Head
+
+LAZY_SECONDS = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class Write:
+    """Something to write; `waiter` is None where nobody waits."""
+
+    write: Callable[[Pen], Any]
+    waiter: asyncio.Future[Any] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Read:
+    """Something to read."""
+
+    read: Callable[[Reading], Any]
+    waiter: asyncio.Future[Any]
+
+
+Job = Write | Read
+
+
+@dataclass(frozen=True, slots=True)
+class _Outcome:
+    waiter: asyncio.Future[Any] | None
+    result: Any = None
+    error: BaseException | None = None
+
+
+class Writer:
+    """The thread. `put`, `start` and `stop` are called in the event loop."""
+
+    def __init__(self, path: Path, *, boundary: Callable[[str], None], busy_seconds: float) -> None:
+        self._path = path
+        self._boundary = boundary
+        self._busy_seconds = busy_seconds
+        self._loop = asyncio.get_running_loop()
+        self._jobs: queue.SimpleQueue[Job | None] = queue.SimpleQueue()
+        self._started = self._loop.create_future()
+        self._ended = self._loop.create_future()
+        self._failure: BaseException | None = None
+        self._told = False
+        # A daemon, so that a process whose loop is gone can end; whoever closes the ledger waits for it.
+        self._thread = threading.Thread(target=self._run, name="ledger", daemon=True)
+
+    async def start(self) -> None:
+        """Open the ledger, which is made if there is none."""
+        self._thread.start()
+        try:
+            await asyncio.shield(self._started)
+        except asyncio.CancelledError:
+            self._jobs.put(None)
+            raise
+
+    def put(self, job: Job) -> None:
+        """Give it something to do."""
+        self._jobs.put(job)
+
+    async def stop(self) -> None:
+        """Have all that was put done, and close the ledger.
+
+        Raises:
+            StorageError: what nobody waited for could not be written.
+        """
+        if not self._ended.done():
+            self._jobs.put(None)
+            await asyncio.shield(self._ended)
+        if self._failure is not None and not self._told:
+            self._told = True
+            raise self._failure
+
+    def _run(self) -> None:
+        try:
+            with translated(self._path):
+                connection = self._open()
+        except BaseException as error:  # noqa: BLE001 - whoever waits is told; a thread has nobody else to tell
+            self._deliver([_Outcome(self._started, error=error)])
+            return
+        self._deliver([_Outcome(self._started)])
+        reading = Reading(connection, self._path)
+        ended = False
+        while not ended:
+            jobs, ended = self._gather()
+            writes = [job for job in jobs if isinstance(job, Write)]
+            if writes:
+                self._deliver(self._commit(connection, writes))
+            self._deliver([self._answer(job, reading) for job in jobs if isinstance(job, Read)])
+        with suppress(sqlite3.Error):
+            # What is committed is durable, whether or not the log can be moved into the ledger now.
+            connection.close()
+        self._deliver([_Outcome(self._ended)])
+
+    def _open(self) -> sqlite3.Connection:
+        if not self._path.exists():
+            create(self._path, now=time.time(), boundary=self._boundary)
+        connection = open_to_write(self._path, busy_seconds=self._busy_seconds)
+        self._pen = Pen(connection, Head.read(connection))
+        return connection
+
+    def _gather(self) -> tuple[list[Job], bool]:
+        """All that waits, and whether that is the end."""
+        job = self._jobs.get()
+        jobs: list[Job] = []
+        begin_at = time.monotonic() + LAZY_SECONDS
+        while job is not None:
+            jobs.append(job)
+            if job.waiter is not None:
+                begin_at = 0.0
+            try:
+                job = self._jobs.get(timeout=max(0.0, begin_at - time.monotonic()))
+            except queue.Empty:
+                return jobs, False
+        return jobs, True
+
+    def _commit(self, connection: sqlite3.Connection, jobs: list[Write]) -> list[_Outcome]:
+        if self._failure is None:
+            try:
+                with translated(self._path):
+                    return self._commit_or_raise(connection, jobs)
+            except BaseException as error:  # noqa: BLE001 - whoever waits is told; a thread has nobody else to tell
+                self._failure = error
+                with suppress(sqlite3.Error):
+                    connection.rollback()
+        return [_Outcome(job.waiter, error=self._failure) for job in jobs]
+
+    def _commit_or_raise(self, connection: sqlite3.Connection, jobs: list[Write]) -> list[_Outcome]:
+        connection.execute("BEGIN IMMEDIATE")
+        outcomes = [self._write(job) for job in jobs]
+        self._pen.finish()
+        self._boundary("ledger.commit:before")
+        connection.execute("COMMIT")
+        self._boundary("ledger.commit:after")
+        return outcomes
+
+    def _write(self, job: Write) -> _Outcome:
+        try:
+            return _Outcome(job.waiter, job.write(self._pen))
+        except Exception as error:
+            if not is_refusal(error):
+                raise
+            return _Outcome(job.waiter, error=error)
+
+    def _answer(self, job: Read, reading: Reading) -> _Outcome:
+        if self._failure is not None:
+            return _Outcome(job.waiter, error=self._failure)
+        try:
+            return _Outcome(job.waiter, job.read(reading))
+        except BaseException as error:  # noqa: BLE001 - whoever waits is told; a thread has nobody else to tell
+            return _Outcome(job.waiter, error=error)
+
+    def _deliver(self, outcomes: list[_Outcome]) -> None:
+        # A loop that is closed has nobody left who waits.
+        with suppress(RuntimeError):
+            self._loop.call_soon_threadsafe(self._tell, outcomes)
+
+    def _tell(self, outcomes: list[_Outcome]) -> None:
+        """In the event loop."""
+        for outcome in outcomes:
+            if outcome.waiter is None or outcome.waiter.done():
+                continue
+            if outcome.error is None:
+                outcome.waiter.set_result(outcome.result)
+            else:
+                self._told = self._told or outcome.error is self._failure
+                outcome.waiter.set_exception(outcome.error)
