@@ -47,8 +47,15 @@ class Source(Protocol):
 class Kept(Protocol):
     """An archive under its final name."""
 
-    path: str
-    inspection: Inspection
+    @property
+    def path(self) -> str:
+        """Relative to the output directory."""
+        ...
+
+    @property
+    def inspection(self) -> Inspection:
+        """What was found in it."""
+        ...
 
 
 class Draft(Protocol):
@@ -58,10 +65,6 @@ class Draft(Protocol):
 
     async def write(self, chunk: bytes) -> None:
         """Take in what came."""
-        ...
-
-    async def restart(self) -> None:
-        """Throw away what came."""
         ...
 
     async def commit(self, *, end_proved: bool) -> Kept:
@@ -76,7 +79,7 @@ class Draft(Protocol):
 class Drafts(Protocol):
     """Where drafts are made."""
 
-    async def draft(self, bundle: Bundle, format: Format, *, wire_hashes: WireHashes | None) -> Draft:  # noqa: A002
+    async def draft(self, bundle: Bundle, container: Format, *, wire_hashes: WireHashes | None) -> Draft:
         """Begin a file."""
         ...
 
