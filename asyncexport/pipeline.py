@@ -3,7 +3,7 @@
 1. The lock is held for the whole run, and nothing is written before it is.
 2. What there is to do is known before anything is asked: a finished range costs no request.
 3. The first request of a run looks at the list of operations: it tells the service's time, by which the end of the
-   range is cut back to what is settled.
+   range is cut back to what is settled, and what there is to do is reckoned once more.
 4. How a run ends is in its summary; it raises nothing but bugs.
 """
 
@@ -11,7 +11,7 @@ import asyncio
 import logging
 import random
 import time
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -40,6 +40,8 @@ from asyncexport.storage import Archives
 from asyncexport.watcher import Polling, Watcher
 
 log = logging.getLogger(__name__)
+
+EVER = Range(-(2**62), 2**62)
 
 FIRST_NIGHT_SECONDS = 7 * DAY
 """How far back the first night goes where `[nightly] since` does not say."""
@@ -287,24 +289,23 @@ class _Run:
             stack.push_async_callback(ledger.close)
             await ledger.agree(self.order.exports)
             await archives.prepare(self.order.exports)
-            works = await self._works(ledger, clock)
-            if not any(work.count for work in works):
-                return
-            await self._work_off(stack, works, ledger=ledger, archives=archives, clock=clock)
+            works, notes = await self._works(ledger, clock)
+            if any(work.count for work in works):
+                await self._work_off(stack, works, ledger=ledger, archives=archives, clock=clock)
+            else:
+                self._tell(notes)
 
-    async def _works(self, ledger: Ledger, clock: ServiceClock) -> list[Work]:
-        """What there is to do; counted into the tally."""
+    async def _works(self, ledger: Ledger, clock: ServiceClock) -> tuple[list[Work], tuple[str, ...]]:
+        """What there is to do, counted into the tally; and what ends were cut back, in words."""
         now = clock.now()
         since = _since(self.settings, await ledger.recall("nightly_since"), now=now)
         if self.order.start is None:
             ledger.remember("nightly_since", str(since))
         spans, notes = _spans(self.order, now=now, since=since)
-        for note in notes:
-            self._note(note)
         works = [await self._one_work(ledger, export, span, now=now) for export, span in spans]
         self.tally.already = sum(max(0, work.stock.already - len(work.refresh)) for work in works)
         self.tally.planned = self.tally.already + sum(work.count for work in works)
-        return works
+        return works, notes
 
     async def _one_work(self, ledger: Ledger, export: Export, span: Range, *, now: float) -> Work:
         unfinished = await ledger.unfinished(export.name, span)
@@ -313,11 +314,8 @@ class _Run:
         begun = {one.bundle for one in unfinished}
         refresh = [one for one in self.order.repair if one.bundle.export == export.name and one.bundle not in begun]
         if self.order.refresh_seconds > 0:
-            refresh += [
-                one
-                async for one in ledger.stored(export.name, span)
-                if one.bundle not in begun and self._is_stale(one, now=now)
-            ]
+            soon = ledger.stored(export.name, span, exported_within=self.order.refresh_seconds + 1)
+            refresh += [one async for one in soon if one.bundle not in begun and self._is_stale(one, now=now)]
         # A bundle whose new take is under way is to do, and no longer counted as done.
         again = sum(one.stored is not None for one in unfinished)
         stock = Stock(tuple(unfinished), tuple(covered), already - again)
@@ -362,10 +360,7 @@ class _Run:
             watch=watcher,
             downloads=Downloads(client, archives),
             ledger=ledger,
-            streams={
-                work.export.name: Stream(work.export, accepted=work.stock.already > 0 or bool(work.claimed))
-                for work in works
-            },
+            streams={export.name: await _stream(ledger, export, works) for export in self.order.exports},
             listener=_Reporter(self.tally, self.viewer),
             patience=_patience(settings),
             attempts=settings.retry.attempts,
@@ -392,7 +387,10 @@ class _Run:
         ]
         try:
             if await self._prime(watcher):
-                await scheduler.run(self._settled(in_order(works), works, clock))
+                # Once more, now that the service's clock is known: what is settled hangs on it.
+                works, notes = await self._works(ledger, clock)
+                self._tell(notes)
+                await scheduler.run(in_order(works))
         finally:
             self.requests = {kind.value: count for kind, count in budget.sent.items()}
             self.refused = budget.refused
@@ -414,26 +412,16 @@ class _Run:
             stopping.cancel()
             await asyncio.wait({priming, stopping})
 
-    def _settled(self, standings: Iterator[Standing], works: list[Work], clock: ServiceClock) -> Iterator[Standing]:
-        """The bundles that are settled by the service's clock; the others stay unfinished."""
-        settle = {work.export.name: work.export.settle_seconds for work in works}
-        told = False
-        for one in standings:
-            if one.bundle.range.end <= settled_until(clock.now(), settle_seconds=settle[one.bundle.export]):
-                yield one
-            elif not told:
-                told = True
-                self._note(f"{one.bundle} is not settled yet by the service's clock, and is left for a later run")
-
     async def _time_out(self) -> None:
         if self.order.max_duration_seconds is None:
             return
         await asyncio.sleep(self.order.max_duration_seconds)
         self.stop.ask(Exit.TIME_UP)
 
-    def _note(self, message: str) -> None:
-        log.warning("%s", message)
-        self.viewer.event({"type": "note", "message": message})
+    def _tell(self, notes: tuple[str, ...]) -> None:
+        for message in notes:
+            log.warning("%s", message)
+            self.viewer.event({"type": "note", "message": message})
 
     def _snapshot(self, budget: Budget, scheduler: Scheduler, watcher: Watcher) -> Snapshot:
         tally = self.tally
@@ -471,6 +459,12 @@ class _Run:
             tokens=budget.tokens,
             requests_per_minute=self.settings.budget.requests_per_minute,
         )
+
+
+async def _stream(ledger: Ledger, export: Export, works: list[Work]) -> Stream:
+    """Whether the service ever took a create of it: something is stored, or under way there."""
+    under_way = any(work.claimed for work in works if work.export.name == export.name)
+    return Stream(export, accepted=under_way or await ledger.count_stored(export.name, EVER) > 0)
 
 
 def _spans(order: Order, *, now: float, since: int) -> tuple[list[tuple[Export, Range]], tuple[str, ...]]:
