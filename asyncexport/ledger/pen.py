@@ -36,18 +36,18 @@ class Pen:
         self._connection.execute("UPDATE head SET text = ?, digest = ? WHERE one = 1", (text, digest))
 
     def agree(self, exports: Sequence[Export]) -> None:
-        """Remember the definitions of exports that are new.
+        """Remember the definitions of exports that are new, and of those that nothing came of yet.
 
         Raises:
-            LedgerError: one is known by another definition.
+            LedgerError: one is known by another definition, and there is data of it, here or at the service.
         """
         for export in exports:
             known = self._head.exports.get(export.name)
-            if known is not None and known.definition != export.definition:
+            if known is not None and known.definition != export.definition and self._has_data(known):
                 raise _another_definition(export.name, known.definition, export.definition)
         for export in exports:
-            if export.name not in self._head.exports:
-                self._head.exports[export.name] = Kept(len(self._head.exports) + 1, export.definition)
+            known = self._head.exports.setdefault(export.name, Kept(len(self._head.exports) + 1, export.definition))
+            known.definition = export.definition
 
     def append(self, lines: Iterable[Line]) -> None:
         """Add states, and lead the pointers of their bundles to them.
@@ -115,6 +115,15 @@ class Pen:
         if before is not None:
             kept.sums.add(before, times=-1)
         kept.sums.add(after)
+
+    def _has_data(self, kept: Kept) -> bool:
+        """Whether a definition ever led to anything; one that was only ever refused may still be corrected."""
+        found = self._connection.execute(
+            "SELECT 1 FROM bundle JOIN state ON state.seq = bundle.latest WHERE bundle.export = ?"
+            " AND (bundle.stored IS NOT NULL OR state.state NOT IN ('planned', 'creating', 'failed')) LIMIT 1",
+            (kept.number,),
+        )
+        return found.fetchone() is not None
 
     def _pointers(self, number: int, start: int, stop: int) -> Pointers | None:
         row = self._connection.execute(
