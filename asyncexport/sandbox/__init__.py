@@ -1,0 +1,1 @@
+"""The stand-in for the service: its data, its HTTP, its faults."""

@@ -1,0 +1,197 @@
+"""Rows as files: NDJSON, JSON and CSV, and which fields are in them.
+
+1. Fields are chosen as reference section 3.1 has it: exact names, and `user_*`, `evt_*`, `page_*`. None means all.
+2. A row that knows how it was written (see `rowfile`) is written that way again, in every format.
+3. NDJSON is one object a line. JSON is one array, a line break after the comma between two objects, as the real one is.
+4. CSV is a header and records that end in a line feed; quotes only where they are needed, line breaks within them kept.
+   Columns are the fields asked for, in that order, or all the default ones; the custom ones that are there come sorted
+   by name, so that the same rows in another order have the same header. What a guess is in this: reference section 8.
+"""
+
+import csv
+import json
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any
+
+import orjson
+
+from asyncexport.sandbox.rowfile import WrittenRow
+from asyncexport.sandbox.rows import Row
+
+PIECE_BYTES = 64 << 10
+
+WILDCARDS = frozenset({"user_*", "evt_*", "page_*"})
+
+SAME_FIELD = {
+    "EventTargetSelectorTok": "EventTargetSelector",
+    "EventTargetSelector": "EventTargetSelectorTok",
+    "PageAgent": "PageUserAgent",
+    "PageUserAgent": "PageAgent",
+}
+"""Old names and new ones: a row has one of the two, and is asked for by either."""
+
+EVENT_FIELDS: tuple[str, ...] = (
+    *("IndvId", "UserId", "SessionId", "PageId", "UserCreated", "SessionStart", "EventStart", "EventType"),
+    *("EventSubType", "EventCustomName", "EventTargetText", "EventTargetSelector", "EventVarErrorKind"),
+    *("EventVarFields", "EventWebSourceFileUrl", "EventMobileSourceFile", "EventDuration", "EventSecondaryDuration"),
+    *("EventPageOffset", "EventSessionOffset", "EventFirstInputDelay", "EventCumulativeLayoutShift"),
+    *("EventModFrustrated", "EventModDead", "EventModError", "EventModSuspicious", "ReqUrl", "ReqMethod", "ReqStatus"),
+    *("PageStart", "PageName", "PageDuration", "PageActiveDuration", "PageUrl", "PageRefererUrl", "PageIp"),
+    *("PageUserAgent", "PageBrowser", "PageBrowserVersion", "PageDevice", "PagePlatform", "PageOperatingSystem"),
+    *("PageScreenWidth", "PageScreenHeight", "PageViewportWidth", "PageViewportHeight", "PageNumInfos"),
+    *("PageNumWarnings", "PageNumErrors", "PageNumEvents", "PageNumDerivedEvents", "PageClusterId"),
+    *("PageMaxScrollDepthPercent", "LoadDomContentTime", "LoadFirstPaintTime", "LoadLargestPaintTime"),
+    *("LoadEventTime", "AppName", "AppPackageName", "AppDeviceModel", "AppDeviceVendor", "AppVersion"),
+    *("AppOsVersion", "AppViewName", "UserAppKey", "UserDisplayName", "UserEmail", "PageLatLong"),
+)
+"""The default fields of TYPE_EVENT (reference section 8), in the order of a row."""
+
+INDIVIDUAL_FIELDS: tuple[str, ...] = (
+    *("IndvId", "Created", "Uid", "DisplayName", "Email", "NumSessions", "NumPages", "NumEvents", "TotalSec"),
+    *("ActiveSec", "AvgSessionSec", "AvgSessionActiveSec", "MaxSessionSec", "LastSessionStart", "LastEventStart"),
+    *("LastSessionSec", "LastSessionActiveSec", "LastSessionNumPages", "LastSessionNumEvents", "LastPage", "LastIp"),
+    *("LastLatLong", "LastBrowser", "LastDevice", "LastPlatform", "LastOperatingSystem", "UserVars"),
+)
+"""The default fields of TYPE_INDIVIDUAL (reference section 8)."""
+
+
+def select(rows: Iterable[Row], fields: Sequence[str] | None) -> Iterator[Row]:
+    """The rows with nothing but the fields asked for; None or none: as they are."""
+    if not fields:
+        yield from rows
+        return
+    prefixes = tuple(field[:-1] for field in fields if field in WILDCARDS)
+    shown = {SAME_FIELD[field]: field for field in fields if field in SAME_FIELD}
+    shown |= {field: field for field in fields if field not in WILDCARDS}
+    for row in rows:
+        if isinstance(row, WrittenRow):
+            yield row.only(shown, prefixes)
+        else:
+            yield {shown.get(key, key): row[key] for key in row if key in shown or key.startswith(prefixes)}
+
+
+def render(
+    rows: Iterable[Row],
+    format: str,  # noqa: A002 - the user's word
+    *,
+    fields: Sequence[str] | None = None,
+    columns: Sequence[str] = EVENT_FIELDS,
+    pieces: int = PIECE_BYTES,
+) -> Iterator[bytes]:
+    """The whole file, uncompressed, in pieces.
+
+    Args:
+        rows: What is in it. For CSV all of them are held, since the header names what the last of them has.
+        format: `ndjson`, `json` or `csv`.
+        fields: What to leave of each row; None: everything.
+        columns: The columns of a CSV file without `fields`: EVENT_FIELDS or INDIVIDUAL_FIELDS.
+        pieces: About how many bytes a piece has.
+    """
+    rows = select(rows, fields)
+    if format == "ndjson":
+        parts = _lines(rows)
+    elif format == "json":
+        parts = _array(rows)
+    elif format == "csv":
+        parts = _table(list(rows), fields or columns, all_of_it=not fields)
+    else:
+        raise ValueError(f"no such format: {format!r}")
+    return _gathered(parts, pieces)
+
+
+def empty(
+    format: str,  # noqa: A002 - the user's word
+    shape: str = "usual",
+    *,
+    fields: Sequence[str] | None = None,
+    columns: Sequence[str] = EVENT_FIELDS,
+) -> bytes:
+    """An export without rows, in a shape of reference section 8: `usual`, or `nothing` at all."""
+    if shape == "nothing":
+        return b""
+    if shape == "usual":
+        return b"".join(render([], format, fields=fields, columns=columns))
+    raise ValueError(f"no such shape of an empty export: {shape!r}")
+
+
+def row_json(row: Row) -> bytes:
+    """One row as a JSON object on one line."""
+    if isinstance(row, WrittenRow):
+        return row.text.encode()
+    try:
+        return orjson.dumps(row)
+    except TypeError:  # an integer beyond 64 bits, or half of a surrogate pair
+        return json.dumps(row, separators=(",", ":")).encode()
+
+
+def _lines(rows: Iterable[Row]) -> Iterator[bytes]:
+    for row in rows:
+        yield row_json(row) + b"\n"
+
+
+def _array(rows: Iterable[Row]) -> Iterator[bytes]:
+    before = b"["
+    for row in rows:
+        yield before + row_json(row)
+        before = b",\n"
+    yield b"[]" if before == b"[" else b"]"
+
+
+def _table(rows: Sequence[Row], wanted: Sequence[str], *, all_of_it: bool) -> Iterator[bytes]:
+    found = sorted({key for row in rows for key in row})
+    columns: dict[str, None] = {}
+    for name in [*wanted, "*"] if all_of_it else wanted:
+        if name.endswith("*"):
+            columns |= dict.fromkeys(key for key in found if key.startswith(name[:-1]))
+        else:
+            columns[name] = None
+    lines: list[str] = []
+    writer = csv.writer(_Lines(lines), lineterminator="\r\n")
+    writer.writerow(columns)
+    yield _taken(lines)
+    for row in rows:
+        cells = _cells(row)
+        writer.writerow([cells.get(name, "") for name in columns])
+        yield _taken(lines)
+
+
+class _Lines:
+    r"""What the writer writes to: with `\r\n` for a line's end it quotes both, with `\n` it would not quote `\r`."""
+
+    def __init__(self, lines: list[str]) -> None:
+        self._lines = lines
+
+    def write(self, line: str) -> None:
+        self._lines.append(line.removesuffix("\r\n") + "\n")
+
+
+def _taken(lines: list[str]) -> bytes:
+    return lines.pop().encode("utf-8", "replace")
+
+
+def _cells(row: Row) -> dict[str, Any]:
+    """A row's values as the text of cells; numbers of a written row as they were written."""
+    if isinstance(row, WrittenRow):
+        return {key: row[key] if value[0] == '"' else _word(value) for key, value in row.members()}
+    return {
+        key: value if type(value) in (str, int, float) else _word(row_json(value).decode())
+        for key, value in row.items()
+    }
+
+
+def _word(text: str) -> str:
+    return "" if text == "null" else text
+
+
+def _gathered(parts: Iterable[bytes], size: int) -> Iterator[bytes]:
+    """The same bytes in pieces of about that size."""
+    held: list[bytes] = []
+    length = 0
+    for part in parts:
+        held.append(part)
+        length += len(part)
+        if length >= size:
+            yield b"".join(held)
+            held, length = [], 0
+    if held:
+        yield b"".join(held)

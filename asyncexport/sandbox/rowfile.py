@@ -1,0 +1,174 @@
+"""The rows of a file: real ones, say, that came out of the service once.
+
+1. What was in the file comes out as it was: every row keeps its own JSON text, so that an integer beyond 64 bits,
+   `4.0`, `1e2`, the order of keys and even a key named twice survive. Its parsed form is for looking at.
+2. A file is one JSON array of objects, or one object a line; gzip around it or not. Every object has an `EventStart`.
+3. A file that is anything else is refused whole, with the place where it stops being rows.
+"""
+
+import gzip
+import json
+import random
+import re
+import zlib
+from bisect import bisect_left
+from collections.abc import Iterator, Mapping
+from json.decoder import JSONDecoder
+from pathlib import Path
+from typing import Any, Never
+
+from asyncexport.core.bundles import read_timestamp
+from asyncexport.sandbox.rows import PageView, Row, micros
+
+SPACE = re.compile(r"[ \t\r\n]*")
+
+
+class WrittenRow(Row):
+    """A row that knows how it was written.
+
+    Args:
+        text: Its JSON text, on one line.
+    """
+
+    __slots__ = ("text",)
+
+    def __init__(self, text: str) -> None:
+        super().__init__(DECODER.decode(text))
+        self.text = text
+
+    def members(self) -> Iterator[tuple[str, str]]:
+        """Every key, and its value as it was written; a key named twice comes twice."""
+        at = _skip(self.text, 1)
+        while self.text[at] != "}":
+            key, at = DECODER.raw_decode(self.text, at)
+            begin = _skip(self.text, _skip(self.text, at) + 1)
+            _, at = DECODER.raw_decode(self.text, begin)
+            yield key, self.text[begin:at]
+            at = _skip(self.text, at)
+            if self.text[at] == ",":
+                at = _skip(self.text, at + 1)
+
+    def only(self, shown: Mapping[str, str], prefixes: tuple[str, ...]) -> "WrittenRow":
+        """The members whose key is in `shown`, under the name it has there, or begins with one of the prefixes."""
+        chosen = (
+            f"{json.dumps(shown.get(key, key))}:{value}"
+            for key, value in self.members()
+            if key in shown or key.startswith(prefixes)
+        )
+        return WrittenRow("{" + ",".join(chosen) + "}")
+
+
+class FileRows:
+    """The rows of a file; they reached the service the moment they happened.
+
+    Args:
+        path: The file.
+
+    Raises:
+        OSError: it cannot be read.
+        ValueError: it is not a file of event rows.
+    """
+
+    def __init__(self, path: Path) -> None:
+        try:
+            found = sorted(((_moment(text), text) for text in _texts(_read(path))), key=lambda pair: pair[0])
+        except (ValueError, RecursionError) as error:
+            raise ValueError(f"{path} is not a file of event rows: {error}") from None
+        if not found:
+            raise ValueError(f"{path} is not a file of event rows: there are none in it")
+        self._moments = [moment for moment, _ in found]
+        self._texts = [text for _, text in found]
+
+    def between(self, start: float, end: float, *, arrived_by: float | None = None) -> Iterator[Row]:
+        """The rows with start <= EventStart < end, shuffled, the same way each time."""
+        first = bisect_left(self._moments, _nanos(start))
+        last = bisect_left(self._moments, _nanos(end))
+        if arrived_by is not None:
+            last = min(last, bisect_left(self._moments, _nanos(arrived_by) + 1))
+        order = list(range(first, last))
+        random.Random(first).shuffle(order)
+        return (WrittenRow(self._texts[number]) for number in order)
+
+    def history(self, start: float, end: float, *, as_of: float) -> Iterator[PageView]:  # noqa: ARG002 - all there is
+        """All page views up to `as_of`."""
+        pages: dict[tuple[Any, ...], list[int]] = {}
+        for number in range(bisect_left(self._moments, _nanos(as_of) + 1)):
+            row = WrittenRow(self._texts[number])
+            pages.setdefault((row.get("UserId"), row.get("SessionId"), row.get("PageId")), []).append(number)
+        for numbers in pages.values():
+            yield PageView(
+                WrittenRow(self._texts[numbers[-1]]), tuple(self._moments[number] // 1000 for number in numbers)
+            )
+
+
+def _no_constant(name: str) -> Never:
+    raise ValueError(f"{name} is no JSON")
+
+
+DECODER = JSONDecoder(parse_constant=_no_constant)
+"""The standard library's, which keeps integers of any length whole."""
+
+
+def _skip(text: str, at: int) -> int:
+    """Where the next thing begins."""
+    found = SPACE.match(text, at)
+    return found.end() if found else at
+
+
+def _read(path: Path) -> str:
+    data = path.read_bytes()
+    if data[:2] == b"\x1f\x8b":
+        try:
+            data = gzip.decompress(data)
+        except (OSError, EOFError, zlib.error) as error:
+            raise ValueError(f"its gzip is broken ({error})") from None
+    return data.decode("utf-8-sig")
+
+
+def _texts(text: str) -> Iterator[str]:
+    """The JSON text of each row; a line break between two members, where no string can be, becomes a space."""
+    at = _skip(text, 0)
+    array = text[at : at + 1] == "["
+    at = _skip(text, at + array)
+    while at < len(text) and text[at] != "]":
+        value, end = DECODER.raw_decode(text, at)
+        if not isinstance(value, dict):
+            raise ValueError(f"line {_line(text, at)} holds something that is not an object")  # noqa: TRY004
+        yield text[at:end].replace("\r", " ").replace("\n", " ")
+        at = _next(text, end, comma=array)
+    if array and (at == len(text) or _skip(text, at + 1) < len(text)):
+        raise ValueError("its array is not closed" if at == len(text) else "there is something after its array")
+    if not array and at < len(text):
+        raise ValueError(f"line {_line(text, at)} holds something that is not an object")
+
+
+def _next(text: str, at: int, *, comma: bool) -> int:
+    """Where the next row begins, past what parts the two."""
+    begin = _skip(text, at)
+    if begin == len(text):
+        return begin
+    if comma and text[begin] == ",":
+        following = _skip(text, begin + 1)
+        if text[following : following + 1] != "]":
+            return following
+    elif (comma and text[begin] == "]") or (not comma and "\n" in text[at:begin]):
+        return begin
+    raise ValueError(f"line {_line(text, begin)} goes on where a row should end")
+
+
+def _line(text: str, at: int) -> int:
+    return text.count("\n", 0, at) + 1
+
+
+def _moment(text: str) -> int:
+    """When a row's event was, in nanoseconds since 1970: the time stamp may have nine digits."""
+    stamp = DECODER.decode(text).get("EventStart")
+    if not isinstance(stamp, str):
+        raise ValueError(f"a row has no EventStart: {text[:60]}")  # noqa: TRY004
+    fraction = re.search(r"\.(\d{1,9})", stamp)
+    whole = read_timestamp(re.sub(r"\.\d+", "", stamp))
+    return int(whole) * 1_000_000_000 + (int(fraction[1].ljust(9, "0")) if fraction else 0)
+
+
+def _nanos(moment: float) -> int:
+    return micros(moment) * 1000
