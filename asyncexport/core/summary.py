@@ -1,82 +1,17 @@
-"""What came of a run: the tally kept while it goes on, the summary at its end, the exit code.
+"""What came of a run: the tally kept while it goes on, and the summary at its end.
 
-The summary's keys and the exit codes are what users script against (README): keys may be added, never changed.
+The summary's keys are what users script against (README): keys may be added, never changed.
 planned = already + stored + failed + unfinished; `empty` is part of stored; `bytes` are of archives.
 """
 
 from collections import deque
 from dataclasses import dataclass, field
-from enum import IntEnum
 from typing import Any
 
 from asyncexport.core.bundles import Bundle, show
+from asyncexport.core.exits import MEANINGS, Exit, exit_of
 from asyncexport.core.states import Failed, Overdue, Standing, Stored
-from asyncexport.errors import (
-    ConfigError,
-    ExportError,
-    LedgerError,
-    LedgerLockedError,
-    RefusedError,
-    StorageError,
-    UnauthorizedError,
-    UnavailableError,
-)
-
-
-class Exit(IntEnum):
-    """The exit codes; the docstring of each is its line in the README."""
-
-    DONE = 0
-    UNEXPECTED = 1
-    USAGE = 2
-    PARTLY = 3
-    LOCKED = 4
-    UNREACHABLE = 5
-    KEY_REFUSED = 6
-    LEDGER = 7
-    DISK = 8
-    TIME_UP = 9
-    INTERRUPTED = 130
-    TERMINATED = 143
-
-
-MEANINGS: dict[Exit, str] = {
-    Exit.DONE: "all that was asked for is done",
-    Exit.UNEXPECTED: "an unexpected error: a bug of ours",
-    Exit.USAGE: "usage or configuration, or an export that the service refuses from the start",
-    Exit.PARTLY: "finished, but some bundles are parked or unfinished",
-    Exit.LOCKED: "another run holds the directory",
-    Exit.UNREACHABLE: "the service could not be reached for `[retry] outage`, and nothing was stored",
-    Exit.KEY_REFUSED: "the API key is missing, or was refused",
-    Exit.LEDGER: "the ledger does not fit, is damaged, or is missing beside archives",
-    Exit.DISK: "the disk is full, or not writable",
-    Exit.TIME_UP: "stopped by `--max-duration`: work is left, nothing failed",
-    Exit.INTERRUPTED: "stopped by SIGINT, state saved",
-    Exit.TERMINATED: "stopped by SIGTERM, state saved",
-}
-
-
-def exit_of(error: BaseException, *, stored: int = 0) -> Exit:
-    """The code for an error that ended a run in which `stored` bundles were stored."""
-    match error:
-        case ConfigError():
-            return Exit.USAGE
-        case UnauthorizedError():
-            return Exit.KEY_REFUSED
-        case RefusedError(status=403):
-            return Exit.KEY_REFUSED
-        case RefusedError():
-            return Exit.USAGE
-        case UnavailableError():
-            return Exit.PARTLY if stored else Exit.UNREACHABLE
-        case LedgerLockedError():
-            return Exit.LOCKED
-        case LedgerError():
-            return Exit.LEDGER
-        case StorageError():
-            return Exit.DISK
-        case _:
-            return Exit.UNEXPECTED
+from asyncexport.errors import ExportError, RefusedError
 
 
 @dataclass(slots=True)
@@ -244,3 +179,6 @@ class Snapshot:
     bytes: int
     expected_seconds: float | None
     problems: tuple[str, ...] = ()
+
+
+__all__ = ["MEANINGS", "Exit", "Snapshot", "Summary", "Tally", "exit_of"]

@@ -1,0 +1,74 @@
+"""How a command ends: the exit codes, what each means, and which error ends in which.
+
+They are what users script against: a number never changes its meaning. Importing this is cheap: help shows them.
+"""
+
+from enum import IntEnum
+
+from asyncexport.errors import (
+    ConfigError,
+    LedgerError,
+    LedgerLockedError,
+    RefusedError,
+    ServiceError,
+    StorageError,
+    UnauthorizedError,
+)
+
+
+class Exit(IntEnum):
+    """The exit codes; what each means is in `MEANINGS`."""
+
+    DONE = 0
+    UNEXPECTED = 1
+    USAGE = 2
+    PARTLY = 3
+    LOCKED = 4
+    UNREACHABLE = 5
+    KEY_REFUSED = 6
+    LEDGER = 7
+    DISK = 8
+    TIME_UP = 9
+    INTERRUPTED = 130
+    TERMINATED = 143
+
+
+MEANINGS: dict[Exit, str] = {
+    Exit.DONE: "all that was asked for is done",
+    Exit.UNEXPECTED: "an unexpected error: a bug of ours",
+    Exit.USAGE: "usage or configuration, or an export that the service refuses from the start",
+    Exit.PARTLY: "finished, but some bundles are parked or unfinished",
+    Exit.LOCKED: "another run holds the directory",
+    Exit.UNREACHABLE: "the service could not be reached for `[retry] outage`, and nothing was stored",
+    Exit.KEY_REFUSED: "the API key is missing, or was refused",
+    Exit.LEDGER: "the ledger does not fit, is damaged, or is missing beside archives",
+    Exit.DISK: "the disk is full, or not writable",
+    Exit.TIME_UP: "stopped by `--max-duration`: work is left, nothing failed",
+    Exit.INTERRUPTED: "stopped by SIGINT, state saved",
+    Exit.TERMINATED: "stopped by SIGTERM, state saved",
+}
+"""As the README and each command's help have it."""
+
+
+def exit_of(error: BaseException, *, stored: int = 0) -> Exit:
+    """The code for an error that ended a run in which `stored` bundles were stored."""
+    match error:
+        case ConfigError():
+            return Exit.USAGE
+        case UnauthorizedError():
+            return Exit.KEY_REFUSED
+        case RefusedError(status=403):
+            return Exit.KEY_REFUSED
+        case RefusedError():
+            return Exit.USAGE
+        case ServiceError():
+            # Out of reach, or behind a proxy or a certificate that is in the way.
+            return Exit.PARTLY if stored else Exit.UNREACHABLE
+        case LedgerLockedError():
+            return Exit.LOCKED
+        case LedgerError():
+            return Exit.LEDGER
+        case StorageError():
+            return Exit.DISK
+        case _:
+            return Exit.UNEXPECTED
