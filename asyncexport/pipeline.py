@@ -25,12 +25,12 @@ from asyncexport.config import ApiKey, Settings
 from asyncexport.core.bundles import DAY, Bundle, Range, settled_until, show
 from asyncexport.core.durations import Durations
 from asyncexport.core.exports import Export
-from asyncexport.core.forecast import ALL_WITH_LIST, ALL_WITHOUT_LIST, CREATES_ONLY, Reading, seconds_for
-from asyncexport.core.pacing import HISTORY_SECONDS, Down, Patience, Prefer, Priority, Scope, tokens_used
+from asyncexport.core.forecast import ALL_WITH_LIST, ALL_WITHOUT_LIST, CREATES_ONLY, Pace, Reading, seconds_to_end
+from asyncexport.core.pacing import HISTORY_SECONDS, Down, Patience, Prefer, Priority, Scope, Sent, tokens_used
 from asyncexport.core.states import Failed, Overdue, Standing, Stored
 from asyncexport.core.summary import Exit, Snapshot, Summary, Tally, exit_of
 from asyncexport.core.watching import Mode, operations_allowed
-from asyncexport.core.wire import Segment
+from asyncexport.core.wire import Kind, Segment
 from asyncexport.core.work import Stock, Work, in_order, needs_refresh
 from asyncexport.download import Downloads
 from asyncexport.errors import ExportError, LedgerError, RefusedError
@@ -91,14 +91,20 @@ class Survey:
     Attributes:
         works: What there is to do, by export; those with nothing settled in the range are left out.
         cut_back: Messages: ends that were cut back to what is settled.
-        tokens: In the bucket now.
+        tokens: In the bucket now, where every request counts.
+        tokens_for_creates: The same, where only creates do.
         median_seconds: What an operation is expected to take.
+        operations_seen: On how many that rests; 0: on `[polling] expected`.
+        all_counted_since: When it was learned that every request counts, in seconds since 1970; None: it never was.
     """
 
     works: tuple[Work, ...]
     cut_back: tuple[str, ...]
     tokens: float
+    tokens_for_creates: float
     median_seconds: float
+    operations_seen: int = 0
+    all_counted_since: float | None = None
 
 
 @dataclass(slots=True)
@@ -178,10 +184,11 @@ def survey(settings: Settings, order: Order, *, now: float) -> Survey:
     Raises:
         LedgerError: the ledger cannot be read.
     """
+    burst = _allowance(settings).usable_burst
     if not present(Path(settings.output.directory)):
         spans, notes = _spans(order, now=now, since=_since(settings, None, now=now))
         works = tuple(Work(export, span, Stock()) for export, span in spans)
-        return Survey(works, notes, settings.budget.burst, settings.polling.expected_seconds)
+        return Survey(works, notes, burst, burst, settings.polling.expected_seconds)
     with LedgerReader(Path(settings.output.directory)) as ledger:
         spans, notes = _spans(order, now=now, since=_since(settings, ledger.recall("nightly_since"), now=now))
         works = tuple(
@@ -198,14 +205,30 @@ def survey(settings: Settings, order: Order, *, now: float) -> Survey:
         )
         durations = Durations(expected_seconds=settings.polling.expected_seconds, known=ledger.durations())
         first = ledger.first_request_at()
-        used = tokens_used(
-            ledger.requests_since(now - HISTORY_SECONDS),
-            now=now,
-            burst=settings.budget.burst,
-            requests_per_minute=settings.budget.requests_per_minute,
-            oldest_known=first is None or first >= now - HISTORY_SECONDS,
+        sent = ledger.requests_since(now - HISTORY_SECONDS)
+        complete = first is None or first >= now - HISTORY_SECONDS
+        learned = ledger.recall("all_counted_since")
+        creates = [one for one in sent if one.kind == Kind.CREATE]
+        return Survey(
+            works,
+            notes,
+            tokens=max(0.0, burst - _used(settings, sent, now=now, complete=complete)),
+            tokens_for_creates=max(0.0, burst - _used(settings, creates, now=now, complete=complete)),
+            median_seconds=durations.median_seconds,
+            operations_seen=durations.known,
+            all_counted_since=float(learned) if learned else None,
         )
-        return Survey(works, notes, settings.budget.burst - used, durations.median_seconds)
+
+
+def _used(settings: Settings, sent: list[Sent], *, now: float, complete: bool) -> float:
+    """Tokens of the bucket in use, where these requests are those that count."""
+    return tokens_used(
+        sent,
+        now=now,
+        burst=settings.budget.burst,
+        requests_per_minute=settings.budget.requests_per_minute,
+        oldest_known=complete,
+    )
 
 
 async def segments(settings: Settings, *, key: ApiKey) -> AsyncIterator[Segment]:
@@ -382,7 +405,9 @@ class _Run:
             grace_seconds=settings.output.grace_seconds,
         )
         helpers = [
-            asyncio.create_task(self.viewer.watch(lambda: self._snapshot(budget, scheduler, watcher)), name="viewer"),
+            asyncio.create_task(
+                self.viewer.watch(lambda: self._snapshot(budget, scheduler, watcher, durations)), name="viewer"
+            ),
             asyncio.create_task(self._time_out(), name="max duration"),
         ]
         try:
@@ -423,15 +448,14 @@ class _Run:
             log.warning("%s", message)
             self.viewer.event({"type": "note", "message": message})
 
-    def _snapshot(self, budget: Budget, scheduler: Scheduler, watcher: Watcher) -> Snapshot:
+    def _snapshot(self, budget: Budget, scheduler: Scheduler, watcher: Watcher, durations: Durations) -> Snapshot:
         tally = self.tally
         scope = budget.scope.value
         undecided = self.settings.budget.scope == Scope.AUTO and budget.scope is Scope.CREATE
         line = budget.line
-        seconds = time.monotonic() - self.began
-        left = tally.unfinished
+        down_seconds = asyncio.get_running_loop().time() - line.since if isinstance(line, Down) else None
         return Snapshot(
-            seconds=seconds,
+            seconds=time.monotonic() - self.began,
             done=tally.stored,
             already=tally.already,
             planned=tally.planned,
@@ -442,22 +466,32 @@ class _Run:
             burst=self.settings.budget.burst,
             scope=f"{scope}?" if undecided else scope,
             next_request_seconds=budget.next_token_seconds,
-            down_seconds=asyncio.get_running_loop().time() - line.since if isinstance(line, Down) else None,
+            down_seconds=down_seconds,
             rows=tally.rows,
             bytes=tally.bytes,
-            expected_seconds=self._expected(budget, watcher, left),
+            expected_seconds=None
+            if down_seconds is not None
+            else self._expected(budget, scheduler, watcher, durations),
             problems=tuple(tally.recent),
         )
 
-    def _expected(self, budget: Budget, watcher: Watcher, left: int) -> float | None:
-        """By the quota: what is left to ask, less what is at hand. The operations themselves come on top."""
+    def _expected(self, budget: Budget, scheduler: Scheduler, watcher: Watcher, durations: Durations) -> float:
         reading: Reading = CREATES_ONLY
         if budget.polls_cost:
             reading = ALL_WITHOUT_LIST if watcher.mode is Mode.SINGLE else ALL_WITH_LIST
-        return seconds_for(
-            reading.requests(left),
+        ages = watcher.ages
+        pace = Pace(
             tokens=budget.tokens,
             requests_per_minute=self.settings.budget.requests_per_minute,
+            lanes=self.settings.concurrency.operations,
+            operation_seconds=durations.median_seconds,
+        )
+        return seconds_to_end(
+            reading,
+            pace,
+            bundles=self.tally.unfinished,
+            created=min(len(ages) + scheduler.waiting, self.tally.unfinished),
+            rest_seconds=durations.rest_seconds(ages),
         )
 
 
@@ -476,10 +510,12 @@ def _spans(order: Order, *, now: float, since: int) -> tuple[list[tuple[Export, 
         settled = settled // export.bundle_seconds * export.bundle_seconds
         start = since if order.start is None else order.start
         end = settled if order.end is None else min(order.end, settled)
-        if order.end is not None and order.end > settled:
-            notes.append(f"{export.name}: data is settled up to {show(settled)}; the end is cut back to that")
         if start < end:
             spans.append((export, Range(start, end)))
+            if order.end is not None and order.end > settled:
+                notes.append(f"{export.name}: data is settled up to {show(settled)}; the end is cut back to that")
+        else:
+            notes.append(f"{export.name}: nothing to do from {show(start)} on; data is settled up to {show(settled)}")
     return spans, tuple(notes)
 
 
@@ -494,7 +530,7 @@ def _since(settings: Settings, remembered: str | None, *, now: float) -> int:
 
 def _budget(settings: Settings, journal: Any, wall_clock: Callable[[], float]) -> Budget:
     return Budget(
-        Allowance(settings.budget.requests_per_minute, settings.budget.burst, Scope(settings.budget.scope)),
+        _allowance(settings),
         prefer=Prefer(settings.polling.prefer),
         patience=_patience(settings),
         journal=journal,
@@ -503,13 +539,18 @@ def _budget(settings: Settings, journal: Any, wall_clock: Callable[[], float]) -
     )
 
 
+def _allowance(settings: Settings) -> Allowance:
+    budget = settings.budget
+    return Allowance(budget.requests_per_minute, budget.burst, Scope(budget.scope))
+
+
 def _patience(settings: Settings) -> Patience:
     retry = settings.retry
     return Patience(retry.backoff_initial_seconds, retry.backoff_max_seconds, retry.outage_seconds)
 
 
 def _polling(settings: Settings) -> Polling:
-    allowance = Allowance(settings.budget.requests_per_minute, settings.budget.burst)
+    allowance = _allowance(settings)
     return Polling(
         min_interval_seconds=settings.polling.min_interval_seconds,
         deadline_seconds=settings.polling.operation_deadline_seconds,

@@ -187,6 +187,12 @@ class Watcher:
         """How finished operations are found at present."""
         return self._listing.mode
 
+    @property
+    def ages(self) -> list[float]:
+        """How long ago the operations that are watched were asked for, in seconds."""
+        now = self._clock()
+        return [max(0.0, now - one.asked_at) for one in self._watched.values()]
+
     async def prime(self) -> None:
         """Look at the list once before anything is created: its shape is learned, and the service's clock with it.
 

@@ -94,6 +94,11 @@ class Durations:
             return seen_running_seconds / (1.0 - chance)
         return max(self.quantile_seconds(share), seen_running_seconds)
 
+    def rest_seconds(self, ages: Sequence[float]) -> float:
+        """How long until all operations of these ages, seen running just now, are done: as likely as not by then."""
+        chance = 0.5 ** (1 / max(len(ages), 1))
+        return max((self.due_age_seconds(age, chance) - age for age in ages), default=0.0)
+
     def quantile_seconds(self, share: float) -> float:
         """The duration that this share of operations stays within."""
         return math.exp(self.mean + self.spread * _STANDARD.inv_cdf(share))

@@ -13,16 +13,52 @@ class Reading:
     per_bundle: int
     per_list: int
 
-    def requests(self, bundles: int) -> int:
-        """Counted requests for so many bundles."""
-        return self.per_bundle * bundles + self.per_list * -(-bundles // LIST_SIZE)
+    def requests(self, bundles: int, *, created: int = 0) -> int:
+        """Counted requests for so many bundles, of which some have an operation already."""
+        return self.per_bundle * bundles - created + self.per_list * -(-bundles // LIST_SIZE)
 
 
 CREATES_ONLY = Reading("create", per_bundle=1, per_list=0)
 ALL_WITH_LIST = Reading("all", per_bundle=2, per_list=1)
 ALL_WITHOUT_LIST = Reading("all, no list", per_bundle=3, per_list=0)
+READINGS = (CREATES_ONLY, ALL_WITH_LIST, ALL_WITHOUT_LIST)
+
+
+@dataclass(frozen=True, slots=True)
+class Pace:
+    """What sets the pace of a run.
+
+    Attributes:
+        tokens: Requests at hand.
+        requests_per_minute: How fast more come in.
+        lanes: How many operations may be running at the service at once.
+        operation_seconds: What one takes.
+    """
+
+    tokens: float
+    requests_per_minute: float
+    lanes: int
+    operation_seconds: float
 
 
 def seconds_for(requests: int, *, tokens: float, requests_per_minute: float) -> float:
     """How long until the last of so many counted requests may go out, with so many tokens at hand."""
     return max(0.0, requests - tokens) / requests_per_minute * 60
+
+
+def seconds_to_end(reading: Reading, pace: Pace, *, bundles: int, created: int = 0, rest_seconds: float = 0.0) -> float:
+    """How long a run will take: as long as the requests do, or the operations, whichever is longer.
+
+    `created` of the bundles have an operation already; `rest_seconds` is how long these will go on for.
+    """
+    to_create = bundles - created
+    quota = seconds_for(
+        reading.requests(bundles, created=created), tokens=pace.tokens, requests_per_minute=pace.requests_per_minute
+    )
+    if not to_create:
+        return max(quota, rest_seconds)
+    last_create = max(
+        seconds_for(to_create, tokens=pace.tokens, requests_per_minute=pace.requests_per_minute),
+        max(0, bundles - pace.lanes) / pace.lanes * pace.operation_seconds,
+    )
+    return max(quota, rest_seconds, last_create + pace.operation_seconds)

@@ -180,5 +180,15 @@ class Snapshot:
     expected_seconds: float | None
     problems: tuple[str, ...] = ()
 
+    @property
+    def have(self) -> int:
+        """Bundles that are stored."""
+        return self.already + self.done
+
+    @property
+    def waiting(self) -> int:
+        """Bundles that nothing has happened to yet."""
+        return max(0, self.planned - self.have - self.running - self.fetching - self.parked)
+
 
 __all__ = ["MEANINGS", "Exit", "Snapshot", "Summary", "Tally", "exit_of"]

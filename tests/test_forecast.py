@@ -1,0 +1,69 @@
+"""The arithmetic of `plan` and of the expected end."""
+
+import pytest
+
+from asyncexport.core.durations import Durations
+from asyncexport.core.forecast import ALL_WITH_LIST, ALL_WITHOUT_LIST, CREATES_ONLY, Pace, seconds_for, seconds_to_end
+
+HOUR = 3600.0
+
+DAY_OF_HALF_HOURS, MONTH, QUARTER, YEAR = 48, 1440, 4320, 17_520
+
+
+def pace(*, tokens: float = 50, lanes: int = 10_000, operation_seconds: float = 0.0) -> Pace:
+    return Pace(tokens, requests_per_minute=2, lanes=lanes, operation_seconds=operation_seconds)
+
+
+@pytest.mark.parametrize(
+    ("bundles", "creates_only", "create_and_results", "with_a_poll"),
+    [
+        (DAY_OF_HALF_HOURS, 0.0, 0.4, 0.8),
+        (MONTH, 11.6, 23.6, 35.6),
+        (QUARTER, 35.6, 71.6, 107.6),
+        (YEAR, 145.6, 291.6, 437.6),
+    ],
+)
+def test_hours_are_those_of_the_reference(bundles, creates_only, create_and_results, with_a_poll):
+    """From a full bucket, the last request goes out after as many hours as reference section 6 says."""
+
+    def hours(requests: int) -> float:
+        return seconds_for(requests, tokens=50, requests_per_minute=2) / HOUR
+
+    assert hours(CREATES_ONLY.requests(bundles)) == pytest.approx(creates_only, abs=0.06)
+    assert hours(2 * bundles) == pytest.approx(create_and_results, abs=0.06)
+    assert hours(ALL_WITHOUT_LIST.requests(bundles)) == pytest.approx(with_a_poll, abs=0.06)
+    lists = ALL_WITH_LIST.requests(bundles) - 2 * bundles
+    assert lists == -(-bundles // 100)
+
+
+def test_bundles_that_have_an_operation_cost_no_create():
+    """What is claimed costs only its result, and where only creates count nothing at all."""
+    assert CREATES_ONLY.requests(96, created=96) == 0
+    assert ALL_WITH_LIST.requests(96, created=96) == 97
+
+
+def test_the_last_operation_runs_after_its_create():
+    """A run ends when the operation that was created last is done."""
+    assert seconds_to_end(CREATES_ONLY, pace(operation_seconds=300), bundles=48) == 300
+    assert seconds_to_end(CREATES_ONLY, pace(operation_seconds=300), bundles=60) == 10 * 30 + 300
+
+
+def test_slow_operations_set_the_pace_where_the_quota_does_not():
+    """With 100 lanes and operations of two hours, a thousand bundles take ten rounds, however full the bucket."""
+    slow = pace(tokens=1000, lanes=100, operation_seconds=2 * HOUR)
+    assert seconds_to_end(CREATES_ONLY, slow, bundles=1000) == pytest.approx(20 * HOUR)
+
+
+def test_when_all_are_created_what_is_left_is_their_rest():
+    """After the last create only the running operations count, and under `all` the results."""
+    assert seconds_to_end(CREATES_ONLY, pace(), bundles=7, created=7, rest_seconds=42) == 42
+    assert seconds_to_end(ALL_WITH_LIST, pace(tokens=0), bundles=7, created=7, rest_seconds=42) == 8 * 30
+
+
+def test_the_rest_of_older_operations_is_shorter():
+    """An operation asked for a while ago is expected sooner; of many, the last one later than of one."""
+    durations = Durations(expected_seconds=300, known=[280, 300, 320] * 30)
+    assert durations.rest_seconds([]) == 0
+    assert durations.rest_seconds([0.0]) == pytest.approx(300, rel=0.1)
+    assert durations.rest_seconds([200.0]) < durations.rest_seconds([0.0]) - 150
+    assert durations.rest_seconds([0.0] * 100) > durations.rest_seconds([0.0]) + 30
