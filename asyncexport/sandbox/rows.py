@@ -7,6 +7,8 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from datetime import UTC, datetime
+from functools import lru_cache
 from typing import Any, Protocol
 
 Row = dict[str, Any]
@@ -47,3 +49,14 @@ class Rows(Protocol):
 def micros(moment: float) -> int:
     """The moment in whole microseconds since 1970."""
     return round(moment * 1_000_000)
+
+
+def stamp(at: int) -> str:
+    """A moment, in milliseconds since 1970, as the service writes it."""
+    minute, rest = divmod(at, 60_000)
+    return f"{_minute(minute)}{rest // 1000:02d}.{rest % 1000:03d}Z"
+
+
+@lru_cache(maxsize=1 << 12)
+def _minute(number: int) -> str:
+    return datetime.fromtimestamp(number * 60, UTC).strftime("%Y-%m-%dT%H:%M:")
