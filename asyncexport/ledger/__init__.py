@@ -15,7 +15,7 @@
 
 from asyncexport.ledger.files import present, set_aside
 from asyncexport.ledger.ledger import Ledger
-from asyncexport.ledger.lock import hold
+from asyncexport.ledger.lock import Holder, hold, holder
 from asyncexport.ledger.reader import LedgerReader, Overview
 
-__all__ = ["Ledger", "LedgerReader", "Overview", "hold", "present", "set_aside"]
+__all__ = ["Holder", "Ledger", "LedgerReader", "Overview", "hold", "holder", "present", "set_aside"]

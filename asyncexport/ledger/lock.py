@@ -10,15 +10,64 @@ import socket
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Self
 
 import orjson
 
 from asyncexport.core.bundles import show
 from asyncexport.errors import LedgerLockedError
-from asyncexport.ledger.files import make_folder, translated
+from asyncexport.ledger.files import FOLDER, make_folder, translated
 
 NAME = "lock"
+
+
+@dataclass(frozen=True, slots=True)
+class Holder:
+    """Who holds a lock; `since` is in seconds since 1970."""
+
+    command: str
+    pid: int
+    host: str
+    since: float
+
+    @classmethod
+    def read(cls, text: bytes) -> Self | None:
+        """What the holder wrote, as far as it can be read."""
+        try:
+            data = orjson.loads(text)
+            found = cls(str(data["command"]), int(data["pid"]), str(data["host"]), float(data["since"]))
+            show(found.since)
+        except (ValueError, KeyError, TypeError, OverflowError, OSError):
+            return None
+        return found
+
+    def __str__(self) -> str:
+        """As a person is told."""
+        return f"{self.command}, process {self.pid} on {self.host}, since {show(self.since)}"
+
+    @property
+    def gone(self) -> bool:
+        """Whether it is a process of this machine that has ended without a word."""
+        if self.host != socket.gethostname():
+            return False
+        try:
+            os.kill(self.pid, 0)
+        except ProcessLookupError:
+            return True
+        except (OSError, OverflowError):
+            return False
+        return False
+
+
+def holder(directory: Path) -> Holder | None:
+    """Who holds an output directory; None where nobody seems to. The lock itself is not touched."""
+    try:
+        found = Holder.read((directory.absolute() / FOLDER / NAME).read_bytes()[:4096])
+    except OSError:
+        return None
+    return None if found is None or found.gone else found
 
 
 @contextmanager
@@ -59,11 +108,8 @@ def _lock(file: int, directory: Path) -> None:
 
 def _holder(file: int) -> str:
     """Who holds it, as far as that is written."""
-    try:
-        holder = orjson.loads(os.pread(file, 4096, 0))
-        return f": {holder['command']}, process {holder['pid']} on {holder['host']}, since {show(holder['since'])}"
-    except (ValueError, KeyError, TypeError, OverflowError):
-        return ""
+    found = Holder.read(os.pread(file, 4096, 0))
+    return f": {found}" if found else ""
 
 
 def _write(file: int, holder: dict[str, object]) -> None:
