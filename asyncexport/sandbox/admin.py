@@ -1,0 +1,70 @@
+"""What the sandbox tells of itself over HTTP, without a key: `/sandbox/...`, which the real service does not have.
+
+GET  /sandbox/counts                       what arrived, by endpoint, and what was noticed
+GET  /sandbox/rows?start=...&end=...       the truth: every event row, as NDJSON; `&type=individual` for individuals
+GET  /sandbox/operations                   the operations that creates made
+POST /sandbox/reset                        count from zero
+POST /sandbox/behave  {"retry_after": "date", "faults": ["create:503,nth=2"]}    change switches, by their names
+"""
+
+import asyncio
+from dataclasses import asdict
+from urllib.parse import parse_qsl
+
+import orjson
+
+from asyncexport.core.bundles import read_moment
+from asyncexport.sandbox.answers import Answer, error, reply
+from asyncexport.sandbox.behaviour import changed
+from asyncexport.sandbox.formats import EVENT_FIELDS, INDIVIDUAL_FIELDS, render
+from asyncexport.sandbox.sandbox import Sandbox
+
+PREFIX = "/sandbox/"
+
+ELSEWHERE = "/sandbox/elsewhere"
+"""Where redirects to another host lead."""
+
+
+async def answered(sandbox: Sandbox, method: str, raw_path: str, body: bytes) -> Answer:
+    """The answer to a request under `PREFIX`."""
+    path, _, query = raw_path.partition("?")
+    try:
+        match method, path.removeprefix(PREFIX):
+            case "GET", "counts":
+                return reply(_counts(sandbox))
+            case "GET", "operations":
+                return reply([asdict(one) for one in sandbox.operations])
+            case "GET", "rows":
+                return await asyncio.to_thread(_rows, sandbox, dict(parse_qsl(query)))
+            case "POST", "reset":
+                sandbox.reset_counts()
+                return reply({})
+            case "POST", "behave":
+                sandbox.behave(changed(sandbox.behaviour, orjson.loads(body)))
+                return reply({})
+            case _:
+                return error(404, form="json")
+    except (ValueError, KeyError, AttributeError) as fault:
+        return error(400, form="json", message=str(fault))
+
+
+def _counts(sandbox: Sandbox) -> dict[str, int]:
+    return {
+        **sandbox.counts,
+        "refused": sandbox.refused,
+        "leaked_credentials": sandbox.leaked_credentials,
+        "redirected": sandbox.redirected,
+        "redirected_with_key": sandbox.redirected_with_key,
+        "operations": sandbox.service.made,
+        "peak_downloads": sandbox.peaks["download"],
+        "peak_running": sandbox.peaks["running"],
+    }
+
+
+def _rows(sandbox: Sandbox, query: dict[str, str]) -> Answer:
+    start, end = (read_moment(query[name], now=sandbox.now) for name in ("start", "end"))
+    if query.get("type") == "individual":
+        rows, columns = sandbox.individuals(start, end), INDIVIDUAL_FIELDS
+    else:
+        rows, columns = sandbox.events(start, end), EVENT_FIELDS
+    return Answer(200, b"".join(render(rows, "ndjson", columns=columns)), (("Content-Type", "application/x-ndjson"),))

@@ -1,0 +1,267 @@
+"""Every switch of the sandbox: its default, and how sure it is that the real service does the same.
+
+1. `Behaviour()` is the service as far as it is known, in real time. What the vendor says is marked DOCUMENTED, what
+   follows from clients or reason INFERRED. What nobody says is a GUESS: the sandbox has to do something. OURS are the
+   switches that the real service has no equal of.
+2. No default is a promise of how the real service behaves, unless it is marked DOCUMENTED.
+3. Durations are in seconds as they would be at the real service; `speed` divides those of operations, of the limit's
+   refill and of the three expiries. Time stamps stay those of the wall clock.
+"""
+
+import difflib
+from collections.abc import Mapping
+from dataclasses import Field, dataclass, field, fields, replace
+from enum import StrEnum
+from functools import cache
+from typing import Any, Literal, get_args, get_type_hints
+
+from asyncexport.sandbox.faults import Fault
+from asyncexport.sandbox.rows import Rows
+
+
+class Basis(StrEnum):
+    """How sure it is that the real service does what the default of a switch does."""
+
+    DOCUMENTED = "documented"
+    INFERRED = "inferred"
+    GUESS = "guess"
+    OURS = "ours"
+
+
+RetryAfter = Literal["seconds", "missing", "zero", "negative", "short", "huge", "date", "garbage"]
+Delivery = Literal["gzip", "plain", "members", "nested", "encoded", "encoded-gzip"]
+Framing = Literal["length", "chunked", "close"]
+
+
+def _says(basis: Basis, says: str) -> dict[str, Any]:
+    """What goes with a switch: where its default comes from, and what it does."""
+    return {"basis": basis, "says": says}
+
+
+@dataclass(frozen=True, slots=True)
+class Behaviour:
+    """How the sandbox behaves; `describe` lists the switches with their marks.
+
+    Raises:
+        ValueError: a switch has a value that it does not know.
+    """
+
+    speed: float = field(
+        default=1.0, metadata=_says(Basis.OURS, "divides durations of operations, refill times and expiries")
+    )
+    seed: int = field(
+        default=1, metadata=_says(Basis.OURS, "rows, durations and chances are the same for the same seed")
+    )
+    faults: tuple[Fault, ...] = field(
+        default=(), metadata=_says(Basis.OURS, "what goes wrong, when and where: see `--faults`")
+    )
+    clock_ahead_seconds: float = field(
+        default=0.0, metadata=_says(Basis.OURS, "how far its clock is ahead of this machine's")
+    )
+
+    rows: Rows | None = field(
+        default=None, metadata=_says(Basis.OURS, "where event rows come from; None: made from the seed")
+    )
+    rows_per_hour: float = field(default=800.0, metadata=_says(Basis.OURS, "rows made from the seed, on average"))
+    late_share: float = field(
+        default=0.0, metadata=_says(Basis.DOCUMENTED, "the share of rows that reach it late (reference section 7)")
+    )
+    late_seconds: float = field(
+        default=1800.0, metadata=_says(Basis.DOCUMENTED, "how long after its event a late row reaches it")
+    )
+    retention_seconds: float | None = field(
+        default=None, metadata=_says(Basis.DOCUMENTED, "rows older than this are gone; None: none are")
+    )
+    everyone_seconds: float = field(
+        default=30 * 86_400.0, metadata=_says(Basis.INFERRED, "a segment's range where no segmentTimeRange is")
+    )
+    empty: Literal["usual", "plain", "nothing", "gzip-of-nothing"] = field(
+        default="usual",
+        metadata=_says(Basis.GUESS, "an export without rows: its container, compressed or not, or no bytes, likewise"),
+    )
+
+    operation_seconds: float = field(default=300.0, metadata=_says(Basis.GUESS, "the median time an operation takes"))
+    operation_sigma: float = field(
+        default=0.5, metadata=_says(Basis.GUESS, "how much that varies: the sigma of a lognormal")
+    )
+    slots: int | None = field(
+        default=None, metadata=_says(Basis.GUESS, "operations that run at once, the others queue; None: all run")
+    )
+    most_running: int | None = field(
+        default=None, metadata=_says(Basis.GUESS, "operations under way beyond which a create gets a 429")
+    )
+    merge_equal: bool = field(
+        default=False, metadata=_says(Basis.GUESS, "a create equal to one that still runs answers with its operation")
+    )
+    honour_idempotency_key: bool = field(
+        default=False, metadata=_says(Basis.GUESS, "a create with a known Idempotency-Key is not repeated")
+    )
+    finished_at_early: bool = field(
+        default=True, metadata=_says(Basis.DOCUMENTED, "some PENDING operations have a finishedAt already")
+    )
+
+    unknown_segment: Literal[400, 404] = field(
+        default=400, metadata=_says(Basis.GUESS, "status of a create for a segment it does not know")
+    )
+    unknown_field: Literal["ignored", "refused"] = field(
+        default="ignored", metadata=_says(Basis.GUESS, "a field name it does not know")
+    )
+    longest_range_seconds: float | None = field(
+        default=None, metadata=_says(Basis.GUESS, "a wider timeRange is a 400; None: none is")
+    )
+    ids: Literal["strict", "lenient", "plain"] = field(
+        default="strict",
+        metadata=_says(
+            Basis.INFERRED,
+            "operation ids: with = + / and read percent-encoded only; with = and + as they are, too; without any",
+        ),
+    )
+    bearer: bool = field(default=False, metadata=_says(Basis.GUESS, "Authorization: Bearer works as Basic does"))
+    error_body: Literal["json", "error", "text", "html", "empty"] = field(
+        default="json",
+        metadata=_says(Basis.INFERRED, "what an error says: as version 2 does, under the key `error`, or otherwise"),
+    )
+    not_ready: int = field(
+        default=404, metadata=_says(Basis.GUESS, "status of a results call for an export that is not ready")
+    )
+    gone: int = field(
+        default=404, metadata=_says(Basis.GUESS, "status where an operation or an export is unknown or has expired")
+    )
+
+    requests_per_minute: float = field(
+        default=2.0, metadata=_says(Basis.DOCUMENTED, "how fast the limit's bucket is refilled")
+    )
+    burst: int = field(default=50, metadata=_says(Basis.DOCUMENTED, "what the bucket holds"))
+    scope: Literal["create", "all"] = field(
+        default="create", metadata=_says(Basis.GUESS, "which calls of the API the limit counts")
+    )
+    bucket_each: bool = field(
+        default=False, metadata=_says(Basis.GUESS, "every endpoint that counts has a bucket of its own")
+    )
+    refusal_costs: bool = field(
+        default=False, metadata=_says(Basis.GUESS, "a refused call takes a token as well: the bucket goes below zero")
+    )
+    retry_after: RetryAfter = field(default="seconds", metadata=_says(Basis.DOCUMENTED, "the Retry-After of a 429"))
+
+    list_ids: bool = field(
+        default=True, metadata=_says(Basis.DOCUMENTED, "listed operations have their id; older samples have none")
+    )
+    list_order: Literal["newest", "oldest", "shuffled"] = field(
+        default="newest", metadata=_says(Basis.GUESS, "the order of the list")
+    )
+    list_reaches: int | None = field(
+        default=None, metadata=_says(Basis.GUESS, "only so many of the newest are listed; None: all")
+    )
+    list_moves: bool = field(
+        default=False, metadata=_says(Basis.GUESS, "pages are counted from the top, so that items move between them")
+    )
+    old_operations: int = field(default=0, metadata=_says(Basis.GUESS, "operations of others from before"))
+    foreign_per_operation: int = field(
+        default=0, metadata=_says(Basis.GUESS, "operations of others made along with each of ours")
+    )
+
+    operation_life_seconds: float = field(
+        default=30 * 86_400.0, metadata=_says(Basis.GUESS, "how long an operation can be asked for")
+    )
+    export_life_seconds: float = field(
+        default=6.5 * 86_400.0, metadata=_says(Basis.INFERRED, "how long an export can be fetched")
+    )
+    link_life_seconds: float = field(default=300.0, metadata=_says(Basis.DOCUMENTED, "how long a link is good"))
+    expired_link: Literal[400, 403] = field(
+        default=400, metadata=_says(Basis.INFERRED, "status of an expired link, always as XML")
+    )
+    expired_wording: Literal["old", "new"] = field(
+        default="old", metadata=_says(Basis.INFERRED, "which of two texts goes with it")
+    )
+
+    delivery: Delivery = field(
+        default="gzip",
+        metadata=_says(
+            Basis.INFERRED,
+            "the file: gzip; plain; gzip of several members; gzip in gzip; plain or gzip under Content-Encoding: gzip",
+        ),
+    )
+    framing: Framing = field(default="length", metadata=_says(Basis.INFERRED, "how a download's end is told"))
+    etag: bool = field(default=True, metadata=_says(Basis.INFERRED, "downloads have an ETag"))
+    ranges: bool = field(
+        default=True, metadata=_says(Basis.INFERRED, "Range and If-Range are obeyed; else the whole file comes")
+    )
+    goog_hash: Literal["both", "crc32c", "md5", "none", "wrong"] = field(
+        default="both", metadata=_says(Basis.INFERRED, "the x-goog-hash headers")
+    )
+    file_name: str = field(
+        default="", metadata=_says(Basis.DOCUMENTED, "the name in Content-Disposition, raw; empty: segment and date")
+    )
+    filler_bytes: int | None = field(
+        default=None, metadata=_says(Basis.OURS, "every export is a file of this size, uncompressed")
+    )
+
+    segments: int = field(default=60, metadata=_says(Basis.OURS, "how many segments there are besides those built in"))
+
+    def __post_init__(self) -> None:
+        if not self.speed > 0 or not self.requests_per_minute > 0 or self.burst < 1:
+            raise ValueError("speed, requests_per_minute and burst must be more than zero")
+        for name, known in _choices().items():
+            if getattr(self, name) not in known:
+                said = ", ".join(map(str, known))
+                raise ValueError(f"{name} is one of {said}, not {getattr(self, name)!r}")
+
+    def shortened(self, seconds: float) -> float:
+        """A duration as it is at this speed."""
+        return seconds / self.speed
+
+
+@cache
+def _choices() -> dict[str, tuple[Any, ...]]:
+    hints = get_type_hints(Behaviour)
+    return {name: get_args(hint) for name, hint in hints.items() if getattr(hint, "__origin__", None) is Literal}
+
+
+def changed(behaviour: Behaviour, given: Mapping[str, Any]) -> Behaviour:
+    """The behaviour with some switches set by name; values may be text, as they come from a command line.
+
+    Raises:
+        ValueError: there is no such switch, or it cannot be that.
+    """
+    hints = get_type_hints(Behaviour)
+    return replace(behaviour, **{name: _read(name, hints.get(name), value) for name, value in given.items()})
+
+
+def _read(name: str, hint: Any, value: Any) -> Any:
+    if hint is None or name == "rows":
+        near = difflib.get_close_matches(name, [one.name for one in switches()], n=1)
+        raise ValueError(f"no such switch: {name!r}" + (f"; is {near[0]!r} meant?" if near else ""))
+    if name == "faults":
+        return tuple(map(Fault.parse, value.split() if isinstance(value, str) else value))
+    if not isinstance(value, str):
+        return value
+    if value == "none" and type(None) in get_args(hint):
+        return None
+    if name in _choices():
+        return next((known for known in _choices()[name] if str(known) == value), value)
+    kind = next((one for one in (bool, int, float, str) if hint is one or one in get_args(hint)), str)
+    try:
+        return {"true": True, "false": False}[value] if kind is bool else kind(value)
+    except (ValueError, KeyError):
+        raise ValueError(f"{name} cannot be {value!r}") from None
+
+
+def switches() -> tuple[Field[Any], ...]:
+    """All of them, in order."""
+    return fields(Behaviour)
+
+
+def describe() -> str:
+    """The switches as a table for people: name, default, mark, and what it does."""
+    rows = [(one.name, str(one.default), one.metadata["basis"].value, _told(one)) for one in switches()]
+    widths = [max(len(row[column]) for row in rows) for column in range(3)]
+    return "\n".join(
+        "  ".join(cell.ljust(width) for cell, width in zip(row[:3], widths, strict=True)) + "  " + row[3]
+        for row in rows
+    )
+
+
+def _told(one: Field[Any]) -> str:
+    known = _choices().get(one.name, ())
+    said: str = one.metadata["says"]
+    return f"{said} ({' | '.join(map(str, known))})" if known else said

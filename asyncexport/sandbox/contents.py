@@ -1,0 +1,250 @@
+"""What is in the store: rows into a file, the file into what is delivered, and damage where a fault wants it.
+
+1. The bytes of an export follow from its order, from when it was made, and from the behaviour: the same each time.
+2. They are made in a thread, so that the event loop, which may be that of an exporter too, goes on. What was made is
+   kept as long as there is room for it.
+3. Damage is done to the bytes and never to the checksums, but where it says so: these are of what should have come.
+"""
+
+import asyncio
+import gzip
+import hashlib
+from collections import OrderedDict
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from functools import cache
+
+from asyncexport.core.exports import Type
+from asyncexport.sandbox.answers import Content
+from asyncexport.sandbox.behaviour import Behaviour, Delivery
+from asyncexport.sandbox.data import SyntheticRows
+from asyncexport.sandbox.filler import filler
+from asyncexport.sandbox.formats import EVENT_FIELDS, INDIVIDUAL_FIELDS, empty, render
+from asyncexport.sandbox.people import individuals
+from asyncexport.sandbox.reading import Order
+from asyncexport.sandbox.rows import Row, Rows
+from asyncexport.sandbox.segments import holds
+from asyncexport.sandbox.service import Operation
+
+try:
+    import google_crc32c
+except ImportError:  # no wheel for this platform: the store then tells md5 alone
+    google_crc32c = None  # type: ignore[assignment]
+
+KEPT_BYTES = 64 << 20
+"""Room for files that were made already."""
+
+LEVEL = 1
+"""Of compression: the sandbox shall be quick."""
+
+OTHER_LEVEL = 6
+"""The same rows in other bytes."""
+
+
+@dataclass(frozen=True, slots=True)
+class Repeated:
+    """A body that is `head`, then `block` as many `times`, then `tail`; only these are held."""
+
+    head: bytes
+    block: bytes
+    times: int
+    tail: bytes
+
+    def __len__(self) -> int:
+        return len(self.head) + self.times * len(self.block) + len(self.tail)
+
+    def pieces(self, start: int, stop: int) -> Iterator[bytes]:
+        """The bytes from `start` up to `stop`."""
+        at = 0
+        if start >= len(self.head) and self.times:
+            skipped = min((start - len(self.head)) // len(self.block), self.times)
+            at = len(self.head) + skipped * len(self.block)
+        for piece in self._from(at):
+            if at >= stop:
+                return
+            if at + len(piece) > start:
+                yield piece[max(0, start - at) : stop - at]
+            at += len(piece)
+
+    def _from(self, at: int) -> Iterator[bytes]:
+        """The three parts, from a place on where one of them begins."""
+        if at == 0 and self.head:
+            yield self.head
+        for _ in range(self.times - max(0, at - len(self.head)) // len(self.block)):
+            yield self.block
+        yield self.tail
+
+
+@dataclass(frozen=True, slots=True)
+class Stored:
+    """A file in the store: its bytes, and the checksums that go with it; `crc32c` is b"" where it cannot be had."""
+
+    content: bytes | Content
+    etag: str
+    crc32c: bytes
+    md5: bytes
+
+    @classmethod
+    def of(cls, content: bytes | Content) -> "Stored":
+        """With the checksums of these very bytes."""
+        md5, crc32c = hashlib.md5(usedforsecurity=False), 0
+        for piece in [content] if isinstance(content, bytes) else content.pieces(0, len(content)):
+            md5.update(piece)
+            crc32c = google_crc32c.extend(crc32c, piece) if google_crc32c else 0
+        digest = crc32c.to_bytes(4, "big") if google_crc32c else b""
+        return cls(content, f'"{md5.hexdigest()}"', digest, md5.digest())
+
+
+class Archives:
+    """Makes files, away from the event loop, and keeps some."""
+
+    def __init__(self) -> None:
+        self._kept: OrderedDict[tuple[object, ...], Stored] = OrderedDict()
+        self._kept_bytes = 0
+        self._making: dict[tuple[object, ...], asyncio.Future[Stored]] = {}
+        self._threads = ThreadPoolExecutor(max_workers=2, thread_name_prefix="sandbox-archives")
+
+    async def close(self) -> None:
+        """Make no more; what is being made is finished and dropped."""
+        await asyncio.to_thread(self._threads.shutdown, wait=True, cancel_futures=True)
+
+    async def get(self, one: Operation, order: Order, behaviour: Behaviour, damage: str = "") -> Stored:
+        """The file of an export, with or without damage."""
+        shaping = (behaviour.delivery, behaviour.empty, behaviour.filler_bytes, damage)
+        return await self._get((one.export_id, *shaping), lambda: make(one, order, behaviour, damage))
+
+    async def _get(self, key: tuple[object, ...], make_it: Callable[[], Stored]) -> Stored:
+        if key in self._kept:
+            self._kept.move_to_end(key)
+            return self._kept[key]
+        if key not in self._making:
+            made = asyncio.get_running_loop().run_in_executor(self._threads, make_it)
+            self._making[key] = made
+            made.add_done_callback(lambda done: self._keep(key, done))
+        # Several who want the same file wait for it together; one of them going away ends nothing.
+        return await asyncio.shield(self._making[key])
+
+    def _keep(self, key: tuple[object, ...], done: "asyncio.Future[Stored]") -> None:
+        del self._making[key]
+        if done.cancelled() or done.exception() is not None:
+            return
+        self._kept[key] = done.result()
+        self._kept_bytes += _held(done.result())
+        while self._kept_bytes > KEPT_BYTES and len(self._kept) > 1:
+            _, dropped = self._kept.popitem(last=False)
+            self._kept_bytes -= _held(dropped)
+
+
+def _held(stored: Stored) -> int:
+    content = stored.content
+    return len(content.head + content.block + content.tail) if isinstance(content, Repeated) else len(content)
+
+
+def source(behaviour: Behaviour) -> Rows:
+    """Where the event rows come from."""
+    if behaviour.rows is not None:
+        return behaviour.rows
+    return _synthetic(behaviour.seed, behaviour.rows_per_hour, behaviour.late_share, behaviour.late_seconds)
+
+
+@cache
+def _synthetic(seed: int, rows_per_hour: float, late_share: float, late_seconds: float) -> Rows:
+    return SyntheticRows(seed, rows_per_hour, late_share=late_share, late_seconds=late_seconds)
+
+
+def rows_of(one: Operation, order: Order, behaviour: Behaviour) -> Iterator[Row]:
+    """The rows of an export, as of when it was made."""
+    start, end = one.span
+    if order.type is Type.EVENT:
+        rows = source(behaviour).between(start, end, arrived_by=one.created_at)
+    else:
+        rows = individuals(source(behaviour), start, end, as_of=one.created_at)
+    return (row for row in rows if holds(order.segment, row))
+
+
+def make(one: Operation, order: Order, behaviour: Behaviour, damage: str = "") -> Stored:
+    """The file of an export."""
+    if behaviour.filler_bytes is not None:
+        return Stored.of(_filled(one, order, behaviour))
+    columns = EVENT_FIELDS if order.type is Type.EVENT else INDIVIDUAL_FIELDS
+    fields = order.fields or None
+    rows = list(rows_of(one, order, behaviour)) if order.type else []
+    if not rows:
+        return Stored.of(_nothing(order, behaviour, columns))
+    data = b"".join(render(rows, order.format, fields=fields, columns=columns))
+    return _damaged(data, behaviour.delivery, damage) if damage else Stored.of(packed(data, behaviour.delivery))
+
+
+def _nothing(order: Order, behaviour: Behaviour, columns: tuple[str, ...]) -> bytes:
+    shape = "nothing" if "nothing" in behaviour.empty else "usual"
+    data = empty(order.format, shape, fields=order.fields or None, columns=columns)
+    return data if behaviour.empty in ("plain", "nothing") else packed(data, behaviour.delivery)
+
+
+def _filled(one: Operation, order: Order, behaviour: Behaviour) -> Repeated:
+    made = filler(order.format, behaviour.filler_bytes or 0, start=one.span[0])
+    if behaviour.delivery == "plain":
+        return Repeated(made.head, made.block, made.times, made.tail)
+    head, block, tail = (_gzip(part) if part else b"" for part in (made.head, made.block, made.tail))
+    return Repeated(head, block, made.times, tail)
+
+
+def packed(data: bytes, delivery: Delivery, *, level: int = LEVEL) -> bytes:
+    """A file as it lies in the store."""
+    match delivery:
+        case "plain":
+            return data
+        case "members":
+            width = len(data) // 3 + 1
+            return b"".join(_gzip(data[at : at + width], level=level) for at in range(0, max(len(data), 1), width))
+        case "nested" | "encoded-gzip":
+            return _gzip(_gzip(data, level=level))
+        case _:
+            return _gzip(data, level=level)
+
+
+def _gzip(data: bytes, *, level: int = LEVEL) -> bytes:
+    return gzip.compress(data, compresslevel=level, mtime=0)
+
+
+def _damaged(data: bytes, delivery: Delivery, damage: str) -> Stored:
+    """What comes instead, with the checksums that a fault leaves it."""
+    whole = Stored.of(packed(data, delivery))
+    file = bytes(whole.content) if isinstance(whole.content, bytes) else b""
+    match damage:
+        case "corrupt":
+            at = len(file) // 2
+            return replace(whole, content=file[:at] + bytes([file[at] ^ 0xFF]) + file[at + 1 :])
+        case "bad-crc":
+            return Stored.of(file[:-8] + bytes(byte ^ 0xFF for byte in file[-8:-4]) + file[-4:])
+        case "bad-size":
+            return Stored.of(file[:-4] + bytes(byte ^ 0xFF for byte in file[-4:]))
+        case "truncated":
+            return Stored.of(file[: len(file) * 2 // 3])
+        case "trailing":
+            return Stored.of(file + b"\x00\x00and something more")
+        case "cut-line":
+            at = data.rfind(b"\n", 0, len(data) // 2) + 1
+            return replace(whole, content=packed(data[:at], delivery))
+        case "cut-row":
+            return Stored.of(packed(data[: -max(3, min(20, len(data) // 2))], delivery))
+        case "open-array":
+            return Stored.of(packed(data[:-1], delivery))
+        case "wrong-hash":
+            return replace(whole, crc32c=bytes(byte ^ 0xFF for byte in whole.crc32c), md5=whole.md5[::-1])
+        case "changed":
+            return Stored.of(packed(data, delivery, level=OTHER_LEVEL))
+        case "changed-quietly":
+            return replace(Stored.of(packed(data, delivery, level=OTHER_LEVEL)), etag=whole.etag)
+        case _:
+            raise ValueError(f"no such damage: {damage!r}")
+
+
+DAMAGES = frozenset(
+    {
+        *("corrupt", "bad-crc", "bad-size", "truncated", "trailing", "cut-line", "cut-row", "open-array"),
+        *("wrong-hash", "changed", "changed-quietly"),
+    }
+)
+"""The faults that are damage to a file."""

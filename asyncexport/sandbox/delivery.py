@@ -1,0 +1,172 @@
+"""How an answer goes over the wire, by the rules or against them.
+
+aiohttp's server keeps the rules of HTTP and so cannot break them: it will not promise a length that it does not send,
+stop within a chunk, or reset a connection. So answers are written to the transport here, byte by byte, and aiohttp is
+handed `Sent`, an answer that writes nothing. All breaking of rules is in this module; which rule, says a `Manner`.
+"""
+
+import asyncio
+import socket
+import struct
+from collections.abc import Iterator
+from dataclasses import dataclass
+from email.utils import formatdate
+from http import HTTPStatus
+from typing import Literal
+
+from aiohttp import HttpVersion10, web
+from aiohttp.abc import AbstractStreamWriter
+
+from asyncexport.sandbox.answers import Answer, Content
+from asyncexport.sandbox.behaviour import Framing
+
+PIECE_BYTES = 256 << 10
+"""Written at once, before the peer has to keep up."""
+
+GARBAGE = b"\x16\x03\x01\x00\xff\xfenothing that speaks HTTP\r\n\r\n"
+
+
+@dataclass(frozen=True, slots=True)
+class Manner:
+    """How an answer is sent; the default is by the rules.
+
+    Attributes:
+        head: All of it, half of it, none, or garbage in its place; without a whole one no body follows.
+        framing: How the body's end is told.
+        promised: What Content-Length says, if not the truth.
+        sent: So many bytes of the body are sent; None: all.
+        ending: What comes after them: a proper end, a connection that is closed or reset, silence, or a bad chunk.
+        step: How many bytes are sent at once; 0: as many as may be.
+        pause_seconds: Between two of those.
+        wait_seconds: Before anything is sent.
+    """
+
+    head: Literal["whole", "half", "none", "garbage"] = "whole"
+    framing: Framing = "length"
+    promised: int | None = None
+    sent: int | None = None
+    ending: Literal["proper", "close", "reset", "stall", "bad-chunk"] = "proper"
+    step: int = 0
+    pause_seconds: float = 0.0
+    wait_seconds: float = 0.0
+
+
+class Sent(web.StreamResponse):
+    """An answer that is on its way already."""
+
+    def __init__(self, *, keep: bool) -> None:
+        super().__init__()
+        self._keep = keep
+
+    @property
+    def keep_alive(self) -> bool | None:
+        """Whether the connection may bring another request."""
+        return self._keep
+
+    async def prepare(self, request: web.BaseRequest) -> AbstractStreamWriter | None:  # noqa: ARG002 - its signature
+        """Nothing is left to do."""
+        return None
+
+    async def write_eof(self, data: bytes = b"") -> None:
+        """Nothing is left to do."""
+
+
+BY_THE_RULES = Manner()
+
+
+async def send(request: web.BaseRequest, answer: Answer, manner: Manner, *, now: float) -> Sent:
+    """Send an answer; `now` is the date it bears.
+
+    Raises:
+        ConnectionResetError: the peer is gone.
+    """
+    if manner.wait_seconds:
+        await asyncio.sleep(manner.wait_seconds)
+    transport = request.transport
+    if transport is None:
+        raise ConnectionResetError("the peer is gone")
+    if request.version == HttpVersion10 and manner.framing == "chunked":
+        manner = Manner(framing="close")
+    keep = request.keep_alive and manner.ending == "proper" and manner.framing != "close" and manner.head == "whole"
+    head = _head(answer, manner, keep=keep, now=now)
+    if manner is BY_THE_RULES and isinstance(answer.body, bytes) and len(answer.body) <= PIECE_BYTES:
+        transport.write(head + answer.body)
+        return Sent(keep=keep)
+    match manner.head:
+        case "whole":
+            transport.write(head)
+            await _send_body(request, transport, answer.body, manner)
+        case "half":
+            transport.write(head[: len(head) // 2])
+        case "garbage":
+            transport.write(GARBAGE)
+    await _end(request, transport, manner)
+    return Sent(keep=keep)
+
+
+def _head(answer: Answer, manner: Manner, *, keep: bool, now: float) -> bytes:
+    try:
+        phrase = HTTPStatus(answer.status).phrase
+    except ValueError:
+        phrase = "Unknown"
+    lines = [f"HTTP/1.1 {answer.status} {phrase}", f"Date: {formatdate(now, usegmt=True)}", "Server: sandbox"]
+    lines += [f"{name}: {value}" for name, value in answer.headers]
+    match manner.framing:
+        case "length":
+            lines.append(f"Content-Length: {len(answer.body) if manner.promised is None else manner.promised}")
+        case "chunked":
+            lines.append("Transfer-Encoding: chunked")
+    if not keep:
+        lines.append("Connection: close")
+    return ("\r\n".join(lines) + "\r\n\r\n").encode("utf-8", "surrogateescape")
+
+
+async def _send_body(
+    request: web.BaseRequest, transport: asyncio.Transport, body: bytes | Content, manner: Manner
+) -> None:
+    size = len(body) if manner.sent is None else min(manner.sent, len(body))
+    for piece in _pieces(body, size, manner.step):
+        if transport.is_closing():
+            raise ConnectionResetError("the peer is gone")
+        if manner.framing == "chunked":
+            transport.write(b"%x\r\n" % len(piece))
+        transport.write(piece)
+        if manner.framing == "chunked":
+            transport.write(b"\r\n")
+        await request.writer.drain()
+        if manner.pause_seconds:
+            await asyncio.sleep(manner.pause_seconds)
+    if manner.framing == "chunked" and manner.ending == "proper":
+        transport.write(b"0\r\n\r\n")
+
+
+def _pieces(body: bytes | Content, size: int, step: int) -> Iterator[bytes]:
+    step = step or PIECE_BYTES
+    if isinstance(body, bytes):
+        yield from (body[at : min(at + step, size)] for at in range(0, size, step))
+        return
+    for piece in body.pieces(0, size):
+        yield from (piece[at : at + step] for at in range(0, len(piece), step))
+
+
+async def _end(request: web.BaseRequest, transport: asyncio.Transport, manner: Manner) -> None:
+    match manner.ending:
+        case "stall":
+            await asyncio.Event().wait()
+        case "bad-chunk":
+            transport.write(b"zz\r\nno size\r\n")
+            transport.close()
+        case "close":
+            transport.close()
+        case "reset":
+            await _reset(request, transport)
+
+
+async def _reset(request: web.BaseRequest, transport: asyncio.Transport) -> None:
+    """Reset the connection once all that was written has left: a socket that lingers for no time says RST, not FIN."""
+    transport.set_write_buffer_limits(high=0)
+    await request.writer.drain()
+    sock: socket.socket | None = transport.get_extra_info("socket")
+    if sock is not None:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    transport.abort()

@@ -1,0 +1,270 @@
+"""What can go wrong, when and where: faults on demand.
+
+A `Fault` names a place (`where`), what happens there (`what`), and which calls it befalls: all of them, or those about
+a window of time, the Nth, every Nth, some by chance, at most so many. As text: `create:503,nth=3` or
+`download:cut-length,chance=0.1,times=5,window=2026-01-01/2026-01-02`.
+
+1. Every call that a fault could befall is counted by it, whether or not another fault befalls it. The first of several
+   that want the same call has it.
+2. A call has a window only where it is about one export: create, poll, results and download. A fault with a window
+   passes over all others.
+3. Faults of `operation` are drawn when an operation is made and hold for as long as it lives.
+4. `create` with any fault but those named `lost` makes no operation.
+
+where: create poll list results segments segment me download; `api` for all of them but download, `any` for all; and
+`operation`.
+
+    what              where      what happens
+    ----------------  ---------  -------------------------------------------------------------------------------------
+    200 ... 599       any        that status with an error body (`body=` json, error, text, html, empty); a 429 has the
+                                 Retry-After of `retry_after=` seconds, missing, zero, negative, short, huge, date or
+                                 garbage
+    reset             any        the connection is reset before any byte of an answer
+    close             any        the connection is closed before any byte of an answer
+    stall             any        no answer, and the connection stays open
+    late              any        the answer comes `seconds` late (1)
+    garbage           any        bytes that are no HTTP
+    cut-head          any        half of the head, then the connection is closed
+    stall-head        any        half of the head, then silence
+    reset-body        any        the head and a part of the body (half, or `after` bytes), then a reset
+    stall-body        any        likewise, then silence
+    drip              any        the body comes one byte every `seconds` (1)
+    cut-length        any        a part of the body, then the end, though Content-Length promised all of it
+    cut-chunked       any        a part of the body in chunks, then the end, without the closing chunk
+    cut-close         any        a part of the body that was to end with the connection, then the end
+    long-length       any        all of the body, but Content-Length promised 1000 bytes more; then the end
+    short-length      any        Content-Length says half of what comes; the rest spills over
+    bad-chunk         any        chunks, until one begins with garbage
+    html              any        200 with an HTML page
+    empty             any        200 with no body
+    huge              any        200 with 32 MiB of blanks in front of the body
+    broken-json       any        200 with the first half of the body, properly ended
+    not-object        any        200 with `[]`
+    redirect          any        302 to another host
+    lost              create     the operation is made, and the connection reset in place of the answer
+    lost-502          create     the operation is made, and a gateway answers 502 in place of the service
+    lost-stall        create     the operation is made, and no answer comes
+    no-id             create     200 without an operationId
+    repeated-token    list       the page names the token that it was asked with, or a fresh one again and again
+                      segments
+    empty-page        list       a page with nothing on it, and a token for the next
+                      segments
+    no-location       results    200 without a location
+    unsafe-location   results    a location that is neither https nor on this machine
+    dead-link         results    a link that has expired already
+    expired           download   the link counts as expired
+    corrupt           download   one byte in the middle is wrong
+    bad-crc           download   right length, but the gzip trailer has a wrong CRC
+    bad-size          download   right length, but the gzip trailer has a wrong size
+    truncated         download   gzip that stops early, as long as Content-Length and hash say
+    trailing          download   something after the end of the gzip
+    cut-line          download   whole gzip of half the rows, cut at a line's end; the hash is that of the true file
+    cut-row           download   whole gzip whose last row stops in the middle; the hash is that of what comes
+    open-array        download   whole gzip without its last two bytes, such as the `]` of a JSON array
+    wrong-hash        download   the right file, with the hash of another
+    changed           download   the same rows in other bytes, with another ETag
+    changed-quietly   download   the same rows in other bytes, with the ETag of before
+    wrong-range       download   a 206 that begins elsewhere than it was asked to
+    FAILED            operation  it ends FAILED, with a reason
+    ERROR             operation  it ends ERROR, with a reason
+    odd-state         operation  it shows a state that nobody has heard of while it runs, and then completes
+    odd-for-ever      operation  it stays in such a state
+    pending           operation  it stays PENDING
+    no-export-id      operation  COMPLETED, without a searchExportId
+    unknown-first     operation  it answers 404 to the first poll
+    forgotten         operation  it answers 404 from the second poll on
+    export-gone       operation  it completes, but its export answers 404
+    slow              operation  it takes ten times as long
+"""
+
+import difflib
+import random
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import Any, Self
+
+from asyncexport.core.bundles import Range, read_moment
+
+API = ("create", "poll", "list", "results", "segments", "segment", "me")
+"""The endpoints of the API, by the names under which their calls are counted."""
+
+WHERE: dict[str, tuple[str, ...]] = {
+    **{name: (name,) for name in (*API, "download", "operation")},
+    "api": API,
+    "any": (*API, "download"),
+}
+"""The endpoints that a `where` stands for."""
+
+ANYWHERE = (
+    *("reset", "close", "stall", "late", "garbage", "cut-head", "stall-head", "reset-body", "stall-body", "drip"),
+    *("cut-length", "cut-chunked", "cut-close", "long-length", "short-length", "bad-chunk"),
+    *("html", "empty", "huge", "broken-json", "not-object", "redirect"),
+)
+
+PLACES: dict[str, tuple[str, ...]] = {
+    **dict.fromkeys(ANYWHERE, (*API, "download")),
+    **dict.fromkeys(("lost", "lost-502", "lost-stall", "no-id"), ("create",)),
+    **dict.fromkeys(("repeated-token", "empty-page"), ("list", "segments")),
+    **dict.fromkeys(("no-location", "unsafe-location", "dead-link"), ("results",)),
+    **dict.fromkeys(
+        (
+            *("expired", "corrupt", "bad-crc", "bad-size", "truncated", "trailing", "cut-line", "cut-row"),
+            *("open-array", "wrong-hash", "changed", "changed-quietly", "wrong-range"),
+        ),
+        ("download",),
+    ),
+    **dict.fromkeys(
+        (
+            *("FAILED", "ERROR", "odd-state", "odd-for-ever", "pending", "no-export-id"),
+            *("unknown-first", "forgotten", "export-gone", "slow"),
+        ),
+        ("operation",),
+    ),
+}
+"""Where each fault can be; statuses can be anywhere but in `operation`."""
+
+BODIES = ("", "json", "error", "text", "html", "empty")
+RETRY_AFTERS = ("", "seconds", "missing", "zero", "negative", "short", "huge", "date", "garbage")
+
+
+@dataclass(frozen=True, slots=True)
+class Fault:
+    """Something that goes wrong; see the table above for `where` and `what`.
+
+    Args:
+        where: The endpoint, or several.
+        what: What happens.
+        nth: Only the Nth call, counted from 1.
+        every: Only every Nth call.
+        window: Only calls about an export that shares time with this range.
+        chance: How likely it befalls a call, drawn from `seed`.
+        times: At most so often.
+        seconds: How late, or how far apart; what a status of 429 asks to wait.
+        after: How much of a body comes before it; None: half of it.
+        body: The form of an error's body; "": as the service does otherwise.
+        retry_after: The form of a 429's Retry-After; "": likewise.
+        seed: For `chance`.
+
+    Raises:
+        ValueError: there is no such fault, or it cannot be there.
+    """
+
+    where: str
+    what: str
+    nth: int | None = None
+    every: int | None = None
+    window: Range | None = None
+    chance: float = 1.0
+    times: int | None = None
+    seconds: float = 1.0
+    after: int | None = None
+    body: str = ""
+    retry_after: str = ""
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        places = WHERE.get(_known(self.where, WHERE, "where"), ())
+        allowed = WHERE["any"] if self.status is not None else PLACES[_known(self.what, PLACES, "what")]
+        if not set(places) & set(allowed):
+            raise ValueError(f"{self.what} is a fault of {', '.join(allowed)}, not of {self.where}")
+        if self.body not in BODIES or self.retry_after not in RETRY_AFTERS:
+            raise ValueError(f"body is one of {BODIES[1:]}, retry_after one of {RETRY_AFTERS[1:]}")
+        if (self.nth or 1) < 1 or (self.every or 1) < 1 or not 0 <= self.chance <= 1:
+            raise ValueError("nth and every are counted from 1, and chance is from 0 to 1")
+
+    @property
+    def status(self) -> int | None:
+        """The HTTP status, where that is what happens."""
+        return int(self.what) if re.fullmatch(r"[2-5][0-9][0-9]", self.what) else None
+
+    @classmethod
+    def parse(cls, text: str) -> Self:
+        """Read `where:what[,name=value...]`.
+
+        Raises:
+            ValueError: it is not that, or there is no such fault.
+        """
+        head, *options = text.split(",")
+        where, colon, what = head.strip().partition(":")
+        if not colon:
+            raise ValueError(f"{text!r} is not WHERE:WHAT[,NAME=VALUE...]")
+        given: dict[str, Any] = {}
+        for option in options:
+            name, _, value = option.strip().partition("=")
+            given[name] = _READERS[_known(name, _READERS, "option")](value)
+        return cls(where, what, **given)
+
+
+def _window(text: str) -> Range:
+    start, slash, end = text.partition("/")
+    if not slash:
+        raise ValueError(f"a window is START/END, not {text!r}")
+    return Range(read_moment(start, now=0), read_moment(end, now=0))
+
+
+_READERS: dict[str, Any] = {
+    **dict.fromkeys(("nth", "every", "times", "after", "seed"), int),
+    **dict.fromkeys(("chance", "seconds"), float),
+    **dict.fromkeys(("body", "retry_after"), str),
+    "window": _window,
+}
+
+
+def _known(name: str, names: Iterable[str], kind: str) -> str:
+    names = list(names)
+    if name in names:
+        return name
+    near = difflib.get_close_matches(name, names, n=1)
+    raise ValueError(f"no such {kind}: {name!r}" + (f"; is {near[0]!r} meant?" if near else f"; known: {names}"))
+
+
+@dataclass(slots=True)
+class _Count:
+    """What a fault has seen and done."""
+
+    chances: random.Random
+    seen: int = 0
+    done: int = field(default=0)
+
+
+class Faults:
+    """Says which fault, if any, befalls a call."""
+
+    def __init__(self) -> None:
+        self._counts: dict[Fault, _Count] = {}
+
+    def become(self, faults: Iterable[Fault]) -> None:
+        """Have these from now on; those that were there before go on counting."""
+        self._counts = {one: self._counts.get(one) or _Count(random.Random(one.seed)) for one in faults}
+
+    def befall(self, endpoint: str, span: tuple[float, float] | None = None) -> Fault | None:
+        """The fault of this call, which may be about a range."""
+        found: Fault | None = None
+        for fault, count in self._counts.items():
+            if not _concerns(fault, endpoint, span):
+                continue
+            count.seen += 1
+            lucky = count.chances.random() >= fault.chance
+            if found is None and not lucky and _is_due(fault, count):
+                count.done += 1
+                found = fault
+        return found
+
+
+def _concerns(fault: Fault, endpoint: str, span: tuple[float, float] | None) -> bool:
+    if endpoint not in WHERE[fault.where]:
+        return False
+    if fault.status is None and endpoint not in PLACES[fault.what]:
+        return False
+    if fault.window is None:
+        return True
+    return span is not None and fault.window.start < span[1] and span[0] < fault.window.end
+
+
+def _is_due(fault: Fault, count: _Count) -> bool:
+    if fault.times is not None and count.done >= fault.times:
+        return False
+    if fault.nth is not None and count.seen != fault.nth:
+        return False
+    return fault.every is None or count.seen % fault.every == 0

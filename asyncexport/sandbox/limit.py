@@ -1,0 +1,64 @@
+"""The rate limit: a bucket of `burst` tokens, refilled at `requests_per_minute` (reference section 6).
+
+1. Which calls take a token is a guess, so it is a switch: creates only, or every call of the API. Downloads never do.
+2. A refused call takes none, unless the switch says so; then the bucket goes below zero, by at most one burst.
+3. A 429 carries `Retry-After` in whole seconds, rounded up; the other forms are for rehearsal.
+"""
+
+import math
+from dataclasses import dataclass
+from email.utils import formatdate
+
+from asyncexport.sandbox.behaviour import Behaviour, RetryAfter
+
+EXACT = 1e-9
+"""Below this a token is missing only for the rounding of floats."""
+
+
+@dataclass(slots=True)
+class _Bucket:
+    level: float
+    at: float
+
+
+class Limit:
+    """Who may pass; moments are seconds since 1970."""
+
+    def __init__(self) -> None:
+        self._buckets: dict[str, _Bucket] = {}
+
+    def refuses(self, endpoint: str, behaviour: Behaviour, *, now: float) -> float | None:
+        """Take a token for a call that has come; None if there was one, else how many seconds until there is."""
+        if behaviour.scope == "create" and endpoint != "create":
+            return None
+        per_second = behaviour.requests_per_minute * behaviour.speed / 60
+        bucket = self._bucket(endpoint if behaviour.bucket_each else "", behaviour, now)
+        bucket.level = min(behaviour.burst, bucket.level + max(0.0, now - bucket.at) * per_second)
+        bucket.at = now
+        if bucket.level >= 1 - EXACT:
+            bucket.level -= 1
+            return None
+        if behaviour.refusal_costs:
+            bucket.level = max(bucket.level - 1, -float(behaviour.burst))
+        return (1 - bucket.level) / per_second
+
+    def _bucket(self, name: str, behaviour: Behaviour, now: float) -> _Bucket:
+        if name not in self._buckets:
+            self._buckets[name] = _Bucket(behaviour.burst, now)
+        return self._buckets[name]
+
+
+def retry_after(kind: RetryAfter, seconds: float, *, now: float) -> tuple[tuple[str, str], ...]:
+    """The header of a 429 that asks to wait so long, in one of its forms; no header at all for `missing`."""
+    whole = math.ceil(seconds)
+    value = {
+        "seconds": str(max(1, whole)),
+        "missing": "",
+        "zero": "0",
+        "negative": "-30",
+        "short": str(max(1, whole // 30)),
+        "huge": "99999999999",
+        "date": formatdate(math.ceil(now + seconds), usegmt=True),
+        "garbage": "soon",
+    }[kind]
+    return (("Retry-After", value),) if value else ()

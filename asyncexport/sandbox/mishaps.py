@@ -1,0 +1,145 @@
+"""What a fault makes of an answer, and of the manner in which it is sent (see the table in `faults`)."""
+
+from dataclasses import dataclass, replace
+from typing import Any
+
+import orjson
+
+from asyncexport.sandbox.answers import Answer, error, one_line
+from asyncexport.sandbox.behaviour import Behaviour
+from asyncexport.sandbox.delivery import BY_THE_RULES, Manner
+from asyncexport.sandbox.faults import Fault
+from asyncexport.sandbox.limit import retry_after
+from asyncexport.sandbox.storage import xml
+
+HUGE_BYTES = 32 << 20
+"""Beyond what any client should take for a reply of the API."""
+
+TOO_LONG_BYTES = 1000
+
+PAGE = b"<html><head><title>Sign in to the guest network</title></head><body>\n<p>Welcome!</p></body></html>\n"
+
+HTML = (("Content-Type", "text/html; charset=UTF-8"),)
+
+FIRST_TOKENS = {"operations": "n0", "segments": "tok0"}
+"""What names the first page, where the call that is to be repeated had no token."""
+
+
+@dataclass(frozen=True, slots=True)
+class Scene:
+    """What there is to know where a fault happens.
+
+    Attributes:
+        behaviour: How the sandbox behaves otherwise.
+        now: Seconds since 1970.
+        elsewhere: A URL on another host.
+        token: The token that the call was made with.
+        is_storage: It is the storage host's answer, whose errors are XML.
+    """
+
+    behaviour: Behaviour
+    now: float
+    elsewhere: str
+    token: str = ""
+    is_storage: bool = False
+
+
+def instead(fault: Fault, scene: Scene) -> Answer | None:
+    """The answer that comes in the place of the service's own, which is then not asked at all; None: it is asked."""
+    if fault.status is not None:
+        return _status(fault, scene)
+    match fault.what:
+        case "reset" | "close" | "stall" | "garbage" | "cut-head" | "stall-head" | "empty":
+            return Answer(200, b"")
+        case "html":
+            return Answer(200, PAGE, HTML)
+        case "redirect":
+            return Answer(302, b"", (("Location", scene.elsewhere),))
+        case "not-object":
+            return Answer(200, b"[]\n")
+        case "no-id":
+            return Answer(200, one_line({"error": "the export could not be started"}))
+        case _:
+            return None
+
+
+def afterwards(fault: Fault, answer: Answer, scene: Scene) -> Answer:
+    """What becomes of the service's own answer before it is sent."""
+    match fault.what:
+        case "lost-502":
+            return error(502, form="html")
+        case "huge" if isinstance(answer.body, bytes):
+            return replace(answer, body=b" " * HUGE_BYTES + answer.body)
+        case "broken-json" if isinstance(answer.body, bytes):
+            return replace(answer, body=answer.body[: len(answer.body) // 2])
+        case "repeated-token" | "empty-page" | "no-location" | "unsafe-location":
+            return _rewritten(fault.what, answer, scene)
+        case _:
+            return answer
+
+
+def manner_of(fault: Fault, size: int) -> Manner:
+    """How an answer with a body of that size is sent."""
+    part = min(size, size // 2 if fault.after is None else fault.after)
+    match fault.what:
+        case "reset" | "lost":
+            return Manner(head="none", ending="reset")
+        case "close":
+            return Manner(head="none", ending="close")
+        case "stall" | "lost-stall":
+            return Manner(head="none", ending="stall")
+        case "garbage":
+            return Manner(head="garbage", ending="close")
+        case "cut-head":
+            return Manner(head="half", ending="close")
+        case "stall-head":
+            return Manner(head="half", ending="stall")
+        case "late":
+            return Manner(wait_seconds=fault.seconds)
+        case "drip":
+            return Manner(step=1, pause_seconds=fault.seconds)
+        case "reset-body":
+            return Manner(sent=part, ending="reset")
+        case "stall-body":
+            return Manner(sent=part, ending="stall")
+        case "cut-length":
+            return Manner(sent=part, ending="close")
+        case "cut-chunked":
+            return Manner(framing="chunked", sent=part, ending="close")
+        case "cut-close":
+            return Manner(framing="close", sent=part, ending="close")
+        case "long-length":
+            return Manner(promised=size + TOO_LONG_BYTES, ending="close")
+        case "short-length":
+            return Manner(promised=size // 2, ending="close")
+        case "bad-chunk":
+            return Manner(framing="chunked", sent=part, ending="bad-chunk")
+        case _:
+            return BY_THE_RULES
+
+
+def _status(fault: Fault, scene: Scene) -> Answer:
+    status = fault.status or 500
+    headers: tuple[tuple[str, str], ...] = ()
+    if status == 429:
+        kind: Any = fault.retry_after or scene.behaviour.retry_after
+        headers = retry_after(kind, fault.seconds, now=scene.now)
+    if scene.is_storage and not fault.body:
+        return xml(status, "InternalError" if status >= 500 else "SlowDown", "The sandbox was told to.", headers)
+    return error(status, form=fault.body or scene.behaviour.error_body, headers=headers)
+
+
+def _rewritten(what: str, answer: Answer, scene: Scene) -> Answer:
+    """The service's own answer with another token, or another location."""
+    if answer.status != 200 or not isinstance(answer.body, bytes):
+        return answer
+    data: dict[str, Any] = orjson.loads(answer.body)
+    if what == "no-location":
+        del data["location"]
+    elif what == "unsafe-location":
+        data["location"] = "http://storage.example.com/export?signature=none"
+    else:
+        key = "operations" if "operations" in data else "segments"
+        data["nextPaginationToken"] = scene.token or FIRST_TOKENS[key]
+        data[key] = [] if what == "empty-page" else data[key]
+    return replace(answer, body=one_line(data))

@@ -1,0 +1,160 @@
+"""What clients send: the body of a create, in the spellings that working clients use (reference section 9).
+
+1. camelCase is the documented spelling; snake_case is taken as well. Unknown keys are ignored.
+2. Times are RFC 3339 with 0 to 9 digits of a second. An empty one, or none, is open: since ever, or up to now.
+3. What cannot be an export is refused, with 400: that much is inferred, the texts are made up.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+import orjson
+
+from asyncexport.core.bundles import read_timestamp
+from asyncexport.core.exports import Format, Type
+
+SCOPES = frozenset(
+    f"{prefix}_{name}"
+    for prefix in ("SCOPE", "TYPE")
+    for name in ("EVENT", "EVENTS", "PAGE", "PAGES", "SESSION", "SESSIONS", "INDIVIDUAL", "INDIVIDUALS")
+)
+"""The documents disagree on the spelling (reference 3.1)."""
+
+
+class Refusal(Exception):  # noqa: N818 - an answer of the sandbox, not a fault of it
+    """A request that gets an error for an answer.
+
+    Args:
+        status: The HTTP status.
+        code: The word for programs.
+        message: The sentence for people.
+    """
+
+    def __init__(self, status: int, code: str, message: str) -> None:
+        super().__init__(message)
+        self.status = status
+        self.code = code
+
+
+@dataclass(frozen=True, slots=True)
+class Span:
+    """A range of time as a client gave it, in seconds since 1970; None: open at that end."""
+
+    start: float | None
+    end: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class Order:
+    """An export as it was asked for; `segment_span` is None where the segment's own range is to hold."""
+
+    segment: str
+    type: Type
+    format: Format
+    span: Span
+    segment_span: Span | None
+    fields: tuple[str, ...] = ()
+    scope: str = ""
+    timezone: str = ""
+
+
+def read_order(body: bytes) -> Order:
+    """The export that a body asks for.
+
+    Raises:
+        Refusal: it asks for none.
+    """
+    try:
+        data = orjson.loads(body)
+    except orjson.JSONDecodeError:
+        raise Refusal(400, "bad_request", "the body is not JSON") from None
+    if not isinstance(data, dict):
+        raise Refusal(400, "bad_request", "the body is not a JSON object")
+    span = _span(data, "timeRange")
+    if span is None:
+        raise Refusal(400, "required_field", "timeRange is required")
+    return Order(
+        segment=_required(data, "segmentId"),
+        type=Type(_chosen(data, "type", {f"TYPE_{one.name}": one.value for one in Type})),
+        format=Format(_chosen(data, "format", {f"FORMAT_{one.name}": one.value for one in Format})),
+        span=span,
+        segment_span=_span(data, "segmentTimeRange"),
+        fields=_fields(data),
+        scope=_scope(data),
+        timezone=_text(data, "timezone"),
+    )
+
+
+def _get(data: dict[str, Any], name: str) -> Any:
+    """A value under its camelCase name, or else its snake_case one."""
+    snake = "".join(f"_{c.lower()}" if c.isupper() else c for c in name)
+    return data.get(name, data.get(snake))
+
+
+def _text(data: dict[str, Any], name: str) -> str:
+    value = _get(data, name)
+    if value is None:
+        return ""
+    if not isinstance(value, str):
+        raise Refusal(400, "bad_request", f"{name} is not a string")
+    return value
+
+
+def _required(data: dict[str, Any], name: str) -> str:
+    value = _text(data, name)
+    if not value:
+        raise Refusal(400, "required_field", f"{name} is required")
+    return value
+
+
+def _chosen(data: dict[str, Any], name: str, known: dict[str, str]) -> str:
+    value = _required(data, name)
+    if value not in known:
+        raise Refusal(400, "bad_request", f"{name} is none of {', '.join(known)}")
+    return known[value]
+
+
+def _span(data: dict[str, Any], name: str) -> Span | None:
+    value = _get(data, name)
+    if value is None:
+        return None
+    if not isinstance(value, dict):
+        raise Refusal(400, "bad_request", f"{name} is not an object")
+    span = Span(_moment(value, "start", name), _moment(value, "end", name))
+    if span.start is not None and span.end is not None and span.end <= span.start:
+        raise Refusal(400, "bad_request", f"{name} does not end after it starts")
+    return span
+
+
+def _moment(data: dict[str, Any], name: str, of: str) -> float | None:
+    value = data.get(name)
+    if value is None or value == "":
+        return None
+    try:
+        return read_timestamp(value)
+    except (ValueError, AttributeError):
+        raise Refusal(400, "bad_request", f"{of}.{name} is not a time stamp") from None
+
+
+def _fields(data: dict[str, Any]) -> tuple[str, ...]:
+    value = _get(data, "fields")
+    if value is None:
+        return ()
+    if not isinstance(value, list) or not all(isinstance(name, str) for name in value):
+        raise Refusal(400, "bad_request", "fields is not a list of strings")
+    doubled = next((name for name in value if value.count(name) > 1), None)
+    if doubled is not None:
+        raise Refusal(400, "bad_request", f"fields names {doubled} twice")
+    return tuple(value)
+
+
+def _scope(data: dict[str, Any]) -> str:
+    details = _get(data, "eventDetails")
+    if details is None:
+        return ""
+    if not isinstance(details, dict):
+        raise Refusal(400, "bad_request", "eventDetails is not an object")
+    scope = _text(details, "scope")
+    if scope and scope not in SCOPES:
+        raise Refusal(400, "bad_request", "eventDetails.scope is not a scope")
+    return scope

@@ -1,0 +1,279 @@
+"""The sandbox as a server: what comes first, what is counted, and what is answered.
+
+1. A call is counted when it has arrived, whatever becomes of it. Then come the key, the limit, the faults, and last the
+   service itself. Downloads need no key and pass no limit.
+2. The event loop may be that of the exporter under test as well, so nothing here takes long: rows are made and
+   compressed in threads, and every wait is one.
+3. When it stops, every connection is ended, those too that a fault left hanging.
+"""
+
+import asyncio
+import hmac
+import ssl
+import time
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from dataclasses import replace
+
+from aiohttp import web
+
+from asyncexport.core.bundles import day
+from asyncexport.sandbox import admin, segments
+from asyncexport.sandbox.answers import Answer, error, refused, reply, stamp
+from asyncexport.sandbox.behaviour import Behaviour
+from asyncexport.sandbox.contents import DAMAGES, Archives
+from asyncexport.sandbox.delivery import BY_THE_RULES, Manner, Sent, send
+from asyncexport.sandbox.faults import Fault
+from asyncexport.sandbox.limit import retry_after
+from asyncexport.sandbox.mishaps import Scene, afterwards, instead, manner_of
+from asyncexport.sandbox.reading import Order, Refusal, read_order
+from asyncexport.sandbox.routes import Route, route
+from asyncexport.sandbox.sandbox import Sandbox
+from asyncexport.sandbox.service import Operation
+from asyncexport.sandbox.storage import Links, Wish, delivered, expired, xml
+
+SHUTDOWN_SECONDS = 5.0
+"""For handlers to end once their connections are gone; they take a turn of the loop."""
+
+Going = tuple[Answer, Manner]
+"""An answer, and how it is to be sent."""
+
+
+class Server:
+    """Answers requests in the name of a sandbox."""
+
+    def __init__(self, sandbox: Sandbox) -> None:
+        self._sandbox = sandbox
+        self._links = Links()
+        self._archives = Archives()
+
+    async def close(self) -> None:
+        """Give back what it holds."""
+        await self._archives.close()
+
+    async def handle(self, request: web.BaseRequest) -> web.StreamResponse:
+        """Answer one request."""
+        try:
+            if request.raw_path.startswith(admin.PREFIX):
+                answer = await self._aside(request)
+                return await send(request, answer, BY_THE_RULES, now=self._sandbox.now)
+            return await self._counted(request)
+        except ConnectionResetError:
+            # The peer is gone; were this let through, aiohttp would log it as a fault of ours.
+            return Sent(keep=False)
+
+    async def _counted(self, request: web.BaseRequest) -> web.StreamResponse:
+        sandbox = self._sandbox
+        asked = route(request.method, request.raw_path, strict_ids=sandbox.behaviour.ids == "strict")
+        call = sandbox.arrived(asked.endpoint if asked else "other")
+        try:
+            answer, manner = await self._going(request, asked)
+            call.status = answer.status if manner.head == "whole" else 0
+            return await send(request, answer, manner, now=sandbox.now)
+        finally:
+            sandbox.left(call)
+
+    async def _going(self, request: web.BaseRequest, asked: Route | None) -> Going:
+        form = self._sandbox.behaviour.error_body
+        if asked is None:
+            return error(404, form=form), BY_THE_RULES
+        try:
+            if asked.endpoint == "download":
+                return await self._download(request)
+            return await self._api(request, asked)
+        except Refusal as refusal:
+            return refused(refusal, form=form), BY_THE_RULES
+
+    async def _api(self, request: web.BaseRequest, asked: Route) -> Going:
+        sandbox, behaviour = self._sandbox, self._sandbox.behaviour
+        body = await request.read() if asked.endpoint == "create" else b""
+        if not self._is_known(request.headers.get("Authorization", "")):
+            raise Refusal(401, "unauthorized", "the API key is missing or wrong")
+        now = sandbox.now
+        wait_seconds = sandbox.limit.refuses(asked.endpoint, behaviour, now=now)
+        if wait_seconds is not None:
+            headers = retry_after(behaviour.retry_after, wait_seconds, now=now)
+            return error(429, form=behaviour.error_body, headers=headers), BY_THE_RULES
+        order = _order(body) if asked.endpoint == "create" else None
+        fault = sandbox.faults.befall(asked.endpoint, self._span(asked, order, now))
+        scene = Scene(behaviour, now, _elsewhere(request), asked.query.get("paginationToken", ""))
+        answer = instead(fault, scene) if fault else None
+        if answer is None:
+            answer = self._asked(request, asked, order, fault)
+        if fault is None:
+            return answer, BY_THE_RULES
+        answer = afterwards(fault, answer, scene)
+        return answer, manner_of(fault, len(answer.body))
+
+    def _asked(
+        self, request: web.BaseRequest, asked: Route, order: Order | Refusal | None, fault: Fault | None
+    ) -> Answer:
+        """What the service says."""
+        sandbox, service, now = self._sandbox, self._sandbox.service, self._sandbox.now
+        match asked.endpoint:
+            case "create":
+                if not isinstance(order, Order):
+                    raise order or Refusal(400, "bad_request", "there is no body")
+                fate = sandbox.faults.befall("operation", service.span(order, now))
+                key = request.headers.get("Idempotency-Key", "")
+                return service.create(order, now=now, fate=fate.what if fate else "", idempotency_key=key)
+            case "poll":
+                return service.poll(asked.id, now=now)
+            case "list":
+                return service.list(asked.query, now=now)
+            case "results":
+                one = service.exported(asked.id, now=now)
+                life = -1.0 if fault and fault.what == "dead-link" else sandbox.behaviour.link_life_seconds
+                return self._location(request, one, now + sandbox.behaviour.shortened(life))
+            case "segments":
+                return segments.listed(asked.query, sandbox.behaviour.segments)
+            case "segment":
+                return segments.shown(asked.id, sandbox.behaviour.segments)
+            case _:
+                return reply({"email": "owner@example.com", "orgId": "ORG", "role": "ADMIN"})
+
+    def _location(self, request: web.BaseRequest, one: Operation, expires_at: float) -> Answer:
+        link = self._links.mint(one.export_id, expires_at=expires_at)
+        return reply({"location": f"{request.scheme}://{request.host}{link}", "expires": stamp(expires_at, digits=9)})
+
+    async def _download(self, request: web.BaseRequest) -> Going:
+        sandbox, behaviour, now = self._sandbox, self._sandbox.behaviour, self._sandbox.now
+        sandbox.leaked_credentials += "Authorization" in request.headers
+        found = self._links.read(request.raw_path)
+        if found is None:
+            return xml(403, "SignatureDoesNotMatch", "Access denied."), BY_THE_RULES
+        export_id, expires_at = found
+        one = sandbox.service.find_export(export_id)
+        fault = sandbox.faults.befall("download", one.span if one else None)
+        scene = Scene(behaviour, now, _elsewhere(request), is_storage=True)
+        answer = instead(fault, scene) if fault else None
+        if answer is None and (now >= expires_at or (fault and fault.what == "expired")):
+            return expired(behaviour, expires_at), BY_THE_RULES
+        if answer is None:
+            answer, plain_manner = await self._file(request, one, fault)
+        else:
+            plain_manner = BY_THE_RULES
+        if fault is None:
+            return answer, plain_manner
+        answer = afterwards(fault, answer, scene)
+        manner = manner_of(fault, len(answer.body))
+        return answer, plain_manner if manner is BY_THE_RULES else manner
+
+    async def _file(self, request: web.BaseRequest, one: Operation | None, fault: Fault | None) -> Going:
+        behaviour, headers = self._sandbox.behaviour, request.headers
+        if one is None or one.order is None or self._sandbox.now >= self._sandbox.service.expires_at(one):
+            return xml(404, "NoSuchKey", "The specified key does not exist."), BY_THE_RULES
+        wish = Wish(headers.get("Range", ""), headers.get("If-Range", ""), headers.get("Accept-Encoding", ""))
+        if fault and fault.what == "wrong-range":
+            wish = wish.shifted()
+        manner = BY_THE_RULES if behaviour.framing == "length" else Manner(framing=behaviour.framing)
+        if behaviour.delivery in ("encoded", "encoded-gzip") and not wish.takes_gzip:
+            # The store undoes the encoding for those who do not take it, and then does not know the length.
+            behaviour = replace(behaviour, delivery="plain" if behaviour.delivery == "encoded" else "gzip")
+            manner = Manner(framing="chunked")
+        damage = fault.what if fault and fault.what in DAMAGES else ""
+        stored = await self._archives.get(one, one.order, behaviour, damage)
+        file_name = f"{one.order.segment} {day(int(one.span[0]))}.{one.order.format}.gz"
+        return delivered(stored, wish, behaviour, file_name=file_name), manner
+
+    def _span(self, asked: Route, order: Order | Refusal | None, now: float) -> tuple[float, float] | None:
+        """The range that a call is about."""
+        service = self._sandbox.service
+        if isinstance(order, Order):
+            return service.span(order, now)
+        one = service.find(asked.id) if asked.endpoint == "poll" else service.find_export(asked.id)
+        return one.span if one else None
+
+    def _is_known(self, authorization: str) -> bool:
+        """Whether the key is right: it goes in as it is (reference section 2)."""
+        scheme, _, key = authorization.partition(" ")
+        schemes = ("basic", "bearer") if self._sandbox.behaviour.bearer else ("basic",)
+        return scheme.lower() in schemes and hmac.compare_digest(key.encode(), self._sandbox.key.encode())
+
+    async def _aside(self, request: web.BaseRequest) -> Answer:
+        """What does not belong to the service."""
+        if request.raw_path.startswith(admin.ELSEWHERE):
+            self._sandbox.redirected += 1
+            self._sandbox.redirected_with_key += "Authorization" in request.headers
+            return reply({})
+        return await admin.answered(self._sandbox, request.method, request.raw_path, await request.read())
+
+
+def _order(body: bytes) -> Order | Refusal:
+    try:
+        return read_order(body)
+    except Refusal as refusal:
+        return refusal
+
+
+def _elsewhere(request: web.BaseRequest) -> str:
+    """This machine under another name: to a client, another host."""
+    name, _, port = request.host.partition(":")
+    other = "localhost" if name == "127.0.0.1" else "127.0.0.1"
+    return f"{request.scheme}://{other}:{port}{admin.ELSEWHERE}"
+
+
+class _Door:
+    """Where connections come in."""
+
+    def __init__(self, server: Server, *, host: str, port: int, tls: ssl.SSLContext | None) -> None:
+        # Handlers end when their peer goes: some of them wait for nothing else.
+        self._http = web.Server(server.handle, handler_cancellation=True, access_log=None)
+        self._host, self.port, self._tls = host, port, tls
+        self._listening: asyncio.Server | None = None
+
+    async def open(self) -> None:
+        """Let connections in."""
+        loop = asyncio.get_running_loop()
+        self._listening = await loop.create_server(self._http, self._host, self.port, ssl=self._tls, backlog=1024)
+        self.port = self._listening.sockets[0].getsockname()[1]
+
+    async def shut(self) -> None:
+        """Let none in, and end those that are there."""
+        if self._listening is not None:
+            self._listening.close()
+        await asyncio.sleep(0)
+        for connection in self._http.connections:
+            if connection.transport is not None:
+                connection.transport.abort()
+        await self._http.shutdown(SHUTDOWN_SECONDS)
+
+    @asynccontextmanager
+    async def shut_for_now(self) -> AsyncIterator[None]:
+        """Refuse connections as long as this lasts."""
+        await self.shut()
+        try:
+            yield
+        finally:
+            await self.open()
+
+
+@asynccontextmanager
+async def serving(
+    behaviour: Behaviour | None = None,
+    *,
+    host: str = "127.0.0.1",
+    port: int = 0,
+    tls: ssl.SSLContext | None = None,
+    clock: Callable[[], float] = time.time,
+) -> AsyncIterator[Sandbox]:
+    """A sandbox that listens.
+
+    Args:
+        behaviour: How it behaves; by default as the service does, in real time.
+        host: Where it listens.
+        port: Likewise; 0: any that is free.
+        tls: With it the sandbox speaks https.
+        clock: Seconds since 1970.
+    """
+    sandbox = Sandbox(behaviour or Behaviour(), clock=clock)
+    server = Server(sandbox)
+    door = _Door(server, host=host, port=port, tls=tls)
+    await door.open()
+    sandbox.url = f"{'https' if tls else 'http'}://{host}:{door.port}"
+    sandbox.unreachable = door.shut_for_now
+    try:
+        yield sandbox
+    finally:
+        await door.shut()
+        await server.close()

@@ -1,0 +1,154 @@
+"""Signed downloads: links that speak for themselves, what a link leads to, and which part of it is sent.
+
+1. A link is the path of an export, when it expires, and a signature over all of it, byte for byte: whoever writes it
+   differently is refused. Nothing is kept about links.
+2. The bytes of an export are made when they are first asked for, in a thread, and are the same each time. What was made
+   is kept as long as there is room for it.
+3. ETag, hash and range are those of the bytes as stored: all as inferred in reference section 5.
+"""
+
+import base64
+import hashlib
+import hmac
+import re
+import secrets
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+
+from asyncexport.sandbox.answers import Answer, Content, Headers
+from asyncexport.sandbox.behaviour import Behaviour
+from asyncexport.sandbox.contents import Stored
+
+PREFIX = "/storage/fullstoryapp-search-export/"
+
+NAMESPACE = "<?xml version='1.0' encoding='UTF-8'?>"
+
+
+class Links:
+    """Makes links and reads them."""
+
+    def __init__(self) -> None:
+        self._secret = secrets.token_bytes(32)
+
+    def mint(self, export_id: str, *, expires_at: float) -> str:
+        """The path and query of a link. Its escapes are such that a client which writes them anew breaks it."""
+        whole = datetime.fromtimestamp(expires_at, UTC).strftime("%Y%m%dT%H%M%SZ")
+        unsigned = (
+            f"{PREFIX}{export_id}?X-Goog-Algorithm=GOOG4-RSA-SHA256"
+            f"&X-Goog-Credential=sandbox%40example.iam.gserviceaccount.com%2f{whole[:8]}%2Fauto%2fstorage%2Fgoog4_request"
+            f"&X-Goog-SignedHeaders=host&response-content-type=application/gzip&x=~%7e&until={expires_at!r}"
+        )
+        return f"{unsigned}&X-Goog-Signature={self._sign(unsigned)}"
+
+    def read(self, link: str) -> tuple[str, float] | None:
+        """The export and when the link expires, from the path and query of a request; None: nobody signed that."""
+        unsigned, _, signature = link.rpartition("&X-Goog-Signature=")
+        if not hmac.compare_digest(signature.encode(), self._sign(unsigned).encode()):
+            return None
+        path, _, query = unsigned.partition("?")
+        return path.removeprefix(PREFIX), float(query.rpartition("&until=")[2])
+
+    def _sign(self, text: str) -> str:
+        return hmac.new(self._secret, text.encode(), hashlib.sha256).hexdigest()
+
+
+@dataclass(frozen=True, slots=True)
+class Wish:
+    """What a client asks of a download, from its headers; "" where a header is not there."""
+
+    range: str = ""
+    if_range: str = ""
+    accept_encoding: str = ""
+
+    @property
+    def takes_gzip(self) -> bool:
+        """Whether Content-Encoding: gzip is welcome."""
+        return "gzip" in self.accept_encoding.lower()
+
+    def shifted(self) -> "Wish":
+        """A wish for a part that begins elsewhere."""
+        found = re.fullmatch(r"bytes=([0-9]{1,18})-", self.range.strip())
+        return replace(self, range=f"bytes={int(found[1]) + 7}-") if found else self
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """A part of a body that is too big to be held."""
+
+    whole: Content
+    start: int
+    stop: int
+
+    def __len__(self) -> int:
+        return self.stop - self.start
+
+    def pieces(self, start: int, stop: int) -> Iterator[bytes]:
+        """The bytes of a part of the part."""
+        return self.whole.pieces(self.start + start, self.start + stop)
+
+
+def delivered(stored: Stored, wish: Wish, behaviour: Behaviour, *, file_name: str) -> Answer:
+    """The answer that brings a file, or the part of it that was asked for."""
+    headers = _headers(stored, behaviour, file_name)
+    size = len(stored.content)
+    asked = _range(wish.range, size) if behaviour.ranges and _same_file(wish.if_range, stored) else None
+    if asked is None:
+        return Answer(200, stored.content, headers)
+    start, stop = asked
+    if start >= stop:
+        return xml(
+            416, "InvalidRange", "The requested range cannot be satisfied.", (("Content-Range", f"bytes */{size}"),)
+        )
+    part = stored.content[start:stop] if isinstance(stored.content, bytes) else Part(stored.content, start, stop)
+    return Answer(206, part, (*headers, ("Content-Range", f"bytes {start}-{stop - 1}/{size}")))
+
+
+def expired(behaviour: Behaviour, expires_at: float) -> Answer:
+    """The answer to a link that is no longer good (reference section 5); its text exists in two wordings."""
+    when = datetime.fromtimestamp(expires_at, UTC).isoformat(timespec="seconds")
+    details = f"Request signature expired at: {when}"
+    message = "The provided token has expired." if behaviour.expired_wording == "old" else "Invalid argument."
+    return xml(behaviour.expired_link, "ExpiredToken", message, details=details)
+
+
+def xml(status: int, code: str, message: str, headers: Headers = (), *, details: str = "") -> Answer:
+    """An error of the storage host."""
+    more = f"<Details>{details}</Details>" if details else ""
+    text = f"{NAMESPACE}<Error><Code>{code}</Code><Message>{message}</Message>{more}</Error>"
+    return Answer(status, text.encode(), (("Content-Type", "application/xml; charset=UTF-8"), *headers))
+
+
+def _headers(stored: Stored, behaviour: Behaviour, file_name: str) -> Headers:
+    headers = [("Content-Type", "application/gzip")]
+    headers.append(("Content-Disposition", f'attachment; filename="{behaviour.file_name or file_name}"'))
+    if behaviour.etag:
+        headers.append(("ETag", stored.etag))
+    if behaviour.ranges:
+        headers.append(("Accept-Ranges", "bytes"))
+    crc32c, md5 = stored.crc32c, stored.md5
+    if behaviour.goog_hash == "wrong":
+        crc32c, md5 = (bytes(byte ^ 0xFF for byte in digest) for digest in (crc32c, md5))
+    if crc32c and behaviour.goog_hash in ("both", "crc32c", "wrong"):
+        headers.append(("x-goog-hash", f"crc32c={base64.b64encode(crc32c).decode()}"))
+    if behaviour.goog_hash in ("both", "md5", "wrong"):
+        headers.append(("x-goog-hash", f"md5={base64.b64encode(md5).decode()}"))
+    if behaviour.delivery in ("encoded", "encoded-gzip"):
+        headers.append(("Content-Encoding", "gzip"))
+    return tuple(headers)
+
+
+def _same_file(if_range: str, stored: Stored) -> bool:
+    return not if_range or if_range == stored.etag
+
+
+def _range(text: str, size: int) -> tuple[int, int] | None:
+    """Start and stop of the part asked for; start == stop where there is no such part; None: the whole."""
+    found = re.fullmatch(r"bytes=([0-9]{0,18})-([0-9]{0,18})", text.strip())
+    if not found or not (found[1] or found[2]):
+        return None
+    if not found[1]:
+        return max(0, size - int(found[2])), size
+    start = int(found[1])
+    stop = min(size, int(found[2]) + 1) if found[2] else size
+    return (start, stop) if start < stop else (size, size)
