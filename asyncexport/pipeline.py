@@ -141,7 +141,7 @@ class _Reporter:
 
 
 def ignore(_name: str) -> None:
-    """A boundary that nobody watches."""
+    """Nobody listens."""
 
 
 async def export(
@@ -231,21 +231,23 @@ def _used(settings: Settings, sent: list[Sent], *, now: float, complete: bool) -
     )
 
 
-async def segments(settings: Settings, *, key: ApiKey) -> AsyncIterator[Segment]:
+async def segments(settings: Settings, *, key: ApiKey, sent: Callable[[str], None] = ignore) -> AsyncIterator[Segment]:
     """The segments of the account. The budget's level is read from the ledger, if there is one, and not changed.
+
+    `sent` is told the kind of each request.
 
     Raises:
         ServiceError: the service refused, or could not be reached.
     """
-    async with _asking(settings, key) as client:
+    async with _asking(settings, key, sent) as client:
         async for segment in client.segments():
             yield segment
 
 
 @asynccontextmanager
-async def _asking(settings: Settings, key: ApiKey) -> AsyncIterator[Client]:
+async def _asking(settings: Settings, key: ApiKey, sent: Callable[[str], None]) -> AsyncIterator[Client]:
     """A client for a command that exports nothing: its requests are on no record."""
-    journal = _NoJournal()
+    journal = _NoJournal(sent)
     clock = ServiceClock()
     budget = _budget(settings, journal, clock.now)
     directory = Path(settings.output.directory)
@@ -267,10 +269,14 @@ async def _asking(settings: Settings, key: ApiKey) -> AsyncIterator[Client]:
         await budget.close()
 
 
+@dataclass(frozen=True, slots=True)
 class _NoJournal:
-    """Keeps nothing."""
+    """Keeps nothing; says what is sent."""
+
+    sent: Callable[[str], None]
 
     async def send(self, kind: str, *, at: float) -> int:  # noqa: ARG002 - a journal's method
+        self.sent(kind)
         return 0
 
     def answered(self, request_id: int, *, status: int) -> None:
