@@ -1,20 +1,24 @@
 """The one shared budget of API requests: who may send the next one, and when.
 
-1. One bucket for the whole process: `burst` tokens, refilled at `requests_per_minute`. One token is kept in hand, so
-   that our bucket is never ahead of the service's, which sees our requests a little later than we send them.
-2. One dispatcher takes a token and *then* serves the best waiter, so that a token is never spent on yesterday's order.
-   First in, first out among equals.
+1. One bucket for the whole process: `burst` tokens, refilled at `requests_per_minute`. It is never ahead of the
+   service's, which sees a request at any time between our sending it and its answer: what is in flight begins to come
+   back only when it is answered, and one token is kept in hand.
+2. One dispatcher waits for a token and *then* picks the best waiter, so that a token is never spent on yesterday's
+   order. First in, first out among equals. Whoever is cancelled before its request is put on record costs nothing.
 3. Every request has its row in the journal before it is sent; the bucket of the next process is derived from them.
-4. A 429 pauses everybody until Retry-After has passed and sets the bucket empty.
+4. A 429 pauses everybody until Retry-After has passed and sets the bucket empty. What was sent before that pause and is
+   refused as well says nothing new; refusals one after another make the pauses longer.
 5. What the service counts is not known (reference section 6). `scope = "auto"` counts creates only, until a 429
-   answers another call while the create bucket still held tokens; from then on it counts all calls, remembers that,
-   and tries again after a week.
-6. An outage holds everybody back. One request at a time goes out to try the line; when it has been down for longer
-   than anybody is willing to wait, all who wait are told.
+   answers a poll, a list or a results call while the create bucket still held tokens; from then on it counts all
+   calls, remembers that, and tries again after a week.
+6. An outage holds everybody back. One request at a time goes out to try the line; when that fails and the line has been
+   down for longer than anybody is willing to wait, all who wait are told. A service that answers nothing but 429 for
+   as long is as good as down.
 """
 
 import asyncio
 import heapq
+import math
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from itertools import count
@@ -23,6 +27,7 @@ from typing import Protocol
 from aiolimiter import AsyncLimiter
 
 from asyncexport.core.pacing import (
+    LONGEST_PAUSE_SECONDS,
     Down,
     Line,
     Patience,
@@ -42,6 +47,21 @@ from asyncexport.errors import UnavailableError
 
 RELEARN_SECONDS = 7 * 86_400.0
 """How long it is remembered that all calls count: the vendor may have changed its mind."""
+
+TELLING = frozenset({Kind.POLL, Kind.LIST, Kind.RESULTS})
+"""Calls whose refusal says that all calls are counted; others (segments, me) may well have a limit of their own."""
+
+PATIENT_REFUSALS = 3
+"""So many refusals in a row are waited out as they ask; from then on each pause is twice as long as the one before."""
+
+LONGEST_FACTOR = 64.0
+"""How much longer pauses get at the most."""
+
+HOPELESS_REFUSALS = 6
+"""Fewer refusals in a row are never taken for an outage, however long each of them asked to wait."""
+
+TOO_LITTLE = 1e-9
+"""Of a token: below what anybody can count."""
 
 
 class Journal(Protocol):
@@ -94,29 +114,125 @@ class _Waiter:
     order: int
     kind: Kind = field(compare=False)
     priority: Priority = field(compare=False)
-    granted: "asyncio.Future[None]" = field(compare=False)
+    granted: "asyncio.Future[Pass]" = field(compare=False)
+
+
+class _Bucket:
+    """An `AsyncLimiter`, told exactly how full it is, with tokens put back and with some in flight.
+
+    What is in flight may reach the service at any moment until it is answered. So it may have taken its token only a
+    moment ago, and none of what would have come back in its place counts: the bucket holds that many fewer until then.
+    """
+
+    def __init__(self, allowance: Allowance) -> None:
+        self._size = allowance.usable_burst
+        self._refill_seconds = allowance.refill_seconds
+        self._limiter = self._fresh()
+        self._in_flight = 0
+
+    @property
+    def free(self) -> float:
+        """How many tokens could be taken now."""
+        return min(self._left(), float(self._size - self._in_flight))
+
+    @property
+    def wait_seconds(self) -> float:
+        """How long until one can be taken (0: now); infinite while all are in flight."""
+        if self._limiter.has_capacity() and self._in_flight < self._size:
+            return 0.0
+        if self._in_flight >= self._size:
+            return math.inf
+        return max(1.0 - self._left(), TOO_LITTLE) * self._refill_seconds
+
+    def take(self) -> None:
+        """Take one, for a request that is about to be sent."""
+        self._drop_what_runs_over()
+        _drain(self._limiter, 1)
+        self._in_flight += 1
+
+    def arrived(self) -> None:
+        """A request was answered, or given up: its token comes back from now on."""
+        self._drop_what_runs_over()
+        self._in_flight -= 1
+
+    def put_back(self) -> None:
+        """A token was taken for a request that was never sent."""
+        self._drop_what_runs_over()
+        self._in_flight -= 1
+        used = self._size - self._left()
+        self._limiter = self._fresh()
+        self.drop(max(0.0, used - 1))
+
+    def drop(self, tokens: float) -> None:
+        """So many are gone: earlier processes used them."""
+        _drain(self._limiter, min(tokens, self._left()))
+
+    def empty(self) -> None:
+        """None is left."""
+        self._limiter = self._fresh()
+        _drain(self._limiter, self._size)
+
+    def _fresh(self) -> AsyncLimiter:
+        return AsyncLimiter(self._size, self._size * self._refill_seconds)
+
+    def _drop_what_runs_over(self) -> None:
+        most = self._size - self._in_flight
+        if self._in_flight and self._limiter.has_capacity(most):
+            self.drop(self._left() - most)
+
+    def _left(self) -> float:
+        """What the limiter has left: it says only whether it has so much, so ask it closer and closer."""
+        if self._limiter.has_capacity(self._size):
+            return float(self._size)
+        low, high = 0.0, float(self._size)
+        while high - low > TOO_LITTLE:
+            middle = (low + high) / 2
+            low, high = (middle, high) if self._limiter.has_capacity(middle) else (low, middle)
+        return low
+
+
+def _drain(limiter: AsyncLimiter, tokens: float) -> None:
+    """Take tokens that are known to be there, at once: `acquire` waits only where they are not."""
+    taking = limiter.acquire(tokens)
+    try:
+        taking.send(None)
+    except StopIteration:
+        return
+    taking.close()
+    raise AssertionError("the limiter has less than it said")
 
 
 class Pass:
-    """Leave to send one request; to be left with what came of it."""
+    """Leave to send one request; to be left with what came of it.
 
-    def __init__(self, budget: "Budget", kind: Kind, request_id: int) -> None:
+    Attributes:
+        kind: What is sent.
+        counted: Whether it took a token.
+        probes: Whether it tries a line that is down.
+        granted_at: When leave was given, on the monotonic clock.
+        request_id: Its row in the journal.
+    """
+
+    def __init__(self, budget: "Budget", kind: Kind, *, counted: bool, probes: bool, granted_at: float) -> None:
         self._budget = budget
-        self._kind = kind
-        self._request_id = request_id
         self._left = False
+        self.kind = kind
+        self.counted = counted
+        self.probes = probes
+        self.granted_at = granted_at
+        self.request_id = 0
 
     def leave(self, status: int | None, *, retry_after: float | None = None) -> None:
         """Say what came back: a status, or None where nothing did; `retry_after` in seconds. Only the first counts."""
         if not self._left:
             self._left = True
-            self._budget._answered(self._kind, self._request_id, status, retry_after)  # noqa: SLF001 - its own child
+            self._budget._answered(self, status, retry_after)  # noqa: SLF001 - its own child
 
     def abandon(self) -> None:
         """Say that we gave up waiting for the answer, which tells nothing of the service."""
         if not self._left:
             self._left = True
-            self._budget._abandoned()  # noqa: SLF001 - its own child
+            self._budget._abandoned(self)  # noqa: SLF001 - its own child
 
 
 class Budget:
@@ -129,6 +245,10 @@ class Budget:
         journal: Where requests are put on record.
         wall_clock: Seconds since 1970; `loop.time()` is what waiting goes by.
         jitter: A number in [0, 1), anew at each call.
+
+    Attributes:
+        sent: How many requests of each kind were put on record.
+        refused: How many were answered with 429.
     """
 
     def __init__(
@@ -148,21 +268,21 @@ class Budget:
         self._wall_clock = wall_clock
         self._jitter = jitter
         self._loop = asyncio.get_running_loop()
-        self._limiter = self._new_limiter()
+        self._bucket = _Bucket(allowance)
         self._scope = Scope.CREATE if allowance.scope is Scope.AUTO else allowance.scope
+        self._learned_at = 0.0
         self._orders = count()
         self._metered: list[_Waiter] = []
         self._free: list[_Waiter] = []
         self._waiting = dict.fromkeys(Priority, 0)
         self._news = asyncio.Event()
-        self._token_in_hand = False
-        self._paused_until = 0.0
         self._line: Line = Up()
         self._probing = False
-        self._refusals = 0
+        self._pause = _Pause()
+        self._over = ""
         self._calm = asyncio.Event()
         self._calm.set()
-        self._dispatchers: list[asyncio.Task[None]] = []
+        self._dispatcher: asyncio.Task[None] | None = None
         self.sent = dict.fromkeys(Kind, 0)
         self.refused = 0
 
@@ -171,26 +291,23 @@ class Budget:
         now = self._wall_clock()
         learned = history.all_counted_since
         if self._allowance.scope is Scope.AUTO and learned is not None and 0 <= now - learned < RELEARN_SECONDS:
-            self._scope = Scope.ALL
-        used = tokens_used(
-            (sent for sent in history.sent if self._counts(Kind(sent.kind))),
-            now=now,
-            burst=self._allowance.burst,
-            requests_per_minute=self._allowance.requests_per_minute,
-            oldest_known=history.complete,
+            self._scope, self._learned_at = Scope.ALL, learned
+        self._bucket.drop(
+            tokens_used(
+                (sent for sent in history.sent if self._counts(Kind(sent.kind))),
+                now=now,
+                burst=self._allowance.burst,
+                requests_per_minute=self._allowance.requests_per_minute,
+                oldest_known=history.complete,
+            )
         )
-        if used > 0:
-            await self._limiter.acquire(min(used, self._allowance.usable_burst))
-        self._dispatchers = [
-            asyncio.create_task(self._serve_metered(), name="budget: metered"),
-            asyncio.create_task(self._serve_free(), name="budget: free"),
-        ]
+        self._dispatcher = asyncio.create_task(self._serve(), name="budget")
 
     async def close(self) -> None:
         """Stop serving."""
-        for task in self._dispatchers:
-            task.cancel()
-        await asyncio.gather(*self._dispatchers, return_exceptions=True)
+        if self._dispatcher is not None:
+            self._dispatcher.cancel()
+            await asyncio.wait({self._dispatcher})
 
     async def enter(self, kind: Kind, priority: Priority) -> Pass:
         """Wait for leave to send one request.
@@ -198,35 +315,32 @@ class Budget:
         Raises:
             UnavailableError: the line has been down for `[retry] outage`.
         """
+        if self._over:
+            raise self._unreachable()
+        self._forget_in_time()
         waiter = _Waiter(rank(priority, self._prefer), next(self._orders), kind, priority, self._loop.create_future())
-        self._refuse_if_over()
         heapq.heappush(self._metered if self._counts(kind) else self._free, waiter)
         self._note_waiting(priority, +1)
         self._news.set()
         try:
-            await waiter.granted
+            leave = await waiter.granted
         except asyncio.CancelledError:
-            if waiter.granted.done() and not waiter.granted.cancelled() and waiter.granted.exception() is None:
-                self._give_back(kind)
+            self._give_back(waiter)
             raise
         finally:
             self._note_waiting(priority, -1)
-        return await self._put_on_record(kind)
+        return await self._put_on_record(leave)
 
     @property
     def tokens(self) -> int:
-        """How many requests could go out at once now."""
-        low, high = 0, self._allowance.usable_burst
-        while low < high:
-            middle = (low + high + 1) // 2
-            low, high = (middle, high) if self._limiter.has_capacity(middle) else (low, middle - 1)
-        return low + self._token_in_hand
+        """How many counted requests could go out at once now."""
+        return int(self._bucket.free + TOO_LITTLE)
 
     @property
     def next_token_seconds(self) -> float:
         """How long until the next counted request may go out."""
-        wait = 0.0 if self.tokens else self._allowance.refill_seconds * self._missing()
-        return max(wait, self.paused_seconds)
+        wait = self._bucket.wait_seconds
+        return max(self._allowance.refill_seconds if math.isinf(wait) else wait, self.paused_seconds)
 
     @property
     def scope(self) -> Scope:
@@ -246,7 +360,7 @@ class Budget:
     @property
     def paused_seconds(self) -> float:
         """For how long a 429 still holds everybody back."""
-        return max(0.0, self._paused_until - self._loop.time())
+        return max(0.0, self._pause.until - self._loop.time())
 
     def waiting(self, priority: Priority) -> int:
         """How many wait for leave to send."""
@@ -261,14 +375,6 @@ class Budget:
         """Whether neither a result nor a create waits for a token."""
         return self._calm.is_set()
 
-    def _missing(self) -> float:
-        """Which share of a token is missing to the next one, to a sixteenth."""
-        return next((share / 16 for share in range(16) if self._limiter.has_capacity(1 - share / 16)), 1.0)
-
-    def _new_limiter(self) -> AsyncLimiter:
-        burst = self._allowance.usable_burst
-        return AsyncLimiter(burst, burst * self._allowance.refill_seconds)
-
     def _counts(self, kind: Kind) -> bool:
         return self._scope is Scope.ALL or kind is Kind.CREATE
 
@@ -279,158 +385,175 @@ class Budget:
         else:
             self._calm.set()
 
-    async def _put_on_record(self, kind: Kind) -> Pass:
+    async def _put_on_record(self, leave: Pass) -> Pass:
         """Rule 3. A cancel here leaves a row of a request that was never sent: a token too many, never too few."""
-        self.sent[kind] += 1
+        self.sent[leave.kind] += 1
         try:
-            request_id = await self._journal.send(kind.value, at=self._wall_clock())
+            leave.request_id = await self._journal.send(leave.kind.value, at=self._wall_clock())
         except BaseException:
-            self._abandoned()
+            leave.abandon()
             raise
-        return Pass(self, kind, request_id)
+        return leave
 
-    def _give_back(self, kind: Kind) -> None:
-        """A waiter was cancelled in the moment it was served: nothing was sent."""
-        if self._counts(kind):
-            self._token_in_hand = True
-        self._abandoned()
-
-    async def _serve_metered(self) -> None:
-        while True:
-            await self._until_somebody_waits(self._metered)
-            await self._take_token()
-            if not await self._until_line_is_open(self._metered):
-                continue
-            if waiter := self._best(self._metered):
-                self._token_in_hand = False
-                waiter.granted.set_result(None)
-                # The one served decides what it asks for next before the next token is spent.
-                await asyncio.sleep(0)
-
-    async def _take_token(self) -> None:
-        while not self._token_in_hand:
-            limiter = self._limiter
-            await limiter.acquire()
-            # A 429 meanwhile has put an empty bucket in the place of the one that this token is from.
-            self._token_in_hand = limiter is self._limiter
-
-    async def _serve_free(self) -> None:
-        while True:
-            await self._until_somebody_waits(self._free)
-            if not await self._until_line_is_open(self._free):
-                continue
-            if waiter := self._best(self._free):
-                waiter.granted.set_result(None)
-                await asyncio.sleep(0)
-
-    async def _until_somebody_waits(self, heap: list[_Waiter]) -> None:
-        while self._peek(heap) is None:
-            self._news.clear()
-            await self._news.wait()
-
-    async def _until_line_is_open(self, heap: list[_Waiter]) -> bool:
-        """Wait while paused or down; whether one may be served now (somebody may have left meanwhile)."""
-        while True:
-            now = self._loop.time()
-            if now < self._paused_until:
-                await asyncio.sleep(self._paused_until - now)
-            elif isinstance(self._line, Down) and (self._probing or now < self._line.probe_at):
-                await self._wait_for_news(None if self._probing else self._line.probe_at - now)
-            else:
-                break
-            if self._peek(heap) is None:
-                return False
-        if isinstance(self._line, Down):
-            self._probing = True
-        return True
-
-    async def _wait_for_news(self, seconds: float | None) -> None:
-        self._news.clear()
-        try:
-            async with asyncio.timeout(seconds):
-                await self._news.wait()
-        except TimeoutError:
+    def _give_back(self, waiter: _Waiter) -> None:
+        """A waiter was cancelled; where that was in the moment it was served, nothing was sent."""
+        granted = waiter.granted
+        if not granted.done() or granted.cancelled() or granted.exception() is not None:
             return
+        leave = granted.result()
+        if leave.counted and not self.paused_seconds:
+            # Where a 429 came in the same moment, the bucket is empty whatever was sent.
+            self._bucket.put_back()
+            leave.counted = False
+        leave.abandon()
+
+    async def _serve(self) -> None:
+        """Rule 2."""
+        while True:
+            waits = [math.inf]
+            for heap, counted in ((self._free, False), (self._metered, True)):
+                if self._peek(heap) is None:
+                    continue
+                wait = self._closed_seconds(counted=counted)
+                if wait <= 0:
+                    self._grant(heapq.heappop(heap), counted=counted)
+                    # The one served decides what it asks for next before the next token is spent.
+                    await asyncio.sleep(0)
+                    break
+                waits.append(wait)
+            else:
+                await self._wait_for_news(min(waits))
+
+    def _closed_seconds(self, *, counted: bool) -> float:
+        """For how long nobody may be served as things stand; infinite: until something happens."""
+        now = self._loop.time()
+        if now < self._pause.until:
+            return self._pause.until - now
+        if isinstance(self._line, Down):
+            if self._probing:
+                return math.inf
+            if now < self._line.probe_at:
+                return self._line.probe_at - now
+        return self._bucket.wait_seconds if counted else 0.0
+
+    def _grant(self, waiter: _Waiter, *, counted: bool) -> None:
+        if counted:
+            self._bucket.take()
+        probes = isinstance(self._line, Down)
+        self._probing |= probes
+        waiter.granted.set_result(Pass(self, waiter.kind, counted=counted, probes=probes, granted_at=self._loop.time()))
+
+    async def _wait_for_news(self, seconds: float) -> None:
+        self._news.clear()
+        timer = None if math.isinf(seconds) else self._loop.call_later(seconds, self._news.set)
+        try:
+            await self._news.wait()
+        finally:
+            if timer:
+                timer.cancel()
 
     def _peek(self, heap: list[_Waiter]) -> _Waiter | None:
         while heap and heap[0].granted.done():
             heapq.heappop(heap)
         return heap[0] if heap else None
 
-    def _best(self, heap: list[_Waiter]) -> _Waiter | None:
-        """Take the best waiter out; where the one to try the line has left meanwhile, somebody else may."""
-        if self._peek(heap) is None:
+    def _abandoned(self, leave: Pass) -> None:
+        if leave.counted:
+            self._bucket.arrived()
+        if leave.probes:
             self._probing = False
-            return None
-        return heapq.heappop(heap)
-
-    def _abandoned(self) -> None:
-        self._probing = False
         self._news.set()
 
-    def _answered(self, kind: Kind, request_id: int, status: int | None, retry_after: float | None) -> None:
-        self._journal.answered(request_id, status=status or 0)
-        self._probing = False
-        now = self._loop.time()
+    def _answered(self, leave: Pass, status: int | None, retry_after: float | None) -> None:
+        self._journal.answered(leave.request_id, status=status or 0)
+        self._abandoned(leave)
         if is_outage(status):
-            self._line = self._patience.after_failure(self._line, now=now, jitter=self._jitter())
-            self._give_up_if_over()
+            self._note_outage(leave)
         else:
             self._line = Up()
-        if status == 429:
-            self._pause(kind, retry_after)
-        elif status == 200:
-            self._refusals = 0
-        self._news.set()
+            if status == 429:
+                self._note_refusal(leave, retry_after)
+            else:
+                self._pause.over()
 
-    def _pause(self, kind: Kind, retry_after: float | None) -> None:
+    def _note_outage(self, leave: Pass) -> None:
+        """Rule 6. What was under way when the line went down says nothing new by failing, too."""
+        now = self._loop.time()
+        if isinstance(self._line, Up) or leave.probes:
+            self._line = self._patience.after_failure(self._line, now=now, jitter=self._jitter())
+        if self._patience.is_over(self._line, now=now):
+            self._give_up("could not be reached")
+
+    def _note_refusal(self, leave: Pass, retry_after: float | None) -> None:
+        """Rules 4 and 5."""
         self.refused += 1
-        self._refusals += 1
-        if self._allowance.scope is Scope.AUTO and kind is not Kind.CREATE and not self._counts(kind) and self.tokens:
+        if self._allowance.scope is Scope.AUTO and leave.kind in TELLING and not leave.counted and self.tokens:
             self._learn_that_all_count()
-        seconds = pause_seconds(retry_after, refill_seconds=self._allowance.refill_seconds)
-        # A service that says the same short pause over and over is asked less and less often.
-        seconds *= min(2.0 ** (self._refusals - 1), 64.0) if self._refusals > 3 else 1.0
-        self._paused_until = max(self._paused_until, self._loop.time() + seconds)
-        self._token_in_hand = False
-        self._empty()
-
-    def _empty(self) -> None:
-        """Set the bucket empty: a fresh limiter, all of whose tokens are taken at once."""
-        self._limiter = self._new_limiter()
-        taking = self._limiter.acquire(self._allowance.usable_burst)
-        try:
-            taking.send(None)
-        except StopIteration:
-            return
-        raise AssertionError("a fresh limiter let nobody through")
+        now = self._loop.time()
+        self._pause.refused(leave.granted_at, now)
+        self._pause.hold(now, retry_after, refill_seconds=self._allowance.refill_seconds)
+        self._bucket.empty()
+        if self._pause.refusals >= HOPELESS_REFUSALS and now - self._pause.since >= self._patience.outage_seconds:
+            self._give_up("has answered nothing but 429 (asked too often)")
 
     def _learn_that_all_count(self) -> None:
-        self._scope = Scope.ALL
-        self._journal.remember("all_counted_since", repr(self._wall_clock()))
+        self._scope, self._learned_at = Scope.ALL, self._wall_clock()
+        self._journal.remember("all_counted_since", repr(self._learned_at))
         while self._free:
             heapq.heappush(self._metered, heapq.heappop(self._free))
 
-    def _refuse_if_over(self) -> None:
-        if self._patience.is_over(self._line, now=self._loop.time()):
-            raise _unreachable(self._patience)
+    def _forget_in_time(self) -> None:
+        """What was learned a week ago is tried again, in the middle of a run as well."""
+        if (
+            self._scope is Scope.ALL
+            and self._allowance.scope is Scope.AUTO
+            and self._wall_clock() - self._learned_at >= RELEARN_SECONDS
+        ):
+            self._scope = Scope.CREATE
 
-    def _give_up_if_over(self) -> None:
-        if not self._patience.is_over(self._line, now=self._loop.time()):
-            return
+    def _give_up(self, what: str) -> None:
+        self._over = what
         for waiter in self._metered + self._free:
             if not waiter.granted.done():
-                waiter.granted.set_exception(_unreachable(self._patience))
+                waiter.granted.set_exception(self._unreachable())
         self._metered.clear()
         self._free.clear()
 
+    def _unreachable(self) -> UnavailableError:
+        return UnavailableError(
+            f"the service {self._over} for {show_duration(self._patience.outage_seconds)}",
+            lasting=True,
+            hint="what was done is kept; run the same command again when the service is back",
+        )
 
-def _unreachable(patience: Patience) -> UnavailableError:
-    return UnavailableError(
-        f"the service could not be reached for {show_duration(patience.outage_seconds)}",
-        lasting=True,
-        hint="what was done is kept; run the same command again when the service is back",
-    )
+
+@dataclass(slots=True)
+class _Pause:
+    """What 429s ask for: until when everybody waits, and how many there were one after another, since when."""
+
+    until: float = 0.0
+    began: float = -math.inf
+    refusals: int = 0
+    since: float = 0.0
+
+    def refused(self, granted_at: float, now: float) -> None:
+        """Count a refusal, unless it was sent before the last one came back."""
+        if granted_at < self.began:
+            return
+        if not self.refusals:
+            self.since = now
+        self.refusals += 1
+        self.began = now
+
+    def hold(self, now: float, retry_after: float | None, *, refill_seconds: float) -> None:
+        """Wait as asked; whoever says the same short pause over and over is asked less and less often."""
+        factor = min(2.0 ** max(0, self.refusals - PATIENT_REFUSALS), LONGEST_FACTOR)
+        seconds = pause_seconds(retry_after, refill_seconds=refill_seconds)
+        self.until = max(self.until, now + max(seconds, min(seconds * factor, LONGEST_PAUSE_SECONDS)))
+
+    def over(self) -> None:
+        """An answer that is none of them."""
+        self.refusals = 0
 
 
 def read_history(sent: Iterable[Sent], *, complete: bool, all_counted_since: str | None) -> History:

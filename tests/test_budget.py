@@ -1,0 +1,813 @@
+"""The one gate: what the bucket lets through, in which order, and what refusals and outages do to everybody."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from itertools import pairwise
+
+import pytest
+from hypothesis import HealthCheck, example, given, settings
+from hypothesis import strategies as st
+
+from asyncexport.budget import HOPELESS_REFUSALS, RELEARN_SECONDS, Allowance, Budget, History, Pass, read_history
+from asyncexport.core.pacing import LONGEST_PAUSE_SECONDS, Down, Patience, Prefer, Priority, Scope, Sent, Up
+from asyncexport.core.wire import Kind
+from asyncexport.errors import UnavailableError
+from tests.virtual_time import at, on_virtual_time, settled
+
+EPOCH = 1_700_000_000.0
+REFILL = 30.0
+OUTAGE = 6 * 3600.0
+
+
+def now() -> float:
+    return asyncio.get_running_loop().time()
+
+
+@dataclass
+class Journal:
+    """Remembers the rows, and when; takes as long over each as it is told."""
+
+    takes: float = 0.0
+    broken: Exception | None = None
+    rows: list[tuple[float, str]] = field(default_factory=list)
+    statuses: dict[int, int] = field(default_factory=dict)
+    learned: dict[str, str] = field(default_factory=dict)
+
+    async def send(self, kind: str, *, at: float) -> int:
+        """Put a row down."""
+        if self.takes:
+            await asyncio.sleep(self.takes)
+        if self.broken:
+            raise self.broken
+        self.rows.append((at, kind))
+        return len(self.rows) - 1
+
+    def answered(self, request_id: int, *, status: int) -> None:
+        """Add its status."""
+        self.statuses[request_id] = status
+
+    def remember(self, key: str, value: str) -> None:
+        """Keep it."""
+        self.learned[key] = value
+
+
+@asynccontextmanager
+async def a_budget(
+    *,
+    scope: Scope = Scope.CREATE,
+    burst: int = 50,
+    prefer: Prefer = Prefer.THROUGHPUT,
+    history: History | None = None,
+    journal: Journal | None = None,
+    jitter: float = 0.5,
+    wall_offset: float = EPOCH,
+    requests_per_minute: float = 2.0,
+) -> AsyncIterator[Budget]:
+    loop = asyncio.get_running_loop()
+    budget = Budget(
+        Allowance(requests_per_minute, burst, scope),
+        prefer=prefer,
+        patience=Patience(1.0, 300.0, OUTAGE),
+        journal=journal or Journal(),
+        wall_clock=lambda: wall_offset + loop.time(),
+        jitter=lambda: jitter,
+    )
+    await budget.open(history or History())
+    try:
+        yield budget
+    finally:
+        await budget.close()
+
+
+async def create(budget: Budget) -> Pass:
+    return await budget.enter(Kind.CREATE, Priority.CREATE)
+
+
+async def answered(budget: Budget, status: int | None = 200, kind: Kind = Kind.CREATE, **more: float) -> None:
+    priority = {Kind.CREATE: Priority.CREATE, Kind.RESULTS: Priority.RESULTS}.get(kind, Priority.POLL)
+    (await budget.enter(kind, priority)).leave(status, **more)
+
+
+async def answered_until(
+    budget: Budget, time: float, status: int | None, kind: Kind = Kind.CREATE, **more: float
+) -> None:
+    while now() < time:
+        await answered(budget, status, kind, **more)
+
+
+# How many
+
+
+@on_virtual_time
+async def test_a_full_bucket_lets_all_but_one_through_at_once():
+    """One token is kept in hand; the rest goes out in the same moment, and then one every refill."""
+    async with a_budget() as budget:
+        assert budget.tokens == 49
+        times = []
+        for _ in range(52):
+            await answered(budget)
+            times.append(now())
+        assert times[48] == pytest.approx(0, abs=0.1)
+        assert times[49:] == pytest.approx([30, 60, 90], abs=0.1)
+
+
+@on_virtual_time
+async def test_a_bucket_of_one_is_still_of_use():
+    """A burst of 1 lets one request through a refill, the first at once."""
+    async with a_budget(burst=1) as budget:
+        await answered(budget)
+        assert now() == pytest.approx(0, abs=0.1)
+        await answered(budget)
+        assert now() == pytest.approx(30, abs=0.1)
+
+
+@on_virtual_time
+async def test_what_is_in_flight_comes_back_only_once_it_is_answered():
+    """The service may see a request as late as its answer, so its token cannot have come back before."""
+    async with a_budget(burst=3) as budget:
+        first, second = await create(budget), await create(budget)
+        await at(1000)
+        assert budget.tokens == 0
+        first.leave(200)
+        await at(1029)
+        assert budget.tokens == 0
+        await at(1031)
+        assert budget.tokens == 1
+        second.abandon()
+        assert budget.tokens == 1
+        await at(2000)
+        assert budget.tokens == 2
+
+
+@dataclass
+class ServiceBucket:
+    """The service's own bucket, which sees requests when they arrive."""
+
+    burst: float
+    level: float
+    since: float = 0.0
+    refused: int = 0
+
+    def arrives(self, time: float) -> int:
+        """The status it answers with."""
+        self.level = min(self.burst, self.level + (time - self.since) / REFILL)
+        self.since = time
+        if self.level < 1 - 1e-6:
+            self.refused += 1
+            return 429
+        self.level -= 1
+        return 200
+
+
+ARRIVALS = st.lists(
+    st.tuples(
+        st.one_of(st.just(0.0), st.floats(0, 5), st.floats(0, 4000)),  # how long after the one before it asks
+        st.one_of(st.just(0.0), st.floats(0, 1), st.floats(0, 500)),  # until the service sees it
+        st.one_of(st.just(0.0), st.floats(0, 1), st.floats(0, 500)),  # and from then until the answer is here
+        st.sampled_from([Kind.CREATE, Kind.POLL, Kind.LIST, Kind.RESULTS]),
+    ),
+    max_size=60,
+)
+
+
+@given(ARRIVALS, st.integers(1, 12), st.sampled_from([Scope.ALL, Scope.CREATE]))
+@example(
+    [(0.0, 100.0, 0.0, Kind.CREATE)] * 4 + [(30.0, 100.0, 0.0, Kind.CREATE)] * 3 + [(30.0, 0, 0, Kind.CREATE)],
+    5,
+    Scope.ALL,
+)
+@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+def test_the_service_never_refuses_where_scopes_agree(arrivals, burst, scope):
+    """Whatever comes when, and however long it is under way, the service's own bucket has a token for it."""
+
+    @on_virtual_time
+    async def all_pass():
+        service = ServiceBucket(burst, burst)
+        passed: list[Kind] = []
+
+        async def ask(delay: float, up: float, down: float, kind: Kind) -> None:
+            await asyncio.sleep(delay)
+            leave = await budget.enter(kind, Priority.CREATE)
+            counted = scope is Scope.ALL or kind is Kind.CREATE
+            await asyncio.sleep(up)
+            status = service.arrives(now()) if counted else 200
+            passed.append(kind)
+            await asyncio.sleep(down)
+            leave.leave(status)
+
+        async with a_budget(scope=scope, burst=burst) as budget, asyncio.TaskGroup() as group:
+            when = 0.0
+            for gap, up, down, kind in arrivals:
+                when += gap
+                group.create_task(ask(when, up, down, kind))
+        assert service.refused == budget.refused == 0
+        assert len(passed) == len(arrivals)
+
+    all_pass()
+
+
+@given(
+    st.lists(st.tuples(st.floats(0, 300), st.floats(0, 300), st.booleans()), min_size=1, max_size=30),
+    st.integers(2, 8),
+)
+@settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+def test_cancelled_waiters_cost_nothing(visitors, burst):
+    """However many give up waiting, those who stay are served as if the others had never come."""
+
+    async def served(visitors: list[tuple[float, float, bool]]) -> list[float]:
+        times: list[float] = []
+
+        async def visit(come: float, stay: float, *, patient: bool) -> None:
+            await asyncio.sleep(come)
+            try:
+                async with asyncio.timeout(None if patient else stay):
+                    leave = await create(budget)
+            except TimeoutError:
+                return
+            if patient:
+                times.append(now())
+                leave.leave(200)
+            else:
+                times.append(-1.0)  # it was served before it gave up, and did cost a token
+                leave.leave(200)
+
+        async with a_budget(burst=burst) as budget, asyncio.TaskGroup() as group:
+            for come, stay, patient in visitors:
+                group.create_task(visit(come, stay, patient=patient))
+        return times
+
+    @on_virtual_time
+    async def same():
+        every = await served(visitors)
+        if -1.0 in every:
+            return
+        origin = now()
+        alone = await served([one for one in visitors if one[2]])
+        assert [t + origin for t in every] == pytest.approx(alone, abs=0.01)
+
+    same()
+
+
+def test_cancelled_in_the_moment_it_is_served_costs_nothing():
+    """Whatever the turn of the loop: leave that was given and not put on record goes to the next in line, at once."""
+    outcomes = set()
+
+    async def cancel_after(turns: int) -> None:
+        journal = Journal()
+        async with a_budget(burst=2, journal=journal) as budget:
+            await answered(budget)
+            first, second = asyncio.create_task(create(budget)), asyncio.create_task(create(budget))
+            await at(REFILL - 1e-6)
+            await settled(turns)
+            first.cancel()
+            await asyncio.wait({first})
+            if not first.cancelled():
+                first.result().abandon()
+            (await second).leave(200)
+            recorded = len(journal.rows) - 2
+            assert now() == pytest.approx(REFILL * (1 + recorded), abs=0.01)
+            outcomes.add((first.cancelled(), recorded))
+
+    for turns in range(40):
+        on_virtual_time(cancel_after)(turns)
+    assert outcomes == {(True, 0), (False, 1)}
+
+
+@on_virtual_time
+async def test_cancelled_while_it_is_put_on_record_costs_a_token_too_many_never_too_few():
+    """The row may be there, so the token is taken for spent; the next is served after a refill, not later."""
+    journal = Journal(takes=5.0)
+    async with a_budget(burst=2, journal=journal) as budget:
+        first = asyncio.create_task(create(budget))
+        await at(1)
+        first.cancel()
+        await asyncio.wait({first})
+        leave = await create(budget)
+        assert now() == pytest.approx(1 + REFILL + 5, abs=0.1)
+        leave.leave(200)
+
+
+@on_virtual_time
+async def test_every_request_has_its_row_before_leave_is_given():
+    """Kind and time are on record when `enter` returns, and the status once it is left."""
+    journal = Journal(takes=2.0)
+    async with a_budget(journal=journal) as budget:
+        leave = await create(budget)
+        assert [kind for _, kind in journal.rows] == ["create"]
+        leave.leave(404)
+        leave.leave(200)
+        poll = await budget.enter(Kind.POLL, Priority.POLL)
+        poll.leave(None)
+        assert journal.statuses == {0: 404, 1: 0}
+        assert budget.sent[Kind.CREATE] == budget.sent[Kind.POLL] == 1
+
+
+@on_virtual_time
+async def test_a_journal_that_cannot_write_stops_whoever_wanted_to_send():
+    """Nothing goes out without its row."""
+    journal = Journal(broken=OSError("no space"))
+    async with a_budget(journal=journal) as budget:
+        with pytest.raises(OSError, match="no space"):
+            await create(budget)
+
+
+# Who first
+
+
+async def order_of_service(budget: Budget, asked: list[tuple[Kind, Priority, str]]) -> list[str]:
+    """Who is served in which order, all of them having asked while there was no token."""
+    served: list[str] = []
+
+    async def ask(kind: Kind, priority: Priority, name: str) -> None:
+        leave = await budget.enter(kind, priority)
+        served.append(name)
+        leave.leave(200)
+
+    tasks = [asyncio.create_task(ask(*one)) for one in asked]
+    await settled()
+    assert not served
+    await asyncio.wait(tasks)
+    return served
+
+
+WAITING = [
+    (Kind.OTHER, Priority.REST, "rest"),
+    (Kind.LIST, Priority.POLL, "poll 1"),
+    (Kind.CREATE, Priority.CREATE, "create 1"),
+    (Kind.POLL, Priority.POLL, "poll 2"),
+    (Kind.CREATE, Priority.CREATE, "create 2"),
+    (Kind.RESULTS, Priority.RESULTS, "results 1"),
+    (Kind.RESULTS, Priority.RESULTS, "results 2"),
+]
+
+
+@on_virtual_time
+async def test_results_then_creates_then_polls_for_throughput():
+    """The best waiter has the token, whoever came first; equals are served in the order they came."""
+    async with a_budget(scope=Scope.ALL, burst=2) as budget:
+        await answered(budget)
+        served = await order_of_service(budget, WAITING)
+    assert served == ["results 1", "results 2", "create 1", "create 2", "poll 1", "poll 2", "rest"]
+
+
+@on_virtual_time
+async def test_due_polls_pass_creates_for_latency():
+    """`prefer = "latency"` turns round creates and due polls, and nothing else."""
+    async with a_budget(scope=Scope.ALL, burst=2, prefer=Prefer.LATENCY) as budget:
+        await answered(budget)
+        served = await order_of_service(budget, WAITING)
+    assert served == ["results 1", "results 2", "poll 1", "poll 2", "create 1", "create 2", "rest"]
+
+
+@on_virtual_time
+async def test_a_token_is_never_spent_on_yesterdays_order():
+    """Who comes while others wait for the token, and is better, has it."""
+    async with a_budget(scope=Scope.ALL, burst=2) as budget:
+        await answered(budget)
+        poll = asyncio.create_task(answered(budget, kind=Kind.POLL))
+        await at(29)
+        results = asyncio.create_task(answered(budget, kind=Kind.RESULTS))
+        await at(31)
+        assert results.done()
+        assert not poll.done()
+        await poll
+
+
+@on_virtual_time
+async def test_what_is_not_counted_does_not_wait_for_a_token():
+    """Where creates alone count, polls and results pass an empty bucket."""
+    async with a_budget(scope=Scope.CREATE, burst=2) as budget:
+        await answered(budget)
+        waiting = asyncio.create_task(answered(budget))
+        for kind in (Kind.POLL, Kind.LIST, Kind.RESULTS, Kind.OTHER):
+            await answered(budget, kind=kind)
+        assert now() == pytest.approx(0, abs=0.1)
+        assert not waiting.done()
+        await waiting
+
+
+@on_virtual_time
+async def test_it_is_calm_when_neither_a_result_nor_a_create_waits():
+    """A waiting poll does not disturb it."""
+    async with a_budget(scope=Scope.ALL, burst=2) as budget:
+        await answered(budget)
+        tasks = [asyncio.create_task(answered(budget, kind=Kind.POLL))]
+        await settled()
+        assert budget.is_calm
+        tasks.append(asyncio.create_task(answered(budget, kind=Kind.RESULTS)))
+        await settled()
+        assert not budget.is_calm
+        assert budget.waiting(Priority.RESULTS) == 1
+        await budget.calm()
+        assert now() == pytest.approx(30, abs=0.1)
+        tasks[0].cancel()
+        await asyncio.wait(tasks)
+
+
+# Refusals
+
+
+@pytest.mark.parametrize(
+    ("retry_after", "pause"),
+    [(17.0, 17.0), (None, REFILL), (0.0, REFILL), (-3.0, REFILL), (0.01, 1.0), (1e9, LONGEST_PAUSE_SECONDS)],
+)
+def test_a_429_pauses_everybody(retry_after, pause):
+    """For as long as it asks: a refill where it asks nothing usable, a second at least, an hour at the most."""
+
+    @on_virtual_time
+    async def everybody_waits():
+        async with a_budget() as budget:
+            await answered(budget, 429, **({} if retry_after is None else {"retry_after": retry_after}))
+            assert budget.refused == 1
+            assert budget.paused_seconds == pytest.approx(pause)
+            poll = asyncio.create_task(answered(budget, kind=Kind.POLL))
+            await at(pause * 0.99)
+            assert not poll.done()
+            await at(pause * 1.01)
+            assert poll.done()
+
+    everybody_waits()
+
+
+@on_virtual_time
+async def test_a_429_empties_the_bucket():
+    """However many tokens our count still had, they come back one by one from then on."""
+    async with a_budget() as budget:
+        await answered(budget, 429, retry_after=90.0)
+        assert budget.tokens == 0
+        times = []
+        for _ in range(5):
+            await answered(budget)
+            times.append(now())
+        assert times == pytest.approx([90, 90, 90, 120, 150], abs=0.1)
+
+
+@pytest.mark.parametrize("retry_after", [None, 0.0, 0.5, 5.0])
+def test_refusals_for_ever_do_not_make_it_spin(retry_after):
+    """Whoever says the same short pause over and over is asked less and less often, though never given up early."""
+
+    @on_virtual_time
+    async def count_requests():
+        more = {} if retry_after is None else {"retry_after": retry_after}
+        async with a_budget() as budget:
+            while now() < OUTAGE * 0.9:
+                await answered(budget, 429, **more)
+            assert HOPELESS_REFUSALS < budget.refused < 330
+
+    count_requests()
+
+
+@on_virtual_time
+async def test_nothing_but_refusals_is_given_up_after_the_outage():
+    """A service that answers 429 and nothing else for six hours is as good as down."""
+    async with a_budget() as budget:
+        with pytest.raises(UnavailableError, match="429") as failure:
+            await answered_until(budget, 3 * OUTAGE, 429)
+        assert not failure.value.transient
+        assert OUTAGE <= now() <= OUTAGE + LONGEST_PAUSE_SECONDS
+
+
+@on_virtual_time
+async def test_one_answer_between_refusals_and_nothing_is_given_up():
+    """A service that takes one request an hour is slow, not down."""
+    async with a_budget() as budget:
+        while now() < 3 * OUTAGE:
+            await answered(budget, 429, retry_after=1800.0)
+            await answered(budget, 200)
+
+
+@on_virtual_time
+async def test_what_was_under_way_and_is_refused_as_well_counts_once():
+    """Forty requests at once, all refused, are one refusal: the pause is what the service asked for."""
+    async with a_budget() as budget:
+        passes = [await create(budget) for _ in range(40)]
+        for leave in passes:
+            leave.leave(429, retry_after=30.0)
+        assert budget.paused_seconds == pytest.approx(30.0, abs=0.1)
+        for _ in range(2):
+            await answered(budget, 429, retry_after=30.0)
+        assert budget.paused_seconds == pytest.approx(30.0, abs=0.1)
+
+
+# What counts
+
+
+@pytest.mark.parametrize("kind", [Kind.POLL, Kind.LIST, Kind.RESULTS])
+def test_auto_learns_that_all_calls_count(kind):
+    """A 429 on a poll, a list or a results call, while there were creates left, can mean nothing else."""
+
+    @on_virtual_time
+    async def learn():
+        journal = Journal()
+        async with a_budget(scope=Scope.AUTO, journal=journal) as budget:
+            scopes = [budget.scope]
+            await answered(budget, 429, kind)
+            scopes.append(budget.scope)
+            assert scopes == [Scope.CREATE, Scope.ALL]
+            assert budget.polls_cost
+            assert float(journal.learned["all_counted_since"]) == pytest.approx(EPOCH, abs=1)
+
+    learn()
+
+
+@on_virtual_time
+async def test_auto_learns_nothing_from_a_refused_create():
+    """That the bucket was emptier than we thought says nothing of what counts."""
+    async with a_budget(scope=Scope.AUTO) as budget:
+        await answered(budget, 429, Kind.CREATE)
+        assert budget.scope is Scope.CREATE
+
+
+@on_virtual_time
+async def test_auto_learns_nothing_from_other_calls():
+    """Listing segments is known to have a limit of its own."""
+    async with a_budget(scope=Scope.AUTO) as budget:
+        await answered(budget, 429, Kind.OTHER)
+        assert budget.scope is Scope.CREATE
+
+
+@on_virtual_time
+async def test_auto_learns_nothing_while_the_create_bucket_is_empty():
+    """Then the refusal may be the creates' doing."""
+    async with a_budget(scope=Scope.AUTO, burst=3) as budget:
+        for _ in range(2):
+            await answered(budget)
+        await answered(budget, 429, Kind.LIST)
+        assert budget.scope is Scope.CREATE
+
+
+@pytest.mark.parametrize("scope", [Scope.CREATE, Scope.ALL])
+def test_a_scope_set_by_the_user_is_never_overridden(scope):
+    """Neither by a refusal nor by what an earlier run learned."""
+
+    @on_virtual_time
+    async def stays():
+        journal = Journal()
+        async with a_budget(scope=scope, journal=journal, history=History(all_counted_since=EPOCH - 60)) as budget:
+            assert budget.scope is scope
+            await answered(budget, 429, Kind.LIST)
+            assert budget.scope is scope
+            assert not journal.learned
+
+    stays()
+
+
+@on_virtual_time
+async def test_those_already_waiting_are_counted_once_it_is_learned():
+    """Polls that waited for nothing but the pause wait for tokens afterwards."""
+    async with a_budget(scope=Scope.AUTO) as budget:
+        first = await budget.enter(Kind.LIST, Priority.POLL)
+        others = [asyncio.create_task(answered(budget, kind=Kind.POLL)) for _ in range(3)]
+        first.leave(429, retry_after=30.0)
+        await settled()
+        await at(31)
+        await settled()
+        assert sum(task.done() for task in others) == 1
+        await asyncio.wait(others)
+        assert now() == pytest.approx(90, abs=0.1)
+
+
+@pytest.mark.parametrize(
+    ("ago", "scope"),
+    [(0.0, Scope.ALL), (6.9 * 86_400, Scope.ALL), (7.1 * 86_400, Scope.CREATE), (-3600.0, Scope.CREATE)],
+)
+def test_what_was_learned_is_remembered_for_a_week(ago, scope):
+    """The next run begins with it; after seven days, and where its date lies in the future, it is tried again."""
+
+    @on_virtual_time
+    async def recall():
+        async with a_budget(scope=Scope.AUTO, history=History(all_counted_since=EPOCH - ago)) as budget:
+            assert budget.scope is scope
+
+    recall()
+
+
+@on_virtual_time
+async def test_a_run_of_more_than_a_week_tries_again_too():
+    """It need not be started anew, and learns it once more where it still holds."""
+    journal = Journal()
+    async with a_budget(scope=Scope.AUTO, journal=journal) as budget:
+        await answered(budget, 429, Kind.LIST)
+        await at(RELEARN_SECONDS + 100)
+        await answered(budget, 200, Kind.LIST)
+        scopes = [budget.scope]
+        await answered(budget, 429, Kind.LIST)
+        scopes.append(budget.scope)
+        assert scopes == [Scope.CREATE, Scope.ALL]
+        assert float(journal.learned["all_counted_since"]) > EPOCH + RELEARN_SECONDS
+
+
+def test_history_is_read_as_the_ledger_keeps_it():
+    """A date of learning is text there, and may be missing."""
+    sent = [Sent(EPOCH, "create", 200)]
+    assert read_history(sent, complete=False, all_counted_since=None) == History(tuple(sent), False, None)
+    assert read_history([], complete=True, all_counted_since="12.5").all_counted_since == 12.5
+
+
+# The level that earlier runs left
+
+
+def sent(count: int, *, ago: float, kind: str = "create", status: int = 200) -> tuple[Sent, ...]:
+    return tuple(Sent(EPOCH - ago, kind, status) for _ in range(count))
+
+
+async def tokens_after(scope: Scope, history: History) -> int:
+    async with a_budget(scope=scope, history=history) as budget:
+        return budget.tokens
+
+
+@on_virtual_time
+async def test_the_next_process_takes_over_the_level():
+    """What was sent counts until it has come back, by kind as the scope says."""
+    mixed = sent(10, ago=60) + sent(10, ago=60, kind="list")
+    assert await tokens_after(Scope.CREATE, History()) == 49
+    assert await tokens_after(Scope.CREATE, History(mixed)) == 49 - 10 + 2
+    assert await tokens_after(Scope.ALL, History(mixed)) == 49 - 20 + 2
+    assert await tokens_after(Scope.CREATE, History(sent(1, ago=5, status=429))) == 0
+    assert await tokens_after(Scope.CREATE, History(complete=False)) == 49
+    steady = tuple(Sent(EPOCH - 2 * 86_400 + 30 * k, "create", 200) for k in range(5760))
+    assert await tokens_after(Scope.CREATE, History(steady, complete=False)) <= 2
+
+
+@given(st.lists(st.floats(-1e6, 1e6), max_size=120), st.booleans())
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+def test_a_clock_that_jumped_leaves_a_level_within_bounds(offsets, complete):
+    """Rows from the future, or out of order, make neither more tokens than there are nor a wait without end."""
+    history = History(tuple(Sent(EPOCH + o, "create", 200) for o in offsets), complete=complete)
+
+    @on_virtual_time
+    async def is_served():
+        async with a_budget(history=history) as budget:
+            assert 0 <= budget.tokens <= 49
+            await answered(budget)
+            assert now() <= REFILL + 0.1
+
+    is_served()
+
+
+@on_virtual_time
+async def test_a_crash_loop_does_not_send_its_burst_each_time():
+    """Ten processes that each die after a minute send what one would have sent: 49 and two a minute."""
+    rows: list[Sent] = []
+    service = ServiceBucket(50, 50)
+    for _ in range(10):
+        journal = Journal()
+        async with a_budget(history=History(tuple(rows)), journal=journal) as budget:
+            dies_at = now() + 60
+            while True:
+                try:
+                    async with asyncio.timeout_at(dies_at):
+                        leave = await create(budget)
+                except TimeoutError:
+                    break
+                leave.leave(service.arrives(now()))
+        rows += [Sent(when, kind, journal.statuses.get(key, 0)) for key, (when, kind) in enumerate(journal.rows)]
+    assert service.refused == 0
+    assert 49 + 18 <= len(rows) <= 50 + 20
+
+
+# Outages
+
+
+@pytest.mark.parametrize("status", [None, 408, 499, 500, 503])
+def test_an_outage_holds_everybody_back(status):
+    """After a failure nobody goes out before the back-off is over, and then one alone, until it is answered."""
+
+    @on_virtual_time
+    async def one_alone():
+        async with a_budget() as budget:
+            await answered(budget, status)
+            assert isinstance(budget.line, Down)
+            begun: list[Pass] = []
+
+            async def ask(kind: Kind) -> None:
+                begun.append(await budget.enter(kind, Priority.POLL))
+
+            tasks = [asyncio.create_task(ask(kind)) for kind in (Kind.POLL, Kind.CREATE, Kind.LIST)]
+            await settled()
+            assert not begun
+            await at(1000)
+            assert len(begun) == 1
+            begun[0].leave(200)
+            await settled()
+            assert isinstance(budget.line, Up)
+            assert len(begun) == 3
+            await asyncio.wait(tasks)
+
+    one_alone()
+
+
+@pytest.mark.parametrize("jitter", [0.0, 0.3, 0.999])
+def test_probes_go_out_under_back_off_with_full_jitter(jitter):
+    """Each wait is the jitter's share of a ceiling that doubles up to the maximum."""
+
+    @on_virtual_time
+    async def probe():
+        async with a_budget(jitter=jitter) as budget:
+            times = []
+            for _ in range(12):
+                await answered(budget, 503, Kind.POLL)
+                times.append(now())
+            ceilings = [min(300.0, 2.0**k) for k in range(11)]
+            gaps = [later - sooner for sooner, later in pairwise(times)]
+            assert gaps == pytest.approx([jitter * ceiling for ceiling in ceilings], abs=0.01)
+
+    probe()
+
+
+@on_virtual_time
+async def test_what_was_under_way_when_the_line_went_down_says_nothing_new():
+    """Forty failures of one moment are one: the next try is due after the first back-off, not after the longest."""
+    async with a_budget(jitter=1.0) as budget:
+        passes = [await create(budget) for _ in range(40)]
+        for leave in passes:
+            leave.leave(503)
+        assert isinstance(budget.line, Down)
+        assert budget.line.tries == 1
+        await answered(budget, 200, Kind.POLL)
+        assert now() == pytest.approx(1.0, abs=0.1)
+
+
+@on_virtual_time
+async def test_a_straggler_does_not_let_a_second_probe_out():
+    """While one tries the line, the failure of an older request changes nothing."""
+    async with a_budget(jitter=0.5) as budget:
+        old = await create(budget)
+        await answered(budget, None)
+        probe = await budget.enter(Kind.POLL, Priority.POLL)
+        second = asyncio.create_task(answered(budget, kind=Kind.POLL))
+        old.leave(None)
+        await at(100)
+        assert not second.done()
+        probe.leave(200)
+        await second
+
+
+@on_virtual_time
+async def test_a_probe_that_is_abandoned_lets_the_next_one_try():
+    """Whoever was to try the line and was stopped does not keep it closed."""
+    async with a_budget() as budget:
+        await answered(budget, 503)
+        probe = await budget.enter(Kind.POLL, Priority.POLL)
+        waiting = asyncio.create_task(answered(budget, kind=Kind.POLL))
+        await settled()
+        assert not waiting.done()
+        probe.abandon()
+        await waiting
+
+
+@on_virtual_time
+async def test_the_line_is_given_up_after_the_outage():
+    """All who wait are told, and so is who comes afterwards."""
+    async with a_budget() as budget:
+        waiting = [asyncio.create_task(create(budget)) for _ in range(60)]
+        for task in waiting[:49]:
+            (await task).leave(None)
+        with pytest.raises(UnavailableError, match="could not be reached for 6 h"):
+            await answered_until(budget, 2 * OUTAGE, 500, Kind.POLL)
+        assert OUTAGE <= now() <= OUTAGE + 300
+        done, _ = await asyncio.wait(waiting[49:])
+        failures = [task.exception() for task in done]
+        assert all(isinstance(failure, UnavailableError) and not failure.transient for failure in failures)
+        with pytest.raises(UnavailableError):
+            await create(budget)
+
+
+@on_virtual_time
+async def test_a_line_is_not_given_up_untried():
+    """One failure, then nobody asked for a day: the next request goes out."""
+    async with a_budget() as budget:
+        await answered(budget, 500)
+        await at(86_400)
+        await answered(budget, 200)
+        assert isinstance(budget.line, Up)
+
+
+@on_virtual_time
+async def test_an_outage_of_an_hour_costs_time_only():
+    """Whoever waits is served once the service is back, within the longest back-off."""
+    async with a_budget(jitter=0.999) as budget:
+        tries = 0
+        while True:
+            leave = await budget.enter(Kind.POLL, Priority.POLL)
+            up = now() >= 3600
+            leave.leave(200 if up else 503)
+            if up:
+                break
+            tries += 1
+        assert now() <= 3900
+        assert tries < 30
+
+
+@on_virtual_time
+async def test_closing_leaves_nothing_running():
+    """Even with somebody waiting."""
+    async with a_budget(burst=2) as budget:
+        await answered(budget)
+        waiting = asyncio.create_task(create(budget))
+        await settled()
+    waiting.cancel()
+    await asyncio.wait({waiting})
+    await budget.close()

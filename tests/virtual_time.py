@@ -1,0 +1,35 @@
+"""Tests on a clock that jumps: hours of waiting in milliseconds, and nothing left running at the end."""
+
+import asyncio
+import functools
+from collections.abc import Callable, Coroutine
+from typing import Any
+
+from asyncexport.simulate.clock import run
+
+
+def on_virtual_time(test: Callable[..., Coroutine[Any, Any, None]]) -> Callable[..., None]:
+    """Run an async test on virtual time; it fails where it leaves a task behind."""
+
+    @functools.wraps(test)
+    def timeless(*args: Any, **kwargs: Any) -> None:
+        run(_leaving_nothing(test(*args, **kwargs)))
+
+    return timeless
+
+
+async def _leaving_nothing(test: Coroutine[Any, Any, None]) -> None:
+    await test
+    left = asyncio.all_tasks() - {asyncio.current_task()}
+    assert not left, f"still running: {sorted(task.get_name() for task in left)}"
+
+
+async def at(seconds: float) -> None:
+    """Wait until so long after the clock began."""
+    await asyncio.sleep(seconds - asyncio.get_running_loop().time())
+
+
+async def settled(turns: int = 20) -> None:
+    """Let everything that can run now run."""
+    for _ in range(turns):
+        await asyncio.sleep(0)
