@@ -13,7 +13,7 @@ from asyncexport.sandbox.data import SyntheticRows
 from asyncexport.sandbox.faults import Fault
 from asyncexport.sandbox.rowfile import FileRows
 from asyncexport.sandbox.sandbox import KEY, Call, Made, Sandbox
-from asyncexport.sandbox.server import serving
+from asyncexport.sandbox.serving import serving
 
 __all__ = [
     "KEY",

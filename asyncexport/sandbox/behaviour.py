@@ -63,6 +63,10 @@ class Behaviour:
         default=None, metadata=_says(Basis.OURS, "where event rows come from; None: made from the seed")
     )
     rows_per_hour: float = field(default=800.0, metadata=_says(Basis.OURS, "rows made from the seed, on average"))
+    quiet: float = field(
+        default=0.25,
+        metadata=_says(Basis.OURS, "the share of half-hours before six, UTC, in which nothing happens at all"),
+    )
     late_share: float = field(
         default=0.0, metadata=_says(Basis.DOCUMENTED, "the share of rows that reach it late (reference section 7)")
     )

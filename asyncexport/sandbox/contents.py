@@ -13,7 +13,6 @@ from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
-from functools import cache
 
 from asyncexport.core.exports import Type
 from asyncexport.sandbox.answers import Content
@@ -21,11 +20,11 @@ from asyncexport.sandbox.behaviour import Behaviour, Delivery
 from asyncexport.sandbox.data import SyntheticRows
 from asyncexport.sandbox.filler import filler
 from asyncexport.sandbox.formats import EVENT_FIELDS, INDIVIDUAL_FIELDS, empty, render
+from asyncexport.sandbox.operations import Operation
 from asyncexport.sandbox.people import individuals
 from asyncexport.sandbox.reading import Order
 from asyncexport.sandbox.rows import Row, Rows
 from asyncexport.sandbox.segments import holds
-from asyncexport.sandbox.service import Operation
 
 try:
     import google_crc32c
@@ -145,12 +144,13 @@ def source(behaviour: Behaviour) -> Rows:
     """Where the event rows come from."""
     if behaviour.rows is not None:
         return behaviour.rows
-    return _synthetic(behaviour.seed, behaviour.rows_per_hour, behaviour.late_share, behaviour.late_seconds)
-
-
-@cache
-def _synthetic(seed: int, rows_per_hour: float, late_share: float, late_seconds: float) -> Rows:
-    return SyntheticRows(seed, rows_per_hour, late_share=late_share, late_seconds=late_seconds)
+    return SyntheticRows(
+        behaviour.seed,
+        behaviour.rows_per_hour,
+        late_share=behaviour.late_share,
+        late_seconds=behaviour.late_seconds,
+        quiet=behaviour.quiet,
+    )
 
 
 def rows_of(one: Operation, order: Order, behaviour: Behaviour) -> Iterator[Row]:

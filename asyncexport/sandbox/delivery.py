@@ -9,7 +9,7 @@ import asyncio
 import socket
 import struct
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from email.utils import formatdate
 from http import HTTPStatus
 from typing import Literal
@@ -89,6 +89,8 @@ async def send(request: web.BaseRequest, answer: Answer, manner: Manner, *, now:
         manner = Manner(framing="close")
     keep = request.keep_alive and manner.ending == "proper" and manner.framing != "close" and manner.head == "whole"
     head = _head(answer, manner, keep=keep, now=now)
+    if request.method == "HEAD":
+        answer = replace(answer, body=b"")
     if manner is BY_THE_RULES and isinstance(answer.body, bytes) and len(answer.body) <= PIECE_BYTES:
         transport.write(head + answer.body)
         return Sent(keep=keep)

@@ -9,7 +9,8 @@ a window of time, the Nth, every Nth, some by chance, at most so many. As text: 
 2. A call has a window only where it is about one export: create, poll, results and download. A fault with a window
    passes over all others.
 3. Faults of `operation` are drawn when an operation is made and hold for as long as it lives.
-4. `create` with any fault but those named `lost` makes no operation.
+4. A fault that stands in the place of the answer keeps the service from being asked: a create then makes nothing. One
+   that lets the answer through, late, in part or lost on the way, does not.
 
 where: create poll list results segments segment me download; `api` for all of them but download, `any` for all; and
 `operation`.
@@ -60,7 +61,7 @@ where: create poll list results segments segment me download; `api` for all of t
     trailing          download   something after the end of the gzip
     cut-line          download   whole gzip of half the rows, cut at a line's end; the hash is that of the true file
     cut-row           download   whole gzip whose last row stops in the middle; the hash is that of what comes
-    open-array        download   whole gzip without its last two bytes, such as the `]` of a JSON array
+    open-array        download   whole gzip of all but the last byte, such as the `]` of a JSON array
     wrong-hash        download   the right file, with the hash of another
     changed           download   the same rows in other bytes, with another ETag
     changed-quietly   download   the same rows in other bytes, with the ETag of before
@@ -196,6 +197,13 @@ class Fault:
         return cls(where, what, **given)
 
 
+def table() -> str:
+    """The table above, for people."""
+    lines = (__doc__ or "").splitlines()
+    first = next(number for number, line in enumerate(lines) if line.startswith("where: "))
+    return "\n".join(line.removeprefix("    ") for line in lines[first:])
+
+
 def _window(text: str) -> Range:
     start, slash, end = text.partition("/")
     if not slash:
@@ -216,7 +224,7 @@ def _known(name: str, names: Iterable[str], kind: str) -> str:
     if name in names:
         return name
     near = difflib.get_close_matches(name, names, n=1)
-    raise ValueError(f"no such {kind}: {name!r}" + (f"; is {near[0]!r} meant?" if near else f"; known: {names}"))
+    raise ValueError(f"{name!r} is no {kind} that there is" + (f"; is {near[0]!r} meant?" if near else ""))
 
 
 @dataclass(slots=True)

@@ -6,6 +6,7 @@
 """
 
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 import orjson
@@ -87,8 +88,12 @@ def read_order(body: bytes) -> Order:
 
 def _get(data: dict[str, Any], name: str) -> Any:
     """A value under its camelCase name, or else its snake_case one."""
-    snake = "".join(f"_{c.lower()}" if c.isupper() else c for c in name)
-    return data.get(name, data.get(snake))
+    return data[name] if name in data else data.get(_snake(name))
+
+
+@cache
+def _snake(name: str) -> str:
+    return "".join(f"_{c.lower()}" if c.isupper() else c for c in name)
 
 
 def _text(data: dict[str, Any], name: str) -> str:

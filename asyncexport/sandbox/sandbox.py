@@ -10,10 +10,11 @@ from asyncexport.sandbox.behaviour import Behaviour
 from asyncexport.sandbox.contents import source
 from asyncexport.sandbox.faults import API, Faults
 from asyncexport.sandbox.limit import Limit
+from asyncexport.sandbox.operations import Operation
 from asyncexport.sandbox.people import individuals
 from asyncexport.sandbox.reading import Order
 from asyncexport.sandbox.rows import Row
-from asyncexport.sandbox.service import Operation, Service
+from asyncexport.sandbox.service import Service
 
 KEY = "na1.sandbox/KEY+for=tests"
 """The one key it takes; it opens nothing else."""

@@ -4,15 +4,9 @@
    service itself. Downloads need no key and pass no limit.
 2. The event loop may be that of the exporter under test as well, so nothing here takes long: rows are made and
    compressed in threads, and every wait is one.
-3. When it stops, every connection is ended, those too that a fault left hanging.
 """
 
-import asyncio
 import hmac
-import ssl
-import time
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
 from dataclasses import replace
 
 from aiohttp import web
@@ -20,20 +14,16 @@ from aiohttp import web
 from asyncexport.core.bundles import day
 from asyncexport.sandbox import admin, segments
 from asyncexport.sandbox.answers import Answer, error, refused, reply, stamp
-from asyncexport.sandbox.behaviour import Behaviour
 from asyncexport.sandbox.contents import DAMAGES, Archives
 from asyncexport.sandbox.delivery import BY_THE_RULES, Manner, Sent, send
 from asyncexport.sandbox.faults import Fault
 from asyncexport.sandbox.limit import retry_after
 from asyncexport.sandbox.mishaps import Scene, afterwards, instead, manner_of
+from asyncexport.sandbox.operations import Operation
 from asyncexport.sandbox.reading import Order, Refusal, read_order
 from asyncexport.sandbox.routes import Route, route
 from asyncexport.sandbox.sandbox import Sandbox
-from asyncexport.sandbox.service import Operation
 from asyncexport.sandbox.storage import Links, Wish, delivered, expired, xml
-
-SHUTDOWN_SECONDS = 5.0
-"""For handlers to end once their connections are gone; they take a turn of the loop."""
 
 Going = tuple[Answer, Manner]
 """An answer, and how it is to be sent."""
@@ -211,69 +201,3 @@ def _elsewhere(request: web.BaseRequest) -> str:
     name, _, port = request.host.partition(":")
     other = "localhost" if name == "127.0.0.1" else "127.0.0.1"
     return f"{request.scheme}://{other}:{port}{admin.ELSEWHERE}"
-
-
-class _Door:
-    """Where connections come in."""
-
-    def __init__(self, server: Server, *, host: str, port: int, tls: ssl.SSLContext | None) -> None:
-        # Handlers end when their peer goes: some of them wait for nothing else.
-        self._http = web.Server(server.handle, handler_cancellation=True, access_log=None)
-        self._host, self.port, self._tls = host, port, tls
-        self._listening: asyncio.Server | None = None
-
-    async def open(self) -> None:
-        """Let connections in."""
-        loop = asyncio.get_running_loop()
-        self._listening = await loop.create_server(self._http, self._host, self.port, ssl=self._tls, backlog=1024)
-        self.port = self._listening.sockets[0].getsockname()[1]
-
-    async def shut(self) -> None:
-        """Let none in, and end those that are there."""
-        if self._listening is not None:
-            self._listening.close()
-        await asyncio.sleep(0)
-        for connection in self._http.connections:
-            if connection.transport is not None:
-                connection.transport.abort()
-        await self._http.shutdown(SHUTDOWN_SECONDS)
-
-    @asynccontextmanager
-    async def shut_for_now(self) -> AsyncIterator[None]:
-        """Refuse connections as long as this lasts."""
-        await self.shut()
-        try:
-            yield
-        finally:
-            await self.open()
-
-
-@asynccontextmanager
-async def serving(
-    behaviour: Behaviour | None = None,
-    *,
-    host: str = "127.0.0.1",
-    port: int = 0,
-    tls: ssl.SSLContext | None = None,
-    clock: Callable[[], float] = time.time,
-) -> AsyncIterator[Sandbox]:
-    """A sandbox that listens.
-
-    Args:
-        behaviour: How it behaves; by default as the service does, in real time.
-        host: Where it listens.
-        port: Likewise; 0: any that is free.
-        tls: With it the sandbox speaks https.
-        clock: Seconds since 1970.
-    """
-    sandbox = Sandbox(behaviour or Behaviour(), clock=clock)
-    server = Server(sandbox)
-    door = _Door(server, host=host, port=port, tls=tls)
-    await door.open()
-    sandbox.url = f"{'https' if tls else 'http'}://{host}:{door.port}"
-    sandbox.unreachable = door.shut_for_now
-    try:
-        yield sandbox
-    finally:
-        await door.shut()
-        await server.close()

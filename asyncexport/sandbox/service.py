@@ -10,75 +10,24 @@
 """
 
 import base64
-import bisect
 import hashlib
 import heapq
 import random
 import secrets
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
-from itertools import islice
+from collections.abc import Mapping
 from typing import Any
 
 from asyncexport.core.exports import Type
-from asyncexport.sandbox.answers import Answer, reply, stamp
+from asyncexport.sandbox.answers import Answer, reply
 from asyncexport.sandbox.behaviour import Behaviour
 from asyncexport.sandbox.formats import EVENT_FIELDS, INDIVIDUAL_FIELDS, WILDCARDS
+from asyncexport.sandbox.listing import Listing
+from asyncexport.sandbox.operations import Operation
 from asyncexport.sandbox.reading import Order, Refusal
-from asyncexport.sandbox.segments import read_limit, segments
-
-PAGE = 100
-"""Operations on a page, at most (reference 3.3)."""
+from asyncexport.sandbox.segments import segments
 
 SINCE_EVER_SECONDS = 365 * 86_400.0
 """How far back an open start reaches where nothing else says so: rows from the seed have no beginning."""
-
-ODD_STATE = "THROTTLED"
-
-
-@dataclass(slots=True)
-class Operation:
-    """One job.
-
-    Attributes:
-        number: In the order of creation.
-        id: Its own id.
-        export_id: What its results name.
-        order: What was asked for; None: an operation of somebody else's.
-        span: The rows it holds, half-open, in seconds since 1970; empty where start == end.
-        created_at: Seconds since 1970, as all moments here.
-        started_at: When it had its slot.
-        ends_at: When it ends.
-        what: The fault that it was born with, or "".
-        type: What kind of job it is.
-        polled: How often it was asked for singly.
-    """
-
-    number: int
-    id: str
-    export_id: str
-    order: Order | None
-    span: tuple[float, float]
-    created_at: float
-    started_at: float
-    ends_at: float
-    what: str = ""
-    type: str = "SEARCH_EXPORT"
-    polled: int = 0
-
-    def state(self, now: float) -> str:
-        """As it is shown."""
-        if now < self.ends_at or self.what in ("pending", "odd-for-ever"):
-            return ODD_STATE if self.what in ("odd-state", "odd-for-ever") else "PENDING"
-        return self.what if self.what in ("FAILED", "ERROR") else "COMPLETED"
-
-    def percent(self, now: float) -> int:
-        """An estimate, and not a good one: uneven, at times lower than before, and 100 before the end."""
-        if self.state(now) == "COMPLETED":
-            return 100
-        share = (now - self.started_at) / max(self.ends_at - self.started_at, 1e-9)
-        wobble = ((self.number * 7919 + int(share * 20) * 104_729) % 31) - 15
-        return max(0, min(100, round(100 * min(max(share, 0.0), 1.0) ** 0.7) + wobble)) if share > 0 else 0
 
 
 class Service:
@@ -91,12 +40,12 @@ class Service:
     def __init__(self, behaviour: Behaviour) -> None:
         self.behaviour = behaviour
         self.operations: list[Operation] = []
+        self._listing = Listing()
         self._by_id: dict[str, Operation] = {}
         self._by_export: dict[str, Operation] = {}
-        self._shuffled: list[tuple[bytes, int]] = []
         self._idempotent: dict[str, Operation] = {}
         self.made = 0
-        self._running: list[Operation] = []
+        self._running: list[tuple[float, int]] = []
         self._durations = random.Random(behaviour.seed)
         self._slots: list[float] = []
         # Ids differ between two processes, so that an old one is unknown and never somebody else's.
@@ -105,7 +54,7 @@ class Service:
 
     @property
     def running(self) -> int:
-        """How many operations made by creates were running when the last one was made, itself among them."""
+        """How many operations made by creates ran when the last one was asked for, itself among them."""
         return len(self._running)
 
     def create(self, order: Order, *, now: float, fate: str = "", idempotency_key: str = "") -> Answer:
@@ -132,7 +81,7 @@ class Service:
         one.polled += 1
         if (one.what == "unknown-first" and one.polled == 1) or (one.what == "forgotten" and one.polled > 1):
             raise Refusal(self.behaviour.gone, "resource_not_found", "no such operation")
-        return reply(self._shown(one, now, with_id=True))
+        return reply(self._shown(one, now))
 
     def list(self, query: Mapping[str, str], *, now: float) -> Answer:
         """A page of operations.
@@ -141,22 +90,13 @@ class Service:
             Refusal: the query cannot be read.
         """
         self._make_old_ones(now)
-        limit = read_limit(query, default=PAGE, most=PAGE)
-        wanted = {name: query.get(name, "") for name in ("type", "state")}
-        start, skip = self._read_token(query.get("paginationToken", ""))
-        found = (
-            (place, one)
-            for place, one in self._in_order(start)
-            if (not wanted["type"] or one.type == wanted["type"])
-            and (not wanted["state"] or one.state(now) == wanted["state"])
-            and now < one.created_at + self.behaviour.shortened(self.behaviour.operation_life_seconds)
-        )
-        page = list(islice(found, skip, skip + limit + 1))
-        shown = [self._shown(one, now, with_id=self.behaviour.list_ids) for _, one in page[:limit]]
-        data: dict[str, Any] = {"operations": shown}
-        if len(page) > limit:
-            data["nextPaginationToken"] = f"n{skip + limit}" if self.behaviour.list_moves else f"p{page[limit][0]}"
-        return reply(data)
+        kept_since = now - self.behaviour.shortened(self.behaviour.operation_life_seconds)
+        page, token = self._listing.page(query, self.behaviour, now=now, kept_since=kept_since)
+        data: dict[str, Any] = {"operations": [self._shown(one, now) for one in page]}
+        if not self.behaviour.list_ids:
+            for shown in data["operations"]:
+                del shown["id"]
+        return reply({**data, "nextPaginationToken": token} if token else data)
 
     def exported(self, export_id: str, *, now: float) -> Operation:
         """The operation whose export is asked for.
@@ -223,9 +163,11 @@ class Service:
         behaviour = self.behaviour
         if behaviour.honour_idempotency_key and idempotency_key in self._idempotent:
             return self._idempotent[idempotency_key]
-        self._running = [one for one in self._running if now < one.ends_at]
+        while self._running and self._running[0][0] <= now:
+            heapq.heappop(self._running)
         if behaviour.merge_equal:
-            twin = next((one for one in self._running if one.order == order), None)
+            running = (self.operations[number] for _, number in self._running)
+            twin = next((one for one in running if one.order == order), None)
             if twin is not None:
                 return twin
         if behaviour.most_running is not None and len(self._running) >= behaviour.most_running:
@@ -235,7 +177,7 @@ class Service:
     def _begin(self, order: Order, now: float, fate: str, idempotency_key: str) -> Operation:
         made = self._make(order, self.span(order, now), now, fate)
         self.made += 1
-        self._running.append(made)
+        heapq.heappush(self._running, (made.ends_at, made.number))
         if idempotency_key:
             self._idempotent[idempotency_key] = made
         for _ in range(self.behaviour.foreign_per_operation):
@@ -286,68 +228,12 @@ class Service:
         )
         self.operations.append(one)
         self._by_id[one.id] = self._by_export[one.export_id] = one
-        bisect.insort(self._shuffled, (digest, number))
+        self._listing.add(one)
         return one
+
+    def _shown(self, one: Operation, now: float) -> dict[str, Any]:
+        early = self.behaviour.finished_at_early
+        return one.shown(now, expires_at=self.expires_at(one), finished_at_early=early)
 
     def _id(self, digest: bytes) -> str:
         return digest.hex() if self.behaviour.ids == "plain" else base64.b64encode(digest).decode()
-
-    def _shown(self, one: Operation, now: float, *, with_id: bool) -> dict[str, Any]:
-        state = one.state(now)
-        is_over = state in ("COMPLETED", "FAILED", "ERROR")
-        results = None
-        if state == "COMPLETED":
-            results = {"expires": stamp(self.expires_at(one), digits=3), "searchExportId": one.export_id}
-            if one.what == "no-export-id":
-                del results["searchExportId"]
-        finished_at = stamp(one.ends_at, digits=6) if is_over else None
-        if not is_over and self.behaviour.finished_at_early and one.number % 4 == 3:
-            finished_at = stamp(now, digits=6)
-        shown = {
-            "id": one.id,
-            "type": one.type,
-            "details": None,
-            "results": results,
-            "state": state,
-            "errorDetails": "the search could not be carried out" if state in ("FAILED", "ERROR") else "",
-            "createdAt": stamp(one.created_at, digits=6),
-            "finishedAt": finished_at,
-            "estimatePctComplete": one.percent(now),
-            "step": "",
-        }
-        if not with_id:
-            del shown["id"]
-        if one.number % 5 == 4:
-            del shown["step"]
-        return shown
-
-    def _in_order(self, start: str) -> Iterator[tuple[str, Operation]]:
-        """The operations as they are listed, from a place on; a place stays the same when others are made."""
-        reaches = self.behaviour.list_reaches
-        oldest = 0 if reaches is None else max(0, len(self.operations) - reaches)
-        if self.behaviour.list_order == "shuffled":
-            first = bisect.bisect_left(self._shuffled, (bytes.fromhex(start), -1)) if start else 0
-            for digest, number in islice(self._shuffled, first, None):
-                if number >= oldest:
-                    yield digest.hex(), self.operations[number]
-        elif self.behaviour.list_order == "oldest":
-            for number in range(max(oldest, int(start or 0)), len(self.operations)):
-                yield str(number), self.operations[number]
-        else:
-            for number in range(int(start) if start else len(self.operations) - 1, oldest - 1, -1):
-                yield str(number), self.operations[number]
-
-    def _read_token(self, token: str) -> tuple[str, int]:
-        """The place where a page begins, or how many items from the top."""
-        try:
-            if token.startswith("n"):
-                return "", int(token[1:])
-            if token.startswith("p"):
-                place = token[1:]
-                bytes.fromhex(place) if self.behaviour.list_order == "shuffled" else int(place)
-                return place, 0
-        except ValueError:
-            pass
-        if token:
-            raise Refusal(400, "bad_request", "no such paginationToken")
-        return "", 0

@@ -1,0 +1,86 @@
+"""The list of operations, page by page (reference 3.3): in what order, from where, and which.
+
+1. A token names the operation that a page begins with, so that no page is missed or seen twice when others are made.
+   With `list_moves` it counts from the top instead, and items move between pages.
+2. Filters come before pages: a page is full as long as there is anything left.
+"""
+
+import bisect
+import re
+from collections.abc import Iterator, Mapping
+from itertools import islice
+
+from asyncexport.sandbox.behaviour import Behaviour
+from asyncexport.sandbox.operations import Operation
+from asyncexport.sandbox.reading import Refusal
+from asyncexport.sandbox.segments import read_limit
+
+PAGE = 100
+"""Operations on a page: the default and the maximum."""
+
+
+class Listing:
+    """All operations, and the orders in which they can be listed."""
+
+    def __init__(self) -> None:
+        self._operations: list[Operation] = []
+        self._shuffled: list[tuple[str, int]] = []
+
+    def add(self, one: Operation) -> None:
+        """Another one, the newest."""
+        self._operations.append(one)
+        # Export ids are drawn at random: sorted by them, operations are shuffled.
+        bisect.insort(self._shuffled, (one.export_id.encode().hex(), one.number))
+
+    def page(
+        self, query: Mapping[str, str], behaviour: Behaviour, *, now: float, kept_since: float
+    ) -> tuple[list[Operation], str]:
+        """A page, and the token of the next one or "".
+
+        Raises:
+            Refusal: the query cannot be read.
+        """
+        limit = read_limit(query, default=PAGE, most=PAGE)
+        type_, state = query.get("type", ""), query.get("state", "")
+        place, skipped = _read_token(query.get("paginationToken", ""), behaviour)
+        found = (
+            (place, one)
+            for place, one in self._from(place, behaviour)
+            if one.created_at > kept_since
+            and (not type_ or one.type == type_)
+            and (not state or one.state(now) == state)
+        )
+        page = list(islice(found, skipped, skipped + limit + 1))
+        token = ""
+        if len(page) > limit:
+            token = f"n{skipped + limit}" if behaviour.list_moves else f"p{page[limit][0]}"
+        return [one for _, one in page[:limit]], token
+
+    def _from(self, place: str, behaviour: Behaviour) -> Iterator[tuple[str, Operation]]:
+        """The operations from a place on, each with its own."""
+        count = len(self._operations)
+        oldest = 0 if behaviour.list_reaches is None else max(0, count - behaviour.list_reaches)
+        match behaviour.list_order:
+            case "shuffled":
+                first = bisect.bisect_left(self._shuffled, (place, -1))
+                for key, number in islice(self._shuffled, first, None):
+                    if number >= oldest:
+                        yield key, self._operations[number]
+            case "oldest":
+                for number in range(max(oldest, int(place or 0)), count):
+                    yield str(number), self._operations[number]
+            case "newest":
+                for number in range(min(int(place or count), count - 1), oldest - 1, -1):
+                    yield str(number), self._operations[number]
+
+
+def _read_token(token: str, behaviour: Behaviour) -> tuple[str, int]:
+    """The place where a page begins, or else how many items from the top."""
+    places = "[0-9a-f]{1,200}" if behaviour.list_order == "shuffled" else "[0-9]{1,12}"
+    if re.fullmatch("n[0-9]{1,12}", token):
+        return "", int(token[1:])
+    if re.fullmatch(f"p{places}", token):
+        return token[1:], 0
+    if token:
+        raise Refusal(400, "bad_request", "no such paginationToken")
+    return "", 0

@@ -1,0 +1,53 @@
+"""The exporter's settings that fit a sandbox, as TOML: with them it is never refused and never waits without need."""
+
+from asyncexport.sandbox.behaviour import Behaviour
+
+SHORTEST_INTERVAL_SECONDS = 0.05
+"""Between two looks at running operations: sooner would only heat this machine."""
+
+SHORTEST_EXPECTED_SECONDS = 0.01
+SHORTEST_BACKOFF_SECONDS = 0.05
+SHORTEST_BACKOFF_MAX_SECONDS = 1.0
+SHORTEST_OUTAGE_SECONDS = 60.0
+
+
+def settings(behaviour: Behaviour, *, url: str, key: str) -> str:
+    """The tables of a config file that differ from the defaults because of the sandbox."""
+    expected = max(behaviour.shortened(behaviour.operation_seconds), SHORTEST_EXPECTED_SECONDS)
+    deadline = max(behaviour.shortened(86_400.0), 60.0, 100 * expected)
+    at_least = {
+        "min_interval": max(behaviour.shortened(10.0), SHORTEST_INTERVAL_SECONDS),
+        "expected": expected,
+        "operation_deadline": deadline,
+        "backoff_initial": max(behaviour.shortened(1.0), SHORTEST_BACKOFF_SECONDS),
+        "backoff_max": max(behaviour.shortened(300.0), SHORTEST_BACKOFF_MAX_SECONDS),
+        "outage": max(behaviour.shortened(6 * 3600.0), SHORTEST_OUTAGE_SECONDS),
+    }
+    shown = {name: f'"{_number(seconds)}s"' for name, seconds in at_least.items()}
+    return f"""\
+# The settings that fit this sandbox; they can be used as they are.
+# Its key is {key}
+# and goes into the environment: export FULLSTORY_API_KEY='{key}'
+
+[api]
+base_url = "{url}"
+
+[budget]
+requests_per_minute = {_number(behaviour.requests_per_minute * behaviour.speed)}
+burst = {behaviour.burst}
+scope = "{behaviour.scope}"
+
+[polling]
+min_interval = {shown["min_interval"]}
+expected = {shown["expected"]}
+operation_deadline = {shown["operation_deadline"]}
+
+[retry]
+backoff_initial = {shown["backoff_initial"]}
+backoff_max = {shown["backoff_max"]}
+outage = {shown["outage"]}
+"""
+
+
+def _number(value: float) -> str:
+    return f"{value:.3f}".rstrip("0").rstrip(".")

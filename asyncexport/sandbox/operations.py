@@ -1,0 +1,82 @@
+"""One operation: what it was made for, and all that it shows of itself as time goes by (reference 3.2, section 4)."""
+
+from dataclasses import dataclass
+from typing import Any
+
+from asyncexport.sandbox.answers import stamp
+from asyncexport.sandbox.reading import Order
+
+ODD_STATE = "THROTTLED"
+
+
+@dataclass(slots=True)
+class Operation:
+    """One job.
+
+    Attributes:
+        number: In the order of creation.
+        id: Its own id.
+        export_id: What its results name.
+        order: What was asked for; None: an operation of somebody else's.
+        span: The rows it holds, half-open, in seconds since 1970; empty where start == end.
+        created_at: Seconds since 1970, as all moments here.
+        started_at: When it had its slot.
+        ends_at: When it ends.
+        what: The fault that it was born with, or "".
+        type: What kind of job it is.
+        polled: How often it was asked for singly.
+    """
+
+    number: int
+    id: str
+    export_id: str
+    order: Order | None
+    span: tuple[float, float]
+    created_at: float
+    started_at: float
+    ends_at: float
+    what: str = ""
+    type: str = "SEARCH_EXPORT"
+    polled: int = 0
+
+    def state(self, now: float) -> str:
+        """As it is shown."""
+        if now < self.ends_at or self.what in ("pending", "odd-for-ever"):
+            return ODD_STATE if self.what in ("odd-state", "odd-for-ever") else "PENDING"
+        return self.what if self.what in ("FAILED", "ERROR") else "COMPLETED"
+
+    def percent(self, now: float) -> int:
+        """An estimate, and not a good one: uneven, at times lower than before, and 100 before the end."""
+        if self.state(now) == "COMPLETED":
+            return 100
+        share = (now - self.started_at) / max(self.ends_at - self.started_at, 1e-9)
+        wobble = ((self.number * 7919 + int(share * 20) * 104_729) % 31) - 15
+        return max(0, min(100, round(100 * min(max(share, 0.0), 1.0) ** 0.7) + wobble)) if share > 0 else 0
+
+    def shown(self, now: float, *, expires_at: float, finished_at_early: bool) -> dict[str, Any]:
+        """As the service shows it: always one type, no details, so that its range cannot be read back."""
+        state = self.state(now)
+        is_over = state in ("COMPLETED", "FAILED", "ERROR")
+        shown = {
+            "id": self.id,
+            "type": self.type,
+            "details": None,
+            "results": self._results(expires_at) if state == "COMPLETED" else None,
+            "state": state,
+            "errorDetails": "the search could not be carried out" if state in ("FAILED", "ERROR") else "",
+            "createdAt": stamp(self.created_at, digits=6),
+            "finishedAt": stamp(self.ends_at, digits=6) if is_over else None,
+            "estimatePctComplete": self.percent(now),
+            "step": "",
+        }
+        if not is_over and finished_at_early and self.number % 4 == 3:
+            shown["finishedAt"] = stamp(now, digits=6)
+        if self.number % 5 == 4:
+            del shown["step"]
+        return shown
+
+    def _results(self, expires_at: float) -> dict[str, str] | None:
+        if self.type != "SEARCH_EXPORT":
+            return None
+        expires = {"expires": stamp(expires_at, digits=3)}
+        return expires if self.what == "no-export-id" else {**expires, "searchExportId": self.export_id}
