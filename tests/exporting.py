@@ -1,0 +1,152 @@
+"""Whole runs against a sandbox in the same process, and what lies on the disk after them."""
+
+import asyncio
+import csv
+import gzip
+import io
+import json
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from asyncexport.config import ApiKey, Settings
+from asyncexport.core.bundles import read_moment
+from asyncexport.core.summary import Snapshot, Summary
+from asyncexport.pipeline import Order, export
+from asyncexport.sandbox import Sandbox
+from asyncexport.scheduler import Stop
+from asyncexport.storage import Archives
+
+AMPLE = {"requests_per_minute": 1e6, "burst": 10_000}
+"""A budget that is not in the way."""
+
+QUICK: dict[str, Any] = {
+    "budget": AMPLE,
+    "polling": {"min_interval": "5ms", "expected": "50ms"},
+    "retry": {"backoff_initial": "1ms", "backoff_max": "20ms", "outage": "2s"},
+    "output": {"grace": "1s"},
+}
+"""Settings for a sandbox whose operations take milliseconds."""
+
+
+@dataclass(slots=True)
+class Notebook:
+    """A viewer that writes down what happens."""
+
+    events: list[dict[str, Any]] = field(default_factory=list)
+    snapshots: list[Snapshot] = field(default_factory=list)
+
+    async def watch(self, snapshot: Callable[[], Snapshot]) -> None:
+        """Look once at the beginning, and then no more."""
+        self.snapshots.append(snapshot())
+        await asyncio.Event().wait()
+
+    def event(self, event: dict[str, Any]) -> None:
+        """Write it down."""
+        self.events.append(event)
+
+    def of(self, kind: str) -> list[dict[str, Any]]:
+        """What happened of this kind."""
+        return [event for event in self.events if event["type"] == kind]
+
+
+def settings_for(sandbox: Sandbox, directory: Path, changes: dict[str, Any] | None = None) -> Settings:
+    """Settings that fit a sandbox; `changes` as they would stand in the file, table by table."""
+    changes = changes or {}
+    tables: dict[str, Any] = {"api": {"base_url": sandbox.url}, **QUICK}
+    for name, table in changes.items():
+        tables[name] = table if name == "export" else {**tables.get(name, {}), **table}
+    tables["output"] = {**tables["output"], "directory": str(directory)}
+    return Settings.from_layers(tables)
+
+
+async def run(
+    sandbox: Sandbox,
+    directory: Path,
+    *,
+    start: str = "2026-01-01",
+    end: str | None = "2026-01-02",
+    changes: dict[str, Any] | None = None,
+    key: str = "",
+    stop: Stop | None = None,
+    viewer: Notebook | None = None,
+    boundary: Callable[[str], None] = lambda _name: None,
+    **order: Any,
+) -> Summary:
+    """One run of `backfill`, or of another `command`."""
+    settings = settings_for(sandbox, directory, changes)
+    return await export(
+        settings,
+        Order(
+            order.pop("command", "backfill"),
+            order.pop("exports", settings.exports),
+            start=None if start == "" else moment(start),
+            end=None if end is None else moment(end),
+            **order,
+        ),
+        key=ApiKey(key or sandbox.key),
+        stop=stop or Stop(),
+        viewer=viewer or Notebook(),
+        boundary=boundary,
+    )
+
+
+def moment(text: str) -> int:
+    """Seconds since 1970."""
+    return read_moment(text, now=0)
+
+
+def archives(directory: Path, export_name: str = "everyone-events") -> list[Path]:
+    """The archives of an export, in order."""
+    return sorted(path for path in (directory / export_name).glob("date=*/*.gz") if Archives.span_of(str(path)))
+
+
+def rows_in(directory: Path, export_name: str = "everyone-events") -> Counter[str]:
+    """Every row of an export on the disk, each in one way of writing, and how often it is there.
+
+    gzip's own module, which checks what the command does, is the judge of the files.
+    """
+    found: Counter[str] = Counter()
+    for path in archives(directory, export_name):
+        text = gzip.decompress(path.read_bytes()).decode()
+        found.update(_rows_of(text, path.name.split(".")[-2]))
+    return found
+
+
+def truth(sandbox: Sandbox, start: str, end: str) -> Counter[str]:
+    """Every row that exists in a range, written the same way."""
+    return Counter(canonical(row) for row in sandbox.events(moment(start), moment(end)))
+
+
+def truth_as_csv(sandbox: Sandbox, start: str, end: str) -> Counter[str]:
+    """The same as it reads in a CSV, where all is text and what is absent is empty."""
+    rows = ({key: _as_text(value) for key, value in row.items()} for row in sandbox.events(moment(start), moment(end)))
+    return Counter(canonical({key: text for key, text in row.items() if text}) for row in rows)
+
+
+def canonical(row: dict[str, Any]) -> str:
+    """A row in one way of writing."""
+    return json.dumps(row, sort_keys=True)
+
+
+def _rows_of(text: str, container: str) -> list[str]:
+    match container:
+        case "json" if text:
+            return [canonical(row) for row in json.loads(text)]
+        case "csv":
+            table = csv.DictReader(io.StringIO(text, newline=""))
+            return [canonical({key: value for key, value in row.items() if value}) for row in table]
+        case _:
+            return [canonical(json.loads(line)) for line in text.split("\n") if line.strip()]
+
+
+def _as_text(value: Any) -> str:
+    match value:
+        case bool():
+            return "true" if value else "false"
+        case str():
+            return value
+        case _:
+            return json.dumps(value)
