@@ -1,0 +1,37 @@
+"""The command line.
+
+1. Results go to stdout, all else to stderr. With `--json`, stdout has one JSON object a line, and the last of them is
+   always the summary, however the command ended.
+2. A command is a function in a file of its family: it takes its options, and returns the summary of what came of it.
+   How a command ends is decided here, in one place.
+3. Errors are told in one voice, be they ours, typer's or a bug: a line for each problem, a line for the next thing to
+   do, no traceback unless `-vv` asks for it.
+4. A command imports what it needs when it runs: `--help` costs what typer costs.
+
+    commands   the table of the commands, the global options
+    session    one call of the program: how it speaks, its settings, its key
+    asking     options that several commands have, and what they ask for
+    signals    Ctrl-C and SIGTERM
+    running    one run, from the order to its closing words
+    ending     from what came of a command to what is said and the exit code
+    runs       backfill, nightly, retry
+    verify     verify, and its repair and rebuild
+    plan, status, segments, init, demo, sandbox
+"""
+
+import sys
+from collections.abc import Sequence
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command that the arguments name; the exit code."""
+    from asyncexport.cli.commands import call
+    from asyncexport.cli.ending import conclude
+    from asyncexport.cli.session import Session
+
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    session = Session(as_json="--json" in given)
+    return conclude(session, lambda: call(given, session))
+
+
+__all__ = ["main"]

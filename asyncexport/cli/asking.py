@@ -1,0 +1,136 @@
+"""Options that several commands have, and what they ask for: all faults in them are told at once."""
+
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from difflib import get_close_matches
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from asyncexport.errors import ConfigError, Problem
+
+if TYPE_CHECKING:
+    from asyncexport.cli.session import Session
+    from asyncexport.config import Settings
+    from asyncexport.core.exports import Export
+
+DATES = "2026-01-01, RFC 3339, today, yesterday or 30d (ago); UTC"
+
+Start = Annotated[str, typer.Option("--start", metavar="DATE", help=f"From when: {DATES}.", show_default=False)]
+End = Annotated[
+    str | None,
+    typer.Option("--end", metavar="DATE", help="Up to when, exclusive; as a rule, all that is settled."),
+]
+Names = Annotated[
+    list[str] | None,
+    typer.Option("--export", metavar="NAME", help="Only this one of the exports configured; may be repeated."),
+]
+MaxDuration = Annotated[
+    str | None,
+    typer.Option("--max-duration", metavar="TIME", help="Stop cleanly after so long, such as 5h or 90m."),
+]
+Directory = Annotated[
+    Path | None,
+    typer.Option("-d", "--directory", metavar="DIR", help="Where the archives are, in place of [output] directory."),
+]
+Sets = Annotated[
+    list[str] | None,
+    typer.Option("--set", metavar="TABLE.KEY=VALUE", help="Any setting, such as budget.burst=40; may be repeated."),
+]
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """What a command is asked for; moments in seconds since 1970, None where nothing was said."""
+
+    settings: "Settings"
+    exports: "tuple[Export, ...]"
+    start: int | None
+    end: int | None
+    max_duration_seconds: float | None
+
+
+def read_asked(
+    session: "Session",
+    *,
+    directory: Path | None,
+    sets: list[str] | None,
+    names: list[str] | None = None,
+    start: str | None = None,
+    end: str | None = None,
+    max_duration: str | None = None,
+) -> Asked:
+    """What the options and the settings ask for.
+
+    Raises:
+        ConfigError: with all that is wrong with them.
+    """
+    problems: list[Problem] = []
+    hint = ""
+    settings = None
+    try:
+        settings = session.settings(directory=directory, sets=sets)
+    except ConfigError as error:
+        problems += error.problems
+        hint = error.hint
+    first, last = _moment("--start", start, problems), _moment("--end", end, problems)
+    if first is not None and first > time.time():
+        problems.append(Problem("--start", f"{start} lies in the future"))
+    if first is not None and last is not None and first >= last:
+        problems.append(Problem("--end", f"{end} is not after the start, {start}"))
+    seconds = _duration(max_duration, problems)
+    exports: tuple[Export, ...] = ()
+    if settings is not None:
+        problems += _unknown(names, [export.name for export in settings.exports])
+        exports = tuple(export for export in settings.exports if not names or export.name in names)
+    if problems or settings is None:
+        raise ConfigError(problems, hint=hint)
+    return Asked(settings, exports, first, last, seconds)
+
+
+def _moment(option: str, text: str | None, problems: list[Problem]) -> int | None:
+    from asyncexport.core.bundles import read_moment
+
+    if text is None:
+        return None
+    try:
+        return read_moment(text, now=time.time())
+    except ValueError as error:
+        problems.append(Problem(option, str(error)))
+        return None
+
+
+def _duration(text: str | None, problems: list[Problem]) -> float | None:
+    from asyncexport.config import read_duration
+
+    if text is None:
+        return None
+    try:
+        seconds = read_duration(text)
+    except ValueError as error:
+        problems.append(Problem("--max-duration", str(error)))
+        return None
+    if not seconds:
+        problems.append(Problem("--max-duration", "must be longer than 0s"))
+    return seconds
+
+
+def check_names(names: list[str] | None, known: Sequence[str]) -> None:
+    """Whether all exports that were named exist.
+
+    Raises:
+        ConfigError: one does not.
+    """
+    problems = list(_unknown(names, known))
+    if problems:
+        raise ConfigError(problems)
+
+
+def _unknown(names: list[str] | None, known: Sequence[str]) -> Iterator[Problem]:
+    for name in names or ():
+        if name not in known:
+            nearest = get_close_matches(name, known, n=1)
+            told = f"did you mean {nearest[0]}?" if nearest else f"known: {', '.join(known)}"
+            yield Problem("--export", f"there is no export {name!r} ({told})")

@@ -1,0 +1,216 @@
+"""The table of the commands, and the program as typer sees it.
+
+1. A command's file is imported when the command is asked for, and not before: help lists the table.
+2. Global options may stand before the command or after it.
+3. Each command's help names the exit codes it may end with, in the words of `core.exits`.
+"""
+
+import copy
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from difflib import get_close_matches
+from enum import StrEnum
+from importlib import import_module
+from pathlib import Path
+from textwrap import dedent
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from typer.core import TyperCommand, TyperGroup
+from typer.main import get_command
+
+from asyncexport.cli.session import Session
+from asyncexport.core.exits import MEANINGS, Exit
+
+if TYPE_CHECKING:
+    from asyncexport.core.summary import Summary
+
+PROGRAM = "asyncexport"
+
+SETTINGS = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
+
+ANY_RUN = tuple(Exit)
+
+LOOKS = (Exit.DONE, Exit.UNEXPECTED, Exit.USAGE)
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """A command: the file it is in, what it does, and how it may end. The function has the command's name."""
+
+    file: str
+    does: str
+    exits: tuple[Exit, ...]
+
+
+COMMANDS: dict[str, Entry] = {
+    "demo": Entry("demo", "the whole main job against a sandbox on this machine", ANY_RUN),
+    "backfill": Entry(
+        "runs", "export a range to completion; run again to resume; a finished range costs 0 requests", ANY_RUN
+    ),
+    "nightly": Entry(
+        "runs", "everything settled and not yet stored since [nightly] since, refreshes and parked bundles", ANY_RUN
+    ),
+    "plan": Entry(
+        "plan",
+        "what a run would do: bundles, requests, finish time, and the same for other widths",
+        (*LOOKS, Exit.LEDGER, Exit.DISK, Exit.INTERRUPTED),
+    ),
+    "status": Entry(
+        "status",
+        "what the ledger says: coverage, gaps, failures, sizes; works during a run",
+        (*LOOKS, Exit.PARTLY, Exit.LEDGER, Exit.DISK, Exit.INTERRUPTED),
+    ),
+    "verify": Entry(
+        "verify",
+        "re-check every archive against the ledger; --repair exports broken ones anew; --rebuild makes a lost ledger",
+        ANY_RUN,
+    ),
+    "retry": Entry("runs", "take parked bundles up again", ANY_RUN),
+    "segments": Entry(
+        "segments",
+        "list segments to put in the configuration",
+        (*LOOKS, Exit.UNREACHABLE, Exit.KEY_REFUSED, Exit.LEDGER, Exit.INTERRUPTED, Exit.TERMINATED),
+    ),
+    "sandbox": Entry("sandbox", "run the stand-in service", LOOKS),
+    "init": Entry("init", "write a commented asyncexport.toml", (*LOOKS, Exit.DISK)),
+}
+
+
+class LogFormat(StrEnum):
+    """`--log-format`."""
+
+    TEXT = "text"
+    JSON = "json"
+
+
+class Command(TyperCommand):
+    """One command: it begins the session when it runs, and has its exit codes in its help."""
+
+    def invoke(self, ctx: Any) -> Any:
+        """Run it."""
+        ctx.obj.begin()
+        return super().invoke(ctx)
+
+    def format_epilog(self, ctx: Any, formatter: Any) -> None:  # noqa: ARG002 - its signature
+        """Exit codes, in place of an epilog."""
+        with formatter.section("Exit codes"):
+            formatter.write_dl([(str(int(code)), _told(code)) for code in COMMANDS[self.name or ""].exits])
+
+
+class Program(TyperGroup):
+    """The program: its commands come from the table."""
+
+    def list_commands(self, ctx: Any) -> list[str]:  # noqa: ARG002 - its signature
+        """In the order of the table."""
+        return list(COMMANDS)
+
+    def get_command(self, ctx: Any, cmd_name: str) -> Any:
+        """Import the command's file and make the command; `obj` of the context is the session."""
+        entry = COMMANDS.get(cmd_name)
+        if entry is None:
+            return None
+        function = getattr(import_module(f"asyncexport.cli.{entry.file}"), cmd_name)
+        command = _command(cmd_name, function)
+        taken = {name for param in command.params for name in param.opts}
+        command.params += [_anywhere(param) for param in self.params if not taken.intersection(param.opts)]
+        if isinstance(ctx.obj, Session):
+            ctx.obj.command = cmd_name
+        return command
+
+    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
+        """As typer does it, but for one that is not known."""
+        if args[0] not in COMMANDS and not args[0].startswith("-"):
+            nearest = get_close_matches(args[0], COMMANDS, n=1)
+            ctx.fail(f"there is no command {args[0]!r}" + (f" (did you mean {nearest[0]}?)" if nearest else ""))
+        return super().resolve_command(ctx, args)
+
+    def format_commands(self, ctx: Any, formatter: Any) -> None:  # noqa: ARG002 - its signature
+        """The table."""
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, entry.does) for name, entry in COMMANDS.items()])
+
+    def format_epilog(self, ctx: Any, formatter: Any) -> None:  # noqa: ARG002 - its signature
+        """Exit codes, in place of an epilog."""
+        with formatter.section("Exit codes"):
+            formatter.write_dl([(str(int(code)), _told(code)) for code in MEANINGS])
+
+
+def call(arguments: Sequence[str], session: Session) -> "Summary | int | None":
+    """Run the command: the summary it returns, or the exit code where typer itself had all there was to do.
+
+    Raises:
+        typer's usage errors, and whatever the command raises.
+    """
+    outcome: Summary | int | None = program().main(
+        args=list(arguments), prog_name=PROGRAM, standalone_mode=False, obj=session
+    )
+    return outcome
+
+
+def program() -> Any:
+    """The program, as typer makes it."""
+    app = typer.Typer(add_completion=False, rich_markup_mode=None, context_settings=SETTINGS)
+    app.callback(cls=Program)(global_options)
+    return get_command(app)
+
+
+def show_version(wanted: bool) -> None:  # noqa: FBT001 - typer's signature
+    """`--version`."""
+    if wanted:
+        from importlib.metadata import version
+
+        typer.echo(f"{PROGRAM} {version(PROGRAM)}")
+        raise typer.Exit
+
+
+def global_options(
+    ctx: typer.Context,
+    *,
+    config: Annotated[
+        Path | None,
+        typer.Option(
+            "-c", "--config", metavar="FILE", help="Settings; else $ASYNCEXPORT_CONFIG or ./asyncexport.toml."
+        ),
+    ] = None,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="One JSON object a line on stdout; the last is the summary.")
+    ] = False,
+    quiet: Annotated[bool, typer.Option("-q", "--quiet", help="Say nothing but errors, and what is not done.")] = False,
+    verbose: Annotated[int, typer.Option("-v", "--verbose", count=True, help="Say more; -vv says all.")] = 0,
+    log_format: Annotated[LogFormat | None, typer.Option("--log-format", help="How stderr is written.")] = None,
+    version: Annotated[  # noqa: ARG001 - its callback has done all
+        bool, typer.Option("--version", is_eager=True, callback=show_version, help="Say which version this is.")
+    ] = False,
+) -> None:
+    """Get a company's whole Fullstory history onto its own disk, complete.
+
+    Global options may stand before the command or after it. `asyncexport COMMAND --help` says more of each command.
+    """
+    given = {"config": config, "as_json": as_json, "quiet": quiet, "verbose": verbose, "log_format": log_format}
+    for name, value in given.items():
+        ctx.obj.take(name, value)
+
+
+def _command(name: str, function: Callable[..., Any]) -> Any:
+    """A function as a command: its help is what the table says, and its docstring but for the first line."""
+    _, _, more = (function.__doc__ or "").partition("\n")
+    does = COMMANDS[name].does
+    app = typer.Typer(add_completion=False, rich_markup_mode=None)
+    app.command(name, cls=Command, context_settings=SETTINGS, help=f"{does[0].upper()}{does[1:]}.\n\n{dedent(more)}")(
+        function
+    )
+    return get_command(app)
+
+
+def _anywhere(param: Any) -> Any:
+    """A global option as it may stand after a command: it goes to the session, and not to the command."""
+    again = copy.copy(param)
+    again.hidden, again.expose_value = True, False
+    if param.name != "version":
+        again.callback = lambda ctx, param, value: ctx.obj.take(param.name, value)
+    return again
+
+
+def _told(code: Exit) -> str:
+    return MEANINGS[code].replace("`", "")

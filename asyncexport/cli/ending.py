@@ -1,0 +1,105 @@
+"""How a command ends: one place from what it returned or raised to what is said, and to the exit code."""
+
+from collections.abc import Callable
+from difflib import get_close_matches
+from typing import TYPE_CHECKING, Any
+
+import typer
+
+from asyncexport.core.exits import Exit, exit_of
+from asyncexport.errors import ConfigError, ExportError
+
+if TYPE_CHECKING:
+    from asyncexport.cli.session import Session
+    from asyncexport.core.summary import Summary
+
+TYPER_ERROR: type[Exception] = typer.BadParameter.__mro__[2]
+"""What all of typer's usage errors are. Its own name for that is inside of typer, or of click, by version."""
+
+BUG_HINT = "this is a bug of ours: please report it with what the same command says with -vv"
+
+
+class Stopped(Exception):  # noqa: N818 - not an error: somebody asked for it
+    """A signal ended a command that has nothing to save."""
+
+    def __init__(self, reason: Exit) -> None:
+        super().__init__(reason)
+        self.reason = reason
+
+
+def conclude(session: "Session", run: Callable[[], "Summary | int | None"]) -> int:
+    """Run a command and say how it ended; the exit code."""
+    try:
+        outcome = _outcome(session, run)
+        if outcome is None or isinstance(outcome, int):
+            return int(outcome or 0)
+        return _tell(session, outcome)
+    finally:
+        session.end()
+
+
+def _outcome(session: "Session", run: Callable[[], "Summary | int | None"]) -> "Summary | int | None":
+    try:
+        return run()
+    except ExportError as error:
+        _debug("traceback of the error", error)
+        return session.summary(exit_of(error), error=error)
+    except Stopped as stopped:
+        return session.summary(stopped.reason)
+    except KeyboardInterrupt:
+        return session.summary(Exit.INTERRUPTED)
+    except TYPER_ERROR as error:
+        return session.summary(Exit.USAGE, error=_usage_error(error))
+    except Exception as error:  # noqa: BLE001 - the last place that can say anything
+        return session.summary(Exit.UNEXPECTED, error=_bug(error))
+
+
+def _tell(session: "Session", summary: "Summary") -> int:
+    """What is said at the end: of errors on stderr, and the summary where results are JSON."""
+    for error in _errors(summary):
+        problems = [str(problem) for problem in error.problems] if isinstance(error, ConfigError) else [str(error)]
+        for problem in problems[:-1]:
+            session.lines.fault(problem)
+        session.lines.fault(problems[-1] if problems else "no reason given", hint=error.hint)
+    if session.as_json:
+        session.results.record(summary.to_dict())
+    failure = session.results.failure
+    if failure is not None:
+        session.lines.fault(f"cannot write to stdout: {failure.strerror or failure}")
+        return int(summary.exit_code or Exit.DISK)
+    return int(summary.exit_code)
+
+
+def _errors(summary: "Summary") -> list[ExportError]:
+    """All refusals, each with its export's name, where that is why a run failed; else the error."""
+    refusals = summary.tally.refusals
+    if summary.error is None or summary.error not in refusals.values():
+        return [] if summary.error is None else [summary.error]
+    return [ExportError(f"{export}: {error}", hint=error.hint) for export, error in refusals.items()]
+
+
+def _usage_error(error: Any) -> ExportError:
+    """What typer says, in our voice: no capital, no full stop, one line."""
+    message = error.format_message().split("\n")[0].strip().rstrip(".")
+    nearest = get_close_matches(getattr(error, "option_name", ""), getattr(error, "possibilities", None) or (), n=1)
+    if nearest:
+        message = f"{error.message.rstrip('.')} (did you mean {nearest[0]}?)"
+    context = getattr(error, "ctx", None)
+    path = context.command_path if context is not None else "asyncexport"
+    return ExportError(message[:1].lower() + message[1:], hint=f"`{path} --help` says what it takes")
+
+
+def _bug(error: Exception) -> ExportError:
+    """An exception that nobody foresaw; its text may hold anything, so it is not shown but with `-vv`."""
+    _debug("traceback of the bug", error)
+    where = error.__traceback__
+    while where is not None and where.tb_next is not None:
+        where = where.tb_next
+    place = f" at {where.tb_frame.f_code.co_filename}:{where.tb_lineno}" if where is not None else ""
+    return ExportError(f"unexpected {type(error).__name__}{place}", hint=BUG_HINT)
+
+
+def _debug(message: str, error: Exception) -> None:
+    import logging
+
+    logging.getLogger(__name__).debug("%s", message, exc_info=error)

@@ -1,0 +1,221 @@
+"""`plan`: what a run would do, and what it would cost.
+
+1. The ledger is read, and nothing else: it costs no request, needs no key, and works during a run.
+2. What the service's limit counts is not known, so that each figure is given for every reading of it.
+"""
+
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+import typer
+
+from asyncexport.cli.asking import Asked, Directory, End, Names, Sets, Start, read_asked
+from asyncexport.cli.session import Session
+from asyncexport.core.bundles import DAY, show
+from asyncexport.core.exits import Exit
+from asyncexport.core.exports import Export, Type
+from asyncexport.core.forecast import (
+    ALL_WITH_LIST,
+    ALL_WITHOUT_LIST,
+    CREATES_ONLY,
+    READINGS,
+    Pace,
+    Reading,
+    seconds_to_end,
+)
+from asyncexport.core.pacing import Scope, show_duration
+from asyncexport.core.states import Created, Ready
+from asyncexport.core.summary import Summary, Tally
+from asyncexport.display import count_of, show_count, show_minute, table
+
+if TYPE_CHECKING:
+    from asyncexport.config import Settings
+    from asyncexport.core.work import Work
+    from asyncexport.pipeline import Survey
+
+WIDTHS = {"30m": 1800, "1h": 3600, "6h": 21_600, "24h": DAY}
+
+NAMES = {CREATES_ONLY: "creates only", ALL_WITH_LIST: "every request", ALL_WITHOUT_LIST: "every request, no list"}
+"""What counts, in words."""
+
+
+@dataclass(frozen=True, slots=True)
+class Estimate:
+    """What the bundles of a run cost under one reading of the limit."""
+
+    reading: Reading
+    bundles: int
+    requests: int
+    seconds: float
+
+
+def plan(
+    ctx: typer.Context,
+    *,
+    start: Start,
+    end: End = None,
+    export: Names = None,
+    directory: Directory = None,
+    sets: Sets = None,
+) -> Summary:
+    """Reckon what a backfill would cost.
+
+    It asks nothing of the service and needs no key. What the service's limit counts is not documented; so the finish
+    is given for three readings: creates alone count; every request does; every request does, and operations must be
+    asked for one by one. The other widths show what [[export]] bundle would change.
+    """
+    session: Session = ctx.obj
+    asked = read_asked(session, directory=directory, sets=sets, names=export, start=start, end=end)
+    now = time.time()
+    found = _survey(asked, asked.exports, now=now)
+    for message in found.cut_back:
+        session.record("note", message=message)
+        session.lines.tell("note", message)
+    _show_bundles(session, found)
+    estimates = list(_estimates(asked.settings, found))
+    _show_estimates(session, asked.settings, found, estimates, now=now)
+    _show_widths(session, asked, now=now)
+    return session.summary(Exit.DONE, tally=_tally(found))
+
+
+def _survey(asked: Asked, exports: tuple[Export, ...], *, now: float) -> "Survey":
+    from asyncexport.pipeline import Order, survey
+
+    return survey(asked.settings, Order("plan", exports, start=asked.start, end=asked.end), now=now)
+
+
+def _tally(found: "Survey") -> Tally:
+    already = sum(work.stock.already for work in found.works)
+    return Tally(planned=already + sum(work.count for work in found.works), already=already)
+
+
+def _estimates(settings: "Settings", found: "Survey") -> Iterator[Estimate]:
+    bundles = sum(work.count for work in found.works)
+    created = sum(_created(work) for work in found.works)
+    for reading in READINGS:
+        pace = Pace(
+            tokens=found.tokens_for_creates if reading is CREATES_ONLY else found.tokens,
+            requests_per_minute=settings.budget.requests_per_minute,
+            lanes=settings.concurrency.operations,
+            operation_seconds=found.median_seconds,
+        )
+        yield Estimate(
+            reading,
+            bundles,
+            requests=reading.requests(bundles, created=created),
+            seconds=seconds_to_end(
+                reading, pace, bundles=bundles, created=created, rest_seconds=found.median_seconds if created else 0.0
+            ),
+        )
+
+
+def _created(work: "Work") -> int:
+    """Bundles whose create is spent."""
+    return sum(isinstance(one.state, Created | Ready) for one in work.claimed)
+
+
+def _show_bundles(session: Session, found: "Survey") -> None:
+    for work in found.works:
+        session.record("plan", **_facts_of_work(work))
+        parts = {
+            "under way": len(work.claimed),
+            "parked before": len(work.parked),
+        }
+        named = ", ".join(f"{show_count(count)} {what}" for what, count in parts.items() if count)
+        session.say(f"{work.export.name}: {work.span}, in bundles of {_width(work.export.bundle_seconds)}")
+        session.say(
+            f"  {count_of(work.count, 'bundle', 'bundles')} to do{f' ({named})' if named else ''}, "
+            f"{show_count(work.stock.already)} stored already"
+        )
+
+
+def _show_estimates(
+    session: Session, settings: "Settings", found: "Survey", estimates: list[Estimate], *, now: float
+) -> None:
+    for one in estimates:
+        session.record("estimate", width_seconds=None, **_facts_of_estimate(one, now))
+    if not estimates[0].bundles:
+        session.say("nothing to do: a backfill would send no request")
+        return
+    rows = [("if the limit counts", "requests", "at hand", "done in", "at")]
+    for one in estimates:
+        at_hand = found.tokens_for_creates if one.reading is CREATES_ONLY else found.tokens
+        ends = show_minute(now + one.seconds)
+        rows.append((NAMES[one.reading], show_count(one.requests), f"{at_hand:.0f}", show_duration(one.seconds), ends))
+    _say_table(session, rows, right=frozenset({1, 2}))
+    session.say()
+    session.say(_assumed(settings, found, now=now))
+    rests = f"learned from {show_count(found.operations_seen)}" if found.operations_seen else "by [polling] expected"
+    session.say(f"an operation is taken to run for {show_duration(found.median_seconds)}, {rests}")
+
+
+def _show_widths(session: Session, asked: Asked, *, now: float) -> None:
+    """The same for other widths; where all exports are of individuals there is only one."""
+    rows = [("bundles of", "to do", *(f"{NAMES[reading]}" for reading in READINGS))]
+    for name, seconds in WIDTHS.items():
+        exports = tuple(_widened(export, seconds) for export in asked.exports)
+        if not any(export.bundle_seconds == seconds for export in exports):
+            continue
+        found = _survey(asked, exports, now=now)
+        estimates = list(_estimates(asked.settings, found))
+        for one in estimates:
+            session.record("estimate", width_seconds=seconds, **_facts_of_estimate(one, now))
+        rows.append((name, show_count(estimates[0].bundles), *(show_duration(one.seconds) for one in estimates)))
+    if len(rows) > 2:
+        _say_table(session, rows, right=frozenset({1}))
+
+
+def _widened(export: Export, seconds: int) -> Export:
+    """With another width, where its type allows one: the rows of individuals are totals, and come by the day."""
+    return export if export.definition.type is Type.INDIVIDUAL else replace(export, bundle_seconds=seconds)
+
+
+def _assumed(settings: "Settings", found: "Survey", *, now: float) -> str:
+    """What the next run goes by."""
+    from asyncexport.budget import RELEARN_SECONDS
+
+    learned = found.all_counted_since
+    match settings.budget.scope:
+        case Scope.CREATE:
+            return "a run goes by the first line, as [budget] scope says"
+        case Scope.ALL:
+            return "a run goes by the second line, as [budget] scope says; by the third if the service has no list"
+        case _ if learned is not None and 0 <= now - learned < RELEARN_SECONDS:
+            return f"a run goes by the second line: that every request counts was learned at {show(learned)}"
+        case _:
+            return "a run goes by the first line, and by the others from the moment the service shows that they hold"
+
+
+def _facts_of_work(work: "Work") -> dict[str, Any]:
+    return {
+        "export": work.export.name,
+        "start": show(work.span.start),
+        "end": show(work.span.end),
+        "width_seconds": work.export.bundle_seconds,
+        "to_do": work.count,
+        "already": work.stock.already,
+        "under_way": len(work.claimed),
+        "parked": len(work.parked),
+    }
+
+
+def _facts_of_estimate(one: Estimate, now: float) -> dict[str, Any]:
+    return {
+        "reading": one.reading.name,
+        "bundles": one.bundles,
+        "requests": one.requests,
+        "seconds": round(one.seconds, 1),
+        "ends_at": show(now + one.seconds),
+    }
+
+
+def _say_table(session: Session, rows: Sequence[tuple[str, ...]], *, right: frozenset[int]) -> None:
+    session.say()
+    for line in table(rows, right=right):
+        session.say(line)
+
+
+def _width(seconds: int) -> str:
+    return next((name for name, width in WIDTHS.items() if width == seconds), show_duration(seconds))

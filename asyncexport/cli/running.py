@@ -1,0 +1,102 @@
+"""One run, from the order to its closing words."""
+
+import shlex
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from asyncexport.cli.signals import AGAIN, run_politely
+from asyncexport.core.bundles import DAY, Range, day, show
+from asyncexport.core.exits import Exit
+from asyncexport.core.pacing import show_duration
+from asyncexport.display import closing_lines, look_command
+
+if TYPE_CHECKING:
+    from asyncexport.cli.session import Session
+    from asyncexport.config import ApiKey, Settings
+    from asyncexport.core.summary import Summary
+    from asyncexport.display import Watcher
+    from asyncexport.pipeline import Order
+
+HINTS = {
+    Exit.TIME_UP: "run the same command again to go on",
+    Exit.INTERRUPTED: "run the same command again to go on",
+    Exit.TERMINATED: "run the same command again to go on",
+}
+
+
+def carry_out(session: "Session", settings: "Settings", order: "Order") -> "Summary":
+    """A whole run: shown as it goes, stopped by signals, and told at its end."""
+    summary, example = export_watched(session, settings, order, key=session.key(settings))
+    say_closing(session, settings, order, summary, example=example)
+    return summary
+
+
+def export_watched(session: "Session", settings: "Settings", order: "Order", *, key: "ApiKey") -> "tuple[Summary, str]":
+    """A run without its closing words: the summary, and the path of an archive that it stored ("": of none)."""
+    from asyncexport.pipeline import export
+
+    watcher = session.watcher(_heading(settings, order))
+    summary = run_politely(
+        lambda stop: export(settings, order, key=key, stop=stop, viewer=watcher),
+        tell=lambda reason: session.lines.tell("stopping", _what_it_waits_for(settings, watcher, reason)),
+    )
+    return summary, watcher.example
+
+
+def say_closing(session: "Session", settings: "Settings", order: "Order", summary: "Summary", *, example: str) -> None:
+    """The end of a run in words; quietly, only where not all is done."""
+    tally = summary.tally
+    if session.as_json or (session.quiet and summary.exit_code is Exit.DONE):
+        return
+    if summary.error is not None and not tally.planned:
+        return
+    example = example or (_stored_before(settings, order) if tally.already else "")
+    look = look_command(Path(settings.output.directory) / example) if example else ""
+    for line in closing_lines(summary, look=look):
+        session.say(line)
+    hint = HINTS.get(summary.exit_code, "")
+    if summary.exit_code is Exit.PARTLY:
+        hint = f"`{_retry(session, settings)}` takes parked bundles up again" if tally.failed else HINTS[Exit.TIME_UP]
+    if hint and summary.error is None:
+        session.lines.hint(hint)
+
+
+def _retry(session: "Session", settings: "Settings") -> str:
+    """The command, with what this one was told of the settings and the directory."""
+    config = ["-c", str(session.config)] if session.config else []
+    return shlex.join(["asyncexport", *config, "retry", "-d", str(settings.output.directory)])
+
+
+def _heading(settings: "Settings", order: "Order") -> str:
+    names = ", ".join(export.name for export in order.exports)
+    since = "" if not order.start else f" from {_date(order.start)}"
+    until = "" if order.end is None else f" to {_date(order.end)}"
+    return f"{order.command} {names}{since}{until}, into {settings.output.directory}"
+
+
+def _date(moment: int) -> str:
+    return show(moment) if moment % DAY else day(moment)
+
+
+def _what_it_waits_for(settings: "Settings", watcher: "Watcher", reason: Exit) -> str:
+    downloads, grace = watcher.fetching, settings.output.grace_seconds
+    waits = "for the last answers"
+    if downloads and grace:
+        files = "1 download" if downloads == 1 else f"{downloads} downloads"
+        waits = f"up to {show_duration(grace)} for {files}"
+    return f"waiting {waits}; {AGAIN[reason]}"
+
+
+def _stored_before(settings: "Settings", order: "Order") -> str:
+    """The path of some archive of the range that earlier runs stored, one with rows where there is one."""
+    from asyncexport.ledger import LedgerReader
+
+    span = Range(order.start or 0, order.end or 2**40)
+    found = ""
+    with LedgerReader(Path(settings.output.directory)) as ledger:
+        for export in order.exports:
+            for one in ledger.stored(export.name, span):
+                found = one.stored.path if one.stored else found
+                if one.stored and one.stored.rows:
+                    return found
+    return found

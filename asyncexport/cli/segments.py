@@ -1,0 +1,47 @@
+"""`segments`: what can be put into the configuration."""
+
+from collections import Counter
+
+import typer
+
+from asyncexport.cli.asking import Directory, Sets, read_asked
+from asyncexport.cli.session import Session
+from asyncexport.core.bundles import show
+from asyncexport.core.exits import Exit
+from asyncexport.core.summary import Summary
+
+ID_COLUMNS = 24
+"""Rows are shown as they come, before the longest id is known; a longer one moves its own name only."""
+
+
+def segments(ctx: typer.Context, *, directory: Directory = None, sets: Sets = None) -> Summary:
+    """List the segments.
+
+    The id goes into [[export]] segment. The list is read page by page, each of them a request; reading stops where
+    nobody listens any more. The output directory serves to know how many requests are left.
+    """
+    from asyncexport.cli.signals import run_abruptly
+
+    session: Session = ctx.obj
+    asked = read_asked(session, directory=directory, sets=sets)
+    key = session.key(asked.settings)
+    sent: Counter[str] = Counter()
+
+    async def listed() -> int:
+        from asyncexport.display import plain
+        from asyncexport.pipeline import segments as all_segments
+
+        count = 0
+        async for segment in all_segments(asked.settings, key=key, sent=lambda kind: sent.update([kind])):
+            count += 1
+            session.say(f"{plain(segment.id):<{ID_COLUMNS}}  {plain(segment.name)}")
+            created = None if segment.created_at is None else show(segment.created_at)
+            session.record("segment", id=segment.id, name=segment.name, creator=segment.creator, created=created)
+            if session.results.gone:
+                break
+        return count
+
+    if not run_abruptly(listed):
+        session.lines.tell("note", "the account has no segments; the segment `everyone` is always there")
+    kinds = ("create", "poll", "list", "results", "other")
+    return session.summary(Exit.DONE, requests={kind: sent[kind] for kind in kinds})

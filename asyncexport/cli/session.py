@@ -1,0 +1,204 @@
+"""One call of the program: how it speaks, its settings, its key.
+
+What global options say is taken in as it is parsed, and counts from `begin` on. Nothing slow is imported before that.
+"""
+
+import os
+import sys
+import time
+from contextlib import ExitStack
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from asyncexport.errors import ConfigError, Problem
+
+if TYPE_CHECKING:
+    from asyncexport.config import ApiKey, Settings
+    from asyncexport.core.summary import Summary
+    from asyncexport.display import Counter, Lines, Results, Watcher
+    from asyncexport.display.pane import Pane
+
+
+class Session:
+    """One call of the program.
+
+    Args:
+        as_json: Whether results are JSON, as far as that can be told before anything is parsed.
+
+    Attributes:
+        command: Which; "" before that is known.
+        directory: The output directory; "" before that is known.
+        began: When, on the monotonic clock.
+        config: The file that `-c` names.
+    """
+
+    def __init__(self, *, as_json: bool = False) -> None:
+        self.as_json = as_json
+        self.command = ""
+        self.directory = ""
+        self.began = time.monotonic()
+        self.config: Path | None = None
+        self.quiet = False
+        self.verbose = 0
+        self.log_as_json = False
+        self._stack = ExitStack()
+        self._begun = False
+
+    def take(self, name: str, value: Any) -> None:
+        """Take in a global option; one that was not given changes nothing."""
+        match name:
+            case "config" if value is not None:
+                self.config = value
+            case "as_json":
+                self.as_json = self.as_json or value
+            case "quiet":
+                self.quiet = self.quiet or value
+            case "verbose":
+                self.verbose += value
+            case "log_format" if value is not None:
+                self.log_as_json = value == "json"
+
+    def begin(self) -> None:
+        """All options are known: speak as they say.
+
+        Raises:
+            ConfigError: they contradict each other.
+        """
+        if self._begun:
+            return
+        self._begun = True
+        import logging
+
+        from asyncexport.display import listening
+
+        louder = (logging.WARNING, logging.INFO, logging.DEBUG)
+        level = logging.ERROR if self.quiet else louder[min(self.verbose, 2)]
+        self._stack.enter_context(listening(self.lines, level=level))
+        if self.quiet and self.verbose:
+            raise ConfigError([Problem("-q", "and -v contradict each other")])
+
+    def end(self) -> None:
+        """Nothing more will be said."""
+        self._stack.close()
+
+    @cached_property
+    def lines(self) -> "Lines":
+        """What goes to stderr."""
+        from asyncexport.display import Lines
+
+        return Lines(
+            sys.stderr,
+            as_json=self.log_as_json,
+            timed=not sys.stderr.isatty(),
+            tracebacks=self.verbose > 1,
+        )
+
+    @cached_property
+    def results(self) -> "Results":
+        """What goes to stdout."""
+        from asyncexport.display import Results
+
+        return Results(sys.stdout)
+
+    def watcher(self, heading: str) -> "Watcher":
+        """Who shows a run as it goes."""
+        from asyncexport.display import Watcher
+
+        events = self.results if self.as_json else None
+        return Watcher(self.lines, heading, events=events, pane=self._pane(), silent=self.quiet)
+
+    def counting(self, heading: str, *, total: int | None, of: str) -> "Counter":
+        """Who shows how far a long look has come."""
+        from asyncexport.display import Counter
+
+        return Counter(self.lines, heading, total=total, of=of, pane=self._pane(), silent=self.quiet)
+
+    def _pane(self) -> "Pane | None":
+        """Where a picture can be drawn: stderr, if it is a terminal on which that disturbs nobody."""
+        if self.quiet or self.log_as_json or not sys.stderr.isatty() or os.environ.get("TERM", "dumb") == "dumb":
+            return None
+        if self.as_json and sys.stdout.isatty():
+            return None
+        from asyncexport.display.pane import Pane
+
+        return Pane(sys.stderr)
+
+    def settings(self, *, directory: Path | None, sets: "list[str] | None") -> "Settings":
+        """The settings: flag before environment before file.
+
+        Raises:
+            ConfigError: with all that is wrong with them.
+        """
+        from asyncexport.config import load
+
+        problems: list[Problem] = []
+        flags = {"output.directory": directory, **_flags(sets or [], problems)}
+        try:
+            settings = load(file=self.config, environ=os.environ, flags=flags, working_directory=Path.cwd())
+        except ConfigError as error:
+            raise ConfigError([*problems, *error.problems], hint=error.hint) from error
+        if problems:
+            raise ConfigError(problems)
+        self.directory = str(settings.output.directory)
+        return settings
+
+    def key(self, settings: "Settings") -> "ApiKey":
+        """The API key; what is to be said of the place it was found in is said.
+
+        Raises:
+            UnauthorizedError: there is none, or what is there cannot be one.
+            ConfigError: the file it should be in cannot be read.
+        """
+        import logging
+
+        from asyncexport.config import load_key
+
+        key = load_key(settings, os.environ)
+        for note in key.notes:
+            logging.getLogger(__name__).warning("%s", note)
+        return key
+
+    def say(self, text: str = "") -> None:
+        """A line of a result, where results are text."""
+        if not self.as_json:
+            self.results.line(text)
+
+    def record(self, kind: str, **facts: Any) -> None:
+        """One object of a result, where results are JSON."""
+        if self.as_json:
+            self.results.record({"type": kind, **facts})
+
+    def summary(self, exit_code: int, **more: Any) -> "Summary":
+        """The summary of a command that is no run; `more`: what of it is known."""
+        from asyncexport.core.exits import Exit
+        from asyncexport.core.summary import Summary, Tally
+
+        facts = {
+            "tally": Tally(),
+            "requests": dict.fromkeys(("create", "poll", "list", "results", "other"), 0),
+            "refused": 0,
+            **more,
+        }
+        return Summary(
+            command=self.command,
+            exit_code=Exit(exit_code),
+            seconds=time.monotonic() - self.began,
+            directory=self.directory,
+            **facts,
+        )
+
+
+def _flags(sets: list[str], problems: list[Problem]) -> dict[str, str]:
+    """`--set table.key=value`, as the settings take it."""
+    flags = {}
+    for one in sets:
+        key, equals, value = one.partition("=")
+        table, dot, name = key.strip().partition(".")
+        if not (equals and dot and table and name):
+            problems.append(Problem("--set", "is written TABLE.KEY=VALUE, such as budget.burst=40"))
+        elif table == "export":
+            problems.append(Problem("--set", "exports are set by [[export]] in the file alone"))
+        else:
+            flags[f"{table}.{name}"] = value.strip()
+    return flags

@@ -1,0 +1,91 @@
+"""Ctrl-C and SIGTERM.
+
+1. A run is asked to stop by the first, and told to stop at once by the second; after that the system's own way holds.
+2. Any other command has nothing to save: the first ends it.
+3. In both cases what was begun is cleaned up: a signal never ends the process from outside of the event loop.
+"""
+
+import asyncio
+import signal
+from collections.abc import Awaitable, Callable, Coroutine
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from asyncexport.cli.ending import Stopped
+from asyncexport.core.exits import Exit
+
+if TYPE_CHECKING:
+    from asyncexport.scheduler import Stop
+
+T = TypeVar("T")
+
+REASONS = {signal.SIGINT: Exit.INTERRUPTED, signal.SIGTERM: Exit.TERMINATED}
+
+AGAIN = {
+    Exit.INTERRUPTED: "press Ctrl-C again to stop at once",
+    Exit.TERMINATED: "a second SIGTERM stops it at once",
+    Exit.TIME_UP: "Ctrl-C stops it at once",
+}
+
+
+def run_politely(work: "Callable[[Stop], Awaitable[T]]", *, tell: Callable[[Exit], None]) -> T:
+    """Run what can be asked to stop; `tell` is called when it is, with the reason."""
+    from asyncexport.scheduler import Stop
+
+    async def carried_out() -> T:
+        stop = Stop()
+        loop = asyncio.get_running_loop()
+
+        def on_signal(number: signal.Signals) -> None:
+            if stop.asked.is_set():
+                _leave_to_the_system(loop)
+            stop.ask(REASONS[number])
+
+        for number in REASONS:
+            loop.add_signal_handler(number, on_signal, number)
+        telling = asyncio.create_task(_tell_when_asked(stop, tell))
+        try:
+            return await work(stop)
+        finally:
+            telling.cancel()
+
+    return asyncio.run(carried_out())
+
+
+def run_abruptly(work: Callable[[], Coroutine[Any, Any, T]]) -> T:
+    """Run what has nothing to save.
+
+    Raises:
+        Stopped: a signal ended it.
+    """
+    reasons: list[Exit] = []
+
+    async def carried_out() -> T:
+        loop = asyncio.get_running_loop()
+        working = asyncio.create_task(work())
+
+        def on_signal(number: signal.Signals) -> None:
+            reasons.append(REASONS[number])
+            _leave_to_the_system(loop)
+            working.cancel()
+
+        for number in REASONS:
+            loop.add_signal_handler(number, on_signal, number)
+        return await working
+
+    try:
+        return asyncio.run(carried_out())
+    except asyncio.CancelledError:
+        if reasons:
+            raise Stopped(reasons[0]) from None
+        raise
+
+
+async def _tell_when_asked(stop: "Stop", tell: Callable[[Exit], None]) -> None:
+    await stop.asked.wait()
+    if stop.reason is not None:
+        tell(stop.reason)
+
+
+def _leave_to_the_system(loop: asyncio.AbstractEventLoop) -> None:
+    for number in REASONS:
+        loop.remove_signal_handler(number)

@@ -1,0 +1,160 @@
+"""`status`: what the ledger says."""
+
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import typer
+
+from asyncexport.cli.asking import Directory, Names, Sets, check_names, read_asked
+from asyncexport.cli.session import Session
+from asyncexport.core.bundles import Range, settled_until, show
+from asyncexport.core.exits import Exit
+from asyncexport.core.pacing import show_duration
+from asyncexport.core.states import Failed, Standing
+from asyncexport.core.summary import Summary, Tally
+from asyncexport.display import count_of, plain, show_bytes, show_count
+
+if TYPE_CHECKING:
+    from asyncexport.ledger import Overview
+
+MOST_NAMED = 10
+"""Gaps and parked bundles that are named one by one; `--json` names all."""
+
+OVERDUE = "its operation was still running at its deadline"
+
+
+def status(ctx: typer.Context, *, export: Names = None, directory: Directory = None, sets: Sets = None) -> Summary:
+    """Say what is there.
+
+    The ledger is read, and nothing is changed: it may be asked while a run is going on. Ends with 3 if bundles are
+    parked. A gap is time between the first archive and the last that no archive covers.
+    """
+    from asyncexport.ledger import LedgerReader, holder, present
+
+    session: Session = ctx.obj
+    asked = read_asked(session, directory=directory, sets=sets)
+    where = Path(asked.settings.output.directory)
+    settle = {one.name: one.settle_seconds for one in asked.settings.exports}
+    if not present(where):
+        check_names(export, list(settle))
+        return _nothing_yet(session, where)
+    with LedgerReader(where) as ledger:
+        overviews = ledger.overviews()
+    check_names(export, [*settle, *(one.name for one in overviews)])
+    running = holder(where)
+    if running:
+        session.record("run", command=running.command, pid=running.pid, host=running.host, since=show(running.since))
+    session.say(f"a run is going on: {plain(str(running))}" if running else "no run is going on")
+    chosen = [one for one in overviews if not export or one.name in export]
+    now = time.time()
+    for overview in chosen:
+        settled = settled_until(now, settle_seconds=settle[overview.name]) if overview.name in settle else None
+        session.record("export", **_facts(overview, settled))
+        session.say()
+        for line in _lines(overview, settled, now=now):
+            session.say(line)
+    for name in settle:
+        if name not in {one.name for one in overviews} and (not export or name in export):
+            session.say()
+            session.say(f"{name}: nothing is stored yet")
+    tally = _tally(chosen)
+    if tally.failed:
+        session.lines.hint("`asyncexport retry` takes parked bundles up again")
+    return session.summary(Exit.PARTLY if tally.failed else Exit.DONE, tally=tally)
+
+
+def _nothing_yet(session: Session, where: Path) -> Summary:
+    """Archives without a ledger are a fault, an empty place is none."""
+    from asyncexport.errors import LedgerError
+    from asyncexport.storage import Archives
+
+    if Archives(where).existing():
+        raise LedgerError(
+            f"{where} holds archives but no ledger", hint="`asyncexport verify --rebuild` makes the ledger anew"
+        )
+    session.say(f"nothing here yet: {where} has no ledger")
+    return session.summary(Exit.DONE)
+
+
+def _tally(overviews: "list[Overview]") -> Tally:
+    tally = Tally()
+    for one in overviews:
+        tally.already += one.stored
+        tally.rows += one.rows
+        tally.bytes += one.bytes
+        tally.parked.update({standing.bundle: _why(standing) for standing in one.parked})
+        # A bundle whose new take is under way or parked has its archive all the same.
+        tally.planned += one.stored + sum(standing.stored is None for standing in one.unfinished)
+    return tally
+
+
+def _facts(overview: "Overview", settled: int | None) -> dict[str, Any]:
+    """One export, as `--json` has it."""
+    covered = overview.covered
+    return {
+        "name": overview.name,
+        "definition": overview.definition.to_dict(),
+        "stored": overview.stored,
+        "empty": overview.empty,
+        "rows": overview.rows,
+        "bytes": overview.bytes,
+        "covered": [_span(one) for one in covered],
+        "gaps": [_span(one) for one in overview.gaps],
+        "settled_until": None if settled is None else show(settled),
+        "behind_seconds": None if settled is None or not covered else max(0, settled - covered[-1].end),
+        "under_way": overview.claimed,
+        "parked": [{**_span(one.bundle.range), "reason": _why(one)} for one in overview.parked],
+        "last_at": None if overview.last_at is None else show(overview.last_at),
+    }
+
+
+def _lines(overview: "Overview", settled: int | None, *, now: float) -> Iterator[str]:
+    """One export, as a person reads it."""
+    definition = overview.definition
+    yield f"{overview.name}: {definition.type.value}s of {plain(definition.segment)}, as {definition.format.value}"
+    empty = f" ({show_count(overview.empty)} without rows)" if overview.empty else ""
+    yield _line(
+        "stored",
+        f"{count_of(overview.stored, 'bundle', 'bundles')}{empty}, {show_count(overview.rows)} rows, "
+        f"{show_bytes(overview.bytes)}",
+    )
+    covered = overview.covered
+    if covered:
+        yield _line("covered", f"{show(covered[0].start)} to {show(covered[-1].end)}")
+        if settled is not None:
+            yield _line("settled", f"up to {show(settled)}{_behind(settled - covered[-1].end)}")
+    yield from _list("gaps", [f"{one} ({show_duration(one.seconds)})" for one in overview.gaps])
+    if overview.claimed:
+        yield _line("under way", f"{count_of(overview.claimed, 'bundle', 'bundles')} at the service")
+    parked = [f"{show(one.bundle.range.start)}: {plain(_why(one))}" for one in overview.parked]
+    yield from _list("parked", parked)
+    if overview.last_at is not None:
+        yield _line("last news", f"{show(overview.last_at)}, {show_duration(max(1, now - overview.last_at))} ago")
+
+
+def _behind(seconds: int) -> str:
+    return f", {show_duration(seconds)} further on" if seconds > 0 else ""
+
+
+def _list(label: str, items: list[str]) -> Iterator[str]:
+    if not items:
+        return
+    yield _line(label, show_count(len(items)))
+    for item in items[:MOST_NAMED]:
+        yield _line("", f"  {item}")
+    if len(items) > MOST_NAMED:
+        yield _line("", f"  and {show_count(len(items) - MOST_NAMED)} more; --json names all")
+
+
+def _line(label: str, text: str) -> str:
+    return f"  {label:<10}{text}"
+
+
+def _span(span: Range) -> dict[str, str]:
+    return {"start": show(span.start), "end": show(span.end)}
+
+
+def _why(standing: Standing) -> str:
+    return standing.state.reason if isinstance(standing.state, Failed) else OVERDUE

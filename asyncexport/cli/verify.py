@@ -1,0 +1,175 @@
+"""`verify`: are the archives what the ledger says? And what to do where they are not."""
+
+from collections import Counter
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from asyncexport.cli.asking import Directory, Names, Sets, check_names, read_asked
+from asyncexport.cli.running import carry_out
+from asyncexport.cli.session import Session
+from asyncexport.cli.signals import run_abruptly
+from asyncexport.core.bundles import show
+from asyncexport.core.exits import Exit
+from asyncexport.core.summary import Summary, Tally
+from asyncexport.display import plain, show_count
+from asyncexport.errors import ConfigError, Problem
+
+if TYPE_CHECKING:
+    from asyncexport.config import Settings
+    from asyncexport.core.exports import Export
+    from asyncexport.core.states import Standing
+    from asyncexport.verify import Finding
+
+DAMAGED = ".damaged"
+
+
+@dataclass(slots=True)
+class Found:
+    """What came of a check.
+
+    Attributes:
+        tally: Of archives: those that are sound count as stored before, the others as parked.
+        counts: By kind of finding.
+        unsound: Bundles whose archive is missing or broken.
+    """
+
+    tally: Tally = field(default_factory=Tally)
+    counts: Counter[str] = field(default_factory=Counter)
+    unsound: "list[Standing]" = field(default_factory=list)
+
+
+def verify(
+    ctx: typer.Context,
+    *,
+    repair: Annotated[bool, typer.Option("--repair", help="Export anew what is missing or broken.")] = False,
+    rebuild: Annotated[bool, typer.Option("--rebuild", help="Make the ledger anew from the archives.")] = False,
+    export: Names = None,
+    directory: Directory = None,
+    sets: Sets = None,
+) -> Summary:
+    """Check what is stored.
+
+    Every archive is read to its end, and its bytes, checksums and rows are compared with the ledger; names all that
+    is not sound, and ends with 3 then. It needs no key, and may be done during a run. --repair exports what is
+    missing or broken anew, as a run of its own. --rebuild is for a ledger that is lost or damaged: the old one is moved
+    aside, and so is every archive that is not whole.
+    """
+    session: Session = ctx.obj
+    asked = read_asked(session, directory=directory, sets=sets)
+    if repair and rebuild:
+        raise ConfigError([Problem("--repair", "and --rebuild are two steps: rebuild first, then repair")])
+    if rebuild and export:
+        raise ConfigError([Problem("--export", "a ledger is rebuilt as a whole")])
+    found = _rebuild(session, asked.settings) if rebuild else _check(session, asked.settings, export)
+    if repair and found.unsound:
+        return _repair(session, asked.settings, found)
+    damaged = rebuild and found.counts["foreign"] > 0
+    if found.unsound or damaged:
+        session.lines.hint(
+            "the next `asyncexport backfill` over it fetches what was moved aside"
+            if rebuild
+            else "`asyncexport verify --repair` exports anew what is missing or broken"
+        )
+    return session.summary(Exit.PARTLY if found.tally.failed else Exit.DONE, tally=found.tally)
+
+
+def _check(session: Session, settings: "Settings", names: list[str] | None) -> Found:
+    from asyncexport.ledger import LedgerReader
+    from asyncexport.verify import verify as check
+
+    where = Path(settings.output.directory)
+    with LedgerReader(where) as ledger:
+        overviews = ledger.overviews()
+    check_names(names, [one.name for one in overviews])
+    total = sum(one.stored for one in overviews if not names or one.name in names)
+    found = Found()
+
+    async def checked() -> None:
+        with session.counting(f"verify {where}", total=total, of="archives checked") as count:
+            async for finding in check(where, exports=names or ()):
+                _take(session, found, finding, where)
+                count()
+
+    run_abruptly(checked)
+    _say_counts(session, found)
+    return found
+
+
+def _rebuild(session: Session, settings: "Settings") -> Found:
+    from asyncexport.verify import rebuild
+
+    where = Path(settings.output.directory)
+    found = Found()
+
+    async def rebuilt() -> None:
+        with session.counting(f"rebuild the ledger of {where}", total=None, of="files read") as count:
+            async for finding in rebuild(where):
+                _take(session, found, finding, where)
+                count()
+
+    run_abruptly(rebuilt)
+    _say_counts(session, found)
+    return found
+
+
+def _take(session: Session, found: Found, finding: "Finding", where: Path) -> None:
+    """Count a finding, and name it where it is not sound."""
+    kind = type(finding).__name__.lower()
+    reason = getattr(finding, "reason", "")
+    if kind == "foreign" and finding.path.endswith(DAMAGED):
+        kind, reason = "damaged", "it was not whole, and is moved aside"
+    found.counts[kind] += 1
+    standing = getattr(finding, "standing", None)
+    if kind == "sound":
+        found.tally.planned += 1
+        found.tally.already += 1
+        found.tally.rows += getattr(finding, "rows", 0)
+        found.tally.bytes += (where / finding.path).stat().st_size
+        return
+    facts = {"path": finding.path, **({"reason": reason} if reason else {})}
+    if standing is not None:
+        bundle = standing.bundle
+        found.unsound.append(standing)
+        found.tally.planned += 1
+        found.tally.parked[bundle] = reason or "its archive is missing"
+        facts |= {"export": bundle.export, "start": show(bundle.range.start), "end": show(bundle.range.end)}
+    session.record(kind, **facts)
+    session.say(f"{kind:<8} {plain(finding.path)}" + (f": {plain(reason)}" if reason else ""))
+
+
+def _say_counts(session: Session, found: Found) -> None:
+    counts = found.counts
+    told = ", ".join(f"{show_count(counts[kind])} {kind}" for kind in ("sound", "missing", "broken"))
+    if counts["damaged"]:
+        told += f", {show_count(counts['damaged'])} damaged and moved aside"
+    if counts["foreign"]:
+        told += f"; {show_count(counts['foreign'])} other files"
+    session.say(f"archives: {told}")
+
+
+def _repair(session: Session, settings: "Settings", found: Found) -> Summary:
+    from asyncexport.pipeline import Order
+
+    order = Order(
+        "verify",
+        _exports_of(settings, found.unsound),
+        start=0,
+        fills_gaps=False,
+        repair=tuple(found.unsound),
+    )
+    return carry_out(session, settings, order)
+
+
+def _exports_of(settings: "Settings", unsound: "list[Standing]") -> "tuple[Export, ...]":
+    """The exports to be repaired; those that the settings do not name any more are as the ledger remembers them."""
+    from asyncexport.core.exports import Export
+    from asyncexport.ledger import LedgerReader
+
+    names = sorted({one.bundle.export for one in unsound})
+    named = {one.name: one for one in settings.exports}
+    with LedgerReader(Path(settings.output.directory)) as ledger:
+        known = ledger.exports()
+    return tuple(named.get(name) or Export(name, known[name]) for name in names)

@@ -1,0 +1,37 @@
+"""What people and programs see: results on stdout, all else on stderr.
+
+1. A result is a line on stdout: of text, or with `--json` one JSON object. Everything else goes to stderr.
+2. One matter is one line. What others wrote (a service, a path) is made printable first: no text can move the cursor.
+3. A picture of the progress is drawn on a terminal only, and the lines that come meanwhile go above it. Elsewhere a
+   line a minute says the same.
+4. Whether anybody reads makes no difference to a run: a closed pipe swallows what is written to it.
+
+    words      numbers as people read them
+    lines      lines on stdout and stderr, log lines among them
+    telling    a run as it stands, in words
+    picture    what the progress looks like
+    pane       where it is drawn
+    watching   who watches a run, or a long look
+    closing    what is said at its end
+"""
+
+from asyncexport.display.closing import closing_lines, look_command
+from asyncexport.display.lines import Lines, Results, listening
+from asyncexport.display.watching import Counter, Watcher
+from asyncexport.display.words import count_of, plain, show_bytes, show_count, show_minute, table
+
+__all__ = [
+    "Counter",
+    "Lines",
+    "Results",
+    "Watcher",
+    "closing_lines",
+    "count_of",
+    "listening",
+    "look_command",
+    "plain",
+    "show_bytes",
+    "show_count",
+    "show_minute",
+    "table",
+]

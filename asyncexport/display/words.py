@@ -1,0 +1,50 @@
+"""Numbers, moments and tables as people read them."""
+
+from collections.abc import Sequence
+from datetime import UTC, datetime
+
+UNITS = ("B", "kB", "MB", "GB", "TB", "PB")
+
+
+def plain(text: str) -> str:
+    """Text of unknown origin on one line, without anything that a terminal would obey."""
+    return "".join(letter if letter.isprintable() else " " for letter in text)
+
+
+def show_count(number: int) -> str:
+    """`1,101`."""
+    return f"{number:,}"
+
+
+def show_bytes(size: float) -> str:
+    """`20.1 MB`: three digits or so, in steps of 1000."""
+    unit = 0
+    while size >= 999.5 and unit < len(UNITS) - 1:
+        size /= 1000
+        unit += 1
+    return f"{size:.0f} {UNITS[unit]}" if unit == 0 or size >= 99.95 else f"{size:.1f} {UNITS[unit]}"
+
+
+def show_rate(per_second: float) -> str:
+    """`7,400`, or `0.4` where whole numbers say too little."""
+    return f"{per_second:,.0f}" if per_second >= 9.95 or per_second == 0 else f"{per_second:.1f}"
+
+
+def show_minute(moment: float) -> str:
+    """`2026-11-26 14:20 UTC`."""
+    return datetime.fromtimestamp(moment, UTC).strftime("%Y-%m-%d %H:%M UTC")
+
+
+def count_of(number: int, one: str, many: str) -> str:
+    """`1 bundle`, `2 bundles`."""
+    return f"{show_count(number)} {one if number == 1 else many}"
+
+
+def table(rows: Sequence[Sequence[str]], *, right: frozenset[int] = frozenset()) -> list[str]:
+    """Rows as lines of aligned columns; those in `right` end at the same place, the others begin there."""
+    widths = [max(len(row[at]) for row in rows) for at in range(len(rows[0]))] if rows else []
+    return ["  ".join(_cell(cell, widths[at], at in right) for at, cell in enumerate(row)).rstrip() for row in rows]
+
+
+def _cell(text: str, width: int, to_the_right: bool) -> str:  # noqa: FBT001 - one caller, right above
+    return text.rjust(width) if to_the_right else text.ljust(width)
