@@ -1,0 +1,91 @@
+"""asyncexport as a contender: the command line in a process of its own, with the budget out of the way."""
+
+import json
+import sys
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from measuring import Run, fail, timed
+from service import KEY
+
+START = 1_767_225_600
+"""2026-01-01T00:00:00Z."""
+
+ENVIRONMENT = {"FULLSTORY_API_KEY": KEY}
+
+CONFIG = """
+[api]
+base_url = "{api}"
+ca_file = "{ca_file}"
+[budget]
+requests_per_minute = 1000000
+burst = 1000000
+[concurrency]
+operations = {operations}
+downloads = {downloads}
+[polling]
+min_interval = "100ms"
+expected = "100ms"
+[output]
+directory = "{directory}"
+[[export]]
+name = "everyone-events"
+bundle = "{bundle_minutes}m"
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Setup:
+    """How it is set up; `operations` is what the configuration has by default."""
+
+    api: str
+    directory: Path
+    ca_file: Path | None = None
+    downloads: int = 8
+    operations: int = 100
+    bundle_minutes: int = 5
+
+    def write(self, path: Path) -> Path:
+        """The configuration file."""
+        path.write_text(
+            CONFIG.format(
+                api=self.api,
+                ca_file=self.ca_file or "",
+                directory=self.directory,
+                downloads=self.downloads,
+                operations=self.operations,
+                bundle_minutes=self.bundle_minutes,
+            )
+        )
+        return path
+
+
+def backfill(setup: Setup, bundles: int, *, work: Path, watch_memory: bool = False) -> Run:
+    """Export so many bundles to completion.
+
+    Raises:
+        SystemExit: not all of them are stored.
+    """
+    config = setup.write(work / "asyncexport.toml")
+    end = START + bundles * setup.bundle_minutes * 60
+    run = timed(
+        command(config, "--json", "backfill", "--start", moment(START), "--end", moment(end)),
+        env=ENVIRONMENT,
+        watch_memory=watch_memory,
+    )
+    summary: dict[str, Any] = json.loads(run.output.splitlines()[-1])
+    if summary["bundles"]["stored"] != bundles:
+        fail(f"asyncexport stored {summary['bundles']['stored']} of {bundles} bundles")
+    return run
+
+
+def command(config: Path, *arguments: str) -> list[str]:
+    """The command line, with this configuration."""
+    return [sys.executable, "-m", "asyncexport", "-c", str(config), *arguments]
+
+
+def moment(seconds: int) -> str:
+    """As the command line takes it."""
+    return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")

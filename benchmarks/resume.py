@@ -1,0 +1,108 @@
+"""Resuming: from the start of the process to its first request, over a ledger of 100,000 stored bundles.
+
+The archives lie there as well, as empty files: what a run looks at before its first request is their names. A server
+of the benchmark's own takes the moment of the first connection, and the process is stopped then.
+"""
+
+import asyncio
+import os
+import signal
+import socket
+import subprocess
+import tempfile
+import time
+from pathlib import Path
+
+import contender
+import measuring
+
+from asyncexport.core.bundles import Bundle, Range
+from asyncexport.core.exports import Export
+from asyncexport.core.states import Standing, Stored
+from asyncexport.ledger import Ledger
+from asyncexport.storage import Archives
+
+BUNDLES, BUNDLES_QUICK = 100_000, 1_000
+LEFT = 48
+WIDTH_SECONDS = 300
+PATIENCE_SECONDS = 60.0
+
+
+def main() -> None:
+    """Measure."""
+    asked = measuring.options(__doc__, rounds=9)
+    bundles = BUNDLES_QUICK if asked.quick else BUNDLES
+    found: dict[str, list[tuple[float, float]]] = {"empty": [], "full": []}
+    with (
+        tempfile.TemporaryDirectory(prefix="asyncexport-bench-") as folder,
+        socket.create_server(("127.0.0.1", 0)) as door,
+    ):
+        work = Path(folder)
+        url = f"http://127.0.0.1:{door.getsockname()[1]}"
+        asyncio.run(fill(measuring.fresh(work / "full"), bundles))
+        for number in range(asked.rounds):
+            for name, these in found.items():
+                if name == "empty":
+                    measuring.fresh(work / name)
+                these.append(until_first_request(contender.Setup(url, work / name), bundles, door, work))
+            measuring.note(f"round {number + 1} of {asked.rounds}: {found}")
+    measuring.say(
+        "resume",
+        asked,
+        packages=("aiohttp",),
+        bundles=bundles,
+        seconds_to_first_request={name: measuring.spread([run[0] for run in runs]) for name, runs in found.items()},
+        peak_mib={name: measuring.spread([run[1] for run in runs], digits=1) for name, runs in found.items()},
+    )
+
+
+async def fill(directory: Path, bundles: int) -> None:
+    """A ledger with so many stored bundles, and a file for each."""
+    export = Export("everyone-events", bundle_seconds=WIDTH_SECONDS)
+    archives = Archives(directory)
+    await archives.prepare([export])
+    standings = []
+    for number in range(bundles):
+        start = contender.START + (number - bundles) * WIDTH_SECONDS
+        bundle = Bundle(export.name, Range(start, start + WIDTH_SECONDS))
+        path = archives.path_of(bundle, export.definition.format)
+        (directory / path).parent.mkdir(exist_ok=True)
+        (directory / path).touch()
+        stored = Stored(path, bytes=1000, rows=10, sha256=f"{number:064x}", exported_at=float(start + 90_000))
+        standings.append(Standing(bundle, state=stored, stored=stored))
+    ledger = await Ledger.open(directory)
+    await ledger.agree([export])
+    await ledger.restore(standings, at=time.time())
+    await ledger.close()
+
+
+def until_first_request(setup: contender.Setup, bundles: int, door: socket.socket, work: Path) -> tuple[float, float]:
+    """How long it took, in seconds; and the most memory it had by then, in MiB."""
+    config = setup.write(work / "asyncexport.toml")
+    start = contender.moment(contender.START - bundles * WIDTH_SECONDS)
+    end = contender.moment(contender.START + LEFT * WIDTH_SECONDS)
+    door.settimeout(PATIENCE_SECONDS)
+    began = time.perf_counter()
+    process = subprocess.Popen(
+        contender.command(config, "--json", "backfill", "--start", start, "--end", end),
+        env={**os.environ, **contender.ENVIRONMENT},
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    watching = measuring.Watching(process.pid)
+    try:
+        connection, _ = door.accept()
+        with connection:
+            connection.settimeout(PATIENCE_SECONDS)
+            connection.recv(1)
+            seconds = time.perf_counter() - began
+            time.sleep(2 * measuring.SAMPLE_SECONDS)
+            peak = watching.end()
+    finally:
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+    return seconds, peak
+
+
+if __name__ == "__main__":
+    main()
