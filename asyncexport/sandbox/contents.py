@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 
-from asyncexport.core.exports import Type
+from asyncexport.core.exports import Format, Type
 from asyncexport.sandbox.answers import Content
 from asyncexport.sandbox.behaviour import Behaviour, Delivery
 from asyncexport.sandbox.data import SyntheticRows
@@ -111,9 +111,10 @@ class Archives:
     async def get(self, one: Operation, order: Order, behaviour: Behaviour, damage: str = "") -> Stored:
         """The file of an export, with or without damage."""
         shaping = (behaviour.delivery, behaviour.empty, behaviour.filler_bytes, damage)
-        return await self._get((one.export_id, *shaping), lambda: make(one, order, behaviour, damage))
+        return await self.shared((one.export_id, *shaping), lambda: make(one, order, behaviour, damage))
 
-    async def _get(self, key: tuple[object, ...], make_it: Callable[[], Stored]) -> Stored:
+    async def shared(self, key: tuple[object, ...], make_it: Callable[[], Stored]) -> Stored:
+        """What is kept under a key, or is being made, or else is made now."""
         if key in self._kept:
             self._kept.move_to_end(key)
             return self._kept[key]
@@ -173,7 +174,7 @@ def make(one: Operation, order: Order, behaviour: Behaviour, damage: str = "") -
     if not rows:
         return Stored.of(_nothing(order, behaviour, columns))
     data = b"".join(render(rows, order.format, fields=fields, columns=columns))
-    return _damaged(data, behaviour.delivery, damage) if damage else Stored.of(packed(data, behaviour.delivery))
+    return _damaged(data, order, behaviour.delivery, damage) if damage else Stored.of(packed(data, behaviour.delivery))
 
 
 def _nothing(order: Order, behaviour: Behaviour, columns: tuple[str, ...]) -> bytes:
@@ -208,7 +209,7 @@ def _gzip(data: bytes, *, level: int = LEVEL) -> bytes:
     return gzip.compress(data, compresslevel=level, mtime=0)
 
 
-def _damaged(data: bytes, delivery: Delivery, damage: str) -> Stored:
+def _damaged(data: bytes, order: Order, delivery: Delivery, damage: str) -> Stored:
     """What comes instead, with the checksums that a fault leaves it."""
     whole = Stored.of(packed(data, delivery))
     file = bytes(whole.content) if isinstance(whole.content, bytes) else b""
@@ -225,8 +226,8 @@ def _damaged(data: bytes, delivery: Delivery, damage: str) -> Stored:
         case "trailing":
             return Stored.of(file + b"\x00\x00and something more")
         case "cut-line":
-            at = data.rfind(b"\n", 0, len(data) // 2) + 1
-            return replace(whole, content=packed(data[:at], delivery))
+            half = data[: _row_end(data, order.format)]
+            return replace(whole, content=packed(half, delivery))
         case "cut-row":
             return Stored.of(packed(data[: -max(3, min(20, len(data) // 2))], delivery))
         case "open-array":
@@ -239,6 +240,14 @@ def _damaged(data: bytes, delivery: Delivery, damage: str) -> Stored:
             return replace(Stored.of(packed(data, delivery, level=OTHER_LEVEL)), etag=whole.etag)
         case _:
             raise ValueError(f"no such damage: {damage!r}")
+
+
+def _row_end(data: bytes, container: Format) -> int:
+    """Where a row ends, about half way: within quotes of CSV no line end is one."""
+    at = data.rfind(b"\n", 0, len(data) // 2) + 1
+    while container is Format.CSV and data.count(b'"', 0, at) % 2:
+        at = data.rfind(b"\n", 0, at - 1) + 1
+    return at
 
 
 DAMAGES = frozenset(

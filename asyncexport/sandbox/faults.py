@@ -171,7 +171,7 @@ class Fault:
             raise ValueError(f"{self.what} is a fault of {', '.join(allowed)}, not of {self.where}")
         if self.body not in BODIES or self.retry_after not in RETRY_AFTERS:
             raise ValueError(f"body is one of {BODIES[1:]}, retry_after one of {RETRY_AFTERS[1:]}")
-        if (self.nth or 1) < 1 or (self.every or 1) < 1 or not 0 <= self.chance <= 1:
+        if any(number is not None and number < 1 for number in (self.nth, self.every)) or not 0 <= self.chance <= 1:
             raise ValueError("nth and every are counted from 1, and chance is from 0 to 1")
 
     @property
@@ -224,7 +224,7 @@ def _known(name: str, names: Iterable[str], kind: str) -> str:
     if name in names:
         return name
     near = difflib.get_close_matches(name, names, n=1)
-    raise ValueError(f"{name!r} is no {kind} that there is" + (f"; is {near[0]!r} meant?" if near else ""))
+    raise ValueError(f"{name!r} is no {kind} that there is" + (f" (is {near[0]!r} meant?)" if near else ""))
 
 
 @dataclass(slots=True)

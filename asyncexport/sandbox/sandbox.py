@@ -1,5 +1,6 @@
 """The sandbox as tests hold it: its behaviour, its clock, what it saw, and the truth to compare with."""
 
+import asyncio
 import time
 from collections import deque
 from collections.abc import Callable
@@ -86,6 +87,7 @@ class Sandbox:
         self.unreachable: Callable[[], AbstractAsyncContextManager[None]]
         self._clock = clock
         self._skipped_seconds = 0.0
+        self._awaited: asyncio.Future[None] | None = None
         self._under_way = dict.fromkeys(ENDPOINTS, 0)
         self.reset_counts()
 
@@ -131,7 +133,16 @@ class Sandbox:
         self.peaks[endpoint] = max(self.peaks[endpoint], self._under_way[endpoint])
         call = Call(self.now, endpoint)
         self.calls.append(call)
+        if self._awaited is not None:
+            self._awaited.set_result(None)
+            self._awaited = None
         return call
+
+    async def arrival(self, endpoint: str, count: int = 1) -> None:
+        """Wait until so many requests have arrived since they were last counted from zero."""
+        while self.counts[endpoint] < count:
+            self._awaited = self._awaited or asyncio.get_running_loop().create_future()
+            await asyncio.shield(self._awaited)
 
     def left(self, call: Call) -> None:
         """The request is no longer under way."""

@@ -1,0 +1,343 @@
+"""The stand-in service by the rules: what the API reference says, and a switch for what it leaves open."""
+
+import asyncio
+import base64
+import gc
+import gzip
+import re
+import ssl
+from collections import Counter
+from dataclasses import replace
+
+import orjson
+import pytest
+import trustme
+
+from asyncexport.core.bundles import DAY, show
+from asyncexport.sandbox import Behaviour, Fault, serving
+from asyncexport.sandbox.formats import row_json
+from asyncexport.sandbox.reading import read_order
+from tests.sandbox_client import Caller, ask
+
+NOW = 1_780_000_000.0
+"""Some time in 2026, for clocks that stand still."""
+
+START = 1_779_913_800
+HALF_HOUR = 1800
+
+QUICK = Behaviour(operation_seconds=0.0, requests_per_minute=1e6, burst=1_000_000, rows_per_hour=60, quiet=0)
+"""Operations end as they begin, and nothing is refused."""
+
+SLOW = replace(QUICK, operation_seconds=1000.0, operation_sigma=0.0)
+
+HAUSER_FIELDS = [f"Field{number}" for number in range(58)] + ["user_*", "evt_*", "page_*"]
+
+
+def standing_still():
+    return NOW
+
+
+def ordered(**changes):
+    times = {"start": show(START), "end": show(START + HALF_HOUR)}
+    body = {"segmentId": "everyone", "type": "TYPE_EVENT", "format": "FORMAT_CSV", "timeRange": times}
+    return {**body, "segmentTimeRange": times, **changes}
+
+
+def read(body):
+    return read_order(orjson.dumps(body))
+
+
+def texts(rows):
+    return Counter(map(row_json, rows))
+
+
+async def test_the_whole_way_from_create_to_rows():
+    """Create, poll, results, download: the file holds the rows of the range, no more and no fewer."""
+    async with serving(QUICK) as box:
+        call = Caller(box)
+        got = gzip.decompress((await call.download(await call.located(START, START + DAY))).body)
+        assert Counter(got.splitlines()) == texts(box.events(START, START + DAY))
+        assert len(got.splitlines()) > 1000
+        (made,) = box.operations
+        assert made.range == (START, START + DAY)
+        assert (made.state, made.type, made.format, made.segment) == ("COMPLETED", "event", "ndjson", "everyone")
+
+
+async def test_each_reply_is_one_line_of_json_with_ampersands_escaped():
+    """Ampersands arrive as JSON escapes; the link's expiry has nine digits, `createdAt` six."""
+    async with serving(QUICK) as box:
+        call = Caller(box)
+        operation_id = await call.created(START, START + HALF_HOUR)
+        polled = await call.poll(operation_id)
+        results = await call.results(polled.data["results"]["searchExportId"])
+        for got in (polled, results, await call.get("/me"), await call.get("/segments/v1")):
+            assert got.status == 200
+            assert got.header("Content-Type") == "application/json"
+            assert got.body.count(b"\n") == 1
+            assert b"&" not in got.body
+        assert b"\\u0026" in results.body
+        assert re.search(rb'"expires":"[^"]+\.\d{9}Z"', results.body)
+        assert re.search(rb'"createdAt":"[^"]+\.\d{6}Z"', polled.body)
+        assert re.search(rb'"expires":"[^"]+\.\d{3}Z"', polled.body)
+        assert (await call.get("/me")).data == {"email": "owner@example.com", "orgId": "ORG", "role": "ADMIN"}
+
+
+async def test_the_key_goes_in_as_it_is():
+    """Without it, with another, encoded, or as a bearer: 401, and no token is spent."""
+    async with serving(replace(QUICK, burst=1, scope="all")) as box:
+        encoded = base64.b64encode(box.key.encode()).decode()
+        for value in (None, "", "Basic", f"Basic {encoded}", "Basic na1.other", f"Bearer {box.key}", box.key):
+            headers = {} if value is None else {"Authorization": value}
+            assert (await ask(box.url, "/me", headers=headers)).status == 401
+        assert box.counts["me"] == 7
+        assert (await Caller(box).get("/me")).status == 200
+        box.behave(replace(QUICK, bearer=True))
+        assert (await ask(box.url, "/me", headers={"Authorization": f"Bearer {box.key}"})).status == 200
+
+
+async def test_a_refusal_says_when_to_come_back():
+    """A 429 bears `Retry-After` in whole seconds, is counted, and ends when the clock has gone on."""
+    async with serving(Behaviour(burst=2, scope="create"), clock=standing_still) as box:
+        call = Caller(box)
+        statuses = [(await call.create(START, START + HALF_HOUR)).status for _ in range(3)]
+        refused = await call.create(START, START + HALF_HOUR)
+        assert statuses == [200, 200, 429]
+        assert refused.header("Retry-After") == "30"
+        assert refused.data["code"] == "too_many_requests"
+        assert (box.counts["create"], box.refused, len(box.operations)) == (4, 2, 2)
+        assert (await call.get("/operations/v1")).status == 200
+        box.skip(30)
+        assert (await call.create(START, START + HALF_HOUR)).status == 200
+
+
+async def test_downloads_pass_no_limit_and_need_no_key():
+    """A download with the key is noted as a leak."""
+    async with serving(replace(QUICK, burst=3, requests_per_minute=1e-3, scope="all")) as box:
+        call = Caller(box)
+        link = await call.located(START, START + HALF_HOUR)
+        assert (await call.get("/me")).status == 429
+        assert [(await call.download(link)).status for _ in range(5)] == [200] * 5
+        assert box.leaked_credentials == 0
+        await call.download(link, Authorization="Basic anything")
+        assert box.leaked_credentials == 1
+
+
+@pytest.mark.parametrize("form", ["json", "error", "text", "html", "empty"])
+async def test_errors_have_the_form_that_is_set(form):
+    """Version 1's own is not known, so it is a switch."""
+    async with serving(replace(QUICK, error_body=form)) as box:
+        got = await Caller(box).get("/operations/v1/none")
+        assert got.status == 404
+        said = {
+            "json": b'{"code":"resource_not_found","message":"no such operation"}\n',
+            "error": b'{"error":"no such operation"}\n',
+            "text": b"no such operation\n",
+            "empty": b"",
+        }
+        assert got.body == said[form] if form in said else b"<title>404" in got.body
+
+
+async def test_unknown_headers_and_paths():
+    """Odd headers are ignored; odd paths are 404 and counted as other."""
+    async with serving(QUICK) as box:
+        call = Caller(box)
+        got = await call.get("/me", headers={"Integration-Source": "x", "X-Odd": "y", "Accept": "text/weird"})
+        assert got.status == 200
+        assert (await call.get("/nowhere")).status == 404
+        assert (await ask(box.url, "/me", method="DELETE", headers=call.headers)).status == 404
+        assert box.counts["other"] == 2
+
+
+async def test_segments_come_in_pages():
+    """Twenty by default, a hundred at most, each once; built-in ones without `created`; filtered by creator."""
+    async with serving(replace(QUICK, segments=250)) as box:
+        call = Caller(box)
+        assert len((await call.get("/segments/v1")).data["segments"]) == 20
+        found, sizes, token = [], [], ""
+        while True:
+            data = (await call.get(f"/segments/v1?limit=500&paginationToken={token}")).data
+            found += data["segments"]
+            sizes.append(len(data["segments"]))
+            token = data.get("nextPaginationToken")
+            if not token:
+                break
+        assert sizes == [100, 100, 54]
+        assert len({one["id"] for one in found}) == 254
+        assert {one["id"] for one in found if "created" not in one} >= {"everyone", "rageClicks"}
+        old = next(one for one in found if "@" in one["id"])
+        encoded = old["id"].replace("@", "%40").replace(":", "%3A")
+        assert (await call.get(f"/segments/v1/{encoded}")).data == old
+        assert (await call.get("/segments/v1/none")).status == 404
+        creator = (await call.get("/segments/v1?limit=100&creator=analyst%40example.com")).data["segments"]
+        assert {one["creator"] for one in creator} == {"analyst@example.com"}
+
+
+async def test_a_segment_holds_some_of_everyone():
+    """A made-up segment has the rows of the same individuals each time, fewer than everyone's."""
+    async with serving(QUICK) as box:
+        call = Caller(box)
+        listed = (await call.get("/segments/v1?limit=100")).data["segments"]
+        segment = next(one["id"] for one in listed if one["creator"])
+        first, second = [await call.file(START, START + DAY, segmentId=segment) for _ in range(2)]
+        assert first == second
+        rows, everyone = Counter(first.splitlines()), texts(box.events(START, START + DAY))
+        assert 0 < rows.total() < everyone.total()
+        assert not rows - everyone
+        people = {orjson.loads(row)["IndvId"] for row in rows}
+        assert not any(orjson.loads(row)["IndvId"] in people for row in everyone - rows)
+
+
+@pytest.mark.parametrize("format_", ["NDJSON", "CSV", "JSON"])
+@pytest.mark.parametrize("type_", ["EVENT", "INDIVIDUAL"])
+async def test_the_same_export_has_the_same_bytes(format_, type_):
+    """Two operations of one window at one moment have equal files, in every format and for both types."""
+    async with serving(QUICK, clock=standing_still) as box:
+        call = Caller(box)
+        kind = {"type": f"TYPE_{type_}", "format": f"FORMAT_{format_}"}
+        links = [await call.located(START, START + DAY, **kind) for _ in range(2)]
+        first, second = [(await call.download(link)).body for link in links]
+        assert first == second
+        assert len(gzip.decompress(first)) > 500
+
+
+async def test_fields_are_chosen():
+    """Exact names and wildcards; what was not asked for is not there."""
+    async with serving(QUICK) as box:
+        call = Caller(box)
+        data = await call.file(START, START + DAY, fields=["EventStart", "evt_*"])
+        keys = {key for line in data.splitlines() for key in orjson.loads(line)}
+        assert "EventStart" in keys
+        assert any(key.startswith("evt_") for key in keys)
+        assert all(key == "EventStart" or key.startswith("evt_") for key in keys)
+
+
+async def test_late_rows_are_in_a_later_export_of_the_same_window():
+    """An export holds what had arrived when it was made, also when it is fetched later."""
+    behaviour = replace(QUICK, late_share=0.3, late_seconds=6 * 3600)
+    async with serving(behaviour, clock=standing_still) as box:
+        call = Caller(box)
+        window = (NOW - 3600, NOW)
+        early = await call.located(*window)
+        box.skip(DAY)
+        late = await call.file(*window)
+        again = (await call.results(box.operations[0].export_id)).data["location"]
+        first = Counter(gzip.decompress((await call.download(call.path(again))).body).splitlines())
+        assert (await call.download(early)).status == 400
+        assert Counter(late.splitlines()) == texts(box.events(*window))
+        assert not first - Counter(late.splitlines())
+        assert 0 < first.total() < len(late.splitlines())
+
+
+async def test_what_arrived_is_counted():
+    """By endpoint, whatever came of it; together with how many were under way at once."""
+    async with serving(QUICK) as box:
+        call = Caller(box)
+        link = await call.located(START, START + HALF_HOUR)
+        await asyncio.gather(*(call.download(link) for _ in range(4)))
+        await call.get("/operations/v1")
+        await call.get("/segments/v1")
+        await call.get("/segments/v1/everyone")
+        await ask(box.url, "/me")
+        counts = {"create": 1, "poll": 1, "results": 1, "download": 4, "list": 1, "segments": 1, "segment": 1, "me": 1}
+        assert box.counts == {**counts, "other": 0}
+        assert 1 <= box.peaks["download"] <= 4
+        assert [one.endpoint for one in box.calls][:3] == ["create", "poll", "results"]
+        assert box.calls[-1].status == 401
+        box.reset_counts()
+        assert set(box.counts.values()) == {0}
+
+
+async def test_it_tells_of_itself_without_a_key():
+    """Counts, truth and operations over HTTP; switches can be set, and counts reset."""
+    async with serving(QUICK) as box:
+        call = Caller(box)
+        await call.created(START, START + HALF_HOUR)
+        counts = (await ask(box.url, "/sandbox/counts")).data
+        assert (counts["create"], counts["refused"], counts["peak_running"]) == (1, 0, 1)
+        (made,) = (await ask(box.url, "/sandbox/operations")).data
+        assert (made["start"], made["segment"]) == (START, "everyone")
+        span = f"start={show(START)}&end={show(START + DAY)}"
+        rows = await ask(box.url, f"/sandbox/rows?{span}", patience=5)
+        assert Counter(rows.body.splitlines()) == texts(box.events(START, START + DAY))
+        people = await ask(box.url, f"/sandbox/rows?{span}&type=individual", patience=5)
+        assert len(people.body.splitlines()) == len(box.individuals(START, START + DAY)) > 0
+        body = orjson.dumps({"retry_after": "date", "faults": ["me:503"]})
+        assert (await ask(box.url, "/sandbox/behave", method="POST", body=body)).status == 200
+        assert box.behaviour == replace(QUICK, retry_after="date", faults=(Fault("me", "503"),))
+        assert (await ask(box.url, "/sandbox/behave", method="POST", body=b'{"speeed":1}')).status == 400
+        assert (await ask(box.url, "/sandbox/rows?start=x&end=y")).status == 400
+        assert (await ask(box.url, "/sandbox/nothing")).status == 404
+        await ask(box.url, "/sandbox/reset", method="POST")
+        assert box.counts["create"] == 0
+
+
+async def test_a_day_of_tiny_bundles_tiles():
+    """The files of all half-hours of a day hold together what the day's file holds."""
+    async with serving(QUICK) as box:
+        call = Caller(box)
+        starts = range(START, START + DAY, HALF_HOUR)
+        pieces = await asyncio.gather(*(call.file(start, start + HALF_HOUR) for start in starts))
+        assert Counter(line for piece in pieces for line in piece.splitlines()) == texts(box.events(START, START + DAY))
+
+
+async def test_it_can_be_told_to_be_out_of_reach():
+    """Connections are refused as long as that lasts, and those that were there are ended."""
+    async with serving(replace(QUICK, faults=(Fault("me", "stall"),))) as box:
+        call = Caller(box)
+        hanging = asyncio.create_task(call.get("/me", patience=10))
+        await box.arrival("me")
+        async with box.unreachable():
+            assert (await hanging).ended in ("eof", "reset")
+            with pytest.raises(ConnectionRefusedError):
+                await ask(box.url, "/me")
+        assert (await call.get("/operations/v1")).status == 200
+
+
+async def test_it_speaks_tls():
+    """With a context of the server's side, links are https as well, and it closes as cleanly."""
+    authority = trustme.CA()
+    context = authority_context(authority)
+    async with serving(QUICK, tls=context) as box:
+        assert box.url.startswith("https://127.0.0.1:")
+        trusting = trusting_context(authority)
+        reader, writer = await asyncio.open_connection("127.0.0.1", int(box.url.rpartition(":")[2]), ssl=trusting)
+        writer.write(f"GET /me HTTP/1.1\r\nHost: x\r\nAuthorization: Basic {box.key}\r\n\r\n".encode())
+        assert (await reader.readline()) == b"HTTP/1.1 200 OK\r\n"
+        writer.transport.abort()
+        await asyncio.sleep(0)
+
+
+def authority_context(authority):
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    authority.issue_cert("127.0.0.1").configure_cert(context)
+    return context
+
+
+def trusting_context(authority):
+    context = ssl.create_default_context()
+    authority.configure_trust(context)
+    return context
+
+
+async def test_nothing_is_left_behind():
+    """Idle, hanging and half-read connections are gone when it stops, and no transport is left to be collected."""
+    faults = (Fault("me", "stall"), Fault("segments", "stall-body"), Fault("list", "drip"))
+    async with serving(replace(QUICK, filler_bytes=40_000_000, faults=faults)) as box:
+        call = Caller(box)
+        link = await call.located(START, START + HALF_HOUR)
+        port = int(box.url.rpartition(":")[2])
+        connections = []
+        for target in ("/me", "/segments/v1", "/operations/v1", link, None):
+            reader, writer = await asyncio.open_connection("127.0.0.1", port, limit=1024)
+            if target:
+                writer.write(f"GET {target} HTTP/1.1\r\nHost: x\r\nAuthorization: Basic {box.key}\r\n\r\n".encode())
+            connections.append((reader, writer))
+        for endpoint in ("me", "segments", "list", "download"):
+            await box.arrival(endpoint)
+    others = [task for task in asyncio.all_tasks() if task is not asyncio.current_task()]
+    assert not others
+    for _, writer in connections:
+        writer.transport.abort()
+    await asyncio.sleep(0)
+    del connections, reader, writer
+    gc.collect()

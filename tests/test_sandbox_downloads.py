@@ -1,0 +1,276 @@
+"""The store of the stand-in service: links, files, and every form in which a file can come."""
+
+import asyncio
+import base64
+import gzip
+import hashlib
+import re
+import zlib
+from collections import Counter
+from dataclasses import replace
+from typing import get_args
+
+import google_crc32c
+import orjson
+import pytest
+
+from asyncexport.core.bundles import DAY, show
+from asyncexport.sandbox import Behaviour, serving
+from asyncexport.sandbox.behaviour import Delivery
+from asyncexport.sandbox.contents import KEPT_BYTES, Archives, Stored
+from asyncexport.sandbox.formats import row_json
+from asyncexport.sandbox.reading import read_order
+from tests.sandbox_client import Caller, ask, unchunked
+
+NOW = 1_780_000_000.0
+"""Some time in 2026, for clocks that stand still."""
+
+START = 1_779_913_800
+HALF_HOUR = 1800
+
+QUICK = Behaviour(operation_seconds=0.0, requests_per_minute=1e6, burst=1_000_000, rows_per_hour=60, quiet=0)
+"""Operations end as they begin, and nothing is refused."""
+
+SLOW = replace(QUICK, operation_seconds=1000.0, operation_sigma=0.0)
+
+HAUSER_FIELDS = [f"Field{number}" for number in range(58)] + ["user_*", "evt_*", "page_*"]
+
+
+def standing_still():
+    return NOW
+
+
+def ordered(**changes):
+    times = {"start": show(START), "end": show(START + HALF_HOUR)}
+    body = {"segmentId": "everyone", "type": "TYPE_EVENT", "format": "FORMAT_CSV", "timeRange": times}
+    return {**body, "segmentTimeRange": times, **changes}
+
+
+def read(body):
+    return read_order(orjson.dumps(body))
+
+
+def texts(rows):
+    return Counter(map(row_json, rows))
+
+
+async def test_three_expiries():
+    """The link ends first, and is cured by another results call; then the export, then the operation."""
+    async with serving(QUICK, clock=standing_still) as box:
+        call = Caller(box)
+        operation_id = await call.created(START, START + HALF_HOUR)
+        export_id = box.operations[0].export_id
+        link = call.path((await call.results(export_id)).data["location"])
+        box.skip(299)
+        assert (await call.download(link)).status == 200
+        box.skip(2)
+        dead = await call.download(link)
+        assert dead.status == 400
+        assert b"<Code>ExpiredToken</Code><Message>The provided token has expired.</Message>" in dead.body
+        fresh = call.path((await call.results(export_id)).data["location"])
+        assert (await call.download(fresh)).status == 200
+        box.skip(7 * DAY)
+        assert (await call.results(export_id)).status == 404
+        assert (await call.poll(operation_id)).status == 200
+        box.skip(30 * DAY)
+        assert (await call.poll(operation_id)).status == 404
+
+
+async def test_an_expired_link_has_two_wordings_and_two_statuses():
+    """Both bear the same code."""
+    behaviour = replace(QUICK, expired_link=403, expired_wording="new", link_life_seconds=0.0)
+    async with serving(behaviour, clock=standing_still) as box:
+        call = Caller(box)
+        got = await call.download(await call.located(START, START + HALF_HOUR))
+        assert got.status == 403
+        assert b"<Code>ExpiredToken</Code><Message>Invalid argument.</Message><Details>Request signature" in got.body
+
+
+async def test_a_link_is_good_byte_for_byte_only():
+    """Whoever writes its escapes anew, or leaves something out, is refused."""
+    async with serving(QUICK) as box:
+        call = Caller(box)
+        link = await call.located(START, START + HALF_HOUR)
+        assert (await call.download(link)).status == 200
+        for other in (link.replace("%2f", "%2F"), link.replace("%7e", "~"), link[:-1], link.replace("&x=", "&y=")):
+            assert other != link
+            got = await call.download(other)
+            assert got.status == 403
+            assert b"<Code>SignatureDoesNotMatch</Code>" in got.body
+
+
+async def test_many_who_want_one_file_share_the_making_of_it():
+    """Twenty downloads at once make it once, and what was made is kept within bounds."""
+    made = []
+
+    def maker(number, size):
+        def make():
+            made.append(number)
+            return Stored.of(bytes(size))
+
+        return make
+
+    archives = Archives()
+    await asyncio.gather(*(archives.shared((1,), maker(1, 1000)) for _ in range(20)))
+    assert made == [1]
+    for number in range(2, 6):
+        await archives.shared((number,), maker(number, KEPT_BYTES // 2))
+    await archives.shared((5,), maker(5, 1))
+    assert made == [1, 2, 3, 4, 5]
+    await archives.shared((1,), maker(1, 1000))
+    assert made[-1] == 1
+    await archives.close()
+
+
+async def test_the_loop_goes_on_while_a_file_is_made():
+    """Rows of a month are made in a thread: other calls are answered meanwhile."""
+    async with serving(replace(QUICK, rows_per_hour=200)) as box:
+        call = Caller(box)
+        link = await call.located(START - 5 * DAY, START)
+        download = asyncio.create_task(ask(box.url, link, patience=60))
+        answered = 0
+        while not download.done():
+            assert (await call.get("/me", patience=10)).status == 200
+            answered += 1
+        assert (await download).status == 200
+        assert answered >= 3
+
+
+class TestDownloads:
+    """How a file comes (reference section 5)."""
+
+    async def _fetched(self, behaviour, **headers):
+        async with serving(behaviour, clock=standing_still) as box:
+            call = Caller(box)
+            link = await call.located(START, START + 4 * HALF_HOUR)
+            rows = texts(box.events(START, START + 4 * HALF_HOUR))
+            return await call.download(link, **headers), rows
+
+    async def test_by_default_it_is_a_gzip_file(self):
+        """With its length, its hashes and a strong ETag, and without Content-Encoding."""
+        got, rows = await self._fetched(QUICK)
+        assert got.header("Content-Type") == "application/gzip"
+        assert got.header("Content-Encoding") is None
+        assert got.header("Content-Length") == str(len(got.body))
+        assert got.header("Content-Disposition") == 'attachment; filename="everyone 2026-05-27.ndjson.gz"'
+        crc32c = base64.b64encode(google_crc32c.value(got.body).to_bytes(4, "big")).decode()
+        md5 = base64.b64encode(hashlib.md5(got.body).digest()).decode()
+        assert got.values("x-goog-hash") == [f"crc32c={crc32c}", f"md5={md5}"]
+        assert re.fullmatch(r'"[0-9a-f]{32}"', got.header("ETag") or "")
+        assert Counter(gzip.decompress(got.body).splitlines()) == rows
+
+    @pytest.mark.parametrize("delivery", get_args(Delivery))
+    @pytest.mark.parametrize("framing", ["length", "chunked", "close"])
+    async def test_every_delivery_holds_the_same_rows(self, delivery, framing):
+        """However it is packed and however its end is told."""
+        got, rows = await self._fetched(replace(QUICK, delivery=delivery, framing=framing), Accept_Encoding="gzip")
+        assert got.ended == "eof"
+        body = got.body
+        layers = {"plain": 0, "gzip": 1, "members": 1, "encoded": 1, "nested": 2, "encoded-gzip": 2}[delivery]
+        for _ in range(layers):
+            body = gzip.decompress(body)
+        assert Counter(body.splitlines()) == rows
+        assert got.header("Content-Encoding") == ("gzip" if "encoded" in delivery else None)
+        assert (got.header("Content-Length") is not None) == (framing == "length")
+        if framing == "chunked":
+            assert unchunked(got.raw.partition(b"\r\n\r\n")[2])[1]
+
+    async def test_members_are_several(self):
+        """A lone decompressor stops before the end."""
+        got, _ = await self._fetched(replace(QUICK, delivery="members"))
+        first = zlib.decompressobj(wbits=31)
+        first.decompress(got.body)
+        assert first.unused_data
+
+    @pytest.mark.parametrize("delivery", ["encoded", "encoded-gzip"])
+    async def test_who_takes_no_encoding_gets_it_undone(self, delivery):
+        """Without Accept-Encoding the store inflates, and does not know the length beforehand."""
+        got, rows = await self._fetched(replace(QUICK, delivery=delivery), Accept_Encoding="identity")
+        assert got.header("Content-Encoding") is None
+        assert got.header("Content-Length") is None
+        body = got.body if delivery == "encoded" else gzip.decompress(got.body)
+        assert Counter(body.splitlines()) == rows
+
+    @pytest.mark.parametrize(
+        ("switch", "names"), [("crc32c", ["crc32c"]), ("md5", ["md5"]), ("none", []), ("wrong", ["crc32c", "md5"])]
+    )
+    async def test_hashes_can_be_left_out_or_be_wrong(self, switch, names):
+        """As switches."""
+        got, _ = await self._fetched(replace(QUICK, goog_hash=switch))
+        found = [value.partition("=")[0] for value in got.values("x-goog-hash")]
+        assert found == names
+        right = base64.b64encode(hashlib.md5(got.body).digest()).decode()
+        assert (f"md5={right}" in got.values("x-goog-hash")) == (switch == "md5")
+
+    async def test_a_part_can_be_asked_for(self):
+        """206 with the right Content-Range, for every form of a range; 416 beyond the end; nonsense is ignored."""
+        async with serving(QUICK) as box:
+            call = Caller(box)
+            link = await call.located(START, START + DAY)
+            whole = await call.download(link)
+            size, etag = len(whole.body), whole.header("ETag") or ""
+            for wanted, first, last in (("100-", 100, size - 1), ("5-9", 5, 9), ("-7", size - 7, size - 1)):
+                got = await call.download(link, Range=f"bytes={wanted}", If_Range=etag)
+                assert (got.status, got.body) == (206, whole.body[first : last + 1])
+                assert got.header("Content-Range") == f"bytes {first}-{last}/{size}"
+                assert got.header("ETag") == etag
+                assert got.values("x-goog-hash") == whole.values("x-goog-hash")
+            beyond = await call.download(link, Range=f"bytes={size}-")
+            assert (beyond.status, beyond.header("Content-Range")) == (416, f"bytes */{size}")
+            for odd in ("bytes=9-5", "lines=1-2", "bytes=-", "bytes=1-2,4-5"):
+                assert (await call.download(link, Range=odd)).status in (200, 416)
+            other = await call.download(link, Range="bytes=100-", If_Range='"another"')
+            assert (other.status, other.body) == (200, whole.body)
+
+    async def test_ranges_can_be_ignored_and_etags_left_out(self):
+        """Then the whole file comes, and nothing says which it is."""
+        got, _ = await self._fetched(replace(QUICK, ranges=False, etag=False), Range="bytes=100-")
+        assert got.status == 200
+        assert got.header("ETag") is None
+        assert got.header("Accept-Ranges") is None
+        assert gzip.decompress(got.body)
+
+    @pytest.mark.parametrize(
+        "name", ["../../../etc/passwd", "a\0b.gz", "x" * 4000, 'q"; filename="w', "C:\\con", "日本"]
+    )
+    async def test_names_can_be_hostile(self, name):
+        """What stands in Content-Disposition goes out as it is, a NUL and half a kilobyte included."""
+        got, _ = await self._fetched(replace(QUICK, file_name=name))
+        assert got.status == 200
+        assert f'filename="{name}"'.encode() in got.raw.partition(b"\r\n\r\n")[0]
+
+    @pytest.mark.parametrize(
+        ("switch", "body"), [("usual", b"[]"), ("plain", b"[]"), ("nothing", b""), ("gzip-of-nothing", b"")]
+    )
+    async def test_an_empty_export_has_many_forms(self, switch, body):
+        """With or without gzip around, with or without anything in it."""
+        async with serving(replace(QUICK, empty=switch, rows_per_hour=0)) as box:
+            call = Caller(box)
+            got = await call.download(await call.located(START, START + 60, format="FORMAT_JSON"))
+            assert got.status == 200
+            assert (got.body[:2] == b"\x1f\x8b") == (switch in ("usual", "gzip-of-nothing"))
+            assert (gzip.decompress(got.body) if got.body[:2] == b"\x1f\x8b" else got.body) == body
+
+    @pytest.mark.parametrize("delivery", ["gzip", "plain"])
+    async def test_big_files_need_no_memory(self, delivery):
+        """A filler is of exactly the size asked for, can be fetched in parts, and has true hashes."""
+        size = 8_000_000
+        async with serving(replace(QUICK, filler_bytes=size, delivery=delivery)) as box:
+            call = Caller(box)
+            link = await call.located(START, START + HALF_HOUR)
+            whole = await call.download(link)
+            inflated = gzip.decompress(whole.body) if delivery == "gzip" else whole.body
+            assert len(inflated) == size
+            assert orjson.loads(inflated.splitlines()[-1])["EventStart"]
+            assert f"md5={base64.b64encode(hashlib.md5(whole.body).digest()).decode()}" in whole.values("x-goog-hash")
+            middle = len(whole.body) // 3
+            part = await call.download(link, Range=f"bytes={middle}-{middle + 900_000}")
+            assert part.body == whole.body[middle : middle + 900_001]
+
+    async def test_head_has_no_body(self):
+        """A HEAD is not what a link is signed for, and gets no body to trip over."""
+        async with serving(QUICK) as box:
+            call = Caller(box)
+            got = await ask(box.url, await call.located(START, START + HALF_HOUR), method="HEAD")
+            assert got.status == 404
+            assert got.body == b""

@@ -1,0 +1,557 @@
+"""The stand-in service without a server: its limit, what it reads, and what operations say as time goes by."""
+
+import re
+from collections import Counter
+from dataclasses import replace
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
+
+import orjson
+import pytest
+
+from asyncexport.core.bundles import DAY, read_timestamp, show
+from asyncexport.core.exports import Format, Type
+from asyncexport.sandbox import Basis, Behaviour, Fault, SyntheticRows
+from asyncexport.sandbox.answers import stamp
+from asyncexport.sandbox.behaviour import changed, describe, switches
+from asyncexport.sandbox.formats import row_json
+from asyncexport.sandbox.limit import Limit, retry_after
+from asyncexport.sandbox.reading import Refusal, Span, read_order
+from asyncexport.sandbox.routes import route
+from asyncexport.sandbox.service import Service
+
+NOW = 1_780_000_000.0
+"""Some time in 2026, for clocks that stand still."""
+
+START = 1_779_913_800
+HALF_HOUR = 1800
+
+QUICK = Behaviour(operation_seconds=0.0, requests_per_minute=1e6, burst=1_000_000, rows_per_hour=60, quiet=0)
+"""Operations end as they begin, and nothing is refused."""
+
+SLOW = replace(QUICK, operation_seconds=1000.0, operation_sigma=0.0)
+
+HAUSER_FIELDS = [f"Field{number}" for number in range(58)] + ["user_*", "evt_*", "page_*"]
+
+
+def standing_still():
+    return NOW
+
+
+def ordered(**changes):
+    times = {"start": show(START), "end": show(START + HALF_HOUR)}
+    body = {"segmentId": "everyone", "type": "TYPE_EVENT", "format": "FORMAT_CSV", "timeRange": times}
+    return {**body, "segmentTimeRange": times, **changes}
+
+
+def read(body):
+    return read_order(orjson.dumps(body))
+
+
+def texts(rows):
+    return Counter(map(row_json, rows))
+
+
+class TestLimit:
+    """The bucket (reference section 6); no server, no waiting."""
+
+    def test_a_burst_and_then_two_a_minute(self):
+        """Fifty creates pass at once, the next one half a minute later, and another half a minute after that."""
+        limit, behaviour = Limit(), Behaviour()
+        assert [limit.refuses("create", behaviour, now=NOW) for _ in range(50)] == [None] * 50
+        assert limit.refuses("create", behaviour, now=NOW) == pytest.approx(30)
+        assert limit.refuses("create", behaviour, now=NOW + 29) == pytest.approx(1)
+        assert limit.refuses("create", behaviour, now=NOW + 30) is None
+        assert limit.refuses("create", behaviour, now=NOW + 30) == pytest.approx(30)
+
+    def test_a_long_rest_fills_it_to_the_brim_and_no_further(self):
+        """After a day the burst is there again, and not more."""
+        limit, behaviour = Limit(), Behaviour(burst=3)
+        for _ in range(3):
+            assert limit.refuses("create", behaviour, now=NOW) is None
+        later = [limit.refuses("create", behaviour, now=NOW + DAY) is None for _ in range(5)]
+        assert later == [True, True, True, False, False]
+
+    def test_other_calls_are_free_where_creates_count(self):
+        """With scope create, polls never take a token."""
+        limit, behaviour = Limit(), Behaviour(burst=1, scope="create")
+        assert all(limit.refuses("poll", behaviour, now=NOW) is None for _ in range(9))
+        assert limit.refuses("create", behaviour, now=NOW) is None
+
+    def test_every_call_counts_where_all_do(self):
+        """With scope all, a poll takes the token that a create would have had."""
+        limit, behaviour = Limit(), Behaviour(burst=1, scope="all")
+        assert limit.refuses("poll", behaviour, now=NOW) is None
+        assert limit.refuses("create", behaviour, now=NOW) is not None
+
+    def test_each_endpoint_may_have_a_bucket_of_its_own(self):
+        """Then polls do not drain what creates live on."""
+        limit, behaviour = Limit(), Behaviour(burst=1, scope="all", bucket_each=True)
+        assert limit.refuses("poll", behaviour, now=NOW) is None
+        assert limit.refuses("create", behaviour, now=NOW) is None
+        assert limit.refuses("create", behaviour, now=NOW) is not None
+
+    def test_a_refused_call_costs_nothing_unless_it_is_told_to(self):
+        """With refusal_costs, asking again too soon makes the wait longer."""
+        for costs, waits in ((False, [30.0, 30.0, 30.0]), (True, [60.0, 90.0, 90.0])):
+            limit, behaviour = Limit(), Behaviour(burst=2, refusal_costs=costs)
+            for _ in range(2):
+                assert limit.refuses("create", behaviour, now=NOW) is None
+            assert [limit.refuses("create", behaviour, now=NOW) for _ in range(3)] == pytest.approx(waits)
+
+    def test_speed_refills_it_faster(self):
+        """At speed 60 a token is back after half a second."""
+        limit, behaviour = Limit(), Behaviour(burst=1, speed=60)
+        assert limit.refuses("create", behaviour, now=NOW) is None
+        assert limit.refuses("create", behaviour, now=NOW) == pytest.approx(0.5)
+
+    @pytest.mark.parametrize(
+        ("kind", "value"),
+        [
+            ("seconds", "30"),
+            ("missing", None),
+            ("zero", "0"),
+            ("negative", "-30"),
+            ("short", "1"),
+            ("huge", "99999999999"),
+            ("garbage", "soon"),
+        ],
+    )
+    def test_retry_after_has_many_forms(self, kind, value):
+        """The header is whole seconds, rounded up, or one of the forms that clients have to bear."""
+        assert dict(retry_after(kind, 29.2, now=NOW)).get("Retry-After") == value
+
+    def test_retry_after_may_be_a_date(self):
+        """A date is not before the moment at which a token is back."""
+        ((_, value),) = retry_after("date", 29.2, now=NOW + 0.5)
+        assert parsedate_to_datetime(value) == datetime.fromtimestamp(NOW + 30, UTC)
+
+
+class TestReading:
+    """The bodies that working clients send, and those that nobody should."""
+
+    def test_hauser_s_body(self):
+        """No times for the segment, wildcards among 61 fields: taken, the segment's range open."""
+        order = read(ordered(segmentTimeRange={"start": "", "end": ""}, fields=HAUSER_FIELDS))
+        assert order.segment_span == Span(None, None)
+        assert order.fields == tuple(HAUSER_FIELDS)
+        assert order.span == Span(START, START + HALF_HOUR)
+
+    def test_null_fields_are_no_fields(self):
+        """`"fields":null` stands for the default ones."""
+        assert read(ordered(fields=None)).fields == ()
+
+    def test_segex_s_body(self):
+        """snake_case keys and milliseconds are taken as well."""
+        times = {"start": "2026-01-01T00:00:00.000Z", "end": "2026-01-01T00:15:00.000Z"}
+        order = read({"segment_id": "everyone", "type": "TYPE_EVENT", "format": "FORMAT_NDJSON", "time_range": times})
+        assert order.format is Format.NDJSON
+        assert order.segment_span is None
+        assert order.span == Span(1_767_225_600, 1_767_226_500)
+
+    def test_fs_cli_s_body(self):
+        """Both ranges and a scope."""
+        order = read(ordered(eventDetails={"scope": "SCOPE_INDIVIDUAL"}, type="TYPE_EVENT", unheardOf={"a": 1}))
+        assert order.scope == "SCOPE_INDIVIDUAL"
+        assert order.type is Type.EVENT
+
+    def test_times_may_have_nine_digits(self):
+        """Fractions of a second are kept."""
+        order = read(ordered(timeRange={"start": "2026-01-01T00:00:00.25Z", "end": "2026-01-01T00:00:00.500000000Z"}))
+        assert order.span == Span(1_767_225_600.25, 1_767_225_600.5)
+
+    @pytest.mark.parametrize(
+        ("changes", "said"),
+        [
+            ({"segmentId": None}, "segmentId is required"),
+            ({"type": None}, "type is required"),
+            ({"format": ""}, "format is required"),
+            ({"timeRange": None}, "timeRange is required"),
+            ({"type": "EVENT"}, "type is none of TYPE_EVENT, TYPE_INDIVIDUAL"),
+            ({"format": "FORMAT_PARQUET"}, "format is none of"),
+            ({"fields": ["a", "b", "a"]}, "fields names a twice"),
+            ({"fields": "a"}, "fields is not a list"),
+            ({"timeRange": {"start": "2026-01-02T00:00:00Z", "end": "2026-01-01T00:00:00Z"}}, "does not end after"),
+            ({"timeRange": {"start": "yesterday", "end": ""}}, "timeRange.start is not a time stamp"),
+            ({"timeRange": {"start": 7, "end": ""}}, "timeRange.start is not a time stamp"),
+            ({"timeRange": "2026"}, "timeRange is not an object"),
+            ({"segmentId": 7}, "segmentId is not a string"),
+            ({"eventDetails": {"scope": "SCOPE_ALL"}}, "eventDetails.scope is not a scope"),
+            ({"eventDetails": []}, "eventDetails is not an object"),
+        ],
+    )
+    def test_what_is_no_export_is_refused(self, changes, said):
+        """With 400, and the words say what is wrong."""
+        with pytest.raises(Refusal, match=re.escape(said)) as caught:
+            read(ordered(**changes))
+        assert caught.value.status == 400
+
+    @pytest.mark.parametrize("body", [b"", b"{", b"[]", b"\xff", b"null"])
+    def test_what_is_no_json_object_is_refused(self, body):
+        """With 400 as well."""
+        with pytest.raises(Refusal) as caught:
+            read_order(body)
+        assert caught.value.status == 400
+
+
+class TestRoutes:
+    """Which endpoint a path means."""
+
+    @pytest.mark.parametrize(
+        ("method", "path", "endpoint", "identifier"),
+        [
+            ("POST", "/segments/v1/exports", "create", ""),
+            ("GET", "/operations/v1?limit=5", "list", ""),
+            ("GET", "/operations/v1/ab%2Fcd%3D%3D", "poll", "ab/cd=="),
+            ("GET", "/search/v1/exports/a_b-c/results", "results", "a_b-c"),
+            ("GET", "/segments/v1", "segments", ""),
+            ("GET", "/segments/v1/user%40example.com%3A41", "segment", "user@example.com:41"),
+            ("GET", "/me", "me", ""),
+            ("GET", "/storage/x/y?z", "download", ""),
+        ],
+    )
+    def test_each_call_has_its_path(self, method, path, endpoint, identifier):
+        """Ids come out decoded."""
+        found = route(method, path, strict_ids=True)
+        assert found is not None
+        assert (found.endpoint, found.id) == (endpoint, identifier)
+
+    @pytest.mark.parametrize(
+        "path", ["/operations/v1/ab/cd==", "/operations/v1/abcd==", "/operations/v1/ab%2", "/operations/v1/", "/", ""]
+    )
+    def test_an_id_that_is_not_encoded_is_not_found(self, path):
+        """Whoever leaves out the encoding asks for something else."""
+        assert route("GET", path, strict_ids=True) is None
+
+    def test_ids_may_be_taken_leniently(self):
+        """Then `=` passes as it is; a slash never can."""
+        found = route("GET", "/operations/v1/abcd==", strict_ids=False)
+        assert found is not None
+        assert found.id == "abcd=="
+        assert route("GET", "/operations/v1/ab/cd==", strict_ids=False) is None
+
+    def test_methods_matter(self):
+        """A GET creates nothing, and a POST lists nothing."""
+        assert route("POST", "/operations/v1", strict_ids=True) is None
+        found = route("GET", "/segments/v1/exports", strict_ids=True)
+        assert found is None or found.endpoint == "segment"
+
+
+class TestOperations:
+    """What operations say as time goes by; the clock is a number."""
+
+    def _made(self, service, count=1, now=NOW):
+        order = read(ordered())
+        return [orjson.loads(service.create(order, now=now).body)["operationId"] for _ in range(count)]
+
+    def _shown(self, service, identifier, now):
+        return orjson.loads(service.poll(identifier, now=now).body)
+
+    def _page(self, service, now=NOW, **query):
+        return orjson.loads(service.list(query, now=now).body)
+
+    def _listed(self, service, now=NOW, **query):
+        """Every item of every page, and how many each page had."""
+        items, sizes, token = [], [], ""
+        while True:
+            data = self._page(service, now, **query, paginationToken=token)
+            items += data["operations"]
+            sizes.append(len(data["operations"]))
+            token = data.get("nextPaginationToken", "")
+            if not token:
+                return items, sizes
+
+    def test_an_operation_from_beginning_to_end(self):
+        """PENDING without results, then COMPLETED with an export of 43 characters and an expiry in milliseconds."""
+        service = Service(SLOW)
+        (identifier,) = self._made(service)
+        before, after = (self._shown(service, identifier, NOW + seconds) for seconds in (999, 1000))
+        assert (before["state"], before["results"], before["finishedAt"]) == ("PENDING", None, None)
+        assert (before["type"], before["details"], before["errorDetails"]) == ("SEARCH_EXPORT", None, "")
+        assert (after["state"], after["estimatePctComplete"]) == ("COMPLETED", 100)
+        assert re.fullmatch(r"[A-Za-z0-9_-]{43}", after["results"]["searchExportId"])
+        assert after["results"]["expires"] == stamp(NOW + 6.5 * DAY, digits=3)
+        assert after["createdAt"] == stamp(NOW, digits=6)
+        assert after["finishedAt"] == stamp(NOW + 1000, digits=6)
+
+    def test_the_estimate_is_no_measure(self):
+        """It goes down at times, and is never told from done by 100 alone."""
+        service = Service(SLOW)
+        (identifier,) = self._made(service)
+        seen = [self._shown(service, identifier, NOW + second)["estimatePctComplete"] for second in range(0, 1000, 10)]
+        assert any(later < earlier for earlier, later in zip(seen, seen[1:], strict=False))
+        assert all(0 <= value <= 100 for value in seen)
+        assert seen[0] == 0
+        assert seen[-1] > 50
+
+    def test_some_say_finished_before_they_are(self):
+        """`finishedAt` stands on some pending operations, unless that is switched off; `step` is missing on some."""
+        for early in (True, False):
+            service = Service(replace(SLOW, finished_at_early=early))
+            shown = [self._shown(service, identifier, NOW + 1) for identifier in self._made(service, 20)]
+            assert any(one["finishedAt"] for one in shown) == early
+            assert {one.get("step") for one in shown} == {"", None}
+
+    def test_durations_vary_around_their_median_and_repeat_with_the_seed(self):
+        """Lognormal: about half of them are longer than the median; the same seed draws the same."""
+
+        def durations(seed):
+            service = Service(replace(SLOW, operation_sigma=0.5, seed=seed))
+            self._made(service, 400)
+            return [one.ends_at - NOW for one in service.operations]
+
+        assert durations(1) == durations(1) != durations(2)
+        longer = sum(seconds > 1000 for seconds in durations(1))
+        assert 150 < longer < 250
+
+    def test_speed_shortens_durations_and_expiries(self):
+        """At speed 100 an operation of 1000 s takes 10, and its export is gone after a hundredth of its life."""
+        service = Service(replace(SLOW, speed=100))
+        (identifier,) = self._made(service)
+        assert self._shown(service, identifier, NOW + 9.9)["state"] == "PENDING"
+        done = self._shown(service, identifier, NOW + 10)
+        assert done["results"]["expires"] == stamp(NOW + 0.065 * DAY, digits=3)
+
+    def test_slots_make_operations_queue(self):
+        """With two slots, five operations of 1000 s end two by two."""
+        service = Service(replace(SLOW, slots=2))
+        self._made(service, 5)
+        assert [one.ends_at - NOW for one in service.operations] == [1000, 1000, 2000, 2000, 3000]
+        assert service.operations[4].percent(NOW + 1500) == 0
+
+    def test_too_many_at_once_may_be_refused(self):
+        """With a cap, one more create than it is a 429, until one has ended."""
+        service = Service(replace(SLOW, most_running=2))
+        self._made(service, 2)
+        with pytest.raises(Refusal) as caught:
+            self._made(service)
+        assert caught.value.status == 429
+        assert self._made(service, now=NOW + 1000)
+
+    def test_equal_creates_may_be_one(self):
+        """With merge_equal the second create gets the operation of the first, as long as that runs."""
+        service = Service(replace(SLOW, merge_equal=True))
+        assert len(set(self._made(service, 3))) == 1
+        assert len(service.operations) == 1
+        self._made(service, now=NOW + 1000)
+        assert len(service.operations) == 2
+
+    def test_an_idempotency_key_means_nothing_unless_it_is_told_to(self):
+        """By default a repeated create is another operation."""
+        for honoured, count in ((False, 2), (True, 1)):
+            service = Service(replace(SLOW, honour_idempotency_key=honoured))
+            for _ in range(2):
+                service.create(read(ordered()), now=NOW, idempotency_key="once")
+            assert len(service.operations) == count
+
+    def test_ids_are_never_those_of_another_process(self):
+        """A sandbox started anew with the same seed does not know the operations of the one before."""
+        (first,), (second,) = self._made(Service(SLOW)), self._made(Service(SLOW))
+        assert first != second
+
+    def test_ids_need_encoding(self):
+        """All end in `=`, some hold a slash; plain ones do neither."""
+        ids = self._made(Service(SLOW), 60)
+        assert all(identifier.endswith("=") for identifier in ids)
+        assert any("/" in identifier for identifier in ids)
+        assert all(re.fullmatch("[0-9a-f]+", one) for one in self._made(Service(replace(SLOW, ids="plain")), 5))
+
+    @pytest.mark.parametrize("order", ["newest", "oldest", "shuffled"])
+    def test_the_list_holds_each_operation_once(self, order):
+        """In any order, in pages of at most 100, the last without a token."""
+        service = Service(replace(SLOW, list_order=order))
+        ids = self._made(service, 250)
+        items, sizes = self._listed(service, limit="1000")
+        assert sizes == [100, 100, 50]
+        found = [item["id"] for item in items]
+        assert sorted(found) == sorted(ids)
+        assert (found == ids) == (order == "oldest")
+        assert (found == ids[::-1]) == (order == "newest")
+
+    def test_the_list_stays_whole_while_operations_are_made(self):
+        """An operation made between two pages moves nothing, unless pages are counted from the top."""
+        for moves in (False, True):
+            service = Service(replace(SLOW, list_moves=moves))
+            ids = self._made(service, 150)
+            first = self._page(service)
+            self._made(service, 10)
+            second = self._page(service, paginationToken=first["nextPaginationToken"])
+            found = Counter(item["id"] for item in first["operations"] + second["operations"])
+            assert set(ids) <= set(found)
+            assert (max(found.values()) == 2) == moves
+
+    def test_the_list_can_be_filtered(self):
+        """By state and type; a finished operation vanishes from the pending ones."""
+        service = Service(replace(SLOW, foreign_per_operation=3))
+        early = self._made(service, 3)
+        late = self._made(service, 2, now=NOW + 500)
+        pending, _ = self._listed(service, now=NOW + 1200, type="SEARCH_EXPORT", state="PENDING")
+        done, _ = self._listed(service, now=NOW + 1200, type="SEARCH_EXPORT", state="COMPLETED")
+        assert {item["id"] for item in pending} >= set(late)
+        assert {item["id"] for item in done} >= set(early)
+        assert not {item["id"] for item in pending} & set(early)
+        deleted, _ = self._listed(service, now=NOW + 1200, type="DELETE_USER")
+        assert {item["type"] for item in deleted} == {"DELETE_USER"}
+
+    def test_others_are_in_the_list_as_well(self):
+        """Operations from before, of the last week, and some made along with each of ours; theirs can be polled."""
+        service = Service(replace(SLOW, old_operations=30, foreign_per_operation=2))
+        ids = self._made(service, 5)
+        items, _ = self._listed(service)
+        assert len(items) == 30 + 5 * 3
+        assert [item["id"] for item in items if item["id"] in ids] == ids[::-1]
+        oldest = read_timestamp(items[-1]["createdAt"])
+        assert NOW - 7 * DAY <= oldest < NOW
+        assert {item["state"] for item in items} == {"PENDING", "COMPLETED", "FAILED"}
+        assert self._shown(service, items[-1]["id"], NOW)["id"] == items[-1]["id"]
+
+    def test_the_list_may_lack_ids_and_reach_back_only_so_far(self):
+        """Both as switches."""
+        service = Service(replace(SLOW, list_ids=False, list_reaches=10))
+        self._made(service, 25)
+        items, _ = self._listed(service)
+        assert len(items) == 10
+        assert not any("id" in item for item in items)
+
+    @pytest.mark.parametrize(
+        "query", [{"limit": "x"}, {"limit": "0"}, {"paginationToken": "p-1"}, {"paginationToken": "?"}]
+    )
+    def test_an_odd_query_is_refused(self, query):
+        """With 400."""
+        with pytest.raises(Refusal) as caught:
+            Service(SLOW).list(query, now=NOW)
+        assert caught.value.status == 400
+
+    def test_an_operation_is_not_kept_for_ever(self):
+        """After its life it answers 404 and is listed no more."""
+        service = Service(SLOW)
+        (identifier,) = self._made(service)
+        with pytest.raises(Refusal) as caught:
+            service.poll(identifier, now=NOW + 31 * DAY)
+        assert caught.value.status == 404
+        assert self._listed(service, now=NOW + 31 * DAY) == ([], [0])
+
+    def test_an_export_is_not_kept_for_ever(self):
+        """Its own expiry comes before that of the operation, which goes on naming it."""
+        service = Service(QUICK)
+        (identifier,) = self._made(service)
+        export_id = service.operations[0].export_id
+        assert service.exported(export_id, now=NOW + 6 * DAY)
+        with pytest.raises(Refusal) as caught:
+            service.exported(export_id, now=NOW + 7 * DAY)
+        assert caught.value.status == 404
+        assert self._shown(service, identifier, NOW + 7 * DAY)["results"]["searchExportId"] == export_id
+
+    def test_an_export_that_is_not_ready_is_refused(self):
+        """With a status that is a switch."""
+        service = Service(replace(SLOW, not_ready=409))
+        self._made(service)
+        with pytest.raises(Refusal) as caught:
+            service.exported(service.operations[0].export_id, now=NOW + 1)
+        assert caught.value.status == 409
+
+    @pytest.mark.parametrize("status", [400, 404])
+    def test_an_unknown_segment_is_refused(self, status):
+        """With a status that is a switch."""
+        service = Service(replace(SLOW, unknown_segment=status))
+        with pytest.raises(Refusal) as caught:
+            service.create(read(ordered(segmentId="nobody")), now=NOW)
+        assert caught.value.status == status
+
+    def test_unknown_fields_may_be_refused(self):
+        """Ignored by default; where they are refused, custom ones are still known by their prefix."""
+        order = read(ordered(fields=["EventStart", "evt_*", "user_plan_str", "Nonsense"]))
+        Service(SLOW).create(order, now=NOW)
+        with pytest.raises(Refusal, match="there is no field Nonsense"):
+            Service(replace(SLOW, unknown_field="refused")).create(order, now=NOW)
+
+    def test_a_range_may_be_too_wide(self):
+        """With a longest range set."""
+        with pytest.raises(Refusal, match="too wide"):
+            Service(replace(SLOW, longest_range_seconds=900)).create(read(ordered()), now=NOW)
+
+
+class TestRanges:
+    """Which rows an order is about; times in days before now."""
+
+    def _span(self, behaviour=QUICK, **changes):
+        start, end = Service(behaviour).span(read(ordered(**changes)), NOW)
+        return (NOW - start) / DAY, (NOW - end) / DAY
+
+    def _days_ago(self, start, end):
+        return {"start": show(NOW - start * DAY) if start else "", "end": show(NOW - end * DAY) if end else ""}
+
+    def test_the_segments_range_is_applied(self):
+        """Rows lie in both ranges."""
+        found = self._span(timeRange=self._days_ago(60, 40), segmentTimeRange=self._days_ago(50, 30))
+        assert found == pytest.approx((50, 40))
+
+    def test_without_it_everyone_covers_thirty_days(self):
+        """What is older is missing, without a word."""
+        assert self._span(timeRange=self._days_ago(60, 10), segmentTimeRange=None) == pytest.approx((30, 10))
+        first, last = self._span(timeRange=self._days_ago(60, 40), segmentTimeRange=None)
+        assert first == last
+
+    def test_open_ends(self):
+        """An empty end is now; an empty start is as long ago as anything is kept."""
+        times = self._days_ago(0, 0)
+        assert self._span(timeRange=times, segmentTimeRange=times) == pytest.approx((365, 0))
+        kept = replace(QUICK, retention_seconds=90 * DAY)
+        assert self._span(kept, timeRange=times, segmentTimeRange=times) == pytest.approx((90, 0))
+
+    def test_what_is_beyond_retention_is_gone(self):
+        """A range before it is empty."""
+        kept = replace(QUICK, retention_seconds=90 * DAY)
+        times = self._days_ago(120, 100)
+        first, last = self._span(kept, timeRange=times, segmentTimeRange=times)
+        assert first == last
+
+
+class TestBehaviour:
+    """The switches themselves."""
+
+    def test_every_switch_says_what_it_does_and_how_sure_that_is(self):
+        """Whoever reads the list knows a guess from a fact."""
+        for one in switches():
+            assert one.metadata["basis"] in Basis
+            assert len(one.metadata["says"]) > 10
+            assert one.name in describe()
+        guesses = [one.name for one in switches() if one.metadata["basis"] is Basis.GUESS]
+        assert "scope" in guesses
+        assert "list_order" in guesses
+
+    def test_a_switch_knows_its_values(self):
+        """A misspelt value is refused, and not taken for the default."""
+        for odd in ({"scope": "both"}, {"retry_after": "later"}, {"unknown_segment": 500}, {"speed": 0}, {"burst": 0}):
+            with pytest.raises(ValueError, match=r"is one of|must be more than zero"):
+                replace(Behaviour(), **odd)
+
+    def test_switches_can_be_set_by_name(self):
+        """As text, as a command line has it; lists and None too."""
+        given = {
+            "speed": "60",
+            "slots": "3",
+            "list_ids": "false",
+            "retention_seconds": "none",
+            "unknown_segment": "404",
+            "delivery": "nested",
+            "faults": "create:503,nth=2 me:reset",
+        }
+        found = changed(Behaviour(retention_seconds=1.0), given)
+        assert found == Behaviour(
+            speed=60.0,
+            slots=3,
+            list_ids=False,
+            unknown_segment=404,
+            delivery="nested",
+            faults=(Fault("create", "503", nth=2), Fault("me", "reset")),
+        )
+        for odd in ({"speeed": "1"}, {"slots": "many"}, {"list_ids": "yes"}, {"rows": "x"}):
+            with pytest.raises(ValueError, match=r"no such switch|cannot be"):
+                changed(Behaviour(), odd)
+
+    def test_rows_can_come_from_anywhere(self):
+        """Whatever has rows will do."""
+        rows = SyntheticRows(seed=7, rows_per_hour=30)
+        order, behaviour = read(ordered()), replace(QUICK, rows=rows)
+        assert Service(behaviour).create(order, now=NOW).status == 200
