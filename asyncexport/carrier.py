@@ -4,16 +4,19 @@
 2. `Creating` is in the ledger before the POST, and `Created` right after its answer with nothing in between, in a task
    of our own that is awaited before the loop ends: a cancel must not orphan an operation.
 3. A bundle's failure is its own and ends in `Failed`; it counts an attempt only where the fault is the bundle's: a
-   failed operation, a lost export, a bad file. An outage, a 429, a lost answer do not count.
+   failed operation, a lost export, a bad file. An outage, a 429, a lost answer do not count. But what goes well for
+   others all the time that it fails for one bundle is no outage: after `[retry] outage` that one is given up.
 4. While the file of an export can be had, it is fetched again, through a fresh link where the old one is dead; a new
    export is asked for only when the service says that the old one is gone, or its file stays bad.
 5. What concerns all bundles is raised: a refused key, a full disk, a broken ledger, a service gone for good.
 """
 
 import asyncio
+import math
 from collections.abc import Awaitable, Callable
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field, replace
+from enum import Enum
 from typing import Protocol
 
 from asyncexport.core.bundles import Bundle, Range
@@ -191,6 +194,10 @@ class Carrier:
         self._clock = clock
         self._jitter = jitter
         self._posts: set[asyncio.Task[Standing]] = set()
+        self._left_alone: set[asyncio.Task[Standing]] = set()
+        self._lost: BaseException | None = None
+        self._troubles: dict[Bundle, _Trouble] = {}
+        self._went_well = dict.fromkeys(_Step, -math.inf)
         self.downloading: set[Bundle] = set()
 
     async def take_up(self, standing: Standing) -> Standing:
@@ -213,6 +220,8 @@ class Carrier:
             UnavailableError: the service is gone for good.
         """
         stream = self._streams[standing.bundle.export]
+        if trouble := self._troubles.get(standing.bundle):
+            await self._pause(trouble.tries)
         if not stream.accepted:
             async with stream.first:
                 if not stream.accepted:
@@ -242,28 +251,31 @@ class Carrier:
             while True:
                 try:
                     async with self._slots:
-                        archive = await self._try_to_fetch(standing.bundle, state, download, trial)
+                        return await self._try_to_fetch(standing, state, download, trial)
                 except ServiceError as error:
-                    await self._after_failed_try(standing.bundle, error, trial)
+                    self._after_failed_try(standing.bundle, error, trial)
                 except ArchiveError as error:
                     trial.count(error, received=download.received)
                     self._listener.retried(standing.bundle, str(error))
-                else:
-                    return await self._note(
-                        standing,
-                        Stored(archive.path, archive.bytes, archive.rows, archive.sha256, state.exported_at),
-                    )
                 if trial.over:
                     return await self._count_attempt(standing, state.attempt, trial.reason)
                 await self._pause(trial.tries)
 
-    async def finish_posts(self, *, now: bool) -> None:
-        """Wait for the answers of creates that were sent; with `now`, don't."""
-        if now:
-            for task in self._posts:
-                task.cancel()
+    async def finish_posts(self) -> None:
+        """Wait for the answers of creates that were sent, and whose bundles nobody carries any more.
+
+        Raises:
+            ExportError: an operation that was made could not be put on record.
+        """
         if self._posts:
             await asyncio.wait(self._posts)
+        if self._lost:
+            raise self._lost
+
+    def drop_posts(self) -> None:
+        """Wait for them no longer: their bundles are found `Creating`, and count as possible duplicates."""
+        for task in self._posts:
+            task.cancel()
 
     def _planned_again(self, standing: Standing) -> Standing:
         """Not written: the next row says it (rule 3 of `core.states`)."""
@@ -272,7 +284,7 @@ class Carrier:
         return after
 
     async def _ask_once_more(self, standing: Standing, overdue: Overdue) -> Standing:
-        tries = 0
+        trouble = _Trouble(self._now())
         while True:
             try:
                 finished = await self._watch.ask(overdue.operation_id)
@@ -281,8 +293,10 @@ class Carrier:
             except ServiceError as error:
                 if not error.transient:
                     raise
-                tries += 1
-                await self._pause(tries)
+                if self._now() - trouble.since >= self._patience.outage_seconds:
+                    return self._planned_again(standing)
+                trouble.tries += 1
+                await self._pause(trouble.tries)
                 continue
             if finished is None:
                 return self._planned_again(standing)
@@ -300,15 +314,20 @@ class Carrier:
         try:
             return await asyncio.shield(task)
         except asyncio.CancelledError:
+            self._left_alone.add(task)
             if not granted.is_set():
                 task.cancel()
+            elif task.done():
+                self._post_is_done(task)
             raise
 
     def _post_is_done(self, task: asyncio.Task[Standing]) -> None:
+        """Whoever waits for it is told; where nobody does any more, only what lost an operation is kept."""
         self._posts.discard(task)
-        if not task.cancelled():
-            # Looked at here, since whoever waited for it may have been cancelled; who still waits is told as well.
-            task.exception()
+        error = None if task.cancelled() else task.exception()
+        if error is not None and task in self._left_alone and not isinstance(error, ServiceError | ExportRefused):
+            self._lost = self._lost or error
+        self._left_alone.discard(task)
 
     async def _ask_and_note(self, standing: Standing, attempt: int, stream: Stream, granted: asyncio.Event) -> Standing:
         asked = standing
@@ -327,6 +346,7 @@ class Carrier:
                 raise
             return await self._after_refused_create(asked, attempt, stream, error)
         stream.accepted = True
+        self._note_well(_Step.CREATE, standing.bundle)
         return await self._note(asked, Created(attempt, self._clock(), operation_id))
 
     async def _after_refused_create(
@@ -349,6 +369,11 @@ class Carrier:
                 if unanswered:
                     self._listener.possible_duplicate(asked.bundle)
                 self._listener.retried(asked.bundle, str(error))
+                trouble = self._troubles.setdefault(asked.bundle, _Trouble(self._now()))
+                trouble.tries += 1
+                if self._is_its_own(_Step.CREATE, trouble.since):
+                    del self._troubles[asked.bundle]
+                    return await self._note(asked, Failed(str(error)))
                 back = await self._note(asked, Planned(attempt))
                 if not error.transient:
                     raise error
@@ -357,16 +382,20 @@ class Carrier:
                 await self._note(asked, Planned(attempt))
                 raise error
 
-    async def _try_to_fetch(self, bundle: Bundle, state: Ready, download: Download, trial: "_Trial") -> Archive:
+    async def _try_to_fetch(self, standing: Standing, state: Ready, download: Download, trial: "_Trial") -> Standing:
         """One try, in a download slot: a link lives for minutes, so it is asked for when it can be used at once."""
         if trial.location is None or not trial.link_lives(self._clock()):
             trial.location = None
             trial.location = await self._locate(state.export_id, trial)
-        self.downloading.add(bundle)
+        self.downloading.add(standing.bundle)
         try:
-            return await download.fetch(trial.location)
+            archive = await download.fetch(trial.location)
+            self._note_well(_Step.FETCH, standing.bundle)
+            return await self._note(
+                standing, Stored(archive.path, archive.bytes, archive.rows, archive.sha256, state.exported_at)
+            )
         finally:
-            self.downloading.discard(bundle)
+            self.downloading.discard(standing.bundle)
 
     async def _locate(self, export_id: str, trial: "_Trial") -> Location:
         try:
@@ -375,16 +404,33 @@ class Carrier:
             trial.lost(error)
             raise
         trial.found()
+        self._went_well[_Step.LOCATE] = self._now()
         return location
 
-    async def _after_failed_try(self, bundle: Bundle, error: ServiceError, trial: "_Trial") -> None:
+    def _after_failed_try(self, bundle: Bundle, error: ServiceError, trial: "_Trial") -> None:
         if isinstance(error, UnauthorizedError) or not (error.transient or isinstance(error, RefusedError | GoneError)):
             raise error
         self._listener.retried(bundle, str(error))
-        if isinstance(error, UnavailableError | RateLimitedError):
-            trial.unavailable(error, now=asyncio.get_running_loop().time(), patience=self._patience)
-        else:
+        if not isinstance(error, UnavailableError | RateLimitedError):
             trial.count(error)
+            return
+        trial.unavailable(error, now=self._now())
+        since = trial.down_since or 0.0
+        if self._now() - since >= self._patience.outage_seconds:
+            if not self._is_its_own(_Step.LOCATE if trial.location is None else _Step.FETCH, since):
+                raise UnavailableError(str(error), lasting=True, hint=error.hint) from error
+            trial.hopeless = True
+
+    def _note_well(self, step: "_Step", bundle: Bundle) -> None:
+        self._went_well[step] = self._now()
+        self._troubles.pop(bundle, None)
+
+    def _is_its_own(self, step: "_Step", since: float) -> bool:
+        """Rule 3: whether a trouble that began so long ago is the bundle's alone, since others got on meanwhile."""
+        return self._now() - since >= self._patience.outage_seconds and self._went_well[step] > since
+
+    def _now(self) -> float:
+        return asyncio.get_running_loop().time()
 
     async def _count_attempt(self, standing: Standing, attempt: int, reason: str) -> Standing:
         """Rule 3: the next attempt, or parked after the last."""
@@ -405,6 +451,22 @@ class Carrier:
         await asyncio.sleep(self._patience.wait_seconds(max(1, tries), jitter=self._jitter()))
 
 
+class _Step(Enum):
+    """What may go well for some bundles and not for others."""
+
+    CREATE = "create"
+    LOCATE = "locate"
+    FETCH = "fetch"
+
+
+@dataclass(slots=True)
+class _Trouble:
+    """Since when, on the monotonic clock, the service is in trouble over a bundle, and how often it was tried."""
+
+    since: float
+    tries: int = 0
+
+
 @dataclass(slots=True)
 class _Trial:
     """How the fetching of one export goes: what counts against it, and what does not.
@@ -419,12 +481,13 @@ class _Trial:
     farthest: int = 0
     lost_times: int = 0
     down_since: float | None = None
+    hopeless: bool = False
     reason: str = ""
 
     @property
     def over(self) -> bool:
         """Whether the export is given up."""
-        return self.counted >= self.allowed or self.lost_times > 1
+        return self.hopeless or self.counted >= self.allowed or self.lost_times > 1
 
     def link_lives(self, now: float) -> bool:
         """Whether the link may be used again."""
@@ -452,17 +515,10 @@ class _Trial:
     def found(self) -> None:
         """The service gave a link."""
         self.lost_times = 0
-        self.down_since = None
 
-    def unavailable(self, error: ServiceError, *, now: float, patience: Patience) -> None:
-        """A try that failed by nobody's fault.
-
-        Raises:
-            UnavailableError: it has been so for as long as anybody is willing to wait.
-        """
+    def unavailable(self, error: ServiceError, *, now: float) -> None:
+        """A try that failed by nobody's fault."""
         self.tries += 1
         self.reason = str(error)
         if self.down_since is None:
             self.down_since = now
-        elif now - self.down_since >= patience.outage_seconds:
-            raise UnavailableError(str(error), lasting=True) from error

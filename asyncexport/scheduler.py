@@ -95,19 +95,23 @@ class Scheduler:
             ExportError: what concerns all bundles.
         """
         try:
-            async with asyncio.TaskGroup() as group:
-                polling = group.create_task(self._poller.run(), name="watcher")
-                feeding = group.create_task(self._feed(work, group), name="feeder")
-                stopping = group.create_task(self._stop.asked.wait(), name="stop")
-                await asyncio.wait({feeding, stopping}, return_when=asyncio.FIRST_COMPLETED)
-                if stopping.done():
-                    await self._wind_down(feeding)
-                stopping.cancel()
-                polling.cancel()
+            await self._carry_all(work)
         except BaseExceptionGroup as failures:
             raise _cause(failures) from failures
         finally:
             await self._finish_posts()
+
+    async def _carry_all(self, work: Iterator[Standing]) -> None:
+        async with asyncio.TaskGroup() as group:
+            polling = group.create_task(self._poller.run(), name="watcher")
+            feeding = group.create_task(self._feed(work, group), name="feeder")
+            stopping = group.create_task(self._stop.asked.wait(), name="stop")
+            now = group.create_task(self._stop.now.wait(), name="stop now")
+            await asyncio.wait({feeding, stopping}, return_when=asyncio.FIRST_COMPLETED)
+            if not feeding.done():
+                await self._wind_down(feeding, now)
+            for helper in (polling, stopping, now):
+                helper.cancel()
 
     async def _feed(self, work: Iterator[Standing], group: asyncio.TaskGroup) -> None:
         """Take up bundles while there is room; return when all have come to rest."""
@@ -127,6 +131,9 @@ class Scheduler:
             standing = await self._carrier.take_up(standing)
             while True:
                 self._enter(standing)
+                if self._stop.asked.is_set() and not isinstance(standing.state, Ready):
+                    # Rule 4: a download that fails within the grace may be worth a new attempt, for the next run.
+                    return
                 match standing.state:
                     case Planned(attempt) | Creating(attempt):
                         standing = await self._carrier.create(standing, attempt)
@@ -160,30 +167,33 @@ class Scheduler:
             self._room.clear()
             await self._room.wait()
 
-    async def _wind_down(self, feeding: asyncio.Task[None]) -> None:
+    async def _wind_down(self, feeding: asyncio.Task[None], now: asyncio.Task[bool]) -> None:
         """Rule 4."""
         feeding.cancel()
-        for task, bundle in list(self._carrying.items()):
+        for task, bundle in self._carrying.items():
             if bundle not in self._carrier.downloading:
                 task.cancel()
-        if self._carrying:
-            now = asyncio.create_task(self._stop.now.wait())
-            everything = asyncio.create_task(asyncio.wait(set(self._carrying)))
-            await asyncio.wait({now, everything}, timeout=self._grace_seconds, return_when=asyncio.FIRST_COMPLETED)
-            now.cancel()
-            everything.cancel()
+        ends_at = asyncio.get_running_loop().time() + self._grace_seconds
+        while self._carrying and not now.done():
+            seconds = ends_at - asyncio.get_running_loop().time()
+            if seconds <= 0:
+                break
+            await asyncio.wait({now, *self._carrying}, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
         for task in self._carrying:
             task.cancel()
 
     async def _finish_posts(self) -> None:
-        """Wait for the answers of creates that were sent, unless told that now means now."""
-        finishing = asyncio.create_task(self._carrier.finish_posts(now=False))
-        now = asyncio.create_task(self._stop.now.wait())
-        await asyncio.wait({finishing, now}, return_when=asyncio.FIRST_COMPLETED)
-        if not finishing.done():
-            await self._carrier.finish_posts(now=True)
-        now.cancel()
-        await asyncio.wait({finishing, now})
+        """Wait for the answers of creates that were sent, unless told, or cancelled once more: that means now."""
+        finishing = asyncio.create_task(self._carrier.finish_posts(), name="posts")
+        now = asyncio.create_task(self._stop.now.wait(), name="stop now")
+        try:
+            await asyncio.wait({finishing, now}, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            if not finishing.done():
+                self._carrier.drop_posts()
+            now.cancel()
+            await asyncio.wait({finishing, now})
+        finishing.result()
 
 
 def _cause(failures: BaseExceptionGroup) -> BaseException:

@@ -1,0 +1,225 @@
+"""What a carrier deals with, in memory: each does as its script says, and remembers what it was asked."""
+# ruff: noqa: ARG002 - they take what the real ones need
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+
+from asyncexport.carrier import Carrier, Stream
+from asyncexport.core.bundles import Bundle, Range
+from asyncexport.core.exports import Definition, Export
+from asyncexport.core.pacing import Patience, Priority
+from asyncexport.core.states import Archive, Creating, Standing, State
+from asyncexport.core.watching import Finished
+from asyncexport.core.wire import Location
+from asyncexport.errors import RefusedError, ServiceError, UnavailableError
+
+OUTAGE = 6 * 3600.0
+EXPORT = Export("everyone")
+LOST_ANSWER = UnavailableError("no answer came", unanswered=True)
+
+
+def now() -> float:
+    """The virtual time."""
+    return asyncio.get_running_loop().time()
+
+
+def planned(number: int = 0, export: str = EXPORT.name, state: State | None = None) -> Standing:
+    """The n-th bundle, planned or in another state."""
+    bundle = Bundle(export, Range(number * 1800, (number + 1) * 1800))
+    return Standing(bundle) if state is None else Standing(bundle, state=state)
+
+
+@dataclass
+class Ledger:
+    """Rows in the order they became durable; it takes a turn of the loop over each, and may fail."""
+
+    rows: list[Standing] = field(default_factory=list)
+    fails: Callable[[Standing], Exception | None] = lambda _: None
+    takes: float = 0.0
+
+    async def append(self, standing: Standing, *, at: float) -> None:
+        """Add a row."""
+        await asyncio.sleep(self.takes)
+        if error := self.fails(standing):
+            raise error
+        self.rows.append(standing)
+
+    @property
+    def states(self) -> list[State]:
+        """What was written, bundles apart."""
+        return [row.state for row in self.rows]
+
+    def latest(self, bundle: Bundle) -> State | None:
+        """What a resuming run would find."""
+        return next((row.state for row in reversed(self.rows) if row.bundle == bundle), None)
+
+
+@dataclass
+class Service:
+    """Makes operations and links; `creates` and `locates` hold what the next calls come to, else all is well.
+
+    A create that answers `LOST_ANSWER` has made its operation all the same.
+    """
+
+    ledger: Ledger
+    creates: list[Exception | None] = field(default_factory=list)
+    locates: list[Exception | Location | None] = field(default_factory=list)
+    refuses: Callable[[Range], Exception | None] = lambda _: None
+    takes: float = 1.0
+    gate: asyncio.Event = field(default_factory=asyncio.Event)
+    made: dict[str, Bundle] = field(default_factory=dict)
+    posts: int = 0
+    links: int = 0
+
+    def __post_init__(self) -> None:
+        self.gate.set()
+
+    async def create(
+        self, definition: Definition, span: Range, *, priority: Priority, before: Callable[[], Awaitable[None]]
+    ) -> str:
+        """Start an operation."""
+        await self.gate.wait()
+        await before()
+        bundle = Bundle(EXPORT.name, span)
+        assert isinstance(self.ledger.latest(bundle), Creating), "the intent is on record before the request is sent"
+        self.posts += 1
+        error = (self.creates.pop(0) if self.creates else None) or self.refuses(span)
+        operation_id = f"op{len(self.made) + 1}"
+        if error is None or error is LOST_ANSWER:
+            self.made[operation_id] = bundle
+        await asyncio.sleep(self.takes)
+        if error:
+            raise error
+        return operation_id
+
+    async def locate(self, export_id: str, *, priority: Priority) -> Location:
+        """A link."""
+        await asyncio.sleep(self.takes)
+        self.links += 1
+        answer = self.locates.pop(0) if self.locates else None
+        if isinstance(answer, Exception):
+            raise answer
+        return answer or Location(f"https://storage.invalid/{export_id}?link={self.links}", now() + 300)
+
+
+@dataclass
+class Watch:
+    """Says what became of operations: all are done after a minute, unless it was told otherwise."""
+
+    outcomes: dict[str, Finished | Exception | None] = field(default_factory=dict)
+    asked: list[Finished | Exception | None] = field(default_factory=list)
+    takes: float = 60.0
+    questions: int = 0
+
+    async def wait(self, operation_id: str, *, asked_at: float) -> Finished | None:
+        """Wait for one."""
+        await asyncio.sleep(self.takes)
+        return self._tell(self.outcomes.get(operation_id, Finished(f"x-{operation_id}", asked_at)))
+
+    async def ask(self, operation_id: str) -> Finished | None:
+        """Ask for one."""
+        await asyncio.sleep(0)
+        self.questions += 1
+        return self._tell(self.asked.pop(0) if len(self.asked) > 1 else self.asked[0])
+
+    def _tell(self, outcome: Finished | Exception | None) -> Finished | None:
+        if isinstance(outcome, Exception):
+            raise outcome
+        return outcome
+
+
+@dataclass
+class Download:
+    """One archive on its way."""
+
+    owner: "Downloads"
+    bundle: Bundle
+    received: int = 0
+
+    async def fetch(self, location: Location) -> Archive:
+        """Fetch it, as far as the script lets it."""
+        owner = self.owner
+        owner.used.append(location.url)
+        owner.at_once += 1
+        owner.peak = max(owner.peak, owner.at_once)
+        try:
+            await asyncio.sleep(owner.takes)
+        finally:
+            owner.at_once -= 1
+        outcome = (owner.fetches.pop(0) if owner.fetches else None) or owner.fails(self.bundle)
+        if isinstance(outcome, tuple):
+            self.received, outcome = outcome
+        if outcome:
+            raise outcome
+        return Archive(f"{self.bundle.range.start}.gz", 10, 1, "sha")
+
+
+@dataclass
+class Downloads:
+    """Brings archives; `fetches` holds what the next tries come to: an error, or bytes received and an error."""
+
+    fetches: list[Exception | tuple[int, Exception] | None] = field(default_factory=list)
+    fails: Callable[[Bundle], Exception | None] = lambda _: None
+    takes: float = 2.0
+    used: list[str] = field(default_factory=list)
+    at_once: int = 0
+    peak: int = 0
+
+    @asynccontextmanager
+    async def begin(self, bundle: Bundle, definition: Definition) -> AsyncIterator[Download]:
+        """Begin one."""
+        yield Download(self, bundle)
+
+
+@dataclass
+class Listener:
+    """Remembers what it was told."""
+
+    ledger: Ledger
+    moves: list[tuple[State, State]] = field(default_factory=list)
+    retries: list[str] = field(default_factory=list)
+    duplicates: int = 0
+    refusals: dict[str, ServiceError] = field(default_factory=dict)
+
+    def moved(self, before: Standing, after: Standing) -> None:
+        """A new state."""
+        self.moves.append((before.state, after.state))
+
+    def retried(self, bundle: Bundle, why: str) -> None:
+        """Tried again."""
+        self.retries.append(why)
+
+    def possible_duplicate(self, bundle: Bundle) -> None:
+        """A lost answer."""
+        self.duplicates += 1
+
+    def refused(self, export: str, error: RefusedError) -> None:
+        """A refused export."""
+        self.refusals[export] = error
+
+
+class Scene:
+    """A carrier and all it deals with."""
+
+    def __init__(self, *, attempts: int = 5, slots: int = 4, accepted: bool = True, jitter: float = 0.5) -> None:
+        self.ledger = Ledger()
+        self.service = Service(self.ledger)
+        self.watch = Watch()
+        self.downloads = Downloads()
+        self.listener = Listener(self.ledger)
+        self.stream = Stream(EXPORT, accepted=accepted)
+        self.carrier = Carrier(
+            service=self.service,
+            watch=self.watch,
+            downloads=self.downloads,
+            ledger=self.ledger,
+            streams={EXPORT.name: self.stream},
+            listener=self.listener,
+            patience=Patience(1.0, 300.0, OUTAGE),
+            attempts=attempts,
+            download_slots=slots,
+            clock=lambda: round(now(), 3),
+            jitter=lambda: jitter,
+        )
