@@ -122,6 +122,17 @@ async def test_downloads_pass_no_limit_and_need_no_key():
         assert box.leaked_credentials == 1
 
 
+@pytest.mark.parametrize("costs", [True, False])
+async def test_a_create_that_fails_may_cost_nothing(costs):
+    """Whether a 400 or a 503 takes a token is a switch."""
+    behaviour = Behaviour(burst=1, failure_costs=costs, faults=(Fault("create", "503", nth=2),))
+    async with serving(behaviour, clock=standing_still) as box:
+        call = Caller(box)
+        statuses = [(await call.create(START, START + HALF_HOUR, format="FORMAT_PARQUET")).status]
+        statuses += [(await call.create(START, START + HALF_HOUR)).status for _ in range(3)]
+        assert statuses == ([400, 429, 429, 429] if costs else [400, 503, 200, 429])
+
+
 @pytest.mark.parametrize("form", ["json", "error", "text", "html", "empty"])
 async def test_errors_have_the_form_that_is_set(form):
     """Version 1's own is not known, so it is a switch."""

@@ -152,7 +152,7 @@ class TestDownloads:
         assert got.header("Content-Type") == "application/gzip"
         assert got.header("Content-Encoding") is None
         assert got.header("Content-Length") == str(len(got.body))
-        assert got.header("Content-Disposition") == 'attachment; filename="everyone 2026-05-27.ndjson.gz"'
+        assert got.header("Content-Disposition") == 'attachment; filename="Everyone 2026-05-27.gz"'
         crc32c = base64.b64encode(google_crc32c.value(got.body).to_bytes(4, "big")).decode()
         md5 = base64.b64encode(hashlib.md5(got.body).digest()).decode()
         assert got.values("x-goog-hash") == [f"crc32c={crc32c}", f"md5={md5}"]

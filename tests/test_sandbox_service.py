@@ -99,6 +99,16 @@ class TestLimit:
                 assert limit.refuses("create", behaviour, now=NOW) is None
             assert [limit.refuses("create", behaviour, now=NOW) for _ in range(3)] == pytest.approx(waits)
 
+    def test_a_token_can_be_given_back(self):
+        """To the bucket that it came from."""
+        for behaviour in (Behaviour(burst=1), Behaviour(burst=1, scope="all", bucket_each=True)):
+            limit = Limit()
+            assert limit.refuses("create", behaviour, now=NOW) is None
+            limit.give_back("poll", behaviour)
+            assert limit.refuses("create", behaviour, now=NOW) is not None
+            limit.give_back("create", behaviour)
+            assert limit.refuses("create", behaviour, now=NOW) is None
+
     def test_speed_refills_it_faster(self):
         """At speed 60 a token is back after half a second."""
         limit, behaviour = Limit(), Behaviour(burst=1, speed=60)

@@ -145,6 +145,9 @@ class Behaviour:
     refusal_costs: bool = field(
         default=False, metadata=_says(Basis.GUESS, "a refused call takes a token as well: the bucket goes below zero")
     )
+    failure_costs: bool = field(
+        default=True, metadata=_says(Basis.GUESS, "a call that fails otherwise takes a token, like one that works")
+    )
     retry_after: RetryAfter = field(default="seconds", metadata=_says(Basis.DOCUMENTED, "the Retry-After of a 429"))
 
     list_ids: bool = field(

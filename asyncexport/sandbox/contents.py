@@ -168,19 +168,21 @@ def make(one: Operation, order: Order, behaviour: Behaviour, damage: str = "") -
     """The file of an export."""
     if behaviour.filler_bytes is not None:
         return Stored.of(_filled(one, order, behaviour))
+    rows = list(rows_of(one, order, behaviour))
     columns = EVENT_FIELDS if order.type is Type.EVENT else INDIVIDUAL_FIELDS
-    fields = order.fields or None
-    rows = list(rows_of(one, order, behaviour)) if order.type else []
-    if not rows:
+    if not rows and behaviour.empty != "usual":
         return Stored.of(_nothing(order, behaviour, columns))
-    data = b"".join(render(rows, order.format, fields=fields, columns=columns))
-    return _damaged(data, order, behaviour.delivery, damage) if damage else Stored.of(packed(data, behaviour.delivery))
+    data = b"".join(render(rows, order.format, fields=order.fields or None, columns=columns))
+    if damage:
+        return _damaged(data, order, behaviour.delivery, damage)
+    return Stored.of(packed(data, behaviour.delivery))
 
 
 def _nothing(order: Order, behaviour: Behaviour, columns: tuple[str, ...]) -> bytes:
-    shape = "nothing" if "nothing" in behaviour.empty else "usual"
+    """An export without rows in one of its odd forms, which damage cannot make odder."""
+    shape = "usual" if behaviour.empty == "plain" else "nothing"
     data = empty(order.format, shape, fields=order.fields or None, columns=columns)
-    return data if behaviour.empty in ("plain", "nothing") else packed(data, behaviour.delivery)
+    return packed(data, behaviour.delivery) if behaviour.empty == "gzip-of-nothing" else data
 
 
 def _filled(one: Operation, order: Order, behaviour: Behaviour) -> Repeated:

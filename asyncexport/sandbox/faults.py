@@ -12,6 +12,8 @@ a window of time, the Nth, every Nth, some by chance, at most so many. As text: 
 4. A fault that stands in the place of the answer keeps the service from being asked: a create then makes nothing. One
    that lets the answer through, late, in part or lost on the way, does not.
 
+5. Damage is done to files of rows: those that `filler_bytes` makes stay as they are, so cut them instead.
+
 where: create poll list results segments segment me download; `api` for all of them but download, `any` for all; and
 `operation`.
 

@@ -1,7 +1,8 @@
 """The rate limit: a bucket of `burst` tokens, refilled at `requests_per_minute` (reference section 6).
 
 1. Which calls take a token is a guess, so it is a switch: creates only, or every call of the API. Downloads never do.
-2. A refused call takes none, unless the switch says so; then the bucket goes below zero, by at most one burst.
+2. A refused call takes none, unless the switch says so; then the bucket goes below zero, by at most one burst. A call
+   that fails otherwise takes one, unless another switch says it does not.
 3. A 429 carries `Retry-After` in whole seconds, rounded up; the other forms are for rehearsal.
 """
 
@@ -41,6 +42,12 @@ class Limit:
         if behaviour.refusal_costs:
             bucket.level = max(bucket.level - 1, -float(behaviour.burst))
         return (1 - bucket.level) / per_second
+
+    def give_back(self, endpoint: str, behaviour: Behaviour) -> None:
+        """The token of a call that came to nothing and costs nothing."""
+        bucket = self._buckets.get(endpoint if behaviour.bucket_each else "")
+        if bucket is not None and (behaviour.scope == "all" or endpoint == "create"):
+            bucket.level += 1
 
     def _bucket(self, name: str, behaviour: Behaviour, now: float) -> _Bucket:
         if name not in self._buckets:

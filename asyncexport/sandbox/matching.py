@@ -23,7 +23,7 @@ def settings(behaviour: Behaviour, *, url: str, key: str) -> str:
         "backoff_max": max(behaviour.shortened(300.0), SHORTEST_BACKOFF_MAX_SECONDS),
         "outage": max(behaviour.shortened(6 * 3600.0), SHORTEST_OUTAGE_SECONDS),
     }
-    shown = {name: f'"{_number(seconds)}s"' for name, seconds in at_least.items()}
+    shown = {name: f'"{_number(round(seconds, 3))}s"' for name, seconds in at_least.items()}
     return f"""\
 # The settings that fit this sandbox; they can be used as they are.
 # Its key is {key}
@@ -50,4 +50,4 @@ outage = {shown["outage"]}
 
 
 def _number(value: float) -> str:
-    return f"{value:.3f}".rstrip("0").rstrip(".")
+    return f"{value:.6f}".rstrip("0").rstrip(".")

@@ -7,13 +7,15 @@ import orjson
 
 from asyncexport.sandbox.answers import Answer, error, one_line
 from asyncexport.sandbox.behaviour import Behaviour
+from asyncexport.sandbox.contents import Repeated
 from asyncexport.sandbox.delivery import BY_THE_RULES, Manner
 from asyncexport.sandbox.faults import Fault
 from asyncexport.sandbox.limit import retry_after
 from asyncexport.sandbox.storage import xml
 
-HUGE_BYTES = 32 << 20
-"""Beyond what any client should take for a reply of the API."""
+BLANKS = b" " * (1 << 20)
+HUGE_BLOCKS = 32
+"""So many MiB of blanks are beyond what any client should take for a reply of the API."""
 
 TOO_LONG_BYTES = 1000
 
@@ -69,7 +71,7 @@ def afterwards(fault: Fault, answer: Answer, scene: Scene) -> Answer:
         case "lost-502":
             return error(502, form="html")
         case "huge" if isinstance(answer.body, bytes):
-            return replace(answer, body=b" " * HUGE_BYTES + answer.body)
+            return replace(answer, body=Repeated(b"", BLANKS, HUGE_BLOCKS, answer.body))
         case "broken-json" if isinstance(answer.body, bytes):
             return replace(answer, body=answer.body[: len(answer.body) // 2])
         case "repeated-token" | "empty-page" | "no-location" | "unsafe-location":

@@ -74,6 +74,12 @@ def shown(segment_id: str, count: int) -> Answer:
     return reply(found)
 
 
+def name_of(segment_id: str, count: int) -> str:
+    """What it is called, as in the name of a file of its export."""
+    found = segments(count).get(segment_id)
+    return str(found["name"]) if found else segment_id
+
+
 def holds(segment_id: str, row: Row) -> bool:
     """Whether a row's individual is in the segment."""
     if segment_id == EVERYONE:

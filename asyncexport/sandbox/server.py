@@ -70,11 +70,11 @@ class Server:
         try:
             if asked.endpoint == "download":
                 return await self._download(request)
-            return await self._api(request, asked)
+            return await self._metered(request, asked)
         except Refusal as refusal:
             return refused(refusal, form=form), BY_THE_RULES
 
-    async def _api(self, request: web.BaseRequest, asked: Route) -> Going:
+    async def _metered(self, request: web.BaseRequest, asked: Route) -> Going:
         sandbox, behaviour = self._sandbox, self._sandbox.behaviour
         body = await request.read() if asked.endpoint == "create" else b""
         if not self._is_known(request.headers.get("Authorization", "")):
@@ -84,6 +84,16 @@ class Server:
         if wait_seconds is not None:
             headers = retry_after(behaviour.retry_after, wait_seconds, now=now)
             return error(429, form=behaviour.error_body, headers=headers), BY_THE_RULES
+        try:
+            going = self._api(request, asked, body, now)
+        except Refusal as refusal:
+            going = refused(refusal, form=behaviour.error_body), BY_THE_RULES
+        if going[0].status != 200 and not behaviour.failure_costs:
+            sandbox.limit.give_back(asked.endpoint, behaviour)
+        return going
+
+    def _api(self, request: web.BaseRequest, asked: Route, body: bytes, now: float) -> Going:
+        sandbox, behaviour = self._sandbox, self._sandbox.behaviour
         order = _order(body) if asked.endpoint == "create" else None
         fault = sandbox.faults.befall(asked.endpoint, self._span(asked, order, now))
         scene = Scene(behaviour, now, _elsewhere(request), asked.query.get("paginationToken", ""))
@@ -163,7 +173,7 @@ class Server:
             manner = Manner(framing="chunked")
         damage = fault.what if fault and fault.what in DAMAGES else ""
         stored = await self._archives.get(one, one.order, behaviour, damage)
-        file_name = f"{one.order.segment} {day(int(one.span[0]))}.{one.order.format}.gz"
+        file_name = f"{segments.name_of(one.order.segment, behaviour.segments)} {day(int(one.span[0]))}.gz"
         return delivered(stored, wish, behaviour, file_name=file_name), manner
 
     def _span(self, asked: Route, order: Order | Refusal | None, now: float) -> tuple[float, float] | None:
@@ -198,6 +208,6 @@ def _order(body: bytes) -> Order | Refusal:
 
 def _elsewhere(request: web.BaseRequest) -> str:
     """This machine under another name: to a client, another host."""
-    name, _, port = request.host.partition(":")
-    other = "localhost" if name == "127.0.0.1" else "127.0.0.1"
+    name, _, port = request.host.rpartition(":")
+    other = "127.0.0.1" if name == "localhost" else "localhost"
     return f"{request.scheme}://{other}:{port}{admin.ELSEWHERE}"

@@ -77,10 +77,17 @@ async def serving(
     server = Server(sandbox)
     door = _Door(server, host=host, port=port, tls=tls)
     await door.open()
-    sandbox.url = f"{'https' if tls else 'http'}://{host}:{door.port}"
+    sandbox.url = f"{'https' if tls else 'http'}://{_reached_as(host)}:{door.port}"
     sandbox.unreachable = door.shut_for_now
     try:
         yield sandbox
     finally:
         await door.shut()
         await server.close()
+
+
+def _reached_as(host: str) -> str:
+    """The host of a URL that leads to who listens there."""
+    if host in ("", "0.0.0.0", "::"):  # noqa: S104 - compared, not listened on
+        return "127.0.0.1"
+    return f"[{host}]" if ":" in host else host

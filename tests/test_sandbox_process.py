@@ -1,0 +1,168 @@
+"""The stand-in service as a command: what it prints fits it, and it ends when it is told to."""
+
+import asyncio
+import os
+import re
+import signal
+import socket
+import sys
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import pytest
+
+from asyncexport.config import ApiKey, load
+from asyncexport.core.bundles import DAY
+from asyncexport.core.pacing import Scope
+from asyncexport.pipeline import Order, export
+from asyncexport.sandbox import KEY, Behaviour, serving
+from asyncexport.sandbox.matching import settings
+from asyncexport.scheduler import Stop
+from tests.exporting import Notebook, canonical, rows_in
+from tests.sandbox_client import ask
+
+START = 1_779_840_000
+
+
+def loaded(text, directory):
+    """Settings from a config file that says this."""
+    file = directory / "asyncexport.toml"
+    file.write_text(text)
+    return load(file=file, environ={}, flags={"output.directory": directory / "exports"}, working_directory=directory)
+
+
+async def called(*flags):
+    """The command, as far as it goes by itself: its exit code, and what it printed."""
+    process = await started(*flags)
+    out, err = await process.communicate()
+    return process.returncode, out.decode(), err.decode()
+
+
+async def started(*flags):
+    pipe = asyncio.subprocess.PIPE
+    environ = {name: value for name, value in os.environ.items() if not name.startswith("ASYNCEXPORT_")}
+    root = Path(__file__).parent.parent
+    return await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "asyncexport", "sandbox", *flags), stdout=pipe, stderr=pipe, env=environ, cwd=root
+    )
+
+
+@asynccontextmanager
+async def running(*flags):
+    """The command once it listens: the process, and the settings it printed."""
+    process = await started("--port", "0", *flags)
+    assert process.stdout is not None
+    try:
+        text = (await process.stdout.readuntil(b"outage")) + await process.stdout.readline()
+        yield process, text.decode()
+    finally:
+        if process.returncode is None:
+            process.kill()
+        await process.communicate()
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+async def test_it_prints_settings_serves_and_ends(number, tmp_path):
+    """The settings are a config file as they are; a signal ends it with 0, hanging connections or not."""
+    async with running("--speed", "60", "--scope", "all", "--fault", "segments:stall") as (process, text):
+        found = loaded(text, tmp_path)
+        assert found.budget.requests_per_minute == 120
+        assert found.budget.scope is Scope.ALL
+        assert f"export FULLSTORY_API_KEY='{KEY}'" in text
+        headers = {"Authorization": f"Basic {KEY}"}
+        assert (await ask(found.api.base_url, "/me", headers=headers)).status == 200
+        hanging = asyncio.create_task(ask(found.api.base_url, "/segments/v1", headers=headers))
+        while (await ask(found.api.base_url, "/sandbox/counts")).data["segments"] == 0:  # noqa: ASYNC110 - another process
+            await asyncio.sleep(0.01)
+        process.send_signal(number)
+        out, err = await process.communicate()
+        assert process.returncode == 0
+        assert out == b""
+        assert re.fullmatch(rf"asyncexport: the sandbox listens on {found.api.base_url} until Ctrl-C\n", err.decode())
+        assert (await hanging).raw == b""
+
+
+async def test_rows_can_come_from_a_file(tmp_path):
+    """What is in the file is what is served, and the truth says the same."""
+    file = tmp_path / "rows.ndjson"
+    line = b'{"IndvId":12345678901234567890,"EventStart":"2026-01-01T00:00:00.5Z","x_real":4.0}'
+    file.write_bytes(line + b"\n")
+    async with running("--rows", str(file)) as (_, text):
+        url = loaded(text, tmp_path).api.base_url
+        got = await ask(url, "/sandbox/rows?start=2026-01-01&end=2026-01-02")
+        assert got.body == line + b"\n"
+
+
+async def test_all_wrong_flags_are_told_at_once():
+    """Each with what is meant, and with 2."""
+    code, out, err = await called(
+        *("--fault", "creat:503", "--fault", "create:rest", "--set", "speeed=2", "--scope", "both"),
+        *("--rows", "/nowhere/rows.ndjson", "--set", "list_ids=perhaps"),
+    )
+    assert (code, out) == (2, "")
+    for said in (
+        "--scope: scope is one of create, all, not 'both'",
+        "--set: no such switch: 'speeed'; is 'speed' meant?",
+        "--set: list_ids cannot be 'perhaps'",
+        "--fault: 'creat' is no where that there is (is 'create' meant?)",
+        "--fault: 'rest' is no what that there is (is 'reset' meant?)",
+        "--rows: No such file or directory",
+        "hint: `asyncexport sandbox --show-switches`",
+    ):
+        assert said in err
+    assert "Traceback" not in err
+
+
+async def test_a_port_that_is_taken_is_said_so():
+    """In one line, with 2."""
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        code, out, err = await called("--port", str(taken.getsockname()[1]))
+    assert (code, out) == (2, "")
+    assert re.fullmatch(r"asyncexport: error: --port: cannot listen on 127\.0\.0\.1:\d+: .*address.* in use.*\n", err)
+
+
+async def test_other_machines_are_let_in_with_a_warning_only():
+    """An address that is not loopback is warned of; this one is of a network for documents, so nobody comes."""
+    code, _, err = await called("--host", "192.0.2.1", "--port", "0")
+    assert code == 2
+    assert "asyncexport: warning: 192.0.2.1 lets other machines in" in err
+
+
+async def test_guesses_are_marked_as_guesses():
+    """In the help and beside each switch; faults are listed as they are written."""
+    _, told, _ = await called("--help")
+    assert "Nothing of it was observed on a real account." in " ".join(told.split())
+    _, switches, _ = await called("--show-switches")
+    assert re.search(r"^scope +create +guess +which calls", switches, re.MULTILINE)
+    assert re.search(r"^burst +50 +documented ", switches, re.MULTILINE)
+    _, faults, _ = await called("--show-faults")
+    assert re.search(r"^lost +create +the operation is made", faults, re.MULTILINE)
+
+
+@pytest.mark.parametrize("speed", [0.01, 1, 60, 3600, 1e6])
+def test_settings_fit_at_any_speed(speed, tmp_path):
+    """They can be loaded, and the budget is exactly that of the sandbox."""
+    behaviour = Behaviour(speed=speed)
+    found = loaded(settings(behaviour, url="http://127.0.0.1:1", key=KEY), tmp_path)
+    assert found.budget.requests_per_minute == pytest.approx(2 * speed)
+    assert found.budget.burst == 50
+    assert found.polling.expected_seconds == pytest.approx(max(300 / speed, 0.01), abs=0.001)
+    assert found.polling.min_interval_seconds == pytest.approx(max(10 / speed, 0.05), abs=0.001)
+
+
+@pytest.mark.parametrize("scope", ["create", "all"])
+async def test_with_its_settings_nobody_is_refused_and_nobody_idles(scope, tmp_path):
+    """A run of two days gets no 429, every row, and takes little longer than its requests have to."""
+    behaviour = Behaviour(speed=6000, scope=scope, rows_per_hour=20)
+    async with serving(behaviour) as box:
+        found = loaded(settings(behaviour, url=box.url, key=box.key), tmp_path)
+        order = Order("backfill", found.exports, start=START, end=START + 2 * DAY)
+        summary = await export(found, order, key=ApiKey(box.key), stop=Stop(), viewer=Notebook())
+        assert box.refused == 0
+        assert rows_in(tmp_path / "exports").total() == len(box.events(START, START + 2 * DAY)) > 0
+        assert set(rows_in(tmp_path / "exports")) == {canonical(row) for row in box.events(START, START + 2 * DAY)}
+        counted = box.counts["create"] + (box.counts["results"] + box.counts["list"]) * (scope == "all")
+        at_least = (counted - 50) / (behaviour.requests_per_minute * behaviour.speed / 60)
+        assert summary.seconds < at_least + 10
