@@ -41,6 +41,7 @@ class Scenario:
         known: Durations learned by earlier runs.
         fetch_seconds: How long one download takes.
         tokens_used: Of the bucket, at the start.
+        outage: From when to when the service cannot be reached.
         seed: Of all that is drawn.
     """
 
@@ -59,13 +60,16 @@ class Scenario:
     known: tuple[float, ...] = ()
     fetch_seconds: float = 2.0
     tokens_used: int = 0
+    outage: tuple[float, float] | None = None
     seed: int = 1
 
 
 @dataclass(frozen=True, slots=True)
 class Result:
-    """What came of it; times in seconds from the start."""
+    """What came of it: bundles stored, operations made for them; times in seconds from the start."""
 
+    stored: int
+    operations: int
     makespan: float
     first_archive: float
     requests: dict[str, int]
@@ -117,6 +121,7 @@ async def _simulate(scenario: Scenario) -> Result:
         lists=scenario.lists,
         requests_per_minute=scenario.requests_per_minute,
         burst=scenario.burst,
+        outage=scenario.outage,
     )
     service = MemoryService(behaviour, budget, wall_clock=loop.time)
     durations = Durations(expected_seconds=scenario.expected_seconds, known=scenario.known)
@@ -168,6 +173,8 @@ async def _simulate(scenario: Scenario) -> Result:
     await scheduler.run(_bundles(export, scenario.bundles))
     await budget.close()
     return Result(
+        stored=times.tally.stored,
+        operations=service.made,
         makespan=max(times.stored_at),
         first_archive=min(times.stored_at),
         requests={kind.value: count for kind, count in budget.sent.items()},

@@ -17,7 +17,7 @@ from asyncexport.core.pacing import Priority
 from asyncexport.core.states import Archive, Standing
 from asyncexport.core.watching import LIST_SIZE
 from asyncexport.core.wire import Completed, Kind, Location, Operation, OperationsPage, Running
-from asyncexport.errors import RateLimitedError, RefusedError
+from asyncexport.errors import RateLimitedError, RefusedError, UnavailableError
 
 LATENCY_SECONDS = 0.2
 """How long a call takes; short beside the half minute that a token takes."""
@@ -49,6 +49,7 @@ class Behaviour:
         lists: Whether List Operations is of use.
         requests_per_minute, burst: Its limit.
         slots: How many operations run at once; others queue. None: all.
+        outage: From when to when it cannot be reached, in seconds from the start.
     """
 
     take_seconds: Callable[[], float]
@@ -57,6 +58,7 @@ class Behaviour:
     requests_per_minute: float = 2.0
     burst: int = 50
     slots: int | None = None
+    outage: tuple[float, float] | None = None
 
 
 @dataclass(slots=True)
@@ -93,6 +95,11 @@ class MemoryService:
         self._runs: list[_Run] = []
         self._free_at: list[float] = []
         self._bucket = _Bucket(behaviour.burst, behaviour.requests_per_minute / 60, behaviour.burst)
+
+    @property
+    def made(self) -> int:
+        """How many operations there are."""
+        return len(self._runs)
 
     async def create(
         self, definition: Definition, span: Range, *, priority: Priority, before: Callable[[], Awaitable[None]]
@@ -131,6 +138,10 @@ class MemoryService:
         ends = sorted(run.finished_at for run in self._runs if run.finished_at > now)
         return now if len(ends) < slots else ends[len(ends) - slots]
 
+    def _is_down(self) -> bool:
+        outage = self._behaviour.outage
+        return outage is not None and outage[0] <= asyncio.get_running_loop().time() < outage[1]
+
     def _show(self, number: int) -> Operation:
         run = self._runs[number]
         if self._wall_clock() < run.finished_at:
@@ -142,6 +153,9 @@ class MemoryService:
         if before:
             await before()
         await asyncio.sleep(LATENCY_SECONDS)
+        if self._is_down():
+            leave.leave(None)
+            raise UnavailableError("no route")
         counted = self._behaviour.counts_all or kind is Kind.CREATE
         if counted and not self._bucket.take(asyncio.get_running_loop().time()):
             leave.leave(429, retry_after=30.0)
