@@ -88,11 +88,11 @@ def judge_download(reply: Reply) -> None:
         IncompleteError: 416: begin at 0.
         UnavailableError: 408, 429, 499, or 500 and above.
         RefusedError: any other 4xx.
-        ReplyError: a redirect, an unknown success, or an encoding that was not asked for.
+        ReplyError: a redirect, an unknown success, a web page, or an encoding that was not asked for.
     """
     status = reply.status
     if status in (200, 206):
-        _check_encoding(reply.headers)
+        _check_kind(reply.headers)
         return
     code = _code(reply.body)
     told = f"({status}, {code})" if code else f"({status})"
@@ -139,7 +139,10 @@ def read_head(reply: Reply, *, goog_hash: Iterable[str], offset: int, etag: str)
     return Head(start, size, etag, hashes, is_chunked, reaches_end)
 
 
-def _check_encoding(headers: Mapping[str, str]) -> None:
+def _check_kind(headers: Mapping[str, str]) -> None:
+    """A page for people is no file, though it could pass for a CSV."""
+    if header(headers, "content-type").strip().lower().startswith("text/html"):
+        raise ReplyError(f"{DOING}: a web page came in place of a file")
     names = {name.strip().lower() for name in header(headers, "content-encoding").split(",")}
     if not names <= {"", "identity", "gzip", "x-gzip"}:
         raise ReplyError(f"{DOING}: it came in an encoding that was not asked for")
