@@ -1,0 +1,530 @@
+"""The fault table: what can go wrong, and what must happen then.
+
+Each row is one test (`test_fault_table`), and one line of the README's table, which is made from here:
+`python -m tests.fault_table` prints it.
+
+A row made of switches runs four bundles of an export against a sandbox that has the fault. It says how the run must
+end, how many bundles are stored by then, how many exports the service made for them, and how many creates are counted
+as possible duplicates. Whatever the row, after it the same command runs once more against a service without faults, and
+must end with every row on the disk exactly once.
+
+A row that needs more than switches (a full disk, a certificate, a signal) has a scene of its own, told by name; it is
+played in `test_fault_table`.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+from asyncexport.core.summary import Exit
+
+BUNDLES = 4
+"""In every row: two hours."""
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """A fault, and what must happen.
+
+    Attributes:
+        fault: What goes wrong, in the README's words.
+        must: What must happen, likewise.
+        faults: For the sandbox, as text.
+        behaviour: Switches of the sandbox.
+        changes: Settings, table by table.
+        container: The format of the export.
+        code: How the run ends.
+        stored: Bundles on the disk by then.
+        exports: Operations that the service made for them.
+        duplicates: Creates counted as possible duplicates.
+        said: What one of the problems, or the error, says.
+        scene: The name of a scene, where switches are not enough.
+    """
+
+    fault: str
+    must: str
+    faults: tuple[str, ...] = ()
+    behaviour: dict[str, Any] = field(default_factory=dict)
+    changes: dict[str, dict[str, Any]] = field(default_factory=dict)
+    container: str = "ndjson"
+    code: Exit = Exit.DONE
+    stored: int = BUNDLES
+    exports: int = BUNDLES
+    duplicates: int = 0
+    said: str = ""
+    scene: str = ""
+
+    @property
+    def name(self) -> str:
+        """For pytest."""
+        return "-".join("".join(char if char.isalnum() else " " for char in self.fault).split())
+
+
+ONE_ATTEMPT = {"retry": {"attempts": 1}}
+"""Whatever counts against a bundle parks it: a row with this shows that its fault does not count."""
+
+IMPATIENT = {"api": {"read_timeout": "150ms", "connect_timeout": "150ms"}, **ONE_ATTEMPT}
+
+SINGLE = {"list_ids": False}
+"""Operations are polled one by one."""
+
+WAITS = "the bundle waits its turn and comes whole; no attempt is counted, no second export is made"
+AGAIN = "it is fetched again and comes whole; no second export is made"
+ANEW = "a new export is made for that bundle, and comes whole"
+PARKED = "the bundle is parked with the reason, the others come; nothing of it is under a final name"
+WINDOW = "window=2026-01-01T20:30:00Z/2026-01-01T21:00:00Z"
+"""The second bundle."""
+
+CUT_ONCE = f"download:cut-length,{WINDOW},times=1,after=300"
+
+REFUSED = "the run ends at once with a hint; nothing half-made is left"
+
+
+def _limits() -> Iterator[Row]:
+    for form, fault in (
+        ("seconds", "429 with Retry-After in seconds"),
+        ("date", "429 with Retry-After as a date"),
+        ("missing", "429 without Retry-After"),
+        ("zero", "429 with Retry-After: 0"),
+        ("negative", "429 with a negative Retry-After"),
+        ("garbage", "429 with a Retry-After that is no number"),
+    ):
+        yield Row(
+            fault,
+            f"everybody waits; then {WAITS}",
+            faults=(f"create:429,nth=2,retry_after={form}", f"results:429,nth=2,retry_after={form}"),
+            changes=ONE_ATTEMPT,
+        )
+    yield Row("429 with an absurd Retry-After", "an hour is waited at most, and the run can be stopped", scene="huge")
+
+
+def _outages() -> Iterator[Row]:
+    for status in (408, 499, 500, 503):
+        yield Row(f"{status} from any call", WAITS, faults=(f"api:{status},times=6",), changes=ONE_ATTEMPT)
+    for status in (502, 504):
+        yield Row(
+            f"{status} from a create",
+            "a gateway may have passed it on: asked again, counted as a possible duplicate",
+            faults=(f"create:{status},nth=2",),
+            changes=ONE_ATTEMPT,
+            duplicates=1,
+        )
+    yield Row("an outage of an hour in the middle of a run", "it costs time, and not one bundle", scene="outage")
+    yield Row("a connection refused while the run goes on", WAITS, scene="refused")
+    yield Row("a host that cannot be resolved", f"tried for `[retry] outage`, then {REFUSED}", scene="unresolvable")
+
+
+def _wire() -> Iterator[Row]:
+    for what, fault in (
+        ("reset", "a reset before the head"),
+        ("close", "a connection closed without an answer"),
+        ("cut-head", "half a head"),
+        ("stall", "no answer at all"),
+        ("stall-head", "half a head, then silence"),
+    ):
+        yield Row(
+            f"{fault}, to a create",
+            "asked again with the same attempt, counted as a possible duplicate",
+            faults=(f"create:{what},nth=2",),
+            changes=IMPATIENT,
+            duplicates=1,
+        )
+        yield Row(f"{fault}, to a results call", WAITS, faults=(f"results:{what},nth=2",), changes=IMPATIENT)
+        yield Row(f"{fault}, to a list", WAITS, faults=(f"list:{what},nth=2",), changes=IMPATIENT)
+        yield Row(f"{fault}, to a download", AGAIN, faults=(f"download:{what},nth=2",), changes=IMPATIENT)
+    for what, fault in (("reset-body", "a reset in mid-body"), ("cut-length", "a reply cut short")):
+        yield Row(f"{fault}, of a results call", WAITS, faults=(f"results:{what},nth=2,after=5",), changes=ONE_ATTEMPT)
+        yield Row(f"{fault}, of a list", WAITS, faults=(f"list:{what},nth=2,after=5",), changes=ONE_ATTEMPT)
+
+
+def _replies() -> Iterator[Row]:
+    for what, fault in (
+        ("garbage", "garbage on the wire"),
+        ("html", "an HTML page"),
+        ("empty", "an empty body"),
+        ("huge", "a body of 32 MiB"),
+        ("broken-json", "broken JSON"),
+        ("not-object", "JSON that is no object"),
+    ):
+        yield Row(
+            f"{fault}, to a create",
+            "it cannot be told whether an export was made: counted as a possible duplicate and as an attempt",
+            faults=(f"create:{what},nth=2",),
+            # Of these the sandbox makes an operation before it garbles the answer.
+            exports=BUNDLES + (what in ("huge", "broken-json")),
+            duplicates=1,
+        )
+        yield Row(f"{fault}, to a list", WAITS, faults=(f"list:{what},nth=2",), changes=ONE_ATTEMPT)
+        yield Row(f"{fault}, to a poll", WAITS, faults=(f"poll:{what},nth=2",), behaviour=SINGLE, changes=ONE_ATTEMPT)
+        yield Row(f"{fault}, to a results call", AGAIN, faults=(f"results:{what},nth=2",))
+    yield Row(
+        "200 without an operation id",
+        "counted as a possible duplicate and as an attempt; asked again",
+        faults=("create:no-id,nth=2",),
+        duplicates=1,
+    )
+    yield Row("200 without a location", AGAIN, faults=("results:no-location,nth=2",))
+    yield Row("a location that is not https", f"never followed: {AGAIN}", faults=("results:unsafe-location,nth=2",))
+    yield Row(
+        "a redirect of a create",
+        f"never followed with the key: {REFUSED}",
+        faults=("create:redirect",),
+        code=Exit.USAGE,
+        stored=0,
+        exports=0,
+        said="redirects elsewhere",
+    )
+    yield Row(
+        "a create refused (400) after others were taken",
+        PARKED,
+        faults=("create:400,nth=3",),
+        code=Exit.PARTLY,
+        stored=3,
+        exports=3,
+        said="400",
+    )
+
+
+def _creates() -> Iterator[Row]:
+    for what, fault in (
+        ("lost", "a create that succeeded and whose answer was lost"),
+        ("lost-502", "a create that succeeded behind a gateway that says 502"),
+        ("lost-stall", "a create that succeeded and never answers"),
+    ):
+        yield Row(
+            fault,
+            "one more export is made, and told as a possible duplicate; the rows come once",
+            faults=(f"create:{what},nth=2",),
+            changes=IMPATIENT,
+            exports=BUNDLES + 1,
+            duplicates=1,
+        )
+
+
+def _operations() -> Iterator[Row]:
+    for state in ("FAILED", "ERROR"):
+        yield Row(f"an operation that ends {state}", ANEW, faults=(f"operation:{state},nth=1",), exports=BUNDLES + 1)
+        yield Row(
+            f"operations of one bundle that always end {state}",
+            f"after `[retry] attempts` {PARKED}",
+            faults=(f"operation:{state},{WINDOW}",),
+            changes={"retry": {"attempts": 3}},
+            code=Exit.PARTLY,
+            stored=3,
+            exports=BUNDLES + 2,
+            said="failed",
+        )
+    yield Row("COMPLETED without an export id", ANEW, faults=("operation:no-export-id,nth=1",), exports=BUNDLES + 1)
+    yield Row("a state that nobody has heard of", WAITS, faults=("operation:odd-state",), changes=ONE_ATTEMPT)
+    for what, fault in (
+        ("pending", "an operation that never finishes"),
+        ("odd-for-ever", "an operation in an unknown state for ever"),
+    ):
+        yield Row(
+            fault,
+            f"at its deadline {PARKED}; the next run asks for it once more",
+            faults=(f"operation:{what},nth=1",),
+            changes={"polling": {"operation_deadline": "400ms"}},
+            code=Exit.PARTLY,
+            stored=3,
+            said="deadline",
+        )
+    yield Row(
+        "an operation that is 404 right after its create",
+        "believed only when it is said again, a minute later",
+        faults=("operation:unknown-first",),
+        behaviour=SINGLE,
+        changes=ONE_ATTEMPT,
+    )
+    yield Row(
+        "an operation that turns 404 and stays so",
+        f"once it was said twice, {ANEW}",
+        faults=("operation:forgotten,nth=1",),
+        behaviour={**SINGLE, "operation_seconds": 0.3},
+        changes={"polling": {"operation_deadline": "1500ms", "min_interval": "20ms"}},
+        exports=BUNDLES + 1,
+    )
+    yield Row(
+        "an export that is gone (404) when its link is asked for",
+        f"once it was said twice, {ANEW}",
+        faults=("operation:export-gone,nth=1",),
+        exports=BUNDLES + 1,
+    )
+    yield Row("a results call that says 404 once", AGAIN, faults=("results:404,nth=2",))
+
+
+def _lists() -> Iterator[Row]:
+    for order in ("newest", "oldest", "shuffled"):
+        yield Row(
+            f"a list of operations in the order: {order}, with 250 old ones of others",
+            "finished operations are found, by the list or singly",
+            behaviour={"list_order": order, "old_operations": 250},
+            changes=ONE_ATTEMPT,
+        )
+    for name, behaviour, fault in (
+        ("without ids", {"list_ids": False}, ()),
+        ("with the operations of others mixed in", {"foreign_per_operation": 40}, ()),
+        ("that reaches back to one operation only", {"list_reaches": 1}, ()),
+        ("whose items move between pages", {"list_moves": True, "foreign_per_operation": 60}, ()),
+        ("that repeats its token", {"foreign_per_operation": 60}, ("list:repeated-token",)),
+        ("with empty pages", {}, ("list:empty-page",)),
+        ("that is refused (403)", {}, ("list:403",)),
+        ("that is refused (404)", {}, ("list:404",)),
+    ):
+        yield Row(
+            f"a list of operations {name}",
+            "absence is no failure: operations are found singly where the list is of no use",
+            faults=fault,
+            behaviour=behaviour,
+            changes=ONE_ATTEMPT,
+        )
+
+
+def _links() -> Iterator[Row]:
+    for status in (400, 403):
+        for wording in ("old", "new"):
+            yield Row(
+                f"an expired link ({status}, {wording} wording)",
+                "a fresh link is asked for, never a new export",
+                faults=("download:expired,nth=2",),
+                behaviour={"expired_link": status, "expired_wording": wording},
+            )
+    yield Row("a link that is dead when it comes", "a fresh link is asked for", faults=("results:dead-link,nth=2",))
+    for status in (403, 404, 429, 500, 503):
+        yield Row(f"{status} from the storage host", AGAIN, faults=(f"download:{status},nth=2",))
+    yield Row("a redirect of a download", f"not followed: {AGAIN}", faults=("download:redirect,nth=2",))
+
+
+def _bodies() -> Iterator[Row]:
+    for framing in ("length", "chunked", "close"):
+        yield Row(
+            f"a body cut short, framed by {framing}",
+            f"seen; {AGAIN}",
+            faults=(f"download:cut-{framing},nth=2",),
+            behaviour={"framing": framing},
+        )
+        yield Row(
+            f"a body cut short each time, framed by {framing}, without a hash",
+            PARKED,
+            faults=(f"download:cut-{framing},{WINDOW}",),
+            behaviour={"framing": framing, "goog_hash": "none", "etag": False},
+            changes={"retry": {"attempts": 2}},
+            code=Exit.PARTLY,
+            stored=3,
+            exports=BUNDLES + 1,
+        )
+    for what, fault in (
+        ("reset-body", "a reset in the middle of a download"),
+        ("long-length", "a Content-Length that is too long"),
+        ("short-length", "a Content-Length that is too short"),
+        ("bad-chunk", "a chunk that is garbage"),
+        ("garbage", "garbage on the wire of a download"),
+        ("html", "an HTML page in place of a file"),
+        ("truncated", "truncated gzip of the promised length"),
+        ("corrupt", "a wrong byte in the middle"),
+        ("bad-crc", "gzip with a wrong CRC"),
+        ("bad-size", "gzip with a wrong size"),
+        ("trailing", "something after the end of the gzip"),
+        ("cut-line", "NDJSON cut at a line's end, with the hash of the whole"),
+        ("cut-row", "NDJSON cut within its last line"),
+        ("wrong-hash", "an x-goog-hash that does not fit"),
+    ):
+        yield Row(fault, f"seen; {AGAIN}", faults=(f"download:{what},nth=2",))
+        if what in ("truncated", "corrupt", "bad-crc", "bad-size", "trailing", "cut-row", "html"):
+            yield Row(
+                f"{fault}, each time and without a hash",
+                PARKED,
+                faults=(f"download:{what},{WINDOW}",),
+                behaviour={"goog_hash": "none"},
+                changes={"retry": {"attempts": 2}},
+                code=Exit.PARTLY,
+                stored=3,
+                exports=BUNDLES + 1,
+            )
+    yield Row(
+        "an HTML page in place of a CSV file, each time",
+        PARKED,
+        faults=(f"download:html,{WINDOW}",),
+        behaviour={"goog_hash": "none"},
+        changes={"retry": {"attempts": 2}},
+        container="csv",
+        code=Exit.PARTLY,
+        stored=3,
+        exports=BUNDLES + 1,
+    )
+    yield Row(
+        "a JSON array that is not closed", f"seen; {AGAIN}", faults=("download:open-array,nth=2",), container="json"
+    )
+    yield Row(
+        "a cut download that may go on where it stopped",
+        "the rest is asked for by Range and If-Range; the hash of the whole is checked",
+        faults=(CUT_ONCE,),
+    )
+    yield Row(
+        "a cut download whose ranges are ignored",
+        "it begins anew",
+        faults=(CUT_ONCE,),
+        behaviour={"ranges": False},
+    )
+    yield Row(
+        "other bytes with another ETag behind the next link, after a cut",
+        "it begins anew",
+        faults=(CUT_ONCE, f"download:changed,{WINDOW},nth=2"),
+    )
+    yield Row(
+        "a range that begins elsewhere than asked",
+        "it begins anew",
+        faults=(CUT_ONCE, f"download:wrong-range,{WINDOW}"),
+    )
+    yield Row(
+        "other bytes under the same ETag, after a cut",
+        "the whole does not add up: it begins anew",
+        faults=(CUT_ONCE, f"download:changed-quietly,{WINDOW},nth=2"),
+    )
+
+
+def _containers() -> Iterator[Row]:
+    whole = "the archive on the disk is one layer of gzip, and holds every row"
+    for delivery, fault in (
+        ("members", "gzip of several members"),
+        ("nested", "gzip in gzip"),
+        ("encoded", "plain rows under Content-Encoding: gzip"),
+        ("encoded-gzip", "gzip under Content-Encoding: gzip"),
+        ("plain", "a file that a proxy has inflated"),
+    ):
+        for framing in ("length", "chunked"):
+            yield Row(f"{fault}, framed by {framing}", whole, behaviour={"delivery": delivery, "framing": framing})
+    for fault, behaviour in (
+        ("a plain body whose end is not proved", {"delivery": "plain"}),
+        ("an empty body whose end is not proved", {"empty": "nothing", "rows_per_hour": 1e-6}),
+    ):
+        yield Row(
+            fault,
+            f"does not count: {PARKED}",
+            behaviour={**behaviour, "framing": "close", "goog_hash": "none"},
+            changes={"retry": {"attempts": 2}},
+            code=Exit.PARTLY,
+            stored=0,
+            exports=BUNDLES * 2,
+            said="proves",
+        )
+    yield Row(
+        "a plain body whose end only its hash proves",
+        whole,
+        behaviour={"delivery": "plain", "framing": "close", "goog_hash": "md5"},
+    )
+    yield Row(
+        "an empty body of the promised length",
+        "an archive without rows",
+        behaviour={"empty": "nothing", "rows_per_hour": 1e-6},
+    )
+    for file_name in ("../../../outside.gz", "/etc/outside.gz", "a\\..\\b.gz", "n" * 4000):
+        yield Row(
+            f"a hostile Content-Disposition: `{file_name[:24]}`",
+            "names come from the plan alone: nothing lies outside of the output directory",
+            behaviour={"file_name": file_name},
+        )
+
+
+def _slowness() -> Iterator[Row]:
+    for what, fault in (("stall-body", "a download that stalls in mid-body"), ("stall-head", "a head that stalls")):
+        yield Row(
+            f"{fault}",
+            f"left after `[api] read_timeout`; {AGAIN}",
+            faults=(f"download:{what},nth=2",),
+            changes={"api": IMPATIENT["api"]},
+        )
+    yield Row("a drip of one byte at a time", "left once it is slower than `[download] min_rate`", scene="drip")
+
+
+def _certificates() -> Iterator[Row]:
+    for name in ("untrusted", "expired", "wrong-host"):
+        yield Row(
+            f"a certificate that is {name.replace('-', ' ')}"
+            if name != "wrong-host"
+            else "a certificate of another host",
+            f"no key is sent: {REFUSED}",
+            code=Exit.UNREACHABLE,
+            scene=f"certificate:{name}",
+        )
+    yield Row("an authority of one's own, named in `[api] ca_file`", "trusted", scene="certificate:named")
+
+
+def _disk() -> Iterator[Row]:
+    full = "the run ends with exit code 8; once there is room, the same command finishes"
+    yield Row("a disk that is full, and freed again (a real small one)", full, scene="small-disk")
+    for name in (
+        "part.create",
+        "part.write",
+        "part.fsync",
+        "rename",
+        "folder.fsync",
+        "ledger.commit",
+        "definition.write",
+    ):
+        yield Row(f"no space left at: {name}", full, scene=f"write:{name}:ENOSPC")
+    yield Row("an fsync that fails", "nothing gets its final name; exit code 8", scene="write:part.fsync:EIO")
+    yield Row("a rename that fails", "nothing gets its final name; exit code 8", scene="write:rename:EIO")
+    yield Row("a directory that is read-only", "exit code 8, before anything is asked", scene="read-only")
+
+
+def _ledgers() -> Iterator[Row]:
+    damaged = "exit code 7, before anything is asked; `verify --rebuild` makes it anew"
+    yield Row("a ledger that another program keeps locked", "exit code 7; nothing is lost", scene="ledger:busy")
+    yield Row("a ledger with flipped bits", damaged, scene="ledger:bits")
+    yield Row("a ledger with one bit flipped inside a value", damaged, scene="ledger:value")
+    yield Row("a ledger that is cut", damaged, scene="ledger:cut")
+    yield Row("a ledger from a newer version", "exit code 7, left as it is", scene="ledger:newer")
+    yield Row("archives without a ledger", damaged, scene="ledger:gone")
+
+
+def _clocks() -> Iterator[Row]:
+    settled = "what is settled goes by the service's clock"
+    yield Row("a host clock that is a day fast", settled, scene="clock:-86400")
+    yield Row("a host clock that is a day slow", settled, scene="clock:86400")
+    yield Row(
+        "a clock that jumps by a year between two runs", "the budget's level is clamped; the run goes on", scene="jump"
+    )
+
+
+def _people() -> Iterator[Row]:
+    yield Row("two runs at once", "the second ends with exit code 4 and names the first", scene="two")
+    yield Row("SIGINT", "downloads under way finish; exit code 130, state saved", scene="signal:SIGINT")
+    yield Row("SIGTERM", "downloads under way finish; exit code 143, state saved", scene="signal:SIGTERM")
+    yield Row("SIGTERM twice", "it ends at once; exit code 143, state saved", scene="signal:SIGTERM:SIGTERM")
+    yield Row("stdout closed early", "no traceback; what is stored is stored", scene="closed-stdout")
+
+
+SECTIONS = {
+    "The limit": _limits,
+    "Outages": _outages,
+    "The wire": _wire,
+    "Replies": _replies,
+    "Creates": _creates,
+    "Operations": _operations,
+    "The list of operations": _lists,
+    "Links and the storage host": _links,
+    "Bodies": _bodies,
+    "Containers": _containers,
+    "Slowness": _slowness,
+    "Certificates": _certificates,
+    "The disk": _disk,
+    "The ledger": _ledgers,
+    "Clocks": _clocks,
+    "People": _people,
+}
+
+ROWS = tuple(row for rows in SECTIONS.values() for row in rows())
+
+
+def as_markdown() -> str:
+    """The README's table."""
+    lines = ["| fault | what happens |", "|---|---|"]
+    for section, rows in SECTIONS.items():
+        lines.append(f"| **{section}** | |")
+        lines += [f"| {row.fault} | {row.must} |" for row in rows()]
+    return "\n".join(lines)
+
+
+if __name__ == "__main__":
+    print(as_markdown())  # noqa: T201 - what it is for

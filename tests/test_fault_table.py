@@ -1,0 +1,470 @@
+"""Every row of the fault table, and the README's table made from it."""
+
+import asyncio
+import datetime as dt
+import errno
+import gzip
+import os
+import shutil
+import signal
+import sqlite3
+import ssl
+import subprocess
+import sys
+import zlib
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import trustme
+
+from asyncexport.api import Client
+from asyncexport.core.bundles import DAY, Range, show
+from asyncexport.core.exports import Definition
+from asyncexport.core.summary import Exit, Summary
+from asyncexport.errors import IncompleteError
+from asyncexport.ledger import LedgerReader, hold
+from asyncexport.sandbox import Behaviour, Fault, Sandbox, serving
+from asyncexport.simulate.run import Scenario, simulate
+from asyncexport.verify import rebuild
+from tests.exporting import QUICK, archives, moment, rows_in, run, truth
+from tests.fault_table import BUNDLES, ROWS, Row, as_markdown
+
+ROOT = Path(__file__).parents[1]
+
+START, END = "2026-01-01T20:00:00Z", "2026-01-01T22:00:00Z"
+
+CALM = Behaviour(operation_seconds=0.02, rows_per_hour=60, requests_per_minute=1e6, burst=10_000)
+"""A service without faults; each of the four bundles has rows."""
+
+DEADLINE_SECONDS = 20
+"""Nothing hangs: a row that takes so long has failed. They take well under a second, most of them."""
+
+
+@dataclass(frozen=True, slots=True)
+class Stage:
+    """Where a row is played."""
+
+    row: Row
+    folder: Path
+
+    @property
+    def directory(self) -> Path:
+        """The output directory, in a folder that has nothing else in it."""
+        return self.folder / "within" / "exports"
+
+    async def run(self, sandbox: Sandbox, *, changes: dict[str, Any] | None = None, **more: Any) -> Summary:
+        """The command under test."""
+        changes = {**self.row.changes, **(changes or {})}
+        if self.row.container != "ndjson":
+            changes["export"] = [{"format": self.row.container}]
+        return await run(sandbox, self.directory, start=START, end=END, changes=changes, **more)
+
+    async def finish(self, sandbox: Sandbox) -> None:
+        """Whatever happened: the same command, without faults, ends with every row there exactly once."""
+        before = sandbox.behaviour
+        sandbox.behave(
+            replace(CALM, rows_per_hour=before.rows_per_hour, clock_ahead_seconds=before.clock_ahead_seconds)
+        )
+        summary = await self.run(sandbox)
+        assert summary.exit_code is Exit.DONE, summary.to_dict()
+        assert len(archives(self.directory)) == BUNDLES
+        found = rows_in(self.directory)
+        expected = truth(sandbox, START, END)
+        if self.row.container == "csv":
+            assert found.total() == expected.total()
+        else:
+            assert found == expected
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _count(tell: Callable[[str], None]) -> Iterator[None]:
+    """How many rows were played is said at the end of the test run."""
+    yield
+    tell(f"fault table: {len(ROWS)} rows")
+
+
+@pytest.mark.parametrize("row", [pytest.param(row, id=row.name) for row in ROWS if not row.scene])
+async def test_fault(row, tmp_path):
+    """What the row says must happen, and then the same command finishes."""
+    stage = Stage(row, tmp_path)
+    behaviour = replace(CALM, **row.behaviour, faults=tuple(map(Fault.parse, row.faults)))
+    async with asyncio.timeout(DEADLINE_SECONDS), serving(behaviour) as sandbox:
+        summary = await stage.run(sandbox)
+        _judge(stage, sandbox, summary)
+        exports = len(sandbox.operations)
+        await stage.finish(sandbox)
+        # What is stored is not exported again.
+        assert len(sandbox.operations) == exports + BUNDLES - row.stored
+        assert sandbox.redirected_with_key == sandbox.leaked_credentials == 0
+
+
+def _judge(stage: Stage, sandbox: Sandbox, summary: Summary) -> None:
+    row, said = stage.row, summary.to_dict()
+    assert summary.exit_code is row.code, said
+    assert summary.tally.stored == row.stored, said
+    assert len(sandbox.operations) == row.exports, said
+    assert summary.tally.possible_duplicates == row.duplicates, said
+    reasons = [problem["reason"] for problem in said["problems"]] + [said.get("error", "")]
+    assert any(row.said in reason for reason in reasons), reasons
+    files = archives(stage.directory)
+    assert len(files) == row.stored
+    for path in files:
+        gzip.decompress(path.read_bytes())
+    expected = truth(sandbox, START, END)
+    if row.stored == BUNDLES and row.container != "csv":
+        assert rows_in(stage.directory) == expected
+    assert sorted(path.name for path in stage.folder.iterdir()) == ["within"]
+    assert [path.name for path in (stage.folder / "within").iterdir()] == ["exports"]
+    assert not list(stage.directory.rglob("*.part"))
+
+
+@pytest.mark.parametrize("row", [pytest.param(row, id=row.name) for row in ROWS if row.scene])
+async def test_scene(row, tmp_path):
+    """What the row says must happen, and then the same command finishes."""
+    name, _, detail = row.scene.partition(":")
+    async with asyncio.timeout(DEADLINE_SECONDS):
+        await SCENES[name](Stage(row, tmp_path), detail)
+
+
+async def _huge(stage: Stage, _: str) -> None:
+    faults = (Fault.parse("create:429,nth=2,retry_after=huge"),)
+    async with serving(replace(CALM, faults=faults)) as sandbox:
+        summary = await stage.run(sandbox, max_duration_seconds=0.3)
+        assert summary.exit_code is Exit.TIME_UP
+        assert summary.refused == sandbox.refused == 1
+        assert summary.tally.failed == 0
+
+
+async def _outage(_: Stage, __: str) -> None:
+    """On a clock that jumps, in another thread, which has a loop of its own: 200 bundles, and an hour without."""
+    calm = await asyncio.to_thread(simulate, Scenario(bundles=200))
+    hit = await asyncio.to_thread(simulate, Scenario(bundles=200, outage=(1800.0, 5400.0)))
+    assert hit.stored == calm.stored == 200
+    assert hit.operations == 200
+    assert calm.makespan < hit.makespan < calm.makespan + 3600 + 600
+
+
+async def _refused(stage: Stage, _: str) -> None:
+    async with serving(CALM) as sandbox:
+
+        async def away() -> None:
+            async with sandbox.unreachable():
+                await asyncio.sleep(0.2)
+
+        leaving = asyncio.create_task(away())
+        summary = await stage.run(sandbox, changes={"retry": {"attempts": 1, "outage": "10s"}})
+        await leaving
+        assert summary.exit_code is Exit.DONE
+        await stage.finish(sandbox)
+        assert len(sandbox.operations) == BUNDLES
+
+
+async def _unresolvable(stage: Stage, _: str) -> None:
+    async with serving(CALM) as sandbox:
+        nowhere = {"api": {"base_url": "https://nowhere.invalid"}, "retry": {"outage": "50ms"}}
+        summary = await stage.run(sandbox, changes=nowhere)
+        assert summary.exit_code is Exit.UNREACHABLE
+        assert archives(stage.directory) == []
+        await stage.finish(sandbox)
+
+
+async def _drip(stage: Stage, _: str) -> None:
+    """By the client alone, since the floor is an average over a minute."""
+    faults = (Fault.parse("download:drip,seconds=0.01"),)
+    async with (
+        serving(replace(CALM, faults=faults)) as sandbox,
+        Client(base_url=sandbox.url, key=sandbox.key, gate=_Open(), min_rate=1024, rate_window_seconds=0.2) as client,
+    ):
+        await client.create(Definition(), Range(moment(START), moment(START) + 1800))
+        sandbox.skip(3600)
+        location = await client.locate(sandbox.operations[0].export_id)
+        async with client.open(location) as body:
+            with pytest.raises(IncompleteError, match="too slowly"):
+                [chunk async for chunk in body.chunks()]
+
+
+async def _certificate(stage: Stage, kind: str) -> None:
+    authority = trustme.CA()
+    stage.folder.joinpath("within").mkdir()
+    ca_file = stage.folder / "ca.pem"
+    authority.cert_pem.write_to_path(str(ca_file))
+    long_ago: dict[str, Any] = {
+        "not_before": dt.datetime(2020, 1, 1, tzinfo=dt.UTC),
+        "not_after": dt.datetime(2020, 1, 2, tzinfo=dt.UTC),
+    }
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    name = "elsewhere.example" if kind == "wrong-host" else "localhost"
+    authority.issue_cert(name, **(long_ago if kind == "expired" else {})).configure_cert(context)
+    async with serving(CALM, tls=context) as sandbox:
+        url = sandbox.url.replace("127.0.0.1", "localhost")
+        trusted = {} if kind == "untrusted" else {"ca_file": str(ca_file)}
+        summary = await stage.run(sandbox, changes={"api": {"base_url": url, **trusted}})
+        if kind == "named":
+            assert summary.exit_code is Exit.DONE
+            assert rows_in(stage.directory) == truth(sandbox, START, END)
+            return
+        assert summary.exit_code is Exit.UNREACHABLE
+        assert "certificate" in str(summary.error)
+        assert summary.error is not None
+        assert summary.error.hint
+        assert sum(sandbox.counts.values()) == 0
+
+
+async def _write(stage: Stage, detail: str) -> None:
+    """The system's error at the first such write, in the thread that writes."""
+    name, _, error = detail.partition(":")
+    code = getattr(errno, error)
+    met = False
+
+    def boundary(at: str) -> None:
+        nonlocal met
+        if at == f"{name}:before":
+            met = True
+            raise OSError(code, os.strerror(code))
+
+    async with serving(CALM) as sandbox:
+        summary = await stage.run(sandbox, boundary=boundary)
+        assert met
+        assert summary.exit_code is Exit.DISK, summary.to_dict()
+        assert summary.error is not None
+        assert summary.error.hint
+        for path in archives(stage.directory):
+            gzip.decompress(path.read_bytes())
+        await stage.finish(sandbox)
+
+
+async def _small_disk(stage: Stage, _: str) -> None:
+    """A tmpfs of 400 KiB, of which archives get what another file leaves."""
+    with _mounted(stage.folder / "within", size="2m") as disk:
+        big = replace(CALM, filler_bytes=20 << 20, rows_per_hour=1e-6)
+        async with serving(big) as sandbox:
+            ballast = disk / "ballast"
+            free = os.statvfs(disk)
+            ballast.write_bytes(os.urandom(max(0, free.f_bavail * free.f_frsize - (420 << 10))))
+            summary = await stage.run(sandbox)
+            assert summary.exit_code is Exit.DISK, summary.to_dict()
+            assert "full" in str(summary.error)
+            for path in archives(stage.directory):
+                gzip.decompress(path.read_bytes())
+            ballast.unlink()
+            await stage.finish(sandbox)
+
+
+async def _read_only(stage: Stage, _: str) -> None:
+    with _mounted(stage.folder / "within", size="1m", options="ro"):
+        async with serving(CALM) as sandbox:
+            summary = await stage.run(sandbox)
+            assert summary.exit_code is Exit.DISK
+            assert sum(sandbox.counts.values()) == 0
+
+
+async def _ledger(stage: Stage, kind: str) -> None:
+    async with serving(CALM) as sandbox:
+        await run(sandbox, stage.directory, start=START, end="2026-01-01T21:00:00Z")
+        sandbox.reset_counts()
+        path = stage.directory / ".asyncexport" / "ledger.sqlite3"
+        other = _harm(path, kind)
+        summary = await stage.run(sandbox)
+        if other:
+            other.close()
+        assert summary.exit_code is Exit.LEDGER, summary.to_dict()
+        assert sum(sandbox.counts.values()) == 0
+        assert summary.error is not None
+        assert summary.error.hint
+        assert len(archives(stage.directory)) == 2
+        if kind in ("busy", "newer"):
+            shutil.copy(path.with_name("kept"), path)
+        else:
+            assert "--rebuild" in summary.error.hint
+            assert [finding async for finding in rebuild(stage.directory)]
+            made = sandbox.counts["create"]
+            assert made == 0
+        await stage.finish(sandbox)
+        # What was on the disk was not exported again.
+        assert sandbox.counts["create"] == BUNDLES - 2
+
+
+def _harm(path: Path, kind: str) -> sqlite3.Connection | None:
+    shutil.copy(path, path.with_name("kept"))
+    data = bytearray(path.read_bytes())
+    match kind:
+        case "busy":
+            other = sqlite3.connect(path, isolation_level=None)
+            other.execute("PRAGMA locking_mode = EXCLUSIVE")
+            other.execute("BEGIN EXCLUSIVE")
+            return other
+        case "bits":
+            for at in range(0, len(data), 97):
+                data[at] ^= 0x10
+            path.write_bytes(data)
+        case "value":
+            at = data.rindex(b'"segment":"') + 12
+            data[at] ^= 1
+            path.write_bytes(data)
+        case "cut":
+            path.write_bytes(data[: len(data) // 2 // 4096 * 4096])
+        case "newer":
+            _make_newer(path)
+        case "gone":
+            shutil.rmtree(path.parent)
+    return None
+
+
+def _make_newer(path: Path) -> None:
+    """As a later version would write it: the version in the file's header and in the ledger's own head."""
+    connection = sqlite3.connect(path)
+    text = connection.execute("SELECT text FROM head").fetchone()[0]
+    text = text.replace('"version":1', '"version":99')
+    digest = zlib.crc32(repr((1, text.encode())).encode())
+    connection.execute("UPDATE head SET text = ?, digest = ?", (text, digest))
+    connection.execute("PRAGMA user_version = 99")
+    connection.commit()
+    connection.close()
+
+
+async def _clock(stage: Stage, ahead: str) -> None:
+    """The end of the range is what is settled by the service's clock, to the bundle."""
+    async with serving(replace(CALM, clock_ahead_seconds=float(ahead), rows_per_hour=4)) as sandbox:
+        start = show(int(sandbox.now) // DAY * DAY - 2 * DAY)
+        summary = await run(sandbox, stage.directory, start=start, end=None)
+        assert summary.exit_code is Exit.DONE
+        last = max(made.end for made in sandbox.operations)
+        assert 0 <= sandbox.now - DAY - last < 1800
+
+
+async def _jump(stage: Stage, _: str) -> None:
+    """A run by a clock that is a year ahead leaves requests of the future on record."""
+    tight = {"budget": {"requests_per_minute": 6000, "burst": 20}}
+    async with serving(replace(CALM, clock_ahead_seconds=365.0 * DAY)) as sandbox:
+        await run(sandbox, stage.directory, start=START, end="2026-01-01T21:00:00Z", changes=tight)
+        sandbox.behave(CALM)
+        summary = await stage.run(sandbox, changes=tight)
+        assert summary.exit_code is Exit.DONE
+        await stage.finish(sandbox)
+        assert len(sandbox.operations) == BUNDLES
+
+
+async def _two(stage: Stage, _: str) -> None:
+    async with serving(CALM) as sandbox:
+        with hold(stage.directory, command="nightly"):
+            summary = await stage.run(sandbox)
+        assert summary.exit_code is Exit.LOCKED
+        assert f"nightly, process {os.getpid()}" in str(summary.error)
+        assert sum(sandbox.counts.values()) == 0
+        await stage.finish(sandbox)
+
+
+async def _signal(stage: Stage, names: str) -> None:
+    signals = [signal.Signals[name] for name in names.split(":")]
+    async with serving(replace(CALM, operation_seconds=60, operation_sigma=0.01)) as sandbox:
+        async with _process(stage, sandbox) as process:
+            while sandbox.counts["create"] < BUNDLES and process.returncode is None:  # noqa: ASYNC110 - another process does it
+                await asyncio.sleep(0.01)
+            for one in signals:
+                process.send_signal(one)
+            said = (await process.communicate())[1]
+        assert process.returncode == (130 if signals[0] is signal.SIGINT else 143), said
+        assert b"Traceback" not in said
+        with LedgerReader(stage.directory) as ledger:
+            (overview,) = ledger.overviews()
+        assert len(overview.unfinished) == len(sandbox.operations) == BUNDLES
+        sandbox.skip(3600)
+        await stage.finish(sandbox)
+        assert len(sandbox.operations) == BUNDLES
+
+
+async def _closed_stdout(stage: Stage, _: str) -> None:
+    async with serving(CALM) as sandbox:
+        reader, writer = os.pipe()
+        os.close(reader)
+        async with _process(stage, sandbox, "--json", stdout=writer) as process:
+            os.close(writer)
+            told = (await process.communicate())[1]
+        assert b"Traceback" not in told
+        assert b"BrokenPipe" not in told
+        await stage.finish(sandbox)
+        assert len(sandbox.operations) == BUNDLES
+
+
+@asynccontextmanager
+async def _process(
+    stage: Stage, sandbox: Sandbox, *options: str, stdout: int = subprocess.PIPE
+) -> AsyncIterator[asyncio.subprocess.Process]:
+    """The command itself, in a process of its own."""
+    stage.folder.joinpath("within").mkdir()
+    config = stage.folder / "config.toml"
+    config.write_text(
+        f'api.base_url = "{sandbox.url}"\noutput.directory = "{stage.directory}"\noutput.grace = "1s"\n'
+        f"budget.requests_per_minute = {QUICK['budget']['requests_per_minute']:.0f}\nbudget.burst = 10000\n"
+        f'polling.min_interval = "20ms"\npolling.expected = "50ms"\n'
+    )
+    process = await asyncio.create_subprocess_exec(
+        sys.executable,
+        *("-m", "asyncexport", "-c", str(config), *options, "backfill", "--start", START, "--end", END),
+        env={**os.environ, "FULLSTORY_API_KEY": sandbox.key, "PYTHONPATH": str(ROOT)},
+        stdin=subprocess.DEVNULL,
+        stdout=stdout,
+        stderr=subprocess.PIPE,
+    )
+    try:
+        yield process
+    finally:
+        if process.returncode is None:
+            process.kill()
+            await process.wait()
+
+
+@contextmanager
+def _mounted(folder: Path, *, size: str, options: str = "rw") -> Iterator[Path]:
+    """A small disk; only root may mount one."""
+    folder.mkdir()
+    if os.geteuid() or not shutil.which("mount"):
+        pytest.skip("only root can mount a small disk")
+    command = ["mount", "-t", "tmpfs", "-o", f"size={size},{options}", "tmpfs", str(folder)]
+    if subprocess.run(command, check=False, capture_output=True).returncode:
+        pytest.skip("this machine lets nobody mount a small disk")
+    try:
+        yield folder
+    finally:
+        subprocess.run(["umount", "-l", str(folder)], check=True)
+
+
+class _Open:
+    """A gate that lets everybody through."""
+
+    async def enter(self, *_: Any) -> "_Open":
+        return self
+
+    def leave(self, *_: Any, **__: Any) -> None:
+        """Nobody counts."""
+
+    def abandon(self) -> None:
+        """Nobody counts."""
+
+
+SCENES: dict[str, Any] = {
+    "huge": _huge,
+    "outage": _outage,
+    "refused": _refused,
+    "unresolvable": _unresolvable,
+    "drip": _drip,
+    "certificate": _certificate,
+    "write": _write,
+    "small-disk": _small_disk,
+    "read-only": _read_only,
+    "ledger": _ledger,
+    "clock": _clock,
+    "jump": _jump,
+    "two": _two,
+    "signal": _signal,
+    "closed-stdout": _closed_stdout,
+}
+
+
+def test_the_readme_has_the_table():
+    """The README's table is the one that is tested, row by row."""
+    assert as_markdown() in (ROOT / "README.md").read_text()
