@@ -1,0 +1,107 @@
+"""No secret is seen anywhere: the key, and what signs a link, are canaries in every run here.
+
+The command runs in a process of its own at its highest log level, asyncio's debug mode included, under one kind of
+fault after the other. All that it says and all that it writes is searched, byte for byte.
+"""
+
+import asyncio
+import base64
+import os
+import re
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+from urllib.parse import quote
+
+import pytest
+
+from asyncexport.sandbox import Behaviour, Fault, Sandbox, serving
+
+ROOT = Path(__file__).parents[1]
+
+CALM = Behaviour(operation_seconds=0.02, rows_per_hour=60, requests_per_minute=1e6, burst=10_000)
+
+LINKS = re.compile(rb"X-Goog-|goog4_request|[?&]until=|Signature=")
+"""What stands in the query of a link, and nowhere else."""
+
+FAULTS = {
+    "nothing": (),
+    "refused key": ("create:401",),
+    "no answer": ("any:reset,chance=0.2", "any:cut-head,chance=0.1,seed=1"),
+    "cut bodies": ("any:cut-length,chance=0.3", "download:reset-body,chance=0.3,seed=2"),
+    "bad bodies": ("download:corrupt,chance=0.5", "api:broken-json,chance=0.2", "api:html,chance=0.1,seed=1"),
+    "dead links": ("download:expired,chance=0.5", "download:403,chance=0.3,seed=1"),
+    "unsafe links": ("results:unsafe-location,chance=0.5", "results:dead-link,chance=0.3,seed=1"),
+    "redirects": ("download:redirect,chance=0.5", "results:redirect,nth=3"),
+    "garbage": ("any:garbage,chance=0.2", "any:bad-chunk,chance=0.1,seed=1"),
+    "stalls": ("any:stall,chance=0.1", "download:stall-body,chance=0.3,seed=1"),
+    "bad operations": ("operation:FAILED,chance=0.5", "operation:no-export-id,chance=0.3,seed=1"),
+}
+
+
+FORMS = ("text", "json")
+
+RUNS = [(FAULTS["nothing"], "json"), *((faults, FORMS[at % 2]) for at, faults in enumerate(FAULTS.values()))]
+
+
+@pytest.mark.parametrize(("faults", "form"), RUNS, ids=["nothing, json", *FAULTS])
+async def test_no_secret_is_said_or_written(tmp_path, faults, form):
+    """Neither the key in any spelling nor the query of a link is in a log, summary, traceback, ledger or file."""
+    async with serving(replace(CALM, faults=tuple(map(Fault.parse, faults)))) as sandbox:
+        for command in (
+            ("backfill", "--start", "2026-01-01T20:00:00Z", "--end", "2026-01-01T22:00:00Z"),
+            ("segments",),
+            ("status",),
+        ):
+            said = await _run(sandbox, tmp_path, form, command)
+            assert command[0] != "backfill" or b"POST /segments/v1/exports" in said, "the highest level says each call"
+            _search(said, sandbox.key, where=f"{command[0]} says")
+        for path in tmp_path.rglob("*"):
+            if path.is_file() and path.name != "config.toml":
+                _search(path.read_bytes(), sandbox.key, where=str(path))
+        assert sandbox.leaked_credentials == sandbox.redirected_with_key == 0
+
+
+async def test_ledger_and_lock_are_for_their_owner_alone(tmp_path):
+    """Whatever the umask, nobody else reads the ledger or the lock."""
+    async with serving(CALM) as sandbox:
+        await _run(sandbox, tmp_path, "text", ("backfill", "--start", "2026-01-01", "--end", "2026-01-01T01:00:00Z"))
+    folder = tmp_path / "exports" / ".asyncexport"
+    assert folder.stat().st_mode & 0o777 == 0o700
+    modes = {path.name: path.stat().st_mode & 0o777 for path in folder.iterdir()}
+    assert {"ledger.sqlite3", "lock"} <= modes.keys()
+    assert set(modes.values()) == {0o600}
+
+
+async def _run(sandbox: Sandbox, folder: Path, form: str, command: tuple[str, ...]) -> bytes:
+    """All that a command says, on stdout and on stderr."""
+    config = folder / "config.toml"
+    config.write_text(
+        f'api.base_url = "{sandbox.url}"\napi.read_timeout = "200ms"\napi.connect_timeout = "200ms"\n'
+        f'output.directory = "{folder / "exports"}"\noutput.grace = "1s"\n'
+        "budget.requests_per_minute = 1000000\nbudget.burst = 10000\n"
+        'polling.min_interval = "10ms"\npolling.expected = "50ms"\n'
+        'retry.attempts = 3\nretry.backoff_initial = "1ms"\nretry.backoff_max = "20ms"\nretry.outage = "1s"\n'
+    )
+    process = await asyncio.create_subprocess_exec(
+        sys.executable,
+        *("-X", "dev", "-W", "ignore::ResourceWarning"),
+        *("-m", "asyncexport", "-vv", "--log-format", form, "--json", "-c", str(config), *command),
+        env={**os.environ, "FULLSTORY_API_KEY": sandbox.key, "PYTHONPATH": str(ROOT), "PYTHONASYNCIODEBUG": "1"},
+        umask=0,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+    )
+    return (await process.communicate())[0]
+
+
+def _search(text: bytes, key: str, *, where: str) -> None:
+    bare = key.partition(".")[2]
+    spellings = {key, bare, quote(key, safe=""), quote(bare, safe=""), bare.replace("/", "\\/")}
+    encoded = {base64.b64encode(one.encode()).decode().rstrip("=")[:-2] for one in (key, bare, f"{key}:")}
+    for one in spellings | encoded:
+        assert one.encode() not in text, f"{where} the key"
+    found = LINKS.search(text)
+    assert found is None, f"{where} a link's query: {text[max(0, found.start() - 200) : found.end() + 50]!r}"
