@@ -208,12 +208,12 @@ def _checked(session: Session, settings: "Settings", summary: Summary, url: str)
 
 
 async def _look_at_all(where: Path) -> tuple[list[str], list[str]]:
-    """The paths of the archives that are sound, and of all else."""
-    from asyncexport.verify import Sound, verify
+    """The paths of the archives that are sound, and of those that are not."""
+    from asyncexport.verify import Foreign, Sound, verify
 
-    findings = [finding async for finding in verify(where)]
+    findings = [finding async for finding in verify(where) if not isinstance(finding, Foreign)]
     sound = [finding.path for finding in findings if isinstance(finding, Sound)]
-    return sound, [finding.path for finding in findings if finding.path not in set(sound)]
+    return sound, [finding.path for finding in findings if not isinstance(finding, Sound)]
 
 
 def _rows_in(paths: Iterable[Path]) -> Counter[bytes]:

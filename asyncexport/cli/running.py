@@ -24,9 +24,9 @@ HINTS = {
 }
 
 
-def carry_out(session: "Session", settings: "Settings", order: "Order") -> "Summary":
+def carry_out(session: "Session", settings: "Settings", order: "Order", *, key: "ApiKey") -> "Summary":
     """A whole run: shown as it goes, stopped by signals, and told at its end."""
-    summary, example = export_watched(session, settings, order, key=session.key(settings))
+    summary, example = export_watched(session, settings, order, key=key)
     say_closing(session, settings, order, summary, example=example)
     return summary
 

@@ -70,4 +70,4 @@ def _run(session: Session, asked: Asked, **how: Any) -> Summary:
     from asyncexport.pipeline import Order
 
     order = Order(session.command, asked.exports, max_duration_seconds=asked.max_duration_seconds, **how)
-    return carry_out(session, asked.settings, order)
+    return carry_out(session, asked.settings, order, key=session.key(asked.settings))

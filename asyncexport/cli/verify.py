@@ -11,14 +11,14 @@ from asyncexport.cli.asking import Directory, Names, Sets, check_names, read_ask
 from asyncexport.cli.running import carry_out
 from asyncexport.cli.session import Session
 from asyncexport.cli.signals import run_abruptly
-from asyncexport.core.bundles import show
+from asyncexport.core.bundles import Bundle, show
 from asyncexport.core.exits import Exit
 from asyncexport.core.summary import Summary, Tally
-from asyncexport.display import plain, show_count
+from asyncexport.display import count_of, plain, show_count
 from asyncexport.errors import ConfigError, Problem
 
 if TYPE_CHECKING:
-    from asyncexport.config import Settings
+    from asyncexport.config import ApiKey, Settings
     from asyncexport.core.exports import Export
     from asyncexport.core.states import Standing
     from asyncexport.verify import Finding
@@ -34,11 +34,13 @@ class Found:
         tally: Of archives: those that are sound count as stored before, the others as parked.
         counts: By kind of finding.
         unsound: Bundles whose archive is missing or broken.
+        rebuilding: Whether what is not whole is moved aside, so that it was found and is no archive any more.
     """
 
     tally: Tally = field(default_factory=Tally)
     counts: Counter[str] = field(default_factory=Counter)
     unsound: "list[Standing]" = field(default_factory=list)
+    rebuilding: bool = False
 
 
 def verify(
@@ -63,11 +65,11 @@ def verify(
         raise ConfigError([Problem("--repair", "and --rebuild are two steps: rebuild first, then repair")])
     if rebuild and export:
         raise ConfigError([Problem("--export", "a ledger is rebuilt as a whole")])
+    key = session.key(asked.settings) if repair else None
     found = _rebuild(session, asked.settings) if rebuild else _check(session, asked.settings, export)
-    if repair and found.unsound:
-        return _repair(session, asked.settings, found)
-    damaged = rebuild and found.counts["foreign"] > 0
-    if found.unsound or damaged:
+    if key is not None and found.unsound:
+        return _repair(session, asked.settings, found, key)
+    if found.tally.failed:
         session.lines.hint(
             "the next `asyncexport backfill` over it fetches what was moved aside"
             if rebuild
@@ -102,7 +104,7 @@ def _rebuild(session: Session, settings: "Settings") -> Found:
     from asyncexport.verify import rebuild
 
     where = Path(settings.output.directory)
-    found = Found()
+    found = Found(rebuilding=True)
 
     async def rebuilt() -> None:
         with session.counting(f"rebuild the ledger of {where}", total=None, of="files read") as count:
@@ -117,27 +119,51 @@ def _rebuild(session: Session, settings: "Settings") -> Found:
 
 def _take(session: Session, found: Found, finding: "Finding", where: Path) -> None:
     """Count a finding, and name it where it is not sound."""
-    kind = type(finding).__name__.lower()
-    reason = getattr(finding, "reason", "")
-    if kind == "foreign" and finding.path.endswith(DAMAGED):
-        kind, reason = "damaged", "it was not whole, and is moved aside"
+    from asyncexport.verify import Broken, Foreign, Missing, Sound
+
+    match finding:
+        case Sound(path, rows):
+            found.counts["sound"] += 1
+            found.tally.planned += 1
+            found.tally.already += 1
+            found.tally.rows += rows
+            found.tally.bytes += (where / path).stat().st_size
+        case Missing(path, standing):
+            found.unsound.append(standing)
+            _name(session, found, "missing", path, bundle=standing.bundle, reason="there is no such file")
+        case Broken(path, standing, reason):
+            found.unsound.append(standing)
+            _name(session, found, "broken", path, bundle=standing.bundle, reason=reason)
+        case Foreign(path) if found.rebuilding and (bundle := _bundle_of(path)):
+            _name(session, found, "damaged", path, bundle=bundle, reason="it was not whole, and is moved aside")
+        case Foreign(path):
+            _name(session, found, "foreign", path)
+
+
+def _name(
+    session: Session, found: Found, kind: str, path: str, *, bundle: Bundle | None = None, reason: str = ""
+) -> None:
     found.counts[kind] += 1
-    standing = getattr(finding, "standing", None)
-    if kind == "sound":
+    facts = {"path": path}
+    if bundle is not None:
         found.tally.planned += 1
-        found.tally.already += 1
-        found.tally.rows += getattr(finding, "rows", 0)
-        found.tally.bytes += (where / finding.path).stat().st_size
-        return
-    facts = {"path": finding.path, **({"reason": reason} if reason else {})}
-    if standing is not None:
-        bundle = standing.bundle
-        found.unsound.append(standing)
-        found.tally.planned += 1
-        found.tally.parked[bundle] = reason or "its archive is missing"
-        facts |= {"export": bundle.export, "start": show(bundle.range.start), "end": show(bundle.range.end)}
+        found.tally.parked[bundle] = f"{kind}: {reason}"
+        facts |= {
+            "export": bundle.export,
+            "start": show(bundle.range.start),
+            "end": show(bundle.range.end),
+            "reason": reason,
+        }
     session.record(kind, **facts)
-    session.say(f"{kind:<8} {plain(finding.path)}" + (f": {plain(reason)}" if reason else ""))
+    session.say(f"{kind:<8} {plain(path)}" + (f": {plain(reason)}" if reason else ""))
+
+
+def _bundle_of(path: str) -> Bundle | None:
+    """The bundle whose archive was moved aside under this name; None for another file."""
+    from asyncexport.storage import Archives
+
+    span = Archives.span_of(path.removesuffix(DAMAGED)) if path.endswith(DAMAGED) else None
+    return Bundle(path.split("/", maxsplit=1)[0], span) if span is not None else None
 
 
 def _say_counts(session: Session, found: Found) -> None:
@@ -146,11 +172,11 @@ def _say_counts(session: Session, found: Found) -> None:
     if counts["damaged"]:
         told += f", {show_count(counts['damaged'])} damaged and moved aside"
     if counts["foreign"]:
-        told += f"; {show_count(counts['foreign'])} other files"
+        told += f"; {count_of(counts['foreign'], 'other file', 'other files')}"
     session.say(f"archives: {told}")
 
 
-def _repair(session: Session, settings: "Settings", found: Found) -> Summary:
+def _repair(session: Session, settings: "Settings", found: Found, key: "ApiKey") -> Summary:
     from asyncexport.pipeline import Order
 
     order = Order(
@@ -160,7 +186,7 @@ def _repair(session: Session, settings: "Settings", found: Found) -> Summary:
         fills_gaps=False,
         repair=tuple(found.unsound),
     )
-    return carry_out(session, settings, order)
+    return carry_out(session, settings, order, key=key)
 
 
 def _exports_of(settings: "Settings", unsound: "list[Standing]") -> "tuple[Export, ...]":
