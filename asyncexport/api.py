@@ -58,6 +58,10 @@ FAULTS = (aiohttp.ClientError, OSError)
 """All that aiohttp raises for what happens on the wire; `TimeoutError` and `ssl.SSLError` are `OSError`s."""
 
 
+BODY_FAULTS = (*FAULTS, RuntimeError)
+"""The same while a body is read: aiohttp calls a connection that went after a broken chunk a `RuntimeError`."""
+
+
 class Pass(Protocol):
     """Leave to send one request; exactly one of the two is called afterwards."""
 
@@ -130,6 +134,7 @@ class Client:
         self._secrets = _spellings(key)
         self._on_date = on_date
         self._wall_clock = wall_clock
+        self._trouble = ""
 
     async def __aenter__(self) -> Self:
         """Open both sessions; nothing is sent yet."""
@@ -279,6 +284,23 @@ class Client:
     async def _call(
         self, request: Request, priority: Priority, *, before: Callable[[], Awaitable[None]] | None = None
     ) -> Reply:
+        """One request; when the service gets out of reach that is told with its reason, and when it is back as well."""
+        try:
+            reply = await self._call_once(request, priority, before=before)
+        except UnavailableError as error:
+            if not error.transient and self._trouble:
+                raise UnavailableError(f"{error} ({self._trouble})", lasting=True, hint=error.hint) from error
+            log.log(logging.INFO if self._trouble else logging.WARNING, "%s; it is tried again", error)
+            self._trouble = str(error)
+            raise
+        if self._trouble:
+            log.warning("the service answers again")
+            self._trouble = ""
+        return reply
+
+    async def _call_once(
+        self, request: Request, priority: Priority, *, before: Callable[[], Awaitable[None]] | None
+    ) -> Reply:
         leave = await self._gate.enter(request.kind, priority)
         answered: int | None = None
         tells = False
@@ -343,7 +365,7 @@ class Client:
                 body += chunk
                 if len(body) > limit:
                     break
-        except FAULTS:
+        except BODY_FAULTS:
             failure = UnavailableError(f"{request.doing}: the answer of {self._host} was cut short", unanswered=True)
         if response.status == 200:
             if failure is not None:
@@ -388,7 +410,7 @@ class Client:
                     body += chunk
                     if len(body) > wire.MAX_ERROR_BYTES:
                         break
-        except FAULTS:
+        except BODY_FAULTS:
             log.debug("the text of an error from %s was cut short", host)
         return bytes(body)
 
@@ -445,7 +467,7 @@ class Body:
                 chunk = await self._content.readany()
         except TimeoutError:
             failure = IncompleteError(f"{transfer.DOING}: nothing more came after {self.received} bytes")
-        except FAULTS:
+        except BODY_FAULTS:
             failure = IncompleteError(f"{transfer.DOING}: it was cut after {self.received} bytes")
         else:
             self.received += len(chunk)

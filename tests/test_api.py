@@ -633,6 +633,26 @@ async def test_garbage_between_chunks_is_incomplete() -> None:
     assert not body.end_proved
 
 
+async def test_a_connection_that_went_after_garbage_between_chunks_is_cut() -> None:
+    """What aiohttp takes for a bug of its caller is a fault of the line."""
+    read_so_far = asyncio.Event()
+
+    async def answer(_: bytes, writer: asyncio.StreamWriter) -> None:
+        writer.write(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n")
+        await read_so_far.wait()
+        writer.write(b"xyz\r\n")
+
+    async with serving(answer) as server, client(server) as api, api.open(link(server)) as body:
+        chunks = body.chunks()
+        assert await anext(chunks) == b"abc"
+        read_so_far.set()
+        while body._content._protocol.connected:  # noqa: ASYNC110 - nobody tells when it goes
+            await asyncio.sleep(0)
+        with pytest.raises(IncompleteError):
+            await anext(chunks)
+    assert not body.end_proved
+
+
 async def test_more_than_the_length_is_not_handed_on() -> None:
     """Bytes beyond the promised length are no part of the file; where they come at once, the answer is no HTTP."""
     async with serving(sends(b"HTTP/1.1 200 OK\r\nContent-Length: 3\r\n\r\nabcdef")) as server:
