@@ -13,6 +13,9 @@ BLOCK_BYTES = 1 << 20
 SPAN_SECONDS = 300
 """How far apart the rows are at most: the narrowest bundle."""
 
+ROWS_PER_HOUR = 100_000
+"""Enough for a block in that time at the quietest hour."""
+
 HEAD_AND_FOOT = {"ndjson": (b"", b"\n", b"\n"), "json": (b"[", b",\n", b"]"), "csv": (b"", b"\n", b"\n")}
 """What begins a file, what ends a row, and what ends the last one."""
 
@@ -77,7 +80,7 @@ def filler(
 def _rows(start: float) -> Iterator[Row]:
     """Rows of a busy shop, as many as make a block."""
     length = 0
-    for row in SyntheticRows(rows_per_hour=24_000, quiet=0).between(start, start + SPAN_SECONDS):
+    for row in SyntheticRows(rows_per_hour=ROWS_PER_HOUR, quiet=0).between(start, start + SPAN_SECONDS):
         length += len(row_json(row))
         if length > BLOCK_BYTES:
             return
@@ -86,7 +89,7 @@ def _rows(start: float) -> Iterator[Row]:
 
 def _stuffed(start: float, length: int) -> Row:
     """A row of any length one likes."""
-    row = next(SyntheticRows(rows_per_hour=24_000, quiet=0).between(start, start + SPAN_SECONDS))
+    row = next(SyntheticRows(rows_per_hour=ROWS_PER_HOUR, quiet=0).between(start, start + SPAN_SECONDS))
     return row | {"EventTargetText": "x" * length}
 
 

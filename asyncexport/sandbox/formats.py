@@ -30,6 +30,9 @@ SAME_FIELD = {
 }
 """Old names and new ones: a row has one of the two, and is asked for by either."""
 
+PLAIN = frozenset({str, int, float})
+"""What the CSV writer writes as it should be; a bool, of all things, it writes as Python does."""
+
 EVENT_FIELDS: tuple[str, ...] = (
     *("IndvId", "UserId", "SessionId", "PageId", "UserCreated", "SessionStart", "EventStart", "EventType"),
     *("EventSubType", "EventCustomName", "EventTargetText", "EventTargetSelector", "EventVarErrorKind"),
@@ -150,8 +153,7 @@ def _table(rows: Sequence[Row], wanted: Sequence[str], *, all_of_it: bool) -> It
     writer.writerow(columns)
     yield _taken(lines)
     for row in rows:
-        cells = _cells(row)
-        writer.writerow([cells.get(name, "") for name in columns])
+        writer.writerow(map(_cells(row).get, columns))  # what a row has not, the writer leaves empty
         yield _taken(lines)
 
 
@@ -173,10 +175,8 @@ def _cells(row: Row) -> dict[str, Any]:
     """A row's values as the text of cells; numbers of a written row as they were written."""
     if isinstance(row, WrittenRow):
         return {key: row[key] if value[0] == '"' else _word(value) for key, value in row.members()}
-    return {
-        key: value if type(value) in (str, int, float) else _word(row_json(value).decode())
-        for key, value in row.items()
-    }
+    odd = {key: _word(row_json(value).decode()) for key, value in row.items() if type(value) not in PLAIN}
+    return row | odd if odd else row
 
 
 def _word(text: str) -> str:

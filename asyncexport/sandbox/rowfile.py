@@ -22,6 +22,11 @@ from asyncexport.sandbox.rows import PageView, Row, micros
 
 SPACE = re.compile(r"[ \t\r\n]*")
 
+STRING = r'"[^"\\]*(?:\\.[^"\\]*)*"'
+
+MEMBER = re.compile(rf"[ \t\r\n,]*({STRING})[ \t\r\n]*:[ \t\r\n]*({STRING}|[^ \t\r\n\[{{,}}]+)?", re.DOTALL)
+"""A key and its value in text that is known to be an object; no value where that is an array or an object itself."""
+
 
 class WrittenRow(Row):
     """A row that knows how it was written.
@@ -38,15 +43,14 @@ class WrittenRow(Row):
 
     def members(self) -> Iterator[tuple[str, str]]:
         """Every key, and its value as it was written; a key named twice comes twice."""
-        at = _skip(self.text, 1)
-        while self.text[at] != "}":
-            key, at = DECODER.raw_decode(self.text, at)
-            begin = _skip(self.text, _skip(self.text, at) + 1)
-            _, at = DECODER.raw_decode(self.text, begin)
-            yield key, self.text[begin:at]
-            at = _skip(self.text, at)
-            if self.text[at] == ",":
-                at = _skip(self.text, at + 1)
+        at = 1
+        while member := MEMBER.match(self.text, at):
+            quoted, value = member.groups()
+            at = member.end()
+            if value is None:
+                begin, (_, at) = at, DECODER.raw_decode(self.text, at)
+                value = self.text[begin:at]
+            yield DECODER.decode(quoted) if "\\" in quoted else quoted[1:-1], value
 
     def only(self, shown: Mapping[str, str], prefixes: tuple[str, ...]) -> "WrittenRow":
         """The members whose key is in `shown`, under the name it has there, or begins with one of the prefixes."""
