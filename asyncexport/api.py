@@ -51,6 +51,9 @@ READ_BUFFER_BYTES = 512 << 10
 KEEPALIVE_SECONDS = 5.0
 """How long a storage connection waits for the next download: less than servers do, who close it under our feet."""
 
+WORTH_A_WARNING_SECONDS = 30.0
+"""Out of reach for so long is more than a hiccup, which nobody needs to hear of."""
+
 EMPTY_PAGES = 3
 """So many pages of segments in a row with nothing on them: the list has no end."""
 
@@ -135,6 +138,8 @@ class Client:
         self._on_date = on_date
         self._wall_clock = wall_clock
         self._trouble = ""
+        self._trouble_since = 0.0
+        self._trouble_told = False
 
     async def __aenter__(self) -> Self:
         """Open both sessions; nothing is sent yet."""
@@ -284,19 +289,26 @@ class Client:
     async def _call(
         self, request: Request, priority: Priority, *, before: Callable[[], Awaitable[None]] | None = None
     ) -> Reply:
-        """One request; when the service gets out of reach that is told with its reason, and when it is back as well."""
+        """One request. A service that stays out of reach is told of with the reason, and so is its return."""
         try:
             reply = await self._call_once(request, priority, before=before)
         except UnavailableError as error:
             if not error.transient and self._trouble:
                 raise UnavailableError(f"{error} ({self._trouble})", lasting=True, hint=error.hint) from error
-            log.log(logging.INFO if self._trouble else logging.WARNING, "%s; it is tried again", error)
-            self._trouble = str(error)
+            self._note_trouble(error)
             raise
-        if self._trouble:
+        if self._trouble_told:
             log.warning("the service answers again")
-            self._trouble = ""
+        self._trouble, self._trouble_told = "", False
         return reply
+
+    def _note_trouble(self, error: UnavailableError) -> None:
+        now = self._wall_clock()
+        self._trouble_since = self._trouble_since if self._trouble else now
+        self._trouble = str(error)
+        lasts = now - self._trouble_since >= WORTH_A_WARNING_SECONDS and not self._trouble_told
+        self._trouble_told = self._trouble_told or lasts
+        log.log(logging.WARNING if lasts else logging.INFO, "%s; it is tried again and again", error)
 
     async def _call_once(
         self, request: Request, priority: Priority, *, before: Callable[[], Awaitable[None]] | None

@@ -386,6 +386,43 @@ async def test_a_name_that_does_not_resolve_is_an_outage() -> None:
     assert not caught.value.unanswered
 
 
+async def test_a_service_that_stays_out_of_reach_is_told_of_once_and_so_is_its_return(caplog) -> None:
+    """After half a minute the reason is a warning, not at every try; a hiccup is none; the end is told, too."""
+    now = [1000.0]
+    statuses = ["503 No"] * 3 + ["200 OK", "503 No", "200 OK"]
+    answers = [sends(http(b'{"email":"","orgId":"","role":""}', status)) for status in statuses]
+    async with serving(*answers) as server, client(server, wall_clock=lambda: now[0]) as api:
+        for status in statuses:
+            if status == "200 OK":
+                await api.me()
+            else:
+                with pytest.raises(UnavailableError):
+                    await api.me()
+            now[0] += 20
+    told = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
+    assert len(told) == 2, told
+    assert "503" in told[0]
+    assert told[1] == "the service answers again"
+
+
+async def test_an_outage_that_is_given_up_names_its_last_reason() -> None:
+    """Hours later somebody must know whether it was the name, the network or the service."""
+
+    class Closed(Gate):
+        async def enter(self, kind: Kind, priority: Priority) -> Gate:
+            if self.left:
+                raise UnavailableError("could not be reached for 6 h", lasting=True, hint="later")
+            return await super().enter(kind, priority)
+
+    async with serving(sends(http(b"", "503 No"))) as server, client(server, Closed()) as api:
+        with pytest.raises(UnavailableError):
+            await api.me()
+        with pytest.raises(UnavailableError, match=r"could not be reached for 6 h \(.*503.*\)") as caught:
+            await api.me()
+    assert caught.value.hint == "later"
+    assert not caught.value.transient
+
+
 @pytest.mark.parametrize(
     "answer", [stays_silent_after(), stays_silent_after(b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\n{")]
 )
