@@ -1,0 +1,380 @@
+"""Runs of the exporter that end badly, and what is to be held against them.
+
+`Driver` runs one in a process of its own. `Scene` is one output directory and one sandbox: it has runs, kills and cuts
+behind it, and `look` compares what lies on the disk with what the service knows, from outside.
+"""
+
+import asyncio
+import gzip
+import hashlib
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import zlib
+from collections import Counter
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Self
+from urllib.parse import urlsplit
+
+import orjson
+
+from asyncexport.core.bundles import Bundle, Range, count_cut
+from asyncexport.core.states import Creating, Ready, Standing, Stored
+from asyncexport.ledger import LedgerReader, present
+from asyncexport.sandbox import Behaviour, Sandbox, serving
+from asyncexport.storage import ARCHIVE, DEFINITION_NAME, Archives
+from tests.crash_driver import LARGEST_MESSAGE, Run
+from tests.power_cut_disk import Disk
+from tests.power_cut_fs import PowerCutFs
+
+ROOT = Path(__file__).parents[1]
+
+EVER = Range(0, 2**40)
+
+WIDTH_SECONDS = 1800
+
+SPAN = Range(1_704_110_400, 1_704_110_400 + 2 * WIDTH_SECONDS)
+"""Noon of a Monday, and the hour after it."""
+
+EXPORTS = ({"name": "events", "format": "ndjson"}, {"name": "as-json", "format": "json"})
+
+SETTINGS: dict[str, Any] = {
+    "budget": {"requests_per_minute": 600_000.0, "burst": 1000, "scope": "create"},
+    "polling": {"min_interval": "10ms", "expected": "30ms"},
+    "retry": {"backoff_initial": "10ms", "backoff_max": "50ms", "outage": "5s"},
+    "export": list(EXPORTS),
+}
+"""A small run in no time: four bundles, in two exports."""
+
+BEHAVIOUR = Behaviour(
+    operation_seconds=0.02, operation_sigma=0.3, requests_per_minute=600_000.0, burst=1000, rows_per_hour=60
+)
+"""A service that has no time either."""
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """How a run ended: its exit code, None if it was killed, and what it told before."""
+
+    exit_code: int | None
+    told: tuple[dict[str, Any], ...]
+
+    @property
+    def summary(self) -> dict[str, Any] | None:
+        """Of a run that came to its own end."""
+        return next((one for one in self.told if one["type"] == "summary"), None)
+
+    @property
+    def boundaries(self) -> tuple[str, ...]:
+        """All it came by; only of a run that came to its own end."""
+        return next((tuple(one["names"]) for one in self.told if one["type"] == "boundaries"), ())
+
+    @property
+    def killed_at(self) -> str:
+        """The boundary at which it killed itself; "" where it did not."""
+        return next((one["at"] for one in self.told if one["type"] == "killed"), "")
+
+    @property
+    def stored(self) -> set[str]:
+        """The archives that it said are stored."""
+        return {one["path"] for one in self.told if one["type"] == "stored"}
+
+
+class Driver:
+    """The process that runs are forked from; a context manager. For one thread at a time."""
+
+    def __enter__(self) -> Self:
+        self._orders, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        with theirs:
+            command = [sys.executable, "-m", "tests.crash_driver", str(theirs.fileno())]
+            self._process = subprocess.Popen(command, cwd=ROOT, pass_fds=[theirs.fileno()])
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._orders.close()
+        self._process.wait()
+
+    def run(self, run: Run, *, disk: Disk | None = None, cut_before: int | None = None) -> tuple[Outcome, int]:
+        """Carry out a run; how it ended, and after how many changes to the disk.
+
+        Args:
+            run: What to do.
+            disk: What is mounted at `run.mount`.
+            cut_before: The change before which the disk's power goes.
+        """
+        fs = PowerCutFs(disk, cut_before=cut_before, on_cut=self._kill) if disk else None
+        socket.send_fds(self._orders, [run.to_bytes()], [fs.device] if fs else [])
+        self._handle = os.pidfd_open(json.loads(self._orders.recv(LARGEST_MESSAGE)))
+        try:
+            if fs:
+                fs.start()
+            self._orders.send(b"!")
+            code = json.loads(self._orders.recv(LARGEST_MESSAGE))
+            if fs:
+                fs.wait()
+        finally:
+            os.close(self._handle)
+        told = Path(run.told)
+        lines = told.read_bytes().splitlines() if told.exists() else []
+        told.unlink(missing_ok=True)
+        return Outcome(code if code >= 0 else None, tuple(json.loads(line) for line in lines)), fs.changes if fs else 0
+
+    def _kill(self) -> None:
+        with suppress(ProcessLookupError):
+            signal.pidfd_send_signal(self._handle, signal.SIGKILL)
+
+
+@dataclass(slots=True)
+class Findings:
+    """What is to be held against the exporter; nothing is, if all of it is empty.
+
+    Attributes:
+        damaged: Files under a final name that are not whole, or do not hold the rows of their range.
+        false_claims: Archives that the ledger counts as stored and that do not lie there as it says.
+        forgotten: Archives that a run said are stored, and that the ledger does not count.
+        unrecorded: Creates that the service was sent, and of which the ledger does not know.
+        second_exports: Bundles that got another export though the one on record could be had.
+        extra_exports: Exports beyond one a take, where no create was in flight at a kill.
+        fetched_again: Downloads of what was stored.
+        not_counted: Creates in flight that the summary does not count as possible duplicates.
+        lost_rows, duplicated_rows: In the end, by comparison with the truth.
+    """
+
+    damaged: list[str] = field(default_factory=list)
+    false_claims: list[str] = field(default_factory=list)
+    forgotten: list[str] = field(default_factory=list)
+    unrecorded: list[str] = field(default_factory=list)
+    second_exports: list[str] = field(default_factory=list)
+    extra_exports: list[str] = field(default_factory=list)
+    fetched_again: int = 0
+    not_counted: int = 0
+    lost_rows: int = 0
+    duplicated_rows: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Sight:
+    """What lies on the disk: the rows of each archive by its path, None where it is none; and what the ledger says."""
+
+    rows: dict[str, list[str] | None]
+    digests: dict[str, str]
+    standings: dict[str, Standing]
+
+
+class Scene:
+    """One output directory and one sandbox, and all that has happened to them.
+
+    Args:
+        driver: Who runs the exporter.
+        sandbox: The service.
+        folder: A place of its own for it.
+    """
+
+    def __init__(self, driver: Driver, sandbox: Sandbox, folder: Path) -> None:
+        self.sandbox = sandbox
+        self._driver = driver
+        self._folder = folder
+        self._bundles = len(EXPORTS) * count_cut(SPAN, WIDTH_SECONDS)
+        self._told: set[str] = set()
+        self._recorded: dict[str, tuple[int, int]] = {}
+        self._sight = Sight({}, {}, {})
+        self._in_flight: Counter[str] = Counter()
+        self.findings = Findings()
+        self.kills = 0
+
+    @property
+    def directory(self) -> Path:
+        """The output directory."""
+        return self._folder / "exports"
+
+    @property
+    def in_flight(self) -> int:
+        """How many creates were in flight at all the kills."""
+        return self._in_flight.total()
+
+    @property
+    def extra_exports(self) -> int:
+        """How many exports the service made beyond what was asked for."""
+        return sum(self._exports_made().values()) - sum(one.take + 1 for one in self._sight.standings.values())
+
+    async def run(self, **how: Any) -> Outcome:
+        """Run the exporter; `how` are fields of `Run`. What it leaves behind is looked at."""
+        return (await self.run_on(None, **how))[0]
+
+    async def run_on(self, disk: Disk | None, *, cut_before: int | None = None, **how: Any) -> tuple[Outcome, int]:
+        """Run it on a disk whose power may go; how it ended, and after how many changes to that disk.
+
+        What the disk keeps is not looked at: see `look`.
+        """
+        mount = self._folder / "mount"
+        if disk:
+            mount.mkdir(exist_ok=True)
+        directory = mount / "exports" if disk else self.directory
+        run = Run(
+            settings={**SETTINGS, "api": {"base_url": self.sandbox.url}, "output": {"directory": str(directory)}},
+            key=self.sandbox.key,
+            start=SPAN.start,
+            end=SPAN.end,
+            told=str(self._folder / "told"),
+            mount=str(mount) if disk else "",
+            **how,
+        )
+        unstored = sum(not isinstance(one.state, Stored) for one in self._sight.standings.values())
+        unstored += self._bundles - len(self._sight.standings)
+        in_flight = sum(isinstance(one.state, Creating) for one in self._sight.standings.values())
+        downloads = self.sandbox.counts["download"]
+        outcome, changes = await asyncio.to_thread(self._driver.run, run, disk=disk, cut_before=cut_before)
+        self._told |= outcome.stored
+        self.kills += outcome.exit_code is None
+        if not disk:
+            await self.look()
+        if not run.repair:
+            self.findings.fetched_again += max(0, self.sandbox.counts["download"] - downloads - unstored)
+        if outcome.summary:
+            self.findings.not_counted += max(0, in_flight - outcome.summary["possible_duplicates"])
+        return outcome, changes
+
+    async def look(self) -> None:
+        """Compare what lies on the disk with what the service knows, and keep what is wrong."""
+        self._sight = await asyncio.to_thread(_seen, self.directory)
+        await self._until_all_is_heard()
+        self._judge_files()
+        self._judge_exports()
+
+    async def finish(self) -> None:
+        """Run to the end, and compare all rows with the truth."""
+        outcome = await self.run()
+        assert outcome.exit_code == 0, outcome
+        found = Counter((path.partition("/")[0], row) for path, rows in self._sight.rows.items() for row in rows or ())
+        truth = Counter((one["name"], row) for one in EXPORTS for row in _truth(self.sandbox, SPAN))
+        self.findings.lost_rows += (truth - found).total()
+        self.findings.duplicated_rows += (found - truth).total()
+
+    async def _until_all_is_heard(self) -> None:
+        """What a killed process sent last comes before what is sent now."""
+        url = urlsplit(self.sandbox.url)
+        reader, writer = await asyncio.open_connection(url.hostname, url.port)
+        writer.write(b"GET /sandbox/counts HTTP/1.0\r\n\r\n")
+        await reader.read()
+        writer.close()
+        await writer.wait_closed()
+
+    def _judge_files(self) -> None:
+        sight, findings = self._sight, self.findings
+        for path, rows in sight.rows.items():
+            span = Archives.span_of(path)
+            if rows is None or span is None or sorted(rows) != _truth(self.sandbox, span):
+                findings.damaged.append(path)
+        counted = {one.stored.path: one for one in sight.standings.values() if one.stored}
+        for path, standing in counted.items():
+            if not _is_kept(sight, path, standing):
+                findings.false_claims.append(path)
+        findings.forgotten += sorted(self._told - set(counted))
+
+    def _judge_exports(self) -> None:
+        findings = self.findings
+        made = self._exports_made()
+        for key, standing in self._sight.standings.items():
+            if isinstance(standing.state, Creating):
+                self._in_flight[key] += 1
+            else:
+                take, before = self._recorded.setdefault(key, (standing.take, made[key]))
+                if take == standing.take and made[key] > before:
+                    findings.second_exports.append(key)
+                self._recorded[key] = (standing.take, made[key])
+            if made[key] > standing.take + 1 + self._in_flight[key]:
+                findings.extra_exports.append(key)
+        findings.unrecorded += sorted(set(made) - set(self._sight.standings))
+
+    def _exports_made(self) -> Counter[str]:
+        """How many exports of each bundle the service has made."""
+        names = {one["format"]: one["name"] for one in EXPORTS}
+        return Counter(
+            str(Bundle(names[one.format], Range(int(one.start), int(one.end)))) for one in self.sandbox.operations
+        )
+
+
+@asynccontextmanager
+async def scene(driver: Driver) -> AsyncIterator[Scene]:
+    """A scene where nothing has happened yet."""
+    # What a kill leaves behind is the same on any file system; one in memory is faster.
+    place = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None
+    with tempfile.TemporaryDirectory(dir=place, prefix="asyncexport-") as folder:
+        async with serving(BEHAVIOUR) as sandbox:
+            yield Scene(driver, sandbox, Path(folder))
+
+
+def _seen(directory: Path) -> Sight:
+    """Look at the directory as anybody might."""
+    archives = [path for path in directory.glob("*/*/*") if ARCHIVE.fullmatch(path.name)]
+    odd = [path for path in directory.rglob("*") if path.is_file() and not _is_known(path.relative_to(directory))]
+    assert not odd, f"nobody knows what these are: {odd}"
+    bad = set()
+    if archives and subprocess.run(["gzip", "-qt", *archives], check=False, capture_output=True).returncode:
+        bad = {path for path in archives if subprocess.run(["gzip", "-qt", path], check=False).returncode}
+    rows = {str(path.relative_to(directory)): None if path in bad else _rows_in(path) for path in archives}
+    digests = {str(path.relative_to(directory)): hashlib.sha256(path.read_bytes()).hexdigest() for path in archives}
+    return Sight(rows, digests, {str(one.bundle): one for one in _standings(directory)})
+
+
+def _is_kept(sight: Sight, path: str, standing: Standing) -> bool:
+    """Whether an archive that is counted as stored is there, as it was stored."""
+    rows = sight.rows.get(path)
+    if rows is None or standing.stored is None:
+        return False
+    # A new take's file may have come in its place, and the row that says so not yet.
+    is_new = isinstance(standing.state, Ready)
+    return is_new or (len(rows), sight.digests[path]) == (standing.stored.rows, standing.stored.sha256)
+
+
+def _is_known(path: Path) -> bool:
+    return (
+        path.parts[0] == ".asyncexport"
+        or path.name in (DEFINITION_NAME, f"{DEFINITION_NAME}.part")
+        or bool(ARCHIVE.fullmatch(path.name.removeprefix(".").removesuffix(".part")))
+    )
+
+
+def _rows_in(path: Path) -> list[str] | None:
+    """The rows of an archive, each in one way of writing; None where it cannot be read."""
+    try:
+        text = gzip.decompress(path.read_bytes())
+        rows = orjson.loads(text) if ".json." in path.name else [orjson.loads(line) for line in text.splitlines()]
+    except (OSError, EOFError, zlib.error, orjson.JSONDecodeError):
+        return None
+    return [_canonical(row) for row in rows]
+
+
+def _standings(directory: Path) -> list[Standing]:
+    """Where each bundle stands by the ledger, which is read to its last row."""
+    if not present(directory):
+        return []
+    with LedgerReader(directory) as ledger:
+        ledger.check()
+        by_bundle = {}
+        for name in ledger.exports():
+            for one in (*ledger.stored(name, EVER), *ledger.unfinished(name, EVER)):
+                by_bundle[one.bundle] = one
+        return list(by_bundle.values())
+
+
+_truths: dict[tuple[Any, ...], list[str]] = {}
+
+
+def _truth(sandbox: Sandbox, span: Range) -> list[str]:
+    """The rows that exist in a range, sorted."""
+    key = (sandbox.behaviour.seed, sandbox.behaviour.rows_per_hour, span)
+    if key not in _truths:
+        _truths[key] = sorted(map(_canonical, sandbox.events(span.start, span.end)))
+    return _truths[key]
+
+
+def _canonical(row: Any) -> str:
+    return json.dumps(row, sort_keys=True)
