@@ -4,10 +4,11 @@
    file all the same, what was written is thrown away and the file begun anew.
 2. Whether the file is one whole export is decided by the draft's inspector (`core.archive`), never here; what is known
    only here is whether the end of the body was proved.
-3. A file that arrived whole and is bad is begun anew by the next try.
+3. A file is begun anew after all that more bytes cannot mend: it is damaged, it came to its end and is not whole, or
+   the service has another one by now.
 """
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from typing import Protocol
 
@@ -16,7 +17,7 @@ from asyncexport.core.bundles import Bundle
 from asyncexport.core.exports import Definition, Format
 from asyncexport.core.states import Archive
 from asyncexport.core.wire import Location
-from asyncexport.errors import CorruptError, IncompleteError
+from asyncexport.errors import ArchiveError, CorruptError, IncompleteError
 
 
 class Body(Protocol):
@@ -72,7 +73,7 @@ class Draft(Protocol):
         ...
 
     async def discard(self) -> None:
-        """Remove it."""
+        """Remove it; nothing happens to one that was committed."""
         ...
 
 
@@ -111,7 +112,6 @@ class Download:
         self._format = container
         self._draft: Draft | None = None
         self._etag = ""
-        self._goog_hash: Sequence[str] = ()
 
     @property
     def received(self) -> int:
@@ -130,16 +130,18 @@ class Download:
         """
         offset = self.received if self._etag else 0
         async with AsyncExitStack() as stack:
-            try:
-                body = await stack.enter_async_context(self._source.open(location, offset=offset, etag=self._etag))
-            except IncompleteError:
-                # It cannot go on from there: another file lies behind the link, or the range is refused.
-                await self._begin_anew()
-                raise
+            async with self._anew_after(IncompleteError):
+                opening = self._source.open(location, offset=offset, etag=self._etag if offset else "")
+                body = await stack.enter_async_context(opening)
             draft = await self._draft_for(body)
-            async for chunk in body.chunks():
-                await draft.write(chunk)
-            return await self._commit(draft, end_proved=body.end_proved)
+            async with self._anew_after(CorruptError):
+                async for chunk in body.chunks():
+                    await draft.write(chunk)
+            async with self._anew_after(CorruptError, IncompleteError):
+                kept = await draft.commit(end_proved=body.end_proved)
+        self._draft = None
+        found = kept.inspection
+        return Archive(kept.path, found.bytes, found.rows, found.sha256)
 
     async def close(self) -> None:
         """Remove what is half-made."""
@@ -147,28 +149,21 @@ class Download:
             await self._draft.discard()
             self._draft = None
 
+    @asynccontextmanager
+    async def _anew_after(self, *errors: type[ArchiveError]) -> AsyncIterator[None]:
+        """What came so far is of no use after these."""
+        try:
+            yield
+        except errors:
+            await self.close()
+            raise
+
     async def _draft_for(self, body: Body) -> Draft:
         """The draft that this body goes on with, or a new one where it does not go on with any."""
-        if self._draft and (body.offset != self.received or not self.received):
+        if body.offset == 0 or body.offset != self.received:
             await self.close()
         if self._draft is None:
-            self._etag, self._goog_hash = body.etag, body.goog_hash
-            self._draft = await self._drafts.draft(
-                self._bundle, self._format, wire_hashes=read_goog_hash(body.goog_hash) if body.goog_hash else None
-            )
+            self._etag = body.etag
+            hashes = read_goog_hash(body.goog_hash)
+            self._draft = await self._drafts.draft(self._bundle, self._format, wire_hashes=hashes)
         return self._draft
-
-    async def _begin_anew(self) -> None:
-        self._etag = ""
-        await self.close()
-
-    async def _commit(self, draft: Draft, *, end_proved: bool) -> Archive:
-        """What was refused here was read to its end: only beginning anew can help."""
-        try:
-            kept = await draft.commit(end_proved=end_proved)
-        except (CorruptError, IncompleteError):
-            await self._begin_anew()
-            raise
-        self._draft = None
-        found = kept.inspection
-        return Archive(kept.path, found.bytes, found.rows, found.sha256)

@@ -8,6 +8,7 @@ import argparse
 import asyncio
 import hashlib
 import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, cast
 
@@ -18,6 +19,7 @@ from asyncexport.core.exports import Format
 from asyncexport.core.pacing import Priority
 from asyncexport.core.wire import Kind, Location
 from asyncexport.storage import Archives, Draft
+from asyncexport.storage.disk import Disk
 
 DAY = 86_400
 
@@ -25,21 +27,28 @@ DAY = 86_400
 class HashOnly:
     """Takes whatever comes for an archive; what a draft asks of an inspector."""
 
-    keeps_all = True
-
-    def __init__(self) -> None:
+    def __init__(self, write: Callable[[bytes], object]) -> None:
+        self._write = write
         self._sha256 = hashlib.sha256()
         self._size = 0
 
-    def feed(self, data: bytes) -> tuple[bytes]:
+    def feed(self, data: bytes) -> None:
         """Hash it, keep it."""
         self._sha256.update(data)
         self._size += len(data)
-        return (data,)
+        self._write(data)
 
-    def close(self, *, end_proved: bool) -> tuple[list[bytes], Inspection]:  # noqa: ARG002 - an inspector's method
+    def close(self, *, end_proved: bool) -> Inspection:  # noqa: ARG002 - an inspector's method
         """What it hashed to."""
-        return [], Inspection(self._size, 0, self._sha256.hexdigest(), 0)
+        return Inspection(self._size, 0, self._sha256.hexdigest(), 0)
+
+
+class HashedDraft(Draft):
+    """A draft that only hashes."""
+
+    def __init__(self, disk: Disk, path: str) -> None:
+        super().__init__(disk, path, Format.NDJSON)
+        self._inspector = cast("Any", HashOnly(self._put))
 
 
 class Drafts(Archives):
@@ -47,9 +56,8 @@ class Drafts(Archives):
 
     async def draft(self, bundle: Bundle, container: Format, *, wire_hashes: object = None) -> Draft:  # noqa: ARG002
         """Begin one."""
-        draft = Draft(self, bundle, container, None)
-        draft._inspector = cast("Any", HashOnly())  # noqa: SLF001 - the one part that is replaced
-        await self.run(draft.begin)
+        draft = HashedDraft(self._disk, self.path_of(bundle, container))
+        await draft.begin()
         return draft
 
 

@@ -36,7 +36,7 @@ HOMES: dict[str, frozenset[str]] = {
     "rich": frozenset({"cli", "display"}),
     "pydantic": frozenset({"config"}),
     "pydantic_settings": frozenset({"config"}),
-    "isal": frozenset({"core.archive"}),
+    "isal": frozenset({"core.gunzip"}),
     "google_crc32c": frozenset({"core.archive", "sandbox"}),
 }
 """Where each dependency lives; orjson may be wherever JSON is spoken."""

@@ -1,51 +1,44 @@
-"""Is this stream of bytes one whole export? Gzip, structure, rows and digests, as the bytes go by.
+"""Is this stream of bytes one whole export? Hashes, layers of gzip, structure and rows, as the bytes go by.
 
 1. An archive on disk is exactly one layer of gzip. Bytes as delivered are kept where they are that; of gzip in gzip the
-   inner one is kept; a plain body is compressed, the same way each time.
-2. Every layer is checked to its end: header, checksum and length of every member, and nothing after the last but
-   zeros, as gzip(1) allows.
-3. A body that is empty or not gzip proves nothing of itself: it counts only if its end was proved, by its framing or by
-   a hash. Otherwise it stopped early, as far as anybody can tell.
-4. What is inside is checked to be whole as well: the last NDJSON line, the JSON array closed, CSV quotes balanced and
-   the last record as wide as the header. Nothing is parsed that need not be: at a gigabyte, counting is affordable and
-   parsing is not.
-5. No more than a piece is inflated at once, whatever a few bytes may inflate to.
+   innermost is kept; a plain body is compressed, the same way each time.
+2. Every layer is checked to its end (`core.gunzip`), and what is inside of all of them is checked to be whole
+   (`core.structure`).
+3. A body that would look whole though it was cut proves nothing of itself: one that is empty, one that is not gzip, one
+   of several members, which may have been cut between two. It counts only if its end was proved, by its framing or by
+   a hash; else it stopped early, as far as anybody can tell. Of several members, the first alone cannot be told from
+   a file of one.
+4. A hash is of the body as the service stores it. A proxy that undoes the compression on the way breaks it: refused.
+5. What is held in memory is a few pieces, whatever comes.
 """
 
 import hashlib
 import zlib
 from base64 import b64decode
 from binascii import Error as BinasciiError
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
-
-import orjson
+from types import ModuleType
+from typing import Any
 
 from asyncexport.core.exports import Format
+from asyncexport.core.gunzip import FASTEST, MAGIC, Gunzip
+from asyncexport.core.structure import STRUCTURES, Structure
 from asyncexport.errors import CorruptError, IncompleteError
-
-try:
-    from isal import isal_zlib as fast_zlib
-except ImportError:  # no wheel for this platform: three times slower, and the same
-    import zlib as fast_zlib  # type: ignore[no-redef]
 
 try:
     import google_crc32c
 except ImportError:
     google_crc32c = None  # type: ignore[assignment]
 
-PIECE_BYTES = 1 << 20
-"""What is inflated at once."""
-
 MOST_LAYERS = 4
 """More layers of gzip than this are no accident."""
 
-LONGEST_LINE_BYTES = 256 << 20
-"""A line longer than this is no row."""
+HELD_BYTES = 1 << 20
+"""Gzip of this size with nothing in it is no archive; so much is held back until it is known what is in it."""
 
-GZIP_MAGIC = b"\x1f\x8b"
 BOM = b"\xef\xbb\xbf"
+SNIFFED_BYTES = len(BOM)
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,76 +73,92 @@ def read_goog_hash(values: Sequence[str]) -> WireHashes:
     return WireHashes(found.get("crc32c"), found.get("md5"))
 
 
+def ignore(_piece: bytes) -> None:
+    """Where nothing is written."""
+
+
 class Inspector:
     """Checks a body as it comes, and says what to write of it.
 
     Args:
-        format: What is inside.
+        container: What is inside.
+        write: Is given what an archive made of the body consists of, piece by piece, as soon as it was looked at.
         wire_hashes: What the body must hash to.
+        codec: Who inflates: `zlib`, or a module like it.
     """
 
-    def __init__(self, format: Format, *, wire_hashes: WireHashes | None = None) -> None:  # noqa: A002 - the user's word
-        self.received = 0
+    def __init__(
+        self,
+        container: Format,
+        *,
+        write: Callable[[bytes], object] = ignore,
+        wire_hashes: WireHashes | None = None,
+        codec: ModuleType = FASTEST,
+    ) -> None:
+        self._write = write
         self._wire = _WireCheck(wire_hashes or WireHashes())
-        self._structure = STRUCTURES[format]()
-        self._level = _Level(self._structure, depth=0)
+        self._inside = _Inside(STRUCTURES[container]())
+        self._body = _Layer(self._inside, codec=codec, depth=0)
         self._sha256 = hashlib.sha256()
         self._written = 0
 
-    def feed(self, data: bytes | memoryview) -> list[bytes]:
-        """Take in a piece of the body; what is to be written for it, which may be nothing yet.
+    def feed(self, data: bytes) -> None:
+        """Take in a piece of the body.
 
         Raises:
             CorruptError: it cannot be one whole export any more.
         """
-        data = bytes(data)
-        self.received += len(data)
         self._wire.feed(data)
-        return self._noted(self._level.feed(data))
+        self._keep(self._body.feed(data))
 
-    def close(self, *, end_proved: bool) -> tuple[list[bytes], Inspection]:
-        """The body has ended: the rest to write, and what was found.
+    def close(self, *, end_proved: bool) -> Inspection:
+        """The body has ended, and the rest is written: what was found.
 
         Raises:
             IncompleteError: it stopped early, or nothing proves that it did not.
             CorruptError: it is whole, and wrong.
         """
-        matched = self._wire.close()
-        rest = self._level.close()
-        if not self._level.is_gzip and not (end_proved or matched):
-            raise IncompleteError(
-                "the archive is empty, and nothing proves that it ends there"
-                if not self.received
-                else "the archive is not compressed, and nothing proves that it ends there"
-            )
-        rows = self._structure.close()
-        written = self._noted(rest)
-        found = Inspection(self._written, rows, self._sha256.hexdigest(), self._structure.size)
-        return written, found
+        self._keep(self._body.close())
+        hashed = self._wire.close()
+        if hashed is False:
+            wrong = CorruptError if end_proved else IncompleteError
+            raise wrong("the archive does not have the hash that the storage host names")
+        doubt = self._body.doubt
+        if doubt and not (end_proved or hashed):
+            raise IncompleteError(f"the archive is {doubt}, and nothing proves that it ends there")
+        rows = self._inside.close()
+        return Inspection(self._written, rows, self._sha256.hexdigest(), self._inside.size)
 
-    def _noted(self, pieces: list[bytes]) -> list[bytes]:
+    def close_archive(self) -> Inspection:
+        """The same for an archive as it lies on disk: it must be one layer of gzip. Who gave it its name knew its end.
+
+        Raises:
+            IncompleteError: it is cut.
+            CorruptError: it is damaged, or not one layer of gzip.
+        """
+        found = self.close(end_proved=True)
+        if not self._body.is_last_gzip:
+            raise CorruptError("the archive is not one layer of gzip")
+        return found
+
+    def _keep(self, pieces: Iterable[bytes]) -> None:
         for piece in pieces:
             self._sha256.update(piece)
             self._written += len(piece)
-        return pieces
+            self._write(piece)
 
 
-def inspect(chunks: Iterable[bytes], format: Format) -> Inspection:  # noqa: A002 - the user's word
+def inspect(chunks: Iterable[bytes], container: Format) -> Inspection:
     """Check an archive as it lies on disk; it must be one layer of gzip.
 
     Raises:
         IncompleteError: it is cut.
         CorruptError: it is damaged, or not one layer of gzip.
     """
-    inspector = Inspector(format)
-    sha256 = hashlib.sha256()
+    inspector = Inspector(container)
     for chunk in chunks:
-        sha256.update(chunk)
         inspector.feed(chunk)
-    _, found = inspector.close(end_proved=True)
-    if found.sha256 != sha256.hexdigest():
-        raise CorruptError("the archive is not one layer of gzip")
-    return found
+    return inspector.close_archive()
 
 
 class _WireCheck:
@@ -167,344 +176,129 @@ class _WireCheck:
         if self._running is not None:
             self._running.update(data)
 
-    def close(self) -> bool:
-        """Whether there was a hash, and the body has it."""
-        if self._running is None:
-            return False
-        if self._running.digest() != self._expected:
-            raise CorruptError("the archive does not have the hash that the storage host names")
-        return True
+    def close(self) -> bool | None:
+        """Whether the body has its hash; None where there is none."""
+        return None if self._running is None else self._running.digest() == self._expected
 
 
-class _Level:
-    """One layer of the body: gzip around another, or what is inside all of them."""
+class _Inside:
+    """What is inside of all gzip; `size` counts its bytes."""
 
-    def __init__(self, structure: "_Structure", *, depth: int) -> None:
+    def __init__(self, structure: Structure) -> None:
+        self.size = 0
+        self.close = structure.close
         self._structure = structure
+
+    def feed(self, data: bytes) -> None:
+        """The next piece; the first is as long as a byte order mark, if there is so much."""
+        self._structure.feed(data if self.size else data.removeprefix(BOM))
+        self.size += len(data)
+
+
+class _Layer:
+    """One layer of the body: gzip around another, or what is inside of all of them.
+
+    `feed` and `close` give what an archive that is made of this layer consists of.
+    """
+
+    def __init__(self, inside: _Inside, *, codec: ModuleType, depth: int) -> None:
+        self._inside = inside
+        self._codec = codec
         self._depth = depth
         self._start = b""
-        self._sniffed = False
-        self._inner: _Level | None = None
-        self._gunzip: _Gunzip | None = None
-        self._held: list[bytes] = []
-        self._deflate: Any = None
-
-    @property
-    def is_gzip(self) -> bool:
-        return self._gunzip is not None
+        self._kind: _Gzip | _Plain | None = None
 
     @property
     def is_known(self) -> bool:
-        """Whether enough was seen to tell what this layer is."""
-        return self._sniffed
+        """Whether enough was seen to tell what it is."""
+        return self._kind is not None
 
-    def feed(self, data: bytes) -> list[bytes]:
-        """What an archive made of this layer has for it."""
-        if not self._sniffed:
-            self._start += data
-            if len(self._start) < len(GZIP_MAGIC):
-                return []
-            data, self._start = self._start, b""
-            self._sniff(data)
-        if self._gunzip is None:
-            return self._plain(data)
-        return self._through(data)
+    @property
+    def is_gzip(self) -> bool:
+        return isinstance(self._kind, _Gzip)
 
-    def close(self) -> list[bytes]:
-        out: list[bytes] = []
-        if not self._sniffed:
-            data, self._start = self._start, b""
-            self._sniff(data)
-            out += self._plain(data) if self._gunzip is None else self._through(data)
-        if self._gunzip is None:
-            if self._deflate is not None:
-                out.append(self._deflate.flush())
-            return out
-        self._gunzip.close()
-        inner = self._inner
-        if inner is None:
-            raise AssertionError("a layer of gzip without an inside")
-        rest = inner.close()
-        if inner.is_gzip:
-            return out + rest
-        out += self._held
-        self._held = []
-        return out
+    @property
+    def is_last_gzip(self) -> bool:
+        """Whether it is gzip, and what is in it is not."""
+        return isinstance(self._kind, _Gzip) and not self._kind.next.is_gzip
 
-    def _sniff(self, data: bytes) -> None:
-        self._sniffed = True
-        if data.startswith(GZIP_MAGIC):
-            if self._depth >= MOST_LAYERS:
-                raise CorruptError(f"the archive is gzip in gzip, more than {MOST_LAYERS} times")
-            self._gunzip = _Gunzip()
-            self._inner = _Level(self._structure, depth=self._depth + 1)
-        elif self._depth == 0:
-            self._deflate = zlib.compressobj(6, zlib.DEFLATED, 31)
-
-    def _plain(self, data: bytes) -> list[bytes]:
-        self._structure.feed(data)
-        if self._deflate is None or not data:
-            return []
-        return [piece for piece in (self._deflate.compress(data),) if piece]
-
-    def _through(self, data: bytes) -> list[bytes]:
-        gunzip, inner = self._gunzip, self._inner
-        if gunzip is None or inner is None:
-            raise AssertionError("not a layer of gzip")
-        out: list[bytes] = []
-        for piece in gunzip.feed(data):
-            out += inner.feed(piece)
-        if inner.is_known and inner.is_gzip:
-            self._held = []
-            return out
-        self._held.append(data)
-        if inner.is_known:
-            out, self._held = self._held, []
-            return out
-        return []
-
-
-class _Gunzip:
-    """One layer of gzip, of any number of members."""
-
-    def __init__(self) -> None:
-        self._member: Any = None
-        self._members = 0
-        self._padded = False
+    @property
+    def doubt(self) -> str:
+        """Why it may have been cut without a trace; "" where it cannot."""
+        match self._kind:
+            case _Gzip(members=1):
+                return ""
+            case _Gzip():
+                return "gzip in several members"
+            case _:
+                return "not compressed" if self._inside.size else "empty"
 
     def feed(self, data: bytes) -> Iterator[bytes]:
-        """What is inside, a piece at a time."""
-        while data:
-            if self._member is None:
-                data = self._between(data)
-                if not data:
-                    return
-                self._member = fast_zlib.decompressobj(31)
-            try:
-                piece = self._member.decompress(data, PIECE_BYTES)
-            except (zlib.error, fast_zlib.error) as error:  # type: ignore[misc]  # isal's stubs have an instance there
-                raise CorruptError(f"the archive's gzip is damaged: {error}") from None
-            if piece:
-                yield piece
-            if self._member.eof:
-                data = self._member.unused_data
-                self._member = None
-                self._members += 1
-            else:
-                data = self._member.unconsumed_tail
+        if self._kind is None:
+            self._start += data
+            if len(self._start) < SNIFFED_BYTES:
+                return
+            data = self._start
+            self._kind = self._sniffed()
+        yield from self._kind.feed(data)
 
-    def close(self) -> None:
-        """No more will come."""
-        if self._member is not None or not self._members:
-            raise IncompleteError("the archive is cut: its gzip has no end")
+    def close(self) -> Iterator[bytes]:
+        if self._kind is None:
+            self._kind = self._sniffed()
+            yield from self._kind.feed(self._start)
+        yield from self._kind.close()
 
-    def _between(self, data: bytes) -> bytes:
-        """Pass over the zeros that may pad the end; whatever follows them is no archive."""
-        if not self._members:
-            return data
-        rest = data.lstrip(b"\0")
-        self._padded |= len(rest) < len(data)
-        if rest and (self._padded or rest[:1] != GZIP_MAGIC[:1]):
-            raise CorruptError("the archive has something after its end")
-        return rest
+    def _sniffed(self) -> "_Gzip | _Plain":
+        if not self._start.startswith(MAGIC):
+            return _Plain(self._inside, is_body=self._depth == 0)
+        if self._depth == MOST_LAYERS:
+            raise CorruptError(f"the archive is gzip in gzip, more than {MOST_LAYERS} times")
+        return _Gzip(_Layer(self._inside, codec=self._codec, depth=self._depth + 1), codec=self._codec)
 
 
-class _Structure(Protocol):
-    """What is inside, checked to be whole; `size` counts its bytes."""
+class _Gzip:
+    """Gzip. What comes is held until it is known whether it is the last layer, whose bytes make the archive."""
 
-    size: int
+    def __init__(self, inner: _Layer, *, codec: ModuleType) -> None:
+        self.next = inner
+        self._gunzip = Gunzip(codec=codec)
+        self._held: list[bytes] = []
 
-    def feed(self, data: bytes) -> None:
-        """The next piece."""
-        ...
+    @property
+    def members(self) -> int:
+        return self._gunzip.members
 
-    def close(self) -> int:
-        """How many rows there were."""
-        ...
+    def feed(self, data: bytes) -> Iterator[bytes]:
+        for piece in self._gunzip.feed(data):
+            yield from self.next.feed(piece)
+        self._held.append(data)
+        if self.next.is_known:
+            yield from self._let_go()
+        elif sum(map(len, self._held)) > HELD_BYTES:
+            raise CorruptError("the archive is gzip with nothing in it")
 
+    def close(self) -> Iterator[bytes]:
+        self._gunzip.close()
+        yield from self.next.close()
+        yield from self._let_go()
 
-class _Ndjson:
-    """One object a line; blank lines do not count; the last line may lack its end, but not its sense."""
-
-    def __init__(self) -> None:
-        self.size = 0
-        self._rows = 0
-        self._line = bytearray()
-        self._first = True
-
-    def feed(self, data: bytes) -> None:
-        self.size += len(data)
-        end = data.find(b"\n")
-        if end < 0:
-            self._line += data
-            if len(self._line) > LONGEST_LINE_BYTES:
-                raise CorruptError("the archive has a line that is too long to be a row")
-            return
-        self._line += data[:end]
-        self._take_line(bytes(self._line))
-        last = data.rfind(b"\n")
-        self._line = bytearray(data[last + 1 :])
-        if last > end:
-            self._take_lines(data[end + 1 : last].split(b"\n"))
-
-    def close(self) -> int:
-        line = bytes(self._line).strip()
-        if line:
-            try:
-                orjson.loads(line.removeprefix(BOM) if self._first else line)
-            except orjson.JSONDecodeError:
-                raise CorruptError("the archive stops within a row") from None
-            self._take_line(line)
-        return self._rows
-
-    def _take_lines(self, lines: list[bytes]) -> None:
-        """Whole lines. White space sorts before all else: the least of them tells whether any may be blank."""
-        if self._first or min(lines) < b"!":
-            for line in lines:
-                self._take_line(line)
-        else:
-            self._rows += len(lines)
-
-    def _take_line(self, line: bytes) -> None:
-        line = line.strip()
-        if not line:
-            return
-        if self._first:
-            self._first = False
-            if not line.removeprefix(BOM).startswith(b"{"):
-                raise CorruptError("the archive is not NDJSON: its first line is no object")
-        self._rows += 1
+    def _let_go(self) -> list[bytes]:
+        held, self._held = self._held, []
+        return [] if self.next.is_gzip else held
 
 
-class _Json:
-    """One array; its elements are counted where they end."""
+class _Plain:
+    """What is inside; where that is the body itself, an archive has to be made of it."""
 
-    def __init__(self) -> None:
-        self.size = 0
-        self._rows = 0
-        self._depth = 0
-        self._in_string = False
-        self._carry = b""
-        self._state = "before"
-        self._pending = False
+    def __init__(self, inside: _Inside, *, is_body: bool) -> None:
+        self._inside = inside
+        self._deflate = zlib.compressobj(6, zlib.DEFLATED, 16 + zlib.MAX_WBITS) if is_body else None
 
-    def feed(self, data: bytes) -> None:
-        self.size += len(data)
-        data = self._carry + data
-        # An escape may be cut in two: what a run of backslashes at the end means shows only with what follows.
-        backslashes = len(data) - len(data.rstrip(b"\\"))
-        cut = len(data) - backslashes
-        data, self._carry = data[:cut], data[cut:]
-        if len(self._carry) % 2 == 0:
-            data, self._carry = data + self._carry, b""
-        bare = data.replace(b"\\\\", b"").replace(b'\\"', b"")
-        parts = bare.split(b'"')
-        for number, part in enumerate(parts):
-            if number:
-                self._in_string = not self._in_string
-                self._pending = True
-            if not self._in_string and part:
-                self._walk(part)
+    def feed(self, data: bytes) -> Iterator[bytes]:
+        self._inside.feed(data)
+        if self._deflate is not None:
+            yield self._deflate.compress(data)
 
-    def close(self) -> int:
-        if self._carry or self._in_string or self._state == "inside":
-            raise CorruptError("the archive stops within its array")
-        return self._rows
-
-    def _walk(self, part: bytes) -> None:
-        """Outside of strings: brackets, commas, and whatever else makes an element."""
-        for char in (
-            part.translate(None, b" \t\r\n0123456789.eE+-:abcdfghijklmnopqrstuvwxyzABCDFGHIJKLMNOPQRSTUVWXYZ")
-            if (self._depth > 1)
-            else part
-        ):
-            self._step(char)
-
-    def _step(self, char: int) -> None:
-        if self._state == "before":
-            self._begin(char)
-        elif self._state == "after":
-            if char not in b" \t\r\n":
-                raise CorruptError("the archive has something after its array")
-        elif char in b"[{":
-            self._depth += 1
-            self._pending = True
-        elif char in b"]}":
-            self._depth -= 1
-            if self._depth == 0:
-                self._rows += self._pending
-                self._state = "after"
-        elif self._depth == 1:
-            if char == ord(","):
-                self._rows += 1
-                self._pending = False
-            elif char not in b" \t\r\n":
-                self._pending = True
-
-    def _begin(self, char: int) -> None:
-        if char == ord("["):
-            self._state, self._depth = "inside", 1
-        elif char not in b" \t\r\n" and char not in BOM:
-            raise CorruptError("the archive is not a JSON array")
-
-
-class _Csv:
-    """A header and records; newlines within quotes do not end a record."""
-
-    def __init__(self) -> None:
-        self.size = 0
-        self._records = 0
-        self._quoted = False
-        self._fields = 1
-        self._header: int | None = None
-        self._empty = True
-
-    def feed(self, data: bytes) -> None:
-        self.size += len(data)
-        for number, part in enumerate(data.split(b'"')):
-            if number:
-                self._quoted = not self._quoted
-                self._empty = False
-            if part and not self._quoted:
-                self._outside(part)
-
-    def close(self) -> int:
-        if self._quoted:
-            raise CorruptError("the archive stops within quotes")
-        if not self._empty:
-            self._end_record()
-        return max(0, self._records - 1)
-
-    def _outside(self, part: bytes) -> None:
-        first = part.find(b"\n")
-        if first < 0:
-            self._note(part)
-            return
-        self._note(part[:first])
-        if not self._empty:
-            self._end_record()
-        last = part.rfind(b"\n")
-        for line in part[first + 1 : last].split(b"\n") if last > first else ():
-            self._records += bool(line.strip())
-        self._empty, self._fields = True, 1
-        self._note(part[last + 1 :])
-
-    def _note(self, part: bytes) -> None:
-        self._fields += part.count(b",")
-        if part.strip():
-            self._empty = False
-
-    def _end_record(self) -> None:
-        if self._header is None:
-            self._header = self._fields
-        elif self._fields != self._header:
-            raise CorruptError("the archive has a record that is not as wide as its header")
-        self._records += 1
-        self._empty, self._fields = True, 1
-
-
-STRUCTURES: dict[Format, type[_Ndjson] | type[_Json] | type[_Csv]] = {
-    Format.NDJSON: _Ndjson,
-    Format.JSON: _Json,
-    Format.CSV: _Csv,
-}
+    def close(self) -> Iterator[bytes]:
+        if self._deflate is not None:
+            yield self._deflate.flush()

@@ -1,0 +1,173 @@
+"""Gzip, undone a piece at a time, and checked to its last byte (RFC 1952).
+
+1. A file is any number of members, one after another; nothing follows the last but zeros, as gzip(1) allows.
+2. Of every member the header, the checksum and the length are checked here, so that whoever inflates need only inflate:
+   the libraries differ in what they check, and one of them loses its place in a header that comes in two pieces.
+3. No more than a piece is inflated at once, whatever a few bytes may inflate to.
+"""
+
+import zlib
+from collections.abc import Iterator
+from types import ModuleType
+
+from asyncexport.errors import CorruptError, IncompleteError
+
+try:
+    from isal import isal_zlib as fastest
+except ImportError:  # no wheel for this platform: three times slower, and the same
+    import zlib as fastest  # type: ignore[no-redef]
+
+FASTEST: ModuleType = fastest
+
+PIECE_BYTES = 1 << 20
+"""What is inflated at once."""
+
+LONGEST_HEADER_BYTES = 1 << 20
+"""A member whose header is longer than this is none."""
+
+MAGIC = b"\x1f\x8b"
+DEFLATED = 8
+TRAILER_BYTES = 8
+
+FHCRC, FEXTRA, FNAME, FCOMMENT, RESERVED = 0x02, 0x04, 0x08, 0x10, 0xE0
+
+
+class Gunzip:
+    """One layer of gzip. `members` counts those that are whole.
+
+    Args:
+        codec: Who inflates: `zlib`, or a module like it.
+    """
+
+    def __init__(self, *, codec: ModuleType = FASTEST) -> None:
+        self.members = 0
+        self._codec = codec
+        self._member: _Member | None = None
+        self._held = b""
+        self._padded = False
+
+    def feed(self, data: bytes) -> Iterator[bytes]:
+        """What is inside, a piece at a time.
+
+        Raises:
+            CorruptError: it is damaged, or not gzip.
+        """
+        data, self._held = self._held + data, b""
+        while data:
+            if self._member is None:
+                data = self._begin(data)
+            elif self._member.ended:
+                data = self._end(data, self._member)
+            else:
+                pieces = self._member.inflate(data)
+                yield from pieces
+                data = self._member.rest
+
+    def close(self) -> None:
+        """No more will come.
+
+        Raises:
+            IncompleteError: it is cut.
+        """
+        if self._member is not None or self._held or not self.members:
+            raise IncompleteError("the archive is cut: its gzip has no end")
+
+    def _begin(self, data: bytes) -> bytes:
+        """Pass over a header; nothing is left over while it has not come whole."""
+        if self.members:
+            data = self._past_padding(data)
+            if not data:
+                return data
+        size = header_size(data)
+        if size is None:
+            self._held = data
+            return b""
+        self._member = _Member(self._codec)
+        return data[size:]
+
+    def _past_padding(self, data: bytes) -> bytes:
+        rest = data.lstrip(b"\0")
+        self._padded |= len(rest) < len(data)
+        if rest and (self._padded or not MAGIC.startswith(rest[:2])):
+            raise CorruptError("the archive has something after its end")
+        return rest
+
+    def _end(self, data: bytes, member: "_Member") -> bytes:
+        """Compare with a trailer; nothing is left over while it has not come whole."""
+        if len(data) < TRAILER_BYTES:
+            self._held = data
+            return b""
+        if int.from_bytes(data[:4], "little") != member.crc32:
+            raise CorruptError("the archive's gzip is damaged: it does not have its checksum")
+        if int.from_bytes(data[4:8], "little") != member.size % 2**32:
+            raise CorruptError("the archive's gzip is damaged: it does not have its length")
+        self._member = None
+        self.members += 1
+        return data[TRAILER_BYTES:]
+
+
+class _Member:
+    """What is between a header and a trailer; `rest` is what was left over of the data inflated last."""
+
+    def __init__(self, codec: ModuleType) -> None:
+        self._codec = codec
+        self._inflater = codec.decompressobj(-zlib.MAX_WBITS)
+        self.crc32 = 0
+        self.size = 0
+        self.rest = b""
+
+    @property
+    def ended(self) -> bool:
+        return bool(self._inflater.eof)
+
+    def inflate(self, data: bytes) -> Iterator[bytes]:
+        piece = b""
+        # A full piece may have left some more inside, even where all data went in.
+        while not self.ended and (data or len(piece) == PIECE_BYTES):
+            try:
+                piece = self._inflater.decompress(data, PIECE_BYTES)
+            except self._codec.error as error:
+                raise CorruptError(f"the archive's gzip is damaged: {error}") from None
+            self.crc32 = self._codec.crc32(piece, self.crc32)
+            self.size += len(piece)
+            if piece:
+                yield piece
+            data = self._inflater.unconsumed_tail
+        self.rest = self._inflater.unused_data
+
+
+def header_size(data: bytes) -> int | None:
+    """How long the header is that data begins with; None where it does not hold all of it.
+
+    Raises:
+        CorruptError: it is no header.
+    """
+    if not (MAGIC + bytes([DEFLATED])).startswith(data[:3]) or (len(data) > 3 and data[3] & RESERVED):
+        raise CorruptError("the archive's gzip is damaged: a header is none")
+    size = _header_size(data)
+    if size is not None and size <= len(data):
+        return size
+    if len(data) > LONGEST_HEADER_BYTES:
+        raise CorruptError("the archive's gzip is damaged: a header has no end")
+    return None
+
+
+def _header_size(data: bytes) -> int | None:
+    """The same, but it may be longer than data."""
+    if len(data) < 10:
+        return None
+    flags, size = data[3], 10
+    if flags & FEXTRA:
+        size += 2 + int.from_bytes(data[size : size + 2], "little")
+    for flag in (FNAME, FCOMMENT):
+        if flags & flag:
+            end = data.find(b"\0", size)
+            if end < 0:
+                return None
+            size = end + 1
+    if flags & FHCRC:
+        told = data[size : size + 2]
+        if len(told) == 2 and int.from_bytes(told, "little") != zlib.crc32(data[:size]) & 0xFFFF:
+            raise CorruptError("the archive's gzip is damaged: a header does not have its checksum")
+        size += 2
+    return size

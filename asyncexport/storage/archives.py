@@ -1,0 +1,197 @@
+"""The output directory: what its files are called, which are there, and what is in them."""
+
+import errno
+import os
+import re
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import BinaryIO, Self
+
+import orjson
+
+from asyncexport.core.archive import Inspection, Inspector, WireHashes
+from asyncexport.core.bundles import Bundle, Range, compact, day, read_moment
+from asyncexport.core.exports import Definition, Export, Format
+from asyncexport.errors import CorruptError, StorageError
+from asyncexport.storage.disk import Disk, ignore
+from asyncexport.storage.draft import GATHER_BYTES, Draft
+
+DEFINITION_NAME = ".export.json"
+NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
+ARCHIVE = re.compile(r"(\d{8}T\d{6}Z)_(\d{8}T\d{6}Z)\.(ndjson|csv|json)\.gz", re.ASCII)
+
+READ_BYTES = 4 * GATHER_BYTES
+"""What is read and checked in one hop to a thread: so long has to wait who is cancelled."""
+
+
+class Archives:
+    """The output directory; a context manager that ends its threads.
+
+    Args:
+        directory: Where.
+        boundary: Told of every write to the disk, right before and after it, in the thread that writes.
+    """
+
+    def __init__(self, directory: Path, *, boundary: Callable[[str], None] = ignore) -> None:
+        self._directory = directory
+        self._disk = Disk(directory, boundary=boundary)
+
+    def __enter__(self) -> Self:
+        """As it is."""
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Let go of it."""
+        self.close()
+
+    def close(self) -> None:
+        """End the threads."""
+        self._disk.close()
+
+    @staticmethod
+    def path_of(bundle: Bundle, container: Format) -> str:
+        """Where a bundle's archive lies, relative to the output directory."""
+        span = bundle.range
+        name = f"{compact(span.start)}_{compact(span.end)}.{container.value}.gz"
+        return f"{bundle.export}/date={day(span.start)}/{name}"
+
+    @staticmethod
+    def span_of(path: str) -> Range | None:
+        """The range that an archive's path tells; None where it is no archive of ours."""
+        folder, _, name = path.rpartition("/")
+        found = ARCHIVE.fullmatch(name)
+        if not found:
+            return None
+        try:
+            span = Range(read_moment(found[1], now=0), read_moment(found[2], now=0))
+        except ValueError:
+            return None
+        return span if folder.rpartition("/")[2] == f"date={day(span.start)}" else None
+
+    async def prepare(self, exports: Sequence[Export]) -> None:
+        """Make the folders, write the definitions beside them, remove what earlier runs left half-made.
+
+        Raises:
+            StorageError: the directory cannot be written.
+        """
+        await self._disk.run(self._prepare, exports)
+
+    async def draft(self, bundle: Bundle, container: Format, *, wire_hashes: WireHashes | None = None) -> Draft:
+        """Begin an archive.
+
+        Raises:
+            StorageError: it cannot be written.
+        """
+        draft = Draft(self._disk, self.path_of(bundle, container), container, wire_hashes=wire_hashes)
+        await draft.begin()
+        return draft
+
+    def existing(self) -> bool:
+        """Whether there is any archive of ours; not for an event loop."""
+        return any(ARCHIVE.fullmatch(path.name) for path in self._directory.glob("*/date=*/*.gz"))
+
+    async def exist(self) -> bool:
+        """Whether there is any archive of ours."""
+        return await self._disk.run(self.existing)
+
+    async def files(self, export: str) -> list[str]:
+        """All files below an export's folder, in order, relative to the output directory."""
+        return await self._disk.run(self._files, export)
+
+    async def definitions(self) -> list[Export]:
+        """The exports whose definitions lie here.
+
+        Raises:
+            StorageError: one cannot be read.
+        """
+        return await self._disk.run(self._definitions)
+
+    async def check(self, path: str, container: Format) -> Inspection | None:
+        """Read an archive to its end; None where there is none.
+
+        Raises:
+            ArchiveError: it is not one whole export, or the disk does not give it back.
+            StorageError: it may not be read.
+        """
+        file = await self._disk.run(self._open, path)
+        if file is None:
+            return None
+        inspector = Inspector(container)
+        with file:
+            while await self._disk.run(self._read_on, file, inspector):
+                pass
+            return await self._disk.run(inspector.close_archive)
+
+    async def written_at(self, path: str) -> float:
+        """When a file was written, in seconds since 1970."""
+        return await self._disk.run(lambda: (self._directory / path).stat().st_mtime)
+
+    async def move_aside(self, path: str) -> str:
+        """Give an archive that cannot be used the next free name that is no archive's; which that is."""
+        return await self._disk.run(self._move_aside, path)
+
+    def _prepare(self, exports: Sequence[Export]) -> None:
+        self._disk.make_folder(self._directory)
+        for export in exports:
+            if not NAME.fullmatch(export.name):
+                raise StorageError(f"{export.name!r} cannot be the name of a folder", hint="choose another name")
+            folder = self._directory / export.name
+            self._disk.make_folder(folder)
+            for part in (*folder.glob(".*.part"), *folder.glob("date=*/.*.part")):
+                part.unlink(missing_ok=True)
+            self._write_definition(folder, export)
+
+    def _write_definition(self, folder: Path, export: Export) -> None:
+        text = orjson.dumps({"name": export.name, **export.definition.to_dict()}, option=orjson.OPT_INDENT_2) + b"\n"
+        path = folder / DEFINITION_NAME
+        if path.exists() and path.read_bytes() == text:
+            return
+        aside = folder / f"{DEFINITION_NAME}.part"
+        with self._disk.at("definition.write"), aside.open("xb") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        with self._disk.at("definition.rename"):
+            aside.replace(path)
+        self._disk.sync_folder(folder)
+
+    def _files(self, export: str) -> list[str]:
+        folder = self._directory / export
+        found = (path for path in folder.rglob("*") if path.is_file() and path.suffix != ".part")
+        return sorted(str(path.relative_to(self._directory)) for path in found if path.name != DEFINITION_NAME)
+
+    def _definitions(self) -> list[Export]:
+        found = []
+        for path in sorted(self._directory.glob(f"*/{DEFINITION_NAME}")):
+            try:
+                data = orjson.loads(path.read_bytes())
+                found.append(Export(path.parent.name, Definition.from_dict(data)))
+            except (ValueError, KeyError, TypeError) as error:
+                raise StorageError(f"{path} cannot be read: it is no export's definition") from error
+        return found
+
+    def _open(self, path: str) -> BinaryIO | None:
+        try:
+            return (self._directory / path).open("rb")
+        except FileNotFoundError:
+            return None
+
+    def _read_on(self, file: BinaryIO, inspector: Inspector) -> bool:
+        """Check some more; whether that was not the end."""
+        try:
+            piece = file.read(READ_BYTES)
+        except OSError as error:
+            if error.errno != errno.EIO:
+                raise
+            raise CorruptError("the disk does not give the archive back: it cannot be read to its end") from error
+        inspector.feed(piece)
+        return bool(piece)
+
+    def _move_aside(self, path: str) -> str:
+        number = 1
+        while (self._directory / (aside := f"{path}.damaged-{number}")).exists():
+            number += 1
+        with self._disk.at("aside"):
+            (self._directory / path).rename(self._directory / aside)
+        self._disk.sync_folder((self._directory / path).parent)
+        return aside

@@ -1,0 +1,109 @@
+"""The disk under an output directory: work in threads, every write told of, and its errors in plain words."""
+
+import asyncio
+import errno
+import os
+from collections.abc import Awaitable, Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, TypeVar
+
+from aiofiles.os import wrap
+
+from asyncexport.errors import StorageError
+
+THREADS = max(4, os.cpu_count() or 1)
+"""How many archives are hashed, checked and written at the very same time; more than that wait for their turn."""
+
+T = TypeVar("T")
+
+
+def ignore(_name: str) -> None:
+    """A boundary that nobody watches."""
+
+
+class Disk:
+    """What lies under a directory.
+
+    Args:
+        directory: Where.
+        boundary: Told of every write, right before and after it, in the thread that writes.
+    """
+
+    def __init__(self, directory: Path, *, boundary: Callable[[str], None] = ignore) -> None:
+        self.directory = directory
+        self._boundary = boundary
+        self._threads = ThreadPoolExecutor(max_workers=THREADS, thread_name_prefix="storage")
+
+    def close(self) -> None:
+        """End the threads; none of them has anything to do any more."""
+        self._threads.shutdown()
+
+    async def run(self, work: Callable[..., T], *arguments: Any) -> T:
+        """Do something with the disk, off the loop. Who is cancelled waits for its end: it must not go on behind us.
+
+        Raises:
+            StorageError: the disk is full, not writable, or failed.
+        """
+        call: Callable[..., Awaitable[T]] = wrap(work)
+        doing = asyncio.ensure_future(call(*arguments, executor=self._threads))
+        try:
+            return await asyncio.shield(doing)
+        except asyncio.CancelledError:
+            await asyncio.wait([doing])
+            raise
+        except OSError as error:
+            raise self._told(error) from error
+
+    @contextmanager
+    def at(self, name: str) -> Iterator[None]:
+        """A write, told of before, and after it unless it failed."""
+        self._boundary(f"{name}:before")
+        yield
+        self._boundary(f"{name}:after")
+
+    def make_folder(self, folder: Path) -> None:
+        """Make a folder and what is missing above it, each flushed into the one it lies in.
+
+        Raises:
+            StorageError: it is a link, so that what is written into it would lie elsewhere.
+        """
+        if folder != self.directory and folder.is_symlink():
+            raise StorageError(
+                f"{folder} is a link to elsewhere", hint="put a folder there, or link the whole directory"
+            )
+        missing = []
+        while not folder.is_dir():
+            missing.append(folder)
+            folder = folder.parent
+        for one in reversed(missing):
+            with self.at("folder"):
+                one.mkdir(exist_ok=True)
+            self.sync_folder(one.parent)
+
+    def sync_folder(self, folder: Path) -> None:
+        """Flush the names in a folder."""
+        with self.at("folder.fsync"):
+            handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+            try:
+                os.fsync(handle)
+            finally:
+                os.close(handle)
+
+    def _told(self, error: OSError) -> StorageError:
+        """What the disk said, in plain words."""
+        where = error.filename or self.directory
+        match error.errno:
+            case errno.ENOSPC | errno.EDQUOT:
+                return StorageError(
+                    f"the disk of {self.directory} is full",
+                    hint="free some space and run the same command again: what is stored is kept",
+                )
+            case errno.EACCES | errno.EPERM | errno.EROFS:
+                return StorageError(
+                    f"{where} cannot be used: {error.strerror}",
+                    hint="check who owns the directory, or choose another by [output] directory",
+                )
+            case _:
+                return StorageError(f"{where}: {error.strerror or error}")

@@ -1,0 +1,171 @@
+"""One archive being written: taken in, checked, made durable, and only then given its name."""
+
+import asyncio
+import contextlib
+import os
+import stat
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import BinaryIO, Self
+
+from asyncexport.core.archive import Inspection, Inspector, WireHashes
+from asyncexport.core.exports import Format
+from asyncexport.errors import ExportError
+from asyncexport.storage.disk import Disk
+
+GATHER_BYTES = 1 << 20
+"""What is handed to a thread at once."""
+
+
+@dataclass(frozen=True, slots=True)
+class Kept:
+    """An archive under its final name; `path` is relative to the output directory."""
+
+    path: str
+    inspection: Inspection
+
+
+class Draft:
+    """One archive being filled; an asynchronous context manager that removes it unless it was committed.
+
+    `received` counts the bytes of the body that were taken in. After an error nothing but `discard` is of use.
+    """
+
+    def __init__(self, disk: Disk, path: str, container: Format, *, wire_hashes: WireHashes | None = None) -> None:
+        self._disk = disk
+        self._path = path
+        self._final = disk.directory / path
+        self._part = self._final.with_name(f".{self._final.name}.part")
+        self._inspector = Inspector(container, write=self._put, wire_hashes=wire_hashes)
+        self._file: BinaryIO | None = None
+        self._gathered: list[bytes] = []
+        self._gathered_bytes = 0
+        self._writing: asyncio.Task[None] | None = None
+        self.received = 0
+
+    async def begin(self) -> None:
+        """Make the part file.
+
+        Raises:
+            StorageError: it cannot be made.
+        """
+        try:
+            await self._disk.run(self._create)
+        except BaseException:
+            await self.discard()
+            raise
+
+    async def write(self, chunk: bytes) -> None:
+        """Take in what came.
+
+        Raises:
+            CorruptError: it cannot be one whole export any more.
+            StorageError: it cannot be written.
+        """
+        self._gathered.append(chunk)
+        self._gathered_bytes += len(chunk)
+        self.received += len(chunk)
+        if self._gathered_bytes >= GATHER_BYTES:
+            await self._drain()
+            gathered, self._gathered, self._gathered_bytes = self._gathered, [], 0
+            self._writing = asyncio.create_task(self._disk.run(self._take, gathered))
+
+    async def commit(self, *, end_proved: bool) -> Kept:
+        """Check the whole, make it durable, give it its final name. Once begun that is brought to its end.
+
+        Raises:
+            ArchiveError: it is not one whole export.
+            StorageError: it cannot be made durable.
+        """
+        await self._drain()
+        return await self._disk.run(self._finish, self._gathered, end_proved)
+
+    async def discard(self) -> None:
+        """Remove it; nothing happens to one that was committed."""
+        try:
+            with contextlib.suppress(ExportError):
+                await self._drain()
+        finally:
+            await self._disk.run(self._remove)
+
+    async def __aenter__(self) -> Self:
+        """As it is."""
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        """Remove it unless it was committed."""
+        await self.discard()
+
+    async def _drain(self) -> None:
+        """Wait for the write under way, also when cancelled: the file must not be closed beneath it."""
+        writing, self._writing = self._writing, None
+        if writing is None:
+            return
+        try:
+            await asyncio.shield(writing)
+        except asyncio.CancelledError:
+            await asyncio.wait([writing])
+            raise
+
+    def _create(self) -> None:
+        self._disk.make_folder(self._final.parent)
+        with self._disk.at("part.create"):
+            self._part.unlink(missing_ok=True)
+            # Never into what is there already, wherever that may lead; what is written is handed on at once.
+            self._file = self._part.open("xb", buffering=0)
+
+    def _take(self, chunks: list[bytes]) -> None:
+        self._inspector.feed(b"".join(chunks))
+
+    def _put(self, piece: bytes) -> None:
+        left = memoryview(piece)
+        with self._disk.at("part.write"):
+            while left:
+                left = left[self._open_file().write(left) :]
+
+    def _finish(self, chunks: list[bytes], end_proved: bool) -> Kept:  # noqa: FBT001 - called through a thread
+        self._take(chunks)
+        inspection = self._inspector.close(end_proved=end_proved)
+        with self._disk.at("part.fsync"):
+            os.fsync(self._open_file().fileno())
+        self._open_file().close()
+        if self._is_the_same(inspection):
+            self._part.unlink()
+        else:
+            with self._disk.at("rename"):
+                self._part.replace(self._final)
+        self._file = None
+        self._disk.sync_folder(self._final.parent)
+        return Kept(self._path, inspection)
+
+    def _is_the_same(self, inspection: Inspection) -> bool:
+        """Whether the file that stands under the name has the very bytes."""
+        try:
+            status = self._final.lstat()
+        except FileNotFoundError:
+            return False
+        if not stat.S_ISREG(status.st_mode) or status.st_size != inspection.bytes:
+            return False
+        with self._final.open("rb") as old, self._part.open("rb") as new:
+            return all(a == b for a, b in zip(pieces_of(old), pieces_of(new), strict=True))
+
+    def _remove(self) -> None:
+        """What cannot be removed is rubbish, which the next start removes."""
+        file, self._file = self._file, None
+        if file is None:
+            return
+        with contextlib.suppress(OSError):
+            file.close()
+        with contextlib.suppress(OSError):
+            self._part.unlink(missing_ok=True)
+
+    def _open_file(self) -> BinaryIO:
+        if self._file is None:
+            raise AssertionError("the draft is closed")
+        return self._file
+
+
+def pieces_of(file: BinaryIO) -> Iterator[bytes]:
+    """All that is in a file, about a megabyte at a time."""
+    while piece := file.read(GATHER_BYTES):
+        yield piece

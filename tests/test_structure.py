@@ -1,0 +1,284 @@
+"""What is inside of an archive, counted and judged as a slow and thorough reader would."""
+
+import csv
+import io
+import json
+from collections.abc import Iterable, Iterator
+from itertools import pairwise
+
+import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
+
+from asyncexport.core.exports import Format
+from asyncexport.core.structure import LONGEST_ROW_BYTES, STRUCTURES
+from asyncexport.errors import CorruptError
+
+BRACKETS_AND_QUOTES = '[]{}",:\\\n\r\t é🎈\u2028x1'
+TEXTS = st.text(st.sampled_from(BRACKETS_AND_QUOTES), max_size=12)
+SCALARS = TEXTS | st.integers() | st.booleans() | st.none() | st.floats(allow_nan=False, allow_infinity=False)
+VALUES = st.recursive(SCALARS, lambda inner: st.lists(inner, max_size=3) | st.dictionaries(TEXTS, inner, max_size=3))
+ROWS = st.lists(st.dictionaries(TEXTS, VALUES, max_size=4), max_size=6)
+CUTS = st.lists(st.integers(0, 400), max_size=6)
+
+BALLOON = json.dumps({"text": '\\"}],{"a":[\n', "more": {"b": [{}, "]"]}}, ensure_ascii=False)
+
+
+def rows_in(form: Format, pieces: Iterable[bytes]) -> int:
+    """What the structure counts."""
+    structure = STRUCTURES[form]()
+    for piece in pieces:
+        structure.feed(piece)
+    return structure.close()
+
+
+def cut(data: bytes, cuts: Iterable[int]) -> list[bytes]:
+    """The same bytes, in pieces."""
+    places = [0, *sorted(min(place, len(data)) for place in cuts), len(data)]
+    return [data[a:b] for a, b in pairwise(places)]
+
+
+def refused(form: Format, data: bytes) -> str:
+    """Why it is refused, whether it comes whole or a byte at a time."""
+    with pytest.raises(CorruptError) as whole:
+        rows_in(form, [data])
+    with pytest.raises(CorruptError) as bytewise:
+        rows_in(form, cut(data, range(len(data))))
+    assert str(whole.value) == str(bytewise.value)
+    return str(whole.value)
+
+
+def is_refused(form: Format, data: bytes) -> bool:
+    """Whether it is refused."""
+    try:
+        rows_in(form, [data])
+    except CorruptError:
+        return True
+    return False
+
+
+# Any container
+
+
+@pytest.mark.parametrize("form", Format)
+def test_nothing_at_all_has_no_rows(form):
+    """A container without a byte is an empty export, and whole."""
+    assert rows_in(form, []) == 0
+    assert rows_in(form, [b""]) == 0
+
+
+@pytest.mark.parametrize("form", Format)
+def test_a_web_page_is_no_export(form):
+    """A page of a proxy is not taken for data, whatever was asked for."""
+    refused(form, b"<!DOCTYPE html>\n<html><body>Please log in</body></html>\n")
+
+
+@pytest.mark.parametrize(("form", "start"), [(Format.NDJSON, b'{"a":"'), (Format.CSV, b"a\n"), (Format.CSV, b'a\n"')])
+def test_a_row_that_does_not_end_is_refused_before_memory_is_full(form, start):
+    """What inflates to one endless line is given up at the length no row has."""
+    fed: list[int] = []
+
+    def endless() -> Iterator[bytes]:
+        yield start
+        while True:
+            fed.append(1 << 20)
+            yield b"x" * fed[-1]
+
+    with pytest.raises(CorruptError, match="too long"):
+        rows_in(form, endless())
+    assert sum(fed) <= LONGEST_ROW_BYTES + (1 << 20)
+
+
+@pytest.mark.parametrize("form", Format)
+@given(data=st.text(BRACKETS_AND_QUOTES, max_size=30).map(str.encode), cuts=CUTS)
+def test_the_verdict_does_not_depend_on_the_pieces(form, data, cuts):
+    """Sense or nonsense, it is the same export however it was cut on its way."""
+
+    def verdict(pieces: list[bytes]) -> int | str:
+        try:
+            return rows_in(form, pieces)
+        except CorruptError as error:
+            return str(error)
+
+    assert verdict(cut(data, cuts)) == verdict([data]) == verdict(cut(data, range(len(data))))
+
+
+# NDJSON
+
+
+@given(rows=ROWS, cuts=CUTS, data=st.data())
+def test_ndjson_rows_are_counted_as_a_parser_counts_them(rows, cuts, data):
+    """One object a line, whatever the line ends, however many blank lines, with and without a newline at the end."""
+    text = "".join(
+        data.draw(st.sampled_from(["", "\n", "\r\n", " \t\n"]))
+        + json.dumps(row)
+        + data.draw(st.sampled_from(["\n", "\r\n"]))
+        for row in rows
+    )
+    if data.draw(st.booleans()):
+        text = text.rstrip()
+    found = [json.loads(line) for line in text.split("\n") if line.strip()]
+    assert rows_in(Format.NDJSON, cut(text.encode(), cuts)) == len(found) == len(rows)
+
+
+@pytest.mark.parametrize("text", ["\n", "\r\n\r\n", "  \n\t\n", " "])
+def test_blank_lines_are_no_rows(text):
+    """A file of blank lines is an empty export."""
+    assert rows_in(Format.NDJSON, [text.encode()]) == 0
+
+
+def test_a_carriage_return_within_a_line_ends_no_line():
+    """White space between tokens may be one, and does not make two rows of one."""
+    assert rows_in(Format.NDJSON, [b'{"a":\r1}\n{"a":\r2}']) == 2
+
+
+def test_ndjson_cut_within_a_line_is_refused():
+    """Every cut shows, except the one right after a line, which leaves whole lines."""
+    text = f'{{"a":1}}\n{BALLOON}\n'.encode()
+    whole = {0: 0, 7: 1, 8: 1, len(text) - 1: 2, len(text): 2}
+    for end in range(len(text) + 1):
+        if end in whole:
+            assert rows_in(Format.NDJSON, [text[:end]]) == whole[end]
+        else:
+            assert "stops within a row" in refused(Format.NDJSON, text[:end])
+
+
+@pytest.mark.parametrize("row", ['{"a":"\ud800"}', '{"a":NaN}', '{"a":"\t"}', '{"a":' + "[" * 100 + "]" * 100 + "}"])
+def test_a_last_line_that_is_not_quite_json_is_whole_all_the_same(row):
+    """What the service lets through is not refused: half a character, a number that is none, a bare tab."""
+    assert rows_in(Format.NDJSON, [row.encode("utf-8", "surrogatepass")]) == 1
+
+
+@pytest.mark.parametrize("line", [b"[1]", b"null", b"error: out of memory", b"<Error/>", b'"text"', b"}"])
+@pytest.mark.parametrize("place", ["first", "middle", "last", "open"])
+def test_a_line_that_is_no_object_is_refused_wherever_it_stands(line, place):
+    """A service that fails halfway and says so in the file has not delivered it."""
+    row = b'{"a":1}\n'
+    text = {
+        "first": line + b"\n" + row,
+        "middle": row + line + b"\n" + row,
+        "last": row + line + b"\n",
+        "open": row + line,
+    }
+    assert "no object" in refused(Format.NDJSON, text[place])
+
+
+# JSON
+
+
+@given(rows=ROWS, cuts=CUTS, indent=st.sampled_from([None, 0, 1]), ascii=st.booleans())
+def test_json_rows_are_counted_as_a_parser_counts_them(rows, cuts, indent, ascii):  # noqa: A002 - json's word
+    """Nested objects, brackets and quotes in strings make no rows."""
+    text = json.dumps(rows, indent=indent, ensure_ascii=ascii).encode()
+    assert rows_in(Format.JSON, cut(text, cuts)) == len(rows)
+
+
+def test_every_strict_prefix_of_an_array_is_refused():
+    """A cut array shows at every byte, except before its first one, where it is an empty file."""
+    text = f'[{{"a":1}},\n {BALLOON} , {{}}]'.encode()
+    assert rows_in(Format.JSON, [text]) == 3
+    for end in range(1, len(text)):
+        assert "stops within" in refused(Format.JSON, text[:end])
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        b'{"a":1}',
+        b"[1]",
+        b'["a"]',
+        b"[[]]",
+        b"[{},]",
+        b"[,{}]",
+        b"[{} {}]",
+        b'[{}"a",{}]',
+        b"[]]",
+        b"[{}]x",
+        b"[{}][{}]",
+        b"x[{}]",
+        b"null",
+        b'[{"a":[}]',
+        b'[{"a":]}]',
+        b"}",
+        b"[}",
+        b"[{}}]",
+        b"[{}]\\",
+    ],
+)
+def test_what_is_not_one_array_of_objects_is_refused(text):
+    """Brackets have to match, and nothing may stand before, between or behind the rows."""
+    refused(Format.JSON, text)
+
+
+@pytest.mark.parametrize("text", [b"[]", b"[\n]\n", b" [ ] "])
+def test_an_empty_array_has_no_rows(text):
+    """An empty export of this kind is whole."""
+    assert rows_in(Format.JSON, [text]) == 0
+
+
+@pytest.mark.parametrize("backslashes", range(8))
+def test_backslashes_are_paired_wherever_they_are_cut(backslashes):
+    """Whether a quote ends its string depends on how many stand before it, also over the border of two pieces."""
+    text = json.dumps([{"a": "\\" * backslashes + '"}],[{'}, {"b": "\\" * backslashes}]).encode()
+    for place in range(len(text)):
+        assert rows_in(Format.JSON, cut(text, [place])) == 2
+    assert rows_in(Format.JSON, cut(text, range(len(text)))) == 2
+
+
+# CSV
+
+
+@given(
+    rows=st.lists(st.lists(st.text(st.sampled_from(',"\n\r ax'), max_size=6), min_size=2, max_size=2), max_size=6),
+    cuts=CUTS,
+    ends=st.sampled_from(["\n", "\r\n"]),
+    quoting=st.sampled_from([csv.QUOTE_MINIMAL, csv.QUOTE_ALL]),
+    closed=st.booleans(),
+)
+@example(rows=[['"', '""']], cuts=list(range(30)), ends="\r\n", quoting=csv.QUOTE_MINIMAL, closed=False)
+def test_csv_records_are_counted_as_a_parser_counts_them(rows, cuts, ends, quoting, closed):
+    """Newlines, quotes and commas within quotes make neither records nor values."""
+    out = io.StringIO(newline="")
+    has_returns = any("\r" in value for row in rows for value in row)
+    writer = csv.writer(out, lineterminator=ends, quoting=csv.QUOTE_ALL if has_returns else quoting)
+    writer.writerows([["one", "two"], *rows])
+    text = out.getvalue() if closed else out.getvalue().removesuffix(ends)
+    found = [row for row in csv.reader(io.StringIO(text, newline=""), strict=True) if row]
+    assert rows_in(Format.CSV, cut(text.encode(), cuts)) == len(found) - 1 == len(rows)
+
+
+def test_a_header_alone_has_no_rows():
+    """An empty export of this kind is whole, with or without the end of its line."""
+    assert rows_in(Format.CSV, [b"a,b"]) == rows_in(Format.CSV, [b"a,b\n"]) == rows_in(Format.CSV, [b"a,b\r\n"]) == 0
+
+
+def test_blank_lines_are_no_records():
+    """Neither above the header, nor between records, nor at the end."""
+    assert rows_in(Format.CSV, [b"\r\n\na,b\n\n1,2\r\n\r\n3,4\n\n"]) == 2
+
+
+def test_one_column_of_short_values_is_counted():
+    """A record may be a single character."""
+    assert rows_in(Format.CSV, [b"a\n1\n\n2\r\n3"]) == 3
+
+
+def test_csv_cut_is_refused_as_far_as_it_shows():
+    """A cut shows within quotes, and where the last record lost a comma; elsewhere there is nothing to see."""
+    text = b'one,two\n1,"a\n""b"",c"\n4,5\n'
+    pieces = [text[:end] for end in range(len(text) + 1)]
+    shows = [piece for piece in pieces if piece.count(b'"') % 2 or piece.endswith((b"\n1", b"\n4"))]
+    assert [piece for piece in pieces if is_refused(Format.CSV, piece)] == shows
+
+
+@pytest.mark.parametrize(
+    "text", [b"a,b\n1,2\n3", b"a,b\n1,2\n3\n", b"a,b\n1,2\n3,4,5\n", b'a,b\n1,2\n"3,4"\n', b"a,b\n1\n\n"]
+)
+def test_a_last_record_of_another_width_is_refused(text):
+    """It lost values, or found some."""
+    assert "not as wide" in refused(Format.CSV, text)
+
+
+@pytest.mark.parametrize("text", [b'{"a":1}\n{"a":2}\n', b'[{"a":1},{"a":2}]', b' {"error":"no"}'])
+def test_json_is_no_csv(text):
+    """An error told as JSON is not taken for a header."""
+    assert "not CSV" in refused(Format.CSV, text)
