@@ -176,9 +176,9 @@ class _Bucket:
         return AsyncLimiter(self._size, self._size * self._refill_seconds)
 
     def _drop_what_runs_over(self) -> None:
-        most = self._size - self._in_flight
-        if self._in_flight and self._limiter.has_capacity(most):
-            self.drop(self._left() - most)
+        if self._in_flight and self._limiter.has_capacity(self._size - self._in_flight):
+            self._limiter = self._fresh()
+            _drain(self._limiter, self._in_flight)
 
     def _left(self) -> float:
         """What the limiter has left: it says only whether it has so much, so ask it closer and closer."""

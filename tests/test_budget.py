@@ -114,6 +114,17 @@ async def test_a_full_bucket_lets_all_but_one_through_at_once():
 
 
 @on_virtual_time
+async def test_requests_within_one_tick_of_the_clock_are_counted_as_well():
+    """Where the clock is too coarse to tell two requests apart, they take their tokens all the same."""
+    async with a_budget(requests_per_minute=0.001) as budget:
+        under_way = [await create(budget) for _ in range(3)]
+        for leave in under_way:
+            leave.leave(200)
+        await answered(budget)
+        assert budget.tokens == 45
+
+
+@on_virtual_time
 async def test_a_bucket_of_one_is_still_of_use():
     """A burst of 1 lets one request through a refill, the first at once."""
     async with a_budget(burst=1) as budget:
