@@ -16,6 +16,7 @@
 from asyncexport.ledger.files import present, set_aside
 from asyncexport.ledger.ledger import Ledger
 from asyncexport.ledger.lock import Holder, hold, holder
-from asyncexport.ledger.reader import LedgerReader, Overview
+from asyncexport.ledger.overview import Overview
+from asyncexport.ledger.reader import LedgerReader
 
 __all__ = ["Holder", "Ledger", "LedgerReader", "Overview", "hold", "holder", "present", "set_aside"]

@@ -1,30 +1,36 @@
-"""The ledger's files: where they lie, how they are made and opened, and what their errors mean.
+"""The ledger's files: where they lie, and how they are made and opened.
 
 1. A file under the ledger's name is a whole ledger: it is made under another name, and renamed when it is durable.
 2. All of them are for their owner alone: 0600, in a folder of 0700. SQLite gives its side files the same mode.
 3. A ledger that cannot be read is never replaced: it is moved aside, by a person's order.
+4. Nothing is changed in a file before it is known to be a ledger of ours.
 """
 
 import os
 import shutil
 import sqlite3
+import stat
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing, contextmanager, suppress
 from pathlib import Path
 
-from asyncexport.errors import ExportError, LedgerCorruptError, LedgerError, StorageError
+from asyncexport.errors import LedgerCorruptError, LedgerError, StorageError
+from asyncexport.ledger.faults import DAMAGED, primary_code, translated
+from asyncexport.ledger.mark import Mark
 from asyncexport.ledger.rows import Head, digest_of
 from asyncexport.ledger.schema import APPLICATION_ID, TABLES, VERSION
 
 FOLDER = ".asyncexport"
 NAME = "ledger.sqlite3"
-SIDE_FILES = ("-wal", "-shm")
+LOG = "-wal"
+SIDE_FILES = (LOG, "-shm", "-mark")
 
 BUSY_SECONDS = 10.0
 """How long to wait for another program that has the ledger open, such as SQLite's shell."""
 
-DAMAGED = "run `asyncexport verify --rebuild`: it moves the damaged ledger aside and makes a new one from the archives"
+COPY_TRIES = 5
+"""How often a ledger is copied before a run that keeps changing it meanwhile is called in the way."""
 
 
 def ledger_path(directory: Path) -> Path:
@@ -32,9 +38,20 @@ def ledger_path(directory: Path) -> Path:
     return directory.absolute() / FOLDER / NAME
 
 
+def mark_path(path: Path) -> Path:
+    """Where the mark of a ledger lies."""
+    return _beside(path, "-mark")
+
+
 def present(directory: Path) -> bool:
-    """Whether the output directory has a ledger."""
-    return ledger_path(directory).exists()
+    """Whether the output directory has a ledger.
+
+    Raises:
+        StorageError: that cannot be seen.
+    """
+    path = ledger_path(directory)
+    with translated(path):
+        return path.exists()
 
 
 def set_aside(directory: Path) -> Path:
@@ -65,18 +82,22 @@ def make_folder(directory: Path) -> Path:
     for path in reversed([path for path in (folder, *folder.parents) if not path.exists()]):
         path.mkdir(mode=0o700 if path == folder else 0o777, exist_ok=True)
         sync_folder(path.parent)
-    _restrict(folder, 0o700)
+    restrict(folder, 0o700)
     return folder
 
 
 def create(path: Path, *, now: float, boundary: Callable[[str], None]) -> None:
-    """Make an empty ledger."""
+    """Make an empty ledger.
+
+    Raises:
+        StorageError: the disk has no room for it.
+    """
     new = path.with_name(f"{NAME}.new")
     for suffix in ("", *SIDE_FILES):
         _beside(new, suffix).unlink(missing_ok=True)
     os.close(os.open(new, os.O_CREAT | os.O_EXCL | os.O_RDWR | os.O_CLOEXEC, 0o600))
-    connection = _connect(new, "rw", busy_seconds=BUSY_SECONDS)
-    try:
+    with closing(_connect(new, "rw", busy_seconds=BUSY_SECONDS)) as connection:
+        make_durable(connection, new)
         connection.execute("BEGIN")
         connection.execute(f"PRAGMA application_id = {APPLICATION_ID}")
         connection.execute(f"PRAGMA user_version = {VERSION}")
@@ -85,9 +106,10 @@ def create(path: Path, *, now: float, boundary: Callable[[str], None]) -> None:
         text = Head(created_at=now).to_text()
         connection.execute("INSERT INTO head VALUES (1, ?, ?)", (text, digest_of(1, text.encode())))
         connection.execute("COMMIT")
-    finally:
-        # This moves all of it out of the log, and syncs it.
-        connection.close()
+        # All of it into the file that is renamed; what closing does by itself, it does not tell of if it fails.
+        is_busy, *_ = connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
+        if is_busy:
+            raise StorageError(f"cannot make {path}: its log cannot be emptied")
     # A log that outlived its ledger would be taken for the new one's.
     for suffix in SIDE_FILES:
         _beside(path, suffix).unlink(missing_ok=True)
@@ -102,12 +124,14 @@ def open_to_write(path: Path, *, busy_seconds: float) -> sqlite3.Connection:
 
     Raises:
         LedgerError: it is from a newer version, or in use.
-        LedgerCorruptError: it is no ledger.
+        LedgerCorruptError: it is no ledger, or damaged.
     """
-    _restrict(path, 0o600)
+    mark = Mark.read(mark_path(path))
     connection = _connect(path, "rw", busy_seconds=busy_seconds)
     try:
-        _check(connection, path)
+        _check(connection, path, mark)
+        restrict(path, 0o600)
+        make_durable(connection, path)
     except BaseException:
         connection.close()
         raise
@@ -119,44 +143,25 @@ def opened_to_read(path: Path, *, busy_seconds: float) -> Iterator[sqlite3.Conne
     """A connection that changes nothing, while a run is going on or not.
 
     Even to read, SQLite keeps an index of the log beside the ledger. Where it may not, a copy is read.
+
+    Raises:
+        LedgerError: it is from a newer version, or in use.
+        LedgerCorruptError: it is no ledger, or damaged.
     """
     with ExitStack() as stack:
-        connection = stack.enter_context(closing(_connect(path, "ro", busy_seconds=busy_seconds)))
+        mark = Mark.read(mark_path(path))
+        connection = stack.enter_context(closing(_connect(path, _reading_mode(path), busy_seconds=busy_seconds)))
         try:
+            connection.execute("PRAGMA query_only = ON")
             connection.execute("SELECT count(*) FROM sqlite_master").fetchone()
         except sqlite3.OperationalError as error:
-            if _primary(error) not in (sqlite3.SQLITE_READONLY, sqlite3.SQLITE_CANTOPEN):
+            if primary_code(error) not in (sqlite3.SQLITE_READONLY, sqlite3.SQLITE_CANTOPEN):
                 raise
             folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="asyncexport-"))
             copied = _copy(path, Path(folder))
-            connection = stack.enter_context(closing(_connect(copied, "ro", busy_seconds=busy_seconds)))
-        _check(connection, path)
+            connection = stack.enter_context(closing(_connect(copied, "rw", busy_seconds=busy_seconds)))
+        _check(connection, path, mark)
         yield connection
-
-
-@contextmanager
-def translated(path: Path) -> Iterator[None]:
-    """Turn what SQLite and the system raise into errors of ours.
-
-    Raises:
-        LedgerCorruptError: the ledger is not what was written.
-        LedgerError: another program keeps it from being used.
-        StorageError: the disk is full, not writable, or failed.
-    """
-    try:
-        yield
-    except LedgerCorruptError as error:
-        error.hint = error.hint or DAMAGED
-        raise
-    except sqlite3.ProgrammingError:
-        raise
-    except sqlite3.DatabaseError as error:
-        raise _meaning(error, path) from error
-    except UnicodeDecodeError as error:
-        # SQLite quotes the damaged text in its message, and Python cannot read that.
-        raise LedgerCorruptError(f"the ledger {path} is damaged", hint=DAMAGED) from error
-    except OSError as error:
-        raise StorageError(f"cannot use {path}: {error.strerror or error}", hint=_DISK_HINT) from error
 
 
 def sync_folder(path: Path) -> None:
@@ -168,61 +173,15 @@ def sync_folder(path: Path) -> None:
         os.close(folder)
 
 
-_DISK_HINT = "check that the disk has room and can be written to, then run the same command again"
-
-_TROUBLE_OF_THE_DISK = frozenset(
-    {
-        sqlite3.SQLITE_FULL,
-        sqlite3.SQLITE_IOERR,
-        sqlite3.SQLITE_CANTOPEN,
-        sqlite3.SQLITE_READONLY,
-        sqlite3.SQLITE_PERM,
-        sqlite3.SQLITE_AUTH,
-        sqlite3.SQLITE_NOMEM,
-        sqlite3.SQLITE_NOLFS,
-        None,  # raised without a code: not by SQLite
-    }
-)
-
-_IN_USE = frozenset({sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED, sqlite3.SQLITE_PROTOCOL})
+def restrict(path: Path, mode: int) -> None:
+    """Keep others out, as far as the file system knows of others."""
+    if stat.S_IMODE(path.stat().st_mode) != mode:
+        with suppress(PermissionError):
+            path.chmod(mode)
 
 
-def _meaning(error: sqlite3.DatabaseError, path: Path) -> ExportError:
-    code = _primary(error)
-    if code in _TROUBLE_OF_THE_DISK:
-        return StorageError(f"cannot use {path}: {error}", hint=_DISK_HINT)
-    if code in _IN_USE:
-        return LedgerError(
-            f"another program has {path} in use", hint="close the program that has it open, and try again"
-        )
-    # Our statements are few and fixed: one that does not fit means that the tables are not what we made.
-    return LedgerCorruptError(f"the ledger {path} is damaged: {error}", hint=DAMAGED)
-
-
-def _primary(error: sqlite3.Error) -> int | None:
-    code = getattr(error, "sqlite_errorcode", None)
-    return None if code is None else code & 0xFF
-
-
-def _connect(path: Path, mode: str, *, busy_seconds: float) -> sqlite3.Connection:
-    connection = sqlite3.connect(
-        f"{path.as_uri()}?mode={mode}", uri=True, timeout=busy_seconds, isolation_level=None, check_same_thread=False
-    )
-    try:
-        # Text is decoded once its checksum is known to be right.
-        connection.text_factory = bytes
-        connection.execute("PRAGMA cell_size_check = ON")
-        connection.execute("PRAGMA trusted_schema = OFF")
-        if mode == "rw":
-            _make_durable(connection, path)
-    except BaseException:
-        connection.close()
-        raise
-    return connection
-
-
-def _make_durable(connection: sqlite3.Connection, path: Path) -> None:
-    """A commit is on the disk when it returns, and readers do not stand in its way."""
+def make_durable(connection: sqlite3.Connection, path: Path) -> None:
+    """From now on a commit is on the disk when it returns, and readers do not stand in its way."""
     (journal,) = connection.execute("PRAGMA journal_mode = WAL").fetchone()
     if journal != b"wal":
         raise LedgerError(
@@ -232,8 +191,25 @@ def _make_durable(connection: sqlite3.Connection, path: Path) -> None:
     connection.execute("PRAGMA synchronous = FULL")
 
 
-def _check(connection: sqlite3.Connection, path: Path) -> None:
-    """Whether it is a ledger, of this version."""
+def _connect(path: Path, mode: str, *, busy_seconds: float) -> sqlite3.Connection:
+    if not path.is_file():
+        raise LedgerCorruptError(f"{path} is not a ledger", hint=DAMAGED)
+    connection = sqlite3.connect(
+        f"{path.as_uri()}?mode={mode}", uri=True, timeout=busy_seconds, isolation_level=None, check_same_thread=False
+    )
+    try:
+        # Text is decoded once its checksum is known to be right.
+        connection.text_factory = bytes
+        connection.execute("PRAGMA cell_size_check = ON")
+        connection.execute("PRAGMA trusted_schema = OFF")
+    except BaseException:
+        connection.close()
+        raise
+    return connection
+
+
+def _check(connection: sqlite3.Connection, path: Path, mark: Mark | None) -> None:
+    """Whether it is a ledger, of this version, with all that was ever committed to it."""
     (application,) = connection.execute("PRAGMA application_id").fetchone()
     (version,) = connection.execute("PRAGMA user_version").fetchone()
     if application != APPLICATION_ID:
@@ -246,23 +222,47 @@ def _check(connection: sqlite3.Connection, path: Path) -> None:
     tables = {name.decode("utf-8", "replace"): sql for name, sql in connection.execute(_SCHEMA)}
     if version != VERSION or tables != {name: statement.encode() for name, statement in TABLES.items()}:
         raise LedgerCorruptError(f"the ledger {path} is damaged: its tables are not as they were made", hint=DAMAGED)
+    head = Head.read(connection)
+    if mark is not None and mark.created_at == head.created_at and mark.commits > head.commits:
+        missing = mark.commits - head.commits
+        raise LedgerCorruptError(
+            f"the ledger {path} is damaged: what was written last is missing ({missing} commits)", hint=DAMAGED
+        )
 
 
 _SCHEMA = "SELECT CAST(name AS TEXT), sql FROM sqlite_master"
 
 
+def _reading_mode(path: Path) -> str:
+    """Who may write takes away what SQLite laid beside the ledger, and empties the log: so only where there is none."""
+    return "ro" if _beside(path, LOG).exists() else "rw"
+
+
 def _copy(path: Path, folder: Path) -> Path:
-    copied = folder / NAME
-    shutil.copyfile(path, copied)
-    with suppress(FileNotFoundError):
-        shutil.copyfile(_beside(path, "-wal"), _beside(copied, "-wal"))
-    return copied
+    """The ledger and its log as they were at one time.
+
+    The log only grows until it is begun anew, and is not before all of it is in the ledger: with the log that there was
+    before the ledger was copied, and what came to it since, any state of the ledger makes a whole.
+    """
+    copied, log = folder / NAME, _beside(path, LOG)
+    for _ in range(COPY_TRIES):
+        before = _generation(path, log)
+        shutil.copyfile(path, copied)
+        _beside(copied, LOG).unlink(missing_ok=True)
+        with suppress(FileNotFoundError):
+            shutil.copyfile(log, _beside(copied, LOG))
+        if _generation(path, _beside(copied, LOG)) == before:
+            return copied
+    raise LedgerError(f"{path} changes faster than it can be read", hint="try again")
+
+
+def _generation(path: Path, log: Path) -> bytes:
+    """What changes when the log is begun anew: its header, and where there is none, the time of the ledger itself."""
+    with suppress(FileNotFoundError), log.open("rb") as file:
+        if header := file.read(32):
+            return header
+    return str(path.stat().st_mtime_ns).encode()
 
 
 def _beside(path: Path, suffix: str) -> Path:
     return path.with_name(path.name + suffix)
-
-
-def _restrict(path: Path, mode: int) -> None:
-    if path.stat().st_mode & 0o777 != mode:
-        path.chmod(mode)

@@ -10,7 +10,9 @@ from asyncexport.core.bundles import Range
 from asyncexport.core.exports import Export
 from asyncexport.core.pacing import Sent
 from asyncexport.core.states import Standing, Stored
-from asyncexport.ledger.files import BUSY_SECONDS, ledger_path, make_folder, translated
+from asyncexport.core.work import Stock
+from asyncexport.ledger.faults import translated
+from asyncexport.ledger.files import BUSY_SECONDS, ledger_path, make_folder
 from asyncexport.ledger.pen import Pen
 from asyncexport.ledger.reader import Reading
 from asyncexport.ledger.rows import Line
@@ -121,6 +123,10 @@ class Ledger:
     async def recall(self, key: str) -> str | None:
         """What was remembered under this key."""
         return await self._read(lambda reading: reading.recall(key))
+
+    async def stock(self, export: str, span: Range) -> Stock:
+        """See `Reading.stock`."""
+        return await self._read(lambda reading: reading.stock(export, span))
 
     async def unfinished(self, export: str, span: Range) -> list[Standing]:
         """See `Reading.unfinished`."""

@@ -9,7 +9,7 @@ import os
 import socket
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
@@ -18,7 +18,8 @@ import orjson
 
 from asyncexport.core.bundles import show
 from asyncexport.errors import LedgerLockedError
-from asyncexport.ledger.files import FOLDER, make_folder, translated
+from asyncexport.ledger.faults import translated
+from asyncexport.ledger.files import FOLDER, make_folder, restrict
 
 NAME = "lock"
 
@@ -78,20 +79,21 @@ def hold(directory: Path, *, command: str) -> Iterator[None]:
         LedgerLockedError: another process holds it.
         StorageError: the directory cannot be made or written.
     """
-    path = directory / NAME
+    path = directory.absolute() / FOLDER / NAME
     with translated(path):
-        path = make_folder(directory) / NAME
+        make_folder(directory)
         file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
         with translated(path):
-            os.fchmod(file, 0o600)
+            restrict(path, 0o600)
             _lock(file, directory)
             _write(file, {"pid": os.getpid(), "host": socket.gethostname(), "command": command, "since": time.time()})
         try:
             yield
         finally:
-            # While it is still ours.
-            os.ftruncate(file, 0)
+            # While it is still ours. Where it cannot be done, whoever looks finds that the process is gone.
+            with suppress(OSError):
+                os.ftruncate(file, 0)
     finally:
         os.close(file)
 

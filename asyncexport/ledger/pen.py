@@ -5,11 +5,13 @@ transaction are not concerned.
 """
 
 import sqlite3
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 
+from asyncexport.core.bundles import Range
 from asyncexport.core.exports import Definition, Export
 from asyncexport.core.states import Stored
 from asyncexport.errors import IllegalMove, LedgerCorruptError, LedgerError
+from asyncexport.ledger.mark import Mark
 from asyncexport.ledger.rows import Head, Kept, Line, Pointers, digest_of, verified
 
 KEPT_REQUESTS = 10_000
@@ -29,11 +31,13 @@ class Pen:
         self._connection = connection
         self._head = head
 
-    def finish(self) -> None:
-        """Write the head: the last thing in each transaction."""
+    def finish(self) -> Mark:
+        """Write the head: the last thing in each transaction. What to mark it with once it is committed."""
+        self._head.commits += 1
         text = self._head.to_text()
         digest = digest_of(1, text.encode())
         self._connection.execute("UPDATE head SET text = ?, digest = ? WHERE one = 1", (text, digest))
+        return Mark(self._head.created_at, self._head.commits)
 
     def agree(self, exports: Sequence[Export]) -> None:
         """Remember the definitions of exports that are new, and of those that nothing came of yet.
@@ -49,15 +53,16 @@ class Pen:
             known = self._head.exports.setdefault(export.name, Kept(len(self._head.exports) + 1, export.definition))
             known.definition = export.definition
 
-    def append(self, lines: Iterable[Line]) -> None:
+    def append(self, lines: Sequence[Line]) -> None:
         """Add states, and lead the pointers of their bundles to them.
 
         Raises:
             LedgerError: an export was never agreed on.
             IllegalMove: a bundle has an archive that its state does not know of, or the other way round.
         """
-        for line in lines:
-            self._append(line)
+        checked = [(line, self._known(line)) for line in lines]
+        for line, kept in checked:
+            self._append(line, kept)
 
     def send(self, kind: str, at: float) -> int:
         """Put a request on record; its number."""
@@ -96,22 +101,26 @@ class Pen:
         """Keep something small from run to run."""
         self._head.remarks[key] = value
 
-    def _append(self, line: Line) -> None:
-        head, span = self._head, line.bundle.range
-        kept = head.exports.get(line.bundle.export)
+    def _known(self, line: Line) -> Kept:
+        """The line's export, where the line may be written."""
+        kept = self._head.exports.get(line.bundle.export)
         if kept is None:
             raise LedgerError(f"the ledger does not know the export {line.bundle.export!r}")
-        before = self._pointers(kept.number, span.start, span.end)
+        before = self._pointers(kept, line.bundle.range)
         has_archive = isinstance(line.state, Stored) or (before is not None and before.stored is not None)
         if line.has_archive != has_archive:
             raise IllegalMove(
                 f"{line.bundle} has {'an' if has_archive else 'no'} archive, and its state says otherwise"
             )
-        seq = head.last_state + 1
+        return kept
+
+    def _append(self, line: Line, kept: Kept) -> None:
+        seq = self._head.last_state + 1
+        before = self._pointers(kept, line.bundle.range)
         after = Pointers.after(before, line, seq=seq)
         self._connection.execute("INSERT INTO state VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)", line.values(seq, kept.number))
         self._connection.execute("INSERT OR REPLACE INTO bundle VALUES (?, ?, ?, ?, ?, ?, ?, ?)", (kept.number, *after))
-        head.last_state = seq
+        self._head.last_state = seq
         if before is not None:
             kept.sums.add(before, times=-1)
         kept.sums.add(after)
@@ -125,9 +134,9 @@ class Pen:
         )
         return found.fetchone() is not None
 
-    def _pointers(self, number: int, start: int, stop: int) -> Pointers | None:
+    def _pointers(self, kept: Kept, span: Range) -> Pointers | None:
         row = self._connection.execute(
-            "SELECT * FROM bundle WHERE export = ? AND start = ? AND stop = ?", (number, start, stop)
+            "SELECT * FROM bundle WHERE export = ? AND start = ? AND stop = ?", (kept.number, span.start, span.end)
         ).fetchone()
         return None if row is None else Pointers(*row[1:])
 

@@ -8,74 +8,27 @@
 
 import math
 import sqlite3
-from collections.abc import Iterable, Iterator
+from bisect import bisect_right
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
 
-from asyncexport.core.bundles import Bundle, Range, gaps
+from asyncexport.core.bundles import Bundle, Range
 from asyncexport.core.exports import Definition
 from asyncexport.core.pacing import Sent
-from asyncexport.core.states import CLAIMING, Failed, Overdue, Planned, Standing
+from asyncexport.core.states import Planned, Standing
+from asyncexport.core.work import Stock
 from asyncexport.errors import LedgerCorruptError, LedgerError
-from asyncexport.ledger.files import BUSY_SECONDS, ledger_path, opened_to_read, translated
+from asyncexport.ledger.faults import translated
+from asyncexport.ledger.files import BUSY_SECONDS, ledger_path, opened_to_read, present
+from asyncexport.ledger.overview import Overview
 from asyncexport.ledger.rows import Head, Kept, Sums, Written, read_standing, verified
 
 PAGE = 500
 """Bundles read at once: a few milliseconds."""
 
 EVER = Range(-(2**62), 2**62)
-
-
-@dataclass(frozen=True, slots=True)
-class Overview:
-    """What the ledger knows of one export, for `status`.
-
-    Attributes:
-        stored: How many bundles have an archive; `empty` of them have no rows in it.
-        rows, bytes: In these archives, and of them.
-        unfinished: Bundles whose newest take has begun and not ended as stored, in order.
-        covered: The time that archives cover, merged, in order.
-        last_at: When its last row was written, in seconds since 1970; None where there is none.
-    """
-
-    name: str
-    definition: Definition
-    stored: int
-    empty: int
-    rows: int
-    bytes: int
-    unfinished: tuple[Standing, ...]
-    covered: tuple[Range, ...]
-    last_at: float | None
-
-    @property
-    def claimed(self) -> int:
-        """Bundles that the service works on, or whose file waits there."""
-        return sum(isinstance(one.state, CLAIMING) for one in self.unfinished)
-
-    @property
-    def failed(self) -> int:
-        """Bundles given up."""
-        return sum(isinstance(one.state, Failed) for one in self.unfinished)
-
-    @property
-    def overdue(self) -> int:
-        """Bundles whose operation was still running at its deadline."""
-        return sum(isinstance(one.state, Overdue) for one in self.unfinished)
-
-    @property
-    def parked(self) -> tuple[Standing, ...]:
-        """Bundles given up or overdue, in order: the open problems."""
-        return tuple(one for one in self.unfinished if one.parked)
-
-    @property
-    def gaps(self) -> tuple[Range, ...]:
-        """What no archive covers between the first and the last."""
-        if not self.covered:
-            return ()
-        return tuple(gaps(Range(self.covered[0].start, self.covered[-1].end), self.covered))
 
 
 class Reading:
@@ -92,14 +45,24 @@ class Reading:
         with self._moment() as head:
             return {name: kept.definition for name, kept in head.exports.items()}
 
+    def stock(self, export: str, span: Range) -> Stock:
+        """What a run over the span has to know, from one moment."""
+        with self._moment() as head:
+            kept = self._known(head, export)
+            covered = tuple(self._covered(kept, span))
+            unfinished = tuple(self._unfinished(export, kept, span, covered))
+            # A bundle whose new take is under way is to do, and not done already.
+            again = sum(one.stored is not None for one in unfinished)
+            return Stock(unfinished, covered, self._count_stored(kept, span) - again)
+
     def unfinished(self, export: str, span: Range) -> list[Standing]:
         """Bundles that overlap the span and whose newest take has begun and not ended as stored, in order.
 
-        A first take that is back where it began (`Planned` at attempt 1) is as good as no row, and left out.
+        Left out is what was begun in another width and is neither under way nor parked, once others cover its time.
         """
         with self._moment() as head:
             kept = self._known(head, export)
-            return list(self._unfinished(export, kept, span))
+            return list(self._unfinished(export, kept, span, tuple(self._covered(kept, span))))
 
     def covered(self, export: str, span: Range) -> list[Range]:
         """The time of all bundles that overlap the span and have an archive, merged, in order."""
@@ -110,12 +73,7 @@ class Reading:
     def count_stored(self, export: str, span: Range) -> int:
         """How many bundles that overlap the span have an archive."""
         with self._moment() as head:
-            kept = self._known(head, export)
-            (count,) = self._connection.execute(
-                "SELECT count(stored) FROM bundle WHERE export = ? AND start < ? AND stop > ?",
-                (kept.number, span.end, span.start),
-            ).fetchone()
-            return int(count)
+            return self._count_stored(self._known(head, export), span)
 
     def stored(self, export: str, span: Range, *, exported_within: float = math.inf) -> Iterator[Standing]:
         """Bundles that overlap the span and have an archive, in order of their start.
@@ -213,7 +171,14 @@ class Reading:
             self._adds_up = True
         return head.exports.get(export) or Kept(0, Definition())
 
-    def _unfinished(self, export: str, kept: Kept, span: Range) -> Iterator[Standing]:
+    def _count_stored(self, kept: Kept, span: Range) -> int:
+        (count,) = self._connection.execute(
+            "SELECT count(stored) FROM bundle WHERE export = ? AND start < ? AND stop > ?",
+            (kept.number, span.end, span.start),
+        ).fetchone()
+        return int(count)
+
+    def _unfinished(self, export: str, kept: Kept, span: Range, covered: Sequence[Range]) -> Iterator[Standing]:
         rows = self._connection.execute(
             "SELECT * FROM standing WHERE export = ? AND start < ? AND stop > ? AND stored IS NOT latest"
             " ORDER BY start, stop",
@@ -221,7 +186,7 @@ class Reading:
         )
         for row in rows:
             one = _standing(export, row)
-            if not (isinstance(one.state, Planned) and one.state.attempt == 1 and one.take == 0):
+            if not (isinstance(one.state, Planned) and one.stored is None and _lies_within(one.bundle.range, covered)):
                 yield one
 
     def _covered(self, kept: Kept, span: Range) -> Iterator[Range]:
@@ -237,7 +202,7 @@ class Reading:
         empty, latest = self._connection.execute(
             "SELECT count(stored) FILTER (WHERE rows = 0), max(latest) FROM bundle WHERE export = ?", (kept.number,)
         ).fetchone()
-        last = self._connection.execute("SELECT * FROM state WHERE seq = ?", (latest,)).fetchone()
+        covered = tuple(self._covered(kept, EVER))
         return Overview(
             name=name,
             definition=kept.definition,
@@ -245,10 +210,16 @@ class Reading:
             empty=empty,
             rows=kept.sums.rows,
             bytes=kept.sums.bytes,
-            unfinished=tuple(self._unfinished(name, kept, EVER)),
-            covered=tuple(self._covered(kept, EVER)),
-            last_at=Written.read(last).written_at if last else None,
+            unfinished=tuple(self._unfinished(name, kept, EVER, covered)),
+            covered=covered,
+            last_at=None if latest is None else self._written(latest).written_at,
         )
+
+    def _written(self, seq: int) -> Written:
+        row = self._connection.execute("SELECT * FROM state WHERE seq = ?", (seq,)).fetchone()
+        if row is None:
+            raise LedgerCorruptError(f"the ledger is damaged: row {seq} is missing")
+        return Written.read(row)
 
 
 class LedgerReader(Reading):
@@ -266,7 +237,7 @@ class LedgerReader(Reading):
 
     def __init__(self, directory: Path, *, busy_seconds: float = BUSY_SECONDS) -> None:
         path = ledger_path(directory)
-        if not path.exists():
+        if not present(directory):
             raise LedgerError(f"{directory} has no ledger", hint="check [output] directory; `backfill` makes a ledger")
         self._stack = ExitStack()
         with translated(path):
@@ -297,6 +268,12 @@ def _all(rows: Iterable[tuple[Any, ...]], what: str, *, count: int, last: int) -
     if [row[0] for row in found] != list(range(last - count + 1, last + 1)):
         raise LedgerCorruptError(f"the ledger is damaged: rows of {what} are missing")
     return found
+
+
+def _lies_within(span: Range, covered: Sequence[Range]) -> bool:
+    """Whether one of these ranges, merged and in order, holds all of it."""
+    at = bisect_right(covered, span.start, key=lambda one: one.start) - 1
+    return at >= 0 and span.end <= covered[at].end
 
 
 def _merged(rows: Iterable[tuple[int, int]]) -> Iterator[Range]:

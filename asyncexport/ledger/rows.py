@@ -182,6 +182,7 @@ class Head:
     Attributes:
         version: Of the format.
         created_at: When the ledger was made.
+        commits: How many there have been since.
         last_state, last_request, last_duration: The number of the newest row.
         requests, durations: How many rows there are.
         first_request_at: When the first request was sent; 0 once the record does not reach back to it.
@@ -191,6 +192,7 @@ class Head:
 
     version: int = VERSION
     created_at: float = 0.0
+    commits: int = 0
     last_state: int = 0
     last_request: int = 0
     last_duration: int = 0

@@ -19,7 +19,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from asyncexport.ledger.files import create, open_to_write, translated
+from asyncexport.ledger.faults import translated
+from asyncexport.ledger.files import create, mark_path, open_to_write
+from asyncexport.ledger.mark import MarkFile
 from asyncexport.ledger.pen import Pen, is_refusal
 from asyncexport.ledger.reader import Reading
 from asyncexport.ledger.rows import Head
@@ -66,6 +68,7 @@ class Writer:
         self._ended = self._loop.create_future()
         self._failure: BaseException | None = None
         self._told = False
+        self._stopping = False
         # A daemon, so that a process whose loop is gone can end; whoever closes the ledger waits for it.
         self._thread = threading.Thread(target=self._run, name="ledger", daemon=True)
 
@@ -79,7 +82,13 @@ class Writer:
             raise
 
     def put(self, job: Job) -> None:
-        """Give it something to do."""
+        """Give it something to do.
+
+        Raises:
+            RuntimeError: the ledger is closed, and nobody is left to do it.
+        """
+        if self._stopping:
+            raise RuntimeError("the ledger is closed")
         self._jobs.put(job)
 
     async def stop(self) -> None:
@@ -88,9 +97,10 @@ class Writer:
         Raises:
             StorageError: what nobody waited for could not be written.
         """
-        if not self._ended.done():
+        if not self._stopping:
+            self._stopping = True
             self._jobs.put(None)
-            await asyncio.shield(self._ended)
+        await asyncio.shield(self._ended)
         if self._failure is not None and not self._told:
             self._told = True
             raise self._failure
@@ -111,16 +121,22 @@ class Writer:
             if writes:
                 self._deliver(self._commit(connection, writes))
             self._deliver([self._answer(job, reading) for job in jobs if isinstance(job, Read)])
-        with suppress(sqlite3.Error):
+        with suppress(sqlite3.Error, OSError):
             # What is committed is durable, whether or not the log can be moved into the ledger now.
             connection.close()
+            self._mark.close()
         self._deliver([_Outcome(self._ended)])
 
     def _open(self) -> sqlite3.Connection:
         if not self._path.exists():
             create(self._path, now=time.time(), boundary=self._boundary)
         connection = open_to_write(self._path, busy_seconds=self._busy_seconds)
-        self._pen = Pen(connection, Head.read(connection))
+        try:
+            self._pen = Pen(connection, Head.read(connection))
+            self._mark = MarkFile(mark_path(self._path))
+        except BaseException:
+            connection.close()
+            raise
         return connection
 
     def _gather(self) -> tuple[list[Job], bool]:
@@ -152,9 +168,10 @@ class Writer:
     def _commit_or_raise(self, connection: sqlite3.Connection, jobs: list[Write]) -> list[_Outcome]:
         connection.execute("BEGIN IMMEDIATE")
         outcomes = [self._write(job) for job in jobs]
-        self._pen.finish()
+        mark = self._pen.finish()
         self._boundary("ledger.commit:before")
         connection.execute("COMMIT")
+        self._mark.write(mark)
         self._boundary("ledger.commit:after")
         return outcomes
 

@@ -1,0 +1,71 @@
+"""What SQLite and the system raise, in errors of ours."""
+
+import sqlite3
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from asyncexport.errors import ExportError, LedgerCorruptError, LedgerError, StorageError
+
+DAMAGED = "run `asyncexport verify --rebuild`: it moves the damaged ledger aside and makes a new one from the archives"
+
+_DISK_HINT = "check that the disk has room and can be written to, then run the same command again"
+
+_TROUBLE_OF_THE_DISK = frozenset(
+    {
+        sqlite3.SQLITE_FULL,
+        sqlite3.SQLITE_IOERR,
+        sqlite3.SQLITE_CANTOPEN,
+        sqlite3.SQLITE_READONLY,
+        sqlite3.SQLITE_PERM,
+        sqlite3.SQLITE_AUTH,
+        sqlite3.SQLITE_NOMEM,
+        sqlite3.SQLITE_NOLFS,
+        None,  # raised without a code: not by SQLite
+    }
+)
+
+_IN_USE = frozenset({sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED, sqlite3.SQLITE_PROTOCOL})
+
+
+@contextmanager
+def translated(path: Path) -> Iterator[None]:
+    """Turn what SQLite and the system raise into errors of ours.
+
+    Raises:
+        LedgerCorruptError: the ledger is not what was written.
+        LedgerError: another program keeps it from being used.
+        StorageError: the disk is full, not writable, or failed.
+    """
+    try:
+        yield
+    except LedgerCorruptError as error:
+        error.hint = error.hint or DAMAGED
+        raise
+    except sqlite3.ProgrammingError:
+        raise
+    except sqlite3.DatabaseError as error:
+        raise _meaning(error, path) from error
+    except UnicodeDecodeError as error:
+        # SQLite quotes the damaged text in its message, and Python cannot read that.
+        raise LedgerCorruptError(f"the ledger {path} is damaged", hint=DAMAGED) from error
+    except OSError as error:
+        raise StorageError(f"cannot use {path}: {error.strerror or error}", hint=_DISK_HINT) from error
+
+
+def primary_code(error: sqlite3.Error) -> int | None:
+    """What SQLite says went wrong, without the finer points."""
+    code = getattr(error, "sqlite_errorcode", None)
+    return None if code is None else code & 0xFF
+
+
+def _meaning(error: sqlite3.DatabaseError, path: Path) -> ExportError:
+    code = primary_code(error)
+    if code in _TROUBLE_OF_THE_DISK:
+        return StorageError(f"cannot use {path}: {error}", hint=_DISK_HINT)
+    if code in _IN_USE:
+        return LedgerError(
+            f"another program has {path} in use", hint="close the program that has it open, and try again"
+        )
+    # Our statements are few and fixed: one that does not fit means that the tables are not what we made.
+    return LedgerCorruptError(f"the ledger {path} is damaged: {error}", hint=DAMAGED)

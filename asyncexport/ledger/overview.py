@@ -1,0 +1,57 @@
+"""What the ledger knows of one export, as a value."""
+
+from dataclasses import dataclass
+
+from asyncexport.core.bundles import Range, gaps
+from asyncexport.core.exports import Definition
+from asyncexport.core.states import CLAIMING, Failed, Overdue, Standing
+
+
+@dataclass(frozen=True, slots=True)
+class Overview:
+    """What the ledger knows of one export, for `status`.
+
+    Attributes:
+        stored: How many bundles have an archive; `empty` of them have no rows in it.
+        rows, bytes: In these archives, and of them.
+        unfinished: Bundles whose newest take has begun and not ended as stored, in order.
+        covered: The time that archives cover, merged, in order.
+        last_at: When its last row was written, in seconds since 1970; None where there is none.
+    """
+
+    name: str
+    definition: Definition
+    stored: int
+    empty: int
+    rows: int
+    bytes: int
+    unfinished: tuple[Standing, ...]
+    covered: tuple[Range, ...]
+    last_at: float | None
+
+    @property
+    def claimed(self) -> int:
+        """Bundles that the service works on, or whose file waits there."""
+        return sum(isinstance(one.state, CLAIMING) for one in self.unfinished)
+
+    @property
+    def failed(self) -> int:
+        """Bundles given up."""
+        return sum(isinstance(one.state, Failed) for one in self.unfinished)
+
+    @property
+    def overdue(self) -> int:
+        """Bundles whose operation was still running at its deadline."""
+        return sum(isinstance(one.state, Overdue) for one in self.unfinished)
+
+    @property
+    def parked(self) -> tuple[Standing, ...]:
+        """Bundles given up or overdue, in order: the open problems."""
+        return tuple(one for one in self.unfinished if one.parked)
+
+    @property
+    def gaps(self) -> tuple[Range, ...]:
+        """What no archive covers between the first and the last."""
+        if not self.covered:
+            return ()
+        return tuple(gaps(Range(self.covered[0].start, self.covered[-1].end), self.covered))
