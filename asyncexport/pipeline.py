@@ -13,7 +13,7 @@ import random
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -191,18 +191,7 @@ def survey(settings: Settings, order: Order, *, now: float) -> Survey:
         return Survey(works, notes, burst, burst, settings.polling.expected_seconds)
     with LedgerReader(Path(settings.output.directory)) as ledger:
         spans, notes = _spans(order, now=now, since=_since(settings, ledger.recall("nightly_since"), now=now))
-        works = tuple(
-            Work(
-                export,
-                span,
-                Stock(
-                    tuple(ledger.unfinished(export.name, span)),
-                    tuple(ledger.covered(export.name, span)),
-                    ledger.count_stored(export.name, span),
-                ),
-            )
-            for export, span in spans
-        )
+        works = tuple(Work(export, span, ledger.stock(export.name, span)) for export, span in spans)
         durations = Durations(expected_seconds=settings.polling.expected_seconds, known=ledger.durations())
         first = ledger.first_request_at()
         sent = ledger.requests_since(now - HISTORY_SECONDS)
@@ -307,8 +296,8 @@ class _Run:
         directory = Path(self.settings.output.directory)
         async with AsyncExitStack() as stack:
             clock = ServiceClock()
-            archives = Archives(directory, boundary=self.boundary)
-            if not present(directory) and archives.existing():
+            archives = stack.enter_context(Archives(directory, boundary=self.boundary))
+            if not present(directory) and await archives.exist():
                 raise LedgerError(
                     f"{directory} holds archives but no ledger",
                     hint="run `asyncexport verify --rebuild` to make the ledger anew, or choose another directory",
@@ -337,19 +326,15 @@ class _Run:
         return works, notes
 
     async def _one_work(self, ledger: Ledger, export: Export, span: Range, *, now: float) -> Work:
-        unfinished = await ledger.unfinished(export.name, span)
-        covered = await ledger.covered(export.name, span)
-        already = await ledger.count_stored(export.name, span)
-        begun = {one.bundle for one in unfinished}
+        stock = await ledger.stock(export.name, span)
+        begun = {one.bundle for one in stock.unfinished}
         refresh = [one for one in self.order.repair if one.bundle.export == export.name and one.bundle not in begun]
         if self.order.refresh_seconds > 0:
             soon = ledger.stored(export.name, span, exported_within=self.order.refresh_seconds + 1)
             refresh += [one async for one in soon if one.bundle not in begun and self._is_stale(one, now=now)]
-        # A bundle whose new take is under way is to do, and no longer counted as done.
-        again = sum(one.stored is not None for one in unfinished)
-        stock = Stock(tuple(unfinished), tuple(covered), already - again)
         if not self.order.fills_gaps:
-            stock = Stock(stock.unfinished)
+            # What is stored is no concern of a retry or a repair.
+            stock = replace(stock, already=0)
         return Work(export, span, stock, tuple(refresh), fills_gaps=self.order.fills_gaps)
 
     def _is_stale(self, one: Standing, *, now: float) -> bool:

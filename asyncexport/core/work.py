@@ -4,14 +4,15 @@
 2. Then in order of time: the gaps that are neither stored nor claimed, cut at the grid lines of the present width, and
    the parked bundles, each in its own width.
 3. A stored bundle whose data was exported too soon after it happened is exported once more, in a new take.
-4. Nothing is made before it is needed.
+4. A retry or a repair does as gaps only what an earlier run began and neither finished nor parked.
+5. Nothing is made before it is needed.
 """
 
 import heapq
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
-from asyncexport.core.bundles import Bundle, Range, count_cut, cut, gaps, merged
+from asyncexport.core.bundles import Bundle, Range, count_cut, cut, gaps
 from asyncexport.core.exports import Export
 from asyncexport.core.states import CLAIMING, Planned, Standing, Stored
 
@@ -21,9 +22,9 @@ class Stock:
     """What the ledger knows of one export in the range of a run.
 
     Attributes:
-        unfinished: Bundles whose newest take has not ended as stored, but has begun.
+        unfinished: Bundles whose newest take has not ended as stored, but has begun; in order.
         covered: The time that archives cover, merged, in order.
-        already: How many bundles are stored there.
+        already: How many bundles are stored there, those with an unfinished new take not counted.
     """
 
     unfinished: tuple[Standing, ...] = ()
@@ -40,7 +41,7 @@ class Work:
         span: The range.
         stock: What the ledger knows of it.
         refresh: Stored bundles that are to be exported once more.
-        fills_gaps: Whether what nobody has begun is to do as well; not so for a `retry` or a repair.
+        fills_gaps: Whether what nobody has begun is to do as well (rule 4).
     """
 
     export: Export
@@ -71,17 +72,23 @@ class Work:
         yield from heapq.merge(*rest, key=lambda one: one.bundle.range)
 
     def _gaps(self) -> Iterator[Range]:
-        if not self.fills_gaps:
-            return iter(())
         taken = [one.bundle.range for one in self.stock.unfinished if isinstance(one.state, CLAIMING) or one.parked]
-        return gaps(self.span, merged(sorted([*self.stock.covered, *taken])))
+        taken += self.stock.covered
+        if not self.fills_gaps:
+            begun = sorted(one.bundle.range for one in self._begun())
+            taken += gaps(self.span, begun)
+        return gaps(self.span, sorted(taken))
 
     def _pieces(self) -> Iterator[Standing]:
         """The gaps, cut; a piece that an earlier run began keeps its attempt."""
-        begun = {one.bundle.range: one for one in self.stock.unfinished if isinstance(one.state, Planned)}
+        begun = {one.bundle.range: one for one in self._begun()}
         for gap in self._gaps():
             for piece in cut(gap, self.export.bundle_seconds):
                 yield begun.get(piece) or Standing(Bundle(self.export.name, piece))
+
+    def _begun(self) -> Iterator[Standing]:
+        """First takes that an earlier run left between attempts."""
+        return (one for one in self.stock.unfinished if isinstance(one.state, Planned) and one.stored is None)
 
     def _parked_again(self) -> list[Standing]:
         return sorted(self.parked, key=lambda one: one.bundle.range)
@@ -92,7 +99,7 @@ class Work:
         return sorted(again, key=lambda one: one.bundle.range)
 
     def _refreshed(self) -> Iterator[Standing]:
-        for one in self.refresh:
+        for one in sorted(self.refresh, key=lambda one: one.bundle.range):
             yield one.next_take()
 
 
