@@ -79,6 +79,7 @@ def demo(
     _take_place(directory)
     with sandbox_running() as (config, url):
         settings = _settings(config, directory)
+        session.record("sandbox", url=url)
         session.say(f"a sandbox of the service runs on this machine; a day of it, {day(THE_DAY.start)}, is exported")
         order = Order("demo", settings.exports, start=THE_DAY.start, end=THE_DAY.end)
         summary, example = export_watched(session, settings, order, key=_key(settings))

@@ -1,6 +1,5 @@
 """One run, from the order to its closing words."""
 
-import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -56,15 +55,9 @@ def say_closing(session: "Session", settings: "Settings", order: "Order", summar
         session.say(line)
     hint = HINTS.get(summary.exit_code, "")
     if summary.exit_code is Exit.PARTLY:
-        hint = f"`{_retry(session, settings)}` takes parked bundles up again" if tally.failed else HINTS[Exit.TIME_UP]
+        hint = f"`{session.again('retry')}` takes parked bundles up again" if tally.failed else HINTS[Exit.TIME_UP]
     if hint and summary.error is None:
         session.lines.hint(hint)
-
-
-def _retry(session: "Session", settings: "Settings") -> str:
-    """The command, with what this one was told of the settings and the directory."""
-    config = ["-c", str(session.config)] if session.config else []
-    return shlex.join(["asyncexport", *config, "retry", "-d", str(settings.output.directory)])
 
 
 def _heading(settings: "Settings", order: "Order") -> str:

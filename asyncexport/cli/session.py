@@ -4,6 +4,7 @@ What global options say is taken in as it is parsed, and counts from `begin` on.
 """
 
 import os
+import shlex
 import sys
 import time
 from contextlib import ExitStack
@@ -31,6 +32,7 @@ class Session:
         directory: The output directory; "" before that is known.
         began: When, on the monotonic clock.
         config: The file that `-c` names.
+        chosen_directory: What `-d` names.
     """
 
     def __init__(self, *, as_json: bool = False) -> None:
@@ -39,6 +41,7 @@ class Session:
         self.directory = ""
         self.began = time.monotonic()
         self.config: Path | None = None
+        self.chosen_directory: Path | None = None
         self.quiet = False
         self.verbose = 0
         self.log_as_json = False
@@ -141,6 +144,7 @@ class Session:
         if problems:
             raise ConfigError(problems)
         self.directory = str(settings.output.directory)
+        self.chosen_directory = directory
         return settings
 
     def key(self, settings: "Settings") -> "ApiKey":
@@ -158,6 +162,12 @@ class Session:
         for note in key.notes:
             logging.getLogger(__name__).warning("%s", note)
         return key
+
+    def again(self, command: str, *arguments: str) -> str:
+        """A command for the same settings and the same directory, to be pasted."""
+        config = ["-c", str(self.config)] if self.config else []
+        directory = ["-d", str(self.chosen_directory)] if self.chosen_directory else []
+        return shlex.join(["asyncexport", *config, command, *arguments, *directory])
 
     def say(self, text: str = "") -> None:
         """A line of a result, where results are text."""

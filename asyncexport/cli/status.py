@@ -61,7 +61,7 @@ def status(ctx: typer.Context, *, export: Names = None, directory: Directory = N
             session.say(f"{name}: nothing is stored yet")
     tally = _tally(chosen)
     if tally.failed:
-        session.lines.hint("`asyncexport retry` takes parked bundles up again")
+        session.lines.hint(f"`{session.again('retry')}` takes parked bundles up again")
     return session.summary(Exit.PARTLY if tally.failed else Exit.DONE, tally=tally)
 
 
@@ -72,7 +72,8 @@ def _nothing_yet(session: Session, where: Path) -> Summary:
 
     if Archives(where).existing():
         raise LedgerError(
-            f"{where} holds archives but no ledger", hint="`asyncexport verify --rebuild` makes the ledger anew"
+            f"{where} holds archives but no ledger",
+            hint=f"`{session.again('verify', '--rebuild')}` makes the ledger anew",
         )
     session.say(f"nothing here yet: {where} has no ledger")
     return session.summary(Exit.DONE)

@@ -23,8 +23,6 @@ if TYPE_CHECKING:
     from asyncexport.core.states import Standing
     from asyncexport.verify import Finding
 
-DAMAGED = ".damaged"
-
 
 @dataclass(slots=True)
 class Found:
@@ -34,13 +32,11 @@ class Found:
         tally: Of archives: those that are sound count as stored before, the others as parked.
         counts: By kind of finding.
         unsound: Bundles whose archive is missing or broken.
-        rebuilding: Whether what is not whole is moved aside, so that it was found and is no archive any more.
     """
 
     tally: Tally = field(default_factory=Tally)
     counts: Counter[str] = field(default_factory=Counter)
     unsound: "list[Standing]" = field(default_factory=list)
-    rebuilding: bool = False
 
 
 def verify(
@@ -71,9 +67,9 @@ def verify(
         return _repair(session, asked.settings, found, key)
     if found.tally.failed:
         session.lines.hint(
-            "the next `asyncexport backfill` over it fetches what was moved aside"
+            "the next backfill over its range exports anew what was moved aside"
             if rebuild
-            else "`asyncexport verify --repair` exports anew what is missing or broken"
+            else f"`{session.again('verify', '--repair')}` exports anew what is missing or broken"
         )
     return session.summary(Exit.PARTLY if found.tally.failed else Exit.DONE, tally=found.tally)
 
@@ -104,7 +100,7 @@ def _rebuild(session: Session, settings: "Settings") -> Found:
     from asyncexport.verify import rebuild
 
     where = Path(settings.output.directory)
-    found = Found(rebuilding=True)
+    found = Found()
 
     async def rebuilt() -> None:
         with session.counting(f"rebuild the ledger of {where}", total=None, of="files read") as count:
@@ -119,7 +115,7 @@ def _rebuild(session: Session, settings: "Settings") -> Found:
 
 def _take(session: Session, found: Found, finding: "Finding", where: Path) -> None:
     """Count a finding, and name it where it is not sound."""
-    from asyncexport.verify import Broken, Foreign, Missing, Sound
+    from asyncexport.verify import Broken, Damaged, Foreign, Missing, Sound
 
     match finding:
         case Sound(path, rows):
@@ -134,8 +130,8 @@ def _take(session: Session, found: Found, finding: "Finding", where: Path) -> No
         case Broken(path, standing, reason):
             found.unsound.append(standing)
             _name(session, found, "broken", path, bundle=standing.bundle, reason=reason)
-        case Foreign(path) if found.rebuilding and (bundle := _bundle_of(path)):
-            _name(session, found, "damaged", path, bundle=bundle, reason="it was not whole, and is moved aside")
+        case Damaged(path, bundle, reason):
+            _name(session, found, "damaged", path, bundle=bundle, reason=reason)
         case Foreign(path):
             _name(session, found, "foreign", path)
 
@@ -156,14 +152,6 @@ def _name(
         }
     session.record(kind, **facts)
     session.say(f"{kind:<8} {plain(path)}" + (f": {plain(reason)}" if reason else ""))
-
-
-def _bundle_of(path: str) -> Bundle | None:
-    """The bundle whose archive was moved aside under this name; None for another file."""
-    from asyncexport.storage import Archives
-
-    span = Archives.span_of(path.removesuffix(DAMAGED)) if path.endswith(DAMAGED) else None
-    return Bundle(path.split("/", maxsplit=1)[0], span) if span is not None else None
 
 
 def _say_counts(session: Session, found: Found) -> None:

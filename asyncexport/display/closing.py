@@ -56,7 +56,7 @@ def _bundles(summary: Summary) -> str:
     if not tally.planned:
         return "there was nothing to do"
     have = tally.already + tally.stored
-    parts = [f"{show_count(have)} of {count_of(tally.planned, 'bundle is', 'bundles are')} stored"]
+    parts = [f"{show_count(have)} of {show_count(tally.planned)} bundles stored"]
     if tally.already:
         parts.append(f"{show_count(tally.already)} of them before this run")
     if tally.empty:

@@ -117,6 +117,9 @@ class Results:
         """One line."""
         if self.gone:
             return
+        # A terminal of another age may not have all letters; nothing is left out for that.
+        code = self._stream.encoding or "utf-8"
+        text = text.encode(code, "backslashreplace").decode(code)
         try:
             with self._lock:
                 self._stream.write(f"{text}\n")

@@ -7,6 +7,7 @@
 4. No line is as wide as the terminal: at the last column terminals do not agree on where the cursor is.
 """
 
+import io
 import os
 import threading
 from collections.abc import Callable, Sequence
@@ -36,7 +37,8 @@ class Pane:
     def __init__(self, stream: TextIO, *, size: Callable[[], tuple[int, int]] | None = None) -> None:
         self._stream = stream
         self._size = size or self._ask_size
-        self._console = Console(file=stream, highlight=False, soft_wrap=True, legacy_windows=False)
+        # It makes the colours and writes nothing by itself: when the terminal is gone, rich would end the program.
+        self._console = Console(file=io.StringIO(), force_terminal=True, highlight=False, legacy_windows=False)
         self._lock = threading.RLock()
         self._shown: list[str] = []
         self._widths: list[int] = []
@@ -93,7 +95,7 @@ class Pane:
 
     def _rendered(self, line: Text) -> str:
         with self._console.capture() as captured:
-            self._console.print(line, end="")
+            self._console.print(line, end="", soft_wrap=True)
         return captured.get()
 
     def _ask_size(self) -> tuple[int, int]:
