@@ -15,7 +15,6 @@ import select
 import signal
 import socket
 import sqlite3
-import stat
 import sys
 import threading
 import traceback
@@ -49,7 +48,7 @@ class Run:
         kill_at: Kill itself at a boundary of this name ("": of any), the so manieth, the first being 1.
         kill_after: Be killed after so many seconds.
         mount: Mount the device that came with the order here.
-        careless: What is left out: the flush of `files`, of `folders`, of the `ledger`.
+        careless: What is left out: the flush of `files`, of `folders`, of `archives' folders` alone, of the `ledger`.
     """
 
     settings: dict[str, Any]
@@ -181,11 +180,11 @@ async def _export(run: Run, teller: Teller) -> int:
     return int(summary.exit_code)
 
 
-def _without_fsync_of(is_meant: Callable[[int], bool]) -> None:
+def _without_fsync_of(is_meant: Callable[[Path], bool]) -> None:
     real = os.fsync
 
     def fsync(file: int) -> None:
-        if not is_meant(os.fstat(file).st_mode):
+        if not is_meant(Path(f"/proc/self/fd/{file}").resolve()):
             real(file)
 
     os.fsync = fsync  # type: ignore[assignment]
@@ -205,8 +204,9 @@ def _without_fsync_of_the_ledger() -> None:
 
 
 _CARELESS: dict[str, Callable[[], None]] = {
-    "files": lambda: _without_fsync_of(stat.S_ISREG),
-    "folders": lambda: _without_fsync_of(stat.S_ISDIR),
+    "files": lambda: _without_fsync_of(Path.is_file),
+    "folders": lambda: _without_fsync_of(Path.is_dir),
+    "archives' folders": lambda: _without_fsync_of(lambda path: path.name.startswith("date=")),
     "ledger": _without_fsync_of_the_ledger,
 }
 

@@ -9,6 +9,7 @@ import gzip
 import hashlib
 import json
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -27,11 +28,12 @@ import orjson
 
 from asyncexport.core.bundles import Bundle, Range, count_cut
 from asyncexport.core.states import Creating, Ready, Standing, Stored
+from asyncexport.errors import LedgerError
 from asyncexport.ledger import LedgerReader, present
 from asyncexport.sandbox import Behaviour, Sandbox, serving
 from asyncexport.storage import ARCHIVE, DEFINITION_NAME, Archives
 from tests.crash_driver import LARGEST_MESSAGE, Run
-from tests.power_cut_disk import Disk
+from tests.power_cut_disk import Disk, Tree, lay_out
 from tests.power_cut_fs import PowerCutFs
 
 ROOT = Path(__file__).parents[1]
@@ -136,6 +138,7 @@ class Findings:
     """What is to be held against the exporter; nothing is, if all of it is empty.
 
     Attributes:
+        unreadable: What is wrong with the ledger, where it cannot be read.
         damaged: Files under a final name that are not whole, or do not hold the rows of their range.
         false_claims: Archives that the ledger counts as stored and that do not lie there as it says.
         forgotten: Archives that a run said are stored, and that the ledger does not count.
@@ -147,6 +150,7 @@ class Findings:
         lost_rows, duplicated_rows: In the end, by comparison with the truth.
     """
 
+    unreadable: list[str] = field(default_factory=list)
     damaged: list[str] = field(default_factory=list)
     false_claims: list[str] = field(default_factory=list)
     forgotten: list[str] = field(default_factory=list)
@@ -163,9 +167,10 @@ class Findings:
 class Sight:
     """What lies on the disk: the rows of each archive by its path, None where it is none; and what the ledger says."""
 
-    rows: dict[str, list[str] | None]
-    digests: dict[str, str]
-    standings: dict[str, Standing]
+    rows: dict[str, list[str] | None] = field(default_factory=dict)
+    digests: dict[str, str] = field(default_factory=dict)
+    standings: dict[str, Standing] = field(default_factory=dict)
+    unreadable: str = ""
 
 
 class Scene:
@@ -184,7 +189,7 @@ class Scene:
         self._bundles = len(EXPORTS) * count_cut(SPAN, WIDTH_SECONDS)
         self._told: set[str] = set()
         self._recorded: dict[str, tuple[int, int]] = {}
-        self._sight = Sight({}, {}, {})
+        self._sight = Sight()
         self._in_flight: Counter[str] = Counter()
         self.findings = Findings()
         self.kills = 0
@@ -211,7 +216,7 @@ class Scene:
     async def run_on(self, disk: Disk | None, *, cut_before: int | None = None, **how: Any) -> tuple[Outcome, int]:
         """Run it on a disk whose power may go; how it ended, and after how many changes to that disk.
 
-        What the disk keeps is not looked at: see `look`.
+        What the disk keeps is not looked at: see `survive`.
         """
         mount = self._folder / "mount"
         if disk:
@@ -241,6 +246,13 @@ class Scene:
             self.findings.not_counted += max(0, in_flight - outcome.summary["possible_duplicates"])
         return outcome, changes
 
+    async def survive(self, tree: Tree) -> None:
+        """Have nothing on the disk but what a power cut left, and look at that."""
+        if self.directory.exists():
+            shutil.rmtree(self.directory)
+        lay_out(tree, self._folder)
+        await self.look()
+
     async def look(self) -> None:
         """Compare what lies on the disk with what the service knows, and keep what is wrong."""
         self._sight = await asyncio.to_thread(_seen, self.directory)
@@ -268,6 +280,8 @@ class Scene:
 
     def _judge_files(self) -> None:
         sight, findings = self._sight, self.findings
+        if sight.unreadable:
+            findings.unreadable.append(sight.unreadable)
         for path, rows in sight.rows.items():
             span = Archives.span_of(path)
             if rows is None or span is None or sorted(rows) != _truth(self.sandbox, span):
@@ -317,11 +331,18 @@ def _seen(directory: Path) -> Sight:
     odd = [path for path in directory.rglob("*") if path.is_file() and not _is_known(path.relative_to(directory))]
     assert not odd, f"nobody knows what these are: {odd}"
     bad = set()
-    if archives and subprocess.run(["gzip", "-qt", *archives], check=False, capture_output=True).returncode:
-        bad = {path for path in archives if subprocess.run(["gzip", "-qt", path], check=False).returncode}
+    if archives and not _is_gzip(*archives):
+        bad = {path for path in archives if not _is_gzip(path)}
     rows = {str(path.relative_to(directory)): None if path in bad else _rows_in(path) for path in archives}
     digests = {str(path.relative_to(directory)): hashlib.sha256(path.read_bytes()).hexdigest() for path in archives}
-    return Sight(rows, digests, {str(one.bundle): one for one in _standings(directory)})
+    try:
+        return Sight(rows, digests, {str(one.bundle): one for one in _standings(directory)})
+    except LedgerError as error:
+        return Sight(rows, digests, unreadable=str(error))
+
+
+def _is_gzip(*paths: Path) -> bool:
+    return subprocess.run(["gzip", "-qt", *paths], check=False, capture_output=True).returncode == 0
 
 
 def _is_kept(sight: Sight, path: str, standing: Standing) -> bool:

@@ -120,13 +120,19 @@ class Disk:
         return tree
 
 
-def laid_out(tree: Tree, directory: Path) -> None:
+def lay_out(tree: Tree, directory: Path) -> None:
     """Write a tree into a real folder."""
     for path, content in sorted(tree.items()):
         if content is None:
             (directory / path).mkdir()
         else:
             (directory / path).write_bytes(content)
+
+
+def tree_of(directory: Path) -> Tree:
+    """What lies in a real folder."""
+    found = sorted(directory.rglob("*"))
+    return {str(path.relative_to(directory)): None if path.is_dir() else path.read_bytes() for path in found}
 
 
 def _gather(folder: Folder, above: str, chance: Random | None, tree: Tree) -> None:
