@@ -1,0 +1,166 @@
+"""Crashes: kill the exporter a thousand times, at every kind of write and at any moment, and count what is lost.
+
+A scene is one output directory and one service. In each some runs in a row are killed, the last one is not, and then
+all rows are compared with the truth. Where a file system can be mounted, the power is cut as well: what was not flushed
+is lost, or torn.
+
+The runs and the checks are those of `tests/test_crash.py` and `tests/test_power_cut.py`; here there are more of them.
+"""
+
+import argparse
+import asyncio
+import json
+import random
+import sys
+import time
+from collections import Counter
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+
+import measuring
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+
+from tests.crash_rig import Driver, Findings, Scene, scene
+from tests.power_cut_disk import Disk
+from tests.power_cut_fs import why_not
+
+KILLS, KILLS_QUICK = 1_000, 20
+CUTS, CUTS_QUICK = 300, 6
+LANES = 2
+NOTED_EVERY = 100
+SEED = 1
+
+
+@dataclass(slots=True)
+class Toll:
+    """What happened in all scenes together."""
+
+    kills: int = 0
+    at: Counter[str] = field(default_factory=Counter)
+    scenes: int = 0
+    in_flight: int = 0
+    extra_exports: int = 0
+    found: Counter[str] = field(default_factory=Counter)
+
+    def take(self, one: Scene) -> None:
+        """Count a scene that has come to its end."""
+        self.kills += one.kills
+        self.scenes += 1
+        self.in_flight += one.in_flight
+        self.extra_exports += one.extra_exports
+        if self.scenes % NOTED_EVERY == 0:
+            measuring.note(f"{self.kills} so far")
+        for name in (one.name for one in fields(Findings)):
+            found = getattr(one.findings, name)
+            self.found[name] += len(found) if isinstance(found, list) else found
+
+    def to_dict(self) -> dict[str, int]:
+        """As it is printed."""
+        return {
+            "count": self.kills,
+            "at_writes": self.at.total(),
+            "kinds_of_write": len(self.at),
+            "scenes": self.scenes,
+            "creates_in_flight": self.in_flight,
+            "extra_exports": self.extra_exports,
+            **{name: self.found[name] for name in (one.name for one in fields(Findings))},
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class Whole:
+    """A run that nothing happens to."""
+
+    seconds: float
+    writes: int
+    changes: int
+
+
+def main() -> None:
+    """Kill, cut, count."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    parser.add_argument("--quick", action="store_true", help="a few of them, to see that the script works")
+    parser.add_argument("--kills", type=int, help=f"at least so many (default: {KILLS})")
+    parser.add_argument("--cuts", type=int, help=f"power cuts, at least so many (default: {CUTS})")
+    parser.add_argument("--seed", type=int, default=SEED, help="for chance")
+    asked = parser.parse_args()
+    kills = asked.kills if asked.kills is not None else KILLS_QUICK if asked.quick else KILLS
+    cuts = asked.cuts if asked.cuts is not None else CUTS_QUICK if asked.quick else CUTS
+    began = time.monotonic()
+    killed, cut = asyncio.run(all_of_it(kills, 0 if why_not() else cuts, asked.seed))
+    result = {
+        "benchmark": "crash",
+        "quick": asked.quick,
+        "seed": asked.seed,
+        "kills": killed.to_dict(),
+        "power_cuts": cut.to_dict() if cut.kills else why_not(),
+        "seconds": round(time.monotonic() - began, 1),
+    }
+    print(json.dumps(result))
+    if killed.found.total() or cut.found.total():
+        sys.exit("a promise was broken")
+
+
+async def all_of_it(kills: int, cuts: int, seed: int) -> tuple[Toll, Toll]:
+    """Two lanes, side by side."""
+    killed, cut = Toll(), Toll()
+
+    async def lane(number: int) -> None:
+        chance = random.Random(seed * LANES + number)
+        with Driver() as driver:
+            whole = await whole_run(driver, is_on_disk=cuts > 0)
+            while killed.kills < kills:
+                await kill_some(driver, whole, chance, killed)
+            while cut.kills < cuts:
+                await cut_some(driver, whole, chance, cut)
+
+    async with asyncio.TaskGroup() as lanes:
+        for number in range(LANES):
+            lanes.create_task(lane(number))
+    return killed, cut
+
+
+async def whole_run(driver: Driver, *, is_on_disk: bool) -> Whole:
+    """How long a run takes, and how many writes and changes of the disk it makes."""
+    async with scene(driver) as one:
+        await one.run()
+    async with scene(driver) as one:
+        began = time.monotonic()
+        outcome = await one.run()
+        seconds = time.monotonic() - began
+    changes = 0
+    if is_on_disk:
+        async with scene(driver) as one:
+            _, changes = await one.run_on(Disk())
+    return Whole(seconds, len(outcome.boundaries), changes)
+
+
+async def kill_some(driver: Driver, whole: Whole, chance: random.Random, toll: Toll) -> None:
+    """One to three kills in a row, half of them right at a write."""
+    async with scene(driver) as one:
+        for _ in range(chance.choice((1, 1, 2, 3))):
+            if chance.random() < 0.5:
+                outcome = await one.run(kill_at=("", chance.randrange(1, whole.writes)))
+                toll.at.update([outcome.killed_at] if outcome.killed_at else [])
+            else:
+                await one.run(kill_after=chance.uniform(0.0, whole.seconds))
+        await one.finish()
+        toll.take(one)
+
+
+async def cut_some(driver: Driver, whole: Whole, chance: random.Random, toll: Toll) -> None:
+    """One to three power cuts in a row; of what was not flushed some survives, or none."""
+    async with scene(driver) as one:
+        disk = Disk()
+        for _ in range(chance.choice((1, 1, 2, 3))):
+            await one.run_on(disk, cut_before=chance.randrange(1, whole.changes))
+            tree = disk.after_a_cut(chance if chance.random() < 0.7 else None)
+            await one.survive(tree)
+            disk = Disk(tree)
+        await one.finish()
+        toll.take(one)
+
+
+if __name__ == "__main__":
+    main()
