@@ -12,6 +12,7 @@ from dataclasses import replace
 import orjson
 import pytest
 import trustme
+from blockbuster import blockbuster_ctx
 
 from asyncexport.core.bundles import DAY, show
 from asyncexport.sandbox import Behaviour, Fault, serving
@@ -289,6 +290,33 @@ async def test_a_day_of_tiny_bundles_tiles():
         starts = range(START, START + DAY, HALF_HOUR)
         pieces = await asyncio.gather(*(call.file(start, start + HALF_HOUR) for start in starts))
         assert Counter(line for piece in pieces for line in piece.splitlines()) == texts(box.events(START, START + DAY))
+
+
+async def test_nothing_blocks_the_loop():
+    """No call of any endpoint does anything that would hold up an exporter in the same process."""
+    with blockbuster_ctx("asyncexport"):
+        async with serving(QUICK) as box:
+            call = Caller(box)
+            for kind in ("EVENT", "INDIVIDUAL"):
+                await call.download(await call.located(START, START + HALF_HOUR, type=f"TYPE_{kind}"))
+            for target in ("/me", "/segments/v1", "/segments/v1/everyone", "/operations/v1"):
+                assert (await call.get(target)).status == 200
+            for target in ("counts", "operations", f"rows?start={show(START)}&end={show(START + HALF_HOUR)}"):
+                assert (await ask(box.url, f"/sandbox/{target}")).status == 200
+            box.behave(replace(QUICK, filler_bytes=3_000_000, faults=(Fault("me", "huge"),)))
+            await call.download(await call.located(START, START + HALF_HOUR))
+            await call.get("/me")
+
+
+async def test_bytes_that_are_no_text_are_no_key_and_no_link():
+    """They are refused like any other that is wrong."""
+    async with serving(QUICK) as box:
+        reader, writer = await asyncio.open_connection("127.0.0.1", int(box.url.rpartition(":")[2]))
+        writer.write(b"GET /me HTTP/1.1\r\nHost: x\r\nAuthorization: Basic \xff\xfe\r\n\r\n")
+        assert await reader.readline() == b"HTTP/1.1 401 Unauthorized\r\n"
+        writer.transport.abort()
+        await asyncio.sleep(0)
+        assert (await ask(box.url, "/storage/x?until=1&X-Goog-Signature=%ff")).status == 403
 
 
 async def test_it_can_be_told_to_be_out_of_reach():

@@ -17,7 +17,7 @@ import pytest
 from asyncexport.core.bundles import DAY, show
 from asyncexport.sandbox import Behaviour, serving
 from asyncexport.sandbox.behaviour import Delivery
-from asyncexport.sandbox.contents import KEPT_BYTES, Archives, Stored
+from asyncexport.sandbox.contents import KEPT_BYTES, Archives, Repeated, Stored
 from asyncexport.sandbox.formats import row_json
 from asyncexport.sandbox.reading import read_order
 from tests.sandbox_client import Caller, ask, unchunked
@@ -97,6 +97,17 @@ async def test_a_link_is_good_byte_for_byte_only():
             got = await call.download(other)
             assert got.status == 403
             assert b"<Code>SignatureDoesNotMatch</Code>" in got.body
+
+
+def test_every_part_of_a_repeated_body_is_right():
+    """Whatever the parts, and wherever a piece of it is cut."""
+    for head, block, times, tail in ((b"", b"abc", 3, b"xy"), (b"hd", b"abc", 2, b""), (b"hd", b"abc", 0, b"xy")):
+        body = Repeated(head, block, times, tail)
+        whole = head + block * times + tail
+        assert len(body) == len(whole)
+        for start in range(len(whole) + 1):
+            for stop in range(start, len(whole) + 1):
+                assert b"".join(body.pieces(start, stop)) == whole[start:stop]
 
 
 async def test_many_who_want_one_file_share_the_making_of_it():

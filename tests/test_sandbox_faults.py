@@ -73,6 +73,11 @@ class TestChoosing:
         assert found != self._befallen(replace(fault, seed=5), [None] * 1000)
         assert 60 < len(found) < 140
 
+    def test_two_faults_by_chance_are_independent(self):
+        """Those of one seed do not befall the same calls."""
+        first, second = (self._befallen(Fault("create", what, chance=0.1), [None] * 1000) for what in ("503", "502"))
+        assert len(set(first) & set(second)) < 30
+
     def test_the_first_of_two_has_the_call(self):
         """The other counts it, and keeps its own times."""
         first, second = Fault("create", "503", nth=1), Fault("api", "reset", times=1)

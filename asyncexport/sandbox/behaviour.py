@@ -5,7 +5,7 @@
    switches that the real service has no equal of.
 2. No default is a promise of how the real service behaves, unless it is marked DOCUMENTED.
 3. Durations are in seconds as they would be at the real service; `speed` divides those of operations, of the limit's
-   refill and of the three expiries. Time stamps stay those of the wall clock.
+   refill and of the three expiries, and nothing else. Time stamps stay those of the wall clock.
 """
 
 import difflib
@@ -53,7 +53,7 @@ class Behaviour:
         default=1, metadata=_says(Basis.OURS, "rows, durations and chances are the same for the same seed")
     )
     faults: tuple[Fault, ...] = field(
-        default=(), metadata=_says(Basis.OURS, "what goes wrong, when and where: see `--faults`")
+        default=(), metadata=_says(Basis.OURS, "what goes wrong, when and where: see --show-faults")
     )
     clock_ahead_seconds: float = field(
         default=0.0, metadata=_says(Basis.OURS, "how far its clock is ahead of this machine's")

@@ -7,12 +7,13 @@
 """
 
 import asyncio
-import gzip
 import hashlib
+import zlib
 from collections import OrderedDict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from itertools import chain
 
 from asyncexport.core.exports import Format, Type
 from asyncexport.sandbox.answers import Content
@@ -168,14 +169,18 @@ def make(one: Operation, order: Order, behaviour: Behaviour, damage: str = "") -
     """The file of an export."""
     if behaviour.filler_bytes is not None:
         return Stored.of(_filled(one, order, behaviour))
-    rows = list(rows_of(one, order, behaviour))
+    rows = rows_of(one, order, behaviour)
     columns = EVENT_FIELDS if order.type is Type.EVENT else INDIVIDUAL_FIELDS
-    if not rows and behaviour.empty != "usual":
+    first = next(rows, None)
+    if first is None and behaviour.empty != "usual":
         return Stored.of(_nothing(order, behaviour, columns))
-    data = b"".join(render(rows, order.format, fields=order.fields or None, columns=columns))
+    all_of_them = rows if first is None else chain([first], rows)
+    pieces = render(all_of_them, order.format, fields=order.fields or None, columns=columns)
     if damage:
-        return _damaged(data, order, behaviour.delivery, damage)
-    return Stored.of(packed(data, behaviour.delivery))
+        return _damaged(b"".join(pieces), order, behaviour.delivery, damage)
+    if behaviour.delivery in ("gzip", "encoded"):
+        return Stored.of(b"".join(_gzipped(pieces)))
+    return Stored.of(packed(b"".join(pieces), behaviour.delivery))
 
 
 def _nothing(order: Order, behaviour: Behaviour, columns: tuple[str, ...]) -> bytes:
@@ -208,7 +213,14 @@ def packed(data: bytes, delivery: Delivery, *, level: int = LEVEL) -> bytes:
 
 
 def _gzip(data: bytes, *, level: int = LEVEL) -> bytes:
-    return gzip.compress(data, compresslevel=level, mtime=0)
+    return b"".join(_gzipped([data], level=level))
+
+
+def _gzipped(pieces: Iterable[bytes], *, level: int = LEVEL) -> Iterator[bytes]:
+    """One member of gzip, without a date in it: a month of rows need not be in memory to be packed."""
+    deflate = zlib.compressobj(level, wbits=31)
+    yield from map(deflate.compress, pieces)
+    yield deflate.flush()
 
 
 def _damaged(data: bytes, order: Order, delivery: Delivery, damage: str) -> Stored:

@@ -86,7 +86,7 @@ async def send(request: web.BaseRequest, answer: Answer, manner: Manner, *, now:
     if transport is None:
         raise ConnectionResetError("the peer is gone")
     if request.version == HttpVersion10 and manner.framing == "chunked":
-        manner = Manner(framing="close")
+        manner = replace(manner, framing="close")
     keep = request.keep_alive and manner.ending == "proper" and manner.framing != "close" and manner.head == "whole"
     head = _head(answer, manner, keep=keep, now=now)
     if request.method == "HEAD":

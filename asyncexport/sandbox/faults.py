@@ -246,7 +246,9 @@ class Faults:
 
     def become(self, faults: Iterable[Fault]) -> None:
         """Have these from now on; those that were there before go on counting."""
-        self._counts = {one: self._counts.get(one) or _Count(random.Random(one.seed)) for one in faults}
+        self._counts = {
+            one: self._counts.get(one) or _Count(random.Random(f"{one.seed} {one.where} {one.what}")) for one in faults
+        }
 
     def befall(self, endpoint: str, span: tuple[float, float] | None = None) -> Fault | None:
         """The fault of this call, which may be about a range."""

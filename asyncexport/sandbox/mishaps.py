@@ -123,6 +123,8 @@ def manner_of(fault: Fault, size: int) -> Manner:
 def _status(fault: Fault, scene: Scene) -> Answer:
     status = fault.status or 500
     headers: tuple[tuple[str, str], ...] = ()
+    if status in (204, 304):
+        return Answer(status, b"", headers)
     if status == 429:
         kind: Any = fault.retry_after or scene.behaviour.retry_after
         headers = retry_after(kind, fault.seconds, now=scene.now)

@@ -70,7 +70,7 @@ class Sandbox:
         counts: Requests that arrived, by endpoint.
         peaks: The most requests under way at once, by endpoint; and `running`, the most operations.
         calls: The last requests, one by one.
-        refused: 429s sent.
+        refused: 429s that the API sent, by its limit or by a fault.
         leaked_credentials: Downloads that came with an Authorization header, which is nobody's business there.
         redirected: Requests that followed a redirect to another host.
         redirected_with_key: Those of them that brought an Authorization header along.
@@ -147,7 +147,7 @@ class Sandbox:
     def left(self, call: Call) -> None:
         """The request is no longer under way."""
         self._under_way[call.endpoint] -= 1
-        self.refused += call.status == 429
+        self.refused += call.status == 429 and call.endpoint != "download"
         self.peaks["running"] = max(self.peaks["running"], self.service.running)
 
 

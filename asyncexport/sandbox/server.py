@@ -95,18 +95,17 @@ class Server:
     def _api(self, request: web.BaseRequest, asked: Route, body: bytes, now: float) -> Going:
         sandbox, behaviour = self._sandbox, self._sandbox.behaviour
         order = _order(body) if asked.endpoint == "create" else None
-        fault = sandbox.faults.befall(asked.endpoint, self._span(asked, order, now))
-        scene = Scene(behaviour, now, _elsewhere(request), asked.query.get("paginationToken", ""))
-        answer = instead(fault, scene) if fault else None
-        if answer is None:
-            answer = self._asked(request, asked, order, fault)
+        fault = None
+        if behaviour.faults:
+            fault = sandbox.faults.befall(asked.endpoint, self._span(asked, order, now))
         if fault is None:
-            return answer, BY_THE_RULES
-        answer = afterwards(fault, answer, scene)
+            return self._asked(request, asked, order), BY_THE_RULES
+        scene = Scene(behaviour, now, _elsewhere(request), asked.query.get("paginationToken", ""))
+        answer = instead(fault, scene) or afterwards(fault, self._asked(request, asked, order, fault), scene)
         return answer, manner_of(fault, len(answer.body))
 
     def _asked(
-        self, request: web.BaseRequest, asked: Route, order: Order | Refusal | None, fault: Fault | None
+        self, request: web.BaseRequest, asked: Route, order: Order | Refusal | None, fault: Fault | None = None
     ) -> Answer:
         """What the service says."""
         sandbox, service, now = self._sandbox, self._sandbox.service, self._sandbox.now
@@ -146,18 +145,15 @@ class Server:
         one = sandbox.service.find_export(export_id)
         fault = sandbox.faults.befall("download", one.span if one else None)
         scene = Scene(behaviour, now, _elsewhere(request), is_storage=True)
-        answer = instead(fault, scene) if fault else None
-        if answer is None and (now >= expires_at or (fault and fault.what == "expired")):
-            return expired(behaviour, expires_at), BY_THE_RULES
-        if answer is None:
-            answer, plain_manner = await self._file(request, one, fault)
-        else:
-            plain_manner = BY_THE_RULES
+        in_its_place = instead(fault, scene) if fault else None
+        if in_its_place is None and (now >= expires_at or (fault and fault.what == "expired")):
+            in_its_place = expired(behaviour, expires_at)
+        answer, manner = (in_its_place, BY_THE_RULES) if in_its_place else await self._file(request, one, fault)
         if fault is None:
-            return answer, plain_manner
+            return answer, manner
         answer = afterwards(fault, answer, scene)
-        manner = manner_of(fault, len(answer.body))
-        return answer, plain_manner if manner is BY_THE_RULES else manner
+        broken = manner_of(fault, len(answer.body))
+        return answer, manner if broken is BY_THE_RULES else broken
 
     async def _file(self, request: web.BaseRequest, one: Operation | None, fault: Fault | None) -> Going:
         behaviour, headers = self._sandbox.behaviour, request.headers
@@ -188,7 +184,9 @@ class Server:
         """Whether the key is right: it goes in as it is (reference section 2)."""
         scheme, _, key = authorization.partition(" ")
         schemes = ("basic", "bearer") if self._sandbox.behaviour.bearer else ("basic",)
-        return scheme.lower() in schemes and hmac.compare_digest(key.encode(), self._sandbox.key.encode())
+        return scheme.lower() in schemes and hmac.compare_digest(
+            key.encode("utf-8", "surrogateescape"), self._sandbox.key.encode()
+        )
 
     async def _aside(self, request: web.BaseRequest) -> Answer:
         """What does not belong to the service."""

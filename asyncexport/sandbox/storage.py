@@ -44,13 +44,18 @@ class Links:
     def read(self, link: str) -> tuple[str, float] | None:
         """The export and when the link expires, from the path and query of a request; None: nobody signed that."""
         unsigned, _, signature = link.rpartition("&X-Goog-Signature=")
-        if not hmac.compare_digest(signature.encode(), self._sign(unsigned).encode()):
+        if not hmac.compare_digest(_bytes(signature), _bytes(self._sign(unsigned))):
             return None
         path, _, query = unsigned.partition("?")
         return path.removeprefix(PREFIX), float(query.rpartition("&until=")[2])
 
     def _sign(self, text: str) -> str:
-        return hmac.new(self._secret, text.encode(), hashlib.sha256).hexdigest()
+        return hmac.new(self._secret, _bytes(text), hashlib.sha256).hexdigest()
+
+
+def _bytes(text: str) -> bytes:
+    """As it came: a request may hold bytes that are no text."""
+    return text.encode("utf-8", "surrogateescape")
 
 
 @dataclass(frozen=True, slots=True)
