@@ -25,7 +25,7 @@ READ_BYTES = 4 * GATHER_BYTES
 
 
 class Archives:
-    """The output directory; a context manager that ends its threads.
+    """The output directory; an asynchronous context manager that ends its threads.
 
     Args:
         directory: Where.
@@ -36,17 +36,17 @@ class Archives:
         self._directory = directory
         self._disk = Disk(directory, boundary=boundary)
 
-    def __enter__(self) -> Self:
+    async def __aenter__(self) -> Self:
         """As it is."""
         return self
 
-    def __exit__(self, *_: object) -> None:
+    async def __aexit__(self, *_: object) -> None:
         """Let go of it."""
-        self.close()
+        await self.close()
 
-    def close(self) -> None:
+    async def close(self) -> None:
         """End the threads."""
-        self._disk.close()
+        await self._disk.close()
 
     @staticmethod
     def path_of(bundle: Bundle, container: Format) -> str:

@@ -36,9 +36,9 @@ class Disk:
         self._boundary = boundary
         self._threads = ThreadPoolExecutor(max_workers=THREADS, thread_name_prefix="storage")
 
-    def close(self) -> None:
-        """End the threads; none of them has anything to do any more."""
-        self._threads.shutdown()
+    async def close(self) -> None:
+        """End the threads, once they have done what they were given."""
+        await asyncio.to_thread(self._threads.shutdown)
 
     async def run(self, work: Callable[..., T], *arguments: Any) -> T:
         """Do something with the disk, off the loop. Who is cancelled waits for its end: it must not go on behind us.

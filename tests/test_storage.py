@@ -1,0 +1,610 @@
+"""Archives on a real disk, with every write watched, failed and cancelled."""
+
+import asyncio
+import errno
+import gzip
+import os
+import random
+import re
+import resource
+import threading
+from collections.abc import AsyncIterator, Callable, Iterator
+from pathlib import Path
+
+import orjson
+import pytest
+from blockbuster import blockbuster_ctx
+from hypothesis import given
+from hypothesis import strategies as st
+
+from asyncexport.core.archive import Inspection, WireHashes
+from asyncexport.core.bundles import Bundle, Range
+from asyncexport.core.exports import Definition, Export, Format, Type
+from asyncexport.errors import CorruptError, IncompleteError, StorageError
+from asyncexport.storage import Archives, Draft
+from asyncexport.storage.disk import THREADS
+from asyncexport.storage.draft import GATHER_BYTES
+
+HALF_HOUR = Range(1_767_225_600, 1_767_227_400)
+BUNDLE = Bundle("everyone-events", HALF_HOUR)
+PATH = "everyone-events/date=2026-01-01/20260101T000000Z_20260101T003000Z.ndjson.gz"
+ROWS = b'{"a":1}\n{"a":2}\n'
+BODY = gzip.compress(ROWS, mtime=0)
+OTHER = gzip.compress(b'{"a":3}\n', mtime=0)
+
+FOLDERS = ["folder", "folder.fsync"] * 2
+WRITES = [*FOLDERS, "part.create", "part.write", "part.fsync", "rename", "folder.fsync"]
+
+
+@pytest.fixture(autouse=True)
+def _never_blocked() -> Iterator[None]:
+    """No call of ours may hold up the event loop."""
+    with blockbuster_ctx("asyncexport"):
+        yield
+
+
+class Watch:
+    """Sees every write, and can do something there."""
+
+    def __init__(self) -> None:
+        self.names: list[str] = []
+        self.do: Callable[[str], None] = lambda _: None
+
+    def __call__(self, name: str) -> None:
+        """At a boundary, in the thread that writes."""
+        self.names.append(name)
+        self.do(name)
+
+    @property
+    def writes(self) -> list[str]:
+        """What was done to its end."""
+        return [name.removesuffix(":after") for name in self.names if name.endswith(":after")]
+
+    def fail(self, at: str, number: int, *, time: int = 0) -> None:
+        """Fail as the disk does, at a boundary, when it is passed for the so-manieth time after the first."""
+        seen = self.names.count(at)
+
+        def failing(name: str) -> None:
+            if name == at and self.names.count(at) > seen + time:
+                raise OSError(number, os.strerror(number))
+
+        self.do = failing
+
+
+@pytest.fixture
+def watch() -> Watch:
+    """Whoever watches the writes."""
+    return Watch()
+
+
+@pytest.fixture
+async def archives(tmp_path: Path, watch: Watch) -> AsyncIterator[Archives]:
+    """An output directory."""
+    async with Archives(tmp_path / "out", boundary=watch) as found:
+        yield found
+
+
+@pytest.fixture
+def _not_as_root(tmp_path: Path) -> Iterator[None]:
+    """Somebody to whom a folder can be forbidden."""
+    tmp_path.chmod(0o500)
+    before = os.geteuid()
+    if before == 0:
+        os.seteuid(65_534)
+    yield
+    os.seteuid(before)
+    tmp_path.chmod(0o700)
+
+
+def large(size: int) -> bytes:
+    """A whole body of at least so many bytes."""
+    text = random.Random(size).randbytes(size).hex().encode()
+    return gzip.compress(b'{"a":"' + text + b'"}\n', 0, mtime=0)
+
+
+def pieces(body: bytes, size: int = 65_536) -> Iterator[bytes]:
+    """As they come from the network."""
+    yield from (body[at : at + size] for at in range(0, len(body), size))
+
+
+async def fill(draft: Draft, body: bytes) -> None:
+    """Write all of it."""
+    for piece in pieces(body):
+        await draft.write(piece)
+
+
+async def keep(archives: Archives, body: bytes = BODY, bundle: Bundle = BUNDLE) -> Inspection:
+    """Bring a whole body to its name."""
+    async with await archives.draft(bundle, Format.NDJSON) as draft:
+        await fill(draft, body)
+        kept = await draft.commit(end_proved=True)
+    assert kept.path == archives.path_of(bundle, Format.NDJSON)
+    return kept.inspection
+
+
+def files(directory: Path) -> dict[str, bytes]:
+    """All there is, hidden or not."""
+    return {
+        str(path.relative_to(directory)): path.read_bytes() for path in sorted(directory.rglob("*")) if path.is_file()
+    }
+
+
+# The order of writes
+
+
+async def test_an_archive_is_written_flushed_named_and_flushed_again(archives, watch, tmp_path):
+    """Folders that are new are flushed into those above; the name comes after the bytes, and is flushed after that."""
+    (tmp_path / "out").mkdir()
+    seen: dict[str, dict[str, bytes]] = {}
+    watch.do = lambda name: seen.setdefault(name, files(tmp_path / "out"))
+    found = await keep(archives)
+    assert watch.writes == WRITES
+    part = f"{PATH.rpartition('/')[0]}/.{PATH.rpartition('/')[2]}.part"
+    assert seen["part.fsync:before"] == seen["rename:before"] == {part: BODY}
+    assert seen["rename:after"] == {PATH: BODY}
+    assert (found.bytes, found.rows) == (len(BODY), 2)
+
+
+async def test_a_large_body_is_written_as_it_comes(archives, watch, tmp_path):
+    """A megabyte is gathered, and then looked at and written while the next is gathered."""
+    body = large(3 * GATHER_BYTES)
+    async with await archives.draft(BUNDLE, Format.NDJSON) as draft:
+        await fill(draft, body)
+        assert watch.writes.count("part.write") >= 4
+        assert draft.received == len(body)
+        await draft.commit(end_proved=True)
+    assert files(tmp_path / "out") == {PATH: body}
+
+
+async def test_a_new_take_replaces_the_archive_in_one_rename(archives, watch, tmp_path):
+    """The old one stands under the name until the new one does."""
+    await keep(archives)
+    watch.names.clear()
+    seen: dict[str, dict[str, bytes]] = {}
+    watch.do = lambda name: seen.setdefault(name, files(tmp_path / "out"))
+    await keep(archives, OTHER)
+    assert watch.writes == ["part.create", "part.write", "part.fsync", "rename", "folder.fsync"]
+    assert seen["rename:before"][PATH] == BODY
+    assert seen["rename:after"] == {PATH: OTHER}
+
+
+async def test_a_new_take_that_is_the_same_changes_nothing(archives, watch, tmp_path):
+    """The file keeps its date, so that nobody copies it again."""
+    await keep(archives)
+    before = (tmp_path / "out" / PATH).stat()
+    watch.names.clear()
+    await keep(archives)
+    after = (tmp_path / "out" / PATH).stat()
+    assert (before.st_ino, before.st_mtime_ns) == (after.st_ino, after.st_mtime_ns)
+    assert "rename" not in watch.writes
+    assert watch.writes[-1] == "folder.fsync"
+    assert files(tmp_path / "out") == {PATH: BODY}
+
+
+async def test_a_new_take_of_the_same_size_is_compared_to_its_last_byte(archives, tmp_path):
+    """Equal sizes are not taken for equal files."""
+    body = large(2 * GATHER_BYTES)
+    damaged = body[:-1] + bytes([body[-1] ^ 1])
+    await keep(archives, body)
+    (tmp_path / "out" / PATH).write_bytes(damaged)
+    await keep(archives, body)
+    assert files(tmp_path / "out") == {PATH: body}
+
+
+# What goes wrong
+
+
+@pytest.mark.parametrize("had_one", [False, True], ids=["new", "another take"])
+@pytest.mark.parametrize("moment", ["before", "after"])
+@pytest.mark.parametrize("write", sorted({*WRITES} - {"folder"}))
+async def test_a_disk_that_fails_at_any_write_leaves_no_half_file(archives, watch, tmp_path, write, moment, had_one):  # noqa: PLR0917 - what pytest hands in
+    """An error is told, the part file is gone, and under the name lies the old archive, the whole new one, or none."""
+    if had_one:
+        await keep(archives)
+    watch.fail(f"{write}:{moment}", errno.EIO)
+    with pytest.raises(StorageError, match="Input/output error"):
+        await keep(archives, OTHER)
+    found = files(tmp_path / "out")
+    assert found in ({PATH: BODY}, {PATH: OTHER}) if had_one else found in ({}, {PATH: OTHER})
+    named = (write, moment) == ("rename", "after") or (write == "folder.fsync" and had_one)
+    assert (found.get(PATH) == OTHER) == named
+    watch.do = lambda _: None
+    assert (await keep(archives, OTHER)).rows == 1
+    assert files(tmp_path / "out") == {PATH: OTHER}
+
+
+async def test_a_disk_that_is_full_in_the_middle_leaves_nothing(archives, watch, tmp_path):
+    """What was written is removed, so that there is room for something else."""
+    watch.fail("part.write:before", errno.ENOSPC, time=2)
+    with pytest.raises(StorageError, match="is full") as caught:
+        await keep(archives, large(5 * GATHER_BYTES))
+    assert "run the same command again" in caught.value.hint
+    assert files(tmp_path / "out") == {}
+
+
+async def test_a_file_that_the_system_cuts_short_is_no_archive(archives, tmp_path):
+    """A write that was done in part is gone on with, and its error is seen."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (GATHER_BYTES + 1000, hard))
+    try:
+        with pytest.raises(StorageError, match="File too large"):
+            await keep(archives, large(3 * GATHER_BYTES))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert files(tmp_path / "out") == {}
+
+
+@pytest.mark.parametrize(
+    ("number", "message", "hint"),
+    [
+        (errno.ENOSPC, "the disk of {} is full", "free some space"),
+        (errno.EDQUOT, "the disk of {} is full", "free some space"),
+        (errno.EROFS, "{} cannot be used: Read-only file system", "who owns"),
+        (errno.EACCES, "{} cannot be used: Permission denied", "who owns"),
+        (errno.EPERM, "{} cannot be used: Operation not permitted", "who owns"),
+        (errno.EIO, "{}: Input/output error", ""),
+    ],
+)
+async def test_the_disk_is_quoted_in_plain_words(archives, watch, tmp_path, number, message, hint):  # noqa: PLR0917 - what pytest hands in
+    """One line that says what is wrong with what, and the next thing to do where there is one."""
+    watch.fail("part.create:before", number)
+    with pytest.raises(StorageError, match=f"^{re.escape(message.format(tmp_path / 'out'))}$") as caught:
+        await archives.draft(BUNDLE, Format.NDJSON)
+    assert hint in caught.value.hint
+    assert bool(hint) == bool(caught.value.hint)
+
+
+async def test_a_directory_that_cannot_be_made_is_told(tmp_path):
+    """A file that stands in the way is named."""
+    (tmp_path / "file").write_bytes(b"")
+    async with Archives(tmp_path / "file" / "out") as archives:
+        with pytest.raises(StorageError, match=r"/file: File exists$"):
+            await archives.prepare([Export("everyone-events")])
+
+
+@pytest.mark.usefixtures("_not_as_root")
+async def test_a_directory_that_may_not_be_written_is_told(tmp_path):
+    """It is named, and what to do."""
+    async with Archives(tmp_path / "out") as archives:
+        with pytest.raises(StorageError, match="cannot be used: Permission denied") as caught:
+            await archives.prepare([Export("everyone-events")])
+    assert "who owns" in caught.value.hint
+
+
+async def test_a_folder_that_goes_away_during_a_run_is_told(archives, tmp_path):
+    """Whoever removes the directory beneath a run gets a word, not a traceback."""
+    async with await archives.draft(BUNDLE, Format.NDJSON) as draft:
+        (tmp_path / "out").rename(tmp_path / "elsewhere")
+        await draft.write(BODY)
+        with pytest.raises(StorageError, match="No such file or directory"):
+            await draft.commit(end_proved=True)
+
+
+@pytest.mark.parametrize(
+    ("body", "proved", "error"),
+    [(BODY[:-1], True, IncompleteError), (ROWS, False, IncompleteError), (BODY + b"x", True, CorruptError)],
+)
+async def test_what_is_not_one_whole_export_gets_no_name(archives, tmp_path, body, proved, error):
+    """Whatever stood under the name before stays there."""
+    await keep(archives)
+    async with await archives.draft(BUNDLE, Format.NDJSON) as draft:
+        await draft.write(body)
+        with pytest.raises(error):
+            await draft.commit(end_proved=proved)
+    assert files(tmp_path / "out") == {PATH: BODY}
+
+
+async def test_damage_is_told_while_the_rest_is_still_coming(archives, tmp_path):
+    """A body that cannot be whole any more is not taken in to its end."""
+    async with await archives.draft(BUNDLE, Format.NDJSON) as draft:
+        with pytest.raises(CorruptError, match="after its end"):
+            await fill(draft, BODY + b"x" * (5 * GATHER_BYTES))
+    assert draft.received <= 2 * GATHER_BYTES
+    assert files(tmp_path / "out") == {}
+
+
+async def test_a_body_must_have_its_hash(archives):
+    """What the storage host says of the bytes is compared with all of them."""
+    async with await archives.draft(BUNDLE, Format.NDJSON, wire_hashes=WireHashes(crc32c=b"none")) as draft:
+        await draft.write(BODY)
+        with pytest.raises(CorruptError, match="hash"):
+            await draft.commit(end_proved=True)
+
+
+# Cancelled
+
+
+@pytest.mark.parametrize("size", [10, 3 * GATHER_BYTES])
+async def test_whoever_is_cancelled_at_any_write_leaves_no_half_file_and_no_thread_behind(
+    archives, watch, tmp_path, size
+):
+    """Once that is over nothing more is written; under the name lies a whole archive or none."""
+    body = large(size)
+    await keep(archives, body)
+    moments = len(watch.names)
+    (tmp_path / "out" / PATH).unlink()
+    (tmp_path / "out" / "everyone-events" / "date=2026-01-01").rmdir()
+    (tmp_path / "out" / "everyone-events").rmdir()
+    (tmp_path / "out").rmdir()
+    loop = asyncio.get_running_loop()
+    outcomes = set()
+    for moment in range(moments):
+        watch.names.clear()
+        task = asyncio.create_task(keep(archives, body))
+
+        def cancel(_name: str, moment: int = moment, task: "asyncio.Task[Inspection]" = task) -> None:
+            if len(watch.names) == moment + 1:
+                done = threading.Event()
+                loop.call_soon_threadsafe(task.cancel)
+                loop.call_soon_threadsafe(done.set)
+                done.wait()
+
+        watch.do = cancel
+        await asyncio.wait([task])
+        assert task.cancelled()
+        written = len(watch.names)
+        found = files(tmp_path / "out")
+        outcomes.add(tuple(found))
+        assert found in ({}, {PATH: body})
+        await asyncio.sleep(0)
+        assert len(watch.names) == written
+        for path in sorted((tmp_path / "out").rglob("*"), reverse=True):
+            path.rmdir() if path.is_dir() else path.unlink()
+        (tmp_path / "out").rmdir()
+    assert outcomes == {(), (PATH,)}
+
+
+async def test_a_commit_that_is_cancelled_is_brought_to_its_end(archives, watch, tmp_path):
+    """What lies on the disk is known then: the next run finds it, whole and durable."""
+    task = asyncio.create_task(keep(archives))
+    loop = asyncio.get_running_loop()
+
+    def cancel(name: str) -> None:
+        if name == "part.fsync:before":
+            loop.call_soon_threadsafe(task.cancel)
+
+    watch.do = cancel
+    await asyncio.wait([task])
+    assert task.cancelled()
+    assert watch.writes[-2:] == ["rename", "folder.fsync"]
+    assert files(tmp_path / "out") == {PATH: BODY}
+
+
+async def test_a_draft_can_be_dropped_at_any_time(archives, tmp_path):
+    """While it is being written, twice, and after it was committed, which changes nothing then."""
+    draft = await archives.draft(BUNDLE, Format.NDJSON)
+    await draft.write(large(2 * GATHER_BYTES))
+    await draft.discard()
+    await draft.discard()
+    assert files(tmp_path / "out") == {}
+    draft = await archives.draft(BUNDLE, Format.NDJSON)
+    await draft.write(BODY)
+    await draft.commit(end_proved=True)
+    await draft.discard()
+    assert files(tmp_path / "out") == {PATH: BODY}
+
+
+# Many at once
+
+
+async def test_more_drafts_than_threads_all_come_to_their_end(archives, tmp_path):
+    """Each takes its turn, a megabyte at a time."""
+    bundles = [Bundle("everyone-events", Range(start, start + 1800)) for start in range(0, 5 * THREADS * 1800, 1800)]
+    bodies = {bundle: large(2 * GATHER_BYTES + bundle.range.start) for bundle in bundles}
+    async with asyncio.TaskGroup() as group:
+        for bundle in bundles:
+            group.create_task(keep(archives, bodies[bundle], bundle))
+    found = files(tmp_path / "out")
+    assert found == {archives.path_of(bundle, Format.NDJSON): body for bundle, body in bodies.items()}
+
+
+async def test_closing_ends_every_thread(tmp_path):
+    """Nothing is left of it in a program that goes on."""
+    async with Archives(tmp_path / "out") as archives:
+        await keep(archives)
+        assert any(thread.name.startswith("storage") for thread in threading.enumerate())
+    assert not any(thread.name.startswith("storage") for thread in threading.enumerate())
+
+
+# Names and links
+
+
+@given(
+    start=st.integers(0, 4_000_000_000),
+    seconds=st.integers(1, 10 * 86_400),
+    container=st.sampled_from(Format),
+    export=st.from_regex(r"[A-Za-z0-9][A-Za-z0-9._-]{0,20}", fullmatch=True),
+)
+def test_a_path_tells_its_range(start, seconds, container, export):
+    """What a rebuild reads from a name is what was written into it."""
+    bundle = Bundle(export, Range(start, start + seconds))
+    assert Archives.span_of(Archives.path_of(bundle, container)) == bundle.range
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "",
+        "20260101T000000Z_20260101T003000Z.ndjson.gz",
+        "e/20260101T000000Z_20260101T003000Z.ndjson.gz",
+        "e/date=2026-01-02/20260101T000000Z_20260101T003000Z.ndjson.gz",
+        "e/date=2026-01-01/20260101T003000Z_20260101T000000Z.ndjson.gz",
+        "e/date=2026-01-01/20260101T000000Z_20260101T000000Z.ndjson.gz",
+        "e/date=2026-01-01/20260199T000000Z_20260101T003000Z.ndjson.gz",
+        "e/date=2026-01-01/20260101T000000Z_20260101T003000Z.parquet.gz",
+        "e/date=2026-01-01/20260101T000000Z_20260101T003000Z.ndjson",
+        "e/date=2026-01-01/.20260101T000000Z_20260101T003000Z.ndjson.gz.part",
+        "e/date=2026-01-01/20260101T000000Z_20260101T003000Z.ndjson.gz.damaged-1",
+        "e/date=2026-01-01/\u0662\u0660260101T000000Z_20260101T003000Z.ndjson.gz",
+    ],
+)
+def test_a_path_of_another_kind_tells_no_range(path):
+    """Neither what is misplaced nor what only looks alike."""
+    assert Archives.span_of(path) is None
+
+
+@pytest.mark.parametrize("name", ["", ".hidden", "..", "a/b", "../a", "a b", "a\n", "a\0"])
+async def test_a_name_that_is_no_folder_is_refused(archives, tmp_path, name):
+    """Nothing is written outside of the output directory, whatever the name."""
+    with pytest.raises(StorageError, match="cannot be the name"):
+        await archives.prepare([Export(name)])
+    assert files(tmp_path) == {}
+
+
+async def test_a_link_in_place_of_an_exports_folder_is_refused(archives, tmp_path):
+    """What is written would lie elsewhere, and its parts would be removed there."""
+    (tmp_path / "out").mkdir()
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "elsewhere" / ".x.part").write_bytes(b"of somebody else")
+    (tmp_path / "out" / "everyone-events").symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(StorageError, match="link to elsewhere"):
+        await archives.prepare([Export("everyone-events")])
+    assert files(tmp_path / "elsewhere") == {".x.part": b"of somebody else"}
+
+
+async def test_a_link_in_place_of_a_days_folder_is_refused(archives, tmp_path):
+    """Neither is it followed where it comes up during a run."""
+    await archives.prepare([Export("everyone-events")])
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "out" / PATH).parent.symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(StorageError, match="link to elsewhere"):
+        await keep(archives)
+    assert files(tmp_path / "elsewhere") == {}
+
+
+async def test_the_directory_itself_may_be_a_link(tmp_path):
+    """Where it leads is the user's choice."""
+    (tmp_path / "large disk").mkdir()
+    (tmp_path / "out").symlink_to(tmp_path / "large disk")
+    async with Archives(tmp_path / "out") as archives:
+        await archives.prepare([Export("everyone-events")])
+        await keep(archives)
+    assert (tmp_path / "large disk" / PATH).read_bytes() == BODY
+
+
+async def test_a_link_under_an_archives_name_is_replaced_and_not_followed(archives, tmp_path):
+    """Nor under a part file's: what it leads to stays as it is."""
+    victim = tmp_path / "victim"
+    victim.write_bytes(BODY)
+    final = tmp_path / "out" / PATH
+    final.parent.mkdir(parents=True)
+    final.symlink_to(victim)
+    final.with_name(f".{final.name}.part").symlink_to(victim)
+    await keep(archives, OTHER)
+    assert victim.read_bytes() == BODY
+    assert not final.is_symlink()
+    assert files(tmp_path / "out") == {PATH: OTHER}
+
+
+# Preparing
+
+
+async def test_part_files_of_dead_runs_are_removed_and_nothing_else(archives, tmp_path):
+    """They are rubbish; archives, and what is not ours, stay."""
+    await archives.prepare([Export("everyone-events")])
+    await keep(archives)
+    folder = tmp_path / "out" / "everyone-events"
+    for name in (".export.json.part", "date=2026-01-01/.x.ndjson.gz.part", "date=2025-12-31/.y.part"):
+        (folder / name).parent.mkdir(exist_ok=True)
+        (folder / name).write_bytes(b"half")
+    for name in ("notes.part", "date=2026-01-01/data.part", ".hidden"):
+        (folder / name).write_bytes(b"mine")
+    await archives.prepare([Export("everyone-events")])
+    assert set(files(folder)) == {
+        ".export.json",
+        PATH.removeprefix("everyone-events/"),
+        "notes.part",
+        "date=2026-01-01/data.part",
+        ".hidden",
+    }
+
+
+async def test_a_definition_is_written_once_and_read_back(archives, watch, tmp_path):
+    """Beside the archives, durable, before the first of them; a run that changes nothing writes nothing."""
+    definition = Definition("checkout", Type.INDIVIDUAL, Format.CSV, ("Uid", "user_*"), "SCOPE_EVENTS", "Europe/Paris")
+    exports = [Export("a", definition), Export("b")]
+    await archives.prepare(exports)
+    wrote = ["definition.write", "definition.rename", "folder.fsync"]
+    assert watch.writes[-3:] == wrote
+    assert orjson.loads((tmp_path / "out" / "a" / ".export.json").read_bytes())["name"] == "a"
+    assert await archives.definitions() == exports
+    watch.names.clear()
+    await archives.prepare(exports)
+    assert watch.writes == []
+    await archives.prepare([Export("a")])
+    assert watch.writes == wrote
+    assert await archives.definitions() == [Export("a"), Export("b")]
+
+
+@pytest.mark.parametrize("text", [b"", b"{", b"[]", b"null", b"1", b'"x"', b'{"segment":"x"}', b'{"type":"none"}'])
+async def test_a_definition_that_is_none_is_told(archives, tmp_path, text):
+    """A rebuild does not guess what an export was."""
+    await archives.prepare([Export("a")])
+    (tmp_path / "out" / "a" / ".export.json").write_bytes(text)
+    with pytest.raises(StorageError, match=r"a/\.export\.json cannot be read"):
+        await archives.definitions()
+
+
+# Looking
+
+
+async def test_whether_there_are_archives_is_seen(archives, tmp_path):
+    """A directory that is not there has none, nor has one with other files."""
+    assert not await archives.exist()
+    await archives.prepare([Export("everyone-events")])
+    (tmp_path / "out" / "everyone-events" / "date=2026-01-01").mkdir()
+    (tmp_path / "out" / "everyone-events" / "date=2026-01-01" / "other.gz").write_bytes(BODY)
+    assert not await archives.exist()
+    await keep(archives)
+    assert await archives.exist()
+
+
+async def test_files_are_listed_in_order_without_our_own(archives, tmp_path):
+    """Archives and whatever else lies there; neither parts nor the definition."""
+    await archives.prepare([Export("everyone-events")])
+    await keep(archives)
+    folder = tmp_path / "out" / "everyone-events"
+    for name in ("z", "a", ".x.part"):
+        (folder / name).write_bytes(b"")
+    assert await archives.files("everyone-events") == ["everyone-events/a", PATH, "everyone-events/z"]
+    assert await archives.files("nobody") == []
+
+
+async def test_an_archive_is_checked_to_its_end(archives, tmp_path):
+    """Whole, missing, cut, damaged, and of another kind than its name says."""
+    body = large(3 * GATHER_BYTES)
+    found = await keep(archives, body)
+    assert await archives.check(PATH, Format.NDJSON) == found
+    assert await archives.check(f"{PATH}.gone", Format.NDJSON) is None
+    (tmp_path / "out" / PATH).write_bytes(body[:-1])
+    with pytest.raises(IncompleteError):
+        await archives.check(PATH, Format.NDJSON)
+    (tmp_path / "out" / PATH).write_bytes(gzip.compress(BODY))
+    with pytest.raises(CorruptError, match="one layer"):
+        await archives.check(PATH, Format.NDJSON)
+
+
+@pytest.mark.skipif(not Path("/proc/self/mem").exists(), reason="there is no file that fails to be read")
+async def test_an_archive_that_the_disk_does_not_give_back_is_damaged(archives, tmp_path):
+    """A bad sector is one archive's trouble: it can be exported anew."""
+    (tmp_path / "out" / PATH).parent.mkdir(parents=True)
+    (tmp_path / "out" / PATH).symlink_to("/proc/self/mem")
+    with pytest.raises(CorruptError, match="does not give"):
+        await archives.check(PATH, Format.NDJSON)
+
+
+async def test_an_archive_that_cannot_be_opened_is_the_disks_trouble(archives, tmp_path):
+    """It is not taken for a damaged one."""
+    (tmp_path / "out" / PATH).mkdir(parents=True)
+    with pytest.raises(StorageError, match="Is a directory"):
+        await archives.check(PATH, Format.NDJSON)
+
+
+async def test_what_is_moved_aside_overwrites_nothing(archives, tmp_path):
+    """Each gets the next free name, which is no archive's."""
+    for number, body in enumerate([BODY, OTHER], 1):
+        await keep(archives, body)
+        aside = await archives.move_aside(PATH)
+        assert aside == f"{PATH}.damaged-{number}"
+        assert archives.span_of(aside) is None
+    assert files(tmp_path / "out") == {f"{PATH}.damaged-1": BODY, f"{PATH}.damaged-2": OTHER}
