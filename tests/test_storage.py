@@ -146,7 +146,7 @@ async def test_an_archive_is_written_flushed_named_and_flushed_again(archives, w
 
 
 async def test_a_large_body_is_written_as_it_comes(archives, watch, tmp_path):
-    """A megabyte is gathered, and then looked at and written while the next is gathered."""
+    """So much is gathered, and then looked at and written while the next is gathered."""
     body = large(3 * GATHER_BYTES)
     async with await archives.draft(BUNDLE, Format.NDJSON) as draft:
         await fill(draft, body)
@@ -388,7 +388,7 @@ async def test_a_draft_can_be_dropped_at_any_time(archives, tmp_path):
 
 
 async def test_more_drafts_than_threads_all_come_to_their_end(archives, tmp_path):
-    """Each takes its turn, a megabyte at a time."""
+    """Each takes its turn, some bytes at a time."""
     bundles = [Bundle("everyone-events", Range(start, start + 1800)) for start in range(0, 5 * THREADS * 1800, 1800)]
     bodies = {bundle: large(2 * GATHER_BYTES + bundle.range.start) for bundle in bundles}
     async with asyncio.TaskGroup() as group:
