@@ -1,0 +1,113 @@
+"""What is written about the program is true: README, help, hints, the example of the settings."""
+
+import re
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+import asyncexport
+from asyncexport.cli.commands import COMMANDS, program
+from asyncexport.config import EXAMPLE
+from asyncexport.config.layers import known_keys
+from asyncexport.core.exits import MEANINGS
+
+PACKAGE = Path(asyncexport.__file__).parent
+ROOT = PACKAGE.parent
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+SOURCES = sorted(PACKAGE.rglob("*.py"))
+
+
+def section(title: str) -> str:
+    """The text below a heading, up to the next one of its kind or above."""
+    level, found = title.split(" ", maxsplit=1)[0], README.split(f"\n{title}\n")
+    assert len(found) == 2, f"there is no one heading {title!r}"
+    return re.split(rf"\n#{{1,{len(level)}}} ", found[1])[0]
+
+
+def rows(text: str) -> list[list[str]]:
+    """The cells of a table, its head left out."""
+    lines = [line for line in text.splitlines() if line.startswith("|")]
+    return [[cell.strip() for cell in line.strip("|").split("|")] for line in lines[2:]]
+
+
+def options(command: str = "") -> set[str]:
+    """The options of a command, the global ones among them; of none: those alone."""
+    found: Any = program()
+    own = [] if not command else found.get_command(SimpleNamespace(obj=None), command).params
+    return {name for param in [*found.params, *own] for name in param.opts} | {"--help", "-h"}
+
+
+def test_the_table_of_commands_is_that_of_the_code():
+    """Each command, in the same order, does what its help says."""
+    table = {cells[0].strip("`").split(" ")[0]: cells[1].replace("`", "") for cells in rows(section("## Commands"))}
+    written = {name: does for name, does in table.items() if name in COMMANDS}
+    assert list(written.items()) == [(name, entry.does) for name, entry in COMMANDS.items()]
+
+
+def test_the_options_in_the_table_exist():
+    """What stands behind a command's name can be typed."""
+    for first, *_ in rows(section("## Commands").split("### ")[0]):
+        command, *rest = first.strip("`").split(" ")
+        assert set(re.findall(r"--[a-z-]+", " ".join(rest))) <= options(command), command
+
+
+def test_the_table_of_exit_codes_is_that_of_the_code():
+    """Each code means what the help says it does."""
+    table = {int(code): means for code, means in rows(section("### Exit codes"))}
+    assert table == {int(code): means for code, means in MEANINGS.items()}
+
+
+def test_the_changes_name_every_command():
+    """Whoever reads what is new learns of all there is."""
+    assert set(COMMANDS) <= set(re.findall(r"`([a-z]+)`", section("## Changes")))
+
+
+def test_the_map_names_every_module():
+    """No part of the code is without a word about what it is for, and none is named that is not there."""
+    lines = section("## Map of the code").split("```")[1].splitlines()
+    named = set()
+    for line in lines[2:]:
+        found = re.match(r"((?:│   )*)[├└]── (\S+)\s+\S", line)
+        assert found, f"no word about {line!r}"
+        named.add(("core/" if found[1] else "") + found[2])
+    there = {path.name for path in PACKAGE.glob("*.py")} | {f"core/{path.name}" for path in PACKAGE.glob("core/*.py")}
+    there |= {f"{path.parent.name}/" for path in PACKAGE.glob("*/__init__.py")}
+    assert named == {name for name in there if not Path(name).name.startswith("__")}
+
+
+def test_the_example_of_the_settings_is_one_text():
+    """What `init` writes and what lies in the repository are the same."""
+    assert (ROOT / "config.example.toml").read_text(encoding="utf-8") == EXAMPLE
+
+
+@pytest.mark.parametrize("path", [ROOT / "README.md", *SOURCES], ids=lambda path: str(path.relative_to(ROOT)))
+def test_settings_that_are_named_exist(path):
+    """`[table] key` in a text, a message or a hint is a setting that there is."""
+    tables = known_keys()
+    text = path.read_text(encoding="utf-8")
+    for table, key in re.findall(r"(?<!\w)\[+(\w+)\]+ ([a-z_]+)", text):
+        # "[[export]] in the file" is prose.
+        assert key == "in" or table not in tables or key in tables[table], f"[{table}] {key}"
+
+
+@pytest.mark.parametrize("path", [ROOT / "README.md", *SOURCES], ids=lambda path: str(path.relative_to(ROOT)))
+def test_commands_that_are_named_can_be_typed(path):
+    """`asyncexport …` in a text, an example or a hint is a command that there is, with options that it has."""
+    text = path.read_text(encoding="utf-8")
+    named = re.findall(r"`asyncexport ([^`]*)`", text)
+    named += re.findall(r"^(?:\S*/)?asyncexport ([^\n#]+)", text, re.MULTILINE) if path.suffix == ".md" else []
+    for typed in named:
+        words = typed.split(" ")
+        command = next((word for word in words if word in COMMANDS), "")
+        assert command or words[0] in {"COMMAND", "[-c", "--help"}, typed
+        assert set(re.findall(r"(?<!\S)--[a-z-]+", typed)) <= options(command), typed
+
+
+def test_options_that_the_readme_names_exist():
+    """No flag is promised that there is not."""
+    every = set().union(*(options(name) for name in COMMANDS))
+    own = re.findall(r"`(--[a-z-]+)", README)
+    assert own
+    assert set(own) <= every
