@@ -407,7 +407,8 @@ async def test_a_second_stop_stops_at_once(tmp_path):
         assert summary.exit_code is Exit.INTERRUPTED
         with LedgerReader(tmp_path) as ledger:
             (overview,) = ledger.overviews()
-        assert len(overview.unfinished) == sandbox.counts["create"] == len(sandbox.operations)
+        known = {(one.bundle.range.start, one.bundle.range.end) for one in overview.unfinished}
+        assert {made.range for made in sandbox.operations} <= known
 
 
 async def test_no_more_downloads_at_once_than_there_are_slots(tmp_path):

@@ -106,4 +106,7 @@ class Disk:
                     hint="check who owns the directory, or choose another by [output] directory",
                 )
             case _:
-                return StorageError(f"{where}: {error.strerror or error}")
+                return StorageError(
+                    f"{where}: {error.strerror or error}",
+                    hint="see to the disk, then run the same command again: what is stored is kept",
+                )
