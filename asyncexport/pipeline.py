@@ -296,7 +296,7 @@ class _Run:
         directory = Path(self.settings.output.directory)
         async with AsyncExitStack() as stack:
             clock = ServiceClock()
-            archives = stack.enter_context(Archives(directory, boundary=self.boundary))
+            archives = await stack.enter_async_context(Archives(directory, boundary=self.boundary))
             if not present(directory) and await archives.exist():
                 raise LedgerError(
                     f"{directory} holds archives but no ledger",

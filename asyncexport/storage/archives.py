@@ -4,6 +4,7 @@ import errno
 import os
 import re
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import BinaryIO, Self
 
@@ -113,11 +114,12 @@ class Archives:
             ArchiveError: it is not one whole export, or the disk does not give it back.
             StorageError: it may not be read.
         """
-        file = await self._disk.run(self._open, path)
-        if file is None:
-            return None
         inspector = Inspector(container)
-        with file:
+        # The stack has the file before a cancel could lose it.
+        with ExitStack() as stack:
+            file = await self._disk.run(self._open, path, stack)
+            if file is None:
+                return None
             while await self._disk.run(self._read_on, file, inspector):
                 pass
             return await self._disk.run(inspector.close_archive)
@@ -170,9 +172,9 @@ class Archives:
                 raise StorageError(f"{path} cannot be read: it is no export's definition") from error
         return found
 
-    def _open(self, path: str) -> BinaryIO | None:
+    def _open(self, path: str, stack: ExitStack) -> BinaryIO | None:
         try:
-            return (self._directory / path).open("rb")
+            return stack.enter_context((self._directory / path).open("rb"))
         except FileNotFoundError:
             return None
 

@@ -1,0 +1,427 @@
+"""Archives against the ledger, and a ledger made anew from archives."""
+
+import asyncio
+import gzip
+import threading
+from collections.abc import AsyncIterator, Iterable
+from contextlib import aclosing
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import pytest
+
+from asyncexport.core.bundles import Bundle, Range
+from asyncexport.core.exports import Definition, Export, Format
+from asyncexport.core.states import Created, Creating, Ready, Standing, Stored
+from asyncexport.core.work import Work
+from asyncexport.errors import LedgerCorruptError, LedgerError, LedgerLockedError, StorageError
+from asyncexport.ledger import Ledger, LedgerReader, hold
+from asyncexport.storage import Archives
+from asyncexport.verify import AT_ONCE, Broken, Damaged, Finding, Foreign, Missing, Sound, rebuild, verify
+
+MIDNIGHT = 1_767_225_600
+HOUR = 3600
+EVENTS = Export("everyone-events")
+PEOPLE = Export("people", Definition(segment="vip", format=Format.CSV))
+LEDGER = Path(".asyncexport", "ledger.sqlite3")
+
+
+def half_hour(number: int, export: Export = EVENTS) -> Bundle:
+    """The n-th of the day."""
+    start = MIDNIGHT + number * HOUR // 2
+    return Bundle(export.name, Range(start, start + HOUR // 2))
+
+
+def rows(count: int, export: Export = EVENTS, *, text: str = "x") -> bytes:
+    """So many, packed."""
+    if export.definition.format is Format.CSV:
+        return gzip.compress(b"a\n" + f"{text}\n".encode() * count, mtime=0)
+    return gzip.compress(f'{{"a":"{text}"}}\n'.encode() * count, mtime=0)
+
+
+@dataclass
+class Place:
+    """An output directory: its archives, and a ledger that is open while something is written to it."""
+
+    directory: Path
+    archives: Archives
+
+    async def keep(self, bundle: Bundle, body: bytes, container: Format = Format.NDJSON) -> Stored:
+        """Put an archive under its name."""
+        async with await self.archives.draft(bundle, container) as draft:
+            await draft.write(body)
+            kept = await draft.commit(end_proved=True)
+        found = kept.inspection
+        return Stored(kept.path, found.bytes, found.rows, found.sha256, exported_at=bundle.range.end + 90_000.0)
+
+    async def fill(self, count: int, export: Export = EVENTS) -> list[Standing]:
+        """So many bundles from midnight on, stored and on record; each with as many rows as its number."""
+        await self.archives.prepare([export])
+        standings = []
+        for number in range(count):
+            stored = await self.keep(half_hour(number, export), rows(number, export), export.definition.format)
+            standings.append(Standing(half_hour(number, export), 0, stored, stored))
+        await self.record(standings, export)
+        return standings
+
+    async def record(self, standings: Iterable[Standing], export: Export = EVENTS) -> None:
+        """Put standings on record."""
+        ledger = await Ledger.open(self.directory)
+        try:
+            await ledger.agree([export])
+            for standing in standings:
+                await ledger.append(standing, at=1.0)
+        finally:
+            await ledger.close()
+
+    def path(self, bundle: Bundle, container: Format = Format.NDJSON) -> Path:
+        """Where an archive lies on this machine."""
+        return self.directory / self.archives.path_of(bundle, container)
+
+    def files(self) -> dict[str, bytes]:
+        """All there is but the ledger's."""
+        found = sorted(path for path in self.directory.rglob("*") if path.is_file())
+        names = {str(path.relative_to(self.directory)): path for path in found}
+        return {name: path.read_bytes() for name, path in names.items() if not name.startswith(".asyncexport")}
+
+    def stored(self, export: Export = EVENTS) -> list[Standing]:
+        """What is on record."""
+        with LedgerReader(self.directory) as ledger:
+            ledger.check()
+            return list(ledger.stored(export.name, Range(0, 2**40)))
+
+
+@pytest.fixture
+async def place(tmp_path: Path) -> AsyncIterator[Place]:
+    """An output directory with nothing in it."""
+    async with Archives(tmp_path / "out") as archives:
+        yield Place(tmp_path / "out", archives)
+
+
+async def verified(place: Place, *exports: str) -> list[Finding]:
+    """All findings of a check."""
+    return [finding async for finding in verify(place.directory, exports=exports)]
+
+
+async def rebuilt(place: Place) -> list[Finding]:
+    """All findings of a rebuild."""
+    return [finding async for finding in rebuild(place.directory)]
+
+
+def all_sound(standings: Iterable[Standing]) -> list[Finding]:
+    """What a check finds where nothing is wrong."""
+    return [Sound(one.stored.path, one.stored.rows) for one in standings if one.stored]
+
+
+# Checking
+
+
+async def test_archives_that_are_what_the_ledger_says_are_sound(place):
+    """Each is named with its rows, in order, however many are read side by side; nothing is changed."""
+    standings = await place.fill(3 * AT_ONCE)
+    before = place.files()
+    assert await verified(place) == all_sound(standings)
+    assert place.files() == before
+    assert place.stored() == standings
+
+
+async def test_an_archive_that_is_not_there_is_missing(place):
+    """With its standing, by which it can be exported anew."""
+    standings = await place.fill(3)
+    place.path(half_hour(1)).unlink()
+    assert (await verified(place))[1] == Missing(standings[1].stored.path, standings[1])
+
+
+@pytest.mark.parametrize(
+    ("body", "reason"),
+    [
+        (rows(2)[:-1], "cut"),
+        (rows(2)[:-8] + b"wrong!!!", "checksum"),
+        (rows(2) + b"more", "after its end"),
+        (rows(2, text="y"), "not those that were stored"),
+        (gzip.compress(rows(2)), "one layer"),
+        (b"", "one layer"),
+        (gzip.compress(b'{"a":1}\n{"a'), "within a row"),
+        (gzip.compress(b"a,b\n1,2\n"), "not NDJSON"),
+    ],
+)
+async def test_an_archive_that_is_another_than_was_stored_is_broken(place, body, reason):
+    """Cut, damaged, exchanged, or of another kind; and the reason is told."""
+    standings = await place.fill(3)
+    place.path(half_hour(2)).write_bytes(body)
+    *others, broken = await verified(place)
+    assert others == all_sound(standings[:2])
+    assert isinstance(broken, Broken)
+    assert (broken.path, broken.standing) == (standings[2].stored.path, standings[2])
+    assert reason in broken.reason
+
+
+async def test_a_ledger_that_counted_otherwise_is_told(place):
+    """The bytes are those that were stored, and have other rows than the ledger says."""
+    await place.archives.prepare([EVENTS])
+    stored = replace(await place.keep(half_hour(0), rows(7)), rows=8)
+    await place.record([Standing(half_hour(0), 0, stored, stored)])
+    (finding,) = await verified(place)
+    assert isinstance(finding, Broken)
+    assert finding.reason == "it has 7 rows, and 8 were counted"
+
+
+async def test_a_file_that_the_ledger_does_not_know_is_named(place):
+    """An archive without a row, and whatever else lies there; our own files are not."""
+    standings = await place.fill(1)
+    await place.keep(half_hour(5), rows(5))
+    (place.directory / EVENTS.name / "notes.txt").write_text("mine")
+    assert await verified(place) == [
+        *all_sound(standings),
+        Foreign(place.archives.path_of(half_hour(5), Format.NDJSON)),
+        Foreign(f"{EVENTS.name}/notes.txt"),
+    ]
+
+
+async def test_only_the_exports_that_were_asked_for_are_checked(place):
+    """Each by its own format; none named means all."""
+    events, people = await place.fill(2), await place.fill(3, PEOPLE)
+    assert await verified(place) == all_sound(events) + all_sound(people)
+    assert await verified(place, "people") == all_sound(people)
+    names = (name for name in ["people", EVENTS.name])
+    assert len([finding async for finding in verify(place.directory, exports=names)]) == 5
+
+
+async def test_an_export_that_nobody_knows_is_told(place):
+    """A name that was misspelt is not a check that found nothing."""
+    await place.fill(1)
+    with pytest.raises(LedgerError, match="knows no export 'peolpe'"):
+        await verified(place, "peolpe")
+
+
+async def test_without_a_ledger_nothing_can_be_checked(place):
+    """A directory that has none says so."""
+    with pytest.raises(LedgerError, match="no ledger"):
+        await verified(place)
+
+
+async def test_a_check_that_is_left_early_leaves_nothing_behind(place):
+    """What was under way is ended, with its threads."""
+    await place.fill(3 * AT_ONCE)
+    await place.archives.close()
+    async with aclosing(verify(place.directory)) as findings:
+        await anext(findings)
+    assert [thread for thread in threading.enumerate() if thread.name.startswith("storage")] == []
+    assert len(asyncio.all_tasks()) == 1
+
+
+# Checking during a run
+
+
+async def test_what_a_run_replaces_meanwhile_is_looked_at_once_more(place):
+    """A new take's archive is compared with the new take's row; a bundle that is new is not foreign."""
+    standings = await place.fill(3 * AT_ONCE)
+    findings = verify(place.directory)
+    assert await anext(findings) == all_sound(standings)[0]
+    number = 2 * AT_ONCE
+    with hold(place.directory, command="nightly"):
+        again = await place.keep(half_hour(number), rows(99))
+        stored = await place.keep(half_hour(40), rows(40))
+        await place.record(
+            [Standing(half_hour(number), 1, again, again), Standing(half_hour(40), 0, stored, stored)],
+        )
+    rest = [finding async for finding in findings]
+    assert rest[number - 1] == Sound(again.path, 99)
+    assert [finding for finding in rest if not isinstance(finding, Sound)] == []
+
+
+def under_way(bundle: Bundle, take: int, stored: Stored | None) -> list[Standing]:
+    """The states of a take up to `Ready`."""
+    states = (Creating(1, 1.0), Created(1, 1.0, "op"), Ready(1, 1.0, "ex"))
+    return [Standing(bundle, take, state, stored) for state in states]
+
+
+async def test_an_archive_that_has_its_name_and_not_yet_its_row_is_left_to_the_run(place):
+    """Between the two, or after a crash there, it is neither broken nor foreign: the run will put it on record."""
+    first, second = await place.fill(2)
+    await place.record(under_way(half_hour(1), 1, second.stored) + under_way(half_hour(2), 0, None))
+    await place.keep(half_hour(1), rows(50))
+    await place.keep(half_hour(2), rows(60))
+    assert await verified(place) == [*all_sound([first]), Sound(second.stored.path, 50)]
+
+
+async def test_a_damaged_archive_is_broken_though_a_new_take_is_under_way(place):
+    """Whole is what even a new one has to be."""
+    (only,) = await place.fill(1)
+    await place.record(under_way(half_hour(0), 1, only.stored))
+    place.path(half_hour(0)).write_bytes(rows(50)[:-1])
+    (finding,) = await verified(place)
+    assert isinstance(finding, Broken)
+
+
+# Made anew
+
+
+async def test_a_lost_ledger_is_made_anew_from_the_archives(place):
+    """The same bundles, paths, sizes, rows and digests, of all exports; a check finds all of them sound."""
+    events, people = await place.fill(5), await place.fill(3, PEOPLE)
+    (place.directory / LEDGER).unlink()
+    assert await rebuilt(place) == all_sound(events) + all_sound(people)
+    assert await verified(place) == all_sound(events) + all_sound(people)
+    for export, standings in ((EVENTS, events), (PEOPLE, people)):
+        dated = [
+            replace(one.stored, exported_at=(place.directory / one.stored.path).stat().st_mtime) for one in standings
+        ]
+        found = place.stored(export)
+        assert [one.stored for one in found] == dated
+        assert [one.bundle for one in found] == [one.bundle for one in standings]
+
+
+async def test_after_a_rebuild_only_the_gaps_are_left_to_do(place):
+    """Archives of any width count, side by side and one over another."""
+    await place.archives.prepare([EVENTS])
+    spans = [(0, 1), (1, 2), (1, 4), (3, 5), (8, 32), (10, 12), (40, 41)]
+    for start, end in spans:
+        span = Range(MIDNIGHT + start * HOUR // 2, MIDNIGHT + end * HOUR // 2)
+        await place.keep(Bundle(EVENTS.name, span), rows(end))
+    assert len(await rebuilt(place)) == len(spans)
+    day = Range(MIDNIGHT, MIDNIGHT + 24 * HOUR)
+    with LedgerReader(place.directory) as ledger:
+        work = Work(EVENTS, day, ledger.stock(EVENTS.name, day))
+    gaps = [5, 6, 7, *range(32, 40), *range(41, 48)]
+    assert [one.bundle for one in work.unclaimed()] == [half_hour(number) for number in gaps]
+
+
+async def test_a_damaged_ledger_is_moved_aside_and_never_removed(place):
+    """Also the next one: each lies under a name of its own."""
+    standings = await place.fill(2)
+    ledger = place.directory / LEDGER
+    for number in (1, 2):
+        ledger.write_bytes(b"damaged %d" % number)
+        with pytest.raises(LedgerCorruptError):
+            await verified(place)
+        assert await rebuilt(place) == all_sound(standings)
+        aside = [ledger.with_name(f"{ledger.name}.damaged-{one}").read_bytes() for one in range(1, number + 1)]
+        assert aside == [b"damaged %d" % one for one in range(1, number + 1)]
+    assert await verified(place) == all_sound(standings)
+    assert {path.name for path in ledger.parent.iterdir()} >= {ledger.name, "lock"}
+    assert not (ledger.parent / "anew").exists()
+
+
+async def test_a_whole_ledger_is_moved_aside_as_well(place):
+    """Whoever orders it by mistake loses nothing: it lies there with all it knew."""
+    await place.fill(2)
+    await place.record(under_way(half_hour(9), 0, None))
+    await rebuilt(place)
+    aside = place.directory.with_name("aside")
+    (aside / LEDGER.parent).mkdir(parents=True)
+    for path in (place.directory / LEDGER).parent.glob(f"{LEDGER.name}.damaged-1*"):
+        path.rename(aside / LEDGER.parent / path.name.replace(".damaged-1", ""))
+    with LedgerReader(aside) as ledger:
+        assert [one.bundle for one in ledger.unfinished(EVENTS.name, Range(0, 2**40))] == [half_hour(9)]
+
+
+async def test_an_archive_that_is_not_whole_is_moved_aside_and_exported_anew(place):
+    """Its name is free for the next run, which finds a gap there; what was found before is not overwritten."""
+    standings = await place.fill(3)
+    path = place.path(half_hour(1))
+    path.write_bytes(rows(1)[:-1])
+    path.with_name(f"{path.name}.damaged-1").write_bytes(b"of last year")
+    first, found, foreign, third = await rebuilt(place)
+    assert [first, third] == all_sound([standings[0], standings[2]])
+    assert foreign == Foreign(f"{standings[1].stored.path}.damaged-1")
+    assert isinstance(found, Damaged)
+    assert (found.path, found.bundle) == (f"{standings[1].stored.path}.damaged-2", half_hour(1))
+    assert "cut" in found.reason
+    assert not path.exists()
+    assert (place.directory / found.path).read_bytes() == rows(1)[:-1]
+    assert [one.bundle for one in place.stored()] == [half_hour(0), half_hour(2)]
+
+
+async def test_what_is_no_archive_of_the_export_is_named_and_left_alone(place):
+    """A file of another format, in another folder, or of another name."""
+    standings = await place.fill(1)
+    folder = place.directory / EVENTS.name
+    day = folder / "date=2026-01-01"
+    archive = place.path(half_hour(0))
+    strangers = [
+        day / archive.name.replace("ndjson", "csv"),
+        day / "copy" / "date=2026-01-01" / archive.name,
+        folder / "date=2026-01-02" / archive.name,
+        folder / archive.name,
+        folder / "notes.txt",
+    ]
+    for stranger in strangers:
+        stranger.parent.mkdir(parents=True, exist_ok=True)
+        stranger.write_bytes(b"mine")
+    found = await rebuilt(place)
+    assert [one for one in found if isinstance(one, Sound)] == all_sound(standings)
+    assert {place.directory / one.path for one in found if isinstance(one, Foreign)} == set(strangers)
+    assert all(stranger.read_bytes() == b"mine" for stranger in strangers)
+
+
+async def test_a_rebuilt_ledger_waits_for_tokens(place):
+    """What was spent before is not known any more: the bucket begins empty."""
+    await place.fill(1)
+    await rebuilt(place)
+    with LedgerReader(place.directory) as ledger:
+        assert [sent.status for sent in ledger.requests_since(0.0)] == [429]
+
+
+async def test_a_rebuild_is_refused_while_a_run_is_going_on(place):
+    """The lock decides; nothing is changed."""
+    await place.fill(1)
+    before = (place.directory / LEDGER).read_bytes()
+    with hold(place.directory, command="backfill"), pytest.raises(LedgerLockedError):
+        await rebuilt(place)
+    assert (place.directory / LEDGER).read_bytes() == before
+
+
+async def test_with_nothing_to_make_a_ledger_from_the_old_one_stays(place):
+    """A directory that was mistaken for another keeps what it has."""
+    await place.fill(1)
+    before = (place.directory / LEDGER).read_bytes()
+    (place.directory / EVENTS.name / ".export.json").unlink()
+    with pytest.raises(LedgerError, match="no export"):
+        await rebuilt(place)
+    assert (place.directory / LEDGER).read_bytes() == before
+
+
+async def test_a_definition_that_cannot_be_read_stops_a_rebuild_before_it_begins(place):
+    """Archives of an export that nobody can name are not left out in silence."""
+    await place.fill(1)
+    await place.fill(1, PEOPLE)
+    before = (place.directory / LEDGER).read_bytes()
+    (place.directory / PEOPLE.name / ".export.json").write_bytes(b"?")
+    with pytest.raises(StorageError, match="no export's definition"):
+        await rebuilt(place)
+    assert (place.directory / LEDGER).read_bytes() == before
+
+
+@pytest.mark.parametrize("how", ["left", "failed"])
+async def test_a_rebuild_that_stops_midway_leaves_the_old_ledger_in_its_place(place, how):
+    """A ledger of half the archives would have the other half overwritten: it gets its place once all were read."""
+    standings = await place.fill(3 * AT_ONCE)
+    before = (place.directory / LEDGER).read_bytes()
+    if how == "left":
+        async with aclosing(rebuild(place.directory)) as findings:
+            await anext(findings)
+    else:
+        place.path(half_hour(AT_ONCE)).unlink()
+        place.path(half_hour(AT_ONCE)).symlink_to(UNREADABLE)
+        with pytest.raises(StorageError):
+            await rebuilt(place)
+    assert (place.directory / LEDGER).read_bytes() == before
+    assert place.stored() == standings
+    assert not (place.directory / LEDGER.parent / "anew").exists()
+
+
+async def test_a_rebuild_stopped_by_a_kill_can_be_done_again(place):
+    """What it left half-made is not in the way, nor taken for anything."""
+    standings = await place.fill(2)
+    (place.directory / LEDGER).unlink()
+    half_made = await Ledger.open(place.directory / LEDGER.parent / "anew")
+    await half_made.agree([PEOPLE])
+    await half_made.close()
+    assert await rebuilt(place) == all_sound(standings)
+    with LedgerReader(place.directory) as ledger:
+        assert list(ledger.exports()) == [EVENTS.name]
+
+
+UNREADABLE = Path("/proc/self/clear_refs")
+"""A file that can be seen and not be read: opening it, or reading from it, fails."""
