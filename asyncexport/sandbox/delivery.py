@@ -11,6 +11,7 @@ import struct
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from email.utils import formatdate
+from functools import lru_cache
 from http import HTTPStatus
 from typing import Literal
 
@@ -111,7 +112,7 @@ def _head(answer: Answer, manner: Manner, *, keep: bool, now: float) -> bytes:
         phrase = HTTPStatus(answer.status).phrase
     except ValueError:
         phrase = "Unknown"
-    lines = [f"HTTP/1.1 {answer.status} {phrase}", f"Date: {formatdate(now, usegmt=True)}", "Server: sandbox"]
+    lines = [f"HTTP/1.1 {answer.status} {phrase}", f"Date: {_date(int(now))}", "Server: sandbox"]
     lines += [f"{name}: {value}" for name, value in answer.headers]
     match manner.framing:
         case "length":
@@ -121,6 +122,11 @@ def _head(answer: Answer, manner: Manner, *, keep: bool, now: float) -> bytes:
     if not keep:
         lines.append("Connection: close")
     return ("\r\n".join(lines) + "\r\n\r\n").encode("utf-8", "surrogateescape")
+
+
+@lru_cache(maxsize=1)
+def _date(second: int) -> str:
+    return formatdate(second, usegmt=True)
 
 
 async def _send_body(

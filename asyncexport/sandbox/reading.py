@@ -6,7 +6,7 @@
 """
 
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, lru_cache
 from typing import Any
 
 import orjson
@@ -136,9 +136,15 @@ def _moment(data: dict[str, Any], name: str, of: str) -> float | None:
     if value is None or value == "":
         return None
     try:
-        return read_timestamp(value)
-    except (ValueError, AttributeError):
+        return _read(value)
+    except (ValueError, AttributeError, TypeError):
         raise Refusal(400, "bad_request", f"{of}.{name} is not a time stamp") from None
+
+
+@lru_cache(maxsize=1024)
+def _read(text: str) -> float:
+    """Kept for a while: each moment comes twice in a body, and once more in that of the next bundle."""
+    return read_timestamp(text)
 
 
 def _fields(data: dict[str, Any]) -> tuple[str, ...]:
