@@ -346,9 +346,15 @@ def test_an_outage_takes_the_place_of_the_end():
 def test_the_last_problems_are_shown_to_their_reason():
     """A problem takes two lines if it must: why it is one stands at its end."""
     reason = "everyone-events 2026-01-01T00:00:00Z: parked: the operation failed: the search could not be carried out"
-    lines = picture(replace(RUN, problems=("old", "older", "b", "c", reason)), 79)
+    lines = picture(replace(RUN, problems=("a: old", "b: older", "c: x", "d: y", reason)), 79)
     assert not [line for line in lines if "old" in line]
     assert " ".join(line[10:] for line in lines[-2:]).endswith("the search could not be carried out")
+
+
+def test_a_problem_that_many_share_is_shown_once():
+    """A hundred bundles that meet the same trouble leave room for another one."""
+    lines = picture(replace(RUN, problems=("e 1: gone", "e 2: late", "e 3: gone", "e 4: gone")), 79)
+    assert lines[6:] == ["problem   e 2: late", "problem   e 4: gone"]
 
 
 def test_rates_are_those_of_the_last_minutes():

@@ -1,6 +1,7 @@
 """`verify`: are the archives what the ledger says? And what to do where they are not."""
 
 from collections import Counter
+from contextlib import aclosing
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -87,9 +88,10 @@ def _check(session: Session, settings: "Settings", names: list[str] | None) -> F
 
     async def checked() -> None:
         with session.counting(f"verify {where}", total=total, of="archives checked") as count:
-            async for finding in check(where, exports=names or ()):
-                _take(session, found, finding, where)
-                count()
+            async with aclosing(check(where, exports=names or ())) as findings:
+                async for finding in findings:
+                    _take(session, found, finding, where)
+                    count()
 
     run_abruptly(checked)
     _say_counts(session, found)
@@ -104,9 +106,10 @@ def _rebuild(session: Session, settings: "Settings") -> Found:
 
     async def rebuilt() -> None:
         with session.counting(f"rebuild the ledger of {where}", total=None, of="files read") as count:
-            async for finding in rebuild(where):
-                _take(session, found, finding, where)
-                count()
+            async with aclosing(rebuild(where)) as findings:
+                async for finding in findings:
+                    _take(session, found, finding, where)
+                    count()
 
     run_abruptly(rebuilt)
     _say_counts(session, found)
@@ -131,7 +134,7 @@ def _take(session: Session, found: Found, finding: "Finding", where: Path) -> No
             found.unsound.append(standing)
             _name(session, found, "broken", path, bundle=standing.bundle, reason=reason)
         case Damaged(path, bundle, reason):
-            _name(session, found, "damaged", path, bundle=bundle, reason=reason)
+            _name(session, found, "damaged", path, bundle=bundle, reason=f"{reason}; it is moved aside")
         case Foreign(path):
             _name(session, found, "foreign", path)
 

@@ -5,7 +5,7 @@ What matters most stands first in each line: on a narrow terminal the end of it 
 
 import textwrap
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
 from rich.text import Text
@@ -57,7 +57,7 @@ def draw(
         _line("budget", Text(budget(snapshot))),
         _line("data", Text(data(snapshot, bytes_a_second=size, rows_a_second=rows))),
         _end(snapshot, now),
-        *(line for problem in snapshot.problems[-MOST_PROBLEMS:] for line in _problem(problem, width)),
+        *(line for problem in _different(snapshot.problems) for line in _problem(problem, width)),
     ]
     for line in lines:
         line.truncate(width, overflow="ellipsis" if marks is FINE else "crop")
@@ -90,6 +90,16 @@ def _end(snapshot: Snapshot, now: float) -> Text:
     if snapshot.expected_seconds is None:
         return _line("end", Text("not known yet", style="dim"))
     return _line("end", Text(when(snapshot.expected_seconds, now)))
+
+
+def _different(problems: Sequence[str]) -> list[str]:
+    """The last ones, each reason once: a hundred bundles may meet the same trouble."""
+    by_reason: dict[str, str] = {}
+    for problem in problems:
+        reason = problem.partition(": ")[2]
+        by_reason.pop(reason, None)
+        by_reason[reason] = problem
+    return list(by_reason.values())[-MOST_PROBLEMS:]
 
 
 def _problem(problem: str, width: int) -> Iterator[Text]:

@@ -1,0 +1,896 @@
+"""The command line, as people and programs use it: what is said where, and how it ends."""
+
+import asyncio
+import contextlib
+import gzip
+import json
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+import tomllib
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import IO, Any, Self
+from urllib.request import urlopen
+
+import pytest
+
+from asyncexport.cli import main
+from asyncexport.cli.commands import COMMANDS
+from asyncexport.cli.ending import conclude
+from asyncexport.cli.session import Session
+from asyncexport.config import EXAMPLE
+from asyncexport.core.bundles import DAY, day
+from asyncexport.core.exits import MEANINGS, Exit
+from asyncexport.ledger import hold
+from asyncexport.sandbox import KEY, Behaviour, Fault, Sandbox, serving
+
+DAYS = ("--start", "2026-01-01", "--end", "2026-01-01T02:00:00Z")
+"""Four bundles."""
+
+QUICK = Behaviour(operation_seconds=0.02, requests_per_minute=1e6, burst=1000, rows_per_hour=200.0)
+
+SETTINGS = """\
+[api]
+base_url = "{url}"
+[budget]
+requests_per_minute = 1000000
+burst = 1000
+[polling]
+min_interval = "5ms"
+expected = "20ms"
+[retry]
+attempts = 2
+backoff_initial = "1ms"
+backoff_max = "20ms"
+outage = "200ms"
+[output]
+grace = "1s"
+"""
+
+
+class Service:
+    """A sandbox in a thread of its own: a command has its own event loop."""
+
+    def __init__(self) -> None:
+        self._ready = threading.Event()
+        self._thread = threading.Thread(target=lambda: asyncio.run(self._serve()), daemon=True)
+        self.sandbox: Sandbox
+        self._loop: asyncio.AbstractEventLoop
+        self._end: asyncio.Event
+
+    async def _serve(self) -> None:
+        self._loop, self._end = asyncio.get_running_loop(), asyncio.Event()
+        async with serving(QUICK) as self.sandbox:
+            self._ready.set()
+            await self._end.wait()
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        assert self._ready.wait(30)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._loop.call_soon_threadsafe(self._end.set)
+        self._thread.join(30)
+
+    def behave(self, **changes: Any) -> None:
+        """Behave so from now on, and count from zero."""
+        done = threading.Event()
+
+        def change() -> None:
+            self.sandbox.behave(replace(QUICK, **changes))
+            self.sandbox.reset_counts()
+            done.set()
+
+        self._loop.call_soon_threadsafe(change)
+        assert done.wait(30)
+
+    @property
+    def requests(self) -> int:
+        """How many arrived at the API."""
+        return sum(count for kind, count in self.sandbox.counts.items() if kind != "download")
+
+
+@dataclass(frozen=True)
+class Ran:
+    """What a command said, and how it ended."""
+
+    code: int
+    out: list[str]
+    err: list[str]
+
+    @property
+    def records(self) -> list[dict[str, Any]]:
+        """The lines of `--json`."""
+        return [json.loads(line) for line in self.out]
+
+    @property
+    def summary(self) -> dict[str, Any]:
+        """The last line of `--json`."""
+        return self.records[-1]
+
+    @property
+    def errors(self) -> list[str]:
+        """What was said of errors, without the program's name."""
+        return [
+            line.removeprefix("asyncexport: error: ") for line in self.err if line.startswith("asyncexport: error: ")
+        ]
+
+    @property
+    def hint(self) -> str:
+        """The one hint."""
+        (hint,) = (
+            line.removeprefix("asyncexport: hint: ") for line in self.err if line.startswith("asyncexport: hint: ")
+        )
+        return hint
+
+
+@pytest.fixture(scope="module")
+def shared() -> Iterator[Service]:
+    with Service() as service:
+        yield service
+
+
+@pytest.fixture
+def service(shared: Service) -> Service:
+    shared.behave()
+    return shared
+
+
+@pytest.fixture
+def run(shared, tmp_path, monkeypatch, capsys) -> Callable[..., Ran]:
+    """Run a command in an empty directory, with the key in the environment and settings that fit the sandbox."""
+    monkeypatch.chdir(tmp_path)
+    for name in [name for name in os.environ if name.startswith(("ASYNCEXPORT_", "FULLSTORY_"))]:
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("FULLSTORY_API_KEY", KEY)
+    Path("asyncexport.toml").write_text(SETTINGS.format(url=shared.sandbox.url))
+
+    def ran(*arguments: str) -> Ran:
+        capsys.readouterr()
+        code = main(arguments)
+        said = capsys.readouterr()
+        return Ran(code, said.out.splitlines(), said.err.splitlines())
+
+    return ran
+
+
+def started(*arguments: str, **more: Any) -> "subprocess.Popen[str]":
+    """The same in a process of its own, in the present directory."""
+    return subprocess.Popen(
+        [sys.executable, "-P", "-m", "asyncexport", *arguments],
+        stdout=more.pop("stdout", subprocess.PIPE),
+        stderr=subprocess.PIPE,
+        text=True,
+        **more,
+    )
+
+
+def archives() -> list[Path]:
+    return sorted(Path("exports").rglob("*.gz"))
+
+
+def lines(stream: IO[str] | None) -> Iterator[str]:
+    assert stream is not None
+    return iter(stream)
+
+
+# how it ends
+
+
+def nothing() -> None:
+    """Nothing is prepared."""
+
+
+def a_run_before() -> None:
+    assert main(["-q", "backfill", *DAYS]) == 0
+
+
+def a_damaged_ledger() -> None:
+    a_run_before()
+    path = Path("exports/.asyncexport/ledger.sqlite3")
+    path.write_bytes(b"SQLite format 3\0" + b"damage" * 1000)
+
+
+def a_lost_ledger() -> None:
+    a_run_before()
+    for path in Path("exports/.asyncexport").iterdir():
+        path.unlink()
+
+
+def an_archive_is_cut() -> None:
+    a_run_before()
+    os.truncate(archives()[0], archives()[0].stat().st_size - 5)
+
+
+def a_file_in_the_way() -> None:
+    Path("file").write_text("")
+
+
+def two_exports() -> None:
+    with Path("asyncexport.toml").open("a") as file:
+        file.write('[[export]]\nname = "checkout"\n[[export]]\nname = "people"\ntype = "individual"\n')
+
+
+def fault(*specs: str) -> dict[str, Any]:
+    return {"faults": tuple(map(Fault.parse, specs))}
+
+
+@dataclass(frozen=True)
+class Case:
+    """A command and how it ends."""
+
+    name: str
+    code: Exit
+    arguments: tuple[str, ...]
+    behaviour: dict[str, Any] = field(default_factory=dict)
+    before: Callable[[], None] = nothing
+    error: str = ""
+
+
+BACKFILL = ("backfill", *DAYS)
+
+TWO_DAYS_AGO = day(int(time.time()) - 2 * DAY)
+
+ENDS = [
+    Case("a range is exported", Exit.DONE, BACKFILL),
+    Case("a range is finished already", Exit.DONE, BACKFILL, before=a_run_before),
+    Case("an end is cut back", Exit.DONE, ("backfill", "--start", "1d", "--end", "today", "--set", "budget.burst=9")),
+    Case("nothing is settled yet", Exit.DONE, ("backfill", "--start", "today")),
+    Case("a night", Exit.DONE, ("nightly", "--set", f"nightly.since={TWO_DAYS_AGO}", "--max-duration", "9m")),
+    Case("nothing is parked", Exit.DONE, ("retry",)),
+    Case("a plan", Exit.DONE, ("plan", *DAYS)),
+    Case("nothing there yet", Exit.DONE, ("status",)),
+    Case("what is there", Exit.DONE, ("status",), before=a_run_before),
+    Case("all is sound", Exit.DONE, ("verify",), before=a_run_before),
+    Case("a lost ledger is made anew", Exit.DONE, ("verify", "--rebuild"), before=a_lost_ledger),
+    Case("a damaged ledger is made anew", Exit.DONE, ("verify", "--rebuild"), before=a_damaged_ledger),
+    Case("a cut archive is exported anew", Exit.DONE, ("verify", "--repair"), before=an_archive_is_cut),
+    Case("segments", Exit.DONE, ("segments",)),
+    Case("no such option", Exit.USAGE, ("backfill", "--strat", "1d"), error="no such option: --strat"),
+    Case("no such command", Exit.USAGE, ("backfil",), error="there is no command 'backfil' (did you mean backfill?)"),
+    Case("no start", Exit.USAGE, ("backfill",), error="missing option '--start'"),
+    Case("a bad date", Exit.USAGE, ("backfill", "--start", "soon"), error="--start: 'soon' is not a date: write"),
+    Case(
+        "an end before its start", Exit.USAGE, ("plan", "--start", "2026-01-02", "--end", "2026-01-01"), error="--end:"
+    ),
+    Case(
+        "a start to come", Exit.USAGE, ("plan", "--start", "2999-01-01"), error="--start: 2999-01-01 lies in the future"
+    ),
+    Case(
+        "no such export",
+        Exit.USAGE,
+        ("retry", "--export", "checkuot"),
+        before=two_exports,
+        error="(did you mean checkout?)",
+    ),
+    Case(
+        "no such setting", Exit.USAGE, ("retry", "--set", "budget.brust=3"), error="budget.brust (on the command line)"
+    ),
+    Case("a setting that is none", Exit.USAGE, ("retry", "--set", "burst"), error="--set: is written TABLE.KEY=VALUE"),
+    Case(
+        "a duration that is none", Exit.USAGE, ("retry", "--max-duration", "5"), error="--max-duration: expected a dur"
+    ),
+    Case(
+        "no time at all", Exit.USAGE, ("retry", "--max-duration", "0s"), error="--max-duration: must be longer than 0s"
+    ),
+    Case("no such file", Exit.USAGE, ("-c", "other.toml", "status"), error="-c: there is no file"),
+    Case("both loud and quiet", Exit.USAGE, ("-qv", "status"), error="-q: and -v contradict each other"),
+    Case("two steps at once", Exit.USAGE, ("verify", "--repair", "--rebuild"), error="--repair: and --rebuild are two"),
+    Case("init would write over", Exit.USAGE, ("init",), error="asyncexport.toml is there already"),
+    Case("an export is refused", Exit.USAGE, BACKFILL, fault("create:400"), error="everyone-events: "),
+    Case("bundles are parked", Exit.PARTLY, BACKFILL, fault("operation:FAILED")),
+    Case("an archive is broken", Exit.PARTLY, ("verify",), before=an_archive_is_cut),
+    Case("an archive is moved aside", Exit.PARTLY, ("verify", "--rebuild"), before=an_archive_is_cut),
+    Case(
+        "nobody is there",
+        Exit.UNREACHABLE,
+        BACKFILL,
+        fault("api:503"),
+        error="the service could not be reached for 200",
+    ),
+    Case("nobody is there to list", Exit.UNREACHABLE, ("segments",), fault("api:close")),
+    Case("the key is refused", Exit.KEY_REFUSED, BACKFILL, fault("api:401")),
+    Case("a damaged ledger", Exit.LEDGER, ("status",), before=a_damaged_ledger),
+    Case("a damaged ledger of a run", Exit.LEDGER, BACKFILL, before=a_damaged_ledger),
+    Case(
+        "archives without a ledger", Exit.LEDGER, BACKFILL, before=a_lost_ledger, error="exports holds archives but no"
+    ),
+    Case("archives without a ledger to tell of", Exit.LEDGER, ("status",), before=a_lost_ledger),
+    Case("nothing to verify", Exit.LEDGER, ("verify",), error="exports has no ledger"),
+    Case("no place on the disk", Exit.DISK, (*BACKFILL, "-d", "file/exports"), before=a_file_in_the_way),
+    Case("no place for the settings", Exit.DISK, ("-c", "nowhere/a.toml", "init")),
+    Case("time is up", Exit.TIME_UP, (*BACKFILL, "--max-duration", "300ms"), fault("operation:pending")),
+]
+
+
+@pytest.mark.parametrize("case", ENDS, ids=lambda case: case.name)
+def test_a_command_ends_as_the_table_says(run, service, case):
+    """Each code is what scripts may rely on; the last line of `--json` says the same, whatever happened."""
+    case.before()
+    service.behave(**case.behaviour)
+    ran = run("--json", *case.arguments)
+    assert ran.code == case.code, ran.err
+    assert ran.summary["type"] == "summary"
+    assert ran.summary["exit_code"] == case.code
+    assert ran.summary["command"] == next((word for word in case.arguments if word in COMMANDS), "")
+    assert [record["type"] for record in ran.records].count("summary") == 1
+    counts = ran.summary["bundles"]
+    assert counts["planned"] == counts["already"] + counts["stored"] + counts["failed"] + counts["unfinished"]
+    assert len(ran.summary["problems"]) == counts["failed"]
+    failed = case.code in (Exit.USAGE, Exit.LOCKED, Exit.UNREACHABLE, Exit.KEY_REFUSED, Exit.LEDGER, Exit.DISK)
+    assert bool(ran.errors) is failed
+    assert case.error in "\n".join(ran.errors)
+    assert "error" in ran.summary or not failed
+    assert all(line.startswith("asyncexport: ") for line in ran.err), ran.err
+    if case.arguments[0] in COMMANDS:
+        assert case.code in COMMANDS[case.arguments[0]].exits
+
+
+def test_every_code_but_those_of_signals_is_in_the_table_or_has_a_test():
+    """No code is promised that nobody has seen."""
+    elsewhere = {Exit.UNEXPECTED, Exit.LOCKED, Exit.INTERRUPTED, Exit.TERMINATED}
+    assert {case.code for case in ENDS} | elsewhere == set(Exit) == set(MEANINGS)
+    assert not {case.code for case in ENDS} & elsewhere
+
+
+def test_a_held_directory_names_its_holder(run):
+    """Another run is named, with its process, and nothing is touched."""
+    with hold(Path("exports"), command="nightly"):
+        ran = run("--json", *BACKFILL)
+        status = run("--json", "status")
+    assert ran.code == ran.summary["exit_code"] == Exit.LOCKED
+    assert f"nightly, process {os.getpid()} on " in ran.errors[0]
+    assert status.code == Exit.DONE
+    assert not list(Path("exports").glob("*.gz"))
+
+
+def test_without_a_key_nothing_is_asked(run, service, monkeypatch):
+    """A missing key is found before anything is sent, and the hint says where it belongs."""
+    monkeypatch.delenv("FULLSTORY_API_KEY")
+    ran = run(*BACKFILL)
+    assert ran.code == Exit.KEY_REFUSED
+    assert "FULLSTORY_API_KEY" in ran.hint
+    assert service.requests == 0
+
+
+def test_a_bug_is_one_line_and_a_hint(capsys):
+    """What nobody foresaw ends with 1, with the place but not the text, which may hold anything; `-vv` shows all."""
+
+    def bug() -> int:
+        raise KeyError("na1.SECRET")
+
+    for verbose in (0, 2):
+        session = Session(as_json=True)
+        session.take("verbose", verbose)
+        session.begin()
+        assert conclude(session, bug) == Exit.UNEXPECTED
+        said = capsys.readouterr()
+        assert json.loads(said.out.splitlines()[-1])["exit_code"] == 1
+        assert re.search(r"^asyncexport: error: unexpected KeyError at \S+test_cli.py:\d+$", said.err, re.MULTILINE)
+        assert "report it" in said.err
+        assert ("Traceback" in said.err) is (verbose == 2)
+        assert ("SECRET" in said.out + said.err) is (verbose == 2)
+
+
+def test_all_that_is_wrong_is_told_at_once(run):
+    """Nobody has to run a command five times to find five faults."""
+    ran = run(
+        "backfill",
+        *("--start", "2026-13-01", "--end", "x", "--max-duration", "5x", "--set", "budget.burst=no"),
+        *("--set", "polling.prefer=sped"),
+    )
+    assert ran.code == Exit.USAGE
+    assert len(ran.errors) == 5
+    assert len(ran.err) == 6
+    assert "asyncexport init" in ran.hint
+
+
+def test_the_nearest_option_is_named(run):
+    """A slip of the finger is answered with what was probably meant."""
+    assert run("backfill", "--exprot", "a").errors == ["no such option: --exprot (did you mean --export?)"]
+    assert run("verify", "--rebiuld").errors == ["no such option: --rebiuld (did you mean --rebuild?)"]
+
+
+def test_a_flag_wins_over_the_environment_and_that_over_the_file(run, monkeypatch):
+    """Flag before environment before file."""
+    with Path("asyncexport.toml").open("a") as file:
+        file.write('directory = "from-file"\n')
+    assert run("--json", "status").summary["directory"] == "from-file"
+    monkeypatch.setenv("ASYNCEXPORT_OUTPUT__DIRECTORY", "from-environment")
+    assert run("--json", "status").summary["directory"] == "from-environment"
+    assert run("--json", "status", "--set", "output.directory=set").summary["directory"] == "set"
+    assert run("--json", "status", "-d", "flag").summary["directory"] == "flag"
+
+
+def test_global_options_stand_before_or_after_the_command(run, service):
+    """Both are typed, and both mean the same."""
+    assert run("--json", "plan", *DAYS).records[:-1] == run("plan", *DAYS, "--json").records[:-1]
+    quiet = run("backfill", *DAYS, "-q")
+    assert (quiet.code, quiet.out, quiet.err) == (0, [], [])
+    loud = run("status", "-vv", "--log-format", "json")
+    assert loud.code == 0
+    Path("other.toml").write_text('[output]\ndirectory = "elsewhere"\n')
+    assert run("status", "--json", "-c", "other.toml").summary["directory"] == "elsewhere"
+
+
+# what is said where
+
+
+def test_results_go_to_stdout_and_all_else_to_stderr(run, service):
+    """Whoever redirects stdout gets the result and nothing but."""
+    service.behave(**fault("operation:FAILED"))
+    ran = run(*BACKFILL)
+    assert ran.code == Exit.PARTLY
+    assert ran.out[0] == "finished, but not all of it: 0 of 4 bundles stored, 4 parked"
+    assert ran.out[-1] == "the files are in exports"
+    assert len([line for line in ran.err if line.startswith("asyncexport: warning: ") and "parked: " in line]) == 4
+    assert ran.hint == "`asyncexport retry` takes parked bundles up again"
+
+
+def test_quietly_only_what_is_wrong_is_said(run, service):
+    """From cron, a night that went well sends no mail; one that did not, does."""
+    service.behave(**fault("operation:FAILED"))
+    ran = run("-q", *BACKFILL)
+    assert ran.out[0].startswith("finished, but not all of it")
+    assert not [line for line in ran.err if "warning" in line]
+    service.behave()
+    again = run("-q", "retry")
+    assert (again.code, again.out, again.err) == (0, [], [])
+
+
+def test_the_closing_words_lead_to_a_file(run, service):
+    """The command at the end shows a row, as it stands there."""
+    ran = run(*BACKFILL)
+    assert ran.code == 0
+    command = ran.out[-1].removeprefix("look into one: ")
+    shown = subprocess.run(command, shell=True, capture_output=True, check=True, text=True).stdout
+    assert "EventStart" in json.loads(shown)
+    again = run(*BACKFILL)
+    assert again.out[:2] == ["done: 4 of 4 bundles stored, 4 of them before this run", "no request was needed"]
+    assert again.out[-1].startswith("look into one: gzip -dc exports/")
+
+
+def test_a_finished_range_costs_no_request(run, service):
+    """The promise of the table of commands."""
+    run(*BACKFILL)
+    service.behave()
+    ran = run("--json", *BACKFILL)
+    assert ran.code == 0
+    assert service.requests == 0
+    assert set(ran.summary["requests"].values()) == {0}
+
+
+def test_json_tells_what_happens(run, service):
+    """An object for each bundle stored, and the summary of the design at the end."""
+    ran = run("--json", *BACKFILL)
+    stored = [record for record in ran.records if record["type"] == "stored"]
+    assert [one["start"][11:16] for one in sorted(stored, key=lambda one: one["start"])] == [
+        "00:00",
+        "00:30",
+        "01:00",
+        "01:30",
+    ]
+    assert sum(one["rows"] for one in stored) == ran.summary["rows"]
+    assert sum(one["bytes"] for one in stored) == ran.summary["bytes"] == sum(p.stat().st_size for p in archives())
+    assert ran.summary["requests"]["create"] == 4
+    assert ran.summary["bundles"]["stored"] == 4
+    keys = "type command exit_code seconds bundles rows bytes requests refused possible_duplicates directory problems"
+    assert list(ran.summary) == keys.split()
+
+
+def test_stderr_as_json_is_json_to_the_last_line(run, service):
+    """With `--log-format json` every line can be read by a program: log lines, errors, hints."""
+    service.behave(**fault("operation:FAILED"))
+    said = run("-vv", "--log-format", "json", *BACKFILL).err + run("--log-format", "json", "retry", "--export", "x").err
+    read = [json.loads(line) for line in said]
+    assert {one["level"] for one in read} >= {"debug", "info", "warning", "error"}
+    assert all({"time", "level", "message"} <= set(one) for one in read)
+
+
+def test_no_secret_is_ever_said(run, service, tmp_path):
+    """Neither the key nor a signed link stands in any output, any file or the ledger, however loud it is asked for."""
+    for behaviour in ({}, fault("api:401"), fault("download:403")):
+        service.behave(**behaviour)
+        ran = run("-vv", "--json", *BACKFILL, "-d", f"out{len(behaviour)}")
+        said = "\n".join(ran.out + ran.err)
+        assert len(ran.err) > 2
+        assert KEY.split("/")[1] not in said
+        assert "ignature" not in said
+        assert "X-Goog" not in said
+    for path in tmp_path.rglob("*"):
+        if path.is_file():
+            content = path.read_bytes()
+            assert KEY.encode() not in content
+            assert b"ignature" not in content
+
+
+def test_a_refused_export_is_told_with_its_name(run, service):
+    """With several exports it must be clear which one the service does not want."""
+    two_exports()
+    service.behave(**fault("create:400"))
+    ran = run(*BACKFILL, "--export", "checkout")
+    assert ran.code == Exit.USAGE
+    assert len(ran.errors) == 1
+    assert ran.errors[0].startswith("checkout: ")
+
+
+# the commands
+
+
+def test_plan_costs_nothing_and_needs_no_key(run, service, monkeypatch):
+    """Reckoning asks nobody, leaves nothing behind, and gives each reading for each width."""
+    monkeypatch.delenv("FULLSTORY_API_KEY")
+    before = set(Path().rglob("*"))
+    ran = run("--json", "plan", "--start", "2026-01-01", "--end", "2026-01-31", *at_the_real_pace())
+    assert ran.code == 0
+    assert service.requests == 0
+    assert set(Path().rglob("*")) == before
+    (plan,) = (record for record in ran.records if record["type"] == "plan")
+    assert (plan["to_do"], plan["already"]) == (1440, 0)
+    estimates = {(one["width_seconds"], one["reading"]): one for one in ran.records if one["type"] == "estimate"}
+    assert {width for width, _ in estimates} == {None, 1800, 3600, 21_600, 86_400}
+    assert {reading for _, reading in estimates} == {"create", "all", "all, no list"}
+    assert estimates[None, "create"]["requests"] == 1440
+    assert estimates[86_400, "create"]["bundles"] == 30
+    # Reference section 6: 11.6 h for the creates alone, from a full bucket, of which one token is kept; then the last.
+    assert estimates[None, "create"]["seconds"] == pytest.approx((1440 - 49) * 30 + 300)
+
+
+def at_the_real_pace() -> tuple[str, ...]:
+    return ("--set", "budget.requests_per_minute=2", "--set", "budget.burst=50", "--set", "polling.expected=5m")
+
+
+def test_plan_knows_what_is_done_and_what_was_spent(run, service):
+    """What is stored is not reckoned again, and requests of the last run are missing from the bucket."""
+    run(*BACKFILL, *at_the_real_pace(), "--set", "polling.expected=20ms")
+    ran = run("--json", "plan", "--start", "2026-01-01", "--end", "2026-01-02", *at_the_real_pace())
+    assert ran.summary["bundles"] == {
+        "planned": 48,
+        "already": 4,
+        "stored": 0,
+        "empty": 0,
+        "failed": 0,
+        "unfinished": 44,
+    }
+    text = run("plan", "--start", "2026-01-01", "--end", "2026-01-02", *at_the_real_pace()).out
+    assert text[1] == "  44 bundles to do, 4 stored already"
+    (creates,) = (line for line in text if line.startswith("creates only"))
+    assert re.fullmatch(r"creates only +44 +4[5-8] +\S.*UTC", creates)
+
+
+def test_plan_of_individuals_has_no_other_widths(run):
+    """Their rows are totals of a day: a narrower bundle is not allowed, so that none is shown."""
+    two_exports()
+    ran = run("--json", "plan", *("--start", "2026-01-01", "--end", "2026-01-03"), "--export", "people")
+    assert {one["width_seconds"] for one in ran.records if one["type"] == "estimate"} == {None, 86_400}
+    assert not [line for line in run("plan", *DAYS, "--export", "people").out if line.startswith("bundles of")]
+
+
+def test_an_end_that_is_not_settled_is_cut_back_with_a_word(run):
+    """It is no error, but nobody should wonder where the last day is."""
+    ran = run("plan", "--start", "3d", "--end", "today")
+    assert ran.code == 0
+    assert [line for line in ran.err if "the end is cut back to that" in line]
+
+
+def test_status_tells_of_gaps_and_what_is_parked(run, service):
+    """What is there, what is missing and why."""
+    run("-q", "backfill", "--start", "2026-01-01T00:00:00Z", "--end", "2026-01-01T00:30:00Z")
+    run("-q", "backfill", "--start", "2026-01-01T01:30:00Z", "--end", "2026-01-01T02:00:00Z")
+    service.behave(**fault("operation:FAILED"))
+    run("-q", "backfill", "--start", "2026-01-01T00:30:00Z", "--end", "2026-01-01T01:00:00Z")
+    ran = run("--json", "status")
+    assert ran.code == Exit.PARTLY
+    (export,) = (record for record in ran.records if record["type"] == "export")
+    assert export["stored"] == 2
+    assert export["gaps"] == [{"start": "2026-01-01T00:30:00Z", "end": "2026-01-01T01:30:00Z"}]
+    assert [one["start"] for one in export["parked"]] == ["2026-01-01T00:30:00Z"]
+    assert export["parked"][0]["reason"].startswith("the operation failed: ")
+    assert (
+        export["rows"]
+        == ran.summary["rows"]
+        == sum(gzip.decompress(path.read_bytes()).count(b"\n") for path in archives())
+    )
+    text = "\n".join(run("status").out)
+    assert "2026-01-01T00:30:00Z to 2026-01-01T01:30:00Z (1 h)" in text
+    assert "2026-01-01T00:30:00Z: the operation failed: " in text
+    service.behave()
+    assert run("-q", "retry").code == 0
+    assert run("--json", "status").records[0]["parked"] == []
+
+
+def test_status_works_while_a_run_goes_on(run, service):
+    """Looking does not disturb, and says who is at it."""
+    service.behave(**fault("operation:pending,nth=4"))
+    process = started("--json", *BACKFILL)
+    with ending(process):
+        assert json.loads(next(lines(process.stdout)))["type"] == "stored"
+        ran = run("--json", "status")
+        assert ran.code == 0
+        assert ran.records[0]["type"] == "run"
+        assert ran.records[0]["pid"] == process.pid
+        assert run("status").out[0].startswith(f"a run is going on: backfill, process {process.pid} on ")
+
+
+def wait_for(service: Service, kind: str, process: "subprocess.Popen[str]") -> None:
+    """Until a request of this kind has arrived."""
+    while not service.sandbox.counts[kind]:
+        assert process.poll() is None, process.communicate()
+        time.sleep(0.01)
+
+
+@contextlib.contextmanager
+def ending(process: "subprocess.Popen[str]") -> Iterator[None]:
+    """End it, whatever happens."""
+    try:
+        yield
+    finally:
+        process.kill()
+        process.communicate(timeout=30)
+
+
+def test_verify_names_what_is_not_sound_and_repairs_it(run, service):
+    """Missing, broken and foreign files are named; a repair exports anew what is missing or broken, and only that."""
+    a_run_before()
+    first, second, *_ = archives()
+    first.unlink()
+    second.write_bytes(b"no gzip")
+    Path("exports/everyone-events/notes.txt").write_text("mine")
+    ran = run("--json", "verify")
+    assert ran.code == Exit.PARTLY
+    found = {record["type"]: record["path"] for record in ran.records[:-1]}
+    assert found["missing"] == str(first.relative_to("exports"))
+    assert found["broken"] == str(second.relative_to("exports"))
+    assert found["foreign"] == "everyone-events/notes.txt"
+    assert ran.summary["bundles"]["already"] == 2
+    assert "archives: 2 sound, 1 missing, 1 broken; 1 other file" in run("verify").out
+    service.behave()
+    assert run("-q", "verify", "--repair").code == 0
+    assert service.sandbox.counts["create"] == 2
+    assert run("--json", "verify").summary["bundles"]["already"] == 4
+
+
+def test_a_repair_does_not_forget_an_export_that_is_configured_no_more(run, service):
+    """What the ledger has is repaired by what the ledger remembers of it."""
+    with Path("asyncexport.toml").open("a") as file:
+        file.write('[[export]]\nname = "old"\n')
+    a_run_before()
+    Path("asyncexport.toml").write_text(SETTINGS.format(url=service.sandbox.url))
+    archives()[0].unlink()
+    assert run("-q", "verify", "--repair").code == 0
+    assert run("--json", "verify").summary["bundles"]["already"] == 4
+
+
+def test_segments_come_as_they_are_read(run, service):
+    """Ids and names, a row each, built-in ones included; the requests are counted."""
+    service.behave(segments=150)
+    ran = run("--json", "segments")
+    names = {record["id"]: record["name"] for record in ran.records[:-1]}
+    assert names["everyone"] == "Everyone"
+    assert len(names) > 150
+    assert ran.summary["requests"]["other"] == service.sandbox.counts["segments"] == 2
+    assert len(run("segments").out) == len(names)
+
+
+def test_init_writes_the_example_and_never_over_a_file(run):
+    """Every setting with its default; a file that is there stays as it is unless that is asked for."""
+    Path("asyncexport.toml").write_text("# mine\n")
+    assert run("init").code == Exit.USAGE
+    assert Path("asyncexport.toml").read_text() == "# mine\n"
+    assert run("init", "--force").code == 0
+    assert Path("asyncexport.toml").read_text() == EXAMPLE
+    assert run("status").code == 0
+    assert run("-c", "other.toml", "init").code == 0
+    assert tomllib.loads(Path("other.toml").read_text())["budget"]["burst"] == 50
+
+
+# signals, pipes
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, Exit.INTERRUPTED), (signal.SIGTERM, Exit.TERMINATED)])
+def test_a_signal_stops_a_run_cleanly_and_it_resumes(run, service, number, code):
+    """The first signal saves the state, says what it waits for, and ends with its code; the same command goes on."""
+    service.behave(**fault("results:stall,nth=4"))
+    process = started("--json", *BACKFILL)
+    with ending(process):
+        for line in lines(process.stdout):
+            if json.loads(line)["type"] == "stored":
+                break
+        process.send_signal(number)
+        out, err = process.communicate(timeout=30)
+    assert process.returncode == code
+    assert "asyncexport: stopping: " in err
+    assert "Traceback" not in err
+    assert json.loads(out.splitlines()[-1])["exit_code"] == code
+    service.behave()
+    ran = run("--json", *BACKFILL)
+    assert ran.code == 0
+    assert ran.summary["requests"]["create"] == 0
+    assert len(archives()) == 4
+
+
+def test_a_second_signal_stops_at_once(run, service):
+    """Whoever presses twice does not wait for the grace."""
+    service.behave(**fault("download:drip"))
+    process = started("-v", *BACKFILL, "--set", "output.grace=1h")
+    with ending(process):
+        wait_for(service, "download", process)
+        process.send_signal(signal.SIGINT)
+        for line in lines(process.stderr):
+            if "stopping" in line:
+                break
+        assert "press Ctrl-C again to stop at once" in line
+        process.send_signal(signal.SIGINT)
+        process.wait(timeout=10)
+    assert process.returncode == Exit.INTERRUPTED
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, Exit.INTERRUPTED), (signal.SIGTERM, Exit.TERMINATED)])
+def test_a_signal_ends_a_command_that_has_nothing_to_save(run, service, number, code):
+    """A look that takes long can be left at any time, with its code and, as JSON, its summary."""
+    service.behave(**fault("segments:stall"))
+    process = started("--json", "segments")
+    with ending(process):
+        wait_for(service, "segments", process)
+        process.send_signal(number)
+        out, err = process.communicate(timeout=10)
+    assert process.returncode == code
+    assert json.loads(out.splitlines()[-1])["exit_code"] == code
+    assert "Traceback" not in err
+
+
+def test_a_closed_stdout_does_not_end_a_run(run, service):
+    """`backfill --json | head -1`: the reader has seen enough, and the data comes all the same."""
+    service.behave(operation_seconds=0.5)
+    process = started("--json", *BACKFILL)
+    with ending(process):
+        next(lines(process.stdout))
+        assert process.stdout is not None
+        process.stdout.close()
+        assert process.wait(timeout=30) == 0
+        assert process.stderr is not None
+        assert process.stderr.read() == ""
+    assert len(archives()) == 4
+
+
+def test_nobody_listens_so_nothing_more_is_asked(run, service):
+    """`segments | head`: further pages would be requests for nothing."""
+    service.behave(segments=3_000)
+    process = started("segments")
+    with ending(process):
+        next(lines(process.stdout))
+        assert process.stdout is not None
+        process.stdout.close()
+        assert process.wait(timeout=30) == 0
+        assert process.stderr is not None
+        assert process.stderr.read() == ""
+    assert service.sandbox.counts["segments"] < 20
+
+
+def test_a_full_disk_below_stdout_is_told(run, service):
+    """Results that were not written are not passed over."""
+    with Path("/dev/full").open("w") as full:
+        process = started("plan", *DAYS, stdout=full)
+        _, err = process.communicate(timeout=30)
+    assert process.returncode == Exit.DISK
+    assert "asyncexport: error: cannot write to stdout: No space left on device" in err
+
+
+# demo
+
+
+def test_the_demo_does_the_whole_job_and_a_second_one_finds_it_done(run, monkeypatch):
+    """Without a key or settings: a day is exported, checked and compared; run again, it costs no request."""
+    monkeypatch.delenv("FULLSTORY_API_KEY")
+    Path("asyncexport.toml").write_text("this is = not TOML")
+    ran = run("--json", "demo")
+    assert ran.code == 0, ran.err
+    assert ran.summary["bundles"]["stored"] == 48
+    (checked,) = (record for record in ran.records if record["type"] == "checked")
+    assert checked["archives"] == 48
+    assert checked["rows"] == ran.summary["rows"] > 1000
+    assert checked["missing"] == checked["extra"] == 0
+    again = run("demo")
+    assert again.code == 0
+    assert "no request was needed" in again.out
+    assert [
+        line for line in again.out if line.startswith("checked: 48 archives are sound, and hold each of the sandbox's ")
+    ]
+    assert again.out[-1] == "run it again: nothing is left to do; rm -r asyncexport-demo starts over"
+
+
+def test_the_demo_does_not_mix_with_real_rows(run, service):
+    """Made-up rows never get into a directory that holds anything else."""
+    a_run_before()
+    before = archives()
+    ran = run("demo", "-d", "exports")
+    assert ran.code == Exit.USAGE
+    assert ran.errors == ["-d: exports holds something that is no demo"]
+    assert archives() == before
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
+def test_the_sandbox_never_outlives_the_demo(run, number):
+    """However the demo ends, a kill included, its sandbox ends too."""
+    process = started("--json", "demo")
+    with ending(process):
+        first = json.loads(next(lines(process.stdout)))
+        assert first["type"] == "sandbox"
+        with urlopen(f"{first['url']}/sandbox/counts") as answer:
+            assert answer.status == 200
+        process.send_signal(number)
+        process.wait(timeout=30)
+    port = int(first["url"].rpartition(":")[2])
+    give_up_at = time.monotonic() + 15
+    while listens(port):
+        assert time.monotonic() < give_up_at, "the sandbox is still there"
+        time.sleep(0.02)
+
+
+def listens(port: int) -> bool:
+    with socket.socket() as one:
+        return one.connect_ex(("127.0.0.1", port)) == 0
+
+
+# help
+
+
+def test_help_lists_every_command_and_every_code(run):
+    """What there is can be found without reading anything else."""
+    ran = run("--help")
+    assert ran.code == 0
+    text = " ".join(" ".join(ran.out).split())
+    for name, entry in COMMANDS.items():
+        assert f"{name} {entry.does}" in text
+    for code, meaning in MEANINGS.items():
+        assert f"{int(code)} {meaning.replace('`', '')}" in text
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_the_help_of_a_command_says_how_it_may_end(run, name):
+    """Each command's help has what it does, its options, and its exit codes in the words of the table."""
+    ran = run(name, "--help")
+    assert ran.code == 0
+    text = " ".join(" ".join(ran.out).split())
+    assert COMMANDS[name].does[1:] in text
+    _, _, codes = text.partition("Exit codes: ")
+    told = {int(code) for code in re.findall(r"(?<!\S)(\d+) (?=[a-z])", codes)}
+    assert {int(code) for code in COMMANDS[name].exits} <= told
+    assert set(COMMANDS[name].exits) >= {Exit.DONE, Exit.UNEXPECTED, Exit.USAGE}
+    assert [line for line in ran.out if len(line) > 80] == []
+
+
+def test_nothing_to_do_is_a_question_of_usage(run):
+    """The bare command says that one is missing, and how to find out which there are."""
+    ran = run()
+    assert ran.code == Exit.USAGE
+    assert ran.errors == ["missing command"]
+    assert ran.hint == "`asyncexport --help` says what it takes"
+
+
+def test_the_version_is_that_of_the_package(run):
+    """For a report of a bug."""
+    assert re.fullmatch(r"asyncexport \d+\.\d+\.\d+", run("--version").out[0])
+
+
+def test_help_loads_nothing_slow():
+    """Help must not cost what a run costs."""
+    probe = (
+        "import sys; from asyncexport.cli import main; code = main(sys.argv[1:]); "
+        "slow = 'asyncio aiohttp pydantic rich sqlite3 orjson logging'.split(); "
+        "print([name for name in slow if name in sys.modules], code, file=sys.stderr)"
+    )
+    # typer itself reads an option's value by way of pydantic.
+    for arguments, more in ((["--help"], []), (["--version"], []), (["backfill", "--help"], ["pydantic"])):
+        done = subprocess.run(
+            [sys.executable, "-c", probe, *arguments], capture_output=True, text=True, check=True, timeout=60
+        )
+        assert done.stderr.strip() == f"{more} 0", arguments
