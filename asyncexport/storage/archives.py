@@ -3,8 +3,8 @@
 import errno
 import os
 import re
-from collections.abc import Callable, Sequence
-from contextlib import ExitStack
+from collections.abc import Callable, Generator, Sequence
+from contextlib import closing
 from pathlib import Path
 from typing import BinaryIO, Self
 
@@ -114,15 +114,11 @@ class Archives:
             ArchiveError: it is not one whole export, or the disk does not give it back.
             StorageError: it may not be read.
         """
-        inspector = Inspector(container)
-        # The stack has the file before a cancel could lose it.
-        with ExitStack() as stack:
-            file = await self._disk.run(self._open, path, stack)
-            if file is None:
-                return None
-            while await self._disk.run(self._read_on, file, inspector):
-                pass
-            return await self._disk.run(inspector.close_archive)
+        with closing(self._looks(path, container)) as looks:
+            is_over, found = False, None
+            while not is_over:
+                is_over, found = await self._disk.run(next, looks)
+            return found
 
     async def written_at(self, path: str) -> float:
         """When a file was written, in seconds since 1970."""
@@ -172,22 +168,20 @@ class Archives:
                 raise StorageError(f"{path} cannot be read: it is no export's definition") from error
         return found
 
-    def _open(self, path: str, stack: ExitStack) -> BinaryIO | None:
+    def _looks(self, path: str, container: Format) -> Generator[tuple[bool, Inspection | None], None, None]:
+        """Check an archive, as much in one look as a hop to a thread may take: whether that is all, and what it is."""
+        inspector = Inspector(container)
         try:
-            return stack.enter_context((self._directory / path).open("rb"))
+            file = (self._directory / path).open("rb")
         except FileNotFoundError:
-            return None
-
-    def _read_on(self, file: BinaryIO, inspector: Inspector) -> bool:
-        """Check some more; whether that was not the end."""
-        try:
-            piece = file.read(READ_BYTES)
-        except OSError as error:
-            if error.errno != errno.EIO:
-                raise
-            raise CorruptError("the disk does not give the archive back: it cannot be read to its end") from error
-        inspector.feed(piece)
-        return bool(piece)
+            yield True, None
+            return
+        with file:
+            while piece := _read(file):
+                inspector.feed(piece)
+                if len(piece) == READ_BYTES:
+                    yield False, None
+        yield True, inspector.close_archive()
 
     def _move_aside(self, path: str) -> str:
         number = 1
@@ -197,3 +191,12 @@ class Archives:
             (self._directory / path).rename(self._directory / aside)
         self._disk.sync_folder((self._directory / path).parent)
         return aside
+
+
+def _read(file: BinaryIO) -> bytes:
+    try:
+        return file.read(READ_BYTES)
+    except OSError as error:
+        if error.errno != errno.EIO:
+            raise
+        raise CorruptError("the disk does not give the archive back: it cannot be read to its end") from error
