@@ -16,7 +16,7 @@ from asyncexport.ledger.files import BUSY_SECONDS, ledger_path, make_folder
 from asyncexport.ledger.pen import Pen
 from asyncexport.ledger.reader import Reading
 from asyncexport.ledger.rows import Line
-from asyncexport.ledger.writer import Read, Write, Writer
+from asyncexport.ledger.writer import LAZY_SECONDS, Read, Write, Writer
 
 RESTORED_AT_ONCE = 2_000
 """Rows in one commit while a ledger is made anew."""
@@ -41,7 +41,12 @@ class Ledger:
 
     @classmethod
     async def open(
-        cls, directory: Path, *, boundary: Callable[[str], None] = ignore, busy_seconds: float = BUSY_SECONDS
+        cls,
+        directory: Path,
+        *,
+        boundary: Callable[[str], None] = ignore,
+        busy_seconds: float = BUSY_SECONDS,
+        lazy_seconds: float = LAZY_SECONDS,
     ) -> Self:
         """The ledger of an output directory, made if there is none.
 
@@ -50,6 +55,7 @@ class Ledger:
             boundary: Called in the ledger's thread with the name of each point at which a crash would be of interest:
                 `ledger.create:before`, `ledger.create:after`, `ledger.commit:before`, `ledger.commit:after`.
             busy_seconds: How long to wait for another program that has it open.
+            lazy_seconds: How long a row that nobody waits for may wait for the next commit.
 
         Raises:
             LedgerError: it is from a newer version, or in use.
@@ -59,7 +65,7 @@ class Ledger:
         path = ledger_path(directory)
         with translated(path):
             await asyncio.to_thread(make_folder, directory)
-        writer = Writer(path, boundary=boundary, busy_seconds=busy_seconds)
+        writer = Writer(path, boundary=boundary, busy_seconds=busy_seconds, lazy_seconds=lazy_seconds)
         await writer.start()
         return cls(writer)
 

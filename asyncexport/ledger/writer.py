@@ -2,7 +2,7 @@
 
 1. What waits when the thread is free goes into one commit. Whoever waits for a write is told after the commit; reading
    comes after the commit of what was asked before it.
-2. What nobody waits for is written along with the next commit, or after `LAZY_SECONDS`, or at the end.
+2. What nobody waits for is written along with the next commit, or after `lazy_seconds`, or at the end.
 3. When a commit fails, all who wait for it are told, and whoever comes later is told the same: nothing is written after
    a gap.
 4. Whoever no longer waits when the commit is done was cancelled: what it asked for is written all the same.
@@ -27,6 +27,7 @@ from asyncexport.ledger.reader import Reading
 from asyncexport.ledger.rows import Head
 
 LAZY_SECONDS = 1.0
+"""What a crash may take of statuses, durations and remarks, which the next run can do without."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,10 +59,13 @@ class _Outcome:
 class Writer:
     """The thread. `put`, `start` and `stop` are called in the event loop."""
 
-    def __init__(self, path: Path, *, boundary: Callable[[str], None], busy_seconds: float) -> None:
+    def __init__(
+        self, path: Path, *, boundary: Callable[[str], None], busy_seconds: float, lazy_seconds: float
+    ) -> None:
         self._path = path
         self._boundary = boundary
         self._busy_seconds = busy_seconds
+        self._lazy_seconds = lazy_seconds
         self._loop = asyncio.get_running_loop()
         self._jobs: queue.SimpleQueue[Job | None] = queue.SimpleQueue()
         self._started = self._loop.create_future()
@@ -101,6 +105,7 @@ class Writer:
             self._stopping = True
             self._jobs.put(None)
         await asyncio.shield(self._ended)
+        self._thread.join()
         if self._failure is not None and not self._told:
             self._told = True
             raise self._failure
@@ -143,7 +148,7 @@ class Writer:
         """All that waits, and whether that is the end."""
         job = self._jobs.get()
         jobs: list[Job] = []
-        begin_at = time.monotonic() + LAZY_SECONDS
+        begin_at = time.monotonic() + self._lazy_seconds
         while job is not None:
             jobs.append(job)
             if job.waiter is not None:

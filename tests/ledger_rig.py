@@ -1,0 +1,130 @@
+"""A ledger on the rack: bundles to write, a boundary that holds or fails, and all that can be asked in one value."""
+
+import os
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from asyncexport.core.bundles import Bundle, Range
+from asyncexport.core.exports import Export
+from asyncexport.core.states import Created, Creating, Ready, Standing, State, Stored
+from asyncexport.ledger import Ledger, LedgerReader
+from asyncexport.ledger.reader import Reading
+
+EXPORTS = (Export("events"), Export("people"))
+EVER = Range(-(2**50), 2**50)
+NOBODY = 65534
+"""A user without rights, for tests that run as root."""
+
+WAL = ".asyncexport/ledger.sqlite3-wal"
+
+
+def bundle(number: int, export: str = "events") -> Bundle:
+    """The n-th half hour."""
+    return Bundle(export, Range(number * 1800, number * 1800 + 1800))
+
+
+def creating(number: int, export: str = "events") -> Standing:
+    """The n-th bundle, asked for."""
+    return Standing(bundle(number, export), 0, Creating(1, float(number)))
+
+
+def archive(number: int) -> Stored:
+    """Of the n-th bundle; every third is empty."""
+    return Stored(f"events/{number}.gz", 20_000 + number, number % 3, f"{number:064x}", exported_at=1.7e9 + number / 4)
+
+
+def stored(number: int, export: str = "events") -> Standing:
+    """The n-th bundle, done."""
+    return Standing(bundle(number, export), 0, archive(number), archive(number))
+
+
+def road(number: int) -> list[State]:
+    """What a bundle goes through."""
+    at, name = 1.7e9 + number, f"operation-{number}"
+    return [Creating(1, at), Created(1, at + 1, name), Ready(1, at, name), archive(number)]
+
+
+@dataclass
+class Boundary:
+    """Remembers what it was told; fails at a name, or holds the ledger's thread there until let go."""
+
+    fails: dict[str, Exception] = field(default_factory=dict)
+    holds: str = ""
+    names: list[str] = field(default_factory=list)
+    reached: threading.Event = field(default_factory=threading.Event)
+    let_go: threading.Event = field(default_factory=threading.Event)
+
+    def __call__(self, name: str) -> None:
+        """A point at which a crash would be of interest."""
+        self.names.append(name)
+        if name == self.holds:
+            self.reached.set()
+            assert self.let_go.wait(60)
+        if name in self.fails:
+            raise self.fails[name]
+
+    @property
+    def commits(self) -> int:
+        """How many there have been."""
+        return self.names.count("ledger.commit:after")
+
+
+async def fill(ledger: Ledger, count: int = 12) -> None:
+    """Some of everything: bundles in every state of the main road, requests, durations, a remark."""
+    await ledger.agree(EXPORTS)
+    for number in range(count):
+        export = EXPORTS[number % 2].name
+        steps = 1 + number % 4 if number >= count * 2 // 3 else 4
+        for state in road(number)[:steps]:
+            archived = state if isinstance(state, Stored) else None
+            await ledger.append(Standing(bundle(number, export), 0, state, archived), at=1.7e9 + number)
+        ledger.answered(await ledger.send("create", at=1.7e9 + number), status=200)
+        ledger.learn(finished_at=1.7e9 + number, seconds=60.5)
+    ledger.remember("nightly_since", "1700000000")
+    assert await ledger.recall("nightly_since") == "1700000000"
+
+
+def answers(reading: Reading) -> list[Any]:
+    """All that can be asked."""
+    return [
+        reading.exports(),
+        reading.requests_since(0.0),
+        reading.first_request_at(),
+        reading.durations(),
+        reading.recall("nightly_since"),
+        reading.overviews(),
+        *(
+            [reading.stock(name, EVER), reading.covered(name, EVER), list(reading.stored(name, EVER))]
+            for name in reading.exports()
+        ),
+    ]
+
+
+def read(directory: Path) -> list[Any]:
+    """All that can be asked, by somebody who only reads."""
+    with LedgerReader(directory) as ledger:
+        return answers(ledger)
+
+
+@contextmanager
+def without_rights() -> Iterator[None]:
+    """As a user to whom the modes of files mean something; for root another one."""
+    if os.geteuid() != 0:
+        yield
+        return
+    os.seteuid(NOBODY)
+    try:
+        yield
+    finally:
+        os.seteuid(0)
+
+
+def given_away(directory: Path) -> None:
+    """To whom `without_rights` is; nothing where that is us anyway."""
+    if os.geteuid() == 0:
+        for path in (directory, *directory.rglob("*")):
+            os.chown(path, NOBODY, NOBODY)

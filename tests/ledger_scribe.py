@@ -1,0 +1,76 @@
+"""A process that writes into a ledger until it is killed, and says what it was told is written.
+
+`python -m tests.ledger_scribe DIRECTORY FIRST`: bundles in order from the first one, so many at once; a line with its
+number for each as soon as it is acknowledged. `Scribe` starts it, listens and kills.
+"""
+
+import asyncio
+import os
+import subprocess
+import sys
+import threading
+from pathlib import Path
+from typing import Self
+
+from asyncexport.ledger import Ledger
+from tests.ledger_rig import EXPORTS, stored
+
+AT_ONCE = 20
+
+ROOT = Path(__file__).parents[1]
+
+
+class Scribe:
+    """The process, and what it said so far; a context manager, at whose end it is killed."""
+
+    def __init__(self, directory: Path, *, first: int = 0) -> None:
+        command = [sys.executable, "-m", "tests.ledger_scribe", str(directory), str(first)]
+        self._process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE)
+        self._heard = threading.Condition()
+        self._listening = threading.Thread(target=self._listen)
+        self.acknowledged: set[int] = set()
+
+    def __enter__(self) -> Self:
+        self._listening.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.kill()
+
+    def wait_for(self, count: int) -> None:
+        """Until so many are acknowledged."""
+        with self._heard:
+            assert self._heard.wait_for(lambda: len(self.acknowledged) >= count, timeout=60)
+
+    def kill(self) -> None:
+        """End it wherever it is, and hear its last words."""
+        self._process.kill()
+        self._process.wait()
+        self._listening.join()
+
+    def _listen(self) -> None:
+        assert self._process.stdout
+        with self._process.stdout as lines:
+            for line in lines:
+                with self._heard:
+                    self.acknowledged.add(int(line))
+                    self._heard.notify_all()
+
+
+async def write(directory: Path, first: int) -> None:
+    """Write for ever."""
+    ledger = await Ledger.open(directory)
+    await ledger.agree(EXPORTS)
+
+    async def one(number: int) -> None:
+        await ledger.append(stored(number), at=float(number))
+        os.write(1, f"{number}\n".encode())
+
+    while True:
+        await asyncio.gather(ledger.send("create", at=float(first)), *map(one, range(first, first + AT_ONCE)))
+        ledger.learn(finished_at=float(first), seconds=1.0)
+        first += AT_ONCE
+
+
+if __name__ == "__main__":
+    asyncio.run(write(Path(sys.argv[1]), int(sys.argv[2])))

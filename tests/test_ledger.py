@@ -1,0 +1,589 @@
+"""The ledger: what is written is durable, grouped, in order, and read as it was written."""
+
+import asyncio
+import signal
+import sqlite3
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from asyncexport.core.bundles import Bundle, Range
+from asyncexport.core.exports import Definition, Export, Format
+from asyncexport.core.pacing import Sent
+from asyncexport.core.states import Created, Creating, Failed, Planned, Ready, Standing
+from asyncexport.core.work import Stock
+from asyncexport.errors import IllegalMove, LedgerCorruptError, LedgerError, StorageError
+from asyncexport.ledger import Ledger, LedgerReader, present
+from asyncexport.ledger.files import ledger_path
+from asyncexport.ledger.pen import KEPT_DURATIONS, KEPT_REQUESTS, PRUNE_EVERY
+from asyncexport.ledger.reader import PAGE
+from tests.ledger_rig import (
+    EVER,
+    EXPORTS,
+    WAL,
+    Boundary,
+    archive,
+    bundle,
+    creating,
+    stored,
+)
+
+ROOT = Path(__file__).parents[1]
+
+
+async def opened(directory, **options):
+    ledger = await Ledger.open(directory, **options)
+    await ledger.agree(EXPORTS)
+    return ledger
+
+
+def unfinished(directory):
+    with LedgerReader(directory) as ledger:
+        return ledger.unfinished("events", EVER)
+
+
+async def test_a_commit_is_on_the_disk_when_it_returns(tmp_path):
+    """The connection that writes flushes the log at each commit."""
+    ledger = await opened(tmp_path)
+
+    def pragma(reading, name):
+        return reading._connection.execute(f"PRAGMA {name}").fetchone()[0]
+
+    assert await ledger._read(lambda reading: pragma(reading, "synchronous")) == 2
+    assert await ledger._read(lambda reading: pragma(reading, "journal_mode")) == b"wal"
+    await ledger.close()
+
+
+async def test_whoever_is_told_can_act_on_it(tmp_path):
+    """When `append` returns, the commit is over, and another process sees the row."""
+    boundary = Boundary()
+    ledger = await opened(tmp_path, boundary=boundary)
+    for number in range(5):
+        await ledger.append(creating(number), at=1.0)
+        assert boundary.names[-1] == "ledger.commit:after"
+        assert unfinished(tmp_path) == [creating(n) for n in range(number + 1)]
+    await ledger.close()
+
+
+async def test_a_request_is_on_record_before_it_is_sent(tmp_path):
+    """`send` returns a number once the row is durable; it counts from no answer to the status that came."""
+    ledger = await opened(tmp_path)
+    number = await ledger.send("create", at=5.0)
+    with LedgerReader(tmp_path) as reader:
+        assert reader.requests_since(0.0) == [Sent(5.0, "create", 0)]
+    ledger.answered(number, status=429)
+    assert await ledger.requests_since(0.0) == [Sent(5.0, "create", 429)]
+    assert await ledger.requests_since(5.5) == []
+    await ledger.close()
+
+
+async def test_what_waits_together_is_committed_together(tmp_path):
+    """A hundred bundles that wait while a commit is under way share the next one."""
+    boundary = Boundary(holds="ledger.commit:before")
+    boundary.let_go.set()
+    ledger = await opened(tmp_path, boundary=boundary)
+    boundary.reached.clear()
+    boundary.let_go.clear()
+    first = asyncio.create_task(ledger.append(creating(0), at=1.0))
+    await asyncio.to_thread(boundary.reached.wait)
+    others = [asyncio.create_task(ledger.append(creating(number), at=1.0)) for number in range(1, 101)]
+    await asyncio.sleep(0)
+    before = boundary.commits
+    boundary.let_go.set()
+    await asyncio.gather(first, *others)
+    assert boundary.commits - before == 2
+    await ledger.close()
+
+
+async def test_rows_keep_the_order_they_were_asked_in(tmp_path):
+    """Whatever is grouped, states and requests are numbered as they came."""
+    ledger = await opened(tmp_path)
+    order = [number * 37 % 100 for number in range(100)]
+    numbers = await asyncio.gather(*(ledger.send(f"kind{n}", at=float(n)) for n in order))
+    assert numbers == list(range(1, 101))
+    await asyncio.gather(*(ledger.append(creating(n), at=1.0) for n in order))
+    await ledger.close()
+    with sqlite3.connect(ledger_path(tmp_path)) as connection:
+        starts = [row[0] for row in connection.execute("SELECT start FROM state ORDER BY seq")]
+    connection.close()
+    assert starts == [n * 1800 for n in order]
+
+
+async def test_whoever_reads_sees_what_was_asked_before(tmp_path):
+    """A question comes after the commit of all that was put before it, waited for or not."""
+    ledger = await opened(tmp_path)
+    ledger.learn(finished_at=1.0, seconds=7.0)
+    writing = asyncio.create_task(ledger.append(creating(0), at=1.0))
+    await asyncio.sleep(0)
+    assert await ledger.durations() == [7.0]
+    assert await ledger.unfinished("events", EVER) == [creating(0)]
+    await writing
+    await ledger.close()
+
+
+async def test_a_cancelled_write_is_written_all_the_same(tmp_path):
+    """Whoever no longer waits has not taken back what was asked."""
+    boundary = Boundary(holds="ledger.commit:before")
+    boundary.let_go.set()
+    ledger = await opened(tmp_path, boundary=boundary)
+    boundary.reached.clear()
+    boundary.let_go.clear()
+    under_way = asyncio.create_task(ledger.append(creating(0), at=1.0))
+    await asyncio.to_thread(boundary.reached.wait)
+    queued = asyncio.create_task(ledger.append(creating(1), at=1.0))
+    await asyncio.sleep(0)
+    for task in (under_way, queued):
+        task.cancel()
+    await asyncio.wait([under_way, queued])
+    assert under_way.cancelled()
+    assert queued.cancelled()
+    boundary.let_go.set()
+    await ledger.close()
+    assert unfinished(tmp_path) == [creating(0), creating(1)]
+
+
+async def test_what_nobody_waits_for_is_there_after_a_while(tmp_path):
+    """A status, a duration and a remark wait for the next commit, and no longer than they may."""
+    boundary = Boundary(holds="ledger.commit:after")
+    boundary.let_go.set()
+    ledger = await opened(tmp_path, boundary=boundary, lazy_seconds=0.05)
+    request = await ledger.send("create", at=1.0)
+    boundary.reached.clear()
+    ledger.answered(request, status=200)
+    ledger.learn(finished_at=2.0, seconds=3.0)
+    ledger.remember("key", "value")
+    assert await asyncio.to_thread(boundary.reached.wait, 30)
+    with LedgerReader(tmp_path) as reader:
+        assert (reader.requests_since(0.0), reader.durations(), reader.recall("key")) == (
+            [Sent(1.0, "create", 200)],
+            [3.0],
+            "value",
+        )
+    await ledger.close()
+
+
+async def test_what_nobody_waits_for_goes_along_with_the_next_commit(tmp_path):
+    """It costs no commit of its own where others are under way."""
+    boundary = Boundary()
+    ledger = await opened(tmp_path, boundary=boundary, lazy_seconds=3600.0)
+    before = boundary.commits
+    ledger.learn(finished_at=2.0, seconds=3.0)
+    await ledger.append(creating(0), at=1.0)
+    assert boundary.commits == before + 1
+    await ledger.close()
+    with LedgerReader(tmp_path) as reader:
+        assert reader.durations() == [3.0]
+
+
+async def test_closing_writes_what_nobody_waited_for(tmp_path):
+    """The last remark of a run is there in the next."""
+    ledger = await opened(tmp_path, lazy_seconds=3600.0)
+    ledger.remember("key", "value")
+    await ledger.close()
+    ledger = await Ledger.open(tmp_path)
+    assert await ledger.recall("key") == "value"
+    assert await ledger.recall("other") is None
+    await ledger.close()
+
+
+async def test_closing_twice_is_closing_once(tmp_path):
+    """Also at the same time; and a closed ledger says so, where it would never answer."""
+    ledger = await opened(tmp_path)
+    await asyncio.gather(ledger.close(), ledger.close())
+    await ledger.close()
+    with pytest.raises(RuntimeError, match="closed"):
+        await ledger.append(creating(0), at=1.0)
+    with pytest.raises(RuntimeError, match="closed"):
+        await ledger.covered("events", EVER)
+    with pytest.raises(RuntimeError, match="closed"):
+        ledger.remember("key", "value")
+
+
+async def test_a_cancelled_close_can_be_awaited_once_more(tmp_path):
+    """The ledger is closed all the same."""
+    boundary = Boundary(holds="ledger.commit:before")
+    boundary.let_go.set()
+    ledger = await opened(tmp_path, boundary=boundary)
+    boundary.let_go.clear()
+    ledger.remember("key", "value")
+    closing = asyncio.create_task(ledger.close())
+    await asyncio.sleep(0)
+    closing.cancel()
+    await asyncio.wait([closing])
+    boundary.let_go.set()
+    await ledger.close()
+    assert not (tmp_path / WAL).exists()
+
+
+def test_a_loop_that_is_gone_takes_no_row_along(tmp_path):
+    """A loop that ends in the middle of a commit leaves nobody to tell; the row is written, and nothing breaks."""
+    boundary = Boundary(holds="ledger.commit:before")
+    boundary.let_go.set()
+
+    async def leave_it():
+        ledger = await opened(tmp_path, boundary=boundary)
+        boundary.reached.clear()
+        boundary.let_go.clear()
+        writing = asyncio.create_task(ledger.append(creating(0), at=1.0))
+        await asyncio.to_thread(boundary.reached.wait)
+        writing.cancel()
+        return ledger
+
+    ledger = asyncio.run(leave_it())
+    boundary.let_go.set()
+    ledger._writer.put(None)  # what closing would do, had it a loop
+    ledger._writer._thread.join(60)
+    assert unfinished(tmp_path) == [creating(0)]
+
+
+@pytest.mark.parametrize(
+    ("failure", "told"),
+    [
+        (OSError(28, "No space left on device"), StorageError),
+        (sqlite3.OperationalError("disk I/O error"), StorageError),
+        (sqlite3.DatabaseError("malformed"), StorageError),
+        (ZeroDivisionError("a bug"), ZeroDivisionError),
+    ],
+    ids=lambda one: one.__name__ if isinstance(one, type) else type(one).__name__,
+)
+async def test_after_a_failed_commit_everybody_is_told_and_nothing_is_written(tmp_path, failure, told):
+    """Nobody goes on upon a row that is not there, and no later row is written after the gap."""
+    boundary = Boundary()
+    ledger = await opened(tmp_path, boundary=boundary)
+    await ledger.append(creating(0), at=1.0)
+    boundary.fails = {"ledger.commit:before": failure}
+    outcomes = await asyncio.gather(
+        *(ledger.append(creating(number), at=1.0) for number in (1, 2, 3)), return_exceptions=True
+    )
+    assert [type(one) for one in outcomes] == [told] * 3
+    boundary.fails = {}
+    commits = boundary.commits
+    for again in (
+        lambda: ledger.append(creating(4), at=1.0),
+        lambda: ledger.send("create", at=1.0),
+        lambda: ledger.recall("key"),
+        lambda: ledger.covered("events", EVER),
+    ):
+        with pytest.raises(told):
+            await again()
+    ledger.remember("key", "value")
+    await ledger.close()
+    assert boundary.commits == commits
+    assert unfinished(tmp_path) == [creating(0)]
+
+
+async def test_what_nobody_waited_for_and_was_lost_is_told_at_the_end(tmp_path):
+    """Closing tells it, once."""
+    boundary = Boundary()
+    ledger = await opened(tmp_path, boundary=boundary)
+    boundary.fails = {"ledger.commit:before": OSError(28, "No space left on device")}
+    ledger.remember("key", "value")
+    with pytest.raises(StorageError, match="No space left"):
+        await ledger.close()
+    await ledger.close()
+
+
+async def test_a_full_disk_is_told_and_takes_nothing(tmp_path):
+    """SQLite's own word for it; what was durable before is there, and with room again it goes on."""
+    ledger = await opened(tmp_path)
+    for number in range(20):
+        await ledger.append(creating(number), at=1.0)
+    await ledger._read(lambda reading: reading._connection.execute("PRAGMA max_page_count = 1"))
+    acknowledged = 20
+
+    async def fill_up():
+        nonlocal acknowledged
+        while acknowledged < 10_000:
+            await ledger.append(creating(acknowledged), at=1.0)
+            acknowledged += 1
+
+    with pytest.raises(StorageError, match="full") as told:
+        await fill_up()
+    assert "room" in told.value.hint
+    await ledger.close()
+    assert len(unfinished(tmp_path)) == acknowledged
+    ledger = await opened(tmp_path)
+    await ledger.append(creating(acknowledged), at=1.0)
+    await ledger.close()
+
+
+@pytest.mark.skipif(not hasattr(signal, "SIGXFSZ"), reason="this system limits no files")
+def test_no_room_for_a_new_ledger_leaves_none(tmp_path):
+    """A ledger that could not be made whole is not under its name."""
+    script = (
+        "import asyncio, resource, signal, sys\n"
+        "from pathlib import Path\n"
+        "from asyncexport.errors import StorageError\n"
+        "from asyncexport.ledger import Ledger\n"
+        "signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (int(sys.argv[2]),) * 2)\n"
+        "try:\n"
+        "    asyncio.run(Ledger.open(Path(sys.argv[1])))\n"
+        "except StorageError as error:\n"
+        "    print(error)\n"
+    )
+    for limit in (0, 4096, 20_000):
+        done = subprocess.run(
+            [sys.executable, "-c", script, tmp_path, str(limit)], capture_output=True, text=True, check=True, cwd=ROOT
+        )
+        assert "cannot" in done.stdout
+        assert not present(tmp_path)
+    asyncio.run(_closed(tmp_path))
+    assert present(tmp_path)
+
+
+async def _closed(directory):
+    await (await Ledger.open(directory)).close()
+
+
+async def test_a_crash_while_it_is_made_leaves_none(tmp_path):
+    """What lay half-made is thrown away, and the next run makes a whole one."""
+    boundary = Boundary(fails={"ledger.create:before": OSError(5, "Input/output error")})
+    with pytest.raises(StorageError):
+        await Ledger.open(tmp_path, boundary=boundary)
+    assert not present(tmp_path)
+    (tmp_path / WAL).write_bytes(b"a log of another life")
+    await _closed(tmp_path)
+    with LedgerReader(tmp_path) as reader:
+        reader.check()
+
+
+async def test_a_refusal_concerns_only_who_asked(tmp_path):
+    """Others in the same commit are written, and the ledger goes on."""
+    ledger = await opened(tmp_path)
+    stranger = Standing(Bundle("stranger", Range(0, 1800)), 0, Creating(1, 1.0))
+    outcomes = await asyncio.gather(
+        ledger.append(creating(0), at=1.0),
+        ledger.append(stranger, at=1.0),
+        ledger.append(creating(1), at=1.0),
+        return_exceptions=True,
+    )
+    assert [type(one) for one in outcomes] == [type(None), LedgerError, type(None)]
+    assert await ledger.unfinished("events", EVER) == [creating(0), creating(1)]
+    await ledger.close()
+
+
+async def test_a_state_that_does_not_know_of_the_archive_is_a_bug(tmp_path):
+    """Neither may an archive be forgotten, nor one be made up."""
+    ledger = await opened(tmp_path)
+    await ledger.append(stored(0), at=1.0)
+    with pytest.raises(IllegalMove, match="says otherwise"):
+        await ledger.append(creating(0), at=1.0)
+    with pytest.raises(IllegalMove, match="says otherwise"):
+        await ledger.append(replace(creating(1), stored=archive(1)), at=1.0)
+    assert await ledger.stock("events", EVER) == Stock((), (bundle(0).range,), 1)
+    await ledger.close()
+
+
+async def test_another_program_that_writes_is_waited_for_and_then_named(tmp_path):
+    """SQLite's shell in the middle of something is no damage."""
+    ledger = await opened(tmp_path, busy_seconds=0.05)
+    other = sqlite3.connect(ledger_path(tmp_path), isolation_level=None)
+    other.execute("BEGIN IMMEDIATE")
+    with pytest.raises(LedgerError, match="another program") as told:
+        await ledger.append(creating(0), at=1.0)
+    assert not isinstance(told.value, LedgerCorruptError)
+    other.execute("ROLLBACK")
+    other.close()
+    await ledger.close()
+
+
+async def test_an_export_is_known_by_one_definition(tmp_path):
+    """Once there is data of it, another definition is refused, and what differs is named."""
+    ledger = await opened(tmp_path)
+    await ledger.append(creating(0), at=1.0)
+    await ledger.append(replace(creating(0), state=Created(1, 1.0, "op")), at=1.0)
+    other = Export("events", Definition(segment="buyers", format=Format.CSV))
+    with pytest.raises(LedgerError, match="segment was 'everyone' and now is 'buyers', format was 'ndjson'") as told:
+        await ledger.agree([Export("more"), other])
+    assert told.value.hint
+    await ledger.agree([replace(EXPORTS[0], bundle_seconds=3600, settle_seconds=0)])
+    await ledger.close()
+    with LedgerReader(tmp_path) as reader:
+        assert reader.exports() == {one.name: one.definition for one in EXPORTS}
+
+
+async def test_a_definition_that_nothing_came_of_may_be_corrected(tmp_path):
+    """An unknown segment is put right without a new directory."""
+    ledger = await opened(tmp_path)
+    await ledger.append(creating(0), at=1.0)
+    await ledger.append(replace(creating(0), state=Failed("no such segment")), at=1.0)
+    right = Export("events", Definition(segment="buyers"))
+    await ledger.agree([right])
+    await ledger.close()
+    with LedgerReader(tmp_path) as reader:
+        assert reader.exports()["events"] == right.definition
+
+
+async def test_what_is_found_on_disk_is_restored(tmp_path):
+    """Archives get their rows, some thousands at once; only archives do, and all of a batch or none."""
+    boundary = Boundary()
+    ledger = await opened(tmp_path, boundary=boundary)
+    before = boundary.commits
+    await ledger.restore([stored(number) for number in range(2500)], at=1.0)
+    assert boundary.commits == before + 2
+    with pytest.raises(ValueError, match="stored"):
+        await ledger.restore([creating(3000)], at=1.0)
+    with pytest.raises(LedgerError, match="stranger"):
+        await ledger.restore([stored(3000), stored(0, "stranger")], at=1.0)
+    assert await ledger.count_stored("events", EVER) == 2500
+    assert [one async for one in ledger.stored("events", EVER)] == [stored(number) for number in range(2500)]
+    await ledger.close()
+
+
+async def test_questions_are_answered_for_the_span_that_is_asked(tmp_path):
+    """A bundle belongs to every span it overlaps by a second, and to none that it only touches."""
+    ledger = await opened(tmp_path)
+    for number in (0, 1, 3):
+        await ledger.append(stored(number), at=1.0)
+    await ledger.append(creating(2), at=1.0)
+    for span, expected in [
+        (Range(0, 1800), [0]),
+        (Range(1799, 1801), [0, 1]),
+        (Range(3600, 5400), []),
+        (Range(3599, 5401), [1, 3]),
+        (Range(-10, 0), []),
+    ]:
+        assert [one.bundle async for one in ledger.stored("events", span)] == [bundle(n) for n in expected]
+        assert await ledger.count_stored("events", span) == len(expected)
+    assert await ledger.covered("events", EVER) == [Range(0, 3600), Range(5400, 7200)]
+    assert await ledger.unfinished("events", Range(5399, 5400)) == [creating(2)]
+    assert await ledger.unfinished("events", Range(5400, 7200)) == []
+    assert await ledger.covered("nothing known of it", EVER) == []
+    await ledger.close()
+
+
+async def test_what_is_stored_is_read_page_by_page(tmp_path):
+    """Each bundle once and in order, however many there are, also where several begin at the same moment."""
+    ledger = await opened(tmp_path)
+    spans = [Range(at, at + 1 + width) for at in range(0, PAGE, 2) for width in range(5)]
+    standings = [Standing(Bundle("events", span), 0, archive(1), archive(1)) for span in spans]
+    await ledger.restore(standings[::-1], at=1.0)
+    assert [one async for one in ledger.stored("events", EVER)] == standings
+    await ledger.close()
+
+
+async def test_archives_exported_too_soon_are_found(tmp_path):
+    """Those exported within so many seconds of their bundle's end, give or take one."""
+    ledger = await opened(tmp_path)
+    for number, delay in enumerate([0.0, 99.0, 99.9, 101.0, 5000.0]):
+        done = replace(archive(number), exported_at=bundle(number).range.end + delay)
+        await ledger.append(Standing(bundle(number), 0, done, done), at=1.0)
+    soon = [one.bundle async for one in ledger.stored("events", EVER, exported_within=100)]
+    assert soon == [bundle(0), bundle(1), bundle(2)]
+    await ledger.close()
+
+
+async def test_a_new_take_leaves_the_archive_standing(tmp_path):
+    """While it runs, and when it fails: coverage and sizes are those of the archive that is there."""
+    ledger = await opened(tmp_path)
+    await ledger.append(stored(0), at=1.0)
+    again = stored(0).next_take()
+    for state in (Creating(1, 9.0), Failed("the operation failed")):
+        again = replace(again, state=state)
+        await ledger.append(again, at=2.0)
+        assert await ledger.stock("events", EVER) == Stock((again,), (bundle(0).range,), 0)
+        assert [one async for one in ledger.stored("events", EVER)] == [again]
+    newer = replace(archive(0), rows=77, sha256="f" * 64)
+    await ledger.append(replace(again, state=newer, stored=newer), at=3.0)
+    await ledger.close()
+    with LedgerReader(tmp_path) as reader:
+        (events, _) = reader.overviews()
+        assert (events.stored, events.empty, events.rows, events.unfinished, events.last_at) == (1, 0, 77, (), 3.0)
+
+
+async def test_what_was_begun_in_another_width_is_forgotten_once_others_cover_it(tmp_path):
+    """A bundle between attempts claims nothing; it is unfinished only as long as its time is."""
+    ledger = await opened(tmp_path)
+    wide = Standing(Bundle("events", Range(0, 3600)), 0, Planned(3))
+    await ledger.append(wide, at=1.0)
+    await ledger.append(stored(0), at=1.0)
+    assert await ledger.unfinished("events", EVER) == [wide]
+    await ledger.append(stored(1), at=1.0)
+    assert await ledger.unfinished("events", EVER) == []
+    await ledger.close()
+    with LedgerReader(tmp_path) as reader:
+        assert reader.overviews()[0].unfinished == ()
+
+
+async def test_an_overview_counts_what_there_is(tmp_path):
+    """Each export has its own sums, gaps and open problems, all of one moment."""
+    ledger = await opened(tmp_path)
+    for number in (0, 1, 4, 6):
+        await ledger.append(stored(number), at=float(number))
+    await ledger.append(creating(2), at=7.0)
+    await ledger.append(Standing(bundle(3), 0, Failed("why")), at=8.0)
+    await ledger.append(creating(0, "people"), at=9.0)
+    await ledger.close()
+    with LedgerReader(tmp_path) as reader:
+        events, people = reader.overviews()
+    assert (events.stored, events.empty, events.rows, events.bytes) == (4, 2, 2, 80_011)
+    assert (events.claimed, events.failed, events.overdue) == (1, 1, 0)
+    assert events.parked == (Standing(bundle(3), 0, Failed("why")),)
+    assert events.gaps == (Range(3600, 7200), Range(9000, 10_800))
+    assert (events.last_at, people.last_at) == (8.0, 9.0)
+    assert (people.stored, people.covered, people.gaps, people.claimed) == (0, (), (), 1)
+
+
+async def test_what_the_next_run_starts_from_is_kept_within_bounds(tmp_path):
+    """The oldest requests and durations are dropped; the rest is whole, and it is known that some are gone."""
+    boundary = Boundary()
+    ledger = await opened(tmp_path, boundary=boundary)
+    assert await ledger.first_request_at() is None
+    total = KEPT_REQUESTS + PRUNE_EVERY
+    for first in range(0, total, 500):
+        await asyncio.gather(*(ledger.send("create", at=100.0 + n) for n in range(first, first + 500)))
+        if first == 0:
+            assert await ledger.first_request_at() == 100.0
+    for number in range(KEPT_DURATIONS + PRUNE_EVERY):
+        ledger.learn(finished_at=1.0, seconds=float(number))
+    kept = await ledger.requests_since(0.0)
+    assert [one.at for one in kept] == [100.0 + n for n in range(total - KEPT_REQUESTS, total)]
+    assert await ledger.first_request_at() == 0.0
+    assert await ledger.durations() == [float(n) for n in range(PRUNE_EVERY, PRUNE_EVERY + KEPT_DURATIONS)]
+    ledger.answered(1, status=200)
+    assert await ledger.requests_since(0.0) == kept
+    await ledger.close()
+    with LedgerReader(tmp_path) as reader:
+        reader.check()
+
+
+async def test_the_head_stays_small(tmp_path):
+    """What is rewritten in each commit grows with the exports, and not with what happens to them."""
+    ledger = await opened(tmp_path)
+    await ledger.restore([stored(number) for number in range(5000)], at=1.0)
+    for number in range(100):
+        ledger.learn(finished_at=1.0, seconds=float(number))
+    await ledger.close()
+    connection = sqlite3.connect(ledger_path(tmp_path))
+    ((length,),) = connection.execute("SELECT length(text) FROM head")
+    connection.close()
+    assert length < 1024
+
+
+async def test_ten_thousand_rows_of_a_hundred_lanes(tmp_path):
+    """All of them are there, in far fewer commits; none is told before its own is over."""
+    boundary = Boundary()
+    ledger = await opened(tmp_path, boundary=boundary)
+
+    async def lane(first):
+        for number in range(first, first + 100):
+            await ledger.append(creating(number), at=1.0)
+
+    await asyncio.gather(*(lane(first) for first in range(0, 10_000, 100)))
+    assert boundary.commits < 1000
+    await ledger.close()
+    assert unfinished(tmp_path) == [creating(number) for number in range(10_000)]
+
+
+@pytest.mark.parametrize("ready", [Ready(1, 1.5, "ü\x00\n'\""), Ready(2**62, 1e300, "x" * 100_000)], ids=["odd", "big"])
+async def test_odd_values_come_back_as_they_were(tmp_path, ready):
+    """Any text, any number that a state can hold."""
+    ledger = await opened(tmp_path)
+    odd = Standing(Bundle("events", Range(-(2**40), 2**40)), 3, ready)
+    await ledger.append(odd, at=1e-300)
+    await ledger.close()
+    assert unfinished(tmp_path) == [odd]

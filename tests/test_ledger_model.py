@@ -1,0 +1,227 @@
+"""The ledger against a plain dict: whatever was written is what is answered, now and after it is opened again."""
+# ruff: noqa: D102 - a rule's name says what is done
+
+import asyncio
+import math
+import shutil
+import tempfile
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, rule
+
+from asyncexport.core.bundles import Bundle, Range, gaps, merged
+from asyncexport.core.pacing import Sent
+from asyncexport.core.states import (
+    MOVES,
+    Counts,
+    Created,
+    Creating,
+    Failed,
+    Overdue,
+    Planned,
+    Ready,
+    Standing,
+    State,
+    Stored,
+    moved,
+)
+from asyncexport.core.work import Stock
+from asyncexport.ledger import Ledger, LedgerReader
+from tests.ledger_rig import EVER, EXPORTS
+
+RANGES = [Range(start * 900, (start + width) * 900) for start in (-2, 0, 1, 2, 4, 5, 8) for width in (1, 2, 4)]
+BUNDLES = st.sampled_from([Bundle(export.name, span) for export in EXPORTS for span in RANGES])
+SPANS = st.sampled_from([EVER, Range(0, 3600), Range(1799, 1800), Range(-900, 901), Range(86_400, 90_000)])
+MOMENTS = st.floats(0, 4e9) | st.integers(0, 2**31).map(float)
+NEW: dict[type[State], Callable[[int, float], State]] = {
+    Planned: lambda attempt, _: Planned(attempt),
+    Creating: Creating,
+    Created: lambda attempt, at: Created(attempt, at, f"operation {at}"),
+    Ready: lambda attempt, at: Ready(attempt, at, f"export {at}"),
+    Stored: lambda _, at: Stored(f"a/{at}.gz", int(at) % 1000, int(at) % 3, "ab" * 32, at),
+    Failed: lambda _, at: Failed(f"at {at} it failed"),
+    Overdue: lambda attempt, at: Overdue(attempt, at, f"operation {at}"),
+}
+
+
+def next_states(state: State, at: float) -> list[State]:
+    """All that it may become."""
+    attempt = getattr(state, "attempt", 1)
+    attempts = {Counts.SAME: attempt, Counts.NEXT: attempt + 1, Counts.FIRST: 1, Counts.NONE: 0}
+    return [
+        moved(state, NEW[new](attempts[counts], at))
+        for (old, new), all_counts in MOVES.items()
+        if old is type(state)
+        for counts in all_counts
+    ]
+
+
+class Model:
+    """What a ledger should answer."""
+
+    def __init__(self):
+        self.standings: dict[Bundle, Standing] = {}
+        self.last_at: dict[str, float] = {}
+        self.requests: list[Sent] = []
+        self.durations: list[float] = []
+        self.remarks: dict[str, str] = {}
+
+    def within(self, export: str, span: Range) -> list[Standing]:
+        """In order of their range."""
+        found = [one for one in self.standings.values() if one.bundle.export == export]
+        return sorted((one for one in found if one.bundle.range.overlaps(span)), key=lambda one: one.bundle)
+
+    def stored(self, export: str, span: Range, within: float = math.inf) -> list[Standing]:
+        """With an archive, exported so soon."""
+        return [
+            one
+            for one in self.within(export, span)
+            if one.stored and math.floor(one.stored.exported_at) - one.bundle.range.end < within
+        ]
+
+    def stock(self, export: str, span: Range) -> Stock:
+        """What a run has to know."""
+        stored = self.stored(export, span)
+        covered = tuple(merged(one.bundle.range for one in stored))
+        unfinished = tuple(
+            one
+            for one in self.within(export, span)
+            if not isinstance(one.state, Stored)
+            and not (isinstance(one.state, Planned) and not one.stored and not list(gaps(one.bundle.range, covered)))
+        )
+        return Stock(unfinished, covered, sum(isinstance(one.state, Stored) for one in stored))
+
+
+class LedgerMachine(RuleBasedStateMachine):
+    """Many bundles and takes, moved as the table allows, one by one and many at once."""
+
+    def __init__(self):
+        super().__init__()
+        self.directory = Path(tempfile.mkdtemp(prefix="asyncexport-model-"))
+        self.runner = asyncio.Runner()
+        self.model = Model()
+        self.ledger = self.run(Ledger.open(self.directory, lazy_seconds=3600.0))
+        self.run(self.ledger.agree(EXPORTS))
+
+    def run(self, coroutine):
+        return self.runner.run(coroutine)
+
+    def write_all(self):
+        """Ask something, so that what nobody waits for is written before the answer."""
+        self.run(self.ledger.recall("a"))
+
+    def step(self, bundle, chance, at):
+        """The next standing of a bundle: a legal move, or a new take of what is stored."""
+        model = self.model
+        now = model.standings.get(bundle, Standing(bundle))
+        if isinstance(now.state, Stored):
+            now = now.next_take()
+        options = next_states(now.state, at)
+        state = options[chance % len(options)]
+        after = replace(now, state=state, stored=state if isinstance(state, Stored) else now.stored)
+        model.standings[bundle] = after
+        model.last_at[bundle.export] = at
+        return self.ledger.append(after, at=at)
+
+    @rule(steps=st.lists(st.tuples(BUNDLES, st.integers(0, 5), MOMENTS), min_size=1, max_size=12))
+    def move_many_at_once(self, steps):
+        async def all_of_them():
+            await asyncio.gather(*(self.step(*one) for one in steps))
+
+        self.run(all_of_them())
+
+    @rule(bundle=BUNDLES, chance=st.integers(0, 5), at=MOMENTS, times=st.integers(1, 6))
+    def move_one_further(self, bundle, chance, at, times):
+        for number in range(times):
+            self.run(self.step(bundle, chance + number, at + number))
+
+    @rule(at=MOMENTS, kind=st.sampled_from(["create", "list", "poll"]), status=st.sampled_from([None, 200, 429]))
+    def send(self, at, kind, status):
+        request = self.run(self.ledger.send(kind, at=at))
+        assert request == len(self.model.requests) + 1
+        self.model.requests.append(Sent(at, kind, status or 0))
+        if status:
+            self.ledger.answered(request, status=status)
+
+    @rule(seconds=st.floats(0, 1e6))
+    def learn(self, seconds):
+        self.ledger.learn(finished_at=1.0, seconds=seconds)
+        self.model.durations.append(seconds)
+
+    @rule(key=st.sampled_from("ab"), value=st.text(st.characters(codec="utf-8"), max_size=20))
+    def remember(self, key, value):
+        self.ledger.remember(key, value)
+        self.model.remarks[key] = value
+
+    @rule()
+    def reopen(self):
+        self.run(self.ledger.close())
+        with LedgerReader(self.directory) as reader:
+            reader.check()
+            self.compare(reader)
+        self.ledger = self.run(Ledger.open(self.directory, lazy_seconds=3600.0))
+
+    @rule()
+    def go_on_with_what_lies_on_the_disk(self):
+        self.write_all()
+        copied = Path(tempfile.mkdtemp(prefix="asyncexport-model-"))
+        shutil.copytree(self.directory, copied, dirs_exist_ok=True, ignore=lambda *_: ["ledger.sqlite3-shm"])
+        self.run(self.ledger.close())
+        shutil.rmtree(self.directory)
+        self.directory = copied
+        self.ledger = self.run(Ledger.open(self.directory, lazy_seconds=3600.0))
+
+    @rule(span=SPANS)
+    def tell_the_run(self, span):
+        self.run(self.ledger._read(lambda reading: self.compare(reading, span)))
+
+    @rule(span=SPANS)
+    def tell_others(self, span):
+        self.write_all()
+        with LedgerReader(self.directory) as reader:
+            self.compare(reader, span)
+
+    def compare(self, reading, span=EVER):
+        model = self.model
+        for export in EXPORTS:
+            stock = model.stock(export.name, span)
+            assert reading.stock(export.name, span) == stock
+            assert reading.unfinished(export.name, span) == list(stock.unfinished)
+            assert reading.covered(export.name, span) == list(stock.covered)
+            assert reading.count_stored(export.name, span) == len(model.stored(export.name, span))
+            for soon in (math.inf, 10_000.5):
+                found = list(reading.stored(export.name, span, exported_within=soon))
+                assert found == model.stored(export.name, span, soon)
+        assert reading.requests_since(0.0) == model.requests
+        assert reading.durations() == model.durations
+        assert {key: reading.recall(key) for key in "ab"} == {key: model.remarks.get(key) for key in "ab"}
+        self.compare_overviews(reading.overviews())
+
+    def compare_overviews(self, overviews):
+        assert [one.name for one in overviews] == [export.name for export in EXPORTS]
+        for one in overviews:
+            stock = self.model.stock(one.name, EVER)
+            archives = [standing.stored for standing in self.model.stored(one.name, EVER) if standing.stored]
+            assert (one.stored, one.empty) == (len(archives), sum(archive.rows == 0 for archive in archives))
+            assert (one.rows, one.bytes) == (sum(a.rows for a in archives), sum(a.bytes for a in archives))
+            assert (one.unfinished, one.covered) == (stock.unfinished, stock.covered)
+            assert one.last_at == self.model.last_at.get(one.name)
+            assert one.claimed + one.failed + one.overdue == sum(
+                not isinstance(standing.state, Planned) for standing in one.unfinished
+            )
+
+    def teardown(self):
+        try:
+            self.reopen()
+            self.run(self.ledger.close())
+        finally:
+            self.runner.close()
+            shutil.rmtree(self.directory)
+
+
+TestLedger = LedgerMachine.TestCase
+TestLedger.settings = settings(max_examples=20, stateful_step_count=20, deadline=None)
