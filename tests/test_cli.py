@@ -26,9 +26,9 @@ from asyncexport.cli.commands import COMMANDS
 from asyncexport.cli.ending import conclude
 from asyncexport.cli.session import Session
 from asyncexport.config import EXAMPLE
-from asyncexport.core.bundles import DAY, day
+from asyncexport.core.bundles import DAY, day, show
 from asyncexport.core.exits import MEANINGS, Exit
-from asyncexport.ledger import hold
+from asyncexport.ledger import Ledger, hold
 from asyncexport.sandbox import KEY, Behaviour, Fault, Sandbox, serving
 
 DAYS = ("--start", "2026-01-01", "--end", "2026-01-01T02:00:00Z")
@@ -572,6 +572,29 @@ def test_plan_of_individuals_has_no_other_widths(run):
     ran = run("--json", "plan", *("--start", "2026-01-01", "--end", "2026-01-03"), "--export", "people")
     assert {one["width_seconds"] for one in ran.records if one["type"] == "estimate"} == {None, 86_400}
     assert not [line for line in run("plan", *DAYS, "--export", "people").out if line.startswith("bundles of")]
+
+
+def test_plan_says_what_a_run_would_go_by(run):
+    """What the setting says, else what an earlier run learned, else that nothing is known."""
+
+    def assumed(*arguments: str) -> str:
+        said: list[str] = run("plan", *DAYS, *arguments).out
+        return next(line for line in said if line.startswith("a run goes by the "))
+
+    assert assumed("--set", "budget.scope=create") == "a run goes by the first line, as [budget] scope says"
+    assert assumed("--set", "budget.scope=all").startswith("a run goes by the second line, as [budget] scope says")
+    assert "from the moment the service shows that they hold" in assumed()
+
+    async def learn(at: float) -> None:
+        ledger = await Ledger.open(Path("exports"))
+        ledger.remember("all_counted_since", repr(at))
+        await ledger.close()
+
+    now = time.time()
+    asyncio.run(learn(now - DAY))
+    assert assumed() == f"a run goes by the second line: that every request counts was learned at {show(now - DAY)}"
+    asyncio.run(learn(now - 8 * DAY))
+    assert "first line" in assumed()
 
 
 def test_an_end_that_is_not_settled_is_cut_back_with_a_word(run):

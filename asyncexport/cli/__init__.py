@@ -25,13 +25,17 @@ from collections.abc import Sequence
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command that the arguments name; the exit code."""
-    from asyncexport.cli.commands import call
-    from asyncexport.cli.ending import conclude
-    from asyncexport.cli.session import Session
+    try:
+        from asyncexport.cli.commands import call
+        from asyncexport.cli.ending import conclude
+        from asyncexport.cli.session import Session
 
-    given = list(sys.argv[1:] if arguments is None else arguments)
-    session = Session(as_json="--json" in given)
-    return conclude(session, lambda: call(given, session))
+        given = list(sys.argv[1:] if arguments is None else arguments)
+        session = Session(as_json="--json" in given)
+        return conclude(session, lambda: call(given, session))
+    except KeyboardInterrupt:
+        # While the program was still being loaded, or had said its last word.
+        return 130
 
 
 __all__ = ["main"]

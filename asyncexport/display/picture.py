@@ -51,7 +51,7 @@ def draw(
     """The lines, none wider than `width`."""
     size, rows = rates
     lines = [
-        _sides(Text(plain(heading), style="bold"), Text(show_duration(int(snapshot.seconds)), style="dim"), width),
+        _sides(Text(plain(heading), style="bold"), Text(_passed(snapshot.seconds), style="dim"), width),
         _bar(snapshot, width, marks),
         _line("bundles", Text.assemble(f"{under_way(snapshot)}, ", _parked(snapshot))),
         _line("budget", Text(budget(snapshot))),
@@ -108,6 +108,10 @@ def _problem(problem: str, width: int) -> Iterator[Text]:
     yield _line("problem", Text(first, style="yellow"))
     if rest:
         yield _line("", Text(" ".join(rest), style="yellow"))
+
+
+def _passed(seconds: float) -> str:
+    return show_duration(int(seconds)) if seconds >= 1 else "0 s"
 
 
 def _line(label: str, what: Text) -> Text:
