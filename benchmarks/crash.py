@@ -1,8 +1,8 @@
 """Crashes: kill the exporter a thousand times, at every kind of write and at any moment, and count what is lost.
 
 A scene is one output directory and one service. In each some runs in a row are killed, the last one is not, and then
-all rows are compared with the truth. Where a file system can be mounted, the power is cut as well: what was not flushed
-is lost, or torn.
+all rows are compared with the truth. Every third service is in trouble besides. Where a file system can be mounted,
+the power is cut as well: what was not flushed is lost, or torn.
 
 The runs and the checks are those of `tests/test_crash.py` and `tests/test_power_cut.py`; here there are more of them.
 """
@@ -21,12 +21,16 @@ import measuring
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
+from asyncexport.sandbox import Fault
 from tests.crash_rig import Driver, Findings, Scene, scene
 from tests.power_cut_disk import Disk
 from tests.power_cut_fs import why_not
 
 KILLS, KILLS_QUICK = 1_000, 20
 CUTS, CUTS_QUICK = 300, 6
+TROUBLE = (Fault("api", "503", chance=0.1), Fault("download", "cut-length", chance=0.3))
+"""What every third service is in."""
+
 LANES = 2
 NOTED_EVERY = 100
 SEED = 1
@@ -138,7 +142,7 @@ async def whole_run(driver: Driver, *, is_on_disk: bool) -> Whole:
 
 async def kill_some(driver: Driver, whole: Whole, chance: random.Random, toll: Toll) -> None:
     """One to three kills in a row, half of them right at a write."""
-    async with scene(driver) as one:
+    async with scene(driver, *(TROUBLE if chance.random() < 1 / 3 else ())) as one:
         for _ in range(chance.choice((1, 1, 2, 3))):
             if chance.random() < 0.5:
                 outcome = await one.run(kill_at=("", chance.randrange(1, whole.writes)))

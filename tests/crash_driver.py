@@ -9,6 +9,8 @@
 """
 
 import asyncio
+import errno
+import gc
 import json
 import os
 import select
@@ -34,6 +36,14 @@ from tests.power_cut_fs import mount_privately
 
 LARGEST_MESSAGE = 64 << 10
 
+ERRORS: dict[str, Exception] = {
+    "full": OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)),
+    "broken": OSError(errno.EIO, os.strerror(errno.EIO)),
+    "ledger full": sqlite3.OperationalError("database or disk is full"),
+    "ledger broken": sqlite3.OperationalError("disk I/O error"),
+}
+"""What a disk says, to the system and through SQLite."""
+
 
 @dataclass(frozen=True, slots=True)
 class Run:
@@ -46,6 +56,7 @@ class Run:
         told: The file that outlives it.
         repair: Export once more what is stored, in place of what is not.
         kill_at: Kill itself at a boundary of this name ("": of any), the so manieth, the first being 1.
+        fail_at: Raise `fail_with`, a name in `ERRORS`, at a boundary, which is named likewise.
         kill_after: Be killed after so many seconds.
         mount: Mount the device that came with the order here.
         careless: What is left out: the flush of `files`, of `folders`, of `archives' folders` alone, of the `ledger`.
@@ -58,6 +69,8 @@ class Run:
     told: str
     repair: bool = False
     kill_at: tuple[str, int] | None = None
+    fail_at: tuple[str, int] | None = None
+    fail_with: str = ""
     kill_after: float | None = None
     mount: str = ""
     careless: tuple[str, ...] = ()
@@ -77,7 +90,7 @@ class Teller:
     """Tells the outside world, in a file; a `pipeline.Viewer`, and whom the boundaries are told to."""
 
     file: int
-    kill_at: tuple[str, int] | None
+    run: Run
     names: list[str] = field(default_factory=list)
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
@@ -92,12 +105,17 @@ class Teller:
         """A write to the disk is about to happen, or has happened."""
         with self._lock:
             self.names.append(name)
-            if self.kill_at is None or self.kill_at[0] not in ("", name):
-                return
-            number = self.names.count(name) if self.kill_at[0] else len(self.names)
-            if number == self.kill_at[1]:
+            if self._is_reached(self.run.kill_at, name):
                 self.tell({"type": "killed", "at": name})
                 os.kill(os.getpid(), signal.SIGKILL)
+            if self._is_reached(self.run.fail_at, name):
+                self.tell({"type": "failed", "at": name})
+                raise ERRORS[self.run.fail_with]
+
+    def _is_reached(self, place: tuple[str, int] | None, name: str) -> bool:
+        if place is None or place[0] not in ("", name):
+            return False
+        return place[1] == (self.names.count(name) if place[0] else len(self.names))
 
     def tell(self, event: dict[str, Any]) -> None:
         """Write it down."""
@@ -106,6 +124,8 @@ class Teller:
 
 def serve(orders: socket.socket) -> None:
     """Carry out runs, one after another, until nobody sends any."""
+    # What is loaded stays shared with the children, instead of being copied when they collect garbage.
+    gc.freeze()
     while True:
         message, devices, _, _ = socket.recv_fds(orders, LARGEST_MESSAGE, 1)
         if not message:
@@ -155,7 +175,7 @@ def _carry_out(run: Run, devices: list[int], on_ready: int, go: int) -> None:
         os.write(on_ready, b"!")
         os.read(go, 1)
         file = os.open(run.told, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
-        teller = Teller(file, run.kill_at)
+        teller = Teller(file, run)
         code = asyncio.run(_export(run, teller))
     except BaseException:  # noqa: BLE001 - there is nobody above
         traceback.print_exc()

@@ -19,7 +19,7 @@ import zlib
 from collections import Counter
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Self
 from urllib.parse import urlsplit
@@ -30,7 +30,7 @@ from asyncexport.core.bundles import Bundle, Range, count_cut
 from asyncexport.core.states import Creating, Ready, Standing, Stored
 from asyncexport.errors import LedgerError
 from asyncexport.ledger import LedgerReader, present
-from asyncexport.sandbox import Behaviour, Sandbox, serving
+from asyncexport.sandbox import Behaviour, Fault, Sandbox, serving
 from asyncexport.storage import ARCHIVE, DEFINITION_NAME, Archives
 from tests.crash_driver import LARGEST_MESSAGE, Run
 from tests.power_cut_disk import Disk, Tree, lay_out
@@ -84,9 +84,33 @@ class Outcome:
         return next((one["at"] for one in self.told if one["type"] == "killed"), "")
 
     @property
+    def failed_at(self) -> str:
+        """The boundary at which an error was raised; "" where there was none."""
+        return next((one["at"] for one in self.told if one["type"] == "failed"), "")
+
+    @property
     def stored(self) -> set[str]:
         """The archives that it said are stored."""
         return {one["path"] for one in self.told if one["type"] == "stored"}
+
+
+class Writes:
+    """Every write of a run, each kind counted by itself: the order across threads differs from run to run."""
+
+    def __init__(self, whole: Outcome) -> None:
+        self.kinds = set(whole.boundaries)
+        self._next = dict.fromkeys(whole.boundaries, 1)
+
+    def next(self) -> tuple[str, int] | None:
+        """The next one to be killed at; None: there is none."""
+        for kind, number in self._next.items():
+            self._next[kind] += 1
+            return kind, number
+        return None
+
+    def no_more(self, write: tuple[str, int]) -> None:
+        """A run went through without this one: the kind has no more."""
+        self._next.pop(write[0], None)
 
 
 class Driver:
@@ -144,7 +168,7 @@ class Findings:
         forgotten: Archives that a run said are stored, and that the ledger does not count.
         unrecorded: Creates that the service was sent, and of which the ledger does not know.
         second_exports: Bundles that got another export though the one on record could be had.
-        extra_exports: Exports beyond one a take, where no create was in flight at a kill.
+        unexplained_exports: Exports beyond one a take, for which no create was in flight at a kill, or went unanswered.
         fetched_again: Downloads of what was stored.
         not_counted: Creates in flight that the summary does not count as possible duplicates.
         lost_rows, duplicated_rows: In the end, by comparison with the truth.
@@ -156,7 +180,7 @@ class Findings:
     forgotten: list[str] = field(default_factory=list)
     unrecorded: list[str] = field(default_factory=list)
     second_exports: list[str] = field(default_factory=list)
-    extra_exports: list[str] = field(default_factory=list)
+    unexplained_exports: list[str] = field(default_factory=list)
     fetched_again: int = 0
     not_counted: int = 0
     lost_rows: int = 0
@@ -191,6 +215,7 @@ class Scene:
         self._recorded: dict[str, tuple[int, int]] = {}
         self._sight = Sight()
         self._in_flight: Counter[str] = Counter()
+        self._unanswered = 0
         self.findings = Findings()
         self.kills = 0
 
@@ -231,19 +256,21 @@ class Scene:
             mount=str(mount) if disk else "",
             **how,
         )
-        unstored = sum(not isinstance(one.state, Stored) for one in self._sight.standings.values())
-        unstored += self._bundles - len(self._sight.standings)
-        in_flight = sum(isinstance(one.state, Creating) for one in self._sight.standings.values())
+        states = [one.state for one in self._sight.standings.values()]
+        unstored = self._bundles - sum(isinstance(state, Stored) for state in states)
+        in_flight = sum(isinstance(state, Creating) for state in states)
         downloads = self.sandbox.counts["download"]
         outcome, changes = await asyncio.to_thread(self._driver.run, run, disk=disk, cut_before=cut_before)
         self._told |= outcome.stored
         self.kills += outcome.exit_code is None
+        if outcome.summary:
+            counted = outcome.summary["possible_duplicates"]
+            self.findings.not_counted += max(0, in_flight - counted)
+            self._unanswered += max(0, counted - in_flight)
         if not disk:
             await self.look()
-        if not run.repair:
+        if not run.repair and not self.sandbox.behaviour.faults:
             self.findings.fetched_again += max(0, self.sandbox.counts["download"] - downloads - unstored)
-        if outcome.summary:
-            self.findings.not_counted += max(0, in_flight - outcome.summary["possible_duplicates"])
         return outcome, changes
 
     async def survive(self, tree: Tree) -> None:
@@ -295,6 +322,7 @@ class Scene:
     def _judge_exports(self) -> None:
         findings = self.findings
         made = self._exports_made()
+        extra: list[str] = []
         for key, standing in self._sight.standings.items():
             if isinstance(standing.state, Creating):
                 self._in_flight[key] += 1
@@ -303,8 +331,10 @@ class Scene:
                 if take == standing.take and made[key] > before:
                     findings.second_exports.append(key)
                 self._recorded[key] = (standing.take, made[key])
-            if made[key] > standing.take + 1 + self._in_flight[key]:
-                findings.extra_exports.append(key)
+            excess = made[key] - standing.take - 1 - self._in_flight[key]
+            extra += [key] * excess
+        # Of what a run itself counted only the number is known.
+        findings.unexplained_exports += extra[self._unanswered :]
         findings.unrecorded += sorted(set(made) - set(self._sight.standings))
 
     def _exports_made(self) -> Counter[str]:
@@ -316,12 +346,12 @@ class Scene:
 
 
 @asynccontextmanager
-async def scene(driver: Driver) -> AsyncIterator[Scene]:
-    """A scene where nothing has happened yet."""
+async def scene(driver: Driver, *faults: Fault) -> AsyncIterator[Scene]:
+    """A scene where nothing has happened yet, with a service that may be in trouble."""
     # What a kill leaves behind is the same on any file system; one in memory is faster.
     place = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None
     with tempfile.TemporaryDirectory(dir=place, prefix="asyncexport-") as folder:
-        async with serving(BEHAVIOUR) as sandbox:
+        async with serving(replace(BEHAVIOUR, faults=faults)) as sandbox:
             yield Scene(driver, sandbox, Path(folder))
 
 

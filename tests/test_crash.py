@@ -10,7 +10,7 @@ from dataclasses import dataclass, field, replace
 
 import pytest
 
-from tests.crash_rig import BEHAVIOUR, Driver, Findings, Outcome, Scene, scene
+from tests.crash_rig import BEHAVIOUR, Driver, Findings, Outcome, Scene, Writes, scene
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="processes are held by handles that Linux alone has")
 
@@ -35,25 +35,6 @@ class Toll:
         self.at.update(outcome.killed_at for outcome in outcomes if outcome.killed_at)
         self.in_flight += one.in_flight
         self.extra_exports += one.extra_exports
-
-
-class Writes:
-    """Every write of a run, each kind counted by itself: the order across threads differs from run to run."""
-
-    def __init__(self, whole: Outcome) -> None:
-        self.kinds = set(whole.boundaries)
-        self._next = dict.fromkeys(whole.boundaries, 1)
-
-    def next(self) -> tuple[str, int] | None:
-        """The next one to be killed at; None: there is none."""
-        for kind, number in self._next.items():
-            self._next[kind] += 1
-            return kind, number
-        return None
-
-    def no_more(self, write: tuple[str, int]) -> None:
-        """A run went through without this one: the kind has no more."""
-        self._next.pop(write[0], None)
 
 
 @pytest.fixture(scope="module")
