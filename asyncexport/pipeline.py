@@ -13,7 +13,7 @@ import random
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -321,20 +321,16 @@ class _Run:
             ledger.remember("nightly_since", str(since))
         spans, notes = _spans(self.order, now=now, since=since)
         works = [await self._one_work(ledger, export, span, now=now) for export, span in spans]
-        self.tally.already = sum(max(0, work.stock.already - len(work.refresh)) for work in works)
+        self.tally.already = sum(work.already for work in works)
         self.tally.planned = self.tally.already + sum(work.count for work in works)
         return works, notes
 
     async def _one_work(self, ledger: Ledger, export: Export, span: Range, *, now: float) -> Work:
         stock = await ledger.stock(export.name, span)
-        begun = {one.bundle for one in stock.unfinished}
-        refresh = [one for one in self.order.repair if one.bundle.export == export.name and one.bundle not in begun]
+        refresh = [one for one in self.order.repair if one.bundle.export == export.name]
         if self.order.refresh_seconds > 0:
             soon = ledger.stored(export.name, span, exported_within=self.order.refresh_seconds + 1)
-            refresh += [one async for one in soon if one.bundle not in begun and self._is_stale(one, now=now)]
-        if not self.order.fills_gaps:
-            # What is stored is no concern of a retry or a repair.
-            stock = replace(stock, already=0)
+            refresh += [one async for one in soon if self._is_stale(one, now=now)]
         return Work(export, span, stock, tuple(refresh), fills_gaps=self.order.fills_gaps)
 
     def _is_stale(self, one: Standing, *, now: float) -> bool:

@@ -3,7 +3,8 @@
 1. What is claimed comes first: its tokens are spent, its export may expire.
 2. Then in order of time: the gaps that are neither stored nor claimed, cut at the grid lines of the present width, and
    the parked bundles, each in its own width.
-3. A stored bundle whose data was exported too soon after it happened is exported once more, in a new take.
+3. A stored bundle whose data was exported too soon after it happened, or whose archive is broken, is exported once
+   more, in a new take; not so while such a take is under way or parked, which is gone on with instead.
 4. A retry or a repair does as gaps only what an earlier run began and neither finished nor parked.
 5. Nothing is made before it is needed.
 """
@@ -24,7 +25,7 @@ class Stock:
     Attributes:
         unfinished: Bundles whose newest take has not ended as stored, but has begun; in order.
         covered: The time that archives cover, merged, in order.
-        already: How many bundles are stored there, those with an unfinished new take not counted.
+        already: How many bundles are stored there, those whose newest take is unfinished not counted.
     """
 
     unfinished: tuple[Standing, ...] = ()
@@ -40,7 +41,7 @@ class Work:
         export: Which.
         span: The range.
         stock: What the ledger knows of it.
-        refresh: Stored bundles that are to be exported once more.
+        refresh: Stored bundles that are to be exported once more (rule 3).
         fills_gaps: Whether what nobody has begun is to do as well (rule 4).
     """
 
@@ -61,10 +62,15 @@ class Work:
         return [one for one in self.stock.unfinished if one.parked]
 
     @property
+    def already(self) -> int:
+        """How many bundles are done; what is stored is no concern of a retry or a repair."""
+        return max(0, self.stock.already - len(self._refreshed())) if self.fills_gaps else 0
+
+    @property
     def count(self) -> int:
         """How many bundles there are to do."""
         pieces = sum(count_cut(gap, self.export.bundle_seconds) for gap in self._gaps())
-        return pieces + len(self.claimed) + len(self.parked) + len(self._reopened()) + len(self.refresh)
+        return pieces + len(self.claimed) + len(self.parked) + len(self._reopened()) + len(self._refreshed())
 
     def unclaimed(self) -> Iterator[Standing]:
         """What is not claimed, in order of time."""
@@ -98,9 +104,10 @@ class Work:
         again = [one for one in self.stock.unfinished if isinstance(one.state, Planned) and one.stored is not None]
         return sorted(again, key=lambda one: one.bundle.range)
 
-    def _refreshed(self) -> Iterator[Standing]:
-        for one in sorted(self.refresh, key=lambda one: one.bundle.range):
-            yield one.next_take()
+    def _refreshed(self) -> list[Standing]:
+        begun = {one.bundle for one in self.stock.unfinished}
+        again = {one.bundle: one.next_take() for one in self.refresh if one.bundle not in begun}
+        return [again[bundle] for bundle in sorted(again)]
 
 
 def in_order(works: Sequence[Work]) -> Iterator[Standing]:

@@ -1,0 +1,44 @@
+"""What a ledger should answer, from a plain dict."""
+
+import math
+
+from asyncexport.core.bundles import Bundle, Range, gaps, merged
+from asyncexport.core.pacing import Sent
+from asyncexport.core.states import Planned, Standing, Stored
+from asyncexport.core.work import Stock
+
+
+class Model:
+    """Where each bundle stands, and what else was written."""
+
+    def __init__(self) -> None:
+        self.standings: dict[Bundle, Standing] = {}
+        self.last_at: dict[str, float] = {}
+        self.requests: list[Sent] = []
+        self.durations: list[float] = []
+        self.remarks: dict[str, str] = {}
+
+    def within(self, export: str, span: Range) -> list[Standing]:
+        """In order of their range."""
+        found = [one for one in self.standings.values() if one.bundle.export == export]
+        return sorted((one for one in found if one.bundle.range.overlaps(span)), key=lambda one: one.bundle)
+
+    def stored(self, export: str, span: Range, within: float = math.inf) -> list[Standing]:
+        """With an archive, exported so soon."""
+        return [
+            one
+            for one in self.within(export, span)
+            if one.stored and math.floor(one.stored.exported_at) - one.bundle.range.end < within
+        ]
+
+    def stock(self, export: str, span: Range) -> Stock:
+        """What a run has to know."""
+        stored = self.stored(export, span)
+        covered = tuple(merged(one.bundle.range for one in stored))
+        unfinished = tuple(
+            one
+            for one in self.within(export, span)
+            if not isinstance(one.state, Stored)
+            and not (isinstance(one.state, Planned) and not one.stored and not list(gaps(one.bundle.range, covered)))
+        )
+        return Stock(unfinished, covered, sum(isinstance(one.state, Stored) for one in stored))
