@@ -63,6 +63,9 @@ HOPELESS_REFUSALS = 6
 TOO_LITTLE = 1e-9
 """Of a token: below what anybody can count."""
 
+A_MOMENT = 1e-3
+"""Of a token: so exactly is it known when the next one will be there; nothing is lost by looking a little later."""
+
 
 class Journal(Protocol):
     """Where requests are on record."""
@@ -129,20 +132,27 @@ class _Bucket:
         self._refill_seconds = allowance.refill_seconds
         self._limiter = self._fresh()
         self._in_flight = 0
+        self._none_until = 0.0
 
     @property
-    def free(self) -> float:
+    def tokens(self) -> int:
         """How many tokens could be taken now."""
-        return min(self._left(), float(self._size - self._in_flight))
+        low, high = 0, self._size - self._in_flight
+        while low < high:
+            middle = (low + high + 1) // 2
+            low, high = (middle, high) if self._limiter.has_capacity(middle) else (low, middle - 1)
+        return low
 
-    @property
-    def wait_seconds(self) -> float:
+    def wait_seconds(self, now: float) -> float:
         """How long until one can be taken (0: now); infinite while all are in flight."""
-        if self._limiter.has_capacity() and self._in_flight < self._size:
-            return 0.0
         if self._in_flight >= self._size:
             return math.inf
-        return max(1.0 - self._left(), TOO_LITTLE) * self._refill_seconds
+        if now < self._none_until:
+            return self._none_until - now
+        if self._limiter.has_capacity():
+            return 0.0
+        self._none_until = now + (1.0 - self._left(most=1.0, within=A_MOMENT)) * self._refill_seconds
+        return self._none_until - now
 
     def take(self) -> None:
         """Take one, for a request that is about to be sent."""
@@ -173,6 +183,7 @@ class _Bucket:
         _drain(self._limiter, self._size)
 
     def _fresh(self) -> AsyncLimiter:
+        self._none_until = 0.0
         return AsyncLimiter(self._size, self._size * self._refill_seconds)
 
     def _drop_what_runs_over(self) -> None:
@@ -180,12 +191,12 @@ class _Bucket:
             self._limiter = self._fresh()
             _drain(self._limiter, self._in_flight)
 
-    def _left(self) -> float:
+    def _left(self, *, most: float | None = None, within: float = TOO_LITTLE) -> float:
         """What the limiter has left: it says only whether it has so much, so ask it closer and closer."""
-        if self._limiter.has_capacity(self._size):
-            return float(self._size)
-        low, high = 0.0, float(self._size)
-        while high - low > TOO_LITTLE:
+        low, high = 0.0, float(self._size) if most is None else most
+        if self._limiter.has_capacity(high):
+            return high
+        while high - low > within:
             middle = (low + high) / 2
             low, high = (middle, high) if self._limiter.has_capacity(middle) else (low, middle)
         return low
@@ -334,12 +345,12 @@ class Budget:
     @property
     def tokens(self) -> int:
         """How many counted requests could go out at once now."""
-        return int(self._bucket.free + TOO_LITTLE)
+        return self._bucket.tokens
 
     @property
     def next_token_seconds(self) -> float:
         """How long until the next counted request may go out."""
-        wait = self._bucket.wait_seconds
+        wait = self._bucket.wait_seconds(self._loop.time())
         return max(self._allowance.refill_seconds if math.isinf(wait) else wait, self.paused_seconds)
 
     @property
@@ -434,7 +445,7 @@ class Budget:
                 return math.inf
             if now < self._line.probe_at:
                 return self._line.probe_at - now
-        return self._bucket.wait_seconds if counted else 0.0
+        return self._bucket.wait_seconds(now) if counted else 0.0
 
     def _grant(self, waiter: _Waiter, *, counted: bool) -> None:
         if counted:

@@ -384,8 +384,10 @@ class _Run:
             allowed=lambda: operations_allowed(
                 durations,
                 cap=settings.concurrency.operations,
-                creates_per_minute=settings.budget.requests_per_minute / (2 if budget.polls_cost else 1),
+                requests_per_minute=settings.budget.requests_per_minute,
                 burst=settings.budget.burst,
+                polls_cost=budget.polls_cost,
+                prefer=Prefer(settings.polling.prefer),
             ),
             most_waiting=settings.concurrency.operations,
             stop=self.stop,

@@ -3,10 +3,11 @@
 1. One List Operations request tells of up to 100 operations; nobody else uses it. When to send it is decided in
    `core.watching`.
 2. What nobody knows of the list is learned while using it: whether its items have ids, whether the newest come first,
-   how far back it goes (reference section 3.3). At most ⌈in flight / 100⌉ + 1 pages are read a poll.
-3. Where ours are not on those pages, the list of the pending is tried: what has vanished from it is finished, and is
-   asked for singly. Where that does not help either, and where items have no ids or the list is refused, every
-   operation is polled singly.
+   how far back it goes (reference section 3.3). At most ⌈in flight / 100⌉ + 1 pages are read a poll, and where polls
+   cost and the newest come first, none that is not worth it. What lies further back than that is polled singly.
+3. Where ours are missing from the pages where they should be, the list of the pending is tried: what has vanished from
+   it is finished, and is asked for singly. Where that does not help either, and where items have no ids or the list is
+   refused, every operation is polled singly.
 4. Absence is never a failure. A single 404 is not one either, right after the create: it must be said twice, a minute
    apart.
 5. An unknown state is running, said once in the log, under the same deadline as any other.
@@ -17,7 +18,7 @@
 import asyncio
 import logging
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -25,14 +26,13 @@ from asyncexport.core.durations import Durations
 from asyncexport.core.pacing import Prefer, Priority
 from asyncexport.core.watching import (
     LIST_SIZE,
-    WORTH_A_PAGE,
     Finished,
     Mode,
     Outlook,
     Running,
     chance_for_a_single,
-    list_due_seconds,
-    single_due_seconds,
+    list_is_due,
+    page_is_due,
 )
 from asyncexport.core.wire import Completed, Ended, Operation, OperationsPage
 from asyncexport.errors import GoneError, OperationFailedError, RefusedError, ReplyError, ServiceError
@@ -50,6 +50,18 @@ MOST_BROKEN = 3
 
 LEAST_NEWS = 0.02
 """Between polls of one operation, at least this share of its age passes: what took an hour is not asked each second."""
+
+LONGEST_CREATE_SECONDS = 120.0
+"""An operation may be so much older, by the service's count, than the moment its create was answered."""
+
+LONG_PAST = 1.1
+"""An operation that nobody could be asked for is given up at this much of its deadline."""
+
+GROWN_BY = 0.05
+"""Durations are estimated anew when what they rest on has grown by this share."""
+
+NEVER_RECKONED = (-1, 0.0, 0.0)
+"""Which estimate of durations, and which chance, a due age rests on, and that age: there is none yet."""
 
 
 class Operations(Protocol):
@@ -101,13 +113,15 @@ class Polling:
 @dataclass(slots=True)
 class _Watched:
     operation_id: str
+    number: int
     asked_at: float
     outcome: "asyncio.Future[Finished | None]"
     seen: float = 0.0
     looked_at: float = -math.inf
     listed: bool = True
     gone_since: float | None = None
-    last_look: bool = False
+    last_looks: int = 0
+    due: tuple[int, float, float] = NEVER_RECKONED
 
 
 @dataclass(slots=True)
@@ -116,6 +130,7 @@ class _Listing:
 
     mode: Mode = Mode.LIST
     listed_at: float = -math.inf
+    newest_first: bool = True
     broken: int = 0
     missed: int = 0
     unknown_states: set[str] = field(default_factory=set)
@@ -126,6 +141,7 @@ class _Reading:
     """How far the list was read in one poll."""
 
     unseen: dict[str, _Watched]
+    pages: int = 0
     token: str = ""
     tokens: set[str] = field(default_factory=set)
     ended: bool = False
@@ -138,13 +154,14 @@ class _Reading:
             if operation.created_at is not None:
                 self.newest_first &= operation.created_at <= self.oldest
                 self.oldest = min(self.oldest, operation.created_at)
+        self.pages += 1
         self.token = page.next_token
         self.ended = not self.token or self.token in self.tokens
         self.tokens.add(self.token)
 
     def lies_further_back(self, asked_at: float) -> bool:
-        """Whether an operation is older than all that was read of a list that begins with the newest."""
-        return self.newest_first and asked_at < self.oldest
+        """Whether an operation may be older than all that was read of a list that begins with the newest."""
+        return self.newest_first and not self.ended and asked_at - LONGEST_CREATE_SECONDS < self.oldest
 
 
 class Watcher:
@@ -180,6 +197,8 @@ class Watcher:
         self._learned = learned
         self._listing = _Listing()
         self._watched: dict[str, _Watched] = {}
+        self._added = 0
+        self._changes = 0
         self._news = asyncio.Event()
 
     @property
@@ -212,7 +231,8 @@ class Watcher:
             OperationFailedError: it ended as FAILED or ERROR.
             GoneError: the service does not know it (any more).
         """
-        watched = _Watched(operation_id, asked_at, asyncio.get_running_loop().create_future())
+        watched = _Watched(operation_id, self._added, asked_at, asyncio.get_running_loop().create_future())
+        self._added += 1
         self._watched[operation_id] = watched
         self._news.set()
         try:
@@ -236,108 +256,144 @@ class Watcher:
             ServiceError: one that trying again does not help.
         """
         while True:
-            outlook = self._outlook()
             if not self._watched:
-                await self._until_news(None)
-            elif outlook.waits_for_calm:
+                self._news.clear()
+                await self._news.wait()
+            elif self._outlook().waits_for_calm:
                 await self._purse.calm()
                 # Whoever was just served may ask for more at once: let it speak first.
                 await asyncio.sleep(0)
-                if not self._purse.is_calm:
-                    continue
-                await self._look_when_due(self._outlook())
-            else:
-                await self._look_when_due(outlook)
+            elif not await self._look():
+                await asyncio.sleep(self._beat_seconds)
 
-    async def _look_when_due(self, outlook: Outlook) -> None:
-        listed = [one for one in self._watched.values() if one.listed and self.mode is not Mode.SINGLE]
-        single, single_in = self._next_single(outlook, listed)
-        list_in = self._list_due_in(listed, outlook)
-        if single is not None and single_in <= min(0.0, list_in):
-            await self._look_at(single)
-        elif list_in <= 0:
-            await self._look_at_list()
-        else:
-            await self._until_news(min(single_in, list_in, self._beat(outlook)))
+    @property
+    def _beat_seconds(self) -> float:
+        """How often it is asked whether a poll is due: tokens come in, and operations get older."""
+        interval, refill = self._polling.min_interval_seconds, self._polling.refill_seconds
+        return max(interval, refill / 2) if self._purse.polls_cost else interval
 
-    def _beat(self, outlook: Outlook) -> float:
-        """How long a decision holds: tokens come in, and change it."""
-        return self._polling.refill_seconds if outlook.polls_cost else math.inf
+    async def _look(self) -> bool:
+        """Look at what is due to be looked at; whether anything was."""
+        outlook = self._outlook()
+        if self._list_is_due(outlook):
+            await self._look_at_list(outlook)
+            return True
+        singles = self._singles_due(outlook)
+        for one in singles[:1] if outlook.polls_cost else singles:
+            if not one.outcome.done():
+                await self._look_at(one)
+                await asyncio.sleep(min(SINGLE_SPACING_SECONDS, self._polling.min_interval_seconds))
+        return bool(singles)
 
     def _outlook(self) -> Outlook:
+        polls_cost = self._purse.polls_cost
         return Outlook(
-            tokens=self._purse.tokens if self._purse.polls_cost else 0,
+            tokens=self._purse.tokens if polls_cost else 0,
             burst=self._polling.burst,
-            polls_cost=self._purse.polls_cost,
+            refill_seconds=self._polling.refill_seconds,
+            polls_cost=polls_cost,
             calm=self._purse.is_calm,
             more_to_create=self._more_to_create(),
             prefer=self._polling.prefer,
         )
 
-    def _running(self, one: _Watched, now: float) -> Running:
-        return Running(age=now - one.asked_at, seen=one.seen)
-
-    def _list_due_in(self, listed: list[_Watched], outlook: Outlook) -> float:
-        if not listed:
-            return math.inf
+    def _running(self, some: Iterable[_Watched]) -> list[Running]:
         now = self._clock()
-        due = list_due_seconds([self._running(one, now) for one in listed], self._durations, outlook)
-        return max(due, self._listing.listed_at + self._polling.min_interval_seconds - now)
+        return [Running(now - one.asked_at, one.seen) for one in some]
 
-    def _next_single(self, outlook: Outlook, listed: list[_Watched]) -> tuple[_Watched | None, float]:
-        """Who is to be polled singly next, and in how many seconds."""
+    def _list_is_due(self, outlook: Outlook) -> bool:
+        if self.mode is Mode.SINGLE or self._clock() < self._listing.listed_at + self._polling.min_interval_seconds:
+            return False
+        return list_is_due([self._running(page) for page in self._pages(outlook)], self._durations, outlook)
+
+    def _pages(self, outlook: Outlook) -> list[list[_Watched]]:
+        """What each page of the list should show; where it begins with the newest, what came later is before it."""
+        listed = [one for one in self._watched.values() if one.listed]
+        if not (outlook.polls_cost and self.mode is Mode.LIST and self._listing.newest_first):
+            return [listed]
+        pages: list[list[_Watched]] = [[] for _ in range(_most_pages(len(listed)))]
+        for one in listed:
+            page = (self._added - 1 - one.number) // LIST_SIZE
+            pages[min(page, len(pages) - 1)].append(one)
+        return pages
+
+    def _singles_due(self, outlook: Outlook) -> list[_Watched]:
+        """Who is to be polled singly, the likeliest to be done first."""
         now = self._clock()
-        in_list = {one.operation_id for one in listed}
-        chance = chance_for_a_single(len(self._watched), outlook)
-        best: tuple[_Watched | None, float] = (None, math.inf)
-        for one in self._watched.values():
-            to_deadline = one.asked_at + self._polling.deadline_seconds - now
-            due = to_deadline
-            if one.operation_id not in in_list:
-                wait = single_due_seconds(self._running(one, now), self._durations, chance=chance)
-                due = min(due, max(wait, self._spacing(one, now)))
-            one.last_look = to_deadline <= 0
-            if due < best[1]:
-                best = (one, due)
-        return best
+        single = self.mode is Mode.SINGLE
+        asked = [one for one in self._watched.values() if self._may_be_asked(one, now, single=single)]
+        if not asked:
+            return []
+        chance = chance_for_a_single(self._running(self._watched.values()), self._durations, outlook)
+        due = [one for one in asked if now - one.asked_at >= self._due_age(one, chance)]
+        return sorted(due, key=lambda one: self._durations.done_since(one.seen, now - one.asked_at), reverse=True)
 
-    def _spacing(self, one: _Watched, now: float) -> float:
-        least = max(self._polling.min_interval_seconds, LEAST_NEWS * (now - one.asked_at))
-        return one.looked_at + least - now
+    def _may_be_asked(self, one: _Watched, now: float, *, single: bool) -> bool:
+        """Whether it is to be found by single polls at all, and was not asked just now."""
+        age = now - one.asked_at
+        if age < self._polling.deadline_seconds:
+            if one.listed and not single:
+                return False
+            if one.gone_since is not None:
+                return now >= one.gone_since + GONE_AFTER_SECONDS
+        least = max(self._polling.min_interval_seconds, LEAST_NEWS * min(age, self._polling.deadline_seconds))
+        return now >= one.looked_at + least
+
+    def _due_age(self, one: _Watched, chance: float) -> float:
+        """The age at which it is done with that chance, or must be asked in any case."""
+        if one.gone_since is not None:
+            return 0.0
+        estimates, of, age = one.due
+        if estimates != self._durations.estimates or of != chance:
+            age = min(self._durations.due_age_seconds(one.seen, chance), self._polling.deadline_seconds)
+            one.due = (self._durations.estimates, chance, age)
+        return age
 
     async def _look_at(self, one: _Watched) -> None:
-        one.looked_at = self._clock()
+        now = one.looked_at = self._clock()
+        last_look = now - one.asked_at >= self._polling.deadline_seconds
+        one.last_looks += last_look
         try:
             operation = await self._service.operation(one.operation_id, priority=Priority.POLL)
         except (GoneError, RefusedError) as error:
-            self._note_gone(one, error)
+            self._note_gone(one, error, believe=last_look)
         except ServiceError as error:
             if not error.transient:
                 raise
+            if one.last_looks >= MOST_BROKEN and self._is_long_past_deadline(one):
+                self._give_up(one)
         else:
             one.gone_since = None
             self._settle(one, operation)
             self._weigh()
-            if one.last_look and not one.outcome.done():
-                one.outcome.set_result(None)
-                self._forget(one)
-        await self._until_news(min(SINGLE_SPACING_SECONDS, self._polling.min_interval_seconds), wake=False)
+            if last_look:
+                self._give_up(one)
 
-    def _note_gone(self, one: _Watched, error: ServiceError) -> None:
+    def _is_long_past_deadline(self, one: _Watched) -> bool:
+        """Nobody could be asked for so long that it makes no difference any more whether it still runs."""
+        return self._clock() - one.asked_at >= LONG_PAST * self._polling.deadline_seconds
+
+    def _give_up(self, one: _Watched) -> None:
+        """Rule 6."""
+        if not one.outcome.done():
+            one.outcome.set_result(None)
+            self._forget(one)
+
+    def _note_gone(self, one: _Watched, error: ServiceError, *, believe: bool) -> None:
         """Rule 4."""
         now = self._clock()
         one.seen = max(one.seen, now - one.asked_at)
         if one.gone_since is None:
             one.gone_since = now
-        elif now - one.gone_since >= min(GONE_AFTER_SECONDS, self._polling.deadline_seconds):
-            self._fail(one, error)
-        if one.last_look:
+        elif now - one.gone_since >= GONE_AFTER_SECONDS:
+            believe = True
+        if believe:
             self._fail(one, error)
 
-    async def _look_at_list(self) -> None:
+    async def _look_at_list(self, outlook: Outlook) -> None:
         ours = {key: one for key, one in self._watched.items() if one.listed}
         asked_at = self._listing.listed_at = self._clock()
-        reading = await self._read(dict(ours))
+        reading = await self._read(dict(ours), outlook)
         if reading is None:
             return
         missing = [one for one in reading.unseen.values() if one.asked_at < asked_at and not one.outcome.done()]
@@ -347,11 +403,12 @@ class Watcher:
             self._note_missing(missing, reading, found=len(ours) - len(reading.unseen))
         self._weigh()
 
-    async def _read(self, unseen: dict[str, _Watched]) -> "_Reading | None":
+    async def _read(self, unseen: dict[str, _Watched], outlook: Outlook) -> "_Reading | None":
         """As many pages as it is worth, or until all of ours were seen; None where the list was not to be had."""
         reading = _Reading(unseen)
         state = "PENDING" if self.mode is Mode.PENDING else ""
-        for _ in range(math.ceil(len(unseen) / LIST_SIZE) + 1):
+        most = _most_pages(len(unseen))
+        while True:
             page = await self._read_page(state=state, token=reading.token)
             if page is None:
                 return None
@@ -360,10 +417,16 @@ class Watcher:
                 if one is not None:
                     self._settle(one, operation)
             reading.turn(page)
-            few = state == "" and reading.newest_first and self._purse.polls_cost and len(unseen) < WORTH_A_PAGE
-            if reading.ended or not unseen or few:
-                break
-        return reading
+            self._listing.newest_first = reading.newest_first
+            if reading.ended or not unseen or reading.pages >= most:
+                return reading
+            worth = (
+                state
+                or not reading.newest_first
+                or page_is_due(self._running(unseen.values()), self._durations, outlook)
+            )
+            if not worth:
+                return reading
 
     async def _read_page(self, *, state: str, token: str) -> OperationsPage | None:
         """One page; None where there is none to be had, and what that means has been noted."""
@@ -390,14 +453,14 @@ class Watcher:
                 self._fall_back(Mode.SINGLE, f"the list of operations cannot be read ({error})")
 
     def _note_missing(self, missing: list[_Watched], reading: "_Reading", *, found: int) -> None:
-        """Rule 3. Those that lie further back are polled singly; where the list leaves ours out, it is of no use."""
+        """Rules 2 and 3. Where the list leaves ours out, it is of no use."""
         left_out = [one for one in missing if not reading.lies_further_back(one.asked_at)]
         self._listing.missed = self._listing.missed + 1 if left_out else 0
         if left_out and (not found or self._listing.missed >= MOST_BROKEN):
             self._fall_back(Mode.PENDING, "running operations are not on the first pages of the list")
-            return
-        for one in missing:
-            one.listed = False
+        elif reading.pages >= _most_pages(found + len(missing)):
+            for one in missing:
+                one.listed = False
 
     async def _ask_for_vanished(self, missing: list[_Watched], *, whole: bool) -> None:
         if not whole:
@@ -406,6 +469,7 @@ class Watcher:
         running = 0
         for one in missing:
             await self._look_at(one)
+            await asyncio.sleep(min(SINGLE_SPACING_SECONDS, self._polling.min_interval_seconds))
             running += not one.outcome.done()
         if running > len(missing) / 2:
             self._fall_back(Mode.SINGLE, "the list of pending operations leaves out running ones")
@@ -425,6 +489,7 @@ class Watcher:
             return
         if finished is None:
             one.seen = max(one.seen, now - one.asked_at)
+            one.due = NEVER_RECKONED
         elif not one.outcome.done():
             one.outcome.set_result(finished)
             self._forget(one)
@@ -436,6 +501,7 @@ class Watcher:
                 finished_at = operation.finished_at or now
                 if one is not None or operation.finished_at:
                     self._durations.learn(finished_at - created_at)
+                    self._changes += 1
                     self._learned(finished_at, finished_at - created_at)
                 return Finished(export_id, created_at)
             case Ended(reason):
@@ -459,16 +525,13 @@ class Watcher:
         self._watched.pop(one.operation_id, None)
 
     def _weigh(self) -> None:
-        self._durations.weigh([one.seen for one in self._watched.values() if one.seen > 0])
+        """Estimate durations anew, once there is enough news to make a difference."""
+        self._changes += 1
+        if self._changes >= GROWN_BY * self._durations.known:
+            self._changes = 0
+            self._durations.weigh([one.seen for one in self._watched.values() if one.seen > 0])
 
-    async def _until_news(self, seconds: float | None, *, wake: bool = True) -> None:
-        """Sleep so long, or (with `wake`) until an operation is added."""
-        if not wake:
-            await asyncio.sleep(seconds or 0.0)
-            return
-        self._news.clear()
-        try:
-            async with asyncio.timeout(None if seconds is None or math.isinf(seconds) else seconds):
-                await self._news.wait()
-        except TimeoutError:
-            return
+
+def _most_pages(operations: int) -> int:
+    """How many pages of the list are read a poll at the most, for so many operations."""
+    return math.ceil(operations / LIST_SIZE) + 1

@@ -1,6 +1,5 @@
-"""Priorities, back-off, the bucket's arithmetic, outages, durations, and when a poll is due."""
+"""Priorities, back-off, the bucket's arithmetic, outages, and durations."""
 
-import math
 import random
 
 import pytest
@@ -22,14 +21,6 @@ from asyncexport.core.pacing import (
     rank,
     show_duration,
     tokens_used,
-)
-from asyncexport.core.watching import (
-    Outlook,
-    Running,
-    enough_for_a_list,
-    list_due_seconds,
-    operations_allowed,
-    single_due_seconds,
 )
 
 NOW = 1_000_000.0
@@ -179,73 +170,3 @@ def test_the_due_age_has_the_chance_asked_for(seen, chance):
     age = durations.due_age_seconds(seen, chance)
     assert age >= seen
     assert durations.done_since(seen, age) == pytest.approx(chance, abs=0.02)
-
-
-def outlook(**changes: object) -> Outlook:
-    base: dict[str, object] = {
-        "tokens": 0,
-        "burst": 49,
-        "polls_cost": True,
-        "calm": True,
-        "more_to_create": True,
-        "prefer": Prefer.THROUGHPUT,
-    }
-    return Outlook(**{**base, **changes})  # type: ignore[arg-type]
-
-
-def test_a_poll_that_costs_nothing_is_due_at_the_first_expected():
-    """Where the limit does not count polls, one finished operation is enough."""
-    assert enough_for_a_list(80, outlook(polls_cost=False)) == 1.0
-
-
-def test_a_poll_that_costs_a_token_waits_for_a_good_share():
-    """Half of what runs must be expected to be done."""
-    assert enough_for_a_list(80, outlook()) == 40.0
-
-
-def test_a_bucket_about_to_run_over_makes_a_poll_cheap():
-    """Tokens that would be lost may as well look."""
-    assert enough_for_a_list(80, outlook(tokens=40)) == 1.0
-
-
-def test_with_more_tokens_than_operations_the_last_are_not_left_waiting():
-    """At the end one looks early, the more so the more tokens are to spare."""
-    few = enough_for_a_list(3, outlook(tokens=5, more_to_create=False))
-    many = enough_for_a_list(3, outlook(tokens=30, more_to_create=False))
-    assert many < few < 1.5
-
-
-def test_polls_wait_for_creates_when_throughput_is_preferred():
-    """And only then, and only where they cost."""
-    assert outlook(calm=False).waits_for_calm
-    assert not outlook(calm=False, prefer=Prefer.LATENCY).waits_for_calm
-    assert not outlook(calm=False, polls_cost=False).waits_for_calm
-
-
-@given(st.lists(st.floats(0, 3000), min_size=1, max_size=40))
-def test_a_list_is_due_when_enough_are_expected_and_not_long_after(ages):
-    """At the time named, as many are expected to be done as it takes."""
-    durations = Durations(expected_seconds=600)
-    running = [Running(age, 0.0) for age in ages]
-    look = outlook(polls_cost=False)
-    due = list_due_seconds(running, durations, look)
-    later = sum(durations.done_since(0.0, age + due) for age in ages)
-    assert later >= enough_for_a_list(len(ages), look) * 0.999 or due > 86_400
-    if due > 1:
-        sooner = sum(durations.done_since(0.0, age + due * 0.9) for age in ages)
-        assert sooner < enough_for_a_list(len(ages), look)
-
-
-@given(st.floats(0, 5000), st.floats(0.1, 0.9))
-def test_a_single_poll_is_never_due_in_the_past(age, chance):
-    """Due now or later, and at some time for certain."""
-    due = single_due_seconds(Running(age, age / 2), Durations(expected_seconds=600), chance=chance)
-    assert 0 <= due < math.inf
-
-
-def test_operations_follow_their_durations_up_to_the_cap():
-    """Quick ones need few at once; slow ones are held back by the cap; the burst is always used."""
-    quick, slow = Durations(expected_seconds=60), Durations(expected_seconds=7200)
-    assert operations_allowed(quick, cap=100, creates_per_minute=1, burst=50) == 50
-    assert operations_allowed(slow, cap=100, creates_per_minute=1, burst=50) == 100
-    assert operations_allowed(slow, cap=8, creates_per_minute=1, burst=50) == 8

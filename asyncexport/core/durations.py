@@ -28,6 +28,9 @@ SPREAD_WEIGHT = 4.0
 LEAST_SPREAD = 0.1
 """Never certain: what took the same time twice may take longer the third time."""
 
+CERTAIN = 1.0 - 1e-9
+"""A chance above this is beyond all that was ever seen."""
+
 ROUNDS = 4
 """How often the censored ones are weighed in anew; they settle after a few."""
 
@@ -35,7 +38,7 @@ _STANDARD = NormalDist()
 
 
 class Durations:
-    """The mean and the spread of log-durations, in log-seconds."""
+    """The mean and the spread of log-durations, in log-seconds; `estimates` counts how often they were estimated."""
 
     def __init__(self, *, expected_seconds: float, known: Iterable[float] = ()) -> None:
         """`known`: what operations of earlier runs took, in seconds, oldest first."""
@@ -43,6 +46,7 @@ class Durations:
         self._logs: deque[float] = deque((math.log(max(s, 0.001)) for s in known), maxlen=MEMORY)
         self.mean = self._guess
         self.spread = PRIOR_SPREAD
+        self.estimates = 0
         self.weigh(())
 
     @property
@@ -71,6 +75,7 @@ class Durations:
                 total += mean
                 total_squares += square
             self._estimate(count, total, total_squares)
+        self.estimates += 1
 
     def done_by(self, age_seconds: float) -> float:
         """The share of operations that take no longer than this."""
@@ -81,16 +86,32 @@ class Durations:
     def done_since(self, seen_running_seconds: float, age_seconds: float) -> float:
         """The chance that an operation seen running at one age is done at a later one."""
         before = self.done_by(seen_running_seconds)
-        if before >= 1.0 - 1e-9:
+        if before >= CERTAIN:
             # Beyond all that was ever seen: as likely as not within as long again.
             return 1.0 - seen_running_seconds / max(age_seconds, seen_running_seconds, 1e-9)
         return max(0.0, (self.done_by(age_seconds) - before) / (1.0 - before))
+
+    def expected_done(self, running: Iterable[tuple[float, float]]) -> float:
+        """How many are expected to be done, of operations of these ages last seen running at those: the sum of chances.
+
+        Spelt out, since it is asked for a hundred operations many times a minute.
+        """
+        log, erf, mean = math.log, math.erf, self.mean
+        scale = self.spread * math.sqrt(2)
+        done = 0.0
+        for age, seen in running:
+            if age <= 0:
+                continue
+            by_now = 0.5 + 0.5 * erf((log(age) - mean) / scale)
+            before = 0.5 + 0.5 * erf((log(seen) - mean) / scale) if seen > 0 else 0.0
+            done += max(0.0, by_now - before) / (1.0 - before) if before < CERTAIN else self.done_since(seen, age)
+        return done
 
     def due_age_seconds(self, seen_running_seconds: float, chance: float) -> float:
         """The age at which an operation seen running at `seen_running_seconds` is done with this chance."""
         before = self.done_by(seen_running_seconds)
         share = before + chance * (1.0 - before)
-        if share >= 1.0 - 1e-9:
+        if share >= CERTAIN:
             return seen_running_seconds / (1.0 - chance)
         return max(self.quantile_seconds(share), seen_running_seconds)
 

@@ -5,6 +5,7 @@ out.
 """
 
 import asyncio
+import heapq
 import random
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
@@ -48,6 +49,7 @@ class Behaviour:
         counts_all: Whether its limit counts all calls, or creates only.
         lists: Whether List Operations is of use.
         requests_per_minute, burst: Its limit.
+        level: Of its bucket, at the start; None: full.
         slots: How many operations run at once; others queue. None: all.
         outage: From when to when it cannot be reached, in seconds from the start.
     """
@@ -57,6 +59,7 @@ class Behaviour:
     lists: bool = True
     requests_per_minute: float = 2.0
     burst: int = 50
+    level: float | None = None
     slots: int | None = None
     outage: tuple[float, float] | None = None
 
@@ -79,77 +82,97 @@ class _Bucket:
         return True
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class _Run:
-    created_at: float
+    """An operation, and what is said of it while it runs and when it is done."""
+
     finished_at: float
+    running: Operation
+    completed: Operation
 
 
 class MemoryService:
-    """Answers as the service would (reference section 3), after passing the gate as the client does."""
+    """Answers as the service would (reference section 3), after passing the gate as the client does.
 
-    def __init__(self, behaviour: Behaviour, gate: Gate, *, wall_clock: Callable[[], float]) -> None:
+    Attributes:
+        gate: What every request passes; to be set before the first.
+    """
+
+    gate: Gate
+
+    def __init__(self, behaviour: Behaviour, *, clock: Callable[[], float]) -> None:
         self._behaviour = behaviour
-        self._gate = gate
-        self._wall_clock = wall_clock
+        self._clock = clock
         self._runs: list[_Run] = []
-        self._free_at: list[float] = []
-        self._bucket = _Bucket(behaviour.burst, behaviour.requests_per_minute / 60, behaviour.burst)
+        self._busy_until: list[float] = []
+        level = behaviour.burst if behaviour.level is None else behaviour.level
+        self._bucket = _Bucket(behaviour.burst, behaviour.requests_per_minute / 60, level)
 
     @property
     def made(self) -> int:
-        """How many operations there are."""
+        """How many operations it was ever asked for; their ids count from 0."""
         return len(self._runs)
+
+    def finished_at(self, export_id: str) -> float:
+        """When an export was done."""
+        return self._runs[int(export_id)].finished_at
 
     async def create(
         self, definition: Definition, span: Range, *, priority: Priority, before: Callable[[], Awaitable[None]]
     ) -> str:
         """Start an operation."""
         await self._call(Kind.CREATE, priority, before)
-        now = self._wall_clock()
-        self._runs.append(_Run(now, self._start(now) + self._behaviour.take_seconds()))
-        return str(len(self._runs) - 1)
+        now = self._clock()
+        number = str(len(self._runs))
+        done = self._start(now, self._behaviour.take_seconds())
+        self._runs.append(
+            _Run(
+                done,
+                Operation(number, Running("PENDING"), created_at=now),
+                Operation(number, Completed(number), created_at=now, finished_at=done),
+            )
+        )
+        return number
 
     async def operation(self, operation_id: str, *, priority: Priority) -> Operation:
         """One operation."""
         await self._call(Kind.POLL, priority)
-        return self._show(int(operation_id))
+        return self._show(self._runs[int(operation_id)], self._clock())
 
     async def operations(self, *, state: str = "", token: str = "", priority: Priority) -> OperationsPage:
         """One page of the list, the newest first."""
         await self._call(Kind.LIST, priority)
         if not self._behaviour.lists:
             raise RefusedError("the list is of no use here", status=400)
-        newest = len(self._runs) - 1 - int(token or 0)
-        shown = [self._show(number) for number in range(newest, max(-1, newest - LIST_SIZE), -1)]
-        following = int(token or 0) + LIST_SIZE
-        return OperationsPage(tuple(shown), str(following) if following < len(self._runs) else "")
+        now = self._clock()
+        end = len(self._runs) - int(token or 0)
+        start = max(0, end - LIST_SIZE)
+        shown = [self._show(run, now) for run in reversed(self._runs[start:end])]
+        return OperationsPage(tuple(shown), str(len(self._runs) - start) if start else "")
 
     async def locate(self, export_id: str, *, priority: Priority) -> Location:
         """A link."""
         await self._call(Kind.RESULTS, priority)
-        return Location(f"https://storage.invalid/{export_id}", self._wall_clock() + 300)
+        return Location(f"https://storage.invalid/{export_id}", self._clock() + 300)
 
-    def _start(self, now: float) -> float:
-        """When an operation created now begins to run."""
+    def _start(self, now: float, seconds: float) -> float:
+        """When an operation created now is done; it queues while all slots are taken."""
         slots = self._behaviour.slots
         if slots is None:
-            return now
-        ends = sorted(run.finished_at for run in self._runs if run.finished_at > now)
-        return now if len(ends) < slots else ends[len(ends) - slots]
+            return now + seconds
+        begin = now if len(self._busy_until) < slots else max(now, heapq.heappop(self._busy_until))
+        heapq.heappush(self._busy_until, begin + seconds)
+        return begin + seconds
 
     def _is_down(self) -> bool:
         outage = self._behaviour.outage
-        return outage is not None and outage[0] <= asyncio.get_running_loop().time() < outage[1]
+        return outage is not None and outage[0] <= self._clock() < outage[1]
 
-    def _show(self, number: int) -> Operation:
-        run = self._runs[number]
-        if self._wall_clock() < run.finished_at:
-            return Operation(str(number), Running("PENDING"), created_at=run.created_at)
-        return Operation(str(number), Completed(f"x{number}"), created_at=run.created_at, finished_at=run.finished_at)
+    def _show(self, run: _Run, now: float) -> Operation:
+        return run.running if now < run.finished_at else run.completed
 
     async def _call(self, kind: Kind, priority: Priority, before: Callable[[], Awaitable[None]] | None = None) -> None:
-        leave = await self._gate.enter(kind, priority)
+        leave = await self.gate.enter(kind, priority)
         if before:
             await before()
         await asyncio.sleep(LATENCY_SECONDS)
@@ -157,7 +180,7 @@ class MemoryService:
             leave.leave(None)
             raise UnavailableError("no route")
         counted = self._behaviour.counts_all or kind is Kind.CREATE
-        if counted and not self._bucket.take(asyncio.get_running_loop().time()):
+        if counted and not self._bucket.take(self._clock()):
             leave.leave(429, retry_after=30.0)
             raise RateLimitedError("asked too often", retry_after=30.0)
         leave.leave(200)
