@@ -278,7 +278,8 @@ class Client:
         return aiohttp.ClientSession(
             connector=_connector(ssl_context=ssl_context, is_api=is_api),
             headers=headers,
-            timeout=aiohttp.ClientTimeout(total=total, connect=self._connect_seconds, sock_read=self._read_seconds),
+            # No time-out between two reads: each wait has one of its own, and another would be set anew at every byte.
+            timeout=aiohttp.ClientTimeout(total=total, connect=self._connect_seconds),
             middlewares=(_once(host),),
             cookie_jar=aiohttp.DummyCookieJar(),
             auto_decompress=False,
@@ -387,8 +388,10 @@ class Client:
         return bytes(body[:limit])
 
     def _note_date(self, response: aiohttp.ClientResponse) -> None:
+        if self._on_date is None:
+            return
         date = wire.read_date(response.headers)
-        if self._on_date is not None and date is not None:
+        if date is not None:
             told, self._on_date = self._on_date, None
             told(date - self._wall_clock())
 
@@ -470,6 +473,8 @@ class Body:
         self.end_proved = self._head.proves_end(self.received)
 
     async def _next(self) -> bytes:
+        if self._content.at_eof() and self._content.exception() is None:
+            return b""
         clock = asyncio.get_running_loop().time
         began = clock()
         failure: IncompleteError

@@ -14,6 +14,8 @@ from datetime import UTC, datetime, timedelta
 
 DAY = 86_400
 
+TIMESTAMP = re.compile(r"(\d{4}-\d\d-\d\d[Tt ]\d\d:\d\d:\d\d)(\.\d+)?([Zz]|[+-]\d\d:?\d\d)?")
+
 
 @dataclass(frozen=True, slots=True, order=True)
 class Range:
@@ -108,16 +110,16 @@ def read_timestamp(text: str) -> float:
     Raises:
         ValueError: it is not one.
     """
-    found = re.fullmatch(r"(\d{4}-\d\d-\d\d[Tt ]\d\d:\d\d:\d\d)(\.\d+)?([Zz]|[+-]\d\d:?\d\d)?", text.strip())
+    found = TIMESTAMP.fullmatch(text.strip())
     if not found:
         raise ValueError(f"not a time stamp: {text[:60]!r}")
-    whole = datetime.fromisoformat(found[1].upper().replace(" ", "T"))
+    whole = datetime.fromisoformat(f"{found[1]}+00:00").timestamp() + float(found[2] or 0)
     zone = found[3] or "Z"
-    offset = timedelta(0)
-    if zone not in "Zz":
-        digits = zone[1:].replace(":", "")
-        offset = timedelta(hours=int(digits[:2]), minutes=int(digits[2:])) * (-1 if zone[0] == "-" else 1)
-    return whole.replace(tzinfo=UTC).timestamp() - offset.total_seconds() + float(found[2] or 0)
+    if zone in "Zz":
+        return whole
+    digits = zone[1:].replace(":", "")
+    offset = timedelta(hours=int(digits[:2]), minutes=int(digits[2:])).total_seconds()
+    return whole + offset if zone[0] == "-" else whole - offset
 
 
 def settled_until(now: float, *, settle_seconds: int) -> int:

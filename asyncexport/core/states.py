@@ -13,7 +13,7 @@
 Moments are seconds since 1970 UTC by the service's clock.
 """
 
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from enum import Enum
 from typing import Any, assert_never
 
@@ -187,7 +187,7 @@ _NAMES: dict[str, type[State]] = {
 
 def to_row(state: State) -> tuple[str, dict[str, Any]]:
     """The state as the ledger writes it: its name, and its fields."""
-    return type(state).__name__.lower(), asdict(state)
+    return type(state).__name__.lower(), {name: getattr(state, name) for name in type(state).__slots__}
 
 
 def from_row(name: str, fields: dict[str, Any]) -> State:

@@ -264,6 +264,8 @@ def retry_after(headers: Mapping[str, str], *, now: float) -> float | None:
     unreadable values are None, so that nobody spins on them; more than a day is a day.
     """
     text = header(headers, "retry-after").strip()
+    if not text:
+        return None
     if re.fullmatch(r"[0-9]{1,300}(\.[0-9]{1,300})?", text):
         seconds = float(text)
     else:
