@@ -5,9 +5,8 @@
 2. States are only ever added. Where each bundle stands is a row of pointers beside them, changed in the same commit, so
    that a resume reads as much as there is to know, and not all that ever happened (`schema`).
 3. What is read is what was written, or an error says that it is not: every row carries a checksum, and the sums over
-   all pointers of an export stand in the ledger's head, so that a row that went missing shows, too (`rows`). A write
-   ahead log that a crash left behind is guarded by SQLite's own checksums: beyond the first damaged frame it counts as
-   never written.
+   all pointers of an export stand in the ledger's head, so that a row that went missing shows, too (`rows`). What was
+   committed and is no longer there, because the log it stood in is damaged or gone, shows by a mark (`mark`).
 4. After a commit that failed nothing more is written: the run stops, and the next one reads what is there.
 5. One process per output directory writes: a lock of the operating system is held for the whole run (`lock`). Any
    number may read meanwhile (`reader`).

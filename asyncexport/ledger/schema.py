@@ -6,6 +6,9 @@ added to. `bundle` says of each bundle which row of `state` is its newest, and w
 take; `rows`, `bytes` and `exported` (whole seconds) are that archive's. `request` and `duration` are what the budget
 and the watcher of the next run start from; the oldest are dropped. `standing` shows each bundle with both of its rows
 of `state`.
+
+A later version of the format keeps `head` and its checksum as they are: by them an older asyncexport knows that the
+ledger is newer, and not damaged.
 """
 
 APPLICATION_ID = 0x61786C67
