@@ -15,11 +15,15 @@ import os
 import stat
 import struct
 import subprocess
+import sys
+import tempfile
 import threading
 from collections.abc import Callable
 from pathlib import Path
 
 from tests.power_cut_disk import Disk, File, Folder
+
+ROOT = Path(__file__).parents[1]
 
 DEVICE = Path("/dev/fuse")
 
@@ -30,7 +34,8 @@ MAX_WRITE = 128 << 10
 FOREVER = 1 << 30
 """Seconds for which the kernel may rely on what it was told: nobody but it changes anything."""
 
-ROOT = 1
+TOP = 1
+"""The number of the uppermost folder."""
 
 
 def why_not() -> str:
@@ -39,13 +44,11 @@ def why_not() -> str:
         return f"there is no {DEVICE} here"
     if os.geteuid() != 0:
         return "only root can mount a file system"
-    try:
-        os.close(os.open(DEVICE, os.O_RDWR))
-    except OSError as error:
-        return f"{DEVICE} cannot be opened: {error.strerror}"
-    if subprocess.run(["unshare", "--mount", "true"], check=False, capture_output=True).returncode:
-        return "no mount namespace can be made here"
-    return ""
+    # In a process of its own, whose mounts end with it.
+    tried = subprocess.run(
+        [sys.executable, "-m", "tests.power_cut_fs"], cwd=ROOT, check=False, capture_output=True, text=True
+    )
+    return tried.stderr.strip().rpartition("\n")[2]
 
 
 def mount_privately(device: int, directory: str) -> None:
@@ -70,8 +73,8 @@ class PowerCutFs:
         self.cut = False
         self._cut_before = cut_before
         self._on_cut = on_cut
-        self._nodes: dict[int, File | Folder] = {ROOT: disk.root}
-        self._numbers: dict[int, int] = {id(disk.root): ROOT}
+        self._nodes: dict[int, File | Folder] = {TOP: disk.root}
+        self._numbers: dict[int, int] = {id(disk.root): TOP}
         self._thread = threading.Thread(target=self._serve, name="power cut", daemon=True)
 
     def start(self) -> None:
@@ -311,3 +314,9 @@ def _unshared() -> None:
 def _checked(result: int) -> None:
     if result != 0:
         raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))
+
+
+if __name__ == "__main__":
+    with tempfile.TemporaryDirectory() as folder:
+        mount_privately(os.open(DEVICE, os.O_RDWR), folder)
+        _checked(_libc().umount(folder.encode()))
