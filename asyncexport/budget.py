@@ -9,8 +9,9 @@
 4. A 429 pauses everybody until Retry-After has passed and sets the bucket empty. What was sent before that pause and is
    refused as well says nothing new; refusals one after another make the pauses longer.
 5. What the service counts is not known (reference section 6). `scope = "auto"` counts creates only, until a 429
-   answers a poll, a list or a results call while the create bucket still held tokens; from then on it counts all
-   calls, remembers that, and tries again after a week.
+   answers a poll, a list or a results call while the create bucket still held tokens, or for the second time: in a
+   long run the creates keep that bucket empty, and of the creates alone the service's never is, by the token kept in
+   hand. From then on it counts all calls, remembers that, and tries again after a week.
 6. An outage holds everybody back. One request at a time goes out to try the line; when that fails and the line has been
    down for longer than anybody is willing to wait, all who wait are told. A service that answers nothing but 429 for
    as long is as good as down.
@@ -50,6 +51,9 @@ RELEARN_SECONDS = 7 * 86_400.0
 
 TELLING = frozenset({Kind.POLL, Kind.LIST, Kind.RESULTS})
 """Calls whose refusal says that all calls are counted; others (segments, me) may well have a limit of their own."""
+
+CONVINCING_REFUSALS = 2
+"""So many refusals, a pause apart, of calls that should not be counted are no accident."""
 
 PATIENT_REFUSALS = 3
 """So many refusals in a row are waited out as they ask; from then on each pause is twice as long as the one before."""
@@ -290,6 +294,7 @@ class Budget:
         self._line: Line = Up()
         self._probing = False
         self._pause = _Pause()
+        self._uncounted_refusals = 0
         self._over = ""
         self._calm = asyncio.Event()
         self._calm.set()
@@ -498,10 +503,12 @@ class Budget:
     def _note_refusal(self, leave: Pass, retry_after: float | None) -> None:
         """Rules 4 and 5."""
         self.refused += 1
-        if self._allowance.scope is Scope.AUTO and leave.kind in TELLING and not leave.counted and self.tokens:
-            self._learn_that_all_count()
         now = self._loop.time()
-        self._pause.refused(leave.granted_at, now)
+        is_news = self._pause.refused(leave.granted_at, now)
+        if self._allowance.scope is Scope.AUTO and leave.kind in TELLING and not leave.counted:
+            self._uncounted_refusals += is_news
+            if self.tokens or self._uncounted_refusals >= CONVINCING_REFUSALS:
+                self._learn_that_all_count()
         self._pause.hold(now, retry_after, refill_seconds=self._allowance.refill_seconds)
         self._bucket.empty()
         if self._pause.refusals >= HOPELESS_REFUSALS and now - self._pause.since >= self._patience.outage_seconds:
@@ -509,6 +516,7 @@ class Budget:
 
     def _learn_that_all_count(self) -> None:
         self._scope, self._learned_at = Scope.ALL, self._wall_clock()
+        self._uncounted_refusals = 0
         self._journal.remember("all_counted_since", repr(self._learned_at))
         while self._free:
             heapq.heappush(self._metered, heapq.heappop(self._free))
@@ -547,14 +555,15 @@ class _Pause:
     refusals: int = 0
     since: float = 0.0
 
-    def refused(self, granted_at: float, now: float) -> None:
-        """Count a refusal, unless it was sent before the last one came back."""
+    def refused(self, granted_at: float, now: float) -> bool:
+        """Count a refusal, unless it was sent before the last one came back; whether it counts."""
         if granted_at < self.began:
-            return
+            return False
         if not self.refusals:
             self.since = now
         self.refusals += 1
         self.began = now
+        return True
 
     def hold(self, now: float, retry_after: float | None, *, refill_seconds: float) -> None:
         """Wait as asked; whoever says the same short pause over and over is asked less and less often."""

@@ -549,6 +549,18 @@ async def test_auto_learns_nothing_while_the_create_bucket_is_empty():
         assert budget.scope is Scope.CREATE
 
 
+@on_virtual_time
+async def test_auto_learns_from_a_second_refusal_though_creates_keep_the_bucket_empty():
+    """In a long run they always do; what is refused again after a pause was not the creates' doing."""
+    async with a_budget(scope=Scope.AUTO, burst=3) as budget:
+        for _ in range(2):
+            await answered(budget)
+        await answered(budget, 429, Kind.RESULTS, retry_after=30.0)
+        await answered(budget)
+        await answered(budget, 429, Kind.LIST, retry_after=30.0)
+        assert budget.scope is Scope.ALL
+
+
 @pytest.mark.parametrize("scope", [Scope.CREATE, Scope.ALL])
 def test_a_scope_set_by_the_user_is_never_overridden(scope):
     """Neither by a refusal nor by what an earlier run learned."""

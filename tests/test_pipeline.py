@@ -165,6 +165,17 @@ async def test_auto_learns_that_all_calls_count(tmp_path):
         assert sandbox.refused == 0
 
 
+async def test_auto_learns_in_a_long_run_whose_creates_keep_the_bucket_empty(tmp_path):
+    """With many more bundles than the burst, too, what is refused is what was on the wire twice, and no more."""
+    speed = 3000
+    behaviour = replace(FAST, speed=speed, operation_seconds=60, scope="all", burst=10, rows_per_hour=1)
+    changes = {"budget": {"requests_per_minute": 2 * speed, "burst": 10}, "polling": {"expected": "20ms"}}
+    async with serving(replace(behaviour, requests_per_minute=2.0)) as sandbox:
+        summary = await run(sandbox, tmp_path, start="2026-01-01", end="2026-01-05", changes=changes)
+        assert summary.exit_code is Exit.DONE
+        assert 1 <= sandbox.refused <= 16
+
+
 @pytest.mark.parametrize("first_width", ["1h", "30m", "24h"])
 @pytest.mark.parametrize("finished", [True, False])
 async def test_a_changed_width_fetches_nothing_again(tmp_path, first_width, finished):
