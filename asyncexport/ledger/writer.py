@@ -2,7 +2,7 @@
 
 1. What waits when the thread is free goes into one commit. Whoever waits for a write is told after the commit; reading
    comes after the commit of what was asked before it.
-2. What nobody waits for is written along with the next commit, or after `lazy_seconds`, or at the end.
+2. What nobody waits for wakes nobody: it is written along with the next commit, or after `lazy_seconds`, or at the end.
 3. When a commit fails, all who wait for it are told, and whoever comes later is told the same: nothing is written after
    a gap.
 4. Whoever no longer waits when the commit is done was cancelled: what it asked for is written all the same.
@@ -13,6 +13,7 @@ import queue
 import sqlite3
 import threading
 import time
+from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
@@ -68,6 +69,7 @@ class Writer:
         self._lazy_seconds = lazy_seconds
         self._loop = asyncio.get_running_loop()
         self._jobs: queue.SimpleQueue[Job | None] = queue.SimpleQueue()
+        self._lazy: deque[Job] = deque()
         self._started = self._loop.create_future()
         self._ended = self._loop.create_future()
         self._failure: BaseException | None = None
@@ -93,7 +95,10 @@ class Writer:
         """
         if self._stopping:
             raise RuntimeError("the ledger is closed")
-        self._jobs.put(job)
+        if isinstance(job, Write) and job.waiter is None:
+            self._lazy.append(job)
+        else:
+            self._jobs.put(job)
 
     async def stop(self) -> None:
         """Have all that was put done, and close the ledger.
@@ -146,18 +151,14 @@ class Writer:
 
     def _gather(self) -> tuple[list[Job], bool]:
         """All that waits, and whether that is the end."""
-        job = self._jobs.get()
         jobs: list[Job] = []
-        begin_at = time.monotonic() + self._lazy_seconds
-        while job is not None:
-            jobs.append(job)
-            if job.waiter is not None:
-                begin_at = 0.0
-            try:
-                job = self._jobs.get(timeout=max(0.0, begin_at - time.monotonic()))
-            except queue.Empty:
-                return jobs, False
-        return jobs, True
+        ended = False
+        with suppress(queue.Empty):
+            while job := self._jobs.get(timeout=0 if jobs else self._lazy_seconds):
+                jobs.append(job)
+            ended = True
+        # After those that somebody waits for were taken: what was put before a question is there when it is answered.
+        return [self._lazy.popleft() for _ in range(len(self._lazy))] + jobs, ended
 
     def _commit(self, connection: sqlite3.Connection, jobs: list[Write]) -> list[_Outcome]:
         if self._failure is None:
@@ -197,6 +198,8 @@ class Writer:
             return _Outcome(job.waiter, error=error)
 
     def _deliver(self, outcomes: list[_Outcome]) -> None:
+        if all(outcome.waiter is None for outcome in outcomes):
+            return
         # A loop that is closed has nobody left who waits.
         with suppress(RuntimeError):
             self._loop.call_soon_threadsafe(self._tell, outcomes)
