@@ -1,11 +1,11 @@
 """Gzip, whole and damaged, cut into pieces of every size; with both libraries that may inflate it."""
 
 import gzip
+import itertools
 import struct
 import tracemalloc
 import zlib
 from collections.abc import Iterable
-from itertools import pairwise
 from types import ModuleType
 from typing import Any
 
@@ -91,20 +91,24 @@ def test_a_cut_shows_at_every_byte(codec, header):
 
 
 @BOTH
-@pytest.mark.parametrize(("header", "harmless"), [("checked", set()), ("bare", {3, 4, 5, 6, 7, 8, 9})])
+@pytest.mark.parametrize(
+    ("header", "harmless"),
+    [("checked", set()), ("bare", {(3, 0), *itertools.product(range(4, 10), range(8))})],
+)
 def test_every_flipped_bit_shows_or_does_not_matter(codec, header, harmless):
     """Damage is refused, unless it is in what says nothing of the data: a date, a system, the rest of a last byte."""
     data = member(**HEADERS[header])
     unseen = set()
-    for place in range(len(data)):
-        for bit in range(8):
-            damaged = data[:place] + bytes([data[place] ^ 1 << bit]) + data[place + 1 :]
-            try:
-                assert inflated([damaged], codec) == ROWS
-            except (CorruptError, IncompleteError):
-                continue
-            unseen.add(place)
-    assert unseen == harmless | {len(data) - 9}
+    for place, bit in itertools.product(range(len(data)), range(8)):
+        damaged = data[:place] + bytes([data[place] ^ 1 << bit]) + data[place + 1 :]
+        try:
+            assert inflated([damaged], codec) == ROWS
+        except (CorruptError, IncompleteError):
+            continue
+        unseen.add((place, bit))
+    rest = {(place, bit) for place, bit in unseen if place == len(data) - 9}
+    assert unseen == harmless | rest
+    assert len(rest) < 8
 
 
 @BOTH
@@ -130,7 +134,7 @@ def test_members_follow_one_another(codec, contents, headers, cuts, padding):
     assert gzip.decompress(data) == b"".join(contents)
     places = [0, *sorted(min(place, len(data)) for place in cuts), len(data)]
     gunzip = Gunzip(codec=codec)
-    found = [inner for a, b in pairwise(places) for inner in gunzip.feed(data[a:b])]
+    found = [inner for a, b in itertools.pairwise(places) for inner in gunzip.feed(data[a:b])]
     gunzip.close()
     assert b"".join(found) == b"".join(contents)
     assert gunzip.members == len(contents)
@@ -185,7 +189,7 @@ def test_the_last_full_piece_leaves_nothing_behind(codec, extra, level):
     content = (ROWS * (3 * PIECE_BYTES // len(ROWS) + 1))[: 2 * PIECE_BYTES + extra]
     data = member(content, level=level)
     for places in ([0, len(data)], [0, len(data) - 8, len(data)], [0, len(data) - 9, len(data)]):
-        assert inflated([data[a:b] for a, b in pairwise(places)], codec) == content
+        assert inflated([data[a:b] for a, b in itertools.pairwise(places)], codec) == content
 
 
 @BOTH

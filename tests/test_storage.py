@@ -8,6 +8,7 @@ import random
 import re
 import resource
 import threading
+import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 
@@ -60,12 +61,12 @@ class Watch:
         """What was done to its end."""
         return [name.removesuffix(":after") for name in self.names if name.endswith(":after")]
 
-    def fail(self, at: str, number: int, *, time: int = 0) -> None:
-        """Fail as the disk does, at a boundary, when it is passed for the so-manieth time after the first."""
+    def fail(self, at: str, number: int, *, after: int = 0) -> None:
+        """Fail as the disk does, at a boundary, once it was passed so many times."""
         seen = self.names.count(at)
 
         def failing(name: str) -> None:
-            if name == at and self.names.count(at) > seen + time:
+            if name == at and self.names.count(at) > seen + after:
                 raise OSError(number, os.strerror(number))
 
         self.do = failing
@@ -215,20 +216,21 @@ async def test_a_disk_that_fails_at_any_write_leaves_no_half_file(archives, watc
 
 async def test_a_disk_that_is_full_in_the_middle_leaves_nothing(archives, watch, tmp_path):
     """What was written is removed, so that there is room for something else."""
-    watch.fail("part.write:before", errno.ENOSPC, time=2)
+    watch.fail("part.write:before", errno.ENOSPC, after=2)
     with pytest.raises(StorageError, match="is full") as caught:
         await keep(archives, large(5 * GATHER_BYTES))
     assert "run the same command again" in caught.value.hint
     assert files(tmp_path / "out") == {}
 
 
-async def test_a_file_that_the_system_cuts_short_is_no_archive(archives, tmp_path):
-    """A write that was done in part is gone on with, and its error is seen."""
+@pytest.mark.parametrize("pieces_before", [0, 1])
+async def test_a_file_that_the_system_cuts_short_is_no_archive(archives, tmp_path, pieces_before):
+    """A write that was done in part is gone on with, and its error is seen, also where it was the last."""
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (GATHER_BYTES + 1000, hard))
+    resource.setrlimit(resource.RLIMIT_FSIZE, (pieces_before * GATHER_BYTES + 1000, hard))
     try:
         with pytest.raises(StorageError, match="File too large"):
-            await keep(archives, large(3 * GATHER_BYTES))
+            await keep(archives, large(pieces_before * GATHER_BYTES + 10_000))
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
     assert files(tmp_path / "out") == {}
@@ -351,6 +353,28 @@ async def test_whoever_is_cancelled_at_any_write_leaves_no_half_file_and_no_thre
             path.rmdir() if path.is_dir() else path.unlink()
         (tmp_path / "out").rmdir()
     assert outcomes == {(), (PATH,)}
+
+
+async def test_a_file_is_not_closed_beneath_a_write(archives, watch, tmp_path):
+    """Whoever is cancelled while a thread writes waits for it, and only then removes what it wrote."""
+    task = asyncio.create_task(keep(archives, large(3 * GATHER_BYTES)))
+    loop = asyncio.get_running_loop()
+    stayed: list[bool] = []
+
+    def cancel(name: str) -> None:
+        if name == "part.write:before" and not stayed:
+            loop.call_soon_threadsafe(task.cancel)
+            # As long as a thread that removes it would need.
+            deadline = time.monotonic() + 0.05
+            while time.monotonic() < deadline and files(tmp_path / "out"):
+                pass
+            stayed.append(bool(files(tmp_path / "out")))
+
+    watch.do = cancel
+    await asyncio.wait([task])
+    assert task.cancelled()
+    assert stayed == [True]
+    assert files(tmp_path / "out") == {}
 
 
 async def test_a_commit_that_is_cancelled_is_brought_to_its_end(archives, watch, tmp_path):
@@ -483,16 +507,18 @@ async def test_the_directory_itself_may_be_a_link(tmp_path):
 
 async def test_a_link_under_an_archives_name_is_replaced_and_not_followed(archives, tmp_path):
     """Nor under a part file's: what it leads to stays as it is."""
-    victim = tmp_path / "victim"
-    victim.write_bytes(BODY)
     final = tmp_path / "out" / PATH
     final.parent.mkdir(parents=True)
-    final.symlink_to(victim)
-    final.with_name(f".{final.name}.part").symlink_to(victim)
+    # Of the same content, and so long a name that the link is just as large.
+    victim = final.with_name("v" * len(OTHER))
+    victim.write_bytes(OTHER)
+    final.symlink_to(victim.name)
+    final.with_name(f".{final.name}.part").symlink_to(victim.name)
     await keep(archives, OTHER)
-    assert victim.read_bytes() == BODY
     assert not final.is_symlink()
-    assert files(tmp_path / "out") == {PATH: OTHER}
+    final.write_bytes(BODY)
+    assert victim.read_bytes() == OTHER
+    assert sorted(files(final.parent)) == [final.name, victim.name]
 
 
 # Preparing

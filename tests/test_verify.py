@@ -230,6 +230,17 @@ async def test_what_a_run_replaces_meanwhile_is_looked_at_once_more(place):
     assert [finding for finding in rest if not isinstance(finding, Sound)] == []
 
 
+async def test_what_a_run_stored_after_the_ledger_was_read_is_not_foreign(place):
+    """A file that nobody expected is looked up once more before it is called that."""
+    standings = await place.fill(2 * AT_ONCE)
+    findings = verify(place.directory)
+    for sound in all_sound(standings[:-1]):
+        assert await anext(findings) == sound
+    stored = await place.keep(half_hour(40), rows(40))
+    await place.record([Standing(half_hour(40), 0, stored, stored)])
+    assert [finding async for finding in findings] == all_sound(standings[-1:])
+
+
 def under_way(bundle: Bundle, take: int, stored: Stored | None) -> list[Standing]:
     """The states of a take up to `Ready`."""
     states = (Creating(1, 1.0), Created(1, 1.0, "op"), Ready(1, 1.0, "ex"))

@@ -121,9 +121,7 @@ class _Member:
         return bool(self._inflater.eof)
 
     def inflate(self, data: bytes) -> Iterator[bytes]:
-        piece = b""
-        # A full piece may have left some more inside, even where all data went in.
-        while not self.ended and (data or len(piece) == PIECE_BYTES):
+        while data and not self.ended:
             try:
                 piece = self._inflater.decompress(data, PIECE_BYTES)
             except self._codec.error as error:
