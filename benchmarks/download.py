@@ -80,22 +80,18 @@ def measure(load: Load, work: Path, rounds: int, skipped: dict[str, str], *, is_
         locations = [f"{storage.url}/{name}" for name in names]
         with service.api(locations, work=work) as api:
             bench = Bench(load, names, inflated, storage, api, work)
-            contenders: dict[str, Callable[[], Run]] = {
-                "curl": partial(curl, bench),
-                "asyncexport": partial(ours, bench),
-            }
+            gzips: dict[str, list[Run]] = {"one by one": [], "all cores": []}
+            contenders: dict[str, Callable[[], Run]] = {"asyncexport": partial(ours, bench)}
             if is_large:
                 contenders["streaming"] = partial(streaming, bench)
-            for name, peer in {"aria2c": aria2, "rclone": rclone}.items():
+            fetch = partial(curl_and_gzip, gzips=gzips) if is_large else curl
+            for name, peer in {"curl": fetch, "aria2c": aria2, "rclone": rclone}.items():
                 if not shutil.which(name):
                     skipped[name] = "not installed"
                 elif name == "rclone" and storage.server != "nginx":
                     skipped[name] = "needs the listing of nginx"
                 else:
                     contenders[name] = partial(peer, bench)
-            gzips: dict[str, list[Run]] = {"one by one": [], "all cores": []}
-            if is_large:
-                contenders["curl"] = partial(curl_and_gzip, bench, gzips)
             runs = measuring.in_turns(contenders, rounds)
     found: dict[str, object] = {
         "archives": load.count,
@@ -103,8 +99,10 @@ def measure(load: Load, work: Path, rounds: int, skipped: dict[str, str], *, is_
         "inflated": inflated,
         "storage": storage.server,
         "seconds": {name: measuring.seconds_of(these) for name, these in (runs | gzips).items() if these},
-        "over curl": {name: measuring.ratio(these, runs["curl"]) for name, these in runs.items() if name != "curl"},
     }
+    if "curl" not in runs:
+        return found
+    found["over curl"] = {name: measuring.ratio(these, runs["curl"]) for name, these in runs.items() if name != "curl"}
     if is_large:
         found["over curl and gzip -t"] = {
             cores: measuring.ratio(runs["asyncexport"], runs["curl"], gzip) for cores, gzip in gzips.items()
@@ -140,7 +138,7 @@ def curl(bench: Bench) -> Run:
     return run
 
 
-def curl_and_gzip(bench: Bench, gzips: dict[str, list[Run]]) -> Run:
+def curl_and_gzip(bench: Bench, *, gzips: dict[str, list[Run]]) -> Run:
     """Fetch all, then check what came: in one process, and in as many as there are cores."""
     run = curl(bench)
     files: Command = [bench.folder / name for name in bench.names]
