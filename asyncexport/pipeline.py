@@ -15,9 +15,8 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
-from asyncexport.api import Client
 from asyncexport.budget import Allowance, Budget, History, read_history
 from asyncexport.carrier import Carrier, Stream
 from asyncexport.clock import ServiceClock
@@ -38,6 +37,9 @@ from asyncexport.ledger import Ledger, LedgerReader, hold, present
 from asyncexport.scheduler import Scheduler, Stop
 from asyncexport.storage import Archives
 from asyncexport.watcher import Polling, Watcher
+
+if TYPE_CHECKING:
+    from asyncexport.api import Client
 
 log = logging.getLogger(__name__)
 
@@ -234,7 +236,7 @@ async def segments(settings: Settings, *, key: ApiKey, sent: Callable[[str], Non
 
 
 @asynccontextmanager
-async def _asking(settings: Settings, key: ApiKey, sent: Callable[[str], None]) -> AsyncIterator[Client]:
+async def _asking(settings: Settings, key: ApiKey, sent: Callable[[str], None]) -> "AsyncIterator[Client]":
     """A client for a command that exports nothing: its requests are on no record."""
     journal = _NoJournal(sent)
     clock = ServiceClock()
@@ -549,7 +551,10 @@ def _polling(settings: Settings) -> Polling:
     )
 
 
-def _client(settings: Settings, key: ApiKey, budget: Budget, clock: ServiceClock) -> Client:
+def _client(settings: Settings, key: ApiKey, budget: Budget, clock: ServiceClock) -> "Client":
+    # Here, since a plan asks nothing: aiohttp is the better part of its start.
+    from asyncexport.api import Client  # noqa: PLC0415
+
     api = settings.api
     return Client(
         base_url=settings.base_url_for(key),
