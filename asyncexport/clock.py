@@ -2,7 +2,9 @@
 
 1. UTC comes from the host's clock once, at the start, and goes on with the monotonic clock: a host whose clock jumps in
    the middle of a run does not matter.
-2. It is corrected by the `Date` of the service's first reply: what is settled must not hang on a wrong host clock.
+2. It is corrected by the `Date` of the service's first reply: what is settled must not hang on a wrong host clock. A
+   date has whole seconds and has travelled, so a clock that is right within that is left alone: requests on record must
+   not seem to have been sent earlier than they were.
 """
 
 import asyncio
@@ -12,6 +14,9 @@ import time
 log = logging.getLogger(__name__)
 
 WORTH_A_WARNING_SECONDS = 60.0
+
+UNCERTAIN_SECONDS = 3.0
+"""What a date may be off by: the second it is cut to, and its way here."""
 
 
 class ServiceClock:
@@ -26,7 +31,9 @@ class ServiceClock:
         return self._base + self._loop.time()
 
     def correct(self, seconds: float) -> None:
-        """The service's clock is so far ahead of ours."""
+        """The service's clock is so far ahead of ours, by a date it sent."""
+        if abs(seconds) <= UNCERTAIN_SECONDS:
+            return
         self._base += seconds
         if abs(seconds) > WORTH_A_WARNING_SECONDS:
             log.warning(

@@ -1,0 +1,45 @@
+"""What time it is at the service."""
+
+import asyncio
+import logging
+import time
+
+import pytest
+
+from asyncexport.clock import ServiceClock
+
+
+@pytest.mark.parametrize("seconds", [86_400.0, -86_400.0, 90.0, -90.0])
+async def test_a_wrong_host_clock_is_corrected_and_told(seconds, caplog):
+    """By how much, and in which direction, is said once it is worth a word."""
+    clock = ServiceClock()
+    with caplog.at_level(logging.WARNING):
+        clock.correct(seconds)
+    assert clock.now() - time.time() == pytest.approx(seconds, abs=1)
+    assert ("behind" if seconds > 0 else "ahead of") in caplog.text
+
+
+async def test_a_few_seconds_are_corrected_without_a_word(caplog):
+    """Below a minute nobody has to do anything about it."""
+    clock = ServiceClock()
+    with caplog.at_level(logging.WARNING):
+        clock.correct(20.0)
+    assert clock.now() - time.time() == pytest.approx(20.0, abs=1)
+    assert not caplog.text
+
+
+@pytest.mark.parametrize("seconds", [-1.2, -0.4, 0.0, 1.0])
+async def test_a_clock_that_is_right_is_left_alone(seconds):
+    """A date is cut to whole seconds: going by it would make the record of requests jump from run to run."""
+    clock = ServiceClock()
+    clock.correct(seconds)
+    assert clock.now() - time.time() == pytest.approx(0.0, abs=0.1)
+
+
+async def test_it_goes_on_with_the_monotonic_clock():
+    """Two looks are as far apart as the loop's time."""
+    clock = ServiceClock()
+    loop = asyncio.get_running_loop()
+    first, began = clock.now(), loop.time()
+    await asyncio.sleep(0)
+    assert clock.now() - first == pytest.approx(loop.time() - began, abs=0.05)
