@@ -630,6 +630,16 @@ def test_status_tells_of_gaps_and_what_is_parked(run, service):
     assert run("--json", "status").records[0]["parked"] == []
 
 
+def test_status_counts_a_bundle_once_whose_new_take_is_parked(run, service):
+    """A repair that failed leaves the bundle's archive on record: it is told as parked, and not as done as well."""
+    run("-q", "backfill", *DAYS)
+    archives()[0].unlink()
+    service.behave(**fault("operation:FAILED"))
+    run("-q", "verify", "--repair")
+    bundles = run("--json", "status").summary["bundles"]
+    assert bundles == {"planned": 4, "already": 3, "stored": 0, "empty": 0, "failed": 1, "unfinished": 0}
+
+
 def test_status_works_while_a_run_goes_on(run, service):
     """Looking does not disturb, and says who is at it."""
     service.behave(**fault("operation:pending,nth=4"))

@@ -82,7 +82,7 @@ def _nothing_yet(session: Session, where: Path) -> Summary:
 def _tally(overviews: "list[Overview]") -> Tally:
     tally = Tally()
     for one in overviews:
-        tally.already += one.stored
+        tally.already += one.stored - sum(standing.stored is not None for standing in one.parked)
         tally.rows += one.rows
         tally.bytes += one.bytes
         tally.parked.update({standing.bundle: _why(standing) for standing in one.parked})
