@@ -1,7 +1,8 @@
 """A process that writes into a ledger until it is killed, and says what it was told is written.
 
-`python -m tests.ledger_scribe DIRECTORY FIRST`: bundles in order from the first one, so many at once; a line with its
-number for each as soon as it is acknowledged. `Scribe` starts it, listens and kills.
+`python -m tests.ledger_scribe DIRECTORY FIRST PAGES`: bundles in order from the first one, so many at once; a line with
+its number for each as soon as it is acknowledged; the log is moved into the ledger each time it has so many pages.
+`Scribe` starts it, listens and kills.
 """
 
 import asyncio
@@ -23,8 +24,8 @@ ROOT = Path(__file__).parents[1]
 class Scribe:
     """The process, and what it said so far; a context manager, at whose end it is killed."""
 
-    def __init__(self, directory: Path, *, first: int = 0) -> None:
-        command = [sys.executable, "-m", "tests.ledger_scribe", str(directory), str(first)]
+    def __init__(self, directory: Path, *, first: int = 0, pages: int = 1000) -> None:
+        command = [sys.executable, "-m", "tests.ledger_scribe", str(directory), str(first), str(pages)]
         self._process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE)
         self._heard = threading.Condition()
         self._listening = threading.Thread(target=self._listen)
@@ -57,9 +58,10 @@ class Scribe:
                     self._heard.notify_all()
 
 
-async def write(directory: Path, first: int) -> None:
+async def write(directory: Path, first: int, pages: int) -> None:
     """Write for ever."""
     ledger = await Ledger.open(directory)
+    await ledger._read(lambda reading: reading._connection.execute(f"PRAGMA wal_autocheckpoint = {pages}"))
     await ledger.agree(EXPORTS)
 
     async def one(number: int) -> None:
@@ -73,4 +75,4 @@ async def write(directory: Path, first: int) -> None:
 
 
 if __name__ == "__main__":
-    asyncio.run(write(Path(sys.argv[1]), int(sys.argv[2])))
+    asyncio.run(write(Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3])))

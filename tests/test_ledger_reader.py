@@ -130,13 +130,13 @@ async def test_a_ledger_can_be_read_where_nothing_may_be_written(folder):
 
 def test_a_copy_is_of_one_moment(folder):
     """Where even the log's index may not be looked at, a copy is read, which is whole however fast a run goes on."""
-    with Scribe(folder) as scribe:
+    with Scribe(folder, pages=30) as scribe:
         scribe.wait_for(1)
         given_away(folder)
         (folder / ".asyncexport").chmod(0o500)
         (folder / ".asyncexport" / "ledger.sqlite3-shm").chmod(0)
         seen = [0]
-        for _ in range(12):
+        for _ in range(30):
             acknowledged = len(scribe.acknowledged)
             with without_rights(), LedgerReader(folder) as reader:
                 stock = reader.stock("events", EVER)
