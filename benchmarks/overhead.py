@@ -53,6 +53,7 @@ def main() -> None:
             name: measuring.spread([run.seconds / bundles * 1000 for run in these]) for name, these in runs.items()
         },
         flush_of_a_small_file_ms=flush_ms,
+        peak_mib=measuring.spread([run.peak_mib for run in runs["asyncexport"]], digits=1),
         ratio=measuring.ratio(runs["asyncexport"], runs["bare"]),
     )
 
@@ -61,7 +62,7 @@ def ours(api: str, bundles: int, work: Path) -> Run:
     """The command line."""
     setup = contender.Setup(api, measuring.fresh(work / "ours"), downloads=DOWNLOADS, operations=AT_ONCE)
     measuring.settle()
-    return contender.backfill(setup, bundles, work=work)
+    return contender.backfill(setup, bundles, work=work, watch_memory=True)
 
 
 def bare(api: str, bundles: int, work: Path) -> Run:
