@@ -8,6 +8,7 @@ Importing this brings in pydantic, which is slow: commands do so when they need 
     layers      file, environment and flags
     wording     faults in the user's words
     load        all of it together
+    vary        the same with one key changed
     key         the API key
 """
 
@@ -17,8 +18,9 @@ from asyncexport.config.durations import read_duration, show_duration
 from asyncexport.config.key import ApiKey, load_key
 from asyncexport.config.load import load
 from asyncexport.config.model import Settings
+from asyncexport.config.vary import varied
 
 EXAMPLE = Path(__file__).with_name("example.toml").read_text(encoding="utf-8")
 """A file that shows every setting with its default; `init` writes it."""
 
-__all__ = ["EXAMPLE", "ApiKey", "Settings", "load", "load_key", "read_duration", "show_duration"]
+__all__ = ["EXAMPLE", "ApiKey", "Settings", "load", "load_key", "read_duration", "show_duration", "varied"]

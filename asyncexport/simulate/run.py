@@ -1,6 +1,7 @@
 """One simulated run: the real scheduler, carrier, watcher and budget, wired to memory."""
 
 import asyncio
+import itertools
 import random
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -36,6 +37,8 @@ class Scenario:
     Attributes:
         bundles: How many are to do.
         median_seconds, sigma: Of the operations' durations, which are lognormal.
+        durations: What the operations take in the order they are made, in place of that; from the first again, once
+            there are more operations.
         counts_all: Whether the service's limit counts all calls, or creates only; `[budget] scope` is set to match.
         lists: Whether List Operations is of use.
         prefer: `[polling] prefer`.
@@ -67,6 +70,7 @@ class Scenario:
     slots: int | None = None
     outage: tuple[float, float] | None = None
     seed: int = 1
+    durations: tuple[float, ...] = ()
 
     @property
     def allowance(self) -> Allowance:
@@ -77,7 +81,7 @@ class Scenario:
     def behaviour(self) -> Behaviour:
         """How the service behaves."""
         return Behaviour(
-            take_seconds=lognormal_seconds(self.median_seconds, self.sigma, self.seed),
+            take_seconds=self._take_seconds(),
             counts_all=self.counts_all,
             lists=self.lists,
             requests_per_minute=self.requests_per_minute,
@@ -86,6 +90,11 @@ class Scenario:
             slots=self.slots,
             outage=self.outage,
         )
+
+    def _take_seconds(self) -> Callable[[], float]:
+        if self.durations:
+            return itertools.cycle(self.durations).__next__
+        return lognormal_seconds(self.median_seconds, self.sigma, self.seed)
 
 
 @dataclass(frozen=True, slots=True)

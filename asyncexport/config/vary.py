@@ -1,0 +1,90 @@
+"""The settings with one key changed, for those who ask what a change would buy.
+
+1. Only keys that set the pace of a run may be changed: the others would change what is exported, or where to.
+2. A value is read as it would be from a variable or a flag, by the rules of its field and its table.
+3. Bundles of individuals are days, whatever the others are.
+"""
+
+from collections.abc import Mapping
+from difflib import get_close_matches
+from types import MappingProxyType
+from typing import Any
+
+from pydantic import BaseModel, ValidationError
+
+from asyncexport.config.durations import show_duration
+from asyncexport.config.fields import Written
+from asyncexport.config.layers import Layer, plain
+from asyncexport.config.model import Settings
+from asyncexport.config.wording import problem
+from asyncexport.core.exports import Type
+from asyncexport.errors import ConfigError, Problem
+
+KEYS: Mapping[str, tuple[str, str]] = MappingProxyType(
+    {
+        "bundle": ("export", "bundle"),
+        "concurrency.operations": ("concurrency", "operations"),
+        "concurrency.downloads": ("concurrency", "downloads"),
+        "polling.prefer": ("polling", "prefer"),
+        "polling.min_interval": ("polling", "min_interval"),
+        "polling.expected": ("polling", "expected"),
+        "budget.requests_per_minute": ("budget", "requests_per_minute"),
+        "budget.burst": ("budget", "burst"),
+        "budget.scope": ("budget", "scope"),
+    }
+)
+"""What may be varied, and the table and key that it stands for; `export.bundle` is another name of `bundle`."""
+
+
+def varied(settings: Settings, key: str, value: str, *, place: str) -> Settings:
+    """The settings, but for this key; `place`: where the value stands, for messages.
+
+    Raises:
+        ConfigError: there is no such key here, or the value does not fit it.
+    """
+    if key.removeprefix("export.") not in KEYS and key not in KEYS:
+        raise ConfigError([Problem(place, _unknown(key))])
+    table, name = KEYS.get(key) or KEYS[key.removeprefix("export.")]
+    if table == "export":
+        return _with_bundles(settings, _read({"export": [{"bundle": Written(value)}]}, place).tables[0].bundle_seconds)
+    written = {**_as_written(getattr(settings, table)), name: Written(value)}
+    return settings.model_copy(update={table: getattr(_read({table: written}, place), table)})
+
+
+def _with_bundles(settings: Settings, seconds: float) -> Settings:
+    tables = (
+        one if one.type is Type.INDIVIDUAL else one.model_copy(update={"bundle_seconds": seconds})
+        for one in settings.tables
+    )
+    return settings.model_copy(update={"tables": tuple(tables)})
+
+
+def _as_written(table: BaseModel) -> dict[str, Any]:
+    """A table as it would stand in the file."""
+    return {
+        info.alias or name: show_duration(getattr(table, name)) if name.endswith("_seconds") else getattr(table, name)
+        for name, info in type(table).model_fields.items()
+    }
+
+
+def _read(values: dict[str, Any], place: str) -> Settings:
+    try:
+        return Settings.from_layers(values)
+    except ValidationError as error:
+        found = [problem(one, [Layer(values)]) for one in error.errors(include_url=False)]
+        raise ConfigError([Problem(place, _told(one, values)) for one in found]) from None
+
+
+def _told(found: Problem, values: dict[str, Any]) -> str:
+    """A fault; that of a key which the new value contradicts has its name."""
+    (table,) = values
+    if table == "export":
+        return found.message
+    _, _, name = found.place.partition(".")
+    return found.message if isinstance(values[table].get(name), Written) else f"[{table}] {name} {found.message}"
+
+
+def _unknown(key: str) -> str:
+    nearest = get_close_matches(key, KEYS, n=1)
+    told = f" (did you mean {nearest[0]}?)" if nearest else ""
+    return f"{plain(key)!r} cannot be varied{told}; what can: {', '.join(KEYS)}"
