@@ -15,7 +15,7 @@ from asyncexport.ledger import Ledger, LedgerReader
 from asyncexport.ledger.files import ledger_path, mark_path
 from asyncexport.ledger.mark import Mark
 from asyncexport.ledger.rows import Head, digest_of
-from tests.ledger_rig import EVER, WAL, answers, fill, read
+from tests.ledger_rig import EVER, EXPORTS, WAL, answers, fill, read, stored
 from tests.ledger_scribe import AT_ONCE, Scribe
 
 ROOT = Path(__file__).parents[1]
@@ -297,6 +297,19 @@ def test_a_state_that_nothing_leads_to_is_checked_too(ended, tmp_path, change):
     assert outcome(tmp_path) == ended[1]
     with LedgerReader(tmp_path) as reader, pytest.raises(LedgerCorruptError, match="state"):
         reader.check()
+
+
+async def test_an_overview_does_not_make_up_its_last_news(tmp_path):
+    """Where the row that it would be told from is gone."""
+    ledger = await Ledger.open(tmp_path)
+    await ledger.agree(EXPORTS)
+    await ledger.append(stored(0), at=1.0)
+    await ledger.close()
+    connection = sqlite3.connect(ledger_path(tmp_path), isolation_level=None)
+    connection.execute("DELETE FROM state")
+    connection.close()
+    with LedgerReader(tmp_path) as reader, pytest.raises(LedgerCorruptError, match="row 1 is missing"):
+        reader.overviews()
 
 
 def test_a_mark_that_is_no_use_is_no_hindrance(killed, tmp_path):
