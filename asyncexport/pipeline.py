@@ -26,9 +26,10 @@ from asyncexport.core.durations import Durations
 from asyncexport.core.exports import Export
 from asyncexport.core.forecast import ALL_WITH_LIST, ALL_WITHOUT_LIST, CREATES_ONLY, Pace, Reading, seconds_to_end
 from asyncexport.core.pacing import HISTORY_SECONDS, Down, Patience, Prefer, Priority, Scope, Sent, tokens_used
+from asyncexport.core.room import Room
 from asyncexport.core.states import Failed, Overdue, Standing, Stored
 from asyncexport.core.summary import Exit, Snapshot, Summary, Tally, exit_of
-from asyncexport.core.watching import Mode, operations_allowed
+from asyncexport.core.watching import Mode
 from asyncexport.core.wire import Kind, Segment
 from asyncexport.core.work import Stock, Work, in_order, needs_refresh
 from asyncexport.download import Downloads
@@ -380,17 +381,16 @@ class _Run:
             clock=clock.now,
             jitter=random.random,
         )
+        room = Room(
+            cap=settings.concurrency.operations,
+            burst=settings.budget.burst,
+            requests_per_minute=settings.budget.requests_per_minute,
+            prefer=Prefer(settings.polling.prefer),
+        )
         scheduler = Scheduler(
             carrier,
             watcher,
-            allowed=lambda: operations_allowed(
-                durations,
-                cap=settings.concurrency.operations,
-                requests_per_minute=settings.budget.requests_per_minute,
-                burst=settings.budget.burst,
-                polls_cost=budget.polls_cost,
-                prefer=Prefer(settings.polling.prefer),
-            ),
+            allowed=lambda: room.allowed(durations, polls_cost=budget.polls_cost),
             most_waiting=settings.concurrency.operations,
             stop=self.stop,
             grace_seconds=settings.output.grace_seconds,

@@ -31,6 +31,7 @@ from asyncexport.core.watching import (
     Outlook,
     Running,
     chance_for_a_single,
+    is_restless,
     list_is_due,
     page_is_due,
 )
@@ -199,6 +200,7 @@ class Watcher:
         self._watched: dict[str, _Watched] = {}
         self._added = 0
         self._changes = 0
+        self._single_at = -math.inf
         self._news = asyncio.Event()
 
     @property
@@ -259,11 +261,13 @@ class Watcher:
             if not self._watched:
                 self._news.clear()
                 await self._news.wait()
-            elif self._outlook().waits_for_calm:
+                continue
+            outlook = self._outlook()
+            if outlook.waits_for_calm:
                 await self._purse.calm()
                 # Whoever was just served may ask for more at once: let it speak first.
                 await asyncio.sleep(0)
-            elif not await self._look():
+            elif not await self._look(outlook):
                 await asyncio.sleep(self._beat_seconds)
 
     @property
@@ -272,9 +276,8 @@ class Watcher:
         interval, refill = self._polling.min_interval_seconds, self._polling.refill_seconds
         return max(interval, refill / 2) if self._purse.polls_cost else interval
 
-    async def _look(self) -> bool:
+    async def _look(self, outlook: Outlook) -> bool:
         """Look at what is due to be looked at; whether anything was."""
-        outlook = self._outlook()
         if self._list_is_due(outlook):
             await self._look_at_list(outlook)
             return True
@@ -286,14 +289,15 @@ class Watcher:
         return bool(singles)
 
     def _outlook(self) -> Outlook:
-        polls_cost = self._purse.polls_cost
+        polls_cost, calm, more_to_create = self._purse.polls_cost, self._purse.is_calm, self._more_to_create()
         return Outlook(
-            tokens=self._purse.tokens if polls_cost else 0,
+            # How many there are makes no difference while others wait for the next one.
+            tokens=self._purse.tokens if polls_cost and (calm or not more_to_create) else 0,
             burst=self._polling.burst,
             refill_seconds=self._polling.refill_seconds,
             polls_cost=polls_cost,
-            calm=self._purse.is_calm,
-            more_to_create=self._more_to_create(),
+            calm=calm,
+            more_to_create=more_to_create,
             prefer=self._polling.prefer,
         )
 
@@ -302,19 +306,21 @@ class Watcher:
         return [Running(now - one.asked_at, one.seen) for one in some]
 
     def _list_is_due(self, outlook: Outlook) -> bool:
-        if self.mode is Mode.SINGLE or self._clock() < self._listing.listed_at + self._polling.min_interval_seconds:
+        waited = self._clock() - self._listing.listed_at
+        if self.mode is Mode.SINGLE or waited < self._polling.min_interval_seconds:
             return False
-        return list_is_due([self._running(page) for page in self._pages(outlook)], self._durations, outlook)
+        return list_is_due(self._pages(outlook), self._durations, outlook, waited_seconds=waited)
 
-    def _pages(self, outlook: Outlook) -> list[list[_Watched]]:
+    def _pages(self, outlook: Outlook) -> list[list[Running]]:
         """What each page of the list should show; where it begins with the newest, what came later is before it."""
         listed = [one for one in self._watched.values() if one.listed]
         if not (outlook.polls_cost and self.mode is Mode.LIST and self._listing.newest_first):
-            return [listed]
-        pages: list[list[_Watched]] = [[] for _ in range(_most_pages(len(listed)))]
+            return [self._running(listed)]
+        now, newest = self._clock(), self._added - 1
+        pages: list[list[Running]] = [[] for _ in range(_most_pages(len(listed)))]
         for one in listed:
-            page = (self._added - 1 - one.number) // LIST_SIZE
-            pages[min(page, len(pages) - 1)].append(one)
+            page = (newest - one.number) // LIST_SIZE
+            pages[page if page < len(pages) else -1].append(Running(now - one.asked_at, one.seen))
         return pages
 
     def _singles_due(self, outlook: Outlook) -> list[_Watched]:
@@ -324,9 +330,16 @@ class Watcher:
         asked = [one for one in self._watched.values() if self._may_be_asked(one, now, single=single)]
         if not asked:
             return []
-        chance = chance_for_a_single(self._running(self._watched.values()), self._durations, outlook)
+        running = self._running(self._watched.values())
+        chance = chance_for_a_single(running, self._durations, outlook)
         due = [one for one in asked if now - one.asked_at >= self._due_age(one, chance)]
-        return sorted(due, key=lambda one: self._durations.done_since(one.seen, now - one.asked_at), reverse=True)
+        restless = not due and is_restless(running, outlook, waited_seconds=now - self._single_at)
+        likeliest = sorted(
+            asked if restless else due,
+            key=lambda one: self._durations.done_since(one.seen, now - one.asked_at),
+            reverse=True,
+        )
+        return likeliest[:1] if restless else likeliest
 
     def _may_be_asked(self, one: _Watched, now: float, *, single: bool) -> bool:
         """Whether it is to be found by single polls at all, and was not asked just now."""
@@ -350,7 +363,7 @@ class Watcher:
         return age
 
     async def _look_at(self, one: _Watched) -> None:
-        now = one.looked_at = self._clock()
+        now = one.looked_at = self._single_at = self._clock()
         last_look = now - one.asked_at >= self._polling.deadline_seconds
         one.last_looks += last_look
         try:

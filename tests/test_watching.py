@@ -1,4 +1,4 @@
-"""When a poll is due, and how many operations to have running: functions of numbers."""
+"""When a poll is due: a function of numbers."""
 
 import pytest
 from hypothesis import given
@@ -7,8 +7,8 @@ from hypothesis import strategies as st
 from asyncexport.core.durations import Durations
 from asyncexport.core.pacing import Prefer
 from asyncexport.core.watching import (
+    EVEN,
     LIKELY,
-    LIST_SIZE,
     NEARLY_ALL,
     PAYS_ITSELF,
     UNLIKELY,
@@ -17,7 +17,6 @@ from asyncexport.core.watching import (
     chance_for_a_single,
     enough_for_a_list,
     list_is_due,
-    operations_allowed,
     page_is_due,
 )
 
@@ -47,9 +46,10 @@ def enough(count: int, **changes: object) -> float:
 
 
 def test_a_poll_that_costs_nothing_is_due_at_the_first_expected():
-    """Where the limit does not count polls, one finished operation is enough."""
-    assert enough(80, polls_cost=False) == 1.0
-    assert enough(3, polls_cost=False) < 1.0
+    """Where the limit does not count polls, a finished operation or two are enough, fewer where room is what lacks."""
+    assert enough(80, polls_cost=False, calm=False) == 2.0
+    assert enough(80, polls_cost=False) == 0.5
+    assert enough(3, polls_cost=False) < 0.5
 
 
 def test_a_poll_that_costs_a_token_waits_as_long_as_nothing_is_lost():
@@ -65,16 +65,17 @@ def test_a_bucket_about_to_run_over_makes_a_poll_cheap():
 
 
 def test_for_latency_a_poll_is_due_when_it_pays_by_itself():
-    """A fourteenth of a request for each, or all there are where these are fewer."""
+    """A fourteenth of a request for each, or all there are where no more are coming."""
     assert enough(80, prefer=Prefer.LATENCY) == PAYS_ITSELF
     assert enough(10, prefer=Prefer.LATENCY) == pytest.approx(NEARLY_ALL * 10)
+    assert enough(10, prefer=Prefer.LATENCY, calm=False) == PAYS_ITSELF
 
 
 def test_at_the_end_the_last_are_not_left_waiting():
     """Tokens that no result will need are shared out over the operations still running."""
-    few = enough(10, tokens=6, more_to_create=False)
+    few = enough(10, tokens=11, more_to_create=False)
     many = enough(10, tokens=40, more_to_create=False)
-    assert many <= few < enough(10, tokens=6)
+    assert many <= few < enough(10, tokens=11)
     assert enough(1, tokens=40, more_to_create=False) < 0.5
 
 
@@ -90,23 +91,35 @@ def test_polls_wait_for_creates_when_throughput_is_preferred():
     assert not outlook(calm=False, polls_cost=False).waits_for_calm
 
 
+def is_due(pages: list[list[Running]], *, waited: float = 0.0, **changes: object) -> bool:
+    return list_is_due(pages, DURATIONS, outlook(**changes), waited_seconds=waited)
+
+
 def test_a_list_of_nobody_is_never_due():
-    """Whatever the bucket holds."""
-    assert not list_is_due([[]], DURATIONS, outlook(tokens=49))
+    """Whatever the bucket holds, and however long it has been."""
+    assert not is_due([[]], tokens=49, waited=1e9)
 
 
 def test_a_list_is_due_once_enough_are_expected():
     """Not before, and certainly when they are well past what they take."""
-    assert not list_is_due([running(80, 500.0)], DURATIONS, outlook())
-    assert list_is_due([running(80, 1200.0)], DURATIONS, outlook())
+    assert not is_due([running(80, 500.0)])
+    assert is_due([running(80, 1200.0)])
+
+
+def test_what_takes_for_ever_is_looked_at_now_and_then():
+    """Once in a hundredth of its age, where a poll is free: its end is not to be missed by more than that."""
+    seen_just_now = [running(1, 36_000.0, seen=35_990.0)]
+    assert not is_due(seen_just_now, tokens=49, waited=300)
+    assert is_due(seen_just_now, tokens=49, waited=400)
+    assert not is_due(seen_just_now, tokens=20, waited=400)
 
 
 def test_those_on_a_second_page_count_half():
     """It takes two requests to see them."""
-    look = outlook(prefer=Prefer.LATENCY)
-    assert list_is_due([running(15, 1200.0)], DURATIONS, look)
-    assert not list_is_due([[], running(15, 1200.0)], DURATIONS, look)
-    assert list_is_due([[], running(30, 1200.0)], DURATIONS, look)
+    late = Prefer.LATENCY
+    assert is_due([running(15, 1200.0)], prefer=late, calm=False)
+    assert not is_due([[], running(15, 1200.0)], prefer=late, calm=False)
+    assert is_due([[], running(30, 1200.0)], prefer=late, calm=False)
 
 
 def test_a_further_page_is_read_for_several_or_for_half_of_the_rest():
@@ -123,18 +136,18 @@ def chance(count: int, age: float = 0.0, **changes: object) -> float:
 
 
 def test_a_single_poll_is_sent_when_it_is_likely_to_pay():
-    """Unless it costs nothing, or what would be lost anyway."""
-    assert chance(50) == LIKELY
-    assert chance(50, polls_cost=False) == UNLIKELY
+    """Unless it costs nothing, or what would be lost anyway; then it is sent sooner, the more so where room lacks."""
+    assert chance(50) == chance(50, tokens=40) == LIKELY
     assert chance(50, tokens=49) == UNLIKELY
-    assert UNLIKELY < chance(50, tokens=40) < LIKELY
+    assert chance(50, polls_cost=False) == UNLIKELY
+    assert chance(50, polls_cost=False, calm=False) == EVEN
 
 
 def test_at_the_end_single_polls_share_what_is_free():
     """The more tokens there are for those still running, the sooner one looks."""
     assert chance(50, more_to_create=False) == LIKELY
-    assert chance(10, more_to_create=False, tokens=30) < chance(10, more_to_create=False, tokens=10) <= LIKELY
-    assert chance(2, more_to_create=False, tokens=49) == UNLIKELY
+    assert EVEN < chance(10, more_to_create=False, tokens=4) < chance(10, more_to_create=False, tokens=0) <= LIKELY
+    assert chance(2, more_to_create=False, tokens=40) == EVEN
 
 
 LOOKS = st.builds(
@@ -157,34 +170,5 @@ def test_whatever_comes_a_decision_is_made(ages, look, known):
     durations = Durations(expected_seconds=300, known=known)
     some = [Running(max(pair), min(pair)) for pair in ages]
     assert UNLIKELY <= chance_for_a_single(some, durations, look) <= LIKELY
-    assert 0 <= enough_for_a_list(some, durations, look) <= max(1.0, NEARLY_ALL * len(some))
-    assert list_is_due([some], durations, look) in (True, False)
-
-
-def allowed(expected: float, *, cap: int = 100, polls_cost: bool = True, prefer: Prefer = Prefer.LATENCY) -> int:
-    return operations_allowed(
-        Durations(expected_seconds=expected),
-        cap=cap,
-        requests_per_minute=2.0,
-        burst=50,
-        polls_cost=polls_cost,
-        prefer=prefer,
-    )
-
-
-def test_operations_follow_their_durations_up_to_the_cap():
-    """Quick ones need few at once; slow ones are held back by the cap; the burst is always used."""
-    assert allowed(60) == 50
-    assert allowed(7200) == 100
-    assert allowed(7200, cap=8) == 8
-
-
-def test_creates_that_alone_are_counted_need_twice_the_room():
-    """They go out twice as fast as where every bundle has a results call, too."""
-    assert allowed(1800, cap=10_000, polls_cost=False) == pytest.approx(2 * allowed(1800, cap=10_000), abs=2)
-
-
-def test_what_is_done_and_not_yet_found_needs_room_as_well():
-    """Where polls are put off, a page of the list more than those that run."""
-    assert allowed(1800, cap=1000, prefer=Prefer.THROUGHPUT) - allowed(1800, cap=1000) == LIST_SIZE
-    assert allowed(60, prefer=Prefer.THROUGHPUT) == 100
+    assert 0 <= enough_for_a_list(some, durations, look) <= max(PAYS_ITSELF, NEARLY_ALL * len(some))
+    assert list_is_due([some], durations, look, waited_seconds=10.0) in (True, False)

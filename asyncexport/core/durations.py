@@ -11,7 +11,7 @@
 import math
 from collections import deque
 from collections.abc import Iterable, Sequence
-from statistics import NormalDist
+from statistics import NormalDist, median
 
 MEMORY = 400
 """How many finished operations are remembered: enough for the spread, few enough to follow a change of the service."""
@@ -38,7 +38,13 @@ _STANDARD = NormalDist()
 
 
 class Durations:
-    """The mean and the spread of log-durations, in log-seconds; `estimates` counts how often they were estimated."""
+    """The mean and the spread of log-durations, in log-seconds.
+
+    Attributes:
+        mean, spread: As they are estimated at present.
+        learned: How many durations were learned since this began.
+        estimates: How often they were estimated.
+    """
 
     def __init__(self, *, expected_seconds: float, known: Iterable[float] = ()) -> None:
         """`known`: what operations of earlier runs took, in seconds, oldest first."""
@@ -46,6 +52,7 @@ class Durations:
         self._logs: deque[float] = deque((math.log(max(s, 0.001)) for s in known), maxlen=MEMORY)
         self.mean = self._guess
         self.spread = PRIOR_SPREAD
+        self.learned = 0
         self.estimates = 0
         self.weigh(())
 
@@ -62,6 +69,11 @@ class Durations:
     def learn(self, seconds: float) -> None:
         """Take in what one operation took; `weigh` makes it count."""
         self._logs.append(math.log(max(seconds, 0.001)))
+        self.learned += 1
+
+    def recent_median(self, count: int) -> float:
+        """Half of the last so many to be learned took longer, in seconds."""
+        return math.exp(median(list(self._logs)[-count:]))
 
     def weigh(self, running_ages: Sequence[float]) -> None:
         """Estimate anew from what is known and from the ages, in seconds, at which operations were seen running."""
@@ -115,10 +127,10 @@ class Durations:
             return seen_running_seconds / (1.0 - chance)
         return max(self.quantile_seconds(share), seen_running_seconds)
 
-    def rest_seconds(self, ages: Sequence[float]) -> float:
-        """How long until all operations of these ages, seen running just now, are done: as likely as not by then."""
-        chance = 0.5 ** (1 / max(len(ages), 1))
-        return max((self.due_age_seconds(age, chance) - age for age in ages), default=0.0)
+    def rest_seconds(self, ages: Sequence[float], *, chance: float = 0.5) -> float:
+        """How long until all operations of these ages, seen running just now, are done with this chance."""
+        of_each = chance ** (1 / max(len(ages), 1))
+        return max((self.due_age_seconds(age, of_each) - age for age in ages), default=0.0)
 
     def quantile_seconds(self, share: float) -> float:
         """The duration that this share of operations stays within."""

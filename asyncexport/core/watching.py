@@ -4,7 +4,8 @@ What a poll is worth. It frees the room of the operations it finds done, and let
 nothing up at the service. So a poll that comes later finds more for the same token, and what is lost by waiting is
 only what the tokens could have done meanwhile. From that:
 
-1. Where polls are not counted, they cost politeness only: look as soon as one operation is expected to be done.
+1. Where polls are not counted, they cost politeness only: look as soon as an operation is expected to be done, and
+   sooner where creates wait for the room that it takes.
 2. Where they are counted and `throughput` is preferred, no poll goes out while a result or a create waits for the
    token: those must be paid for in any case, and bring the end nearer; a poll then only gets dearer by coming early.
 3. When neither waits, all room is taken. Now tokens gather, and nothing is lost by that until the bucket is full: what
@@ -44,17 +45,30 @@ NEARLY_ALL = 0.95
 ROOM_IN_BUCKET = 1.5
 """Tokens: with less room than this left, one that comes in before the next look is lost."""
 
+SOON = 0.2
+"""The last operation is done sooner than it is taken to be once in five times; then tokens counted on are missing."""
+
+WORTH_A_LOOK = 2.0
+"""So many must be expected to be done for a list poll that costs nothing but politeness, and frees no room in need."""
+
 WORTH_A_TRY = 0.5
-"""So many must be expected to be done for a poll that costs nothing else: one in two is in vain."""
+"""So many, where room is what lacks, or a token would be lost: one in two is in vain."""
 
 LEAST_SHARE = 0.1
 """A poll that costs nothing is still not sent for less than this share of the operations: ten polls reap them all."""
 
+RESTLESS = 0.01
+"""Where a poll is free, it is sent after this share of the oldest one's age, whatever is expected: what has taken ten
+hours may take ten more, and its end is not to be missed by more than some minutes."""
+
 LIKELY = 0.9
 """A single poll that must pay by itself is sent when it is in vain once in ten times."""
 
-UNLIKELY = 0.2
-"""A single poll that costs nothing is sent when it is in vain four times in five."""
+EVEN = 0.4
+"""A single poll that costs nothing is sent when it is in vain three times in five."""
+
+UNLIKELY = 0.1
+"""The same where room is what lacks: it may be in vain nine times in ten."""
 
 WORTH_A_PAGE = 7.0
 """A further page is read for so many that are expected to be done, or for half of what is left to see."""
@@ -115,12 +129,29 @@ class Outlook:
         """Whether the bucket is about to run over, so that a poll takes what would be lost."""
         return self.calm and self.tokens >= self.burst - ROOM_IN_BUCKET
 
+    @property
+    def lacks_room(self) -> bool:
+        """Whether creates wait for room, or nobody waits for anything but operations; for latency, they always do."""
+        return self.calm or self.prefer is Prefer.LATENCY
 
-def list_is_due(pages: Sequence[Sequence[Running]], durations: Durations, outlook: Outlook) -> bool:
-    """Whether a list poll is worth what it costs, as things stand; `pages`: what each page of it would show."""
+    @property
+    def polls_are_free(self) -> bool:
+        """Whether a poll costs nothing but politeness."""
+        return not self.polls_cost or self.runs_over
+
+
+def list_is_due(
+    pages: Sequence[Sequence[Running]], durations: Durations, outlook: Outlook, *, waited_seconds: float
+) -> bool:
+    """Whether a list poll is worth what it costs, as things stand.
+
+    `pages`: what each page of it would show; `waited_seconds`: since the last one.
+    """
     running = [one for page in pages for one in page]
     if not running:
         return False
+    if is_restless(running, outlook, waited_seconds=waited_seconds):
+        return True
     enough = enough_for_a_list(running, durations, outlook)
     found = 0.0
     for read, page in enumerate(pages, start=1):
@@ -130,8 +161,15 @@ def list_is_due(pages: Sequence[Sequence[Running]], durations: Durations, outloo
     return False
 
 
+def is_restless(running: Sequence[Running], outlook: Outlook, *, waited_seconds: float) -> bool:
+    """Whether so much time has passed since the last poll that a free one is sent whatever is expected."""
+    return outlook.polls_are_free and waited_seconds >= RESTLESS * max(one.age for one in running)
+
+
 def page_is_due(running: Sequence[Running], durations: Durations, outlook: Outlook) -> bool:
     """Whether a further page is worth what it costs, for operations that lie further back than what was read."""
+    if outlook.polls_are_free:
+        return True
     enough = min(WORTH_A_PAGE, enough_for_a_list(running, durations, outlook))
     return durations.expected_done(running) >= min(enough, 0.5 * len(running))
 
@@ -140,12 +178,13 @@ def enough_for_a_list(running: Sequence[Running], durations: Durations, outlook:
     """How many of these must be expected to be done for a list poll to be due."""
     count = len(running)
     if not outlook.polls_cost:
-        return min(1.0, LEAST_SHARE * count)
+        return min(WORTH_A_TRY, LEAST_SHARE * count) if outlook.lacks_room else min(WORTH_A_LOOK, 0.5 * count)
     if outlook.runs_over:
         return min(WORTH_A_TRY, LEAST_SHARE * count)
     enough = NEARLY_ALL * count
     if outlook.prefer is Prefer.LATENCY:
-        enough = min(enough, PAYS_ITSELF)
+        # While creates go on there will be more to find.
+        enough = min(enough, PAYS_ITSELF) if outlook.calm or not outlook.more_to_create else PAYS_ITSELF
     if not outlook.more_to_create:
         free = free_tokens(running, durations, outlook, for_each=1)
         if free > 0:
@@ -155,38 +194,16 @@ def enough_for_a_list(running: Sequence[Running], durations: Durations, outlook:
 
 def free_tokens(running: Sequence[Running], durations: Durations, outlook: Outlook, *, for_each: int) -> float:
     """Rule 6: what there will be, until the last is done, beyond `for_each` token that every operation still needs."""
-    last = durations.rest_seconds([max(one.age, one.seen) for one in running])
+    last = durations.rest_seconds([max(one.age, one.seen) for one in running], chance=SOON)
     return outlook.tokens + last / outlook.refill_seconds - for_each * len(running) - 1
 
 
 def chance_for_a_single(running: Sequence[Running], durations: Durations, outlook: Outlook) -> float:
     """How likely an operation must be done for a single poll of it to be due, in steps of a twentieth."""
-    if not outlook.polls_cost or outlook.runs_over:
-        return UNLIKELY
-    chance = LIKELY
-    if not outlook.more_to_create:
-        free = free_tokens(running, durations, outlook, for_each=2)
-        chance = len(running) / max(len(running) + free, 1.0)
-    elif outlook.calm:
-        # The fuller the bucket, the sooner something is lost.
-        chance = LIKELY - (LIKELY - UNLIKELY) * max(0.0, 2 * outlook.tokens / outlook.burst - 1)
-    return round(20 * max(UNLIKELY, min(LIKELY, chance))) / 20
-
-
-def operations_allowed(
-    durations: Durations, *, cap: int, requests_per_minute: float, burst: int, polls_cost: bool, prefer: Prefer
-) -> int:
-    """How many operations to have running, within `[concurrency]`: as many as finish while the next are created.
-
-    More would only make finished exports wait, and at worst expire; fewer would leave tokens unused. Not fewer than
-    the burst, which would otherwise be wasted at the start. Where polls cost and throughput is preferred, as many as
-    one page of the list shows are added: what is done and not yet found (rule 3).
-
-    A service that runs few at once and queues the rest makes every operation look long, the longer the more are
-    running; what is learned from that must never lift the number beyond `[concurrency]`, which is the user's word.
-    """
-    creates_per_minute = requests_per_minute / (2 if polls_cost else 1)
-    wanted = durations.quantile_seconds(0.99) / 60 * creates_per_minute + 1
-    if polls_cost and prefer is Prefer.THROUGHPUT:
-        wanted += LIST_SIZE
-    return max(1, min(cap, max(burst, int(wanted))))
+    if outlook.polls_are_free:
+        return UNLIKELY if outlook.lacks_room else EVEN
+    if outlook.more_to_create:
+        return LIKELY
+    free = free_tokens(running, durations, outlook, for_each=2)
+    chance = len(running) / max(len(running) + free, 1.0)
+    return round(20 * max(EVEN, min(LIKELY, chance))) / 20

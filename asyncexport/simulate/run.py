@@ -12,8 +12,8 @@ from asyncexport.core.bundles import Bundle, Range, cut
 from asyncexport.core.durations import Durations
 from asyncexport.core.exports import Export
 from asyncexport.core.pacing import Patience, Prefer, Priority, Scope, Sent
+from asyncexport.core.room import Room
 from asyncexport.core.states import Ready, Standing, Stored
-from asyncexport.core.watching import operations_allowed
 from asyncexport.core.wire import Kind
 from asyncexport.errors import RefusedError
 from asyncexport.scheduler import Scheduler, Stop
@@ -211,10 +211,16 @@ class Wiring:
             clock=now,
             jitter=jitter,
         )
+        room = Room(
+            cap=scenario.operations,
+            burst=scenario.burst,
+            requests_per_minute=scenario.requests_per_minute,
+            prefer=scenario.prefer,
+        )
         self.scheduler = Scheduler(
             carrier,
             self.watcher,
-            allowed=self._allowed,
+            allowed=lambda: room.allowed(self.durations, polls_cost=self.budget.polls_cost),
             most_waiting=scenario.operations,
             stop=self.stop,
             grace_seconds=30.0,
@@ -245,17 +251,6 @@ class Wiring:
             most_running=self.witness.most_running,
             requests={kind.value: count for kind, count in self.budget.sent.items()},
             refused=self.budget.refused,
-        )
-
-    def _allowed(self) -> int:
-        scenario = self.scenario
-        return operations_allowed(
-            self.durations,
-            cap=scenario.operations,
-            requests_per_minute=scenario.requests_per_minute,
-            burst=scenario.burst,
-            polls_cost=self.budget.polls_cost,
-            prefer=scenario.prefer,
         )
 
     def _work(self) -> Iterator[Standing]:

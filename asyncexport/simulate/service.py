@@ -209,7 +209,7 @@ class MemoryDownload:
     async def fetch(self, location: Location) -> Archive:
         """Take the time it takes."""
         await asyncio.sleep(self.take_seconds())
-        return Archive(str(self.bundle), 0, 0, "")
+        return Archive(str(self.bundle.range.start), 0, 0, "")
 
 
 @dataclass(slots=True)
