@@ -256,8 +256,8 @@ CHANGES = {
     "a bundle leads to another's state": "UPDATE bundle SET latest = 1 WHERE start = 1800",
     "an archive is not shown": "UPDATE bundle SET stored = NULL WHERE start = 0",
     "an archive has other rows": "UPDATE bundle SET rows = rows + 1 WHERE start = 0",
-    "two bundles have changed places": "UPDATE bundle SET latest = CASE latest WHEN 4 THEN 8 ELSE 4 END,"
-    " stored = CASE stored WHEN 4 THEN 8 ELSE 4 END WHERE latest IN (4, 8)",
+    "two bundles have changed places": "UPDATE bundle SET latest = CASE latest WHEN 4 THEN 12 ELSE 4 END,"
+    " stored = CASE stored WHEN 4 THEN 12 ELSE 4 END WHERE latest IN (4, 12)",
     "a state says something else": "UPDATE state SET state = 'failed' WHERE seq = 4",
     "a request is gone": "DELETE FROM request WHERE seq = 2",
     "the first request is gone": "DELETE FROM request WHERE seq = 1",
