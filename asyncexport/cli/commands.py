@@ -53,7 +53,7 @@ COMMANDS: dict[str, Entry] = {
     ),
     "plan": Entry(
         "plan",
-        "what a run would do: bundles, requests, finish time, and the same for other widths",
+        "what a run would do: bundles, requests, finish time; --simulate: the same for other settings, tried out",
         (*LOOKS, Exit.LEDGER, Exit.DISK, Exit.INTERRUPTED),
     ),
     "status": Entry(

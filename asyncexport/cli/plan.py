@@ -2,17 +2,31 @@
 
 1. The ledger is read, and nothing else: it costs no request, needs no key, and works during a run.
 2. What the service's limit counts is not known, so that each figure is given for every reading of it.
+3. Figures come from a formula, or from a simulation (`simulating`) if one is asked for.
 """
 
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import typer
 
 from asyncexport.cli.asking import Asked, Directory, End, Names, Sets, Start, read_asked
 from asyncexport.cli.session import Session
+from asyncexport.cli.simulating import (
+    Duration,
+    Growth,
+    Options,
+    Seeds,
+    Sigma,
+    Simulate,
+    Vary,
+    check,
+    read_variants,
+    show_simulation,
+)
 from asyncexport.core.bundles import DAY, show
 from asyncexport.core.exits import Exit
 from asyncexport.core.exports import Export, Type
@@ -59,21 +73,37 @@ def plan(
     export: Names = None,
     directory: Directory = None,
     sets: Sets = None,
+    simulate: Simulate = False,
+    vary: Vary = None,
+    duration: Duration = None,
+    sigma: Sigma = None,
+    growth: Growth = None,
+    seeds: Seeds = None,
 ) -> Summary:
     """Reckon what a backfill would cost.
 
     It asks nothing of the service and needs no key. What the service's limit counts is not documented; so the finish
     is given for three readings: creates alone count; every request does; every request does, and operations must be
     asked for one by one. The other widths show what [[export]] bundle would change.
+
+    With --simulate, the scheduler itself runs on a clock that jumps, in seconds and for no request; --vary compares
+    the configuration with others. What is assumed of the service stands under the table.
     """
     session: Session = ctx.obj
+    options = Options(simulate, tuple(vary or ()), duration, sigma, growth, seeds)
+    check(options)
     asked = read_asked(session, directory=directory, sets=sets, names=export, start=start, end=end)
+    variants = read_variants(asked, options) if options.wanted else []
     now = time.time()
     found = _survey(asked, asked.exports, now=now)
     for message in found.cut_back:
         session.record("note", message=message)
         session.lines.tell("note", message)
     _show_bundles(session, found)
+    if variants:
+        look = partial(_survey, now=now)
+        show_simulation(session, asked, options, variants, look=look, now=now)
+        return session.summary(Exit.DONE, tally=_tally(found))
     estimates = list(_estimates(asked.settings, found))
     _show_estimates(session, asked.settings, found, estimates, now=now)
     _show_widths(session, asked, now=now)

@@ -74,12 +74,21 @@ class Part:
 
 @dataclass(frozen=True, slots=True)
 class Case:
-    """A variant under one reading of the limit; `tokens_used`: of the bucket, at the start."""
+    """A variant under one reading of the limit.
+
+    Attributes:
+        variant: Which.
+        counts: What the limit counts.
+        parts: What is to do.
+        tokens_used: Of the bucket, at the start.
+        claimed: How many of the bundles have an operation already; they are simulated as if they had none.
+    """
 
     variant: Variant
     counts: Scope
     parts: tuple[Part, ...]
     tokens_used: int = 0
+    claimed: int = 0
 
     @property
     def bundles(self) -> int:

@@ -1,0 +1,351 @@
+"""`plan --simulate`: what a run would do on a clock that jumps, as configured and with one key changed.
+
+1. The scheduler, the watcher, the budget and the carrier are those of a run; only the service is made up. What is
+   assumed of it is said under the table.
+2. Durations and sizes come from the ledger where there are some. Nothing is asked of the service.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from math import ceil
+from pathlib import Path
+from statistics import median
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from asyncexport.cli.asking import Asked
+from asyncexport.cli.session import Session
+from asyncexport.core.bundles import show
+from asyncexport.core.exports import Export, Type
+from asyncexport.core.pacing import Scope, show_duration
+from asyncexport.display import count_of, show_bytes, show_count, show_minute, table
+from asyncexport.errors import ConfigError, Problem
+
+if TYPE_CHECKING:
+    from asyncexport.pipeline import Survey
+    from asyncexport.simulate.variants import Assumed, Case, Row, Variant
+
+FETCH_SECONDS = 2.0
+"""What a download is taken to last before any archive is known."""
+
+BYTES_A_SECOND = 1_000_000
+"""What a download is taken to bring: less than most lines, and seldom what a run waits for."""
+
+SEEDS = 5
+
+MANY_BUNDLES = 20_000
+"""Where once more for each variant would be more than this in all, it is left out, unless `--seeds` asks for it."""
+
+SOON_BUNDLES = 1_000
+"""So many take a second."""
+
+HEADS = {Scope.CREATE: "if creates alone count", Scope.ALL: "if every request counts"}
+
+KINDS = ("create", "poll", "list", "results")
+
+Simulate = Annotated[
+    bool,
+    typer.Option("--simulate", help="Run the scheduler on a clock that jumps, in place of a formula."),
+]
+Vary = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--vary",
+        metavar="KEY=A,B",
+        help="Simulate it with other values of a setting as well, such as bundle=1h,6h or concurrency.operations=20;"
+        " may be repeated: each key is varied on its own, all others as configured.",
+    ),
+]
+Duration = Annotated[
+    str | None,
+    typer.Option(
+        "--duration",
+        metavar="TIME",
+        help="Simulate operations of this median; else as long as those of earlier runs, or [polling] expected.",
+    ),
+]
+Sigma = Annotated[
+    float | None,
+    typer.Option("--sigma", metavar="S", min=0.0, max=3.0, help="How much durations scatter, in logarithms; else 0.5."),
+]
+Growth = Annotated[
+    float | None,
+    typer.Option(
+        "--growth",
+        metavar="G",
+        min=0.0,
+        max=3.0,
+        help="Simulate bundles of k times the width as taking k to the power of G as long; else just as long.",
+    ),
+]
+Seeds = Annotated[
+    int | None,
+    typer.Option(
+        "--seeds",
+        metavar="N",
+        min=1,
+        max=1000,
+        help="How often each variant is simulated, with other durations; else 5 times, or fewer if that takes long.",
+    ),
+]
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """What the options say; None where one was not given."""
+
+    simulate: bool = False
+    vary: tuple[str, ...] = ()
+    duration: str | None = None
+    sigma: float | None = None
+    growth: float | None = None
+    seeds: int | None = None
+
+    @property
+    def wanted(self) -> bool:
+        """Whether to simulate; to ask for variants is to ask for that."""
+        return self.simulate or bool(self.vary)
+
+
+@dataclass(frozen=True, slots=True)
+class Known:
+    """What the ledger knows of earlier runs.
+
+    Attributes:
+        durations: What operations took, in seconds.
+        densities: Bytes of archives for each second that they cover, by export.
+    """
+
+    durations: tuple[float, ...]
+    densities: dict[str, float]
+
+    def fetch_seconds(self, export: Export) -> float:
+        """What the download of a bundle takes."""
+        density = self.densities.get(export.name)
+        return FETCH_SECONDS if density is None else density * export.bundle_seconds / BYTES_A_SECOND
+
+
+Look = Callable[[Asked, tuple[Export, ...]], "Survey"]
+"""What a run of these exports would find."""
+
+
+def check(options: Options) -> None:
+    """Whether the options make sense without the settings.
+
+    Raises:
+        ConfigError: with all that is wrong with them.
+    """
+    from asyncexport.config import read_duration
+
+    given = {"--duration": options.duration, "--sigma": options.sigma, "--growth": options.growth}
+    given["--seeds"] = options.seeds
+    problems = [
+        Problem(name, "goes with --simulate or --vary")
+        for name, value in given.items()
+        if value is not None and not options.wanted
+    ]
+    for one in options.vary:
+        key, _, values = one.partition("=")
+        if not key.strip() or not all(value.strip() for value in values.split(",")):
+            problems.append(Problem("--vary", "is written KEY=A,B, such as bundle=1h,6h"))
+    if options.duration is not None:
+        try:
+            if not read_duration(options.duration):
+                problems.append(Problem("--duration", "must be longer than 0s"))
+        except ValueError as error:
+            problems.append(Problem("--duration", str(error)))
+    if problems:
+        raise ConfigError(problems)
+
+
+def read_variants(asked: Asked, options: Options) -> "list[Variant]":
+    """The configuration, and those it is to be compared with.
+
+    Raises:
+        ConfigError: with all that is wrong with the keys and values.
+    """
+    from asyncexport.simulate.variants import variants
+
+    pairs = (one.partition("=") for one in options.vary)
+    vary = [(key.strip(), [value.strip() for value in values.split(",")]) for key, _, values in pairs]
+    return variants(asked.settings, vary)
+
+
+def show_simulation(
+    session: Session, asked: Asked, options: Options, found: "Sequence[Variant]", *, look: Look, now: float
+) -> None:
+    """Simulate these variants, and show what came of them."""
+    from asyncexport.simulate.variants import forecast
+
+    known = _known(asked)
+    cases = [case for variant in found for case in _cases(asked, variant, known, look) if case.bundles]
+    if not cases:
+        session.say("nothing to do: a backfill would send no request")
+        return
+    assumed = _assumed(asked, options, known, bundles=sum(case.bundles for case in cases))
+    bundles = assumed.seeds * sum(case.bundles for case in cases)
+    if bundles > SOON_BUNDLES and not session.quiet:
+        runs = count_of(assumed.seeds * len(cases), "run", "runs")
+        session.lines.tell("note", f"simulating {runs} of {count_of(bundles, 'bundle', 'bundles')} in all")
+    rows = forecast(cases, assumed)
+    for row in rows:
+        session.record("simulation", **_facts(row, now))
+    _show_rows(session, rows, now=now)
+    notes = list(_notes(asked, options, cases, assumed, known))
+    session.record("assumed", **_facts_of_assumed(assumed), notes=notes)
+    session.say()
+    for note in notes:
+        session.say(note)
+
+
+def _known(asked: Asked) -> Known:
+    from asyncexport.ledger import LedgerReader, present
+
+    directory = Path(asked.settings.output.directory)
+    if not present(directory):
+        return Known((), {})
+    with LedgerReader(directory) as ledger:
+        covered = {
+            one.name: (one.bytes, sum(span.end - span.start for span in one.covered)) for one in ledger.overviews()
+        }
+        densities = {name: size / seconds for name, (size, seconds) in covered.items() if seconds}
+        return Known(tuple(ledger.durations()), densities)
+
+
+def _cases(asked: Asked, variant: "Variant", known: Known, look: Look) -> "Iterator[Case]":
+    """A variant under each reading of the limit that its settings leave open."""
+    from asyncexport.budget import Allowance
+    from asyncexport.simulate.variants import Case, Part, readings
+
+    present = {export.name: export for export in asked.exports}
+    exports = tuple(export for export in variant.settings.exports if export.name in present)
+    survey = look(replace(asked, settings=variant.settings, exports=exports), exports)
+    parts = tuple(
+        Part(
+            work.count,
+            widening=work.export.bundle_seconds / present[work.export.name].bundle_seconds,
+            fetch_seconds=known.fetch_seconds(present[work.export.name]),
+        )
+        for work in survey.works
+    )
+    claimed = sum(len(work.claimed) for work in survey.works)
+    budget = variant.settings.budget
+    for counts in readings(variant.settings):
+        allowance = Allowance(budget.requests_per_minute, budget.burst, counts)
+        at_hand = survey.tokens_for_creates if counts is Scope.CREATE else survey.tokens
+        yield Case(variant, counts, parts, tokens_used=ceil(allowance.usable_burst - at_hand), claimed=claimed)
+
+
+def _assumed(asked: Asked, options: Options, known: Known, *, bundles: int) -> "Assumed":
+    from asyncexport.config import read_duration
+    from asyncexport.simulate.variants import ENOUGH, Assumed
+
+    learned = known.durations
+    usual = median(learned) if len(learned) >= ENOUGH else asked.settings.polling.expected_seconds
+    return Assumed(
+        learned=learned,
+        median_seconds=usual if options.duration is None else read_duration(options.duration),
+        sigma=0.5 if options.sigma is None else options.sigma,
+        given=options.duration is not None or options.sigma is not None,
+        growth=options.growth or 0.0,
+        seeds=options.seeds or max(1, min(SEEDS, MANY_BUNDLES // bundles)),
+    )
+
+
+def _show_rows(session: Session, rows: "Sequence[Row]", *, now: float) -> None:
+    for counts, head in HEADS.items():
+        lines = [(head, "bundles", "/".join(KINDS), "first after", "done in", "between", "at")]
+        for row in rows:
+            if row.counts is not counts:
+                continue
+            least, most = show_duration(row.makespan_min), show_duration(row.makespan_max)
+            lines.append(
+                (
+                    row.variant,
+                    show_count(row.bundles),
+                    "/".join(show_count(row.requests[kind]) for kind in KINDS),
+                    show_duration(row.first_archive),
+                    show_duration(row.makespan),
+                    least if least == most else f"{least} and {most}",
+                    show_minute(now + row.makespan),
+                )
+            )
+        if len(lines) > 1:
+            session.say()
+            for line in table(lines, right=frozenset({1, 2})):
+                session.say(line)
+
+
+def _notes(asked: Asked, options: Options, cases: "Sequence[Case]", assumed: "Assumed", known: Known) -> Iterator[str]:
+    """What is assumed, a line each."""
+    times = "once" if assumed.seeds == 1 else f"{assumed.seeds} times"
+    yield f"each was simulated {times}, with the scheduler and the budget of a run; figures are medians"
+    yield _durations_told(options, assumed)
+    if any(part.widening != 1 for case in cases for part in case.parts):
+        yield _growth_told(assumed)
+        if any(export.definition.type is Type.INDIVIDUAL for export in asked.exports):
+            yield "individuals come by the day, whatever the width of the others"
+    yield _downloads_told(asked, known)
+    if cases[0].claimed:
+        yield f"{count_of(cases[0].claimed, 'bundle', 'bundles')} under way: taken to be begun anew"
+    yield (
+        "the service is taken to grant as much as is configured, to run at once all that it is asked for, to fail nothing, "
+        "and its list to be of use"
+    )
+
+
+def _durations_told(options: Options, assumed: "Assumed") -> str:
+    from asyncexport.simulate.variants import ENOUGH
+
+    if assumed.resamples:
+        taken = show_duration(median(assumed.learned))
+        return (
+            f"operations run for as long as {show_count(len(assumed.learned))} of earlier runs, {taken} in the median"
+        )
+    source = "--duration" if options.duration else "[polling] expected"
+    if not options.duration and len(assumed.learned) >= ENOUGH:
+        source = "those of earlier runs"
+    taken = show_duration(assumed.median_seconds)
+    return f"operations run for {taken} in the median, by {source}, and scatter by {assumed.sigma:g} (lognormal)"
+
+
+def _growth_told(assumed: "Assumed") -> str:
+    if not assumed.growth:
+        return "how much longer a wider bundle takes is not known: taken to be no longer; --growth 1: as the width"
+    return f"a bundle of twice the width takes {2**assumed.growth:.2g} times as long, by --growth"
+
+
+def _downloads_told(asked: Asked, known: Known) -> str:
+    sizes = [known.densities[one.name] * one.bundle_seconds for one in asked.exports if one.name in known.densities]
+    wider = "in proportion to the width"
+    if not sizes:
+        return f"a download takes {show_duration(FETCH_SECONDS)}, {wider}: no archive is known yet"
+    size = show_bytes(sum(sizes) / len(sizes))
+    return f"a download brings {size}, as archives so far, {wider}, at {show_bytes(BYTES_A_SECOND)} a second"
+
+
+def _facts(row: "Row", now: float) -> dict[str, Any]:
+    return {
+        "variant": row.variant,
+        "scope": row.counts.value,
+        "bundles": row.bundles,
+        "makespan_seconds": round(row.makespan, 1),
+        "makespan_min": round(row.makespan_min, 1),
+        "makespan_max": round(row.makespan_max, 1),
+        "first_archive_seconds": round(row.first_archive, 1),
+        "ends_at": show(now + row.makespan),
+        "requests": row.requests,
+    }
+
+
+def _facts_of_assumed(assumed: "Assumed") -> dict[str, Any]:
+    resampled = assumed.resamples
+    return {
+        "seeds": assumed.seeds,
+        "durations": "learned" if resampled else "lognormal",
+        "learned": len(assumed.learned),
+        "median_seconds": round(median(assumed.learned) if resampled else assumed.median_seconds, 1),
+        "sigma": None if resampled else assumed.sigma,
+        "growth": assumed.growth,
+    }
