@@ -33,7 +33,10 @@ KEYS: Mapping[str, tuple[str, str]] = MappingProxyType(
         "budget.scope": ("budget", "scope"),
     }
 )
-"""What may be varied, and the table and key that it stands for; `export.bundle` is another name of `bundle`."""
+"""What may be varied, and the table and key that it stands for."""
+
+ALSO = {"export.bundle": "bundle"}
+"""Other names of these."""
 
 
 def varied(settings: Settings, key: str, value: str, *, place: str) -> Settings:
@@ -42,9 +45,9 @@ def varied(settings: Settings, key: str, value: str, *, place: str) -> Settings:
     Raises:
         ConfigError: there is no such key here, or the value does not fit it.
     """
-    if key.removeprefix("export.") not in KEYS and key not in KEYS:
+    if ALSO.get(key, key) not in KEYS:
         raise ConfigError([Problem(place, _unknown(key))])
-    table, name = KEYS.get(key) or KEYS[key.removeprefix("export.")]
+    table, name = KEYS[ALSO.get(key, key)]
     if table == "export":
         return _with_bundles(settings, _read({"export": [{"bundle": Written(value)}]}, place).tables[0].bundle_seconds)
     written = {**_as_written(getattr(settings, table)), name: Written(value)}
