@@ -2,9 +2,11 @@
 
 1. The lock is held for the whole run, and nothing is written before it is.
 2. What there is to do is known before anything is asked: a finished range costs no request.
-3. The first request of a run looks at the list of operations: it tells the service's time, by which the end of the
+3. A damaged ledger is not written on: before its first request a run reads a small one whole, of a large one what it
+   goes by.
+4. The first request of a run looks at the list of operations: it tells the service's time, by which the end of the
    range is cut back to what is settled, and what there is to do is reckoned once more.
-4. How a run ends is in its summary; it raises nothing but bugs.
+5. How a run ends is in its summary; it raises nothing but bugs.
 """
 
 import asyncio
@@ -33,10 +35,10 @@ from asyncexport.core.watching import Mode
 from asyncexport.core.wire import Kind, Segment
 from asyncexport.core.work import Stock, Work, in_order, needs_refresh
 from asyncexport.download import Downloads
-from asyncexport.errors import ExportError, LedgerError, RefusedError
-from asyncexport.ledger import Ledger, LedgerReader, hold, present
+from asyncexport.errors import ExportError, RefusedError
+from asyncexport.ledger import Ledger, LedgerReader, hold, no_ledger, present
 from asyncexport.scheduler import Scheduler, Stop
-from asyncexport.storage import Archives
+from asyncexport.storage import Archives, ledger_lost
 from asyncexport.watcher import Polling, Watcher
 
 if TYPE_CHECKING:
@@ -185,14 +187,17 @@ def survey(settings: Settings, order: Order, *, now: float) -> Survey:
     """What a run would find, from the ledger alone: nothing is asked, nothing is written.
 
     Raises:
-        LedgerError: the ledger cannot be read.
+        LedgerError: the ledger cannot be read, or is missing beside archives.
     """
     burst = _allowance(settings).usable_burst
-    if not present(Path(settings.output.directory)):
+    directory = Path(settings.output.directory)
+    if not present(directory):
+        if Archives(directory).existing():
+            raise ledger_lost(directory)
         spans, notes = _spans(order, now=now, since=_since(settings, None, now=now))
         works = tuple(Work(export, span, Stock()) for export, span in spans)
         return Survey(works, notes, burst, burst, settings.polling.expected_seconds)
-    with LedgerReader(Path(settings.output.directory)) as ledger:
+    with LedgerReader(directory) as ledger:
         spans, notes = _spans(order, now=now, since=_since(settings, ledger.recall("nightly_since"), now=now))
         works = tuple(Work(export, span, ledger.stock(export.name, span)) for export, span in spans)
         durations = Durations(expected_seconds=settings.polling.expected_seconds, known=ledger.durations())
@@ -300,11 +305,12 @@ class _Run:
         async with AsyncExitStack() as stack:
             clock = ServiceClock()
             archives = await stack.enter_async_context(Archives(directory, boundary=self.boundary))
-            if not present(directory) and await archives.exist():
-                raise LedgerError(
-                    f"{directory} holds archives but no ledger",
-                    hint="run `asyncexport verify --rebuild` to make the ledger anew, or choose another directory",
-                )
+            if not present(directory):
+                if await archives.exist():
+                    raise ledger_lost(directory)
+                if not self.order.fills_gaps:
+                    # There is nothing to go on with, and a place that was mistyped is not to be made.
+                    raise no_ledger(directory)
             stack.enter_context(hold(directory, command=self.order.command))
             ledger = await Ledger.open(directory, boundary=self.boundary)
             stack.push_async_callback(ledger.close)
@@ -329,6 +335,7 @@ class _Run:
         return works, notes
 
     async def _one_work(self, ledger: Ledger, export: Export, span: Range, *, now: float) -> Work:
+            await ledger.check_if_small()
         stock = await ledger.stock(export.name, span)
         refresh = [one for one in self.order.repair if one.bundle.export == export.name]
         if self.order.refresh_seconds > 0:

@@ -1,13 +1,14 @@
 """Are the archives what the ledger says? And where the ledger is lost: what does it have to say?
 
-1. Every archive is read to its end: its digest, its gzip checksums, its structure and its rows are compared with the
+1. The ledger is read whole first: what is damaged has nothing to say of archives.
+2. Every archive is read to its end: its digest, its gzip checksums, its structure and its rows are compared with the
    ledger. It can be done while a run is going on: what a run replaced meanwhile is looked at once more, and what it is
    about to put on record is left to it.
-2. Nothing is changed by checking. A repair is an ordinary run, which opens a new take for what is broken.
-3. A ledger is never silently replaced. A new one is made from the archives and the definitions beside them, and takes
+3. Nothing is changed by checking. A repair is an ordinary run, which opens a new take for what is broken.
+4. A ledger is never silently replaced. A new one is made from the archives and the definitions beside them, and takes
    its place when all of them were read; the old one is moved aside then. Whatever stops it before leaves it as it was.
-4. Only a sound archive gets a row. One that is not is moved aside, too, so that the next run may have its name.
-5. Whatever else lies in the folders is named, and left alone.
+5. Only a sound archive gets a row. One that is not is moved aside, too, so that the next run may have its name.
+6. Whatever else lies in the folders is named, and left alone.
 """
 
 import asyncio
@@ -23,9 +24,9 @@ from asyncexport.core.bundles import Bundle, Range
 from asyncexport.core.exports import Export, Format
 from asyncexport.core.states import Ready, Standing, Stored
 from asyncexport.errors import ArchiveError, LedgerError, StorageError
-from asyncexport.ledger import LedgerReader, hold
+from asyncexport.ledger import LedgerReader, hold, present
 from asyncexport.ledger.anew import made_anew
-from asyncexport.storage import Archives
+from asyncexport.storage import Archives, ledger_lost
 
 FAR = Range(0, 2**40)
 """All of time, as far as anybody here is concerned."""
@@ -85,12 +86,16 @@ async def verify(directory: Path, *, exports: Iterable[str] = ()) -> AsyncGenera
 
     Raises:
         LedgerError: there is no ledger, it cannot be read, or it does not know one of the exports.
+        LedgerCorruptError: it is damaged.
         StorageError: the disk cannot be read.
     """
     names = set(exports)
     async with AsyncExitStack() as stack:
         archives = await stack.enter_async_context(Archives(directory))
+        if not present(directory) and await archives.exist():
+            raise ledger_lost(directory)
         ledger = stack.enter_context(LedgerReader(directory))
+        await _whole(asyncio.to_thread(ledger.check))
         known = ledger.exports()
         if unknown := sorted(names - set(known)):
             raise LedgerError(f"the ledger of {directory} knows no export {unknown[0]!r}")
@@ -129,6 +134,16 @@ async def rebuild(directory: Path) -> AsyncGenerator[Finding, None]:
                     standings += [standing] if standing else []
                     yield finding
         await _write_anew(directory, exports, standings)
+
+
+async def _whole(reading: Coroutine[Any, Any, None]) -> None:
+    """Wait for it, cancelled or not: the ledger is not closed while a thread reads it."""
+    doing = asyncio.ensure_future(reading)
+    try:
+        await asyncio.shield(doing)
+    except asyncio.CancelledError:
+        await asyncio.wait([doing])
+        raise
 
 
 async def _verify_export(

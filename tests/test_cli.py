@@ -16,6 +16,7 @@ import tomllib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from random import Random
 from typing import IO, Any, Self
 from urllib.request import urlopen
 
@@ -28,7 +29,8 @@ from asyncexport.cli.session import Session
 from asyncexport.config import EXAMPLE
 from asyncexport.core.bundles import DAY, day, show
 from asyncexport.core.exits import MEANINGS, Exit
-from asyncexport.ledger import Ledger, hold
+from asyncexport.errors import LedgerCorruptError
+from asyncexport.ledger import Ledger, LedgerReader, hold
 from asyncexport.sandbox import KEY, Behaviour, Fault, Sandbox, serving
 
 DAYS = ("--start", "2026-01-01", "--end", "2026-01-01T02:00:00Z")
@@ -245,7 +247,7 @@ ENDS = [
     Case("an end is cut back", Exit.DONE, ("backfill", "--start", "1d", "--end", "today", "--set", "budget.burst=9")),
     Case("nothing is settled yet", Exit.DONE, ("backfill", "--start", "today")),
     Case("a night", Exit.DONE, ("nightly", "--set", f"nightly.since={TWO_DAYS_AGO}", "--max-duration", "9m")),
-    Case("nothing is parked", Exit.DONE, ("retry",)),
+    Case("nothing is parked", Exit.DONE, ("retry",), before=a_run_before),
     Case("a plan", Exit.DONE, ("plan", *DAYS)),
     Case("nothing there yet", Exit.DONE, ("status",)),
     Case("what is there", Exit.DONE, ("status",), before=a_run_before),
@@ -304,7 +306,11 @@ ENDS = [
         "archives without a ledger", Exit.LEDGER, BACKFILL, before=a_lost_ledger, error="exports holds archives but no"
     ),
     Case("archives without a ledger to tell of", Exit.LEDGER, ("status",), before=a_lost_ledger),
+    Case("archives without a ledger to plan by", Exit.LEDGER, ("plan", *DAYS), before=a_lost_ledger),
+    Case("archives without a ledger to verify by", Exit.LEDGER, ("verify",), before=a_lost_ledger),
+    Case("archives without a ledger to repair by", Exit.LEDGER, ("verify", "--repair"), before=a_lost_ledger),
     Case("nothing to verify", Exit.LEDGER, ("verify",), error="exports has no ledger"),
+    Case("nothing to retry", Exit.LEDGER, ("retry",), error="exports has no ledger"),
     Case("no place on the disk", Exit.DISK, (*BACKFILL, "-d", "file/exports"), before=a_file_in_the_way),
     Case("no place for the settings", Exit.DISK, ("-c", "nowhere/a.toml", "init")),
     Case("time is up", Exit.TIME_UP, (*BACKFILL, "--max-duration", "300ms"), fault("operation:pending")),
@@ -339,6 +345,63 @@ def test_every_code_but_those_of_signals_is_in_the_table_or_has_a_test():
     elsewhere = {Exit.UNEXPECTED, Exit.LOCKED, Exit.INTERRUPTED, Exit.TERMINATED}
     assert {case.code for case in ENDS} | elsewhere == set(Exit) == set(MEANINGS)
     assert not {case.code for case in ENDS} & elsewhere
+
+
+def flips(size: int) -> list[int]:
+    """Where a byte is changed: some of the header, and places all over the rest."""
+    rest = range(100, size)
+    return [*range(0, 100, 7), *sorted(Random(7).sample(rest, 100))]
+
+
+def is_sound(directory: Path) -> bool:
+    """What a whole check of a ledger says."""
+    try:
+        with LedgerReader(directory) as ledger:
+            ledger.check()
+    except LedgerCorruptError:
+        return False
+    return True
+
+
+def test_whatever_is_damaged_is_noticed_before_anything_is_asked(run, service):
+    """One byte is enough: a run ends with 7, asks for nothing and writes nothing, and so does a verify."""
+    a_run_before()
+    path, copy = Path("exports/.asyncexport/ledger.sqlite3"), Path("copy/.asyncexport/ledger.sqlite3")
+    copy.parent.mkdir(parents=True)
+    whole = path.read_bytes()
+    damaged = 0
+    for at in flips(len(whole)):
+        content = whole[:at] + bytes([whole[at] ^ 0x5A]) + whole[at + 1 :]
+        for one in (path, copy):
+            for side in one.parent.glob("ledger.sqlite3-*"):
+                side.unlink()
+            one.write_bytes(content)
+        if is_sound(Path("copy")):
+            continue
+        damaged += 1
+        service.behave()
+        commands = (BACKFILL, ("nightly",), ("retry",), ("verify",), ("verify", "--repair"))
+        for command in commands[damaged % 2 :: 2] if damaged > 10 else commands:
+            assert run(*command).code == Exit.LEDGER, (at, command)
+            assert path.read_bytes() == content, (at, command)
+        assert service.requests == 0
+    assert damaged > 20
+
+
+@pytest.mark.parametrize("command", [("plan", *DAYS), ("verify",), ("verify", "--repair"), BACKFILL])
+def test_a_lost_ledger_is_made_anew_and_by_nothing_else(run, service, command):
+    """All commands say the same of it: what the hint says works."""
+    a_lost_ledger()
+    assert "verify --rebuild" in run(*command).hint
+    assert run("verify", "--rebuild").code == Exit.DONE
+    assert run(*command).code == Exit.DONE
+
+
+def test_retry_makes_no_place_that_is_not_there(run, service):
+    """A directory that was mistyped is named, and not made."""
+    ran = run("retry", "-d", "exprots")
+    assert (ran.code, ran.errors) == (Exit.LEDGER, ["exprots has no ledger"])
+    assert not Path("exprots").exists()
 
 
 def test_a_held_directory_names_its_holder(run):

@@ -76,10 +76,13 @@ def verify(
 
 
 def _check(session: Session, settings: "Settings", names: list[str] | None) -> Found:
-    from asyncexport.ledger import LedgerReader
+    from asyncexport.ledger import LedgerReader, present
+    from asyncexport.storage import Archives, ledger_lost
     from asyncexport.verify import verify as check
 
     where = Path(settings.output.directory)
+    if not present(where) and Archives(where).existing():
+        raise ledger_lost(where)
     with LedgerReader(where) as ledger:
         overviews = ledger.overviews()
     check_names(names, [one.name for one in overviews])

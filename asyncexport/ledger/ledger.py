@@ -130,6 +130,10 @@ class Ledger:
         """What was remembered under this key."""
         return await self._read(lambda reading: reading.recall(key))
 
+    async def check_if_small(self) -> None:
+        """See `Reading.check_if_small`."""
+        await self._read(Reading.check_if_small)
+
     async def stock(self, export: str, span: Range) -> Stock:
         """See `Reading.stock`."""
         return await self._read(lambda reading: reading.stock(export, span))

@@ -10,7 +10,7 @@
    to a thread, while the next is gathered. Whoever is cancelled waits until its thread is done (`disk`).
 """
 
-from asyncexport.storage.archives import ARCHIVE, DEFINITION_NAME, Archives
+from asyncexport.storage.archives import ARCHIVE, DEFINITION_NAME, Archives, ledger_lost
 from asyncexport.storage.draft import Draft, Kept
 
-__all__ = ["ARCHIVE", "DEFINITION_NAME", "Archives", "Draft", "Kept"]
+__all__ = ["ARCHIVE", "DEFINITION_NAME", "Archives", "Draft", "Kept", "ledger_lost"]

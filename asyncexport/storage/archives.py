@@ -13,7 +13,7 @@ import orjson
 from asyncexport.core.archive import Inspection, Inspector, WireHashes
 from asyncexport.core.bundles import Bundle, Range, compact, day, read_moment
 from asyncexport.core.exports import Definition, Export, Format
-from asyncexport.errors import CorruptError, StorageError
+from asyncexport.errors import CorruptError, LedgerError, StorageError
 from asyncexport.storage.disk import Disk, ignore
 from asyncexport.storage.draft import GATHER_BYTES, Draft
 
@@ -191,6 +191,14 @@ class Archives:
             (self._directory / path).rename(self._directory / aside)
         self._disk.sync_folder((self._directory / path).parent)
         return aside
+
+
+def ledger_lost(directory: Path) -> LedgerError:
+    """What is said of archives whose ledger is gone."""
+    return LedgerError(
+        f"{directory} holds archives but no ledger",
+        hint="run `asyncexport verify --rebuild`: it makes the ledger anew from the archives",
+    )
 
 
 def _read(file: BinaryIO) -> bytes:
