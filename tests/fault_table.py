@@ -60,12 +60,12 @@ class Row:
         return "-".join("".join(char if char.isalnum() else " " for char in self.fault).split())
 
 
-ONE_ATTEMPT = {"retry": {"attempts": 1}}
+ONE_ATTEMPT: dict[str, dict[str, Any]] = {"retry": {"attempts": 1}}
 """Whatever counts against a bundle parks it: a row with this shows that its fault does not count."""
 
-IMPATIENT = {"api": {"read_timeout": "150ms", "connect_timeout": "150ms"}, **ONE_ATTEMPT}
+IMPATIENT: dict[str, dict[str, Any]] = {"api": {"read_timeout": "150ms", "connect_timeout": "150ms"}, **ONE_ATTEMPT}
 
-SINGLE = {"list_ids": False}
+SINGLE: dict[str, Any] = {"list_ids": False}
 """Operations are polled one by one."""
 
 WAITS = "the bundle waits its turn and comes whole; no attempt is counted, no second export is made"
