@@ -12,8 +12,9 @@
 """
 
 import asyncio
+import logging
 import math
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, KeysView
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field, replace
 from enum import Enum
@@ -49,6 +50,8 @@ from asyncexport.errors import (
     UnauthorizedError,
     UnavailableError,
 )
+
+log = logging.getLogger(__name__)
 
 PROGRESS_BYTES = 1024 * 1024
 """A cut download that got this much further than any before it was not in vain, and does not count as a try."""
@@ -119,8 +122,8 @@ class Listener(Protocol):
         """A bundle is in a new state, and that is durable."""
         ...
 
-    def retried(self, bundle: Bundle, why: str) -> None:
-        """Something went wrong with a bundle that is tried again."""
+    def retried(self, bundle: Bundle, why: str, *, shared: bool = False) -> None:
+        """Something went wrong with a bundle that is tried again; `shared`: the service is in trouble over all."""
         ...
 
     def possible_duplicate(self, bundle: Bundle) -> None:
@@ -198,7 +201,31 @@ class Carrier:
         self._lost: BaseException | None = None
         self._troubles: dict[Bundle, _Trouble] = {}
         self._went_well = dict.fromkeys(_Step, -math.inf)
-        self.downloading: set[Bundle] = set()
+        self._files: dict[Bundle, Download] = {}
+        self._began: dict[Bundle, float] = {}
+        self._fetching_seconds = 0.0
+        self._fetched = 0
+        self.asking: set[Bundle] = set()
+
+    @property
+    def downloading(self) -> KeysView[Bundle]:
+        """Whose file is being fetched at present."""
+        return self._began.keys()
+
+    @property
+    def received(self) -> int:
+        """Bytes that have come of files that are not whole yet."""
+        return sum(download.received for download in self._files.values())
+
+    @property
+    def download_ages(self) -> list[float]:
+        """For how long each download under way has been going."""
+        return [self._now() - began for began in self._began.values()]
+
+    @property
+    def download_seconds(self) -> float | None:
+        """What a download takes, those counted in that are not done; None before the first is."""
+        return (self._fetching_seconds + sum(self.download_ages)) / self._fetched if self._fetched else None
 
     async def take_up(self, standing: Standing) -> Standing:
         """A bundle as an earlier run left it, ready to go on: what was parked is planned again, at attempt 1."""
@@ -247,19 +274,27 @@ class Carrier:
         """
         definition = self._streams[standing.bundle.export].export.definition
         async with self._downloads.begin(standing.bundle, definition) as download:
-            trial = _Trial(self._attempts)
-            while True:
-                try:
-                    async with self._slots:
-                        return await self._try_to_fetch(standing, state, download, trial)
-                except ServiceError as error:
-                    self._after_failed_try(standing.bundle, error, trial)
-                except ArchiveError as error:
-                    trial.count(error, received=download.received)
-                    self._listener.retried(standing.bundle, str(error))
-                if trial.over:
-                    return await self._count_attempt(standing, state.attempt, trial.reason)
-                await self._pause(trial.tries)
+            self._files[standing.bundle] = download
+            try:
+                return await self._fetch_in_the_end(standing, state, download)
+            finally:
+                del self._files[standing.bundle]
+
+    async def _fetch_in_the_end(self, standing: Standing, state: Ready, download: Download) -> Standing:
+        """Try until it is fetched, or given up."""
+        trial = _Trial(self._attempts)
+        while True:
+            try:
+                async with self._slots:
+                    return await self._try_to_fetch(standing, state, download, trial)
+            except ServiceError as error:
+                self._after_failed_try(standing.bundle, error, trial)
+            except ArchiveError as error:
+                trial.count(error, received=download.received)
+                self._listener.retried(standing.bundle, str(error))
+            if trial.over:
+                return await self._count_attempt(standing, state.attempt, trial.reason)
+            await self._pause(trial.tries)
 
     async def finish_posts(self) -> None:
         """Wait for the answers of creates that were sent, and whose bundles nobody carries any more.
@@ -335,6 +370,8 @@ class Carrier:
         async def note_intent() -> None:
             nonlocal asked
             granted.set()
+            self.asking.add(standing.bundle)
+            log.debug("%s: its create goes out, attempt %d", standing.bundle, attempt)
             asked = await self._note(standing, Creating(attempt, self._clock()))
 
         try:
@@ -345,9 +382,12 @@ class Carrier:
             if not granted.is_set():
                 raise
             return await self._after_refused_create(asked, attempt, stream, error)
-        stream.accepted = True
-        self._note_well(_Step.CREATE, standing.bundle)
-        return await self._note(asked, Created(attempt, self._clock(), operation_id))
+        else:
+            stream.accepted = True
+            self._note_well(_Step.CREATE, standing.bundle)
+            return await self._note(asked, Created(attempt, self._clock(), operation_id))
+        finally:
+            self.asking.discard(standing.bundle)
 
     async def _after_refused_create(
         self, asked: Standing, attempt: int, stream: Stream, error: ServiceError
@@ -368,7 +408,7 @@ class Carrier:
             case UnavailableError(unanswered=unanswered):
                 if unanswered:
                     self._listener.possible_duplicate(asked.bundle)
-                self._listener.retried(asked.bundle, str(error))
+                self._listener.retried(asked.bundle, str(error), shared=True)
                 trouble = self._troubles.setdefault(asked.bundle, _Trouble(self._now()))
                 trouble.tries += 1
                 if self._is_its_own(_Step.CREATE, trouble.since):
@@ -387,15 +427,17 @@ class Carrier:
         if trial.location is None or not trial.link_lives(self._clock()):
             trial.location = None
             trial.location = await self._locate(state.export_id, trial)
-        self.downloading.add(standing.bundle)
+        self._began[standing.bundle] = self._now()
+        log.debug("%s: its file is fetched from byte %d on", standing.bundle, download.received)
         try:
             archive = await download.fetch(trial.location)
+            self._fetched += 1
             self._note_well(_Step.FETCH, standing.bundle)
             return await self._note(
                 standing, Stored(archive.path, archive.bytes, archive.rows, archive.sha256, state.exported_at)
             )
         finally:
-            self.downloading.discard(standing.bundle)
+            self._fetching_seconds += self._now() - self._began.pop(standing.bundle)
 
     async def _locate(self, export_id: str, trial: "_Trial") -> Location:
         try:
@@ -410,8 +452,9 @@ class Carrier:
     def _after_failed_try(self, bundle: Bundle, error: ServiceError, trial: "_Trial") -> None:
         if isinstance(error, UnauthorizedError) or not (error.transient or isinstance(error, RefusedError | GoneError)):
             raise error
-        self._listener.retried(bundle, str(error))
-        if not isinstance(error, UnavailableError | RateLimitedError):
+        is_nobodys = isinstance(error, UnavailableError | RateLimitedError)
+        self._listener.retried(bundle, str(error), shared=is_nobodys and trial.location is None)
+        if not is_nobodys:
             trial.count(error)
             return
         trial.unavailable(error, now=self._now())
@@ -445,6 +488,8 @@ class Carrier:
         after = replace(standing, state=moved(standing.state, state), stored=stored)
         await self._ledger.append(after, at=self._clock())
         self._listener.moved(standing, after)
+        if isinstance(state, Created):
+            log.debug("%s: operation %s", standing.bundle, state.operation_id)
         return after
 
     async def _pause(self, tries: int) -> None:

@@ -26,11 +26,19 @@ from asyncexport.config import ApiKey, Settings
 from asyncexport.core.bundles import DAY, Bundle, Range, settled_until, show
 from asyncexport.core.durations import Durations
 from asyncexport.core.exports import Export
-from asyncexport.core.forecast import ALL_WITH_LIST, ALL_WITHOUT_LIST, CREATES_ONLY, Pace, Reading, seconds_to_end
+from asyncexport.core.forecast import (
+    ALL_WITH_LIST,
+    ALL_WITHOUT_LIST,
+    CREATES_ONLY,
+    Pace,
+    Reading,
+    seconds_of_downloads,
+    seconds_to_end,
+)
 from asyncexport.core.pacing import HISTORY_SECONDS, Down, Patience, Prefer, Priority, Scope, Sent, tokens_used
 from asyncexport.core.room import Room
 from asyncexport.core.states import Failed, Overdue, Standing, Stored
-from asyncexport.core.summary import Exit, Snapshot, Summary, Tally, exit_of
+from asyncexport.core.summary import Exit, Problems, Snapshot, Summary, Tally, exit_of
 from asyncexport.core.watching import Mode
 from asyncexport.core.wire import Kind, Segment
 from asyncexport.core.work import Stock, Work, in_order, needs_refresh
@@ -117,22 +125,30 @@ class _Reporter:
     """Counts what happens, and tells the viewer; a `carrier.Listener`."""
 
     tally: Tally
+    problems: Problems
     viewer: Viewer
+    began: float
 
     def moved(self, before: Standing, after: Standing) -> None:
         self.tally.moved(before, after)
+        if before.parked or isinstance(after.state, Stored):
+            self.problems.over(after.bundle)
         match after.state:
             case Stored() as stored:
+                log.info("%s: stored, %s rows, %s bytes", after.bundle, f"{stored.rows:,}", f"{stored.bytes:,}")
                 self.viewer.event(
                     _event("stored", after.bundle, path=stored.path, rows=stored.rows, bytes=stored.bytes)
                 )
-            case Failed(reason):
+            case Failed() | Overdue():
+                reason = self.tally.parked[after.bundle]
+                self.problems.note(after.bundle, f"parked: {reason}", at=self._now())
                 self.viewer.event(_event("parked", after.bundle, reason=reason))
-            case Overdue():
-                self.viewer.event(_event("parked", after.bundle, reason=self.tally.parked[after.bundle]))
 
-    def retried(self, bundle: Bundle, why: str) -> None:
-        self.tally.retried(bundle, why)
+    def retried(self, bundle: Bundle, why: str, *, shared: bool = False) -> None:
+        if shared:
+            self.problems.note_for_all(why, at=self._now())
+        else:
+            self.problems.note(bundle, why, at=self._now())
         log.info("%s: %s", bundle, why)
         self.viewer.event(_event("retried", bundle, reason=why))
 
@@ -142,7 +158,11 @@ class _Reporter:
 
     def refused(self, export: str, error: RefusedError) -> None:
         self.tally.refused(export, error)
+        self.problems.note(export, str(error), at=self._now())
         self.viewer.event({"type": "refused", "export": export, "reason": str(error)})
+
+    def _now(self) -> float:
+        return time.monotonic() - self.began
 
 
 def ignore(_name: str) -> None:
@@ -299,6 +319,7 @@ class _Run:
     )
     refused: int = 0
     began: float = field(default_factory=time.monotonic)
+    problems: Problems = field(default_factory=Problems)
 
     async def carry_out(self) -> None:
         directory = Path(self.settings.output.directory)
@@ -314,6 +335,7 @@ class _Run:
             stack.enter_context(hold(directory, command=self.order.command))
             ledger = await Ledger.open(directory, boundary=self.boundary)
             stack.push_async_callback(ledger.close)
+            await ledger.check_if_small()
             await ledger.agree(self.order.exports)
             await archives.prepare(self.order.exports)
             works, notes = await self._works(ledger, clock)
@@ -335,7 +357,6 @@ class _Run:
         return works, notes
 
     async def _one_work(self, ledger: Ledger, export: Export, span: Range, *, now: float) -> Work:
-            await ledger.check_if_small()
         stock = await ledger.stock(export.name, span)
         refresh = [one for one in self.order.repair if one.bundle.export == export.name]
         if self.order.refresh_seconds > 0:
@@ -381,7 +402,7 @@ class _Run:
             downloads=Downloads(client, archives),
             ledger=ledger,
             streams={export.name: await _stream(ledger, export, works) for export in self.order.exports},
-            listener=_Reporter(self.tally, self.viewer),
+            listener=_Reporter(self.tally, self.problems, self.viewer, self.began),
             patience=_patience(settings),
             attempts=settings.retry.attempts,
             download_slots=settings.concurrency.downloads,
@@ -404,7 +425,7 @@ class _Run:
         )
         helpers = [
             asyncio.create_task(
-                self.viewer.watch(lambda: self._snapshot(budget, scheduler, watcher, durations)), name="viewer"
+                self.viewer.watch(lambda: self._snapshot(budget, scheduler, carrier, watcher, durations)), name="viewer"
             ),
             asyncio.create_task(self._time_out(), name="max duration"),
         ]
@@ -446,34 +467,62 @@ class _Run:
             log.warning("%s", message)
             self.viewer.event({"type": "note", "message": message})
 
-    def _snapshot(self, budget: Budget, scheduler: Scheduler, watcher: Watcher, durations: Durations) -> Snapshot:
-        tally = self.tally
+    def _snapshot(
+        self, budget: Budget, scheduler: Scheduler, carrier: Carrier, watcher: Watcher, durations: Durations
+    ) -> Snapshot:
+        tally, seconds = self.tally, time.monotonic() - self.began
         scope = budget.scope.value
         undecided = self.settings.budget.scope == Scope.AUTO and budget.scope is Scope.CREATE
         line = budget.line
         down_seconds = asyncio.get_running_loop().time() - line.since if isinstance(line, Down) else None
+        problems = self.problems.open(service_is_well=down_seconds is None and not budget.paused_seconds)
         return Snapshot(
-            seconds=time.monotonic() - self.began,
+            seconds=seconds,
             done=tally.stored,
             already=tally.already,
             planned=tally.planned,
-            running=scheduler.running,
+            running=scheduler.at_service,
+            queued=scheduler.queued,
             fetching=scheduler.waiting,
+            downloading=len(carrier.downloading),
+            received=carrier.received,
             parked=tally.failed,
             tokens=budget.tokens,
             burst=self.settings.budget.burst,
             scope=f"{scope}?" if undecided else scope,
             next_request_seconds=budget.next_token_seconds,
+            paused_seconds=budget.paused_seconds,
             down_seconds=down_seconds,
             rows=tally.rows,
             bytes=tally.bytes,
             expected_seconds=None
             if down_seconds is not None
-            else self._expected(budget, scheduler, watcher, durations),
-            problems=tuple(tally.recent),
+            else self._expected(budget, scheduler, carrier, watcher, durations),
+            problems=tuple(problem.text for problem in problems),
+            problem_ages=tuple(max(0.0, seconds - problem.at) for problem in problems),
         )
 
-    def _expected(self, budget: Budget, scheduler: Scheduler, watcher: Watcher, durations: Durations) -> float:
+    def _expected(
+        self, budget: Budget, scheduler: Scheduler, carrier: Carrier, watcher: Watcher, durations: Durations
+    ) -> float | None:
+        """Until the last file is there; None while files are to be fetched and nobody knows how long one takes."""
+        each_seconds = carrier.download_seconds
+        if each_seconds is None and scheduler.waiting:
+            return None
+        unfinished = self.tally.unfinished
+        finished = min(scheduler.waiting, unfinished)
+        asking = self._expected_of_requests(budget, scheduler, watcher, durations)
+        fetching = seconds_of_downloads(
+            unfinished,
+            slots=self.settings.concurrency.downloads,
+            each_seconds=each_seconds or 0.0,
+            ages=carrier.download_ages,
+        )
+        return max(asking + (each_seconds or 0.0) * (finished < unfinished), fetching)
+
+    def _expected_of_requests(
+        self, budget: Budget, scheduler: Scheduler, watcher: Watcher, durations: Durations
+    ) -> float:
         reading: Reading = CREATES_ONLY
         if budget.polls_cost:
             reading = ALL_WITHOUT_LIST if watcher.mode is Mode.SINGLE else ALL_WITH_LIST

@@ -74,6 +74,7 @@ class Scheduler:
         self._grace_seconds = grace_seconds
         self._room = asyncio.Event()
         self._running: set[Bundle] = set()
+        self._created: set[Bundle] = set()
         self._waiting: set[Bundle] = set()
         self._carrying: dict[asyncio.Task[None], Bundle] = {}
         self.more_to_create = True
@@ -82,6 +83,16 @@ class Scheduler:
     def running(self) -> int:
         """How many bundles have, or are about to have, an operation that is not known to be done."""
         return len(self._running)
+
+    @property
+    def at_service(self) -> int:
+        """How many of these have an operation there, or a create that is on its way to it."""
+        return len(self._created | self._carrier.asking)
+
+    @property
+    def queued(self) -> int:
+        """How many of these wait for their request."""
+        return len(self._running - self._created - self._carrier.asking)
 
     @property
     def waiting(self) -> int:
@@ -148,6 +159,9 @@ class Scheduler:
 
     def _enter(self, standing: Standing) -> None:
         """Count the bundle where it now belongs."""
+        self._created.discard(standing.bundle)
+        if isinstance(standing.state, Created):
+            self._created.add(standing.bundle)
         if isinstance(standing.state, Ready):
             self._running.discard(standing.bundle)
             self._waiting.add(standing.bundle)
@@ -158,8 +172,8 @@ class Scheduler:
 
     def _left(self, task: asyncio.Task[None]) -> None:
         bundle = self._carrying.pop(task)
-        self._running.discard(bundle)
-        self._waiting.discard(bundle)
+        for these in (self._running, self._created, self._waiting):
+            these.discard(bundle)
         self._room.set()
 
     async def _until_room(self) -> None:

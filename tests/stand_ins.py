@@ -180,6 +180,7 @@ class Listener:
     ledger: Ledger
     moves: list[tuple[State, State]] = field(default_factory=list)
     retries: list[str] = field(default_factory=list)
+    shared: int = 0
     duplicates: int = 0
     refusals: dict[str, ServiceError] = field(default_factory=dict)
 
@@ -187,9 +188,10 @@ class Listener:
         """A new state."""
         self.moves.append((before.state, after.state))
 
-    def retried(self, bundle: Bundle, why: str) -> None:
+    def retried(self, bundle: Bundle, why: str, *, shared: bool = False) -> None:
         """Tried again."""
         self.retries.append(why)
+        self.shared += shared
 
     def possible_duplicate(self, bundle: Bundle) -> None:
         """A lost answer."""

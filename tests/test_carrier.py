@@ -514,6 +514,72 @@ async def test_a_link_is_asked_for_only_when_a_slot_is_free():
 
 
 @on_virtual_time
+async def test_only_what_the_service_refuses_to_all_is_shared():
+    """An outage and a 429 of the service are told as nobody's own; a storage host's and a bad file are the file's."""
+    for locates, fails, shared in (
+        ([DOWN], None, 1),
+        ([RateLimitedError("429")], None, 1),
+        ([], DOWN, 0),
+        ([], CorruptError("crc"), 0),
+    ):
+        scene = Scene()
+        scene.service.locates, scene.downloads.fetches = list(locates), [fails]
+        await carry(scene, planned(state=READY))
+        assert (len(scene.listener.retries), scene.listener.shared) == (1, shared)
+    scene = Scene()
+    scene.service.creates = [DOWN]
+    await carry(scene, planned())
+    assert scene.listener.shared == 1
+
+
+@on_virtual_time
+async def test_what_a_download_takes_is_known_from_the_first_that_is_done():
+    """Before that nothing is said; afterwards one that goes on and on makes all look slower."""
+    scene = Scene(slots=2)
+    scene.downloads.takes = 10.0
+    first = asyncio.create_task(carry(scene, planned(0, state=READY)))
+    await at(6)
+    assert scene.carrier.download_seconds is None
+    assert scene.carrier.download_ages == [pytest.approx(5)]
+    await first
+    assert scene.carrier.download_seconds == pytest.approx(10, abs=0.1)
+    scene.downloads.takes = 1000.0
+    task = asyncio.create_task(carry(scene, planned(1, state=READY)))
+    await at(112)
+    assert scene.carrier.download_seconds == pytest.approx(10 + 100, abs=1)
+    task.cancel()
+    await asyncio.wait({task})
+    assert scene.carrier.download_ages == []
+
+
+@on_virtual_time
+async def test_what_came_of_a_cut_file_counts_as_received_until_it_is_whole():
+    """Whoever watches sees that a big file comes, and does not see it twice."""
+    scene = Scene()
+    scene.downloads.fetches = [(500, IncompleteError("cut"))]
+    task = asyncio.create_task(carry(scene, planned(state=READY)))
+    await at(3.2)
+    assert scene.carrier.received == 500
+    await task
+    assert scene.carrier.received == 0
+
+
+@on_virtual_time
+async def test_a_create_is_at_the_service_from_when_it_is_sent():
+    """Before that its bundle waits for leave, and after the answer there is an operation."""
+    scene = Scene()
+    scene.service.gate.clear()
+    task = asyncio.create_task(scene.carrier.create(planned(), 1))
+    await at(5)
+    assert not scene.carrier.asking
+    scene.service.gate.set()
+    await at(5.5)
+    assert scene.carrier.asking == {planned().bundle}
+    await task
+    assert not scene.carrier.asking
+
+
+@on_virtual_time
 async def test_a_bundle_counts_as_downloading_until_its_row_is_durable():
     """Whoever stops the run politely lets it have its row."""
     scene = Scene()

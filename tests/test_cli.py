@@ -494,7 +494,8 @@ def test_results_go_to_stdout_and_all_else_to_stderr(run, service):
     assert ran.code == Exit.PARTLY
     assert ran.out[0] == "finished, but not all of it: 0 of 4 bundles stored, 4 parked"
     assert ran.out[-1] == "the files are in exports"
-    assert len([line for line in ran.err if line.startswith("asyncexport: warning: ") and "parked: " in line]) == 4
+    assert len([line for line in ran.out if line.startswith("parked: ")]) == 4
+    assert not [line for line in ran.err if "parked: " in line], "told twice"
     assert ran.hint == "`asyncexport retry` takes parked bundles up again"
 
 

@@ -32,6 +32,7 @@ from asyncexport.display import (
 from asyncexport.display.pane import Pane
 from asyncexport.display.picture import COARSE, FINE, Rates, draw
 from asyncexport.display.telling import sentence
+from asyncexport.errors import RefusedError, UnavailableError
 
 NOON = 1_767_268_800.0  # 2026-01-01T12:00:00Z
 
@@ -41,12 +42,16 @@ RUN = Snapshot(
     already=101,
     planned=2_880,
     running=100,
-    fetching=4,
+    queued=30,
+    fetching=9,
+    downloading=4,
+    received=0,
     parked=0,
     tokens=12,
     burst=50,
     scope="create?",
     next_request_seconds=0.0,
+    paused_seconds=0.0,
     down_seconds=None,
     rows=8_412_113,
     bytes=1_234_567_890,
@@ -59,7 +64,10 @@ WORST = replace(
     done=1_234_567,
     planned=9_999_999,
     running=100_000,
+    queued=1_000_000,
     fetching=10_000,
+    downloading=1_000,
+    received=10**15,
     parked=12_345,
     tokens=1_000,
     burst=1_000,
@@ -68,6 +76,7 @@ WORST = replace(
     rows=10**15,
     bytes=10**17,
     problems=("\x1b[2Jsegment checkout 2026-01-01T00:00:00Z: the operation failed: " + "no reason " * 40,) * 5,
+    problem_ages=(1e6,) * 5,
 )
 
 
@@ -159,6 +168,10 @@ def picture(snapshot: Snapshot, width: int, *, marks: str = FINE) -> list[str]:
     lines = draw(snapshot, "backfill everyone-events", width=width, now=NOON, rates=(1.1e6, 7400.0), marks=marks)
     assert all(line.cell_len <= width for line in lines)
     return [line.plain for line in lines]
+
+
+def in_trouble(*problems: str) -> Snapshot:
+    return replace(RUN, problems=problems, problem_ages=(0.0,) * len(problems))
 
 
 def lines_of(stream: io.StringIO) -> list[str]:
@@ -310,7 +323,8 @@ def test_the_picture_shows_what_matters():
     assert picture(RUN, 79) == [
         "backfill everyone-events" + " " * 46 + "1 h 2 min",
         "━" * 21 + "╍" * 2 + "─" * 32 + "  1,101 of 2,880   38.2%",
-        "bundles   100 running, 4 fetching, 1,675 waiting, 0 parked",
+        "bundles   100 running, 30 queued for a request, 1,640 waiting, 0 parked",
+        "files     4 downloading, 5 ready to be fetched",
         "budget    12 of 50 requests left, next at once; only creates count, it seems",
         "data      8,412,113 rows, 1.2 GB; lately 7,400 rows/s, 1.1 MB/s",
         "end       in about 13 h 10 min, 2026-01-02 01:10 UTC",
@@ -323,7 +337,7 @@ def test_the_picture_shows_what_matters():
 def test_no_line_is_wider_than_the_terminal(snapshot, width, marks):
     """Narrow or wide, whatever the numbers: each line fits, and none has anything that moves the cursor."""
     lines = picture(snapshot, width, marks=marks)
-    assert len(lines) <= 6 + 2 * 3
+    assert len(lines) <= 7 + 2 * 3
     assert all(line.isprintable() for line in lines)
     if marks is COARSE:
         assert all(line.isascii() for line in lines)
@@ -346,15 +360,39 @@ def test_an_outage_takes_the_place_of_the_end():
 def test_the_last_problems_are_shown_to_their_reason():
     """A problem takes two lines if it must: why it is one stands at its end."""
     reason = "everyone-events 2026-01-01T00:00:00Z: parked: the operation failed: the search could not be carried out"
-    lines = picture(replace(RUN, problems=("a: old", "b: older", "c: x", "d: y", reason)), 79)
+    lines = picture(in_trouble("a: old", "b: older", "c: x", "d: y", reason), 79)
     assert not [line for line in lines if "old" in line]
     assert " ".join(line[10:] for line in lines[-2:]).endswith("the search could not be carried out")
 
 
 def test_a_problem_that_many_share_is_shown_once():
     """A hundred bundles that meet the same trouble leave room for another one."""
-    lines = picture(replace(RUN, problems=("e 1: gone", "e 2: late", "e 3: gone", "e 4: gone")), 79)
-    assert lines[6:] == ["problem   e 2: late", "problem   e 4: gone"]
+    lines = picture(in_trouble("e 1: gone", "e 2: late", "e 3: gone", "e 4: gone"), 79)
+    assert lines[7:] == ["problem   e 2: late", "problem   e 4: gone"]
+
+
+def test_a_problem_of_a_while_ago_says_so():
+    """What is long past does not look as if it had just happened."""
+    lines = picture(replace(RUN, problems=("e 1: gone", "e 2: late"), problem_ages=(200.0, 5.0)), 79)
+    assert lines[7:] == ["problem   e 1: gone (3 min ago)", "problem   e 2: late"]
+
+
+def test_a_pause_by_the_service_is_told_as_one():
+    """After a 429 there may be tokens and nobody may use them: only how long that lasts is told."""
+    lines = picture(replace(RUN, tokens=9, scope="all", next_request_seconds=27.0, paused_seconds=27.0), 79)
+    assert (
+        lines[4] == "budget    asked too often (429): paused by the service for 27 s; every request counts"[:78] + "…"
+    )
+    assert "9 of 50" not in lines[4]
+
+
+def test_a_big_download_is_seen_to_come():
+    """Bytes of files that are not whole yet are shown, and count for the rate."""
+    rates = Rates()
+    coming = [replace(RUN, seconds=s, bytes=0, rows=0, received=received) for s, received in ((60.0, 6_000), (70.0, 0))]
+    assert rates.take(coming[0]) == (100.0, 0.0)
+    assert "data      0 rows, 0 B and 6.0 kB on the way; lately 7,400 rows/s, 1.1 MB/s" in picture(coming[0], 79)
+    assert rates.take(coming[1]) == (0.0, 0.0), "a file that is thrown away does not count backwards"
 
 
 def test_rates_are_those_of_the_last_minutes():
@@ -371,9 +409,9 @@ def test_rates_are_those_of_the_last_minutes():
 def test_a_line_says_what_the_picture_says():
     """Where nothing can be drawn, one line has it all."""
     assert sentence(RUN, now=NOON) == (
-        "1,101 of 2,880 bundles stored; 100 running, 4 fetching, 1,675 waiting, 0 parked; 12 of 50 requests left, "
-        "next at once; only creates count, it seems; 8,412,113 rows, 1.2 GB; ends in about 13 h 10 min, "
-        "2026-01-02 01:10 UTC"
+        "1,101 of 2,880 bundles stored; 100 running, 30 queued for a request, 1,640 waiting, 0 parked; 4 downloading, "
+        "5 ready to be fetched; 12 of 50 requests left, next at once; only creates count, it seems; "
+        "8,412,113 rows, 1.2 GB; ends in about 13 h 10 min, 2026-01-02 01:10 UTC"
     )
     away = sentence(replace(RUN, down_seconds=90.0, next_request_seconds=240.0), now=NOON)
     assert "next in 4 min" in away
@@ -474,7 +512,7 @@ async def test_on_a_terminal_the_picture_goes_when_the_run_does():
     watching = asyncio.create_task(watcher.watch(lambda: RUN))
     await asyncio.sleep(0.05)
     assert "38.2%" in "".join(screen.shown)
-    assert watcher.fetching == 4
+    assert watcher.downloading == 4
     lines.tell("stopping", "soon")
     assert screen.shown[0] == "asyncexport: stopping: soon"
     assert screen.shown[1].startswith("backfill")
@@ -482,19 +520,21 @@ async def test_on_a_terminal_the_picture_goes_when_the_run_does():
     await asyncio.wait([watching])
     lines.fault("no")
     assert screen.shown == ["asyncexport: stopping: soon", "asyncexport: error: no"]
-    assert watcher.fetching == 0
+    assert watcher.downloading == 0
 
 
-def test_a_parked_bundle_is_a_warning_and_an_example_has_rows():
-    """What was given up is told when it happens; the file to look into is one that has something in it."""
+def test_a_parked_bundle_is_in_the_log_and_an_example_has_rows():
+    """The closing words name what was given up: no warning does so, too. The file to look into has something in it."""
     stream = io.StringIO()
     lines = Lines(stream)
     watcher = Watcher(lines, "backfill")
     span: dict[str, Any] = {"export": "e", "start": "2026-01-01T00:00:00Z", "end": "2026-01-01T00:30:00Z"}
     with listening(lines, level=logging.WARNING):
+        watcher.event({"type": "parked", **span, "reason": "told at the end"})
+    with listening(lines, level=logging.INFO):
         watcher.event({"type": "parked", **span, "reason": "gone"})
         watcher.event({"type": "retried", **span, "reason": "not told"})
-    assert lines_of(stream) == ["asyncexport: warning: e 2026-01-01T00:00:00Z: parked: gone"]
+    assert lines_of(stream) == ["asyncexport: info: e 2026-01-01T00:00:00Z: parked: gone"]
     for path, rows in (("empty", 0), ("full", 7), ("empty too", 0)):
         watcher.event({"type": "stored", **span, "path": path, "rows": rows, "bytes": 9})
     assert watcher.example == "full"
@@ -558,6 +598,16 @@ def test_the_end_names_what_was_parked():
     assert lines[2].startswith("1 create was not answered")
     assert next(line for line in lines if line.startswith("parked: ")) == "parked: e 1970-01-01T00:00:00Z: no reason"
     assert "parked: 2 more; `asyncexport status` names all" in lines
+
+
+def test_a_run_that_an_outage_ended_has_stopped():
+    """It is not told as finished, even if much is stored; an export that was refused stops nothing."""
+    tally = Tally(planned=30, stored=10)
+    gone = summary(Exit.PARTLY, tally, error=UnavailableError("gone", lasting=True))
+    assert closing_lines(gone)[0] == "stopped by an error: 10 of 30 bundles stored, 20 left"
+    refusal = RefusedError("no such segment", status=400)
+    tally.refused("e", refusal)
+    assert closing_lines(summary(Exit.PARTLY, tally, error=refusal))[0].startswith("finished, but not all of it: ")
 
 
 @pytest.mark.parametrize(

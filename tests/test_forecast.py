@@ -3,7 +3,15 @@
 import pytest
 
 from asyncexport.core.durations import Durations
-from asyncexport.core.forecast import ALL_WITH_LIST, ALL_WITHOUT_LIST, CREATES_ONLY, Pace, seconds_for, seconds_to_end
+from asyncexport.core.forecast import (
+    ALL_WITH_LIST,
+    ALL_WITHOUT_LIST,
+    CREATES_ONLY,
+    Pace,
+    seconds_for,
+    seconds_of_downloads,
+    seconds_to_end,
+)
 
 HOUR = 3600.0
 
@@ -67,3 +75,15 @@ def test_the_rest_of_older_operations_is_shorter():
     assert durations.rest_seconds([0.0]) == pytest.approx(300, rel=0.1)
     assert durations.rest_seconds([200.0]) < durations.rest_seconds([0.0]) - 150
     assert durations.rest_seconds([0.0] * 100) > durations.rest_seconds([0.0]) + 30
+
+
+def test_files_come_as_fast_as_there_are_slots():
+    """Finished exports are not stored ones: each needs its time in a slot."""
+    assert seconds_of_downloads(0, slots=4, each_seconds=10, ages=[]) == 0
+    assert seconds_of_downloads(40, slots=4, each_seconds=10, ages=[]) == 100
+    assert seconds_of_downloads(1, slots=4, each_seconds=10, ages=[2.0]) == 10
+
+
+def test_a_download_that_takes_its_time_goes_on_for_as_long_again():
+    """One that is slower than all before it is not expected to be done any moment."""
+    assert seconds_of_downloads(3, slots=4, each_seconds=10, ages=[2.0, 70.0]) == 70

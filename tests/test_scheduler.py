@@ -133,6 +133,24 @@ async def test_the_number_allowed_is_followed_as_it_changes():
 
 
 @on_virtual_time
+async def test_who_waits_for_a_request_is_not_at_the_service():
+    """Only an operation, or a create on its way, is told as running; a lane without either is a place in the queue."""
+    scene = Scene()
+    scene.service.gate.clear()
+    fan = Fan(scene, allowed=10)
+    run = asyncio.create_task(fan.run(planned(0, state=Created(1, 0.0, "op")), *(planned(n) for n in range(1, 30))))
+    await at(30)
+    assert (fan.scheduler.at_service, fan.scheduler.queued) == (1, 9)
+    scene.service.gate.set()
+    for moment in (30.5, 40):
+        await at(moment)
+        assert (fan.scheduler.at_service, fan.scheduler.queued) == (10, 0)
+    run.cancel()
+    await asyncio.wait({run})
+    assert fan.scheduler.at_service == fan.scheduler.queued == 0
+
+
+@on_virtual_time
 async def test_none_are_begun_while_finished_ones_pile_up():
     """Slow downloads hold back creates, so that no export waits until it expires."""
     scene = Scene(slots=1)

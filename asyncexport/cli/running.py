@@ -72,7 +72,7 @@ def _date(moment: int) -> str:
 
 
 def _what_it_waits_for(settings: "Settings", watcher: "Watcher", reason: Exit) -> str:
-    downloads, grace = watcher.fetching, settings.output.grace_seconds
+    downloads, grace = watcher.downloading, settings.output.grace_seconds
     waits = "for the last answers"
     if downloads and grace:
         files = "1 download" if downloads == 1 else f"{downloads} downloads"

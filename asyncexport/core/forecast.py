@@ -1,5 +1,6 @@
 """What a run will cost and when it will be done: the arithmetic of reference section 6, for `plan` and progress."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from asyncexport.core.watching import LIST_SIZE
@@ -62,3 +63,11 @@ def seconds_to_end(reading: Reading, pace: Pace, *, bundles: int, created: int =
         max(0, bundles - pace.lanes) / pace.lanes * pace.operation_seconds,
     )
     return max(quota, rest_seconds, last_create + pace.operation_seconds)
+
+
+def seconds_of_downloads(files: int, *, slots: int, each_seconds: float, ages: Sequence[float]) -> float:
+    """How long until so many files are fetched; of those under way, the ages are how long they have been going.
+
+    One that has taken longer than usual is expected to go on for as long again.
+    """
+    return max(files / slots * each_seconds, *(max(age, each_seconds) for age in ages), 0.0)

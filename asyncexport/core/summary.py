@@ -4,19 +4,21 @@ The summary's keys are what users script against (README): keys may be added, ne
 planned = already + stored + failed + unfinished; `empty` is part of stored; `bytes` are of archives.
 """
 
-from collections import deque
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 from asyncexport.core.bundles import Bundle, show
 from asyncexport.core.exits import MEANINGS, Exit, exit_of
 from asyncexport.core.states import Failed, Overdue, Standing, Stored
 from asyncexport.errors import ExportError, RefusedError
 
+MOST_PROBLEMS = 5
+"""Of the open ones that are kept, for whoever watches."""
+
 
 @dataclass(slots=True)
 class Tally:
-    """Counts what happens to the bundles of a run; a `carrier.Listener`.
+    """Counts what happens to the bundles of a run.
 
     Attributes:
         planned: All bundles of the range, those done before included.
@@ -32,7 +34,6 @@ class Tally:
     possible_duplicates: int = 0
     parked: dict[Bundle, str] = field(default_factory=dict)
     refusals: dict[str, RefusedError] = field(default_factory=dict)
-    recent: deque[str] = field(default_factory=lambda: deque(maxlen=5))
 
     @property
     def failed(self) -> int:
@@ -54,13 +55,9 @@ class Tally:
                 self.rows += rows
                 self.bytes += size
             case Failed(reason):
-                self._park(after.bundle, reason)
+                self.parked[after.bundle] = reason
             case Overdue():
-                self._park(after.bundle, "the operation was still running at its deadline")
-
-    def retried(self, bundle: Bundle, why: str) -> None:
-        """Keep the last problems, for whoever watches."""
-        self.recent.append(f"{bundle.export} {show(bundle.range.start)}: {why}")
+                self.parked[after.bundle] = "the operation was still running at its deadline"
 
     def possible_duplicate(self, bundle: Bundle) -> None:  # noqa: ARG002 - a listener's method
         """Count a create whose answer never came."""
@@ -69,7 +66,6 @@ class Tally:
     def refused(self, export: str, error: RefusedError) -> None:
         """Keep why the service refuses an export."""
         self.refusals[export] = error
-        self.recent.append(f"{export}: {error}")
 
     def problems(self) -> list[dict[str, Any]]:
         """One object per parked bundle."""
@@ -85,16 +81,54 @@ class Tally:
 
     def exit_code(self) -> Exit:
         """The code of a run that came to its own end."""
-        if self.refusals and not self.stored:
+        if self.refusals and not (self.stored or self.already):
             refusals = list(self.refusals.values())
             return Exit.KEY_REFUSED if all(error.status == 403 for error in refusals) else Exit.USAGE
         if self.failed or self.unfinished:
             return Exit.PARTLY
         return Exit.DONE
 
-    def _park(self, bundle: Bundle, reason: str) -> None:
-        self.parked[bundle] = reason
-        self.recent.append(f"{bundle.export} {show(bundle.range.start)}: parked: {reason}")
+
+class Problem(NamedTuple):
+    """What is in the way, and when that was seen, in seconds from the run's beginning."""
+
+    text: str
+    at: float
+
+
+@dataclass(slots=True)
+class Problems:
+    """The last things in the way that are not over.
+
+    1. A bundle's problem is over when the bundle is stored. Each bundle has one, its newest.
+    2. What is no bundle's own, an outage or a 429, is told once for all, and is over when the service answers again.
+    """
+
+    of_bundles: dict[Bundle | str, Problem] = field(default_factory=dict)
+    of_all: Problem | None = None
+
+    def note(self, where: Bundle | str, why: str, *, at: float) -> None:
+        """A bundle, or a whole export, is in trouble."""
+        self.over(where)
+        name = where if isinstance(where, str) else f"{where.export} {show(where.range.start)}"
+        self.of_bundles[where] = Problem(f"{name}: {why}", at)
+        if len(self.of_bundles) > MOST_PROBLEMS:
+            del self.of_bundles[next(iter(self.of_bundles))]
+
+    def note_for_all(self, why: str, *, at: float) -> None:
+        """The service is in trouble."""
+        self.of_all = Problem(f"the service: {why}", at)
+
+    def over(self, where: Bundle | str) -> None:
+        """A bundle is in trouble no longer."""
+        self.of_bundles.pop(where, None)
+
+    def open(self, *, service_is_well: bool) -> list[Problem]:
+        """What is in the way, newest last."""
+        if service_is_well:
+            self.of_all = None
+        shared = [self.of_all] if self.of_all else []
+        return sorted([*self.of_bundles.values(), *shared], key=lambda problem: problem.at)
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,18 +183,23 @@ class Snapshot:
         done: Bundles stored in this run.
         already: Stored before it.
         planned: All bundles of the range.
-        running: Operations at the service, or about to be there.
+        running: Operations at the service, creates on their way to it included.
+        queued: Taken up, with no operation yet: they wait for a request that may be sent.
         fetching: Finished operations whose file is being fetched, or waits for it.
+        downloading: Of these, the files that are being fetched now.
+        received: Bytes that have come of files that are not whole yet.
         parked: Given up for this run.
         tokens: Requests that could go out now.
         burst: Tokens of a full bucket.
         scope: Which requests are counted: `create` or `all`; `auto` and not yet known says `create?`.
         next_request_seconds: When the next counted request may go out.
+        paused_seconds: For how long a 429 still holds back all requests.
         down_seconds: For how long the service has not been reached; None where it can be.
         rows: In this run.
         bytes: Of archives, in this run.
         expected_seconds: How long it will take from now; None where that cannot be said yet.
-        problems: The last ones, newest last.
+        problems: The last ones that are not over, newest last.
+        problem_ages: How long ago each of them was seen, in seconds.
     """
 
     seconds: float
@@ -168,17 +207,22 @@ class Snapshot:
     already: int
     planned: int
     running: int
+    queued: int
     fetching: int
+    downloading: int
+    received: int
     parked: int
     tokens: int
     burst: int
     scope: str
     next_request_seconds: float
+    paused_seconds: float
     down_seconds: float | None
     rows: int
     bytes: int
     expected_seconds: float | None
     problems: tuple[str, ...] = ()
+    problem_ages: tuple[float, ...] = ()
 
     @property
     def have(self) -> int:
@@ -188,7 +232,7 @@ class Snapshot:
     @property
     def waiting(self) -> int:
         """Bundles that nothing has happened to yet."""
-        return max(0, self.planned - self.have - self.running - self.fetching - self.parked)
+        return max(0, self.planned - self.have - self.running - self.queued - self.fetching - self.parked)
 
 
-__all__ = ["MEANINGS", "Exit", "Snapshot", "Summary", "Tally", "exit_of"]
+__all__ = ["MEANINGS", "Exit", "Problem", "Problems", "Snapshot", "Summary", "Tally", "exit_of"]

@@ -19,11 +19,17 @@ FIRST_WORDS = {
     Exit.TERMINATED: "stopped by SIGTERM; the state is saved",
 }
 
+BY_AN_ERROR = "stopped by an error"
+"""What else there is to say of it is said on stderr."""
+
 
 def closing_lines(summary: Summary, *, look: str = "") -> list[str]:
     """The summary in words; `look`: a command that looks into a file."""
     tally = summary.tally
-    lines = [f"{FIRST_WORDS.get(summary.exit_code, 'stopped by an error')}: {_bundles(summary)}"]
+    # A refused export ends nothing: the others go on to their end.
+    stopped = summary.error is not None and summary.error not in tally.refusals.values()
+    first = BY_AN_ERROR if stopped else FIRST_WORDS.get(summary.exit_code, BY_AN_ERROR)
+    lines = [f"{first}: {_bundles(summary)}"]
     if tally.stored or sum(summary.requests.values()):
         lines.append(f"{_data(summary)} in {show_duration(summary.seconds)}, with {_requests(summary)}")
     else:

@@ -5,14 +5,14 @@ What matters most stands first in each line: on a narrow terminal the end of it 
 
 import textwrap
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 
 from rich.text import Text
 
 from asyncexport.core.pacing import show_duration
 from asyncexport.core.summary import Snapshot
-from asyncexport.display.telling import away, budget, data, under_way, when
+from asyncexport.display.telling import away, budget, data, files, under_way, when
 from asyncexport.display.words import plain, show_count
 
 RATE_SECONDS = 300.0
@@ -22,6 +22,9 @@ LABEL = 10
 """Columns of the words at the left."""
 
 MOST_PROBLEMS = 3
+
+A_WHILE_SECONDS = 60.0
+"""A problem older than this is told with its age."""
 
 FINE, COARSE = "━╍─", "#+-"
 """The bar's parts, stored, under way and to come: for terminals that have these letters, and for others."""
@@ -37,12 +40,13 @@ class Rates:
         """Take in where the run stands; bytes and rows a second."""
         seen = self.seen
         if snapshot.seconds - seen[-1][0] >= 1:
-            seen.append((snapshot.seconds, snapshot.bytes, snapshot.rows))
+            seen.append((snapshot.seconds, snapshot.bytes + snapshot.received, snapshot.rows))
         while len(seen) > 2 and seen[1][0] <= snapshot.seconds - RATE_SECONDS:
             seen.popleft()
         since, size, rows = seen[0]
         seconds = max(snapshot.seconds - since, 1.0)
-        return (snapshot.bytes - size) / seconds, (snapshot.rows - rows) / seconds
+        # What came of a file that is thrown away is taken back.
+        return max(0, snapshot.bytes + snapshot.received - size) / seconds, (snapshot.rows - rows) / seconds
 
 
 def draw(
@@ -54,10 +58,11 @@ def draw(
         _sides(Text(plain(heading), style="bold"), Text(_passed(snapshot.seconds), style="dim"), width),
         _bar(snapshot, width, marks),
         _line("bundles", Text.assemble(f"{under_way(snapshot)}, ", _parked(snapshot))),
+        _line("files", Text(files(snapshot))),
         _line("budget", Text(budget(snapshot))),
         _line("data", Text(data(snapshot, bytes_a_second=size, rows_a_second=rows))),
         _end(snapshot, now),
-        *(line for problem in _different(snapshot.problems) for line in _problem(problem, width)),
+        *(line for problem in _different(_dated(snapshot)) for line in _problem(problem, width)),
     ]
     for line in lines:
         line.truncate(width, overflow="ellipsis" if marks is FINE else "crop")
@@ -92,13 +97,19 @@ def _end(snapshot: Snapshot, now: float) -> Text:
     return _line("end", Text(when(snapshot.expected_seconds, now)))
 
 
-def _different(problems: Sequence[str]) -> list[str]:
+def _dated(snapshot: Snapshot) -> Iterator[tuple[str, str]]:
+    """Each problem, and when it was where that is a while ago."""
+    for problem, age in zip(snapshot.problems, snapshot.problem_ages, strict=True):
+        yield problem, f" ({show_duration(age)} ago)" if age >= A_WHILE_SECONDS else ""
+
+
+def _different(problems: Iterable[tuple[str, str]]) -> list[str]:
     """The last ones, each reason once: a hundred bundles may meet the same trouble."""
     by_reason: dict[str, str] = {}
-    for problem in problems:
+    for problem, when_seen in problems:
         reason = problem.partition(": ")[2]
         by_reason.pop(reason, None)
-        by_reason[reason] = problem
+        by_reason[reason] = problem + when_seen
     return list(by_reason.values())[-MOST_PROBLEMS:]
 
 

@@ -17,8 +17,9 @@ def sentence(snapshot: Snapshot, *, now: float) -> str:
     parts = [
         f"{show_count(snapshot.have)} of {show_count(snapshot.planned)} bundles stored",
         f"{under_way(snapshot)}, {show_count(snapshot.parked)} parked",
+        files(snapshot),
         budget(snapshot),
-        f"{show_count(snapshot.rows)} rows, {show_bytes(snapshot.bytes)}",
+        stored_and_received(snapshot),
     ]
     if snapshot.down_seconds is not None:
         parts.append(f"the service was {away(snapshot.down_seconds)}")
@@ -30,25 +31,37 @@ def sentence(snapshot: Snapshot, *, now: float) -> str:
 def under_way(snapshot: Snapshot) -> str:
     """Where the bundles are that are not stored yet."""
     return (
-        f"{show_count(snapshot.running)} running, {show_count(snapshot.fetching)} fetching, "
+        f"{show_count(snapshot.running)} running, {show_count(snapshot.queued)} queued for a request, "
         f"{show_count(snapshot.waiting)} waiting"
     )
+
+
+def files(snapshot: Snapshot) -> str:
+    """Where the files of finished exports are."""
+    ready = max(0, snapshot.fetching - snapshot.downloading)
+    return f"{show_count(snapshot.downloading)} downloading, {show_count(ready)} ready to be fetched"
 
 
 def budget(snapshot: Snapshot) -> str:
     """What may be asked now, when the next may be, and what is counted."""
     wait = snapshot.next_request_seconds
-    following = "next at once" if wait < 0.5 else f"next in {show_duration(max(round(wait), 1))}"
     counted = COUNTED.get(snapshot.scope, snapshot.scope)
+    if snapshot.paused_seconds > 0:
+        paused = show_duration(max(round(snapshot.paused_seconds), 1))
+        return f"asked too often (429): paused by the service for {paused}; {counted}"
+    following = "next at once" if wait < 0.5 else f"next in {show_duration(max(round(wait), 1))}"
     return f"{snapshot.tokens} of {snapshot.burst} requests left, {following}; {counted}"
 
 
 def data(snapshot: Snapshot, *, bytes_a_second: float, rows_a_second: float) -> str:
     """What has come, and how fast it comes."""
-    return (
-        f"{show_count(snapshot.rows)} rows, {show_bytes(snapshot.bytes)}; "
-        f"lately {show_rate(rows_a_second)} rows/s, {show_bytes(bytes_a_second)}/s"
-    )
+    return f"{stored_and_received(snapshot)}; lately {show_rate(rows_a_second)} rows/s, {show_bytes(bytes_a_second)}/s"
+
+
+def stored_and_received(snapshot: Snapshot) -> str:
+    """What lies on the disk, and what has come of files that are not whole yet."""
+    on_its_way = f" and {show_bytes(snapshot.received)} on the way" if snapshot.received else ""
+    return f"{show_count(snapshot.rows)} rows, {show_bytes(snapshot.bytes)}{on_its_way}"
 
 
 def away(seconds: float) -> str:

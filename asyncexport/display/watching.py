@@ -61,9 +61,9 @@ class Watcher:
         self.example = ""
 
     @property
-    def fetching(self) -> int:
-        """How many downloads are under way, or wait for their turn."""
-        return self._snapshot().fetching if self._snapshot else 0
+    def downloading(self) -> int:
+        """How many downloads are under way."""
+        return self._snapshot().downloading if self._snapshot else 0
 
     async def watch(self, snapshot: Callable[[], Snapshot]) -> None:
         """Show it as it goes, until cancelled."""
@@ -82,7 +82,8 @@ class Watcher:
             case {"type": "stored", "path": path, "rows": rows} if rows or not self.example:
                 self.example = path
             case {"type": "parked", "export": export, "start": start, "reason": reason}:
-                log.warning("%s %s: parked: %s", export, start, reason)
+                # No warning: the closing words name it, and until then the picture and the status line do.
+                log.info("%s %s: parked: %s", export, start, reason)
         if self._events is not None:
             self._events.record(event)
 

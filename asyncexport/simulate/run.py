@@ -147,7 +147,7 @@ class Witness:
             case _:
                 self.most_running = max(self.most_running, self.running())
 
-    def retried(self, bundle: Bundle, why: str) -> None:
+    def retried(self, bundle: Bundle, why: str, *, shared: bool = False) -> None:
         """Nothing goes wrong here that would be worth a note."""
 
     def possible_duplicate(self, bundle: Bundle) -> None:
