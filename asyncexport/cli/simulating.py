@@ -187,7 +187,9 @@ def show_simulation(
     bundles = assumed.seeds * sum(case.bundles for case in cases)
     if bundles > SOON_BUNDLES and not session.quiet:
         runs = count_of(assumed.seeds * len(cases), "run", "runs")
-        session.lines.tell("note", f"simulating {runs} of {count_of(bundles, 'bundle', 'bundles')} in all")
+        session.lines.tell(
+            "note", f"simulating {runs} with {show_count(bundles)} bundles in all: a millisecond or so each"
+        )
     rows = forecast(cases, assumed)
     for row in rows:
         session.record("simulation", **_facts(row, now))
@@ -279,8 +281,9 @@ def _show_rows(session: Session, rows: "Sequence[Row]", *, now: float) -> None:
 
 def _notes(asked: Asked, options: Options, cases: "Sequence[Case]", assumed: "Assumed", known: Known) -> Iterator[str]:
     """What is assumed, a line each."""
-    times = "once" if assumed.seeds == 1 else f"{assumed.seeds} times"
-    yield f"each was simulated {times}, with the scheduler and the budget of a run; figures are medians"
+    told = "each was simulated {}, with the scheduler and the budget of a run{}"
+    once = told.format("once", "; --seeds 5 shows how far chance goes")
+    yield once if assumed.seeds == 1 else told.format(f"{assumed.seeds} times", "; figures are medians")
     yield _durations_told(options, assumed)
     if any(part.widening != 1 for case in cases for part in case.parts):
         yield _growth_told(assumed)

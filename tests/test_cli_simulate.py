@@ -1,0 +1,237 @@
+"""`plan --simulate` on the command line: what it says, what it takes, and what it leaves alone."""
+
+import asyncio
+import json
+import os
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from asyncexport.cli import main
+from asyncexport.core.bundles import Bundle, Range, read_moment
+from asyncexport.core.exits import Exit
+from asyncexport.core.exports import Export
+from asyncexport.core.states import Created, Creating, Ready, Standing, State, Stored
+from asyncexport.ledger import Ledger
+
+PLAN = ("plan", "--start", "2026-01-01", "--end", "2026-01-01T06:00:00Z")
+"""Twelve bundles."""
+
+FIRST = read_moment("2026-01-01", now=0.0)
+
+EXPORT = Export("everyone-events")
+
+ROW = re.compile(
+    r"(\S.*?)  +([\d,]+)  +([\d,]+)/([\d,]+)/([\d,]+)/([\d,]+)  +(\S.*?)  +(\S.*?)  +(\S.*?)  +(\S+ \S+ UTC)"
+)
+
+
+@dataclass(frozen=True)
+class Ran:
+    """What a command said, and how it ended."""
+
+    code: int
+    out: list[str]
+    err: list[str]
+
+    @property
+    def records(self) -> list[dict[str, Any]]:
+        """The lines of `--json`."""
+        return [json.loads(line) for line in self.out]
+
+    def of(self, kind: str) -> list[dict[str, Any]]:
+        """Those of one type."""
+        return [record for record in self.records if record["type"] == kind]
+
+
+@pytest.fixture
+def run(tmp_path, monkeypatch, capsys) -> Callable[..., Ran]:
+    """Run a command in an empty directory, without a key and without settings."""
+    monkeypatch.chdir(tmp_path)
+    for name in [name for name in os.environ if name.startswith(("ASYNCEXPORT_", "FULLSTORY_"))]:
+        monkeypatch.delenv(name)
+
+    def ran(*arguments: str) -> Ran:
+        capsys.readouterr()
+        code = main(arguments)
+        said = capsys.readouterr()
+        return Ran(code, said.out.splitlines(), said.err.splitlines())
+
+    return ran
+
+
+def earlier_run(*, durations: Sequence[float] = (), stored: int = 0, running: int = 0) -> None:
+    """Leave a ledger behind: archives of 9 MB, then bundles under way."""
+
+    async def write() -> None:
+        ledger = await Ledger.open(Path("exports"))
+        await ledger.agree([EXPORT])
+        for number in range(stored + running):
+            start = FIRST + 1800 * number
+            bundle = Bundle(EXPORT.name, Range(start, start + 1800))
+            archive = Stored(f"{EXPORT.name}/{number}.gz", 9_000_000, 1, "0" * 64, exported_at=start + 90_000.0)
+            road: list[State] = [Creating(1, 1.0), Created(1, 1.0, str(number))]
+            road += [Ready(1, 1.0, str(number)), archive] if number < stored else []
+            for state in road:
+                await ledger.append(Standing(bundle, 0, state, state if state is archive else None), at=2.0)
+        for seconds in durations:
+            ledger.learn(finished_at=1.0, seconds=seconds)
+        await ledger.close()
+
+    asyncio.run(write())
+
+
+def test_a_table_for_each_reading(run):
+    """The configuration first, then a row a variant, with what it costs and when it is done; assumptions below."""
+    ran = run(*PLAN, "--simulate", "--vary", "bundle=1h,6h", "--vary", "polling.prefer=latency")
+    assert (ran.code, ran.err) == (0, [])
+    assert ran.out[:2] == [
+        "everyone-events: 2026-01-01T00:00:00Z to 2026-01-01T06:00:00Z, in bundles of 30m",
+        "  12 bundles to do, 0 stored already",
+    ]
+    heads = [line.split("  ")[0] for line in ran.out if line.startswith("if ")]
+    assert heads == ["if creates alone count", "if every request counts"]
+    rows = [found.groups() for line in ran.out if (found := ROW.fullmatch(line))]
+    assert [row[:3] for row in rows] == 2 * [
+        ("as configured", "12", "12"),
+        ("bundle=1h", "6", "6"),
+        ("bundle=6h", "1", "1"),
+        ("polling.prefer=latency", "12", "12"),
+    ]
+    assert ran.out[-5:] == [
+        "each was simulated 5 times, with the scheduler and the budget of a run; figures are medians",
+        "operations run for 5 min in the median, by [polling] expected, and scatter by 0.5 (lognormal)",
+        "how much longer a wider bundle takes is not known: taken to be no longer; --growth 1: as the width",
+        "a download takes 2 s, in proportion to the width: no archive is known yet",
+        (
+            "the service is taken to grant as much as is configured, to run at once all that it is asked for, "
+            "to fail nothing, and its list to be of use"
+        ),
+    ]
+
+
+def test_it_leaves_nothing_behind(run):
+    """Neither a directory nor a ledger: nothing was done."""
+    run(*PLAN, "--simulate")
+    assert list(Path().iterdir()) == []
+
+
+def test_json_has_a_row_an_object_and_the_summary_last(run):
+    """What the table shows, in seconds, for programs."""
+    ran = run("--json", *PLAN, "--vary", "bundle=1h")
+    assert [record["type"] for record in ran.records] == ["plan", *4 * ["simulation"], "assumed", "summary"]
+    rows = ran.of("simulation")
+    assert [(one["variant"], one["scope"], one["bundles"]) for one in rows] == [
+        ("as configured", "create", 12),
+        ("as configured", "all", 12),
+        ("bundle=1h", "create", 6),
+        ("bundle=1h", "all", 6),
+    ]
+    for one in rows:
+        assert 0 < one["first_archive_seconds"] < one["makespan_min"] < one["makespan_seconds"] < one["makespan_max"]
+        assert (one["requests"]["create"], one["requests"]["results"]) == (one["bundles"], one["bundles"])
+    (assumed,) = ran.of("assumed")
+    assert (assumed["durations"], assumed["median_seconds"], assumed["seeds"]) == ("lognormal", 300.0, 5)
+    assert len(assumed["notes"]) == 5
+    summary = ran.records[-1]
+    assert summary["bundles"]["planned"] == 12
+    assert not any(summary["requests"].values())
+
+
+def test_it_says_the_same_each_time(run):
+    """A difference between two calls is one of the settings, and not of luck."""
+
+    def rows() -> list[dict[str, Any]]:
+        return [{**one, "ends_at": ""} for one in run("--json", *PLAN, "--simulate").of("simulation")]
+
+    assert rows() == rows()
+
+
+def test_to_ask_for_variants_is_to_ask_for_a_simulation(run):
+    """Nobody has to type both."""
+    assert run("--json", *PLAN, "--vary", "bundle=30m").of("simulation")
+
+
+def test_a_scope_that_is_set_has_one_reading(run):
+    """Whoever knows what counts is not shown what would be if it were otherwise."""
+    ran = run("--json", *PLAN, "--simulate", "--set", "budget.scope=all", "--vary", "budget.scope=create")
+    assert [(one["variant"], one["scope"]) for one in ran.of("simulation")] == [
+        ("as configured", "all"),
+        ("budget.scope=create", "create"),
+    ]
+
+
+def test_what_earlier_runs_learned_is_drawn_from(run):
+    """Durations and sizes come from the ledger, where there are some, and what is stored is not simulated again."""
+    earlier_run(durations=[100.0] * 30, stored=4)
+    ran = run("--json", *PLAN, "--simulate")
+    (assumed,) = ran.of("assumed")
+    assert (assumed["durations"], assumed["learned"], assumed["median_seconds"]) == ("learned", 30, 100.0)
+    assert "operations run for as long as 30 of earlier runs, 2 min in the median" in assumed["notes"]
+    assert (
+        "a download brings 9.0 MB, as archives so far, in proportion to the width, at 1.0 MB a second"
+        in assumed["notes"]
+    )
+    first, _ = ran.of("simulation")
+    assert first["bundles"] == 8
+    # 100 s for the operation, 9 for the download, a few calls of 0.2 s, and what is waited for the next look.
+    assert 109 < first["first_archive_seconds"] < 125
+    (given,) = run("--json", *PLAN, "--simulate", "--duration", "20m").of("assumed")
+    assert (given["durations"], given["median_seconds"]) == ("lognormal", 1200.0)
+
+
+def test_bundles_under_way_are_said_to_begin_anew(run):
+    """What the simulation leaves out is told, not hidden."""
+    earlier_run(running=3)
+    ran = run(*PLAN, "--simulate")
+    assert "3 bundles under way: taken to be begun anew" in ran.out
+
+
+def test_nothing_to_do_is_nothing_to_simulate(run):
+    """A finished range has no rows."""
+    earlier_run(stored=12)
+    ran = run(*PLAN, "--vary", "bundle=1h")
+    assert (ran.code, ran.out[-1]) == (0, "nothing to do: a backfill would send no request")
+    assert not run("--json", *PLAN, "--vary", "bundle=1h").of("simulation")
+
+
+def test_durations_can_be_given(run):
+    """Whoever knows better says so, and it shows in the outcome."""
+
+    def done_in(*options: str) -> float:
+        ran = run("--json", *PLAN, "--vary", "bundle=1h", "--seeds", "1", *options)
+        assert ran.of("assumed")[0]["seeds"] == 1
+        wide: float = ran.of("simulation")[-1]["makespan_seconds"]
+        return wide
+
+    assert done_in("--duration", "1h", "--sigma", "0") == pytest.approx(3600, abs=120)
+    assert done_in("--duration", "1h", "--sigma", "0", "--growth", "1") == pytest.approx(7200, abs=120)
+
+
+@pytest.mark.parametrize(
+    ("options", "told"),
+    [
+        (
+            ["--vary", "bundles=1h"],
+            "--vary bundles: 'bundles' cannot be varied (did you mean bundle?); what can: bundle, ",
+        ),
+        (["--vary", "bundle=7m"], '--vary bundle: must divide a day, as 6m and 8m do, got "7m"'),
+        (["--vary", "budget.burst=many"], '--vary budget.burst: expected a whole number, got "many"'),
+        (["--vary", "bundle"], "--vary: is written KEY=A,B, such as bundle=1h,6h"),
+        (["--vary", "bundle=1h,"], "--vary: is written KEY=A,B, such as bundle=1h,6h"),
+        (["--simulate", "--duration", "long"], "--duration: expected a duration such as"),
+        (["--simulate", "--duration", "0s"], "--duration: must be longer than 0s"),
+        (["--growth", "1"], "--growth: goes with --simulate or --vary"),
+        (["--simulate", "--seeds", "0"], "invalid value for '--seeds'"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else "",
+)
+def test_what_does_not_fit_is_a_usage_error(run, options, told):
+    """It is told in the words of any other setting, and nothing is simulated."""
+    ran = run(*PLAN, *options)
+    assert (ran.code, ran.out) == (Exit.USAGE, [])
+    assert any(line.startswith(f"asyncexport: error: {told}") for line in ran.err), ran.err
