@@ -26,6 +26,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Self
 
+import asyncexport.api  # noqa: F401 - a run loads it when it needs it; here it is loaded once for all
 from asyncexport.config import ApiKey, Settings
 from asyncexport.core.bundles import Range
 from asyncexport.core.summary import Snapshot
