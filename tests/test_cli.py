@@ -6,6 +6,7 @@ import gzip
 import json
 import os
 import re
+import shlex
 import signal
 import socket
 import subprocess
@@ -312,7 +313,20 @@ ENDS = [
     Case("nothing to verify", Exit.LEDGER, ("verify",), error="exports has no ledger"),
     Case("nothing to retry", Exit.LEDGER, ("retry",), error="exports has no ledger"),
     Case("no place on the disk", Exit.DISK, (*BACKFILL, "-d", "file/exports"), before=a_file_in_the_way),
+    Case("a file in the place of archives", Exit.DISK, ("status", "-d", "file"), before=a_file_in_the_way),
+    Case("a file in the place of a plan", Exit.DISK, ("plan", *DAYS, "-d", "file"), before=a_file_in_the_way),
+    Case("a file in the place of a run", Exit.DISK, (*BACKFILL, "-d", "file"), before=a_file_in_the_way),
+    Case("a file in the place of a demo", Exit.DISK, ("demo", "-d", "file"), before=a_file_in_the_way),
+    Case("no place for a demo", Exit.DISK, ("demo", "-d", "/dev/null/demo")),
     Case("no place for the settings", Exit.DISK, ("-c", "nowhere/a.toml", "init")),
+    Case("a directory without a name", Exit.USAGE, ("status", "-d", ""), error="'--directory': it is empty"),
+    Case("a demo without a name", Exit.USAGE, ("demo", "-d", ""), error="'--directory': it is empty"),
+    Case(
+        "two directories",
+        Exit.USAGE,
+        ("status", "-d", "x", "--set", "output.directory=y"),
+        error="-d: and --set output.directory are both given",
+    ),
     Case("time is up", Exit.TIME_UP, (*BACKFILL, "--max-duration", "300ms"), fault("operation:pending")),
 ]
 
@@ -395,6 +409,37 @@ def test_a_lost_ledger_is_made_anew_and_by_nothing_else(run, service, command):
     assert "verify --rebuild" in run(*command).hint
     assert run("verify", "--rebuild").code == Exit.DONE
     assert run(*command).code == Exit.DONE
+
+
+@pytest.mark.parametrize("command", [("status",), ("plan", *DAYS), ("verify",), BACKFILL, ("nightly",), ("retry",)])
+@pytest.mark.parametrize("spoil", [a_lost_ledger, a_damaged_ledger])
+@pytest.mark.parametrize("place", [("-d", "my exports"), ("--set", "output.directory=my exports")])
+def test_a_hint_is_for_the_directory_and_the_settings_of_the_command(run, service, command, spoil, place):
+    """What is pasted from it heals what was named, whatever other settings lie about."""
+    spoil()
+    Path("exports").rename("my exports")
+    Path("asyncexport.toml").rename("mine.toml")
+    for extra in ((), ("--json",), ("--log-format", "json")):
+        err = "\n".join(run("-c", "mine.toml", *extra, *command, *place).err)
+        (pasted,) = re.findall(r"`asyncexport ([^`]*)`", err)
+        assert shlex.split(pasted) == ["-c", "mine.toml", "verify", "--rebuild", *place]
+    assert run(*shlex.split(pasted)).code == Exit.DONE
+    assert not Path("exports").exists()
+
+
+def test_a_file_in_the_place_of_the_archives_is_named(run):
+    """With the next thing to do."""
+    a_file_in_the_way()
+    assert run("status", "-d", "file/exports").hint == "file is a file; choose another directory"
+    assert not run("demo", "-d", "/dev/null/demo").hint.startswith("`")
+
+
+def test_a_refused_export_ends_the_same_run_with_the_same_code(run, service):
+    """3 as long as something of the order is stored, now or before; 2 where nothing ever was."""
+    with Path("asyncexport.toml").open("a") as file:
+        file.write('[[export]]\nname = "good"\n[[export]]\nname = "bad"\nsegment = "nobody-knows-it"\n')
+    assert [run(*BACKFILL).code for _ in range(2)] == [Exit.PARTLY, Exit.PARTLY]
+    assert [run(*BACKFILL, "--export", "bad").code for _ in range(2)] == [Exit.USAGE, Exit.USAGE]
 
 
 def test_retry_makes_no_place_that_is_not_there(run, service):
@@ -692,6 +737,41 @@ def test_status_tells_of_gaps_and_what_is_parked(run, service):
     service.behave()
     assert run("-q", "retry").code == 0
     assert run("--json", "status").records[0]["parked"] == []
+
+
+def test_status_tells_how_the_last_run_ended(run, service):
+    """Whoever comes in the morning sees whether the night went well, and if not, why."""
+    run("-q", *BACKFILL)
+    assert re.fullmatch(r"last run: backfill ended with 0 at \S+Z", run("status").out[1])
+    service.behave(**fault("create:503"))
+    run("-q", "backfill", "--start", "2026-01-02", "--end", "2026-01-02T02:00:00Z")
+    (last,) = (record for record in run("--json", "status").records if record["type"] == "last_run")
+    assert (last["command"], last["exit_code"]) == ("backfill", Exit.UNREACHABLE)
+    assert last["began"] <= last["ended"]
+    assert "could not be reached" in last["error"]
+    told = run("status").out[1]
+    assert told == f"last run: backfill ended with 5 at {last['ended']}: {last['error']}"
+
+
+def test_status_tells_of_a_run_that_was_killed(run, service):
+    """It could not say how it ended, and nobody else's end is told for its own."""
+    service.behave(**fault("operation:pending,nth=4"))
+    process = started("--json", *BACKFILL)
+    with ending(process):
+        assert json.loads(next(lines(process.stdout)))["type"] == "stored"
+        process.kill()
+        process.wait()
+    told = run("status").out
+    assert re.fullmatch(r"last run: backfill began at \S+Z and did not come to its end: .*", told[1])
+    assert "  under way 1 bundle at the service" in told
+
+
+def test_status_says_that_nothing_is_there(run):
+    """As text and as JSON, and it is no failure."""
+    assert run("status").out == ["nothing here yet: exports has no ledger"]
+    note, summary = run("--json", "status").records, run("--json", "status").summary
+    assert note[0] == {"type": "note", "message": "nothing here yet: exports has no ledger"}
+    assert summary["exit_code"] == 0
 
 
 def test_status_counts_a_bundle_once_whose_new_take_is_parked(run, service):

@@ -31,9 +31,28 @@ MaxDuration = Annotated[
     str | None,
     typer.Option("--max-duration", metavar="TIME", help="Stop cleanly after so long, such as 5h or 90m."),
 ]
+
+
+def named(text: str | Path) -> Path:
+    """What `-d` names; a default comes as the path that it is.
+
+    Raises:
+        typer's usage error: it is empty, which for a path would be the working directory.
+    """
+    if not str(text).strip():
+        raise typer.BadParameter("it is empty")
+    return Path(text)
+
+
 Directory = Annotated[
     Path | None,
-    typer.Option("-d", "--directory", metavar="DIR", help="Where the archives are, in place of [output] directory."),
+    typer.Option(
+        "-d",
+        "--directory",
+        metavar="DIR",
+        parser=named,
+        help="Where the archives are, in place of [output] directory.",
+    ),
 ]
 Sets = Annotated[
     list[str] | None,

@@ -70,7 +70,7 @@ COMMANDS: dict[str, Entry] = {
     "segments": Entry(
         "segments",
         "list segments to put in the configuration",
-        (*LOOKS, Exit.UNREACHABLE, Exit.KEY_REFUSED, Exit.LEDGER, Exit.INTERRUPTED, Exit.TERMINATED),
+        (*LOOKS, Exit.UNREACHABLE, Exit.KEY_REFUSED, Exit.LEDGER, Exit.DISK, Exit.INTERRUPTED, Exit.TERMINATED),
     ),
     "sandbox": Entry("sandbox", "run the stand-in service", LOOKS),
     "init": Entry("init", "write a commented asyncexport.toml", (*LOOKS, Exit.DISK)),

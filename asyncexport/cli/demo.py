@@ -20,18 +20,19 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 from urllib.request import ProxyHandler, build_opener
 
 import typer
 
+from asyncexport.cli.asking import named
 from asyncexport.cli.ending import BUG_HINT
-from asyncexport.cli.session import Session
+from asyncexport.cli.session import Session, check_place
 from asyncexport.core.bundles import DAY, Range, day, show
 from asyncexport.core.exits import Exit
 from asyncexport.core.summary import Summary
 from asyncexport.display import show_count
-from asyncexport.errors import ConfigError, ExportError, Problem
+from asyncexport.errors import ConfigError, ExportError, Problem, StorageError
 
 if TYPE_CHECKING:
     from asyncexport.config import ApiKey, Settings
@@ -61,9 +62,9 @@ CHILD = "from asyncexport.cli.demo import be_the_sandbox; be_the_sandbox()"
 def demo(
     ctx: typer.Context,
     *,
-    directory: Annotated[Path, typer.Option("-d", "--directory", metavar="DIR", help="Where the archives go.")] = Path(
-        DIRECTORY
-    ),
+    directory: Annotated[
+        Path, typer.Option("-d", "--directory", metavar="DIR", parser=named, help="Where the archives go.")
+    ] = Path(DIRECTORY),
 ) -> Summary:
     """Try it out.
 
@@ -75,42 +76,46 @@ def demo(
     from asyncexport.pipeline import Order
 
     session: Session = ctx.obj
-    session.directory = str(directory)
+    session.directory, session.chosen_directory = str(directory), directory
     _take_place(directory)
-    with sandbox_running() as (config, url):
-        settings = _settings(config, directory)
+    with sandbox_running() as said:
+        settings, url = _settings(said, directory), str(said["api"]["base_url"])
         session.record("sandbox", url=url)
-        session.say(f"a sandbox of the service runs on this machine; a day of it, {day(THE_DAY.start)}, is exported")
+        _say(session, f"a sandbox of the service runs on this machine; a day of it, {day(THE_DAY.start)}, is exported")
         order = Order("demo", settings.exports, start=THE_DAY.start, end=THE_DAY.end)
         summary, example = export_watched(session, settings, order, key=_key(settings))
         if summary.exit_code is Exit.DONE:
             summary = _checked(session, settings, summary, url)
     say_closing(session, settings, order, summary, example=example)
     if summary.exit_code is Exit.DONE:
-        session.say(f"run it again: nothing is left to do; rm -r {directory} starts over")
+        _say(session, f"run it again: nothing is left to do; rm -r {directory} starts over")
     return summary
 
 
+def _say(session: Session, text: str) -> None:
+    if not session.quiet:
+        session.say(text)
+
+
 @contextmanager
-def sandbox_running() -> Iterator[tuple[Path, str]]:
-    """A sandbox in a process of its own: the file with the settings that fit it, and its address.
+def sandbox_running() -> Iterator[dict[str, Any]]:
+    """A sandbox in a process of its own: the settings that fit it, as it says them.
 
     Raises:
         ExportError: it does not start.
     """
-    with tempfile.TemporaryDirectory(prefix="asyncexport-demo-") as folder:
-        config, errors = Path(folder) / "sandbox.toml", Path(folder) / "errors.txt"
-        with config.open("wb") as stdout, errors.open("wb") as stderr:
-            # -P: no file of the working directory is taken for a module. A session of its own: Ctrl-C is for the demo.
-            process = subprocess.Popen(  # noqa: S603 - this very program
-                [sys.executable, "-P", "-c", CHILD, "sandbox", "--port", "0", "--speed", str(SPEED)],
-                stdin=subprocess.PIPE,
-                stdout=stdout,
-                stderr=stderr,
-                start_new_session=True,
-            )
+    # Files without a name: a demo that is killed leaves none behind.
+    with tempfile.TemporaryFile() as stdout, tempfile.TemporaryFile() as stderr:
+        # -P: no file of the working directory is taken for a module. A session of its own: Ctrl-C is for the demo.
+        process = subprocess.Popen(  # noqa: S603 - this very program
+            [sys.executable, "-P", "-c", CHILD, "sandbox", "--port", "0", "--speed", str(SPEED)],
+            stdin=subprocess.PIPE,
+            stdout=stdout,
+            stderr=stderr,
+            start_new_session=True,
+        )
         try:
-            yield config, _address(process, config, errors)
+            yield _said(process, stdout.fileno(), stderr.fileno())
         finally:
             _end(process)
 
@@ -128,19 +133,24 @@ def _end_with_the_demo() -> None:
     os.kill(os.getpid(), signal.SIGTERM)
 
 
-def _address(process: "subprocess.Popen[bytes]", config: Path, errors: Path) -> str:
-    """Wait until it listens; where."""
+def _said(process: "subprocess.Popen[bytes]", stdout: int, stderr: int) -> dict[str, Any]:
+    """Wait until it listens; what it says of itself."""
     give_up_at = time.monotonic() + START_SECONDS
     while time.monotonic() < give_up_at and process.poll() is None:
         try:
-            said = tomllib.loads(config.read_text(encoding="utf-8"))
+            said = tomllib.loads(_text(stdout))
         except tomllib.TOMLDecodeError:
             said = {}
         if said.keys() >= TABLES:
-            return str(said["api"]["base_url"])
+            return said
         time.sleep(0.02)
-    last = errors.read_text(encoding="utf-8", errors="replace").strip().splitlines()[-1:]
+    last = _text(stderr).strip().splitlines()[-1:]
     raise ExportError(f"the sandbox did not start: {''.join(last) or 'it said nothing'}")
+
+
+def _text(file: int) -> str:
+    """All of a file that somebody else goes on writing: the place they share is left where it is."""
+    return os.pread(file, 2**20, 0).decode("utf-8", "replace")
 
 
 def _end(process: "subprocess.Popen[bytes]") -> None:
@@ -158,7 +168,9 @@ def _take_place(directory: Path) -> None:
 
     Raises:
         ConfigError: it is somebody else's.
+        StorageError: it cannot be written.
     """
+    check_place(directory)
     mark = directory / MARK
     if mark.exists():
         return
@@ -171,15 +183,19 @@ def _take_place(directory: Path) -> None:
             )
         mark.write_text(MARK_TEXT, encoding="utf-8")
     except OSError as error:
-        raise ConfigError([Problem("-d", f"{directory} cannot be used: {error.strerror or error}")]) from error
+        raise StorageError(
+            f"{directory} cannot be written: {(error.strerror or str(error)).lower()}",
+            hint="choose a directory that can be written to, by -d",
+        ) from error
 
 
-def _settings(config: Path, directory: Path) -> "Settings":
+def _settings(said: dict[str, Any], directory: Path) -> "Settings":
     from asyncexport.config import load
 
+    flags = {f"{table}.{key}": value for table, keys in said.items() for key, value in keys.items()}
     # What an interrupted demo left running died with its sandbox: it need not be believed in for long.
-    flags = {"output.directory": directory, "polling.operation_deadline": "10s"}
-    return load(file=config, environ={}, flags=flags, working_directory=Path.cwd())
+    flags |= {"output.directory": directory, "polling.operation_deadline": "10s"}
+    return load(file=Path(os.devnull), environ={}, flags=flags, working_directory=Path.cwd())
 
 
 def _key(settings: "Settings") -> "ApiKey":

@@ -60,7 +60,7 @@ def _tell(session: "Session", summary: "Summary") -> int:
         problems = [str(problem) for problem in error.problems] if isinstance(error, ConfigError) else [str(error)]
         for problem in problems[:-1]:
             session.lines.fault(problem)
-        session.lines.fault(problems[-1] if problems else "no reason given", hint=error.hint)
+        session.lines.fault(problems[-1] if problems else "no reason given", hint=session.pasteable(error.hint))
     if session.as_json:
         session.results.record(summary.to_dict())
     failure = session.results.failure

@@ -33,7 +33,10 @@ def init(
     except FileExistsError:
         raise ConfigError([Problem("", f"{path} is there already")], hint="`--force` writes over it") from None
     except OSError as error:
-        raise StorageError(f"{path} cannot be written: {error.strerror or error}") from error
+        raise StorageError(
+            f"{path} cannot be written: {(error.strerror or str(error)).lower()}",
+            hint="name a place that can be written to: `asyncexport -c FILE init`",
+        ) from error
     session.say(f"{path} is written: every setting with its default and its reason")
     session.say("next: set FULLSTORY_API_KEY, then `asyncexport plan --start 30d` shows what a backfill would cost")
     session.record("file", path=str(path))

@@ -4,6 +4,7 @@ What global options say is taken in as it is parsed, and counts from `begin` on.
 """
 
 import os
+import re
 import shlex
 import sys
 import time
@@ -12,13 +13,17 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from asyncexport.errors import ConfigError, Problem
+from asyncexport.errors import ConfigError, Problem, StorageError
 
 if TYPE_CHECKING:
     from asyncexport.config import ApiKey, Settings
     from asyncexport.core.summary import Summary
     from asyncexport.display import Counter, Lines, Results, Watcher
     from asyncexport.display.pane import Pane
+
+
+PASTED = re.compile(r"`asyncexport (verify --rebuild|segments|status)`")
+"""Commands that errors and closing words name without knowing how this one was called."""
 
 
 class Session:
@@ -33,6 +38,7 @@ class Session:
         began: When, on the monotonic clock.
         config: The file that `-c` names.
         chosen_directory: What `-d` names.
+        chosen_settings: What `--set` says, each time.
     """
 
     def __init__(self, *, as_json: bool = False) -> None:
@@ -42,6 +48,7 @@ class Session:
         self.began = time.monotonic()
         self.config: Path | None = None
         self.chosen_directory: Path | None = None
+        self.chosen_settings: list[str] = []
         self.quiet = False
         self.verbose = 0
         self.log_as_json = False
@@ -132,11 +139,17 @@ class Session:
 
         Raises:
             ConfigError: with all that is wrong with them.
+            StorageError: a file lies where the output directory is to be.
         """
         from asyncexport.config import load
 
+        self.chosen_directory, self.chosen_settings = directory, sets or []
         problems: list[Problem] = []
-        flags = {"output.directory": directory, **_flags(sets or [], problems)}
+        flags: dict[str, Any] = dict(_flags(sets or [], problems))
+        if directory is not None:
+            if "output.directory" in flags:
+                problems.append(Problem("-d", "and --set output.directory are both given: one of them is enough"))
+            flags["output.directory"] = directory
         try:
             settings = load(file=self.config, environ=os.environ, flags=flags, working_directory=Path.cwd())
         except ConfigError as error:
@@ -144,7 +157,7 @@ class Session:
         if problems:
             raise ConfigError(problems)
         self.directory = str(settings.output.directory)
-        self.chosen_directory = directory
+        check_place(Path(self.directory))
         return settings
 
     def key(self, settings: "Settings") -> "ApiKey":
@@ -167,7 +180,12 @@ class Session:
         """A command for the same settings and the same directory, to be pasted."""
         config = ["-c", str(self.config)] if self.config else []
         directory = ["-d", str(self.chosen_directory)] if self.chosen_directory else []
-        return shlex.join(["asyncexport", *config, command, *arguments, *directory])
+        sets = [word for one in self.chosen_settings for word in ("--set", one)]
+        return shlex.join(["asyncexport", *config, command, *arguments, *directory, *sets])
+
+    def pasteable(self, text: str) -> str:
+        """A text whose commands are for the settings and the directory of this one, as `again` has them."""
+        return PASTED.sub(lambda found: f"`{self.again(*found[1].split())}`", text)
 
     def say(self, text: str = "") -> None:
         """A line of a result, where results are text."""
@@ -197,6 +215,21 @@ class Session:
             directory=self.directory,
             **facts,
         )
+
+
+def check_place(directory: Path) -> None:
+    """Whether a directory is there, or can be.
+
+    Raises:
+        StorageError: a file has its name, or that of a directory above it.
+    """
+    for path in (directory, *directory.parents):
+        if os.path.lexists(path):
+            if path.is_file():
+                raise StorageError(
+                    f"{directory} cannot be used: not a directory", hint=f"{path} is a file; choose another directory"
+                )
+            return
 
 
 def _flags(sets: list[str], problems: list[Problem]) -> dict[str, str]:
