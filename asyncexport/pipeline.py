@@ -13,9 +13,9 @@ import asyncio
 import logging
 import random
 import time
-from collections.abc import AsyncIterator, Callable
-from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass, field
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -38,7 +38,7 @@ from asyncexport.core.forecast import (
 from asyncexport.core.pacing import HISTORY_SECONDS, Down, Patience, Prefer, Priority, Scope, Sent, tokens_used
 from asyncexport.core.room import Room
 from asyncexport.core.states import Failed, Overdue, Standing, Stored
-from asyncexport.core.summary import Exit, Problems, Snapshot, Summary, Tally, exit_of
+from asyncexport.core.summary import Exit, LastRun, Problems, Snapshot, Summary, Tally, exit_of
 from asyncexport.core.watching import Mode
 from asyncexport.core.wire import Kind, Segment
 from asyncexport.core.work import Stock, Work, in_order, needs_refresh
@@ -336,6 +336,7 @@ class _Run:
             ledger = await Ledger.open(directory, boundary=self.boundary)
             stack.push_async_callback(ledger.close)
             await ledger.check_if_small()
+            stack.enter_context(self._on_record(ledger, clock))
             await ledger.agree(self.order.exports)
             await archives.prepare(self.order.exports)
             works, notes = await self._works(ledger, clock)
@@ -343,6 +344,28 @@ class _Run:
                 await self._work_off(stack, works, ledger=ledger, archives=archives, clock=clock)
             else:
                 self._tell(notes)
+
+    @contextmanager
+    def _on_record(self, ledger: Ledger, clock: ServiceClock) -> Iterator[None]:
+        """Remember how the run ends, for `status`; one that is killed is remembered as begun."""
+        begun = LastRun(self.order.command, clock.now())
+        ledger.remember("last_run", begun.to_json())
+        error: BaseException | None = None
+        try:
+            yield
+        except Exception as failure:
+            error = failure
+            raise
+        finally:
+            why = error or _first_refusal(self.tally)
+            ended = replace(
+                begun,
+                ended=clock.now(),
+                exit_code=int(_exit_code(self.tally, error, self.stop)),
+                # The text of a bug may hold anything.
+                error="" if why is None else str(why) if isinstance(why, ExportError) else type(why).__name__,
+            )
+            ledger.remember("last_run", ended.to_json())
 
     async def _works(self, ledger: Ledger, clock: ServiceClock) -> tuple[list[Work], tuple[str, ...]]:
         """What there is to do, counted into the tally; and what ends were cut back, in words."""
@@ -641,7 +664,7 @@ def _first_refusal(tally: Tally) -> ExportError | None:
     return next(iter(tally.refusals.values()), None)
 
 
-def _exit_code(tally: Tally, error: ExportError | None, stop: Stop) -> Exit:
+def _exit_code(tally: Tally, error: BaseException | None, stop: Stop) -> Exit:
     if error is not None:
         return exit_of(error, stored=tally.stored)
     code = tally.exit_code()

@@ -544,6 +544,30 @@ def test_results_go_to_stdout_and_all_else_to_stderr(run, service):
     assert ran.hint == "`asyncexport retry` takes parked bundles up again"
 
 
+def test_aloud_every_stored_bundle_has_its_line(run):
+    """With `-v` a run is no longer mute: which bundle, how many rows, how many bytes."""
+    ran = run("-v", *BACKFILL)
+    told = [line for line in ran.err if ": stored, " in line]
+    assert len(told) == 4
+    pattern = (
+        r"asyncexport: info: (\S+Z )?everyone-events 2026-01-01T\S+Z to 2026-01-01T\S+Z: stored, \d+ rows, [\d,]+ bytes"
+    )
+    assert all(re.fullmatch(pattern, line) for line in told)
+
+
+def test_with_vv_a_request_names_its_bundle_or_its_operation(run, service):
+    """Whoever looks for one bundle in the log finds its create, its operation and its file; no link is in it."""
+    ran = run("-vv", *BACKFILL)
+    first = "everyone-events 2026-01-01T00:00:00Z to 2026-01-01T00:30:00Z: "
+    about = [line.partition(first)[2] for line in ran.err if first in line]
+    assert about[0] == "its create goes out, attempt 1"
+    assert about[1].startswith("operation ")
+    assert about[2] == "its file is fetched from byte 0 on"
+    assert about[3].startswith("stored, ")
+    assert [line for line in ran.err if "/search/v1/exports/" in line]
+    assert not [line for line in ran.err if "X-Goog" in line or "ignature" in line]
+
+
 def test_quietly_only_what_is_wrong_is_said(run, service):
     """From cron, a night that went well sends no mail; one that did not, does."""
     service.behave(**fault("operation:FAILED"))
@@ -763,7 +787,8 @@ def test_status_tells_of_a_run_that_was_killed(run, service):
         process.wait()
     told = run("status").out
     assert re.fullmatch(r"last run: backfill began at \S+Z and did not come to its end: .*", told[1])
-    assert "  under way 1 bundle at the service" in told
+    (under_way,) = (line for line in told if line.startswith("  under way "))
+    assert re.search(r" [1-3] bundles? (at the service|finished there and to be fetched)", under_way)
 
 
 def test_status_says_that_nothing_is_there(run):

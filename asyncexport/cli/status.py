@@ -12,8 +12,8 @@ from asyncexport.cli.session import Session
 from asyncexport.core.bundles import Range, settled_until, show
 from asyncexport.core.exits import Exit
 from asyncexport.core.pacing import show_duration
-from asyncexport.core.states import Failed, Standing
-from asyncexport.core.summary import Summary, Tally
+from asyncexport.core.states import Failed, Ready, Standing
+from asyncexport.core.summary import LastRun, Summary, Tally
 from asyncexport.display import count_of, plain, show_bytes, show_count
 
 if TYPE_CHECKING:
@@ -42,11 +42,14 @@ def status(ctx: typer.Context, *, export: Names = None, directory: Directory = N
         return _nothing_yet(session, where)
     with LedgerReader(where) as ledger:
         overviews = ledger.overviews()
+        last_run = LastRun.read(ledger.recall("last_run"))
     check_names(export, [*settle, *(one.name for one in overviews)])
     running = holder(where)
     if running:
         session.record("run", command=running.command, pid=running.pid, host=running.host, since=show(running.since))
     session.say(f"a run is going on: {plain(str(running))}" if running else "no run is going on")
+    if last_run and not running:
+        session.say(f"last run: {_told(last_run)}")
     chosen = [one for one in overviews if not export or one.name in export]
     now = time.time()
     for overview in chosen:
@@ -59,6 +62,8 @@ def status(ctx: typer.Context, *, export: Names = None, directory: Directory = N
         if name not in {one.name for one in overviews} and (not export or name in export):
             session.say()
             session.say(f"{name}: nothing is stored yet")
+    if last_run and not running:
+        session.record("last_run", **_ending(last_run))
     tally = _tally(chosen)
     if tally.failed:
         session.lines.hint(f"`{session.again('retry')}` takes parked bundles up again")
@@ -75,8 +80,30 @@ def _nothing_yet(session: Session, where: Path) -> Summary:
             f"{where} holds archives but no ledger",
             hint=f"`{session.again('verify', '--rebuild')}` makes the ledger anew",
         )
-    session.say(f"nothing here yet: {where} has no ledger")
+    message = f"nothing here yet: {where} has no ledger"
+    session.say(message)
+    session.record("note", message=message)
     return session.summary(Exit.DONE)
+
+
+def _told(run: LastRun) -> str:
+    """How the newest run ended, as a person reads it."""
+    if run.ended is None:
+        return f"{plain(run.command)} began at {show(run.began)} and did not come to its end: it was killed, or crashed"
+    return f"{plain(run.command)} ended with {run.exit_code} at {show(run.ended)}" + (
+        f": {plain(run.error)}" if run.error else ""
+    )
+
+
+def _ending(run: LastRun) -> dict[str, Any]:
+    """The same, as `--json` has it."""
+    return {
+        "command": run.command,
+        "began": show(run.began),
+        "ended": None if run.ended is None else show(run.ended),
+        "exit_code": run.exit_code,
+        "error": run.error,
+    }
 
 
 def _tally(overviews: "list[Overview]") -> Tally:
@@ -128,11 +155,18 @@ def _lines(overview: "Overview", settled: int | None, *, now: float) -> Iterator
             yield _line("settled", f"up to {show(settled)}{_behind(settled - covered[-1].end)}")
     yield from _list("gaps", [f"{one} ({show_duration(one.seconds)})" for one in overview.gaps])
     if overview.claimed:
-        yield _line("under way", f"{count_of(overview.claimed, 'bundle', 'bundles')} at the service")
+        yield _line("under way", _under_way(overview))
     parked = [f"{show(one.bundle.range.start)}: {plain(_why(one))}" for one in overview.parked]
     yield from _list("parked", parked)
     if overview.last_at is not None:
         yield _line("last news", f"{show(overview.last_at)}, {show_duration(max(1, now - overview.last_at))} ago")
+
+
+def _under_way(overview: "Overview") -> str:
+    """What the service works on, and what it is done with; what waits for a request is not begun."""
+    ready = sum(isinstance(one.state, Ready) for one in overview.unfinished)
+    parts = {"at the service": overview.claimed - ready, "finished there and to be fetched": ready}
+    return ", ".join(f"{count_of(count, 'bundle', 'bundles')} {where}" for where, count in parts.items() if count)
 
 
 def _behind(seconds: int) -> str:
