@@ -380,10 +380,17 @@ def test_a_problem_of_a_while_ago_says_so():
 def test_a_pause_by_the_service_is_told_as_one():
     """After a 429 there may be tokens and nobody may use them: only how long that lasts is told."""
     lines = picture(replace(RUN, tokens=9, scope="all", next_request_seconds=27.0, paused_seconds=27.0), 79)
-    assert (
-        lines[4] == "budget    asked too often (429): paused by the service for 27 s; every request counts"[:78] + "…"
-    )
-    assert "9 of 50" not in lines[4]
+    assert lines[4] == "budget    paused by the service for 27 s (429: asked too often); every request…"
+
+
+def test_the_next_request_is_told_as_it_is():
+    """Without a token nothing goes at once, and in an outage nobody knows when."""
+    budget = "budget    0 of 50 requests left, next in {}; only creates count, it seems"
+    short, long = replace(RUN, tokens=0, next_request_seconds=0.4), replace(RUN, tokens=0, next_request_seconds=240.0)
+    assert budget.format("a moment") in picture(short, 79)
+    assert budget.format("4 min") in picture(long, 79)
+    away = picture(replace(long, down_seconds=9.0), 79)
+    assert "budget    0 of 50 requests left; only creates count, it seems" in away
 
 
 def test_a_big_download_is_seen_to_come():
@@ -413,8 +420,7 @@ def test_a_line_says_what_the_picture_says():
         "5 ready to be fetched; 12 of 50 requests left, next at once; only creates count, it seems; "
         "8,412,113 rows, 1.2 GB; ends in about 13 h 10 min, 2026-01-02 01:10 UTC"
     )
-    away = sentence(replace(RUN, down_seconds=90.0, next_request_seconds=240.0), now=NOON)
-    assert "next in 4 min" in away
+    away = sentence(replace(RUN, down_seconds=90.0), now=NOON)
     assert away.endswith("the service was not reached for 2 min; it is tried again and again")
 
 

@@ -48,8 +48,11 @@ def budget(snapshot: Snapshot) -> str:
     counted = COUNTED.get(snapshot.scope, snapshot.scope)
     if snapshot.paused_seconds > 0:
         paused = show_duration(max(round(snapshot.paused_seconds), 1))
-        return f"asked too often (429): paused by the service for {paused}; {counted}"
-    following = "next at once" if wait < 0.5 else f"next in {show_duration(max(round(wait), 1))}"
+        return f"paused by the service for {paused} (429: asked too often); {counted}"
+    if snapshot.down_seconds is not None:
+        return f"{snapshot.tokens} of {snapshot.burst} requests left; {counted}"
+    at_once = "next at once" if snapshot.tokens else "next in a moment"
+    following = at_once if wait < 0.5 else f"next in {show_duration(max(round(wait), 1))}"
     return f"{snapshot.tokens} of {snapshot.burst} requests left, {following}; {counted}"
 
 
