@@ -292,10 +292,8 @@ def _notes(asked: Asked, options: Options, cases: "Sequence[Case]", assumed: "As
     yield _downloads_told(asked, known)
     if cases[0].claimed:
         yield f"{count_of(cases[0].claimed, 'bundle', 'bundles')} under way: taken to be begun anew"
-    yield (
-        "the service is taken to grant as much as is configured, to run at once all that it is asked for, to fail nothing, "
-        "and its list to be of use"
-    )
+    yield "the service is taken to grant as much as is configured, and to run at once all that it is asked for"
+    yield "nothing is taken to fail, and the list of operations to be of use"
 
 
 def _durations_told(options: Options, assumed: "Assumed") -> str:
