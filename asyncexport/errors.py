@@ -24,7 +24,7 @@ No message holds an API key or the query of a signed URL: those who raise leave 
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 
 class ExportError(Exception):
@@ -44,14 +44,23 @@ class ExportError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Problem:
-    """One fault in the configuration: where (`table.key`, a variable, a flag), and what is wrong with it."""
+    """One fault in the configuration: where (`table.key`, a variable, a flag), and what is wrong with it.
+
+    `file` is the file that says it, by the name the user has for it; "" where none does.
+    """
 
     place: str
     message: str
+    file: str = field(default="", compare=False)
 
     def __str__(self) -> str:
-        """As it is printed."""
+        """Without the file."""
         return f"{self.place}: {self.message}" if self.place else self.message
+
+    @property
+    def told(self) -> str:
+        """As it is printed."""
+        return f"{self.file}: {self}" if self.file else str(self)
 
 
 class ConfigError(ExportError):
@@ -59,7 +68,7 @@ class ConfigError(ExportError):
 
     def __init__(self, problems: Sequence[Problem], *, hint: str = "") -> None:
         self.problems = tuple(problems)
-        super().__init__("; ".join(map(str, self.problems)), hint=hint)
+        super().__init__("; ".join(problem.told for problem in self.problems), hint=hint)
 
 
 class ServiceError(ExportError):

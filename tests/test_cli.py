@@ -258,6 +258,7 @@ ENDS = [
     Case("a cut archive is exported anew", Exit.DONE, ("verify", "--repair"), before=an_archive_is_cut),
     Case("segments", Exit.DONE, ("segments",)),
     Case("no such option", Exit.USAGE, ("backfill", "--strat", "1d"), error="no such option: --strat"),
+    Case("no such format", Exit.USAGE, ("status", "--log-format", "xml"), error="'--log-format': 'xml' is not one of"),
     Case("no such command", Exit.USAGE, ("backfil",), error="there is no command 'backfil' (did you mean backfill?)"),
     Case("no start", Exit.USAGE, ("backfill",), error="missing option '--start'"),
     Case("a bad date", Exit.USAGE, ("backfill", "--start", "soon"), error="--start: 'soon' is not a date: write"),
@@ -501,6 +502,40 @@ def test_all_that_is_wrong_is_told_at_once(run):
     assert "asyncexport init" in ran.hint
 
 
+def test_a_fault_of_a_file_names_the_file(run, monkeypatch):
+    """By the name that the user has for it; what another source says is told by that source alone."""
+    Path("bad.toml").write_text('[budgte]\nburst = 3\n[[export]]\nname = "a"\nformat = "xml"\n[output]\ngrace = 5\n')
+    ran = run("-c", "bad.toml", "status", "--set", "budget.burst=x")
+    assert {error.split(": ")[0] for error in ran.errors} == {"bad.toml", "budget.burst (on the command line)"}
+    assert "bad.toml: budgte: unknown table (did you mean [budget]?)" in ran.errors
+    assert any(error.startswith('bad.toml: export "a".format: ') for error in ran.errors)
+    Path("bad.toml").rename("asyncexport.toml")
+    assert any(error.startswith("asyncexport.toml: budgte: ") for error in run("status").errors)
+    monkeypatch.setenv("ASYNCEXPORT_CONFIG", "elsewhere.toml")
+    Path("asyncexport.toml").rename("elsewhere.toml")
+    assert run("--json", "status").summary["error"].startswith("elsewhere.toml: ")
+
+
+def test_an_option_without_its_value_leads_to_the_help_of_its_command(run):
+    """And not to that of the program."""
+    assert run("backfill", "--start").hint == "`asyncexport backfill --help` says what it takes"
+
+
+def test_help_may_be_asked_for_in_a_word(run):
+    """As an option, and as a command."""
+    assert run("help") == run("--help")
+    assert run("help", "backfill").out[1:] == run("backfill", "--help").out[1:]
+    assert run("help", "backfil").hint == "`asyncexport --help` says what it takes"
+
+
+def test_a_retry_that_failed_again_does_not_lead_to_a_retry(run, service):
+    """The reasons are the next thing to look at."""
+    service.behave(**fault("operation:FAILED"))
+    assert "`asyncexport retry`" in run(*BACKFILL).hint
+    ran = run("retry")
+    assert (ran.code, "`asyncexport status`" in ran.hint, "asyncexport retry" in ran.hint) == (3, True, False)
+
+
 def test_the_nearest_option_is_named(run):
     """A slip of the finger is answered with what was probably meant."""
     assert run("backfill", "--exprot", "a").errors == ["no such option: --exprot (did you mean --export?)"]
@@ -573,6 +608,7 @@ def test_quietly_only_what_is_wrong_is_said(run, service):
     service.behave(**fault("operation:FAILED"))
     ran = run("-q", *BACKFILL)
     assert ran.out[0].startswith("finished, but not all of it")
+    assert not [line for line in ran.out if "look into one" in line]
     assert not [line for line in ran.err if "warning" in line]
     service.behave()
     again = run("-q", "retry")
@@ -896,8 +932,14 @@ def test_init_writes_the_example_and_never_over_a_file(run):
 
 # signals, pipes
 
+SIGNALS = [
+    (signal.SIGINT, Exit.INTERRUPTED),
+    (signal.SIGTERM, Exit.TERMINATED),
+    (signal.SIGHUP, Exit.TERMINATED),
+]
 
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, Exit.INTERRUPTED), (signal.SIGTERM, Exit.TERMINATED)])
+
+@pytest.mark.parametrize(("number", "code"), SIGNALS)
 def test_a_signal_stops_a_run_cleanly_and_it_resumes(run, service, number, code):
     """The first signal saves the state, says what it waits for, and ends with its code; the same command goes on."""
     service.behave(**fault("results:stall,nth=4"))
@@ -919,6 +961,18 @@ def test_a_signal_stops_a_run_cleanly_and_it_resumes(run, service, number, code)
     assert len(archives()) == 4
 
 
+def test_a_run_below_nohup_outlives_its_terminal(run, service):
+    """Who had the hang-up ignored meant it."""
+    service.behave(**fault("results:late,seconds=0.3"))
+    process = started("--json", *BACKFILL, preexec_fn=lambda: signal.signal(signal.SIGHUP, signal.SIG_IGN))
+    with ending(process):
+        wait_for(service, "create", process)
+        process.send_signal(signal.SIGHUP)
+        out, _ = process.communicate(timeout=30)
+    assert process.returncode == 0
+    assert json.loads(out.splitlines()[-1])["bundles"]["stored"] == 4
+
+
 def test_a_second_signal_stops_at_once(run, service):
     """Whoever presses twice does not wait for the grace."""
     service.behave(**fault("download:drip"))
@@ -935,7 +989,7 @@ def test_a_second_signal_stops_at_once(run, service):
     assert process.returncode == Exit.INTERRUPTED
 
 
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, Exit.INTERRUPTED), (signal.SIGTERM, Exit.TERMINATED)])
+@pytest.mark.parametrize(("number", "code"), SIGNALS)
 def test_a_signal_ends_a_command_that_has_nothing_to_save(run, service, number, code):
     """A look that takes long can be left at any time, with its code and, as JSON, its summary."""
     service.behave(**fault("segments:stall"))

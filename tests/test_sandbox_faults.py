@@ -7,7 +7,7 @@ import hashlib
 import re
 import zlib
 from collections import Counter
-from dataclasses import replace
+from dataclasses import fields, replace
 
 import orjson
 import pytest
@@ -115,12 +115,12 @@ class TestSpelling:
         ("text", "said"),
         [
             ("create", "is not WHERE:WHAT"),
-            ("creat:503", "'create' meant"),
-            ("create:rest", "'reset' meant"),
-            ("create:600", "'600' is no what that there is"),
+            ("creat:503", "there is no place 'creat' (did you mean 'create'?)"),
+            ("create:rest", "there is no fault 'rest' (did you mean 'reset'?)"),
+            ("create:600", "there is no fault '600'"),
             ("poll:lost", "is a fault of create, not of poll"),
             ("operation:503", "not of operation"),
-            ("create:503,nht=1", "'nth' meant"),
+            ("create:503,nht=1", "there is no option 'nht' (did you mean 'nth'?)"),
             ("create:503,nth=0", "counted from 1"),
             ("create:503,chance=2", "from 0 to 1"),
             ("create:503,window=2026-01-01", "a window is START/END"),
@@ -140,6 +140,11 @@ class TestSpelling:
         assert set(told) == set(PLACES)
         for what, where in told.items():
             assert set(WHERE[where]) <= set(PLACES[what])
+
+    def test_the_table_has_every_option(self):
+        """Whoever is told of `nth=3` finds there what else may stand in its place, and without what it is."""
+        told = re.findall(r"^(\w+)=\S+ +\S", table(), flags=re.MULTILINE)
+        assert sorted(told) == sorted(field.name for field in fields(Fault) if field.name not in ("where", "what"))
 
 
 ENDS: list[tuple[str, str, int, str]] = [

@@ -104,8 +104,8 @@ async def test_all_wrong_flags_are_told_at_once():
         "--scope: scope is one of create, all, not 'both'",
         "--set: no such switch: 'speeed'; is 'speed' meant?",
         "--set: list_ids cannot be 'perhaps'",
-        "--fault: 'creat' is no where that there is (is 'create' meant?)",
-        "--fault: 'rest' is no what that there is (is 'reset' meant?)",
+        "--fault: there is no place 'creat' (did you mean 'create'?)",
+        "--fault: there is no fault 'rest' (did you mean 'reset'?)",
         "--rows: No such file or directory",
         "hint: `asyncexport sandbox --show-switches`",
     ):

@@ -19,17 +19,18 @@ import typer
 from typer.core import TyperCommand, TyperGroup
 from typer.main import get_command
 
-from asyncexport.cli.session import Session
+from asyncexport.cli.session import PROGRAM, Session
 from asyncexport.core.exits import MEANINGS, Exit
 
 if TYPE_CHECKING:
     from asyncexport.core.summary import Summary
 
-PROGRAM = "asyncexport"
-
 SETTINGS = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
 
 ANY_RUN = tuple(Exit)
+
+NO_TIME = tuple(code for code in Exit if code is not Exit.TIME_UP)
+"""Of a run that has no `--max-duration`."""
 
 LOOKS = (Exit.DONE, Exit.UNEXPECTED, Exit.USAGE)
 
@@ -44,7 +45,7 @@ class Entry:
 
 
 COMMANDS: dict[str, Entry] = {
-    "demo": Entry("demo", "the whole main job against a sandbox on this machine", ANY_RUN),
+    "demo": Entry("demo", "the whole main job against a sandbox on this machine", NO_TIME),
     "backfill": Entry(
         "runs", "export a range to completion; run again to resume; a finished range costs 0 requests", ANY_RUN
     ),
@@ -64,7 +65,7 @@ COMMANDS: dict[str, Entry] = {
     "verify": Entry(
         "verify",
         "re-check every archive against the ledger; --repair exports broken ones anew; --rebuild makes a lost ledger",
-        ANY_RUN,
+        NO_TIME,
     ),
     "retry": Entry("runs", "take parked bundles up again", ANY_RUN),
     "segments": Entry(
@@ -120,6 +121,11 @@ class Program(TyperGroup):
 
     def resolve_command(self, ctx: Any, args: list[str]) -> Any:
         """As typer does it, but for one that is not known."""
+        if args[0] == "help":
+            if not args[1:]:
+                typer.echo(ctx.get_help())
+                ctx.exit()
+            return self.resolve_command(ctx, [args[1], "--help"])
         if args[0] not in COMMANDS and not args[0].startswith("-"):
             nearest = get_close_matches(args[0], COMMANDS, n=1)
             ctx.fail(f"there is no command {args[0]!r}" + (f" (did you mean {nearest[0]}?)" if nearest else ""))
@@ -177,7 +183,9 @@ def global_options(
         bool, typer.Option("--json", help="One JSON object a line on stdout; the last is the summary.")
     ] = False,
     quiet: Annotated[bool, typer.Option("-q", "--quiet", help="Say nothing but errors, and what is not done.")] = False,
-    verbose: Annotated[int, typer.Option("-v", "--verbose", count=True, help="Say more; -vv says all.")] = 0,
+    verbose: Annotated[
+        int, typer.Option("-v", "--verbose", count=True, show_default=False, help="Say more; -vv says all.")
+    ] = 0,
     log_format: Annotated[LogFormat | None, typer.Option("--log-format", help="How stderr is written.")] = None,
     version: Annotated[  # noqa: ARG001 - its callback has done all
         bool, typer.Option("--version", is_eager=True, callback=show_version, help="Say which version this is.")

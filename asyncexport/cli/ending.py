@@ -49,7 +49,7 @@ def _outcome(session: "Session", run: Callable[[], "Summary | int | None"]) -> "
     except KeyboardInterrupt:
         return session.summary(Exit.INTERRUPTED)
     except TYPER_ERROR as error:
-        return session.summary(Exit.USAGE, error=_usage_error(error))
+        return session.summary(Exit.USAGE, error=_usage_error(error, command=session.command))
     except Exception as error:  # noqa: BLE001 - the last place that can say anything
         return session.summary(Exit.UNEXPECTED, error=_bug(error))
 
@@ -57,7 +57,7 @@ def _outcome(session: "Session", run: Callable[[], "Summary | int | None"]) -> "
 def _tell(session: "Session", summary: "Summary") -> int:
     """What is said at the end: of errors on stderr, and the summary where results are JSON."""
     for error in _errors(summary):
-        problems = [str(problem) for problem in error.problems] if isinstance(error, ConfigError) else [str(error)]
+        problems = [problem.told for problem in error.problems] if isinstance(error, ConfigError) else [str(error)]
         for problem in problems[:-1]:
             session.lines.fault(problem)
         session.lines.fault(problems[-1] if problems else "no reason given", hint=session.pasteable(error.hint))
@@ -78,14 +78,15 @@ def _errors(summary: "Summary") -> list[ExportError]:
     return [ExportError(f"{export}: {error}", hint=error.hint) for export, error in refusals.items()]
 
 
-def _usage_error(error: Any) -> ExportError:
+def _usage_error(error: Any, *, command: str) -> ExportError:
     """What typer says, in our voice: no capital, no full stop, one line."""
-    message = error.format_message().split("\n")[0].strip().rstrip(".")
+    # Typer has values read by pydantic, which begins its own messages so.
+    message = error.format_message().split("\n")[0].strip().rstrip(".").replace(": Value error, ", ": ")
     nearest = get_close_matches(getattr(error, "option_name", ""), getattr(error, "possibilities", None) or (), n=1)
     if nearest:
         message = f"{error.message.rstrip('.')} (did you mean {nearest[0]}?)"
     context = getattr(error, "ctx", None)
-    path = context.command_path if context is not None else "asyncexport"
+    path = context.command_path if context is not None else f"asyncexport {command}".rstrip()
     return ExportError(message[:1].lower() + message[1:], hint=f"`{path} --help` says what it takes")
 
 

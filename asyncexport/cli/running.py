@@ -49,15 +49,26 @@ def say_closing(session: "Session", settings: "Settings", order: "Order", summar
         return
     if summary.error is not None and not tally.planned:
         return
-    example = example or (_stored_before(settings, order) if tally.already else "")
+    example = "" if session.quiet else example or (_stored_before(settings, order) if tally.already else "")
     look = look_command(Path(settings.output.directory) / example) if example else ""
     for line in closing_lines(summary, look=look):
-        session.say(line)
+        session.say(session.pasteable(line))
     hint = HINTS.get(summary.exit_code, "")
     if summary.exit_code is Exit.PARTLY:
-        hint = f"`{session.again('retry')}` takes parked bundles up again" if tally.failed else HINTS[Exit.TIME_UP]
+        hint = _next_step(session, order) if tally.failed else HINTS[Exit.TIME_UP]
     if hint and summary.error is None:
         session.lines.hint(hint)
+
+
+def _next_step(session: "Session", order: "Order") -> str:
+    """What to do about parked bundles; one who has just tried again is not told to try again."""
+    match order.command:
+        case "demo":
+            return HINTS[Exit.TIME_UP]
+        case "retry":
+            return f"`{session.again('status')}` says why they are parked; what `[retry] attempts` allows was tried"
+        case _:
+            return f"`{session.again('retry')}` takes parked bundles up again"
 
 
 def _heading(settings: "Settings", order: "Order") -> str:

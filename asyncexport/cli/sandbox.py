@@ -37,7 +37,8 @@ def sandbox(
     fault: Annotated[
         list[str] | None,
         typer.Option(
-            metavar="SPEC", help="What goes wrong: WHERE:WHAT[,NAME=VALUE...], as create:503,nth=3; repeatable."
+            metavar="SPEC",
+            help="What goes wrong: WHERE:WHAT[,NAME=VALUE...], as create:503,nth=3; repeatable. See --show-faults.",
         ),
     ] = None,
     sets: Annotated[

@@ -22,7 +22,9 @@ if TYPE_CHECKING:
     from asyncexport.display.pane import Pane
 
 
-PASTED = re.compile(r"`asyncexport (verify --rebuild|segments|status)`")
+PROGRAM = "asyncexport"
+
+PASTED = re.compile(rf"`{PROGRAM} (verify --rebuild|segments|status)`")
 """Commands that errors and closing words name without knowing how this one was called."""
 
 
@@ -181,7 +183,7 @@ class Session:
         config = ["-c", str(self.config)] if self.config else []
         directory = ["-d", str(self.chosen_directory)] if self.chosen_directory else []
         sets = [word for one in self.chosen_settings for word in ("--set", one)]
-        return shlex.join(["asyncexport", *config, command, *arguments, *directory, *sets])
+        return shlex.join([PROGRAM, *config, command, *arguments, *directory, *sets])
 
     def pasteable(self, text: str) -> str:
         """A text whose commands are for the settings and the directory of this one, as `again` has them."""

@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM.
+"""Ctrl-C, SIGTERM, and SIGHUP, which a terminal sends that is closed: it stops as SIGTERM does, unless nohup said no.
 
 1. A run is asked to stop by the first, and told to stop at once by the second; after that the system's own way holds.
 2. Any other command has nothing to save: the first ends it.
@@ -18,7 +18,11 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-REASONS = {signal.SIGINT: Exit.INTERRUPTED, signal.SIGTERM: Exit.TERMINATED}
+REASONS = {
+    signal.SIGINT: Exit.INTERRUPTED,
+    signal.SIGTERM: Exit.TERMINATED,
+    signal.SIGHUP: Exit.TERMINATED,
+}
 
 AGAIN = {
     Exit.INTERRUPTED: "press Ctrl-C again to stop at once",
@@ -40,7 +44,7 @@ def run_politely(work: "Callable[[Stop], Awaitable[T]]", *, tell: Callable[[Exit
                 _leave_to_the_system(loop)
             stop.ask(REASONS[number])
 
-        for number in REASONS:
+        for number in _heard():
             loop.add_signal_handler(number, on_signal, number)
         telling = asyncio.create_task(_tell_when_asked(stop, tell))
         try:
@@ -68,7 +72,7 @@ def run_abruptly(work: Callable[[], Coroutine[Any, Any, T]]) -> T:
             _leave_to_the_system(loop)
             working.cancel()
 
-        for number in REASONS:
+        for number in _heard():
             loop.add_signal_handler(number, on_signal, number)
         return await working
 
@@ -84,6 +88,13 @@ async def _tell_when_asked(stop: "Stop", tell: Callable[[Exit], None]) -> None:
     await stop.asked.wait()
     if stop.reason is not None:
         tell(stop.reason)
+
+
+def _heard() -> list[signal.Signals]:
+    """The signals that mean something; a hang-up that whoever started us wants to be ignored is ignored."""
+    return [
+        number for number in REASONS if number is not signal.SIGHUP or signal.getsignal(number) is not signal.SIG_IGN
+    ]
 
 
 def _leave_to_the_system(loop: asyncio.AbstractEventLoop) -> None:

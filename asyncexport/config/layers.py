@@ -33,10 +33,12 @@ class Layer:
     Attributes:
         values: Nested as in the file.
         places: What a user knows a `(table, key)` by, where that is not `table.key`.
+        file: What a user calls the file it comes from; "" for what comes from none.
     """
 
     values: dict[str, Any] = field(default_factory=dict)
     places: Mapping[tuple[str, str], str] = field(default_factory=dict)
+    file: str = ""
 
     def holds(self, path: tuple[str, ...]) -> bool:
         """Whether it says anything of a table, or of a key."""
@@ -58,6 +60,11 @@ def known_keys() -> dict[str, tuple[str, ...]]:
     return tables
 
 
+def called(file: Path | None, *, environ: Mapping[str, str]) -> str:
+    """What a user calls the file that is read."""
+    return str(file or environ.get(FILE_VARIABLE) or FILE_NAME)
+
+
 def find_file(file: Path | None, *, environ: Mapping[str, str], working_directory: Path) -> tuple[Path | None, str]:
     """The file to read, and who named it; (None, "") where there is none."""
     if file is not None:
@@ -69,10 +76,10 @@ def find_file(file: Path | None, *, environ: Mapping[str, str], working_director
     return (default, FILE_NAME) if os.path.lexists(default) else (None, "")
 
 
-def from_file(path: Path, *, named_by: str, problems: list[Problem]) -> Layer:
+def from_file(path: Path, *, named_by: str, called: str, problems: list[Problem]) -> Layer:
     """The tables of a TOML file; faults are added to `problems`."""
     try:
-        return Layer(tomllib.loads(path.read_bytes().decode("utf-8-sig")))
+        return Layer(tomllib.loads(path.read_bytes().decode("utf-8-sig")), file=called)
     except FileNotFoundError:
         problems.append(Problem(named_by, f"there is no file {path}"))
     except OSError as error:

@@ -6,7 +6,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from asyncexport.config.layers import Layer, find_file, from_environment, from_file, from_flags
+from asyncexport.config.layers import Layer, called, find_file, from_environment, from_file, from_flags
 from asyncexport.config.model import ExportTable, Settings
 from asyncexport.config.wording import problem
 from asyncexport.errors import ConfigError, Problem
@@ -30,9 +30,10 @@ def load(
     """
     problems: list[Problem] = []
     path, named_by = find_file(file, environ=environ, working_directory=working_directory)
-    from_toml = Layer() if path is None else from_file(path, named_by=named_by, problems=problems)
+    name = called(file, environ=environ)
+    from_toml = Layer() if path is None else from_file(path, named_by=named_by, called=name, problems=problems)
     layers = (from_flags(flags), from_environment(environ, problems=problems), from_toml)
-    problems += _named_alike(from_toml.values.get("export"))
+    problems += _named_alike(from_toml.values.get("export"), file=from_toml.file)
     try:
         settings = Settings.from_layers(*(layer.values for layer in layers))
     except ValidationError as error:
@@ -42,7 +43,7 @@ def load(
     return settings
 
 
-def _named_alike(exports: Any) -> Iterator[Problem]:
+def _named_alike(exports: Any, *, file: str) -> Iterator[Problem]:
     """Exports whose names, and so whose directories, are the same, be it only where case does not count.
 
     Checked here and not in the model, where a fault in one export would hide it.
@@ -55,4 +56,4 @@ def _named_alike(exports: Any) -> Iterator[Problem]:
         first = seen.setdefault(name.casefold(), number)
         if first != number:
             message = f"is the same as that of export[{first}]; each export needs a directory of its own"
-            yield Problem(f"export[{number}].name", message)
+            yield Problem(f"export[{number}].name", message, file)

@@ -37,14 +37,21 @@ def problem(error: Mapping[str, Any], layers: Sequence[Layer]) -> Problem:
     if error["type"] == "value_error" and isinstance(path[-1], str):
         # Of a default, pydantic gives the name in the model.
         path = (*path[:-1], path[-1].removesuffix("_seconds"))
-    return Problem(_place(path, layers), _message(error, path))
+    source = _source(path, layers)
+    return Problem(_place(path, layers, source), _message(error, path), source.file)
 
 
-def _place(path: tuple[Any, ...], layers: Sequence[Layer]) -> str:
+def _source(path: tuple[Any, ...], layers: Sequence[Layer]) -> Layer:
+    """The strongest layer that says anything of it; exports are in the file alone."""
+    if path[0] == "export":
+        return layers[-1]
+    return next((layer for layer in layers if layer.holds(path[:2])), Layer())
+
+
+def _place(path: tuple[Any, ...], layers: Sequence[Layer], source: Layer) -> str:
     """`table.key`, `export[2].bundle` or `export "checkout".bundle`; the variable or flag where that is the source."""
     if path[0] == "export" and len(path) > 1:
         return ".".join([_export(path[1], layers), *_dotted(path[2:])])
-    source = next((layer for layer in layers if layer.holds(path[:2])), Layer())
     place = source.places.get(path[:2], ".".join(_dotted(path[:2])))
     return ".".join([place, *_dotted(path[2:])])
 

@@ -45,7 +45,7 @@ MEANINGS: dict[Exit, str] = {
     Exit.DISK: "the disk is full, or not writable",
     Exit.TIME_UP: "stopped by `--max-duration`: work is left, nothing failed",
     Exit.INTERRUPTED: "stopped by SIGINT, state saved",
-    Exit.TERMINATED: "stopped by SIGTERM, state saved",
+    Exit.TERMINATED: "stopped by SIGTERM or SIGHUP, state saved",
 }
 """As the README and each command's help have it."""
 

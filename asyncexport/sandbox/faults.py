@@ -17,6 +17,23 @@ a window of time, the Nth, every Nth, some by chance, at most so many. As text: 
 where: create poll list results segments segment me download; `api` for all of them but download, `any` for all; and
 `operation`.
 
+options, each after a comma, as in `create:503,nth=3,body=html`:
+
+    option=           what it does (what holds without it)
+    ----------------  -------------------------------------------------------------------------------------------------
+    nth=N             only the Nth call, counted from 1 (every call)
+    every=N           only every Nth call (every call)
+    times=N           at most so often (no end)
+    chance=0.1        how likely it befalls a call, from 0 to 1 (1)
+    seed=N            another seed to draw that by (0)
+    window=FROM/TO    only calls about an export that shares time with this range (any)
+    seconds=N         how late, how far apart, or what a 429 asks to wait (1)
+    after=N           how many bytes of a body come before it (half of the body)
+    body=FORM         an error's body: json, error, text, html or empty (what the service does)
+    retry_after=FORM  a 429's Retry-After, see below (what the service does)
+
+faults:
+
     what              where      what happens
     ----------------  ---------  -------------------------------------------------------------------------------------
     200 ... 599       any        that status with an error body (`body=` json, error, text, html, empty); a 429 has the
@@ -167,8 +184,8 @@ class Fault:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        places = WHERE.get(_known(self.where, WHERE, "where"), ())
-        allowed = WHERE["any"] if self.status is not None else PLACES[_known(self.what, PLACES, "what")]
+        places = WHERE.get(_known(self.where, WHERE, "place"), ())
+        allowed = WHERE["any"] if self.status is not None else PLACES[_known(self.what, PLACES, "fault")]
         if not set(places) & set(allowed):
             raise ValueError(f"{self.what} is a fault of {', '.join(allowed)}, not of {self.where}")
         if self.body not in BODIES or self.retry_after not in RETRY_AFTERS:
@@ -226,7 +243,7 @@ def _known(name: str, names: Iterable[str], kind: str) -> str:
     if name in names:
         return name
     near = difflib.get_close_matches(name, names, n=1)
-    raise ValueError(f"{name!r} is no {kind} that there is" + (f" (is {near[0]!r} meant?)" if near else ""))
+    raise ValueError(f"there is no {kind} {name!r}" + (f" (did you mean {near[0]!r}?)" if near else ""))
 
 
 @dataclass(slots=True)
