@@ -38,13 +38,13 @@ from asyncexport.core.forecast import (
 from asyncexport.core.pacing import HISTORY_SECONDS, Down, Patience, Prefer, Priority, Scope, Sent, tokens_used
 from asyncexport.core.room import Room
 from asyncexport.core.states import Failed, Overdue, Standing, Stored
-from asyncexport.core.summary import Exit, LastRun, Problems, Snapshot, Summary, Tally, exit_of
+from asyncexport.core.summary import Exit, Problems, Snapshot, Summary, Tally, exit_of
 from asyncexport.core.watching import Mode
 from asyncexport.core.wire import Kind, Segment
 from asyncexport.core.work import Stock, Work, in_order, needs_refresh
 from asyncexport.download import Downloads
 from asyncexport.errors import ExportError, RefusedError
-from asyncexport.ledger import Ledger, LedgerReader, hold, no_ledger, present
+from asyncexport.ledger import LAST_RUN, LastRun, Ledger, LedgerReader, hold, no_ledger, present
 from asyncexport.scheduler import Scheduler, Stop
 from asyncexport.storage import Archives, ledger_lost
 from asyncexport.watcher import Polling, Watcher
@@ -349,7 +349,7 @@ class _Run:
     def _on_record(self, ledger: Ledger, clock: ServiceClock) -> Iterator[None]:
         """Remember how the run ends, for `status`; one that is killed is remembered as begun."""
         begun = LastRun(self.order.command, clock.now())
-        ledger.remember("last_run", begun.to_json())
+        ledger.remember(LAST_RUN, begun.to_json())
         error: BaseException | None = None
         try:
             yield
@@ -365,7 +365,7 @@ class _Run:
                 # The text of a bug may hold anything.
                 error="" if why is None else str(why) if isinstance(why, ExportError) else type(why).__name__,
             )
-            ledger.remember("last_run", ended.to_json())
+            ledger.remember(LAST_RUN, ended.to_json())
 
     async def _works(self, ledger: Ledger, clock: ServiceClock) -> tuple[list[Work], tuple[str, ...]]:
         """What there is to do, counted into the tally; and what ends were cut back, in words."""

@@ -579,8 +579,9 @@ def test_results_go_to_stdout_and_all_else_to_stderr(run, service):
     assert ran.hint == "`asyncexport retry` takes parked bundles up again"
 
 
-def test_aloud_every_stored_bundle_has_its_line(run):
+def test_aloud_every_stored_bundle_has_its_line(run, service):
     """With `-v` a run is no longer mute: which bundle, how many rows, how many bytes."""
+    service.behave()
     ran = run("-v", *BACKFILL)
     told = [line for line in ran.err if ": stored, " in line]
     assert len(told) == 4
@@ -592,6 +593,7 @@ def test_aloud_every_stored_bundle_has_its_line(run):
 
 def test_with_vv_a_request_names_its_bundle_or_its_operation(run, service):
     """Whoever looks for one bundle in the log finds its create, its operation and its file; no link is in it."""
+    service.behave()
     ran = run("-vv", *BACKFILL)
     first = "everyone-events 2026-01-01T00:00:00Z to 2026-01-01T00:30:00Z: "
     about = [line.partition(first)[2] for line in ran.err if first in line]
@@ -660,7 +662,7 @@ def test_stderr_as_json_is_json_to_the_last_line(run, service):
     service.behave(**fault("operation:FAILED"))
     said = run("-vv", "--log-format", "json", *BACKFILL).err + run("--log-format", "json", "retry", "--export", "x").err
     read = [json.loads(line) for line in said]
-    assert {one["level"] for one in read} >= {"debug", "info", "warning", "error"}
+    assert {one["level"] for one in read} >= {"debug", "info", "error"}
     assert all({"time", "level", "message"} <= set(one) for one in read)
 
 

@@ -13,11 +13,11 @@ from asyncexport.core.bundles import Range, settled_until, show
 from asyncexport.core.exits import Exit
 from asyncexport.core.pacing import show_duration
 from asyncexport.core.states import Failed, Ready, Standing
-from asyncexport.core.summary import LastRun, Summary, Tally
+from asyncexport.core.summary import Summary, Tally
 from asyncexport.display import count_of, plain, show_bytes, show_count
 
 if TYPE_CHECKING:
-    from asyncexport.ledger import Overview
+    from asyncexport.ledger import LastRun, Overview
 
 MOST_NAMED = 10
 """Gaps and parked bundles that are named one by one; `--json` names all."""
@@ -31,7 +31,7 @@ def status(ctx: typer.Context, *, export: Names = None, directory: Directory = N
     The ledger is read, and nothing is changed: it may be asked while a run is going on. Ends with 3 if bundles are
     parked. A gap is time between the first archive and the last that no archive covers.
     """
-    from asyncexport.ledger import LedgerReader, holder, present
+    from asyncexport.ledger import LAST_RUN, LastRun, LedgerReader, holder, present
 
     session: Session = ctx.obj
     asked = read_asked(session, directory=directory, sets=sets)
@@ -42,7 +42,7 @@ def status(ctx: typer.Context, *, export: Names = None, directory: Directory = N
         return _nothing_yet(session, where)
     with LedgerReader(where) as ledger:
         overviews = ledger.overviews()
-        last_run = LastRun.read(ledger.recall("last_run"))
+        last_run = LastRun.read(ledger.recall(LAST_RUN))
     check_names(export, [*settle, *(one.name for one in overviews)])
     running = holder(where)
     if running:
@@ -86,7 +86,7 @@ def _nothing_yet(session: Session, where: Path) -> Summary:
     return session.summary(Exit.DONE)
 
 
-def _told(run: LastRun) -> str:
+def _told(run: "LastRun") -> str:
     """How the newest run ended, as a person reads it."""
     if run.ended is None:
         return f"{plain(run.command)} began at {show(run.began)} and did not come to its end: it was killed, or crashed"
@@ -95,7 +95,7 @@ def _told(run: LastRun) -> str:
     )
 
 
-def _ending(run: LastRun) -> dict[str, Any]:
+def _ending(run: "LastRun") -> dict[str, Any]:
     """The same, as `--json` has it."""
     return {
         "command": run.command,

@@ -4,10 +4,8 @@ The summary's keys are what users script against (README): keys may be added, ne
 planned = already + stored + failed + unfinished; `empty` is part of stored; `bytes` are of archives.
 """
 
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from typing import Any, NamedTuple
-
-import orjson
 
 from asyncexport.core.bundles import Bundle, show
 from asyncexport.core.exits import MEANINGS, Exit, exit_of
@@ -177,37 +175,6 @@ class Summary:
 
 
 @dataclass(frozen=True, slots=True)
-class LastRun:
-    """What the ledger remembers of the newest run: a small JSON object.
-
-    Attributes:
-        command: Which.
-        began: When, in seconds since 1970.
-        ended: The same; None where it did not get that far, or has not yet.
-        exit_code: How it ended; None likewise.
-        error: Why, in a line; "" where no error ended it.
-    """
-
-    command: str
-    began: float
-    ended: float | None = None
-    exit_code: int | None = None
-    error: str = ""
-
-    @classmethod
-    def read(cls, text: str | None) -> "LastRun | None":
-        """What `to_json` made; None where there is nothing, or what another version wrote."""
-        try:
-            return cls(**orjson.loads(text)) if text else None
-        except (TypeError, ValueError):
-            return None
-
-    def to_json(self) -> str:
-        """As it is kept."""
-        return orjson.dumps(asdict(self)).decode()
-
-
-@dataclass(frozen=True, slots=True)
 class Snapshot:
     """A run as it stands, for whoever watches it.
 
@@ -268,4 +235,4 @@ class Snapshot:
         return max(0, self.planned - self.have - self.running - self.queued - self.fetching - self.parked)
 
 
-__all__ = ["MEANINGS", "Exit", "LastRun", "Problem", "Problems", "Snapshot", "Summary", "Tally", "exit_of"]
+__all__ = ["MEANINGS", "Exit", "Problem", "Problems", "Snapshot", "Summary", "Tally", "exit_of"]

@@ -13,9 +13,22 @@
 """
 
 from asyncexport.ledger.files import present, set_aside
+from asyncexport.ledger.last_run import LAST_RUN, LastRun
 from asyncexport.ledger.ledger import Ledger
 from asyncexport.ledger.lock import Holder, hold, holder
 from asyncexport.ledger.overview import Overview
 from asyncexport.ledger.reader import LedgerReader, no_ledger
 
-__all__ = ["Holder", "Ledger", "LedgerReader", "Overview", "hold", "holder", "no_ledger", "present", "set_aside"]
+__all__ = [
+    "LAST_RUN",
+    "Holder",
+    "LastRun",
+    "Ledger",
+    "LedgerReader",
+    "Overview",
+    "hold",
+    "holder",
+    "no_ledger",
+    "present",
+    "set_aside",
+]
