@@ -5,6 +5,7 @@
    back only when it is answered, and one token is kept in hand.
 2. One dispatcher waits for a token and *then* picks the best waiter, so that a token is never spent on yesterday's
    order. First in, first out among equals. Whoever is cancelled before its request is put on record costs nothing.
+   Where there is plenty for whoever may come, there is nothing to pick, and nobody waits.
 3. Every request has its row in the journal before it is sent; the bucket of the next process is derived from them.
 4. A 429 pauses everybody until Retry-After has passed and sets the bucket empty. What was sent before that pause and is
    refused as well says nothing new; refusals one after another make the pauses longer.
@@ -157,6 +158,12 @@ class _Bucket:
             return 0.0
         self._none_until = now + (1.0 - self._left(most=1.0, within=A_MOMENT)) * self._refill_seconds
         return self._none_until - now
+
+    @property
+    def is_plenty(self) -> bool:
+        """Whether half of it is left: more than can be asked for in one moment."""
+        half = max(1.0, self._size / 2)
+        return self._size - self._in_flight >= half and self._limiter.has_capacity(half)
 
     def take(self) -> None:
         """Take one, for a request that is about to be sent."""
@@ -334,8 +341,11 @@ class Budget:
         if self._over:
             raise self._unreachable()
         self._forget_in_time()
+        counted = self._counts(kind)
+        if self._is_plenty(counted=counted):
+            return await self._put_on_record(self._leave_for(kind, counted=counted))
         waiter = _Waiter(rank(priority, self._prefer), next(self._orders), kind, priority, self._loop.create_future())
-        heapq.heappush(self._metered if self._counts(kind) else self._free, waiter)
+        heapq.heappush(self._metered if counted else self._free, waiter)
         self._note_waiting(priority, +1)
         self._news.set()
         try:
@@ -401,6 +411,12 @@ class Budget:
         else:
             self._calm.set()
 
+    def _is_plenty(self, *, counted: bool) -> bool:
+        """Whether nobody has to wait, whoever comes next (rule 2)."""
+        if self._metered or self._free or isinstance(self._line, Down) or self._loop.time() < self._pause.until:
+            return False
+        return self._bucket.is_plenty if counted else True
+
     async def _put_on_record(self, leave: Pass) -> Pass:
         """Rule 3. A cancel here leaves a row of a request that was never sent: a token too many, never too few."""
         self.sent[leave.kind] += 1
@@ -453,11 +469,14 @@ class Budget:
         return self._bucket.wait_seconds(now) if counted else 0.0
 
     def _grant(self, waiter: _Waiter, *, counted: bool) -> None:
+        waiter.granted.set_result(self._leave_for(waiter.kind, counted=counted))
+
+    def _leave_for(self, kind: Kind, *, counted: bool) -> Pass:
         if counted:
             self._bucket.take()
         probes = isinstance(self._line, Down)
         self._probing |= probes
-        waiter.granted.set_result(Pass(self, waiter.kind, counted=counted, probes=probes, granted_at=self._loop.time()))
+        return Pass(self, kind, counted=counted, probes=probes, granted_at=self._loop.time())
 
     async def _wait_for_news(self, seconds: float) -> None:
         self._news.clear()
