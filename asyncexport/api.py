@@ -473,15 +473,15 @@ class Body:
         self.end_proved = self._head.proves_end(self.received)
 
     async def _next(self) -> bytes:
-        if self._content.at_eof() and self._content.exception() is None:
-            return b""
         clock = asyncio.get_running_loop().time
         began = clock()
         failure: IncompleteError
         try:
-            # Not left to aiohttp: a broken chunk drops its time-out and ends nothing.
-            async with asyncio.timeout(self._stall_seconds):
-                chunk = await self._content.readany()
+            chunk = self._at_hand()
+            if chunk is None:
+                # Not left to aiohttp: a broken chunk drops its time-out and ends nothing.
+                async with asyncio.timeout(self._stall_seconds):
+                    chunk = await self._content.readany()
         except TimeoutError:
             failure = IncompleteError(f"{transfer.DOING}: nothing more came after {self.received} bytes")
         except BODY_FAULTS:
@@ -492,6 +492,13 @@ class Body:
                 return chunk
             failure = IncompleteError(f"{transfer.DOING}: it came too slowly, and was left after {self.received} bytes")
         raise failure
+
+    def _at_hand(self) -> bytes | None:
+        """What has come already, for which no time-out need be set; None where there is nothing, or a fault."""
+        if self._content.exception() is not None:
+            return None
+        at_hand = self._content.read_nowait()
+        return at_hand if at_hand or self._content.at_eof() else None
 
 
 def _connector(*, ssl_context: ssl.SSLContext | bool, is_api: bool) -> aiohttp.TCPConnector:

@@ -11,6 +11,7 @@ import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from functools import lru_cache
 
 DAY = 86_400
 
@@ -104,8 +105,11 @@ def read_moment(text: str, *, now: float) -> int:
     return int(moment.timestamp())
 
 
+@lru_cache(maxsize=1024)
 def read_timestamp(text: str) -> float:
     """Seconds since 1970 from a time stamp of the service: RFC 3339 with 0 to 9 fraction digits (reference 3.0).
+
+    The latest are remembered: a list says the same of the same operations again and again.
 
     Raises:
         ValueError: it is not one.
