@@ -350,22 +350,19 @@ class _Run:
         """Remember how the run ends, for `status`; one that is killed is remembered as begun."""
         begun = LastRun(self.order.command, clock.now())
         ledger.remember(LAST_RUN, begun.to_json())
-        error: BaseException | None = None
         try:
             yield
-        except Exception as failure:
-            error = failure
+        except Exception as error:
+            ledger.remember(LAST_RUN, self._ended(begun, error, at=clock.now()).to_json())
             raise
-        finally:
-            why = error or _first_refusal(self.tally)
-            ended = replace(
-                begun,
-                ended=clock.now(),
-                exit_code=int(_exit_code(self.tally, error, self.stop)),
-                # The text of a bug may hold anything.
-                error="" if why is None else str(why) if isinstance(why, ExportError) else type(why).__name__,
-            )
-            ledger.remember(LAST_RUN, ended.to_json())
+        ledger.remember(LAST_RUN, self._ended(begun, None, at=clock.now()).to_json())
+
+    def _ended(self, begun: LastRun, failure: Exception | None, *, at: float) -> LastRun:
+        code = _exit_code(self.tally, failure, self.stop)
+        why = failure or _first_refusal(self.tally)
+        # The text of a bug may hold anything.
+        error = "" if why is None else str(why) if isinstance(why, ExportError) else type(why).__name__
+        return replace(begun, ended=at, exit_code=int(code), error=error)
 
     async def _works(self, ledger: Ledger, clock: ServiceClock) -> tuple[list[Work], tuple[str, ...]]:
         """What there is to do, counted into the tally; and what ends were cut back, in words."""
@@ -664,7 +661,7 @@ def _first_refusal(tally: Tally) -> ExportError | None:
     return next(iter(tally.refusals.values()), None)
 
 
-def _exit_code(tally: Tally, error: BaseException | None, stop: Stop) -> Exit:
+def _exit_code(tally: Tally, error: Exception | None, stop: Stop) -> Exit:
     if error is not None:
         return exit_of(error, stored=tally.stored)
     code = tally.exit_code()

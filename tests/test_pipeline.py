@@ -4,6 +4,7 @@ import asyncio
 import gzip
 import json
 import os
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,7 @@ from typing import Any
 import pytest
 
 from asyncexport.core.bundles import show
-from asyncexport.core.summary import Exit
+from asyncexport.core.summary import Exit, Snapshot
 from asyncexport.ledger import LedgerReader, hold
 from asyncexport.sandbox import Behaviour, Fault, FileRows, serving
 from asyncexport.scheduler import Stop
@@ -65,6 +66,29 @@ async def test_the_summary_adds_up(tmp_path):
         kinds = ("create", "poll", "list", "results")
         assert said["requests"] == {**{kind: sandbox.counts[kind] for kind in kinds}, "other": 0}
         assert said["problems"] == []
+
+
+class Looking(Notebook):
+    """A viewer that looks again and again."""
+
+    async def watch(self, snapshot: Callable[[], Snapshot]) -> None:
+        """Look until the end."""
+        while True:
+            self.snapshots.append(snapshot())
+            await asyncio.sleep(0.002)
+
+
+async def test_a_slow_download_is_seen_and_no_end_is_made_up(tmp_path):
+    """Its bytes show as they come; and as long as no file was ever whole, nobody says when the last one will be."""
+    drip = Fault.parse("download:drip,seconds=0.0001")
+    viewer = Looking()
+    async with serving(replace(FAST, faults=(drip,))) as sandbox:
+        await run(sandbox, tmp_path, end="2026-01-01T00:30:00Z", viewer=viewer)
+    first = [one for one in viewer.snapshots if one.received]
+    assert len({one.received for one in first}) > 2
+    assert {one.expected_seconds for one in first} == {None}
+    assert {(one.running, one.queued, one.fetching, one.downloading, one.waiting) for one in first} == {(0, 0, 1, 1, 0)}
+    assert viewer.snapshots[0].expected_seconds is not None, "before there is a file, requests are what it takes"
 
 
 async def test_a_finished_range_costs_no_request(tmp_path):
