@@ -333,7 +333,7 @@ class Watcher:
         running = self._running(self._watched.values())
         chance = chance_for_a_single(running, self._durations, outlook)
         due = [one for one in asked if now - one.asked_at >= self._due_age(one, chance)]
-        restless = not due and is_restless(running, outlook, waited_seconds=now - self._single_at)
+        restless = not due and is_restless(running, self._durations, outlook, waited_seconds=now - self._single_at)
         likeliest = sorted(
             asked if restless else due,
             key=lambda one: self._durations.done_since(one.seen, now - one.asked_at),

@@ -57,9 +57,12 @@ WORTH_A_TRY = 0.5
 LEAST_SHARE = 0.1
 """A poll that costs nothing is still not sent for less than this share of the operations: ten polls reap them all."""
 
+TAKES_LONG = 0.75
+"""What three in four do not take is long."""
+
 RESTLESS = 0.01
-"""Where a poll is free, it is sent after this share of the oldest one's age, whatever is expected: what has taken ten
-hours may take ten more, and its end is not to be missed by more than some minutes."""
+"""Where all that runs takes long and a poll is free, it is sent after this share of the oldest one's age, whatever is
+expected: what has taken ten hours may take ten more, and its end is not to be missed by more than some minutes."""
 
 LIKELY = 0.9
 """A single poll that must pay by itself is sent when it is in vain once in ten times."""
@@ -150,7 +153,7 @@ def list_is_due(
     running = [one for page in pages for one in page]
     if not running:
         return False
-    if is_restless(running, outlook, waited_seconds=waited_seconds):
+    if is_restless(running, durations, outlook, waited_seconds=waited_seconds):
         return True
     enough = enough_for_a_list(running, durations, outlook)
     found = 0.0
@@ -161,9 +164,12 @@ def list_is_due(
     return False
 
 
-def is_restless(running: Sequence[Running], outlook: Outlook, *, waited_seconds: float) -> bool:
-    """Whether so much time has passed since the last poll that a free one is sent whatever is expected."""
-    return outlook.polls_are_free and waited_seconds >= RESTLESS * max(one.age for one in running)
+def is_restless(running: Sequence[Running], durations: Durations, outlook: Outlook, *, waited_seconds: float) -> bool:
+    """Whether all that runs takes long, and so much time has passed that a free poll is sent whatever is expected."""
+    if not outlook.polls_are_free:
+        return False
+    ages = [one.age for one in running]
+    return waited_seconds >= RESTLESS * max(ages) and durations.done_by(min(ages)) >= TAKES_LONG
 
 
 def page_is_due(running: Sequence[Running], durations: Durations, outlook: Outlook) -> bool:
