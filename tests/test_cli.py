@@ -1077,8 +1077,9 @@ def test_the_demo_does_not_mix_with_real_rows(run, service):
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
 def test_the_sandbox_never_outlives_the_demo(run, number):
-    """However the demo ends, a kill included, its sandbox ends too."""
-    process = started("--json", "demo")
+    """However the demo ends, a kill included, its sandbox ends too, and nothing is left where temporary files lie."""
+    Path("temporary").mkdir()
+    process = started("--json", "demo", env={**os.environ, "TMPDIR": str(Path("temporary").absolute())})
     with ending(process):
         first = json.loads(next(lines(process.stdout)))
         assert first["type"] == "sandbox"
@@ -1091,6 +1092,7 @@ def test_the_sandbox_never_outlives_the_demo(run, number):
     while listens(port):
         assert time.monotonic() < give_up_at, "the sandbox is still there"
         time.sleep(0.02)
+    assert not list(Path("temporary").iterdir())
 
 
 def listens(port: int) -> bool:

@@ -4,6 +4,7 @@ import asyncio
 import sqlite3
 import subprocess
 import sys
+from contextlib import nullcontext
 from pathlib import Path
 from random import Random
 
@@ -14,6 +15,7 @@ from asyncexport.errors import LedgerCorruptError, LedgerError
 from asyncexport.ledger import Ledger, LedgerReader
 from asyncexport.ledger.files import ledger_path, mark_path
 from asyncexport.ledger.mark import Mark
+from asyncexport.ledger.reader import AT_ONCE as MOST_ROWS
 from asyncexport.ledger.rows import Head, digest_of
 from tests.ledger_rig import EVER, EXPORTS, WAL, answers, fill, read, stored
 from tests.ledger_scribe import AT_ONCE, Scribe
@@ -297,6 +299,23 @@ def test_a_state_that_nothing_leads_to_is_checked_too(ended, tmp_path, change):
     assert outcome(tmp_path) == ended[1]
     with LedgerReader(tmp_path) as reader, pytest.raises(LedgerCorruptError, match="state"):
         reader.check()
+
+
+@pytest.mark.parametrize(("bundles", "is_small"), [(100, True), (MOST_ROWS + 1, False)])
+async def test_a_small_ledger_is_checked_at_once_and_a_large_one_only_when_asked(tmp_path, bundles, is_small):
+    """A run does not wait for what would take long; a whole check finds it all the same."""
+    ledger = await Ledger.open(tmp_path)
+    await ledger.agree(EXPORTS)
+    await ledger.restore([stored(number) for number in range(bundles)], at=1.0)
+    await ledger.close()
+    connection = sqlite3.connect(ledger_path(tmp_path), isolation_level=None)
+    connection.execute("UPDATE state SET written_at = 2 WHERE seq = 50")
+    connection.close()
+    with LedgerReader(tmp_path) as reader:
+        with pytest.raises(LedgerCorruptError) if is_small else nullcontext():
+            reader.check_if_small()
+        with pytest.raises(LedgerCorruptError):
+            reader.check()
 
 
 async def test_an_overview_does_not_make_up_its_last_news(tmp_path):
