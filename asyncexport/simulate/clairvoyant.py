@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from asyncexport.core.forecast import ALL_WITH_LIST, ALL_WITHOUT_LIST, CREATES_ONLY, seconds_for
 from asyncexport.core.watching import LIST_SIZE
 from asyncexport.simulate.run import Scenario
-from asyncexport.simulate.service import LATENCY_SECONDS, lognormal_seconds
+from asyncexport.simulate.service import LATENCY_SECONDS
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,8 +72,8 @@ def clairvoyant_seconds(scenario: Scenario) -> float:
 
 def _durations(scenario: Scenario) -> list[float]:
     """As the simulated service draws them: one at each create."""
-    draw = lognormal_seconds(scenario.median_seconds, scenario.sigma, scenario.seed)
-    return [draw() for _ in range(scenario.bundles)]
+    take_seconds = scenario.behaviour.take_seconds
+    return [take_seconds() for _ in range(scenario.bundles)]
 
 
 class _Schedule:
