@@ -247,6 +247,21 @@ def test_an_outage_in_mid_run_costs_time_and_nothing_else():
     assert calm.makespan < hit.makespan < calm.makespan + 3600 + 600
 
 
+@pytest.mark.parametrize("lists", [True, False], ids=["list", "single"])
+def test_what_the_limit_counts_is_learned_at_the_price_of_some_minutes(lists):
+    """Nobody says that all calls count: from then on the run goes as if somebody had."""
+    told = checked(Scenario(200, lists=lists))
+    learned = simulate(Scenario(200, lists=lists, told=False))
+    assert learned.stored == learned.operations == 200
+    assert 1 <= learned.refused <= 15
+    assert learned.makespan < told.makespan + 600
+
+
+def test_where_creates_alone_count_auto_has_nothing_to_learn():
+    """No refusal, and the same run."""
+    assert simulate(Scenario(200, counts_all=False, told=False)) == checked(Scenario(200, counts_all=False))
+
+
 def test_the_level_that_was_left_is_kept_to():
     """A bucket that is half empty lets half as many through at once, and the service agrees."""
     assert checked(Scenario(60, 120.0, tokens_used=30)).makespan > checked(Scenario(60, 120.0)).makespan + 600

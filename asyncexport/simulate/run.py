@@ -39,7 +39,8 @@ class Scenario:
         median_seconds, sigma: Of the operations' durations, which are lognormal.
         durations: What the operations take in the order they are made, in place of that; from the first again, once
             there are more operations.
-        counts_all: Whether the service's limit counts all calls, or creates only; `[budget] scope` is set to match.
+        counts_all: Whether the service's limit counts all calls, or creates only.
+        told: Whether `[budget] scope` says which of the two; else it is `auto`, and must be learned.
         lists: Whether List Operations is of use.
         prefer: `[polling] prefer`.
         operations, downloads: `[concurrency]`.
@@ -71,11 +72,13 @@ class Scenario:
     outage: tuple[float, float] | None = None
     seed: int = 1
     durations: tuple[float, ...] = ()
+    told: bool = True
 
     @property
     def allowance(self) -> Allowance:
         """What the service grants, and what is counted."""
-        return Allowance(self.requests_per_minute, self.burst, Scope.ALL if self.counts_all else Scope.CREATE)
+        scope = Scope.AUTO if not self.told else Scope.ALL if self.counts_all else Scope.CREATE
+        return Allowance(self.requests_per_minute, self.burst, scope)
 
     @property
     def behaviour(self) -> Behaviour:
