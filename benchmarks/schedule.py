@@ -45,7 +45,7 @@ class Asked:
 
 @dataclass(frozen=True, slots=True)
 class Task:
-    """One simulation: of ours, or of a peer."""
+    """One simulation: of a peer, or of ours, whatever is preferred."""
 
     scenario: Scenario
     who: str = OURS
@@ -53,9 +53,9 @@ class Task:
 
 @dataclass(frozen=True, slots=True)
 class Figures:
-    """What came of one; the clairvoyant's makespan and the bounds are in seconds, and 0 beside a peer."""
+    """What came of one, by what is preferred; the clairvoyant's makespan and the bounds in seconds, 0 for a peer."""
 
-    result: Result
+    results: dict[Prefer, Result]
     clairvoyant: float = 0.0
     bound: float = 0.0
     tokens: float = 0.0
@@ -74,8 +74,9 @@ def main() -> None:
             done[task] = figures
             if len(done) % 100 == 0:
                 measuring.note(f"{len(done)} of {len(tasks)}")
-    for row in grid:
-        _say(row, asked, **_against_the_clairvoyant(row, [done[task] for task in _seeds(row, asked)]))
+    for row, prefer in product(grid, Prefer):
+        these = [done[task] for task in _seeds(row, asked)]
+        _say(row, asked, prefer=prefer, **_against_the_clairvoyant(row, prefer, these))
     for row in peers:
         _say(row, asked, **_against_ours(row, asked, done))
 
@@ -84,12 +85,13 @@ def _asked() -> Asked:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--quick", action="store_true", help="a day of bundles and two seeds; no figures to keep")
     parser.add_argument("--full", action="store_true", help="a year of bundles as well: half an hour on two cores")
+    parser.add_argument("--bundles", type=int, action="append", help="these numbers of bundles alone; repeatable")
     parser.add_argument("--seeds", type=int, default=0, help="how many (default: 20, 2 with --quick)")
     parser.add_argument("--processes", type=int, default=0, help="how many (default: one a core)")
     given = parser.parse_args()
     bundles = (DAY,) if given.quick else (DAY, MONTH, YEAR) if given.full else (DAY, MONTH)
     return Asked(
-        bundles,
+        tuple(given.bundles or bundles),
         given.seeds or (2 if given.quick else 20),
         given.processes or multiprocessing.cpu_count(),
         given.quick,
@@ -97,9 +99,9 @@ def _asked() -> Asked:
 
 
 def _grid(asked: Asked) -> Iterator[Task]:
-    for bundles, counts_all, lists, prefer in product(asked.bundles, (True, False), (True, False), Prefer):
+    for bundles, counts_all, lists in product(asked.bundles, (True, False), (True, False)):
         for minutes, sigma in product(MINUTES, SIGMAS):
-            yield Task(Scenario(bundles, minutes * 60.0, sigma, counts_all, lists, prefer, seed=0))
+            yield Task(Scenario(bundles, minutes * 60.0, sigma, counts_all, lists, seed=0))
 
 
 def _peers(asked: Asked) -> Iterator[Task]:
@@ -118,32 +120,37 @@ def _seeds(row: Task, asked: Asked) -> Iterator[Task]:
 def _measure(task: Task) -> tuple[Task, Figures]:
     scenario = task.scenario
     if task.who != OURS:
-        return task, Figures(PEERS[task.who](scenario))
-    return task, Figures(
-        simulate(scenario), clairvoyant_seconds(scenario), bound_seconds(scenario), token_bound_seconds(scenario)
-    )
+        return task, Figures(dict.fromkeys(Prefer, PEERS[task.who](scenario)))
+    results = {prefer: simulate(replace(scenario, prefer=prefer)) for prefer in Prefer}
+    return task, Figures(results, clairvoyant_seconds(scenario), bound_seconds(scenario), token_bound_seconds(scenario))
 
 
-def _against_the_clairvoyant(row: Task, done: list[Figures]) -> dict[str, Any]:
+def _against_the_clairvoyant(row: Task, prefer: Prefer, done: list[Figures]) -> dict[str, Any]:
     scenario = row.scenario
+    results = [one.results[prefer] for one in done]
+    makespans = [one.makespan for one in results]
     figures = {
-        "makespan_hours": measuring.spread([one.result.makespan / 3600 for one in done], digits=2),
-        "x_clairvoyant": measuring.spread([one.result.makespan / one.clairvoyant for one in done]),
-        "clairvoyant_x_bound": measuring.spread([one.clairvoyant / one.bound for one in done]),
-        "x_bound": measuring.spread([one.result.makespan / one.bound for one in done]),
-        "requests_a_bundle": measuring.spread([one.result.all_requests / scenario.bundles for one in done]),
-        "first_archive_minutes": measuring.spread([one.result.first_archive / 60 for one in done], digits=1),
-        "longest_wait_hours": measuring.spread([one.result.longest_wait / 3600 for one in done], digits=1),
+        "makespan_hours": measuring.spread([seconds / 3600 for seconds in makespans], digits=2),
+        "x_clairvoyant": _ratios(makespans, [one.clairvoyant for one in done]),
+        "clairvoyant_x_bound": _ratios([one.clairvoyant for one in done], [one.bound for one in done]),
+        "x_bound": _ratios(makespans, [one.bound for one in done]),
+        "requests_a_bundle": measuring.spread([one.all_requests / scenario.bundles for one in results]),
+        "first_archive_minutes": measuring.spread([one.first_archive / 60 for one in results], digits=1),
+        "longest_wait_hours": measuring.spread([one.longest_wait / 3600 for one in results], digits=1),
     }
     if scenario.counts_all:
-        figures["x_tokens"] = measuring.spread([one.result.makespan / one.tokens for one in done])
-    goals = {name: {"at_most": most, "met": figures[name]["median"] <= most} for name, most in _goals(scenario)}
-    return {**figures, "refused": sum(one.result.refused for one in done), "goals": goals}
+        figures["x_tokens"] = _ratios(makespans, [one.tokens for one in done])
+    goals = {name: {"at_most": most, "met": figures[name]["median"] <= most} for name, most in _goals(scenario, prefer)}
+    return {**figures, "refused": sum(one.refused for one in results), "goals": goals}
 
 
-def _goals(scenario: Scenario) -> Iterator[tuple[str, float]]:
+def _ratios(these: list[float], those: list[float]) -> dict[str, Any]:
+    return measuring.spread([one / other for one, other in zip(these, those, strict=True)])
+
+
+def _goals(scenario: Scenario, prefer: Prefer) -> Iterator[tuple[str, float]]:
     """What was set out to be reached, by medians."""
-    latency = scenario.prefer is Prefer.LATENCY
+    latency = prefer is Prefer.LATENCY
     yield "x_clairvoyant", 1.08 if scenario.bundles == DAY else 1.07 if latency else 1.03
     if scenario.bundles == MONTH and scenario.counts_all and scenario.median_seconds == 600 and scenario.sigma == 0.5:
         yield "requests_a_bundle", 2.08 if scenario.lists else 3.06
@@ -153,20 +160,21 @@ def _goals(scenario: Scenario) -> Iterator[tuple[str, float]]:
 
 def _against_ours(row: Task, asked: Asked, done: dict[Task, Figures]) -> dict[str, Any]:
     """A peer, and how much longer it takes than we do for the same durations."""
-    theirs = [done[task].result for task in _seeds(row, asked)]
+    theirs = [done[task].results[Prefer.THROUGHPUT] for task in _seeds(row, asked)]
+    makespans = [one.makespan for one in theirs]
     figures: dict[str, Any] = {
-        "makespan_hours": measuring.spread([one.makespan / 3600 for one in theirs], digits=2),
+        "makespan_hours": measuring.spread([seconds / 3600 for seconds in makespans], digits=2),
         "requests_a_bundle": measuring.spread([one.all_requests / row.scenario.bundles for one in theirs]),
         "first_archive_minutes": measuring.spread([one.first_archive / 60 for one in theirs], digits=1),
     }
     for lists, prefer in product((True, False), Prefer):
-        ours = [done[task].result for task in _seeds(Task(replace(row.scenario, lists=lists, prefer=prefer)), asked)]
-        ratios = [them.makespan / us.makespan for them, us in zip(theirs, ours, strict=True)]
-        figures[f"x_ours_{prefer.value}" + ("" if lists else "_no_list")] = measuring.spread(ratios, digits=2)
+        tasks = _seeds(Task(replace(row.scenario, lists=lists)), asked)
+        ours = [done[task].results[prefer].makespan for task in tasks]
+        figures[f"x_ours_{prefer.value}" + ("" if lists else "_no_list")] = _ratios(makespans, ours)
     return figures
 
 
-def _say(row: Task, asked: Asked, **figures: Any) -> None:
+def _say(row: Task, asked: Asked, *, prefer: Prefer | None = None, **figures: Any) -> None:
     scenario = row.scenario
     what = {
         "scope": "all" if scenario.counts_all else "create",
@@ -174,8 +182,8 @@ def _say(row: Task, asked: Asked, **figures: Any) -> None:
         "median_minutes": scenario.median_seconds / 60,
         "sigma": scenario.sigma,
     }
-    if row.who == OURS:
-        what |= {"list": scenario.lists, "prefer": scenario.prefer.value}
+    if prefer is not None:
+        what |= {"list": scenario.lists, "prefer": prefer.value}
     line = {"benchmark": "schedule", "quick": asked.quick, "seeds": asked.seeds, "who": row.who, **what, **figures}
     print(json.dumps(line), flush=True)
 
