@@ -23,6 +23,14 @@ def ignore(_name: str) -> None:
     """A boundary that nobody watches."""
 
 
+def _do(work: Callable[..., T], *arguments: Any) -> T:
+    return work(*arguments)
+
+
+# Wrapped once: aiofiles would copy the name and the words of what it wraps at every call.
+in_a_thread: Callable[..., Awaitable[Any]] = wrap(_do)
+
+
 class Disk:
     """What lies under a directory.
 
@@ -46,8 +54,7 @@ class Disk:
         Raises:
             StorageError: the disk is full, not writable, or failed.
         """
-        call: Callable[..., Awaitable[T]] = wrap(work)
-        doing = asyncio.ensure_future(call(*arguments, executor=self._threads))
+        doing: asyncio.Future[T] = asyncio.ensure_future(in_a_thread(work, *arguments, executor=self._threads))
         try:
             return await asyncio.shield(doing)
         except asyncio.CancelledError:
