@@ -306,6 +306,7 @@ class Budget:
         self._calm = asyncio.Event()
         self._calm.set()
         self._dispatcher: asyncio.Task[None] | None = None
+        self._bug: BaseException | None = None
         self.sent = dict.fromkeys(Kind, 0)
         self.refused = 0
 
@@ -325,6 +326,7 @@ class Budget:
             )
         )
         self._dispatcher = asyncio.create_task(self._serve(), name="budget")
+        self._dispatcher.add_done_callback(self._tell_if_broken)
 
     async def close(self) -> None:
         """Stop serving."""
@@ -338,6 +340,8 @@ class Budget:
         Raises:
             UnavailableError: the line has been down for `[retry] outage`.
         """
+        if self._bug:
+            raise self._bug
         if self._over:
             raise self._unreachable()
         self._forget_in_time()
@@ -551,9 +555,19 @@ class Budget:
 
     def _give_up(self, what: str) -> None:
         self._over = what
+        self._send_away(self._unreachable)
+
+    def _tell_if_broken(self, dispatcher: "asyncio.Task[None]") -> None:
+        """A bug of ours in the dispatcher must end the run, not leave everybody waiting."""
+        bug = None if dispatcher.cancelled() else dispatcher.exception()
+        if bug is not None:
+            self._bug = bug
+            self._send_away(lambda: bug)
+
+    def _send_away(self, why: Callable[[], BaseException]) -> None:
         for waiter in self._metered + self._free:
             if not waiter.granted.done():
-                waiter.granted.set_exception(self._unreachable())
+                waiter.granted.set_exception(why())
         self._metered.clear()
         self._free.clear()
 

@@ -825,6 +825,20 @@ async def test_an_outage_of_an_hour_costs_time_only():
 
 
 @on_virtual_time
+async def test_a_bug_in_the_dispatcher_ends_the_run():
+    """Whoever waits, and whoever comes afterwards, is told, instead of waiting for ever."""
+    async with a_budget(burst=2) as budget:
+        await answered(budget)
+        waiting = asyncio.create_task(create(budget))
+        await settled()
+        budget._pause = None  # type: ignore[assignment]
+        await asyncio.wait({waiting})
+        assert isinstance(waiting.exception(), AttributeError)
+        with pytest.raises(AttributeError):
+            await create(budget)
+
+
+@on_virtual_time
 async def test_closing_leaves_nothing_running():
     """Even with somebody waiting."""
     async with a_budget(burst=2) as budget:
