@@ -64,6 +64,10 @@ RESTLESS = 0.01
 """Where all that runs takes long and a poll is free, it is sent after this share of the oldest one's age, whatever is
 expected: what has taken ten hours may take ten more, and its end is not to be missed by more than some minutes."""
 
+UNSEEN = 0.02
+"""No more than this share of the oldest one's age passes between lists where polls are free: nobody knows how
+long operations take before one was seen to end."""
+
 LIKELY = 0.9
 """A single poll that must pay by itself is sent when it is in vain once in ten times."""
 
@@ -154,6 +158,8 @@ def list_is_due(
     if not running:
         return False
     if is_restless(running, durations, outlook, waited_seconds=waited_seconds):
+        return True
+    if outlook.polls_are_free and waited_seconds >= UNSEEN * max(one.age for one in running):
         return True
     enough = enough_for_a_list(running, durations, outlook)
     found = 0.0
