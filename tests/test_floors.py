@@ -1,6 +1,7 @@
 """Who may import whom: the floors, the purity of the core, one home for each dependency."""
 
 import ast
+import gc
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -58,8 +59,16 @@ def room_of(path: Path) -> str:
 
 @cache
 def parsed(path: Path) -> ast.Module:
-    """The syntax of a module."""
-    return ast.parse(path.read_text())
+    """The syntax of a module.
+
+    Without the garbage collector: what it ends in the middle of this may parse, too, and Python 3.11 then stumbles over
+    its own count of the depth (a SystemError).
+    """
+    gc.disable()
+    try:
+        return ast.parse(path.read_text())
+    finally:
+        gc.enable()
 
 
 def imports(path: Path) -> Iterator[str]:
