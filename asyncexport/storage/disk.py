@@ -59,6 +59,9 @@ class Disk:
             return await asyncio.shield(doing)
         except asyncio.CancelledError:
             await asyncio.wait([doing])
+            if not doing.cancelled():
+                # Whoever would have been told is cancelled; nobody else asks, and asyncio would print a traceback.
+                doing.exception()
             raise
         except OSError as error:
             raise self._told(error) from error

@@ -105,6 +105,9 @@ class Draft:
             await asyncio.shield(writing)
         except asyncio.CancelledError:
             await asyncio.wait([writing])
+            if not writing.cancelled():
+                # As in `Disk.run`: nobody else asks what came of it.
+                writing.exception()
             raise
 
     def _create(self) -> None:
