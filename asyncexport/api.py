@@ -80,8 +80,10 @@ class Pass(Protocol):
 class Gate(Protocol):
     """What every API request passes through."""
 
-    async def enter(self, kind: Kind, priority: Priority) -> Pass:
-        """Wait for leave to send one request."""
+    async def enter(
+        self, kind: Kind, priority: Priority, *, before: Callable[[], Awaitable[None]] | None = None
+    ) -> Pass:
+        """Wait for leave to send one request; `before` is awaited once it is certain."""
         ...
 
 
@@ -314,13 +316,11 @@ class Client:
     async def _call_once(
         self, request: Request, priority: Priority, *, before: Callable[[], Awaitable[None]] | None
     ) -> Reply:
-        leave = await self._gate.enter(request.kind, priority)
+        leave = await self._gate.enter(request.kind, priority, before=before)
         answered: int | None = None
         tells = False
         retry_after = None
         try:
-            if before is not None:
-                await before()
             try:
                 reply = await self._exchange(request)
             except (UnavailableError, ReplyError):
@@ -374,7 +374,7 @@ class Client:
         body = bytearray()
         failure: ExportError | None = None
         try:
-            async for chunk in response.content.iter_any():
+            while chunk := await response.content.readany():
                 body += chunk
                 if len(body) > limit:
                     break

@@ -21,7 +21,7 @@
 import asyncio
 import heapq
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass, field
 from itertools import count
 from typing import Protocol
@@ -75,8 +75,8 @@ A_MOMENT = 1e-3
 class Journal(Protocol):
     """Where requests are on record."""
 
-    async def send(self, kind: str, *, at: float) -> int:
-        """Put a request on record, durably, before it is sent; its id."""
+    def send(self, kind: str, *, at: float) -> Awaitable[int]:
+        """Begin to put a request on record before it is sent; its id, once that is durable."""
         ...
 
     def answered(self, request_id: int, *, status: int) -> None:
@@ -334,8 +334,10 @@ class Budget:
             self._dispatcher.cancel()
             await asyncio.wait({self._dispatcher})
 
-    async def enter(self, kind: Kind, priority: Priority) -> Pass:
-        """Wait for leave to send one request.
+    async def enter(
+        self, kind: Kind, priority: Priority, *, before: Callable[[], Awaitable[None]] | None = None
+    ) -> Pass:
+        """Wait for leave to send one request; `before` is awaited once it is certain, and may go on record with it.
 
         Raises:
             UnavailableError: the line has been down for `[retry] outage`.
@@ -347,7 +349,7 @@ class Budget:
         self._forget_in_time()
         counted = self._counts(kind)
         if self._is_plenty(counted=counted):
-            return await self._put_on_record(self._leave_for(kind, counted=counted))
+            return await self._put_on_record(self._leave_for(kind, counted=counted), before)
         waiter = _Waiter(rank(priority, self._prefer), next(self._orders), kind, priority, self._loop.create_future())
         heapq.heappush(self._metered if counted else self._free, waiter)
         self._note_waiting(priority, +1)
@@ -359,7 +361,7 @@ class Budget:
             raise
         finally:
             self._note_waiting(priority, -1)
-        return await self._put_on_record(leave)
+        return await self._put_on_record(leave, before)
 
     @property
     def tokens(self) -> int:
@@ -421,11 +423,12 @@ class Budget:
             return False
         return self._bucket.is_plenty if counted else True
 
-    async def _put_on_record(self, leave: Pass) -> Pass:
+    async def _put_on_record(self, leave: Pass, before: Callable[[], Awaitable[None]] | None) -> Pass:
         """Rule 3. A cancel here leaves a row of a request that was never sent: a token too many, never too few."""
         self.sent[leave.kind] += 1
+        recording = self._journal.send(leave.kind.value, at=self._wall_clock())
         try:
-            leave.request_id = await self._journal.send(leave.kind.value, at=self._wall_clock())
+            leave.request_id = await (recording if before is None else _along_with(recording, before))
         except BaseException:
             leave.abandon()
             raise
@@ -501,7 +504,8 @@ class Budget:
             self._bucket.arrived()
         if leave.probes:
             self._probing = False
-        self._news.set()
+        if self._metered or self._free:
+            self._news.set()
 
     def _answered(self, leave: Pass, status: int | None, retry_after: float | None) -> None:
         self._journal.answered(leave.request_id, status=status or 0)
@@ -577,6 +581,19 @@ class Budget:
             lasting=True,
             hint="what was done is kept; run the same command again when the service is back",
         )
+
+
+async def _along_with(recording: Awaitable[int], before: Callable[[], Awaitable[None]]) -> int:
+    """Both at once: what `before` puts on record goes into the same commit."""
+    recorded = asyncio.ensure_future(recording)
+    try:
+        await before()
+        return await recorded
+    except BaseException:
+        if not recorded.cancel() and not recorded.cancelled():
+            # Nobody else asks what came of it, and asyncio would print a traceback.
+            recorded.exception()
+        raise
 
 
 @dataclass(slots=True)

@@ -150,7 +150,7 @@ class Stream:
 
 
 class ExportRefused(Exception):  # noqa: N818 - a way out of a coroutine, not an error of its own
-    """The bundle's export was refused: there is nothing more to do for it."""
+    """The bundle's export was refused, or the key was: there is nothing more to do for it."""
 
 
 class Carrier:
@@ -196,9 +196,11 @@ class Carrier:
         self._slots = asyncio.Semaphore(download_slots)
         self._clock = clock
         self._jitter = jitter
+        self._now = asyncio.get_running_loop().time
         self._posts: set[asyncio.Task[Standing]] = set()
         self._left_alone: set[asyncio.Task[Standing]] = set()
         self._lost: BaseException | None = None
+        self._over = False
         self._troubles: dict[Bundle, _Trouble] = {}
         self._went_well = dict.fromkeys(_Step, -math.inf)
         self._files: dict[Bundle, Download] = {}
@@ -286,12 +288,16 @@ class Carrier:
         while True:
             try:
                 async with self._slots:
-                    return await self._try_to_fetch(standing, state, download, trial)
+                    archive = await self._try_to_fetch(standing, state, download, trial)
+                # The next download need not wait for the ledger.
+                return await self._note(standing, _stored(archive, state))
             except ServiceError as error:
                 self._after_failed_try(standing.bundle, error, trial)
             except ArchiveError as error:
                 trial.count(error, received=download.received)
                 self._listener.retried(standing.bundle, str(error))
+            finally:
+                self._note_end(standing.bundle)
             if trial.over:
                 return await self._count_attempt(standing, state.attempt, trial.reason)
             await self._pause(trial.tries)
@@ -338,12 +344,10 @@ class Carrier:
             return await self._note(standing, Ready(overdue.attempt, finished.exported_at, finished.export_id))
 
     async def _post(self, standing: Standing, attempt: int, stream: Stream) -> Standing:
-        if stream.refused:
+        if stream.refused or self._over:
             raise ExportRefused
         granted = asyncio.Event()
-        task = asyncio.create_task(
-            self._ask_and_note(standing, attempt, stream, granted), name=f"create {standing.bundle}"
-        )
+        task = asyncio.create_task(self._ask_and_note(standing, attempt, stream, granted), name="create")
         self._posts.add(task)
         task.add_done_callback(self._post_is_done)
         try:
@@ -419,25 +423,27 @@ class Carrier:
                     raise error
                 return back
             case _:
+                self._over = True
                 await self._note(asked, Planned(attempt))
                 raise error
 
-    async def _try_to_fetch(self, standing: Standing, state: Ready, download: Download, trial: "_Trial") -> Standing:
+    async def _try_to_fetch(self, standing: Standing, state: Ready, download: Download, trial: "_Trial") -> Archive:
         """One try, in a download slot: a link lives for minutes, so it is asked for when it can be used at once."""
         if trial.location is None or not trial.link_lives(self._clock()):
             trial.location = None
             trial.location = await self._locate(state.export_id, trial)
         self._began[standing.bundle] = self._now()
         log.debug("%s: its file is fetched from byte %d on", standing.bundle, download.received)
-        try:
-            archive = await download.fetch(trial.location)
-            self._fetched += 1
-            self._note_well(_Step.FETCH, standing.bundle)
-            return await self._note(
-                standing, Stored(archive.path, archive.bytes, archive.rows, archive.sha256, state.exported_at)
-            )
-        finally:
-            self._fetching_seconds += self._now() - self._began.pop(standing.bundle)
+        archive = await download.fetch(trial.location)
+        self._fetched += 1
+        self._note_well(_Step.FETCH, standing.bundle)
+        return archive
+
+    def _note_end(self, bundle: Bundle) -> None:
+        """A try is over, and what came of it is on record."""
+        began = self._began.pop(bundle, None)
+        if began is not None:
+            self._fetching_seconds += self._now() - began
 
     async def _locate(self, export_id: str, trial: "_Trial") -> Location:
         try:
@@ -472,9 +478,6 @@ class Carrier:
         """Rule 3: whether a trouble that began so long ago is the bundle's alone, since others got on meanwhile."""
         return self._now() - since >= self._patience.outage_seconds and self._went_well[step] > since
 
-    def _now(self) -> float:
-        return asyncio.get_running_loop().time()
-
     async def _count_attempt(self, standing: Standing, attempt: int, reason: str) -> Standing:
         """Rule 3: the next attempt, or parked after the last."""
         self._listener.retried(standing.bundle, reason)
@@ -485,7 +488,7 @@ class Carrier:
     async def _note(self, standing: Standing, state: State) -> Standing:
         """The bundle in its new state, once that is durable."""
         stored = state if isinstance(state, Stored) else standing.stored
-        after = replace(standing, state=moved(standing.state, state), stored=stored)
+        after = Standing(standing.bundle, standing.take, moved(standing.state, state), stored)
         await self._ledger.append(after, at=self._clock())
         self._listener.moved(standing, after)
         if isinstance(state, Created):
@@ -494,6 +497,10 @@ class Carrier:
 
     async def _pause(self, tries: int) -> None:
         await asyncio.sleep(self._patience.wait_seconds(max(1, tries), jitter=self._jitter()))
+
+
+def _stored(archive: Archive, state: Ready) -> Stored:
+    return Stored(archive.path, archive.bytes, archive.rows, archive.sha256, state.exported_at)
 
 
 class _Step(Enum):

@@ -9,8 +9,8 @@
 """
 
 from collections.abc import AsyncIterator
-from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
-from typing import Protocol
+from contextlib import AbstractAsyncContextManager
+from typing import Protocol, Self
 
 from asyncexport.core.archive import Inspection, WireHashes, read_goog_hash
 from asyncexport.core.bundles import Bundle
@@ -80,7 +80,7 @@ class Draft(Protocol):
 class Drafts(Protocol):
     """Where drafts are made."""
 
-    async def draft(self, bundle: Bundle, container: Format, *, wire_hashes: WireHashes | None) -> Draft:
+    def draft(self, bundle: Bundle, container: Format, *, wire_hashes: WireHashes | None) -> Draft:
         """Begin a file."""
         ...
 
@@ -92,18 +92,16 @@ class Downloads:
         self._source = source
         self._drafts = drafts
 
-    @asynccontextmanager
-    async def begin(self, bundle: Bundle, definition: Definition) -> AsyncIterator["Download"]:
-        """Begin one; what is half-made when left is removed."""
-        download = Download(self._source, self._drafts, bundle, definition.format)
-        try:
-            yield download
-        finally:
-            await download.close()
+    def begin(self, bundle: Bundle, definition: Definition) -> "Download":
+        """Begin one."""
+        return Download(self._source, self._drafts, bundle, definition.format)
 
 
 class Download:
-    """One archive on its way; `fetch` may be called again after an error that trying again may help."""
+    """One archive on its way; an asynchronous context manager that removes what is half-made when left.
+
+    `fetch` may be called again after an error that trying again may help.
+    """
 
     def __init__(self, source: Source, drafts: Drafts, bundle: Bundle, container: Format) -> None:
         self._source = source
@@ -112,6 +110,14 @@ class Download:
         self._format = container
         self._draft: Draft | None = None
         self._etag = ""
+
+    async def __aenter__(self) -> Self:
+        """As it is."""
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        """Remove what is half-made."""
+        await self._drop()
 
     @property
     def received(self) -> int:
@@ -129,41 +135,36 @@ class Download:
             StorageError: the disk is.
         """
         offset = self.received if self._etag else 0
-        async with AsyncExitStack() as stack:
-            async with self._anew_after(IncompleteError):
-                opening = self._source.open(location, offset=offset, etag=self._etag if offset else "")
-                body = await stack.enter_async_context(opening)
-            draft = await self._draft_for(body)
-            async with self._anew_after(CorruptError):
+        # Rule 3: what more bytes cannot mend, by how far it has got.
+        hopeless: tuple[type[ArchiveError], ...] = (IncompleteError,)
+        try:
+            async with self._source.open(location, offset=offset, etag=self._etag if offset else "") as body:
+                hopeless = (CorruptError,)
+                draft = await self._draft_for(body)
                 async for chunk in body.chunks():
                     await draft.write(chunk)
-            async with self._anew_after(CorruptError, IncompleteError):
+                hopeless = (CorruptError, IncompleteError)
                 kept = await draft.commit(end_proved=body.end_proved)
+        except ArchiveError as error:
+            if isinstance(error, hopeless):
+                await self._drop()
+            raise
         self._draft = None
         found = kept.inspection
         return Archive(kept.path, found.bytes, found.rows, found.sha256)
 
-    async def close(self) -> None:
-        """Remove what is half-made."""
+    async def _drop(self) -> None:
+        """What came so far is of no use any more."""
         if self._draft:
             await self._draft.discard()
             self._draft = None
 
-    @asynccontextmanager
-    async def _anew_after(self, *errors: type[ArchiveError]) -> AsyncIterator[None]:
-        """What came so far is of no use after these."""
-        try:
-            yield
-        except errors:
-            await self.close()
-            raise
-
     async def _draft_for(self, body: Body) -> Draft:
         """The draft that this body goes on with, or a new one where it does not go on with any."""
         if body.offset == 0 or body.offset != self.received:
-            await self.close()
+            await self._drop()
         if self._draft is None:
             self._etag = body.etag
             hashes = read_goog_hash(body.goog_hash)
-            self._draft = await self._drafts.draft(self._bundle, self._format, wire_hashes=hashes)
+            self._draft = self._drafts.draft(self._bundle, self._format, wire_hashes=hashes)
         return self._draft

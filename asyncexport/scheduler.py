@@ -129,7 +129,7 @@ class Scheduler:
         for standing in work:
             await self._until_room()
             self._enter(standing)
-            task = group.create_task(self._carry(standing), name=f"bundle {standing.bundle}")
+            task = group.create_task(self._carry(standing), name="bundle")
             self._carrying[task] = standing.bundle
             task.add_done_callback(self._left)
         self.more_to_create = False

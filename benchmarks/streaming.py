@@ -54,17 +54,15 @@ class HashedDraft(Draft):
 class Drafts(Archives):
     """Makes drafts that only hash."""
 
-    async def draft(self, bundle: Bundle, container: Format, *, wire_hashes: object = None) -> Draft:  # noqa: ARG002
+    def draft(self, bundle: Bundle, container: Format, *, wire_hashes: object = None) -> Draft:  # noqa: ARG002
         """Begin one."""
-        draft = HashedDraft(self._disk, self.path_of(bundle, container))
-        await draft.begin()
-        return draft
+        return HashedDraft(self._disk, self.path_of(bundle, container))
 
 
 class NoGate:
     """Nothing is asked of the API here."""
 
-    async def enter(self, kind: Kind, priority: Priority) -> "NoGate":
+    async def enter(self, kind: Kind, priority: Priority, **_: object) -> "NoGate":
         """Never called."""
         raise AssertionError((kind, priority))
 
@@ -83,7 +81,7 @@ async def fetch_all(urls: list[str], into: Path, *, at_once: int, trust: str) ->
 
         async def fetch(number: int, url: str) -> None:
             bundle = Bundle("everyone-events", Range(number * DAY // 48, (number + 1) * DAY // 48))
-            async with slots, client.open(Location(url)) as body, await archives.draft(bundle, Format.NDJSON) as draft:
+            async with slots, client.open(Location(url)) as body, archives.draft(bundle, Format.NDJSON) as draft:
                 async for chunk in body.chunks():
                     await draft.write(chunk)
                 await draft.commit(end_proved=body.end_proved)

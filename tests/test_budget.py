@@ -316,6 +316,39 @@ async def test_every_request_has_its_row_before_leave_is_given():
 
 
 @on_virtual_time
+@pytest.mark.parametrize("burst", [1, 50], ids=["waits for its turn", "plenty"])
+async def test_what_is_put_on_record_before_a_create_goes_along_with_its_row(burst):
+    """Neither waits for the other, and nobody is let through before both are there."""
+    journal, noted = Journal(takes=5.0), []
+
+    async def note() -> None:
+        await asyncio.sleep(4.0)
+        noted.append(now())
+
+    async with a_budget(burst=burst, journal=journal) as budget:
+        leave = await budget.enter(Kind.CREATE, Priority.CREATE, before=note)
+        assert noted == pytest.approx([4.0])
+        assert now() == pytest.approx(5.0)
+        assert len(journal.rows) == 1
+        leave.leave(200)
+
+
+@pytest.mark.parametrize("takes", [0.0, 5.0], ids=["after the row", "before the row"])
+async def test_whoever_cannot_note_what_comes_before_gives_its_pass_back(takes):
+    """It is told why, and its token comes back from then on, as after any request."""
+
+    async def fail() -> None:
+        await asyncio.sleep(1.0)
+        raise ZeroDivisionError
+
+    async with a_budget(burst=2, journal=Journal(takes=takes)) as budget:
+        with pytest.raises(ZeroDivisionError):
+            await budget.enter(Kind.CREATE, Priority.CREATE, before=fail)
+        assert budget.tokens == 0
+        await asyncio.sleep(30.0)
+        assert budget.tokens == 1
+
+
 async def test_a_journal_that_cannot_write_stops_whoever_wanted_to_send():
     """Nothing goes out without its row."""
     journal = Journal(broken=OSError("no space"))

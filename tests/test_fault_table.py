@@ -436,7 +436,7 @@ def _mounted(folder: Path, *, size: str, options: str = "rw") -> Iterator[Path]:
 class _Open:
     """A gate that lets everybody through."""
 
-    async def enter(self, *_: Any) -> "_Open":
+    async def enter(self, *_: Any, **__: Any) -> "_Open":
         return self
 
     def leave(self, *_: Any, **__: Any) -> None:

@@ -48,7 +48,7 @@ class Place:
 
     async def keep(self, bundle: Bundle, body: bytes, container: Format = Format.NDJSON) -> Stored:
         """Put an archive under its name."""
-        async with await self.archives.draft(bundle, container) as draft:
+        async with self.archives.draft(bundle, container) as draft:
             await draft.write(body)
             kept = await draft.commit(end_proved=True)
         found = kept.inspection

@@ -61,17 +61,17 @@ class Bundle:
 
 def show(moment: float) -> str:
     """RFC 3339 in UTC, to the second, as the service is asked and a person is told."""
-    return datetime.fromtimestamp(moment, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+    return f"{datetime.fromtimestamp(moment, UTC).isoformat()[:19]}Z"
 
 
 def compact(moment: int) -> str:
     """The moment as it stands in a file's name: `20260101T003000Z`."""
-    return datetime.fromtimestamp(moment, UTC).strftime("%Y%m%dT%H%M%SZ")
+    return show(moment).replace("-", "").replace(":", "")
 
 
 def day(moment: int) -> str:
     """The UTC day a moment falls on: `2026-01-01`."""
-    return datetime.fromtimestamp(moment, UTC).strftime("%Y-%m-%d")
+    return show(moment)[:10]
 
 
 def read_moment(text: str, *, now: float) -> int:

@@ -21,6 +21,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from email.utils import parsedate_to_datetime
 from enum import StrEnum
+from functools import lru_cache
 from typing import Any
 from urllib.parse import quote, urlencode, urlsplit, urlunsplit
 
@@ -609,6 +610,7 @@ def _time(data: dict[str, Any], key: str) -> float | None:
         return None
 
 
+@lru_cache(maxsize=16)
 def _is_host(host: str) -> bool:
     """Labels that resolvers accept, or an address; anything else makes them fail in ways of their own."""
     try:

@@ -110,9 +110,9 @@ class Ledger:
             lines = [Line.of(one, at=at) for one in standings[first : first + RESTORED_AT_ONCE]]
             await self._write(lambda pen, lines=lines: pen.append(lines))  # type: ignore[misc]
 
-    async def send(self, kind: str, *, at: float) -> int:
-        """Put a request on record, durably, before it is sent; its number."""
-        return await self._write(lambda pen: pen.send(kind, float(at)))
+    def send(self, kind: str, *, at: float) -> "asyncio.Future[int]":
+        """Put a request on record before it is sent; its number, once that is durable."""
+        return self._write(lambda pen: pen.send(kind, float(at)))
 
     def answered(self, request_id: int, *, status: int) -> None:
         """Add the status that came back (0: none)."""
@@ -177,10 +177,11 @@ class Ledger:
             lambda reading: reading.stored_page(export, span, after=after, exported_within=exported_within)
         )
 
-    async def _write(self, write: Callable[[Pen], T]) -> T:
+    def _write(self, write: Callable[[Pen], T]) -> "asyncio.Future[T]":
+        """What comes of it, once it is durable."""
         waiter: asyncio.Future[T] = asyncio.get_running_loop().create_future()
         self._writer.put(Write(write, waiter))
-        return await waiter
+        return waiter
 
     async def _read(self, read: Callable[[Reading], T]) -> T:
         waiter: asyncio.Future[T] = asyncio.get_running_loop().create_future()

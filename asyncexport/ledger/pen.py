@@ -1,18 +1,23 @@
 """What can be written; each in the transaction that the writer has opened.
 
-What is refused (`LedgerError`, `IllegalMove`) is refused before any of it is written, so that others in the same
-transaction are not concerned.
+1. What is refused (`LedgerError`, `IllegalMove`) is refused before any of it is written, so that others in the same
+   transaction are not concerned.
+2. Rows are gathered, and written when the transaction ends, as many as may be in one statement: each statement lets go
+   of the interpreter and has to get hold of it again, beside an event loop that is never idle.
+3. Where unfinished bundles stand is kept in memory: each of them is about to move on.
 """
 
 import sqlite3
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from itertools import chain, islice
+from typing import Any
 
 from asyncexport.core.bundles import Range
 from asyncexport.core.exports import Definition, Export
 from asyncexport.core.states import Stored
 from asyncexport.errors import IllegalMove, LedgerCorruptError, LedgerError
 from asyncexport.ledger.mark import Mark
-from asyncexport.ledger.rows import Head, Kept, Line, Pointers, digest_of, verified
+from asyncexport.ledger.rows import Head, Kept, Line, Pointers, digest_of
 
 KEPT_REQUESTS = 10_000
 """Three days at 2 requests a minute; the budget's level needs two at most."""
@@ -23,6 +28,12 @@ KEPT_DURATIONS = 1_000
 PRUNE_EVERY = 500
 """Rows are dropped so many at a time."""
 
+ROWS_AT_ONCE = 16
+"""Rows in one statement: few enough for SQLite to keep one prepared for each number of them."""
+
+Key = tuple[int, Range]
+"""Which bundle: the number of its export, and its range."""
+
 
 class Pen:
     """Writes rows, and keeps the head that goes with them."""
@@ -30,9 +41,19 @@ class Pen:
     def __init__(self, connection: sqlite3.Connection, head: Head) -> None:
         self._connection = connection
         self._head = head
+        self._unfinished: dict[Key, Pointers] = {}
+        self._unanswered: dict[int, tuple[float, str]] = {}
+        self._states: list[tuple[Any, ...]] = []
+        self._moved: dict[Key, Pointers] = {}
+        self._requests: dict[int, tuple[Any, ...]] = {}
+        self._durations: list[tuple[Any, ...]] = []
 
     def finish(self) -> Mark:
-        """Write the head: the last thing in each transaction. What to mark it with once it is committed."""
+        """Write all that was gathered, and the head: the last thing in each transaction.
+
+        What to mark it with once it is committed.
+        """
+        self._write_gathered()
         self._head.commits += 1
         text = self._head.to_text()
         digest = digest_of(1, text.encode())
@@ -45,6 +66,7 @@ class Pen:
         Raises:
             LedgerError: one is known by another definition, and there is data of it, here or at the service.
         """
+        self._write_gathered()
         for export in exports:
             known = self._head.exports.get(export.name)
             if known is not None and known.definition != export.definition and self._has_data(known):
@@ -68,30 +90,31 @@ class Pen:
         """Put a request on record; its number."""
         head = self._head
         seq = head.last_request + 1
-        self._write_request(seq, at, kind, 0)
+        self._unanswered[seq] = at, kind
+        self._put_request(seq, at, kind, 0)
         head.last_request = seq
         head.requests += 1
         if head.first_request_at is None:
             head.first_request_at = at
         if seq % PRUNE_EVERY == 0 and head.requests > KEPT_REQUESTS:
-            head.requests -= self._prune("DELETE FROM request WHERE seq <= ?", seq - KEPT_REQUESTS)
+            last = seq - KEPT_REQUESTS
+            head.requests -= self._prune("DELETE FROM request WHERE seq <= ?", last)
             head.first_request_at = 0.0
+            self._unanswered = {number: sent for number, sent in self._unanswered.items() if number > last}
         return seq
 
     def answered(self, seq: int, status: int) -> None:
         """Add the status that came back, if the request is still on record."""
-        row = self._connection.execute("SELECT seq, at, kind, status, digest FROM request WHERE seq = ?", (seq,))
-        found = row.fetchone()
-        if found is not None:
-            _, at, kind, _ = verified(found, f"request {seq}")
-            self._write_request(seq, at, kind.decode(), status)
+        sent = self._unanswered.pop(seq, None)
+        if sent is not None:
+            self._put_request(seq, *sent, status)
 
     def learn(self, finished_at: float, seconds: float) -> None:
         """Remember how long an operation took."""
         head = self._head
         seq = head.last_duration + 1
         values = (seq, finished_at, seconds)
-        self._connection.execute("INSERT INTO duration VALUES (?, ?, ?, ?)", (*values, digest_of(*values)))
+        self._durations.append((*values, digest_of(*values)))
         head.last_duration = seq
         head.durations += 1
         if seq % PRUNE_EVERY == 0 and head.durations > KEPT_DURATIONS:
@@ -118,8 +141,8 @@ class Pen:
         seq = self._head.last_state + 1
         before = self._pointers(kept, line.bundle.range)
         after = Pointers.after(before, line, seq=seq)
-        self._connection.execute("INSERT INTO state VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)", line.values(seq, kept.number))
-        self._connection.execute("INSERT OR REPLACE INTO bundle VALUES (?, ?, ?, ?, ?, ?, ?, ?)", (kept.number, *after))
+        self._states.append(line.values(seq, kept.number))
+        self._moved[kept.number, line.bundle.range] = after
         self._head.last_state = seq
         if before is not None:
             kept.sums.add(before, times=-1)
@@ -135,19 +158,41 @@ class Pen:
         return found.fetchone() is not None
 
     def _pointers(self, kept: Kept, span: Range) -> Pointers | None:
+        key = kept.number, span
+        if known := self._moved.get(key) or self._unfinished.get(key):
+            return known
         row = self._connection.execute(
             "SELECT * FROM bundle WHERE export = ? AND start = ? AND stop = ?", (kept.number, span.start, span.end)
         ).fetchone()
         return None if row is None else Pointers(*row[1:])
 
-    def _write_request(self, seq: int, at: float, kind: str, status: int) -> None:
-        digest = digest_of(seq, at, kind.encode(), status)
-        self._connection.execute(
-            "INSERT OR REPLACE INTO request VALUES (?, ?, ?, ?, ?)", (seq, at, kind, status, digest)
-        )
+    def _put_request(self, seq: int, at: float, kind: str, status: int) -> None:
+        self._requests[seq] = (seq, at, kind, status, digest_of(seq, at, kind.encode(), status))
+
+    def _write_gathered(self) -> None:
+        """Rule 2."""
+        self._insert("INSERT INTO state", self._states)
+        self._insert("INSERT OR REPLACE INTO bundle", ((number, *after) for (number, _), after in self._moved.items()))
+        self._insert("INSERT OR REPLACE INTO request", self._requests.values())
+        self._insert("INSERT INTO duration", self._durations)
+        for key, pointers in self._moved.items():
+            if pointers.stored == pointers.latest:
+                self._unfinished.pop(key, None)
+            else:
+                self._unfinished[key] = pointers
+        for gathered in (self._states, self._moved, self._requests, self._durations):
+            gathered.clear()
+
+    def _insert(self, statement: str, rows: Iterable[tuple[Any, ...]]) -> None:
+        left = iter(rows)
+        while some := list(islice(left, ROWS_AT_ONCE)):
+            places = f"({', '.join('?' * len(some[0]))})"
+            values = ", ".join([places] * len(some))
+            self._connection.execute(f"{statement} VALUES {values}", list(chain.from_iterable(some)))
 
     def _prune(self, statement: str, last: int) -> int:
         """Drop the rows up to this number; how many there were."""
+        self._write_gathered()
         return self._connection.execute(statement, (last,)).rowcount
 
 

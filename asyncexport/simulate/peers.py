@@ -49,7 +49,9 @@ class _Limiter:
         self._timer: asyncio.TimerHandle | None = None
         self.sent = dict.fromkeys(Kind, 0)
 
-    async def enter(self, kind: Kind, priority: Priority) -> _Pass:
+    async def enter(
+        self, kind: Kind, priority: Priority, *, before: Callable[[], Awaitable[None]] | None = None
+    ) -> _Pass:
         """Wait for a token, where this call takes one."""
         if self._counts_all or kind is Kind.CREATE:
             turn = self._loop.create_future()
@@ -57,6 +59,8 @@ class _Limiter:
             self._serve()
             await turn
         self.sent[kind] += 1
+        if before is not None:
+            await before()
         return _Pass()
 
     def _serve(self) -> None:

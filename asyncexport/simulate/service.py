@@ -35,7 +35,9 @@ class Pass(Protocol):
 class Gate(Protocol):
     """What every request passes."""
 
-    async def enter(self, kind: Kind, priority: Priority) -> Pass:
+    async def enter(
+        self, kind: Kind, priority: Priority, *, before: Callable[[], Awaitable[None]] | None = None
+    ) -> Pass:
         """Wait for leave."""
         ...
 
@@ -172,9 +174,7 @@ class MemoryService:
         return run.running if now < run.finished_at else run.completed
 
     async def _call(self, kind: Kind, priority: Priority, before: Callable[[], Awaitable[None]] | None = None) -> None:
-        leave = await self.gate.enter(kind, priority)
-        if before:
-            await before()
+        leave = await self.gate.enter(kind, priority, before=before)
         await asyncio.sleep(LATENCY_SECONDS)
         if self._is_down():
             leave.leave(None)
@@ -224,10 +224,12 @@ class MemoryLedger:
         """Add a row."""
         self.latest[standing.bundle] = standing
 
-    async def send(self, kind: str, *, at: float) -> int:
+    def send(self, kind: str, *, at: float) -> "asyncio.Future[int]":
         """Put a request on record."""
         self.requests += 1
-        return self.requests
+        recorded: asyncio.Future[int] = asyncio.get_running_loop().create_future()
+        recorded.set_result(self.requests)
+        return recorded
 
     def answered(self, request_id: int, *, status: int) -> None:
         """Add its status."""

@@ -77,15 +77,9 @@ class Archives:
         """
         await self._disk.run(self._prepare, exports)
 
-    async def draft(self, bundle: Bundle, container: Format, *, wire_hashes: WireHashes | None = None) -> Draft:
-        """Begin an archive.
-
-        Raises:
-            StorageError: it cannot be written.
-        """
-        draft = Draft(self._disk, self.path_of(bundle, container), container, wire_hashes=wire_hashes)
-        await draft.begin()
-        return draft
+    def draft(self, bundle: Bundle, container: Format, *, wire_hashes: WireHashes | None = None) -> Draft:
+        """Begin an archive; nothing is on the disk yet."""
+        return Draft(self._disk, self.path_of(bundle, container), container, wire_hashes=wire_hashes)
 
     def existing(self) -> bool:
         """Whether there is any archive of ours; not for an event loop."""

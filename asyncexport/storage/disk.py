@@ -5,8 +5,9 @@ import errno
 import os
 from collections.abc import Awaitable, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
+from stat import S_ISDIR, S_ISLNK
 from typing import Any, TypeVar
 
 from aiofiles.os import wrap
@@ -79,10 +80,15 @@ class Disk:
         Raises:
             StorageError: it is a link, so that what is written into it would lie elsewhere.
         """
-        if folder != self.directory and folder.is_symlink():
-            raise StorageError(
-                f"{folder} is a link to elsewhere", hint="put a folder there, or link the whole directory"
-            )
+        if folder != self.directory:
+            with suppress(FileNotFoundError):
+                kind = folder.lstat().st_mode
+                if S_ISDIR(kind):
+                    return
+                if S_ISLNK(kind):
+                    raise StorageError(
+                        f"{folder} is a link to elsewhere", hint="put a folder there, or link the whole directory"
+                    )
         missing = []
         while not folder.is_dir():
             missing.append(folder)

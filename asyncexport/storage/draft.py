@@ -6,12 +6,16 @@ import os
 import stat
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
 from typing import BinaryIO, Self
 
 from asyncexport.core.archive import Inspection, Inspector, WireHashes
 from asyncexport.core.exports import Format
 from asyncexport.errors import ExportError
 from asyncexport.storage.disk import Disk
+
+CREATE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
 
 GATHER_BYTES = 256 << 10
 """What is handed to a thread at once: more is no faster, and adds up with what else a download holds."""
@@ -28,39 +32,27 @@ class Kept:
 class Draft:
     """One archive being filled; an asynchronous context manager that removes it unless it was committed.
 
-    `received` counts the bytes of the body that were taken in. After an error nothing but `discard` is of use.
+    Its file is made when there is something to write into it, in the hop to a thread that writes: a small archive takes
+    one hop in all. `received` counts the bytes of the body that were taken in. After an error nothing but `discard` is
+    of use.
     """
 
     def __init__(self, disk: Disk, path: str, container: Format, *, wire_hashes: WireHashes | None = None) -> None:
         self._disk = disk
         self._path = path
-        self._final = disk.directory / path
-        self._part = self._final.with_name(f".{self._final.name}.part")
         self._inspector = Inspector(container, write=self._put, wire_hashes=wire_hashes)
-        self._file: BinaryIO | None = None
+        self._file: int | None = None
         self._gathered: list[bytes] = []
         self._gathered_bytes = 0
         self._writing: asyncio.Task[None] | None = None
         self.received = 0
-
-    async def begin(self) -> None:
-        """Make the part file.
-
-        Raises:
-            StorageError: it cannot be made.
-        """
-        try:
-            await self._disk.run(self._create)
-        except BaseException:
-            await self.discard()
-            raise
 
     async def write(self, chunk: bytes) -> None:
         """Take in what came.
 
         Raises:
             CorruptError: it cannot be one whole export any more.
-            StorageError: it cannot be written.
+            StorageError: it cannot be made, or not be written.
         """
         self._gathered.append(chunk)
         self._gathered_bytes += len(chunk)
@@ -86,7 +78,8 @@ class Draft:
             with contextlib.suppress(ExportError):
                 await self._drain()
         finally:
-            await self._disk.run(self._remove)
+            if self._file is not None:
+                await self._disk.run(self._remove)
 
     async def __aenter__(self) -> Self:
         """As it is."""
@@ -110,34 +103,48 @@ class Draft:
                 writing.exception()
             raise
 
-    def _create(self) -> None:
+    @cached_property
+    def _final(self) -> Path:
+        return self._disk.directory / self._path
+
+    @cached_property
+    def _part(self) -> Path:
+        return self._final.with_name(f".{self._final.name}.part")
+
+    def _create(self) -> int:
         self._disk.make_folder(self._final.parent)
         with self._disk.at("part.create"):
-            self._part.unlink(missing_ok=True)
-            # Never into what is there already, wherever that may lead; what is written is handed on at once.
-            self._file = self._part.open("xb", buffering=0)
+            try:
+                self._file = os.open(self._part, CREATE, 0o666)
+            except FileExistsError:
+                # Never into what is there already, wherever that may lead.
+                self._part.unlink()
+                self._file = os.open(self._part, CREATE, 0o666)
+        return self._file
 
     def _take(self, chunks: list[bytes]) -> None:
         self._inspector.feed(b"".join(chunks))
 
     def _put(self, piece: bytes) -> None:
-        left = memoryview(piece)
+        file = self._create() if self._file is None else self._file
         with self._disk.at("part.write"):
-            while left:
-                left = left[self._open_file().write(left) :]
+            written = os.write(file, piece)
+            while written < len(piece):
+                written += os.write(file, memoryview(piece)[written:])
 
     def _finish(self, chunks: list[bytes], end_proved: bool) -> Kept:  # noqa: FBT001 - called through a thread
         self._take(chunks)
         inspection = self._inspector.close(end_proved=end_proved)
+        if self._file is None:
+            raise AssertionError("an archive is never empty")
         with self._disk.at("part.fsync"):
-            os.fsync(self._open_file().fileno())
-        self._open_file().close()
+            os.fsync(self._file)
         if self._is_the_same(inspection):
             self._part.unlink()
         else:
             with self._disk.at("rename"):
                 self._part.replace(self._final)
-        self._file = None
+        self._close(self._file)
         self._disk.sync_folder(self._final.parent)
         return Kept(self._path, inspection)
 
@@ -154,18 +161,16 @@ class Draft:
 
     def _remove(self) -> None:
         """What cannot be removed is rubbish, which the next start removes."""
-        file, self._file = self._file, None
-        if file is None:
+        if self._file is None:
             return
         with contextlib.suppress(OSError):
-            file.close()
+            self._close(self._file)
         with contextlib.suppress(OSError):
             self._part.unlink(missing_ok=True)
 
-    def _open_file(self) -> BinaryIO:
-        if self._file is None:
-            raise AssertionError("the draft is closed")
-        return self._file
+    def _close(self, file: int) -> None:
+        self._file = None
+        os.close(file)
 
 
 def pieces_of(file: BinaryIO) -> Iterator[bytes]:
