@@ -23,7 +23,7 @@ from asyncexport.core.bundles import Bundle, Range
 from asyncexport.core.exports import Definition, Export, Format, Type
 from asyncexport.errors import CorruptError, IncompleteError, StorageError
 from asyncexport.storage import Archives, Draft
-from asyncexport.storage.disk import THREADS
+from asyncexport.storage.disk import CORES, THREADS
 from asyncexport.storage.draft import GATHER_BYTES
 
 HALF_HOUR = Range(1_767_225_600, 1_767_227_400)
@@ -425,6 +425,24 @@ async def test_more_drafts_than_threads_all_come_to_their_end(archives, tmp_path
             group.create_task(keep(archives, bodies[bundle], bundle))
     found = files(tmp_path / "out")
     assert found == {archives.path_of(bundle, Format.NDJSON): body for bundle, body in bodies.items()}
+
+
+async def test_no_more_archives_are_looked_into_than_there_are_cores(archives, watch):
+    """However many wait for the disk: more at once would only contend for the interpreter."""
+    looking, most, lock = 0, 0, threading.Lock()
+
+    def count(name: str) -> None:
+        nonlocal looking, most
+        with lock:
+            looking += {"part.write:before": 1, "part.write:after": -1}.get(name, 0)
+            most = max(most, looking)
+
+    watch.do = count
+    async with asyncio.TaskGroup() as group:
+        for start in range(0, 4 * THREADS * 1800, 1800):
+            group.create_task(keep(archives, BODY, Bundle("everyone-events", Range(start, start + 1800))))
+    assert 1 <= most <= CORES
+    assert looking == 0
 
 
 async def test_closing_ends_every_thread(tmp_path):

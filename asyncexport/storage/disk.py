@@ -3,6 +3,7 @@
 import asyncio
 import errno
 import os
+import threading
 from collections.abc import Awaitable, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
@@ -14,8 +15,12 @@ from aiofiles.os import wrap
 
 from asyncexport.errors import StorageError
 
-THREADS = max(4, os.cpu_count() or 1)
-"""How many archives are hashed, checked and written at the very same time; more than that wait for their turn."""
+CORES = os.cpu_count() or 1
+"""How many archives are hashed and inflated at the very same time: more would only contend for the interpreter, and
+hold what they inflate in memory."""
+
+THREADS = max(8, CORES)
+"""How many archives are worked on in all: most of that is waiting for the disk."""
 
 T = TypeVar("T")
 
@@ -38,11 +43,15 @@ class Disk:
     Args:
         directory: Where.
         boundary: Told of every write, right before and after it, in the thread that writes.
+
+    Attributes:
+        cores: Held by a thread while it computes.
     """
 
     def __init__(self, directory: Path, *, boundary: Callable[[str], None] = ignore) -> None:
         self.directory = directory
         self._boundary = boundary
+        self.cores = threading.BoundedSemaphore(CORES)
         self._threads = ThreadPoolExecutor(max_workers=THREADS, thread_name_prefix="storage")
 
     async def close(self) -> None:

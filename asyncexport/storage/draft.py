@@ -17,8 +17,8 @@ from asyncexport.storage.disk import Disk
 
 CREATE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
 
-GATHER_BYTES = 256 << 10
-"""What is handed to a thread at once: more is no faster, and adds up with what else a download holds."""
+GATHER_BYTES = 512 << 10
+"""What is handed to a thread at once: twice as much is hardly faster, and eight downloads take 30 MiB more."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,7 +123,8 @@ class Draft:
         return self._file
 
     def _take(self, chunks: list[bytes]) -> None:
-        self._inspector.feed(b"".join(chunks))
+        with self._disk.cores:
+            self._inspector.feed(b"".join(chunks))
 
     def _put(self, piece: bytes) -> None:
         file = self._create() if self._file is None else self._file
