@@ -8,6 +8,7 @@ import argparse
 import asyncio
 import hashlib
 import os
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, cast
@@ -100,7 +101,10 @@ def main() -> None:
     parser.add_argument("--trust", default="")
     asked = parser.parse_args()
     os.fsync = lambda fd: None  # noqa: ARG005 - as it is called
-    asyncio.run(fetch_all(asked.of.read_text().split(), asked.into, at_once=asked.at_once, trust=asked.trust))
+    urls = asked.of.read_text().split()
+    began = time.perf_counter()
+    asyncio.run(fetch_all(urls, asked.into, at_once=asked.at_once, trust=asked.trust))
+    print(time.perf_counter() - began)
 
 
 if __name__ == "__main__":

@@ -166,7 +166,8 @@ def run(shared, tmp_path, monkeypatch, capsys) -> Callable[..., Ran]:
 
 
 def started(*arguments: str, **more: Any) -> "subprocess.Popen[str]":
-    """The same in a process of its own, in the present directory."""
+    """The same in a process of its own, in the present directory; a hang-up means something to it."""
+    more.setdefault("preexec_fn", lambda: signal.signal(signal.SIGHUP, signal.SIG_DFL))
     return subprocess.Popen(
         [sys.executable, "-P", "-m", "asyncexport", *arguments],
         stdout=more.pop("stdout", subprocess.PIPE),

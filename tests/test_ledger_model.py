@@ -105,7 +105,10 @@ class LedgerMachine(RuleBasedStateMachine):
 
     @rule(at=MOMENTS, kind=st.sampled_from(["create", "list", "poll"]), status=st.sampled_from([None, 200, 429]))
     def send(self, at, kind, status):
-        request = self.run(self.ledger.send(kind, at=at))
+        async def sent():
+            return await self.ledger.send(kind, at=at)
+
+        request = self.run(sent())
         assert request == len(self.model.requests) + 1
         self.model.requests.append(Sent(at, kind, status or 0))
         if status:
