@@ -45,8 +45,9 @@ from asyncexport.errors import (
 
 log = logging.getLogger(__name__)
 
-READ_BUFFER_BYTES = 128 << 10
-"""Bytes a download may run ahead of its reader while that one writes, twice over; up to 2 MiB measured alike."""
+READ_BUFFER_BYTES = 384 << 10
+"""Bytes a download may run ahead of its reader while that one writes, twice over. With a third of it the transport is
+stopped and started again for nearly every piece, a tenth of the time; with more, eight downloads take 10 MiB more."""
 
 KEEPALIVE_SECONDS = 5.0
 """How long a storage connection waits for the next download: less than servers do, who close it under our feet."""

@@ -6,7 +6,7 @@
 3. A new take's file replaces the old one in one rename, and only where it differs.
 4. Names come from the plan alone, never from the server; nothing is written outside of the output directory, no link
    within it is followed (`archives`).
-5. The event loop is never blocked: half a megabyte is gathered and then hashed, checked and written in one hop
+5. The event loop is never blocked: a quarter of a megabyte is gathered and then hashed, checked and written in one hop
    to a thread, while the next is gathered. Whoever is cancelled waits until its thread is done (`disk`).
 """
 

@@ -21,7 +21,7 @@ DEFINITION_NAME = ".export.json"
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 ARCHIVE = re.compile(r"(\d{8}T\d{6}Z)_(\d{8}T\d{6}Z)\.(ndjson|csv|json)\.gz", re.ASCII)
 
-READ_BYTES = 2 * GATHER_BYTES
+READ_BYTES = 4 * GATHER_BYTES
 """What is read and checked in one hop to a thread: so long has to wait who is cancelled."""
 
 

@@ -19,8 +19,8 @@ CORES = os.cpu_count() or 1
 """How many archives are hashed and inflated at the very same time: more would only contend for the interpreter, and
 hold what they inflate in memory."""
 
-THREADS = max(8, CORES)
-"""How many archives are worked on in all: most of that is waiting for the disk."""
+THREADS = max(4, CORES)
+"""How many archives are worked on in all: what is more than cores waits for the disk."""
 
 T = TypeVar("T")
 
