@@ -472,8 +472,11 @@ class Watcher:
         if left_out and (not found or self._listing.missed >= MOST_BROKEN):
             self._fall_back(Mode.PENDING, "running operations are not on the first pages of the list")
         elif reading.pages >= _most_pages(found + len(missing)):
+            read, reach = reading.pages * LIST_SIZE, _most_pages(len(self._watched)) * LIST_SIZE
             for one in missing:
-                one.listed = False
+                # Where so many of ours were created meanwhile that it lies behind them, the next look reaches it.
+                newer = self._added - 1 - one.number
+                one.listed = read <= newer < reach
 
     async def _ask_for_vanished(self, missing: list[_Watched], *, whole: bool) -> None:
         if not whole:

@@ -534,6 +534,20 @@ async def test_a_straggler_far_down_the_list_is_polled_singly():
         assert {one for _, one in scene.service.singles} == {"op10000"}
 
 
+@on_virtual_time
+async def test_a_burst_of_creates_during_a_look_pushes_nobody_off_the_list():
+    """Whoever lies behind them then is found by the next look, which reads as many pages as there are."""
+    async with watching() as scene:
+        first = [scene.service.add(number, takes=300.0) for number in range(50)]
+        scene.watch(*first)
+        while not scene.service.lists:  # noqa: ASYNC110 - the time is virtual
+            await asyncio.sleep(0.01)
+        scene.watch(*(scene.service.add(1000 + number, takes=300.0) for number in range(300)))
+        await at(3000)
+        assert scene.open == 0
+        assert scene.service.singles == []
+
+
 # One by one
 
 

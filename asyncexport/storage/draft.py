@@ -111,7 +111,7 @@ class Draft:
     def _part(self) -> Path:
         return self._final.with_name(f".{self._final.name}.part")
 
-    def _create(self) -> int:
+    def _create(self) -> None:
         self._disk.make_folder(self._final.parent)
         with self._disk.at("part.create"):
             try:
@@ -120,14 +120,16 @@ class Draft:
                 # Never into what is there already, wherever that may lead.
                 self._part.unlink()
                 self._file = os.open(self._part, CREATE, 0o666)
-        return self._file
 
     def _take(self, chunks: list[bytes]) -> None:
+        if self._file is None:
+            # Not while a core is held: making it waits for the disk.
+            self._create()
         with self._disk.cores:
             self._inspector.feed(b"".join(chunks))
 
     def _put(self, piece: bytes) -> None:
-        file = self._create() if self._file is None else self._file
+        file = self._open_file()
         with self._disk.at("part.write"):
             written = os.write(file, piece)
             while written < len(piece):
@@ -136,16 +138,15 @@ class Draft:
     def _finish(self, chunks: list[bytes], end_proved: bool) -> Kept:  # noqa: FBT001 - called through a thread
         self._take(chunks)
         inspection = self._inspector.close(end_proved=end_proved)
-        if self._file is None:
-            raise AssertionError("an archive is never empty")
+        file = self._open_file()
         with self._disk.at("part.fsync"):
-            os.fsync(self._file)
+            os.fsync(file)
         if self._is_the_same(inspection):
             self._part.unlink()
         else:
             with self._disk.at("rename"):
                 self._part.replace(self._final)
-        self._close(self._file)
+        self._close(file)
         self._disk.sync_folder(self._final.parent)
         return Kept(self._path, inspection)
 
@@ -172,6 +173,11 @@ class Draft:
     def _close(self, file: int) -> None:
         self._file = None
         os.close(file)
+
+    def _open_file(self) -> int:
+        if self._file is None:
+            raise AssertionError("the draft is closed")
+        return self._file
 
 
 def pieces_of(file: BinaryIO) -> Iterator[bytes]:
