@@ -173,7 +173,7 @@ class Client:
     ) -> str:
         """Start the export of one range; its operation's id. Not idempotent.
 
-        `before` is awaited once the gate has let us through, right before the request is sent.
+        `before` is awaited once the gate lets us through, beside what the gate itself does before the request is sent.
 
         Raises:
             UnavailableError: no answer, or one that the service is in trouble; `unanswered` where it may have arrived.

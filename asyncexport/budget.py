@@ -426,8 +426,8 @@ class Budget:
     async def _put_on_record(self, leave: Pass, before: Callable[[], Awaitable[None]] | None) -> Pass:
         """Rule 3. A cancel here leaves a row of a request that was never sent: a token too many, never too few."""
         self.sent[leave.kind] += 1
-        recording = self._journal.send(leave.kind.value, at=self._wall_clock())
         try:
+            recording = self._journal.send(leave.kind.value, at=self._wall_clock())
             leave.request_id = await (recording if before is None else _along_with(recording, before))
         except BaseException:
             leave.abandon()

@@ -150,7 +150,7 @@ class Stream:
 
 
 class ExportRefused(Exception):  # noqa: N818 - a way out of a coroutine, not an error of its own
-    """The bundle's export was refused, or the key was: there is nothing more to do for it."""
+    """The bundle's export was refused, or all that we ask is: there is nothing more to do for it."""
 
 
 class Carrier:
@@ -211,7 +211,7 @@ class Carrier:
 
     @property
     def downloading(self) -> KeysView[Bundle]:
-        """Whose file is being fetched at present."""
+        """Whose file is being fetched at present, or was and goes on record."""
         return self._began.keys()
 
     @property
@@ -440,7 +440,7 @@ class Carrier:
         return archive
 
     def _note_end(self, bundle: Bundle) -> None:
-        """A try is over, and what came of it is on record."""
+        """A try is over; of one that went well, what came of it is on record."""
         began = self._began.pop(bundle, None)
         if began is not None:
             self._fetching_seconds += self._now() - began

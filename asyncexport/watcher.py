@@ -472,7 +472,8 @@ class Watcher:
         if left_out and (not found or self._listing.missed >= MOST_BROKEN):
             self._fall_back(Mode.PENDING, "running operations are not on the first pages of the list")
         elif reading.pages >= _most_pages(found + len(missing)):
-            read, reach = reading.pages * LIST_SIZE, _most_pages(len(self._watched)) * LIST_SIZE
+            read = reading.pages * LIST_SIZE
+            reach = _most_pages(sum(one.listed for one in self._watched.values())) * LIST_SIZE
             for one in missing:
                 # Where so many of ours were created meanwhile that it lies behind them, the next look reaches it.
                 newer = self._added - 1 - one.number

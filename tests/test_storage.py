@@ -318,6 +318,11 @@ async def test_a_body_must_have_its_hash(archives):
 # Cancelled
 
 
+def open_handles() -> int:
+    """How many files and sockets this process holds."""
+    return len([*Path("/proc/self/fd").iterdir()])
+
+
 @pytest.mark.parametrize(("size", "leaves"), [(10, {(PATH,)}), (3 * GATHER_BYTES, {(), (PATH,)})])
 async def test_whoever_is_cancelled_at_any_write_leaves_no_half_file_and_no_thread_behind(
     archives, watch, tmp_path, size, leaves
@@ -381,6 +386,40 @@ async def test_a_file_is_not_closed_beneath_a_write(archives, watch, tmp_path):
     assert task.cancelled()
     assert stayed == [True]
     assert files(tmp_path / "out") == {}
+
+
+@pytest.mark.parametrize("write", [*WRITES[len(FOLDERS) :], "folder"])
+@pytest.mark.parametrize("body", [BODY, BODY[:-1]], ids=["whole", "cut"])
+async def test_whoever_is_cancelled_again_and_again_still_waits(archives, watch, tmp_path, write, body):
+    """Nothing is removed or closed beneath a thread: neither a handle nor a part file is left."""
+    loop = asyncio.get_running_loop()
+    await archives.exist()
+    handles = open_handles()
+    task = asyncio.create_task(keep(archives, body))
+
+    def cancel(name: str) -> None:
+        if name == f"{write}:before" and not task.cancelling():
+            for _ in range(3):
+                done = threading.Event()
+                loop.call_soon_threadsafe(task.cancel)
+                loop.call_soon_threadsafe(loop.call_soon, loop.call_soon, done.set)
+                done.wait()
+
+    watch.do = cancel
+    await asyncio.wait([task])
+    assert task.cancelled() or body != BODY
+    assert open_handles() == handles
+    assert files(tmp_path / "out") == ({PATH: BODY} if body == BODY else {})
+
+
+async def test_a_folder_that_another_made_is_flushed_before_anything_is_named_in_it(archives, watch, tmp_path):
+    """It may have died between the two; once is enough."""
+    (tmp_path / "out" / PATH).parent.mkdir(parents=True)
+    await keep(archives)
+    assert watch.writes == ["folder.fsync", *WRITES[len(FOLDERS) :]]
+    watch.names.clear()
+    await keep(archives, OTHER)
+    assert watch.writes == WRITES[len(FOLDERS) :]
 
 
 async def test_a_commit_that_is_cancelled_is_brought_to_its_end(archives, watch, tmp_path):

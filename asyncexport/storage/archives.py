@@ -172,7 +172,8 @@ class Archives:
             return
         with file:
             while piece := _read(file):
-                inspector.feed(piece)
+                with self._disk.cores:
+                    inspector.feed(piece)
                 if len(piece) == READ_BYTES:
                     yield False, None
         yield True, inspector.close_archive()

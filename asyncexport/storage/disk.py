@@ -16,11 +16,11 @@ from aiofiles.os import wrap
 from asyncexport.errors import StorageError
 
 CORES = os.cpu_count() or 1
-"""How many archives are hashed and inflated at the very same time: more would only contend for the interpreter, and
-hold what they inflate in memory."""
+"""How many archives are looked into at the very same time, that is hashed, inflated and handed to the system: more
+would only contend for the interpreter, and hold what they inflate in memory."""
 
 THREADS = max(4, CORES)
-"""How many archives are worked on in all: what is more than cores waits for the disk."""
+"""How many archives are worked on in all: the rest of it is waiting for the disk."""
 
 T = TypeVar("T")
 
@@ -37,6 +37,16 @@ def _do(work: Callable[..., T], *arguments: Any) -> T:
 in_a_thread: Callable[..., Awaitable[Any]] = wrap(_do)
 
 
+async def until_over(doing: "asyncio.Future[Any]") -> None:
+    """Wait for the end of what a thread does, however often we are cancelled; what came of it is nobody's business."""
+    while not doing.done():
+        with suppress(asyncio.CancelledError):
+            await asyncio.wait([doing])
+    if not doing.cancelled():
+        # Whoever would have been told is cancelled; nobody else asks, and asyncio would print a traceback.
+        doing.exception()
+
+
 class Disk:
     """What lies under a directory.
 
@@ -45,13 +55,15 @@ class Disk:
         boundary: Told of every write, right before and after it, in the thread that writes.
 
     Attributes:
-        cores: Held by a thread while it computes.
+        cores: Held by a thread while it looks into an archive.
     """
 
     def __init__(self, directory: Path, *, boundary: Callable[[str], None] = ignore) -> None:
         self.directory = directory
         self._boundary = boundary
         self.cores = threading.BoundedSemaphore(CORES)
+        self._making_folders = threading.Lock()
+        self._durable: set[Path] = set()
         self._threads = ThreadPoolExecutor(max_workers=THREADS, thread_name_prefix="storage")
 
     async def close(self) -> None:
@@ -68,10 +80,7 @@ class Disk:
         try:
             return await asyncio.shield(doing)
         except asyncio.CancelledError:
-            await asyncio.wait([doing])
-            if not doing.cancelled():
-                # Whoever would have been told is cancelled; nobody else asks, and asyncio would print a traceback.
-                doing.exception()
+            await until_over(doing)
             raise
         except OSError as error:
             raise self._told(error) from error
@@ -86,18 +95,31 @@ class Disk:
     def make_folder(self, folder: Path) -> None:
         """Make a folder and what is missing above it, each flushed into the one it lies in.
 
+        One that is there already may have been made by a thread, or a run, that has not flushed it: one below the
+        directory is, once.
+
         Raises:
             StorageError: it is a link, so that what is written into it would lie elsewhere.
         """
-        if folder != self.directory:
-            with suppress(FileNotFoundError):
-                kind = folder.lstat().st_mode
-                if S_ISDIR(kind):
-                    return
-                if S_ISLNK(kind):
-                    raise StorageError(
-                        f"{folder} is a link to elsewhere", hint="put a folder there, or link the whole directory"
-                    )
+        with self._making_folders:
+            if folder == self.directory or not self._is_there(folder):
+                self._make_folder(folder)
+            elif folder not in self._durable:
+                self.sync_folder(folder.parent)
+            self._durable.add(folder)
+
+    def _is_there(self, folder: Path) -> bool:
+        try:
+            kind = folder.lstat().st_mode
+        except FileNotFoundError:
+            return False
+        if S_ISLNK(kind):
+            raise StorageError(
+                f"{folder} is a link to elsewhere", hint="put a folder there, or link the whole directory"
+            )
+        return S_ISDIR(kind)
+
+    def _make_folder(self, folder: Path) -> None:
         missing = []
         while not folder.is_dir():
             missing.append(folder)

@@ -13,7 +13,7 @@ from typing import BinaryIO, Self
 from asyncexport.core.archive import Inspection, Inspector, WireHashes
 from asyncexport.core.exports import Format
 from asyncexport.errors import ExportError
-from asyncexport.storage.disk import Disk
+from asyncexport.storage.disk import Disk, until_over
 
 CREATE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
 
@@ -32,9 +32,8 @@ class Kept:
 class Draft:
     """One archive being filled; an asynchronous context manager that removes it unless it was committed.
 
-    Its file is made when there is something to write into it, in the hop to a thread that writes: a small archive takes
-    one hop in all. `received` counts the bytes of the body that were taken in. After an error nothing but `discard` is
-    of use.
+    Its file is made in the first hop to a thread, and a small archive takes no other. `received` counts the bytes of
+    the body that were taken in. After an error nothing but `discard` is of use.
     """
 
     def __init__(self, disk: Disk, path: str, container: Format, *, wire_hashes: WireHashes | None = None) -> None:
@@ -42,6 +41,7 @@ class Draft:
         self._path = path
         self._inspector = Inspector(container, write=self._put, wire_hashes=wire_hashes)
         self._file: int | None = None
+        self._closed = False
         self._gathered: list[bytes] = []
         self._gathered_bytes = 0
         self._writing: asyncio.Task[None] | None = None
@@ -97,10 +97,7 @@ class Draft:
         try:
             await asyncio.shield(writing)
         except asyncio.CancelledError:
-            await asyncio.wait([writing])
-            if not writing.cancelled():
-                # As in `Disk.run`: nobody else asks what came of it.
-                writing.exception()
+            await until_over(writing)
             raise
 
     @cached_property
@@ -122,6 +119,8 @@ class Draft:
                 self._file = os.open(self._part, CREATE, 0o666)
 
     def _take(self, chunks: list[bytes]) -> None:
+        if self._closed:
+            raise AssertionError("the draft is closed")
         if self._file is None:
             # Not while a core is held: making it waits for the disk.
             self._create()
@@ -146,7 +145,7 @@ class Draft:
         else:
             with self._disk.at("rename"):
                 self._part.replace(self._final)
-        self._close(file)
+        self._close()
         self._disk.sync_folder(self._final.parent)
         return Kept(self._path, inspection)
 
@@ -163,16 +162,16 @@ class Draft:
 
     def _remove(self) -> None:
         """What cannot be removed is rubbish, which the next start removes."""
-        if self._file is None:
-            return
         with contextlib.suppress(OSError):
-            self._close(self._file)
+            self._close()
         with contextlib.suppress(OSError):
             self._part.unlink(missing_ok=True)
 
-    def _close(self, file: int) -> None:
-        self._file = None
-        os.close(file)
+    def _close(self) -> None:
+        """Once: the number may be another file's by the next time."""
+        file, self._file, self._closed = self._file, None, True
+        if file is not None:
+            os.close(file)
 
     def _open_file(self) -> int:
         if self._file is None:
