@@ -82,9 +82,9 @@ class Pen:
             LedgerError: an export was never agreed on.
             IllegalMove: a bundle has an archive that its state does not know of, or the other way round.
         """
-        checked = [(line, self._known(line)) for line in lines]
-        for line, kept in checked:
-            self._append(line, kept)
+        checked = [(line, *self._known(line)) for line in lines]
+        for line, kept, before in checked:
+            self._append(line, kept, before)
 
     def send(self, kind: str, at: float) -> int:
         """Put a request on record; its number."""
@@ -124,8 +124,8 @@ class Pen:
         """Keep something small from run to run."""
         self._head.remarks[key] = value
 
-    def _known(self, line: Line) -> Kept:
-        """The line's export, where the line may be written."""
+    def _known(self, line: Line) -> tuple[Kept, Pointers | None]:
+        """The line's export, and where its bundle stands, where the line may be written."""
         kept = self._head.exports.get(line.bundle.export)
         if kept is None:
             raise LedgerError(f"the ledger does not know the export {line.bundle.export!r}")
@@ -135,14 +135,16 @@ class Pen:
             raise IllegalMove(
                 f"{line.bundle} has {'an' if has_archive else 'no'} archive, and its state says otherwise"
             )
-        return kept
+        return kept, before
 
-    def _append(self, line: Line, kept: Kept) -> None:
+    def _append(self, line: Line, kept: Kept, before: Pointers | None) -> None:
         seq = self._head.last_state + 1
-        before = self._pointers(kept, line.bundle.range)
+        key = kept.number, line.bundle.range
+        # A line before this one may have been of the same bundle.
+        before = self._moved.get(key, before)
         after = Pointers.after(before, line, seq=seq)
         self._states.append(line.values(seq, kept.number))
-        self._moved[kept.number, line.bundle.range] = after
+        self._moved[key] = after
         self._head.last_state = seq
         if before is not None:
             kept.sums.add(before, times=-1)
