@@ -3,8 +3,10 @@
 1. Each call is one request on the wire, and each API request passes the gate first. There are no retries here, and
    aiohttp's own (a GET whose connection drops is sent again, unseen) never happen: `_once` translates the fault before
    aiohttp sees it.
-2. Two sessions. The API's carries the key and never follows a redirect. The storage's carries nothing: no key, no
-   cookies, no netrc, none of the user's headers. A signed URL goes out byte for byte.
+2. Two sessions, and neither follows a redirect. Only API requests carry the key and the user's headers. A download
+   carries no key, no cookies, no netrc and none of the user's headers, and its signed URL goes out byte for byte.
+   A session has no header but User-Agent: aiohttp sends a session's headers to the proxy too, in the CONNECT that asks
+   for a tunnel, which is not encrypted, and turns `Authorization` into `Proxy-Authorization` there.
 3. No bytes are inflated by aiohttp: it takes a truncated gzip body for a whole one.
 4. aiohttp's exceptions end here. Their text holds whole URLs, signatures included, so none of it is passed on, not even
    as the context of ours. Garbage on the wire pretends to be a status of 400 there: a status counts only on a real
@@ -149,12 +151,10 @@ class Client:
         context = await asyncio.to_thread(_ssl_context, self._ca_file) if self._ca_file else True
         async with AsyncExitStack() as stack:
             self._api = await stack.enter_async_context(
-                self._session(ssl_context=context, is_api=True, headers=self._headers, total=self._reply_seconds)
+                self._session(ssl_context=context, is_api=True, total=self._reply_seconds)
             )
             self._storage = await stack.enter_async_context(
-                self._session(
-                    ssl_context=context, is_api=False, headers={**self._agent, "Accept-Encoding": "gzip"}, total=None
-                )
+                self._session(ssl_context=context, is_api=False, total=None)
             )
             self._stack = stack.pop_all()
         return self
@@ -275,12 +275,13 @@ class Client:
         return self._connect_seconds + self._read_seconds
 
     def _session(
-        self, *, ssl_context: ssl.SSLContext | bool, is_api: bool, headers: Mapping[str, str], total: float | None
+        self, *, ssl_context: ssl.SSLContext | bool, is_api: bool, total: float | None
     ) -> aiohttp.ClientSession:
         host = self._host if is_api else "the storage host"
         return aiohttp.ClientSession(
             connector=_connector(ssl_context=ssl_context, is_api=is_api),
-            headers=headers,
+            # A proxy gets to see these: nothing else belongs here (rule 2).
+            headers=self._agent,
             # No time-out between two reads: each wait has one of its own, and another would be set anew at every byte.
             timeout=aiohttp.ClientTimeout(total=total, connect=self._connect_seconds),
             middlewares=(_once(host),),
@@ -354,12 +355,13 @@ class Client:
 
     async def _ask(self, request: Request, url: str) -> aiohttp.ClientResponse:
         failure: ExportError
+        content_type = {"Content-Type": "application/json"} if request.body is not None else {}
         try:
             return await self._api.request(
                 request.method,
                 URL(url, encoded=True),
                 data=request.body,
-                headers={"Content-Type": "application/json"} if request.body is not None else None,
+                headers={**self._headers, **content_type},
                 allow_redirects=False,
                 proxy=self._proxy_for(url),
             )
@@ -403,7 +405,7 @@ class Client:
             async with asyncio.timeout(self._reply_seconds):
                 return await self._storage.get(
                     URL(location.url, encoded=True),
-                    headers=headers,
+                    headers={"Accept-Encoding": "gzip", **headers},
                     allow_redirects=False,
                     proxy=self._proxy_for(location.url),
                 )
@@ -431,15 +433,14 @@ class Client:
         return bytes(body)
 
     def _proxy_for(self, url: str) -> str | None:
-        """Read by hand: aiohttp's `trust_env` would take credentials from netrc along with the proxy."""
-        if self._proxy != "environment":
-            return self._proxy or None
-        parts = urlsplit(url)
-        proxies = getproxies()
-        found = proxies.get(parts.scheme) or proxies.get("all")
-        if not found or proxy_bypass(parts.hostname or ""):
+        """The proxy that a request goes through, or None.
+
+        Plain http is for this machine alone, and a proxy reads it, the key included: no other machine's proxy gets it.
+        """
+        proxy = _proxy_of_environment(url) if self._proxy == "environment" else self._proxy
+        if not proxy or (urlsplit(url).scheme == "http" and not wire.is_loopback(_host_of(proxy))):
             return None
-        return found if "://" in found else f"http://{found}"
+        return proxy
 
 
 class Body:
@@ -500,6 +501,24 @@ class Body:
             return None
         at_hand = self._content.read_nowait()
         return at_hand if at_hand or self._content.at_eof() else None
+
+
+def _proxy_of_environment(url: str) -> str:
+    """Read by hand: aiohttp's `trust_env` would take credentials from netrc along with the proxy."""
+    parts = urlsplit(url)
+    proxies = getproxies()
+    found = proxies.get(parts.scheme) or proxies.get("all")
+    if not found or proxy_bypass(parts.hostname or ""):
+        return ""
+    return found if "://" in found else f"http://{found}"
+
+
+def _host_of(url: str) -> str:
+    """The host of a URL; "" where it has none, or is no URL."""
+    try:
+        return urlsplit(url).hostname or ""
+    except ValueError:
+        return ""
 
 
 def _connector(*, ssl_context: ssl.SSLContext | bool, is_api: bool) -> aiohttp.TCPConnector:
@@ -575,7 +594,7 @@ def _api_headers(key: str, agent: Mapping[str, str], extra: Mapping[str, str]) -
     faults = [
         Problem("api.headers", f"{wire.one_line(name, limit=60)!r} cannot be sent as a header")
         for name, value in extra.items()
-        if not name.isascii() or not name.strip() or not (name + value).isprintable()
+        if not name.isascii() or not name.strip() or not (name + value).isprintable() or name.lower() == "host"
     ]
     if faults:
         raise ConfigError(faults)

@@ -8,6 +8,7 @@ import ssl
 import struct
 import traceback
 import zlib
+from base64 import b64encode
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -34,6 +35,7 @@ from asyncexport.errors import (
     UnauthorizedError,
     UnavailableError,
 )
+from tests.tunnel import tunnelling
 
 KEY = "na1.CANARYkey/CANARY+key=="
 SIGNED = "/bucket/%2F%7e//a%20b/../c?X-Goog-Signature=CANARYsig%2B~/+:@!$'()*,;&x=%zz&&y"
@@ -552,9 +554,9 @@ async def test_the_users_headers_go_along_but_never_replace_the_key() -> None:
     assert b"acme" not in second
 
 
-@pytest.mark.parametrize("headers", [{"X": "a\r\nY: b"}, {"": "a"}, {"X\n": "a"}])
+@pytest.mark.parametrize("headers", [{"X": "a\r\nY: b"}, {"": "a"}, {"X\n": "a"}, {"host": "other.example"}])
 async def test_a_header_that_cannot_be_sent_is_a_config_error(headers: dict[str, str]) -> None:
-    """A line end in a header is found before anything is sent."""
+    """A line end in a header, and a Host, which a proxy would see, are found before anything is sent."""
     with pytest.raises(ConfigError):
         Client(base_url="https://x.example", key=KEY, gate=Gate(), headers=headers)
 
@@ -956,6 +958,55 @@ async def test_the_environments_proxy_is_used_only_when_asked_for(monkeypatch: p
             await api.me()
     assert len(proxy.requests) == 1
     assert len(server.requests) == 2
+
+
+@pytest.mark.parametrize("spelling", ["url", "environment"])
+@pytest.mark.parametrize("user", ["", "proxyuser:p%40ss"])
+async def test_a_request_for_a_tunnel_holds_nothing_but_the_host_and_our_name(
+    monkeypatch: pytest.MonkeyPatch, authority: trustme.CA, ca_file: str, user: str, spelling: str
+) -> None:
+    """A proxy sees no key and none of the user's headers, and no credentials but those in its own URL."""
+    headers = {"Integration-Source": "CANARYheader", "User-Agent": "CANARYagent"}
+    tls = server_tls(authority, "*.fullstory.example")
+    monkeypatch.delenv("no_proxy", raising=False)
+    async with serving(sends(http(b"{}")), tls=tls) as server, tunnelling(server.port) as proxy:
+        monkeypatch.setenv("https_proxy", proxy.url(user))
+        settings: dict[str, Any] = {"base_url": "https://api.fullstory.example", "ca_file": ca_file, "headers": headers}
+        chosen = proxy.url(user) if spelling == "url" else spelling
+        async with client(server, proxy=chosen, **settings) as api:
+            await api.me()
+            async with api.open(Location(f"https://storage.fullstory.example{SIGNED}")) as body:
+                await read(body)
+    asked = {"Proxy-Authorization": f"Basic {b64encode(b'proxyuser:p@ss').decode()}"} if user else {}
+    for head, host in zip(proxy.heads, ("api.fullstory.example", "storage.fullstory.example"), strict=True):
+        first, *lines = head.decode().rstrip("\r\n").split("\r\n")
+        assert first == f"CONNECT {host}:443 HTTP/1.1"
+        sent = dict(line.split(": ", 1) for line in lines)
+        assert sent.pop("User-Agent").startswith("asyncexport/")
+        # aiohttp's own; they say nothing of us.
+        for name in ("Accept", "Accept-Encoding", "Connection"):
+            sent.pop(name, None)
+        assert sent == {"Host": host, **asked}
+    assert b"CANARY" not in b"".join(proxy.received)
+    assert b"Integration-Source: CANARYheader" in server.requests[0]
+    assert f"Authorization: Basic {KEY}".encode() in server.requests[0]
+    assert b"CANARYkey" not in server.requests[1]
+
+
+@pytest.mark.parametrize("spelling", ["url", "environment"])
+async def test_plain_http_never_goes_through_the_proxy_of_another_machine(
+    monkeypatch: pytest.MonkeyPatch, spelling: str
+) -> None:
+    """It is for this machine alone, and a proxy could read the key."""
+    monkeypatch.setenv("http_proxy", "http://proxy.example:3128")
+    monkeypatch.delenv("no_proxy", raising=False)
+    async with serving(sends(http(b"{}"))) as server:
+        chosen = "http://proxy.example:3128" if spelling == "url" else spelling
+        async with client(server, proxy=chosen) as api:
+            await api.me()
+            async with api.open(link(server)) as body:
+                await read(body)
+    assert [request.split(b" ")[1] for request in server.requests] == [b"/me", SIGNED.encode()]
 
 
 @pytest.mark.parametrize(

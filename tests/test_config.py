@@ -673,6 +673,7 @@ def test_a_tilde_is_the_home_of_the_user(here: Path, monkeypatch: pytest.MonkeyP
             '{ AUTHORIZATION = "Basic x" }',
             "api.headers: must not set AUTHORIZATION: the API key alone says who asks",
         ),
+        ('{ host = "a.example" }', "api.headers: must not set host: [api] base_url names the host"),
         ('{ X = "a\\nb" }', "api.headers: must hold one line of printable text each"),
         ('{ "a b" = "c" }', "api.headers: holds a name that no header can have"),
         ('{ "" = "c" }', "api.headers: holds a name that no header can have"),

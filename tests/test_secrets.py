@@ -8,15 +8,18 @@ import asyncio
 import base64
 import os
 import re
+import ssl
 import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
-from urllib.parse import quote
+from urllib.parse import quote, urlsplit
 
 import pytest
+import trustme
 
 from asyncexport.sandbox import Behaviour, Fault, Sandbox, serving
+from tests.tunnel import tunnelling
 
 ROOT = Path(__file__).parents[1]
 
@@ -40,6 +43,11 @@ FAULTS = {
 }
 
 
+BACKFILL = ("backfill", "--start", "2026-01-01T20:00:00Z", "--end", "2026-01-01T22:00:00Z")
+
+BUNDLES = 4
+"""In that backfill."""
+
 FORMS = ("text", "json")
 
 RUNS = [(FAULTS["nothing"], "json"), *((faults, FORMS[at % 2]) for at, faults in enumerate(FAULTS.values()))]
@@ -50,7 +58,7 @@ async def test_no_secret_is_said_or_written(tmp_path, faults, form):
     """Neither the key in any spelling nor the query of a link is in a log, summary, traceback, ledger or file."""
     async with serving(replace(CALM, faults=tuple(map(Fault.parse, faults)))) as sandbox:
         for command in (
-            ("backfill", "--start", "2026-01-01T20:00:00Z", "--end", "2026-01-01T22:00:00Z"),
+            BACKFILL,
             ("segments",),
             ("status",),
         ):
@@ -61,6 +69,44 @@ async def test_no_secret_is_said_or_written(tmp_path, faults, form):
             if path.is_file() and path.name != "config.toml":
                 _search(path.read_bytes(), sandbox.key, where=str(path))
         assert sandbox.leaked_credentials == sandbox.redirected_with_key == 0
+
+
+HEADERS = {"X-Team": "CANARYteam", "User-Agent": "CANARYagent"}
+"""`[api] headers` of the runs through a proxy."""
+
+
+@pytest.mark.parametrize("spelling", ["url", "environment"])
+@pytest.mark.parametrize("user", ["", "proxyuser:proxypassword"])
+async def test_a_proxy_is_sent_no_secret(tmp_path, monkeypatch, user, spelling):
+    """All that a proxy receives in a whole run holds neither the key nor a value of `[api] headers`.
+
+    It is sent a Proxy-Authorization only where its URL holds a user, and then that user's.
+    """
+    authority, ca_file = trustme.CA(), tmp_path / "ca.pem"
+    authority.cert_pem.write_to_path(str(ca_file))
+    tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    authority.issue_cert("api.example").configure_cert(tls)
+    monkeypatch.delenv("no_proxy", raising=False)
+    async with serving(CALM, tls=tls) as sandbox, tunnelling(urlsplit(sandbox.url).port or 0) as proxy:
+        monkeypatch.setenv("https_proxy", proxy.url(user))
+        sandbox.url = "https://api.example"
+        chosen = proxy.url(user) if spelling == "url" else spelling
+        headers = ", ".join(f'"{name}" = "{value}"' for name, value in HEADERS.items())
+        api = f'api.proxy = "{chosen}"\napi.ca_file = "{ca_file}"\napi.headers = {{ {headers} }}\n'
+        said = await _run(sandbox, tmp_path, "json", BACKFILL, more=api)
+        assert len(sandbox.operations) == BUNDLES, said
+        assert len(list(tmp_path.rglob("*.gz"))) == BUNDLES, said
+    # No two API requests share a connection; for each bundle there are a create and a link, and then the downloads.
+    assert len(proxy.heads) > 2 * BUNDLES
+    received = b"".join(proxy.received)
+    _search(received, sandbox.key, where="a proxy is sent")
+    for value in HEADERS.values():
+        assert value.encode() not in received
+    asked = f"Proxy-Authorization: Basic {base64.b64encode(user.encode()).decode()}".encode() if user else None
+    for head in proxy.heads:
+        assert head.startswith(b"CONNECT api.example:443 ")
+        lines = head.split(b"\r\n")
+        assert [line for line in lines if b"authorization" in line.lower()] == ([asked] if asked else [])
 
 
 async def test_ledger_and_lock_are_for_their_owner_alone(tmp_path):
@@ -74,15 +120,15 @@ async def test_ledger_and_lock_are_for_their_owner_alone(tmp_path):
     assert set(modes.values()) == {0o600}
 
 
-async def _run(sandbox: Sandbox, folder: Path, form: str, command: tuple[str, ...]) -> bytes:
-    """All that a command says, on stdout and on stderr."""
+async def _run(sandbox: Sandbox, folder: Path, form: str, command: tuple[str, ...], *, more: str = "") -> bytes:
+    """All that a command says, on stdout and on stderr; `more` are further lines of its configuration."""
     config = folder / "config.toml"
     config.write_text(
         f'api.base_url = "{sandbox.url}"\napi.read_timeout = "200ms"\napi.connect_timeout = "200ms"\n'
         f'output.directory = "{folder / "exports"}"\noutput.grace = "1s"\n'
         "budget.requests_per_minute = 1000000\nbudget.burst = 10000\n"
         'polling.min_interval = "10ms"\npolling.expected = "50ms"\n'
-        'retry.attempts = 3\nretry.backoff_initial = "1ms"\nretry.backoff_max = "20ms"\nretry.outage = "1s"\n'
+        'retry.attempts = 3\nretry.backoff_initial = "1ms"\nretry.backoff_max = "20ms"\nretry.outage = "1s"\n' + more
     )
     process = await asyncio.create_subprocess_exec(
         sys.executable,

@@ -163,6 +163,8 @@ def _headers(headers: dict[str, str]) -> dict[str, str]:
     for name, value in headers.items():
         if name.lower() in ("authorization", "proxy-authorization", "cookie"):
             raise ValueError(f"must not set {name}: the API key alone says who asks")
+        if name.lower() == "host":
+            raise ValueError(f"must not set {name}: [api] base_url names the host")
         if not re.fullmatch(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+", name):
             raise ValueError("holds a name that no header can have")
         if not value.isprintable():

@@ -1,0 +1,81 @@
+"""A proxy on loopback that opens tunnels, and keeps every byte that clients send to it."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+
+
+@dataclass
+class Tunnel:
+    """A proxy that opens tunnels.
+
+    Attributes:
+        port: Where it listens, on 127.0.0.1.
+        leads_to: The port on 127.0.0.1 that every tunnel ends at, whichever host was asked for.
+        heads: The heads of all requests for a tunnel.
+        received: All that clients sent, the contents of the tunnels included, connection by connection.
+    """
+
+    leads_to: int
+    port: int = 0
+    heads: list[bytes] = field(default_factory=list)
+    received: list[bytearray] = field(default_factory=list)
+
+    def url(self, user: str = "") -> str:
+        """Its URL; `user` is a name and a password, such as "name:password"."""
+        return f"http://{user}{'@' if user else ''}127.0.0.1:{self.port}"
+
+    async def talk(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        """One connection, from its first byte to its end."""
+        kept = bytearray()
+        self.received.append(kept)
+        try:
+            head = await reader.readuntil(b"\r\n\r\n")
+            kept += head
+            self.heads.append(head)
+            back, forth = await asyncio.open_connection("127.0.0.1", self.leads_to)
+            writer.write(b"HTTP/1.1 200 OK\r\n\r\n")
+            async with asyncio.TaskGroup() as group:
+                group.create_task(_pass_on(reader, forth, kept))
+                group.create_task(_pass_on(back, writer, bytearray()))
+        except (OSError, asyncio.IncompleteReadError):
+            return
+        finally:
+            writer.close()
+
+
+async def _pass_on(source: asyncio.StreamReader, target: asyncio.StreamWriter, kept: bytearray) -> None:
+    try:
+        while piece := await source.read(65_536):
+            kept += piece
+            target.write(piece)
+            await target.drain()
+    except OSError:
+        return
+    finally:
+        target.close()
+
+
+@asynccontextmanager
+async def tunnelling(leads_to: int) -> AsyncIterator[Tunnel]:
+    """A proxy whose tunnels all lead to this port."""
+    tunnel = Tunnel(leads_to)
+    talks: set[asyncio.Task[None]] = set()
+
+    def talk(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        # A task of our own: asyncio's own one complains of being cancelled.
+        task = asyncio.create_task(tunnel.talk(reader, writer))
+        talks.add(task)
+        task.add_done_callback(talks.discard)
+
+    listener = await asyncio.start_server(talk, "127.0.0.1", 0)
+    tunnel.port = listener.sockets[0].getsockname()[1]
+    try:
+        yield tunnel
+    finally:
+        listener.close()
+        left = list(talks)
+        for task in left:
+            task.cancel()
+        await asyncio.gather(*left, return_exceptions=True)
