@@ -557,7 +557,7 @@ class _Run:
             reading,
             pace,
             bundles=self.tally.unfinished,
-            created=min(len(ages) + scheduler.waiting, self.tally.unfinished),
+            created=min(watcher.waiters + scheduler.waiting, self.tally.unfinished),
             rest_seconds=durations.rest_seconds(ages),
         )
 

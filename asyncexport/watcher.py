@@ -11,8 +11,11 @@
 4. Absence is never a failure. A single 404 is not one either, right after the create: it must be said twice, a minute
    apart.
 5. An unknown state is running, said once in the log, under the same deadline as any other.
-6. Ages go by the service's clock. Past its deadline an operation is asked once more; if it still runs, its waiter is
-   told so, and it is no longer watched.
+6. Ages go by the service's clock. Past a waiter's deadline its operation is asked once more; if it still runs, that
+   waiter is told so. An operation is watched as long as it has waiters.
+7. The service may answer two creates with the same operation id, as it may when their bodies are equal. That is one
+   operation with several waiters: it has one place in the list, it is polled once for all, and its duration is learned
+   once. Each waiter has a deadline of its own and may leave on its own; what becomes of the operation is told to all.
 """
 
 import asyncio
@@ -111,18 +114,71 @@ class Polling:
     refill_seconds: float
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
+class _Waiter:
+    """One that waits for an operation; at `asked_at` its create was answered with the operation's id."""
+
+    asked_at: float
+    outcome: "asyncio.Future[Finished | None]"
+
+
+@dataclass(slots=True, eq=False)
 class _Watched:
+    """An operation.
+
+    Attributes:
+        operation_id: Its id.
+        number: How many operations were watched before it.
+        asked_at: When the first create was answered with its id: its age counts from here.
+        waiters: All that wait for it; empty once it is settled, or all have left.
+        waiting_since: The earliest `asked_at` of its waiters: the next deadline counts from here.
+        seen: The age at which it was last seen running.
+        looked_at: When it was last polled singly.
+        listed: Whether the list is expected to show it.
+        gone_since: Since when the service has been saying that it does not exist.
+        last_looks: How often it was polled past the deadline of its earliest waiter.
+        due: See `NEVER_RECKONED`.
+    """
+
     operation_id: str
     number: int
     asked_at: float
-    outcome: "asyncio.Future[Finished | None]"
+    waiters: list[_Waiter] = field(default_factory=list)
+    waiting_since: float = math.inf
     seen: float = 0.0
     looked_at: float = -math.inf
     listed: bool = True
     gone_since: float | None = None
     last_looks: int = 0
     due: tuple[int, float, float] = NEVER_RECKONED
+
+    def add(self, waiter: _Waiter) -> None:
+        """One more waits for it; a create was answered with it, so an earlier 404 counts no more."""
+        self.gone_since = None
+        earlier = self.asked_at - waiter.asked_at
+        if earlier > 0:
+            self.asked_at = waiter.asked_at
+            self.seen += earlier if self.seen > 0 else 0.0
+        self.waiters.append(waiter)
+        self._note_change()
+
+    def drop(self, waiters: Iterable[_Waiter]) -> None:
+        """These wait no longer."""
+        for waiter in waiters:
+            if waiter in self.waiters:
+                self.waiters.remove(waiter)
+        self._note_change()
+
+    def overdue(self, now: float, deadline_seconds: float) -> list[_Waiter]:
+        """The waiters whose deadline has passed."""
+        return [waiter for waiter in self.waiters if now - waiter.asked_at >= deadline_seconds]
+
+    def _note_change(self) -> None:
+        """Reckon the next deadline anew."""
+        since = min((waiter.asked_at for waiter in self.waiters), default=math.inf)
+        if since != self.waiting_since:
+            self.waiting_since, self.last_looks = since, 0
+        self.due = NEVER_RECKONED
 
 
 @dataclass(slots=True)
@@ -198,6 +254,7 @@ class Watcher:
         self._learned = learned
         self._listing = _Listing()
         self._watched: dict[str, _Watched] = {}
+        self._learned_of: set[str] = set()  # operations whose duration is known
         self._added = 0
         self._changes = 0
         self._single_at = -math.inf
@@ -214,6 +271,11 @@ class Watcher:
         now = self._clock()
         return [max(0.0, now - one.asked_at) for one in self._watched.values()]
 
+    @property
+    def waiters(self) -> int:
+        """How many wait for the operations that are watched: more than those are, where some share one."""
+        return sum(len(one.waiters) for one in self._watched.values())
+
     async def prime(self) -> None:
         """Look at the list once before anything is created: its shape is learned, and the service's clock with it.
 
@@ -227,20 +289,25 @@ class Watcher:
             answered = page is not None or self.mode is not Mode.LIST
 
     async def wait(self, operation_id: str, *, asked_at: float) -> Finished | None:
-        """Wait until an operation is done; None when it still runs at its deadline.
+        """Wait until an operation is done; None when it still runs at its deadline, counted from `asked_at`.
+
+        Several may wait for the same operation.
 
         Raises:
             OperationFailedError: it ended as FAILED or ERROR.
             GoneError: the service does not know it (any more).
         """
-        watched = _Watched(operation_id, self._added, asked_at, asyncio.get_running_loop().create_future())
-        self._added += 1
-        self._watched[operation_id] = watched
+        watched = self._watched.get(operation_id)
+        if watched is None:
+            watched = self._watched[operation_id] = _Watched(operation_id, self._added, asked_at)
+            self._added += 1
+        waiter = _Waiter(asked_at, asyncio.get_running_loop().create_future())
+        watched.add(waiter)
         self._news.set()
         try:
-            return await watched.outcome
+            return await waiter.outcome
         finally:
-            self._watched.pop(operation_id, None)
+            self._let_go(watched, [waiter])
 
     async def ask(self, operation_id: str) -> Finished | None:
         """Ask for one operation now; None where it still runs.
@@ -249,7 +316,8 @@ class Watcher:
             OperationFailedError, GoneError: as `wait` does.
             ServiceError: the request failed.
         """
-        return self._judge(await self._service.operation(operation_id, priority=Priority.POLL), self._clock())
+        operation = await self._service.operation(operation_id, priority=Priority.POLL)
+        return self._judge(operation_id, operation, self._clock())
 
     async def run(self) -> None:
         """Poll whenever that is due, until cancelled.
@@ -283,7 +351,7 @@ class Watcher:
             return True
         singles = self._singles_due(outlook)
         for one in singles[:1] if outlook.polls_cost else singles:
-            if not one.outcome.done():
+            if one.waiters:
                 await self._look_at(one)
                 await asyncio.sleep(min(SINGLE_SPACING_SECONDS, self._polling.min_interval_seconds))
         return bool(singles)
@@ -343,13 +411,13 @@ class Watcher:
 
     def _may_be_asked(self, one: _Watched, now: float, *, single: bool) -> bool:
         """Whether it is to be found by single polls at all, and was not asked just now."""
-        age = now - one.asked_at
-        if age < self._polling.deadline_seconds:
+        if now - one.waiting_since < self._polling.deadline_seconds:
             if one.listed and not single:
                 return False
             if one.gone_since is not None:
                 return now >= one.gone_since + GONE_AFTER_SECONDS
-        least = max(self._polling.min_interval_seconds, LEAST_NEWS * min(age, self._polling.deadline_seconds))
+        age = min(now - one.asked_at, self._polling.deadline_seconds)
+        least = max(self._polling.min_interval_seconds, LEAST_NEWS * age)
         return now >= one.looked_at + least
 
     def _due_age(self, one: _Watched, chance: float) -> float:
@@ -358,50 +426,39 @@ class Watcher:
             return 0.0
         estimates, of, age = one.due
         if estimates != self._durations.estimates or of != chance:
-            age = min(self._durations.due_age_seconds(one.seen, chance), self._polling.deadline_seconds)
+            next_deadline = one.waiting_since - one.asked_at + self._polling.deadline_seconds
+            age = min(self._durations.due_age_seconds(one.seen, chance), next_deadline)
             one.due = (self._durations.estimates, chance, age)
         return age
 
     async def _look_at(self, one: _Watched) -> None:
         now = one.looked_at = self._single_at = self._clock()
-        last_look = now - one.asked_at >= self._polling.deadline_seconds
-        one.last_looks += last_look
+        overdue = one.overdue(now, self._polling.deadline_seconds)
+        one.last_looks += bool(overdue)
         try:
             operation = await self._service.operation(one.operation_id, priority=Priority.POLL)
         except (GoneError, RefusedError) as error:
-            self._note_gone(one, error, believe=last_look)
+            self._note_gone(one, error, overdue=overdue)
         except ServiceError as error:
             if not error.transient:
                 raise
-            if one.last_looks >= MOST_BROKEN and self._is_long_past_deadline(one):
-                self._give_up(one)
+            if one.last_looks >= MOST_BROKEN:
+                # Nobody could be asked for so long that it makes no difference any more whether it still runs.
+                self._tell(one, None, one.overdue(self._clock(), LONG_PAST * self._polling.deadline_seconds))
         else:
             one.gone_since = None
             self._settle(one, operation)
             self._weigh()
-            if last_look:
-                self._give_up(one)
+            self._tell(one, None, overdue)
 
-    def _is_long_past_deadline(self, one: _Watched) -> bool:
-        """Nobody could be asked for so long that it makes no difference any more whether it still runs."""
-        return self._clock() - one.asked_at >= LONG_PAST * self._polling.deadline_seconds
-
-    def _give_up(self, one: _Watched) -> None:
-        """Rule 6."""
-        if not one.outcome.done():
-            one.outcome.set_result(None)
-            self._forget(one)
-
-    def _note_gone(self, one: _Watched, error: ServiceError, *, believe: bool) -> None:
-        """Rule 4."""
+    def _note_gone(self, one: _Watched, error: ServiceError, *, overdue: list[_Waiter]) -> None:
+        """Rule 4; past a deadline there is no time to ask again, so that waiter is told after the first time."""
         now = self._clock()
         one.seen = max(one.seen, now - one.asked_at)
         if one.gone_since is None:
             one.gone_since = now
-        elif now - one.gone_since >= GONE_AFTER_SECONDS:
-            believe = True
-        if believe:
-            self._fail(one, error)
+        believed = now - one.gone_since >= GONE_AFTER_SECONDS
+        self._tell(one, error, one.waiters if believed else overdue)
 
     async def _look_at_list(self, outlook: Outlook) -> None:
         ours = {key: one for key, one in self._watched.items() if one.listed}
@@ -409,7 +466,7 @@ class Watcher:
         reading = await self._read(dict(ours), outlook)
         if reading is None:
             return
-        missing = [one for one in reading.unseen.values() if one.asked_at < asked_at and not one.outcome.done()]
+        missing = [one for one in reading.unseen.values() if one.asked_at < asked_at and one.waiters]
         if self.mode is Mode.PENDING:
             await self._ask_for_vanished(missing, whole=reading.ended)
         elif self.mode is Mode.LIST:
@@ -487,7 +544,7 @@ class Watcher:
         for one in missing:
             await self._look_at(one)
             await asyncio.sleep(min(SINGLE_SPACING_SECONDS, self._polling.min_interval_seconds))
-            running += not one.outcome.done()
+            running += bool(one.waiters)
         if running > len(missing) / 2:
             self._fall_back(Mode.SINGLE, "the list of pending operations leaves out running ones")
 
@@ -500,26 +557,25 @@ class Watcher:
         """Take in what was said of one operation."""
         now = self._clock()
         try:
-            finished = self._judge(operation, now, one)
+            finished = self._judge(one.operation_id, operation, now, one)
         except OperationFailedError as error:
-            self._fail(one, error)
+            self._tell(one, error, one.waiters)
             return
         if finished is None:
             one.seen = max(one.seen, now - one.asked_at)
             one.due = NEVER_RECKONED
-        elif not one.outcome.done():
-            one.outcome.set_result(finished)
-            self._forget(one)
+        else:
+            self._tell(one, finished, one.waiters)
 
-    def _judge(self, operation: Operation, now: float, one: _Watched | None = None) -> Finished | None:
+    def _judge(
+        self, operation_id: str, operation: Operation, now: float, one: _Watched | None = None
+    ) -> Finished | None:
         match operation.progress:
             case Completed(export_id):
                 created_at = operation.created_at or (one.asked_at if one else now)
                 finished_at = operation.finished_at or now
                 if one is not None or operation.finished_at:
-                    self._durations.learn(finished_at - created_at)
-                    self._changes += 1
-                    self._learned(finished_at, finished_at - created_at)
+                    self._learn(operation_id, finished_at, finished_at - created_at)
                 return Finished(export_id, created_at)
             case Ended(reason):
                 raise OperationFailedError(reason)
@@ -527,19 +583,36 @@ class Watcher:
                 self._note_state(running.state)
                 return None
 
+    def _learn(self, operation_id: str, finished_at: float, seconds: float) -> None:
+        if operation_id in self._learned_of:
+            return
+        self._learned_of.add(operation_id)
+        self._durations.learn(seconds)
+        self._changes += 1
+        self._learned(finished_at, seconds)
+
     def _note_state(self, state: str) -> None:
         if state != "PENDING" and state not in self._listing.unknown_states:
             self._listing.unknown_states.add(state)
             log.warning("an operation is in the unknown state %r: taken for running", state[:40])
 
-    def _fail(self, one: _Watched, error: ServiceError) -> None:
-        if not one.outcome.done():
-            one.outcome.set_exception(error)
-            self._forget(one)
+    def _tell(self, one: _Watched, outcome: Finished | ServiceError | None, waiters: Iterable[_Waiter]) -> None:
+        """Tell these waiters what became of an operation: an error is raised for them, None is their deadline."""
+        told = list(waiters)
+        for waiter in told:
+            if waiter.outcome.done():
+                continue
+            if isinstance(outcome, ServiceError):
+                waiter.outcome.set_exception(outcome)
+            else:
+                waiter.outcome.set_result(outcome)
+        self._let_go(one, told)
 
-    def _forget(self, one: _Watched) -> None:
-        """No longer watched from this moment, though its waiter has not run yet."""
-        self._watched.pop(one.operation_id, None)
+    def _let_go(self, one: _Watched, waiters: Iterable[_Waiter]) -> None:
+        """These wait no longer, though they may not have run yet; what nobody waits for is not watched."""
+        one.drop(waiters)
+        if not one.waiters and self._watched.get(one.operation_id) is one:
+            del self._watched[one.operation_id]
 
     def _weigh(self) -> None:
         """Estimate durations anew, once there is enough news to make a difference."""

@@ -199,6 +199,14 @@ def _creates() -> Iterator[Row]:
             exports=BUNDLES + 1,
             duplicates=1,
         )
+    for what, fault, must in (
+        ("", "", "each bundle comes whole; no second export is made"),
+        ("FAILED", " that fails", "a new export is made for both bundles, and comes whole for each"),
+        ("pending", " that never finishes", "at its deadline both bundles are parked with the reason, the others come"),
+    ):
+        yield Row(
+            f"creates of two exports that the service answers with one operation{fault}", must, scene=f"shared:{what}"
+        )
 
 
 def _operations() -> Iterator[Row]:

@@ -172,6 +172,31 @@ async def _unresolvable(stage: Stage, _: str) -> None:
         await stage.finish(sandbox)
 
 
+async def _shared(stage: Stage, fate: str) -> None:
+    """Two exports of one definition, whose creates have equal bodies; the first operation has this fate."""
+    faults = (Fault.parse(f"operation:{fate},nth=1"),) if fate else ()
+    twins = [{"name": "one"}, {"name": "two"}]
+    changes = {"export": twins, "polling": {**QUICK["polling"], "operation_deadline": "1s"}}
+    names = [twin["name"] for twin in twins]
+    # An operation must still run when the second create comes.
+    async with serving(replace(CALM, operation_seconds=0.3, merge_equal=True, faults=faults)) as sandbox:
+        summary = await stage.run(sandbox, changes=changes)
+        parked = fate == "pending"
+        assert summary.exit_code is (Exit.PARTLY if parked else Exit.DONE), summary.to_dict()
+        assert summary.tally.stored == 2 * BUNDLES - 2 * parked
+        assert summary.tally.failed == 2 * parked
+        assert len(sandbox.operations) == BUNDLES + (fate == "FAILED")
+        if parked:
+            assert {"deadline" in problem["reason"] for problem in summary.to_dict()["problems"]} == {True}
+            # Equal creates are merged no more: each gets an export of its own.
+            sandbox.behave(CALM)
+            summary = await stage.run(sandbox, changes=changes)
+            assert summary.exit_code is Exit.DONE, summary.to_dict()
+        for name in names:
+            assert len(archives(stage.directory, name)) == BUNDLES
+            assert rows_in(stage.directory, name) == truth(sandbox, START, END)
+
+
 async def _drip(stage: Stage, _: str) -> None:
     """By the client alone, since the floor is an average over a minute."""
     faults = (Fault.parse("download:drip,seconds=0.01"),)
@@ -451,6 +476,7 @@ SCENES: dict[str, Any] = {
     "outage": _outage,
     "refused": _refused,
     "unresolvable": _unresolvable,
+    "shared": _shared,
     "drip": _drip,
     "certificate": _certificate,
     "write": _write,

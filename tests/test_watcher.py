@@ -166,11 +166,12 @@ class Scene:
     more_to_create: bool = True
     waiting: dict[str, "asyncio.Task[Finished | None]"] = field(default_factory=dict)
 
-    def watch(self, *operation_ids: str, asked_at: float | None = None) -> None:
-        """Wait for these."""
+    def watch(self, *operation_ids: str, asked_at: float | None = None, by: str = "") -> None:
+        """Wait for these; `by` tells apart who waits for the same one."""
         for operation_id in operation_ids:
             since = now() if asked_at is None else asked_at
-            self.waiting[operation_id] = asyncio.create_task(self.watcher.wait(operation_id, asked_at=since))
+            waits = self.watcher.wait(operation_id, asked_at=since)
+            self.waiting[f"{operation_id}{by}"] = asyncio.create_task(waits)
 
     def start(self, count: int, *, takes: float = 300.0, **more: Any) -> list[str]:
         """Create so many and wait for them."""
@@ -693,6 +694,252 @@ async def test_a_deadline_within_an_outage_waits_for_its_end():
             await asyncio.sleep(100)
             assert isinstance(scene.finished()[0], outcome)
             assert now() - began < 4400
+
+
+# Several that wait for the same operation
+
+
+@pytest.mark.parametrize("ids", [True, False], ids=["list", "single"])
+def test_all_who_wait_for_an_operation_are_told_that_it_is_done(ids):
+    """It is polled as if one waited, and its duration is learned once."""
+
+    @on_virtual_time
+    async def share():
+        polls = []
+        for others in (0, 3):
+            async with watching(Service(ids=ids)) as scene:
+                began = now()
+                scene.start(1, takes=300.0)
+                for number in range(others):
+                    scene.watch("op0", by=f" {number}")
+                await asyncio.sleep(2000)
+                assert scene.finished() == [Finished("x-op0", pytest.approx(began, abs=0.1))] * (1 + others)  # type: ignore[arg-type]
+                assert len(scene.learned) == scene.durations.known == 1
+                polls.append(len(scene.service.lists) + len(scene.service.singles))
+        assert polls[0] == polls[1]
+
+    share()
+
+
+@pytest.mark.parametrize("ids", [True, False], ids=["list", "single"])
+@pytest.mark.parametrize("end", [Ended("too big"), "gone"])
+def test_all_who_wait_for_an_operation_are_told_that_it_failed(end, ids):
+    """With the service's own reason, or because the service does not know it any more."""
+
+    @on_virtual_time
+    async def fail():
+        async with watching(Service(ids=ids)) as scene:
+            is_gone = end == "gone"
+            scene.service.add(0, takes=300.0, ends_as=None if is_gone else end)
+            scene.watch("op0")
+            scene.watch("op0", by=" again")
+            if is_gone:
+                scene.service.gone, scene.service.hides = {"op0"}, {"op0"}
+            await at(5000)
+            for task in scene.waiting.values():
+                with pytest.raises(GoneError if is_gone else OperationFailedError):
+                    task.result()
+
+    fail()
+
+
+@pytest.mark.parametrize("ids", [True, False], ids=["list", "single"])
+@pytest.mark.parametrize("order", [(0.0, 1000.0), (1000.0, 0.0)], ids=["older first", "younger first"])
+def test_each_who_waits_has_a_deadline_of_its_own(order, ids):
+    """Both are reached, whichever began to wait first; after the last nothing is asked any more."""
+
+    @on_virtual_time
+    async def expire():
+        async with watching(Service(ids=ids), deadline=3600.0) as scene:
+            scene.service.add(0, takes=1e6)
+            await at(1000)
+            for asked_at in order:
+                scene.watch("op0", asked_at=asked_at, by=f" {asked_at:.0f}")
+            await at(3599)
+            assert scene.open == 2
+            await at(3650)
+            assert scene.waiting["op0 0"].result() is None
+            assert not scene.waiting["op0 1000"].done()
+            await at(4599)
+            assert scene.open == 1
+            await at(4700)
+            assert scene.waiting["op0 1000"].result() is None
+            asked = len(scene.service.lists) + len(scene.service.singles)
+            await at(20_000)
+            assert len(scene.service.lists) + len(scene.service.singles) == asked
+
+    expire()
+
+
+@on_virtual_time
+async def test_between_two_deadlines_an_operation_is_found_done_as_before():
+    """Who is past its deadline takes nothing from who is not: the list tells of it, and no single poll is added."""
+    async with watching(deadline=3600.0) as scene:
+        scene.service.add(0, takes=5000.0)
+        scene.watch("op0")
+        await at(3000)
+        scene.watch("op0", by=" again")
+        await at(6000)
+        first, second = scene.finished()
+        assert first is None
+        assert second == Finished("x-op0", pytest.approx(0, abs=0.1))  # type: ignore[arg-type]
+        assert len(scene.service.singles) == 1
+        assert [seconds for _, seconds in scene.learned] == [pytest.approx(5000, abs=1)]
+
+
+@on_virtual_time
+async def test_a_404_at_the_deadline_of_one_is_not_yet_believed_for_the_other():
+    """There is time left to ask again: it must be said twice, a minute apart."""
+    async with watching(Service(ids=False), deadline=3600.0) as scene:
+        scene.service.add(0, takes=1e6)
+        scene.watch("op0")
+        await at(1000)
+        scene.watch("op0", by=" again")
+        await at(3590)
+        scene.service.gone = {"op0"}
+        await at(3650)
+        with pytest.raises(GoneError):
+            scene.waiting["op0"].result()
+        assert not scene.waiting["op0 again"].done()
+        await at(3800)
+        with pytest.raises(GoneError):
+            scene.waiting["op0 again"].result()
+
+
+@on_virtual_time
+async def test_a_404_before_another_create_was_answered_counts_for_nothing():
+    """The service knew the operation then: it must be said twice since."""
+    async with watching(Service(ids=False)) as scene:
+        scene.service.add(0, takes=2000.0)
+        scene.watch("op0")
+        scene.service.gone = {"op0"}
+        await scene.polled(1)
+        await asyncio.sleep(GONE_AFTER_SECONDS / 2)
+        scene.watch("op0", by=" again")
+        await scene.polled(2)
+        scene.service.gone = set()
+        await at(5000)
+        assert all(isinstance(one, Finished) for one in scene.finished())
+
+
+@on_virtual_time
+async def test_an_outage_at_two_deadlines_lets_go_of_each():
+    """Where nobody can be asked for long, each who waits is told so, the older one sooner."""
+    async with watching(deadline=3600.0) as scene:
+        scene.service.add(0, takes=1e6)
+        scene.watch("op0")
+        await at(1000)
+        scene.watch("op0", by=" again")
+        await at(3000)
+        scene.service.fails = scene.service.list_fails = UnavailableError("no route")
+        await at(4200)
+        assert scene.waiting["op0"].result() is None
+        assert scene.open == 1
+        await at(5200)
+        assert scene.finished() == [None, None]
+
+
+@pytest.mark.parametrize("leaves", ["op0", "op0 again"])
+def test_one_who_leaves_takes_nobody_along(leaves):
+    """The other is told as before; when nobody is left, the operation is no longer watched."""
+
+    @on_virtual_time
+    async def leave():
+        async with watching() as scene:
+            scene.start(1, takes=300.0)
+            scene.watch("op0", by=" again")
+            await at(50)
+            scene.waiting.pop(leaves).cancel()
+            await settled()
+            assert (len(scene.watcher.ages), scene.watcher.waiters) == (1, 1)
+            await at(1000)
+            assert isinstance(scene.finished()[0], Finished)
+        async with watching() as scene:
+            scene.start(1, takes=1e6)
+            scene.watch("op0", by=" again")
+            await settled()
+            for task in scene.waiting.values():
+                task.cancel()
+            await settled()
+            assert (scene.watcher.ages, scene.watcher.waiters) == ([], 0)
+
+    leave()
+
+
+@on_virtual_time
+async def test_an_operation_with_many_who_wait_is_one_place_in_the_list():
+    """Ages, and the pages of the list that are read, go by operations."""
+    service = Service(order="shuffled")
+    service.add_history(3000)
+    async with watching(service) as scene:
+        ids = scene.start(100, takes=20_000.0)
+        for by in (" b", " c"):
+            scene.watch(*ids, by=by)
+        await settled()
+        assert (len(scene.watcher.ages), scene.watcher.waiters) == (100, 300)
+        await at(3000)
+        assert 1 <= pages_a_poll(service) <= 2
+
+
+@on_virtual_time
+async def test_an_operation_is_as_old_as_the_first_create_that_it_answered():
+    """A run that goes on where another ended may come to the younger of the two bundles first."""
+    async with watching() as scene:
+        scene.service.add(0, takes=1e6)
+        await at(500)
+        scene.watch("op0", asked_at=400.0)
+        await at(600)
+        scene.watch("op0", asked_at=100.0, by=" again")
+        await settled()
+        assert scene.watcher.ages == [pytest.approx(500, abs=1)]
+
+
+@on_virtual_time
+async def test_one_who_comes_when_it_was_just_told_is_told_too():
+    """Even in the very turn in which the others are told; the duration stays learned once."""
+    async with watching() as scene:
+        scene.service.jobs["op0"] = job = Job("op0", 1.0, 100.0)
+        show = job.shown
+
+        def shown() -> Operation:
+            if now() > 100 and "op0 again" not in scene.waiting:
+                scene.watch("op0", by=" again")
+            return show()
+
+        job.shown = shown  # type: ignore[method-assign]
+        scene.watch("op0")
+        await at(1000)
+        scene.watch("op0", by=" later")
+        await at(2000)
+        assert scene.finished() == [Finished("x-op0", 1.0)] * 3
+        assert len(scene.learned) == 1
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_nobody_waits_past_its_deadline(seed):
+    """However many come and leave, for however few operations, and whatever becomes of those."""
+
+    @on_virtual_time
+    async def crowd():
+        dice = random.Random(seed)
+        async with watching(Service(ids=seed % 2 == 0), deadline=3600.0) as scene:
+            for number in range(6):
+                end = dice.choice([None, Ended("no")])
+                scene.service.add(number, takes=dice.choice([200.0, 2000.0, 1e6]), ends_as=end)
+            for by in range(60):
+                scene.watch(f"op{dice.randrange(6)}", asked_at=now() - dice.uniform(0, 900), by=f" {by}")
+                if dice.random() < 0.3:
+                    dice.choice(list(scene.waiting.values())).cancel()
+                await asyncio.sleep(dice.uniform(0, 120))
+            await asyncio.sleep(3600 * 1.05)
+            assert scene.open == 0
+            assert scene.watcher.ages == []
+            assert len(scene.learned) <= 6
+            for task in scene.waiting.values():
+                if not task.cancelled() and (error := task.exception()):
+                    assert isinstance(error, OperationFailedError)
+
+    crowd()
 
 
 # What polls cost
