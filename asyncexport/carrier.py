@@ -6,15 +6,17 @@
 3. A bundle's failure is its own and ends in `Failed`; it counts an attempt only where the fault is the bundle's: a
    failed operation, a lost export, a bad file. An outage, a 429, a lost answer do not count. But what goes well for
    others all the time that it fails for one bundle is no outage: after `[retry] outage` that one is given up.
-4. While the file of an export can be had, it is fetched again, through a fresh link where the old one is dead; a new
+4. A new export of a stored bundle replaces the archive only if it does not have far fewer rows (`core.guard`), the
+   archive is damaged or missing, or the user accepts it; else it ends in `FewerRows`.
+5. While the file of an export can be had, it is fetched again, through a fresh link where the old one is dead; a new
    export is asked for only when the service says that the old one is gone, or its file stays bad.
-5. What concerns all bundles is raised: a refused key, a full disk, a broken ledger, a service gone for good.
+6. What concerns all bundles is raised: a refused key, a full disk, a broken ledger, a service gone for good.
 """
 
 import asyncio
 import logging
 import math
-from collections.abc import Awaitable, Callable, KeysView
+from collections.abc import Awaitable, Callable, Container, KeysView
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field, replace
 from enum import Enum
@@ -22,12 +24,14 @@ from typing import Protocol
 
 from asyncexport.core.bundles import Bundle, Range
 from asyncexport.core.exports import Definition, Export
+from asyncexport.core.guard import least_rows
 from asyncexport.core.pacing import Patience, Priority
 from asyncexport.core.states import (
     Archive,
     Created,
     Creating,
     Failed,
+    FewerRows,
     Overdue,
     Planned,
     Ready,
@@ -41,6 +45,7 @@ from asyncexport.core.wire import Location
 from asyncexport.errors import (
     ArchiveError,
     CorruptError,
+    FewerRowsError,
     GoneError,
     OperationFailedError,
     RateLimitedError,
@@ -102,8 +107,10 @@ class Download(Protocol):
 class Downloads(Protocol):
     """Where archives are brought."""
 
-    def begin(self, bundle: Bundle, definition: Definition) -> AbstractAsyncContextManager[Download]:
-        """Begin one; what is half-made when left is removed."""
+    def begin(
+        self, bundle: Bundle, definition: Definition, *, least_rows: int
+    ) -> AbstractAsyncContextManager[Download]:
+        """Begin one; what is half-made when left is removed. Fewer than `least_rows` replace no sound archive."""
         ...
 
 
@@ -166,6 +173,7 @@ class Carrier:
         patience: How long between tries.
         attempts: `[retry] attempts`.
         download_slots: `[concurrency] downloads`.
+        accepted: Bundles whose archive is replaced by whatever comes. More may be added during the run.
         clock: Seconds since 1970 by the service's clock.
         jitter: A number in [0, 1), anew at each call.
     """
@@ -184,6 +192,7 @@ class Carrier:
         download_slots: int,
         clock: Callable[[], float],
         jitter: Callable[[], float],
+        accepted: Container[Bundle] = frozenset(),
     ) -> None:
         self._service = service
         self._watch = watch
@@ -196,6 +205,7 @@ class Carrier:
         self._slots = asyncio.Semaphore(download_slots)
         self._clock = clock
         self._jitter = jitter
+        self._accepted = accepted
         self._now = asyncio.get_running_loop().time
         self._posts: set[asyncio.Task[Standing]] = set()
         self._left_alone: set[asyncio.Task[Standing]] = set()
@@ -232,7 +242,7 @@ class Carrier:
     async def take_up(self, standing: Standing) -> Standing:
         """A bundle as an earlier run left it, ready to go on: what was parked is planned again, at attempt 1."""
         match standing.state:
-            case Failed():
+            case Failed() | FewerRows():
                 return self._planned_again(standing)
             case Overdue() as overdue:
                 return await self._ask_once_more(standing, overdue)
@@ -268,14 +278,15 @@ class Carrier:
         return await self._note(standing, Ready(state.attempt, finished.exported_at, finished.export_id))
 
     async def fetch(self, standing: Standing, state: Ready) -> Standing:
-        """From `Ready` to `Stored`, back to `Planned` for the next attempt, or to `Failed`.
+        """From `Ready` to `Stored`, back to `Planned` for the next attempt, to `Failed`, or to `FewerRows`.
 
         Raises:
             StorageError: the disk is full, or not writable.
             UnavailableError: the service is gone for good.
         """
         definition = self._streams[standing.bundle.export].export.definition
-        async with self._downloads.begin(standing.bundle, definition) as download:
+        least = self._least_rows(standing)
+        async with self._downloads.begin(standing.bundle, definition, least_rows=least) as download:
             self._files[standing.bundle] = download
             try:
                 return await self._fetch_in_the_end(standing, state, download)
@@ -293,6 +304,10 @@ class Carrier:
                 return await self._note(standing, _stored(archive, state))
             except ServiceError as error:
                 self._after_failed_try(standing.bundle, error, trial)
+            except FewerRowsError as error:
+                # The file came whole: another try would bring the same one.
+                self._note_well(_Step.FETCH, standing.bundle)
+                return await self._note(standing, FewerRows(error.rows_before, error.rows_found))
             except ArchiveError as error:
                 trial.count(error, received=download.received)
                 self._listener.retried(standing.bundle, str(error))
@@ -301,6 +316,12 @@ class Carrier:
             if trial.over:
                 return await self._count_attempt(standing, state.attempt, trial.reason)
             await self._pause(trial.tries)
+
+    def _least_rows(self, standing: Standing) -> int:
+        """Rule 4, as the number of rows that a new export needs; what finds no sound archive may have fewer."""
+        if standing.stored is None or standing.bundle in self._accepted:
+            return 0
+        return least_rows(standing.stored.rows)
 
     async def finish_posts(self) -> None:
         """Wait for the answers of creates that were sent, and whose bundles nobody carries any more.

@@ -4,8 +4,8 @@
    file all the same, what was written is thrown away and the file begun anew.
 2. Whether the file is one whole export is decided by the draft's inspector (`core.archive`), never here; what is known
    only here is whether the end of the body was proved.
-3. A file is begun anew after all that more bytes cannot mend: it is damaged, it came to its end and is not whole, or
-   the service has another one by now.
+3. A file is begun anew after all that more bytes cannot mend: it is damaged, it came to its end and is not whole, it
+   may not replace the archive that is there, or the service has another one by now.
 """
 
 from collections.abc import AsyncIterator
@@ -17,7 +17,7 @@ from asyncexport.core.bundles import Bundle
 from asyncexport.core.exports import Definition, Format
 from asyncexport.core.states import Archive
 from asyncexport.core.wire import Location
-from asyncexport.errors import ArchiveError, CorruptError, IncompleteError
+from asyncexport.errors import ArchiveError, CorruptError, FewerRowsError, IncompleteError
 
 
 class Body(Protocol):
@@ -68,7 +68,7 @@ class Draft(Protocol):
         """Take in what came."""
         ...
 
-    async def commit(self, *, end_proved: bool) -> Kept:
+    async def commit(self, *, end_proved: bool, least_rows: int) -> Kept:
         """Check the whole, make it durable, give it its final name."""
         ...
 
@@ -92,9 +92,9 @@ class Downloads:
         self._source = source
         self._drafts = drafts
 
-    def begin(self, bundle: Bundle, definition: Definition) -> "Download":
-        """Begin one."""
-        return Download(self._source, self._drafts, bundle, definition.format)
+    def begin(self, bundle: Bundle, definition: Definition, *, least_rows: int = 0) -> "Download":
+        """Begin one; with fewer than `least_rows` it does not replace a sound archive."""
+        return Download(self._source, self._drafts, bundle, definition.format, least_rows=least_rows)
 
 
 class Download:
@@ -103,11 +103,14 @@ class Download:
     `fetch` may be called again after an error that trying again may help.
     """
 
-    def __init__(self, source: Source, drafts: Drafts, bundle: Bundle, container: Format) -> None:
+    def __init__(
+        self, source: Source, drafts: Drafts, bundle: Bundle, container: Format, *, least_rows: int = 0
+    ) -> None:
         self._source = source
         self._drafts = drafts
         self._bundle = bundle
         self._format = container
+        self._least_rows = least_rows
         self._draft: Draft | None = None
         self._etag = ""
 
@@ -130,6 +133,7 @@ class Download:
         Raises:
             IncompleteError: it was cut, stalled or its end was not proved; what came is kept for the next try.
             CorruptError: it is whole and wrong; the next try begins anew.
+            FewerRowsError: it is whole, and has far fewer rows than the sound archive that is there, which stays.
             GoneError: the link has expired, or there is nothing behind it.
             UnavailableError: the storage host is in trouble.
             StorageError: the disk is.
@@ -143,8 +147,8 @@ class Download:
                 draft = await self._draft_for(body)
                 async for chunk in body.chunks():
                     await draft.write(chunk)
-                hopeless = (CorruptError, IncompleteError)
-                kept = await draft.commit(end_proved=body.end_proved)
+                hopeless = (CorruptError, IncompleteError, FewerRowsError)
+                kept = await draft.commit(end_proved=body.end_proved, least_rows=self._least_rows)
         except ArchiveError as error:
             if isinstance(error, hopeless):
                 await self._drop()

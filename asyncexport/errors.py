@@ -12,7 +12,8 @@
     │   └── GoneError               the operation, export or link asked for no longer exists
     ├── ArchiveError                the file's
     │   ├── IncompleteError         it stopped early, or its end was not proved: fetch it again
-    │   └── CorruptError            it is whole, and wrong
+    │   ├── CorruptError            it is whole, and wrong
+    │   └── FewerRowsError          it is whole, and has far fewer rows than the archive it would replace
     ├── StorageError                the disk's
     └── LedgerError                 the ledger's: it does not fit, or is missing beside archives
         ├── LedgerLockedError       another run holds it
@@ -143,6 +144,20 @@ class IncompleteError(ArchiveError):
 
 class CorruptError(ArchiveError):
     """The file arrived whole and is wrong: a bad checksum, a broken structure."""
+
+
+class FewerRowsError(ArchiveError):
+    """The file is whole, and has far fewer rows than the sound archive it would replace, which stays.
+
+    Args:
+        rows_before: Rows of the archive that stays.
+        rows_found: Rows of the file.
+    """
+
+    def __init__(self, *, rows_before: int, rows_found: int) -> None:
+        super().__init__(f"far fewer rows came: {rows_found} in place of {rows_before}")
+        self.rows_before = rows_before
+        self.rows_found = rows_found
 
 
 class StorageError(ExportError):

@@ -37,8 +37,8 @@ from asyncexport.core.forecast import (
 )
 from asyncexport.core.pacing import HISTORY_SECONDS, Down, Patience, Prefer, Priority, Scope, Sent, tokens_used
 from asyncexport.core.room import Room
-from asyncexport.core.states import Failed, Overdue, Standing, Stored
-from asyncexport.core.summary import Exit, Problems, Snapshot, Summary, Tally, exit_of
+from asyncexport.core.states import Failed, FewerRows, Overdue, Standing, Stored
+from asyncexport.core.summary import Exit, Problems, Snapshot, Summary, Tally, counts_of, exit_of, lost_reason
 from asyncexport.core.watching import Mode
 from asyncexport.core.wire import Kind, Segment
 from asyncexport.core.work import Stock, Work, in_order, needs_refresh
@@ -73,6 +73,7 @@ class Order:
         max_duration_seconds: Stop after so long; None: never.
         fills_gaps: Whether to export what nobody has begun; False: only go on with what was begun or parked.
         repair: Stored bundles to be exported once more, whatever their age.
+        accept_fewer: Export anew the bundles whose archive was kept because far fewer rows came, and take what comes.
     """
 
     command: str
@@ -83,6 +84,7 @@ class Order:
     max_duration_seconds: float | None = None
     fills_gaps: bool = True
     repair: tuple[Standing, ...] = ()
+    accept_fewer: bool = False
 
 
 class Viewer(Protocol):
@@ -128,6 +130,7 @@ class _Reporter:
     problems: Problems
     viewer: Viewer
     began: float
+    repaired: frozenset[Bundle]
 
     def moved(self, before: Standing, after: Standing) -> None:
         self.tally.moved(before, after)
@@ -135,14 +138,22 @@ class _Reporter:
             self.problems.over(after.bundle)
         match after.state:
             case Stored() as stored:
-                log.info("%s: stored, %s rows, %s bytes", after.bundle, f"{stored.rows:,}", f"{stored.bytes:,}")
-                self.viewer.event(
-                    _event("stored", after.bundle, path=stored.path, rows=stored.rows, bytes=stored.bytes)
-                )
-            case Failed() | Overdue():
+                self._tell_stored(before, stored)
+            case Failed() | Overdue() | FewerRows():
                 reason = self.tally.parked[after.bundle]
                 self.problems.note(after.bundle, f"parked: {reason}", at=self._now())
-                self.viewer.event(_event("parked", after.bundle, reason=reason))
+                self.viewer.event(_event("parked", after.bundle, reason=reason, **counts_of(after.state)))
+
+    def _tell_stored(self, before: Standing, stored: Stored) -> None:
+        bundle, old = before.bundle, before.stored
+        told = f"{stored.rows:,} rows" if old is None else f"{stored.rows:,} rows in place of {old.rows:,}"
+        log.info("%s: stored, %s, %s bytes", bundle, told, f"{stored.bytes:,}")
+        if fewer := self.tally.fewer.get(bundle):
+            log.warning("%s: %s", bundle, lost_reason(fewer))
+        elif bundle in self.repaired and old is not None and stored.rows < old.rows:
+            log.warning("%s: repaired with fewer rows: %d in place of %d", bundle, stored.rows, old.rows)
+        facts = {} if old is None else {"rows_before": old.rows}
+        self.viewer.event(_event("stored", bundle, path=stored.path, rows=stored.rows, bytes=stored.bytes, **facts))
 
     def retried(self, bundle: Bundle, why: str, *, shared: bool = False) -> None:
         if shared:
@@ -372,6 +383,8 @@ class _Run:
             ledger.remember("nightly_since", str(since))
         spans, notes = _spans(self.order, now=now, since=since)
         works = [await self._one_work(ledger, export, span, now=now) for export, span in spans]
+        if not (self.order.fills_gaps or self.order.accept_fewer or self.order.repair):
+            notes += tuple(_left_kept(work) for work in works if any(one.kept for one in work.stock.unfinished))
         self.tally.already = sum(work.already for work in works)
         self.tally.planned = self.tally.already + sum(work.count for work in works)
         return works, notes
@@ -379,15 +392,20 @@ class _Run:
     async def _one_work(self, ledger: Ledger, export: Export, span: Range, *, now: float) -> Work:
         stock = await ledger.stock(export.name, span)
         refresh = [one for one in self.order.repair if one.bundle.export == export.name]
+        if self.order.accept_fewer:
+            kept = [one for one in stock.unfinished if one.kept]
+            self.tally.accepted.update(one.bundle for one in kept)
+            refresh += kept
         if self.order.refresh_seconds > 0:
             soon = ledger.stored(export.name, span, exported_within=self.order.refresh_seconds + 1)
             refresh += [one async for one in soon if self._is_stale(one, now=now)]
         return Work(export, span, stock, tuple(refresh), fills_gaps=self.order.fills_gaps)
 
     def _is_stale(self, one: Standing, *, now: float) -> bool:
-        return one.stored is not None and needs_refresh(
-            one.stored, one.bundle.range, refresh_seconds=self.order.refresh_seconds, now=now
-        )
+        # A refresh that was refused is not asked for night after night.
+        if one.stored is None or one.kept:
+            return False
+        return needs_refresh(one.stored, one.bundle.range, refresh_seconds=self.order.refresh_seconds, now=now)
 
     async def _work_off(
         self, stack: AsyncExitStack, works: list[Work], *, ledger: Ledger, archives: Archives, clock: ServiceClock
@@ -422,12 +440,19 @@ class _Run:
             downloads=Downloads(client, archives),
             ledger=ledger,
             streams={export.name: await _stream(ledger, export, works) for export in self.order.exports},
-            listener=_Reporter(self.tally, self.problems, self.viewer, self.began),
+            listener=_Reporter(
+                self.tally,
+                self.problems,
+                self.viewer,
+                self.began,
+                repaired=frozenset(one.bundle for one in self.order.repair),
+            ),
             patience=_patience(settings),
             attempts=settings.retry.attempts,
             download_slots=settings.concurrency.downloads,
             clock=clock.now,
             jitter=random.random,
+            accepted=self.tally.accepted,
         )
         room = Room(
             cap=settings.concurrency.operations,
@@ -657,6 +682,16 @@ def _event(kind: str, bundle: Bundle, **more: Any) -> dict[str, Any]:
     }
 
 
+def _left_kept(work: Work) -> str:
+    """What is said of bundles that a plain retry leaves as they are."""
+    count = sum(one.kept for one in work.stock.unfinished)
+    bundles = "1 bundle keeps its archive" if count == 1 else f"{count:,} bundles keep their archives"
+    return (
+        f"{work.export.name}: {bundles}, since far fewer rows came; `retry --accept-fewer` exports anew, and takes "
+        "what comes"
+    )
+
+
 def _first_refusal(tally: Tally) -> ExportError | None:
     return next(iter(tally.refusals.values()), None)
 
@@ -666,7 +701,8 @@ def _exit_code(tally: Tally, error: Exception | None, stop: Stop) -> Exit:
         return exit_of(error, stored=tally.stored)
     code = tally.exit_code()
     if stop.reason is not None and tally.unfinished:
-        return Exit.PARTLY if stop.reason is Exit.TIME_UP and tally.failed else stop.reason
+        has_failures = tally.failed or tally.losses
+        return Exit.PARTLY if stop.reason is Exit.TIME_UP and has_failures else stop.reason
     return code
 
 

@@ -41,4 +41,4 @@ class Model:
             if not isinstance(one.state, Stored)
             and not (isinstance(one.state, Planned) and not one.stored and not list(gaps(one.bundle.range, covered)))
         )
-        return Stock(unfinished, covered, sum(isinstance(one.state, Stored) for one in stored))
+        return Stock(unfinished, covered, sum(isinstance(one.state, Stored) or one.kept for one in stored))

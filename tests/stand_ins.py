@@ -168,7 +168,7 @@ class Downloads:
     peak: int = 0
 
     @asynccontextmanager
-    async def begin(self, bundle: Bundle, definition: Definition) -> AsyncIterator[Download]:
+    async def begin(self, bundle: Bundle, definition: Definition, *, least_rows: int = 0) -> AsyncIterator[Download]:
         """Begin one."""
         yield Download(self, bundle)
 

@@ -21,6 +21,7 @@ from asyncexport.core.states import (
     Created,
     Creating,
     Failed,
+    FewerRows,
     Overdue,
     Planned,
     Ready,
@@ -45,6 +46,7 @@ NEW: dict[type[State], Callable[[int, float], State]] = {
     Stored: lambda _, at: Stored(f"a/{at}.gz", int(at) % 1000, int(at) % 3, "ab" * 32, at),
     Failed: lambda _, at: Failed(f"at {at} it failed"),
     Overdue: lambda attempt, at: Overdue(attempt, at, f"operation {at}"),
+    FewerRows: lambda _, at: FewerRows(int(at) % 1000, int(at) % 3),
 }
 
 

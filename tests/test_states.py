@@ -12,6 +12,7 @@ from asyncexport.core.states import (
     Created,
     Creating,
     Failed,
+    FewerRows,
     Overdue,
     Planned,
     Ready,
@@ -24,7 +25,7 @@ from asyncexport.core.states import (
 )
 from asyncexport.errors import IllegalMove, LedgerCorruptError
 
-KINDS = (Planned, Creating, Created, Ready, Stored, Failed, Overdue)
+KINDS = (Planned, Creating, Created, Ready, Stored, Failed, Overdue, FewerRows)
 ATTEMPTS = st.integers(1, 9)
 MOMENTS = st.floats(0, 2e9)
 IDS = st.text(max_size=20)
@@ -36,6 +37,7 @@ STATES = st.one_of(
     st.builds(Stored, IDS, st.integers(0), st.integers(0), IDS, MOMENTS),
     st.builds(Failed, IDS),
     st.builds(Overdue, ATTEMPTS, MOMENTS, IDS),
+    st.builds(FewerRows, st.integers(0, 10**18 - 1), st.integers(0, 10**18 - 1)),
 )
 
 
@@ -48,6 +50,7 @@ def example(kind: type[State], attempt: int = 1) -> State:
         Stored: Stored("p", 1, 1, "s", 1.0),
         Failed: Failed("why"),
         Overdue: Overdue(attempt, 1.0, "op"),
+        FewerRows: FewerRows(120, 0),
     }
     return made[kind]
 
@@ -92,6 +95,7 @@ def test_a_walk_from_planned_to_stored():
         (Planned(2), Creating(1, 0.0)),
         (Ready(2, 0.0, "x"), Planned(2)),
         (Failed("why"), Planned(2)),
+        (FewerRows(120, 0), Planned(2)),
         (Overdue(2, 0.0, "op"), Planned(2)),
     ],
 )
@@ -120,6 +124,30 @@ def test_every_state_but_planned_is_reached():
 def test_a_row_is_read_as_it_was_written(state):
     """To a ledger row and back is the same state."""
     assert from_row(*to_row(state)) == state
+
+
+def test_a_refused_refresh_is_a_failed_row_on_the_disk():
+    """A version that does not know the state reads a bundle that is parked with this reason."""
+    reason = "the archive was kept, since far fewer rows came: 0 in place of 120"
+    assert to_row(FewerRows(rows_before=120, rows_found=0)) == ("failed", {"reason": reason})
+    assert from_row("failed", {"reason": reason}) == FewerRows(rows_before=120, rows_found=0)
+
+
+@given(
+    st.text(max_size=20)
+    | st.from_regex(r"(x|the )?archive was kept, since far fewer rows came: -?0?[0-9٣]+ in place of [0-9]+\n?")
+    | st.tuples(st.integers(0, 99), st.integers(0, 99)).map(
+        lambda two: f"the archive was kept, since far fewer rows came: 0{two[0]} in place of {two[1]}"
+    )
+)
+def test_another_reason_stays_a_reason(reason):
+    """Only the very sentence is read as a refused refresh, and whatever is read is written as it was."""
+    state = from_row("failed", {"reason": reason})
+    assert to_row(state) == ("failed", {"reason": reason})
+    assert isinstance(state, Failed | FewerRows)
+    assert state.reason == reason
+    if not reason.startswith("the archive was kept"):
+        assert state == Failed(reason)
 
 
 @pytest.mark.parametrize(("name", "fields"), [("gone", {}), ("failed", {}), ("failed", {"reason": "r", "more": 1})])

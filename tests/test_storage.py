@@ -21,7 +21,7 @@ from hypothesis import strategies as st
 from asyncexport.core.archive import Inspection, WireHashes
 from asyncexport.core.bundles import Bundle, Range
 from asyncexport.core.exports import Definition, Export, Format, Type
-from asyncexport.errors import CorruptError, IncompleteError, StorageError
+from asyncexport.errors import CorruptError, FewerRowsError, IncompleteError, StorageError
 from asyncexport.storage import Archives, Draft
 from asyncexport.storage.disk import CORES, THREADS
 from asyncexport.storage.draft import GATHER_BYTES
@@ -190,6 +190,39 @@ async def test_a_new_take_of_the_same_size_is_compared_to_its_last_byte(archives
     (tmp_path / "out" / PATH).write_bytes(damaged)
     await keep(archives, body)
     assert files(tmp_path / "out") == {PATH: body}
+
+
+@pytest.mark.parametrize(
+    ("there", "least", "replaced"),
+    [
+        (BODY, 2, False),
+        (BODY, 1, True),
+        (BODY, 3, True),
+        (BODY[:-1], 2, True),
+        (BODY + b"x", 2, True),
+        (b"", 2, True),
+        (None, 2, True),
+    ],
+    ids=["sound", "enough", "itself too small", "cut", "damaged", "of no bytes", "missing"],
+)
+async def test_fewer_rows_replace_only_what_is_not_sound(archives, watch, tmp_path, there, least, replaced):  # noqa: PLR0917 - what pytest hands in
+    """A sound archive keeps its bytes and its inode if the new one has too few rows, and no part file is left."""
+    await keep(archives)
+    path = tmp_path / "out" / PATH
+    path.unlink() if there is None else path.write_bytes(there)
+    inode = None if there is None else path.stat().st_ino
+    watch.names.clear()
+    async with archives.draft(BUNDLE, Format.NDJSON) as draft:
+        await fill(draft, OTHER)
+        if replaced:
+            assert (await draft.commit(end_proved=True, least_rows=least)).inspection.rows == 1
+        else:
+            with pytest.raises(FewerRowsError) as caught:
+                await draft.commit(end_proved=True, least_rows=least)
+            assert (caught.value.rows_before, caught.value.rows_found) == (2, 1)
+    assert files(tmp_path / "out") == {PATH: OTHER if replaced else there}
+    assert ("rename" in watch.writes) == replaced
+    assert replaced or path.stat().st_ino == inode
 
 
 # What goes wrong

@@ -16,6 +16,7 @@ from asyncexport.core.states import (
     Created,
     Creating,
     Failed,
+    FewerRows,
     Overdue,
     Planned,
     Ready,
@@ -30,6 +31,7 @@ WIDTHS = st.sampled_from([300, 900, 1800, 3600, 21_600, 86_400])
 EVENTS = "events"
 calm = settings(deadline=None)  # the machine may be busy
 ARCHIVE = Stored("p", 1, 1, "s", exported_at=0.0)
+KEPT = FewerRows(rows_before=120, rows_found=0)
 STATES: dict[str, tuple[State, ...]] = {
     "claimed": (Creating(1, 0.0), Created(2, 0.0, "op"), Ready(1, 0.0, "x")),
     "parked": (Failed("why"), Overdue(1, 0.0, "op")),
@@ -53,19 +55,22 @@ def standing(start, end, state, *, stored=None, export=EVENTS):
 def ledgers(draw):
     """All that a ledger may hold of one export.
 
-    Bundles side by side, of any width and with any edge: stored, under way, parked, or stored and being exported once
-    more; some archives twice, as a rebuilt ledger may have them; and what was begun in whatever width, anywhere.
+    Bundles side by side, of any width and with any edge: stored, under way, parked, stored and being exported once
+    more, or kept in place of fewer rows; some archives twice, as a rebuilt ledger may have them; and what was begun in
+    whatever width, anywhere.
     """
     model, at = Model(), 0
     for _ in range(draw(st.integers(0, 12))):
         at += draw(st.sampled_from([0, 0, 0, 1800, 3600, 701]))
         end = at + draw(st.sampled_from([300, 1800, 3600, 3601, 21_600]))
-        kind = draw(st.sampled_from(["stored", "claimed", "parked", "again", "twice"]))
+        kind = draw(st.sampled_from(["stored", "claimed", "parked", "again", "kept", "twice"]))
         if kind in STATES:
             add(model, standing(at, end, draw(st.sampled_from(STATES[kind]))))
         elif kind == "again":
             state = draw(st.sampled_from([*STATES["claimed"], *STATES["parked"], *STATES["begun"]]))
             add(model, standing(at, end, state, stored=ARCHIVE))
+        elif kind == "kept":
+            add(model, standing(at, end, KEPT, stored=ARCHIVE))
         else:
             add(model, standing(at, end, ARCHIVE, stored=ARCHIVE))
         if kind == "twice":
@@ -128,7 +133,9 @@ def test_what_was_begun_parked_or_reopened_is_taken_up_as_it_stands(model, span,
     """Each bundle under way, parked or in a new take comes once, in its own width, with its state; by a retry, too."""
     found = list(in_order([work_of(model, span, width, fills_gaps=fills_gaps)]))
     for one in model.stock(EVENTS, span).unfinished:
-        if one.stored is not None or not isinstance(one.state, Planned):
+        if one.kept:
+            assert one not in found
+        elif one.stored is not None or not isinstance(one.state, Planned):
             assert found.count(one) == 1
     for one in found:
         known = model.standings.get(one.bundle)
@@ -185,7 +192,9 @@ def test_a_retry_leaves_alone_what_nobody_has_begun(model, span, width):
             WIDTHS,
             st.booleans(),
             st.lists(
-                st.sampled_from(["left", "claimed", "parked", "begun", "stored", "stored"]), min_size=1, max_size=7
+                st.sampled_from(["left", "claimed", "parked", "begun", "kept", "stored", "stored"]),
+                min_size=1,
+                max_size=7,
             ),
             st.integers(0, 3),
         ),
@@ -207,7 +216,7 @@ def test_runs_of_any_width_fetch_every_second_once(runs, width, other_width):
     assert list(merged(fetched)) == [Range(0, 2 * DAY)]
     for a_width in (width, other_width):
         assert work_of(model, Range(0, 2 * DAY), a_width).count == 0
-        assert model.stock(EVENTS, Range(0, 2 * DAY)).unfinished == ()
+        assert all(one.kept for one in model.stock(EVENTS, Range(0, 2 * DAY)).unfinished)
 
 
 def carry(model, one, fate):
@@ -218,6 +227,11 @@ def carry(model, one, fate):
     assert one.take == known.take + isinstance(known.state, Stored)
     if fate == "left":
         return []
+    if fate == "kept" and one.stored:
+        add(model, replace(one, state=KEPT))
+        return []
+    if fate == "kept":
+        fate = "stored"
     if fate != "stored":
         add(model, replace(one, state=STATES[fate][1]))
         return []
@@ -300,6 +314,16 @@ def test_a_new_take_under_way_is_not_opened_once_more(state):
         )
         assert list(in_order([work])) == [under_way, stored.next_take()]
         assert (work.count, work.already) == (2, 1 if fills_gaps else 0)
+
+
+def test_a_refused_refresh_is_done_until_somebody_asks_for_it():
+    """Neither a backfill nor a night nor a retry takes it up; a repair, or who accepts fewer rows, does."""
+    kept = standing(0, 1800, KEPT, stored=ARCHIVE)
+    for fills_gaps, already in ((True, 1), (False, 0)):
+        work = Work(Export(EVENTS), Range(0, 1800), Stock((kept,), (Range(0, 1800),), 1), fills_gaps=fills_gaps)
+        assert (work.count, work.already, work.parked, list(in_order([work]))) == (0, already, [], [])
+        asked = replace(work, refresh=(replace(kept, state=ARCHIVE), kept))
+        assert (asked.count, asked.already, list(in_order([asked]))) == (1, 0, [kept])
 
 
 def test_exports_go_side_by_side():

@@ -23,6 +23,13 @@ End = Annotated[
     str | None,
     typer.Option("--end", metavar="DATE", help="Up to when, exclusive; as a rule, all that is settled."),
 ]
+MaybeStart = Annotated[
+    str | None,
+    typer.Option("--start", metavar="DATE", help=f"Only from when on: {DATES}.", show_default=False),
+]
+MaybeEnd = Annotated[
+    str | None, typer.Option("--end", metavar="DATE", help="Only up to when, exclusive.", show_default=False)
+]
 Names = Annotated[
     list[str] | None,
     typer.Option("--export", metavar="NAME", help="Only this one of the exports configured; may be repeated."),

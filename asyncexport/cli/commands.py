@@ -67,7 +67,11 @@ COMMANDS: dict[str, Entry] = {
         "re-check every archive against the ledger; --repair exports broken ones anew; --rebuild makes a lost ledger",
         NO_TIME,
     ),
-    "retry": Entry("runs", "take parked bundles up again", ANY_RUN),
+    "retry": Entry(
+        "runs",
+        "take parked bundles up again; --accept-fewer: also those that kept their archive, as far fewer rows came",
+        ANY_RUN,
+    ),
     "segments": Entry(
         "segments",
         "list segments to put in the configuration",

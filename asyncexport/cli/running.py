@@ -1,5 +1,6 @@
 """One run, from the order to its closing words."""
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -53,11 +54,32 @@ def say_closing(session: "Session", settings: "Settings", order: "Order", summar
     look = look_command(Path(settings.output.directory) / example) if example else ""
     for line in closing_lines(summary, look=look):
         session.say(session.pasteable(line))
-    hint = HINTS.get(summary.exit_code, "")
-    if summary.exit_code is Exit.PARTLY:
-        hint = _next_step(session, order) if tally.failed else HINTS[Exit.TIME_UP]
-    if hint and summary.error is None:
-        session.lines.hint(hint)
+    if summary.error is None:
+        for hint in _hints(session, order, summary):
+            session.lines.hint(hint)
+
+
+def _hints(session: "Session", order: "Order", summary: "Summary") -> Iterator[str]:
+    """What to do next."""
+    tally = summary.tally
+    if summary.exit_code is not Exit.PARTLY:
+        yield from filter(None, [HINTS.get(summary.exit_code)])
+        return
+    kept = sum(bundle in tally.parked for bundle in tally.fewer)
+    if tally.failed > kept:
+        yield _next_step(session, order)
+    elif tally.unfinished:
+        yield HINTS[Exit.TIME_UP]
+    if kept:
+        yield accepting(session)
+
+
+def accepting(session: "Session") -> str:
+    """What to do about bundles whose archive was kept."""
+    return (
+        f"if these rows were deleted, `{session.again('retry', '--accept-fewer')}` exports them anew and takes what "
+        "comes; else their archives stay as they are"
+    )
 
 
 def _next_step(session: "Session", order: "Order") -> str:

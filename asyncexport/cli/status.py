@@ -8,12 +8,13 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 from asyncexport.cli.asking import Directory, Names, Sets, check_names, read_asked
+from asyncexport.cli.running import accepting
 from asyncexport.cli.session import Session
 from asyncexport.core.bundles import Range, settled_until, show
 from asyncexport.core.exits import Exit
 from asyncexport.core.pacing import show_duration
-from asyncexport.core.states import Failed, Ready, Standing
-from asyncexport.core.summary import Summary, Tally
+from asyncexport.core.states import Failed, FewerRows, Ready, Standing
+from asyncexport.core.summary import Summary, Tally, counts_of
 from asyncexport.display import count_of, plain, show_bytes, show_count
 
 if TYPE_CHECKING:
@@ -29,7 +30,8 @@ def status(ctx: typer.Context, *, export: Names = None, directory: Directory = N
     """Say what is there.
 
     The ledger is read, and nothing is changed: it may be asked while a run is going on. Ends with 3 if bundles are
-    parked. A gap is time between the first archive and the last that no archive covers.
+    parked. A gap is time between the first archive and the last that no archive covers. Bundles that kept their
+    archive, because a new export was empty or had far fewer rows, are listed apart with both counts.
     """
     from asyncexport.ledger import LAST_RUN, LastRun, LedgerReader, holder, present
 
@@ -65,8 +67,10 @@ def status(ctx: typer.Context, *, export: Names = None, directory: Directory = N
     if last_run and not running:
         session.record("last_run", **_ending(last_run))
     tally = _tally(chosen)
-    if tally.failed:
+    if tally.failed > len(tally.fewer):
         session.lines.hint(f"`{session.again('retry')}` takes parked bundles up again")
+    if tally.fewer:
+        session.lines.hint(accepting(session))
     return session.summary(Exit.PARTLY if tally.failed else Exit.DONE, tally=tally)
 
 
@@ -113,6 +117,8 @@ def _tally(overviews: "list[Overview]") -> Tally:
         tally.rows += one.rows
         tally.bytes += one.bytes
         tally.parked.update({standing.bundle: _why(standing) for standing in one.parked})
+        kept = {standing.bundle: standing.state for standing in one.kept}
+        tally.fewer.update({bundle: state for bundle, state in kept.items() if isinstance(state, FewerRows)})
         # A bundle whose new take is under way or parked has its archive all the same.
         tally.planned += one.stored + sum(standing.stored is None for standing in one.unfinished)
     return tally
@@ -133,7 +139,7 @@ def _facts(overview: "Overview", settled: int | None) -> dict[str, Any]:
         "settled_until": None if settled is None else show(settled),
         "behind_seconds": None if settled is None or not covered else max(0, settled - covered[-1].end),
         "under_way": overview.claimed,
-        "parked": [{**_span(one.bundle.range), "reason": _why(one)} for one in overview.parked],
+        "parked": [{**_span(one.bundle.range), "reason": _why(one), **counts_of(one.state)} for one in overview.parked],
         "last_at": None if overview.last_at is None else show(overview.last_at),
     }
 
@@ -156,8 +162,9 @@ def _lines(overview: "Overview", settled: int | None, *, now: float) -> Iterator
     yield from _list("gaps", [f"{one} ({show_duration(one.seconds)})" for one in overview.gaps])
     if overview.claimed:
         yield _line("under way", _under_way(overview))
-    parked = [f"{show(one.bundle.range.start)}: {plain(_why(one))}" for one in overview.parked]
+    parked = [f"{show(one.bundle.range.start)}: {plain(_why(one))}" for one in overview.parked if not one.kept]
     yield from _list("parked", parked)
+    yield from _list("kept", [f"{show(one.bundle.range.start)}: {plain(_why(one))}" for one in overview.kept])
     if overview.last_at is not None:
         yield _line("last news", f"{show(overview.last_at)}, {show_duration(max(1, now - overview.last_at))} ago")
 
@@ -192,4 +199,4 @@ def _span(span: Range) -> dict[str, str]:
 
 
 def _why(standing: Standing) -> str:
-    return standing.state.reason if isinstance(standing.state, Failed) else OVERDUE
+    return standing.state.reason if isinstance(standing.state, Failed | FewerRows) else OVERDUE

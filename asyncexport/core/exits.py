@@ -37,7 +37,7 @@ MEANINGS: dict[Exit, str] = {
     Exit.DONE: "all that was asked for is done",
     Exit.UNEXPECTED: "an unexpected error: a bug of ours",
     Exit.USAGE: "usage or configuration, or an export that the service refuses from the start",
-    Exit.PARTLY: "finished, but some bundles are parked or unfinished",
+    Exit.PARTLY: "finished, but some bundles are parked or unfinished, or have far fewer rows than before",
     Exit.LOCKED: "another run holds the directory",
     Exit.UNREACHABLE: "the service could not be reached for `[retry] outage`, and nothing was stored",
     Exit.KEY_REFUSED: "the API key is missing, or was refused",

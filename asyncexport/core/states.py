@@ -9,10 +9,13 @@
    create keeps it.
 5. `Stored` ends a take. A refresh or a repair is a new take, from `Planned` at attempt 1.
 6. `Failed` and `Overdue` are parked: taken up by a later run, at attempt 1. An `Overdue` one is asked once more first.
+7. `FewerRows` is parked as well, but its bundle has a sound archive. It is taken up only if the user accepts fewer rows
+   or the archive has to be repaired.
 
 Moments are seconds since 1970 UTC by the service's clock.
 """
 
+import re
 from dataclasses import dataclass
 from enum import Enum
 from typing import Any, assert_never
@@ -94,12 +97,30 @@ class Overdue:
     operation_id: str
 
 
-State = Planned | Creating | Created | Ready | Stored | Failed | Overdue
+@dataclass(frozen=True, slots=True)
+class FewerRows:
+    """Parked: the new export has far fewer rows than the archive, which was kept (`core.guard`).
+
+    Args:
+        rows_before: Rows of the archive.
+        rows_found: Rows of the new export.
+    """
+
+    rows_before: int
+    rows_found: int
+
+    @property
+    def reason(self) -> str:
+        """Why it is parked; `from_row` recognizes it by this sentence."""
+        return f"the archive was kept, since far fewer rows came: {self.rows_found} in place of {self.rows_before}"
+
+
+State = Planned | Creating | Created | Ready | Stored | Failed | Overdue | FewerRows
 
 CLAIMING = (Creating, Created, Ready)
 """In these a bundle claims its time: it runs to its end as it is, in its own width."""
 
-PARKED = (Failed, Overdue)
+PARKED = (Failed, Overdue, FewerRows)
 
 
 class Counts(Enum):
@@ -127,7 +148,9 @@ MOVES: dict[tuple[type[State], type[State]], tuple[Counts, ...]] = {
     (Ready, Stored): (Counts.NONE,),
     (Ready, Planned): (Counts.NEXT,),
     (Ready, Failed): (Counts.NONE,),
+    (Ready, FewerRows): (Counts.NONE,),
     (Failed, Planned): (Counts.FIRST,),
+    (FewerRows, Planned): (Counts.FIRST,),
     (Overdue, Planned): (Counts.FIRST,),
     (Overdue, Ready): (Counts.SAME,),
 }
@@ -175,6 +198,11 @@ class Standing:
         """Whether it was given up by an earlier run."""
         return isinstance(self.state, PARKED)
 
+    @property
+    def kept(self) -> bool:
+        """Whether its archive was kept because a new export has far fewer rows."""
+        return isinstance(self.state, FewerRows) and self.stored is not None
+
     def next_take(self) -> "Standing":
         """The same bundle with a new take opened: for a refresh or a repair, once the present one has ended."""
         return Standing(self.bundle, self.take + 1, Planned(), self.stored)
@@ -185,8 +213,19 @@ _NAMES: dict[str, type[State]] = {
 }
 
 
+_FEWER_ROWS = re.compile(
+    r"the archive was kept, since far fewer rows came: ([0-9]{1,18}) in place of ([0-9]{1,18})", re.ASCII
+)
+
+
 def to_row(state: State) -> tuple[str, dict[str, Any]]:
-    """The state as the ledger writes it: its name, and its fields."""
+    """The state as the ledger writes it: its name, and its fields.
+
+    `FewerRows` is written as a `failed` row with a reason of its own wording. A version of asyncexport that does not
+    know the state then reads an ordinary parked bundle, and not a damaged ledger.
+    """
+    if isinstance(state, FewerRows):
+        return to_row(Failed(state.reason))
     return type(state).__name__.lower(), {name: getattr(state, name) for name in type(state).__slots__}
 
 
@@ -197,6 +236,16 @@ def from_row(name: str, fields: dict[str, Any]) -> State:
         LedgerCorruptError: it is no state that was ever written.
     """
     try:
-        return _NAMES[name](**fields)
+        state = _NAMES[name](**fields)
+        return _told_apart(state) if isinstance(state, Failed) else state
     except (KeyError, TypeError) as error:
         raise LedgerCorruptError(f"the ledger holds a state that cannot be read: {name[:40]!r}") from error
+
+
+def _told_apart(failed: Failed) -> State:
+    """`FewerRows`, where that is what was written; any other reason stays as it is."""
+    found = _FEWER_ROWS.fullmatch(failed.reason)
+    if found is None:
+        return failed
+    state = FewerRows(rows_before=int(found[2]), rows_found=int(found[1]))
+    return state if state.reason == failed.reason else failed

@@ -2,6 +2,7 @@
 
 The summary's keys are what users script against (README): keys may be added, never changed.
 planned = already + stored + failed + unfinished; `empty` is part of stored; `bytes` are of archives.
+A bundle whose archive was kept is part of failed in the run that kept it, and of already in later ones.
 """
 
 from dataclasses import dataclass, field
@@ -9,11 +10,37 @@ from typing import Any, NamedTuple
 
 from asyncexport.core.bundles import Bundle, show
 from asyncexport.core.exits import MEANINGS, Exit, exit_of
-from asyncexport.core.states import Failed, Overdue, Standing, Stored
+from asyncexport.core.guard import is_far_fewer
+from asyncexport.core.states import Failed, FewerRows, Overdue, Standing, Stored
 from asyncexport.errors import ExportError, RefusedError
 
 MOST_PROBLEMS = 5
 """Of the open ones that are kept, for whoever watches."""
+
+
+@dataclass(slots=True)
+class Refreshed:
+    """What came of bundles that had an archive and were exported once more: refreshes and repairs.
+
+    Attributes:
+        bundles: How many came to their end: stored, or their archive kept.
+        changed: Of these, bundles whose archive was replaced by other bytes.
+        rows_added, rows_removed: The differences in rows, added up over the bundles that have more and fewer.
+        kept: Bundles whose archive was kept because far fewer rows came.
+    """
+
+    bundles: int = 0
+    changed: int = 0
+    rows_added: int = 0
+    rows_removed: int = 0
+    kept: int = 0
+
+    def stored(self, before: Stored, after: Stored) -> None:
+        """Count a bundle that was stored again."""
+        self.bundles += 1
+        self.changed += before.sha256 != after.sha256
+        self.rows_added += max(0, after.rows - before.rows)
+        self.rows_removed += max(0, before.rows - after.rows)
 
 
 @dataclass(slots=True)
@@ -23,6 +50,10 @@ class Tally:
     Attributes:
         planned: All bundles of the range, those done before included.
         already: Of these, stored before the run began.
+        parked: Why each bundle is parked.
+        fewer: Bundles of which far fewer rows came than were stored, without the user having accepted that. Those that
+            are parked have kept their archive; the others had no sound archive any more, and are stored.
+        accepted: Bundles of which the user takes what comes.
     """
 
     planned: int = 0
@@ -33,6 +64,9 @@ class Tally:
     bytes: int = 0
     possible_duplicates: int = 0
     parked: dict[Bundle, str] = field(default_factory=dict)
+    fewer: dict[Bundle, FewerRows] = field(default_factory=dict)
+    refreshed: Refreshed = field(default_factory=Refreshed)
+    accepted: set[Bundle] = field(default_factory=set)
     refusals: dict[str, RefusedError] = field(default_factory=dict)
 
     @property
@@ -45,19 +79,37 @@ class Tally:
         """Bundles neither stored nor parked."""
         return max(0, self.planned - self.already - self.stored - self.failed)
 
+    @property
+    def losses(self) -> dict[Bundle, FewerRows]:
+        """Bundles that are stored with far fewer rows than before, since there was no sound archive to keep."""
+        return {bundle: fewer for bundle, fewer in self.fewer.items() if bundle not in self.parked}
+
     def moved(self, before: Standing, after: Standing) -> None:
         """Count a bundle that came to rest; forget that it was parked, once it is taken up again."""
         self.parked.pop(before.bundle, None)
+        self.fewer.pop(before.bundle, None)
         match after.state:
-            case Stored(rows=rows, bytes=size):
+            case Stored(rows=rows, bytes=size) as stored:
                 self.stored += 1
                 self.empty += rows == 0
                 self.rows += rows
                 self.bytes += size
+                if before.stored is not None:
+                    self._stored_again(after.bundle, before.stored, stored)
+            case FewerRows(reason=reason) as fewer:
+                self.parked[after.bundle] = reason
+                self.fewer[after.bundle] = fewer
+                self.refreshed.bundles += 1
+                self.refreshed.kept += 1
             case Failed(reason):
                 self.parked[after.bundle] = reason
             case Overdue():
                 self.parked[after.bundle] = "the operation was still running at its deadline"
+
+    def _stored_again(self, bundle: Bundle, before: Stored, after: Stored) -> None:
+        self.refreshed.stored(before, after)
+        if bundle not in self.accepted and is_far_fewer(after.rows, rows_before=before.rows):
+            self.fewer[bundle] = FewerRows(rows_before=before.rows, rows_found=after.rows)
 
     def possible_duplicate(self, bundle: Bundle) -> None:  # noqa: ARG002 - a listener's method
         """Count a create whose answer never came."""
@@ -68,15 +120,17 @@ class Tally:
         self.refusals[export] = error
 
     def problems(self) -> list[dict[str, Any]]:
-        """One object per parked bundle."""
+        """One object per parked bundle, and per bundle that lost rows with its archive."""
+        lost = {bundle: lost_reason(fewer) for bundle, fewer in self.losses.items()}
         return [
             {
                 "export": bundle.export,
                 "start": show(bundle.range.start),
                 "end": show(bundle.range.end),
                 "reason": reason,
+                **counts_of(self.fewer.get(bundle)),
             }
-            for bundle, reason in sorted(self.parked.items())
+            for bundle, reason in sorted({**self.parked, **lost}.items())
         ]
 
     def exit_code(self) -> Exit:
@@ -84,9 +138,24 @@ class Tally:
         if self.refusals and not (self.stored or self.already):
             refusals = list(self.refusals.values())
             return Exit.KEY_REFUSED if all(error.status == 403 for error in refusals) else Exit.USAGE
-        if self.failed or self.unfinished:
+        if self.failed or self.unfinished or self.losses:
             return Exit.PARTLY
         return Exit.DONE
+
+
+def lost_reason(fewer: FewerRows) -> str:
+    """What is said of a bundle that is stored with far fewer rows than before."""
+    return (
+        f"there was no sound archive to keep, and far fewer rows came: {fewer.rows_found} in place of "
+        f"{fewer.rows_before}"
+    )
+
+
+def counts_of(fewer: object) -> dict[str, int]:
+    """Both counts, as `--json` has them; nothing, unless they are known."""
+    if not isinstance(fewer, FewerRows):
+        return {}
+    return {"rows_before": fewer.rows_before, "rows_found": fewer.rows_found}
 
 
 class Problem(NamedTuple):
@@ -160,6 +229,13 @@ class Summary:
                 "empty": tally.empty,
                 "failed": tally.failed,
                 "unfinished": tally.unfinished,
+            },
+            "refreshed": {
+                "bundles": tally.refreshed.bundles,
+                "changed": tally.refreshed.changed,
+                "rows_added": tally.refreshed.rows_added,
+                "rows_removed": tally.refreshed.rows_removed,
+                "kept": tally.refreshed.kept,
             },
             "rows": tally.rows,
             "bytes": tally.bytes,

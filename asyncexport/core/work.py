@@ -4,7 +4,8 @@
 2. Then in order of time: the gaps that are neither stored nor claimed, cut at the grid lines of the present width, and
    the parked bundles, each in its own width.
 3. A stored bundle whose data was exported too soon after it happened, or whose archive is broken, is exported once
-   more, in a new take; not so while such a take is under way or parked, which is gone on with instead.
+   more, in a new take; not so while such a take is under way or parked, which is gone on with instead. A take that
+   was refused because it has far fewer rows is taken up only where `refresh` names its bundle; else the bundle is done.
 4. A retry or a repair does as gaps only what an earlier run began and neither finished nor parked.
 5. Nothing is made before it is needed.
 """
@@ -25,7 +26,8 @@ class Stock:
     Attributes:
         unfinished: Bundles whose newest take has not ended as stored, but has begun; in order.
         covered: The time that archives cover, merged, in order.
-        already: How many bundles are stored there, those whose newest take is unfinished not counted.
+        already: How many bundles are stored there, those whose newest take is unfinished not counted, unless it was
+            refused because it has far fewer rows.
     """
 
     unfinished: tuple[Standing, ...] = ()
@@ -58,8 +60,8 @@ class Work:
 
     @property
     def parked(self) -> list[Standing]:
-        """Bundles that an earlier run gave up."""
-        return [one for one in self.stock.unfinished if one.parked]
+        """Bundles that an earlier run gave up; those whose archive was kept are not to do."""
+        return [one for one in self.stock.unfinished if one.parked and not one.kept]
 
     @property
     def already(self) -> int:
@@ -105,8 +107,9 @@ class Work:
         return sorted(again, key=lambda one: one.bundle.range)
 
     def _refreshed(self) -> list[Standing]:
-        begun = {one.bundle for one in self.stock.unfinished}
-        again = {one.bundle: one.next_take() for one in self.refresh if one.bundle not in begun}
+        kept = {one.bundle: one for one in self.stock.unfinished if one.kept}
+        begun = {one.bundle for one in self.stock.unfinished if not one.kept}
+        again = {one.bundle: kept.get(one.bundle) or one.next_take() for one in self.refresh if one.bundle not in begun}
         return [again[bundle] for bundle in sorted(again)]
 
 

@@ -3,9 +3,10 @@
 import shlex
 from pathlib import Path
 
+from asyncexport.core.bundles import Bundle, show
 from asyncexport.core.exits import Exit
 from asyncexport.core.pacing import show_duration
-from asyncexport.core.summary import Summary
+from asyncexport.core.summary import Refreshed, Summary, lost_reason
 from asyncexport.display.words import count_of, plain, show_bytes, show_count
 
 MOST_PROBLEMS = 10
@@ -39,10 +40,16 @@ def closing_lines(summary: Summary, *, look: str = "") -> list[str]:
             f"{count_of(tally.possible_duplicates, 'create was', 'creates were')} not answered: the service may have "
             "made an export twice"
         )
-    problems = tally.problems()
-    lines += [plain(f"parked: {one['export']} {one['start']}: {one['reason']}") for one in problems[:MOST_PROBLEMS]]
-    if len(problems) > MOST_PROBLEMS:
-        lines.append(f"parked: {show_count(len(problems) - MOST_PROBLEMS)} more; `asyncexport status` names all")
+    if tally.refreshed.bundles:
+        lines.append(_refreshed(tally.refreshed))
+    parked = [_problem("parked", bundle, reason) for bundle, reason in sorted(tally.parked.items())]
+    lines += parked[:MOST_PROBLEMS]
+    if len(parked) > MOST_PROBLEMS:
+        lines.append(f"parked: {show_count(len(parked) - MOST_PROBLEMS)} more; `asyncexport status` names all")
+    lost = [_problem("fewer rows", bundle, lost_reason(fewer)) for bundle, fewer in sorted(tally.losses.items())]
+    lines += lost[:MOST_PROBLEMS]
+    if len(lost) > MOST_PROBLEMS:
+        lines.append(f"fewer rows: {show_count(len(lost) - MOST_PROBLEMS)} more; --json names all")
     lines += summary.notes
     lines.append(f"the files are in {plain(summary.directory)}")
     if look:
@@ -72,6 +79,20 @@ def _bundles(summary: Summary) -> str:
     if tally.unfinished:
         parts.append(f"{show_count(tally.unfinished)} left")
     return ", ".join(parts)
+
+
+def _refreshed(refreshed: Refreshed) -> str:
+    """What came of bundles that were exported once more."""
+    told = (
+        f"exported once more: {count_of(refreshed.bundles, 'bundle', 'bundles')}, "
+        f"{show_count(refreshed.changed)} of them changed; {count_of(refreshed.rows_added, 'row', 'rows')} added, "
+        f"{show_count(refreshed.rows_removed)} removed"
+    )
+    return told + (f"; {count_of(refreshed.kept, 'archive', 'archives')} kept" if refreshed.kept else "")
+
+
+def _problem(kind: str, bundle: Bundle, reason: str) -> str:
+    return plain(f"{kind}: {bundle.export} {show(bundle.range.start)}: {reason}")
 
 
 def _data(summary: Summary) -> str:

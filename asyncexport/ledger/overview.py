@@ -46,8 +46,13 @@ class Overview:
 
     @property
     def parked(self) -> tuple[Standing, ...]:
-        """Bundles given up or overdue, in order: the open problems."""
+        """Bundles given up, overdue or kept, in order: the open problems."""
         return tuple(one for one in self.unfinished if one.parked)
+
+    @property
+    def kept(self) -> tuple[Standing, ...]:
+        """Of these, bundles whose archive was kept because a new export has far fewer rows."""
+        return tuple(one for one in self.unfinished if one.kept)
 
     @property
     def gaps(self) -> tuple[Range, ...]:

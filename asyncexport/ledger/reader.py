@@ -55,7 +55,7 @@ class Reading:
             covered = tuple(self._covered(kept, span))
             unfinished = tuple(self._unfinished(export, kept, span, covered))
             # A bundle whose new take is under way is to do, and not done already.
-            again = sum(one.stored is not None for one in unfinished)
+            again = sum(one.stored is not None and not one.kept for one in unfinished)
             return Stock(unfinished, covered, self._count_stored(kept, span) - again)
 
     def unfinished(self, export: str, span: Range) -> list[Standing]:

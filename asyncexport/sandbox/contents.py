@@ -13,7 +13,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
-from itertools import chain
+from itertools import chain, islice
 
 from asyncexport.core.exports import Format, Type
 from asyncexport.sandbox.answers import Content
@@ -162,7 +162,7 @@ def rows_of(one: Operation, order: Order, behaviour: Behaviour) -> Iterator[Row]
         rows = source(behaviour).between(start, end, arrived_by=one.created_at)
     else:
         rows = individuals(source(behaviour), start, end, as_of=one.created_at)
-    return (row for row in rows if holds(order.segment, row))
+    return islice((row for row in rows if holds(order.segment, row)), one.most_rows)
 
 
 def make(one: Operation, order: Order, behaviour: Behaviour, damage: str = "") -> Stored:

@@ -31,6 +31,7 @@ options, each after a comma, as in `create:503,nth=3,body=html`:
     after=N           how many bytes of a body come before it (half of the body)
     body=FORM         an error's body: json, error, text, html or empty (what the service does)
     retry_after=FORM  a 429's Retry-After, see below (what the service does)
+    rows=N            how many rows an export has at most (0)
 
 faults:
 
@@ -95,6 +96,7 @@ faults:
     forgotten         operation  it answers 404 from the second poll on
     export-gone       operation  it completes, but its export answers 404
     slow              operation  it takes ten times as long
+    fewer-rows        operation  it completes, and its export has only the first `rows` rows (0), properly ended
 """
 
 import difflib
@@ -137,7 +139,7 @@ PLACES: dict[str, tuple[str, ...]] = {
     **dict.fromkeys(
         (
             *("FAILED", "ERROR", "odd-state", "odd-for-ever", "pending", "no-export-id"),
-            *("unknown-first", "forgotten", "export-gone", "slow"),
+            *("unknown-first", "forgotten", "export-gone", "slow", "fewer-rows"),
         ),
         ("operation",),
     ),
@@ -165,6 +167,7 @@ class Fault:
         body: The form of an error's body; "": as the service does otherwise.
         retry_after: The form of a 429's Retry-After; "": likewise.
         seed: For `chance`.
+        rows: How many rows an export has at most.
 
     Raises:
         ValueError: there is no such fault, or it cannot be there.
@@ -182,6 +185,7 @@ class Fault:
     body: str = ""
     retry_after: str = ""
     seed: int = 0
+    rows: int = 0
 
     def __post_init__(self) -> None:
         places = WHERE.get(_known(self.where, WHERE, "place"), ())
@@ -231,7 +235,7 @@ def _window(text: str) -> Range:
 
 
 _READERS: dict[str, Any] = {
-    **dict.fromkeys(("nth", "every", "times", "after", "seed"), int),
+    **dict.fromkeys(("nth", "every", "times", "after", "seed", "rows"), int),
     **dict.fromkeys(("chance", "seconds"), float),
     **dict.fromkeys(("body", "retry_after"), str),
     "window": _window,

@@ -25,6 +25,7 @@ class Operation:
         what: The fault that it was born with, or "".
         type: What kind of job it is.
         polled: How often it was asked for singly.
+        most_rows: How many rows its export has at most; None: all of them.
     """
 
     number: int
@@ -38,6 +39,7 @@ class Operation:
     what: str = ""
     type: str = "SEARCH_EXPORT"
     polled: int = 0
+    most_rows: int | None = None
 
     def state(self, now: float) -> str:
         """As it is shown."""

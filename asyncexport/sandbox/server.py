@@ -115,7 +115,7 @@ class Server:
                     raise order or Refusal(400, "bad_request", "there is no body")
                 fate = sandbox.faults.befall("operation", service.span(order, now))
                 key = request.headers.get("Idempotency-Key", "")
-                return service.create(order, now=now, fate=fate.what if fate else "", idempotency_key=key)
+                return service.create(order, now=now, fate=fate, idempotency_key=key)
             case "poll":
                 return service.poll(asked.id, now=now)
             case "list":

@@ -20,6 +20,7 @@ from typing import Any
 from asyncexport.core.exports import Type
 from asyncexport.sandbox.answers import Answer, reply
 from asyncexport.sandbox.behaviour import Behaviour
+from asyncexport.sandbox.faults import Fault
 from asyncexport.sandbox.formats import EVENT_FIELDS, INDIVIDUAL_FIELDS, WILDCARDS
 from asyncexport.sandbox.listing import Listing
 from asyncexport.sandbox.operations import Operation
@@ -57,7 +58,7 @@ class Service:
         """How many operations made by creates ran when the last one was asked for, itself among them."""
         return len(self._running)
 
-    def create(self, order: Order, *, now: float, fate: str = "", idempotency_key: str = "") -> Answer:
+    def create(self, order: Order, *, now: float, fate: Fault | None = None, idempotency_key: str = "") -> Answer:
         """Start an export; `fate` is the fault that its operation is born with.
 
         Raises:
@@ -174,8 +175,10 @@ class Service:
             raise Refusal(429, "too_many_requests", "too many exports are running")
         return None
 
-    def _begin(self, order: Order, now: float, fate: str, idempotency_key: str) -> Operation:
-        made = self._make(order, self.span(order, now), now, fate)
+    def _begin(self, order: Order, now: float, fate: Fault | None, idempotency_key: str) -> Operation:
+        made = self._make(order, self.span(order, now), now, fate.what if fate else "")
+        if fate is not None and fate.what == "fewer-rows":
+            made.most_rows = fate.rows
         self.made += 1
         heapq.heappush(self._running, (made.ends_at, made.number))
         if idempotency_key:

@@ -193,7 +193,9 @@ class MemoryDownloads:
     take_seconds: Callable[[], float]
 
     @asynccontextmanager
-    async def begin(self, bundle: Bundle, definition: Definition) -> AsyncIterator["MemoryDownload"]:
+    async def begin(
+        self, bundle: Bundle, definition: Definition, *, least_rows: int = 0
+    ) -> AsyncIterator["MemoryDownload"]:
         """Begin one."""
         yield MemoryDownload(bundle, self.take_seconds)
 

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import errno
 import os
 import stat
 from collections.abc import Iterator
@@ -12,7 +13,7 @@ from typing import BinaryIO, Self
 
 from asyncexport.core.archive import Inspection, Inspector, WireHashes
 from asyncexport.core.exports import Format
-from asyncexport.errors import ExportError
+from asyncexport.errors import ArchiveError, ExportError, FewerRowsError
 from asyncexport.storage.disk import Disk, until_over
 
 CREATE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
@@ -39,6 +40,7 @@ class Draft:
     def __init__(self, disk: Disk, path: str, container: Format, *, wire_hashes: WireHashes | None = None) -> None:
         self._disk = disk
         self._path = path
+        self._container = container
         self._inspector = Inspector(container, write=self._put, wire_hashes=wire_hashes)
         self._file: int | None = None
         self._closed = False
@@ -62,15 +64,21 @@ class Draft:
             gathered, self._gathered, self._gathered_bytes = self._gathered, [], 0
             self._writing = asyncio.create_task(self._disk.run(self._take, gathered))
 
-    async def commit(self, *, end_proved: bool) -> Kept:
+    async def commit(self, *, end_proved: bool, least_rows: int = 0) -> Kept:
         """Check the whole, make it durable, give it its final name. Once begun that is brought to its end.
+
+        Args:
+            end_proved: Whether the body was proved to end where it did.
+            least_rows: The fewest rows that may replace a sound archive. A file under the final name that is damaged,
+                or has itself fewer rows than this, is replaced all the same.
 
         Raises:
             ArchiveError: it is not one whole export.
+            FewerRowsError: it has fewer rows than that, and a sound archive has the name.
             StorageError: it cannot be made durable.
         """
         await self._drain()
-        return await self._disk.run(self._finish, self._gathered, end_proved)
+        return await self._disk.run(self._finish, self._gathered, end_proved, least_rows)
 
     async def discard(self) -> None:
         """Remove it; nothing happens to one that was committed."""
@@ -134,9 +142,14 @@ class Draft:
             while written < len(piece):
                 written += os.write(file, memoryview(piece)[written:])
 
-    def _finish(self, chunks: list[bytes], end_proved: bool) -> Kept:  # noqa: FBT001 - called through a thread
+    def _finish(self, chunks: list[bytes], end_proved: bool, least_rows: int) -> Kept:  # noqa: FBT001 - for a thread
         self._take(chunks)
         inspection = self._inspector.close(end_proved=end_proved)
+        if inspection.rows < least_rows:
+            # Here alone, since reading an archive to its end is dear.
+            rows_before = self._rows_there()
+            if rows_before is not None and rows_before >= least_rows:
+                raise FewerRowsError(rows_before=rows_before, rows_found=inspection.rows)
         file = self._open_file()
         with self._disk.at("part.fsync"):
             os.fsync(file)
@@ -159,6 +172,23 @@ class Draft:
             return False
         with self._final.open("rb") as old, self._part.open("rb") as new:
             return all(a == b for a, b in zip(pieces_of(old), pieces_of(new), strict=True))
+
+    def _rows_there(self) -> int | None:
+        """How many rows the archive under the final name has; None where there is none, or it is damaged."""
+        inspector = Inspector(self._container)
+        try:
+            with self._final.open("rb") as file:
+                for piece in pieces_of(file):
+                    with self._disk.cores:
+                        inspector.feed(piece)
+            return inspector.close_archive().rows
+        except (FileNotFoundError, ArchiveError):
+            return None
+        except OSError as error:
+            # The disk does not give it back any more.
+            if error.errno != errno.EIO:
+                raise
+            return None
 
     def _remove(self) -> None:
         """What cannot be removed is rubbish, which the next start removes."""

@@ -1,0 +1,50 @@
+"""When a new export may take the place of an archive."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from asyncexport.core.guard import is_far_fewer, least_rows
+
+
+@pytest.mark.parametrize(
+    ("rows_before", "rows_found", "refused"),
+    [
+        (0, 0, False),
+        (1, 0, True),
+        (1, 1, False),
+        (20, 15, False),
+        (20, 1, False),
+        (20, 0, True),
+        (21, 1, True),
+        (21, 2, False),
+        (100, 81, False),
+        (100, 80, True),
+        (199, 180, False),
+        (200, 180, False),
+        (200, 179, True),
+        (201, 181, False),
+        (201, 180, True),
+        (1000, 900, False),
+        (1000, 899, True),
+        (1000, 2000, False),
+        (10**15 + 1, 9 * 10**14, True),
+    ],
+)
+def test_far_fewer_is_less_than_nine_in_ten_and_twenty_less(rows_before, rows_found, refused):
+    """A small share of a few rows is a small loss, and so is a tenth of many; nothing at all is refused of any."""
+    assert is_far_fewer(rows_found, rows_before=rows_before) is refused
+
+
+@given(st.integers(0, 10**12), st.integers(0, 10**12))
+def test_the_least_is_the_rule(rows_before, rows_found):
+    """The one number says the same as the sentence."""
+    empty = rows_found == 0 and rows_before > 0
+    small = 10 * rows_found < 9 * rows_before and rows_before - rows_found >= 20
+    assert is_far_fewer(rows_found, rows_before=rows_before) == (empty or small)
+
+
+@given(st.integers(0, 10**12))
+def test_the_archive_itself_is_never_refused(rows):
+    """The same rows again, or more, always replace."""
+    assert 0 <= least_rows(rows) <= rows

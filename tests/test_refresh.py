@@ -1,0 +1,304 @@
+"""A refresh or a repair that brings fewer rows: when the archive stays, and how that is told and settled."""
+
+from collections.abc import AsyncIterator, Iterable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from asyncexport.core.bundles import Range
+from asyncexport.core.states import FewerRows, Planned, Standing, Stored
+from asyncexport.core.summary import Exit, Summary
+from asyncexport.ledger import LedgerReader
+from asyncexport.sandbox import Behaviour, Fault, Sandbox, serving
+from asyncexport.scheduler import Stop
+from tests.exporting import Notebook, archives, moment, rows_in, run
+
+CALM = Behaviour(operation_seconds=0.01, rows_per_hour=300, requests_per_minute=1e6, burst=10_000)
+
+START, END = "2026-01-01T20:00:00Z", "2026-01-01T21:00:00Z"
+"""Two bundles."""
+
+NAME = "everyone-events"
+LATER = 90 * 86_400.0
+"""A refresh is due when this has passed since a bundle's end: at the first run after `sandbox.skip`."""
+
+
+@dataclass
+class Scene:
+    """Two bundles that were stored too soon, and the service they came from."""
+
+    sandbox: Sandbox
+    directory: Path
+
+    async def run(self, **more: Any) -> Summary:
+        """A run over both."""
+        return await run(self.sandbox, self.directory, **{"start": START, "end": END, **more})
+
+    async def nightly(self, **more: Any) -> Summary:
+        """A night that refreshes."""
+        return await self.run(command="nightly", refresh_seconds=LATER, **more)
+
+    async def retry(self, **more: Any) -> Summary:
+        """What `retry` does."""
+        return await self.run(**{"command": "retry", "start": "1970-01-01", "end": None, "fills_gaps": False, **more})
+
+    async def repair(self, **more: Any) -> Summary:
+        """What `verify --repair` does once it has found both bundles unsound."""
+        return await self.run(command="verify", fills_gaps=False, repair=tuple(self.standings()), **more)
+
+    def serve(self, *rows: int | None) -> None:
+        """Make the exports of each bundle have so many rows from now on; None: all of them."""
+        starts = (START, "2026-01-01T20:30:00Z")
+        ends = ("2026-01-01T20:30:00Z", END)
+        faults = [
+            Fault.parse(f"operation:fewer-rows,rows={count},window={start}/{end}")
+            for count, start, end in zip(rows, starts, ends, strict=True)
+            if count is not None
+        ]
+        self.sandbox.behave(replace(self.sandbox.behaviour, faults=tuple(faults)))
+        self.sandbox.reset_counts()
+
+    def standings(self) -> list[Standing]:
+        """Where both stand."""
+        with LedgerReader(self.directory) as ledger:
+            return list(ledger.stored(NAME, Range(0, 2**40)))
+
+    @property
+    def counts(self) -> list[int]:
+        """Rows of both, by the ledger."""
+        return [one.stored.rows for one in self.standings() if one.stored]
+
+    @property
+    def files(self) -> list[tuple[bytes, int]]:
+        """The bytes and the inode of both."""
+        return [(path.read_bytes(), path.stat().st_ino) for path in archives(self.directory)]
+
+    @property
+    def requests(self) -> int:
+        """How many there were since `serve`."""
+        return sum(self.sandbox.counts.values())
+
+
+@asynccontextmanager
+async def stored(directory: Path) -> AsyncIterator[Scene]:
+    """A scene in which both bundles are stored, and a refresh is due."""
+    # The clock is that of a day after the data, so that the archives count as exported too soon.
+    async with serving(CALM) as sandbox:
+        sandbox.behave(replace(CALM, clock_ahead_seconds=moment("2026-01-03") - sandbox.now))
+        scene = Scene(sandbox, directory)
+        assert (await scene.run()).exit_code is Exit.DONE
+        assert min(scene.counts) > 100
+        sandbox.skip(LATER)
+        sandbox.behave(replace(sandbox.behaviour, everyone_seconds=1e9))
+        yield scene
+
+
+def refreshed(summary: Summary) -> tuple[int, ...]:
+    """Bundles, changed, rows added, rows removed, kept."""
+    told = summary.to_dict()["refreshed"]
+    assert list(told) == ["bundles", "changed", "rows_added", "rows_removed", "kept"]
+    return tuple(told.values())
+
+
+@pytest.mark.parametrize("share", [0.0, 0.5, 0.85], ids=["empty", "half", "fifteen percent fewer"])
+async def test_a_refresh_with_far_fewer_rows_replaces_nothing(tmp_path, share):
+    """The file, its inode and its row in the ledger stay; both counts are told, and that night ends with 3."""
+    async with stored(tmp_path) as scene:
+        files, standings = scene.files, scene.standings()
+        before, _ = scene.counts
+        found = int(before * share)
+        scene.serve(found, None)
+        viewer = Notebook()
+        summary = await scene.nightly(viewer=viewer)
+        assert summary.exit_code is Exit.PARTLY
+        assert scene.files == files
+        assert [one.stored for one in scene.standings()] == [standings[0].stored, scene.standings()[1].state]
+        assert scene.standings()[0].state == FewerRows(before, found)
+        assert refreshed(summary) == (2, 0, 0, 0, 1)
+        (problem,) = summary.to_dict()["problems"]
+        reason = f"the archive was kept, since far fewer rows came: {found} in place of {before}"
+        assert (problem["start"], problem["reason"]) == (START, reason)
+        assert (problem["rows_before"], problem["rows_found"]) == (before, found)
+        (parked,) = viewer.of("parked")
+        assert (parked["reason"], parked["rows_before"], parked["rows_found"]) == (reason, before, found)
+        assert (summary.tally.planned, summary.tally.stored, summary.tally.failed) == (2, 1, 1)
+        assert not list(tmp_path.rglob("*.part"))
+
+
+async def test_a_refused_refresh_is_not_asked_for_again(tmp_path):
+    """Later nights, backfills and retries send no request for it, count it as done, and end with 0."""
+    async with stored(tmp_path) as scene:
+        scene.serve(0, None)
+        await scene.nightly()
+        files = scene.files
+        scene.serve(None, None)
+        for again in (await scene.nightly(), await scene.nightly(), await scene.run()):
+            assert (again.exit_code, again.tally.already, again.tally.planned) == (Exit.DONE, 2, 2)
+            assert refreshed(again) == (0, 0, 0, 0, 0)
+        viewer = Notebook()
+        assert (await scene.retry(viewer=viewer)).exit_code is Exit.DONE
+        (note,) = viewer.of("note")
+        assert note["message"].startswith(
+            f"{NAME}: 1 bundle keeps its archive, since far fewer rows came; `retry --acc"
+        )
+        assert scene.requests == 0
+        assert scene.files == files
+
+
+async def test_a_smaller_loss_replaces_and_is_counted(tmp_path):
+    """People are deleted on request: five rows of many, or nineteen of a hundred, go with the refresh."""
+    async with stored(tmp_path) as scene:
+        first, second = scene.counts
+        scene.serve(first - 5, second - 19)
+        summary = await scene.nightly()
+        assert summary.exit_code is Exit.DONE
+        assert scene.counts == [first - 5, second - 19]
+        assert refreshed(summary) == (2, 2, 0, 24, 0)
+        assert summary.to_dict()["problems"] == []
+        assert rows_in(tmp_path).total() == first + second - 24
+
+
+async def test_five_rows_of_twenty_may_go(tmp_path):
+    """A quarter is a large share and a small number: that is let through. Nothing at all is not."""
+    async with stored(tmp_path) as scene:
+        scene.serve(20, 20)
+        for path in archives(tmp_path):
+            path.unlink()
+        await scene.repair()
+        assert scene.counts == [20, 20]
+        scene.serve(15, 0)
+        summary = await scene.repair()
+        assert summary.exit_code is Exit.PARTLY
+        assert scene.counts == [15, 20]
+        assert refreshed(summary) == (2, 1, 0, 5, 1)
+
+
+async def test_who_accepts_fewer_rows_gets_what_comes(tmp_path):
+    """`retry --accept-fewer` exports anew what was kept, in the range alone if there is one, and ends with 0."""
+    async with stored(tmp_path) as scene:
+        first, second = scene.counts
+        scene.serve(0, 7)
+        assert refreshed(await scene.nightly()) == (2, 0, 0, 0, 2)
+        scene.sandbox.reset_counts()
+        summary = await scene.retry(accept_fewer=True, start=START, end="2026-01-01T20:30:00Z")
+        assert (summary.exit_code, summary.to_dict()["problems"]) == (Exit.DONE, [])
+        assert scene.sandbox.counts["create"] == 1
+        assert scene.counts == [0, second]
+        assert refreshed(summary) == (1, 1, 0, first, 0)
+        summary = await scene.retry(accept_fewer=True)
+        assert summary.exit_code is Exit.DONE
+        assert scene.counts == [0, 7]
+        assert refreshed(summary) == (1, 1, 0, second - 7, 0)
+        scene.sandbox.reset_counts()
+        assert (await scene.retry(accept_fewer=True)).exit_code is Exit.DONE
+        assert scene.requests == 0
+
+
+async def test_rows_that_are_back_are_welcome(tmp_path):
+    """What was refused once may come whole the next time; the archive is the same again."""
+    async with stored(tmp_path) as scene:
+        files = scene.files
+        scene.serve(0, 0)
+        await scene.nightly()
+        scene.serve(None, None)
+        summary = await scene.retry(accept_fewer=True)
+        assert summary.exit_code is Exit.DONE
+        assert refreshed(summary) == (2, 0, 0, 0, 0)
+        assert scene.files == files
+        assert all(isinstance(one.state, Stored) for one in scene.standings())
+
+
+async def test_accepting_is_for_what_was_refused_alone(tmp_path):
+    """A refresh that nobody has seen the counts of is not replaced by a run that accepts fewer rows."""
+    async with stored(tmp_path) as scene:
+        scene.serve(0, 0)
+        summary = await scene.run(command="nightly", refresh_seconds=LATER, accept_fewer=True)
+        assert summary.exit_code is Exit.PARTLY
+        assert refreshed(summary) == (2, 0, 0, 0, 2)
+
+
+def damaged(paths: Iterable[Path]) -> None:
+    """Make the first go away, and cut the second."""
+    first, second = paths
+    first.unlink()
+    second.write_bytes(second.read_bytes()[:-9])
+
+
+async def test_a_repair_with_far_fewer_rows_is_told(tmp_path, caplog):
+    """There is nothing sound to keep: what comes is stored, both counts are told, and the run ends with 3."""
+    async with stored(tmp_path) as scene:
+        first, second = scene.counts
+        damaged(archives(tmp_path))
+        scene.serve(3, second - 2)
+        viewer = Notebook()
+        summary = await scene.repair(viewer=viewer)
+        assert summary.exit_code is Exit.PARTLY
+        assert scene.counts == [3, second - 2]
+        assert rows_in(tmp_path).total() == second + 1
+        (problem,) = summary.to_dict()["problems"]
+        assert problem["reason"].endswith(f"far fewer rows came: 3 in place of {first}")
+        assert (problem["rows_before"], problem["rows_found"]) == (first, 3)
+        assert {(event["rows_before"], event["rows"]) for event in viewer.of("stored")} == {
+            (first, 3),
+            (second, second - 2),
+        }
+        assert f"repaired with fewer rows: {second - 2} in place of {second}" in caplog.text
+        assert (summary.tally.planned, summary.tally.stored, summary.tally.failed) == (2, 2, 0)
+        assert (await scene.run()).exit_code is Exit.DONE
+
+
+async def test_a_repair_with_all_its_rows_is_done(tmp_path):
+    """As many rows as before, or more, are no problem."""
+    async with stored(tmp_path) as scene:
+        damaged(archives(tmp_path))
+        scene.serve(None, None)
+        summary = await scene.repair()
+        assert summary.exit_code is Exit.DONE
+        assert refreshed(summary) == (2, 0, 0, 0, 0)
+
+
+async def test_an_archive_that_was_kept_can_be_repaired(tmp_path):
+    """It was kept for its rows; once it is damaged, the bundle is exported anew, and what comes is taken."""
+    async with stored(tmp_path) as scene:
+        scene.serve(0, 0)
+        await scene.nightly()
+        damaged(archives(tmp_path))
+        scene.serve(None, 4)
+        summary = await scene.repair()
+        assert summary.exit_code is Exit.PARTLY
+        assert [problem["rows_found"] for problem in summary.to_dict()["problems"]] == [4]
+        assert all(isinstance(one.state, Stored) for one in scene.standings())
+
+
+@pytest.mark.parametrize("missing", [False, True], ids=["sound", "missing"])
+async def test_a_refresh_that_was_interrupted_is_guarded_when_it_goes_on(tmp_path, missing):
+    """Whoever goes on with it: a sound archive stays, and a missing one is replaced by what comes."""
+    async with stored(tmp_path) as scene:
+        files = scene.files
+        scene.serve(0, 0)
+        stop = Stop()
+        # The creates are out and nothing is fetched yet: the bundles stay as they are.
+        slow = replace(scene.sandbox.behaviour, operation_seconds=3600.0)
+        scene.sandbox.behave(slow)
+
+        def boundary(name: str) -> None:
+            del name
+            if scene.sandbox.counts["create"] == 2:
+                stop.ask(Exit.INTERRUPTED)
+
+        first = await scene.nightly(stop=stop, boundary=boundary)
+        assert first.exit_code is Exit.INTERRUPTED
+        assert scene.files == files
+        assert not any(isinstance(one.state, Stored | Planned) for one in scene.standings())
+        if missing:
+            for path in archives(tmp_path):
+                path.unlink()
+        scene.sandbox.skip(86_400)
+        summary = await scene.run()
+        assert summary.exit_code is Exit.PARTLY
+        assert scene.counts == ([0, 0] if missing else [one.stored.rows for one in scene.standings() if one.stored])
+        assert missing or scene.files == files
+        assert refreshed(summary)[4] == (0 if missing else 2)
