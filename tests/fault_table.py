@@ -435,6 +435,18 @@ def _containers() -> Iterator[Row]:
         )
 
 
+def _refreshes() -> Iterator[Row]:
+    for name, fault in (
+        ("empty", "a refresh that comes back empty"),
+        ("half", "a refresh that comes back with half of its rows"),
+    ):
+        yield Row(
+            fault,
+            "the archive stays as it is, the bundle is parked with both counts, and later runs do not ask for it again",
+            scene=f"refresh:{name}",
+        )
+
+
 def _slowness() -> Iterator[Row]:
     for what, fault in (("stall-body", "a download that stalls in mid-body"), ("stall-head", "a head that stalls")):
         yield Row(
@@ -515,6 +527,7 @@ SECTIONS = {
     "Links and the storage host": _links,
     "Bodies": _bodies,
     "Containers": _containers,
+    "Refreshes": _refreshes,
     "Slowness": _slowness,
     "Certificates": _certificates,
     "The disk": _disk,

@@ -164,12 +164,14 @@ class Downloads:
     fails: Callable[[Bundle], Exception | None] = lambda _: None
     takes: float = 2.0
     used: list[str] = field(default_factory=list)
+    floors: list[int] = field(default_factory=list)
     at_once: int = 0
     peak: int = 0
 
     @asynccontextmanager
     async def begin(self, bundle: Bundle, definition: Definition, *, least_rows: int = 0) -> AsyncIterator[Download]:
         """Begin one."""
+        self.floors.append(least_rows)
         yield Download(self, bundle)
 
 
@@ -212,6 +214,7 @@ class Scene:
         self.downloads = Downloads()
         self.listener = Listener(self.ledger)
         self.stream = Stream(EXPORT, accepted=accepted)
+        self.accepted: set[Bundle] = set()
         self.carrier = Carrier(
             service=self.service,
             watch=self.watch,
@@ -224,4 +227,5 @@ class Scene:
             download_slots=slots,
             clock=lambda: round(now(), 3),
             jitter=lambda: jitter,
+            accepted=self.accepted,
         )

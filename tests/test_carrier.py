@@ -1,15 +1,18 @@
 """One bundle from state to state: every way there is, and what each failure costs whom."""
 
 import asyncio
+from dataclasses import replace
 
 import pytest
 
 from asyncexport.carrier import PROGRESS_BYTES, ExportRefused
-from asyncexport.core.states import Created, Creating, Failed, Overdue, Planned, Ready, State, Stored
+from asyncexport.core.guard import least_rows
+from asyncexport.core.states import Created, Creating, Failed, FewerRows, Overdue, Planned, Ready, State, Stored
 from asyncexport.core.watching import Finished
 from asyncexport.core.wire import Location
 from asyncexport.errors import (
     CorruptError,
+    FewerRowsError,
     GoneError,
     IncompleteError,
     LedgerError,
@@ -46,6 +49,32 @@ async def carry(scene: Scene, standing):
 
 
 # The way through
+
+
+@on_virtual_time
+async def test_a_new_take_of_an_archive_needs_its_least_rows():
+    """A first take needs none, and neither does what the user accepts, in whatever state it is gone on with."""
+    stored = Stored("p", 1, 1000, "s", 0.0)
+    for accepted in (False, True):
+        scene = Scene()
+        again = replace(planned(), take=1, state=READY, stored=stored)
+        if accepted:
+            scene.accepted.add(again.bundle)
+        await carry(scene, again)
+        await carry(scene, planned(1))
+        assert scene.downloads.floors == [0 if accepted else least_rows(1000), 0]
+
+
+@on_virtual_time
+async def test_far_fewer_rows_are_parked_at_once_and_taken_up_again():
+    """The file came whole: no other try is made, no attempt is counted; taken up again it begins at attempt 1."""
+    scene = Scene()
+    scene.downloads.fetches = [FewerRowsError(rows_before=120, rows_found=0)]
+    stored = Stored("p", 1, 120, "s", 0.0)
+    parked = await carry(scene, replace(planned(), take=1, state=Ready(3, 100.0, "x1"), stored=stored))
+    assert (parked.state, parked.stored) == (FewerRows(120, 0), stored)
+    assert (len(scene.downloads.used), scene.listener.retries) == (1, [])
+    assert (await scene.carrier.take_up(parked)).state == Planned(1)
 
 
 @on_virtual_time

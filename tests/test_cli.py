@@ -654,8 +654,8 @@ def test_json_tells_what_happens(run, service):
     assert sum(one["bytes"] for one in stored) == ran.summary["bytes"] == sum(p.stat().st_size for p in archives())
     assert ran.summary["requests"]["create"] == 4
     assert ran.summary["bundles"]["stored"] == 4
-    keys = "type command exit_code seconds bundles rows bytes requests refused possible_duplicates directory problems"
-    assert list(ran.summary) == keys.split()
+    keys = "type command exit_code seconds bundles refreshed rows bytes requests refused possible_duplicates directory"
+    assert list(ran.summary) == [*keys.split(), "problems"]
 
 
 def test_stderr_as_json_is_json_to_the_last_line(run, service):
@@ -846,6 +846,75 @@ def test_status_counts_a_bundle_once_whose_new_take_is_parked(run, service):
     run("-q", "verify", "--repair")
     bundles = run("--json", "status").summary["bundles"]
     assert bundles == {"planned": 4, "already": 3, "stored": 0, "empty": 0, "failed": 1, "unfinished": 0}
+
+
+def test_a_refused_refresh_is_told_and_settled(run, service):
+    """The run and `status` tell both counts and what to do; plain `retry` leaves it, `--accept-fewer` settles it."""
+    run("-q", "backfill", *DAYS)
+    rows = rows_by_start(run)
+    refuse(run, service)
+    start, before = "2026-01-01T00:00:00Z", rows["2026-01-01T00:00:00Z"]
+    why = f"the archive was kept, since far fewer rows came: 0 in place of {before}"
+    ran = run("status")
+    assert ran.code == Exit.PARTLY
+    assert ran.out[-3:-1] == ["  kept      1", f"              {start}: {why}"]
+    assert "`asyncexport retry --accept-fewer` exports them anew" in ran.hint
+    status = run("--json", "status")
+    (parked,) = next(record for record in status.records if record["type"] == "export")["parked"]
+    assert (parked["start"], parked["reason"], parked["rows_before"], parked["rows_found"]) == (start, why, before, 0)
+    assert status.summary["bundles"]["already"] == 3
+    assert run("--json", "plan", *DAYS).summary["bundles"] | {"planned": 4, "already": 4} == {
+        **dict.fromkeys(("planned", "already"), 4),
+        **dict.fromkeys(("stored", "empty", "failed", "unfinished"), 0),
+    }
+    service.behave(**fault("operation:fewer-rows"))
+    plain = run("retry")
+    assert plain.code == 0
+    assert any("`retry --accept-fewer` exports anew" in line for line in plain.err)
+    assert run(*BACKFILL).code == 0
+    assert run("-q", "retry", "--accept-fewer", "--start", "2026-01-01T01:00:00Z").code == 0
+    assert service.requests == 0
+    accepted = run("retry", "--accept-fewer", "--end", "2026-01-01T01:00:00Z")
+    assert accepted.code == 0
+    assert f"exported once more: 1 bundle, 1 of them changed; 0 rows added, {before} removed" in accepted.out
+    assert run("status").code == 0
+
+
+def rows_by_start(run: Callable[..., Ran]) -> dict[str, int]:
+    """Rows of each bundle, by the files."""
+    assert run("-q", "verify").code == 0
+    starts = ("2026-01-01T00:00:00Z", "2026-01-01T00:30:00Z", "2026-01-01T01:00:00Z", "2026-01-01T01:30:00Z")
+    return {
+        start: gzip.decompress(path.read_bytes()).count(b"\n") for start, path in zip(starts, archives(), strict=True)
+    }
+
+
+def refuse(run: Callable[..., Ran], service: Service) -> None:
+    """Have the archive of the first bundle kept: a repair of it comes empty once the file is back."""
+    path = archives()[0]
+    whole = path.read_bytes()
+    path.unlink()
+    service.behave(**fault("operation:FAILED"))
+    run("-q", "verify", "--repair")
+    path.write_bytes(whole)
+    service.behave(**fault("operation:fewer-rows"))
+    ran = run("retry")
+    assert ran.code == Exit.PARTLY
+    assert "exported once more: 1 bundle, 0 of them changed; 0 rows added, 0 removed; 1 archive kept" in ran.out
+    assert "`asyncexport retry --accept-fewer` exports them anew" in ran.hint
+
+
+def test_a_repair_with_far_fewer_rows_ends_with_3(run, service):
+    """It is stored, as there is nothing else; both counts are told."""
+    run("-q", "backfill", *DAYS)
+    before = rows_by_start(run)["2026-01-01T00:00:00Z"]
+    archives()[0].unlink()
+    service.behave(**fault("operation:fewer-rows,rows=1"))
+    ran = run("verify", "--repair")
+    assert ran.code == Exit.PARTLY
+    told = f"there was no sound archive to keep, and far fewer rows came: 1 in place of {before}"
+    assert f"fewer rows: everyone-events 2026-01-01T00:00:00Z: {told}" in ran.out
+    assert run("-q", "verify").code == 0
 
 
 def test_status_works_while_a_run_goes_on(run, service):

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field, replace
 
 import pytest
 
+from asyncexport.sandbox import Fault
 from tests.crash_rig import BEHAVIOUR, Driver, Findings, Outcome, Scene, Writes, scene
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="processes are held by handles that Linux alone has")
@@ -91,6 +92,36 @@ async def test_an_export_made_anew_is_killed_at_any_write(drivers, toll):
                 outcome = await one.run(repair=True, kill_at=write)
                 if outcome.exit_code is not None:
                     writes.no_more(write)
+                await one.finish()
+                assert one.findings == Findings(), write
+                toll.take(one, outcome)
+
+    await asyncio.gather(*map(take_turns, drivers))
+
+
+@pytest.mark.timeout(300)
+async def test_a_refresh_that_is_refused_is_killed_at_any_write(drivers, toll):
+    """Before the decision and after it the old archives lie there whole, and the next run decides the same."""
+    empty = replace(BEHAVIOUR, faults=(Fault("operation", "fewer-rows"),))
+    async with scene(drivers[0]) as one:
+        await one.run()
+        one.sandbox.behave(empty)
+        whole = await one.run(repair=True)
+        assert whole.summary is not None
+        assert (whole.exit_code, whole.summary["refreshed"]["kept"]) == (3, 4)
+        writes = Writes(whole)
+        assert "rename:before" not in writes.kinds
+
+    async def take_turns(driver: Driver) -> None:
+        while write := writes.next():
+            async with scene(driver) as one:
+                await one.run()
+                one.sandbox.behave(empty)
+                outcome = await one.run(repair=True, kill_at=write)
+                if outcome.exit_code is not None:
+                    writes.no_more(write)
+                # What the killed run had begun is refused now; after that there is nothing to do.
+                await one.run()
                 await one.finish()
                 assert one.findings == Findings(), write
                 toll.take(one, outcome)

@@ -373,6 +373,25 @@ async def _jump(stage: Stage, _: str) -> None:
         assert len(sandbox.operations) == BUNDLES
 
 
+async def _refresh(stage: Stage, kind: str) -> None:
+    """The first bundle is exported once more, in vain."""
+    async with serving(CALM) as sandbox:
+        assert (await stage.run(sandbox)).exit_code is Exit.DONE
+        with LedgerReader(stage.directory) as ledger:
+            first = next(ledger.stored("everyone-events", Range(0, 2**40)))
+        assert first.stored
+        found = 0 if kind == "empty" else first.stored.rows // 2
+        before = [(path.read_bytes(), path.stat().st_ino) for path in archives(stage.directory)]
+        sandbox.behave(replace(CALM, faults=(Fault("operation", "fewer-rows", rows=found),)))
+        summary = await stage.run(sandbox, command="verify", fills_gaps=False, repair=(first,))
+        assert summary.exit_code is Exit.PARTLY
+        (problem,) = summary.to_dict()["problems"]
+        assert (problem["rows_before"], problem["rows_found"]) == (first.stored.rows, found)
+        assert [(path.read_bytes(), path.stat().st_ino) for path in archives(stage.directory)] == before
+        await stage.finish(sandbox)
+        assert len(sandbox.operations) == BUNDLES + 1
+
+
 async def _two(stage: Stage, _: str) -> None:
     async with serving(CALM) as sandbox:
         with hold(stage.directory, command="nightly"):
@@ -485,6 +504,7 @@ SCENES: dict[str, Any] = {
     "ledger": _ledger,
     "clock": _clock,
     "jump": _jump,
+    "refresh": _refresh,
     "two": _two,
     "signal": _signal,
     "closed-stdout": _closed_stdout,

@@ -510,6 +510,17 @@ class TestFates:
             box.skip(100)
             assert await self._states(call, slow, 1) == ["COMPLETED"]
 
+    async def test_an_export_may_have_its_first_rows_alone(self):
+        """So many rows as are said, none if nothing is said, and never more than there are; the file is whole."""
+        faults = (Fault.parse("operation:fewer-rows,rows=7,nth=2"), Fault.parse("operation:fewer-rows,nth=3"))
+        async with serving(faulty(*faults, Fault("operation", "fewer-rows", rows=10**6))) as box:
+            call = Caller(box)
+            bodies = [(await call.download(await call.located(START, END))).body for _ in range(3)]
+            found = [inspect([body], Format.NDJSON).rows for body in bodies]
+            assert found == [len(box.events(START, END)), 7, 0]
+            whole, first, _ = (gzip.decompress(body) for body in bodies)
+            assert whole.startswith(first)
+
     async def test_fates_keep_to_their_window(self):
         """One bundle fails whenever it is tried, its neighbours never do."""
         window = Range(START, START + HALF_HOUR)

@@ -2,7 +2,7 @@
 
 A service in trouble may answer with an empty export, or with a part of one, and call it complete. So a new export
 replaces a sound archive only if it is not much smaller. A small loss is let through: people are deleted on request,
-and their rows are to go.
+and their rows have to go.
 """
 
 LEAST_SHARE = (9, 10)
