@@ -44,7 +44,7 @@ from asyncexport.core.wire import Kind, Segment
 from asyncexport.core.work import Stock, Work, in_order, needs_refresh
 from asyncexport.download import Downloads
 from asyncexport.errors import ExportError, RefusedError
-from asyncexport.ledger import LAST_RUN, LastRun, Ledger, LedgerReader, hold, no_ledger, present
+from asyncexport.ledger import LAST_RUN, LastRun, Ledger, LedgerReader, has_remains, hold, no_ledger, present
 from asyncexport.scheduler import Scheduler, Stop
 from asyncexport.storage import Archives, ledger_lost
 from asyncexport.watcher import Polling, Watcher
@@ -223,8 +223,7 @@ def survey(settings: Settings, order: Order, *, now: float) -> Survey:
     burst = _allowance(settings).usable_burst
     directory = Path(settings.output.directory)
     if not present(directory):
-        if Archives(directory).existing():
-            raise ledger_lost(directory)
+        _check_not_lost(Archives(directory), directory)
         spans, notes = _spans(order, now=now, since=_since(settings, None, now=now))
         works = tuple(Work(export, span, Stock()) for export, span in spans)
         return Survey(works, notes, burst, burst, settings.polling.expected_seconds)
@@ -337,13 +336,13 @@ class _Run:
         async with AsyncExitStack() as stack:
             clock = ServiceClock()
             archives = await stack.enter_async_context(Archives(directory, boundary=self.boundary))
-            if not present(directory):
-                if await archives.exist():
-                    raise ledger_lost(directory)
-                if not self.order.fills_gaps:
-                    # There is nothing to go on with, and a place that was mistyped is not to be made.
-                    raise no_ledger(directory)
+            await asyncio.to_thread(_check_not_lost, archives, directory)
+            if not self.order.fills_gaps and not present(directory):
+                # There is nothing to go on with, and a place that was mistyped is not to be made.
+                raise no_ledger(directory)
             stack.enter_context(hold(directory, command=self.order.command))
+            # Once more: whoever held the directory until now may have been making the ledger anew when it was killed.
+            await asyncio.to_thread(_check_not_lost, archives, directory)
             ledger = await Ledger.open(directory, boundary=self.boundary)
             stack.push_async_callback(ledger.close)
             await ledger.check_if_small()
@@ -585,6 +584,22 @@ class _Run:
             created=min(watcher.waiters + scheduler.waiting, self.tally.unfinished),
             rest_seconds=durations.rest_seconds(ages),
         )
+
+
+def _check_not_lost(archives: Archives, directory: Path) -> None:
+    """Whether there is no ledger where there must have been one; not for an event loop.
+
+    Remains of one count only beside a definition: without that it could not be made anew.
+
+    Raises:
+        LedgerError: so it is.
+    """
+    if present(directory):
+        return
+    if archives.existing():
+        raise ledger_lost(directory)
+    if has_remains(directory) and archives.defined():
+        raise ledger_lost(directory, beside="remains of a ledger")
 
 
 async def _stream(ledger: Ledger, export: Export, works: list[Work]) -> Stream:

@@ -7,14 +7,15 @@
 3. Nothing is changed by checking. A repair is an ordinary run, which opens a new take for what is broken.
 4. A ledger is never silently replaced. A new one is made from the archives and the definitions beside them, and takes
    its place when all of them were read; the old one is moved aside then. Whatever stops it before leaves it as it was.
-5. Only a sound archive gets a row. One that is not is moved aside, too, so that the next run may have its name.
+5. Only a sound archive gets a row. One that is not is moved aside, too, so that the next run may have its name: between
+   the old ledger, which may count it as stored, and the new one. No ledger is ever there to count what was moved.
 6. Whatever else lies in the folders is named, and left alone.
 """
 
 import asyncio
 import time
 from collections import deque
-from collections.abc import AsyncGenerator, Coroutine, Iterable, Iterator
+from collections.abc import AsyncGenerator, Callable, Coroutine, Iterable, Iterator
 from contextlib import AsyncExitStack, aclosing
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,7 +25,7 @@ from asyncexport.core.bundles import Bundle, Range
 from asyncexport.core.exports import Export, Format
 from asyncexport.core.states import Ready, Standing, Stored
 from asyncexport.errors import ArchiveError, LedgerError, StorageError
-from asyncexport.ledger import LedgerReader, hold, present
+from asyncexport.ledger import Ledger, LedgerReader, hold, present
 from asyncexport.ledger.anew import made_anew
 from asyncexport.storage import Archives, ledger_lost
 
@@ -35,6 +36,10 @@ AT_ONCE = 4
 """Archives read side by side: inflating is work for several processors."""
 
 T = TypeVar("T")
+
+
+def ignore(_name: str) -> None:
+    """Nobody listens."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +69,7 @@ class Broken:
 
 @dataclass(frozen=True, slots=True)
 class Damaged:
-    """An archive that is not whole, and was moved aside, to this path, while the ledger was made anew."""
+    """An archive that is not whole, and is moved aside, to this path, when the new ledger takes its place."""
 
     path: str
     bundle: Bundle
@@ -106,11 +111,13 @@ async def verify(directory: Path, *, exports: Iterable[str] = ()) -> AsyncGenera
                         yield finding
 
 
-async def rebuild(directory: Path) -> AsyncGenerator[Finding, None]:
+async def rebuild(directory: Path, *, boundary: Callable[[str], None] = ignore) -> AsyncGenerator[Finding, None]:
     """Make the ledger anew from the archives on disk; in place once the last finding was taken from here.
 
     Sound archives come as `Sound`, those that are not as `Damaged`, other files as `Foreign`. When the service was
     asked for an archive is not known any more: the moment it was written stands for it.
+
+    `boundary` is told the name of every change right before and after it, as `pipeline.export` tells it.
 
     Raises:
         LedgerLockedError: a run is going on.
@@ -118,7 +125,7 @@ async def rebuild(directory: Path) -> AsyncGenerator[Finding, None]:
         StorageError: the disk cannot be read or written.
     """
     async with AsyncExitStack() as stack:
-        archives = await stack.enter_async_context(Archives(directory))
+        archives = await stack.enter_async_context(Archives(directory, boundary=boundary))
         stack.enter_context(hold(directory, command="verify --rebuild"))
         exports = await archives.definitions()
         if not exports:
@@ -127,13 +134,22 @@ async def rebuild(directory: Path) -> AsyncGenerator[Finding, None]:
                 hint="each export's folder has a file .export.json; check [output] directory",
             )
         standings: list[Standing] = []
+        unsound: list[tuple[str, str]] = []
         for export in exports:
             looks = (_look(archives, export, path) for path in await archives.files(export.name))
             async with aclosing(_side_by_side(looks)) as findings:
                 async for finding, standing in findings:
                     standings += [standing] if standing else []
+                    if isinstance(finding, Damaged):
+                        unsound.append((archives.path_of(finding.bundle, export.definition.format), finding.path))
                     yield finding
-        await _write_anew(directory, exports, standings)
+
+        async def move_unsound() -> None:
+            for path, aside in unsound:
+                await archives.move_aside(path, aside)
+
+        async with made_anew(directory, meanwhile=move_unsound, boundary=boundary) as ledger:
+            await _write_anew(ledger, exports, standings)
 
 
 async def _whole(reading: Coroutine[Any, Any, None]) -> None:
@@ -216,20 +232,19 @@ async def _look(archives: Archives, export: Export, path: str) -> tuple[Finding,
     try:
         found = await archives.check(path, export.definition.format)
     except ArchiveError as error:
-        return Damaged(await archives.move_aside(path), bundle, str(error)), None
+        return Damaged(await archives.name_aside(path), bundle, str(error)), None
     if found is None:
         raise StorageError(f"{path} went away while it was looked at")
     stored = Stored(path, found.bytes, found.rows, found.sha256, exported_at=await archives.written_at(path))
     return Sound(path, found.rows), Standing(bundle, 0, stored, stored)
 
 
-async def _write_anew(directory: Path, exports: list[Export], standings: list[Standing]) -> None:
-    async with made_anew(directory) as ledger:
-        await ledger.agree(exports)
-        await ledger.restore(standings, at=time.time())
-        # What was spent before is not known any more: better to wait for tokens than to be refused.
-        request = await ledger.send("other", at=time.time())
-        ledger.answered(request, status=429)
+async def _write_anew(ledger: Ledger, exports: list[Export], standings: list[Standing]) -> None:
+    await ledger.agree(exports)
+    await ledger.restore(standings, at=time.time())
+    # What was spent before is not known any more: better to wait for tokens than to be refused.
+    request = await ledger.send("other", at=time.time())
+    ledger.answered(request, status=429)
 
 
 async def _side_by_side(works: Iterable[Coroutine[Any, Any, T]]) -> AsyncGenerator[T, None]:

@@ -33,6 +33,7 @@ from asyncexport.core.summary import Snapshot
 from asyncexport.ledger import LedgerReader
 from asyncexport.pipeline import Order, export
 from asyncexport.scheduler import Stop
+from asyncexport.verify import rebuild
 from tests.power_cut_fs import mount_privately
 
 LARGEST_MESSAGE = 64 << 10
@@ -56,6 +57,7 @@ class Run:
         start, end: The range, in seconds since 1970.
         told: The file that outlives it.
         repair: Export once more what is stored, in place of what is not.
+        rebuild: Make the ledger anew, and export nothing.
         kill_at: Kill itself at a boundary of this name ("": of any), the so manieth, the first being 1.
         fail_at: Raise `fail_with`, a name in `ERRORS`, at a boundary, which is named likewise.
         kill_after: Be killed after so many seconds.
@@ -69,6 +71,7 @@ class Run:
     end: int
     told: str
     repair: bool = False
+    rebuild: bool = False
     kill_at: tuple[str, int] | None = None
     fail_at: tuple[str, int] | None = None
     fail_with: str = ""
@@ -188,6 +191,10 @@ def _carry_out(run: Run, devices: list[int], on_ready: int, go: int) -> None:
 async def _export(run: Run, teller: Teller) -> int:
     settings = Settings.from_layers(run.settings)
     directory = Path(settings.output.directory)
+    if run.rebuild:
+        async for _ in rebuild(directory, boundary=teller.boundary):
+            pass
+        return 0
     order = Order("backfill", settings.exports, start=run.start, end=run.end)
     if run.repair:
         with LedgerReader(directory) as ledger:

@@ -389,7 +389,7 @@ def _is_known(path: Path) -> bool:
     return (
         path.parts[0] == ".asyncexport"
         or path.name in (DEFINITION_NAME, f"{DEFINITION_NAME}.part")
-        or bool(ARCHIVE.fullmatch(path.name.removeprefix(".").removesuffix(".part")))
+        or bool(ARCHIVE.fullmatch(path.name.removeprefix(".").removesuffix(".part").partition(".damaged-")[0]))
     )
 
 

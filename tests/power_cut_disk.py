@@ -3,7 +3,8 @@
 1. The data of a file is durable once the file was flushed, a name once its folder was. Neither makes the other so.
 2. What was not flushed may survive a cut or not, each piece by itself: a write is torn at page borders, a name is set
    or not, in any order. Chance decides, from a seed; without chance none of it survives.
-3. A rename is one piece: the old name is gone and the new one is there, or neither. It stays within one folder.
+3. A rename within a folder is one piece: the old name is gone and the new one is there, or neither. From one folder to
+   another it is two: each name is a matter of its own folder.
 """
 
 from collections.abc import Mapping

@@ -183,10 +183,12 @@ class PowerCutFs:
 
     def _move(self, number: int, target: int, names: bytes) -> bytes:
         old, new = names.rstrip(b"\0").split(b"\0")
-        if number != target:
-            raise OSError(errno.EXDEV, "")
-        self._named(self._folder(number), old.decode())
-        self._folder(number).rename(old.decode(), new.decode())
+        node = self._named(self._folder(number), old.decode())
+        if number == target:
+            self._folder(number).rename(old.decode(), new.decode())
+        else:
+            self._folder(target).add(new.decode(), node)
+            self._folder(number).remove(old.decode())
         return b""
 
     def _open(self, _number: int, _body: bytes) -> bytes:

@@ -347,6 +347,7 @@ async def test_a_crash_while_it_is_made_leaves_none(tmp_path):
     assert not present(tmp_path)
     (tmp_path / WAL).write_bytes(b"a log of another life")
     await _closed(tmp_path)
+    assert (tmp_path / ".asyncexport" / "ledger.sqlite3.damaged-1-wal").read_bytes() == b"a log of another life"
     with LedgerReader(tmp_path) as reader:
         reader.check()
 

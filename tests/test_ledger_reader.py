@@ -15,7 +15,7 @@ from asyncexport.core.bundles import Range
 from asyncexport.core.states import Standing, Stored
 from asyncexport.errors import LedgerError, StorageError
 from asyncexport.ledger import Ledger, LedgerReader, present, set_aside
-from asyncexport.ledger.files import SIDE_FILES, ledger_path, mark_path
+from asyncexport.ledger.files import ledger_path, mark_path
 from tests.ledger_rig import (
     EVER,
     EXPORTS,
@@ -171,7 +171,7 @@ async def test_the_ledger_is_for_its_owner_alone(tmp_path):
     try:
         ledger = await opened(tmp_path / "exports")
         names = {path.name for path in (tmp_path / "exports" / ".asyncexport").iterdir()}
-        assert names == {"ledger.sqlite3", *(f"ledger.sqlite3{suffix}" for suffix in SIDE_FILES)}
+        assert names == {"ledger.sqlite3", *(f"ledger.sqlite3{suffix}" for suffix in ("-wal", "-shm", "-mark"))}
         for path in (tmp_path / "exports").rglob("*"):
             assert stat.S_IMODE(path.stat().st_mode) == (0o700 if path.is_dir() else 0o600)
         await ledger.close()
@@ -211,6 +211,7 @@ async def test_a_damaged_ledger_is_moved_aside_and_kept(tmp_path):
         content = ledger_path(tmp_path).read_bytes()
         mark = mark_path(ledger_path(tmp_path)).read_bytes()
         aside = set_aside(tmp_path)
+        assert aside is not None
         assert aside.name == f"ledger.sqlite3.damaged-{number}"
         assert aside.read_bytes() == content
         assert mark_path(aside).read_bytes() == mark

@@ -18,6 +18,7 @@ needs_fuse = pytest.mark.skipif(bool(WHY_NOT), reason=f"the power cannot be cut:
 SEED = 20240101
 CUTS = 64
 CUTS_OF_NEW_TAKES = 24
+CUTS_OF_REBUILDS = 24
 ROWS_OF_CUTS = 6
 CUTS_IN_A_ROW = 4
 
@@ -106,6 +107,46 @@ async def test_an_export_made_anew_is_cut_at_any_moment(drivers, toll):
                 await one.finish()
                 assert one.findings == Findings(), moment
                 toll.take(one)
+
+    await asyncio.gather(*map(take_turns, drivers))
+
+
+@needs_fuse
+@pytest.mark.timeout(300)
+async def test_a_rebuild_is_cut_at_any_moment(drivers, toll):
+    """A run after it refuses to begin, or has every row; so has one after a second rebuild. No old log is adopted."""
+
+    async def killed_and_rotten(one: Scene) -> Disk:
+        # The fourth archive has its name, and its row is in the log: in that moment the process is gone.
+        await one.run(kill_at=("rename:after", 4))
+        ledger = one.directory / ".asyncexport" / "ledger.sqlite3"
+        assert ledger.with_name("ledger.sqlite3-wal").stat().st_size > 0
+        ledger.write_bytes(b"rotten")
+        cut_short = next(one.directory.glob("*/*/*.gz"))
+        cut_short.write_bytes(cut_short.read_bytes()[:-1])
+        return Disk(tree_of(one.directory.parent))
+
+    async with scene(drivers[0]) as one:
+        _, changes = await one.run_on(await killed_and_rotten(one), rebuild=True)
+    moments = iter(range(1, changes + 1, max(1, changes // CUTS_OF_REBUILDS)))
+
+    async def take_turns(driver: Driver) -> None:
+        for moment in moments:
+            for runs_first in (True, False):
+                async with scene(driver) as one:
+                    await cut(one, await killed_and_rotten(one), moment, torn(moment), rebuild=True)
+                    toll.take(one)
+                    one.findings = Findings()
+                    if runs_first:
+                        outcome = await one.run()
+                        assert outcome.exit_code in (0, 7), moment
+                        if outcome.exit_code == 0:
+                            await one.finish()
+                    if not runs_first or outcome.exit_code == 7:
+                        await one.run(rebuild=True)
+                        await one.finish()
+                    found = one.findings
+                    assert (found.lost_rows, found.duplicated_rows, found.false_claims) == (0, 0, []), moment
 
     await asyncio.gather(*map(take_turns, drivers))
 

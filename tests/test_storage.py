@@ -725,7 +725,8 @@ async def test_what_is_moved_aside_overwrites_nothing(archives, tmp_path):
     """Each gets the next free name, which is no archive's."""
     for number, body in enumerate([BODY, OTHER], 1):
         await keep(archives, body)
-        aside = await archives.move_aside(PATH)
+        aside = await archives.name_aside(PATH)
+        await archives.move_aside(PATH, aside)
         assert aside == f"{PATH}.damaged-{number}"
         assert archives.span_of(aside) is None
     assert files(tmp_path / "out") == {f"{PATH}.damaged-1": BODY, f"{PATH}.damaged-2": OTHER}

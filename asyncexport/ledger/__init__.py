@@ -12,7 +12,7 @@
    number may read meanwhile (`reader`).
 """
 
-from asyncexport.ledger.files import present, set_aside
+from asyncexport.ledger.files import has_remains, present, set_aside
 from asyncexport.ledger.last_run import LAST_RUN, LastRun
 from asyncexport.ledger.ledger import Ledger
 from asyncexport.ledger.lock import Holder, hold, holder
@@ -26,6 +26,7 @@ __all__ = [
     "Ledger",
     "LedgerReader",
     "Overview",
+    "has_remains",
     "hold",
     "holder",
     "no_ledger",

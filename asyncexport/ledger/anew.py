@@ -2,23 +2,35 @@
 
 import asyncio
 import shutil
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, suppress
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
 from pathlib import Path
 
 from asyncexport.ledger.faults import translated
-from asyncexport.ledger.files import NAME, SIDE_FILES, ledger_path, make_folder, present, set_aside, sync_folder
+from asyncexport.ledger.files import empty_log, ignore, ledger_path, make_folder, put_in_place, set_aside
 from asyncexport.ledger.ledger import Ledger
 
 FOLDER = "anew"
 
 
 @asynccontextmanager
-async def made_anew(directory: Path) -> AsyncIterator[Ledger]:
+async def made_anew(
+    directory: Path,
+    *,
+    meanwhile: Callable[[], Awaitable[None]],
+    boundary: Callable[[str], None] = ignore,
+) -> AsyncIterator[Ledger]:
     """A new ledger for an output directory; it is put in its place when it is left without an error.
 
-    Until then the old one, if there is one, lies where it did; then it is moved aside, and never removed. A crash
-    between the two leaves archives without a ledger, which no run takes for a beginning. To be done under the lock.
+    Until then the old one, if there is one, lies where it did; then it is moved aside with all its side files, and
+    never removed. A crash between the two leaves a directory without a ledger and with remains of one, which no run
+    takes for a beginning; making it anew once more goes on from there. To be done under the lock.
+
+    Args:
+        directory: The output directory.
+        meanwhile: Awaited while there is no ledger: after the old one was moved aside, before the new one is there.
+            What it changes is never seen with the old ledger, and never missing with the new one.
+        boundary: Told of every change around the two, besides what `Ledger.open` tells.
 
     Raises:
         StorageError: it cannot be written.
@@ -27,13 +39,18 @@ async def made_anew(directory: Path) -> AsyncIterator[Ledger]:
     with translated(path):
         aside = await asyncio.to_thread(_emptied, directory)
     try:
-        ledger = await Ledger.open(aside)
+        ledger = await Ledger.open(aside, boundary=boundary)
         try:
             yield ledger
         finally:
             await ledger.close()
+        made = ledger_path(aside)
+        with translated(made):
+            await asyncio.to_thread(empty_log, made)
+        await asyncio.to_thread(set_aside, directory, boundary=boundary)
+        await meanwhile()
         with translated(path):
-            await asyncio.to_thread(_put_in_place, aside, directory)
+            await asyncio.to_thread(put_in_place, made, directory, boundary=boundary)
     finally:
         shutil.rmtree(aside, ignore_errors=True)
 
@@ -42,15 +59,3 @@ def _emptied(directory: Path) -> Path:
     aside = make_folder(directory) / FOLDER
     shutil.rmtree(aside, ignore_errors=True)
     return aside
-
-
-def _put_in_place(aside: Path, directory: Path) -> None:
-    made, path = ledger_path(aside), ledger_path(directory)
-    if present(directory):
-        set_aside(directory)
-    # What belongs to it first: a ledger without its log could be taken for a whole one.
-    for suffix in SIDE_FILES:
-        with suppress(FileNotFoundError):
-            made.with_name(NAME + suffix).replace(path.with_name(NAME + suffix))
-    made.rename(path)
-    sync_folder(path.parent)

@@ -4,9 +4,20 @@
 2. All of them are for their owner alone: 0600, in a folder of 0700. SQLite gives its side files the same mode.
 3. A ledger that cannot be read is never replaced: it is moved aside, by a person's order.
 4. Nothing is changed in a file before it is known to be a ledger of ours.
+5. SQLite takes a log for that of whatever file has the ledger's name. So no file gets that name while a side file of
+   an earlier ledger lies beside it. Side files are set aside like the ledger itself, whether or not it is still there;
+   the log may hold the only copy of rows.
+6. A ledger is set aside in three steps, and each is durable before the next begins:
+   a. The ledger file. From here on there is no ledger: a run refuses to begin beside archives, and `verify --rebuild`
+      goes on. The other way round, a ledger without its log would lie there for a moment, and only a readable mark
+      could tell that commits are missing from it.
+   b. Its log, journal and index. Until then they lie beside nothing, and rule 5 keeps a new ledger away from them.
+   c. Its mark, or an empty file where it had none: the sign that this set is complete. Whoever goes on after a crash
+      gives the rest the same number, so that a log is never put beside the wrong ledger.
 """
 
 import os
+import re
 import shutil
 import sqlite3
 import stat
@@ -24,13 +35,21 @@ from asyncexport.ledger.schema import APPLICATION_ID, TABLES, VERSION
 FOLDER = ".asyncexport"
 NAME = "ledger.sqlite3"
 LOG = "-wal"
-SIDE_FILES = (LOG, "-shm", "-mark")
+MARK = "-mark"
+SIDE_FILES = (LOG, "-journal", "-shm", MARK)
+
+ASIDE = re.compile(rf"{re.escape(NAME)}\.damaged-([0-9]{{1,9}})(-[a-z]+)?", re.ASCII)
+"""The name of a file that was set aside."""
 
 BUSY_SECONDS = 10.0
 """How long to wait for another program that has the ledger open, such as SQLite's shell."""
 
 COPY_TRIES = 5
 """How often a ledger is copied before a run that keeps changing it meanwhile is called in the way."""
+
+
+def ignore(_name: str) -> None:
+    """A boundary that nobody watches."""
 
 
 def ledger_path(directory: Path) -> Path:
@@ -40,7 +59,7 @@ def ledger_path(directory: Path) -> Path:
 
 def mark_path(path: Path) -> Path:
     """Where the mark of a ledger lies."""
-    return _beside(path, "-mark")
+    return _beside(path, MARK)
 
 
 def present(directory: Path) -> bool:
@@ -54,26 +73,93 @@ def present(directory: Path) -> bool:
         return path.exists()
 
 
-def set_aside(directory: Path) -> Path:
-    """Move a damaged ledger out of the way, under the next free name beside it; where it went.
+def has_remains(directory: Path) -> bool:
+    """Whether there is no ledger, and something of an earlier one: set aside, or a log that outlived it.
 
-    To be done under the lock.
+    Raises:
+        StorageError: that cannot be seen.
+    """
+    path = ledger_path(directory)
+    with translated(path):
+        if path.exists() or not path.parent.is_dir():
+            return False
+        logs = {_beside(path, suffix).name for suffix in (LOG, "-journal")}
+        return any(one.name in logs or ASIDE.fullmatch(one.name) for one in path.parent.iterdir())
+
+
+def set_aside(directory: Path, *, boundary: Callable[[str], None] = ignore) -> Path | None:
+    """Move a ledger and its side files out of the way, or those of them that are there (rule 6).
+
+    To be done under the lock. After a crash in the middle of it, calling it again moves the rest.
+
+    Args:
+        directory: The output directory.
+        boundary: Told `ledger.aside:before` and `ledger.aside:after` around every change.
+
+    Returns:
+        The name that the ledger itself has, or would have if it had been there; None: there was nothing to move.
+
+    Raises:
+        StorageError: something cannot be moved.
+    """
+    path = ledger_path(directory)
+    with translated(path):
+        here = [suffix for suffix in ("", *SIDE_FILES) if os.path.lexists(_beside(path, suffix))]
+        unfinished = _unfinished_set(path)
+        if not here:
+            if unfinished:
+                _finish_set(unfinished)
+            return None
+        if unfinished and not any(os.path.lexists(_beside(unfinished, suffix)) for suffix in here):
+            aside = unfinished
+        else:
+            aside = path.with_name(f"{NAME}.damaged-{_last_set(path) + 1}")
+        for step in ("",), (LOG, "-journal", "-shm"):
+            for suffix in step:
+                if suffix in here:
+                    boundary("ledger.aside:before")
+                    _beside(path, suffix).rename(_beside(aside, suffix))
+                    boundary("ledger.aside:after")
+            sync_folder(path.parent)
+        boundary("ledger.aside:before")
+        if MARK in here:
+            _beside(path, MARK).rename(_beside(aside, MARK))
+            sync_folder(path.parent)
+        else:
+            _finish_set(aside)
+        boundary("ledger.aside:after")
+        return aside
+
+
+def put_in_place(made: Path, directory: Path, *, boundary: Callable[[str], None] = ignore) -> None:
+    """Give a ledger that was made elsewhere the place of one that was set aside. To be done under the lock.
 
     Raises:
         StorageError: it cannot be moved.
     """
     path = ledger_path(directory)
-    with translated(path):
-        number = 1
-        while (aside := path.with_name(f"{NAME}.damaged-{number}")).exists():
-            number += 1
-        # The ledger first: without its log it could be taken for a whole one.
-        path.rename(aside)
-        for suffix in SIDE_FILES:
-            with suppress(FileNotFoundError):
-                _beside(path, suffix).rename(_beside(aside, suffix))
-        sync_folder(path.parent)
-        return aside
+    set_aside(directory, boundary=boundary)
+    boundary("ledger.place:before")
+    # Its log is empty (`empty_log`), so this one file is all of it.
+    made.rename(path)
+    sync_folder(path.parent)
+    boundary("ledger.place:after")
+    # A ledger without a mark is no worse than one with it until its next commit, which writes one.
+    with suppress(FileNotFoundError):
+        mark_path(made).rename(mark_path(path))
+
+
+def empty_log(path: Path) -> None:
+    """Have all of a ledger that nobody has open in its one file, durably.
+
+    Closing does that as well, but says nothing where it fails.
+
+    Raises:
+        StorageError: the disk has no room for it.
+    """
+    with closing(_connect(path, "rw", busy_seconds=BUSY_SECONDS)) as connection:
+        make_durable(connection, path)
+        _empty_log(connection, path)
 
 
 def make_folder(directory: Path) -> Path:
@@ -87,7 +173,7 @@ def make_folder(directory: Path) -> Path:
 
 
 def create(path: Path, *, now: float, boundary: Callable[[str], None]) -> None:
-    """Make an empty ledger.
+    """Make an empty ledger. Side files of an earlier one are set aside (rule 5). To be done under the lock.
 
     Raises:
         StorageError: the disk has no room for it.
@@ -106,13 +192,8 @@ def create(path: Path, *, now: float, boundary: Callable[[str], None]) -> None:
         text = Head(created_at=now).to_text()
         connection.execute("INSERT INTO head VALUES (1, ?, ?)", (text, digest_of(1, text.encode())))
         connection.execute("COMMIT")
-        # All of it into the file that is renamed; what closing does by itself, it does not tell of if it fails.
-        is_busy, *_ = connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
-        if is_busy:
-            raise StorageError(f"cannot make {path}: its log cannot be emptied")
-    # A log that outlived its ledger would be taken for the new one's.
-    for suffix in SIDE_FILES:
-        _beside(path, suffix).unlink(missing_ok=True)
+        _empty_log(connection, path)
+    set_aside(path.parent.parent, boundary=boundary)
     boundary("ledger.create:before")
     new.rename(path)
     sync_folder(path.parent)
@@ -189,6 +270,32 @@ def make_durable(connection: sqlite3.Connection, path: Path) -> None:
             hint="choose an [output] directory on a local disk",
         )
     connection.execute("PRAGMA synchronous = FULL")
+
+
+def _empty_log(connection: sqlite3.Connection, path: Path) -> None:
+    """All of it into the file that is renamed."""
+    is_busy, *_ = connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
+    if is_busy:
+        raise StorageError(f"cannot make {path}: its log cannot be emptied")
+
+
+def _last_set(path: Path) -> int:
+    """The number of what was set aside last; 0: nothing was."""
+    found = (ASIDE.fullmatch(one.name) for one in path.parent.iterdir())
+    return max((int(one[1]) for one in found if one), default=0)
+
+
+def _unfinished_set(path: Path) -> Path | None:
+    """The ledger's name in a set that was being set aside when the program died; None: there is none."""
+    last = _last_set(path)
+    aside = path.with_name(f"{NAME}.damaged-{last}")
+    return aside if last and not os.path.lexists(_beside(aside, MARK)) else None
+
+
+def _finish_set(aside: Path) -> None:
+    """Rule 6c, for a ledger that had no mark."""
+    os.close(os.open(_beside(aside, MARK), os.O_CREAT | os.O_WRONLY | os.O_CLOEXEC, 0o600))
+    sync_folder(aside.parent)
 
 
 def _connect(path: Path, mode: str, *, busy_seconds: float) -> sqlite3.Connection:

@@ -12,7 +12,7 @@ from asyncexport.core.pacing import Sent
 from asyncexport.core.states import Standing, Stored
 from asyncexport.core.work import Stock
 from asyncexport.ledger.faults import translated
-from asyncexport.ledger.files import BUSY_SECONDS, ledger_path, make_folder
+from asyncexport.ledger.files import BUSY_SECONDS, ignore, ledger_path, make_folder
 from asyncexport.ledger.pen import Pen
 from asyncexport.ledger.reader import Reading
 from asyncexport.ledger.rows import Line
@@ -22,10 +22,6 @@ RESTORED_AT_ONCE = 2_000
 """Rows in one commit while a ledger is made anew."""
 
 T = TypeVar("T")
-
-
-def ignore(name: str) -> None:
-    """A boundary where nothing happens."""
 
 
 class Ledger:
@@ -53,7 +49,8 @@ class Ledger:
         Args:
             directory: The output directory.
             boundary: Called in the ledger's thread with the name of each point at which a crash would be of interest:
-                `ledger.create:before`, `ledger.create:after`, `ledger.commit:before`, `ledger.commit:after`.
+                `ledger.create:before`, `ledger.create:after`, `ledger.commit:before`, `ledger.commit:after`; and
+                `ledger.aside:before`, `ledger.aside:after` where side files of an earlier ledger are set aside.
             busy_seconds: How long to wait for another program that has it open.
             lazy_seconds: How long a row that nobody waits for may wait for the next commit.
 

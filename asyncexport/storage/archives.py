@@ -118,9 +118,17 @@ class Archives:
         """When a file was written, in seconds since 1970."""
         return await self._disk.run(lambda: (self._directory / path).stat().st_mtime)
 
-    async def move_aside(self, path: str) -> str:
-        """Give an archive that cannot be used the next free name that is no archive's; which that is."""
-        return await self._disk.run(self._move_aside, path)
+    async def name_aside(self, path: str) -> str:
+        """The next free name, which is no archive's, for an archive that cannot be used."""
+        return await self._disk.run(self._name_aside, path)
+
+    async def move_aside(self, path: str, aside: str) -> None:
+        """Give an archive that cannot be used the name that `name_aside` found."""
+        await self._disk.run(self._move_aside, path, aside)
+
+    def defined(self) -> bool:
+        """Whether any export's definition lies here; not for an event loop."""
+        return any(True for _ in self._directory.glob(f"*/{DEFINITION_NAME}"))
 
     def _prepare(self, exports: Sequence[Export]) -> None:
         self._disk.make_folder(self._directory)
@@ -178,20 +186,22 @@ class Archives:
                     yield False, None
         yield True, inspector.close_archive()
 
-    def _move_aside(self, path: str) -> str:
+    def _name_aside(self, path: str) -> str:
         number = 1
         while (self._directory / (aside := f"{path}.damaged-{number}")).exists():
             number += 1
+        return aside
+
+    def _move_aside(self, path: str, aside: str) -> None:
         with self._disk.at("aside"):
             (self._directory / path).rename(self._directory / aside)
         self._disk.sync_folder((self._directory / path).parent)
-        return aside
 
 
-def ledger_lost(directory: Path) -> LedgerError:
-    """What is said of archives whose ledger is gone."""
+def ledger_lost(directory: Path, *, beside: str = "archives") -> LedgerError:
+    """What is said where a ledger is gone; `beside`: what lies there that shows there was one."""
     return LedgerError(
-        f"{directory} holds archives but no ledger",
+        f"{directory} holds {beside} but no ledger",
         hint="run `asyncexport verify --rebuild`: it makes the ledger anew from the archives",
     )
 
