@@ -254,7 +254,20 @@ def test_no_retry_after_is_none() -> None:
 
 @pytest.mark.parametrize(
     ("value", "moment"),
-    [(DATE, NOW), ("Thursday, 01-Jan-26 00:00:00 GMT", NOW), ("yesterday", None), ("", None), ("1", None)],
+    [
+        (DATE, NOW),
+        ("Thursday, 01-Jan-26 00:00:00 GMT", NOW),
+        ("Thu Jan  1 00:00:00 2026", NOW),
+        ("Thu, 01 Jan 2026 00:00:00 -0000", NOW),
+        ("Thu, 01 Jan 2026 00:00:00", NOW),
+        ("Thu, 01 Jan 2026 01:00:00 +0100", NOW),
+        ("Wed, 31 Dec 2025 23:59:60 GMT", NOW),
+        ("Wed, 31 Dec 2025 23:59:61 GMT", None),
+        ("Thu, 31 Feb 2026 00:00:00 GMT", None),
+        ("yesterday", None),
+        ("", None),
+        ("1", None),
+    ],
 )
 def test_the_date_header_is_read(value: str, moment: float | None) -> None:
     """The service's clock is known from its Date, where that is one."""

@@ -19,7 +19,8 @@ import re
 import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from email.utils import parsedate_to_datetime
+from datetime import UTC, datetime
+from email.utils import parsedate_tz
 from enum import StrEnum
 from functools import lru_cache
 from typing import Any
@@ -531,8 +532,20 @@ def _title(body: bytes) -> str:
 
 
 def _http_date(text: str) -> float | None:
+    """Seconds since 1970 from any of the three forms of a date (RFC 9110, 5.6.7); None where it is none.
+
+    A date without a zone, or with one that says nothing (`-0000`), is GMT like every other: never this host's time.
+    """
     try:
-        return parsedate_to_datetime(text[:100]).timestamp()
+        # The form of RFC 850 is not recognized without a zone, the others are.
+        found = parsedate_tz(text[:100]) or parsedate_tz(f"{text[:100]} GMT")
+        if found is None:
+            return None
+        year, month, day, hour, minute, second = found[:6]
+        # A minute may have a leap second, which a datetime cannot hold.
+        leap = second == 60
+        moment = datetime(year, month, day, hour, minute, second - leap, tzinfo=UTC).timestamp()
+        return moment + leap - (found[9] or 0)
     except (ValueError, TypeError, IndexError, OverflowError):
         return None
 
