@@ -20,11 +20,17 @@ UNCERTAIN_SECONDS = 3.0
 
 
 class ServiceClock:
-    """Seconds since 1970 UTC, by the service's clock as far as it is known."""
+    """Seconds since 1970 UTC, by the service's clock as far as it is known.
+
+    Attributes:
+        is_known: Whether the service has said what time it is. Until then it is this host's word, and nothing that is
+            reckoned with it may be kept for later runs.
+    """
 
     def __init__(self) -> None:
         self._loop = asyncio.get_running_loop()
         self._base = time.time() - self._loop.time()
+        self.is_known = False
 
     def now(self) -> float:
         """The time at the service."""
@@ -32,6 +38,7 @@ class ServiceClock:
 
     def correct(self, seconds: float) -> None:
         """The service's clock is so far ahead of ours, by a date it sent."""
+        self.is_known = True
         if abs(seconds) <= UNCERTAIN_SECONDS:
             return
         self._base += seconds

@@ -1,12 +1,16 @@
 """Puts the rooms together: `export(settings, order)` is a whole run, from the ledger to the summary.
 
 1. The lock is held for the whole run, and nothing is written before it is.
-2. What there is to do is known before anything is asked: a finished range costs no request.
+2. What there is to do is known before anything is asked: a finished range costs no request. The exception is where
+   "nothing to do" rests on this host's clock alone: on the first night, and where the clock is behind what the service
+   said in an earlier run, or no run has heard from it yet.
 3. A damaged ledger is not written on: before its first request a run reads a small one whole, of a large one what it
    goes by.
 4. The first request of a run looks at the list of operations: it tells the service's time, by which the end of the
    range is cut back to what is settled, and what there is to do is reckoned once more.
-5. How a run ends is in its summary; it raises nothing but bugs.
+5. What is reckoned with a clock that was not compared with the service's is not remembered: where `nightly` begins is
+   fixed once the service has told its time.
+6. How a run ends is in its summary; it raises nothing but bugs.
 """
 
 import asyncio
@@ -58,6 +62,12 @@ EVER = Range(-(2**62), 2**62)
 
 FIRST_NIGHT_SECONDS = 7 * DAY
 """How far back the first night goes where `[nightly] since` does not say."""
+
+NIGHTLY_SINCE = "nightly_since"
+"""What it is remembered under where `nightly` begins, in seconds since 1970."""
+
+TIME_AT_SERVICE = "time_at_service"
+"""What it is remembered under what time it was when the newest run heard it from the service, in seconds since 1970."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -228,7 +238,7 @@ def survey(settings: Settings, order: Order, *, now: float) -> Survey:
         works = tuple(Work(export, span, Stock()) for export, span in spans)
         return Survey(works, notes, burst, burst, settings.polling.expected_seconds)
     with LedgerReader(directory) as ledger:
-        spans, notes = _spans(order, now=now, since=_since(settings, ledger.recall("nightly_since"), now=now))
+        spans, notes = _spans(order, now=now, since=_since(settings, ledger.recall(NIGHTLY_SINCE), now=now))
         works = tuple(Work(export, span, ledger.stock(export.name, span)) for export, span in spans)
         durations = Durations(expected_seconds=settings.polling.expected_seconds, known=ledger.durations())
         first = ledger.first_request_at()
@@ -350,7 +360,7 @@ class _Run:
             await ledger.agree(self.order.exports)
             await archives.prepare(self.order.exports)
             works, notes = await self._works(ledger, clock)
-            if any(work.count for work in works):
+            if any(work.count for work in works) or await self._needs_the_time(ledger, clock, notes):
                 await self._work_off(stack, works, ledger=ledger, archives=archives, clock=clock)
             else:
                 self._tell(notes)
@@ -377,9 +387,11 @@ class _Run:
     async def _works(self, ledger: Ledger, clock: ServiceClock) -> tuple[list[Work], tuple[str, ...]]:
         """What there is to do, counted into the tally; and what ends were cut back, in words."""
         now = clock.now()
-        since = _since(self.settings, await ledger.recall("nightly_since"), now=now)
-        if self.order.start is None:
-            ledger.remember("nightly_since", str(since))
+        since = _since(self.settings, await ledger.recall(NIGHTLY_SINCE), now=now)
+        if clock.is_known:
+            ledger.remember(TIME_AT_SERVICE, str(now))
+            if self.order.start is None:
+                ledger.remember(NIGHTLY_SINCE, str(since))
         spans, notes = _spans(self.order, now=now, since=since)
         works = [await self._one_work(ledger, export, span, now=now) for export, span in spans]
         if not (self.order.fills_gaps or self.order.accept_fewer or self.order.repair):
@@ -387,6 +399,19 @@ class _Run:
         self.tally.already = sum(work.already for work in works)
         self.tally.planned = self.tally.already + sum(work.count for work in works)
         return works, notes
+
+    async def _needs_the_time(self, ledger: Ledger, clock: ServiceClock, notes: tuple[str, ...]) -> bool:
+        """Whether the service has to be asked for its time before it is said that there is nothing to do (rule 2).
+
+        With an end that was not cut back the clock has no part in it. Else a clock that is slow hides work; one that is
+        fast only makes some up, and the first request puts that right.
+        """
+        now = clock.now()
+        is_nightly = self.order.start is None and not self.settings.nightly.since
+        if is_nightly and not _is_past(await ledger.recall(NIGHTLY_SINCE), now=now):
+            return True
+        hangs_on_the_clock = self.order.end is None or bool(notes)
+        return hangs_on_the_clock and not _is_past(await ledger.recall(TIME_AT_SERVICE), now=now)
 
     async def _one_work(self, ledger: Ledger, export: Export, span: Range, *, now: float) -> Work:
         stock = await ledger.stock(export.name, span)
@@ -475,7 +500,8 @@ class _Run:
         ]
         try:
             if await self._prime(watcher):
-                # Once more, now that the service's clock is known: what is settled hangs on it.
+                # Once more, now that the service's clock is known: what is settled hangs on it, and so does where the
+                # first night begins.
                 works, notes = await self._works(ledger, clock)
                 self._tell(notes)
                 await scheduler.run(in_order(works))
@@ -628,11 +654,18 @@ def _spans(order: Order, *, now: float, since: int) -> tuple[list[tuple[Export, 
 
 def _since(settings: Settings, remembered: str | None, *, now: float) -> int:
     """Where `nightly` begins."""
-    if settings.nightly.since_moment is not None:
-        return settings.nightly.since_moment
-    if remembered:
+    chosen = settings.nightly.since_at(now)
+    if chosen is not None:
+        return chosen
+    # One that lies ahead was reckoned with a wrong clock, or this one is wrong: it would mean nothing to do, for ever.
+    if remembered and _is_past(remembered, now=now):
         return int(remembered)
     return int(now) // DAY * DAY - FIRST_NIGHT_SECONDS
+
+
+def _is_past(remembered: str | None, *, now: float) -> bool:
+    """Whether a moment is remembered, and is not after this one."""
+    return bool(remembered) and float(remembered or 0) <= now
 
 
 def _budget(settings: Settings, journal: Any, wall_clock: Callable[[], float]) -> Budget:

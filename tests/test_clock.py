@@ -36,6 +36,15 @@ async def test_a_clock_that_is_right_is_left_alone(seconds):
     assert clock.now() - time.time() == pytest.approx(0.0, abs=0.1)
 
 
+@pytest.mark.parametrize("seconds", [-1.2, 0.0, 86_400.0])
+async def test_it_says_whether_the_service_was_heard(seconds):
+    """A clock that turned out to be right is as good as one that was put right; an unheard one is neither."""
+    clock = ServiceClock()
+    assert not clock.is_known
+    clock.correct(seconds)
+    assert clock.is_known
+
+
 async def test_it_goes_on_with_the_monotonic_clock():
     """Two looks are as far apart as the loop's time."""
     clock = ServiceClock()

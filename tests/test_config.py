@@ -13,7 +13,6 @@ from hypothesis import strategies as st
 
 from asyncexport.config import EXAMPLE, ApiKey, Settings, load, load_key, read_duration, show_duration
 from asyncexport.config.layers import known_keys
-from asyncexport.core.bundles import read_moment
 from asyncexport.core.exports import Definition, Export, Format, Type
 from asyncexport.errors import ConfigError, UnauthorizedError
 
@@ -72,7 +71,7 @@ def test_without_a_file_there_is_one_export_of_everyones_events(here: Path) -> N
     assert (settings.retry.backoff_initial_seconds, settings.retry.backoff_max_seconds) == (1.0, 300.0)
     assert settings.download.min_rate == 1024
     assert (settings.output.directory, settings.output.grace_seconds) == (Path("exports"), 30.0)
-    assert (settings.nightly.since_moment, settings.nightly.refresh_seconds) == (None, 0.0)
+    assert (settings.nightly.since_at(0.0), settings.nightly.refresh_seconds) == (None, 0.0)
 
 
 def test_a_flag_wins_over_a_variable_and_a_variable_over_the_file(here: Path) -> None:
@@ -119,7 +118,7 @@ def test_variables_are_read_as_the_types_they_stand_for(here: Path) -> None:
     assert (settings.polling.min_interval_seconds, settings.polling.prefer) == (0.25, "latency")
     assert settings.output.directory == Path("/data/exports")
     assert settings.api.headers == {"X-Team": "data"}
-    assert settings.nightly.since_moment == 1_767_225_600
+    assert settings.nightly.since_at(0.0) == 1_767_225_600
 
 
 def test_flags_may_be_text_or_typed(here: Path) -> None:
@@ -542,13 +541,13 @@ def test_without_a_list_of_time_zones_any_name_is_taken(here: Path) -> None:
 @pytest.mark.parametrize("since", ["2026-01-01", '"2026-01-01"', '"2026-01-01T00:00:00Z"', "2026-01-01T01:00:00+01:00"])
 def test_since_is_a_date_in_quotes_or_without(here: Path, since: str) -> None:
     """TOML's own dates and times are understood like those in quotes."""
-    assert read(here, f"[nightly]\nsince = {since}").nightly.since_moment == 1_767_225_600
+    assert read(here, f"[nightly]\nsince = {since}").nightly.since_at(0.0) == 1_767_225_600
 
 
 def test_since_may_be_so_many_days_ago(here: Path) -> None:
     """`30d` is counted from today."""
-    today = read_moment("today", now=read(here, "[nightly]\nsince = 'today'").nightly.since_moment or 0)
-    assert read(here, "[nightly]\nsince = '30d'").nightly.since_moment in (today - 30 * 86_400, today - 29 * 86_400)
+    assert read(here, "[nightly]\nsince = 'today'").nightly.since_at(1_767_225_601.5) == 1_767_225_600
+    assert read(here, "[nightly]\nsince = '30d'").nightly.since_at(1_767_225_601.5) == 1_767_225_600 - 30 * 86_400
 
 
 # The service's host and the way to it

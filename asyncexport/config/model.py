@@ -4,7 +4,6 @@
 2. Nothing is read behind the caller's back: `Settings.from_layers` takes what `load` found, the strongest first.
 """
 
-import time
 from pathlib import Path
 from typing import Annotated, Any, Self
 
@@ -152,10 +151,9 @@ class Nightly(_Table):
     since: Date = ""
     refresh_seconds: Duration = _default("0h")
 
-    @property
-    def since_moment(self) -> int | None:
-        """`since` in seconds since 1970; None where it is left empty."""
-        return read_moment(self.since, now=time.time()) if self.since else None
+    def since_at(self, now: float) -> int | None:
+        """`since` as it reads at a moment, both in seconds since 1970; None where it is left empty."""
+        return read_moment(self.since, now=now) if self.since else None
 
 
 class ExportTable(_Table):

@@ -1,0 +1,115 @@
+"""Times and dates read the same wherever the host is."""
+
+import os
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from email.utils import format_datetime
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from asyncexport.config import load
+from asyncexport.core import wire
+from asyncexport.core.bundles import day, read_moment, read_timestamp, show
+
+ZONES = ["America/Los_Angeles", "Asia/Kolkata", "UTC"]
+NOW = 1_767_225_600.0  # 2026-01-01T00:00:00Z
+
+LAST_OF_TWO_DIGITS = 3_124_223_999
+"""The end of 2068: of two digits, more are of the century before."""
+
+
+@contextmanager
+def host_in(zone: str) -> Iterator[None]:
+    """Have the host's local time be that of another place."""
+    before = os.environ.get("TZ")
+    os.environ["TZ"] = zone
+    time.tzset()
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ["TZ"]
+        else:
+            os.environ["TZ"] = before
+        time.tzset()
+
+
+@pytest.fixture(params=ZONES)
+def zone(request: pytest.FixtureRequest) -> Iterator[str]:
+    with host_in(request.param):
+        yield request.param
+
+
+@pytest.mark.skipif(not Path("/usr/share/zoneinfo").exists(), reason="this system knows no zones")
+def test_the_zones_are_other_ones() -> None:
+    """Control: a date that is taken for local time would be seen here."""
+    seen = set()
+    for zone in ZONES:
+        with host_in(zone):
+            seen.add(datetime(2026, 1, 1).timestamp())  # noqa: DTZ001 - what must not happen elsewhere
+    assert len(seen) == len(ZONES)
+
+
+@pytest.mark.parametrize(
+    "date",
+    [
+        "Thu, 01 Jan 2026 00:00:00 GMT",
+        "Thu, 01 Jan 2026 00:00:00 -0000",
+        "Thu, 01 Jan 2026 00:00:00 +0000",
+        "Thu, 01 Jan 2026 00:00:00",
+        "Thursday, 01-Jan-26 00:00:00 GMT",
+        "Thursday, 01-Jan-26 00:00:00",
+        "Thu Jan  1 00:00:00 2026",
+    ],
+)
+@pytest.mark.usefixtures("zone")
+def test_a_date_of_any_form_is_gmt(date: str) -> None:
+    """In `Date` and in `Retry-After`, with and without a zone."""
+    assert wire.read_date({"Date": date}) == NOW
+    assert wire.retry_after({"Retry-After": date}, now=NOW - 90) == 90.0
+    assert wire.retry_after({"Retry-After": date, "Date": "Wed Dec 31 23:59:00 2025"}, now=0.0) == 60.0
+
+
+@given(moment=st.integers(0, LAST_OF_TWO_DIGITS), zone=st.sampled_from(ZONES))
+def test_all_forms_of_a_date_mean_the_same_moment(moment: int, zone: str) -> None:
+    """IMF-fixdate, RFC 850 and asctime, as RFC 9110 has them, in summer and winter."""
+    at = datetime.fromtimestamp(moment, UTC)
+    forms = (
+        format_datetime(at, usegmt=True),
+        f"{at:%A, %d-%b-%y %H:%M:%S} GMT",
+        f"{at:%a %b} {at.day:2} {at:%H:%M:%S %Y}",
+        f"{at:%a, %d %b %Y %H:%M:%S} -0000",
+    )
+    with host_in(zone):
+        assert [wire.read_date({"Date": form}) for form in forms] == [moment] * len(forms)
+
+
+@pytest.mark.parametrize("text", ["2026-01-01", "2026-01-01T00:00:00", "20260101T000000Z", "2026-01-01T05:30:00+05:30"])
+@pytest.mark.usefixtures("zone")
+def test_a_moment_without_an_offset_is_utc(text: str) -> None:
+    """On the command line, in the configuration, and in the names of archives."""
+    assert read_moment(text, now=0.0) == NOW
+    assert read_moment("today", now=NOW) == read_moment("1d", now=NOW + 86_400) == NOW
+
+
+@pytest.mark.parametrize("since", ["2026-01-01", "2026-01-01T00:00:00", '"2026-01-01"', "2026-01-01T05:30:00+05:30"])
+@pytest.mark.usefixtures("zone")
+def test_a_date_of_the_configuration_is_utc(tmp_path: Path, since: str) -> None:
+    """Also one that TOML itself has read, which may come without an offset."""
+    file = tmp_path / "asyncexport.toml"
+    file.write_text(f"[nightly]\nsince = {since}\n")
+    settings = load(file=file, environ={}, flags={}, working_directory=tmp_path)
+    assert settings.nightly.since_at(0.0) == NOW
+
+
+@pytest.mark.usefixtures("zone")
+def test_a_moment_is_shown_in_utc() -> None:
+    """To the service, in names and to people; and what the service says is read as it was meant."""
+    assert (show(NOW), day(int(NOW))) == ("2026-01-01T00:00:00Z", "2026-01-01")
+    assert read_timestamp("2026-01-01T00:00:00Z") == NOW
+    assert read_timestamp("2025-12-31T16:00:00-08:00") == NOW
