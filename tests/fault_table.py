@@ -63,7 +63,7 @@ class Row:
 ONE_ATTEMPT: dict[str, dict[str, Any]] = {"retry": {"attempts": 1}}
 """Whatever counts against a bundle parks it: a row with this shows that its fault does not count."""
 
-IMPATIENT: dict[str, dict[str, Any]] = {"api": {"read_timeout": "150ms", "connect_timeout": "150ms"}, **ONE_ATTEMPT}
+IMPATIENT: dict[str, dict[str, Any]] = {"api": {"read_timeout": "500ms", "connect_timeout": "500ms"}, **ONE_ATTEMPT}
 
 SINGLE: dict[str, Any] = {"list_ids": False}
 """Operations are polled one by one."""
@@ -232,7 +232,7 @@ def _operations() -> Iterator[Row]:
             fault,
             f"at its deadline {PARKED}; the next run asks for it once more",
             faults=(f"operation:{what},nth=1",),
-            changes={"polling": {"operation_deadline": "400ms"}},
+            changes={"polling": {"operation_deadline": "1500ms"}},
             code=Exit.PARTLY,
             stored=3,
             said="deadline",

@@ -12,7 +12,7 @@ import orjson
 from asyncexport.core.bundles import show
 from asyncexport.sandbox import Sandbox
 
-PATIENCE_SECONDS = 20.0
+PATIENCE_SECONDS = 60.0
 """Far more than anything takes; who expects silence is less patient."""
 
 

@@ -333,6 +333,7 @@ async def test_what_is_put_on_record_before_a_create_goes_along_with_its_row(bur
         leave.leave(200)
 
 
+@on_virtual_time
 @pytest.mark.parametrize("takes", [0.0, 5.0], ids=["after the row", "before the row"])
 async def test_whoever_cannot_note_what_comes_before_gives_its_pass_back(takes):
     """It is told why, and its token comes back from then on, as after any request."""

@@ -55,11 +55,12 @@ def drivers() -> Iterator[list[Driver]]:
         yield [one, other]
 
 
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(900)
 async def test_a_run_killed_at_any_write_is_finished_by_the_next(drivers, toll):
     """Whatever a run was about to write, or had just written: nothing is lost, and nothing done twice."""
     async with scene(drivers[0]) as one:
         writes = Writes(await one.run())
+    killed_at = set()
 
     async def take_turns(driver: Driver) -> None:
         while write := writes.next():
@@ -70,13 +71,14 @@ async def test_a_run_killed_at_any_write_is_finished_by_the_next(drivers, toll):
                     continue
                 await one.finish()
                 assert one.findings == Findings(), write
+                killed_at.add(outcome.killed_at)
                 toll.take(one, outcome)
 
     await asyncio.gather(*map(take_turns, drivers))
-    assert writes.kinds == set(toll.at)
+    assert writes.kinds == killed_at
 
 
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(900)
 async def test_an_export_made_anew_is_killed_at_any_write(drivers, toll):
     """A new take of a bundle leaves its archive whole until the new one is, and is ended by the next run."""
     async with scene(drivers[0]) as one:
@@ -99,7 +101,7 @@ async def test_an_export_made_anew_is_killed_at_any_write(drivers, toll):
     await asyncio.gather(*map(take_turns, drivers))
 
 
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(900)
 async def test_a_refresh_that_is_refused_is_killed_at_any_write(drivers, toll):
     """Before the decision and after it the old archives lie there whole, and the next run decides the same."""
     empty = replace(BEHAVIOUR, faults=(Fault("operation", "fewer-rows"),))
@@ -129,7 +131,7 @@ async def test_a_refresh_that_is_refused_is_killed_at_any_write(drivers, toll):
     await asyncio.gather(*map(take_turns, drivers))
 
 
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(900)
 async def test_a_run_killed_at_any_moment_is_finished_by_the_next(drivers, toll):
     """Between two writes, in the midst of one, on the wire: it makes no difference."""
     async with scene(drivers[0]) as one:
@@ -152,7 +154,7 @@ async def test_a_run_killed_at_any_moment_is_finished_by_the_next(drivers, toll)
     await asyncio.gather(*(take_turns(driver, random.Random(SEED + lane)) for lane, driver in enumerate(drivers)))
 
 
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(900)
 async def test_run_after_run_is_killed_and_the_last_one_finishes(drivers, toll):
     """A run that goes on from a kill may be killed as well, and so may the one that goes on from that."""
 

@@ -33,6 +33,7 @@ from asyncexport.display.pane import Pane
 from asyncexport.display.picture import COARSE, FINE, Rates, draw
 from asyncexport.display.telling import sentence
 from asyncexport.errors import RefusedError, UnavailableError
+from tests.virtual_time import on_virtual_time
 
 NOON = 1_767_268_800.0  # 2026-01-01T12:00:00Z
 
@@ -491,6 +492,7 @@ async def watched(watcher: Watcher, snapshot: Snapshot, *, seconds: float) -> No
             await watcher.watch(lambda: snapshot)
 
 
+@on_virtual_time
 async def test_off_a_terminal_a_line_comes_at_its_interval():
     """A log shows that a run is alive, and where it is."""
     stream = io.StringIO()
@@ -500,6 +502,7 @@ async def test_off_a_terminal_a_line_comes_at_its_interval():
     assert all(line.startswith("asyncexport: status: 1,101 of 2,880 bundles stored; ") for line in told)
 
 
+@on_virtual_time
 async def test_quietly_there_is_neither_picture_nor_line():
     """With `-q` only errors are written; what is asked for as JSON still comes."""
     stream, stdout = io.StringIO(), io.StringIO()
@@ -510,6 +513,7 @@ async def test_quietly_there_is_neither_picture_nor_line():
     assert (first["type"], first["planned"], first["scope"]) == ("progress", 2_880, "create?")
 
 
+@on_virtual_time
 async def test_on_a_terminal_the_picture_goes_when_the_run_does():
     """While it runs, log lines go above the picture; afterwards the screen is as if it had never been there."""
     screen = Screen(80)

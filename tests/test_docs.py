@@ -1,11 +1,10 @@
 """What is written about the program is true: README, help, hints, the example of the settings."""
 
 import re
+from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
-
-import pytest
 
 import asyncexport
 from asyncexport.cli.commands import COMMANDS, program
@@ -30,6 +29,12 @@ def rows(text: str) -> list[list[str]]:
     """The cells of a table, its head left out."""
     lines = [line for line in text.splitlines() if line.startswith("|")]
     return [[cell.strip() for cell in line.strip("|").split("|")] for line in lines[2:]]
+
+
+def texts() -> Iterator[tuple[Path, str]]:
+    """README and every module, each with its path from the root."""
+    for path in [ROOT / "README.md", *SOURCES]:
+        yield path.relative_to(ROOT), path.read_text(encoding="utf-8")
 
 
 def options(command: str = "") -> set[str]:
@@ -82,27 +87,37 @@ def test_the_example_of_the_settings_is_one_text():
     assert (ROOT / "config.example.toml").read_text(encoding="utf-8") == EXAMPLE
 
 
-@pytest.mark.parametrize("path", [ROOT / "README.md", *SOURCES], ids=lambda path: str(path.relative_to(ROOT)))
-def test_settings_that_are_named_exist(path):
+def test_settings_that_are_named_exist():
     """`[table] key` in a text, a message or a hint is a setting that there is."""
     tables = known_keys()
-    text = path.read_text(encoding="utf-8")
-    for table, key in re.findall(r"(?<!\w)\[+(\w+)\]+ ([a-z_]+)", text):
+    named = [
+        (path, table, key)
+        for path, text in texts()
+        for table, key in re.findall(r"(?<!\w)\[+(\w+)\]+ ([a-z_]+)", text)
         # "[[export]] in the file" is prose.
-        assert key == "in" or table not in tables or key in tables[table], f"[{table}] {key}"
+        if key != "in" and table in tables
+    ]
+    assert named
+    assert [f"{path}: [{table}] {key}" for path, table, key in named if key not in tables[table]] == []
 
 
-@pytest.mark.parametrize("path", [ROOT / "README.md", *SOURCES], ids=lambda path: str(path.relative_to(ROOT)))
-def test_commands_that_are_named_can_be_typed(path):
+def test_commands_that_are_named_can_be_typed():
     """`asyncexport …` in a text, an example or a hint is a command that there is, with options that it has."""
-    text = path.read_text(encoding="utf-8")
-    named = re.findall(r"`asyncexport ([^`]*)`", text)
-    named += re.findall(r"^(?:\S*/)?asyncexport ([^\n#]+)", text, re.MULTILINE) if path.suffix == ".md" else []
-    for typed in named:
+    named = []
+    for path, text in texts():
+        named += [(path, typed) for typed in re.findall(r"`asyncexport ([^`]*)`", text)]
+        if path.suffix == ".md":
+            named += [(path, typed) for typed in re.findall(r"^(?:\S*/)?asyncexport ([^\n#]+)", text, re.MULTILINE)]
+    assert named
+    faults = []
+    for path, typed in named:
         words = typed.split(" ")
         command = next((word for word in words if word in COMMANDS), "")
-        assert command or words[0] in {"COMMAND", "[-c", "--help"}, typed
-        assert set(re.findall(r"(?<!\S)--[a-z-]+", typed)) <= options(command), typed
+        if not command and words[0] not in {"COMMAND", "[-c", "--help"}:
+            faults.append(f"{path}: {typed}: no such command")
+        elif unknown := set(re.findall(r"(?<!\S)--[a-z-]+", typed)) - options(command):
+            faults.append(f"{path}: {typed}: no such option: {', '.join(sorted(unknown))}")
+    assert faults == []
 
 
 def test_options_that_the_readme_names_exist():

@@ -40,7 +40,7 @@ START, END = "2026-01-01T20:00:00Z", "2026-01-01T22:00:00Z"
 CALM = Behaviour(operation_seconds=0.02, rows_per_hour=60, requests_per_minute=1e6, burst=10_000)
 """A service without faults; each of the four bundles has rows."""
 
-DEADLINE_SECONDS = 20
+DEADLINE_SECONDS = 90
 """Nothing hangs: a row that takes so long has failed. They take well under a second, most of them."""
 
 
@@ -165,7 +165,7 @@ async def _refused(stage: Stage, _: str) -> None:
 
 async def _unresolvable(stage: Stage, _: str) -> None:
     async with serving(CALM) as sandbox:
-        nowhere = {"api": {"base_url": "https://nowhere.invalid"}, "retry": {"outage": "50ms"}}
+        nowhere = {"api": {"base_url": "https://nowhere.invalid", "connect_timeout": "1s"}, "retry": {"outage": "50ms"}}
         summary = await stage.run(sandbox, changes=nowhere)
         assert summary.exit_code is Exit.UNREACHABLE
         assert archives(stage.directory) == []

@@ -8,8 +8,6 @@ from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
 
-import pytest
-
 import asyncexport
 
 PACKAGE = Path(asyncexport.__file__).parent
@@ -85,41 +83,55 @@ def floor(room: str) -> int:
     return next(level for level, rooms in enumerate(FLOORS) if room.split(".", maxsplit=1)[0] in rooms)
 
 
-@pytest.mark.parametrize("path", MODULES, ids=lambda p: str(p.relative_to(PACKAGE)))
-def test_a_module_imports_from_floors_below(path):
+def may_import(room: str, other: str) -> bool:
+    """Whether a room may know another one of the package."""
+    match room:
+        case "__init__" | "__main__":
+            return True
+        case "sandbox":
+            return other in {"errors", "core", "sandbox"}
+        case "cli":
+            return other in frozenset().union(*FLOORS) | {"sandbox"}
+        case _:
+            return other == room.split(".", maxsplit=1)[0] or (other != "sandbox" and floor(other) < floor(room))
+
+
+def test_a_module_imports_from_floors_below():
     """No room knows another on its floor, and nothing below knows what is above."""
-    room = room_of(path)
-    ours = {name.split(".")[1] for name in imports(path) if name.startswith("asyncexport.")}
-    if room in {"__init__", "__main__"}:
-        return
-    if room == "sandbox":
-        assert ours <= {"errors", "core", "sandbox"}
-        return
-    others = ours - {room.split(".")[0]}
-    if room == "cli":
-        assert others <= frozenset().union(*FLOORS) | {"sandbox"}
-        return
-    assert "sandbox" not in others
-    assert all(floor(other) < floor(room) for other in others), others
+    ours = [(path, name) for path in MODULES for name in imports(path) if name.startswith("asyncexport.")]
+    assert ours
+    faults = [(path, name) for path, name in ours if not may_import(room_of(path), name.split(".")[1])]
+    assert [f"{path.relative_to(PACKAGE)} imports {name}" for path, name in faults] == []
 
 
-@pytest.mark.parametrize("path", MODULES, ids=lambda p: str(p.relative_to(PACKAGE)))
-def test_a_dependency_has_one_home(path):
+def test_a_dependency_has_one_home():
     """Whoever wants to exchange a library finds it in one place."""
-    room = room_of(path)
-    for name in imports(path):
-        homes = HOMES.get(name.split(".")[0])
-        assert homes is None or room in homes or room.split(".")[0] in homes, f"{name} has its home in {homes}"
+    housed = [(path, name) for path in MODULES for name in imports(path) if name.split(".")[0] in HOMES]
+    assert housed
+    faults = []
+    for path, name in housed:
+        room, homes = room_of(path), HOMES[name.split(".")[0]]
+        if not {room, room.split(".")[0]} & homes:
+            faults.append(f"{path.relative_to(PACKAGE)} imports {name}, which has its home in {', '.join(homes)}")
+    assert faults == []
 
 
-@pytest.mark.parametrize("path", sorted((PACKAGE / "core").rglob("*.py")), ids=lambda p: p.name)
-def test_the_core_is_pure(path):
+def impurities(path: Path) -> Iterator[str]:
+    """What a module of the core must do without, and does not."""
+    yield from (f"imports {name}" for name in imports(path) if name.split(".")[0] in IMPURE)
+    for node in ast.walk(parsed(path)):
+        match node:
+            case ast.AsyncFunctionDef() | ast.Await():
+                yield f"waits in line {node.lineno}"
+            case ast.Call(func=ast.Name(id="open")):
+                yield f"opens a file in line {node.lineno}"
+
+
+def test_the_core_is_pure():
     """Decisions need no event loop, file, socket, clock or chance."""
-    assert not {name.split(".")[0] for name in imports(path)} & IMPURE
-    tree = parsed(path)
-    assert not [node for node in ast.walk(tree) if isinstance(node, ast.AsyncFunctionDef | ast.Await)]
-    called = {node.func.id for node in ast.walk(tree) if isinstance(node, ast.Call) and isinstance(node.func, ast.Name)}
-    assert "open" not in called
+    core = sorted((PACKAGE / "core").rglob("*.py"))
+    assert core
+    assert [f"{path.relative_to(PACKAGE)} {fault}" for path in core for fault in impurities(path)] == []
 
 
 def test_every_room_is_on_a_floor():

@@ -13,8 +13,8 @@ from tests.crash_rig import BEHAVIOUR, Driver, Findings, Writes, scene
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="processes are held by handles that Linux alone has")
 
-DEADLINE_SECONDS = 30.0
-"""A run takes the hundredth part of it."""
+DEADLINE_SECONDS = 120.0
+"""A run takes the hundredth part of it, on a busy machine the tenth."""
 
 WORDS = {True: ("ledger full", "ledger broken"), False: ("full", "broken")}
 """What the disk says in turn, of the ledger and of all else."""
@@ -36,7 +36,7 @@ def drivers() -> Iterator[list[Driver]]:
         yield [one, other]
 
 
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(900)
 async def test_whichever_write_fails_the_run_says_so_and_the_next_one_finishes(drivers, faults):
     """A disk that is full or broken ends the run with its exit code, and with a ledger that is true."""
     async with scene(drivers[0]) as one:
@@ -60,7 +60,7 @@ async def test_whichever_write_fails_the_run_says_so_and_the_next_one_finishes(d
     await asyncio.gather(*map(take_turns, drivers))
 
 
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(900)
 async def test_whichever_exchange_fails_the_run_gets_over_it(drivers, faults):
     """A fault that befalls one request is one that the run itself recovers from, whichever request it is."""
     numbers = dict.fromkeys(ON_THE_WIRE, 1)

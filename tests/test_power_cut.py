@@ -68,7 +68,7 @@ def torn(number: int) -> random.Random | None:
 
 
 @needs_fuse
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(900)
 async def test_a_run_cut_at_any_moment_is_finished_by_the_next(drivers, toll):
     """Whenever the power goes, whatever of the unflushed survives: what is stored is there, and the rest is fetched."""
     async with scene(drivers[0]) as one:
@@ -87,7 +87,7 @@ async def test_a_run_cut_at_any_moment_is_finished_by_the_next(drivers, toll):
 
 
 @needs_fuse
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(900)
 async def test_an_export_made_anew_is_cut_at_any_moment(drivers, toll):
     """The archive of an earlier take, or that of the new one: one of the two is there, and whole."""
 
@@ -112,7 +112,7 @@ async def test_an_export_made_anew_is_cut_at_any_moment(drivers, toll):
 
 
 @needs_fuse
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(900)
 async def test_a_rebuild_is_cut_at_any_moment(drivers, toll):
     """A run after it refuses to begin, or has every row; so has one after a second rebuild. No old log is adopted."""
 
@@ -152,7 +152,7 @@ async def test_a_rebuild_is_cut_at_any_moment(drivers, toll):
 
 
 @needs_fuse
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(900)
 async def test_the_power_goes_again_and_again(drivers, toll):
     """A run that goes on from a cut may be cut as well, and so may the one that goes on from that."""
     rows = iter(range(ROWS_OF_CUTS))

@@ -28,8 +28,8 @@ END = START + 4 * HALF_HOUR
 
 QUICK = Behaviour(operation_seconds=0.0, requests_per_minute=1e6, burst=1_000_000, rows_per_hour=60, quiet=0)
 
-SILENCE_SECONDS = 0.1
-"""So long without a byte is taken for silence: on this machine an answer takes a hundredth of it."""
+SILENCE_SECONDS = 0.5
+"""So long without a byte is taken for silence: an answer takes some hundredth of it, on a busy machine some tenth."""
 
 
 def faulty(*faults, **changes):
