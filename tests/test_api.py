@@ -438,7 +438,10 @@ async def test_an_outage_that_is_given_up_names_its_last_reason() -> None:
 async def test_a_stalled_answer_ends(answer: Answer) -> None:
     """An answer that does not come, or stops, is given up after the time allowed."""
     gate = Gate()
-    async with serving(answer) as server, client(server, gate, read_timeout_seconds=0.1) as api:
+    async with (
+        serving(answer) as server,
+        client(server, gate, connect_timeout_seconds=0.5, read_timeout_seconds=0.1) as api,
+    ):
         with pytest.raises(UnavailableError) as caught:
             await api.me()
     assert caught.value.unanswered

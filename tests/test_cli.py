@@ -626,6 +626,7 @@ def test_quietly_only_what_is_wrong_is_said(run, service):
     assert (again.code, again.out, again.err) == (0, [], [])
 
 
+@pytest.mark.slow
 def test_the_closing_words_lead_to_a_file(run, service):
     """The command at the end shows a row, as it stands there."""
     ran = run(*BACKFILL)
@@ -824,6 +825,7 @@ def test_status_tells_how_the_last_run_ended(run, service):
     assert told == f"last run: backfill ended with 5 at {last['ended']}: {last['error']}"
 
 
+@pytest.mark.slow
 def test_status_tells_of_a_run_that_was_killed(run, service):
     """It could not say how it ended, and nobody else's end is told for its own."""
     service.behave(**fault("operation:pending,nth=4"))
@@ -925,6 +927,7 @@ def test_a_repair_with_far_fewer_rows_ends_with_3(run, service):
     assert run("-q", "verify").code == 0
 
 
+@pytest.mark.slow
 def test_status_works_while_a_run_goes_on(run, service):
     """Looking does not disturb, and says who is at it."""
     service.behave(**fault("operation:pending,nth=4"))
@@ -1019,6 +1022,7 @@ SIGNALS = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("number", "code"), SIGNALS)
 def test_a_signal_stops_a_run_cleanly_and_it_resumes(run, service, number, code):
     """The first signal saves the state, says what it waits for, and ends with its code; the same command goes on."""
@@ -1041,6 +1045,7 @@ def test_a_signal_stops_a_run_cleanly_and_it_resumes(run, service, number, code)
     assert len(archives()) == 4
 
 
+@pytest.mark.slow
 def test_a_run_below_nohup_outlives_its_terminal(run, service):
     """Who had the hang-up ignored meant it."""
     service.behave(**fault("results:late,seconds=0.3"))
@@ -1053,6 +1058,7 @@ def test_a_run_below_nohup_outlives_its_terminal(run, service):
     assert json.loads(out.splitlines()[-1])["bundles"]["stored"] == 4
 
 
+@pytest.mark.slow
 def test_a_second_signal_stops_at_once(run, service):
     """Whoever presses twice does not wait for the grace."""
     service.behave(**fault("download:drip"))
@@ -1069,6 +1075,7 @@ def test_a_second_signal_stops_at_once(run, service):
     assert process.returncode == Exit.INTERRUPTED
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("number", "code"), SIGNALS)
 def test_a_signal_ends_a_command_that_has_nothing_to_save(run, service, number, code):
     """A look that takes long can be left at any time, with its code and, as JSON, its summary."""
@@ -1083,6 +1090,7 @@ def test_a_signal_ends_a_command_that_has_nothing_to_save(run, service, number, 
     assert "Traceback" not in err
 
 
+@pytest.mark.slow
 def test_a_closed_stdout_does_not_end_a_run(run, service):
     """`backfill --json | head -1`: the reader has seen enough, and the data comes all the same."""
     service.behave(operation_seconds=0.5)
@@ -1097,6 +1105,7 @@ def test_a_closed_stdout_does_not_end_a_run(run, service):
     assert len(archives()) == 4
 
 
+@pytest.mark.slow
 def test_nobody_listens_so_nothing_more_is_asked(run, service):
     """`segments | head`: further pages would be requests for nothing."""
     service.behave(segments=3_000)
@@ -1111,6 +1120,7 @@ def test_nobody_listens_so_nothing_more_is_asked(run, service):
     assert service.sandbox.counts["segments"] < 20
 
 
+@pytest.mark.slow
 def test_a_full_disk_below_stdout_is_told(run, service):
     """Results that were not written are not passed over."""
     with Path("/dev/full").open("w") as full:
@@ -1123,6 +1133,7 @@ def test_a_full_disk_below_stdout_is_told(run, service):
 # demo
 
 
+@pytest.mark.slow
 def test_the_demo_does_the_whole_job_and_a_second_one_finds_it_done(run, monkeypatch):
     """Without a key or settings: a day is exported, checked and compared; run again, it costs no request."""
     monkeypatch.delenv("FULLSTORY_API_KEY")
@@ -1153,6 +1164,7 @@ def test_the_demo_does_not_mix_with_real_rows(run, service):
     assert archives() == before
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
 def test_the_sandbox_never_outlives_the_demo(run, number):
     """However the demo ends, a kill included, its sandbox ends too, and nothing is left where temporary files lie."""
@@ -1219,6 +1231,7 @@ def test_the_version_is_that_of_the_package(run):
     assert re.fullmatch(r"asyncexport \d+\.\d+\.\d+", run("--version").out[0])
 
 
+@pytest.mark.slow
 def test_help_loads_nothing_slow():
     """Help must not cost what a run costs."""
     probe = (

@@ -13,7 +13,10 @@ import pytest
 from asyncexport.sandbox import Fault
 from tests.crash_rig import BEHAVIOUR, Driver, Findings, Outcome, Scene, Writes, scene
 
-pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="processes are held by handles that Linux alone has")
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(sys.platform != "linux", reason="processes are held by handles that Linux alone has"),
+]
 
 SEED = 20240101
 RANDOM_KILLS = 36

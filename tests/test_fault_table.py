@@ -33,6 +33,8 @@ from asyncexport.verify import rebuild
 from tests.exporting import QUICK, archives, moment, rows_in, run, truth
 from tests.fault_table import BUNDLES, ROWS, Row, as_markdown
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).parents[1]
 
 START, END = "2026-01-01T20:00:00Z", "2026-01-01T22:00:00Z"

@@ -11,7 +11,10 @@ from asyncexport.core.summary import Exit
 from asyncexport.sandbox import Fault
 from tests.crash_rig import BEHAVIOUR, Driver, Findings, Writes, scene
 
-pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="processes are held by handles that Linux alone has")
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(sys.platform != "linux", reason="processes are held by handles that Linux alone has"),
+]
 
 DEADLINE_SECONDS = 120.0
 """A run takes the hundredth part of it, on a busy machine the tenth."""

@@ -116,6 +116,7 @@ def flipped(content, bit):
     return bytes(changed)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("reading", "count"), [(read, FLIPS), (read_to_write, FLIPS_TO_WRITE)], ids=["read", "write"])
 def test_no_flipped_bit_makes_a_wrong_answer(ended, tmp_path, reading, count):
     """Either what was written is read, or it is damaged; whatever is damaged is left for a person to look at."""
@@ -134,6 +135,7 @@ def test_no_flipped_bit_makes_a_wrong_answer(ended, tmp_path, reading, count):
     assert noticed > count / 4
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("reading", [read, read_to_write], ids=["read", "write"])
 def test_no_flipped_bit_of_the_log_takes_what_was_acknowledged(killed, tmp_path, reading):
     """SQLite leaves out all from the first damaged frame on; that is not passed over."""
@@ -349,6 +351,7 @@ def test_a_mark_that_is_no_use_is_no_hindrance(killed, tmp_path):
     assert outcome(tmp_path, read_to_write) == truth
 
 
+@pytest.mark.slow
 def test_a_killed_writer_takes_nothing_along_that_it_acknowledged(tmp_path):
     """A dozen times in one directory: each acknowledged row is there, what more there is is whole, and it goes on."""
     total = 0

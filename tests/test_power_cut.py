@@ -11,6 +11,8 @@ from tests.crash_rig import BEHAVIOUR, Driver, Findings, Scene, scene
 from tests.power_cut_disk import PAGE, Disk, File, Folder, tree_of
 from tests.power_cut_fs import why_not
 
+pytestmark = pytest.mark.slow
+
 WHY_NOT = why_not()
 
 needs_fuse = pytest.mark.skipif(bool(WHY_NOT), reason=f"the power cannot be cut: {WHY_NOT}")

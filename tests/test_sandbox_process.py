@@ -21,6 +21,8 @@ from asyncexport.scheduler import Stop
 from tests.exporting import Notebook, canonical, rows_in
 from tests.sandbox_client import ask
 
+pytestmark = pytest.mark.slow
+
 START = 1_779_840_000
 
 

@@ -21,6 +21,8 @@ import trustme
 from asyncexport.sandbox import Behaviour, Fault, Sandbox, serving
 from tests.tunnel import tunnelling
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).parents[1]
 
 CALM = Behaviour(operation_seconds=0.02, rows_per_hour=60, requests_per_minute=1e6, burst=10_000)

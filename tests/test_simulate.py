@@ -141,6 +141,7 @@ def cancelled_everywhere(scenario: Scenario, stop: Callable[[Wiring, "asyncio.Ta
     return next(last for last in count() if not clock.run(once(last)))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("lists", [True, False], ids=["list", "single"])
 @pytest.mark.parametrize("counts_all", [True, False], ids=["all", "create"])
 def test_no_await_at_which_a_cancel_orphans_an_operation(counts_all, lists):
