@@ -26,13 +26,16 @@ TIME_ZONE = "ODD-05:45"
 
 # A busy machine is slow, and that is no fault of what is tested. How to see the same again is told with a failure.
 hypothesis.settings.register_profile(
-    "asyncexport", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow], print_blob=True
+    "whole", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow], print_blob=True
 )
-hypothesis.settings.load_profile("asyncexport")
+hypothesis.settings.register_profile("quick", hypothesis.settings.get_profile("whole"), max_examples=20)
 
 
-def pytest_configure() -> None:
-    """Without a loop set, pytest-asyncio would have one made to put back afterwards, and leave it unclosed."""
+def pytest_configure(config: pytest.Config) -> None:
+    """Before any test is read."""
+    # The check of a minute tries fewer examples, the whole suite as many as ever.
+    hypothesis.settings.load_profile("quick" if config.option.markexpr == "not slow" else "whole")
+    # Without a loop set, pytest-asyncio would have one made to put back afterwards, and leave it unclosed.
     asyncio.set_event_loop(None)
 
 

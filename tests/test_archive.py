@@ -329,6 +329,7 @@ def deflated(pieces: Iterable[bytes], level: int) -> bytes:
     return b"".join([*map(deflate.compress, pieces), deflate.flush()])
 
 
+@pytest.mark.slow
 @BOTH
 def test_a_bomb_within_a_bomb_takes_a_few_megabytes(codec):
     """Gzip of hundreds of megabytes of gzip is taken in and written a piece at a time."""

@@ -40,6 +40,7 @@ def is_held(name: str, found) -> bool:
     return name not in found["skipped"] and version is not None and f"{program} {version[0]}," in words
 
 
+@pytest.mark.slow
 def test_the_table_has_every_body(found):
     """None is left out, and none stands there that is not sent."""
     assert list(told()) == list(found["by_case"])

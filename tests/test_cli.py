@@ -382,6 +382,7 @@ def is_sound(directory: Path) -> bool:
     return True
 
 
+@pytest.mark.slow
 def test_whatever_is_damaged_is_noticed_before_anything_is_asked(run, service):
     """One byte is enough: a run ends with 7, asks for nothing and writes nothing, and so does a verify."""
     a_run_before()
@@ -407,6 +408,7 @@ def test_whatever_is_damaged_is_noticed_before_anything_is_asked(run, service):
     assert damaged > 20
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("command", [("plan", *DAYS), ("verify",), ("verify", "--repair"), BACKFILL])
 def test_a_lost_ledger_is_made_anew_and_by_nothing_else(run, service, command):
     """All commands say the same of it: what the hint says works."""
@@ -416,6 +418,7 @@ def test_a_lost_ledger_is_made_anew_and_by_nothing_else(run, service, command):
     assert run(*command).code == Exit.DONE
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("command", [("status",), ("plan", *DAYS), ("verify",), BACKFILL, ("nightly",), ("retry",)])
 @pytest.mark.parametrize("spoil", [a_lost_ledger, a_damaged_ledger])
 @pytest.mark.parametrize("place", [("-d", "my exports"), ("--set", "output.directory=my exports")])
@@ -676,6 +679,7 @@ def test_stderr_as_json_is_json_to_the_last_line(run, service):
     assert all({"time", "level", "message"} <= set(one) for one in read)
 
 
+@pytest.mark.slow
 def test_no_secret_is_ever_said(run, service, tmp_path):
     """Neither the key nor a signed link stands in any output, any file or the ledger, however loud it is asked for."""
     for behaviour in ({}, fault("api:401"), fault("download:403")):

@@ -85,6 +85,7 @@ def earlier_run(*, durations: Sequence[float] = (), stored: int = 0, running: in
     asyncio.run(write())
 
 
+@pytest.mark.slow
 def test_a_table_for_each_reading(run):
     """The configuration first, then a row a variant, with what it costs and when it is done; assumptions below."""
     ran = run(*PLAN, "--simulate", "--vary", "bundle=1h,6h", "--vary", "polling.prefer=latency")
@@ -163,6 +164,7 @@ def test_a_scope_that_is_set_has_one_reading(run):
     ]
 
 
+@pytest.mark.slow
 def test_what_earlier_runs_learned_is_drawn_from(run):
     """Durations and sizes come from the ledger, where there are some, and what is stored is not simulated again."""
     earlier_run(durations=[100.0] * 30, stored=4)

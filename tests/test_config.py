@@ -698,6 +698,7 @@ def test_a_key_in_the_file_is_told_where_it_belongs(here: Path, table: str, name
     assert CANARY not in said
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("key", [CANARY, "TGVnYWN5S2V5V2l0aG91dEFQcmVmaXg6c2VjcmV0", f"Basic {CANARY}", "na1.short"])
 def test_a_key_in_the_wrong_place_is_never_repeated(here: Path, key: str) -> None:
     """Wherever the key is pasted, as a value or a name, no message and no `repr` of the settings shows it."""

@@ -389,6 +389,7 @@ async def test_a_full_disk_in_the_middle_ends_it(scene):
     assert scene.files() == {}
 
 
+@pytest.mark.slow
 async def test_a_cancel_at_any_wait_leaves_no_half_file(scene):
     """Whether the network or the disk is waited for, also while a cut body goes on, and while a bad one is removed."""
     loop = asyncio.get_running_loop()
@@ -435,6 +436,7 @@ ANSWERS = st.lists(
 )
 
 
+@pytest.mark.slow
 @settings(max_examples=60)
 @given(
     answers=ANSWERS,

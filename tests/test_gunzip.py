@@ -192,6 +192,7 @@ def test_the_last_full_piece_leaves_nothing_behind(codec, extra, level):
         assert inflated([data[a:b] for a, b in itertools.pairwise(places)], codec) == content
 
 
+@pytest.mark.slow
 @BOTH
 def test_a_bomb_goes_off_a_piece_at_a_time(codec):
     """A few bytes that inflate to hundreds of megabytes never take more memory than some pieces."""

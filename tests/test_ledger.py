@@ -310,6 +310,7 @@ async def test_a_full_disk_is_told_and_takes_nothing(tmp_path):
     await ledger.close()
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not hasattr(signal, "SIGXFSZ"), reason="this system limits no files")
 def test_no_room_for_a_new_ledger_leaves_none(tmp_path):
     """A ledger that could not be made whole is not under its name."""
@@ -419,6 +420,7 @@ async def test_a_definition_that_nothing_came_of_may_be_corrected(tmp_path):
         assert reader.exports()["events"] == right.definition
 
 
+@pytest.mark.slow
 async def test_what_is_found_on_disk_is_restored(tmp_path):
     """Archives get their rows, some thousands at once; only archives do, and all of a batch or none."""
     boundary = Boundary()
@@ -529,6 +531,7 @@ async def test_an_overview_counts_what_there_is(tmp_path):
     assert (people.stored, people.covered, people.gaps, people.claimed) == (0, (), (), 1)
 
 
+@pytest.mark.slow
 async def test_what_the_next_run_starts_from_is_kept_within_bounds(tmp_path):
     """The oldest requests and durations are dropped; the rest is whole, and it is known that some are gone."""
     boundary = Boundary()
@@ -552,6 +555,7 @@ async def test_what_the_next_run_starts_from_is_kept_within_bounds(tmp_path):
         reader.check()
 
 
+@pytest.mark.slow
 async def test_the_head_stays_small(tmp_path):
     """What is rewritten in each commit grows with the exports, and not with what happens to them."""
     ledger = await opened(tmp_path)
@@ -565,6 +569,7 @@ async def test_the_head_stays_small(tmp_path):
     assert length < 1024
 
 
+@pytest.mark.slow
 async def test_ten_thousand_rows_of_a_hundred_lanes(tmp_path):
     """All of them are there, in far fewer commits; none is told before its own is over."""
     boundary = Boundary()

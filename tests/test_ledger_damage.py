@@ -303,6 +303,7 @@ def test_a_state_that_nothing_leads_to_is_checked_too(ended, tmp_path, change):
         reader.check()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("bundles", "is_small"), [(100, True), (MOST_ROWS + 1, False)])
 async def test_a_small_ledger_is_checked_at_once_and_a_large_one_only_when_asked(tmp_path, bundles, is_small):
     """A run does not wait for what would take long; a whole check finds it all the same."""
@@ -333,6 +334,7 @@ async def test_an_overview_does_not_make_up_its_last_news(tmp_path):
         reader.overviews()
 
 
+@pytest.mark.slow
 def test_a_mark_that_is_no_use_is_no_hindrance(killed, tmp_path):
     """Damaged, cut, gone, behind, or another ledger's: the ledger is read as it is."""
     directory, truth = killed

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
+import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, rule
@@ -33,6 +34,8 @@ from asyncexport.core.states import (
 from asyncexport.ledger import Ledger, LedgerReader
 from tests.ledger_model import Model
 from tests.ledger_rig import EVER, EXPORTS
+
+pytestmark = pytest.mark.slow
 
 RANGES = [Range(start * 900, (start + width) * 900) for start in (-2, 0, 1, 2, 4, 5, 8) for width in (1, 2, 4)]
 BUNDLES = st.sampled_from([Bundle(export.name, span) for export in EXPORTS for span in RANGES])

@@ -128,6 +128,7 @@ async def test_a_ledger_can_be_read_where_nothing_may_be_written(folder):
         assert sorted(path.name for path in directory.rglob("*")) == before
 
 
+@pytest.mark.slow
 def test_a_copy_is_of_one_moment(folder):
     """Where even the log's index may not be looked at, a copy is read, which is whole however fast a run goes on."""
     with Scribe(folder, pages=30) as scribe:
@@ -184,6 +185,7 @@ async def test_the_ledger_is_for_its_owner_alone(tmp_path):
         assert stat.S_IMODE(path.stat().st_mode) == (0o700 if path.is_dir() else 0o600)
 
 
+@pytest.mark.slow
 async def test_nothing_is_left_open(tmp_path):
     """As many files are open after a run and a look as were before."""
 

@@ -28,6 +28,8 @@ from tests.exporting import (
     truth_as_csv,
 )
 
+pytestmark = pytest.mark.slow
+
 FAST = Behaviour(operation_seconds=0.02, rows_per_hour=40, requests_per_minute=1e6, burst=10_000)
 """A service whose operations take no time to speak of."""
 
@@ -147,7 +149,6 @@ async def test_real_rows_come_through_bit_equal(tmp_path):
     assert sorted(found) == sorted(lines)
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(("listing", "most"), [(True, 2.3), (False, 3.6)])
 async def test_requests_a_bundle_stay_low_where_all_calls_count(tmp_path, listing, most):
     """At 96 bundles a bundle costs 2.3 requests with a list that has ids, and 3.6 without."""
@@ -179,7 +180,6 @@ TOKENS_A_MINUTE = 600
 """A token each 100 ms: what a busy machine is late by does not matter beside it."""
 
 
-@pytest.mark.slow
 async def test_auto_learns_that_all_calls_count(tmp_path):
     """Where all calls count and nobody said so, what is on the wire by then is refused, and after that nothing."""
     allowance: dict[str, Any] = {"requests_per_minute": TOKENS_A_MINUTE, "burst": 20}
@@ -194,7 +194,6 @@ async def test_auto_learns_that_all_calls_count(tmp_path):
         assert sandbox.refused == 0
 
 
-@pytest.mark.slow
 async def test_auto_learns_in_a_long_run_whose_creates_keep_the_bucket_empty(tmp_path):
     """With many more bundles than the burst, too, refusals end, and long before the run does."""
     allowance: dict[str, Any] = {"requests_per_minute": TOKENS_A_MINUTE, "burst": 5}

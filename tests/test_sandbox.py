@@ -199,6 +199,7 @@ async def test_a_segment_holds_some_of_everyone():
         assert not any(orjson.loads(row)["IndvId"] in people for row in everyone - rows)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("format_", ["NDJSON", "CSV", "JSON"])
 @pytest.mark.parametrize("type_", ["EVENT", "INDIVIDUAL"])
 async def test_the_same_export_has_the_same_bytes(format_, type_):
@@ -358,6 +359,7 @@ def trusting_context(authority):
     return context
 
 
+@pytest.mark.slow
 async def test_nothing_is_left_behind():
     """Idle, hanging and half-read connections are gone when it stops, and no transport is left to be collected."""
     faults = (Fault("me", "stall"), Fault("segments", "stall-body"), Fault("list", "drip"))

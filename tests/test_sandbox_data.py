@@ -53,6 +53,7 @@ def a_day(**options):
 millis = st.integers(0, 3 * HOUR * 1000).map(lambda ms: (NOON * 1000 + ms) / 1000)
 
 
+@pytest.mark.slow
 @settings(max_examples=40, deadline=None)
 @given(st.integers(0, 1 << 64), st.sampled_from([40.0, 800.0, 15_000.0]), st.tuples(millis, millis, millis).map(sorted))
 def test_ranges_tile_wherever_they_are_cut(seed, rate, cuts):
@@ -70,6 +71,7 @@ def test_ranges_tile_at_an_event():
         assert moment not in moments(rows.between(moment - 1, moment))
 
 
+@pytest.mark.slow
 @settings(max_examples=40, deadline=None)
 @given(millis, st.floats(0, 600))
 def test_rows_lie_in_the_range(start, length):
@@ -86,6 +88,7 @@ def test_rows_come_in_no_order_of_time_yet_always_the_same():
     assert rows == list(SyntheticRows().between(NOON, NOON + HOUR))
 
 
+@pytest.mark.slow
 def test_another_process_has_the_same_rows():
     """What follows from a seed hangs on no process, and no hash seed of it."""
     code = (
@@ -106,6 +109,7 @@ def test_another_seed_is_another_shop():
     assert not one & other
 
 
+@pytest.mark.slow
 def test_there_are_as_many_rows_as_asked_for():
     """Two weeks have the rate on average, quiet half-hours or not."""
     for quiet in (0, 0.25, 1):
@@ -119,6 +123,7 @@ def test_nights_are_quieter():
     assert max(by_hour[hour] for hour in (2, 3)) * 3 < min(by_hour[hour] for hour in (17, 18, 19))
 
 
+@pytest.mark.slow
 def test_some_half_hours_of_the_night_are_wholly_empty():
     """Empty bundles happen, at night alone, and only if they are wanted."""
     busy = {int(moment - START) // 1800 for moment in moments(a_day())}
@@ -208,6 +213,7 @@ def test_times_agree_with_each_other(day):
         assert row.get("UserCreated", "") < row["EventStart"]
 
 
+@pytest.mark.slow
 def test_some_rows_are_there_twice(day):
     """Exact twins exist, and are rare."""
     twins = [count for count in texts(day).values() if count > 1]
@@ -261,6 +267,7 @@ def test_individuals_are_those_with_an_event_in_the_range():
     assert set(found) == {row["IndvId"] for row in rows.between(NOON, NOON + HOUR)}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("as_of", [NOON + HOUR, NOON + 2 * DAY, NOON + 30 * DAY])
 def test_totals_are_those_of_all_events_so_far(as_of):
     """Numbers of sessions, pages and events are what one finds by counting the events that had arrived."""
@@ -333,6 +340,7 @@ def _cell(value):
     return "" if value is None else json.dumps(value, separators=(",", ":"))
 
 
+@pytest.mark.slow
 def test_made_up_rows_survive_every_format():
     """The hard texts come through each format, and the archive's own check counts the rows."""
     rows = list(SyntheticRows(rows_per_hour=1500).between(NOON, NOON + HOUR))
@@ -444,6 +452,7 @@ def test_an_empty_csv_follows_the_fields_too():
     assert empty("csv", columns=INDIVIDUAL_FIELDS) == ",".join(INDIVIDUAL_FIELDS).encode() + b"\n"
 
 
+@pytest.mark.slow
 @settings(max_examples=15, deadline=None)
 @given(st.sampled_from(Format), st.integers(4000, 3_000_000))
 def test_a_filler_is_valid_and_as_big_as_asked_for(form, size):

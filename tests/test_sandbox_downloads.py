@@ -133,6 +133,7 @@ async def test_many_who_want_one_file_share_the_making_of_it():
     await archives.close()
 
 
+@pytest.mark.slow
 async def test_the_loop_goes_on_while_a_file_is_made():
     """Rows of a month are made in a thread: other calls are answered meanwhile."""
     async with serving(replace(QUICK, rows_per_hour=200)) as box:
@@ -170,6 +171,7 @@ class TestDownloads:
         assert re.fullmatch(r'"[0-9a-f]{32}"', got.header("ETag") or "")
         assert Counter(gzip.decompress(got.body).splitlines()) == rows
 
+    @pytest.mark.slow
     @pytest.mark.parametrize("delivery", get_args(Delivery))
     @pytest.mark.parametrize("framing", ["length", "chunked", "close"])
     async def test_every_delivery_holds_the_same_rows(self, delivery, framing):
@@ -262,6 +264,7 @@ class TestDownloads:
             assert (got.body[:2] == b"\x1f\x8b") == (switch in ("usual", "gzip-of-nothing"))
             assert (gzip.decompress(got.body) if got.body[:2] == b"\x1f\x8b" else got.body) == body
 
+    @pytest.mark.slow
     @pytest.mark.parametrize("delivery", ["gzip", "plain"])
     async def test_big_files_need_no_memory(self, delivery):
         """A filler is of exactly the size asked for, can be fetched in parts, and has true hashes."""

@@ -234,6 +234,7 @@ async def test_an_answer_may_be_late():
         assert loop.time() - began >= 0.05
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("status", [202, 302, 400, 401, 403, 404, 408, 409, 429, 499, 500, 502, 503, 504, 599])
 @pytest.mark.parametrize("body", ["", "html", "empty"])
 async def test_any_status_with_any_body(status, body):
@@ -262,6 +263,7 @@ async def test_a_download_s_status_comes_as_xml():
         assert b"<Code>InternalError</Code>" in got.body
 
 
+@pytest.mark.slow
 async def test_pages_that_are_none():
     """HTML, a list in place of an object, 32 MiB of blanks: all with 200."""
     async with serving(QUICK) as box:
@@ -369,6 +371,7 @@ DAMAGE: list[tuple[str, type[ArchiveError] | None, bool]] = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("what", "error", "fits"), DAMAGE, ids=[one[0] for one in DAMAGE])
 @pytest.mark.parametrize("container", [Format.NDJSON, Format.CSV])
 async def test_damage_is_damage(what, error, fits, container):

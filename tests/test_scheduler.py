@@ -214,6 +214,7 @@ async def test_a_refused_export_comes_to_its_end_by_itself():
     assert fan.stored == 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "error",
     [UnauthorizedError("401"), StorageError("full"), LedgerError("broken"), IllegalMove("bug"), KeyError("bug")],

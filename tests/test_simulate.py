@@ -153,12 +153,14 @@ def test_no_await_at_which_a_cancel_orphans_an_operation(counts_all, lists):
     assert cancelled_everywhere(replace(SMALL, counts_all=counts_all, lists=lists), cancel) > 100
 
 
+@pytest.mark.slow
 def test_no_await_at_which_a_polite_stop_orphans_an_operation():
     """The same where the run is asked to stop."""
     steps = cancelled_everywhere(SMALL, lambda wiring, _: wiring.stop.ask(Exit.INTERRUPTED))
     assert steps > 100
 
 
+@pytest.mark.slow
 def test_no_await_at_which_stopping_now_loses_more_than_the_answer():
     """Told to stop now, an operation may be unknown; then its bundle is `Creating`, and the next run finishes all."""
 
@@ -197,6 +199,7 @@ def checked(scenario: Scenario) -> Result:
     return result
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("prefer", list(Prefer))
 @pytest.mark.parametrize("lists", [True, False], ids=["list", "single"])
 @pytest.mark.parametrize("counts_all", [True, False], ids=["all", "create"])
@@ -212,6 +215,7 @@ def test_a_day_of_bundles_is_near_the_clairvoyant():
     assert 1.0 <= ratios[3] <= 1.10
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("lists", "requests", "first_minutes"), [(True, 2.25, 15), (False, 3.10, 30)])
 def test_a_week_of_bundles_keeps_requests_and_the_first_wait_low(lists, requests, first_minutes):
     """336 bundles, latency preferred: what a bundle costs, and when the first archive is there."""
@@ -220,12 +224,14 @@ def test_a_week_of_bundles_keeps_requests_and_the_first_wait_low(lists, requests
     assert result.first_archive <= first_minutes * 60
 
 
+@pytest.mark.slow
 def test_finished_exports_do_not_wait_until_they_expire():
     """They are kept for about a week; none waits for more than some hours, however slow the operations."""
     for median in (120.0, 7200.0):
         assert checked(Scenario(200, median, 1.0)).longest_wait < DAY / 2
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("operations", [100, 5000])
 def test_a_service_with_few_slots_is_not_flooded(operations):
     """Where eight run at once and the others queue, more and more in flight would only make them look longer."""
@@ -248,6 +254,7 @@ def test_an_outage_in_mid_run_costs_time_and_nothing_else():
     assert calm.makespan < hit.makespan < calm.makespan + 3600 + 600
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("lists", [True, False], ids=["list", "single"])
 def test_what_the_limit_counts_is_learned_at_the_price_of_some_minutes(lists):
     """Nobody says that all calls count: from then on the run goes as if somebody had."""
@@ -258,6 +265,7 @@ def test_what_the_limit_counts_is_learned_at_the_price_of_some_minutes(lists):
     assert learned.makespan < told.makespan + 600
 
 
+@pytest.mark.slow
 def test_where_creates_alone_count_auto_has_nothing_to_learn():
     """No refusal, and the same run."""
     assert simulate(Scenario(200, counts_all=False, told=False)) == checked(Scenario(200, counts_all=False))
@@ -277,6 +285,7 @@ def test_the_same_seed_gives_the_same_run():
 # What it is measured against
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("lists", [True, False], ids=["list", "single"])
 @pytest.mark.parametrize("counts_all", [True, False], ids=["all", "create"])
 def test_nobody_beats_the_bound(counts_all, lists):

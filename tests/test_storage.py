@@ -356,6 +356,7 @@ def open_handles() -> int:
     return len([*Path("/proc/self/fd").iterdir()])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("size", "leaves"), [(10, {(PATH,)}), (3 * GATHER_BYTES, {(), (PATH,)})])
 async def test_whoever_is_cancelled_at_any_write_leaves_no_half_file_and_no_thread_behind(
     archives, watch, tmp_path, size, leaves

@@ -227,6 +227,7 @@ def test_exports_of_several_widths_are_mixed():
 # what comes of it
 
 
+@pytest.mark.slow
 def test_wider_bundles_finish_sooner_for_fewer_requests():
     """Half as many bundles are half as many creates, where a wider one takes no longer."""
     narrow = row(Case(PRESENTLY, Scope.CREATE, (Part(120),)), Assumed(seeds=3))
@@ -258,6 +259,7 @@ def test_a_spent_bucket_costs_its_time():
 # on several processes
 
 
+@pytest.mark.slow
 def test_processes_find_what_one_finds():
     """Results come in the order of what was asked, whoever simulated it; what is asked twice is simulated once."""
     scenarios = [Scenario(bundles, seed=seed) for bundles, seed in ((3, 1), (12, 1), (5, 2), (3, 1), (1, 4))]

@@ -378,6 +378,7 @@ def pages_a_poll(service: Service) -> int:
     return most
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("running", "most"), [(1, 2), (100, 2), (101, 3), (250, 4)])
 def test_no_more_pages_are_read_than_there_are_operations_for(running, most):
     """⌈in flight / 100⌉ + 1 a poll, where ours are scattered over a history of thousands."""
@@ -506,6 +507,7 @@ async def test_what_is_missing_where_it_should_be_makes_the_list_useless():
         assert scene.open == 0
 
 
+@pytest.mark.slow
 @on_virtual_time
 async def test_one_beside_a_page_boundary_is_not_missing():
     """Its create was answered a little after it was made: that it is not on the page proves nothing."""
@@ -520,6 +522,7 @@ async def test_one_beside_a_page_boundary_is_not_missing():
         assert scene.watcher.mode is Mode.LIST
 
 
+@pytest.mark.slow
 @on_virtual_time
 async def test_a_straggler_far_down_the_list_is_polled_singly():
     """The others are found by the list as before."""
@@ -611,6 +614,7 @@ def test_what_is_said_not_to_exist_twice_a_minute_apart_is_gone(error):
     lose()
 
 
+@pytest.mark.slow
 @on_virtual_time
 async def test_a_404_between_two_answers_counts_for_nothing():
     """It must be said twice in a row."""

@@ -258,6 +258,7 @@ def test_twenty_thousand_bundles_take_little_memory():
     assert peak < 64 * 1024
 
 
+@pytest.mark.slow
 def test_a_ledger_full_of_holes_is_no_trouble():
     """Fifty thousand gaps between as many archives: known in a moment, by their number and by their first."""
     covered = tuple(Range(at, at + 1800) for at in range(0, 50_000 * 3600, 3600))
