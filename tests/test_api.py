@@ -717,6 +717,7 @@ async def test_a_stalled_body_is_incomplete() -> None:
             await fetch(server, read_timeout_seconds=0.5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("answer", [stays_silent_after(), stays_silent_after(b"HTTP/1.1 200 OK\r\n")])
 async def test_a_stalled_head_of_a_download_is_an_outage(answer: Answer) -> None:
     """A storage host that does not answer is given up."""

@@ -349,6 +349,7 @@ def test_a_bomb_within_a_bomb_takes_a_few_megabytes(codec):
     assert peak < 12 << 20
 
 
+@pytest.mark.slow
 def test_gzip_with_nothing_in_it_is_not_held_for_ever():
     """Empty members without end are given up."""
     empty = gzip.compress(b"") * 1000

@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()
 BEGIN, END = "<!-- bad bodies", "<!-- end of bad bodies -->"
@@ -40,7 +42,6 @@ def is_held(name: str, found) -> bool:
     return name not in found["skipped"] and version is not None and f"{program} {version[0]}," in words
 
 
-@pytest.mark.slow
 def test_the_table_has_every_body(found):
     """None is left out, and none stands there that is not sent."""
     assert list(told()) == list(found["by_case"])

@@ -442,6 +442,7 @@ def test_a_file_in_the_place_of_the_archives_is_named(run):
     assert not run("demo", "-d", "/dev/null/demo").hint.startswith("`")
 
 
+@pytest.mark.slow
 def test_a_refused_export_ends_the_same_run_with_the_same_code(run, service):
     """3 as long as something of the order is stored, now or before; 2 where nothing ever was."""
     with Path("asyncexport.toml").open("a") as file:
@@ -509,6 +510,7 @@ def test_all_that_is_wrong_is_told_at_once(run):
     assert "asyncexport init" in ran.hint
 
 
+@pytest.mark.slow
 def test_a_fault_of_a_file_names_the_file(run, monkeypatch):
     """By the name that the user has for it; what another source says is told by that source alone."""
     Path("bad.toml").write_text('[budgte]\nburst = 3\n[[export]]\nname = "a"\nformat = "xml"\n[output]\ngrace = 5\n')
@@ -535,6 +537,7 @@ def test_help_may_be_asked_for_in_a_word(run):
     assert run("help", "backfil").hint == "`asyncexport --help` says what it takes"
 
 
+@pytest.mark.slow
 def test_a_retry_that_failed_again_does_not_lead_to_a_retry(run, service):
     """The reasons are the next thing to look at."""
     service.behave(**fault("operation:FAILED"))
@@ -565,6 +568,7 @@ def unmoved(ran: Ran) -> list[dict[str, Any]]:
     return [{key: value for key, value in record.items() if key != "ends_at"} for record in ran.records[:-1]]
 
 
+@pytest.mark.slow
 def test_global_options_stand_before_or_after_the_command(run, service):
     """Both are typed, and both mean the same."""
     assert unmoved(run("--json", "plan", *DAYS)) == unmoved(run("plan", *DAYS, "--json"))
@@ -579,6 +583,7 @@ def test_global_options_stand_before_or_after_the_command(run, service):
 # what is said where
 
 
+@pytest.mark.slow
 def test_results_go_to_stdout_and_all_else_to_stderr(run, service):
     """Whoever redirects stdout gets the result and nothing but."""
     service.behave(**fault("operation:FAILED"))
@@ -591,6 +596,7 @@ def test_results_go_to_stdout_and_all_else_to_stderr(run, service):
     assert ran.hint == "`asyncexport retry` takes parked bundles up again"
 
 
+@pytest.mark.slow
 def test_aloud_every_stored_bundle_has_its_line(run, service):
     """With `-v` a run is no longer mute: which bundle, how many rows, how many bytes."""
     service.behave()
@@ -603,6 +609,7 @@ def test_aloud_every_stored_bundle_has_its_line(run, service):
     assert all(re.fullmatch(pattern, line) for line in told)
 
 
+@pytest.mark.slow
 def test_with_vv_a_request_names_its_bundle_or_its_operation(run, service):
     """Whoever looks for one bundle in the log finds its create, its operation and its file; no link is in it."""
     service.behave()
@@ -617,6 +624,7 @@ def test_with_vv_a_request_names_its_bundle_or_its_operation(run, service):
     assert not [line for line in ran.err if "X-Goog" in line or "ignature" in line]
 
 
+@pytest.mark.slow
 def test_quietly_only_what_is_wrong_is_said(run, service):
     """From cron, a night that went well sends no mail; one that did not, does."""
     service.behave(**fault("operation:FAILED"))
@@ -642,6 +650,7 @@ def test_the_closing_words_lead_to_a_file(run, service):
     assert again.out[-1].startswith("look into one: gzip -dc exports/")
 
 
+@pytest.mark.slow
 def test_a_finished_range_costs_no_request(run, service):
     """The promise of the table of commands."""
     run(*BACKFILL)
@@ -652,6 +661,7 @@ def test_a_finished_range_costs_no_request(run, service):
     assert set(ran.summary["requests"].values()) == {0}
 
 
+@pytest.mark.slow
 def test_json_tells_what_happens(run, service):
     """An object for each bundle stored, and the summary of the design at the end."""
     ran = run("--json", *BACKFILL)
@@ -670,6 +680,7 @@ def test_json_tells_what_happens(run, service):
     assert list(ran.summary) == [*keys.split(), "problems"]
 
 
+@pytest.mark.slow
 def test_stderr_as_json_is_json_to_the_last_line(run, service):
     """With `--log-format json` every line can be read by a program: log lines, errors, hints."""
     service.behave(**fault("operation:FAILED"))
@@ -733,6 +744,7 @@ def at_the_real_pace() -> tuple[str, ...]:
     return ("--set", "budget.requests_per_minute=2", "--set", "budget.burst=50", "--set", "polling.expected=5m")
 
 
+@pytest.mark.slow
 def test_plan_knows_what_is_done_and_what_was_spent(run, service):
     """What is stored is not reckoned again, and requests of the last run are missing from the bucket."""
     run(*BACKFILL, *at_the_real_pace(), "--set", "polling.expected=20ms")
@@ -789,6 +801,7 @@ def test_an_end_that_is_not_settled_is_cut_back_with_a_word(run):
     assert [line for line in ran.err if "the end is cut back to that" in line]
 
 
+@pytest.mark.slow
 def test_status_tells_of_gaps_and_what_is_parked(run, service):
     """What is there, what is missing and why."""
     run("-q", "backfill", "--start", "2026-01-01T00:00:00Z", "--end", "2026-01-01T00:30:00Z")
@@ -815,6 +828,7 @@ def test_status_tells_of_gaps_and_what_is_parked(run, service):
     assert run("--json", "status").records[0]["parked"] == []
 
 
+@pytest.mark.slow
 def test_status_tells_how_the_last_run_ended(run, service):
     """Whoever comes in the morning sees whether the night went well, and if not, why."""
     run("-q", *BACKFILL)
@@ -852,6 +866,7 @@ def test_status_says_that_nothing_is_there(run):
     assert summary["exit_code"] == 0
 
 
+@pytest.mark.slow
 def test_status_counts_a_bundle_once_whose_new_take_is_parked(run, service):
     """A repair that failed leaves the bundle's archive on record: it is told as parked, and not as done as well."""
     run("-q", "backfill", *DAYS)
@@ -962,6 +977,7 @@ def ending(process: "subprocess.Popen[str]") -> Iterator[None]:
         process.communicate(timeout=PATIENCE_SECONDS)
 
 
+@pytest.mark.slow
 def test_verify_names_what_is_not_sound_and_repairs_it(run, service):
     """Missing, broken and foreign files are named; a repair exports anew what is missing or broken, and only that."""
     a_run_before()
@@ -983,6 +999,7 @@ def test_verify_names_what_is_not_sound_and_repairs_it(run, service):
     assert run("--json", "verify").summary["bundles"]["already"] == 4
 
 
+@pytest.mark.slow
 def test_a_repair_does_not_forget_an_export_that_is_configured_no_more(run, service):
     """What the ledger has is repaired by what the ledger remembers of it."""
     with Path("asyncexport.toml").open("a") as file:
@@ -1158,6 +1175,7 @@ def test_the_demo_does_the_whole_job_and_a_second_one_finds_it_done(run, monkeyp
     assert again.out[-1] == "run it again: nothing is left to do; rm -r asyncexport-demo starts over"
 
 
+@pytest.mark.slow
 def test_the_demo_does_not_mix_with_real_rows(run, service):
     """Made-up rows never get into a directory that holds anything else."""
     a_run_before()

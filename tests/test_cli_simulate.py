@@ -18,6 +18,8 @@ from asyncexport.core.exports import Export
 from asyncexport.core.states import Created, Creating, Ready, Standing, State, Stored
 from asyncexport.ledger import Ledger
 
+pytestmark = pytest.mark.slow
+
 PLAN = ("plan", "--start", "2026-01-01", "--end", "2026-01-01T06:00:00Z")
 """Twelve bundles."""
 
@@ -85,7 +87,6 @@ def earlier_run(*, durations: Sequence[float] = (), stored: int = 0, running: in
     asyncio.run(write())
 
 
-@pytest.mark.slow
 def test_a_table_for_each_reading(run):
     """The configuration first, then a row a variant, with what it costs and when it is done; assumptions below."""
     ran = run(*PLAN, "--simulate", "--vary", "bundle=1h,6h", "--vary", "polling.prefer=latency")
@@ -164,7 +165,6 @@ def test_a_scope_that_is_set_has_one_reading(run):
     ]
 
 
-@pytest.mark.slow
 def test_what_earlier_runs_learned_is_drawn_from(run):
     """Durations and sizes come from the ledger, where there are some, and what is stored is not simulated again."""
     earlier_run(durations=[100.0] * 30, stored=4)

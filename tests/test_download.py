@@ -210,6 +210,7 @@ async def test_what_has_come_can_be_seen(scene):
 # Cut
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("cut", [1, CHUNK_BYTES, HALF, len(BODY) - 1])
 async def test_a_cut_body_goes_on_where_it_stopped(scene, cut):
     """The rest is asked for by range, of the same file; no byte is sent twice."""
@@ -290,6 +291,7 @@ async def test_a_dead_link_or_an_outage_loses_nothing_of_what_came(scene, error)
 # Wrong
 
 
+@pytest.mark.slow
 async def test_damage_met_on_the_way_begins_anew(scene):
     """The rest is not put behind bytes that are known to be bad, though the host would send it."""
     scene.host.content = body_of(3, size=3_000_000)
@@ -355,6 +357,7 @@ async def test_an_end_that_nothing_proves_is_no_end_of_a_plain_body(scene):
 # Left
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("answer", "error"),
     [

@@ -117,6 +117,7 @@ def test_there_are_as_many_rows_as_asked_for():
         assert count == pytest.approx(14 * 24 * 60, rel=0.05)
 
 
+@pytest.mark.slow
 def test_nights_are_quieter():
     """A day has a rhythm."""
     by_hour = Counter(int(moment - START) // HOUR for moment in moments(a_day(quiet=0)))
@@ -134,6 +135,7 @@ def test_some_half_hours_of_the_night_are_wholly_empty():
     assert {int(moment - START) // 1800 for moment in moments(a_day(quiet=1))} == set(range(12, 48))
 
 
+@pytest.mark.slow
 def test_the_first_row_of_ten_years_comes_at_once():
     """Nothing is made that is not taken yet."""
     row = next(SyntheticRows().between(START - 3650 * DAY, START))
@@ -152,6 +154,7 @@ def day():
     return a_day(rows_per_hour=1500)
 
 
+@pytest.mark.slow
 def test_every_documented_field_occurs(day):
     """All fields of reference section 8 are there, and custom ones of every sort and type."""
     keys = set().union(*day)
@@ -202,6 +205,7 @@ def test_a_person_has_one_name_and_maybe_two_devices(day):
     assert len({(row["SessionId"], row["PageId"]) for row in day}) == len({row["PageId"] for row in day})
 
 
+@pytest.mark.slow
 def test_times_agree_with_each_other(day):
     """Offsets lead from the page and the session to the event; time stamps have milliseconds and Z."""
     for row in day:

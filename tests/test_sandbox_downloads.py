@@ -110,6 +110,7 @@ def test_every_part_of_a_repeated_body_is_right():
                 assert b"".join(body.pieces(start, stop)) == whole[start:stop]
 
 
+@pytest.mark.slow
 async def test_many_who_want_one_file_share_the_making_of_it():
     """Twenty downloads at once make it once, and what was made is kept within bounds."""
     made = []
@@ -243,6 +244,7 @@ class TestDownloads:
         assert got.header("Accept-Ranges") is None
         assert gzip.decompress(got.body)
 
+    @pytest.mark.slow
     @pytest.mark.parametrize(
         "name", ["../../../etc/passwd", "a\0b.gz", "x" * 4000, 'q"; filename="w', "C:\\con", "日本"]
     )

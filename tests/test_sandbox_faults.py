@@ -168,6 +168,7 @@ ENDS: list[tuple[str, str, int, str]] = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("what", "ended", "status", "part"), ENDS, ids=[one[0] for one in ENDS])
 @pytest.mark.parametrize("where", ["list", "download"])
 async def test_how_an_answer_goes_wrong(where, what, ended, status, part):

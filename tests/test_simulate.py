@@ -208,6 +208,7 @@ def test_a_run_does_all_and_is_never_refused(counts_all, lists, prefer):
     checked(Scenario(100, 600.0, 1.0, counts_all, lists, prefer, operations=60, seed=3))
 
 
+@pytest.mark.slow
 def test_a_day_of_bundles_is_near_the_clairvoyant():
     """48 bundles, nothing known beforehand: within a tenth, in the middle of several."""
     scenarios = [Scenario(48, 600.0, seed=seed) for seed in range(1, 8)]

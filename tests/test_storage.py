@@ -228,6 +228,7 @@ async def test_fewer_rows_replace_only_what_is_not_sound(archives, watch, tmp_pa
 # What goes wrong
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("had_one", [False, True], ids=["new", "another take"])
 @pytest.mark.parametrize("moment", ["before", "after"])
 @pytest.mark.parametrize("write", sorted({*WRITES} - {"folder"}))

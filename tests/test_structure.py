@@ -73,6 +73,7 @@ def test_a_web_page_is_no_export(form):
     refused(form, b"<!DOCTYPE html>\n<html><body>Please log in</body></html>\n")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("form", "start"), [(Format.NDJSON, b'{"a":"'), (Format.CSV, b"a\n"), (Format.CSV, b'a\n"')])
 def test_a_row_that_does_not_end_is_refused_before_memory_is_full(form, start):
     """What inflates to one endless line is given up at the length no row has."""

@@ -277,6 +277,7 @@ class Deadly(tuple[float, ...]):
         return os._exit, (1,)
 
 
+@pytest.mark.slow
 def test_a_process_that_dies_is_told_of():
     """Nobody waits for a result that will not come."""
     with pytest.raises(RuntimeError, match="a process that simulated has died"):

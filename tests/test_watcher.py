@@ -395,6 +395,7 @@ def test_no_more_pages_are_read_than_there_are_operations_for(running, most):
     read()
 
 
+@pytest.mark.slow
 @on_virtual_time
 async def test_where_ours_are_not_on_the_first_pages_the_pending_are_listed():
     """What has vanished from that list is finished, and is asked for singly, once."""
