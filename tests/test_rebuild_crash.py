@@ -29,6 +29,8 @@ KILLER = """
 import asyncio, os, pathlib, shutil, signal, sys
 from asyncexport.verify import rebuild
 
+pytestmark = pytest.mark.slow
+
 template, place = map(pathlib.Path, sys.argv[1:])
 
 async def rebuilt(directory, kill_at):

@@ -16,6 +16,8 @@ from asyncexport.sandbox import Behaviour, Fault, Sandbox, serving
 from asyncexport.scheduler import Stop
 from tests.exporting import Notebook, archives, moment, rows_in, run
 
+pytestmark = pytest.mark.slow
+
 CALM = Behaviour(operation_seconds=0.01, rows_per_hour=300, requests_per_minute=1e6, burst=10_000)
 
 START, END = "2026-01-01T20:00:00Z", "2026-01-01T21:00:00Z"
