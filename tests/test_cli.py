@@ -34,6 +34,8 @@ from asyncexport.errors import LedgerCorruptError
 from asyncexport.ledger import Ledger, LedgerReader, hold
 from asyncexport.sandbox import KEY, Behaviour, Fault, Sandbox, serving
 
+pytestmark = pytest.mark.slow
+
 PATIENCE_SECONDS = 100.0
 """For what hangs: a process on a busy machine may take long to begin, and to end."""
 
@@ -382,7 +384,6 @@ def is_sound(directory: Path) -> bool:
     return True
 
 
-@pytest.mark.slow
 def test_whatever_is_damaged_is_noticed_before_anything_is_asked(run, service):
     """One byte is enough: a run ends with 7, asks for nothing and writes nothing, and so does a verify."""
     a_run_before()
@@ -408,7 +409,6 @@ def test_whatever_is_damaged_is_noticed_before_anything_is_asked(run, service):
     assert damaged > 20
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("command", [("plan", *DAYS), ("verify",), ("verify", "--repair"), BACKFILL])
 def test_a_lost_ledger_is_made_anew_and_by_nothing_else(run, service, command):
     """All commands say the same of it: what the hint says works."""
@@ -418,7 +418,6 @@ def test_a_lost_ledger_is_made_anew_and_by_nothing_else(run, service, command):
     assert run(*command).code == Exit.DONE
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("command", [("status",), ("plan", *DAYS), ("verify",), BACKFILL, ("nightly",), ("retry",)])
 @pytest.mark.parametrize("spoil", [a_lost_ledger, a_damaged_ledger])
 @pytest.mark.parametrize("place", [("-d", "my exports"), ("--set", "output.directory=my exports")])
@@ -442,7 +441,6 @@ def test_a_file_in_the_place_of_the_archives_is_named(run):
     assert not run("demo", "-d", "/dev/null/demo").hint.startswith("`")
 
 
-@pytest.mark.slow
 def test_a_refused_export_ends_the_same_run_with_the_same_code(run, service):
     """3 as long as something of the order is stored, now or before; 2 where nothing ever was."""
     with Path("asyncexport.toml").open("a") as file:
@@ -510,7 +508,6 @@ def test_all_that_is_wrong_is_told_at_once(run):
     assert "asyncexport init" in ran.hint
 
 
-@pytest.mark.slow
 def test_a_fault_of_a_file_names_the_file(run, monkeypatch):
     """By the name that the user has for it; what another source says is told by that source alone."""
     Path("bad.toml").write_text('[budgte]\nburst = 3\n[[export]]\nname = "a"\nformat = "xml"\n[output]\ngrace = 5\n')
@@ -537,7 +534,6 @@ def test_help_may_be_asked_for_in_a_word(run):
     assert run("help", "backfil").hint == "`asyncexport --help` says what it takes"
 
 
-@pytest.mark.slow
 def test_a_retry_that_failed_again_does_not_lead_to_a_retry(run, service):
     """The reasons are the next thing to look at."""
     service.behave(**fault("operation:FAILED"))
@@ -568,7 +564,6 @@ def unmoved(ran: Ran) -> list[dict[str, Any]]:
     return [{key: value for key, value in record.items() if key != "ends_at"} for record in ran.records[:-1]]
 
 
-@pytest.mark.slow
 def test_global_options_stand_before_or_after_the_command(run, service):
     """Both are typed, and both mean the same."""
     assert unmoved(run("--json", "plan", *DAYS)) == unmoved(run("plan", *DAYS, "--json"))
@@ -583,7 +578,6 @@ def test_global_options_stand_before_or_after_the_command(run, service):
 # what is said where
 
 
-@pytest.mark.slow
 def test_results_go_to_stdout_and_all_else_to_stderr(run, service):
     """Whoever redirects stdout gets the result and nothing but."""
     service.behave(**fault("operation:FAILED"))
@@ -596,7 +590,6 @@ def test_results_go_to_stdout_and_all_else_to_stderr(run, service):
     assert ran.hint == "`asyncexport retry` takes parked bundles up again"
 
 
-@pytest.mark.slow
 def test_aloud_every_stored_bundle_has_its_line(run, service):
     """With `-v` a run is no longer mute: which bundle, how many rows, how many bytes."""
     service.behave()
@@ -609,7 +602,6 @@ def test_aloud_every_stored_bundle_has_its_line(run, service):
     assert all(re.fullmatch(pattern, line) for line in told)
 
 
-@pytest.mark.slow
 def test_with_vv_a_request_names_its_bundle_or_its_operation(run, service):
     """Whoever looks for one bundle in the log finds its create, its operation and its file; no link is in it."""
     service.behave()
@@ -624,7 +616,6 @@ def test_with_vv_a_request_names_its_bundle_or_its_operation(run, service):
     assert not [line for line in ran.err if "X-Goog" in line or "ignature" in line]
 
 
-@pytest.mark.slow
 def test_quietly_only_what_is_wrong_is_said(run, service):
     """From cron, a night that went well sends no mail; one that did not, does."""
     service.behave(**fault("operation:FAILED"))
@@ -637,7 +628,6 @@ def test_quietly_only_what_is_wrong_is_said(run, service):
     assert (again.code, again.out, again.err) == (0, [], [])
 
 
-@pytest.mark.slow
 def test_the_closing_words_lead_to_a_file(run, service):
     """The command at the end shows a row, as it stands there."""
     ran = run(*BACKFILL)
@@ -650,7 +640,6 @@ def test_the_closing_words_lead_to_a_file(run, service):
     assert again.out[-1].startswith("look into one: gzip -dc exports/")
 
 
-@pytest.mark.slow
 def test_a_finished_range_costs_no_request(run, service):
     """The promise of the table of commands."""
     run(*BACKFILL)
@@ -661,7 +650,6 @@ def test_a_finished_range_costs_no_request(run, service):
     assert set(ran.summary["requests"].values()) == {0}
 
 
-@pytest.mark.slow
 def test_json_tells_what_happens(run, service):
     """An object for each bundle stored, and the summary of the design at the end."""
     ran = run("--json", *BACKFILL)
@@ -680,7 +668,6 @@ def test_json_tells_what_happens(run, service):
     assert list(ran.summary) == [*keys.split(), "problems"]
 
 
-@pytest.mark.slow
 def test_stderr_as_json_is_json_to_the_last_line(run, service):
     """With `--log-format json` every line can be read by a program: log lines, errors, hints."""
     service.behave(**fault("operation:FAILED"))
@@ -690,7 +677,6 @@ def test_stderr_as_json_is_json_to_the_last_line(run, service):
     assert all({"time", "level", "message"} <= set(one) for one in read)
 
 
-@pytest.mark.slow
 def test_no_secret_is_ever_said(run, service, tmp_path):
     """Neither the key nor a signed link stands in any output, any file or the ledger, however loud it is asked for."""
     for behaviour in ({}, fault("api:401"), fault("download:403")):
@@ -744,7 +730,6 @@ def at_the_real_pace() -> tuple[str, ...]:
     return ("--set", "budget.requests_per_minute=2", "--set", "budget.burst=50", "--set", "polling.expected=5m")
 
 
-@pytest.mark.slow
 def test_plan_knows_what_is_done_and_what_was_spent(run, service):
     """What is stored is not reckoned again, and requests of the last run are missing from the bucket."""
     run(*BACKFILL, *at_the_real_pace(), "--set", "polling.expected=20ms")
@@ -801,7 +786,6 @@ def test_an_end_that_is_not_settled_is_cut_back_with_a_word(run):
     assert [line for line in ran.err if "the end is cut back to that" in line]
 
 
-@pytest.mark.slow
 def test_status_tells_of_gaps_and_what_is_parked(run, service):
     """What is there, what is missing and why."""
     run("-q", "backfill", "--start", "2026-01-01T00:00:00Z", "--end", "2026-01-01T00:30:00Z")
@@ -828,7 +812,6 @@ def test_status_tells_of_gaps_and_what_is_parked(run, service):
     assert run("--json", "status").records[0]["parked"] == []
 
 
-@pytest.mark.slow
 def test_status_tells_how_the_last_run_ended(run, service):
     """Whoever comes in the morning sees whether the night went well, and if not, why."""
     run("-q", *BACKFILL)
@@ -843,7 +826,6 @@ def test_status_tells_how_the_last_run_ended(run, service):
     assert told == f"last run: backfill ended with 5 at {last['ended']}: {last['error']}"
 
 
-@pytest.mark.slow
 def test_status_tells_of_a_run_that_was_killed(run, service):
     """It could not say how it ended, and nobody else's end is told for its own."""
     service.behave(**fault("operation:pending,nth=4"))
@@ -866,7 +848,6 @@ def test_status_says_that_nothing_is_there(run):
     assert summary["exit_code"] == 0
 
 
-@pytest.mark.slow
 def test_status_counts_a_bundle_once_whose_new_take_is_parked(run, service):
     """A repair that failed leaves the bundle's archive on record: it is told as parked, and not as done as well."""
     run("-q", "backfill", *DAYS)
@@ -946,7 +927,6 @@ def test_a_repair_with_far_fewer_rows_ends_with_3(run, service):
     assert run("-q", "verify").code == 0
 
 
-@pytest.mark.slow
 def test_status_works_while_a_run_goes_on(run, service):
     """Looking does not disturb, and says who is at it."""
     service.behave(**fault("operation:pending,nth=4"))
@@ -977,7 +957,6 @@ def ending(process: "subprocess.Popen[str]") -> Iterator[None]:
         process.communicate(timeout=PATIENCE_SECONDS)
 
 
-@pytest.mark.slow
 def test_verify_names_what_is_not_sound_and_repairs_it(run, service):
     """Missing, broken and foreign files are named; a repair exports anew what is missing or broken, and only that."""
     a_run_before()
@@ -999,7 +978,6 @@ def test_verify_names_what_is_not_sound_and_repairs_it(run, service):
     assert run("--json", "verify").summary["bundles"]["already"] == 4
 
 
-@pytest.mark.slow
 def test_a_repair_does_not_forget_an_export_that_is_configured_no_more(run, service):
     """What the ledger has is repaired by what the ledger remembers of it."""
     with Path("asyncexport.toml").open("a") as file:
@@ -1043,7 +1021,6 @@ SIGNALS = [
 ]
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(("number", "code"), SIGNALS)
 def test_a_signal_stops_a_run_cleanly_and_it_resumes(run, service, number, code):
     """The first signal saves the state, says what it waits for, and ends with its code; the same command goes on."""
@@ -1066,7 +1043,6 @@ def test_a_signal_stops_a_run_cleanly_and_it_resumes(run, service, number, code)
     assert len(archives()) == 4
 
 
-@pytest.mark.slow
 def test_a_run_below_nohup_outlives_its_terminal(run, service):
     """Who had the hang-up ignored meant it."""
     service.behave(**fault("results:late,seconds=0.3"))
@@ -1079,7 +1055,6 @@ def test_a_run_below_nohup_outlives_its_terminal(run, service):
     assert json.loads(out.splitlines()[-1])["bundles"]["stored"] == 4
 
 
-@pytest.mark.slow
 def test_a_second_signal_stops_at_once(run, service):
     """Whoever presses twice does not wait for the grace."""
     service.behave(**fault("download:drip"))
@@ -1096,7 +1071,6 @@ def test_a_second_signal_stops_at_once(run, service):
     assert process.returncode == Exit.INTERRUPTED
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(("number", "code"), SIGNALS)
 def test_a_signal_ends_a_command_that_has_nothing_to_save(run, service, number, code):
     """A look that takes long can be left at any time, with its code and, as JSON, its summary."""
@@ -1111,7 +1085,6 @@ def test_a_signal_ends_a_command_that_has_nothing_to_save(run, service, number, 
     assert "Traceback" not in err
 
 
-@pytest.mark.slow
 def test_a_closed_stdout_does_not_end_a_run(run, service):
     """`backfill --json | head -1`: the reader has seen enough, and the data comes all the same."""
     service.behave(operation_seconds=0.5)
@@ -1126,7 +1099,6 @@ def test_a_closed_stdout_does_not_end_a_run(run, service):
     assert len(archives()) == 4
 
 
-@pytest.mark.slow
 def test_nobody_listens_so_nothing_more_is_asked(run, service):
     """`segments | head`: further pages would be requests for nothing."""
     service.behave(segments=3_000)
@@ -1141,7 +1113,6 @@ def test_nobody_listens_so_nothing_more_is_asked(run, service):
     assert service.sandbox.counts["segments"] < 20
 
 
-@pytest.mark.slow
 def test_a_full_disk_below_stdout_is_told(run, service):
     """Results that were not written are not passed over."""
     with Path("/dev/full").open("w") as full:
@@ -1154,7 +1125,6 @@ def test_a_full_disk_below_stdout_is_told(run, service):
 # demo
 
 
-@pytest.mark.slow
 def test_the_demo_does_the_whole_job_and_a_second_one_finds_it_done(run, monkeypatch):
     """Without a key or settings: a day is exported, checked and compared; run again, it costs no request."""
     monkeypatch.delenv("FULLSTORY_API_KEY")
@@ -1175,7 +1145,6 @@ def test_the_demo_does_the_whole_job_and_a_second_one_finds_it_done(run, monkeyp
     assert again.out[-1] == "run it again: nothing is left to do; rm -r asyncexport-demo starts over"
 
 
-@pytest.mark.slow
 def test_the_demo_does_not_mix_with_real_rows(run, service):
     """Made-up rows never get into a directory that holds anything else."""
     a_run_before()
@@ -1186,7 +1155,6 @@ def test_the_demo_does_not_mix_with_real_rows(run, service):
     assert archives() == before
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
 def test_the_sandbox_never_outlives_the_demo(run, number):
     """However the demo ends, a kill included, its sandbox ends too, and nothing is left where temporary files lie."""
@@ -1253,7 +1221,6 @@ def test_the_version_is_that_of_the_package(run):
     assert re.fullmatch(r"asyncexport \d+\.\d+\.\d+", run("--version").out[0])
 
 
-@pytest.mark.slow
 def test_help_loads_nothing_slow():
     """Help must not cost what a run costs."""
     probe = (

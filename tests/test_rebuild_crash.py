@@ -18,6 +18,8 @@ from asyncexport.sandbox import Behaviour, Sandbox, serving
 from asyncexport.verify import Damaged, Sound, rebuild, verify
 from tests.exporting import archives, rows_in, run, truth
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).parents[1]
 
 FAST = Behaviour(operation_seconds=0.01, operation_sigma=0.0, requests_per_minute=1e6, burst=10_000, rows_per_hour=6)
@@ -28,8 +30,6 @@ BUNDLES = 8
 KILLER = """
 import asyncio, os, pathlib, shutil, signal, sys
 from asyncexport.verify import rebuild
-
-pytestmark = pytest.mark.slow
 
 template, place = map(pathlib.Path, sys.argv[1:])
 
