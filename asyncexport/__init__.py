@@ -8,9 +8,9 @@ From a program::
     order = Order("backfill", settings.exports, start=1_767_225_600)
     summary = await export(settings, order, key=load_key(settings, os.environ), stop=Stop(), viewer=viewer)
 
-The map: `core` decides and touches nothing; the rooms (`config`, `budget`, `api`, `watcher`, `storage`, `ledger`,
-`download`, `carrier`, `display`) each own one thing of the world; `scheduler` is the fan-out; `pipeline` puts them
-together; `simulate` runs the same on a clock that jumps; `cli` is for people; `sandbox` stands in for the service.
+The map: `core` decides and touches nothing; the wings (`config`, `client`, `engine`, `storage`, `ledger`, `display`)
+each own one subject; `run` puts them together; `simulate` runs the same engine on a clock that jumps; `cli` is for
+people; `sandbox` stands in for the service.
 
 The names below are loaded when they are first used: importing the package costs nothing.
 """
@@ -21,22 +21,22 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from asyncexport.config import Settings, load, load_key
     from asyncexport.core.summary import Exit, Snapshot, Summary
-    from asyncexport.pipeline import Order, Survey, Viewer, export, survey
-    from asyncexport.scheduler import Stop
+    from asyncexport.engine.scheduler import Stop
+    from asyncexport.run.run import Order, Survey, Viewer, export, survey
 
 _HOMES = {
     "Exit": "core.summary",
-    "Order": "pipeline",
+    "Order": "run.run",
     "Settings": "config",
     "Snapshot": "core.summary",
-    "Stop": "scheduler",
+    "Stop": "engine.scheduler",
     "Summary": "core.summary",
-    "Survey": "pipeline",
-    "Viewer": "pipeline",
-    "export": "pipeline",
+    "Survey": "run.run",
+    "Viewer": "run.run",
+    "export": "run.run",
     "load": "config",
     "load_key": "config",
-    "survey": "pipeline",
+    "survey": "run.run",
 }
 
 __all__ = [

@@ -18,10 +18,10 @@ from itertools import product
 from typing import Any
 
 import measuring
+from clairvoyant import bound_seconds, clairvoyant_seconds, token_bound_seconds
+from peers import PEERS
 
-from asyncexport.core.pacing import Prefer
-from asyncexport.simulate.clairvoyant import bound_seconds, clairvoyant_seconds, token_bound_seconds
-from asyncexport.simulate.peers import PEERS
+from asyncexport.core.admission import Prefer
 from asyncexport.simulate.run import Result, Scenario, simulate
 
 DAY, MONTH, YEAR = 48, 1_440, 8_760

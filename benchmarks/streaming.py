@@ -13,12 +13,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, cast
 
-from asyncexport.api import Client
-from asyncexport.core.archive import Inspection
+from asyncexport.client.api import Client
+from asyncexport.core.admission import Priority
+from asyncexport.core.archive.inspection import Inspection
 from asyncexport.core.bundles import Bundle, Range
 from asyncexport.core.exports import Format
-from asyncexport.core.pacing import Priority
-from asyncexport.core.wire import Kind, Location
+from asyncexport.core.service.wire import Kind, Location
 from asyncexport.storage import Archives, Draft
 from asyncexport.storage.disk import Disk
 

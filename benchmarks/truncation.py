@@ -20,11 +20,11 @@ import aiohttp
 import measuring
 from streaming import NoGate
 
-from asyncexport.api import Client
+from asyncexport.client.api import Client
 from asyncexport.core.bundles import Bundle, Range
 from asyncexport.core.exports import Definition
-from asyncexport.core.wire import Location
-from asyncexport.download import Downloads
+from asyncexport.core.service.wire import Location
+from asyncexport.engine.download import Downloads
 from asyncexport.errors import ExportError
 from asyncexport.storage import Archives
 

@@ -26,14 +26,14 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Self
 
-import asyncexport.api  # noqa: F401 - a run loads it when it needs it; here it is loaded once for all
+import asyncexport.client.api  # noqa: F401 - a run loads it when it needs it; here it is loaded once for all
 from asyncexport.config import ApiKey, Settings
 from asyncexport.core.bundles import Range
 from asyncexport.core.summary import Snapshot
+from asyncexport.engine.scheduler import Stop
 from asyncexport.ledger import LedgerReader
-from asyncexport.pipeline import Order, export
-from asyncexport.scheduler import Stop
-from asyncexport.verify import rebuild
+from asyncexport.run.run import Order, export
+from asyncexport.run.verify import rebuild
 from tests.power_cut_fs import mount_privately
 
 LARGEST_MESSAGE = 64 << 10

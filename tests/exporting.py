@@ -14,9 +14,9 @@ from typing import Any
 from asyncexport.config import ApiKey, Settings
 from asyncexport.core.bundles import read_moment
 from asyncexport.core.summary import Snapshot, Summary
-from asyncexport.pipeline import Order, export
+from asyncexport.engine.scheduler import Stop
+from asyncexport.run.run import Order, export
 from asyncexport.sandbox import Sandbox
-from asyncexport.scheduler import Stop
 from asyncexport.storage import Archives
 
 AMPLE = {"requests_per_minute": 1e6, "burst": 10_000}

@@ -2,10 +2,10 @@
 
 import math
 
+from asyncexport.core.admission import Sent
 from asyncexport.core.bundles import Bundle, Range, gaps, merged
-from asyncexport.core.pacing import Sent
+from asyncexport.core.coverage import Stock
 from asyncexport.core.states import Planned, Standing, Stored
-from asyncexport.core.work import Stock
 
 
 class Model:

@@ -12,7 +12,7 @@ from asyncexport.core.bundles import Bundle, Range
 from asyncexport.core.exports import Export
 from asyncexport.core.states import Created, Creating, Ready, Standing, State, Stored
 from asyncexport.ledger import Ledger, LedgerReader
-from asyncexport.ledger.reader import Reading
+from asyncexport.ledger.queries import Reading
 
 EXPORTS = (Export("events"), Export("people"))
 EVER = Range(-(2**50), 2**50)

@@ -6,13 +6,13 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 
-from asyncexport.carrier import Carrier, Stream
+from asyncexport.core.admission import Patience, Priority
 from asyncexport.core.bundles import Bundle, Range
 from asyncexport.core.exports import Definition, Export
-from asyncexport.core.pacing import Patience, Priority
+from asyncexport.core.polling import Finished
+from asyncexport.core.service.wire import Location
 from asyncexport.core.states import Archive, Creating, Standing, State
-from asyncexport.core.watching import Finished
-from asyncexport.core.wire import Location
+from asyncexport.engine.bundle_runner import Carrier, Stream
 from asyncexport.errors import RefusedError, ServiceError, UnavailableError
 
 OUTAGE = 6 * 3600.0

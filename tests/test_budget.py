@@ -10,9 +10,9 @@ import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-from asyncexport.budget import HOPELESS_REFUSALS, RELEARN_SECONDS, Allowance, Budget, History, Pass, read_history
-from asyncexport.core.pacing import LONGEST_PAUSE_SECONDS, Down, Patience, Prefer, Priority, Scope, Sent, Up
-from asyncexport.core.wire import Kind
+from asyncexport.core.admission import LONGEST_PAUSE_SECONDS, Down, Patience, Prefer, Priority, Scope, Sent, Up
+from asyncexport.core.service.wire import Kind
+from asyncexport.engine.budget import HOPELESS_REFUSALS, RELEARN_SECONDS, Allowance, Budget, History, Pass, read_history
 from asyncexport.errors import UnavailableError
 from tests.virtual_time import at, on_virtual_time, settled
 

@@ -25,7 +25,7 @@ import pytest
 
 from asyncexport.cli import main
 from asyncexport.cli.commands import COMMANDS
-from asyncexport.cli.ending import conclude
+from asyncexport.cli.finish import conclude
 from asyncexport.cli.session import Session
 from asyncexport.config import EXAMPLE
 from asyncexport.core.bundles import DAY, day, show

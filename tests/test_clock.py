@@ -6,7 +6,7 @@ import time
 
 import pytest
 
-from asyncexport.clock import ServiceClock
+from asyncexport.client.clock import ServiceClock
 from tests.virtual_time import on_virtual_time
 
 

@@ -29,9 +29,9 @@ from asyncexport.display import (
     show_bytes,
     table,
 )
-from asyncexport.display.pane import Pane
-from asyncexport.display.picture import COARSE, FINE, Rates, draw
-from asyncexport.display.telling import sentence
+from asyncexport.display.live_view import Pane
+from asyncexport.display.phrases import sentence
+from asyncexport.display.progress_view import COARSE, FINE, Rates, draw
 from asyncexport.errors import RefusedError, UnavailableError
 from tests.virtual_time import on_virtual_time
 

@@ -79,6 +79,7 @@ def test_the_map_names_every_module():
         named.add(("core/" if found[1] else "") + found[2])
     there = {path.name for path in PACKAGE.glob("*.py")} | {f"core/{path.name}" for path in PACKAGE.glob("core/*.py")}
     there |= {f"{path.parent.name}/" for path in PACKAGE.glob("*/__init__.py")}
+    there |= {f"core/{path.parent.name}/" for path in PACKAGE.glob("core/*/__init__.py")}
     assert named == {name for name in there if not Path(name).name.startswith("__")}
 
 

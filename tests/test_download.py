@@ -21,9 +21,9 @@ from hypothesis import strategies as st
 
 from asyncexport.core.bundles import Bundle, Range
 from asyncexport.core.exports import Definition
+from asyncexport.core.service.wire import Location
 from asyncexport.core.states import Archive
-from asyncexport.core.wire import Location
-from asyncexport.download import Download, Downloads
+from asyncexport.engine.download import Download, Downloads
 from asyncexport.errors import (
     CorruptError,
     ExportError,

@@ -21,15 +21,15 @@ from typing import Any
 import pytest
 import trustme
 
-from asyncexport.api import Client
+from asyncexport.client.api import Client
 from asyncexport.core.bundles import DAY, Range, show
 from asyncexport.core.exports import Definition
 from asyncexport.core.summary import Exit, Summary
 from asyncexport.errors import IncompleteError
 from asyncexport.ledger import LedgerReader, hold
+from asyncexport.run.verify import rebuild
 from asyncexport.sandbox import Behaviour, Fault, Sandbox, serving
 from asyncexport.simulate.run import Scenario, simulate
-from asyncexport.verify import rebuild
 from tests.exporting import QUICK, archives, moment, rows_in, run, truth
 from tests.fault_table import BUNDLES, ROWS, Row, as_markdown
 

@@ -16,19 +16,18 @@ MODULES = sorted(PACKAGE.rglob("*.py"))
 FLOORS: tuple[frozenset[str], ...] = (
     frozenset({"errors"}),
     frozenset({"core"}),
-    frozenset({"clock"}),
-    frozenset({"config", "budget", "api", "watcher", "storage", "ledger", "display", "download", "carrier"}),
-    frozenset({"scheduler"}),
-    frozenset({"pipeline", "simulate", "verify"}),
+    frozenset({"config", "client", "engine", "storage", "ledger", "display"}),
+    frozenset({"run"}),
+    frozenset({"simulate"}),
     frozenset({"cli"}),
 )
-"""A module imports from floors below its own only; rooms on one floor never import each other."""
+"""A module imports from its own wing and from the floors below; wings of one floor never import each other."""
 
 HOMES: dict[str, frozenset[str]] = {
-    "aiohttp": frozenset({"api", "sandbox"}),
-    "yarl": frozenset({"api", "sandbox"}),
+    "aiohttp": frozenset({"client", "sandbox"}),
+    "yarl": frozenset({"client", "sandbox"}),
     "aiofiles": frozenset({"storage"}),
-    "aiolimiter": frozenset({"budget"}),
+    "aiolimiter": frozenset({"engine"}),
     "sqlite3": frozenset({"ledger"}),
     "duckdb": frozenset({"warehouse"}),
     "typer": frozenset({"cli"}),
@@ -36,7 +35,7 @@ HOMES: dict[str, frozenset[str]] = {
     "rich": frozenset({"cli", "display"}),
     "pydantic": frozenset({"config"}),
     "pydantic_settings": frozenset({"config"}),
-    "isal": frozenset({"core.gunzip"}),
+    "isal": frozenset({"core.archive"}),
     "google_crc32c": frozenset({"core.archive", "sandbox"}),
 }
 """Where each dependency lives; orjson may be wherever JSON is spoken."""

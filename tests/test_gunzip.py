@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from isal import isal_zlib
 
-from asyncexport.core.gunzip import PIECE_BYTES, Gunzip
+from asyncexport.core.archive.gunzip import PIECE_BYTES, Gunzip
 from asyncexport.errors import CorruptError, IncompleteError
 
 ROWS = b'{"a":1}\n{"b":"text"}\n' * 3

@@ -13,8 +13,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from asyncexport.config import load
-from asyncexport.core import wire
 from asyncexport.core.bundles import day, read_moment, read_timestamp, show
+from asyncexport.core.service import wire
 
 ZONES = ["America/Los_Angeles", "Asia/Kolkata", "UTC"]
 NOW = 1_767_225_600.0  # 2026-01-01T00:00:00Z

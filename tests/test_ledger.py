@@ -10,16 +10,16 @@ from pathlib import Path
 
 import pytest
 
+from asyncexport.core.admission import Sent
 from asyncexport.core.bundles import Bundle, Range
+from asyncexport.core.coverage import Stock
 from asyncexport.core.exports import Definition, Export, Format
-from asyncexport.core.pacing import Sent
 from asyncexport.core.states import Created, Creating, Failed, Planned, Ready, Standing
-from asyncexport.core.work import Stock
 from asyncexport.errors import IllegalMove, LedgerCorruptError, LedgerError, StorageError
 from asyncexport.ledger import Ledger, LedgerReader, present
 from asyncexport.ledger.files import ledger_path
-from asyncexport.ledger.pen import KEPT_DURATIONS, KEPT_REQUESTS, PRUNE_EVERY
-from asyncexport.ledger.reader import PAGE
+from asyncexport.ledger.queries import PAGE
+from asyncexport.ledger.transaction import KEPT_DURATIONS, KEPT_REQUESTS, PRUNE_EVERY
 from tests.ledger_rig import (
     EVER,
     EXPORTS,

@@ -13,9 +13,9 @@ import pytest
 from asyncexport.core.states import Stored
 from asyncexport.errors import LedgerCorruptError, LedgerError
 from asyncexport.ledger import Ledger, LedgerReader
+from asyncexport.ledger.commit_mark import Mark
 from asyncexport.ledger.files import ledger_path, mark_path
-from asyncexport.ledger.mark import Mark
-from asyncexport.ledger.reader import AT_ONCE as MOST_ROWS
+from asyncexport.ledger.queries import AT_ONCE as MOST_ROWS
 from asyncexport.ledger.rows import Head, digest_of
 from tests.ledger_rig import EVER, EXPORTS, WAL, answers, fill, read, stored
 from tests.ledger_scribe import AT_ONCE, Scribe

@@ -14,8 +14,8 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, rule
 
+from asyncexport.core.admission import Sent
 from asyncexport.core.bundles import Bundle, Range
-from asyncexport.core.pacing import Sent
 from asyncexport.core.states import (
     MOVES,
     Counts,

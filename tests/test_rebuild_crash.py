@@ -14,8 +14,8 @@ from asyncexport.core.summary import Exit
 from asyncexport.errors import LedgerError
 from asyncexport.ledger import LedgerReader, has_remains, set_aside
 from asyncexport.ledger.files import SIDE_FILES, create, ledger_path
+from asyncexport.run.verify import Damaged, Sound, rebuild, verify
 from asyncexport.sandbox import Behaviour, Sandbox, serving
-from asyncexport.verify import Damaged, Sound, rebuild, verify
 from tests.exporting import archives, rows_in, run, truth
 
 pytestmark = pytest.mark.slow
@@ -29,7 +29,7 @@ BUNDLES = 8
 
 KILLER = """
 import asyncio, os, pathlib, shutil, signal, sys
-from asyncexport.verify import rebuild
+from asyncexport.run.verify import rebuild
 
 template, place = map(pathlib.Path, sys.argv[1:])
 

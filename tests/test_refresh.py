@@ -11,9 +11,9 @@ import pytest
 from asyncexport.core.bundles import Range
 from asyncexport.core.states import FewerRows, Planned, Standing, Stored
 from asyncexport.core.summary import Exit, Summary
+from asyncexport.engine.scheduler import Stop
 from asyncexport.ledger import LedgerReader
 from asyncexport.sandbox import Behaviour, Fault, Sandbox, serving
-from asyncexport.scheduler import Stop
 from tests.exporting import Notebook, archives, moment, rows_in, run
 
 pytestmark = pytest.mark.slow

@@ -18,7 +18,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from asyncexport.core.archive import inspect
+from asyncexport.core.archive.inspection import inspect
 from asyncexport.core.bundles import DAY, read_timestamp
 from asyncexport.core.exports import Format
 from asyncexport.sandbox.data import SyntheticRows

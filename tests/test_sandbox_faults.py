@@ -12,7 +12,7 @@ from dataclasses import fields, replace
 import orjson
 import pytest
 
-from asyncexport.core.archive import inspect
+from asyncexport.core.archive.inspection import inspect
 from asyncexport.core.bundles import Range
 from asyncexport.core.exports import Format
 from asyncexport.errors import ArchiveError, CorruptError, IncompleteError

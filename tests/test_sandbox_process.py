@@ -12,12 +12,12 @@ from pathlib import Path
 import pytest
 
 from asyncexport.config import ApiKey, load
+from asyncexport.core.admission import Scope
 from asyncexport.core.bundles import DAY
-from asyncexport.core.pacing import Scope
-from asyncexport.pipeline import Order, export
+from asyncexport.engine.scheduler import Stop
+from asyncexport.run.run import Order, export
 from asyncexport.sandbox import KEY, Behaviour, serving
 from asyncexport.sandbox.matching import settings
-from asyncexport.scheduler import Stop
 from tests.exporting import Notebook, canonical, rows_in
 from tests.sandbox_client import ask
 

@@ -8,6 +8,7 @@ import pytest
 
 from asyncexport.core.states import Created, Creating, Failed, Planned, Ready, Standing, Stored
 from asyncexport.core.summary import Exit
+from asyncexport.engine.scheduler import Scheduler, Stop
 from asyncexport.errors import (
     CorruptError,
     IllegalMove,
@@ -18,7 +19,6 @@ from asyncexport.errors import (
     UnauthorizedError,
     UnavailableError,
 )
-from asyncexport.scheduler import Scheduler, Stop
 from tests.stand_ins import Scene, now, planned
 from tests.virtual_time import at, on_virtual_time, settled
 

@@ -7,13 +7,13 @@ from itertools import count
 from typing import Any
 
 import pytest
+from clairvoyant import bound_seconds, clairvoyant_seconds, token_bound_seconds
+from peers import PEERS
 
+from asyncexport.core.admission import Prefer
 from asyncexport.core.exits import Exit
-from asyncexport.core.pacing import Prefer
 from asyncexport.core.states import Created, Creating, Standing, Stored
 from asyncexport.simulate import clock
-from asyncexport.simulate.clairvoyant import bound_seconds, clairvoyant_seconds, token_bound_seconds
-from asyncexport.simulate.peers import PEERS
 from asyncexport.simulate.run import Result, Scenario, Wiring, simulate
 from asyncexport.simulate.service import MemoryLedger
 

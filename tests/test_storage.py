@@ -18,13 +18,13 @@ from blockbuster import blockbuster_ctx
 from hypothesis import given
 from hypothesis import strategies as st
 
-from asyncexport.core.archive import Inspection, WireHashes
+from asyncexport.core.archive.inspection import Inspection, WireHashes
 from asyncexport.core.bundles import Bundle, Range
 from asyncexport.core.exports import Definition, Export, Format, Type
 from asyncexport.errors import CorruptError, FewerRowsError, IncompleteError, StorageError
 from asyncexport.storage import Archives, Draft
 from asyncexport.storage.disk import CORES, THREADS
-from asyncexport.storage.draft import GATHER_BYTES
+from asyncexport.storage.writer import GATHER_BYTES
 
 HALF_HOUR = Range(1_767_225_600, 1_767_227_400)
 BUNDLE = Bundle("everyone-events", HALF_HOUR)

@@ -10,8 +10,8 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
+from asyncexport.core.archive.structure import LONGEST_ROW_BYTES, STRUCTURES
 from asyncexport.core.exports import Format
-from asyncexport.core.structure import LONGEST_ROW_BYTES, STRUCTURES
 from asyncexport.errors import CorruptError
 
 BRACKETS_AND_QUOTES = '[]{}",:\\\n\r\t é🎈\u2028x1'

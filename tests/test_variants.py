@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 
 from asyncexport.config import Settings
-from asyncexport.core.pacing import Prefer, Scope
+from asyncexport.core.admission import Prefer, Scope
 from asyncexport.errors import ConfigError
 from asyncexport.simulate.many import simulate_all
 from asyncexport.simulate.run import Result, Scenario

@@ -11,13 +11,13 @@ from pathlib import Path
 import pytest
 
 from asyncexport.core.bundles import Bundle, Range
+from asyncexport.core.coverage import Work
 from asyncexport.core.exports import Definition, Export, Format
 from asyncexport.core.states import Created, Creating, Ready, Standing, Stored
-from asyncexport.core.work import Work
 from asyncexport.errors import LedgerCorruptError, LedgerError, LedgerLockedError, StorageError
 from asyncexport.ledger import Ledger, LedgerReader, hold
+from asyncexport.run.verify import AT_ONCE, Broken, Damaged, Finding, Foreign, Missing, Sound, rebuild, verify
 from asyncexport.storage import Archives
-from asyncexport.verify import AT_ONCE, Broken, Damaged, Finding, Foreign, Missing, Sound, rebuild, verify
 
 MIDNIGHT = 1_767_225_600
 HOUR = 3600

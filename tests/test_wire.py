@@ -9,10 +9,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from asyncexport.core import wire
 from asyncexport.core.bundles import Range
 from asyncexport.core.exports import Definition, Format, Type
-from asyncexport.core.wire import Completed, Ended, Kind, Location, Operation, Reply, Running
+from asyncexport.core.service import wire
+from asyncexport.core.service.wire import Completed, Ended, Kind, Location, Operation, Reply, Running
 from asyncexport.errors import (
     ConfigError,
     ExportError,

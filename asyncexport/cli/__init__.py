@@ -27,7 +27,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command that the arguments name; the exit code."""
     try:
         from asyncexport.cli.commands import call
-        from asyncexport.cli.ending import conclude
+        from asyncexport.cli.finish import conclude
         from asyncexport.cli.session import Session
 
         given = list(sys.argv[1:] if arguments is None else arguments)

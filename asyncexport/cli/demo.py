@@ -25,8 +25,8 @@ from urllib.request import ProxyHandler, build_opener
 
 import typer
 
-from asyncexport.cli.asking import named
-from asyncexport.cli.ending import BUG_HINT
+from asyncexport.cli.finish import BUG_HINT
+from asyncexport.cli.options import named
 from asyncexport.cli.session import Session, check_place
 from asyncexport.core.bundles import DAY, Range, day, show
 from asyncexport.core.exits import Exit
@@ -72,8 +72,8 @@ def demo(
     compares all rows with those that the stand-in has. It takes some seconds, and needs no key and no settings. Run it
     again to see that nothing is left to do.
     """
-    from asyncexport.cli.running import export_watched, say_closing
-    from asyncexport.pipeline import Order
+    from asyncexport.cli.run_command import export_watched, say_closing
+    from asyncexport.run.run import Order
 
     session: Session = ctx.obj
     session.directory, session.chosen_directory = str(directory), directory
@@ -226,7 +226,7 @@ def _checked(session: Session, settings: "Settings", summary: Summary, url: str)
 
 async def _look_at_all(where: Path) -> tuple[list[str], list[str]]:
     """The paths of the archives that are sound, and of those that are not."""
-    from asyncexport.verify import Foreign, Sound, verify
+    from asyncexport.run.verify import Foreign, Sound, verify
 
     findings = [finding async for finding in verify(where) if not isinstance(finding, Foreign)]
     sound = [finding.path for finding in findings if isinstance(finding, Sound)]

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
-from asyncexport.cli.asking import Asked, Directory, End, Names, Sets, Start, read_asked
+from asyncexport.cli.options import Asked, Directory, End, Names, Sets, Start, read_asked
 from asyncexport.cli.session import Session
 from asyncexport.cli.simulating import (
     Duration,
@@ -27,6 +27,7 @@ from asyncexport.cli.simulating import (
     read_variants,
     show_simulation,
 )
+from asyncexport.core.admission import Scope, show_duration
 from asyncexport.core.bundles import DAY, show
 from asyncexport.core.exits import Exit
 from asyncexport.core.exports import Export, Type
@@ -39,15 +40,14 @@ from asyncexport.core.forecast import (
     Reading,
     seconds_to_end,
 )
-from asyncexport.core.pacing import Scope, show_duration
 from asyncexport.core.states import Created, Ready
 from asyncexport.core.summary import Summary, Tally
 from asyncexport.display import count_of, show_count, show_minute, table
 
 if TYPE_CHECKING:
     from asyncexport.config import Settings
-    from asyncexport.core.work import Work
-    from asyncexport.pipeline import Survey
+    from asyncexport.core.coverage import Work
+    from asyncexport.run.run import Survey
 
 WIDTHS = {"30m": 1800, "1h": 3600, "6h": 21_600, "24h": DAY}
 
@@ -111,7 +111,7 @@ def plan(
 
 
 def _survey(asked: Asked, exports: tuple[Export, ...], *, now: float) -> "Survey":
-    from asyncexport.pipeline import Order, survey
+    from asyncexport.run.run import Order, survey
 
     return survey(asked.settings, Order("plan", exports, start=asked.start, end=asked.end), now=now)
 
@@ -204,7 +204,7 @@ def _widened(export: Export, seconds: int) -> Export:
 
 def _assumed(settings: "Settings", found: "Survey", *, now: float) -> str:
     """What the next run goes by."""
-    from asyncexport.budget import RELEARN_SECONDS
+    from asyncexport.engine.budget import RELEARN_SECONDS
 
     learned = found.all_counted_since
     match settings.budget.scope:

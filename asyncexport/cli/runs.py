@@ -4,7 +4,7 @@ from typing import Annotated, Any
 
 import typer
 
-from asyncexport.cli.asking import (
+from asyncexport.cli.options import (
     Asked,
     Directory,
     End,
@@ -93,8 +93,8 @@ def retry(
 
 
 def _run(session: Session, asked: Asked, **how: Any) -> Summary:
-    from asyncexport.cli.running import carry_out
-    from asyncexport.pipeline import Order
+    from asyncexport.cli.run_command import carry_out
+    from asyncexport.run.run import Order
 
     order = Order(session.command, asked.exports, max_duration_seconds=asked.max_duration_seconds, **how)
     return carry_out(session, asked.settings, order, key=session.key(asked.settings))

@@ -138,7 +138,7 @@ async def _serve(behaviour: "Behaviour", *, host: str, port: int) -> None:
     import asyncio
     import signal
 
-    from asyncexport.core.wire import is_loopback
+    from asyncexport.core.service.wire import is_loopback
     from asyncexport.errors import ConfigError, Problem
     from asyncexport.sandbox import serving
     from asyncexport.sandbox.matching import settings

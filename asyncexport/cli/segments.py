@@ -4,7 +4,7 @@ from collections import Counter
 
 import typer
 
-from asyncexport.cli.asking import Directory, Sets, read_asked
+from asyncexport.cli.options import Directory, Sets, read_asked
 from asyncexport.cli.session import Session
 from asyncexport.core.bundles import show
 from asyncexport.core.exits import Exit
@@ -29,7 +29,7 @@ def segments(ctx: typer.Context, *, directory: Directory = None, sets: Sets = No
 
     async def listed() -> int:
         from asyncexport.display import plain
-        from asyncexport.pipeline import segments as all_segments
+        from asyncexport.run.run import segments as all_segments
 
         count = 0
         async for segment in all_segments(asked.settings, key=key, sent=lambda kind: sent.update([kind])):

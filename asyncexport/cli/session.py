@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from asyncexport.config import ApiKey, Settings
     from asyncexport.core.summary import Summary
     from asyncexport.display import Counter, Lines, Results, Watcher
-    from asyncexport.display.pane import Pane
+    from asyncexport.display.live_view import Pane
 
 
 PROGRAM = "asyncexport"
@@ -132,7 +132,7 @@ class Session:
             return None
         if self.as_json and sys.stdout.isatty():
             return None
-        from asyncexport.display.pane import Pane
+        from asyncexport.display.live_view import Pane
 
         return Pane(sys.stderr)
 

@@ -10,11 +10,11 @@ import signal
 from collections.abc import Awaitable, Callable, Coroutine
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from asyncexport.cli.ending import Stopped
+from asyncexport.cli.finish import Stopped
 from asyncexport.core.exits import Exit
 
 if TYPE_CHECKING:
-    from asyncexport.scheduler import Stop
+    from asyncexport.engine.scheduler import Stop
 
 T = TypeVar("T")
 
@@ -33,7 +33,7 @@ AGAIN = {
 
 def run_politely(work: "Callable[[Stop], Awaitable[T]]", *, tell: Callable[[Exit], None]) -> T:
     """Run what can be asked to stop; `tell` is called when it is, with the reason."""
-    from asyncexport.scheduler import Stop
+    from asyncexport.engine.scheduler import Stop
 
     async def carried_out() -> T:
         stop = Stop()

@@ -14,16 +14,16 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from asyncexport.cli.asking import Asked
+from asyncexport.cli.options import Asked
 from asyncexport.cli.session import Session
+from asyncexport.core.admission import Scope, show_duration
 from asyncexport.core.bundles import show
 from asyncexport.core.exports import Export, Type
-from asyncexport.core.pacing import Scope, show_duration
 from asyncexport.display import count_of, show_bytes, show_count, show_minute, table
 from asyncexport.errors import ConfigError, Problem
 
 if TYPE_CHECKING:
-    from asyncexport.pipeline import Survey
+    from asyncexport.run.run import Survey
     from asyncexport.simulate.variants import Assumed, Case, Row, Variant
 
 FETCH_SECONDS = 2.0
@@ -217,7 +217,7 @@ def _known(asked: Asked) -> Known:
 
 def _cases(asked: Asked, variant: "Variant", known: Known, look: Look) -> "Iterator[Case]":
     """A variant under each reading of the limit that its settings leave open."""
-    from asyncexport.budget import Allowance
+    from asyncexport.engine.budget import Allowance
     from asyncexport.simulate.variants import Case, Part, readings
 
     present = {export.name: export for export in asked.exports}

@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
-from asyncexport.cli.asking import Directory, Names, Sets, check_names, read_asked
-from asyncexport.cli.running import accepting
+from asyncexport.cli.options import Directory, Names, Sets, check_names, read_asked
+from asyncexport.cli.run_command import accepting
 from asyncexport.cli.session import Session
+from asyncexport.core.admission import show_duration
 from asyncexport.core.bundles import Range, settled_until, show
 from asyncexport.core.exits import Exit
-from asyncexport.core.pacing import show_duration
 from asyncexport.core.states import Failed, FewerRows, Ready, Standing
 from asyncexport.core.summary import Summary, Tally, counts_of
 from asyncexport.display import count_of, plain, show_bytes, show_count

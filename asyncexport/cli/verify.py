@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from asyncexport.cli.asking import Directory, Names, Sets, check_names, read_asked
-from asyncexport.cli.running import carry_out
+from asyncexport.cli.options import Directory, Names, Sets, check_names, read_asked
+from asyncexport.cli.run_command import carry_out
 from asyncexport.cli.session import Session
 from asyncexport.cli.signals import run_abruptly
 from asyncexport.core.bundles import Bundle, show
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from asyncexport.config import ApiKey, Settings
     from asyncexport.core.exports import Export
     from asyncexport.core.states import Standing
-    from asyncexport.verify import Finding
+    from asyncexport.run.verify import Finding
 
 
 @dataclass(slots=True)
@@ -77,8 +77,8 @@ def verify(
 
 def _check(session: Session, settings: "Settings", names: list[str] | None) -> Found:
     from asyncexport.ledger import LedgerReader, present
+    from asyncexport.run.verify import verify as check
     from asyncexport.storage import Archives, ledger_lost
-    from asyncexport.verify import verify as check
 
     where = Path(settings.output.directory)
     if not present(where) and Archives(where).existing():
@@ -102,7 +102,7 @@ def _check(session: Session, settings: "Settings", names: list[str] | None) -> F
 
 
 def _rebuild(session: Session, settings: "Settings") -> Found:
-    from asyncexport.verify import rebuild
+    from asyncexport.run.verify import rebuild
 
     where = Path(settings.output.directory)
     found = Found()
@@ -121,7 +121,7 @@ def _rebuild(session: Session, settings: "Settings") -> Found:
 
 def _take(session: Session, found: Found, finding: "Finding", where: Path) -> None:
     """Count a finding, and name it where it is not sound."""
-    from asyncexport.verify import Broken, Damaged, Foreign, Missing, Sound
+    from asyncexport.run.verify import Broken, Damaged, Foreign, Missing, Sound
 
     match finding:
         case Sound(path, rows):
@@ -171,7 +171,7 @@ def _say_counts(session: Session, found: Found) -> None:
 
 
 def _repair(session: Session, settings: "Settings", found: Found, key: "ApiKey") -> Summary:
-    from asyncexport.pipeline import Order
+    from asyncexport.run.run import Order
 
     order = Order(
         "verify",

@@ -20,9 +20,9 @@ import orjson
 from pydantic import AfterValidator, BeforeValidator, Field
 
 from asyncexport.config.durations import read_duration, show_duration
+from asyncexport.core.admission import Prefer, Scope
 from asyncexport.core.bundles import DAY, read_moment
 from asyncexport.core.exports import Format, Type
-from asyncexport.core.pacing import Prefer, Scope
 
 LEAST_BUNDLE_SECONDS = 300
 

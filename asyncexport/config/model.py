@@ -36,9 +36,9 @@ from asyncexport.config.fields import (
     Width,
 )
 from asyncexport.config.key import ApiKey
+from asyncexport.core.admission import Prefer, Scope
 from asyncexport.core.bundles import DAY, read_moment
 from asyncexport.core.exports import Definition, Export, Format, Type
-from asyncexport.core.pacing import Prefer, Scope
 
 HOSTS = {"eu1.": "https://api.eu1.fullstory.com"}
 """By the key's prefix (reference section 2)."""

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from asyncexport.core.watching import LIST_SIZE
+from asyncexport.core.polling import LIST_SIZE
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,9 +15,9 @@
     closing    what is said at its end
 """
 
-from asyncexport.display.closing import closing_lines, look_command
+from asyncexport.display.closing_text import closing_lines, look_command
 from asyncexport.display.lines import Lines, Results, listening
-from asyncexport.display.watching import Counter, Watcher
+from asyncexport.display.viewers import Counter, Watcher
 from asyncexport.display.words import count_of, plain, show_bytes, show_count, show_minute, table
 
 __all__ = [

@@ -17,7 +17,7 @@ from asyncexport.ledger.last_run import LAST_RUN, LastRun
 from asyncexport.ledger.ledger import Ledger
 from asyncexport.ledger.lock import Holder, hold, holder
 from asyncexport.ledger.overview import Overview
-from asyncexport.ledger.reader import LedgerReader, no_ledger
+from asyncexport.ledger.queries import LedgerReader, no_ledger
 
 __all__ = [
     "LAST_RUN",

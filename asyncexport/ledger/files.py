@@ -27,8 +27,8 @@ from contextlib import ExitStack, closing, contextmanager, suppress
 from pathlib import Path
 
 from asyncexport.errors import LedgerCorruptError, LedgerError, StorageError
+from asyncexport.ledger.commit_mark import Mark
 from asyncexport.ledger.faults import DAMAGED, primary_code, translated
-from asyncexport.ledger.mark import Mark
 from asyncexport.ledger.rows import Head, digest_of
 from asyncexport.ledger.schema import APPLICATION_ID, TABLES, VERSION
 

@@ -6,17 +6,17 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from pathlib import Path
 from typing import Self, TypeVar
 
+from asyncexport.core.admission import Sent
 from asyncexport.core.bundles import Range
+from asyncexport.core.coverage import Stock
 from asyncexport.core.exports import Export
-from asyncexport.core.pacing import Sent
 from asyncexport.core.states import Standing, Stored
-from asyncexport.core.work import Stock
 from asyncexport.ledger.faults import translated
 from asyncexport.ledger.files import BUSY_SECONDS, ignore, ledger_path, make_folder
-from asyncexport.ledger.pen import Pen
-from asyncexport.ledger.reader import Reading
+from asyncexport.ledger.queries import Reading
 from asyncexport.ledger.rows import Line
-from asyncexport.ledger.writer import LAZY_SECONDS, Read, Write, Writer
+from asyncexport.ledger.thread import LAZY_SECONDS, Read, Write, Writer
+from asyncexport.ledger.transaction import Pen
 
 RESTORED_AT_ONCE = 2_000
 """Rows in one commit while a ledger is made anew."""

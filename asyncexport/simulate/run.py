@@ -6,17 +6,18 @@ import random
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
-from asyncexport.budget import Allowance, Budget, History
-from asyncexport.carrier import Carrier, Stream
+from asyncexport.core.admission import Patience, Prefer, Priority, Scope, Sent
 from asyncexport.core.bundles import Bundle, Range, cut
 from asyncexport.core.durations import Durations
 from asyncexport.core.exports import Export
-from asyncexport.core.pacing import Patience, Prefer, Priority, Scope, Sent
-from asyncexport.core.room import Room
+from asyncexport.core.operation_limit import Room
+from asyncexport.core.service.wire import Kind
 from asyncexport.core.states import Ready, Standing, Stored
-from asyncexport.core.wire import Kind
+from asyncexport.engine.budget import Allowance, Budget, History
+from asyncexport.engine.bundle_runner import Carrier, Stream
+from asyncexport.engine.poller import Polling, Watcher
+from asyncexport.engine.scheduler import Scheduler, Stop
 from asyncexport.errors import RefusedError
-from asyncexport.scheduler import Scheduler, Stop
 from asyncexport.simulate import clock
 from asyncexport.simulate.service import (
     Behaviour,
@@ -25,7 +26,6 @@ from asyncexport.simulate.service import (
     MemoryService,
     lognormal_seconds,
 )
-from asyncexport.watcher import Polling, Watcher
 
 EXPORT = Export("simulated")
 

@@ -12,12 +12,12 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Protocol
 
+from asyncexport.core.admission import Priority
 from asyncexport.core.bundles import Bundle, Range
 from asyncexport.core.exports import Definition
-from asyncexport.core.pacing import Priority
+from asyncexport.core.polling import LIST_SIZE
+from asyncexport.core.service.wire import Completed, Kind, Location, Operation, OperationsPage, Running
 from asyncexport.core.states import Archive, Standing
-from asyncexport.core.watching import LIST_SIZE
-from asyncexport.core.wire import Completed, Kind, Location, Operation, OperationsPage, Running
 from asyncexport.errors import RateLimitedError, RefusedError, UnavailableError
 
 LATENCY_SECONDS = 0.2

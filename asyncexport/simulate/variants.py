@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from statistics import median, median_low
 
 from asyncexport.config import Settings, varied
-from asyncexport.core.pacing import Scope
+from asyncexport.core.admission import Scope
 from asyncexport.errors import ConfigError, Problem
 from asyncexport.simulate.many import simulate_all
 from asyncexport.simulate.run import Result, Scenario

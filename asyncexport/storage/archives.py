@@ -10,12 +10,12 @@ from typing import BinaryIO, Self
 
 import orjson
 
-from asyncexport.core.archive import Inspection, Inspector, WireHashes
+from asyncexport.core.archive.inspection import Inspection, Inspector, WireHashes
 from asyncexport.core.bundles import Bundle, Range, compact, day, read_moment
 from asyncexport.core.exports import Definition, Export, Format
 from asyncexport.errors import CorruptError, LedgerError, StorageError
 from asyncexport.storage.disk import Disk, ignore
-from asyncexport.storage.draft import GATHER_BYTES, Draft
+from asyncexport.storage.writer import GATHER_BYTES, Draft
 
 DEFINITION_NAME = ".export.json"
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")

@@ -1,0 +1,128 @@
+"""One run, from the order to its closing words."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from asyncexport.cli.signals import AGAIN, run_politely
+from asyncexport.core.admission import show_duration
+from asyncexport.core.bundles import DAY, Range, day, show
+from asyncexport.core.exits import Exit
+from asyncexport.display import closing_lines, look_command
+
+if TYPE_CHECKING:
+    from asyncexport.cli.session import Session
+    from asyncexport.config import ApiKey, Settings
+    from asyncexport.core.summary import Summary
+    from asyncexport.display import Watcher
+    from asyncexport.run.run import Order
+
+HINTS = {
+    Exit.TIME_UP: "run the same command again to go on",
+    Exit.INTERRUPTED: "run the same command again to go on",
+    Exit.TERMINATED: "run the same command again to go on",
+}
+
+
+def carry_out(session: "Session", settings: "Settings", order: "Order", *, key: "ApiKey") -> "Summary":
+    """A whole run: shown as it goes, stopped by signals, and told at its end."""
+    summary, example = export_watched(session, settings, order, key=key)
+    say_closing(session, settings, order, summary, example=example)
+    return summary
+
+
+def export_watched(session: "Session", settings: "Settings", order: "Order", *, key: "ApiKey") -> "tuple[Summary, str]":
+    """A run without its closing words: the summary, and the path of an archive that it stored ("": of none)."""
+    from asyncexport.run.run import export
+
+    watcher = session.watcher(_heading(settings, order))
+    summary = run_politely(
+        lambda stop: export(settings, order, key=key, stop=stop, viewer=watcher),
+        tell=lambda reason: session.lines.tell("stopping", _what_it_waits_for(settings, watcher, reason)),
+    )
+    return summary, watcher.example
+
+
+def say_closing(session: "Session", settings: "Settings", order: "Order", summary: "Summary", *, example: str) -> None:
+    """The end of a run in words; quietly, only where not all is done."""
+    tally = summary.tally
+    if session.as_json or (session.quiet and summary.exit_code is Exit.DONE):
+        return
+    if summary.error is not None and not tally.planned:
+        return
+    example = "" if session.quiet else example or (_stored_before(settings, order) if tally.already else "")
+    look = look_command(Path(settings.output.directory) / example) if example else ""
+    for line in closing_lines(summary, look=look):
+        session.say(session.pasteable(line))
+    if summary.error is None:
+        for hint in _hints(session, order, summary):
+            session.lines.hint(hint)
+
+
+def _hints(session: "Session", order: "Order", summary: "Summary") -> Iterator[str]:
+    """What to do next."""
+    tally = summary.tally
+    if summary.exit_code is not Exit.PARTLY:
+        yield from filter(None, [HINTS.get(summary.exit_code)])
+        return
+    kept = sum(bundle in tally.parked for bundle in tally.fewer)
+    if tally.failed > kept:
+        yield _next_step(session, order)
+    elif tally.unfinished:
+        yield HINTS[Exit.TIME_UP]
+    if kept:
+        yield accepting(session)
+
+
+def accepting(session: "Session") -> str:
+    """What to do about bundles whose archive was kept."""
+    return (
+        f"if these rows were deleted, `{session.again('retry', '--accept-fewer')}` exports them anew and takes what "
+        "comes; else their archives stay as they are"
+    )
+
+
+def _next_step(session: "Session", order: "Order") -> str:
+    """What to do about parked bundles; one who has just tried again is not told to try again."""
+    match order.command:
+        case "demo":
+            return HINTS[Exit.TIME_UP]
+        case "retry":
+            return f"`{session.again('status')}` says why they are parked; what `[retry] attempts` allows was tried"
+        case _:
+            return f"`{session.again('retry')}` takes parked bundles up again"
+
+
+def _heading(settings: "Settings", order: "Order") -> str:
+    names = ", ".join(export.name for export in order.exports)
+    since = "" if not order.start else f" from {_date(order.start)}"
+    until = "" if order.end is None else f" to {_date(order.end)}"
+    return f"{order.command} {names}{since}{until}, into {settings.output.directory}"
+
+
+def _date(moment: int) -> str:
+    return show(moment) if moment % DAY else day(moment)
+
+
+def _what_it_waits_for(settings: "Settings", watcher: "Watcher", reason: Exit) -> str:
+    downloads, grace = watcher.downloading, settings.output.grace_seconds
+    waits = "for the last answers"
+    if downloads and grace:
+        files = "1 download" if downloads == 1 else f"{downloads} downloads"
+        waits = f"up to {show_duration(grace)} for {files}"
+    return f"waiting {waits}; {AGAIN[reason]}"
+
+
+def _stored_before(settings: "Settings", order: "Order") -> str:
+    """The path of some archive of the range that earlier runs stored, one with rows where there is one."""
+    from asyncexport.ledger import LedgerReader
+
+    span = Range(order.start or 0, order.end or 2**40)
+    found = ""
+    with LedgerReader(Path(settings.output.directory)) as ledger:
+        for export in order.exports:
+            for one in ledger.stored(export.name, span):
+                found = one.stored.path if one.stored else found
+                if one.stored and one.stored.rows:
+                    return found
+    return found

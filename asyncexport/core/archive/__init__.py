@@ -1,0 +1,1 @@
+"""Is this stream of bytes one whole export? Containers, gzip and structure; no IO."""

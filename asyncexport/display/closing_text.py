@@ -1,0 +1,106 @@
+"""What is said at the end of a run: how much of it is done, where it lies, and how to look into it."""
+
+import shlex
+from pathlib import Path
+
+from asyncexport.core.admission import show_duration
+from asyncexport.core.bundles import Bundle, show
+from asyncexport.core.exits import Exit
+from asyncexport.core.summary import Refreshed, Summary, lost_reason
+from asyncexport.display.words import count_of, plain, show_bytes, show_count
+
+MOST_PROBLEMS = 10
+"""Of the parked bundles that are named; `status` and `--json` name all."""
+
+FIRST_WORDS = {
+    Exit.DONE: "done",
+    Exit.PARTLY: "finished, but not all of it",
+    Exit.TIME_UP: "stopped, as --max-duration is over",
+    Exit.INTERRUPTED: "stopped by Ctrl-C; the state is saved",
+    Exit.TERMINATED: "stopped by SIGTERM; the state is saved",
+}
+
+BY_AN_ERROR = "stopped by an error"
+"""What else there is to say of it is said on stderr."""
+
+
+def closing_lines(summary: Summary, *, look: str = "") -> list[str]:
+    """The summary in words; `look`: a command that looks into a file."""
+    tally = summary.tally
+    # A refused export ends nothing: the others go on to their end.
+    stopped = summary.error is not None and summary.error not in tally.refusals.values()
+    first = BY_AN_ERROR if stopped else FIRST_WORDS.get(summary.exit_code, BY_AN_ERROR)
+    lines = [f"{first}: {_bundles(summary)}"]
+    if tally.stored or sum(summary.requests.values()):
+        lines.append(f"{_data(summary)} in {show_duration(summary.seconds)}, with {_requests(summary)}")
+    else:
+        lines.append("no request was needed")
+    if tally.possible_duplicates:
+        lines.append(
+            f"{count_of(tally.possible_duplicates, 'create was', 'creates were')} not answered: the service may have "
+            "made an export twice"
+        )
+    if tally.refreshed.bundles:
+        lines.append(_refreshed(tally.refreshed))
+    parked = [_problem("parked", bundle, reason) for bundle, reason in sorted(tally.parked.items())]
+    lines += parked[:MOST_PROBLEMS]
+    if len(parked) > MOST_PROBLEMS:
+        lines.append(f"parked: {show_count(len(parked) - MOST_PROBLEMS)} more; `asyncexport status` names all")
+    lost = [_problem("fewer rows", bundle, lost_reason(fewer)) for bundle, fewer in sorted(tally.losses.items())]
+    lines += lost[:MOST_PROBLEMS]
+    if len(lost) > MOST_PROBLEMS:
+        lines.append(f"fewer rows: {show_count(len(lost) - MOST_PROBLEMS)} more; --json names all")
+    lines += summary.notes
+    lines.append(f"the files are in {plain(summary.directory)}")
+    if look:
+        lines.append(f"look into one: {look}")
+    return lines
+
+
+def look_command(path: Path) -> str:
+    """A command of one line that shows the beginning of an archive."""
+    # An NDJSON file shows its first row, CSV its header; a JSON array is one line, however long.
+    short = "head -c 500" if path.name.endswith(".json.gz") else "head -n 1"
+    return f"gzip -dc {shlex.quote(str(path))} | {short}"
+
+
+def _bundles(summary: Summary) -> str:
+    tally = summary.tally
+    if not tally.planned:
+        return "there was nothing to do"
+    have = tally.already + tally.stored
+    parts = [f"{show_count(have)} of {show_count(tally.planned)} bundles stored"]
+    if tally.already:
+        parts.append(f"{show_count(tally.already)} of them before this run")
+    if tally.empty:
+        parts.append(f"{show_count(tally.empty)} of this run's without rows")
+    if tally.failed:
+        parts.append(f"{show_count(tally.failed)} parked")
+    if tally.unfinished:
+        parts.append(f"{show_count(tally.unfinished)} left")
+    return ", ".join(parts)
+
+
+def _refreshed(refreshed: Refreshed) -> str:
+    """What came of bundles that were exported once more."""
+    told = (
+        f"exported once more: {count_of(refreshed.bundles, 'bundle', 'bundles')}, "
+        f"{show_count(refreshed.changed)} of them changed; {count_of(refreshed.rows_added, 'row', 'rows')} added, "
+        f"{show_count(refreshed.rows_removed)} removed"
+    )
+    return told + (f"; {count_of(refreshed.kept, 'archive', 'archives')} kept" if refreshed.kept else "")
+
+
+def _problem(kind: str, bundle: Bundle, reason: str) -> str:
+    return plain(f"{kind}: {bundle.export} {show(bundle.range.start)}: {reason}")
+
+
+def _data(summary: Summary) -> str:
+    return f"{show_count(summary.tally.rows)} rows, {show_bytes(summary.tally.bytes)}"
+
+
+def _requests(summary: Summary) -> str:
+    sent = {kind: count for kind, count in summary.requests.items() if count}
+    told = count_of(sum(sent.values()), "request", "requests")
+    told += " (" + ", ".join(f"{show_count(count)} {kind}" for kind, count in sent.items()) + ")"
+    return told + (f", {show_count(summary.refused)} of them refused (429)" if summary.refused else "")

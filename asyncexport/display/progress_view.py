@@ -1,0 +1,135 @@
+"""What the progress of a run looks like: a few lines from a snapshot, by themselves a function of numbers.
+
+What matters most stands first in each line: on a narrow terminal the end of it is cut off.
+"""
+
+import textwrap
+from collections import deque
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+
+from rich.text import Text
+
+from asyncexport.core.admission import show_duration
+from asyncexport.core.summary import Snapshot
+from asyncexport.display.phrases import away, budget, data, files, under_way, when
+from asyncexport.display.words import plain, show_count
+
+RATE_SECONDS = 300.0
+"""Rates are those of the last five minutes: since the beginning, the first burst would colour all that follows."""
+
+LABEL = 10
+"""Columns of the words at the left."""
+
+MOST_PROBLEMS = 3
+
+A_WHILE_SECONDS = 60.0
+"""A problem older than this is told with its age."""
+
+FINE, COARSE = "━╍─", "#+-"
+"""The bar's parts, stored, under way and to come: for terminals that have these letters, and for others."""
+
+
+@dataclass(slots=True)
+class Rates:
+    """Bytes and rows a second, lately."""
+
+    seen: deque[tuple[float, int, int]] = field(default_factory=lambda: deque([(0.0, 0, 0)]))
+
+    def take(self, snapshot: Snapshot) -> tuple[float, float]:
+        """Take in where the run stands; bytes and rows a second."""
+        seen = self.seen
+        if snapshot.seconds - seen[-1][0] >= 1:
+            seen.append((snapshot.seconds, snapshot.bytes + snapshot.received, snapshot.rows))
+        while len(seen) > 2 and seen[1][0] <= snapshot.seconds - RATE_SECONDS:
+            seen.popleft()
+        since, size, rows = seen[0]
+        seconds = max(snapshot.seconds - since, 1.0)
+        # What came of a file that is thrown away is taken back.
+        return max(0, snapshot.bytes + snapshot.received - size) / seconds, (snapshot.rows - rows) / seconds
+
+
+def draw(
+    snapshot: Snapshot, heading: str, *, width: int, now: float, rates: tuple[float, float], marks: str = FINE
+) -> list[Text]:
+    """The lines, none wider than `width`."""
+    size, rows = rates
+    lines = [
+        _sides(Text(plain(heading), style="bold"), Text(_passed(snapshot.seconds), style="dim"), width),
+        _bar(snapshot, width, marks),
+        _line("bundles", Text.assemble(f"{under_way(snapshot)}, ", _parked(snapshot))),
+        _line("files", Text(files(snapshot))),
+        _line("budget", Text(budget(snapshot))),
+        _line("data", Text(data(snapshot, bytes_a_second=size, rows_a_second=rows))),
+        _end(snapshot, now),
+        *(line for problem in _different(_dated(snapshot)) for line in _problem(problem, width)),
+    ]
+    for line in lines:
+        line.truncate(width, overflow="ellipsis" if marks is FINE else "crop")
+    return lines
+
+
+def _bar(snapshot: Snapshot, width: int, marks: str) -> Text:
+    planned = max(snapshot.planned, 1)
+    share = snapshot.have / planned
+    # Rounded down: 100 % means all of them.
+    told = f"  {show_count(snapshot.have)} of {show_count(snapshot.planned)}  {int(share * 1000) / 10:5.1f}%"
+    columns = max(width - len(told), 0)
+    stored = int(columns * share)
+    flying = min(columns - stored, round(columns * (snapshot.running + snapshot.fetching) / planned))
+    return Text.assemble(
+        (marks[0] * stored, "green"),
+        (marks[1] * flying, "cyan"),
+        (marks[2] * (columns - stored - flying), "dim"),
+        told if columns else told.strip(),
+    )
+
+
+def _parked(snapshot: Snapshot) -> tuple[str, str]:
+    return f"{show_count(snapshot.parked)} parked", "red" if snapshot.parked else ""
+
+
+def _end(snapshot: Snapshot, now: float) -> Text:
+    if snapshot.down_seconds is not None:
+        return _line("service", Text(away(snapshot.down_seconds), style="red"))
+    if snapshot.expected_seconds is None:
+        return _line("end", Text("not known yet", style="dim"))
+    return _line("end", Text(when(snapshot.expected_seconds, now)))
+
+
+def _dated(snapshot: Snapshot) -> Iterator[tuple[str, str]]:
+    """Each problem, and when it was where that is a while ago."""
+    for problem, age in zip(snapshot.problems, snapshot.problem_ages, strict=True):
+        yield problem, f" ({show_duration(age)} ago)" if age >= A_WHILE_SECONDS else ""
+
+
+def _different(problems: Iterable[tuple[str, str]]) -> list[str]:
+    """The last ones, each reason once: a hundred bundles may meet the same trouble."""
+    by_reason: dict[str, str] = {}
+    for problem, when_seen in problems:
+        reason = problem.partition(": ")[2]
+        by_reason.pop(reason, None)
+        by_reason[reason] = problem + when_seen
+    return list(by_reason.values())[-MOST_PROBLEMS:]
+
+
+def _problem(problem: str, width: int) -> Iterator[Text]:
+    """In two lines if need be: the reason stands at its end."""
+    first, *rest = textwrap.wrap(plain(problem), max(width - LABEL, 20)) or [""]
+    yield _line("problem", Text(first, style="yellow"))
+    if rest:
+        yield _line("", Text(" ".join(rest), style="yellow"))
+
+
+def _passed(seconds: float) -> str:
+    return show_duration(int(seconds)) if seconds >= 1 else "0 s"
+
+
+def _line(label: str, what: Text) -> Text:
+    return Text.assemble((label.ljust(LABEL), "dim"), what)
+
+
+def _sides(left: Text, right: Text, width: int) -> Text:
+    """One at the left edge, the other at the right; the right one gives way."""
+    room = width - left.cell_len - right.cell_len
+    return Text.assemble(left, " " * room, right) if room >= 2 else left

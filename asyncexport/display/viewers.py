@@ -1,0 +1,177 @@
+"""Who watches: a picture on a terminal, a line a minute elsewhere, an event a line with `--json`.
+
+Watcher    watches a run
+Counter    watches a long look at many things, such as a check of all archives
+"""
+
+import asyncio
+import logging
+import time
+from collections.abc import Callable
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any
+
+from asyncexport.core.summary import Snapshot
+from asyncexport.display.lines import Lines, Results
+from asyncexport.display.phrases import sentence
+from asyncexport.display.words import show_count
+
+if TYPE_CHECKING:
+    from asyncexport.display.live_view import Pane
+
+log = logging.getLogger(__name__)
+
+FRAME_SECONDS = 0.25
+
+STATUS_SECONDS = 60.0
+
+
+class Watcher:
+    """Shows a run as it goes; a `pipeline.Viewer`.
+
+    Args:
+        lines: stderr.
+        heading: What runs.
+        events: Where events go as JSON; None: nowhere.
+        pane: Where the picture is drawn; None: a line a minute takes its place.
+        silent: Neither picture nor line.
+        status_seconds: Between two such lines.
+
+    Attributes:
+        example: The path of the last archive stored that has rows, relative to the output directory; "" before.
+    """
+
+    def __init__(
+        self,
+        lines: Lines,
+        heading: str,
+        *,
+        events: Results | None = None,
+        pane: "Pane | None" = None,
+        silent: bool = False,
+        status_seconds: float = STATUS_SECONDS,
+    ) -> None:
+        self._lines = lines
+        self._heading = heading
+        self._events = events
+        self._pane = pane
+        self._silent = silent
+        self._status_seconds = status_seconds
+        self._snapshot: Callable[[], Snapshot] | None = None
+        self.example = ""
+
+    @property
+    def downloading(self) -> int:
+        """How many downloads are under way."""
+        return self._snapshot().downloading if self._snapshot else 0
+
+    async def watch(self, snapshot: Callable[[], Snapshot]) -> None:
+        """Show it as it goes, until cancelled."""
+        self._snapshot = snapshot
+        try:
+            if self._pane is not None:
+                await self._draw(snapshot, self._pane)
+            else:
+                await self._say(snapshot)
+        finally:
+            self._snapshot = None
+
+    def event(self, event: dict[str, Any]) -> None:
+        """Something happened."""
+        match event:
+            case {"type": "stored", "path": path, "rows": rows} if rows or not self.example:
+                self.example = path
+            case {"type": "parked", "export": export, "start": start, "reason": reason}:
+                # No warning: the closing words name it, and until then the picture and the status line do.
+                log.info("%s %s: parked: %s", export, start, reason)
+        if self._events is not None:
+            self._events.record(event)
+
+    async def _draw(self, snapshot: Callable[[], Snapshot], pane: "Pane") -> None:
+        from asyncexport.display.progress_view import COARSE, FINE, Rates, draw  # noqa: PLC0415 - rich is slow to import
+
+        rates = Rates()
+        self._lines.above = pane.above
+        try:
+            while True:
+                now = snapshot()
+                lines = draw(
+                    now,
+                    self._heading,
+                    width=pane.width,
+                    now=time.time(),
+                    rates=rates.take(now),
+                    marks=FINE if pane.has(FINE) else COARSE,
+                )
+                pane.draw(lines)
+                await asyncio.sleep(FRAME_SECONDS)
+        finally:
+            pane.clear()
+            self._lines.above = None
+
+    async def _say(self, snapshot: Callable[[], Snapshot]) -> None:
+        while True:
+            await asyncio.sleep(self._status_seconds)
+            now = snapshot()
+            if self._events is not None:
+                self._events.record({"type": "progress", **asdict(now)})
+            if not self._silent:
+                self._lines.tell("status", sentence(now, now=time.time()))
+
+
+class Counter:
+    """Shows how far a long look has come; a context manager that gives what is to be called at each step.
+
+    Args:
+        lines: stderr.
+        heading: What is done.
+        total: How many steps there will be; None where nobody knows.
+        of: What is counted.
+        pane: Where it is drawn; None: a line a minute takes its place.
+        silent: Neither.
+        status_seconds: Between two such lines.
+    """
+
+    def __init__(
+        self,
+        lines: Lines,
+        heading: str,
+        *,
+        total: int | None,
+        of: str,
+        pane: "Pane | None" = None,
+        silent: bool = False,
+        status_seconds: float = STATUS_SECONDS,
+    ) -> None:
+        self._lines = lines
+        self._heading = heading
+        self._total = total
+        self._of = of
+        self._pane = pane
+        self._silent = silent
+        self._every = FRAME_SECONDS if pane is not None else status_seconds
+        self._shown_at = time.monotonic()
+        self._count = 0
+
+    def __enter__(self) -> Callable[[], None]:
+        if self._pane is not None:
+            self._lines.above = self._pane.above
+        return self._step
+
+    def __exit__(self, *_: object) -> None:
+        if self._pane is not None:
+            self._pane.clear()
+            self._lines.above = None
+
+    def _step(self) -> None:
+        self._count += 1
+        now = time.monotonic()
+        if self._silent or now - self._shown_at < self._every:
+            return
+        self._shown_at = now
+        total = "" if self._total is None else f" of {show_count(self._total)}"
+        told = f"{show_count(self._count)}{total} {self._of}"
+        if self._pane is None:
+            self._lines.tell("status", told)
+        else:
+            self._pane.draw_plain([f"{self._heading}: {told}"])

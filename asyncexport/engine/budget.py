@@ -1,0 +1,631 @@
+"""The one shared budget of API requests: who may send the next one, and when.
+
+1. One bucket for the whole process: `burst` tokens, refilled at `requests_per_minute`. It is never ahead of the
+   service's, which sees a request at any time between our sending it and its answer: what is in flight begins to come
+   back only when it is answered, and one token is kept in hand.
+2. One dispatcher waits for a token and *then* picks the best waiter, so that a token is never spent on yesterday's
+   order. First in, first out among equals. Whoever is cancelled before its request is put on record costs nothing.
+   Where there is plenty for whoever may come, there is nothing to pick, and nobody waits.
+3. Every request has its row in the journal before it is sent; the bucket of the next process is derived from them.
+4. A 429 pauses everybody until Retry-After has passed and sets the bucket empty. What was sent before that pause and is
+   refused as well says nothing new; refusals one after another make the pauses longer.
+5. What the service counts is not known (reference section 6). `scope = "auto"` counts creates only, until a 429
+   answers a poll, a list or a results call while the create bucket still held tokens, or for the second time: in a
+   long run the creates keep that bucket empty, and of the creates alone the service's never is, by the token kept in
+   hand. From then on it counts all calls, remembers that, and tries again after a week.
+6. An outage holds everybody back. One request at a time goes out to try the line; when that fails and the line has been
+   down for longer than anybody is willing to wait, all who wait are told. A service that answers nothing but 429 for
+   as long is as good as down.
+"""
+
+import asyncio
+import heapq
+import math
+from collections.abc import Awaitable, Callable, Iterable
+from dataclasses import dataclass, field
+from itertools import count
+from typing import Protocol
+
+from aiolimiter import AsyncLimiter
+
+from asyncexport.core.admission import (
+    LONGEST_PAUSE_SECONDS,
+    Down,
+    Line,
+    Patience,
+    Prefer,
+    Priority,
+    Scope,
+    Sent,
+    Up,
+    is_outage,
+    pause_seconds,
+    rank,
+    show_duration,
+    tokens_used,
+)
+from asyncexport.core.service.wire import Kind
+from asyncexport.errors import UnavailableError
+
+RELEARN_SECONDS = 7 * 86_400.0
+"""How long it is remembered that all calls count: the vendor may have changed its mind."""
+
+TELLING = frozenset({Kind.POLL, Kind.LIST, Kind.RESULTS})
+"""Calls whose refusal says that all calls are counted; others (segments, me) may well have a limit of their own."""
+
+CONVINCING_REFUSALS = 2
+"""So many refusals, a pause apart, of calls that should not be counted are no accident."""
+
+PATIENT_REFUSALS = 3
+"""So many refusals in a row are waited out as they ask; from then on each pause is twice as long as the one before."""
+
+LONGEST_FACTOR = 64.0
+"""How much longer pauses get at the most."""
+
+HOPELESS_REFUSALS = 6
+"""Fewer refusals in a row are never taken for an outage, however long each of them asked to wait."""
+
+TOO_LITTLE = 1e-9
+"""Of a token: below what anybody can count."""
+
+A_MOMENT = 1e-3
+"""Of a token: so exactly is it known when the next one will be there; nothing is lost by looking a little later."""
+
+
+class Journal(Protocol):
+    """Where requests are on record."""
+
+    def send(self, kind: str, *, at: float) -> Awaitable[int]:
+        """Begin to put a request on record before it is sent; its id, once that is durable."""
+        ...
+
+    def answered(self, request_id: int, *, status: int) -> None:
+        """Add the status that came back (0: none)."""
+        ...
+
+    def remember(self, key: str, value: str) -> None:
+        """Keep what was learned for later runs."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Allowance:
+    """`[budget]`: what the service grants, and which calls it counts."""
+
+    requests_per_minute: float = 2.0
+    burst: int = 50
+    scope: Scope = Scope.AUTO
+
+    @property
+    def refill_seconds(self) -> float:
+        """How long one token takes to come back."""
+        return 60.0 / self.requests_per_minute
+
+    @property
+    def usable_burst(self) -> int:
+        """What we let go at once: all but the one kept in hand."""
+        return max(1, self.burst - 1)
+
+
+@dataclass(frozen=True, slots=True)
+class History:
+    """What earlier runs left on record: their requests, and when all calls were learned to count (None: never)."""
+
+    sent: tuple[Sent, ...] = ()
+    complete: bool = True
+    all_counted_since: float | None = None
+
+
+@dataclass(order=True, slots=True)
+class _Waiter:
+    rank: int
+    order: int
+    kind: Kind = field(compare=False)
+    priority: Priority = field(compare=False)
+    granted: "asyncio.Future[Pass]" = field(compare=False)
+
+
+class _Bucket:
+    """An `AsyncLimiter`, told exactly how full it is, with tokens put back and with some in flight.
+
+    What is in flight may reach the service at any moment until it is answered. So it may have taken its token only a
+    moment ago, and none of what would have come back in its place counts: the bucket holds that many fewer until then.
+    """
+
+    def __init__(self, allowance: Allowance) -> None:
+        self._size = allowance.usable_burst
+        self._refill_seconds = allowance.refill_seconds
+        self._limiter = self._fresh()
+        self._in_flight = 0
+        self._none_until = 0.0
+
+    @property
+    def tokens(self) -> int:
+        """How many tokens could be taken now."""
+        low, high = 0, self._size - self._in_flight
+        while low < high:
+            middle = (low + high + 1) // 2
+            low, high = (middle, high) if self._limiter.has_capacity(middle) else (low, middle - 1)
+        return low
+
+    def wait_seconds(self, now: float) -> float:
+        """How long until one can be taken (0: now); infinite while all are in flight."""
+        if self._in_flight >= self._size:
+            return math.inf
+        if now < self._none_until:
+            return self._none_until - now
+        if self._limiter.has_capacity():
+            return 0.0
+        self._none_until = now + (1.0 - self._left(most=1.0, within=A_MOMENT)) * self._refill_seconds
+        return self._none_until - now
+
+    @property
+    def is_plenty(self) -> bool:
+        """Whether half of it is left: more than can be asked for in one moment."""
+        half = max(1.0, self._size / 2)
+        return self._size - self._in_flight >= half and self._limiter.has_capacity(half)
+
+    def take(self) -> None:
+        """Take one, for a request that is about to be sent."""
+        self._drop_what_runs_over()
+        _drain(self._limiter, 1)
+        self._in_flight += 1
+
+    def arrived(self) -> None:
+        """A request was answered, or given up: its token comes back from now on."""
+        self._drop_what_runs_over()
+        self._in_flight -= 1
+
+    def put_back(self) -> None:
+        """A token was taken for a request that was never sent."""
+        self._drop_what_runs_over()
+        self._in_flight -= 1
+        used = self._size - self._left()
+        self._limiter = self._fresh()
+        self.drop(max(0.0, used - 1))
+
+    def drop(self, tokens: float) -> None:
+        """So many are gone: earlier processes used them."""
+        _drain(self._limiter, min(tokens, self._left()))
+
+    def empty(self) -> None:
+        """None is left."""
+        self._limiter = self._fresh()
+        _drain(self._limiter, self._size)
+
+    def _fresh(self) -> AsyncLimiter:
+        self._none_until = 0.0
+        return AsyncLimiter(self._size, self._size * self._refill_seconds)
+
+    def _drop_what_runs_over(self) -> None:
+        if self._in_flight and self._limiter.has_capacity(self._size - self._in_flight):
+            self._limiter = self._fresh()
+            _drain(self._limiter, self._in_flight)
+
+    def _left(self, *, most: float | None = None, within: float = TOO_LITTLE) -> float:
+        """What the limiter has left: it says only whether it has so much, so ask it closer and closer."""
+        low, high = 0.0, float(self._size) if most is None else most
+        if self._limiter.has_capacity(high):
+            return high
+        while high - low > within:
+            middle = (low + high) / 2
+            low, high = (middle, high) if self._limiter.has_capacity(middle) else (low, middle)
+        return low
+
+
+def _drain(limiter: AsyncLimiter, tokens: float) -> None:
+    """Take tokens that are known to be there, at once: `acquire` waits only where they are not."""
+    taking = limiter.acquire(tokens)
+    try:
+        taking.send(None)
+    except StopIteration:
+        return
+    taking.close()
+    raise AssertionError("the limiter has less than it said")
+
+
+class Pass:
+    """Leave to send one request; to be left with what came of it.
+
+    Attributes:
+        kind: What is sent.
+        counted: Whether it took a token.
+        probes: Whether it tries a line that is down.
+        granted_at: When leave was given, on the monotonic clock.
+        request_id: Its row in the journal.
+    """
+
+    def __init__(self, budget: "Budget", kind: Kind, *, counted: bool, probes: bool, granted_at: float) -> None:
+        self._budget = budget
+        self._left = False
+        self.kind = kind
+        self.counted = counted
+        self.probes = probes
+        self.granted_at = granted_at
+        self.request_id = 0
+
+    def leave(self, status: int | None, *, retry_after: float | None = None) -> None:
+        """Say what came back: a status, or None where nothing did; `retry_after` in seconds. Only the first counts."""
+        if not self._left:
+            self._left = True
+            self._budget._answered(self, status, retry_after)  # noqa: SLF001 - its own child
+
+    def abandon(self) -> None:
+        """Say that we gave up waiting for the answer, which tells nothing of the service."""
+        if not self._left:
+            self._left = True
+            self._budget._abandoned(self)  # noqa: SLF001 - its own child
+
+
+class Budget:
+    """The gate that every API request passes.
+
+    Args:
+        allowance: What the service grants.
+        prefer: Whether a create or a due poll goes first.
+        patience: How long between tries of a line that is down, and when to give up.
+        journal: Where requests are put on record.
+        wall_clock: Seconds since 1970; `loop.time()` is what waiting goes by.
+        jitter: A number in [0, 1), anew at each call.
+
+    Attributes:
+        sent: How many requests of each kind were put on record.
+        refused: How many were answered with 429.
+    """
+
+    def __init__(
+        self,
+        allowance: Allowance,
+        *,
+        prefer: Prefer,
+        patience: Patience,
+        journal: Journal,
+        wall_clock: Callable[[], float],
+        jitter: Callable[[], float],
+    ) -> None:
+        self._allowance = allowance
+        self._prefer = prefer
+        self._patience = patience
+        self._journal = journal
+        self._wall_clock = wall_clock
+        self._jitter = jitter
+        self._loop = asyncio.get_running_loop()
+        self._bucket = _Bucket(allowance)
+        self._scope = Scope.CREATE if allowance.scope is Scope.AUTO else allowance.scope
+        self._learned_at = 0.0
+        self._orders = count()
+        self._metered: list[_Waiter] = []
+        self._free: list[_Waiter] = []
+        self._waiting = dict.fromkeys(Priority, 0)
+        self._news = asyncio.Event()
+        self._line: Line = Up()
+        self._probing = False
+        self._pause = _Pause()
+        self._uncounted_refusals = 0
+        self._over = ""
+        self._calm = asyncio.Event()
+        self._calm.set()
+        self._dispatcher: asyncio.Task[None] | None = None
+        self._bug: BaseException | None = None
+        self.sent = dict.fromkeys(Kind, 0)
+        self.refused = 0
+
+    async def open(self, history: History) -> None:
+        """Take over the level that earlier runs left, and begin to serve."""
+        now = self._wall_clock()
+        learned = history.all_counted_since
+        if self._allowance.scope is Scope.AUTO and learned is not None and 0 <= now - learned < RELEARN_SECONDS:
+            self._scope, self._learned_at = Scope.ALL, learned
+        self._bucket.drop(
+            tokens_used(
+                (sent for sent in history.sent if self._counts(Kind(sent.kind))),
+                now=now,
+                burst=self._allowance.burst,
+                requests_per_minute=self._allowance.requests_per_minute,
+                oldest_known=history.complete,
+            )
+        )
+        self._dispatcher = asyncio.create_task(self._serve(), name="budget")
+        self._dispatcher.add_done_callback(self._tell_if_broken)
+
+    async def close(self) -> None:
+        """Stop serving."""
+        if self._dispatcher is not None:
+            self._dispatcher.cancel()
+            await asyncio.wait({self._dispatcher})
+
+    async def enter(
+        self, kind: Kind, priority: Priority, *, before: Callable[[], Awaitable[None]] | None = None
+    ) -> Pass:
+        """Wait for leave to send one request; `before` is awaited once it is certain, and may go on record with it.
+
+        Raises:
+            UnavailableError: the line has been down for `[retry] outage`.
+        """
+        if self._bug:
+            raise self._bug
+        if self._over:
+            raise self._unreachable()
+        self._forget_in_time()
+        counted = self._counts(kind)
+        if self._is_plenty(counted=counted):
+            return await self._put_on_record(self._leave_for(kind, counted=counted), before)
+        waiter = _Waiter(rank(priority, self._prefer), next(self._orders), kind, priority, self._loop.create_future())
+        heapq.heappush(self._metered if counted else self._free, waiter)
+        self._note_waiting(priority, +1)
+        self._news.set()
+        try:
+            leave = await waiter.granted
+        except asyncio.CancelledError:
+            self._give_back(waiter)
+            raise
+        finally:
+            self._note_waiting(priority, -1)
+        return await self._put_on_record(leave, before)
+
+    @property
+    def tokens(self) -> int:
+        """How many counted requests could go out at once now."""
+        return self._bucket.tokens
+
+    @property
+    def next_token_seconds(self) -> float:
+        """How long until the next counted request may go out."""
+        wait = self._bucket.wait_seconds(self._loop.time())
+        return max(self._allowance.refill_seconds if math.isinf(wait) else wait, self.paused_seconds)
+
+    @property
+    def scope(self) -> Scope:
+        """Which requests are counted at present: `create` or `all`."""
+        return self._scope
+
+    @property
+    def polls_cost(self) -> bool:
+        """Whether a poll takes a token."""
+        return self._scope is Scope.ALL
+
+    @property
+    def line(self) -> Line:
+        """Whether the service can be reached."""
+        return self._line
+
+    @property
+    def paused_seconds(self) -> float:
+        """For how long a 429 still holds everybody back."""
+        return max(0.0, self._pause.until - self._loop.time())
+
+    def waiting(self, priority: Priority) -> int:
+        """How many wait for leave to send."""
+        return self._waiting[priority]
+
+    async def calm(self) -> None:
+        """Wait until neither a result nor a create waits for a token."""
+        await self._calm.wait()
+
+    @property
+    def is_calm(self) -> bool:
+        """Whether neither a result nor a create waits for a token."""
+        return self._calm.is_set()
+
+    def _counts(self, kind: Kind) -> bool:
+        return self._scope is Scope.ALL or kind is Kind.CREATE
+
+    def _note_waiting(self, priority: Priority, change: int) -> None:
+        self._waiting[priority] += change
+        if self._waiting[Priority.RESULTS] or self._waiting[Priority.CREATE]:
+            self._calm.clear()
+        else:
+            self._calm.set()
+
+    def _is_plenty(self, *, counted: bool) -> bool:
+        """Whether nobody has to wait, whoever comes next (rule 2)."""
+        if self._metered or self._free or isinstance(self._line, Down) or self._loop.time() < self._pause.until:
+            return False
+        return self._bucket.is_plenty if counted else True
+
+    async def _put_on_record(self, leave: Pass, before: Callable[[], Awaitable[None]] | None) -> Pass:
+        """Rule 3. A cancel here leaves a row of a request that was never sent: a token too many, never too few."""
+        self.sent[leave.kind] += 1
+        try:
+            recording = self._journal.send(leave.kind.value, at=self._wall_clock())
+            leave.request_id = await (recording if before is None else _along_with(recording, before))
+        except BaseException:
+            leave.abandon()
+            raise
+        return leave
+
+    def _give_back(self, waiter: _Waiter) -> None:
+        """A waiter was cancelled; where that was in the moment it was served, nothing was sent."""
+        granted = waiter.granted
+        if not granted.done() or granted.cancelled() or granted.exception() is not None:
+            return
+        leave = granted.result()
+        if leave.counted and not self.paused_seconds:
+            # Where a 429 came in the same moment, the bucket is empty whatever was sent.
+            self._bucket.put_back()
+            leave.counted = False
+        leave.abandon()
+
+    async def _serve(self) -> None:
+        """Rule 2."""
+        while True:
+            waits = [math.inf]
+            for heap, counted in ((self._free, False), (self._metered, True)):
+                if self._peek(heap) is None:
+                    continue
+                wait = self._closed_seconds(counted=counted)
+                if wait <= 0:
+                    self._grant(heapq.heappop(heap), counted=counted)
+                    # The one served decides what it asks for next before the next token is spent.
+                    await asyncio.sleep(0)
+                    break
+                waits.append(wait)
+            else:
+                await self._wait_for_news(min(waits))
+
+    def _closed_seconds(self, *, counted: bool) -> float:
+        """For how long nobody may be served as things stand; infinite: until something happens."""
+        now = self._loop.time()
+        if now < self._pause.until:
+            return self._pause.until - now
+        if isinstance(self._line, Down):
+            if self._probing:
+                return math.inf
+            if now < self._line.probe_at:
+                return self._line.probe_at - now
+        return self._bucket.wait_seconds(now) if counted else 0.0
+
+    def _grant(self, waiter: _Waiter, *, counted: bool) -> None:
+        waiter.granted.set_result(self._leave_for(waiter.kind, counted=counted))
+
+    def _leave_for(self, kind: Kind, *, counted: bool) -> Pass:
+        if counted:
+            self._bucket.take()
+        probes = isinstance(self._line, Down)
+        self._probing |= probes
+        return Pass(self, kind, counted=counted, probes=probes, granted_at=self._loop.time())
+
+    async def _wait_for_news(self, seconds: float) -> None:
+        self._news.clear()
+        timer = None if math.isinf(seconds) else self._loop.call_later(seconds, self._news.set)
+        try:
+            await self._news.wait()
+        finally:
+            if timer:
+                timer.cancel()
+
+    def _peek(self, heap: list[_Waiter]) -> _Waiter | None:
+        while heap and heap[0].granted.done():
+            heapq.heappop(heap)
+        return heap[0] if heap else None
+
+    def _abandoned(self, leave: Pass) -> None:
+        if leave.counted:
+            self._bucket.arrived()
+        if leave.probes:
+            self._probing = False
+        if self._metered or self._free:
+            self._news.set()
+
+    def _answered(self, leave: Pass, status: int | None, retry_after: float | None) -> None:
+        self._journal.answered(leave.request_id, status=status or 0)
+        self._abandoned(leave)
+        if is_outage(status):
+            self._note_outage(leave)
+        else:
+            self._line = Up()
+            if status == 429:
+                self._note_refusal(leave, retry_after)
+            else:
+                self._pause.over()
+
+    def _note_outage(self, leave: Pass) -> None:
+        """Rule 6. What was under way when the line went down says nothing new by failing, too."""
+        now = self._loop.time()
+        if isinstance(self._line, Up) or leave.probes:
+            self._line = self._patience.after_failure(self._line, now=now, jitter=self._jitter())
+        if self._patience.is_over(self._line, now=now):
+            self._give_up("could not be reached")
+
+    def _note_refusal(self, leave: Pass, retry_after: float | None) -> None:
+        """Rules 4 and 5."""
+        self.refused += 1
+        now = self._loop.time()
+        is_news = self._pause.refused(leave.granted_at, now)
+        if self._allowance.scope is Scope.AUTO and leave.kind in TELLING and not leave.counted:
+            self._uncounted_refusals += is_news
+            if self.tokens or self._uncounted_refusals >= CONVINCING_REFUSALS:
+                self._learn_that_all_count()
+        self._pause.hold(now, retry_after, refill_seconds=self._allowance.refill_seconds)
+        self._bucket.empty()
+        if self._pause.refusals >= HOPELESS_REFUSALS and now - self._pause.since >= self._patience.outage_seconds:
+            self._give_up("has answered nothing but 429 (asked too often)")
+
+    def _learn_that_all_count(self) -> None:
+        self._scope, self._learned_at = Scope.ALL, self._wall_clock()
+        self._uncounted_refusals = 0
+        self._journal.remember("all_counted_since", repr(self._learned_at))
+        while self._free:
+            heapq.heappush(self._metered, heapq.heappop(self._free))
+
+    def _forget_in_time(self) -> None:
+        """What was learned a week ago is tried again, in the middle of a run as well."""
+        if (
+            self._scope is Scope.ALL
+            and self._allowance.scope is Scope.AUTO
+            and self._wall_clock() - self._learned_at >= RELEARN_SECONDS
+        ):
+            self._scope = Scope.CREATE
+
+    def _give_up(self, what: str) -> None:
+        self._over = what
+        self._send_away(self._unreachable)
+
+    def _tell_if_broken(self, dispatcher: "asyncio.Task[None]") -> None:
+        """A bug of ours in the dispatcher must end the run, not leave everybody waiting."""
+        bug = None if dispatcher.cancelled() else dispatcher.exception()
+        if bug is not None:
+            self._bug = bug
+            self._send_away(lambda: bug)
+
+    def _send_away(self, why: Callable[[], BaseException]) -> None:
+        for waiter in self._metered + self._free:
+            if not waiter.granted.done():
+                waiter.granted.set_exception(why())
+        self._metered.clear()
+        self._free.clear()
+
+    def _unreachable(self) -> UnavailableError:
+        return UnavailableError(
+            f"the service {self._over} for {show_duration(self._patience.outage_seconds)}",
+            lasting=True,
+            hint="what was done is kept; run the same command again when the service is back",
+        )
+
+
+async def _along_with(recording: Awaitable[int], before: Callable[[], Awaitable[None]]) -> int:
+    """Both at once: what `before` puts on record goes into the same commit."""
+    recorded = asyncio.ensure_future(recording)
+    try:
+        await before()
+        return await recorded
+    except BaseException:
+        if not recorded.cancel() and not recorded.cancelled():
+            # Nobody else asks what came of it, and asyncio would print a traceback.
+            recorded.exception()
+        raise
+
+
+@dataclass(slots=True)
+class _Pause:
+    """What 429s ask for: until when everybody waits, and how many there were one after another, since when."""
+
+    until: float = 0.0
+    began: float = -math.inf
+    refusals: int = 0
+    since: float = 0.0
+
+    def refused(self, granted_at: float, now: float) -> bool:
+        """Count a refusal, unless it was sent before the last one came back; whether it counts."""
+        if granted_at < self.began:
+            return False
+        if not self.refusals:
+            self.since = now
+        self.refusals += 1
+        self.began = now
+        return True
+
+    def hold(self, now: float, retry_after: float | None, *, refill_seconds: float) -> None:
+        """Wait as asked; whoever says the same short pause over and over is asked less and less often."""
+        factor = min(2.0 ** max(0, self.refusals - PATIENT_REFUSALS), LONGEST_FACTOR)
+        seconds = pause_seconds(retry_after, refill_seconds=refill_seconds)
+        self.until = max(self.until, now + max(seconds, min(seconds * factor, LONGEST_PAUSE_SECONDS)))
+
+    def over(self) -> None:
+        """An answer that is none of them."""
+        self.refusals = 0
+
+
+def read_history(sent: Iterable[Sent], *, complete: bool, all_counted_since: str | None) -> History:
+    """What the ledger holds of earlier runs, as `Budget.open` takes it."""
+    return History(tuple(sent), complete, float(all_counted_since) if all_counted_since else None)

@@ -1,0 +1,174 @@
+"""From a link to a checked archive on the disk, going on where an earlier try was cut.
+
+1. A cut body is resumed with `Range` and `If-Range` where the service gave an ETag; where it answers with the whole
+   file all the same, what was written is thrown away and the file begun anew.
+2. Whether the file is one whole export is decided by the draft's inspector (`core.archive`), never here; what is known
+   only here is whether the end of the body was proved.
+3. A file is begun anew after all that more bytes cannot mend: it is damaged, it came to its end and is not whole, it
+   may not replace the archive that is there, or the service has another one by now.
+"""
+
+from collections.abc import AsyncIterator
+from contextlib import AbstractAsyncContextManager
+from typing import Protocol, Self
+
+from asyncexport.core.archive.inspection import Inspection, WireHashes, read_goog_hash
+from asyncexport.core.bundles import Bundle
+from asyncexport.core.exports import Definition, Format
+from asyncexport.core.service.wire import Location
+from asyncexport.core.states import Archive
+from asyncexport.errors import ArchiveError, CorruptError, FewerRowsError, IncompleteError
+
+
+class Body(Protocol):
+    """A download under way."""
+
+    offset: int
+    etag: str
+    goog_hash: tuple[str, ...]
+
+    def chunks(self) -> AsyncIterator[bytes]:
+        """The bytes as they come."""
+        ...
+
+    @property
+    def end_proved(self) -> bool:
+        """After the last chunk: whether that was proved to be the end."""
+        ...
+
+
+class Source(Protocol):
+    """Where downloads come from."""
+
+    def open(self, location: Location, *, offset: int = 0, etag: str = "") -> AbstractAsyncContextManager[Body]:
+        """Begin to download, from a byte on where that is possible."""
+        ...
+
+
+class Kept(Protocol):
+    """An archive under its final name."""
+
+    @property
+    def path(self) -> str:
+        """Relative to the output directory."""
+        ...
+
+    @property
+    def inspection(self) -> Inspection:
+        """What was found in it."""
+        ...
+
+
+class Draft(Protocol):
+    """A file being filled."""
+
+    received: int
+
+    async def write(self, chunk: bytes) -> None:
+        """Take in what came."""
+        ...
+
+    async def commit(self, *, end_proved: bool, least_rows: int) -> Kept:
+        """Check the whole, make it durable, give it its final name."""
+        ...
+
+    async def discard(self) -> None:
+        """Remove it; nothing happens to one that was committed."""
+        ...
+
+
+class Drafts(Protocol):
+    """Where drafts are made."""
+
+    def draft(self, bundle: Bundle, container: Format, *, wire_hashes: WireHashes | None) -> Draft:
+        """Begin a file."""
+        ...
+
+
+class Downloads:
+    """Brings archives from the service to the disk."""
+
+    def __init__(self, source: Source, drafts: Drafts) -> None:
+        self._source = source
+        self._drafts = drafts
+
+    def begin(self, bundle: Bundle, definition: Definition, *, least_rows: int = 0) -> "Download":
+        """Begin one; with fewer than `least_rows` it does not replace a sound archive."""
+        return Download(self._source, self._drafts, bundle, definition.format, least_rows=least_rows)
+
+
+class Download:
+    """One archive on its way; an asynchronous context manager that removes what is half-made when left.
+
+    `fetch` may be called again after an error that trying again may help.
+    """
+
+    def __init__(
+        self, source: Source, drafts: Drafts, bundle: Bundle, container: Format, *, least_rows: int = 0
+    ) -> None:
+        self._source = source
+        self._drafts = drafts
+        self._bundle = bundle
+        self._format = container
+        self._least_rows = least_rows
+        self._draft: Draft | None = None
+        self._etag = ""
+
+    async def __aenter__(self) -> Self:
+        """As it is."""
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        """Remove what is half-made."""
+        await self._drop()
+
+    @property
+    def received(self) -> int:
+        """How many bytes of the present file have come."""
+        return self._draft.received if self._draft else 0
+
+    async def fetch(self, location: Location) -> Archive:
+        """Fetch the rest of the file, check the whole, and put it under its final name.
+
+        Raises:
+            IncompleteError: it was cut, stalled or its end was not proved; what came is kept for the next try.
+            CorruptError: it is whole and wrong; the next try begins anew.
+            FewerRowsError: it is whole, and has far fewer rows than the sound archive that is there, which stays.
+            GoneError: the link has expired, or there is nothing behind it.
+            UnavailableError: the storage host is in trouble.
+            StorageError: the disk is.
+        """
+        offset = self.received if self._etag else 0
+        # Rule 3: what more bytes cannot mend, by how far it has got.
+        hopeless: tuple[type[ArchiveError], ...] = (IncompleteError,)
+        try:
+            async with self._source.open(location, offset=offset, etag=self._etag if offset else "") as body:
+                hopeless = (CorruptError,)
+                draft = await self._draft_for(body)
+                async for chunk in body.chunks():
+                    await draft.write(chunk)
+                hopeless = (CorruptError, IncompleteError, FewerRowsError)
+                kept = await draft.commit(end_proved=body.end_proved, least_rows=self._least_rows)
+        except ArchiveError as error:
+            if isinstance(error, hopeless):
+                await self._drop()
+            raise
+        self._draft = None
+        found = kept.inspection
+        return Archive(kept.path, found.bytes, found.rows, found.sha256)
+
+    async def _drop(self) -> None:
+        """What came so far is of no use any more."""
+        if self._draft:
+            await self._draft.discard()
+            self._draft = None
+
+    async def _draft_for(self, body: Body) -> Draft:
+        """The draft that this body goes on with, or a new one where it does not go on with any."""
+        if body.offset == 0 or body.offset != self.received:
+            await self._drop()
+        if self._draft is None:
+            self._etag = body.etag
+            hashes = read_goog_hash(body.goog_hash)
+            self._draft = self._drafts.draft(self._bundle, self._format, wire_hashes=hashes)
+        return self._draft

@@ -1,0 +1,264 @@
+"""Are the archives what the ledger says? And where the ledger is lost: what does it have to say?
+
+1. The ledger is read whole first: what is damaged has nothing to say of archives.
+2. Every archive is read to its end: its digest, its gzip checksums, its structure and its rows are compared with the
+   ledger. It can be done while a run is going on: what a run replaced meanwhile is looked at once more, and what it is
+   about to put on record is left to it.
+3. Nothing is changed by checking. A repair is an ordinary run, which opens a new take for what is broken.
+4. A ledger is never silently replaced. A new one is made from the archives and the definitions beside them, and takes
+   its place when all of them were read; the old one is moved aside then. Whatever stops it before leaves it as it was.
+5. Only a sound archive gets a row. One that is not is moved aside, too, so that the next run may have its name: between
+   the old ledger, which may count it as stored, and the new one. No ledger is ever there to count what was moved.
+6. Whatever else lies in the folders is named, and left alone.
+"""
+
+import asyncio
+import time
+from collections import deque
+from collections.abc import AsyncGenerator, Callable, Coroutine, Iterable, Iterator
+from contextlib import AsyncExitStack, aclosing
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+from asyncexport.core.bundles import Bundle, Range
+from asyncexport.core.exports import Export, Format
+from asyncexport.core.states import Ready, Standing, Stored
+from asyncexport.errors import ArchiveError, LedgerError, StorageError
+from asyncexport.ledger import Ledger, LedgerReader, hold, present
+from asyncexport.ledger.replace import made_anew
+from asyncexport.storage import Archives, ledger_lost
+
+FAR = Range(0, 2**40)
+"""All of time, as far as anybody here is concerned."""
+
+AT_ONCE = 4
+"""Archives read side by side: inflating is work for several processors."""
+
+T = TypeVar("T")
+
+
+def ignore(_name: str) -> None:
+    """Nobody listens."""
+
+
+@dataclass(frozen=True, slots=True)
+class Sound:
+    """An archive that is what the ledger says."""
+
+    path: str
+    rows: int
+
+
+@dataclass(frozen=True, slots=True)
+class Missing:
+    """The ledger has an archive that the disk has not."""
+
+    path: str
+    standing: Standing
+
+
+@dataclass(frozen=True, slots=True)
+class Broken:
+    """An archive that is not what the ledger says."""
+
+    path: str
+    standing: Standing
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Damaged:
+    """An archive that is not whole, and is moved aside, to this path, when the new ledger takes its place."""
+
+    path: str
+    bundle: Bundle
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Foreign:
+    """A file that the ledger knows nothing of."""
+
+    path: str
+
+
+Finding = Sound | Missing | Broken | Damaged | Foreign
+
+
+async def verify(directory: Path, *, exports: Iterable[str] = ()) -> AsyncGenerator[Finding, None]:
+    """Check every archive of these exports (none named: of all), and name what else lies there.
+
+    Raises:
+        LedgerError: there is no ledger, it cannot be read, or it does not know one of the exports.
+        LedgerCorruptError: it is damaged.
+        StorageError: the disk cannot be read.
+    """
+    names = set(exports)
+    async with AsyncExitStack() as stack:
+        archives = await stack.enter_async_context(Archives(directory))
+        if not present(directory) and await archives.exist():
+            raise ledger_lost(directory)
+        ledger = stack.enter_context(LedgerReader(directory))
+        await _whole(asyncio.to_thread(ledger.check))
+        known = ledger.exports()
+        if unknown := sorted(names - set(known)):
+            raise LedgerError(f"the ledger of {directory} knows no export {unknown[0]!r}")
+        for name, definition in known.items():
+            if not names or name in names:
+                async with aclosing(_verify_export(archives, ledger, name, definition.format)) as findings:
+                    async for finding in findings:
+                        yield finding
+
+
+async def rebuild(directory: Path, *, boundary: Callable[[str], None] = ignore) -> AsyncGenerator[Finding, None]:
+    """Make the ledger anew from the archives on disk; in place once the last finding was taken from here.
+
+    Sound archives come as `Sound`, those that are not as `Damaged`, other files as `Foreign`. When the service was
+    asked for an archive is not known any more: the moment it was written stands for it.
+
+    `boundary` is told the name of every change right before and after it, as `pipeline.export` tells it.
+
+    Raises:
+        LedgerLockedError: a run is going on.
+        LedgerError: there is nothing to make it from.
+        StorageError: the disk cannot be read or written.
+    """
+    async with AsyncExitStack() as stack:
+        archives = await stack.enter_async_context(Archives(directory, boundary=boundary))
+        stack.enter_context(hold(directory, command="verify --rebuild"))
+        exports = await archives.definitions()
+        if not exports:
+            raise LedgerError(
+                f"{directory} holds no export to make a ledger from",
+                hint="each export's folder has a file .export.json; check [output] directory",
+            )
+        standings: list[Standing] = []
+        unsound: list[tuple[str, str]] = []
+        for export in exports:
+            looks = (_look(archives, export, path) for path in await archives.files(export.name))
+            async with aclosing(_side_by_side(looks)) as findings:
+                async for finding, standing in findings:
+                    standings += [standing] if standing else []
+                    if isinstance(finding, Damaged):
+                        unsound.append((archives.path_of(finding.bundle, export.definition.format), finding.path))
+                    yield finding
+
+        async def move_unsound() -> None:
+            for path, aside in unsound:
+                await archives.move_aside(path, aside)
+
+        async with made_anew(directory, meanwhile=move_unsound, boundary=boundary) as ledger:
+            await _write_anew(ledger, exports, standings)
+
+
+async def _whole(reading: Coroutine[Any, Any, None]) -> None:
+    """Wait for it, cancelled or not: the ledger is not closed while a thread reads it."""
+    doing = asyncio.ensure_future(reading)
+    try:
+        await asyncio.shield(doing)
+    except asyncio.CancelledError:
+        await asyncio.wait([doing])
+        raise
+
+
+async def _verify_export(
+    archives: Archives, ledger: LedgerReader, name: str, container: Format
+) -> AsyncGenerator[Finding, None]:
+    expected: set[str] = set()
+
+    def checks() -> Iterator[Coroutine[Any, Any, Finding]]:
+        for standing in ledger.stored(name, FAR):
+            if standing.stored:
+                expected.add(standing.stored.path)
+                yield _check(archives, ledger, standing, container)
+
+    async with aclosing(_side_by_side(checks())) as findings:
+        async for finding in findings:
+            yield finding
+    for path in await archives.files(name):
+        if path not in expected and not _is_known_by_now(ledger, name, path, container):
+            yield Foreign(path)
+
+
+async def _check(archives: Archives, ledger: LedgerReader, standing: Standing, container: Format) -> Finding:
+    finding = await _compare(archives, standing, container)
+    if isinstance(finding, Sound):
+        return finding
+    # A run may have replaced it between our look at the ledger and our look at the disk.
+    again = _standing_of(ledger, standing.bundle) or standing
+    return finding if again == standing else await _compare(archives, again, container)
+
+
+async def _compare(archives: Archives, standing: Standing, container: Format) -> Finding:
+    stored = standing.stored
+    if stored is None:
+        raise AssertionError("only what is stored is compared")
+    try:
+        found = await archives.check(stored.path, container)
+    except ArchiveError as error:
+        return Broken(stored.path, standing, str(error))
+    if found is None:
+        return Missing(stored.path, standing)
+    if found.sha256 == stored.sha256 and found.rows != stored.rows:
+        return Broken(stored.path, standing, f"it has {found.rows} rows, and {stored.rows} were counted")
+    # A new take's file has its name a moment before it has its row; until then whole is all that it can be.
+    if found.sha256 != stored.sha256 and not isinstance(standing.state, Ready):
+        return Broken(stored.path, standing, "its bytes are not those that were stored")
+    return Sound(stored.path, found.rows)
+
+
+def _standing_of(ledger: LedgerReader, bundle: Bundle) -> Standing | None:
+    stored = ledger.stored(bundle.export, bundle.range)
+    return next((standing for standing in stored if standing.bundle == bundle), None)
+
+
+def _is_known_by_now(ledger: LedgerReader, export: str, path: str, container: Format) -> bool:
+    """Whether a run stored it after the ledger was read, or is about to."""
+    span = Archives.span_of(path)
+    if span is None or path != Archives.path_of(Bundle(export, span), container):
+        return False
+    bundle = Bundle(export, span)
+    under_way = any(one.bundle == bundle and isinstance(one.state, Ready) for one in ledger.unfinished(export, span))
+    return under_way or _standing_of(ledger, bundle) is not None
+
+
+async def _look(archives: Archives, export: Export, path: str) -> tuple[Finding, Standing | None]:
+    """What a file is, and where its bundle stands if it is a sound archive."""
+    span = Archives.span_of(path)
+    if span is None or path != Archives.path_of(Bundle(export.name, span), export.definition.format):
+        return Foreign(path), None
+    bundle = Bundle(export.name, span)
+    try:
+        found = await archives.check(path, export.definition.format)
+    except ArchiveError as error:
+        return Damaged(await archives.name_aside(path), bundle, str(error)), None
+    if found is None:
+        raise StorageError(f"{path} went away while it was looked at")
+    stored = Stored(path, found.bytes, found.rows, found.sha256, exported_at=await archives.written_at(path))
+    return Sound(path, found.rows), Standing(bundle, 0, stored, stored)
+
+
+async def _write_anew(ledger: Ledger, exports: list[Export], standings: list[Standing]) -> None:
+    await ledger.agree(exports)
+    await ledger.restore(standings, at=time.time())
+    # What was spent before is not known any more: better to wait for tokens than to be refused.
+    request = await ledger.send("other", at=time.time())
+    ledger.answered(request, status=429)
+
+
+async def _side_by_side(works: Iterable[Coroutine[Any, Any, T]]) -> AsyncGenerator[T, None]:
+    """What comes of them, in order; some are under way while one is waited for."""
+    under_way: deque[asyncio.Task[T]] = deque()
+    try:
+        for work in works:
+            under_way.append(asyncio.create_task(work))
+            if len(under_way) >= AT_ONCE:
+                yield await under_way.popleft()
+        while under_way:
+            yield await under_way.popleft()
+    finally:
+        for task in under_way:
+            task.cancel()
+        if under_way:
+            await asyncio.wait(under_way)

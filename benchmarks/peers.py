@@ -1,0 +1,193 @@
+"""How others would do it, on the same simulated service: what a schedule is worth is seen beside these.
+
+1. One window at a time, polled every 5 seconds, as the vendor's daemon does it.
+2. Everything at once: one coroutine a window behind one limiter, first in first out, polled every 30 seconds.
+3. Polls before creates: 50 windows in flight, each polled every 30 seconds, and a poll that is due goes first.
+
+They keep to the limit as well as we do, know no list, lose nothing, and learn nothing.
+"""
+
+import asyncio
+import heapq
+from collections.abc import Awaitable, Callable, Iterable
+from itertools import count
+
+from asyncexport.core.admission import Priority
+from asyncexport.core.bundles import Range, cut
+from asyncexport.core.service.wire import Completed, Kind
+from asyncexport.simulate import clock
+from asyncexport.simulate.run import EXPORT, Result, Scenario
+from asyncexport.simulate.service import MemoryService
+
+DAEMON_POLL_SECONDS = 5.0
+FIXED_POLL_SECONDS = 30.0
+FIXED_IN_FLIGHT = 50
+
+Rank = Callable[[Priority], int]
+
+
+class _Pass:
+    """Leave to send one request; what comes of it is nobody's business here."""
+
+    def leave(self, status: int | None, *, retry_after: float | None = None) -> None:
+        """Nothing is made of it."""
+
+
+class _Limiter:
+    """A bucket, and who waits for its tokens: the lowest rank first, first in first out among equals."""
+
+    def __init__(self, scenario: Scenario, rank: Rank) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._counts_all = scenario.counts_all
+        self._rank = rank
+        self._burst = float(scenario.burst)
+        self._level = self._burst - scenario.tokens_used
+        self._at = 0.0
+        self._per_second = scenario.requests_per_minute / 60
+        self._orders = count()
+        self._waiting: list[tuple[int, int, asyncio.Future[None]]] = []
+        self._timer: asyncio.TimerHandle | None = None
+        self.sent = dict.fromkeys(Kind, 0)
+
+    async def enter(
+        self, kind: Kind, priority: Priority, *, before: Callable[[], Awaitable[None]] | None = None
+    ) -> _Pass:
+        """Wait for a token, where this call takes one."""
+        if self._counts_all or kind is Kind.CREATE:
+            turn = self._loop.create_future()
+            heapq.heappush(self._waiting, (self._rank(priority), next(self._orders), turn))
+            self._serve()
+            await turn
+        self.sent[kind] += 1
+        if before is not None:
+            await before()
+        return _Pass()
+
+    def _serve(self) -> None:
+        now = self._loop.time()
+        self._level = min(self._burst, self._level + (now - self._at) * self._per_second)
+        self._at = now
+        while self._waiting and self._level >= 1:
+            self._level -= 1
+            heapq.heappop(self._waiting)[-1].set_result(None)
+        if self._timer:
+            self._timer.cancel()
+            self._timer = None
+        if self._waiting:
+            self._timer = self._loop.call_later((1 - self._level) / self._per_second + 1e-6, self._serve)
+
+
+class _Work:
+    """The windows of a scenario, and one way through each."""
+
+    def __init__(self, scenario: Scenario, rank: Rank) -> None:
+        now = asyncio.get_running_loop().time
+        self._scenario = scenario
+        self._now = now
+        self._limiter = _Limiter(scenario, rank)
+        self._service = MemoryService(scenario.behaviour, clock=now)
+        self._service.gate = self._limiter
+        self._stored_at: list[float] = []
+        self._longest_wait = 0.0
+        self._running = 0
+        self._most_running = 0
+
+    def windows(self) -> Iterable[Range]:
+        """All that there is to do."""
+        width = EXPORT.bundle_seconds
+        return cut(Range(0, self._scenario.bundles * width), width)
+
+    async def carry(self, window: Range, *, poll_seconds: float) -> None:
+        """Create, poll on a fixed beat, locate, fetch."""
+        operation = await self._service.create(
+            EXPORT.definition, window, priority=Priority.CREATE, before=self._count_running
+        )
+        while True:
+            await asyncio.sleep(poll_seconds)
+            progress = (await self._service.operation(operation, priority=Priority.POLL)).progress
+            if isinstance(progress, Completed):
+                break
+        self._running -= 1
+        await self._service.locate(progress.export_id, priority=Priority.RESULTS)
+        await asyncio.sleep(self._scenario.fetch_seconds)
+        self._stored_at.append(self._now())
+        self._longest_wait = max(self._longest_wait, self._now() - self._service.finished_at(progress.export_id))
+
+    def result(self) -> Result:
+        """What came of it."""
+        return Result(
+            stored=len(self._stored_at),
+            operations=self._service.made,
+            makespan=max(self._stored_at),
+            first_archive=min(self._stored_at),
+            longest_wait=self._longest_wait,
+            most_running=self._most_running,
+            requests={kind.value: sent for kind, sent in self._limiter.sent.items()},
+            refused=0,
+        )
+
+    async def _count_running(self) -> None:
+        self._running += 1
+        self._most_running = max(self._most_running, self._running)
+
+
+def one_at_a_time(scenario: Scenario) -> Result:
+    """Peer 1."""
+
+    async def work_off(work: _Work) -> None:
+        for window in work.windows():
+            await work.carry(window, poll_seconds=DAEMON_POLL_SECONDS)
+
+    return _run(scenario, work_off, rank=_first_come)
+
+
+def everything_at_once(scenario: Scenario) -> Result:
+    """Peer 2."""
+
+    async def work_off(work: _Work) -> None:
+        async with asyncio.TaskGroup() as group:
+            for window in work.windows():
+                group.create_task(work.carry(window, poll_seconds=FIXED_POLL_SECONDS))
+
+    return _run(scenario, work_off, rank=_first_come)
+
+
+def polls_before_creates(scenario: Scenario) -> Result:
+    """Peer 3."""
+
+    async def work_off(work: _Work) -> None:
+        windows = iter(work.windows())
+
+        async def lane() -> None:
+            for window in windows:
+                await work.carry(window, poll_seconds=FIXED_POLL_SECONDS)
+
+        async with asyncio.TaskGroup() as group:
+            for _ in range(FIXED_IN_FLIGHT):
+                group.create_task(lane())
+
+    return _run(scenario, work_off, rank=_creates_last)
+
+
+PEERS: dict[str, Callable[[Scenario], Result]] = {
+    "one at a time": one_at_a_time,
+    "everything at once": everything_at_once,
+    "polls before creates": polls_before_creates,
+}
+
+
+def _first_come(_: Priority) -> int:
+    return 0
+
+
+def _creates_last(priority: Priority) -> int:
+    return int(priority is Priority.CREATE)
+
+
+def _run(scenario: Scenario, work_off: Callable[[_Work], Awaitable[None]], *, rank: Rank) -> Result:
+    async def main() -> Result:
+        work = _Work(scenario, rank)
+        await work_off(work)
+        return work.result()
+
+    return clock.run(main())

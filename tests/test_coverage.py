@@ -1,0 +1,352 @@
+"""What a run has to do: every second once, what was begun before all else, and nothing made before it is needed."""
+
+import itertools
+import time
+import tracemalloc
+from dataclasses import replace
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from asyncexport.core.bundles import DAY, Bundle, Range, gaps, merged
+from asyncexport.core.coverage import Stock, Work, in_order, needs_refresh
+from asyncexport.core.exports import Export
+from asyncexport.core.states import (
+    CLAIMING,
+    Created,
+    Creating,
+    Failed,
+    FewerRows,
+    Overdue,
+    Planned,
+    Ready,
+    Standing,
+    State,
+    Stored,
+)
+from tests.ledger_model import Model
+
+WIDTHS = st.sampled_from([300, 900, 1800, 3600, 21_600, 86_400])
+EVENTS = "events"
+calm = settings(deadline=None)  # the machine may be busy
+ARCHIVE = Stored("p", 1, 1, "s", exported_at=0.0)
+KEPT = FewerRows(rows_before=120, rows_found=0)
+STATES: dict[str, tuple[State, ...]] = {
+    "claimed": (Creating(1, 0.0), Created(2, 0.0, "op"), Ready(1, 0.0, "x")),
+    "parked": (Failed("why"), Overdue(1, 0.0, "op")),
+    "begun": (Planned(1), Planned(2), Planned(3)),
+}
+
+
+@st.composite
+def ranges(draw, within=2 * DAY):
+    """Anywhere, to the second."""
+    start = draw(st.integers(0, within - 1))
+    return Range(start, draw(st.integers(start + 1, within)))
+
+
+def standing(start, end, state, *, stored=None, export=EVENTS):
+    """A bundle in its first take, or with an archive in its second."""
+    return Standing(Bundle(export, Range(start, end)), int(stored is not None), state, stored)
+
+
+@st.composite
+def ledgers(draw):
+    """All that a ledger may hold of one export.
+
+    Bundles side by side, of any width and with any edge: stored, under way, parked, stored and being exported once
+    more, or kept in place of fewer rows; some archives twice, as a rebuilt ledger may have them; and what was begun in
+    whatever width, anywhere.
+    """
+    model, at = Model(), 0
+    for _ in range(draw(st.integers(0, 12))):
+        at += draw(st.sampled_from([0, 0, 0, 1800, 3600, 701]))
+        end = at + draw(st.sampled_from([300, 1800, 3600, 3601, 21_600]))
+        kind = draw(st.sampled_from(["stored", "claimed", "parked", "again", "kept", "twice"]))
+        if kind in STATES:
+            add(model, standing(at, end, draw(st.sampled_from(STATES[kind]))))
+        elif kind == "again":
+            state = draw(st.sampled_from([*STATES["claimed"], *STATES["parked"], *STATES["begun"]]))
+            add(model, standing(at, end, state, stored=ARCHIVE))
+        elif kind == "kept":
+            add(model, standing(at, end, KEPT, stored=ARCHIVE))
+        else:
+            add(model, standing(at, end, ARCHIVE, stored=ARCHIVE))
+        if kind == "twice":
+            add(model, standing(at + 100, end, ARCHIVE, stored=ARCHIVE))
+        at = end
+    for span in draw(st.lists(ranges(), max_size=3)):
+        bundle = Bundle(EVENTS, span)
+        if bundle not in model.standings:
+            add(model, Standing(bundle, 0, draw(st.sampled_from(STATES["begun"]))))
+    return model
+
+
+def add(model, one):
+    model.standings[one.bundle] = one
+
+
+def work_of(model, span, width, **options):
+    """As a run makes it from its ledger."""
+    return Work(Export(EVENTS, bundle_seconds=width), span, model.stock(EVENTS, span), **options)
+
+
+def seconds_in(pieces, probes):
+    """How many of the pieces hold each moment."""
+    return [sum(piece.start <= at < piece.end for piece in pieces) for at in probes]
+
+
+def probes_of(span, *pieces):
+    """Moments at and beside every edge, within the span."""
+    edges = {span.start, span.end, *(edge for one in itertools.chain(*pieces) for edge in (one.start, one.end))}
+    return sorted(at for edge in edges for at in (edge - 1, edge) if span.start <= at < span.end)
+
+
+@calm
+@given(ledgers(), ranges(), WIDTHS)
+def test_what_is_to_do_and_what_is_stored_tile_the_range(model, span, width):
+    """Every second that no archive has is in exactly one bundle taken up, whatever the widths before and now."""
+    work = work_of(model, span, width)
+    new = [one.bundle.range for one in in_order([work]) if one.stored is None]
+    probes = probes_of(span, new, work.stock.covered)
+    covered = seconds_in(work.stock.covered, probes)
+    assert seconds_in(new, probes) == [1 - by for by in covered]
+
+
+@calm
+@given(ledgers(), ranges(), WIDTHS, st.booleans(), st.data())
+def test_the_count_is_that_of_what_comes(model, span, width, fills_gaps, data):
+    """What `plan` says is what a run does; no bundle comes twice, with a refresh or without."""
+    stored = model.stored(EVENTS, span)
+    chosen = data.draw(st.lists(st.sampled_from(stored), max_size=5)) if stored else []
+    work = work_of(model, span, width, refresh=tuple(chosen), fills_gaps=fills_gaps)
+    found = list(in_order([work]))
+    assert work.count == len(found)
+    assert len({one.bundle for one in found}) == len(found)
+    assert {one.bundle for one in chosen} <= {one.bundle for one in found}
+
+
+@calm
+@given(ledgers(), ranges(), WIDTHS, st.booleans())
+def test_what_was_begun_parked_or_reopened_is_taken_up_as_it_stands(model, span, width, fills_gaps):
+    """Each bundle under way, parked or in a new take comes once, in its own width, with its state; by a retry, too."""
+    found = list(in_order([work_of(model, span, width, fills_gaps=fills_gaps)]))
+    for one in model.stock(EVENTS, span).unfinished:
+        if one.kept:
+            assert one not in found
+        elif one.stored is not None or not isinstance(one.state, Planned):
+            assert found.count(one) == 1
+    for one in found:
+        known = model.standings.get(one.bundle)
+        assert known == one if known else one == Standing(one.bundle)
+
+
+@calm
+@given(ledgers(), ranges(), WIDTHS)
+def test_what_is_claimed_comes_first_and_the_rest_in_order_of_time(model, span, width):
+    """The tokens of what is claimed are spent, and its export may expire."""
+    found = list(in_order([work_of(model, span, width)]))
+    claimed = [isinstance(one.state, CLAIMING) for one in found]
+    assert claimed == sorted(claimed, reverse=True)
+    for part in (True, False):
+        starts = [one.bundle.range for one, is_claimed in zip(found, claimed, strict=True) if is_claimed is part]
+        assert starts == sorted(starts)
+
+
+@calm
+@given(ledgers(), ranges(), WIDTHS)
+def test_pieces_keep_to_the_grid(model, span, width):
+    """What nobody has begun is cut at the grid lines of the present width; odd pieces are only at edges."""
+    work = work_of(model, span, width)
+    known = {one.bundle for one in model.standings.values() if one.stored or not isinstance(one.state, Planned)}
+    edges = {span.start, span.end, *(edge for one in known for edge in (one.range.start, one.range.end))}
+    for one in in_order([work]):
+        if one.bundle not in known:
+            assert one.bundle.range.start // width == (one.bundle.range.end - 1) // width
+            assert one.bundle.range.start % width == 0 or one.bundle.range.start in edges
+            assert one.bundle.range.end % width == 0 or one.bundle.range.end in edges
+
+
+@calm
+@given(ledgers(), ranges(), WIDTHS)
+def test_a_retry_leaves_alone_what_nobody_has_begun(model, span, width):
+    """What it does as gaps is the time of what was begun and neither stored, claimed nor parked; all of it, once."""
+    work = work_of(model, span, width, fills_gaps=False)
+    unfinished = work.stock.unfinished
+    begun = [one.bundle.range for one in unfinished if isinstance(one.state, Planned) and one.stored is None]
+    others = [one.bundle.range for one in unfinished if not isinstance(one.state, Planned)]
+    own = {one.bundle for one in unfinished if one.stored is not None or not isinstance(one.state, Planned)}
+    pieces = [one.bundle.range for one in in_order([work]) if one.bundle not in own]
+    probes = probes_of(span, begun, others, pieces, work.stock.covered)
+    taken = seconds_in([*others, *work.stock.covered], probes)
+    wanted = [int(by > 0 and not than) for by, than in zip(seconds_in(begun, probes), taken, strict=True)]
+    assert seconds_in(pieces, probes) == wanted
+
+
+@calm
+@given(
+    st.lists(
+        st.tuples(
+            ranges(),
+            WIDTHS,
+            st.booleans(),
+            st.lists(
+                st.sampled_from(["left", "claimed", "parked", "begun", "kept", "stored", "stored"]),
+                min_size=1,
+                max_size=7,
+            ),
+            st.integers(0, 3),
+        ),
+        max_size=6,
+    ),
+    WIDTHS,
+    WIDTHS,
+)
+def test_runs_of_any_width_fetch_every_second_once(runs, width, other_width):
+    """However runs end and widths change between them: in the end all is stored, nothing was twice, nothing is left."""
+    model, fetched = Model(), []
+    for span, a_width, fills_gaps, fates, refresh in [*runs, (Range(0, 2 * DAY), width, True, ["stored"], 0)]:
+        again = tuple(model.stored(EVENTS, span)[:refresh])
+        work = work_of(model, span, a_width, fills_gaps=fills_gaps, refresh=again)
+        for one, fate in zip(list(in_order([work])), itertools.cycle(fates), strict=False):
+            fetched += carry(model, one, fate)
+    fetched.sort()
+    assert all(a.end <= b.start for a, b in zip(fetched, fetched[1:], strict=False))
+    assert list(merged(fetched)) == [Range(0, 2 * DAY)]
+    for a_width in (width, other_width):
+        assert work_of(model, Range(0, 2 * DAY), a_width).count == 0
+        assert all(one.kept for one in model.stock(EVENTS, Range(0, 2 * DAY)).unfinished)
+
+
+def carry(model, one, fate):
+    """What becomes of a bundle in a run; the ranges that were fetched for the first time."""
+    known = model.standings.get(one.bundle, Standing(one.bundle))
+    # What the ledger would refuse: an archive forgotten or made up, a take that is not the next.
+    assert known.stored == one.stored
+    assert one.take == known.take + isinstance(known.state, Stored)
+    if fate == "left":
+        return []
+    if fate == "kept" and one.stored:
+        add(model, replace(one, state=KEPT))
+        return []
+    if fate == "kept":
+        fate = "stored"
+    if fate != "stored":
+        add(model, replace(one, state=STATES[fate][1]))
+        return []
+    add(model, replace(one, state=ARCHIVE, stored=ARCHIVE))
+    return [] if one.stored else [one.bundle.range]
+
+
+def test_the_first_comes_at_once_however_much_there_is_to_do():
+    """Three thousand million bundles are counted, and the first of them is there, without any other being made."""
+    work = Work(Export(EVENTS, bundle_seconds=300), Range(0, 300 * 3 * 10**9), Stock())
+    assert work.count == 3 * 10**9
+    assert next(in_order([work])) == Standing(Bundle(EVENTS, Range(0, 300)))
+
+
+def test_twenty_thousand_bundles_take_little_memory():
+    """A run that goes over them one by one holds a few at a time."""
+    work = Work(Export(EVENTS), Range(0, 20_000 * 1800), Stock())
+    tracemalloc.start()
+    try:
+        assert sum(1 for _ in in_order([work])) == 20_000
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert peak < 64 * 1024
+
+
+@pytest.mark.slow
+def test_a_ledger_full_of_holes_is_no_trouble():
+    """Fifty thousand gaps between as many archives: known in a moment, by their number and by their first."""
+    covered = tuple(Range(at, at + 1800) for at in range(0, 50_000 * 3600, 3600))
+    parked = tuple(standing(at, at + 900, Failed("why")) for at in range(1800, 10_000 * 3600, 3600))
+    work = Work(Export(EVENTS), Range(0, 50_000 * 3600), Stock(parked, covered, 50_000))
+    began = time.process_time()
+    assert work.count == 60_000
+    assert next(in_order([work])) == parked[0]
+    assert time.process_time() - began < 5.0
+
+
+def test_what_is_claimed_comes_before_what_lies_earlier():
+    """A bundle that the service works on is taken up before any other."""
+    claimed = standing(7200, 9000, Ready(1, 0.0, "x"))
+    work = Work(Export(EVENTS), Range(0, 9000), Stock((claimed,)))
+    assert [one.bundle.range.start for one in in_order([work])] == [7200, 0, 1800, 3600, 5400]
+
+
+def test_parked_bundles_are_taken_up_in_their_own_width():
+    """A changed width does not cut what was parked anew, not even where it reaches beyond the range."""
+    parked = standing(0, 21_600, Overdue(1, 0.0, "op"))
+    work = Work(Export(EVENTS, bundle_seconds=1800), Range(3600, 23_400), Stock((parked,)))
+    assert [one.bundle.range for one in in_order([work])] == [Range(0, 21_600), Range(21_600, 23_400)]
+
+
+def test_a_bundle_between_attempts_keeps_its_count():
+    """Attempt 3 of a bundle that was interrupted is attempt 3 in the next run, as long as the width is the same."""
+    begun = standing(0, 1800, Planned(3))
+    for width, states in ((1800, [Planned(3), Planned(1)]), (3600, [Planned(1)])):
+        work = Work(Export(EVENTS, bundle_seconds=width), Range(0, 3600), Stock((begun,)))
+        assert [one.state for one in in_order([work])] == states
+
+
+def test_a_retry_goes_on_with_what_an_earlier_one_had_taken_up():
+    """Parked before, asked for again, refused with a 429 and stopped there: it is not forgotten."""
+    begun = standing(5400, 7200, Planned(1))
+    work = Work(Export(EVENTS), Range(0, DAY), Stock((begun,), (Range(0, 1800),), 1), fills_gaps=False)
+    assert list(in_order([work])) == [begun]
+    assert (work.count, work.already) == (1, 0)
+
+
+@pytest.mark.parametrize("state", [Planned(1), Planned(2), Creating(1, 0.0), Failed("why")])
+def test_a_new_take_under_way_is_not_opened_once_more(state):
+    """A repair or a refresh that was interrupted is gone on with."""
+    under_way = standing(0, 1800, state, stored=ARCHIVE)
+    stored = standing(1800, 3600, ARCHIVE, stored=ARCHIVE)
+    for fills_gaps in (True, False):
+        work = Work(
+            Export(EVENTS),
+            Range(0, 5400 if fills_gaps else DAY),
+            Stock((under_way,), (Range(0, 5400),), 2),
+            (stored, under_way, stored),
+            fills_gaps=fills_gaps,
+        )
+        assert list(in_order([work])) == [under_way, stored.next_take()]
+        assert (work.count, work.already) == (2, 1 if fills_gaps else 0)
+
+
+def test_a_refused_refresh_is_done_until_somebody_asks_for_it():
+    """Neither a backfill nor a night nor a retry takes it up; a repair, or who accepts fewer rows, does."""
+    kept = standing(0, 1800, KEPT, stored=ARCHIVE)
+    for fills_gaps, already in ((True, 1), (False, 0)):
+        work = Work(Export(EVENTS), Range(0, 1800), Stock((kept,), (Range(0, 1800),), 1), fills_gaps=fills_gaps)
+        assert (work.count, work.already, work.parked, list(in_order([work]))) == (0, already, [], [])
+        asked = replace(work, refresh=(replace(kept, state=ARCHIVE), kept))
+        assert (asked.count, asked.already, list(in_order([asked]))) == (1, 0, [kept])
+
+
+def test_exports_go_side_by_side():
+    """Several exports are taken up in order of time, not one after the other; what is claimed of any comes first."""
+    claimed = standing(3600, 5400, Created(1, 0.0, "op"), export="b")
+    works = [Work(Export("a"), Range(0, 3600), Stock()), Work(Export("b"), Range(0, 5400), Stock((claimed,)))]
+    found = [(one.bundle.export, one.bundle.range.start) for one in in_order(works)]
+    assert found == [("b", 3600), ("a", 0), ("b", 0), ("a", 1800), ("b", 1800)]
+
+
+def test_a_refresh_is_due_once_the_time_has_passed():
+    """What was exported too soon is exported once more, and only once."""
+    span = Range(0, 1800)
+    early, late = replace(ARCHIVE, exported_at=2000.0), replace(ARCHIVE, exported_at=6000.0)
+    assert needs_refresh(early, span, refresh_seconds=3600, now=5400)
+    assert not needs_refresh(early, span, refresh_seconds=3600, now=5399)
+    assert not needs_refresh(late, span, refresh_seconds=3600, now=9000)
+    assert not needs_refresh(early, span, refresh_seconds=0, now=9000)
+
+
+def test_a_range_all_stored_is_nothing_to_do():
+    """Also where archives overlap, and reach beyond it."""
+    covered = (Range(-600, 90_000),)
+    work = Work(Export(EVENTS), Range(0, DAY), Stock((), covered, 49))
+    assert (work.count, work.already, list(in_order([work])), list(gaps(work.span, covered))) == (0, 49, [], [])

@@ -1,0 +1,360 @@
+"""Is a stream of bytes one whole export? Every way to wrap, cut and damage it, in pieces of every size."""
+
+import base64
+import gzip
+import hashlib
+import itertools
+import json
+import tracemalloc
+import zlib
+from collections.abc import Iterable
+from types import ModuleType
+
+import google_crc32c
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from isal import isal_zlib
+
+from asyncexport.core.archive.inspection import (
+    HELD_BYTES,
+    MOST_LAYERS,
+    Inspection,
+    Inspector,
+    WireHashes,
+    inspect,
+    read_goog_hash,
+)
+from asyncexport.core.exports import Format
+from asyncexport.errors import ArchiveError, CorruptError, IncompleteError
+
+BOTH = pytest.mark.parametrize("codec", [isal_zlib, zlib], ids=["isal", "zlib"])
+ROWS = b'{"a":1}\n{"b":"\xc3\xa9"}\n{"c":[]}\n'
+EMPTY = {Format.NDJSON: [b"", b"\n"], Format.JSON: [b"", b"[]", b"[]\n"], Format.CSV: [b"", b"a,b", b"a,b\n"]}
+
+
+def packed(data: bytes, *, layers: int = 1, members: int = 1) -> bytes:
+    """In so many layers of gzip, each of so many members."""
+    for _ in range(layers):
+        places = [len(data) * number // members for number in range(members + 1)]
+        data = b"".join(gzip.compress(data[a:b], mtime=0) for a, b in itertools.pairwise(places))
+    return data
+
+
+def crc32c(data: bytes) -> bytes:
+    """As `x-goog-hash` has it."""
+    checksum = google_crc32c.Checksum(data)
+    digest: bytes = checksum.digest()
+    return digest
+
+
+def md5(data: bytes) -> bytes:
+    """As `x-goog-hash` has it."""
+    return hashlib.md5(data).digest()
+
+
+def pieces_of(data: bytes, size: int) -> list[bytes]:
+    """In pieces of a size."""
+    return [data[at : at + size] for at in range(0, len(data), size)]
+
+
+def taken_in(
+    body: Iterable[bytes],
+    container: Format = Format.NDJSON,
+    *,
+    proved: bool = True,
+    hashes: WireHashes | None = None,
+    codec: ModuleType = zlib,
+) -> tuple[bytes, Inspection]:
+    """What is written of a body, and what is found in it."""
+    written = bytearray()
+    inspector = Inspector(container, write=written.extend, wire_hashes=hashes, codec=codec)
+    for piece in body:
+        inspector.feed(piece)
+    found = inspector.close(end_proved=proved)
+    return bytes(written), found
+
+
+def check_archive(written: bytes, found: Inspection, content: bytes) -> None:
+    """It is one layer of gzip around the content, and described as it is."""
+    assert gzip.decompress(written) == content
+    assert found.bytes == len(written)
+    assert found.sha256 == hashlib.sha256(written).hexdigest()
+    assert found.inflated == len(content)
+    assert inspect([written], Format.NDJSON) == found
+
+
+# What is written
+
+
+@BOTH
+@given(
+    rows=st.lists(st.dictionaries(st.text(max_size=3), st.text(max_size=9), max_size=2), max_size=5),
+    wrapping=st.tuples(st.integers(0, MOST_LAYERS), st.integers(1, 3)),
+    cuts=st.lists(st.integers(0, 600), max_size=8),
+    bom=st.booleans(),
+)
+def test_one_layer_of_gzip_is_written_whatever_came_in_whatever_pieces(codec, rows, wrapping, cuts, bom):
+    """Plain, gzip, gzip in gzip, of several members: what is written inflates to the innermost content."""
+    content = b"\xef\xbb\xbf" * bom + b"".join(json.dumps(row).encode() + b"\n" for row in rows)
+    layers, members = wrapping
+    body = packed(content, layers=layers, members=members)
+    places = [0, *sorted(min(place, len(body)) for place in cuts), len(body)]
+    written, found = taken_in([body[a:b] for a, b in itertools.pairwise(places)], codec=codec)
+    check_archive(written, found, content)
+    assert found.rows == len(rows)
+    assert (written, found) == taken_in([body]) == taken_in(pieces_of(body, 1), codec=codec)
+    if layers:
+        assert written == packed(content, members=members)
+
+
+def test_bytes_are_kept_as_they_came():
+    """One layer of gzip is not made anew, whatever stands in its header, and zeros that pad it stay."""
+    body = gzip.compress(ROWS, 1, mtime=12345) + gzip.compress(b"", mtime=0) + gzip.compress(ROWS) + bytes(5)
+    written, found = taken_in(pieces_of(body, 7))
+    assert written == body
+    assert (found.rows, found.inflated) == (6, 2 * len(ROWS))
+
+
+@pytest.mark.parametrize("container", Format)
+@pytest.mark.parametrize("layers", range(3))
+def test_an_empty_export_is_an_archive_without_rows(container, layers):
+    """An empty window is a success, in every form it may come in."""
+    for content in EMPTY[container]:
+        written, found = taken_in(pieces_of(packed(content, layers=layers), 1), container)
+        assert gzip.decompress(written) == content
+        assert found.rows == 0
+        assert inspect([written], container) == found
+
+
+def test_a_large_body_is_written_as_it_comes():
+    """Nothing is held back longer than it takes to see what is inside."""
+    body = gzip.compress(ROWS * 100_000, 0)
+    written: list[bytes] = []
+    inspector = Inspector(Format.NDJSON, write=written.append)
+    for number, piece in enumerate(pieces_of(body, 1 << 16)):
+        inspector.feed(piece)
+        assert written[number:] == [piece]
+
+
+# What is refused
+
+
+@BOTH
+@pytest.mark.parametrize(("layers", "members"), [(1, 1), (2, 1), (4, 1), (2, 2)])
+@pytest.mark.parametrize("size", [1, 5, 1 << 20])
+def test_a_body_cut_at_any_byte_is_refused(codec, layers, members, size):
+    """Gzip that stops early is not whole; cut between two members, what is inside has to show it."""
+    body = packed(ROWS, layers=layers, members=members)
+    for end in range(len(body)):
+        with pytest.raises(IncompleteError if members == 1 else ArchiveError):
+            taken_in(pieces_of(body[:end], size), proved=False, codec=codec)
+
+
+@BOTH
+@pytest.mark.parametrize("layers", [1, 2, 3])
+def test_an_inner_layer_that_is_cut_is_refused(codec, layers):
+    """A whole wrapping does not make whole what is in it."""
+    inner = packed(ROWS, layers=layers)
+    for end in range(3, len(inner)):
+        with pytest.raises(IncompleteError):
+            taken_in([packed(inner[:end])], codec=codec)
+
+
+@BOTH
+@pytest.mark.parametrize("layers", [1, 2, 3])
+@pytest.mark.parametrize("place", [-8, -4, -1])
+def test_a_wrong_checksum_or_length_is_refused_in_any_layer(codec, layers, place):
+    """Outside and inside, the trailers are compared."""
+    good = packed(ROWS)
+    damaged = bytearray(good)
+    damaged[place] ^= 1
+    with pytest.raises(CorruptError, match="damaged"):
+        taken_in(pieces_of(packed(bytes(damaged), layers=layers - 1), 3), codec=codec)
+
+
+@pytest.mark.parametrize("layers", [1, 2])
+def test_something_after_the_end_is_refused(layers):
+    """Garbage behind the last member is no part of an export."""
+    with pytest.raises(CorruptError, match="after its end"):
+        taken_in([packed(packed(ROWS) + b"garbage", layers=layers - 1)])
+
+
+def test_too_many_layers_are_refused():
+    """Nobody wraps an export five times; a file that goes on for ever would."""
+    assert taken_in([packed(ROWS, layers=MOST_LAYERS)])[1].rows == 3
+    with pytest.raises(CorruptError, match="more than"):
+        taken_in([packed(ROWS, layers=MOST_LAYERS + 1)])
+
+
+@pytest.mark.parametrize("container", Format)
+@pytest.mark.parametrize("layers", range(3))
+def test_what_is_inside_is_looked_at_through_all_layers(container, layers):
+    """A whole gzip around something else is refused."""
+    with pytest.raises(CorruptError):
+        taken_in(pieces_of(packed(b"<html>sorry</html>\n", layers=layers), 2), container)
+
+
+# What proves an end
+
+
+@pytest.mark.parametrize(
+    ("body", "why"),
+    [
+        (b"", "empty"),
+        (b"\x1f", "not compressed"),
+        (ROWS, "not compressed"),
+        (ROWS[:9], "not compressed"),
+        (packed(ROWS, members=2), "several members"),
+    ],
+)
+def test_a_body_that_may_have_been_cut_without_a_trace_needs_a_proof(body, why):
+    """Empty, plain, or of several members: without an end that was proved it is incomplete."""
+    for size in (1, 1 << 20):
+        with pytest.raises(IncompleteError, match=why):
+            taken_in(pieces_of(body, size), proved=False)
+
+
+@pytest.mark.parametrize("body", [b"", ROWS, packed(ROWS, members=2)])
+@pytest.mark.parametrize("proof", ["framing", "crc32c", "md5"])
+def test_either_proof_will_do(body, proof):
+    """The framing may prove an end, and so does a hash of the whole."""
+    hashes = {"framing": None, "crc32c": WireHashes(crc32c=crc32c(body)), "md5": WireHashes(md5=md5(body))}[proof]
+    assert taken_in([body], proved=proof == "framing", hashes=hashes)[1].rows == (3 if body else 0)
+
+
+@pytest.mark.parametrize("layers", [1, 2])
+def test_one_member_of_gzip_proves_its_own_end(layers):
+    """Its length and checksum stand at its end."""
+    assert taken_in([packed(ROWS, layers=layers)], proved=False)[1].rows == 3
+
+
+def test_a_single_byte_is_no_export():
+    """The first byte of gzip, and a proof that no more will come: whole, and wrong."""
+    with pytest.raises(CorruptError):
+        taken_in([b"\x1f"])
+
+
+def test_a_plain_body_is_compressed_the_same_each_time():
+    """The same data in other pieces makes the same file, so that a new take of it changes nothing."""
+    body = b"".join(b'{"n":%d}\n' % (number * number) for number in range(20_000))
+    made = {taken_in(pieces_of(body, size))[0] for size in (777, 65_536, 1 << 20)}
+    assert len(made) == 1
+    assert gzip.decompress(made.pop()) == body
+
+
+# Hashes of the wire
+
+
+@pytest.mark.parametrize("layers", range(3))
+@pytest.mark.parametrize("name", ["crc32c", "md5"])
+def test_a_body_without_its_hash_is_refused(layers, name):
+    """Each is of the bytes as they are stored, not of what is in them."""
+    body = packed(ROWS, layers=layers)
+    digest = {"crc32c": crc32c, "md5": md5}[name]
+    assert taken_in(pieces_of(body, 3), hashes=WireHashes(**{name: digest(body)}))[1].rows == 3
+    with pytest.raises(CorruptError, match="hash"):
+        taken_in(pieces_of(body, 3), hashes=WireHashes(**{name: digest(body + b"x")}))
+
+
+def test_md5_is_looked_at_only_where_it_is_alone():
+    """It is dear to compute, and crc32c tells as much of a fault on the way."""
+    body = packed(ROWS)
+    assert taken_in([body], hashes=WireHashes(crc32c=crc32c(body), md5=b"x" * 16))[1].rows == 3
+    with pytest.raises(CorruptError, match="hash"):
+        taken_in([body], hashes=WireHashes(crc32c=b"xxxx", md5=md5(body)))
+
+
+def test_a_wrong_hash_without_a_proved_end_is_a_cut():
+    """It may be the hash of what did not come."""
+    with pytest.raises(IncompleteError, match="hash"):
+        taken_in([ROWS[:8]], proved=False, hashes=WireHashes(crc32c=crc32c(ROWS)))
+
+
+def test_a_cut_is_told_as_a_cut_and_not_as_a_wrong_hash():
+    """A file that stopped early is fetched again from where it stopped; one that is wrong is not."""
+    body = packed(ROWS)
+    with pytest.raises(IncompleteError, match="cut"):
+        taken_in([body[:-3]], hashes=WireHashes(crc32c=crc32c(body)))
+
+
+@pytest.mark.parametrize(
+    ("values", "found"),
+    [
+        ([], WireHashes()),
+        (["crc32c=AAAAAA=="], WireHashes(crc32c=bytes(4))),
+        (["crc32c=AAAAAA==,md5=AAAAAAAAAAAAAAAAAAAAAA=="], WireHashes(crc32c=bytes(4), md5=bytes(16))),
+        (["crc32c=AAAAAA==", "md5=AAAAAAAAAAAAAAAAAAAAAA=="], WireHashes(crc32c=bytes(4), md5=bytes(16))),
+        ([" CRC32C=AAAAAA== , sha1=AAAA"], WireHashes(crc32c=bytes(4))),
+        (["crc32c=AAAA", "md5=AAAAAA==", "crc32c", "=", "", "md5=!", "crc32c=é"], WireHashes()),
+    ],
+)
+def test_hashes_are_read_as_far_as_they_can_be(values, found):
+    """In one header or several; what is no hash of its kind is as good as not there."""
+    assert read_goog_hash(values) == found
+
+
+@given(data=st.binary(max_size=40))
+def test_a_hash_is_read_as_it_is_written(data):
+    """Base64 of the digest, as the storage host sends it."""
+    text = f"crc32c={base64.b64encode(crc32c(data)).decode()},md5={base64.b64encode(md5(data)).decode()}"
+    assert read_goog_hash([text]) == WireHashes(crc32c(data), md5(data))
+
+
+# On disk
+
+
+@pytest.mark.parametrize("body", [ROWS, b"", packed(ROWS, layers=2), packed(ROWS, layers=3)])
+def test_what_is_not_one_layer_of_gzip_is_no_archive_on_disk(body):
+    """What would be taken in from the service, and rewritten, must not lie there as it is."""
+    with pytest.raises(CorruptError, match="one layer"):
+        inspect(pieces_of(body, 4), Format.NDJSON)
+
+
+def test_an_archive_on_disk_is_read_to_its_end():
+    """A cut shows, whatever its name says, and so does damage; several members are whole as they are."""
+    assert inspect([packed(ROWS, members=3)], Format.NDJSON).rows == 3
+    with pytest.raises(IncompleteError):
+        inspect([packed(ROWS)[:-1]], Format.NDJSON)
+    with pytest.raises(CorruptError):
+        inspect([packed(ROWS)], Format.JSON)
+
+
+# Memory
+
+
+def deflated(pieces: Iterable[bytes], level: int) -> bytes:
+    """One member, made without holding what is in it."""
+    deflate = zlib.compressobj(level, zlib.DEFLATED, 31)
+    return b"".join([*map(deflate.compress, pieces), deflate.flush()])
+
+
+@pytest.mark.slow
+@BOTH
+def test_a_bomb_within_a_bomb_takes_a_few_megabytes(codec):
+    """Gzip of hundreds of megabytes of gzip is taken in and written a piece at a time."""
+    row = b'{"a":"' + b"0" * 4096 + b'"}\n'
+    bomb = deflated(pieces_of(deflated([row] * (48 << 8), 0), 1 << 20), 9)
+    assert len(bomb) < 1 << 20
+    inspector = Inspector(Format.NDJSON, codec=codec)
+    tracemalloc.start()
+    try:
+        inspector.feed(bomb)
+        found = inspector.close(end_proved=True)
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert found.bytes > 48 << 20
+    assert found.rows == 48 << 8
+    assert peak < 12 << 20
+
+
+@pytest.mark.slow
+def test_gzip_with_nothing_in_it_is_not_held_for_ever():
+    """Empty members without end are given up."""
+    empty = gzip.compress(b"") * 1000
+    inspector = Inspector(Format.NDJSON)
+    for _ in range(HELD_BYTES // len(empty)):
+        inspector.feed(empty)
+    with pytest.raises(CorruptError, match="nothing in it"):
+        inspector.feed(empty)

@@ -1,0 +1,174 @@
+"""When a poll is due: a function of numbers."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from asyncexport.core.admission import Prefer
+from asyncexport.core.durations import Durations
+from asyncexport.core.polling import (
+    EVEN,
+    LIKELY,
+    NEARLY_ALL,
+    PAYS_ITSELF,
+    UNLIKELY,
+    Outlook,
+    Running,
+    chance_for_a_single,
+    enough_for_a_list,
+    list_is_due,
+    page_is_due,
+)
+
+DURATIONS = Durations(expected_seconds=600, known=[600.0] * 100)
+"""All took ten minutes, and are expected to go on so."""
+
+
+def outlook(**changes: object) -> Outlook:
+    base: dict[str, object] = {
+        "tokens": 0,
+        "burst": 49,
+        "refill_seconds": 30.0,
+        "polls_cost": True,
+        "calm": True,
+        "more_to_create": True,
+        "prefer": Prefer.THROUGHPUT,
+    }
+    return Outlook(**{**base, **changes})  # type: ignore[arg-type]
+
+
+def running(count: int, age: float = 0.0, seen: float = 0.0) -> list[Running]:
+    return [Running(age, seen)] * count
+
+
+def enough(count: int, **changes: object) -> float:
+    return enough_for_a_list(running(count), DURATIONS, outlook(**changes))
+
+
+def test_a_poll_that_costs_nothing_is_due_at_the_first_expected():
+    """Where the limit does not count polls, a finished operation or two are enough, fewer where room is what lacks."""
+    assert enough(80, polls_cost=False, calm=False) == 2.0
+    assert enough(80, polls_cost=False) == 0.5
+    assert enough(3, polls_cost=False) < 0.5
+
+
+def test_a_poll_that_costs_a_token_waits_as_long_as_nothing_is_lost():
+    """While the bucket fills, waiting finds more for the same token."""
+    for tokens in (0, 20, 45):
+        assert enough(80, tokens=tokens) == pytest.approx(NEARLY_ALL * 80)
+
+
+def test_a_bucket_about_to_run_over_makes_a_poll_cheap():
+    """Tokens that would be lost may as well look; while creates still wait for them, they are not lost."""
+    assert enough(80, tokens=48) < 1.0
+    assert enough(80, tokens=48, calm=False, prefer=Prefer.LATENCY) == PAYS_ITSELF
+
+
+def test_for_latency_a_poll_is_due_when_it_pays_by_itself():
+    """A fourteenth of a request for each, or all there are where no more are coming."""
+    assert enough(80, prefer=Prefer.LATENCY) == PAYS_ITSELF
+    assert enough(10, prefer=Prefer.LATENCY) == pytest.approx(NEARLY_ALL * 10)
+    assert enough(10, prefer=Prefer.LATENCY, calm=False) == PAYS_ITSELF
+
+
+def test_at_the_end_the_last_are_not_left_waiting():
+    """Tokens that no result will need are shared out over the operations still running."""
+    few = enough(10, tokens=11, more_to_create=False)
+    many = enough(10, tokens=40, more_to_create=False)
+    assert many <= few < enough(10, tokens=11)
+    assert enough(1, tokens=40, more_to_create=False) < 0.5
+
+
+def test_at_an_end_that_the_tokens_set_a_poll_must_still_pay():
+    """A hundred results cost more than what comes in while the last operation runs: none is free."""
+    assert enough(100, more_to_create=False) == pytest.approx(NEARLY_ALL * 100)
+
+
+def test_polls_wait_for_creates_when_throughput_is_preferred():
+    """And only then, and only where they cost."""
+    assert outlook(calm=False).waits_for_calm
+    assert not outlook(calm=False, prefer=Prefer.LATENCY).waits_for_calm
+    assert not outlook(calm=False, polls_cost=False).waits_for_calm
+
+
+def is_due(pages: list[list[Running]], *, waited: float = 0.0, **changes: object) -> bool:
+    return list_is_due(pages, DURATIONS, outlook(**changes), waited_seconds=waited)
+
+
+def test_a_list_of_nobody_is_never_due():
+    """Whatever the bucket holds, and however long it has been."""
+    assert not is_due([[]], tokens=49, waited=1e9)
+
+
+def test_a_list_is_due_once_enough_are_expected():
+    """Not before, and certainly when they are well past what they take."""
+    assert not is_due([running(80, 500.0)])
+    assert is_due([running(80, 1200.0)])
+
+
+def test_what_takes_for_ever_is_looked_at_now_and_then():
+    """Once in a hundredth of its age, where a poll is free: its end is not to be missed by more than that."""
+    seen_just_now = [running(1, 36_000.0, seen=35_990.0)]
+    assert not is_due(seen_just_now, tokens=49, waited=300)
+    assert is_due(seen_just_now, tokens=49, waited=400)
+    assert not is_due(seen_just_now, tokens=20, waited=400)
+
+
+def test_those_on_a_second_page_count_half():
+    """It takes two requests to see them."""
+    late = Prefer.LATENCY
+    assert is_due([running(15, 1200.0)], prefer=late, calm=False)
+    assert not is_due([[], running(15, 1200.0)], prefer=late, calm=False)
+    assert is_due([[], running(30, 1200.0)], prefer=late, calm=False)
+
+
+def test_a_further_page_is_read_for_several_or_for_half_of_the_rest():
+    """One token is not spent on one straggler among many that surely run on."""
+    late = running(8, 1200.0)
+    assert page_is_due(late, DURATIONS, outlook())
+    assert page_is_due(running(3, 1200.0), DURATIONS, outlook())
+    assert not page_is_due(running(1, 1200.0) + running(20, 60.0), DURATIONS, outlook())
+    assert page_is_due(running(1, 1200.0) + running(20, 60.0), DURATIONS, outlook(tokens=49))
+
+
+def chance(count: int, age: float = 0.0, **changes: object) -> float:
+    return chance_for_a_single(running(count, age), DURATIONS, outlook(**changes))
+
+
+def test_a_single_poll_is_sent_when_it_is_likely_to_pay():
+    """Unless it costs nothing, or what would be lost anyway; then it is sent sooner, the more so where room lacks."""
+    assert chance(50) == chance(50, tokens=40) == LIKELY
+    assert chance(50, tokens=49) == UNLIKELY
+    assert chance(50, polls_cost=False) == UNLIKELY
+    assert chance(50, polls_cost=False, calm=False) == EVEN
+
+
+def test_at_the_end_single_polls_share_what_is_free():
+    """The more tokens there are for those still running, the sooner one looks."""
+    assert chance(50, more_to_create=False) == LIKELY
+    assert EVEN < chance(10, more_to_create=False, tokens=4) < chance(10, more_to_create=False, tokens=0) <= LIKELY
+    assert chance(2, more_to_create=False, tokens=40) == EVEN
+
+
+LOOKS = st.builds(
+    outlook,
+    tokens=st.integers(0, 49),
+    polls_cost=st.booleans(),
+    calm=st.booleans(),
+    more_to_create=st.booleans(),
+    prefer=st.sampled_from(Prefer),
+)
+
+
+@given(
+    st.lists(st.tuples(st.floats(0, 1e5), st.floats(0, 1e5)), max_size=40),
+    LOOKS,
+    st.lists(st.floats(0.01, 1e5), max_size=10),
+)
+def test_whatever_comes_a_decision_is_made(ages, look, known):
+    """No age, no level and no history leads to an error, a chance out of bounds or a share that cannot be reached."""
+    durations = Durations(expected_seconds=300, known=known)
+    some = [Running(max(pair), min(pair)) for pair in ages]
+    assert UNLIKELY <= chance_for_a_single(some, durations, look) <= LIKELY
+    assert 0 <= enough_for_a_list(some, durations, look) <= max(PAYS_ITSELF, NEARLY_ALL * len(some))
+    assert list_is_due([some], durations, look, waited_seconds=10.0) in (True, False)

@@ -1,0 +1,597 @@
+"""The main job, end to end, against a sandbox in the same process."""
+
+import asyncio
+import gzip
+import json
+import os
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from asyncexport.core.bundles import Range, show
+from asyncexport.core.summary import Exit, Snapshot
+from asyncexport.engine.scheduler import Stop
+from asyncexport.ledger import Ledger, LedgerReader, hold
+from asyncexport.sandbox import Behaviour, Fault, FileRows, serving
+from tests.exporting import (
+    AMPLE,
+    Notebook,
+    archives,
+    canonical,
+    moment,
+    rows_in,
+    run,
+    truth,
+    truth_as_csv,
+)
+
+pytestmark = pytest.mark.slow
+
+FAST = Behaviour(operation_seconds=0.02, rows_per_hour=40, requests_per_minute=1e6, burst=10_000)
+"""A service whose operations take no time to speak of."""
+
+TWO_DAYS: dict[str, Any] = {"start": "2026-01-01", "end": "2026-01-03"}
+
+
+def three_formats(**more: Any) -> list[dict[str, Any]]:
+    """Three exports of the same rows."""
+    return [{"name": f"as-{kind}", "format": kind, **more} for kind in ("ndjson", "csv", "json")]
+
+
+async def test_two_days_arrive_row_for_row(tmp_path):
+    """96 archives under their names hold exactly the rows that exist, and nothing is refused or asked for twice."""
+    async with serving(FAST) as sandbox:
+        summary = await run(sandbox, tmp_path, **TWO_DAYS)
+        assert summary.exit_code is Exit.DONE
+        assert len(archives(tmp_path)) == 96
+        first = tmp_path / "everyone-events/date=2026-01-01/20260101T000000Z_20260101T003000Z.ndjson.gz"
+        assert archives(tmp_path)[0] == first
+        assert rows_in(tmp_path) == truth(sandbox, "2026-01-01", "2026-01-03")
+        assert sandbox.counts["create"] == sandbox.counts["results"] == sandbox.counts["download"] == 96
+        assert sandbox.refused == summary.refused == 0
+        assert sandbox.leaked_credentials == 0
+
+
+async def test_the_summary_adds_up(tmp_path):
+    """What the summary says of bundles, rows, bytes and requests is what is on the disk and what the service saw."""
+    async with serving(FAST) as sandbox:
+        said = (await run(sandbox, tmp_path)).to_dict()
+        files = archives(tmp_path)
+        empty = sum(gzip.decompress(path.read_bytes()) == b"" for path in files)
+        expected = {"planned": 48, "already": 0, "stored": 48, "empty": empty, "failed": 0, "unfinished": 0}
+        assert said["bundles"] == expected
+        assert said["rows"] == rows_in(tmp_path).total()
+        assert said["bytes"] == sum(path.stat().st_size for path in files)
+        kinds = ("create", "poll", "list", "results")
+        assert said["requests"] == {**{kind: sandbox.counts[kind] for kind in kinds}, "other": 0}
+        assert said["problems"] == []
+
+
+class Looking(Notebook):
+    """A viewer that looks again and again."""
+
+    async def watch(self, snapshot: Callable[[], Snapshot]) -> None:
+        """Look until the end."""
+        while True:
+            self.snapshots.append(snapshot())
+            await asyncio.sleep(0.002)
+
+
+async def test_a_slow_download_is_seen_and_no_end_is_made_up(tmp_path):
+    """Its bytes show as they come; and as long as no file was ever whole, nobody says when the last one will be."""
+    drip = Fault.parse("download:drip,seconds=0.0001")
+    viewer = Looking()
+    async with serving(replace(FAST, faults=(drip,))) as sandbox:
+        await run(sandbox, tmp_path, end="2026-01-01T00:30:00Z", viewer=viewer)
+    first = [one for one in viewer.snapshots if one.received]
+    assert len({one.received for one in first}) > 2
+    assert {one.expected_seconds for one in first} == {None}
+    assert {(one.running, one.queued, one.fetching, one.downloading, one.waiting) for one in first} == {(0, 0, 1, 1, 0)}
+    assert viewer.snapshots[0].expected_seconds is not None, "before there is a file, requests are what it takes"
+
+
+async def test_a_finished_range_costs_no_request(tmp_path):
+    """The same command again asks for nothing and is done."""
+    async with serving(FAST) as sandbox:
+        await run(sandbox, tmp_path)
+        sandbox.reset_counts()
+        summary = await run(sandbox, tmp_path)
+        assert sum(sandbox.counts.values()) == 0
+        assert summary.exit_code is Exit.DONE
+        assert summary.to_dict()["bundles"]["already"] == 48
+
+
+async def test_several_exports_in_every_format_share_one_budget(tmp_path):
+    """Exports side by side, one a format, each hold every row; one budget serves them all."""
+    async with serving(replace(FAST, burst=60, requests_per_minute=1e5, scope="all")) as sandbox:
+        budget = {"burst": 60, "requests_per_minute": 1e5, "scope": "all"}
+        changes = {"export": three_formats(bundle="1h"), "budget": budget}
+        summary = await run(sandbox, tmp_path, changes=changes)
+        assert summary.exit_code is Exit.DONE
+        assert sandbox.refused == 0
+        rows = truth(sandbox, "2026-01-01", "2026-01-02")
+        assert rows_in(tmp_path, "as-ndjson") == rows_in(tmp_path, "as-json") == rows
+        assert rows_in(tmp_path, "as-csv") == truth_as_csv(sandbox, "2026-01-01", "2026-01-02")
+
+
+async def test_individuals_come_a_day_at_a_time(tmp_path):
+    """An export of individuals has one snapshot a day, the same as the service's."""
+    async with serving(FAST) as sandbox:
+        changes = {"export": [{"name": "people", "type": "individual"}]}
+        summary = await run(sandbox, tmp_path, **TWO_DAYS, changes=changes)
+        assert summary.exit_code is Exit.DONE
+        days = [("2026-01-01", "2026-01-02"), ("2026-01-02", "2026-01-03")]
+        for path, (start, end) in zip(archives(tmp_path, "people"), days, strict=True):
+            found = [json.loads(line) for line in gzip.decompress(path.read_bytes()).splitlines()]
+            expected = sandbox.individuals(moment(start), moment(end))
+            assert sorted(map(canonical, found)) == sorted(map(canonical, expected))
+
+
+async def test_real_rows_come_through_bit_equal(tmp_path):
+    """Integers beyond 64 bits, floats as they are written and text with line ends arrive as they were sent."""
+    row = (
+        '{"IndvId":%d,"EventStart":"2026-01-01T00:%02d:26.900Z","EventType":"seen","PageIp":"","Big":123456789012345678901,'
+        '"evt_price_real":4.0,"evt_small_real":1e-7,"EventTargetText":"Mango\\ncados \\u00e4 \\ud83e\\udd6d \\\\ \\""}'
+    )
+    lines = [row % (2**53 + 1 + number, number) for number in range(60)]
+    file = tmp_path / "rows.json"
+    file.write_text("[" + ",\n".join(lines) + "]")
+    async with serving(replace(FAST, rows=FileRows(file))) as sandbox:
+        await run(sandbox, tmp_path / "exports", end="2026-01-01T01:00:00Z")
+    found = [
+        line
+        for path in archives(tmp_path / "exports")
+        for line in gzip.decompress(path.read_bytes()).decode().splitlines()
+    ]
+    assert sorted(found) == sorted(lines)
+
+
+@pytest.mark.parametrize(("listing", "most"), [(True, 2.3), (False, 3.6)])
+async def test_requests_a_bundle_stay_low_where_all_calls_count(tmp_path, listing, most):
+    """At 96 bundles a bundle costs 2.3 requests with a list that has ids, and 3.6 without."""
+    speed = 600
+    behaviour = replace(
+        FAST,
+        speed=speed,
+        operation_seconds=300,
+        list_ids=listing,
+        scope="all",
+        burst=50,
+        requests_per_minute=2.0,
+        # So short a run has no time to draw many rows.
+        rows_per_hour=4,
+    )
+    changes = {
+        "budget": {"requests_per_minute": 2 * speed, "burst": 50, "scope": "all"},
+        "polling": {"min_interval": "17ms", "expected": "500ms"},
+    }
+    async with serving(behaviour) as sandbox:
+        summary = await run(sandbox, tmp_path, **TWO_DAYS, changes=changes)
+        assert summary.exit_code is Exit.DONE
+        counts = sandbox.counts
+        assert sum(counts[kind] for kind in ("create", "poll", "list", "results")) <= most * 96
+        assert sandbox.refused == 0
+
+
+TOKENS_A_MINUTE = 600
+"""A token each 100 ms: what a busy machine is late by does not matter beside it."""
+
+
+async def test_auto_learns_that_all_calls_count(tmp_path):
+    """Where all calls count and nobody said so, what is on the wire by then is refused, and after that nothing."""
+    allowance: dict[str, Any] = {"requests_per_minute": TOKENS_A_MINUTE, "burst": 20}
+    changes = {"budget": allowance, "polling": {"expected": "100ms"}}
+    async with serving(replace(FAST, operation_seconds=0.1, scope="all", **allowance)) as sandbox:
+        first = await run(sandbox, tmp_path, end="2026-01-01T12:00:00Z", changes=changes)
+        assert first.exit_code is Exit.DONE
+        assert 1 <= sandbox.refused <= 12  # twice: four results, a list, and a create that went out meanwhile
+        sandbox.reset_counts()
+        second = await run(sandbox, tmp_path, end="2026-01-01T16:00:00Z", changes=changes)
+        assert second.exit_code is Exit.DONE
+        assert sandbox.refused == 0
+
+
+async def test_auto_learns_in_a_long_run_whose_creates_keep_the_bucket_empty(tmp_path):
+    """With many more bundles than the burst, too, refusals end, and long before the run does."""
+    allowance: dict[str, Any] = {"requests_per_minute": TOKENS_A_MINUTE, "burst": 5}
+    changes = {"budget": allowance, "polling": {"expected": "100ms"}}
+    async with serving(replace(FAST, operation_seconds=0.1, scope="all", rows_per_hour=1, **allowance)) as sandbox:
+        summary = await run(sandbox, tmp_path, end="2026-01-01T12:00:00Z", changes=changes)
+        assert summary.exit_code is Exit.DONE
+        refused = [number for number, call in enumerate(sandbox.calls) if call.status == 429]
+        assert refused
+        assert refused[-1] < 0.6 * len(sandbox.calls)
+
+
+@pytest.mark.parametrize("first_width", ["1h", "30m", "24h"])
+@pytest.mark.parametrize("finished", [True, False])
+async def test_a_changed_width_fetches_nothing_again(tmp_path, first_width, finished):
+    """Whatever the width was before, finished or interrupted, what is stored stays, and the rest is cut anew."""
+    async with serving(FAST) as sandbox:
+        await run(
+            sandbox,
+            tmp_path,
+            start="2026-01-01T00:10:00Z",
+            end="2026-01-02T00:00:00Z" if finished else "2026-01-01T11:20:00Z",
+            changes={"export": [{"bundle": first_width}]},
+        )
+        before = {path: path.stat().st_mtime_ns for path in archives(tmp_path)}
+        downloads = sandbox.counts["download"]
+        summary = await run(sandbox, tmp_path, changes={"export": [{"bundle": "2h"}]})
+        assert summary.exit_code is Exit.DONE
+        assert {path: path.stat().st_mtime_ns for path in before} == before
+        assert sandbox.counts["download"] - downloads == len(archives(tmp_path)) - len(before)
+        assert rows_in(tmp_path) == truth(sandbox, "2026-01-01", "2026-01-02")
+
+
+async def test_an_interrupted_run_goes_on_with_its_operations(tmp_path):
+    """What was created before a stop is fetched after it in its own width, without another create."""
+    async with serving(replace(FAST, operation_seconds=0.4, operation_sigma=0.01)) as sandbox:
+        stop = Stop()
+        stopping = asyncio.get_running_loop().call_later(0.25, stop.ask, Exit.TERMINATED)
+        first = await run(sandbox, tmp_path, changes={"export": [{"bundle": "1h"}]}, stop=stop)
+        stopping.cancel()
+        assert first.exit_code is Exit.TERMINATED
+        created = sandbox.counts["create"]
+        assert created > 0
+        second = await run(sandbox, tmp_path)
+        assert second.exit_code is Exit.DONE
+        ranges = [made.range for made in sandbox.operations]
+        assert len(ranges) == len(set(ranges))
+        assert rows_in(tmp_path) == truth(sandbox, "2026-01-01", "2026-01-02")
+
+
+async def test_an_end_that_is_not_settled_is_cut_back(tmp_path):
+    """What is younger than the settle time is left out with a word, and that is no failure."""
+    async with serving(FAST) as sandbox:
+        viewer = Notebook()
+        soon = sandbox.now - 90_000
+        start = int(soon) // 86_400 * 86_400
+        summary = await run(sandbox, tmp_path, start=show(start), end=show(int(sandbox.now) + 7200), viewer=viewer)
+        assert summary.exit_code is Exit.DONE
+        assert summary.tally.stored == summary.tally.planned > 0
+        assert all(made.end <= sandbox.now - 86_400 for made in sandbox.operations)
+        assert "cut back" in viewer.of("note")[0]["message"]
+
+
+@pytest.mark.parametrize("ahead", [86_400.0 * 2, -86_400.0 * 2])
+async def test_what_is_settled_goes_by_the_services_clock(tmp_path, ahead):
+    """A host whose clock is days off asks for exactly what is settled at the service."""
+    async with serving(replace(FAST, clock_ahead_seconds=ahead)) as sandbox:
+        start = int(sandbox.now) // 86_400 * 86_400 - 2 * 86_400 - 86_400 // 2
+        summary = await run(sandbox, tmp_path, start=show(start), end=None)
+        assert summary.exit_code is Exit.DONE
+        last = max(made.end for made in sandbox.operations)
+        assert 0 <= sandbox.now - 86_400 - last < 1800
+
+
+async def test_the_first_night_looks_back_a_week_and_the_next_goes_on(tmp_path):
+    """`nightly` takes seven days at first, remembers where it began, and asks for nothing twice."""
+    async with serving(replace(FAST, rows_per_hour=4)) as sandbox:
+        changes = {"export": [{"bundle": "6h"}]}
+        first = await run(sandbox, tmp_path, command="nightly", start="", end=None, changes=changes)
+        assert first.exit_code is Exit.DONE
+        midnight = int(sandbox.now) // 86_400 * 86_400
+        assert min(made.start for made in sandbox.operations) == midnight - 7 * 86_400
+        made = len(sandbox.operations)
+        sandbox.skip(86_400)
+        second = await run(sandbox, tmp_path, command="nightly", start="", end=None, changes=changes)
+        assert second.exit_code is Exit.DONE
+        ranges = [one.range for one in sandbox.operations]
+        assert len(ranges) == len(set(ranges)) >= made
+
+
+NIGHT: dict[str, Any] = {"command": "nightly", "start": "", "end": None, "changes": {"export": [{"bundle": "6h"}]}}
+QUIET = replace(FAST, rows_per_hour=4)
+DAY = 86_400
+EVENTS = "everyone-events"
+
+
+def ahead(days: float) -> Behaviour:
+    """A service whose clock is so many days ahead of this host's: below zero, this host is fast."""
+    return replace(QUIET, clock_ahead_seconds=days * DAY)
+
+
+def nights_behind(directory: Path) -> tuple[str | None, list[Range]]:
+    """Where nights begin, and the time that is covered."""
+    with LedgerReader(directory) as ledger:
+        return ledger.recall("nightly_since"), ledger.covered(EVENTS, Range(0, 2**40))
+
+
+def week_before(now: float) -> int:
+    """Seven days before the last midnight."""
+    return int(now) // DAY * DAY - 7 * DAY
+
+
+def last_settled(now: float) -> int:
+    """The end of the last bundle of six hours that is settled."""
+    return (int(now) - DAY) // 21_600 * 21_600
+
+
+@pytest.mark.parametrize("days", [-30, -10, -3, 3, 10])
+async def test_the_first_night_counts_its_week_by_the_services_clock(tmp_path, days):
+    """However wrong this host's clock is, on that night and on those after it: every bundle, once."""
+    async with serving(ahead(days)) as sandbox:
+        since = week_before(sandbox.now)
+        # The next night with the same clock; then, of a clock that was fast, the first one on which it is right.
+        for days_ahead in (days, days + 1, max(days + 2, 0)):
+            sandbox.behave(ahead(days_ahead))
+            assert (await run(sandbox, tmp_path, **NIGHT)).exit_code is Exit.DONE
+            assert nights_behind(tmp_path) == (str(since), [Range(since, last_settled(sandbox.now))])
+        ranges = [one.range for one in sandbox.operations]
+        assert len(ranges) == len(set(ranges))
+
+
+async def test_a_first_night_with_nothing_to_do_asks_for_the_time_all_the_same(tmp_path):
+    """Where nights begin is fixed on that night, though a backfill was there before."""
+    async with serving(QUIET) as sandbox:
+        since = week_before(sandbox.now)
+        await run(sandbox, tmp_path, start=show(since), end=None, changes=NIGHT["changes"])
+        for requests in (1, 0):
+            sandbox.reset_counts()
+            assert (await run(sandbox, tmp_path, **NIGHT)).exit_code is Exit.DONE
+            assert sum(sandbox.counts.values()) == sandbox.counts["list"] == requests
+            assert nights_behind(tmp_path)[0] == str(since)
+
+
+@pytest.mark.parametrize("start", ["", "first bundle"])
+async def test_a_clock_that_fell_behind_hides_no_work(tmp_path, start):
+    """By such a clock there is nothing to do; the service is asked for its time before that is believed."""
+    async with serving(ahead(1)) as sandbox:
+        since = week_before(sandbox.now)
+        how = {**NIGHT, "start": start and show(since)}
+        await run(sandbox, tmp_path, **how)
+        sandbox.behave(ahead(10))
+        assert (await run(sandbox, tmp_path, **how)).exit_code is Exit.DONE
+        assert nights_behind(tmp_path)[1] == [Range(since, last_settled(sandbox.now))]
+
+
+async def test_a_first_backfill_on_a_slow_host_does_its_work(tmp_path):
+    """Of days that have not come by this host's clock, and that are settled at the service."""
+    async with serving(ahead(10)) as sandbox:
+        end = last_settled(sandbox.now)
+        summary = await run(sandbox, tmp_path, start=show(end - DAY), end=show(end), changes=NIGHT["changes"])
+        assert (summary.exit_code, summary.tally.stored) == (Exit.DONE, 4)
+
+
+async def test_a_night_that_heard_nothing_of_the_service_remembers_no_beginning(tmp_path):
+    """The next one, which hears of it, fixes where nights begin."""
+    changes = {**NIGHT["changes"], "retry": {"outage": "100ms"}}
+    async with serving(ahead(-10)) as sandbox:
+        async with sandbox.unreachable():
+            summary = await run(sandbox, tmp_path, **{**NIGHT, "changes": changes})
+            assert summary.exit_code is Exit.UNREACHABLE
+        assert nights_behind(tmp_path) == (None, [])
+        with LedgerReader(tmp_path) as ledger:
+            assert ledger.recall("time_at_service") is None
+        await run(sandbox, tmp_path, **NIGHT)
+        assert nights_behind(tmp_path)[0] == str(week_before(sandbox.now))
+
+
+async def test_a_beginning_that_lies_ahead_is_counted_anew(tmp_path):
+    """A clock that was fast once has left it behind: it would mean nothing to do until then."""
+    async with serving(QUIET) as sandbox:
+        ledger = await Ledger.open(tmp_path)
+        ledger.remember("nightly_since", str(int(sandbox.now) + 20 * DAY))
+        await ledger.close()
+        await run(sandbox, tmp_path, **NIGHT)
+        since = week_before(sandbox.now)
+        assert nights_behind(tmp_path) == (str(since), [Range(since, last_settled(sandbox.now))])
+
+
+@pytest.mark.parametrize("days", [-10, 10])
+async def test_since_in_days_goes_by_the_services_clock(tmp_path, days):
+    """`[nightly] since = "2d"` is two days before the service's day."""
+    async with serving(ahead(days)) as sandbox:
+        await run(sandbox, tmp_path, **{**NIGHT, "changes": {**NIGHT["changes"], "nightly": {"since": "2d"}}})
+        since = int(sandbox.now) // DAY * DAY - 2 * DAY
+        assert nights_behind(tmp_path)[1] == [Range(since, last_settled(sandbox.now))]
+
+
+async def test_a_night_refreshes_what_was_exported_too_soon(tmp_path):
+    """Late rows come with the refresh, in a new take that replaces the old archive."""
+    behaviour = replace(FAST, late_share=0.5, late_seconds=86_400 * 3, rows_per_hour=200)
+    async with serving(replace(behaviour, clock_ahead_seconds=-86_400 * 4)) as sandbox:
+        start = int(sandbox.now) // 86_400 * 86_400 - 2 * 86_400
+        order: dict[str, Any] = {"command": "nightly", "start": show(start), "end": show(start + 6 * 3600)}
+        await run(sandbox, tmp_path, **order)
+        early = rows_in(tmp_path)
+        sandbox.behave(behaviour)
+        again = await run(sandbox, tmp_path, **order, refresh_seconds=72 * 3600)
+        assert again.exit_code is Exit.DONE
+        assert early < rows_in(tmp_path) == truth(sandbox, show(start), show(start + 6 * 3600))
+        sandbox.reset_counts()
+        await run(sandbox, tmp_path, **order, refresh_seconds=72 * 3600)
+        assert sum(sandbox.counts.values()) == 0
+
+
+async def test_a_parked_bundle_does_not_stop_the_others(tmp_path):
+    """One bundle that always fails is parked and told of; the same command takes it up again."""
+    window = "2026-01-01T05:00:00Z/2026-01-01T05:30:00Z"
+    bad = replace(FAST, faults=(Fault.parse(f"operation:FAILED,window={window}"),))
+    async with serving(bad) as sandbox:
+        first = await run(sandbox, tmp_path, changes={"retry": {"attempts": 2}})
+        assert first.exit_code is Exit.PARTLY
+        assert first.tally.stored == 47
+        assert [problem["start"] for problem in first.to_dict()["problems"]] == ["2026-01-01T05:00:00Z"]
+        sandbox.behave(FAST)
+        sandbox.reset_counts()
+        second = await run(sandbox, tmp_path)
+        assert second.exit_code is Exit.DONE
+        assert sandbox.counts["create"] == 1
+        assert rows_in(tmp_path) == truth(sandbox, "2026-01-01", "2026-01-02")
+
+
+async def test_a_service_that_is_away_costs_time_and_no_bundle(tmp_path):
+    """While nobody listens the run waits, and then goes on where it was."""
+    async with serving(replace(FAST, operation_seconds=0.2)) as sandbox:
+
+        async def away() -> None:
+            await asyncio.sleep(0.1)
+            async with sandbox.unreachable():
+                await asyncio.sleep(0.3)
+
+        leaving = asyncio.create_task(away())
+        summary = await run(sandbox, tmp_path, changes={"retry": {"outage": "20s", "attempts": 1}})
+        await leaving
+        assert summary.exit_code is Exit.DONE
+        assert summary.tally.stored == 48
+        assert rows_in(tmp_path) == truth(sandbox, "2026-01-01", "2026-01-02")
+
+
+async def test_a_service_that_never_was_there_ends_the_run(tmp_path):
+    """After `[retry] outage` a run that stored nothing ends with the code for it."""
+    async with serving(FAST) as sandbox, sandbox.unreachable():
+        summary = await run(sandbox, tmp_path, changes={"retry": {"outage": "100ms"}})
+    assert summary.exit_code is Exit.UNREACHABLE
+
+
+@pytest.mark.parametrize(
+    ("status", "code"), [(400, Exit.USAGE), (404, Exit.USAGE), (403, Exit.KEY_REFUSED), (401, Exit.KEY_REFUSED)]
+)
+async def test_an_export_refused_from_the_start_costs_one_create(tmp_path, status, code):
+    """An unknown segment or a key too weak ends the run at the first create, and leaves no archive."""
+    async with serving(replace(FAST, faults=(Fault.parse(f"create:{status}"),))) as sandbox:
+        summary = await run(sandbox, tmp_path)
+        assert summary.exit_code is code
+        assert sandbox.counts["create"] == 1
+        assert str(status) in str(summary.error)
+    assert archives(tmp_path) == []
+
+
+async def test_a_segment_put_right_goes_on(tmp_path):
+    """Once the misspelt segment is corrected the same directory takes the export."""
+    async with serving(FAST) as sandbox:
+        misspelt = {"export": [{"segment": "everyon"}]}
+        assert (await run(sandbox, tmp_path, changes=misspelt)).exit_code is Exit.USAGE
+        assert (await run(sandbox, tmp_path)).exit_code is Exit.DONE
+        assert len(archives(tmp_path)) == 48
+
+
+async def test_a_refused_export_does_not_stop_the_others(tmp_path):
+    """Of two exports, the one with an unknown segment is refused, and the other comes whole."""
+    async with serving(FAST) as sandbox:
+        exports = [{"name": "bad", "segment": "nobody-knows"}, {"name": "good"}]
+        summary = await run(sandbox, tmp_path, changes={"export": exports})
+        assert summary.exit_code is Exit.PARTLY
+        assert len(archives(tmp_path, "good")) == 48
+        assert summary.error is not None
+
+
+async def test_a_wrong_key_ends_the_run_at_its_first_request(tmp_path):
+    """A key that is refused is not tried again."""
+    async with serving(FAST) as sandbox:
+        summary = await run(sandbox, tmp_path, key="na1.wrong")
+        assert summary.exit_code is Exit.KEY_REFUSED
+        assert sum(sandbox.counts.values()) == 1
+
+
+async def test_another_definition_is_refused(tmp_path):
+    """A directory that has data of another definition is left as it is."""
+    async with serving(FAST) as sandbox:
+        await run(sandbox, tmp_path, end="2026-01-01T02:00:00Z")
+        sandbox.reset_counts()
+        summary = await run(sandbox, tmp_path, changes={"export": [{"fields": ["EventStart"]}]})
+        assert summary.exit_code is Exit.LEDGER
+        assert "fields" in str(summary.error)
+        assert sum(sandbox.counts.values()) == 0
+
+
+async def test_archives_without_a_ledger_are_not_overwritten(tmp_path):
+    """Where the ledger is gone and archives are there, nothing is begun."""
+    async with serving(FAST) as sandbox:
+        await run(sandbox, tmp_path, end="2026-01-01T02:00:00Z")
+        for path in (tmp_path / ".asyncexport").iterdir():
+            path.unlink()
+        sandbox.reset_counts()
+        summary = await run(sandbox, tmp_path)
+        assert summary.exit_code is Exit.LEDGER
+        assert summary.error is not None
+        assert "--rebuild" in summary.error.hint
+        assert sum(sandbox.counts.values()) == 0
+
+
+async def test_a_second_run_is_told_who_holds_the_directory(tmp_path):
+    """One process a directory: the second one names the first."""
+    async with serving(FAST) as sandbox:
+        with hold(tmp_path, command="nightly"):
+            summary = await run(sandbox, tmp_path)
+        assert summary.exit_code is Exit.LOCKED
+        assert f"process {os.getpid()}" in str(summary.error)
+
+
+async def test_a_directory_that_cannot_be_made_is_told(tmp_path):
+    """A file in the directory's place is the disk's trouble, told in plain words."""
+    (tmp_path / "taken").write_text("")
+    async with serving(FAST) as sandbox:
+        summary = await run(sandbox, tmp_path / "taken" / "exports")
+        assert summary.exit_code is Exit.DISK
+        assert sum(sandbox.counts.values()) == 0
+
+
+async def test_max_duration_leaves_work_and_fails_nothing(tmp_path):
+    """A run whose time is up stops cleanly, with the code for it, and the next one finishes."""
+    async with serving(replace(FAST, operation_seconds=30)) as sandbox:
+        first = await run(sandbox, tmp_path, max_duration_seconds=0.3)
+        assert first.exit_code is Exit.TIME_UP
+        assert first.tally.unfinished == 48
+        sandbox.skip(3600)
+        second = await run(sandbox, tmp_path)
+        assert second.exit_code is Exit.DONE
+        assert sandbox.counts["create"] == 48
+
+
+async def test_a_second_stop_stops_at_once(tmp_path):
+    """Asked twice, a run ends though its operations are under way, and its ledger is true."""
+    async with serving(replace(FAST, operation_seconds=30)) as sandbox:
+        stop = Stop()
+        loop = asyncio.get_running_loop()
+        loop.call_later(0.2, stop.ask, Exit.INTERRUPTED)
+        loop.call_later(0.2, stop.ask, Exit.INTERRUPTED)
+        summary = await run(sandbox, tmp_path, stop=stop)
+        assert summary.exit_code is Exit.INTERRUPTED
+        with LedgerReader(tmp_path) as ledger:
+            (overview,) = ledger.overviews()
+        known = {(one.bundle.range.start, one.bundle.range.end) for one in overview.unfinished}
+        assert {made.range for made in sandbox.operations} <= known
+
+
+async def test_no_more_downloads_at_once_than_there_are_slots(tmp_path):
+    """`[concurrency] downloads` holds whatever is finished at the service."""
+    slow = replace(FAST, faults=(Fault.parse("download:late,seconds=0.02"),))
+    async with serving(slow) as sandbox:
+        await run(sandbox, tmp_path, changes={"concurrency": {"downloads": 2, "operations": 40}})
+        assert sandbox.peaks["download"] == 2
+        assert sandbox.peaks["running"] <= 40
+
+
+@pytest.mark.parametrize("empty", ["usual", "plain", "nothing", "gzip-of-nothing"])
+@pytest.mark.parametrize("container", ["ndjson", "csv", "json"])
+async def test_an_empty_bundle_is_an_archive_without_rows(tmp_path, empty, container):
+    """However the service says that there is nothing, it counts as stored, with 0 rows, once its end is proved."""
+    async with serving(replace(FAST, rows_per_hour=1e-6, empty=empty)) as sandbox:
+        changes = {"export": [{"format": container}]}
+        summary = await run(sandbox, tmp_path, end="2026-01-01T02:00:00Z", changes=changes)
+        assert summary.exit_code is Exit.DONE
+        assert summary.to_dict()["bundles"]["empty"] == 4
+        assert len(archives(tmp_path)) == 4
+        assert rows_in(tmp_path).total() == 0
+
+
+async def test_what_was_learned_is_kept_between_runs(tmp_path):
+    """The ledger has what operations took, and the level of the budget, for the next run."""
+    async with serving(FAST) as sandbox:
+        await run(sandbox, tmp_path, changes={"budget": {**AMPLE, "burst": 100}})
+        with LedgerReader(tmp_path) as ledger:
+            assert len(ledger.durations()) == 48
+            sent = ledger.requests_since(0)
+        assert len(sent) == sum(sandbox.counts[kind] for kind in ("create", "list", "poll", "results"))
+        assert {one.status for one in sent} == {200}
+
+
+def test_tests_do_not_leave_anything_in_the_working_directory():
+    """Every run above has a directory of its own."""
+    assert not (Path(__file__).parents[1] / "exports").exists()
