@@ -21,14 +21,14 @@ import measuring
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from asyncexport.sandbox import Fault
+from asyncexport.sandbox import SandboxFault
 from tests.crash_rig import Driver, Findings, Scene, scene
 from tests.power_cut_disk import Disk
 from tests.power_cut_fs import why_not
 
 KILLS, KILLS_QUICK = 1_000, 20
 CUTS, CUTS_QUICK = 300, 6
-TROUBLE = (Fault("api", "503", chance=0.1), Fault("download", "cut-length", chance=0.3))
+TROUBLE = (SandboxFault("api", "503", chance=0.1), SandboxFault("download", "cut-length", chance=0.3))
 """What every third service is in."""
 
 LANES = 2

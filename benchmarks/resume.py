@@ -18,7 +18,7 @@ import measuring
 
 from asyncexport.core.bundles import Bundle, Range
 from asyncexport.core.exports import Export
-from asyncexport.core.states import Standing, Stored
+from asyncexport.core.states import BundleRecord, Stored
 from asyncexport.ledger import Ledger
 from asyncexport.storage import Archives
 
@@ -61,7 +61,7 @@ async def fill(directory: Path, bundles: int) -> None:
     export = Export("everyone-events", bundle_seconds=WIDTH_SECONDS)
     archives = Archives(directory)
     await archives.prepare([export])
-    standings = []
+    records = []
     for number in range(bundles):
         start = contender.START + (number - bundles) * WIDTH_SECONDS
         bundle = Bundle(export.name, Range(start, start + WIDTH_SECONDS))
@@ -69,10 +69,10 @@ async def fill(directory: Path, bundles: int) -> None:
         (directory / path).parent.mkdir(exist_ok=True)
         (directory / path).touch()
         stored = Stored(path, bytes=1000, rows=10, sha256=f"{number:064x}", exported_at=float(start + 90_000))
-        standings.append(Standing(bundle, state=stored, stored=stored))
+        records.append(BundleRecord(bundle, state=stored, stored=stored))
     ledger = await Ledger.open(directory)
-    await ledger.agree([export])
-    await ledger.restore(standings, at=time.time())
+    await ledger.register([export])
+    await ledger.restore(records, at=time.time())
     await ledger.close()
 
 

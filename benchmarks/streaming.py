@@ -18,8 +18,8 @@ from asyncexport.core.admission import Priority
 from asyncexport.core.archive.inspection import Inspection
 from asyncexport.core.bundles import Bundle, Range
 from asyncexport.core.exports import Format
-from asyncexport.core.service.wire import Kind, Location
-from asyncexport.storage import Archives, Draft
+from asyncexport.core.service.wire import DownloadLink, Kind
+from asyncexport.storage import Archives, ArchiveWriter
 from asyncexport.storage.disk import Disk
 
 DAY = 86_400
@@ -44,7 +44,7 @@ class HashOnly:
         return Inspection(self._size, 0, self._sha256.hexdigest(), 0)
 
 
-class HashedDraft(Draft):
+class HashedDraft(ArchiveWriter):
     """A draft that only hashes."""
 
     def __init__(self, disk: Disk, path: str) -> None:
@@ -55,7 +55,7 @@ class HashedDraft(Draft):
 class Drafts(Archives):
     """Makes drafts that only hash."""
 
-    def draft(self, bundle: Bundle, container: Format, *, wire_hashes: object = None) -> Draft:  # noqa: ARG002
+    def draft(self, bundle: Bundle, container: Format, *, wire_hashes: object = None) -> ArchiveWriter:  # noqa: ARG002
         """Begin one."""
         return HashedDraft(self._disk, self.path_of(bundle, container))
 
@@ -82,7 +82,7 @@ async def fetch_all(urls: list[str], into: Path, *, at_once: int, trust: str) ->
 
         async def fetch(number: int, url: str) -> None:
             bundle = Bundle("everyone-events", Range(number * DAY // 48, (number + 1) * DAY // 48))
-            async with slots, client.open(Location(url)) as body, archives.draft(bundle, Format.NDJSON) as draft:
+            async with slots, client.open(DownloadLink(url)) as body, archives.draft(bundle, Format.NDJSON) as draft:
                 async for chunk in body.chunks():
                     await draft.write(chunk)
                 await draft.commit(end_proved=body.end_proved)

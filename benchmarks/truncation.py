@@ -23,8 +23,8 @@ from streaming import NoGate
 from asyncexport.client.api import Client
 from asyncexport.core.bundles import Bundle, Range
 from asyncexport.core.exports import Definition
-from asyncexport.core.service.wire import Location
-from asyncexport.engine.download import Downloads
+from asyncexport.core.service.wire import DownloadLink
+from asyncexport.engine.download import ArchiveDownloads
 from asyncexport.errors import ExportError
 from asyncexport.storage import Archives
 
@@ -106,10 +106,10 @@ async def with_asyncexport(url: str, folder: Path) -> bool:
     """One try, from link to archive."""
     bundle = Bundle("everyone-events", Range(0, 1800))
     async with Client(base_url="http://127.0.0.1", key="none", gate=NoGate()) as client:
-        downloads = Downloads(client, Archives(folder))
+        downloads = ArchiveDownloads(client, Archives(folder))
         async with downloads.begin(bundle, Definition()) as download:
             try:
-                await download.fetch(Location(url))
+                await download.fetch(DownloadLink(url))
             except ExportError:
                 return False
             return True

@@ -27,10 +27,10 @@ from urllib.parse import urlsplit
 import orjson
 
 from asyncexport.core.bundles import Bundle, Range, count_cut
-from asyncexport.core.states import Creating, Ready, Standing, Stored
+from asyncexport.core.states import BundleRecord, Creating, Ready, Stored
 from asyncexport.errors import LedgerError
 from asyncexport.ledger import LedgerReader, present
-from asyncexport.sandbox import Behaviour, Fault, Sandbox, serving
+from asyncexport.sandbox import Sandbox, SandboxBehaviour, SandboxFault, serving
 from asyncexport.storage import ARCHIVE, DEFINITION_NAME, Archives
 from tests.crash_driver import LARGEST_MESSAGE, Run
 from tests.power_cut_disk import Disk, Tree, lay_out
@@ -55,7 +55,7 @@ SETTINGS: dict[str, Any] = {
 }
 """A small run in no time: four bundles, in two exports."""
 
-BEHAVIOUR = Behaviour(
+BEHAVIOUR = SandboxBehaviour(
     operation_seconds=0.02, operation_sigma=0.3, requests_per_minute=600_000.0, burst=1000, rows_per_hour=60
 )
 """A service that has no time either."""
@@ -193,7 +193,7 @@ class Sight:
 
     rows: dict[str, list[str] | None] = field(default_factory=dict)
     digests: dict[str, str] = field(default_factory=dict)
-    standings: dict[str, Standing] = field(default_factory=dict)
+    records: dict[str, BundleRecord] = field(default_factory=dict)
     unreadable: str = ""
 
 
@@ -232,7 +232,7 @@ class Scene:
     @property
     def extra_exports(self) -> int:
         """How many exports the service made beyond what was asked for."""
-        return sum(self._exports_made().values()) - sum(one.take + 1 for one in self._sight.standings.values())
+        return sum(self._exports_made().values()) - sum(one.revision + 1 for one in self._sight.records.values())
 
     async def run(self, **how: Any) -> Outcome:
         """Run the exporter; `how` are fields of `Run`. What it leaves behind is looked at."""
@@ -256,7 +256,7 @@ class Scene:
             mount=str(mount) if disk else "",
             **how,
         )
-        states = [one.state for one in self._sight.standings.values()]
+        states = [one.state for one in self._sight.records.values()]
         unstored = self._bundles - sum(isinstance(state, Stored) for state in states)
         in_flight = sum(isinstance(state, Creating) for state in states)
         downloads = self.sandbox.counts["download"]
@@ -313,9 +313,9 @@ class Scene:
             span = Archives.span_of(path)
             if rows is None or span is None or sorted(rows) != _truth(self.sandbox, span):
                 findings.damaged.append(path)
-        counted = {one.stored.path: one for one in sight.standings.values() if one.stored}
-        for path, standing in counted.items():
-            if not _is_kept(sight, path, standing):
+        counted = {one.stored.path: one for one in sight.records.values() if one.stored}
+        for path, record in counted.items():
+            if not _is_kept(sight, path, record):
                 findings.false_claims.append(path)
         findings.forgotten += sorted(self._told - set(counted))
 
@@ -323,19 +323,19 @@ class Scene:
         findings = self.findings
         made = self._exports_made()
         extra: list[str] = []
-        for key, standing in self._sight.standings.items():
-            if isinstance(standing.state, Creating):
+        for key, record in self._sight.records.items():
+            if isinstance(record.state, Creating):
                 self._in_flight[key] += 1
             else:
-                take, before = self._recorded.setdefault(key, (standing.take, made[key]))
-                if take == standing.take and made[key] > before:
+                revision, before = self._recorded.setdefault(key, (record.revision, made[key]))
+                if revision == record.revision and made[key] > before:
                     findings.second_exports.append(key)
-                self._recorded[key] = (standing.take, made[key])
-            excess = made[key] - standing.take - 1 - self._in_flight[key]
+                self._recorded[key] = (record.revision, made[key])
+            excess = made[key] - record.revision - 1 - self._in_flight[key]
             extra += [key] * excess
         # Of what a run itself counted only the number is known.
         findings.unexplained_exports += extra[self._unanswered :]
-        findings.unrecorded += sorted(set(made) - set(self._sight.standings))
+        findings.unrecorded += sorted(set(made) - set(self._sight.records))
 
     def _exports_made(self) -> Counter[str]:
         """How many exports of each bundle the service has made."""
@@ -346,7 +346,7 @@ class Scene:
 
 
 @asynccontextmanager
-async def scene(driver: Driver, *faults: Fault) -> AsyncIterator[Scene]:
+async def scene(driver: Driver, *faults: SandboxFault) -> AsyncIterator[Scene]:
     """A scene where nothing has happened yet, with a service that may be in trouble."""
     # What a kill leaves behind is the same on any file system; one in memory is faster.
     place = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None
@@ -375,14 +375,14 @@ def _is_gzip(*paths: Path) -> bool:
     return subprocess.run(["gzip", "-qt", *paths], check=False, capture_output=True).returncode == 0
 
 
-def _is_kept(sight: Sight, path: str, standing: Standing) -> bool:
+def _is_kept(sight: Sight, path: str, record: BundleRecord) -> bool:
     """Whether an archive that is counted as stored is there, as it was stored."""
     rows = sight.rows.get(path)
-    if rows is None or standing.stored is None:
+    if rows is None or record.stored is None:
         return False
     # A new take's file may have come in its place, and the row that says so not yet.
-    is_new = isinstance(standing.state, Ready)
-    return is_new or (len(rows), sight.digests[path]) == (standing.stored.rows, standing.stored.sha256)
+    is_new = isinstance(record.state, Ready)
+    return is_new or (len(rows), sight.digests[path]) == (record.stored.rows, record.stored.sha256)
 
 
 def _is_known(path: Path) -> bool:
@@ -403,7 +403,7 @@ def _rows_in(path: Path) -> list[str] | None:
     return [_canonical(row) for row in rows]
 
 
-def _standings(directory: Path) -> list[Standing]:
+def _standings(directory: Path) -> list[BundleRecord]:
     """Where each bundle stands by the ledger, which is read to its last row."""
     if not present(directory):
         return []

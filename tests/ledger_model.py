@@ -2,28 +2,28 @@
 
 import math
 
-from asyncexport.core.admission import Sent
+from asyncexport.core.admission import SentRequest
 from asyncexport.core.bundles import Bundle, Range, gaps, merged
-from asyncexport.core.coverage import Stock
-from asyncexport.core.states import Planned, Standing, Stored
+from asyncexport.core.coverage import RecordedRange
+from asyncexport.core.states import BundleRecord, Planned, Stored
 
 
 class Model:
     """Where each bundle stands, and what else was written."""
 
     def __init__(self) -> None:
-        self.standings: dict[Bundle, Standing] = {}
+        self.records: dict[Bundle, BundleRecord] = {}
         self.last_at: dict[str, float] = {}
-        self.requests: list[Sent] = []
+        self.requests: list[SentRequest] = []
         self.durations: list[float] = []
         self.remarks: dict[str, str] = {}
 
-    def within(self, export: str, span: Range) -> list[Standing]:
+    def within(self, export: str, span: Range) -> list[BundleRecord]:
         """In order of their range."""
-        found = [one for one in self.standings.values() if one.bundle.export == export]
+        found = [one for one in self.records.values() if one.bundle.export == export]
         return sorted((one for one in found if one.bundle.range.overlaps(span)), key=lambda one: one.bundle)
 
-    def stored(self, export: str, span: Range, within: float = math.inf) -> list[Standing]:
+    def stored(self, export: str, span: Range, within: float = math.inf) -> list[BundleRecord]:
         """With an archive, exported so soon."""
         return [
             one
@@ -31,7 +31,7 @@ class Model:
             if one.stored and math.floor(one.stored.exported_at) - one.bundle.range.end < within
         ]
 
-    def stock(self, export: str, span: Range) -> Stock:
+    def stock(self, export: str, span: Range) -> RecordedRange:
         """What a run has to know."""
         stored = self.stored(export, span)
         covered = tuple(merged(one.bundle.range for one in stored))
@@ -41,4 +41,4 @@ class Model:
             if not isinstance(one.state, Stored)
             and not (isinstance(one.state, Planned) and not one.stored and not list(gaps(one.bundle.range, covered)))
         )
-        return Stock(unfinished, covered, sum(isinstance(one.state, Stored) or one.kept for one in stored))
+        return RecordedRange(unfinished, covered, sum(isinstance(one.state, Stored) or one.kept for one in stored))

@@ -10,9 +10,9 @@ from typing import Any
 
 from asyncexport.core.bundles import Bundle, Range
 from asyncexport.core.exports import Export
-from asyncexport.core.states import Created, Creating, Ready, Standing, State, Stored
+from asyncexport.core.states import BundleRecord, Created, Creating, Ready, State, Stored
 from asyncexport.ledger import Ledger, LedgerReader
-from asyncexport.ledger.queries import Reading
+from asyncexport.ledger.queries import LedgerQueries
 
 EXPORTS = (Export("events"), Export("people"))
 EVER = Range(-(2**50), 2**50)
@@ -27,9 +27,9 @@ def bundle(number: int, export: str = "events") -> Bundle:
     return Bundle(export, Range(number * 1800, number * 1800 + 1800))
 
 
-def creating(number: int, export: str = "events") -> Standing:
+def creating(number: int, export: str = "events") -> BundleRecord:
     """The n-th bundle, asked for."""
-    return Standing(bundle(number, export), 0, Creating(1, float(number)))
+    return BundleRecord(bundle(number, export), 0, Creating(1, float(number)))
 
 
 def archive(number: int) -> Stored:
@@ -37,9 +37,9 @@ def archive(number: int) -> Stored:
     return Stored(f"events/{number}.gz", 20_000 + number, number % 3, f"{number:064x}", exported_at=1.7e9 + number / 4)
 
 
-def stored(number: int, export: str = "events") -> Standing:
+def stored(number: int, export: str = "events") -> BundleRecord:
     """The n-th bundle, done."""
-    return Standing(bundle(number, export), 0, archive(number), archive(number))
+    return BundleRecord(bundle(number, export), 0, archive(number), archive(number))
 
 
 def road(number: int) -> list[State]:
@@ -75,20 +75,20 @@ class Boundary:
 
 async def fill(ledger: Ledger, count: int = 12) -> None:
     """Some of everything: bundles in every state of the main road, requests, durations, a remark."""
-    await ledger.agree(EXPORTS)
+    await ledger.register(EXPORTS)
     for number in range(count):
         export = EXPORTS[number % 2].name
         steps = 1 + number % 4 if number >= count * 2 // 3 else 4
         for state in road(number)[:steps]:
             archived = state if isinstance(state, Stored) else None
-            await ledger.append(Standing(bundle(number, export), 0, state, archived), at=1.7e9 + number)
+            await ledger.append(BundleRecord(bundle(number, export), 0, state, archived), at=1.7e9 + number)
         ledger.answered(await ledger.send("create", at=1.7e9 + number), status=200)
         ledger.learn(finished_at=1.7e9 + number, seconds=60.5)
     ledger.remember("nightly_since", "1700000000")
     assert await ledger.recall("nightly_since") == "1700000000"
 
 
-def answers(reading: Reading) -> list[Any]:
+def answers(reading: LedgerQueries) -> list[Any]:
     """All that can be asked."""
     return [
         reading.exports(),

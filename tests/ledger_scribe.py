@@ -62,7 +62,7 @@ async def write(directory: Path, first: int, pages: int) -> None:
     """Write for ever."""
     ledger = await Ledger.open(directory)
     await ledger._read(lambda reading: reading._connection.execute(f"PRAGMA wal_autocheckpoint = {pages}"))
-    await ledger.agree(EXPORTS)
+    await ledger.register(EXPORTS)
 
     async def one(number: int) -> None:
         await ledger.append(stored(number), at=float(number))

@@ -75,7 +75,7 @@ async def ask(
     method: str = "GET",
     body: bytes = b"",
     headers: dict[str, str] | None = None,
-    patience: float = PATIENCE_SECONDS,
+    backoff: float = PATIENCE_SECONDS,
 ) -> Got:
     """Send one request on a connection of its own, and take all that comes."""
     where = urlsplit(url)
@@ -86,7 +86,7 @@ async def ask(
     writer.write("\r\n".join(lines).encode() + b"\r\n\r\n" + body)
     raw, ended = bytearray(), "eof"
     try:
-        while piece := await asyncio.wait_for(reader.read(1 << 20), patience):
+        while piece := await asyncio.wait_for(reader.read(1 << 20), backoff):
             raw += piece
     except ConnectionResetError:
         ended = "reset"
@@ -109,7 +109,7 @@ class Caller:
         """Any of the API."""
         return await ask(self.box.url, target, headers={**self.headers, **more.pop("headers", {})}, **more)
 
-    async def create(self, start: float, end: float, *, patience: float = PATIENCE_SECONDS, **changes: Any) -> Got:
+    async def create(self, start: float, end: float, *, backoff: float = PATIENCE_SECONDS, **changes: Any) -> Got:
         """An export of a range; `changes` to the body, of which None takes a key out."""
         times = {"start": show(start), "end": show(end)}
         body: dict[str, Any] = {
@@ -122,7 +122,7 @@ class Caller:
         kept = {key: value for key, value in (body | changes).items() if value is not None}
         body_sent = orjson.dumps(kept)
         target = "/segments/v1/exports"
-        return await ask(self.box.url, target, method="POST", body=body_sent, headers=self.headers, patience=patience)
+        return await ask(self.box.url, target, method="POST", body=body_sent, headers=self.headers, backoff=backoff)
 
     async def created(self, start: float, end: float, **changes: Any) -> str:
         """The id of an operation that was made."""

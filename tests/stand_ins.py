@@ -6,13 +6,13 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 
-from asyncexport.core.admission import Patience, Priority
+from asyncexport.core.admission import Backoff, Priority
 from asyncexport.core.bundles import Bundle, Range
 from asyncexport.core.exports import Definition, Export
-from asyncexport.core.polling import Finished
-from asyncexport.core.service.wire import Location
-from asyncexport.core.states import Archive, Creating, Standing, State
-from asyncexport.engine.bundle_runner import Carrier, Stream
+from asyncexport.core.polling import FinishedOperation
+from asyncexport.core.service.wire import DownloadLink
+from asyncexport.core.states import Archive, BundleRecord, Creating, State
+from asyncexport.engine.bundle_runner import BundleRunner, ExportState
 from asyncexport.errors import RefusedError, ServiceError, UnavailableError
 
 OUTAGE = 6 * 3600.0
@@ -25,26 +25,26 @@ def now() -> float:
     return asyncio.get_running_loop().time()
 
 
-def planned(number: int = 0, export: str = EXPORT.name, state: State | None = None) -> Standing:
+def planned(number: int = 0, export: str = EXPORT.name, state: State | None = None) -> BundleRecord:
     """The n-th bundle, planned or in another state."""
     bundle = Bundle(export, Range(number * 1800, (number + 1) * 1800))
-    return Standing(bundle) if state is None else Standing(bundle, state=state)
+    return BundleRecord(bundle) if state is None else BundleRecord(bundle, state=state)
 
 
 @dataclass
 class Ledger:
     """Rows in the order they became durable; it takes a turn of the loop over each, and may fail."""
 
-    rows: list[Standing] = field(default_factory=list)
-    fails: Callable[[Standing], Exception | None] = lambda _: None
+    rows: list[BundleRecord] = field(default_factory=list)
+    fails: Callable[[BundleRecord], Exception | None] = lambda _: None
     takes: float = 0.0
 
-    async def append(self, standing: Standing, *, at: float) -> None:
+    async def append(self, record: BundleRecord, *, at: float) -> None:
         """Add a row."""
         await asyncio.sleep(self.takes)
-        if error := self.fails(standing):
+        if error := self.fails(record):
             raise error
-        self.rows.append(standing)
+        self.rows.append(record)
 
     @property
     def states(self) -> list[State]:
@@ -65,7 +65,7 @@ class Service:
 
     ledger: Ledger
     creates: list[Exception | None] = field(default_factory=list)
-    locates: list[Exception | Location | None] = field(default_factory=list)
+    locates: list[Exception | DownloadLink | None] = field(default_factory=list)
     refuses: Callable[[Range], Exception | None] = lambda _: None
     takes: float = 1.0
     gate: asyncio.Event = field(default_factory=asyncio.Event)
@@ -94,37 +94,37 @@ class Service:
             raise error
         return operation_id
 
-    async def locate(self, export_id: str, *, priority: Priority) -> Location:
+    async def locate(self, export_id: str, *, priority: Priority) -> DownloadLink:
         """A link."""
         await asyncio.sleep(self.takes)
         self.links += 1
         answer = self.locates.pop(0) if self.locates else None
         if isinstance(answer, Exception):
             raise answer
-        return answer or Location(f"https://storage.invalid/{export_id}?link={self.links}", now() + 300)
+        return answer or DownloadLink(f"https://storage.invalid/{export_id}?link={self.links}", now() + 300)
 
 
 @dataclass
 class Watch:
     """Says what became of operations: all are done after a minute, unless it was told otherwise."""
 
-    outcomes: dict[str, Finished | Exception | None] = field(default_factory=dict)
-    asked: list[Finished | Exception | None] = field(default_factory=list)
+    outcomes: dict[str, FinishedOperation | Exception | None] = field(default_factory=dict)
+    asked: list[FinishedOperation | Exception | None] = field(default_factory=list)
     takes: float = 60.0
     questions: int = 0
 
-    async def wait(self, operation_id: str, *, asked_at: float) -> Finished | None:
+    async def wait(self, operation_id: str, *, asked_at: float) -> FinishedOperation | None:
         """Wait for one."""
         await asyncio.sleep(self.takes)
-        return self._tell(self.outcomes.get(operation_id, Finished(f"x-{operation_id}", asked_at)))
+        return self._tell(self.outcomes.get(operation_id, FinishedOperation(f"x-{operation_id}", asked_at)))
 
-    async def ask(self, operation_id: str) -> Finished | None:
+    async def ask(self, operation_id: str) -> FinishedOperation | None:
         """Ask for one."""
         await asyncio.sleep(0)
         self.questions += 1
         return self._tell(self.asked.pop(0) if len(self.asked) > 1 else self.asked[0])
 
-    def _tell(self, outcome: Finished | Exception | None) -> Finished | None:
+    def _tell(self, outcome: FinishedOperation | Exception | None) -> FinishedOperation | None:
         if isinstance(outcome, Exception):
             raise outcome
         return outcome
@@ -138,7 +138,7 @@ class Download:
     bundle: Bundle
     received: int = 0
 
-    async def fetch(self, location: Location) -> Archive:
+    async def fetch(self, location: DownloadLink) -> Archive:
         """Fetch it, as far as the script lets it."""
         owner = self.owner
         owner.used.append(location.url)
@@ -186,7 +186,7 @@ class Listener:
     duplicates: int = 0
     refusals: dict[str, ServiceError] = field(default_factory=dict)
 
-    def moved(self, before: Standing, after: Standing) -> None:
+    def moved(self, before: BundleRecord, after: BundleRecord) -> None:
         """A new state."""
         self.moves.append((before.state, after.state))
 
@@ -213,16 +213,16 @@ class Scene:
         self.watch = Watch()
         self.downloads = Downloads()
         self.listener = Listener(self.ledger)
-        self.stream = Stream(EXPORT, accepted=accepted)
+        self.stream = ExportState(EXPORT, accepted=accepted)
         self.accepted: set[Bundle] = set()
-        self.carrier = Carrier(
+        self.runner = BundleRunner(
             service=self.service,
             watch=self.watch,
             downloads=self.downloads,
             ledger=self.ledger,
-            streams={EXPORT.name: self.stream},
+            export_states={EXPORT.name: self.stream},
             listener=self.listener,
-            patience=Patience(1.0, 300.0, OUTAGE),
+            backoff=Backoff(1.0, 300.0, OUTAGE),
             attempts=attempts,
             download_slots=slots,
             clock=lambda: round(now(), 3),

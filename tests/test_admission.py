@@ -9,10 +9,10 @@ from hypothesis import strategies as st
 from asyncexport.core.admission import (
     HISTORY_SECONDS,
     LONGEST_PAUSE_SECONDS,
-    Patience,
+    Backoff,
     Prefer,
     Priority,
-    Sent,
+    SentRequest,
     Up,
     backoff_seconds,
     is_outage,
@@ -60,28 +60,28 @@ def test_retry_after_is_obeyed():
     assert pause_seconds(17.0, refill_seconds=30.0) == 17.0
 
 
-def bucket(sent: list[Sent], *, oldest_known: bool = True) -> float:
+def bucket(sent: list[SentRequest], *, oldest_known: bool = True) -> float:
     return tokens_used(sent, now=NOW, burst=50, requests_per_minute=2, oldest_known=oldest_known)
 
 
 def test_a_crash_loop_cannot_send_its_burst_again():
     """Fifty requests a moment ago are fifty tokens gone."""
-    assert bucket([Sent(NOW, "create", 200)] * 50) == 50
+    assert bucket([SentRequest(NOW, "create", 200)] * 50) == 50
 
 
 def test_tokens_come_back_with_time():
     """Fifty requests ten minutes ago have got twenty tokens back since."""
-    assert bucket([Sent(NOW - 600, "create", 200)] * 50) == pytest.approx(30)
+    assert bucket([SentRequest(NOW - 600, "create", 200)] * 50) == pytest.approx(30)
 
 
 def test_a_refusal_empties_the_bucket():
     """After a 429 nothing is left, whatever our own count said."""
-    assert bucket([Sent(NOW, "create", 429)]) == 50
+    assert bucket([SentRequest(NOW, "create", 429)]) == 50
 
 
 def test_an_unknown_past_is_taken_for_an_empty_bucket():
     """Steady sending for longer than the record reaches leaves no token unaccounted for."""
-    steady = [Sent(NOW - HISTORY_SECONDS + 30 * k, "create", 200) for k in range(int(HISTORY_SECONDS / 30))]
+    steady = [SentRequest(NOW - HISTORY_SECONDS + 30 * k, "create", 200) for k in range(int(HISTORY_SECONDS / 30))]
     assert bucket(steady, oldest_known=False) > 48
     assert bucket([], oldest_known=False) == 0
 
@@ -89,7 +89,7 @@ def test_an_unknown_past_is_taken_for_an_empty_bucket():
 @given(st.lists(st.floats(-1e5, 1e5), max_size=80), st.booleans())
 def test_no_clock_jump_puts_the_level_out_of_bounds(offsets, oldest_known):
     """Records from the future, or out of order, never make more tokens than there are."""
-    assert 0 <= bucket([Sent(NOW + o, "create", 200) for o in offsets], oldest_known=oldest_known) <= 50
+    assert 0 <= bucket([SentRequest(NOW + o, "create", 200) for o in offsets], oldest_known=oldest_known) <= 50
 
 
 @given(st.lists(st.floats(0, 5000), min_size=1, max_size=120))
@@ -97,7 +97,7 @@ def test_the_level_is_that_of_a_bucket_that_counted_along(gaps):
     """Replaying the record gives what a bucket that was there all the time would hold."""
     at, level, sent = NOW - sum(gaps), 0.0, []
     for gap in gaps:
-        sent.append(Sent(at, "create", 200))
+        sent.append(SentRequest(at, "create", 200))
         level = min(50.0, level + 1)
         at += gap
         level = max(0.0, level - gap / 30)
@@ -106,12 +106,12 @@ def test_the_level_is_that_of_a_bucket_that_counted_along(gaps):
 
 def test_an_outage_counts_from_its_first_failure():
     """Patience runs out after `outage`, not after so many tries."""
-    patience = Patience(1.0, 300.0, 3600.0)
-    line = patience.after_failure(Up(), now=0.0, jitter=0.5)
+    backoff = Backoff(1.0, 300.0, 3600.0)
+    line = backoff.after_failure(Up(), now=0.0, jitter=0.5)
     for now in range(60, 3600, 60):
-        line = patience.after_failure(line, now=float(now), jitter=0.5)
-        assert not patience.is_over(line, now=float(now))
-    assert patience.is_over(line, now=3600.0)
+        line = backoff.after_failure(line, now=float(now), jitter=0.5)
+        assert not backoff.is_over(line, now=float(now))
+    assert backoff.is_over(line, now=3600.0)
 
 
 @pytest.mark.parametrize(("status", "outage"), [(None, True), (408, True), (499, True), (500, True), (503, True)])
@@ -151,7 +151,7 @@ def test_those_still_running_say_that_it_takes_longer():
     done = [s for s in all_of_them if s < 400]
     naive = Durations(expected_seconds=300, known=done)
     wise = Durations(expected_seconds=300, known=done)
-    wise.weigh([400.0] * (60 - len(done)))
+    wise.refit([400.0] * (60 - len(done)))
     assert naive.median_seconds < 350
     assert wise.median_seconds == pytest.approx(600, rel=0.3)
 

@@ -10,9 +10,26 @@ import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-from asyncexport.core.admission import LONGEST_PAUSE_SECONDS, Down, Patience, Prefer, Priority, Scope, Sent, Up
+from asyncexport.core.admission import (
+    LONGEST_PAUSE_SECONDS,
+    Backoff,
+    BudgetScope,
+    Down,
+    Prefer,
+    Priority,
+    SentRequest,
+    Up,
+)
 from asyncexport.core.service.wire import Kind
-from asyncexport.engine.budget import HOPELESS_REFUSALS, RELEARN_SECONDS, Allowance, Budget, History, Pass, read_history
+from asyncexport.engine.budget import (
+    HOPELESS_REFUSALS,
+    RELEARN_SECONDS,
+    Budget,
+    Permit,
+    Quota,
+    RequestHistory,
+    read_history,
+)
 from asyncexport.errors import UnavailableError
 from tests.virtual_time import at, on_virtual_time, settled
 
@@ -56,10 +73,10 @@ class Journal:
 @asynccontextmanager
 async def a_budget(
     *,
-    scope: Scope = Scope.CREATE,
+    scope: BudgetScope = BudgetScope.CREATE,
     burst: int = 50,
     prefer: Prefer = Prefer.THROUGHPUT,
-    history: History | None = None,
+    history: RequestHistory | None = None,
     journal: Journal | None = None,
     jitter: float = 0.5,
     wall_offset: float = EPOCH,
@@ -67,21 +84,21 @@ async def a_budget(
 ) -> AsyncIterator[Budget]:
     loop = asyncio.get_running_loop()
     budget = Budget(
-        Allowance(requests_per_minute, burst, scope),
+        Quota(requests_per_minute, burst, scope),
         prefer=prefer,
-        patience=Patience(1.0, 300.0, OUTAGE),
+        backoff=Backoff(1.0, 300.0, OUTAGE),
         journal=journal or Journal(),
         wall_clock=lambda: wall_offset + loop.time(),
         jitter=lambda: jitter,
     )
-    await budget.open(history or History())
+    await budget.open(history or RequestHistory())
     try:
         yield budget
     finally:
         await budget.close()
 
 
-async def create(budget: Budget) -> Pass:
+async def create(budget: Budget) -> Permit:
     return await budget.enter(Kind.CREATE, Priority.CREATE)
 
 
@@ -183,11 +200,11 @@ ARRIVALS = st.lists(
 )
 
 
-@given(ARRIVALS, st.integers(1, 12), st.sampled_from([Scope.ALL, Scope.CREATE]))
+@given(ARRIVALS, st.integers(1, 12), st.sampled_from([BudgetScope.ALL, BudgetScope.CREATE]))
 @example(
     [(0.0, 100.0, 0.0, Kind.CREATE)] * 4 + [(30.0, 100.0, 0.0, Kind.CREATE)] * 3 + [(30.0, 0, 0, Kind.CREATE)],
     5,
-    Scope.ALL,
+    BudgetScope.ALL,
 )
 @settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 def test_the_service_never_refuses_where_scopes_agree(arrivals, burst, scope):
@@ -201,7 +218,7 @@ def test_the_service_never_refuses_where_scopes_agree(arrivals, burst, scope):
         async def ask(delay: float, up: float, down: float, kind: Kind) -> None:
             await asyncio.sleep(delay)
             leave = await budget.enter(kind, Priority.CREATE)
-            counted = scope is Scope.ALL or kind is Kind.CREATE
+            counted = scope is BudgetScope.ALL or kind is Kind.CREATE
             await asyncio.sleep(up)
             status = service.arrives(now()) if counted else 200
             passed.append(kind)
@@ -391,7 +408,7 @@ WAITING = [
 @on_virtual_time
 async def test_results_then_creates_then_polls_for_throughput():
     """The best waiter has the token, whoever came first; equals are served in the order they came."""
-    async with a_budget(scope=Scope.ALL, burst=2) as budget:
+    async with a_budget(scope=BudgetScope.ALL, burst=2) as budget:
         await answered(budget)
         served = await order_of_service(budget, WAITING)
     assert served == ["results 1", "results 2", "create 1", "create 2", "poll 1", "poll 2", "rest"]
@@ -400,7 +417,7 @@ async def test_results_then_creates_then_polls_for_throughput():
 @on_virtual_time
 async def test_due_polls_pass_creates_for_latency():
     """`prefer = "latency"` turns round creates and due polls, and nothing else."""
-    async with a_budget(scope=Scope.ALL, burst=2, prefer=Prefer.LATENCY) as budget:
+    async with a_budget(scope=BudgetScope.ALL, burst=2, prefer=Prefer.LATENCY) as budget:
         await answered(budget)
         served = await order_of_service(budget, WAITING)
     assert served == ["results 1", "results 2", "poll 1", "poll 2", "create 1", "create 2", "rest"]
@@ -409,7 +426,7 @@ async def test_due_polls_pass_creates_for_latency():
 @on_virtual_time
 async def test_a_token_is_never_spent_on_yesterdays_order():
     """Who comes while others wait for the token, and is better, has it."""
-    async with a_budget(scope=Scope.ALL, burst=2) as budget:
+    async with a_budget(scope=BudgetScope.ALL, burst=2) as budget:
         await answered(budget)
         poll = asyncio.create_task(answered(budget, kind=Kind.POLL))
         await at(29)
@@ -423,7 +440,7 @@ async def test_a_token_is_never_spent_on_yesterdays_order():
 @on_virtual_time
 async def test_what_is_not_counted_does_not_wait_for_a_token():
     """Where creates alone count, polls and results pass an empty bucket."""
-    async with a_budget(scope=Scope.CREATE, burst=2) as budget:
+    async with a_budget(scope=BudgetScope.CREATE, burst=2) as budget:
         await answered(budget)
         waiting = asyncio.create_task(answered(budget))
         for kind in (Kind.POLL, Kind.LIST, Kind.RESULTS, Kind.OTHER):
@@ -436,7 +453,7 @@ async def test_what_is_not_counted_does_not_wait_for_a_token():
 @on_virtual_time
 async def test_it_is_calm_when_neither_a_result_nor_a_create_waits():
     """A waiting poll does not disturb it."""
-    async with a_budget(scope=Scope.ALL, burst=2) as budget:
+    async with a_budget(scope=BudgetScope.ALL, burst=2) as budget:
         await answered(budget)
         tasks = [asyncio.create_task(answered(budget, kind=Kind.POLL))]
         await settled()
@@ -546,11 +563,11 @@ def test_auto_learns_that_all_calls_count(kind):
     @on_virtual_time
     async def learn():
         journal = Journal()
-        async with a_budget(scope=Scope.AUTO, journal=journal) as budget:
+        async with a_budget(scope=BudgetScope.AUTO, journal=journal) as budget:
             scopes = [budget.scope]
             await answered(budget, 429, kind)
             scopes.append(budget.scope)
-            assert scopes == [Scope.CREATE, Scope.ALL]
+            assert scopes == [BudgetScope.CREATE, BudgetScope.ALL]
             assert budget.polls_cost
             assert float(journal.learned["all_counted_since"]) == pytest.approx(EPOCH, abs=1)
 
@@ -560,49 +577,51 @@ def test_auto_learns_that_all_calls_count(kind):
 @on_virtual_time
 async def test_auto_learns_nothing_from_a_refused_create():
     """That the bucket was emptier than we thought says nothing of what counts."""
-    async with a_budget(scope=Scope.AUTO) as budget:
+    async with a_budget(scope=BudgetScope.AUTO) as budget:
         await answered(budget, 429, Kind.CREATE)
-        assert budget.scope is Scope.CREATE
+        assert budget.scope is BudgetScope.CREATE
 
 
 @on_virtual_time
 async def test_auto_learns_nothing_from_other_calls():
     """Listing segments is known to have a limit of its own."""
-    async with a_budget(scope=Scope.AUTO) as budget:
+    async with a_budget(scope=BudgetScope.AUTO) as budget:
         await answered(budget, 429, Kind.OTHER)
-        assert budget.scope is Scope.CREATE
+        assert budget.scope is BudgetScope.CREATE
 
 
 @on_virtual_time
 async def test_auto_learns_nothing_while_the_create_bucket_is_empty():
     """Then the refusal may be the creates' doing."""
-    async with a_budget(scope=Scope.AUTO, burst=3) as budget:
+    async with a_budget(scope=BudgetScope.AUTO, burst=3) as budget:
         for _ in range(2):
             await answered(budget)
         await answered(budget, 429, Kind.LIST)
-        assert budget.scope is Scope.CREATE
+        assert budget.scope is BudgetScope.CREATE
 
 
 @on_virtual_time
 async def test_auto_learns_from_a_second_refusal_though_creates_keep_the_bucket_empty():
     """In a long run they always do; what is refused again after a pause was not the creates' doing."""
-    async with a_budget(scope=Scope.AUTO, burst=3) as budget:
+    async with a_budget(scope=BudgetScope.AUTO, burst=3) as budget:
         for _ in range(2):
             await answered(budget)
         await answered(budget, 429, Kind.RESULTS, retry_after=30.0)
         await answered(budget)
         await answered(budget, 429, Kind.LIST, retry_after=30.0)
-        assert budget.scope is Scope.ALL
+        assert budget.scope is BudgetScope.ALL
 
 
-@pytest.mark.parametrize("scope", [Scope.CREATE, Scope.ALL])
+@pytest.mark.parametrize("scope", [BudgetScope.CREATE, BudgetScope.ALL])
 def test_a_scope_set_by_the_user_is_never_overridden(scope):
     """Neither by a refusal nor by what an earlier run learned."""
 
     @on_virtual_time
     async def stays():
         journal = Journal()
-        async with a_budget(scope=scope, journal=journal, history=History(all_counted_since=EPOCH - 60)) as budget:
+        async with a_budget(
+            scope=scope, journal=journal, history=RequestHistory(all_counted_since=EPOCH - 60)
+        ) as budget:
             assert budget.scope is scope
             await answered(budget, 429, Kind.LIST)
             assert budget.scope is scope
@@ -614,7 +633,7 @@ def test_a_scope_set_by_the_user_is_never_overridden(scope):
 @on_virtual_time
 async def test_those_already_waiting_are_counted_once_it_is_learned():
     """Polls that waited for nothing but the pause wait for tokens afterwards."""
-    async with a_budget(scope=Scope.AUTO) as budget:
+    async with a_budget(scope=BudgetScope.AUTO) as budget:
         first = await budget.enter(Kind.LIST, Priority.POLL)
         others = [asyncio.create_task(answered(budget, kind=Kind.POLL)) for _ in range(3)]
         first.leave(429, retry_after=30.0)
@@ -628,14 +647,19 @@ async def test_those_already_waiting_are_counted_once_it_is_learned():
 
 @pytest.mark.parametrize(
     ("ago", "scope"),
-    [(0.0, Scope.ALL), (6.9 * 86_400, Scope.ALL), (7.1 * 86_400, Scope.CREATE), (-3600.0, Scope.CREATE)],
+    [
+        (0.0, BudgetScope.ALL),
+        (6.9 * 86_400, BudgetScope.ALL),
+        (7.1 * 86_400, BudgetScope.CREATE),
+        (-3600.0, BudgetScope.CREATE),
+    ],
 )
 def test_what_was_learned_is_remembered_for_a_week(ago, scope):
     """The next run begins with it; after seven days, and where its date lies in the future, it is tried again."""
 
     @on_virtual_time
     async def recall():
-        async with a_budget(scope=Scope.AUTO, history=History(all_counted_since=EPOCH - ago)) as budget:
+        async with a_budget(scope=BudgetScope.AUTO, history=RequestHistory(all_counted_since=EPOCH - ago)) as budget:
             assert budget.scope is scope
 
     recall()
@@ -645,32 +669,32 @@ def test_what_was_learned_is_remembered_for_a_week(ago, scope):
 async def test_a_run_of_more_than_a_week_tries_again_too():
     """It need not be started anew, and learns it once more where it still holds."""
     journal = Journal()
-    async with a_budget(scope=Scope.AUTO, journal=journal) as budget:
+    async with a_budget(scope=BudgetScope.AUTO, journal=journal) as budget:
         await answered(budget, 429, Kind.LIST)
         await at(RELEARN_SECONDS + 100)
         await answered(budget, 200, Kind.LIST)
         scopes = [budget.scope]
         await answered(budget, 429, Kind.LIST)
         scopes.append(budget.scope)
-        assert scopes == [Scope.CREATE, Scope.ALL]
+        assert scopes == [BudgetScope.CREATE, BudgetScope.ALL]
         assert float(journal.learned["all_counted_since"]) > EPOCH + RELEARN_SECONDS
 
 
 def test_history_is_read_as_the_ledger_keeps_it():
     """A date of learning is text there, and may be missing."""
-    sent = [Sent(EPOCH, "create", 200)]
-    assert read_history(sent, complete=False, all_counted_since=None) == History(tuple(sent), False, None)
+    sent = [SentRequest(EPOCH, "create", 200)]
+    assert read_history(sent, complete=False, all_counted_since=None) == RequestHistory(tuple(sent), False, None)
     assert read_history([], complete=True, all_counted_since="12.5").all_counted_since == 12.5
 
 
 # The level that earlier runs left
 
 
-def sent(count: int, *, ago: float, kind: str = "create", status: int = 200) -> tuple[Sent, ...]:
-    return tuple(Sent(EPOCH - ago, kind, status) for _ in range(count))
+def sent(count: int, *, ago: float, kind: str = "create", status: int = 200) -> tuple[SentRequest, ...]:
+    return tuple(SentRequest(EPOCH - ago, kind, status) for _ in range(count))
 
 
-async def tokens_after(scope: Scope, history: History) -> int:
+async def tokens_after(scope: BudgetScope, history: RequestHistory) -> int:
     async with a_budget(scope=scope, history=history) as budget:
         return budget.tokens
 
@@ -679,20 +703,20 @@ async def tokens_after(scope: Scope, history: History) -> int:
 async def test_the_next_process_takes_over_the_level():
     """What was sent counts until it has come back, by kind as the scope says."""
     mixed = sent(10, ago=60) + sent(10, ago=60, kind="list")
-    assert await tokens_after(Scope.CREATE, History()) == 49
-    assert await tokens_after(Scope.CREATE, History(mixed)) == 49 - 10 + 2
-    assert await tokens_after(Scope.ALL, History(mixed)) == 49 - 20 + 2
-    assert await tokens_after(Scope.CREATE, History(sent(1, ago=5, status=429))) == 0
-    assert await tokens_after(Scope.CREATE, History(complete=False)) == 49
-    steady = tuple(Sent(EPOCH - 2 * 86_400 + 30 * k, "create", 200) for k in range(5760))
-    assert await tokens_after(Scope.CREATE, History(steady, complete=False)) <= 2
+    assert await tokens_after(BudgetScope.CREATE, RequestHistory()) == 49
+    assert await tokens_after(BudgetScope.CREATE, RequestHistory(mixed)) == 49 - 10 + 2
+    assert await tokens_after(BudgetScope.ALL, RequestHistory(mixed)) == 49 - 20 + 2
+    assert await tokens_after(BudgetScope.CREATE, RequestHistory(sent(1, ago=5, status=429))) == 0
+    assert await tokens_after(BudgetScope.CREATE, RequestHistory(complete=False)) == 49
+    steady = tuple(SentRequest(EPOCH - 2 * 86_400 + 30 * k, "create", 200) for k in range(5760))
+    assert await tokens_after(BudgetScope.CREATE, RequestHistory(steady, complete=False)) <= 2
 
 
 @given(st.lists(st.floats(-1e6, 1e6), max_size=120), st.booleans())
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 def test_a_clock_that_jumped_leaves_a_level_within_bounds(offsets, complete):
     """Rows from the future, or out of order, make neither more tokens than there are nor a wait without end."""
-    history = History(tuple(Sent(EPOCH + o, "create", 200) for o in offsets), complete=complete)
+    history = RequestHistory(tuple(SentRequest(EPOCH + o, "create", 200) for o in offsets), complete=complete)
 
     @on_virtual_time
     async def is_served():
@@ -707,11 +731,11 @@ def test_a_clock_that_jumped_leaves_a_level_within_bounds(offsets, complete):
 @on_virtual_time
 async def test_a_crash_loop_does_not_send_its_burst_each_time():
     """Ten processes that each die after a minute send what one would have sent: 49 and two a minute."""
-    rows: list[Sent] = []
+    rows: list[SentRequest] = []
     service = ServiceBucket(50, 50)
     for _ in range(10):
         journal = Journal()
-        async with a_budget(history=History(tuple(rows)), journal=journal) as budget:
+        async with a_budget(history=RequestHistory(tuple(rows)), journal=journal) as budget:
             dies_at = now() + 60
             while True:
                 try:
@@ -720,7 +744,7 @@ async def test_a_crash_loop_does_not_send_its_burst_each_time():
                 except TimeoutError:
                     break
                 leave.leave(service.arrives(now()))
-        rows += [Sent(when, kind, journal.statuses.get(key, 0)) for key, (when, kind) in enumerate(journal.rows)]
+        rows += [SentRequest(when, kind, journal.statuses.get(key, 0)) for key, (when, kind) in enumerate(journal.rows)]
     assert service.refused == 0
     assert 49 + 18 <= len(rows) <= 50 + 20
 
@@ -737,7 +761,7 @@ def test_an_outage_holds_everybody_back(status):
         async with a_budget() as budget:
             await answered(budget, status)
             assert isinstance(budget.line, Down)
-            begun: list[Pass] = []
+            begun: list[Permit] = []
 
             async def ask(kind: Kind) -> None:
                 begun.append(await budget.enter(kind, Priority.POLL))

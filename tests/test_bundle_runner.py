@@ -6,8 +6,8 @@ from dataclasses import replace
 import pytest
 
 from asyncexport.core.guard import least_rows
-from asyncexport.core.polling import Finished
-from asyncexport.core.service.wire import Location
+from asyncexport.core.polling import FinishedOperation
+from asyncexport.core.service.wire import DownloadLink
 from asyncexport.core.states import Created, Creating, Failed, FewerRows, Overdue, Planned, Ready, State, Stored
 from asyncexport.engine.bundle_runner import PROGRESS_BYTES, ExportRefused
 from asyncexport.errors import (
@@ -33,19 +33,19 @@ REFUSED = RefusedError("400", status=400)
 READY = Ready(1, 100.0, "x1")
 
 
-async def carry(scene: Scene, standing):
+async def carry(scene: Scene, record):
     """One bundle to where it rests, as the scheduler does."""
-    standing = await scene.carrier.take_up(standing)
+    record = await scene.runner.resume(record)
     while True:
-        match standing.state:
+        match record.state:
             case Planned(attempt) | Creating(attempt):
-                standing = await scene.carrier.create(standing, attempt)
+                record = await scene.runner.create(record, attempt)
             case Created() as created:
-                standing = await scene.carrier.watch(standing, created)
+                record = await scene.runner.watch(record, created)
             case Ready() as ready:
-                standing = await scene.carrier.fetch(standing, ready)
+                record = await scene.runner.fetch(record, ready)
             case _:
-                return standing
+                return record
 
 
 # The way through
@@ -57,7 +57,7 @@ async def test_a_new_take_of_an_archive_needs_its_least_rows():
     stored = Stored("p", 1, 1000, "s", 0.0)
     for accepted in (False, True):
         scene = Scene()
-        again = replace(planned(), take=1, state=READY, stored=stored)
+        again = replace(planned(), revision=1, state=READY, stored=stored)
         if accepted:
             scene.accepted.add(again.bundle)
         await carry(scene, again)
@@ -71,10 +71,10 @@ async def test_far_fewer_rows_are_parked_at_once_and_taken_up_again():
     scene = Scene()
     scene.downloads.fetches = [FewerRowsError(rows_before=120, rows_found=0)]
     stored = Stored("p", 1, 120, "s", 0.0)
-    parked = await carry(scene, replace(planned(), take=1, state=Ready(3, 100.0, "x1"), stored=stored))
+    parked = await carry(scene, replace(planned(), revision=1, state=Ready(3, 100.0, "x1"), stored=stored))
     assert (parked.state, parked.stored) == (FewerRows(120, 0), stored)
     assert (len(scene.downloads.used), scene.listener.retries) == (1, [])
-    assert (await scene.carrier.take_up(parked)).state == Planned(1)
+    assert (await scene.runner.resume(parked)).state == Planned(1)
 
 
 @on_virtual_time
@@ -92,7 +92,7 @@ async def test_a_bundle_goes_from_planned_to_stored():
 async def test_the_deadline_counts_from_the_answer_and_the_data_from_the_operation():
     """`asked_at` is when the service said yes; `exported_at` is its own `createdAt`."""
     scene = Scene()
-    scene.watch.outcomes["op1"] = Finished("x1", 77.0)
+    scene.watch.outcomes["op1"] = FinishedOperation("x1", 77.0)
     done = await carry(scene, planned())
     created = scene.ledger.states[1]
     assert isinstance(created, Created)
@@ -145,8 +145,8 @@ async def test_a_bundle_found_creating_is_counted_as_a_possible_duplicate():
 async def test_a_failed_one_is_taken_up_at_attempt_1_and_nothing_is_written_for_that():
     """The next row says it."""
     scene = Scene()
-    standing = await scene.carrier.take_up(planned(state=Failed("why")))
-    assert standing.state == Planned(1)
+    record = await scene.runner.resume(planned(state=Failed("why")))
+    assert record.state == Planned(1)
     assert not scene.ledger.rows
     assert scene.listener.moves == [(Failed("why"), Planned(1))]
 
@@ -157,12 +157,12 @@ OVERDUE = Overdue(3, 5.0, "op9")
 @pytest.mark.parametrize(
     ("answers", "state"),
     [
-        ([Finished("x9", 6.0)], Ready(3, 6.0, "x9")),
+        ([FinishedOperation("x9", 6.0)], Ready(3, 6.0, "x9")),
         ([None], Planned(1)),
         ([OperationFailedError("no")], Planned(1)),
         ([GONE], Planned(1)),
         ([REFUSED], Planned(1)),
-        ([DOWN, RateLimitedError("429"), ReplyError("?"), Finished("x9", 6.0)], Ready(3, 6.0, "x9")),
+        ([DOWN, RateLimitedError("429"), ReplyError("?"), FinishedOperation("x9", 6.0)], Ready(3, 6.0, "x9")),
     ],
     ids=["done", "still running", "failed", "gone", "refused", "after some trouble"],
 )
@@ -173,8 +173,8 @@ def test_an_overdue_one_is_asked_once_more_first(answers, state):
     async def ask():
         scene = Scene()
         scene.watch.asked = answers
-        standing = await scene.carrier.take_up(planned(state=OVERDUE))
-        assert standing.state == state
+        record = await scene.runner.resume(planned(state=OVERDUE))
+        assert record.state == state
         assert scene.ledger.states == ([state] if isinstance(state, Ready) else [])
         assert scene.service.posts == 0
 
@@ -186,8 +186,8 @@ async def test_an_overdue_one_that_nobody_can_be_asked_for_is_given_up_in_the_en
     """After `[retry] outage`, under back-off, it is planned again."""
     scene = Scene()
     scene.watch.asked = [DOWN]
-    standing = await scene.carrier.take_up(planned(state=OVERDUE))
-    assert standing.state == Planned(1)
+    record = await scene.runner.resume(planned(state=OVERDUE))
+    assert record.state == Planned(1)
     assert OUTAGE <= now() <= OUTAGE + 300
     assert scene.watch.questions < 200
 
@@ -198,7 +198,7 @@ async def test_a_refused_key_stops_the_asking():
     scene = Scene()
     scene.watch.asked = [UnauthorizedError("401")]
     with pytest.raises(UnauthorizedError):
-        await scene.carrier.take_up(planned(state=OVERDUE))
+        await scene.runner.resume(planned(state=OVERDUE))
 
 
 # Creating
@@ -220,7 +220,7 @@ async def test_an_unknown_segment_costs_one_request_and_not_fifty():
 async def test_creates_go_one_at_a_time_only_until_the_first_is_taken():
     """Then all the others go out at once."""
     scene = Scene(accepted=False)
-    tasks = [asyncio.create_task(scene.carrier.create(planned(n), 1)) for n in range(10)]
+    tasks = [asyncio.create_task(scene.runner.create(planned(n), 1)) for n in range(10)]
     await at(0.5)
     assert scene.service.posts == 1
     await at(1.5)
@@ -244,8 +244,8 @@ async def test_the_first_create_that_is_taken_counts():
     """A refusal after it is a bundle's own."""
     scene = Scene(accepted=False)
     scene.service.creates = [None, REFUSED]
-    await scene.carrier.create(planned(0), 1)
-    assert (await scene.carrier.create(planned(1), 1)).state == Failed("400")
+    await scene.runner.create(planned(0), 1)
+    assert (await scene.runner.create(planned(1), 1)).state == Failed("400")
 
 
 @on_virtual_time
@@ -272,10 +272,10 @@ def test_a_create_that_failed_by_nobodys_fault_costs_no_attempt(error, duplicate
     async def fail_once():
         scene = Scene()
         scene.service.creates = [error]
-        standing = await scene.carrier.create(planned(state=Planned(attempt)), attempt)
+        record = await scene.runner.create(planned(state=Planned(attempt)), attempt)
         assert scene.ledger.states == [Creating(attempt, 0.0), Planned(attempt)]
         assert scene.listener.duplicates == duplicates
-        assert isinstance((await carry(scene, standing)).state, Stored)
+        assert isinstance((await carry(scene, record)).state, Stored)
         assert scene.service.posts == 2
 
     fail_once()
@@ -389,7 +389,7 @@ async def test_a_cut_download_goes_on_through_the_same_link():
 async def test_a_link_about_to_expire_is_not_used_again():
     """A fresh one is asked for instead, and no new export."""
     scene = Scene()
-    scene.service.locates = [Location("https://storage.invalid/old", 16.0)]
+    scene.service.locates = [DownloadLink("https://storage.invalid/old", 16.0)]
     scene.downloads.fetches = [IncompleteError("cut")]
     assert isinstance((await carry(scene, planned(state=READY))).state, Stored)
     assert (scene.service.posts, scene.service.links) == (0, 2)
@@ -568,17 +568,17 @@ async def test_what_a_download_takes_is_known_from_the_first_that_is_done():
     scene.downloads.takes = 10.0
     first = asyncio.create_task(carry(scene, planned(0, state=READY)))
     await at(6)
-    assert scene.carrier.download_seconds is None
-    assert scene.carrier.download_ages == [pytest.approx(5)]
+    assert scene.runner.download_seconds is None
+    assert scene.runner.download_ages == [pytest.approx(5)]
     await first
-    assert scene.carrier.download_seconds == pytest.approx(10, abs=0.1)
+    assert scene.runner.download_seconds == pytest.approx(10, abs=0.1)
     scene.downloads.takes = 1000.0
     task = asyncio.create_task(carry(scene, planned(1, state=READY)))
     await at(112)
-    assert scene.carrier.download_seconds == pytest.approx(10 + 100, abs=1)
+    assert scene.runner.download_seconds == pytest.approx(10 + 100, abs=1)
     task.cancel()
     await asyncio.wait({task})
-    assert scene.carrier.download_ages == []
+    assert scene.runner.download_ages == []
 
 
 @on_virtual_time
@@ -588,9 +588,9 @@ async def test_what_came_of_a_cut_file_counts_as_received_until_it_is_whole():
     scene.downloads.fetches = [(500, IncompleteError("cut"))]
     task = asyncio.create_task(carry(scene, planned(state=READY)))
     await at(3.2)
-    assert scene.carrier.received == 500
+    assert scene.runner.received == 500
     await task
-    assert scene.carrier.received == 0
+    assert scene.runner.received == 0
 
 
 @on_virtual_time
@@ -598,14 +598,14 @@ async def test_a_create_is_at_the_service_from_when_it_is_sent():
     """Before that its bundle waits for leave, and after the answer there is an operation."""
     scene = Scene()
     scene.service.gate.clear()
-    task = asyncio.create_task(scene.carrier.create(planned(), 1))
+    task = asyncio.create_task(scene.runner.create(planned(), 1))
     await at(5)
-    assert not scene.carrier.asking
+    assert not scene.runner.asking
     scene.service.gate.set()
     await at(5.5)
-    assert scene.carrier.asking == {planned().bundle}
+    assert scene.runner.asking == {planned().bundle}
     await task
-    assert not scene.carrier.asking
+    assert not scene.runner.asking
 
 
 @on_virtual_time
@@ -615,12 +615,12 @@ async def test_a_bundle_counts_as_downloading_until_its_row_is_durable():
     scene.ledger.takes = 5.0
     task = asyncio.create_task(carry(scene, planned(state=READY)))
     await at(0.5)
-    assert not scene.carrier.downloading
+    assert not scene.runner.downloading
     for moment in (2.0, 7.5):
         await at(moment)
-        assert scene.carrier.downloading == {planned().bundle}
+        assert scene.runner.downloading == {planned().bundle}
     await task
-    assert not scene.carrier.downloading
+    assert not scene.runner.downloading
 
 
 # Being stopped
@@ -635,7 +635,7 @@ async def test_a_create_that_waits_for_leave_is_taken_back():
     await settled()
     task.cancel()
     await asyncio.wait({task})
-    await scene.carrier.finish_posts()
+    await scene.runner.finish_posts()
     scene.service.gate.set()
     await settled()
     assert (scene.service.posts, scene.ledger.rows) == (0, [])
@@ -650,7 +650,7 @@ async def test_a_create_that_was_sent_is_waited_for():
     task.cancel()
     await asyncio.wait({task})
     assert scene.ledger.states == [Creating(1, 0.0)]
-    await scene.carrier.finish_posts()
+    await scene.runner.finish_posts()
     assert scene.ledger.states[-1] == Created(1, 1.0, "op1")
 
 
@@ -662,8 +662,8 @@ async def test_told_to_stop_now_it_waits_for_no_answer():
     task = asyncio.create_task(carry(scene, planned()))
     await at(0.5)
     task.cancel()
-    scene.carrier.drop_posts()
-    await scene.carrier.finish_posts()
+    scene.runner.drop_posts()
+    await scene.runner.finish_posts()
     await asyncio.wait({task})
     assert now() < 1
     assert [type(state) for state in scene.ledger.states] == [Creating]
@@ -679,4 +679,4 @@ async def test_an_operation_that_cannot_be_put_on_record_is_not_kept_quiet():
     task.cancel()
     await asyncio.wait({task})
     with pytest.raises(LedgerError):
-        await scene.carrier.finish_posts()
+        await scene.runner.finish_posts()

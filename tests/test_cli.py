@@ -32,7 +32,7 @@ from asyncexport.core.bundles import DAY, day, show
 from asyncexport.core.exits import MEANINGS, Exit
 from asyncexport.errors import LedgerCorruptError
 from asyncexport.ledger import Ledger, LedgerReader, hold
-from asyncexport.sandbox import KEY, Behaviour, Fault, Sandbox, serving
+from asyncexport.sandbox import KEY, Sandbox, SandboxBehaviour, SandboxFault, serving
 
 pytestmark = pytest.mark.slow
 
@@ -42,7 +42,7 @@ PATIENCE_SECONDS = 100.0
 DAYS = ("--start", "2026-01-01", "--end", "2026-01-01T02:00:00Z")
 """Four bundles."""
 
-QUICK = Behaviour(operation_seconds=0.02, requests_per_minute=1e6, burst=1000, rows_per_hour=200.0)
+QUICK = SandboxBehaviour(operation_seconds=0.02, requests_per_minute=1e6, burst=1000, rows_per_hour=200.0)
 
 SETTINGS = """\
 [api]
@@ -229,7 +229,7 @@ def two_exports() -> None:
 
 
 def fault(*specs: str) -> dict[str, Any]:
-    return {"faults": tuple(map(Fault.parse, specs))}
+    return {"faults": tuple(map(SandboxFault.parse, specs))}
 
 
 @dataclass(frozen=True)
@@ -296,9 +296,9 @@ ENDS = [
     Case("two steps at once", Exit.USAGE, ("verify", "--repair", "--rebuild"), error="--repair: and --rebuild are two"),
     Case("init would write over", Exit.USAGE, ("init",), error="asyncexport.toml is there already"),
     Case("an export is refused", Exit.USAGE, BACKFILL, fault("create:400"), error="everyone-events: "),
-    Case("bundles are parked", Exit.PARTLY, BACKFILL, fault("operation:FAILED")),
-    Case("an archive is broken", Exit.PARTLY, ("verify",), before=an_archive_is_cut),
-    Case("an archive is moved aside", Exit.PARTLY, ("verify", "--rebuild"), before=an_archive_is_cut),
+    Case("bundles are parked", Exit.PARTIAL, BACKFILL, fault("operation:FAILED")),
+    Case("an archive is broken", Exit.PARTIAL, ("verify",), before=an_archive_is_cut),
+    Case("an archive is moved aside", Exit.PARTIAL, ("verify", "--rebuild"), before=an_archive_is_cut),
     Case(
         "nobody is there",
         Exit.UNREACHABLE,
@@ -445,7 +445,7 @@ def test_a_refused_export_ends_the_same_run_with_the_same_code(run, service):
     """3 as long as something of the order is stored, now or before; 2 where nothing ever was."""
     with Path("asyncexport.toml").open("a") as file:
         file.write('[[export]]\nname = "good"\n[[export]]\nname = "bad"\nsegment = "nobody-knows-it"\n')
-    assert [run(*BACKFILL).code for _ in range(2)] == [Exit.PARTLY, Exit.PARTLY]
+    assert [run(*BACKFILL).code for _ in range(2)] == [Exit.PARTIAL, Exit.PARTIAL]
     assert [run(*BACKFILL, "--export", "bad").code for _ in range(2)] == [Exit.USAGE, Exit.USAGE]
 
 
@@ -582,7 +582,7 @@ def test_results_go_to_stdout_and_all_else_to_stderr(run, service):
     """Whoever redirects stdout gets the result and nothing but."""
     service.behave(**fault("operation:FAILED"))
     ran = run(*BACKFILL)
-    assert ran.code == Exit.PARTLY
+    assert ran.code == Exit.PARTIAL
     assert ran.out[0] == "finished, but not all of it: 0 of 4 bundles stored, 4 parked"
     assert ran.out[-1] == "the files are in exports"
     assert len([line for line in ran.out if line.startswith("parked: ")]) == 4
@@ -793,7 +793,7 @@ def test_status_tells_of_gaps_and_what_is_parked(run, service):
     service.behave(**fault("operation:FAILED"))
     run("-q", "backfill", "--start", "2026-01-01T00:30:00Z", "--end", "2026-01-01T01:00:00Z")
     ran = run("--json", "status")
-    assert ran.code == Exit.PARTLY
+    assert ran.code == Exit.PARTIAL
     (export,) = (record for record in ran.records if record["type"] == "export")
     assert export["stored"] == 2
     assert export["gaps"] == [{"start": "2026-01-01T00:30:00Z", "end": "2026-01-01T01:30:00Z"}]
@@ -866,7 +866,7 @@ def test_a_refused_refresh_is_told_and_settled(run, service):
     start, before = "2026-01-01T00:00:00Z", rows["2026-01-01T00:00:00Z"]
     why = f"the archive was kept, since far fewer rows came: 0 in place of {before}"
     ran = run("status")
-    assert ran.code == Exit.PARTLY
+    assert ran.code == Exit.PARTIAL
     assert ran.out[-3:-1] == ["  kept      1", f"              {start}: {why}"]
     assert "`asyncexport retry --accept-fewer` exports them anew" in ran.hint
     status = run("--json", "status")
@@ -909,7 +909,7 @@ def refuse(run: Callable[..., Ran], service: Service) -> None:
     path.write_bytes(whole)
     service.behave(**fault("operation:fewer-rows"))
     ran = run("retry")
-    assert ran.code == Exit.PARTLY
+    assert ran.code == Exit.PARTIAL
     assert "exported once more: 1 bundle, 0 of them changed; 0 rows added, 0 removed; 1 archive kept" in ran.out
     assert "`asyncexport retry --accept-fewer` exports them anew" in ran.hint
 
@@ -921,7 +921,7 @@ def test_a_repair_with_far_fewer_rows_ends_with_3(run, service):
     archives()[0].unlink()
     service.behave(**fault("operation:fewer-rows,rows=1"))
     ran = run("verify", "--repair")
-    assert ran.code == Exit.PARTLY
+    assert ran.code == Exit.PARTIAL
     told = f"there was no sound archive to keep, and far fewer rows came: 1 in place of {before}"
     assert f"fewer rows: everyone-events 2026-01-01T00:00:00Z: {told}" in ran.out
     assert run("-q", "verify").code == 0
@@ -965,7 +965,7 @@ def test_verify_names_what_is_not_sound_and_repairs_it(run, service):
     second.write_bytes(b"no gzip")
     Path("exports/everyone-events/notes.txt").write_text("mine")
     ran = run("--json", "verify")
-    assert ran.code == Exit.PARTLY
+    assert ran.code == Exit.PARTIAL
     found = {record["type"]: record["path"] for record in ran.records[:-1]}
     assert found["missing"] == str(first.relative_to("exports"))
     assert found["broken"] == str(second.relative_to("exports"))

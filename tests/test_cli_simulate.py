@@ -15,7 +15,7 @@ from asyncexport.cli import main
 from asyncexport.core.bundles import Bundle, Range, read_moment
 from asyncexport.core.exits import Exit
 from asyncexport.core.exports import Export
-from asyncexport.core.states import Created, Creating, Ready, Standing, State, Stored
+from asyncexport.core.states import BundleRecord, Created, Creating, Ready, State, Stored
 from asyncexport.ledger import Ledger
 
 pytestmark = pytest.mark.slow
@@ -71,7 +71,7 @@ def earlier_run(*, durations: Sequence[float] = (), stored: int = 0, running: in
 
     async def write() -> None:
         ledger = await Ledger.open(Path("exports"))
-        await ledger.agree([EXPORT])
+        await ledger.register([EXPORT])
         for number in range(stored + running):
             start = FIRST + 1800 * number
             bundle = Bundle(EXPORT.name, Range(start, start + 1800))
@@ -79,7 +79,7 @@ def earlier_run(*, durations: Sequence[float] = (), stored: int = 0, running: in
             road: list[State] = [Creating(1, 1.0), Created(1, 1.0, str(number))]
             road += [Ready(1, 1.0, str(number)), archive] if number < stored else []
             for state in road:
-                await ledger.append(Standing(bundle, 0, state, state if state is archive else None), at=2.0)
+                await ledger.append(BundleRecord(bundle, 0, state, state if state is archive else None), at=2.0)
         for seconds in durations:
             ledger.learn(finished_at=1.0, seconds=seconds)
         await ledger.close()

@@ -18,11 +18,11 @@ from typing import Any
 import pytest
 import trustme
 
-from asyncexport.client.api import Body, Client
+from asyncexport.client.api import Client, DownloadBody
 from asyncexport.core.admission import Priority
 from asyncexport.core.bundles import Range
 from asyncexport.core.exports import Definition
-from asyncexport.core.service.wire import MAX_REPLY_BYTES, Completed, Kind, Location, Me, Segment
+from asyncexport.core.service.wire import MAX_REPLY_BYTES, Completed, DownloadLink, Kind, Me, Segment
 from asyncexport.errors import (
     ConfigError,
     ExportError,
@@ -157,17 +157,17 @@ def client(server: Server, gate: Gate | None = None, **settings: Any) -> Client:
     return Client(**(defaults | settings))
 
 
-def link(server: Server, path: str = SIGNED) -> Location:
+def link(server: Server, path: str = SIGNED) -> DownloadLink:
     """A signed link to this server."""
-    return Location(f"{server.url}{path}")
+    return DownloadLink(f"{server.url}{path}")
 
 
-async def read(body: Body) -> bytes:
+async def read(body: DownloadBody) -> bytes:
     """All of a body."""
     return b"".join([chunk async for chunk in body.chunks()])
 
 
-async def fetch(server: Server, *, offset: int = 0, etag: str = "", **settings: Any) -> tuple[bytes, Body]:
+async def fetch(server: Server, *, offset: int = 0, etag: str = "", **settings: Any) -> tuple[bytes, DownloadBody]:
     """Download from this server with a client of its own."""
     async with client(server, **settings) as api, api.open(link(server), offset=offset, etag=etag) as body:
         return await read(body), body
@@ -328,7 +328,7 @@ async def test_a_429_tells_the_gate_how_long_to_wait() -> None:
 async def test_a_redirect_is_never_followed_with_the_key(status: int) -> None:
     """The server a redirect names gets no request at all."""
     async with serving(sends(http())) as elsewhere:
-        away = http(b"", f"{status} Away", Location=f"{elsewhere.url}/x?CANARY=1")
+        away = http(b"", f"{status} Away", DownloadLink=f"{elsewhere.url}/x?CANARY=1")
         async with serving(sends(away)) as server, client(server) as api:
             with pytest.raises(RefusedError) as caught:
                 await api.create(Definition(), HALF_HOUR)
@@ -577,7 +577,7 @@ async def test_the_storage_gets_the_link_byte_for_byte_and_nothing_else(
     answer = sends(http(b"data", Set_Cookie="a=CANARY; Path=/", Connection="close"))
     async with serving(answer) as server, client(server) as api:
         # Cookies are never kept for a bare address, so the name is used.
-        named = Location(f"http://localhost:{server.port}{SIGNED}")
+        named = DownloadLink(f"http://localhost:{server.port}{SIGNED}")
         for _ in range(2):
             async with api.open(named) as body:
                 assert await read(body) == b"data"
@@ -764,7 +764,7 @@ async def test_a_dripping_body_is_incomplete() -> None:
         (sends(http(b"", "401 No")), RefusedError),
         (sends(http(b"", "404 No")), GoneError),
         (sends(http(b"", "503 No")), UnavailableError),
-        (sends(http(b"", "302 Away", Location="http://127.0.0.1:1/CANARY")), ReplyError),
+        (sends(http(b"", "302 Away", DownloadLink="http://127.0.0.1:1/CANARY")), ReplyError),
         (sends(), UnavailableError),
         (sends(reset=True), UnavailableError),
         (sends(b"garbage\r\n\r\n"), ReplyError),
@@ -982,7 +982,7 @@ async def test_a_request_for_a_tunnel_holds_nothing_but_the_host_and_our_name(
         chosen = proxy.url(user) if spelling == "url" else spelling
         async with client(server, proxy=chosen, **settings) as api:
             await api.me()
-            async with api.open(Location(f"https://storage.fullstory.example{SIGNED}")) as body:
+            async with api.open(DownloadLink(f"https://storage.fullstory.example{SIGNED}")) as body:
                 await read(body)
     asked = {"Proxy-Authorization": f"Basic {b64encode(b'proxyuser:p@ss').decode()}"} if user else {}
     for head, host in zip(proxy.heads, ("api.fullstory.example", "storage.fullstory.example"), strict=True):

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from asyncexport.config import EXAMPLE, ApiKey, Settings, load, load_key, read_duration, show_duration
+from asyncexport.config import EXAMPLE, ApiKey, Settings, load, load_key, read_duration, write_duration
 from asyncexport.config.layers import known_keys
 from asyncexport.core.exports import Definition, Export, Format, Type
 from asyncexport.errors import ConfigError, UnauthorizedError
@@ -495,7 +495,7 @@ def test_individuals_may_say_24h_themselves(here: Path) -> None:
 @given(minutes=st.integers(1, 3_000))
 def test_a_width_is_taken_exactly_if_it_divides_a_day(minutes: int) -> None:
     """From 5m to 24h, what divides a day is a width, and nothing else."""
-    table = {"export": [{"bundle": show_duration(minutes * 60)}]}
+    table = {"export": [{"bundle": write_duration(minutes * 60)}]}
     fits = 5 <= minutes <= 1440 and 1440 % minutes == 0
     try:
         assert Settings.model_validate(table).exports[0].bundle_seconds == minutes * 60
@@ -860,13 +860,13 @@ def test_what_is_no_duration_is_refused(text: str) -> None:
 def test_a_duration_that_is_shown_reads_as_itself(microseconds: int) -> None:
     """Writing a duration and reading it again gives the same, to the microsecond."""
     seconds = microseconds / 1_000_000
-    assert read_duration(show_duration(seconds)) == pytest.approx(seconds, rel=0, abs=1e-6)
+    assert read_duration(write_duration(seconds)) == pytest.approx(seconds, rel=0, abs=1e-6)
 
 
 @given(st.integers(0, 3_650 * 86_400))
 def test_whole_seconds_stay_whole(seconds: int) -> None:
     """No rounding creeps into what was whole."""
-    assert read_duration(show_duration(seconds)) == seconds
+    assert read_duration(write_duration(seconds)) == seconds
 
 
 @pytest.mark.parametrize(
@@ -875,7 +875,7 @@ def test_whole_seconds_stay_whole(seconds: int) -> None:
 )
 def test_a_duration_is_shown_as_people_write_it(seconds: float, text: str) -> None:
     """Short, and in the units of the file."""
-    assert show_duration(seconds) == text
+    assert write_duration(seconds) == text
 
 
 @given(st.text(max_size=40))

@@ -10,10 +10,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from asyncexport.core.bundles import DAY, Bundle, Range, gaps, merged
-from asyncexport.core.coverage import Stock, Work, in_order, needs_refresh
+from asyncexport.core.coverage import ExportPlan, RecordedRange, in_order, needs_refresh
 from asyncexport.core.exports import Export
 from asyncexport.core.states import (
-    CLAIMING,
+    IN_PROGRESS,
+    BundleRecord,
     Created,
     Creating,
     Failed,
@@ -21,7 +22,6 @@ from asyncexport.core.states import (
     Overdue,
     Planned,
     Ready,
-    Standing,
     State,
     Stored,
 )
@@ -46,9 +46,9 @@ def ranges(draw, within=2 * DAY):
     return Range(start, draw(st.integers(start + 1, within)))
 
 
-def standing(start, end, state, *, stored=None, export=EVENTS):
+def record(start, end, state, *, stored=None, export=EVENTS):
     """A bundle in its first take, or with an archive in its second."""
-    return Standing(Bundle(export, Range(start, end)), int(stored is not None), state, stored)
+    return BundleRecord(Bundle(export, Range(start, end)), int(stored is not None), state, stored)
 
 
 @st.composite
@@ -65,31 +65,31 @@ def ledgers(draw):
         end = at + draw(st.sampled_from([300, 1800, 3600, 3601, 21_600]))
         kind = draw(st.sampled_from(["stored", "claimed", "parked", "again", "kept", "twice"]))
         if kind in STATES:
-            add(model, standing(at, end, draw(st.sampled_from(STATES[kind]))))
+            add(model, record(at, end, draw(st.sampled_from(STATES[kind]))))
         elif kind == "again":
             state = draw(st.sampled_from([*STATES["claimed"], *STATES["parked"], *STATES["begun"]]))
-            add(model, standing(at, end, state, stored=ARCHIVE))
+            add(model, record(at, end, state, stored=ARCHIVE))
         elif kind == "kept":
-            add(model, standing(at, end, KEPT, stored=ARCHIVE))
+            add(model, record(at, end, KEPT, stored=ARCHIVE))
         else:
-            add(model, standing(at, end, ARCHIVE, stored=ARCHIVE))
+            add(model, record(at, end, ARCHIVE, stored=ARCHIVE))
         if kind == "twice":
-            add(model, standing(at + 100, end, ARCHIVE, stored=ARCHIVE))
+            add(model, record(at + 100, end, ARCHIVE, stored=ARCHIVE))
         at = end
     for span in draw(st.lists(ranges(), max_size=3)):
         bundle = Bundle(EVENTS, span)
-        if bundle not in model.standings:
-            add(model, Standing(bundle, 0, draw(st.sampled_from(STATES["begun"]))))
+        if bundle not in model.records:
+            add(model, BundleRecord(bundle, 0, draw(st.sampled_from(STATES["begun"]))))
     return model
 
 
 def add(model, one):
-    model.standings[one.bundle] = one
+    model.records[one.bundle] = one
 
 
 def work_of(model, span, width, **options):
     """As a run makes it from its ledger."""
-    return Work(Export(EVENTS, bundle_seconds=width), span, model.stock(EVENTS, span), **options)
+    return ExportPlan(Export(EVENTS, bundle_seconds=width), span, model.stock(EVENTS, span), **options)
 
 
 def seconds_in(pieces, probes):
@@ -138,8 +138,8 @@ def test_what_was_begun_parked_or_reopened_is_taken_up_as_it_stands(model, span,
         elif one.stored is not None or not isinstance(one.state, Planned):
             assert found.count(one) == 1
     for one in found:
-        known = model.standings.get(one.bundle)
-        assert known == one if known else one == Standing(one.bundle)
+        known = model.records.get(one.bundle)
+        assert known == one if known else one == BundleRecord(one.bundle)
 
 
 @calm
@@ -147,10 +147,10 @@ def test_what_was_begun_parked_or_reopened_is_taken_up_as_it_stands(model, span,
 def test_what_is_claimed_comes_first_and_the_rest_in_order_of_time(model, span, width):
     """The tokens of what is claimed are spent, and its export may expire."""
     found = list(in_order([work_of(model, span, width)]))
-    claimed = [isinstance(one.state, CLAIMING) for one in found]
-    assert claimed == sorted(claimed, reverse=True)
+    in_progress = [isinstance(one.state, IN_PROGRESS) for one in found]
+    assert in_progress == sorted(in_progress, reverse=True)
     for part in (True, False):
-        starts = [one.bundle.range for one, is_claimed in zip(found, claimed, strict=True) if is_claimed is part]
+        starts = [one.bundle.range for one, is_claimed in zip(found, in_progress, strict=True) if is_claimed is part]
         assert starts == sorted(starts)
 
 
@@ -159,7 +159,7 @@ def test_what_is_claimed_comes_first_and_the_rest_in_order_of_time(model, span, 
 def test_pieces_keep_to_the_grid(model, span, width):
     """What nobody has begun is cut at the grid lines of the present width; odd pieces are only at edges."""
     work = work_of(model, span, width)
-    known = {one.bundle for one in model.standings.values() if one.stored or not isinstance(one.state, Planned)}
+    known = {one.bundle for one in model.records.values() if one.stored or not isinstance(one.state, Planned)}
     edges = {span.start, span.end, *(edge for one in known for edge in (one.range.start, one.range.end))}
     for one in in_order([work]):
         if one.bundle not in known:
@@ -221,10 +221,10 @@ def test_runs_of_any_width_fetch_every_second_once(runs, width, other_width):
 
 def carry(model, one, fate):
     """What becomes of a bundle in a run; the ranges that were fetched for the first time."""
-    known = model.standings.get(one.bundle, Standing(one.bundle))
+    known = model.records.get(one.bundle, BundleRecord(one.bundle))
     # What the ledger would refuse: an archive forgotten or made up, a take that is not the next.
     assert known.stored == one.stored
-    assert one.take == known.take + isinstance(known.state, Stored)
+    assert one.revision == known.revision + isinstance(known.state, Stored)
     if fate == "left":
         return []
     if fate == "kept" and one.stored:
@@ -241,14 +241,14 @@ def carry(model, one, fate):
 
 def test_the_first_comes_at_once_however_much_there_is_to_do():
     """Three thousand million bundles are counted, and the first of them is there, without any other being made."""
-    work = Work(Export(EVENTS, bundle_seconds=300), Range(0, 300 * 3 * 10**9), Stock())
+    work = ExportPlan(Export(EVENTS, bundle_seconds=300), Range(0, 300 * 3 * 10**9), RecordedRange())
     assert work.count == 3 * 10**9
-    assert next(in_order([work])) == Standing(Bundle(EVENTS, Range(0, 300)))
+    assert next(in_order([work])) == BundleRecord(Bundle(EVENTS, Range(0, 300)))
 
 
 def test_twenty_thousand_bundles_take_little_memory():
     """A run that goes over them one by one holds a few at a time."""
-    work = Work(Export(EVENTS), Range(0, 20_000 * 1800), Stock())
+    work = ExportPlan(Export(EVENTS), Range(0, 20_000 * 1800), RecordedRange())
     tracemalloc.start()
     try:
         assert sum(1 for _ in in_order([work])) == 20_000
@@ -262,8 +262,8 @@ def test_twenty_thousand_bundles_take_little_memory():
 def test_a_ledger_full_of_holes_is_no_trouble():
     """Fifty thousand gaps between as many archives: known in a moment, by their number and by their first."""
     covered = tuple(Range(at, at + 1800) for at in range(0, 50_000 * 3600, 3600))
-    parked = tuple(standing(at, at + 900, Failed("why")) for at in range(1800, 10_000 * 3600, 3600))
-    work = Work(Export(EVENTS), Range(0, 50_000 * 3600), Stock(parked, covered, 50_000))
+    parked = tuple(record(at, at + 900, Failed("why")) for at in range(1800, 10_000 * 3600, 3600))
+    work = ExportPlan(Export(EVENTS), Range(0, 50_000 * 3600), RecordedRange(parked, covered, 50_000))
     began = time.process_time()
     assert work.count == 60_000
     assert next(in_order([work])) == parked[0]
@@ -272,65 +272,70 @@ def test_a_ledger_full_of_holes_is_no_trouble():
 
 def test_what_is_claimed_comes_before_what_lies_earlier():
     """A bundle that the service works on is taken up before any other."""
-    claimed = standing(7200, 9000, Ready(1, 0.0, "x"))
-    work = Work(Export(EVENTS), Range(0, 9000), Stock((claimed,)))
+    in_progress = record(7200, 9000, Ready(1, 0.0, "x"))
+    work = ExportPlan(Export(EVENTS), Range(0, 9000), RecordedRange((in_progress,)))
     assert [one.bundle.range.start for one in in_order([work])] == [7200, 0, 1800, 3600, 5400]
 
 
 def test_parked_bundles_are_taken_up_in_their_own_width():
     """A changed width does not cut what was parked anew, not even where it reaches beyond the range."""
-    parked = standing(0, 21_600, Overdue(1, 0.0, "op"))
-    work = Work(Export(EVENTS, bundle_seconds=1800), Range(3600, 23_400), Stock((parked,)))
+    parked = record(0, 21_600, Overdue(1, 0.0, "op"))
+    work = ExportPlan(Export(EVENTS, bundle_seconds=1800), Range(3600, 23_400), RecordedRange((parked,)))
     assert [one.bundle.range for one in in_order([work])] == [Range(0, 21_600), Range(21_600, 23_400)]
 
 
 def test_a_bundle_between_attempts_keeps_its_count():
     """Attempt 3 of a bundle that was interrupted is attempt 3 in the next run, as long as the width is the same."""
-    begun = standing(0, 1800, Planned(3))
+    begun = record(0, 1800, Planned(3))
     for width, states in ((1800, [Planned(3), Planned(1)]), (3600, [Planned(1)])):
-        work = Work(Export(EVENTS, bundle_seconds=width), Range(0, 3600), Stock((begun,)))
+        work = ExportPlan(Export(EVENTS, bundle_seconds=width), Range(0, 3600), RecordedRange((begun,)))
         assert [one.state for one in in_order([work])] == states
 
 
 def test_a_retry_goes_on_with_what_an_earlier_one_had_taken_up():
     """Parked before, asked for again, refused with a 429 and stopped there: it is not forgotten."""
-    begun = standing(5400, 7200, Planned(1))
-    work = Work(Export(EVENTS), Range(0, DAY), Stock((begun,), (Range(0, 1800),), 1), fills_gaps=False)
+    begun = record(5400, 7200, Planned(1))
+    work = ExportPlan(Export(EVENTS), Range(0, DAY), RecordedRange((begun,), (Range(0, 1800),), 1), fills_gaps=False)
     assert list(in_order([work])) == [begun]
-    assert (work.count, work.already) == (1, 0)
+    assert (work.count, work.stored_before) == (1, 0)
 
 
 @pytest.mark.parametrize("state", [Planned(1), Planned(2), Creating(1, 0.0), Failed("why")])
 def test_a_new_take_under_way_is_not_opened_once_more(state):
     """A repair or a refresh that was interrupted is gone on with."""
-    under_way = standing(0, 1800, state, stored=ARCHIVE)
-    stored = standing(1800, 3600, ARCHIVE, stored=ARCHIVE)
+    under_way = record(0, 1800, state, stored=ARCHIVE)
+    stored = record(1800, 3600, ARCHIVE, stored=ARCHIVE)
     for fills_gaps in (True, False):
-        work = Work(
+        work = ExportPlan(
             Export(EVENTS),
             Range(0, 5400 if fills_gaps else DAY),
-            Stock((under_way,), (Range(0, 5400),), 2),
+            RecordedRange((under_way,), (Range(0, 5400),), 2),
             (stored, under_way, stored),
             fills_gaps=fills_gaps,
         )
-        assert list(in_order([work])) == [under_way, stored.next_take()]
-        assert (work.count, work.already) == (2, 1 if fills_gaps else 0)
+        assert list(in_order([work])) == [under_way, stored.next_revision()]
+        assert (work.count, work.stored_before) == (2, 1 if fills_gaps else 0)
 
 
 def test_a_refused_refresh_is_done_until_somebody_asks_for_it():
     """Neither a backfill nor a night nor a retry takes it up; a repair, or who accepts fewer rows, does."""
-    kept = standing(0, 1800, KEPT, stored=ARCHIVE)
-    for fills_gaps, already in ((True, 1), (False, 0)):
-        work = Work(Export(EVENTS), Range(0, 1800), Stock((kept,), (Range(0, 1800),), 1), fills_gaps=fills_gaps)
-        assert (work.count, work.already, work.parked, list(in_order([work]))) == (0, already, [], [])
+    kept = record(0, 1800, KEPT, stored=ARCHIVE)
+    for fills_gaps, stored_before in ((True, 1), (False, 0)):
+        work = ExportPlan(
+            Export(EVENTS), Range(0, 1800), RecordedRange((kept,), (Range(0, 1800),), 1), fills_gaps=fills_gaps
+        )
+        assert (work.count, work.stored_before, work.parked, list(in_order([work]))) == (0, stored_before, [], [])
         asked = replace(work, refresh=(replace(kept, state=ARCHIVE), kept))
-        assert (asked.count, asked.already, list(in_order([asked]))) == (1, 0, [kept])
+        assert (asked.count, asked.stored_before, list(in_order([asked]))) == (1, 0, [kept])
 
 
 def test_exports_go_side_by_side():
     """Several exports are taken up in order of time, not one after the other; what is claimed of any comes first."""
-    claimed = standing(3600, 5400, Created(1, 0.0, "op"), export="b")
-    works = [Work(Export("a"), Range(0, 3600), Stock()), Work(Export("b"), Range(0, 5400), Stock((claimed,)))]
+    in_progress = record(3600, 5400, Created(1, 0.0, "op"), export="b")
+    works = [
+        ExportPlan(Export("a"), Range(0, 3600), RecordedRange()),
+        ExportPlan(Export("b"), Range(0, 5400), RecordedRange((in_progress,))),
+    ]
     found = [(one.bundle.export, one.bundle.range.start) for one in in_order(works)]
     assert found == [("b", 3600), ("a", 0), ("b", 0), ("a", 1800), ("b", 1800)]
 
@@ -348,5 +353,5 @@ def test_a_refresh_is_due_once_the_time_has_passed():
 def test_a_range_all_stored_is_nothing_to_do():
     """Also where archives overlap, and reach beyond it."""
     covered = (Range(-600, 90_000),)
-    work = Work(Export(EVENTS), Range(0, DAY), Stock((), covered, 49))
-    assert (work.count, work.already, list(in_order([work])), list(gaps(work.span, covered))) == (0, 49, [], [])
+    work = ExportPlan(Export(EVENTS), Range(0, DAY), RecordedRange((), covered, 49))
+    assert (work.count, work.stored_before, list(in_order([work])), list(gaps(work.span, covered))) == (0, 49, [], [])

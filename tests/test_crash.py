@@ -10,7 +10,7 @@ from dataclasses import dataclass, field, replace
 
 import pytest
 
-from asyncexport.sandbox import Fault
+from asyncexport.sandbox import SandboxFault
 from tests.crash_rig import BEHAVIOUR, Driver, Findings, Outcome, Scene, Writes, scene
 
 pytestmark = [
@@ -107,7 +107,7 @@ async def test_an_export_made_anew_is_killed_at_any_write(drivers, toll):
 @pytest.mark.timeout(900)
 async def test_a_refresh_that_is_refused_is_killed_at_any_write(drivers, toll):
     """Before the decision and after it the old archives lie there whole, and the next run decides the same."""
-    empty = replace(BEHAVIOUR, faults=(Fault("operation", "fewer-rows"),))
+    empty = replace(BEHAVIOUR, faults=(SandboxFault("operation", "fewer-rows"),))
     async with scene(drivers[0]) as one:
         await one.run()
         one.sandbox.behave(empty)

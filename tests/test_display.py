@@ -19,9 +19,9 @@ from asyncexport.core.exits import Exit
 from asyncexport.core.summary import Snapshot, Summary, Tally
 from asyncexport.display import (
     Counter,
-    Lines,
-    Results,
-    Watcher,
+    MessageLines,
+    ResultLines,
+    RunViewer,
     closing_lines,
     listening,
     look_command,
@@ -29,7 +29,7 @@ from asyncexport.display import (
     show_bytes,
     table,
 )
-from asyncexport.display.live_view import Pane
+from asyncexport.display.live_view import LiveView
 from asyncexport.display.phrases import sentence
 from asyncexport.display.progress_view import COARSE, FINE, Rates, draw
 from asyncexport.errors import RefusedError, UnavailableError
@@ -40,7 +40,7 @@ NOON = 1_767_268_800.0  # 2026-01-01T12:00:00Z
 RUN = Snapshot(
     seconds=3_723.0,
     done=1_000,
-    already=101,
+    stored_before=101,
     planned=2_880,
     running=100,
     queued=30,
@@ -221,7 +221,7 @@ def test_columns_are_aligned():
 def test_an_error_and_its_hint_are_a_line_each():
     """The voice of the program: its name, the kind, the matter."""
     stream = io.StringIO()
-    Lines(stream, timed=True).fault("the service refused\nthe API key (401)", hint="check the key")
+    MessageLines(stream, timed=True).fault("the service refused\nthe API key (401)", hint="check the key")
     assert lines_of(stream) == [
         "asyncexport: error: the service refused the API key (401)",
         "asyncexport: hint: check the key",
@@ -231,7 +231,7 @@ def test_an_error_and_its_hint_are_a_line_each():
 def test_as_json_every_line_is_an_object():
     """With `--log-format json`, stderr can be read by a program, errors and hints included."""
     stream = io.StringIO()
-    lines = Lines(stream, as_json=True, tracebacks=True)
+    lines = MessageLines(stream, as_json=True, tracebacks=True)
     lines.fault("no", hint="do")
     lines.tell("status", "half", done=1)
     lines.hint("go on")
@@ -250,7 +250,7 @@ def test_log_lines_have_their_time_where_no_terminal_shows_that_they_are_new():
     """A log that is read in the morning says when; on a terminal the time would only be in the way."""
     for timed, pattern in ((True, r"asyncexport: warning: \d{4}-\S+Z no"), (False, "asyncexport: warning: no")):
         stream = io.StringIO()
-        with listening(Lines(stream, timed=timed), level=logging.WARNING):
+        with listening(MessageLines(stream, timed=timed), level=logging.WARNING):
             logging.getLogger("asyncexport.x").warning("no")
         assert re.fullmatch(pattern, stream.getvalue().strip())
 
@@ -258,7 +258,7 @@ def test_log_lines_have_their_time_where_no_terminal_shows_that_they_are_new():
 def test_libraries_are_heard_only_when_something_is_wrong():
     """At `-vv` our log is all there, and that of the libraries is not."""
     stream = io.StringIO()
-    with listening(Lines(stream), level=logging.DEBUG):
+    with listening(MessageLines(stream), level=logging.DEBUG):
         logging.getLogger("asyncexport.x").debug("ours")
         logging.getLogger("some.library").info("theirs")
         logging.getLogger("some.library").warning("in trouble")
@@ -270,7 +270,7 @@ def test_a_traceback_is_shown_only_when_asked_for():
     """One error is one line, unless somebody looks for its cause."""
     for tracebacks in (False, True):
         stream = io.StringIO()
-        with listening(Lines(stream, tracebacks=tracebacks), level=logging.DEBUG):
+        with listening(MessageLines(stream, tracebacks=tracebacks), level=logging.DEBUG):
             logging.getLogger("asyncexport.x").error("oh", exc_info=ValueError("the cause"))
         assert ("ValueError: the cause" in stream.getvalue()) is tracebacks
 
@@ -278,12 +278,12 @@ def test_a_traceback_is_shown_only_when_asked_for():
 @pytest.mark.parametrize("number", [errno.EPIPE, errno.EIO])
 def test_a_terminal_that_is_gone_is_no_failure(number):
     """A run goes on when nobody can be told of it any more."""
-    lines = Lines(Closed(number))
+    lines = MessageLines(Closed(number))
     lines.fault("no", hint="do")
     lines.tell("status", "x")
     with listening(lines, level=logging.WARNING):
         logging.getLogger("asyncexport.x").warning("no")
-    pane = Pane(Closed(number), size=lambda: (80, 24))
+    pane = LiveView(Closed(number), size=lambda: (80, 24))
     pane.draw(frame("a"))
     pane.above("b")
     pane.clear()
@@ -291,7 +291,7 @@ def test_a_terminal_that_is_gone_is_no_failure(number):
 
 def test_a_closed_pipe_swallows_results():
     """`| head` ends the reading, and not the run; it is no failure."""
-    results = Results(Closed(errno.EPIPE))
+    results = ResultLines(Closed(errno.EPIPE))
     results.line("a")
     results.record({"type": "x"})
     assert results.gone
@@ -300,7 +300,7 @@ def test_a_closed_pipe_swallows_results():
 
 def test_a_full_disk_below_stdout_is_a_failure():
     """Results that could not be written are not passed over: whoever redirects them relies on them."""
-    results = Results(Closed(errno.ENOSPC))
+    results = ResultLines(Closed(errno.ENOSPC))
     results.line("a")
     assert results.gone
     assert results.failure is not None
@@ -310,7 +310,7 @@ def test_a_full_disk_below_stdout_is_a_failure():
 def test_letters_that_a_stream_does_not_have_are_spelt_out():
     """On a terminal of another age nothing is left out and nothing fails."""
     raw = io.BytesIO()
-    results = Results(io.TextIOWrapper(raw, encoding="ascii"))
+    results = ResultLines(io.TextIOWrapper(raw, encoding="ascii"))
     results.line("näh")
     assert raw.getvalue() == b"n\\xe4h\n"
     assert not results.gone
@@ -334,7 +334,7 @@ def test_the_picture_shows_what_matters():
 
 @pytest.mark.parametrize("marks", [FINE, COARSE])
 @pytest.mark.parametrize("width", [1, 2, 9, 19, 39, 59, 79, 119, 300])
-@pytest.mark.parametrize("snapshot", [RUN, WORST, replace(RUN, planned=0, already=0, done=0)])
+@pytest.mark.parametrize("snapshot", [RUN, WORST, replace(RUN, planned=0, stored_before=0, done=0)])
 def test_no_line_is_wider_than_the_terminal(snapshot, width, marks):
     """Narrow or wide, whatever the numbers: each line fits, and none has anything that moves the cursor."""
     lines = picture(snapshot, width, marks=marks)
@@ -346,7 +346,7 @@ def test_no_line_is_wider_than_the_terminal(snapshot, width, marks):
 
 def test_a_hundred_percent_means_all():
     """The share is rounded down: what is not done is not told as done."""
-    assert " 99.9%" in picture(replace(RUN, planned=100_000, done=99_999, already=0), 79)[1]
+    assert " 99.9%" in picture(replace(RUN, planned=100_000, done=99_999, stored_before=0), 79)[1]
     assert "100.0%" in picture(replace(RUN, planned=1101), 79)[1]
 
 
@@ -432,7 +432,7 @@ def test_a_frame_is_drawn_over_the_one_before_it_in_one_write():
     """Nothing flickers, nothing is left over, and a shorter frame leaves no rest."""
     screen = Screen(20)
     screen.write("$ asyncexport\n")
-    pane = Pane(screen, size=lambda: screen.size)
+    pane = LiveView(screen, size=lambda: screen.size)
     for lines in (["a", "bbbb", "c"], ["a", "bb"], ["xxxxx", "y", "z"]):
         before = len(screen.writes)
         pane.draw(frame(*lines))
@@ -448,7 +448,7 @@ def test_a_frame_is_drawn_over_the_one_before_it_in_one_write():
 def test_lines_that_stay_go_above_the_picture():
     """Log lines and the picture do not fight: they scroll by above it, and it stays whole."""
     screen = Screen(30)
-    pane = Pane(screen, size=lambda: screen.size)
+    pane = LiveView(screen, size=lambda: screen.size)
     pane.draw(frame("picture", "of two lines"))
     pane.above("a warning that is longer")
     pane.above("Traceback:\n  two lines")
@@ -459,7 +459,7 @@ def test_a_terminal_that_is_resized_keeps_one_picture():
     """Narrower and wider again: no piece of an older frame stays behind, and nothing above is lost."""
     screen = Screen(80)
     screen.write("$ asyncexport\n")
-    pane = Pane(screen, size=lambda: screen.size)
+    pane = LiveView(screen, size=lambda: screen.size)
     for columns in (80, 60, 30, 7, 120, 40):
         screen.resize(columns)
         lines = ["H" * pane.width, "=" * pane.width, "short"]
@@ -471,21 +471,21 @@ def test_a_terminal_that_is_resized_keeps_one_picture():
 def test_a_picture_higher_than_the_terminal_is_cut():
     """On five lines there is room for four."""
     screen = Screen(80, rows=5)
-    pane = Pane(screen, size=lambda: screen.size)
+    pane = LiveView(screen, size=lambda: screen.size)
     pane.draw(frame(*"abcdefgh"))
     assert screen.shown == list("abcd")
 
 
 def test_letters_are_tried_before_they_are_drawn():
     """A terminal without the bar's letters gets a bar that it has letters for."""
-    assert Pane(Screen(80)).has(FINE)
-    assert not Pane(Screen(80, encoding="latin-1")).has(FINE)
+    assert LiveView(Screen(80)).has(FINE)
+    assert not LiveView(Screen(80, encoding="latin-1")).has(FINE)
 
 
 # who watches
 
 
-async def watched(watcher: Watcher, snapshot: Snapshot, *, seconds: float) -> None:
+async def watched(watcher: RunViewer, snapshot: Snapshot, *, seconds: float) -> None:
     """Watch for so long."""
     with pytest.raises(TimeoutError):
         async with asyncio.timeout(seconds):
@@ -496,7 +496,7 @@ async def watched(watcher: Watcher, snapshot: Snapshot, *, seconds: float) -> No
 async def test_off_a_terminal_a_line_comes_at_its_interval():
     """A log shows that a run is alive, and where it is."""
     stream = io.StringIO()
-    await watched(Watcher(Lines(stream), "backfill", status_seconds=0.01), RUN, seconds=0.2)
+    await watched(RunViewer(MessageLines(stream), "backfill", status_seconds=0.01), RUN, seconds=0.2)
     told = lines_of(stream)
     assert len(told) > 1
     assert all(line.startswith("asyncexport: status: 1,101 of 2,880 bundles stored; ") for line in told)
@@ -506,7 +506,7 @@ async def test_off_a_terminal_a_line_comes_at_its_interval():
 async def test_quietly_there_is_neither_picture_nor_line():
     """With `-q` only errors are written; what is asked for as JSON still comes."""
     stream, stdout = io.StringIO(), io.StringIO()
-    watcher = Watcher(Lines(stream), "backfill", events=Results(stdout), silent=True, status_seconds=0.01)
+    watcher = RunViewer(MessageLines(stream), "backfill", events=ResultLines(stdout), silent=True, status_seconds=0.01)
     await watched(watcher, RUN, seconds=0.1)
     assert stream.getvalue() == ""
     first = orjson.loads(lines_of(stdout)[0])
@@ -517,8 +517,8 @@ async def test_quietly_there_is_neither_picture_nor_line():
 async def test_on_a_terminal_the_picture_goes_when_the_run_does():
     """While it runs, log lines go above the picture; afterwards the screen is as if it had never been there."""
     screen = Screen(80)
-    lines = Lines(screen)
-    watcher = Watcher(lines, "backfill", pane=Pane(screen, size=lambda: screen.size))
+    lines = MessageLines(screen)
+    watcher = RunViewer(lines, "backfill", pane=LiveView(screen, size=lambda: screen.size))
     watching = asyncio.create_task(watcher.watch(lambda: RUN))
     await asyncio.sleep(0.05)
     assert "38.2%" in "".join(screen.shown)
@@ -536,8 +536,8 @@ async def test_on_a_terminal_the_picture_goes_when_the_run_does():
 def test_a_parked_bundle_is_in_the_log_and_an_example_has_rows():
     """The closing words name what was given up: no warning does so, too. The file to look into has something in it."""
     stream = io.StringIO()
-    lines = Lines(stream)
-    watcher = Watcher(lines, "backfill")
+    lines = MessageLines(stream)
+    watcher = RunViewer(lines, "backfill")
     span: dict[str, Any] = {"export": "e", "start": "2026-01-01T00:00:00Z", "end": "2026-01-01T00:30:00Z"}
     with listening(lines, level=logging.WARNING):
         watcher.event({"type": "parked", **span, "reason": "told at the end"})
@@ -553,14 +553,14 @@ def test_a_parked_bundle_is_in_the_log_and_an_example_has_rows():
 def test_a_long_look_says_how_far_it_has_come():
     """A check of many archives shows that it goes on."""
     stream = io.StringIO()
-    lines = Lines(stream)
+    lines = MessageLines(stream)
     with Counter(lines, "verify exports", total=1_000, of="archives checked", status_seconds=0.0) as step:
         step()
         step()
     assert lines_of(stream)[-1] == "asyncexport: status: 2 of 1,000 archives checked"
     screen = Screen(80)
-    pane = Pane(screen, size=lambda: screen.size)
-    with Counter(Lines(screen), "rebuild", total=None, of="files read", pane=pane) as step:
+    pane = LiveView(screen, size=lambda: screen.size)
+    with Counter(MessageLines(screen), "rebuild", total=None, of="files read", pane=pane) as step:
         step()
     assert screen.shown == []
 
@@ -576,7 +576,7 @@ def summary(code: Exit, tally: Tally, **more: Any) -> Summary:
 
 def test_the_end_says_what_is_done_where_it_is_and_how_to_look_at_it():
     """The last words of a run that went well."""
-    tally = Tally(planned=100, already=4, stored=96, empty=3, rows=184_211, bytes=20_113_408)
+    tally = Tally(planned=100, stored_before=4, stored=96, empty=3, rows=184_211, bytes=20_113_408)
     look = look_command(Path("my exports/a.ndjson.gz"))
     assert closing_lines(summary(Exit.DONE, tally), look=look) == [
         "done: 100 of 100 bundles stored, 4 of them before this run, 3 of this run's without rows",
@@ -589,7 +589,7 @@ def test_the_end_says_what_is_done_where_it_is_and_how_to_look_at_it():
 def test_the_end_of_a_run_with_nothing_to_do_is_plain():
     """No zeros in a row where nothing happened."""
     nothing = dict.fromkeys(("create", "poll", "list", "results", "other"), 0)
-    done = summary(Exit.DONE, Tally(planned=48, already=48), requests=nothing)
+    done = summary(Exit.DONE, Tally(planned=48, stored_before=48), requests=nothing)
     assert closing_lines(done)[:2] == [
         "done: 48 of 48 bundles stored, 48 of them before this run",
         "no request was needed",
@@ -602,7 +602,7 @@ def test_the_end_names_what_was_parked():
     tally = Tally(planned=30, stored=10, possible_duplicates=1)
     for number in range(12):
         tally.parked[Bundle("e", Range(number * 1800, (number + 1) * 1800))] = "no\nreason"
-    lines = closing_lines(summary(Exit.PARTLY, tally, refused=2))
+    lines = closing_lines(summary(Exit.PARTIAL, tally, refused=2))
     assert lines[0] == "finished, but not all of it: 10 of 30 bundles stored, 12 parked, 8 left"
     assert "2 of them refused (429)" in lines[1]
     assert lines[2].startswith("1 create was not answered")
@@ -613,11 +613,11 @@ def test_the_end_names_what_was_parked():
 def test_a_run_that_an_outage_ended_has_stopped():
     """It is not told as finished, even if much is stored; an export that was refused stops nothing."""
     tally = Tally(planned=30, stored=10)
-    gone = summary(Exit.PARTLY, tally, error=UnavailableError("gone", lasting=True))
+    gone = summary(Exit.PARTIAL, tally, error=UnavailableError("gone", lasting=True))
     assert closing_lines(gone)[0] == "stopped by an error: 10 of 30 bundles stored, 20 left"
     refusal = RefusedError("no such segment", status=400)
     tally.refused("e", refusal)
-    assert closing_lines(summary(Exit.PARTLY, tally, error=refusal))[0].startswith("finished, but not all of it: ")
+    assert closing_lines(summary(Exit.PARTIAL, tally, error=refusal))[0].startswith("finished, but not all of it: ")
 
 
 @pytest.mark.parametrize(

@@ -21,9 +21,9 @@ from hypothesis import strategies as st
 
 from asyncexport.core.bundles import Bundle, Range
 from asyncexport.core.exports import Definition
-from asyncexport.core.service.wire import Location
+from asyncexport.core.service.wire import DownloadLink
 from asyncexport.core.states import Archive
-from asyncexport.engine.download import Download, Downloads
+from asyncexport.engine.download import ArchiveDownload, ArchiveDownloads
 from asyncexport.errors import (
     CorruptError,
     ExportError,
@@ -36,7 +36,7 @@ from asyncexport.storage import Archives
 
 BUNDLE = Bundle("everyone-events", Range(1_767_225_600, 1_767_227_400))
 PATH = "everyone-events/date=2026-01-01/20260101T000000Z_20260101T003000Z.ndjson.gz"
-LINK = Location("https://storage.invalid/export?signature")
+LINK = DownloadLink("https://storage.invalid/export?signature")
 CHUNK_BYTES = 1 << 18
 
 
@@ -80,7 +80,7 @@ class Host:
     at_wait: Callable[[], None] = lambda: None
 
     @asynccontextmanager
-    async def open(self, location: Location, *, offset: int = 0, etag: str = "") -> AsyncIterator["HostBody"]:
+    async def open(self, location: DownloadLink, *, offset: int = 0, etag: str = "") -> AsyncIterator["HostBody"]:
         """As the client does."""
         assert location is LINK
         await self.wait()
@@ -140,7 +140,7 @@ class Scene:
     """A host, a disk, and the downloads between them."""
 
     host: Host
-    downloads: Downloads
+    downloads: ArchiveDownloads
     directory: Path
     boundary: Callable[[str], None] = lambda _: None
 
@@ -157,7 +157,7 @@ class Scene:
             return await download.fetch(LINK)
 
 
-async def failing(download: Download, error: type[Exception]) -> None:
+async def failing(download: ArchiveDownload, error: type[Exception]) -> None:
     """A try that ends in this error, and leaves nothing open."""
     with pytest.raises(error):
         await download.fetch(LINK)
@@ -172,7 +172,7 @@ async def scene(tmp_path: Path) -> AsyncIterator[Scene]:
 
     async with Archives(tmp_path / "out", boundary=boundary) as archives:
         host = Host()
-        found = Scene(host, Downloads(host, archives), tmp_path / "out")
+        found = Scene(host, ArchiveDownloads(host, archives), tmp_path / "out")
         yield found
         assert host.open_bodies == 0
 
@@ -457,7 +457,7 @@ def test_whatever_the_host_does_what_is_stored_is_whole(answers, content, etag, 
     async def scenario(directory: Path) -> None:
         host = Host(content, etag, goog_hash(content) if hashed else (), knows_ranges, list(answers))
         async with Archives(directory) as archives:
-            async with Downloads(host, archives).begin(BUNDLE, Definition()) as download:
+            async with ArchiveDownloads(host, archives).begin(BUNDLE, Definition()) as download:
                 while True:
                     try:
                         archive = await download.fetch(LINK)

@@ -28,7 +28,7 @@ from asyncexport.core.summary import Exit, Summary
 from asyncexport.errors import IncompleteError
 from asyncexport.ledger import LedgerReader, hold
 from asyncexport.run.verify import rebuild
-from asyncexport.sandbox import Behaviour, Fault, Sandbox, serving
+from asyncexport.sandbox import Sandbox, SandboxBehaviour, SandboxFault, serving
 from asyncexport.simulate.run import Scenario, simulate
 from tests.exporting import QUICK, archives, moment, rows_in, run, truth
 from tests.fault_table import BUNDLES, ROWS, Row, as_markdown
@@ -39,7 +39,7 @@ ROOT = Path(__file__).parents[1]
 
 START, END = "2026-01-01T20:00:00Z", "2026-01-01T22:00:00Z"
 
-CALM = Behaviour(operation_seconds=0.02, rows_per_hour=60, requests_per_minute=1e6, burst=10_000)
+CALM = SandboxBehaviour(operation_seconds=0.02, rows_per_hour=60, requests_per_minute=1e6, burst=10_000)
 """A service without faults; each of the four bundles has rows."""
 
 DEADLINE_SECONDS = 90
@@ -93,7 +93,7 @@ def _count(tell: Callable[[str], None]) -> Iterator[None]:
 async def test_fault(row, tmp_path):
     """What the row says must happen, and then the same command finishes."""
     stage = Stage(row, tmp_path)
-    behaviour = replace(CALM, **row.behaviour, faults=tuple(map(Fault.parse, row.faults)))
+    behaviour = replace(CALM, **row.behaviour, faults=tuple(map(SandboxFault.parse, row.faults)))
     async with asyncio.timeout(DEADLINE_SECONDS), serving(behaviour) as sandbox:
         summary = await stage.run(sandbox)
         _judge(stage, sandbox, summary)
@@ -133,7 +133,7 @@ async def test_scene(row, tmp_path):
 
 
 async def _huge(stage: Stage, _: str) -> None:
-    faults = (Fault.parse("create:429,nth=2,retry_after=huge"),)
+    faults = (SandboxFault.parse("create:429,nth=2,retry_after=huge"),)
     async with serving(replace(CALM, faults=faults)) as sandbox:
         summary = await stage.run(sandbox, max_duration_seconds=0.3)
         assert summary.exit_code is Exit.TIME_UP
@@ -176,7 +176,7 @@ async def _unresolvable(stage: Stage, _: str) -> None:
 
 async def _shared(stage: Stage, fate: str) -> None:
     """Two exports of one definition, whose creates have equal bodies; the first operation has this fate."""
-    faults = (Fault.parse(f"operation:{fate},nth=1"),) if fate else ()
+    faults = (SandboxFault.parse(f"operation:{fate},nth=1"),) if fate else ()
     twins = [{"name": "one"}, {"name": "two"}]
     changes = {"export": twins, "polling": {**QUICK["polling"], "operation_deadline": "1s"}}
     names = [twin["name"] for twin in twins]
@@ -184,7 +184,7 @@ async def _shared(stage: Stage, fate: str) -> None:
     async with serving(replace(CALM, operation_seconds=0.3, merge_equal=True, faults=faults)) as sandbox:
         summary = await stage.run(sandbox, changes=changes)
         parked = fate == "pending"
-        assert summary.exit_code is (Exit.PARTLY if parked else Exit.DONE), summary.to_dict()
+        assert summary.exit_code is (Exit.PARTIAL if parked else Exit.DONE), summary.to_dict()
         assert summary.tally.stored == 2 * BUNDLES - 2 * parked
         assert summary.tally.failed == 2 * parked
         assert len(sandbox.operations) == BUNDLES + (fate == "FAILED")
@@ -201,7 +201,7 @@ async def _shared(stage: Stage, fate: str) -> None:
 
 async def _drip(stage: Stage, _: str) -> None:
     """By the client alone, since the floor is an average over a minute."""
-    faults = (Fault.parse("download:drip,seconds=0.01"),)
+    faults = (SandboxFault.parse("download:drip,seconds=0.01"),)
     async with (
         serving(replace(CALM, faults=faults)) as sandbox,
         Client(base_url=sandbox.url, key=sandbox.key, gate=_Open(), min_rate=1024, rate_window_seconds=0.2) as client,
@@ -384,9 +384,9 @@ async def _refresh(stage: Stage, kind: str) -> None:
         assert first.stored
         found = 0 if kind == "empty" else first.stored.rows // 2
         before = [(path.read_bytes(), path.stat().st_ino) for path in archives(stage.directory)]
-        sandbox.behave(replace(CALM, faults=(Fault("operation", "fewer-rows", rows=found),)))
+        sandbox.behave(replace(CALM, faults=(SandboxFault("operation", "fewer-rows", rows=found),)))
         summary = await stage.run(sandbox, command="verify", fills_gaps=False, repair=(first,))
-        assert summary.exit_code is Exit.PARTLY
+        assert summary.exit_code is Exit.PARTIAL
         (problem,) = summary.to_dict()["problems"]
         assert (problem["rows_before"], problem["rows_found"]) == (first.stored.rows, found)
         assert [(path.read_bytes(), path.stat().st_ino) for path in archives(stage.directory)] == before

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 import pytest
 
 from asyncexport.core.summary import Exit
-from asyncexport.sandbox import Fault
+from asyncexport.sandbox import SandboxFault
 from tests.crash_rig import BEHAVIOUR, Driver, Findings, Writes, scene
 
 pytestmark = [
@@ -72,7 +72,7 @@ async def test_whichever_exchange_fails_the_run_gets_over_it(drivers, faults):
         while numbers:
             what, number = next(iter(numbers.items()))
             numbers[what] += 1
-            fault = Fault(where="any", what=what, nth=number, retry_after="zero" if what == "429" else "")
+            fault = SandboxFault(where="any", what=what, nth=number, retry_after="zero" if what == "429" else "")
             async with scene(driver, fault) as one:
                 outcome = await one.run(kill_after=DEADLINE_SECONDS)
                 assert outcome.exit_code == Exit.DONE, (fault, outcome)

@@ -4,10 +4,10 @@ import pytest
 
 from asyncexport.core.summary import Exit
 from asyncexport.ledger import LAST_RUN, LastRun, LedgerReader
-from asyncexport.sandbox import Behaviour, serving
+from asyncexport.sandbox import SandboxBehaviour, serving
 from tests.exporting import moment, run
 
-FAST = Behaviour(operation_seconds=0.02, rows_per_hour=4, requests_per_minute=1e6, burst=10_000)
+FAST = SandboxBehaviour(operation_seconds=0.02, rows_per_hour=4, requests_per_minute=1e6, burst=10_000)
 
 ENDED = LastRun("backfill", 1.0, ended=2.0, exit_code=3, error="gone")
 

@@ -10,11 +10,11 @@ from pathlib import Path
 
 import pytest
 
-from asyncexport.core.admission import Sent
+from asyncexport.core.admission import SentRequest
 from asyncexport.core.bundles import Bundle, Range
-from asyncexport.core.coverage import Stock
+from asyncexport.core.coverage import RecordedRange
 from asyncexport.core.exports import Definition, Export, Format
-from asyncexport.core.states import Created, Creating, Failed, Planned, Ready, Standing
+from asyncexport.core.states import BundleRecord, Created, Creating, Failed, Planned, Ready
 from asyncexport.errors import IllegalMove, LedgerCorruptError, LedgerError, StorageError
 from asyncexport.ledger import Ledger, LedgerReader, present
 from asyncexport.ledger.files import ledger_path
@@ -36,7 +36,7 @@ ROOT = Path(__file__).parents[1]
 
 async def opened(directory, **options):
     ledger = await Ledger.open(directory, **options)
-    await ledger.agree(EXPORTS)
+    await ledger.register(EXPORTS)
     return ledger
 
 
@@ -73,9 +73,9 @@ async def test_a_request_is_on_record_before_it_is_sent(tmp_path):
     ledger = await opened(tmp_path)
     number = await ledger.send("create", at=5.0)
     with LedgerReader(tmp_path) as reader:
-        assert reader.requests_since(0.0) == [Sent(5.0, "create", 0)]
+        assert reader.requests_since(0.0) == [SentRequest(5.0, "create", 0)]
     ledger.answered(number, status=429)
-    assert await ledger.requests_since(0.0) == [Sent(5.0, "create", 429)]
+    assert await ledger.requests_since(0.0) == [SentRequest(5.0, "create", 429)]
     assert await ledger.requests_since(5.5) == []
     await ledger.close()
 
@@ -158,7 +158,7 @@ async def test_what_nobody_waits_for_is_there_after_a_while(tmp_path):
     assert await asyncio.to_thread(boundary.reached.wait, 30)
     with LedgerReader(tmp_path) as reader:
         assert (reader.requests_since(0.0), reader.durations(), reader.recall("key")) == (
-            [Sent(1.0, "create", 200)],
+            [SentRequest(1.0, "create", 200)],
             [3.0],
             "value",
         )
@@ -356,7 +356,7 @@ async def test_a_crash_while_it_is_made_leaves_none(tmp_path):
 async def test_a_refusal_concerns_only_who_asked(tmp_path):
     """Others in the same commit are written, and the ledger goes on."""
     ledger = await opened(tmp_path)
-    stranger = Standing(Bundle("stranger", Range(0, 1800)), 0, Creating(1, 1.0))
+    stranger = BundleRecord(Bundle("stranger", Range(0, 1800)), 0, Creating(1, 1.0))
     outcomes = await asyncio.gather(
         ledger.append(creating(0), at=1.0),
         ledger.append(stranger, at=1.0),
@@ -376,7 +376,7 @@ async def test_a_state_that_does_not_know_of_the_archive_is_a_bug(tmp_path):
         await ledger.append(creating(0), at=1.0)
     with pytest.raises(IllegalMove, match="says otherwise"):
         await ledger.append(replace(creating(1), stored=archive(1)), at=1.0)
-    assert await ledger.stock("events", EVER) == Stock((), (bundle(0).range,), 1)
+    assert await ledger.stock("events", EVER) == RecordedRange((), (bundle(0).range,), 1)
     await ledger.close()
 
 
@@ -400,9 +400,9 @@ async def test_an_export_is_known_by_one_definition(tmp_path):
     await ledger.append(replace(creating(0), state=Created(1, 1.0, "op")), at=1.0)
     other = Export("events", Definition(segment="buyers", format=Format.CSV))
     with pytest.raises(LedgerError, match="segment was 'everyone' and now is 'buyers', format was 'ndjson'") as told:
-        await ledger.agree([Export("more"), other])
+        await ledger.register([Export("more"), other])
     assert told.value.hint
-    await ledger.agree([replace(EXPORTS[0], bundle_seconds=3600, settle_seconds=0)])
+    await ledger.register([replace(EXPORTS[0], bundle_seconds=3600, settle_seconds=0)])
     await ledger.close()
     with LedgerReader(tmp_path) as reader:
         assert reader.exports() == {one.name: one.definition for one in EXPORTS}
@@ -414,7 +414,7 @@ async def test_a_definition_that_nothing_came_of_may_be_corrected(tmp_path):
     await ledger.append(creating(0), at=1.0)
     await ledger.append(replace(creating(0), state=Failed("no such segment")), at=1.0)
     right = Export("events", Definition(segment="buyers"))
-    await ledger.agree([right])
+    await ledger.register([right])
     await ledger.close()
     with LedgerReader(tmp_path) as reader:
         assert reader.exports()["events"] == right.definition
@@ -463,9 +463,9 @@ async def test_what_is_stored_is_read_page_by_page(tmp_path):
     """Each bundle once and in order, however many there are, also where several begin at the same moment."""
     ledger = await opened(tmp_path)
     spans = [Range(at, at + 1 + width) for at in range(PAGE) for width in range(3)]
-    standings = [Standing(Bundle("events", span), 0, archive(1), archive(1)) for span in spans]
-    await ledger.restore(standings[::-1], at=1.0)
-    assert [one async for one in ledger.stored("events", EVER)] == standings
+    records = [BundleRecord(Bundle("events", span), 0, archive(1), archive(1)) for span in spans]
+    await ledger.restore(records[::-1], at=1.0)
+    assert [one async for one in ledger.stored("events", EVER)] == records
     await ledger.close()
 
 
@@ -474,7 +474,7 @@ async def test_archives_exported_too_soon_are_found(tmp_path):
     ledger = await opened(tmp_path)
     for number, delay in enumerate([0.0, 99.0, 99.9, 101.0, 5000.0]):
         done = replace(archive(number), exported_at=bundle(number).range.end + delay)
-        await ledger.append(Standing(bundle(number), 0, done, done), at=1.0)
+        await ledger.append(BundleRecord(bundle(number), 0, done, done), at=1.0)
     soon = [one.bundle async for one in ledger.stored("events", EVER, exported_within=100)]
     assert soon == [bundle(0), bundle(1), bundle(2)]
     await ledger.close()
@@ -484,11 +484,11 @@ async def test_a_new_take_leaves_the_archive_standing(tmp_path):
     """While it runs, and when it fails: coverage and sizes are those of the archive that is there."""
     ledger = await opened(tmp_path)
     await ledger.append(stored(0), at=1.0)
-    again = stored(0).next_take()
+    again = stored(0).next_revision()
     for state in (Creating(1, 9.0), Failed("the operation failed")):
         again = replace(again, state=state)
         await ledger.append(again, at=2.0)
-        assert await ledger.stock("events", EVER) == Stock((again,), (bundle(0).range,), 0)
+        assert await ledger.stock("events", EVER) == RecordedRange((again,), (bundle(0).range,), 0)
         assert [one async for one in ledger.stored("events", EVER)] == [again]
     newer = replace(archive(0), rows=77, sha256="f" * 64)
     await ledger.append(replace(again, state=newer, stored=newer), at=3.0)
@@ -501,7 +501,7 @@ async def test_a_new_take_leaves_the_archive_standing(tmp_path):
 async def test_what_was_begun_in_another_width_is_forgotten_once_others_cover_it(tmp_path):
     """A bundle between attempts claims nothing; it is unfinished only as long as its time is."""
     ledger = await opened(tmp_path)
-    wide = Standing(Bundle("events", Range(0, 3600)), 0, Planned(3))
+    wide = BundleRecord(Bundle("events", Range(0, 3600)), 0, Planned(3))
     await ledger.append(wide, at=1.0)
     await ledger.append(stored(0), at=1.0)
     assert await ledger.unfinished("events", EVER) == [wide]
@@ -518,17 +518,17 @@ async def test_an_overview_counts_what_there_is(tmp_path):
     for number in (0, 1, 4, 6):
         await ledger.append(stored(number), at=float(number))
     await ledger.append(creating(2), at=7.0)
-    await ledger.append(Standing(bundle(3), 0, Failed("why")), at=8.0)
+    await ledger.append(BundleRecord(bundle(3), 0, Failed("why")), at=8.0)
     await ledger.append(creating(0, "people"), at=9.0)
     await ledger.close()
     with LedgerReader(tmp_path) as reader:
         events, people = reader.overviews()
     assert (events.stored, events.empty, events.rows, events.bytes) == (4, 2, 2, 80_011)
-    assert (events.claimed, events.failed, events.overdue) == (1, 1, 0)
-    assert events.parked == (Standing(bundle(3), 0, Failed("why")),)
+    assert (events.in_progress, events.failed, events.overdue) == (1, 1, 0)
+    assert events.parked == (BundleRecord(bundle(3), 0, Failed("why")),)
     assert events.gaps == (Range(3600, 7200), Range(9000, 10_800))
     assert (events.last_at, people.last_at) == (8.0, 9.0)
-    assert (people.stored, people.covered, people.gaps, people.claimed) == (0, (), (), 1)
+    assert (people.stored, people.covered, people.gaps, people.in_progress) == (0, (), (), 1)
 
 
 @pytest.mark.slow
@@ -589,7 +589,7 @@ async def test_ten_thousand_rows_of_a_hundred_lanes(tmp_path):
 async def test_odd_values_come_back_as_they_were(tmp_path, ready):
     """Any text, any number that a state can hold."""
     ledger = await opened(tmp_path)
-    odd = Standing(Bundle("events", Range(-(2**40), 2**40)), 3, ready)
+    odd = BundleRecord(Bundle("events", Range(-(2**40), 2**40)), 3, ready)
     await ledger.append(odd, at=1e-300)
     await ledger.close()
     assert unfinished(tmp_path) == [odd]

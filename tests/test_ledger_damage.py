@@ -13,10 +13,10 @@ import pytest
 from asyncexport.core.states import Stored
 from asyncexport.errors import LedgerCorruptError, LedgerError
 from asyncexport.ledger import Ledger, LedgerReader
-from asyncexport.ledger.commit_mark import Mark
+from asyncexport.ledger.commit_mark import CommitMark
 from asyncexport.ledger.files import ledger_path, mark_path
 from asyncexport.ledger.queries import AT_ONCE as MOST_ROWS
-from asyncexport.ledger.rows import Head, digest_of
+from asyncexport.ledger.rows import LedgerHead, digest_of
 from tests.ledger_rig import EVER, EXPORTS, WAL, answers, fill, read, stored
 from tests.ledger_scribe import AT_ONCE, Scribe
 
@@ -237,7 +237,7 @@ async def test_a_newer_ledger_is_not_called_damaged(ended, tmp_path):
     laid_out(files_of(ended[0]), tmp_path)
     connection = sqlite3.connect(ledger_path(tmp_path), isolation_level=None)
     connection.text_factory = bytes
-    head = Head.read(connection)
+    head = LedgerHead.read(connection)
     head.version = 2
     text = head.to_text()
     connection.execute("UPDATE head SET text = ?, digest = ?", (text, digest_of(1, text.encode())))
@@ -308,7 +308,7 @@ def test_a_state_that_nothing_leads_to_is_checked_too(ended, tmp_path, change):
 async def test_a_small_ledger_is_checked_at_once_and_a_large_one_only_when_asked(tmp_path, bundles, is_small):
     """A run does not wait for what would take long; a whole check finds it all the same."""
     ledger = await Ledger.open(tmp_path)
-    await ledger.agree(EXPORTS)
+    await ledger.register(EXPORTS)
     await ledger.restore([stored(number) for number in range(bundles)], at=1.0)
     await ledger.close()
     connection = sqlite3.connect(ledger_path(tmp_path), isolation_level=None)
@@ -324,7 +324,7 @@ async def test_a_small_ledger_is_checked_at_once_and_a_large_one_only_when_asked
 async def test_an_overview_does_not_make_up_its_last_news(tmp_path):
     """Where the row that it would be told from is gone."""
     ledger = await Ledger.open(tmp_path)
-    await ledger.agree(EXPORTS)
+    await ledger.register(EXPORTS)
     await ledger.append(stored(0), at=1.0)
     await ledger.close()
     connection = sqlite3.connect(ledger_path(tmp_path), isolation_level=None)
@@ -340,11 +340,14 @@ def test_a_mark_that_is_no_use_is_no_hindrance(killed, tmp_path):
     directory, truth = killed
     files = files_of(directory)
     name = mark_path(ledger_path(directory)).name
-    mark = Mark.read(mark_path(ledger_path(directory)))
+    mark = CommitMark.read(mark_path(ledger_path(directory)))
     assert mark is not None
     marks = [flipped(files[name], bit) for bit in range(len(files[name]) * 8)]
     marks += [files[name][:size] for size in range(len(files[name]))]
-    marks += [Mark(mark.created_at, mark.commits - 3).to_bytes(), Mark(mark.created_at + 1, 10**9).to_bytes()]
+    marks += [
+        CommitMark(mark.created_at, mark.commits - 3).to_bytes(),
+        CommitMark(mark.created_at + 1, 10**9).to_bytes(),
+    ]
     for content in marks:
         laid_out({**files, name: content}, tmp_path)
         assert outcome(tmp_path) == truth

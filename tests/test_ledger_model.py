@@ -14,10 +14,11 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, rule
 
-from asyncexport.core.admission import Sent
+from asyncexport.core.admission import SentRequest
 from asyncexport.core.bundles import Bundle, Range
 from asyncexport.core.states import (
     MOVES,
+    BundleRecord,
     Counts,
     Created,
     Creating,
@@ -26,7 +27,6 @@ from asyncexport.core.states import (
     Overdue,
     Planned,
     Ready,
-    Standing,
     State,
     Stored,
     moved,
@@ -74,7 +74,7 @@ class LedgerMachine(RuleBasedStateMachine):
         self.runner = asyncio.Runner()
         self.model = Model()
         self.ledger = self.run(Ledger.open(self.directory, lazy_seconds=3600.0))
-        self.run(self.ledger.agree(EXPORTS))
+        self.run(self.ledger.register(EXPORTS))
 
     def run(self, coroutine):
         return self.runner.run(coroutine)
@@ -86,13 +86,13 @@ class LedgerMachine(RuleBasedStateMachine):
     def step(self, bundle, chance, at):
         """The next standing of a bundle: a legal move, or a new take of what is stored."""
         model = self.model
-        now = model.standings.get(bundle, Standing(bundle))
+        now = model.records.get(bundle, BundleRecord(bundle))
         if isinstance(now.state, Stored):
-            now = now.next_take()
+            now = now.next_revision()
         options = next_states(now.state, at)
         state = options[chance % len(options)]
         after = replace(now, state=state, stored=state if isinstance(state, Stored) else now.stored)
-        model.standings[bundle] = after
+        model.records[bundle] = after
         model.last_at[bundle.export] = at
         return self.ledger.append(after, at=at)
 
@@ -115,7 +115,7 @@ class LedgerMachine(RuleBasedStateMachine):
 
         request = self.run(sent())
         assert request == len(self.model.requests) + 1
-        self.model.requests.append(Sent(at, kind, status or 0))
+        self.model.requests.append(SentRequest(at, kind, status or 0))
         if status:
             self.ledger.answered(request, status=status)
 
@@ -177,13 +177,13 @@ class LedgerMachine(RuleBasedStateMachine):
         assert [one.name for one in overviews] == [export.name for export in EXPORTS]
         for one in overviews:
             stock = self.model.stock(one.name, EVER)
-            archives = [standing.stored for standing in self.model.stored(one.name, EVER) if standing.stored]
+            archives = [record.stored for record in self.model.stored(one.name, EVER) if record.stored]
             assert (one.stored, one.empty) == (len(archives), sum(archive.rows == 0 for archive in archives))
             assert (one.rows, one.bytes) == (sum(a.rows for a in archives), sum(a.bytes for a in archives))
             assert (one.unfinished, one.covered) == (stock.unfinished, stock.covered)
             assert one.last_at == self.model.last_at.get(one.name)
-            assert one.claimed + one.failed + one.overdue == sum(
-                not isinstance(standing.state, Planned) for standing in one.unfinished
+            assert one.in_progress + one.failed + one.overdue == sum(
+                not isinstance(record.state, Planned) for record in one.unfinished
             )
 
     def teardown(self):

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from asyncexport.core.bundles import Range
-from asyncexport.core.states import Standing, Stored
+from asyncexport.core.states import BundleRecord, Stored
 from asyncexport.errors import LedgerError, StorageError
 from asyncexport.ledger import Ledger, LedgerReader, present, set_aside
 from asyncexport.ledger.files import ledger_path, mark_path
@@ -34,7 +34,7 @@ from tests.ledger_scribe import AT_ONCE, Scribe
 
 async def opened(directory):
     ledger = await Ledger.open(directory)
-    await ledger.agree(EXPORTS)
+    await ledger.register(EXPORTS)
     return ledger
 
 
@@ -58,13 +58,13 @@ async def test_reading_goes_on_beside_a_run_and_sees_whole_moments(tmp_path):
     for number in range(50):
         for state in road(number)[1:]:
             archived = state if isinstance(state, Stored) else None
-            await ledger.append(Standing(bundle(number), 0, state, archived), at=1.0)
+            await ledger.append(BundleRecord(bundle(number), 0, state, archived), at=1.0)
     ended.set()
     await looking
     await ledger.close()
-    assert all(len(one.unfinished) + one.already == 50 for one in stocks)
-    assert [one.already for one in stocks] == sorted(one.already for one in stocks)
-    assert stocks[-1].already == 50
+    assert all(len(one.unfinished) + one.stored_before == 50 for one in stocks)
+    assert [one.stored_before for one in stocks] == sorted(one.stored_before for one in stocks)
+    assert stocks[-1].stored_before == 50
 
 
 async def test_reading_changes_nothing(tmp_path):
@@ -142,9 +142,9 @@ def test_a_copy_is_of_one_moment(folder):
             with without_rights(), LedgerReader(folder) as reader:
                 stock = reader.stock("events", EVER)
                 assert len(reader.requests_since(0.0)) >= acknowledged // AT_ONCE
-            assert stock.covered == (Range(0, stock.already * 1800),)
-            assert stock.already >= max(acknowledged, seen[-1])
-            seen.append(stock.already)
+            assert stock.covered == (Range(0, stock.stored_before * 1800),)
+            assert stock.stored_before >= max(acknowledged, seen[-1])
+            seen.append(stock.stored_before)
     assert seen[-1] > seen[1]
 
 

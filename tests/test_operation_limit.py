@@ -6,18 +6,18 @@ import pytest
 
 from asyncexport.core.admission import Prefer
 from asyncexport.core.durations import Durations
-from asyncexport.core.operation_limit import CATCH, ENOUGH_SEEN, PLENTY, Room
+from asyncexport.core.operation_limit import CATCH, ENOUGH_SEEN, PLENTY, OperationLimit
 
 HOUR = 3600.0
 
 
-def a_room(*, cap: int = 100, burst: int = 50, prefer: Prefer = Prefer.LATENCY) -> Room:
-    return Room(cap=cap, burst=burst, requests_per_minute=2.0, prefer=prefer)
+def a_room(*, cap: int = 100, burst: int = 50, prefer: Prefer = Prefer.LATENCY) -> OperationLimit:
+    return OperationLimit(cap=cap, burst=burst, requests_per_minute=2.0, prefer=prefer)
 
 
 def allowed(expected: float, *, polls_cost: bool = True, cap: int = 100, prefer: Prefer = Prefer.LATENCY) -> int:
-    room = a_room(cap=cap, prefer=prefer)
-    return room.allowed(Durations(expected_seconds=expected), polls_cost=polls_cost)
+    operation_limit = a_room(cap=cap, prefer=prefer)
+    return operation_limit.allowed(Durations(expected_seconds=expected), polls_cost=polls_cost)
 
 
 def test_operations_follow_their_durations_up_to_the_cap():
@@ -44,18 +44,18 @@ def test_what_is_done_and_not_yet_found_needs_room_as_well():
 def learn(durations: Durations, seconds: float, count: int) -> None:
     for _ in range(count):
         durations.learn(seconds)
-    durations.weigh(())
+    durations.refit(())
 
 
 def test_slow_operations_are_given_more_room_step_by_step():
     """Where a step did not make them slower, the next one follows, up to what they need."""
     durations = Durations(expected_seconds=300)
-    room = a_room(cap=10_000)
+    operation_limit = a_room(cap=10_000)
     learn(durations, 6 * HOUR, ENOUGH_SEEN)
-    steps = [room.allowed(durations, polls_cost=False)]
+    steps = [operation_limit.allowed(durations, polls_cost=False)]
     for _ in range(8):
         learn(durations, 6 * HOUR, steps[-1])
-        steps.append(room.allowed(durations, polls_cost=False))
+        steps.append(operation_limit.allowed(durations, polls_cost=False))
     assert steps[:3] == [200, 400, 800]
     assert steps[-1] == pytest.approx(6 * 60 * 2, rel=0.6)
 
@@ -65,12 +65,12 @@ def test_a_queue_at_the_service_does_not_widen_the_room_without_end(slots):
     """The more are running, the longer each takes; the room stays within twice what is plenty."""
     draw = random.Random(1)
     durations = Durations(expected_seconds=300)
-    room = a_room(cap=100_000)
+    operation_limit = a_room(cap=100_000)
     running, widest = 50, 0
     for _ in range(5000):
         durations.learn(max(1, running / slots) * 600 * draw.lognormvariate(0, 0.5))
         if durations.learned % 20 == 0:
-            durations.weigh(())
-        running = room.allowed(durations, polls_cost=False)
+            durations.refit(())
+        running = operation_limit.allowed(durations, polls_cost=False)
         widest = max(widest, running)
     assert widest <= 2 * PLENTY

@@ -13,9 +13,9 @@ import pytest
 
 from asyncexport.core.admission import Prefer, Priority
 from asyncexport.core.durations import Durations
-from asyncexport.core.polling import LIST_SIZE, Finished, Mode
+from asyncexport.core.polling import LIST_SIZE, FinishedOperation, PollingMode
 from asyncexport.core.service.wire import Completed, Ended, Operation, OperationsPage, Running
-from asyncexport.engine.poller import GONE_AFTER_SECONDS, MOST_BROKEN, Polling, Watcher
+from asyncexport.engine.poller import GONE_AFTER_SECONDS, MOST_BROKEN, OperationPoller, PollingRules
 from asyncexport.errors import (
     GoneError,
     OperationFailedError,
@@ -125,9 +125,9 @@ class Service:
             return jobs
         return sorted(jobs, key=lambda job: job.created_at, reverse=self.order == "newest")
 
-    async def _answer(self, standing: ServiceError | None) -> None:
+    async def _answer(self, record: ServiceError | None) -> None:
         await asyncio.sleep(0.1)
-        error = (self.troubles.pop(0) if self.troubles else None) or standing
+        error = (self.troubles.pop(0) if self.troubles else None) or record
         if error:
             raise error
 
@@ -159,12 +159,12 @@ class Scene:
 
     service: Service
     purse: Purse
-    watcher: Watcher
+    watcher: OperationPoller
     durations: Durations
     learned: list[tuple[float, float]]
     run: "asyncio.Task[None]"
     more_to_create: bool = True
-    waiting: dict[str, "asyncio.Task[Finished | None]"] = field(default_factory=dict)
+    waiting: dict[str, "asyncio.Task[FinishedOperation | None]"] = field(default_factory=dict)
 
     def watch(self, *operation_ids: str, asked_at: float | None = None, by: str = "") -> None:
         """Wait for these; `by` tells apart who waits for the same one."""
@@ -189,7 +189,7 @@ class Scene:
         """How many are still waited for."""
         return sum(not task.done() for task in self.waiting.values())
 
-    def finished(self) -> list[Finished | None]:
+    def finished(self) -> list[FinishedOperation | None]:
         """What those waited for came to."""
         return [task.result() for task in self.waiting.values()]
 
@@ -207,11 +207,11 @@ async def watching(
     service, purse = service or Service(), purse or Purse()
     durations = Durations(expected_seconds=expected)
     learned: list[tuple[float, float]] = []
-    watcher = Watcher(
+    watcher = OperationPoller(
         service,
         purse=purse,
         durations=durations,
-        polling=Polling(interval, deadline, prefer, burst=49, refill_seconds=30.0),
+        polling=PollingRules(interval, deadline, prefer, burst=49, refill_seconds=30.0),
         clock=now,
         more_to_create=lambda: scene.more_to_create,
         learned=lambda at, seconds: learned.append((at, seconds)),
@@ -240,9 +240,9 @@ def test_all_are_found_by_the_list_whatever_its_order(order):
                 scene.service.add(number, takes=5.0, ours=False)
             ids = scene.start(40)
             await at(1000)
-            assert scene.finished() == [Finished(f"x-{one}", pytest.approx(0, abs=0.1)) for one in ids]  # type: ignore[arg-type]
+            assert scene.finished() == [FinishedOperation(f"x-{one}", pytest.approx(0, abs=0.1)) for one in ids]  # type: ignore[arg-type]
             assert not scene.service.singles
-            assert scene.watcher.mode is Mode.LIST
+            assert scene.watcher.mode is PollingMode.LIST
 
     find()
 
@@ -309,7 +309,7 @@ async def test_one_taken_over_from_an_earlier_run_is_looked_at_soon():
         scene.service.jobs["op0"] = Job("op0", 100.0, 400.0)
         scene.watch("op0", asked_at=100.0)
         await at(50_030)
-        assert scene.finished() == [Finished("x-op0", 100.0)]
+        assert scene.finished() == [FinishedOperation("x-op0", 100.0)]
 
 
 @on_virtual_time
@@ -404,7 +404,7 @@ async def test_where_ours_are_not_on_the_first_pages_the_pending_are_listed():
     async with watching(service) as scene:
         scene.start(40, takes=400.0)
         await at(2000)
-        assert scene.watcher.mode is Mode.PENDING
+        assert scene.watcher.mode is PollingMode.PENDING
         assert scene.open == 0
         assert sorted(one for _, one in service.singles) == sorted(scene.waiting)
         assert {state for _, state, _ in service.lists[4:]} == {"PENDING"}
@@ -419,8 +419,8 @@ async def test_a_pending_list_that_leaves_out_running_ones_is_of_no_use():
         ids = scene.start(10, takes=3000.0)
         service.hides.update(ids)
         await at(6000)
-        assert scene.watcher.mode is Mode.SINGLE
-        assert all(isinstance(one, Finished) for one in scene.finished())
+        assert scene.watcher.mode is PollingMode.SINGLE
+        assert all(isinstance(one, FinishedOperation) for one in scene.finished())
 
 
 @on_virtual_time
@@ -432,7 +432,7 @@ async def test_a_pending_list_that_is_too_long_is_of_no_use():
     async with watching(service) as scene:
         scene.start(10, takes=1000.0)
         await at(4000)
-        assert scene.watcher.mode is Mode.SINGLE
+        assert scene.watcher.mode is PollingMode.SINGLE
         assert scene.open == 0
 
 
@@ -442,7 +442,7 @@ async def test_a_list_without_ids_is_of_no_use():
     async with watching(Service(ids=False)) as scene:
         scene.start(5)
         await at(1500)
-        assert scene.watcher.mode is Mode.SINGLE
+        assert scene.watcher.mode is PollingMode.SINGLE
         assert len(scene.service.lists) == 1
         assert scene.open == 0
 
@@ -456,7 +456,7 @@ def test_a_list_that_is_refused_is_of_no_use(error):
         async with watching(Service(list_fails=error)) as scene:
             scene.start(5)
             await at(1500)
-            assert scene.watcher.mode is Mode.SINGLE
+            assert scene.watcher.mode is PollingMode.SINGLE
             assert len(scene.service.lists) == 1
             assert scene.open == 0
 
@@ -470,7 +470,7 @@ async def test_a_list_that_cannot_be_read_is_tried_again_before_it_is_left():
         scene.service.troubles = [ReplyError("html"), None]
         scene.start(5)
         await at(1500)
-        assert scene.watcher.mode is Mode.LIST
+        assert scene.watcher.mode is PollingMode.LIST
         assert scene.open == 0
     async with watching(Service(list_fails=ReplyError("html"))) as scene:
         scene.start(5)
@@ -491,7 +491,7 @@ def test_an_outage_says_nothing_of_the_list(error):
             scene.start(5)
             scene.service.troubles = [error] * 10
             await at(3000)
-            assert scene.watcher.mode is Mode.LIST
+            assert scene.watcher.mode is PollingMode.LIST
             assert scene.open == 0
 
     endure()
@@ -504,7 +504,7 @@ async def test_what_is_missing_where_it_should_be_makes_the_list_useless():
         scene.start(20, takes=3000.0)
         scene.service.hides, scene.service.hides_pending = {"op3"}, False
         await at(8000)
-        assert scene.watcher.mode is Mode.PENDING
+        assert scene.watcher.mode is PollingMode.PENDING
         assert scene.open == 0
 
 
@@ -520,7 +520,7 @@ async def test_one_beside_a_page_boundary_is_not_missing():
         await asyncio.sleep(5)
         scene.watch(*ids)
         await at(20_000)
-        assert scene.watcher.mode is Mode.LIST
+        assert scene.watcher.mode is PollingMode.LIST
 
 
 @pytest.mark.slow
@@ -535,7 +535,7 @@ async def test_a_straggler_far_down_the_list_is_polled_singly():
             await asyncio.sleep(600)
         await at(60_000)
         assert scene.open == 0
-        assert scene.watcher.mode is Mode.LIST
+        assert scene.watcher.mode is PollingMode.LIST
         assert {one for _, one in scene.service.singles} == {"op10000"}
 
 
@@ -592,7 +592,7 @@ async def test_one_404_is_not_believed():
         assert scene.open == 1
         scene.service.gone = set()
         await at(5000)
-        assert scene.finished() == [Finished("x-op0", pytest.approx(0, abs=0.1))]  # type: ignore[arg-type]
+        assert scene.finished() == [FinishedOperation("x-op0", pytest.approx(0, abs=0.1))]  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("error", [GoneError("404"), RefusedError("400", status=400)])
@@ -624,7 +624,7 @@ async def test_a_404_between_two_answers_counts_for_nothing():
         while scene.open:
             scene.service.gone ^= {"op0"}
             await scene.polled(len(scene.service.singles) + 1)
-        assert isinstance(scene.finished()[0], Finished)
+        assert isinstance(scene.finished()[0], FinishedOperation)
         assert len(scene.service.singles) > 5
 
 
@@ -670,7 +670,7 @@ async def test_one_that_is_done_at_its_deadline_is_done():
     async with watching(Service(order="oldest", hides={"op0"}), deadline=3600.0, expected=3600.0) as scene:
         scene.start(1, takes=3599.0)
         await at(3650)
-        assert isinstance(scene.finished()[0], Finished)
+        assert isinstance(scene.finished()[0], FinishedOperation)
 
 
 @on_virtual_time
@@ -687,7 +687,7 @@ async def test_a_404_at_the_deadline_is_believed():
 @on_virtual_time
 async def test_a_deadline_within_an_outage_waits_for_its_end():
     """The last look is taken when it can be; where none can be for long, it is given up as running."""
-    for outage, outcome in ((300.0, Finished), (1e6, type(None))):
+    for outage, outcome in ((300.0, FinishedOperation), (1e6, type(None))):
         async with watching(deadline=3600.0) as scene:
             began = now()
             scene.start(1, takes=3590.0)
@@ -718,7 +718,7 @@ def test_all_who_wait_for_an_operation_are_told_that_it_is_done(ids):
                 for number in range(others):
                     scene.watch("op0", by=f" {number}")
                 await asyncio.sleep(2000)
-                assert scene.finished() == [Finished("x-op0", pytest.approx(began, abs=0.1))] * (1 + others)  # type: ignore[arg-type]
+                assert scene.finished() == [FinishedOperation("x-op0", pytest.approx(began, abs=0.1))] * (1 + others)  # type: ignore[arg-type]
                 assert len(scene.learned) == scene.durations.known == 1
                 polls.append(len(scene.service.lists) + len(scene.service.singles))
         assert polls[0] == polls[1]
@@ -787,7 +787,7 @@ async def test_between_two_deadlines_an_operation_is_found_done_as_before():
         await at(6000)
         first, second = scene.finished()
         assert first is None
-        assert second == Finished("x-op0", pytest.approx(0, abs=0.1))  # type: ignore[arg-type]
+        assert second == FinishedOperation("x-op0", pytest.approx(0, abs=0.1))  # type: ignore[arg-type]
         assert len(scene.service.singles) == 1
         assert [seconds for _, seconds in scene.learned] == [pytest.approx(5000, abs=1)]
 
@@ -824,7 +824,7 @@ async def test_a_404_before_another_create_was_answered_counts_for_nothing():
         await scene.polled(2)
         scene.service.gone = set()
         await at(5000)
-        assert all(isinstance(one, Finished) for one in scene.finished())
+        assert all(isinstance(one, FinishedOperation) for one in scene.finished())
 
 
 @on_virtual_time
@@ -858,7 +858,7 @@ def test_one_who_leaves_takes_nobody_along(leaves):
             await settled()
             assert (len(scene.watcher.ages), scene.watcher.waiters) == (1, 1)
             await at(1000)
-            assert isinstance(scene.finished()[0], Finished)
+            assert isinstance(scene.finished()[0], FinishedOperation)
         async with watching() as scene:
             scene.start(1, takes=1e6)
             scene.watch("op0", by=" again")
@@ -916,7 +916,7 @@ async def test_one_who_comes_when_it_was_just_told_is_told_too():
         await at(1000)
         scene.watch("op0", by=" later")
         await at(2000)
-        assert scene.finished() == [Finished("x-op0", 1.0)] * 3
+        assert scene.finished() == [FinishedOperation("x-op0", 1.0)] * 3
         assert len(scene.learned) == 1
 
 
@@ -1013,14 +1013,14 @@ async def test_the_first_look_learns_the_shape_of_the_list():
     async with watching(Service(ids=False)) as scene:
         scene.service.add_history(3)
         await scene.watcher.prime()
-        assert scene.watcher.mode is Mode.SINGLE
+        assert scene.watcher.mode is PollingMode.SINGLE
         assert len(scene.service.lists) == 1
 
 
 @on_virtual_time
 async def test_the_first_look_waits_for_the_service():
     """Until it answers, whatever with; a list that is refused is an answer, too."""
-    for answer, mode in ((None, Mode.LIST), (RefusedError("no", status=400), Mode.SINGLE)):
+    for answer, mode in ((None, PollingMode.LIST), (RefusedError("no", status=400), PollingMode.SINGLE)):
         async with watching() as scene:
             scene.service.troubles = [UnavailableError("503"), RateLimitedError("429"), ReplyError("html"), answer]
             await scene.watcher.prime()
@@ -1068,7 +1068,7 @@ async def test_asking_for_one_tells_how_it_stands():
         service.add(1, takes=1e6)
         service.add(2, takes=10.0, ends_as=Ended("no"))
         await at(20)
-        assert await scene.watcher.ask("op0") == Finished("x-op0", pytest.approx(0, abs=0.1))  # type: ignore[arg-type]
+        assert await scene.watcher.ask("op0") == FinishedOperation("x-op0", pytest.approx(0, abs=0.1))  # type: ignore[arg-type]
         assert await scene.watcher.ask("op1") is None
         with pytest.raises(OperationFailedError):
             await scene.watcher.ask("op2")
@@ -1087,6 +1087,6 @@ async def test_a_finish_without_its_times_is_counted_from_when_it_was_asked_for(
         scene.service.jobs["op0"] = job
         scene.watch("op0", asked_at=5.0)
         await at(1000)
-        assert scene.finished() == [Finished("x", 5.0)]
+        assert scene.finished() == [FinishedOperation("x", 5.0)]
         assert 95 <= scene.learned[0][1] <= 400
         await settled()

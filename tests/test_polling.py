@@ -12,8 +12,8 @@ from asyncexport.core.polling import (
     NEARLY_ALL,
     PAYS_ITSELF,
     UNLIKELY,
-    Outlook,
-    Running,
+    OperationAge,
+    PollingOutlook,
     chance_for_a_single,
     enough_for_a_list,
     list_is_due,
@@ -24,7 +24,7 @@ DURATIONS = Durations(expected_seconds=600, known=[600.0] * 100)
 """All took ten minutes, and are expected to go on so."""
 
 
-def outlook(**changes: object) -> Outlook:
+def outlook(**changes: object) -> PollingOutlook:
     base: dict[str, object] = {
         "tokens": 0,
         "burst": 49,
@@ -34,11 +34,11 @@ def outlook(**changes: object) -> Outlook:
         "more_to_create": True,
         "prefer": Prefer.THROUGHPUT,
     }
-    return Outlook(**{**base, **changes})  # type: ignore[arg-type]
+    return PollingOutlook(**{**base, **changes})  # type: ignore[arg-type]
 
 
-def running(count: int, age: float = 0.0, seen: float = 0.0) -> list[Running]:
-    return [Running(age, seen)] * count
+def running(count: int, age: float = 0.0, seen: float = 0.0) -> list[OperationAge]:
+    return [OperationAge(age, seen)] * count
 
 
 def enough(count: int, **changes: object) -> float:
@@ -91,7 +91,7 @@ def test_polls_wait_for_creates_when_throughput_is_preferred():
     assert not outlook(calm=False, polls_cost=False).waits_for_calm
 
 
-def is_due(pages: list[list[Running]], *, waited: float = 0.0, **changes: object) -> bool:
+def is_due(pages: list[list[OperationAge]], *, waited: float = 0.0, **changes: object) -> bool:
     return list_is_due(pages, DURATIONS, outlook(**changes), waited_seconds=waited)
 
 
@@ -168,7 +168,7 @@ LOOKS = st.builds(
 def test_whatever_comes_a_decision_is_made(ages, look, known):
     """No age, no level and no history leads to an error, a chance out of bounds or a share that cannot be reached."""
     durations = Durations(expected_seconds=300, known=known)
-    some = [Running(max(pair), min(pair)) for pair in ages]
+    some = [OperationAge(max(pair), min(pair)) for pair in ages]
     assert UNLIKELY <= chance_for_a_single(some, durations, look) <= LIKELY
     assert 0 <= enough_for_a_list(some, durations, look) <= max(PAYS_ITSELF, NEARLY_ALL * len(some))
     assert list_is_due([some], durations, look, waited_seconds=10.0) in (True, False)

@@ -14,15 +14,17 @@ from asyncexport.core.summary import Exit
 from asyncexport.errors import LedgerError
 from asyncexport.ledger import LedgerReader, has_remains, set_aside
 from asyncexport.ledger.files import SIDE_FILES, create, ledger_path
-from asyncexport.run.verify import Damaged, Sound, rebuild, verify
-from asyncexport.sandbox import Behaviour, Sandbox, serving
+from asyncexport.run.verify import Damaged, Intact, rebuild, verify
+from asyncexport.sandbox import Sandbox, SandboxBehaviour, serving
 from tests.exporting import archives, rows_in, run, truth
 
 pytestmark = pytest.mark.slow
 
 ROOT = Path(__file__).parents[1]
 
-FAST = Behaviour(operation_seconds=0.01, operation_sigma=0.0, requests_per_minute=1e6, burst=10_000, rows_per_hour=6)
+FAST = SandboxBehaviour(
+    operation_seconds=0.01, operation_sigma=0.0, requests_per_minute=1e6, burst=10_000, rows_per_hour=6
+)
 START, END = "2026-01-06", "2026-01-08"
 CHANGES = {"export": [{"bundle": "6h"}]}
 BUNDLES = 8
@@ -161,12 +163,12 @@ async def test_a_rebuild_killed_at_any_step_loses_no_row(killed, sandbox, tmp_pa
             assert rows_in(directory) == all_rows, at
         found = [one async for one in rebuild(again)]
         assert len(found) == BUNDLES, at
-        assert sum(isinstance(one, Sound) for one in found) == BUNDLES - 1, at
+        assert sum(isinstance(one, Intact) for one in found) == BUNDLES - 1, at
         assert moved or any(isinstance(one, Damaged) for one in found), at
         assert await finished(sandbox, again) is Exit.DONE, at
         assert rows_in(again) == all_rows, at
         checked = [one async for one in verify(again)]
-        assert sum(isinstance(one, Sound) for one in checked) == BUNDLES, at
+        assert sum(isinstance(one, Intact) for one in checked) == BUNDLES, at
         assert _kept(again, old), at
 
 

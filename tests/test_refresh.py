@@ -9,16 +9,16 @@ from typing import Any
 import pytest
 
 from asyncexport.core.bundles import Range
-from asyncexport.core.states import FewerRows, Planned, Standing, Stored
+from asyncexport.core.states import BundleRecord, FewerRows, Planned, Stored
 from asyncexport.core.summary import Exit, Summary
 from asyncexport.engine.scheduler import Stop
 from asyncexport.ledger import LedgerReader
-from asyncexport.sandbox import Behaviour, Fault, Sandbox, serving
+from asyncexport.sandbox import Sandbox, SandboxBehaviour, SandboxFault, serving
 from tests.exporting import Notebook, archives, moment, rows_in, run
 
 pytestmark = pytest.mark.slow
 
-CALM = Behaviour(operation_seconds=0.01, rows_per_hour=300, requests_per_minute=1e6, burst=10_000)
+CALM = SandboxBehaviour(operation_seconds=0.01, rows_per_hour=300, requests_per_minute=1e6, burst=10_000)
 
 START, END = "2026-01-01T20:00:00Z", "2026-01-01T21:00:00Z"
 """Two bundles."""
@@ -49,21 +49,21 @@ class Scene:
 
     async def repair(self, **more: Any) -> Summary:
         """What `verify --repair` does once it has found both bundles unsound."""
-        return await self.run(command="verify", fills_gaps=False, repair=tuple(self.standings()), **more)
+        return await self.run(command="verify", fills_gaps=False, repair=tuple(self.records()), **more)
 
     def serve(self, *rows: int | None) -> None:
         """Make the exports of each bundle have so many rows from now on; None: all of them."""
         starts = (START, "2026-01-01T20:30:00Z")
         ends = ("2026-01-01T20:30:00Z", END)
         faults = [
-            Fault.parse(f"operation:fewer-rows,rows={count},window={start}/{end}")
+            SandboxFault.parse(f"operation:fewer-rows,rows={count},window={start}/{end}")
             for count, start, end in zip(rows, starts, ends, strict=True)
             if count is not None
         ]
         self.sandbox.behave(replace(self.sandbox.behaviour, faults=tuple(faults)))
         self.sandbox.reset_counts()
 
-    def standings(self) -> list[Standing]:
+    def records(self) -> list[BundleRecord]:
         """Where both stand."""
         with LedgerReader(self.directory) as ledger:
             return list(ledger.stored(NAME, Range(0, 2**40)))
@@ -71,7 +71,7 @@ class Scene:
     @property
     def counts(self) -> list[int]:
         """Rows of both, by the ledger."""
-        return [one.stored.rows for one in self.standings() if one.stored]
+        return [one.stored.rows for one in self.records() if one.stored]
 
     @property
     def files(self) -> list[tuple[bytes, int]]:
@@ -109,16 +109,16 @@ def refreshed(summary: Summary) -> tuple[int, ...]:
 async def test_a_refresh_with_far_fewer_rows_replaces_nothing(tmp_path, share):
     """The file, its inode and its row in the ledger stay; both counts are told, and that night ends with 3."""
     async with stored(tmp_path) as scene:
-        files, standings = scene.files, scene.standings()
+        files, records = scene.files, scene.records()
         before, _ = scene.counts
         found = int(before * share)
         scene.serve(found, None)
         viewer = Notebook()
         summary = await scene.nightly(viewer=viewer)
-        assert summary.exit_code is Exit.PARTLY
+        assert summary.exit_code is Exit.PARTIAL
         assert scene.files == files
-        assert [one.stored for one in scene.standings()] == [standings[0].stored, scene.standings()[1].state]
-        assert scene.standings()[0].state == FewerRows(before, found)
+        assert [one.stored for one in scene.records()] == [records[0].stored, scene.records()[1].state]
+        assert scene.records()[0].state == FewerRows(before, found)
         assert refreshed(summary) == (2, 0, 0, 0, 1)
         (problem,) = summary.to_dict()["problems"]
         reason = f"the archive was kept, since far fewer rows came: {found} in place of {before}"
@@ -138,7 +138,7 @@ async def test_a_refused_refresh_is_not_asked_for_again(tmp_path):
         files = scene.files
         scene.serve(None, None)
         for again in (await scene.nightly(), await scene.nightly(), await scene.run()):
-            assert (again.exit_code, again.tally.already, again.tally.planned) == (Exit.DONE, 2, 2)
+            assert (again.exit_code, again.tally.stored_before, again.tally.planned) == (Exit.DONE, 2, 2)
             assert refreshed(again) == (0, 0, 0, 0, 0)
         viewer = Notebook()
         assert (await scene.retry(viewer=viewer)).exit_code is Exit.DONE
@@ -173,7 +173,7 @@ async def test_five_rows_of_twenty_may_go(tmp_path):
         assert scene.counts == [20, 20]
         scene.serve(15, 0)
         summary = await scene.repair()
-        assert summary.exit_code is Exit.PARTLY
+        assert summary.exit_code is Exit.PARTIAL
         assert scene.counts == [15, 20]
         assert refreshed(summary) == (2, 1, 0, 5, 1)
 
@@ -210,7 +210,7 @@ async def test_rows_that_are_back_are_welcome(tmp_path):
         assert summary.exit_code is Exit.DONE
         assert refreshed(summary) == (2, 0, 0, 0, 0)
         assert scene.files == files
-        assert all(isinstance(one.state, Stored) for one in scene.standings())
+        assert all(isinstance(one.state, Stored) for one in scene.records())
 
 
 async def test_accepting_is_for_what_was_refused_alone(tmp_path):
@@ -218,7 +218,7 @@ async def test_accepting_is_for_what_was_refused_alone(tmp_path):
     async with stored(tmp_path) as scene:
         scene.serve(0, 0)
         summary = await scene.run(command="nightly", refresh_seconds=LATER, accept_fewer=True)
-        assert summary.exit_code is Exit.PARTLY
+        assert summary.exit_code is Exit.PARTIAL
         assert refreshed(summary) == (2, 0, 0, 0, 2)
 
 
@@ -237,7 +237,7 @@ async def test_a_repair_with_far_fewer_rows_is_told(tmp_path, caplog):
         scene.serve(3, second - 2)
         viewer = Notebook()
         summary = await scene.repair(viewer=viewer)
-        assert summary.exit_code is Exit.PARTLY
+        assert summary.exit_code is Exit.PARTIAL
         assert scene.counts == [3, second - 2]
         assert rows_in(tmp_path).total() == second + 1
         (problem,) = summary.to_dict()["problems"]
@@ -270,9 +270,9 @@ async def test_an_archive_that_was_kept_can_be_repaired(tmp_path):
         damaged(archives(tmp_path))
         scene.serve(None, 4)
         summary = await scene.repair()
-        assert summary.exit_code is Exit.PARTLY
+        assert summary.exit_code is Exit.PARTIAL
         assert [problem["rows_found"] for problem in summary.to_dict()["problems"]] == [4]
-        assert all(isinstance(one.state, Stored) for one in scene.standings())
+        assert all(isinstance(one.state, Stored) for one in scene.records())
 
 
 @pytest.mark.parametrize("missing", [False, True], ids=["sound", "missing"])
@@ -294,13 +294,13 @@ async def test_a_refresh_that_was_interrupted_is_guarded_when_it_goes_on(tmp_pat
         first = await scene.nightly(stop=stop, boundary=boundary)
         assert first.exit_code is Exit.INTERRUPTED
         assert scene.files == files
-        assert not any(isinstance(one.state, Stored | Planned) for one in scene.standings())
+        assert not any(isinstance(one.state, Stored | Planned) for one in scene.records())
         if missing:
             for path in archives(tmp_path):
                 path.unlink()
         scene.sandbox.skip(86_400)
         summary = await scene.run()
-        assert summary.exit_code is Exit.PARTLY
-        assert scene.counts == ([0, 0] if missing else [one.stored.rows for one in scene.standings() if one.stored])
+        assert summary.exit_code is Exit.PARTIAL
+        assert scene.counts == ([0, 0] if missing else [one.stored.rows for one in scene.records() if one.stored])
         assert missing or scene.files == files
         assert refreshed(summary)[4] == (0 if missing else 2)

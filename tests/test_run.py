@@ -15,7 +15,7 @@ from asyncexport.core.bundles import Range, show
 from asyncexport.core.summary import Exit, Snapshot
 from asyncexport.engine.scheduler import Stop
 from asyncexport.ledger import Ledger, LedgerReader, hold
-from asyncexport.sandbox import Behaviour, Fault, FileRows, serving
+from asyncexport.sandbox import SandboxBehaviour, SandboxFault, SandboxFileRows, serving
 from tests.exporting import (
     AMPLE,
     Notebook,
@@ -30,7 +30,7 @@ from tests.exporting import (
 
 pytestmark = pytest.mark.slow
 
-FAST = Behaviour(operation_seconds=0.02, rows_per_hour=40, requests_per_minute=1e6, burst=10_000)
+FAST = SandboxBehaviour(operation_seconds=0.02, rows_per_hour=40, requests_per_minute=1e6, burst=10_000)
 """A service whose operations take no time to speak of."""
 
 TWO_DAYS: dict[str, Any] = {"start": "2026-01-01", "end": "2026-01-03"}
@@ -82,7 +82,7 @@ class Looking(Notebook):
 
 async def test_a_slow_download_is_seen_and_no_end_is_made_up(tmp_path):
     """Its bytes show as they come; and as long as no file was ever whole, nobody says when the last one will be."""
-    drip = Fault.parse("download:drip,seconds=0.0001")
+    drip = SandboxFault.parse("download:drip,seconds=0.0001")
     viewer = Looking()
     async with serving(replace(FAST, faults=(drip,))) as sandbox:
         await run(sandbox, tmp_path, end="2026-01-01T00:30:00Z", viewer=viewer)
@@ -139,7 +139,7 @@ async def test_real_rows_come_through_bit_equal(tmp_path):
     lines = [row % (2**53 + 1 + number, number) for number in range(60)]
     file = tmp_path / "rows.json"
     file.write_text("[" + ",\n".join(lines) + "]")
-    async with serving(replace(FAST, rows=FileRows(file))) as sandbox:
+    async with serving(replace(FAST, rows=SandboxFileRows(file))) as sandbox:
         await run(sandbox, tmp_path / "exports", end="2026-01-01T01:00:00Z")
     found = [
         line
@@ -290,7 +290,7 @@ DAY = 86_400
 EVENTS = "everyone-events"
 
 
-def ahead(days: float) -> Behaviour:
+def ahead(days: float) -> SandboxBehaviour:
     """A service whose clock is so many days ahead of this host's: below zero, this host is fast."""
     return replace(QUIET, clock_ahead_seconds=days * DAY)
 
@@ -411,10 +411,10 @@ async def test_a_night_refreshes_what_was_exported_too_soon(tmp_path):
 async def test_a_parked_bundle_does_not_stop_the_others(tmp_path):
     """One bundle that always fails is parked and told of; the same command takes it up again."""
     window = "2026-01-01T05:00:00Z/2026-01-01T05:30:00Z"
-    bad = replace(FAST, faults=(Fault.parse(f"operation:FAILED,window={window}"),))
+    bad = replace(FAST, faults=(SandboxFault.parse(f"operation:FAILED,window={window}"),))
     async with serving(bad) as sandbox:
         first = await run(sandbox, tmp_path, changes={"retry": {"attempts": 2}})
-        assert first.exit_code is Exit.PARTLY
+        assert first.exit_code is Exit.PARTIAL
         assert first.tally.stored == 47
         assert [problem["start"] for problem in first.to_dict()["problems"]] == ["2026-01-01T05:00:00Z"]
         sandbox.behave(FAST)
@@ -454,7 +454,7 @@ async def test_a_service_that_never_was_there_ends_the_run(tmp_path):
 )
 async def test_an_export_refused_from_the_start_costs_one_create(tmp_path, status, code):
     """An unknown segment or a key too weak ends the run at the first create, and leaves no archive."""
-    async with serving(replace(FAST, faults=(Fault.parse(f"create:{status}"),))) as sandbox:
+    async with serving(replace(FAST, faults=(SandboxFault.parse(f"create:{status}"),))) as sandbox:
         summary = await run(sandbox, tmp_path)
         assert summary.exit_code is code
         assert sandbox.counts["create"] == 1
@@ -476,7 +476,7 @@ async def test_a_refused_export_does_not_stop_the_others(tmp_path):
     async with serving(FAST) as sandbox:
         exports = [{"name": "bad", "segment": "nobody-knows"}, {"name": "good"}]
         summary = await run(sandbox, tmp_path, changes={"export": exports})
-        assert summary.exit_code is Exit.PARTLY
+        assert summary.exit_code is Exit.PARTIAL
         assert len(archives(tmp_path, "good")) == 48
         assert summary.error is not None
 
@@ -561,7 +561,7 @@ async def test_a_second_stop_stops_at_once(tmp_path):
 
 async def test_no_more_downloads_at_once_than_there_are_slots(tmp_path):
     """`[concurrency] downloads` holds whatever is finished at the service."""
-    slow = replace(FAST, faults=(Fault.parse("download:late,seconds=0.02"),))
+    slow = replace(FAST, faults=(SandboxFault.parse("download:late,seconds=0.02"),))
     async with serving(slow) as sandbox:
         await run(sandbox, tmp_path, changes={"concurrency": {"downloads": 2, "operations": 40}})
         assert sandbox.peaks["download"] == 2

@@ -15,7 +15,7 @@ import trustme
 from blockbuster import blockbuster_ctx
 
 from asyncexport.core.bundles import DAY, show
-from asyncexport.sandbox import Behaviour, Fault, serving
+from asyncexport.sandbox import SandboxBehaviour, SandboxFault, serving
 from asyncexport.sandbox.formats import row_json
 from asyncexport.sandbox.reading import read_order
 from tests.sandbox_client import Caller, ask
@@ -26,7 +26,7 @@ NOW = 1_780_000_000.0
 START = 1_779_913_800
 HALF_HOUR = 1800
 
-QUICK = Behaviour(operation_seconds=0.0, requests_per_minute=1e6, burst=1_000_000, rows_per_hour=60, quiet=0)
+QUICK = SandboxBehaviour(operation_seconds=0.0, requests_per_minute=1e6, burst=1_000_000, rows_per_hour=60, quiet=0)
 """Operations end as they begin, and nothing is refused."""
 
 SLOW = replace(QUICK, operation_seconds=1000.0, operation_sigma=0.0)
@@ -98,7 +98,7 @@ async def test_the_key_goes_in_as_it_is():
 
 async def test_a_refusal_says_when_to_come_back():
     """A 429 bears `Retry-After` in whole seconds, is counted, and ends when the clock has gone on."""
-    async with serving(Behaviour(burst=2, scope="create"), clock=standing_still) as box:
+    async with serving(SandboxBehaviour(burst=2, scope="create"), clock=standing_still) as box:
         call = Caller(box)
         statuses = [(await call.create(START, START + HALF_HOUR)).status for _ in range(3)]
         refused = await call.create(START, START + HALF_HOUR)
@@ -126,7 +126,7 @@ async def test_downloads_pass_no_limit_and_need_no_key():
 @pytest.mark.parametrize("costs", [True, False])
 async def test_a_create_that_fails_may_cost_nothing(costs):
     """Whether a 400 or a 503 takes a token is a switch."""
-    behaviour = Behaviour(burst=1, failure_costs=costs, faults=(Fault("create", "503", nth=2),))
+    behaviour = SandboxBehaviour(burst=1, failure_costs=costs, faults=(SandboxFault("create", "503", nth=2),))
     async with serving(behaviour, clock=standing_still) as box:
         call = Caller(box)
         statuses = [(await call.create(START, START + HALF_HOUR, format="FORMAT_PARQUET")).status]
@@ -270,13 +270,13 @@ async def test_it_tells_of_itself_without_a_key():
         (made,) = (await ask(box.url, "/sandbox/operations")).data
         assert (made["start"], made["segment"]) == (START, "everyone")
         span = f"start={show(START)}&end={show(START + DAY)}"
-        rows = await ask(box.url, f"/sandbox/rows?{span}", patience=5)
+        rows = await ask(box.url, f"/sandbox/rows?{span}", backoff=5)
         assert Counter(rows.body.splitlines()) == texts(box.events(START, START + DAY))
-        people = await ask(box.url, f"/sandbox/rows?{span}&type=individual", patience=5)
+        people = await ask(box.url, f"/sandbox/rows?{span}&type=individual", backoff=5)
         assert len(people.body.splitlines()) == len(box.individuals(START, START + DAY)) > 0
         body = orjson.dumps({"retry_after": "date", "faults": ["me:503"]})
         assert (await ask(box.url, "/sandbox/behave", method="POST", body=body)).status == 200
-        assert box.behaviour == replace(QUICK, retry_after="date", faults=(Fault("me", "503"),))
+        assert box.behaviour == replace(QUICK, retry_after="date", faults=(SandboxFault("me", "503"),))
         assert (await ask(box.url, "/sandbox/behave", method="POST", body=b'{"speeed":1}')).status == 400
         assert (await ask(box.url, "/sandbox/rows?start=x&end=y")).status == 400
         assert (await ask(box.url, "/sandbox/nothing")).status == 404
@@ -304,7 +304,7 @@ async def test_nothing_blocks_the_loop():
                 assert (await call.get(target)).status == 200
             for target in ("counts", "operations", f"rows?start={show(START)}&end={show(START + HALF_HOUR)}"):
                 assert (await ask(box.url, f"/sandbox/{target}")).status == 200
-            box.behave(replace(QUICK, filler_bytes=3_000_000, faults=(Fault("me", "huge"),)))
+            box.behave(replace(QUICK, filler_bytes=3_000_000, faults=(SandboxFault("me", "huge"),)))
             await call.download(await call.located(START, START + HALF_HOUR))
             await call.get("/me")
 
@@ -322,9 +322,9 @@ async def test_bytes_that_are_no_text_are_no_key_and_no_link():
 
 async def test_it_can_be_told_to_be_out_of_reach():
     """Connections are refused as long as that lasts, and those that were there are ended."""
-    async with serving(replace(QUICK, faults=(Fault("me", "stall"),))) as box:
+    async with serving(replace(QUICK, faults=(SandboxFault("me", "stall"),))) as box:
         call = Caller(box)
-        hanging = asyncio.create_task(call.get("/me", patience=10))
+        hanging = asyncio.create_task(call.get("/me", backoff=10))
         await box.arrival("me")
         async with box.unreachable():
             assert (await hanging).ended in ("eof", "reset")
@@ -362,7 +362,7 @@ def trusting_context(authority):
 @pytest.mark.slow
 async def test_nothing_is_left_behind():
     """Idle, hanging and half-read connections are gone when it stops, and no transport is left to be collected."""
-    faults = (Fault("me", "stall"), Fault("segments", "stall-body"), Fault("list", "drip"))
+    faults = (SandboxFault("me", "stall"), SandboxFault("segments", "stall-body"), SandboxFault("list", "drip"))
     async with serving(replace(QUICK, filler_bytes=40_000_000, faults=faults)) as box:
         call = Caller(box)
         link = await call.located(START, START + HALF_HOUR)

@@ -21,11 +21,11 @@ from hypothesis import strategies as st
 from asyncexport.core.archive.inspection import inspect
 from asyncexport.core.bundles import DAY, read_timestamp
 from asyncexport.core.exports import Format
-from asyncexport.sandbox.data import SyntheticRows
+from asyncexport.sandbox.data import SandboxSyntheticRows
 from asyncexport.sandbox.filler import filler
 from asyncexport.sandbox.formats import EVENT_FIELDS, INDIVIDUAL_FIELDS, empty, render, row_json, select
 from asyncexport.sandbox.people import individuals
-from asyncexport.sandbox.rowfile import FileRows, WrittenRow
+from asyncexport.sandbox.rowfile import SandboxFileRow, SandboxFileRows
 from asyncexport.sandbox.rows import Row
 
 START = 1_767_225_600  # 2026-01-01T00:00:00Z
@@ -47,7 +47,7 @@ def written(*args, **options):
 
 
 def a_day(**options):
-    return list(SyntheticRows(**options).between(START, START + DAY))
+    return list(SandboxSyntheticRows(**options).between(START, START + DAY))
 
 
 millis = st.integers(0, 3 * HOUR * 1000).map(lambda ms: (NOON * 1000 + ms) / 1000)
@@ -59,13 +59,13 @@ millis = st.integers(0, 3 * HOUR * 1000).map(lambda ms: (NOON * 1000 + ms) / 100
 def test_ranges_tile_wherever_they_are_cut(seed, rate, cuts):
     """The rows of two ranges that touch are those of the range they make, each as often, cut at any millisecond."""
     a, b, c = cuts
-    rows = SyntheticRows(seed, rate)
+    rows = SandboxSyntheticRows(seed, rate)
     assert texts(rows.between(a, c)) == texts(rows.between(a, b)) + texts(rows.between(b, c))
 
 
 def test_ranges_tile_at_an_event():
     """A row stands in the range that begins with its moment, and not in the one that ends there."""
-    rows = SyntheticRows()
+    rows = SandboxSyntheticRows()
     for moment in sorted(moments(rows.between(NOON, NOON + 600))):
         assert moment in moments(rows.between(moment, moment + 0.001))
         assert moment not in moments(rows.between(moment - 1, moment))
@@ -76,16 +76,16 @@ def test_ranges_tile_at_an_event():
 @given(millis, st.floats(0, 600))
 def test_rows_lie_in_the_range(start, length):
     """Nothing comes back that was not asked for, to the microsecond."""
-    for moment in moments(SyntheticRows(rows_per_hour=5000).between(start, start + length)):
+    for moment in moments(SandboxSyntheticRows(rows_per_hour=5000).between(start, start + length)):
         assert round(start, 6) <= moment < round(start + length, 6)
 
 
 def test_rows_come_in_no_order_of_time_yet_always_the_same():
     """A client that relies on order finds out, and finds out the same again."""
-    rows = list(SyntheticRows().between(NOON, NOON + HOUR))
+    rows = list(SandboxSyntheticRows().between(NOON, NOON + HOUR))
     backwards = sum(a > b for a, b in pairwise(moments(rows)))
     assert len(rows) / 3 < backwards < len(rows) * 2 / 3
-    assert rows == list(SyntheticRows().between(NOON, NOON + HOUR))
+    assert rows == list(SandboxSyntheticRows().between(NOON, NOON + HOUR))
 
 
 @pytest.mark.slow
@@ -94,17 +94,17 @@ def test_another_process_has_the_same_rows():
     code = (
         "import sys; from hashlib import sha256; from asyncexport.sandbox.data import SyntheticRows;"
         "from asyncexport.sandbox.formats import render;"
-        f"print(sha256(b''.join(render(SyntheticRows(7).between({NOON}, {NOON + HOUR}), 'ndjson'))).hexdigest())"
+        f"print(sha256(b''.join(render(SandboxSyntheticRows(7).between({NOON}, {NOON + HOUR}), 'ndjson'))).hexdigest())"
     )
     environment = os.environ | {"PYTHONHASHSEED": "12345"}
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, env=environment)
-    rows = SyntheticRows(7).between(NOON, NOON + HOUR)
+    rows = SandboxSyntheticRows(7).between(NOON, NOON + HOUR)
     assert done.stdout.strip() == sha256(written(rows, "ndjson")).hexdigest()
 
 
 def test_another_seed_is_another_shop():
     """Two seeds share no row."""
-    one, other = (texts(SyntheticRows(seed).between(NOON, NOON + HOUR)) for seed in (1, 2))
+    one, other = (texts(SandboxSyntheticRows(seed).between(NOON, NOON + HOUR)) for seed in (1, 2))
     assert one
     assert not one & other
 
@@ -113,7 +113,7 @@ def test_another_seed_is_another_shop():
 def test_there_are_as_many_rows_as_asked_for():
     """Two weeks have the rate on average, quiet half-hours or not."""
     for quiet in (0, 0.25, 1):
-        count = sum(1 for _ in SyntheticRows(3, 60, quiet=quiet).between(START, START + 14 * DAY))
+        count = sum(1 for _ in SandboxSyntheticRows(3, 60, quiet=quiet).between(START, START + 14 * DAY))
         assert count == pytest.approx(14 * 24 * 60, rel=0.05)
 
 
@@ -138,15 +138,15 @@ def test_some_half_hours_of_the_night_are_wholly_empty():
 @pytest.mark.slow
 def test_the_first_row_of_ten_years_comes_at_once():
     """Nothing is made that is not taken yet."""
-    row = next(SyntheticRows().between(START - 3650 * DAY, START))
+    row = next(SandboxSyntheticRows().between(START - 3650 * DAY, START))
     assert row["EventStart"] < "2026"
 
 
 def test_a_year_that_no_time_stamp_can_tell_has_no_rows():
     """The ends of time are no crash."""
-    assert list(SyntheticRows().between(253_402_300_800, 253_402_300_900)) == []
-    assert list(SyntheticRows().between(-7200, 0)) == []
-    assert list(SyntheticRows().between(NOON, NOON)) == []
+    assert list(SandboxSyntheticRows().between(253_402_300_800, 253_402_300_900)) == []
+    assert list(SandboxSyntheticRows().between(-7200, 0)) == []
+    assert list(SandboxSyntheticRows().between(NOON, NOON)) == []
 
 
 @pytest.fixture(scope="module")
@@ -240,10 +240,10 @@ def test_a_real_may_be_whole_and_a_bool_is_one(day):
 
 def test_a_late_row_comes_when_it_has_arrived():
     """What is late is missing until then, and the rest is there at once."""
-    rows = SyntheticRows(late_share=0.1, late_seconds=7200)
+    rows = SandboxSyntheticRows(late_share=0.1, late_seconds=7200)
     everything = texts(rows.between(NOON, NOON + HOUR))
     soon = texts(rows.between(NOON, NOON + HOUR, arrived_by=NOON + HOUR))
-    assert everything == texts(SyntheticRows().between(NOON, NOON + HOUR))
+    assert everything == texts(SandboxSyntheticRows().between(NOON, NOON + HOUR))
     assert soon < everything
     assert soon.total() / everything.total() == pytest.approx(0.9, abs=0.04)
     assert texts(rows.between(NOON, NOON + HOUR, arrived_by=NOON + 3 * HOUR)) == everything
@@ -258,13 +258,13 @@ def _at(text):
 
 def test_nothing_has_arrived_before_it_happened():
     """An export of a range that is not over has what has happened so far."""
-    rows = SyntheticRows()
+    rows = SandboxSyntheticRows()
     assert texts(rows.between(NOON, NOON + HOUR, arrived_by=NOON + 600)) == texts(rows.between(NOON, NOON + 600.001))
 
 
 def test_individuals_are_those_with_an_event_in_the_range():
     """One row for each of them, and for nobody else."""
-    rows = SyntheticRows(5, 60)
+    rows = SandboxSyntheticRows(5, 60)
     found = [row["IndvId"] for row in individuals(rows, NOON, NOON + HOUR, as_of=NOON + 30 * DAY)]
     assert found
     assert len(found) == len(set(found))
@@ -275,7 +275,7 @@ def test_individuals_are_those_with_an_event_in_the_range():
 @pytest.mark.parametrize("as_of", [NOON + HOUR, NOON + 2 * DAY, NOON + 30 * DAY])
 def test_totals_are_those_of_all_events_so_far(as_of):
     """Numbers of sessions, pages and events are what one finds by counting the events that had arrived."""
-    rows = SyntheticRows(5, 60, late_share=0.1, late_seconds=9000)
+    rows = SandboxSyntheticRows(5, 60, late_share=0.1, late_seconds=9000)
     counted: dict[int, list[Row]] = {}
     for row in rows.between(NOON - 20 * DAY, as_of, arrived_by=as_of):
         counted.setdefault(row["IndvId"], []).append(row)
@@ -292,19 +292,19 @@ def test_totals_are_those_of_all_events_so_far(as_of):
 
 def test_an_individual_has_every_documented_field():
     """All fields of reference section 8, within bounds that hold by themselves; variables in an object."""
-    found = list(individuals(SyntheticRows(), NOON, NOON + HOUR, as_of=NOON + DAY))
+    found = list(individuals(SandboxSyntheticRows(), NOON, NOON + HOUR, as_of=NOON + DAY))
     assert set().union(*found) == set(INDIVIDUAL_FIELDS)
     assert any(row["UserVars"] for row in found)
     for row in found:
         assert 0 <= row["ActiveSec"] <= row["TotalSec"]
         assert row["LastSessionSec"] <= row["MaxSessionSec"] <= row["TotalSec"]
         assert row["LastSessionStart"] <= row["LastEventStart"]
-    assert found == list(individuals(SyntheticRows(), NOON, NOON + HOUR, as_of=NOON + DAY))
+    assert found == list(individuals(SandboxSyntheticRows(), NOON, NOON + HOUR, as_of=NOON + DAY))
 
 
 def test_nobody_is_in_an_empty_range():
     """No event, no individual."""
-    assert list(individuals(SyntheticRows(quiet=1), START, START + HOUR, as_of=START + DAY)) == []
+    assert list(individuals(SandboxSyntheticRows(quiet=1), START, START + HOUR, as_of=START + DAY)) == []
 
 
 # What a JSON object may hold; text without halves of surrogate pairs, which UTF-8 cannot write.
@@ -347,7 +347,7 @@ def _cell(value):
 @pytest.mark.slow
 def test_made_up_rows_survive_every_format():
     """The hard texts come through each format, and the archive's own check counts the rows."""
-    rows = list(SyntheticRows(rows_per_hour=1500).between(NOON, NOON + HOUR))
+    rows = list(SandboxSyntheticRows(rows_per_hour=1500).between(NOON, NOON + HOUR))
     assert [orjson.loads(line) for line in written(rows, "ndjson").split(b"\n")[:-1]] == rows
     assert orjson.loads(written(rows, "json")) == rows
     found = list(csv.DictReader(io.StringIO(written(rows, "csv").decode(), newline=""), strict=True))
@@ -360,7 +360,7 @@ def test_made_up_rows_survive_every_format():
 
 def test_pieces_are_as_big_as_asked_for():
     """A file comes piece by piece, none much bigger than it should be."""
-    rows = list(SyntheticRows().between(NOON, NOON + HOUR))
+    rows = list(SandboxSyntheticRows().between(NOON, NOON + HOUR))
     for form in Format:
         sizes = [len(piece) for piece in render(rows, form, pieces=10_000)]
         assert len(sizes) > 10
@@ -402,7 +402,7 @@ def test_a_selection_has_what_was_asked_for_and_no_more(rows, fields):
     wanted = re.compile("|".join(patterns) if fields else ".*", re.DOTALL)
     expected = [[(key, value) for key, value in row.items() if wanted.fullmatch(key)] for row in rows]
     assert [list(row.items()) for row in select(rows, fields)] == expected
-    raw = [WrittenRow(json.dumps(row)) for row in rows]
+    raw = [SandboxFileRow(json.dumps(row)) for row in rows]
     assert [list(row.items()) for row in select(raw, fields)] == expected
 
 
@@ -426,7 +426,7 @@ def test_a_field_is_found_by_its_old_name():
     row = {"EventTargetSelector": "a.b", "PageUserAgent": "Mozilla"}
     old = {"EventTargetSelectorTok": "a.b", "PageAgent": "Mozilla"}
     assert next(select([row], list(old))) == old
-    assert next(select([WrittenRow(json.dumps(row))], list(old))) == old
+    assert next(select([SandboxFileRow(json.dumps(row))], list(old))) == old
     assert next(select([row], [*row, *old])) == row
 
 
@@ -518,7 +518,7 @@ def rows_file(request, tmp_path):
 
 def test_a_file_comes_through_bit_for_bit(rows_file):
     """Each row is the text that was in the file, in NDJSON and JSON, twins and all."""
-    rows = FileRows(rows_file)
+    rows = SandboxFileRows(rows_file)
     assert Counter(written(rows.between(MAY, MAY + 10), "ndjson").decode().splitlines()) == Counter(GIVEN)
     array = written(rows.between(MAY, MAY + 10), "json").decode()
     assert Counter(array[1:-1].split(",\n")) == Counter(GIVEN)
@@ -526,13 +526,13 @@ def test_a_file_comes_through_bit_for_bit(rows_file):
 
 def test_a_selection_of_a_file_is_bit_for_bit_too(rows_file):
     """What is chosen of a row is still written as it was."""
-    rows = FileRows(rows_file).between(MAY, MAY + 0.1)
+    rows = SandboxFileRows(rows_file).between(MAY, MAY + 0.1)
     assert written(rows, "ndjson", fields=["IndvId", "a", "z"]) == (
         b'{"IndvId":123456789012345678901234567890,"z":4.0,"a":1e2}\n'
     )
-    rows = FileRows(rows_file).between(MAY + 0.5, MAY + 1)
+    rows = SandboxFileRows(rows_file).between(MAY + 0.5, MAY + 1)
     assert written(rows, "ndjson", fields=["page_*"]) == b'{"page_a_str":"a, \\"colon\\""}\n'
-    rows = FileRows(rows_file).between(MAY + 1, MAY + 1.5)
+    rows = SandboxFileRows(rows_file).between(MAY + 1, MAY + 1.5)
     assert written(rows, "ndjson", fields=["text", "twice"]) == (
         b'{"twice":1,"twice":2,"text":"\\u00e9\\ud83c\\udf75 \xc3\xa9\\n"}\n'
     )
@@ -541,7 +541,7 @@ def test_a_selection_of_a_file_is_bit_for_bit_too(rows_file):
 def test_a_table_of_a_file_has_its_numbers_as_written(rows_file):
     """A CSV cell of a number is its text; of half a character, a question mark, for want of anything better."""
     fields = ["EventStart", "IndvId", "z", "a", "m", "b", "t", "n", "deep", "half"]
-    data = written(FileRows(rows_file).between(MAY, MAY + 10), "csv", fields=fields).decode()
+    data = written(SandboxFileRows(rows_file).between(MAY, MAY + 10), "csv", fields=fields).decode()
     cells = {
         row.pop("EventStart")[17:]: {k: v for k, v in row.items() if v} for row in csv.DictReader(io.StringIO(data))
     }
@@ -555,7 +555,7 @@ def test_a_table_of_a_file_has_its_numbers_as_written(rows_file):
 
 def test_a_file_is_cut_by_time_to_the_nanosecond(rows_file):
     """A row just before a second stays on its side of it, and arrives when it happens."""
-    rows = FileRows(rows_file)
+    rows = SandboxFileRows(rows_file)
 
     def count(start, end, **options):
         return sum(1 for _ in rows.between(start, end, **options))
@@ -575,15 +575,15 @@ def test_a_file_is_cut_at_any_microsecond(tmp_path):
     path.write_text("\n".join(f'{{"EventStart":"{stamp}"}}' for stamp in stamps))
     for number, stamp in enumerate(stamps):
         at = read_timestamp(stamp)
-        assert sorted(row["EventStart"] for row in FileRows(path).between(MAY, at)) == stamps[:number]
-        assert sorted(row["EventStart"] for row in FileRows(path).between(at, MAY + 1)) == stamps[number:]
+        assert sorted(row["EventStart"] for row in SandboxFileRows(path).between(MAY, at)) == stamps[:number]
+        assert sorted(row["EventStart"] for row in SandboxFileRows(path).between(at, MAY + 1)) == stamps[number:]
 
 
 def test_a_row_over_many_lines_becomes_one_line(tmp_path):
     """A file laid out for people is still one object a line as NDJSON."""
     path = tmp_path / "rows"
     path.write_text(json.dumps([json.loads(text) for text in GIVEN], indent=2).replace("\n", "\r\n"))
-    lines = written(FileRows(path).between(MAY, MAY + 10), "ndjson").splitlines()
+    lines = written(SandboxFileRows(path).between(MAY, MAY + 10), "ndjson").splitlines()
     assert Counter(map(_parsed, lines)) == Counter(map(_parsed, GIVEN))
 
 
@@ -595,9 +595,9 @@ def test_a_files_rows_are_shuffled_the_same_way_each_time(tmp_path):
     """Order in the file is no order in the export."""
     path = tmp_path / "rows"
     path.write_text("\n".join(f'{{"EventStart":"2024-05-01T00:00:00Z","n":{n}}}' for n in range(100)))
-    order = [row["n"] for row in FileRows(path).between(MAY, MAY + 1)]
+    order = [row["n"] for row in SandboxFileRows(path).between(MAY, MAY + 1)]
     assert order != sorted(order) == list(range(100))
-    assert order == [row["n"] for row in FileRows(path).between(MAY, MAY + 1)]
+    assert order == [row["n"] for row in SandboxFileRows(path).between(MAY, MAY + 1)]
 
 
 def test_individuals_come_from_a_file_too(tmp_path):
@@ -612,7 +612,7 @@ def test_individuals_come_from_a_file_too(tmp_path):
     ]
     path = tmp_path / "rows"
     path.write_text("\n".join(map(json.dumps, lines)))
-    (row,) = individuals(FileRows(path), MAY, MAY + 1, as_of=MAY + 5)
+    (row,) = individuals(SandboxFileRows(path), MAY, MAY + 1, as_of=MAY + 5)
     assert row == {
         "IndvId": 1,
         "DisplayName": "Ana",
@@ -633,14 +633,14 @@ def test_individuals_come_from_a_file_too(tmp_path):
         "LastPage": "v",
         "UserVars": {"a_str": "b"},
     }
-    assert list(individuals(FileRows(path), MAY + 4, MAY + 5, as_of=MAY + 20)) == []
+    assert list(individuals(SandboxFileRows(path), MAY + 4, MAY + 5, as_of=MAY + 20)) == []
 
 
 @given(st.lists(objects, min_size=1, max_size=4), st.sampled_from([None, 0, 3, "\t"]), st.booleans())
 def test_the_members_of_a_written_row_are_its_parsed_ones(rows, indent, ascii_only):
     """However a row is laid out, each key is found with the text of its value."""
     for row in rows:
-        found = list(WrittenRow(json.dumps(row, indent=indent, ensure_ascii=ascii_only)).members())
+        found = list(SandboxFileRow(json.dumps(row, indent=indent, ensure_ascii=ascii_only)).members())
         assert [(key, json.loads(text)) for key, text in found] == list(row.items())
 
 
@@ -676,13 +676,13 @@ def test_a_file_that_is_not_rows_is_refused_whole(tmp_path, text, what):
     path = tmp_path / "rows.json"
     path.write_bytes(text if isinstance(text, bytes) else text.encode())
     with pytest.raises(ValueError, match=f"rows.json is not a file of event rows: .*({what})"):
-        FileRows(path)
+        SandboxFileRows(path)
 
 
 def test_a_file_that_is_not_there_is_an_error_of_its_own(tmp_path):
     """Reading is one thing, understanding another."""
     with pytest.raises(FileNotFoundError):
-        FileRows(tmp_path / "none")
+        SandboxFileRows(tmp_path / "none")
 
 
 def test_start_is_what_it_says():

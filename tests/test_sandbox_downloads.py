@@ -15,9 +15,9 @@ import orjson
 import pytest
 
 from asyncexport.core.bundles import DAY, show
-from asyncexport.sandbox import Behaviour, serving
+from asyncexport.sandbox import SandboxBehaviour, serving
 from asyncexport.sandbox.behaviour import Delivery
-from asyncexport.sandbox.contents import KEPT_BYTES, Archives, Repeated, Stored
+from asyncexport.sandbox.contents import KEPT_BYTES, SandboxArchives, SandboxFile, SandboxRepeatedBody
 from asyncexport.sandbox.formats import row_json
 from asyncexport.sandbox.reading import read_order
 from tests.sandbox_client import Caller, ask, unchunked
@@ -28,7 +28,7 @@ NOW = 1_780_000_000.0
 START = 1_779_913_800
 HALF_HOUR = 1800
 
-QUICK = Behaviour(operation_seconds=0.0, requests_per_minute=1e6, burst=1_000_000, rows_per_hour=60, quiet=0)
+QUICK = SandboxBehaviour(operation_seconds=0.0, requests_per_minute=1e6, burst=1_000_000, rows_per_hour=60, quiet=0)
 """Operations end as they begin, and nothing is refused."""
 
 SLOW = replace(QUICK, operation_seconds=1000.0, operation_sigma=0.0)
@@ -102,7 +102,7 @@ async def test_a_link_is_good_byte_for_byte_only():
 def test_every_part_of_a_repeated_body_is_right():
     """Whatever the parts, and wherever a piece of it is cut."""
     for head, block, times, tail in ((b"", b"abc", 3, b"xy"), (b"hd", b"abc", 2, b""), (b"hd", b"abc", 0, b"xy")):
-        body = Repeated(head, block, times, tail)
+        body = SandboxRepeatedBody(head, block, times, tail)
         whole = head + block * times + tail
         assert len(body) == len(whole)
         for start in range(len(whole) + 1):
@@ -118,11 +118,11 @@ async def test_many_who_want_one_file_share_the_making_of_it():
     def maker(number, size):
         def make():
             made.append(number)
-            return Stored.of(bytes(size))
+            return SandboxFile.of(bytes(size))
 
         return make
 
-    archives = Archives()
+    archives = SandboxArchives()
     await asyncio.gather(*(archives.shared((1,), maker(1, 1000)) for _ in range(20)))
     assert made == [1]
     for number in range(2, 6):
@@ -140,10 +140,10 @@ async def test_the_loop_goes_on_while_a_file_is_made():
     async with serving(replace(QUICK, rows_per_hour=200)) as box:
         call = Caller(box)
         link = await call.located(START - 5 * DAY, START)
-        download = asyncio.create_task(ask(box.url, link, patience=60))
+        download = asyncio.create_task(ask(box.url, link, backoff=60))
         answered = 0
         while not download.done():
-            assert (await call.get("/me", patience=10)).status == 200
+            assert (await call.get("/me", backoff=10)).status == 200
             answered += 1
         assert (await download).status == 200
         assert answered >= 3

@@ -16,9 +16,9 @@ from asyncexport.core.archive.inspection import inspect
 from asyncexport.core.bundles import Range
 from asyncexport.core.exports import Format
 from asyncexport.errors import ArchiveError, CorruptError, IncompleteError
-from asyncexport.sandbox import Behaviour, Fault, serving
+from asyncexport.sandbox import SandboxBehaviour, SandboxFault, serving
 from asyncexport.sandbox.contents import DAMAGES
-from asyncexport.sandbox.faults import PLACES, WHERE, Faults, table
+from asyncexport.sandbox.faults import PLACES, WHERE, SandboxFaultPlan, table
 from asyncexport.sandbox.formats import row_json
 from tests.sandbox_client import Caller, ask, unchunked
 
@@ -26,7 +26,7 @@ START = 1_779_913_800
 HALF_HOUR = 1800
 END = START + 4 * HALF_HOUR
 
-QUICK = Behaviour(operation_seconds=0.0, requests_per_minute=1e6, burst=1_000_000, rows_per_hour=60, quiet=0)
+QUICK = SandboxBehaviour(operation_seconds=0.0, requests_per_minute=1e6, burst=1_000_000, rows_per_hour=60, quiet=0)
 
 SILENCE_SECONDS = 0.5
 """So long without a byte is taken for silence: an answer takes some hundredth of it, on a busy machine some tenth."""
@@ -40,34 +40,34 @@ class TestChoosing:
     """Which calls a fault befalls; no server."""
 
     def _befallen(self, fault, calls, *, endpoint="create"):
-        faults = Faults()
+        faults = SandboxFaultPlan()
         faults.become([fault])
         return [number for number, span in enumerate(calls, 1) if faults.befall(endpoint, span) is fault]
 
     def test_without_conditions_all_of_them(self):
         """Every call at the place, and none elsewhere."""
-        assert self._befallen(Fault("create", "503"), [None] * 3) == [1, 2, 3]
-        assert self._befallen(Fault("create", "503"), [None] * 3, endpoint="poll") == []
+        assert self._befallen(SandboxFault("create", "503"), [None] * 3) == [1, 2, 3]
+        assert self._befallen(SandboxFault("create", "503"), [None] * 3, endpoint="poll") == []
 
     def test_the_nth_and_every_nth(self):
         """Counted from one."""
-        assert self._befallen(Fault("create", "503", nth=3), [None] * 9) == [3]
-        assert self._befallen(Fault("create", "503", every=3), [None] * 9) == [3, 6, 9]
+        assert self._befallen(SandboxFault("create", "503", nth=3), [None] * 9) == [3]
+        assert self._befallen(SandboxFault("create", "503", every=3), [None] * 9) == [3, 6, 9]
 
     def test_at_most_so_many(self):
         """Then it is over."""
-        assert self._befallen(Fault("create", "503", times=2), [None] * 9) == [1, 2]
-        assert self._befallen(Fault("create", "503", every=2, times=2), [None] * 9) == [2, 4]
+        assert self._befallen(SandboxFault("create", "503", times=2), [None] * 9) == [1, 2]
+        assert self._befallen(SandboxFault("create", "503", every=2, times=2), [None] * 9) == [2, 4]
 
     def test_a_window_counts_its_own_calls_only(self):
         """A call about another range is passed over; ranges that only touch share nothing."""
         calls = [(0.0, 10.0), (10.0, 20.0), (15.0, 25.0), (20.0, 30.0), None, (19.0, 20.0)]
-        assert self._befallen(Fault("create", "503", window=Range(10, 20)), calls) == [2, 3, 6]
-        assert self._befallen(Fault("create", "503", window=Range(10, 20), nth=2), calls) == [3]
+        assert self._befallen(SandboxFault("create", "503", window=Range(10, 20)), calls) == [2, 3, 6]
+        assert self._befallen(SandboxFault("create", "503", window=Range(10, 20), nth=2), calls) == [3]
 
     def test_chance_is_drawn_from_the_seed(self):
         """A tenth of the calls, the same ones each time, others for another seed."""
-        fault = Fault("create", "503", chance=0.1, seed=4)
+        fault = SandboxFault("create", "503", chance=0.1, seed=4)
         found = self._befallen(fault, [None] * 1000)
         assert found == self._befallen(fault, [None] * 1000)
         assert found != self._befallen(replace(fault, seed=5), [None] * 1000)
@@ -75,20 +75,22 @@ class TestChoosing:
 
     def test_two_faults_by_chance_are_independent(self):
         """Those of one seed do not befall the same calls."""
-        first, second = (self._befallen(Fault("create", what, chance=0.1), [None] * 1000) for what in ("503", "502"))
+        first, second = (
+            self._befallen(SandboxFault("create", what, chance=0.1), [None] * 1000) for what in ("503", "502")
+        )
         assert len(set(first) & set(second)) < 30
 
     def test_the_first_of_two_has_the_call(self):
         """The other counts it, and keeps its own times."""
-        first, second = Fault("create", "503", nth=1), Fault("api", "reset", times=1)
-        faults = Faults()
+        first, second = SandboxFault("create", "503", nth=1), SandboxFault("api", "reset", times=1)
+        faults = SandboxFaultPlan()
         faults.become([first, second])
         assert [faults.befall("create") for _ in range(3)] == [first, second, None]
 
     def test_faults_that_stay_go_on_counting(self):
         """And one that was taken away and comes back begins anew."""
-        fault, other = Fault("create", "503", nth=2), Fault("me", "reset")
-        faults = Faults()
+        fault, other = SandboxFault("create", "503", nth=2), SandboxFault("me", "reset")
+        faults = SandboxFaultPlan()
         faults.become([fault])
         assert faults.befall("create") is None
         faults.become([fault, other])
@@ -103,13 +105,13 @@ class TestSpelling:
 
     def test_as_text(self):
         """WHERE:WHAT and options."""
-        assert Fault.parse("create:503") == Fault("create", "503")
+        assert SandboxFault.parse("create:503") == SandboxFault("create", "503")
         text = "download:cut-length,chance=0.1,times=5,seed=3,after=100,window=2026-01-01/2026-01-02"
         window = Range(1_767_225_600, 1_767_312_000)
-        assert Fault.parse(text) == Fault(
+        assert SandboxFault.parse(text) == SandboxFault(
             "download", "cut-length", chance=0.1, times=5, seed=3, after=100, window=window
         )
-        assert Fault.parse("api:429,retry_after=date,seconds=5,body=html,every=2").retry_after == "date"
+        assert SandboxFault.parse("api:429,retry_after=date,seconds=5,body=html,every=2").retry_after == "date"
 
     @pytest.mark.parametrize(
         ("text", "said"),
@@ -131,7 +133,7 @@ class TestSpelling:
     def test_what_is_no_fault_is_refused(self, text, said):
         """With the nearest there is."""
         with pytest.raises(ValueError, match=re.escape(said)):
-            Fault.parse(text)
+            SandboxFault.parse(text)
 
     def test_the_table_has_every_fault(self):
         """What `--show-faults` prints is what there is, each with the places where it can be."""
@@ -144,7 +146,9 @@ class TestSpelling:
     def test_the_table_has_every_option(self):
         """Whoever is told of `nth=3` finds there what else may stand in its place, and without what it is."""
         told = re.findall(r"^(\w+)=\S+ +\S", table(), flags=re.MULTILINE)
-        assert sorted(told) == sorted(field.name for field in fields(Fault) if field.name not in ("where", "what"))
+        assert sorted(told) == sorted(
+            field.name for field in fields(SandboxFault) if field.name not in ("where", "what")
+        )
 
 
 ENDS: list[tuple[str, str, int, str]] = [
@@ -177,8 +181,8 @@ async def test_how_an_answer_goes_wrong(where, what, ended, status, part):
         call = Caller(box)
         link = await call.located(START, END) if where == "download" else "/operations/v1"
         whole = await call.get(link)
-        box.behave(faulty(Fault(where, what, times=1)))
-        got = await call.get(link, patience=SILENCE_SECONDS)
+        box.behave(faulty(SandboxFault(where, what, times=1)))
+        got = await call.get(link, backoff=SILENCE_SECONDS)
         assert (got.ended, got.status) == (ended, status)
         expected = {"nothing": 0, "half": len(whole.body) // 2, "all": len(whole.body)}[part]
         body = got.body if what != "garbage" else b""
@@ -195,7 +199,7 @@ async def test_framings_lie():
         size = len((await call.get("/me")).body)
 
         async def with_fault(what):
-            box.behave(faulty(Fault("me", what)))
+            box.behave(faulty(SandboxFault("me", what)))
             return await call.get("/me")
 
         assert (await with_fault("cut-length")).header("Content-Length") == str(size)
@@ -212,13 +216,13 @@ async def test_framings_lie():
 
 async def test_a_part_may_be_given_in_bytes():
     """`after` says where a body is cut."""
-    async with serving(faulty(Fault("me", "cut-length", after=7))) as box:
+    async with serving(faulty(SandboxFault("me", "cut-length", after=7))) as box:
         assert (await Caller(box).get("/me")).body == b'{"email'
 
 
 async def test_a_drip_is_a_byte_at_a_time():
     """Every `seconds` one, and the body is whole in the end."""
-    async with serving(faulty(Fault("me", "drip", seconds=0.001))) as box:
+    async with serving(faulty(SandboxFault("me", "drip", seconds=0.001))) as box:
         call, loop = Caller(box), asyncio.get_running_loop()
         began = loop.time()
         got = await call.get("/me")
@@ -228,7 +232,7 @@ async def test_a_drip_is_a_byte_at_a_time():
 
 async def test_an_answer_may_be_late():
     """By `seconds`."""
-    async with serving(faulty(Fault("me", "late", seconds=0.05))) as box:
+    async with serving(faulty(SandboxFault("me", "late", seconds=0.05))) as box:
         loop = asyncio.get_running_loop()
         began = loop.time()
         assert (await Caller(box).get("/me")).status == 200
@@ -240,7 +244,7 @@ async def test_an_answer_may_be_late():
 @pytest.mark.parametrize("body", ["", "html", "empty"])
 async def test_any_status_with_any_body(status, body):
     """As the service says it otherwise, as a page of HTML, or without a word; and nothing is made."""
-    async with serving(faulty(Fault("create", str(status), body=body))) as box:
+    async with serving(faulty(SandboxFault("create", str(status), body=body))) as box:
         got = await Caller(box).create(START, END)
         assert got.status == status
         assert (b"<html>" in got.body, got.body == b"") == (body == "html", body == "empty")
@@ -251,13 +255,13 @@ async def test_any_status_with_any_body(status, body):
 @pytest.mark.parametrize(("kind", "value"), [("seconds", "9"), ("missing", None), ("zero", "0"), ("garbage", "soon")])
 async def test_a_429_with_each_retry_after(kind, value):
     """Also without a bucket that is empty."""
-    async with serving(faulty(Fault("list", "429", retry_after=kind, seconds=9))) as box:
+    async with serving(faulty(SandboxFault("list", "429", retry_after=kind, seconds=9))) as box:
         assert (await Caller(box).get("/operations/v1")).header("Retry-After") == value
 
 
 async def test_a_download_s_status_comes_as_xml():
     """The storage host has a way of its own with errors."""
-    async with serving(faulty(Fault("download", "503"))) as box:
+    async with serving(faulty(SandboxFault("download", "503"))) as box:
         call = Caller(box)
         got = await call.download(await call.located(START, END))
         assert got.status == 503
@@ -269,17 +273,17 @@ async def test_pages_that_are_none():
     """HTML, a list in place of an object, 32 MiB of blanks: all with 200."""
     async with serving(QUICK) as box:
         call = Caller(box)
-        box.behave(faulty(Fault("me", "html")))
+        box.behave(faulty(SandboxFault("me", "html")))
         assert b"<title>Sign in" in (await call.get("/me")).body
-        box.behave(faulty(Fault("me", "not-object")))
+        box.behave(faulty(SandboxFault("me", "not-object")))
         assert (await call.get("/me")).data == []
-        box.behave(faulty(Fault("me", "huge")))
+        box.behave(faulty(SandboxFault("me", "huge")))
         assert len((await call.get("/me")).body) > 32 << 20
 
 
 async def test_a_redirect_tells_who_takes_the_key_along():
     """It leads to another host, which notes whether the key came."""
-    async with serving(faulty(Fault("me", "redirect"))) as box:
+    async with serving(faulty(SandboxFault("me", "redirect"))) as box:
         call = Caller(box)
         got = await call.get("/me")
         assert got.status == 302
@@ -297,9 +301,9 @@ async def test_a_redirect_tells_who_takes_the_key_along():
 )
 async def test_a_create_whose_answer_is_lost(what, ended, status):
     """The operation is there all the same, and the caller does not know its id."""
-    async with serving(faulty(Fault("create", what))) as box:
+    async with serving(faulty(SandboxFault("create", what))) as box:
         call = Caller(box)
-        got = await call.create(START, END, patience=SILENCE_SECONDS)
+        got = await call.create(START, END, backoff=SILENCE_SECONDS)
         assert (got.ended, got.status) == (ended, status)
         assert b"operationId" not in got.raw
         assert len(box.operations) == 1
@@ -307,7 +311,7 @@ async def test_a_create_whose_answer_is_lost(what, ended, status):
 
 async def test_a_create_without_an_id():
     """200, an `error`, no operation."""
-    async with serving(faulty(Fault("create", "no-id"))) as box:
+    async with serving(faulty(SandboxFault("create", "no-id"))) as box:
         got = await Caller(box).create(START, END)
         assert (got.status, list(got.data)) == (200, ["error"])
         assert box.operations == []
@@ -321,12 +325,12 @@ async def test_lists_without_an_end(where):
         call = Caller(box)
         await call.created(START, END)
         whole = (await call.get(f"{target}?limit=5")).data[items]
-        box.behave(faulty(Fault(where, "repeated-token")))
+        box.behave(faulty(SandboxFault(where, "repeated-token")))
         first = (await call.get(f"{target}?limit=5")).data
         second = (await call.get(f"{target}?limit=5&paginationToken={first['nextPaginationToken']}")).data
         assert first[items] == whole
         assert second["nextPaginationToken"] == first["nextPaginationToken"]
-        box.behave(faulty(Fault(where, "empty-page", nth=1)))
+        box.behave(faulty(SandboxFault(where, "empty-page", nth=1)))
         empty = (await call.get(f"{target}?limit=5")).data
         assert empty[items] == []
         rest = (await call.get(f"{target}?limit=5&paginationToken={empty['nextPaginationToken']}")).data
@@ -340,14 +344,14 @@ async def test_results_without_a_good_link():
         export_id = await call.exported(START, END)
 
         async def with_fault(what):
-            box.behave(faulty(Fault("results", what)))
+            box.behave(faulty(SandboxFault("results", what)))
             return (await call.results(export_id)).data
 
         assert "location" not in await with_fault("no-location")
         assert (await with_fault("unsafe-location"))["location"].startswith("http://storage.example.com/")
         dead = call.path((await with_fault("dead-link"))["location"])
         assert b"ExpiredToken" in (await call.download(dead)).body
-        box.behave(faulty(Fault("download", "expired", times=1)))
+        box.behave(faulty(SandboxFault("download", "expired", times=1)))
         link = call.path((await call.results(export_id)).data["location"])
         assert [(await call.download(link)).status for _ in range(2)] == [400, 200]
 
@@ -384,7 +388,7 @@ async def test_damage_is_damage(what, error, fits, container):
         rows = inspect([whole.body], container).rows
         assert rows == len(box.events(START, END))
         assert hash_fits(whole)
-        box.behave(faulty(Fault("download", what, nth=1)))
+        box.behave(faulty(SandboxFault("download", what, nth=1)))
         got = await call.download(link)
         assert got.header("Content-Length") == str(len(got.body))
         assert hash_fits(got) == fits
@@ -398,7 +402,7 @@ async def test_damage_is_damage(what, error, fits, container):
 
 async def test_an_array_may_stay_open():
     """The last byte of the file within the gzip is missing, which closes a JSON array; the gzip and the hash fit."""
-    async with serving(faulty(Fault("download", "open-array", nth=1))) as box:
+    async with serving(faulty(SandboxFault("download", "open-array", nth=1))) as box:
         call = Caller(box)
         link = await call.located(START, END, format="FORMAT_JSON")
         got = await call.download(link)
@@ -411,7 +415,7 @@ async def test_an_array_may_stay_open():
 
 async def test_a_neat_cut_is_told_by_the_hash_alone():
     """`cut-line` without hashes is a whole gzip of whole rows: half of them, and nobody can know."""
-    async with serving(faulty(Fault("download", "cut-line"), goog_hash="none")) as box:
+    async with serving(faulty(SandboxFault("download", "cut-line"), goog_hash="none")) as box:
         call = Caller(box)
         got = await call.download(await call.located(START, END))
         assert got.values("x-goog-hash") == []
@@ -430,7 +434,7 @@ async def test_bytes_change_between_two_fetches():
         link = await call.located(START, END)
         first = await call.download(link)
         for what, same_etag in (("changed", False), ("changed-quietly", True)):
-            box.behave(faulty(Fault("download", what)))
+            box.behave(faulty(SandboxFault("download", what)))
             other = await call.download(link)
             assert other.body != first.body
             assert gzip.decompress(other.body) == gzip.decompress(first.body)
@@ -445,7 +449,7 @@ async def test_bytes_change_between_two_fetches():
 
 async def test_a_part_may_begin_elsewhere():
     """A 206 that is honest about beginning where nobody asked it to."""
-    async with serving(faulty(Fault("download", "wrong-range"))) as box:
+    async with serving(faulty(SandboxFault("download", "wrong-range"))) as box:
         call = Caller(box)
         link = await call.located(START, END)
         whole = await call.download(link)
@@ -479,13 +483,13 @@ class TestFates:
     )
     async def test_what_the_polls_say(self, what, states):
         """Of operations that would otherwise be done at once."""
-        async with serving(faulty(Fault("operation", what))) as box:
+        async with serving(faulty(SandboxFault("operation", what))) as box:
             call = Caller(box)
             assert await self._states(call, await call.created(START, END)) == states
 
     async def test_a_failure_has_a_reason_and_no_results(self):
         """`errorDetails` is filled."""
-        async with serving(faulty(Fault("operation", "FAILED"))) as box:
+        async with serving(faulty(SandboxFault("operation", "FAILED"))) as box:
             call = Caller(box)
             shown = (await call.poll(await call.created(START, END))).data
             assert shown["errorDetails"]
@@ -493,7 +497,9 @@ class TestFates:
 
     async def test_an_export_that_is_named_but_not_there(self):
         """COMPLETED without an id, or with one that answers 404."""
-        async with serving(faulty(Fault("operation", "no-export-id", nth=1), Fault("operation", "export-gone"))) as box:
+        async with serving(
+            faulty(SandboxFault("operation", "no-export-id", nth=1), SandboxFault("operation", "export-gone"))
+        ) as box:
             call = Caller(box)
             results = (await call.poll(await call.created(START, END))).data["results"]
             assert list(results) == ["expires"]
@@ -502,7 +508,7 @@ class TestFates:
     async def test_odd_states_and_slow_operations_end(self):
         """One shows a state nobody knows until it is done, the other takes ten times as long."""
         behaviour = replace(QUICK, operation_seconds=100.0, operation_sigma=0.0)
-        faults = (Fault("operation", "odd-state", nth=1), Fault("operation", "slow", nth=2))
+        faults = (SandboxFault("operation", "odd-state", nth=1), SandboxFault("operation", "slow", nth=2))
         async with serving(replace(behaviour, faults=faults), clock=lambda: 1_780_000_000.0) as box:
             call = Caller(box)
             odd, slow = [await call.created(START, END) for _ in range(2)]
@@ -516,8 +522,11 @@ class TestFates:
 
     async def test_an_export_may_have_its_first_rows_alone(self):
         """So many rows as are said, none if nothing is said, and never more than there are; the file is whole."""
-        faults = (Fault.parse("operation:fewer-rows,rows=7,nth=2"), Fault.parse("operation:fewer-rows,nth=3"))
-        async with serving(faulty(*faults, Fault("operation", "fewer-rows", rows=10**6))) as box:
+        faults = (
+            SandboxFault.parse("operation:fewer-rows,rows=7,nth=2"),
+            SandboxFault.parse("operation:fewer-rows,nth=3"),
+        )
+        async with serving(faulty(*faults, SandboxFault("operation", "fewer-rows", rows=10**6))) as box:
             call = Caller(box)
             bodies = [(await call.download(await call.located(START, END))).body for _ in range(3)]
             found = [inspect([body], Format.NDJSON).rows for body in bodies]
@@ -528,7 +537,7 @@ class TestFates:
     async def test_fates_keep_to_their_window(self):
         """One bundle fails whenever it is tried, its neighbours never do."""
         window = Range(START, START + HALF_HOUR)
-        async with serving(faulty(Fault("operation", "FAILED", window=window))) as box:
+        async with serving(faulty(SandboxFault("operation", "FAILED", window=window))) as box:
             call = Caller(box)
             starts = [START + number * HALF_HOUR for number in range(3)] * 2
             for start in starts:
@@ -543,7 +552,9 @@ async def test_windows_hold_for_each_step_of_an_export():
     async with serving(QUICK) as box:
         call = Caller(box)
         links = [await call.located(start, start + HALF_HOUR) for start in (START, later)]
-        box.behave(faulty(*(Fault(where, "503", window=window) for where in ("create", "poll", "results", "download"))))
+        box.behave(
+            faulty(*(SandboxFault(where, "503", window=window) for where in ("create", "poll", "results", "download")))
+        )
         ids = [(one.id, one.export_id) for one in box.operations]
         assert [(await call.create(start, start + HALF_HOUR)).status for start in (START, later)] == [503, 200]
         assert [(await call.poll(one)).status for one, _ in ids] == [503, 200]
@@ -555,9 +566,9 @@ async def test_windows_hold_for_each_step_of_an_export():
 async def test_faults_and_truth_go_together():
     """With a third of all calls failing at random, whoever asks again gets every row in the end."""
     faults = (
-        Fault("api", "503", chance=0.15, seed=1),
-        Fault("any", "reset", chance=0.1, seed=2),
-        Fault("download", "cut-length", chance=0.1, seed=3),
+        SandboxFault("api", "503", chance=0.15, seed=1),
+        SandboxFault("any", "reset", chance=0.1, seed=2),
+        SandboxFault("download", "cut-length", chance=0.1, seed=3),
     )
     async with serving(replace(QUICK, faults=faults)) as box:
         call = Caller(box)

@@ -12,11 +12,11 @@ from pathlib import Path
 import pytest
 
 from asyncexport.config import ApiKey, load
-from asyncexport.core.admission import Scope
+from asyncexport.core.admission import BudgetScope
 from asyncexport.core.bundles import DAY
 from asyncexport.engine.scheduler import Stop
 from asyncexport.run.run import Order, export
-from asyncexport.sandbox import KEY, Behaviour, serving
+from asyncexport.sandbox import KEY, SandboxBehaviour, serving
 from asyncexport.sandbox.matching import settings
 from tests.exporting import Notebook, canonical, rows_in
 from tests.sandbox_client import ask
@@ -69,7 +69,7 @@ async def test_it_prints_settings_serves_and_ends(number, tmp_path):
     async with running("--speed", "60", "--scope", "all", "--fault", "segments:stall") as (process, text):
         found = loaded(text, tmp_path)
         assert found.budget.requests_per_minute == 120
-        assert found.budget.scope is Scope.ALL
+        assert found.budget.scope is BudgetScope.ALL
         assert f"export FULLSTORY_API_KEY='{KEY}'" in text
         headers = {"Authorization": f"Basic {KEY}"}
         assert (await ask(found.api.base_url, "/me", headers=headers)).status == 200
@@ -146,7 +146,7 @@ async def test_guesses_are_marked_as_guesses():
 @pytest.mark.parametrize("speed", [0.01, 1, 60, 3600, 1e6])
 def test_settings_fit_at_any_speed(speed, tmp_path):
     """They can be loaded, and the budget is exactly that of the sandbox."""
-    behaviour = Behaviour(speed=speed)
+    behaviour = SandboxBehaviour(speed=speed)
     found = loaded(settings(behaviour, url="http://127.0.0.1:1", key=KEY), tmp_path)
     assert found.budget.requests_per_minute == pytest.approx(2 * speed)
     assert found.budget.burst == 50
@@ -157,7 +157,7 @@ def test_settings_fit_at_any_speed(speed, tmp_path):
 @pytest.mark.parametrize("scope", ["create", "all"])
 async def test_with_its_settings_nobody_is_refused_and_nobody_idles(scope, tmp_path, idling):
     """A run of two days gets no 429, every row, and waits little longer than its requests have to."""
-    behaviour = Behaviour(speed=6000, scope=scope, rows_per_hour=20)
+    behaviour = SandboxBehaviour(speed=6000, scope=scope, rows_per_hour=20)
     async with serving(behaviour) as box:
         found = loaded(settings(behaviour, url=box.url, key=box.key), tmp_path)
         order = Order("backfill", found.exports, start=START, end=START + 2 * DAY)

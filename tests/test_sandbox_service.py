@@ -11,14 +11,14 @@ import pytest
 
 from asyncexport.core.bundles import DAY, read_timestamp, show
 from asyncexport.core.exports import Format, Type
-from asyncexport.sandbox import Basis, Behaviour, Fault, SyntheticRows
+from asyncexport.sandbox import SandboxBehaviour, SandboxCertainty, SandboxFault, SandboxSyntheticRows
 from asyncexport.sandbox.answers import stamp
 from asyncexport.sandbox.behaviour import changed, describe, switches
 from asyncexport.sandbox.formats import row_json
-from asyncexport.sandbox.limit import Limit, retry_after
-from asyncexport.sandbox.reading import Refusal, Span, read_order
+from asyncexport.sandbox.limit import SandboxRateLimit, retry_after
+from asyncexport.sandbox.reading import SandboxRefusal, SandboxTimeSpan, read_order
 from asyncexport.sandbox.routes import route
-from asyncexport.sandbox.service import Service
+from asyncexport.sandbox.service import SandboxService
 
 NOW = 1_780_000_000.0
 """Some time in 2026, for clocks that stand still."""
@@ -26,7 +26,7 @@ NOW = 1_780_000_000.0
 START = 1_779_913_800
 HALF_HOUR = 1800
 
-QUICK = Behaviour(operation_seconds=0.0, requests_per_minute=1e6, burst=1_000_000, rows_per_hour=60, quiet=0)
+QUICK = SandboxBehaviour(operation_seconds=0.0, requests_per_minute=1e6, burst=1_000_000, rows_per_hour=60, quiet=0)
 """Operations end as they begin, and nothing is refused."""
 
 SLOW = replace(QUICK, operation_seconds=1000.0, operation_sigma=0.0)
@@ -57,7 +57,7 @@ class TestLimit:
 
     def test_a_burst_and_then_two_a_minute(self):
         """Fifty creates pass at once, the next one half a minute later, and another half a minute after that."""
-        limit, behaviour = Limit(), Behaviour()
+        limit, behaviour = SandboxRateLimit(), SandboxBehaviour()
         assert [limit.refuses("create", behaviour, now=NOW) for _ in range(50)] == [None] * 50
         assert limit.refuses("create", behaviour, now=NOW) == pytest.approx(30)
         assert limit.refuses("create", behaviour, now=NOW + 29) == pytest.approx(1)
@@ -66,7 +66,7 @@ class TestLimit:
 
     def test_a_long_rest_fills_it_to_the_brim_and_no_further(self):
         """After a day the burst is there again, and not more."""
-        limit, behaviour = Limit(), Behaviour(burst=3)
+        limit, behaviour = SandboxRateLimit(), SandboxBehaviour(burst=3)
         for _ in range(3):
             assert limit.refuses("create", behaviour, now=NOW) is None
         later = [limit.refuses("create", behaviour, now=NOW + DAY) is None for _ in range(5)]
@@ -74,19 +74,19 @@ class TestLimit:
 
     def test_other_calls_are_free_where_creates_count(self):
         """With scope create, polls never take a token."""
-        limit, behaviour = Limit(), Behaviour(burst=1, scope="create")
+        limit, behaviour = SandboxRateLimit(), SandboxBehaviour(burst=1, scope="create")
         assert all(limit.refuses("poll", behaviour, now=NOW) is None for _ in range(9))
         assert limit.refuses("create", behaviour, now=NOW) is None
 
     def test_every_call_counts_where_all_do(self):
         """With scope all, a poll takes the token that a create would have had."""
-        limit, behaviour = Limit(), Behaviour(burst=1, scope="all")
+        limit, behaviour = SandboxRateLimit(), SandboxBehaviour(burst=1, scope="all")
         assert limit.refuses("poll", behaviour, now=NOW) is None
         assert limit.refuses("create", behaviour, now=NOW) is not None
 
     def test_each_endpoint_may_have_a_bucket_of_its_own(self):
         """Then polls do not drain what creates live on."""
-        limit, behaviour = Limit(), Behaviour(burst=1, scope="all", bucket_each=True)
+        limit, behaviour = SandboxRateLimit(), SandboxBehaviour(burst=1, scope="all", bucket_each=True)
         assert limit.refuses("poll", behaviour, now=NOW) is None
         assert limit.refuses("create", behaviour, now=NOW) is None
         assert limit.refuses("create", behaviour, now=NOW) is not None
@@ -94,15 +94,15 @@ class TestLimit:
     def test_a_refused_call_costs_nothing_unless_it_is_told_to(self):
         """With refusal_costs, asking again too soon makes the wait longer."""
         for costs, waits in ((False, [30.0, 30.0, 30.0]), (True, [60.0, 90.0, 90.0])):
-            limit, behaviour = Limit(), Behaviour(burst=2, refusal_costs=costs)
+            limit, behaviour = SandboxRateLimit(), SandboxBehaviour(burst=2, refusal_costs=costs)
             for _ in range(2):
                 assert limit.refuses("create", behaviour, now=NOW) is None
             assert [limit.refuses("create", behaviour, now=NOW) for _ in range(3)] == pytest.approx(waits)
 
     def test_a_token_can_be_given_back(self):
         """To the bucket that it came from."""
-        for behaviour in (Behaviour(burst=1), Behaviour(burst=1, scope="all", bucket_each=True)):
-            limit = Limit()
+        for behaviour in (SandboxBehaviour(burst=1), SandboxBehaviour(burst=1, scope="all", bucket_each=True)):
+            limit = SandboxRateLimit()
             assert limit.refuses("create", behaviour, now=NOW) is None
             limit.give_back("poll", behaviour)
             assert limit.refuses("create", behaviour, now=NOW) is not None
@@ -111,7 +111,7 @@ class TestLimit:
 
     def test_speed_refills_it_faster(self):
         """At speed 60 a token is back after half a second."""
-        limit, behaviour = Limit(), Behaviour(burst=1, speed=60)
+        limit, behaviour = SandboxRateLimit(), SandboxBehaviour(burst=1, speed=60)
         assert limit.refuses("create", behaviour, now=NOW) is None
         assert limit.refuses("create", behaviour, now=NOW) == pytest.approx(0.5)
 
@@ -143,9 +143,9 @@ class TestReading:
     def test_hauser_s_body(self):
         """No times for the segment, wildcards among 61 fields: taken, the segment's range open."""
         order = read(ordered(segmentTimeRange={"start": "", "end": ""}, fields=HAUSER_FIELDS))
-        assert order.segment_span == Span(None, None)
+        assert order.segment_span == SandboxTimeSpan(None, None)
         assert order.fields == tuple(HAUSER_FIELDS)
-        assert order.span == Span(START, START + HALF_HOUR)
+        assert order.span == SandboxTimeSpan(START, START + HALF_HOUR)
 
     def test_null_fields_are_no_fields(self):
         """`"fields":null` stands for the default ones."""
@@ -157,7 +157,7 @@ class TestReading:
         order = read({"segment_id": "everyone", "type": "TYPE_EVENT", "format": "FORMAT_NDJSON", "time_range": times})
         assert order.format is Format.NDJSON
         assert order.segment_span is None
-        assert order.span == Span(1_767_225_600, 1_767_226_500)
+        assert order.span == SandboxTimeSpan(1_767_225_600, 1_767_226_500)
 
     def test_fs_cli_s_body(self):
         """Both ranges and a scope."""
@@ -168,7 +168,7 @@ class TestReading:
     def test_times_may_have_nine_digits(self):
         """Fractions of a second are kept."""
         order = read(ordered(timeRange={"start": "2026-01-01T00:00:00.25Z", "end": "2026-01-01T00:00:00.500000000Z"}))
-        assert order.span == Span(1_767_225_600.25, 1_767_225_600.5)
+        assert order.span == SandboxTimeSpan(1_767_225_600.25, 1_767_225_600.5)
 
     @pytest.mark.parametrize(
         ("changes", "said"),
@@ -192,14 +192,14 @@ class TestReading:
     )
     def test_what_is_no_export_is_refused(self, changes, said):
         """With 400, and the words say what is wrong."""
-        with pytest.raises(Refusal, match=re.escape(said)) as caught:
+        with pytest.raises(SandboxRefusal, match=re.escape(said)) as caught:
             read(ordered(**changes))
         assert caught.value.status == 400
 
     @pytest.mark.parametrize("body", [b"", b"{", b"[]", b"\xff", b"null"])
     def test_what_is_no_json_object_is_refused(self, body):
         """With 400 as well."""
-        with pytest.raises(Refusal) as caught:
+        with pytest.raises(SandboxRefusal) as caught:
             read_order(body)
         assert caught.value.status == 400
 
@@ -273,7 +273,7 @@ class TestOperations:
 
     def test_an_operation_from_beginning_to_end(self):
         """PENDING without results, then COMPLETED with an export of 43 characters and an expiry in milliseconds."""
-        service = Service(SLOW)
+        service = SandboxService(SLOW)
         (identifier,) = self._made(service)
         before, after = (self._shown(service, identifier, NOW + seconds) for seconds in (999, 1000))
         assert (before["state"], before["results"], before["finishedAt"]) == ("PENDING", None, None)
@@ -286,7 +286,7 @@ class TestOperations:
 
     def test_the_estimate_is_no_measure(self):
         """It goes down at times, and is never told from done by 100 alone."""
-        service = Service(SLOW)
+        service = SandboxService(SLOW)
         (identifier,) = self._made(service)
         seen = [self._shown(service, identifier, NOW + second)["estimatePctComplete"] for second in range(0, 1000, 10)]
         assert any(later < earlier for earlier, later in zip(seen, seen[1:], strict=False))
@@ -297,7 +297,7 @@ class TestOperations:
     def test_some_say_finished_before_they_are(self):
         """`finishedAt` stands on some pending operations, unless that is switched off; `step` is missing on some."""
         for early in (True, False):
-            service = Service(replace(SLOW, finished_at_early=early))
+            service = SandboxService(replace(SLOW, finished_at_early=early))
             shown = [self._shown(service, identifier, NOW + 1) for identifier in self._made(service, 20)]
             assert any(one["finishedAt"] for one in shown) == early
             assert {one.get("step") for one in shown} == {"", None}
@@ -306,7 +306,7 @@ class TestOperations:
         """Lognormal: about half of them are longer than the median; the same seed draws the same."""
 
         def durations(seed):
-            service = Service(replace(SLOW, operation_sigma=0.5, seed=seed))
+            service = SandboxService(replace(SLOW, operation_sigma=0.5, seed=seed))
             self._made(service, 400)
             return [one.ends_at - NOW for one in service.operations]
 
@@ -316,7 +316,7 @@ class TestOperations:
 
     def test_speed_shortens_durations_and_expiries(self):
         """At speed 100 an operation of 1000 s takes 10, and its export is gone after a hundredth of its life."""
-        service = Service(replace(SLOW, speed=100))
+        service = SandboxService(replace(SLOW, speed=100))
         (identifier,) = self._made(service)
         assert self._shown(service, identifier, NOW + 9.9)["state"] == "PENDING"
         done = self._shown(service, identifier, NOW + 10)
@@ -324,23 +324,23 @@ class TestOperations:
 
     def test_slots_make_operations_queue(self):
         """With two slots, five operations of 1000 s end two by two."""
-        service = Service(replace(SLOW, slots=2))
+        service = SandboxService(replace(SLOW, slots=2))
         self._made(service, 5)
         assert [one.ends_at - NOW for one in service.operations] == [1000, 1000, 2000, 2000, 3000]
         assert service.operations[4].percent(NOW + 1500) == 0
 
     def test_too_many_at_once_may_be_refused(self):
         """With a cap, one more create than it is a 429, until one has ended."""
-        service = Service(replace(SLOW, most_running=2))
+        service = SandboxService(replace(SLOW, most_running=2))
         self._made(service, 2)
-        with pytest.raises(Refusal) as caught:
+        with pytest.raises(SandboxRefusal) as caught:
             self._made(service)
         assert caught.value.status == 429
         assert self._made(service, now=NOW + 1000)
 
     def test_equal_creates_may_be_one(self):
         """With merge_equal the second create gets the operation of the first, as long as that runs."""
-        service = Service(replace(SLOW, merge_equal=True))
+        service = SandboxService(replace(SLOW, merge_equal=True))
         assert len(set(self._made(service, 3))) == 1
         assert len(service.operations) == 1
         self._made(service, now=NOW + 1000)
@@ -349,27 +349,27 @@ class TestOperations:
     def test_an_idempotency_key_means_nothing_unless_it_is_told_to(self):
         """By default a repeated create is another operation."""
         for honoured, count in ((False, 2), (True, 1)):
-            service = Service(replace(SLOW, honour_idempotency_key=honoured))
+            service = SandboxService(replace(SLOW, honour_idempotency_key=honoured))
             for _ in range(2):
                 service.create(read(ordered()), now=NOW, idempotency_key="once")
             assert len(service.operations) == count
 
     def test_ids_are_never_those_of_another_process(self):
         """A sandbox started anew with the same seed does not know the operations of the one before."""
-        (first,), (second,) = self._made(Service(SLOW)), self._made(Service(SLOW))
+        (first,), (second,) = self._made(SandboxService(SLOW)), self._made(SandboxService(SLOW))
         assert first != second
 
     def test_ids_need_encoding(self):
         """All end in `=`, some hold a slash; plain ones do neither."""
-        ids = self._made(Service(SLOW), 60)
+        ids = self._made(SandboxService(SLOW), 60)
         assert all(identifier.endswith("=") for identifier in ids)
         assert any("/" in identifier for identifier in ids)
-        assert all(re.fullmatch("[0-9a-f]+", one) for one in self._made(Service(replace(SLOW, ids="plain")), 5))
+        assert all(re.fullmatch("[0-9a-f]+", one) for one in self._made(SandboxService(replace(SLOW, ids="plain")), 5))
 
     @pytest.mark.parametrize("order", ["newest", "oldest", "shuffled"])
     def test_the_list_holds_each_operation_once(self, order):
         """In any order, in pages of at most 100, the last without a token."""
-        service = Service(replace(SLOW, list_order=order))
+        service = SandboxService(replace(SLOW, list_order=order))
         ids = self._made(service, 250)
         items, sizes = self._listed(service, limit="1000")
         assert sizes == [100, 100, 50]
@@ -381,7 +381,7 @@ class TestOperations:
     def test_the_list_stays_whole_while_operations_are_made(self):
         """An operation made between two pages moves nothing, unless pages are counted from the top."""
         for moves in (False, True):
-            service = Service(replace(SLOW, list_moves=moves))
+            service = SandboxService(replace(SLOW, list_moves=moves))
             ids = self._made(service, 150)
             first = self._page(service)
             self._made(service, 10)
@@ -392,7 +392,7 @@ class TestOperations:
 
     def test_the_list_can_be_filtered(self):
         """By state and type; a finished operation vanishes from the pending ones."""
-        service = Service(replace(SLOW, foreign_per_operation=3))
+        service = SandboxService(replace(SLOW, foreign_per_operation=3))
         early = self._made(service, 3)
         late = self._made(service, 2, now=NOW + 500)
         pending, _ = self._listed(service, now=NOW + 1200, type="SEARCH_EXPORT", state="PENDING")
@@ -405,7 +405,7 @@ class TestOperations:
 
     def test_others_are_in_the_list_as_well(self):
         """Operations from before, of the last week, and some made along with each of ours; theirs can be polled."""
-        service = Service(replace(SLOW, old_operations=30, foreign_per_operation=2))
+        service = SandboxService(replace(SLOW, old_operations=30, foreign_per_operation=2))
         ids = self._made(service, 5)
         items, _ = self._listed(service)
         assert len(items) == 30 + 5 * 3
@@ -417,7 +417,7 @@ class TestOperations:
 
     def test_the_list_may_lack_ids_and_reach_back_only_so_far(self):
         """Both as switches."""
-        service = Service(replace(SLOW, list_ids=False, list_reaches=10))
+        service = SandboxService(replace(SLOW, list_ids=False, list_reaches=10))
         self._made(service, 25)
         items, _ = self._listed(service)
         assert len(items) == 10
@@ -428,64 +428,64 @@ class TestOperations:
     )
     def test_an_odd_query_is_refused(self, query):
         """With 400."""
-        with pytest.raises(Refusal) as caught:
-            Service(SLOW).list(query, now=NOW)
+        with pytest.raises(SandboxRefusal) as caught:
+            SandboxService(SLOW).list(query, now=NOW)
         assert caught.value.status == 400
 
     def test_an_operation_is_not_kept_for_ever(self):
         """After its life it answers 404 and is listed no more."""
-        service = Service(SLOW)
+        service = SandboxService(SLOW)
         (identifier,) = self._made(service)
-        with pytest.raises(Refusal) as caught:
+        with pytest.raises(SandboxRefusal) as caught:
             service.poll(identifier, now=NOW + 31 * DAY)
         assert caught.value.status == 404
         assert self._listed(service, now=NOW + 31 * DAY) == ([], [0])
 
     def test_an_export_is_not_kept_for_ever(self):
         """Its own expiry comes before that of the operation, which goes on naming it."""
-        service = Service(QUICK)
+        service = SandboxService(QUICK)
         (identifier,) = self._made(service)
         export_id = service.operations[0].export_id
         assert service.exported(export_id, now=NOW + 6 * DAY)
-        with pytest.raises(Refusal) as caught:
+        with pytest.raises(SandboxRefusal) as caught:
             service.exported(export_id, now=NOW + 7 * DAY)
         assert caught.value.status == 404
         assert self._shown(service, identifier, NOW + 7 * DAY)["results"]["searchExportId"] == export_id
 
     def test_an_export_that_is_not_ready_is_refused(self):
         """With a status that is a switch."""
-        service = Service(replace(SLOW, not_ready=409))
+        service = SandboxService(replace(SLOW, not_ready=409))
         self._made(service)
-        with pytest.raises(Refusal) as caught:
+        with pytest.raises(SandboxRefusal) as caught:
             service.exported(service.operations[0].export_id, now=NOW + 1)
         assert caught.value.status == 409
 
     @pytest.mark.parametrize("status", [400, 404])
     def test_an_unknown_segment_is_refused(self, status):
         """With a status that is a switch."""
-        service = Service(replace(SLOW, unknown_segment=status))
-        with pytest.raises(Refusal) as caught:
+        service = SandboxService(replace(SLOW, unknown_segment=status))
+        with pytest.raises(SandboxRefusal) as caught:
             service.create(read(ordered(segmentId="nobody")), now=NOW)
         assert caught.value.status == status
 
     def test_unknown_fields_may_be_refused(self):
         """Ignored by default; where they are refused, custom ones are still known by their prefix."""
         order = read(ordered(fields=["EventStart", "evt_*", "user_plan_str", "Nonsense"]))
-        Service(SLOW).create(order, now=NOW)
-        with pytest.raises(Refusal, match="there is no field Nonsense"):
-            Service(replace(SLOW, unknown_field="refused")).create(order, now=NOW)
+        SandboxService(SLOW).create(order, now=NOW)
+        with pytest.raises(SandboxRefusal, match="there is no field Nonsense"):
+            SandboxService(replace(SLOW, unknown_field="refused")).create(order, now=NOW)
 
     def test_a_range_may_be_too_wide(self):
         """With a longest range set."""
-        with pytest.raises(Refusal, match="too wide"):
-            Service(replace(SLOW, longest_range_seconds=900)).create(read(ordered()), now=NOW)
+        with pytest.raises(SandboxRefusal, match="too wide"):
+            SandboxService(replace(SLOW, longest_range_seconds=900)).create(read(ordered()), now=NOW)
 
 
 class TestRanges:
     """Which rows an order is about; times in days before now."""
 
     def _span(self, behaviour=QUICK, **changes):
-        start, end = Service(behaviour).span(read(ordered(**changes)), NOW)
+        start, end = SandboxService(behaviour).span(read(ordered(**changes)), NOW)
         return (NOW - start) / DAY, (NOW - end) / DAY
 
     def _days_ago(self, start, end):
@@ -523,10 +523,10 @@ class TestBehaviour:
     def test_every_switch_says_what_it_does_and_how_sure_that_is(self):
         """Whoever reads the list knows a guess from a fact."""
         for one in switches():
-            assert one.metadata["basis"] in Basis
+            assert one.metadata["basis"] in SandboxCertainty
             assert len(one.metadata["says"]) > 10
             assert one.name in describe()
-        guesses = [one.name for one in switches() if one.metadata["basis"] is Basis.GUESS]
+        guesses = [one.name for one in switches() if one.metadata["basis"] is SandboxCertainty.GUESS]
         assert "scope" in guesses
         assert "list_order" in guesses
 
@@ -534,7 +534,7 @@ class TestBehaviour:
         """A misspelt value is refused, and not taken for the default."""
         for odd in ({"scope": "both"}, {"retry_after": "later"}, {"unknown_segment": 500}, {"speed": 0}, {"burst": 0}):
             with pytest.raises(ValueError, match=r"is one of|must be more than zero"):
-                replace(Behaviour(), **odd)
+                replace(SandboxBehaviour(), **odd)
 
     def test_switches_can_be_set_by_name(self):
         """As text, as a command line has it; lists and None too."""
@@ -547,21 +547,21 @@ class TestBehaviour:
             "delivery": "nested",
             "faults": "create:503,nth=2 me:reset",
         }
-        found = changed(Behaviour(retention_seconds=1.0), given)
-        assert found == Behaviour(
+        found = changed(SandboxBehaviour(retention_seconds=1.0), given)
+        assert found == SandboxBehaviour(
             speed=60.0,
             slots=3,
             list_ids=False,
             unknown_segment=404,
             delivery="nested",
-            faults=(Fault("create", "503", nth=2), Fault("me", "reset")),
+            faults=(SandboxFault("create", "503", nth=2), SandboxFault("me", "reset")),
         )
         for odd in ({"speeed": "1"}, {"slots": "many"}, {"list_ids": "yes"}, {"rows": "x"}):
             with pytest.raises(ValueError, match=r"no such switch|cannot be"):
-                changed(Behaviour(), odd)
+                changed(SandboxBehaviour(), odd)
 
     def test_rows_can_come_from_anywhere(self):
         """Whatever has rows will do."""
-        rows = SyntheticRows(seed=7, rows_per_hour=30)
+        rows = SandboxSyntheticRows(seed=7, rows_per_hour=30)
         order, behaviour = read(ordered()), replace(QUICK, rows=rows)
-        assert Service(behaviour).create(order, now=NOW).status == 200
+        assert SandboxService(behaviour).create(order, now=NOW).status == 200

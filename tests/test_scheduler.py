@@ -6,7 +6,7 @@ from itertools import count
 
 import pytest
 
-from asyncexport.core.states import Created, Creating, Failed, Planned, Ready, Standing, Stored
+from asyncexport.core.states import BundleRecord, Created, Creating, Failed, Planned, Ready, Stored
 from asyncexport.core.summary import Exit
 from asyncexport.engine.scheduler import Scheduler, Stop
 from asyncexport.errors import (
@@ -48,7 +48,7 @@ class Fan:
         self.stop = Stop()
         self.drawn = 0
         self.scheduler = Scheduler(
-            scene.carrier,
+            scene.runner,
             self.poller,
             allowed=lambda: self.allowed,
             most_waiting=most_waiting,
@@ -56,7 +56,7 @@ class Fan:
             grace_seconds=grace,
         )
 
-    async def run(self, *work: Standing) -> None:
+    async def run(self, *work: BundleRecord) -> None:
         """Carry these."""
         await self.scheduler.run(self._drawn(iter(work)))
 
@@ -64,10 +64,10 @@ class Fan:
         """Carry so many planned ones."""
         return asyncio.create_task(self.scheduler.run(self._drawn(planned(n) for n in range(count))))
 
-    def _drawn(self, work: Iterator[Standing]) -> Iterator[Standing]:
-        for standing in work:
+    def _drawn(self, work: Iterator[BundleRecord]) -> Iterator[BundleRecord]:
+        for record in work:
             self.drawn += 1
-            yield standing
+            yield record
 
     @property
     def stored(self) -> int:
@@ -266,7 +266,7 @@ async def test_a_list_of_work_that_cannot_be_read_ends_the_run():
     scene = Scene()
     fan = Fan(scene, allowed=3)
 
-    def work() -> Iterator[Standing]:
+    def work() -> Iterator[BundleRecord]:
         yield from (planned(n) for n in range(5))
         raise LedgerError("broken")
 
@@ -287,7 +287,7 @@ async def test_asked_to_stop_it_begins_nothing_new():
     fan = Fan(scene, allowed=4, most_waiting=100)
     run = fan.start(1000)
     await at(66)
-    assert scene.carrier.downloading == {planned(0).bundle, planned(1).bundle}
+    assert scene.runner.downloading == {planned(0).bundle, planned(1).bundle}
     posts = scene.service.posts
     fan.stop.ask(Exit.INTERRUPTED)
     await run

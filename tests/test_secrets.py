@@ -18,14 +18,14 @@ from urllib.parse import quote, urlsplit
 import pytest
 import trustme
 
-from asyncexport.sandbox import Behaviour, Fault, Sandbox, serving
+from asyncexport.sandbox import Sandbox, SandboxBehaviour, SandboxFault, serving
 from tests.tunnel import tunnelling
 
 pytestmark = pytest.mark.slow
 
 ROOT = Path(__file__).parents[1]
 
-CALM = Behaviour(operation_seconds=0.02, rows_per_hour=60, requests_per_minute=1e6, burst=10_000)
+CALM = SandboxBehaviour(operation_seconds=0.02, rows_per_hour=60, requests_per_minute=1e6, burst=10_000)
 
 LINKS = re.compile(rb"X-Goog-|goog4_request|[?&]until=|Signature=")
 """What stands in the query of a link, and nowhere else."""
@@ -58,7 +58,7 @@ RUNS = [(FAULTS["nothing"], "json"), *((faults, FORMS[at % 2]) for at, faults in
 @pytest.mark.parametrize(("faults", "form"), RUNS, ids=["nothing, json", *FAULTS])
 async def test_no_secret_is_said_or_written(tmp_path, faults, form):
     """Neither the key in any spelling nor the query of a link is in a log, summary, traceback, ledger or file."""
-    async with serving(replace(CALM, faults=tuple(map(Fault.parse, faults)))) as sandbox:
+    async with serving(replace(CALM, faults=tuple(map(SandboxFault.parse, faults)))) as sandbox:
         for command in (
             BACKFILL,
             ("segments",),

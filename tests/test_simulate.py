@@ -12,7 +12,7 @@ from peers import PEERS
 
 from asyncexport.core.admission import Prefer
 from asyncexport.core.exits import Exit
-from asyncexport.core.states import Created, Creating, Standing, Stored
+from asyncexport.core.states import BundleRecord, Created, Creating, Stored
 from asyncexport.simulate import clock
 from asyncexport.simulate.run import Result, Scenario, Wiring, simulate
 from asyncexport.simulate.service import MemoryLedger
@@ -58,17 +58,17 @@ class Memory(MemoryLedger):
         super().__init__()
         self.operations: set[str] = set()
 
-    async def append(self, standing: Standing, *, at: float) -> None:
+    async def append(self, record: BundleRecord, *, at: float) -> None:
         """Add a row."""
         await asyncio.sleep(0)
-        await super().append(standing, at=at)
-        if isinstance(standing.state, Created):
-            self.operations.add(standing.state.operation_id)
+        await super().append(record, at=at)
+        if isinstance(record.state, Created):
+            self.operations.add(record.state.operation_id)
 
     @property
     def stored(self) -> int:
         """How many bundles are done."""
-        return sum(isinstance(standing.state, Stored) for standing in self.latest.values())
+        return sum(isinstance(record.state, Stored) for record in self.latest.values())
 
 
 class Stepping(Coroutine[Any, Any, Any]):
@@ -133,7 +133,7 @@ def cancelled_everywhere(scenario: Scenario, stop: Callable[[Wiring, "asyncio.Ta
         came_so_far = await run_until_step(wiring, last, lambda run: stop(wiring, run))
         service = wiring.service
         assert {str(number) for number in range(service.made)} == ledger.operations, f"step {last}"
-        assert not any(isinstance(standing.state, Creating) for standing in ledger.latest.values()), f"step {last}"
+        assert not any(isinstance(record.state, Creating) for record in ledger.latest.values()), f"step {last}"
         await Wiring(scenario, service=service, ledger=ledger).run()
         assert ledger.stored == service.made == scenario.bundles, f"step {last}"
         return came_so_far
@@ -174,7 +174,7 @@ def test_no_await_at_which_stopping_now_loses_more_than_the_answer():
 
         came_so_far = await run_until_step(wiring, last, stop_now)
         unknown = wiring.service.made - len(ledger.operations)
-        creating = sum(isinstance(standing.state, Creating) for standing in ledger.latest.values())
+        creating = sum(isinstance(record.state, Creating) for record in ledger.latest.values())
         assert unknown <= creating
         await Wiring(SMALL, service=wiring.service, ledger=ledger).run()
         assert ledger.stored == SMALL.bundles

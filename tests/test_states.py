@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from asyncexport.core.bundles import Bundle, Range
 from asyncexport.core.states import (
     MOVES,
+    BundleRecord,
     Created,
     Creating,
     Failed,
@@ -16,7 +17,6 @@ from asyncexport.core.states import (
     Overdue,
     Planned,
     Ready,
-    Standing,
     State,
     Stored,
     from_row,
@@ -160,5 +160,5 @@ def test_a_row_that_was_never_written_is_not_believed(name, fields):
 def test_a_new_take_keeps_the_archive_that_stands():
     """A refresh begins at attempt 1 and leaves the last archive in sight."""
     stored = Stored("p", 1, 1, "s", 3.0)
-    again = Standing(Bundle("e", Range(0, 1800)), 0, stored, stored).next_take()
-    assert (again.take, again.state, again.stored) == (1, Planned(1), stored)
+    again = BundleRecord(Bundle("e", Range(0, 1800)), 0, stored, stored).next_revision()
+    assert (again.revision, again.state, again.stored) == (1, Planned(1), stored)

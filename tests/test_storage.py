@@ -22,7 +22,7 @@ from asyncexport.core.archive.inspection import Inspection, WireHashes
 from asyncexport.core.bundles import Bundle, Range
 from asyncexport.core.exports import Definition, Export, Format, Type
 from asyncexport.errors import CorruptError, FewerRowsError, IncompleteError, StorageError
-from asyncexport.storage import Archives, Draft
+from asyncexport.storage import Archives, ArchiveWriter
 from asyncexport.storage.disk import CORES, THREADS
 from asyncexport.storage.writer import GATHER_BYTES
 
@@ -108,7 +108,7 @@ def pieces(body: bytes, size: int = 65_536) -> Iterator[bytes]:
     yield from (body[at : at + size] for at in range(0, len(body), size))
 
 
-async def fill(draft: Draft, body: bytes) -> None:
+async def fill(draft: ArchiveWriter, body: bytes) -> None:
     """Write all of it."""
     for piece in pieces(body):
         await draft.write(piece)

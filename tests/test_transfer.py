@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from asyncexport.core.service.transfer import Head, RateFloor, judge_download, range_headers, read_head
+from asyncexport.core.service.transfer import DownloadHead, RateFloor, judge_download, range_headers, read_head
 from asyncexport.core.service.wire import Reply
 from asyncexport.errors import ExportError, GoneError, IncompleteError, RefusedError, ReplyError, UnavailableError
 
@@ -83,7 +83,7 @@ def test_a_whole_file_begins_at_zero() -> None:
     reply = Reply(200, {"Content-Length": "10", "ETag": TAG})
     head = read_head(reply, goog_hash=["crc32c=AAAA==, md5=BBBB==", "x=1"], offset=5, etag=TAG)
     hashes = ("crc32c=AAAA==", "md5=BBBB==", "x=1")
-    assert head == Head(0, 10, TAG, hashes, is_chunked=False, reaches_end=True)
+    assert head == DownloadHead(0, 10, TAG, hashes, is_chunked=False, reaches_end=True)
     assert head.proves_end(10)
     assert not head.proves_end(9)
 

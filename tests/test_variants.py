@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 
 from asyncexport.config import Settings
-from asyncexport.core.admission import Prefer, Scope
+from asyncexport.core.admission import BudgetScope, Prefer
 from asyncexport.errors import ConfigError
 from asyncexport.simulate.many import simulate_all
 from asyncexport.simulate.run import Result, Scenario
@@ -16,7 +16,7 @@ from asyncexport.simulate.variants import (
     PRESENT,
     Assumed,
     Case,
-    Part,
+    ExportShare,
     Row,
     Variant,
     forecast,
@@ -90,7 +90,7 @@ def test_each_key_is_varied_on_its_own():
         ("polling.expected", "1h30m", "polling", "expected_seconds", 5400.0),
         ("budget.requests_per_minute", "2.5", "budget", "requests_per_minute", 2.5),
         ("budget.burst", "10", "budget", "burst", 10),
-        ("budget.scope", "all", "budget", "scope", Scope.ALL),
+        ("budget.scope", "all", "budget", "scope", BudgetScope.ALL),
     ],
 )
 def test_a_variant_differs_in_its_key_alone(key, value, table, field, means):
@@ -151,11 +151,11 @@ def test_a_value_is_read_by_the_rules_of_the_settings():
 
 def test_both_readings_where_the_scope_is_left_open():
     """Where the settings say what counts there is one reading of the limit."""
-    assert readings(DEFAULT) == (Scope.CREATE, Scope.ALL)
+    assert readings(DEFAULT) == (BudgetScope.CREATE, BudgetScope.ALL)
     assert [readings(one) for one in only(("budget.scope", ["all", "create", "auto"]))] == [
-        (Scope.ALL,),
-        (Scope.CREATE,),
-        (Scope.CREATE, Scope.ALL),
+        (BudgetScope.ALL,),
+        (BudgetScope.CREATE,),
+        (BudgetScope.CREATE, BudgetScope.ALL),
     ]
 
 
@@ -167,7 +167,7 @@ def test_the_simulation_is_of_the_configuration():
     (settings,) = only(("polling.prefer", ["latency"]))
     (settings,) = only(("concurrency.operations", ["11"]), settings=settings)
     (settings,) = only(("budget.burst", ["13"]), settings=settings)
-    case = Case(Variant("x", settings), Scope.CREATE, (Part(3, fetch_seconds=7.0),), tokens_used=5)
+    case = Case(Variant("x", settings), BudgetScope.CREATE, (ExportShare(3, fetch_seconds=7.0),), tokens_used=5)
     (scenario,) = seen(case, Assumed(learned=(60.0,), seeds=1))
     assert replace(scenario, durations=()) == Scenario(
         3,
@@ -179,13 +179,13 @@ def test_the_simulation_is_of_the_configuration():
         fetch_seconds=7.0,
         tokens_used=5,
     )
-    assert seen(replace(case, counts=Scope.ALL), Assumed(seeds=1))[0].counts_all
+    assert seen(replace(case, counts=BudgetScope.ALL), Assumed(seeds=1))[0].counts_all
 
 
 def test_enough_learned_durations_are_drawn_from_as_they_are():
     """Nothing is simulated that was never seen, once enough was seen; a duration that is given comes first."""
     learned = tuple(range(100, 100 + ENOUGH))
-    case = Case(PRESENTLY, Scope.ALL, (Part(200),))
+    case = Case(PRESENTLY, BudgetScope.ALL, (ExportShare(200),))
     (scenario,) = seen(case, Assumed(learned=learned, seeds=1))
     assert set(scenario.durations) == set(learned)
     for assumed in (Assumed(learned=learned[1:]), Assumed(learned=learned, given=True)):
@@ -198,16 +198,16 @@ def test_enough_learned_durations_are_drawn_from_as_they_are():
 def test_variants_meet_the_same_fate_and_seeds_do_not():
     """What differs between two rows is the settings; what differs between two seeds is chance."""
     (slower,) = only(("concurrency.operations", ["5"]))
-    first = seen(Case(PRESENTLY, Scope.ALL, (Part(50),)), Assumed(seeds=2))
-    second = seen(Case(Variant("", slower), Scope.CREATE, (Part(50),)), Assumed(seeds=2))
+    first = seen(Case(PRESENTLY, BudgetScope.ALL, (ExportShare(50),)), Assumed(seeds=2))
+    second = seen(Case(Variant("", slower), BudgetScope.CREATE, (ExportShare(50),)), Assumed(seeds=2))
     assert [one.durations for one in first] == [one.durations for one in second]
     assert first[0].durations != first[1].durations
 
 
 def test_wider_bundles_take_longer_by_as_much_as_is_assumed():
     """Downloads grow with the width; operations only as far as somebody says."""
-    part = Part(50, fetch_seconds=3.0)
-    narrow, wide = (Case(PRESENTLY, Scope.ALL, (one,)) for one in (part, replace(part, widening=4.0)))
+    part = ExportShare(50, fetch_seconds=3.0)
+    narrow, wide = (Case(PRESENTLY, BudgetScope.ALL, (one,)) for one in (part, replace(part, widening=4.0)))
     for growth, times in ((0.0, 1.0), (0.5, 2.0), (1.0, 4.0)):
         assumed = Assumed(growth=growth, seeds=1)
         (before,), (after,) = seen(narrow, assumed), seen(wide, assumed)
@@ -217,7 +217,7 @@ def test_wider_bundles_take_longer_by_as_much_as_is_assumed():
 
 def test_exports_of_several_widths_are_mixed():
     """Operations of two exports are made side by side, and not first those of one."""
-    case = Case(PRESENTLY, Scope.ALL, (Part(100), Part(100, widening=1000.0)))
+    case = Case(PRESENTLY, BudgetScope.ALL, (ExportShare(100), ExportShare(100, widening=1000.0)))
     (scenario,) = seen(case, Assumed(growth=1.0, seeds=1))
     long = [one > 10_000 for one in scenario.durations]
     assert long.count(True) == 100
@@ -230,8 +230,8 @@ def test_exports_of_several_widths_are_mixed():
 @pytest.mark.slow
 def test_wider_bundles_finish_sooner_for_fewer_requests():
     """Half as many bundles are half as many creates, where a wider one takes no longer."""
-    narrow = row(Case(PRESENTLY, Scope.CREATE, (Part(120),)), Assumed(seeds=3))
-    wide = row(Case(PRESENTLY, Scope.CREATE, (Part(60, widening=2.0),)), Assumed(seeds=3))
+    narrow = row(Case(PRESENTLY, BudgetScope.CREATE, (ExportShare(120),)), Assumed(seeds=3))
+    wide = row(Case(PRESENTLY, BudgetScope.CREATE, (ExportShare(60, widening=2.0),)), Assumed(seeds=3))
     assert (narrow.bundles, narrow.requests["create"], narrow.requests["results"]) == (120, 120, 120)
     assert (wide.bundles, wide.requests["create"], wide.requests["results"]) == (60, 60, 60)
     # 71 creates after the first 49 take 35 minutes at least.
@@ -240,7 +240,7 @@ def test_wider_bundles_finish_sooner_for_fewer_requests():
 
 def test_the_end_lies_between_those_of_the_seeds():
     """The median is of the seeds, and the spread is theirs."""
-    case = Case(PRESENTLY, Scope.ALL, (Part(40),))
+    case = Case(PRESENTLY, BudgetScope.ALL, (ExportShare(40),))
     found = row(case, Assumed(seeds=3))
     ends = sorted(one.makespan for one in here(seen(case, Assumed(seeds=3))))
     assert [found.makespan_min, found.makespan, found.makespan_max] == ends
@@ -250,7 +250,7 @@ def test_the_end_lies_between_those_of_the_seeds():
 
 def test_a_spent_bucket_costs_its_time():
     """What earlier runs sent is not at hand."""
-    case = Case(PRESENTLY, Scope.CREATE, (Part(30),))
+    case = Case(PRESENTLY, BudgetScope.CREATE, (ExportShare(30),))
     full, spent = row(case, Assumed(seeds=1)), row(replace(case, tokens_used=49), Assumed(seeds=1))
     # The thirtieth create waits for thirty tokens.
     assert spent.makespan > 29 * 30 > full.makespan

@@ -11,12 +11,12 @@ from pathlib import Path
 import pytest
 
 from asyncexport.core.bundles import Bundle, Range
-from asyncexport.core.coverage import Work
+from asyncexport.core.coverage import ExportPlan
 from asyncexport.core.exports import Definition, Export, Format
-from asyncexport.core.states import Created, Creating, Ready, Standing, Stored
+from asyncexport.core.states import BundleRecord, Created, Creating, Ready, Stored
 from asyncexport.errors import LedgerCorruptError, LedgerError, LedgerLockedError, StorageError
 from asyncexport.ledger import Ledger, LedgerReader, hold
-from asyncexport.run.verify import AT_ONCE, Broken, Damaged, Finding, Foreign, Missing, Sound, rebuild, verify
+from asyncexport.run.verify import AT_ONCE, Broken, Damaged, Finding, Intact, Missing, Unrecorded, rebuild, verify
 from asyncexport.storage import Archives
 
 MIDNIGHT = 1_767_225_600
@@ -54,23 +54,23 @@ class Place:
         found = kept.inspection
         return Stored(kept.path, found.bytes, found.rows, found.sha256, exported_at=bundle.range.end + 90_000.0)
 
-    async def fill(self, count: int, export: Export = EVENTS) -> list[Standing]:
+    async def fill(self, count: int, export: Export = EVENTS) -> list[BundleRecord]:
         """So many bundles from midnight on, stored and on record; each with as many rows as its number."""
         await self.archives.prepare([export])
-        standings = []
+        records = []
         for number in range(count):
             stored = await self.keep(half_hour(number, export), rows(number, export), export.definition.format)
-            standings.append(Standing(half_hour(number, export), 0, stored, stored))
-        await self.record(standings, export)
-        return standings
+            records.append(BundleRecord(half_hour(number, export), 0, stored, stored))
+        await self.record(records, export)
+        return records
 
-    async def record(self, standings: Iterable[Standing], export: Export = EVENTS) -> None:
+    async def record(self, records: Iterable[BundleRecord], export: Export = EVENTS) -> None:
         """Put standings on record."""
         ledger = await Ledger.open(self.directory)
         try:
-            await ledger.agree([export])
-            for standing in standings:
-                await ledger.append(standing, at=1.0)
+            await ledger.register([export])
+            for record in records:
+                await ledger.append(record, at=1.0)
         finally:
             await ledger.close()
 
@@ -84,7 +84,7 @@ class Place:
         names = {str(path.relative_to(self.directory)): path for path in found}
         return {name: path.read_bytes() for name, path in names.items() if not name.startswith(".asyncexport")}
 
-    def stored(self, export: Export = EVENTS) -> list[Standing]:
+    def stored(self, export: Export = EVENTS) -> list[BundleRecord]:
         """What is on record."""
         with LedgerReader(self.directory) as ledger:
             ledger.check()
@@ -108,9 +108,9 @@ async def rebuilt(place: Place) -> list[Finding]:
     return [finding async for finding in rebuild(place.directory)]
 
 
-def all_sound(standings: Iterable[Standing]) -> list[Finding]:
+def all_sound(records: Iterable[BundleRecord]) -> list[Finding]:
     """What a check finds where nothing is wrong."""
-    return [Sound(one.stored.path, one.stored.rows) for one in standings if one.stored]
+    return [Intact(one.stored.path, one.stored.rows) for one in records if one.stored]
 
 
 # Checking
@@ -118,18 +118,18 @@ def all_sound(standings: Iterable[Standing]) -> list[Finding]:
 
 async def test_archives_that_are_what_the_ledger_says_are_sound(place):
     """Each is named with its rows, in order, however many are read side by side; nothing is changed."""
-    standings = await place.fill(3 * AT_ONCE)
+    records = await place.fill(3 * AT_ONCE)
     before = place.files()
-    assert await verified(place) == all_sound(standings)
+    assert await verified(place) == all_sound(records)
     assert place.files() == before
-    assert place.stored() == standings
+    assert place.stored() == records
 
 
 async def test_an_archive_that_is_not_there_is_missing(place):
     """With its standing, by which it can be exported anew."""
-    standings = await place.fill(3)
+    records = await place.fill(3)
     place.path(half_hour(1)).unlink()
-    assert (await verified(place))[1] == Missing(standings[1].stored.path, standings[1])
+    assert (await verified(place))[1] == Missing(records[1].stored.path, records[1])
 
 
 @pytest.mark.parametrize(
@@ -147,12 +147,12 @@ async def test_an_archive_that_is_not_there_is_missing(place):
 )
 async def test_an_archive_that_is_another_than_was_stored_is_broken(place, body, reason):
     """Cut, damaged, exchanged, or of another kind; and the reason is told."""
-    standings = await place.fill(3)
+    records = await place.fill(3)
     place.path(half_hour(2)).write_bytes(body)
     *others, broken = await verified(place)
-    assert others == all_sound(standings[:2])
+    assert others == all_sound(records[:2])
     assert isinstance(broken, Broken)
-    assert (broken.path, broken.standing) == (standings[2].stored.path, standings[2])
+    assert (broken.path, broken.record) == (records[2].stored.path, records[2])
     assert reason in broken.reason
 
 
@@ -160,7 +160,7 @@ async def test_a_ledger_that_counted_otherwise_is_told(place):
     """The bytes are those that were stored, and have other rows than the ledger says."""
     await place.archives.prepare([EVENTS])
     stored = replace(await place.keep(half_hour(0), rows(7)), rows=8)
-    await place.record([Standing(half_hour(0), 0, stored, stored)])
+    await place.record([BundleRecord(half_hour(0), 0, stored, stored)])
     (finding,) = await verified(place)
     assert isinstance(finding, Broken)
     assert finding.reason == "it has 7 rows, and 8 were counted"
@@ -168,13 +168,13 @@ async def test_a_ledger_that_counted_otherwise_is_told(place):
 
 async def test_a_file_that_the_ledger_does_not_know_is_named(place):
     """An archive without a row, and whatever else lies there; our own files are not."""
-    standings = await place.fill(1)
+    records = await place.fill(1)
     await place.keep(half_hour(5), rows(5))
     (place.directory / EVENTS.name / "notes.txt").write_text("mine")
     assert await verified(place) == [
-        *all_sound(standings),
-        Foreign(place.archives.path_of(half_hour(5), Format.NDJSON)),
-        Foreign(f"{EVENTS.name}/notes.txt"),
+        *all_sound(records),
+        Unrecorded(place.archives.path_of(half_hour(5), Format.NDJSON)),
+        Unrecorded(f"{EVENTS.name}/notes.txt"),
     ]
 
 
@@ -215,36 +215,36 @@ async def test_a_check_that_is_left_early_leaves_nothing_behind(place):
 
 async def test_what_a_run_replaces_meanwhile_is_looked_at_once_more(place):
     """A new take's archive is compared with the new take's row; a bundle that is new is not foreign."""
-    standings = await place.fill(3 * AT_ONCE)
+    records = await place.fill(3 * AT_ONCE)
     findings = verify(place.directory)
-    assert await anext(findings) == all_sound(standings)[0]
+    assert await anext(findings) == all_sound(records)[0]
     number = 2 * AT_ONCE
     with hold(place.directory, command="nightly"):
         again = await place.keep(half_hour(number), rows(99))
         stored = await place.keep(half_hour(40), rows(40))
         await place.record(
-            [Standing(half_hour(number), 1, again, again), Standing(half_hour(40), 0, stored, stored)],
+            [BundleRecord(half_hour(number), 1, again, again), BundleRecord(half_hour(40), 0, stored, stored)],
         )
     rest = [finding async for finding in findings]
-    assert rest[number - 1] == Sound(again.path, 99)
-    assert [finding for finding in rest if not isinstance(finding, Sound)] == []
+    assert rest[number - 1] == Intact(again.path, 99)
+    assert [finding for finding in rest if not isinstance(finding, Intact)] == []
 
 
 async def test_what_a_run_stored_after_the_ledger_was_read_is_not_foreign(place):
     """A file that nobody expected is looked up once more before it is called that."""
-    standings = await place.fill(2 * AT_ONCE)
+    records = await place.fill(2 * AT_ONCE)
     findings = verify(place.directory)
-    for sound in all_sound(standings[:-1]):
+    for sound in all_sound(records[:-1]):
         assert await anext(findings) == sound
     stored = await place.keep(half_hour(40), rows(40))
-    await place.record([Standing(half_hour(40), 0, stored, stored)])
-    assert [finding async for finding in findings] == all_sound(standings[-1:])
+    await place.record([BundleRecord(half_hour(40), 0, stored, stored)])
+    assert [finding async for finding in findings] == all_sound(records[-1:])
 
 
-def under_way(bundle: Bundle, take: int, stored: Stored | None) -> list[Standing]:
+def under_way(bundle: Bundle, revision: int, stored: Stored | None) -> list[BundleRecord]:
     """The states of a take up to `Ready`."""
     states = (Creating(1, 1.0), Created(1, 1.0, "op"), Ready(1, 1.0, "ex"))
-    return [Standing(bundle, take, state, stored) for state in states]
+    return [BundleRecord(bundle, revision, state, stored) for state in states]
 
 
 async def test_an_archive_that_has_its_name_and_not_yet_its_row_is_left_to_the_run(place):
@@ -253,7 +253,7 @@ async def test_an_archive_that_has_its_name_and_not_yet_its_row_is_left_to_the_r
     await place.record(under_way(half_hour(1), 1, second.stored) + under_way(half_hour(2), 0, None))
     await place.keep(half_hour(1), rows(50))
     await place.keep(half_hour(2), rows(60))
-    assert await verified(place) == [*all_sound([first]), Sound(second.stored.path, 50)]
+    assert await verified(place) == [*all_sound([first]), Intact(second.stored.path, 50)]
 
 
 async def test_a_damaged_archive_is_broken_though_a_new_take_is_under_way(place):
@@ -274,13 +274,13 @@ async def test_a_lost_ledger_is_made_anew_from_the_archives(place):
     (place.directory / LEDGER).unlink()
     assert await rebuilt(place) == all_sound(events) + all_sound(people)
     assert await verified(place) == all_sound(events) + all_sound(people)
-    for export, standings in ((EVENTS, events), (PEOPLE, people)):
+    for export, records in ((EVENTS, events), (PEOPLE, people)):
         dated = [
-            replace(one.stored, exported_at=(place.directory / one.stored.path).stat().st_mtime) for one in standings
+            replace(one.stored, exported_at=(place.directory / one.stored.path).stat().st_mtime) for one in records
         ]
         found = place.stored(export)
         assert [one.stored for one in found] == dated
-        assert [one.bundle for one in found] == [one.bundle for one in standings]
+        assert [one.bundle for one in found] == [one.bundle for one in records]
 
 
 async def test_after_a_rebuild_only_the_gaps_are_left_to_do(place):
@@ -293,23 +293,23 @@ async def test_after_a_rebuild_only_the_gaps_are_left_to_do(place):
     assert len(await rebuilt(place)) == len(spans)
     day = Range(MIDNIGHT, MIDNIGHT + 24 * HOUR)
     with LedgerReader(place.directory) as ledger:
-        work = Work(EVENTS, day, ledger.stock(EVENTS.name, day))
+        work = ExportPlan(EVENTS, day, ledger.stock(EVENTS.name, day))
     gaps = [5, 6, 7, *range(32, 40), *range(41, 48)]
     assert [one.bundle for one in work.unclaimed()] == [half_hour(number) for number in gaps]
 
 
 async def test_a_damaged_ledger_is_moved_aside_and_never_removed(place):
     """Also the next one: each lies under a name of its own."""
-    standings = await place.fill(2)
+    records = await place.fill(2)
     ledger = place.directory / LEDGER
     for number in (1, 2):
         ledger.write_bytes(b"damaged %d" % number)
         with pytest.raises(LedgerCorruptError):
             await verified(place)
-        assert await rebuilt(place) == all_sound(standings)
+        assert await rebuilt(place) == all_sound(records)
         aside = [ledger.with_name(f"{ledger.name}.damaged-{one}").read_bytes() for one in range(1, number + 1)]
         assert aside == [b"damaged %d" % one for one in range(1, number + 1)]
-    assert await verified(place) == all_sound(standings)
+    assert await verified(place) == all_sound(records)
     assert {path.name for path in ledger.parent.iterdir()} >= {ledger.name, "lock"}
     assert not (ledger.parent / "anew").exists()
 
@@ -329,15 +329,15 @@ async def test_a_whole_ledger_is_moved_aside_as_well(place):
 
 async def test_an_archive_that_is_not_whole_is_moved_aside_and_exported_anew(place):
     """Its name is free for the next run, which finds a gap there; what was found before is not overwritten."""
-    standings = await place.fill(3)
+    records = await place.fill(3)
     path = place.path(half_hour(1))
     path.write_bytes(rows(1)[:-1])
     path.with_name(f"{path.name}.damaged-1").write_bytes(b"of last year")
     first, found, foreign, third = await rebuilt(place)
-    assert [first, third] == all_sound([standings[0], standings[2]])
-    assert foreign == Foreign(f"{standings[1].stored.path}.damaged-1")
+    assert [first, third] == all_sound([records[0], records[2]])
+    assert foreign == Unrecorded(f"{records[1].stored.path}.damaged-1")
     assert isinstance(found, Damaged)
-    assert (found.path, found.bundle) == (f"{standings[1].stored.path}.damaged-2", half_hour(1))
+    assert (found.path, found.bundle) == (f"{records[1].stored.path}.damaged-2", half_hour(1))
     assert "cut" in found.reason
     assert not path.exists()
     assert (place.directory / found.path).read_bytes() == rows(1)[:-1]
@@ -346,7 +346,7 @@ async def test_an_archive_that_is_not_whole_is_moved_aside_and_exported_anew(pla
 
 async def test_what_is_no_archive_of_the_export_is_named_and_left_alone(place):
     """A file of another format, in another folder, or of another name."""
-    standings = await place.fill(1)
+    records = await place.fill(1)
     folder = place.directory / EVENTS.name
     day = folder / "date=2026-01-01"
     archive = place.path(half_hour(0))
@@ -361,8 +361,8 @@ async def test_what_is_no_archive_of_the_export_is_named_and_left_alone(place):
         stranger.parent.mkdir(parents=True, exist_ok=True)
         stranger.write_bytes(b"mine")
     found = await rebuilt(place)
-    assert [one for one in found if isinstance(one, Sound)] == all_sound(standings)
-    assert {place.directory / one.path for one in found if isinstance(one, Foreign)} == set(strangers)
+    assert [one for one in found if isinstance(one, Intact)] == all_sound(records)
+    assert {place.directory / one.path for one in found if isinstance(one, Unrecorded)} == set(strangers)
     assert all(stranger.read_bytes() == b"mine" for stranger in strangers)
 
 
@@ -407,7 +407,7 @@ async def test_a_definition_that_cannot_be_read_stops_a_rebuild_before_it_begins
 @pytest.mark.parametrize("how", ["left", "failed"])
 async def test_a_rebuild_that_stops_midway_leaves_the_old_ledger_in_its_place(place, how):
     """A ledger of half the archives would have the other half overwritten: it gets its place once all were read."""
-    standings = await place.fill(3 * AT_ONCE)
+    records = await place.fill(3 * AT_ONCE)
     before = (place.directory / LEDGER).read_bytes()
     if how == "left":
         async with aclosing(rebuild(place.directory)) as findings:
@@ -418,18 +418,18 @@ async def test_a_rebuild_that_stops_midway_leaves_the_old_ledger_in_its_place(pl
         with pytest.raises(StorageError):
             await rebuilt(place)
     assert (place.directory / LEDGER).read_bytes() == before
-    assert place.stored() == standings
+    assert place.stored() == records
     assert not (place.directory / LEDGER.parent / "anew").exists()
 
 
 async def test_a_rebuild_stopped_by_a_kill_can_be_done_again(place):
     """What it left half-made is not in the way, nor taken for anything."""
-    standings = await place.fill(2)
+    records = await place.fill(2)
     (place.directory / LEDGER).unlink()
     half_made = await Ledger.open(place.directory / LEDGER.parent / "anew")
-    await half_made.agree([PEOPLE])
+    await half_made.register([PEOPLE])
     await half_made.close()
-    assert await rebuilt(place) == all_sound(standings)
+    assert await rebuilt(place) == all_sound(records)
     with LedgerReader(place.directory) as ledger:
         assert list(ledger.exports()) == [EVENTS.name]
 

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from asyncexport.core.bundles import Range
 from asyncexport.core.exports import Definition, Format, Type
 from asyncexport.core.service import wire
-from asyncexport.core.service.wire import Completed, Ended, Kind, Location, Operation, Reply, Running
+from asyncexport.core.service.wire import Completed, DownloadLink, Ended, Kind, Operation, Reply, Running
 from asyncexport.errors import (
     ConfigError,
     ExportError,
@@ -403,7 +403,7 @@ def test_a_location_is_kept_byte_for_byte() -> None:
 )
 def test_a_location_may_be_on_this_machine(url: str) -> None:
     """The sandbox needs no TLS."""
-    assert wire.read_location(reply({"location": url})) == Location(url, None)
+    assert wire.read_location(reply({"location": url})) == DownloadLink(url, None)
 
 
 @pytest.mark.parametrize(

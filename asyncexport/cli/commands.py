@@ -60,7 +60,7 @@ COMMANDS: dict[str, Entry] = {
     "status": Entry(
         "status",
         "what the ledger says: coverage, gaps, failures, sizes; works during a run",
-        (*LOOKS, Exit.PARTLY, Exit.LEDGER, Exit.DISK, Exit.INTERRUPTED),
+        (*LOOKS, Exit.PARTIAL, Exit.LEDGER, Exit.DISK, Exit.INTERRUPTED),
     ),
     "verify": Entry(
         "verify",

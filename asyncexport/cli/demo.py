@@ -226,11 +226,11 @@ def _checked(session: Session, settings: "Settings", summary: Summary, url: str)
 
 async def _look_at_all(where: Path) -> tuple[list[str], list[str]]:
     """The paths of the archives that are sound, and of those that are not."""
-    from asyncexport.run.verify import Foreign, Sound, verify
+    from asyncexport.run.verify import Intact, Unrecorded, verify
 
-    findings = [finding async for finding in verify(where) if not isinstance(finding, Foreign)]
-    sound = [finding.path for finding in findings if isinstance(finding, Sound)]
-    return sound, [finding.path for finding in findings if not isinstance(finding, Sound)]
+    findings = [finding async for finding in verify(where) if not isinstance(finding, Unrecorded)]
+    sound = [finding.path for finding in findings if isinstance(finding, Intact)]
+    return sound, [finding.path for finding in findings if not isinstance(finding, Intact)]
 
 
 def _rows_in(paths: Iterable[Path]) -> Counter[bytes]:

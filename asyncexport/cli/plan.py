@@ -27,7 +27,7 @@ from asyncexport.cli.simulating import (
     read_variants,
     show_simulation,
 )
-from asyncexport.core.admission import Scope, show_duration
+from asyncexport.core.admission import BudgetScope, show_duration
 from asyncexport.core.bundles import DAY, show
 from asyncexport.core.exits import Exit
 from asyncexport.core.exports import Export, Type
@@ -35,9 +35,9 @@ from asyncexport.core.forecast import (
     ALL_WITH_LIST,
     ALL_WITHOUT_LIST,
     CREATES_ONLY,
-    READINGS,
+    REQUEST_COSTS,
     Pace,
-    Reading,
+    RequestCost,
     seconds_to_end,
 )
 from asyncexport.core.states import Created, Ready
@@ -46,7 +46,7 @@ from asyncexport.display import count_of, show_count, show_minute, table
 
 if TYPE_CHECKING:
     from asyncexport.config import Settings
-    from asyncexport.core.coverage import Work
+    from asyncexport.core.coverage import ExportPlan
     from asyncexport.run.run import Survey
 
 WIDTHS = {"30m": 1800, "1h": 3600, "6h": 21_600, "24h": DAY}
@@ -59,7 +59,7 @@ NAMES = {CREATES_ONLY: "creates only", ALL_WITH_LIST: "every request", ALL_WITHO
 class Estimate:
     """What the bundles of a run cost under one reading of the limit."""
 
-    reading: Reading
+    reading: RequestCost
     bundles: int
     requests: int
     seconds: float
@@ -117,14 +117,14 @@ def _survey(asked: Asked, exports: tuple[Export, ...], *, now: float) -> "Survey
 
 
 def _tally(found: "Survey") -> Tally:
-    already = sum(work.stock.already for work in found.works)
-    return Tally(planned=already + sum(work.count for work in found.works), already=already)
+    stored_before = sum(work.stock.stored_before for work in found.works)
+    return Tally(planned=stored_before + sum(work.count for work in found.works), stored_before=stored_before)
 
 
 def _estimates(settings: "Settings", found: "Survey") -> Iterator[Estimate]:
     bundles = sum(work.count for work in found.works)
     created = sum(_created(work) for work in found.works)
-    for reading in READINGS:
+    for reading in REQUEST_COSTS:
         pace = Pace(
             tokens=found.tokens_for_creates if reading is CREATES_ONLY else found.tokens,
             requests_per_minute=settings.budget.requests_per_minute,
@@ -141,23 +141,23 @@ def _estimates(settings: "Settings", found: "Survey") -> Iterator[Estimate]:
         )
 
 
-def _created(work: "Work") -> int:
+def _created(work: "ExportPlan") -> int:
     """Bundles whose create is spent."""
-    return sum(isinstance(one.state, Created | Ready) for one in work.claimed)
+    return sum(isinstance(one.state, Created | Ready) for one in work.in_progress)
 
 
 def _show_bundles(session: Session, found: "Survey") -> None:
     for work in found.works:
         session.record("plan", **_facts_of_work(work))
         parts = {
-            "under way": len(work.claimed),
+            "under way": len(work.in_progress),
             "parked before": len(work.parked),
         }
         named = ", ".join(f"{show_count(count)} {what}" for what, count in parts.items() if count)
         session.say(f"{work.export.name}: {work.span}, in bundles of {_width(work.export.bundle_seconds)}")
         session.say(
             f"  {count_of(work.count, 'bundle', 'bundles')} to do{f' ({named})' if named else ''}, "
-            f"{show_count(work.stock.already)} stored already"
+            f"{show_count(work.stock.stored_before)} stored already"
         )
 
 
@@ -183,7 +183,7 @@ def _show_estimates(
 
 def _show_widths(session: Session, asked: Asked, *, now: float) -> None:
     """The same for other widths; where all exports are of individuals there is only one."""
-    rows = [("bundles of", "to do", *(f"{NAMES[reading]}" for reading in READINGS))]
+    rows = [("bundles of", "to do", *(f"{NAMES[reading]}" for reading in REQUEST_COSTS))]
     for name, seconds in WIDTHS.items():
         exports = tuple(_widened(export, seconds) for export in asked.exports)
         if not any(export.bundle_seconds == seconds for export in exports):
@@ -208,9 +208,9 @@ def _assumed(settings: "Settings", found: "Survey", *, now: float) -> str:
 
     learned = found.all_counted_since
     match settings.budget.scope:
-        case Scope.CREATE:
+        case BudgetScope.CREATE:
             return "a run goes by the first line, as [budget] scope says"
-        case Scope.ALL:
+        case BudgetScope.ALL:
             return "a run goes by the second line, as [budget] scope says; by the third if the service has no list"
         case _ if learned is not None and 0 <= now - learned < RELEARN_SECONDS:
             return f"a run goes by the second line: that every request counts was learned at {show(learned)}"
@@ -218,15 +218,15 @@ def _assumed(settings: "Settings", found: "Survey", *, now: float) -> str:
             return "a run goes by the first line, and by the others from the moment the service shows that they hold"
 
 
-def _facts_of_work(work: "Work") -> dict[str, Any]:
+def _facts_of_work(work: "ExportPlan") -> dict[str, Any]:
     return {
         "export": work.export.name,
         "start": show(work.span.start),
         "end": show(work.span.end),
         "width_seconds": work.export.bundle_seconds,
         "to_do": work.count,
-        "already": work.stock.already,
-        "under_way": len(work.claimed),
+        "already": work.stock.stored_before,
+        "under_way": len(work.in_progress),
         "parked": len(work.parked),
     }
 

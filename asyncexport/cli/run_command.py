@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from asyncexport.cli.session import Session
     from asyncexport.config import ApiKey, Settings
     from asyncexport.core.summary import Summary
-    from asyncexport.display import Watcher
+    from asyncexport.display import RunViewer
     from asyncexport.run.run import Order
 
 HINTS = {
@@ -50,7 +50,7 @@ def say_closing(session: "Session", settings: "Settings", order: "Order", summar
         return
     if summary.error is not None and not tally.planned:
         return
-    example = "" if session.quiet else example or (_stored_before(settings, order) if tally.already else "")
+    example = "" if session.quiet else example or (_stored_before(settings, order) if tally.stored_before else "")
     look = look_command(Path(settings.output.directory) / example) if example else ""
     for line in closing_lines(summary, look=look):
         session.say(session.pasteable(line))
@@ -62,7 +62,7 @@ def say_closing(session: "Session", settings: "Settings", order: "Order", summar
 def _hints(session: "Session", order: "Order", summary: "Summary") -> Iterator[str]:
     """What to do next."""
     tally = summary.tally
-    if summary.exit_code is not Exit.PARTLY:
+    if summary.exit_code is not Exit.PARTIAL:
         yield from filter(None, [HINTS.get(summary.exit_code)])
         return
     kept = sum(bundle in tally.parked for bundle in tally.fewer)
@@ -104,7 +104,7 @@ def _date(moment: int) -> str:
     return show(moment) if moment % DAY else day(moment)
 
 
-def _what_it_waits_for(settings: "Settings", watcher: "Watcher", reason: Exit) -> str:
+def _what_it_waits_for(settings: "Settings", watcher: "RunViewer", reason: Exit) -> str:
     downloads, grace = watcher.downloading, settings.output.grace_seconds
     waits = "for the last answers"
     if downloads and grace:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 if TYPE_CHECKING:
-    from asyncexport.sandbox import Behaviour
+    from asyncexport.sandbox import SandboxBehaviour
 
 LOOPBACK = "127.0.0.1"
 
@@ -80,7 +80,7 @@ def _show(*, switches: bool, faults: bool) -> None:
     typer.echo("\n\n".join(text() for text, wanted in ((describe, switches), (table, faults)) if wanted))
 
 
-Change = Callable[["Behaviour"], "Behaviour"]
+Change = Callable[["SandboxBehaviour"], "SandboxBehaviour"]
 
 
 def _changes(
@@ -106,23 +106,23 @@ def _set(name: str, value: Any) -> Change:
 
 
 def _add_fault(text: str) -> Change:
-    from asyncexport.sandbox import Fault
+    from asyncexport.sandbox import SandboxFault
 
-    return lambda behaviour: replace(behaviour, faults=(*behaviour.faults, Fault.parse(text)))
+    return lambda behaviour: replace(behaviour, faults=(*behaviour.faults, SandboxFault.parse(text)))
 
 
 def _serve_file(path: Path) -> Change:
-    from asyncexport.sandbox import FileRows
+    from asyncexport.sandbox import SandboxFileRows
 
-    return lambda behaviour: replace(behaviour, rows=FileRows(path))
+    return lambda behaviour: replace(behaviour, rows=SandboxFileRows(path))
 
 
-def _behaviour(changes: Iterator[tuple[str, Change]]) -> "Behaviour":
+def _behaviour(changes: Iterator[tuple[str, Change]]) -> "SandboxBehaviour":
     """All changes made, or all that is wrong with them said at once."""
     from asyncexport.errors import ConfigError, Problem
-    from asyncexport.sandbox import Behaviour
+    from asyncexport.sandbox import SandboxBehaviour
 
-    behaviour, problems = Behaviour(), []
+    behaviour, problems = SandboxBehaviour(), []
     for place, change in changes:
         try:
             behaviour = change(behaviour)
@@ -134,7 +134,7 @@ def _behaviour(changes: Iterator[tuple[str, Change]]) -> "Behaviour":
     return behaviour
 
 
-async def _serve(behaviour: "Behaviour", *, host: str, port: int) -> None:
+async def _serve(behaviour: "SandboxBehaviour", *, host: str, port: int) -> None:
     import asyncio
     import signal
 

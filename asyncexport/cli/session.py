@@ -18,8 +18,8 @@ from asyncexport.errors import ConfigError, Problem, StorageError
 if TYPE_CHECKING:
     from asyncexport.config import ApiKey, Settings
     from asyncexport.core.summary import Summary
-    from asyncexport.display import Counter, Lines, Results, Watcher
-    from asyncexport.display.live_view import Pane
+    from asyncexport.display import Counter, MessageLines, ResultLines, RunViewer
+    from asyncexport.display.live_view import LiveView
 
 
 PROGRAM = "asyncexport"
@@ -95,11 +95,11 @@ class Session:
         self._stack.close()
 
     @cached_property
-    def lines(self) -> "Lines":
+    def lines(self) -> "MessageLines":
         """What goes to stderr."""
-        from asyncexport.display import Lines
+        from asyncexport.display import MessageLines
 
-        return Lines(
+        return MessageLines(
             sys.stderr,
             as_json=self.log_as_json,
             timed=not sys.stderr.isatty(),
@@ -107,18 +107,18 @@ class Session:
         )
 
     @cached_property
-    def results(self) -> "Results":
+    def results(self) -> "ResultLines":
         """What goes to stdout."""
-        from asyncexport.display import Results
+        from asyncexport.display import ResultLines
 
-        return Results(sys.stdout)
+        return ResultLines(sys.stdout)
 
-    def watcher(self, heading: str) -> "Watcher":
+    def watcher(self, heading: str) -> "RunViewer":
         """Who shows a run as it goes."""
-        from asyncexport.display import Watcher
+        from asyncexport.display import RunViewer
 
         events = self.results if self.as_json else None
-        return Watcher(self.lines, heading, events=events, pane=self._pane(), silent=self.quiet)
+        return RunViewer(self.lines, heading, events=events, pane=self._pane(), silent=self.quiet)
 
     def counting(self, heading: str, *, total: int | None, of: str) -> "Counter":
         """Who shows how far a long look has come."""
@@ -126,15 +126,15 @@ class Session:
 
         return Counter(self.lines, heading, total=total, of=of, pane=self._pane(), silent=self.quiet)
 
-    def _pane(self) -> "Pane | None":
+    def _pane(self) -> "LiveView | None":
         """Where a picture can be drawn: stderr, if it is a terminal on which that disturbs nobody."""
         if self.quiet or self.log_as_json or not sys.stderr.isatty() or os.environ.get("TERM", "dumb") == "dumb":
             return None
         if self.as_json and sys.stdout.isatty():
             return None
-        from asyncexport.display.live_view import Pane
+        from asyncexport.display.live_view import LiveView
 
-        return Pane(sys.stderr)
+        return LiveView(sys.stderr)
 
     def settings(self, *, directory: Path | None, sets: "list[str] | None") -> "Settings":
         """The settings: flag before environment before file.

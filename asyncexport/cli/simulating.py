@@ -16,7 +16,7 @@ import typer
 
 from asyncexport.cli.options import Asked
 from asyncexport.cli.session import Session
-from asyncexport.core.admission import Scope, show_duration
+from asyncexport.core.admission import BudgetScope, show_duration
 from asyncexport.core.bundles import show
 from asyncexport.core.exports import Export, Type
 from asyncexport.display import count_of, show_bytes, show_count, show_minute, table
@@ -40,7 +40,7 @@ MANY_BUNDLES = 20_000
 SOON_BUNDLES = 1_000
 """So many take a second."""
 
-HEADS = {Scope.CREATE: "if creates alone count", Scope.ALL: "if every request counts"}
+HEADS = {BudgetScope.CREATE: "if creates alone count", BudgetScope.ALL: "if every request counts"}
 
 KINDS = ("create", "poll", "list", "results")
 
@@ -217,26 +217,26 @@ def _known(asked: Asked) -> Known:
 
 def _cases(asked: Asked, variant: "Variant", known: Known, look: Look) -> "Iterator[Case]":
     """A variant under each reading of the limit that its settings leave open."""
-    from asyncexport.engine.budget import Allowance
-    from asyncexport.simulate.variants import Case, Part, readings
+    from asyncexport.engine.budget import Quota
+    from asyncexport.simulate.variants import Case, ExportShare, readings
 
     present = {export.name: export for export in asked.exports}
     exports = tuple(export for export in variant.settings.exports if export.name in present)
     survey = look(replace(asked, settings=variant.settings, exports=exports), exports)
     parts = tuple(
-        Part(
+        ExportShare(
             work.count,
             widening=work.export.bundle_seconds / present[work.export.name].bundle_seconds,
             fetch_seconds=known.fetch_seconds(present[work.export.name]),
         )
         for work in survey.works
     )
-    claimed = sum(len(work.claimed) for work in survey.works)
+    in_progress = sum(len(work.in_progress) for work in survey.works)
     budget = variant.settings.budget
     for counts in readings(variant.settings):
-        allowance = Allowance(budget.requests_per_minute, budget.burst, counts)
-        at_hand = survey.tokens_for_creates if counts is Scope.CREATE else survey.tokens
-        yield Case(variant, counts, parts, tokens_used=ceil(allowance.usable_burst - at_hand), claimed=claimed)
+        allowance = Quota(budget.requests_per_minute, budget.burst, counts)
+        at_hand = survey.tokens_for_creates if counts is BudgetScope.CREATE else survey.tokens
+        yield Case(variant, counts, parts, tokens_used=ceil(allowance.usable_burst - at_hand), in_progress=in_progress)
 
 
 def _assumed(asked: Asked, options: Options, known: Known, *, bundles: int) -> "Assumed":
@@ -290,8 +290,8 @@ def _notes(asked: Asked, options: Options, cases: "Sequence[Case]", assumed: "As
         if any(export.definition.type is Type.INDIVIDUAL for export in asked.exports):
             yield "individuals come by the day, whatever the width of the others"
     yield _downloads_told(asked, known)
-    if cases[0].claimed:
-        yield f"{count_of(cases[0].claimed, 'bundle', 'bundles')} under way: taken to be begun anew"
+    if cases[0].in_progress:
+        yield f"{count_of(cases[0].in_progress, 'bundle', 'bundles')} under way: taken to be begun anew"
     yield "the service is taken to grant as much as is configured, and to run at once all that it is asked for"
     yield "nothing is taken to fail, and the list of operations to be of use"
 

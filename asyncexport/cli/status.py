@@ -13,7 +13,7 @@ from asyncexport.cli.session import Session
 from asyncexport.core.admission import show_duration
 from asyncexport.core.bundles import Range, settled_until, show
 from asyncexport.core.exits import Exit
-from asyncexport.core.states import Failed, FewerRows, Ready, Standing
+from asyncexport.core.states import BundleRecord, Failed, FewerRows, Ready
 from asyncexport.core.summary import Summary, Tally, counts_of
 from asyncexport.display import count_of, plain, show_bytes, show_count
 
@@ -71,7 +71,7 @@ def status(ctx: typer.Context, *, export: Names = None, directory: Directory = N
         session.lines.hint(f"`{session.again('retry')}` takes parked bundles up again")
     if tally.fewer:
         session.lines.hint(accepting(session))
-    return session.summary(Exit.PARTLY if tally.failed else Exit.DONE, tally=tally)
+    return session.summary(Exit.PARTIAL if tally.failed else Exit.DONE, tally=tally)
 
 
 def _nothing_yet(session: Session, where: Path) -> Summary:
@@ -113,14 +113,14 @@ def _ending(run: "LastRun") -> dict[str, Any]:
 def _tally(overviews: "list[Overview]") -> Tally:
     tally = Tally()
     for one in overviews:
-        tally.already += one.stored - sum(standing.stored is not None for standing in one.parked)
+        tally.stored_before += one.stored - sum(record.stored is not None for record in one.parked)
         tally.rows += one.rows
         tally.bytes += one.bytes
-        tally.parked.update({standing.bundle: _why(standing) for standing in one.parked})
-        kept = {standing.bundle: standing.state for standing in one.kept}
+        tally.parked.update({record.bundle: _why(record) for record in one.parked})
+        kept = {record.bundle: record.state for record in one.kept}
         tally.fewer.update({bundle: state for bundle, state in kept.items() if isinstance(state, FewerRows)})
         # A bundle whose new take is under way or parked has its archive all the same.
-        tally.planned += one.stored + sum(standing.stored is None for standing in one.unfinished)
+        tally.planned += one.stored + sum(record.stored is None for record in one.unfinished)
     return tally
 
 
@@ -138,7 +138,7 @@ def _facts(overview: "Overview", settled: int | None) -> dict[str, Any]:
         "gaps": [_span(one) for one in overview.gaps],
         "settled_until": None if settled is None else show(settled),
         "behind_seconds": None if settled is None or not covered else max(0, settled - covered[-1].end),
-        "under_way": overview.claimed,
+        "under_way": overview.in_progress,
         "parked": [{**_span(one.bundle.range), "reason": _why(one), **counts_of(one.state)} for one in overview.parked],
         "last_at": None if overview.last_at is None else show(overview.last_at),
     }
@@ -160,7 +160,7 @@ def _lines(overview: "Overview", settled: int | None, *, now: float) -> Iterator
         if settled is not None:
             yield _line("settled", f"up to {show(settled)}{_behind(settled - covered[-1].end)}")
     yield from _list("gaps", [f"{one} ({show_duration(one.seconds)})" for one in overview.gaps])
-    if overview.claimed:
+    if overview.in_progress:
         yield _line("under way", _under_way(overview))
     parked = [f"{show(one.bundle.range.start)}: {plain(_why(one))}" for one in overview.parked if not one.kept]
     yield from _list("parked", parked)
@@ -172,7 +172,7 @@ def _lines(overview: "Overview", settled: int | None, *, now: float) -> Iterator
 def _under_way(overview: "Overview") -> str:
     """What the service works on, and what it is done with; what waits for a request is not begun."""
     ready = sum(isinstance(one.state, Ready) for one in overview.unfinished)
-    parts = {"at the service": overview.claimed - ready, "finished there and to be fetched": ready}
+    parts = {"at the service": overview.in_progress - ready, "finished there and to be fetched": ready}
     return ", ".join(f"{count_of(count, 'bundle', 'bundles')} {where}" for where, count in parts.items() if count)
 
 
@@ -198,5 +198,5 @@ def _span(span: Range) -> dict[str, str]:
     return {"start": show(span.start), "end": show(span.end)}
 
 
-def _why(standing: Standing) -> str:
-    return standing.state.reason if isinstance(standing.state, Failed | FewerRows) else OVERDUE
+def _why(record: BundleRecord) -> str:
+    return record.state.reason if isinstance(record.state, Failed | FewerRows) else OVERDUE

@@ -21,7 +21,7 @@ from asyncexport.errors import ConfigError, Problem
 if TYPE_CHECKING:
     from asyncexport.config import ApiKey, Settings
     from asyncexport.core.exports import Export
-    from asyncexport.core.states import Standing
+    from asyncexport.core.states import BundleRecord
     from asyncexport.run.verify import Finding
 
 
@@ -37,7 +37,7 @@ class Found:
 
     tally: Tally = field(default_factory=Tally)
     counts: Counter[str] = field(default_factory=Counter)
-    unsound: "list[Standing]" = field(default_factory=list)
+    unsound: "list[BundleRecord]" = field(default_factory=list)
 
 
 def verify(
@@ -72,7 +72,7 @@ def verify(
             if rebuild
             else f"`{session.again('verify', '--repair')}` exports anew what is missing or broken"
         )
-    return session.summary(Exit.PARTLY if found.tally.failed else Exit.DONE, tally=found.tally)
+    return session.summary(Exit.PARTIAL if found.tally.failed else Exit.DONE, tally=found.tally)
 
 
 def _check(session: Session, settings: "Settings", names: list[str] | None) -> Found:
@@ -121,24 +121,24 @@ def _rebuild(session: Session, settings: "Settings") -> Found:
 
 def _take(session: Session, found: Found, finding: "Finding", where: Path) -> None:
     """Count a finding, and name it where it is not sound."""
-    from asyncexport.run.verify import Broken, Damaged, Foreign, Missing, Sound
+    from asyncexport.run.verify import Broken, Damaged, Intact, Missing, Unrecorded
 
     match finding:
-        case Sound(path, rows):
+        case Intact(path, rows):
             found.counts["sound"] += 1
             found.tally.planned += 1
-            found.tally.already += 1
+            found.tally.stored_before += 1
             found.tally.rows += rows
             found.tally.bytes += (where / path).stat().st_size
-        case Missing(path, standing):
-            found.unsound.append(standing)
-            _name(session, found, "missing", path, bundle=standing.bundle, reason="there is no such file")
-        case Broken(path, standing, reason):
-            found.unsound.append(standing)
-            _name(session, found, "broken", path, bundle=standing.bundle, reason=reason)
+        case Missing(path, record):
+            found.unsound.append(record)
+            _name(session, found, "missing", path, bundle=record.bundle, reason="there is no such file")
+        case Broken(path, record, reason):
+            found.unsound.append(record)
+            _name(session, found, "broken", path, bundle=record.bundle, reason=reason)
         case Damaged(path, bundle, reason):
             _name(session, found, "damaged", path, bundle=bundle, reason=f"{reason}; it is moved aside")
-        case Foreign(path):
+        case Unrecorded(path):
             _name(session, found, "foreign", path)
 
 
@@ -183,7 +183,7 @@ def _repair(session: Session, settings: "Settings", found: Found, key: "ApiKey")
     return carry_out(session, settings, order, key=key)
 
 
-def _exports_of(settings: "Settings", unsound: "list[Standing]") -> "tuple[Export, ...]":
+def _exports_of(settings: "Settings", unsound: "list[BundleRecord]") -> "tuple[Export, ...]":
     """The exports to be repaired; those that the settings do not name any more are as the ledger remembers them."""
     from asyncexport.core.exports import Export
     from asyncexport.ledger import LedgerReader

@@ -34,7 +34,7 @@ from asyncexport.core.admission import Priority
 from asyncexport.core.bundles import Range
 from asyncexport.core.exports import Definition
 from asyncexport.core.service import transfer, wire
-from asyncexport.core.service.wire import Kind, Location, Me, Operation, OperationsPage, Reply, Request, Segment
+from asyncexport.core.service.wire import DownloadLink, Kind, Me, Operation, OperationsPage, Reply, Request, Segment
 from asyncexport.errors import (
     ConfigError,
     ExportError,
@@ -201,7 +201,7 @@ class Client:
         """
         return wire.read_operations(await self._call(wire.operations(state=state, token=token), priority))
 
-    async def locate(self, export_id: str, *, priority: Priority = Priority.RESULTS) -> Location:
+    async def locate(self, export_id: str, *, priority: Priority = Priority.RESULTS) -> DownloadLink:
         """A fresh link to the archive of a completed export; it lives for minutes.
 
         Raises:
@@ -248,7 +248,7 @@ class Client:
         return wire.read_me(await self._call(wire.me(), priority))
 
     @asynccontextmanager
-    async def open(self, location: Location, *, offset: int = 0, etag: str = "") -> AsyncIterator["Body"]:
+    async def open(self, location: DownloadLink, *, offset: int = 0, etag: str = "") -> AsyncIterator["DownloadBody"]:
         """Begin a download, or go on with one that was cut after `offset` bytes and had this `etag`.
 
         Look at the body's `offset`: it is 0 where the rest alone was not to be had.
@@ -265,7 +265,7 @@ class Client:
             hashes = response.headers.getall("x-goog-hash", [])
             head = transfer.read_head(reply, goog_hash=hashes, offset=offset, etag=etag)
             floor = transfer.RateFloor(self._min_rate, window_seconds=self._rate_window_seconds)
-            yield Body(response.content, head=head, floor=floor, stall_seconds=self._read_seconds)
+            yield DownloadBody(response.content, head=head, floor=floor, stall_seconds=self._read_seconds)
         finally:
             # A body read to its end has given its connection back already; any other takes it along.
             response.close()
@@ -398,7 +398,7 @@ class Client:
             told, self._on_date = self._on_date, None
             told(date - self._wall_clock())
 
-    async def _fetch(self, location: Location, headers: Mapping[str, str]) -> aiohttp.ClientResponse:
+    async def _fetch(self, location: DownloadLink, headers: Mapping[str, str]) -> aiohttp.ClientResponse:
         failure: ExportError
         try:
             # A head that drips never stalls, so the time between bytes does not end it.
@@ -443,15 +443,20 @@ class Client:
         return proxy
 
 
-class Body:
+class DownloadBody:
     """The body of a download.
 
     `offset`: the first byte of the archive it holds. `length`: its bytes, where known. `etag`, `goog_hash`: see
-    `transfer.Head`. `end_proved`: true only once `chunks` has ended, and ended where it should.
+    `transfer.DownloadHead`. `end_proved`: true only once `chunks` has ended, and ended where it should.
     """
 
     def __init__(
-        self, content: aiohttp.StreamReader, *, head: transfer.Head, floor: transfer.RateFloor, stall_seconds: float
+        self,
+        content: aiohttp.StreamReader,
+        *,
+        head: transfer.DownloadHead,
+        floor: transfer.RateFloor,
+        stall_seconds: float,
     ) -> None:
         self._content = content
         self._head = head

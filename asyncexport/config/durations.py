@@ -28,7 +28,7 @@ def read_duration(text: str) -> float:
     return round(seconds, 9)
 
 
-def show_duration(seconds: float) -> str:
+def write_duration(seconds: float) -> str:
     """The shortest text that `read_duration` takes for the same, to the microsecond; up to two days in hours."""
     left = round(seconds, 6)
     if 0 < left < 1:

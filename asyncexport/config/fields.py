@@ -1,7 +1,7 @@
 """What may stand in one field: its type, and the rules that its value keeps by itself.
 
 1. Types are strict: `true` is no number and "50" is none either. A variable and a flag have only text, so a number
-   is read from it there: see `Written`.
+   is read from it there: see `TextValue`.
 2. A rule's message says what was expected. What was got is added by `wording`, which knows what may be shown.
 """
 
@@ -19,8 +19,8 @@ from urllib.parse import urlsplit
 import orjson
 from pydantic import AfterValidator, BeforeValidator, Field
 
-from asyncexport.config.durations import read_duration, show_duration
-from asyncexport.core.admission import Prefer, Scope
+from asyncexport.config.durations import read_duration, write_duration
+from asyncexport.core.admission import BudgetScope, Prefer
 from asyncexport.core.bundles import DAY, read_moment
 from asyncexport.core.exports import Format, Type
 
@@ -38,14 +38,14 @@ KEY_SHAPE = re.compile(r"(basic\s+)?(na|eu)\d\.", re.IGNORECASE)
 """How an API key begins, where it stands in a place that others may read."""
 
 
-class Written(str):
+class TextValue(str):
     """Text from a variable or a flag; what a field wants of it, the field reads."""
 
     __slots__ = ()
 
 
 def _number(value: Any) -> Any:
-    if not isinstance(value, Written):
+    if not isinstance(value, TextValue):
         return value
     for kind in (int, float):
         try:
@@ -58,7 +58,7 @@ def _number(value: Any) -> Any:
 
 def _json(value: Any) -> Any:
     try:
-        return orjson.loads(str(value)) if isinstance(value, Written) else value
+        return orjson.loads(str(value)) if isinstance(value, TextValue) else value
     except orjson.JSONDecodeError:
         return value
 
@@ -204,7 +204,7 @@ def _width(seconds: float) -> float:
         raise ValueError("must be between 5m and 24h")
     if seconds % 1 or DAY % seconds:
         at = bisect(WIDTHS, seconds)
-        narrower, wider = (show_duration(w) for w in WIDTHS[at - 1 : at + 1])
+        narrower, wider = (write_duration(w) for w in WIDTHS[at - 1 : at + 1])
         raise ValueError(f"must divide a day, as {narrower} and {wider} do")
     return seconds
 
@@ -260,7 +260,7 @@ Headers = Annotated[dict[str, str], BeforeValidator(_json), AfterValidator(_head
 KeyFile = Annotated[Text, AfterValidator(_file)]
 PresentFile = Annotated[KeyFile, AfterValidator(_present)]
 Directory = Annotated[Path, BeforeValidator(_path)]
-ScopeName = Annotated[Scope, Field(strict=False)]
+ScopeName = Annotated[BudgetScope, Field(strict=False)]
 PreferName = Annotated[Prefer, Field(strict=False)]
 TypeName = Annotated[Type, Field(strict=False)]
 FormatName = Annotated[Format, Field(strict=False)]

@@ -12,7 +12,7 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
-from asyncexport.config.fields import Written
+from asyncexport.config.fields import TextValue
 from asyncexport.config.model import Settings
 from asyncexport.errors import Problem
 
@@ -27,7 +27,7 @@ MAX_NAME = 60
 
 
 @dataclass(frozen=True, slots=True)
-class Layer:
+class SettingsLayer:
     """What one source says.
 
     Attributes:
@@ -76,10 +76,10 @@ def find_file(file: Path | None, *, environ: Mapping[str, str], working_director
     return (default, FILE_NAME) if os.path.lexists(default) else (None, "")
 
 
-def from_file(path: Path, *, named_by: str, called: str, problems: list[Problem]) -> Layer:
+def from_file(path: Path, *, named_by: str, called: str, problems: list[Problem]) -> SettingsLayer:
     """The tables of a TOML file; faults are added to `problems`."""
     try:
-        return Layer(tomllib.loads(path.read_bytes().decode("utf-8-sig")), file=called)
+        return SettingsLayer(tomllib.loads(path.read_bytes().decode("utf-8-sig")), file=called)
     except FileNotFoundError:
         problems.append(Problem(named_by, f"there is no file {path}"))
     except OSError as error:
@@ -91,10 +91,10 @@ def from_file(path: Path, *, named_by: str, called: str, problems: list[Problem]
     except (ValueError, RecursionError):
         # Not what tomllib calls a fault of TOML, but as far as Python goes.
         problems.append(Problem(str(path), "holds a number too long, or tables too deep, to be read"))
-    return Layer()
+    return SettingsLayer()
 
 
-def from_environment(environ: Mapping[str, str], *, problems: list[Problem]) -> Layer:
+def from_environment(environ: Mapping[str, str], *, problems: list[Problem]) -> SettingsLayer:
     """`ASYNCEXPORT_TABLE__KEY` variables; unknown ones are added to `problems`."""
     keys = {f"{t}__{k}".upper(): (t, k) for t, names in known_keys().items() if t != "export" for k in names}
     values: dict[str, Any] = {}
@@ -107,12 +107,12 @@ def from_environment(environ: Mapping[str, str], *, problems: list[Problem]) -> 
             problems.append(Problem(plain(variable), _unknown_variable(name, [*keys, "CONFIG"])))
             continue
         table, key = keys[name]
-        values.setdefault(table, {})[key] = Written(text)
+        values.setdefault(table, {})[key] = TextValue(text)
         places[table, key] = variable
-    return Layer(values, places)
+    return SettingsLayer(values, places)
 
 
-def from_flags(flags: Mapping[str, Any]) -> Layer:
+def from_flags(flags: Mapping[str, Any]) -> SettingsLayer:
     """Flags by dotted key; one that is None was not given."""
     values: dict[str, Any] = {}
     places = {}
@@ -120,9 +120,9 @@ def from_flags(flags: Mapping[str, Any]) -> Layer:
         if value is None:
             continue
         table, _, key = dotted.partition(".")
-        values.setdefault(table, {})[key] = Written(value) if isinstance(value, str | Path) else value
+        values.setdefault(table, {})[key] = TextValue(value) if isinstance(value, str | Path) else value
         places[table, key] = f"{dotted} (on the command line)"
-    return Layer(values, places)
+    return SettingsLayer(values, places)
 
 
 def _unknown_variable(name: str, known: list[str]) -> str:

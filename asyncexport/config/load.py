@@ -6,8 +6,8 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from asyncexport.config.layers import Layer, called, find_file, from_environment, from_file, from_flags
-from asyncexport.config.model import ExportTable, Settings
+from asyncexport.config.layers import SettingsLayer, called, find_file, from_environment, from_file, from_flags
+from asyncexport.config.model import ExportSettings, Settings
 from asyncexport.config.wording import problem
 from asyncexport.errors import ConfigError, Problem
 
@@ -31,7 +31,7 @@ def load(
     problems: list[Problem] = []
     path, named_by = find_file(file, environ=environ, working_directory=working_directory)
     name = called(file, environ=environ)
-    from_toml = Layer() if path is None else from_file(path, named_by=named_by, called=name, problems=problems)
+    from_toml = SettingsLayer() if path is None else from_file(path, named_by=named_by, called=name, problems=problems)
     layers = (from_flags(flags), from_environment(environ, problems=problems), from_toml)
     problems += _named_alike(from_toml.values.get("export"), file=from_toml.file)
     try:
@@ -50,7 +50,7 @@ def _named_alike(exports: Any, *, file: str) -> Iterator[Problem]:
     """
     seen: dict[str, int] = {}
     for number, table in enumerate(exports if isinstance(exports, list) else (), 1):
-        name = table.get("name", ExportTable().name) if isinstance(table, dict) else None
+        name = table.get("name", ExportSettings().name) if isinstance(table, dict) else None
         if not isinstance(name, str):
             continue
         first = seen.setdefault(name.casefold(), number)

@@ -10,7 +10,7 @@ from typing import Annotated, Any, Self
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationInfo, field_validator, model_validator
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
-from asyncexport.config.durations import show_duration
+from asyncexport.config.durations import write_duration
 from asyncexport.config.fields import (
     BaseUrl,
     Count,
@@ -36,7 +36,7 @@ from asyncexport.config.fields import (
     Width,
 )
 from asyncexport.config.key import ApiKey
-from asyncexport.core.admission import Prefer, Scope
+from asyncexport.core.admission import BudgetScope, Prefer
 from asyncexport.core.bundles import DAY, read_moment
 from asyncexport.core.exports import Definition, Export, Format, Type
 
@@ -57,7 +57,7 @@ def _not_shorter(seconds: float, info: ValidationInfo, *, than: str) -> float:
     """Of two keys of a table, the later one; told even where a third is at fault, and where only the first is set."""
     least = info.data.get(f"{than}_seconds", 0.0)
     if seconds < least:
-        raise ValueError(f"must not be shorter than {than} ({show_duration(least)})")
+        raise ValueError(f"must not be shorter than {than} ({write_duration(least)})")
     return seconds
 
 
@@ -77,7 +77,7 @@ class _Table(BaseModel):
     )
 
 
-class Api(_Table):
+class ApiSettings(_Table):
     """`[api]`: where the service is, and the way to it."""
 
     base_url: BaseUrl = "auto"
@@ -89,22 +89,22 @@ class Api(_Table):
     headers: Headers = Field(default={}, repr=False)
 
 
-class Budget(_Table):
+class BudgetSettings(_Table):
     """`[budget]`: the requests the service grants."""
 
     requests_per_minute: Number = 2.0
     burst: Count = 50
-    scope: ScopeName = Scope.AUTO
+    scope: ScopeName = BudgetScope.AUTO
 
 
-class Concurrency(_Table):
+class ConcurrencySettings(_Table):
     """`[concurrency]`: how much at once."""
 
     operations: Count = 100
     downloads: Count = 4
 
 
-class Polling(_Table):
+class PollingSettings(_Table):
     """`[polling]`: how running operations are watched."""
 
     min_interval_seconds: SomeTime = _default("10s")
@@ -118,7 +118,7 @@ class Polling(_Table):
         return _not_shorter(seconds, info, than="expected")
 
 
-class Retry(_Table):
+class RetrySettings(_Table):
     """`[retry]`: what is tried again, and for how long."""
 
     attempts: Count = 5
@@ -132,20 +132,20 @@ class Retry(_Table):
         return _not_shorter(seconds, info, than="backoff_initial")
 
 
-class Download(_Table):
+class DownloadSettings(_Table):
     """`[download]`: when a transfer counts as stalled."""
 
     min_rate: Number = 1024.0
 
 
-class Output(_Table):
+class OutputSettings(_Table):
     """`[output]`: where archives go, and how a run stops."""
 
     directory: Directory = Path("exports")
     grace_seconds: Duration = _default("30s")
 
 
-class Nightly(_Table):
+class NightlySettings(_Table):
     """`[nightly]`: what `nightly` covers."""
 
     since: Date = ""
@@ -156,7 +156,7 @@ class Nightly(_Table):
         return read_moment(self.since, now=now) if self.since else None
 
 
-class ExportTable(_Table):
+class ExportSettings(_Table):
     """One `[[export]]`."""
 
     name: Name = "everyone-events"
@@ -202,7 +202,7 @@ class ExportTable(_Table):
         )
 
 
-class _Layer(PydanticBaseSettingsSource):
+class _LayerSource(PydanticBaseSettingsSource):
     """What one source says, as it stands."""
 
     def __init__(self, settings_class: type[BaseSettings], values: dict[str, Any]) -> None:
@@ -226,16 +226,16 @@ class Settings(BaseSettings):
 
     model_config = SettingsConfigDict(frozen=True, extra="forbid", strict=True)
 
-    api: Api = Api()
-    budget: Budget = Budget()
-    concurrency: Concurrency = Concurrency()
-    polling: Polling = Polling()
-    retry: Retry = Retry()
-    download: Download = Download()
-    output: Output = Output()
-    nightly: Nightly = Nightly()
-    tables: Annotated[tuple[ExportTable, ...], Field(strict=False), AfterValidator(_at_least_one)] = Field(
-        default=(ExportTable(),), alias="export"
+    api: ApiSettings = ApiSettings()
+    budget: BudgetSettings = BudgetSettings()
+    concurrency: ConcurrencySettings = ConcurrencySettings()
+    polling: PollingSettings = PollingSettings()
+    retry: RetrySettings = RetrySettings()
+    download: DownloadSettings = DownloadSettings()
+    output: OutputSettings = OutputSettings()
+    nightly: NightlySettings = NightlySettings()
+    tables: Annotated[tuple[ExportSettings, ...], Field(strict=False), AfterValidator(_at_least_one)] = Field(
+        default=(ExportSettings(),), alias="export"
     )
 
     @classmethod
@@ -259,7 +259,7 @@ class Settings(BaseSettings):
     ) -> tuple[PydanticBaseSettingsSource, ...]:
         """The layers in place of pydantic's own sources, which skip a misspelt variable without a word."""
         layers = init_settings().get("_layers")
-        return (init_settings,) if layers is None else tuple(_Layer(settings_cls, values) for values in layers)
+        return (init_settings,) if layers is None else tuple(_LayerSource(settings_cls, values) for values in layers)
 
     @property
     def exports(self) -> tuple[Export, ...]:

@@ -12,9 +12,9 @@ from typing import Any
 
 from pydantic import BaseModel, ValidationError
 
-from asyncexport.config.durations import show_duration
-from asyncexport.config.fields import Written
-from asyncexport.config.layers import Layer, plain
+from asyncexport.config.durations import write_duration
+from asyncexport.config.fields import TextValue
+from asyncexport.config.layers import SettingsLayer, plain
 from asyncexport.config.model import Settings
 from asyncexport.config.wording import problem
 from asyncexport.core.exports import Type
@@ -49,8 +49,10 @@ def varied(settings: Settings, key: str, value: str, *, place: str) -> Settings:
         raise ConfigError([Problem(place, _unknown(key))])
     table, name = KEYS[ALSO.get(key, key)]
     if table == "export":
-        return _with_bundles(settings, _read({"export": [{"bundle": Written(value)}]}, place).tables[0].bundle_seconds)
-    written = {**_as_written(getattr(settings, table)), name: Written(value)}
+        return _with_bundles(
+            settings, _read({"export": [{"bundle": TextValue(value)}]}, place).tables[0].bundle_seconds
+        )
+    written = {**_as_written(getattr(settings, table)), name: TextValue(value)}
     return settings.model_copy(update={table: getattr(_read({table: written}, place), table)})
 
 
@@ -65,7 +67,7 @@ def _with_bundles(settings: Settings, seconds: float) -> Settings:
 def _as_written(table: BaseModel) -> dict[str, Any]:
     """A table as it would stand in the file."""
     return {
-        info.alias or name: show_duration(getattr(table, name)) if name.endswith("_seconds") else getattr(table, name)
+        info.alias or name: write_duration(getattr(table, name)) if name.endswith("_seconds") else getattr(table, name)
         for name, info in type(table).model_fields.items()
     }
 
@@ -74,7 +76,7 @@ def _read(values: dict[str, Any], place: str) -> Settings:
     try:
         return Settings.from_layers(values)
     except ValidationError as error:
-        found = [problem(one, [Layer(values)]) for one in error.errors(include_url=False)]
+        found = [problem(one, [SettingsLayer(values)]) for one in error.errors(include_url=False)]
         raise ConfigError([Problem(place, _told(one, values)) for one in found]) from None
 
 
@@ -84,7 +86,7 @@ def _told(found: Problem, values: dict[str, Any]) -> str:
     if table == "export":
         return found.message
     _, _, name = found.place.partition(".")
-    return found.message if isinstance(values[table].get(name), Written) else f"[{table}] {name} {found.message}"
+    return found.message if isinstance(values[table].get(name), TextValue) else f"[{table}] {name} {found.message}"
 
 
 def _unknown(key: str) -> str:

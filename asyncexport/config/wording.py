@@ -8,8 +8,8 @@ from collections.abc import Mapping, Sequence
 from difflib import get_close_matches
 from typing import Any
 
-from asyncexport.config.fields import KEY_SHAPE, Written
-from asyncexport.config.layers import Layer, known_keys
+from asyncexport.config.fields import KEY_SHAPE, TextValue
+from asyncexport.config.layers import SettingsLayer, known_keys
 from asyncexport.errors import Problem
 
 MAX_NUMBER = 10**18
@@ -31,7 +31,7 @@ EXPECTED = {
 """By pydantic's name of the fault."""
 
 
-def problem(error: Mapping[str, Any], layers: Sequence[Layer]) -> Problem:
+def problem(error: Mapping[str, Any], layers: Sequence[SettingsLayer]) -> Problem:
     """One of pydantic's errors, told to the user; `layers` the strongest first."""
     path = tuple(part for part in error["loc"] if part != "[key]")
     if error["type"] == "value_error" and isinstance(path[-1], str):
@@ -41,14 +41,14 @@ def problem(error: Mapping[str, Any], layers: Sequence[Layer]) -> Problem:
     return Problem(_place(path, layers, source), _message(error, path), source.file)
 
 
-def _source(path: tuple[Any, ...], layers: Sequence[Layer]) -> Layer:
+def _source(path: tuple[Any, ...], layers: Sequence[SettingsLayer]) -> SettingsLayer:
     """The strongest layer that says anything of it; exports are in the file alone."""
     if path[0] == "export":
         return layers[-1]
-    return next((layer for layer in layers if layer.holds(path[:2])), Layer())
+    return next((layer for layer in layers if layer.holds(path[:2])), SettingsLayer())
 
 
-def _place(path: tuple[Any, ...], layers: Sequence[Layer], source: Layer) -> str:
+def _place(path: tuple[Any, ...], layers: Sequence[SettingsLayer], source: SettingsLayer) -> str:
     """`table.key`, `export[2].bundle` or `export "checkout".bundle`; the variable or flag where that is the source."""
     if path[0] == "export" and len(path) > 1:
         return ".".join([_export(path[1], layers), *_dotted(path[2:])])
@@ -67,7 +67,7 @@ def _dotted(path: Sequence[Any]) -> list[str]:
     return parts
 
 
-def _export(at: int, layers: Sequence[Layer]) -> str:
+def _export(at: int, layers: Sequence[SettingsLayer]) -> str:
     names = [_name_of(table) for table in layers[-1].values["export"]]
     known = names[at]
     return f'export "{known}"' if known and names.count(known) == 1 else f"export[{at + 1}]"
@@ -90,7 +90,7 @@ def _message(error: Mapping[str, Any], path: tuple[Any, ...]) -> str:
             return f"expected a table, written [{path[0]}]" if len(path) == 1 else "expected a table"
         case "tuple_type" if path == ("export",):
             return "expected [[export]], with two brackets on each side"
-        case "dict_type" if isinstance(value, Written):
+        case "dict_type" if isinstance(value, TextValue):
             return 'expected a JSON object of texts, such as {"X-Team": "data"}'
         case "enum":
             expected, suggestion = _choice(limit["expected"], value)

@@ -28,7 +28,7 @@ class Prefer(StrEnum):
     LATENCY = "latency"
 
 
-class Scope(StrEnum):
+class BudgetScope(StrEnum):
     """`[budget] scope`: which requests the service's limit counts; the vendor does not say."""
 
     AUTO = "auto"
@@ -65,7 +65,7 @@ def pause_seconds(retry_after: float | None, *, refill_seconds: float) -> float:
 
 
 @dataclass(frozen=True, slots=True)
-class Sent:
+class SentRequest:
     """A request on record: when it went out (seconds since 1970), what it was, and the status (0: none came)."""
 
     at: float
@@ -74,7 +74,7 @@ class Sent:
 
 
 def tokens_used(
-    sent: Iterable[Sent], *, now: float, burst: float, requests_per_minute: float, oldest_known: bool
+    sent: Iterable[SentRequest], *, now: float, burst: float, requests_per_minute: float, oldest_known: bool
 ) -> float:
     """How many tokens of the bucket are in use now, from the requests on record, oldest first.
 
@@ -109,18 +109,18 @@ class Down:
     probe_at: float
 
 
-Line = Up | Down
+Connectivity = Up | Down
 
 
 @dataclass(frozen=True, slots=True)
-class Patience:
+class Backoff:
     """`[retry]`: how long between tries of a line that is down, and when to give up."""
 
     initial_seconds: float
     max_seconds: float
     outage_seconds: float
 
-    def after_failure(self, line: Line, *, now: float, jitter: float) -> Down:
+    def after_failure(self, line: Connectivity, *, now: float, jitter: float) -> Down:
         """The line once another request got no answer, or one that says the service is in trouble."""
         since, tries = (now, 1) if isinstance(line, Up) else (line.since, line.tries + 1)
         wait = self.wait_seconds(tries, jitter=jitter)
@@ -130,7 +130,7 @@ class Patience:
         """How long to wait after `tries` failures in a row."""
         return backoff_seconds(tries, initial_seconds=self.initial_seconds, max_seconds=self.max_seconds, jitter=jitter)
 
-    def is_over(self, line: Line, *, now: float) -> bool:
+    def is_over(self, line: Connectivity, *, now: float) -> bool:
         """Whether the line has been down for as long as anybody is willing to wait."""
         return isinstance(line, Down) and now - line.since >= self.outage_seconds
 

@@ -16,11 +16,11 @@ from dataclasses import dataclass
 
 from asyncexport.core.bundles import Bundle, Range, count_cut, cut, gaps
 from asyncexport.core.exports import Export
-from asyncexport.core.states import CLAIMING, Planned, Standing, Stored
+from asyncexport.core.states import IN_PROGRESS, BundleRecord, Planned, Stored
 
 
 @dataclass(frozen=True, slots=True)
-class Stock:
+class RecordedRange:
     """What the ledger knows of one export in the range of a run.
 
     Attributes:
@@ -30,13 +30,13 @@ class Stock:
             refused because it has far fewer rows.
     """
 
-    unfinished: tuple[Standing, ...] = ()
+    unfinished: tuple[BundleRecord, ...] = ()
     covered: tuple[Range, ...] = ()
-    already: int = 0
+    stored_before: int = 0
 
 
 @dataclass(frozen=True, slots=True)
-class Work:
+class ExportPlan:
     """What one export has to do in a range, cut off at what is settled.
 
     Attributes:
@@ -49,74 +49,81 @@ class Work:
 
     export: Export
     span: Range
-    stock: Stock
-    refresh: tuple[Standing, ...] = ()
+    stock: RecordedRange
+    refresh: tuple[BundleRecord, ...] = ()
     fills_gaps: bool = True
 
     @property
-    def claimed(self) -> list[Standing]:
+    def in_progress(self) -> list[BundleRecord]:
         """Bundles that the service works on, or whose file waits there."""
-        return [one for one in self.stock.unfinished if isinstance(one.state, CLAIMING)]
+        return [one for one in self.stock.unfinished if isinstance(one.state, IN_PROGRESS)]
 
     @property
-    def parked(self) -> list[Standing]:
+    def parked(self) -> list[BundleRecord]:
         """Bundles that an earlier run gave up; those whose archive was kept are not to do."""
         return [one for one in self.stock.unfinished if one.parked and not one.kept]
 
     @property
-    def already(self) -> int:
+    def stored_before(self) -> int:
         """How many bundles are done; what is stored is no concern of a retry or a repair."""
-        return max(0, self.stock.already - len(self._refreshed())) if self.fills_gaps else 0
+        return max(0, self.stock.stored_before - len(self._refreshed())) if self.fills_gaps else 0
 
     @property
     def count(self) -> int:
         """How many bundles there are to do."""
         pieces = sum(count_cut(gap, self.export.bundle_seconds) for gap in self._gaps())
-        return pieces + len(self.claimed) + len(self.parked) + len(self._reopened()) + len(self._refreshed())
+        return pieces + len(self.in_progress) + len(self.parked) + len(self._reopened()) + len(self._refreshed())
 
-    def unclaimed(self) -> Iterator[Standing]:
+    def unclaimed(self) -> Iterator[BundleRecord]:
         """What is not claimed, in order of time."""
-        rest: Iterable[Iterable[Standing]] = (self._parked_again(), self._pieces(), self._reopened(), self._refreshed())
+        rest: Iterable[Iterable[BundleRecord]] = (
+            self._parked_again(),
+            self._pieces(),
+            self._reopened(),
+            self._refreshed(),
+        )
         yield from heapq.merge(*rest, key=lambda one: one.bundle.range)
 
     def _gaps(self) -> Iterator[Range]:
-        taken = [one.bundle.range for one in self.stock.unfinished if isinstance(one.state, CLAIMING) or one.parked]
+        taken = [one.bundle.range for one in self.stock.unfinished if isinstance(one.state, IN_PROGRESS) or one.parked]
         taken += self.stock.covered
         if not self.fills_gaps:
             begun = sorted(one.bundle.range for one in self._begun())
             taken += gaps(self.span, begun)
         return gaps(self.span, sorted(taken))
 
-    def _pieces(self) -> Iterator[Standing]:
+    def _pieces(self) -> Iterator[BundleRecord]:
         """The gaps, cut; a piece that an earlier run began keeps its attempt."""
         begun = {one.bundle.range: one for one in self._begun()}
         for gap in self._gaps():
             for piece in cut(gap, self.export.bundle_seconds):
-                yield begun.get(piece) or Standing(Bundle(self.export.name, piece))
+                yield begun.get(piece) or BundleRecord(Bundle(self.export.name, piece))
 
-    def _begun(self) -> Iterator[Standing]:
+    def _begun(self) -> Iterator[BundleRecord]:
         """First takes that an earlier run left between attempts."""
         return (one for one in self.stock.unfinished if isinstance(one.state, Planned) and one.stored is None)
 
-    def _parked_again(self) -> list[Standing]:
+    def _parked_again(self) -> list[BundleRecord]:
         return sorted(self.parked, key=lambda one: one.bundle.range)
 
-    def _reopened(self) -> list[Standing]:
+    def _reopened(self) -> list[BundleRecord]:
         """New takes of stored bundles that were begun and interrupted between attempts: no gap shows them."""
         again = [one for one in self.stock.unfinished if isinstance(one.state, Planned) and one.stored is not None]
         return sorted(again, key=lambda one: one.bundle.range)
 
-    def _refreshed(self) -> list[Standing]:
+    def _refreshed(self) -> list[BundleRecord]:
         kept = {one.bundle: one for one in self.stock.unfinished if one.kept}
         begun = {one.bundle for one in self.stock.unfinished if not one.kept}
-        again = {one.bundle: kept.get(one.bundle) or one.next_take() for one in self.refresh if one.bundle not in begun}
+        again = {
+            one.bundle: kept.get(one.bundle) or one.next_revision() for one in self.refresh if one.bundle not in begun
+        }
         return [again[bundle] for bundle in sorted(again)]
 
 
-def in_order(works: Sequence[Work]) -> Iterator[Standing]:
+def in_order(works: Sequence[ExportPlan]) -> Iterator[BundleRecord]:
     """The bundles of several exports: what is claimed first, then in order of time, the exports side by side."""
     for work in works:
-        yield from work.claimed
+        yield from work.in_progress
     yield from heapq.merge(*(work.unclaimed() for work in works), key=lambda one: one.bundle.range)
 
 

@@ -54,7 +54,7 @@ class Durations:
         self.spread = PRIOR_SPREAD
         self.learned = 0
         self.estimates = 0
-        self.weigh(())
+        self.refit(())
 
     @property
     def known(self) -> int:
@@ -67,7 +67,7 @@ class Durations:
         return math.exp(self.mean)
 
     def learn(self, seconds: float) -> None:
-        """Take in what one operation took; `weigh` makes it count."""
+        """Take in what one operation took; `refit` makes it count."""
         self._logs.append(math.log(max(seconds, 0.001)))
         self.learned += 1
 
@@ -75,7 +75,7 @@ class Durations:
         """Half of the last so many to be learned took longer, in seconds."""
         return math.exp(median(list(self._logs)[-count:]))
 
-    def weigh(self, running_ages: Sequence[float]) -> None:
+    def refit(self, running_ages: Sequence[float]) -> None:
         """Estimate anew from what is known and from the ages, in seconds, at which operations were seen running."""
         exact, squares = math.fsum(self._logs), math.fsum(x * x for x in self._logs)
         floors = [math.log(max(age, 0.001)) for age in running_ages]

@@ -22,7 +22,7 @@ class Exit(IntEnum):
     DONE = 0
     UNEXPECTED = 1
     USAGE = 2
-    PARTLY = 3
+    PARTIAL = 3
     LOCKED = 4
     UNREACHABLE = 5
     KEY_REFUSED = 6
@@ -37,7 +37,7 @@ MEANINGS: dict[Exit, str] = {
     Exit.DONE: "all that was asked for is done",
     Exit.UNEXPECTED: "an unexpected error: a bug of ours",
     Exit.USAGE: "usage or configuration, or an export that the service refuses from the start",
-    Exit.PARTLY: "finished, but some bundles are parked or unfinished, or have far fewer rows than before",
+    Exit.PARTIAL: "finished, but some bundles are parked or unfinished, or have far fewer rows than before",
     Exit.LOCKED: "another run holds the directory",
     Exit.UNREACHABLE: "the service could not be reached for `[retry] outage`, and nothing was stored",
     Exit.KEY_REFUSED: "the API key is missing, or was refused",
@@ -63,7 +63,7 @@ def exit_of(error: BaseException, *, stored: int = 0) -> Exit:
             return Exit.USAGE
         case ServiceError():
             # Out of reach, or behind a proxy or a certificate that is in the way.
-            return Exit.PARTLY if stored else Exit.UNREACHABLE
+            return Exit.PARTIAL if stored else Exit.UNREACHABLE
         case LedgerLockedError():
             return Exit.LOCKED
         case LedgerError():

@@ -7,7 +7,7 @@ from asyncexport.core.polling import LIST_SIZE
 
 
 @dataclass(frozen=True, slots=True)
-class Reading:
+class RequestCost:
     """One reading of the service's limit: how many counted requests some bundles cost."""
 
     name: str
@@ -19,10 +19,10 @@ class Reading:
         return self.per_bundle * bundles - created + self.per_list * -(-bundles // LIST_SIZE)
 
 
-CREATES_ONLY = Reading("create", per_bundle=1, per_list=0)
-ALL_WITH_LIST = Reading("all", per_bundle=2, per_list=1)
-ALL_WITHOUT_LIST = Reading("all, no list", per_bundle=3, per_list=0)
-READINGS = (CREATES_ONLY, ALL_WITH_LIST, ALL_WITHOUT_LIST)
+CREATES_ONLY = RequestCost("create", per_bundle=1, per_list=0)
+ALL_WITH_LIST = RequestCost("all", per_bundle=2, per_list=1)
+ALL_WITHOUT_LIST = RequestCost("all, no list", per_bundle=3, per_list=0)
+REQUEST_COSTS = (CREATES_ONLY, ALL_WITH_LIST, ALL_WITHOUT_LIST)
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +47,9 @@ def seconds_for(requests: int, *, tokens: float, requests_per_minute: float) -> 
     return max(0.0, requests - tokens) / requests_per_minute * 60
 
 
-def seconds_to_end(reading: Reading, pace: Pace, *, bundles: int, created: int = 0, rest_seconds: float = 0.0) -> float:
+def seconds_to_end(
+    reading: RequestCost, pace: Pace, *, bundles: int, created: int = 0, rest_seconds: float = 0.0
+) -> float:
     """How long a run will take: as long as the requests do, or the operations, whichever is longer.
 
     `created` of the bundles have an operation already; `rest_seconds` is how long these will go on for.

@@ -29,7 +29,7 @@ SLOWER = 1.4
 """A step that doubles the room doubles what operations take where they queue, and leaves it where they do not."""
 
 
-class Room:
+class OperationLimit:
     """How many operations may be running.
 
     Args:

@@ -81,7 +81,7 @@ WORTH_A_PAGE = 7.0
 """A further page is read for so many that are expected to be done, or for half of what is left to see."""
 
 
-class Mode(Enum):
+class PollingMode(Enum):
     """How finished operations are found; each is the fall-back of the one before it."""
 
     LIST = "list"
@@ -90,14 +90,14 @@ class Mode(Enum):
 
 
 @dataclass(frozen=True, slots=True)
-class Finished:
+class FinishedOperation:
     """The operation is complete; `exported_at` is when the service made it, seconds since 1970."""
 
     export_id: str
     exported_at: float
 
 
-class Running(NamedTuple):
+class OperationAge(NamedTuple):
     """An operation not known to be done: its age now, and the age at which it was last seen running, in seconds."""
 
     age: float
@@ -105,7 +105,7 @@ class Running(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True)
-class Outlook:
+class PollingOutlook:
     """What the decision to poll rests on.
 
     Attributes:
@@ -148,7 +148,7 @@ class Outlook:
 
 
 def list_is_due(
-    pages: Sequence[Sequence[Running]], durations: Durations, outlook: Outlook, *, waited_seconds: float
+    pages: Sequence[Sequence[OperationAge]], durations: Durations, outlook: PollingOutlook, *, waited_seconds: float
 ) -> bool:
     """Whether a list poll is worth what it costs, as things stand.
 
@@ -170,7 +170,9 @@ def list_is_due(
     return False
 
 
-def is_restless(running: Sequence[Running], durations: Durations, outlook: Outlook, *, waited_seconds: float) -> bool:
+def is_restless(
+    running: Sequence[OperationAge], durations: Durations, outlook: PollingOutlook, *, waited_seconds: float
+) -> bool:
     """Whether all that runs takes long, and so much time has passed that a free poll is sent whatever is expected."""
     if not outlook.polls_are_free:
         return False
@@ -178,7 +180,7 @@ def is_restless(running: Sequence[Running], durations: Durations, outlook: Outlo
     return waited_seconds >= RESTLESS * max(ages) and durations.done_by(min(ages)) >= TAKES_LONG
 
 
-def page_is_due(running: Sequence[Running], durations: Durations, outlook: Outlook) -> bool:
+def page_is_due(running: Sequence[OperationAge], durations: Durations, outlook: PollingOutlook) -> bool:
     """Whether a further page is worth what it costs, for operations that lie further back than what was read."""
     if outlook.polls_are_free:
         return True
@@ -186,7 +188,7 @@ def page_is_due(running: Sequence[Running], durations: Durations, outlook: Outlo
     return durations.expected_done(running) >= min(enough, 0.5 * len(running))
 
 
-def enough_for_a_list(running: Sequence[Running], durations: Durations, outlook: Outlook) -> float:
+def enough_for_a_list(running: Sequence[OperationAge], durations: Durations, outlook: PollingOutlook) -> float:
     """How many of these must be expected to be done for a list poll to be due."""
     count = len(running)
     if not outlook.polls_cost:
@@ -204,13 +206,15 @@ def enough_for_a_list(running: Sequence[Running], durations: Durations, outlook:
     return enough
 
 
-def free_tokens(running: Sequence[Running], durations: Durations, outlook: Outlook, *, for_each: int) -> float:
+def free_tokens(
+    running: Sequence[OperationAge], durations: Durations, outlook: PollingOutlook, *, for_each: int
+) -> float:
     """Rule 6: what there will be, until the last is done, beyond `for_each` token that every operation still needs."""
     last = durations.rest_seconds([max(one.age, one.seen) for one in running], chance=SOON)
     return outlook.tokens + last / outlook.refill_seconds - for_each * len(running) - 1
 
 
-def chance_for_a_single(running: Sequence[Running], durations: Durations, outlook: Outlook) -> float:
+def chance_for_a_single(running: Sequence[OperationAge], durations: Durations, outlook: PollingOutlook) -> float:
     """How likely an operation must be done for a single poll of it to be due, in steps of a twentieth."""
     if outlook.polls_are_free:
         return UNLIKELY if outlook.lacks_room else EVEN

@@ -117,7 +117,7 @@ class FewerRows:
 
 State = Planned | Creating | Created | Ready | Stored | Failed | Overdue | FewerRows
 
-CLAIMING = (Creating, Created, Ready)
+IN_PROGRESS = (Creating, Created, Ready)
 """In these a bundle claims its time: it runs to its end as it is, in its own width."""
 
 PARKED = (Failed, Overdue, FewerRows)
@@ -185,11 +185,11 @@ def _attempt_fits(old: State, new: State, counts: Counts) -> bool:
 
 
 @dataclass(frozen=True, slots=True)
-class Standing:
+class BundleRecord:
     """Where a bundle stands: the state of its newest take, and the newest archive of any take, if there is one."""
 
     bundle: Bundle
-    take: int = 0
+    revision: int = 0
     state: State = Planned()
     stored: Stored | None = None
 
@@ -203,9 +203,9 @@ class Standing:
         """Whether its archive was kept because a new export has far fewer rows."""
         return isinstance(self.state, FewerRows) and self.stored is not None
 
-    def next_take(self) -> "Standing":
+    def next_revision(self) -> "BundleRecord":
         """The same bundle with a new take opened: for a refresh or a repair, once the present one has ended."""
-        return Standing(self.bundle, self.take + 1, Planned(), self.stored)
+        return BundleRecord(self.bundle, self.revision + 1, Planned(), self.stored)
 
 
 _NAMES: dict[str, type[State]] = {

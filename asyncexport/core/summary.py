@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 from asyncexport.core.bundles import Bundle, show
 from asyncexport.core.exits import MEANINGS, Exit, exit_of
 from asyncexport.core.guard import is_far_fewer
-from asyncexport.core.states import Failed, FewerRows, Overdue, Standing, Stored
+from asyncexport.core.states import BundleRecord, Failed, FewerRows, Overdue, Stored
 from asyncexport.errors import ExportError, RefusedError
 
 MOST_PROBLEMS = 5
@@ -57,7 +57,7 @@ class Tally:
     """
 
     planned: int = 0
-    already: int = 0
+    stored_before: int = 0
     stored: int = 0
     empty: int = 0
     rows: int = 0
@@ -77,14 +77,14 @@ class Tally:
     @property
     def unfinished(self) -> int:
         """Bundles neither stored nor parked."""
-        return max(0, self.planned - self.already - self.stored - self.failed)
+        return max(0, self.planned - self.stored_before - self.stored - self.failed)
 
     @property
     def losses(self) -> dict[Bundle, FewerRows]:
         """Bundles that are stored with far fewer rows than before, since there was no sound archive to keep."""
         return {bundle: fewer for bundle, fewer in self.fewer.items() if bundle not in self.parked}
 
-    def moved(self, before: Standing, after: Standing) -> None:
+    def moved(self, before: BundleRecord, after: BundleRecord) -> None:
         """Count a bundle that came to rest; forget that it was parked, once it is taken up again."""
         self.parked.pop(before.bundle, None)
         self.fewer.pop(before.bundle, None)
@@ -135,11 +135,11 @@ class Tally:
 
     def exit_code(self) -> Exit:
         """The code of a run that came to its own end."""
-        if self.refusals and not (self.stored or self.already):
+        if self.refusals and not (self.stored or self.stored_before):
             refusals = list(self.refusals.values())
             return Exit.KEY_REFUSED if all(error.status == 403 for error in refusals) else Exit.USAGE
         if self.failed or self.unfinished or self.losses:
-            return Exit.PARTLY
+            return Exit.PARTIAL
         return Exit.DONE
 
 
@@ -158,7 +158,7 @@ def counts_of(fewer: object) -> dict[str, int]:
     return {"rows_before": fewer.rows_before, "rows_found": fewer.rows_found}
 
 
-class Problem(NamedTuple):
+class OpenProblem(NamedTuple):
     """What is in the way, and when that was seen, in seconds from the run's beginning."""
 
     text: str
@@ -166,33 +166,33 @@ class Problem(NamedTuple):
 
 
 @dataclass(slots=True)
-class Problems:
+class OpenProblems:
     """The last things in the way that are not over.
 
     1. A bundle's problem is over when the bundle is stored. Each bundle has one, its newest.
     2. What is no bundle's own, an outage or a 429, is told once for all, and is over when the service answers again.
     """
 
-    of_bundles: dict[Bundle | str, Problem] = field(default_factory=dict)
-    of_all: Problem | None = None
+    of_bundles: dict[Bundle | str, OpenProblem] = field(default_factory=dict)
+    of_all: OpenProblem | None = None
 
     def note(self, where: Bundle | str, why: str, *, at: float) -> None:
         """A bundle, or a whole export, is in trouble."""
         self.over(where)
         name = where if isinstance(where, str) else f"{where.export} {show(where.range.start)}"
-        self.of_bundles[where] = Problem(f"{name}: {why}", at)
+        self.of_bundles[where] = OpenProblem(f"{name}: {why}", at)
         if len(self.of_bundles) > MOST_PROBLEMS:
             del self.of_bundles[next(iter(self.of_bundles))]
 
     def note_for_all(self, why: str, *, at: float) -> None:
         """The service is in trouble."""
-        self.of_all = Problem(f"the service: {why}", at)
+        self.of_all = OpenProblem(f"the service: {why}", at)
 
     def over(self, where: Bundle | str) -> None:
         """A bundle is in trouble no longer."""
         self.of_bundles.pop(where, None)
 
-    def open(self, *, service_is_well: bool) -> list[Problem]:
+    def open(self, *, service_is_well: bool) -> list[OpenProblem]:
         """What is in the way, newest last."""
         if service_is_well:
             self.of_all = None
@@ -224,7 +224,7 @@ class Summary:
             "seconds": round(self.seconds, 1),
             "bundles": {
                 "planned": tally.planned,
-                "already": tally.already,
+                "already": tally.stored_before,
                 "stored": tally.stored,
                 "empty": tally.empty,
                 "failed": tally.failed,
@@ -280,7 +280,7 @@ class Snapshot:
 
     seconds: float
     done: int
-    already: int
+    stored_before: int
     planned: int
     running: int
     queued: int
@@ -303,7 +303,7 @@ class Snapshot:
     @property
     def have(self) -> int:
         """Bundles that are stored."""
-        return self.already + self.done
+        return self.stored_before + self.done
 
     @property
     def waiting(self) -> int:
@@ -311,4 +311,4 @@ class Snapshot:
         return max(0, self.planned - self.have - self.running - self.queued - self.fetching - self.parked)
 
 
-__all__ = ["MEANINGS", "Exit", "Problem", "Problems", "Snapshot", "Summary", "Tally", "exit_of"]
+__all__ = ["MEANINGS", "Exit", "OpenProblem", "OpenProblems", "Snapshot", "Summary", "Tally", "exit_of"]

@@ -16,15 +16,15 @@
 """
 
 from asyncexport.display.closing_text import closing_lines, look_command
-from asyncexport.display.lines import Lines, Results, listening
-from asyncexport.display.viewers import Counter, Watcher
+from asyncexport.display.lines import MessageLines, ResultLines, listening
+from asyncexport.display.viewers import Counter, RunViewer
 from asyncexport.display.words import count_of, plain, show_bytes, show_count, show_minute, table
 
 __all__ = [
     "Counter",
-    "Lines",
-    "Results",
-    "Watcher",
+    "MessageLines",
+    "ResultLines",
+    "RunViewer",
     "closing_lines",
     "count_of",
     "listening",

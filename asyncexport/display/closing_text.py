@@ -14,7 +14,7 @@ MOST_PROBLEMS = 10
 
 FIRST_WORDS = {
     Exit.DONE: "done",
-    Exit.PARTLY: "finished, but not all of it",
+    Exit.PARTIAL: "finished, but not all of it",
     Exit.TIME_UP: "stopped, as --max-duration is over",
     Exit.INTERRUPTED: "stopped by Ctrl-C; the state is saved",
     Exit.TERMINATED: "stopped by SIGTERM; the state is saved",
@@ -68,10 +68,10 @@ def _bundles(summary: Summary) -> str:
     tally = summary.tally
     if not tally.planned:
         return "there was nothing to do"
-    have = tally.already + tally.stored
+    have = tally.stored_before + tally.stored
     parts = [f"{show_count(have)} of {show_count(tally.planned)} bundles stored"]
-    if tally.already:
-        parts.append(f"{show_count(tally.already)} of them before this run")
+    if tally.stored_before:
+        parts.append(f"{show_count(tally.stored_before)} of them before this run")
     if tally.empty:
         parts.append(f"{show_count(tally.empty)} of this run's without rows")
     if tally.failed:

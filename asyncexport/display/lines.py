@@ -22,7 +22,7 @@ from asyncexport.display.words import plain
 PROGRAM = "asyncexport"
 
 
-class Lines(logging.Handler):
+class MessageLines(logging.Handler):
     """stderr: errors and hints, log lines, and what else there is to tell.
 
     Args:
@@ -96,7 +96,7 @@ class Lines(logging.Handler):
             return
 
 
-class Results:
+class ResultLines:
     """stdout. `gone`: nobody reads it any more; `failure`: it could not be written.
 
     Args:
@@ -142,7 +142,7 @@ class Results:
 
 
 @contextmanager
-def listening(lines: Lines, *, level: int) -> Iterator[None]:
+def listening(lines: MessageLines, *, level: int) -> Iterator[None]:
     """Send the log to these lines: ours from this level on, of the libraries' only what is a warning or worse."""
     root, ours = logging.getLogger(), logging.getLogger(PROGRAM)
     before = (root.level, ours.level)

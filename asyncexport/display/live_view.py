@@ -26,7 +26,7 @@ HOLD, LET_GO = "\x1b[?2026h", "\x1b[?2026l"
 """A terminal that knows these shows what stands between them at once; others pass over them."""
 
 
-class Pane:
+class LiveView:
     """Where a picture is drawn.
 
     Args:

@@ -12,12 +12,12 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from asyncexport.core.summary import Snapshot
-from asyncexport.display.lines import Lines, Results
+from asyncexport.display.lines import MessageLines, ResultLines
 from asyncexport.display.phrases import sentence
 from asyncexport.display.words import show_count
 
 if TYPE_CHECKING:
-    from asyncexport.display.live_view import Pane
+    from asyncexport.display.live_view import LiveView
 
 log = logging.getLogger(__name__)
 
@@ -26,7 +26,7 @@ FRAME_SECONDS = 0.25
 STATUS_SECONDS = 60.0
 
 
-class Watcher:
+class RunViewer:
     """Shows a run as it goes; a `pipeline.Viewer`.
 
     Args:
@@ -43,11 +43,11 @@ class Watcher:
 
     def __init__(
         self,
-        lines: Lines,
+        lines: MessageLines,
         heading: str,
         *,
-        events: Results | None = None,
-        pane: "Pane | None" = None,
+        events: ResultLines | None = None,
+        pane: "LiveView | None" = None,
         silent: bool = False,
         status_seconds: float = STATUS_SECONDS,
     ) -> None:
@@ -87,7 +87,7 @@ class Watcher:
         if self._events is not None:
             self._events.record(event)
 
-    async def _draw(self, snapshot: Callable[[], Snapshot], pane: "Pane") -> None:
+    async def _draw(self, snapshot: Callable[[], Snapshot], pane: "LiveView") -> None:
         from asyncexport.display.progress_view import COARSE, FINE, Rates, draw  # noqa: PLC0415 - rich is slow to import
 
         rates = Rates()
@@ -134,12 +134,12 @@ class Counter:
 
     def __init__(
         self,
-        lines: Lines,
+        lines: MessageLines,
         heading: str,
         *,
         total: int | None,
         of: str,
-        pane: "Pane | None" = None,
+        pane: "LiveView | None" = None,
         silent: bool = False,
         status_seconds: float = STATUS_SECONDS,
     ) -> None:

@@ -30,13 +30,13 @@ from aiolimiter import AsyncLimiter
 
 from asyncexport.core.admission import (
     LONGEST_PAUSE_SECONDS,
+    Backoff,
+    BudgetScope,
+    Connectivity,
     Down,
-    Line,
-    Patience,
     Prefer,
     Priority,
-    Scope,
-    Sent,
+    SentRequest,
     Up,
     is_outage,
     pause_seconds,
@@ -89,12 +89,12 @@ class Journal(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class Allowance:
+class Quota:
     """`[budget]`: what the service grants, and which calls it counts."""
 
     requests_per_minute: float = 2.0
     burst: int = 50
-    scope: Scope = Scope.AUTO
+    scope: BudgetScope = BudgetScope.AUTO
 
     @property
     def refill_seconds(self) -> float:
@@ -108,10 +108,10 @@ class Allowance:
 
 
 @dataclass(frozen=True, slots=True)
-class History:
+class RequestHistory:
     """What earlier runs left on record: their requests, and when all calls were learned to count (None: never)."""
 
-    sent: tuple[Sent, ...] = ()
+    sent: tuple[SentRequest, ...] = ()
     complete: bool = True
     all_counted_since: float | None = None
 
@@ -122,7 +122,7 @@ class _Waiter:
     order: int
     kind: Kind = field(compare=False)
     priority: Priority = field(compare=False)
-    granted: "asyncio.Future[Pass]" = field(compare=False)
+    granted: "asyncio.Future[Permit]" = field(compare=False)
 
 
 class _Bucket:
@@ -132,7 +132,7 @@ class _Bucket:
     moment ago, and none of what would have come back in its place counts: the bucket holds that many fewer until then.
     """
 
-    def __init__(self, allowance: Allowance) -> None:
+    def __init__(self, allowance: Quota) -> None:
         self._size = allowance.usable_burst
         self._refill_seconds = allowance.refill_seconds
         self._limiter = self._fresh()
@@ -224,7 +224,7 @@ def _drain(limiter: AsyncLimiter, tokens: float) -> None:
     raise AssertionError("the limiter has less than it said")
 
 
-class Pass:
+class Permit:
     """Leave to send one request; to be left with what came of it.
 
     Attributes:
@@ -275,32 +275,32 @@ class Budget:
 
     def __init__(
         self,
-        allowance: Allowance,
+        allowance: Quota,
         *,
         prefer: Prefer,
-        patience: Patience,
+        backoff: Backoff,
         journal: Journal,
         wall_clock: Callable[[], float],
         jitter: Callable[[], float],
     ) -> None:
         self._allowance = allowance
         self._prefer = prefer
-        self._patience = patience
+        self._backoff = backoff
         self._journal = journal
         self._wall_clock = wall_clock
         self._jitter = jitter
         self._loop = asyncio.get_running_loop()
         self._bucket = _Bucket(allowance)
-        self._scope = Scope.CREATE if allowance.scope is Scope.AUTO else allowance.scope
+        self._scope = BudgetScope.CREATE if allowance.scope is BudgetScope.AUTO else allowance.scope
         self._learned_at = 0.0
         self._orders = count()
         self._metered: list[_Waiter] = []
         self._free: list[_Waiter] = []
         self._waiting = dict.fromkeys(Priority, 0)
         self._news = asyncio.Event()
-        self._line: Line = Up()
+        self._line: Connectivity = Up()
         self._probing = False
-        self._pause = _Pause()
+        self._pause = _RateLimitPause()
         self._uncounted_refusals = 0
         self._over = ""
         self._calm = asyncio.Event()
@@ -310,12 +310,12 @@ class Budget:
         self.sent = dict.fromkeys(Kind, 0)
         self.refused = 0
 
-    async def open(self, history: History) -> None:
+    async def open(self, history: RequestHistory) -> None:
         """Take over the level that earlier runs left, and begin to serve."""
         now = self._wall_clock()
         learned = history.all_counted_since
-        if self._allowance.scope is Scope.AUTO and learned is not None and 0 <= now - learned < RELEARN_SECONDS:
-            self._scope, self._learned_at = Scope.ALL, learned
+        if self._allowance.scope is BudgetScope.AUTO and learned is not None and 0 <= now - learned < RELEARN_SECONDS:
+            self._scope, self._learned_at = BudgetScope.ALL, learned
         self._bucket.drop(
             tokens_used(
                 (sent for sent in history.sent if self._counts(Kind(sent.kind))),
@@ -336,7 +336,7 @@ class Budget:
 
     async def enter(
         self, kind: Kind, priority: Priority, *, before: Callable[[], Awaitable[None]] | None = None
-    ) -> Pass:
+    ) -> Permit:
         """Wait for leave to send one request; `before` is awaited once it is certain, and may go on record with it.
 
         Raises:
@@ -375,17 +375,17 @@ class Budget:
         return max(self._allowance.refill_seconds if math.isinf(wait) else wait, self.paused_seconds)
 
     @property
-    def scope(self) -> Scope:
+    def scope(self) -> BudgetScope:
         """Which requests are counted at present: `create` or `all`."""
         return self._scope
 
     @property
     def polls_cost(self) -> bool:
         """Whether a poll takes a token."""
-        return self._scope is Scope.ALL
+        return self._scope is BudgetScope.ALL
 
     @property
-    def line(self) -> Line:
+    def line(self) -> Connectivity:
         """Whether the service can be reached."""
         return self._line
 
@@ -408,7 +408,7 @@ class Budget:
         return self._calm.is_set()
 
     def _counts(self, kind: Kind) -> bool:
-        return self._scope is Scope.ALL or kind is Kind.CREATE
+        return self._scope is BudgetScope.ALL or kind is Kind.CREATE
 
     def _note_waiting(self, priority: Priority, change: int) -> None:
         self._waiting[priority] += change
@@ -423,7 +423,7 @@ class Budget:
             return False
         return self._bucket.is_plenty if counted else True
 
-    async def _put_on_record(self, leave: Pass, before: Callable[[], Awaitable[None]] | None) -> Pass:
+    async def _put_on_record(self, leave: Permit, before: Callable[[], Awaitable[None]] | None) -> Permit:
         """Rule 3. A cancel here leaves a row of a request that was never sent: a token too many, never too few."""
         self.sent[leave.kind] += 1
         try:
@@ -478,12 +478,12 @@ class Budget:
     def _grant(self, waiter: _Waiter, *, counted: bool) -> None:
         waiter.granted.set_result(self._leave_for(waiter.kind, counted=counted))
 
-    def _leave_for(self, kind: Kind, *, counted: bool) -> Pass:
+    def _leave_for(self, kind: Kind, *, counted: bool) -> Permit:
         if counted:
             self._bucket.take()
         probes = isinstance(self._line, Down)
         self._probing |= probes
-        return Pass(self, kind, counted=counted, probes=probes, granted_at=self._loop.time())
+        return Permit(self, kind, counted=counted, probes=probes, granted_at=self._loop.time())
 
     async def _wait_for_news(self, seconds: float) -> None:
         self._news.clear()
@@ -499,7 +499,7 @@ class Budget:
             heapq.heappop(heap)
         return heap[0] if heap else None
 
-    def _abandoned(self, leave: Pass) -> None:
+    def _abandoned(self, leave: Permit) -> None:
         if leave.counted:
             self._bucket.arrived()
         if leave.probes:
@@ -507,7 +507,7 @@ class Budget:
         if self._metered or self._free:
             self._news.set()
 
-    def _answered(self, leave: Pass, status: int | None, retry_after: float | None) -> None:
+    def _answered(self, leave: Permit, status: int | None, retry_after: float | None) -> None:
         self._journal.answered(leave.request_id, status=status or 0)
         self._abandoned(leave)
         if is_outage(status):
@@ -519,30 +519,30 @@ class Budget:
             else:
                 self._pause.over()
 
-    def _note_outage(self, leave: Pass) -> None:
+    def _note_outage(self, leave: Permit) -> None:
         """Rule 6. What was under way when the line went down says nothing new by failing, too."""
         now = self._loop.time()
         if isinstance(self._line, Up) or leave.probes:
-            self._line = self._patience.after_failure(self._line, now=now, jitter=self._jitter())
-        if self._patience.is_over(self._line, now=now):
+            self._line = self._backoff.after_failure(self._line, now=now, jitter=self._jitter())
+        if self._backoff.is_over(self._line, now=now):
             self._give_up("could not be reached")
 
-    def _note_refusal(self, leave: Pass, retry_after: float | None) -> None:
+    def _note_refusal(self, leave: Permit, retry_after: float | None) -> None:
         """Rules 4 and 5."""
         self.refused += 1
         now = self._loop.time()
         is_news = self._pause.refused(leave.granted_at, now)
-        if self._allowance.scope is Scope.AUTO and leave.kind in TELLING and not leave.counted:
+        if self._allowance.scope is BudgetScope.AUTO and leave.kind in TELLING and not leave.counted:
             self._uncounted_refusals += is_news
             if self.tokens or self._uncounted_refusals >= CONVINCING_REFUSALS:
                 self._learn_that_all_count()
         self._pause.hold(now, retry_after, refill_seconds=self._allowance.refill_seconds)
         self._bucket.empty()
-        if self._pause.refusals >= HOPELESS_REFUSALS and now - self._pause.since >= self._patience.outage_seconds:
+        if self._pause.refusals >= HOPELESS_REFUSALS and now - self._pause.since >= self._backoff.outage_seconds:
             self._give_up("has answered nothing but 429 (asked too often)")
 
     def _learn_that_all_count(self) -> None:
-        self._scope, self._learned_at = Scope.ALL, self._wall_clock()
+        self._scope, self._learned_at = BudgetScope.ALL, self._wall_clock()
         self._uncounted_refusals = 0
         self._journal.remember("all_counted_since", repr(self._learned_at))
         while self._free:
@@ -551,11 +551,11 @@ class Budget:
     def _forget_in_time(self) -> None:
         """What was learned a week ago is tried again, in the middle of a run as well."""
         if (
-            self._scope is Scope.ALL
-            and self._allowance.scope is Scope.AUTO
+            self._scope is BudgetScope.ALL
+            and self._allowance.scope is BudgetScope.AUTO
             and self._wall_clock() - self._learned_at >= RELEARN_SECONDS
         ):
-            self._scope = Scope.CREATE
+            self._scope = BudgetScope.CREATE
 
     def _give_up(self, what: str) -> None:
         self._over = what
@@ -577,7 +577,7 @@ class Budget:
 
     def _unreachable(self) -> UnavailableError:
         return UnavailableError(
-            f"the service {self._over} for {show_duration(self._patience.outage_seconds)}",
+            f"the service {self._over} for {show_duration(self._backoff.outage_seconds)}",
             lasting=True,
             hint="what was done is kept; run the same command again when the service is back",
         )
@@ -597,7 +597,7 @@ async def _along_with(recording: Awaitable[int], before: Callable[[], Awaitable[
 
 
 @dataclass(slots=True)
-class _Pause:
+class _RateLimitPause:
     """What 429s ask for: until when everybody waits, and how many there were one after another, since when."""
 
     until: float = 0.0
@@ -626,6 +626,6 @@ class _Pause:
         self.refusals = 0
 
 
-def read_history(sent: Iterable[Sent], *, complete: bool, all_counted_since: str | None) -> History:
+def read_history(sent: Iterable[SentRequest], *, complete: bool, all_counted_since: str | None) -> RequestHistory:
     """What the ledger holds of earlier runs, as `Budget.open` takes it."""
-    return History(tuple(sent), complete, float(all_counted_since) if all_counted_since else None)
+    return RequestHistory(tuple(sent), complete, float(all_counted_since) if all_counted_since else None)

@@ -22,14 +22,15 @@ from dataclasses import dataclass, field, replace
 from enum import Enum
 from typing import Protocol
 
-from asyncexport.core.admission import Patience, Priority
+from asyncexport.core.admission import Backoff, Priority
 from asyncexport.core.bundles import Bundle, Range
 from asyncexport.core.exports import Definition, Export
 from asyncexport.core.guard import least_rows
-from asyncexport.core.polling import Finished
-from asyncexport.core.service.wire import Location
+from asyncexport.core.polling import FinishedOperation
+from asyncexport.core.service.wire import DownloadLink
 from asyncexport.core.states import (
     Archive,
+    BundleRecord,
     Created,
     Creating,
     Failed,
@@ -37,7 +38,6 @@ from asyncexport.core.states import (
     Overdue,
     Planned,
     Ready,
-    Standing,
     State,
     Stored,
     moved,
@@ -65,7 +65,7 @@ LINK_MARGIN_SECONDS = 15.0
 """A link that is about to expire is not used again; getting a fresh one takes a moment, too."""
 
 
-class Service(Protocol):
+class ExportCalls(Protocol):
     """What is asked of the service."""
 
     async def create(
@@ -74,19 +74,19 @@ class Service(Protocol):
         """Start an operation; its id. `before` is awaited when the request may be sent, right before it is."""
         ...
 
-    async def locate(self, export_id: str, *, priority: Priority) -> Location:
+    async def locate(self, export_id: str, *, priority: Priority) -> DownloadLink:
         """A fresh link to the file of a finished operation."""
         ...
 
 
-class Watch(Protocol):
+class OperationOutcomes(Protocol):
     """Who knows when operations are done."""
 
-    async def wait(self, operation_id: str, *, asked_at: float) -> Finished | None:
+    async def wait(self, operation_id: str, *, asked_at: float) -> FinishedOperation | None:
         """Wait until it is done; None when it still runs at its deadline."""
         ...
 
-    async def ask(self, operation_id: str) -> Finished | None:
+    async def ask(self, operation_id: str) -> FinishedOperation | None:
         """Ask for it now; None where it still runs."""
         ...
 
@@ -99,7 +99,7 @@ class Download(Protocol):
         """How many bytes have come so far."""
         ...
 
-    async def fetch(self, location: Location) -> Archive:
+    async def fetch(self, location: DownloadLink) -> Archive:
         """Fetch the rest, check the whole, and put it under its final name."""
         ...
 
@@ -114,10 +114,10 @@ class Downloads(Protocol):
         ...
 
 
-class Ledger(Protocol):
+class StateLog(Protocol):
     """Where states are written."""
 
-    async def append(self, standing: Standing, *, at: float) -> None:
+    async def append(self, record: BundleRecord, *, at: float) -> None:
         """Add a row; it is durable on return."""
         ...
 
@@ -125,7 +125,7 @@ class Ledger(Protocol):
 class Listener(Protocol):
     """Who is told what happens."""
 
-    def moved(self, before: Standing, after: Standing) -> None:
+    def moved(self, before: BundleRecord, after: BundleRecord) -> None:
         """A bundle is in a new state, and that is durable."""
         ...
 
@@ -143,7 +143,7 @@ class Listener(Protocol):
 
 
 @dataclass(slots=True)
-class Stream:
+class ExportState:
     """What the bundles of one export share.
 
     `accepted`: the service has ever accepted a create of it. Until then creates go one at a time, so that an unknown
@@ -160,7 +160,7 @@ class ExportRefused(Exception):  # noqa: N818 - a way out of a coroutine, not an
     """The bundle's export was refused, or all that we ask is: there is nothing more to do for it."""
 
 
-class Carrier:
+class BundleRunner:
     """Takes bundles from state to state.
 
     Args:
@@ -181,13 +181,13 @@ class Carrier:
     def __init__(
         self,
         *,
-        service: Service,
-        watch: Watch,
+        service: ExportCalls,
+        watch: OperationOutcomes,
         downloads: Downloads,
-        ledger: Ledger,
-        streams: dict[str, Stream],
+        ledger: StateLog,
+        export_states: dict[str, ExportState],
         listener: Listener,
-        patience: Patience,
+        backoff: Backoff,
         attempts: int,
         download_slots: int,
         clock: Callable[[], float],
@@ -198,20 +198,20 @@ class Carrier:
         self._watch = watch
         self._downloads = downloads
         self._ledger = ledger
-        self._streams = streams
+        self._export_states = export_states
         self._listener = listener
-        self._patience = patience
+        self._backoff = backoff
         self._attempts = attempts
         self._slots = asyncio.Semaphore(download_slots)
         self._clock = clock
         self._jitter = jitter
         self._accepted = accepted
         self._now = asyncio.get_running_loop().time
-        self._posts: set[asyncio.Task[Standing]] = set()
-        self._left_alone: set[asyncio.Task[Standing]] = set()
+        self._posts: set[asyncio.Task[BundleRecord]] = set()
+        self._left_alone: set[asyncio.Task[BundleRecord]] = set()
         self._lost: BaseException | None = None
         self._over = False
-        self._troubles: dict[Bundle, _Trouble] = {}
+        self._troubles: dict[Bundle, _CreateRetries] = {}
         self._went_well = dict.fromkeys(_Step, -math.inf)
         self._files: dict[Bundle, Download] = {}
         self._began: dict[Bundle, float] = {}
@@ -239,18 +239,18 @@ class Carrier:
         """What a download takes, those counted in that are not done; None before the first is."""
         return (self._fetching_seconds + sum(self.download_ages)) / self._fetched if self._fetched else None
 
-    async def take_up(self, standing: Standing) -> Standing:
+    async def resume(self, record: BundleRecord) -> BundleRecord:
         """A bundle as an earlier run left it, ready to go on: what was parked is planned again, at attempt 1."""
-        match standing.state:
+        match record.state:
             case Failed() | FewerRows():
-                return self._planned_again(standing)
+                return self._planned_again(record)
             case Overdue() as overdue:
-                return await self._ask_once_more(standing, overdue)
+                return await self._ask_once_more(record, overdue)
             case Creating():
-                self._listener.possible_duplicate(standing.bundle)
-        return standing
+                self._listener.possible_duplicate(record.bundle)
+        return record
 
-    async def create(self, standing: Standing, attempt: int) -> Standing:
+    async def create(self, record: BundleRecord, attempt: int) -> BundleRecord:
         """From `Planned` (or a `Creating` whose answer is lost) to `Created`, back to `Planned`, or to `Failed`.
 
         Raises:
@@ -258,70 +258,70 @@ class Carrier:
             UnauthorizedError: the key was refused.
             UnavailableError: the service is gone for good.
         """
-        stream = self._streams[standing.bundle.export]
-        if trouble := self._troubles.get(standing.bundle):
+        stream = self._export_states[record.bundle.export]
+        if trouble := self._troubles.get(record.bundle):
             await self._pause(trouble.tries)
         if not stream.accepted:
             async with stream.first:
                 if not stream.accepted:
-                    return await self._post(standing, attempt, stream)
-        return await self._post(standing, attempt, stream)
+                    return await self._post(record, attempt, stream)
+        return await self._post(record, attempt, stream)
 
-    async def watch(self, standing: Standing, state: Created) -> Standing:
+    async def watch(self, record: BundleRecord, state: Created) -> BundleRecord:
         """From `Created` to `Ready`, back to `Planned` for the next attempt, or parked."""
         try:
             finished = await self._watch.wait(state.operation_id, asked_at=state.asked_at)
         except (OperationFailedError, GoneError, RefusedError) as error:
-            return await self._count_attempt(standing, state.attempt, str(error))
+            return await self._count_attempt(record, state.attempt, str(error))
         if finished is None:
-            return await self._note(standing, Overdue(state.attempt, state.asked_at, state.operation_id))
-        return await self._note(standing, Ready(state.attempt, finished.exported_at, finished.export_id))
+            return await self._note(record, Overdue(state.attempt, state.asked_at, state.operation_id))
+        return await self._note(record, Ready(state.attempt, finished.exported_at, finished.export_id))
 
-    async def fetch(self, standing: Standing, state: Ready) -> Standing:
+    async def fetch(self, record: BundleRecord, state: Ready) -> BundleRecord:
         """From `Ready` to `Stored`, back to `Planned` for the next attempt, to `Failed`, or to `FewerRows`.
 
         Raises:
             StorageError: the disk is full, or not writable.
             UnavailableError: the service is gone for good.
         """
-        definition = self._streams[standing.bundle.export].export.definition
-        least = self._least_rows(standing)
-        async with self._downloads.begin(standing.bundle, definition, least_rows=least) as download:
-            self._files[standing.bundle] = download
+        definition = self._export_states[record.bundle.export].export.definition
+        least = self._least_rows(record)
+        async with self._downloads.begin(record.bundle, definition, least_rows=least) as download:
+            self._files[record.bundle] = download
             try:
-                return await self._fetch_in_the_end(standing, state, download)
+                return await self._fetch_in_the_end(record, state, download)
             finally:
-                del self._files[standing.bundle]
+                del self._files[record.bundle]
 
-    async def _fetch_in_the_end(self, standing: Standing, state: Ready, download: Download) -> Standing:
+    async def _fetch_in_the_end(self, record: BundleRecord, state: Ready, download: Download) -> BundleRecord:
         """Try until it is fetched, or given up."""
-        trial = _Trial(self._attempts)
+        trial = _FetchAttempts(self._attempts)
         while True:
             try:
                 async with self._slots:
-                    archive = await self._try_to_fetch(standing, state, download, trial)
+                    archive = await self._try_to_fetch(record, state, download, trial)
                 # The next download need not wait for the ledger.
-                return await self._note(standing, _stored(archive, state))
+                return await self._note(record, _stored(archive, state))
             except ServiceError as error:
-                self._after_failed_try(standing.bundle, error, trial)
+                self._after_failed_try(record.bundle, error, trial)
             except FewerRowsError as error:
                 # The file came whole: another try would bring the same one.
-                self._note_well(_Step.FETCH, standing.bundle)
-                return await self._note(standing, FewerRows(error.rows_before, error.rows_found))
+                self._note_well(_Step.FETCH, record.bundle)
+                return await self._note(record, FewerRows(error.rows_before, error.rows_found))
             except ArchiveError as error:
                 trial.count(error, received=download.received)
-                self._listener.retried(standing.bundle, str(error))
+                self._listener.retried(record.bundle, str(error))
             finally:
-                self._note_end(standing.bundle)
+                self._note_end(record.bundle)
             if trial.over:
-                return await self._count_attempt(standing, state.attempt, trial.reason)
+                return await self._count_attempt(record, state.attempt, trial.reason)
             await self._pause(trial.tries)
 
-    def _least_rows(self, standing: Standing) -> int:
+    def _least_rows(self, record: BundleRecord) -> int:
         """Rule 4, as the number of rows that a new export needs; what finds no sound archive may have fewer."""
-        if standing.stored is None or standing.bundle in self._accepted:
+        if record.stored is None or record.bundle in self._accepted:
             return 0
-        return least_rows(standing.stored.rows)
+        return least_rows(record.stored.rows)
 
     async def finish_posts(self) -> None:
         """Wait for the answers of creates that were sent, and whose bundles nobody carries any more.
@@ -339,36 +339,36 @@ class Carrier:
         for task in self._posts:
             task.cancel()
 
-    def _planned_again(self, standing: Standing) -> Standing:
+    def _planned_again(self, record: BundleRecord) -> BundleRecord:
         """Not written: the next row says it (rule 3 of `core.states`)."""
-        after = replace(standing, state=moved(standing.state, Planned()))
-        self._listener.moved(standing, after)
+        after = replace(record, state=moved(record.state, Planned()))
+        self._listener.moved(record, after)
         return after
 
-    async def _ask_once_more(self, standing: Standing, overdue: Overdue) -> Standing:
-        trouble = _Trouble(self._now())
+    async def _ask_once_more(self, record: BundleRecord, overdue: Overdue) -> BundleRecord:
+        trouble = _CreateRetries(self._now())
         while True:
             try:
                 finished = await self._watch.ask(overdue.operation_id)
             except (OperationFailedError, GoneError, RefusedError):
-                return self._planned_again(standing)
+                return self._planned_again(record)
             except ServiceError as error:
                 if not error.transient:
                     raise
-                if self._now() - trouble.since >= self._patience.outage_seconds:
-                    return self._planned_again(standing)
+                if self._now() - trouble.since >= self._backoff.outage_seconds:
+                    return self._planned_again(record)
                 trouble.tries += 1
                 await self._pause(trouble.tries)
                 continue
             if finished is None:
-                return self._planned_again(standing)
-            return await self._note(standing, Ready(overdue.attempt, finished.exported_at, finished.export_id))
+                return self._planned_again(record)
+            return await self._note(record, Ready(overdue.attempt, finished.exported_at, finished.export_id))
 
-    async def _post(self, standing: Standing, attempt: int, stream: Stream) -> Standing:
+    async def _post(self, record: BundleRecord, attempt: int, stream: ExportState) -> BundleRecord:
         if stream.refused or self._over:
             raise ExportRefused
         granted = asyncio.Event()
-        task = asyncio.create_task(self._ask_and_note(standing, attempt, stream, granted), name="create")
+        task = asyncio.create_task(self._ask_and_note(record, attempt, stream, granted), name="create")
         self._posts.add(task)
         task.add_done_callback(self._post_is_done)
         try:
@@ -381,7 +381,7 @@ class Carrier:
                 self._post_is_done(task)
             raise
 
-    def _post_is_done(self, task: asyncio.Task[Standing]) -> None:
+    def _post_is_done(self, task: asyncio.Task[BundleRecord]) -> None:
         """Whoever waits for it is told; where nobody does any more, only what lost an operation is kept."""
         self._posts.discard(task)
         error = None if task.cancelled() else task.exception()
@@ -389,19 +389,21 @@ class Carrier:
             self._lost = self._lost or error
         self._left_alone.discard(task)
 
-    async def _ask_and_note(self, standing: Standing, attempt: int, stream: Stream, granted: asyncio.Event) -> Standing:
-        asked = standing
+    async def _ask_and_note(
+        self, record: BundleRecord, attempt: int, stream: ExportState, granted: asyncio.Event
+    ) -> BundleRecord:
+        asked = record
 
         async def note_intent() -> None:
             nonlocal asked
             granted.set()
-            self.asking.add(standing.bundle)
-            log.debug("%s: its create goes out, attempt %d", standing.bundle, attempt)
-            asked = await self._note(standing, Creating(attempt, self._clock()))
+            self.asking.add(record.bundle)
+            log.debug("%s: its create goes out, attempt %d", record.bundle, attempt)
+            asked = await self._note(record, Creating(attempt, self._clock()))
 
         try:
             operation_id = await self._service.create(
-                stream.export.definition, standing.bundle.range, priority=Priority.CREATE, before=note_intent
+                stream.export.definition, record.bundle.range, priority=Priority.CREATE, before=note_intent
             )
         except ServiceError as error:
             if not granted.is_set():
@@ -409,14 +411,14 @@ class Carrier:
             return await self._after_refused_create(asked, attempt, stream, error)
         else:
             stream.accepted = True
-            self._note_well(_Step.CREATE, standing.bundle)
+            self._note_well(_Step.CREATE, record.bundle)
             return await self._note(asked, Created(attempt, self._clock(), operation_id))
         finally:
-            self.asking.discard(standing.bundle)
+            self.asking.discard(record.bundle)
 
     async def _after_refused_create(
-        self, asked: Standing, attempt: int, stream: Stream, error: ServiceError
-    ) -> Standing:
+        self, asked: BundleRecord, attempt: int, stream: ExportState, error: ServiceError
+    ) -> BundleRecord:
         match error:
             case RefusedError() if stream.accepted:
                 return await self._note(asked, Failed(str(error)))
@@ -434,7 +436,7 @@ class Carrier:
                 if unanswered:
                     self._listener.possible_duplicate(asked.bundle)
                 self._listener.retried(asked.bundle, str(error), shared=True)
-                trouble = self._troubles.setdefault(asked.bundle, _Trouble(self._now()))
+                trouble = self._troubles.setdefault(asked.bundle, _CreateRetries(self._now()))
                 trouble.tries += 1
                 if self._is_its_own(_Step.CREATE, trouble.since):
                     del self._troubles[asked.bundle]
@@ -448,16 +450,18 @@ class Carrier:
                 await self._note(asked, Planned(attempt))
                 raise error
 
-    async def _try_to_fetch(self, standing: Standing, state: Ready, download: Download, trial: "_Trial") -> Archive:
+    async def _try_to_fetch(
+        self, record: BundleRecord, state: Ready, download: Download, trial: "_FetchAttempts"
+    ) -> Archive:
         """One try, in a download slot: a link lives for minutes, so it is asked for when it can be used at once."""
         if trial.location is None or not trial.link_lives(self._clock()):
             trial.location = None
             trial.location = await self._locate(state.export_id, trial)
-        self._began[standing.bundle] = self._now()
-        log.debug("%s: its file is fetched from byte %d on", standing.bundle, download.received)
+        self._began[record.bundle] = self._now()
+        log.debug("%s: its file is fetched from byte %d on", record.bundle, download.received)
         archive = await download.fetch(trial.location)
         self._fetched += 1
-        self._note_well(_Step.FETCH, standing.bundle)
+        self._note_well(_Step.FETCH, record.bundle)
         return archive
 
     def _note_end(self, bundle: Bundle) -> None:
@@ -466,7 +470,7 @@ class Carrier:
         if began is not None:
             self._fetching_seconds += self._now() - began
 
-    async def _locate(self, export_id: str, trial: "_Trial") -> Location:
+    async def _locate(self, export_id: str, trial: "_FetchAttempts") -> DownloadLink:
         try:
             location = await self._service.locate(export_id, priority=Priority.RESULTS)
         except GoneError as error:
@@ -476,7 +480,7 @@ class Carrier:
         self._went_well[_Step.LOCATE] = self._now()
         return location
 
-    def _after_failed_try(self, bundle: Bundle, error: ServiceError, trial: "_Trial") -> None:
+    def _after_failed_try(self, bundle: Bundle, error: ServiceError, trial: "_FetchAttempts") -> None:
         if isinstance(error, UnauthorizedError) or not (error.transient or isinstance(error, RefusedError | GoneError)):
             raise error
         is_nobodys = isinstance(error, UnavailableError | RateLimitedError)
@@ -486,7 +490,7 @@ class Carrier:
             return
         trial.unavailable(error, now=self._now())
         since = trial.down_since or 0.0
-        if self._now() - since >= self._patience.outage_seconds:
+        if self._now() - since >= self._backoff.outage_seconds:
             if not self._is_its_own(_Step.LOCATE if trial.location is None else _Step.FETCH, since):
                 raise UnavailableError(str(error), lasting=True, hint=error.hint) from error
             trial.hopeless = True
@@ -497,27 +501,27 @@ class Carrier:
 
     def _is_its_own(self, step: "_Step", since: float) -> bool:
         """Rule 3: whether a trouble that began so long ago is the bundle's alone, since others got on meanwhile."""
-        return self._now() - since >= self._patience.outage_seconds and self._went_well[step] > since
+        return self._now() - since >= self._backoff.outage_seconds and self._went_well[step] > since
 
-    async def _count_attempt(self, standing: Standing, attempt: int, reason: str) -> Standing:
+    async def _count_attempt(self, record: BundleRecord, attempt: int, reason: str) -> BundleRecord:
         """Rule 3: the next attempt, or parked after the last."""
-        self._listener.retried(standing.bundle, reason)
+        self._listener.retried(record.bundle, reason)
         if attempt >= self._attempts:
-            return await self._note(standing, Failed(reason))
-        return await self._note(standing, Planned(attempt + 1))
+            return await self._note(record, Failed(reason))
+        return await self._note(record, Planned(attempt + 1))
 
-    async def _note(self, standing: Standing, state: State) -> Standing:
+    async def _note(self, record: BundleRecord, state: State) -> BundleRecord:
         """The bundle in its new state, once that is durable."""
-        stored = state if isinstance(state, Stored) else standing.stored
-        after = Standing(standing.bundle, standing.take, moved(standing.state, state), stored)
+        stored = state if isinstance(state, Stored) else record.stored
+        after = BundleRecord(record.bundle, record.revision, moved(record.state, state), stored)
         await self._ledger.append(after, at=self._clock())
-        self._listener.moved(standing, after)
+        self._listener.moved(record, after)
         if isinstance(state, Created):
-            log.debug("%s: operation %s", standing.bundle, state.operation_id)
+            log.debug("%s: operation %s", record.bundle, state.operation_id)
         return after
 
     async def _pause(self, tries: int) -> None:
-        await asyncio.sleep(self._patience.wait_seconds(max(1, tries), jitter=self._jitter()))
+        await asyncio.sleep(self._backoff.wait_seconds(max(1, tries), jitter=self._jitter()))
 
 
 def _stored(archive: Archive, state: Ready) -> Stored:
@@ -533,7 +537,7 @@ class _Step(Enum):
 
 
 @dataclass(slots=True)
-class _Trouble:
+class _CreateRetries:
     """Since when, on the monotonic clock, the service is in trouble over a bundle, and how often it was tried."""
 
     since: float
@@ -541,14 +545,14 @@ class _Trouble:
 
 
 @dataclass(slots=True)
-class _Trial:
+class _FetchAttempts:
     """How the fetching of one export goes: what counts against it, and what does not.
 
     `tries` is what back-off goes by; `counted` are those that were the file's own fault.
     """
 
     allowed: int
-    location: Location | None = None
+    location: DownloadLink | None = None
     tries: int = 0
     counted: int = 0
     farthest: int = 0

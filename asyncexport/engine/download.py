@@ -15,12 +15,12 @@ from typing import Protocol, Self
 from asyncexport.core.archive.inspection import Inspection, WireHashes, read_goog_hash
 from asyncexport.core.bundles import Bundle
 from asyncexport.core.exports import Definition, Format
-from asyncexport.core.service.wire import Location
+from asyncexport.core.service.wire import DownloadLink
 from asyncexport.core.states import Archive
 from asyncexport.errors import ArchiveError, CorruptError, FewerRowsError, IncompleteError
 
 
-class Body(Protocol):
+class DownloadStream(Protocol):
     """A download under way."""
 
     offset: int
@@ -40,12 +40,14 @@ class Body(Protocol):
 class Source(Protocol):
     """Where downloads come from."""
 
-    def open(self, location: Location, *, offset: int = 0, etag: str = "") -> AbstractAsyncContextManager[Body]:
+    def open(
+        self, location: DownloadLink, *, offset: int = 0, etag: str = ""
+    ) -> AbstractAsyncContextManager[DownloadStream]:
         """Begin to download, from a byte on where that is possible."""
         ...
 
 
-class Kept(Protocol):
+class CheckedFile(Protocol):
     """An archive under its final name."""
 
     @property
@@ -59,7 +61,7 @@ class Kept(Protocol):
         ...
 
 
-class Draft(Protocol):
+class PartFile(Protocol):
     """A file being filled."""
 
     received: int
@@ -68,7 +70,7 @@ class Draft(Protocol):
         """Take in what came."""
         ...
 
-    async def commit(self, *, end_proved: bool, least_rows: int) -> Kept:
+    async def commit(self, *, end_proved: bool, least_rows: int) -> CheckedFile:
         """Check the whole, make it durable, give it its final name."""
         ...
 
@@ -77,41 +79,41 @@ class Draft(Protocol):
         ...
 
 
-class Drafts(Protocol):
+class PartFiles(Protocol):
     """Where drafts are made."""
 
-    def draft(self, bundle: Bundle, container: Format, *, wire_hashes: WireHashes | None) -> Draft:
+    def draft(self, bundle: Bundle, container: Format, *, wire_hashes: WireHashes | None) -> PartFile:
         """Begin a file."""
         ...
 
 
-class Downloads:
+class ArchiveDownloads:
     """Brings archives from the service to the disk."""
 
-    def __init__(self, source: Source, drafts: Drafts) -> None:
+    def __init__(self, source: Source, drafts: PartFiles) -> None:
         self._source = source
         self._drafts = drafts
 
-    def begin(self, bundle: Bundle, definition: Definition, *, least_rows: int = 0) -> "Download":
+    def begin(self, bundle: Bundle, definition: Definition, *, least_rows: int = 0) -> "ArchiveDownload":
         """Begin one; with fewer than `least_rows` it does not replace a sound archive."""
-        return Download(self._source, self._drafts, bundle, definition.format, least_rows=least_rows)
+        return ArchiveDownload(self._source, self._drafts, bundle, definition.format, least_rows=least_rows)
 
 
-class Download:
+class ArchiveDownload:
     """One archive on its way; an asynchronous context manager that removes what is half-made when left.
 
     `fetch` may be called again after an error that trying again may help.
     """
 
     def __init__(
-        self, source: Source, drafts: Drafts, bundle: Bundle, container: Format, *, least_rows: int = 0
+        self, source: Source, drafts: PartFiles, bundle: Bundle, container: Format, *, least_rows: int = 0
     ) -> None:
         self._source = source
         self._drafts = drafts
         self._bundle = bundle
         self._format = container
         self._least_rows = least_rows
-        self._draft: Draft | None = None
+        self._draft: PartFile | None = None
         self._etag = ""
 
     async def __aenter__(self) -> Self:
@@ -127,7 +129,7 @@ class Download:
         """How many bytes of the present file have come."""
         return self._draft.received if self._draft else 0
 
-    async def fetch(self, location: Location) -> Archive:
+    async def fetch(self, location: DownloadLink) -> Archive:
         """Fetch the rest of the file, check the whole, and put it under its final name.
 
         Raises:
@@ -163,7 +165,7 @@ class Download:
             await self._draft.discard()
             self._draft = None
 
-    async def _draft_for(self, body: Body) -> Draft:
+    async def _draft_for(self, body: DownloadStream) -> PartFile:
         """The draft that this body goes on with, or a new one where it does not go on with any."""
         if body.offset == 0 or body.offset != self.received:
             await self._drop()

@@ -29,10 +29,10 @@ from asyncexport.core.admission import Prefer, Priority
 from asyncexport.core.durations import Durations
 from asyncexport.core.polling import (
     LIST_SIZE,
-    Finished,
-    Mode,
-    Outlook,
-    Running,
+    FinishedOperation,
+    OperationAge,
+    PollingMode,
+    PollingOutlook,
     chance_for_a_single,
     is_restless,
     list_is_due,
@@ -68,7 +68,7 @@ NEVER_RECKONED = (-1, 0.0, 0.0)
 """Which estimate of durations, and which chance, a due age rests on, and that age: there is none yet."""
 
 
-class Operations(Protocol):
+class OperationCalls(Protocol):
     """What is asked of the service."""
 
     async def operation(self, operation_id: str, *, priority: Priority) -> Operation:
@@ -80,7 +80,7 @@ class Operations(Protocol):
         ...
 
 
-class Purse(Protocol):
+class BudgetView(Protocol):
     """What is known of the budget; it is looked at, never touched."""
 
     @property
@@ -104,7 +104,7 @@ class Purse(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class Polling:
+class PollingRules:
     """`[polling]`, and how many tokens the bucket holds."""
 
     min_interval_seconds: float
@@ -119,11 +119,11 @@ class _Waiter:
     """One that waits for an operation; at `asked_at` its create was answered with the operation's id."""
 
     asked_at: float
-    outcome: "asyncio.Future[Finished | None]"
+    outcome: "asyncio.Future[FinishedOperation | None]"
 
 
 @dataclass(slots=True, eq=False)
-class _Watched:
+class _WatchedOperation:
     """An operation.
 
     Attributes:
@@ -182,10 +182,10 @@ class _Watched:
 
 
 @dataclass(slots=True)
-class _Listing:
+class _ListState:
     """What has been learned of the list."""
 
-    mode: Mode = Mode.LIST
+    mode: PollingMode = PollingMode.LIST
     listed_at: float = -math.inf
     newest_first: bool = True
     broken: int = 0
@@ -194,10 +194,10 @@ class _Listing:
 
 
 @dataclass(slots=True)
-class _Reading:
+class _ListScan:
     """How far the list was read in one poll."""
 
-    unseen: dict[str, _Watched]
+    unseen: dict[str, _WatchedOperation]
     pages: int = 0
     token: str = ""
     tokens: set[str] = field(default_factory=set)
@@ -221,7 +221,7 @@ class _Reading:
         return self.newest_first and not self.ended and asked_at - LONGEST_CREATE_SECONDS < self.oldest
 
 
-class Watcher:
+class OperationPoller:
     """Watches operations until they are done.
 
     Args:
@@ -236,11 +236,11 @@ class Watcher:
 
     def __init__(
         self,
-        service: Operations,
+        service: OperationCalls,
         *,
-        purse: Purse,
+        purse: BudgetView,
         durations: Durations,
-        polling: Polling,
+        polling: PollingRules,
         clock: Callable[[], float],
         more_to_create: Callable[[], bool],
         learned: Callable[[float, float], None],
@@ -252,8 +252,8 @@ class Watcher:
         self._clock = clock
         self._more_to_create = more_to_create
         self._learned = learned
-        self._listing = _Listing()
-        self._watched: dict[str, _Watched] = {}
+        self._listing = _ListState()
+        self._watched: dict[str, _WatchedOperation] = {}
         self._learned_of: set[str] = set()  # operations whose duration is known
         self._added = 0
         self._changes = 0
@@ -261,7 +261,7 @@ class Watcher:
         self._news = asyncio.Event()
 
     @property
-    def mode(self) -> Mode:
+    def mode(self) -> PollingMode:
         """How finished operations are found at present."""
         return self._listing.mode
 
@@ -286,9 +286,9 @@ class Watcher:
         answered = False
         while not answered:
             page = await self._read_page(state="", token="")
-            answered = page is not None or self.mode is not Mode.LIST
+            answered = page is not None or self.mode is not PollingMode.LIST
 
-    async def wait(self, operation_id: str, *, asked_at: float) -> Finished | None:
+    async def wait(self, operation_id: str, *, asked_at: float) -> FinishedOperation | None:
         """Wait until an operation is done; None when it still runs at its deadline, counted from `asked_at`.
 
         Several may wait for the same operation.
@@ -299,7 +299,7 @@ class Watcher:
         """
         watched = self._watched.get(operation_id)
         if watched is None:
-            watched = self._watched[operation_id] = _Watched(operation_id, self._added, asked_at)
+            watched = self._watched[operation_id] = _WatchedOperation(operation_id, self._added, asked_at)
             self._added += 1
         waiter = _Waiter(asked_at, asyncio.get_running_loop().create_future())
         watched.add(waiter)
@@ -309,7 +309,7 @@ class Watcher:
         finally:
             self._let_go(watched, [waiter])
 
-    async def ask(self, operation_id: str) -> Finished | None:
+    async def ask(self, operation_id: str) -> FinishedOperation | None:
         """Ask for one operation now; None where it still runs.
 
         Raises:
@@ -344,7 +344,7 @@ class Watcher:
         interval, refill = self._polling.min_interval_seconds, self._polling.refill_seconds
         return max(interval, refill / 2) if self._purse.polls_cost else interval
 
-    async def _look(self, outlook: Outlook) -> bool:
+    async def _look(self, outlook: PollingOutlook) -> bool:
         """Look at what is due to be looked at; whether anything was."""
         if self._list_is_due(outlook):
             await self._look_at_list(outlook)
@@ -356,9 +356,9 @@ class Watcher:
                 await asyncio.sleep(min(SINGLE_SPACING_SECONDS, self._polling.min_interval_seconds))
         return bool(singles)
 
-    def _outlook(self) -> Outlook:
+    def _outlook(self) -> PollingOutlook:
         polls_cost, calm, more_to_create = self._purse.polls_cost, self._purse.is_calm, self._more_to_create()
-        return Outlook(
+        return PollingOutlook(
             # How many there are makes no difference while others wait for the next one.
             tokens=self._purse.tokens if polls_cost and (calm or not more_to_create) else 0,
             burst=self._polling.burst,
@@ -369,32 +369,32 @@ class Watcher:
             prefer=self._polling.prefer,
         )
 
-    def _running(self, some: Iterable[_Watched]) -> list[Running]:
+    def _running(self, some: Iterable[_WatchedOperation]) -> list[OperationAge]:
         now = self._clock()
-        return [Running(now - one.asked_at, one.seen) for one in some]
+        return [OperationAge(now - one.asked_at, one.seen) for one in some]
 
-    def _list_is_due(self, outlook: Outlook) -> bool:
+    def _list_is_due(self, outlook: PollingOutlook) -> bool:
         waited = self._clock() - self._listing.listed_at
-        if self.mode is Mode.SINGLE or waited < self._polling.min_interval_seconds:
+        if self.mode is PollingMode.SINGLE or waited < self._polling.min_interval_seconds:
             return False
         return list_is_due(self._pages(outlook), self._durations, outlook, waited_seconds=waited)
 
-    def _pages(self, outlook: Outlook) -> list[list[Running]]:
+    def _pages(self, outlook: PollingOutlook) -> list[list[OperationAge]]:
         """What each page of the list should show; where it begins with the newest, what came later is before it."""
         listed = [one for one in self._watched.values() if one.listed]
-        if not (outlook.polls_cost and self.mode is Mode.LIST and self._listing.newest_first):
+        if not (outlook.polls_cost and self.mode is PollingMode.LIST and self._listing.newest_first):
             return [self._running(listed)]
         now, newest = self._clock(), self._added - 1
-        pages: list[list[Running]] = [[] for _ in range(_most_pages(len(listed)))]
+        pages: list[list[OperationAge]] = [[] for _ in range(_most_pages(len(listed)))]
         for one in listed:
             page = (newest - one.number) // LIST_SIZE
-            pages[page if page < len(pages) else -1].append(Running(now - one.asked_at, one.seen))
+            pages[page if page < len(pages) else -1].append(OperationAge(now - one.asked_at, one.seen))
         return pages
 
-    def _singles_due(self, outlook: Outlook) -> list[_Watched]:
+    def _singles_due(self, outlook: PollingOutlook) -> list[_WatchedOperation]:
         """Who is to be polled singly, the likeliest to be done first."""
         now = self._clock()
-        single = self.mode is Mode.SINGLE
+        single = self.mode is PollingMode.SINGLE
         asked = [one for one in self._watched.values() if self._may_be_asked(one, now, single=single)]
         if not asked:
             return []
@@ -409,7 +409,7 @@ class Watcher:
         )
         return likeliest[:1] if restless else likeliest
 
-    def _may_be_asked(self, one: _Watched, now: float, *, single: bool) -> bool:
+    def _may_be_asked(self, one: _WatchedOperation, now: float, *, single: bool) -> bool:
         """Whether it is to be found by single polls at all, and was not asked just now."""
         if now - one.waiting_since < self._polling.deadline_seconds:
             if one.listed and not single:
@@ -420,7 +420,7 @@ class Watcher:
         least = max(self._polling.min_interval_seconds, LEAST_NEWS * age)
         return now >= one.looked_at + least
 
-    def _due_age(self, one: _Watched, chance: float) -> float:
+    def _due_age(self, one: _WatchedOperation, chance: float) -> float:
         """The age at which it is done with that chance, or must be asked in any case."""
         if one.gone_since is not None:
             return 0.0
@@ -431,7 +431,7 @@ class Watcher:
             one.due = (self._durations.estimates, chance, age)
         return age
 
-    async def _look_at(self, one: _Watched) -> None:
+    async def _look_at(self, one: _WatchedOperation) -> None:
         now = one.looked_at = self._single_at = self._clock()
         overdue = one.overdue(now, self._polling.deadline_seconds)
         one.last_looks += bool(overdue)
@@ -448,10 +448,10 @@ class Watcher:
         else:
             one.gone_since = None
             self._settle(one, operation)
-            self._weigh()
+            self._refit()
             self._tell(one, None, overdue)
 
-    def _note_gone(self, one: _Watched, error: ServiceError, *, overdue: list[_Waiter]) -> None:
+    def _note_gone(self, one: _WatchedOperation, error: ServiceError, *, overdue: list[_Waiter]) -> None:
         """Rule 4; past a deadline there is no time to ask again, so that waiter is told after the first time."""
         now = self._clock()
         one.seen = max(one.seen, now - one.asked_at)
@@ -460,23 +460,23 @@ class Watcher:
         believed = now - one.gone_since >= GONE_AFTER_SECONDS
         self._tell(one, error, one.waiters if believed else overdue)
 
-    async def _look_at_list(self, outlook: Outlook) -> None:
+    async def _look_at_list(self, outlook: PollingOutlook) -> None:
         ours = {key: one for key, one in self._watched.items() if one.listed}
         asked_at = self._listing.listed_at = self._clock()
         reading = await self._read(dict(ours), outlook)
         if reading is None:
             return
         missing = [one for one in reading.unseen.values() if one.asked_at < asked_at and one.waiters]
-        if self.mode is Mode.PENDING:
+        if self.mode is PollingMode.PENDING:
             await self._ask_for_vanished(missing, whole=reading.ended)
-        elif self.mode is Mode.LIST:
+        elif self.mode is PollingMode.LIST:
             self._note_missing(missing, reading, found=len(ours) - len(reading.unseen))
-        self._weigh()
+        self._refit()
 
-    async def _read(self, unseen: dict[str, _Watched], outlook: Outlook) -> "_Reading | None":
+    async def _read(self, unseen: dict[str, _WatchedOperation], outlook: PollingOutlook) -> "_ListScan | None":
         """As many pages as it is worth, or until all of ours were seen; None where the list was not to be had."""
-        reading = _Reading(unseen)
-        state = "PENDING" if self.mode is Mode.PENDING else ""
+        reading = _ListScan(unseen)
+        state = "PENDING" if self.mode is PollingMode.PENDING else ""
         most = _most_pages(len(unseen))
         while True:
             page = await self._read_page(state=state, token=reading.token)
@@ -507,12 +507,12 @@ class Watcher:
                 self._note_broken(error)
                 return None
             if isinstance(error, RefusedError | GoneError):
-                self._fall_back(Mode.SINGLE, f"the list of operations is refused ({error})")
+                self._fall_back(PollingMode.SINGLE, f"the list of operations is refused ({error})")
                 return None
             raise
         self._listing.broken = 0
         if any(operation.id is None for operation in page.operations):
-            self._fall_back(Mode.SINGLE, "the list of operations has no ids")
+            self._fall_back(PollingMode.SINGLE, "the list of operations has no ids")
             return None
         return page
 
@@ -520,14 +520,14 @@ class Watcher:
         if isinstance(error, ReplyError):
             self._listing.broken += 1
             if self._listing.broken >= MOST_BROKEN:
-                self._fall_back(Mode.SINGLE, f"the list of operations cannot be read ({error})")
+                self._fall_back(PollingMode.SINGLE, f"the list of operations cannot be read ({error})")
 
-    def _note_missing(self, missing: list[_Watched], reading: "_Reading", *, found: int) -> None:
+    def _note_missing(self, missing: list[_WatchedOperation], reading: "_ListScan", *, found: int) -> None:
         """Rules 2 and 3. Where the list leaves ours out, it is of no use."""
         left_out = [one for one in missing if not reading.lies_further_back(one.asked_at)]
         self._listing.missed = self._listing.missed + 1 if left_out else 0
         if left_out and (not found or self._listing.missed >= MOST_BROKEN):
-            self._fall_back(Mode.PENDING, "running operations are not on the first pages of the list")
+            self._fall_back(PollingMode.PENDING, "running operations are not on the first pages of the list")
         elif reading.pages >= _most_pages(found + len(missing)):
             read = reading.pages * LIST_SIZE
             reach = _most_pages(sum(one.listed for one in self._watched.values())) * LIST_SIZE
@@ -536,9 +536,9 @@ class Watcher:
                 newer = self._added - 1 - one.number
                 one.listed = read <= newer < reach
 
-    async def _ask_for_vanished(self, missing: list[_Watched], *, whole: bool) -> None:
+    async def _ask_for_vanished(self, missing: list[_WatchedOperation], *, whole: bool) -> None:
         if not whole:
-            self._fall_back(Mode.SINGLE, "the list of pending operations is too long")
+            self._fall_back(PollingMode.SINGLE, "the list of pending operations is too long")
             return
         running = 0
         for one in missing:
@@ -546,14 +546,14 @@ class Watcher:
             await asyncio.sleep(min(SINGLE_SPACING_SECONDS, self._polling.min_interval_seconds))
             running += bool(one.waiters)
         if running > len(missing) / 2:
-            self._fall_back(Mode.SINGLE, "the list of pending operations leaves out running ones")
+            self._fall_back(PollingMode.SINGLE, "the list of pending operations leaves out running ones")
 
-    def _fall_back(self, mode: Mode, why: str) -> None:
+    def _fall_back(self, mode: PollingMode, why: str) -> None:
         if mode is not self._listing.mode:
             log.info("%s: operations are now found by %s polls", why, mode.value)
             self._listing.mode = mode
 
-    def _settle(self, one: _Watched, operation: Operation) -> None:
+    def _settle(self, one: _WatchedOperation, operation: Operation) -> None:
         """Take in what was said of one operation."""
         now = self._clock()
         try:
@@ -568,15 +568,15 @@ class Watcher:
             self._tell(one, finished, one.waiters)
 
     def _judge(
-        self, operation_id: str, operation: Operation, now: float, one: _Watched | None = None
-    ) -> Finished | None:
+        self, operation_id: str, operation: Operation, now: float, one: _WatchedOperation | None = None
+    ) -> FinishedOperation | None:
         match operation.progress:
             case Completed(export_id):
                 created_at = operation.created_at or (one.asked_at if one else now)
                 finished_at = operation.finished_at or now
                 if one is not None or operation.finished_at:
                     self._learn(operation_id, finished_at, finished_at - created_at)
-                return Finished(export_id, created_at)
+                return FinishedOperation(export_id, created_at)
             case Ended(reason):
                 raise OperationFailedError(reason)
             case running:
@@ -596,7 +596,9 @@ class Watcher:
             self._listing.unknown_states.add(state)
             log.warning("an operation is in the unknown state %r: taken for running", state[:40])
 
-    def _tell(self, one: _Watched, outcome: Finished | ServiceError | None, waiters: Iterable[_Waiter]) -> None:
+    def _tell(
+        self, one: _WatchedOperation, outcome: FinishedOperation | ServiceError | None, waiters: Iterable[_Waiter]
+    ) -> None:
         """Tell these waiters what became of an operation: an error is raised for them, None is their deadline."""
         told = list(waiters)
         for waiter in told:
@@ -608,18 +610,18 @@ class Watcher:
                 waiter.outcome.set_result(outcome)
         self._let_go(one, told)
 
-    def _let_go(self, one: _Watched, waiters: Iterable[_Waiter]) -> None:
+    def _let_go(self, one: _WatchedOperation, waiters: Iterable[_Waiter]) -> None:
         """These wait no longer, though they may not have run yet; what nobody waits for is not watched."""
         one.drop(waiters)
         if not one.waiters and self._watched.get(one.operation_id) is one:
             del self._watched[one.operation_id]
 
-    def _weigh(self) -> None:
+    def _refit(self) -> None:
         """Estimate durations anew, once there is enough news to make a difference."""
         self._changes += 1
         if self._changes >= GROWN_BY * self._durations.known:
             self._changes = 0
-            self._durations.weigh([one.seen for one in self._watched.values() if one.seen > 0])
+            self._durations.refit([one.seen for one in self._watched.values() if one.seen > 0])
 
 
 def _most_pages(operations: int) -> int:

@@ -2,7 +2,7 @@
 
 1. Running and resuming are the same loop: a bundle comes with the state that the ledger has, and goes on from there.
 2. Bundles are taken up lazily: as many as may be running at the service, and not while finished ones pile up.
-3. A bundle's failure is its own and ends in its own coroutine (`carrier`). What concerns all ends the run.
+3. A bundle's failure is its own and ends in its own coroutine (`runner`). What concerns all ends the run.
 4. Asked to stop, it begins nothing new, lets the downloads under way finish within the grace, waits for the answers of
    the creates that were sent, and leaves the rest as the ledger has it.
 """
@@ -13,9 +13,9 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from asyncexport.core.bundles import Bundle
-from asyncexport.core.states import Created, Creating, Planned, Ready, Standing
+from asyncexport.core.states import BundleRecord, Created, Creating, Planned, Ready
 from asyncexport.core.summary import Exit
-from asyncexport.engine.bundle_runner import Carrier, ExportRefused
+from asyncexport.engine.bundle_runner import BundleRunner, ExportRefused
 from asyncexport.errors import ExportError
 
 
@@ -58,7 +58,7 @@ class Scheduler:
 
     def __init__(
         self,
-        carrier: Carrier,
+        runner: BundleRunner,
         poller: Poller,
         *,
         allowed: Callable[[], int],
@@ -66,7 +66,7 @@ class Scheduler:
         stop: Stop,
         grace_seconds: float,
     ) -> None:
-        self._carrier = carrier
+        self._runner = runner
         self._poller = poller
         self._allowed = allowed
         self._most_waiting = most_waiting
@@ -87,19 +87,19 @@ class Scheduler:
     @property
     def at_service(self) -> int:
         """How many of these have an operation there, or a create that is on its way to it."""
-        return len(self._created | self._carrier.asking)
+        return len(self._created | self._runner.asking)
 
     @property
     def queued(self) -> int:
         """How many of these wait for their request."""
-        return len(self._running - self._created - self._carrier.asking)
+        return len(self._running - self._created - self._runner.asking)
 
     @property
     def waiting(self) -> int:
         """How many wait for their download, or are in it."""
         return len(self._waiting)
 
-    async def run(self, work: Iterator[Standing]) -> None:
+    async def run(self, work: Iterator[BundleRecord]) -> None:
         """Carry all bundles to where they rest, or until asked to stop.
 
         Raises:
@@ -112,7 +112,7 @@ class Scheduler:
         finally:
             await self._finish_posts()
 
-    async def _carry_all(self, work: Iterator[Standing]) -> None:
+    async def _carry_all(self, work: Iterator[BundleRecord]) -> None:
         async with asyncio.TaskGroup() as group:
             polling = group.create_task(self._poller.run(), name="watcher")
             feeding = group.create_task(self._feed(work, group), name="feeder")
@@ -124,50 +124,50 @@ class Scheduler:
             for helper in (polling, stopping, now):
                 helper.cancel()
 
-    async def _feed(self, work: Iterator[Standing], group: asyncio.TaskGroup) -> None:
+    async def _feed(self, work: Iterator[BundleRecord], group: asyncio.TaskGroup) -> None:
         """Take up bundles while there is room; return when all have come to rest."""
-        for standing in work:
+        for record in work:
             await self._until_room()
-            self._enter(standing)
-            task = group.create_task(self._carry(standing), name="bundle")
-            self._carrying[task] = standing.bundle
+            self._enter(record)
+            task = group.create_task(self._carry(record), name="bundle")
+            self._carrying[task] = record.bundle
             task.add_done_callback(self._left)
         self.more_to_create = False
         while self._carrying:
             await asyncio.wait(self._carrying)
 
-    async def _carry(self, standing: Standing) -> None:
+    async def _carry(self, record: BundleRecord) -> None:
         """One bundle, from where the ledger has it to where it rests."""
         try:
-            standing = await self._carrier.take_up(standing)
+            record = await self._runner.resume(record)
             while True:
-                self._enter(standing)
-                if self._stop.asked.is_set() and not isinstance(standing.state, Ready):
+                self._enter(record)
+                if self._stop.asked.is_set() and not isinstance(record.state, Ready):
                     # Rule 4: a download that fails within the grace may be worth a new attempt, for the next run.
                     return
-                match standing.state:
+                match record.state:
                     case Planned(attempt) | Creating(attempt):
-                        standing = await self._carrier.create(standing, attempt)
+                        record = await self._runner.create(record, attempt)
                     case Created() as created:
-                        standing = await self._carrier.watch(standing, created)
+                        record = await self._runner.watch(record, created)
                     case Ready() as ready:
-                        standing = await self._carrier.fetch(standing, ready)
+                        record = await self._runner.fetch(record, ready)
                     case _:
                         return
         except ExportRefused:
             return
 
-    def _enter(self, standing: Standing) -> None:
+    def _enter(self, record: BundleRecord) -> None:
         """Count the bundle where it now belongs."""
-        self._created.discard(standing.bundle)
-        if isinstance(standing.state, Created):
-            self._created.add(standing.bundle)
-        if isinstance(standing.state, Ready):
-            self._running.discard(standing.bundle)
-            self._waiting.add(standing.bundle)
+        self._created.discard(record.bundle)
+        if isinstance(record.state, Created):
+            self._created.add(record.bundle)
+        if isinstance(record.state, Ready):
+            self._running.discard(record.bundle)
+            self._waiting.add(record.bundle)
         else:
-            self._waiting.discard(standing.bundle)
-            self._running.add(standing.bundle)
+            self._waiting.discard(record.bundle)
+            self._running.add(record.bundle)
         self._room.set()
 
     def _left(self, task: asyncio.Task[None]) -> None:
@@ -185,7 +185,7 @@ class Scheduler:
         """Rule 4."""
         feeding.cancel()
         for task, bundle in self._carrying.items():
-            if bundle not in self._carrier.downloading:
+            if bundle not in self._runner.downloading:
                 task.cancel()
         ends_at = asyncio.get_running_loop().time() + self._grace_seconds
         while self._carrying and not now.done():
@@ -198,13 +198,13 @@ class Scheduler:
 
     async def _finish_posts(self) -> None:
         """Wait for the answers of creates that were sent, unless told, or cancelled once more: that means now."""
-        finishing = asyncio.create_task(self._carrier.finish_posts(), name="posts")
+        finishing = asyncio.create_task(self._runner.finish_posts(), name="posts")
         now = asyncio.create_task(self._stop.now.wait(), name="stop now")
         try:
             await asyncio.wait({finishing, now}, return_when=asyncio.FIRST_COMPLETED)
         finally:
             if not finishing.done():
-                self._carrier.drop_posts()
+                self._runner.drop_posts()
             now.cancel()
             await asyncio.wait({finishing, now})
         finishing.result()

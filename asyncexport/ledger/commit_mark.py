@@ -20,7 +20,7 @@ _LAYOUT = struct.Struct(">dqI")
 
 
 @dataclass(frozen=True, slots=True)
-class Mark:
+class CommitMark:
     """So many commits of the ledger made at that moment."""
 
     created_at: float
@@ -41,13 +41,13 @@ class Mark:
         return text + zlib.crc32(text).to_bytes(4, "big")
 
 
-class MarkFile:
+class CommitMarkFile:
     """Where the mark is kept while the ledger is open to write."""
 
     def __init__(self, path: Path) -> None:
         self._file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
 
-    def write(self, mark: Mark) -> None:
+    def write(self, mark: CommitMark) -> None:
         """In place of the one before: of the same length, and within one page."""
         os.pwrite(self._file, mark.to_bytes(), 0)
 

@@ -27,9 +27,9 @@ from contextlib import ExitStack, closing, contextmanager, suppress
 from pathlib import Path
 
 from asyncexport.errors import LedgerCorruptError, LedgerError, StorageError
-from asyncexport.ledger.commit_mark import Mark
+from asyncexport.ledger.commit_mark import CommitMark
 from asyncexport.ledger.faults import DAMAGED, primary_code, translated
-from asyncexport.ledger.rows import Head, digest_of
+from asyncexport.ledger.rows import LedgerHead, digest_of
 from asyncexport.ledger.schema import APPLICATION_ID, TABLES, VERSION
 
 FOLDER = ".asyncexport"
@@ -189,7 +189,7 @@ def create(path: Path, *, now: float, boundary: Callable[[str], None]) -> None:
         connection.execute(f"PRAGMA user_version = {VERSION}")
         for statement in TABLES.values():
             connection.execute(statement)
-        text = Head(created_at=now).to_text()
+        text = LedgerHead(created_at=now).to_text()
         connection.execute("INSERT INTO head VALUES (1, ?, ?)", (text, digest_of(1, text.encode())))
         connection.execute("COMMIT")
         _empty_log(connection, path)
@@ -207,7 +207,7 @@ def open_to_write(path: Path, *, busy_seconds: float) -> sqlite3.Connection:
         LedgerError: it is from a newer version, or in use.
         LedgerCorruptError: it is no ledger, or damaged.
     """
-    mark = Mark.read(mark_path(path))
+    mark = CommitMark.read(mark_path(path))
     connection = _connect(path, "rw", busy_seconds=busy_seconds)
     try:
         _check(connection, path, mark)
@@ -230,7 +230,7 @@ def opened_to_read(path: Path, *, busy_seconds: float) -> Iterator[sqlite3.Conne
         LedgerCorruptError: it is no ledger, or damaged.
     """
     with ExitStack() as stack:
-        mark = Mark.read(mark_path(path))
+        mark = CommitMark.read(mark_path(path))
         connection = stack.enter_context(closing(_connect(path, _reading_mode(path), busy_seconds=busy_seconds)))
         try:
             connection.execute("PRAGMA query_only = ON")
@@ -315,13 +315,13 @@ def _connect(path: Path, mode: str, *, busy_seconds: float) -> sqlite3.Connectio
     return connection
 
 
-def _check(connection: sqlite3.Connection, path: Path, mark: Mark | None) -> None:
+def _check(connection: sqlite3.Connection, path: Path, mark: CommitMark | None) -> None:
     """Whether it is a ledger, of this version, with all that was ever committed to it."""
     (application,) = connection.execute("PRAGMA application_id").fetchone()
     (version,) = connection.execute("PRAGMA user_version").fetchone()
     if application != APPLICATION_ID:
         raise LedgerCorruptError(f"{path} is not a ledger", hint=DAMAGED)
-    if version > VERSION and Head.read(connection).version == version:
+    if version > VERSION and LedgerHead.read(connection).version == version:
         raise LedgerError(
             f"the ledger {path} was written by a newer asyncexport (version {version} of its format, here {VERSION})",
             hint="upgrade asyncexport",
@@ -329,7 +329,7 @@ def _check(connection: sqlite3.Connection, path: Path, mark: Mark | None) -> Non
     tables = {name.decode("utf-8", "replace"): sql for name, sql in connection.execute(_SCHEMA)}
     if version != VERSION or tables != {name: statement.encode() for name, statement in TABLES.items()}:
         raise LedgerCorruptError(f"the ledger {path} is damaged: its tables are not as they were made", hint=DAMAGED)
-    head = Head.read(connection)
+    head = LedgerHead.read(connection)
     if mark is not None and mark.created_at == head.created_at and mark.commits > head.commits:
         missing = mark.commits - head.commits
         raise LedgerCorruptError(

@@ -6,17 +6,17 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from pathlib import Path
 from typing import Self, TypeVar
 
-from asyncexport.core.admission import Sent
+from asyncexport.core.admission import SentRequest
 from asyncexport.core.bundles import Range
-from asyncexport.core.coverage import Stock
+from asyncexport.core.coverage import RecordedRange
 from asyncexport.core.exports import Export
-from asyncexport.core.states import Standing, Stored
+from asyncexport.core.states import BundleRecord, Stored
 from asyncexport.ledger.faults import translated
 from asyncexport.ledger.files import BUSY_SECONDS, ignore, ledger_path, make_folder
-from asyncexport.ledger.queries import Reading
-from asyncexport.ledger.rows import Line
-from asyncexport.ledger.thread import LAZY_SECONDS, Read, Write, Writer
-from asyncexport.ledger.transaction import Pen
+from asyncexport.ledger.queries import LedgerQueries
+from asyncexport.ledger.rows import NewStateRow
+from asyncexport.ledger.thread import LAZY_SECONDS, LedgerThread, ReadJob, WriteJob
+from asyncexport.ledger.transaction import LedgerTransaction
 
 RESTORED_AT_ONCE = 2_000
 """Rows in one commit while a ledger is made anew."""
@@ -31,7 +31,7 @@ class Ledger:
     cancelled is written all the same.
     """
 
-    def __init__(self, writer: Writer) -> None:
+    def __init__(self, writer: LedgerThread) -> None:
         """See `open`."""
         self._writer = writer
 
@@ -62,7 +62,7 @@ class Ledger:
         path = ledger_path(directory)
         with translated(path):
             await asyncio.to_thread(make_folder, directory)
-        writer = Writer(path, boundary=boundary, busy_seconds=busy_seconds, lazy_seconds=lazy_seconds)
+        writer = LedgerThread(path, boundary=boundary, busy_seconds=busy_seconds, lazy_seconds=lazy_seconds)
         await writer.start()
         return cls(writer)
 
@@ -74,15 +74,15 @@ class Ledger:
         """
         await self._writer.stop()
 
-    async def agree(self, exports: Sequence[Export]) -> None:
+    async def register(self, exports: Sequence[Export]) -> None:
         """Remember the definitions of exports that are new.
 
         Raises:
             LedgerError: one is known by another definition.
         """
-        await self._write(lambda pen: pen.agree(exports))
+        await self._write(lambda transaction: transaction.register(exports))
 
-    async def append(self, standing: Standing, *, at: float) -> None:
+    async def append(self, record: BundleRecord, *, at: float) -> None:
         """Add the newest state of a bundle's newest take; it is durable on return. `at` is in seconds since 1970.
 
         Raises:
@@ -90,10 +90,10 @@ class Ledger:
             LedgerError: its export was never agreed on, or another program has the ledger in use.
             IllegalMove: the ledger has an archive of the bundle that the standing does not know of, or none.
         """
-        line = Line.of(standing, at=at)
-        await self._write(lambda pen: pen.append((line,)))
+        line = NewStateRow.of(record, at=at)
+        await self._write(lambda transaction: transaction.append((line,)))
 
-    async def restore(self, standings: Sequence[Standing], *, at: float) -> None:
+    async def restore(self, records: Sequence[BundleRecord], *, at: float) -> None:
         """Add bundles whose archives were found on disk, some thousands in each commit.
 
         Raises:
@@ -101,86 +101,88 @@ class Ledger:
             StorageError: they could not be written.
             LedgerError: an export was never agreed on.
         """
-        if not all(isinstance(one.state, Stored) for one in standings):
+        if not all(isinstance(one.state, Stored) for one in records):
             raise ValueError("only what is stored can be restored")
-        for first in range(0, len(standings), RESTORED_AT_ONCE):
-            lines = [Line.of(one, at=at) for one in standings[first : first + RESTORED_AT_ONCE]]
-            await self._write(lambda pen, lines=lines: pen.append(lines))  # type: ignore[misc]
+        for first in range(0, len(records), RESTORED_AT_ONCE):
+            lines = [NewStateRow.of(one, at=at) for one in records[first : first + RESTORED_AT_ONCE]]
+            await self._write(lambda transaction, lines=lines: transaction.append(lines))  # type: ignore[misc]
 
     def send(self, kind: str, *, at: float) -> "asyncio.Future[int]":
         """Put a request on record before it is sent; its number, once that is durable."""
-        return self._write(lambda pen: pen.send(kind, float(at)))
+        return self._write(lambda transaction: transaction.send(kind, float(at)))
 
     def answered(self, request_id: int, *, status: int) -> None:
         """Add the status that came back (0: none)."""
-        self._writer.put(Write(lambda pen: pen.answered(request_id, status)))
+        self._writer.put(WriteJob(lambda transaction: transaction.answered(request_id, status)))
 
     def learn(self, *, finished_at: float, seconds: float) -> None:
         """Remember how long an operation took."""
-        self._writer.put(Write(lambda pen: pen.learn(float(finished_at), float(seconds))))
+        self._writer.put(WriteJob(lambda transaction: transaction.learn(float(finished_at), float(seconds))))
 
     def remember(self, key: str, value: str) -> None:
         """Keep something small from run to run."""
-        self._writer.put(Write(lambda pen: pen.remember(key, value)))
+        self._writer.put(WriteJob(lambda transaction: transaction.remember(key, value)))
 
     async def recall(self, key: str) -> str | None:
         """What was remembered under this key."""
         return await self._read(lambda reading: reading.recall(key))
 
     async def check_if_small(self) -> None:
-        """See `Reading.check_if_small`."""
-        await self._read(Reading.check_if_small)
+        """See `LedgerQueries.check_if_small`."""
+        await self._read(LedgerQueries.check_if_small)
 
-    async def stock(self, export: str, span: Range) -> Stock:
-        """See `Reading.stock`."""
+    async def stock(self, export: str, span: Range) -> RecordedRange:
+        """See `LedgerQueries.stock`."""
         return await self._read(lambda reading: reading.stock(export, span))
 
-    async def unfinished(self, export: str, span: Range) -> list[Standing]:
-        """See `Reading.unfinished`."""
+    async def unfinished(self, export: str, span: Range) -> list[BundleRecord]:
+        """See `LedgerQueries.unfinished`."""
         return await self._read(lambda reading: reading.unfinished(export, span))
 
     async def covered(self, export: str, span: Range) -> list[Range]:
-        """See `Reading.covered`."""
+        """See `LedgerQueries.covered`."""
         return await self._read(lambda reading: reading.covered(export, span))
 
     async def count_stored(self, export: str, span: Range) -> int:
-        """See `Reading.count_stored`."""
+        """See `LedgerQueries.count_stored`."""
         return await self._read(lambda reading: reading.count_stored(export, span))
 
-    async def stored(self, export: str, span: Range, *, exported_within: float = math.inf) -> AsyncIterator[Standing]:
-        """See `Reading.stored`."""
+    async def stored(
+        self, export: str, span: Range, *, exported_within: float = math.inf
+    ) -> AsyncIterator[BundleRecord]:
+        """See `LedgerQueries.stored`."""
         after: Range | None = None
         while page := await self._stored_page(export, span, after, exported_within):
             for one in page:
                 yield one
             after = page[-1].bundle.range
 
-    async def requests_since(self, at: float) -> list[Sent]:
-        """See `Reading.requests_since`."""
+    async def requests_since(self, at: float) -> list[SentRequest]:
+        """See `LedgerQueries.requests_since`."""
         return await self._read(lambda reading: reading.requests_since(at))
 
     async def first_request_at(self) -> float | None:
-        """See `Reading.first_request_at`."""
-        return await self._read(Reading.first_request_at)
+        """See `LedgerQueries.first_request_at`."""
+        return await self._read(LedgerQueries.first_request_at)
 
     async def durations(self) -> list[float]:
-        """See `Reading.durations`."""
-        return await self._read(Reading.durations)
+        """See `LedgerQueries.durations`."""
+        return await self._read(LedgerQueries.durations)
 
     async def _stored_page(
         self, export: str, span: Range, after: Range | None, exported_within: float
-    ) -> list[Standing]:
+    ) -> list[BundleRecord]:
         return await self._read(
             lambda reading: reading.stored_page(export, span, after=after, exported_within=exported_within)
         )
 
-    def _write(self, write: Callable[[Pen], T]) -> "asyncio.Future[T]":
+    def _write(self, write: Callable[[LedgerTransaction], T]) -> "asyncio.Future[T]":
         """What comes of it, once it is durable."""
         waiter: asyncio.Future[T] = asyncio.get_running_loop().create_future()
-        self._writer.put(Write(write, waiter))
+        self._writer.put(WriteJob(write, waiter))
         return waiter
 
-    async def _read(self, read: Callable[[Reading], T]) -> T:
+    async def _read(self, read: Callable[[LedgerQueries], T]) -> T:
         waiter: asyncio.Future[T] = asyncio.get_running_loop().create_future()
-        self._writer.put(Read(read, waiter))
+        self._writer.put(ReadJob(read, waiter))
         return await waiter

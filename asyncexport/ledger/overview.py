@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 from asyncexport.core.bundles import Range, gaps
 from asyncexport.core.exports import Definition
-from asyncexport.core.states import CLAIMING, Failed, Overdue, Standing
+from asyncexport.core.states import IN_PROGRESS, BundleRecord, Failed, Overdue
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,14 +25,14 @@ class Overview:
     empty: int
     rows: int
     bytes: int
-    unfinished: tuple[Standing, ...]
+    unfinished: tuple[BundleRecord, ...]
     covered: tuple[Range, ...]
     last_at: float | None
 
     @property
-    def claimed(self) -> int:
+    def in_progress(self) -> int:
         """Bundles that the service works on, or whose file waits there."""
-        return sum(isinstance(one.state, CLAIMING) for one in self.unfinished)
+        return sum(isinstance(one.state, IN_PROGRESS) for one in self.unfinished)
 
     @property
     def failed(self) -> int:
@@ -45,12 +45,12 @@ class Overview:
         return sum(isinstance(one.state, Overdue) for one in self.unfinished)
 
     @property
-    def parked(self) -> tuple[Standing, ...]:
+    def parked(self) -> tuple[BundleRecord, ...]:
         """Bundles given up, overdue or kept, in order: the open problems."""
         return tuple(one for one in self.unfinished if one.parked)
 
     @property
-    def kept(self) -> tuple[Standing, ...]:
+    def kept(self) -> tuple[BundleRecord, ...]:
         """Of these, bundles whose archive was kept because a new export has far fewer rows."""
         return tuple(one for one in self.unfinished if one.kept)
 

@@ -14,16 +14,16 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any, Self
 
-from asyncexport.core.admission import Sent
+from asyncexport.core.admission import SentRequest
 from asyncexport.core.bundles import Bundle, Range
-from asyncexport.core.coverage import Stock
+from asyncexport.core.coverage import RecordedRange
 from asyncexport.core.exports import Definition
-from asyncexport.core.states import Planned, Standing
+from asyncexport.core.states import BundleRecord, Planned
 from asyncexport.errors import LedgerCorruptError, LedgerError
 from asyncexport.ledger.faults import translated
 from asyncexport.ledger.files import BUSY_SECONDS, ledger_path, opened_to_read, present
 from asyncexport.ledger.overview import Overview
-from asyncexport.ledger.rows import Head, Kept, Sums, Written, read_standing, verified
+from asyncexport.ledger.rows import BundleSums, KnownExport, LedgerHead, StateRow, read_record, verified
 
 PAGE = 500
 """Bundles read at once: a few milliseconds."""
@@ -34,7 +34,7 @@ AT_ONCE = 10_000
 """Rows that a run checks before it asks for anything: about 0.4 s of work on a slow machine."""
 
 
-class Reading:
+class LedgerQueries:
     """Answers from an open ledger. Not for two threads at once."""
 
     def __init__(self, connection: sqlite3.Connection, path: Path) -> None:
@@ -48,7 +48,7 @@ class Reading:
         with self._moment() as head:
             return {name: kept.definition for name, kept in head.exports.items()}
 
-    def stock(self, export: str, span: Range) -> Stock:
+    def stock(self, export: str, span: Range) -> RecordedRange:
         """What a run over the span has to know, from one moment."""
         with self._moment() as head:
             kept = self._known(head, export)
@@ -56,9 +56,9 @@ class Reading:
             unfinished = tuple(self._unfinished(export, kept, span, covered))
             # A bundle whose new take is under way is to do, and not done already.
             again = sum(one.stored is not None and not one.kept for one in unfinished)
-            return Stock(unfinished, covered, self._count_stored(kept, span) - again)
+            return RecordedRange(unfinished, covered, self._count_stored(kept, span) - again)
 
-    def unfinished(self, export: str, span: Range) -> list[Standing]:
+    def unfinished(self, export: str, span: Range) -> list[BundleRecord]:
         """Bundles that overlap the span and whose newest take has begun and not ended as stored, in order.
 
         Left out is what was begun in another width and is neither under way nor parked, once others cover its time.
@@ -78,7 +78,7 @@ class Reading:
         with self._moment() as head:
             return self._count_stored(self._known(head, export), span)
 
-    def stored(self, export: str, span: Range, *, exported_within: float = math.inf) -> Iterator[Standing]:
+    def stored(self, export: str, span: Range, *, exported_within: float = math.inf) -> Iterator[BundleRecord]:
         """Bundles that overlap the span and have an archive, in order of their start.
 
         What is stored meanwhile may be among them or not; each bundle comes once.
@@ -94,7 +94,9 @@ class Reading:
             yield from page
             after = page[-1].bundle.range
 
-    def stored_page(self, export: str, span: Range, *, after: Range | None, exported_within: float) -> list[Standing]:
+    def stored_page(
+        self, export: str, span: Range, *, after: Range | None, exported_within: float
+    ) -> list[BundleRecord]:
         """The next page of `stored`."""
         with self._moment() as head:
             kept = self._known(head, export)
@@ -104,14 +106,14 @@ class Reading:
                 " AND (start, stop) > (?, ?) AND exported - stop < ? ORDER BY start, stop LIMIT ?",
                 (kept.number, span.end, span.start, *key, exported_within, PAGE),
             )
-            return [_standing(export, row) for row in rows]
+            return [_record(export, row) for row in rows]
 
-    def requests_since(self, at: float) -> list[Sent]:
+    def requests_since(self, at: float) -> list[SentRequest]:
         """The requests on record that were sent at this moment or later, in the order they were."""
         with self._moment() as head:
             found = self._connection.execute("SELECT * FROM request ORDER BY seq")
             rows = _all(found, "request", count=head.requests, last=head.last_request)
-            return [Sent(moment, kind.decode(), status) for _, moment, kind, status in rows if moment >= at]
+            return [SentRequest(moment, kind.decode(), status) for _, moment, kind, status in rows if moment >= at]
 
     def first_request_at(self) -> float | None:
         """When the first request ever was sent, None if none was; 0 once the record does not reach back to it."""
@@ -161,49 +163,51 @@ class Reading:
             for name in head.exports:
                 kept = self._known(head, name)
                 for row in self._connection.execute("SELECT * FROM standing WHERE export = ?", (kept.number,)):
-                    _standing(name, row)
+                    _record(name, row)
         self.requests_since(0.0)
         self.durations()
 
     @contextmanager
-    def _moment(self) -> Iterator[Head]:
+    def _moment(self) -> Iterator[LedgerHead]:
         """The ledger as it is at one moment."""
         with translated(self._path):
             self._connection.execute("BEGIN")
             try:
-                yield Head.read(self._connection)
+                yield LedgerHead.read(self._connection)
             finally:
                 if self._connection.in_transaction:
                     self._connection.execute("ROLLBACK")
 
-    def _known(self, head: Head, export: str) -> Kept:
+    def _known(self, head: LedgerHead, export: str) -> KnownExport:
         """The export, once the bundles are known to add up (rule 2); one without any if it is not known."""
         if not self._adds_up:
             known = sorted((kept.number, kept.sums) for kept in head.exports.values() if kept.sums.bundles)
-            if Sums.read(self._connection) != known:
+            if BundleSums.read(self._connection) != known:
                 raise LedgerCorruptError("the ledger is damaged: its bundles do not add up")
             self._adds_up = True
-        return head.exports.get(export) or Kept(0, Definition())
+        return head.exports.get(export) or KnownExport(0, Definition())
 
-    def _count_stored(self, kept: Kept, span: Range) -> int:
+    def _count_stored(self, kept: KnownExport, span: Range) -> int:
         (count,) = self._connection.execute(
             "SELECT count(stored) FROM bundle WHERE export = ? AND start < ? AND stop > ?",
             (kept.number, span.end, span.start),
         ).fetchone()
         return int(count)
 
-    def _unfinished(self, export: str, kept: Kept, span: Range, covered: Sequence[Range]) -> Iterator[Standing]:
+    def _unfinished(
+        self, export: str, kept: KnownExport, span: Range, covered: Sequence[Range]
+    ) -> Iterator[BundleRecord]:
         rows = self._connection.execute(
             "SELECT * FROM standing WHERE export = ? AND start < ? AND stop > ? AND stored IS NOT latest"
             " ORDER BY start, stop",
             (kept.number, span.end, span.start),
         )
         for row in rows:
-            one = _standing(export, row)
+            one = _record(export, row)
             if not (isinstance(one.state, Planned) and one.stored is None and _lies_within(one.bundle.range, covered)):
                 yield one
 
-    def _covered(self, kept: Kept, span: Range) -> Iterator[Range]:
+    def _covered(self, kept: KnownExport, span: Range) -> Iterator[Range]:
         rows = self._connection.execute(
             "SELECT start, stop FROM bundle WHERE export = ? AND start < ? AND stop > ? AND stored IS NOT NULL"
             " ORDER BY start, stop",
@@ -211,7 +215,7 @@ class Reading:
         )
         return _merged(rows)
 
-    def _overview(self, name: str, head: Head) -> Overview:
+    def _overview(self, name: str, head: LedgerHead) -> Overview:
         kept = self._known(head, name)
         empty, latest = self._connection.execute(
             "SELECT count(stored) FILTER (WHERE rows = 0), max(latest) FROM bundle WHERE export = ?", (kept.number,)
@@ -229,14 +233,14 @@ class Reading:
             last_at=None if latest is None else self._written(latest).written_at,
         )
 
-    def _written(self, seq: int) -> Written:
+    def _written(self, seq: int) -> StateRow:
         row = self._connection.execute("SELECT * FROM state WHERE seq = ?", (seq,)).fetchone()
         if row is None:
             raise LedgerCorruptError(f"the ledger is damaged: row {seq} is missing")
-        return Written.read(row)
+        return StateRow.read(row)
 
 
-class LedgerReader(Reading):
+class LedgerReader(LedgerQueries):
     """Reads a ledger and changes nothing in it, while a run goes on or not; a context manager.
 
     Args:
@@ -274,11 +278,11 @@ def no_ledger(directory: Path) -> LedgerError:
     return LedgerError(f"{directory} has no ledger", hint="check [output] directory; `backfill` makes a ledger")
 
 
-def _standing(export: str, row: tuple[Any, ...]) -> Standing:
+def _record(export: str, row: tuple[Any, ...]) -> BundleRecord:
     """From a row of the view: the pointers, then the two rows of `state` they lead to."""
     number, start, stop, _, stored, *_ = row[:8]
     archive = None if stored is None else row[17:]
-    return read_standing(Bundle(export, Range(start, stop)), number, latest=row[8:17], stored=archive)
+    return read_record(Bundle(export, Range(start, stop)), number, latest=row[8:17], stored=archive)
 
 
 def _all(rows: Iterable[tuple[Any, ...]], what: str, *, count: int, last: int) -> list[tuple[Any, ...]]:

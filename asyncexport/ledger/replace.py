@@ -14,7 +14,7 @@ FOLDER = "anew"
 
 
 @asynccontextmanager
-async def made_anew(
+async def replacement(
     directory: Path,
     *,
     meanwhile: Callable[[], Awaitable[None]],

@@ -17,7 +17,7 @@ import orjson
 
 from asyncexport.core.bundles import Bundle, Range
 from asyncexport.core.exports import Definition
-from asyncexport.core.states import Standing, State, Stored, from_row, to_row
+from asyncexport.core.states import BundleRecord, State, Stored, from_row, to_row
 from asyncexport.errors import LedgerCorruptError
 from asyncexport.ledger.schema import VERSION
 
@@ -38,11 +38,11 @@ def verified(row: tuple[Any, ...], what: str) -> tuple[Any, ...]:
     return row[:-1]
 
 
-class Line(NamedTuple):
+class NewStateRow(NamedTuple):
     """A row of `state`, but for its number and its export's, which are known when it is written."""
 
     bundle: Bundle
-    take: int
+    revision: int
     state: State
     kind: str
     fields: str
@@ -50,29 +50,29 @@ class Line(NamedTuple):
     has_archive: bool
 
     @classmethod
-    def of(cls, standing: Standing, *, at: float) -> Self:
+    def of(cls, record: BundleRecord, *, at: float) -> Self:
         """The newest state of a bundle."""
-        kind, fields = to_row(standing.state)
+        kind, fields = to_row(record.state)
         text = orjson.dumps(fields).decode()
-        has_archive = standing.stored is not None or isinstance(standing.state, Stored)
-        return cls(standing.bundle, standing.take, standing.state, kind, text, float(at), has_archive)
+        has_archive = record.stored is not None or isinstance(record.state, Stored)
+        return cls(record.bundle, record.revision, record.state, kind, text, float(at), has_archive)
 
     def values(self, seq: int, export: int) -> tuple[Any, ...]:
         """The whole row."""
         span = self.bundle.range
-        key = (seq, export, span.start, span.end, self.take)
+        key = (seq, export, span.start, span.end, self.revision)
         digest = digest_of(*key, self.kind.encode(), self.fields.encode(), self.written_at)
         return (*key, self.kind, self.fields, self.written_at, digest)
 
 
-class Written(NamedTuple):
+class StateRow(NamedTuple):
     """A row of `state`, read and verified."""
 
     seq: int
     export: int
     start: int
     stop: int
-    take: int
+    revision: int
     state: State
     written_at: float
 
@@ -83,11 +83,11 @@ class Written(NamedTuple):
         Raises:
             LedgerCorruptError: it is not as it was written.
         """
-        seq, export, start, stop, take, kind, fields, written_at = verified(row, f"row {row[0]}")
-        return cls(seq, export, start, stop, take, from_row(kind.decode(), orjson.loads(fields)), written_at)
+        seq, export, start, stop, revision, kind, fields, written_at = verified(row, f"row {row[0]}")
+        return cls(seq, export, start, stop, revision, from_row(kind.decode(), orjson.loads(fields)), written_at)
 
 
-class Pointers(NamedTuple):
+class BundleRow(NamedTuple):
     """A row of `bundle` without its export: the newest state, and the newest archive, if there is one."""
 
     start: int
@@ -99,7 +99,7 @@ class Pointers(NamedTuple):
     exported: int
 
     @classmethod
-    def after(cls, before: Self | None, line: Line, *, seq: int) -> Self:
+    def after(cls, before: Self | None, line: NewStateRow, *, seq: int) -> Self:
         """Where the bundle stands once the line is written under this number."""
         span = line.bundle.range
         if isinstance(line.state, Stored):
@@ -111,7 +111,7 @@ class Pointers(NamedTuple):
 
 
 @dataclass(slots=True)
-class Sums:
+class BundleSums:
     """The sums over all pointers of an export."""
 
     bundles: int = 0
@@ -139,7 +139,7 @@ class Sums:
         )
         return [(number, cls(*sums)) for number, *sums in found]
 
-    def add(self, pointers: Pointers, *, times: int = 1) -> None:
+    def add(self, pointers: BundleRow, *, times: int = 1) -> None:
         """Count a row in, or with `times=-1` out."""
         self.bundles += times
         self.archives += times * (pointers.stored is not None)
@@ -167,16 +167,16 @@ class Sums:
 
 
 @dataclass(slots=True)
-class Kept:
+class KnownExport:
     """An export that the ledger knows: its number in the tables, its definition, the sums over its bundles."""
 
     number: int
     definition: Definition
-    sums: Sums = field(default_factory=Sums)
+    sums: BundleSums = field(default_factory=BundleSums)
 
 
 @dataclass(slots=True)
-class Head:
+class LedgerHead:
     """All that is small.
 
     Attributes:
@@ -199,7 +199,7 @@ class Head:
     requests: int = 0
     durations: int = 0
     first_request_at: float | None = None
-    exports: dict[str, Kept] = field(default_factory=dict)
+    exports: dict[str, KnownExport] = field(default_factory=dict)
     remarks: dict[str, str] = field(default_factory=dict)
 
     @classmethod
@@ -217,7 +217,7 @@ class Head:
         if data["version"] > VERSION:
             return cls(version=data["version"])
         exports = {
-            name: Kept(kept["number"], Definition.from_dict(kept["definition"]), Sums(*kept["sums"]))
+            name: KnownExport(kept["number"], Definition.from_dict(kept["definition"]), BundleSums(*kept["sums"]))
             for name, kept in data.pop("exports").items()
         }
         return cls(**data, exports=exports)
@@ -236,7 +236,9 @@ class Head:
         return orjson.dumps(data).decode()
 
 
-def read_standing(bundle: Bundle, number: int, *, latest: tuple[Any, ...], stored: tuple[Any, ...] | None) -> Standing:
+def read_record(
+    bundle: Bundle, number: int, *, latest: tuple[Any, ...], stored: tuple[Any, ...] | None
+) -> BundleRecord:
     """Where a bundle stands, from the rows its pointers lead to; `stored` is None where there is no archive.
 
     Raises:
@@ -244,17 +246,17 @@ def read_standing(bundle: Bundle, number: int, *, latest: tuple[Any, ...], store
     """
     newest = _read_of(bundle, number, latest)
     if stored is None:
-        return Standing(bundle, newest.take, newest.state)
+        return BundleRecord(bundle, newest.revision, newest.state)
     archive = newest if stored[0] == newest.seq else _read_of(bundle, number, stored)
     if not isinstance(archive.state, Stored):
         raise LedgerCorruptError(f"the ledger is damaged: row {archive.seq} is no archive of {bundle}")
-    return Standing(bundle, newest.take, newest.state, archive.state)
+    return BundleRecord(bundle, newest.revision, newest.state, archive.state)
 
 
-def _read_of(bundle: Bundle, number: int, row: tuple[Any, ...]) -> Written:
+def _read_of(bundle: Bundle, number: int, row: tuple[Any, ...]) -> StateRow:
     if row[0] is None:
         raise LedgerCorruptError(f"the ledger is damaged: a row of {bundle} is missing")
-    written = Written.read(row)
+    written = StateRow.read(row)
     if (written.export, Range(written.start, written.stop)) != (number, bundle.range):
         raise LedgerCorruptError(f"the ledger is damaged: row {written.seq} is not of {bundle}")
     return written

@@ -4,7 +4,7 @@
 over their bundles, and what is remembered from run to run. `state` is the list of all states of all takes, only ever
 added to. `bundle` says of each bundle which row of `state` is its newest, and which is the newest `Stored` one of any
 take; `rows`, `bytes` and `exported` (whole seconds) are that archive's. `request` and `duration` are what the budget
-and the watcher of the next run start from; the oldest are dropped. `standing` shows each bundle with both of its rows
+and the watcher of the next run start from; the oldest are dropped. `record` shows each bundle with both of its rows
 of `state`.
 
 A later version of the format keeps `head` and its checksum as they are: by them an older asyncexport knows that the

@@ -20,34 +20,34 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from asyncexport.ledger.commit_mark import MarkFile
+from asyncexport.ledger.commit_mark import CommitMarkFile
 from asyncexport.ledger.faults import translated
 from asyncexport.ledger.files import create, mark_path, open_to_write
-from asyncexport.ledger.queries import Reading
-from asyncexport.ledger.rows import Head
-from asyncexport.ledger.transaction import Pen, is_refusal
+from asyncexport.ledger.queries import LedgerQueries
+from asyncexport.ledger.rows import LedgerHead
+from asyncexport.ledger.transaction import LedgerTransaction, is_refusal
 
 LAZY_SECONDS = 1.0
 """What a crash may take of statuses, durations and remarks, which the next run can do without."""
 
 
 @dataclass(frozen=True, slots=True)
-class Write:
+class WriteJob:
     """Something to write; `waiter` is None where nobody waits."""
 
-    write: Callable[[Pen], Any]
+    write: Callable[[LedgerTransaction], Any]
     waiter: asyncio.Future[Any] | None = None
 
 
 @dataclass(frozen=True, slots=True)
-class Read:
+class ReadJob:
     """Something to read."""
 
-    read: Callable[[Reading], Any]
+    read: Callable[[LedgerQueries], Any]
     waiter: asyncio.Future[Any]
 
 
-Job = Write | Read
+Job = WriteJob | ReadJob
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +57,7 @@ class _Outcome:
     error: BaseException | None = None
 
 
-class Writer:
+class LedgerThread:
     """The thread. `put`, `start` and `stop` are called in the event loop."""
 
     def __init__(
@@ -95,7 +95,7 @@ class Writer:
         """
         if self._stopping:
             raise RuntimeError("the ledger is closed")
-        if isinstance(job, Write) and job.waiter is None:
+        if isinstance(job, WriteJob) and job.waiter is None:
             self._lazy.append(job)
         else:
             self._jobs.put(job)
@@ -123,14 +123,14 @@ class Writer:
             self._deliver([_Outcome(self._started, error=error)])
             return
         self._deliver([_Outcome(self._started)])
-        reading = Reading(connection, self._path)
+        reading = LedgerQueries(connection, self._path)
         ended = False
         while not ended:
             jobs, ended = self._gather()
-            writes = [job for job in jobs if isinstance(job, Write)]
+            writes = [job for job in jobs if isinstance(job, WriteJob)]
             if writes:
                 self._deliver(self._commit(connection, writes))
-            self._deliver([self._answer(job, reading) for job in jobs if isinstance(job, Read)])
+            self._deliver([self._answer(job, reading) for job in jobs if isinstance(job, ReadJob)])
         with suppress(sqlite3.Error, OSError):
             # What is committed is durable, whether or not the log can be moved into the ledger now.
             connection.close()
@@ -142,8 +142,8 @@ class Writer:
             create(self._path, now=time.time(), boundary=self._boundary)
         connection = open_to_write(self._path, busy_seconds=self._busy_seconds)
         try:
-            self._pen = Pen(connection, Head.read(connection))
-            self._mark = MarkFile(mark_path(self._path))
+            self._transaction = LedgerTransaction(connection, LedgerHead.read(connection))
+            self._mark = CommitMarkFile(mark_path(self._path))
         except BaseException:
             connection.close()
             raise
@@ -160,7 +160,7 @@ class Writer:
         # After those that somebody waits for were taken: what was put before a question is there when it is answered.
         return [self._lazy.popleft() for _ in range(len(self._lazy))] + jobs, ended
 
-    def _commit(self, connection: sqlite3.Connection, jobs: list[Write]) -> list[_Outcome]:
+    def _commit(self, connection: sqlite3.Connection, jobs: list[WriteJob]) -> list[_Outcome]:
         if self._failure is None:
             try:
                 with translated(self._path):
@@ -171,25 +171,25 @@ class Writer:
                     connection.rollback()
         return [_Outcome(job.waiter, error=self._failure) for job in jobs]
 
-    def _commit_or_raise(self, connection: sqlite3.Connection, jobs: list[Write]) -> list[_Outcome]:
+    def _commit_or_raise(self, connection: sqlite3.Connection, jobs: list[WriteJob]) -> list[_Outcome]:
         connection.execute("BEGIN IMMEDIATE")
         outcomes = [self._write(job) for job in jobs]
-        mark = self._pen.finish()
+        mark = self._transaction.finish()
         self._boundary("ledger.commit:before")
         connection.execute("COMMIT")
         self._mark.write(mark)
         self._boundary("ledger.commit:after")
         return outcomes
 
-    def _write(self, job: Write) -> _Outcome:
+    def _write(self, job: WriteJob) -> _Outcome:
         try:
-            return _Outcome(job.waiter, job.write(self._pen))
+            return _Outcome(job.waiter, job.write(self._transaction))
         except Exception as error:
             if not is_refusal(error):
                 raise
             return _Outcome(job.waiter, error=error)
 
-    def _answer(self, job: Read, reading: Reading) -> _Outcome:
+    def _answer(self, job: ReadJob, reading: LedgerQueries) -> _Outcome:
         if self._failure is not None:
             return _Outcome(job.waiter, error=self._failure)
         try:

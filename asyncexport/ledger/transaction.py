@@ -16,8 +16,8 @@ from asyncexport.core.bundles import Range
 from asyncexport.core.exports import Definition, Export
 from asyncexport.core.states import Stored
 from asyncexport.errors import IllegalMove, LedgerCorruptError, LedgerError
-from asyncexport.ledger.commit_mark import Mark
-from asyncexport.ledger.rows import Head, Kept, Line, Pointers, digest_of
+from asyncexport.ledger.commit_mark import CommitMark
+from asyncexport.ledger.rows import BundleRow, KnownExport, LedgerHead, NewStateRow, digest_of
 
 KEPT_REQUESTS = 10_000
 """Three days at 2 requests a minute; the budget's level needs two at most."""
@@ -35,20 +35,20 @@ Key = tuple[int, Range]
 """Which bundle: the number of its export, and its range."""
 
 
-class Pen:
+class LedgerTransaction:
     """Writes rows, and keeps the head that goes with them."""
 
-    def __init__(self, connection: sqlite3.Connection, head: Head) -> None:
+    def __init__(self, connection: sqlite3.Connection, head: LedgerHead) -> None:
         self._connection = connection
         self._head = head
-        self._unfinished: dict[Key, Pointers] = {}
+        self._unfinished: dict[Key, BundleRow] = {}
         self._unanswered: dict[int, tuple[float, str]] = {}
         self._states: list[tuple[Any, ...]] = []
-        self._moved: dict[Key, Pointers] = {}
+        self._moved: dict[Key, BundleRow] = {}
         self._requests: dict[int, tuple[Any, ...]] = {}
         self._durations: list[tuple[Any, ...]] = []
 
-    def finish(self) -> Mark:
+    def finish(self) -> CommitMark:
         """Write all that was gathered, and the head: the last thing in each transaction.
 
         What to mark it with once it is committed.
@@ -58,9 +58,9 @@ class Pen:
         text = self._head.to_text()
         digest = digest_of(1, text.encode())
         self._connection.execute("UPDATE head SET text = ?, digest = ? WHERE one = 1", (text, digest))
-        return Mark(self._head.created_at, self._head.commits)
+        return CommitMark(self._head.created_at, self._head.commits)
 
-    def agree(self, exports: Sequence[Export]) -> None:
+    def register(self, exports: Sequence[Export]) -> None:
         """Remember the definitions of exports that are new, and of those that nothing came of yet.
 
         Raises:
@@ -72,10 +72,12 @@ class Pen:
             if known is not None and known.definition != export.definition and self._has_data(known):
                 raise _another_definition(export.name, known.definition, export.definition)
         for export in exports:
-            known = self._head.exports.setdefault(export.name, Kept(len(self._head.exports) + 1, export.definition))
+            known = self._head.exports.setdefault(
+                export.name, KnownExport(len(self._head.exports) + 1, export.definition)
+            )
             known.definition = export.definition
 
-    def append(self, lines: Sequence[Line]) -> None:
+    def append(self, lines: Sequence[NewStateRow]) -> None:
         """Add states, and lead the pointers of their bundles to them.
 
         Raises:
@@ -124,7 +126,7 @@ class Pen:
         """Keep something small from run to run."""
         self._head.remarks[key] = value
 
-    def _known(self, line: Line) -> tuple[Kept, Pointers | None]:
+    def _known(self, line: NewStateRow) -> tuple[KnownExport, BundleRow | None]:
         """The line's export, and where its bundle stands, where the line may be written."""
         kept = self._head.exports.get(line.bundle.export)
         if kept is None:
@@ -137,12 +139,12 @@ class Pen:
             )
         return kept, before
 
-    def _append(self, line: Line, kept: Kept, before: Pointers | None) -> None:
+    def _append(self, line: NewStateRow, kept: KnownExport, before: BundleRow | None) -> None:
         seq = self._head.last_state + 1
         key = kept.number, line.bundle.range
         # A line before this one may have been of the same bundle.
         before = self._moved.get(key, before)
-        after = Pointers.after(before, line, seq=seq)
+        after = BundleRow.after(before, line, seq=seq)
         self._states.append(line.values(seq, kept.number))
         self._moved[key] = after
         self._head.last_state = seq
@@ -150,7 +152,7 @@ class Pen:
             kept.sums.add(before, times=-1)
         kept.sums.add(after)
 
-    def _has_data(self, kept: Kept) -> bool:
+    def _has_data(self, kept: KnownExport) -> bool:
         """Whether a definition ever led to anything; one that was only ever refused may still be corrected."""
         found = self._connection.execute(
             "SELECT 1 FROM bundle JOIN state ON state.seq = bundle.latest WHERE bundle.export = ?"
@@ -159,14 +161,14 @@ class Pen:
         )
         return found.fetchone() is not None
 
-    def _pointers(self, kept: Kept, span: Range) -> Pointers | None:
+    def _pointers(self, kept: KnownExport, span: Range) -> BundleRow | None:
         key = kept.number, span
         if known := self._moved.get(key) or self._unfinished.get(key):
             return known
         row = self._connection.execute(
             "SELECT * FROM bundle WHERE export = ? AND start = ? AND stop = ?", (kept.number, span.start, span.end)
         ).fetchone()
-        return None if row is None else Pointers(*row[1:])
+        return None if row is None else BundleRow(*row[1:])
 
     def _put_request(self, seq: int, at: float, kind: str, status: int) -> None:
         self._requests[seq] = (seq, at, kind, status, digest_of(seq, at, kind.encode(), status))

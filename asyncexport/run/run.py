@@ -25,9 +25,18 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from asyncexport.client.clock import ServiceClock
 from asyncexport.config import ApiKey, Settings
-from asyncexport.core.admission import HISTORY_SECONDS, Down, Patience, Prefer, Priority, Scope, Sent, tokens_used
+from asyncexport.core.admission import (
+    HISTORY_SECONDS,
+    Backoff,
+    BudgetScope,
+    Down,
+    Prefer,
+    Priority,
+    SentRequest,
+    tokens_used,
+)
 from asyncexport.core.bundles import DAY, Bundle, Range, settled_until, show
-from asyncexport.core.coverage import Stock, Work, in_order, needs_refresh
+from asyncexport.core.coverage import ExportPlan, RecordedRange, in_order, needs_refresh
 from asyncexport.core.durations import Durations
 from asyncexport.core.exports import Export
 from asyncexport.core.forecast import (
@@ -35,19 +44,19 @@ from asyncexport.core.forecast import (
     ALL_WITHOUT_LIST,
     CREATES_ONLY,
     Pace,
-    Reading,
+    RequestCost,
     seconds_of_downloads,
     seconds_to_end,
 )
-from asyncexport.core.operation_limit import Room
-from asyncexport.core.polling import Mode
+from asyncexport.core.operation_limit import OperationLimit
+from asyncexport.core.polling import PollingMode
 from asyncexport.core.service.wire import Kind, Segment
-from asyncexport.core.states import Failed, FewerRows, Overdue, Standing, Stored
-from asyncexport.core.summary import Exit, Problems, Snapshot, Summary, Tally, counts_of, exit_of, lost_reason
-from asyncexport.engine.budget import Allowance, Budget, History, read_history
-from asyncexport.engine.bundle_runner import Carrier, Stream
-from asyncexport.engine.download import Downloads
-from asyncexport.engine.poller import Polling, Watcher
+from asyncexport.core.states import BundleRecord, Failed, FewerRows, Overdue, Stored
+from asyncexport.core.summary import Exit, OpenProblems, Snapshot, Summary, Tally, counts_of, exit_of, lost_reason
+from asyncexport.engine.budget import Budget, Quota, RequestHistory, read_history
+from asyncexport.engine.bundle_runner import BundleRunner, ExportState
+from asyncexport.engine.download import ArchiveDownloads
+from asyncexport.engine.poller import OperationPoller, PollingRules
 from asyncexport.engine.scheduler import Scheduler, Stop
 from asyncexport.errors import ExportError, RefusedError
 from asyncexport.ledger import LAST_RUN, LastRun, Ledger, LedgerReader, has_remains, hold, no_ledger, present
@@ -93,7 +102,7 @@ class Order:
     refresh_seconds: float = 0.0
     max_duration_seconds: float | None = None
     fills_gaps: bool = True
-    repair: tuple[Standing, ...] = ()
+    repair: tuple[BundleRecord, ...] = ()
     accept_fewer: bool = False
 
 
@@ -123,7 +132,7 @@ class Survey:
         all_counted_since: When it was learned that every request counts, in seconds since 1970; None: it never was.
     """
 
-    works: tuple[Work, ...]
+    works: tuple[ExportPlan, ...]
     cut_back: tuple[str, ...]
     tokens: float
     tokens_for_creates: float
@@ -137,12 +146,12 @@ class _Reporter:
     """Counts what happens, and tells the viewer; a `carrier.Listener`."""
 
     tally: Tally
-    problems: Problems
+    problems: OpenProblems
     viewer: Viewer
     began: float
     repaired: frozenset[Bundle]
 
-    def moved(self, before: Standing, after: Standing) -> None:
+    def moved(self, before: BundleRecord, after: BundleRecord) -> None:
         self.tally.moved(before, after)
         if before.parked or isinstance(after.state, Stored):
             self.problems.over(after.bundle)
@@ -154,7 +163,7 @@ class _Reporter:
                 self.problems.note(after.bundle, f"parked: {reason}", at=self._now())
                 self.viewer.event(_event("parked", after.bundle, reason=reason, **counts_of(after.state)))
 
-    def _tell_stored(self, before: Standing, stored: Stored) -> None:
+    def _tell_stored(self, before: BundleRecord, stored: Stored) -> None:
         bundle, old = before.bundle, before.stored
         told = f"{stored.rows:,} rows" if old is None else f"{stored.rows:,} rows in place of {old.rows:,}"
         log.info("%s: stored, %s, %s bytes", bundle, told, f"{stored.bytes:,}")
@@ -235,11 +244,11 @@ def survey(settings: Settings, order: Order, *, now: float) -> Survey:
     if not present(directory):
         _check_not_lost(Archives(directory), directory)
         spans, notes = _spans(order, now=now, since=_since(settings, None, now=now))
-        works = tuple(Work(export, span, Stock()) for export, span in spans)
+        works = tuple(ExportPlan(export, span, RecordedRange()) for export, span in spans)
         return Survey(works, notes, burst, burst, settings.polling.expected_seconds)
     with LedgerReader(directory) as ledger:
         spans, notes = _spans(order, now=now, since=_since(settings, ledger.recall(NIGHTLY_SINCE), now=now))
-        works = tuple(Work(export, span, ledger.stock(export.name, span)) for export, span in spans)
+        works = tuple(ExportPlan(export, span, ledger.stock(export.name, span)) for export, span in spans)
         durations = Durations(expected_seconds=settings.polling.expected_seconds, known=ledger.durations())
         first = ledger.first_request_at()
         sent = ledger.requests_since(now - HISTORY_SECONDS)
@@ -257,7 +266,7 @@ def survey(settings: Settings, order: Order, *, now: float) -> Survey:
         )
 
 
-def _used(settings: Settings, sent: list[Sent], *, now: float, complete: bool) -> float:
+def _used(settings: Settings, sent: list[SentRequest], *, now: float, complete: bool) -> float:
     """Tokens of the bucket in use, where these requests are those that count."""
     return tokens_used(
         sent,
@@ -288,7 +297,7 @@ async def _asking(settings: Settings, key: ApiKey, sent: Callable[[str], None]) 
     clock = ServiceClock()
     budget = _budget(settings, journal, clock.now)
     directory = Path(settings.output.directory)
-    history = History()
+    history = RequestHistory()
     if present(directory):
         with LedgerReader(directory) as ledger:
             first = ledger.first_request_at()
@@ -339,7 +348,7 @@ class _Run:
     )
     refused: int = 0
     began: float = field(default_factory=time.monotonic)
-    problems: Problems = field(default_factory=Problems)
+    problems: OpenProblems = field(default_factory=OpenProblems)
 
     async def carry_out(self) -> None:
         directory = Path(self.settings.output.directory)
@@ -357,7 +366,7 @@ class _Run:
             stack.push_async_callback(ledger.close)
             await ledger.check_if_small()
             stack.enter_context(self._on_record(ledger, clock))
-            await ledger.agree(self.order.exports)
+            await ledger.register(self.order.exports)
             await archives.prepare(self.order.exports)
             works, notes = await self._works(ledger, clock)
             if any(work.count for work in works) or await self._needs_the_time(ledger, clock, notes):
@@ -384,7 +393,7 @@ class _Run:
         error = "" if why is None else str(why) if isinstance(why, ExportError) else type(why).__name__
         return replace(begun, ended=at, exit_code=int(code), error=error)
 
-    async def _works(self, ledger: Ledger, clock: ServiceClock) -> tuple[list[Work], tuple[str, ...]]:
+    async def _works(self, ledger: Ledger, clock: ServiceClock) -> tuple[list[ExportPlan], tuple[str, ...]]:
         """What there is to do, counted into the tally; and what ends were cut back, in words."""
         now = clock.now()
         since = _since(self.settings, await ledger.recall(NIGHTLY_SINCE), now=now)
@@ -396,8 +405,8 @@ class _Run:
         works = [await self._one_work(ledger, export, span, now=now) for export, span in spans]
         if not (self.order.fills_gaps or self.order.accept_fewer or self.order.repair):
             notes += tuple(_left_kept(work) for work in works if any(one.kept for one in work.stock.unfinished))
-        self.tally.already = sum(work.already for work in works)
-        self.tally.planned = self.tally.already + sum(work.count for work in works)
+        self.tally.stored_before = sum(work.stored_before for work in works)
+        self.tally.planned = self.tally.stored_before + sum(work.count for work in works)
         return works, notes
 
     async def _needs_the_time(self, ledger: Ledger, clock: ServiceClock, notes: tuple[str, ...]) -> bool:
@@ -413,7 +422,7 @@ class _Run:
         hangs_on_the_clock = self.order.end is None or bool(notes)
         return hangs_on_the_clock and not _is_past(await ledger.recall(TIME_AT_SERVICE), now=now)
 
-    async def _one_work(self, ledger: Ledger, export: Export, span: Range, *, now: float) -> Work:
+    async def _one_work(self, ledger: Ledger, export: Export, span: Range, *, now: float) -> ExportPlan:
         stock = await ledger.stock(export.name, span)
         refresh = [one for one in self.order.repair if one.bundle.export == export.name]
         if self.order.accept_fewer:
@@ -423,16 +432,16 @@ class _Run:
         if self.order.refresh_seconds > 0:
             soon = ledger.stored(export.name, span, exported_within=self.order.refresh_seconds + 1)
             refresh += [one async for one in soon if self._is_stale(one, now=now)]
-        return Work(export, span, stock, tuple(refresh), fills_gaps=self.order.fills_gaps)
+        return ExportPlan(export, span, stock, tuple(refresh), fills_gaps=self.order.fills_gaps)
 
-    def _is_stale(self, one: Standing, *, now: float) -> bool:
+    def _is_stale(self, one: BundleRecord, *, now: float) -> bool:
         # A refresh that was refused is not asked for night after night.
         if one.stored is None or one.kept:
             return False
         return needs_refresh(one.stored, one.bundle.range, refresh_seconds=self.order.refresh_seconds, now=now)
 
     async def _work_off(
-        self, stack: AsyncExitStack, works: list[Work], *, ledger: Ledger, archives: Archives, clock: ServiceClock
+        self, stack: AsyncExitStack, works: list[ExportPlan], *, ledger: Ledger, archives: Archives, clock: ServiceClock
     ) -> None:
         settings = self.settings
         since = clock.now() - HISTORY_SECONDS
@@ -449,7 +458,7 @@ class _Run:
         client = await stack.enter_async_context(_client(settings, self.key, budget, clock))
         durations = Durations(expected_seconds=settings.polling.expected_seconds, known=await ledger.durations())
         scheduler: Scheduler
-        watcher = Watcher(
+        watcher = OperationPoller(
             client,
             purse=budget,
             durations=durations,
@@ -458,12 +467,12 @@ class _Run:
             more_to_create=lambda: scheduler.more_to_create or budget.waiting(Priority.CREATE) > 0,
             learned=lambda at, seconds: ledger.learn(finished_at=at, seconds=seconds),
         )
-        carrier = Carrier(
+        runner = BundleRunner(
             service=client,
             watch=watcher,
-            downloads=Downloads(client, archives),
+            downloads=ArchiveDownloads(client, archives),
             ledger=ledger,
-            streams={export.name: await _stream(ledger, export, works) for export in self.order.exports},
+            export_states={export.name: await _stream(ledger, export, works) for export in self.order.exports},
             listener=_Reporter(
                 self.tally,
                 self.problems,
@@ -471,30 +480,30 @@ class _Run:
                 self.began,
                 repaired=frozenset(one.bundle for one in self.order.repair),
             ),
-            patience=_patience(settings),
+            backoff=_backoff(settings),
             attempts=settings.retry.attempts,
             download_slots=settings.concurrency.downloads,
             clock=clock.now,
             jitter=random.random,
             accepted=self.tally.accepted,
         )
-        room = Room(
+        operation_limit = OperationLimit(
             cap=settings.concurrency.operations,
             burst=settings.budget.burst,
             requests_per_minute=settings.budget.requests_per_minute,
             prefer=Prefer(settings.polling.prefer),
         )
         scheduler = Scheduler(
-            carrier,
+            runner,
             watcher,
-            allowed=lambda: room.allowed(durations, polls_cost=budget.polls_cost),
+            allowed=lambda: operation_limit.allowed(durations, polls_cost=budget.polls_cost),
             most_waiting=settings.concurrency.operations,
             stop=self.stop,
             grace_seconds=settings.output.grace_seconds,
         )
         helpers = [
             asyncio.create_task(
-                self.viewer.watch(lambda: self._snapshot(budget, scheduler, carrier, watcher, durations)), name="viewer"
+                self.viewer.watch(lambda: self._snapshot(budget, scheduler, runner, watcher, durations)), name="viewer"
             ),
             asyncio.create_task(self._time_out(), name="max duration"),
         ]
@@ -512,7 +521,7 @@ class _Run:
                 helper.cancel()
             await asyncio.wait(helpers)
 
-    async def _prime(self, watcher: Watcher) -> bool:
+    async def _prime(self, watcher: OperationPoller) -> bool:
         """Rule 3; whether the run goes on."""
         priming = asyncio.create_task(watcher.prime())
         stopping = asyncio.create_task(self.stop.asked.wait())
@@ -538,24 +547,24 @@ class _Run:
             self.viewer.event({"type": "note", "message": message})
 
     def _snapshot(
-        self, budget: Budget, scheduler: Scheduler, carrier: Carrier, watcher: Watcher, durations: Durations
+        self, budget: Budget, scheduler: Scheduler, runner: BundleRunner, watcher: OperationPoller, durations: Durations
     ) -> Snapshot:
         tally, seconds = self.tally, time.monotonic() - self.began
         scope = budget.scope.value
-        undecided = self.settings.budget.scope == Scope.AUTO and budget.scope is Scope.CREATE
+        undecided = self.settings.budget.scope == BudgetScope.AUTO and budget.scope is BudgetScope.CREATE
         line = budget.line
         down_seconds = asyncio.get_running_loop().time() - line.since if isinstance(line, Down) else None
         problems = self.problems.open(service_is_well=down_seconds is None and not budget.paused_seconds)
         return Snapshot(
             seconds=seconds,
             done=tally.stored,
-            already=tally.already,
+            stored_before=tally.stored_before,
             planned=tally.planned,
             running=scheduler.at_service,
             queued=scheduler.queued,
             fetching=scheduler.waiting,
-            downloading=len(carrier.downloading),
-            received=carrier.received,
+            downloading=len(runner.downloading),
+            received=runner.received,
             parked=tally.failed,
             tokens=budget.tokens,
             burst=self.settings.budget.burst,
@@ -567,16 +576,16 @@ class _Run:
             bytes=tally.bytes,
             expected_seconds=None
             if down_seconds is not None
-            else self._expected(budget, scheduler, carrier, watcher, durations),
+            else self._expected(budget, scheduler, runner, watcher, durations),
             problems=tuple(problem.text for problem in problems),
             problem_ages=tuple(max(0.0, seconds - problem.at) for problem in problems),
         )
 
     def _expected(
-        self, budget: Budget, scheduler: Scheduler, carrier: Carrier, watcher: Watcher, durations: Durations
+        self, budget: Budget, scheduler: Scheduler, runner: BundleRunner, watcher: OperationPoller, durations: Durations
     ) -> float | None:
         """Until the last file is there; None while files are to be fetched and nobody knows how long one takes."""
-        each_seconds = carrier.download_seconds
+        each_seconds = runner.download_seconds
         if each_seconds is None and scheduler.waiting:
             return None
         unfinished = self.tally.unfinished
@@ -586,16 +595,16 @@ class _Run:
             unfinished,
             slots=self.settings.concurrency.downloads,
             each_seconds=each_seconds or 0.0,
-            ages=carrier.download_ages,
+            ages=runner.download_ages,
         )
         return max(asking + (each_seconds or 0.0) * (finished < unfinished), fetching)
 
     def _expected_of_requests(
-        self, budget: Budget, scheduler: Scheduler, watcher: Watcher, durations: Durations
+        self, budget: Budget, scheduler: Scheduler, watcher: OperationPoller, durations: Durations
     ) -> float:
-        reading: Reading = CREATES_ONLY
+        reading: RequestCost = CREATES_ONLY
         if budget.polls_cost:
-            reading = ALL_WITHOUT_LIST if watcher.mode is Mode.SINGLE else ALL_WITH_LIST
+            reading = ALL_WITHOUT_LIST if watcher.mode is PollingMode.SINGLE else ALL_WITH_LIST
         ages = watcher.ages
         pace = Pace(
             tokens=budget.tokens,
@@ -628,10 +637,10 @@ def _check_not_lost(archives: Archives, directory: Path) -> None:
         raise ledger_lost(directory, beside="remains of a ledger")
 
 
-async def _stream(ledger: Ledger, export: Export, works: list[Work]) -> Stream:
+async def _stream(ledger: Ledger, export: Export, works: list[ExportPlan]) -> ExportState:
     """Whether the service ever took a create of it: something is stored, or under way there."""
-    under_way = any(work.claimed for work in works if work.export.name == export.name)
-    return Stream(export, accepted=under_way or await ledger.count_stored(export.name, EVER) > 0)
+    under_way = any(work.in_progress for work in works if work.export.name == export.name)
+    return ExportState(export, accepted=under_way or await ledger.count_stored(export.name, EVER) > 0)
 
 
 def _spans(order: Order, *, now: float, since: int) -> tuple[list[tuple[Export, Range]], tuple[str, ...]]:
@@ -672,26 +681,26 @@ def _budget(settings: Settings, journal: Any, wall_clock: Callable[[], float]) -
     return Budget(
         _allowance(settings),
         prefer=Prefer(settings.polling.prefer),
-        patience=_patience(settings),
+        backoff=_backoff(settings),
         journal=journal,
         wall_clock=wall_clock,
         jitter=random.random,
     )
 
 
-def _allowance(settings: Settings) -> Allowance:
+def _allowance(settings: Settings) -> Quota:
     budget = settings.budget
-    return Allowance(budget.requests_per_minute, budget.burst, Scope(budget.scope))
+    return Quota(budget.requests_per_minute, budget.burst, BudgetScope(budget.scope))
 
 
-def _patience(settings: Settings) -> Patience:
+def _backoff(settings: Settings) -> Backoff:
     retry = settings.retry
-    return Patience(retry.backoff_initial_seconds, retry.backoff_max_seconds, retry.outage_seconds)
+    return Backoff(retry.backoff_initial_seconds, retry.backoff_max_seconds, retry.outage_seconds)
 
 
-def _polling(settings: Settings) -> Polling:
+def _polling(settings: Settings) -> PollingRules:
     allowance = _allowance(settings)
-    return Polling(
+    return PollingRules(
         min_interval_seconds=settings.polling.min_interval_seconds,
         deadline_seconds=settings.polling.operation_deadline_seconds,
         prefer=Prefer(settings.polling.prefer),
@@ -730,7 +739,7 @@ def _event(kind: str, bundle: Bundle, **more: Any) -> dict[str, Any]:
     }
 
 
-def _left_kept(work: Work) -> str:
+def _left_kept(work: ExportPlan) -> str:
     """What is said of bundles that a plain retry leaves as they are."""
     count = sum(one.kept for one in work.stock.unfinished)
     bundles = "1 bundle keeps its archive" if count == 1 else f"{count:,} bundles keep their archives"
@@ -750,7 +759,7 @@ def _exit_code(tally: Tally, error: Exception | None, stop: Stop) -> Exit:
     code = tally.exit_code()
     if stop.reason is not None and tally.unfinished:
         has_failures = tally.failed or tally.losses
-        return Exit.PARTLY if stop.reason is Exit.TIME_UP and has_failures else stop.reason
+        return Exit.PARTIAL if stop.reason is Exit.TIME_UP and has_failures else stop.reason
     return code
 
 

@@ -23,10 +23,10 @@ from typing import Any, TypeVar
 
 from asyncexport.core.bundles import Bundle, Range
 from asyncexport.core.exports import Export, Format
-from asyncexport.core.states import Ready, Standing, Stored
+from asyncexport.core.states import BundleRecord, Ready, Stored
 from asyncexport.errors import ArchiveError, LedgerError, StorageError
 from asyncexport.ledger import Ledger, LedgerReader, hold, present
-from asyncexport.ledger.replace import made_anew
+from asyncexport.ledger.replace import replacement
 from asyncexport.storage import Archives, ledger_lost
 
 FAR = Range(0, 2**40)
@@ -43,7 +43,7 @@ def ignore(_name: str) -> None:
 
 
 @dataclass(frozen=True, slots=True)
-class Sound:
+class Intact:
     """An archive that is what the ledger says."""
 
     path: str
@@ -55,7 +55,7 @@ class Missing:
     """The ledger has an archive that the disk has not."""
 
     path: str
-    standing: Standing
+    record: BundleRecord
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +63,7 @@ class Broken:
     """An archive that is not what the ledger says."""
 
     path: str
-    standing: Standing
+    record: BundleRecord
     reason: str
 
 
@@ -77,13 +77,13 @@ class Damaged:
 
 
 @dataclass(frozen=True, slots=True)
-class Foreign:
+class Unrecorded:
     """A file that the ledger knows nothing of."""
 
     path: str
 
 
-Finding = Sound | Missing | Broken | Damaged | Foreign
+Finding = Intact | Missing | Broken | Damaged | Unrecorded
 
 
 async def verify(directory: Path, *, exports: Iterable[str] = ()) -> AsyncGenerator[Finding, None]:
@@ -114,7 +114,7 @@ async def verify(directory: Path, *, exports: Iterable[str] = ()) -> AsyncGenera
 async def rebuild(directory: Path, *, boundary: Callable[[str], None] = ignore) -> AsyncGenerator[Finding, None]:
     """Make the ledger anew from the archives on disk; in place once the last finding was taken from here.
 
-    Sound archives come as `Sound`, those that are not as `Damaged`, other files as `Foreign`. When the service was
+    Sound archives come as `Intact`, those that are not as `Damaged`, other files as `Unrecorded`. When the service was
     asked for an archive is not known any more: the moment it was written stands for it.
 
     `boundary` is told the name of every change right before and after it, as `pipeline.export` tells it.
@@ -133,13 +133,13 @@ async def rebuild(directory: Path, *, boundary: Callable[[str], None] = ignore) 
                 f"{directory} holds no export to make a ledger from",
                 hint="each export's folder has a file .export.json; check [output] directory",
             )
-        standings: list[Standing] = []
+        records: list[BundleRecord] = []
         unsound: list[tuple[str, str]] = []
         for export in exports:
             looks = (_look(archives, export, path) for path in await archives.files(export.name))
             async with aclosing(_side_by_side(looks)) as findings:
-                async for finding, standing in findings:
-                    standings += [standing] if standing else []
+                async for finding, record in findings:
+                    records += [record] if record else []
                     if isinstance(finding, Damaged):
                         unsound.append((archives.path_of(finding.bundle, export.definition.format), finding.path))
                     yield finding
@@ -148,8 +148,8 @@ async def rebuild(directory: Path, *, boundary: Callable[[str], None] = ignore) 
             for path, aside in unsound:
                 await archives.move_aside(path, aside)
 
-        async with made_anew(directory, meanwhile=move_unsound, boundary=boundary) as ledger:
-            await _write_anew(ledger, exports, standings)
+        async with replacement(directory, meanwhile=move_unsound, boundary=boundary) as ledger:
+            await _write_anew(ledger, exports, records)
 
 
 async def _whole(reading: Coroutine[Any, Any, None]) -> None:
@@ -168,49 +168,49 @@ async def _verify_export(
     expected: set[str] = set()
 
     def checks() -> Iterator[Coroutine[Any, Any, Finding]]:
-        for standing in ledger.stored(name, FAR):
-            if standing.stored:
-                expected.add(standing.stored.path)
-                yield _check(archives, ledger, standing, container)
+        for record in ledger.stored(name, FAR):
+            if record.stored:
+                expected.add(record.stored.path)
+                yield _check(archives, ledger, record, container)
 
     async with aclosing(_side_by_side(checks())) as findings:
         async for finding in findings:
             yield finding
     for path in await archives.files(name):
         if path not in expected and not _is_known_by_now(ledger, name, path, container):
-            yield Foreign(path)
+            yield Unrecorded(path)
 
 
-async def _check(archives: Archives, ledger: LedgerReader, standing: Standing, container: Format) -> Finding:
-    finding = await _compare(archives, standing, container)
-    if isinstance(finding, Sound):
+async def _check(archives: Archives, ledger: LedgerReader, record: BundleRecord, container: Format) -> Finding:
+    finding = await _compare(archives, record, container)
+    if isinstance(finding, Intact):
         return finding
     # A run may have replaced it between our look at the ledger and our look at the disk.
-    again = _standing_of(ledger, standing.bundle) or standing
-    return finding if again == standing else await _compare(archives, again, container)
+    again = _record_of(ledger, record.bundle) or record
+    return finding if again == record else await _compare(archives, again, container)
 
 
-async def _compare(archives: Archives, standing: Standing, container: Format) -> Finding:
-    stored = standing.stored
+async def _compare(archives: Archives, record: BundleRecord, container: Format) -> Finding:
+    stored = record.stored
     if stored is None:
         raise AssertionError("only what is stored is compared")
     try:
         found = await archives.check(stored.path, container)
     except ArchiveError as error:
-        return Broken(stored.path, standing, str(error))
+        return Broken(stored.path, record, str(error))
     if found is None:
-        return Missing(stored.path, standing)
+        return Missing(stored.path, record)
     if found.sha256 == stored.sha256 and found.rows != stored.rows:
-        return Broken(stored.path, standing, f"it has {found.rows} rows, and {stored.rows} were counted")
+        return Broken(stored.path, record, f"it has {found.rows} rows, and {stored.rows} were counted")
     # A new take's file has its name a moment before it has its row; until then whole is all that it can be.
-    if found.sha256 != stored.sha256 and not isinstance(standing.state, Ready):
-        return Broken(stored.path, standing, "its bytes are not those that were stored")
-    return Sound(stored.path, found.rows)
+    if found.sha256 != stored.sha256 and not isinstance(record.state, Ready):
+        return Broken(stored.path, record, "its bytes are not those that were stored")
+    return Intact(stored.path, found.rows)
 
 
-def _standing_of(ledger: LedgerReader, bundle: Bundle) -> Standing | None:
+def _record_of(ledger: LedgerReader, bundle: Bundle) -> BundleRecord | None:
     stored = ledger.stored(bundle.export, bundle.range)
-    return next((standing for standing in stored if standing.bundle == bundle), None)
+    return next((record for record in stored if record.bundle == bundle), None)
 
 
 def _is_known_by_now(ledger: LedgerReader, export: str, path: str, container: Format) -> bool:
@@ -220,14 +220,14 @@ def _is_known_by_now(ledger: LedgerReader, export: str, path: str, container: Fo
         return False
     bundle = Bundle(export, span)
     under_way = any(one.bundle == bundle and isinstance(one.state, Ready) for one in ledger.unfinished(export, span))
-    return under_way or _standing_of(ledger, bundle) is not None
+    return under_way or _record_of(ledger, bundle) is not None
 
 
-async def _look(archives: Archives, export: Export, path: str) -> tuple[Finding, Standing | None]:
+async def _look(archives: Archives, export: Export, path: str) -> tuple[Finding, BundleRecord | None]:
     """What a file is, and where its bundle stands if it is a sound archive."""
     span = Archives.span_of(path)
     if span is None or path != Archives.path_of(Bundle(export.name, span), export.definition.format):
-        return Foreign(path), None
+        return Unrecorded(path), None
     bundle = Bundle(export.name, span)
     try:
         found = await archives.check(path, export.definition.format)
@@ -236,12 +236,12 @@ async def _look(archives: Archives, export: Export, path: str) -> tuple[Finding,
     if found is None:
         raise StorageError(f"{path} went away while it was looked at")
     stored = Stored(path, found.bytes, found.rows, found.sha256, exported_at=await archives.written_at(path))
-    return Sound(path, found.rows), Standing(bundle, 0, stored, stored)
+    return Intact(path, found.rows), BundleRecord(bundle, 0, stored, stored)
 
 
-async def _write_anew(ledger: Ledger, exports: list[Export], standings: list[Standing]) -> None:
-    await ledger.agree(exports)
-    await ledger.restore(standings, at=time.time())
+async def _write_anew(ledger: Ledger, exports: list[Export], records: list[BundleRecord]) -> None:
+    await ledger.register(exports)
+    await ledger.restore(records, at=time.time())
     # What was spent before is not known any more: better to wait for tokens than to be refused.
     request = await ledger.send("other", at=time.time())
     ledger.answered(request, status=429)

@@ -14,7 +14,7 @@ from urllib.parse import parse_qsl
 import orjson
 
 from asyncexport.core.bundles import read_moment
-from asyncexport.sandbox.answers import Answer, error, reply
+from asyncexport.sandbox.answers import SandboxAnswer, error, reply
 from asyncexport.sandbox.behaviour import changed
 from asyncexport.sandbox.formats import EVENT_FIELDS, INDIVIDUAL_FIELDS, render
 from asyncexport.sandbox.sandbox import Sandbox
@@ -25,7 +25,7 @@ ELSEWHERE = "/sandbox/elsewhere"
 """Where redirects to another host lead."""
 
 
-async def answered(sandbox: Sandbox, method: str, raw_path: str, body: bytes) -> Answer:
+async def answered(sandbox: Sandbox, method: str, raw_path: str, body: bytes) -> SandboxAnswer:
     """The answer to a request under `PREFIX`."""
     path, _, query = raw_path.partition("?")
     try:
@@ -61,10 +61,12 @@ def _counts(sandbox: Sandbox) -> dict[str, int]:
     }
 
 
-def _rows(sandbox: Sandbox, query: dict[str, str]) -> Answer:
+def _rows(sandbox: Sandbox, query: dict[str, str]) -> SandboxAnswer:
     start, end = (read_moment(query[name], now=sandbox.now) for name in ("start", "end"))
     if query.get("type") == "individual":
         rows, columns = sandbox.individuals(start, end), INDIVIDUAL_FIELDS
     else:
         rows, columns = sandbox.events(start, end), EVENT_FIELDS
-    return Answer(200, b"".join(render(rows, "ndjson", columns=columns)), (("Content-Type", "application/x-ndjson"),))
+    return SandboxAnswer(
+        200, b"".join(render(rows, "ndjson", columns=columns)), (("Content-Type", "application/x-ndjson"),)
+    )

@@ -7,12 +7,12 @@ from typing import Any, Protocol
 
 import orjson
 
-from asyncexport.sandbox.reading import Refusal
+from asyncexport.sandbox.reading import SandboxRefusal
 
 Headers = tuple[tuple[str, str], ...]
 
 
-class Content(Protocol):
+class SandboxContent(Protocol):
     """A body too big to be held as a whole."""
 
     def __len__(self) -> int:
@@ -25,17 +25,17 @@ class Content(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
+class SandboxAnswer:
     """What is to be sent; `headers` leave out what says how long the body is."""
 
     status: int
-    body: bytes | Content
+    body: bytes | SandboxContent
     headers: Headers = (("Content-Type", "application/json"),)
 
 
-def reply(data: Any) -> Answer:
+def reply(data: Any) -> SandboxAnswer:
     """A success: JSON on one line, its ampersands escaped, as the service writes it (reference 3.4)."""
-    return Answer(200, one_line(data))
+    return SandboxAnswer(200, one_line(data))
 
 
 def one_line(data: Any) -> bytes:
@@ -80,26 +80,28 @@ TITLES = {
 }
 
 
-def error(status: int, *, form: str, code: str = "", message: str = "", headers: Headers = ()) -> Answer:
+def error(status: int, *, form: str, code: str = "", message: str = "", headers: Headers = ()) -> SandboxAnswer:
     """An error in one of its forms: json, error, text, html or empty. Version 1's own is not known (reference 3.0)."""
     title = TITLES.get(status, "Error")
     code = code or CODES.get(status, "server_error")
     message = message or title
     match form:
         case "json":
-            return Answer(status, one_line({"code": code, "message": message}), (*_type("application/json"), *headers))
+            return SandboxAnswer(
+                status, one_line({"code": code, "message": message}), (*_type("application/json"), *headers)
+            )
         case "error":
-            return Answer(status, one_line({"error": message}), (*_type("application/json"), *headers))
+            return SandboxAnswer(status, one_line({"error": message}), (*_type("application/json"), *headers))
         case "html":
             page = f"<html><head><title>{status} {title}</title></head><body><h1>{title}</h1></body></html>\n"
-            return Answer(status, page.encode(), (*_type("text/html; charset=UTF-8"), *headers))
+            return SandboxAnswer(status, page.encode(), (*_type("text/html; charset=UTF-8"), *headers))
         case "empty":
-            return Answer(status, b"", headers)
+            return SandboxAnswer(status, b"", headers)
         case _:
-            return Answer(status, f"{message}\n".encode(), (*_type("text/plain; charset=utf-8"), *headers))
+            return SandboxAnswer(status, f"{message}\n".encode(), (*_type("text/plain; charset=utf-8"), *headers))
 
 
-def refused(refusal: Refusal, *, form: str, headers: Headers = ()) -> Answer:
+def refused(refusal: SandboxRefusal, *, form: str, headers: Headers = ()) -> SandboxAnswer:
     """The answer to a request that was refused."""
     return error(refusal.status, form=form, code=refusal.code, message=str(refusal), headers=headers)
 

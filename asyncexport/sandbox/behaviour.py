@@ -1,8 +1,8 @@
 """Every switch of the sandbox: its default, and how sure it is that the real service does the same.
 
-1. `Behaviour()` is the service as far as it is known, in real time. What the vendor says is marked DOCUMENTED, what
-   follows from clients or reason INFERRED. What nobody says is a GUESS: the sandbox has to do something. OURS are the
-   switches that the real service has no equal of.
+1. `SandboxBehaviour()` is the service as far as it is known, in real time. What the vendor says is marked DOCUMENTED,
+   what follows from clients or reason INFERRED. What nobody says is a GUESS: the sandbox has to do something. OURS are
+   the switches that the real service has no equal of.
 2. No default is a promise of how the real service behaves, unless it is marked DOCUMENTED.
 3. Durations are in seconds as they would be at the real service; `speed` divides those of operations, of the limit's
    refill and of the three expiries, and nothing else. Time stamps stay those of the wall clock.
@@ -15,11 +15,11 @@ from enum import StrEnum
 from functools import cache
 from typing import Any, Literal, get_args, get_type_hints
 
-from asyncexport.sandbox.faults import Fault
-from asyncexport.sandbox.rows import Rows
+from asyncexport.sandbox.faults import SandboxFault
+from asyncexport.sandbox.rows import SandboxRows
 
 
-class Basis(StrEnum):
+class SandboxCertainty(StrEnum):
     """How sure it is that the real service does what the default of a switch does."""
 
     DOCUMENTED = "documented"
@@ -33,13 +33,13 @@ Delivery = Literal["gzip", "plain", "members", "nested", "encoded", "encoded-gzi
 Framing = Literal["length", "chunked", "close"]
 
 
-def _says(basis: Basis, says: str) -> dict[str, Any]:
+def _says(basis: SandboxCertainty, says: str) -> dict[str, Any]:
     """What goes with a switch: where its default comes from, and what it does."""
     return {"basis": basis, "says": says}
 
 
 @dataclass(frozen=True, slots=True)
-class Behaviour:
+class SandboxBehaviour:
     """How the sandbox behaves; `describe` lists the switches with their marks.
 
     Raises:
@@ -47,163 +47,194 @@ class Behaviour:
     """
 
     speed: float = field(
-        default=1.0, metadata=_says(Basis.OURS, "divides durations of operations, refill times and expiries")
+        default=1.0, metadata=_says(SandboxCertainty.OURS, "divides durations of operations, refill times and expiries")
     )
     seed: int = field(
-        default=1, metadata=_says(Basis.OURS, "rows, durations and chances are the same for the same seed")
+        default=1, metadata=_says(SandboxCertainty.OURS, "rows, durations and chances are the same for the same seed")
     )
-    faults: tuple[Fault, ...] = field(
-        default=(), metadata=_says(Basis.OURS, "what goes wrong, when and where: see --show-faults")
+    faults: tuple[SandboxFault, ...] = field(
+        default=(), metadata=_says(SandboxCertainty.OURS, "what goes wrong, when and where: see --show-faults")
     )
     clock_ahead_seconds: float = field(
-        default=0.0, metadata=_says(Basis.OURS, "how far its clock is ahead of this machine's")
+        default=0.0, metadata=_says(SandboxCertainty.OURS, "how far its clock is ahead of this machine's")
     )
 
-    rows: Rows | None = field(
-        default=None, metadata=_says(Basis.OURS, "where event rows come from; None: made from the seed")
+    rows: SandboxRows | None = field(
+        default=None, metadata=_says(SandboxCertainty.OURS, "where event rows come from; None: made from the seed")
     )
-    rows_per_hour: float = field(default=800.0, metadata=_says(Basis.OURS, "rows made from the seed, on average"))
+    rows_per_hour: float = field(
+        default=800.0, metadata=_says(SandboxCertainty.OURS, "rows made from the seed, on average")
+    )
     quiet: float = field(
         default=0.25,
-        metadata=_says(Basis.OURS, "the share of half-hours before six, UTC, in which nothing happens at all"),
+        metadata=_says(
+            SandboxCertainty.OURS, "the share of half-hours before six, UTC, in which nothing happens at all"
+        ),
     )
     late_share: float = field(
-        default=0.0, metadata=_says(Basis.DOCUMENTED, "the share of rows that reach it late (reference section 7)")
+        default=0.0,
+        metadata=_says(SandboxCertainty.DOCUMENTED, "the share of rows that reach it late (reference section 7)"),
     )
     late_seconds: float = field(
-        default=1800.0, metadata=_says(Basis.DOCUMENTED, "how long after its event a late row reaches it")
+        default=1800.0, metadata=_says(SandboxCertainty.DOCUMENTED, "how long after its event a late row reaches it")
     )
     retention_seconds: float | None = field(
-        default=None, metadata=_says(Basis.DOCUMENTED, "rows older than this are gone; None: none are")
+        default=None, metadata=_says(SandboxCertainty.DOCUMENTED, "rows older than this are gone; None: none are")
     )
     everyone_seconds: float = field(
-        default=30 * 86_400.0, metadata=_says(Basis.INFERRED, "a segment's range where no segmentTimeRange is")
+        default=30 * 86_400.0,
+        metadata=_says(SandboxCertainty.INFERRED, "a segment's range where no segmentTimeRange is"),
     )
     empty: Literal["usual", "plain", "nothing", "gzip-of-nothing"] = field(
         default="usual",
-        metadata=_says(Basis.GUESS, "an export without rows: its container, compressed or not, or no bytes, likewise"),
+        metadata=_says(
+            SandboxCertainty.GUESS, "an export without rows: its container, compressed or not, or no bytes, likewise"
+        ),
     )
 
-    operation_seconds: float = field(default=300.0, metadata=_says(Basis.GUESS, "the median time an operation takes"))
+    operation_seconds: float = field(
+        default=300.0, metadata=_says(SandboxCertainty.GUESS, "the median time an operation takes")
+    )
     operation_sigma: float = field(
-        default=0.5, metadata=_says(Basis.GUESS, "how much that varies: the sigma of a lognormal")
+        default=0.5, metadata=_says(SandboxCertainty.GUESS, "how much that varies: the sigma of a lognormal")
     )
     slots: int | None = field(
-        default=None, metadata=_says(Basis.GUESS, "operations that run at once, the others queue; None: all run")
+        default=None,
+        metadata=_says(SandboxCertainty.GUESS, "operations that run at once, the others queue; None: all run"),
     )
     most_running: int | None = field(
-        default=None, metadata=_says(Basis.GUESS, "operations under way beyond which a create gets a 429")
+        default=None, metadata=_says(SandboxCertainty.GUESS, "operations under way beyond which a create gets a 429")
     )
     merge_equal: bool = field(
-        default=False, metadata=_says(Basis.GUESS, "a create equal to one that still runs answers with its operation")
+        default=False,
+        metadata=_says(SandboxCertainty.GUESS, "a create equal to one that still runs answers with its operation"),
     )
     honour_idempotency_key: bool = field(
-        default=False, metadata=_says(Basis.GUESS, "a create with a known Idempotency-Key is not repeated")
+        default=False, metadata=_says(SandboxCertainty.GUESS, "a create with a known Idempotency-Key is not repeated")
     )
     finished_at_early: bool = field(
-        default=True, metadata=_says(Basis.DOCUMENTED, "some PENDING operations have a finishedAt already")
+        default=True, metadata=_says(SandboxCertainty.DOCUMENTED, "some PENDING operations have a finishedAt already")
     )
 
     unknown_segment: Literal[400, 404] = field(
-        default=400, metadata=_says(Basis.GUESS, "status of a create for a segment it does not know")
+        default=400, metadata=_says(SandboxCertainty.GUESS, "status of a create for a segment it does not know")
     )
     unknown_field: Literal["ignored", "refused"] = field(
-        default="ignored", metadata=_says(Basis.GUESS, "a field name it does not know")
+        default="ignored", metadata=_says(SandboxCertainty.GUESS, "a field name it does not know")
     )
     longest_range_seconds: float | None = field(
-        default=None, metadata=_says(Basis.GUESS, "a wider timeRange is a 400; None: none is")
+        default=None, metadata=_says(SandboxCertainty.GUESS, "a wider timeRange is a 400; None: none is")
     )
     ids: Literal["strict", "lenient", "plain"] = field(
         default="strict",
         metadata=_says(
-            Basis.INFERRED,
+            SandboxCertainty.INFERRED,
             "operation ids: with = + / and read percent-encoded only; with = and + as they are, too; without any",
         ),
     )
-    bearer: bool = field(default=False, metadata=_says(Basis.GUESS, "Authorization: Bearer works as Basic does"))
+    bearer: bool = field(
+        default=False, metadata=_says(SandboxCertainty.GUESS, "Authorization: Bearer works as Basic does")
+    )
     error_body: Literal["json", "error", "text", "html", "empty"] = field(
         default="json",
-        metadata=_says(Basis.INFERRED, "what an error says: as version 2 does, under the key `error`, or otherwise"),
+        metadata=_says(
+            SandboxCertainty.INFERRED, "what an error says: as version 2 does, under the key `error`, or otherwise"
+        ),
     )
     not_ready: int = field(
-        default=404, metadata=_says(Basis.GUESS, "status of a results call for an export that is not ready")
+        default=404, metadata=_says(SandboxCertainty.GUESS, "status of a results call for an export that is not ready")
     )
     gone: int = field(
-        default=404, metadata=_says(Basis.GUESS, "status where an operation or an export is unknown or has expired")
+        default=404,
+        metadata=_says(SandboxCertainty.GUESS, "status where an operation or an export is unknown or has expired"),
     )
 
     requests_per_minute: float = field(
-        default=2.0, metadata=_says(Basis.DOCUMENTED, "how fast the limit's bucket is refilled")
+        default=2.0, metadata=_says(SandboxCertainty.DOCUMENTED, "how fast the limit's bucket is refilled")
     )
-    burst: int = field(default=50, metadata=_says(Basis.DOCUMENTED, "what the bucket holds"))
+    burst: int = field(default=50, metadata=_says(SandboxCertainty.DOCUMENTED, "what the bucket holds"))
     scope: Literal["create", "all"] = field(
-        default="create", metadata=_says(Basis.GUESS, "which calls of the API the limit counts")
+        default="create", metadata=_says(SandboxCertainty.GUESS, "which calls of the API the limit counts")
     )
     bucket_each: bool = field(
-        default=False, metadata=_says(Basis.GUESS, "every endpoint that counts has a bucket of its own")
+        default=False, metadata=_says(SandboxCertainty.GUESS, "every endpoint that counts has a bucket of its own")
     )
     refusal_costs: bool = field(
-        default=False, metadata=_says(Basis.GUESS, "a refused call takes a token as well: the bucket goes below zero")
+        default=False,
+        metadata=_says(SandboxCertainty.GUESS, "a refused call takes a token as well: the bucket goes below zero"),
     )
     failure_costs: bool = field(
-        default=True, metadata=_says(Basis.GUESS, "a call that fails otherwise takes a token, like one that works")
+        default=True,
+        metadata=_says(SandboxCertainty.GUESS, "a call that fails otherwise takes a token, like one that works"),
     )
-    retry_after: RetryAfter = field(default="seconds", metadata=_says(Basis.DOCUMENTED, "the Retry-After of a 429"))
+    retry_after: RetryAfter = field(
+        default="seconds", metadata=_says(SandboxCertainty.DOCUMENTED, "the Retry-After of a 429")
+    )
 
     list_ids: bool = field(
-        default=True, metadata=_says(Basis.DOCUMENTED, "listed operations have their id; older samples have none")
+        default=True,
+        metadata=_says(SandboxCertainty.DOCUMENTED, "listed operations have their id; older samples have none"),
     )
     list_order: Literal["newest", "oldest", "shuffled"] = field(
-        default="newest", metadata=_says(Basis.GUESS, "the order of the list")
+        default="newest", metadata=_says(SandboxCertainty.GUESS, "the order of the list")
     )
     list_reaches: int | None = field(
-        default=None, metadata=_says(Basis.GUESS, "only so many of the newest are listed; None: all")
+        default=None, metadata=_says(SandboxCertainty.GUESS, "only so many of the newest are listed; None: all")
     )
     list_moves: bool = field(
-        default=False, metadata=_says(Basis.GUESS, "pages are counted from the top, so that items move between them")
+        default=False,
+        metadata=_says(SandboxCertainty.GUESS, "pages are counted from the top, so that items move between them"),
     )
-    old_operations: int = field(default=0, metadata=_says(Basis.GUESS, "operations of others from before"))
+    old_operations: int = field(default=0, metadata=_says(SandboxCertainty.GUESS, "operations of others from before"))
     foreign_per_operation: int = field(
-        default=0, metadata=_says(Basis.GUESS, "operations of others made along with each of ours")
+        default=0, metadata=_says(SandboxCertainty.GUESS, "operations of others made along with each of ours")
     )
 
     operation_life_seconds: float = field(
-        default=30 * 86_400.0, metadata=_says(Basis.GUESS, "how long an operation can be asked for")
+        default=30 * 86_400.0, metadata=_says(SandboxCertainty.GUESS, "how long an operation can be asked for")
     )
     export_life_seconds: float = field(
-        default=6.5 * 86_400.0, metadata=_says(Basis.INFERRED, "how long an export can be fetched")
+        default=6.5 * 86_400.0, metadata=_says(SandboxCertainty.INFERRED, "how long an export can be fetched")
     )
-    link_life_seconds: float = field(default=300.0, metadata=_says(Basis.DOCUMENTED, "how long a link is good"))
+    link_life_seconds: float = field(
+        default=300.0, metadata=_says(SandboxCertainty.DOCUMENTED, "how long a link is good")
+    )
     expired_link: Literal[400, 403] = field(
-        default=400, metadata=_says(Basis.INFERRED, "status of an expired link, always as XML")
+        default=400, metadata=_says(SandboxCertainty.INFERRED, "status of an expired link, always as XML")
     )
     expired_wording: Literal["old", "new"] = field(
-        default="old", metadata=_says(Basis.INFERRED, "which of two texts goes with it")
+        default="old", metadata=_says(SandboxCertainty.INFERRED, "which of two texts goes with it")
     )
 
     delivery: Delivery = field(
         default="gzip",
         metadata=_says(
-            Basis.INFERRED,
+            SandboxCertainty.INFERRED,
             "the file: gzip; plain; gzip of several members; gzip in gzip; plain or gzip under Content-Encoding: gzip",
         ),
     )
-    framing: Framing = field(default="length", metadata=_says(Basis.INFERRED, "how a download's end is told"))
-    etag: bool = field(default=True, metadata=_says(Basis.INFERRED, "downloads have an ETag"))
+    framing: Framing = field(
+        default="length", metadata=_says(SandboxCertainty.INFERRED, "how a download's end is told")
+    )
+    etag: bool = field(default=True, metadata=_says(SandboxCertainty.INFERRED, "downloads have an ETag"))
     ranges: bool = field(
-        default=True, metadata=_says(Basis.INFERRED, "Range and If-Range are obeyed; else the whole file comes")
+        default=True,
+        metadata=_says(SandboxCertainty.INFERRED, "Range and If-Range are obeyed; else the whole file comes"),
     )
     goog_hash: Literal["both", "crc32c", "md5", "none", "wrong"] = field(
-        default="both", metadata=_says(Basis.INFERRED, "the x-goog-hash headers")
+        default="both", metadata=_says(SandboxCertainty.INFERRED, "the x-goog-hash headers")
     )
     file_name: str = field(
-        default="", metadata=_says(Basis.DOCUMENTED, "the name in Content-Disposition, raw; empty: segment and date")
+        default="",
+        metadata=_says(SandboxCertainty.DOCUMENTED, "the name in Content-Disposition, raw; empty: segment and date"),
     )
     filler_bytes: int | None = field(
-        default=None, metadata=_says(Basis.OURS, "every export is a file of this size, uncompressed")
+        default=None, metadata=_says(SandboxCertainty.OURS, "every export is a file of this size, uncompressed")
     )
 
-    segments: int = field(default=60, metadata=_says(Basis.OURS, "how many segments there are besides those built in"))
+    segments: int = field(
+        default=60, metadata=_says(SandboxCertainty.OURS, "how many segments there are besides those built in")
+    )
 
     def __post_init__(self) -> None:
         if not self.speed > 0 or not self.requests_per_minute > 0 or self.burst < 1:
@@ -220,17 +251,17 @@ class Behaviour:
 
 @cache
 def _choices() -> dict[str, tuple[Any, ...]]:
-    hints = get_type_hints(Behaviour)
+    hints = get_type_hints(SandboxBehaviour)
     return {name: get_args(hint) for name, hint in hints.items() if getattr(hint, "__origin__", None) is Literal}
 
 
-def changed(behaviour: Behaviour, given: Mapping[str, Any]) -> Behaviour:
+def changed(behaviour: SandboxBehaviour, given: Mapping[str, Any]) -> SandboxBehaviour:
     """The behaviour with some switches set by name; values may be text, as they come from a command line.
 
     Raises:
         ValueError: there is no such switch, or it cannot be that.
     """
-    hints = get_type_hints(Behaviour)
+    hints = get_type_hints(SandboxBehaviour)
     return replace(behaviour, **{name: _read(name, hints.get(name), value) for name, value in given.items()})
 
 
@@ -239,7 +270,7 @@ def _read(name: str, hint: Any, value: Any) -> Any:
         near = difflib.get_close_matches(name, [one.name for one in switches()], n=1)
         raise ValueError(f"no such switch: {name!r}" + (f"; is {near[0]!r} meant?" if near else ""))
     if name == "faults":
-        return tuple(map(Fault.parse, value.split() if isinstance(value, str) else value))
+        return tuple(map(SandboxFault.parse, value.split() if isinstance(value, str) else value))
     if not isinstance(value, str):
         return value
     if value == "none" and type(None) in get_args(hint):
@@ -255,7 +286,7 @@ def _read(name: str, hint: Any, value: Any) -> Any:
 
 def switches() -> tuple[Field[Any], ...]:
     """All of them, in order."""
-    return fields(Behaviour)
+    return fields(SandboxBehaviour)
 
 
 def describe() -> str:

@@ -16,15 +16,15 @@ from dataclasses import dataclass, replace
 from itertools import chain, islice
 
 from asyncexport.core.exports import Format, Type
-from asyncexport.sandbox.answers import Content
-from asyncexport.sandbox.behaviour import Behaviour, Delivery
-from asyncexport.sandbox.data import SyntheticRows
+from asyncexport.sandbox.answers import SandboxContent
+from asyncexport.sandbox.behaviour import Delivery, SandboxBehaviour
+from asyncexport.sandbox.data import SandboxSyntheticRows
 from asyncexport.sandbox.filler import filler
 from asyncexport.sandbox.formats import EVENT_FIELDS, INDIVIDUAL_FIELDS, empty, render
-from asyncexport.sandbox.operations import Operation
+from asyncexport.sandbox.operations import SandboxOperation
 from asyncexport.sandbox.people import individuals
-from asyncexport.sandbox.reading import Order
-from asyncexport.sandbox.rows import Row, Rows
+from asyncexport.sandbox.reading import SandboxExportRequest
+from asyncexport.sandbox.rows import Row, SandboxRows
 from asyncexport.sandbox.segments import holds
 
 try:
@@ -43,7 +43,7 @@ OTHER_LEVEL = 6
 
 
 @dataclass(frozen=True, slots=True)
-class Repeated:
+class SandboxRepeatedBody:
     """A body that is `head`, then `block` as many `times`, then `tail`; only these are held."""
 
     head: bytes
@@ -77,16 +77,16 @@ class Repeated:
 
 
 @dataclass(frozen=True, slots=True)
-class Stored:
+class SandboxFile:
     """A file in the store: its bytes, and the checksums that go with it; `crc32c` is b"" where it cannot be had."""
 
-    content: bytes | Content
+    content: bytes | SandboxContent
     etag: str
     crc32c: bytes
     md5: bytes
 
     @classmethod
-    def of(cls, content: bytes | Content) -> "Stored":
+    def of(cls, content: bytes | SandboxContent) -> "SandboxFile":
         """With the checksums of these very bytes."""
         md5, crc32c = hashlib.md5(usedforsecurity=False), 0
         for piece in [content] if isinstance(content, bytes) else content.pieces(0, len(content)):
@@ -96,25 +96,27 @@ class Stored:
         return cls(content, f'"{md5.hexdigest()}"', digest, md5.digest())
 
 
-class Archives:
+class SandboxArchives:
     """Makes files, away from the event loop, and keeps some."""
 
     def __init__(self) -> None:
-        self._kept: OrderedDict[tuple[object, ...], Stored] = OrderedDict()
+        self._kept: OrderedDict[tuple[object, ...], SandboxFile] = OrderedDict()
         self._kept_bytes = 0
-        self._making: dict[tuple[object, ...], asyncio.Future[Stored]] = {}
+        self._making: dict[tuple[object, ...], asyncio.Future[SandboxFile]] = {}
         self._threads = ThreadPoolExecutor(max_workers=2, thread_name_prefix="sandbox-archives")
 
     async def close(self) -> None:
         """Make no more; what is being made is finished and dropped."""
         await asyncio.to_thread(self._threads.shutdown, wait=True, cancel_futures=True)
 
-    async def get(self, one: Operation, order: Order, behaviour: Behaviour, damage: str = "") -> Stored:
+    async def get(
+        self, one: SandboxOperation, order: SandboxExportRequest, behaviour: SandboxBehaviour, damage: str = ""
+    ) -> SandboxFile:
         """The file of an export, with or without damage."""
         shaping = (behaviour.delivery, behaviour.empty, behaviour.filler_bytes, damage)
         return await self.shared((one.export_id, *shaping), lambda: make(one, order, behaviour, damage))
 
-    async def shared(self, key: tuple[object, ...], make_it: Callable[[], Stored]) -> Stored:
+    async def shared(self, key: tuple[object, ...], make_it: Callable[[], SandboxFile]) -> SandboxFile:
         """What is kept under a key, or is being made, or else is made now."""
         if key in self._kept:
             self._kept.move_to_end(key)
@@ -126,7 +128,7 @@ class Archives:
         # Several who want the same file wait for it together; one of them going away ends nothing.
         return await asyncio.shield(self._making[key])
 
-    def _keep(self, key: tuple[object, ...], done: "asyncio.Future[Stored]") -> None:
+    def _keep(self, key: tuple[object, ...], done: "asyncio.Future[SandboxFile]") -> None:
         del self._making[key]
         if done.cancelled() or done.exception() is not None:
             return
@@ -137,16 +139,18 @@ class Archives:
             self._kept_bytes -= _held(dropped)
 
 
-def _held(stored: Stored) -> int:
+def _held(stored: SandboxFile) -> int:
     content = stored.content
-    return len(content.head + content.block + content.tail) if isinstance(content, Repeated) else len(content)
+    return (
+        len(content.head + content.block + content.tail) if isinstance(content, SandboxRepeatedBody) else len(content)
+    )
 
 
-def source(behaviour: Behaviour) -> Rows:
+def source(behaviour: SandboxBehaviour) -> SandboxRows:
     """Where the event rows come from."""
     if behaviour.rows is not None:
         return behaviour.rows
-    return SyntheticRows(
+    return SandboxSyntheticRows(
         behaviour.seed,
         behaviour.rows_per_hour,
         late_share=behaviour.late_share,
@@ -155,7 +159,7 @@ def source(behaviour: Behaviour) -> Rows:
     )
 
 
-def rows_of(one: Operation, order: Order, behaviour: Behaviour) -> Iterator[Row]:
+def rows_of(one: SandboxOperation, order: SandboxExportRequest, behaviour: SandboxBehaviour) -> Iterator[Row]:
     """The rows of an export, as of when it was made."""
     start, end = one.span
     if order.type is Type.EVENT:
@@ -165,37 +169,39 @@ def rows_of(one: Operation, order: Order, behaviour: Behaviour) -> Iterator[Row]
     return islice((row for row in rows if holds(order.segment, row)), one.most_rows)
 
 
-def make(one: Operation, order: Order, behaviour: Behaviour, damage: str = "") -> Stored:
+def make(
+    one: SandboxOperation, order: SandboxExportRequest, behaviour: SandboxBehaviour, damage: str = ""
+) -> SandboxFile:
     """The file of an export."""
     if behaviour.filler_bytes is not None:
-        return Stored.of(_filled(one, order, behaviour))
+        return SandboxFile.of(_filled(one, order, behaviour))
     rows = rows_of(one, order, behaviour)
     columns = EVENT_FIELDS if order.type is Type.EVENT else INDIVIDUAL_FIELDS
     first = next(rows, None)
     if first is None and behaviour.empty != "usual":
-        return Stored.of(_nothing(order, behaviour, columns))
+        return SandboxFile.of(_nothing(order, behaviour, columns))
     all_of_them = rows if first is None else chain([first], rows)
     pieces = render(all_of_them, order.format, fields=order.fields or None, columns=columns)
     if damage:
         return _damaged(b"".join(pieces), order, behaviour.delivery, damage)
     if behaviour.delivery in ("gzip", "encoded"):
-        return Stored.of(b"".join(_gzipped(pieces)))
-    return Stored.of(packed(b"".join(pieces), behaviour.delivery))
+        return SandboxFile.of(b"".join(_gzipped(pieces)))
+    return SandboxFile.of(packed(b"".join(pieces), behaviour.delivery))
 
 
-def _nothing(order: Order, behaviour: Behaviour, columns: tuple[str, ...]) -> bytes:
+def _nothing(order: SandboxExportRequest, behaviour: SandboxBehaviour, columns: tuple[str, ...]) -> bytes:
     """An export without rows in one of its odd forms, which damage cannot make odder."""
     shape = "usual" if behaviour.empty == "plain" else "nothing"
     data = empty(order.format, shape, fields=order.fields or None, columns=columns)
     return packed(data, behaviour.delivery) if behaviour.empty == "gzip-of-nothing" else data
 
 
-def _filled(one: Operation, order: Order, behaviour: Behaviour) -> Repeated:
+def _filled(one: SandboxOperation, order: SandboxExportRequest, behaviour: SandboxBehaviour) -> SandboxRepeatedBody:
     made = filler(order.format, behaviour.filler_bytes or 0, start=one.span[0])
     if behaviour.delivery == "plain":
-        return Repeated(made.head, made.block, made.times, made.tail)
+        return SandboxRepeatedBody(made.head, made.block, made.times, made.tail)
     head, block, tail = (_gzip(part) if part else b"" for part in (made.head, made.block, made.tail))
-    return Repeated(head, block, made.times, tail)
+    return SandboxRepeatedBody(head, block, made.times, tail)
 
 
 def packed(data: bytes, delivery: Delivery, *, level: int = LEVEL) -> bytes:
@@ -223,35 +229,35 @@ def _gzipped(pieces: Iterable[bytes], *, level: int = LEVEL) -> Iterator[bytes]:
     yield deflate.flush()
 
 
-def _damaged(data: bytes, order: Order, delivery: Delivery, damage: str) -> Stored:
+def _damaged(data: bytes, order: SandboxExportRequest, delivery: Delivery, damage: str) -> SandboxFile:
     """What comes instead, with the checksums that a fault leaves it."""
-    whole = Stored.of(packed(data, delivery))
+    whole = SandboxFile.of(packed(data, delivery))
     file = bytes(whole.content) if isinstance(whole.content, bytes) else b""
     match damage:
         case "corrupt":
             at = len(file) // 2
             return replace(whole, content=file[:at] + bytes([file[at] ^ 0xFF]) + file[at + 1 :])
         case "bad-crc":
-            return Stored.of(file[:-8] + bytes(byte ^ 0xFF for byte in file[-8:-4]) + file[-4:])
+            return SandboxFile.of(file[:-8] + bytes(byte ^ 0xFF for byte in file[-8:-4]) + file[-4:])
         case "bad-size":
-            return Stored.of(file[:-4] + bytes(byte ^ 0xFF for byte in file[-4:]))
+            return SandboxFile.of(file[:-4] + bytes(byte ^ 0xFF for byte in file[-4:]))
         case "truncated":
-            return Stored.of(file[: len(file) * 2 // 3])
+            return SandboxFile.of(file[: len(file) * 2 // 3])
         case "trailing":
-            return Stored.of(file + b"\x00\x00and something more")
+            return SandboxFile.of(file + b"\x00\x00and something more")
         case "cut-line":
             half = data[: _row_end(data, order.format)]
             return replace(whole, content=packed(half, delivery))
         case "cut-row":
-            return Stored.of(packed(data[: -max(3, min(20, len(data) // 2))], delivery))
+            return SandboxFile.of(packed(data[: -max(3, min(20, len(data) // 2))], delivery))
         case "open-array":
-            return Stored.of(packed(data[:-1], delivery))
+            return SandboxFile.of(packed(data[:-1], delivery))
         case "wrong-hash":
             return replace(whole, crc32c=bytes(byte ^ 0xFF for byte in whole.crc32c), md5=whole.md5[::-1])
         case "changed":
-            return Stored.of(packed(data, delivery, level=OTHER_LEVEL))
+            return SandboxFile.of(packed(data, delivery, level=OTHER_LEVEL))
         case "changed-quietly":
-            return replace(Stored.of(packed(data, delivery, level=OTHER_LEVEL)), etag=whole.etag)
+            return replace(SandboxFile.of(packed(data, delivery, level=OTHER_LEVEL)), etag=whole.etag)
         case _:
             raise ValueError(f"no such damage: {damage!r}")
 

@@ -13,11 +13,11 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 from asyncexport.sandbox.chance import WORD, identifier, mixed
-from asyncexport.sandbox.rows import PageView, Row, Rows, micros, stamp
-from asyncexport.sandbox.shop import IN_THE_APP, KINDS, ON_THE_SITE, SITE, Happening, arrival, pool
+from asyncexport.sandbox.rows import Row, SandboxPageView, SandboxRows, micros, stamp
+from asyncexport.sandbox.shop import IN_THE_APP, KINDS, ON_THE_SITE, SITE, SandboxShopEvent, arrival, pool
 from asyncexport.sandbox.visitors import LIFE_DAYS, visitor
 
-__all__ = ["Row", "Rows", "SyntheticRows"]
+__all__ = ["Row", "SandboxRows", "SandboxSyntheticRows"]
 
 HOUR_MS = 3_600_000
 DAY_MS = 24 * HOUR_MS
@@ -85,7 +85,7 @@ class _Page(NamedTuple):
     first: bool
 
 
-class SyntheticRows:
+class SandboxSyntheticRows:
     """Events made up from the time and a seed: the same ones in every process.
 
     Args:
@@ -129,7 +129,7 @@ class SyntheticRows:
             shuffle(rows)
             yield from rows
 
-    def history(self, start: float, end: float, *, as_of: float) -> Iterator[PageView]:
+    def history(self, start: float, end: float, *, as_of: float) -> Iterator[SandboxPageView]:
         """All page views up to `as_of` of whoever has an event in the range."""
         first, last, limit = _first_ms(start), _first_ms(end), micros(as_of) // 1000
         seen = {
@@ -145,7 +145,7 @@ class SyntheticRows:
         for cell in self._cells(born, min(died, limit + 1)):
             for page in self._pages(cell):
                 if page.visit[2:4] in seen and (events := self._events(page, limit)):
-                    yield PageView(self._facts(page), tuple(sorted(at * 1000 for at, _ in events)))
+                    yield SandboxPageView(self._facts(page), tuple(sorted(at * 1000 for at, _ in events)))
 
     def _cells(self, first: int, last: int) -> range:
         """The cells whose visits may have events in a range."""
@@ -251,7 +251,7 @@ class SyntheticRows:
         return head | middle | tail
 
 
-def _happening(page: _Page, at: int, dice: int, kind: int) -> Happening:
+def _happening(page: _Page, at: int, dice: int, kind: int) -> SandboxShopEvent:
     """What happens then: a page begins with its arrival, most often a load, and goes on from its pool."""
     if at == page.start:
         choices = arrival("pageview" if KINDS[kind].in_the_app else "navigate")

@@ -2,7 +2,8 @@
 
 aiohttp's server keeps the rules of HTTP and so cannot break them: it will not promise a length that it does not send,
 stop within a chunk, or reset a connection. So answers are written to the transport here, byte by byte, and aiohttp is
-handed `Sent`, an answer that writes nothing. All breaking of rules is in this module; which rule, says a `Manner`.
+handed `SandboxSentResponse`, an answer that writes nothing. All breaking of rules is in this module; which rule is
+broken, a `SandboxDelivery` says.
 """
 
 import asyncio
@@ -18,7 +19,7 @@ from typing import Literal
 from aiohttp import HttpVersion10, web
 from aiohttp.abc import AbstractStreamWriter
 
-from asyncexport.sandbox.answers import Answer, Content
+from asyncexport.sandbox.answers import SandboxAnswer, SandboxContent
 from asyncexport.sandbox.behaviour import Framing
 
 PIECE_BYTES = 256 << 10
@@ -28,7 +29,7 @@ GARBAGE = b"\x16\x03\x01\x00\xff\xfenothing that speaks HTTP\r\n\r\n"
 
 
 @dataclass(frozen=True, slots=True)
-class Manner:
+class SandboxDelivery:
     """How an answer is sent; the default is by the rules.
 
     Attributes:
@@ -52,7 +53,7 @@ class Manner:
     wait_seconds: float = 0.0
 
 
-class Sent(web.StreamResponse):
+class SandboxSentResponse(web.StreamResponse):
     """An answer that is on its way already."""
 
     def __init__(self, *, keep: bool) -> None:
@@ -72,10 +73,12 @@ class Sent(web.StreamResponse):
         """Nothing is left to do."""
 
 
-BY_THE_RULES = Manner()
+BY_THE_RULES = SandboxDelivery()
 
 
-async def send(request: web.BaseRequest, answer: Answer, manner: Manner, *, now: float) -> Sent:
+async def send(
+    request: web.BaseRequest, answer: SandboxAnswer, manner: SandboxDelivery, *, now: float
+) -> SandboxSentResponse:
     """Send an answer; `now` is the date it bears.
 
     Raises:
@@ -94,7 +97,7 @@ async def send(request: web.BaseRequest, answer: Answer, manner: Manner, *, now:
         answer = replace(answer, body=b"")
     if manner is BY_THE_RULES and isinstance(answer.body, bytes) and len(answer.body) <= PIECE_BYTES:
         transport.write(head + answer.body)
-        return Sent(keep=keep)
+        return SandboxSentResponse(keep=keep)
     match manner.head:
         case "whole":
             transport.write(head)
@@ -104,10 +107,10 @@ async def send(request: web.BaseRequest, answer: Answer, manner: Manner, *, now:
         case "garbage":
             transport.write(GARBAGE)
     await _end(request, transport, manner)
-    return Sent(keep=keep)
+    return SandboxSentResponse(keep=keep)
 
 
-def _head(answer: Answer, manner: Manner, *, keep: bool, now: float) -> bytes:
+def _head(answer: SandboxAnswer, manner: SandboxDelivery, *, keep: bool, now: float) -> bytes:
     try:
         phrase = HTTPStatus(answer.status).phrase
     except ValueError:
@@ -130,7 +133,7 @@ def _date(second: int) -> str:
 
 
 async def _send_body(
-    request: web.BaseRequest, transport: asyncio.Transport, body: bytes | Content, manner: Manner
+    request: web.BaseRequest, transport: asyncio.Transport, body: bytes | SandboxContent, manner: SandboxDelivery
 ) -> None:
     size = len(body) if manner.sent is None else min(manner.sent, len(body))
     for piece in _pieces(body, size, manner.step):
@@ -148,7 +151,7 @@ async def _send_body(
         transport.write(b"0\r\n\r\n")
 
 
-def _pieces(body: bytes | Content, size: int, step: int) -> Iterator[bytes]:
+def _pieces(body: bytes | SandboxContent, size: int, step: int) -> Iterator[bytes]:
     step = step or PIECE_BYTES
     if isinstance(body, bytes):
         yield from (body[at : min(at + step, size)] for at in range(0, size, step))
@@ -157,7 +160,7 @@ def _pieces(body: bytes | Content, size: int, step: int) -> Iterator[bytes]:
         yield from (piece[at : at + step] for at in range(0, len(piece), step))
 
 
-async def _end(request: web.BaseRequest, transport: asyncio.Transport, manner: Manner) -> None:
+async def _end(request: web.BaseRequest, transport: asyncio.Transport, manner: SandboxDelivery) -> None:
     match manner.ending:
         case "stall":
             await asyncio.Event().wait()

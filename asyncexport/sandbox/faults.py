@@ -1,7 +1,7 @@
 """What can go wrong, when and where: faults on demand.
 
-A `Fault` names a place (`where`), what happens there (`what`), and which calls it befalls: all of them, or those about
-a window of time, the Nth, every Nth, some by chance, at most so many. As text: `create:503,nth=3` or
+A `SandboxFault` names a place (`where`), what happens there (`what`), and which calls it befalls: all of them, or
+those about a window of time, the Nth, every Nth, some by chance, at most so many. As text: `create:503,nth=3` or
 `download:cut-length,chance=0.1,times=5,window=2026-01-01/2026-01-02`.
 
 1. Every call that a fault could befall is counted by it, whether or not another fault befalls it. The first of several
@@ -151,7 +151,7 @@ RETRY_AFTERS = ("", "seconds", "missing", "zero", "negative", "short", "huge", "
 
 
 @dataclass(frozen=True, slots=True)
-class Fault:
+class SandboxFault:
     """Something that goes wrong; see the table above for `where` and `what`.
 
     Args:
@@ -259,21 +259,21 @@ class _Count:
     done: int = field(default=0)
 
 
-class Faults:
+class SandboxFaultPlan:
     """Says which fault, if any, befalls a call."""
 
     def __init__(self) -> None:
-        self._counts: dict[Fault, _Count] = {}
+        self._counts: dict[SandboxFault, _Count] = {}
 
-    def become(self, faults: Iterable[Fault]) -> None:
+    def become(self, faults: Iterable[SandboxFault]) -> None:
         """Have these from now on; those that were there before go on counting."""
         self._counts = {
             one: self._counts.get(one) or _Count(random.Random(f"{one.seed} {one.where} {one.what}")) for one in faults
         }
 
-    def befall(self, endpoint: str, span: tuple[float, float] | None = None) -> Fault | None:
+    def befall(self, endpoint: str, span: tuple[float, float] | None = None) -> SandboxFault | None:
         """The fault of this call, which may be about a range."""
-        found: Fault | None = None
+        found: SandboxFault | None = None
         for fault, count in self._counts.items():
             if not _concerns(fault, endpoint, span):
                 continue
@@ -285,7 +285,7 @@ class Faults:
         return found
 
 
-def _concerns(fault: Fault, endpoint: str, span: tuple[float, float] | None) -> bool:
+def _concerns(fault: SandboxFault, endpoint: str, span: tuple[float, float] | None) -> bool:
     if endpoint not in WHERE[fault.where]:
         return False
     if fault.status is None and endpoint not in PLACES[fault.what]:
@@ -295,7 +295,7 @@ def _concerns(fault: Fault, endpoint: str, span: tuple[float, float] | None) -> 
     return span is not None and fault.window.start < span[1] and span[0] < fault.window.end
 
 
-def _is_due(fault: Fault, count: _Count) -> bool:
+def _is_due(fault: SandboxFault, count: _Count) -> bool:
     if fault.times is not None and count.done >= fault.times:
         return False
     if fault.nth is not None and count.seen != fault.nth:

@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from asyncexport.sandbox.data import SyntheticRows
+from asyncexport.sandbox.data import SandboxSyntheticRows
 from asyncexport.sandbox.formats import EVENT_FIELDS, empty, render, row_json
 from asyncexport.sandbox.rows import Row
 
@@ -21,7 +21,7 @@ HEAD_AND_FOOT = {"ndjson": (b"", b"\n", b"\n"), "json": (b"[", b",\n", b"]"), "c
 
 
 @dataclass(frozen=True, slots=True)
-class Filler:
+class SandboxFiller:
     """A file that is `head`, then `block` as many `times`, then `tail`.
 
     Each of the three may be compressed once, as a gzip member of its own, and sent as often as it is needed.
@@ -50,7 +50,7 @@ def filler(
     size: int,
     *,
     start: float = 1_767_225_600,
-) -> Filler:
+) -> SandboxFiller:
     """A valid file of exactly `size` bytes, uncompressed.
 
     Args:
@@ -74,13 +74,13 @@ def filler(
     fitting = _fitting(lines, rest)
     stuffing = rest - sum(map(len, fitting))
     tail = b"".join(fitting) + _line(_stuffed(start, stuffing), format) + foot
-    return Filler(head, block, times, tail, rows=times * len(lines) + len(fitting) + 1)
+    return SandboxFiller(head, block, times, tail, rows=times * len(lines) + len(fitting) + 1)
 
 
 def _rows(start: float) -> Iterator[Row]:
     """Rows of a busy shop, as many as make a block."""
     length = 0
-    for row in SyntheticRows(rows_per_hour=ROWS_PER_HOUR, quiet=0).between(start, start + SPAN_SECONDS):
+    for row in SandboxSyntheticRows(rows_per_hour=ROWS_PER_HOUR, quiet=0).between(start, start + SPAN_SECONDS):
         length += len(row_json(row))
         if length > BLOCK_BYTES:
             return
@@ -89,7 +89,7 @@ def _rows(start: float) -> Iterator[Row]:
 
 def _stuffed(start: float, length: int) -> Row:
     """A row of any length one likes."""
-    row = next(SyntheticRows(rows_per_hour=ROWS_PER_HOUR, quiet=0).between(start, start + SPAN_SECONDS))
+    row = next(SandboxSyntheticRows(rows_per_hour=ROWS_PER_HOUR, quiet=0).between(start, start + SPAN_SECONDS))
     return row | {"EventTargetText": "x" * length}
 
 

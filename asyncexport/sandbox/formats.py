@@ -15,7 +15,7 @@ from typing import Any
 
 import orjson
 
-from asyncexport.sandbox.rowfile import WrittenRow
+from asyncexport.sandbox.rowfile import SandboxFileRow
 from asyncexport.sandbox.rows import Row
 
 PIECE_BYTES = 64 << 10
@@ -67,7 +67,7 @@ def select(rows: Iterable[Row], fields: Sequence[str] | None) -> Iterator[Row]:
     shown = {SAME_FIELD[field]: field for field in fields if field in SAME_FIELD}
     shown |= {field: field for field in fields if field not in WILDCARDS}
     for row in rows:
-        if isinstance(row, WrittenRow):
+        if isinstance(row, SandboxFileRow):
             yield row.only(shown, prefixes)
         else:
             yield {shown.get(key, key): row[key] for key in row if key in shown or key.startswith(prefixes)}
@@ -119,7 +119,7 @@ def empty(
 
 def row_json(row: Row) -> bytes:
     """One row as a JSON object on one line."""
-    if isinstance(row, WrittenRow):
+    if isinstance(row, SandboxFileRow):
         return row.text.encode()
     try:
         return orjson.dumps(row)
@@ -173,7 +173,7 @@ def _taken(lines: list[str]) -> bytes:
 
 def _cells(row: Row) -> dict[str, Any]:
     """A row's values as the text of cells; numbers of a written row as they were written."""
-    if isinstance(row, WrittenRow):
+    if isinstance(row, SandboxFileRow):
         return {key: row[key] if value[0] == '"' else _word(value) for key, value in row.members()}
     odd = {key: _word(row_json(value).decode()) for key, value in row.items() if type(value) not in PLAIN}
     return row | odd if odd else row

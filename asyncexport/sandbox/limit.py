@@ -10,7 +10,7 @@ import math
 from dataclasses import dataclass
 from email.utils import formatdate
 
-from asyncexport.sandbox.behaviour import Behaviour, RetryAfter
+from asyncexport.sandbox.behaviour import RetryAfter, SandboxBehaviour
 
 EXACT = 1e-9
 """Below this a token is missing only for the rounding of floats."""
@@ -22,13 +22,13 @@ class _Bucket:
     at: float
 
 
-class Limit:
+class SandboxRateLimit:
     """Who may pass; moments are seconds since 1970."""
 
     def __init__(self) -> None:
         self._buckets: dict[str, _Bucket] = {}
 
-    def refuses(self, endpoint: str, behaviour: Behaviour, *, now: float) -> float | None:
+    def refuses(self, endpoint: str, behaviour: SandboxBehaviour, *, now: float) -> float | None:
         """Take a token for a call that has come; None if there was one, else how many seconds until there is."""
         if behaviour.scope == "create" and endpoint != "create":
             return None
@@ -43,13 +43,13 @@ class Limit:
             bucket.level = max(bucket.level - 1, -float(behaviour.burst))
         return (1 - bucket.level) / per_second
 
-    def give_back(self, endpoint: str, behaviour: Behaviour) -> None:
+    def give_back(self, endpoint: str, behaviour: SandboxBehaviour) -> None:
         """The token of a call that came to nothing and costs nothing."""
         bucket = self._buckets.get(endpoint if behaviour.bucket_each else "")
         if bucket is not None and (behaviour.scope == "all" or endpoint == "create"):
             bucket.level += 1
 
-    def _bucket(self, name: str, behaviour: Behaviour, now: float) -> _Bucket:
+    def _bucket(self, name: str, behaviour: SandboxBehaviour, now: float) -> _Bucket:
         if name not in self._buckets:
             self._buckets[name] = _Bucket(behaviour.burst, now)
         return self._buckets[name]

@@ -10,31 +10,31 @@ import re
 from collections.abc import Iterator, Mapping
 from itertools import islice
 
-from asyncexport.sandbox.behaviour import Behaviour
-from asyncexport.sandbox.operations import Operation
-from asyncexport.sandbox.reading import Refusal
+from asyncexport.sandbox.behaviour import SandboxBehaviour
+from asyncexport.sandbox.operations import SandboxOperation
+from asyncexport.sandbox.reading import SandboxRefusal
 from asyncexport.sandbox.segments import read_limit
 
 PAGE = 100
 """Operations on a page: the default and the maximum."""
 
 
-class Listing:
+class SandboxOperationList:
     """All operations, and the orders in which they can be listed."""
 
     def __init__(self) -> None:
-        self._operations: list[Operation] = []
+        self._operations: list[SandboxOperation] = []
         self._shuffled: list[tuple[str, int]] = []
 
-    def add(self, one: Operation) -> None:
+    def add(self, one: SandboxOperation) -> None:
         """Another one, the newest."""
         self._operations.append(one)
         # Export ids are drawn at random: sorted by them, operations are shuffled.
         bisect.insort(self._shuffled, (one.export_id.encode().hex(), one.number))
 
     def page(
-        self, query: Mapping[str, str], behaviour: Behaviour, *, now: float, kept_since: float
-    ) -> tuple[list[Operation], str]:
+        self, query: Mapping[str, str], behaviour: SandboxBehaviour, *, now: float, kept_since: float
+    ) -> tuple[list[SandboxOperation], str]:
         """A page, and the token of the next one or "".
 
         Raises:
@@ -56,7 +56,7 @@ class Listing:
             token = f"n{skipped + limit}" if behaviour.list_moves else f"p{page[limit][0]}"
         return [one for _, one in page[:limit]], token
 
-    def _from(self, place: str, behaviour: Behaviour) -> Iterator[tuple[str, Operation]]:
+    def _from(self, place: str, behaviour: SandboxBehaviour) -> Iterator[tuple[str, SandboxOperation]]:
         """The operations from a place on, each with its own."""
         count = len(self._operations)
         oldest = 0 if behaviour.list_reaches is None else max(0, count - behaviour.list_reaches)
@@ -74,7 +74,7 @@ class Listing:
                     yield str(number), self._operations[number]
 
 
-def _read_token(token: str, behaviour: Behaviour) -> tuple[str, int]:
+def _read_token(token: str, behaviour: SandboxBehaviour) -> tuple[str, int]:
     """The place where a page begins, or else how many items from the top."""
     places = "[0-9a-f]{1,200}" if behaviour.list_order == "shuffled" else "[0-9]{1,12}"
     if re.fullmatch("n[0-9]{1,12}", token):
@@ -82,5 +82,5 @@ def _read_token(token: str, behaviour: Behaviour) -> tuple[str, int]:
     if re.fullmatch(f"p{places}", token):
         return token[1:], 0
     if token:
-        raise Refusal(400, "bad_request", "no such paginationToken")
+        raise SandboxRefusal(400, "bad_request", "no such paginationToken")
     return "", 0

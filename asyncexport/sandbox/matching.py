@@ -1,6 +1,6 @@
 """The exporter's settings that fit a sandbox, as TOML: with them it is never refused and never waits without need."""
 
-from asyncexport.sandbox.behaviour import Behaviour
+from asyncexport.sandbox.behaviour import SandboxBehaviour
 
 SHORTEST_INTERVAL_SECONDS = 0.05
 """Between two looks at running operations: sooner would only heat this machine."""
@@ -11,7 +11,7 @@ SHORTEST_BACKOFF_MAX_SECONDS = 1.0
 SHORTEST_OUTAGE_SECONDS = 60.0
 
 
-def settings(behaviour: Behaviour, *, url: str, key: str) -> str:
+def settings(behaviour: SandboxBehaviour, *, url: str, key: str) -> str:
     """The tables of a config file that differ from the defaults because of the sandbox."""
     expected = max(behaviour.shortened(behaviour.operation_seconds), SHORTEST_EXPECTED_SECONDS)
     deadline = max(behaviour.shortened(86_400.0), 60.0, 100 * expected)

@@ -5,11 +5,11 @@ from typing import Any
 
 import orjson
 
-from asyncexport.sandbox.answers import Answer, error, one_line
-from asyncexport.sandbox.behaviour import Behaviour
-from asyncexport.sandbox.contents import Repeated
-from asyncexport.sandbox.delivery import BY_THE_RULES, Manner
-from asyncexport.sandbox.faults import Fault
+from asyncexport.sandbox.answers import SandboxAnswer, error, one_line
+from asyncexport.sandbox.behaviour import SandboxBehaviour
+from asyncexport.sandbox.contents import SandboxRepeatedBody
+from asyncexport.sandbox.delivery import BY_THE_RULES, SandboxDelivery
+from asyncexport.sandbox.faults import SandboxFault
 from asyncexport.sandbox.limit import retry_after
 from asyncexport.sandbox.storage import xml
 
@@ -28,7 +28,7 @@ FIRST_TOKENS = {"operations": "n0", "segments": "tok0"}
 
 
 @dataclass(frozen=True, slots=True)
-class Scene:
+class SandboxFaultContext:
     """What there is to know where a fault happens.
 
     Attributes:
@@ -39,39 +39,39 @@ class Scene:
         is_storage: It is the storage host's answer, whose errors are XML.
     """
 
-    behaviour: Behaviour
+    behaviour: SandboxBehaviour
     now: float
     elsewhere: str
     token: str = ""
     is_storage: bool = False
 
 
-def instead(fault: Fault, scene: Scene) -> Answer | None:
+def instead(fault: SandboxFault, scene: SandboxFaultContext) -> SandboxAnswer | None:
     """The answer that comes in the place of the service's own, which is then not asked at all; None: it is asked."""
     if fault.status is not None:
         return _status(fault, scene)
     match fault.what:
         case "reset" | "close" | "stall" | "garbage" | "cut-head" | "stall-head" | "empty":
-            return Answer(200, b"")
+            return SandboxAnswer(200, b"")
         case "html":
-            return Answer(200, PAGE, HTML)
+            return SandboxAnswer(200, PAGE, HTML)
         case "redirect":
-            return Answer(302, b"", (("Location", scene.elsewhere),))
+            return SandboxAnswer(302, b"", (("Location", scene.elsewhere),))
         case "not-object":
-            return Answer(200, b"[]\n")
+            return SandboxAnswer(200, b"[]\n")
         case "no-id":
-            return Answer(200, one_line({"error": "the export could not be started"}))
+            return SandboxAnswer(200, one_line({"error": "the export could not be started"}))
         case _:
             return None
 
 
-def afterwards(fault: Fault, answer: Answer, scene: Scene) -> Answer:
+def afterwards(fault: SandboxFault, answer: SandboxAnswer, scene: SandboxFaultContext) -> SandboxAnswer:
     """What becomes of the service's own answer before it is sent."""
     match fault.what:
         case "lost-502":
             return error(502, form="html")
         case "huge" if isinstance(answer.body, bytes):
-            return replace(answer, body=Repeated(b"", BLANKS, HUGE_BLOCKS, answer.body))
+            return replace(answer, body=SandboxRepeatedBody(b"", BLANKS, HUGE_BLOCKS, answer.body))
         case "broken-json" if isinstance(answer.body, bytes):
             return replace(answer, body=answer.body[: len(answer.body) // 2])
         case "repeated-token" | "empty-page" | "no-location" | "unsafe-location":
@@ -80,51 +80,51 @@ def afterwards(fault: Fault, answer: Answer, scene: Scene) -> Answer:
             return answer
 
 
-def manner_of(fault: Fault, size: int) -> Manner:
+def manner_of(fault: SandboxFault, size: int) -> SandboxDelivery:
     """How an answer with a body of that size is sent."""
     part = min(size, size // 2 if fault.after is None else fault.after)
     match fault.what:
         case "reset" | "lost":
-            return Manner(head="none", ending="reset")
+            return SandboxDelivery(head="none", ending="reset")
         case "close":
-            return Manner(head="none", ending="close")
+            return SandboxDelivery(head="none", ending="close")
         case "stall" | "lost-stall":
-            return Manner(head="none", ending="stall")
+            return SandboxDelivery(head="none", ending="stall")
         case "garbage":
-            return Manner(head="garbage", ending="close")
+            return SandboxDelivery(head="garbage", ending="close")
         case "cut-head":
-            return Manner(head="half", ending="close")
+            return SandboxDelivery(head="half", ending="close")
         case "stall-head":
-            return Manner(head="half", ending="stall")
+            return SandboxDelivery(head="half", ending="stall")
         case "late":
-            return Manner(wait_seconds=fault.seconds)
+            return SandboxDelivery(wait_seconds=fault.seconds)
         case "drip":
-            return Manner(step=1, pause_seconds=fault.seconds)
+            return SandboxDelivery(step=1, pause_seconds=fault.seconds)
         case "reset-body":
-            return Manner(sent=part, ending="reset")
+            return SandboxDelivery(sent=part, ending="reset")
         case "stall-body":
-            return Manner(sent=part, ending="stall")
+            return SandboxDelivery(sent=part, ending="stall")
         case "cut-length":
-            return Manner(sent=part, ending="close")
+            return SandboxDelivery(sent=part, ending="close")
         case "cut-chunked":
-            return Manner(framing="chunked", sent=part, ending="close")
+            return SandboxDelivery(framing="chunked", sent=part, ending="close")
         case "cut-close":
-            return Manner(framing="close", sent=part, ending="close")
+            return SandboxDelivery(framing="close", sent=part, ending="close")
         case "long-length":
-            return Manner(promised=size + TOO_LONG_BYTES, ending="close")
+            return SandboxDelivery(promised=size + TOO_LONG_BYTES, ending="close")
         case "short-length":
-            return Manner(promised=size // 2, ending="close")
+            return SandboxDelivery(promised=size // 2, ending="close")
         case "bad-chunk":
-            return Manner(framing="chunked", sent=part, ending="bad-chunk")
+            return SandboxDelivery(framing="chunked", sent=part, ending="bad-chunk")
         case _:
             return BY_THE_RULES
 
 
-def _status(fault: Fault, scene: Scene) -> Answer:
+def _status(fault: SandboxFault, scene: SandboxFaultContext) -> SandboxAnswer:
     status = fault.status or 500
     headers: tuple[tuple[str, str], ...] = ()
     if status in (204, 304):
-        return Answer(status, b"", headers)
+        return SandboxAnswer(status, b"", headers)
     if status == 429:
         kind: Any = fault.retry_after or scene.behaviour.retry_after
         headers = retry_after(kind, fault.seconds, now=scene.now)
@@ -133,7 +133,7 @@ def _status(fault: Fault, scene: Scene) -> Answer:
     return error(status, form=fault.body or scene.behaviour.error_body, headers=headers)
 
 
-def _rewritten(what: str, answer: Answer, scene: Scene) -> Answer:
+def _rewritten(what: str, answer: SandboxAnswer, scene: SandboxFaultContext) -> SandboxAnswer:
     """The service's own answer with another token, or another location."""
     if answer.status != 200 or not isinstance(answer.body, bytes):
         return answer

@@ -4,13 +4,13 @@ from dataclasses import dataclass
 from typing import Any
 
 from asyncexport.sandbox.answers import stamp
-from asyncexport.sandbox.reading import Order
+from asyncexport.sandbox.reading import SandboxExportRequest
 
 ODD_STATE = "THROTTLED"
 
 
 @dataclass(slots=True)
-class Operation:
+class SandboxOperation:
     """One job.
 
     Attributes:
@@ -31,7 +31,7 @@ class Operation:
     number: int
     id: str
     export_id: str
-    order: Order | None
+    order: SandboxExportRequest | None
     span: tuple[float, float]
     created_at: float
     started_at: float

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
-from asyncexport.sandbox.rows import PageView, Row, Rows, micros, stamp
+from asyncexport.sandbox.rows import Row, SandboxPageView, SandboxRows, micros, stamp
 
 FROM_THE_USER = {"Created": "UserCreated", "Uid": "UserAppKey", "DisplayName": "UserDisplayName", "Email": "UserEmail"}
 
@@ -26,7 +26,7 @@ FROM_THE_LAST_PAGE = {
 """A field, and that of an event it is taken from; absent where that is."""
 
 
-def individuals(rows: Rows, start: float, end: float, *, as_of: float) -> Iterator[Row]:
+def individuals(rows: SandboxRows, start: float, end: float, *, as_of: float) -> Iterator[Row]:
     """One row for everybody with an event in [start, end), totals as of `as_of`; in no order, the same each time."""
     lives: dict[Any, _Life] = {}
     first, last = micros(start), micros(end)
@@ -59,7 +59,7 @@ class _Life:
     latest: int = -1
     is_in_range: bool = False
 
-    def add(self, view: PageView) -> None:
+    def add(self, view: SandboxPageView) -> None:
         """Take in one page view."""
         begin, end = view.moments[0], view.moments[-1]
         key = (view.facts.get("UserId"), view.facts.get("SessionId"))

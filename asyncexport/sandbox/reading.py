@@ -22,7 +22,7 @@ SCOPES = frozenset(
 """The documents disagree on the spelling (reference 3.1)."""
 
 
-class Refusal(Exception):  # noqa: N818 - an answer of the sandbox, not a fault of it
+class SandboxRefusal(Exception):  # noqa: N818 - an answer of the sandbox, not a fault of it
     """A request that gets an error for an answer.
 
     Args:
@@ -38,7 +38,7 @@ class Refusal(Exception):  # noqa: N818 - an answer of the sandbox, not a fault 
 
 
 @dataclass(frozen=True, slots=True)
-class Span:
+class SandboxTimeSpan:
     """A range of time as a client gave it, in seconds since 1970; None: open at that end."""
 
     start: float | None
@@ -46,20 +46,20 @@ class Span:
 
 
 @dataclass(frozen=True, slots=True)
-class Order:
+class SandboxExportRequest:
     """An export as it was asked for; `segment_span` is None where the segment's own range is to hold."""
 
     segment: str
     type: Type
     format: Format
-    span: Span
-    segment_span: Span | None
+    span: SandboxTimeSpan
+    segment_span: SandboxTimeSpan | None
     fields: tuple[str, ...] = ()
     scope: str = ""
     timezone: str = ""
 
 
-def read_order(body: bytes) -> Order:
+def read_order(body: bytes) -> SandboxExportRequest:
     """The export that a body asks for.
 
     Raises:
@@ -68,13 +68,13 @@ def read_order(body: bytes) -> Order:
     try:
         data = orjson.loads(body)
     except orjson.JSONDecodeError:
-        raise Refusal(400, "bad_request", "the body is not JSON") from None
+        raise SandboxRefusal(400, "bad_request", "the body is not JSON") from None
     if not isinstance(data, dict):
-        raise Refusal(400, "bad_request", "the body is not a JSON object")
+        raise SandboxRefusal(400, "bad_request", "the body is not a JSON object")
     span = _span(data, "timeRange")
     if span is None:
-        raise Refusal(400, "required_field", "timeRange is required")
-    return Order(
+        raise SandboxRefusal(400, "required_field", "timeRange is required")
+    return SandboxExportRequest(
         segment=_required(data, "segmentId"),
         type=Type(_chosen(data, "type", {f"TYPE_{one.name}": one.value for one in Type})),
         format=Format(_chosen(data, "format", {f"FORMAT_{one.name}": one.value for one in Format})),
@@ -101,33 +101,33 @@ def _text(data: dict[str, Any], name: str) -> str:
     if value is None:
         return ""
     if not isinstance(value, str):
-        raise Refusal(400, "bad_request", f"{name} is not a string")
+        raise SandboxRefusal(400, "bad_request", f"{name} is not a string")
     return value
 
 
 def _required(data: dict[str, Any], name: str) -> str:
     value = _text(data, name)
     if not value:
-        raise Refusal(400, "required_field", f"{name} is required")
+        raise SandboxRefusal(400, "required_field", f"{name} is required")
     return value
 
 
 def _chosen(data: dict[str, Any], name: str, known: dict[str, str]) -> str:
     value = _required(data, name)
     if value not in known:
-        raise Refusal(400, "bad_request", f"{name} is none of {', '.join(known)}")
+        raise SandboxRefusal(400, "bad_request", f"{name} is none of {', '.join(known)}")
     return known[value]
 
 
-def _span(data: dict[str, Any], name: str) -> Span | None:
+def _span(data: dict[str, Any], name: str) -> SandboxTimeSpan | None:
     value = _get(data, name)
     if value is None:
         return None
     if not isinstance(value, dict):
-        raise Refusal(400, "bad_request", f"{name} is not an object")
-    span = Span(_moment(value, "start", name), _moment(value, "end", name))
+        raise SandboxRefusal(400, "bad_request", f"{name} is not an object")
+    span = SandboxTimeSpan(_moment(value, "start", name), _moment(value, "end", name))
     if span.start is not None and span.end is not None and span.end <= span.start:
-        raise Refusal(400, "bad_request", f"{name} does not end after it starts")
+        raise SandboxRefusal(400, "bad_request", f"{name} does not end after it starts")
     return span
 
 
@@ -138,7 +138,7 @@ def _moment(data: dict[str, Any], name: str, of: str) -> float | None:
     try:
         return _read(value)
     except (ValueError, AttributeError, TypeError):
-        raise Refusal(400, "bad_request", f"{of}.{name} is not a time stamp") from None
+        raise SandboxRefusal(400, "bad_request", f"{of}.{name} is not a time stamp") from None
 
 
 @lru_cache(maxsize=1024)
@@ -152,10 +152,10 @@ def _fields(data: dict[str, Any]) -> tuple[str, ...]:
     if value is None:
         return ()
     if not isinstance(value, list) or not all(isinstance(name, str) for name in value):
-        raise Refusal(400, "bad_request", "fields is not a list of strings")
+        raise SandboxRefusal(400, "bad_request", "fields is not a list of strings")
     doubled = next((name for name in value if value.count(name) > 1), None)
     if doubled is not None:
-        raise Refusal(400, "bad_request", f"fields names {doubled} twice")
+        raise SandboxRefusal(400, "bad_request", f"fields names {doubled} twice")
     return tuple(value)
 
 
@@ -164,8 +164,8 @@ def _scope(data: dict[str, Any]) -> str:
     if details is None:
         return ""
     if not isinstance(details, dict):
-        raise Refusal(400, "bad_request", "eventDetails is not an object")
+        raise SandboxRefusal(400, "bad_request", "eventDetails is not an object")
     scope = _text(details, "scope")
     if scope and scope not in SCOPES:
-        raise Refusal(400, "bad_request", "eventDetails.scope is not a scope")
+        raise SandboxRefusal(400, "bad_request", "eventDetails.scope is not a scope")
     return scope

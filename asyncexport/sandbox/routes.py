@@ -14,7 +14,7 @@ ENCODED = re.compile(r"(?:[A-Za-z0-9._~-]|%[0-9A-Fa-f]{2})+")
 
 
 @dataclass(frozen=True, slots=True)
-class Route:
+class SandboxRoute:
     """A request, as far as its first line says: `id` is decoded, or "" where none belongs there."""
 
     endpoint: str
@@ -36,19 +36,19 @@ WITH_ID: tuple[tuple[re.Pattern[str], str], ...] = (
 )
 
 
-def route(method: str, raw_path: str, *, strict_ids: bool) -> Route | None:
+def route(method: str, raw_path: str, *, strict_ids: bool) -> SandboxRoute | None:
     """The endpoint that is meant; None: there is none such."""
     path, _, query = raw_path.partition("?")
     endpoint = EXACT.get((method, path))
     if endpoint is not None:
-        return Route(endpoint, "", dict(parse_qsl(query)))
+        return SandboxRoute(endpoint, "", dict(parse_qsl(query)))
     if method != "GET":
         return None
     if path.startswith("/storage/"):
-        return Route("download", "", {})
+        return SandboxRoute("download", "", {})
     for pattern, name in WITH_ID:
         if found := pattern.fullmatch(path):
             if name == "poll" and strict_ids and not ENCODED.fullmatch(found[1]):
                 return None
-            return Route(name, unquote(found[1]), dict(parse_qsl(query)))
+            return SandboxRoute(name, unquote(found[1]), dict(parse_qsl(query)))
     return None

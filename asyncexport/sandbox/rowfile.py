@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any, Never
 
 from asyncexport.core.bundles import read_timestamp
-from asyncexport.sandbox.rows import PageView, Row, micros
+from asyncexport.sandbox.rows import Row, SandboxPageView, micros
 
 SPACE = re.compile(r"[ \t\r\n]*")
 
@@ -28,7 +28,7 @@ MEMBER = re.compile(rf"[ \t\r\n,]*({STRING})[ \t\r\n]*:[ \t\r\n]*({STRING}|[^ \t
 """A key and its value in text that is known to be an object; no value where that is an array or an object itself."""
 
 
-class WrittenRow(Row):
+class SandboxFileRow(Row):
     """A row that knows how it was written.
 
     Args:
@@ -52,17 +52,17 @@ class WrittenRow(Row):
                 value = self.text[begin:at]
             yield DECODER.decode(quoted) if "\\" in quoted else quoted[1:-1], value
 
-    def only(self, shown: Mapping[str, str], prefixes: tuple[str, ...]) -> "WrittenRow":
+    def only(self, shown: Mapping[str, str], prefixes: tuple[str, ...]) -> "SandboxFileRow":
         """The members whose key is in `shown`, under the name it has there, or begins with one of the prefixes."""
         chosen = (
             f"{json.dumps(shown.get(key, key))}:{value}"
             for key, value in self.members()
             if key in shown or key.startswith(prefixes)
         )
-        return WrittenRow("{" + ",".join(chosen) + "}")
+        return SandboxFileRow("{" + ",".join(chosen) + "}")
 
 
-class FileRows:
+class SandboxFileRows:
     """The rows of a file; they reached the service the moment they happened.
 
     Args:
@@ -91,17 +91,17 @@ class FileRows:
             last = min(last, bisect_left(self._moments, _nanos(arrived_by) + 1))
         order = list(range(first, last))
         random.Random(first).shuffle(order)
-        return (WrittenRow(self._texts[number]) for number in order)
+        return (SandboxFileRow(self._texts[number]) for number in order)
 
-    def history(self, start: float, end: float, *, as_of: float) -> Iterator[PageView]:  # noqa: ARG002 - all there is
+    def history(self, start: float, end: float, *, as_of: float) -> Iterator[SandboxPageView]:  # noqa: ARG002 - all there is
         """All page views up to `as_of`."""
         pages: dict[tuple[Any, ...], list[int]] = {}
         for number in range(bisect_left(self._moments, _nanos(as_of) + 1)):
-            row = WrittenRow(self._texts[number])
+            row = SandboxFileRow(self._texts[number])
             pages.setdefault((row.get("UserId"), row.get("SessionId"), row.get("PageId")), []).append(number)
         for numbers in pages.values():
-            yield PageView(
-                WrittenRow(self._texts[numbers[-1]]), tuple(self._moments[number] // 1000 for number in numbers)
+            yield SandboxPageView(
+                SandboxFileRow(self._texts[numbers[-1]]), tuple(self._moments[number] // 1000 for number in numbers)
             )
 
 

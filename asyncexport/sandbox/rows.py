@@ -16,7 +16,7 @@ Row = dict[str, Any]
 
 
 @dataclass(frozen=True, slots=True)
-class PageView:
+class SandboxPageView:
     """One page as somebody saw it.
 
     Attributes:
@@ -28,7 +28,7 @@ class PageView:
     moments: tuple[int, ...]
 
 
-class Rows(Protocol):
+class SandboxRows(Protocol):
     """Where event rows come from."""
 
     def between(self, start: float, end: float, *, arrived_by: float | None = None) -> Iterator[Row]:
@@ -41,7 +41,7 @@ class Rows(Protocol):
         """
         ...
 
-    def history(self, start: float, end: float, *, as_of: float) -> Iterator[PageView]:
+    def history(self, start: float, end: float, *, as_of: float) -> Iterator[SandboxPageView]:
         """All page views up to `as_of` of everybody who has an event in the range; some of nobody else's, maybe."""
         ...
 

@@ -7,15 +7,15 @@ from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 
-from asyncexport.sandbox.behaviour import Behaviour
+from asyncexport.sandbox.behaviour import SandboxBehaviour
 from asyncexport.sandbox.contents import source
-from asyncexport.sandbox.faults import API, Faults
-from asyncexport.sandbox.limit import Limit
-from asyncexport.sandbox.operations import Operation
+from asyncexport.sandbox.faults import API, SandboxFaultPlan
+from asyncexport.sandbox.limit import SandboxRateLimit
+from asyncexport.sandbox.operations import SandboxOperation
 from asyncexport.sandbox.people import individuals
-from asyncexport.sandbox.reading import Order
+from asyncexport.sandbox.reading import SandboxExportRequest
 from asyncexport.sandbox.rows import Row
-from asyncexport.sandbox.service import Service
+from asyncexport.sandbox.service import SandboxService
 
 KEY = "na1.sandbox/KEY+for=tests"
 """The one key it takes; it opens nothing else."""
@@ -27,7 +27,7 @@ CALLS_KEPT = 100_000
 
 
 @dataclass(slots=True)
-class Call:
+class SandboxCall:
     """One request that arrived: when (seconds since 1970), for what, and the status it got (0: none)."""
 
     at: float
@@ -36,7 +36,7 @@ class Call:
 
 
 @dataclass(frozen=True, slots=True)
-class Made:
+class SandboxOperationView:
     """An operation that was made by a create, as it is now; moments in seconds since 1970."""
 
     id: str
@@ -76,13 +76,13 @@ class Sandbox:
         redirected_with_key: Those of them that brought an Authorization header along.
     """
 
-    def __init__(self, behaviour: Behaviour, *, clock: Callable[[], float] = time.time) -> None:
+    def __init__(self, behaviour: SandboxBehaviour, *, clock: Callable[[], float] = time.time) -> None:
         self.url = ""
         self.key = KEY
         self.behaviour = behaviour
-        self.service = Service(behaviour)
-        self.limit = Limit()
-        self.faults = Faults()
+        self.service = SandboxService(behaviour)
+        self.limit = SandboxRateLimit()
+        self.faults = SandboxFaultPlan()
         self.faults.become(behaviour.faults)
         self.unreachable: Callable[[], AbstractAsyncContextManager[None]]
         self._clock = clock
@@ -97,12 +97,12 @@ class Sandbox:
         return self._clock() + self.behaviour.clock_ahead_seconds + self._skipped_seconds
 
     @property
-    def operations(self) -> list[Made]:
+    def operations(self) -> list[SandboxOperationView]:
         """The operations made by creates, the oldest first."""
         now = self.now
         return [_made(one, one.order, now) for one in self.service.operations if one.order is not None]
 
-    def behave(self, behaviour: Behaviour) -> None:
+    def behave(self, behaviour: SandboxBehaviour) -> None:
         """Behave so from now on. Faults that stay go on counting; operations that exist keep how long they take."""
         self.behaviour = self.service.behaviour = behaviour
         self.faults.become(behaviour.faults)
@@ -123,15 +123,15 @@ class Sandbox:
         """Count from zero."""
         self.counts = dict.fromkeys(ENDPOINTS, 0)
         self.peaks = dict.fromkeys((*ENDPOINTS, "running"), 0)
-        self.calls: deque[Call] = deque(maxlen=CALLS_KEPT)
+        self.calls: deque[SandboxCall] = deque(maxlen=CALLS_KEPT)
         self.refused = self.leaked_credentials = self.redirected = self.redirected_with_key = 0
 
-    def arrived(self, endpoint: str) -> Call:
+    def arrived(self, endpoint: str) -> SandboxCall:
         """Count a request, which is under way until it has `left`."""
         self.counts[endpoint] += 1
         self._under_way[endpoint] += 1
         self.peaks[endpoint] = max(self.peaks[endpoint], self._under_way[endpoint])
-        call = Call(self.now, endpoint)
+        call = SandboxCall(self.now, endpoint)
         self.calls.append(call)
         if self._awaited is not None:
             self._awaited.set_result(None)
@@ -144,15 +144,15 @@ class Sandbox:
             self._awaited = self._awaited or asyncio.get_running_loop().create_future()
             await asyncio.shield(self._awaited)
 
-    def left(self, call: Call) -> None:
+    def left(self, call: SandboxCall) -> None:
         """The request is no longer under way."""
         self._under_way[call.endpoint] -= 1
         self.refused += call.status == 429 and call.endpoint != "download"
         self.peaks["running"] = max(self.peaks["running"], self.service.running)
 
 
-def _made(one: Operation, order: Order, now: float) -> Made:
-    return Made(
+def _made(one: SandboxOperation, order: SandboxExportRequest, now: float) -> SandboxOperationView:
+    return SandboxOperationView(
         id=one.id,
         export_id=one.export_id,
         start=one.span[0],

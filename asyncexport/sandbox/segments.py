@@ -9,8 +9,8 @@ from collections.abc import Mapping
 from functools import cache
 from typing import Any
 
-from asyncexport.sandbox.answers import Answer, reply, stamp
-from asyncexport.sandbox.reading import Refusal
+from asyncexport.sandbox.answers import SandboxAnswer, reply, stamp
+from asyncexport.sandbox.reading import SandboxRefusal
 from asyncexport.sandbox.rows import Row
 
 EVERYONE = "everyone"
@@ -46,7 +46,7 @@ def segments(count: int) -> Mapping[str, dict[str, Any]]:
     return {segment["id"]: segment for segment in made}
 
 
-def listed(query: Mapping[str, str], count: int) -> Answer:
+def listed(query: Mapping[str, str], count: int) -> SandboxAnswer:
     """One page.
 
     Raises:
@@ -62,7 +62,7 @@ def listed(query: Mapping[str, str], count: int) -> Answer:
     return reply(data)
 
 
-def shown(segment_id: str, count: int) -> Answer:
+def shown(segment_id: str, count: int) -> SandboxAnswer:
     """One segment.
 
     Raises:
@@ -70,7 +70,7 @@ def shown(segment_id: str, count: int) -> Answer:
     """
     found = segments(count).get(segment_id)
     if found is None:
-        raise Refusal(404, "resource_not_found", "no such segment")
+        raise SandboxRefusal(404, "resource_not_found", "no such segment")
     return reply(found)
 
 
@@ -98,7 +98,7 @@ def read_limit(query: Mapping[str, str], *, default: int, most: int) -> int:
     if not text:
         return default
     if not (text.isascii() and text.isdigit() and len(text) < 10 and int(text)):
-        raise Refusal(400, "bad_request", "limit is not a number above zero")
+        raise SandboxRefusal(400, "bad_request", "limit is not a number above zero")
     return min(int(text), most)
 
 
@@ -107,7 +107,7 @@ def _read_token(token: str) -> int:
     if not token:
         return 0
     if not (token.startswith("tok") and number.isascii() and number.isdigit() and len(number) < 10):
-        raise Refusal(400, "bad_request", "no such paginationToken")
+        raise SandboxRefusal(400, "bad_request", "no such paginationToken")
     return int(number)
 
 

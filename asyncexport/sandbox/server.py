@@ -13,29 +13,29 @@ from aiohttp import web
 
 from asyncexport.core.bundles import day
 from asyncexport.sandbox import admin, segments
-from asyncexport.sandbox.answers import Answer, error, refused, reply, stamp
-from asyncexport.sandbox.contents import DAMAGES, Archives
-from asyncexport.sandbox.delivery import BY_THE_RULES, Manner, Sent, send
-from asyncexport.sandbox.faults import Fault
+from asyncexport.sandbox.answers import SandboxAnswer, error, refused, reply, stamp
+from asyncexport.sandbox.contents import DAMAGES, SandboxArchives
+from asyncexport.sandbox.delivery import BY_THE_RULES, SandboxDelivery, SandboxSentResponse, send
+from asyncexport.sandbox.faults import SandboxFault
 from asyncexport.sandbox.limit import retry_after
-from asyncexport.sandbox.mishaps import Scene, afterwards, instead, manner_of
-from asyncexport.sandbox.operations import Operation
-from asyncexport.sandbox.reading import Order, Refusal, read_order
-from asyncexport.sandbox.routes import Route, route
+from asyncexport.sandbox.mishaps import SandboxFaultContext, afterwards, instead, manner_of
+from asyncexport.sandbox.operations import SandboxOperation
+from asyncexport.sandbox.reading import SandboxExportRequest, SandboxRefusal, read_order
+from asyncexport.sandbox.routes import SandboxRoute, route
 from asyncexport.sandbox.sandbox import Sandbox
-from asyncexport.sandbox.storage import Links, Wish, delivered, expired, xml
+from asyncexport.sandbox.storage import SandboxDownloadRequest, SandboxSignedLinks, delivered, expired, xml
 
-Going = tuple[Answer, Manner]
+Going = tuple[SandboxAnswer, SandboxDelivery]
 """An answer, and how it is to be sent."""
 
 
-class Server:
+class SandboxServer:
     """Answers requests in the name of a sandbox."""
 
     def __init__(self, sandbox: Sandbox) -> None:
         self._sandbox = sandbox
-        self._links = Links()
-        self._archives = Archives()
+        self._links = SandboxSignedLinks()
+        self._archives = SandboxArchives()
 
     async def close(self) -> None:
         """Give back what it holds."""
@@ -50,7 +50,7 @@ class Server:
             return await self._counted(request)
         except ConnectionResetError:
             # The peer is gone; were this let through, aiohttp would log it as a fault of ours.
-            return Sent(keep=False)
+            return SandboxSentResponse(keep=False)
 
     async def _counted(self, request: web.BaseRequest) -> web.StreamResponse:
         sandbox = self._sandbox
@@ -63,7 +63,7 @@ class Server:
         finally:
             sandbox.left(call)
 
-    async def _going(self, request: web.BaseRequest, asked: Route | None) -> Going:
+    async def _going(self, request: web.BaseRequest, asked: SandboxRoute | None) -> Going:
         form = self._sandbox.behaviour.error_body
         if asked is None:
             return error(404, form=form), BY_THE_RULES
@@ -71,14 +71,14 @@ class Server:
             if asked.endpoint == "download":
                 return await self._download(request)
             return await self._metered(request, asked)
-        except Refusal as refusal:
+        except SandboxRefusal as refusal:
             return refused(refusal, form=form), BY_THE_RULES
 
-    async def _metered(self, request: web.BaseRequest, asked: Route) -> Going:
+    async def _metered(self, request: web.BaseRequest, asked: SandboxRoute) -> Going:
         sandbox, behaviour = self._sandbox, self._sandbox.behaviour
         body = await request.read() if asked.endpoint == "create" else b""
         if not self._is_known(request.headers.get("Authorization", "")):
-            raise Refusal(401, "unauthorized", "the API key is missing or wrong")
+            raise SandboxRefusal(401, "unauthorized", "the API key is missing or wrong")
         now = sandbox.now
         wait_seconds = sandbox.limit.refuses(asked.endpoint, behaviour, now=now)
         if wait_seconds is not None:
@@ -86,13 +86,13 @@ class Server:
             return error(429, form=behaviour.error_body, headers=headers), BY_THE_RULES
         try:
             going = self._api(request, asked, body, now)
-        except Refusal as refusal:
+        except SandboxRefusal as refusal:
             going = refused(refusal, form=behaviour.error_body), BY_THE_RULES
         if going[0].status != 200 and not behaviour.failure_costs:
             sandbox.limit.give_back(asked.endpoint, behaviour)
         return going
 
-    def _api(self, request: web.BaseRequest, asked: Route, body: bytes, now: float) -> Going:
+    def _api(self, request: web.BaseRequest, asked: SandboxRoute, body: bytes, now: float) -> Going:
         sandbox, behaviour = self._sandbox, self._sandbox.behaviour
         order = _order(body) if asked.endpoint == "create" else None
         fault = None
@@ -100,19 +100,23 @@ class Server:
             fault = sandbox.faults.befall(asked.endpoint, self._span(asked, order, now))
         if fault is None:
             return self._asked(request, asked, order), BY_THE_RULES
-        scene = Scene(behaviour, now, _elsewhere(request), asked.query.get("paginationToken", ""))
+        scene = SandboxFaultContext(behaviour, now, _elsewhere(request), asked.query.get("paginationToken", ""))
         answer = instead(fault, scene) or afterwards(fault, self._asked(request, asked, order, fault), scene)
         return answer, manner_of(fault, len(answer.body))
 
     def _asked(
-        self, request: web.BaseRequest, asked: Route, order: Order | Refusal | None, fault: Fault | None = None
-    ) -> Answer:
+        self,
+        request: web.BaseRequest,
+        asked: SandboxRoute,
+        order: SandboxExportRequest | SandboxRefusal | None,
+        fault: SandboxFault | None = None,
+    ) -> SandboxAnswer:
         """What the service says."""
         sandbox, service, now = self._sandbox, self._sandbox.service, self._sandbox.now
         match asked.endpoint:
             case "create":
-                if not isinstance(order, Order):
-                    raise order or Refusal(400, "bad_request", "there is no body")
+                if not isinstance(order, SandboxExportRequest):
+                    raise order or SandboxRefusal(400, "bad_request", "there is no body")
                 fate = sandbox.faults.befall("operation", service.span(order, now))
                 key = request.headers.get("Idempotency-Key", "")
                 return service.create(order, now=now, fate=fate, idempotency_key=key)
@@ -131,7 +135,7 @@ class Server:
             case _:
                 return reply({"email": "owner@example.com", "orgId": "ORG", "role": "ADMIN"})
 
-    def _location(self, request: web.BaseRequest, one: Operation, expires_at: float) -> Answer:
+    def _location(self, request: web.BaseRequest, one: SandboxOperation, expires_at: float) -> SandboxAnswer:
         link = self._links.mint(one.export_id, expires_at=expires_at)
         return reply({"location": f"{request.scheme}://{request.host}{link}", "expires": stamp(expires_at, digits=9)})
 
@@ -144,7 +148,7 @@ class Server:
         export_id, expires_at = found
         one = sandbox.service.find_export(export_id)
         fault = sandbox.faults.befall("download", one.span if one else None)
-        scene = Scene(behaviour, now, _elsewhere(request), is_storage=True)
+        scene = SandboxFaultContext(behaviour, now, _elsewhere(request), is_storage=True)
         in_its_place = instead(fault, scene) if fault else None
         if in_its_place is None and (now >= expires_at or (fault and fault.what == "expired")):
             in_its_place = expired(behaviour, expires_at)
@@ -155,27 +159,31 @@ class Server:
         broken = manner_of(fault, len(answer.body))
         return answer, manner if broken is BY_THE_RULES else broken
 
-    async def _file(self, request: web.BaseRequest, one: Operation | None, fault: Fault | None) -> Going:
+    async def _file(self, request: web.BaseRequest, one: SandboxOperation | None, fault: SandboxFault | None) -> Going:
         behaviour, headers = self._sandbox.behaviour, request.headers
         if one is None or one.order is None or self._sandbox.now >= self._sandbox.service.expires_at(one):
             return xml(404, "NoSuchKey", "The specified key does not exist."), BY_THE_RULES
-        wish = Wish(headers.get("Range", ""), headers.get("If-Range", ""), headers.get("Accept-Encoding", ""))
+        wish = SandboxDownloadRequest(
+            headers.get("Range", ""), headers.get("If-Range", ""), headers.get("Accept-Encoding", "")
+        )
         if fault and fault.what == "wrong-range":
             wish = wish.shifted()
-        manner = BY_THE_RULES if behaviour.framing == "length" else Manner(framing=behaviour.framing)
+        manner = BY_THE_RULES if behaviour.framing == "length" else SandboxDelivery(framing=behaviour.framing)
         if behaviour.delivery in ("encoded", "encoded-gzip") and not wish.takes_gzip:
             # The store undoes the encoding for those who do not take it, and then does not know the length.
             behaviour = replace(behaviour, delivery="plain" if behaviour.delivery == "encoded" else "gzip")
-            manner = Manner(framing="chunked")
+            manner = SandboxDelivery(framing="chunked")
         damage = fault.what if fault and fault.what in DAMAGES else ""
         stored = await self._archives.get(one, one.order, behaviour, damage)
         file_name = f"{segments.name_of(one.order.segment, behaviour.segments)} {day(int(one.span[0]))}.gz"
         return delivered(stored, wish, behaviour, file_name=file_name), manner
 
-    def _span(self, asked: Route, order: Order | Refusal | None, now: float) -> tuple[float, float] | None:
+    def _span(
+        self, asked: SandboxRoute, order: SandboxExportRequest | SandboxRefusal | None, now: float
+    ) -> tuple[float, float] | None:
         """The range that a call is about."""
         service = self._sandbox.service
-        if isinstance(order, Order):
+        if isinstance(order, SandboxExportRequest):
             return service.span(order, now)
         one = service.find(asked.id) if asked.endpoint == "poll" else service.find_export(asked.id)
         return one.span if one else None
@@ -188,7 +196,7 @@ class Server:
             key.encode("utf-8", "surrogateescape"), self._sandbox.key.encode()
         )
 
-    async def _aside(self, request: web.BaseRequest) -> Answer:
+    async def _aside(self, request: web.BaseRequest) -> SandboxAnswer:
         """What does not belong to the service."""
         if request.raw_path.startswith(admin.ELSEWHERE):
             self._sandbox.redirected += 1
@@ -197,10 +205,10 @@ class Server:
         return await admin.answered(self._sandbox, request.method, request.raw_path, await request.read())
 
 
-def _order(body: bytes) -> Order | Refusal:
+def _order(body: bytes) -> SandboxExportRequest | SandboxRefusal:
     try:
         return read_order(body)
-    except Refusal as refusal:
+    except SandboxRefusal as refusal:
         return refusal
 
 

@@ -18,33 +18,33 @@ from collections.abc import Mapping
 from typing import Any
 
 from asyncexport.core.exports import Type
-from asyncexport.sandbox.answers import Answer, reply
-from asyncexport.sandbox.behaviour import Behaviour
-from asyncexport.sandbox.faults import Fault
+from asyncexport.sandbox.answers import SandboxAnswer, reply
+from asyncexport.sandbox.behaviour import SandboxBehaviour
+from asyncexport.sandbox.faults import SandboxFault
 from asyncexport.sandbox.formats import EVENT_FIELDS, INDIVIDUAL_FIELDS, WILDCARDS
-from asyncexport.sandbox.listing import Listing
-from asyncexport.sandbox.operations import Operation
-from asyncexport.sandbox.reading import Order, Refusal
+from asyncexport.sandbox.listing import SandboxOperationList
+from asyncexport.sandbox.operations import SandboxOperation
+from asyncexport.sandbox.reading import SandboxExportRequest, SandboxRefusal
 from asyncexport.sandbox.segments import segments
 
 SINCE_EVER_SECONDS = 365 * 86_400.0
 """How far back an open start reaches where nothing else says so: rows from the seed have no beginning."""
 
 
-class Service:
+class SandboxService:
     """Everything behind the API.
 
     Args:
         behaviour: How it behaves; may be exchanged at any time.
     """
 
-    def __init__(self, behaviour: Behaviour) -> None:
+    def __init__(self, behaviour: SandboxBehaviour) -> None:
         self.behaviour = behaviour
-        self.operations: list[Operation] = []
-        self._listing = Listing()
-        self._by_id: dict[str, Operation] = {}
-        self._by_export: dict[str, Operation] = {}
-        self._idempotent: dict[str, Operation] = {}
+        self.operations: list[SandboxOperation] = []
+        self._listing = SandboxOperationList()
+        self._by_id: dict[str, SandboxOperation] = {}
+        self._by_export: dict[str, SandboxOperation] = {}
+        self._idempotent: dict[str, SandboxOperation] = {}
         self.made = 0
         self._running: list[tuple[float, int]] = []
         self._durations = random.Random(behaviour.seed)
@@ -58,7 +58,9 @@ class Service:
         """How many operations made by creates ran when the last one was asked for, itself among them."""
         return len(self._running)
 
-    def create(self, order: Order, *, now: float, fate: Fault | None = None, idempotency_key: str = "") -> Answer:
+    def create(
+        self, order: SandboxExportRequest, *, now: float, fate: SandboxFault | None = None, idempotency_key: str = ""
+    ) -> SandboxAnswer:
         """Start an export; `fate` is the fault that its operation is born with.
 
         Raises:
@@ -69,7 +71,7 @@ class Service:
         known = self._known(order, now, idempotency_key)
         return reply({"operationId": (known or self._begin(order, now, fate, idempotency_key)).id})
 
-    def poll(self, operation_id: str, *, now: float) -> Answer:
+    def poll(self, operation_id: str, *, now: float) -> SandboxAnswer:
         """How one operation stands.
 
         Raises:
@@ -78,13 +80,13 @@ class Service:
         self._make_old_ones(now)
         one = self.find(operation_id)
         if one is None or now >= one.created_at + self.behaviour.shortened(self.behaviour.operation_life_seconds):
-            raise Refusal(self.behaviour.gone, "resource_not_found", "no such operation")
+            raise SandboxRefusal(self.behaviour.gone, "resource_not_found", "no such operation")
         one.polled += 1
         if (one.what == "unknown-first" and one.polled == 1) or (one.what == "forgotten" and one.polled > 1):
-            raise Refusal(self.behaviour.gone, "resource_not_found", "no such operation")
+            raise SandboxRefusal(self.behaviour.gone, "resource_not_found", "no such operation")
         return reply(self._shown(one, now))
 
-    def list(self, query: Mapping[str, str], *, now: float) -> Answer:
+    def list(self, query: Mapping[str, str], *, now: float) -> SandboxAnswer:
         """A page of operations.
 
         Raises:
@@ -99,7 +101,7 @@ class Service:
                 del shown["id"]
         return reply({**data, "nextPaginationToken": token} if token else data)
 
-    def exported(self, export_id: str, *, now: float) -> Operation:
+    def exported(self, export_id: str, *, now: float) -> SandboxOperation:
         """The operation whose export is asked for.
 
         Raises:
@@ -107,26 +109,26 @@ class Service:
         """
         one = self._by_export.get(export_id)
         if one is None or one.order is None or one.what in ("export-gone", "no-export-id"):
-            raise Refusal(self.behaviour.gone, "resource_not_found", "no such export")
+            raise SandboxRefusal(self.behaviour.gone, "resource_not_found", "no such export")
         if one.state(now) != "COMPLETED":
-            raise Refusal(self.behaviour.not_ready, "resource_not_found", "the export is not ready")
+            raise SandboxRefusal(self.behaviour.not_ready, "resource_not_found", "the export is not ready")
         if now >= self.expires_at(one):
-            raise Refusal(self.behaviour.gone, "resource_not_found", "the export has expired")
+            raise SandboxRefusal(self.behaviour.gone, "resource_not_found", "the export has expired")
         return one
 
-    def find(self, operation_id: str) -> Operation | None:
+    def find(self, operation_id: str) -> SandboxOperation | None:
         """An operation by its id."""
         return self._by_id.get(operation_id)
 
-    def find_export(self, export_id: str) -> Operation | None:
+    def find_export(self, export_id: str) -> SandboxOperation | None:
         """An operation by the id of its export, whatever its state."""
         return self._by_export.get(export_id)
 
-    def expires_at(self, one: Operation) -> float:
+    def expires_at(self, one: SandboxOperation) -> float:
         """When its export is no longer kept."""
         return one.created_at + self.behaviour.shortened(self.behaviour.export_life_seconds)
 
-    def span(self, order: Order, now: float) -> tuple[float, float]:
+    def span(self, order: SandboxExportRequest, now: float) -> tuple[float, float]:
         """The rows that an order is about: its range within the segment's, and within what is kept."""
         behaviour, segment = self.behaviour, order.segment_span
         start, end = self._bounds(order, now)
@@ -139,27 +141,27 @@ class Service:
             start = max(start, now - behaviour.retention_seconds)
         return start, max(start, end)
 
-    def _bounds(self, order: Order, now: float) -> tuple[float, float]:
+    def _bounds(self, order: SandboxExportRequest, now: float) -> tuple[float, float]:
         kept = self.behaviour.retention_seconds
         ever = now - (SINCE_EVER_SECONDS if kept is None else kept)
         return (ever if order.span.start is None else order.span.start), (
             now if order.span.end is None else order.span.end
         )
 
-    def _check(self, order: Order, now: float) -> None:
+    def _check(self, order: SandboxExportRequest, now: float) -> None:
         behaviour = self.behaviour
         start, end = self._bounds(order, now)
         if behaviour.longest_range_seconds is not None and end - start > behaviour.longest_range_seconds:
-            raise Refusal(400, "bad_request", "timeRange is too wide")
+            raise SandboxRefusal(400, "bad_request", "timeRange is too wide")
         if order.segment not in segments(behaviour.segments):
-            raise Refusal(behaviour.unknown_segment, "bad_request", "no such segment")
+            raise SandboxRefusal(behaviour.unknown_segment, "bad_request", "no such segment")
         if behaviour.unknown_field == "refused":
             known = EVENT_FIELDS if order.type is Type.EVENT else INDIVIDUAL_FIELDS
             for name in order.fields:
                 if name not in known and name not in WILDCARDS and not name.startswith(("user_", "evt_", "page_")):
-                    raise Refusal(400, "bad_request", f"there is no field {name}")
+                    raise SandboxRefusal(400, "bad_request", f"there is no field {name}")
 
-    def _known(self, order: Order, now: float, idempotency_key: str) -> Operation | None:
+    def _known(self, order: SandboxExportRequest, now: float, idempotency_key: str) -> SandboxOperation | None:
         """The operation that answers a create that is none of its own."""
         behaviour = self.behaviour
         if behaviour.honour_idempotency_key and idempotency_key in self._idempotent:
@@ -172,10 +174,12 @@ class Service:
             if twin is not None:
                 return twin
         if behaviour.most_running is not None and len(self._running) >= behaviour.most_running:
-            raise Refusal(429, "too_many_requests", "too many exports are running")
+            raise SandboxRefusal(429, "too_many_requests", "too many exports are running")
         return None
 
-    def _begin(self, order: Order, now: float, fate: Fault | None, idempotency_key: str) -> Operation:
+    def _begin(
+        self, order: SandboxExportRequest, now: float, fate: SandboxFault | None, idempotency_key: str
+    ) -> SandboxOperation:
         made = self._make(order, self.span(order, now), now, fate.what if fate else "")
         if fate is not None and fate.what == "fewer-rows":
             made.most_rows = fate.rows
@@ -187,7 +191,9 @@ class Service:
             self._make_foreign(now)
         return made
 
-    def _make(self, order: Order | None, span: tuple[float, float], now: float, what: str) -> Operation:
+    def _make(
+        self, order: SandboxExportRequest | None, span: tuple[float, float], now: float, what: str
+    ) -> SandboxOperation:
         behaviour = self.behaviour
         seconds = behaviour.operation_seconds * self._durations.lognormvariate(0.0, behaviour.operation_sigma)
         seconds = behaviour.shortened(seconds * (10 if what == "slow" else 1))
@@ -215,18 +221,18 @@ class Service:
 
     def _add(
         self,
-        order: Order | None,
+        order: SandboxExportRequest | None,
         span: tuple[float, float],
         created_at: float,
         started_at: float,
         ends_at: float,
         *,
         what: str,
-    ) -> Operation:
+    ) -> SandboxOperation:
         number = len(self.operations)
         digest = hashlib.sha512(self._salt + number.to_bytes(8, "big")).digest()
         export_id = base64.urlsafe_b64encode(digest[:32]).rstrip(b"=").decode()
-        one = Operation(
+        one = SandboxOperation(
             number, self._id(digest[32:48]), export_id, order, span, created_at, started_at, ends_at, what=what
         )
         self.operations.append(one)
@@ -234,7 +240,7 @@ class Service:
         self._listing.add(one)
         return one
 
-    def _shown(self, one: Operation, now: float) -> dict[str, Any]:
+    def _shown(self, one: SandboxOperation, now: float) -> dict[str, Any]:
         early = self.behaviour.finished_at_early
         return one.shown(now, expires_at=self.expires_at(one), finished_at_early=early)
 

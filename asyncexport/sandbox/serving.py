@@ -12,9 +12,9 @@ from contextlib import asynccontextmanager
 
 from aiohttp import web
 
-from asyncexport.sandbox.behaviour import Behaviour
+from asyncexport.sandbox.behaviour import SandboxBehaviour
 from asyncexport.sandbox.sandbox import Sandbox
-from asyncexport.sandbox.server import Server
+from asyncexport.sandbox.server import SandboxServer
 
 SHUTDOWN_SECONDS = 5.0
 """For handlers to end once their connections are gone; they take a turn of the loop."""
@@ -23,7 +23,7 @@ SHUTDOWN_SECONDS = 5.0
 class _Door:
     """Where connections come in."""
 
-    def __init__(self, server: Server, *, host: str, port: int, tls: ssl.SSLContext | None) -> None:
+    def __init__(self, server: SandboxServer, *, host: str, port: int, tls: ssl.SSLContext | None) -> None:
         # Handlers end when their peer goes: some of them wait for nothing else.
         self._http = web.Server(server.handle, handler_cancellation=True, access_log=None)
         self._host, self.port, self._tls = host, port, tls
@@ -57,7 +57,7 @@ class _Door:
 
 @asynccontextmanager
 async def serving(
-    behaviour: Behaviour | None = None,
+    behaviour: SandboxBehaviour | None = None,
     *,
     host: str = "127.0.0.1",
     port: int = 0,
@@ -73,8 +73,8 @@ async def serving(
         tls: With it the sandbox speaks https.
         clock: Seconds since 1970.
     """
-    sandbox = Sandbox(behaviour or Behaviour(), clock=clock)
-    server = Server(sandbox)
+    sandbox = Sandbox(behaviour or SandboxBehaviour(), clock=clock)
+    server = SandboxServer(sandbox)
     door = _Door(server, host=host, port=port, tls=tls)
     await door.open()
     sandbox.url = f"{'https' if tls else 'http'}://{_reached_as(host)}:{door.port}"

@@ -16,7 +16,7 @@ SITE = "https://kettleandleaf.example"
 
 
 @dataclass(frozen=True, slots=True)
-class Happening:
+class SandboxShopEvent:
     """One thing that happens on a page: what of it is in a row, and where.
 
     Attributes:
@@ -31,7 +31,7 @@ class Happening:
 
 
 @dataclass(frozen=True, slots=True)
-class PageKind:
+class SandboxPageKind:
     """A sort of page, or of view in the app.
 
     Attributes:
@@ -49,39 +49,39 @@ class PageKind:
 
 
 @cache
-def arrival(kind: str) -> tuple[Happening, ...]:
+def arrival(kind: str) -> tuple[SandboxShopEvent, ...]:
     """How a page begins: `navigate`, `load` or, in the app, `pageview`."""
     rng = random.Random(mixed(*kind.encode()))
     return tuple(MAKERS[kind](rng) for _ in range(64))
 
 
 @cache
-def pool(number: int) -> tuple[Happening, ...]:
+def pool(number: int) -> tuple[SandboxShopEvent, ...]:
     """All that may happen on a page of that kind, by its number in KINDS."""
     rng = random.Random(mixed(number))
     return tuple(MAKERS[kind](rng) for kind, count in KINDS[number].table.items() for _ in range(count))
 
 
-def _navigate(rng: random.Random) -> Happening:
-    return Happening(
+def _navigate(rng: random.Random) -> SandboxShopEvent:
+    return SandboxShopEvent(
         {"EventType": "navigate", "EventSubType": pick(rng, ("navigate", "navigate", "reload", "back_forward"))}
     )
 
 
-def _pageview(_: random.Random) -> Happening:
-    return Happening({"EventType": "pageview"})
+def _pageview(_: random.Random) -> SandboxShopEvent:
+    return SandboxShopEvent({"EventType": "pageview"})
 
 
-def _load(rng: random.Random) -> Happening:
+def _load(rng: random.Random) -> SandboxShopEvent:
     content = 180 + int(rng.random() ** 2 * 2400)
     paint = content + int(rng.random() * 200)
     timing = {"LoadDomContentTime": content, "LoadFirstPaintTime": paint}
     if rng.random() < 0.7:
         timing["LoadLargestPaintTime"] = paint + int(rng.random() * 900)
-    return Happening({"EventType": "load"}, timing | {"LoadEventTime": paint + int(rng.random() * 1200)})
+    return SandboxShopEvent({"EventType": "load"}, timing | {"LoadEventTime": paint + int(rng.random() * 1200)})
 
 
-def _click(rng: random.Random) -> Happening:
+def _click(rng: random.Random) -> SandboxShopEvent:
     event: Row = {
         "EventType": "click",
         "EventTargetText": pick(rng, TEXTS),
@@ -96,13 +96,13 @@ def _click(rng: random.Random) -> Happening:
         event["EventModFrustrated"] = 1 + int(rng.random() * 6)
     elif fate < 0.15:
         event["EventModSuspicious"] = 1 + int(rng.random() * 2)
-    return Happening(event)
+    return SandboxShopEvent(event)
 
 
-def _on_target(kind: str) -> Callable[[random.Random], Happening]:
+def _on_target(kind: str) -> Callable[[random.Random], SandboxShopEvent]:
     """An event of that type at some place of the page, with a text or without."""
 
-    def make(rng: random.Random) -> Happening:
+    def make(rng: random.Random) -> SandboxShopEvent:
         event: Row = {"EventType": kind, "EventTargetText": pick(rng, TEXTS) if rng.random() < 0.9 else ""}
         event["EventTargetSelector"] = pick(rng, SELECTORS)
         if kind in {"highlight", "thrash", "seen"} and rng.random() < 0.5:
@@ -110,21 +110,21 @@ def _on_target(kind: str) -> Callable[[random.Random], Happening]:
         if kind == "seen":
             event["EventSubType"] = pick(rng, ("rendered", "visible"))
             event["EventSecondaryDuration"] = int(rng.random() * 900)
-        return Happening(event)
+        return SandboxShopEvent(event)
 
     return make
 
 
-def _plain(kind: str, *subtypes: str) -> Callable[[random.Random], Happening]:
+def _plain(kind: str, *subtypes: str) -> Callable[[random.Random], SandboxShopEvent]:
     """An event that is little more than its type."""
 
-    def make(rng: random.Random) -> Happening:
-        return Happening({"EventType": kind} | ({"EventSubType": pick(rng, subtypes)} if subtypes else {}))
+    def make(rng: random.Random) -> SandboxShopEvent:
+        return SandboxShopEvent({"EventType": kind} | ({"EventSubType": pick(rng, subtypes)} if subtypes else {}))
 
     return make
 
 
-def _custom(rng: random.Random) -> Happening:
+def _custom(rng: random.Random) -> SandboxShopEvent:
     name, price, unit = pick(rng, TEAS)
     variables: Row = {"evt_name_str": name, "evt_price_real": price, "evt_unit_str": unit}
     deed = pick(rng, ("Tea Viewed", "Tea Added", "Tea Added", "Tea Removed", "Basket Paid"))
@@ -134,51 +134,53 @@ def _custom(rng: random.Random) -> Happening:
         variables |= {"evt_order.id_str": f"{rng.getrandbits(40):010x}", "evt_order.gift_bool": rng.random() < 0.2}
     if rng.random() < 0.3:
         variables["evt_description_str"] = pick(rng, DESCRIPTIONS)
-    return Happening({"EventType": "custom", "EventCustomName": deed}, variables=variables)
+    return SandboxShopEvent({"EventType": "custom", "EventCustomName": deed}, variables=variables)
 
 
-def _trouble(rng: random.Random) -> Happening:
+def _trouble(rng: random.Random) -> SandboxShopEvent:
     variables = {"evt_message_str": pick(rng, MESSAGES), "evt_code_int": 400 + int(rng.random() * 200)}
     event = {"EventType": "custom_error", "EventCustomName": "Checkout Trouble", "EventModError": 1}
-    return Happening(event, variables=variables | {"evt_retried_bool": rng.random() < 0.5})
+    return SandboxShopEvent(event, variables=variables | {"evt_retried_bool": rng.random() < 0.5})
 
 
-def _uservar(rng: random.Random) -> Happening:
+def _uservar(rng: random.Random) -> SandboxShopEvent:
     event = {"EventType": "uservar", "EventVarFields": pick(rng, ("plan", "plan,newsletter", "loyalty.points"))}
-    return Happening(event | ({"EventVarErrorKind": "type_mismatch"} if rng.random() < 0.15 else {}))
+    return SandboxShopEvent(event | ({"EventVarErrorKind": "type_mismatch"} if rng.random() < 0.15 else {}))
 
 
-def _request(rng: random.Random) -> Happening:
+def _request(rng: random.Random) -> SandboxShopEvent:
     timing: Row = {"ReqUrl": f"{SITE}/api/{pick(rng, PATHS)}", "ReqMethod": pick(rng, ("GET", "GET", "POST", "PUT"))}
     timing["ReqStatus"] = pick(rng, (200, 200, 200, 200, 204, 304, 404, 429, 500))
-    return Happening({"EventType": "request", "EventDuration": 20 + int(rng.random() ** 3 * 5000)}, timing)
+    return SandboxShopEvent({"EventType": "request", "EventDuration": 20 + int(rng.random() ** 3 * 5000)}, timing)
 
 
-def _console(rng: random.Random) -> Happening:
+def _console(rng: random.Random) -> SandboxShopEvent:
     event = {"EventType": "console_message", "EventSubType": "error", "EventTargetText": pick(rng, MESSAGES)}
-    return Happening(event)
+    return SandboxShopEvent(event)
 
 
-def _exception(rng: random.Random) -> Happening:
+def _exception(rng: random.Random) -> SandboxShopEvent:
     event = {"EventType": "exception", "EventSubType": "uncaught", "EventTargetText": pick(rng, MESSAGES)}
-    return Happening(event | {"EventWebSourceFileUrl": f"{SITE}/static/{pick(rng, ('basket', 'kettle'))}.js"})
+    return SandboxShopEvent(event | {"EventWebSourceFileUrl": f"{SITE}/static/{pick(rng, ('basket', 'kettle'))}.js"})
 
 
-def _first_input(rng: random.Random) -> Happening:
-    return Happening({"EventType": "first_input_delay", "EventFirstInputDelay": 1 + int(rng.random() ** 4 * 300)})
+def _first_input(rng: random.Random) -> SandboxShopEvent:
+    return SandboxShopEvent(
+        {"EventType": "first_input_delay", "EventFirstInputDelay": 1 + int(rng.random() ** 4 * 300)}
+    )
 
 
-def _shift(rng: random.Random) -> Happening:
+def _shift(rng: random.Random) -> SandboxShopEvent:
     shift = pick(rng, (0, 0.0004, 0.0312, 0.25, 1.5))
-    return Happening({"EventType": "cumulative_layout_shift", "EventCumulativeLayoutShift": shift})
+    return SandboxShopEvent({"EventType": "cumulative_layout_shift", "EventCumulativeLayoutShift": shift})
 
 
-def _crash(rng: random.Random) -> Happening:
+def _crash(rng: random.Random) -> SandboxShopEvent:
     event = {"EventType": "crashed", "EventTargetText": pick(rng, MESSAGES)}
-    return Happening(event | {"EventMobileSourceFile": pick(rng, ("BasketView.swift", "ShelfFragment.kt"))})
+    return SandboxShopEvent(event | {"EventMobileSourceFile": pick(rng, ("BasketView.swift", "ShelfFragment.kt"))})
 
 
-MAKERS: Mapping[str, Callable[[random.Random], Happening]] = {
+MAKERS: Mapping[str, Callable[[random.Random], SandboxShopEvent]] = {
     "navigate": _navigate,
     "pageview": _pageview,
     "load": _load,
@@ -243,23 +245,23 @@ TEAS: Sequence[tuple[str, float, str]] = (
     ("Мята и мёд", 6.4, "50 g"),
 )
 
-KINDS: tuple[PageKind, ...] = (
-    PageKind("Home", 71, (f"{SITE}/", f"{SITE}/?ref=mail&week=12", f"{SITE}/#/welcome"), ({},), _BROWSING),
-    PageKind(
+KINDS: tuple[SandboxPageKind, ...] = (
+    SandboxPageKind("Home", 71, (f"{SITE}/", f"{SITE}/?ref=mail&week=12", f"{SITE}/#/welcome"), ({},), _BROWSING),
+    SandboxPageKind(
         "Shelf",
         72,
         (f"{SITE}/shelf", f"{SITE}/shelf?sort=price,asc&kind=green", f"{SITE}/shelf?kind=o%C3%B6long#top"),
         ({"page_sort_str": "price,asc", "page_shown_int": 24}, {"page_sort_str": ""}, {}),
         _BROWSING,
     ),
-    PageKind(
+    SandboxPageKind(
         "Tea",
         73,
         tuple(f"{SITE}/tea/{number}" for number in range(1, 9)),
         tuple({"page_tea.name_str": name, "page_tea.price_real": price} for name, price, _ in TEAS),
         _BROWSING,
     ),
-    PageKind(
+    SandboxPageKind(
         "Search",
         74,
         (
@@ -271,14 +273,18 @@ KINDS: tuple[PageKind, ...] = (
         ({"page_hits_int": 0, "page_exact_bool": False}, {"page_hits_int": 12, "page_exact_bool": True}),
         _BROWSING,
     ),
-    PageKind("Basket", 75, (f"{SITE}/#/basket",), ({}, {"page_coupon_str": "SPRING,10%"}), _BUYING),
-    PageKind("Checkout", 76, (f"{SITE}/#/checkout", f"{SITE}/#/checkout/pay"), ({}, {"page_step_int": 2}), _BUYING),
-    PageKind("Journal", 77, (f"{SITE}/journal/how-to-warm-a-pot", f"{SITE}/journal/%E8%8C%B6"), ({},), _BROWSING),
-    PageKind("App home", 81, ("Home",), ({},), _IN_THE_APP, in_the_app=True),
-    PageKind(
+    SandboxPageKind("Basket", 75, (f"{SITE}/#/basket",), ({}, {"page_coupon_str": "SPRING,10%"}), _BUYING),
+    SandboxPageKind(
+        "Checkout", 76, (f"{SITE}/#/checkout", f"{SITE}/#/checkout/pay"), ({}, {"page_step_int": 2}), _BUYING
+    ),
+    SandboxPageKind(
+        "Journal", 77, (f"{SITE}/journal/how-to-warm-a-pot", f"{SITE}/journal/%E8%8C%B6"), ({},), _BROWSING
+    ),
+    SandboxPageKind("App home", 81, ("Home",), ({},), _IN_THE_APP, in_the_app=True),
+    SandboxPageKind(
         "App shelf", 82, ("Shelf", "Shelf/Green"), ({"page_sort_str": "price,asc"}, {}), _IN_THE_APP, in_the_app=True
     ),
-    PageKind("App basket", 83, ("Basket", "Basket/Pay"), ({},), _IN_THE_APP, in_the_app=True),
+    SandboxPageKind("App basket", 83, ("Basket", "Basket/Pay"), ({},), _IN_THE_APP, in_the_app=True),
 )
 
 ON_THE_SITE = (0, 0, 1, 1, 1, 2, 2, 2, 2, 3, 4, 5, 6)

@@ -16,16 +16,16 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 
-from asyncexport.sandbox.answers import Answer, Content, Headers
-from asyncexport.sandbox.behaviour import Behaviour
-from asyncexport.sandbox.contents import Stored
+from asyncexport.sandbox.answers import Headers, SandboxAnswer, SandboxContent
+from asyncexport.sandbox.behaviour import SandboxBehaviour
+from asyncexport.sandbox.contents import SandboxFile
 
 PREFIX = "/storage/fullstoryapp-search-export/"
 
 NAMESPACE = "<?xml version='1.0' encoding='UTF-8'?>"
 
 
-class Links:
+class SandboxSignedLinks:
     """Makes links and reads them."""
 
     def __init__(self) -> None:
@@ -59,7 +59,7 @@ def _bytes(text: str) -> bytes:
 
 
 @dataclass(frozen=True, slots=True)
-class Wish:
+class SandboxDownloadRequest:
     """What a client asks of a download, from its headers; "" where a header is not there."""
 
     range: str = ""
@@ -71,17 +71,17 @@ class Wish:
         """Whether Content-Encoding: gzip is welcome."""
         return "gzip" in self.accept_encoding.lower()
 
-    def shifted(self) -> "Wish":
+    def shifted(self) -> "SandboxDownloadRequest":
         """A wish for a part that begins elsewhere."""
         found = re.fullmatch(r"bytes=([0-9]{1,18})-", self.range.strip())
         return replace(self, range=f"bytes={int(found[1]) + 7}-") if found else self
 
 
 @dataclass(frozen=True, slots=True)
-class Part:
+class SandboxBodyPart:
     """A part of a body that is too big to be held."""
 
-    whole: Content
+    whole: SandboxContent
     start: int
     stop: int
 
@@ -93,23 +93,29 @@ class Part:
         return self.whole.pieces(self.start + start, self.start + stop)
 
 
-def delivered(stored: Stored, wish: Wish, behaviour: Behaviour, *, file_name: str) -> Answer:
+def delivered(
+    stored: SandboxFile, wish: SandboxDownloadRequest, behaviour: SandboxBehaviour, *, file_name: str
+) -> SandboxAnswer:
     """The answer that brings a file, or the part of it that was asked for."""
     headers = _headers(stored, behaviour, file_name)
     size = len(stored.content)
     asked = _range(wish.range, size) if behaviour.ranges and _same_file(wish.if_range, stored) else None
     if asked is None:
-        return Answer(200, stored.content, headers)
+        return SandboxAnswer(200, stored.content, headers)
     start, stop = asked
     if start >= stop:
         return xml(
             416, "InvalidRange", "The requested range cannot be satisfied.", (("Content-Range", f"bytes */{size}"),)
         )
-    part = stored.content[start:stop] if isinstance(stored.content, bytes) else Part(stored.content, start, stop)
-    return Answer(206, part, (*headers, ("Content-Range", f"bytes {start}-{stop - 1}/{size}")))
+    part = (
+        stored.content[start:stop]
+        if isinstance(stored.content, bytes)
+        else SandboxBodyPart(stored.content, start, stop)
+    )
+    return SandboxAnswer(206, part, (*headers, ("Content-Range", f"bytes {start}-{stop - 1}/{size}")))
 
 
-def expired(behaviour: Behaviour, expires_at: float) -> Answer:
+def expired(behaviour: SandboxBehaviour, expires_at: float) -> SandboxAnswer:
     """The answer to a link that is no longer good (reference section 5); its text exists in two wordings."""
     when = datetime.fromtimestamp(expires_at, UTC).isoformat(timespec="seconds")
     details = f"Request signature expired at: {when}"
@@ -117,14 +123,14 @@ def expired(behaviour: Behaviour, expires_at: float) -> Answer:
     return xml(behaviour.expired_link, "ExpiredToken", message, details=details)
 
 
-def xml(status: int, code: str, message: str, headers: Headers = (), *, details: str = "") -> Answer:
+def xml(status: int, code: str, message: str, headers: Headers = (), *, details: str = "") -> SandboxAnswer:
     """An error of the storage host."""
     more = f"<Details>{details}</Details>" if details else ""
     text = f"{NAMESPACE}<Error><Code>{code}</Code><Message>{message}</Message>{more}</Error>"
-    return Answer(status, text.encode(), (("Content-Type", "application/xml; charset=UTF-8"), *headers))
+    return SandboxAnswer(status, text.encode(), (("Content-Type", "application/xml; charset=UTF-8"), *headers))
 
 
-def _headers(stored: Stored, behaviour: Behaviour, file_name: str) -> Headers:
+def _headers(stored: SandboxFile, behaviour: SandboxBehaviour, file_name: str) -> Headers:
     headers = [("Content-Type", "application/gzip")]
     headers.append(("Content-Disposition", f'attachment; filename="{behaviour.file_name or file_name}"'))
     if behaviour.etag:
@@ -143,7 +149,7 @@ def _headers(stored: Stored, behaviour: Behaviour, file_name: str) -> Headers:
     return tuple(headers)
 
 
-def _same_file(if_range: str, stored: Stored) -> bool:
+def _same_file(if_range: str, stored: SandboxFile) -> bool:
     return not if_range or if_range == stored.etag
 
 

@@ -19,7 +19,7 @@ LIFE_DAYS = 7
 
 
 @dataclass(frozen=True, slots=True)
-class Device:
+class SandboxDevice:
     """What somebody sits before: what of it is in a row, and whether it runs the app."""
 
     facts: Row
@@ -32,7 +32,7 @@ class Device:
 
 
 @dataclass(frozen=True, slots=True)
-class Visitor:
+class SandboxVisitor:
     """Somebody who comes to the shop.
 
     Attributes:
@@ -44,7 +44,7 @@ class Visitor:
     """
 
     indv_id: int
-    devices: tuple[tuple[int, Device], ...]
+    devices: tuple[tuple[int, SandboxDevice], ...]
     created: Row
     known: Row
     variables: Row
@@ -52,14 +52,14 @@ class Visitor:
 
 
 @lru_cache(maxsize=1 << 14)
-def visitor(seed: int, day: int, number: int) -> Visitor:
+def visitor(seed: int, day: int, number: int) -> SandboxVisitor:
     """That visitor of that day, counted from 1970."""
     rng = random.Random(mixed(seed, day, number))
     place = {"PageIp": pick(rng, IPS), "PageLatLong": pick(rng, PLACES)}
     first, second = (identifier(rng), pick(rng, DEVICES)), (identifier(rng), pick(rng, DEVICES))
     if rng.random() < 0.5:
         known = {"UserAppKey": "", "UserDisplayName": f"User {rng.getrandbits(16)}", "UserEmail": ""}
-        return Visitor(first[0], (first,), {}, known, {}, place)
+        return SandboxVisitor(first[0], (first,), {}, known, {}, place)
     devices = (first, second) if rng.random() < 0.4 else (first,)
     given, family = pick(rng, GIVEN_NAMES), pick(rng, FAMILY_NAMES)
     customer = rng.getrandbits(24)
@@ -68,7 +68,7 @@ def visitor(seed: int, day: int, number: int) -> Visitor:
         "UserDisplayName": f"{given} {family}",
         "UserEmail": f"{given.lower().split()[0]}.{customer}@example.com" if rng.random() < 0.9 else "",
     }
-    return Visitor(identifier(rng), devices, {"UserCreated": _created(rng, day)}, known, _variables(rng), place)
+    return SandboxVisitor(identifier(rng), devices, {"UserCreated": _created(rng, day)}, known, _variables(rng), place)
 
 
 def _created(rng: random.Random, day: int) -> str:
@@ -91,17 +91,17 @@ def _variables(rng: random.Random) -> Row:
     return told
 
 
-def _web(agent: str, *facts: str | int) -> Device:
+def _web(agent: str, *facts: str | int) -> SandboxDevice:
     keys = ("PageBrowser", "PageBrowserVersion", "PageDevice", "PagePlatform", "PageOperatingSystem")
     sizes = ("PageScreenWidth", "PageScreenHeight", "PageViewportWidth", "PageViewportHeight")
-    return Device({"PageUserAgent": agent} | dict(zip(keys + sizes, facts, strict=True)), {})
+    return SandboxDevice({"PageUserAgent": agent} | dict(zip(keys + sizes, facts, strict=True)), {})
 
 
-def _phone(vendor: str, model: str, system: str, version: str) -> Device:
+def _phone(vendor: str, model: str, system: str, version: str) -> SandboxDevice:
     facts = {"PageDevice": "Mobile", "PagePlatform": system, "PageOperatingSystem": system}
     app = {"AppName": "Kettle & Leaf", "AppPackageName": "example.kettleandleaf.app", "AppDeviceModel": model}
     app |= {"AppDeviceVendor": vendor, "AppVersion": "4.2.0", "AppOsVersion": version}
-    return Device(facts | {"PageScreenWidth": 412, "PageScreenHeight": 915}, app)
+    return SandboxDevice(facts | {"PageScreenWidth": 412, "PageScreenHeight": 915}, app)
 
 
 _MOZILLA = "Mozilla/5.0"

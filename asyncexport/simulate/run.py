@@ -6,24 +6,24 @@ import random
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
-from asyncexport.core.admission import Patience, Prefer, Priority, Scope, Sent
+from asyncexport.core.admission import Backoff, BudgetScope, Prefer, Priority, SentRequest
 from asyncexport.core.bundles import Bundle, Range, cut
 from asyncexport.core.durations import Durations
 from asyncexport.core.exports import Export
-from asyncexport.core.operation_limit import Room
+from asyncexport.core.operation_limit import OperationLimit
 from asyncexport.core.service.wire import Kind
-from asyncexport.core.states import Ready, Standing, Stored
-from asyncexport.engine.budget import Allowance, Budget, History
-from asyncexport.engine.bundle_runner import Carrier, Stream
-from asyncexport.engine.poller import Polling, Watcher
+from asyncexport.core.states import BundleRecord, Ready, Stored
+from asyncexport.engine.budget import Budget, Quota, RequestHistory
+from asyncexport.engine.bundle_runner import BundleRunner, ExportState
+from asyncexport.engine.poller import OperationPoller, PollingRules
 from asyncexport.engine.scheduler import Scheduler, Stop
 from asyncexport.errors import RefusedError
 from asyncexport.simulate import clock
 from asyncexport.simulate.service import (
-    Behaviour,
     MemoryDownloads,
     MemoryLedger,
     MemoryService,
+    SimulatedBehaviour,
     lognormal_seconds,
 )
 
@@ -75,15 +75,15 @@ class Scenario:
     told: bool = True
 
     @property
-    def allowance(self) -> Allowance:
+    def allowance(self) -> Quota:
         """What the service grants, and what is counted."""
-        scope = Scope.AUTO if not self.told else Scope.ALL if self.counts_all else Scope.CREATE
-        return Allowance(self.requests_per_minute, self.burst, scope)
+        scope = BudgetScope.AUTO if not self.told else BudgetScope.ALL if self.counts_all else BudgetScope.CREATE
+        return Quota(self.requests_per_minute, self.burst, scope)
 
     @property
-    def behaviour(self) -> Behaviour:
+    def behaviour(self) -> SimulatedBehaviour:
         """How the service behaves."""
-        return Behaviour(
+        return SimulatedBehaviour(
             take_seconds=self._take_seconds(),
             counts_all=self.counts_all,
             lists=self.lists,
@@ -140,7 +140,7 @@ class Witness:
     exports: dict[Bundle, str] = field(default_factory=dict)
     most_running: int = 0
 
-    def moved(self, before: Standing, after: Standing) -> None:  # noqa: ARG002 - a listener's method
+    def moved(self, before: BundleRecord, after: BundleRecord) -> None:  # noqa: ARG002 - a listener's method
         """A bundle is in a new state."""
         match after.state:
             case Stored():
@@ -174,22 +174,22 @@ class Wiring:
     ) -> None:
         now = asyncio.get_running_loop().time
         jitter = random.Random(scenario.seed).random
-        patience = Patience(1.0, 300.0, 6 * 3600.0)
+        backoff = Backoff(1.0, 300.0, 6 * 3600.0)
         allowance = scenario.allowance
         self.scenario = scenario
         self.stop = Stop()
         self.ledger = ledger or MemoryLedger()
         self.budget = Budget(
-            allowance, prefer=scenario.prefer, patience=patience, journal=self.ledger, wall_clock=now, jitter=jitter
+            allowance, prefer=scenario.prefer, backoff=backoff, journal=self.ledger, wall_clock=now, jitter=jitter
         )
         self.service = service or MemoryService(scenario.behaviour, clock=now)
         self.service.gate = self.budget
         self.durations = Durations(expected_seconds=scenario.expected_seconds, known=scenario.known)
-        self.watcher = Watcher(
+        self.watcher = OperationPoller(
             self.service,
             purse=self.budget,
             durations=self.durations,
-            polling=Polling(
+            polling=PollingRules(
                 scenario.min_interval_seconds,
                 86_400.0,
                 scenario.prefer,
@@ -201,29 +201,29 @@ class Wiring:
             learned=lambda _at, _seconds: None,
         )
         self.witness = Witness(now, lambda: self.scheduler.running)
-        carrier = Carrier(
+        runner = BundleRunner(
             service=self.service,
             watch=self.watcher,
             downloads=MemoryDownloads(lambda: scenario.fetch_seconds),
             ledger=self.ledger,
-            streams={EXPORT.name: Stream(EXPORT)},
+            export_states={EXPORT.name: ExportState(EXPORT)},
             listener=self.witness,
-            patience=patience,
+            backoff=backoff,
             attempts=5,
             download_slots=scenario.downloads,
             clock=now,
             jitter=jitter,
         )
-        room = Room(
+        operation_limit = OperationLimit(
             cap=scenario.operations,
             burst=scenario.burst,
             requests_per_minute=scenario.requests_per_minute,
             prefer=scenario.prefer,
         )
         self.scheduler = Scheduler(
-            carrier,
+            runner,
             self.watcher,
-            allowed=lambda: room.allowed(self.durations, polls_cost=self.budget.polls_cost),
+            allowed=lambda: operation_limit.allowed(self.durations, polls_cost=self.budget.polls_cost),
             most_waiting=scenario.operations,
             stop=self.stop,
             grace_seconds=30.0,
@@ -232,8 +232,8 @@ class Wiring:
     async def run(self) -> None:
         """Carry all bundles to where they rest, from where the ledger has them."""
         now = asyncio.get_running_loop().time()
-        used = tuple(Sent(now, Kind.CREATE, 200) for _ in range(self.scenario.tokens_used))
-        await self.budget.open(History(used))
+        used = tuple(SentRequest(now, Kind.CREATE, 200) for _ in range(self.scenario.tokens_used))
+        await self.budget.open(RequestHistory(used))
         try:
             await self.watcher.prime()
             await self.scheduler.run(self._work())
@@ -256,13 +256,13 @@ class Wiring:
             refused=self.budget.refused,
         )
 
-    def _work(self) -> Iterator[Standing]:
+    def _work(self) -> Iterator[BundleRecord]:
         width = EXPORT.bundle_seconds
         for piece in cut(Range(0, self.scenario.bundles * width), width):
             bundle = Bundle(EXPORT.name, piece)
-            standing = self.ledger.latest.get(bundle, Standing(bundle))
-            if not isinstance(standing.state, Stored):
-                yield standing
+            record = self.ledger.latest.get(bundle, BundleRecord(bundle))
+            if not isinstance(record.state, Stored):
+                yield record
 
 
 def simulate(scenario: Scenario) -> Result:

@@ -16,8 +16,8 @@ from asyncexport.core.admission import Priority
 from asyncexport.core.bundles import Bundle, Range
 from asyncexport.core.exports import Definition
 from asyncexport.core.polling import LIST_SIZE
-from asyncexport.core.service.wire import Completed, Kind, Location, Operation, OperationsPage, Running
-from asyncexport.core.states import Archive, Standing
+from asyncexport.core.service.wire import Completed, DownloadLink, Kind, Operation, OperationsPage, Running
+from asyncexport.core.states import Archive, BundleRecord
 from asyncexport.errors import RateLimitedError, RefusedError, UnavailableError
 
 LATENCY_SECONDS = 0.2
@@ -43,7 +43,7 @@ class Gate(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class Behaviour:
+class SimulatedBehaviour:
     """How the service in memory behaves.
 
     Attributes:
@@ -85,7 +85,7 @@ class _Bucket:
 
 
 @dataclass(slots=True)
-class _Run:
+class _SimulatedOperation:
     """An operation, and what is said of it while it runs and when it is done."""
 
     finished_at: float
@@ -102,10 +102,10 @@ class MemoryService:
 
     gate: Gate
 
-    def __init__(self, behaviour: Behaviour, *, clock: Callable[[], float]) -> None:
+    def __init__(self, behaviour: SimulatedBehaviour, *, clock: Callable[[], float]) -> None:
         self._behaviour = behaviour
         self._clock = clock
-        self._runs: list[_Run] = []
+        self._runs: list[_SimulatedOperation] = []
         self._busy_until: list[float] = []
         level = behaviour.burst if behaviour.level is None else behaviour.level
         self._bucket = _Bucket(behaviour.burst, behaviour.requests_per_minute / 60, level)
@@ -128,7 +128,7 @@ class MemoryService:
         number = str(len(self._runs))
         done = self._start(now, self._behaviour.take_seconds())
         self._runs.append(
-            _Run(
+            _SimulatedOperation(
                 done,
                 Operation(number, Running("PENDING"), created_at=now),
                 Operation(number, Completed(number), created_at=now, finished_at=done),
@@ -152,10 +152,10 @@ class MemoryService:
         shown = [self._show(run, now) for run in reversed(self._runs[start:end])]
         return OperationsPage(tuple(shown), str(len(self._runs) - start) if start else "")
 
-    async def locate(self, export_id: str, *, priority: Priority) -> Location:
+    async def locate(self, export_id: str, *, priority: Priority) -> DownloadLink:
         """A link."""
         await self._call(Kind.RESULTS, priority)
-        return Location(f"https://storage.invalid/{export_id}", self._clock() + 300)
+        return DownloadLink(f"https://storage.invalid/{export_id}", self._clock() + 300)
 
     def _start(self, now: float, seconds: float) -> float:
         """When an operation created now is done; it queues while all slots are taken."""
@@ -170,7 +170,7 @@ class MemoryService:
         outage = self._behaviour.outage
         return outage is not None and outage[0] <= self._clock() < outage[1]
 
-    def _show(self, run: _Run, now: float) -> Operation:
+    def _show(self, run: _SimulatedOperation, now: float) -> Operation:
         return run.running if now < run.finished_at else run.completed
 
     async def _call(self, kind: Kind, priority: Priority, before: Callable[[], Awaitable[None]] | None = None) -> None:
@@ -208,7 +208,7 @@ class MemoryDownload:
     take_seconds: Callable[[], float]
     received: int = 0
 
-    async def fetch(self, location: Location) -> Archive:
+    async def fetch(self, location: DownloadLink) -> Archive:
         """Take the time it takes."""
         await asyncio.sleep(self.take_seconds())
         return Archive(str(self.bundle.range.start), 0, 0, "")
@@ -218,13 +218,13 @@ class MemoryDownload:
 class MemoryLedger:
     """A ledger and journal that forget nothing and write nothing."""
 
-    latest: dict[Bundle, Standing] = field(default_factory=dict)
+    latest: dict[Bundle, BundleRecord] = field(default_factory=dict)
     requests: int = 0
     learned: dict[str, str] = field(default_factory=dict)
 
-    async def append(self, standing: Standing, *, at: float) -> None:
+    async def append(self, record: BundleRecord, *, at: float) -> None:
         """Add a row."""
-        self.latest[standing.bundle] = standing
+        self.latest[record.bundle] = record
 
     def send(self, kind: str, *, at: float) -> "asyncio.Future[int]":
         """Put a request on record."""

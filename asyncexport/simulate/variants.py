@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from statistics import median, median_low
 
 from asyncexport.config import Settings, varied
-from asyncexport.core.admission import Scope
+from asyncexport.core.admission import BudgetScope
 from asyncexport.errors import ConfigError, Problem
 from asyncexport.simulate.many import simulate_all
 from asyncexport.simulate.run import Result, Scenario
@@ -57,7 +57,7 @@ class Assumed:
 
 
 @dataclass(frozen=True, slots=True)
-class Part:
+class ExportShare:
     """The bundles of one export.
 
     Attributes:
@@ -85,10 +85,10 @@ class Case:
     """
 
     variant: Variant
-    counts: Scope
-    parts: tuple[Part, ...]
+    counts: BudgetScope
+    parts: tuple[ExportShare, ...]
     tokens_used: int = 0
-    claimed: int = 0
+    in_progress: int = 0
 
     @property
     def bundles(self) -> int:
@@ -101,7 +101,7 @@ class Row:
     """What came of a case: medians over the seeds, and between what the end lay; seconds from the start."""
 
     variant: str
-    counts: Scope
+    counts: BudgetScope
     bundles: int
     makespan: float
     makespan_min: float
@@ -129,10 +129,10 @@ def variants(settings: Settings, vary: Sequence[tuple[str, Sequence[str]]]) -> l
     return found
 
 
-def readings(settings: Settings) -> tuple[Scope, ...]:
+def readings(settings: Settings) -> tuple[BudgetScope, ...]:
     """What the limit may count, as far as the settings know."""
     scope = settings.budget.scope
-    return (Scope.CREATE, Scope.ALL) if scope is Scope.AUTO else (scope,)
+    return (BudgetScope.CREATE, BudgetScope.ALL) if scope is BudgetScope.AUTO else (scope,)
 
 
 def forecast(
@@ -148,7 +148,7 @@ def _scenario(case: Case, assumed: Assumed, seed: int) -> Scenario:
     settings = case.variant.settings
     return Scenario(
         bundles=case.bundles,
-        counts_all=case.counts is Scope.ALL,
+        counts_all=case.counts is BudgetScope.ALL,
         prefer=settings.polling.prefer,
         operations=settings.concurrency.operations,
         downloads=settings.concurrency.downloads,
@@ -164,7 +164,7 @@ def _scenario(case: Case, assumed: Assumed, seed: int) -> Scenario:
     )
 
 
-def _durations(parts: Sequence[Part], assumed: Assumed, seed: int) -> tuple[float, ...]:
+def _durations(parts: Sequence[ExportShare], assumed: Assumed, seed: int) -> tuple[float, ...]:
     """What each operation takes (rule 2); those of several exports are mixed."""
     draw = random.Random(seed)
     drawn = []

@@ -11,6 +11,6 @@
 """
 
 from asyncexport.storage.archives import ARCHIVE, DEFINITION_NAME, Archives, ledger_lost
-from asyncexport.storage.writer import Draft, Kept
+from asyncexport.storage.writer import ArchiveWriter, WrittenArchive
 
-__all__ = ["ARCHIVE", "DEFINITION_NAME", "Archives", "Draft", "Kept", "ledger_lost"]
+__all__ = ["ARCHIVE", "DEFINITION_NAME", "ArchiveWriter", "Archives", "WrittenArchive", "ledger_lost"]

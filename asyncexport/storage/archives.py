@@ -15,7 +15,7 @@ from asyncexport.core.bundles import Bundle, Range, compact, day, read_moment
 from asyncexport.core.exports import Definition, Export, Format
 from asyncexport.errors import CorruptError, LedgerError, StorageError
 from asyncexport.storage.disk import Disk, ignore
-from asyncexport.storage.writer import GATHER_BYTES, Draft
+from asyncexport.storage.writer import GATHER_BYTES, ArchiveWriter
 
 DEFINITION_NAME = ".export.json"
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
@@ -77,9 +77,9 @@ class Archives:
         """
         await self._disk.run(self._prepare, exports)
 
-    def draft(self, bundle: Bundle, container: Format, *, wire_hashes: WireHashes | None = None) -> Draft:
+    def draft(self, bundle: Bundle, container: Format, *, wire_hashes: WireHashes | None = None) -> ArchiveWriter:
         """Begin an archive; nothing is on the disk yet."""
-        return Draft(self._disk, self.path_of(bundle, container), container, wire_hashes=wire_hashes)
+        return ArchiveWriter(self._disk, self.path_of(bundle, container), container, wire_hashes=wire_hashes)
 
     def existing(self) -> bool:
         """Whether there is any archive of ours; not for an event loop."""

@@ -23,14 +23,14 @@ GATHER_BYTES = 256 << 10
 
 
 @dataclass(frozen=True, slots=True)
-class Kept:
+class WrittenArchive:
     """An archive under its final name; `path` is relative to the output directory."""
 
     path: str
     inspection: Inspection
 
 
-class Draft:
+class ArchiveWriter:
     """One archive being filled; an asynchronous context manager that removes it unless it was committed.
 
     Its file is made in the first hop to a thread, and a small archive takes no other. `received` counts the bytes of
@@ -64,7 +64,7 @@ class Draft:
             gathered, self._gathered, self._gathered_bytes = self._gathered, [], 0
             self._writing = asyncio.create_task(self._disk.run(self._take, gathered))
 
-    async def commit(self, *, end_proved: bool, least_rows: int = 0) -> Kept:
+    async def commit(self, *, end_proved: bool, least_rows: int = 0) -> WrittenArchive:
         """Check the whole, make it durable, give it its final name. Once begun that is brought to its end.
 
         Args:
@@ -142,7 +142,7 @@ class Draft:
             while written < len(piece):
                 written += os.write(file, memoryview(piece)[written:])
 
-    def _finish(self, chunks: list[bytes], end_proved: bool, least_rows: int) -> Kept:  # noqa: FBT001 - for a thread
+    def _finish(self, chunks: list[bytes], end_proved: bool, least_rows: int) -> WrittenArchive:  # noqa: FBT001 - for a thread
         self._take(chunks)
         inspection = self._inspector.close(end_proved=end_proved)
         if inspection.rows < least_rows:
@@ -160,7 +160,7 @@ class Draft:
                 self._part.replace(self._final)
         self._close()
         self._disk.sync_folder(self._final.parent)
-        return Kept(self._path, inspection)
+        return WrittenArchive(self._path, inspection)
 
     def _is_the_same(self, inspection: Inspection) -> bool:
         """Whether the file that stands under the name has the very bytes."""

@@ -24,7 +24,7 @@ DOING = "downloading an archive"
 
 
 @dataclass(frozen=True, slots=True)
-class Head:
+class DownloadHead:
     """What an answer says of the body that follows.
 
     Args:
@@ -109,7 +109,7 @@ def judge_download(reply: Reply) -> None:
     raise ReplyError(f"{DOING}: the storage host answered with an unknown success {told}")
 
 
-def read_head(reply: Reply, *, goog_hash: Iterable[str], offset: int, etag: str) -> Head:
+def read_head(reply: Reply, *, goog_hash: Iterable[str], offset: int, etag: str) -> DownloadHead:
     """What a 200 or 206 says of its body.
 
     Args:
@@ -128,7 +128,7 @@ def read_head(reply: Reply, *, goog_hash: Iterable[str], offset: int, etag: str)
     is_chunked = encoding.endswith("chunked")
     strong = found if _is_strong(found) else ""
     if reply.status != 206:
-        return Head(0, None if is_chunked else length, strong, hashes, is_chunked, reaches_end=True)
+        return DownloadHead(0, None if is_chunked else length, strong, hashes, is_chunked, reaches_end=True)
     start, size, reaches_end = _content_range(header(reply.headers, "content-range"))
     if not range_headers(offset, etag) or start != offset:
         raise IncompleteError(f"{DOING}: the storage host sent another part than was asked for")
@@ -136,7 +136,7 @@ def read_head(reply: Reply, *, goog_hash: Iterable[str], offset: int, etag: str)
         raise IncompleteError(f"{DOING}: the file has changed since it was cut")
     if length is not None and length != size:
         raise IncompleteError(f"{DOING}: the storage host contradicts itself about the length")
-    return Head(start, size, etag, hashes, is_chunked, reaches_end)
+    return DownloadHead(start, size, etag, hashes, is_chunked, reaches_end)
 
 
 def _check_kind(headers: Mapping[str, str]) -> None:

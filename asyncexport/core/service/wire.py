@@ -136,7 +136,7 @@ class OperationsPage:
 
 
 @dataclass(frozen=True, slots=True, repr=False)
-class Location:
+class DownloadLink:
     """Where an archive can be had for some minutes (3.4). The URL is a secret: its query signs whoever has it in."""
 
     url: str
@@ -351,7 +351,7 @@ def read_operations(reply: Reply) -> OperationsPage:
     return OperationsPage(tuple(one for one in found if one is not None), _text(data, "nextPaginationToken"))
 
 
-def read_location(reply: Reply) -> Location:
+def read_location(reply: Reply) -> DownloadLink:
     """Where the archive is (3.4).
 
     Raises:
@@ -365,7 +365,7 @@ def read_location(reply: Reply) -> Location:
         raise ReplyError(
             "asking for an archive's location: the service named one that is not https, or no URL; it is not followed"
         )
-    return Location(url, _time(data, "expires"))
+    return DownloadLink(url, _time(data, "expires"))
 
 
 def read_segment(reply: Reply) -> Segment:
