@@ -92,7 +92,7 @@ def test_rows_come_in_no_order_of_time_yet_always_the_same():
 def test_another_process_has_the_same_rows():
     """What follows from a seed hangs on no process, and no hash seed of it."""
     code = (
-        "import sys; from hashlib import sha256; from asyncexport.sandbox.data import SyntheticRows;"
+        "import sys; from hashlib import sha256; from asyncexport.sandbox.data import SandboxSyntheticRows;"
         "from asyncexport.sandbox.formats import render;"
         f"print(sha256(b''.join(render(SandboxSyntheticRows(7).between({NOON}, {NOON + HOUR}), 'ndjson'))).hexdigest())"
     )
