@@ -451,18 +451,18 @@ async def test_what_is_not_counted_does_not_wait_for_a_token():
 
 
 @on_virtual_time
-async def test_it_is_calm_when_neither_a_result_nor_a_create_waits():
+async def test_it_is_uncontended_when_neither_a_result_nor_a_create_waits():
     """A waiting poll does not disturb it."""
     async with a_budget(scope=BudgetScope.ALL, burst=2) as budget:
         await answered(budget)
         tasks = [asyncio.create_task(answered(budget, kind=Kind.POLL))]
         await settled()
-        assert budget.is_calm
+        assert budget.is_uncontended
         tasks.append(asyncio.create_task(answered(budget, kind=Kind.RESULTS)))
         await settled()
-        assert not budget.is_calm
+        assert not budget.is_uncontended
         assert budget.waiting(Priority.RESULTS) == 1
-        await budget.calm()
+        await budget.wait_until_uncontended()
         assert now() == pytest.approx(30, abs=0.1)
         tasks[0].cancel()
         await asyncio.wait(tasks)

@@ -1,4 +1,4 @@
-"""Who is done: found by a list whose habits nobody knows, by single polls where it is of no use, never by absence."""
+"""Which operations are done: found by a list of unknown habits, or by individual polls, and never by absence."""
 # ruff: noqa: ARG002 - a stand-in takes what the real one needs
 
 import asyncio
@@ -13,9 +13,12 @@ import pytest
 
 from asyncexport.core.admission import Prefer, Priority
 from asyncexport.core.durations import Durations
-from asyncexport.core.polling import LIST_SIZE, FinishedOperation, PollingMode
+from asyncexport.core.polling import LIST_SIZE, FinishedOperation, PollingMode, PollingRules
 from asyncexport.core.service.wire import Completed, Ended, Operation, OperationsPage, Running
-from asyncexport.engine.poller import GONE_AFTER_SECONDS, MOST_BROKEN, OperationPoller, PollingRules
+from asyncexport.engine.budget import Budget
+from asyncexport.engine.individual_polls import GONE_AFTER_SECONDS
+from asyncexport.engine.listing import MOST_IN_A_ROW
+from asyncexport.engine.poller import OperationPoller
 from asyncexport.errors import (
     GoneError,
     OperationFailedError,
@@ -63,7 +66,7 @@ class Service:
         ids: Whether its items have one.
         hides: Ids that the list leaves out; that of the pending shows them where `hides_pending` is off.
         troubles: What the next calls come to; None: all is well.
-        gone: Ids that a single poll answers with 404 while they are in here.
+        gone: Ids that an individual poll answers with 404 while they are in here.
         odd: "repeats its token", "has empty pages" or "".
     """
 
@@ -78,7 +81,7 @@ class Service:
     gone: set[str] = field(default_factory=set)
     odd: str = ""
     lists: list[tuple[float, str, str]] = field(default_factory=list)
-    singles: list[tuple[float, str]] = field(default_factory=list)
+    polls: list[tuple[float, str]] = field(default_factory=list)
 
     def add(self, number: int, *, takes: float, ours: bool = True, **more: Any) -> str:
         """A job created now; its id."""
@@ -93,7 +96,7 @@ class Service:
 
     async def operation(self, operation_id: str, *, priority: Priority) -> Operation:
         """One operation."""
-        self.singles.append((now(), operation_id))
+        self.polls.append((now(), operation_id))
         gone = operation_id in self.gone
         await self._answer(self.fails)
         if gone:
@@ -132,34 +135,34 @@ class Service:
             raise error
 
 
-@dataclass
-class Purse:
-    """What is known of a budget."""
+class HandSetBudget(Budget):
+    """A budget whose level is set by hand; nothing passes it, and it keeps no journal."""
 
-    tokens: int = 20
-    polls_cost: bool = False
-    news: asyncio.Event = field(default_factory=asyncio.Event)
+    polls_cost = False
+    tokens = 20
 
-    def __post_init__(self) -> None:
-        self.news.set()
+    def __init__(self, *, tokens: int = 20, polls_cost: bool = False) -> None:
+        self.tokens, self.polls_cost = tokens, polls_cost
+        self.nobody_waits = asyncio.Event()
+        self.nobody_waits.set()
 
     @property
-    def is_calm(self) -> bool:
+    def is_uncontended(self) -> bool:
         """Whether nobody waits."""
-        return self.news.is_set()
+        return self.nobody_waits.is_set()
 
-    async def calm(self) -> None:
+    async def wait_until_uncontended(self) -> None:
         """Wait for that."""
-        await self.news.wait()
+        await self.nobody_waits.wait()
 
 
 @dataclass
 class Scene:
-    """A watcher at work, and who waits for what."""
+    """A poller at work, and who waits for what."""
 
     service: Service
-    purse: Purse
-    watcher: OperationPoller
+    budget: HandSetBudget
+    poller: OperationPoller
     durations: Durations
     learned: list[tuple[float, float]]
     run: "asyncio.Task[None]"
@@ -170,7 +173,7 @@ class Scene:
         """Wait for these; `by` tells apart who waits for the same one."""
         for operation_id in operation_ids:
             since = now() if asked_at is None else asked_at
-            waits = self.watcher.wait(operation_id, asked_at=since)
+            waits = self.poller.wait(operation_id, asked_at=since)
             self.waiting[f"{operation_id}{by}"] = asyncio.create_task(waits)
 
     def start(self, count: int, *, takes: float = 300.0, **more: Any) -> list[str]:
@@ -180,8 +183,8 @@ class Scene:
         return ids
 
     async def polled(self, times: int) -> None:
-        """Wait until so many single polls have been sent, or nobody waits any more."""
-        while self.open and len(self.service.singles) < times:  # noqa: ASYNC110 - the time is virtual
+        """Wait until so many individual polls have been sent, or nobody waits any more."""
+        while self.open and len(self.service.polls) < times:  # noqa: ASYNC110 - the time is virtual
             await asyncio.sleep(1)
 
     @property
@@ -198,25 +201,25 @@ class Scene:
 async def watching(
     service: Service | None = None,
     *,
-    purse: Purse | None = None,
+    budget: HandSetBudget | None = None,
     prefer: Prefer = Prefer.THROUGHPUT,
     interval: float = INTERVAL,
     deadline: float = DEADLINE,
     expected: float = 300.0,
 ) -> AsyncIterator[Scene]:
-    service, purse = service or Service(), purse or Purse()
+    service, budget = service or Service(), budget or HandSetBudget()
     durations = Durations(expected_seconds=expected)
     learned: list[tuple[float, float]] = []
-    watcher = OperationPoller(
+    poller = OperationPoller(
         service,
-        purse=purse,
+        budget=budget,
         durations=durations,
         polling=PollingRules(interval, deadline, prefer, burst=49, refill_seconds=30.0),
         clock=now,
         more_to_create=lambda: scene.more_to_create,
         learned=lambda at, seconds: learned.append((at, seconds)),
     )
-    scene = Scene(service, purse, watcher, durations, learned, asyncio.create_task(watcher.run()))
+    scene = Scene(service, budget, poller, durations, learned, asyncio.create_task(poller.run()))
     try:
         yield scene
     finally:
@@ -231,7 +234,7 @@ async def watching(
 
 @pytest.mark.parametrize("order", ["newest", "oldest", "shuffled"])
 def test_all_are_found_by_the_list_whatever_its_order(order):
-    """Ours among others', on one page: nobody is polled singly, and each is told its export and when it was made."""
+    """Ours among others', on one page: none is polled individually; waiters learn the export and when it was made."""
 
     @on_virtual_time
     async def find():
@@ -241,14 +244,14 @@ def test_all_are_found_by_the_list_whatever_its_order(order):
             ids = scene.start(40)
             await at(1000)
             assert scene.finished() == [FinishedOperation(f"x-{one}", pytest.approx(0, abs=0.1)) for one in ids]  # type: ignore[arg-type]
-            assert not scene.service.singles
-            assert scene.watcher.mode is PollingMode.LIST
+            assert not scene.service.polls
+            assert scene.poller.mode is PollingMode.LIST
 
     find()
 
 
 @pytest.mark.parametrize(("end", "words"), [(Ended("too big"), "too big"), (Ended("ERROR"), "ERROR")])
-@pytest.mark.parametrize("ids", [True, False], ids=["list", "single"])
+@pytest.mark.parametrize("ids", [True, False], ids=["list", "individual"])
 def test_failed_and_error_are_failures(end, words, ids):
     """Whoever waits is told the service's own reason; the others wait on."""
 
@@ -323,7 +326,7 @@ async def test_whoever_stops_waiting_is_no_longer_watched():
         asked = len(scene.service.lists)
         await at(5000)
         assert len(scene.service.lists) == asked
-        assert scene.watcher.ages == []
+        assert scene.poller.ages == []
 
 
 @on_virtual_time
@@ -398,28 +401,28 @@ def test_no_more_pages_are_read_than_there_are_operations_for(running, most):
 @pytest.mark.slow
 @on_virtual_time
 async def test_where_ours_are_not_on_the_first_pages_the_pending_are_listed():
-    """What has vanished from that list is finished, and is asked for singly, once."""
+    """What has vanished from that list is finished, and is asked for individually, once."""
     service = Service(order="oldest")
     service.add_history(5000)
     async with watching(service) as scene:
         scene.start(40, takes=400.0)
         await at(2000)
-        assert scene.watcher.mode is PollingMode.PENDING
+        assert scene.poller.mode is PollingMode.PENDING
         assert scene.open == 0
-        assert sorted(one for _, one in service.singles) == sorted(scene.waiting)
+        assert sorted(one for _, one in service.polls) == sorted(scene.waiting)
         assert {state for _, state, _ in service.lists[4:]} == {"PENDING"}
 
 
 @on_virtual_time
 async def test_a_pending_list_that_leaves_out_running_ones_is_of_no_use():
-    """Absence is never a failure: they are polled singly, to their end."""
+    """Absence is never a failure: they are polled individually, to their end."""
     service = Service(order="oldest")
     service.add_history(5000)
     async with watching(service) as scene:
         ids = scene.start(10, takes=3000.0)
         service.hides.update(ids)
         await at(6000)
-        assert scene.watcher.mode is PollingMode.SINGLE
+        assert scene.poller.mode is PollingMode.INDIVIDUAL
         assert all(isinstance(one, FinishedOperation) for one in scene.finished())
 
 
@@ -432,7 +435,7 @@ async def test_a_pending_list_that_is_too_long_is_of_no_use():
     async with watching(service) as scene:
         scene.start(10, takes=1000.0)
         await at(4000)
-        assert scene.watcher.mode is PollingMode.SINGLE
+        assert scene.poller.mode is PollingMode.INDIVIDUAL
         assert scene.open == 0
 
 
@@ -442,7 +445,7 @@ async def test_a_list_without_ids_is_of_no_use():
     async with watching(Service(ids=False)) as scene:
         scene.start(5)
         await at(1500)
-        assert scene.watcher.mode is PollingMode.SINGLE
+        assert scene.poller.mode is PollingMode.INDIVIDUAL
         assert len(scene.service.lists) == 1
         assert scene.open == 0
 
@@ -456,7 +459,7 @@ def test_a_list_that_is_refused_is_of_no_use(error):
         async with watching(Service(list_fails=error)) as scene:
             scene.start(5)
             await at(1500)
-            assert scene.watcher.mode is PollingMode.SINGLE
+            assert scene.poller.mode is PollingMode.INDIVIDUAL
             assert len(scene.service.lists) == 1
             assert scene.open == 0
 
@@ -470,12 +473,12 @@ async def test_a_list_that_cannot_be_read_is_tried_again_before_it_is_left():
         scene.service.troubles = [ReplyError("html"), None]
         scene.start(5)
         await at(1500)
-        assert scene.watcher.mode is PollingMode.LIST
+        assert scene.poller.mode is PollingMode.LIST
         assert scene.open == 0
     async with watching(Service(list_fails=ReplyError("html"))) as scene:
         scene.start(5)
         await asyncio.sleep(2000)
-        assert len(scene.service.lists) == MOST_BROKEN
+        assert len(scene.service.lists) == MOST_IN_A_ROW
         assert scene.open == 0
 
 
@@ -491,7 +494,7 @@ def test_an_outage_says_nothing_of_the_list(error):
             scene.start(5)
             scene.service.troubles = [error] * 10
             await at(3000)
-            assert scene.watcher.mode is PollingMode.LIST
+            assert scene.poller.mode is PollingMode.LIST
             assert scene.open == 0
 
     endure()
@@ -504,7 +507,7 @@ async def test_what_is_missing_where_it_should_be_makes_the_list_useless():
         scene.start(20, takes=3000.0)
         scene.service.hides, scene.service.hides_pending = {"op3"}, False
         await at(8000)
-        assert scene.watcher.mode is PollingMode.PENDING
+        assert scene.poller.mode is PollingMode.PENDING
         assert scene.open == 0
 
 
@@ -512,7 +515,7 @@ async def test_what_is_missing_where_it_should_be_makes_the_list_useless():
 @on_virtual_time
 async def test_one_beside_a_page_boundary_is_not_missing():
     """Its create was answered a little after it was made: that it is not on the page proves nothing."""
-    async with watching(purse=Purse(tokens=49, polls_cost=True)) as scene:
+    async with watching(budget=HandSetBudget(tokens=49, polls_cost=True)) as scene:
         ids = []
         for number in range(150):
             ids.append(scene.service.add(number, takes=1e5))
@@ -520,23 +523,23 @@ async def test_one_beside_a_page_boundary_is_not_missing():
         await asyncio.sleep(5)
         scene.watch(*ids)
         await at(20_000)
-        assert scene.watcher.mode is PollingMode.LIST
+        assert scene.poller.mode is PollingMode.LIST
 
 
 @pytest.mark.slow
 @on_virtual_time
-async def test_a_straggler_far_down_the_list_is_polled_singly():
+async def test_a_straggler_far_down_the_list_is_polled_individually():
     """The others are found by the list as before."""
-    purse = Purse(tokens=49, polls_cost=True)
-    async with watching(purse=purse) as scene:
+    budget = HandSetBudget(tokens=49, polls_cost=True)
+    async with watching(budget=budget) as scene:
         scene.watch(scene.service.add(10_000, takes=30_000.0))
         for round_ in range(40):
             scene.watch(*(scene.service.add(20 * round_ + n, takes=300.0) for n in range(20)))
             await asyncio.sleep(600)
         await at(60_000)
         assert scene.open == 0
-        assert scene.watcher.mode is PollingMode.LIST
-        assert {one for _, one in scene.service.singles} == {"op10000"}
+        assert scene.poller.mode is PollingMode.LIST
+        assert {one for _, one in scene.service.polls} == {"op10000"}
 
 
 @on_virtual_time
@@ -550,23 +553,23 @@ async def test_a_burst_of_creates_during_a_look_pushes_nobody_off_the_list():
         scene.watch(*(scene.service.add(1000 + number, takes=300.0) for number in range(300)))
         await at(3000)
         assert scene.open == 0
-        assert scene.service.singles == []
+        assert scene.service.polls == []
 
 
 # One by one
 
 
 @on_virtual_time
-async def test_single_polls_keep_their_distance():
+async def test_individual_polls_keep_their_distance():
     """At most one a second overall, and of the same operation not sooner than `min_interval`."""
     async with watching(Service(ids=False)) as scene:
         scene.start(60, takes=700.0)
         await at(3000)
         assert scene.open == 0
-        gaps = [later - sooner for (sooner, _), (later, _) in pairwise(scene.service.singles)]
+        gaps = [later - sooner for (sooner, _), (later, _) in pairwise(scene.service.polls)]
         assert min(gaps) >= 1.0
         for operation_id in scene.waiting:
-            times = [when for when, one in scene.service.singles if one == operation_id]
+            times = [when for when, one in scene.service.polls if one == operation_id]
             assert all(later - sooner >= INTERVAL for sooner, later in pairwise(times))
             assert len(times) < 15
 
@@ -578,7 +581,7 @@ async def test_what_takes_for_hours_is_not_asked_for_every_few_seconds():
         scene.start(1, takes=40_000.0)
         await at(50_000)
         assert scene.open == 0
-        assert len(scene.service.singles) < 250
+        assert len(scene.service.polls) < 250
 
 
 @on_virtual_time
@@ -606,7 +609,7 @@ def test_what_is_said_not_to_exist_twice_a_minute_apart_is_gone(error):
             await at(1)
             scene.service.fails = error
             await at(5000)
-            times = [when for when, _ in scene.service.singles]
+            times = [when for when, _ in scene.service.polls]
             assert len(times) == 2
             assert GONE_AFTER_SECONDS <= times[1] - times[0] <= GONE_AFTER_SECONDS + 2 * INTERVAL
             with pytest.raises(type(error)):
@@ -623,9 +626,9 @@ async def test_a_404_between_two_answers_counts_for_nothing():
         scene.start(1, takes=20_000.0)
         while scene.open:
             scene.service.gone ^= {"op0"}
-            await scene.polled(len(scene.service.singles) + 1)
+            await scene.polled(len(scene.service.polls) + 1)
         assert isinstance(scene.finished()[0], FinishedOperation)
-        assert len(scene.service.singles) > 5
+        assert len(scene.service.polls) > 5
 
 
 @on_virtual_time
@@ -644,7 +647,7 @@ async def test_nobody_is_failed_by_an_outage():
 # Past the deadline
 
 
-@pytest.mark.parametrize("ids", [True, False], ids=["list", "single"])
+@pytest.mark.parametrize("ids", [True, False], ids=["list", "individual"])
 def test_past_its_deadline_it_is_asked_once_more(ids):
     """If it still runs, whoever waits is told so, and it is no longer watched."""
 
@@ -654,12 +657,12 @@ def test_past_its_deadline_it_is_asked_once_more(ids):
             scene.start(1, takes=1e6)
             await at(3599)
             assert scene.open == 1
-            before = len([one for _, one in scene.service.singles])
+            before = len([one for _, one in scene.service.polls])
             await at(3650)
             assert scene.finished() == [None]
-            assert len(scene.service.singles) == before + 1
+            assert len(scene.service.polls) == before + 1
             await at(10_000)
-            assert len(scene.service.singles) == before + 1
+            assert len(scene.service.polls) == before + 1
 
     expire()
 
@@ -704,7 +707,7 @@ async def test_a_deadline_within_an_outage_waits_for_its_end():
 # Several that wait for the same operation
 
 
-@pytest.mark.parametrize("ids", [True, False], ids=["list", "single"])
+@pytest.mark.parametrize("ids", [True, False], ids=["list", "individual"])
 def test_all_who_wait_for_an_operation_are_told_that_it_is_done(ids):
     """It is polled as if one waited, and its duration is learned once."""
 
@@ -720,13 +723,13 @@ def test_all_who_wait_for_an_operation_are_told_that_it_is_done(ids):
                 await asyncio.sleep(2000)
                 assert scene.finished() == [FinishedOperation("x-op0", pytest.approx(began, abs=0.1))] * (1 + others)  # type: ignore[arg-type]
                 assert len(scene.learned) == scene.durations.known == 1
-                polls.append(len(scene.service.lists) + len(scene.service.singles))
+                polls.append(len(scene.service.lists) + len(scene.service.polls))
         assert polls[0] == polls[1]
 
     share()
 
 
-@pytest.mark.parametrize("ids", [True, False], ids=["list", "single"])
+@pytest.mark.parametrize("ids", [True, False], ids=["list", "individual"])
 @pytest.mark.parametrize("end", [Ended("too big"), "gone"])
 def test_all_who_wait_for_an_operation_are_told_that_it_failed(end, ids):
     """With the service's own reason, or because the service does not know it any more."""
@@ -748,7 +751,7 @@ def test_all_who_wait_for_an_operation_are_told_that_it_failed(end, ids):
     fail()
 
 
-@pytest.mark.parametrize("ids", [True, False], ids=["list", "single"])
+@pytest.mark.parametrize("ids", [True, False], ids=["list", "individual"])
 @pytest.mark.parametrize("order", [(0.0, 1000.0), (1000.0, 0.0)], ids=["older first", "younger first"])
 def test_each_who_waits_has_a_deadline_of_its_own(order, ids):
     """Both are reached, whichever began to wait first; after the last nothing is asked any more."""
@@ -769,16 +772,16 @@ def test_each_who_waits_has_a_deadline_of_its_own(order, ids):
             assert scene.open == 1
             await at(4700)
             assert scene.waiting["op0 1000"].result() is None
-            asked = len(scene.service.lists) + len(scene.service.singles)
+            asked = len(scene.service.lists) + len(scene.service.polls)
             await at(20_000)
-            assert len(scene.service.lists) + len(scene.service.singles) == asked
+            assert len(scene.service.lists) + len(scene.service.polls) == asked
 
     expire()
 
 
 @on_virtual_time
 async def test_between_two_deadlines_an_operation_is_found_done_as_before():
-    """Who is past its deadline takes nothing from who is not: the list tells of it, and no single poll is added."""
+    """Who is past its deadline takes nothing from who is not: the list tells of it, and no individual poll is added."""
     async with watching(deadline=3600.0) as scene:
         scene.service.add(0, takes=5000.0)
         scene.watch("op0")
@@ -788,7 +791,7 @@ async def test_between_two_deadlines_an_operation_is_found_done_as_before():
         first, second = scene.finished()
         assert first is None
         assert second == FinishedOperation("x-op0", pytest.approx(0, abs=0.1))  # type: ignore[arg-type]
-        assert len(scene.service.singles) == 1
+        assert len(scene.service.polls) == 1
         assert [seconds for _, seconds in scene.learned] == [pytest.approx(5000, abs=1)]
 
 
@@ -856,7 +859,7 @@ def test_one_who_leaves_takes_nobody_along(leaves):
             await at(50)
             scene.waiting.pop(leaves).cancel()
             await settled()
-            assert (len(scene.watcher.ages), scene.watcher.waiters) == (1, 1)
+            assert (len(scene.poller.ages), scene.poller.waiters) == (1, 1)
             await at(1000)
             assert isinstance(scene.finished()[0], FinishedOperation)
         async with watching() as scene:
@@ -866,7 +869,7 @@ def test_one_who_leaves_takes_nobody_along(leaves):
             for task in scene.waiting.values():
                 task.cancel()
             await settled()
-            assert (scene.watcher.ages, scene.watcher.waiters) == ([], 0)
+            assert (scene.poller.ages, scene.poller.waiters) == ([], 0)
 
     leave()
 
@@ -881,7 +884,7 @@ async def test_an_operation_with_many_who_wait_is_one_place_in_the_list():
         for by in (" b", " c"):
             scene.watch(*ids, by=by)
         await settled()
-        assert (len(scene.watcher.ages), scene.watcher.waiters) == (100, 300)
+        assert (len(scene.poller.ages), scene.poller.waiters) == (100, 300)
         await at(3000)
         assert 1 <= pages_a_poll(service) <= 2
 
@@ -896,7 +899,7 @@ async def test_an_operation_is_as_old_as_the_first_create_that_it_answered():
         await at(600)
         scene.watch("op0", asked_at=100.0, by=" again")
         await settled()
-        assert scene.watcher.ages == [pytest.approx(500, abs=1)]
+        assert scene.poller.ages == [pytest.approx(500, abs=1)]
 
 
 @on_virtual_time
@@ -938,7 +941,7 @@ def test_nobody_waits_past_its_deadline(seed):
                 await asyncio.sleep(dice.uniform(0, 120))
             await asyncio.sleep(3600 * 1.05)
             assert scene.open == 0
-            assert scene.watcher.ages == []
+            assert scene.poller.ages == []
             assert len(scene.learned) <= 6
             for task in scene.waiting.values():
                 if not task.cancelled() and (error := task.exception()):
@@ -952,14 +955,14 @@ def test_nobody_waits_past_its_deadline(seed):
 
 @on_virtual_time
 async def test_for_throughput_no_poll_goes_out_while_others_wait_for_tokens():
-    """Results and creates come first; as soon as it is calm, what is due is looked at."""
-    purse = Purse(polls_cost=True)
-    async with watching(purse=purse) as scene:
-        purse.news.clear()
+    """Results and creates come first; as soon as nobody waits, what is due is looked at."""
+    budget = HandSetBudget(polls_cost=True)
+    async with watching(budget=budget) as scene:
+        budget.nobody_waits.clear()
         scene.start(40)
         await at(5000)
         assert not scene.service.lists
-        purse.news.set()
+        budget.nobody_waits.set()
         await at(5060)
         assert scene.open == 0
         assert len(scene.service.lists) == 1
@@ -968,9 +971,9 @@ async def test_for_throughput_no_poll_goes_out_while_others_wait_for_tokens():
 @on_virtual_time
 async def test_for_latency_a_due_poll_does_not_wait():
     """It goes out while creates do, once it pays."""
-    purse = Purse(polls_cost=True)
-    async with watching(purse=purse, prefer=Prefer.LATENCY) as scene:
-        purse.news.clear()
+    budget = HandSetBudget(polls_cost=True)
+    async with watching(budget=budget, prefer=Prefer.LATENCY) as scene:
+        budget.nobody_waits.clear()
         scene.start(40)
         await at(1000)
         assert scene.open == 0
@@ -980,27 +983,27 @@ async def test_for_latency_a_due_poll_does_not_wait():
 @on_virtual_time
 async def test_a_poll_waits_for_the_bucket_to_fill_and_no_longer():
     """While tokens gather nothing is lost by waiting; when they would run over, it looks."""
-    purse = Purse(tokens=10, polls_cost=True)
-    async with watching(purse=purse) as scene:
+    budget = HandSetBudget(tokens=10, polls_cost=True)
+    async with watching(budget=budget) as scene:
         for number in range(60):
             scene.watch(scene.service.add(number, takes=200.0 if number % 2 else 1e5))
         await at(600)
         assert not scene.service.lists
-        purse.tokens = 48
+        budget.tokens = 48
         await at(640)
         assert scene.open == 30
 
 
 @on_virtual_time
-async def test_where_single_polls_cost_the_likeliest_is_asked_first():
+async def test_where_individual_polls_cost_the_likeliest_is_asked_first():
     """One at a time, since each may change what is best next."""
-    purse = Purse(tokens=20, polls_cost=True)
-    async with watching(Service(ids=False), purse=purse, prefer=Prefer.LATENCY) as scene:
+    budget = HandSetBudget(tokens=20, polls_cost=True)
+    async with watching(Service(ids=False), budget=budget, prefer=Prefer.LATENCY) as scene:
         for number in range(5):
             scene.watch(scene.service.add(number, takes=1e5))
             await asyncio.sleep(200)
         await at(50_000)
-        first_asked = list(dict.fromkeys(one for _, one in scene.service.singles))
+        first_asked = list(dict.fromkeys(one for _, one in scene.service.polls))
         assert first_asked[:3] == ["op0", "op1", "op2"]
 
 
@@ -1012,19 +1015,19 @@ async def test_the_first_look_learns_the_shape_of_the_list():
     """One page, before anything is created."""
     async with watching(Service(ids=False)) as scene:
         scene.service.add_history(3)
-        await scene.watcher.prime()
-        assert scene.watcher.mode is PollingMode.SINGLE
+        await scene.poller.prime()
+        assert scene.poller.mode is PollingMode.INDIVIDUAL
         assert len(scene.service.lists) == 1
 
 
 @on_virtual_time
 async def test_the_first_look_waits_for_the_service():
     """Until it answers, whatever with; a list that is refused is an answer, too."""
-    for answer, mode in ((None, PollingMode.LIST), (RefusedError("no", status=400), PollingMode.SINGLE)):
+    for answer, mode in ((None, PollingMode.LIST), (RefusedError("no", status=400), PollingMode.INDIVIDUAL)):
         async with watching() as scene:
             scene.service.troubles = [UnavailableError("503"), RateLimitedError("429"), ReplyError("html"), answer]
-            await scene.watcher.prime()
-            assert scene.watcher.mode is mode
+            await scene.poller.prime()
+            assert scene.poller.mode is mode
             assert len(scene.service.lists) == 4
 
 
@@ -1036,12 +1039,12 @@ def test_what_ends_a_run_ends_the_first_look(error):
     async def end():
         async with watching(Service(list_fails=error)) as scene:
             with pytest.raises(type(error)):
-                await scene.watcher.prime()
+                await scene.poller.prime()
 
     end()
 
 
-@pytest.mark.parametrize("ids", [True, False], ids=["list", "single"])
+@pytest.mark.parametrize("ids", [True, False], ids=["list", "individual"])
 @pytest.mark.parametrize("error", [UnauthorizedError("401"), UnavailableError("six hours", lasting=True)])
 def test_what_ends_a_run_ends_the_watching(error, ids):
     """It is raised for whoever runs it."""
@@ -1068,13 +1071,13 @@ async def test_asking_for_one_tells_how_it_stands():
         service.add(1, takes=1e6)
         service.add(2, takes=10.0, ends_as=Ended("no"))
         await at(20)
-        assert await scene.watcher.ask("op0") == FinishedOperation("x-op0", pytest.approx(0, abs=0.1))  # type: ignore[arg-type]
-        assert await scene.watcher.ask("op1") is None
+        assert await scene.poller.ask("op0") == FinishedOperation("x-op0", pytest.approx(0, abs=0.1))  # type: ignore[arg-type]
+        assert await scene.poller.ask("op1") is None
         with pytest.raises(OperationFailedError):
-            await scene.watcher.ask("op2")
+            await scene.poller.ask("op2")
         service.gone = {"op1"}
         with pytest.raises(GoneError):
-            await scene.watcher.ask("op1")
+            await scene.poller.ask("op1")
         assert len(scene.learned) == 1
 
 

@@ -7,14 +7,14 @@ from hypothesis import strategies as st
 from asyncexport.core.admission import Prefer
 from asyncexport.core.durations import Durations
 from asyncexport.core.polling import (
-    EVEN,
-    LIKELY,
-    NEARLY_ALL,
-    PAYS_ITSELF,
-    UNLIKELY,
+    CHANCE_FOR_ROOM,
+    CHANCE_WHEN_FREE,
+    CHANCE_WHEN_PAID,
+    FOUND_FOR_LATENCY,
+    NEARLY_ALL_SHARE,
     OperationAge,
     PollingOutlook,
-    chance_for_a_single,
+    chance_for_an_individual_poll,
     enough_for_a_list,
     list_is_due,
     page_is_due,
@@ -30,7 +30,7 @@ def outlook(**changes: object) -> PollingOutlook:
         "burst": 49,
         "refill_seconds": 30.0,
         "polls_cost": True,
-        "calm": True,
+        "uncontended": True,
         "more_to_create": True,
         "prefer": Prefer.THROUGHPUT,
     }
@@ -47,7 +47,7 @@ def enough(count: int, **changes: object) -> float:
 
 def test_a_poll_that_costs_nothing_is_due_at_the_first_expected():
     """Where the limit does not count polls, a finished operation or two are enough, fewer where room is what lacks."""
-    assert enough(80, polls_cost=False, calm=False) == 2.0
+    assert enough(80, polls_cost=False, uncontended=False) == 2.0
     assert enough(80, polls_cost=False) == 0.5
     assert enough(3, polls_cost=False) < 0.5
 
@@ -55,20 +55,20 @@ def test_a_poll_that_costs_nothing_is_due_at_the_first_expected():
 def test_a_poll_that_costs_a_token_waits_as_long_as_nothing_is_lost():
     """While the bucket fills, waiting finds more for the same token."""
     for tokens in (0, 20, 45):
-        assert enough(80, tokens=tokens) == pytest.approx(NEARLY_ALL * 80)
+        assert enough(80, tokens=tokens) == pytest.approx(NEARLY_ALL_SHARE * 80)
 
 
 def test_a_bucket_about_to_run_over_makes_a_poll_cheap():
     """Tokens that would be lost may as well look; while creates still wait for them, they are not lost."""
     assert enough(80, tokens=48) < 1.0
-    assert enough(80, tokens=48, calm=False, prefer=Prefer.LATENCY) == PAYS_ITSELF
+    assert enough(80, tokens=48, uncontended=False, prefer=Prefer.LATENCY) == FOUND_FOR_LATENCY
 
 
 def test_for_latency_a_poll_is_due_when_it_pays_by_itself():
     """A fourteenth of a request for each, or all there are where no more are coming."""
-    assert enough(80, prefer=Prefer.LATENCY) == PAYS_ITSELF
-    assert enough(10, prefer=Prefer.LATENCY) == pytest.approx(NEARLY_ALL * 10)
-    assert enough(10, prefer=Prefer.LATENCY, calm=False) == PAYS_ITSELF
+    assert enough(80, prefer=Prefer.LATENCY) == FOUND_FOR_LATENCY
+    assert enough(10, prefer=Prefer.LATENCY) == pytest.approx(NEARLY_ALL_SHARE * 10)
+    assert enough(10, prefer=Prefer.LATENCY, uncontended=False) == FOUND_FOR_LATENCY
 
 
 def test_at_the_end_the_last_are_not_left_waiting():
@@ -81,14 +81,14 @@ def test_at_the_end_the_last_are_not_left_waiting():
 
 def test_at_an_end_that_the_tokens_set_a_poll_must_still_pay():
     """A hundred results cost more than what comes in while the last operation runs: none is free."""
-    assert enough(100, more_to_create=False) == pytest.approx(NEARLY_ALL * 100)
+    assert enough(100, more_to_create=False) == pytest.approx(NEARLY_ALL_SHARE * 100)
 
 
 def test_polls_wait_for_creates_when_throughput_is_preferred():
     """And only then, and only where they cost."""
-    assert outlook(calm=False).waits_for_calm
-    assert not outlook(calm=False, prefer=Prefer.LATENCY).waits_for_calm
-    assert not outlook(calm=False, polls_cost=False).waits_for_calm
+    assert outlook(uncontended=False).gives_way
+    assert not outlook(uncontended=False, prefer=Prefer.LATENCY).gives_way
+    assert not outlook(uncontended=False, polls_cost=False).gives_way
 
 
 def is_due(pages: list[list[OperationAge]], *, waited: float = 0.0, **changes: object) -> bool:
@@ -117,9 +117,9 @@ def test_what_takes_for_ever_is_looked_at_now_and_then():
 def test_those_on_a_second_page_count_half():
     """It takes two requests to see them."""
     late = Prefer.LATENCY
-    assert is_due([running(15, 1200.0)], prefer=late, calm=False)
-    assert not is_due([[], running(15, 1200.0)], prefer=late, calm=False)
-    assert is_due([[], running(30, 1200.0)], prefer=late, calm=False)
+    assert is_due([running(15, 1200.0)], prefer=late, uncontended=False)
+    assert not is_due([[], running(15, 1200.0)], prefer=late, uncontended=False)
+    assert is_due([[], running(30, 1200.0)], prefer=late, uncontended=False)
 
 
 def test_a_further_page_is_read_for_several_or_for_half_of_the_rest():
@@ -132,29 +132,34 @@ def test_a_further_page_is_read_for_several_or_for_half_of_the_rest():
 
 
 def chance(count: int, age: float = 0.0, **changes: object) -> float:
-    return chance_for_a_single(running(count, age), DURATIONS, outlook(**changes))
+    return chance_for_an_individual_poll(running(count, age), DURATIONS, outlook(**changes))
 
 
-def test_a_single_poll_is_sent_when_it_is_likely_to_pay():
+def test_an_individual_poll_is_sent_when_it_is_likely_to_pay():
     """Unless it costs nothing, or what would be lost anyway; then it is sent sooner, the more so where room lacks."""
-    assert chance(50) == chance(50, tokens=40) == LIKELY
-    assert chance(50, tokens=49) == UNLIKELY
-    assert chance(50, polls_cost=False) == UNLIKELY
-    assert chance(50, polls_cost=False, calm=False) == EVEN
+    assert chance(50) == chance(50, tokens=40) == CHANCE_WHEN_PAID
+    assert chance(50, tokens=49) == CHANCE_FOR_ROOM
+    assert chance(50, polls_cost=False) == CHANCE_FOR_ROOM
+    assert chance(50, polls_cost=False, uncontended=False) == CHANCE_WHEN_FREE
 
 
-def test_at_the_end_single_polls_share_what_is_free():
+def test_at_the_end_individual_polls_share_what_is_free():
     """The more tokens there are for those still running, the sooner one looks."""
-    assert chance(50, more_to_create=False) == LIKELY
-    assert EVEN < chance(10, more_to_create=False, tokens=4) < chance(10, more_to_create=False, tokens=0) <= LIKELY
-    assert chance(2, more_to_create=False, tokens=40) == EVEN
+    assert chance(50, more_to_create=False) == CHANCE_WHEN_PAID
+    assert (
+        CHANCE_WHEN_FREE
+        < chance(10, more_to_create=False, tokens=4)
+        < chance(10, more_to_create=False, tokens=0)
+        <= CHANCE_WHEN_PAID
+    )
+    assert chance(2, more_to_create=False, tokens=40) == CHANCE_WHEN_FREE
 
 
 LOOKS = st.builds(
     outlook,
     tokens=st.integers(0, 49),
     polls_cost=st.booleans(),
-    calm=st.booleans(),
+    uncontended=st.booleans(),
     more_to_create=st.booleans(),
     prefer=st.sampled_from(Prefer),
 )
@@ -169,6 +174,6 @@ def test_whatever_comes_a_decision_is_made(ages, look, known):
     """No age, no level and no history leads to an error, a chance out of bounds or a share that cannot be reached."""
     durations = Durations(expected_seconds=300, known=known)
     some = [OperationAge(max(pair), min(pair)) for pair in ages]
-    assert UNLIKELY <= chance_for_a_single(some, durations, look) <= LIKELY
-    assert 0 <= enough_for_a_list(some, durations, look) <= max(PAYS_ITSELF, NEARLY_ALL * len(some))
+    assert CHANCE_FOR_ROOM <= chance_for_an_individual_poll(some, durations, look) <= CHANCE_WHEN_PAID
+    assert 0 <= enough_for_a_list(some, durations, look) <= max(FOUND_FOR_LATENCY, NEARLY_ALL_SHARE * len(some))
     assert list_is_due([some], durations, look, waited_seconds=10.0) in (True, False)

@@ -1,28 +1,29 @@
-"""When to look for finished operations: a poll must earn what it costs.
+"""When to poll for finished operations: a poll must be worth what it costs.
 
-What a poll is worth. It frees the room of the operations it finds done, and lets their files be fetched; it speeds
-nothing up at the service. So a poll that comes later finds more for the same token, and what is lost by waiting is
-only what the tokens could have done meanwhile. From that:
+What a poll is worth: it frees the room of the operations that it finds done, and lets their files be fetched. It makes
+nothing faster at the service. A later poll finds more for the same token. What is lost by waiting is only what the
+tokens could have done meanwhile. From that:
 
-1. Where polls are not counted, they cost politeness only: look as soon as an operation is expected to be done, and
-   sooner where creates wait for the room that it takes.
-2. Where they are counted and `throughput` is preferred, no poll goes out while a result or a create waits for the
-   token: those must be paid for in any case, and bring the end nearer; a poll then only gets dearer by coming early.
-3. When neither waits, all room is taken. Now tokens gather, and nothing is lost by that until the bucket is full: what
+1. Where polls do not count against the limit, they only load the service: poll as soon as an operation is expected to
+   be done, and sooner where creates wait for the room that it takes.
+2. Where polls count and `throughput` is preferred, no poll is sent while a result or a create waits for a token: those
+   must be paid for in any case, and bring the end nearer. A poll that comes early only costs more for what it finds.
+3. When neither waits, all room is taken. Then tokens gather, and nothing is lost by that until the bucket is full: what
    has gathered is spent at once on the results and creates that the next poll makes possible. So the poll is sent when
-   the bucket is about to run over, or when nearly all are expected to be done and waiting finds no more. The more room
-   there is, the more a poll finds: with room for a hundred, some 50 to 95, which is one or two hundredths of a request
-   for each. That is why the room is not kept narrow here: the operations beyond those that run are the catch.
-4. The bucket sets the pace by itself. Where the service is slow and room is what lacks, tokens are not used up, the
-   bucket stays nearly full, and polls go out as fast as they pay anything.
-5. With `latency`, a due poll goes before creates, so it must pay by itself: it is due when it is expected to find
-   `PAYS_ITSELF` operations, which makes it a fourteenth of a request for each; waiting for fewer helps few.
-6. At the end nothing is left to create. What the results still need is known, and so is, roughly, how long the last
-   operation will go on. Tokens that come in until then and are not needed for results are free: they are shared out
-   over the operations still running, so that the last ones are looked for often. Where none will be free, the end is
-   set by the tokens, and rule 3 holds.
-7. Without a list, one poll tells of one operation, and each must be polled once. What counts is not to ask in vain: the
-   one likeliest to be done is asked first, and only when that is likely; how likely hangs on the same things.
+   the bucket is about to overflow, or when nearly all operations are expected to be done and waiting finds no more. The
+   more room there is, the more a poll finds: with room for a hundred operations some 50 to 95, which is one or two
+   hundredths of a request for each. That is why room is not kept scarce here.
+4. The bucket sets the pace by itself. Where the service is slow and room is scarce, tokens are not used up, the bucket
+   stays nearly full, and polls are sent as often as they find anything.
+5. With `latency`, a due poll goes before creates, so it must be worth its token: it is due when it is expected to find
+   `FOUND_FOR_LATENCY` operations. That adds a fourteenth of a request to each. Waiting for fewer would help few.
+6. At the end nothing is left to create. How many tokens the results still need is known, and so is, roughly, how long
+   the last operation will take. Tokens that come in until then and are not needed for results are free. They are shared
+   out over the operations still running, so that the last ones are polled often. Where none will be free, the tokens
+   decide when the run ends, and rule 3 holds.
+7. Without a list, one poll tells of one operation, and each operation must be polled at least once. The aim is few
+   polls in vain: the operation most likely to be done is polled first, and only when that is likely enough. How likely
+   depends on the same things.
 """
 
 from collections.abc import Sequence
@@ -36,49 +37,73 @@ from asyncexport.core.durations import Durations
 LIST_SIZE = 100
 """What one page of List Operations holds at most (reference section 3.3)."""
 
-PAYS_ITSELF = 14.0
-"""A list poll that finds this many adds a fourteenth of a request to each: 4 % of the two that they cost anyway."""
+FOUND_FOR_LATENCY = 14.0
+"""Operations that a list poll must be expected to find to go before creates: it then adds a fourteenth of a request to
+each, 4 % of the two that it costs anyway (a create and a result)."""
 
-NEARLY_ALL = 0.95
-"""Of the operations: the last few may take for ever, and waiting for them finds no more."""
+NEARLY_ALL_SHARE = 0.95
+"""Share of the running operations that counts as all: the last few may take very long, and waiting finds no more."""
 
-ROOM_IN_BUCKET = 1.5
-"""Tokens: with less room than this left, one that comes in before the next look is lost."""
+OVERFLOW_TOKENS = 1.5
+"""The bucket counts as full with room for fewer tokens than this: one that comes in before the next check is lost."""
 
-SOON = 0.2
-"""The last operation is done sooner than it is taken to be once in five times; then tokens counted on are missing."""
+EARLY_END_CHANCE = 0.2
+"""The time left until the last operation is done is taken so short that it is shorter once in five times: tokens that
+were counted on and do not come would be missing."""
 
-WORTH_A_LOOK = 2.0
-"""So many must be expected to be done for a list poll that costs nothing but politeness, and frees no room in need."""
+FOUND_WHEN_FREE = 2.0
+"""Operations that a list poll must be expected to find where it costs no token and nobody waits for room."""
 
-WORTH_A_TRY = 0.5
-"""So many, where room is what lacks, or a token would be lost: one in two is in vain."""
+FOUND_FOR_ROOM = 0.5
+"""Operations that it must be expected to find where room is scarce or a token would be lost: one poll in two finds
+nothing."""
 
-LEAST_SHARE = 0.1
-"""A poll that costs nothing is still not sent for less than this share of the operations: ten polls reap them all."""
+LEAST_FOUND_SHARE = 0.1
+"""Share of the running operations for which a poll that costs nothing is sent: about ten polls then find them all."""
 
-TAKES_LONG = 0.75
-"""What three in four do not take is long."""
+LONG_DURATION_SHARE = 0.75
+"""An operation takes long when it takes longer than this share of all operations."""
 
-RESTLESS = 0.01
-"""Where all that runs takes long and a poll is free, it is sent after this share of the oldest one's age, whatever is
-expected: what has taken ten hours may take ten more, and its end is not to be missed by more than some minutes."""
+OVERDUE_AGE_SHARE = 0.01
+"""Where all running operations take long and a poll is free, it is sent after this share of the oldest one's age,
+whatever is expected: what has taken ten hours may take ten more, and its end is to be noticed within minutes."""
 
-UNSEEN = 0.02
-"""No more than this share of the oldest one's age passes between lists where polls are free: nobody knows how
-long operations take before one was seen to end."""
+LONGEST_GAP_AGE_SHARE = 0.02
+"""Lists that are free are no further apart than this share of the oldest operation's age: how long operations take is
+not known before one was seen to end."""
 
-LIKELY = 0.9
-"""A single poll that must pay by itself is sent when it is in vain once in ten times."""
+CHANCE_WHEN_PAID = 0.9
+"""How likely an operation must be done for an individual poll that takes a token from a create: one in ten is in vain.
+"""
 
-EVEN = 0.4
-"""A single poll that costs nothing is sent when it is in vain three times in five."""
+CHANCE_WHEN_FREE = 0.4
+"""The same for an individual poll that costs nothing: three in five are in vain."""
 
-UNLIKELY = 0.1
-"""The same where room is what lacks: it may be in vain nine times in ten."""
+CHANCE_FOR_ROOM = 0.1
+"""The same where it costs nothing and room is scarce: nine in ten may be in vain."""
 
-WORTH_A_PAGE = 7.0
-"""A further page is read for so many that are expected to be done, or for half of what is left to see."""
+FOUND_FOR_A_PAGE = 7.0
+"""Operations that a further page of the list must be expected to show as done; half of what is left to see is enough.
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class PollingRules:
+    """`[polling]`, and the bucket that polls may have to be paid from.
+
+    Attributes:
+        min_interval_seconds: The least time between two lists, or two polls of one operation.
+        deadline_seconds: How long anybody waits for an operation.
+        prefer: What tokens are spent on first.
+        burst: Tokens that the bucket holds when full.
+        refill_seconds: How long one token takes to come back.
+    """
+
+    min_interval_seconds: float
+    deadline_seconds: float
+    prefer: Prefer
+    burst: int
+    refill_seconds: float
 
 
 class PollingMode(Enum):
@@ -86,7 +111,7 @@ class PollingMode(Enum):
 
     LIST = "list"
     PENDING = "pending"  # the list of those still running: what has vanished from it is finished
-    SINGLE = "single"
+    INDIVIDUAL = "single"  # one request for each operation; the value is what the log says
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,7 +138,7 @@ class PollingOutlook:
         burst: How many the bucket holds when full.
         refill_seconds: How long one takes to come back.
         polls_cost: Whether polls take tokens at all.
-        calm: Whether neither a result nor a create waits for a token.
+        uncontended: Whether neither a result nor a create waits for a token.
         more_to_create: Whether bundles are left that have no operation yet.
         prefer: `[polling] prefer`.
     """
@@ -122,44 +147,44 @@ class PollingOutlook:
     burst: int
     refill_seconds: float
     polls_cost: bool
-    calm: bool
+    uncontended: bool
     more_to_create: bool
     prefer: Prefer
 
     @property
-    def waits_for_calm(self) -> bool:
-        """Whether a poll may not be sent before results and creates have had their tokens."""
-        return self.polls_cost and self.prefer is Prefer.THROUGHPUT and not self.calm
+    def gives_way(self) -> bool:
+        """Whether a poll must let results and creates have their tokens first."""
+        return self.polls_cost and self.prefer is Prefer.THROUGHPUT and not self.uncontended
 
     @property
-    def runs_over(self) -> bool:
-        """Whether the bucket is about to run over, so that a poll takes what would be lost."""
-        return self.calm and self.tokens >= self.burst - ROOM_IN_BUCKET
+    def overflows(self) -> bool:
+        """Whether the bucket is about to overflow, so that a poll takes a token that would be lost."""
+        return self.uncontended and self.tokens >= self.burst - OVERFLOW_TOKENS
 
     @property
-    def lacks_room(self) -> bool:
-        """Whether creates wait for room, or nobody waits for anything but operations; for latency, they always do."""
-        return self.calm or self.prefer is Prefer.LATENCY
+    def room_is_scarce(self) -> bool:
+        """Whether room is scarce: creates wait for it and not for tokens. Where latency is preferred it always is."""
+        return self.uncontended or self.prefer is Prefer.LATENCY
 
     @property
     def polls_are_free(self) -> bool:
-        """Whether a poll costs nothing but politeness."""
-        return not self.polls_cost or self.runs_over
+        """Whether a poll takes no token that anything else could use."""
+        return not self.polls_cost or self.overflows
 
 
 def list_is_due(
     pages: Sequence[Sequence[OperationAge]], durations: Durations, outlook: PollingOutlook, *, waited_seconds: float
 ) -> bool:
-    """Whether a list poll is worth what it costs, as things stand.
+    """Whether a list poll is worth what it costs.
 
-    `pages`: what each page of it would show; `waited_seconds`: since the last one.
+    `pages`: the operations that each page of the list should show; `waited_seconds`: how long ago the last one was.
     """
     running = [one for page in pages for one in page]
     if not running:
         return False
-    if is_restless(running, durations, outlook, waited_seconds=waited_seconds):
+    if is_overdue(running, durations, outlook, waited_seconds=waited_seconds):
         return True
-    if outlook.polls_are_free and waited_seconds >= UNSEEN * max(one.age for one in running):
+    if outlook.polls_are_free and waited_seconds >= LONGEST_GAP_AGE_SHARE * max(one.age for one in running):
         return True
     enough = enough_for_a_list(running, durations, outlook)
     found = 0.0
@@ -170,21 +195,21 @@ def list_is_due(
     return False
 
 
-def is_restless(
+def is_overdue(
     running: Sequence[OperationAge], durations: Durations, outlook: PollingOutlook, *, waited_seconds: float
 ) -> bool:
-    """Whether all that runs takes long, and so much time has passed that a free poll is sent whatever is expected."""
+    """Whether a free poll is sent whatever is expected: all that runs takes long, and the last poll was long ago."""
     if not outlook.polls_are_free:
         return False
     ages = [one.age for one in running]
-    return waited_seconds >= RESTLESS * max(ages) and durations.done_by(min(ages)) >= TAKES_LONG
+    return waited_seconds >= OVERDUE_AGE_SHARE * max(ages) and durations.done_by(min(ages)) >= LONG_DURATION_SHARE
 
 
 def page_is_due(running: Sequence[OperationAge], durations: Durations, outlook: PollingOutlook) -> bool:
-    """Whether a further page is worth what it costs, for operations that lie further back than what was read."""
+    """Whether a further page of the list is worth what it costs; `running`: the operations not seen on it so far."""
     if outlook.polls_are_free:
         return True
-    enough = min(WORTH_A_PAGE, enough_for_a_list(running, durations, outlook))
+    enough = min(FOUND_FOR_A_PAGE, enough_for_a_list(running, durations, outlook))
     return durations.expected_done(running) >= min(enough, 0.5 * len(running))
 
 
@@ -192,34 +217,39 @@ def enough_for_a_list(running: Sequence[OperationAge], durations: Durations, out
     """How many of these must be expected to be done for a list poll to be due."""
     count = len(running)
     if not outlook.polls_cost:
-        return min(WORTH_A_TRY, LEAST_SHARE * count) if outlook.lacks_room else min(WORTH_A_LOOK, 0.5 * count)
-    if outlook.runs_over:
-        return min(WORTH_A_TRY, LEAST_SHARE * count)
-    enough = NEARLY_ALL * count
+        if not outlook.room_is_scarce:
+            return min(FOUND_WHEN_FREE, 0.5 * count)
+        return min(FOUND_FOR_ROOM, LEAST_FOUND_SHARE * count)
+    if outlook.overflows:
+        return min(FOUND_FOR_ROOM, LEAST_FOUND_SHARE * count)
+    enough = NEARLY_ALL_SHARE * count
     if outlook.prefer is Prefer.LATENCY:
         # While creates go on there will be more to find.
-        enough = min(enough, PAYS_ITSELF) if outlook.calm or not outlook.more_to_create else PAYS_ITSELF
+        goes_on = outlook.more_to_create and not outlook.uncontended
+        enough = FOUND_FOR_LATENCY if goes_on else min(enough, FOUND_FOR_LATENCY)
     if not outlook.more_to_create:
         free = free_tokens(running, durations, outlook, for_each=1)
         if free > 0:
-            enough = min(enough, max(count / free, LEAST_SHARE * count))
+            enough = min(enough, max(count / free, LEAST_FOUND_SHARE * count))
     return enough
 
 
 def free_tokens(
     running: Sequence[OperationAge], durations: Durations, outlook: PollingOutlook, *, for_each: int
 ) -> float:
-    """Rule 6: what there will be, until the last is done, beyond `for_each` token that every operation still needs."""
-    last = durations.rest_seconds([max(one.age, one.seen) for one in running], chance=SOON)
+    """Rule 6: the tokens until the last operation is done, without `for_each` tokens that each one still needs."""
+    last = durations.rest_seconds([max(one.age, one.seen) for one in running], chance=EARLY_END_CHANCE)
     return outlook.tokens + last / outlook.refill_seconds - for_each * len(running) - 1
 
 
-def chance_for_a_single(running: Sequence[OperationAge], durations: Durations, outlook: PollingOutlook) -> float:
-    """How likely an operation must be done for a single poll of it to be due, in steps of a twentieth."""
+def chance_for_an_individual_poll(
+    running: Sequence[OperationAge], durations: Durations, outlook: PollingOutlook
+) -> float:
+    """How likely an operation must be done for an individual poll of it to be due, in steps of a twentieth."""
     if outlook.polls_are_free:
-        return UNLIKELY if outlook.lacks_room else EVEN
+        return CHANCE_FOR_ROOM if outlook.room_is_scarce else CHANCE_WHEN_FREE
     if outlook.more_to_create:
-        return LIKELY
+        return CHANCE_WHEN_PAID
     free = free_tokens(running, durations, outlook, for_each=2)
     chance = len(running) / max(len(running) + free, 1.0)
-    return round(20 * max(EVEN, min(LIKELY, chance))) / 20
+    return round(20 * max(CHANCE_WHEN_FREE, min(CHANCE_WHEN_PAID, chance))) / 20

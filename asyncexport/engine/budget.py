@@ -303,8 +303,8 @@ class Budget:
         self._pause = _RateLimitPause()
         self._uncounted_refusals = 0
         self._over = ""
-        self._calm = asyncio.Event()
-        self._calm.set()
+        self._uncontended = asyncio.Event()
+        self._uncontended.set()
         self._dispatcher: asyncio.Task[None] | None = None
         self._bug: BaseException | None = None
         self.sent = dict.fromkeys(Kind, 0)
@@ -398,14 +398,14 @@ class Budget:
         """How many wait for leave to send."""
         return self._waiting[priority]
 
-    async def calm(self) -> None:
+    async def wait_until_uncontended(self) -> None:
         """Wait until neither a result nor a create waits for a token."""
-        await self._calm.wait()
+        await self._uncontended.wait()
 
     @property
-    def is_calm(self) -> bool:
+    def is_uncontended(self) -> bool:
         """Whether neither a result nor a create waits for a token."""
-        return self._calm.is_set()
+        return self._uncontended.is_set()
 
     def _counts(self, kind: Kind) -> bool:
         return self._scope is BudgetScope.ALL or kind is Kind.CREATE
@@ -413,9 +413,9 @@ class Budget:
     def _note_waiting(self, priority: Priority, change: int) -> None:
         self._waiting[priority] += change
         if self._waiting[Priority.RESULTS] or self._waiting[Priority.CREATE]:
-            self._calm.clear()
+            self._uncontended.clear()
         else:
-            self._calm.set()
+            self._uncontended.set()
 
     def _is_plenty(self, *, counted: bool) -> bool:
         """Whether nobody has to wait, whoever comes next (rule 2)."""

@@ -49,14 +49,14 @@ from asyncexport.core.forecast import (
     seconds_to_end,
 )
 from asyncexport.core.operation_limit import OperationLimit
-from asyncexport.core.polling import PollingMode
+from asyncexport.core.polling import PollingMode, PollingRules
 from asyncexport.core.service.wire import Kind, Segment
 from asyncexport.core.states import BundleRecord, Failed, FewerRows, Overdue, Stored
 from asyncexport.core.summary import Exit, OpenProblems, Snapshot, Summary, Tally, counts_of, exit_of, lost_reason
 from asyncexport.engine.budget import Budget, Quota, RequestHistory, read_history
 from asyncexport.engine.bundle_runner import BundleRunner, ExportState
 from asyncexport.engine.download import ArchiveDownloads
-from asyncexport.engine.poller import OperationPoller, PollingRules
+from asyncexport.engine.poller import OperationPoller
 from asyncexport.engine.scheduler import Scheduler, Stop
 from asyncexport.errors import ExportError, RefusedError
 from asyncexport.ledger import LAST_RUN, LastRun, Ledger, LedgerReader, has_remains, hold, no_ledger, present
@@ -460,7 +460,7 @@ class _Run:
         scheduler: Scheduler
         watcher = OperationPoller(
             client,
-            purse=budget,
+            budget=budget,
             durations=durations,
             polling=_polling(settings),
             clock=clock.now,
@@ -604,7 +604,7 @@ class _Run:
     ) -> float:
         reading: RequestCost = CREATES_ONLY
         if budget.polls_cost:
-            reading = ALL_WITHOUT_LIST if watcher.mode is PollingMode.SINGLE else ALL_WITH_LIST
+            reading = ALL_WITHOUT_LIST if watcher.mode is PollingMode.INDIVIDUAL else ALL_WITH_LIST
         ages = watcher.ages
         pace = Pace(
             tokens=budget.tokens,

@@ -11,11 +11,12 @@ from asyncexport.core.bundles import Bundle, Range, cut
 from asyncexport.core.durations import Durations
 from asyncexport.core.exports import Export
 from asyncexport.core.operation_limit import OperationLimit
+from asyncexport.core.polling import PollingRules
 from asyncexport.core.service.wire import Kind
 from asyncexport.core.states import BundleRecord, Ready, Stored
 from asyncexport.engine.budget import Budget, Quota, RequestHistory
 from asyncexport.engine.bundle_runner import BundleRunner, ExportState
-from asyncexport.engine.poller import OperationPoller, PollingRules
+from asyncexport.engine.poller import OperationPoller
 from asyncexport.engine.scheduler import Scheduler, Stop
 from asyncexport.errors import RefusedError
 from asyncexport.simulate import clock
@@ -79,6 +80,17 @@ class Scenario:
         """What the service grants, and what is counted."""
         scope = BudgetScope.AUTO if not self.told else BudgetScope.ALL if self.counts_all else BudgetScope.CREATE
         return Quota(self.requests_per_minute, self.burst, scope)
+
+    @property
+    def polling(self) -> PollingRules:
+        """How operations are polled."""
+        return PollingRules(
+            self.min_interval_seconds,
+            86_400.0,
+            self.prefer,
+            burst=self.allowance.usable_burst,
+            refill_seconds=self.allowance.refill_seconds,
+        )
 
     @property
     def behaviour(self) -> SimulatedBehaviour:
@@ -185,21 +197,7 @@ class Wiring:
         self.service = service or MemoryService(scenario.behaviour, clock=now)
         self.service.gate = self.budget
         self.durations = Durations(expected_seconds=scenario.expected_seconds, known=scenario.known)
-        self.watcher = OperationPoller(
-            self.service,
-            purse=self.budget,
-            durations=self.durations,
-            polling=PollingRules(
-                scenario.min_interval_seconds,
-                86_400.0,
-                scenario.prefer,
-                burst=allowance.usable_burst,
-                refill_seconds=allowance.refill_seconds,
-            ),
-            clock=now,
-            more_to_create=lambda: self.scheduler.more_to_create or self.budget.waiting(Priority.CREATE) > 0,
-            learned=lambda _at, _seconds: None,
-        )
+        self.watcher = self._poller(now)
         self.witness = Witness(now, lambda: self.scheduler.running)
         runner = BundleRunner(
             service=self.service,
@@ -227,6 +225,17 @@ class Wiring:
             most_waiting=scenario.operations,
             stop=self.stop,
             grace_seconds=30.0,
+        )
+
+    def _poller(self, now: Callable[[], float]) -> OperationPoller:
+        return OperationPoller(
+            self.service,
+            budget=self.budget,
+            durations=self.durations,
+            polling=self.scenario.polling,
+            clock=now,
+            more_to_create=lambda: self.scheduler.more_to_create or self.budget.waiting(Priority.CREATE) > 0,
+            learned=lambda _at, _seconds: None,
         )
 
     async def run(self) -> None:

@@ -1,0 +1,165 @@
+"""Individual polls: one request about one operation, for those that the list does not show.
+
+1. The operation most likely to be done is asked for first, and only when that is likely enough (`core.polling`). Polls
+   are at least a second apart overall. Those of one operation are apart by `min_interval` or a share of its age.
+2. A 404 right after the create is no proof that the operation does not exist: it must be said again, a minute later.
+3. Past a waiter's deadline its operation is asked for once more; if it still runs, that waiter is told so.
+"""
+
+import asyncio
+import math
+from collections.abc import Callable, Sequence
+
+from asyncexport.core.admission import Priority
+from asyncexport.core.durations import Durations
+from asyncexport.core.polling import (
+    PollingOutlook,
+    PollingRules,
+    chance_for_an_individual_poll,
+    is_overdue,
+)
+from asyncexport.engine.calls import OperationCalls
+from asyncexport.engine.operation_answers import OperationAnswers
+from asyncexport.engine.waiters import DueAge, Waiter, WatchedOperation, WatchedOperations
+from asyncexport.errors import GoneError, RefusedError, ServiceError
+
+GONE_AFTER_SECONDS = 60.0
+"""How long the service must have been saying that an operation does not exist before that is believed."""
+
+SPACING_SECONDS = 1.0
+"""Between two individual polls, whichever operations they ask for."""
+
+LEAST_AGE_SHARE = 0.02
+"""Between polls of one operation at least this share of its age passes: after an hour it is not asked for each second.
+"""
+
+MOST_FINAL_POLLS = 3
+"""After so many polls past a deadline, an operation that cannot be asked for is given up (see `LONG_PAST`)."""
+
+LONG_PAST = 1.1
+"""Multiple of the deadline at which a waiter gives up an operation that could not be asked for in all that time."""
+
+
+class IndividualPolls:
+    """Polls operations one by one.
+
+    Args:
+        service: What is asked.
+        watched: The operations that are waited for.
+        answers: Takes in what is answered.
+        durations: How long operations take.
+        rules: The settings.
+        clock: Seconds since 1970 by the service's clock.
+    """
+
+    def __init__(
+        self,
+        service: OperationCalls,
+        watched: WatchedOperations,
+        answers: OperationAnswers,
+        *,
+        durations: Durations,
+        rules: PollingRules,
+        clock: Callable[[], float],
+    ) -> None:
+        self._service = service
+        self._watched = watched
+        self._answers = answers
+        self._durations = durations
+        self._rules = rules
+        self._clock = clock
+        self._last_at = -math.inf
+
+    async def send_due(self, outlook: PollingOutlook, *, list_in_use: bool) -> bool:
+        """Send the polls that are due, or where polls cost only the one most likely to pay; whether any was due.
+
+        `list_in_use`: whether those that the list shows are left to it.
+
+        Raises:
+            ServiceError: one that trying again does not help.
+        """
+        due = self._due(outlook, list_in_use=list_in_use)
+        for one in due[:1] if outlook.polls_cost else due:
+            if one.waiters:
+                await self._poll_and_pause(one)
+        return bool(due)
+
+    async def count_running(self, operations: Sequence[WatchedOperation]) -> int:
+        """Ask for all of these; how many are still waited for afterwards."""
+        running = 0
+        for one in operations:
+            await self._poll_and_pause(one)
+            running += bool(one.waiters)
+        return running
+
+    def _due(self, outlook: PollingOutlook, *, list_in_use: bool) -> list[WatchedOperation]:
+        """The operations to ask for, the most likely to be done first."""
+        now = self._clock()
+        candidates = [one for one in self._watched if self._may_be_polled(one, now, list_in_use=list_in_use)]
+        if not candidates:
+            return []
+        ages = self._watched.ages(now)
+        chance = chance_for_an_individual_poll(ages, self._durations, outlook)
+        due = [one for one in candidates if now - one.asked_at >= self._due_age(one, chance)]
+        overdue = not due and is_overdue(ages, self._durations, outlook, waited_seconds=now - self._last_at)
+        most_likely = sorted(
+            candidates if overdue else due,
+            key=lambda one: self._durations.done_since(one.seen, now - one.asked_at),
+            reverse=True,
+        )
+        return most_likely[:1] if overdue else most_likely
+
+    def _may_be_polled(self, one: WatchedOperation, now: float, *, list_in_use: bool) -> bool:
+        """Whether it is to be found by individual polls at all, and the last one is long enough ago."""
+        if now - one.waiting_since < self._rules.deadline_seconds:
+            if one.listed and list_in_use:
+                return False
+            if one.gone_since is not None:
+                return now >= one.gone_since + GONE_AFTER_SECONDS
+        age = min(now - one.asked_at, self._rules.deadline_seconds)
+        least = max(self._rules.min_interval_seconds, LEAST_AGE_SHARE * age)
+        return now >= one.polled_at + least
+
+    def _due_age(self, one: WatchedOperation, chance: float) -> float:
+        """The age at which it is done with that chance, or must be asked for in any case."""
+        if one.gone_since is not None:
+            return 0.0
+        due = one.due
+        if due is None or due.estimates != self._durations.estimates or due.chance != chance:
+            next_deadline = one.waiting_since - one.asked_at + self._rules.deadline_seconds
+            seconds = min(self._durations.due_age_seconds(one.seen, chance), next_deadline)
+            due = one.due = DueAge(self._durations.estimates, chance, seconds)
+        return due.seconds
+
+    async def _poll_and_pause(self, one: WatchedOperation) -> None:
+        await self._poll(one)
+        await asyncio.sleep(min(SPACING_SECONDS, self._rules.min_interval_seconds))
+
+    async def _poll(self, one: WatchedOperation) -> None:
+        now = one.polled_at = self._last_at = self._clock()
+        overdue = one.overdue(now, self._rules.deadline_seconds)
+        one.final_polls += bool(overdue)
+        try:
+            operation = await self._service.operation(one.operation_id, priority=Priority.POLL)
+        except (GoneError, RefusedError) as error:
+            self._note_gone(one, error, overdue=overdue)
+        except ServiceError as error:
+            if not error.transient:
+                raise
+            if one.final_polls >= MOST_FINAL_POLLS:
+                # It could not be asked for during so long that it no longer matters whether it still runs.
+                self._watched.tell(one, None, one.overdue(self._clock(), LONG_PAST * self._rules.deadline_seconds))
+        else:
+            one.gone_since = None
+            self._answers.settle(one, operation)
+            self._answers.update_estimate()
+            self._watched.tell(one, None, overdue)
+
+    def _note_gone(self, one: WatchedOperation, error: ServiceError, *, overdue: list[Waiter]) -> None:
+        """Rule 2. Past a deadline there is no time to ask again: that waiter is told after the first time."""
+        now = self._clock()
+        one.saw_running(now)
+        if one.gone_since is None:
+            one.gone_since = now
+        believed = now - one.gone_since >= GONE_AFTER_SECONDS
+        self._watched.tell(one, error, one.waiters if believed else overdue)

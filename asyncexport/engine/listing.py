@@ -1,0 +1,263 @@
+"""The list of operations: reading it, and learning what it can be used for.
+
+1. Nothing is known of the list beforehand: whether its items have ids, whether the newest come first, how far back it
+   goes (reference section 3.3). That is learned while using it.
+2. A poll reads at most ⌈in flight / 100⌉ + 1 pages. Where polls cost and the newest come first, it reads no page that
+   is not worth its token. Operations that lie further back are polled individually.
+3. Where operations are missing from the pages that should show them, the list of pending operations is used instead:
+   what has vanished from it has finished, and is asked for individually. Where that fails too, and where items have no
+   ids or the list is refused, every operation is polled individually.
+4. An operation that is missing has not failed for that.
+"""
+
+import logging
+import math
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+
+from asyncexport.core.admission import Priority
+from asyncexport.core.durations import Durations
+from asyncexport.core.polling import (
+    LIST_SIZE,
+    OperationAge,
+    PollingMode,
+    PollingOutlook,
+    PollingRules,
+    list_is_due,
+    page_is_due,
+)
+from asyncexport.core.service.wire import OperationsPage
+from asyncexport.engine.calls import OperationCalls
+from asyncexport.engine.individual_polls import IndividualPolls
+from asyncexport.engine.operation_answers import OperationAnswers
+from asyncexport.engine.waiters import WatchedOperation, WatchedOperations
+from asyncexport.errors import GoneError, RefusedError, ReplyError, ServiceError
+
+log = logging.getLogger(__name__)
+
+MOST_IN_A_ROW = 3
+"""So many lists in a row that cannot be read, or that leave operations out, are no accident."""
+
+LONGEST_CREATE_SECONDS = 120.0
+"""How long before the answer to its create an operation may have been made, by the service's count."""
+
+
+@dataclass(slots=True)
+class ListState:
+    """What has been learned of the list.
+
+    Attributes:
+        mode: How it is used.
+        read_at: When it was last read.
+        newest_first: Whether it begins with the newest.
+        unreadable: How many lists in a row could not be read.
+        incomplete: How many in a row left out operations that they should have shown.
+    """
+
+    mode: PollingMode = PollingMode.LIST
+    read_at: float = -math.inf
+    newest_first: bool = True
+    unreadable: int = 0
+    incomplete: int = 0
+
+
+@dataclass(slots=True)
+class ListScan:
+    """How far the list was read in one poll.
+
+    Attributes:
+        unseen: Operations that were on none of its pages so far, by id.
+        pages: How many pages were read.
+        token: That of the next page.
+        tokens: All that were given.
+        ended: Whether there are no further pages.
+        newest_first: Whether no item was newer than one before it.
+        oldest: When the oldest item was made, in seconds since 1970.
+    """
+
+    unseen: dict[str, WatchedOperation]
+    pages: int = 0
+    token: str = ""
+    tokens: set[str] = field(default_factory=set)
+    ended: bool = False
+    newest_first: bool = True
+    oldest: float = math.inf
+
+    def add(self, page: OperationsPage) -> None:
+        """Note what a page says of the list's order and of its end; a token that is repeated is an end as well."""
+        for operation in page.operations:
+            if operation.created_at is not None:
+                self.newest_first &= operation.created_at <= self.oldest
+                self.oldest = min(self.oldest, operation.created_at)
+        self.pages += 1
+        self.token = page.next_token
+        self.ended = not self.token or self.token in self.tokens
+        self.tokens.add(self.token)
+
+    def lies_further_back(self, asked_at: float) -> bool:
+        """Whether an operation may be older than all that was read of a list that begins with the newest."""
+        return self.newest_first and not self.ended and asked_at - LONGEST_CREATE_SECONDS < self.oldest
+
+
+class OperationListing:
+    """Finds finished operations by the list.
+
+    Args:
+        service: What is asked.
+        watched: The operations that are waited for.
+        answers: Takes in what the list says of each.
+        individual: Asks for those that have vanished from the list of pending ones.
+        durations: How long operations take.
+        rules: The settings.
+        clock: Seconds since 1970 by the service's clock.
+    """
+
+    def __init__(
+        self,
+        service: OperationCalls,
+        watched: WatchedOperations,
+        answers: OperationAnswers,
+        individual: IndividualPolls,
+        *,
+        durations: Durations,
+        rules: PollingRules,
+        clock: Callable[[], float],
+    ) -> None:
+        self._service = service
+        self._watched = watched
+        self._answers = answers
+        self._individual = individual
+        self._durations = durations
+        self._rules = rules
+        self._clock = clock
+        self._state = ListState()
+
+    @property
+    def mode(self) -> PollingMode:
+        """How finished operations are found at present."""
+        return self._state.mode
+
+    async def prime(self) -> None:
+        """Read one page, again and again until the service answers.
+
+        Raises:
+            ServiceError: one that trying again does not help, and that is no refusal of the list.
+        """
+        answered = False
+        while not answered:
+            page = await self._read_page(state="", token="")
+            answered = page is not None or self.mode is not PollingMode.LIST
+
+    def is_due(self, outlook: PollingOutlook) -> bool:
+        """Whether to read the list now."""
+        waited = self._clock() - self._state.read_at
+        if self.mode is PollingMode.INDIVIDUAL or waited < self._rules.min_interval_seconds:
+            return False
+        return list_is_due(self._pages(outlook), self._durations, outlook, waited_seconds=waited)
+
+    async def poll(self, outlook: PollingOutlook) -> None:
+        """Read the list as far as that is worth it, and take in what it says.
+
+        Raises:
+            ServiceError: as for `prime`.
+        """
+        expected = {one.operation_id: one for one in self._watched.listed}
+        asked_at = self._state.read_at = self._clock()
+        scan = await self._scan(dict(expected), outlook)
+        if scan is None:
+            return
+        missing = [one for one in scan.unseen.values() if one.asked_at < asked_at and one.waiters]
+        if self.mode is PollingMode.PENDING:
+            await self._ask_for_vanished(missing, whole=scan.ended)
+        elif self.mode is PollingMode.LIST:
+            self._note_missing(missing, scan, found=len(expected) - len(scan.unseen))
+        self._answers.update_estimate()
+
+    def _pages(self, outlook: PollingOutlook) -> list[list[OperationAge]]:
+        """The operations that each page should show: those added later come before, if the newest come first."""
+        now, listed = self._clock(), self._watched.listed
+        if not (outlook.polls_cost and self.mode is PollingMode.LIST and self._state.newest_first):
+            return [_ages(listed, now)]
+        pages: list[list[OperationAge]] = [[] for _ in range(_most_pages(len(listed)))]
+        for one in listed:
+            page = self._watched.newer_than(one) // LIST_SIZE
+            pages[page if page < len(pages) else -1].append(one.age_at(now))
+        return pages
+
+    async def _scan(self, unseen: dict[str, WatchedOperation], outlook: PollingOutlook) -> ListScan | None:
+        """Read as many pages as are worth it, or until all were seen; None where the list cannot be had."""
+        scan = ListScan(unseen)
+        state = "PENDING" if self.mode is PollingMode.PENDING else ""
+        most = _most_pages(len(unseen))
+        while True:
+            page = await self._read_page(state=state, token=scan.token)
+            if page is None:
+                return None
+            for operation in page.operations:
+                one = unseen.pop(operation.id or "", None)
+                if one is not None:
+                    self._answers.settle(one, operation)
+            scan.add(page)
+            self._state.newest_first = scan.newest_first
+            if scan.ended or not unseen or scan.pages >= most:
+                return scan
+            chooses_pages = not state and scan.newest_first
+            if chooses_pages and not page_is_due(_ages(unseen.values(), self._clock()), self._durations, outlook):
+                return scan
+
+    async def _read_page(self, *, state: str, token: str) -> OperationsPage | None:
+        """One page; None where there is none to be had, and what that means has been noted."""
+        try:
+            page = await self._service.operations(state=state, token=token, priority=Priority.POLL)
+        except ServiceError as error:
+            if error.transient:
+                self._note_unreadable(error)
+                return None
+            if isinstance(error, RefusedError | GoneError):
+                self._fall_back(PollingMode.INDIVIDUAL, f"the list of operations is refused ({error})")
+                return None
+            raise
+        self._state.unreadable = 0
+        if any(operation.id is None for operation in page.operations):
+            self._fall_back(PollingMode.INDIVIDUAL, "the list of operations has no ids")
+            return None
+        return page
+
+    def _note_unreadable(self, error: ServiceError) -> None:
+        if isinstance(error, ReplyError):
+            self._state.unreadable += 1
+            if self._state.unreadable >= MOST_IN_A_ROW:
+                self._fall_back(PollingMode.INDIVIDUAL, f"the list of operations cannot be read ({error})")
+
+    def _note_missing(self, missing: list[WatchedOperation], scan: ListScan, *, found: int) -> None:
+        """Rules 2 and 3: a list that leaves operations out cannot be relied on."""
+        left_out = [one for one in missing if not scan.lies_further_back(one.asked_at)]
+        self._state.incomplete = self._state.incomplete + 1 if left_out else 0
+        if left_out and (not found or self._state.incomplete >= MOST_IN_A_ROW):
+            self._fall_back(PollingMode.PENDING, "running operations are not on the first pages of the list")
+        elif scan.pages >= _most_pages(found + len(missing)):
+            read = scan.pages * LIST_SIZE
+            reach = _most_pages(len(self._watched.listed)) * LIST_SIZE
+            for one in missing:
+                # Where many operations were created meanwhile and it lies behind them, the next poll reaches it.
+                one.listed = read <= self._watched.newer_than(one) < reach
+
+    async def _ask_for_vanished(self, missing: list[WatchedOperation], *, whole: bool) -> None:
+        if not whole:
+            self._fall_back(PollingMode.INDIVIDUAL, "the list of pending operations is too long")
+        elif await self._individual.count_running(missing) > len(missing) / 2:
+            self._fall_back(PollingMode.INDIVIDUAL, "the list of pending operations leaves out running ones")
+
+    def _fall_back(self, mode: PollingMode, why: str) -> None:
+        if mode is not self._state.mode:
+            log.info("%s: operations are now found by %s polls", why, mode.value)
+            self._state.mode = mode
+
+
+def _ages(operations: Iterable[WatchedOperation], now: float) -> list[OperationAge]:
+    return [one.age_at(now) for one in operations]
+
+
+def _most_pages(operations: int) -> int:
+    """How many pages of the list a poll reads at most, for so many operations."""
+    return math.ceil(operations / LIST_SIZE) + 1

@@ -1,0 +1,104 @@
+"""What the service's answer about one operation means: for those who wait for it, and for the estimate of durations.
+
+1. COMPLETED, FAILED and ERROR settle an operation: its waiters are told. An unknown state counts as running. It is
+   logged once, and the same deadline holds as for any other.
+2. What a finished operation took is learned once, however many wait for it.
+3. Durations are estimated again only when there is enough news to make a difference: estimating takes time.
+"""
+
+import logging
+from collections.abc import Callable
+
+from asyncexport.core.durations import Durations
+from asyncexport.core.polling import FinishedOperation
+from asyncexport.core.service.wire import Completed, Ended, Operation
+from asyncexport.engine.waiters import WatchedOperation, WatchedOperations
+from asyncexport.errors import OperationFailedError
+
+log = logging.getLogger(__name__)
+
+NEWS_SHARE = 0.05
+"""Durations are estimated again when there is news of this share of the operations that the estimate rests on."""
+
+
+class OperationAnswers:
+    """Takes in answers about operations.
+
+    Args:
+        watched: The operations that are waited for.
+        durations: What is learned of how long operations take.
+        clock: Seconds since 1970 by the service's clock.
+        learned: Told the duration of each finished operation: when it finished, and how many seconds it took.
+    """
+
+    def __init__(
+        self,
+        watched: WatchedOperations,
+        *,
+        durations: Durations,
+        clock: Callable[[], float],
+        learned: Callable[[float, float], None],
+    ) -> None:
+        self._watched = watched
+        self._durations = durations
+        self._clock = clock
+        self._learned = learned
+        self._learned_of: set[str] = set()  # operations whose duration is known
+        self._unknown_states: set[str] = set()
+        self._news = 0
+
+    def settle(self, one: WatchedOperation, operation: Operation) -> None:
+        """Take in an answer about a watched operation; where it has ended, its waiters are told."""
+        now = self._clock()
+        try:
+            finished = self.read(one.operation_id, operation, one)
+        except OperationFailedError as error:
+            self._watched.tell(one, error, one.waiters)
+            return
+        if finished is None:
+            one.saw_running(now)
+            one.due = None
+        else:
+            self._watched.tell(one, finished, one.waiters)
+
+    def read(
+        self, operation_id: str, operation: Operation, watched: WatchedOperation | None = None
+    ) -> FinishedOperation | None:
+        """What an answer says of an operation, which may be one that is watched; None: it still runs.
+
+        Raises:
+            OperationFailedError: it ended as FAILED or ERROR.
+        """
+        now = self._clock()
+        match operation.progress:
+            case Completed(export_id):
+                created_at = operation.created_at or (watched.asked_at if watched else now)
+                finished_at = operation.finished_at or now
+                if watched is not None or operation.finished_at:
+                    self._learn(operation_id, finished_at, finished_at - created_at)
+                return FinishedOperation(export_id, created_at)
+            case Ended(reason):
+                raise OperationFailedError(reason)
+            case running:
+                self._note_state(running.state)
+                return None
+
+    def update_estimate(self) -> None:
+        """Estimate durations again after a poll, once there is enough news to make a difference."""
+        self._news += 1
+        if self._news >= NEWS_SHARE * self._durations.known:
+            self._news = 0
+            self._durations.refit([one.seen for one in self._watched if one.seen > 0])
+
+    def _learn(self, operation_id: str, finished_at: float, seconds: float) -> None:
+        if operation_id in self._learned_of:
+            return
+        self._learned_of.add(operation_id)
+        self._durations.learn(seconds)
+        self._news += 1
+        self._learned(finished_at, seconds)
+
+    def _note_state(self, state: str) -> None:
+        if state != "PENDING" and state not in self._unknown_states:
+            self._unknown_states.add(state)
+            log.warning("an operation is in the unknown state %r: taken for running", state[:40])
