@@ -7,13 +7,14 @@
 3. Durations are in seconds as they would be at the real service; `speed` divides those of operations, of the limit's
    refill and of the three expiries, and nothing else. Time stamps stay those of the wall clock.
 """
+# ruff: noqa: RUF009 - each call makes a field of the dataclass, with what is known of its default
 
 import difflib
 from collections.abc import Mapping
 from dataclasses import Field, dataclass, field, fields, replace
 from enum import StrEnum
 from functools import cache
-from typing import Any, Literal, get_args, get_type_hints
+from typing import Any, Literal, TypeVar, get_args, get_type_hints
 
 from asyncexport.sandbox.faults import SandboxFault
 from asyncexport.sandbox.rows import SandboxRows
@@ -28,14 +29,33 @@ class SandboxCertainty(StrEnum):
     OURS = "ours"
 
 
+T = TypeVar("T")
+
 RetryAfter = Literal["seconds", "missing", "zero", "negative", "short", "huge", "date", "garbage"]
 Delivery = Literal["gzip", "plain", "members", "nested", "encoded", "encoded-gzip"]
 Framing = Literal["length", "chunked", "close"]
 
 
-def _says(basis: SandboxCertainty, says: str) -> dict[str, Any]:
-    """What goes with a switch: where its default comes from, and what it does."""
-    return {"basis": basis, "says": says}
+def _documented(default: T, says: str) -> T:
+    return _switch(default, SandboxCertainty.DOCUMENTED, says)
+
+
+def _inferred(default: T, says: str) -> T:
+    return _switch(default, SandboxCertainty.INFERRED, says)
+
+
+def _guess(default: T, says: str) -> T:
+    return _switch(default, SandboxCertainty.GUESS, says)
+
+
+def _ours(default: T, says: str) -> T:
+    return _switch(default, SandboxCertainty.OURS, says)
+
+
+def _switch(default: T, basis: SandboxCertainty, says: str) -> T:
+    """A field of `SandboxBehaviour`: its default, how sure that is, and what the switch does."""
+    made: T = field(default=default, metadata={"basis": basis, "says": says})
+    return made
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,195 +66,76 @@ class SandboxBehaviour:
         ValueError: a switch has a value that it does not know.
     """
 
-    speed: float = field(
-        default=1.0, metadata=_says(SandboxCertainty.OURS, "divides durations of operations, refill times and expiries")
-    )
-    seed: int = field(
-        default=1, metadata=_says(SandboxCertainty.OURS, "rows, durations and chances are the same for the same seed")
-    )
-    faults: tuple[SandboxFault, ...] = field(
-        default=(), metadata=_says(SandboxCertainty.OURS, "what goes wrong, when and where: see --show-faults")
-    )
-    clock_ahead_seconds: float = field(
-        default=0.0, metadata=_says(SandboxCertainty.OURS, "how far its clock is ahead of this machine's")
+    speed: float = _ours(1.0, "divides durations of operations, refill times and expiries")
+    seed: int = _ours(1, "rows, durations and chances are the same for the same seed")
+    faults: tuple[SandboxFault, ...] = _ours((), "what goes wrong, when and where: see --show-faults")
+    clock_ahead_seconds: float = _ours(0.0, "how far its clock is ahead of this machine's")
+
+    rows: SandboxRows | None = _ours(None, "where event rows come from; None: made from the seed")
+    rows_per_hour: float = _ours(800.0, "rows made from the seed, on average")
+    quiet: float = _ours(0.25, "the share of half-hours before six, UTC, in which nothing happens at all")
+    late_share: float = _documented(0.0, "the share of rows that reach it late (reference section 7)")
+    late_seconds: float = _documented(1800.0, "how long after its event a late row reaches it")
+    retention_seconds: float | None = _documented(None, "rows older than this are gone; None: none are")
+    everyone_seconds: float = _inferred(30 * 86_400.0, "a segment's range where no segmentTimeRange is")
+    empty: Literal["usual", "plain", "nothing", "gzip-of-nothing"] = _guess(
+        "usual", "an export without rows: its container, compressed or not, or no bytes, likewise"
     )
 
-    rows: SandboxRows | None = field(
-        default=None, metadata=_says(SandboxCertainty.OURS, "where event rows come from; None: made from the seed")
-    )
-    rows_per_hour: float = field(
-        default=800.0, metadata=_says(SandboxCertainty.OURS, "rows made from the seed, on average")
-    )
-    quiet: float = field(
-        default=0.25,
-        metadata=_says(
-            SandboxCertainty.OURS, "the share of half-hours before six, UTC, in which nothing happens at all"
-        ),
-    )
-    late_share: float = field(
-        default=0.0,
-        metadata=_says(SandboxCertainty.DOCUMENTED, "the share of rows that reach it late (reference section 7)"),
-    )
-    late_seconds: float = field(
-        default=1800.0, metadata=_says(SandboxCertainty.DOCUMENTED, "how long after its event a late row reaches it")
-    )
-    retention_seconds: float | None = field(
-        default=None, metadata=_says(SandboxCertainty.DOCUMENTED, "rows older than this are gone; None: none are")
-    )
-    everyone_seconds: float = field(
-        default=30 * 86_400.0,
-        metadata=_says(SandboxCertainty.INFERRED, "a segment's range where no segmentTimeRange is"),
-    )
-    empty: Literal["usual", "plain", "nothing", "gzip-of-nothing"] = field(
-        default="usual",
-        metadata=_says(
-            SandboxCertainty.GUESS, "an export without rows: its container, compressed or not, or no bytes, likewise"
-        ),
-    )
+    operation_seconds: float = _guess(300.0, "the median time an operation takes")
+    operation_sigma: float = _guess(0.5, "how much that varies: the sigma of a lognormal")
+    slots: int | None = _guess(None, "operations that run at once, the others queue; None: all run")
+    most_running: int | None = _guess(None, "operations under way beyond which a create gets a 429")
+    merge_equal: bool = _guess(False, "a create equal to one that still runs answers with its operation")
+    honour_idempotency_key: bool = _guess(False, "a create with a known Idempotency-Key is not repeated")
+    finished_at_early: bool = _documented(True, "some PENDING operations have a finishedAt already")
 
-    operation_seconds: float = field(
-        default=300.0, metadata=_says(SandboxCertainty.GUESS, "the median time an operation takes")
+    unknown_segment: Literal[400, 404] = _guess(400, "status of a create for a segment it does not know")
+    unknown_field: Literal["ignored", "refused"] = _guess("ignored", "a field name it does not know")
+    longest_range_seconds: float | None = _guess(None, "a wider timeRange is a 400; None: none is")
+    ids: Literal["strict", "lenient", "plain"] = _inferred(
+        "strict", "operation ids: with = + / and read percent-encoded only; with = and + as they are, too; without any"
     )
-    operation_sigma: float = field(
-        default=0.5, metadata=_says(SandboxCertainty.GUESS, "how much that varies: the sigma of a lognormal")
+    bearer: bool = _guess(False, "Authorization: Bearer works as Basic does")
+    error_body: Literal["json", "error", "text", "html", "empty"] = _inferred(
+        "json", "what an error says: as version 2 does, under the key `error`, or otherwise"
     )
-    slots: int | None = field(
-        default=None,
-        metadata=_says(SandboxCertainty.GUESS, "operations that run at once, the others queue; None: all run"),
-    )
-    most_running: int | None = field(
-        default=None, metadata=_says(SandboxCertainty.GUESS, "operations under way beyond which a create gets a 429")
-    )
-    merge_equal: bool = field(
-        default=False,
-        metadata=_says(SandboxCertainty.GUESS, "a create equal to one that still runs answers with its operation"),
-    )
-    honour_idempotency_key: bool = field(
-        default=False, metadata=_says(SandboxCertainty.GUESS, "a create with a known Idempotency-Key is not repeated")
-    )
-    finished_at_early: bool = field(
-        default=True, metadata=_says(SandboxCertainty.DOCUMENTED, "some PENDING operations have a finishedAt already")
-    )
+    not_ready: int = _guess(404, "status of a results call for an export that is not ready")
+    gone: int = _guess(404, "status where an operation or an export is unknown or has expired")
 
-    unknown_segment: Literal[400, 404] = field(
-        default=400, metadata=_says(SandboxCertainty.GUESS, "status of a create for a segment it does not know")
-    )
-    unknown_field: Literal["ignored", "refused"] = field(
-        default="ignored", metadata=_says(SandboxCertainty.GUESS, "a field name it does not know")
-    )
-    longest_range_seconds: float | None = field(
-        default=None, metadata=_says(SandboxCertainty.GUESS, "a wider timeRange is a 400; None: none is")
-    )
-    ids: Literal["strict", "lenient", "plain"] = field(
-        default="strict",
-        metadata=_says(
-            SandboxCertainty.INFERRED,
-            "operation ids: with = + / and read percent-encoded only; with = and + as they are, too; without any",
-        ),
-    )
-    bearer: bool = field(
-        default=False, metadata=_says(SandboxCertainty.GUESS, "Authorization: Bearer works as Basic does")
-    )
-    error_body: Literal["json", "error", "text", "html", "empty"] = field(
-        default="json",
-        metadata=_says(
-            SandboxCertainty.INFERRED, "what an error says: as version 2 does, under the key `error`, or otherwise"
-        ),
-    )
-    not_ready: int = field(
-        default=404, metadata=_says(SandboxCertainty.GUESS, "status of a results call for an export that is not ready")
-    )
-    gone: int = field(
-        default=404,
-        metadata=_says(SandboxCertainty.GUESS, "status where an operation or an export is unknown or has expired"),
-    )
+    requests_per_minute: float = _documented(2.0, "how fast the limit's bucket is refilled")
+    burst: int = _documented(50, "what the bucket holds")
+    scope: Literal["create", "all"] = _guess("create", "which calls of the API the limit counts")
+    bucket_each: bool = _guess(False, "every endpoint that counts has a bucket of its own")
+    refusal_costs: bool = _guess(False, "a refused call takes a token as well: the bucket goes below zero")
+    failure_costs: bool = _guess(True, "a call that fails otherwise takes a token, like one that works")
+    retry_after: RetryAfter = _documented("seconds", "the Retry-After of a 429")
 
-    requests_per_minute: float = field(
-        default=2.0, metadata=_says(SandboxCertainty.DOCUMENTED, "how fast the limit's bucket is refilled")
-    )
-    burst: int = field(default=50, metadata=_says(SandboxCertainty.DOCUMENTED, "what the bucket holds"))
-    scope: Literal["create", "all"] = field(
-        default="create", metadata=_says(SandboxCertainty.GUESS, "which calls of the API the limit counts")
-    )
-    bucket_each: bool = field(
-        default=False, metadata=_says(SandboxCertainty.GUESS, "every endpoint that counts has a bucket of its own")
-    )
-    refusal_costs: bool = field(
-        default=False,
-        metadata=_says(SandboxCertainty.GUESS, "a refused call takes a token as well: the bucket goes below zero"),
-    )
-    failure_costs: bool = field(
-        default=True,
-        metadata=_says(SandboxCertainty.GUESS, "a call that fails otherwise takes a token, like one that works"),
-    )
-    retry_after: RetryAfter = field(
-        default="seconds", metadata=_says(SandboxCertainty.DOCUMENTED, "the Retry-After of a 429")
-    )
+    list_ids: bool = _documented(True, "listed operations have their id; older samples have none")
+    list_order: Literal["newest", "oldest", "shuffled"] = _guess("newest", "the order of the list")
+    list_reaches: int | None = _guess(None, "only so many of the newest are listed; None: all")
+    list_moves: bool = _guess(False, "pages are counted from the top, so that items move between them")
+    old_operations: int = _guess(0, "operations of others from before")
+    foreign_per_operation: int = _guess(0, "operations of others made along with each of ours")
 
-    list_ids: bool = field(
-        default=True,
-        metadata=_says(SandboxCertainty.DOCUMENTED, "listed operations have their id; older samples have none"),
-    )
-    list_order: Literal["newest", "oldest", "shuffled"] = field(
-        default="newest", metadata=_says(SandboxCertainty.GUESS, "the order of the list")
-    )
-    list_reaches: int | None = field(
-        default=None, metadata=_says(SandboxCertainty.GUESS, "only so many of the newest are listed; None: all")
-    )
-    list_moves: bool = field(
-        default=False,
-        metadata=_says(SandboxCertainty.GUESS, "pages are counted from the top, so that items move between them"),
-    )
-    old_operations: int = field(default=0, metadata=_says(SandboxCertainty.GUESS, "operations of others from before"))
-    foreign_per_operation: int = field(
-        default=0, metadata=_says(SandboxCertainty.GUESS, "operations of others made along with each of ours")
-    )
+    operation_life_seconds: float = _guess(30 * 86_400.0, "how long an operation can be asked for")
+    export_life_seconds: float = _inferred(6.5 * 86_400.0, "how long an export can be fetched")
+    link_life_seconds: float = _documented(300.0, "how long a link is good")
+    expired_link: Literal[400, 403] = _inferred(400, "status of an expired link, always as XML")
+    expired_wording: Literal["old", "new"] = _inferred("old", "which of two texts goes with it")
 
-    operation_life_seconds: float = field(
-        default=30 * 86_400.0, metadata=_says(SandboxCertainty.GUESS, "how long an operation can be asked for")
+    delivery: Delivery = _inferred(
+        "gzip",
+        "the file: gzip; plain; gzip of several members; gzip in gzip; plain or gzip under Content-Encoding: gzip",
     )
-    export_life_seconds: float = field(
-        default=6.5 * 86_400.0, metadata=_says(SandboxCertainty.INFERRED, "how long an export can be fetched")
-    )
-    link_life_seconds: float = field(
-        default=300.0, metadata=_says(SandboxCertainty.DOCUMENTED, "how long a link is good")
-    )
-    expired_link: Literal[400, 403] = field(
-        default=400, metadata=_says(SandboxCertainty.INFERRED, "status of an expired link, always as XML")
-    )
-    expired_wording: Literal["old", "new"] = field(
-        default="old", metadata=_says(SandboxCertainty.INFERRED, "which of two texts goes with it")
-    )
+    framing: Framing = _inferred("length", "how a download's end is told")
+    etag: bool = _inferred(True, "downloads have an ETag")
+    ranges: bool = _inferred(True, "Range and If-Range are obeyed; else the whole file comes")
+    goog_hash: Literal["both", "crc32c", "md5", "none", "wrong"] = _inferred("both", "the x-goog-hash headers")
+    file_name: str = _documented("", "the name in Content-Disposition, raw; empty: segment and date")
+    filler_bytes: int | None = _ours(None, "every export is a file of this size, uncompressed")
 
-    delivery: Delivery = field(
-        default="gzip",
-        metadata=_says(
-            SandboxCertainty.INFERRED,
-            "the file: gzip; plain; gzip of several members; gzip in gzip; plain or gzip under Content-Encoding: gzip",
-        ),
-    )
-    framing: Framing = field(
-        default="length", metadata=_says(SandboxCertainty.INFERRED, "how a download's end is told")
-    )
-    etag: bool = field(default=True, metadata=_says(SandboxCertainty.INFERRED, "downloads have an ETag"))
-    ranges: bool = field(
-        default=True,
-        metadata=_says(SandboxCertainty.INFERRED, "Range and If-Range are obeyed; else the whole file comes"),
-    )
-    goog_hash: Literal["both", "crc32c", "md5", "none", "wrong"] = field(
-        default="both", metadata=_says(SandboxCertainty.INFERRED, "the x-goog-hash headers")
-    )
-    file_name: str = field(
-        default="",
-        metadata=_says(SandboxCertainty.DOCUMENTED, "the name in Content-Disposition, raw; empty: segment and date"),
-    )
-    filler_bytes: int | None = field(
-        default=None, metadata=_says(SandboxCertainty.OURS, "every export is a file of this size, uncompressed")
-    )
-
-    segments: int = field(
-        default=60, metadata=_says(SandboxCertainty.OURS, "how many segments there are besides those built in")
-    )
+    segments: int = _ours(60, "how many segments there are besides those built in")
 
     def __post_init__(self) -> None:
         if not self.speed > 0 or not self.requests_per_minute > 0 or self.burst < 1:
@@ -262,10 +163,10 @@ def changed(behaviour: SandboxBehaviour, given: Mapping[str, Any]) -> SandboxBeh
         ValueError: there is no such switch, or it cannot be that.
     """
     hints = get_type_hints(SandboxBehaviour)
-    return replace(behaviour, **{name: _read(name, hints.get(name), value) for name, value in given.items()})
+    return replace(behaviour, **{name: _parse_value(name, hints.get(name), value) for name, value in given.items()})
 
 
-def _read(name: str, hint: Any, value: Any) -> Any:
+def _parse_value(name: str, hint: Any, value: Any) -> Any:
     if hint is None or name == "rows":
         near = difflib.get_close_matches(name, [one.name for one in switches()], n=1)
         raise ValueError(f"no such switch: {name!r}" + (f"; is {near[0]!r} meant?" if near else ""))
@@ -291,7 +192,7 @@ def switches() -> tuple[Field[Any], ...]:
 
 def describe() -> str:
     """The switches as a table for people: name, default, mark, and what it does."""
-    rows = [(one.name, str(one.default), one.metadata["basis"].value, _told(one)) for one in switches()]
+    rows = [(one.name, str(one.default), one.metadata["basis"].value, _explanation(one)) for one in switches()]
     widths = [max(len(row[column]) for row in rows) for column in range(3)]
     return "\n".join(
         "  ".join(cell.ljust(width) for cell, width in zip(row[:3], widths, strict=True)) + "  " + row[3]
@@ -299,7 +200,7 @@ def describe() -> str:
     )
 
 
-def _told(one: Field[Any]) -> str:
+def _explanation(one: Field[Any]) -> str:
     known = _choices().get(one.name, ())
     said: str = one.metadata["says"]
     return f"{said} ({' | '.join(map(str, known))})" if known else said
