@@ -17,7 +17,7 @@ from blockbuster import blockbuster_ctx
 from asyncexport.core.bundles import DAY, show
 from asyncexport.sandbox import SandboxBehaviour, SandboxFault, serving
 from asyncexport.sandbox.formats import row_json
-from asyncexport.sandbox.reading import read_order
+from asyncexport.sandbox.reading import read_export_request
 from tests.sandbox_client import Caller, ask
 
 NOW = 1_780_000_000.0
@@ -45,7 +45,7 @@ def ordered(**changes):
 
 
 def read(body):
-    return read_order(orjson.dumps(body))
+    return read_export_request(orjson.dumps(body))
 
 
 def texts(rows):

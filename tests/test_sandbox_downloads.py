@@ -19,7 +19,7 @@ from asyncexport.sandbox import SandboxBehaviour, serving
 from asyncexport.sandbox.behaviour import Delivery
 from asyncexport.sandbox.contents import KEPT_BYTES, SandboxArchives, SandboxFile, SandboxRepeatedBody
 from asyncexport.sandbox.formats import row_json
-from asyncexport.sandbox.reading import read_order
+from asyncexport.sandbox.reading import read_export_request
 from tests.sandbox_client import Caller, ask, unchunked
 
 NOW = 1_780_000_000.0
@@ -47,7 +47,7 @@ def ordered(**changes):
 
 
 def read(body):
-    return read_order(orjson.dumps(body))
+    return read_export_request(orjson.dumps(body))
 
 
 def texts(rows):

@@ -15,8 +15,8 @@ from asyncexport.sandbox import SandboxBehaviour, SandboxCertainty, SandboxFault
 from asyncexport.sandbox.answers import stamp
 from asyncexport.sandbox.behaviour import changed, describe, switches
 from asyncexport.sandbox.formats import row_json
-from asyncexport.sandbox.limit import SandboxRateLimit, retry_after
-from asyncexport.sandbox.reading import SandboxRefusal, SandboxTimeSpan, read_order
+from asyncexport.sandbox.limit import SandboxRateLimit, retry_after_header
+from asyncexport.sandbox.reading import SandboxRefusal, SandboxTimeSpan, read_export_request
 from asyncexport.sandbox.routes import route
 from asyncexport.sandbox.service import SandboxService
 
@@ -45,7 +45,7 @@ def ordered(**changes):
 
 
 def read(body):
-    return read_order(orjson.dumps(body))
+    return read_export_request(orjson.dumps(body))
 
 
 def texts(rows):
@@ -129,11 +129,11 @@ class TestLimit:
     )
     def test_retry_after_has_many_forms(self, kind, value):
         """The header is whole seconds, rounded up, or one of the forms that clients have to bear."""
-        assert dict(retry_after(kind, 29.2, now=NOW)).get("Retry-After") == value
+        assert dict(retry_after_header(kind, 29.2, now=NOW)).get("Retry-After") == value
 
     def test_retry_after_may_be_a_date(self):
         """A date is not before the moment at which a token is back."""
-        ((_, value),) = retry_after("date", 29.2, now=NOW + 0.5)
+        ((_, value),) = retry_after_header("date", 29.2, now=NOW + 0.5)
         assert parsedate_to_datetime(value) == datetime.fromtimestamp(NOW + 30, UTC)
 
 
@@ -200,7 +200,7 @@ class TestReading:
     def test_what_is_no_json_object_is_refused(self, body):
         """With 400 as well."""
         with pytest.raises(SandboxRefusal) as caught:
-            read_order(body)
+            read_export_request(body)
         assert caught.value.status == 400
 
 

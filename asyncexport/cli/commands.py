@@ -100,7 +100,7 @@ class Command(TyperCommand):
     def format_epilog(self, ctx: Any, formatter: Any) -> None:  # noqa: ARG002 - its signature
         """Exit codes, in place of an epilog."""
         with formatter.section("Exit codes"):
-            formatter.write_dl([(str(int(code)), _told(code)) for code in COMMANDS[self.name or ""].exits])
+            formatter.write_dl([(str(int(code)), _exit_text(code)) for code in COMMANDS[self.name or ""].exits])
 
 
 class Program(TyperGroup):
@@ -143,7 +143,7 @@ class Program(TyperGroup):
     def format_epilog(self, ctx: Any, formatter: Any) -> None:  # noqa: ARG002 - its signature
         """Exit codes, in place of an epilog."""
         with formatter.section("Exit codes"):
-            formatter.write_dl([(str(int(code)), _told(code)) for code in MEANINGS])
+            formatter.write_dl([(str(int(code)), _exit_text(code)) for code in MEANINGS])
 
 
 def call(arguments: Sequence[str], session: Session) -> "Summary | int | None":
@@ -224,5 +224,5 @@ def _anywhere(param: Any) -> Any:
     return again
 
 
-def _told(code: Exit) -> str:
+def _exit_text(code: Exit) -> str:
     return MEANINGS[code].replace("`", "")

@@ -101,22 +101,22 @@ def read_asked(
     except ConfigError as error:
         problems += error.problems
         hint = error.hint
-    first, last = _moment("--start", start, problems), _moment("--end", end, problems)
+    first, last = _read_moment_option("--start", start, problems), _read_moment_option("--end", end, problems)
     if first is not None and first > time.time():
         problems.append(Problem("--start", f"{start} lies in the future"))
     if first is not None and last is not None and first >= last:
         problems.append(Problem("--end", f"{end} is not after the start, {start}"))
-    seconds = _duration(max_duration, problems)
+    seconds = _read_duration_option(max_duration, problems)
     exports: tuple[Export, ...] = ()
     if settings is not None:
-        problems += _unknown(names, [export.name for export in settings.exports])
+        problems += _unknown_names(names, [export.name for export in settings.exports])
         exports = tuple(export for export in settings.exports if not names or export.name in names)
     if problems or settings is None:
         raise ConfigError(problems, hint=hint)
     return Asked(settings, exports, first, last, seconds)
 
 
-def _moment(option: str, text: str | None, problems: list[Problem]) -> int | None:
+def _read_moment_option(option: str, text: str | None, problems: list[Problem]) -> int | None:
     from asyncexport.core.bundles import read_moment
 
     if text is None:
@@ -128,7 +128,7 @@ def _moment(option: str, text: str | None, problems: list[Problem]) -> int | Non
         return None
 
 
-def _duration(text: str | None, problems: list[Problem]) -> float | None:
+def _read_duration_option(text: str | None, problems: list[Problem]) -> float | None:
     from asyncexport.config import read_duration
 
     if text is None:
@@ -149,12 +149,12 @@ def check_names(names: list[str] | None, known: Sequence[str]) -> None:
     Raises:
         ConfigError: one does not.
     """
-    problems = list(_unknown(names, known))
+    problems = list(_unknown_names(names, known))
     if problems:
         raise ConfigError(problems)
 
 
-def _unknown(names: list[str] | None, known: Sequence[str]) -> Iterator[Problem]:
+def _unknown_names(names: list[str] | None, known: Sequence[str]) -> Iterator[Problem]:
     for name in names or ():
         if name not in known:
             nearest = get_close_matches(name, known, n=1)

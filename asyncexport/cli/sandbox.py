@@ -15,6 +15,15 @@ LOOPBACK = "127.0.0.1"
 HINT = "`asyncexport sandbox --show-switches` and `--show-faults` list what there is"
 
 
+Faults = Annotated[
+    list[str] | None,
+    typer.Option(
+        metavar="SPEC",
+        help="What goes wrong: WHERE:WHAT[,NAME=VALUE...], as create:503,nth=3; repeatable. See --show-faults.",
+    ),
+]
+
+
 def sandbox(
     *,
     port: Annotated[int, typer.Option(min=0, max=65_535, help="Where to listen; 0: any port that is free.")] = 8765,
@@ -34,13 +43,7 @@ def sandbox(
     scope: Annotated[str | None, typer.Option(help="Which calls the rate limit counts: create or all.")] = None,
     list_ids: Annotated[bool | None, typer.Option(help="Whether listed operations have their ids.")] = None,
     list_order: Annotated[str | None, typer.Option(help="Their order: newest, oldest or shuffled.")] = None,
-    fault: Annotated[
-        list[str] | None,
-        typer.Option(
-            metavar="SPEC",
-            help="What goes wrong: WHERE:WHAT[,NAME=VALUE...], as create:503,nth=3; repeatable. See --show-faults.",
-        ),
-    ] = None,
+    fault: Faults = None,
     sets: Annotated[
         list[str] | None, typer.Option("--set", metavar="NAME=VALUE", help="Any other switch; repeatable.")
     ] = None,
@@ -58,15 +61,13 @@ def sandbox(
     if show_switches or show_faults:
         _show(switches=show_switches, faults=show_faults)
         return
-    given = {
+    given: dict[str, Any] = {
         "seed": seed,
         "speed": speed,
         "rows_per_hour": rows_per_hour,
         "operation_seconds": operation_seconds,
-        "scope": scope,
-        "list_ids": list_ids,
-        "list_order": list_order,
     }
+    given |= {"scope": scope, "list_ids": list_ids, "list_order": list_order}
     behaviour = _behaviour(_changes(given, sets or [], fault or [], rows))
     import asyncio
 

@@ -178,12 +178,12 @@ def show_simulation(
     """Simulate these variants, and show what came of them."""
     from asyncexport.simulate.variants import forecast
 
-    known = _known(asked)
+    known = _read_known(asked)
     cases = [case for variant in found for case in _cases(asked, variant, known, look) if case.bundles]
     if not cases:
         session.say("nothing to do: a backfill would send no request")
         return
-    assumed = _assumed(asked, options, known, bundles=sum(case.bundles for case in cases))
+    assumed = _assumptions(asked, options, known, bundles=sum(case.bundles for case in cases))
     bundles = assumed.seeds * sum(case.bundles for case in cases)
     if bundles > SOON_BUNDLES and not session.quiet:
         runs = count_of(assumed.seeds * len(cases), "run", "runs")
@@ -192,16 +192,16 @@ def show_simulation(
         )
     rows = forecast(cases, assumed)
     for row in rows:
-        session.record("simulation", **_facts(row, now))
+        session.record("simulation", **_row_record(row, now))
     _show_rows(session, rows, now=now)
     notes = list(_notes(asked, options, cases, assumed, known))
-    session.record("assumed", **_facts_of_assumed(assumed), notes=notes)
+    session.record("assumed", **_assumptions_record(assumed), notes=notes)
     session.say()
     for note in notes:
         session.say(note)
 
 
-def _known(asked: Asked) -> Known:
+def _read_known(asked: Asked) -> Known:
     from asyncexport.ledger import LedgerReader, present
 
     directory = Path(asked.settings.output.directory)
@@ -239,7 +239,7 @@ def _cases(asked: Asked, variant: "Variant", known: Known, look: Look) -> "Itera
         yield Case(variant, counts, parts, tokens_used=ceil(allowance.usable_burst - at_hand), in_progress=in_progress)
 
 
-def _assumed(asked: Asked, options: Options, known: Known, *, bundles: int) -> "Assumed":
+def _assumptions(asked: Asked, options: Options, known: Known, *, bundles: int) -> "Assumed":
     from asyncexport.config import read_duration
     from asyncexport.simulate.variants import ENOUGH, Assumed
 
@@ -284,19 +284,19 @@ def _notes(asked: Asked, options: Options, cases: "Sequence[Case]", assumed: "As
     told = "each was simulated {}, with the scheduler and the budget of a run{}"
     once = told.format("once", "; --seeds 5 shows how far chance goes")
     yield once if assumed.seeds == 1 else told.format(f"{assumed.seeds} times", "; figures are medians")
-    yield _durations_told(options, assumed)
+    yield _durations_note(options, assumed)
     if any(part.widening != 1 for case in cases for part in case.parts):
-        yield _growth_told(assumed)
+        yield _growth_note(assumed)
         if any(export.definition.type is Type.INDIVIDUAL for export in asked.exports):
             yield "individuals come by the day, whatever the width of the others"
-    yield _downloads_told(asked, known)
+    yield _downloads_note(asked, known)
     if cases[0].in_progress:
         yield f"{count_of(cases[0].in_progress, 'bundle', 'bundles')} under way: taken to be begun anew"
     yield "the service is taken to grant as much as is configured, and to run at once all that it is asked for"
     yield "nothing is taken to fail, and the list of operations to be of use"
 
 
-def _durations_told(options: Options, assumed: "Assumed") -> str:
+def _durations_note(options: Options, assumed: "Assumed") -> str:
     from asyncexport.simulate.variants import ENOUGH
 
     if assumed.resamples:
@@ -311,13 +311,13 @@ def _durations_told(options: Options, assumed: "Assumed") -> str:
     return f"operations run for {taken} in the median, by {source}, and scatter by {assumed.sigma:g} (lognormal)"
 
 
-def _growth_told(assumed: "Assumed") -> str:
+def _growth_note(assumed: "Assumed") -> str:
     if not assumed.growth:
         return "how much longer a wider bundle takes is not known: taken to be no longer; --growth 1: as the width"
     return f"a bundle of twice the width takes {2**assumed.growth:.2g} times as long, by --growth"
 
 
-def _downloads_told(asked: Asked, known: Known) -> str:
+def _downloads_note(asked: Asked, known: Known) -> str:
     sizes = [known.densities[one.name] * one.bundle_seconds for one in asked.exports if one.name in known.densities]
     wider = "in proportion to the width"
     if not sizes:
@@ -326,7 +326,7 @@ def _downloads_told(asked: Asked, known: Known) -> str:
     return f"a download brings {size}, as archives so far, {wider}, at {show_bytes(BYTES_A_SECOND)} a second"
 
 
-def _facts(row: "Row", now: float) -> dict[str, Any]:
+def _row_record(row: "Row", now: float) -> dict[str, Any]:
     return {
         "variant": row.variant,
         "scope": row.counts.value,
@@ -340,7 +340,7 @@ def _facts(row: "Row", now: float) -> dict[str, Any]:
     }
 
 
-def _facts_of_assumed(assumed: "Assumed") -> dict[str, Any]:
+def _assumptions_record(assumed: "Assumed") -> dict[str, Any]:
     resampled = assumed.resamples
     return {
         "seeds": assumed.seeds,

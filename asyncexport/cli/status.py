@@ -51,14 +51,14 @@ def status(ctx: typer.Context, *, export: Names = None, directory: Directory = N
         session.record("run", command=running.command, pid=running.pid, host=running.host, since=show(running.since))
     session.say(f"a run is going on: {plain(str(running))}" if running else "no run is going on")
     if last_run and not running:
-        session.say(f"last run: {_told(last_run)}")
+        session.say(f"last run: {_last_run_text(last_run)}")
     chosen = [one for one in overviews if not export or one.name in export]
     now = time.time()
     for overview in chosen:
         settled = settled_until(now, settle_seconds=settle[overview.name]) if overview.name in settle else None
-        session.record("export", **_facts(overview, settled))
+        session.record("export", **_overview_record(overview, settled))
         session.say()
-        for line in _lines(overview, settled, now=now):
+        for line in _overview_lines(overview, settled, now=now):
             session.say(line)
     for name in settle:
         if name not in {one.name for one in overviews} and (not export or name in export):
@@ -66,7 +66,7 @@ def status(ctx: typer.Context, *, export: Names = None, directory: Directory = N
             session.say(f"{name}: nothing is stored yet")
     if last_run and not running:
         session.record("last_run", **_ending(last_run))
-    tally = _tally(chosen)
+    tally = _stored_tally(chosen)
     if tally.failed > len(tally.fewer):
         session.lines.hint(f"`{session.again('retry')}` takes parked bundles up again")
     if tally.fewer:
@@ -90,7 +90,7 @@ def _nothing_yet(session: Session, where: Path) -> Summary:
     return session.summary(Exit.DONE)
 
 
-def _told(run: "LastRun") -> str:
+def _last_run_text(run: "LastRun") -> str:
     """How the newest run ended, as a person reads it."""
     if run.ended is None:
         return f"{plain(run.command)} began at {show(run.began)} and did not come to its end: it was killed, or crashed"
@@ -110,7 +110,7 @@ def _ending(run: "LastRun") -> dict[str, Any]:
     }
 
 
-def _tally(overviews: "list[Overview]") -> Tally:
+def _stored_tally(overviews: "list[Overview]") -> Tally:
     tally = Tally()
     for one in overviews:
         tally.stored_before += one.stored - sum(record.stored is not None for record in one.parked)
@@ -124,7 +124,7 @@ def _tally(overviews: "list[Overview]") -> Tally:
     return tally
 
 
-def _facts(overview: "Overview", settled: int | None) -> dict[str, Any]:
+def _overview_record(overview: "Overview", settled: int | None) -> dict[str, Any]:
     """One export, as `--json` has it."""
     covered = overview.covered
     return {
@@ -134,39 +134,41 @@ def _facts(overview: "Overview", settled: int | None) -> dict[str, Any]:
         "empty": overview.empty,
         "rows": overview.rows,
         "bytes": overview.bytes,
-        "covered": [_span(one) for one in covered],
-        "gaps": [_span(one) for one in overview.gaps],
+        "covered": [_range_record(one) for one in covered],
+        "gaps": [_range_record(one) for one in overview.gaps],
         "settled_until": None if settled is None else show(settled),
         "behind_seconds": None if settled is None or not covered else max(0, settled - covered[-1].end),
         "under_way": overview.in_progress,
-        "parked": [{**_span(one.bundle.range), "reason": _why(one), **counts_of(one.state)} for one in overview.parked],
+        "parked": [
+            {**_range_record(one.bundle.range), "reason": _why(one), **counts_of(one.state)} for one in overview.parked
+        ],
         "last_at": None if overview.last_at is None else show(overview.last_at),
     }
 
 
-def _lines(overview: "Overview", settled: int | None, *, now: float) -> Iterator[str]:
+def _overview_lines(overview: "Overview", settled: int | None, *, now: float) -> Iterator[str]:
     """One export, as a person reads it."""
     definition = overview.definition
     yield f"{overview.name}: {definition.type.value}s of {plain(definition.segment)}, as {definition.format.value}"
     empty = f" ({show_count(overview.empty)} without rows)" if overview.empty else ""
-    yield _line(
+    yield _labelled(
         "stored",
         f"{count_of(overview.stored, 'bundle', 'bundles')}{empty}, {show_count(overview.rows)} rows, "
         f"{show_bytes(overview.bytes)}",
     )
     covered = overview.covered
     if covered:
-        yield _line("covered", f"{show(covered[0].start)} to {show(covered[-1].end)}")
+        yield _labelled("covered", f"{show(covered[0].start)} to {show(covered[-1].end)}")
         if settled is not None:
-            yield _line("settled", f"up to {show(settled)}{_behind(settled - covered[-1].end)}")
-    yield from _list("gaps", [f"{one} ({show_duration(one.seconds)})" for one in overview.gaps])
+            yield _labelled("settled", f"up to {show(settled)}{_behind(settled - covered[-1].end)}")
+    yield from _list_lines("gaps", [f"{one} ({show_duration(one.seconds)})" for one in overview.gaps])
     if overview.in_progress:
-        yield _line("under way", _under_way(overview))
+        yield _labelled("under way", _under_way(overview))
     parked = [f"{show(one.bundle.range.start)}: {plain(_why(one))}" for one in overview.parked if not one.kept]
-    yield from _list("parked", parked)
-    yield from _list("kept", [f"{show(one.bundle.range.start)}: {plain(_why(one))}" for one in overview.kept])
+    yield from _list_lines("parked", parked)
+    yield from _list_lines("kept", [f"{show(one.bundle.range.start)}: {plain(_why(one))}" for one in overview.kept])
     if overview.last_at is not None:
-        yield _line("last news", f"{show(overview.last_at)}, {show_duration(max(1, now - overview.last_at))} ago")
+        yield _labelled("last news", f"{show(overview.last_at)}, {show_duration(max(1, now - overview.last_at))} ago")
 
 
 def _under_way(overview: "Overview") -> str:
@@ -180,21 +182,21 @@ def _behind(seconds: int) -> str:
     return f", {show_duration(seconds)} further on" if seconds > 0 else ""
 
 
-def _list(label: str, items: list[str]) -> Iterator[str]:
+def _list_lines(label: str, items: list[str]) -> Iterator[str]:
     if not items:
         return
-    yield _line(label, show_count(len(items)))
+    yield _labelled(label, show_count(len(items)))
     for item in items[:MOST_NAMED]:
-        yield _line("", f"  {item}")
+        yield _labelled("", f"  {item}")
     if len(items) > MOST_NAMED:
-        yield _line("", f"  and {show_count(len(items) - MOST_NAMED)} more; --json names all")
+        yield _labelled("", f"  and {show_count(len(items) - MOST_NAMED)} more; --json names all")
 
 
-def _line(label: str, text: str) -> str:
+def _labelled(label: str, text: str) -> str:
     return f"  {label:<10}{text}"
 
 
-def _span(span: Range) -> dict[str, str]:
+def _range_record(span: Range) -> dict[str, str]:
     return {"start": show(span.start), "end": show(span.end)}
 
 

@@ -35,7 +35,7 @@ async def answered(sandbox: Sandbox, method: str, raw_path: str, body: bytes) ->
             case "GET", "operations":
                 return reply([asdict(one) for one in sandbox.operations])
             case "GET", "rows":
-                return await asyncio.to_thread(_rows, sandbox, dict(parse_qsl(query)))
+                return await asyncio.to_thread(_truth, sandbox, dict(parse_qsl(query)))
             case "POST", "reset":
                 sandbox.reset_counts()
                 return reply({})
@@ -55,13 +55,13 @@ def _counts(sandbox: Sandbox) -> dict[str, int]:
         "leaked_credentials": sandbox.leaked_credentials,
         "redirected": sandbox.redirected,
         "redirected_with_key": sandbox.redirected_with_key,
-        "operations": sandbox.service.made,
+        "operations": sandbox.service.operations.made,
         "peak_downloads": sandbox.peaks["download"],
         "peak_running": sandbox.peaks["running"],
     }
 
 
-def _rows(sandbox: Sandbox, query: dict[str, str]) -> SandboxAnswer:
+def _truth(sandbox: Sandbox, query: dict[str, str]) -> SandboxAnswer:
     start, end = (read_moment(query[name], now=sandbox.now) for name in ("start", "end"))
     if query.get("type") == "individual":
         rows, columns = sandbox.individuals(start, end), INDIVIDUAL_FIELDS

@@ -35,10 +35,10 @@ class SandboxAnswer:
 
 def reply(data: Any) -> SandboxAnswer:
     """A success: JSON on one line, its ampersands escaped, as the service writes it (reference 3.4)."""
-    return SandboxAnswer(200, one_line(data))
+    return SandboxAnswer(200, json_line(data))
 
 
-def one_line(data: Any) -> bytes:
+def json_line(data: Any) -> bytes:
     """JSON as Go writes it."""
     text = orjson.dumps(data)
     for character in (b"&", b"<", b">"):
@@ -88,10 +88,10 @@ def error(status: int, *, form: str, code: str = "", message: str = "", headers:
     match form:
         case "json":
             return SandboxAnswer(
-                status, one_line({"code": code, "message": message}), (*_type("application/json"), *headers)
+                status, json_line({"code": code, "message": message}), (*_type("application/json"), *headers)
             )
         case "error":
-            return SandboxAnswer(status, one_line({"error": message}), (*_type("application/json"), *headers))
+            return SandboxAnswer(status, json_line({"error": message}), (*_type("application/json"), *headers))
         case "html":
             page = f"<html><head><title>{status} {title}</title></head><body><h1>{title}</h1></body></html>\n"
             return SandboxAnswer(status, page.encode(), (*_type("text/html; charset=UTF-8"), *headers))

@@ -1,6 +1,6 @@
 """What is in the store: rows into a file, the file into what is delivered, and damage where a fault wants it.
 
-1. The bytes of an export follow from its order, from when it was made, and from the behaviour: the same each time.
+1. The bytes of an export follow from its request, from when it was made, and from the behaviour: the same each time.
 2. They are made in a thread, so that the event loop, which may be that of an exporter too, goes on. What was made is
    kept as long as there is room for it.
 3. Damage is done to the bytes and never to the checksums, but where it says so: these are of what should have come.
@@ -110,11 +110,11 @@ class SandboxArchives:
         await asyncio.to_thread(self._threads.shutdown, wait=True, cancel_futures=True)
 
     async def get(
-        self, one: SandboxOperation, order: SandboxExportRequest, behaviour: SandboxBehaviour, damage: str = ""
+        self, one: SandboxOperation, request: SandboxExportRequest, behaviour: SandboxBehaviour, damage: str = ""
     ) -> SandboxFile:
         """The file of an export, with or without damage."""
         shaping = (behaviour.delivery, behaviour.empty, behaviour.filler_bytes, damage)
-        return await self.shared((one.export_id, *shaping), lambda: make(one, order, behaviour, damage))
+        return await self.shared((one.export_id, *shaping), lambda: make(one, request, behaviour, damage))
 
     async def shared(self, key: tuple[object, ...], make_it: Callable[[], SandboxFile]) -> SandboxFile:
         """What is kept under a key, or is being made, or else is made now."""
@@ -159,45 +159,45 @@ def source(behaviour: SandboxBehaviour) -> SandboxRows:
     )
 
 
-def rows_of(one: SandboxOperation, order: SandboxExportRequest, behaviour: SandboxBehaviour) -> Iterator[Row]:
+def rows_of(one: SandboxOperation, request: SandboxExportRequest, behaviour: SandboxBehaviour) -> Iterator[Row]:
     """The rows of an export, as of when it was made."""
     start, end = one.span
-    if order.type is Type.EVENT:
+    if request.type is Type.EVENT:
         rows = source(behaviour).between(start, end, arrived_by=one.created_at)
     else:
         rows = individuals(source(behaviour), start, end, as_of=one.created_at)
-    return islice((row for row in rows if holds(order.segment, row)), one.most_rows)
+    return islice((row for row in rows if holds(request.segment, row)), one.most_rows)
 
 
 def make(
-    one: SandboxOperation, order: SandboxExportRequest, behaviour: SandboxBehaviour, damage: str = ""
+    one: SandboxOperation, request: SandboxExportRequest, behaviour: SandboxBehaviour, damage: str = ""
 ) -> SandboxFile:
     """The file of an export."""
     if behaviour.filler_bytes is not None:
-        return SandboxFile.of(_filled(one, order, behaviour))
-    rows = rows_of(one, order, behaviour)
-    columns = EVENT_FIELDS if order.type is Type.EVENT else INDIVIDUAL_FIELDS
+        return SandboxFile.of(_filled(one, request, behaviour))
+    rows = rows_of(one, request, behaviour)
+    columns = EVENT_FIELDS if request.type is Type.EVENT else INDIVIDUAL_FIELDS
     first = next(rows, None)
     if first is None and behaviour.empty != "usual":
-        return SandboxFile.of(_nothing(order, behaviour, columns))
+        return SandboxFile.of(_nothing(request, behaviour, columns))
     all_of_them = rows if first is None else chain([first], rows)
-    pieces = render(all_of_them, order.format, fields=order.fields or None, columns=columns)
+    pieces = render(all_of_them, request.format, fields=request.fields or None, columns=columns)
     if damage:
-        return _damaged(b"".join(pieces), order, behaviour.delivery, damage)
+        return _damaged(b"".join(pieces), request, behaviour.delivery, damage)
     if behaviour.delivery in ("gzip", "encoded"):
         return SandboxFile.of(b"".join(_gzipped(pieces)))
     return SandboxFile.of(packed(b"".join(pieces), behaviour.delivery))
 
 
-def _nothing(order: SandboxExportRequest, behaviour: SandboxBehaviour, columns: tuple[str, ...]) -> bytes:
+def _nothing(request: SandboxExportRequest, behaviour: SandboxBehaviour, columns: tuple[str, ...]) -> bytes:
     """An export without rows in one of its odd forms, which damage cannot make odder."""
     shape = "usual" if behaviour.empty == "plain" else "nothing"
-    data = empty(order.format, shape, fields=order.fields or None, columns=columns)
+    data = empty(request.format, shape, fields=request.fields or None, columns=columns)
     return packed(data, behaviour.delivery) if behaviour.empty == "gzip-of-nothing" else data
 
 
-def _filled(one: SandboxOperation, order: SandboxExportRequest, behaviour: SandboxBehaviour) -> SandboxRepeatedBody:
-    made = filler(order.format, behaviour.filler_bytes or 0, start=one.span[0])
+def _filled(one: SandboxOperation, request: SandboxExportRequest, behaviour: SandboxBehaviour) -> SandboxRepeatedBody:
+    made = filler(request.format, behaviour.filler_bytes or 0, start=one.span[0])
     if behaviour.delivery == "plain":
         return SandboxRepeatedBody(made.head, made.block, made.times, made.tail)
     head, block, tail = (_gzip(part) if part else b"" for part in (made.head, made.block, made.tail))
@@ -229,7 +229,7 @@ def _gzipped(pieces: Iterable[bytes], *, level: int = LEVEL) -> Iterator[bytes]:
     yield deflate.flush()
 
 
-def _damaged(data: bytes, order: SandboxExportRequest, delivery: Delivery, damage: str) -> SandboxFile:
+def _damaged(data: bytes, request: SandboxExportRequest, delivery: Delivery, damage: str) -> SandboxFile:
     """What comes instead, with the checksums that a fault leaves it."""
     whole = SandboxFile.of(packed(data, delivery))
     file = bytes(whole.content) if isinstance(whole.content, bytes) else b""
@@ -246,7 +246,7 @@ def _damaged(data: bytes, order: SandboxExportRequest, delivery: Delivery, damag
         case "trailing":
             return SandboxFile.of(file + b"\x00\x00and something more")
         case "cut-line":
-            half = data[: _row_end(data, order.format)]
+            half = data[: _row_end(data, request.format)]
             return replace(whole, content=packed(half, delivery))
         case "cut-row":
             return SandboxFile.of(packed(data[: -max(3, min(20, len(data) // 2))], delivery))

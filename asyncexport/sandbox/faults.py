@@ -188,8 +188,8 @@ class SandboxFault:
     rows: int = 0
 
     def __post_init__(self) -> None:
-        places = WHERE.get(_known(self.where, WHERE, "place"), ())
-        allowed = WHERE["any"] if self.status is not None else PLACES[_known(self.what, PLACES, "fault")]
+        places = WHERE.get(_checked_name(self.where, WHERE, "place"), ())
+        allowed = WHERE["any"] if self.status is not None else PLACES[_checked_name(self.what, PLACES, "fault")]
         if not set(places) & set(allowed):
             raise ValueError(f"{self.what} is a fault of {', '.join(allowed)}, not of {self.where}")
         if self.body not in BODIES or self.retry_after not in RETRY_AFTERS:
@@ -216,7 +216,7 @@ class SandboxFault:
         given: dict[str, Any] = {}
         for option in options:
             name, _, value = option.strip().partition("=")
-            given[name] = _READERS[_known(name, _READERS, "option")](value)
+            given[name] = _READERS[_checked_name(name, _READERS, "option")](value)
         return cls(where, what, **given)
 
 
@@ -242,7 +242,7 @@ _READERS: dict[str, Any] = {
 }
 
 
-def _known(name: str, names: Iterable[str], kind: str) -> str:
+def _checked_name(name: str, names: Iterable[str], kind: str) -> str:
     names = list(names)
     if name in names:
         return name

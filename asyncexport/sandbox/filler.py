@@ -65,19 +65,19 @@ def filler(
         raise ValueError(f"no such format: {format!r}")
     head, between, foot = HEAD_AND_FOOT[format]
     head = empty("csv") if format == "csv" else head
-    lines = [_line(row, format) + between for row in _rows(start)]
+    lines = [_row_bytes(row, format) + between for row in _block_rows(start)]
     block = b"".join(lines)
-    least = len(_line(_stuffed(start, 0), format)) + len(foot)
+    least = len(_row_bytes(_stuffed(start, 0), format)) + len(foot)
     times, rest = divmod(size - len(head) - least, len(block))
     if times < 0:
         raise ValueError(f"no row fits into {size} bytes: {len(head) + least} is the least")
     fitting = _fitting(lines, rest)
     stuffing = rest - sum(map(len, fitting))
-    tail = b"".join(fitting) + _line(_stuffed(start, stuffing), format) + foot
+    tail = b"".join(fitting) + _row_bytes(_stuffed(start, stuffing), format) + foot
     return SandboxFiller(head, block, times, tail, rows=times * len(lines) + len(fitting) + 1)
 
 
-def _rows(start: float) -> Iterator[Row]:
+def _block_rows(start: float) -> Iterator[Row]:
     """Rows of a busy shop, as many as make a block."""
     length = 0
     for row in SandboxSyntheticRows(rows_per_hour=ROWS_PER_HOUR, quiet=0).between(start, start + SPAN_SECONDS):
@@ -93,7 +93,7 @@ def _stuffed(start: float, length: int) -> Row:
     return row | {"EventTargetText": "x" * length}
 
 
-def _line(row: Row, format: str) -> bytes:  # noqa: A002 - the user's word
+def _row_bytes(row: Row, format: str) -> bytes:  # noqa: A002 - the user's word
     if format == "csv":
         return b"".join(render([row], "csv", fields=EVENT_FIELDS)).removeprefix(empty("csv")).removesuffix(b"\n")
     return row_json(row)

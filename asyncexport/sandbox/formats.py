@@ -92,11 +92,11 @@ def render(
     """
     rows = select(rows, fields)
     if format == "ndjson":
-        parts = _lines(rows)
+        parts = _ndjson(rows)
     elif format == "json":
-        parts = _array(rows)
+        parts = _json_array(rows)
     elif format == "csv":
-        parts = _table(list(rows), fields or columns, all_of_it=not fields)
+        parts = _csv(list(rows), fields or columns, all_of_it=not fields)
     else:
         raise ValueError(f"no such format: {format!r}")
     return _gathered(parts, pieces)
@@ -127,12 +127,12 @@ def row_json(row: Row) -> bytes:
         return json.dumps(row, separators=(",", ":")).encode()
 
 
-def _lines(rows: Iterable[Row]) -> Iterator[bytes]:
+def _ndjson(rows: Iterable[Row]) -> Iterator[bytes]:
     for row in rows:
         yield row_json(row) + b"\n"
 
 
-def _array(rows: Iterable[Row]) -> Iterator[bytes]:
+def _json_array(rows: Iterable[Row]) -> Iterator[bytes]:
     before = b"["
     for row in rows:
         yield before + row_json(row)
@@ -140,7 +140,7 @@ def _array(rows: Iterable[Row]) -> Iterator[bytes]:
     yield b"[]" if before == b"[" else b"]"
 
 
-def _table(rows: Sequence[Row], wanted: Sequence[str], *, all_of_it: bool) -> Iterator[bytes]:
+def _csv(rows: Sequence[Row], wanted: Sequence[str], *, all_of_it: bool) -> Iterator[bytes]:
     found = sorted({key for row in rows for key in row})
     columns: dict[str, None] = {}
     for name in [*wanted, "*"] if all_of_it else wanted:
@@ -149,25 +149,25 @@ def _table(rows: Sequence[Row], wanted: Sequence[str], *, all_of_it: bool) -> It
         else:
             columns[name] = None
     lines: list[str] = []
-    writer = csv.writer(_Lines(lines), lineterminator="\r\n")
+    writer = csv.writer(_CsvLines(lines), lineterminator="\r\n")
     writer.writerow(columns)
-    yield _taken(lines)
+    yield _pop_line(lines)
     for row in rows:
         writer.writerow(map(_cells(row).get, columns))  # what a row has not, the writer leaves empty
-        yield _taken(lines)
+        yield _pop_line(lines)
 
 
-class _Lines:
+class _CsvLines:
     r"""What the writer writes to: with `\r\n` for a line's end it quotes both, with `\n` it would not quote `\r`."""
 
     def __init__(self, lines: list[str]) -> None:
-        self._lines = lines
+        self._ndjson = lines
 
     def write(self, line: str) -> None:
-        self._lines.append(line.removesuffix("\r\n") + "\n")
+        self._ndjson.append(line.removesuffix("\r\n") + "\n")
 
 
-def _taken(lines: list[str]) -> bytes:
+def _pop_line(lines: list[str]) -> bytes:
     return lines.pop().encode("utf-8", "replace")
 
 

@@ -3,7 +3,8 @@
 1. Which calls take a token is a guess, so it is a switch: creates only, or every call of the API. Downloads never do.
 2. A refused call takes none, unless the switch says so; then the bucket goes below zero, by at most one burst. A call
    that fails otherwise takes one, unless another switch says it does not.
-3. A 429 carries `Retry-After` in whole seconds, rounded up; the other forms are for rehearsal.
+3. The arithmetic is independent of the exporter's (see `SandboxTokenBucket`).
+4. A 429 carries `Retry-After` in whole seconds, rounded up; the other forms are for rehearsal.
 """
 
 import math
@@ -17,7 +18,13 @@ EXACT = 1e-9
 
 
 @dataclass(slots=True)
-class _Bucket:
+class SandboxTokenBucket:
+    """The bucket of the stand-in service: how many tokens it held at a moment in seconds since 1970.
+
+    It shares no code with the exporter's own bucket on purpose. Tests of the exporter's budget rely on this one to
+    notice a request too many, and an error in shared arithmetic would go unnoticed.
+    """
+
     level: float
     at: float
 
@@ -26,7 +33,7 @@ class SandboxRateLimit:
     """Who may pass; moments are seconds since 1970."""
 
     def __init__(self) -> None:
-        self._buckets: dict[str, _Bucket] = {}
+        self._buckets: dict[str, SandboxTokenBucket] = {}
 
     def refuses(self, endpoint: str, behaviour: SandboxBehaviour, *, now: float) -> float | None:
         """Take a token for a call that has come; None if there was one, else how many seconds until there is."""
@@ -49,13 +56,13 @@ class SandboxRateLimit:
         if bucket is not None and (behaviour.scope == "all" or endpoint == "create"):
             bucket.level += 1
 
-    def _bucket(self, name: str, behaviour: SandboxBehaviour, now: float) -> _Bucket:
+    def _bucket(self, name: str, behaviour: SandboxBehaviour, now: float) -> SandboxTokenBucket:
         if name not in self._buckets:
-            self._buckets[name] = _Bucket(behaviour.burst, now)
+            self._buckets[name] = SandboxTokenBucket(behaviour.burst, now)
         return self._buckets[name]
 
 
-def retry_after(kind: RetryAfter, seconds: float, *, now: float) -> tuple[tuple[str, str], ...]:
+def retry_after_header(kind: RetryAfter, seconds: float, *, now: float) -> tuple[tuple[str, str], ...]:
     """The header of a 429 that asks to wait so long, in one of its forms; no header at all for `missing`."""
     whole = math.ceil(seconds)
     value = {

@@ -38,11 +38,11 @@ class SandboxOperationList:
         """A page, and the token of the next one or "".
 
         Raises:
-            Refusal: the query cannot be read.
+            SandboxRefusal: the query cannot be read.
         """
         limit = read_limit(query, default=PAGE, most=PAGE)
         type_, state = query.get("type", ""), query.get("state", "")
-        place, skipped = _read_token(query.get("paginationToken", ""), behaviour)
+        place, skipped = _page_start(query.get("paginationToken", ""), behaviour)
         found = (
             (place, one)
             for place, one in self._from(place, behaviour)
@@ -74,7 +74,7 @@ class SandboxOperationList:
                     yield str(number), self._operations[number]
 
 
-def _read_token(token: str, behaviour: SandboxBehaviour) -> tuple[str, int]:
+def _page_start(token: str, behaviour: SandboxBehaviour) -> tuple[str, int]:
     """The place where a page begins, or else how many items from the top."""
     places = "[0-9a-f]{1,200}" if behaviour.list_order == "shuffled" else "[0-9]{1,12}"
     if re.fullmatch("n[0-9]{1,12}", token):

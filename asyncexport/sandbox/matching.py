@@ -23,7 +23,7 @@ def settings(behaviour: SandboxBehaviour, *, url: str, key: str) -> str:
         "backoff_max": max(behaviour.shortened(300.0), SHORTEST_BACKOFF_MAX_SECONDS),
         "outage": max(behaviour.shortened(6 * 3600.0), SHORTEST_OUTAGE_SECONDS),
     }
-    shown = {name: f'"{_number(round(seconds, 3))}s"' for name, seconds in at_least.items()}
+    shown = {name: f'"{_toml_number(round(seconds, 3))}s"' for name, seconds in at_least.items()}
     return f"""\
 # The settings that fit this sandbox; they can be used as they are.
 # Its key is {key}
@@ -33,7 +33,7 @@ def settings(behaviour: SandboxBehaviour, *, url: str, key: str) -> str:
 base_url = "{url}"
 
 [budget]
-requests_per_minute = {_number(behaviour.requests_per_minute * behaviour.speed)}
+requests_per_minute = {_toml_number(behaviour.requests_per_minute * behaviour.speed)}
 burst = {behaviour.burst}
 scope = "{behaviour.scope}"
 
@@ -49,5 +49,5 @@ outage = {shown["outage"]}
 """
 
 
-def _number(value: float) -> str:
+def _toml_number(value: float) -> str:
     return f"{value:.6f}".rstrip("0").rstrip(".")

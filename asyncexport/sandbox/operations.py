@@ -17,21 +17,21 @@ class SandboxOperation:
         number: In the order of creation.
         id: Its own id.
         export_id: What its results name.
-        order: What was asked for; None: an operation of somebody else's.
+        request: What was asked for; None: an operation of somebody else's.
         span: The rows it holds, half-open, in seconds since 1970; empty where start == end.
         created_at: Seconds since 1970, as all moments here.
         started_at: When it had its slot.
         ends_at: When it ends.
         what: The fault that it was born with, or "".
         type: What kind of job it is.
-        polled: How often it was asked for singly.
+        polled: How often it was asked for individually.
         most_rows: How many rows its export has at most; None: all of them.
     """
 
     number: int
     id: str
     export_id: str
-    order: SandboxExportRequest | None
+    request: SandboxExportRequest | None
     span: tuple[float, float]
     created_at: float
     started_at: float

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
-from asyncexport.sandbox.rows import Row, SandboxPageView, SandboxRows, micros, stamp
+from asyncexport.sandbox.rows import Row, SandboxPageView, SandboxRows, event_stamp, micros
 
 FROM_THE_USER = {"Created": "UserCreated", "Uid": "UserAppKey", "DisplayName": "UserDisplayName", "Email": "UserEmail"}
 
@@ -79,7 +79,7 @@ class _Life:
         active = sum(session.active for session in sessions)
         return {
             "IndvId": self.facts["IndvId"],
-            **_taken(self.facts, FROM_THE_USER),
+            **_renamed(self.facts, FROM_THE_USER),
             "NumSessions": len(sessions),
             "NumPages": sum(session.pages for session in sessions),
             "NumEvents": sum(session.events for session in sessions),
@@ -88,18 +88,18 @@ class _Life:
             "AvgSessionSec": _seconds(total / len(sessions)),
             "AvgSessionActiveSec": _seconds(active / len(sessions)),
             "MaxSessionSec": _seconds(max(session.end - session.start for session in sessions)),
-            "LastSessionStart": stamp(last.start // 1000),
-            "LastEventStart": stamp(self.latest // 1000),
+            "LastSessionStart": event_stamp(last.start // 1000),
+            "LastEventStart": event_stamp(self.latest // 1000),
             "LastSessionSec": _seconds(last.end - last.start),
             "LastSessionActiveSec": _seconds(last.active),
             "LastSessionNumPages": last.pages,
             "LastSessionNumEvents": last.events,
-            **_taken(self.facts, FROM_THE_LAST_PAGE),
+            **_renamed(self.facts, FROM_THE_LAST_PAGE),
             "UserVars": {key[5:]: value for key, value in self.facts.items() if key.startswith("user_")},
         }
 
 
-def _taken(facts: Row, names: dict[str, str]) -> Row:
+def _renamed(facts: Row, names: dict[str, str]) -> Row:
     return {name: facts[source] for name, source in names.items() if source in facts}
 
 

@@ -59,11 +59,11 @@ class SandboxExportRequest:
     timezone: str = ""
 
 
-def read_order(body: bytes) -> SandboxExportRequest:
+def read_export_request(body: bytes) -> SandboxExportRequest:
     """The export that a body asks for.
 
     Raises:
-        Refusal: it asks for none.
+        SandboxRefusal: it asks for none.
     """
     try:
         data = orjson.loads(body)
@@ -71,18 +71,18 @@ def read_order(body: bytes) -> SandboxExportRequest:
         raise SandboxRefusal(400, "bad_request", "the body is not JSON") from None
     if not isinstance(data, dict):
         raise SandboxRefusal(400, "bad_request", "the body is not a JSON object")
-    span = _span(data, "timeRange")
+    span = _time_span(data, "timeRange")
     if span is None:
         raise SandboxRefusal(400, "required_field", "timeRange is required")
     return SandboxExportRequest(
-        segment=_required(data, "segmentId"),
+        segment=_required_string(data, "segmentId"),
         type=Type(_chosen(data, "type", {f"TYPE_{one.name}": one.value for one in Type})),
         format=Format(_chosen(data, "format", {f"FORMAT_{one.name}": one.value for one in Format})),
         span=span,
-        segment_span=_span(data, "segmentTimeRange"),
+        segment_span=_time_span(data, "segmentTimeRange"),
         fields=_fields(data),
         scope=_scope(data),
-        timezone=_text(data, "timezone"),
+        timezone=_string(data, "timezone"),
     )
 
 
@@ -96,7 +96,7 @@ def _snake(name: str) -> str:
     return "".join(f"_{c.lower()}" if c.isupper() else c for c in name)
 
 
-def _text(data: dict[str, Any], name: str) -> str:
+def _string(data: dict[str, Any], name: str) -> str:
     value = _get(data, name)
     if value is None:
         return ""
@@ -105,44 +105,44 @@ def _text(data: dict[str, Any], name: str) -> str:
     return value
 
 
-def _required(data: dict[str, Any], name: str) -> str:
-    value = _text(data, name)
+def _required_string(data: dict[str, Any], name: str) -> str:
+    value = _string(data, name)
     if not value:
         raise SandboxRefusal(400, "required_field", f"{name} is required")
     return value
 
 
 def _chosen(data: dict[str, Any], name: str, known: dict[str, str]) -> str:
-    value = _required(data, name)
+    value = _required_string(data, name)
     if value not in known:
         raise SandboxRefusal(400, "bad_request", f"{name} is none of {', '.join(known)}")
     return known[value]
 
 
-def _span(data: dict[str, Any], name: str) -> SandboxTimeSpan | None:
+def _time_span(data: dict[str, Any], name: str) -> SandboxTimeSpan | None:
     value = _get(data, name)
     if value is None:
         return None
     if not isinstance(value, dict):
         raise SandboxRefusal(400, "bad_request", f"{name} is not an object")
-    span = SandboxTimeSpan(_moment(value, "start", name), _moment(value, "end", name))
+    span = SandboxTimeSpan(_time_of(value, "start", name), _time_of(value, "end", name))
     if span.start is not None and span.end is not None and span.end <= span.start:
         raise SandboxRefusal(400, "bad_request", f"{name} does not end after it starts")
     return span
 
 
-def _moment(data: dict[str, Any], name: str, of: str) -> float | None:
+def _time_of(data: dict[str, Any], name: str, of: str) -> float | None:
     value = data.get(name)
     if value is None or value == "":
         return None
     try:
-        return _read(value)
+        return _cached_timestamp(value)
     except (ValueError, AttributeError, TypeError):
         raise SandboxRefusal(400, "bad_request", f"{of}.{name} is not a time stamp") from None
 
 
 @lru_cache(maxsize=1024)
-def _read(text: str) -> float:
+def _cached_timestamp(text: str) -> float:
     """Kept for a while: each moment comes twice in a body, and once more in that of the next bundle."""
     return read_timestamp(text)
 
@@ -165,7 +165,7 @@ def _scope(data: dict[str, Any]) -> str:
         return ""
     if not isinstance(details, dict):
         raise SandboxRefusal(400, "bad_request", "eventDetails is not an object")
-    scope = _text(details, "scope")
+    scope = _string(details, "scope")
     if scope and scope not in SCOPES:
         raise SandboxRefusal(400, "bad_request", "eventDetails.scope is not a scope")
     return scope

@@ -75,13 +75,15 @@ class SandboxFileRows:
 
     def __init__(self, path: Path) -> None:
         try:
-            found = sorted(((_moment(text), text) for text in _texts(_read(path))), key=lambda pair: pair[0])
+            found = sorted(
+                ((_event_nanos(text), text) for text in _row_texts(_read_file(path))), key=lambda pair: pair[0]
+            )
         except (ValueError, RecursionError) as error:
             raise ValueError(f"{path} is not a file of event rows: {error}") from None
         if not found:
             raise ValueError(f"{path} is not a file of event rows: there are none in it")
         self._moments = [moment for moment, _ in found]
-        self._texts = [text for _, text in found]
+        self._row_texts = [text for _, text in found]
 
     def between(self, start: float, end: float, *, arrived_by: float | None = None) -> Iterator[Row]:
         """The rows with start <= EventStart < end, shuffled, the same way each time."""
@@ -91,17 +93,17 @@ class SandboxFileRows:
             last = min(last, bisect_left(self._moments, _nanos(arrived_by) + 1))
         order = list(range(first, last))
         random.Random(first).shuffle(order)
-        return (SandboxFileRow(self._texts[number]) for number in order)
+        return (SandboxFileRow(self._row_texts[number]) for number in order)
 
     def history(self, start: float, end: float, *, as_of: float) -> Iterator[SandboxPageView]:  # noqa: ARG002 - all there is
         """All page views up to `as_of`."""
         pages: dict[tuple[Any, ...], list[int]] = {}
         for number in range(bisect_left(self._moments, _nanos(as_of) + 1)):
-            row = SandboxFileRow(self._texts[number])
+            row = SandboxFileRow(self._row_texts[number])
             pages.setdefault((row.get("UserId"), row.get("SessionId"), row.get("PageId")), []).append(number)
         for numbers in pages.values():
             yield SandboxPageView(
-                SandboxFileRow(self._texts[numbers[-1]]), tuple(self._moments[number] // 1000 for number in numbers)
+                SandboxFileRow(self._row_texts[numbers[-1]]), tuple(self._moments[number] // 1000 for number in numbers)
             )
 
 
@@ -119,7 +121,7 @@ def _skip(text: str, at: int) -> int:
     return found.end() if found else at
 
 
-def _read(path: Path) -> str:
+def _read_file(path: Path) -> str:
     data = path.read_bytes()
     if data[:2] == b"\x1f\x8b":
         try:
@@ -129,7 +131,7 @@ def _read(path: Path) -> str:
     return data.decode("utf-8-sig")
 
 
-def _texts(text: str) -> Iterator[str]:
+def _row_texts(text: str) -> Iterator[str]:
     """The JSON text of each row; a line break between two members, where no string can be, becomes a space."""
     at = _skip(text, 0)
     array = text[at : at + 1] == "["
@@ -137,16 +139,16 @@ def _texts(text: str) -> Iterator[str]:
     while at < len(text) and text[at] != "]":
         value, end = DECODER.raw_decode(text, at)
         if not isinstance(value, dict):
-            raise ValueError(f"line {_line(text, at)} holds something that is not an object")  # noqa: TRY004
+            raise ValueError(f"line {_line_number(text, at)} holds something that is not an object")  # noqa: TRY004
         yield text[at:end].replace("\r", " ").replace("\n", " ")
-        at = _next(text, end, comma=array)
+        at = _next_row(text, end, comma=array)
     if array and (at == len(text) or _skip(text, at + 1) < len(text)):
         raise ValueError("its array is not closed" if at == len(text) else "there is something after its array")
     if not array and at < len(text):
-        raise ValueError(f"line {_line(text, at)} holds something that is not an object")
+        raise ValueError(f"line {_line_number(text, at)} holds something that is not an object")
 
 
-def _next(text: str, at: int, *, comma: bool) -> int:
+def _next_row(text: str, at: int, *, comma: bool) -> int:
     """Where the next row begins, past what parts the two."""
     begin = _skip(text, at)
     if begin == len(text):
@@ -157,14 +159,14 @@ def _next(text: str, at: int, *, comma: bool) -> int:
             return following
     elif (comma and text[begin] == "]") or (not comma and "\n" in text[at:begin]):
         return begin
-    raise ValueError(f"line {_line(text, begin)} goes on where a row should end")
+    raise ValueError(f"line {_line_number(text, begin)} goes on where a row should end")
 
 
-def _line(text: str, at: int) -> int:
+def _line_number(text: str, at: int) -> int:
     return text.count("\n", 0, at) + 1
 
 
-def _moment(text: str) -> int:
+def _event_nanos(text: str) -> int:
     """When a row's event was, in nanoseconds since 1970: the time stamp may have nine digits."""
     stamp = DECODER.decode(text).get("EventStart")
     if not isinstance(stamp, str):

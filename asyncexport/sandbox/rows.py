@@ -51,7 +51,7 @@ def micros(moment: float) -> int:
     return round(moment * 1_000_000)
 
 
-def stamp(at: int) -> str:
+def event_stamp(at: int) -> str:
     """A moment, in milliseconds since 1970, as the service writes it."""
     minute, rest = divmod(at, 60_000)
     return f"{_minute(minute)}{rest // 1000:02d}.{rest % 1000:03d}Z"

@@ -100,7 +100,7 @@ class Sandbox:
     def operations(self) -> list[SandboxOperationView]:
         """The operations made by creates, the oldest first."""
         now = self.now
-        return [_made(one, one.order, now) for one in self.service.operations if one.order is not None]
+        return [_view(one, one.request, now) for one in self.service.operations if one.request is not None]
 
     def behave(self, behaviour: SandboxBehaviour) -> None:
         """Behave so from now on. Faults that stay go on counting; operations that exist keep how long they take."""
@@ -148,10 +148,10 @@ class Sandbox:
         """The request is no longer under way."""
         self._under_way[call.endpoint] -= 1
         self.refused += call.status == 429 and call.endpoint != "download"
-        self.peaks["running"] = max(self.peaks["running"], self.service.running)
+        self.peaks["running"] = max(self.peaks["running"], self.service.operations.running)
 
 
-def _made(one: SandboxOperation, order: SandboxExportRequest, now: float) -> SandboxOperationView:
+def _view(one: SandboxOperation, request: SandboxExportRequest, now: float) -> SandboxOperationView:
     return SandboxOperationView(
         id=one.id,
         export_id=one.export_id,
@@ -160,10 +160,10 @@ def _made(one: SandboxOperation, order: SandboxExportRequest, now: float) -> San
         created_at=one.created_at,
         ends_at=one.ends_at,
         state=one.state(now),
-        type=order.type.value,
-        format=order.format.value,
-        segment=order.segment,
-        fields=order.fields,
-        scope=order.scope,
+        type=request.type.value,
+        format=request.format.value,
+        segment=request.segment,
+        fields=request.fields,
+        scope=request.scope,
         polled=one.polled,
     )

@@ -50,12 +50,12 @@ def listed(query: Mapping[str, str], count: int) -> SandboxAnswer:
     """One page.
 
     Raises:
-        Refusal: the query cannot be read.
+        SandboxRefusal: the query cannot be read.
     """
     limit = read_limit(query, default=PAGE, most=MOST)
     creator = query.get("creator", "")
     found = [one for one in segments(count).values() if not creator or one["creator"] == creator]
-    start = _read_token(query.get("paginationToken", ""))
+    start = _first_number(query.get("paginationToken", ""))
     data: dict[str, Any] = {"segments": found[start : start + limit]}
     if start + limit < len(found):
         data["nextPaginationToken"] = f"tok{start + limit}"
@@ -66,7 +66,7 @@ def shown(segment_id: str, count: int) -> SandboxAnswer:
     """One segment.
 
     Raises:
-        Refusal: there is none.
+        SandboxRefusal: there is none.
     """
     found = segments(count).get(segment_id)
     if found is None:
@@ -92,7 +92,7 @@ def read_limit(query: Mapping[str, str], *, default: int, most: int) -> int:
     """How many items on a page; more than the maximum is taken for the maximum.
 
     Raises:
-        Refusal: it is not a number above zero.
+        SandboxRefusal: it is not a number above zero.
     """
     text = query.get("limit", "")
     if not text:
@@ -102,7 +102,7 @@ def read_limit(query: Mapping[str, str], *, default: int, most: int) -> int:
     return min(int(text), most)
 
 
-def _read_token(token: str) -> int:
+def _first_number(token: str) -> int:
     number = token.removeprefix("tok")
     if not token:
         return 0
@@ -112,7 +112,7 @@ def _read_token(token: str) -> int:
 
 
 def _built_in(segment_id: str) -> dict[str, Any]:
-    return {"id": segment_id, "name": BUILT_IN[segment_id], "creator": "", "url": _url(segment_id)}
+    return {"id": segment_id, "name": BUILT_IN[segment_id], "creator": "", "url": _segment_url(segment_id)}
 
 
 def _made_up(number: int) -> dict[str, Any]:
@@ -122,8 +122,8 @@ def _made_up(number: int) -> dict[str, Any]:
     segment_id = f"{creator}:{4_100_200_300_400_500 + number}" if number % 3 == 2 else f"sg{digest[:12]}"
     name = f"{SUBJECTS[number % len(SUBJECTS)]} {WHO[number // len(SUBJECTS) % len(WHO)]}"
     created = stamp(1_707_638_744.902 + number * 86_400, digits=3)
-    return {"id": segment_id, "name": name, "creator": creator, "created": created, "url": _url(segment_id)}
+    return {"id": segment_id, "name": name, "creator": creator, "created": created, "url": _segment_url(segment_id)}
 
 
-def _url(segment_id: str) -> str:
+def _segment_url(segment_id: str) -> str:
     return f"https://app.fullstory.com/ui/ORG/segments/{segment_id}"

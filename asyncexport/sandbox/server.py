@@ -7,39 +7,31 @@
 """
 
 import hmac
-from dataclasses import replace
 
 from aiohttp import web
 
-from asyncexport.core.bundles import day
 from asyncexport.sandbox import admin, segments
-from asyncexport.sandbox.answers import SandboxAnswer, error, refused, reply, stamp
-from asyncexport.sandbox.contents import DAMAGES, SandboxArchives
-from asyncexport.sandbox.delivery import BY_THE_RULES, SandboxDelivery, SandboxSentResponse, send
+from asyncexport.sandbox.answers import SandboxAnswer, error, refused, reply
+from asyncexport.sandbox.downloads import SandboxDownloads, SandboxReply, elsewhere
+from asyncexport.sandbox.fault_effects import SandboxFaultContext, altered_answer, replacement_answer, transmission_of
 from asyncexport.sandbox.faults import SandboxFault
-from asyncexport.sandbox.limit import retry_after
-from asyncexport.sandbox.mishaps import SandboxFaultContext, afterwards, instead, manner_of
-from asyncexport.sandbox.operations import SandboxOperation
-from asyncexport.sandbox.reading import SandboxExportRequest, SandboxRefusal, read_order
+from asyncexport.sandbox.limit import retry_after_header
+from asyncexport.sandbox.reading import SandboxExportRequest, SandboxRefusal, read_export_request
 from asyncexport.sandbox.routes import SandboxRoute, route
 from asyncexport.sandbox.sandbox import Sandbox
-from asyncexport.sandbox.storage import SandboxDownloadRequest, SandboxSignedLinks, delivered, expired, xml
-
-Going = tuple[SandboxAnswer, SandboxDelivery]
-"""An answer, and how it is to be sent."""
+from asyncexport.sandbox.transmission import BY_THE_RULES, SandboxSentResponse, send
 
 
 class SandboxServer:
-    """Answers requests in the name of a sandbox."""
+    """The HTTP server of a sandbox; downloads are answered by `SandboxDownloads`."""
 
     def __init__(self, sandbox: Sandbox) -> None:
         self._sandbox = sandbox
-        self._links = SandboxSignedLinks()
-        self._archives = SandboxArchives()
+        self._downloads = SandboxDownloads(sandbox)
 
     async def close(self) -> None:
         """Give back what it holds."""
-        await self._archives.close()
+        await self._downloads.close()
 
     async def handle(self, request: web.BaseRequest) -> web.StreamResponse:
         """Answer one request."""
@@ -57,24 +49,24 @@ class SandboxServer:
         asked = route(request.method, request.raw_path, strict_ids=sandbox.behaviour.ids == "strict")
         call = sandbox.arrived(asked.endpoint if asked else "other")
         try:
-            answer, manner = await self._going(request, asked)
-            call.status = answer.status if manner.head == "whole" else 0
-            return await send(request, answer, manner, now=sandbox.now)
+            answer, transmission = await self._reply_to(request, asked)
+            call.status = answer.status if transmission.head == "whole" else 0
+            return await send(request, answer, transmission, now=sandbox.now)
         finally:
             sandbox.left(call)
 
-    async def _going(self, request: web.BaseRequest, asked: SandboxRoute | None) -> Going:
+    async def _reply_to(self, request: web.BaseRequest, asked: SandboxRoute | None) -> SandboxReply:
         form = self._sandbox.behaviour.error_body
         if asked is None:
             return error(404, form=form), BY_THE_RULES
         try:
             if asked.endpoint == "download":
-                return await self._download(request)
+                return await self._downloads.answer(request)
             return await self._metered(request, asked)
         except SandboxRefusal as refusal:
             return refused(refusal, form=form), BY_THE_RULES
 
-    async def _metered(self, request: web.BaseRequest, asked: SandboxRoute) -> Going:
+    async def _metered(self, request: web.BaseRequest, asked: SandboxRoute) -> SandboxReply:
         sandbox, behaviour = self._sandbox, self._sandbox.behaviour
         body = await request.read() if asked.endpoint == "create" else b""
         if not self._is_known(request.headers.get("Authorization", "")):
@@ -82,44 +74,46 @@ class SandboxServer:
         now = sandbox.now
         wait_seconds = sandbox.limit.refuses(asked.endpoint, behaviour, now=now)
         if wait_seconds is not None:
-            headers = retry_after(behaviour.retry_after, wait_seconds, now=now)
+            headers = retry_after_header(behaviour.retry_after, wait_seconds, now=now)
             return error(429, form=behaviour.error_body, headers=headers), BY_THE_RULES
         try:
-            going = self._api(request, asked, body, now)
+            replied = self._api(request, asked, body, now)
         except SandboxRefusal as refusal:
-            going = refused(refusal, form=behaviour.error_body), BY_THE_RULES
-        if going[0].status != 200 and not behaviour.failure_costs:
+            replied = refused(refusal, form=behaviour.error_body), BY_THE_RULES
+        if replied[0].status != 200 and not behaviour.failure_costs:
             sandbox.limit.give_back(asked.endpoint, behaviour)
-        return going
+        return replied
 
-    def _api(self, request: web.BaseRequest, asked: SandboxRoute, body: bytes, now: float) -> Going:
+    def _api(self, request: web.BaseRequest, asked: SandboxRoute, body: bytes, now: float) -> SandboxReply:
         sandbox, behaviour = self._sandbox, self._sandbox.behaviour
-        order = _order(body) if asked.endpoint == "create" else None
+        wanted = _export_request(body) if asked.endpoint == "create" else None
         fault = None
         if behaviour.faults:
-            fault = sandbox.faults.befall(asked.endpoint, self._span(asked, order, now))
+            fault = sandbox.faults.befall(asked.endpoint, self._span(asked, wanted, now))
         if fault is None:
-            return self._asked(request, asked, order), BY_THE_RULES
-        scene = SandboxFaultContext(behaviour, now, _elsewhere(request), asked.query.get("paginationToken", ""))
-        answer = instead(fault, scene) or afterwards(fault, self._asked(request, asked, order, fault), scene)
-        return answer, manner_of(fault, len(answer.body))
+            return self._asked(request, asked, wanted), BY_THE_RULES
+        context = SandboxFaultContext(behaviour, now, elsewhere(request), asked.query.get("paginationToken", ""))
+        answer = replacement_answer(fault, context) or altered_answer(
+            fault, self._asked(request, asked, wanted, fault), context
+        )
+        return answer, transmission_of(fault, len(answer.body))
 
     def _asked(
         self,
         request: web.BaseRequest,
         asked: SandboxRoute,
-        order: SandboxExportRequest | SandboxRefusal | None,
+        wanted: SandboxExportRequest | SandboxRefusal | None,
         fault: SandboxFault | None = None,
     ) -> SandboxAnswer:
         """What the service says."""
         sandbox, service, now = self._sandbox, self._sandbox.service, self._sandbox.now
         match asked.endpoint:
             case "create":
-                if not isinstance(order, SandboxExportRequest):
-                    raise order or SandboxRefusal(400, "bad_request", "there is no body")
-                fate = sandbox.faults.befall("operation", service.span(order, now))
+                if not isinstance(wanted, SandboxExportRequest):
+                    raise wanted or SandboxRefusal(400, "bad_request", "there is no body")
+                fate = sandbox.faults.befall("operation", service.span(wanted, now))
                 key = request.headers.get("Idempotency-Key", "")
-                return service.create(order, now=now, fate=fate, idempotency_key=key)
+                return service.create(wanted, now=now, fate=fate, idempotency_key=key)
             case "poll":
                 return service.poll(asked.id, now=now)
             case "list":
@@ -127,7 +121,7 @@ class SandboxServer:
             case "results":
                 one = service.exported(asked.id, now=now)
                 life = -1.0 if fault and fault.what == "dead-link" else sandbox.behaviour.link_life_seconds
-                return self._location(request, one, now + sandbox.behaviour.shortened(life))
+                return self._downloads.location(request, one, now + sandbox.behaviour.shortened(life))
             case "segments":
                 return segments.listed(asked.query, sandbox.behaviour.segments)
             case "segment":
@@ -135,57 +129,16 @@ class SandboxServer:
             case _:
                 return reply({"email": "owner@example.com", "orgId": "ORG", "role": "ADMIN"})
 
-    def _location(self, request: web.BaseRequest, one: SandboxOperation, expires_at: float) -> SandboxAnswer:
-        link = self._links.mint(one.export_id, expires_at=expires_at)
-        return reply({"location": f"{request.scheme}://{request.host}{link}", "expires": stamp(expires_at, digits=9)})
-
-    async def _download(self, request: web.BaseRequest) -> Going:
-        sandbox, behaviour, now = self._sandbox, self._sandbox.behaviour, self._sandbox.now
-        sandbox.leaked_credentials += "Authorization" in request.headers
-        found = self._links.read(request.raw_path)
-        if found is None:
-            return xml(403, "SignatureDoesNotMatch", "Access denied."), BY_THE_RULES
-        export_id, expires_at = found
-        one = sandbox.service.find_export(export_id)
-        fault = sandbox.faults.befall("download", one.span if one else None)
-        scene = SandboxFaultContext(behaviour, now, _elsewhere(request), is_storage=True)
-        in_its_place = instead(fault, scene) if fault else None
-        if in_its_place is None and (now >= expires_at or (fault and fault.what == "expired")):
-            in_its_place = expired(behaviour, expires_at)
-        answer, manner = (in_its_place, BY_THE_RULES) if in_its_place else await self._file(request, one, fault)
-        if fault is None:
-            return answer, manner
-        answer = afterwards(fault, answer, scene)
-        broken = manner_of(fault, len(answer.body))
-        return answer, manner if broken is BY_THE_RULES else broken
-
-    async def _file(self, request: web.BaseRequest, one: SandboxOperation | None, fault: SandboxFault | None) -> Going:
-        behaviour, headers = self._sandbox.behaviour, request.headers
-        if one is None or one.order is None or self._sandbox.now >= self._sandbox.service.expires_at(one):
-            return xml(404, "NoSuchKey", "The specified key does not exist."), BY_THE_RULES
-        wish = SandboxDownloadRequest(
-            headers.get("Range", ""), headers.get("If-Range", ""), headers.get("Accept-Encoding", "")
-        )
-        if fault and fault.what == "wrong-range":
-            wish = wish.shifted()
-        manner = BY_THE_RULES if behaviour.framing == "length" else SandboxDelivery(framing=behaviour.framing)
-        if behaviour.delivery in ("encoded", "encoded-gzip") and not wish.takes_gzip:
-            # The store undoes the encoding for those who do not take it, and then does not know the length.
-            behaviour = replace(behaviour, delivery="plain" if behaviour.delivery == "encoded" else "gzip")
-            manner = SandboxDelivery(framing="chunked")
-        damage = fault.what if fault and fault.what in DAMAGES else ""
-        stored = await self._archives.get(one, one.order, behaviour, damage)
-        file_name = f"{segments.name_of(one.order.segment, behaviour.segments)} {day(int(one.span[0]))}.gz"
-        return delivered(stored, wish, behaviour, file_name=file_name), manner
-
     def _span(
-        self, asked: SandboxRoute, order: SandboxExportRequest | SandboxRefusal | None, now: float
+        self, asked: SandboxRoute, wanted: SandboxExportRequest | SandboxRefusal | None, now: float
     ) -> tuple[float, float] | None:
         """The range that a call is about."""
         service = self._sandbox.service
-        if isinstance(order, SandboxExportRequest):
-            return service.span(order, now)
-        one = service.find(asked.id) if asked.endpoint == "poll" else service.find_export(asked.id)
+        if isinstance(wanted, SandboxExportRequest):
+            return service.span(wanted, now)
+        one = (
+            service.operations.find(asked.id) if asked.endpoint == "poll" else service.operations.find_export(asked.id)
+        )
         return one.span if one else None
 
     def _is_known(self, authorization: str) -> bool:
@@ -205,15 +158,8 @@ class SandboxServer:
         return await admin.answered(self._sandbox, request.method, request.raw_path, await request.read())
 
 
-def _order(body: bytes) -> SandboxExportRequest | SandboxRefusal:
+def _export_request(body: bytes) -> SandboxExportRequest | SandboxRefusal:
     try:
-        return read_order(body)
+        return read_export_request(body)
     except SandboxRefusal as refusal:
         return refusal
-
-
-def _elsewhere(request: web.BaseRequest) -> str:
-    """This machine under another name: to a client, another host."""
-    name, _, port = request.host.rpartition(":")
-    other = "127.0.0.1" if name == "localhost" else "localhost"
-    return f"{request.scheme}://{other}:{port}{admin.ELSEWHERE}"

@@ -72,7 +72,7 @@ class SandboxDownloadRequest:
         return "gzip" in self.accept_encoding.lower()
 
     def shifted(self) -> "SandboxDownloadRequest":
-        """A wish for a part that begins elsewhere."""
+        """The same request, for a part that begins elsewhere."""
         found = re.fullmatch(r"bytes=([0-9]{1,18})-", self.range.strip())
         return replace(self, range=f"bytes={int(found[1]) + 7}-") if found else self
 
@@ -94,12 +94,12 @@ class SandboxBodyPart:
 
 
 def delivered(
-    stored: SandboxFile, wish: SandboxDownloadRequest, behaviour: SandboxBehaviour, *, file_name: str
+    stored: SandboxFile, asked_for: SandboxDownloadRequest, behaviour: SandboxBehaviour, *, file_name: str
 ) -> SandboxAnswer:
     """The answer that brings a file, or the part of it that was asked for."""
-    headers = _headers(stored, behaviour, file_name)
+    headers = _file_headers(stored, behaviour, file_name)
     size = len(stored.content)
-    asked = _range(wish.range, size) if behaviour.ranges and _same_file(wish.if_range, stored) else None
+    asked = _range(asked_for.range, size) if behaviour.ranges and _same_file(asked_for.if_range, stored) else None
     if asked is None:
         return SandboxAnswer(200, stored.content, headers)
     start, stop = asked
@@ -130,7 +130,7 @@ def xml(status: int, code: str, message: str, headers: Headers = (), *, details:
     return SandboxAnswer(status, text.encode(), (("Content-Type", "application/xml; charset=UTF-8"), *headers))
 
 
-def _headers(stored: SandboxFile, behaviour: SandboxBehaviour, file_name: str) -> Headers:
+def _file_headers(stored: SandboxFile, behaviour: SandboxBehaviour, file_name: str) -> Headers:
     headers = [("Content-Type", "application/gzip")]
     headers.append(("Content-Disposition", f'attachment; filename="{behaviour.file_name or file_name}"'))
     if behaviour.etag:

@@ -68,10 +68,12 @@ def visitor(seed: int, day: int, number: int) -> SandboxVisitor:
         "UserDisplayName": f"{given} {family}",
         "UserEmail": f"{given.lower().split()[0]}.{customer}@example.com" if rng.random() < 0.9 else "",
     }
-    return SandboxVisitor(identifier(rng), devices, {"UserCreated": _created(rng, day)}, known, _variables(rng), place)
+    return SandboxVisitor(
+        identifier(rng), devices, {"UserCreated": _created_stamp(rng, day)}, known, _variables(rng), place
+    )
 
 
-def _created(rng: random.Random, day: int) -> str:
+def _created_stamp(rng: random.Random, day: int) -> str:
     """Some time before they are first seen, to the second."""
     moment = day * DAY - int(rng.random() ** 3 * 400 * DAY) - 1
     return datetime.fromtimestamp(max(moment, 0), UTC).strftime("%Y-%m-%dT%H:%M:%SZ")

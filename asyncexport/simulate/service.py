@@ -67,8 +67,12 @@ class SimulatedBehaviour:
 
 
 @dataclass(slots=True)
-class _Bucket:
-    """The service's own bucket."""
+class SimulatedTokenBucket:
+    """The bucket of the service in memory.
+
+    It shares no code with the exporter's own bucket on purpose: it is there to notice where that one lets a request too
+    many pass. An error in shared arithmetic would go unnoticed.
+    """
 
     burst: float
     per_second: float
@@ -76,6 +80,7 @@ class _Bucket:
     at: float = 0.0
 
     def take(self, now: float) -> bool:
+        """Take a token; whether there was one."""
         self.level = min(self.burst, self.level + (now - self.at) * self.per_second)
         self.at = now
         if self.level < 1 - 1e-9:
@@ -108,7 +113,7 @@ class MemoryService:
         self._runs: list[_SimulatedOperation] = []
         self._busy_until: list[float] = []
         level = behaviour.burst if behaviour.level is None else behaviour.level
-        self._bucket = _Bucket(behaviour.burst, behaviour.requests_per_minute / 60, level)
+        self._bucket = SimulatedTokenBucket(behaviour.burst, behaviour.requests_per_minute / 60, level)
 
     @property
     def made(self) -> int:

@@ -3,7 +3,7 @@
 aiohttp's server keeps the rules of HTTP and so cannot break them: it will not promise a length that it does not send,
 stop within a chunk, or reset a connection. So answers are written to the transport here, byte by byte, and aiohttp is
 handed `SandboxSentResponse`, an answer that writes nothing. All breaking of rules is in this module; which rule is
-broken, a `SandboxDelivery` says.
+broken, a `SandboxTransmission` says.
 """
 
 import asyncio
@@ -29,7 +29,7 @@ GARBAGE = b"\x16\x03\x01\x00\xff\xfenothing that speaks HTTP\r\n\r\n"
 
 
 @dataclass(frozen=True, slots=True)
-class SandboxDelivery:
+class SandboxTransmission:
     """How an answer is sent; the default is by the rules.
 
     Attributes:
@@ -73,53 +73,60 @@ class SandboxSentResponse(web.StreamResponse):
         """Nothing is left to do."""
 
 
-BY_THE_RULES = SandboxDelivery()
+BY_THE_RULES = SandboxTransmission()
 
 
 async def send(
-    request: web.BaseRequest, answer: SandboxAnswer, manner: SandboxDelivery, *, now: float
+    request: web.BaseRequest, answer: SandboxAnswer, transmission: SandboxTransmission, *, now: float
 ) -> SandboxSentResponse:
     """Send an answer; `now` is the date it bears.
 
     Raises:
         ConnectionResetError: the peer is gone.
     """
-    if manner.wait_seconds:
-        await asyncio.sleep(manner.wait_seconds)
+    if transmission.wait_seconds:
+        await asyncio.sleep(transmission.wait_seconds)
     transport = request.transport
     if transport is None:
         raise ConnectionResetError("the peer is gone")
-    if request.version == HttpVersion10 and manner.framing == "chunked":
-        manner = replace(manner, framing="close")
-    keep = request.keep_alive and manner.ending == "proper" and manner.framing != "close" and manner.head == "whole"
-    head = _head(answer, manner, keep=keep, now=now)
+    if request.version == HttpVersion10 and transmission.framing == "chunked":
+        transmission = replace(transmission, framing="close")
+    keep = (
+        request.keep_alive
+        and transmission.ending == "proper"
+        and transmission.framing != "close"
+        and transmission.head == "whole"
+    )
+    head = _head(answer, transmission, keep=keep, now=now)
     if request.method == "HEAD":
         answer = replace(answer, body=b"")
-    if manner is BY_THE_RULES and isinstance(answer.body, bytes) and len(answer.body) <= PIECE_BYTES:
+    if transmission is BY_THE_RULES and isinstance(answer.body, bytes) and len(answer.body) <= PIECE_BYTES:
         transport.write(head + answer.body)
         return SandboxSentResponse(keep=keep)
-    match manner.head:
+    match transmission.head:
         case "whole":
             transport.write(head)
-            await _send_body(request, transport, answer.body, manner)
+            await _send_body(request, transport, answer.body, transmission)
         case "half":
             transport.write(head[: len(head) // 2])
         case "garbage":
             transport.write(GARBAGE)
-    await _end(request, transport, manner)
+    await _end_connection(request, transport, transmission)
     return SandboxSentResponse(keep=keep)
 
 
-def _head(answer: SandboxAnswer, manner: SandboxDelivery, *, keep: bool, now: float) -> bytes:
+def _head(answer: SandboxAnswer, transmission: SandboxTransmission, *, keep: bool, now: float) -> bytes:
     try:
         phrase = HTTPStatus(answer.status).phrase
     except ValueError:
         phrase = "Unknown"
-    lines = [f"HTTP/1.1 {answer.status} {phrase}", f"Date: {_date(int(now))}", "Server: sandbox"]
+    lines = [f"HTTP/1.1 {answer.status} {phrase}", f"Date: {_date_header(int(now))}", "Server: sandbox"]
     lines += [f"{name}: {value}" for name, value in answer.headers]
-    match manner.framing:
+    match transmission.framing:
         case "length":
-            lines.append(f"Content-Length: {len(answer.body) if manner.promised is None else manner.promised}")
+            lines.append(
+                f"Content-Length: {len(answer.body) if transmission.promised is None else transmission.promised}"
+            )
         case "chunked":
             lines.append("Transfer-Encoding: chunked")
     if not keep:
@@ -128,26 +135,29 @@ def _head(answer: SandboxAnswer, manner: SandboxDelivery, *, keep: bool, now: fl
 
 
 @lru_cache(maxsize=1)
-def _date(second: int) -> str:
+def _date_header(second: int) -> str:
     return formatdate(second, usegmt=True)
 
 
 async def _send_body(
-    request: web.BaseRequest, transport: asyncio.Transport, body: bytes | SandboxContent, manner: SandboxDelivery
+    request: web.BaseRequest,
+    transport: asyncio.Transport,
+    body: bytes | SandboxContent,
+    transmission: SandboxTransmission,
 ) -> None:
-    size = len(body) if manner.sent is None else min(manner.sent, len(body))
-    for piece in _pieces(body, size, manner.step):
+    size = len(body) if transmission.sent is None else min(transmission.sent, len(body))
+    for piece in _pieces(body, size, transmission.step):
         if transport.is_closing():
             raise ConnectionResetError("the peer is gone")
-        if manner.framing == "chunked":
+        if transmission.framing == "chunked":
             transport.write(b"%x\r\n" % len(piece))
         transport.write(piece)
-        if manner.framing == "chunked":
+        if transmission.framing == "chunked":
             transport.write(b"\r\n")
         await request.writer.drain()
-        if manner.pause_seconds:
-            await asyncio.sleep(manner.pause_seconds)
-    if manner.framing == "chunked" and manner.ending == "proper":
+        if transmission.pause_seconds:
+            await asyncio.sleep(transmission.pause_seconds)
+    if transmission.framing == "chunked" and transmission.ending == "proper":
         transport.write(b"0\r\n\r\n")
 
 
@@ -160,8 +170,10 @@ def _pieces(body: bytes | SandboxContent, size: int, step: int) -> Iterator[byte
         yield from (piece[at : at + step] for at in range(0, len(piece), step))
 
 
-async def _end(request: web.BaseRequest, transport: asyncio.Transport, manner: SandboxDelivery) -> None:
-    match manner.ending:
+async def _end_connection(
+    request: web.BaseRequest, transport: asyncio.Transport, transmission: SandboxTransmission
+) -> None:
+    match transmission.ending:
         case "stall":
             await asyncio.Event().wait()
         case "bad-chunk":

@@ -1,17 +1,17 @@
-"""What a fault makes of an answer, and of the manner in which it is sent (see the table in `faults`)."""
+"""What a fault does to an answer, and to how it is sent (see the table in `faults`)."""
 
 from dataclasses import dataclass, replace
 from typing import Any
 
 import orjson
 
-from asyncexport.sandbox.answers import SandboxAnswer, error, one_line
+from asyncexport.sandbox.answers import SandboxAnswer, error, json_line
 from asyncexport.sandbox.behaviour import SandboxBehaviour
 from asyncexport.sandbox.contents import SandboxRepeatedBody
-from asyncexport.sandbox.delivery import BY_THE_RULES, SandboxDelivery
 from asyncexport.sandbox.faults import SandboxFault
-from asyncexport.sandbox.limit import retry_after
+from asyncexport.sandbox.limit import retry_after_header
 from asyncexport.sandbox.storage import xml
+from asyncexport.sandbox.transmission import BY_THE_RULES, SandboxTransmission
 
 BLANKS = b" " * (1 << 20)
 HUGE_BLOCKS = 32
@@ -29,7 +29,7 @@ FIRST_TOKENS = {"operations": "n0", "segments": "tok0"}
 
 @dataclass(frozen=True, slots=True)
 class SandboxFaultContext:
-    """What there is to know where a fault happens.
+    """What the effect of a fault depends on, beside the fault.
 
     Attributes:
         behaviour: How the sandbox behaves otherwise.
@@ -46,26 +46,26 @@ class SandboxFaultContext:
     is_storage: bool = False
 
 
-def instead(fault: SandboxFault, scene: SandboxFaultContext) -> SandboxAnswer | None:
+def replacement_answer(fault: SandboxFault, context: SandboxFaultContext) -> SandboxAnswer | None:
     """The answer that comes in the place of the service's own, which is then not asked at all; None: it is asked."""
     if fault.status is not None:
-        return _status(fault, scene)
+        return _status(fault, context)
     match fault.what:
         case "reset" | "close" | "stall" | "garbage" | "cut-head" | "stall-head" | "empty":
             return SandboxAnswer(200, b"")
         case "html":
             return SandboxAnswer(200, PAGE, HTML)
         case "redirect":
-            return SandboxAnswer(302, b"", (("Location", scene.elsewhere),))
+            return SandboxAnswer(302, b"", (("Location", context.elsewhere),))
         case "not-object":
             return SandboxAnswer(200, b"[]\n")
         case "no-id":
-            return SandboxAnswer(200, one_line({"error": "the export could not be started"}))
+            return SandboxAnswer(200, json_line({"error": "the export could not be started"}))
         case _:
             return None
 
 
-def afterwards(fault: SandboxFault, answer: SandboxAnswer, scene: SandboxFaultContext) -> SandboxAnswer:
+def altered_answer(fault: SandboxFault, answer: SandboxAnswer, context: SandboxFaultContext) -> SandboxAnswer:
     """What becomes of the service's own answer before it is sent."""
     match fault.what:
         case "lost-502":
@@ -75,65 +75,65 @@ def afterwards(fault: SandboxFault, answer: SandboxAnswer, scene: SandboxFaultCo
         case "broken-json" if isinstance(answer.body, bytes):
             return replace(answer, body=answer.body[: len(answer.body) // 2])
         case "repeated-token" | "empty-page" | "no-location" | "unsafe-location":
-            return _rewritten(fault.what, answer, scene)
+            return _rewritten(fault.what, answer, context)
         case _:
             return answer
 
 
-def manner_of(fault: SandboxFault, size: int) -> SandboxDelivery:
+def transmission_of(fault: SandboxFault, size: int) -> SandboxTransmission:
     """How an answer with a body of that size is sent."""
     part = min(size, size // 2 if fault.after is None else fault.after)
     match fault.what:
         case "reset" | "lost":
-            return SandboxDelivery(head="none", ending="reset")
+            return SandboxTransmission(head="none", ending="reset")
         case "close":
-            return SandboxDelivery(head="none", ending="close")
+            return SandboxTransmission(head="none", ending="close")
         case "stall" | "lost-stall":
-            return SandboxDelivery(head="none", ending="stall")
+            return SandboxTransmission(head="none", ending="stall")
         case "garbage":
-            return SandboxDelivery(head="garbage", ending="close")
+            return SandboxTransmission(head="garbage", ending="close")
         case "cut-head":
-            return SandboxDelivery(head="half", ending="close")
+            return SandboxTransmission(head="half", ending="close")
         case "stall-head":
-            return SandboxDelivery(head="half", ending="stall")
+            return SandboxTransmission(head="half", ending="stall")
         case "late":
-            return SandboxDelivery(wait_seconds=fault.seconds)
+            return SandboxTransmission(wait_seconds=fault.seconds)
         case "drip":
-            return SandboxDelivery(step=1, pause_seconds=fault.seconds)
+            return SandboxTransmission(step=1, pause_seconds=fault.seconds)
         case "reset-body":
-            return SandboxDelivery(sent=part, ending="reset")
+            return SandboxTransmission(sent=part, ending="reset")
         case "stall-body":
-            return SandboxDelivery(sent=part, ending="stall")
+            return SandboxTransmission(sent=part, ending="stall")
         case "cut-length":
-            return SandboxDelivery(sent=part, ending="close")
+            return SandboxTransmission(sent=part, ending="close")
         case "cut-chunked":
-            return SandboxDelivery(framing="chunked", sent=part, ending="close")
+            return SandboxTransmission(framing="chunked", sent=part, ending="close")
         case "cut-close":
-            return SandboxDelivery(framing="close", sent=part, ending="close")
+            return SandboxTransmission(framing="close", sent=part, ending="close")
         case "long-length":
-            return SandboxDelivery(promised=size + TOO_LONG_BYTES, ending="close")
+            return SandboxTransmission(promised=size + TOO_LONG_BYTES, ending="close")
         case "short-length":
-            return SandboxDelivery(promised=size // 2, ending="close")
+            return SandboxTransmission(promised=size // 2, ending="close")
         case "bad-chunk":
-            return SandboxDelivery(framing="chunked", sent=part, ending="bad-chunk")
+            return SandboxTransmission(framing="chunked", sent=part, ending="bad-chunk")
         case _:
             return BY_THE_RULES
 
 
-def _status(fault: SandboxFault, scene: SandboxFaultContext) -> SandboxAnswer:
+def _status(fault: SandboxFault, context: SandboxFaultContext) -> SandboxAnswer:
     status = fault.status or 500
     headers: tuple[tuple[str, str], ...] = ()
     if status in (204, 304):
         return SandboxAnswer(status, b"", headers)
     if status == 429:
-        kind: Any = fault.retry_after or scene.behaviour.retry_after
-        headers = retry_after(kind, fault.seconds, now=scene.now)
-    if scene.is_storage and not fault.body:
+        kind: Any = fault.retry_after or context.behaviour.retry_after
+        headers = retry_after_header(kind, fault.seconds, now=context.now)
+    if context.is_storage and not fault.body:
         return xml(status, "InternalError" if status >= 500 else "SlowDown", "The sandbox was told to.", headers)
-    return error(status, form=fault.body or scene.behaviour.error_body, headers=headers)
+    return error(status, form=fault.body or context.behaviour.error_body, headers=headers)
 
 
-def _rewritten(what: str, answer: SandboxAnswer, scene: SandboxFaultContext) -> SandboxAnswer:
+def _rewritten(what: str, answer: SandboxAnswer, context: SandboxFaultContext) -> SandboxAnswer:
     """The service's own answer with another token, or another location."""
     if answer.status != 200 or not isinstance(answer.body, bytes):
         return answer
@@ -144,6 +144,6 @@ def _rewritten(what: str, answer: SandboxAnswer, scene: SandboxFaultContext) -> 
         data["location"] = "http://storage.example.com/export?signature=none"
     else:
         key = "operations" if "operations" in data else "segments"
-        data["nextPaginationToken"] = scene.token or FIRST_TOKENS[key]
+        data["nextPaginationToken"] = context.token or FIRST_TOKENS[key]
         data[key] = [] if what == "empty-page" else data[key]
-    return replace(answer, body=one_line(data))
+    return replace(answer, body=json_line(data))
