@@ -3,7 +3,7 @@
 1. As many as finish while the next are created. More would only make finished exports wait, and at worst expire; fewer
    would leave tokens unused. Never fewer than the burst, which would be wasted at the start, and never more than
    `[concurrency] operations`.
-2. Where polls cost and throughput is preferred, `CATCH` are added: what is done and not yet found (`core.watching`).
+2. Where polls cost and throughput is preferred, `CATCH` are added: what is done and not yet found (`core.polling`).
 3. A service that runs few at once and queues the rest makes every operation look long, the longer the more there are.
    Whoever makes room for what looks long makes it look longer still, without end. So beyond `PLENTY` the room is
    widened step by step, and a step that made operations slower is taken back: more at once brought nothing.
