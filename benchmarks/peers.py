@@ -14,7 +14,8 @@ from itertools import count
 
 from asyncexport.core.admission import Priority
 from asyncexport.core.bundles import Range, cut
-from asyncexport.core.service.wire import Completed, Kind
+from asyncexport.core.service.requests import Kind
+from asyncexport.core.service.resources import Completed
 from asyncexport.simulate import clock
 from asyncexport.simulate.run import EXPORT, Result, Scenario
 from asyncexport.simulate.service import MemoryService

@@ -18,7 +18,8 @@ from asyncexport.core.admission import Priority
 from asyncexport.core.archive.inspection import Inspection
 from asyncexport.core.bundles import Bundle, Range
 from asyncexport.core.exports import Format
-from asyncexport.core.service.wire import DownloadLink, Kind
+from asyncexport.core.service.requests import Kind
+from asyncexport.core.service.resources import DownloadLink
 from asyncexport.storage import Archives, ArchiveWriter
 from asyncexport.storage.disk import Disk
 

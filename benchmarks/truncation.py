@@ -23,7 +23,7 @@ from streaming import NoGate
 from asyncexport.client.api import Client
 from asyncexport.core.bundles import Bundle, Range
 from asyncexport.core.exports import Definition
-from asyncexport.core.service.wire import DownloadLink
+from asyncexport.core.service.resources import DownloadLink
 from asyncexport.engine.download import ArchiveDownloads
 from asyncexport.errors import ExportError
 from asyncexport.storage import Archives

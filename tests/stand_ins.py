@@ -10,7 +10,7 @@ from asyncexport.core.admission import Backoff, Priority
 from asyncexport.core.bundles import Bundle, Range
 from asyncexport.core.exports import Definition, Export
 from asyncexport.core.polling import FinishedOperation
-from asyncexport.core.service.wire import DownloadLink
+from asyncexport.core.service.resources import DownloadLink
 from asyncexport.core.states import Archive, BundleRecord, Creating, State
 from asyncexport.engine.bundle_runner import BundleRunner, ExportState
 from asyncexport.errors import RefusedError, ServiceError, UnavailableError

@@ -18,7 +18,6 @@ from asyncexport.core.admission import (
     is_outage,
     pause_seconds,
     rank,
-    show_duration,
     tokens_used,
 )
 from asyncexport.core.durations import Durations
@@ -124,15 +123,6 @@ def test_the_services_own_trouble_is_an_outage(status, outage):
 def test_an_answer_is_no_outage(status):
     """Whoever answers is there."""
     assert not is_outage(status)
-
-
-@pytest.mark.parametrize(
-    ("seconds", "text"),
-    [(0.25, "250 ms"), (45, "45 s"), (600, "10 min"), (3600, "1 h"), (12_000, "3 h 20 min"), (187_200, "2 d 4 h")],
-)
-def test_durations_are_shown_as_people_say_them(seconds, text):
-    """Two units at the most."""
-    assert show_duration(seconds) == text
 
 
 @pytest.mark.parametrize(("median", "spread"), [(120.0, 0.5), (600.0, 0.5), (1800.0, 1.0), (7200.0, 0.3)])

@@ -20,7 +20,7 @@ from asyncexport.core.admission import (
     SentRequest,
     Up,
 )
-from asyncexport.core.service.wire import Kind
+from asyncexport.core.service.requests import Kind
 from asyncexport.engine.budget import (
     HOPELESS_REFUSALS,
     RELEARN_SECONDS,

@@ -7,7 +7,7 @@ import pytest
 
 from asyncexport.core.guard import least_rows
 from asyncexport.core.polling import FinishedOperation
-from asyncexport.core.service.wire import DownloadLink
+from asyncexport.core.service.resources import DownloadLink
 from asyncexport.core.states import Created, Creating, Failed, FewerRows, Overdue, Planned, Ready, State, Stored
 from asyncexport.engine.bundle_runner import PROGRESS_BYTES, ExportRefused
 from asyncexport.errors import (

@@ -22,7 +22,9 @@ from asyncexport.client.api import Client, DownloadBody
 from asyncexport.core.admission import Priority
 from asyncexport.core.bundles import Range
 from asyncexport.core.exports import Definition
-from asyncexport.core.service.wire import MAX_REPLY_BYTES, Completed, DownloadLink, Kind, Me, Segment
+from asyncexport.core.service.replies import MAX_REPLY_BYTES
+from asyncexport.core.service.requests import Kind
+from asyncexport.core.service.resources import Completed, DownloadLink, Me, Segment
 from asyncexport.errors import (
     ConfigError,
     ExportError,

@@ -21,7 +21,7 @@ from hypothesis import strategies as st
 
 from asyncexport.core.bundles import Bundle, Range
 from asyncexport.core.exports import Definition
-from asyncexport.core.service.wire import DownloadLink
+from asyncexport.core.service.resources import DownloadLink
 from asyncexport.core.states import Archive
 from asyncexport.engine.download import ArchiveDownload, ArchiveDownloads
 from asyncexport.errors import (

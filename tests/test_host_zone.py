@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 
 from asyncexport.config import load
 from asyncexport.core.bundles import day, read_moment, read_timestamp, show
-from asyncexport.core.service import wire
+from asyncexport.core.service.replies import read_date
+from asyncexport.core.service.statuses import retry_after
 
 ZONES = ["America/Los_Angeles", "Asia/Kolkata", "UTC"]
 NOW = 1_767_225_600.0  # 2026-01-01T00:00:00Z
@@ -70,9 +71,9 @@ def test_the_zones_are_other_ones() -> None:
 @pytest.mark.usefixtures("zone")
 def test_a_date_of_any_form_is_gmt(date: str) -> None:
     """In `Date` and in `Retry-After`, with and without a zone."""
-    assert wire.read_date({"Date": date}) == NOW
-    assert wire.retry_after({"Retry-After": date}, now=NOW - 90) == 90.0
-    assert wire.retry_after({"Retry-After": date, "Date": "Wed Dec 31 23:59:00 2025"}, now=0.0) == 60.0
+    assert read_date({"Date": date}) == NOW
+    assert retry_after({"Retry-After": date}, now=NOW - 90) == 90.0
+    assert retry_after({"Retry-After": date, "Date": "Wed Dec 31 23:59:00 2025"}, now=0.0) == 60.0
 
 
 @given(moment=st.integers(0, LAST_OF_TWO_DIGITS), zone=st.sampled_from(ZONES))
@@ -86,7 +87,7 @@ def test_all_forms_of_a_date_mean_the_same_moment(moment: int, zone: str) -> Non
         f"{at:%a, %d %b %Y %H:%M:%S} -0000",
     )
     with host_in(zone):
-        assert [wire.read_date({"Date": form}) for form in forms] == [moment] * len(forms)
+        assert [read_date({"Date": form}) for form in forms] == [moment] * len(forms)
 
 
 @pytest.mark.parametrize("text", ["2026-01-01", "2026-01-01T00:00:00", "20260101T000000Z", "2026-01-01T05:30:00+05:30"])

@@ -14,7 +14,7 @@ import pytest
 from asyncexport.core.admission import Prefer, Priority
 from asyncexport.core.durations import Durations
 from asyncexport.core.polling import LIST_SIZE, FinishedOperation, PollingMode, PollingRules
-from asyncexport.core.service.wire import Completed, Ended, Operation, OperationsPage, Running
+from asyncexport.core.service.resources import Completed, Ended, Operation, OperationsPage, Running
 from asyncexport.engine.budget import Budget
 from asyncexport.engine.individual_polls import GONE_AFTER_SECONDS
 from asyncexport.engine.listing import MOST_IN_A_ROW

@@ -4,8 +4,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from asyncexport.core.service.replies import Reply
 from asyncexport.core.service.transfer import DownloadHead, RateFloor, judge_download, range_headers, read_head
-from asyncexport.core.service.wire import Reply
 from asyncexport.errors import ExportError, GoneError, IncompleteError, RefusedError, ReplyError, UnavailableError
 
 TAG = '"abc-1"'

@@ -27,7 +27,7 @@ from asyncexport.cli.simulating import (
     read_variants,
     show_simulation,
 )
-from asyncexport.core.admission import BudgetScope, show_duration
+from asyncexport.core.admission import BudgetScope
 from asyncexport.core.bundles import DAY, show
 from asyncexport.core.exits import Exit
 from asyncexport.core.exports import Export, Type
@@ -42,6 +42,7 @@ from asyncexport.core.forecast import (
 )
 from asyncexport.core.states import Created, Ready
 from asyncexport.core.summary import Summary, Tally
+from asyncexport.core.text import show_duration
 from asyncexport.display import count_of, show_count, show_minute, table
 
 if TYPE_CHECKING:

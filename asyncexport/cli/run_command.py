@@ -5,9 +5,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from asyncexport.cli.signals import AGAIN, run_politely
-from asyncexport.core.admission import show_duration
 from asyncexport.core.bundles import DAY, Range, day, show
 from asyncexport.core.exits import Exit
+from asyncexport.core.text import show_duration
 from asyncexport.display import closing_lines, look_command
 
 if TYPE_CHECKING:

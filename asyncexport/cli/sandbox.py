@@ -139,7 +139,7 @@ async def _serve(behaviour: "SandboxBehaviour", *, host: str, port: int) -> None
     import asyncio
     import signal
 
-    from asyncexport.core.service.wire import is_loopback
+    from asyncexport.core.service.urls import is_loopback
     from asyncexport.errors import ConfigError, Problem
     from asyncexport.sandbox import serving
     from asyncexport.sandbox.matching import settings

@@ -16,9 +16,10 @@ import typer
 
 from asyncexport.cli.options import Asked
 from asyncexport.cli.session import Session
-from asyncexport.core.admission import BudgetScope, show_duration
+from asyncexport.core.admission import BudgetScope
 from asyncexport.core.bundles import show
 from asyncexport.core.exports import Export, Type
+from asyncexport.core.text import show_duration
 from asyncexport.display import count_of, show_bytes, show_count, show_minute, table
 from asyncexport.errors import ConfigError, Problem
 

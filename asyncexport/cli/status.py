@@ -10,11 +10,11 @@ import typer
 from asyncexport.cli.options import Directory, Names, Sets, check_names, read_asked
 from asyncexport.cli.run_command import accepting
 from asyncexport.cli.session import Session
-from asyncexport.core.admission import show_duration
 from asyncexport.core.bundles import Range, settled_until, show
 from asyncexport.core.exits import Exit
 from asyncexport.core.states import BundleRecord, Failed, FewerRows, Ready
 from asyncexport.core.summary import Summary, Tally, counts_of
+from asyncexport.core.text import show_duration
 from asyncexport.display import count_of, plain, show_bytes, show_count
 
 if TYPE_CHECKING:

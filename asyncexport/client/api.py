@@ -33,8 +33,12 @@ from yarl import URL
 from asyncexport.core.admission import Priority
 from asyncexport.core.bundles import Range
 from asyncexport.core.exports import Definition
-from asyncexport.core.service import transfer, wire
-from asyncexport.core.service.wire import DownloadLink, Kind, Me, Operation, OperationsPage, Reply, Request, Segment
+from asyncexport.core.service import replies, requests, resources, statuses, transfer
+from asyncexport.core.service.replies import Reply
+from asyncexport.core.service.requests import Kind, Request
+from asyncexport.core.service.resources import DownloadLink, Me, Operation, OperationsPage, Segment
+from asyncexport.core.service.urls import host_of, is_loopback
+from asyncexport.core.text import one_line
 from asyncexport.errors import (
     ConfigError,
     ExportError,
@@ -177,19 +181,19 @@ class Client:
 
         Raises:
             UnavailableError: no answer, or one that the service is in trouble; `unanswered` where it may have arrived.
-            ServiceError: what else `wire.judge` and `wire.read_created` raise.
+            ServiceError: what else `statuses.judge` and `resources.read_created` raise.
         """
-        reply = await self._call(wire.create(definition, span), priority, before=before)
-        return wire.read_created(reply)
+        reply = await self._call(requests.create(definition, span), priority, before=before)
+        return resources.read_created(reply)
 
     async def operation(self, operation_id: str, *, priority: Priority = Priority.POLL) -> Operation:
         """How one operation stands.
 
         Raises:
             GoneError: the service does not know it (any more).
-            ServiceError: what else `wire.judge` and `wire.read_operation` raise.
+            ServiceError: what else `statuses.judge` and `resources.read_operation` raise.
         """
-        return wire.read_operation(await self._call(wire.operation(operation_id), priority))
+        return resources.read_operation(await self._call(requests.operation(operation_id), priority))
 
     async def operations(
         self, *, state: str = "", token: str = "", priority: Priority = Priority.POLL
@@ -197,29 +201,29 @@ class Client:
         """One page of the list of operations.
 
         Raises:
-            ServiceError: what `wire.judge` and `wire.read_operations` raise.
+            ServiceError: what `statuses.judge` and `resources.read_operations` raise.
         """
-        return wire.read_operations(await self._call(wire.operations(state=state, token=token), priority))
+        return resources.read_operations(await self._call(requests.operations(state=state, token=token), priority))
 
     async def locate(self, export_id: str, *, priority: Priority = Priority.RESULTS) -> DownloadLink:
         """A fresh link to the archive of a completed export; it lives for minutes.
 
         Raises:
             GoneError: the export is gone.
-            ServiceError: what else `wire.judge` and `wire.read_location` raise.
+            ServiceError: what else `statuses.judge` and `resources.read_location` raise.
         """
-        return wire.read_location(await self._call(wire.results(export_id), priority))
+        return resources.read_location(await self._call(requests.results(export_id), priority))
 
     async def segments(self, *, priority: Priority = Priority.REST) -> AsyncIterator[Segment]:
         """Every segment once, page by page.
 
         Raises:
             ReplyError: the list has no end.
-            ServiceError: what else `wire.judge` and `wire.read_segments` raise.
+            ServiceError: what else `statuses.judge` and `resources.read_segments` raise.
         """
         token, tokens, ids, empty = "", {""}, set[str](), 0
         while True:
-            page = wire.read_segments(await self._call(wire.segments(token=token), priority))
+            page = resources.read_segments(await self._call(requests.segments(token=token), priority))
             for segment in page.segments:
                 if segment.id not in ids:
                     ids.add(segment.id)
@@ -235,17 +239,17 @@ class Client:
         """Look one segment up.
 
         Raises:
-            ServiceError: what `wire.judge` and `wire.read_segment` raise.
+            ServiceError: what `statuses.judge` and `resources.read_segment` raise.
         """
-        return wire.read_segment(await self._call(wire.segment(segment_id), priority))
+        return resources.read_segment(await self._call(requests.segment(segment_id), priority))
 
     async def me(self, *, priority: Priority = Priority.REST) -> Me:
         """Whose key it is.
 
         Raises:
-            ServiceError: what `wire.judge` and `wire.read_me` raise.
+            ServiceError: what `statuses.judge` and `resources.read_me` raise.
         """
-        return wire.read_me(await self._call(wire.me(), priority))
+        return resources.read_me(await self._call(requests.me(), priority))
 
     @asynccontextmanager
     async def open(self, location: DownloadLink, *, offset: int = 0, etag: str = "") -> AsyncIterator["DownloadBody"]:
@@ -329,14 +333,14 @@ class Client:
                 tells = True
                 raise
             tells, answered = True, reply.status
-            retry_after = wire.retry_after(reply.headers, now=self._wall_clock())
+            retry_after = statuses.retry_after(reply.headers, now=self._wall_clock())
         finally:
             if tells:
                 leave.leave(answered, retry_after=retry_after)
             else:
                 leave.abandon()
-        wire.judge(request, reply, now=self._wall_clock())
-        return wire.decoded(reply)
+        statuses.judge(request, reply, now=self._wall_clock())
+        return replies.decoded(reply)
 
     async def _exchange(self, request: Request) -> Reply:
         """One request and its whole reply, without the key should it be echoed."""
@@ -373,7 +377,7 @@ class Client:
 
     async def _whole_reply(self, request: Request, response: aiohttp.ClientResponse) -> bytes:
         """All of a success; as much of an error as there is and is of use."""
-        limit = wire.MAX_REPLY_BYTES if response.status == 200 else wire.MAX_ERROR_BYTES
+        limit = replies.MAX_REPLY_BYTES if response.status == 200 else replies.MAX_ERROR_BYTES
         body = bytearray()
         failure: ExportError | None = None
         try:
@@ -393,7 +397,7 @@ class Client:
     def _note_date(self, response: aiohttp.ClientResponse) -> None:
         if self._on_date is None:
             return
-        date = wire.read_date(response.headers)
+        date = replies.read_date(response.headers)
         if date is not None:
             told, self._on_date = self._on_date, None
             told(date - self._wall_clock())
@@ -426,7 +430,7 @@ class Client:
             async with asyncio.timeout(self._read_seconds):
                 async for chunk in response.content.iter_any():
                     body += chunk
-                    if len(body) > wire.MAX_ERROR_BYTES:
+                    if len(body) > replies.MAX_ERROR_BYTES:
                         break
         except BODY_FAULTS:
             log.debug("the text of an error from %s was cut short", host)
@@ -438,7 +442,7 @@ class Client:
         Plain http is for this machine alone, and a proxy reads it, the key included: no other machine's proxy gets it.
         """
         proxy = _proxy_of_environment(url) if self._proxy == "environment" else self._proxy
-        if not proxy or (urlsplit(url).scheme == "http" and not wire.is_loopback(_host_of(proxy))):
+        if not proxy or (urlsplit(url).scheme == "http" and not is_loopback(host_of(proxy))):
             return None
         return proxy
 
@@ -518,14 +522,6 @@ def _proxy_of_environment(url: str) -> str:
     return found if "://" in found else f"http://{found}"
 
 
-def _host_of(url: str) -> str:
-    """The host of a URL; "" where it has none, or is no URL."""
-    try:
-        return urlsplit(url).hostname or ""
-    except ValueError:
-        return ""
-
-
 def _connector(*, ssl_context: ssl.SSLContext | bool, is_api: bool) -> aiohttp.TCPConnector:
     """How many connections there are is decided elsewhere; at two calls a minute, those to the API are not kept."""
     if is_api:
@@ -583,7 +579,7 @@ def _certificate_fault(error: BaseException | None) -> str:
     while error is not None:
         # aiohttp's own class of that name is one, too, but without the reason.
         if isinstance(error, ssl.SSLCertVerificationError) and hasattr(error, "verify_message"):
-            return wire.one_line(error.verify_message) or "it does not verify"
+            return one_line(error.verify_message) or "it does not verify"
         error = getattr(error, "certificate_error", None) or error.__cause__
     return ""
 
@@ -597,13 +593,13 @@ def _about(doing: str, failure: ExportError) -> ExportError:
 def _api_headers(key: str, agent: Mapping[str, str], extra: Mapping[str, str]) -> dict[str, str]:
     """The user's headers over ours, but for the key and for what we can read."""
     faults = [
-        Problem("api.headers", f"{wire.one_line(name, limit=60)!r} cannot be sent as a header")
+        Problem("api.headers", f"{one_line(name, limit=60)!r} cannot be sent as a header")
         for name, value in extra.items()
         if not name.isascii() or not name.strip() or not (name + value).isprintable() or name.lower() == "host"
     ]
     if faults:
         raise ConfigError(faults)
-    ours = {"Authorization": wire.authorization(key), "Accept-Encoding": "identity"}
+    ours = {"Authorization": requests.authorization(key), "Accept-Encoding": "identity"}
     names = {name.lower() for name in (*ours, *extra)}
     kept = {name: value for name, value in extra.items() if name.lower() not in {n.lower() for n in ours}}
     base = {n: v for n, v in {**agent, "Accept": "application/json"}.items() if n.lower() not in names}

@@ -10,7 +10,6 @@ import zoneinfo
 from bisect import bisect
 from datetime import date
 from difflib import get_close_matches
-from ipaddress import IPv4Network, IPv6Address, ip_address
 from math import isfinite
 from pathlib import Path
 from typing import Annotated, Any
@@ -23,6 +22,7 @@ from asyncexport.config.durations import read_duration, write_duration
 from asyncexport.core.admission import BudgetScope, Prefer
 from asyncexport.core.bundles import DAY, read_moment
 from asyncexport.core.exports import Format, Type
+from asyncexport.core.service.urls import is_loopback
 
 LEAST_BUNDLE_SECONDS = 300
 
@@ -144,19 +144,6 @@ def _url(text: str, *, schemes: tuple[str, ...], otherwise: str) -> Any:
     if parts.scheme not in schemes or not parts.hostname:
         raise ValueError(otherwise)
     return parts
-
-
-def is_loopback(host: str) -> bool:
-    """Whether a host is this very machine: localhost, 127.0.0.0/8 or ::1."""
-    if host == "localhost":
-        return True
-    try:
-        address = ip_address(host)
-    except ValueError:
-        return False
-    if isinstance(address, IPv6Address):
-        return address == IPv6Address("::1")
-    return address in IPv4Network("127.0.0.0/8")
 
 
 def _headers(headers: dict[str, str]) -> dict[str, str]:

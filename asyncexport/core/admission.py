@@ -138,19 +138,3 @@ class Backoff:
 def is_outage(status: int | None) -> bool:
     """Whether an answer (None: no answer came) is the service's trouble and not the request's (reference 3.0)."""
     return status is None or status in (408, 499) or status >= 500
-
-
-def show_duration(seconds: float) -> str:
-    """A span of time as a person reads it: `45 s`, `12 min`, `3 h 20 min`, `2 d 4 h`."""
-    if seconds < 1:
-        return f"{seconds * 1000:.0f} ms"
-    if seconds < 90:
-        return f"{seconds:.0f} s"
-    minutes = round(seconds / 60)
-    if minutes < 60:
-        return f"{minutes} min"
-    hours, minutes = divmod(minutes, 60)
-    if hours < 48:
-        return f"{hours} h {minutes} min" if minutes else f"{hours} h"
-    days, hours = divmod(hours, 24)
-    return f"{days} d {hours} h" if hours else f"{days} d"

@@ -3,10 +3,10 @@
 import shlex
 from pathlib import Path
 
-from asyncexport.core.admission import show_duration
 from asyncexport.core.bundles import Bundle, show
 from asyncexport.core.exits import Exit
 from asyncexport.core.summary import Refreshed, Summary, lost_reason
+from asyncexport.core.text import show_duration
 from asyncexport.display.words import count_of, plain, show_bytes, show_count
 
 MOST_PROBLEMS = 10

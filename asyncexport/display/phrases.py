@@ -1,7 +1,7 @@
 """A run as it stands, in words: what the picture and the line a minute have in common."""
 
-from asyncexport.core.admission import show_duration
 from asyncexport.core.summary import Snapshot
+from asyncexport.core.text import show_duration
 from asyncexport.display.words import show_bytes, show_count, show_minute, show_rate
 
 COUNTED = {

@@ -10,8 +10,8 @@ from dataclasses import dataclass, field
 
 from rich.text import Text
 
-from asyncexport.core.admission import show_duration
 from asyncexport.core.summary import Snapshot
+from asyncexport.core.text import show_duration
 from asyncexport.display.phrases import away, budget, data, files, under_way, when
 from asyncexport.display.words import plain, show_count
 

@@ -41,10 +41,10 @@ from asyncexport.core.admission import (
     is_outage,
     pause_seconds,
     rank,
-    show_duration,
     tokens_used,
 )
-from asyncexport.core.service.wire import Kind
+from asyncexport.core.service.requests import Kind
+from asyncexport.core.text import show_duration
 from asyncexport.errors import UnavailableError
 
 RELEARN_SECONDS = 7 * 86_400.0

@@ -27,7 +27,7 @@ from asyncexport.core.bundles import Bundle, Range
 from asyncexport.core.exports import Definition, Export
 from asyncexport.core.guard import least_rows
 from asyncexport.core.polling import FinishedOperation
-from asyncexport.core.service.wire import DownloadLink
+from asyncexport.core.service.resources import DownloadLink
 from asyncexport.core.states import (
     Archive,
     BundleRecord,

@@ -3,7 +3,7 @@
 from typing import Protocol
 
 from asyncexport.core.admission import Priority
-from asyncexport.core.service.wire import Operation, OperationsPage
+from asyncexport.core.service.resources import Operation, OperationsPage
 
 
 class OperationCalls(Protocol):

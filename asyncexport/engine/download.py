@@ -15,7 +15,7 @@ from typing import Protocol, Self
 from asyncexport.core.archive.inspection import Inspection, WireHashes, read_goog_hash
 from asyncexport.core.bundles import Bundle
 from asyncexport.core.exports import Definition, Format
-from asyncexport.core.service.wire import DownloadLink
+from asyncexport.core.service.resources import DownloadLink
 from asyncexport.core.states import Archive
 from asyncexport.errors import ArchiveError, CorruptError, FewerRowsError, IncompleteError
 

@@ -26,7 +26,7 @@ from asyncexport.core.polling import (
     list_is_due,
     page_is_due,
 )
-from asyncexport.core.service.wire import OperationsPage
+from asyncexport.core.service.resources import OperationsPage
 from asyncexport.engine.calls import OperationCalls
 from asyncexport.engine.individual_polls import IndividualPolls
 from asyncexport.engine.operation_answers import OperationAnswers

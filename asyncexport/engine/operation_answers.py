@@ -11,7 +11,7 @@ from collections.abc import Callable
 
 from asyncexport.core.durations import Durations
 from asyncexport.core.polling import FinishedOperation
-from asyncexport.core.service.wire import Completed, Ended, Operation
+from asyncexport.core.service.resources import Completed, Ended, Operation
 from asyncexport.engine.waiters import WatchedOperation, WatchedOperations
 from asyncexport.errors import OperationFailedError
 

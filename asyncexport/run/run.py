@@ -50,7 +50,8 @@ from asyncexport.core.forecast import (
 )
 from asyncexport.core.operation_limit import OperationLimit
 from asyncexport.core.polling import PollingMode, PollingRules
-from asyncexport.core.service.wire import Kind, Segment
+from asyncexport.core.service.requests import Kind
+from asyncexport.core.service.resources import Segment
 from asyncexport.core.states import BundleRecord, Failed, FewerRows, Overdue, Stored
 from asyncexport.core.summary import Exit, OpenProblems, Snapshot, Summary, Tally, counts_of, exit_of, lost_reason
 from asyncexport.engine.budget import Budget, Quota, RequestHistory, read_history

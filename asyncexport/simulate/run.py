@@ -12,7 +12,7 @@ from asyncexport.core.durations import Durations
 from asyncexport.core.exports import Export
 from asyncexport.core.operation_limit import OperationLimit
 from asyncexport.core.polling import PollingRules
-from asyncexport.core.service.wire import Kind
+from asyncexport.core.service.requests import Kind
 from asyncexport.core.states import BundleRecord, Ready, Stored
 from asyncexport.engine.budget import Budget, Quota, RequestHistory
 from asyncexport.engine.bundle_runner import BundleRunner, ExportState

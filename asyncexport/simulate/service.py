@@ -16,7 +16,8 @@ from asyncexport.core.admission import Priority
 from asyncexport.core.bundles import Bundle, Range
 from asyncexport.core.exports import Definition
 from asyncexport.core.polling import LIST_SIZE
-from asyncexport.core.service.wire import Completed, DownloadLink, Kind, Operation, OperationsPage, Running
+from asyncexport.core.service.requests import Kind
+from asyncexport.core.service.resources import Completed, DownloadLink, Operation, OperationsPage, Running
 from asyncexport.core.states import Archive, BundleRecord
 from asyncexport.errors import RateLimitedError, RefusedError, UnavailableError
 

@@ -14,7 +14,7 @@ import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
-from asyncexport.core.service.wire import Reply, header
+from asyncexport.core.service.replies import Reply, header
 from asyncexport.errors import GoneError, IncompleteError, RefusedError, ReplyError, UnavailableError
 
 RATE_WINDOW_SECONDS = 60.0

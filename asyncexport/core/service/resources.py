@@ -1,0 +1,285 @@
+"""What a successful reply of the API holds: operations, links, segments, the owner of the key.
+
+Names of JSON keys stand here and in `requests`, nowhere else. Section numbers are those of the API reference.
+
+1. Everything read is checked for its type. What is needed and missing is a `ReplyError`; what is only useful (times,
+   words) is left out when it cannot be read. No reply, however odd, raises anything but an `ExportError`.
+2. A link is taken only if a secret may travel to it (`urls.is_safe`), and its query is in no repr and no message.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+import orjson
+
+from asyncexport.core.bundles import read_timestamp
+from asyncexport.core.service.replies import Reply, after_colon, service_words
+from asyncexport.core.service.urls import host_of, is_safe, without_query
+from asyncexport.core.text import one_line
+from asyncexport.errors import ReplyError
+
+MAX_ID_CHARS = 1024
+"""Ids are some 43 characters long; this still fits any server's limit on a path."""
+
+
+@dataclass(frozen=True, slots=True)
+class Running:
+    """Not finished: PENDING, or a state nobody has heard of (section 4)."""
+
+    state: str
+
+
+@dataclass(frozen=True, slots=True)
+class Completed:
+    """Finished; the export can be fetched under its id."""
+
+    export_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class Ended:
+    """Finished without an export: FAILED, ERROR, or COMPLETED with none named. `reason` is one line."""
+
+    reason: str
+
+
+OperationProgress = Running | Completed | Ended
+
+
+@dataclass(frozen=True, slots=True)
+class Operation:
+    """A job at the service (3.2). Times are in seconds since 1970."""
+
+    id: str | None
+    progress: OperationProgress
+    created_at: float | None = None
+    finished_at: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class OperationsPage:
+    """One page of the list (3.3); no `next_token`: the last one."""
+
+    operations: tuple[Operation, ...]
+    next_token: str = ""
+
+
+@dataclass(frozen=True, slots=True, repr=False)
+class DownloadLink:
+    """Where an archive can be had for some minutes (3.4). The URL is a secret: its query signs in whoever holds it."""
+
+    url: str
+    expires_at: float | None = None
+
+    def __repr__(self) -> str:
+        """Without the query."""
+        return f"DownloadLink(url={without_query(self.url)!r}, expires_at={self.expires_at!r})"
+
+    @property
+    def host(self) -> str:
+        """The storage host, which messages may name."""
+        return host_of(self.url)
+
+
+@dataclass(frozen=True, slots=True)
+class Segment:
+    """A segment (3.6); built-in ones have no `created_at`."""
+
+    id: str
+    name: str
+    creator: str = ""
+    created_at: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class SegmentsPage:
+    """One page of segments; no `next_token`: the last one."""
+
+    segments: tuple[Segment, ...]
+    next_token: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Me:
+    """Who made the key (3.7); `role` is that person's, not the key's level."""
+
+    email: str
+    org_id: str
+    role: str
+
+
+def read_created(reply: Reply) -> str:
+    """The operation's id (3.1).
+
+    Raises:
+        ReplyError: there is none.
+    """
+    data = _json_object(reply, "creating an export")
+    found = _usable_id(data.get("operationId"))
+    if found is None:
+        words = service_words(reply)
+        raise ReplyError("creating an export: the service answered 200 without an operation id" + after_colon(words))
+    return found
+
+
+def read_operation(reply: Reply) -> Operation:
+    """One operation (3.2).
+
+    Raises:
+        ReplyError: it is not a JSON object with a state.
+    """
+    found = _operation_of(_json_object(reply, "asking for an operation"))
+    if found is None:
+        raise ReplyError("asking for an operation: the service answered 200 without a state")
+    return found
+
+
+def read_operations(reply: Reply) -> OperationsPage:
+    """One page of operations (3.3); items that cannot be read are left out, ids that cannot be are None.
+
+    Raises:
+        ReplyError: it is not a JSON object, or its `operations` are no list.
+    """
+    data = _json_object(reply, "listing operations")
+    items = _items_under(data, "operations", "listing operations")
+    found = (_operation_of(item) for item in items if isinstance(item, dict))
+    return OperationsPage(tuple(one for one in found if one is not None), _text_under(data, "nextPaginationToken"))
+
+
+def read_location(reply: Reply) -> DownloadLink:
+    """Where the archive is (3.4).
+
+    Raises:
+        ReplyError: there is none, or it is not a plain https URL (on loopback, for the sandbox, http will do).
+    """
+    data = _json_object(reply, "asking for an archive's location")
+    url = data.get("location")
+    if not isinstance(url, str) or not url:
+        raise ReplyError("asking for an archive's location: the service answered 200 without one")
+    if not is_safe(url):
+        raise ReplyError(
+            "asking for an archive's location: the service named one that is not https, or no URL; it is not followed"
+        )
+    return DownloadLink(url, _time_under(data, "expires"))
+
+
+def read_segment(reply: Reply) -> Segment:
+    """One segment (3.6).
+
+    Raises:
+        ReplyError: it is not a JSON object with an id.
+    """
+    found = _segment_of(_json_object(reply, "asking for a segment"))
+    if found is None:
+        raise ReplyError("asking for a segment: the service answered 200 without an id")
+    return found
+
+
+def read_segments(reply: Reply) -> SegmentsPage:
+    """One page of segments (3.6); items without an id are left out.
+
+    Raises:
+        ReplyError: it is not a JSON object, or its `segments` are no list.
+    """
+    data = _json_object(reply, "listing segments")
+    items = _items_under(data, "segments", "listing segments")
+    found = (_segment_of(item) for item in items if isinstance(item, dict))
+    return SegmentsPage(tuple(one for one in found if one is not None), _text_under(data, "nextPaginationToken"))
+
+
+def read_me(reply: Reply) -> Me:
+    """Whose key it is (3.7); what is missing is "".
+
+    Raises:
+        ReplyError: it is not a JSON object.
+    """
+    data = _json_object(reply, "checking the API key")
+    return Me(*(one_line(_text_under(data, key)) for key in ("email", "orgId", "role")))
+
+
+def _json_object(reply: Reply, doing: str) -> dict[str, Any]:
+    """The reply's JSON object; `doing` is for the message.
+
+    Raises:
+        ReplyError: it is none.
+    """
+    try:
+        data = orjson.loads(reply.body)
+    except orjson.JSONDecodeError:
+        data = None
+    if not isinstance(data, dict):
+        raise ReplyError(
+            f"{doing}: the service answered 200 with something that is no JSON object"
+            + after_colon(service_words(reply))
+        )
+    return data
+
+
+def _items_under(data: dict[str, Any], key: str, doing: str) -> list[Any]:
+    """The list under a key; empty where there is none.
+
+    Raises:
+        ReplyError: there is something else.
+    """
+    # Absent and null are how some servers write an empty list.
+    items = data.get(key)
+    if items is None:
+        return []
+    if not isinstance(items, list):
+        raise ReplyError(f"{doing}: the service answered 200, but its {key} are no list")
+    return items
+
+
+def _operation_of(data: dict[str, Any]) -> Operation | None:
+    """An operation from its JSON; None where no state is in it. The estimated percentage never means done."""
+    state = _text_under(data, "state")
+    if not state:
+        return None
+    return Operation(
+        id=_usable_id(data.get("id")),
+        progress=_progress_of(state, data),
+        created_at=_time_under(data, "createdAt"),
+        finished_at=_time_under(data, "finishedAt"),
+    )
+
+
+def _progress_of(state: str, data: dict[str, Any]) -> OperationProgress:
+    """Section 4: FAILED and ERROR are the end; what nobody has heard of is running."""
+    if state in ("FAILED", "ERROR"):
+        return Ended(one_line(_text_under(data, "errorDetails")) or f"{state}, without a reason")
+    if state != "COMPLETED":
+        return Running(one_line(state, limit=60))
+    found = data.get("results")
+    export_id = _usable_id(found.get("searchExportId")) if isinstance(found, dict) else None
+    return Completed(export_id) if export_id else Ended("COMPLETED, but no export id came with it")
+
+
+def _segment_of(data: dict[str, Any]) -> Segment | None:
+    """A segment from its JSON; None where no id is in it."""
+    found = _usable_id(data.get("id"))
+    if found is None:
+        return None
+    return Segment(
+        found, one_line(_text_under(data, "name")), one_line(_text_under(data, "creator")), _time_under(data, "created")
+    )
+
+
+def _usable_id(value: Any) -> str | None:
+    """An id that can be asked for: printable, of sane length, and no step up the path."""
+    if not isinstance(value, str) or not 0 < len(value) <= MAX_ID_CHARS:
+        return None
+    return value if value.isprintable() and value.strip(".") else None
+
+
+def _text_under(data: dict[str, Any], key: str) -> str:
+    """The text under a key; "" where there is none."""
+    value = data.get(key)
+    return value if isinstance(value, str) else ""
+
+
+def _time_under(data: dict[str, Any], key: str) -> float | None:
+    """The moment under a key, in seconds since 1970; None where there is none that can be read."""
+    try:
+        return read_timestamp(_text_under(data, key)[:100])
+    except ValueError:
+        return None

@@ -1,0 +1,34 @@
+"""Durations and foreign text as messages show them.
+
+1. Durations are for people. The form that the configuration reads ("1h30m") is `config.durations`.
+2. Text from elsewhere (a service, a server's certificate, a file name) becomes one printable line of limited length, in
+   which no URL has its query: a query may hold a signature.
+"""
+
+import re
+
+LONGEST_LINE_CHARS = 200
+"""How much of a foreign text goes into a message."""
+
+
+def show_duration(seconds: float) -> str:
+    """A duration as a person reads it: `250 ms`, `45 s`, `12 min`, `3 h 20 min`, `2 d 4 h`."""
+    if seconds < 1:
+        return f"{seconds * 1000:.0f} ms"
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    minutes = round(seconds / 60)
+    if minutes < 60:
+        return f"{minutes} min"
+    hours, minutes = divmod(minutes, 60)
+    if hours < 48:
+        return f"{hours} h {minutes} min" if minutes else f"{hours} h"
+    days, hours = divmod(hours, 24)
+    return f"{days} d {hours} h" if hours else f"{days} d"
+
+
+def one_line(text: str, *, limit: int = LONGEST_LINE_CHARS) -> str:
+    """Foreign text as it may be shown: one printable line of at most `limit` characters, without queries of URLs."""
+    text = "".join(c for c in text[: 64 * limit] if c.isprintable() or c.isspace())
+    text = re.sub(r"\?[^\s\"'<>]+", "?…", " ".join(text.split()))
+    return text if len(text) <= limit else text[: limit - 1].rstrip() + "…"
