@@ -13,12 +13,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, cast
 
-from asyncexport.client.api import Client
-from asyncexport.core.admission import Priority
+from asyncexport.client.session import ConnectionSettings
+from asyncexport.client.storage_host import StorageHost
 from asyncexport.core.archive.inspection import Inspection
 from asyncexport.core.bundles import Bundle, Range
 from asyncexport.core.exports import Format
-from asyncexport.core.service.requests import Kind
 from asyncexport.core.service.resources import DownloadLink
 from asyncexport.storage import Archives, ArchiveWriter
 from asyncexport.storage.disk import Disk
@@ -61,29 +60,19 @@ class Drafts(Archives):
         return HashedDraft(self._disk, self.path_of(bundle, container))
 
 
-class NoGate:
-    """Nothing is asked of the API here."""
-
-    async def enter(self, kind: Kind, priority: Priority, **_: object) -> "NoGate":
-        """Never called."""
-        raise AssertionError((kind, priority))
-
-    def leave(self, status: int | None, *, retry_after: float | None = None) -> None:
-        """Never called."""
-
-    def abandon(self) -> None:
-        """Never called."""
-
-
 async def fetch_all(urls: list[str], into: Path, *, at_once: int, trust: str) -> None:
     """Fetch them, so many at once."""
     archives = Drafts(into)
     slots = asyncio.Semaphore(at_once)
-    async with Client(base_url="http://127.0.0.1", key="none", gate=NoGate(), ca_file=trust) as client:
+    async with StorageHost(ConnectionSettings(ca_file=trust)) as storage_host:
 
         async def fetch(number: int, url: str) -> None:
             bundle = Bundle("everyone-events", Range(number * DAY // 48, (number + 1) * DAY // 48))
-            async with slots, client.open(DownloadLink(url)) as body, archives.draft(bundle, Format.NDJSON) as draft:
+            async with (
+                slots,
+                storage_host.open(DownloadLink(url)) as body,
+                archives.draft(bundle, Format.NDJSON) as draft,
+            ):
                 async for chunk in body.chunks():
                     await draft.write(chunk)
                 await draft.commit(end_proved=body.end_proved)

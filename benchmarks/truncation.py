@@ -18,9 +18,8 @@ from pathlib import Path
 
 import aiohttp
 import measuring
-from streaming import NoGate
 
-from asyncexport.client.api import Client
+from asyncexport.client.storage_host import StorageHost
 from asyncexport.core.bundles import Bundle, Range
 from asyncexport.core.exports import Definition
 from asyncexport.core.service.resources import DownloadLink
@@ -105,8 +104,8 @@ async def with_curl_compressed(url: str, folder: Path) -> bool:
 async def with_asyncexport(url: str, folder: Path) -> bool:
     """One try, from link to archive."""
     bundle = Bundle("everyone-events", Range(0, 1800))
-    async with Client(base_url="http://127.0.0.1", key="none", gate=NoGate()) as client:
-        downloads = ArchiveDownloads(client, Archives(folder))
+    async with StorageHost() as storage_host:
+        downloads = ArchiveDownloads(storage_host, Archives(folder))
         async with downloads.begin(bundle, Definition()) as download:
             try:
                 await download.fetch(DownloadLink(url))

@@ -1,6 +1,7 @@
 """What all tests share."""
 
 import asyncio
+import logging
 import os
 import time
 from collections.abc import Callable, Iterator
@@ -102,3 +103,11 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     """Say what tests wanted to be said."""
     for line in terminalreporter.config.stash.get(TOLD, []):
         terminalreporter.write_line(line)
+
+
+@pytest.fixture
+def nothing_secret_is_logged(caplog: pytest.LogCaptureFixture) -> Iterator[None]:
+    """The test, whatever goes wrong in it, leaves no key and no signature in a log: each has CANARY in it."""
+    caplog.set_level(logging.DEBUG)
+    yield
+    assert "CANARY" not in caplog.text

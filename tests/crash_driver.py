@@ -26,7 +26,8 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Self
 
-import asyncexport.client.api  # noqa: F401 - a run loads it when it needs it; here it is loaded once for all
+import asyncexport.client.api
+import asyncexport.client.storage_host  # noqa: F401 - a run loads both when it needs them; here it is done once for all
 from asyncexport.config import ApiKey, Settings
 from asyncexport.core.bundles import Range
 from asyncexport.core.summary import Snapshot

@@ -21,7 +21,8 @@ from typing import Any
 import pytest
 import trustme
 
-from asyncexport.client.api import Client
+from asyncexport.client.api import ApiClient
+from asyncexport.client.storage_host import StorageHost
 from asyncexport.core.bundles import DAY, Range, show
 from asyncexport.core.exports import Definition
 from asyncexport.core.summary import Exit, Summary
@@ -200,16 +201,17 @@ async def _shared(stage: Stage, fate: str) -> None:
 
 
 async def _drip(stage: Stage, _: str) -> None:
-    """By the client alone, since the floor is an average over a minute."""
+    """By the clients alone, since the floor is an average over a minute."""
     faults = (SandboxFault.parse("download:drip,seconds=0.01"),)
     async with (
         serving(replace(CALM, faults=faults)) as sandbox,
-        Client(base_url=sandbox.url, key=sandbox.key, gate=_Open(), min_rate=1024, rate_window_seconds=0.2) as client,
+        ApiClient(base_url=sandbox.url, key=sandbox.key, gate=_Open()) as client,
+        StorageHost(min_rate=1024, rate_window_seconds=0.2) as storage_host,
     ):
         await client.create(Definition(), Range(moment(START), moment(START) + 1800))
         sandbox.skip(3600)
         location = await client.locate(sandbox.operations[0].export_id)
-        async with client.open(location) as body:
+        async with storage_host.open(location) as body:
             with pytest.raises(IncompleteError, match="too slowly"):
                 [chunk async for chunk in body.chunks()]
 

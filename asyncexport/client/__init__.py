@@ -1,1 +1,1 @@
-"""Fullstory over HTTP: the API, which gets the key, and the storage host, which never does."""
+"""Fullstory over HTTP: `api`, which has the key, and `storage_host`, which is made without it."""

@@ -64,7 +64,9 @@ from asyncexport.ledger import LAST_RUN, LastRun, Ledger, LedgerReader, has_rema
 from asyncexport.storage import Archives, ledger_lost
 
 if TYPE_CHECKING:
-    from asyncexport.client.api import Client
+    from asyncexport.client.api import ApiClient
+    from asyncexport.client.session import ConnectionSettings
+    from asyncexport.client.storage_host import StorageHost
 
 log = logging.getLogger(__name__)
 
@@ -292,7 +294,7 @@ async def segments(settings: Settings, *, key: ApiKey, sent: Callable[[str], Non
 
 
 @asynccontextmanager
-async def _asking(settings: Settings, key: ApiKey, sent: Callable[[str], None]) -> "AsyncIterator[Client]":
+async def _asking(settings: Settings, key: ApiKey, sent: Callable[[str], None]) -> "AsyncIterator[ApiClient]":
     """A client for a command that exports nothing: its requests are on no record."""
     journal = _NoJournal(sent)
     clock = ServiceClock()
@@ -310,7 +312,7 @@ async def _asking(settings: Settings, key: ApiKey, sent: Callable[[str], None]) 
             )
     await budget.open(history)
     try:
-        async with _client(settings, key, budget, clock) as client:
+        async with _api_client(settings, key, budget, clock) as client:
             yield client
     finally:
         await budget.close()
@@ -456,7 +458,8 @@ class _Run:
             )
         )
         stack.push_async_callback(budget.close)
-        client = await stack.enter_async_context(_client(settings, self.key, budget, clock))
+        client = await stack.enter_async_context(_api_client(settings, self.key, budget, clock))
+        storage_host = await stack.enter_async_context(_storage_host(settings))
         durations = Durations(expected_seconds=settings.polling.expected_seconds, known=await ledger.durations())
         scheduler: Scheduler
         watcher = OperationPoller(
@@ -471,7 +474,7 @@ class _Run:
         runner = BundleRunner(
             service=client,
             watch=watcher,
-            downloads=ArchiveDownloads(client, archives),
+            downloads=ArchiveDownloads(storage_host, archives),
             ledger=ledger,
             export_states={export.name: await _stream(ledger, export, works) for export in self.order.exports},
             listener=_Reporter(
@@ -710,23 +713,36 @@ def _polling(settings: Settings) -> PollingRules:
     )
 
 
-def _client(settings: Settings, key: ApiKey, budget: Budget, clock: ServiceClock) -> "Client":
+def _api_client(settings: Settings, key: ApiKey, budget: Budget, clock: ServiceClock) -> "ApiClient":
     # Here, since a plan asks nothing: aiohttp is the better part of its start.
-    from asyncexport.client.api import Client  # noqa: PLC0415
+    from asyncexport.client.api import ApiClient  # noqa: PLC0415
 
-    api = settings.api
-    return Client(
+    return ApiClient(
         base_url=settings.base_url_for(key),
         key=key.reveal(),
         gate=budget,
-        connect_timeout_seconds=api.connect_timeout_seconds,
-        read_timeout_seconds=api.read_timeout_seconds,
-        min_rate=settings.download.min_rate,
-        proxy=api.proxy,
-        ca_file=api.ca_file,
-        headers=api.headers,
+        connection=_connection(settings),
+        headers=settings.api.headers,
         on_date=clock.correct,
         wall_clock=clock.now,
+    )
+
+
+def _storage_host(settings: Settings) -> "StorageHost":
+    from asyncexport.client.storage_host import StorageHost  # noqa: PLC0415 - see `_api_client`
+
+    return StorageHost(_connection(settings), min_rate=settings.download.min_rate)
+
+
+def _connection(settings: Settings) -> "ConnectionSettings":
+    from asyncexport.client.session import ConnectionSettings  # noqa: PLC0415 - see `_api_client`
+
+    api = settings.api
+    return ConnectionSettings(
+        connect_timeout_seconds=api.connect_timeout_seconds,
+        read_timeout_seconds=api.read_timeout_seconds,
+        proxy=api.proxy,
+        ca_file=api.ca_file,
     )
 
 

@@ -1,0 +1,161 @@
+"""One request to the API with the key, and its whole reply; what the reply means is decided by others.
+
+1. Only here are the key and the user's headers known; they go to the API alone, and no redirect is followed with them.
+   The user's headers never replace the key.
+2. A reply is read whole, up to a limit; of an error's text as much as comes.
+3. Should the service echo the key, it is masked before anybody else sees the reply.
+"""
+
+import logging
+import time
+from collections.abc import Callable, Mapping
+from typing import Self
+from urllib.parse import urlsplit
+
+import aiohttp
+from yarl import URL
+
+from asyncexport.client.faults import BODY_FAULTS, FAULTS, prefixed, translated
+from asyncexport.client.session import ConnectionSettings, open_api_session
+from asyncexport.core.service.replies import MAX_ERROR_BYTES, MAX_REPLY_BYTES, Reply, read_date
+from asyncexport.core.service.requests import Request, authorization
+from asyncexport.core.text import one_line
+from asyncexport.errors import ConfigError, ExportError, Problem, ReplyError, UnavailableError
+
+log = logging.getLogger(__name__)
+
+
+class ApiTransport:
+    """Exchanges requests for replies; an async context manager.
+
+    Args:
+        base_url: Of the API; https, or http on loopback.
+        key: The API key, as it is.
+        connection: Time-outs, proxy, certificates.
+        headers: The user's, sent along; they never replace the key.
+        on_date: Told once, by the first reply with a date, how many seconds the service's clock is ahead of ours.
+        wall_clock: Seconds since 1970.
+
+    Raises:
+        ConfigError: the key or a header cannot be sent as it is, or, on entering, the CA file cannot be read.
+    """
+
+    def __init__(
+        self,
+        *,
+        base_url: str,
+        key: str,
+        connection: ConnectionSettings,
+        headers: Mapping[str, str],
+        on_date: Callable[[float], None] | None,
+        wall_clock: Callable[[], float],
+    ) -> None:
+        self._base_url = base_url.rstrip("/")
+        self._host = urlsplit(base_url).hostname or ""
+        self._connection = connection
+        self._headers = _api_headers(key, connection.user_agent, headers)
+        self._secrets = _spellings(key)
+        self._on_date = on_date
+        self._wall_clock = wall_clock
+
+    async def __aenter__(self) -> Self:
+        """Open the session; nothing is sent yet."""
+        self._session = await open_api_session(self._connection, host=self._host)
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        """Close the session, and with it what is still under way."""
+        await self._session.close()
+
+    async def exchange(self, request: Request) -> Reply:
+        """Send a request once, and read its whole reply, whatever its status.
+
+        Raises:
+            UnavailableError: no whole answer came; `unanswered` where the request may have arrived.
+            ReplyError: something came that is no HTTP, or no reply of a sane length.
+            ServiceError: the certificate cannot be trusted, or the proxy wants a password.
+        """
+        url = f"{self._base_url}{request.path}" + (f"?{request.query}" if request.query else "")
+        began = time.monotonic()
+        response = await self._send(request, url)
+        try:
+            self._note_date(response)
+            body = await self._whole_body(request, response)
+        finally:
+            response.close()
+        log.debug("%s %s: %d in %.3f s", request.method, request.path, response.status, time.monotonic() - began)
+        for secret in self._secrets:
+            body = body.replace(secret, b"***")
+        return Reply(response.status, response.headers, body)
+
+    async def _send(self, request: Request, url: str) -> aiohttp.ClientResponse:
+        failure: ExportError
+        content_type = {"Content-Type": "application/json"} if request.body is not None else {}
+        try:
+            return await self._session.request(
+                request.method,
+                URL(url, encoded=True),
+                data=request.body,
+                headers={**self._headers, **content_type},
+                allow_redirects=False,
+                proxy=self._connection.proxy_for(url),
+            )
+        except ExportError as error:
+            failure = error
+        except FAULTS as error:
+            failure = translated(error, self._host)
+        raise prefixed(request.doing, failure)
+
+    async def _whole_body(self, request: Request, response: aiohttp.ClientResponse) -> bytes:
+        """All of a success; as much of an error as there is and is of use."""
+        limit = MAX_REPLY_BYTES if response.status == 200 else MAX_ERROR_BYTES
+        body = bytearray()
+        failure: ExportError | None = None
+        try:
+            while chunk := await response.content.readany():
+                body += chunk
+                if len(body) > limit:
+                    break
+        except BODY_FAULTS:
+            failure = UnavailableError(f"{request.doing}: the answer of {self._host} was cut short", unanswered=True)
+        if response.status == 200:
+            if failure is not None:
+                raise failure
+            if len(body) > limit:
+                raise ReplyError(f"{request.doing}: the answer of {self._host} is longer than {limit >> 20} MiB")
+        return bytes(body[:limit])
+
+    def _note_date(self, response: aiohttp.ClientResponse) -> None:
+        if self._on_date is None:
+            return
+        date = read_date(response.headers)
+        if date is not None:
+            told, self._on_date = self._on_date, None
+            told(date - self._wall_clock())
+
+
+def _api_headers(key: str, user_agent: str, extra: Mapping[str, str]) -> dict[str, str]:
+    """The user's headers over ours, but for the key and for the encodings that we can read."""
+    faults = [
+        Problem("api.headers", f"{one_line(name, limit=60)!r} cannot be sent as a header")
+        for name, value in extra.items()
+        if not name.isascii() or not name.strip() or not (name + value).isprintable() or name.lower() == "host"
+    ]
+    if faults:
+        raise ConfigError(faults)
+    fixed = {"Authorization": authorization(key), "Accept-Encoding": "identity"}
+    defaults = {"User-Agent": user_agent, "Accept": "application/json"}
+    fixed_names = {name.lower() for name in fixed}
+    users_names = {name.lower() for name in extra}
+    return {
+        **{name: value for name, value in defaults.items() if name.lower() not in users_names},
+        **{name: value for name, value in extra.items() if name.lower() not in fixed_names},
+        **fixed,
+    }
+
+
+def _spellings(key: str) -> tuple[bytes, ...]:
+    """The key as a service may echo it, with and without its prefix, slashes escaped or not."""
+    bare = key.partition(".")[2]
+    found = [part for part in (key, bare) if len(part) >= 8]
+    return tuple(spelt.encode() for part in found for spelt in (part, part.replace("/", "\\/")))

@@ -1,0 +1,145 @@
+"""Connections to the API and to the storage host: time-outs, TLS, the proxy, and aiohttp's sessions.
+
+1. A session has no header but User-Agent: aiohttp sends a session's headers to the proxy too, in the CONNECT that asks
+   for a tunnel, which is not encrypted, and turns `Authorization` into `Proxy-Authorization` there.
+2. A session keeps no cookies, reads no netrc, and inflates nothing: aiohttp takes a truncated gzip body for whole.
+3. Nothing is sent twice. aiohttp would send a GET again when its connection drops, unseen; a middleware translates the
+   fault before aiohttp sees it.
+4. Plain http is for this machine alone, and so no other machine's proxy gets it: it could read the key.
+"""
+
+import asyncio
+import ssl
+from dataclasses import dataclass, field
+from importlib.metadata import PackageNotFoundError, version
+from urllib.parse import urlsplit
+from urllib.request import getproxies, proxy_bypass
+
+import aiohttp
+
+from asyncexport.client.faults import FAULTS, translated
+from asyncexport.core.service.urls import host_of, is_loopback
+from asyncexport.errors import ConfigError, Problem
+
+READ_BUFFER_BYTES = 384 << 10
+"""Bytes a download may run ahead of its reader while that one writes, twice over. With a third of it the transport is
+stopped and started again for nearly every piece, a tenth of the time; with more, eight downloads take 10 MiB more."""
+
+KEEPALIVE_SECONDS = 5.0
+"""How long a storage connection waits for the next download: less than servers do, who close it under our feet."""
+
+
+def own_user_agent() -> str:
+    """`asyncexport/<version>`."""
+    try:
+        return f"asyncexport/{version('asyncexport')}"
+    except PackageNotFoundError:
+        return "asyncexport/0"
+
+
+@dataclass(frozen=True, slots=True)
+class ConnectionSettings:
+    """How either host is reached. There is no secret in it but what a proxy's URL may hold.
+
+    Args:
+        connect_timeout_seconds: For name, connection and TLS together.
+        read_timeout_seconds: For a whole API reply, a download's head, and between two pieces of a download.
+        proxy: A URL; "environment" for what the environment says; "" for none.
+        ca_file: Certificates to trust besides the system's; "" for none.
+        user_agent: Sent to both hosts, and to a proxy.
+    """
+
+    connect_timeout_seconds: float = 10.0
+    read_timeout_seconds: float = 60.0
+    proxy: str = field(default="", repr=False)
+    ca_file: str = ""
+    user_agent: str = field(default_factory=own_user_agent)
+
+    @property
+    def reply_timeout_seconds(self) -> float:
+        """How long a request may take until its reply, or a download's head, is there."""
+        return self.connect_timeout_seconds + self.read_timeout_seconds
+
+    def proxy_for(self, url: str) -> str | None:
+        """The proxy that a request goes through, or None (rule 4)."""
+        proxy = _proxy_of_environment(url) if self.proxy == "environment" else self.proxy
+        if not proxy or (urlsplit(url).scheme == "http" and not is_loopback(host_of(proxy))):
+            return None
+        return proxy
+
+
+async def open_api_session(connection: ConnectionSettings, *, host: str) -> aiohttp.ClientSession:
+    """A session for the API on this host. At two calls a minute, connections are not kept.
+
+    Raises:
+        ConfigError: the CA file cannot be read.
+    """
+    connector = aiohttp.TCPConnector(limit=0, ssl=await _trust(connection.ca_file), force_close=True)
+    return _session(connection, connector, host=host, total_seconds=connection.reply_timeout_seconds)
+
+
+async def open_storage_session(connection: ConnectionSettings) -> aiohttp.ClientSession:
+    """A session for downloads, which as a whole have no time-out. How many connections there are is decided elsewhere.
+
+    Raises:
+        ConfigError: the CA file cannot be read.
+    """
+    trust = await _trust(connection.ca_file)
+    connector = aiohttp.TCPConnector(limit=0, ssl=trust, keepalive_timeout=KEEPALIVE_SECONDS)
+    return _session(connection, connector, host="the storage host", total_seconds=None)
+
+
+def _session(
+    connection: ConnectionSettings, connector: aiohttp.TCPConnector, *, host: str, total_seconds: float | None
+) -> aiohttp.ClientSession:
+    return aiohttp.ClientSession(
+        connector=connector,
+        # A proxy gets to see these: nothing else belongs here (rule 1).
+        headers={"User-Agent": connection.user_agent},
+        # No time-out between two reads: each wait has one of its own, and another would be set anew at every byte.
+        timeout=aiohttp.ClientTimeout(total=total_seconds, connect=connection.connect_timeout_seconds),
+        middlewares=(_sending_once(host),),
+        cookie_jar=aiohttp.DummyCookieJar(),
+        auto_decompress=False,
+        trust_env=False,
+        read_bufsize=READ_BUFFER_BYTES,
+    )
+
+
+def _sending_once(host: str) -> aiohttp.ClientMiddlewareType:
+    """A middleware that translates a fault before aiohttp sees it, which would send a GET again (rule 3)."""
+
+    async def send_once(request: aiohttp.ClientRequest, handler: aiohttp.ClientHandlerType) -> aiohttp.ClientResponse:
+        try:
+            return await handler(request)
+        except FAULTS as error:
+            failure = translated(error, request.url.host or host)
+        raise failure
+
+    return send_once
+
+
+def _proxy_of_environment(url: str) -> str:
+    """Read by hand: aiohttp's `trust_env` would take credentials from netrc along with the proxy."""
+    parts = urlsplit(url)
+    proxies = getproxies()
+    found = proxies.get(parts.scheme) or proxies.get("all")
+    if not found or proxy_bypass(parts.hostname or ""):
+        return ""
+    return found if "://" in found else f"http://{found}"
+
+
+async def _trust(ca_file: str) -> ssl.SSLContext | bool:
+    """Whose certificates are trusted; True: those that the system trusts."""
+    return await asyncio.to_thread(_ssl_context, ca_file) if ca_file else True
+
+
+def _ssl_context(ca_file: str) -> ssl.SSLContext:
+    context = ssl.create_default_context()
+    context.set_alpn_protocols(["http/1.1"])
+    try:
+        context.load_verify_locations(ca_file)
+    except OSError as error:
+        why = "it holds no certificates" if isinstance(error, ssl.SSLError) else error.strerror or "it cannot be read"
+        raise ConfigError([Problem("api.ca_file", f"{ca_file}: {why}")]) from None
+    return context

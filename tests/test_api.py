@@ -1,0 +1,390 @@
+"""The API's client against servers on loopback, most of them raw, so that they can misbehave in every way."""
+
+import asyncio
+import socket
+import zlib
+from typing import Any
+
+import pytest
+
+from asyncexport.client.api import ApiClient
+from asyncexport.core.admission import Priority
+from asyncexport.core.exports import Definition
+from asyncexport.core.service.replies import MAX_REPLY_BYTES
+from asyncexport.core.service.requests import Kind
+from asyncexport.core.service.resources import Completed, Me, Segment
+from asyncexport.errors import (
+    ConfigError,
+    ExportError,
+    GoneError,
+    RateLimitedError,
+    RefusedError,
+    ReplyError,
+    ServiceError,
+    UnauthorizedError,
+    UnavailableError,
+)
+from tests.client_rig import DATA, HALF_HOUR, KEY, Gate, client, shown
+from tests.raw_server import Answer, Server, http, sends, serving, stays_silent_after
+
+pytestmark = pytest.mark.usefixtures("nothing_secret_is_logged")
+
+
+async def test_create_sends_the_key_as_it_is_and_reads_the_operation() -> None:
+    """One POST with `Basic <key>` and JSON makes an operation, and the gate is told of its status."""
+    gate = Gate()
+    async with serving(sends(http(b'{"operationId":"op=="}'))) as server, client(server, gate) as api:
+        assert await api.create(Definition(), HALF_HOUR, priority=Priority.CREATE) == "op=="
+    [request] = server.requests
+    assert request.startswith(b"POST /segments/v1/exports HTTP/1.1\r\n")
+    assert f"\r\nAuthorization: Basic {KEY}\r\n".encode() in request
+    assert b"\r\nContent-Type: application/json\r\n" in request
+    assert b"\r\nUser-Agent: asyncexport/" in request
+    assert b'"segmentTimeRange":{"start":"2026-01-01T00:00:00Z"' in request
+    assert gate.entered == [(Kind.CREATE, Priority.CREATE)]
+    assert gate.left == [200]
+
+
+async def test_before_is_awaited_after_the_gate_and_before_the_request() -> None:
+    """What must be on record before a create is sent is on record by then."""
+    gate, seen = Gate(), []
+
+    async def note() -> None:
+        seen.append((len(gate.entered), len(server.requests)))
+
+    async with serving(sends(http(b'{"operationId":"o"}'))) as server, client(server, gate) as api:
+        await api.create(Definition(), HALF_HOUR, before=note)
+    assert seen == [(1, 0)]
+
+
+async def test_nothing_is_sent_when_before_fails() -> None:
+    """A create whose intent cannot be noted is not sent."""
+    gate = Gate()
+
+    async def fail() -> None:
+        raise ZeroDivisionError
+
+    async with serving(sends(http())) as server, client(server, gate) as api:
+        with pytest.raises(ZeroDivisionError):
+            await api.create(Definition(), HALF_HOUR, before=fail)
+    assert server.requests == []
+    assert gate.left == []
+
+
+async def test_every_call_asks_for_its_own_path() -> None:
+    """Each method is one request, with its kind and priority named to the gate."""
+    gate = Gate()
+    answers = [
+        b'{"state":"COMPLETED","results":{"searchExportId":"e"}}',
+        b'{"operations":[{"id":"o","state":"PENDING"}]}',
+        b'{"location":"https://s.example/a?CANARY"}',
+        b'{"id":"s","name":"S"}',
+        b'{"email":"e","orgId":"O","role":"ADMIN"}',
+    ]
+    async with serving(*(sends(http(body)) for body in answers)) as server, client(server, gate) as api:
+        assert (await api.operation("a/b=", priority=Priority.POLL)).progress == Completed("e")
+        assert (await api.operations(state="PENDING", priority=Priority.POLL)).operations[0].id == "o"
+        assert (await api.locate("e", priority=Priority.RESULTS)).host == "s.example"
+        assert await api.segment("s") == Segment("s", "S")
+        assert await api.me() == Me("e", "O", "ADMIN")
+    assert [request.split(b" HTTP")[0] for request in server.requests] == [
+        b"GET /operations/v1/a%2Fb%3D",
+        b"GET /operations/v1?type=SEARCH_EXPORT&state=PENDING&limit=100",
+        b"GET /search/v1/exports/e/results",
+        b"GET /segments/v1/s",
+        b"GET /me",
+    ]
+    assert gate.entered == [
+        (Kind.POLL, Priority.POLL),
+        (Kind.LIST, Priority.POLL),
+        (Kind.RESULTS, Priority.RESULTS),
+        (Kind.OTHER, Priority.REST),
+        (Kind.OTHER, Priority.REST),
+    ]
+
+
+async def test_segments_come_page_by_page_and_once_each() -> None:
+    """Pages are followed to the last; what moves between pages is not told twice."""
+    first = http(b'{"segments":[{"id":"a"},{"id":"b"}],"nextPaginationToken":"t"}')
+    second = http(b'{"segments":[{"id":"b"},{"id":"c"}],"nextPaginationToken":""}')
+    async with serving(sends(first), sends(second)) as server, client(server) as api:
+        assert [segment.id async for segment in api.segments()] == ["a", "b", "c"]
+    assert b"paginationToken=t " in server.requests[1]
+
+
+@pytest.mark.parametrize(
+    "body", [b'{"segments":[{"id":"a"}],"nextPaginationToken":"t"}', b'{"nextPaginationToken":"t"}']
+)
+async def test_a_list_of_segments_without_end_ends(body: bytes) -> None:
+    """A repeated token or page after empty page does not keep us for ever."""
+    async with serving(sends(http(body))) as server, client(server) as api:
+        with pytest.raises(ReplyError):
+            _ = [segment async for segment in api.segments()]
+    assert len(server.requests) == 2
+
+
+async def test_empty_pages_with_fresh_tokens_end() -> None:
+    """Not even if each has a token of its own."""
+    pages = [sends(http(b'{"segments":[],"nextPaginationToken":"%d"}' % n)) for n in range(9)]
+    async with serving(*pages) as server, client(server) as api:
+        with pytest.raises(ReplyError):
+            _ = [segment async for segment in api.segments()]
+    assert len(server.requests) == 3
+
+
+@pytest.mark.parametrize(
+    ("status", "error"),
+    [
+        ("401 Unauthorized", UnauthorizedError),
+        ("403 Forbidden", RefusedError),
+        ("404 Not Found", GoneError),
+        ("500 Oops", UnavailableError),
+        ("204 No Content", ReplyError),
+    ],
+)
+async def test_a_status_is_judged_and_told_to_the_gate(status: str, error: type[ExportError]) -> None:
+    """Whatever the status, it is one request, one error, and the gate hears of it."""
+    gate = Gate()
+    async with serving(sends(http(b"", status))) as server, client(server, gate) as api:
+        with pytest.raises(error):
+            await api.operation("o")
+    assert len(server.requests) == 1
+    assert gate.left == [int(status[:3])]
+
+
+async def test_a_429_tells_the_gate_how_long_to_wait() -> None:
+    """Retry-After reaches the gate and the error."""
+    gate = Gate()
+    async with serving(sends(http(b"", "429 Slow", Retry_After="31"))) as server, client(server, gate) as api:
+        with pytest.raises(RateLimitedError) as caught:
+            await api.me()
+    assert caught.value.retry_after == 31.0
+    assert gate.left == [(429, 31.0)]
+
+
+@pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
+async def test_a_redirect_is_never_followed_with_the_key(status: int) -> None:
+    """The server a redirect names gets no request at all."""
+    async with serving(sends(http())) as elsewhere:
+        away = http(b"", f"{status} Away", DownloadLink=f"{elsewhere.url}/x?CANARY=1")
+        async with serving(sends(away)) as server, client(server) as api:
+            with pytest.raises(RefusedError) as caught:
+                await api.create(Definition(), HALF_HOUR)
+    assert elsewhere.requests == []
+    assert "CANARY" not in shown(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("answer", "error"),
+    [
+        (sends(), UnavailableError),
+        (sends(reset=True), UnavailableError),
+        (sends(b"HTTP/1.1 200 OK\r\nContent-Le"), UnavailableError),
+        (sends(b"HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\n{}"), UnavailableError),
+        (sends(b"HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\n{}", reset=True), UnavailableError),
+        (sends(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\n{}\r\n"), UnavailableError),
+        (sends(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n{}\r\n"), ReplyError),
+        (sends(b"\x16\x03\x01\x02garbage\r\n\r\n"), ReplyError),
+        (sends(b"SSH-2.0-OpenSSH_9\r\n"), ReplyError),
+        (sends(b"HTTP/1.1 OK 200\r\n\r\n"), ReplyError),
+        (sends(b"HTTP/1.1 200 OK\r\nX: " + b"y" * 50_000 + b"\r\n\r\n"), ReplyError),
+        (sends(b"HTTP/1.1 200 OK\r\nContent-Length: x\r\n\r\n"), ReplyError),
+    ],
+)
+@pytest.mark.parametrize("is_create", [True, False])
+async def test_a_broken_answer_is_one_request_and_no_status(
+    answer: Answer,
+    error: type[ExportError],
+    is_create: bool,  # noqa: FBT001 - a table's column
+) -> None:
+    """A reset, a cut or garbage is never sent again behind our back, and never taken for a status of the service."""
+    gate = Gate()
+    async with serving(answer) as server, client(server, gate) as api:
+        with pytest.raises(ExportError) as caught:
+            await (api.create(Definition(), HALF_HOUR) if is_create else api.operation("o"))
+    assert type(caught.value) is error
+    assert len(server.requests) == 1
+    assert gate.left == [None]
+    assert "CANARY" not in shown(caught.value)
+    if isinstance(caught.value, UnavailableError):
+        assert caught.value.unanswered
+
+
+async def test_a_refused_connection_was_never_sent() -> None:
+    """What could not be sent cannot have been done: not a possible duplicate."""
+    gate = Gate()
+    # As long as the port is taken nobody else can listen there.
+    with socket.socket() as deaf:
+        deaf.bind(("127.0.0.1", 0))
+        port = deaf.getsockname()[1]
+        async with client(Server(f"http://127.0.0.1:{port}", port), gate) as api:
+            with pytest.raises(UnavailableError, match="refused") as caught:
+                await api.create(Definition(), HALF_HOUR)
+    assert not caught.value.unanswered
+    assert gate.left == [None]
+
+
+@pytest.mark.may_idle(10)  # if the machine has a name server that does not answer
+async def test_a_name_that_does_not_resolve_is_an_outage() -> None:
+    """No DNS is the network's trouble, and nothing was sent."""
+    async with ApiClient(base_url="https://nowhere.invalid", key=KEY, gate=Gate()) as api:
+        with pytest.raises(UnavailableError, match=r"nowhere\.invalid") as caught:
+            await api.me()
+    assert not caught.value.unanswered
+
+
+async def test_a_service_that_stays_out_of_reach_is_told_of_once_and_so_is_its_return(caplog) -> None:
+    """After half a minute the reason is a warning, not at every try; a hiccup is none; the end is told, too."""
+    now = [1000.0]
+    statuses = ["503 No"] * 3 + ["200 OK", "503 No", "200 OK"]
+    answers = [sends(http(b'{"email":"","orgId":"","role":""}', status)) for status in statuses]
+    async with serving(*answers) as server, client(server, wall_clock=lambda: now[0]) as api:
+        for status in statuses:
+            if status == "200 OK":
+                await api.me()
+            else:
+                with pytest.raises(UnavailableError):
+                    await api.me()
+            now[0] += 20
+    told = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
+    assert len(told) == 2, told
+    assert "503" in told[0]
+    assert told[1] == "the service answers again"
+
+
+async def test_an_outage_that_is_given_up_names_its_last_reason() -> None:
+    """Hours later somebody must know whether it was the name, the network or the service."""
+
+    class Closed(Gate):
+        async def enter(self, kind: Kind, priority: Priority, **_: object) -> Gate:
+            if self.left:
+                raise UnavailableError("could not be reached for 6 h", lasting=True, hint="later")
+            return await super().enter(kind, priority)
+
+    async with serving(sends(http(b"", "503 No"))) as server, client(server, Closed()) as api:
+        with pytest.raises(UnavailableError):
+            await api.me()
+        with pytest.raises(UnavailableError, match=r"could not be reached for 6 h \(.*503.*\)") as caught:
+            await api.me()
+    assert caught.value.hint == "later"
+    assert not caught.value.transient
+
+
+@pytest.mark.parametrize(
+    "answer", [stays_silent_after(), stays_silent_after(b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\n{")]
+)
+async def test_a_stalled_answer_ends(answer: Answer) -> None:
+    """An answer that does not come, or stops, is given up after the time allowed."""
+    gate = Gate()
+    async with (
+        serving(answer) as server,
+        client(server, gate, connect_timeout_seconds=0.5, read_timeout_seconds=0.1) as api,
+    ):
+        with pytest.raises(UnavailableError) as caught:
+            await api.me()
+    assert caught.value.unanswered
+    assert gate.left == [None]
+
+
+async def test_a_dripping_answer_ends() -> None:
+    """The whole of a reply has its time: a byte now and then does not prolong it."""
+
+    async def drip(_: bytes, writer: asyncio.StreamWriter) -> None:
+        for at in range(10_000):
+            writer.write(http(b" " * 10_000)[at : at + 1])
+            await asyncio.sleep(0.01)
+
+    async with serving(drip) as server:
+        settings: dict[str, Any] = {"connect_timeout_seconds": 0.1, "read_timeout_seconds": 0.2}
+        async with client(server, **settings) as api:
+            with pytest.raises(UnavailableError):
+                await api.me()
+
+
+async def test_a_huge_answer_is_refused() -> None:
+    """No reply can fill the memory."""
+
+    async def flood(_: bytes, writer: asyncio.StreamWriter) -> None:
+        writer.write(b"HTTP/1.1 200 OK\r\n\r\n")
+        for _size in range(MAX_REPLY_BYTES // len(DATA) + 8):
+            writer.write(DATA)
+            await writer.drain()
+
+    async with serving(flood) as server, client(server) as api:
+        with pytest.raises(ReplyError):
+            await api.me()
+
+
+async def test_an_error_is_judged_though_its_text_is_cut() -> None:
+    """A 401 stays a 401 when its body breaks off."""
+    gate = Gate()
+    cut = b"HTTP/1.1 401 No\r\nContent-Length: 999\r\n\r\nbad key"
+    async with serving(sends(cut)) as server, client(server, gate) as api:
+        with pytest.raises(UnauthorizedError, match="bad key"):
+            await api.me()
+    assert gate.left == [401]
+
+
+async def test_a_compressed_answer_cut_short_is_no_answer() -> None:
+    """A truncated gzip body, which aiohttp would take for a whole one, is refused."""
+    squeeze = zlib.compressobj(wbits=31)
+    body = squeeze.compress(b'{"operationId":"o"}') + squeeze.flush()
+    answers = [sends(http(part, Content_Encoding="gzip")) for part in (body, body[:-8])]
+    async with serving(*answers) as server, client(server) as api:
+        assert await api.create(Definition(), HALF_HOUR) == "o"
+        with pytest.raises(ReplyError):
+            await api.create(Definition(), HALF_HOUR)
+
+
+async def test_an_echoed_key_is_not_passed_on() -> None:
+    """A service that repeats the key in its error does not make us show it."""
+    slashed = KEY.replace("/", "\\/")
+    for text in (f"bad key {KEY}", f'{{"message":"bad {slashed}"}}', f"bad {KEY[4:]}"):
+        async with serving(sends(http(text.encode(), "401 No"))) as server, client(server) as api:
+            with pytest.raises(UnauthorizedError) as caught:
+                await api.me()
+        assert "CANARY" not in shown(caught.value)
+        assert "bad" in str(caught.value)
+
+
+async def test_a_cancelled_call_gives_its_pass_back() -> None:
+    """A cancel says nothing of the service, and leaves no connection behind."""
+    gate, arrived = Gate(), asyncio.Event()
+
+    async def hang(_: bytes, __: asyncio.StreamWriter) -> None:
+        arrived.set()
+        await asyncio.Event().wait()
+
+    async with serving(hang) as server, client(server, gate) as api:
+        call = asyncio.create_task(api.me())
+        await arrived.wait()
+        call.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await call
+    assert gate.left == ["abandoned"]
+
+
+async def test_the_services_clock_is_told_once() -> None:
+    """The first reply with a date, whatever its status, says how far the service's clock is ahead."""
+    ahead: list[float] = []
+    answers = [
+        sends(http()),
+        sends(http(b"", "500 No", Date="Thu, 01 Jan 2026 00:00:10 GMT")),
+        sends(http(b"{}", Date="Thu, 01 Jan 2026 00:00:20 GMT")),
+    ]
+    async with (
+        serving(*answers) as server,
+        client(server, on_date=ahead.append, wall_clock=lambda: 1_767_225_600.0) as api,
+    ):
+        for _ in range(2):
+            with pytest.raises(ServiceError):
+                await api.me()
+        await api.me()
+    assert ahead == [10.0]
+
+
+@pytest.mark.parametrize("headers", [{"X": "a\r\nY: b"}, {"": "a"}, {"X\n": "a"}, {"host": "other.example"}])
+async def test_a_header_that_cannot_be_sent_is_a_config_error(headers: dict[str, str]) -> None:
+    """A line end in a header, and a Host, which a proxy would see, are found before anything is sent."""
+    with pytest.raises(ConfigError):
+        ApiClient(base_url="https://x.example", key=KEY, gate=Gate(), headers=headers)
