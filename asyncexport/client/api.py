@@ -1,6 +1,6 @@
 """Fullstory's API: one method a call. What is asked and what an answer means is decided in `core.service`.
 
-1. Each call is one request on the wire, and it passes the gate first (`gate`).
+1. Each call is one request on the wire, and it passes the gate first.
 2. The key is in `ApiTransport` alone. Signed links are followed by `storage_host`, which never has the key.
 """
 
@@ -9,7 +9,8 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from typing import Self
 
 from asyncexport.client.api_transport import ApiTransport
-from asyncexport.client.gate import Gate, GatedTransport
+from asyncexport.client.gate import Gate
+from asyncexport.client.gated_transport import GatedTransport
 from asyncexport.client.session import ConnectionSettings
 from asyncexport.core.admission import Priority
 from asyncexport.core.bundles import Range

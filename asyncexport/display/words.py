@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from datetime import UTC, datetime
 
-UNITS = ("B", "kB", "MB", "GB", "TB", "PB")
+BYTE_UNITS = ("B", "kB", "MB", "GB", "TB", "PB")
 
 
 def plain(text: str) -> str:
@@ -19,10 +19,10 @@ def show_count(number: int) -> str:
 def show_bytes(size: float) -> str:
     """`20.1 MB`: three digits or so, in steps of 1000."""
     unit = 0
-    while size >= 999.5 and unit < len(UNITS) - 1:
+    while size >= 999.5 and unit < len(BYTE_UNITS) - 1:
         size /= 1000
         unit += 1
-    return f"{size:.0f} {UNITS[unit]}" if unit == 0 or size >= 99.95 else f"{size:.1f} {UNITS[unit]}"
+    return f"{size:.0f} {BYTE_UNITS[unit]}" if unit == 0 or size >= 99.95 else f"{size:.1f} {BYTE_UNITS[unit]}"
 
 
 def show_rate(per_second: float) -> str:
