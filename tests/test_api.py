@@ -166,7 +166,7 @@ async def test_a_429_tells_the_gate_how_long_to_wait() -> None:
 async def test_a_redirect_is_never_followed_with_the_key(status: int) -> None:
     """The server a redirect names gets no request at all."""
     async with serving(sends(http())) as elsewhere:
-        away = http(b"", f"{status} Away", DownloadLink=f"{elsewhere.url}/x?CANARY=1")
+        away = http(b"", f"{status} Away", Location=f"{elsewhere.url}/x?CANARY=1")
         async with serving(sends(away)) as server, client(server) as api:
             with pytest.raises(RefusedError) as caught:
                 await api.create(Definition(), HALF_HOUR)

@@ -198,7 +198,7 @@ async def test_a_dripping_body_is_incomplete() -> None:
         (sends(http(b"", "401 No")), RefusedError),
         (sends(http(b"", "404 No")), GoneError),
         (sends(http(b"", "503 No")), UnavailableError),
-        (sends(http(b"", "302 Away", DownloadLink="http://127.0.0.1:1/CANARY")), ReplyError),
+        (sends(http(b"", "302 Away", Location="http://127.0.0.1:1/CANARY")), ReplyError),
         (sends(), UnavailableError),
         (sends(reset=True), UnavailableError),
         (sends(b"garbage\r\n\r\n"), ReplyError),
