@@ -9,7 +9,8 @@ They keep to the limit as well as we do, know no list, lose nothing, and learn n
 
 import asyncio
 import heapq
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
+from contextlib import asynccontextmanager
 from itertools import count
 
 from asyncexport.core.admission import Priority
@@ -27,10 +28,13 @@ FIXED_IN_FLIGHT = 50
 Rank = Callable[[Priority], int]
 
 
-class _Pass:
+class _Permit:
     """Leave to send one request; what comes of it is nobody's business here."""
 
-    def leave(self, status: int | None, *, retry_after: float | None = None) -> None:
+    async def recorded(self) -> None:
+        """Nothing is put on record."""
+
+    def answered(self, status: int | None, *, retry_after: float | None = None, problem: str = "") -> None:
         """Nothing is made of it."""
 
 
@@ -50,9 +54,8 @@ class _Limiter:
         self._timer: asyncio.TimerHandle | None = None
         self.sent = dict.fromkeys(Kind, 0)
 
-    async def enter(
-        self, kind: Kind, priority: Priority, *, before: Callable[[], Awaitable[None]] | None = None
-    ) -> _Pass:
+    @asynccontextmanager
+    async def permit(self, kind: Kind, priority: Priority) -> AsyncIterator[_Permit]:
         """Wait for a token, where this call takes one."""
         if self._counts_all or kind is Kind.CREATE:
             turn = self._loop.create_future()
@@ -60,9 +63,7 @@ class _Limiter:
             self._serve()
             await turn
         self.sent[kind] += 1
-        if before is not None:
-            await before()
-        return _Pass()
+        yield _Permit()
 
     def _serve(self) -> None:
         now = self._loop.time()
@@ -100,9 +101,9 @@ class _Work:
 
     async def carry(self, window: Range, *, poll_seconds: float) -> None:
         """Create, poll on a fixed beat, locate, fetch."""
-        operation = await self._service.create(
-            EXPORT.definition, window, priority=Priority.CREATE, before=self._count_running
-        )
+        async with self._limiter.permit(Kind.CREATE, Priority.CREATE) as permit:
+            self._count_running()
+            operation = await self._service.create(EXPORT.definition, window, permit=permit)
         while True:
             await asyncio.sleep(poll_seconds)
             progress = (await self._service.operation(operation, priority=Priority.POLL)).progress
@@ -127,7 +128,7 @@ class _Work:
             refused=0,
         )
 
-    async def _count_running(self) -> None:
+    def _count_running(self) -> None:
         self._running += 1
         self._most_running = max(self._most_running, self._running)
 

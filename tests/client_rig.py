@@ -1,7 +1,9 @@
 """The two clients of the service with settings for tests, and what their errors give away."""
 
+import asyncio
 import traceback
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, fields
 from typing import Any
 
@@ -10,6 +12,7 @@ from asyncexport.client.session import ConnectionSettings
 from asyncexport.client.storage_host import DownloadBody, StorageHost
 from asyncexport.core.admission import Priority
 from asyncexport.core.bundles import Range
+from asyncexport.core.exports import Definition
 from asyncexport.core.service.requests import Kind
 from asyncexport.core.service.resources import DownloadLink
 from tests.raw_server import Server
@@ -26,23 +29,44 @@ class Gate:
 
     entered: list[tuple[Kind, Priority]] = field(default_factory=list)
     left: list[object] = field(default_factory=list)
+    takes: float = 0.0
 
-    async def enter(
-        self, kind: Kind, priority: Priority, *, before: Callable[[], Awaitable[None]] | None = None
-    ) -> "Gate":
+    @asynccontextmanager
+    async def permit(self, kind: Kind, priority: Priority) -> AsyncIterator["Permit"]:
         """Let through."""
         self.entered.append((kind, priority))
-        if before is not None:
-            await before()
-        return self
+        permit = Permit(self)
+        try:
+            yield permit
+        finally:
+            self.left += [] if permit.is_answered else ["abandoned" if permit.is_recorded else "unsent"]
 
-    def leave(self, status: int | None, *, retry_after: float | None = None) -> None:
+
+@dataclass
+class Permit:
+    """Leave to send one request."""
+
+    gate: Gate
+    is_recorded: bool = False
+    is_answered: bool = False
+    problem: str = ""
+
+    async def recorded(self) -> None:
+        """On record after a while."""
+        await asyncio.sleep(self.gate.takes)
+        self.is_recorded = True
+
+    def answered(self, status: int | None, *, retry_after: float | None = None, problem: str = "") -> None:
         """Left with a status."""
-        self.left.append(status if retry_after is None else (status, retry_after))
+        assert self.is_recorded
+        self.is_answered, self.problem = True, problem
+        self.gate.left.append(status if retry_after is None else (status, retry_after))
 
-    def abandon(self) -> None:
-        """Left with nothing."""
-        self.left.append("abandoned")
+
+async def create(api: ApiClient, gate: Gate | None = None) -> str:
+    """Start an export, as whoever has got a permit for it does."""
+    async with (gate or Gate()).permit(Kind.CREATE, Priority.CREATE) as permit:
+        return await api.create(Definition(), HALF_HOUR, permit=permit)
 
 
 def client(server: Server, gate: Gate | None = None, **settings: Any) -> ApiClient:

@@ -2,18 +2,22 @@
 # ruff: noqa: ARG002 - they take what the real ones need
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 
-from asyncexport.core.admission import Backoff, Priority
+from asyncexport.core.admission import Backoff, BudgetScope, Prefer, Priority
 from asyncexport.core.bundles import Bundle, Range
 from asyncexport.core.exports import Definition, Export
 from asyncexport.core.polling import FinishedOperation
+from asyncexport.core.service.requests import Kind
 from asyncexport.core.service.resources import DownloadLink
 from asyncexport.core.states import Archive, BundleRecord, Creating, State
+from asyncexport.engine.budget import Budget, Quota
 from asyncexport.engine.bundle_runner import BundleRunner, ExportState
+from asyncexport.engine.permit import Permit
 from asyncexport.errors import RefusedError, ServiceError, UnavailableError
+from asyncexport.simulate.service import MemoryLedger
 
 OUTAGE = 6 * 3600.0
 EXPORT = Export("everyone")
@@ -56,6 +60,32 @@ class Ledger:
         return next((row.state for row in reversed(self.rows) if row.bundle == bundle), None)
 
 
+class Gate(Budget):
+    """A budget of plenty, that can be closed; `fails` is what it says of the service instead of leave."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            Quota(6e6, 1_000_000, BudgetScope.CREATE),
+            prefer=Prefer.THROUGHPUT,
+            backoff=Backoff(1.0, 300.0, OUTAGE),
+            journal=MemoryLedger(),
+            wall_clock=now,
+            jitter=lambda: 0.5,
+        )
+        self.is_open = asyncio.Event()
+        self.is_open.set()
+        self.fails: Exception | None = None
+
+    @asynccontextmanager
+    async def permit(self, kind: Kind, priority: Priority) -> AsyncIterator[Permit]:
+        """Leave for whoever comes, once it is open."""
+        await self.is_open.wait()
+        if self.fails:
+            raise self.fails
+        async with super().permit(kind, priority) as permit:
+            yield permit
+
+
 @dataclass
 class Service:
     """Makes operations and links; `creates` and `locates` hold what the next calls come to, else all is well.
@@ -68,20 +98,13 @@ class Service:
     locates: list[Exception | DownloadLink | None] = field(default_factory=list)
     refuses: Callable[[Range], Exception | None] = lambda _: None
     takes: float = 1.0
-    gate: asyncio.Event = field(default_factory=asyncio.Event)
     made: dict[str, Bundle] = field(default_factory=dict)
     posts: int = 0
     links: int = 0
 
-    def __post_init__(self) -> None:
-        self.gate.set()
-
-    async def create(
-        self, definition: Definition, span: Range, *, priority: Priority, before: Callable[[], Awaitable[None]]
-    ) -> str:
+    async def create(self, definition: Definition, span: Range, *, permit: Permit) -> str:
         """Start an operation."""
-        await self.gate.wait()
-        await before()
+        await permit.recorded()
         bundle = Bundle(EXPORT.name, span)
         assert isinstance(self.ledger.latest(bundle), Creating), "the intent is on record before the request is sent"
         self.posts += 1
@@ -209,6 +232,7 @@ class Scene:
 
     def __init__(self, *, attempts: int = 5, slots: int = 4, accepted: bool = True, jitter: float = 0.5) -> None:
         self.ledger = Ledger()
+        self.gate = Gate()
         self.service = Service(self.ledger)
         self.watch = Watch()
         self.downloads = Downloads()
@@ -216,6 +240,7 @@ class Scene:
         self.stream = ExportState(EXPORT, accepted=accepted)
         self.accepted: set[Bundle] = set()
         self.runner = BundleRunner(
+            gate=self.gate,
             service=self.service,
             watch=self.watch,
             downloads=self.downloads,

@@ -3,6 +3,7 @@
 import asyncio
 import socket
 import zlib
+from contextlib import suppress
 from typing import Any
 
 import pytest
@@ -24,7 +25,7 @@ from asyncexport.errors import (
     UnauthorizedError,
     UnavailableError,
 )
-from tests.client_rig import DATA, HALF_HOUR, KEY, Gate, client, shown
+from tests.client_rig import DATA, HALF_HOUR, KEY, Gate, client, create, shown
 from tests.raw_server import Answer, Server, http, sends, serving, stays_silent_after
 
 pytestmark = pytest.mark.usefixtures("nothing_secret_is_logged")
@@ -34,7 +35,7 @@ async def test_create_sends_the_key_as_it_is_and_reads_the_operation() -> None:
     """One POST with `Basic <key>` and JSON makes an operation, and the gate is told of its status."""
     gate = Gate()
     async with serving(sends(http(b'{"operationId":"op=="}'))) as server, client(server, gate) as api:
-        assert await api.create(Definition(), HALF_HOUR, priority=Priority.CREATE) == "op=="
+        assert await create(api, gate) == "op=="
     [request] = server.requests
     assert request.startswith(b"POST /segments/v1/exports HTTP/1.1\r\n")
     assert f"\r\nAuthorization: Basic {KEY}\r\n".encode() in request
@@ -45,30 +46,32 @@ async def test_create_sends_the_key_as_it_is_and_reads_the_operation() -> None:
     assert gate.left == [200]
 
 
-async def test_before_is_awaited_after_the_gate_and_before_the_request() -> None:
-    """What must be on record before a create is sent is on record by then."""
-    gate, seen = Gate(), []
-
-    async def note() -> None:
-        seen.append((len(gate.entered), len(server.requests)))
-
+async def test_nothing_is_sent_before_it_is_on_record() -> None:
+    """A create that is cancelled while its row is written is not sent; one whose row is there is."""
+    gate = Gate(takes=0.05)
     async with serving(sends(http(b'{"operationId":"o"}'))) as server, client(server, gate) as api:
-        await api.create(Definition(), HALF_HOUR, before=note)
-    assert seen == [(1, 0)]
+        with pytest.raises(TimeoutError):
+            await asyncio.wait_for(create(api, gate), 0.01)
+        assert (server.requests, gate.left) == ([], ["unsent"])
+        assert await create(api, gate) == "o"
+    assert len(server.requests) == 1
 
 
-async def test_nothing_is_sent_when_before_fails() -> None:
-    """A create whose intent cannot be noted is not sent."""
+async def test_a_permit_is_told_what_went_wrong() -> None:
+    """In the words of the error, so that whoever gives up in the end can name the reason; a success has none."""
     gate = Gate()
-
-    async def fail() -> None:
-        raise ZeroDivisionError
-
-    async with serving(sends(http())) as server, client(server, gate) as api:
-        with pytest.raises(ZeroDivisionError):
-            await api.create(Definition(), HALF_HOUR, before=fail)
-    assert server.requests == []
-    assert gate.left == []
+    problems = []
+    answers = sends(http(b"", "503 No")), sends(), sends(http(b'{"operationId":"o"}'))
+    async with serving(*answers) as server, client(server, gate) as api:
+        for _ in answers:
+            async with gate.permit(Kind.CREATE, Priority.CREATE) as permit:
+                with suppress(UnavailableError):
+                    await api.create(Definition(), HALF_HOUR, permit=permit)
+                problems.append(permit.problem)
+    assert gate.left == [503, None, 200]
+    assert "503" in problems[0]
+    assert "the connection to 127.0.0.1 was lost" in problems[1]
+    assert problems[2] == ""
 
 
 async def test_every_call_asks_for_its_own_path() -> None:
@@ -169,7 +172,7 @@ async def test_a_redirect_is_never_followed_with_the_key(status: int) -> None:
         away = http(b"", f"{status} Away", Location=f"{elsewhere.url}/x?CANARY=1")
         async with serving(sends(away)) as server, client(server) as api:
             with pytest.raises(RefusedError) as caught:
-                await api.create(Definition(), HALF_HOUR)
+                await create(api)
     assert elsewhere.requests == []
     assert "CANARY" not in shown(caught.value)
 
@@ -201,7 +204,7 @@ async def test_a_broken_answer_is_one_request_and_no_status(
     gate = Gate()
     async with serving(answer) as server, client(server, gate) as api:
         with pytest.raises(ExportError) as caught:
-            await (api.create(Definition(), HALF_HOUR) if is_create else api.operation("o"))
+            await (create(api, gate) if is_create else api.operation("o"))
     assert type(caught.value) is error
     assert len(server.requests) == 1
     assert gate.left == [None]
@@ -219,7 +222,7 @@ async def test_a_refused_connection_was_never_sent() -> None:
         port = deaf.getsockname()[1]
         async with client(Server(f"http://127.0.0.1:{port}", port), gate) as api:
             with pytest.raises(UnavailableError, match="refused") as caught:
-                await api.create(Definition(), HALF_HOUR)
+                await create(api, gate)
     assert not caught.value.unanswered
     assert gate.left == [None]
 
@@ -250,24 +253,6 @@ async def test_a_service_that_stays_out_of_reach_is_told_of_once_and_so_is_its_r
     assert len(told) == 2, told
     assert "503" in told[0]
     assert told[1] == "the service answers again"
-
-
-async def test_an_outage_that_is_given_up_names_its_last_reason() -> None:
-    """Hours later somebody must know whether it was the name, the network or the service."""
-
-    class Closed(Gate):
-        async def enter(self, kind: Kind, priority: Priority, **_: object) -> Gate:
-            if self.left:
-                raise UnavailableError("could not be reached for 6 h", lasting=True, hint="later")
-            return await super().enter(kind, priority)
-
-    async with serving(sends(http(b"", "503 No"))) as server, client(server, Closed()) as api:
-        with pytest.raises(UnavailableError):
-            await api.me()
-        with pytest.raises(UnavailableError, match=r"could not be reached for 6 h \(.*503.*\)") as caught:
-            await api.me()
-    assert caught.value.hint == "later"
-    assert not caught.value.transient
 
 
 @pytest.mark.parametrize(
@@ -331,9 +316,9 @@ async def test_a_compressed_answer_cut_short_is_no_answer() -> None:
     body = squeeze.compress(b'{"operationId":"o"}') + squeeze.flush()
     answers = [sends(http(part, Content_Encoding="gzip")) for part in (body, body[:-8])]
     async with serving(*answers) as server, client(server) as api:
-        assert await api.create(Definition(), HALF_HOUR) == "o"
+        assert await create(api) == "o"
         with pytest.raises(ReplyError):
-            await api.create(Definition(), HALF_HOUR)
+            await create(api)
 
 
 async def test_an_echoed_key_is_not_passed_on() -> None:

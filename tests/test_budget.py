@@ -1,10 +1,12 @@
 """The one gate: what the bucket lets through, in which order, and what refusals and outages do to everybody."""
 
 import asyncio
+import gc
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass, field
 from itertools import pairwise
+from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, example, given, settings
@@ -25,11 +27,11 @@ from asyncexport.engine.budget import (
     HOPELESS_REFUSALS,
     RELEARN_SECONDS,
     Budget,
-    Permit,
     Quota,
     RequestHistory,
     read_history,
 )
+from asyncexport.engine.permit import Permit
 from asyncexport.errors import UnavailableError
 from tests.virtual_time import at, on_virtual_time, settled
 
@@ -98,17 +100,47 @@ async def a_budget(
         await budget.close()
 
 
-async def create(budget: Budget) -> Permit:
-    return await budget.enter(Kind.CREATE, Priority.CREATE)
+@dataclass
+class Sent:
+    """A request that was sent, and whose answer is still to come."""
+
+    permit: Permit
+    block: AbstractAsyncContextManager[Permit]
+
+    def answered(self, status: int | None, **more: Any) -> None:
+        """Its answer is here."""
+        self.permit.answered(status, **more)
+        self.given_up()
+
+    def given_up(self) -> None:
+        """Leave the permit, which never waits."""
+        with pytest.raises(StopIteration):
+            self.block.__aexit__(None, None, None).send(None)
 
 
-async def answered(budget: Budget, status: int | None = 200, kind: Kind = Kind.CREATE, **more: float) -> None:
+async def sent(budget: Budget, kind: Kind, priority: Priority) -> Sent:
+    """Send a request."""
+    block = budget.permit(kind, priority)
+    request = Sent(await block.__aenter__(), block)
+    try:
+        await request.permit.recorded()
+    except BaseException:
+        request.given_up()
+        raise
+    return request
+
+
+async def create(budget: Budget) -> Sent:
+    return await sent(budget, Kind.CREATE, Priority.CREATE)
+
+
+async def answered(budget: Budget, status: int | None = 200, kind: Kind = Kind.CREATE, **more: Any) -> None:
     priority = {Kind.CREATE: Priority.CREATE, Kind.RESULTS: Priority.RESULTS}.get(kind, Priority.POLL)
-    (await budget.enter(kind, priority)).leave(status, **more)
+    (await sent(budget, kind, priority)).answered(status, **more)
 
 
 async def answered_until(
-    budget: Budget, time: float, status: int | None, kind: Kind = Kind.CREATE, **more: float
+    budget: Budget, time: float, status: int | None, kind: Kind = Kind.CREATE, **more: Any
 ) -> None:
     while now() < time:
         await answered(budget, status, kind, **more)
@@ -136,7 +168,7 @@ async def test_requests_within_one_tick_of_the_clock_are_counted_as_well():
     async with a_budget(requests_per_minute=0.001) as budget:
         under_way = [await create(budget) for _ in range(3)]
         for leave in under_way:
-            leave.leave(200)
+            leave.answered(200)
         await answered(budget)
         assert budget.tokens == 45
 
@@ -158,12 +190,12 @@ async def test_what_is_in_flight_comes_back_only_once_it_is_answered():
         first, second = await create(budget), await create(budget)
         await at(1000)
         assert budget.tokens == 0
-        first.leave(200)
+        first.answered(200)
         await at(1029)
         assert budget.tokens == 0
         await at(1031)
         assert budget.tokens == 1
-        second.abandon()
+        second.given_up()
         assert budget.tokens == 1
         await at(2000)
         assert budget.tokens == 2
@@ -217,13 +249,13 @@ def test_the_service_never_refuses_where_scopes_agree(arrivals, burst, scope):
 
         async def ask(delay: float, up: float, down: float, kind: Kind) -> None:
             await asyncio.sleep(delay)
-            leave = await budget.enter(kind, Priority.CREATE)
+            leave = await sent(budget, kind, Priority.CREATE)
             counted = scope is BudgetScope.ALL or kind is Kind.CREATE
             await asyncio.sleep(up)
             status = service.arrives(now()) if counted else 200
             passed.append(kind)
             await asyncio.sleep(down)
-            leave.leave(status)
+            leave.answered(status)
 
         async with a_budget(scope=scope, burst=burst) as budget, asyncio.TaskGroup() as group:
             when = 0.0
@@ -256,10 +288,10 @@ def test_cancelled_waiters_cost_nothing(visitors, burst):
                 return
             if patient:
                 times.append(now())
-                leave.leave(200)
+                leave.answered(200)
             else:
                 times.append(-1.0)  # it was served before it gave up, and did cost a token
-                leave.leave(200)
+                leave.answered(200)
 
         async with a_budget(burst=burst) as budget, asyncio.TaskGroup() as group:
             for come, stay, patient in visitors:
@@ -279,7 +311,7 @@ def test_cancelled_waiters_cost_nothing(visitors, burst):
 
 
 def test_cancelled_in_the_moment_it_is_served_costs_nothing():
-    """Whatever the turn of the loop: leave that was given and not put on record goes to the next in line, at once."""
+    """Whatever the turn of the loop: leave that was given and not used goes to the next in line, at once."""
     outcomes = set()
 
     async def cancel_after(turns: int) -> None:
@@ -292,79 +324,132 @@ def test_cancelled_in_the_moment_it_is_served_costs_nothing():
             first.cancel()
             await asyncio.wait({first})
             if not first.cancelled():
-                first.result().abandon()
-            (await second).leave(200)
-            recorded = len(journal.rows) - 2
-            assert now() == pytest.approx(REFILL * (1 + recorded), abs=0.01)
-            outcomes.add((first.cancelled(), recorded))
+                first.result().given_up()
+            (await second).answered(200)
+            used = not first.cancelled()
+            assert now() == pytest.approx(REFILL * (1 + used), abs=0.01)
+            outcomes.add((used, len(journal.rows) - 2))
 
     for turns in range(40):
         on_virtual_time(cancel_after)(turns)
-    assert outcomes == {(True, 0), (False, 1)}
+    assert outcomes == {(False, 0), (False, 1), (True, 1)}
 
 
 @on_virtual_time
-async def test_cancelled_while_it_is_put_on_record_costs_a_token_too_many_never_too_few():
-    """The row may be there, so the token is taken for spent; the next is served after a refill, not later."""
+async def test_cancelled_while_it_is_put_on_record_gives_its_token_back():
+    """Nothing was sent. Its row may be there all the same, which costs the next process a token, and not this one."""
     journal = Journal(takes=5.0)
     async with a_budget(burst=2, journal=journal) as budget:
         first = asyncio.create_task(create(budget))
         await at(1)
         first.cancel()
         await asyncio.wait({first})
-        leave = await create(budget)
-        assert now() == pytest.approx(1 + REFILL + 5, abs=0.1)
-        leave.leave(200)
+        assert budget.tokens == 1
+        (await create(budget)).answered(200)
+        assert now() == pytest.approx(1 + 5, abs=0.1)
 
 
 @on_virtual_time
-async def test_every_request_has_its_row_before_leave_is_given():
-    """Kind and time are on record when `enter` returns, and the status once it is left."""
+async def test_a_token_given_back_after_a_refusal_does_not_count():
+    """A 429 that came meanwhile says that the bucket is empty, whatever was never sent."""
+    async with a_budget(burst=4) as budget:
+        refused = await create(budget)
+        async with budget.permit(Kind.CREATE, Priority.CREATE):
+            refused.answered(429, retry_after=1.0)
+            await at(2)
+        assert budget.tokens == 0
+        await answered(budget)
+        assert now() == pytest.approx(REFILL, abs=0.1)
+
+
+@on_virtual_time
+async def test_every_request_has_its_row_before_it_may_be_sent():
+    """Kind and time are on record once `recorded` returns, and the status once it is answered, the first time."""
     journal = Journal(takes=2.0)
     async with a_budget(journal=journal) as budget:
-        leave = await create(budget)
-        assert [kind for _, kind in journal.rows] == ["create"]
-        leave.leave(404)
-        leave.leave(200)
-        poll = await budget.enter(Kind.POLL, Priority.POLL)
-        poll.leave(None)
+        async with budget.permit(Kind.CREATE, Priority.CREATE) as permit:
+            assert journal.rows == []
+            await permit.recorded()
+            assert [kind for _, kind in journal.rows] == ["create"]
+            permit.answered(404)
+            permit.answered(200)
+        (await sent(budget, Kind.POLL, Priority.POLL)).answered(None)
         assert journal.statuses == {0: 404, 1: 0}
         assert budget.sent[Kind.CREATE] == budget.sent[Kind.POLL] == 1
 
 
 @on_virtual_time
 @pytest.mark.parametrize("burst", [1, 50], ids=["waits for its turn", "plenty"])
-async def test_what_is_put_on_record_before_a_create_goes_along_with_its_row(burst):
-    """Neither waits for the other, and nobody is let through before both are there."""
-    journal, noted = Journal(takes=5.0), []
-
-    async def note() -> None:
+async def test_what_is_noted_under_a_permit_goes_along_with_its_row(burst):
+    """Neither waits for the other: the row is on its way when the block begins."""
+    journal = Journal(takes=5.0)
+    async with (
+        a_budget(burst=burst, journal=journal) as budget,
+        budget.permit(Kind.CREATE, Priority.CREATE) as permit,
+    ):
         await asyncio.sleep(4.0)
-        noted.append(now())
-
-    async with a_budget(burst=burst, journal=journal) as budget:
-        leave = await budget.enter(Kind.CREATE, Priority.CREATE, before=note)
-        assert noted == pytest.approx([4.0])
+        await permit.recorded()
         assert now() == pytest.approx(5.0)
         assert len(journal.rows) == 1
-        leave.leave(200)
+        permit.answered(200)
+
+
+async def fail_under_a_permit(budget: Budget, *, await_row: bool) -> None:
+    async with budget.permit(Kind.CREATE, Priority.CREATE) as permit:
+        await asyncio.sleep(1.0)
+        if await_row:
+            await permit.recorded()
+        raise ZeroDivisionError
 
 
 @on_virtual_time
 @pytest.mark.parametrize("takes", [0.0, 5.0], ids=["after the row", "before the row"])
-async def test_whoever_cannot_note_what_comes_before_gives_its_pass_back(takes):
-    """It is told why, and its token comes back from then on, as after any request."""
-
-    async def fail() -> None:
-        await asyncio.sleep(1.0)
-        raise ZeroDivisionError
-
-    async with a_budget(burst=2, journal=Journal(takes=takes)) as budget:
+async def test_whoever_leaves_its_permit_unused_gives_its_token_back(takes):
+    """Whether its row is there or not, nothing was sent, and the next one need not wait."""
+    journal = Journal(takes=takes)
+    async with a_budget(burst=2, journal=journal) as budget:
         with pytest.raises(ZeroDivisionError):
-            await budget.enter(Kind.CREATE, Priority.CREATE, before=fail)
-        assert budget.tokens == 0
-        await asyncio.sleep(30.0)
+            await fail_under_a_permit(budget, await_row=False)
         assert budget.tokens == 1
+        assert journal.statuses == {}
+
+
+@on_virtual_time
+async def test_whoever_gives_up_what_it_sent_has_used_its_token():
+    """Nobody knows whether the request arrived: its token comes back as after any other."""
+    async with a_budget(burst=2) as budget:
+        with pytest.raises(ZeroDivisionError):
+            await fail_under_a_permit(budget, await_row=True)
+        assert budget.tokens == 0
+        await asyncio.sleep(REFILL + 1)
+        assert budget.tokens == 1
+
+
+@pytest.mark.parametrize("takes", [0.0, 5.0])
+def test_no_cancel_loses_a_token_or_leaves_a_failure_untold(takes):
+    """Wherever whoever has a permit is cancelled: the bucket is full again at the end, and asyncio prints nothing."""
+
+    async def cancel_after(turns: int) -> None:
+        complaints: list[object] = []
+        asyncio.get_running_loop().set_exception_handler(lambda _, context: complaints.append(context))
+        journal = Journal(takes=takes, broken=OSError("no space") if turns % 2 else None)
+        async with a_budget(burst=3, journal=journal) as budget:
+            tasks = [asyncio.create_task(create(budget)) for _ in range(4)]
+            await settled(turns)
+            for task in tasks:
+                task.cancel()
+            done, _ = await asyncio.wait(tasks)
+            for task in done:
+                if not task.cancelled() and task.exception() is None:
+                    task.result().given_up()
+            await asyncio.sleep(3 * REFILL)
+            assert budget.tokens == 2
+        del tasks, done, task
+        gc.collect()
+        assert complaints == []
+
+    for turns in range(20):
+        on_virtual_time(cancel_after)(turns)
 
 
 async def test_a_journal_that_cannot_write_stops_whoever_wanted_to_send():
@@ -383,9 +468,9 @@ async def order_of_service(budget: Budget, asked: list[tuple[Kind, Priority, str
     served: list[str] = []
 
     async def ask(kind: Kind, priority: Priority, name: str) -> None:
-        leave = await budget.enter(kind, priority)
+        leave = await sent(budget, kind, priority)
         served.append(name)
-        leave.leave(200)
+        leave.answered(200)
 
     tasks = [asyncio.create_task(ask(*one)) for one in asked]
     await settled()
@@ -546,7 +631,7 @@ async def test_what_was_under_way_and_is_refused_as_well_counts_once():
     async with a_budget() as budget:
         passes = [await create(budget) for _ in range(40)]
         for leave in passes:
-            leave.leave(429, retry_after=30.0)
+            leave.answered(429, retry_after=30.0)
         assert budget.paused_seconds == pytest.approx(30.0, abs=0.1)
         for _ in range(2):
             await answered(budget, 429, retry_after=30.0)
@@ -634,9 +719,9 @@ def test_a_scope_set_by_the_user_is_never_overridden(scope):
 async def test_those_already_waiting_are_counted_once_it_is_learned():
     """Polls that waited for nothing but the pause wait for tokens afterwards."""
     async with a_budget(scope=BudgetScope.AUTO) as budget:
-        first = await budget.enter(Kind.LIST, Priority.POLL)
+        first = await sent(budget, Kind.LIST, Priority.POLL)
         others = [asyncio.create_task(answered(budget, kind=Kind.POLL)) for _ in range(3)]
-        first.leave(429, retry_after=30.0)
+        first.answered(429, retry_after=30.0)
         await settled()
         await at(31)
         await settled()
@@ -690,7 +775,7 @@ def test_history_is_read_as_the_ledger_keeps_it():
 # The level that earlier runs left
 
 
-def sent(count: int, *, ago: float, kind: str = "create", status: int = 200) -> tuple[SentRequest, ...]:
+def on_record(count: int, *, ago: float, kind: str = "create", status: int = 200) -> tuple[SentRequest, ...]:
     return tuple(SentRequest(EPOCH - ago, kind, status) for _ in range(count))
 
 
@@ -702,11 +787,11 @@ async def tokens_after(scope: BudgetScope, history: RequestHistory) -> int:
 @on_virtual_time
 async def test_the_next_process_takes_over_the_level():
     """What was sent counts until it has come back, by kind as the scope says."""
-    mixed = sent(10, ago=60) + sent(10, ago=60, kind="list")
+    mixed = on_record(10, ago=60) + on_record(10, ago=60, kind="list")
     assert await tokens_after(BudgetScope.CREATE, RequestHistory()) == 49
     assert await tokens_after(BudgetScope.CREATE, RequestHistory(mixed)) == 49 - 10 + 2
     assert await tokens_after(BudgetScope.ALL, RequestHistory(mixed)) == 49 - 20 + 2
-    assert await tokens_after(BudgetScope.CREATE, RequestHistory(sent(1, ago=5, status=429))) == 0
+    assert await tokens_after(BudgetScope.CREATE, RequestHistory(on_record(1, ago=5, status=429))) == 0
     assert await tokens_after(BudgetScope.CREATE, RequestHistory(complete=False)) == 49
     steady = tuple(SentRequest(EPOCH - 2 * 86_400 + 30 * k, "create", 200) for k in range(5760))
     assert await tokens_after(BudgetScope.CREATE, RequestHistory(steady, complete=False)) <= 2
@@ -743,7 +828,7 @@ async def test_a_crash_loop_does_not_send_its_burst_each_time():
                         leave = await create(budget)
                 except TimeoutError:
                     break
-                leave.leave(service.arrives(now()))
+                leave.answered(service.arrives(now()))
         rows += [SentRequest(when, kind, journal.statuses.get(key, 0)) for key, (when, kind) in enumerate(journal.rows)]
     assert service.refused == 0
     assert 49 + 18 <= len(rows) <= 50 + 20
@@ -761,17 +846,17 @@ def test_an_outage_holds_everybody_back(status):
         async with a_budget() as budget:
             await answered(budget, status)
             assert isinstance(budget.line, Down)
-            begun: list[Permit] = []
+            begun: list[Sent] = []
 
             async def ask(kind: Kind) -> None:
-                begun.append(await budget.enter(kind, Priority.POLL))
+                begun.append(await sent(budget, kind, Priority.POLL))
 
             tasks = [asyncio.create_task(ask(kind)) for kind in (Kind.POLL, Kind.CREATE, Kind.LIST)]
             await settled()
             assert not begun
             await at(1000)
             assert len(begun) == 1
-            begun[0].leave(200)
+            begun[0].answered(200)
             await settled()
             assert isinstance(budget.line, Up)
             assert len(begun) == 3
@@ -804,7 +889,7 @@ async def test_what_was_under_way_when_the_line_went_down_says_nothing_new():
     async with a_budget(jitter=1.0) as budget:
         passes = [await create(budget) for _ in range(40)]
         for leave in passes:
-            leave.leave(503)
+            leave.answered(503)
         assert isinstance(budget.line, Down)
         assert budget.line.tries == 1
         await answered(budget, 200, Kind.POLL)
@@ -817,12 +902,12 @@ async def test_a_straggler_does_not_let_a_second_probe_out():
     async with a_budget(jitter=0.5) as budget:
         old = await create(budget)
         await answered(budget, None)
-        probe = await budget.enter(Kind.POLL, Priority.POLL)
+        probe = await sent(budget, Kind.POLL, Priority.POLL)
         second = asyncio.create_task(answered(budget, kind=Kind.POLL))
-        old.leave(None)
+        old.answered(None)
         await at(100)
         assert not second.done()
-        probe.leave(200)
+        probe.answered(200)
         await second
 
 
@@ -831,11 +916,11 @@ async def test_a_probe_that_is_abandoned_lets_the_next_one_try():
     """Whoever was to try the line and was stopped does not keep it closed."""
     async with a_budget() as budget:
         await answered(budget, 503)
-        probe = await budget.enter(Kind.POLL, Priority.POLL)
+        probe = await sent(budget, Kind.POLL, Priority.POLL)
         waiting = asyncio.create_task(answered(budget, kind=Kind.POLL))
         await settled()
         assert not waiting.done()
-        probe.abandon()
+        probe.given_up()
         await waiting
 
 
@@ -845,7 +930,7 @@ async def test_the_line_is_given_up_after_the_outage():
     async with a_budget() as budget:
         waiting = [asyncio.create_task(create(budget)) for _ in range(60)]
         for task in waiting[:49]:
-            (await task).leave(None)
+            (await task).answered(None)
         with pytest.raises(UnavailableError, match="could not be reached for 6 h"):
             await answered_until(budget, 2 * OUTAGE, 500, Kind.POLL)
         assert OUTAGE <= now() <= OUTAGE + 300
@@ -854,6 +939,18 @@ async def test_the_line_is_given_up_after_the_outage():
         assert all(isinstance(failure, UnavailableError) and not failure.transient for failure in failures)
         with pytest.raises(UnavailableError):
             await create(budget)
+
+
+@on_virtual_time
+async def test_a_line_that_is_given_up_names_its_last_reason():
+    """Hours later somebody must know whether it was the name, the network or the service."""
+    async with a_budget() as budget:
+        waiting = asyncio.create_task(create(budget))
+        (await waiting).answered(None, problem="no route")
+        with pytest.raises(UnavailableError, match=r"could not be reached for 6 h \(the name is unknown\)") as failure:
+            await answered_until(budget, 2 * OUTAGE, None, problem="the name is unknown")
+        assert failure.value.hint
+        assert not failure.value.transient
 
 
 @on_virtual_time
@@ -872,9 +969,9 @@ async def test_an_outage_of_an_hour_costs_time_only():
     async with a_budget(jitter=0.999) as budget:
         tries = 0
         while True:
-            leave = await budget.enter(Kind.POLL, Priority.POLL)
+            leave = await sent(budget, Kind.POLL, Priority.POLL)
             up = now() >= 3600
-            leave.leave(200 if up else 503)
+            leave.answered(200 if up else 503)
             if up:
                 break
             tries += 1

@@ -325,11 +325,7 @@ async def test_an_outage_of_days_parks_nobody_by_itself():
 async def test_a_service_that_is_gone_for_good_ends_the_run():
     """The gate's word is passed on; nothing was sent, and nothing is written."""
     scene = Scene()
-
-    async def over(*_args: object, **_more: object) -> str:
-        raise UnavailableError("six hours", lasting=True)
-
-    scene.service.create = over  # type: ignore[method-assign]
+    scene.gate.fails = UnavailableError("six hours", lasting=True)
     with pytest.raises(UnavailableError):
         await carry(scene, planned())
     assert not scene.ledger.rows
@@ -597,11 +593,11 @@ async def test_what_came_of_a_cut_file_counts_as_received_until_it_is_whole():
 async def test_a_create_is_at_the_service_from_when_it_is_sent():
     """Before that its bundle waits for leave, and after the answer there is an operation."""
     scene = Scene()
-    scene.service.gate.clear()
+    scene.gate.is_open.clear()
     task = asyncio.create_task(scene.runner.create(planned(), 1))
     await at(5)
     assert not scene.runner.asking
-    scene.service.gate.set()
+    scene.gate.is_open.set()
     await at(5.5)
     assert scene.runner.asking == {planned().bundle}
     await task
@@ -630,13 +626,13 @@ async def test_a_bundle_counts_as_downloading_until_its_row_is_durable():
 async def test_a_create_that_waits_for_leave_is_taken_back():
     """Nothing was sent, and nothing is written."""
     scene = Scene()
-    scene.service.gate.clear()
+    scene.gate.is_open.clear()
     task = asyncio.create_task(carry(scene, planned()))
     await settled()
     task.cancel()
     await asyncio.wait({task})
     await scene.runner.finish_posts()
-    scene.service.gate.set()
+    scene.gate.is_open.set()
     await settled()
     assert (scene.service.posts, scene.ledger.rows) == (0, [])
 

@@ -208,7 +208,7 @@ async def _drip(stage: Stage, _: str) -> None:
         ApiClient(base_url=sandbox.url, key=sandbox.key, gate=_Open()) as client,
         StorageHost(min_rate=1024, rate_window_seconds=0.2) as storage_host,
     ):
-        await client.create(Definition(), Range(moment(START), moment(START) + 1800))
+        await client.create(Definition(), Range(moment(START), moment(START) + 1800), permit=_Open())
         sandbox.skip(3600)
         location = await client.locate(sandbox.operations[0].export_id)
         async with storage_host.open(location) as body:
@@ -482,15 +482,16 @@ def _mounted(folder: Path, *, size: str, options: str = "rw") -> Iterator[Path]:
 
 
 class _Open:
-    """A gate that lets everybody through."""
+    """A gate that lets everybody through, and the permit that it gives."""
 
-    async def enter(self, *_: Any, **__: Any) -> "_Open":
-        return self
+    @asynccontextmanager
+    async def permit(self, *_: Any) -> AsyncIterator["_Open"]:
+        yield self
 
-    def leave(self, *_: Any, **__: Any) -> None:
-        """Nobody counts."""
+    async def recorded(self) -> None:
+        """Nothing is put on record."""
 
-    def abandon(self) -> None:
+    def answered(self, *_: Any, **__: Any) -> None:
         """Nobody counts."""
 
 

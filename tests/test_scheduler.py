@@ -136,12 +136,12 @@ async def test_the_number_allowed_is_followed_as_it_changes():
 async def test_who_waits_for_a_request_is_not_at_the_service():
     """Only an operation, or a create on its way, is told as running; a lane without either is a place in the queue."""
     scene = Scene()
-    scene.service.gate.clear()
+    scene.gate.is_open.clear()
     fan = Fan(scene, allowed=10)
     run = asyncio.create_task(fan.run(planned(0, state=Created(1, 0.0, "op")), *(planned(n) for n in range(1, 30))))
     await at(30)
     assert (fan.scheduler.at_service, fan.scheduler.queued) == (1, 9)
-    scene.service.gate.set()
+    scene.gate.is_open.set()
     for moment in (30.5, 40):
         await at(moment)
         assert (fan.scheduler.at_service, fan.scheduler.queued) == (10, 0)
@@ -426,11 +426,7 @@ async def test_cancelled_from_outside_it_still_waits_for_answers():
 async def test_the_service_gone_for_good_ends_the_run():
     """With the gate's own words."""
     scene = Scene()
-
-    async def over(*_args: object, **_more: object) -> str:
-        raise UnavailableError("six hours", lasting=True)
-
-    scene.service.create = over  # type: ignore[method-assign]
+    scene.gate.fails = UnavailableError("six hours", lasting=True)
     with pytest.raises(UnavailableError, match="six hours"):
         await Fan(scene).run(*(planned(n) for n in range(10)))
 

@@ -5,11 +5,11 @@
 """
 
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from typing import Self
 
 from asyncexport.client.api_transport import ApiTransport
-from asyncexport.client.gate import Gate
+from asyncexport.client.gate import Gate, RequestPermit
 from asyncexport.client.gated_transport import GatedTransport
 from asyncexport.client.session import ConnectionSettings
 from asyncexport.core.admission import Priority
@@ -59,24 +59,16 @@ class ApiClient:
         """Close the session, and with it what is still under way."""
         await self._transport.__aexit__()
 
-    async def create(
-        self,
-        definition: Definition,
-        span: Range,
-        *,
-        priority: Priority = Priority.CREATE,
-        before: Callable[[], Awaitable[None]] | None = None,
-    ) -> str:
+    async def create(self, definition: Definition, span: Range, *, permit: RequestPermit) -> str:
         """Start the export of one range; its operation's id. Not idempotent.
 
-        `before` is awaited once the gate lets us through, beside what the gate itself does before the request is sent.
+        `permit` is the caller's, who has to note what it is about to do before the request is sent.
 
         Raises:
             UnavailableError: no answer, or one that the service is in trouble; `unanswered` where it may have arrived.
             ServiceError: what else `GatedTransport.call` and `resources.read_created` raise.
         """
-        reply = await self._gated.call(requests.create(definition, span), priority, before=before)
-        return resources.read_created(reply)
+        return resources.read_created(await self._gated.send(requests.create(definition, span), permit))
 
     async def operation(self, operation_id: str, *, priority: Priority = Priority.POLL) -> Operation:
         """How one operation stands.

@@ -1,32 +1,37 @@
 """What the client needs of whoever decides when an API request may be sent.
 
-A request is sent with a pass, never without one, and the pass is told what came of it.
+A request is sent under a permit, never without one. The permit's row in the journal is durable before the request is
+sent, and the permit is told what came back before anybody else is.
 """
 
-from collections.abc import Awaitable, Callable
+from contextlib import AbstractAsyncContextManager
 from typing import Protocol
 
 from asyncexport.core.admission import Priority
 from asyncexport.core.service.requests import Kind
 
 
-class Pass(Protocol):
-    """Leave to send one request; exactly one of the two is called afterwards."""
+class RequestPermit(Protocol):
+    """Leave to send one request."""
 
-    def leave(self, status: int | None, *, retry_after: float | None = None) -> None:
-        """Say what came back: a status, or None where nothing did; `retry_after` in seconds."""
+    async def recorded(self) -> None:
+        """Wait until the request is on record; it may be sent from then on."""
         ...
 
-    def abandon(self) -> None:
-        """Say that what came of it tells nothing of the service."""
+    def answered(self, status: int | None, *, retry_after: float | None = None, problem: str = "") -> None:
+        """Say what came back.
+
+        Args:
+            status: The HTTP status; None where no answer came.
+            retry_after: In how many seconds the service wants to be asked again.
+            problem: What went wrong, in words.
+        """
         ...
 
 
 class Gate(Protocol):
-    """What every API request passes through."""
+    """Who decides when an API request may be sent."""
 
-    async def enter(
-        self, kind: Kind, priority: Priority, *, before: Callable[[], Awaitable[None]] | None = None
-    ) -> Pass:
-        """Wait for leave to send one request; `before` is awaited once it is certain."""
+    def permit(self, kind: Kind, priority: Priority) -> AbstractAsyncContextManager[RequestPermit]:
+        """Wait for leave to send one request; to be left once its answer is known, or it will not be sent."""
         ...

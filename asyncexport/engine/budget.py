@@ -21,8 +21,9 @@
 import asyncio
 import heapq
 import math
-from collections.abc import Awaitable, Callable, Iterable
-from dataclasses import dataclass, field
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field, replace
 from itertools import count
 from typing import Protocol
 
@@ -45,6 +46,7 @@ from asyncexport.core.admission import (
 )
 from asyncexport.core.service.requests import Kind
 from asyncexport.core.text import show_duration
+from asyncexport.engine.permit import Answer, Grant, Permit
 from asyncexport.errors import UnavailableError
 
 RELEARN_SECONDS = 7 * 86_400.0
@@ -122,7 +124,7 @@ class _Waiter:
     order: int
     kind: Kind = field(compare=False)
     priority: Priority = field(compare=False)
-    granted: "asyncio.Future[Permit]" = field(compare=False)
+    granted: "asyncio.Future[Grant]" = field(compare=False)
 
 
 class _Bucket:
@@ -224,39 +226,6 @@ def _drain(limiter: AsyncLimiter, tokens: float) -> None:
     raise AssertionError("the limiter has less than it said")
 
 
-class Permit:
-    """Leave to send one request; to be left with what came of it.
-
-    Attributes:
-        kind: What is sent.
-        counted: Whether it took a token.
-        probes: Whether it tries a line that is down.
-        granted_at: When leave was given, on the monotonic clock.
-        request_id: Its row in the journal.
-    """
-
-    def __init__(self, budget: "Budget", kind: Kind, *, counted: bool, probes: bool, granted_at: float) -> None:
-        self._budget = budget
-        self._left = False
-        self.kind = kind
-        self.counted = counted
-        self.probes = probes
-        self.granted_at = granted_at
-        self.request_id = 0
-
-    def leave(self, status: int | None, *, retry_after: float | None = None) -> None:
-        """Say what came back: a status, or None where nothing did; `retry_after` in seconds. Only the first counts."""
-        if not self._left:
-            self._left = True
-            self._budget._answered(self, status, retry_after)  # noqa: SLF001 - its own child
-
-    def abandon(self) -> None:
-        """Say that we gave up waiting for the answer, which tells nothing of the service."""
-        if not self._left:
-            self._left = True
-            self._budget._abandoned(self)  # noqa: SLF001 - its own child
-
-
 class Budget:
     """The gate that every API request passes.
 
@@ -303,6 +272,7 @@ class Budget:
         self._pause = _RateLimitPause()
         self._uncounted_refusals = 0
         self._over = ""
+        self._problem = ""
         self._uncontended = asyncio.Event()
         self._uncontended.set()
         self._dispatcher: asyncio.Task[None] | None = None
@@ -334,14 +304,30 @@ class Budget:
             self._dispatcher.cancel()
             await asyncio.wait({self._dispatcher})
 
-    async def enter(
-        self, kind: Kind, priority: Priority, *, before: Callable[[], Awaitable[None]] | None = None
-    ) -> Permit:
-        """Wait for leave to send one request; `before` is awaited once it is certain, and may go on record with it.
+    @asynccontextmanager
+    async def permit(self, kind: Kind, priority: Priority) -> AsyncIterator[Permit]:
+        """Wait for leave to send one request; its row in the journal is queued by then, and not yet durable.
+
+        A block that is left before the request may have been sent gives its token back.
 
         Raises:
             UnavailableError: the line has been down for `[retry] outage`.
         """
+        grant = await self._granted(kind, priority)
+        self.sent[kind] += 1
+        permit: Permit | None = None
+        try:
+            permit = Permit(grant, self._journal.send(kind.value, at=self._wall_clock()), self._answered)
+            yield permit
+        finally:
+            if permit is None or not permit.may_be_sent:
+                self._take_back(grant)
+            elif not permit.is_answered:
+                self._settle(grant)
+            if permit is not None:
+                permit.leave()
+
+    async def _granted(self, kind: Kind, priority: Priority) -> Grant:
         if self._bug:
             raise self._bug
         if self._over:
@@ -349,19 +335,21 @@ class Budget:
         self._forget_in_time()
         counted = self._counts(kind)
         if self._is_plenty(counted=counted):
-            return await self._put_on_record(self._leave_for(kind, counted=counted), before)
+            return self._grant(kind, counted=counted)
         waiter = _Waiter(rank(priority, self._prefer), next(self._orders), kind, priority, self._loop.create_future())
         heapq.heappush(self._metered if counted else self._free, waiter)
         self._note_waiting(priority, +1)
         self._news.set()
         try:
-            leave = await waiter.granted
+            return await waiter.granted
         except asyncio.CancelledError:
-            self._give_back(waiter)
+            granted = waiter.granted
+            if granted.done() and not granted.cancelled() and granted.exception() is None:
+                # Cancelled in the moment it was served.
+                self._take_back(granted.result())
             raise
         finally:
             self._note_waiting(priority, -1)
-        return await self._put_on_record(leave, before)
 
     @property
     def tokens(self) -> int:
@@ -423,29 +411,6 @@ class Budget:
             return False
         return self._bucket.is_plenty if counted else True
 
-    async def _put_on_record(self, leave: Permit, before: Callable[[], Awaitable[None]] | None) -> Permit:
-        """Rule 3. A cancel here leaves a row of a request that was never sent: a token too many, never too few."""
-        self.sent[leave.kind] += 1
-        try:
-            recording = self._journal.send(leave.kind.value, at=self._wall_clock())
-            leave.request_id = await (recording if before is None else _along_with(recording, before))
-        except BaseException:
-            leave.abandon()
-            raise
-        return leave
-
-    def _give_back(self, waiter: _Waiter) -> None:
-        """A waiter was cancelled; where that was in the moment it was served, nothing was sent."""
-        granted = waiter.granted
-        if not granted.done() or granted.cancelled() or granted.exception() is not None:
-            return
-        leave = granted.result()
-        if leave.counted and not self.paused_seconds:
-            # Where a 429 came in the same moment, the bucket is empty whatever was sent.
-            self._bucket.put_back()
-            leave.counted = False
-        leave.abandon()
-
     async def _serve(self) -> None:
         """Rule 2."""
         while True:
@@ -455,7 +420,8 @@ class Budget:
                     continue
                 wait = self._closed_seconds(counted=counted)
                 if wait <= 0:
-                    self._grant(heapq.heappop(heap), counted=counted)
+                    waiter = heapq.heappop(heap)
+                    waiter.granted.set_result(self._grant(waiter.kind, counted=counted))
                     # The one served decides what it asks for next before the next token is spent.
                     await asyncio.sleep(0)
                     break
@@ -475,15 +441,12 @@ class Budget:
                 return self._line.probe_at - now
         return self._bucket.wait_seconds(now) if counted else 0.0
 
-    def _grant(self, waiter: _Waiter, *, counted: bool) -> None:
-        waiter.granted.set_result(self._leave_for(waiter.kind, counted=counted))
-
-    def _leave_for(self, kind: Kind, *, counted: bool) -> Permit:
+    def _grant(self, kind: Kind, *, counted: bool) -> Grant:
         if counted:
             self._bucket.take()
         probes = isinstance(self._line, Down)
         self._probing |= probes
-        return Permit(self, kind, counted=counted, probes=probes, granted_at=self._loop.time())
+        return Grant(kind, counted=counted, probes=probes, granted_at=self._loop.time())
 
     async def _wait_for_news(self, seconds: float) -> None:
         self._news.clear()
@@ -499,40 +462,51 @@ class Budget:
             heapq.heappop(heap)
         return heap[0] if heap else None
 
-    def _abandoned(self, leave: Permit) -> None:
-        if leave.counted:
+    def _take_back(self, grant: Grant) -> None:
+        """Nothing was sent."""
+        if grant.counted and grant.granted_at > self._pause.began:
+            self._bucket.put_back()
+            self._settle(replace(grant, counted=False))
+        else:
+            # A 429 that came meanwhile emptied the bucket, whatever was sent.
+            self._settle(grant)
+
+    def _settle(self, grant: Grant) -> None:
+        """Nothing more comes of what was granted."""
+        if grant.counted:
             self._bucket.arrived()
-        if leave.probes:
+        if grant.probes:
             self._probing = False
         if self._metered or self._free:
             self._news.set()
 
-    def _answered(self, leave: Permit, status: int | None, retry_after: float | None) -> None:
-        self._journal.answered(leave.request_id, status=status or 0)
-        self._abandoned(leave)
-        if is_outage(status):
-            self._note_outage(leave)
+    def _answered(self, grant: Grant, request_id: int, answer: Answer) -> None:
+        self._journal.answered(request_id, status=answer.status or 0)
+        self._settle(grant)
+        if is_outage(answer.status):
+            self._problem = answer.problem
+            self._note_outage(grant)
         else:
-            self._line = Up()
-            if status == 429:
-                self._note_refusal(leave, retry_after)
+            self._line, self._problem = Up(), ""
+            if answer.status == 429:
+                self._note_refusal(grant, answer.retry_after)
             else:
                 self._pause.over()
 
-    def _note_outage(self, leave: Permit) -> None:
+    def _note_outage(self, grant: Grant) -> None:
         """Rule 6. What was under way when the line went down says nothing new by failing, too."""
         now = self._loop.time()
-        if isinstance(self._line, Up) or leave.probes:
+        if isinstance(self._line, Up) or grant.probes:
             self._line = self._backoff.after_failure(self._line, now=now, jitter=self._jitter())
         if self._backoff.is_over(self._line, now=now):
             self._give_up("could not be reached")
 
-    def _note_refusal(self, leave: Permit, retry_after: float | None) -> None:
+    def _note_refusal(self, grant: Grant, retry_after: float | None) -> None:
         """Rules 4 and 5."""
         self.refused += 1
         now = self._loop.time()
-        is_news = self._pause.refused(leave.granted_at, now)
-        if self._allowance.scope is BudgetScope.AUTO and leave.kind in TELLING and not leave.counted:
+        is_news = self._pause.refused(grant.granted_at, now)
+        if self._allowance.scope is BudgetScope.AUTO and grant.kind in TELLING and not grant.counted:
             self._uncounted_refusals += is_news
             if self.tokens or self._uncounted_refusals >= CONVINCING_REFUSALS:
                 self._learn_that_all_count()
@@ -576,24 +550,12 @@ class Budget:
         self._free.clear()
 
     def _unreachable(self) -> UnavailableError:
+        reason = f" ({self._problem})" if self._problem else ""
         return UnavailableError(
-            f"the service {self._over} for {show_duration(self._backoff.outage_seconds)}",
+            f"the service {self._over} for {show_duration(self._backoff.outage_seconds)}{reason}",
             lasting=True,
             hint="what was done is kept; run the same command again when the service is back",
         )
-
-
-async def _along_with(recording: Awaitable[int], before: Callable[[], Awaitable[None]]) -> int:
-    """Both at once: what `before` puts on record goes into the same commit."""
-    recorded = asyncio.ensure_future(recording)
-    try:
-        await before()
-        return await recorded
-    except BaseException:
-        if not recorded.cancel() and not recorded.cancelled():
-            # Nobody else asks what came of it, and asyncio would print a traceback.
-            recorded.exception()
-        raise
 
 
 @dataclass(slots=True)

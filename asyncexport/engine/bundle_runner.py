@@ -16,7 +16,7 @@
 import asyncio
 import logging
 import math
-from collections.abc import Awaitable, Callable, Container, KeysView
+from collections.abc import Callable, Container, KeysView
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field, replace
 from enum import Enum
@@ -27,6 +27,7 @@ from asyncexport.core.bundles import Bundle, Range
 from asyncexport.core.exports import Definition, Export
 from asyncexport.core.guard import least_rows
 from asyncexport.core.polling import FinishedOperation
+from asyncexport.core.service.requests import Kind
 from asyncexport.core.service.resources import DownloadLink
 from asyncexport.core.states import (
     Archive,
@@ -42,6 +43,8 @@ from asyncexport.core.states import (
     Stored,
     moved,
 )
+from asyncexport.engine.budget import Budget
+from asyncexport.engine.permit import Permit
 from asyncexport.errors import (
     ArchiveError,
     CorruptError,
@@ -68,10 +71,8 @@ LINK_MARGIN_SECONDS = 15.0
 class ExportCalls(Protocol):
     """What is asked of the service."""
 
-    async def create(
-        self, definition: Definition, span: Range, *, priority: Priority, before: Callable[[], Awaitable[None]]
-    ) -> str:
-        """Start an operation; its id. `before` is awaited when the request may be sent, right before it is."""
+    async def create(self, definition: Definition, span: Range, *, permit: Permit) -> str:
+        """Start an operation under this permit; its id."""
         ...
 
     async def locate(self, export_id: str, *, priority: Priority) -> DownloadLink:
@@ -164,6 +165,7 @@ class BundleRunner:
     """Takes bundles from state to state.
 
     Args:
+        gate: What gives leave for a create.
         service: What creates and locates.
         watch: Who knows when operations are done.
         downloads: Where archives are brought.
@@ -181,6 +183,7 @@ class BundleRunner:
     def __init__(
         self,
         *,
+        gate: Budget,
         service: ExportCalls,
         watch: OperationOutcomes,
         downloads: Downloads,
@@ -194,6 +197,7 @@ class BundleRunner:
         jitter: Callable[[], float],
         accepted: Container[Bundle] = frozenset(),
     ) -> None:
+        self._gate = gate
         self._service = service
         self._watch = watch
         self._downloads = downloads
@@ -393,18 +397,13 @@ class BundleRunner:
         self, record: BundleRecord, attempt: int, stream: ExportState, granted: asyncio.Event
     ) -> BundleRecord:
         asked = record
-
-        async def note_intent() -> None:
-            nonlocal asked
-            granted.set()
-            self.asking.add(record.bundle)
-            log.debug("%s: its create goes out, attempt %d", record.bundle, attempt)
-            asked = await self._note(record, Creating(attempt, self._clock()))
-
         try:
-            operation_id = await self._service.create(
-                stream.export.definition, record.bundle.range, priority=Priority.CREATE, before=note_intent
-            )
+            async with self._gate.permit(Kind.CREATE, Priority.CREATE) as permit:
+                granted.set()
+                self.asking.add(record.bundle)
+                log.debug("%s: its create goes out, attempt %d", record.bundle, attempt)
+                asked = await self._note(record, Creating(attempt, self._clock()))
+                operation_id = await self._service.create(stream.export.definition, record.bundle.range, permit=permit)
         except ServiceError as error:
             if not granted.is_set():
                 raise

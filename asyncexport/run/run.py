@@ -472,6 +472,7 @@ class _Run:
             learned=lambda at, seconds: ledger.learn(finished_at=at, seconds=seconds),
         )
         runner = BundleRunner(
+            gate=budget,
             service=client,
             watch=watcher,
             downloads=ArchiveDownloads(storage_host, archives),

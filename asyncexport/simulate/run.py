@@ -200,6 +200,7 @@ class Wiring:
         self.watcher = self._poller(now)
         self.witness = Witness(now, lambda: self.scheduler.running)
         runner = BundleRunner(
+            gate=self.budget,
             service=self.service,
             watch=self.watcher,
             downloads=MemoryDownloads(lambda: scenario.fetch_seconds),

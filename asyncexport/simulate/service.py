@@ -7,11 +7,11 @@ out.
 import asyncio
 import heapq
 import random
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
-from typing import Protocol
 
+from asyncexport.client.gate import Gate, RequestPermit
 from asyncexport.core.admission import Priority
 from asyncexport.core.bundles import Bundle, Range
 from asyncexport.core.exports import Definition
@@ -23,24 +23,6 @@ from asyncexport.errors import RateLimitedError, RefusedError, UnavailableError
 
 LATENCY_SECONDS = 0.2
 """How long a call takes; short beside the half minute that a token takes."""
-
-
-class Pass(Protocol):
-    """Leave to send one request."""
-
-    def leave(self, status: int | None, *, retry_after: float | None = None) -> None:
-        """Say what came back."""
-        ...
-
-
-class Gate(Protocol):
-    """What every request passes."""
-
-    async def enter(
-        self, kind: Kind, priority: Priority, *, before: Callable[[], Awaitable[None]] | None = None
-    ) -> Pass:
-        """Wait for leave."""
-        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,11 +107,9 @@ class MemoryService:
         """When an export was done."""
         return self._runs[int(export_id)].finished_at
 
-    async def create(
-        self, definition: Definition, span: Range, *, priority: Priority, before: Callable[[], Awaitable[None]]
-    ) -> str:
+    async def create(self, definition: Definition, span: Range, *, permit: RequestPermit) -> str:
         """Start an operation."""
-        await self._call(Kind.CREATE, priority, before)
+        await self._send(Kind.CREATE, permit)
         now = self._clock()
         number = str(len(self._runs))
         done = self._start(now, self._behaviour.take_seconds())
@@ -179,17 +159,21 @@ class MemoryService:
     def _show(self, run: _SimulatedOperation, now: float) -> Operation:
         return run.running if now < run.finished_at else run.completed
 
-    async def _call(self, kind: Kind, priority: Priority, before: Callable[[], Awaitable[None]] | None = None) -> None:
-        leave = await self.gate.enter(kind, priority, before=before)
+    async def _call(self, kind: Kind, priority: Priority) -> None:
+        async with self.gate.permit(kind, priority) as permit:
+            await self._send(kind, permit)
+
+    async def _send(self, kind: Kind, permit: RequestPermit) -> None:
+        await permit.recorded()
         await asyncio.sleep(LATENCY_SECONDS)
         if self._is_down():
-            leave.leave(None)
+            permit.answered(None)
             raise UnavailableError("no route")
         counted = self._behaviour.counts_all or kind is Kind.CREATE
         if counted and not self._bucket.take(self._clock()):
-            leave.leave(429, retry_after=30.0)
+            permit.answered(429, retry_after=30.0)
             raise RateLimitedError("asked too often", retry_after=30.0)
-        leave.leave(200)
+        permit.answered(200)
 
 
 @dataclass(slots=True)
