@@ -2,7 +2,7 @@
 
 import math
 
-from asyncexport.core.admission import SentRequest
+from asyncexport.core.bucket import SentRequest
 from asyncexport.core.bundles import Bundle, Range, gaps, merged
 from asyncexport.core.coverage import RecordedRange
 from asyncexport.core.states import BundleRecord, Planned, Stored

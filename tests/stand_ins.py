@@ -6,14 +6,14 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 
-from asyncexport.core.admission import Backoff, BudgetScope, Prefer, Priority
+from asyncexport.core.admission import Backoff, BudgetScope, Prefer, Priority, Quota
 from asyncexport.core.bundles import Bundle, Range
 from asyncexport.core.exports import Definition, Export
 from asyncexport.core.polling import FinishedOperation
 from asyncexport.core.service.requests import Kind
 from asyncexport.core.service.resources import DownloadLink
 from asyncexport.core.states import Archive, BundleRecord, Creating, State
-from asyncexport.engine.budget import Budget, Quota
+from asyncexport.engine.budget import Budget
 from asyncexport.engine.bundle_runner import BundleRunner, ExportState
 from asyncexport.engine.permit import Permit
 from asyncexport.errors import RefusedError, ServiceError, UnavailableError

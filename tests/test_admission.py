@@ -1,5 +1,6 @@
-"""Priorities, back-off, the bucket's arithmetic, outages, and durations."""
+"""Priorities, back-off, pauses, outages, what counts, and durations."""
 
+import math
 import random
 
 import pytest
@@ -7,22 +8,32 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from asyncexport.core.admission import (
-    HISTORY_SECONDS,
+    HOPELESS_REFUSALS,
     LONGEST_PAUSE_SECONDS,
+    RELEARN_SECONDS,
+    Admission,
+    Answer,
     Backoff,
+    BudgetScope,
+    Consequence,
+    Down,
+    Grant,
     Prefer,
     Priority,
-    SentRequest,
+    Quota,
     Up,
     backoff_seconds,
+    counts,
     is_outage,
+    is_still_learned,
     pause_seconds,
     rank,
-    tokens_used,
 )
 from asyncexport.core.durations import Durations
+from asyncexport.core.service.requests import Kind
 
-NOW = 1_000_000.0
+OUTAGE = 3600.0
+WALL = 1_700_000_000.0
 
 
 def test_results_go_first_whatever_is_preferred():
@@ -59,50 +70,6 @@ def test_retry_after_is_obeyed():
     assert pause_seconds(17.0, refill_seconds=30.0) == 17.0
 
 
-def bucket(sent: list[SentRequest], *, oldest_known: bool = True) -> float:
-    return tokens_used(sent, now=NOW, burst=50, requests_per_minute=2, oldest_known=oldest_known)
-
-
-def test_a_crash_loop_cannot_send_its_burst_again():
-    """Fifty requests a moment ago are fifty tokens gone."""
-    assert bucket([SentRequest(NOW, "create", 200)] * 50) == 50
-
-
-def test_tokens_come_back_with_time():
-    """Fifty requests ten minutes ago have got twenty tokens back since."""
-    assert bucket([SentRequest(NOW - 600, "create", 200)] * 50) == pytest.approx(30)
-
-
-def test_a_refusal_empties_the_bucket():
-    """After a 429 nothing is left, whatever our own count said."""
-    assert bucket([SentRequest(NOW, "create", 429)]) == 50
-
-
-def test_an_unknown_past_is_taken_for_an_empty_bucket():
-    """Steady sending for longer than the record reaches leaves no token unaccounted for."""
-    steady = [SentRequest(NOW - HISTORY_SECONDS + 30 * k, "create", 200) for k in range(int(HISTORY_SECONDS / 30))]
-    assert bucket(steady, oldest_known=False) > 48
-    assert bucket([], oldest_known=False) == 0
-
-
-@given(st.lists(st.floats(-1e5, 1e5), max_size=80), st.booleans())
-def test_no_clock_jump_puts_the_level_out_of_bounds(offsets, oldest_known):
-    """Records from the future, or out of order, never make more tokens than there are."""
-    assert 0 <= bucket([SentRequest(NOW + o, "create", 200) for o in offsets], oldest_known=oldest_known) <= 50
-
-
-@given(st.lists(st.floats(0, 5000), min_size=1, max_size=120))
-def test_the_level_is_that_of_a_bucket_that_counted_along(gaps):
-    """Replaying the record gives what a bucket that was there all the time would hold."""
-    at, level, sent = NOW - sum(gaps), 0.0, []
-    for gap in gaps:
-        sent.append(SentRequest(at, "create", 200))
-        level = min(50.0, level + 1)
-        at += gap
-        level = max(0.0, level - gap / 30)
-    assert bucket(sent) == pytest.approx(level, abs=1e-6)
-
-
 def test_an_outage_counts_from_its_first_failure():
     """Patience runs out after `outage`, not after so many tries."""
     backoff = Backoff(1.0, 300.0, 3600.0)
@@ -111,6 +78,154 @@ def test_an_outage_counts_from_its_first_failure():
         line = backoff.after_failure(line, now=float(now), jitter=0.5)
         assert not backoff.is_over(line, now=float(now))
     assert backoff.is_over(line, now=3600.0)
+
+
+# What an answer means to whoever comes next
+
+
+def an_admission(scope: BudgetScope = BudgetScope.CREATE) -> Admission:
+    return Admission(Quota(2.0, 50, scope), Backoff(1.0, 300.0, OUTAGE))
+
+
+def answer(
+    admission: Admission,
+    status: int | None,
+    *,
+    now: float,
+    kind: Kind = Kind.CREATE,
+    grant: Grant | None = None,
+    tokens: int = 0,
+    retry_after: float | None = None,
+) -> Consequence:
+    """One request, granted and answered at this moment."""
+    counted = counts(admission.learning.scope, kind)
+    grant = grant or admission.grant(kind, counted=counted, now=now)
+    return admission.answered(
+        grant,
+        Answer(status, retry_after),
+        now=now,
+        wall_time=WALL + now,
+        jitter=0.5,
+        tokens=tokens,
+    )
+
+
+def test_nothing_follows_from_a_plain_answer():
+    """The way is open, and stays open."""
+    admission = an_admission()
+    assert answer(admission, 200, now=0.0) == Consequence()
+    assert admission.closed_seconds(0.0) == 0.0
+    assert admission.is_open(0.0)
+
+
+def test_a_refusal_closes_the_way_and_empties_the_bucket():
+    """For as long as it asks."""
+    admission = an_admission()
+    assert answer(admission, 429, now=10.0, retry_after=40.0) == Consequence(empties=True)
+    assert [admission.closed_seconds(now) for now in (10.0, 30.0, 50.0)] == [40.0, 20.0, 0.0]
+
+
+def test_while_the_line_is_down_one_at_a_time_tries_it():
+    """First after the back-off; while it tries, nobody else may; when nothing comes of it, the next one may."""
+    admission = an_admission()
+    answer(admission, None, now=0.0)
+    assert admission.closed_seconds(0.0) == 0.5
+    probe = admission.grant(Kind.POLL, counted=False, now=0.5)
+    assert probe.probes
+    assert math.isinf(admission.closed_seconds(0.5))
+    admission.settled(probe)
+    assert admission.closed_seconds(0.5) == 0.0
+    answer(admission, 200, now=0.5, grant=probe)
+    assert admission.is_open(0.5)
+
+
+def test_what_is_given_up_is_said_with_the_reason():
+    """The last answer's, where there was one."""
+    admission = an_admission()
+    grant = admission.grant(Kind.POLL, counted=False, now=0.0)
+    for now, problem in ((0.0, "no name"), (OUTAGE, "no route")):
+        follows = admission.answered(
+            grant, Answer(None, problem=problem), now=now, wall_time=WALL, jitter=0.5, tokens=0
+        )
+    assert follows.given_up == "the service could not be reached for 1 h (no route)"
+
+
+@pytest.mark.parametrize(
+    ("kind", "tokens", "times", "learned"),
+    [
+        (Kind.POLL, 1, 1, True),
+        (Kind.LIST, 1, 1, True),
+        (Kind.RESULTS, 1, 1, True),
+        (Kind.RESULTS, 0, 1, False),
+        (Kind.RESULTS, 0, 2, True),
+        (Kind.CREATE, 1, 9, False),
+        (Kind.OTHER, 1, 9, False),
+    ],
+)
+def test_a_refusal_of_what_should_not_count_tells_that_all_does(kind, tokens, times, learned):
+    """At once where creates had tokens left, else the second time; never a create, nor a call with its own limit."""
+    admission = an_admission(BudgetScope.AUTO)
+    follows = [answer(admission, 429, now=1000.0 * n, kind=kind, tokens=tokens) for n in range(times)]
+    assert [one.all_count for one in follows] == [False] * (times - 1) + [learned]
+    assert admission.learning.scope is (BudgetScope.ALL if learned else BudgetScope.CREATE)
+
+
+def test_what_was_learned_holds_for_a_week():
+    """And not for what was learned in the future."""
+    for ago, holds in ((0.0, True), (RELEARN_SECONDS - 1, True), (RELEARN_SECONDS, False), (-1.0, False)):
+        assert is_still_learned(WALL - ago, now=WALL) is holds
+    assert not is_still_learned(None, now=WALL)
+
+
+ANSWERS = st.lists(
+    st.tuples(
+        st.floats(0, 600),
+        st.sampled_from([200, 404, 429, 429, 500, None, "left"]),
+        st.sampled_from(list(Kind)),
+        st.one_of(st.none(), st.floats(-10, 1e5)),
+        st.integers(0, 4),
+    ),
+    max_size=80,
+)
+
+
+@given(ANSWERS, st.sampled_from(BudgetScope))
+def test_whatever_is_answered_the_way_opens_again(answers, scope):
+    """Once nothing is in flight, no order of answers keeps it closed for more than an hour, or changes a set scope."""
+    admission, now, wall = an_admission(scope), 0.0, WALL
+    in_flight: list[Grant] = []
+    for seconds, status, kind, retry_after, older in answers:
+        now += seconds
+        counted = counts(admission.learning.scope, kind)
+        if admission.closed_seconds(now) <= 0:
+            in_flight.append(admission.grant(kind, counted=counted, now=now))
+        if in_flight:
+            grant = in_flight.pop(max(0, len(in_flight) - 1 - older))
+            if status == "left":
+                admission.settled(grant)
+            else:
+                admission.answered(
+                    grant, Answer(status, retry_after), now=now, wall_time=wall + now, jitter=0.999, tokens=older
+                )
+        assert sum(grant.probes for grant in in_flight) <= 1 or isinstance(admission.line, Up)
+    for grant in in_flight:
+        admission.settled(grant)
+    assert 0 <= admission.closed_seconds(now) <= LONGEST_PAUSE_SECONDS
+    if scope is not BudgetScope.AUTO:
+        assert admission.learning.scope is scope
+
+
+@given(st.lists(st.floats(0, OUTAGE / 2), min_size=1, max_size=60), st.sampled_from([429, 503]))
+def test_a_service_is_given_up_after_the_outage_and_not_before(gaps, status):
+    """Where each answer is a refusal, or says that the service is in trouble: once that has lasted long enough."""
+    admission, now = an_admission(), 0.0
+    answer(admission, status, now=now)
+    for number, gap in enumerate(gaps, start=2):
+        now += gap
+        follows = answer(admission, status, now=now)
+        enough = number >= HOPELESS_REFUSALS or status == 503
+        assert bool(follows.given_up) == (now >= OUTAGE and enough)
+    assert isinstance(admission.line, Down if status == 503 else Up)
 
 
 @pytest.mark.parametrize(("status", "outage"), [(None, True), (408, True), (499, True), (500, True), (503, True)])

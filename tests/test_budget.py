@@ -13,24 +13,21 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from asyncexport.core.admission import (
+    HOPELESS_REFUSALS,
     LONGEST_PAUSE_SECONDS,
+    RELEARN_SECONDS,
     Backoff,
     BudgetScope,
     Down,
     Prefer,
     Priority,
-    SentRequest,
+    Quota,
     Up,
 )
+from asyncexport.core.bucket import Bucket, RequestHistory, SentRequest
 from asyncexport.core.service.requests import Kind
-from asyncexport.engine.budget import (
-    HOPELESS_REFUSALS,
-    RELEARN_SECONDS,
-    Budget,
-    Quota,
-    RequestHistory,
-    read_history,
-)
+from asyncexport.engine.budget import Budget
+from asyncexport.engine.dispatcher import Pace
 from asyncexport.engine.permit import Permit
 from asyncexport.errors import UnavailableError
 from tests.virtual_time import at, on_virtual_time, settled
@@ -266,6 +263,46 @@ def test_the_service_never_refuses_where_scopes_agree(arrivals, burst, scope):
         assert len(passed) == len(arrivals)
 
     all_pass()
+
+
+PACED = st.lists(
+    st.tuples(
+        st.one_of(st.just(0.0), st.floats(0, 2000)),  # time that passes
+        st.sampled_from(["take", "arrived", "put back", "empty"]),
+    ),
+    max_size=60,
+)
+
+
+@given(PACED, st.integers(1, 12))
+@settings(max_examples=150, deadline=None)
+def test_the_limiter_and_the_bucket_never_differ_by_more_than_a_token(steps, size):
+    """Whenever a token is taken, whatever came before; and taking one that the bucket has never waits."""
+
+    @on_virtual_time
+    async def agree():
+        bucket, pace = Bucket(size, REFILL), Pace(size, REFILL)
+        taken: list[float] = []
+        for seconds, step in steps:
+            await asyncio.sleep(seconds)
+            if step == "empty":
+                bucket.empty(now())
+            elif step == "arrived" and taken:
+                taken.pop()
+                bucket.arrived(now())
+            elif step == "put back" and taken:
+                bucket.put_back(now(), taken_at=taken.pop())
+            elif bucket.wait_seconds(now()) == 0:
+                began = now()
+                await pace.acquire(bucket.used)
+                assert now() == pytest.approx(began, abs=1e-6)
+                bucket.take(began)
+                taken.append(began)
+                left = size - bucket.used
+                assert left <= 1 or pace._limiter.has_capacity(left - 1 - 1e-6)
+                assert not pace._limiter.has_capacity(left + 1 + 1e-6)
+
+    agree()
 
 
 @given(
@@ -765,13 +802,6 @@ async def test_a_run_of_more_than_a_week_tries_again_too():
         assert float(journal.learned["all_counted_since"]) > EPOCH + RELEARN_SECONDS
 
 
-def test_history_is_read_as_the_ledger_keeps_it():
-    """A date of learning is text there, and may be missing."""
-    sent = [SentRequest(EPOCH, "create", 200)]
-    assert read_history(sent, complete=False, all_counted_since=None) == RequestHistory(tuple(sent), False, None)
-    assert read_history([], complete=True, all_counted_since="12.5").all_counted_since == 12.5
-
-
 # The level that earlier runs left
 
 
@@ -986,7 +1016,7 @@ async def test_a_bug_in_the_dispatcher_ends_the_run():
         await answered(budget)
         waiting = asyncio.create_task(create(budget))
         await settled()
-        budget._pause = None  # type: ignore[assignment]
+        budget._dispatcher._bucket = None  # type: ignore[assignment]
         await asyncio.wait({waiting})
         assert isinstance(waiting.exception(), AttributeError)
         with pytest.raises(AttributeError):

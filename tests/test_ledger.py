@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from asyncexport.core.admission import SentRequest
+from asyncexport.core.bucket import SentRequest
 from asyncexport.core.bundles import Bundle, Range
 from asyncexport.core.coverage import RecordedRange
 from asyncexport.core.exports import Definition, Export, Format

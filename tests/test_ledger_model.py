@@ -14,7 +14,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, rule
 
-from asyncexport.core.admission import SentRequest
+from asyncexport.core.bucket import SentRequest
 from asyncexport.core.bundles import Bundle, Range
 from asyncexport.core.states import (
     MOVES,

@@ -27,7 +27,7 @@ from asyncexport.cli.simulating import (
     read_variants,
     show_simulation,
 )
-from asyncexport.core.admission import BudgetScope
+from asyncexport.core.admission import BudgetScope, is_still_learned
 from asyncexport.core.bundles import DAY, show
 from asyncexport.core.exits import Exit
 from asyncexport.core.exports import Export, Type
@@ -205,15 +205,13 @@ def _widened(export: Export, seconds: int) -> Export:
 
 def _assumed(settings: "Settings", found: "Survey", *, now: float) -> str:
     """What the next run goes by."""
-    from asyncexport.engine.budget import RELEARN_SECONDS
-
     learned = found.all_counted_since
     match settings.budget.scope:
         case BudgetScope.CREATE:
             return "a run goes by the first line, as [budget] scope says"
         case BudgetScope.ALL:
             return "a run goes by the second line, as [budget] scope says; by the third if the service has no list"
-        case _ if learned is not None and 0 <= now - learned < RELEARN_SECONDS:
+        case _ if learned is not None and is_still_learned(learned, now=now):
             return f"a run goes by the second line: that every request counts was learned at {show(learned)}"
         case _:
             return "a run goes by the first line, and by the others from the moment the service shows that they hold"

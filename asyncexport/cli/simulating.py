@@ -16,7 +16,7 @@ import typer
 
 from asyncexport.cli.options import Asked
 from asyncexport.cli.session import Session
-from asyncexport.core.admission import BudgetScope
+from asyncexport.core.admission import BudgetScope, Quota
 from asyncexport.core.bundles import show
 from asyncexport.core.exports import Export, Type
 from asyncexport.core.text import show_duration
@@ -218,7 +218,6 @@ def _read_known(asked: Asked) -> Known:
 
 def _cases(asked: Asked, variant: "Variant", known: Known, look: Look) -> "Iterator[Case]":
     """A variant under each reading of the limit that its settings leave open."""
-    from asyncexport.engine.budget import Quota
     from asyncexport.simulate.variants import Case, ExportShare, readings
 
     present = {export.name: export for export in asked.exports}

@@ -9,41 +9,8 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
 
-from asyncexport.core.service.requests import Kind
-
-
-@dataclass(frozen=True, slots=True)
-class Grant:
-    """What was granted.
-
-    Attributes:
-        kind: What may be sent.
-        counted: Whether it took a token.
-        probes: Whether it tries a line that is down.
-        granted_at: When, on the monotonic clock.
-    """
-
-    kind: Kind
-    counted: bool
-    probes: bool
-    granted_at: float
-
-
-@dataclass(frozen=True, slots=True)
-class Answer:
-    """What came back.
-
-    Attributes:
-        status: The HTTP status; None where no answer came.
-        retry_after: In how many seconds the service wants to be asked again; None where it did not say.
-        problem: What went wrong, in words.
-    """
-
-    status: int | None
-    retry_after: float | None = None
-    problem: str = ""
+from asyncexport.core.admission import Answer, Grant
 
 
 class Permit:

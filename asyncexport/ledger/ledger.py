@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from pathlib import Path
 from typing import Self, TypeVar
 
-from asyncexport.core.admission import SentRequest
+from asyncexport.core.bucket import RequestHistory, SentRequest
 from asyncexport.core.bundles import Range
 from asyncexport.core.coverage import RecordedRange
 from asyncexport.core.exports import Export
@@ -156,6 +156,10 @@ class Ledger:
             for one in page:
                 yield one
             after = page[-1].bundle.range
+
+    async def request_history(self, *, now: float) -> RequestHistory:
+        """See `LedgerQueries.request_history`."""
+        return await self._read(lambda reading: reading.request_history(now=now))
 
     async def requests_since(self, at: float) -> list[SentRequest]:
         """See `LedgerQueries.requests_since`."""

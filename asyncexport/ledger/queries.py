@@ -14,7 +14,7 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any, Self
 
-from asyncexport.core.admission import SentRequest
+from asyncexport.core.bucket import HISTORY_SECONDS, RequestHistory, SentRequest
 from asyncexport.core.bundles import Bundle, Range
 from asyncexport.core.coverage import RecordedRange
 from asyncexport.core.exports import Definition
@@ -114,6 +114,15 @@ class LedgerQueries:
             found = self._connection.execute("SELECT * FROM request ORDER BY seq")
             rows = _all(found, "request", count=head.requests, last=head.last_request)
             return [SentRequest(moment, kind.decode(), status) for _, moment, kind, status in rows if moment >= at]
+
+    def request_history(self, *, now: float) -> RequestHistory:
+        """What earlier runs left on record of their requests; `now` in seconds since 1970."""
+        return RequestHistory.read(
+            self.requests_since(now - HISTORY_SECONDS),
+            first_at=self.first_request_at(),
+            all_counted_since=self.recall("all_counted_since"),
+            now=now,
+        )
 
     def first_request_at(self) -> float | None:
         """When the first request ever was sent, None if none was; 0 once the record does not reach back to it."""

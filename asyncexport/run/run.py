@@ -25,16 +25,8 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from asyncexport.client.clock import ServiceClock
 from asyncexport.config import ApiKey, Settings
-from asyncexport.core.admission import (
-    HISTORY_SECONDS,
-    Backoff,
-    BudgetScope,
-    Down,
-    Prefer,
-    Priority,
-    SentRequest,
-    tokens_used,
-)
+from asyncexport.core.admission import Backoff, BudgetScope, Down, Prefer, Priority, Quota
+from asyncexport.core.bucket import RequestHistory
 from asyncexport.core.bundles import DAY, Bundle, Range, settled_until, show
 from asyncexport.core.coverage import ExportPlan, RecordedRange, in_order, needs_refresh
 from asyncexport.core.durations import Durations
@@ -50,11 +42,10 @@ from asyncexport.core.forecast import (
 )
 from asyncexport.core.operation_limit import OperationLimit
 from asyncexport.core.polling import PollingMode, PollingRules
-from asyncexport.core.service.requests import Kind
 from asyncexport.core.service.resources import Segment
 from asyncexport.core.states import BundleRecord, Failed, FewerRows, Overdue, Stored
 from asyncexport.core.summary import Exit, OpenProblems, Snapshot, Summary, Tally, counts_of, exit_of, lost_reason
-from asyncexport.engine.budget import Budget, Quota, RequestHistory, read_history
+from asyncexport.engine.budget import Budget
 from asyncexport.engine.bundle_runner import BundleRunner, ExportState
 from asyncexport.engine.download import ArchiveDownloads
 from asyncexport.engine.poller import OperationPoller
@@ -253,31 +244,16 @@ def survey(settings: Settings, order: Order, *, now: float) -> Survey:
         spans, notes = _spans(order, now=now, since=_since(settings, ledger.recall(NIGHTLY_SINCE), now=now))
         works = tuple(ExportPlan(export, span, ledger.stock(export.name, span)) for export, span in spans)
         durations = Durations(expected_seconds=settings.polling.expected_seconds, known=ledger.durations())
-        first = ledger.first_request_at()
-        sent = ledger.requests_since(now - HISTORY_SECONDS)
-        complete = first is None or first >= now - HISTORY_SECONDS
-        learned = ledger.recall("all_counted_since")
-        creates = [one for one in sent if one.kind == Kind.CREATE]
+        history, quota = ledger.request_history(now=now), _allowance(settings)
         return Survey(
             works,
             notes,
-            tokens=max(0.0, burst - _used(settings, sent, now=now, complete=complete)),
-            tokens_for_creates=max(0.0, burst - _used(settings, creates, now=now, complete=complete)),
+            tokens=max(0.0, burst - history.tokens_used(quota, BudgetScope.ALL, now=now)),
+            tokens_for_creates=max(0.0, burst - history.tokens_used(quota, BudgetScope.CREATE, now=now)),
             median_seconds=durations.median_seconds,
             operations_seen=durations.known,
-            all_counted_since=float(learned) if learned else None,
+            all_counted_since=history.all_counted_since,
         )
-
-
-def _used(settings: Settings, sent: list[SentRequest], *, now: float, complete: bool) -> float:
-    """Tokens of the bucket in use, where these requests are those that count."""
-    return tokens_used(
-        sent,
-        now=now,
-        burst=settings.budget.burst,
-        requests_per_minute=settings.budget.requests_per_minute,
-        oldest_known=complete,
-    )
 
 
 async def segments(settings: Settings, *, key: ApiKey, sent: Callable[[str], None] = ignore) -> AsyncIterator[Segment]:
@@ -303,13 +279,7 @@ async def _asking(settings: Settings, key: ApiKey, sent: Callable[[str], None]) 
     history = RequestHistory()
     if present(directory):
         with LedgerReader(directory) as ledger:
-            first = ledger.first_request_at()
-            since = clock.now() - HISTORY_SECONDS
-            history = read_history(
-                ledger.requests_since(since),
-                complete=first is None or first >= since,
-                all_counted_since=ledger.recall("all_counted_since"),
-            )
+            history = ledger.request_history(now=clock.now())
     await budget.open(history)
     try:
         async with _api_client(settings, key, budget, clock) as client:
@@ -447,16 +417,8 @@ class _Run:
         self, stack: AsyncExitStack, works: list[ExportPlan], *, ledger: Ledger, archives: Archives, clock: ServiceClock
     ) -> None:
         settings = self.settings
-        since = clock.now() - HISTORY_SECONDS
-        first = await ledger.first_request_at()
         budget = _budget(settings, ledger, clock.now)
-        await budget.open(
-            read_history(
-                await ledger.requests_since(since),
-                complete=first is None or first >= since,
-                all_counted_since=await ledger.recall("all_counted_since"),
-            )
-        )
+        await budget.open(await ledger.request_history(now=clock.now()))
         stack.push_async_callback(budget.close)
         client = await stack.enter_async_context(_api_client(settings, self.key, budget, clock))
         storage_host = await stack.enter_async_context(_storage_host(settings))

@@ -6,7 +6,8 @@ import random
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
-from asyncexport.core.admission import Backoff, BudgetScope, Prefer, Priority, SentRequest
+from asyncexport.core.admission import Backoff, BudgetScope, Prefer, Priority, Quota
+from asyncexport.core.bucket import RequestHistory, SentRequest
 from asyncexport.core.bundles import Bundle, Range, cut
 from asyncexport.core.durations import Durations
 from asyncexport.core.exports import Export
@@ -14,7 +15,7 @@ from asyncexport.core.operation_limit import OperationLimit
 from asyncexport.core.polling import PollingRules
 from asyncexport.core.service.requests import Kind
 from asyncexport.core.states import BundleRecord, Ready, Stored
-from asyncexport.engine.budget import Budget, Quota, RequestHistory
+from asyncexport.engine.budget import Budget
 from asyncexport.engine.bundle_runner import BundleRunner, ExportState
 from asyncexport.engine.poller import OperationPoller
 from asyncexport.engine.scheduler import Scheduler, Stop
