@@ -1,7 +1,7 @@
 """The schedule: makespan over a clairvoyant's, requests a bundle, the first archive; and the same for its peers.
 
 1. Everything is simulated, on a clock that jumps: the figures are the same on every machine. What is run is the real
-   scheduler, carrier, watcher and budget; the service is in memory, and keeps a bucket of its own.
+   scheduler, runner, poller and budget; the service is in memory, and keeps a bucket of its own.
 2. Durations are lognormal and drawn anew for each seed; nothing is known of them beforehand. What counts is the median
    over the seeds, with the quartiles beside it.
 3. The clairvoyant knows every duration, has the same bucket, room and calls, and the best of many patiences with

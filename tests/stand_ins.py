@@ -1,4 +1,4 @@
-"""What a carrier deals with, in memory: each does as its script says, and remembers what it was asked."""
+"""What a runner deals with, in memory: each does as its script says, and remembers what it was asked."""
 # ruff: noqa: ARG002 - they take what the real ones need
 
 import asyncio
@@ -14,8 +14,11 @@ from asyncexport.core.service.requests import Kind
 from asyncexport.core.service.resources import DownloadLink
 from asyncexport.core.states import Archive, BundleRecord, Creating, State
 from asyncexport.engine.budget import Budget
-from asyncexport.engine.bundle_runner import BundleRunner, ExportState
+from asyncexport.engine.bundle_runner import BundleRunner
+from asyncexport.engine.creates import ExportState
+from asyncexport.engine.download import ArchiveDownload, ArchiveDownloads
 from asyncexport.engine.permit import Permit
+from asyncexport.engine.poller import OperationPoller
 from asyncexport.errors import RefusedError, ServiceError, UnavailableError
 from asyncexport.simulate.service import MemoryLedger
 
@@ -128,7 +131,7 @@ class Service:
 
 
 @dataclass
-class Watch:
+class Watch(OperationPoller):
     """Says what became of operations: all are done after a minute, unless it was told otherwise."""
 
     outcomes: dict[str, FinishedOperation | Exception | None] = field(default_factory=dict)
@@ -139,27 +142,35 @@ class Watch:
     async def wait(self, operation_id: str, *, asked_at: float) -> FinishedOperation | None:
         """Wait for one."""
         await asyncio.sleep(self.takes)
-        return self._tell(self.outcomes.get(operation_id, FinishedOperation(f"x-{operation_id}", asked_at)))
+        return self._said(self.outcomes.get(operation_id, FinishedOperation(f"x-{operation_id}", asked_at)))
 
     async def ask(self, operation_id: str) -> FinishedOperation | None:
         """Ask for one."""
         await asyncio.sleep(0)
         self.questions += 1
-        return self._tell(self.asked.pop(0) if len(self.asked) > 1 else self.asked[0])
+        return self._said(self.asked.pop(0) if len(self.asked) > 1 else self.asked[0])
 
-    def _tell(self, outcome: FinishedOperation | Exception | None) -> FinishedOperation | None:
+    def _said(self, outcome: FinishedOperation | Exception | None) -> FinishedOperation | None:
         if isinstance(outcome, Exception):
             raise outcome
         return outcome
 
 
 @dataclass
-class Download:
+class Download(ArchiveDownload):
     """One archive on its way."""
 
     owner: "Downloads"
     bundle: Bundle
-    received: int = 0
+    so_far: int = 0
+
+    async def __aexit__(self, *_: object) -> None:
+        """Nothing is half-made."""
+
+    @property
+    def received(self) -> int:
+        """How many bytes have come."""
+        return self.so_far
 
     async def fetch(self, location: DownloadLink) -> Archive:
         """Fetch it, as far as the script lets it."""
@@ -173,14 +184,14 @@ class Download:
             owner.at_once -= 1
         outcome = (owner.fetches.pop(0) if owner.fetches else None) or owner.fails(self.bundle)
         if isinstance(outcome, tuple):
-            self.received, outcome = outcome
+            self.so_far, outcome = outcome
         if outcome:
             raise outcome
         return Archive(f"{self.bundle.range.start}.gz", 10, 1, "sha")
 
 
 @dataclass
-class Downloads:
+class Downloads(ArchiveDownloads):
     """Brings archives; `fetches` holds what the next tries come to: an error, or bytes received and an error."""
 
     fetches: list[Exception | tuple[int, Exception] | None] = field(default_factory=list)
@@ -191,11 +202,10 @@ class Downloads:
     at_once: int = 0
     peak: int = 0
 
-    @asynccontextmanager
-    async def begin(self, bundle: Bundle, definition: Definition, *, least_rows: int = 0) -> AsyncIterator[Download]:
+    def begin(self, bundle: Bundle, definition: Definition, *, least_rows: int = 0) -> Download:
         """Begin one."""
         self.floors.append(least_rows)
-        yield Download(self, bundle)
+        return Download(self, bundle)
 
 
 @dataclass
@@ -228,7 +238,7 @@ class Listener:
 
 
 class Scene:
-    """A carrier and all it deals with."""
+    """A runner and all it deals with."""
 
     def __init__(self, *, attempts: int = 5, slots: int = 4, accepted: bool = True, jitter: float = 0.5) -> None:
         self.ledger = Ledger()
@@ -242,7 +252,7 @@ class Scene:
         self.runner = BundleRunner(
             gate=self.gate,
             service=self.service,
-            watch=self.watch,
+            poller=self.watch,
             downloads=self.downloads,
             ledger=self.ledger,
             export_states={EXPORT.name: self.stream},

@@ -9,7 +9,8 @@ from asyncexport.core.guard import least_rows
 from asyncexport.core.polling import FinishedOperation
 from asyncexport.core.service.resources import DownloadLink
 from asyncexport.core.states import Created, Creating, Failed, FewerRows, Overdue, Planned, Ready, State, Stored
-from asyncexport.engine.bundle_runner import PROGRESS_BYTES, ExportRefused
+from asyncexport.engine.creates import ExportRefused
+from asyncexport.engine.fetching import PROGRESS_BYTES
 from asyncexport.errors import (
     CorruptError,
     FewerRowsError,
@@ -564,17 +565,17 @@ async def test_what_a_download_takes_is_known_from_the_first_that_is_done():
     scene.downloads.takes = 10.0
     first = asyncio.create_task(carry(scene, planned(0, state=READY)))
     await at(6)
-    assert scene.runner.download_seconds is None
-    assert scene.runner.download_ages == [pytest.approx(5)]
+    assert scene.runner.fetching.seconds_each is None
+    assert scene.runner.fetching.ages == [pytest.approx(5)]
     await first
-    assert scene.runner.download_seconds == pytest.approx(10, abs=0.1)
+    assert scene.runner.fetching.seconds_each == pytest.approx(10, abs=0.1)
     scene.downloads.takes = 1000.0
     task = asyncio.create_task(carry(scene, planned(1, state=READY)))
     await at(112)
-    assert scene.runner.download_seconds == pytest.approx(10 + 100, abs=1)
+    assert scene.runner.fetching.seconds_each == pytest.approx(10 + 100, abs=1)
     task.cancel()
     await asyncio.wait({task})
-    assert scene.runner.download_ages == []
+    assert scene.runner.fetching.ages == []
 
 
 @on_virtual_time
@@ -584,9 +585,9 @@ async def test_what_came_of_a_cut_file_counts_as_received_until_it_is_whole():
     scene.downloads.fetches = [(500, IncompleteError("cut"))]
     task = asyncio.create_task(carry(scene, planned(state=READY)))
     await at(3.2)
-    assert scene.runner.received == 500
+    assert scene.runner.fetching.received == 500
     await task
-    assert scene.runner.received == 0
+    assert scene.runner.fetching.received == 0
 
 
 @on_virtual_time
@@ -596,12 +597,12 @@ async def test_a_create_is_at_the_service_from_when_it_is_sent():
     scene.gate.is_open.clear()
     task = asyncio.create_task(scene.runner.create(planned(), 1))
     await at(5)
-    assert not scene.runner.asking
+    assert not scene.runner.creates.asking
     scene.gate.is_open.set()
     await at(5.5)
-    assert scene.runner.asking == {planned().bundle}
+    assert scene.runner.creates.asking == {planned().bundle}
     await task
-    assert not scene.runner.asking
+    assert not scene.runner.creates.asking
 
 
 @on_virtual_time
@@ -611,12 +612,12 @@ async def test_a_bundle_counts_as_downloading_until_its_row_is_durable():
     scene.ledger.takes = 5.0
     task = asyncio.create_task(carry(scene, planned(state=READY)))
     await at(0.5)
-    assert not scene.runner.downloading
+    assert not scene.runner.fetching.downloading
     for moment in (2.0, 7.5):
         await at(moment)
-        assert scene.runner.downloading == {planned().bundle}
+        assert scene.runner.fetching.downloading == {planned().bundle}
     await task
-    assert not scene.runner.downloading
+    assert not scene.runner.fetching.downloading
 
 
 # Being stopped
@@ -631,7 +632,7 @@ async def test_a_create_that_waits_for_leave_is_taken_back():
     await settled()
     task.cancel()
     await asyncio.wait({task})
-    await scene.runner.finish_posts()
+    await scene.runner.creates.finish()
     scene.gate.is_open.set()
     await settled()
     assert (scene.service.posts, scene.ledger.rows) == (0, [])
@@ -646,7 +647,7 @@ async def test_a_create_that_was_sent_is_waited_for():
     task.cancel()
     await asyncio.wait({task})
     assert scene.ledger.states == [Creating(1, 0.0)]
-    await scene.runner.finish_posts()
+    await scene.runner.creates.finish()
     assert scene.ledger.states[-1] == Created(1, 1.0, "op1")
 
 
@@ -658,8 +659,8 @@ async def test_told_to_stop_now_it_waits_for_no_answer():
     task = asyncio.create_task(carry(scene, planned()))
     await at(0.5)
     task.cancel()
-    scene.runner.drop_posts()
-    await scene.runner.finish_posts()
+    scene.runner.creates.drop()
+    await scene.runner.creates.finish()
     await asyncio.wait({task})
     assert now() < 1
     assert [type(state) for state in scene.ledger.states] == [Creating]
@@ -675,4 +676,4 @@ async def test_an_operation_that_cannot_be_put_on_record_is_not_kept_quiet():
     task.cancel()
     await asyncio.wait({task})
     with pytest.raises(LedgerError):
-        await scene.runner.finish_posts()
+        await scene.runner.creates.finish()

@@ -8,6 +8,7 @@ import pytest
 
 from asyncexport.core.states import BundleRecord, Created, Creating, Failed, Planned, Ready, Stored
 from asyncexport.core.summary import Exit
+from asyncexport.engine.poller import OperationPoller
 from asyncexport.engine.scheduler import Scheduler, Stop
 from asyncexport.errors import (
     CorruptError,
@@ -23,7 +24,7 @@ from tests.stand_ins import Scene, now, planned
 from tests.virtual_time import at, on_virtual_time, settled
 
 
-class Poller:
+class Poller(OperationPoller):
     """Polls for nobody; fails when told to."""
 
     def __init__(self) -> None:
@@ -85,7 +86,7 @@ async def test_all_are_carried_to_where_they_rest():
     await fan.run(*(planned(n) for n in range(25)))
     assert fan.stored == 25
     assert not fan.scheduler.more_to_create
-    assert (fan.scheduler.running, fan.scheduler.waiting) == (0, 0)
+    assert (fan.scheduler.lanes.running, fan.scheduler.lanes.waiting) == (0, 0)
     assert fan.poller.ended
     posted = [row.bundle for row in fan.scene.ledger.rows if isinstance(row.state, Creating)]
     assert posted == sorted(posted)
@@ -106,7 +107,7 @@ async def test_bundles_are_taken_up_only_when_there_is_room():
     run = fan.start(100_000)
     for moment in range(10, 1000, 10):
         await at(moment)
-        assert fan.scheduler.running <= 5
+        assert fan.scheduler.lanes.running <= 5
         assert fan.drawn - fan.stored <= 5 + 10 + 1
         assert len(asyncio.all_tasks()) < 40
     assert fan.stored > 50
@@ -124,10 +125,10 @@ async def test_the_number_allowed_is_followed_as_it_changes():
     fan.allowed = 8
     await at(61)
     await at(100)
-    assert fan.scheduler.running == 8
+    assert fan.scheduler.lanes.running == 8
     fan.allowed = 1
     await at(300)
-    assert fan.scheduler.running == 1
+    assert fan.scheduler.lanes.running == 1
     run.cancel()
     await asyncio.wait({run})
 
@@ -140,14 +141,14 @@ async def test_who_waits_for_a_request_is_not_at_the_service():
     fan = Fan(scene, allowed=10)
     run = asyncio.create_task(fan.run(planned(0, state=Created(1, 0.0, "op")), *(planned(n) for n in range(1, 30))))
     await at(30)
-    assert (fan.scheduler.at_service, fan.scheduler.queued) == (1, 9)
+    assert (fan.scheduler.lanes.at_service, fan.scheduler.lanes.queued) == (1, 9)
     scene.gate.is_open.set()
     for moment in (30.5, 40):
         await at(moment)
-        assert (fan.scheduler.at_service, fan.scheduler.queued) == (10, 0)
+        assert (fan.scheduler.lanes.at_service, fan.scheduler.lanes.queued) == (10, 0)
     run.cancel()
     await asyncio.wait({run})
-    assert fan.scheduler.at_service == fan.scheduler.queued == 0
+    assert fan.scheduler.lanes.at_service == fan.scheduler.lanes.queued == 0
 
 
 @on_virtual_time
@@ -159,10 +160,10 @@ async def test_none_are_begun_while_finished_ones_pile_up():
     run = fan.start(1000)
     await at(5000)
     assert len(scene.service.made) == 10
-    assert fan.scheduler.waiting == 10
+    assert fan.scheduler.lanes.waiting == 10
     await at(80_000)
     assert fan.stored == 7
-    assert fan.scheduler.waiting == 3
+    assert fan.scheduler.lanes.waiting == 3
     assert len(scene.service.made) == 10
     await at(90_000)
     assert len(scene.service.made) > 10
@@ -287,7 +288,7 @@ async def test_asked_to_stop_it_begins_nothing_new():
     fan = Fan(scene, allowed=4, most_waiting=100)
     run = fan.start(1000)
     await at(66)
-    assert scene.runner.downloading == {planned(0).bundle, planned(1).bundle}
+    assert scene.runner.fetching.downloading == {planned(0).bundle, planned(1).bundle}
     posts = scene.service.posts
     fan.stop.ask(Exit.INTERRUPTED)
     await run

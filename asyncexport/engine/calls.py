@@ -1,9 +1,12 @@
-"""What the poller asks of the service; the API client answers it."""
+"""What the engine asks of the service; the API client answers it."""
 
 from typing import Protocol
 
 from asyncexport.core.admission import Priority
-from asyncexport.core.service.resources import Operation, OperationsPage
+from asyncexport.core.bundles import Range
+from asyncexport.core.exports import Definition
+from asyncexport.core.service.resources import DownloadLink, Operation, OperationsPage
+from asyncexport.engine.permit import Permit
 
 
 class OperationCalls(Protocol):
@@ -18,4 +21,16 @@ class OperationCalls(Protocol):
 
     async def operations(self, *, state: str = "", token: str = "", priority: Priority) -> OperationsPage:
         """One page of the list; `state` filters it, `token` is that of the page before."""
+        ...
+
+
+class ExportCalls(Protocol):
+    """The two ends of an export: it is started, and its file is had. Each raises a `ServiceError`, as above."""
+
+    async def create(self, definition: Definition, span: Range, *, permit: Permit) -> str:
+        """Start an operation under this permit; its id."""
+        ...
+
+    async def locate(self, export_id: str, *, priority: Priority) -> DownloadLink:
+        """A fresh link to the file of a finished operation."""
         ...

@@ -1,7 +1,7 @@
-"""Lanes and the loop: one coroutine a bundle, so many at once, each going from state to state until it is at rest.
+"""The loop of a run: one coroutine a bundle, so many at once, each going from state to state until it is at rest.
 
 1. Running and resuming are the same loop: a bundle comes with the state that the ledger has, and goes on from there.
-2. Bundles are taken up lazily: as many as may be running at the service, and not while finished ones pile up.
+2. Bundles are taken up lazily, when there is room (`engine.lanes`).
 3. A bundle's failure is its own and ends in its own coroutine (`runner`). What concerns all ends the run.
 4. Asked to stop, it begins nothing new, lets the downloads under way finish within the grace, waits for the answers of
    the creates that were sent, and leaves the rest as the ledger has it.
@@ -10,21 +10,15 @@
 import asyncio
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from typing import Protocol
 
 from asyncexport.core.bundles import Bundle
 from asyncexport.core.states import BundleRecord, Created, Creating, Planned, Ready
 from asyncexport.core.summary import Exit
-from asyncexport.engine.bundle_runner import BundleRunner, ExportRefused
+from asyncexport.engine.bundle_runner import BundleRunner
+from asyncexport.engine.creates import ExportRefused
+from asyncexport.engine.lanes import Lanes
+from asyncexport.engine.poller import OperationPoller
 from asyncexport.errors import ExportError
-
-
-class Poller(Protocol):
-    """What polls for all bundles, until cancelled."""
-
-    async def run(self) -> None:
-        """Poll."""
-        ...
 
 
 @dataclass(slots=True)
@@ -48,18 +42,22 @@ class Scheduler:
     """The fan-out.
 
     Args:
-        carrier: Takes one bundle from state to state.
+        runner: Takes one bundle from state to state.
         poller: Polls for all.
         allowed: How many operations may be running at the service at present.
         most_waiting: How many finished ones may wait for their download before no more are begun.
         stop: How the run is asked to end.
         grace_seconds: How long downloads under way may go on after that.
+
+    Attributes:
+        lanes: Where the bundles are.
+        more_to_create: Whether bundles are left that were not taken up yet.
     """
 
     def __init__(
         self,
         runner: BundleRunner,
-        poller: Poller,
+        poller: OperationPoller,
         *,
         allowed: Callable[[], int],
         most_waiting: int,
@@ -68,36 +66,11 @@ class Scheduler:
     ) -> None:
         self._runner = runner
         self._poller = poller
-        self._allowed = allowed
-        self._most_waiting = most_waiting
         self._stop = stop
         self._grace_seconds = grace_seconds
-        self._room = asyncio.Event()
-        self._running: set[Bundle] = set()
-        self._created: set[Bundle] = set()
-        self._waiting: set[Bundle] = set()
         self._carrying: dict[asyncio.Task[None], Bundle] = {}
+        self.lanes = Lanes(allowed=allowed, most_waiting=most_waiting, asking=runner.creates.asking)
         self.more_to_create = True
-
-    @property
-    def running(self) -> int:
-        """How many bundles have, or are about to have, an operation that is not known to be done."""
-        return len(self._running)
-
-    @property
-    def at_service(self) -> int:
-        """How many of these have an operation there, or a create that is on its way to it."""
-        return len(self._created | self._runner.asking)
-
-    @property
-    def queued(self) -> int:
-        """How many of these wait for their request."""
-        return len(self._running - self._created - self._runner.asking)
-
-    @property
-    def waiting(self) -> int:
-        """How many wait for their download, or are in it."""
-        return len(self._waiting)
 
     async def run(self, work: Iterator[BundleRecord]) -> None:
         """Carry all bundles to where they rest, or until asked to stop.
@@ -127,8 +100,8 @@ class Scheduler:
     async def _feed(self, work: Iterator[BundleRecord], group: asyncio.TaskGroup) -> None:
         """Take up bundles while there is room; return when all have come to rest."""
         for record in work:
-            await self._until_room()
-            self._enter(record)
+            await self.lanes.until_room()
+            self.lanes.enter(record)
             task = group.create_task(self._carry(record), name="bundle")
             self._carrying[task] = record.bundle
             task.add_done_callback(self._left)
@@ -141,7 +114,7 @@ class Scheduler:
         try:
             record = await self._runner.resume(record)
             while True:
-                self._enter(record)
+                self.lanes.enter(record)
                 if self._stop.asked.is_set() and not isinstance(record.state, Ready):
                     # Rule 4: a download that fails within the grace may be worth a new attempt, for the next run.
                     return
@@ -157,35 +130,14 @@ class Scheduler:
         except ExportRefused:
             return
 
-    def _enter(self, record: BundleRecord) -> None:
-        """Count the bundle where it now belongs."""
-        self._created.discard(record.bundle)
-        if isinstance(record.state, Created):
-            self._created.add(record.bundle)
-        if isinstance(record.state, Ready):
-            self._running.discard(record.bundle)
-            self._waiting.add(record.bundle)
-        else:
-            self._waiting.discard(record.bundle)
-            self._running.add(record.bundle)
-        self._room.set()
-
     def _left(self, task: asyncio.Task[None]) -> None:
-        bundle = self._carrying.pop(task)
-        for these in (self._running, self._created, self._waiting):
-            these.discard(bundle)
-        self._room.set()
-
-    async def _until_room(self) -> None:
-        while len(self._running) >= self._allowed() or len(self._waiting) >= self._most_waiting:
-            self._room.clear()
-            await self._room.wait()
+        self.lanes.leave(self._carrying.pop(task))
 
     async def _wind_down(self, feeding: asyncio.Task[None], now: asyncio.Task[bool]) -> None:
         """Rule 4."""
         feeding.cancel()
         for task, bundle in self._carrying.items():
-            if bundle not in self._runner.downloading:
+            if bundle not in self._runner.fetching.downloading:
                 task.cancel()
         ends_at = asyncio.get_running_loop().time() + self._grace_seconds
         while self._carrying and not now.done():
@@ -198,13 +150,13 @@ class Scheduler:
 
     async def _finish_posts(self) -> None:
         """Wait for the answers of creates that were sent, unless told, or cancelled once more: that means now."""
-        finishing = asyncio.create_task(self._runner.finish_posts(), name="posts")
+        finishing = asyncio.create_task(self._runner.creates.finish(), name="posts")
         now = asyncio.create_task(self._stop.now.wait(), name="stop now")
         try:
             await asyncio.wait({finishing, now}, return_when=asyncio.FIRST_COMPLETED)
         finally:
             if not finishing.done():
-                self._runner.drop_posts()
+                self._runner.creates.drop()
             now.cancel()
             await asyncio.wait({finishing, now})
         finishing.result()

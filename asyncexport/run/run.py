@@ -46,7 +46,8 @@ from asyncexport.core.service.resources import Segment
 from asyncexport.core.states import BundleRecord, Failed, FewerRows, Overdue, Stored
 from asyncexport.core.summary import Exit, OpenProblems, Snapshot, Summary, Tally, counts_of, exit_of, lost_reason
 from asyncexport.engine.budget import Budget
-from asyncexport.engine.bundle_runner import BundleRunner, ExportState
+from asyncexport.engine.bundle_runner import BundleRunner
+from asyncexport.engine.creates import ExportState
 from asyncexport.engine.download import ArchiveDownloads
 from asyncexport.engine.poller import OperationPoller
 from asyncexport.engine.scheduler import Scheduler, Stop
@@ -436,7 +437,7 @@ class _Run:
         runner = BundleRunner(
             gate=budget,
             service=client,
-            watch=watcher,
+            poller=watcher,
             downloads=ArchiveDownloads(storage_host, archives),
             ledger=ledger,
             export_states={export.name: await _stream(ledger, export, works) for export in self.order.exports},
@@ -527,11 +528,11 @@ class _Run:
             done=tally.stored,
             stored_before=tally.stored_before,
             planned=tally.planned,
-            running=scheduler.at_service,
-            queued=scheduler.queued,
-            fetching=scheduler.waiting,
-            downloading=len(runner.downloading),
-            received=runner.received,
+            running=scheduler.lanes.at_service,
+            queued=scheduler.lanes.queued,
+            fetching=scheduler.lanes.waiting,
+            downloading=len(runner.fetching.downloading),
+            received=runner.fetching.received,
             parked=tally.failed,
             tokens=budget.tokens,
             burst=self.settings.budget.burst,
@@ -552,17 +553,17 @@ class _Run:
         self, budget: Budget, scheduler: Scheduler, runner: BundleRunner, watcher: OperationPoller, durations: Durations
     ) -> float | None:
         """Until the last file is there; None while files are to be fetched and nobody knows how long one takes."""
-        each_seconds = runner.download_seconds
-        if each_seconds is None and scheduler.waiting:
+        each_seconds = runner.fetching.seconds_each
+        if each_seconds is None and scheduler.lanes.waiting:
             return None
         unfinished = self.tally.unfinished
-        finished = min(scheduler.waiting, unfinished)
+        finished = min(scheduler.lanes.waiting, unfinished)
         asking = self._expected_of_requests(budget, scheduler, watcher, durations)
         fetching = seconds_of_downloads(
             unfinished,
             slots=self.settings.concurrency.downloads,
             each_seconds=each_seconds or 0.0,
-            ages=runner.download_ages,
+            ages=runner.fetching.ages,
         )
         return max(asking + (each_seconds or 0.0) * (finished < unfinished), fetching)
 
@@ -583,7 +584,7 @@ class _Run:
             reading,
             pace,
             bundles=self.tally.unfinished,
-            created=min(watcher.waiters + scheduler.waiting, self.tally.unfinished),
+            created=min(watcher.waiters + scheduler.lanes.waiting, self.tally.unfinished),
             rest_seconds=durations.rest_seconds(ages),
         )
 

@@ -1,4 +1,4 @@
-"""One simulated run: the real scheduler, carrier, watcher and budget, wired to memory."""
+"""One simulated run: the real scheduler, runner, poller and budget, wired to memory."""
 
 import asyncio
 import itertools
@@ -16,15 +16,18 @@ from asyncexport.core.polling import PollingRules
 from asyncexport.core.service.requests import Kind
 from asyncexport.core.states import BundleRecord, Ready, Stored
 from asyncexport.engine.budget import Budget
-from asyncexport.engine.bundle_runner import BundleRunner, ExportState
+from asyncexport.engine.bundle_runner import BundleRunner
+from asyncexport.engine.creates import ExportState
+from asyncexport.engine.download import ArchiveDownloads
 from asyncexport.engine.poller import OperationPoller
 from asyncexport.engine.scheduler import Scheduler, Stop
 from asyncexport.errors import RefusedError
 from asyncexport.simulate import clock
 from asyncexport.simulate.service import (
-    MemoryDownloads,
     MemoryLedger,
+    MemoryPartFiles,
     MemoryService,
+    MemoryStorageHost,
     SimulatedBehaviour,
     lognormal_seconds,
 )
@@ -199,12 +202,12 @@ class Wiring:
         self.service.gate = self.budget
         self.durations = Durations(expected_seconds=scenario.expected_seconds, known=scenario.known)
         self.watcher = self._poller(now)
-        self.witness = Witness(now, lambda: self.scheduler.running)
+        self.witness = Witness(now, lambda: self.scheduler.lanes.running)
         runner = BundleRunner(
             gate=self.budget,
             service=self.service,
-            watch=self.watcher,
-            downloads=MemoryDownloads(lambda: scenario.fetch_seconds),
+            poller=self.watcher,
+            downloads=ArchiveDownloads(MemoryStorageHost(lambda: scenario.fetch_seconds), MemoryPartFiles()),
             ledger=self.ledger,
             export_states={EXPORT.name: ExportState(EXPORT)},
             listener=self.witness,

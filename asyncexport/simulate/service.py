@@ -13,12 +13,13 @@ from dataclasses import dataclass, field
 
 from asyncexport.client.gate import Gate, RequestPermit
 from asyncexport.core.admission import Priority
+from asyncexport.core.archive.inspection import Inspection, WireHashes
 from asyncexport.core.bundles import Bundle, Range
-from asyncexport.core.exports import Definition
+from asyncexport.core.exports import Definition, Format
 from asyncexport.core.polling import LIST_SIZE
 from asyncexport.core.service.requests import Kind
 from asyncexport.core.service.resources import Completed, DownloadLink, Operation, OperationsPage, Running
-from asyncexport.core.states import Archive, BundleRecord
+from asyncexport.core.states import BundleRecord
 from asyncexport.errors import RateLimitedError, RefusedError, UnavailableError
 
 LATENCY_SECONDS = 0.2
@@ -177,31 +178,58 @@ class MemoryService:
 
 
 @dataclass(slots=True)
-class MemoryDownloads:
-    """A storage that takes as long as is drawn."""
+class MemoryStorageHost:
+    """A storage host whose files are empty, and take as long as is drawn."""
 
     take_seconds: Callable[[], float]
 
     @asynccontextmanager
-    async def begin(
-        self, bundle: Bundle, definition: Definition, *, least_rows: int = 0
-    ) -> AsyncIterator["MemoryDownload"]:
-        """Begin one."""
-        yield MemoryDownload(bundle, self.take_seconds)
+    async def open(self, location: DownloadLink, *, offset: int = 0, etag: str = "") -> AsyncIterator["MemoryDownload"]:
+        """Begin a download."""
+        yield MemoryDownload(self.take_seconds)
 
 
 @dataclass(slots=True)
 class MemoryDownload:
-    """One archive on its way nowhere."""
+    """A download under way."""
 
-    bundle: Bundle
     take_seconds: Callable[[], float]
-    received: int = 0
+    offset: int = 0
+    etag: str = ""
+    goog_hash: tuple[str, ...] = ()
+    end_proved: bool = True
 
-    async def fetch(self, location: DownloadLink) -> Archive:
+    async def chunks(self) -> AsyncIterator[bytes]:
         """Take the time it takes."""
         await asyncio.sleep(self.take_seconds())
-        return Archive(str(self.bundle.range.start), 0, 0, "")
+        yield b""
+
+
+class MemoryPartFiles:
+    """A disk that keeps nothing."""
+
+    def draft(self, bundle: Bundle, container: Format, *, wire_hashes: WireHashes | None) -> "MemoryPartFile":
+        """Begin a file."""
+        return MemoryPartFile(str(bundle.range.start))
+
+
+@dataclass(slots=True)
+class MemoryPartFile:
+    """A file that is not written; as what came of it, it holds nothing."""
+
+    path: str
+    received: int = 0
+    inspection: Inspection = field(default_factory=lambda: Inspection(0, 0, "", 0))
+
+    async def write(self, chunk: bytes) -> None:
+        """Take in what came."""
+
+    async def commit(self, *, end_proved: bool, least_rows: int) -> "MemoryPartFile":
+        """It has its final name."""
+        return self
+
+    async def discard(self) -> None:
+        """There is nothing to remove."""
 
 
 @dataclass(slots=True)
