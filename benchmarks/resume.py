@@ -20,7 +20,7 @@ from asyncexport.core.bundles import Bundle, Range
 from asyncexport.core.exports import Export
 from asyncexport.core.states import BundleRecord, Stored
 from asyncexport.ledger import Ledger
-from asyncexport.storage import Archives
+from asyncexport.storage import Archives, archive_path
 
 BUNDLES, BUNDLES_QUICK = 100_000, 1_000
 LEFT = 48
@@ -65,7 +65,7 @@ async def fill(directory: Path, bundles: int) -> None:
     for number in range(bundles):
         start = contender.START + (number - bundles) * WIDTH_SECONDS
         bundle = Bundle(export.name, Range(start, start + WIDTH_SECONDS))
-        path = archives.path_of(bundle, export.definition.format)
+        path = archive_path(bundle, export.definition.format)
         (directory / path).parent.mkdir(exist_ok=True)
         (directory / path).touch()
         stored = Stored(path, bytes=1000, rows=10, sha256=f"{number:064x}", exported_at=float(start + 90_000))

@@ -19,7 +19,7 @@ from asyncexport.core.archive.inspection import Inspection
 from asyncexport.core.bundles import Bundle, Range
 from asyncexport.core.exports import Format
 from asyncexport.core.service.resources import DownloadLink
-from asyncexport.storage import Archives, ArchiveWriter
+from asyncexport.storage import Archives, ArchiveWriter, archive_path
 from asyncexport.storage.disk import Disk
 
 DAY = 86_400
@@ -57,7 +57,7 @@ class Drafts(Archives):
 
     def draft(self, bundle: Bundle, container: Format, *, wire_hashes: object = None) -> ArchiveWriter:  # noqa: ARG002
         """Begin one."""
-        return HashedDraft(self._disk, self.path_of(bundle, container))
+        return HashedDraft(self._disk, archive_path(bundle, container))
 
 
 async def fetch_all(urls: list[str], into: Path, *, at_once: int, trust: str) -> None:

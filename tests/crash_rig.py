@@ -26,19 +26,18 @@ from urllib.parse import urlsplit
 
 import orjson
 
-from asyncexport.core.bundles import Bundle, Range, count_cut
+from asyncexport.core.bundles import ALL_TIME, Bundle, Range, count_cut
 from asyncexport.core.states import BundleRecord, Creating, Ready, Stored
 from asyncexport.errors import LedgerError
 from asyncexport.ledger import LedgerReader, present
 from asyncexport.sandbox import Sandbox, SandboxBehaviour, SandboxFault, serving
-from asyncexport.storage import ARCHIVE, DEFINITION_NAME, Archives
+from asyncexport.storage import ARCHIVE_NAME, DEFINITION_NAME, archive_range
 from tests.crash_driver import LARGEST_MESSAGE, Run
 from tests.power_cut_disk import Disk, Tree, lay_out
 from tests.power_cut_fs import PowerCutFs
 
 ROOT = Path(__file__).parents[1]
 
-EVER = Range(0, 2**40)
 
 WIDTH_SECONDS = 1800
 
@@ -310,7 +309,7 @@ class Scene:
         if sight.unreadable:
             findings.unreadable.append(sight.unreadable)
         for path, rows in sight.rows.items():
-            span = Archives.span_of(path)
+            span = archive_range(path)
             if rows is None or span is None or sorted(rows) != _truth(self.sandbox, span):
                 findings.damaged.append(path)
         counted = {one.stored.path: one for one in sight.records.values() if one.stored}
@@ -357,7 +356,7 @@ async def scene(driver: Driver, *faults: SandboxFault) -> AsyncIterator[Scene]:
 
 def _seen(directory: Path) -> Sight:
     """Look at the directory as anybody might."""
-    archives = [path for path in directory.glob("*/*/*") if ARCHIVE.fullmatch(path.name)]
+    archives = [path for path in directory.glob("*/*/*") if ARCHIVE_NAME.fullmatch(path.name)]
     odd = [path for path in directory.rglob("*") if path.is_file() and not _is_known(path.relative_to(directory))]
     assert not odd, f"nobody knows what these are: {odd}"
     bad = set()
@@ -389,7 +388,7 @@ def _is_known(path: Path) -> bool:
     return (
         path.parts[0] == ".asyncexport"
         or path.name in (DEFINITION_NAME, f"{DEFINITION_NAME}.part")
-        or bool(ARCHIVE.fullmatch(path.name.removeprefix(".").removesuffix(".part").partition(".damaged-")[0]))
+        or bool(ARCHIVE_NAME.fullmatch(path.name.removeprefix(".").removesuffix(".part").partition(".damaged-")[0]))
     )
 
 
@@ -411,7 +410,7 @@ def _standings(directory: Path) -> list[BundleRecord]:
         ledger.check()
         by_bundle = {}
         for name in ledger.exports():
-            for one in (*ledger.stored(name, EVER), *ledger.unfinished(name, EVER)):
+            for one in (*ledger.stored(name, ALL_TIME), *ledger.unfinished(name, ALL_TIME)):
                 by_bundle[one.bundle] = one
         return list(by_bundle.values())
 

@@ -17,7 +17,7 @@ from asyncexport.core.summary import Snapshot, Summary
 from asyncexport.engine.scheduler import Stop
 from asyncexport.run.run import Order, export
 from asyncexport.sandbox import Sandbox
-from asyncexport.storage import Archives
+from asyncexport.storage import archive_range
 
 AMPLE = {"requests_per_minute": 1e6, "burst": 10_000}
 """A budget that is not in the way."""
@@ -100,7 +100,7 @@ def moment(text: str) -> int:
 
 def archives(directory: Path, export_name: str = "everyone-events") -> list[Path]:
     """The archives of an export, in order."""
-    return sorted(path for path in (directory / export_name).glob("date=*/*.gz") if Archives.span_of(str(path)))
+    return sorted(path for path in (directory / export_name).glob("date=*/*.gz") if archive_range(str(path)))
 
 
 def rows_in(directory: Path, export_name: str = "everyone-events") -> Counter[str]:

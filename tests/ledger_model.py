@@ -21,7 +21,8 @@ class Model:
     def within(self, export: str, span: Range) -> list[BundleRecord]:
         """In order of their range."""
         found = [one for one in self.records.values() if one.bundle.export == export]
-        return sorted((one for one in found if one.bundle.range.overlaps(span)), key=lambda one: one.bundle)
+        overlapping = (one for one in found if one.bundle.range.start < span.end and span.start < one.bundle.range.end)
+        return sorted(overlapping, key=lambda one: one.bundle)
 
     def stored(self, export: str, span: Range, within: float = math.inf) -> list[BundleRecord]:
         """With an archive, exported so soon."""
@@ -34,7 +35,7 @@ class Model:
     def stock(self, export: str, span: Range) -> RecordedRange:
         """What a run has to know."""
         stored = self.stored(export, span)
-        covered = tuple(merged(one.bundle.range for one in stored))
+        covered = tuple(merged((one.bundle.range.start, one.bundle.range.end) for one in stored))
         unfinished = tuple(
             one
             for one in self.within(export, span)

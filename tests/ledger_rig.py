@@ -8,14 +8,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from asyncexport.core.bundles import Bundle, Range
+from asyncexport.core.bundles import ALL_TIME, Bundle, Range
 from asyncexport.core.exports import Export
 from asyncexport.core.states import BundleRecord, Created, Creating, Ready, State, Stored
 from asyncexport.ledger import Ledger, LedgerReader
 from asyncexport.ledger.queries import LedgerQueries
 
 EXPORTS = (Export("events"), Export("people"))
-EVER = Range(-(2**50), 2**50)
 NOBODY = 65534
 """A user without rights, for tests that run as root."""
 
@@ -98,7 +97,7 @@ def answers(reading: LedgerQueries) -> list[Any]:
         reading.recall("nightly_since"),
         reading.overviews(),
         *(
-            [reading.stock(name, EVER), reading.covered(name, EVER), list(reading.stored(name, EVER))]
+            [reading.stock(name, ALL_TIME), reading.covered(name, ALL_TIME), list(reading.stored(name, ALL_TIME))]
             for name in reading.exports()
         ),
     ]

@@ -62,7 +62,7 @@ def test_gaps_and_what_is_taken_make_the_whole(whole, taken):
 def test_merging_keeps_the_time_and_touches_nothing_twice(pieces):
     """The union holds the same seconds in ranges that do not even touch."""
     pieces.sort()
-    union = list(merged(pieces))
+    union = list(merged((piece.start, piece.end) for piece in pieces))
     assert all(a.end < b.start for a, b in zip(union, union[1:], strict=False))
     assert all(any(u.start <= p.start and p.end <= u.end for u in union) for p in pieces)
     assert sum(u.seconds for u in union) == len({t for p in pieces for t in range(p.start, p.end, 1)})

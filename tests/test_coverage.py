@@ -213,7 +213,7 @@ def test_runs_of_any_width_fetch_every_second_once(runs, width, other_width):
             fetched += carry(model, one, fate)
     fetched.sort()
     assert all(a.end <= b.start for a, b in zip(fetched, fetched[1:], strict=False))
-    assert list(merged(fetched)) == [Range(0, 2 * DAY)]
+    assert list(merged((one.start, one.end) for one in fetched)) == [Range(0, 2 * DAY)]
     for a_width in (width, other_width):
         assert work_of(model, Range(0, 2 * DAY), a_width).count == 0
         assert all(one.kept for one in model.stock(EVENTS, Range(0, 2 * DAY)).unfinished)
@@ -342,12 +342,22 @@ def test_exports_go_side_by_side():
 
 def test_a_refresh_is_due_once_the_time_has_passed():
     """What was exported too soon is exported once more, and only once."""
-    span = Range(0, 1800)
-    early, late = replace(ARCHIVE, exported_at=2000.0), replace(ARCHIVE, exported_at=6000.0)
-    assert needs_refresh(early, span, refresh_seconds=3600, now=5400)
-    assert not needs_refresh(early, span, refresh_seconds=3600, now=5399)
-    assert not needs_refresh(late, span, refresh_seconds=3600, now=9000)
-    assert not needs_refresh(early, span, refresh_seconds=0, now=9000)
+    early, late = (
+        record(0, 1800, stored, stored=stored)
+        for stored in (replace(ARCHIVE, exported_at=2000.0), replace(ARCHIVE, exported_at=6000.0))
+    )
+    assert needs_refresh(early, refresh_seconds=3600, now=5400)
+    assert not needs_refresh(early, refresh_seconds=3600, now=5399)
+    assert not needs_refresh(late, refresh_seconds=3600, now=9000)
+    assert not needs_refresh(early, refresh_seconds=0, now=9000)
+
+
+def test_a_refresh_is_due_of_archives_alone_and_not_once_it_was_refused():
+    """A bundle without an archive is to do anyway; one that kept its archive would be asked for every night."""
+    early = replace(ARCHIVE, exported_at=2000.0)
+    assert not needs_refresh(record(0, 1800, Failed("why")), refresh_seconds=3600, now=9000)
+    assert not needs_refresh(record(0, 1800, KEPT, stored=early), refresh_seconds=3600, now=9000)
+    assert needs_refresh(record(0, 1800, Failed("why"), stored=early), refresh_seconds=3600, now=9000)
 
 
 def test_a_range_all_stored_is_nothing_to_do():

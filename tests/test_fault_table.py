@@ -23,7 +23,7 @@ import trustme
 
 from asyncexport.client.api import ApiClient
 from asyncexport.client.storage_host import StorageHost
-from asyncexport.core.bundles import DAY, Range, show
+from asyncexport.core.bundles import ALL_TIME, DAY, Range, show
 from asyncexport.core.exports import Definition
 from asyncexport.core.summary import Exit, Summary
 from asyncexport.errors import IncompleteError
@@ -382,7 +382,7 @@ async def _refresh(stage: Stage, kind: str) -> None:
     async with serving(CALM) as sandbox:
         assert (await stage.run(sandbox)).exit_code is Exit.DONE
         with LedgerReader(stage.directory) as ledger:
-            first = next(ledger.stored("everyone-events", Range(0, 2**40)))
+            first = next(ledger.stored("everyone-events", ALL_TIME))
         assert first.stored
         found = 0 if kind == "empty" else first.stored.rows // 2
         before = [(path.read_bytes(), path.stat().st_ino) for path in archives(stage.directory)]

@@ -9,10 +9,12 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from asyncexport.core.bucket import SentRequest
-from asyncexport.core.bundles import Bundle, Range
-from asyncexport.core.coverage import RecordedRange
+from asyncexport.core.bundles import ALL_TIME, Bundle, Range
+from asyncexport.core.coverage import RecordedRange, needs_refresh
 from asyncexport.core.exports import Definition, Export, Format
 from asyncexport.core.states import BundleRecord, Created, Creating, Failed, Planned, Ready
 from asyncexport.errors import IllegalMove, LedgerCorruptError, LedgerError, StorageError
@@ -21,7 +23,6 @@ from asyncexport.ledger.files import ledger_path
 from asyncexport.ledger.queries import PAGE
 from asyncexport.ledger.transaction import KEPT_DURATIONS, KEPT_REQUESTS, PRUNE_EVERY
 from tests.ledger_rig import (
-    EVER,
     EXPORTS,
     WAL,
     Boundary,
@@ -42,7 +43,7 @@ async def opened(directory, **options):
 
 def unfinished(directory):
     with LedgerReader(directory) as ledger:
-        return ledger.unfinished("events", EVER)
+        return ledger.unfinished("events", ALL_TIME)
 
 
 async def test_a_commit_is_on_the_disk_when_it_returns(tmp_path):
@@ -119,7 +120,7 @@ async def test_whoever_reads_sees_what_was_asked_before(tmp_path):
     writing = asyncio.create_task(ledger.append(creating(0), at=1.0))
     await asyncio.sleep(0)
     assert await ledger.durations() == [7.0]
-    assert await ledger.unfinished("events", EVER) == [creating(0)]
+    assert await ledger.unfinished("events", ALL_TIME) == [creating(0)]
     await writing
     await ledger.close()
 
@@ -197,7 +198,7 @@ async def test_closing_twice_is_closing_once(tmp_path):
     with pytest.raises(RuntimeError, match="closed"):
         await ledger.append(creating(0), at=1.0)
     with pytest.raises(RuntimeError, match="closed"):
-        await ledger.covered("events", EVER)
+        await ledger.covered("events", ALL_TIME)
     with pytest.raises(RuntimeError, match="closed"):
         ledger.remember("key", "value")
 
@@ -265,7 +266,7 @@ async def test_after_a_failed_commit_everybody_is_told_and_nothing_is_written(tm
         lambda: ledger.append(creating(4), at=1.0),
         lambda: ledger.send("create", at=1.0),
         lambda: ledger.recall("key"),
-        lambda: ledger.covered("events", EVER),
+        lambda: ledger.covered("events", ALL_TIME),
     ):
         with pytest.raises(told):
             await again()
@@ -364,7 +365,7 @@ async def test_a_refusal_concerns_only_who_asked(tmp_path):
         return_exceptions=True,
     )
     assert [type(one) for one in outcomes] == [type(None), LedgerError, type(None)]
-    assert await ledger.unfinished("events", EVER) == [creating(0), creating(1)]
+    assert await ledger.unfinished("events", ALL_TIME) == [creating(0), creating(1)]
     await ledger.close()
 
 
@@ -376,7 +377,7 @@ async def test_a_state_that_does_not_know_of_the_archive_is_a_bug(tmp_path):
         await ledger.append(creating(0), at=1.0)
     with pytest.raises(IllegalMove, match="says otherwise"):
         await ledger.append(replace(creating(1), stored=archive(1)), at=1.0)
-    assert await ledger.stock("events", EVER) == RecordedRange((), (bundle(0).range,), 1)
+    assert await ledger.stock("events", ALL_TIME) == RecordedRange((), (bundle(0).range,), 1)
     await ledger.close()
 
 
@@ -432,8 +433,8 @@ async def test_what_is_found_on_disk_is_restored(tmp_path):
         await ledger.restore([creating(3000)], at=1.0)
     with pytest.raises(LedgerError, match="stranger"):
         await ledger.restore([stored(3000), stored(0, "stranger")], at=1.0)
-    assert await ledger.count_stored("events", EVER) == 2500
-    assert [one async for one in ledger.stored("events", EVER)] == [stored(number) for number in range(2500)]
+    assert await ledger.count_stored("events", ALL_TIME) == 2500
+    assert [one async for one in ledger.stored("events", ALL_TIME)] == [stored(number) for number in range(2500)]
     await ledger.close()
 
 
@@ -452,10 +453,10 @@ async def test_questions_are_answered_for_the_span_that_is_asked(tmp_path):
     ]:
         assert [one.bundle async for one in ledger.stored("events", span)] == [bundle(n) for n in expected]
         assert await ledger.count_stored("events", span) == len(expected)
-    assert await ledger.covered("events", EVER) == [Range(0, 3600), Range(5400, 7200)]
+    assert await ledger.covered("events", ALL_TIME) == [Range(0, 3600), Range(5400, 7200)]
     assert await ledger.unfinished("events", Range(5399, 5400)) == [creating(2)]
     assert await ledger.unfinished("events", Range(5400, 7200)) == []
-    assert await ledger.covered("nothing known of it", EVER) == []
+    assert await ledger.covered("nothing known of it", ALL_TIME) == []
     await ledger.close()
 
 
@@ -465,19 +466,56 @@ async def test_what_is_stored_is_read_page_by_page(tmp_path):
     spans = [Range(at, at + 1 + width) for at in range(PAGE) for width in range(3)]
     records = [BundleRecord(Bundle("events", span), 0, archive(1), archive(1)) for span in spans]
     await ledger.restore(records[::-1], at=1.0)
-    assert [one async for one in ledger.stored("events", EVER)] == records
+    assert [one async for one in ledger.stored("events", ALL_TIME)] == records
     await ledger.close()
 
 
 async def test_archives_exported_too_soon_are_found(tmp_path):
-    """Those exported within so many seconds of their bundle's end, give or take one."""
+    """Those exported within so many seconds of their bundle's end; of the moment the whole seconds count."""
     ledger = await opened(tmp_path)
     for number, delay in enumerate([0.0, 99.0, 99.9, 101.0, 5000.0]):
         done = replace(archive(number), exported_at=bundle(number).range.end + delay)
         await ledger.append(BundleRecord(bundle(number), 0, done, done), at=1.0)
-    soon = [one.bundle async for one in ledger.stored("events", EVER, exported_within=100)]
+    soon = [one.bundle async for one in ledger.stored("events", ALL_TIME, exported_within=100)]
     assert soon == [bundle(0), bundle(1), bundle(2)]
     await ledger.close()
+
+
+DELAYS = [0.0, *(whole + part for whole in (-1, 1, 59, 60, 61, 3600, 86_400) for part in (-1e-6, 0.0, 0.25, 0.999_999))]
+"""From the end of a bundle to its export, in seconds."""
+
+
+@pytest.fixture(scope="module")
+def exported_after_delays(tmp_path_factory):
+    """A directory whose ledger has an archive for each of the delays."""
+    directory = tmp_path_factory.mktemp("delays")
+
+    async def filled() -> None:
+        ledger = await opened(directory)
+        dones = [
+            replace(archive(number), exported_at=bundle(number).range.end + delay)
+            for number, delay in enumerate(DELAYS)
+        ]
+        records = [BundleRecord(bundle(number), 0, done, done) for number, done in enumerate(dones)]
+        await ledger.restore(records, at=1.0)
+        await ledger.close()
+
+    asyncio.run(filled())
+    return directory
+
+
+@given(
+    seconds=st.sampled_from(DELAYS) | st.floats(0, 100_000),
+    now=st.floats(0, 200_000) | st.integers(0, 200_000).map(float),
+)
+def test_narrowing_loses_no_bundle_that_needs_a_refresh(exported_after_delays, seconds, now):
+    """The ledger may name more candidates than are due, and never fewer: the core alone decides."""
+    with LedgerReader(exported_after_delays) as reader:
+        everything = list(reader.stored("events", ALL_TIME))
+        candidates = list(reader.stored("events", ALL_TIME, exported_within=seconds))
+    due = [one for one in everything if needs_refresh(one, refresh_seconds=seconds, now=now)]
+    assert len(everything) == len(DELAYS)
+    assert [one for one in candidates if needs_refresh(one, refresh_seconds=seconds, now=now)] == due
 
 
 async def test_a_new_take_leaves_the_archive_standing(tmp_path):
@@ -488,8 +526,8 @@ async def test_a_new_take_leaves_the_archive_standing(tmp_path):
     for state in (Creating(1, 9.0), Failed("the operation failed")):
         again = replace(again, state=state)
         await ledger.append(again, at=2.0)
-        assert await ledger.stock("events", EVER) == RecordedRange((again,), (bundle(0).range,), 0)
-        assert [one async for one in ledger.stored("events", EVER)] == [again]
+        assert await ledger.stock("events", ALL_TIME) == RecordedRange((again,), (bundle(0).range,), 0)
+        assert [one async for one in ledger.stored("events", ALL_TIME)] == [again]
     newer = replace(archive(0), rows=77, sha256="f" * 64)
     await ledger.append(replace(again, state=newer, stored=newer), at=3.0)
     await ledger.close()
@@ -504,9 +542,9 @@ async def test_what_was_begun_in_another_width_is_forgotten_once_others_cover_it
     wide = BundleRecord(Bundle("events", Range(0, 3600)), 0, Planned(3))
     await ledger.append(wide, at=1.0)
     await ledger.append(stored(0), at=1.0)
-    assert await ledger.unfinished("events", EVER) == [wide]
+    assert await ledger.unfinished("events", ALL_TIME) == [wide]
     await ledger.append(stored(1), at=1.0)
-    assert await ledger.unfinished("events", EVER) == []
+    assert await ledger.unfinished("events", ALL_TIME) == []
     await ledger.close()
     with LedgerReader(tmp_path) as reader:
         assert reader.overviews()[0].unfinished == ()

@@ -10,6 +10,7 @@ from random import Random
 
 import pytest
 
+from asyncexport.core.bundles import ALL_TIME
 from asyncexport.core.states import Stored
 from asyncexport.errors import LedgerCorruptError, LedgerError
 from asyncexport.ledger import Ledger, LedgerReader
@@ -17,7 +18,7 @@ from asyncexport.ledger.commit_mark import CommitMark
 from asyncexport.ledger.files import ledger_path, mark_path
 from asyncexport.ledger.queries import AT_ONCE as MOST_ROWS
 from asyncexport.ledger.rows import LedgerHead, digest_of
-from tests.ledger_rig import EVER, EXPORTS, WAL, answers, fill, read, stored
+from tests.ledger_rig import EXPORTS, WAL, answers, fill, read, stored
 from tests.ledger_scribe import AT_ONCE, Scribe
 
 ROOT = Path(__file__).parents[1]
@@ -366,7 +367,7 @@ def test_a_killed_writer_takes_nothing_along_that_it_acknowledged(tmp_path):
             scribe.kill()
             with LedgerReader(tmp_path) as reader:
                 reader.check()
-                found = [one.bundle.range.start // 1800 for one in reader.stored("events", EVER)]
+                found = [one.bundle.range.start // 1800 for one in reader.stored("events", ALL_TIME)]
                 requests = len(reader.requests_since(0.0))
         assert scribe.acknowledged <= set(found)
         assert found == list(range(len(found)))
@@ -385,7 +386,7 @@ async def test_damage_under_a_run_is_told_to_whoever_asks(tmp_path):
     connection.close()
     ledger = await Ledger.open(tmp_path)
     with pytest.raises(LedgerCorruptError) as told:
-        [one async for one in ledger.stored("events", EVER)] + [one async for one in ledger.stored("people", EVER)]
+        [one for export in EXPORTS async for one in ledger.stored(export.name, ALL_TIME)]
     assert "verify --rebuild" in told.value.hint
     await ledger.close()
 

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, rule
 
 from asyncexport.core.bucket import SentRequest
-from asyncexport.core.bundles import Bundle, Range
+from asyncexport.core.bundles import ALL_TIME, Bundle, Range
 from asyncexport.core.states import (
     MOVES,
     BundleRecord,
@@ -33,13 +33,13 @@ from asyncexport.core.states import (
 )
 from asyncexport.ledger import Ledger, LedgerReader
 from tests.ledger_model import Model
-from tests.ledger_rig import EVER, EXPORTS
+from tests.ledger_rig import EXPORTS
 
 pytestmark = pytest.mark.slow
 
 RANGES = [Range(start * 900, (start + width) * 900) for start in (-2, 0, 1, 2, 4, 5, 8) for width in (1, 2, 4)]
 BUNDLES = st.sampled_from([Bundle(export.name, span) for export in EXPORTS for span in RANGES])
-SPANS = st.sampled_from([EVER, Range(0, 3600), Range(1799, 1800), Range(-900, 901), Range(86_400, 90_000)])
+SPANS = st.sampled_from([ALL_TIME, Range(0, 3600), Range(1799, 1800), Range(-900, 901), Range(86_400, 90_000)])
 MOMENTS = st.floats(0, 4e9) | st.integers(0, 2**31).map(float)
 NEW: dict[type[State], Callable[[int, float], State]] = {
     Planned: lambda attempt, _: Planned(attempt),
@@ -157,7 +157,7 @@ class LedgerMachine(RuleBasedStateMachine):
         with LedgerReader(self.directory) as reader:
             self.compare(reader, span)
 
-    def compare(self, reading, span=EVER):
+    def compare(self, reading, span=ALL_TIME):
         model = self.model
         for export in EXPORTS:
             stock = model.stock(export.name, span)
@@ -176,8 +176,8 @@ class LedgerMachine(RuleBasedStateMachine):
     def compare_overviews(self, overviews):
         assert [one.name for one in overviews] == [export.name for export in EXPORTS]
         for one in overviews:
-            stock = self.model.stock(one.name, EVER)
-            archives = [record.stored for record in self.model.stored(one.name, EVER) if record.stored]
+            stock = self.model.stock(one.name, ALL_TIME)
+            archives = [record.stored for record in self.model.stored(one.name, ALL_TIME) if record.stored]
             assert (one.stored, one.empty) == (len(archives), sum(archive.rows == 0 for archive in archives))
             assert (one.rows, one.bytes) == (sum(a.rows for a in archives), sum(a.bytes for a in archives))
             assert (one.unfinished, one.covered) == (stock.unfinished, stock.covered)

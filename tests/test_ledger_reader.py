@@ -11,13 +11,12 @@ from pathlib import Path
 
 import pytest
 
-from asyncexport.core.bundles import Range
+from asyncexport.core.bundles import ALL_TIME, Range
 from asyncexport.core.states import BundleRecord, Stored
 from asyncexport.errors import LedgerError, StorageError
 from asyncexport.ledger import Ledger, LedgerReader, present, set_aside
 from asyncexport.ledger.files import ledger_path, mark_path
 from tests.ledger_rig import (
-    EVER,
     EXPORTS,
     WAL,
     answers,
@@ -50,7 +49,7 @@ async def test_reading_goes_on_beside_a_run_and_sees_whole_moments(tmp_path):
         with LedgerReader(tmp_path) as reader:
             while True:
                 over = ended.is_set()
-                stocks.append(reader.stock("events", EVER))
+                stocks.append(reader.stock("events", ALL_TIME))
                 if over:
                     return
 
@@ -140,7 +139,7 @@ def test_a_copy_is_of_one_moment(folder):
         for _ in range(30):
             acknowledged = len(scribe.acknowledged)
             with without_rights(), LedgerReader(folder) as reader:
-                stock = reader.stock("events", EVER)
+                stock = reader.stock("events", ALL_TIME)
                 assert len(reader.requests_since(0.0)) >= acknowledged // AT_ONCE
             assert stock.covered == (Range(0, stock.stored_before * 1800),)
             assert stock.stored_before >= max(acknowledged, seen[-1])

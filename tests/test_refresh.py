@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from asyncexport.core.bundles import Range
+from asyncexport.core.bundles import ALL_TIME
 from asyncexport.core.states import BundleRecord, FewerRows, Planned, Stored
 from asyncexport.core.summary import Exit, Summary
 from asyncexport.engine.scheduler import Stop
@@ -66,7 +66,7 @@ class Scene:
     def records(self) -> list[BundleRecord]:
         """Where both stand."""
         with LedgerReader(self.directory) as ledger:
-            return list(ledger.stored(NAME, Range(0, 2**40)))
+            return list(ledger.stored(NAME, ALL_TIME))
 
     @property
     def counts(self) -> list[int]:

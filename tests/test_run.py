@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from asyncexport.core.bundles import Range, show
+from asyncexport.core.bundles import ALL_TIME, Range, show
 from asyncexport.core.summary import Exit, Snapshot
 from asyncexport.engine.scheduler import Stop
 from asyncexport.ledger import Ledger, LedgerReader, hold
@@ -298,7 +298,7 @@ def ahead(days: float) -> SandboxBehaviour:
 def nights_behind(directory: Path) -> tuple[str | None, list[Range]]:
     """Where nights begin, and the time that is covered."""
     with LedgerReader(directory) as ledger:
-        return ledger.recall("nightly_since"), ledger.covered(EVENTS, Range(0, 2**40))
+        return ledger.recall("nightly_since"), ledger.covered(EVENTS, ALL_TIME)
 
 
 def week_before(now: float) -> int:

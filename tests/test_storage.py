@@ -22,7 +22,7 @@ from asyncexport.core.archive.inspection import Inspection, WireHashes
 from asyncexport.core.bundles import Bundle, Range
 from asyncexport.core.exports import Definition, Export, Format, Type
 from asyncexport.errors import CorruptError, FewerRowsError, IncompleteError, StorageError
-from asyncexport.storage import Archives, ArchiveWriter
+from asyncexport.storage import Archives, ArchiveWriter, archive_path, archive_range, has_archives
 from asyncexport.storage.disk import CORES, THREADS
 from asyncexport.storage.writer import GATHER_BYTES
 
@@ -119,7 +119,7 @@ async def keep(archives: Archives, body: bytes = BODY, bundle: Bundle = BUNDLE) 
     async with archives.draft(bundle, Format.NDJSON) as draft:
         await fill(draft, body)
         kept = await draft.commit(end_proved=True)
-    assert kept.path == archives.path_of(bundle, Format.NDJSON)
+    assert kept.path == archive_path(bundle, Format.NDJSON)
     return kept.inspection
 
 
@@ -428,7 +428,7 @@ async def test_a_file_is_not_closed_beneath_a_write(archives, watch, tmp_path):
 async def test_whoever_is_cancelled_again_and_again_still_waits(archives, watch, tmp_path, write, body):
     """Nothing is removed or closed beneath a thread: neither a handle nor a part file is left."""
     loop = asyncio.get_running_loop()
-    await archives.exist()
+    await archives.files("everyone-events")
     handles = open_handles()
     task = asyncio.create_task(keep(archives, body))
 
@@ -498,7 +498,7 @@ async def test_more_drafts_than_threads_all_come_to_their_end(archives, tmp_path
         for bundle in bundles:
             group.create_task(keep(archives, bodies[bundle], bundle))
     found = files(tmp_path / "out")
-    assert found == {archives.path_of(bundle, Format.NDJSON): body for bundle, body in bodies.items()}
+    assert found == {archive_path(bundle, Format.NDJSON): body for bundle, body in bodies.items()}
 
 
 async def test_no_more_archives_are_looked_into_than_there_are_cores(archives, watch):
@@ -539,7 +539,7 @@ async def test_closing_ends_every_thread(tmp_path):
 def test_a_path_tells_its_range(start, seconds, container, export):
     """What a rebuild reads from a name is what was written into it."""
     bundle = Bundle(export, Range(start, start + seconds))
-    assert Archives.span_of(Archives.path_of(bundle, container)) == bundle.range
+    assert archive_range(archive_path(bundle, container)) == bundle.range
 
 
 @pytest.mark.parametrize(
@@ -561,7 +561,7 @@ def test_a_path_tells_its_range(start, seconds, container, export):
 )
 def test_a_path_of_another_kind_tells_no_range(path):
     """Neither what is misplaced nor what only looks alike."""
-    assert Archives.span_of(path) is None
+    assert archive_range(path) is None
 
 
 @pytest.mark.parametrize("name", ["", ".hidden", "..", "a/b", "../a", "a b", "a\n", "a\0"])
@@ -673,13 +673,17 @@ async def test_a_definition_that_is_none_is_told(archives, tmp_path, text):
 
 async def test_whether_there_are_archives_is_seen(archives, tmp_path):
     """A directory that is not there has none, nor has one with other files."""
-    assert not await archives.exist()
+
+    async def seen() -> bool:
+        return await asyncio.to_thread(has_archives, tmp_path / "out")
+
+    assert not await seen()
     await archives.prepare([Export("everyone-events")])
     (tmp_path / "out" / "everyone-events" / "date=2026-01-01").mkdir()
     (tmp_path / "out" / "everyone-events" / "date=2026-01-01" / "other.gz").write_bytes(BODY)
-    assert not await archives.exist()
+    assert not await seen()
     await keep(archives)
-    assert await archives.exist()
+    assert await seen()
 
 
 async def test_files_are_listed_in_order_without_our_own(archives, tmp_path):
@@ -730,5 +734,5 @@ async def test_what_is_moved_aside_overwrites_nothing(archives, tmp_path):
         aside = await archives.name_aside(PATH)
         await archives.move_aside(PATH, aside)
         assert aside == f"{PATH}.damaged-{number}"
-        assert archives.span_of(aside) is None
+        assert archive_range(aside) is None
     assert files(tmp_path / "out") == {f"{PATH}.damaged-1": BODY, f"{PATH}.damaged-2": OTHER}

@@ -10,14 +10,24 @@ from pathlib import Path
 
 import pytest
 
-from asyncexport.core.bundles import Bundle, Range
+from asyncexport.core.bundles import ALL_TIME, Bundle, Range
 from asyncexport.core.coverage import ExportPlan
 from asyncexport.core.exports import Definition, Export, Format
 from asyncexport.core.states import BundleRecord, Created, Creating, Ready, Stored
 from asyncexport.errors import LedgerCorruptError, LedgerError, LedgerLockedError, StorageError
 from asyncexport.ledger import Ledger, LedgerReader, hold
-from asyncexport.run.verify import AT_ONCE, Broken, Damaged, Finding, Intact, Missing, Unrecorded, rebuild, verify
-from asyncexport.storage import Archives
+from asyncexport.run.verify import (
+    ARCHIVES_AT_ONCE,
+    Broken,
+    Damaged,
+    Finding,
+    Intact,
+    Missing,
+    Unrecorded,
+    rebuild,
+    verify,
+)
+from asyncexport.storage import Archives, archive_path
 
 MIDNIGHT = 1_767_225_600
 HOUR = 3600
@@ -76,7 +86,7 @@ class Place:
 
     def path(self, bundle: Bundle, container: Format = Format.NDJSON) -> Path:
         """Where an archive lies on this machine."""
-        return self.directory / self.archives.path_of(bundle, container)
+        return self.directory / archive_path(bundle, container)
 
     def files(self) -> dict[str, bytes]:
         """All there is but the ledger's."""
@@ -88,7 +98,7 @@ class Place:
         """What is on record."""
         with LedgerReader(self.directory) as ledger:
             ledger.check()
-            return list(ledger.stored(export.name, Range(0, 2**40)))
+            return list(ledger.stored(export.name, ALL_TIME))
 
 
 @pytest.fixture
@@ -118,7 +128,7 @@ def all_sound(records: Iterable[BundleRecord]) -> list[Finding]:
 
 async def test_archives_that_are_what_the_ledger_says_are_sound(place):
     """Each is named with its rows, in order, however many are read side by side; nothing is changed."""
-    records = await place.fill(3 * AT_ONCE)
+    records = await place.fill(3 * ARCHIVES_AT_ONCE)
     before = place.files()
     assert await verified(place) == all_sound(records)
     assert place.files() == before
@@ -139,10 +149,10 @@ async def test_an_archive_that_is_not_there_is_missing(place):
         (rows(2)[:-8] + b"wrong!!!", "checksum"),
         (rows(2) + b"more", "after its end"),
         (rows(2, text="y"), "not those that were stored"),
-        (gzip.compress(rows(2)), "one layer"),
+        (gzip.compress(rows(2), mtime=0), "one layer"),
         (b"", "one layer"),
-        (gzip.compress(b'{"a":1}\n{"a'), "within a row"),
-        (gzip.compress(b"a,b\n1,2\n"), "not NDJSON"),
+        (gzip.compress(b'{"a":1}\n{"a', mtime=0), "within a row"),
+        (gzip.compress(b"a,b\n1,2\n", mtime=0), "not NDJSON"),
     ],
 )
 async def test_an_archive_that_is_another_than_was_stored_is_broken(place, body, reason):
@@ -173,7 +183,7 @@ async def test_a_file_that_the_ledger_does_not_know_is_named(place):
     (place.directory / EVENTS.name / "notes.txt").write_text("mine")
     assert await verified(place) == [
         *all_sound(records),
-        Unrecorded(place.archives.path_of(half_hour(5), Format.NDJSON)),
+        Unrecorded(archive_path(half_hour(5), Format.NDJSON)),
         Unrecorded(f"{EVENTS.name}/notes.txt"),
     ]
 
@@ -202,7 +212,7 @@ async def test_without_a_ledger_nothing_can_be_checked(place):
 
 async def test_a_check_that_is_left_early_leaves_nothing_behind(place):
     """What was under way is ended, with its threads."""
-    await place.fill(3 * AT_ONCE)
+    await place.fill(3 * ARCHIVES_AT_ONCE)
     await place.archives.close()
     async with aclosing(verify(place.directory)) as findings:
         await anext(findings)
@@ -215,10 +225,10 @@ async def test_a_check_that_is_left_early_leaves_nothing_behind(place):
 
 async def test_what_a_run_replaces_meanwhile_is_looked_at_once_more(place):
     """A new take's archive is compared with the new take's row; a bundle that is new is not foreign."""
-    records = await place.fill(3 * AT_ONCE)
+    records = await place.fill(3 * ARCHIVES_AT_ONCE)
     findings = verify(place.directory)
     assert await anext(findings) == all_sound(records)[0]
-    number = 2 * AT_ONCE
+    number = 2 * ARCHIVES_AT_ONCE
     with hold(place.directory, command="nightly"):
         again = await place.keep(half_hour(number), rows(99))
         stored = await place.keep(half_hour(40), rows(40))
@@ -232,7 +242,7 @@ async def test_what_a_run_replaces_meanwhile_is_looked_at_once_more(place):
 
 async def test_what_a_run_stored_after_the_ledger_was_read_is_not_foreign(place):
     """A file that nobody expected is looked up once more before it is called that."""
-    records = await place.fill(2 * AT_ONCE)
+    records = await place.fill(2 * ARCHIVES_AT_ONCE)
     findings = verify(place.directory)
     for sound in all_sound(records[:-1]):
         assert await anext(findings) == sound
@@ -324,7 +334,7 @@ async def test_a_whole_ledger_is_moved_aside_as_well(place):
     for path in (place.directory / LEDGER).parent.glob(f"{LEDGER.name}.damaged-1*"):
         path.rename(aside / LEDGER.parent / path.name.replace(".damaged-1", ""))
     with LedgerReader(aside) as ledger:
-        assert [one.bundle for one in ledger.unfinished(EVENTS.name, Range(0, 2**40))] == [half_hour(9)]
+        assert [one.bundle for one in ledger.unfinished(EVENTS.name, ALL_TIME)] == [half_hour(9)]
 
 
 async def test_an_archive_that_is_not_whole_is_moved_aside_and_exported_anew(place):
@@ -407,14 +417,14 @@ async def test_a_definition_that_cannot_be_read_stops_a_rebuild_before_it_begins
 @pytest.mark.parametrize("how", ["left", "failed"])
 async def test_a_rebuild_that_stops_midway_leaves_the_old_ledger_in_its_place(place, how):
     """A ledger of half the archives would have the other half overwritten: it gets its place once all were read."""
-    records = await place.fill(3 * AT_ONCE)
+    records = await place.fill(3 * ARCHIVES_AT_ONCE)
     before = (place.directory / LEDGER).read_bytes()
     if how == "left":
         async with aclosing(rebuild(place.directory)) as findings:
             await anext(findings)
     else:
-        place.path(half_hour(AT_ONCE)).unlink()
-        place.path(half_hour(AT_ONCE)).symlink_to(UNREADABLE)
+        place.path(half_hour(ARCHIVES_AT_ONCE)).unlink()
+        place.path(half_hour(ARCHIVES_AT_ONCE)).symlink_to(UNREADABLE)
         with pytest.raises(StorageError):
             await rebuilt(place)
     assert (place.directory / LEDGER).read_bytes() == before

@@ -77,13 +77,13 @@ def status(ctx: typer.Context, *, export: Names = None, directory: Directory = N
 def _nothing_yet(session: Session, where: Path) -> Summary:
     """Archives without a ledger are a fault, an empty place is none."""
     from asyncexport.errors import LedgerError
-    from asyncexport.storage import Archives
+    from asyncexport.run.directory import check_ledger_not_lost
 
-    if Archives(where).existing():
-        raise LedgerError(
-            f"{where} holds archives but no ledger",
-            hint=f"`{session.again('verify', '--rebuild')}` makes the ledger anew",
-        )
+    try:
+        check_ledger_not_lost(where)
+    except LedgerError as error:
+        error.hint = f"`{session.again('verify', '--rebuild')}` makes the ledger anew"
+        raise
     message = f"nothing here yet: {where} has no ledger"
     session.say(message)
     session.record("note", message=message)

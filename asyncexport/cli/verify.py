@@ -76,13 +76,12 @@ def verify(
 
 
 def _check(session: Session, settings: "Settings", names: list[str] | None) -> Found:
-    from asyncexport.ledger import LedgerReader, present
+    from asyncexport.ledger import LedgerReader
+    from asyncexport.run.directory import check_ledger_not_lost
     from asyncexport.run.verify import verify as check
-    from asyncexport.storage import Archives, ledger_lost
 
     where = Path(settings.output.directory)
-    if not present(where) and Archives(where).existing():
-        raise ledger_lost(where)
+    check_ledger_not_lost(where)
     with LedgerReader(where) as ledger:
         overviews = ledger.overviews()
     check_names(names, [one.name for one in overviews])

@@ -42,9 +42,9 @@ class Range:
         """Its width."""
         return self.end - self.start
 
-    def overlaps(self, other: "Range") -> bool:
-        """Whether the two share any time."""
-        return self.start < other.end and other.start < self.end
+
+ALL_TIME = Range(-(2**62), 2**62)
+"""Whatever is asked for without a limit in time; both ends fit into a column of the ledger."""
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -131,19 +131,22 @@ def settled_until(now: float, *, settle_seconds: int) -> int:
     return int(now) - settle_seconds
 
 
-def merged(ranges: Iterable[Range]) -> Iterator[Range]:
-    """The union of ranges given in order of their start, as few ranges as can be."""
-    start = end = None
-    for piece in ranges:
-        if start is None or end is None:
-            start, end = piece.start, piece.end
-        elif piece.start <= end:
-            end = max(end, piece.end)
-        else:
-            yield Range(start, end)
-            start, end = piece.start, piece.end
-    if start is not None and end is not None:
-        yield Range(start, end)
+def merged(spans: Iterable[tuple[int, int]]) -> Iterator[Range]:
+    """The union of spans, each given as its start and its end, in order of start; as few ranges as can be.
+
+    It takes bare numbers, since the ledger merges a hundred thousand spans that often make a single range.
+    """
+    begun, reached = None, 0
+    for start, end in spans:
+        if begun is None:
+            begun, reached = start, end
+        elif start > reached:
+            yield Range(begun, reached)
+            begun, reached = start, end
+        elif end > reached:
+            reached = end
+    if begun is not None:
+        yield Range(begun, reached)
 
 
 def gaps(whole: Range, taken: Iterable[Range]) -> Iterator[Range]:

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, Self
 
 from asyncexport.core.bucket import HISTORY_SECONDS, RequestHistory, SentRequest
-from asyncexport.core.bundles import Bundle, Range
+from asyncexport.core.bundles import ALL_TIME, Bundle, Range, merged
 from asyncexport.core.coverage import RecordedRange
 from asyncexport.core.exports import Definition
 from asyncexport.core.states import BundleRecord, Planned
@@ -27,8 +27,6 @@ from asyncexport.ledger.rows import BundleSums, KnownExport, LedgerHead, StateRo
 
 PAGE = 500
 """Bundles read at once: a few milliseconds."""
-
-EVER = Range(-(2**62), 2**62)
 
 AT_ONCE = 10_000
 """Rows that a run checks before it asks for anything: about 0.4 s of work on a slow machine."""
@@ -86,8 +84,9 @@ class LedgerQueries:
         Args:
             export: Its name.
             span: Where.
-            exported_within: Only archives exported sooner than so many seconds after the end of their bundle, give or
-                take a second.
+            exported_within: Only archives exported sooner than so many seconds after the end of their bundle, as far
+                as whole seconds tell. This narrows the candidates for a refresh, and leaves out none that
+                `core.coverage.needs_refresh` names for as many seconds; that function alone decides.
         """
         after: Range | None = None
         while page := self.stored_page(export, span, after=after, exported_within=exported_within):
@@ -100,7 +99,7 @@ class LedgerQueries:
         """The next page of `stored`."""
         with self._moment() as head:
             kept = self._known(head, export)
-            key = (after.start, after.end) if after else (EVER.start, EVER.start)
+            key = (after.start, after.end) if after else (ALL_TIME.start, ALL_TIME.start)
             rows = self._connection.execute(
                 "SELECT * FROM standing WHERE export = ? AND start < ? AND stop > ? AND stored IS NOT NULL"
                 " AND (start, stop) > (?, ?) AND exported - stop < ? ORDER BY start, stop LIMIT ?",
@@ -222,14 +221,14 @@ class LedgerQueries:
             " ORDER BY start, stop",
             (kept.number, span.end, span.start),
         )
-        return _merged(rows)
+        return merged(rows)
 
     def _overview(self, name: str, head: LedgerHead) -> Overview:
         kept = self._known(head, name)
         empty, latest = self._connection.execute(
             "SELECT count(stored) FILTER (WHERE rows = 0), max(latest) FROM bundle WHERE export = ?", (kept.number,)
         ).fetchone()
-        covered = tuple(self._covered(kept, EVER))
+        covered = tuple(self._covered(kept, ALL_TIME))
         return Overview(
             name=name,
             definition=kept.definition,
@@ -237,7 +236,7 @@ class LedgerQueries:
             empty=empty,
             rows=kept.sums.rows,
             bytes=kept.sums.bytes,
-            unfinished=tuple(self._unfinished(name, kept, EVER, covered)),
+            unfinished=tuple(self._unfinished(name, kept, ALL_TIME, covered)),
             covered=covered,
             last_at=None if latest is None else self._written(latest).written_at,
         )
@@ -306,21 +305,3 @@ def _lies_within(span: Range, covered: Sequence[Range]) -> bool:
     """Whether one of these ranges, merged and in order, holds all of it."""
     at = bisect_right(covered, span.start, key=lambda one: one.start) - 1
     return at >= 0 and span.end <= covered[at].end
-
-
-def _merged(rows: Iterable[tuple[int, int]]) -> Iterator[Range]:
-    """The union of spans in order of their start.
-
-    As `core.bundles.merged`, but for bare numbers: a hundred thousand ranges that only make one are dear.
-    """
-    begun, reached = None, 0
-    for start, stop in rows:
-        if begun is None:
-            begun, reached = start, stop
-        elif start > reached:
-            yield Range(begun, reached)
-            begun, reached = start, stop
-        elif stop > reached:
-            reached = stop
-    if begun is not None:
-        yield Range(begun, reached)

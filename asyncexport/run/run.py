@@ -27,7 +27,7 @@ from asyncexport.client.clock import ServiceClock
 from asyncexport.config import ApiKey, Settings
 from asyncexport.core.admission import Backoff, BudgetScope, Down, Prefer, Priority, Quota
 from asyncexport.core.bucket import RequestHistory
-from asyncexport.core.bundles import DAY, Bundle, Range, settled_until, show
+from asyncexport.core.bundles import ALL_TIME, DAY, Bundle, Range, settled_until, show
 from asyncexport.core.coverage import ExportPlan, RecordedRange, in_order, needs_refresh
 from asyncexport.core.durations import Durations
 from asyncexport.core.exports import Export
@@ -52,8 +52,9 @@ from asyncexport.engine.download import ArchiveDownloads
 from asyncexport.engine.poller import OperationPoller
 from asyncexport.engine.scheduler import Scheduler, Stop
 from asyncexport.errors import ExportError, RefusedError
-from asyncexport.ledger import LAST_RUN, LastRun, Ledger, LedgerReader, has_remains, hold, no_ledger, present
-from asyncexport.storage import Archives, ledger_lost
+from asyncexport.ledger import LAST_RUN, LastRun, Ledger, LedgerReader, hold, no_ledger, present
+from asyncexport.run.directory import check_ledger_not_lost
+from asyncexport.storage import Archives
 
 if TYPE_CHECKING:
     from asyncexport.client.api import ApiClient
@@ -61,8 +62,6 @@ if TYPE_CHECKING:
     from asyncexport.client.storage_host import StorageHost
 
 log = logging.getLogger(__name__)
-
-EVER = Range(-(2**62), 2**62)
 
 FIRST_NIGHT_SECONDS = 7 * DAY
 """How far back the first night goes where `[nightly] since` does not say."""
@@ -237,7 +236,7 @@ def survey(settings: Settings, order: Order, *, now: float) -> Survey:
     burst = _allowance(settings).usable_burst
     directory = Path(settings.output.directory)
     if not present(directory):
-        _check_not_lost(Archives(directory), directory)
+        check_ledger_not_lost(directory)
         spans, notes = _spans(order, now=now, since=_since(settings, None, now=now))
         works = tuple(ExportPlan(export, span, RecordedRange()) for export, span in spans)
         return Survey(works, notes, burst, burst, settings.polling.expected_seconds)
@@ -329,13 +328,13 @@ class _Run:
         async with AsyncExitStack() as stack:
             clock = ServiceClock()
             archives = await stack.enter_async_context(Archives(directory, boundary=self.boundary))
-            await asyncio.to_thread(_check_not_lost, archives, directory)
+            await asyncio.to_thread(check_ledger_not_lost, directory)
             if not self.order.fills_gaps and not present(directory):
                 # There is nothing to go on with, and a place that was mistyped is not to be made.
                 raise no_ledger(directory)
             stack.enter_context(hold(directory, command=self.order.command))
             # Once more: whoever held the directory until now may have been making the ledger anew when it was killed.
-            await asyncio.to_thread(_check_not_lost, archives, directory)
+            await asyncio.to_thread(check_ledger_not_lost, directory)
             ledger = await Ledger.open(directory, boundary=self.boundary)
             stack.push_async_callback(ledger.close)
             await ledger.check_if_small()
@@ -404,15 +403,10 @@ class _Run:
             self.tally.accepted.update(one.bundle for one in kept)
             refresh += kept
         if self.order.refresh_seconds > 0:
-            soon = ledger.stored(export.name, span, exported_within=self.order.refresh_seconds + 1)
-            refresh += [one async for one in soon if self._is_stale(one, now=now)]
+            soon = ledger.stored(export.name, span, exported_within=self.order.refresh_seconds)
+            seconds = self.order.refresh_seconds
+            refresh += [one async for one in soon if needs_refresh(one, refresh_seconds=seconds, now=now)]
         return ExportPlan(export, span, stock, tuple(refresh), fills_gaps=self.order.fills_gaps)
-
-    def _is_stale(self, one: BundleRecord, *, now: float) -> bool:
-        # A refresh that was refused is not asked for night after night.
-        if one.stored is None or one.kept:
-            return False
-        return needs_refresh(one.stored, one.bundle.range, refresh_seconds=self.order.refresh_seconds, now=now)
 
     async def _work_off(
         self, stack: AsyncExitStack, works: list[ExportPlan], *, ledger: Ledger, archives: Archives, clock: ServiceClock
@@ -589,26 +583,10 @@ class _Run:
         )
 
 
-def _check_not_lost(archives: Archives, directory: Path) -> None:
-    """Whether there is no ledger where there must have been one; not for an event loop.
-
-    Remains of one count only beside a definition: without that it could not be made anew.
-
-    Raises:
-        LedgerError: so it is.
-    """
-    if present(directory):
-        return
-    if archives.existing():
-        raise ledger_lost(directory)
-    if has_remains(directory) and archives.defined():
-        raise ledger_lost(directory, beside="remains of a ledger")
-
-
 async def _stream(ledger: Ledger, export: Export, works: list[ExportPlan]) -> ExportState:
     """Whether the service ever took a create of it: something is stored, or under way there."""
     under_way = any(work.in_progress for work in works if work.export.name == export.name)
-    return ExportState(export, accepted=under_way or await ledger.count_stored(export.name, EVER) > 0)
+    return ExportState(export, accepted=under_way or await ledger.count_stored(export.name, ALL_TIME) > 0)
 
 
 def _spans(order: Order, *, now: float, since: int) -> tuple[list[tuple[Export, Range]], tuple[str, ...]]:

@@ -21,18 +21,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
-from asyncexport.core.bundles import Bundle, Range
+from asyncexport.core.bundles import ALL_TIME, Bundle
 from asyncexport.core.exports import Export, Format
 from asyncexport.core.states import BundleRecord, Ready, Stored
 from asyncexport.errors import ArchiveError, LedgerError, StorageError
-from asyncexport.ledger import Ledger, LedgerReader, hold, present
+from asyncexport.ledger import Ledger, LedgerReader, hold
 from asyncexport.ledger.replace import replacement
-from asyncexport.storage import Archives, ledger_lost
+from asyncexport.run.directory import check_ledger_not_lost
+from asyncexport.storage import Archives, archive_path, archive_range
 
-FAR = Range(0, 2**40)
-"""All of time, as far as anybody here is concerned."""
-
-AT_ONCE = 4
+ARCHIVES_AT_ONCE = 4
 """Archives read side by side: inflating is work for several processors."""
 
 T = TypeVar("T")
@@ -97,8 +95,7 @@ async def verify(directory: Path, *, exports: Iterable[str] = ()) -> AsyncGenera
     names = set(exports)
     async with AsyncExitStack() as stack:
         archives = await stack.enter_async_context(Archives(directory))
-        if not present(directory) and await archives.exist():
-            raise ledger_lost(directory)
+        await asyncio.to_thread(check_ledger_not_lost, directory)
         ledger = stack.enter_context(LedgerReader(directory))
         await _whole(asyncio.to_thread(ledger.check))
         known = ledger.exports()
@@ -141,7 +138,7 @@ async def rebuild(directory: Path, *, boundary: Callable[[str], None] = ignore) 
                 async for finding, record in findings:
                     records += [record] if record else []
                     if isinstance(finding, Damaged):
-                        unsound.append((archives.path_of(finding.bundle, export.definition.format), finding.path))
+                        unsound.append((archive_path(finding.bundle, export.definition.format), finding.path))
                     yield finding
 
         async def move_unsound() -> None:
@@ -168,7 +165,7 @@ async def _verify_export(
     expected: set[str] = set()
 
     def checks() -> Iterator[Coroutine[Any, Any, Finding]]:
-        for record in ledger.stored(name, FAR):
+        for record in ledger.stored(name, ALL_TIME):
             if record.stored:
                 expected.add(record.stored.path)
                 yield _check(archives, ledger, record, container)
@@ -215,8 +212,8 @@ def _record_of(ledger: LedgerReader, bundle: Bundle) -> BundleRecord | None:
 
 def _is_known_by_now(ledger: LedgerReader, export: str, path: str, container: Format) -> bool:
     """Whether a run stored it after the ledger was read, or is about to."""
-    span = Archives.span_of(path)
-    if span is None or path != Archives.path_of(Bundle(export, span), container):
+    span = archive_range(path)
+    if span is None or path != archive_path(Bundle(export, span), container):
         return False
     bundle = Bundle(export, span)
     under_way = any(one.bundle == bundle and isinstance(one.state, Ready) for one in ledger.unfinished(export, span))
@@ -225,8 +222,8 @@ def _is_known_by_now(ledger: LedgerReader, export: str, path: str, container: Fo
 
 async def _look(archives: Archives, export: Export, path: str) -> tuple[Finding, BundleRecord | None]:
     """What a file is, and where its bundle stands if it is a sound archive."""
-    span = Archives.span_of(path)
-    if span is None or path != Archives.path_of(Bundle(export.name, span), export.definition.format):
+    span = archive_range(path)
+    if span is None or path != archive_path(Bundle(export.name, span), export.definition.format):
         return Unrecorded(path), None
     bundle = Bundle(export.name, span)
     try:
@@ -253,7 +250,7 @@ async def _side_by_side(works: Iterable[Coroutine[Any, Any, T]]) -> AsyncGenerat
     try:
         for work in works:
             under_way.append(asyncio.create_task(work))
-            if len(under_way) >= AT_ONCE:
+            if len(under_way) >= ARCHIVES_AT_ONCE:
                 yield await under_way.popleft()
         while under_way:
             yield await under_way.popleft()

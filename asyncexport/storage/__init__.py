@@ -10,7 +10,25 @@
    to a thread, while the next is gathered. Whoever is cancelled waits until its thread is done (`disk`).
 """
 
-from asyncexport.storage.archives import ARCHIVE, DEFINITION_NAME, Archives, ledger_lost
+from asyncexport.storage.archives import Archives
+from asyncexport.storage.layout import (
+    ARCHIVE_NAME,
+    DEFINITION_NAME,
+    archive_path,
+    archive_range,
+    has_archives,
+    has_definitions,
+)
 from asyncexport.storage.writer import ArchiveWriter, WrittenArchive
 
-__all__ = ["ARCHIVE", "DEFINITION_NAME", "ArchiveWriter", "Archives", "WrittenArchive", "ledger_lost"]
+__all__ = [
+    "ARCHIVE_NAME",
+    "DEFINITION_NAME",
+    "ArchiveWriter",
+    "Archives",
+    "WrittenArchive",
+    "archive_path",
+    "archive_range",
+    "has_archives",
+    "has_definitions",
+]

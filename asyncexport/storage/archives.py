@@ -2,7 +2,6 @@
 
 import errno
 import os
-import re
 from collections.abc import Callable, Generator, Sequence
 from contextlib import closing
 from pathlib import Path
@@ -11,15 +10,12 @@ from typing import BinaryIO, Self
 import orjson
 
 from asyncexport.core.archive.inspection import Inspection, Inspector, WireHashes
-from asyncexport.core.bundles import Bundle, Range, compact, day, read_moment
+from asyncexport.core.bundles import Bundle
 from asyncexport.core.exports import Definition, Export, Format
-from asyncexport.errors import CorruptError, LedgerError, StorageError
+from asyncexport.errors import CorruptError, StorageError
 from asyncexport.storage.disk import Disk, ignore
+from asyncexport.storage.layout import DEFINITION_NAME, EXPORT_NAME, archive_path
 from asyncexport.storage.writer import GATHER_BYTES, ArchiveWriter
-
-DEFINITION_NAME = ".export.json"
-NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
-ARCHIVE = re.compile(r"(\d{8}T\d{6}Z)_(\d{8}T\d{6}Z)\.(ndjson|csv|json)\.gz", re.ASCII)
 
 READ_BYTES = 4 * GATHER_BYTES
 """What is read and checked in one hop to a thread: so long has to wait who is cancelled."""
@@ -49,26 +45,6 @@ class Archives:
         """End the threads."""
         await self._disk.close()
 
-    @staticmethod
-    def path_of(bundle: Bundle, container: Format) -> str:
-        """Where a bundle's archive lies, relative to the output directory."""
-        span = bundle.range
-        name = f"{compact(span.start)}_{compact(span.end)}.{container.value}.gz"
-        return f"{bundle.export}/date={day(span.start)}/{name}"
-
-    @staticmethod
-    def span_of(path: str) -> Range | None:
-        """The range that an archive's path tells; None where it is no archive of ours."""
-        folder, _, name = path.rpartition("/")
-        found = ARCHIVE.fullmatch(name)
-        if not found:
-            return None
-        try:
-            span = Range(read_moment(found[1], now=0), read_moment(found[2], now=0))
-        except ValueError:
-            return None
-        return span if folder.rpartition("/")[2] == f"date={day(span.start)}" else None
-
     async def prepare(self, exports: Sequence[Export]) -> None:
         """Make the folders, write the definitions beside them, remove what earlier runs left half-made.
 
@@ -79,15 +55,7 @@ class Archives:
 
     def draft(self, bundle: Bundle, container: Format, *, wire_hashes: WireHashes | None = None) -> ArchiveWriter:
         """Begin an archive; nothing is on the disk yet."""
-        return ArchiveWriter(self._disk, self.path_of(bundle, container), container, wire_hashes=wire_hashes)
-
-    def existing(self) -> bool:
-        """Whether there is any archive of ours; not for an event loop."""
-        return any(ARCHIVE.fullmatch(path.name) for path in self._directory.glob("*/date=*/*.gz"))
-
-    async def exist(self) -> bool:
-        """Whether there is any archive of ours."""
-        return await self._disk.run(self.existing)
+        return ArchiveWriter(self._disk, archive_path(bundle, container), container, wire_hashes=wire_hashes)
 
     async def files(self, export: str) -> list[str]:
         """All files below an export's folder, in order, relative to the output directory."""
@@ -126,14 +94,10 @@ class Archives:
         """Give an archive that cannot be used the name that `name_aside` found."""
         await self._disk.run(self._move_aside, path, aside)
 
-    def defined(self) -> bool:
-        """Whether any export's definition lies here; not for an event loop."""
-        return any(True for _ in self._directory.glob(f"*/{DEFINITION_NAME}"))
-
     def _prepare(self, exports: Sequence[Export]) -> None:
         self._disk.make_folder(self._directory)
         for export in exports:
-            if not NAME.fullmatch(export.name):
+            if not EXPORT_NAME.fullmatch(export.name):
                 raise StorageError(f"{export.name!r} cannot be the name of a folder", hint="choose another name")
             folder = self._directory / export.name
             self._disk.make_folder(folder)
@@ -196,14 +160,6 @@ class Archives:
         with self._disk.at("aside"):
             (self._directory / path).rename(self._directory / aside)
         self._disk.sync_folder((self._directory / path).parent)
-
-
-def ledger_lost(directory: Path, *, beside: str = "archives") -> LedgerError:
-    """What is said where a ledger is gone; `beside`: what lies there that shows there was one."""
-    return LedgerError(
-        f"{directory} holds {beside} but no ledger",
-        hint="run `asyncexport verify --rebuild`: it makes the ledger anew from the archives",
-    )
 
 
 def _read(file: BinaryIO) -> bytes:

@@ -1,0 +1,51 @@
+"""Where files lie in an output directory, and what they are called.
+
+1. An archive is `EXPORT/date=YYYY-MM-DD/START_END.FORMAT.gz`, an export's definition is `EXPORT/.export.json`.
+2. Names come from the export and the bundle alone, never from the server.
+3. A path that this module did not make is no archive, even if it looks like one.
+"""
+
+import re
+from pathlib import Path
+
+from asyncexport.core.bundles import Bundle, Range, compact, day, read_moment
+from asyncexport.core.exports import Format
+
+DEFINITION_NAME = ".export.json"
+"""The file in an export's folder that holds its definition."""
+
+EXPORT_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
+"""An export's name that can be the name of its folder."""
+
+ARCHIVE_NAME = re.compile(r"(\d{8}T\d{6}Z)_(\d{8}T\d{6}Z)\.(ndjson|csv|json)\.gz", re.ASCII)
+"""The name of an archive: start, end and format of its bundle."""
+
+
+def archive_path(bundle: Bundle, container: Format) -> str:
+    """Where a bundle's archive lies, relative to the output directory."""
+    span = bundle.range
+    name = f"{compact(span.start)}_{compact(span.end)}.{container.value}.gz"
+    return f"{bundle.export}/date={day(span.start)}/{name}"
+
+
+def archive_range(path: str) -> Range | None:
+    """The range that an archive's path names; None where the path is no archive's."""
+    folder, _, name = path.rpartition("/")
+    found = ARCHIVE_NAME.fullmatch(name)
+    if not found:
+        return None
+    try:
+        span = Range(read_moment(found[1], now=0), read_moment(found[2], now=0))
+    except ValueError:
+        return None
+    return span if folder.rpartition("/")[2] == f"date={day(span.start)}" else None
+
+
+def has_archives(directory: Path) -> bool:
+    """Whether an output directory holds any archive. It reads the disk: not for an event loop."""
+    return any(ARCHIVE_NAME.fullmatch(path.name) for path in directory.glob("*/date=*/*.gz"))
+
+
+def has_definitions(directory: Path) -> bool:
+    """Whether an output directory holds any export's definition. It reads the disk: not for an event loop."""
+    return any(True for _ in directory.glob(f"*/{DEFINITION_NAME}"))
