@@ -2,7 +2,7 @@
 
 1. A run is a process of its own, for as long as it lasts; what it told the outside world stands in a file, line by
    line, in the order it was told, and outlives it.
-2. It kills itself at a boundary, if it is told to, in the thread that is about to write; or it is killed from outside.
+2. It kills itself at a failpoint, if it is told to, in the thread that is about to write; or it is killed from outside.
 3. What a careless run leaves out is replaced in its process alone. It is there to show that a check would see it.
 
 `python -m tests.crash_driver FD` serves orders that come over a Unix socket; `crash_rig.Driver` is who sends them.
@@ -35,6 +35,7 @@ from asyncexport.engine.scheduler import Stop
 from asyncexport.ledger import LedgerReader
 from asyncexport.run.run import Order, export
 from asyncexport.run.verify import rebuild
+from tests.failpoints import telling
 from tests.power_cut_fs import mount_privately
 
 LARGEST_MESSAGE = 64 << 10
@@ -59,8 +60,8 @@ class Run:
         told: The file that outlives it.
         repair: Export once more what is stored, in place of what is not.
         rebuild: Make the ledger anew, and export nothing.
-        kill_at: Kill itself at a boundary of this name ("": of any), the so manieth, the first being 1.
-        fail_at: Raise `fail_with`, a name in `ERRORS`, at a boundary, which is named likewise.
+        kill_at: Kill itself at a failpoint of this name ("": of any), the so manieth, the first being 1.
+        fail_at: Raise `fail_with`, a name in `ERRORS`, at a failpoint, which is named likewise.
         kill_after: Be killed after so many seconds.
         mount: Mount the device that came with the order here.
         careless: What is left out: the flush of `files`, of `folders`, of `archives' folders` alone, of the `ledger`.
@@ -92,7 +93,7 @@ class Run:
 
 @dataclass(slots=True)
 class Teller:
-    """Tells the outside world, in a file; a `pipeline.Viewer`, and whom the boundaries are told to."""
+    """Tells the outside world, in a file; a `pipeline.Viewer`, and who is told of the failpoints."""
 
     file: int
     run: Run
@@ -181,7 +182,8 @@ def _carry_out(run: Run, devices: list[int], on_ready: int, go: int) -> None:
         os.read(go, 1)
         file = os.open(run.told, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
         teller = Teller(file, run)
-        code = asyncio.run(_export(run, teller))
+        with telling(teller.boundary):
+            code = asyncio.run(_export(run, teller))
     except BaseException:  # noqa: BLE001 - there is nobody above
         traceback.print_exc()
     finally:
@@ -193,7 +195,7 @@ async def _export(run: Run, teller: Teller) -> int:
     settings = Settings.from_layers(run.settings)
     directory = Path(settings.output.directory)
     if run.rebuild:
-        async for _ in rebuild(directory, boundary=teller.boundary):
+        async for _ in rebuild(directory):
             pass
         return 0
     order = Order("backfill", settings.exports, start=run.start, end=run.end)
@@ -203,7 +205,7 @@ async def _export(run: Run, teller: Teller) -> int:
                 one for export in settings.exports for one in ledger.stored(export.name, Range(run.start, run.end))
             ]
         order = Order("verify", settings.exports, start=run.start, end=run.end, fills_gaps=False, repair=tuple(stored))
-    summary = await export(settings, order, key=ApiKey(run.key), stop=Stop(), viewer=teller, boundary=teller.boundary)
+    summary = await export(settings, order, key=ApiKey(run.key), stop=Stop(), viewer=teller)
     teller.tell({"type": "boundaries", "names": teller.names})
     teller.tell(summary.to_dict())
     return int(summary.exit_code)

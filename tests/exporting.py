@@ -18,6 +18,7 @@ from asyncexport.engine.scheduler import Stop
 from asyncexport.run.run import Order, export
 from asyncexport.sandbox import Sandbox
 from asyncexport.storage import archive_range
+from tests.failpoints import telling
 
 AMPLE = {"requests_per_minute": 1e6, "burst": 10_000}
 """A budget that is not in the way."""
@@ -75,22 +76,22 @@ async def run(
     boundary: Callable[[str], None] = lambda _name: None,
     **order: Any,
 ) -> Summary:
-    """One run of `backfill`, or of another `command`."""
+    """One run of `backfill`, or of another `command`; `boundary` is told of its failpoints."""
     settings = settings_for(sandbox, directory, changes)
-    return await export(
-        settings,
-        Order(
-            order.pop("command", "backfill"),
-            order.pop("exports", settings.exports),
-            start=None if start == "" else moment(start),
-            end=None if end is None else moment(end),
-            **order,
-        ),
-        key=ApiKey(key or sandbox.key),
-        stop=stop or Stop(),
-        viewer=viewer or Notebook(),
-        boundary=boundary,
-    )
+    with telling(boundary):
+        return await export(
+            settings,
+            Order(
+                order.pop("command", "backfill"),
+                order.pop("exports", settings.exports),
+                start=None if start == "" else moment(start),
+                end=None if end is None else moment(end),
+                **order,
+            ),
+            key=ApiKey(key or sandbox.key),
+            stop=stop or Stop(),
+            viewer=viewer or Notebook(),
+        )
 
 
 def moment(text: str) -> int:

@@ -33,6 +33,7 @@ from asyncexport.errors import (
     UnavailableError,
 )
 from asyncexport.storage import Archives
+from tests.failpoints import telling
 
 BUNDLE = Bundle("everyone-events", Range(1_767_225_600, 1_767_227_400))
 PATH = "everyone-events/date=2026-01-01/20260101T000000Z_20260101T003000Z.ndjson.gz"
@@ -170,7 +171,9 @@ async def scene(tmp_path: Path) -> AsyncIterator[Scene]:
     def boundary(name: str) -> None:
         found.boundary(name)
 
-    async with Archives(tmp_path / "out", boundary=boundary) as archives:
+    with telling(boundary):
+        archives = Archives(tmp_path / "out")
+    async with archives:
         host = Host()
         found = Scene(host, ArchiveDownloads(host, archives), tmp_path / "out")
         yield found

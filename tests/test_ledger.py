@@ -22,6 +22,7 @@ from asyncexport.ledger import Ledger, LedgerReader, present
 from asyncexport.ledger.files import ledger_path
 from asyncexport.ledger.queries import PAGE
 from asyncexport.ledger.transaction import KEPT_DURATIONS, KEPT_REQUESTS, PRUNE_EVERY
+from tests.failpoints import telling
 from tests.ledger_rig import (
     EXPORTS,
     WAL,
@@ -35,8 +36,9 @@ from tests.ledger_rig import (
 ROOT = Path(__file__).parents[1]
 
 
-async def opened(directory, **options):
-    ledger = await Ledger.open(directory, **options)
+async def opened(directory, *, boundary=lambda _name: None, **options):
+    with telling(boundary):
+        ledger = await Ledger.open(directory, **options)
     await ledger.register(EXPORTS)
     return ledger
 
@@ -345,7 +347,7 @@ async def test_a_crash_while_it_is_made_leaves_none(tmp_path):
     """What lay half-made is thrown away, and the next run makes a whole one."""
     boundary = Boundary(fails={"ledger.create:before": OSError(5, "Input/output error")})
     with pytest.raises(StorageError):
-        await Ledger.open(tmp_path, boundary=boundary)
+        await opened(tmp_path, boundary=boundary)
     assert not present(tmp_path)
     (tmp_path / WAL).write_bytes(b"a log of another life")
     await _closed(tmp_path)

@@ -17,6 +17,7 @@ from asyncexport.ledger.files import SIDE_FILES, create, ledger_path
 from asyncexport.run.verify import Damaged, Intact, rebuild, verify
 from asyncexport.sandbox import Sandbox, SandboxBehaviour, serving
 from tests.exporting import archives, rows_in, run, truth
+from tests.failpoints import telling
 
 pytestmark = pytest.mark.slow
 
@@ -32,6 +33,7 @@ BUNDLES = 8
 KILLER = """
 import asyncio, os, pathlib, shutil, signal, sys
 from asyncexport.run.verify import rebuild
+from tests.failpoints import telling
 
 template, place = map(pathlib.Path, sys.argv[1:])
 
@@ -43,8 +45,9 @@ async def rebuilt(directory, kill_at):
         if step == kill_at:
             os.write(1, f"{name}\\n".encode())
             os.kill(os.getpid(), signal.SIGKILL)
-    async for _ in rebuild(directory, boundary=boundary):
-        pass
+    with telling(boundary):
+        async for _ in rebuild(directory):
+            pass
 
 kill_at, code = 0, -signal.SIGKILL
 while code == -signal.SIGKILL:
@@ -201,7 +204,8 @@ def stopped_after(directory: Path, steps: int) -> bool:
             raise Killed
 
     try:
-        set_aside(directory, boundary=boundary)
+        with telling(boundary):
+            set_aside(directory)
     except Killed:
         return True
     return False
@@ -254,7 +258,8 @@ def test_no_new_ledger_lies_beside_a_file_of_an_earlier_one(tmp_path, suffix):
         if name == "ledger.create:before":
             seen.append(Path(f"{path}{suffix}").exists())
 
-    create(path, now=1.0, boundary=boundary)
+    with telling(boundary):
+        create(path, now=1.0)
     assert seen == [False]
     assert Path(f"{path}.damaged-1{suffix}").read_bytes() == b"of another life"
 
@@ -290,7 +295,7 @@ def test_the_danger_is_real(killed, tmp_path):
     """Control: SQLite itself takes the old log for that of a new file, and all that was in it."""
     path = ledger_path(tmp_path)
     path.parent.mkdir()
-    create(path, now=1.0, boundary=lambda _name: None)
+    create(path, now=1.0)
     shutil.copyfile(side_file(killed, "-wal"), side_file(tmp_path, "-wal"))
     connection = sqlite3.connect(path)
     assert connection.execute("SELECT count(*) FROM bundle").fetchone() == (BUNDLES,)

@@ -25,6 +25,7 @@ from asyncexport.errors import CorruptError, FewerRowsError, IncompleteError, St
 from asyncexport.storage import Archives, ArchiveWriter, archive_path, archive_range, has_archives
 from asyncexport.storage.disk import CORES, THREADS
 from asyncexport.storage.writer import GATHER_BYTES
+from tests.failpoints import telling
 
 HALF_HOUR = Range(1_767_225_600, 1_767_227_400)
 BUNDLE = Bundle("everyone-events", HALF_HOUR)
@@ -52,7 +53,7 @@ class Watch:
         self.do: Callable[[str], None] = lambda _: None
 
     def __call__(self, name: str) -> None:
-        """At a boundary, in the thread that writes."""
+        """At a failpoint, in the thread that writes."""
         self.names.append(name)
         self.do(name)
 
@@ -62,7 +63,7 @@ class Watch:
         return [name.removesuffix(":after") for name in self.names if name.endswith(":after")]
 
     def fail(self, at: str, number: int, *, after: int = 0) -> None:
-        """Fail as the disk does, at a boundary, once it was passed so many times."""
+        """Fail as the disk does, at a failpoint, once it was passed so many times."""
         seen = self.names.count(at)
 
         def failing(name: str) -> None:
@@ -81,7 +82,9 @@ def watch() -> Watch:
 @pytest.fixture
 async def archives(tmp_path: Path, watch: Watch) -> AsyncIterator[Archives]:
     """An output directory."""
-    async with Archives(tmp_path / "out", boundary=watch) as found:
+    with telling(watch):
+        found = Archives(tmp_path / "out")
+    async with found:
         yield found
 
 

@@ -22,12 +22,13 @@ import shutil
 import sqlite3
 import stat
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import ExitStack, closing, contextmanager, suppress
 from pathlib import Path
 
 from asyncexport.errors import LedgerCorruptError, LedgerError, StorageError
 from asyncexport.ledger.commit_mark import CommitMark
+from asyncexport.ledger.failpoints import reached
 from asyncexport.ledger.faults import DAMAGED, primary_code, translated
 from asyncexport.ledger.rows import LedgerHead, digest_of
 from asyncexport.ledger.schema import APPLICATION_ID, TABLES, VERSION
@@ -46,10 +47,6 @@ BUSY_SECONDS = 10.0
 
 COPY_TRIES = 5
 """How often a ledger is copied before a run that keeps changing it meanwhile is called in the way."""
-
-
-def ignore(_name: str) -> None:
-    """A boundary that nobody watches."""
 
 
 def ledger_path(directory: Path) -> Path:
@@ -87,14 +84,13 @@ def has_remains(directory: Path) -> bool:
         return any(one.name in logs or ASIDE.fullmatch(one.name) for one in path.parent.iterdir())
 
 
-def set_aside(directory: Path, *, boundary: Callable[[str], None] = ignore) -> Path | None:
+def set_aside(directory: Path) -> Path | None:
     """Move a ledger and its side files out of the way, or those of them that are there (rule 6).
 
     To be done under the lock. After a crash in the middle of it, calling it again moves the rest.
 
     Args:
         directory: The output directory.
-        boundary: Told `ledger.aside:before` and `ledger.aside:after` around every change.
 
     Returns:
         The name that the ledger itself has, or would have if it had been there; None: there was nothing to move.
@@ -117,33 +113,33 @@ def set_aside(directory: Path, *, boundary: Callable[[str], None] = ignore) -> P
         for step in ("",), (LOG, "-journal", "-shm"):
             for suffix in step:
                 if suffix in here:
-                    boundary("ledger.aside:before")
+                    reached("ledger.aside:before")
                     _beside(path, suffix).rename(_beside(aside, suffix))
-                    boundary("ledger.aside:after")
+                    reached("ledger.aside:after")
             sync_folder(path.parent)
-        boundary("ledger.aside:before")
+        reached("ledger.aside:before")
         if MARK in here:
             _beside(path, MARK).rename(_beside(aside, MARK))
             sync_folder(path.parent)
         else:
             _finish_set(aside)
-        boundary("ledger.aside:after")
+        reached("ledger.aside:after")
         return aside
 
 
-def put_in_place(made: Path, directory: Path, *, boundary: Callable[[str], None] = ignore) -> None:
+def put_in_place(made: Path, directory: Path) -> None:
     """Give a ledger that was made elsewhere the place of one that was set aside. To be done under the lock.
 
     Raises:
         StorageError: it cannot be moved.
     """
     path = ledger_path(directory)
-    set_aside(directory, boundary=boundary)
-    boundary("ledger.place:before")
+    set_aside(directory)
+    reached("ledger.place:before")
     # Its log is empty (`empty_log`), so this one file is all of it.
     made.rename(path)
     sync_folder(path.parent)
-    boundary("ledger.place:after")
+    reached("ledger.place:after")
     # A ledger without a mark is no worse than one with it until its next commit, which writes one.
     with suppress(FileNotFoundError):
         mark_path(made).rename(mark_path(path))
@@ -172,7 +168,7 @@ def make_folder(directory: Path) -> Path:
     return folder
 
 
-def create(path: Path, *, now: float, boundary: Callable[[str], None]) -> None:
+def create(path: Path, *, now: float) -> None:
     """Make an empty ledger. Side files of an earlier one are set aside (rule 5). To be done under the lock.
 
     Raises:
@@ -193,11 +189,11 @@ def create(path: Path, *, now: float, boundary: Callable[[str], None]) -> None:
         connection.execute("INSERT INTO head VALUES (1, ?, ?)", (text, digest_of(1, text.encode())))
         connection.execute("COMMIT")
         _empty_log(connection, path)
-    set_aside(path.parent.parent, boundary=boundary)
-    boundary("ledger.create:before")
+    set_aside(path.parent.parent)
+    reached("ledger.create:before")
     new.rename(path)
     sync_folder(path.parent)
-    boundary("ledger.create:after")
+    reached("ledger.create:after")
 
 
 def open_to_write(path: Path, *, busy_seconds: float) -> sqlite3.Connection:

@@ -12,7 +12,7 @@ from asyncexport.core.coverage import RecordedRange
 from asyncexport.core.exports import Export
 from asyncexport.core.states import BundleRecord, Stored
 from asyncexport.ledger.faults import translated
-from asyncexport.ledger.files import BUSY_SECONDS, ignore, ledger_path, make_folder
+from asyncexport.ledger.files import BUSY_SECONDS, ledger_path, make_folder
 from asyncexport.ledger.queries import LedgerQueries
 from asyncexport.ledger.rows import NewStateRow
 from asyncexport.ledger.thread import LAZY_SECONDS, LedgerThread, ReadJob, WriteJob
@@ -40,7 +40,6 @@ class Ledger:
         cls,
         directory: Path,
         *,
-        boundary: Callable[[str], None] = ignore,
         busy_seconds: float = BUSY_SECONDS,
         lazy_seconds: float = LAZY_SECONDS,
     ) -> Self:
@@ -48,9 +47,6 @@ class Ledger:
 
         Args:
             directory: The output directory.
-            boundary: Called in the ledger's thread with the name of each point at which a crash would be of interest:
-                `ledger.create:before`, `ledger.create:after`, `ledger.commit:before`, `ledger.commit:after`; and
-                `ledger.aside:before`, `ledger.aside:after` where side files of an earlier ledger are set aside.
             busy_seconds: How long to wait for another program that has it open.
             lazy_seconds: How long a row that nobody waits for may wait for the next commit.
 
@@ -62,7 +58,7 @@ class Ledger:
         path = ledger_path(directory)
         with translated(path):
             await asyncio.to_thread(make_folder, directory)
-        writer = LedgerThread(path, boundary=boundary, busy_seconds=busy_seconds, lazy_seconds=lazy_seconds)
+        writer = LedgerThread(path, busy_seconds=busy_seconds, lazy_seconds=lazy_seconds)
         await writer.start()
         return cls(writer)
 

@@ -7,19 +7,14 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 
 from asyncexport.ledger.faults import translated
-from asyncexport.ledger.files import empty_log, ignore, ledger_path, make_folder, put_in_place, set_aside
+from asyncexport.ledger.files import empty_log, ledger_path, make_folder, put_in_place, set_aside
 from asyncexport.ledger.ledger import Ledger
 
 FOLDER = "anew"
 
 
 @asynccontextmanager
-async def replacement(
-    directory: Path,
-    *,
-    meanwhile: Callable[[], Awaitable[None]],
-    boundary: Callable[[str], None] = ignore,
-) -> AsyncIterator[Ledger]:
+async def replacement(directory: Path, *, meanwhile: Callable[[], Awaitable[None]]) -> AsyncIterator[Ledger]:
     """A new ledger for an output directory; it is put in its place when it is left without an error.
 
     Until then the old one, if there is one, lies where it did; then it is moved aside with all its side files, and
@@ -30,7 +25,6 @@ async def replacement(
         directory: The output directory.
         meanwhile: Awaited while there is no ledger: after the old one was moved aside, before the new one is there.
             What it changes is never seen with the old ledger, and never missing with the new one.
-        boundary: Told of every change around the two, besides what `Ledger.open` tells.
 
     Raises:
         StorageError: it cannot be written.
@@ -39,7 +33,7 @@ async def replacement(
     with translated(path):
         aside = await asyncio.to_thread(_emptied, directory)
     try:
-        ledger = await Ledger.open(aside, boundary=boundary)
+        ledger = await Ledger.open(aside)
         try:
             yield ledger
         finally:
@@ -47,10 +41,10 @@ async def replacement(
         made = ledger_path(aside)
         with translated(made):
             await asyncio.to_thread(empty_log, made)
-        await asyncio.to_thread(set_aside, directory, boundary=boundary)
+        await asyncio.to_thread(set_aside, directory)
         await meanwhile()
         with translated(path):
-            await asyncio.to_thread(put_in_place, made, directory, boundary=boundary)
+            await asyncio.to_thread(put_in_place, made, directory)
     finally:
         shutil.rmtree(aside, ignore_errors=True)
 

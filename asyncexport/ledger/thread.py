@@ -9,6 +9,8 @@
 """
 
 import asyncio
+import contextvars
+import functools
 import queue
 import sqlite3
 import threading
@@ -21,6 +23,7 @@ from pathlib import Path
 from typing import Any
 
 from asyncexport.ledger.commit_mark import CommitMarkFile
+from asyncexport.ledger.failpoints import reached
 from asyncexport.ledger.faults import translated
 from asyncexport.ledger.files import create, mark_path, open_to_write
 from asyncexport.ledger.queries import LedgerQueries
@@ -60,11 +63,8 @@ class _Outcome:
 class LedgerThread:
     """The thread. `put`, `start` and `stop` are called in the event loop."""
 
-    def __init__(
-        self, path: Path, *, boundary: Callable[[str], None], busy_seconds: float, lazy_seconds: float
-    ) -> None:
+    def __init__(self, path: Path, *, busy_seconds: float, lazy_seconds: float) -> None:
         self._path = path
-        self._boundary = boundary
         self._busy_seconds = busy_seconds
         self._lazy_seconds = lazy_seconds
         self._loop = asyncio.get_running_loop()
@@ -76,7 +76,9 @@ class LedgerThread:
         self._told = False
         self._stopping = False
         # A daemon, so that a process whose loop is gone can end; whoever closes the ledger waits for it.
-        self._thread = threading.Thread(target=self._run, name="ledger", daemon=True)
+        # In a copy of this context, which holds the failpoints.
+        run_in_context = functools.partial(contextvars.copy_context().run, self._run)
+        self._thread = threading.Thread(target=run_in_context, name="ledger", daemon=True)
 
     async def start(self) -> None:
         """Open the ledger, which is made if there is none."""
@@ -139,7 +141,7 @@ class LedgerThread:
 
     def _open(self) -> sqlite3.Connection:
         if not self._path.exists():
-            create(self._path, now=time.time(), boundary=self._boundary)
+            create(self._path, now=time.time())
         connection = open_to_write(self._path, busy_seconds=self._busy_seconds)
         try:
             self._transaction = LedgerTransaction(connection, LedgerHead.read(connection))
@@ -175,10 +177,10 @@ class LedgerThread:
         connection.execute("BEGIN IMMEDIATE")
         outcomes = [self._write(job) for job in jobs]
         mark = self._transaction.finish()
-        self._boundary("ledger.commit:before")
+        reached("ledger.commit:before")
         connection.execute("COMMIT")
         self._mark.write(mark)
-        self._boundary("ledger.commit:after")
+        reached("ledger.commit:after")
         return outcomes
 
     def _write(self, job: WriteJob) -> _Outcome:

@@ -189,10 +189,6 @@ class _Reporter:
         return time.monotonic() - self.began
 
 
-def ignore(_name: str) -> None:
-    """Nobody listens."""
-
-
 async def export(
     settings: Settings,
     order: Order,
@@ -200,16 +196,11 @@ async def export(
     key: ApiKey,
     stop: Stop,
     viewer: Viewer,
-    boundary: Callable[[str], None] = ignore,
 ) -> Summary:
-    """Carry out a run; how it ended is in the summary.
-
-    `boundary` is told the name of every write to the disk right before and after it, in the thread that writes: tests
-    kill the process there, or raise what the disk would.
-    """
+    """Carry out a run; how it ended is in the summary."""
     began = time.monotonic()
     tally = Tally()
-    run = _Run(settings, order, key, stop, viewer, tally, boundary)
+    run = _Run(settings, order, key, stop, viewer, tally)
     error: ExportError | None = None
     try:
         await run.carry_out()
@@ -256,7 +247,7 @@ def survey(settings: Settings, order: Order, *, now: float) -> Survey:
         )
 
 
-async def segments(settings: Settings, *, key: ApiKey, sent: Callable[[str], None] = ignore) -> AsyncIterator[Segment]:
+async def segments(settings: Settings, *, key: ApiKey, sent: Callable[[str], None]) -> AsyncIterator[Segment]:
     """The segments of the account. The budget's level is read from the ledger, if there is one, and not changed.
 
     `sent` is told the kind of each request.
@@ -315,7 +306,6 @@ class _Run:
     stop: Stop
     viewer: Viewer
     tally: Tally
-    boundary: Callable[[str], None]
     requests: dict[str, int] = field(
         default_factory=lambda: {"create": 0, "poll": 0, "list": 0, "results": 0, "other": 0}
     )
@@ -327,7 +317,7 @@ class _Run:
         directory = Path(self.settings.output.directory)
         async with AsyncExitStack() as stack:
             clock = ServiceClock()
-            archives = await stack.enter_async_context(Archives(directory, boundary=self.boundary))
+            archives = await stack.enter_async_context(Archives(directory))
             await asyncio.to_thread(check_ledger_not_lost, directory)
             if not self.order.fills_gaps and not present(directory):
                 # There is nothing to go on with, and a place that was mistyped is not to be made.
@@ -335,7 +325,7 @@ class _Run:
             stack.enter_context(hold(directory, command=self.order.command))
             # Once more: whoever held the directory until now may have been making the ledger anew when it was killed.
             await asyncio.to_thread(check_ledger_not_lost, directory)
-            ledger = await Ledger.open(directory, boundary=self.boundary)
+            ledger = await Ledger.open(directory)
             stack.push_async_callback(ledger.close)
             await ledger.check_if_small()
             stack.enter_context(self._on_record(ledger, clock))

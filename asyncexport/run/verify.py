@@ -15,7 +15,7 @@
 import asyncio
 import time
 from collections import deque
-from collections.abc import AsyncGenerator, Callable, Coroutine, Iterable, Iterator
+from collections.abc import AsyncGenerator, Coroutine, Iterable, Iterator
 from contextlib import AsyncExitStack, aclosing
 from dataclasses import dataclass
 from pathlib import Path
@@ -34,10 +34,6 @@ ARCHIVES_AT_ONCE = 4
 """Archives read side by side: inflating is work for several processors."""
 
 T = TypeVar("T")
-
-
-def ignore(_name: str) -> None:
-    """Nobody listens."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,13 +104,11 @@ async def verify(directory: Path, *, exports: Iterable[str] = ()) -> AsyncGenera
                         yield finding
 
 
-async def rebuild(directory: Path, *, boundary: Callable[[str], None] = ignore) -> AsyncGenerator[Finding, None]:
+async def rebuild(directory: Path) -> AsyncGenerator[Finding, None]:
     """Make the ledger anew from the archives on disk; in place once the last finding was taken from here.
 
     Sound archives come as `Intact`, those that are not as `Damaged`, other files as `Unrecorded`. When the service was
     asked for an archive is not known any more: the moment it was written stands for it.
-
-    `boundary` is told the name of every change right before and after it, as `pipeline.export` tells it.
 
     Raises:
         LedgerLockedError: a run is going on.
@@ -122,7 +116,7 @@ async def rebuild(directory: Path, *, boundary: Callable[[str], None] = ignore) 
         StorageError: the disk cannot be read or written.
     """
     async with AsyncExitStack() as stack:
-        archives = await stack.enter_async_context(Archives(directory, boundary=boundary))
+        archives = await stack.enter_async_context(Archives(directory))
         stack.enter_context(hold(directory, command="verify --rebuild"))
         exports = await archives.definitions()
         if not exports:
@@ -145,7 +139,7 @@ async def rebuild(directory: Path, *, boundary: Callable[[str], None] = ignore) 
             for path, aside in unsound:
                 await archives.move_aside(path, aside)
 
-        async with replacement(directory, meanwhile=move_unsound, boundary=boundary) as ledger:
+        async with replacement(directory, meanwhile=move_unsound) as ledger:
             await _write_anew(ledger, exports, records)
 
 

@@ -2,7 +2,7 @@
 
 import errno
 import os
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Generator, Sequence
 from contextlib import closing
 from pathlib import Path
 from typing import BinaryIO, Self
@@ -13,7 +13,7 @@ from asyncexport.core.archive.inspection import Inspection, Inspector, WireHashe
 from asyncexport.core.bundles import Bundle
 from asyncexport.core.exports import Definition, Export, Format
 from asyncexport.errors import CorruptError, StorageError
-from asyncexport.storage.disk import Disk, ignore
+from asyncexport.storage.disk import Disk
 from asyncexport.storage.layout import DEFINITION_NAME, EXPORT_NAME, archive_path
 from asyncexport.storage.writer import GATHER_BYTES, ArchiveWriter
 
@@ -26,12 +26,11 @@ class Archives:
 
     Args:
         directory: Where.
-        boundary: Told of every write to the disk, right before and after it, in the thread that writes.
     """
 
-    def __init__(self, directory: Path, *, boundary: Callable[[str], None] = ignore) -> None:
+    def __init__(self, directory: Path) -> None:
         self._directory = directory
-        self._disk = Disk(directory, boundary=boundary)
+        self._disk = Disk(directory)
 
     async def __aenter__(self) -> Self:
         """As it is."""

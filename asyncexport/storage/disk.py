@@ -14,6 +14,7 @@ from typing import Any, TypeVar
 from aiofiles.os import wrap
 
 from asyncexport.errors import StorageError
+from asyncexport.storage.failpoints import STORAGE_FAILPOINT
 
 CORES = os.cpu_count() or 1
 """How many archives are looked into at the very same time, that is hashed, inflated and handed to the system: more
@@ -23,10 +24,6 @@ THREADS = max(4, CORES)
 """How many archives are worked on in all: the rest of it is waiting for the disk."""
 
 T = TypeVar("T")
-
-
-def ignore(_name: str) -> None:
-    """A boundary that nobody watches."""
 
 
 def _do(work: Callable[..., T], *arguments: Any) -> T:
@@ -52,15 +49,14 @@ class Disk:
 
     Args:
         directory: Where.
-        boundary: Told of every write, right before and after it, in the thread that writes.
 
     Attributes:
         cores: Held by a thread while it looks into an archive.
     """
 
-    def __init__(self, directory: Path, *, boundary: Callable[[str], None] = ignore) -> None:
+    def __init__(self, directory: Path) -> None:
         self.directory = directory
-        self._boundary = boundary
+        self._failpoint = STORAGE_FAILPOINT.get()
         self.cores = threading.BoundedSemaphore(CORES)
         self._making_folders = threading.Lock()
         self._durable: set[Path] = set()
@@ -87,10 +83,10 @@ class Disk:
 
     @contextmanager
     def at(self, name: str) -> Iterator[None]:
-        """A write, told of before, and after it unless it failed."""
-        self._boundary(f"{name}:before")
+        """Around a write: its failpoints, the second unless it failed."""
+        self._failpoint(f"{name}:before")
         yield
-        self._boundary(f"{name}:after")
+        self._failpoint(f"{name}:after")
 
     def make_folder(self, folder: Path) -> None:
         """Make a folder and what is missing above it, each flushed into the one it lies in.

@@ -1,0 +1,19 @@
+"""Sets the failpoints of the storage and the ledger."""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+from asyncexport.ledger.failpoints import LEDGER_FAILPOINT
+from asyncexport.storage.failpoints import STORAGE_FAILPOINT
+
+
+@contextmanager
+def telling(listener: Callable[[str], None]) -> Iterator[None]:
+    """Have the listener told of every failpoint of what is made within: it may look on, raise, or kill the process."""
+    variables = STORAGE_FAILPOINT, LEDGER_FAILPOINT
+    tokens = [variable.set(listener) for variable in variables]
+    try:
+        yield
+    finally:
+        for variable, token in zip(variables, tokens, strict=True):
+            variable.reset(token)
