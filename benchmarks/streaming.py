@@ -15,10 +15,10 @@ from typing import Any, cast
 
 from asyncexport.client.session import ConnectionSettings
 from asyncexport.client.storage_host import StorageHost
-from asyncexport.core.archive.inspection import Inspection
 from asyncexport.core.bundles import Bundle, Range
 from asyncexport.core.exports import Format
 from asyncexport.core.service.resources import DownloadLink
+from asyncexport.core.states import Archive
 from asyncexport.storage import Archives, ArchiveWriter, archive_path
 from asyncexport.storage.disk import Disk
 
@@ -28,7 +28,8 @@ DAY = 86_400
 class HashOnly:
     """Takes whatever comes for an archive; what a draft asks of an inspector."""
 
-    def __init__(self, write: Callable[[bytes], object]) -> None:
+    def __init__(self, path: str, write: Callable[[bytes], object]) -> None:
+        self._path = path
         self._write = write
         self._sha256 = hashlib.sha256()
         self._size = 0
@@ -39,9 +40,9 @@ class HashOnly:
         self._size += len(data)
         self._write(data)
 
-    def close(self, *, end_proved: bool) -> Inspection:  # noqa: ARG002 - an inspector's method
+    def close(self, *, end_proved: bool) -> Archive:  # noqa: ARG002 - an inspector's method
         """What it hashed to."""
-        return Inspection(self._size, 0, self._sha256.hexdigest(), 0)
+        return Archive(self._path, self._size, 0, self._sha256.hexdigest())
 
 
 class HashedDraft(ArchiveWriter):
@@ -49,7 +50,7 @@ class HashedDraft(ArchiveWriter):
 
     def __init__(self, disk: Disk, path: str) -> None:
         super().__init__(disk, path, Format.NDJSON)
-        self._inspector = cast("Any", HashOnly(self._put))
+        self._inspector = cast("Any", HashOnly(path, self._put))
 
 
 class Drafts(Archives):

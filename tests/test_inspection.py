@@ -19,15 +19,16 @@ from isal import isal_zlib
 from asyncexport.core.archive.inspection import (
     HELD_BYTES,
     MOST_LAYERS,
-    Inspection,
     Inspector,
     WireHashes,
     inspect,
     read_goog_hash,
 )
 from asyncexport.core.exports import Format
+from asyncexport.core.states import Archive
 from asyncexport.errors import ArchiveError, CorruptError, IncompleteError
 
+PATH = "events/one.ndjson.gz"
 BOTH = pytest.mark.parametrize("codec", [isal_zlib, zlib], ids=["isal", "zlib"])
 ROWS = b'{"a":1}\n{"b":"\xc3\xa9"}\n{"c":[]}\n'
 EMPTY = {Format.NDJSON: [b"", b"\n"], Format.JSON: [b"", b"[]", b"[]\n"], Format.CSV: [b"", b"a,b", b"a,b\n"]}
@@ -65,23 +66,23 @@ def taken_in(
     proved: bool = True,
     hashes: WireHashes | None = None,
     codec: ModuleType = zlib,
-) -> tuple[bytes, Inspection]:
+) -> tuple[bytes, Archive]:
     """What is written of a body, and what is found in it."""
     written = bytearray()
-    inspector = Inspector(container, write=written.extend, wire_hashes=hashes, codec=codec)
+    inspector = Inspector(container, path=PATH, write=written.extend, wire_hashes=hashes, codec=codec)
     for piece in body:
         inspector.feed(piece)
     found = inspector.close(end_proved=proved)
     return bytes(written), found
 
 
-def check_archive(written: bytes, found: Inspection, content: bytes) -> None:
+def check_archive(written: bytes, found: Archive, content: bytes) -> None:
     """It is one layer of gzip around the content, and described as it is."""
     assert gzip.decompress(written) == content
     assert found.bytes == len(written)
     assert found.sha256 == hashlib.sha256(written).hexdigest()
-    assert found.inflated == len(content)
-    assert inspect([written], Format.NDJSON) == found
+    assert found.path == PATH
+    assert inspect([written], Format.NDJSON, path=PATH) == found
 
 
 # What is written
@@ -113,7 +114,7 @@ def test_bytes_are_kept_as_they_came():
     body = gzip.compress(ROWS, 1, mtime=12345) + gzip.compress(b"", mtime=0) + gzip.compress(ROWS) + bytes(5)
     written, found = taken_in(pieces_of(body, 7))
     assert written == body
-    assert (found.rows, found.inflated) == (6, 2 * len(ROWS))
+    assert found.rows == 6
 
 
 @pytest.mark.parametrize("container", Format)
@@ -124,14 +125,14 @@ def test_an_empty_export_is_an_archive_without_rows(container, layers):
         written, found = taken_in(pieces_of(packed(content, layers=layers), 1), container)
         assert gzip.decompress(written) == content
         assert found.rows == 0
-        assert inspect([written], container) == found
+        assert inspect([written], container, path=PATH) == found
 
 
 def test_a_large_body_is_written_as_it_comes():
     """Nothing is held back longer than it takes to see what is inside."""
     body = gzip.compress(ROWS * 100_000, 0)
     written: list[bytes] = []
-    inspector = Inspector(Format.NDJSON, write=written.append)
+    inspector = Inspector(Format.NDJSON, path=PATH, write=written.append)
     for number, piece in enumerate(pieces_of(body, 1 << 16)):
         inspector.feed(piece)
         assert written[number:] == [piece]
@@ -336,7 +337,7 @@ def test_a_bomb_within_a_bomb_takes_a_few_megabytes(codec):
     row = b'{"a":"' + b"0" * 4096 + b'"}\n'
     bomb = deflated(pieces_of(deflated([row] * (48 << 8), 0), 1 << 20), 9)
     assert len(bomb) < 1 << 20
-    inspector = Inspector(Format.NDJSON, codec=codec)
+    inspector = Inspector(Format.NDJSON, path=PATH, codec=codec)
     tracemalloc.start()
     try:
         inspector.feed(bomb)
@@ -353,7 +354,7 @@ def test_a_bomb_within_a_bomb_takes_a_few_megabytes(codec):
 def test_gzip_with_nothing_in_it_is_not_held_for_ever():
     """Empty members without end are given up."""
     empty = gzip.compress(b"") * 1000
-    inspector = Inspector(Format.NDJSON)
+    inspector = Inspector(Format.NDJSON, path=PATH)
     for _ in range(HELD_BYTES // len(empty)):
         inspector.feed(empty)
     with pytest.raises(CorruptError, match="nothing in it"):

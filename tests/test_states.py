@@ -1,6 +1,7 @@
 """The states of a bundle, and the moves between them."""
 
 import itertools
+import json
 
 import pytest
 from hypothesis import given
@@ -9,6 +10,7 @@ from hypothesis import strategies as st
 from asyncexport.core.bundles import Bundle, Range
 from asyncexport.core.states import (
     MOVES,
+    Archive,
     BundleRecord,
     Created,
     Creating,
@@ -124,6 +126,17 @@ def test_every_state_but_planned_is_reached():
 def test_a_row_is_read_as_it_was_written(state):
     """To a ledger row and back is the same state."""
     assert from_row(*to_row(state)) == state
+
+
+def test_the_fields_of_a_row_keep_their_names_and_their_order():
+    """A row is compared with its checksum byte by byte, also by other versions."""
+    stored = Stored.of(Archive("p.gz", 10, 2, "abc"), exported_at=3.5)
+    assert (
+        json.dumps(to_row(stored)[1]) == '{"path": "p.gz", "bytes": 10, "rows": 2, "sha256": "abc", "exported_at": 3.5}'
+    )
+    assert stored == Stored("p.gz", 10, 2, "abc", exported_at=3.5)
+    created = Created(2, 1.5, "operation-1")
+    assert json.dumps(to_row(created)[1]) == '{"attempt": 2, "asked_at": 1.5, "operation_id": "operation-1"}'
 
 
 def test_a_refused_refresh_is_a_failed_row_on_the_disk():

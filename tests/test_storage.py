@@ -18,9 +18,10 @@ from blockbuster import blockbuster_ctx
 from hypothesis import given
 from hypothesis import strategies as st
 
-from asyncexport.core.archive.inspection import Inspection, WireHashes
+from asyncexport.core.archive.inspection import WireHashes
 from asyncexport.core.bundles import Bundle, Range
 from asyncexport.core.exports import Definition, Export, Format, Type
+from asyncexport.core.states import Archive
 from asyncexport.errors import CorruptError, FewerRowsError, IncompleteError, StorageError
 from asyncexport.storage import Archives, ArchiveWriter, archive_path, archive_range, has_archives
 from asyncexport.storage.disk import CORES, THREADS
@@ -117,13 +118,13 @@ async def fill(draft: ArchiveWriter, body: bytes) -> None:
         await draft.write(piece)
 
 
-async def keep(archives: Archives, body: bytes = BODY, bundle: Bundle = BUNDLE) -> Inspection:
+async def keep(archives: Archives, body: bytes = BODY, bundle: Bundle = BUNDLE) -> Archive:
     """Bring a whole body to its name."""
     async with archives.draft(bundle, Format.NDJSON) as draft:
         await fill(draft, body)
-        kept = await draft.commit(end_proved=True)
-    assert kept.path == archive_path(bundle, Format.NDJSON)
-    return kept.inspection
+        archive = await draft.commit(end_proved=True)
+    assert archive.path == archive_path(bundle, Format.NDJSON)
+    return archive
 
 
 def files(directory: Path) -> dict[str, bytes]:
@@ -218,7 +219,7 @@ async def test_fewer_rows_replace_only_what_is_not_sound(archives, watch, tmp_pa
     async with archives.draft(BUNDLE, Format.NDJSON) as draft:
         await fill(draft, OTHER)
         if replaced:
-            assert (await draft.commit(end_proved=True, least_rows=least)).inspection.rows == 1
+            assert (await draft.commit(end_proved=True, least_rows=least)).rows == 1
         else:
             with pytest.raises(FewerRowsError) as caught:
                 await draft.commit(end_proved=True, least_rows=least)
@@ -382,7 +383,7 @@ async def test_whoever_is_cancelled_at_any_write_leaves_no_half_file_and_no_thre
         watch.names.clear()
         task = asyncio.create_task(keep(archives, body))
 
-        def cancel(_name: str, moment: int = moment, task: "asyncio.Task[Inspection]" = task) -> None:
+        def cancel(_name: str, moment: int = moment, task: "asyncio.Task[Archive]" = task) -> None:
             if len(watch.names) == moment + 1:
                 done = threading.Event()
                 loop.call_soon_threadsafe(task.cancel)

@@ -60,9 +60,8 @@ class Place:
         """Put an archive under its name."""
         async with self.archives.draft(bundle, container) as draft:
             await draft.write(body)
-            kept = await draft.commit(end_proved=True)
-        found = kept.inspection
-        return Stored(kept.path, found.bytes, found.rows, found.sha256, exported_at=bundle.range.end + 90_000.0)
+            archive = await draft.commit(end_proved=True)
+        return Stored.of(archive, exported_at=bundle.range.end + 90_000.0)
 
     async def fill(self, count: int, export: Export = EVENTS) -> list[BundleRecord]:
         """So many bundles from midnight on, stored and on record; each with as many rows as its number."""

@@ -16,9 +16,9 @@ Moments are seconds since 1970 UTC by the service's clock.
 """
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from enum import Enum
-from typing import Any, assert_never
+from typing import Any, Self, assert_never
 
 from asyncexport.core.bundles import Bundle
 from asyncexport.errors import IllegalMove, LedgerCorruptError
@@ -59,7 +59,14 @@ class Ready:
 
 @dataclass(frozen=True, slots=True)
 class Archive:
-    """A complete, checked and durable file; `path` is relative to the output directory."""
+    """What is known of a file that was read to its end and found to be one whole export.
+
+    Args:
+        path: Where it lies, relative to the output directory.
+        bytes: Its size on disk.
+        rows: How many rows it holds.
+        sha256: Of its bytes on disk, in hex.
+    """
 
     path: str
     bytes: int
@@ -68,17 +75,15 @@ class Archive:
 
 
 @dataclass(frozen=True, slots=True)
-class Stored:
-    """Its archive is complete, checked and durable under `path`, which is relative to the output directory.
+class Stored(Archive):
+    """Its archive is complete, checked and durable. `exported_at` is the `createdAt` of the operation it came from."""
 
-    `bytes` and `sha256` are of the archive as it lies there, `rows` of what is in it.
-    """
-
-    path: str
-    bytes: int
-    rows: int
-    sha256: str
     exported_at: float
+
+    @classmethod
+    def of(cls, archive: Archive, *, exported_at: float) -> Self:
+        """The state of a bundle whose archive is this one."""
+        return cls(archive.path, archive.bytes, archive.rows, archive.sha256, exported_at)
 
 
 @dataclass(frozen=True, slots=True)
@@ -226,17 +231,17 @@ def to_row(state: State) -> tuple[str, dict[str, Any]]:
     """
     if isinstance(state, FewerRows):
         return to_row(Failed(state.reason))
-    return type(state).__name__.lower(), {name: getattr(state, name) for name in type(state).__slots__}
+    return type(state).__name__.lower(), {field.name: getattr(state, field.name) for field in fields(state)}
 
 
-def from_row(name: str, fields: dict[str, Any]) -> State:
+def from_row(name: str, values: dict[str, Any]) -> State:
     """Read what `to_row` wrote.
 
     Raises:
         LedgerCorruptError: it is no state that was ever written.
     """
     try:
-        state = _NAMES[name](**fields)
+        state = _NAMES[name](**values)
         return _told_apart(state) if isinstance(state, Failed) else state
     except (KeyError, TypeError) as error:
         raise LedgerCorruptError(f"the ledger holds a state that cannot be read: {name[:40]!r}") from error

@@ -12,7 +12,7 @@ from collections.abc import AsyncIterator
 from contextlib import AbstractAsyncContextManager
 from typing import Protocol, Self
 
-from asyncexport.core.archive.inspection import Inspection, WireHashes, read_goog_hash
+from asyncexport.core.archive.inspection import WireHashes, read_goog_hash
 from asyncexport.core.bundles import Bundle
 from asyncexport.core.exports import Definition, Format
 from asyncexport.core.service.resources import DownloadLink
@@ -47,20 +47,6 @@ class Source(Protocol):
         ...
 
 
-class CheckedFile(Protocol):
-    """An archive under its final name."""
-
-    @property
-    def path(self) -> str:
-        """Relative to the output directory."""
-        ...
-
-    @property
-    def inspection(self) -> Inspection:
-        """What was found in it."""
-        ...
-
-
 class PartFile(Protocol):
     """A file being filled."""
 
@@ -70,7 +56,7 @@ class PartFile(Protocol):
         """Take in what came."""
         ...
 
-    async def commit(self, *, end_proved: bool, least_rows: int) -> CheckedFile:
+    async def commit(self, *, end_proved: bool, least_rows: int) -> Archive:
         """Check the whole, make it durable, give it its final name."""
         ...
 
@@ -150,14 +136,13 @@ class ArchiveDownload:
                 async for chunk in body.chunks():
                     await draft.write(chunk)
                 hopeless = (CorruptError, IncompleteError, FewerRowsError)
-                kept = await draft.commit(end_proved=body.end_proved, least_rows=self._least_rows)
+                archive = await draft.commit(end_proved=body.end_proved, least_rows=self._least_rows)
         except ArchiveError as error:
             if isinstance(error, hopeless):
                 await self._drop()
             raise
         self._draft = None
-        found = kept.inspection
-        return Archive(kept.path, found.bytes, found.rows, found.sha256)
+        return archive
 
     async def _drop(self) -> None:
         """What came so far is of no use any more."""

@@ -226,7 +226,7 @@ async def _look(archives: Archives, export: Export, path: str) -> tuple[Finding,
         return Damaged(await archives.name_aside(path), bundle, str(error)), None
     if found is None:
         raise StorageError(f"{path} went away while it was looked at")
-    stored = Stored(path, found.bytes, found.rows, found.sha256, exported_at=await archives.written_at(path))
+    stored = Stored.of(found, exported_at=await archives.written_at(path))
     return Intact(path, found.rows), BundleRecord(bundle, 0, stored, stored)
 
 

@@ -19,14 +19,13 @@ from asyncexport.storage.layout import (
     has_archives,
     has_definitions,
 )
-from asyncexport.storage.writer import ArchiveWriter, WrittenArchive
+from asyncexport.storage.writer import ArchiveWriter
 
 __all__ = [
     "ARCHIVE_NAME",
     "DEFINITION_NAME",
     "ArchiveWriter",
     "Archives",
-    "WrittenArchive",
     "archive_path",
     "archive_range",
     "has_archives",

@@ -9,9 +9,10 @@ from typing import BinaryIO, Self
 
 import orjson
 
-from asyncexport.core.archive.inspection import Inspection, Inspector, WireHashes
+from asyncexport.core.archive.inspection import Inspector, WireHashes
 from asyncexport.core.bundles import Bundle
 from asyncexport.core.exports import Definition, Export, Format
+from asyncexport.core.states import Archive
 from asyncexport.errors import CorruptError, StorageError
 from asyncexport.storage.disk import Disk
 from asyncexport.storage.layout import DEFINITION_NAME, EXPORT_NAME, archive_path
@@ -68,7 +69,7 @@ class Archives:
         """
         return await self._disk.run(self._definitions)
 
-    async def check(self, path: str, container: Format) -> Inspection | None:
+    async def check(self, path: str, container: Format) -> Archive | None:
         """Read an archive to its end; None where there is none.
 
         Raises:
@@ -133,9 +134,9 @@ class Archives:
                 raise StorageError(f"{path} cannot be read: it is no export's definition") from error
         return found
 
-    def _looks(self, path: str, container: Format) -> Generator[tuple[bool, Inspection | None], None, None]:
+    def _looks(self, path: str, container: Format) -> Generator[tuple[bool, Archive | None], None, None]:
         """Check an archive, as much in one look as a hop to a thread may take: whether that is all, and what it is."""
-        inspector = Inspector(container)
+        inspector = Inspector(container, path=path)
         try:
             file = (self._directory / path).open("rb")
         except FileNotFoundError:

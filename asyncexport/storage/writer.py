@@ -6,13 +6,13 @@ import errno
 import os
 import stat
 from collections.abc import Iterator
-from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import BinaryIO, Self
 
-from asyncexport.core.archive.inspection import Inspection, Inspector, WireHashes
+from asyncexport.core.archive.inspection import Inspector, WireHashes
 from asyncexport.core.exports import Format
+from asyncexport.core.states import Archive
 from asyncexport.errors import ArchiveError, ExportError, FewerRowsError
 from asyncexport.storage.disk import Disk, until_over
 
@@ -20,14 +20,6 @@ CREATE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
 
 GATHER_BYTES = 256 << 10
 """What is handed to a thread at once: more is hardly faster, and adds up with what else a download holds."""
-
-
-@dataclass(frozen=True, slots=True)
-class WrittenArchive:
-    """An archive under its final name; `path` is relative to the output directory."""
-
-    path: str
-    inspection: Inspection
 
 
 class ArchiveWriter:
@@ -41,7 +33,7 @@ class ArchiveWriter:
         self._disk = disk
         self._path = path
         self._container = container
-        self._inspector = Inspector(container, write=self._put, wire_hashes=wire_hashes)
+        self._inspector = Inspector(container, path=path, write=self._put, wire_hashes=wire_hashes)
         self._file: int | None = None
         self._closed = False
         self._gathered: list[bytes] = []
@@ -64,7 +56,7 @@ class ArchiveWriter:
             gathered, self._gathered, self._gathered_bytes = self._gathered, [], 0
             self._writing = asyncio.create_task(self._disk.run(self._take, gathered))
 
-    async def commit(self, *, end_proved: bool, least_rows: int = 0) -> WrittenArchive:
+    async def commit(self, *, end_proved: bool, least_rows: int = 0) -> Archive:
         """Check the whole, make it durable, give it its final name. Once begun that is brought to its end.
 
         Args:
@@ -142,40 +134,40 @@ class ArchiveWriter:
             while written < len(piece):
                 written += os.write(file, memoryview(piece)[written:])
 
-    def _finish(self, chunks: list[bytes], end_proved: bool, least_rows: int) -> WrittenArchive:  # noqa: FBT001 - for a thread
+    def _finish(self, chunks: list[bytes], end_proved: bool, least_rows: int) -> Archive:  # noqa: FBT001 - for a thread
         self._take(chunks)
-        inspection = self._inspector.close(end_proved=end_proved)
-        if inspection.rows < least_rows:
+        archive = self._inspector.close(end_proved=end_proved)
+        if archive.rows < least_rows:
             # Here alone, since reading an archive to its end is dear.
             rows_before = self._rows_there()
             if rows_before is not None and rows_before >= least_rows:
-                raise FewerRowsError(rows_before=rows_before, rows_found=inspection.rows)
+                raise FewerRowsError(rows_before=rows_before, rows_found=archive.rows)
         file = self._open_file()
         with self._disk.at("part.fsync"):
             os.fsync(file)
-        if self._is_the_same(inspection):
+        if self._is_the_same(archive):
             self._part.unlink()
         else:
             with self._disk.at("rename"):
                 self._part.replace(self._final)
         self._close()
         self._disk.sync_folder(self._final.parent)
-        return WrittenArchive(self._path, inspection)
+        return archive
 
-    def _is_the_same(self, inspection: Inspection) -> bool:
+    def _is_the_same(self, archive: Archive) -> bool:
         """Whether the file that stands under the name has the very bytes."""
         try:
             status = self._final.lstat()
         except FileNotFoundError:
             return False
-        if not stat.S_ISREG(status.st_mode) or status.st_size != inspection.bytes:
+        if not stat.S_ISREG(status.st_mode) or status.st_size != archive.bytes:
             return False
         with self._final.open("rb") as old, self._part.open("rb") as new:
             return all(a == b for a, b in zip(pieces_of(old), pieces_of(new), strict=True))
 
     def _rows_there(self) -> int | None:
         """How many rows the archive under the final name has; None where there is none, or it is damaged."""
-        inspector = Inspector(self._container)
+        inspector = Inspector(self._container, path=self._path)
         try:
             with self._final.open("rb") as file:
                 for piece in pieces_of(file):

@@ -24,6 +24,7 @@ from typing import Any
 from asyncexport.core.archive.gunzip import FASTEST, MAGIC, Gunzip
 from asyncexport.core.archive.structure import STRUCTURES, Structure
 from asyncexport.core.exports import Format
+from asyncexport.core.states import Archive
 from asyncexport.errors import CorruptError, IncompleteError
 
 try:
@@ -39,16 +40,6 @@ HELD_BYTES = 1 << 20
 
 BOM = b"\xef\xbb\xbf"
 SNIFFED_BYTES = len(BOM)
-
-
-@dataclass(frozen=True, slots=True)
-class Inspection:
-    """An archive as it lies on disk; `inflated` is the size of what is in it, in bytes."""
-
-    bytes: int
-    rows: int
-    sha256: str
-    inflated: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,8 +64,8 @@ def read_goog_hash(values: Sequence[str]) -> WireHashes:
     return WireHashes(found.get("crc32c"), found.get("md5"))
 
 
-def ignore(_piece: bytes) -> None:
-    """Where nothing is written."""
+def _discard(_piece: bytes) -> None:
+    """Takes a piece that is not to be written anywhere."""
 
 
 class Inspector:
@@ -82,6 +73,7 @@ class Inspector:
 
     Args:
         container: What is inside.
+        path: Where the archive lies, or will lie, relative to the output directory.
         write: Is given what an archive made of the body consists of, piece by piece, as soon as it was looked at.
         wire_hashes: What the body must hash to.
         codec: Who inflates: `zlib`, or a module like it.
@@ -91,10 +83,12 @@ class Inspector:
         self,
         container: Format,
         *,
-        write: Callable[[bytes], object] = ignore,
+        path: str,
+        write: Callable[[bytes], object] = _discard,
         wire_hashes: WireHashes | None = None,
         codec: ModuleType = FASTEST,
     ) -> None:
+        self._path = path
         self._write = write
         self._wire = _WireCheck(wire_hashes or WireHashes())
         self._inside = _Inside(STRUCTURES[container]())
@@ -111,7 +105,7 @@ class Inspector:
         self._wire.feed(data)
         self._keep(self._body.feed(data))
 
-    def close(self, *, end_proved: bool) -> Inspection:
+    def close(self, *, end_proved: bool) -> Archive:
         """The body has ended, and the rest is written: what was found.
 
         Raises:
@@ -127,9 +121,9 @@ class Inspector:
         if doubt and not (end_proved or hashed):
             raise IncompleteError(f"the archive is {doubt}, and nothing proves that it ends there")
         rows = self._inside.close()
-        return Inspection(self._written, rows, self._sha256.hexdigest(), self._inside.size)
+        return Archive(self._path, self._written, rows, self._sha256.hexdigest())
 
-    def close_archive(self) -> Inspection:
+    def close_archive(self) -> Archive:
         """The same for an archive as it lies on disk: it must be one layer of gzip. Who gave it its name knew its end.
 
         Raises:
@@ -148,14 +142,14 @@ class Inspector:
             self._write(piece)
 
 
-def inspect(chunks: Iterable[bytes], container: Format) -> Inspection:
-    """Check an archive as it lies on disk; it must be one layer of gzip.
+def inspect(chunks: Iterable[bytes], container: Format, *, path: str = "") -> Archive:
+    """Check an archive as it lies on disk, under `path`; it must be one layer of gzip.
 
     Raises:
         IncompleteError: it is cut.
         CorruptError: it is damaged, or not one layer of gzip.
     """
-    inspector = Inspector(container)
+    inspector = Inspector(container, path=path)
     for chunk in chunks:
         inspector.feed(chunk)
     return inspector.close_archive()
