@@ -20,6 +20,7 @@ from asyncexport.core.exports import Format
 from asyncexport.core.service.resources import DownloadLink
 from asyncexport.core.states import Archive
 from asyncexport.storage import Archives, ArchiveWriter, archive_path
+from asyncexport.storage.archive_part import ArchivePart
 from asyncexport.storage.disk import Disk
 
 DAY = 86_400
@@ -45,12 +46,20 @@ class HashOnly:
         return Archive(self._path, self._size, 0, self._sha256.hexdigest())
 
 
+class HashedPart(ArchivePart):
+    """A part file that only hashes what it takes."""
+
+    def __init__(self, disk: Disk, path: str) -> None:
+        super().__init__(disk, path, Format.NDJSON)
+        self._inspector = cast("Any", HashOnly(path, self._put))
+
+
 class HashedDraft(ArchiveWriter):
     """A draft that only hashes."""
 
     def __init__(self, disk: Disk, path: str) -> None:
         super().__init__(disk, path, Format.NDJSON)
-        self._inspector = cast("Any", HashOnly(path, self._put))
+        self._part = HashedPart(disk, path)
 
 
 class Drafts(Archives):

@@ -87,18 +87,18 @@ async def fill(ledger: Ledger, count: int = 12) -> None:
     assert await ledger.recall("nightly_since") == "1700000000"
 
 
-def answers(reading: LedgerQueries) -> list[Any]:
+def answers(queries: LedgerQueries) -> list[Any]:
     """All that can be asked."""
     return [
-        reading.exports(),
-        reading.requests_since(0.0),
-        reading.first_request_at(),
-        reading.durations(),
-        reading.recall("nightly_since"),
-        reading.overviews(),
+        queries.exports(),
+        queries.requests_since(0.0),
+        queries.first_request_at(),
+        queries.durations(),
+        queries.recall("nightly_since"),
+        queries.overviews(),
         *(
-            [reading.stock(name, ALL_TIME), reading.covered(name, ALL_TIME), list(reading.stored(name, ALL_TIME))]
-            for name in reading.exports()
+            [queries.stock(name, ALL_TIME), queries.covered(name, ALL_TIME), list(queries.stored(name, ALL_TIME))]
+            for name in queries.exports()
         ),
     ]
 

@@ -16,7 +16,7 @@ from typing import Self
 from asyncexport.ledger import Ledger
 from tests.ledger_rig import EXPORTS, stored
 
-AT_ONCE = 20
+BUNDLES_AT_ONCE = 20
 
 ROOT = Path(__file__).parents[1]
 
@@ -61,7 +61,7 @@ class Scribe:
 async def write(directory: Path, first: int, pages: int) -> None:
     """Write for ever."""
     ledger = await Ledger.open(directory)
-    await ledger._read(lambda reading: reading._connection.execute(f"PRAGMA wal_autocheckpoint = {pages}"))
+    await ledger._read(lambda queries: queries._connection.execute(f"PRAGMA wal_autocheckpoint = {pages}"))
     await ledger.register(EXPORTS)
 
     async def one(number: int) -> None:
@@ -69,9 +69,9 @@ async def write(directory: Path, first: int, pages: int) -> None:
         os.write(1, f"{number}\n".encode())
 
     while True:
-        await asyncio.gather(ledger.send("create", at=float(first)), *map(one, range(first, first + AT_ONCE)))
+        await asyncio.gather(ledger.send("create", at=float(first)), *map(one, range(first, first + BUNDLES_AT_ONCE)))
         ledger.learn(finished_at=float(first), seconds=1.0)
-        first += AT_ONCE
+        first += BUNDLES_AT_ONCE
 
 
 if __name__ == "__main__":

@@ -19,9 +19,9 @@ from asyncexport.core.exports import Definition, Export, Format
 from asyncexport.core.states import BundleRecord, Created, Creating, Failed, Planned, Ready
 from asyncexport.errors import IllegalMove, LedgerCorruptError, LedgerError, StorageError
 from asyncexport.ledger import Ledger, LedgerReader, present
+from asyncexport.ledger.bundle_queries import BUNDLES_PER_PAGE
 from asyncexport.ledger.files import ledger_path
-from asyncexport.ledger.queries import PAGE
-from asyncexport.ledger.transaction import KEPT_DURATIONS, KEPT_REQUESTS, PRUNE_EVERY
+from asyncexport.ledger.journal import KEPT_DURATIONS, KEPT_REQUESTS, PRUNE_EVERY
 from tests.failpoints import telling
 from tests.ledger_rig import (
     EXPORTS,
@@ -43,6 +43,14 @@ async def opened(directory, *, boundary=lambda _name: None, **options):
     return ledger
 
 
+async def covered_of(ledger, export, span):
+    return await ledger._read(lambda queries: queries.covered(export, span))
+
+
+async def unfinished_of(ledger, export, span):
+    return await ledger._read(lambda queries: queries.unfinished(export, span))
+
+
 def unfinished(directory):
     with LedgerReader(directory) as ledger:
         return ledger.unfinished("events", ALL_TIME)
@@ -52,11 +60,11 @@ async def test_a_commit_is_on_the_disk_when_it_returns(tmp_path):
     """The connection that writes flushes the log at each commit."""
     ledger = await opened(tmp_path)
 
-    def pragma(reading, name):
-        return reading._connection.execute(f"PRAGMA {name}").fetchone()[0]
+    def pragma(queries, name):
+        return queries._connection.execute(f"PRAGMA {name}").fetchone()[0]
 
-    assert await ledger._read(lambda reading: pragma(reading, "synchronous")) == 2
-    assert await ledger._read(lambda reading: pragma(reading, "journal_mode")) == b"wal"
+    assert await ledger._read(lambda queries: pragma(queries, "synchronous")) == 2
+    assert await ledger._read(lambda queries: pragma(queries, "journal_mode")) == b"wal"
     await ledger.close()
 
 
@@ -122,7 +130,7 @@ async def test_whoever_reads_sees_what_was_asked_before(tmp_path):
     writing = asyncio.create_task(ledger.append(creating(0), at=1.0))
     await asyncio.sleep(0)
     assert await ledger.durations() == [7.0]
-    assert await ledger.unfinished("events", ALL_TIME) == [creating(0)]
+    assert await unfinished_of(ledger, "events", ALL_TIME) == [creating(0)]
     await writing
     await ledger.close()
 
@@ -200,7 +208,7 @@ async def test_closing_twice_is_closing_once(tmp_path):
     with pytest.raises(RuntimeError, match="closed"):
         await ledger.append(creating(0), at=1.0)
     with pytest.raises(RuntimeError, match="closed"):
-        await ledger.covered("events", ALL_TIME)
+        await covered_of(ledger, "events", ALL_TIME)
     with pytest.raises(RuntimeError, match="closed"):
         ledger.remember("key", "value")
 
@@ -237,8 +245,8 @@ def test_a_loop_that_is_gone_takes_no_row_along(tmp_path):
 
     ledger = asyncio.run(leave_it())
     boundary.let_go.set()
-    ledger._writer.put(None)  # what closing would do, had it a loop
-    ledger._writer._thread.join(60)
+    ledger._thread._jobs.end()  # what closing would do, had it a loop
+    ledger._thread._thread.join(60)
     assert unfinished(tmp_path) == [creating(0)]
 
 
@@ -268,7 +276,7 @@ async def test_after_a_failed_commit_everybody_is_told_and_nothing_is_written(tm
         lambda: ledger.append(creating(4), at=1.0),
         lambda: ledger.send("create", at=1.0),
         lambda: ledger.recall("key"),
-        lambda: ledger.covered("events", ALL_TIME),
+        lambda: covered_of(ledger, "events", ALL_TIME),
     ):
         with pytest.raises(told):
             await again()
@@ -294,7 +302,7 @@ async def test_a_full_disk_is_told_and_takes_nothing(tmp_path):
     ledger = await opened(tmp_path)
     for number in range(20):
         await ledger.append(creating(number), at=1.0)
-    await ledger._read(lambda reading: reading._connection.execute("PRAGMA max_page_count = 1"))
+    await ledger._read(lambda queries: queries._connection.execute("PRAGMA max_page_count = 1"))
     acknowledged = 20
 
     async def fill_up():
@@ -367,7 +375,7 @@ async def test_a_refusal_concerns_only_who_asked(tmp_path):
         return_exceptions=True,
     )
     assert [type(one) for one in outcomes] == [type(None), LedgerError, type(None)]
-    assert await ledger.unfinished("events", ALL_TIME) == [creating(0), creating(1)]
+    assert await unfinished_of(ledger, "events", ALL_TIME) == [creating(0), creating(1)]
     await ledger.close()
 
 
@@ -455,17 +463,17 @@ async def test_questions_are_answered_for_the_span_that_is_asked(tmp_path):
     ]:
         assert [one.bundle async for one in ledger.stored("events", span)] == [bundle(n) for n in expected]
         assert await ledger.count_stored("events", span) == len(expected)
-    assert await ledger.covered("events", ALL_TIME) == [Range(0, 3600), Range(5400, 7200)]
-    assert await ledger.unfinished("events", Range(5399, 5400)) == [creating(2)]
-    assert await ledger.unfinished("events", Range(5400, 7200)) == []
-    assert await ledger.covered("nothing known of it", ALL_TIME) == []
+    assert await covered_of(ledger, "events", ALL_TIME) == [Range(0, 3600), Range(5400, 7200)]
+    assert await unfinished_of(ledger, "events", Range(5399, 5400)) == [creating(2)]
+    assert await unfinished_of(ledger, "events", Range(5400, 7200)) == []
+    assert await covered_of(ledger, "nothing known of it", ALL_TIME) == []
     await ledger.close()
 
 
 async def test_what_is_stored_is_read_page_by_page(tmp_path):
     """Each bundle once and in order, however many there are, also where several begin at the same moment."""
     ledger = await opened(tmp_path)
-    spans = [Range(at, at + 1 + width) for at in range(PAGE) for width in range(3)]
+    spans = [Range(at, at + 1 + width) for at in range(BUNDLES_PER_PAGE) for width in range(3)]
     records = [BundleRecord(Bundle("events", span), 0, archive(1), archive(1)) for span in spans]
     await ledger.restore(records[::-1], at=1.0)
     assert [one async for one in ledger.stored("events", ALL_TIME)] == records
@@ -544,9 +552,9 @@ async def test_what_was_begun_in_another_width_is_forgotten_once_others_cover_it
     wide = BundleRecord(Bundle("events", Range(0, 3600)), 0, Planned(3))
     await ledger.append(wide, at=1.0)
     await ledger.append(stored(0), at=1.0)
-    assert await ledger.unfinished("events", ALL_TIME) == [wide]
+    assert await unfinished_of(ledger, "events", ALL_TIME) == [wide]
     await ledger.append(stored(1), at=1.0)
-    assert await ledger.unfinished("events", ALL_TIME) == []
+    assert await unfinished_of(ledger, "events", ALL_TIME) == []
     await ledger.close()
     with LedgerReader(tmp_path) as reader:
         assert reader.overviews()[0].unfinished == ()

@@ -16,10 +16,10 @@ from asyncexport.errors import LedgerCorruptError, LedgerError
 from asyncexport.ledger import Ledger, LedgerReader
 from asyncexport.ledger.commit_mark import CommitMark
 from asyncexport.ledger.files import ledger_path, mark_path
-from asyncexport.ledger.queries import AT_ONCE as MOST_ROWS
+from asyncexport.ledger.queries import SMALL_LEDGER_ROWS
 from asyncexport.ledger.rows import LedgerHead, digest_of
 from tests.ledger_rig import EXPORTS, WAL, answers, fill, read, stored
-from tests.ledger_scribe import AT_ONCE, Scribe
+from tests.ledger_scribe import BUNDLES_AT_ONCE, Scribe
 
 ROOT = Path(__file__).parents[1]
 
@@ -305,7 +305,7 @@ def test_a_state_that_nothing_leads_to_is_checked_too(ended, tmp_path, change):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("bundles", "is_small"), [(100, True), (MOST_ROWS + 1, False)])
+@pytest.mark.parametrize(("bundles", "is_small"), [(100, True), (SMALL_LEDGER_ROWS + 1, False)])
 async def test_a_small_ledger_is_checked_at_once_and_a_large_one_only_when_asked(tmp_path, bundles, is_small):
     """A run does not wait for what would take long; a whole check finds it all the same."""
     ledger = await Ledger.open(tmp_path)
@@ -371,7 +371,7 @@ def test_a_killed_writer_takes_nothing_along_that_it_acknowledged(tmp_path):
                 requests = len(reader.requests_since(0.0))
         assert scribe.acknowledged <= set(found)
         assert found == list(range(len(found)))
-        assert requests * AT_ONCE >= len(scribe.acknowledged)
+        assert requests * BUNDLES_AT_ONCE >= len(scribe.acknowledged)
         assert len(found) > total
         total = len(found)
 

@@ -149,7 +149,7 @@ class LedgerMachine(RuleBasedStateMachine):
 
     @rule(span=SPANS)
     def tell_the_run(self, span):
-        self.run(self.ledger._read(lambda reading: self.compare(reading, span)))
+        self.run(self.ledger._read(lambda queries: self.compare(queries, span)))
 
     @rule(span=SPANS)
     def tell_others(self, span):
@@ -157,21 +157,21 @@ class LedgerMachine(RuleBasedStateMachine):
         with LedgerReader(self.directory) as reader:
             self.compare(reader, span)
 
-    def compare(self, reading, span=ALL_TIME):
+    def compare(self, queries, span=ALL_TIME):
         model = self.model
         for export in EXPORTS:
             stock = model.stock(export.name, span)
-            assert reading.stock(export.name, span) == stock
-            assert reading.unfinished(export.name, span) == list(stock.unfinished)
-            assert reading.covered(export.name, span) == list(stock.covered)
-            assert reading.count_stored(export.name, span) == len(model.stored(export.name, span))
+            assert queries.stock(export.name, span) == stock
+            assert queries.unfinished(export.name, span) == list(stock.unfinished)
+            assert queries.covered(export.name, span) == list(stock.covered)
+            assert queries.count_stored(export.name, span) == len(model.stored(export.name, span))
             for soon in (math.inf, 10_000.5):
-                found = list(reading.stored(export.name, span, exported_within=soon))
+                found = list(queries.stored(export.name, span, exported_within=soon))
                 assert found == model.stored(export.name, span, soon)
-        assert reading.requests_since(0.0) == model.requests
-        assert reading.durations() == model.durations
-        assert {key: reading.recall(key) for key in "ab"} == {key: model.remarks.get(key) for key in "ab"}
-        self.compare_overviews(reading.overviews())
+        assert queries.requests_since(0.0) == model.requests
+        assert queries.durations() == model.durations
+        assert {key: queries.recall(key) for key in "ab"} == {key: model.remarks.get(key) for key in "ab"}
+        self.compare_overviews(queries.overviews())
 
     def compare_overviews(self, overviews):
         assert [one.name for one in overviews] == [export.name for export in EXPORTS]

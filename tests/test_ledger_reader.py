@@ -28,7 +28,7 @@ from tests.ledger_rig import (
     road,
     without_rights,
 )
-from tests.ledger_scribe import AT_ONCE, Scribe
+from tests.ledger_scribe import BUNDLES_AT_ONCE, Scribe
 
 
 async def opened(directory):
@@ -140,7 +140,7 @@ def test_a_copy_is_of_one_moment(folder):
             acknowledged = len(scribe.acknowledged)
             with without_rights(), LedgerReader(folder) as reader:
                 stock = reader.stock("events", ALL_TIME)
-                assert len(reader.requests_since(0.0)) >= acknowledged // AT_ONCE
+                assert len(reader.requests_since(0.0)) >= acknowledged // BUNDLES_AT_ONCE
             assert stock.covered == (Range(0, stock.stored_before * 1800),)
             assert stock.stored_before >= max(acknowledged, seen[-1])
             seen.append(stock.stored_before)

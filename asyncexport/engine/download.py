@@ -2,10 +2,10 @@
 
 1. A cut body is resumed with `Range` and `If-Range` where the service gave an ETag; where it answers with the whole
    file all the same, what was written is thrown away and the file begun anew.
-2. Whether the file is one whole export is decided by the draft's inspector (`core.archive`), never here; what is known
-   only here is whether the end of the body was proved.
-3. A file is begun anew after all that more bytes cannot mend: it is damaged, it came to its end and is not whole, it
-   may not replace the archive that is there, or the service has another one by now.
+2. Whether the file is one whole export is decided by the inspector (`core.archive`), never here. Only here it is known
+   whether the end of the body was proved.
+3. A file is begun anew where more bytes cannot help: it is damaged, it came to its end and is not whole, it may not
+   replace the archive that is there, or the service has another file by now.
 """
 
 from collections.abc import AsyncIterator
@@ -145,7 +145,7 @@ class ArchiveDownload:
         return archive
 
     async def _drop(self) -> None:
-        """What came so far is of no use any more."""
+        """Remove what came so far."""
         if self._draft:
             await self._draft.discard()
             self._draft = None

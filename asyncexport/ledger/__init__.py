@@ -1,12 +1,12 @@
 """The ledger: what happened to every bundle, in SQLite, so that resuming is reading it.
 
 1. A row is durable before anything acts on it or shows it: WAL with `synchronous=FULL`, and whoever writes waits for
-   the commit. One thread owns the connection; what waits when it is free goes into one commit (`ledger`).
-2. States are only ever added. Where each bundle stands is a row of pointers beside them, changed in the same commit, so
-   that a resume reads as much as there is to know, and not all that ever happened (`schema`).
+   the commit. One thread owns the connection; what waits when it is free goes into one commit (`thread`).
+2. States are only ever added. Beside them each bundle has a row of pointers to its newest state and its newest archive,
+   changed in the same commit: a resume reads where the bundles are, and not all that ever happened (`schema`).
 3. What is read is what was written, or an error says that it is not: every row carries a checksum, and the sums over
    all pointers of an export stand in the ledger's head, so that a row that went missing shows, too (`rows`). What was
-   committed and is no longer there, because the log it stood in is damaged or gone, shows by a mark (`mark`).
+   committed and is no longer there, because the log it stood in is damaged or gone, shows by a mark (`commit_mark`).
 4. After a commit that failed nothing more is written: the run stops, and the next one reads what is there.
 5. One process per output directory writes: a lock of the operating system is held for the whole run (`lock`). Any
    number may read meanwhile (`reader`).
@@ -17,7 +17,7 @@ from asyncexport.ledger.last_run import LAST_RUN, LastRun
 from asyncexport.ledger.ledger import Ledger
 from asyncexport.ledger.lock import Holder, hold, holder
 from asyncexport.ledger.overview import Overview
-from asyncexport.ledger.queries import LedgerReader, no_ledger
+from asyncexport.ledger.reader import LedgerReader, no_ledger
 
 __all__ = [
     "LAST_RUN",

@@ -1,11 +1,11 @@
-"""The mark beside the ledger: how many commits there have been.
+"""The mark, a file beside the ledger that says how many commits there have been.
 
-SQLite takes the log up to its first damaged frame for all there ever was, and a ledger without its log for a whole one.
-The mark tells: what has fewer commits than it says is not what was written.
+SQLite reads a damaged log up to its first damaged frame, and a ledger without its log as if it were whole. So commits
+could be missing without a sign. A ledger with fewer commits than its mark says is damaged.
 
-1. It is written after each commit and before anybody is told of it, and not flushed. A crash of the program cannot set
-   it back; a power cut can, and then it asks for less than is there. It never runs ahead.
-2. It holds the moment its ledger was made: another ledger's mark says nothing, no more than a damaged one or none.
+1. It is written after each commit and before anybody is told of the commit. It is not flushed: a power cut can set it
+   back, a crash of the program cannot. It is never ahead of the ledger.
+2. It holds the moment its ledger was made. The mark of another ledger, a damaged one, or none at all says nothing.
 """
 
 import os
@@ -21,7 +21,7 @@ _LAYOUT = struct.Struct(">dqI")
 
 @dataclass(frozen=True, slots=True)
 class CommitMark:
-    """So many commits of the ledger made at that moment."""
+    """The ledger that was made at `created_at` has had so many commits."""
 
     created_at: float
     commits: int
@@ -52,5 +52,5 @@ class CommitMarkFile:
         os.pwrite(self._file, mark.to_bytes(), 0)
 
     def close(self) -> None:
-        """Let go of it."""
+        """Close the file."""
         os.close(self._file)

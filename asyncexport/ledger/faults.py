@@ -1,4 +1,4 @@
-"""What SQLite and the system raise, in errors of ours."""
+"""Errors of SQLite and of the operating system, turned into the package's own."""
 
 import sqlite3
 from collections.abc import Iterator
@@ -54,7 +54,7 @@ def translated(path: Path) -> Iterator[None]:
 
 
 def primary_code(error: sqlite3.Error) -> int | None:
-    """What SQLite says went wrong, without the finer points."""
+    """SQLite's primary result code of an error, without the extended part."""
     code = getattr(error, "sqlite_errorcode", None)
     return None if code is None else code & 0xFF
 

@@ -33,13 +33,13 @@ from asyncexport.ledger.faults import DAMAGED, primary_code, translated
 from asyncexport.ledger.rows import LedgerHead, digest_of
 from asyncexport.ledger.schema import APPLICATION_ID, TABLES, VERSION
 
-FOLDER = ".asyncexport"
-NAME = "ledger.sqlite3"
-LOG = "-wal"
-MARK = "-mark"
-SIDE_FILES = (LOG, "-journal", "-shm", MARK)
+LEDGER_FOLDER = ".asyncexport"
+LEDGER_NAME = "ledger.sqlite3"
+LOG_SUFFIX = "-wal"
+MARK_SUFFIX = "-mark"
+SIDE_FILES = (LOG_SUFFIX, "-journal", "-shm", MARK_SUFFIX)
 
-ASIDE = re.compile(rf"{re.escape(NAME)}\.damaged-([0-9]{{1,9}})(-[a-z]+)?", re.ASCII)
+SET_ASIDE_NAME = re.compile(rf"{re.escape(LEDGER_NAME)}\.damaged-([0-9]{{1,9}})(-[a-z]+)?", re.ASCII)
 """The name of a file that was set aside."""
 
 BUSY_SECONDS = 10.0
@@ -51,12 +51,12 @@ COPY_TRIES = 5
 
 def ledger_path(directory: Path) -> Path:
     """Where the ledger of an output directory lies."""
-    return directory.absolute() / FOLDER / NAME
+    return directory.absolute() / LEDGER_FOLDER / LEDGER_NAME
 
 
 def mark_path(path: Path) -> Path:
     """Where the mark of a ledger lies."""
-    return _beside(path, MARK)
+    return _beside(path, MARK_SUFFIX)
 
 
 def present(directory: Path) -> bool:
@@ -80,8 +80,8 @@ def has_remains(directory: Path) -> bool:
     with translated(path):
         if path.exists() or not path.parent.is_dir():
             return False
-        logs = {_beside(path, suffix).name for suffix in (LOG, "-journal")}
-        return any(one.name in logs or ASIDE.fullmatch(one.name) for one in path.parent.iterdir())
+        logs = {_beside(path, suffix).name for suffix in (LOG_SUFFIX, "-journal")}
+        return any(one.name in logs or SET_ASIDE_NAME.fullmatch(one.name) for one in path.parent.iterdir())
 
 
 def set_aside(directory: Path) -> Path | None:
@@ -109,8 +109,8 @@ def set_aside(directory: Path) -> Path | None:
         if unfinished and not any(os.path.lexists(_beside(unfinished, suffix)) for suffix in here):
             aside = unfinished
         else:
-            aside = path.with_name(f"{NAME}.damaged-{_last_set(path) + 1}")
-        for step in ("",), (LOG, "-journal", "-shm"):
+            aside = path.with_name(f"{LEDGER_NAME}.damaged-{_last_set(path) + 1}")
+        for step in ("",), (LOG_SUFFIX, "-journal", "-shm"):
             for suffix in step:
                 if suffix in here:
                     reached("ledger.aside:before")
@@ -118,8 +118,8 @@ def set_aside(directory: Path) -> Path | None:
                     reached("ledger.aside:after")
             sync_folder(path.parent)
         reached("ledger.aside:before")
-        if MARK in here:
-            _beside(path, MARK).rename(_beside(aside, MARK))
+        if MARK_SUFFIX in here:
+            _beside(path, MARK_SUFFIX).rename(_beside(aside, MARK_SUFFIX))
             sync_folder(path.parent)
         else:
             _finish_set(aside)
@@ -160,7 +160,7 @@ def empty_log(path: Path) -> None:
 
 def make_folder(directory: Path) -> Path:
     """The folder that the ledger and the lock lie in, made where it is missing, durably."""
-    folder = directory.absolute() / FOLDER
+    folder = directory.absolute() / LEDGER_FOLDER
     for path in reversed([path for path in (folder, *folder.parents) if not path.exists()]):
         path.mkdir(mode=0o700 if path == folder else 0o777, exist_ok=True)
         sync_folder(path.parent)
@@ -174,7 +174,7 @@ def create(path: Path, *, now: float) -> None:
     Raises:
         StorageError: the disk has no room for it.
     """
-    new = path.with_name(f"{NAME}.new")
+    new = path.with_name(f"{LEDGER_NAME}.new")
     for suffix in ("", *SIDE_FILES):
         _beside(new, suffix).unlink(missing_ok=True)
     os.close(os.open(new, os.O_CREAT | os.O_EXCL | os.O_RDWR | os.O_CLOEXEC, 0o600))
@@ -277,20 +277,20 @@ def _empty_log(connection: sqlite3.Connection, path: Path) -> None:
 
 def _last_set(path: Path) -> int:
     """The number of what was set aside last; 0: nothing was."""
-    found = (ASIDE.fullmatch(one.name) for one in path.parent.iterdir())
+    found = (SET_ASIDE_NAME.fullmatch(one.name) for one in path.parent.iterdir())
     return max((int(one[1]) for one in found if one), default=0)
 
 
 def _unfinished_set(path: Path) -> Path | None:
     """The ledger's name in a set that was being set aside when the program died; None: there is none."""
     last = _last_set(path)
-    aside = path.with_name(f"{NAME}.damaged-{last}")
-    return aside if last and not os.path.lexists(_beside(aside, MARK)) else None
+    aside = path.with_name(f"{LEDGER_NAME}.damaged-{last}")
+    return aside if last and not os.path.lexists(_beside(aside, MARK_SUFFIX)) else None
 
 
 def _finish_set(aside: Path) -> None:
     """Rule 6c, for a ledger that had no mark."""
-    os.close(os.open(_beside(aside, MARK), os.O_CREAT | os.O_WRONLY | os.O_CLOEXEC, 0o600))
+    os.close(os.open(_beside(aside, MARK_SUFFIX), os.O_CREAT | os.O_WRONLY | os.O_CLOEXEC, 0o600))
     sync_folder(aside.parent)
 
 
@@ -338,7 +338,7 @@ _SCHEMA = "SELECT CAST(name AS TEXT), sql FROM sqlite_master"
 
 def _reading_mode(path: Path) -> str:
     """Who may write takes away what SQLite laid beside the ledger, and empties the log: so only where there is none."""
-    return "ro" if _beside(path, LOG).exists() else "rw"
+    return "ro" if _beside(path, LOG_SUFFIX).exists() else "rw"
 
 
 def _copy(path: Path, folder: Path) -> Path:
@@ -347,14 +347,14 @@ def _copy(path: Path, folder: Path) -> Path:
     The log only grows until it is begun anew, and is not before all of it is in the ledger: with the log that there was
     before the ledger was copied, and what came to it since, any state of the ledger makes a whole.
     """
-    copied, log = folder / NAME, _beside(path, LOG)
+    copied, log = folder / LEDGER_NAME, _beside(path, LOG_SUFFIX)
     for _ in range(COPY_TRIES):
         before = _generation(path, log)
         shutil.copyfile(path, copied)
-        _beside(copied, LOG).unlink(missing_ok=True)
+        _beside(copied, LOG_SUFFIX).unlink(missing_ok=True)
         with suppress(FileNotFoundError):
-            shutil.copyfile(log, _beside(copied, LOG))
-        if _generation(path, _beside(copied, LOG)) == before:
+            shutil.copyfile(log, _beside(copied, LOG_SUFFIX))
+        if _generation(path, _beside(copied, LOG_SUFFIX)) == before:
             return copied
     raise LedgerError(f"{path} changes faster than it can be read", hint="try again")
 

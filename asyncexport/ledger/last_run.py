@@ -5,7 +5,7 @@ from dataclasses import asdict, dataclass
 import orjson
 
 LAST_RUN = "last_run"
-"""What it is remembered under."""
+"""The key of the remark that holds it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,5 +35,5 @@ class LastRun:
             return None
 
     def to_json(self) -> str:
-        """As it is kept."""
+        """As the ledger keeps it."""
         return orjson.dumps(asdict(self)).decode()

@@ -13,13 +13,14 @@ from asyncexport.core.exports import Export
 from asyncexport.core.states import BundleRecord, Stored
 from asyncexport.ledger.faults import translated
 from asyncexport.ledger.files import BUSY_SECONDS, ledger_path, make_folder
+from asyncexport.ledger.jobs import ReadJob, WriteJob
 from asyncexport.ledger.queries import LedgerQueries
 from asyncexport.ledger.rows import NewStateRow
-from asyncexport.ledger.thread import LAZY_SECONDS, LedgerThread, ReadJob, WriteJob
+from asyncexport.ledger.thread import LAZY_SECONDS, LedgerThread
 from asyncexport.ledger.transaction import LedgerTransaction
 
-RESTORED_AT_ONCE = 2_000
-"""Rows in one commit while a ledger is made anew."""
+RESTORED_PER_COMMIT = 2_000
+"""Bundles written in one commit while a ledger is rebuilt."""
 
 T = TypeVar("T")
 
@@ -31,9 +32,9 @@ class Ledger:
     cancelled is written all the same.
     """
 
-    def __init__(self, writer: LedgerThread) -> None:
+    def __init__(self, thread: LedgerThread) -> None:
         """See `open`."""
-        self._writer = writer
+        self._thread = thread
 
     @classmethod
     async def open(
@@ -58,17 +59,17 @@ class Ledger:
         path = ledger_path(directory)
         with translated(path):
             await asyncio.to_thread(make_folder, directory)
-        writer = LedgerThread(path, busy_seconds=busy_seconds, lazy_seconds=lazy_seconds)
-        await writer.start()
-        return cls(writer)
+        thread = LedgerThread(path, busy_seconds=busy_seconds, lazy_seconds=lazy_seconds)
+        await thread.start()
+        return cls(thread)
 
     async def close(self) -> None:
-        """Write what is still to be written, and let go of it.
+        """Write what is still to be written, and close the ledger.
 
         Raises:
             StorageError: something that nobody waited for could not be written.
         """
-        await self._writer.stop()
+        await self._thread.stop()
 
     async def register(self, exports: Sequence[Export]) -> None:
         """Remember the definitions of exports that are new.
@@ -83,11 +84,11 @@ class Ledger:
 
         Raises:
             StorageError: it could not be written.
-            LedgerError: its export was never agreed on, or another program has the ledger in use.
-            IllegalMove: the ledger has an archive of the bundle that the standing does not know of, or none.
+            LedgerError: its export was never registered, or another program has the ledger in use.
+            IllegalMove: the ledger has an archive of the bundle and the record has none, or the other way round.
         """
-        line = NewStateRow.of(record, at=at)
-        await self._write(lambda transaction: transaction.append((line,)))
+        row = NewStateRow.of(record, at=at)
+        await self._write(lambda transaction: transaction.append((row,)))
 
     async def restore(self, records: Sequence[BundleRecord], *, at: float) -> None:
         """Add bundles whose archives were found on disk, some thousands in each commit.
@@ -95,33 +96,33 @@ class Ledger:
         Raises:
             ValueError: one is not stored.
             StorageError: they could not be written.
-            LedgerError: an export was never agreed on.
+            LedgerError: an export was never registered.
         """
         if not all(isinstance(one.state, Stored) for one in records):
             raise ValueError("only what is stored can be restored")
-        for first in range(0, len(records), RESTORED_AT_ONCE):
-            lines = [NewStateRow.of(one, at=at) for one in records[first : first + RESTORED_AT_ONCE]]
-            await self._write(lambda transaction, lines=lines: transaction.append(lines))  # type: ignore[misc]
+        for first in range(0, len(records), RESTORED_PER_COMMIT):
+            rows = [NewStateRow.of(one, at=at) for one in records[first : first + RESTORED_PER_COMMIT]]
+            await self._write(lambda transaction, rows=rows: transaction.append(rows))  # type: ignore[misc]
 
     def send(self, kind: str, *, at: float) -> "asyncio.Future[int]":
         """Put a request on record before it is sent; its number, once that is durable."""
-        return self._write(lambda transaction: transaction.send(kind, float(at)))
+        return self._write(lambda transaction: transaction.journal.send(kind, float(at)))
 
     def answered(self, request_id: int, *, status: int) -> None:
         """Add the status that came back (0: none)."""
-        self._writer.put(WriteJob(lambda transaction: transaction.answered(request_id, status)))
+        self._thread.put(WriteJob(lambda transaction: transaction.journal.answered(request_id, status)))
 
     def learn(self, *, finished_at: float, seconds: float) -> None:
         """Remember how long an operation took."""
-        self._writer.put(WriteJob(lambda transaction: transaction.learn(float(finished_at), float(seconds))))
+        self._thread.put(WriteJob(lambda transaction: transaction.journal.learn(float(finished_at), float(seconds))))
 
     def remember(self, key: str, value: str) -> None:
         """Keep something small from run to run."""
-        self._writer.put(WriteJob(lambda transaction: transaction.remember(key, value)))
+        self._thread.put(WriteJob(lambda transaction: transaction.remember(key, value)))
 
     async def recall(self, key: str) -> str | None:
         """What was remembered under this key."""
-        return await self._read(lambda reading: reading.recall(key))
+        return await self._read(lambda queries: queries.recall(key))
 
     async def check_if_small(self) -> None:
         """See `LedgerQueries.check_if_small`."""
@@ -129,26 +130,22 @@ class Ledger:
 
     async def stock(self, export: str, span: Range) -> RecordedRange:
         """See `LedgerQueries.stock`."""
-        return await self._read(lambda reading: reading.stock(export, span))
-
-    async def unfinished(self, export: str, span: Range) -> list[BundleRecord]:
-        """See `LedgerQueries.unfinished`."""
-        return await self._read(lambda reading: reading.unfinished(export, span))
-
-    async def covered(self, export: str, span: Range) -> list[Range]:
-        """See `LedgerQueries.covered`."""
-        return await self._read(lambda reading: reading.covered(export, span))
+        return await self._read(lambda queries: queries.stock(export, span))
 
     async def count_stored(self, export: str, span: Range) -> int:
         """See `LedgerQueries.count_stored`."""
-        return await self._read(lambda reading: reading.count_stored(export, span))
+        return await self._read(lambda queries: queries.count_stored(export, span))
 
     async def stored(
         self, export: str, span: Range, *, exported_within: float = math.inf
     ) -> AsyncIterator[BundleRecord]:
         """See `LedgerQueries.stored`."""
         after: Range | None = None
-        while page := await self._stored_page(export, span, after, exported_within):
+
+        def next_page(queries: LedgerQueries) -> list[BundleRecord]:
+            return queries.stored_page(export, span, after=after, exported_within=exported_within)
+
+        while page := await self._read(next_page):
             for one in page:
                 yield one
             after = page[-1].bundle.range
@@ -159,7 +156,7 @@ class Ledger:
 
     async def requests_since(self, at: float) -> list[SentRequest]:
         """See `LedgerQueries.requests_since`."""
-        return await self._read(lambda reading: reading.requests_since(at))
+        return await self._read(lambda queries: queries.requests_since(at))
 
     async def first_request_at(self) -> float | None:
         """See `LedgerQueries.first_request_at`."""
@@ -169,20 +166,13 @@ class Ledger:
         """See `LedgerQueries.durations`."""
         return await self._read(LedgerQueries.durations)
 
-    async def _stored_page(
-        self, export: str, span: Range, after: Range | None, exported_within: float
-    ) -> list[BundleRecord]:
-        return await self._read(
-            lambda reading: reading.stored_page(export, span, after=after, exported_within=exported_within)
-        )
-
     def _write(self, write: Callable[[LedgerTransaction], T]) -> "asyncio.Future[T]":
-        """What comes of it, once it is durable."""
+        """What the write returns, once it is durable."""
         waiter: asyncio.Future[T] = asyncio.get_running_loop().create_future()
-        self._writer.put(WriteJob(write, waiter))
+        self._thread.put(WriteJob(write, waiter))
         return waiter
 
     async def _read(self, read: Callable[[LedgerQueries], T]) -> T:
         waiter: asyncio.Future[T] = asyncio.get_running_loop().create_future()
-        self._writer.put(ReadJob(read, waiter))
+        self._thread.put(ReadJob(read, waiter))
         return await waiter

@@ -19,9 +19,9 @@ import orjson
 from asyncexport.core.bundles import show
 from asyncexport.errors import LedgerLockedError
 from asyncexport.ledger.faults import translated
-from asyncexport.ledger.files import FOLDER, make_folder, restrict
+from asyncexport.ledger.files import LEDGER_FOLDER, make_folder, restrict
 
-NAME = "lock"
+LOCK_NAME = "lock"
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +65,7 @@ class Holder:
 def holder(directory: Path) -> Holder | None:
     """Who holds an output directory; None where nobody seems to. The lock itself is not touched."""
     try:
-        found = Holder.read((directory.absolute() / FOLDER / NAME).read_bytes()[:4096])
+        found = Holder.read((directory.absolute() / LEDGER_FOLDER / LOCK_NAME).read_bytes()[:4096])
     except OSError:
         return None
     return None if found is None or found.gone else found
@@ -79,7 +79,7 @@ def hold(directory: Path, *, command: str) -> Iterator[None]:
         LedgerLockedError: another process holds it.
         StorageError: the directory cannot be made or written.
     """
-    path = directory.absolute() / FOLDER / NAME
+    path = directory.absolute() / LEDGER_FOLDER / LOCK_NAME
     with translated(path):
         make_folder(directory)
         file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)

@@ -1,4 +1,4 @@
-"""A ledger that takes the place of another in one step, once it is whole."""
+"""A new ledger that takes the place of an old one in one step, once it is complete."""
 
 import asyncio
 import shutil
@@ -10,7 +10,8 @@ from asyncexport.ledger.faults import translated
 from asyncexport.ledger.files import empty_log, ledger_path, make_folder, put_in_place, set_aside
 from asyncexport.ledger.ledger import Ledger
 
-FOLDER = "anew"
+REPLACEMENT_FOLDER = "anew"
+"""Where the new ledger is made, within the folder of the old one."""
 
 
 @asynccontextmanager
@@ -19,7 +20,7 @@ async def replacement(directory: Path, *, meanwhile: Callable[[], Awaitable[None
 
     Until then the old one, if there is one, lies where it did; then it is moved aside with all its side files, and
     never removed. A crash between the two leaves a directory without a ledger and with remains of one, which no run
-    takes for a beginning; making it anew once more goes on from there. To be done under the lock.
+    takes for a beginning; rebuilding it once more goes on from there. To be done under the lock.
 
     Args:
         directory: The output directory.
@@ -50,6 +51,6 @@ async def replacement(directory: Path, *, meanwhile: Callable[[], Awaitable[None
 
 
 def _emptied(directory: Path) -> Path:
-    aside = make_folder(directory) / FOLDER
+    aside = make_folder(directory) / REPLACEMENT_FOLDER
     shutil.rmtree(aside, ignore_errors=True)
     return aside

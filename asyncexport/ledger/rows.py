@@ -99,11 +99,11 @@ class BundleRow(NamedTuple):
     exported: int
 
     @classmethod
-    def after(cls, before: Self | None, line: NewStateRow, *, seq: int) -> Self:
-        """Where the bundle stands once the line is written under this number."""
-        span = line.bundle.range
-        if isinstance(line.state, Stored):
-            archive = line.state
+    def after(cls, before: Self | None, row: NewStateRow, *, seq: int) -> Self:
+        """The pointers of the bundle once the row is written under this number."""
+        span = row.bundle.range
+        if isinstance(row.state, Stored):
+            archive = row.state
             return cls(span.start, span.end, seq, seq, archive.rows, archive.bytes, math.floor(archive.exported_at))
         if before is None:
             return cls(span.start, span.end, seq, None, 0, 0, 0)
@@ -177,7 +177,7 @@ class KnownExport:
 
 @dataclass(slots=True)
 class LedgerHead:
-    """All that is small.
+    """The one row that holds all that is small: what the ledger knows of itself, its exports and remarks.
 
     Attributes:
         version: Of the format.
@@ -204,7 +204,7 @@ class LedgerHead:
 
     @classmethod
     def read(cls, connection: sqlite3.Connection) -> Self:
-        """What the ledger's head says.
+        """Read and verify it.
 
         Raises:
             LedgerCorruptError: it is not as it was written.
@@ -217,8 +217,8 @@ class LedgerHead:
         if data["version"] > VERSION:
             return cls(version=data["version"])
         exports = {
-            name: KnownExport(kept["number"], Definition.from_dict(kept["definition"]), BundleSums(*kept["sums"]))
-            for name, kept in data.pop("exports").items()
+            name: KnownExport(known["number"], Definition.from_dict(known["definition"]), BundleSums(*known["sums"]))
+            for name, known in data.pop("exports").items()
         }
         return cls(**data, exports=exports)
 
@@ -227,11 +227,11 @@ class LedgerHead:
         data = {name: getattr(self, name) for name in self.__slots__ if name != "exports"}
         data["exports"] = {
             name: {
-                "number": kept.number,
-                "definition": kept.definition.to_dict(),
-                "sums": kept.sums.to_list(),
+                "number": known.number,
+                "definition": known.definition.to_dict(),
+                "sums": known.sums.to_list(),
             }
-            for name, kept in self.exports.items()
+            for name, known in self.exports.items()
         }
         return orjson.dumps(data).decode()
 

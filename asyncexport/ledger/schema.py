@@ -4,8 +4,8 @@
 over their bundles, and what is remembered from run to run. `state` is the list of all states of all takes, only ever
 added to. `bundle` says of each bundle which row of `state` is its newest, and which is the newest `Stored` one of any
 take; `rows`, `bytes` and `exported` (whole seconds) are that archive's. `request` and `duration` are what the budget
-and the watcher of the next run start from; the oldest are dropped. `record` shows each bundle with both of its rows
-of `state`.
+and the poller of the next run start from; the oldest are dropped. The view `standing` shows each bundle with both of
+its rows of `state`.
 
 A later version of the format keeps `head` and its checksum as they are: by them an older asyncexport knows that the
 ledger is newer, and not damaged.

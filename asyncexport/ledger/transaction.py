@@ -1,59 +1,51 @@
-"""What can be written; each in the transaction that the writer has opened.
+"""What can be written; each in the transaction that the ledger's thread has opened.
 
 1. What is refused (`LedgerError`, `IllegalMove`) is refused before any of it is written, so that others in the same
    transaction are not concerned.
-2. Rows are gathered, and written when the transaction ends, as many as may be in one statement: each statement lets go
-   of the interpreter and has to get hold of it again, beside an event loop that is never idle.
-3. Where unfinished bundles stand is kept in memory: each of them is about to move on.
+2. Rows are gathered, and written when the transaction ends (`bulk_insert`).
+3. The pointers of unfinished bundles are kept in memory: each of these bundles is about to move on.
 """
 
 import sqlite3
-from collections.abc import Iterable, Sequence
-from itertools import chain, islice
+from collections.abc import Sequence
 from typing import Any
 
 from asyncexport.core.bundles import Range
 from asyncexport.core.exports import Definition, Export
 from asyncexport.core.states import Stored
 from asyncexport.errors import IllegalMove, LedgerCorruptError, LedgerError
+from asyncexport.ledger.bulk_insert import insert_rows
 from asyncexport.ledger.commit_mark import CommitMark
+from asyncexport.ledger.journal import JournalWriter
 from asyncexport.ledger.rows import BundleRow, KnownExport, LedgerHead, NewStateRow, digest_of
 
-KEPT_REQUESTS = 10_000
-"""Three days at 2 requests a minute; the budget's level needs two at most."""
-
-KEPT_DURATIONS = 1_000
-"""More than the watcher looks back."""
-
-PRUNE_EVERY = 500
-"""Rows are dropped so many at a time."""
-
-ROWS_AT_ONCE = 16
-"""Rows in one statement: few enough for SQLite to keep one prepared for each number of them."""
-
-Key = tuple[int, Range]
+BundleKey = tuple[int, Range]
 """Which bundle: the number of its export, and its range."""
 
 
 class LedgerTransaction:
-    """Writes rows, and keeps the head that goes with them."""
+    """Writes rows, and keeps the head that goes with them.
+
+    Attributes:
+        journal: Writes requests and durations.
+    """
 
     def __init__(self, connection: sqlite3.Connection, head: LedgerHead) -> None:
         self._connection = connection
         self._head = head
-        self._unfinished: dict[Key, BundleRow] = {}
-        self._unanswered: dict[int, tuple[float, str]] = {}
+        self.journal = JournalWriter(connection, head)
+        self._unfinished: dict[BundleKey, BundleRow] = {}
         self._states: list[tuple[Any, ...]] = []
-        self._moved: dict[Key, BundleRow] = {}
-        self._requests: dict[int, tuple[Any, ...]] = {}
-        self._durations: list[tuple[Any, ...]] = []
+        self._moved: dict[BundleKey, BundleRow] = {}
 
     def finish(self) -> CommitMark:
         """Write all that was gathered, and the head: the last thing in each transaction.
 
-        What to mark it with once it is committed.
+        Returns:
+            The mark to write once the transaction is committed.
         """
         self._write_gathered()
+        self.journal.write_gathered()
         self._head.commits += 1
         text = self._head.to_text()
         digest = digest_of(1, text.encode())
@@ -77,127 +69,76 @@ class LedgerTransaction:
             )
             known.definition = export.definition
 
-    def append(self, lines: Sequence[NewStateRow]) -> None:
-        """Add states, and lead the pointers of their bundles to them.
+    def append(self, rows: Sequence[NewStateRow]) -> None:
+        """Add states, and point their bundles to them.
 
         Raises:
-            LedgerError: an export was never agreed on.
+            LedgerError: an export was never registered.
             IllegalMove: a bundle has an archive that its state does not know of, or the other way round.
         """
-        checked = [(line, *self._known(line)) for line in lines]
-        for line, kept, before in checked:
-            self._append(line, kept, before)
-
-    def send(self, kind: str, at: float) -> int:
-        """Put a request on record; its number."""
-        head = self._head
-        seq = head.last_request + 1
-        self._unanswered[seq] = at, kind
-        self._put_request(seq, at, kind, 0)
-        head.last_request = seq
-        head.requests += 1
-        if head.first_request_at is None:
-            head.first_request_at = at
-        if seq % PRUNE_EVERY == 0 and head.requests > KEPT_REQUESTS:
-            last = seq - KEPT_REQUESTS
-            head.requests -= self._prune("DELETE FROM request WHERE seq <= ?", last)
-            head.first_request_at = 0.0
-            self._unanswered = {number: sent for number, sent in self._unanswered.items() if number > last}
-        return seq
-
-    def answered(self, seq: int, status: int) -> None:
-        """Add the status that came back, if the request is still on record."""
-        sent = self._unanswered.pop(seq, None)
-        if sent is not None:
-            self._put_request(seq, *sent, status)
-
-    def learn(self, finished_at: float, seconds: float) -> None:
-        """Remember how long an operation took."""
-        head = self._head
-        seq = head.last_duration + 1
-        values = (seq, finished_at, seconds)
-        self._durations.append((*values, digest_of(*values)))
-        head.last_duration = seq
-        head.durations += 1
-        if seq % PRUNE_EVERY == 0 and head.durations > KEPT_DURATIONS:
-            head.durations -= self._prune("DELETE FROM duration WHERE seq <= ?", seq - KEPT_DURATIONS)
+        checked = [(row, *self._checked(row)) for row in rows]
+        for row, known, before in checked:
+            self._append(row, known, before)
 
     def remember(self, key: str, value: str) -> None:
         """Keep something small from run to run."""
         self._head.remarks[key] = value
 
-    def _known(self, line: NewStateRow) -> tuple[KnownExport, BundleRow | None]:
-        """The line's export, and where its bundle stands, where the line may be written."""
-        kept = self._head.exports.get(line.bundle.export)
-        if kept is None:
-            raise LedgerError(f"the ledger does not know the export {line.bundle.export!r}")
-        before = self._pointers(kept, line.bundle.range)
-        has_archive = isinstance(line.state, Stored) or (before is not None and before.stored is not None)
-        if line.has_archive != has_archive:
-            raise IllegalMove(
-                f"{line.bundle} has {'an' if has_archive else 'no'} archive, and its state says otherwise"
-            )
-        return kept, before
+    def _checked(self, row: NewStateRow) -> tuple[KnownExport, BundleRow | None]:
+        """The row's export, and the pointers of its bundle, if the row may be written."""
+        known = self._head.exports.get(row.bundle.export)
+        if known is None:
+            raise LedgerError(f"the ledger does not know the export {row.bundle.export!r}")
+        before = self._pointers(known, row.bundle.range)
+        has_archive = isinstance(row.state, Stored) or (before is not None and before.stored is not None)
+        if row.has_archive != has_archive:
+            raise IllegalMove(f"{row.bundle} has {'an' if has_archive else 'no'} archive, and its state says otherwise")
+        return known, before
 
-    def _append(self, line: NewStateRow, kept: KnownExport, before: BundleRow | None) -> None:
+    def _append(self, row: NewStateRow, known: KnownExport, before: BundleRow | None) -> None:
         seq = self._head.last_state + 1
-        key = kept.number, line.bundle.range
-        # A line before this one may have been of the same bundle.
+        key = known.number, row.bundle.range
+        # A row before this one may have been of the same bundle.
         before = self._moved.get(key, before)
-        after = BundleRow.after(before, line, seq=seq)
-        self._states.append(line.values(seq, kept.number))
+        after = BundleRow.after(before, row, seq=seq)
+        self._states.append(row.values(seq, known.number))
         self._moved[key] = after
         self._head.last_state = seq
         if before is not None:
-            kept.sums.add(before, times=-1)
-        kept.sums.add(after)
+            known.sums.add(before, times=-1)
+        known.sums.add(after)
 
-    def _has_data(self, kept: KnownExport) -> bool:
+    def _has_data(self, known: KnownExport) -> bool:
         """Whether a definition ever led to anything; one that was only ever refused may still be corrected."""
         found = self._connection.execute(
             "SELECT 1 FROM bundle JOIN state ON state.seq = bundle.latest WHERE bundle.export = ?"
             " AND (bundle.stored IS NOT NULL OR state.state NOT IN ('planned', 'creating', 'failed')) LIMIT 1",
-            (kept.number,),
+            (known.number,),
         )
         return found.fetchone() is not None
 
-    def _pointers(self, kept: KnownExport, span: Range) -> BundleRow | None:
-        key = kept.number, span
-        if known := self._moved.get(key) or self._unfinished.get(key):
-            return known
+    def _pointers(self, known: KnownExport, span: Range) -> BundleRow | None:
+        """The pointers of a bundle; None where it has no row yet."""
+        key = known.number, span
+        if pointers := self._moved.get(key) or self._unfinished.get(key):
+            return pointers
         row = self._connection.execute(
-            "SELECT * FROM bundle WHERE export = ? AND start = ? AND stop = ?", (kept.number, span.start, span.end)
+            "SELECT * FROM bundle WHERE export = ? AND start = ? AND stop = ?", (known.number, span.start, span.end)
         ).fetchone()
         return None if row is None else BundleRow(*row[1:])
 
-    def _put_request(self, seq: int, at: float, kind: str, status: int) -> None:
-        self._requests[seq] = (seq, at, kind, status, digest_of(seq, at, kind.encode(), status))
-
     def _write_gathered(self) -> None:
-        """Rule 2."""
-        self._insert("INSERT INTO state", self._states)
-        self._insert("INSERT OR REPLACE INTO bundle", ((number, *after) for (number, _), after in self._moved.items()))
-        self._insert("INSERT OR REPLACE INTO request", self._requests.values())
-        self._insert("INSERT INTO duration", self._durations)
-        for key, pointers in self._moved.items():
-            if pointers.stored == pointers.latest:
+        """Write the states and pointers that were gathered."""
+        pointers = ((number, *after) for (number, _), after in self._moved.items())
+        insert_rows(self._connection, "INSERT INTO state", self._states)
+        insert_rows(self._connection, "INSERT OR REPLACE INTO bundle", pointers)
+        for key, after in self._moved.items():
+            if after.stored == after.latest:
                 self._unfinished.pop(key, None)
             else:
-                self._unfinished[key] = pointers
-        for gathered in (self._states, self._moved, self._requests, self._durations):
-            gathered.clear()
-
-    def _insert(self, statement: str, rows: Iterable[tuple[Any, ...]]) -> None:
-        left = iter(rows)
-        while some := list(islice(left, ROWS_AT_ONCE)):
-            places = f"({', '.join('?' * len(some[0]))})"
-            values = ", ".join([places] * len(some))
-            self._connection.execute(f"{statement} VALUES {values}", list(chain.from_iterable(some)))
-
-    def _prune(self, statement: str, last: int) -> int:
-        """Drop the rows up to this number; how many there were."""
-        self._write_gathered()
-        return self._connection.execute(statement, (last,)).rowcount
+                self._unfinished[key] = after
+        self._states.clear()
+        self._moved.clear()
 
 
 def is_refusal(error: Exception) -> bool:

@@ -31,7 +31,7 @@ from asyncexport.run.directory import check_ledger_not_lost
 from asyncexport.storage import Archives, archive_path, archive_range
 
 ARCHIVES_AT_ONCE = 4
-"""Archives read side by side: inflating is work for several processors."""
+"""How many archives are read at the same time: inflating is work for several processors."""
 
 T = TypeVar("T")
 
@@ -93,7 +93,7 @@ async def verify(directory: Path, *, exports: Iterable[str] = ()) -> AsyncGenera
         archives = await stack.enter_async_context(Archives(directory))
         await asyncio.to_thread(check_ledger_not_lost, directory)
         ledger = stack.enter_context(LedgerReader(directory))
-        await _whole(asyncio.to_thread(ledger.check))
+        await _wait_to_the_end(asyncio.to_thread(ledger.check))
         known = ledger.exports()
         if unknown := sorted(names - set(known)):
             raise LedgerError(f"the ledger of {directory} knows no export {unknown[0]!r}")
@@ -140,11 +140,11 @@ async def rebuild(directory: Path) -> AsyncGenerator[Finding, None]:
                 await archives.move_aside(path, aside)
 
         async with replacement(directory, meanwhile=move_unsound) as ledger:
-            await _write_anew(ledger, exports, records)
+            await _write_rebuilt(ledger, exports, records)
 
 
-async def _whole(reading: Coroutine[Any, Any, None]) -> None:
-    """Wait for it, cancelled or not: the ledger is not closed while a thread reads it."""
+async def _wait_to_the_end(reading: Coroutine[Any, Any, None]) -> None:
+    """Wait for a thread that reads the ledger, cancelled or not: the ledger must not be closed meanwhile."""
     doing = asyncio.ensure_future(reading)
     try:
         await asyncio.shield(doing)
@@ -230,7 +230,7 @@ async def _look(archives: Archives, export: Export, path: str) -> tuple[Finding,
     return Intact(path, found.rows), BundleRecord(bundle, 0, stored, stored)
 
 
-async def _write_anew(ledger: Ledger, exports: list[Export], records: list[BundleRecord]) -> None:
+async def _write_rebuilt(ledger: Ledger, exports: list[Export], records: list[BundleRecord]) -> None:
     await ledger.register(exports)
     await ledger.restore(records, at=time.time())
     # What was spent before is not known any more: better to wait for tokens than to be refused.
@@ -239,7 +239,7 @@ async def _write_anew(ledger: Ledger, exports: list[Export], records: list[Bundl
 
 
 async def _side_by_side(works: Iterable[Coroutine[Any, Any, T]]) -> AsyncGenerator[T, None]:
-    """What comes of them, in order; some are under way while one is waited for."""
+    """The results in order, while a few of the coroutines run at the same time."""
     under_way: deque[asyncio.Task[T]] = deque()
     try:
         for work in works:

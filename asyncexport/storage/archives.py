@@ -1,25 +1,23 @@
-"""The output directory: what its files are called, which are there, and what is in them."""
+"""The output directory: prepared for a run, its files listed, and its archives begun, checked and moved aside."""
 
 import errno
-import os
 from collections.abc import Generator, Sequence
 from contextlib import closing
 from pathlib import Path
 from typing import BinaryIO, Self
 
-import orjson
-
 from asyncexport.core.archive.inspection import Inspector, WireHashes
 from asyncexport.core.bundles import Bundle
-from asyncexport.core.exports import Definition, Export, Format
+from asyncexport.core.exports import Export, Format
 from asyncexport.core.states import Archive
 from asyncexport.errors import CorruptError, StorageError
+from asyncexport.storage.definitions import read_definitions, write_definition
 from asyncexport.storage.disk import Disk
 from asyncexport.storage.layout import DEFINITION_NAME, EXPORT_NAME, archive_path
 from asyncexport.storage.writer import GATHER_BYTES, ArchiveWriter
 
 READ_BYTES = 4 * GATHER_BYTES
-"""What is read and checked in one hop to a thread: so long has to wait who is cancelled."""
+"""How much is read and checked in one go in a thread: whoever is cancelled waits for it."""
 
 
 class Archives:
@@ -38,7 +36,7 @@ class Archives:
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        """Let go of it."""
+        """End the threads."""
         await self.close()
 
     async def close(self) -> None:
@@ -67,7 +65,7 @@ class Archives:
         Raises:
             StorageError: one cannot be read.
         """
-        return await self._disk.run(self._definitions)
+        return await self._disk.run(read_definitions, self._directory)
 
     async def check(self, path: str, container: Format) -> Archive | None:
         """Read an archive to its end; None where there is none.
@@ -103,39 +101,15 @@ class Archives:
             self._disk.make_folder(folder)
             for part in (*folder.glob(".*.part"), *folder.glob("date=*/.*.part")):
                 part.unlink(missing_ok=True)
-            self._write_definition(folder, export)
-
-    def _write_definition(self, folder: Path, export: Export) -> None:
-        text = orjson.dumps({"name": export.name, **export.definition.to_dict()}, option=orjson.OPT_INDENT_2) + b"\n"
-        path = folder / DEFINITION_NAME
-        if path.exists() and path.read_bytes() == text:
-            return
-        aside = folder / f"{DEFINITION_NAME}.part"
-        with self._disk.at("definition.write"), aside.open("xb") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        with self._disk.at("definition.rename"):
-            aside.replace(path)
-        self._disk.sync_folder(folder)
+            write_definition(self._disk, export)
 
     def _files(self, export: str) -> list[str]:
         folder = self._directory / export
         found = (path for path in folder.rglob("*") if path.is_file() and path.suffix != ".part")
         return sorted(str(path.relative_to(self._directory)) for path in found if path.name != DEFINITION_NAME)
 
-    def _definitions(self) -> list[Export]:
-        found = []
-        for path in sorted(self._directory.glob(f"*/{DEFINITION_NAME}")):
-            try:
-                data = orjson.loads(path.read_bytes())
-                found.append(Export(path.parent.name, Definition.from_dict(data)))
-            except (ValueError, KeyError, TypeError) as error:
-                raise StorageError(f"{path} cannot be read: it is no export's definition") from error
-        return found
-
     def _looks(self, path: str, container: Format) -> Generator[tuple[bool, Archive | None], None, None]:
-        """Check an archive, as much in one look as a hop to a thread may take: whether that is all, and what it is."""
+        """Check an archive, each `next` for a bounded time in a thread: whether that is all, and the result."""
         inspector = Inspector(container, path=path)
         try:
             file = (self._directory / path).open("rb")

@@ -1,4 +1,4 @@
-"""The disk under an output directory: work in threads, every write told of, and its errors in plain words."""
+"""The disk under an output directory: its work is done in threads, and its errors are told in plain words."""
 
 import asyncio
 import errno
@@ -35,12 +35,12 @@ in_a_thread: Callable[..., Awaitable[Any]] = wrap(_do)
 
 
 async def until_over(doing: "asyncio.Future[Any]") -> None:
-    """Wait for the end of what a thread does, however often we are cancelled; what came of it is nobody's business."""
+    """Wait for the end of what a thread does, however often we are cancelled; its result is dropped."""
     while not doing.done():
         with suppress(asyncio.CancelledError):
             await asyncio.wait([doing])
     if not doing.cancelled():
-        # Whoever would have been told is cancelled; nobody else asks, and asyncio would print a traceback.
+        # Whoever waited is cancelled. An exception that nobody retrieves would make asyncio print a traceback.
         doing.exception()
 
 
@@ -67,7 +67,7 @@ class Disk:
         await asyncio.to_thread(self._threads.shutdown)
 
     async def run(self, work: Callable[..., T], *arguments: Any) -> T:
-        """Do something with the disk, off the loop. Who is cancelled waits for its end: it must not go on behind us.
+        """Do work with the disk in a thread. Whoever is cancelled waits for the end of the work.
 
         Raises:
             StorageError: the disk is full, not writable, or failed.
@@ -79,7 +79,7 @@ class Disk:
             await until_over(doing)
             raise
         except OSError as error:
-            raise self._told(error) from error
+            raise self._in_plain_words(error) from error
 
     @contextmanager
     def at(self, name: str) -> Iterator[None]:
@@ -134,8 +134,8 @@ class Disk:
             finally:
                 os.close(handle)
 
-    def _told(self, error: OSError) -> StorageError:
-        """What the disk said, in plain words."""
+    def _in_plain_words(self, error: OSError) -> StorageError:
+        """The error of ours for what the system raised."""
         where = error.filename or self.directory
         match error.errno:
             case errno.ENOSPC | errno.EDQUOT:

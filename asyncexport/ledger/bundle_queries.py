@@ -1,0 +1,128 @@
+"""What the ledger knows of the bundles of one export.
+
+1. A bundle belongs to a range if they share at least a second.
+2. What may be large is read lazily, or in pages.
+"""
+
+import sqlite3
+from bisect import bisect_right
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from asyncexport.core.bundles import ALL_TIME, Bundle, Range, merged
+from asyncexport.core.coverage import RecordedRange
+from asyncexport.core.states import BundleRecord, Planned
+from asyncexport.errors import LedgerCorruptError
+from asyncexport.ledger.overview import Overview
+from asyncexport.ledger.rows import KnownExport, StateRow, read_record
+
+BUNDLES_PER_PAGE = 500
+"""Bundles read at once: a few milliseconds."""
+
+
+class BundleQueries:
+    """The bundles of one export, as they are in the transaction that is open.
+
+    Args:
+        connection: To the ledger.
+        name: The export's.
+        known: What the head says of the export.
+    """
+
+    def __init__(self, connection: sqlite3.Connection, name: str, known: KnownExport) -> None:
+        self._connection = connection
+        self._name = name
+        self._known = known
+
+    def recorded_range(self, span: Range) -> RecordedRange:
+        """What a run over the range has to know."""
+        covered = tuple(self.covered(span))
+        unfinished = tuple(self.unfinished(span, covered))
+        # A bundle whose new take is under way is to do, and not done already.
+        again = sum(one.stored is not None and not one.kept for one in unfinished)
+        return RecordedRange(unfinished, covered, self.count_stored(span) - again)
+
+    def count_stored(self, span: Range) -> int:
+        """How many bundles of the range have an archive."""
+        (count,) = self._connection.execute(
+            "SELECT count(stored) FROM bundle WHERE export = ? AND start < ? AND stop > ?",
+            (self._known.number, span.end, span.start),
+        ).fetchone()
+        return int(count)
+
+    def covered(self, span: Range) -> Iterator[Range]:
+        """The time of all bundles of the range that have an archive, merged, in order."""
+        rows = self._connection.execute(
+            "SELECT start, stop FROM bundle WHERE export = ? AND start < ? AND stop > ? AND stored IS NOT NULL"
+            " ORDER BY start, stop",
+            (self._known.number, span.end, span.start),
+        )
+        return merged(rows)
+
+    def unfinished(self, span: Range, covered: Sequence[Range]) -> Iterator[BundleRecord]:
+        """Bundles of the range whose newest take has begun and not ended as stored, in order.
+
+        Left out is what was begun in another width and is neither under way nor parked, once archives cover its time.
+        """
+        rows = self._connection.execute(
+            "SELECT * FROM standing WHERE export = ? AND start < ? AND stop > ? AND stored IS NOT latest"
+            " ORDER BY start, stop",
+            (self._known.number, span.end, span.start),
+        )
+        for row in rows:
+            one = self._record(row)
+            if not (isinstance(one.state, Planned) and one.stored is None and _lies_within(one.bundle.range, covered)):
+                yield one
+
+    def stored_page(self, span: Range, *, after: Range | None, exported_within: float) -> list[BundleRecord]:
+        """The next bundles of the range that have an archive, in order; see `LedgerQueries.stored`."""
+        key = (after.start, after.end) if after else (ALL_TIME.start, ALL_TIME.start)
+        rows = self._connection.execute(
+            "SELECT * FROM standing WHERE export = ? AND start < ? AND stop > ? AND stored IS NOT NULL"
+            " AND (start, stop) > (?, ?) AND exported - stop < ? ORDER BY start, stop LIMIT ?",
+            (self._known.number, span.end, span.start, *key, exported_within, BUNDLES_PER_PAGE),
+        )
+        return [self._record(row) for row in rows]
+
+    def all(self) -> Iterator[BundleRecord]:
+        """Every bundle, in no order."""
+        rows = self._connection.execute("SELECT * FROM standing WHERE export = ?", (self._known.number,))
+        return (self._record(row) for row in rows)
+
+    def overview(self) -> Overview:
+        """What `status` says of the export."""
+        empty, latest = self._connection.execute(
+            "SELECT count(stored) FILTER (WHERE rows = 0), max(latest) FROM bundle WHERE export = ?",
+            (self._known.number,),
+        ).fetchone()
+        covered = tuple(self.covered(ALL_TIME))
+        return Overview(
+            name=self._name,
+            definition=self._known.definition,
+            stored=self._known.sums.archives,
+            empty=empty,
+            rows=self._known.sums.rows,
+            bytes=self._known.sums.bytes,
+            unfinished=tuple(self.unfinished(ALL_TIME, covered)),
+            covered=covered,
+            last_at=None if latest is None else self._state_row(latest).written_at,
+        )
+
+    def _record(self, row: tuple[Any, ...]) -> BundleRecord:
+        """From a row of the view `standing`: the pointers, then the two rows of `state` they lead to."""
+        number, start, stop, _, stored, *_ = row[:8]
+        archive = None if stored is None else row[17:]
+        bundle = Bundle(self._name, Range(start, stop))
+        return read_record(bundle, number, latest=row[8:17], stored=archive)
+
+    def _state_row(self, seq: int) -> StateRow:
+        row = self._connection.execute("SELECT * FROM state WHERE seq = ?", (seq,)).fetchone()
+        if row is None:
+            raise LedgerCorruptError(f"the ledger is damaged: row {seq} is missing")
+        return StateRow.read(row)
+
+
+def _lies_within(span: Range, covered: Sequence[Range]) -> bool:
+    """Whether one of these ranges, merged and in order, holds all of the span."""
+    at = bisect_right(covered, span.start, key=lambda one: one.start) - 1
+    return at >= 0 and span.end <= covered[at].end

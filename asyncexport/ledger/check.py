@@ -1,0 +1,44 @@
+"""Is all of the ledger as it was written?
+
+1. SQLite checks its own pages.
+2. Every row is compared with its checksum, and no number may be missing.
+3. The pointers of each export have to add up to the sums in the head.
+"""
+
+import sqlite3
+from collections import deque
+
+from asyncexport.errors import LedgerCorruptError
+from asyncexport.ledger.bundle_queries import BundleQueries
+from asyncexport.ledger.journal import complete_rows, read_durations, read_requests
+from asyncexport.ledger.rows import BundleSums, LedgerHead
+
+
+def check_everything(connection: sqlite3.Connection, head: LedgerHead) -> None:
+    """Read all rows, also those that nothing leads to: some ten seconds for half a million.
+
+    Raises:
+        LedgerCorruptError: some of it is not as it was written.
+    """
+    (verdict,) = connection.execute("PRAGMA integrity_check(1)").fetchone()
+    if verdict != b"ok":
+        raise LedgerCorruptError(f"the ledger is damaged: {verdict.decode('utf-8', 'replace').splitlines()[0]}")
+    states = connection.execute("SELECT * FROM state ORDER BY seq")
+    complete_rows(states, "state", count=head.last_state, last=head.last_state)
+    check_sums(connection, head)
+    for name, known in head.exports.items():
+        # Reading each is the check.
+        deque(BundleQueries(connection, name, known).all(), maxlen=0)
+    read_requests(connection, head)
+    read_durations(connection, head)
+
+
+def check_sums(connection: sqlite3.Connection, head: LedgerHead) -> None:
+    """Compare the pointers of all exports with the sums in the head.
+
+    Raises:
+        LedgerCorruptError: they differ.
+    """
+    expected = sorted((known.number, known.sums) for known in head.exports.values() if known.sums.bundles)
+    if BundleSums.read(connection) != expected:
+        raise LedgerCorruptError("the ledger is damaged: its bundles do not add up")

@@ -1,0 +1,52 @@
+"""The definitions of exports, one file beside each export's archives: what a lost ledger is rebuilt from.
+
+It is written before the first archive, and rewritten in one rename if the definition changed.
+"""
+
+import os
+from pathlib import Path
+
+import orjson
+
+from asyncexport.core.exports import Definition, Export
+from asyncexport.errors import StorageError
+from asyncexport.storage.disk import Disk
+from asyncexport.storage.layout import DEFINITION_NAME
+
+
+def write_definition(disk: Disk, export: Export) -> None:
+    """Write an export's definition durably into its folder, unless it is there already.
+
+    Raises:
+        OSError: it cannot be written.
+    """
+    text = orjson.dumps({"name": export.name, **export.definition.to_dict()}, option=orjson.OPT_INDENT_2) + b"\n"
+    folder = disk.directory / export.name
+    path = folder / DEFINITION_NAME
+    if path.exists() and path.read_bytes() == text:
+        return
+    aside = folder / f"{DEFINITION_NAME}.part"
+    with disk.at("definition.write"), aside.open("xb") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+    with disk.at("definition.rename"):
+        aside.replace(path)
+    disk.sync_folder(folder)
+
+
+def read_definitions(directory: Path) -> list[Export]:
+    """The exports whose definitions lie in an output directory, in order of their names.
+
+    Raises:
+        StorageError: one of them is no definition.
+        OSError: one cannot be read.
+    """
+    found = []
+    for path in sorted(directory.glob(f"*/{DEFINITION_NAME}")):
+        try:
+            data = orjson.loads(path.read_bytes())
+            found.append(Export(path.parent.name, Definition.from_dict(data)))
+        except (ValueError, KeyError, TypeError) as error:
+            raise StorageError(f"{path} cannot be read: it is no export's definition") from error
+    return found
