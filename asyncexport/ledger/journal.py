@@ -9,7 +9,7 @@ import sqlite3
 from collections.abc import Iterable
 from typing import Any
 
-from asyncexport.core.admission import SentRequest
+from asyncexport.core.bucket import SentRequest
 from asyncexport.errors import LedgerCorruptError
 from asyncexport.ledger.bulk_insert import insert_rows
 from asyncexport.ledger.rows import LedgerHead, digest_of, verified

@@ -13,13 +13,13 @@ from dataclasses import dataclass, field
 
 from asyncexport.client.gate import Gate, RequestPermit
 from asyncexport.core.admission import Priority
-from asyncexport.core.archive.inspection import Inspection, WireHashes
+from asyncexport.core.archive.inspection import WireHashes
 from asyncexport.core.bundles import Bundle, Range
 from asyncexport.core.exports import Definition, Format
 from asyncexport.core.polling import LIST_SIZE
 from asyncexport.core.service.requests import Kind
 from asyncexport.core.service.resources import Completed, DownloadLink, Operation, OperationsPage, Running
-from asyncexport.core.states import BundleRecord
+from asyncexport.core.states import Archive, BundleRecord
 from asyncexport.errors import RateLimitedError, RefusedError, UnavailableError
 
 LATENCY_SECONDS = 0.2
@@ -215,18 +215,17 @@ class MemoryPartFiles:
 
 @dataclass(slots=True)
 class MemoryPartFile:
-    """A file that is not written; as what came of it, it holds nothing."""
+    """A file that is not written, and holds nothing."""
 
     path: str
     received: int = 0
-    inspection: Inspection = field(default_factory=lambda: Inspection(0, 0, "", 0))
 
     async def write(self, chunk: bytes) -> None:
         """Take in what came."""
 
-    async def commit(self, *, end_proved: bool, least_rows: int) -> "MemoryPartFile":
+    async def commit(self, *, end_proved: bool, least_rows: int) -> Archive:
         """It has its final name."""
-        return self
+        return Archive(self.path, 0, 0, "")
 
     async def discard(self) -> None:
         """There is nothing to remove."""
