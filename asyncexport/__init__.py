@@ -2,11 +2,11 @@
 
 From a program::
 
-    from asyncexport import Order, Stop, export, load, load_key
+    from asyncexport import Backfill, Stop, export, load, load_key
 
     settings = load(file=None, environ=os.environ, flags={}, working_directory=Path.cwd())
-    order = Order("backfill", settings.exports, start=1_767_225_600)
-    summary = await export(settings, order, key=load_key(settings, os.environ), stop=Stop(), viewer=viewer)
+    spec = Backfill(settings.exports, start=1_767_225_600)
+    summary = await export(settings, spec, key=load_key(settings, os.environ), stop=Stop(), viewer=viewer)
 
 The map: `core` decides and touches nothing; the wings (`config`, `client`, `engine`, `storage`, `ledger`, `display`)
 each own one subject; `run` puts them together; `simulate` runs the same engine on a clock that jumps; `cli` is for
@@ -22,11 +22,15 @@ if TYPE_CHECKING:
     from asyncexport.config import Settings, load, load_key
     from asyncexport.core.summary import Exit, Snapshot, Summary
     from asyncexport.engine.scheduler import Stop
-    from asyncexport.run.run import Order, Survey, Viewer, export, survey
+    from asyncexport.run.run import Survey, Viewer, export, survey
+    from asyncexport.run.spec import Backfill, Nightly, Repair, Retry
 
 _HOMES = {
+    "Backfill": "run.spec",
     "Exit": "core.summary",
-    "Order": "run.run",
+    "Nightly": "run.spec",
+    "Repair": "run.spec",
+    "Retry": "run.spec",
     "Settings": "config",
     "Snapshot": "core.summary",
     "Stop": "engine.scheduler",
@@ -40,8 +44,11 @@ _HOMES = {
 }
 
 __all__ = [
+    "Backfill",
     "Exit",
-    "Order",
+    "Nightly",
+    "Repair",
+    "Retry",
     "Settings",
     "Snapshot",
     "Stop",

@@ -33,7 +33,8 @@ from asyncexport.core.bundles import Range
 from asyncexport.core.summary import Snapshot
 from asyncexport.engine.scheduler import Stop
 from asyncexport.ledger import LedgerReader
-from asyncexport.run.run import Order, export
+from asyncexport.run.run import export
+from asyncexport.run.spec import Backfill, Repair, RunSpec
 from asyncexport.run.verify import rebuild
 from tests.power_cut_fs import mount_privately
 
@@ -196,14 +197,14 @@ async def _export(run: Run, teller: Teller) -> int:
         async for _ in rebuild(directory, boundary=teller.boundary):
             pass
         return 0
-    order = Order("backfill", settings.exports, start=run.start, end=run.end)
+    spec: RunSpec = Backfill(settings.exports, start=run.start, end=run.end)
     if run.repair:
         with LedgerReader(directory) as ledger:
             stored = [
                 one for export in settings.exports for one in ledger.stored(export.name, Range(run.start, run.end))
             ]
-        order = Order("verify", settings.exports, start=run.start, end=run.end, fills_gaps=False, repair=tuple(stored))
-    summary = await export(settings, order, key=ApiKey(run.key), stop=Stop(), viewer=teller, boundary=teller.boundary)
+        spec = Repair(settings.exports, tuple(stored))
+    summary = await export(settings, spec, key=ApiKey(run.key), stop=Stop(), viewer=teller, boundary=teller.boundary)
     teller.tell({"type": "boundaries", "names": teller.names})
     teller.tell(summary.to_dict())
     return int(summary.exit_code)

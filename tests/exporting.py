@@ -15,7 +15,8 @@ from asyncexport.config import ApiKey, Settings
 from asyncexport.core.bundles import read_moment
 from asyncexport.core.summary import Snapshot, Summary
 from asyncexport.engine.scheduler import Stop
-from asyncexport.run.run import Order, export
+from asyncexport.run.run import export
+from asyncexport.run.spec import Backfill, Nightly, Repair, Retry, RunSpec
 from asyncexport.sandbox import Sandbox
 from asyncexport.storage import Archives
 
@@ -73,19 +74,23 @@ async def run(
     stop: Stop | None = None,
     viewer: Notebook | None = None,
     boundary: Callable[[str], None] = lambda _name: None,
-    **order: Any,
+    kind: type[RunSpec] = Backfill,
+    **fields: Any,
 ) -> Summary:
-    """One run of `backfill`, or of another `command`."""
+    """One run: a backfill, or one of another kind, with these fields of its specification.
+
+    A night begins at `[nightly] since`, which is set to `start`; "" leaves it as it is.
+    """
+    if kind is Nightly and start:
+        changes = {**(changes or {}), "nightly": {"since": start}}
     settings = settings_for(sandbox, directory, changes)
+    if kind in (Backfill, Retry):
+        fields = {"start": moment(start), **fields}
+    if kind is not Repair:
+        fields = {"end": None if end is None else moment(end), **fields}
     return await export(
         settings,
-        Order(
-            order.pop("command", "backfill"),
-            order.pop("exports", settings.exports),
-            start=None if start == "" else moment(start),
-            end=None if end is None else moment(end),
-            **order,
-        ),
+        kind(settings.exports, **fields),
         key=ApiKey(key or sandbox.key),
         stop=stop or Stop(),
         viewer=viewer or Notebook(),

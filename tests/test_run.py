@@ -15,6 +15,7 @@ from asyncexport.core.bundles import Range, show
 from asyncexport.core.summary import Exit, Snapshot
 from asyncexport.engine.scheduler import Stop
 from asyncexport.ledger import Ledger, LedgerReader, hold
+from asyncexport.run.spec import Nightly
 from asyncexport.sandbox import SandboxBehaviour, SandboxFault, SandboxFileRows, serving
 from tests.exporting import (
     AMPLE,
@@ -272,19 +273,19 @@ async def test_the_first_night_looks_back_a_week_and_the_next_goes_on(tmp_path):
     """`nightly` takes seven days at first, remembers where it began, and asks for nothing twice."""
     async with serving(replace(FAST, rows_per_hour=4)) as sandbox:
         changes = {"export": [{"bundle": "6h"}]}
-        first = await run(sandbox, tmp_path, command="nightly", start="", end=None, changes=changes)
+        first = await run(sandbox, tmp_path, kind=Nightly, start="", end=None, changes=changes)
         assert first.exit_code is Exit.DONE
         midnight = int(sandbox.now) // 86_400 * 86_400
         assert min(made.start for made in sandbox.operations) == midnight - 7 * 86_400
         made = len(sandbox.operations)
         sandbox.skip(86_400)
-        second = await run(sandbox, tmp_path, command="nightly", start="", end=None, changes=changes)
+        second = await run(sandbox, tmp_path, kind=Nightly, start="", end=None, changes=changes)
         assert second.exit_code is Exit.DONE
         ranges = [one.range for one in sandbox.operations]
         assert len(ranges) == len(set(ranges)) >= made
 
 
-NIGHT: dict[str, Any] = {"command": "nightly", "start": "", "end": None, "changes": {"export": [{"bundle": "6h"}]}}
+NIGHT: dict[str, Any] = {"kind": Nightly, "start": "", "end": None, "changes": {"export": [{"bundle": "6h"}]}}
 QUIET = replace(FAST, rows_per_hour=4)
 DAY = 86_400
 EVENTS = "everyone-events"
@@ -396,7 +397,7 @@ async def test_a_night_refreshes_what_was_exported_too_soon(tmp_path):
     behaviour = replace(FAST, late_share=0.5, late_seconds=86_400 * 3, rows_per_hour=200)
     async with serving(replace(behaviour, clock_ahead_seconds=-86_400 * 4)) as sandbox:
         start = int(sandbox.now) // 86_400 * 86_400 - 2 * 86_400
-        order: dict[str, Any] = {"command": "nightly", "start": show(start), "end": show(start + 6 * 3600)}
+        order: dict[str, Any] = {"kind": Nightly, "start": show(start), "end": show(start + 6 * 3600)}
         await run(sandbox, tmp_path, **order)
         early = rows_in(tmp_path)
         sandbox.behave(behaviour)

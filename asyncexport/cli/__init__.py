@@ -12,7 +12,7 @@
     session    one call of the program: how it speaks, its settings, its key
     asking     options that several commands have, and what they ask for
     signals    Ctrl-C and SIGTERM
-    running    one run, from the order to its closing words
+    running    one run, from what was asked for to its closing words
     ending     from what came of a command to what is said and the exit code
     runs       backfill, nightly, retry
     verify     verify, and its repair and rebuild

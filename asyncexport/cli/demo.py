@@ -73,7 +73,7 @@ def demo(
     again to see that nothing is left to do.
     """
     from asyncexport.cli.run_command import export_watched, say_closing
-    from asyncexport.run.run import Order
+    from asyncexport.run.spec import Backfill
 
     session: Session = ctx.obj
     session.directory, session.chosen_directory = str(directory), directory
@@ -82,11 +82,11 @@ def demo(
         settings, url = _settings(said, directory), str(said["api"]["base_url"])
         session.record("sandbox", url=url)
         _say(session, f"a sandbox of the service runs on this machine; a day of it, {day(THE_DAY.start)}, is exported")
-        order = Order("demo", settings.exports, start=THE_DAY.start, end=THE_DAY.end)
-        summary, example = export_watched(session, settings, order, key=_key(settings))
+        spec = Backfill(settings.exports, start=THE_DAY.start, end=THE_DAY.end, command="demo")
+        summary, example = export_watched(session, settings, spec, key=_key(settings))
         if summary.exit_code is Exit.DONE:
             summary = _checked(session, settings, summary, url)
-    say_closing(session, settings, order, summary, example=example)
+    say_closing(session, settings, spec, summary, example=example)
     if summary.exit_code is Exit.DONE:
         _say(session, f"run it again: nothing is left to do; rm -r {directory} starts over")
     return summary

@@ -112,9 +112,10 @@ def plan(
 
 
 def _survey(asked: Asked, exports: tuple[Export, ...], *, now: float) -> "Survey":
-    from asyncexport.run.run import Order, survey
+    from asyncexport.run.run import survey
+    from asyncexport.run.spec import Backfill
 
-    return survey(asked.settings, Order("plan", exports, start=asked.start, end=asked.end), now=now)
+    return survey(asked.settings, Backfill(exports, start=asked.start, end=asked.end), now=now)
 
 
 def _tally(found: "Survey") -> Tally:

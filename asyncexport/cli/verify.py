@@ -17,6 +17,7 @@ from asyncexport.core.exits import Exit
 from asyncexport.core.summary import Summary, Tally
 from asyncexport.display import count_of, plain, show_count
 from asyncexport.errors import ConfigError, Problem
+from asyncexport.run.spec import Repair
 
 if TYPE_CHECKING:
     from asyncexport.config import ApiKey, Settings
@@ -171,16 +172,8 @@ def _say_counts(session: Session, found: Found) -> None:
 
 
 def _repair(session: Session, settings: "Settings", found: Found, key: "ApiKey") -> Summary:
-    from asyncexport.run.run import Order
-
-    order = Order(
-        "verify",
-        _exports_of(settings, found.unsound),
-        start=0,
-        fills_gaps=False,
-        repair=tuple(found.unsound),
-    )
-    return carry_out(session, settings, order, key=key)
+    spec = Repair(_exports_of(settings, found.unsound), tuple(found.unsound), command="verify")
+    return carry_out(session, settings, spec, key=key)
 
 
 def _exports_of(settings: "Settings", unsound: "list[BundleRecord]") -> "tuple[Export, ...]":

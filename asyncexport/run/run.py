@@ -1,4 +1,4 @@
-"""Puts the rooms together: `export(settings, order)` is a whole run, from the ledger to the summary.
+"""Puts the rooms together: `export(settings, spec)` is a whole run, from the ledger to the summary.
 
 1. The lock is held for the whole run, and nothing is written before it is.
 2. What there is to do is known before anything is asked: a finished range costs no request. The exception is where
@@ -61,6 +61,7 @@ from asyncexport.engine.poller import OperationPoller
 from asyncexport.engine.scheduler import Scheduler, Stop
 from asyncexport.errors import ExportError, RefusedError
 from asyncexport.ledger import LAST_RUN, LastRun, Ledger, LedgerReader, has_remains, hold, no_ledger, present
+from asyncexport.run.spec import Instructions, RunSpec, instructions
 from asyncexport.storage import Archives, ledger_lost
 
 if TYPE_CHECKING:
@@ -80,33 +81,6 @@ NIGHTLY_SINCE = "nightly_since"
 
 TIME_AT_SERVICE = "time_at_service"
 """What it is remembered under what time it was when the newest run heard it from the service, in seconds since 1970."""
-
-
-@dataclass(frozen=True, slots=True)
-class Order:
-    """What one run is asked to do; moments in seconds since 1970.
-
-    Attributes:
-        command: As it stands in the summary.
-        exports: Which.
-        start: From where; None: from `[nightly] since`.
-        end: To where, exclusive; None: to what is settled.
-        refresh_seconds: Export once more what was exported sooner than this after a bundle's end; 0: nothing.
-        max_duration_seconds: Stop after so long; None: never.
-        fills_gaps: Whether to export what nobody has begun; False: only go on with what was begun or parked.
-        repair: Stored bundles to be exported once more, whatever their age.
-        accept_fewer: Export anew the bundles whose archive was kept because far fewer rows came, and take what comes.
-    """
-
-    command: str
-    exports: tuple[Export, ...]
-    start: int | None
-    end: int | None = None
-    refresh_seconds: float = 0.0
-    max_duration_seconds: float | None = None
-    fills_gaps: bool = True
-    repair: tuple[BundleRecord, ...] = ()
-    accept_fewer: bool = False
 
 
 class Viewer(Protocol):
@@ -204,7 +178,7 @@ def ignore(_name: str) -> None:
 
 async def export(
     settings: Settings,
-    order: Order,
+    spec: RunSpec,
     *,
     key: ApiKey,
     stop: Stop,
@@ -218,14 +192,14 @@ async def export(
     """
     began = time.monotonic()
     tally = Tally()
-    run = _Run(settings, order, key, stop, viewer, tally, boundary)
+    run = _Run(settings, spec, key, stop, viewer, tally, boundary)
     error: ExportError | None = None
     try:
         await run.carry_out()
     except ExportError as failure:
         error = failure
     return Summary(
-        command=order.command,
+        command=spec.command,
         exit_code=_exit_code(tally, error, stop),
         seconds=time.monotonic() - began,
         tally=tally,
@@ -236,7 +210,7 @@ async def export(
     )
 
 
-def survey(settings: Settings, order: Order, *, now: float) -> Survey:
+def survey(settings: Settings, spec: RunSpec, *, now: float) -> Survey:
     """What a run would find, from the ledger alone: nothing is asked, nothing is written.
 
     Raises:
@@ -246,11 +220,13 @@ def survey(settings: Settings, order: Order, *, now: float) -> Survey:
     directory = Path(settings.output.directory)
     if not present(directory):
         _check_not_lost(Archives(directory), directory)
-        spans, notes = _spans(order, now=now, since=_since(settings, None, now=now))
+        spans, notes = _spans(spec.exports, instructions(spec), now=now, since=_since(settings, None, now=now))
         works = tuple(ExportPlan(export, span, RecordedRange()) for export, span in spans)
         return Survey(works, notes, burst, burst, settings.polling.expected_seconds)
     with LedgerReader(directory) as ledger:
-        spans, notes = _spans(order, now=now, since=_since(settings, ledger.recall(NIGHTLY_SINCE), now=now))
+        spans, notes = _spans(
+            spec.exports, instructions(spec), now=now, since=_since(settings, ledger.recall(NIGHTLY_SINCE), now=now)
+        )
         works = tuple(ExportPlan(export, span, ledger.stock(export.name, span)) for export, span in spans)
         durations = Durations(expected_seconds=settings.polling.expected_seconds, known=ledger.durations())
         first = ledger.first_request_at()
@@ -340,7 +316,7 @@ class _Run:
     """One run, from the lock to the last row."""
 
     settings: Settings
-    order: Order
+    spec: RunSpec
     key: ApiKey
     stop: Stop
     viewer: Viewer
@@ -353,24 +329,28 @@ class _Run:
     began: float = field(default_factory=time.monotonic)
     problems: OpenProblems = field(default_factory=OpenProblems)
 
+    @property
+    def asked(self) -> Instructions:
+        return instructions(self.spec)
+
     async def carry_out(self) -> None:
         directory = Path(self.settings.output.directory)
         async with AsyncExitStack() as stack:
             clock = ServiceClock()
             archives = await stack.enter_async_context(Archives(directory, boundary=self.boundary))
             await asyncio.to_thread(_check_not_lost, archives, directory)
-            if not self.order.fills_gaps and not present(directory):
+            if not self.asked.fills_gaps and not present(directory):
                 # There is nothing to go on with, and a place that was mistyped is not to be made.
                 raise no_ledger(directory)
-            stack.enter_context(hold(directory, command=self.order.command))
+            stack.enter_context(hold(directory, command=self.spec.command))
             # Once more: whoever held the directory until now may have been making the ledger anew when it was killed.
             await asyncio.to_thread(_check_not_lost, archives, directory)
             ledger = await Ledger.open(directory, boundary=self.boundary)
             stack.push_async_callback(ledger.close)
             await ledger.check_if_small()
             stack.enter_context(self._on_record(ledger, clock))
-            await ledger.register(self.order.exports)
-            await archives.prepare(self.order.exports)
+            await ledger.register(self.spec.exports)
+            await archives.prepare(self.spec.exports)
             works, notes = await self._works(ledger, clock)
             if any(work.count for work in works) or await self._needs_the_time(ledger, clock, notes):
                 await self._work_off(stack, works, ledger=ledger, archives=archives, clock=clock)
@@ -380,7 +360,7 @@ class _Run:
     @contextmanager
     def _on_record(self, ledger: Ledger, clock: ServiceClock) -> Iterator[None]:
         """Remember how the run ends, for `status`; one that is killed is remembered as begun."""
-        begun = LastRun(self.order.command, clock.now())
+        begun = LastRun(self.spec.command, clock.now())
         ledger.remember(LAST_RUN, begun.to_json())
         try:
             yield
@@ -402,11 +382,11 @@ class _Run:
         since = _since(self.settings, await ledger.recall(NIGHTLY_SINCE), now=now)
         if clock.is_known:
             ledger.remember(TIME_AT_SERVICE, str(now))
-            if self.order.start is None:
+            if self.asked.start is None:
                 ledger.remember(NIGHTLY_SINCE, str(since))
-        spans, notes = _spans(self.order, now=now, since=since)
+        spans, notes = _spans(self.spec.exports, self.asked, now=now, since=since)
         works = [await self._one_work(ledger, export, span, now=now) for export, span in spans]
-        if not (self.order.fills_gaps or self.order.accept_fewer or self.order.repair):
+        if self.asked.reports_kept:
             notes += tuple(_left_kept(work) for work in works if any(one.kept for one in work.stock.unfinished))
         self.tally.stored_before = sum(work.stored_before for work in works)
         self.tally.planned = self.tally.stored_before + sum(work.count for work in works)
@@ -419,29 +399,29 @@ class _Run:
         fast only makes some up, and the first request puts that right.
         """
         now = clock.now()
-        is_nightly = self.order.start is None and not self.settings.nightly.since
+        is_nightly = self.asked.start is None and not self.settings.nightly.since
         if is_nightly and not _is_past(await ledger.recall(NIGHTLY_SINCE), now=now):
             return True
-        hangs_on_the_clock = self.order.end is None or bool(notes)
+        hangs_on_the_clock = self.asked.end is None or bool(notes)
         return hangs_on_the_clock and not _is_past(await ledger.recall(TIME_AT_SERVICE), now=now)
 
     async def _one_work(self, ledger: Ledger, export: Export, span: Range, *, now: float) -> ExportPlan:
         stock = await ledger.stock(export.name, span)
-        refresh = [one for one in self.order.repair if one.bundle.export == export.name]
-        if self.order.accept_fewer:
+        refresh = [one for one in self.asked.repairs if one.bundle.export == export.name]
+        if self.asked.accepts_fewer:
             kept = [one for one in stock.unfinished if one.kept]
             self.tally.accepted.update(one.bundle for one in kept)
             refresh += kept
-        if self.order.refresh_seconds > 0:
-            soon = ledger.stored(export.name, span, exported_within=self.order.refresh_seconds + 1)
+        if self.asked.refresh_seconds > 0:
+            soon = ledger.stored(export.name, span, exported_within=self.asked.refresh_seconds + 1)
             refresh += [one async for one in soon if self._is_stale(one, now=now)]
-        return ExportPlan(export, span, stock, tuple(refresh), fills_gaps=self.order.fills_gaps)
+        return ExportPlan(export, span, stock, tuple(refresh), fills_gaps=self.asked.fills_gaps)
 
     def _is_stale(self, one: BundleRecord, *, now: float) -> bool:
         # A refresh that was refused is not asked for night after night.
         if one.stored is None or one.kept:
             return False
-        return needs_refresh(one.stored, one.bundle.range, refresh_seconds=self.order.refresh_seconds, now=now)
+        return needs_refresh(one.stored, one.bundle.range, refresh_seconds=self.asked.refresh_seconds, now=now)
 
     async def _work_off(
         self, stack: AsyncExitStack, works: list[ExportPlan], *, ledger: Ledger, archives: Archives, clock: ServiceClock
@@ -476,13 +456,13 @@ class _Run:
             watch=watcher,
             downloads=ArchiveDownloads(storage_host, archives),
             ledger=ledger,
-            export_states={export.name: await _stream(ledger, export, works) for export in self.order.exports},
+            export_states={export.name: await _stream(ledger, export, works) for export in self.spec.exports},
             listener=_Reporter(
                 self.tally,
                 self.problems,
                 self.viewer,
                 self.began,
-                repaired=frozenset(one.bundle for one in self.order.repair),
+                repaired=frozenset(one.bundle for one in self.asked.repairs),
             ),
             backoff=_backoff(settings),
             attempts=settings.retry.attempts,
@@ -540,9 +520,9 @@ class _Run:
             await asyncio.wait({priming, stopping})
 
     async def _time_out(self) -> None:
-        if self.order.max_duration_seconds is None:
+        if self.spec.max_duration_seconds is None:
             return
-        await asyncio.sleep(self.order.max_duration_seconds)
+        await asyncio.sleep(self.spec.max_duration_seconds)
         self.stop.ask(Exit.TIME_UP)
 
     def _tell(self, notes: tuple[str, ...]) -> None:
@@ -647,18 +627,20 @@ async def _stream(ledger: Ledger, export: Export, works: list[ExportPlan]) -> Ex
     return ExportState(export, accepted=under_way or await ledger.count_stored(export.name, EVER) > 0)
 
 
-def _spans(order: Order, *, now: float, since: int) -> tuple[list[tuple[Export, Range]], tuple[str, ...]]:
+def _spans(
+    exports: tuple[Export, ...], asked: Instructions, *, now: float, since: int
+) -> tuple[list[tuple[Export, Range]], tuple[str, ...]]:
     """The range of each export, cut back to what is settled; and what was cut back, in words."""
     spans, notes = [], []
-    for export in order.exports:
+    for export in exports:
         settled = settled_until(now, settle_seconds=export.settle_seconds)
         # Whole bundles only: half of one now and the other half tomorrow would be two archives for ever.
         settled = settled // export.bundle_seconds * export.bundle_seconds
-        start = since if order.start is None else order.start
-        end = settled if order.end is None else min(order.end, settled)
+        start = since if asked.start is None else asked.start
+        end = settled if asked.end is None else min(asked.end, settled)
         if start < end:
             spans.append((export, Range(start, end)))
-            if order.end is not None and order.end > settled:
+            if asked.end is not None and asked.end > settled:
                 notes.append(f"{export.name}: data is settled up to {show(settled)}; the end is cut back to that")
         else:
             notes.append(f"{export.name}: nothing to do from {show(start)} on; data is settled up to {show(settled)}")
@@ -780,4 +762,4 @@ def _exit_code(tally: Tally, error: Exception | None, stop: Stop) -> Exit:
     return code
 
 
-__all__ = ["Order", "Survey", "Viewer", "export", "segments", "survey"]
+__all__ = ["Survey", "Viewer", "export", "segments", "survey"]
