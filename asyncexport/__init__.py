@@ -6,7 +6,7 @@ From a program::
 
     settings = load(file=None, environ=os.environ, flags={}, working_directory=Path.cwd())
     spec = Backfill(settings.exports, start=1_767_225_600)
-    summary = await export(settings, spec, key=load_key(settings, os.environ), stop=Stop(), viewer=viewer)
+    summary = await export(settings, spec, key=load_key(settings, os.environ), stop=Stop())
 
 The map: `core` decides and touches nothing; the wings (`config`, `client`, `engine`, `storage`, `ledger`, `display`)
 each own one subject; `run` puts them together; `simulate` runs the same engine on a clock that jumps; `cli` is for
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from asyncexport.config import Settings, load, load_key
     from asyncexport.core.summary import Exit, Snapshot, Summary
     from asyncexport.engine.scheduler import Stop
-    from asyncexport.run.run import Survey, Viewer, export, survey
+    from asyncexport.run.run import Survey, export, survey
     from asyncexport.run.spec import Backfill, Nightly, Repair, Retry
 
 _HOMES = {
@@ -36,7 +36,6 @@ _HOMES = {
     "Stop": "engine.scheduler",
     "Summary": "core.summary",
     "Survey": "run.run",
-    "Viewer": "run.run",
     "export": "run.run",
     "load": "config",
     "load_key": "config",
@@ -54,7 +53,6 @@ __all__ = [
     "Stop",
     "Summary",
     "Survey",
-    "Viewer",
     "export",
     "load",
     "load_key",

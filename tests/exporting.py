@@ -13,7 +13,9 @@ from typing import Any
 
 from asyncexport.config import ApiKey, Settings
 from asyncexport.core.bundles import read_moment
+from asyncexport.core.events import Event
 from asyncexport.core.summary import Snapshot, Summary
+from asyncexport.display.event_records import event_record
 from asyncexport.engine.scheduler import Stop
 from asyncexport.run.run import export
 from asyncexport.run.spec import Backfill, Nightly, Repair, Retry, RunSpec
@@ -34,7 +36,7 @@ QUICK: dict[str, Any] = {
 
 @dataclass(slots=True)
 class Notebook:
-    """A viewer that writes down what happens."""
+    """Writes down what happens, as `--json` has it."""
 
     events: list[dict[str, Any]] = field(default_factory=list)
     snapshots: list[Snapshot] = field(default_factory=list)
@@ -44,9 +46,11 @@ class Notebook:
         self.snapshots.append(snapshot())
         await asyncio.Event().wait()
 
-    def event(self, event: dict[str, Any]) -> None:
+    def on_event(self, event: Event) -> None:
         """Write it down."""
-        self.events.append(event)
+        record = event_record(event)
+        if record is not None:
+            self.events.append(record)
 
     def of(self, kind: str) -> list[dict[str, Any]]:
         """What happened of this kind."""
@@ -93,7 +97,8 @@ async def run(
         kind(settings.exports, **fields),
         key=ApiKey(key or sandbox.key),
         stop=stop or Stop(),
-        viewer=viewer or Notebook(),
+        listeners=() if viewer is None else (viewer.on_event,),
+        watch=(viewer or Notebook()).watch,
         boundary=boundary,
     )
 

@@ -11,11 +11,13 @@ from typing import Any
 
 import pytest
 
+from asyncexport.config import ApiKey
 from asyncexport.core.bundles import Range, show
 from asyncexport.core.summary import Exit, Snapshot
 from asyncexport.engine.scheduler import Stop
 from asyncexport.ledger import Ledger, LedgerReader, hold
-from asyncexport.run.spec import Nightly
+from asyncexport.run.run import export
+from asyncexport.run.spec import Backfill, Nightly
 from asyncexport.sandbox import SandboxBehaviour, SandboxFault, SandboxFileRows, serving
 from tests.exporting import (
     AMPLE,
@@ -25,6 +27,7 @@ from tests.exporting import (
     moment,
     rows_in,
     run,
+    settings_for,
     truth,
     truth_as_csv,
 )
@@ -591,6 +594,26 @@ async def test_what_was_learned_is_kept_between_runs(tmp_path):
             sent = ledger.requests_since(0)
         assert len(sent) == sum(sandbox.counts[kind] for kind in ("create", "list", "poll", "results"))
         assert {one.status for one in sent} == {200}
+
+
+async def test_a_viewer_that_fails_does_not_stop_a_run(tmp_path, caplog):
+    """Neither a listener that raises nor a picture that cannot be drawn costs a row; each is logged once."""
+
+    def listener(_event: object) -> None:
+        raise RuntimeError("no event is welcome")
+
+    async def watch(_snapshot: object) -> None:
+        raise RuntimeError("no picture")
+
+    async with serving(FAST) as sandbox:
+        settings = settings_for(sandbox, tmp_path)
+        spec = Backfill(settings.exports, moment("2026-01-01"), moment("2026-01-02"))
+        key = ApiKey(sandbox.key)
+        summary = await export(settings, spec, key=key, stop=Stop(), listeners=(listener,), watch=watch)
+        assert summary.exit_code is Exit.DONE
+        assert rows_in(tmp_path) == truth(sandbox, "2026-01-01", "2026-01-02")
+    told = [record.getMessage() for record in caplog.records if "RuntimeError" in record.getMessage()]
+    assert len(told) == 2
 
 
 def test_tests_do_not_leave_anything_in_the_working_directory():

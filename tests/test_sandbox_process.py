@@ -19,7 +19,7 @@ from asyncexport.run.run import export
 from asyncexport.run.spec import Backfill
 from asyncexport.sandbox import KEY, SandboxBehaviour, serving
 from asyncexport.sandbox.matching import settings
-from tests.exporting import Notebook, canonical, rows_in
+from tests.exporting import canonical, rows_in
 from tests.sandbox_client import ask
 
 pytestmark = pytest.mark.slow
@@ -162,7 +162,7 @@ async def test_with_its_settings_nobody_is_refused_and_nobody_idles(scope, tmp_p
     async with serving(behaviour) as box:
         found = loaded(settings(behaviour, url=box.url, key=box.key), tmp_path)
         spec = Backfill(found.exports, start=START, end=START + 2 * DAY)
-        await export(found, spec, key=ApiKey(box.key), stop=Stop(), viewer=Notebook())
+        await export(found, spec, key=ApiKey(box.key), stop=Stop())
         assert box.refused == 0
         assert rows_in(tmp_path / "exports").total() == len(box.events(START, START + 2 * DAY)) > 0
         assert set(rows_in(tmp_path / "exports")) == {canonical(row) for row in box.events(START, START + 2 * DAY)}

@@ -40,7 +40,7 @@ def export_watched(
 
     watcher = session.watcher(_heading(settings, spec))
     summary = run_politely(
-        lambda stop: export(settings, spec, key=key, stop=stop, viewer=watcher),
+        lambda stop: export(settings, spec, key=key, stop=stop, listeners=(watcher.on_event,), watch=watcher.watch),
         tell=lambda reason: session.lines.tell("stopping", _what_it_waits_for(settings, watcher, reason)),
     )
     return summary, watcher.example

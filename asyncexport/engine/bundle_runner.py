@@ -24,6 +24,7 @@ from typing import Protocol
 
 from asyncexport.core.admission import Backoff, Priority
 from asyncexport.core.bundles import Bundle, Range
+from asyncexport.core.events import ExportStopped, Listener, PossibleDuplicate, Retried, event_of
 from asyncexport.core.exports import Definition, Export
 from asyncexport.core.guard import least_rows
 from asyncexport.core.polling import FinishedOperation
@@ -122,26 +123,6 @@ class StateLog(Protocol):
         ...
 
 
-class Listener(Protocol):
-    """Who is told what happens."""
-
-    def moved(self, before: BundleRecord, after: BundleRecord) -> None:
-        """A bundle is in a new state, and that is durable."""
-        ...
-
-    def retried(self, bundle: Bundle, why: str, *, shared: bool = False) -> None:
-        """Something went wrong with a bundle that is tried again; `shared`: the service is in trouble over all."""
-        ...
-
-    def possible_duplicate(self, bundle: Bundle) -> None:
-        """A create was sent whose answer never came: the service may run an operation that nobody will fetch."""
-        ...
-
-    def refused(self, export: str, error: RefusedError) -> None:
-        """The service refuses an export from the start."""
-        ...
-
-
 @dataclass(slots=True)
 class ExportState:
     """What the bundles of one export share.
@@ -169,7 +150,7 @@ class BundleRunner:
         downloads: Where archives are brought.
         ledger: Where states are written.
         streams: The exports by name.
-        listener: Who is told.
+        tell: Called with each event.
         patience: How long between tries.
         attempts: `[retry] attempts`.
         download_slots: `[concurrency] downloads`.
@@ -186,7 +167,7 @@ class BundleRunner:
         downloads: Downloads,
         ledger: StateLog,
         export_states: dict[str, ExportState],
-        listener: Listener,
+        tell: Listener,
         backoff: Backoff,
         attempts: int,
         download_slots: int,
@@ -199,7 +180,7 @@ class BundleRunner:
         self._downloads = downloads
         self._ledger = ledger
         self._export_states = export_states
-        self._listener = listener
+        self._tell = tell
         self._backoff = backoff
         self._attempts = attempts
         self._slots = asyncio.Semaphore(download_slots)
@@ -247,7 +228,7 @@ class BundleRunner:
             case Overdue() as overdue:
                 return await self._ask_once_more(record, overdue)
             case Creating():
-                self._listener.possible_duplicate(record.bundle)
+                self._tell(PossibleDuplicate(record.bundle))
         return record
 
     async def create(self, record: BundleRecord, attempt: int) -> BundleRecord:
@@ -310,7 +291,7 @@ class BundleRunner:
                 return await self._note(record, FewerRows(error.rows_before, error.rows_found))
             except ArchiveError as error:
                 trial.count(error, received=download.received)
-                self._listener.retried(record.bundle, str(error))
+                self._tell(Retried(record.bundle, str(error)))
             finally:
                 self._note_end(record.bundle)
             if trial.over:
@@ -342,7 +323,7 @@ class BundleRunner:
     def _planned_again(self, record: BundleRecord) -> BundleRecord:
         """Not written: the next row says it (rule 3 of `core.states`)."""
         after = replace(record, state=moved(record.state, Planned()))
-        self._listener.moved(record, after)
+        self._tell(event_of(record, after))
         return after
 
     async def _ask_once_more(self, record: BundleRecord, overdue: Overdue) -> BundleRecord:
@@ -425,17 +406,17 @@ class BundleRunner:
             case RefusedError():
                 stream.refused = error
                 await self._note(asked, Planned(attempt))
-                self._listener.refused(stream.export.name, error)
+                self._tell(ExportStopped(stream.export.name, error))
                 raise ExportRefused from error
             case ReplyError() | GoneError():
-                self._listener.possible_duplicate(asked.bundle)
+                self._tell(PossibleDuplicate(asked.bundle))
                 return await self._count_attempt(asked, attempt, str(error))
             case RateLimitedError():
                 return await self._note(asked, Planned(attempt))
             case UnavailableError(unanswered=unanswered):
                 if unanswered:
-                    self._listener.possible_duplicate(asked.bundle)
-                self._listener.retried(asked.bundle, str(error), shared=True)
+                    self._tell(PossibleDuplicate(asked.bundle))
+                self._tell(Retried(asked.bundle, str(error), concerns_all=True))
                 trouble = self._troubles.setdefault(asked.bundle, _CreateRetries(self._now()))
                 trouble.tries += 1
                 if self._is_its_own(_Step.CREATE, trouble.since):
@@ -484,7 +465,7 @@ class BundleRunner:
         if isinstance(error, UnauthorizedError) or not (error.transient or isinstance(error, RefusedError | GoneError)):
             raise error
         is_nobodys = isinstance(error, UnavailableError | RateLimitedError)
-        self._listener.retried(bundle, str(error), shared=is_nobodys and trial.location is None)
+        self._tell(Retried(bundle, str(error), concerns_all=is_nobodys and trial.location is None))
         if not is_nobodys:
             trial.count(error)
             return
@@ -505,7 +486,7 @@ class BundleRunner:
 
     async def _count_attempt(self, record: BundleRecord, attempt: int, reason: str) -> BundleRecord:
         """Rule 3: the next attempt, or parked after the last."""
-        self._listener.retried(record.bundle, reason)
+        self._tell(Retried(record.bundle, reason))
         if attempt >= self._attempts:
             return await self._note(record, Failed(reason))
         return await self._note(record, Planned(attempt + 1))
@@ -515,7 +496,7 @@ class BundleRunner:
         stored = state if isinstance(state, Stored) else record.stored
         after = BundleRecord(record.bundle, record.revision, moved(record.state, state), stored)
         await self._ledger.append(after, at=self._clock())
-        self._listener.moved(record, after)
+        self._tell(event_of(record, after))
         if isinstance(state, Created):
             log.debug("%s: operation %s", record.bundle, state.operation_id)
         return after

@@ -16,12 +16,11 @@
 import asyncio
 import logging
 import random
-import time
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 from asyncexport.client.clock import ServiceClock
 from asyncexport.config import ApiKey, Settings
@@ -35,9 +34,10 @@ from asyncexport.core.admission import (
     SentRequest,
     tokens_used,
 )
-from asyncexport.core.bundles import DAY, Bundle, Range, settled_until, show
+from asyncexport.core.bundles import DAY, Range, settled_until, show
 from asyncexport.core.coverage import ExportPlan, RecordedRange, in_order, needs_refresh
 from asyncexport.core.durations import Durations
+from asyncexport.core.events import Listener, Note
 from asyncexport.core.exports import Export
 from asyncexport.core.forecast import (
     ALL_WITH_LIST,
@@ -52,15 +52,17 @@ from asyncexport.core.operation_limit import OperationLimit
 from asyncexport.core.polling import PollingMode, PollingRules
 from asyncexport.core.service.requests import Kind
 from asyncexport.core.service.resources import Segment
-from asyncexport.core.states import BundleRecord, Failed, FewerRows, Overdue, Stored
-from asyncexport.core.summary import Exit, OpenProblems, Snapshot, Summary, Tally, counts_of, exit_of, lost_reason
+from asyncexport.core.states import BundleRecord
+from asyncexport.core.summary import Exit, Snapshot, Summary
 from asyncexport.engine.budget import Budget, Quota, RequestHistory, read_history
 from asyncexport.engine.bundle_runner import BundleRunner, ExportState
 from asyncexport.engine.download import ArchiveDownloads
 from asyncexport.engine.poller import OperationPoller
 from asyncexport.engine.scheduler import Scheduler, Stop
-from asyncexport.errors import ExportError, RefusedError
+from asyncexport.errors import ExportError
 from asyncexport.ledger import LAST_RUN, LastRun, Ledger, LedgerReader, has_remains, hold, no_ledger, present
+from asyncexport.run.announcing import Announcer, log_failed_listener
+from asyncexport.run.books import RunBooks
 from asyncexport.run.spec import Instructions, RunSpec, instructions
 from asyncexport.storage import Archives, ledger_lost
 
@@ -83,16 +85,12 @@ TIME_AT_SERVICE = "time_at_service"
 """What it is remembered under what time it was when the newest run heard it from the service, in seconds since 1970."""
 
 
-class Viewer(Protocol):
-    """Who watches a run."""
+Watch = Callable[[Callable[[], Snapshot]], Awaitable[None]]
+"""Shows how far a run has come: it is given what makes a snapshot, runs along, and is cancelled at the run's end."""
 
-    async def watch(self, snapshot: Callable[[], Snapshot]) -> None:
-        """Show it as it goes, until cancelled."""
-        ...
 
-    def event(self, event: dict[str, Any]) -> None:
-        """Something happened; `type` says what."""
-        ...
+async def watch_nothing(_snapshot: Callable[[], Snapshot]) -> None:
+    """Show nothing."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,60 +116,6 @@ class Survey:
     all_counted_since: float | None = None
 
 
-@dataclass(slots=True)
-class _Reporter:
-    """Counts what happens, and tells the viewer; a `carrier.Listener`."""
-
-    tally: Tally
-    problems: OpenProblems
-    viewer: Viewer
-    began: float
-    repaired: frozenset[Bundle]
-
-    def moved(self, before: BundleRecord, after: BundleRecord) -> None:
-        self.tally.moved(before, after)
-        if before.parked or isinstance(after.state, Stored):
-            self.problems.over(after.bundle)
-        match after.state:
-            case Stored() as stored:
-                self._tell_stored(before, stored)
-            case Failed() | Overdue() | FewerRows():
-                reason = self.tally.parked[after.bundle]
-                self.problems.note(after.bundle, f"parked: {reason}", at=self._now())
-                self.viewer.event(_event("parked", after.bundle, reason=reason, **counts_of(after.state)))
-
-    def _tell_stored(self, before: BundleRecord, stored: Stored) -> None:
-        bundle, old = before.bundle, before.stored
-        told = f"{stored.rows:,} rows" if old is None else f"{stored.rows:,} rows in place of {old.rows:,}"
-        log.info("%s: stored, %s, %s bytes", bundle, told, f"{stored.bytes:,}")
-        if fewer := self.tally.fewer.get(bundle):
-            log.warning("%s: %s", bundle, lost_reason(fewer))
-        elif bundle in self.repaired and old is not None and stored.rows < old.rows:
-            log.warning("%s: repaired with fewer rows: %d in place of %d", bundle, stored.rows, old.rows)
-        facts = {} if old is None else {"rows_before": old.rows}
-        self.viewer.event(_event("stored", bundle, path=stored.path, rows=stored.rows, bytes=stored.bytes, **facts))
-
-    def retried(self, bundle: Bundle, why: str, *, shared: bool = False) -> None:
-        if shared:
-            self.problems.note_for_all(why, at=self._now())
-        else:
-            self.problems.note(bundle, why, at=self._now())
-        log.info("%s: %s", bundle, why)
-        self.viewer.event(_event("retried", bundle, reason=why))
-
-    def possible_duplicate(self, bundle: Bundle) -> None:
-        self.tally.possible_duplicate(bundle)
-        log.info("%s: a create was not answered; the service may run it twice", bundle)
-
-    def refused(self, export: str, error: RefusedError) -> None:
-        self.tally.refused(export, error)
-        self.problems.note(export, str(error), at=self._now())
-        self.viewer.event({"type": "refused", "export": export, "reason": str(error)})
-
-    def _now(self) -> float:
-        return time.monotonic() - self.began
-
-
 def ignore(_name: str) -> None:
     """Nobody listens."""
 
@@ -182,7 +126,8 @@ async def export(
     *,
     key: ApiKey,
     stop: Stop,
-    viewer: Viewer,
+    listeners: Sequence[Listener] = (),
+    watch: Watch = watch_nothing,
     boundary: Callable[[str], None] = ignore,
 ) -> Summary:
     """Carry out a run; how it ended is in the summary.
@@ -190,24 +135,16 @@ async def export(
     `boundary` is told the name of every write to the disk right before and after it, in the thread that writes: tests
     kill the process there, or raise what the disk would.
     """
-    began = time.monotonic()
-    tally = Tally()
-    run = _Run(settings, spec, key, stop, viewer, tally, boundary)
+    books = RunBooks()
+    repaired = frozenset(one.bundle for one in instructions(spec).repairs)
+    tell = Announcer(books, listeners, repaired=repaired).tell
+    run = _Run(settings, spec, key, stop, watch, books, tell, boundary)
     error: ExportError | None = None
     try:
         await run.carry_out()
     except ExportError as failure:
         error = failure
-    return Summary(
-        command=spec.command,
-        exit_code=_exit_code(tally, error, stop),
-        seconds=time.monotonic() - began,
-        tally=tally,
-        requests=run.requests,
-        refused=run.refused,
-        directory=str(settings.output.directory),
-        error=error or _first_refusal(tally),
-    )
+    return books.summary(spec, directory=str(settings.output.directory), error=error, stop=stop)
 
 
 def survey(settings: Settings, spec: RunSpec, *, now: float) -> Survey:
@@ -319,15 +256,10 @@ class _Run:
     spec: RunSpec
     key: ApiKey
     stop: Stop
-    viewer: Viewer
-    tally: Tally
+    watch: Watch
+    books: RunBooks
+    tell: Listener
     boundary: Callable[[str], None]
-    requests: dict[str, int] = field(
-        default_factory=lambda: {"create": 0, "poll": 0, "list": 0, "results": 0, "other": 0}
-    )
-    refused: int = 0
-    began: float = field(default_factory=time.monotonic)
-    problems: OpenProblems = field(default_factory=OpenProblems)
 
     @property
     def asked(self) -> Instructions:
@@ -355,7 +287,7 @@ class _Run:
             if any(work.count for work in works) or await self._needs_the_time(ledger, clock, notes):
                 await self._work_off(stack, works, ledger=ledger, archives=archives, clock=clock)
             else:
-                self._tell(notes)
+                self._tell_notes(notes)
 
     @contextmanager
     def _on_record(self, ledger: Ledger, clock: ServiceClock) -> Iterator[None]:
@@ -370,8 +302,8 @@ class _Run:
         ledger.remember(LAST_RUN, self._ended(begun, None, at=clock.now()).to_json())
 
     def _ended(self, begun: LastRun, failure: Exception | None, *, at: float) -> LastRun:
-        code = _exit_code(self.tally, failure, self.stop)
-        why = failure or _first_refusal(self.tally)
+        code = self.books.exit_code(failure, self.stop)
+        why = self.books.cause(failure)
         # The text of a bug may hold anything.
         error = "" if why is None else str(why) if isinstance(why, ExportError) else type(why).__name__
         return replace(begun, ended=at, exit_code=int(code), error=error)
@@ -388,8 +320,8 @@ class _Run:
         works = [await self._one_work(ledger, export, span, now=now) for export, span in spans]
         if self.asked.reports_kept:
             notes += tuple(_left_kept(work) for work in works if any(one.kept for one in work.stock.unfinished))
-        self.tally.stored_before = sum(work.stored_before for work in works)
-        self.tally.planned = self.tally.stored_before + sum(work.count for work in works)
+        self.books.tally.stored_before = sum(work.stored_before for work in works)
+        self.books.tally.planned = self.books.tally.stored_before + sum(work.count for work in works)
         return works, notes
 
     async def _needs_the_time(self, ledger: Ledger, clock: ServiceClock, notes: tuple[str, ...]) -> bool:
@@ -410,7 +342,7 @@ class _Run:
         refresh = [one for one in self.asked.repairs if one.bundle.export == export.name]
         if self.asked.accepts_fewer:
             kept = [one for one in stock.unfinished if one.kept]
-            self.tally.accepted.update(one.bundle for one in kept)
+            self.books.tally.accepted.update(one.bundle for one in kept)
             refresh += kept
         if self.asked.refresh_seconds > 0:
             soon = ledger.stored(export.name, span, exported_within=self.asked.refresh_seconds + 1)
@@ -457,19 +389,13 @@ class _Run:
             downloads=ArchiveDownloads(storage_host, archives),
             ledger=ledger,
             export_states={export.name: await _stream(ledger, export, works) for export in self.spec.exports},
-            listener=_Reporter(
-                self.tally,
-                self.problems,
-                self.viewer,
-                self.began,
-                repaired=frozenset(one.bundle for one in self.asked.repairs),
-            ),
+            tell=self.tell,
             backoff=_backoff(settings),
             attempts=settings.retry.attempts,
             download_slots=settings.concurrency.downloads,
             clock=clock.now,
             jitter=random.random,
-            accepted=self.tally.accepted,
+            accepted=self.books.tally.accepted,
         )
         operation_limit = OperationLimit(
             cap=settings.concurrency.operations,
@@ -487,7 +413,7 @@ class _Run:
         )
         helpers = [
             asyncio.create_task(
-                self.viewer.watch(lambda: self._snapshot(budget, scheduler, runner, watcher, durations)), name="viewer"
+                self._show(lambda: self._snapshot(budget, scheduler, runner, watcher, durations)), name="viewer"
             ),
             asyncio.create_task(self._time_out(), name="max duration"),
         ]
@@ -496,14 +422,19 @@ class _Run:
                 # Once more, now that the service's clock is known: what is settled hangs on it, and so does where the
                 # first night begins.
                 works, notes = await self._works(ledger, clock)
-                self._tell(notes)
+                self._tell_notes(notes)
                 await scheduler.run(in_order(works))
         finally:
-            self.requests = {kind.value: count for kind, count in budget.sent.items()}
-            self.refused = budget.refused
+            self.books.requests, self.books.refused = dict(budget.sent), budget.refused
             for helper in helpers:
                 helper.cancel()
             await asyncio.wait(helpers)
+
+    async def _show(self, snapshot: Callable[[], Snapshot]) -> None:
+        try:
+            await self.watch(snapshot)
+        except Exception as error:  # noqa: BLE001 - whatever it is, the run goes on
+            log_failed_listener(self.watch, error)
 
     async def _prime(self, watcher: OperationPoller) -> bool:
         """Rule 3; whether the run goes on."""
@@ -525,20 +456,19 @@ class _Run:
         await asyncio.sleep(self.spec.max_duration_seconds)
         self.stop.ask(Exit.TIME_UP)
 
-    def _tell(self, notes: tuple[str, ...]) -> None:
+    def _tell_notes(self, notes: tuple[str, ...]) -> None:
         for message in notes:
-            log.warning("%s", message)
-            self.viewer.event({"type": "note", "message": message})
+            self.tell(Note(message))
 
     def _snapshot(
         self, budget: Budget, scheduler: Scheduler, runner: BundleRunner, watcher: OperationPoller, durations: Durations
     ) -> Snapshot:
-        tally, seconds = self.tally, time.monotonic() - self.began
+        tally, seconds = self.books.tally, self.books.seconds
         scope = budget.scope.value
         undecided = self.settings.budget.scope == BudgetScope.AUTO and budget.scope is BudgetScope.CREATE
         line = budget.line
         down_seconds = asyncio.get_running_loop().time() - line.since if isinstance(line, Down) else None
-        problems = self.problems.open(service_is_well=down_seconds is None and not budget.paused_seconds)
+        problems = self.books.problems.open(service_is_well=down_seconds is None and not budget.paused_seconds)
         return Snapshot(
             seconds=seconds,
             done=tally.stored,
@@ -572,7 +502,7 @@ class _Run:
         each_seconds = runner.download_seconds
         if each_seconds is None and scheduler.waiting:
             return None
-        unfinished = self.tally.unfinished
+        unfinished = self.books.tally.unfinished
         finished = min(scheduler.waiting, unfinished)
         asking = self._expected_of_requests(budget, scheduler, watcher, durations)
         fetching = seconds_of_downloads(
@@ -599,8 +529,8 @@ class _Run:
         return seconds_to_end(
             reading,
             pace,
-            bundles=self.tally.unfinished,
-            created=min(watcher.waiters + scheduler.waiting, self.tally.unfinished),
+            bundles=self.books.tally.unfinished,
+            created=min(watcher.waiters + scheduler.waiting, self.books.tally.unfinished),
             rest_seconds=durations.rest_seconds(ages),
         )
 
@@ -728,16 +658,6 @@ def _connection(settings: Settings) -> "ConnectionSettings":
     )
 
 
-def _event(kind: str, bundle: Bundle, **more: Any) -> dict[str, Any]:
-    return {
-        "type": kind,
-        "export": bundle.export,
-        "start": show(bundle.range.start),
-        "end": show(bundle.range.end),
-        **more,
-    }
-
-
 def _left_kept(work: ExportPlan) -> str:
     """What is said of bundles that a plain retry leaves as they are."""
     count = sum(one.kept for one in work.stock.unfinished)
@@ -748,18 +668,4 @@ def _left_kept(work: ExportPlan) -> str:
     )
 
 
-def _first_refusal(tally: Tally) -> ExportError | None:
-    return next(iter(tally.refusals.values()), None)
-
-
-def _exit_code(tally: Tally, error: Exception | None, stop: Stop) -> Exit:
-    if error is not None:
-        return exit_of(error, stored=tally.stored)
-    code = tally.exit_code()
-    if stop.reason is not None and tally.unfinished:
-        has_failures = tally.failed or tally.losses
-        return Exit.PARTIAL if stop.reason is Exit.TIME_UP and has_failures else stop.reason
-    return code
-
-
-__all__ = ["Survey", "Viewer", "export", "segments", "survey"]
+__all__ = ["Survey", "Watch", "export", "segments", "survey"]
