@@ -22,8 +22,9 @@ if TYPE_CHECKING:
     from asyncexport.config import Settings, load, load_key
     from asyncexport.core.summary import Exit, Snapshot, Summary
     from asyncexport.engine.scheduler import Stop
-    from asyncexport.run.run import Survey, export, survey
+    from asyncexport.run.run import export
     from asyncexport.run.spec import Backfill, Nightly, Repair, Retry
+    from asyncexport.run.survey import Survey, survey
 
 _HOMES = {
     "Backfill": "run.spec",
@@ -35,11 +36,11 @@ _HOMES = {
     "Snapshot": "core.summary",
     "Stop": "engine.scheduler",
     "Summary": "core.summary",
-    "Survey": "run.run",
+    "Survey": "run.survey",
     "export": "run.run",
     "load": "config",
     "load_key": "config",
-    "survey": "run.run",
+    "survey": "run.survey",
 }
 
 __all__ = [

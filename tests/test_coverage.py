@@ -342,12 +342,21 @@ def test_exports_go_side_by_side():
 
 def test_a_refresh_is_due_once_the_time_has_passed():
     """What was exported too soon is exported once more, and only once."""
-    span = Range(0, 1800)
-    early, late = replace(ARCHIVE, exported_at=2000.0), replace(ARCHIVE, exported_at=6000.0)
-    assert needs_refresh(early, span, refresh_seconds=3600, now=5400)
-    assert not needs_refresh(early, span, refresh_seconds=3600, now=5399)
-    assert not needs_refresh(late, span, refresh_seconds=3600, now=9000)
-    assert not needs_refresh(early, span, refresh_seconds=0, now=9000)
+    bundle = Bundle(EVENTS, Range(0, 1800))
+    archives = (replace(ARCHIVE, exported_at=2000.0), replace(ARCHIVE, exported_at=6000.0))
+    early, late = (BundleRecord(bundle, 0, archive, archive) for archive in archives)
+    assert needs_refresh(early, refresh_seconds=3600, now=5400)
+    assert not needs_refresh(early, refresh_seconds=3600, now=5399)
+    assert not needs_refresh(late, refresh_seconds=3600, now=9000)
+    assert not needs_refresh(early, refresh_seconds=0, now=9000)
+
+
+def test_a_refresh_that_was_refused_is_not_due_again():
+    """Its archive was kept; asking night after night would bring the same."""
+    archive = replace(ARCHIVE, exported_at=2000.0)
+    kept = BundleRecord(Bundle(EVENTS, Range(0, 1800)), 1, FewerRows(100, 0), archive)
+    assert not needs_refresh(kept, refresh_seconds=3600, now=9000)
+    assert not needs_refresh(BundleRecord(kept.bundle), refresh_seconds=3600, now=9000)
 
 
 def test_a_range_all_stored_is_nothing_to_do():

@@ -210,7 +210,7 @@ def _checked(session: Session, settings: "Settings", summary: Summary, url: str)
     """Check every archive, and compare all rows with the truth; the summary, with an error where they differ."""
     from asyncexport.cli.signals import run_abruptly
 
-    where = Path(settings.output.directory)
+    where = settings.output.directory
     sound, unsound = run_abruptly(lambda: _look_at_all(where))
     stored, truth = _rows_in(where / path for path in sound), _rows_of(url)
     missing, extra = (truth - stored).total(), (stored - truth).total()

@@ -1,7 +1,6 @@
 """One run, from what was asked for to its closing words."""
 
 from collections.abc import Iterator
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from asyncexport.cli.signals import AGAIN, run_politely
@@ -54,7 +53,7 @@ def say_closing(session: "Session", settings: "Settings", spec: "RunSpec", summa
     if summary.error is not None and not tally.planned:
         return
     example = "" if session.quiet else example or (_stored_before(settings, spec) if tally.stored_before else "")
-    look = look_command(Path(settings.output.directory) / example) if example else ""
+    look = look_command(settings.output.directory / example) if example else ""
     for line in closing_lines(summary, look=look):
         session.say(session.pasteable(line))
     if summary.error is None:
@@ -124,7 +123,7 @@ def _stored_before(settings: "Settings", spec: "RunSpec") -> str:
     asked = instructions(spec)
     span = Range(asked.start or 0, asked.end or 2**40)
     found = ""
-    with LedgerReader(Path(settings.output.directory)) as ledger:
+    with LedgerReader(settings.output.directory) as ledger:
         for export in spec.exports:
             for one in ledger.stored(export.name, span):
                 found = one.stored.path if one.stored else found

@@ -29,7 +29,7 @@ def segments(ctx: typer.Context, *, directory: Directory = None, sets: Sets = No
 
     async def listed() -> int:
         from asyncexport.display import plain
-        from asyncexport.run.run import segments as all_segments
+        from asyncexport.run.segments import segments as all_segments
 
         count = 0
         async for segment in all_segments(asked.settings, key=key, sent=lambda kind: sent.update([kind])):

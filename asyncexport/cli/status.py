@@ -37,7 +37,7 @@ def status(ctx: typer.Context, *, export: Names = None, directory: Directory = N
 
     session: Session = ctx.obj
     asked = read_asked(session, directory=directory, sets=sets)
-    where = Path(asked.settings.output.directory)
+    where = asked.settings.output.directory
     settle = {one.name: one.settle_seconds for one in asked.settings.exports}
     if not present(where):
         check_names(export, list(settle))
@@ -77,13 +77,13 @@ def status(ctx: typer.Context, *, export: Names = None, directory: Directory = N
 def _nothing_yet(session: Session, where: Path) -> Summary:
     """Archives without a ledger are a fault, an empty place is none."""
     from asyncexport.errors import LedgerError
-    from asyncexport.storage import Archives
+    from asyncexport.run.directory import check_ledger_not_lost
 
-    if Archives(where).existing():
-        raise LedgerError(
-            f"{where} holds archives but no ledger",
-            hint=f"`{session.again('verify', '--rebuild')}` makes the ledger anew",
-        )
+    try:
+        check_ledger_not_lost(where)
+    except LedgerError as error:
+        error.hint = f"`{session.again('verify', '--rebuild')}` makes the ledger anew"
+        raise
     message = f"nothing here yet: {where} has no ledger"
     session.say(message)
     session.record("note", message=message)

@@ -77,13 +77,12 @@ def verify(
 
 
 def _check(session: Session, settings: "Settings", names: list[str] | None) -> Found:
-    from asyncexport.ledger import LedgerReader, present
+    from asyncexport.ledger import LedgerReader
+    from asyncexport.run.directory import check_ledger_not_lost
     from asyncexport.run.verify import verify as check
-    from asyncexport.storage import Archives, ledger_lost
 
-    where = Path(settings.output.directory)
-    if not present(where) and Archives(where).existing():
-        raise ledger_lost(where)
+    where = settings.output.directory
+    check_ledger_not_lost(where)
     with LedgerReader(where) as ledger:
         overviews = ledger.overviews()
     check_names(names, [one.name for one in overviews])
@@ -105,7 +104,7 @@ def _check(session: Session, settings: "Settings", names: list[str] | None) -> F
 def _rebuild(session: Session, settings: "Settings") -> Found:
     from asyncexport.run.verify import rebuild
 
-    where = Path(settings.output.directory)
+    where = settings.output.directory
     found = Found()
 
     async def rebuilt() -> None:
@@ -183,6 +182,6 @@ def _exports_of(settings: "Settings", unsound: "list[BundleRecord]") -> "tuple[E
 
     names = sorted({one.bundle.export for one in unsound})
     named = {one.name: one for one in settings.exports}
-    with LedgerReader(Path(settings.output.directory)) as ledger:
+    with LedgerReader(settings.output.directory) as ledger:
         known = ledger.exports()
     return tuple(named.get(name) or Export(name, known[name]) for name in names)

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 
 from asyncexport.core.bundles import Bundle, Range, count_cut, cut, gaps
 from asyncexport.core.exports import Export
-from asyncexport.core.states import IN_PROGRESS, BundleRecord, Planned, Stored
+from asyncexport.core.states import IN_PROGRESS, BundleRecord, Planned
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,9 +127,20 @@ def in_order(works: Sequence[ExportPlan]) -> Iterator[BundleRecord]:
     yield from heapq.merge(*(work.unclaimed() for work in works), key=lambda one: one.bundle.range)
 
 
-def needs_refresh(stored: Stored, span: Range, *, refresh_seconds: float, now: float) -> bool:
-    """Whether a bundle is to be exported once more: so long has passed since its end, and it was exported sooner."""
-    if refresh_seconds <= 0:
+def needs_refresh(record: BundleRecord, *, refresh_seconds: float, now: float) -> bool:
+    """Whether a stored bundle is to be exported once more, since its data may have been incomplete.
+
+    That is so where it was exported less than `refresh_seconds` after its end, and that time has passed. A bundle whose
+    refresh was refused, since far fewer rows came, is left alone: it would be asked for night after night.
+
+    This is the only rule. The ledger's `exported_within` merely narrows the candidates.
+
+    Args:
+        record: Where the bundle stands.
+        refresh_seconds: How long after a bundle's end its data may still change; 0: no bundle is refreshed.
+        now: Seconds since 1970, by the service's clock.
+    """
+    if refresh_seconds <= 0 or record.stored is None or record.kept:
         return False
-    due = span.end + refresh_seconds
-    return stored.exported_at < due <= now
+    due = record.bundle.range.end + refresh_seconds
+    return record.stored.exported_at < due <= now

@@ -25,9 +25,10 @@ from asyncexport.core.bundles import Bundle, Range
 from asyncexport.core.exports import Export, Format
 from asyncexport.core.states import BundleRecord, Ready, Stored
 from asyncexport.errors import ArchiveError, LedgerError, StorageError
-from asyncexport.ledger import Ledger, LedgerReader, hold, present
+from asyncexport.ledger import Ledger, LedgerReader, hold
 from asyncexport.ledger.replace import replacement
-from asyncexport.storage import Archives, ledger_lost
+from asyncexport.run.directory import check_ledger_not_lost
+from asyncexport.storage import Archives
 
 FAR = Range(0, 2**40)
 """All of time, as far as anybody here is concerned."""
@@ -97,8 +98,7 @@ async def verify(directory: Path, *, exports: Iterable[str] = ()) -> AsyncGenera
     names = set(exports)
     async with AsyncExitStack() as stack:
         archives = await stack.enter_async_context(Archives(directory))
-        if not present(directory) and await archives.exist():
-            raise ledger_lost(directory)
+        await asyncio.to_thread(check_ledger_not_lost, directory)
         ledger = stack.enter_context(LedgerReader(directory))
         await _whole(asyncio.to_thread(ledger.check))
         known = ledger.exports()
