@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from asyncexport.config import ApiKey, load
+from asyncexport.config import ApiKey, load_settings
 from asyncexport.core.admission import BudgetScope
 from asyncexport.core.bundles import DAY
 from asyncexport.engine.scheduler import Stop
@@ -31,7 +31,9 @@ def loaded(text, directory):
     """Settings from a config file that says this."""
     file = directory / "asyncexport.toml"
     file.write_text(text)
-    return load(file=file, environ={}, flags={"output.directory": directory / "exports"}, working_directory=directory)
+    return load_settings(
+        file=file, environ={}, flags={"output.directory": directory / "exports"}, working_directory=directory
+    )
 
 
 async def called(*flags):

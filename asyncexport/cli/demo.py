@@ -25,9 +25,10 @@ from urllib.request import ProxyHandler, build_opener
 
 import typer
 
+from asyncexport.cli.configuration import check_place
 from asyncexport.cli.finish import BUG_HINT
 from asyncexport.cli.options import named
-from asyncexport.cli.session import Session, check_place
+from asyncexport.cli.session import Session
 from asyncexport.core.bundles import DAY, Range, day, show
 from asyncexport.core.exits import Exit
 from asyncexport.core.summary import Summary
@@ -83,7 +84,7 @@ def demo(
         session.record("sandbox", url=url)
         _say(session, f"a sandbox of the service runs on this machine; a day of it, {day(THE_DAY.start)}, is exported")
         spec = Backfill(settings.exports, start=THE_DAY.start, end=THE_DAY.end, command="demo")
-        summary, example = export_watched(session, settings, spec, key=_key(settings))
+        summary, example = export_watched(session, settings, spec, key=_key())
         if summary.exit_code is Exit.DONE:
             summary = _checked(session, settings, summary, url)
     say_closing(session, settings, spec, summary, example=example)
@@ -190,20 +191,20 @@ def _take_place(directory: Path) -> None:
 
 
 def _settings(said: dict[str, Any], directory: Path) -> "Settings":
-    from asyncexport.config import load
+    from asyncexport.config import load_settings
 
     flags = {f"{table}.{key}": value for table, keys in said.items() for key, value in keys.items()}
     # What an interrupted demo left running died with its sandbox: it need not be believed in for long.
     flags |= {"output.directory": directory, "polling.operation_deadline": "10s"}
-    return load(file=Path(os.devnull), environ={}, flags=flags, working_directory=Path.cwd())
+    return load_settings(file=Path(os.devnull), environ={}, flags=flags, working_directory=Path.cwd())
 
 
-def _key(settings: "Settings") -> "ApiKey":
+def _key() -> "ApiKey":
     """The sandbox's: it is no secret."""
     from asyncexport.config import load_key
     from asyncexport.sandbox import KEY
 
-    return load_key(settings, {"FULLSTORY_API_KEY": KEY})
+    return load_key({"FULLSTORY_API_KEY": KEY}, file=None)
 
 
 def _checked(session: Session, settings: "Settings", summary: Summary, url: str) -> Summary:

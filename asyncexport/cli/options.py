@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from asyncexport.cli.configuration import read_settings
 from asyncexport.errors import ConfigError, Problem
 
 if TYPE_CHECKING:
@@ -100,7 +101,7 @@ def read_asked(
     hint = ""
     settings = None
     try:
-        settings = session.settings(directory=directory, sets=sets)
+        settings = read_settings(session, directory=directory, sets=sets)
     except ConfigError as error:
         problems += error.problems
         hint = error.hint

@@ -4,6 +4,7 @@ from typing import Annotated
 
 import typer
 
+from asyncexport.cli.configuration import read_key
 from asyncexport.cli.options import (
     Asked,
     Directory,
@@ -103,4 +104,4 @@ def retry(
 def _run(session: Session, asked: Asked, spec: RunSpec) -> Summary:
     from asyncexport.cli.run_command import carry_out
 
-    return carry_out(session, asked.settings, spec, key=session.key(asked.settings))
+    return carry_out(session, asked.settings, spec, key=read_key(asked.settings))

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from asyncexport.cli.configuration import read_key
 from asyncexport.cli.options import Directory, Names, Sets, check_names, read_asked
 from asyncexport.cli.run_command import carry_out
 from asyncexport.cli.session import Session
@@ -63,7 +64,7 @@ def verify(
         raise ConfigError([Problem("--repair", "and --rebuild are two steps: rebuild first, then repair")])
     if rebuild and export:
         raise ConfigError([Problem("--export", "a ledger is rebuilt as a whole")])
-    key = session.key(asked.settings) if repair else None
+    key = read_key(asked.settings) if repair else None
     found = _rebuild(session, asked.settings) if rebuild else _check(session, asked.settings, export)
     if key is not None and found.unsound:
         return _repair(session, asked.settings, found, key)

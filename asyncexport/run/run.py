@@ -167,7 +167,7 @@ def _remembering_the_end(run: _Run, ledger: Ledger, clock: ServiceClock) -> Iter
 async def _work_off(run: _Run, planner: Planner, engine: RunEngine) -> None:
     progress = Progress(run.settings, run.books, engine)
     helpers = [
-        asyncio.create_task(_show(run.watch, progress.snapshot), name="viewer"),
+        asyncio.create_task(_show_progress(run.watch, progress.snapshot), name="viewer"),
         asyncio.create_task(_time_out(run.spec.max_duration_seconds, run.stop), name="max duration"),
     ]
     try:
@@ -197,7 +197,7 @@ async def _prime(poller: OperationPoller, stop: Stop) -> bool:
         await asyncio.wait({priming, stopping})
 
 
-async def _show(watch: Watch, snapshot: Callable[[], Snapshot]) -> None:
+async def _show_progress(watch: Watch, snapshot: Callable[[], Snapshot]) -> None:
     try:
         await watch(snapshot)
     except Exception as error:  # noqa: BLE001 - whatever it is, the run goes on

@@ -130,7 +130,7 @@ def make_api_client(settings: Settings, key: ApiKey, budget: Budget, clock: Serv
     from asyncexport.client.api import ApiClient  # noqa: PLC0415
 
     return ApiClient(
-        base_url=settings.base_url_for(key),
+        base_url=key.base_url(settings.api.base_url),
         key=key.reveal(),
         gate=budget,
         connection=_connection(settings),
