@@ -14,8 +14,9 @@ from asyncexport.core.summary import Exit, Summary
 from asyncexport.engine.scheduler import Stop
 from asyncexport.ledger import LedgerReader
 from asyncexport.run.spec import Nightly, Repair, Retry
+from asyncexport.run.survey import survey
 from asyncexport.sandbox import Sandbox, SandboxBehaviour, SandboxFault, serving
-from tests.exporting import Notebook, archives, moment, rows_in, run
+from tests.exporting import Notebook, archives, moment, rows_in, run, settings_for
 
 pytestmark = pytest.mark.slow
 
@@ -309,3 +310,12 @@ async def test_a_refresh_that_was_interrupted_is_guarded_when_it_goes_on(tmp_pat
         assert scene.counts == ([0, 0] if missing else [one.stored.rows for one in scene.records() if one.stored])
         assert missing or scene.files == files
         assert refreshed(summary)[4] == (0 if missing else 2)
+
+
+async def test_a_survey_of_a_night_counts_what_it_would_refresh(tmp_path):
+    """It reads the ledger by the same rule as the night itself."""
+    async with stored(tmp_path) as scene:
+        settings = settings_for(scene.sandbox, tmp_path, {"nightly": {"since": START}})
+        for seconds, count in ((LATER, 2), (0.0, 0)):
+            found = survey(settings, Nightly(settings.exports, moment(END), seconds), now=scene.sandbox.now)
+            assert sum(plan.count for plan in found.plans) == count

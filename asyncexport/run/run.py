@@ -64,7 +64,7 @@ async def export(
     spec: RunSpec,
     *,
     key: ApiKey,
-    stop: Stop,
+    stop: Stop | None = None,
     listeners: Sequence[Listener] = (),
     watch: Watch = watch_nothing,
     boundary: Callable[[str], None] = ignore,
@@ -75,13 +75,13 @@ async def export(
         settings: The settings.
         spec: What to do.
         key: The API key.
-        stop: What asks the run to stop.
+        stop: Asks the run to stop when its `ask` is called. None: nothing does.
         listeners: Called with each event, in this order. One that raises is called no more.
         watch: Shows how far the run has come.
         boundary: Called with the name of every write to the disk right before and after it, in the thread that writes:
             tests kill the process there, or raise what the disk would.
     """
-    books = RunBooks()
+    books, stop = RunBooks(), stop or Stop()
     repaired = frozenset(one.bundle for one in instructions(spec).repairs)
     tell = Announcer(books, listeners, repaired=repaired).tell
     error: ExportError | None = None
