@@ -70,7 +70,7 @@ class Drafts(Archives):
         return HashedDraft(self._disk, archive_path(bundle, container))
 
 
-async def fetch_all(urls: list[str], into: Path, *, at_once: int, trust: str) -> None:
+async def fetch_all(urls: list[str], into: Path, *, at_once: int, trust: Path | None) -> None:
     """Fetch them, so many at once."""
     archives = Drafts(into)
     slots = asyncio.Semaphore(at_once)
@@ -98,7 +98,7 @@ def main() -> None:
     parser.add_argument("--of", type=Path, required=True)
     parser.add_argument("--into", type=Path, required=True)
     parser.add_argument("--at-once", type=int, required=True)
-    parser.add_argument("--trust", default="")
+    parser.add_argument("--trust", type=Path, default=None)
     asked = parser.parse_args()
     os.fsync = lambda fd: None  # noqa: ARG005 - as it is called
     urls = asked.of.read_text().split()

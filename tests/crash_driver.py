@@ -30,10 +30,12 @@ import asyncexport.client.api
 import asyncexport.client.storage_host  # noqa: F401 - a run loads both when it needs them; here it is done once for all
 from asyncexport.config import ApiKey, Settings
 from asyncexport.core.bundles import Range
-from asyncexport.core.summary import Snapshot
+from asyncexport.core.events import Event
+from asyncexport.display.event_records import event_record
 from asyncexport.engine.scheduler import Stop
 from asyncexport.ledger import LedgerReader
-from asyncexport.run.run import Order, export
+from asyncexport.run.run import export
+from asyncexport.run.spec import Backfill, Repair, RunSpec
 from asyncexport.run.verify import rebuild
 from tests.failpoints import telling
 from tests.power_cut_fs import mount_privately
@@ -93,19 +95,18 @@ class Run:
 
 @dataclass(slots=True)
 class Teller:
-    """Tells the outside world, in a file; a `pipeline.Viewer`, and who is told of the failpoints."""
+    """Tells the outside world, in a file, of events and of failpoints."""
 
     file: int
     run: Run
     names: list[str] = field(default_factory=list)
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
-    def event(self, event: dict[str, Any]) -> None:
+    def on_event(self, event: Event) -> None:
         """Something happened."""
-        self.tell(event)
-
-    async def watch(self, snapshot: Callable[[], Snapshot]) -> None:
-        """Nobody looks."""
+        record = event_record(event)
+        if record is not None:
+            self.tell(record)
 
     def boundary(self, name: str) -> None:
         """A write to the disk is about to happen, or has happened."""
@@ -123,9 +124,9 @@ class Teller:
             return False
         return place[1] == (self.names.count(name) if place[0] else len(self.names))
 
-    def tell(self, event: dict[str, Any]) -> None:
+    def tell(self, record: dict[str, Any]) -> None:
         """Write it down."""
-        os.write(self.file, json.dumps(event).encode() + b"\n")
+        os.write(self.file, json.dumps(record).encode() + b"\n")
 
 
 def serve(orders: socket.socket) -> None:
@@ -198,14 +199,14 @@ async def _export(run: Run, teller: Teller) -> int:
         async for _ in rebuild(directory):
             pass
         return 0
-    order = Order("backfill", settings.exports, start=run.start, end=run.end)
+    spec: RunSpec = Backfill(settings.exports, start=run.start, end=run.end)
     if run.repair:
         with LedgerReader(directory) as ledger:
             stored = [
                 one for export in settings.exports for one in ledger.stored(export.name, Range(run.start, run.end))
             ]
-        order = Order("verify", settings.exports, start=run.start, end=run.end, fills_gaps=False, repair=tuple(stored))
-    summary = await export(settings, order, key=ApiKey(run.key), stop=Stop(), viewer=teller)
+        spec = Repair(settings.exports, tuple(stored))
+    summary = await export(settings, spec, key=ApiKey(run.key), stop=Stop(), listeners=(teller.on_event,))
     teller.tell({"type": "boundaries", "names": teller.names})
     teller.tell(summary.to_dict())
     return int(summary.exit_code)

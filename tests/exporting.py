@@ -13,9 +13,12 @@ from typing import Any
 
 from asyncexport.config import ApiKey, Settings
 from asyncexport.core.bundles import read_moment
+from asyncexport.core.events import Event
 from asyncexport.core.summary import Snapshot, Summary
+from asyncexport.display.event_records import event_record
 from asyncexport.engine.scheduler import Stop
-from asyncexport.run.run import Order, export
+from asyncexport.run.run import export
+from asyncexport.run.spec import Backfill, Nightly, Repair, Retry, RunSpec
 from asyncexport.sandbox import Sandbox
 from asyncexport.storage import archive_range
 from tests.failpoints import telling
@@ -34,7 +37,7 @@ QUICK: dict[str, Any] = {
 
 @dataclass(slots=True)
 class Notebook:
-    """A viewer that writes down what happens."""
+    """Writes down what happens, as `--json` has it."""
 
     events: list[dict[str, Any]] = field(default_factory=list)
     snapshots: list[Snapshot] = field(default_factory=list)
@@ -44,9 +47,11 @@ class Notebook:
         self.snapshots.append(snapshot())
         await asyncio.Event().wait()
 
-    def event(self, event: dict[str, Any]) -> None:
+    def on_event(self, event: Event) -> None:
         """Write it down."""
-        self.events.append(event)
+        record = event_record(event)
+        if record is not None:
+            self.events.append(record)
 
     def of(self, kind: str) -> list[dict[str, Any]]:
         """What happened of this kind."""
@@ -74,23 +79,29 @@ async def run(
     stop: Stop | None = None,
     viewer: Notebook | None = None,
     boundary: Callable[[str], None] = lambda _name: None,
-    **order: Any,
+    kind: type[RunSpec] = Backfill,
+    **fields: Any,
 ) -> Summary:
-    """One run of `backfill`, or of another `command`; `boundary` is told of its failpoints."""
+    """One run: a backfill, or one of another kind, with these fields of its specification.
+
+    `boundary` is told of its failpoints.
+    A night begins at `[nightly] since`, which is set to `start`; "" leaves it as it is.
+    """
+    if kind is Nightly and start:
+        changes = {**(changes or {}), "nightly": {"since": start}}
     settings = settings_for(sandbox, directory, changes)
+    if kind in (Backfill, Retry):
+        fields = {"start": moment(start), **fields}
+    if kind is not Repair:
+        fields = {"end": None if end is None else moment(end), **fields}
     with telling(boundary):
         return await export(
             settings,
-            Order(
-                order.pop("command", "backfill"),
-                order.pop("exports", settings.exports),
-                start=None if start == "" else moment(start),
-                end=None if end is None else moment(end),
-                **order,
-            ),
+            kind(settings.exports, **fields),
             key=ApiKey(key or sandbox.key),
             stop=stop or Stop(),
-            viewer=viewer or Notebook(),
+            listeners=() if viewer is None else (viewer.on_event,),
+            watch=(viewer or Notebook()).watch,
         )
 
 

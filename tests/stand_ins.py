@@ -8,6 +8,15 @@ from dataclasses import dataclass, field
 
 from asyncexport.core.admission import Backoff, BudgetScope, Prefer, Priority, Quota
 from asyncexport.core.bundles import Bundle, Range
+from asyncexport.core.events import (
+    BundleMoved,
+    BundleParked,
+    BundleStored,
+    Event,
+    ExportStopped,
+    PossibleDuplicate,
+    Retried,
+)
 from asyncexport.core.exports import Definition, Export
 from asyncexport.core.polling import FinishedOperation
 from asyncexport.core.service.requests import Kind
@@ -19,7 +28,7 @@ from asyncexport.engine.creates import ExportState
 from asyncexport.engine.download import ArchiveDownload, ArchiveDownloads
 from asyncexport.engine.permit import Permit
 from asyncexport.engine.poller import OperationPoller
-from asyncexport.errors import RefusedError, ServiceError, UnavailableError
+from asyncexport.errors import ServiceError, UnavailableError
 from asyncexport.simulate.service import MemoryLedger
 
 OUTAGE = 6 * 3600.0
@@ -213,28 +222,30 @@ class Listener:
     """Remembers what it was told."""
 
     ledger: Ledger
+    states: list[State] = field(default_factory=list)
     moves: list[tuple[State, State]] = field(default_factory=list)
     retries: list[str] = field(default_factory=list)
     shared: int = 0
     duplicates: int = 0
     refusals: dict[str, ServiceError] = field(default_factory=dict)
 
-    def moved(self, before: BundleRecord, after: BundleRecord) -> None:
-        """A new state."""
-        self.moves.append((before.state, after.state))
-
-    def retried(self, bundle: Bundle, why: str, *, shared: bool = False) -> None:
-        """Tried again."""
-        self.retries.append(why)
-        self.shared += shared
-
-    def possible_duplicate(self, bundle: Bundle) -> None:
-        """A lost answer."""
-        self.duplicates += 1
-
-    def refused(self, export: str, error: RefusedError) -> None:
-        """A refused export."""
-        self.refusals[export] = error
+    def on_event(self, event: Event) -> None:
+        """Remember it."""
+        match event:
+            case BundleStored(archive=archive):
+                self.states.append(archive)
+            case BundleParked(state=state):
+                self.states.append(state)
+            case BundleMoved(before=before, after=after):
+                self.states.append(after.state)
+                self.moves.append((before.state, after.state))
+            case Retried(reason=reason, concerns_all=concerns_all):
+                self.retries.append(reason)
+                self.shared += concerns_all
+            case PossibleDuplicate():
+                self.duplicates += 1
+            case ExportStopped(export=export, error=error):
+                self.refusals[export] = error
 
 
 class Scene:
@@ -256,7 +267,7 @@ class Scene:
             downloads=self.downloads,
             ledger=self.ledger,
             export_states={EXPORT.name: self.stream},
-            listener=self.listener,
+            tell=self.listener.on_event,
             backoff=Backoff(1.0, 300.0, OUTAGE),
             attempts=attempts,
             download_slots=slots,

@@ -84,7 +84,7 @@ async def test_a_bundle_goes_from_planned_to_stored():
     scene = Scene()
     done = await carry(scene, planned())
     assert [type(state) for state in scene.ledger.states] == [Creating, Created, Ready, Stored]
-    assert [after for _, after in scene.listener.moves] == scene.ledger.states
+    assert scene.listener.states == scene.ledger.states
     assert done.stored == done.state == scene.ledger.states[-1]
     assert (scene.service.posts, scene.service.links, len(scene.downloads.used)) == (1, 1, 1)
 

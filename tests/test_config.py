@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from asyncexport.config import EXAMPLE, ApiKey, Settings, load, load_key, read_duration, write_duration
+from asyncexport.config import EXAMPLE, ApiKey, Settings, load_key, load_settings, read_duration, write_duration
 from asyncexport.config.layers import known_keys
 from asyncexport.core.exports import Definition, Export, Format, Type
 from asyncexport.errors import ConfigError, UnauthorizedError
@@ -30,7 +30,7 @@ def read(
 ) -> Settings:
     """Load `toml` as the file that is found by itself."""
     (here / "asyncexport.toml").write_text(toml, encoding="utf-8")
-    return load(file=None, environ=environ or {}, flags=flags or {}, working_directory=here)
+    return load_settings(file=None, environ=environ or {}, flags=flags or {}, working_directory=here)
 
 
 def faults(here: Path, toml: str = "", **sources: Any) -> list[str]:
@@ -53,13 +53,13 @@ def said_of(here: Path, toml: str) -> str:
 
 def test_without_a_file_there_is_one_export_of_everyones_events(here: Path) -> None:
     """No file, no variables, no flags: the defaults of the design, and one export."""
-    settings = load(file=None, environ={}, flags={}, working_directory=here)
+    settings = load_settings(file=None, environ={}, flags={}, working_directory=here)
     assert settings == Settings()
     assert settings.exports == (Export("everyone-events"),)
     assert (settings.api.base_url, settings.api.proxy, settings.api.ca_file, settings.api.headers) == (
         "auto",
         "",
-        "",
+        None,
         {},
     )
     assert (settings.api.connect_timeout_seconds, settings.api.read_timeout_seconds) == (10.0, 60.0)
@@ -92,7 +92,7 @@ def test_the_file_is_the_one_of_the_option_else_of_the_variable_else_the_one_her
     environ = {"ASYNCEXPORT_CONFIG": "variable.toml"}
 
     def burst_of(file: Path | None, environ: Mapping[str, str]) -> int:
-        return load(file=file, environ=environ, flags={}, working_directory=here).budget.burst
+        return load_settings(file=file, environ=environ, flags={}, working_directory=here).budget.burst
 
     assert burst_of(Path("option.toml"), environ) == 3
     assert burst_of(None, environ) == 2
@@ -148,7 +148,7 @@ def test_settings_cannot_be_changed(here: Path) -> None:
 def test_a_file_with_a_byte_order_mark_is_read(here: Path) -> None:
     """An editor that marks UTF-8 does no harm."""
     (here / "bom.toml").write_bytes(b"\xef\xbb\xbf[budget]\nburst = 3\n")
-    assert load(file=Path("bom.toml"), environ={}, flags={}, working_directory=here).budget.burst == 3
+    assert load_settings(file=Path("bom.toml"), environ={}, flags={}, working_directory=here).budget.burst == 3
 
 
 # Files that cannot be read
@@ -157,11 +157,11 @@ def test_a_file_with_a_byte_order_mark_is_read(here: Path) -> None:
 def test_a_file_that_is_not_there_is_told_by_who_named_it(here: Path) -> None:
     """A named file must be there; the message says which one, and whether the option or the variable named it."""
     with pytest.raises(ConfigError) as caught:
-        load(file=Path("nope.toml"), environ={}, flags={}, working_directory=here)
+        load_settings(file=Path("nope.toml"), environ={}, flags={}, working_directory=here)
     assert str(caught.value) == f"-c: there is no file {here / 'nope.toml'}"
     assert "asyncexport init" in caught.value.hint
     with pytest.raises(ConfigError) as caught:
-        load(file=None, environ={"ASYNCEXPORT_CONFIG": "/nope.toml"}, flags={}, working_directory=here)
+        load_settings(file=None, environ={"ASYNCEXPORT_CONFIG": "/nope.toml"}, flags={}, working_directory=here)
     assert str(caught.value) == "ASYNCEXPORT_CONFIG: there is no file /nope.toml"
 
 
@@ -169,13 +169,13 @@ def test_a_link_that_leads_nowhere_is_not_taken_for_no_file(here: Path) -> None:
     """A run never falls back to the defaults because the disk with the settings is not mounted."""
     (here / "asyncexport.toml").symlink_to(here / "gone.toml")
     with pytest.raises(ConfigError, match="there is no file"):
-        load(file=None, environ={}, flags={}, working_directory=here)
+        load_settings(file=None, environ={}, flags={}, working_directory=here)
 
 
 def test_a_directory_is_no_file(here: Path) -> None:
     """A directory where a file is expected is one clear line."""
     with pytest.raises(ConfigError) as caught:
-        load(file=here, environ={}, flags={}, working_directory=here)
+        load_settings(file=here, environ={}, flags={}, working_directory=here)
     assert str(caught.value) == f"-c: {here} cannot be read: is a directory"
 
 
@@ -194,7 +194,7 @@ def test_what_is_not_toml_is_told_with_its_file(here: Path, content: bytes, said
     file = here / "asyncexport.toml"
     file.write_bytes(content)
     with pytest.raises(ConfigError) as caught:
-        load(file=None, environ={"ASYNCEXPORT_FOO": "1"}, flags={}, working_directory=here)
+        load_settings(file=None, environ={"ASYNCEXPORT_FOO": "1"}, flags={}, working_directory=here)
     assert [str(problem) for problem in caught.value.problems] == [
         f"{file}: {said}",
         "ASYNCEXPORT_FOO: unknown variable",
@@ -563,7 +563,7 @@ def test_since_may_be_so_many_days_ago(here: Path) -> None:
 )
 def test_auto_takes_the_host_that_fits_the_key(here: Path, key: str, host: str) -> None:
     """The prefix of the key says which data centre it belongs to (reference section 2)."""
-    assert read(here).base_url_for(ApiKey(key)) == host
+    assert ApiKey(key).base_url(read(here).api.base_url) == host
 
 
 @pytest.mark.parametrize(
@@ -578,7 +578,7 @@ def test_auto_takes_the_host_that_fits_the_key(here: Path, key: str, host: str) 
 )
 def test_a_base_url_is_taken_as_it_stands(here: Path, url: str) -> None:
     """Any https host, and this machine by http, whatever the key's prefix says."""
-    assert read(here, f"[api]\nbase_url = '{url}/'").base_url_for(ApiKey("eu1.abc")) == url
+    assert ApiKey("eu1.abc").base_url(read(here, f"[api]\nbase_url = '{url}/'").api.base_url) == url
 
 
 @pytest.mark.parametrize(
@@ -656,7 +656,7 @@ def test_a_ca_file_must_be_there(here: Path) -> None:
     assert faults(here, "[api]\nca_file = '/nope.pem'") == ["api.ca_file: there is no such file"]
     file = here / "ca.pem"
     file.touch()
-    assert read(here, f"[api]\nca_file = '{file}'").api.ca_file == str(file)
+    assert read(here, f"[api]\nca_file = '{file}'").api.ca_file == file
 
 
 def test_a_tilde_is_the_home_of_the_user(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -732,16 +732,16 @@ def test_the_key_comes_from_the_environment_before_the_file(here: Path) -> None:
     file.chmod(0o600)
     settings = read(here, f"[api]\napi_key_file = '{file}'")
     both = {"FULLSTORY_API_KEY": "na1.key", "FULLSTORY_API_TOKEN": "na1.token"}
-    assert load_key(settings, both).reveal() == "na1.key"
-    assert load_key(settings, {**both, "FULLSTORY_API_KEY": " "}).reveal() == "na1.token"
-    assert load_key(settings, {}).reveal() == "na1.fromfile"
-    assert load_key(settings, {}).notes == ()
+    assert load_key(both, file=settings.api.api_key_file).reveal() == "na1.key"
+    assert load_key({**both, "FULLSTORY_API_KEY": " "}, file=settings.api.api_key_file).reveal() == "na1.token"
+    assert load_key({}, file=settings.api.api_key_file).reveal() == "na1.fromfile"
+    assert load_key({}, file=settings.api.api_key_file).notes == ()
 
 
 def test_a_missing_key_says_where_to_put_one(here: Path) -> None:
     """Without a key the hint is the next thing to do."""
     with pytest.raises(UnauthorizedError, match="there is no API key") as caught:
-        load_key(read(here), {})
+        load_key({}, file=read(here).api.api_key_file)
     assert caught.value.hint == "set FULLSTORY_API_KEY, or name a file that holds the key in [api] api_key_file"
 
 
@@ -759,7 +759,7 @@ def test_a_missing_key_says_where_to_put_one(here: Path) -> None:
 )
 def test_what_is_pasted_along_with_the_key_is_taken_off(here: Path, pasted: str) -> None:
     """Quotes, line ends and the header it was copied from do no harm."""
-    assert load_key(read(here), {"FULLSTORY_API_KEY": pasted}).reveal() == CANARY
+    assert load_key({"FULLSTORY_API_KEY": pasted}, file=read(here).api.api_key_file).reveal() == CANARY
 
 
 @pytest.mark.parametrize(
@@ -779,7 +779,7 @@ def test_what_is_pasted_along_with_the_key_is_taken_off(here: Path, pasted: str)
 def test_what_cannot_be_a_key_is_refused_and_not_repeated(here: Path, pasted: str, said: str) -> None:
     """A key that could not be sent is told by its place, and nothing of it is shown."""
     with pytest.raises(UnauthorizedError) as caught:
-        load_key(read(here), {"FULLSTORY_API_KEY": pasted})
+        load_key({"FULLSTORY_API_KEY": pasted}, file=read(here).api.api_key_file)
     assert str(caught.value) == said
     assert "na1" not in caught.value.hint
 
@@ -789,7 +789,7 @@ def test_a_key_file_that_others_can_read_is_noted(here: Path) -> None:
     file = here / "key"
     file.write_text(CANARY)
     file.chmod(0o644)
-    key = load_key(read(here, f"[api]\napi_key_file = '{file}'"), {})
+    key = load_key({}, file=read(here, f"[api]\napi_key_file = '{file}'").api.api_key_file)
     assert key.notes == (f"every user of this machine can read the API key: chmod 600 {file}",)
     assert CANARY not in key.notes[0]
 
@@ -804,7 +804,7 @@ def test_a_key_file_that_cannot_be_used_is_told(here: Path) -> None:
     ]
     for name, kind, said in cases:
         with pytest.raises(kind) as caught:
-            load_key(read(here, f"[api]\napi_key_file = '{name}'"), {})
+            load_key({}, file=read(here, f"[api]\napi_key_file = '{name}'").api.api_key_file)
         assert str(caught.value) == said
 
 

@@ -15,7 +15,17 @@ import pytest
 from rich.text import Text
 
 from asyncexport.core.bundles import Bundle, Range
+from asyncexport.core.events import (
+    BundleMoved,
+    BundleParked,
+    BundleStored,
+    ExportStopped,
+    Note,
+    PossibleDuplicate,
+    Retried,
+)
 from asyncexport.core.exits import Exit
+from asyncexport.core.states import BundleRecord, Failed, FewerRows, Overdue, Stored
 from asyncexport.core.summary import Snapshot, Summary, Tally
 from asyncexport.display import (
     Counter,
@@ -29,6 +39,7 @@ from asyncexport.display import (
     show_bytes,
     table,
 )
+from asyncexport.display.event_records import progress_record
 from asyncexport.display.live_view import LiveView
 from asyncexport.display.phrases import sentence
 from asyncexport.display.progress_view import COARSE, FINE, Rates, draw
@@ -533,21 +544,87 @@ async def test_on_a_terminal_the_picture_goes_when_the_run_does():
     assert watcher.downloading == 0
 
 
-def test_a_parked_bundle_is_in_the_log_and_an_example_has_rows():
-    """The closing words name what was given up: no warning does so, too. The file to look into has something in it."""
-    stream = io.StringIO()
-    lines = MessageLines(stream)
-    watcher = RunViewer(lines, "backfill")
-    span: dict[str, Any] = {"export": "e", "start": "2026-01-01T00:00:00Z", "end": "2026-01-01T00:30:00Z"}
-    with listening(lines, level=logging.WARNING):
-        watcher.event({"type": "parked", **span, "reason": "told at the end"})
-    with listening(lines, level=logging.INFO):
-        watcher.event({"type": "parked", **span, "reason": "gone"})
-        watcher.event({"type": "retried", **span, "reason": "not told"})
-    assert lines_of(stream) == ["asyncexport: info: e 2026-01-01T00:00:00Z: parked: gone"]
+def test_the_example_has_rows():
+    """The file to look into has something in it."""
+    viewer = RunViewer(MessageLines(io.StringIO()), "backfill")
     for path, rows in (("empty", 0), ("full", 7), ("empty too", 0)):
-        watcher.event({"type": "stored", **span, "path": path, "rows": rows, "bytes": 9})
-    assert watcher.example == "full"
+        viewer.on_event(BundleStored(BUNDLE, Stored(path, 9, rows, "", 0.0)))
+    assert viewer.example == "full"
+
+
+BUNDLE = Bundle("e", Range(1_767_225_600, 1_767_227_400))
+SPAN = '"export":"e","start":"2026-01-01T00:00:00Z","end":"2026-01-01T00:30:00Z"'
+ARCHIVE = Stored("e/a.gz", 9, 7, "", 0.0)
+OVERDUE = Overdue(1, 0.0, "op")
+KEPT = FewerRows(rows_before=70, rows_found=7)
+
+
+@pytest.mark.parametrize(
+    ("event", "line"),
+    [
+        (BundleStored(BUNDLE, ARCHIVE), f'{{"type":"stored",{SPAN},"path":"e/a.gz","rows":7,"bytes":9}}'),
+        (
+            BundleStored(BUNDLE, ARCHIVE, replace(ARCHIVE, rows=70)),
+            f'{{"type":"stored",{SPAN},"path":"e/a.gz","rows":7,"bytes":9,"rows_before":70}}',
+        ),
+        (BundleParked(BUNDLE, Failed("no")), f'{{"type":"parked",{SPAN},"reason":"no"}}'),
+        (
+            BundleParked(BUNDLE, OVERDUE),
+            f'{{"type":"parked",{SPAN},"reason":"the operation was still running at its deadline"}}',
+        ),
+        (
+            BundleParked(BUNDLE, KEPT),
+            f'{{"type":"parked",{SPAN},"reason":"{KEPT.reason}","rows_before":70,"rows_found":7}}',
+        ),
+        (Retried(BUNDLE, "cut", concerns_all=True), f'{{"type":"retried",{SPAN},"reason":"cut"}}'),
+        (
+            ExportStopped("e", RefusedError("no such segment", status=400)),
+            '{"type":"refused","export":"e","reason":"no such segment"}',
+        ),
+        (Note("the end is cut back"), '{"type":"note","message":"the end is cut back"}'),
+    ],
+)
+def test_an_event_is_one_line_of_json(event, line):
+    """Its keys and their order are what scripts were written for."""
+    stdout = io.StringIO()
+    RunViewer(MessageLines(io.StringIO()), "backfill", events=ResultLines(stdout)).on_event(event)
+    assert lines_of(stdout) == [line]
+
+
+@pytest.mark.parametrize("event", [PossibleDuplicate(BUNDLE), BundleMoved(BundleRecord(BUNDLE), BundleRecord(BUNDLE))])
+def test_what_no_script_was_promised_is_not_printed(event):
+    """A move from state to state has no line of its own."""
+    stdout = io.StringIO()
+    RunViewer(MessageLines(io.StringIO()), "backfill", events=ResultLines(stdout)).on_event(event)
+    assert stdout.getvalue() == ""
+
+
+def test_progress_has_its_keys():
+    """Those that scripts were written for, in their order."""
+    assert list(progress_record(RUN)) == [
+        "type",
+        "seconds",
+        "done",
+        "already",
+        "planned",
+        "running",
+        "queued",
+        "fetching",
+        "downloading",
+        "received",
+        "parked",
+        "tokens",
+        "burst",
+        "scope",
+        "next_request_seconds",
+        "paused_seconds",
+        "down_seconds",
+        "rows",
+        "bytes",
+        "expected_seconds",
+        "problems",
+        "problem_ages",
+    ]
 
 
 def test_a_long_look_says_how_far_it_has_come():
@@ -616,7 +693,7 @@ def test_a_run_that_an_outage_ended_has_stopped():
     gone = summary(Exit.PARTIAL, tally, error=UnavailableError("gone", lasting=True))
     assert closing_lines(gone)[0] == "stopped by an error: 10 of 30 bundles stored, 20 left"
     refusal = RefusedError("no such segment", status=400)
-    tally.refused("e", refusal)
+    tally.record(ExportStopped("e", refusal))
     assert closing_lines(summary(Exit.PARTIAL, tally, error=refusal))[0].startswith("finished, but not all of it: ")
 
 

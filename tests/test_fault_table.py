@@ -28,6 +28,7 @@ from asyncexport.core.exports import Definition
 from asyncexport.core.summary import Exit, Summary
 from asyncexport.errors import IncompleteError
 from asyncexport.ledger import LedgerReader, hold
+from asyncexport.run.spec import Repair
 from asyncexport.run.verify import rebuild
 from asyncexport.sandbox import Sandbox, SandboxBehaviour, SandboxFault, serving
 from asyncexport.simulate.run import Scenario, simulate
@@ -387,7 +388,7 @@ async def _refresh(stage: Stage, kind: str) -> None:
         found = 0 if kind == "empty" else first.stored.rows // 2
         before = [(path.read_bytes(), path.stat().st_ino) for path in archives(stage.directory)]
         sandbox.behave(replace(CALM, faults=(SandboxFault("operation", "fewer-rows", rows=found),)))
-        summary = await stage.run(sandbox, command="verify", fills_gaps=False, repair=(first,))
+        summary = await stage.run(sandbox, kind=Repair, bundles=(first,))
         assert summary.exit_code is Exit.PARTIAL
         (problem,) = summary.to_dict()["problems"]
         assert (problem["rows_before"], problem["rows_found"]) == (first.stored.rows, found)

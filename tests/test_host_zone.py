@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from asyncexport.config import load
+from asyncexport.config import load_settings
 from asyncexport.core.bundles import day, read_moment, read_timestamp, show
 from asyncexport.core.service.replies import read_date
 from asyncexport.core.service.statuses import retry_after
@@ -104,7 +104,7 @@ def test_a_date_of_the_configuration_is_utc(tmp_path: Path, since: str) -> None:
     """Also one that TOML itself has read, which may come without an offset."""
     file = tmp_path / "asyncexport.toml"
     file.write_text(f"[nightly]\nsince = {since}\n")
-    settings = load(file=file, environ={}, flags={}, working_directory=tmp_path)
+    settings = load_settings(file=file, environ={}, flags={}, working_directory=tmp_path)
     assert settings.nightly.since_at(0.0) == NOW
 
 

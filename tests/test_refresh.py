@@ -13,8 +13,10 @@ from asyncexport.core.states import BundleRecord, FewerRows, Planned, Stored
 from asyncexport.core.summary import Exit, Summary
 from asyncexport.engine.scheduler import Stop
 from asyncexport.ledger import LedgerReader
+from asyncexport.run.spec import Nightly, Repair, Retry
+from asyncexport.run.survey import survey
 from asyncexport.sandbox import Sandbox, SandboxBehaviour, SandboxFault, serving
-from tests.exporting import Notebook, archives, moment, rows_in, run
+from tests.exporting import Notebook, archives, moment, rows_in, run, settings_for
 
 pytestmark = pytest.mark.slow
 
@@ -41,15 +43,15 @@ class Scene:
 
     async def nightly(self, **more: Any) -> Summary:
         """A night that refreshes."""
-        return await self.run(command="nightly", refresh_seconds=LATER, **more)
+        return await self.run(kind=Nightly, refresh_seconds=LATER, **more)
 
     async def retry(self, **more: Any) -> Summary:
         """What `retry` does."""
-        return await self.run(**{"command": "retry", "start": "1970-01-01", "end": None, "fills_gaps": False, **more})
+        return await self.run(**{"kind": Retry, "start": "1970-01-01", "end": None, **more})
 
     async def repair(self, **more: Any) -> Summary:
         """What `verify --repair` does once it has found both bundles unsound."""
-        return await self.run(command="verify", fills_gaps=False, repair=tuple(self.records()), **more)
+        return await self.run(kind=Repair, bundles=tuple(self.records()), **more)
 
     def serve(self, *rows: int | None) -> None:
         """Make the exports of each bundle have so many rows from now on; None: all of them."""
@@ -213,11 +215,28 @@ async def test_rows_that_are_back_are_welcome(tmp_path):
         assert all(isinstance(one.state, Stored) for one in scene.records())
 
 
+async def interrupt_a_night(scene: Scene) -> None:
+    """Stop a refresh when its creates are out and nothing is fetched yet; its exports will have no rows."""
+    scene.serve(0, 0)
+    stop = Stop()
+    scene.sandbox.behave(replace(scene.sandbox.behaviour, operation_seconds=3600.0))
+
+    def boundary(name: str) -> None:
+        del name
+        if scene.sandbox.counts["create"] == 2:
+            stop.ask(Exit.INTERRUPTED)
+
+    night = await scene.nightly(stop=stop, boundary=boundary)
+    assert night.exit_code is Exit.INTERRUPTED
+    assert not any(isinstance(one.state, Stored | Planned) for one in scene.records())
+
+
 async def test_accepting_is_for_what_was_refused_alone(tmp_path):
-    """A refresh that nobody has seen the counts of is not replaced by a run that accepts fewer rows."""
+    """A refresh whose counts nobody has seen keeps the archive, though the run that finishes it accepts fewer rows."""
     async with stored(tmp_path) as scene:
-        scene.serve(0, 0)
-        summary = await scene.run(command="nightly", refresh_seconds=LATER, accept_fewer=True)
+        await interrupt_a_night(scene)
+        scene.sandbox.skip(86_400)
+        summary = await scene.retry(accept_fewer=True)
         assert summary.exit_code is Exit.PARTIAL
         assert refreshed(summary) == (2, 0, 0, 0, 2)
 
@@ -280,21 +299,8 @@ async def test_a_refresh_that_was_interrupted_is_guarded_when_it_goes_on(tmp_pat
     """Whoever goes on with it: a sound archive stays, and a missing one is replaced by what comes."""
     async with stored(tmp_path) as scene:
         files = scene.files
-        scene.serve(0, 0)
-        stop = Stop()
-        # The creates are out and nothing is fetched yet: the bundles stay as they are.
-        slow = replace(scene.sandbox.behaviour, operation_seconds=3600.0)
-        scene.sandbox.behave(slow)
-
-        def boundary(name: str) -> None:
-            del name
-            if scene.sandbox.counts["create"] == 2:
-                stop.ask(Exit.INTERRUPTED)
-
-        first = await scene.nightly(stop=stop, boundary=boundary)
-        assert first.exit_code is Exit.INTERRUPTED
+        await interrupt_a_night(scene)
         assert scene.files == files
-        assert not any(isinstance(one.state, Stored | Planned) for one in scene.records())
         if missing:
             for path in archives(tmp_path):
                 path.unlink()
@@ -304,3 +310,12 @@ async def test_a_refresh_that_was_interrupted_is_guarded_when_it_goes_on(tmp_pat
         assert scene.counts == ([0, 0] if missing else [one.stored.rows for one in scene.records() if one.stored])
         assert missing or scene.files == files
         assert refreshed(summary)[4] == (0 if missing else 2)
+
+
+async def test_a_survey_of_a_night_counts_what_it_would_refresh(tmp_path):
+    """It reads the ledger by the same rule as the night itself."""
+    async with stored(tmp_path) as scene:
+        settings = settings_for(scene.sandbox, tmp_path, {"nightly": {"since": START}})
+        for seconds, count in ((LATER, 2), (0.0, 0)):
+            found = survey(settings, Nightly(settings.exports, moment(END), seconds), now=scene.sandbox.now)
+            assert sum(plan.count for plan in found.plans) == count

@@ -11,10 +11,13 @@ from typing import Any
 
 import pytest
 
+from asyncexport.config import ApiKey
 from asyncexport.core.bundles import ALL_TIME, Range, show
 from asyncexport.core.summary import Exit, Snapshot
 from asyncexport.engine.scheduler import Stop
 from asyncexport.ledger import Ledger, LedgerReader, hold
+from asyncexport.run.run import export
+from asyncexport.run.spec import Backfill, Nightly
 from asyncexport.sandbox import SandboxBehaviour, SandboxFault, SandboxFileRows, serving
 from tests.exporting import (
     AMPLE,
@@ -24,6 +27,7 @@ from tests.exporting import (
     moment,
     rows_in,
     run,
+    settings_for,
     truth,
     truth_as_csv,
 )
@@ -272,19 +276,19 @@ async def test_the_first_night_looks_back_a_week_and_the_next_goes_on(tmp_path):
     """`nightly` takes seven days at first, remembers where it began, and asks for nothing twice."""
     async with serving(replace(FAST, rows_per_hour=4)) as sandbox:
         changes = {"export": [{"bundle": "6h"}]}
-        first = await run(sandbox, tmp_path, command="nightly", start="", end=None, changes=changes)
+        first = await run(sandbox, tmp_path, kind=Nightly, start="", end=None, changes=changes)
         assert first.exit_code is Exit.DONE
         midnight = int(sandbox.now) // 86_400 * 86_400
         assert min(made.start for made in sandbox.operations) == midnight - 7 * 86_400
         made = len(sandbox.operations)
         sandbox.skip(86_400)
-        second = await run(sandbox, tmp_path, command="nightly", start="", end=None, changes=changes)
+        second = await run(sandbox, tmp_path, kind=Nightly, start="", end=None, changes=changes)
         assert second.exit_code is Exit.DONE
         ranges = [one.range for one in sandbox.operations]
         assert len(ranges) == len(set(ranges)) >= made
 
 
-NIGHT: dict[str, Any] = {"command": "nightly", "start": "", "end": None, "changes": {"export": [{"bundle": "6h"}]}}
+NIGHT: dict[str, Any] = {"kind": Nightly, "start": "", "end": None, "changes": {"export": [{"bundle": "6h"}]}}
 QUIET = replace(FAST, rows_per_hour=4)
 DAY = 86_400
 EVENTS = "everyone-events"
@@ -396,7 +400,7 @@ async def test_a_night_refreshes_what_was_exported_too_soon(tmp_path):
     behaviour = replace(FAST, late_share=0.5, late_seconds=86_400 * 3, rows_per_hour=200)
     async with serving(replace(behaviour, clock_ahead_seconds=-86_400 * 4)) as sandbox:
         start = int(sandbox.now) // 86_400 * 86_400 - 2 * 86_400
-        order: dict[str, Any] = {"command": "nightly", "start": show(start), "end": show(start + 6 * 3600)}
+        order: dict[str, Any] = {"kind": Nightly, "start": show(start), "end": show(start + 6 * 3600)}
         await run(sandbox, tmp_path, **order)
         early = rows_in(tmp_path)
         sandbox.behave(behaviour)
@@ -590,6 +594,26 @@ async def test_what_was_learned_is_kept_between_runs(tmp_path):
             sent = ledger.requests_since(0)
         assert len(sent) == sum(sandbox.counts[kind] for kind in ("create", "list", "poll", "results"))
         assert {one.status for one in sent} == {200}
+
+
+async def test_a_viewer_that_fails_does_not_stop_a_run(tmp_path, caplog):
+    """Neither a listener that raises nor a picture that cannot be drawn costs a row; each is logged once."""
+
+    def listener(_event: object) -> None:
+        raise RuntimeError("no event is welcome")
+
+    async def watch(_snapshot: object) -> None:
+        raise RuntimeError("no picture")
+
+    async with serving(FAST) as sandbox:
+        settings = settings_for(sandbox, tmp_path)
+        spec = Backfill(settings.exports, moment("2026-01-01"), moment("2026-01-02"))
+        key = ApiKey(sandbox.key)
+        summary = await export(settings, spec, key=key, stop=Stop(), listeners=(listener,), watch=watch)
+        assert summary.exit_code is Exit.DONE
+        assert rows_in(tmp_path) == truth(sandbox, "2026-01-01", "2026-01-02")
+    told = [record.getMessage() for record in caplog.records if "RuntimeError" in record.getMessage()]
+    assert len(told) == 2
 
 
 def test_tests_do_not_leave_anything_in_the_working_directory():

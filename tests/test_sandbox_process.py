@@ -11,14 +11,15 @@ from pathlib import Path
 
 import pytest
 
-from asyncexport.config import ApiKey, load
+from asyncexport.config import ApiKey, load_settings
 from asyncexport.core.admission import BudgetScope
 from asyncexport.core.bundles import DAY
 from asyncexport.engine.scheduler import Stop
-from asyncexport.run.run import Order, export
+from asyncexport.run.run import export
+from asyncexport.run.spec import Backfill
 from asyncexport.sandbox import KEY, SandboxBehaviour, serving
 from asyncexport.sandbox.matching import settings
-from tests.exporting import Notebook, canonical, rows_in
+from tests.exporting import canonical, rows_in
 from tests.sandbox_client import ask
 
 pytestmark = pytest.mark.slow
@@ -30,7 +31,9 @@ def loaded(text, directory):
     """Settings from a config file that says this."""
     file = directory / "asyncexport.toml"
     file.write_text(text)
-    return load(file=file, environ={}, flags={"output.directory": directory / "exports"}, working_directory=directory)
+    return load_settings(
+        file=file, environ={}, flags={"output.directory": directory / "exports"}, working_directory=directory
+    )
 
 
 async def called(*flags):
@@ -160,8 +163,8 @@ async def test_with_its_settings_nobody_is_refused_and_nobody_idles(scope, tmp_p
     behaviour = SandboxBehaviour(speed=6000, scope=scope, rows_per_hour=20)
     async with serving(behaviour) as box:
         found = loaded(settings(behaviour, url=box.url, key=box.key), tmp_path)
-        order = Order("backfill", found.exports, start=START, end=START + 2 * DAY)
-        await export(found, order, key=ApiKey(box.key), stop=Stop(), viewer=Notebook())
+        spec = Backfill(found.exports, start=START, end=START + 2 * DAY)
+        await export(found, spec, key=ApiKey(box.key), stop=Stop())
         assert box.refused == 0
         assert rows_in(tmp_path / "exports").total() == len(box.events(START, START + 2 * DAY)) > 0
         assert set(rows_in(tmp_path / "exports")) == {canonical(row) for row in box.events(START, START + 2 * DAY)}

@@ -37,14 +37,14 @@ def authority() -> trustme.CA:
 
 
 @pytest.fixture(scope="module")
-def ca_file(authority: trustme.CA, tmp_path_factory: pytest.TempPathFactory) -> str:
+def ca_file(authority: trustme.CA, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Its certificate, to be trusted."""
     path = tmp_path_factory.mktemp("ca") / "ca.pem"
     authority.cert_pem.write_to_path(str(path))
-    return str(path)
+    return path
 
 
-async def test_an_own_authority_can_be_trusted(authority: trustme.CA, ca_file: str) -> None:
+async def test_an_own_authority_can_be_trusted(authority: trustme.CA, ca_file: Path) -> None:
     """`[api] ca_file` holds for both hosts."""
     async with (
         serving(sends(http(b"{}")), tls=server_tls(authority)) as server,
@@ -68,7 +68,7 @@ LONG_AGO = dt.datetime(2020, 1, 1, tzinfo=dt.UTC)
     ],
 )
 async def test_a_bad_certificate_is_no_outage(
-    authority: trustme.CA, ca_file: str, name: str, dates: dict[str, Any], why: str
+    authority: trustme.CA, ca_file: Path, name: str, dates: dict[str, Any], why: str
 ) -> None:
     """An untrusted, wrong or expired certificate is told at once, with a hint, since waiting does not cure it."""
     gate = Gate()
@@ -106,7 +106,7 @@ async def test_a_bad_ca_file_is_a_config_error(tmp_path: Path, text: str | None)
         path.write_text(text)
     with pytest.raises(ConfigError, match=r"ca\.pem"):
         async with ApiClient(
-            base_url="https://x.example", key=KEY, gate=Gate(), connection=ConnectionSettings(ca_file=str(path))
+            base_url="https://x.example", key=KEY, gate=Gate(), connection=ConnectionSettings(ca_file=path)
         ):
             pass
 
@@ -147,7 +147,7 @@ async def test_the_environments_proxy_is_used_only_when_asked_for(monkeypatch: p
 @pytest.mark.parametrize("spelling", ["url", "environment"])
 @pytest.mark.parametrize("user", ["", "proxyuser:p%40ss"])
 async def test_a_request_for_a_tunnel_holds_nothing_but_the_host_and_our_name(
-    monkeypatch: pytest.MonkeyPatch, authority: trustme.CA, ca_file: str, user: str, spelling: str
+    monkeypatch: pytest.MonkeyPatch, authority: trustme.CA, ca_file: Path, user: str, spelling: str
 ) -> None:
     """A proxy sees no key and none of the user's headers, and no credentials but those in its own URL."""
     headers = {"Integration-Source": "CANARYheader", "User-Agent": "CANARYagent"}

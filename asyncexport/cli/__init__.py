@@ -8,14 +8,16 @@
    do, no traceback unless `-vv` asks for it.
 4. A command imports what it needs when it runs: `--help` costs what typer costs.
 
-    commands   the table of the commands, the global options
-    session    one call of the program: how it speaks, its settings, its key
-    asking     options that several commands have, and what they ask for
-    signals    Ctrl-C and SIGTERM
-    running    one run, from the order to its closing words
-    ending     from what came of a command to what is said and the exit code
-    runs       backfill, nightly, retry
-    verify     verify, and its repair and rebuild
+    commands       the table of the commands, the global options
+    session        one call of the program: how it speaks, and how it was called
+    configuration  its settings and its API key
+    options        options that several commands have, and what they ask for
+    signals        Ctrl-C and SIGTERM
+    run_command    one run, from what was asked for to its closing words
+    finish         from what came of a command to what is said and the exit code
+    runs           backfill, nightly, retry
+    verify         verify, and its repair and rebuild
+    simulating     plan --simulate
     plan, status, segments, init, demo, sandbox
 """
 

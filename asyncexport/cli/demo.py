@@ -25,9 +25,10 @@ from urllib.request import ProxyHandler, build_opener
 
 import typer
 
+from asyncexport.cli.configuration import check_place
 from asyncexport.cli.finish import BUG_HINT
 from asyncexport.cli.options import named
-from asyncexport.cli.session import Session, check_place
+from asyncexport.cli.session import Session
 from asyncexport.core.bundles import DAY, Range, day, show
 from asyncexport.core.exits import Exit
 from asyncexport.core.summary import Summary
@@ -73,7 +74,7 @@ def demo(
     again to see that nothing is left to do.
     """
     from asyncexport.cli.run_command import export_watched, say_closing
-    from asyncexport.run.run import Order
+    from asyncexport.run.spec import Backfill
 
     session: Session = ctx.obj
     session.directory, session.chosen_directory = str(directory), directory
@@ -82,11 +83,11 @@ def demo(
         settings, url = _settings(said, directory), str(said["api"]["base_url"])
         session.record("sandbox", url=url)
         _say(session, f"a sandbox of the service runs on this machine; a day of it, {day(THE_DAY.start)}, is exported")
-        order = Order("demo", settings.exports, start=THE_DAY.start, end=THE_DAY.end)
-        summary, example = export_watched(session, settings, order, key=_key(settings))
+        spec = Backfill(settings.exports, start=THE_DAY.start, end=THE_DAY.end, command="demo")
+        summary, example = export_watched(session, settings, spec, key=_key())
         if summary.exit_code is Exit.DONE:
             summary = _checked(session, settings, summary, url)
-    say_closing(session, settings, order, summary, example=example)
+    say_closing(session, settings, spec, summary, example=example)
     if summary.exit_code is Exit.DONE:
         _say(session, f"run it again: nothing is left to do; rm -r {directory} starts over")
     return summary
@@ -190,27 +191,27 @@ def _take_place(directory: Path) -> None:
 
 
 def _settings(said: dict[str, Any], directory: Path) -> "Settings":
-    from asyncexport.config import load
+    from asyncexport.config import load_settings
 
     flags = {f"{table}.{key}": value for table, keys in said.items() for key, value in keys.items()}
     # What an interrupted demo left running died with its sandbox: it need not be believed in for long.
     flags |= {"output.directory": directory, "polling.operation_deadline": "10s"}
-    return load(file=Path(os.devnull), environ={}, flags=flags, working_directory=Path.cwd())
+    return load_settings(file=Path(os.devnull), environ={}, flags=flags, working_directory=Path.cwd())
 
 
-def _key(settings: "Settings") -> "ApiKey":
+def _key() -> "ApiKey":
     """The sandbox's: it is no secret."""
     from asyncexport.config import load_key
     from asyncexport.sandbox import KEY
 
-    return load_key(settings, {"FULLSTORY_API_KEY": KEY})
+    return load_key({"FULLSTORY_API_KEY": KEY}, file=None)
 
 
 def _checked(session: Session, settings: "Settings", summary: Summary, url: str) -> Summary:
     """Check every archive, and compare all rows with the truth; the summary, with an error where they differ."""
     from asyncexport.cli.signals import run_abruptly
 
-    where = Path(settings.output.directory)
+    where = settings.output.directory
     sound, unsound = run_abruptly(lambda: _look_at_all(where))
     stored, truth = _rows_in(where / path for path in sound), _rows_of(url)
     missing, extra = (truth - stored).total(), (stored - truth).total()

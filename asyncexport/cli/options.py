@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from asyncexport.cli.configuration import read_settings
 from asyncexport.errors import ConfigError, Problem
 
 if TYPE_CHECKING:
@@ -69,11 +70,14 @@ Sets = Annotated[
 
 @dataclass(frozen=True, slots=True)
 class Asked:
-    """What a command is asked for; moments in seconds since 1970, None where nothing was said."""
+    """What a command is asked for; moments in seconds since 1970.
+
+    Where nothing was said, `start` is 0, and `end` and `max_duration_seconds` are None.
+    """
 
     settings: "Settings"
     exports: "tuple[Export, ...]"
-    start: int | None
+    start: int
     end: int | None
     max_duration_seconds: float | None
 
@@ -97,7 +101,7 @@ def read_asked(
     hint = ""
     settings = None
     try:
-        settings = session.settings(directory=directory, sets=sets)
+        settings = read_settings(session, directory=directory, sets=sets)
     except ConfigError as error:
         problems += error.problems
         hint = error.hint
@@ -113,7 +117,7 @@ def read_asked(
         exports = tuple(export for export in settings.exports if not names or export.name in names)
     if problems or settings is None:
         raise ConfigError(problems, hint=hint)
-    return Asked(settings, exports, first, last, seconds)
+    return Asked(settings, exports, first or 0, last, seconds)
 
 
 def _read_moment_option(option: str, text: str | None, problems: list[Problem]) -> int | None:

@@ -48,7 +48,7 @@ from asyncexport.display import count_of, show_count, show_minute, table
 if TYPE_CHECKING:
     from asyncexport.config import Settings
     from asyncexport.core.coverage import ExportPlan
-    from asyncexport.run.run import Survey
+    from asyncexport.run.survey import Survey
 
 WIDTHS = {"30m": 1800, "1h": 3600, "6h": 21_600, "24h": DAY}
 
@@ -97,7 +97,7 @@ def plan(
     variants = read_variants(asked, options) if options.wanted else []
     now = time.time()
     found = _survey(asked, asked.exports, now=now)
-    for message in found.cut_back:
+    for message in found.notes:
         session.record("note", message=message)
         session.lines.tell("note", message)
     _show_bundles(session, found)
@@ -112,19 +112,20 @@ def plan(
 
 
 def _survey(asked: Asked, exports: tuple[Export, ...], *, now: float) -> "Survey":
-    from asyncexport.run.run import Order, survey
+    from asyncexport.run.spec import Backfill
+    from asyncexport.run.survey import survey
 
-    return survey(asked.settings, Order("plan", exports, start=asked.start, end=asked.end), now=now)
+    return survey(asked.settings, Backfill(exports, start=asked.start, end=asked.end), now=now)
 
 
 def _tally(found: "Survey") -> Tally:
-    stored_before = sum(work.stock.stored_before for work in found.works)
-    return Tally(planned=stored_before + sum(work.count for work in found.works), stored_before=stored_before)
+    stored_before = sum(work.stock.stored_before for work in found.plans)
+    return Tally(planned=stored_before + sum(work.count for work in found.plans), stored_before=stored_before)
 
 
 def _estimates(settings: "Settings", found: "Survey") -> Iterator[Estimate]:
-    bundles = sum(work.count for work in found.works)
-    created = sum(_created(work) for work in found.works)
+    bundles = sum(work.count for work in found.plans)
+    created = sum(_created(work) for work in found.plans)
     for reading in REQUEST_COSTS:
         pace = Pace(
             tokens=found.tokens_for_creates if reading is CREATES_ONLY else found.tokens,
@@ -148,7 +149,7 @@ def _created(work: "ExportPlan") -> int:
 
 
 def _show_bundles(session: Session, found: "Survey") -> None:
-    for work in found.works:
+    for work in found.plans:
         session.record("plan", **_facts_of_work(work))
         parts = {
             "under way": len(work.in_progress),

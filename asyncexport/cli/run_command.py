@@ -1,7 +1,6 @@
-"""One run, from the order to its closing words."""
+"""One run, from what was asked for to its closing words."""
 
 from collections.abc import Iterator
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from asyncexport.cli.signals import AGAIN, run_politely
@@ -9,13 +8,14 @@ from asyncexport.core.bundles import DAY, Range, day, show
 from asyncexport.core.exits import Exit
 from asyncexport.core.text import show_duration
 from asyncexport.display import closing_lines, look_command
+from asyncexport.run.spec import Backfill, Retry, instructions
 
 if TYPE_CHECKING:
     from asyncexport.cli.session import Session
     from asyncexport.config import ApiKey, Settings
     from asyncexport.core.summary import Summary
     from asyncexport.display import RunViewer
-    from asyncexport.run.run import Order
+    from asyncexport.run.spec import RunSpec
 
 HINTS = {
     Exit.TIME_UP: "run the same command again to go on",
@@ -24,42 +24,44 @@ HINTS = {
 }
 
 
-def carry_out(session: "Session", settings: "Settings", order: "Order", *, key: "ApiKey") -> "Summary":
+def carry_out(session: "Session", settings: "Settings", spec: "RunSpec", *, key: "ApiKey") -> "Summary":
     """A whole run: shown as it goes, stopped by signals, and told at its end."""
-    summary, example = export_watched(session, settings, order, key=key)
-    say_closing(session, settings, order, summary, example=example)
+    summary, example = export_watched(session, settings, spec, key=key)
+    say_closing(session, settings, spec, summary, example=example)
     return summary
 
 
-def export_watched(session: "Session", settings: "Settings", order: "Order", *, key: "ApiKey") -> "tuple[Summary, str]":
+def export_watched(
+    session: "Session", settings: "Settings", spec: "RunSpec", *, key: "ApiKey"
+) -> "tuple[Summary, str]":
     """A run without its closing words: the summary, and the path of an archive that it stored ("": of none)."""
     from asyncexport.run.run import export
 
-    watcher = session.watcher(_heading(settings, order))
+    watcher = session.watcher(_heading(settings, spec))
     summary = run_politely(
-        lambda stop: export(settings, order, key=key, stop=stop, viewer=watcher),
+        lambda stop: export(settings, spec, key=key, stop=stop, listeners=(watcher.on_event,), watch=watcher.watch),
         tell=lambda reason: session.lines.tell("stopping", _what_it_waits_for(settings, watcher, reason)),
     )
     return summary, watcher.example
 
 
-def say_closing(session: "Session", settings: "Settings", order: "Order", summary: "Summary", *, example: str) -> None:
+def say_closing(session: "Session", settings: "Settings", spec: "RunSpec", summary: "Summary", *, example: str) -> None:
     """The end of a run in words; quietly, only where not all is done."""
     tally = summary.tally
     if session.as_json or (session.quiet and summary.exit_code is Exit.DONE):
         return
     if summary.error is not None and not tally.planned:
         return
-    example = "" if session.quiet else example or (_stored_before(settings, order) if tally.stored_before else "")
-    look = look_command(Path(settings.output.directory) / example) if example else ""
+    example = "" if session.quiet else example or (_stored_before(settings, spec) if tally.stored_before else "")
+    look = look_command(settings.output.directory / example) if example else ""
     for line in closing_lines(summary, look=look):
         session.say(session.pasteable(line))
     if summary.error is None:
-        for hint in _hints(session, order, summary):
+        for hint in _hints(session, spec, summary):
             session.lines.hint(hint)
 
 
-def _hints(session: "Session", order: "Order", summary: "Summary") -> Iterator[str]:
+def _hints(session: "Session", spec: "RunSpec", summary: "Summary") -> Iterator[str]:
     """What to do next."""
     tally = summary.tally
     if summary.exit_code is not Exit.PARTIAL:
@@ -67,7 +69,7 @@ def _hints(session: "Session", order: "Order", summary: "Summary") -> Iterator[s
         return
     kept = sum(bundle in tally.parked for bundle in tally.fewer)
     if tally.failed > kept:
-        yield _next_step(session, order)
+        yield _next_step(session, spec)
     elif tally.unfinished:
         yield HINTS[Exit.TIME_UP]
     if kept:
@@ -82,22 +84,23 @@ def accepting(session: "Session") -> str:
     )
 
 
-def _next_step(session: "Session", order: "Order") -> str:
+def _next_step(session: "Session", spec: "RunSpec") -> str:
     """What to do about parked bundles; one who has just tried again is not told to try again."""
-    match order.command:
-        case "demo":
+    match spec:
+        case Backfill(command="demo"):
             return HINTS[Exit.TIME_UP]
-        case "retry":
+        case Retry():
             return f"`{session.again('status')}` says why they are parked; what `[retry] attempts` allows was tried"
         case _:
             return f"`{session.again('retry')}` takes parked bundles up again"
 
 
-def _heading(settings: "Settings", order: "Order") -> str:
-    names = ", ".join(export.name for export in order.exports)
-    since = "" if not order.start else f" from {_date(order.start)}"
-    until = "" if order.end is None else f" to {_date(order.end)}"
-    return f"{order.command} {names}{since}{until}, into {settings.output.directory}"
+def _heading(settings: "Settings", spec: "RunSpec") -> str:
+    asked = instructions(spec)
+    names = ", ".join(export.name for export in spec.exports)
+    since = "" if not asked.start else f" from {_date(asked.start)}"
+    until = "" if asked.end is None else f" to {_date(asked.end)}"
+    return f"{spec.command} {names}{since}{until}, into {settings.output.directory}"
 
 
 def _date(moment: int) -> str:
@@ -113,14 +116,15 @@ def _what_it_waits_for(settings: "Settings", watcher: "RunViewer", reason: Exit)
     return f"waiting {waits}; {AGAIN[reason]}"
 
 
-def _stored_before(settings: "Settings", order: "Order") -> str:
+def _stored_before(settings: "Settings", spec: "RunSpec") -> str:
     """The path of some archive of the range that earlier runs stored, one with rows where there is one."""
     from asyncexport.ledger import LedgerReader
 
-    span = Range(order.start or 0, order.end or 2**40)
+    asked = instructions(spec)
+    span = Range(asked.start or 0, asked.end or 2**40)
     found = ""
-    with LedgerReader(Path(settings.output.directory)) as ledger:
-        for export in order.exports:
+    with LedgerReader(settings.output.directory) as ledger:
+        for export in spec.exports:
             for one in ledger.stored(export.name, span):
                 found = one.stored.path if one.stored else found
                 if one.stored and one.stored.rows:

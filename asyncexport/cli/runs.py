@@ -1,9 +1,10 @@
 """`backfill`, `nightly`, `retry`: the commands that export."""
 
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
+from asyncexport.cli.configuration import read_key
 from asyncexport.cli.options import (
     Asked,
     Directory,
@@ -18,6 +19,7 @@ from asyncexport.cli.options import (
 )
 from asyncexport.cli.session import Session
 from asyncexport.core.summary import Summary
+from asyncexport.run.spec import Backfill, Nightly, Retry, RunSpec
 
 
 def backfill(
@@ -39,7 +41,8 @@ def backfill(
     asked = read_asked(
         ctx.obj, directory=directory, sets=sets, names=export, start=start, end=end, max_duration=max_duration
     )
-    return _run(ctx.obj, asked, start=asked.start, end=asked.end)
+    spec = Backfill(asked.exports, asked.start, asked.end, asked.max_duration_seconds)
+    return _run(ctx.obj, asked, spec)
 
 
 def nightly(
@@ -58,7 +61,12 @@ def nightly(
     3, and later ones do not ask for it again.
     """
     asked = read_asked(ctx.obj, directory=directory, sets=sets, names=export, max_duration=max_duration)
-    return _run(ctx.obj, asked, start=None, refresh_seconds=asked.settings.nightly.refresh_seconds)
+    spec = Nightly(
+        asked.exports,
+        refresh_seconds=asked.settings.nightly.refresh_seconds,
+        max_duration_seconds=asked.max_duration_seconds,
+    )
+    return _run(ctx.obj, asked, spec)
 
 
 def retry(
@@ -89,12 +97,11 @@ def retry(
     asked = read_asked(
         ctx.obj, directory=directory, sets=sets, names=export, start=start, end=end, max_duration=max_duration
     )
-    return _run(ctx.obj, asked, start=asked.start or 0, end=asked.end, fills_gaps=False, accept_fewer=accept_fewer)
+    spec = Retry(asked.exports, asked.start, asked.end, accept_fewer, asked.max_duration_seconds)
+    return _run(ctx.obj, asked, spec)
 
 
-def _run(session: Session, asked: Asked, **how: Any) -> Summary:
+def _run(session: Session, asked: Asked, spec: RunSpec) -> Summary:
     from asyncexport.cli.run_command import carry_out
-    from asyncexport.run.run import Order
 
-    order = Order(session.command, asked.exports, max_duration_seconds=asked.max_duration_seconds, **how)
-    return carry_out(session, asked.settings, order, key=session.key(asked.settings))
+    return carry_out(session, asked.settings, spec, key=read_key(asked.settings))

@@ -4,6 +4,7 @@ from collections import Counter
 
 import typer
 
+from asyncexport.cli.configuration import read_key
 from asyncexport.cli.options import Directory, Sets, read_asked
 from asyncexport.cli.session import Session
 from asyncexport.core.bundles import show
@@ -24,12 +25,12 @@ def segments(ctx: typer.Context, *, directory: Directory = None, sets: Sets = No
 
     session: Session = ctx.obj
     asked = read_asked(session, directory=directory, sets=sets)
-    key = session.key(asked.settings)
+    key = read_key(asked.settings)
     sent: Counter[str] = Counter()
 
     async def listed() -> int:
         from asyncexport.display import plain
-        from asyncexport.run.run import segments as all_segments
+        from asyncexport.run.segments import segments as all_segments
 
         count = 0
         async for segment in all_segments(asked.settings, key=key, sent=lambda kind: sent.update([kind])):

@@ -1,4 +1,4 @@
-"""One call of the program: how it speaks, its settings, its key.
+"""One call of the program: how it speaks, and how it was called.
 
 What global options say is taken in as it is parsed, and counts from `begin` on. Nothing slow is imported before that.
 """
@@ -13,10 +13,9 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from asyncexport.errors import ConfigError, Problem, StorageError
+from asyncexport.errors import ConfigError, Problem
 
 if TYPE_CHECKING:
-    from asyncexport.config import ApiKey, Settings
     from asyncexport.core.summary import Summary
     from asyncexport.display import Counter, MessageLines, ResultLines, RunViewer
     from asyncexport.display.live_view import LiveView
@@ -136,48 +135,6 @@ class Session:
 
         return LiveView(sys.stderr)
 
-    def settings(self, *, directory: Path | None, sets: "list[str] | None") -> "Settings":
-        """The settings: flag before environment before file.
-
-        Raises:
-            ConfigError: with all that is wrong with them.
-            StorageError: a file lies where the output directory is to be.
-        """
-        from asyncexport.config import load
-
-        self.chosen_directory, self.chosen_settings = directory, sets or []
-        problems: list[Problem] = []
-        flags: dict[str, Any] = dict(_flags(sets or [], problems))
-        if directory is not None:
-            if "output.directory" in flags:
-                problems.append(Problem("-d", "and --set output.directory are both given: one of them is enough"))
-            flags["output.directory"] = directory
-        try:
-            settings = load(file=self.config, environ=os.environ, flags=flags, working_directory=Path.cwd())
-        except ConfigError as error:
-            raise ConfigError([*problems, *error.problems], hint=error.hint) from error
-        if problems:
-            raise ConfigError(problems)
-        self.directory = str(settings.output.directory)
-        check_place(Path(self.directory))
-        return settings
-
-    def key(self, settings: "Settings") -> "ApiKey":
-        """The API key; what is to be said of the place it was found in is said.
-
-        Raises:
-            UnauthorizedError: there is none, or what is there cannot be one.
-            ConfigError: the file it should be in cannot be read.
-        """
-        import logging
-
-        from asyncexport.config import load_key
-
-        key = load_key(settings, os.environ)
-        for note in key.notes:
-            logging.getLogger(__name__).warning("%s", note)
-        return key
-
     def again(self, command: str, *arguments: str) -> str:
         """A command for the same settings and the same directory, to be pasted."""
         config = ["-c", str(self.config)] if self.config else []
@@ -217,33 +174,3 @@ class Session:
             directory=self.directory,
             **facts,
         )
-
-
-def check_place(directory: Path) -> None:
-    """Whether a directory is there, or can be.
-
-    Raises:
-        StorageError: a file has its name, or that of a directory above it.
-    """
-    for path in (directory, *directory.parents):
-        if os.path.lexists(path):
-            if path.is_file():
-                raise StorageError(
-                    f"{directory} cannot be used: not a directory", hint=f"{path} is a file; choose another directory"
-                )
-            return
-
-
-def _flags(sets: list[str], problems: list[Problem]) -> dict[str, str]:
-    """`--set table.key=value`, as the settings take it."""
-    flags = {}
-    for one in sets:
-        key, equals, value = one.partition("=")
-        table, dot, name = key.strip().partition(".")
-        if not (equals and dot and table and name):
-            problems.append(Problem("--set", "is written TABLE.KEY=VALUE, such as budget.burst=40"))
-        elif table == "export":
-            problems.append(Problem("--set", "exports are set by [[export]] in the file alone"))
-        else:
-            flags[f"{table}.{name}"] = value.strip()
-    return flags

@@ -8,7 +8,6 @@
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from math import ceil
-from pathlib import Path
 from statistics import median
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -24,7 +23,7 @@ from asyncexport.display import count_of, show_bytes, show_count, show_minute, t
 from asyncexport.errors import ConfigError, Problem
 
 if TYPE_CHECKING:
-    from asyncexport.run.run import Survey
+    from asyncexport.run.survey import Survey
     from asyncexport.simulate.variants import Assumed, Case, Row, Variant
 
 FETCH_SECONDS = 2.0
@@ -205,7 +204,7 @@ def show_simulation(
 def _read_known(asked: Asked) -> Known:
     from asyncexport.ledger import LedgerReader, present
 
-    directory = Path(asked.settings.output.directory)
+    directory = asked.settings.output.directory
     if not present(directory):
         return Known((), {})
     with LedgerReader(directory) as ledger:
@@ -229,9 +228,9 @@ def _cases(asked: Asked, variant: "Variant", known: Known, look: Look) -> "Itera
             widening=work.export.bundle_seconds / present[work.export.name].bundle_seconds,
             fetch_seconds=known.fetch_seconds(present[work.export.name]),
         )
-        for work in survey.works
+        for work in survey.plans
     )
-    in_progress = sum(len(work.in_progress) for work in survey.works)
+    in_progress = sum(len(work.in_progress) for work in survey.plans)
     budget = variant.settings.budget
     for counts in readings(variant.settings):
         allowance = Quota(budget.requests_per_minute, budget.burst, counts)

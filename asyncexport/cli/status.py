@@ -37,7 +37,7 @@ def status(ctx: typer.Context, *, export: Names = None, directory: Directory = N
 
     session: Session = ctx.obj
     asked = read_asked(session, directory=directory, sets=sets)
-    where = Path(asked.settings.output.directory)
+    where = asked.settings.output.directory
     settle = {one.name: one.settle_seconds for one in asked.settings.exports}
     if not present(where):
         check_names(export, list(settle))

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from asyncexport.cli.configuration import read_key
 from asyncexport.cli.options import Directory, Names, Sets, check_names, read_asked
 from asyncexport.cli.run_command import carry_out
 from asyncexport.cli.session import Session
@@ -17,6 +18,7 @@ from asyncexport.core.exits import Exit
 from asyncexport.core.summary import Summary, Tally
 from asyncexport.display import count_of, plain, show_count
 from asyncexport.errors import ConfigError, Problem
+from asyncexport.run.spec import Repair
 
 if TYPE_CHECKING:
     from asyncexport.config import ApiKey, Settings
@@ -62,7 +64,7 @@ def verify(
         raise ConfigError([Problem("--repair", "and --rebuild are two steps: rebuild first, then repair")])
     if rebuild and export:
         raise ConfigError([Problem("--export", "a ledger is rebuilt as a whole")])
-    key = session.key(asked.settings) if repair else None
+    key = read_key(asked.settings) if repair else None
     found = _rebuild(session, asked.settings) if rebuild else _check(session, asked.settings, export)
     if key is not None and found.unsound:
         return _repair(session, asked.settings, found, key)
@@ -80,7 +82,7 @@ def _check(session: Session, settings: "Settings", names: list[str] | None) -> F
     from asyncexport.run.directory import check_ledger_not_lost
     from asyncexport.run.verify import verify as check
 
-    where = Path(settings.output.directory)
+    where = settings.output.directory
     check_ledger_not_lost(where)
     with LedgerReader(where) as ledger:
         overviews = ledger.overviews()
@@ -103,7 +105,7 @@ def _check(session: Session, settings: "Settings", names: list[str] | None) -> F
 def _rebuild(session: Session, settings: "Settings") -> Found:
     from asyncexport.run.verify import rebuild
 
-    where = Path(settings.output.directory)
+    where = settings.output.directory
     found = Found()
 
     async def rebuilt() -> None:
@@ -170,16 +172,8 @@ def _say_counts(session: Session, found: Found) -> None:
 
 
 def _repair(session: Session, settings: "Settings", found: Found, key: "ApiKey") -> Summary:
-    from asyncexport.run.run import Order
-
-    order = Order(
-        "verify",
-        _exports_of(settings, found.unsound),
-        start=0,
-        fills_gaps=False,
-        repair=tuple(found.unsound),
-    )
-    return carry_out(session, settings, order, key=key)
+    spec = Repair(_exports_of(settings, found.unsound), tuple(found.unsound), command="verify")
+    return carry_out(session, settings, spec, key=key)
 
 
 def _exports_of(settings: "Settings", unsound: "list[BundleRecord]") -> "tuple[Export, ...]":
@@ -189,6 +183,6 @@ def _exports_of(settings: "Settings", unsound: "list[BundleRecord]") -> "tuple[E
 
     names = sorted({one.bundle.export for one in unsound})
     named = {one.name: one for one in settings.exports}
-    with LedgerReader(Path(settings.output.directory)) as ledger:
+    with LedgerReader(settings.output.directory) as ledger:
         known = ledger.exports()
     return tuple(named.get(name) or Export(name, known[name]) for name in names)

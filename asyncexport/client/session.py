@@ -12,6 +12,7 @@ import asyncio
 import ssl
 from dataclasses import dataclass, field
 from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
 from urllib.parse import urlsplit
 from urllib.request import getproxies, proxy_bypass
 
@@ -45,14 +46,14 @@ class ConnectionSettings:
         connect_timeout_seconds: For name, connection and TLS together.
         read_timeout_seconds: For a whole API reply, a download's head, and between two pieces of a download.
         proxy: A URL; "environment" for what the environment says; "" for none.
-        ca_file: Certificates to trust besides the system's; "" for none.
+        ca_file: Certificates to trust besides the system's; None: no others.
         user_agent: Sent to both hosts, and to a proxy.
     """
 
     connect_timeout_seconds: float = 10.0
     read_timeout_seconds: float = 60.0
     proxy: str = field(default="", repr=False)
-    ca_file: str = ""
+    ca_file: Path | None = None
     user_agent: str = field(default_factory=own_user_agent)
 
     @property
@@ -129,12 +130,12 @@ def _proxy_of_environment(url: str) -> str:
     return found if "://" in found else f"http://{found}"
 
 
-async def _trust(ca_file: str) -> ssl.SSLContext | bool:
+async def _trust(ca_file: Path | None) -> ssl.SSLContext | bool:
     """Whose certificates are trusted; True: those that the system trusts."""
-    return await asyncio.to_thread(_ssl_context, ca_file) if ca_file else True
+    return await asyncio.to_thread(_ssl_context, ca_file) if ca_file is not None else True
 
 
-def _ssl_context(ca_file: str) -> ssl.SSLContext:
+def _ssl_context(ca_file: Path) -> ssl.SSLContext:
     context = ssl.create_default_context()
     context.set_alpn_protocols(["http/1.1"])
     try:

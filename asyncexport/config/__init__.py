@@ -16,11 +16,11 @@ from pathlib import Path
 
 from asyncexport.config.durations import read_duration, write_duration
 from asyncexport.config.key import ApiKey, load_key
-from asyncexport.config.load import load
+from asyncexport.config.load import load_settings
 from asyncexport.config.model import Settings
 from asyncexport.config.vary import varied
 
 EXAMPLE = Path(__file__).with_name("example.toml").read_text(encoding="utf-8")
 """A file that shows every setting with its default; `init` writes it."""
 
-__all__ = ["EXAMPLE", "ApiKey", "Settings", "load", "load_key", "read_duration", "varied", "write_duration"]
+__all__ = ["EXAMPLE", "ApiKey", "Settings", "load_key", "load_settings", "read_duration", "varied", "write_duration"]

@@ -8,6 +8,7 @@
 import re
 import zoneinfo
 from bisect import bisect
+from collections.abc import Callable
 from datetime import date
 from difflib import get_close_matches
 from math import isfinite
@@ -16,7 +17,8 @@ from typing import Annotated, Any
 from urllib.parse import urlsplit
 
 import orjson
-from pydantic import AfterValidator, BeforeValidator, Field
+from pydantic import AfterValidator, BeforeValidator, Field, GetPydanticSchema
+from pydantic_core.core_schema import no_info_after_validator_function
 
 from asyncexport.config.durations import read_duration, write_duration
 from asyncexport.core.admission import BudgetScope, Prefer
@@ -44,7 +46,7 @@ class TextValue(str):
     __slots__ = ()
 
 
-def _number(value: Any) -> Any:
+def _number_from_text(value: Any) -> Any:
     if not isinstance(value, TextValue):
         return value
     for kind in (int, float):
@@ -56,14 +58,14 @@ def _number(value: Any) -> Any:
     return value
 
 
-def _json(value: Any) -> Any:
+def _json_from_text(value: Any) -> Any:
     try:
         return orjson.loads(str(value)) if isinstance(value, TextValue) else value
     except orjson.JSONDecodeError:
         return value
 
 
-def _sensible(number: float) -> float:
+def _within_reason(number: float) -> float:
     """Beyond these, arithmetic with it ends in infinities."""
     if number <= 0:
         raise ValueError("must be more than 0")
@@ -72,7 +74,7 @@ def _sensible(number: float) -> float:
     return number
 
 
-def _duration(value: Any) -> float:
+def _duration_from_text(value: Any) -> float:
     if not isinstance(value, str):
         raise ValueError('expected a duration in quotes and with a unit, such as "10s"')  # noqa: TRY004 - pydantic's way
     return read_duration(value)
@@ -96,7 +98,7 @@ def _not_empty(text: str) -> str:
     return text
 
 
-def _path(value: Any) -> Any:
+def _path_from_text(value: Any) -> Any:
     if not isinstance(value, str | Path):
         return value
     if not str(value).strip() or "\0" in str(value):
@@ -111,10 +113,10 @@ def _at_home(path: Path) -> Path:
         raise ValueError("begins with the home of a user who is not known here") from None
 
 
-def _base_url(text: str) -> str:
+def _valid_base_url(text: str) -> str:
     if text == "auto":
         return text
-    parts = _url(text, schemes=("https", "http"), otherwise='expected "auto" or a URL such as "https://host"')
+    parts = _url_parts(text, schemes=("https", "http"), otherwise='expected "auto" or a URL such as "https://host"')
     if parts.username is not None or parts.password is not None:
         raise ValueError("must not hold a user or a password")
     if parts.query or parts.fragment or text.endswith(("?", "#")):
@@ -124,15 +126,15 @@ def _base_url(text: str) -> str:
     return text.rstrip("/")
 
 
-def _proxy(text: str) -> str:
+def _valid_proxy(text: str) -> str:
     if text not in ("", "environment"):
-        _url(
+        _url_parts(
             text, schemes=("http", "https"), otherwise='expected "", "environment" or a URL such as "http://host:3128"'
         )
     return text
 
 
-def _url(text: str, *, schemes: tuple[str, ...], otherwise: str) -> Any:
+def _url_parts(text: str, *, schemes: tuple[str, ...], otherwise: str) -> Any:
     """The parts of a URL; what a lenient reader would repair is refused, so that every reader sees the same host."""
     if not text.isprintable() or not text.isascii() or re.search(r"[\s\\<>\"^`{|}]", text):
         raise ValueError(otherwise)
@@ -146,7 +148,7 @@ def _url(text: str, *, schemes: tuple[str, ...], otherwise: str) -> Any:
     return parts
 
 
-def _headers(headers: dict[str, str]) -> dict[str, str]:
+def _allowed_headers(headers: dict[str, str]) -> dict[str, str]:
     for name, value in headers.items():
         if name.lower() in ("authorization", "proxy-authorization", "cookie"):
             raise ValueError(f"must not set {name}: the API key alone says who asks")
@@ -159,26 +161,35 @@ def _headers(headers: dict[str, str]) -> dict[str, str]:
     return headers
 
 
-def _file(text: str) -> str:
+def _file_named(text: str) -> Path | None:
+    """The file that a text names; "" names none."""
     if not text:
-        return text
+        return None
     if KEY_SHAPE.match(text):
         raise ValueError("looks like an API key: expected the name of a file")
-    return str(_path(text))
+    return Path(_path_from_text(text))
 
 
-def _present(text: str) -> str:
-    if text and not Path(text).is_file():
+def _present_file_named(text: str) -> Path | None:
+    file = _file_named(text)
+    if file is not None and not file.is_file():
         raise ValueError("there is no such file")
-    return text
+    return file
 
 
-def _moment(value: Any) -> Any:
+def _made_from_text(make: Callable[[str], Any]) -> GetPydanticSchema:
+    """A field that is written as text, checked as such, and then made into something else."""
+    return GetPydanticSchema(
+        lambda _source, handler: no_info_after_validator_function(make, handler.generate_schema(Text))
+    )
+
+
+def _date_as_text(value: Any) -> Any:
     """TOML has dates of its own, without quotes."""
     return value.isoformat() if isinstance(value, date) else value
 
 
-def _date(text: str) -> str:
+def _readable_date(text: str) -> str:
     try:
         read_moment(text or "today", now=0)
     except (ValueError, OverflowError):
@@ -186,7 +197,7 @@ def _date(text: str) -> str:
     return text
 
 
-def _width(seconds: float) -> float:
+def _divides_a_day(seconds: float) -> float:
     if not LEAST_BUNDLE_SECONDS <= seconds <= DAY:
         raise ValueError("must be between 5m and 24h")
     if seconds % 1 or DAY % seconds:
@@ -196,13 +207,13 @@ def _width(seconds: float) -> float:
     return seconds
 
 
-def _whole(seconds: float) -> float:
+def _whole_seconds(seconds: float) -> float:
     if seconds % 1:
         raise ValueError("must be whole seconds")
     return seconds
 
 
-def _name(text: str) -> str:
+def _valid_name(text: str) -> str:
     if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}", text):
         raise ValueError('must be up to 100 letters, digits, ".", "_" and "-", the first a letter or digit')
     return text
@@ -213,7 +224,7 @@ def _once_each(names: tuple[str, ...]) -> tuple[str, ...]:
     return tuple(dict.fromkeys(names))
 
 
-def _timezone(text: str) -> str:
+def _known_timezone(text: str) -> str:
     if not text:
         return text
     try:
@@ -229,24 +240,24 @@ def _timezone(text: str) -> str:
     return text
 
 
-Count = Annotated[int, BeforeValidator(_number), Field(ge=1, le=MOST)]
-Number = Annotated[float, BeforeValidator(_number), AfterValidator(_sensible)]
-Duration = Annotated[float, BeforeValidator(_duration)]
+Count = Annotated[int, BeforeValidator(_number_from_text), Field(ge=1, le=MOST)]
+Number = Annotated[float, BeforeValidator(_number_from_text), AfterValidator(_within_reason)]
+Duration = Annotated[float, BeforeValidator(_duration_from_text)]
 SomeTime = Annotated[Duration, AfterValidator(_some_time)]
-Width = Annotated[Duration, AfterValidator(_width)]
-WholeSeconds = Annotated[Duration, AfterValidator(_whole)]
+Width = Annotated[Duration, AfterValidator(_divides_a_day)]
+WholeSeconds = Annotated[Duration, AfterValidator(_whole_seconds)]
 Text = Annotated[str, AfterValidator(_printable)]
 Filled = Annotated[Text, AfterValidator(_not_empty)]
 Fields = Annotated[tuple[Filled, ...], Field(strict=False), AfterValidator(_once_each)]
-Name = Annotated[str, AfterValidator(_name)]
-Timezone = Annotated[Text, AfterValidator(_timezone)]
-Date = Annotated[str, BeforeValidator(_moment), AfterValidator(_date)]
-BaseUrl = Annotated[str, AfterValidator(_base_url)]
-Proxy = Annotated[str, AfterValidator(_proxy)]
-Headers = Annotated[dict[str, str], BeforeValidator(_json), AfterValidator(_headers)]
-KeyFile = Annotated[Text, AfterValidator(_file)]
-PresentFile = Annotated[KeyFile, AfterValidator(_present)]
-Directory = Annotated[Path, BeforeValidator(_path)]
+Name = Annotated[str, AfterValidator(_valid_name)]
+Timezone = Annotated[Text, AfterValidator(_known_timezone)]
+Date = Annotated[str, BeforeValidator(_date_as_text), AfterValidator(_readable_date)]
+BaseUrl = Annotated[str, AfterValidator(_valid_base_url)]
+Proxy = Annotated[str, AfterValidator(_valid_proxy)]
+Headers = Annotated[dict[str, str], BeforeValidator(_json_from_text), AfterValidator(_allowed_headers)]
+KeyFile = Annotated[Path | None, _made_from_text(_file_named)]
+PresentFile = Annotated[Path | None, _made_from_text(_present_file_named)]
+Directory = Annotated[Path, BeforeValidator(_path_from_text)]
 ScopeName = Annotated[BudgetScope, Field(strict=False)]
 PreferName = Annotated[Prefer, Field(strict=False)]
 TypeName = Annotated[Type, Field(strict=False)]

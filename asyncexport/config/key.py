@@ -9,17 +9,19 @@ import re
 import stat
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from asyncexport.errors import ConfigError, Problem, UnauthorizedError
-
-if TYPE_CHECKING:
-    from asyncexport.config.model import Settings
 
 VARIABLES = ("FULLSTORY_API_KEY", "FULLSTORY_API_TOKEN")
 
 MAX_FILE_BYTES = 64 << 10
 """Read of a key file: many times the longest key, and the end of a file that never ends."""
+
+HOSTS = {"eu1.": "https://api.eu1.fullstory.com"}
+"""The service's host by the key's prefix (reference section 2)."""
+
+ANY_HOST = "https://api.fullstory.com"
+"""Serves every other key, those without a prefix among them (reference section 2)."""
 
 HINT = "set FULLSTORY_API_KEY, or name a file that holds the key in [api] api_key_file"
 
@@ -42,14 +44,24 @@ class ApiKey:
         """The value itself, for the header it is sent in."""
         return self._value
 
+    def base_url(self, configured: str) -> str:
+        """Where to send requests with this key; `configured`: a URL, or "auto" for the host that serves the key."""
+        if configured != "auto":
+            return configured
+        return next((host for prefix, host in HOSTS.items() if self._value.startswith(prefix)), ANY_HOST)
+
     def __repr__(self) -> str:
         return "ApiKey(hidden)"
 
     __str__ = __repr__
 
 
-def load_key(settings: "Settings", environ: Mapping[str, str]) -> ApiKey:
-    """The key from the environment, else from the first line of `[api] api_key_file`.
+def load_key(environ: Mapping[str, str], *, file: Path | None) -> ApiKey:
+    """The key from the environment, else from the first line of a file.
+
+    Args:
+        environ: The environment.
+        file: What `[api] api_key_file` names; None: nothing.
 
     Raises:
         UnauthorizedError: there is none, or what is there cannot be a key.
@@ -58,8 +70,8 @@ def load_key(settings: "Settings", environ: Mapping[str, str]) -> ApiKey:
     for variable in VARIABLES:
         if environ.get(variable, "").strip():
             return ApiKey(_cleaned(environ[variable], place=variable))
-    if settings.api.api_key_file:
-        return _from_file(Path(settings.api.api_key_file))
+    if file is not None:
+        return _from_file(file)
     raise UnauthorizedError("there is no API key", hint=HINT)
 
 

@@ -46,7 +46,7 @@ class SettingsLayer:
         return path[0] in self.values and (len(path) == 1 or (isinstance(table, dict) and path[1] in table))
 
 
-def plain(name: str) -> str:
+def short_name(name: str) -> str:
     """A name that somebody else chose, on one line and not long."""
     return name if name.isprintable() and len(name) <= MAX_NAME else ascii(name)[1:-1][:MAX_NAME] + "..."
 
@@ -104,7 +104,7 @@ def from_environment(environ: Mapping[str, str], *, problems: list[Problem]) -> 
         if not variable.upper().startswith(PREFIX) or variable.upper() == FILE_VARIABLE:
             continue
         if name not in keys:
-            problems.append(Problem(plain(variable), _unknown_variable(name, [*keys, "CONFIG"])))
+            problems.append(Problem(short_name(variable), _unknown_variable(name, [*keys, "CONFIG"])))
             continue
         table, key = keys[name]
         values.setdefault(table, {})[key] = TextValue(text)

@@ -14,7 +14,7 @@ from asyncexport.errors import ConfigError, Problem
 HINT = "`asyncexport init` writes a file that shows every setting with its default"
 
 
-def load(
+def load_settings(
     *, file: Path | None, environ: Mapping[str, str], flags: Mapping[str, Any], working_directory: Path
 ) -> Settings:
     """The settings: flag before environment before file before default.

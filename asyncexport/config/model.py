@@ -1,7 +1,10 @@
 """The settings as a model: every table and key, its default, and what may stand in it.
 
 1. Names in the file are those of the design; durations are written "10s" there and are `…_seconds` here.
-2. Nothing is read behind the caller's back: `Settings.from_layers` takes what `load` found, the strongest first.
+2. Nothing is read behind the caller's back: `Settings.from_layers` takes what `load_settings` found, the strongest
+   first.
+3. Values are as the rest of the program uses them: paths, members of enums, seconds. The exception is a relative date,
+   such as "30d": it is read against a clock, which settings do not have.
 """
 
 from pathlib import Path
@@ -35,16 +38,9 @@ from asyncexport.config.fields import (
     WholeSeconds,
     Width,
 )
-from asyncexport.config.key import ApiKey
 from asyncexport.core.admission import BudgetScope, Prefer
 from asyncexport.core.bundles import DAY, read_moment
 from asyncexport.core.exports import Definition, Export, Format, Type
-
-HOSTS = {"eu1.": "https://api.eu1.fullstory.com"}
-"""By the key's prefix (reference section 2)."""
-
-ANY_HOST = "https://api.fullstory.com"
-"""Serves every other key, those without a prefix among them (reference section 2)."""
 
 
 def _at_least_one(tables: tuple[Any, ...]) -> tuple[Any, ...]:
@@ -61,9 +57,9 @@ def _not_shorter(seconds: float, info: ValidationInfo, *, than: str) -> float:
     return seconds
 
 
-def _default(duration: str) -> Any:
+def _default(written: str) -> Any:
     """As it stands in the file; it is read like any other value."""
-    return duration
+    return written
 
 
 class _Table(BaseModel):
@@ -81,11 +77,11 @@ class ApiSettings(_Table):
     """`[api]`: where the service is, and the way to it."""
 
     base_url: BaseUrl = "auto"
-    api_key_file: KeyFile = Field(default="", repr=False)
+    api_key_file: KeyFile = Field(default=_default(""), repr=False)
     connect_timeout_seconds: SomeTime = _default("10s")
     read_timeout_seconds: SomeTime = _default("60s")
     proxy: Proxy = Field(default="", repr=False)
-    ca_file: PresentFile = ""
+    ca_file: PresentFile = _default("")
     headers: Headers = Field(default={}, repr=False)
 
 
@@ -243,7 +239,7 @@ class Settings(BaseSettings):
         """Settings from nested dicts, the strongest first.
 
         Raises:
-            pydantic.ValidationError: something in them does not fit; `load` turns it into our words.
+            pydantic.ValidationError: something in them does not fit; `load_settings` turns it into our words.
         """
         given: dict[str, Any] = {"_layers": layers}
         return cls(**given)
@@ -265,9 +261,3 @@ class Settings(BaseSettings):
     def exports(self) -> tuple[Export, ...]:
         """What to export, in the order of the file."""
         return tuple(table.to_export() for table in self.tables)
-
-    def base_url_for(self, key: ApiKey) -> str:
-        """Where to send requests with this API key."""
-        if self.api.base_url != "auto":
-            return self.api.base_url
-        return next((host for prefix, host in HOSTS.items() if key.reveal().startswith(prefix)), ANY_HOST)

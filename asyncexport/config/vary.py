@@ -14,7 +14,7 @@ from pydantic import BaseModel, ValidationError
 
 from asyncexport.config.durations import write_duration
 from asyncexport.config.fields import TextValue
-from asyncexport.config.layers import SettingsLayer, plain
+from asyncexport.config.layers import SettingsLayer, short_name
 from asyncexport.config.model import Settings
 from asyncexport.config.wording import problem
 from asyncexport.core.exports import Type
@@ -46,14 +46,14 @@ def varied(settings: Settings, key: str, value: str, *, place: str) -> Settings:
         ConfigError: there is no such key here, or the value does not fit it.
     """
     if ALSO.get(key, key) not in KEYS:
-        raise ConfigError([Problem(place, _unknown(key))])
+        raise ConfigError([Problem(place, _unknown_key(key))])
     table, name = KEYS[ALSO.get(key, key)]
     if table == "export":
         return _with_bundles(
-            settings, _read({"export": [{"bundle": TextValue(value)}]}, place).tables[0].bundle_seconds
+            settings, _settings_from({"export": [{"bundle": TextValue(value)}]}, place).tables[0].bundle_seconds
         )
     written = {**_as_written(getattr(settings, table)), name: TextValue(value)}
-    return settings.model_copy(update={table: getattr(_read({table: written}, place), table)})
+    return settings.model_copy(update={table: getattr(_settings_from({table: written}, place), table)})
 
 
 def _with_bundles(settings: Settings, seconds: float) -> Settings:
@@ -72,15 +72,15 @@ def _as_written(table: BaseModel) -> dict[str, Any]:
     }
 
 
-def _read(values: dict[str, Any], place: str) -> Settings:
+def _settings_from(values: dict[str, Any], place: str) -> Settings:
     try:
         return Settings.from_layers(values)
     except ValidationError as error:
         found = [problem(one, [SettingsLayer(values)]) for one in error.errors(include_url=False)]
-        raise ConfigError([Problem(place, _told(one, values)) for one in found]) from None
+        raise ConfigError([Problem(place, _fault_told(one, values)) for one in found]) from None
 
 
-def _told(found: Problem, values: dict[str, Any]) -> str:
+def _fault_told(found: Problem, values: dict[str, Any]) -> str:
     """A fault; that of a key which the new value contradicts has its name."""
     (table,) = values
     if table == "export":
@@ -89,7 +89,7 @@ def _told(found: Problem, values: dict[str, Any]) -> str:
     return found.message if isinstance(values[table].get(name), TextValue) else f"[{table}] {name} {found.message}"
 
 
-def _unknown(key: str) -> str:
+def _unknown_key(key: str) -> str:
     nearest = get_close_matches(key, KEYS, n=1)
     told = f" (did you mean {nearest[0]}?)" if nearest else ""
-    return f"{plain(key)!r} cannot be varied{told}; what can: {', '.join(KEYS)}"
+    return f"{short_name(key)!r} cannot be varied{told}; what can: {', '.join(KEYS)}"

@@ -38,7 +38,7 @@ def problem(error: Mapping[str, Any], layers: Sequence[SettingsLayer]) -> Proble
         # Of a default, pydantic gives the name in the model.
         path = (*path[:-1], path[-1].removesuffix("_seconds"))
     source = _source(path, layers)
-    return Problem(_place(path, layers, source), _message(error, path), source.file)
+    return Problem(_place(path, layers, source), _fault_message(error, path), source.file)
 
 
 def _source(path: tuple[Any, ...], layers: Sequence[SettingsLayer]) -> SettingsLayer:
@@ -79,13 +79,13 @@ def _name_of(table: Any) -> str:
     return name if isinstance(name, str) and _may_show(name) else ""
 
 
-def _message(error: Mapping[str, Any], path: tuple[Any, ...]) -> str:
+def _fault_message(error: Mapping[str, Any], path: tuple[Any, ...]) -> str:
     kind, value = error["type"], error["input"]
     limit = error.get("ctx", {})
     suggestion = ""
     match kind:
         case "extra_forbidden":
-            return _unknown(path)
+            return _unknown_name(path)
         case "model_type":
             return f"expected a table, written [{path[0]}]" if len(path) == 1 else "expected a table"
         case "tuple_type" if path == ("export",):
@@ -107,7 +107,7 @@ def _message(error: Mapping[str, Any], path: tuple[Any, ...]) -> str:
     return expected + (f", got {shown}" if shown else "") + suggestion
 
 
-def _unknown(path: tuple[Any, ...]) -> str:
+def _unknown_name(path: tuple[Any, ...]) -> str:
     tables = known_keys()
     name, own = str(path[-1]), path[0] if len(path) > 1 else None
     if re.fullmatch(r"(fullstory_)?(api_?)?(key|token)", name, re.IGNORECASE):

@@ -9,9 +9,10 @@ from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 from asyncexport.core.bundles import Bundle, show
+from asyncexport.core.events import BundleMoved, BundleParked, BundleStored, Event, ExportStopped, PossibleDuplicate
 from asyncexport.core.exits import MEANINGS, Exit, exit_of
 from asyncexport.core.guard import is_far_fewer
-from asyncexport.core.states import BundleRecord, Failed, FewerRows, Overdue, Stored
+from asyncexport.core.states import FewerRows, Stored
 from asyncexport.errors import ExportError, RefusedError
 
 MOST_PROBLEMS = 5
@@ -48,12 +49,18 @@ class Tally:
     """Counts what happens to the bundles of a run.
 
     Attributes:
-        planned: All bundles of the range, those done before included.
-        already: Of these, stored before the run began.
-        parked: Why each bundle is parked.
-        fewer: Bundles of which far fewer rows came than were stored, without the user having accepted that. Those that
-            are parked have kept their archive; the others had no sound archive any more, and are stored.
-        accepted: Bundles of which the user takes what comes.
+        planned: All bundles of the range, those stored before the run included.
+        stored_before: Bundles of the range that were stored before the run began.
+        stored: Bundles stored in this run.
+        empty: Of these, bundles without rows.
+        rows, bytes: Rows and archive bytes stored in this run.
+        possible_duplicates: Creates that were sent and never answered.
+        parked: Why each parked bundle is parked.
+        fewer: Bundles whose new export had far fewer rows than their archive, without the user having accepted that.
+            Those that are parked have kept their archive. The others had no sound archive any more, and are stored.
+        refreshed: What came of bundles that had an archive already.
+        accepted: Bundles whose archive is replaced however few rows come.
+        refusals: Why the service refuses an export, by the export's name.
     """
 
     planned: int = 0
@@ -84,40 +91,40 @@ class Tally:
         """Bundles that are stored with far fewer rows than before, since there was no sound archive to keep."""
         return {bundle: fewer for bundle, fewer in self.fewer.items() if bundle not in self.parked}
 
-    def moved(self, before: BundleRecord, after: BundleRecord) -> None:
-        """Count a bundle that came to rest; forget that it was parked, once it is taken up again."""
-        self.parked.pop(before.bundle, None)
-        self.fewer.pop(before.bundle, None)
-        match after.state:
-            case Stored(rows=rows, bytes=size) as stored:
+    def record(self, event: Event) -> None:
+        """Count what happened; a bundle that is taken up again is parked no longer."""
+        match event:
+            case BundleStored(bundle=bundle, archive=archive, replaced=replaced):
+                self._forget(bundle)
                 self.stored += 1
-                self.empty += rows == 0
-                self.rows += rows
-                self.bytes += size
-                if before.stored is not None:
-                    self._stored_again(after.bundle, before.stored, stored)
-            case FewerRows(reason=reason) as fewer:
-                self.parked[after.bundle] = reason
-                self.fewer[after.bundle] = fewer
-                self.refreshed.bundles += 1
-                self.refreshed.kept += 1
-            case Failed(reason):
-                self.parked[after.bundle] = reason
-            case Overdue():
-                self.parked[after.bundle] = "the operation was still running at its deadline"
+                self.empty += archive.rows == 0
+                self.rows += archive.rows
+                self.bytes += archive.bytes
+                if replaced is not None:
+                    self._stored_again(bundle, replaced, archive)
+            case BundleParked(bundle=bundle, state=state):
+                self._forget(bundle)
+                self.parked[bundle] = event.reason
+                if isinstance(state, FewerRows):
+                    self.fewer[bundle] = state
+                    self.refreshed.bundles += 1
+                    self.refreshed.kept += 1
+            case BundleMoved(before=before):
+                self._forget(before.bundle)
+            case PossibleDuplicate():
+                self.possible_duplicates += 1
+            case ExportStopped(export=export, error=error):
+                self.refusals[export] = error
+
+    def _forget(self, bundle: Bundle) -> None:
+        """Forget that a bundle was parked."""
+        self.parked.pop(bundle, None)
+        self.fewer.pop(bundle, None)
 
     def _stored_again(self, bundle: Bundle, before: Stored, after: Stored) -> None:
         self.refreshed.stored(before, after)
         if bundle not in self.accepted and is_far_fewer(after.rows, rows_before=before.rows):
             self.fewer[bundle] = FewerRows(rows_before=before.rows, rows_found=after.rows)
-
-    def possible_duplicate(self, bundle: Bundle) -> None:  # noqa: ARG002 - a listener's method
-        """Count a create whose answer never came."""
-        self.possible_duplicates += 1
-
-    def refused(self, export: str, error: RefusedError) -> None:
-        """Keep why the service refuses an export."""
-        self.refusals[export] = error
 
     def problems(self) -> list[dict[str, Any]]:
         """One object per parked bundle, and per bundle that lost rows with its archive."""

@@ -6,13 +6,14 @@
    line a minute says the same.
 4. Whether anybody reads makes no difference to a run: a closed pipe swallows what is written to it.
 
-    words      numbers as people read them
-    lines      lines on stdout and stderr, log lines among them
-    telling    a run as it stands, in words
-    picture    what the progress looks like
-    pane       where it is drawn
-    watching   who watches a run, or a long look
-    closing    what is said at its end
+    words          numbers as people read them
+    lines          lines on stdout and stderr, log lines among them
+    event_records  what happens during a run, as JSON
+    phrases        a run as it stands, in words
+    progress_view  what the progress looks like
+    live_view      where it is drawn
+    viewers        shows a run, or a long look at many things
+    closing_text   what is said at the end of a run
 """
 
 from asyncexport.display.closing_text import closing_lines, look_command

@@ -1,17 +1,17 @@
-"""Who watches: a picture on a terminal, a line a minute elsewhere, an event a line with `--json`.
+"""How what goes on is shown: a picture on a terminal, a line a minute elsewhere, JSON if asked for.
 
-Watcher    watches a run
-Counter    watches a long look at many things, such as a check of all archives
+RunViewer  shows a run
+Counter    shows a long look at many things, such as a check of all archives
 """
 
 import asyncio
-import logging
 import time
 from collections.abc import Callable
-from dataclasses import asdict
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
+from asyncexport.core.events import BundleStored, Event
 from asyncexport.core.summary import Snapshot
+from asyncexport.display.event_records import event_record, progress_record
 from asyncexport.display.lines import MessageLines, ResultLines
 from asyncexport.display.phrases import sentence
 from asyncexport.display.words import show_count
@@ -19,15 +19,13 @@ from asyncexport.display.words import show_count
 if TYPE_CHECKING:
     from asyncexport.display.live_view import LiveView
 
-log = logging.getLogger(__name__)
-
 FRAME_SECONDS = 0.25
 
 STATUS_SECONDS = 60.0
 
 
 class RunViewer:
-    """Shows a run as it goes; a `pipeline.Viewer`.
+    """Shows a run as it goes: `on_event` is told what happens, `watch` shows how far it has come.
 
     Args:
         lines: stderr.
@@ -76,16 +74,13 @@ class RunViewer:
         finally:
             self._snapshot = None
 
-    def event(self, event: dict[str, Any]) -> None:
-        """Something happened."""
-        match event:
-            case {"type": "stored", "path": path, "rows": rows} if rows or not self.example:
-                self.example = path
-            case {"type": "parked", "export": export, "start": start, "reason": reason}:
-                # No warning: the closing words name it, and until then the picture and the status line do.
-                log.info("%s %s: parked: %s", export, start, reason)
-        if self._events is not None:
-            self._events.record(event)
+    def on_event(self, event: Event) -> None:
+        """Write an event down as JSON, if that is asked for."""
+        if isinstance(event, BundleStored) and (event.archive.rows or not self.example):
+            self.example = event.archive.path
+        record = event_record(event)
+        if self._events is not None and record is not None:
+            self._events.record(record)
 
     async def _draw(self, snapshot: Callable[[], Snapshot], pane: "LiveView") -> None:
         from asyncexport.display.progress_view import COARSE, FINE, Rates, draw  # noqa: PLC0415 - rich is slow to import
@@ -114,7 +109,7 @@ class RunViewer:
             await asyncio.sleep(self._status_seconds)
             now = snapshot()
             if self._events is not None:
-                self._events.record({"type": "progress", **asdict(now)})
+                self._events.record(progress_record(now))
             if not self._silent:
                 self._lines.tell("status", sentence(now, now=time.time()))
 

@@ -10,13 +10,14 @@ from collections.abc import Callable, Container
 
 from asyncexport.core.admission import Backoff
 from asyncexport.core.bundles import Bundle
+from asyncexport.core.events import Listener, PossibleDuplicate
 from asyncexport.core.states import BundleRecord, Created, Creating, Failed, FewerRows, Overdue, Ready
 from asyncexport.engine.budget import Budget
 from asyncexport.engine.calls import ExportCalls
 from asyncexport.engine.creates import Creates, ExportState
 from asyncexport.engine.download import ArchiveDownloads
 from asyncexport.engine.fetching import Fetching
-from asyncexport.engine.moves import BundleMoves, Listener, StateLog
+from asyncexport.engine.moves import BundleMoves, StateLog
 from asyncexport.engine.poller import OperationPoller
 from asyncexport.engine.retrying import Retrying
 from asyncexport.errors import GoneError, OperationFailedError, RefusedError, ServiceError
@@ -32,7 +33,7 @@ class BundleRunner:
         downloads: Where archives are brought.
         ledger: Where states are written.
         export_states: The exports by name.
-        listener: Who is told.
+        tell: Called with each event.
         backoff: How long between tries.
         attempts: `[retry] attempts`.
         download_slots: `[concurrency] downloads`.
@@ -54,7 +55,7 @@ class BundleRunner:
         downloads: ArchiveDownloads,
         ledger: StateLog,
         export_states: dict[str, ExportState],
-        listener: Listener,
+        tell: Listener,
         backoff: Backoff,
         attempts: int,
         download_slots: int,
@@ -64,7 +65,7 @@ class BundleRunner:
     ) -> None:
         self._poller = poller
         self._export_states = export_states
-        self._moves = BundleMoves(ledger, listener, attempts=attempts, clock=clock)
+        self._moves = BundleMoves(ledger, tell, attempts=attempts, clock=clock)
         self._retrying = Retrying(backoff, jitter=jitter)
         self.creates = Creates(gate, service, self._moves, self._retrying)
         self.fetching = Fetching(
@@ -79,7 +80,7 @@ class BundleRunner:
             case Overdue() as overdue:
                 return await self._ask_once_more(record, overdue)
             case Creating():
-                self._moves.listener.possible_duplicate(record.bundle)
+                self._moves.tell(PossibleDuplicate(record.bundle))
         return record
 
     async def create(self, record: BundleRecord, attempt: int) -> BundleRecord:

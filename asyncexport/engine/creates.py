@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 
 from asyncexport.core.admission import Priority
 from asyncexport.core.bundles import Bundle
+from asyncexport.core.events import ExportStopped, PossibleDuplicate, Retried
 from asyncexport.core.exports import Export
 from asyncexport.core.service.requests import Kind
 from asyncexport.core.states import BundleRecord, Created, Creating, Failed, Planned
@@ -172,10 +173,10 @@ class Creates:
             case RefusedError():
                 export.refused = error
                 await self._moves.note(asked, Planned(attempt))
-                self._moves.listener.refused(export.export.name, error)
+                self._moves.tell(ExportStopped(export.export.name, error))
                 raise ExportRefused from error
             case ReplyError() | GoneError():
-                self._moves.listener.possible_duplicate(asked.bundle)
+                self._moves.tell(PossibleDuplicate(asked.bundle))
                 return await self._moves.count_attempt(asked, attempt, str(error))
             case RateLimitedError():
                 return await self._moves.note(asked, Planned(attempt))
@@ -189,8 +190,8 @@ class Creates:
     async def _after_outage(self, asked: BundleRecord, attempt: int, error: UnavailableError) -> BundleRecord:
         """Rule 4; but a bundle whose create alone never goes through is parked in the end."""
         if error.unanswered:
-            self._moves.listener.possible_duplicate(asked.bundle)
-        self._moves.listener.retried(asked.bundle, str(error), shared=True)
+            self._moves.tell(PossibleDuplicate(asked.bundle))
+        self._moves.tell(Retried(asked.bundle, str(error), concerns_all=True))
         retries = self._retries.setdefault(asked.bundle, CreateRetries(self._retrying.now()))
         retries.tries += 1
         if self._retrying.is_its_own(Step.CREATE, retries.since):

@@ -18,6 +18,7 @@ from dataclasses import dataclass
 
 from asyncexport.core.admission import Priority
 from asyncexport.core.bundles import Bundle
+from asyncexport.core.events import Retried
 from asyncexport.core.exports import Definition
 from asyncexport.core.guard import least_rows
 from asyncexport.core.service.resources import DownloadLink
@@ -138,7 +139,7 @@ class Fetching:
                 return await self._moves.note(record, FewerRows(error.rows_before, error.rows_found))
             except ArchiveError as error:
                 tries.count(error, received=download.received)
-                self._moves.listener.retried(record.bundle, str(error))
+                self._moves.tell(Retried(record.bundle, str(error)))
             finally:
                 self._note_end(record.bundle)
             if tries.over:
@@ -178,7 +179,7 @@ class Fetching:
         if isinstance(error, UnauthorizedError) or not (error.transient or isinstance(error, RefusedError | GoneError)):
             raise error
         is_nobodys = isinstance(error, UnavailableError | RateLimitedError)
-        self._moves.listener.retried(bundle, str(error), shared=is_nobodys and tries.link is None)
+        self._moves.tell(Retried(bundle, str(error), concerns_all=is_nobodys and tries.link is None))
         if not is_nobodys:
             tries.count(error)
             return

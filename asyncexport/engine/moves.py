@@ -8,9 +8,8 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Protocol
 
-from asyncexport.core.bundles import Bundle
+from asyncexport.core.events import Listener, Retried, event_of
 from asyncexport.core.states import BundleRecord, Created, Failed, Planned, State, Stored, moved
-from asyncexport.errors import RefusedError
 
 log = logging.getLogger(__name__)
 
@@ -23,42 +22,22 @@ class StateLog(Protocol):
         ...
 
 
-class Listener(Protocol):
-    """Who is told what happens."""
-
-    def moved(self, before: BundleRecord, after: BundleRecord) -> None:
-        """A bundle is in a new state, and that is durable."""
-        ...
-
-    def retried(self, bundle: Bundle, why: str, *, shared: bool = False) -> None:
-        """Something went wrong with a bundle that is tried again; `shared`: the service is in trouble over all."""
-        ...
-
-    def possible_duplicate(self, bundle: Bundle) -> None:
-        """A create was sent whose answer never came: the service may run an operation that nobody will fetch."""
-        ...
-
-    def refused(self, export: str, error: RefusedError) -> None:
-        """The service refuses an export from the start."""
-        ...
-
-
 class BundleMoves:
     """Writes the moves, and tells of them.
 
     Args:
         ledger: Where states are written.
-        listener: Who is told.
+        tell: Called with each event.
         attempts: `[retry] attempts`.
         clock: Seconds since 1970 by the service's clock.
 
     Attributes:
-        listener, attempts, clock: As they were given.
+        tell, attempts, clock: As they were given.
     """
 
-    def __init__(self, ledger: StateLog, listener: Listener, *, attempts: int, clock: Callable[[], float]) -> None:
+    def __init__(self, ledger: StateLog, tell: Listener, *, attempts: int, clock: Callable[[], float]) -> None:
         self._ledger = ledger
-        self.listener = listener
+        self.tell = tell
         self.attempts = attempts
         self.clock = clock
 
@@ -67,14 +46,14 @@ class BundleMoves:
         stored = state if isinstance(state, Stored) else record.stored
         after = BundleRecord(record.bundle, record.revision, moved(record.state, state), stored)
         await self._ledger.append(after, at=self.clock())
-        self.listener.moved(record, after)
+        self.tell(event_of(record, after))
         if isinstance(state, Created):
             log.debug("%s: operation %s", record.bundle, state.operation_id)
         return after
 
     async def count_attempt(self, record: BundleRecord, attempt: int, reason: str) -> BundleRecord:
         """Planned for the next attempt, or parked after the last."""
-        self.listener.retried(record.bundle, reason)
+        self.tell(Retried(record.bundle, reason))
         if attempt >= self.attempts:
             return await self.note(record, Failed(reason))
         return await self.note(record, Planned(attempt + 1))
@@ -82,5 +61,5 @@ class BundleMoves:
     def plan_again(self, record: BundleRecord) -> BundleRecord:
         """A parked bundle, planned at attempt 1; not written, since its next row says it (rule 3 of `core.states`)."""
         after = replace(record, state=moved(record.state, Planned()))
-        self.listener.moved(record, after)
+        self.tell(event_of(record, after))
         return after

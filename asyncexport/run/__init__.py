@@ -1,1 +1,15 @@
-"""Puts the wings together: a whole run, what a run would find, and the check of what is on disk."""
+"""Puts the wings together: a whole run, what a run would find, and the check of what is on disk.
+
+spec        what a run is asked to do, and what each kind of run means
+run         one run, from the lock to the last row
+planner     what a run has to do
+ranges      the range of time it covers
+wiring      builds what it works with from the settings
+books       what it knows of itself: tally, open problems, requests
+announcing  how its events get to the books, the log and the listeners
+progress    how far it has come, and how long it will still take
+survey      what a run would find, without asking the service
+segments    the segments of the account
+verify      whether the archives are what the ledger says; a ledger made anew
+directory   whether an output directory has lost its ledger
+"""

@@ -1,715 +1,209 @@
-"""Puts the rooms together: `export(settings, order)` is a whole run, from the ledger to the summary.
+"""One run, from the lock to the last row: `export(settings, spec)`.
 
 1. The lock is held for the whole run, and nothing is written before it is.
-2. What there is to do is known before anything is asked: a finished range costs no request. The exception is where
-   "nothing to do" rests on this host's clock alone: on the first night, and where the clock is behind what the service
-   said in an earlier run, or no run has heard from it yet.
-3. A damaged ledger is not written on: before its first request a run reads a small one whole, of a large one what it
-   goes by.
-4. The first request of a run looks at the list of operations: it tells the service's time, by which the end of the
-   range is cut back to what is settled, and what there is to do is reckoned once more.
-5. What is reckoned with a clock that was not compared with the service's is not remembered: where `nightly` begins is
-   fixed once the service has told its time.
-6. How a run ends is in its summary; it raises nothing but bugs.
+2. What there is to do is known before the service is asked for anything (`planner`).
+3. A damaged ledger is not written on: before its first request a run reads a small ledger whole, and of a large one
+   what it goes by.
+4. The first request of a run looks at the list of operations. Its answer tells the service's time. The end of the range
+   is then cut back to what is settled by that time, and the work is planned once more.
+5. How a run ends is in its summary. It raises nothing but bugs.
 """
 
 import asyncio
-import logging
-import random
-import time
-from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
-from dataclasses import dataclass, field, replace
+from collections.abc import Awaitable, Callable, Iterator, Sequence
+from contextlib import AsyncExitStack, contextmanager
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
 
 from asyncexport.client.clock import ServiceClock
 from asyncexport.config import ApiKey, Settings
-from asyncexport.core.admission import Backoff, BudgetScope, Down, Prefer, Priority, Quota
-from asyncexport.core.bucket import RequestHistory
-from asyncexport.core.bundles import ALL_TIME, DAY, Bundle, Range, settled_until, show
-from asyncexport.core.coverage import ExportPlan, RecordedRange, in_order, needs_refresh
-from asyncexport.core.durations import Durations
-from asyncexport.core.exports import Export
-from asyncexport.core.forecast import (
-    ALL_WITH_LIST,
-    ALL_WITHOUT_LIST,
-    CREATES_ONLY,
-    Pace,
-    RequestCost,
-    seconds_of_downloads,
-    seconds_to_end,
-)
-from asyncexport.core.operation_limit import OperationLimit
-from asyncexport.core.polling import PollingMode, PollingRules
-from asyncexport.core.service.resources import Segment
-from asyncexport.core.states import BundleRecord, Failed, FewerRows, Overdue, Stored
-from asyncexport.core.summary import Exit, OpenProblems, Snapshot, Summary, Tally, counts_of, exit_of, lost_reason
-from asyncexport.engine.budget import Budget
-from asyncexport.engine.bundle_runner import BundleRunner
-from asyncexport.engine.creates import ExportState
-from asyncexport.engine.download import ArchiveDownloads
+from asyncexport.core.coverage import in_order
+from asyncexport.core.events import Listener, Note
+from asyncexport.core.exits import Exit
+from asyncexport.core.summary import Snapshot, Summary
 from asyncexport.engine.poller import OperationPoller
-from asyncexport.engine.scheduler import Scheduler, Stop
-from asyncexport.errors import ExportError, RefusedError
-from asyncexport.ledger import LAST_RUN, LastRun, Ledger, LedgerReader, hold, no_ledger, present
+from asyncexport.engine.scheduler import Stop
+from asyncexport.errors import ExportError
+from asyncexport.ledger import LAST_RUN, LastRun, Ledger, hold, no_ledger, present
+from asyncexport.run.announcing import Announcer, log_failed_listener
+from asyncexport.run.books import RunBooks
 from asyncexport.run.directory import check_ledger_not_lost
+from asyncexport.run.planner import Planner, RunPlan
+from asyncexport.run.progress import Progress
+from asyncexport.run.spec import RunSpec, instructions
+from asyncexport.run.wiring import RunEngine, export_states, open_engine
 from asyncexport.storage import Archives
 
-if TYPE_CHECKING:
-    from asyncexport.client.api import ApiClient
-    from asyncexport.client.session import ConnectionSettings
-    from asyncexport.client.storage_host import StorageHost
+Watch = Callable[[Callable[[], Snapshot]], Awaitable[None]]
+"""Shows how far a run has come: it is given what makes a snapshot, runs along, and is cancelled at the run's end."""
 
-log = logging.getLogger(__name__)
 
-FIRST_NIGHT_SECONDS = 7 * DAY
-"""How far back the first night goes where `[nightly] since` does not say."""
-
-NIGHTLY_SINCE = "nightly_since"
-"""What it is remembered under where `nightly` begins, in seconds since 1970."""
-
-TIME_AT_SERVICE = "time_at_service"
-"""What it is remembered under what time it was when the newest run heard it from the service, in seconds since 1970."""
+async def watch_nothing(_snapshot: Callable[[], Snapshot]) -> None:
+    """Show nothing."""
 
 
 @dataclass(frozen=True, slots=True)
-class Order:
-    """What one run is asked to do; moments in seconds since 1970.
+class _Run:
+    """What all steps of one run need."""
 
-    Attributes:
-        command: As it stands in the summary.
-        exports: Which.
-        start: From where; None: from `[nightly] since`.
-        end: To where, exclusive; None: to what is settled.
-        refresh_seconds: Export once more what was exported sooner than this after a bundle's end; 0: nothing.
-        max_duration_seconds: Stop after so long; None: never.
-        fills_gaps: Whether to export what nobody has begun; False: only go on with what was begun or parked.
-        repair: Stored bundles to be exported once more, whatever their age.
-        accept_fewer: Export anew the bundles whose archive was kept because far fewer rows came, and take what comes.
-    """
-
-    command: str
-    exports: tuple[Export, ...]
-    start: int | None
-    end: int | None = None
-    refresh_seconds: float = 0.0
-    max_duration_seconds: float | None = None
-    fills_gaps: bool = True
-    repair: tuple[BundleRecord, ...] = ()
-    accept_fewer: bool = False
-
-
-class Viewer(Protocol):
-    """Who watches a run."""
-
-    async def watch(self, snapshot: Callable[[], Snapshot]) -> None:
-        """Show it as it goes, until cancelled."""
-        ...
-
-    def event(self, event: dict[str, Any]) -> None:
-        """Something happened; `type` says what."""
-        ...
-
-
-@dataclass(frozen=True, slots=True)
-class Survey:
-    """What a run would find.
-
-    Attributes:
-        works: What there is to do, by export; those with nothing settled in the range are left out.
-        cut_back: Messages: ends that were cut back to what is settled.
-        tokens: In the bucket now, where every request counts.
-        tokens_for_creates: The same, where only creates do.
-        median_seconds: What an operation is expected to take.
-        operations_seen: On how many that rests; 0: on `[polling] expected`.
-        all_counted_since: When it was learned that every request counts, in seconds since 1970; None: it never was.
-    """
-
-    works: tuple[ExportPlan, ...]
-    cut_back: tuple[str, ...]
-    tokens: float
-    tokens_for_creates: float
-    median_seconds: float
-    operations_seen: int = 0
-    all_counted_since: float | None = None
-
-
-@dataclass(slots=True)
-class _Reporter:
-    """Counts what happens, and tells the viewer; a `carrier.Listener`."""
-
-    tally: Tally
-    problems: OpenProblems
-    viewer: Viewer
-    began: float
-    repaired: frozenset[Bundle]
-
-    def moved(self, before: BundleRecord, after: BundleRecord) -> None:
-        self.tally.moved(before, after)
-        if before.parked or isinstance(after.state, Stored):
-            self.problems.over(after.bundle)
-        match after.state:
-            case Stored() as stored:
-                self._tell_stored(before, stored)
-            case Failed() | Overdue() | FewerRows():
-                reason = self.tally.parked[after.bundle]
-                self.problems.note(after.bundle, f"parked: {reason}", at=self._now())
-                self.viewer.event(_event("parked", after.bundle, reason=reason, **counts_of(after.state)))
-
-    def _tell_stored(self, before: BundleRecord, stored: Stored) -> None:
-        bundle, old = before.bundle, before.stored
-        told = f"{stored.rows:,} rows" if old is None else f"{stored.rows:,} rows in place of {old.rows:,}"
-        log.info("%s: stored, %s, %s bytes", bundle, told, f"{stored.bytes:,}")
-        if fewer := self.tally.fewer.get(bundle):
-            log.warning("%s: %s", bundle, lost_reason(fewer))
-        elif bundle in self.repaired and old is not None and stored.rows < old.rows:
-            log.warning("%s: repaired with fewer rows: %d in place of %d", bundle, stored.rows, old.rows)
-        facts = {} if old is None else {"rows_before": old.rows}
-        self.viewer.event(_event("stored", bundle, path=stored.path, rows=stored.rows, bytes=stored.bytes, **facts))
-
-    def retried(self, bundle: Bundle, why: str, *, shared: bool = False) -> None:
-        if shared:
-            self.problems.note_for_all(why, at=self._now())
-        else:
-            self.problems.note(bundle, why, at=self._now())
-        log.info("%s: %s", bundle, why)
-        self.viewer.event(_event("retried", bundle, reason=why))
-
-    def possible_duplicate(self, bundle: Bundle) -> None:
-        self.tally.possible_duplicate(bundle)
-        log.info("%s: a create was not answered; the service may run it twice", bundle)
-
-    def refused(self, export: str, error: RefusedError) -> None:
-        self.tally.refused(export, error)
-        self.problems.note(export, str(error), at=self._now())
-        self.viewer.event({"type": "refused", "export": export, "reason": str(error)})
-
-    def _now(self) -> float:
-        return time.monotonic() - self.began
+    settings: Settings
+    spec: RunSpec
+    key: ApiKey
+    stop: Stop
+    watch: Watch
+    books: RunBooks
+    tell: Listener
 
 
 async def export(
     settings: Settings,
-    order: Order,
+    spec: RunSpec,
     *,
     key: ApiKey,
-    stop: Stop,
-    viewer: Viewer,
+    stop: Stop | None = None,
+    listeners: Sequence[Listener] = (),
+    watch: Watch = watch_nothing,
 ) -> Summary:
-    """Carry out a run; how it ended is in the summary."""
-    began = time.monotonic()
-    tally = Tally()
-    run = _Run(settings, order, key, stop, viewer, tally)
+    """Carry out a run; how it ended is in the summary.
+
+    Args:
+        settings: The settings.
+        spec: What to do.
+        key: The API key.
+        stop: Asks the run to stop when its `ask` is called. None: nothing does.
+        listeners: Called with each event, in this order. One that raises is called no more.
+        watch: Shows how far the run has come.
+    """
+    books, stop = RunBooks(), stop or Stop()
+    repaired = frozenset(one.bundle for one in instructions(spec).repairs)
+    tell = Announcer(books, listeners, repaired=repaired).tell
     error: ExportError | None = None
     try:
-        await run.carry_out()
+        await _carry_out(_Run(settings, spec, key, stop, watch, books, tell))
     except ExportError as failure:
         error = failure
-    return Summary(
-        command=order.command,
-        exit_code=_exit_code(tally, error, stop),
-        seconds=time.monotonic() - began,
-        tally=tally,
-        requests=run.requests,
-        refused=run.refused,
-        directory=str(settings.output.directory),
-        error=error or _first_refusal(tally),
-    )
+    return books.summary(spec, directory=str(settings.output.directory), error=error, stop=stop)
 
 
-def survey(settings: Settings, order: Order, *, now: float) -> Survey:
-    """What a run would find, from the ledger alone: nothing is asked, nothing is written.
-
-    Raises:
-        LedgerError: the ledger cannot be read, or is missing beside archives.
-    """
-    burst = _allowance(settings).usable_burst
-    directory = Path(settings.output.directory)
-    if not present(directory):
-        check_ledger_not_lost(directory)
-        spans, notes = _spans(order, now=now, since=_since(settings, None, now=now))
-        works = tuple(ExportPlan(export, span, RecordedRange()) for export, span in spans)
-        return Survey(works, notes, burst, burst, settings.polling.expected_seconds)
-    with LedgerReader(directory) as ledger:
-        spans, notes = _spans(order, now=now, since=_since(settings, ledger.recall(NIGHTLY_SINCE), now=now))
-        works = tuple(ExportPlan(export, span, ledger.stock(export.name, span)) for export, span in spans)
-        durations = Durations(expected_seconds=settings.polling.expected_seconds, known=ledger.durations())
-        history, quota = ledger.request_history(now=now), _allowance(settings)
-        return Survey(
-            works,
-            notes,
-            tokens=max(0.0, burst - history.tokens_used(quota, BudgetScope.ALL, now=now)),
-            tokens_for_creates=max(0.0, burst - history.tokens_used(quota, BudgetScope.CREATE, now=now)),
-            median_seconds=durations.median_seconds,
-            operations_seen=durations.known,
-            all_counted_since=history.all_counted_since,
-        )
-
-
-async def segments(settings: Settings, *, key: ApiKey, sent: Callable[[str], None]) -> AsyncIterator[Segment]:
-    """The segments of the account. The budget's level is read from the ledger, if there is one, and not changed.
-
-    `sent` is told the kind of each request.
-
-    Raises:
-        ServiceError: the service refused, or could not be reached.
-    """
-    async with _asking(settings, key, sent) as client:
-        async for segment in client.segments():
-            yield segment
-
-
-@asynccontextmanager
-async def _asking(settings: Settings, key: ApiKey, sent: Callable[[str], None]) -> "AsyncIterator[ApiClient]":
-    """A client for a command that exports nothing: its requests are on no record."""
-    journal = _NoJournal(sent)
+async def _carry_out(run: _Run) -> None:
     clock = ServiceClock()
-    budget = _budget(settings, journal, clock.now)
-    directory = Path(settings.output.directory)
-    history = RequestHistory()
-    if present(directory):
-        with LedgerReader(directory) as ledger:
-            history = ledger.request_history(now=clock.now())
-    await budget.open(history)
-    try:
-        async with _api_client(settings, key, budget, clock) as client:
-            yield client
-    finally:
-        await budget.close()
-
-
-@dataclass(frozen=True, slots=True)
-class _NoJournal:
-    """Keeps nothing; says what is sent."""
-
-    sent: Callable[[str], None]
-
-    async def send(self, kind: str, *, at: float) -> int:  # noqa: ARG002 - a journal's method
-        self.sent(kind)
-        return 0
-
-    def answered(self, request_id: int, *, status: int) -> None:
-        """Keep nothing."""
-
-    def remember(self, key: str, value: str) -> None:
-        """Keep nothing."""
-
-
-@dataclass(slots=True)
-class _Run:
-    """One run, from the lock to the last row."""
-
-    settings: Settings
-    order: Order
-    key: ApiKey
-    stop: Stop
-    viewer: Viewer
-    tally: Tally
-    requests: dict[str, int] = field(
-        default_factory=lambda: {"create": 0, "poll": 0, "list": 0, "results": 0, "other": 0}
-    )
-    refused: int = 0
-    began: float = field(default_factory=time.monotonic)
-    problems: OpenProblems = field(default_factory=OpenProblems)
-
-    async def carry_out(self) -> None:
-        directory = Path(self.settings.output.directory)
-        async with AsyncExitStack() as stack:
-            clock = ServiceClock()
-            archives = await stack.enter_async_context(Archives(directory))
-            await asyncio.to_thread(check_ledger_not_lost, directory)
-            if not self.order.fills_gaps and not present(directory):
-                # There is nothing to go on with, and a place that was mistyped is not to be made.
-                raise no_ledger(directory)
-            stack.enter_context(hold(directory, command=self.order.command))
-            # Once more: whoever held the directory until now may have been making the ledger anew when it was killed.
-            await asyncio.to_thread(check_ledger_not_lost, directory)
-            ledger = await Ledger.open(directory)
-            stack.push_async_callback(ledger.close)
-            await ledger.check_if_small()
-            stack.enter_context(self._on_record(ledger, clock))
-            await ledger.register(self.order.exports)
-            await archives.prepare(self.order.exports)
-            works, notes = await self._works(ledger, clock)
-            if any(work.count for work in works) or await self._needs_the_time(ledger, clock, notes):
-                await self._work_off(stack, works, ledger=ledger, archives=archives, clock=clock)
-            else:
-                self._tell(notes)
-
-    @contextmanager
-    def _on_record(self, ledger: Ledger, clock: ServiceClock) -> Iterator[None]:
-        """Remember how the run ends, for `status`; one that is killed is remembered as begun."""
-        begun = LastRun(self.order.command, clock.now())
-        ledger.remember(LAST_RUN, begun.to_json())
-        try:
-            yield
-        except Exception as error:
-            ledger.remember(LAST_RUN, self._ended(begun, error, at=clock.now()).to_json())
-            raise
-        ledger.remember(LAST_RUN, self._ended(begun, None, at=clock.now()).to_json())
-
-    def _ended(self, begun: LastRun, failure: Exception | None, *, at: float) -> LastRun:
-        code = _exit_code(self.tally, failure, self.stop)
-        why = failure or _first_refusal(self.tally)
-        # The text of a bug may hold anything.
-        error = "" if why is None else str(why) if isinstance(why, ExportError) else type(why).__name__
-        return replace(begun, ended=at, exit_code=int(code), error=error)
-
-    async def _works(self, ledger: Ledger, clock: ServiceClock) -> tuple[list[ExportPlan], tuple[str, ...]]:
-        """What there is to do, counted into the tally; and what ends were cut back, in words."""
-        now = clock.now()
-        since = _since(self.settings, await ledger.recall(NIGHTLY_SINCE), now=now)
-        if clock.is_known:
-            ledger.remember(TIME_AT_SERVICE, str(now))
-            if self.order.start is None:
-                ledger.remember(NIGHTLY_SINCE, str(since))
-        spans, notes = _spans(self.order, now=now, since=since)
-        works = [await self._one_work(ledger, export, span, now=now) for export, span in spans]
-        if not (self.order.fills_gaps or self.order.accept_fewer or self.order.repair):
-            notes += tuple(_left_kept(work) for work in works if any(one.kept for one in work.stock.unfinished))
-        self.tally.stored_before = sum(work.stored_before for work in works)
-        self.tally.planned = self.tally.stored_before + sum(work.count for work in works)
-        return works, notes
-
-    async def _needs_the_time(self, ledger: Ledger, clock: ServiceClock, notes: tuple[str, ...]) -> bool:
-        """Whether the service has to be asked for its time before it is said that there is nothing to do (rule 2).
-
-        With an end that was not cut back the clock has no part in it. Else a clock that is slow hides work; one that is
-        fast only makes some up, and the first request puts that right.
-        """
-        now = clock.now()
-        is_nightly = self.order.start is None and not self.settings.nightly.since
-        if is_nightly and not _is_past(await ledger.recall(NIGHTLY_SINCE), now=now):
-            return True
-        hangs_on_the_clock = self.order.end is None or bool(notes)
-        return hangs_on_the_clock and not _is_past(await ledger.recall(TIME_AT_SERVICE), now=now)
-
-    async def _one_work(self, ledger: Ledger, export: Export, span: Range, *, now: float) -> ExportPlan:
-        stock = await ledger.stock(export.name, span)
-        refresh = [one for one in self.order.repair if one.bundle.export == export.name]
-        if self.order.accept_fewer:
-            kept = [one for one in stock.unfinished if one.kept]
-            self.tally.accepted.update(one.bundle for one in kept)
-            refresh += kept
-        if self.order.refresh_seconds > 0:
-            soon = ledger.stored(export.name, span, exported_within=self.order.refresh_seconds)
-            seconds = self.order.refresh_seconds
-            refresh += [one async for one in soon if needs_refresh(one, refresh_seconds=seconds, now=now)]
-        return ExportPlan(export, span, stock, tuple(refresh), fills_gaps=self.order.fills_gaps)
-
-    async def _work_off(
-        self, stack: AsyncExitStack, works: list[ExportPlan], *, ledger: Ledger, archives: Archives, clock: ServiceClock
-    ) -> None:
-        settings = self.settings
-        budget = _budget(settings, ledger, clock.now)
-        await budget.open(await ledger.request_history(now=clock.now()))
-        stack.push_async_callback(budget.close)
-        client = await stack.enter_async_context(_api_client(settings, self.key, budget, clock))
-        storage_host = await stack.enter_async_context(_storage_host(settings))
-        durations = Durations(expected_seconds=settings.polling.expected_seconds, known=await ledger.durations())
-        scheduler: Scheduler
-        watcher = OperationPoller(
-            client,
-            budget=budget,
-            durations=durations,
-            polling=_polling(settings),
-            clock=clock.now,
-            more_to_create=lambda: scheduler.more_to_create or budget.waiting(Priority.CREATE) > 0,
-            learned=lambda at, seconds: ledger.learn(finished_at=at, seconds=seconds),
-        )
-        runner = BundleRunner(
-            gate=budget,
-            service=client,
-            poller=watcher,
-            downloads=ArchiveDownloads(storage_host, archives),
-            ledger=ledger,
-            export_states={export.name: await _stream(ledger, export, works) for export in self.order.exports},
-            listener=_Reporter(
-                self.tally,
-                self.problems,
-                self.viewer,
-                self.began,
-                repaired=frozenset(one.bundle for one in self.order.repair),
-            ),
-            backoff=_backoff(settings),
-            attempts=settings.retry.attempts,
-            download_slots=settings.concurrency.downloads,
-            clock=clock.now,
-            jitter=random.random,
-            accepted=self.tally.accepted,
-        )
-        operation_limit = OperationLimit(
-            cap=settings.concurrency.operations,
-            burst=settings.budget.burst,
-            requests_per_minute=settings.budget.requests_per_minute,
-            prefer=Prefer(settings.polling.prefer),
-        )
-        scheduler = Scheduler(
-            runner,
-            watcher,
-            allowed=lambda: operation_limit.allowed(durations, polls_cost=budget.polls_cost),
-            most_waiting=settings.concurrency.operations,
-            stop=self.stop,
-            grace_seconds=settings.output.grace_seconds,
-        )
-        helpers = [
-            asyncio.create_task(
-                self.viewer.watch(lambda: self._snapshot(budget, scheduler, runner, watcher, durations)), name="viewer"
-            ),
-            asyncio.create_task(self._time_out(), name="max duration"),
-        ]
-        try:
-            if await self._prime(watcher):
-                # Once more, now that the service's clock is known: what is settled hangs on it, and so does where the
-                # first night begins.
-                works, notes = await self._works(ledger, clock)
-                self._tell(notes)
-                await scheduler.run(in_order(works))
-        finally:
-            self.requests = {kind.value: count for kind, count in budget.sent.items()}
-            self.refused = budget.refused
-            for helper in helpers:
-                helper.cancel()
-            await asyncio.wait(helpers)
-
-    async def _prime(self, watcher: OperationPoller) -> bool:
-        """Rule 3; whether the run goes on."""
-        priming = asyncio.create_task(watcher.prime())
-        stopping = asyncio.create_task(self.stop.asked.wait())
-        try:
-            await asyncio.wait({priming, stopping}, return_when=asyncio.FIRST_COMPLETED)
-            if priming.done():
-                priming.result()
-            return priming.done()
-        finally:
-            priming.cancel()
-            stopping.cancel()
-            await asyncio.wait({priming, stopping})
-
-    async def _time_out(self) -> None:
-        if self.order.max_duration_seconds is None:
+    async with AsyncExitStack() as stack:
+        archives = await stack.enter_async_context(Archives(run.settings.output.directory))
+        ledger = await _take_directory(stack, run.settings.output.directory, run.spec)
+        stack.enter_context(_remembering_the_end(run, ledger, clock))
+        await ledger.register(run.spec.exports)
+        await archives.prepare(run.spec.exports)
+        planner = Planner(run.settings, run.spec, ledger=ledger, clock=clock, tally=run.books.tally)
+        plan = await planner.plan()
+        if not plan.has_work and not await planner.needs_service_time(plan):
+            _tell_notes(run, plan)
             return
-        await asyncio.sleep(self.order.max_duration_seconds)
-        self.stop.ask(Exit.TIME_UP)
-
-    def _tell(self, notes: tuple[str, ...]) -> None:
-        for message in notes:
-            log.warning("%s", message)
-            self.viewer.event({"type": "note", "message": message})
-
-    def _snapshot(
-        self, budget: Budget, scheduler: Scheduler, runner: BundleRunner, watcher: OperationPoller, durations: Durations
-    ) -> Snapshot:
-        tally, seconds = self.tally, time.monotonic() - self.began
-        scope = budget.scope.value
-        undecided = self.settings.budget.scope == BudgetScope.AUTO and budget.scope is BudgetScope.CREATE
-        line = budget.line
-        down_seconds = asyncio.get_running_loop().time() - line.since if isinstance(line, Down) else None
-        problems = self.problems.open(service_is_well=down_seconds is None and not budget.paused_seconds)
-        return Snapshot(
-            seconds=seconds,
-            done=tally.stored,
-            stored_before=tally.stored_before,
-            planned=tally.planned,
-            running=scheduler.lanes.at_service,
-            queued=scheduler.lanes.queued,
-            fetching=scheduler.lanes.waiting,
-            downloading=len(runner.fetching.downloading),
-            received=runner.fetching.received,
-            parked=tally.failed,
-            tokens=budget.tokens,
-            burst=self.settings.budget.burst,
-            scope=f"{scope}?" if undecided else scope,
-            next_request_seconds=budget.next_token_seconds,
-            paused_seconds=budget.paused_seconds,
-            down_seconds=down_seconds,
-            rows=tally.rows,
-            bytes=tally.bytes,
-            expected_seconds=None
-            if down_seconds is not None
-            else self._expected(budget, scheduler, runner, watcher, durations),
-            problems=tuple(problem.text for problem in problems),
-            problem_ages=tuple(max(0.0, seconds - problem.at) for problem in problems),
+        engine = await stack.enter_async_context(
+            open_engine(
+                run.settings,
+                key=run.key,
+                clock=clock,
+                ledger=ledger,
+                archives=archives,
+                export_states=await export_states(ledger, run.spec.exports, plan.exports),
+                accepted=run.books.tally.accepted,
+                tell=run.tell,
+                stop=run.stop,
+            )
         )
-
-    def _expected(
-        self, budget: Budget, scheduler: Scheduler, runner: BundleRunner, watcher: OperationPoller, durations: Durations
-    ) -> float | None:
-        """Until the last file is there; None while files are to be fetched and nobody knows how long one takes."""
-        each_seconds = runner.fetching.seconds_each
-        if each_seconds is None and scheduler.lanes.waiting:
-            return None
-        unfinished = self.tally.unfinished
-        finished = min(scheduler.lanes.waiting, unfinished)
-        asking = self._expected_of_requests(budget, scheduler, watcher, durations)
-        fetching = seconds_of_downloads(
-            unfinished,
-            slots=self.settings.concurrency.downloads,
-            each_seconds=each_seconds or 0.0,
-            ages=runner.fetching.ages,
-        )
-        return max(asking + (each_seconds or 0.0) * (finished < unfinished), fetching)
-
-    def _expected_of_requests(
-        self, budget: Budget, scheduler: Scheduler, watcher: OperationPoller, durations: Durations
-    ) -> float:
-        reading: RequestCost = CREATES_ONLY
-        if budget.polls_cost:
-            reading = ALL_WITHOUT_LIST if watcher.mode is PollingMode.INDIVIDUAL else ALL_WITH_LIST
-        ages = watcher.ages
-        pace = Pace(
-            tokens=budget.tokens,
-            requests_per_minute=self.settings.budget.requests_per_minute,
-            lanes=self.settings.concurrency.operations,
-            operation_seconds=durations.median_seconds,
-        )
-        return seconds_to_end(
-            reading,
-            pace,
-            bundles=self.tally.unfinished,
-            created=min(watcher.waiters + scheduler.lanes.waiting, self.tally.unfinished),
-            rest_seconds=durations.rest_seconds(ages),
-        )
+        await _work_off(run, planner, engine)
 
 
-async def _stream(ledger: Ledger, export: Export, works: list[ExportPlan]) -> ExportState:
-    """Whether the service ever took a create of it: something is stored, or under way there."""
-    under_way = any(work.in_progress for work in works if work.export.name == export.name)
-    return ExportState(export, accepted=under_way or await ledger.count_stored(export.name, ALL_TIME) > 0)
+async def _take_directory(stack: AsyncExitStack, directory: Path, spec: RunSpec) -> Ledger:
+    """The ledger of the directory, under the lock; the stack closes it and lets go of the lock.
+
+    Raises:
+        LedgerError: another run holds the directory, the ledger is lost or damaged, or there is nothing to go on with.
+        StorageError: the ledger cannot be opened or made.
+    """
+    await asyncio.to_thread(check_ledger_not_lost, directory)
+    if not instructions(spec).fills_gaps and not present(directory):
+        # There is nothing to go on with, and a directory whose name was mistyped is not to be made.
+        raise no_ledger(directory)
+    stack.enter_context(hold(directory, command=spec.command))
+    # Once more: whoever held the directory until now may have been making the ledger anew when it was killed.
+    await asyncio.to_thread(check_ledger_not_lost, directory)
+    ledger = await Ledger.open(directory)
+    stack.push_async_callback(ledger.close)
+    await ledger.check_if_small()
+    return ledger
 
 
-def _spans(order: Order, *, now: float, since: int) -> tuple[list[tuple[Export, Range]], tuple[str, ...]]:
-    """The range of each export, cut back to what is settled; and what was cut back, in words."""
-    spans, notes = [], []
-    for export in order.exports:
-        settled = settled_until(now, settle_seconds=export.settle_seconds)
-        # Whole bundles only: half of one now and the other half tomorrow would be two archives for ever.
-        settled = settled // export.bundle_seconds * export.bundle_seconds
-        start = since if order.start is None else order.start
-        end = settled if order.end is None else min(order.end, settled)
-        if start < end:
-            spans.append((export, Range(start, end)))
-            if order.end is not None and order.end > settled:
-                notes.append(f"{export.name}: data is settled up to {show(settled)}; the end is cut back to that")
-        else:
-            notes.append(f"{export.name}: nothing to do from {show(start)} on; data is settled up to {show(settled)}")
-    return spans, tuple(notes)
+@contextmanager
+def _remembering_the_end(run: _Run, ledger: Ledger, clock: ServiceClock) -> Iterator[None]:
+    """Remember how the run ends, for `status`; a run that is killed is remembered as begun."""
+    begun = LastRun(run.spec.command, clock.now())
+
+    def remember_end(failure: Exception | None) -> None:
+        code, cause = run.books.exit_code(failure, run.stop), run.books.cause(failure)
+        # The text of a bug may hold anything.
+        error = "" if cause is None else str(cause) if isinstance(cause, ExportError) else type(cause).__name__
+        ended = replace(begun, ended=clock.now(), exit_code=int(code), error=error)
+        ledger.remember(LAST_RUN, ended.to_json())
+
+    ledger.remember(LAST_RUN, begun.to_json())
+    try:
+        yield
+    except Exception as error:
+        remember_end(error)
+        raise
+    remember_end(None)
 
 
-def _since(settings: Settings, remembered: str | None, *, now: float) -> int:
-    """Where `nightly` begins."""
-    chosen = settings.nightly.since_at(now)
-    if chosen is not None:
-        return chosen
-    # One that lies ahead was reckoned with a wrong clock, or this one is wrong: it would mean nothing to do, for ever.
-    if remembered and _is_past(remembered, now=now):
-        return int(remembered)
-    return int(now) // DAY * DAY - FIRST_NIGHT_SECONDS
+async def _work_off(run: _Run, planner: Planner, engine: RunEngine) -> None:
+    progress = Progress(run.settings, run.books, engine)
+    helpers = [
+        asyncio.create_task(_show_progress(run.watch, progress.snapshot), name="viewer"),
+        asyncio.create_task(_time_out(run.spec.max_duration_seconds, run.stop), name="max duration"),
+    ]
+    try:
+        if await _prime(engine.poller, run.stop):
+            plan = await planner.plan()  # rule 4
+            _tell_notes(run, plan)
+            await engine.scheduler.run(in_order(plan.exports))
+    finally:
+        run.books.requests, run.books.refused = dict(engine.budget.sent), engine.budget.refused
+        for helper in helpers:
+            helper.cancel()
+        await asyncio.wait(helpers)
 
 
-def _is_past(remembered: str | None, *, now: float) -> bool:
-    """Whether a moment is remembered, and is not after this one."""
-    return bool(remembered) and float(remembered or 0) <= now
+async def _prime(poller: OperationPoller, stop: Stop) -> bool:
+    """Rule 4; False: the run was asked to stop before the service answered."""
+    priming = asyncio.create_task(poller.prime())
+    stopping = asyncio.create_task(stop.asked.wait())
+    try:
+        await asyncio.wait({priming, stopping}, return_when=asyncio.FIRST_COMPLETED)
+        if priming.done():
+            priming.result()
+        return priming.done()
+    finally:
+        priming.cancel()
+        stopping.cancel()
+        await asyncio.wait({priming, stopping})
 
 
-def _budget(settings: Settings, journal: Any, wall_clock: Callable[[], float]) -> Budget:
-    return Budget(
-        _allowance(settings),
-        prefer=Prefer(settings.polling.prefer),
-        backoff=_backoff(settings),
-        journal=journal,
-        wall_clock=wall_clock,
-        jitter=random.random,
-    )
+async def _show_progress(watch: Watch, snapshot: Callable[[], Snapshot]) -> None:
+    try:
+        await watch(snapshot)
+    except Exception as error:  # noqa: BLE001 - whatever it is, the run goes on
+        log_failed_listener(watch, error)
 
 
-def _allowance(settings: Settings) -> Quota:
-    budget = settings.budget
-    return Quota(budget.requests_per_minute, budget.burst, BudgetScope(budget.scope))
+async def _time_out(seconds: float | None, stop: Stop) -> None:
+    if seconds is not None:
+        await asyncio.sleep(seconds)
+        stop.ask(Exit.TIME_UP)
 
 
-def _backoff(settings: Settings) -> Backoff:
-    retry = settings.retry
-    return Backoff(retry.backoff_initial_seconds, retry.backoff_max_seconds, retry.outage_seconds)
+def _tell_notes(run: _Run, plan: RunPlan) -> None:
+    for message in plan.notes:
+        run.tell(Note(message))
 
 
-def _polling(settings: Settings) -> PollingRules:
-    allowance = _allowance(settings)
-    return PollingRules(
-        min_interval_seconds=settings.polling.min_interval_seconds,
-        deadline_seconds=settings.polling.operation_deadline_seconds,
-        prefer=Prefer(settings.polling.prefer),
-        burst=allowance.usable_burst,
-        refill_seconds=allowance.refill_seconds,
-    )
-
-
-def _api_client(settings: Settings, key: ApiKey, budget: Budget, clock: ServiceClock) -> "ApiClient":
-    # Here, since a plan asks nothing: aiohttp is the better part of its start.
-    from asyncexport.client.api import ApiClient  # noqa: PLC0415
-
-    return ApiClient(
-        base_url=settings.base_url_for(key),
-        key=key.reveal(),
-        gate=budget,
-        connection=_connection(settings),
-        headers=settings.api.headers,
-        on_date=clock.correct,
-        wall_clock=clock.now,
-    )
-
-
-def _storage_host(settings: Settings) -> "StorageHost":
-    from asyncexport.client.storage_host import StorageHost  # noqa: PLC0415 - see `_api_client`
-
-    return StorageHost(_connection(settings), min_rate=settings.download.min_rate)
-
-
-def _connection(settings: Settings) -> "ConnectionSettings":
-    from asyncexport.client.session import ConnectionSettings  # noqa: PLC0415 - see `_api_client`
-
-    api = settings.api
-    return ConnectionSettings(
-        connect_timeout_seconds=api.connect_timeout_seconds,
-        read_timeout_seconds=api.read_timeout_seconds,
-        proxy=api.proxy,
-        ca_file=api.ca_file,
-    )
-
-
-def _event(kind: str, bundle: Bundle, **more: Any) -> dict[str, Any]:
-    return {
-        "type": kind,
-        "export": bundle.export,
-        "start": show(bundle.range.start),
-        "end": show(bundle.range.end),
-        **more,
-    }
-
-
-def _left_kept(work: ExportPlan) -> str:
-    """What is said of bundles that a plain retry leaves as they are."""
-    count = sum(one.kept for one in work.stock.unfinished)
-    bundles = "1 bundle keeps its archive" if count == 1 else f"{count:,} bundles keep their archives"
-    return (
-        f"{work.export.name}: {bundles}, since far fewer rows came; `retry --accept-fewer` exports anew, and takes "
-        "what comes"
-    )
-
-
-def _first_refusal(tally: Tally) -> ExportError | None:
-    return next(iter(tally.refusals.values()), None)
-
-
-def _exit_code(tally: Tally, error: Exception | None, stop: Stop) -> Exit:
-    if error is not None:
-        return exit_of(error, stored=tally.stored)
-    code = tally.exit_code()
-    if stop.reason is not None and tally.unfinished:
-        has_failures = tally.failed or tally.losses
-        return Exit.PARTIAL if stop.reason is Exit.TIME_UP and has_failures else stop.reason
-    return code
-
-
-__all__ = ["Order", "Survey", "Viewer", "export", "segments", "survey"]
+__all__ = ["Watch", "export", "watch_nothing"]

@@ -10,6 +10,7 @@ from asyncexport.core.admission import Backoff, BudgetScope, Prefer, Priority, Q
 from asyncexport.core.bucket import RequestHistory, SentRequest
 from asyncexport.core.bundles import Bundle, Range, cut
 from asyncexport.core.durations import Durations
+from asyncexport.core.events import BundleMoved, BundleParked, BundleStored, Event
 from asyncexport.core.exports import Export
 from asyncexport.core.operation_limit import OperationLimit
 from asyncexport.core.polling import PollingRules
@@ -21,7 +22,6 @@ from asyncexport.engine.creates import ExportState
 from asyncexport.engine.download import ArchiveDownloads
 from asyncexport.engine.poller import OperationPoller
 from asyncexport.engine.scheduler import Scheduler, Stop
-from asyncexport.errors import RefusedError
 from asyncexport.simulate import clock
 from asyncexport.simulate.service import (
     MemoryLedger,
@@ -148,7 +148,7 @@ class Result:
 
 @dataclass(slots=True)
 class Witness:
-    """A listener that notes when archives came."""
+    """Notes when archives came; `note` is a listener."""
 
     now: Callable[[], float]
     running: Callable[[], int]
@@ -156,24 +156,15 @@ class Witness:
     exports: dict[Bundle, str] = field(default_factory=dict)
     most_running: int = 0
 
-    def moved(self, before: BundleRecord, after: BundleRecord) -> None:  # noqa: ARG002 - a listener's method
-        """A bundle is in a new state."""
-        match after.state:
-            case Stored():
-                self.stored_at[after.bundle] = self.now()
-            case Ready(export_id=export_id):
-                self.exports[after.bundle] = export_id
-            case _:
+    def note(self, event: Event) -> None:
+        """Note what bears on the result."""
+        match event:
+            case BundleStored(bundle=bundle):
+                self.stored_at[bundle] = self.now()
+            case BundleMoved(after=BundleRecord(bundle=bundle, state=Ready(export_id=export_id))):
+                self.exports[bundle] = export_id
+            case BundleMoved() | BundleParked():
                 self.most_running = max(self.most_running, self.running())
-
-    def retried(self, bundle: Bundle, why: str, *, shared: bool = False) -> None:
-        """Nothing goes wrong here that would be worth a note."""
-
-    def possible_duplicate(self, bundle: Bundle) -> None:
-        """No answer is lost here."""
-
-    def refused(self, export: str, error: RefusedError) -> None:
-        """Nothing is refused here."""
 
 
 class Wiring:
@@ -210,7 +201,7 @@ class Wiring:
             downloads=ArchiveDownloads(MemoryStorageHost(lambda: scenario.fetch_seconds), MemoryPartFiles()),
             ledger=self.ledger,
             export_states={EXPORT.name: ExportState(EXPORT)},
-            listener=self.witness,
+            tell=self.witness.note,
             backoff=backoff,
             attempts=5,
             download_slots=scenario.downloads,

@@ -1,0 +1,44 @@
+"""What happens during a run, as JSON objects: the lines of `--json` before the summary.
+
+Their keys are what users script against (README): keys may be added, never changed.
+"""
+
+from dataclasses import asdict
+from typing import Any
+
+from asyncexport.core.bundles import Bundle, show
+from asyncexport.core.events import BundleParked, BundleStored, Event, ExportStopped, Note, Retried
+from asyncexport.core.summary import Snapshot, counts_of
+
+_PROGRESS_KEYS = {"stored_before": "already"}
+"""Keys of `progress` that differ from the snapshot's field."""
+
+
+def event_record(event: Event) -> dict[str, Any] | None:
+    """An event as a JSON object; None where its kind is not printed."""
+    match event:
+        case BundleStored(bundle=bundle, archive=archive, replaced=replaced):
+            before = {} if replaced is None else {"rows_before": replaced.rows}
+            facts = {"path": archive.path, "rows": archive.rows, "bytes": archive.bytes, **before}
+            return _of_bundle("stored", bundle, facts)
+        case BundleParked(bundle=bundle, state=state):
+            return _of_bundle("parked", bundle, {"reason": event.reason, **counts_of(state)})
+        case Retried(bundle=bundle, reason=reason):
+            return _of_bundle("retried", bundle, {"reason": reason})
+        case ExportStopped(export=export, error=error):
+            return {"type": "refused", "export": export, "reason": str(error)}
+        case Note(message=message):
+            return {"type": "note", "message": message}
+        case _:
+            return None
+
+
+def progress_record(snapshot: Snapshot) -> dict[str, Any]:
+    """A run as it stands, as a JSON object."""
+    facts = {_PROGRESS_KEYS.get(name, name): value for name, value in asdict(snapshot).items()}
+    return {"type": "progress", **facts}
+
+
+def _of_bundle(kind: str, bundle: Bundle, facts: dict[str, Any]) -> dict[str, Any]:
+    span = {"start": show(bundle.range.start), "end": show(bundle.range.end)}
+    return {"type": kind, "export": bundle.export, **span, **facts}

@@ -1,0 +1,81 @@
+"""How the events of a run get to those who want to know of them.
+
+1. The run's own books come first (`books`), then the log, then the listeners in their order.
+2. A listener that raises is logged once and told nothing more. No listener stops a run.
+"""
+
+import logging
+from collections.abc import Callable, Collection, Iterable
+
+from asyncexport.core.bundles import Bundle, show
+from asyncexport.core.events import (
+    BundleParked,
+    BundleStored,
+    Event,
+    Listener,
+    Note,
+    PossibleDuplicate,
+    Retried,
+)
+from asyncexport.core.summary import Tally, lost_reason
+from asyncexport.run.books import RunBooks
+
+log = logging.getLogger(__name__)
+
+
+class Announcer:
+    """Tells events.
+
+    Args:
+        books: The books of the run.
+        listeners: Who else is told.
+        repaired: Bundles whose archive is being repaired.
+    """
+
+    def __init__(self, books: RunBooks, listeners: Iterable[Listener], *, repaired: Collection[Bundle] = ()) -> None:
+        self._books = books
+        self._listeners = tuple(listeners)
+        self._repaired = repaired
+
+    def tell(self, event: Event) -> None:
+        """Tell an event; a `Listener` itself."""
+        self._books.record(event)
+        log_event(event, self._books.tally, repaired=self._repaired)
+        for listener in self._listeners:
+            try:
+                listener(event)
+            except Exception as error:  # noqa: BLE001 - whatever it is, the run goes on
+                log_failed_listener(listener, error)
+                self._listeners = tuple(one for one in self._listeners if one is not listener)
+
+
+def log_failed_listener(listener: Callable[..., object], error: Exception) -> None:
+    """Log that a listener raised; the text of its error may hold anything, so it is shown with the traceback only."""
+    name = getattr(listener, "__qualname__", type(listener).__name__)
+    log.warning("%s raised %s and is told nothing more of this run", name, type(error).__name__, exc_info=error)
+
+
+def log_event(event: Event, tally: Tally, *, repaired: Collection[Bundle]) -> None:
+    """Log an event; `tally` has counted it already."""
+    match event:
+        case BundleStored():
+            _log_stored(event, tally, repaired)
+        case BundleParked(bundle=bundle, reason=reason):
+            # No warning: the closing text names it, and until then the live view and the status line do.
+            log.info("%s %s: parked: %s", bundle.export, show(bundle.range.start), reason)
+        case Retried(bundle=bundle, reason=reason):
+            log.info("%s: %s", bundle, reason)
+        case PossibleDuplicate(bundle=bundle):
+            log.info("%s: a create was not answered; the service may run it twice", bundle)
+        case Note(message=message):
+            log.warning("%s", message)
+
+
+def _log_stored(event: BundleStored, tally: Tally, repaired: Collection[Bundle]) -> None:
+    bundle, archive, replaced = event.bundle, event.archive, event.replaced
+    rows = f"{archive.rows:,} rows" + (f" in place of {replaced.rows:,}" if replaced is not None else "")
+    log.info("%s: stored, %s, %s bytes", bundle, rows, f"{archive.bytes:,}")
+    if fewer := tally.fewer.get(bundle):
+        log.warning("%s: %s", bundle, lost_reason(fewer))
+    elif bundle in repaired and replaced is not None and archive.rows < replaced.rows:
+        log.warning("%s: repaired with fewer rows: %d in place of %d", bundle, archive.rows, replaced.rows)

@@ -1,0 +1,85 @@
+"""What a run knows of itself while it goes on: its tally, its open problems, its requests.
+
+The summary and the exit code are made from the books. They are therefore kept before any listener hears of an event,
+and no listener can get in their way.
+"""
+
+import time
+from dataclasses import dataclass, field
+
+from asyncexport.core.events import BundleMoved, BundleParked, BundleStored, Event, ExportStopped, Retried
+from asyncexport.core.service.requests import Kind
+from asyncexport.core.summary import Exit, OpenProblems, Summary, Tally, exit_of
+from asyncexport.engine.scheduler import Stop
+from asyncexport.errors import ExportError
+from asyncexport.run.spec import RunSpec
+
+
+@dataclass(slots=True)
+class RunBooks:
+    """The books of one run.
+
+    Attributes:
+        tally: What became of the bundles.
+        problems: What is in the way at present.
+        requests: Requests sent, by kind.
+        refused: How many of them were answered with 429.
+        began: When the run began, on the monotonic clock.
+    """
+
+    tally: Tally = field(default_factory=Tally)
+    problems: OpenProblems = field(default_factory=OpenProblems)
+    requests: dict[Kind, int] = field(default_factory=lambda: dict.fromkeys(Kind, 0))
+    refused: int = 0
+    began: float = field(default_factory=time.monotonic)
+
+    @property
+    def seconds(self) -> float:
+        """How long the run has been going."""
+        return time.monotonic() - self.began
+
+    def record(self, event: Event) -> None:
+        """Enter an event."""
+        self.tally.record(event)
+        problems, now = self.problems, self.seconds
+        match event:
+            case BundleStored(bundle=bundle):
+                problems.over(bundle)
+            case BundleParked(bundle=bundle, reason=reason):
+                problems.note(bundle, f"parked: {reason}", at=now)
+            case BundleMoved(before=before) if before.parked:
+                problems.over(before.bundle)
+            case Retried(reason=reason, concerns_all=True):
+                problems.note_for_all(reason, at=now)
+            case Retried(bundle=bundle, reason=reason):
+                problems.note(bundle, reason, at=now)
+            case ExportStopped(export=export, error=error):
+                problems.note(export, str(error), at=now)
+
+    def exit_code(self, error: Exception | None, stop: Stop) -> Exit:
+        """The exit code of a run that ended now; `error`: what ended it."""
+        tally = self.tally
+        if error is not None:
+            return exit_of(error, stored=tally.stored)
+        if stop.reason is not None and tally.unfinished:
+            has_failures = tally.failed or tally.losses
+            return Exit.PARTIAL if stop.reason is Exit.TIME_UP and has_failures else stop.reason
+        return tally.exit_code()
+
+    def cause(self, error: Exception | None) -> Exception | None:
+        """What to name as the reason for how the run ended: what ended it, else the first refusal of an export."""
+        return error or next(iter(self.tally.refusals.values()), None)
+
+    def summary(self, spec: RunSpec, *, directory: str, error: ExportError | None, stop: Stop) -> Summary:
+        """The summary of a run that ended now; `error`: what ended it."""
+        cause = self.cause(error)
+        return Summary(
+            command=spec.command,
+            exit_code=self.exit_code(error, stop),
+            seconds=self.seconds,
+            tally=self.tally,
+            requests={kind.value: count for kind, count in self.requests.items()},
+            refused=self.refused,
+            directory=directory,
+            error=cause if isinstance(cause, ExportError) else None,
+        )

@@ -1,0 +1,200 @@
+"""Builds what a run works with from the settings: the budget, the client, the poller, the runner, the scheduler."""
+
+import random
+from collections.abc import AsyncIterator, Callable, Container, Iterable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from asyncexport.client.clock import ServiceClock
+from asyncexport.config import ApiKey, Settings
+from asyncexport.core.admission import Backoff, Priority, Quota
+from asyncexport.core.bundles import ALL_TIME, Bundle
+from asyncexport.core.coverage import ExportPlan
+from asyncexport.core.durations import Durations
+from asyncexport.core.events import Listener
+from asyncexport.core.exports import Export
+from asyncexport.core.operation_limit import OperationLimit
+from asyncexport.core.polling import PollingRules
+from asyncexport.engine.budget import Budget, Journal
+from asyncexport.engine.bundle_runner import BundleRunner
+from asyncexport.engine.creates import ExportState
+from asyncexport.engine.download import ArchiveDownloads
+from asyncexport.engine.poller import OperationPoller
+from asyncexport.engine.scheduler import Scheduler, Stop
+from asyncexport.ledger import Ledger
+from asyncexport.storage import Archives
+
+if TYPE_CHECKING:
+    from asyncexport.client.api import ApiClient
+    from asyncexport.client.session import ConnectionSettings
+    from asyncexport.client.storage_host import StorageHost
+
+
+@dataclass(frozen=True, slots=True)
+class RunEngine:
+    """What a run works with once it asks the service."""
+
+    budget: Budget
+    durations: Durations
+    poller: OperationPoller
+    runner: BundleRunner
+    scheduler: Scheduler
+
+
+@asynccontextmanager
+async def open_engine(
+    settings: Settings,
+    *,
+    key: ApiKey,
+    clock: ServiceClock,
+    ledger: Ledger,
+    archives: Archives,
+    export_states: dict[str, ExportState],
+    accepted: Container[Bundle],
+    tell: Listener,
+    stop: Stop,
+) -> AsyncIterator[RunEngine]:
+    """The engine of a run, with its budget and its connections open; see `BundleRunner` for the arguments."""
+    scheduler: Scheduler
+    durations = Durations(expected_seconds=settings.polling.expected_seconds, known=await ledger.durations())
+    budget = make_budget(settings, ledger, clock.now)
+    await budget.open(await ledger.request_history(now=clock.now()))
+    try:
+        async with make_api_client(settings, key, budget, clock) as client, _storage_host(settings) as storage_host:
+            poller = OperationPoller(
+                client,
+                budget=budget,
+                durations=durations,
+                polling=_polling_rules(settings),
+                clock=clock.now,
+                more_to_create=lambda: scheduler.more_to_create or budget.waiting(Priority.CREATE) > 0,
+                learned=lambda at, seconds: ledger.learn(finished_at=at, seconds=seconds),
+            )
+            runner = BundleRunner(
+                gate=budget,
+                service=client,
+                poller=poller,
+                downloads=ArchiveDownloads(storage_host, archives),
+                ledger=ledger,
+                export_states=export_states,
+                tell=tell,
+                backoff=_backoff(settings),
+                attempts=settings.retry.attempts,
+                download_slots=settings.concurrency.downloads,
+                clock=clock.now,
+                jitter=random.random,
+                accepted=accepted,
+            )
+            scheduler = _scheduler(
+                settings, runner=runner, poller=poller, budget=budget, durations=durations, stop=stop
+            )
+            yield RunEngine(budget, durations, poller, runner, scheduler)
+    finally:
+        await budget.close()
+
+
+async def export_states(
+    ledger: Ledger, exports: Iterable[Export], plans: Iterable[ExportPlan]
+) -> dict[str, ExportState]:
+    """Each export, and whether the service ever took a create of it: something is stored, or in progress there."""
+    in_progress = {plan.export.name for plan in plans if plan.in_progress}
+    return {
+        export.name: ExportState(
+            export, accepted=export.name in in_progress or await ledger.count_stored(export.name, ALL_TIME) > 0
+        )
+        for export in exports
+    }
+
+
+def quota_of(settings: Settings) -> Quota:
+    """What the service grants, as the settings have it."""
+    return Quota(settings.budget.requests_per_minute, settings.budget.burst, settings.budget.scope)
+
+
+def make_budget(settings: Settings, journal: Journal, wall_clock: Callable[[], float]) -> Budget:
+    """A budget that keeps to the settings; it is not open yet."""
+    return Budget(
+        quota_of(settings),
+        prefer=settings.polling.prefer,
+        backoff=_backoff(settings),
+        journal=journal,
+        wall_clock=wall_clock,
+        jitter=random.random,
+    )
+
+
+def make_api_client(settings: Settings, key: ApiKey, budget: Budget, clock: ServiceClock) -> "ApiClient":
+    """A client that asks within the budget and sets the clock by the answers; it is not open yet."""
+    # aiohttp takes the larger part of the start-up time, and `plan` asks nothing.
+    from asyncexport.client.api import ApiClient  # noqa: PLC0415
+
+    return ApiClient(
+        base_url=key.base_url(settings.api.base_url),
+        key=key.reveal(),
+        gate=budget,
+        connection=_connection(settings),
+        headers=settings.api.headers,
+        on_date=clock.correct,
+        wall_clock=clock.now,
+    )
+
+
+def _storage_host(settings: Settings) -> "StorageHost":
+    """What downloads from the storage host; it knows neither the key nor the user's headers."""
+    from asyncexport.client.storage_host import StorageHost  # noqa: PLC0415 - see `make_api_client`
+
+    return StorageHost(_connection(settings), min_rate=settings.download.min_rate)
+
+
+def _connection(settings: Settings) -> "ConnectionSettings":
+    from asyncexport.client.session import ConnectionSettings  # noqa: PLC0415 - see `make_api_client`
+
+    api = settings.api
+    return ConnectionSettings(
+        connect_timeout_seconds=api.connect_timeout_seconds,
+        read_timeout_seconds=api.read_timeout_seconds,
+        proxy=api.proxy,
+        ca_file=api.ca_file,
+    )
+
+
+def _scheduler(
+    settings: Settings,
+    *,
+    runner: BundleRunner,
+    poller: OperationPoller,
+    budget: Budget,
+    durations: Durations,
+    stop: Stop,
+) -> Scheduler:
+    limit = OperationLimit(
+        cap=settings.concurrency.operations,
+        burst=settings.budget.burst,
+        requests_per_minute=settings.budget.requests_per_minute,
+        prefer=settings.polling.prefer,
+    )
+    return Scheduler(
+        runner,
+        poller,
+        allowed=lambda: limit.allowed(durations, polls_cost=budget.polls_cost),
+        most_waiting=settings.concurrency.operations,
+        stop=stop,
+        grace_seconds=settings.output.grace_seconds,
+    )
+
+
+def _backoff(settings: Settings) -> Backoff:
+    retry = settings.retry
+    return Backoff(retry.backoff_initial_seconds, retry.backoff_max_seconds, retry.outage_seconds)
+
+
+def _polling_rules(settings: Settings) -> PollingRules:
+    quota = quota_of(settings)
+    return PollingRules(
+        min_interval_seconds=settings.polling.min_interval_seconds,
+        deadline_seconds=settings.polling.operation_deadline_seconds,
+        prefer=settings.polling.prefer,
+        burst=quota.usable_burst,
+        refill_seconds=quota.refill_seconds,
+    )

@@ -1,0 +1,49 @@
+"""What each kind of run means."""
+
+from dataclasses import fields
+
+import pytest
+
+from asyncexport.core.bundles import Bundle, Range
+from asyncexport.core.exports import Export
+from asyncexport.core.states import BundleRecord
+from asyncexport.run.spec import Backfill, Instructions, Nightly, Repair, Retry, instructions
+
+EXPORTS = (Export("everyone"),)
+RECORD = BundleRecord(Bundle("everyone", Range(0, 1800)))
+
+
+@pytest.mark.parametrize(
+    ("spec", "meant"),
+    [
+        (Backfill(EXPORTS, 100), Instructions(100, None, fills_gaps=True)),
+        (Backfill(EXPORTS, 100, 200, command="demo"), Instructions(100, 200, fills_gaps=True)),
+        (Nightly(EXPORTS), Instructions(None, None, fills_gaps=True)),
+        (Nightly(EXPORTS, 200, 60.0), Instructions(None, 200, fills_gaps=True, refresh_seconds=60.0)),
+        (Retry(EXPORTS), Instructions(0, None, fills_gaps=False, reports_kept=True)),
+        (Retry(EXPORTS, 100, 200, True), Instructions(100, 200, fills_gaps=False, accepts_fewer=True)),
+        (Repair(EXPORTS, (RECORD,)), Instructions(0, None, fills_gaps=False, repairs=(RECORD,))),
+    ],
+)
+def test_each_kind_of_run_has_its_instructions(spec, meant):
+    """The range, whether gaps are filled, what is exported again, and whether fewer rows are accepted."""
+    assert instructions(spec) == meant
+
+
+def test_a_kind_of_run_has_its_own_name():
+    """The summary says which command it was; a caller may give another name."""
+    specs = (Backfill(EXPORTS, 0), Nightly(EXPORTS), Retry(EXPORTS), Repair(EXPORTS, ()))
+    assert [spec.command for spec in specs] == ["backfill", "nightly", "retry", "repair"]
+    assert Repair(EXPORTS, (), command="verify").command == "verify"
+
+
+def test_no_kind_of_run_has_the_fields_of_another():
+    """Only a night refreshes, only a retry accepts fewer rows, only a repair names bundles."""
+    shared = {"exports", "start", "end", "max_duration_seconds", "command"}
+    own = {kind.__name__: {one.name for one in fields(kind)} - shared for kind in (Backfill, Nightly, Retry, Repair)}
+    assert own == {
+        "Backfill": set(),
+        "Nightly": {"refresh_seconds"},
+        "Retry": {"accept_fewer"},
+        "Repair": {"bundles"},
+    }
