@@ -27,7 +27,7 @@ from asyncexport.core.admission import (
 from asyncexport.core.bucket import Bucket, RequestHistory, SentRequest
 from asyncexport.core.service.requests import Kind
 from asyncexport.engine.budget import Budget
-from asyncexport.engine.dispatcher import Pace
+from asyncexport.engine.dispatcher import PacingLimiter
 from asyncexport.engine.permit import Permit
 from asyncexport.errors import UnavailableError
 from tests.virtual_time import at, on_virtual_time, settled
@@ -281,7 +281,7 @@ def test_the_limiter_and_the_bucket_never_differ_by_more_than_a_token(steps, siz
 
     @on_virtual_time
     async def agree():
-        bucket, pace = Bucket(size, REFILL), Pace(size, REFILL)
+        bucket, pace = Bucket(size, REFILL), PacingLimiter(size, REFILL)
         taken: list[float] = []
         for seconds, step in steps:
             await asyncio.sleep(seconds)

@@ -18,7 +18,7 @@ from asyncexport.core.service.requests import Kind
 from asyncexport.engine.waiting_line import WaitingLine
 
 
-class Pace:
+class PacingLimiter:
     """An `AsyncLimiter` at the bucket's side: the bucket decides, the limiter paces what was decided.
 
     The limiter knows of requests that were granted, and not of those that are in flight for long, were never sent, or
@@ -62,7 +62,7 @@ class Dispatcher:
     def __init__(self, bucket: Bucket, admission: Admission, prefer: Prefer) -> None:
         self._bucket = bucket
         self._admission = admission
-        self._pace = Pace(bucket.size, bucket.refill_seconds)
+        self._pace = PacingLimiter(bucket.size, bucket.refill_seconds)
         self._loop = asyncio.get_running_loop()
         self._news = asyncio.Event()
         self._refusal: Callable[[], BaseException] | None = None

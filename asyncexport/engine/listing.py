@@ -60,6 +60,19 @@ class ListState:
     unreadable: int = 0
     incomplete: int = 0
 
+    def fall_back(self, mode: PollingMode, why: str) -> None:
+        """Find operations in another way from now on; the log says why."""
+        if mode is not self.mode:
+            log.info("%s: operations are now found by %s polls", why, mode.value)
+            self.mode = mode
+
+    def note_unreadable(self, error: ServiceError) -> None:
+        """Count a list that could not be read; an outage says nothing about the list."""
+        if isinstance(error, ReplyError):
+            self.unreadable += 1
+            if self.unreadable >= MOST_IN_A_ROW:
+                self.fall_back(PollingMode.INDIVIDUAL, f"the list of operations cannot be read ({error})")
+
 
 @dataclass(slots=True)
 class ListScan:
@@ -211,30 +224,24 @@ class OperationListing:
             page = await self._service.operations(state=state, token=token, priority=Priority.POLL)
         except ServiceError as error:
             if error.transient:
-                self._note_unreadable(error)
+                self._state.note_unreadable(error)
                 return None
             if isinstance(error, RefusedError | GoneError):
-                self._fall_back(PollingMode.INDIVIDUAL, f"the list of operations is refused ({error})")
+                self._state.fall_back(PollingMode.INDIVIDUAL, f"the list of operations is refused ({error})")
                 return None
             raise
         self._state.unreadable = 0
         if any(operation.id is None for operation in page.operations):
-            self._fall_back(PollingMode.INDIVIDUAL, "the list of operations has no ids")
+            self._state.fall_back(PollingMode.INDIVIDUAL, "the list of operations has no ids")
             return None
         return page
-
-    def _note_unreadable(self, error: ServiceError) -> None:
-        if isinstance(error, ReplyError):
-            self._state.unreadable += 1
-            if self._state.unreadable >= MOST_IN_A_ROW:
-                self._fall_back(PollingMode.INDIVIDUAL, f"the list of operations cannot be read ({error})")
 
     def _note_missing(self, missing: list[WatchedOperation], scan: ListScan, *, found: int) -> None:
         """Rules 2 and 3: a list that leaves operations out cannot be relied on."""
         left_out = [one for one in missing if not scan.lies_further_back(one.asked_at)]
         self._state.incomplete = self._state.incomplete + 1 if left_out else 0
         if left_out and (not found or self._state.incomplete >= MOST_IN_A_ROW):
-            self._fall_back(PollingMode.PENDING, "running operations are not on the first pages of the list")
+            self._state.fall_back(PollingMode.PENDING, "running operations are not on the first pages of the list")
         elif scan.pages >= _most_pages(found + len(missing)):
             read = scan.pages * LIST_SIZE
             reach = _most_pages(len(self._watched.listed)) * LIST_SIZE
@@ -244,14 +251,9 @@ class OperationListing:
 
     async def _ask_for_vanished(self, missing: list[WatchedOperation], *, whole: bool) -> None:
         if not whole:
-            self._fall_back(PollingMode.INDIVIDUAL, "the list of pending operations is too long")
+            self._state.fall_back(PollingMode.INDIVIDUAL, "the list of pending operations is too long")
         elif await self._individual.count_running(missing) > len(missing) / 2:
-            self._fall_back(PollingMode.INDIVIDUAL, "the list of pending operations leaves out running ones")
-
-    def _fall_back(self, mode: PollingMode, why: str) -> None:
-        if mode is not self._state.mode:
-            log.info("%s: operations are now found by %s polls", why, mode.value)
-            self._state.mode = mode
+            self._state.fall_back(PollingMode.INDIVIDUAL, "the list of pending operations leaves out running ones")
 
 
 def _ages(operations: Iterable[WatchedOperation], now: float) -> list[OperationAge]:
