@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from pathlib import Path
 from typing import Self, TypeVar
 
-from asyncexport.core.bucket import RequestHistory, SentRequest
+from asyncexport.core.bucket import RequestHistory
 from asyncexport.core.bundles import Range
 from asyncexport.core.coverage import RecordedRange
 from asyncexport.core.exports import Export
@@ -152,15 +152,7 @@ class Ledger:
 
     async def request_history(self, *, now: float) -> RequestHistory:
         """See `LedgerQueries.request_history`."""
-        return await self._read(lambda reading: reading.request_history(now=now))
-
-    async def requests_since(self, at: float) -> list[SentRequest]:
-        """See `LedgerQueries.requests_since`."""
-        return await self._read(lambda queries: queries.requests_since(at))
-
-    async def first_request_at(self) -> float | None:
-        """See `LedgerQueries.first_request_at`."""
-        return await self._read(LedgerQueries.first_request_at)
+        return await self._read(lambda queries: queries.request_history(now=now))
 
     async def durations(self) -> list[float]:
         """See `LedgerQueries.durations`."""
