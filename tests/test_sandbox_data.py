@@ -667,7 +667,7 @@ def test_the_members_of_a_written_row_are_its_parsed_ones(rows, indent, ascii_on
         ("[" * 100_000, "recursion|not an object|Expecting"),
         (b"\x89PNG\r\n", "decode"),
         (b"\x1f\x8b\x08junk", "its gzip is broken"),
-        (gzip.compress(b'{"EventStart":"2024-05-01T00:00:00Z"}')[:-6], "its gzip is broken"),
+        (gzip.compress(b'{"EventStart":"2024-05-01T00:00:00Z"}', mtime=0)[:-6], "its gzip is broken"),
     ],
     ids=lambda value: ascii(value)[:40],
 )

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from asyncexport.cli.signals import AGAIN, run_politely
-from asyncexport.core.bundles import DAY, Range, day, show
+from asyncexport.core.bundles import ALL_TIME, DAY, Range, day, show
 from asyncexport.core.exits import Exit
 from asyncexport.core.text import show_duration
 from asyncexport.display import closing_lines, look_command
@@ -121,7 +121,8 @@ def _stored_before(settings: "Settings", spec: "RunSpec") -> str:
     from asyncexport.ledger import LedgerReader
 
     asked = instructions(spec)
-    span = Range(asked.start or 0, asked.end or 2**40)
+    end = ALL_TIME.end if asked.end is None else asked.end
+    span = Range(asked.start or 0, end)
     found = ""
     with LedgerReader(settings.output.directory) as ledger:
         for export in spec.exports:
