@@ -13,6 +13,8 @@ import pytest
 
 from asyncexport.config import ApiKey
 from asyncexport.core.bundles import ALL_TIME, Range, show
+from asyncexport.core.events import BundleMoved, Event
+from asyncexport.core.states import Created
 from asyncexport.core.summary import Exit, Snapshot
 from asyncexport.engine.scheduler import Stop
 from asyncexport.ledger import Ledger, LedgerReader, hold
@@ -231,16 +233,29 @@ async def test_a_changed_width_fetches_nothing_again(tmp_path, first_width, fini
         assert rows_in(tmp_path) == truth(sandbox, "2026-01-01", "2026-01-02")
 
 
+class StopsAtCreates(Notebook):
+    """Asks the run to stop once so many operations were created."""
+
+    def __init__(self, stop: Stop, creates: int) -> None:
+        super().__init__()
+        self._stop, self._left = stop, creates
+
+    def on_event(self, event: Event) -> None:
+        """Count the creates."""
+        if isinstance(event, BundleMoved) and isinstance(event.after.state, Created):
+            self._left -= 1
+            if self._left == 0:
+                self._stop.ask(Exit.TERMINATED)
+
+
 async def test_an_interrupted_run_goes_on_with_its_operations(tmp_path):
     """What was created before a stop is fetched after it in its own width, without another create."""
     async with serving(replace(FAST, operation_seconds=0.4, operation_sigma=0.01)) as sandbox:
         stop = Stop()
-        stopping = asyncio.get_running_loop().call_later(0.25, stop.ask, Exit.TERMINATED)
-        first = await run(sandbox, tmp_path, changes={"export": [{"bundle": "1h"}]}, stop=stop)
-        stopping.cancel()
+        viewer = StopsAtCreates(stop, 5)
+        first = await run(sandbox, tmp_path, changes={"export": [{"bundle": "1h"}]}, stop=stop, viewer=viewer)
         assert first.exit_code is Exit.TERMINATED
-        created = sandbox.counts["create"]
-        assert created > 0
+        assert sandbox.counts["create"] >= 5
         second = await run(sandbox, tmp_path)
         assert second.exit_code is Exit.DONE
         ranges = [made.range for made in sandbox.operations]
