@@ -1,7 +1,7 @@
 """One contender of download.py: asyncexport's client, its gathering and its threads, with the SHA-256 of what came.
 
 Left out of the whole path: the API, gzip, rows, fsync and the ledger. A part of the program that is not asked for is
-replaced, none is rewritten: the draft has an inspector that only hashes, and fsync does nothing.
+replaced, none is rewritten: the part file has an inspector that only hashes, and fsync does nothing.
 """
 
 import argparse
@@ -27,7 +27,7 @@ DAY = 86_400
 
 
 class HashOnly:
-    """Takes whatever comes for an archive; what a draft asks of an inspector."""
+    """Takes whatever comes for an archive; what a part file asks of an inspector."""
 
     def __init__(self, path: str, write: Callable[[bytes], object]) -> None:
         self._path = path
@@ -55,7 +55,7 @@ class HashedPart(ArchivePart):
 
 
 class HashedDraft(ArchiveWriter):
-    """A draft that only hashes."""
+    """A part file that is only hashed."""
 
     def __init__(self, disk: Disk, path: str) -> None:
         super().__init__(disk, path, Format.NDJSON)
@@ -63,9 +63,9 @@ class HashedDraft(ArchiveWriter):
 
 
 class Drafts(Archives):
-    """Makes drafts that only hash."""
+    """Begins part files that are only hashed."""
 
-    def draft(self, bundle: Bundle, container: Format, *, wire_hashes: object = None) -> ArchiveWriter:  # noqa: ARG002
+    def new_part(self, bundle: Bundle, container: Format, *, wire_hashes: object = None) -> ArchiveWriter:  # noqa: ARG002
         """Begin one."""
         return HashedDraft(self._disk, archive_path(bundle, container))
 
@@ -81,11 +81,11 @@ async def fetch_all(urls: list[str], into: Path, *, at_once: int, trust: Path | 
             async with (
                 slots,
                 storage_host.open(DownloadLink(url)) as body,
-                archives.draft(bundle, Format.NDJSON) as draft,
+                archives.new_part(bundle, Format.NDJSON) as new_part,
             ):
                 async for chunk in body.chunks():
-                    await draft.write(chunk)
-                await draft.commit(end_proved=body.end_proved)
+                    await new_part.write(chunk)
+                await new_part.commit(end_proved=body.end_proved)
 
         async with asyncio.TaskGroup() as group:
             for number, url in enumerate(urls):

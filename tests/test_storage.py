@@ -112,17 +112,17 @@ def pieces(body: bytes, size: int = 65_536) -> Iterator[bytes]:
     yield from (body[at : at + size] for at in range(0, len(body), size))
 
 
-async def fill(draft: ArchiveWriter, body: bytes) -> None:
+async def fill(new_part: ArchiveWriter, body: bytes) -> None:
     """Write all of it."""
     for piece in pieces(body):
-        await draft.write(piece)
+        await new_part.write(piece)
 
 
 async def keep(archives: Archives, body: bytes = BODY, bundle: Bundle = BUNDLE) -> Archive:
     """Bring a whole body to its name."""
-    async with archives.draft(bundle, Format.NDJSON) as draft:
-        await fill(draft, body)
-        archive = await draft.commit(end_proved=True)
+    async with archives.new_part(bundle, Format.NDJSON) as new_part:
+        await fill(new_part, body)
+        archive = await new_part.commit(end_proved=True)
     assert archive.path == archive_path(bundle, Format.NDJSON)
     return archive
 
@@ -153,11 +153,11 @@ async def test_an_archive_is_written_flushed_named_and_flushed_again(archives, w
 async def test_a_large_body_is_written_as_it_comes(archives, watch, tmp_path):
     """So much is gathered, and then looked at and written while the next is gathered."""
     body = large(3 * GATHER_BYTES)
-    async with archives.draft(BUNDLE, Format.NDJSON) as draft:
-        await fill(draft, body)
+    async with archives.new_part(BUNDLE, Format.NDJSON) as new_part:
+        await fill(new_part, body)
         assert watch.writes.count("part.write") >= 4
-        assert draft.received == len(body)
-        await draft.commit(end_proved=True)
+        assert new_part.received == len(body)
+        await new_part.commit(end_proved=True)
     assert files(tmp_path / "out") == {PATH: body}
 
 
@@ -216,13 +216,13 @@ async def test_fewer_rows_replace_only_what_is_not_sound(archives, watch, tmp_pa
     path.unlink() if there is None else path.write_bytes(there)
     inode = None if there is None else path.stat().st_ino
     watch.names.clear()
-    async with archives.draft(BUNDLE, Format.NDJSON) as draft:
-        await fill(draft, OTHER)
+    async with archives.new_part(BUNDLE, Format.NDJSON) as new_part:
+        await fill(new_part, OTHER)
         if replaced:
-            assert (await draft.commit(end_proved=True, least_rows=least)).rows == 1
+            assert (await new_part.commit(end_proved=True, least_rows=least)).rows == 1
         else:
             with pytest.raises(FewerRowsError) as caught:
-                await draft.commit(end_proved=True, least_rows=least)
+                await new_part.commit(end_proved=True, least_rows=least)
             assert (caught.value.rows_before, caught.value.rows_found) == (2, 1)
     assert files(tmp_path / "out") == {PATH: OTHER if replaced else there}
     assert ("rename" in watch.writes) == replaced
@@ -329,28 +329,28 @@ async def test_a_folder_that_goes_away_during_a_run_is_told(archives, watch, tmp
 async def test_what_is_not_one_whole_export_gets_no_name(archives, tmp_path, body, proved, error):
     """Whatever stood under the name before stays there."""
     await keep(archives)
-    async with archives.draft(BUNDLE, Format.NDJSON) as draft:
-        await draft.write(body)
+    async with archives.new_part(BUNDLE, Format.NDJSON) as new_part:
+        await new_part.write(body)
         with pytest.raises(error):
-            await draft.commit(end_proved=proved)
+            await new_part.commit(end_proved=proved)
     assert files(tmp_path / "out") == {PATH: BODY}
 
 
 async def test_damage_is_told_while_the_rest_is_still_coming(archives, tmp_path):
     """A body that cannot be whole any more is not taken in to its end."""
-    async with archives.draft(BUNDLE, Format.NDJSON) as draft:
+    async with archives.new_part(BUNDLE, Format.NDJSON) as new_part:
         with pytest.raises(CorruptError, match="after its end"):
-            await fill(draft, BODY + b"x" * (5 * GATHER_BYTES))
-    assert draft.received <= 2 * GATHER_BYTES
+            await fill(new_part, BODY + b"x" * (5 * GATHER_BYTES))
+    assert new_part.received <= 2 * GATHER_BYTES
     assert files(tmp_path / "out") == {}
 
 
 async def test_a_body_must_have_its_hash(archives):
     """What the storage host says of the bytes is compared with all of them."""
-    async with archives.draft(BUNDLE, Format.NDJSON, wire_hashes=WireHashes(crc32c=b"none")) as draft:
-        await draft.write(BODY)
+    async with archives.new_part(BUNDLE, Format.NDJSON, wire_hashes=WireHashes(crc32c=b"none")) as new_part:
+        await new_part.write(BODY)
         with pytest.raises(CorruptError, match="hash"):
-            await draft.commit(end_proved=True)
+            await new_part.commit(end_proved=True)
 
 
 # Cancelled
@@ -479,15 +479,15 @@ async def test_a_commit_that_is_cancelled_is_brought_to_its_end(archives, watch,
 
 async def test_a_draft_can_be_dropped_at_any_time(archives, tmp_path):
     """While it is being written, twice, and after it was committed, which changes nothing then."""
-    draft = archives.draft(BUNDLE, Format.NDJSON)
-    await draft.write(large(2 * GATHER_BYTES))
-    await draft.discard()
-    await draft.discard()
+    new_part = archives.new_part(BUNDLE, Format.NDJSON)
+    await new_part.write(large(2 * GATHER_BYTES))
+    await new_part.discard()
+    await new_part.discard()
     assert files(tmp_path / "out") == {}
-    draft = archives.draft(BUNDLE, Format.NDJSON)
-    await draft.write(BODY)
-    await draft.commit(end_proved=True)
-    await draft.discard()
+    new_part = archives.new_part(BUNDLE, Format.NDJSON)
+    await new_part.write(BODY)
+    await new_part.commit(end_proved=True)
+    await new_part.discard()
     assert files(tmp_path / "out") == {PATH: BODY}
 
 

@@ -58,9 +58,9 @@ class Place:
 
     async def keep(self, bundle: Bundle, body: bytes, container: Format = Format.NDJSON) -> Stored:
         """Put an archive under its name."""
-        async with self.archives.draft(bundle, container) as draft:
-            await draft.write(body)
-            archive = await draft.commit(end_proved=True)
+        async with self.archives.new_part(bundle, container) as part:
+            await part.write(body)
+            archive = await part.commit(end_proved=True)
         return Stored.of(archive, exported_at=bundle.range.end + 90_000.0)
 
     async def fill(self, count: int, export: Export = EVENTS) -> list[BundleRecord]:

@@ -37,12 +37,12 @@ def export_watched(
     """A run without its closing words: the summary, and the path of an archive that it stored ("": of none)."""
     from asyncexport.run.run import export
 
-    watcher = session.watcher(_heading(settings, spec))
+    viewer = session.viewer(_heading(settings, spec))
     summary = run_politely(
-        lambda stop: export(settings, spec, key=key, stop=stop, listeners=(watcher.on_event,), watch=watcher.watch),
-        tell=lambda reason: session.lines.tell("stopping", _what_it_waits_for(settings, watcher, reason)),
+        lambda stop: export(settings, spec, key=key, stop=stop, listeners=(viewer.on_event,), watch=viewer.watch),
+        tell=lambda reason: session.lines.tell("stopping", _what_it_waits_for(settings, viewer, reason)),
     )
-    return summary, watcher.example
+    return summary, viewer.example
 
 
 def say_closing(session: "Session", settings: "Settings", spec: "RunSpec", summary: "Summary", *, example: str) -> None:
@@ -107,8 +107,8 @@ def _date(moment: int) -> str:
     return show(moment) if moment % DAY else day(moment)
 
 
-def _what_it_waits_for(settings: "Settings", watcher: "RunViewer", reason: Exit) -> str:
-    downloads, grace = watcher.downloading, settings.output.grace_seconds
+def _what_it_waits_for(settings: "Settings", viewer: "RunViewer", reason: Exit) -> str:
+    downloads, grace = viewer.downloading, settings.output.grace_seconds
     waits = "for the last answers"
     if downloads and grace:
         files = "1 download" if downloads == 1 else f"{downloads} downloads"

@@ -112,7 +112,7 @@ class Session:
 
         return ResultLines(sys.stdout)
 
-    def watcher(self, heading: str) -> "RunViewer":
+    def viewer(self, heading: str) -> "RunViewer":
         """Who shows a run as it goes."""
         from asyncexport.display import RunViewer
 

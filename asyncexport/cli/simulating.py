@@ -1,6 +1,6 @@
 """`plan --simulate`: what a run would do on a clock that jumps, as configured and with one key changed.
 
-1. The scheduler, the watcher, the budget and the carrier are those of a run; only the service is made up. What is
+1. The scheduler, the poller, the budget and the bundle runner are those of a run; only the service is made up. What is
    assumed of it is said under the table.
 2. Durations and sizes come from the ledger where there are some. Nothing is asked of the service.
 """

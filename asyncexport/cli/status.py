@@ -119,7 +119,7 @@ def _stored_tally(overviews: "list[Overview]") -> Tally:
         tally.parked.update({record.bundle: _why(record) for record in one.parked})
         kept = {record.bundle: record.state for record in one.kept}
         tally.fewer.update({bundle: state for bundle, state in kept.items() if isinstance(state, FewerRows)})
-        # A bundle whose new take is under way or parked has its archive all the same.
+        # A bundle whose new revision is under way or parked has its archive all the same.
         tally.planned += one.stored + sum(record.stored is None for record in one.unfinished)
     return tally
 

@@ -1,7 +1,7 @@
 """One request to the API with the key, and its whole reply; what the reply means is decided by others.
 
-1. Only here are the key and the user's headers known; they go to the API alone, and no redirect is followed with them.
-   The user's headers never replace the key.
+1. Only here do the key and the user's headers get into a request. They go to the API alone, and no redirect is followed
+   with them. The user's headers never replace the key.
 2. A reply is read whole, up to a limit; of an error's text as much as comes.
 3. Should the service echo the key, it is masked before anybody else sees the reply.
 """

@@ -1,13 +1,13 @@
 """What a run has to do: from the range and the ledger to bundles in the order they are taken up.
 
-1. What is claimed comes first: its tokens are spent, its export may expire.
-2. Then in order of time: the gaps that are neither stored nor claimed, cut at the grid lines of the present width, and
-   the parked bundles, each in its own width.
-3. A stored bundle whose data was exported too soon after it happened, or whose archive is broken, is exported once
-   more, in a new take; not so while such a take is under way or parked, which is gone on with instead. A take that
-   was refused because it has far fewer rows is taken up only where `refresh` names its bundle; else the bundle is done.
-4. A retry or a repair does as gaps only what an earlier run began and neither finished nor parked.
-5. Nothing is made before it is needed.
+1. Bundles in progress come first: their tokens are spent, and their exports may expire.
+2. Then, in order of time: the gaps that are neither stored nor in progress, cut at the grid lines of the present width,
+   and the parked bundles, each in its own width.
+3. A stored bundle is exported again, in a new revision, if its data was exported too soon after it happened or if its
+   archive is broken. While such a revision is in progress or parked, that one is resumed instead. A revision that was
+   refused because it has far fewer rows is resumed only if `refresh` names its bundle; otherwise the bundle is done.
+4. Of the gaps, a retry or a repair exports only what an earlier run began and neither finished nor parked.
+5. Bundles are made lazily, as they are asked for.
 """
 
 import heapq
@@ -24,10 +24,10 @@ class RecordedRange:
     """What the ledger knows of one export in the range of a run.
 
     Attributes:
-        unfinished: Bundles whose newest take has not ended as stored, but has begun; in order.
+        unfinished: Bundles whose newest revision has not ended as stored, but has begun; in order.
         covered: The time that archives cover, merged, in order.
-        already: How many bundles are stored there, those whose newest take is unfinished not counted, unless it was
-            refused because it has far fewer rows.
+        stored_before: How many bundles are stored there. One whose newest revision is unfinished does not count, unless
+            that revision was refused because it has far fewer rows.
     """
 
     unfinished: tuple[BundleRecord, ...] = ()

@@ -67,7 +67,7 @@ class BundleMoved:
 
 @dataclass(frozen=True, slots=True)
 class Retried:
-    """Something went wrong with a bundle, and it is tried again.
+    """Something went wrong with a bundle. It is tried again, or parked next.
 
     Attributes:
         bundle: Which.

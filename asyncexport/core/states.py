@@ -1,13 +1,13 @@
 """A bundle's state is a value; the ledger is the list of those values; resuming is reading it.
 
-1. A take of a bundle is in exactly one state. Each state holds what it needs and nothing that may be absent.
+1. A revision of a bundle is in exactly one state. Each state holds what it needs and nothing that may be absent.
 2. A state changes only by a move that stands in `MOVES`; any other raises, and nothing has changed.
 3. `Planned` at attempt 1 is what a bundle is in when the ledger holds no row of it. It is written only where it takes
    back a `Creating` row: the service was asked and is known to have said no (a 429, an outage), so the crash after it
    must not count a duplicate that cannot be.
-4. `attempt` counts what is the bundle's own: a failed operation, a lost export, a bad file. A refused or unanswered
-   create keeps it.
-5. `Stored` ends a take. A refresh or a repair is a new take, from `Planned` at attempt 1.
+4. `attempt` counts what is the bundle's own: a failed operation, a lost export, a bad file, a refused poll or results
+   call. A refused or unanswered create keeps it.
+5. `Stored` ends a revision. A refresh or a repair is a new revision, from `Planned` at attempt 1.
 6. `Failed` and `Overdue` are parked: taken up by a later run, at attempt 1. An `Overdue` one is asked once more first.
 7. `FewerRows` is parked as well, but its bundle has a sound archive. It is taken up only if the user accepts fewer rows
    or the archive has to be repaired.
@@ -191,7 +191,7 @@ def _attempt_fits(old: State, new: State, counts: Counts) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class BundleRecord:
-    """Where a bundle stands: the state of its newest take, and the newest archive of any take, if there is one."""
+    """What is known of a bundle: the state of its newest revision, and the newest archive of any revision, if any."""
 
     bundle: Bundle
     revision: int = 0
@@ -209,7 +209,7 @@ class BundleRecord:
         return isinstance(self.state, FewerRows) and self.stored is not None
 
     def next_revision(self) -> "BundleRecord":
-        """The same bundle with a new take opened: for a refresh or a repair, once the present one has ended."""
+        """The same bundle with a new revision opened: for a refresh or a repair, once the present one has ended."""
         return BundleRecord(self.bundle, self.revision + 1, Planned(), self.stored)
 
 

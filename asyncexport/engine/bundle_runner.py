@@ -2,7 +2,8 @@
 
 1. Each move takes a bundle in one state and gives it back in the next, which is durable by then.
 2. A bundle's failure is its own and ends in `Failed`; it counts an attempt only where the fault is the bundle's: a
-   failed operation, a lost export, a bad file. An outage, a 429, a lost answer do not count.
+   failed operation, a lost export, a bad file, a refused poll or results call. An outage, a 429, a lost answer do not
+   count.
 3. What concerns all bundles is raised: a refused key, a full disk, a broken ledger, a service gone for good.
 """
 

@@ -66,9 +66,9 @@ class PartFile(Protocol):
 
 
 class PartFiles(Protocol):
-    """Where drafts are made."""
+    """Where part files are begun."""
 
-    def draft(self, bundle: Bundle, container: Format, *, wire_hashes: WireHashes | None) -> PartFile:
+    def new_part(self, bundle: Bundle, container: Format, *, wire_hashes: WireHashes | None) -> PartFile:
         """Begin a file."""
         ...
 
@@ -76,13 +76,13 @@ class PartFiles(Protocol):
 class ArchiveDownloads:
     """Brings archives from the service to the disk."""
 
-    def __init__(self, source: Source, drafts: PartFiles) -> None:
+    def __init__(self, source: Source, parts: PartFiles) -> None:
         self._source = source
-        self._drafts = drafts
+        self._parts = parts
 
     def begin(self, bundle: Bundle, definition: Definition, *, least_rows: int = 0) -> "ArchiveDownload":
         """Begin one; with fewer than `least_rows` it does not replace a sound archive."""
-        return ArchiveDownload(self._source, self._drafts, bundle, definition.format, least_rows=least_rows)
+        return ArchiveDownload(self._source, self._parts, bundle, definition.format, least_rows=least_rows)
 
 
 class ArchiveDownload:
@@ -92,14 +92,14 @@ class ArchiveDownload:
     """
 
     def __init__(
-        self, source: Source, drafts: PartFiles, bundle: Bundle, container: Format, *, least_rows: int = 0
+        self, source: Source, parts: PartFiles, bundle: Bundle, container: Format, *, least_rows: int = 0
     ) -> None:
         self._source = source
-        self._drafts = drafts
+        self._parts = parts
         self._bundle = bundle
         self._format = container
         self._least_rows = least_rows
-        self._draft: PartFile | None = None
+        self._part: PartFile | None = None
         self._etag = ""
 
     async def __aenter__(self) -> Self:
@@ -113,7 +113,7 @@ class ArchiveDownload:
     @property
     def received(self) -> int:
         """How many bytes of the present file have come."""
-        return self._draft.received if self._draft else 0
+        return self._part.received if self._part else 0
 
     async def fetch(self, location: DownloadLink) -> Archive:
         """Fetch the rest of the file, check the whole, and put it under its final name.
@@ -132,30 +132,30 @@ class ArchiveDownload:
         try:
             async with self._source.open(location, offset=offset, etag=self._etag if offset else "") as body:
                 hopeless = (CorruptError,)
-                draft = await self._draft_for(body)
+                part = await self._part_for(body)
                 async for chunk in body.chunks():
-                    await draft.write(chunk)
+                    await part.write(chunk)
                 hopeless = (CorruptError, IncompleteError, FewerRowsError)
-                archive = await draft.commit(end_proved=body.end_proved, least_rows=self._least_rows)
+                archive = await part.commit(end_proved=body.end_proved, least_rows=self._least_rows)
         except ArchiveError as error:
             if isinstance(error, hopeless):
                 await self._drop()
             raise
-        self._draft = None
+        self._part = None
         return archive
 
     async def _drop(self) -> None:
         """Remove what came so far."""
-        if self._draft:
-            await self._draft.discard()
-            self._draft = None
+        if self._part:
+            await self._part.discard()
+            self._part = None
 
-    async def _draft_for(self, body: DownloadStream) -> PartFile:
-        """The draft that this body goes on with, or a new one where it does not go on with any."""
+    async def _part_for(self, body: DownloadStream) -> PartFile:
+        """The part file that this body continues, or a new one."""
         if body.offset == 0 or body.offset != self.received:
             await self._drop()
-        if self._draft is None:
+        if self._part is None:
             self._etag = body.etag
             hashes = read_goog_hash(body.goog_hash)
-            self._draft = self._drafts.draft(self._bundle, self._format, wire_hashes=hashes)
-        return self._draft
+            self._part = self._parts.new_part(self._bundle, self._format, wire_hashes=hashes)
+        return self._part

@@ -2,11 +2,11 @@
 
 1. A link lives for minutes, so it is asked for only when a download slot is free; one that is about to expire is not
    used again.
-2. While the file of an export can be had, it is fetched again, through a fresh link where the old one is dead; a new
-   export is asked for only when the service says twice that the old one is gone, or its file stays bad.
-3. Only what is the file's own fault counts as a try. An outage and a 429 do not, and neither does a cut download that
-   got further than any before it. But a file that alone cannot be had, while others come, is given up after
-   `[retry] outage`.
+2. While the file of an export can be had, it is fetched again, through a fresh link where the old one is dead. A new
+   export is asked for when the service says twice that the old one is gone, when `[retry] attempts` tries in a row
+   failed (a bad file, or a refusal: any 4xx but 401, 408, 429 and 499), or when this file alone could not be had for
+   `[retry] outage` while others came.
+3. An outage and a 429 do not count as a try, and neither does a cut download that got further than any before it.
 4. A new export of a stored bundle replaces the archive only if it does not have far fewer rows (`core.guard`), the
    archive is damaged or missing, or the user accepts it; else the bundle ends in `FewerRows`.
 """

@@ -1,7 +1,7 @@
 """Trying again: how long to wait, and whose trouble it is.
 
-What fails for one bundle while it goes well for others all the time is no outage: after `[retry] outage` that bundle is
-given up, and the run goes on.
+What fails for one bundle while it goes well for others all the time is no outage. After `[retry] outage` a create that
+fails so is parked, and a file that cannot be had so counts as a failed attempt; the run goes on.
 """
 
 import asyncio

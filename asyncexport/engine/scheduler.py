@@ -87,7 +87,7 @@ class Scheduler:
 
     async def _carry_all(self, work: Iterator[BundleRecord]) -> None:
         async with asyncio.TaskGroup() as group:
-            polling = group.create_task(self._poller.run(), name="watcher")
+            polling = group.create_task(self._poller.run(), name="poller")
             feeding = group.create_task(self._feed(work, group), name="feeder")
             stopping = group.create_task(self._stop.asked.wait(), name="stop")
             now = group.create_task(self._stop.now.wait(), name="stop now")

@@ -38,7 +38,7 @@ class BundleQueries:
         """What a run over the range has to know."""
         covered = tuple(self.covered(span))
         unfinished = tuple(self.unfinished(span, covered))
-        # A bundle whose new take is under way is to do, and not done already.
+        # A bundle whose new revision is under way is to do, and not done already.
         again = sum(one.stored is not None and not one.kept for one in unfinished)
         return RecordedRange(unfinished, covered, self.count_stored(span) - again)
 
@@ -60,7 +60,7 @@ class BundleQueries:
         return merged(rows)
 
     def unfinished(self, span: Range, covered: Sequence[Range]) -> Iterator[BundleRecord]:
-        """Bundles of the range whose newest take has begun and not ended as stored, in order.
+        """Bundles of the range whose newest revision has begun and not ended as stored, in order.
 
         Left out is what was begun in another width and is neither under way nor parked, once archives cover its time.
         """

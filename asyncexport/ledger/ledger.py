@@ -80,7 +80,7 @@ class Ledger:
         await self._write(lambda transaction: transaction.register(exports))
 
     async def append(self, record: BundleRecord, *, at: float) -> None:
-        """Add the newest state of a bundle's newest take; it is durable on return. `at` is in seconds since 1970.
+        """Add the newest state of a bundle's newest revision; it is durable on return. `at` is in seconds since 1970.
 
         Raises:
             StorageError: it could not be written.

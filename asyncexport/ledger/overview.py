@@ -14,7 +14,7 @@ class Overview:
     Attributes:
         stored: How many bundles have an archive; `empty` of them have no rows in it.
         rows, bytes: In these archives, and of them.
-        unfinished: Bundles whose newest take has begun and not ended as stored, in order.
+        unfinished: Bundles whose newest revision has begun and not ended as stored, in order.
         covered: The time that archives cover, merged, in order.
         last_at: When its last row was written, in seconds since 1970; None where there is none.
     """

@@ -47,7 +47,7 @@ class LedgerQueries:
             return self._bundles(head, export).recorded_range(span)
 
     def unfinished(self, export: str, span: Range) -> list[BundleRecord]:
-        """Bundles that overlap the span and whose newest take has begun and not ended as stored, in order.
+        """Bundles that overlap the span and whose newest revision has begun and not ended as stored, in order.
 
         Left out is what was begun in another width and is neither under way nor parked, once archives cover its time.
         """

@@ -1,9 +1,10 @@
 """The tables.
 
 `head` is one row, which holds all that is small: the format's version, the exports with their definitions and the sums
-over their bundles, and what is remembered from run to run. `state` is the list of all states of all takes, only ever
-added to. `bundle` says of each bundle which row of `state` is its newest, and which is the newest `Stored` one of any
-take; `rows`, `bytes` and `exported` (whole seconds) are that archive's. `request` and `duration` are what the budget
+over their bundles, and what is remembered from run to run. `state` is the list of all states of all revisions, only
+ever added to; its column `take` is the number of the revision. `bundle` says of each bundle which row of `state` is its
+newest, and which is the newest `Stored` one of any revision; `rows`, `bytes` and `exported` (whole seconds) are that
+archive's. `request` and `duration` are what the budget
 and the poller of the next run start from; the oldest are dropped. The view `standing` shows each bundle with both of
 its rows of `state`.
 

@@ -4,7 +4,7 @@
 2. Every archive is read to its end: its digest, its gzip checksums, its structure and its rows are compared with the
    ledger. It can be done while a run is going on: what a run replaced meanwhile is looked at once more, and what it is
    about to put on record is left to it.
-3. Nothing is changed by checking. A repair is an ordinary run, which opens a new take for what is broken.
+3. Nothing is changed by checking. A repair is an ordinary run, which opens a new revision for what is broken.
 4. A ledger is never silently replaced. A new one is made from the archives and the definitions beside them, and takes
    its place when all of them were read; the old one is moved aside then. Whatever stops it before leaves it as it was.
 5. Only a sound archive gets a row. One that is not is moved aside, too, so that the next run may have its name: between
@@ -193,7 +193,7 @@ async def _compare(archives: Archives, record: BundleRecord, container: Format) 
         return Missing(stored.path, record)
     if found.sha256 == stored.sha256 and found.rows != stored.rows:
         return Broken(stored.path, record, f"it has {found.rows} rows, and {stored.rows} were counted")
-    # A new take's file has its name a moment before it has its row; until then whole is all that it can be.
+    # A new revision's file has its name a moment before it has its row; until then whole is all that it can be.
     if found.sha256 != stored.sha256 and not isinstance(record.state, Ready):
         return Broken(stored.path, record, "its bytes are not those that were stored")
     return Intact(stored.path, found.rows)

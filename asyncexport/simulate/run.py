@@ -168,7 +168,7 @@ class Witness:
 
 
 class Wiring:
-    """The rooms, wired to memory as `pipeline` wires them to the world; to be made on a jumping loop.
+    """The engine, wired to memory as `run.wiring` wires it to the world; to be made on a jumping loop.
 
     Args:
         scenario: What is simulated.
@@ -192,12 +192,12 @@ class Wiring:
         self.service = service or MemoryService(scenario.behaviour, clock=now)
         self.service.gate = self.budget
         self.durations = Durations(expected_seconds=scenario.expected_seconds, known=scenario.known)
-        self.watcher = self._poller(now)
+        self.poller = self._poller(now)
         self.witness = Witness(now, lambda: self.scheduler.lanes.running)
         runner = BundleRunner(
             gate=self.budget,
             service=self.service,
-            poller=self.watcher,
+            poller=self.poller,
             downloads=ArchiveDownloads(MemoryStorageHost(lambda: scenario.fetch_seconds), MemoryPartFiles()),
             ledger=self.ledger,
             export_states={EXPORT.name: ExportState(EXPORT)},
@@ -216,7 +216,7 @@ class Wiring:
         )
         self.scheduler = Scheduler(
             runner,
-            self.watcher,
+            self.poller,
             allowed=lambda: operation_limit.allowed(self.durations, polls_cost=self.budget.polls_cost),
             most_waiting=scenario.operations,
             stop=self.stop,
@@ -240,7 +240,7 @@ class Wiring:
         used = tuple(SentRequest(now, Kind.CREATE, 200) for _ in range(self.scenario.tokens_used))
         await self.budget.open(RequestHistory(used))
         try:
-            await self.watcher.prime()
+            await self.poller.prime()
             await self.scheduler.run(self._work())
         finally:
             await self.budget.close()

@@ -208,7 +208,7 @@ class MemoryDownload:
 class MemoryPartFiles:
     """A disk that keeps nothing."""
 
-    def draft(self, bundle: Bundle, container: Format, *, wire_hashes: WireHashes | None) -> "MemoryPartFile":
+    def new_part(self, bundle: Bundle, container: Format, *, wire_hashes: WireHashes | None) -> "MemoryPartFile":
         """Begin a file."""
         return MemoryPartFile(str(bundle.range.start))
 

@@ -61,7 +61,7 @@ class ArchivePart:
             OSError: it cannot be made, or not be written.
         """
         if self._closed:
-            raise AssertionError("the draft is closed")
+            raise AssertionError("the part file is closed")
         if self._file is None:
             # Not while a core is held: making it waits for the disk.
             self._create()
@@ -162,7 +162,7 @@ class ArchivePart:
 
     def _open_file(self) -> int:
         if self._file is None:
-            raise AssertionError("the draft is closed")
+            raise AssertionError("the part file is closed")
         return self._file
 
 

@@ -51,7 +51,7 @@ class Archives:
         """
         await self._disk.run(self._prepare, exports)
 
-    def draft(self, bundle: Bundle, container: Format, *, wire_hashes: WireHashes | None = None) -> ArchiveWriter:
+    def new_part(self, bundle: Bundle, container: Format, *, wire_hashes: WireHashes | None = None) -> ArchiveWriter:
         """Begin an archive; nothing is on the disk yet."""
         return ArchiveWriter(self._disk, archive_path(bundle, container), container, wire_hashes=wire_hashes)
 

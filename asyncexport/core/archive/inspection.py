@@ -2,8 +2,8 @@
 
 1. An archive on disk is exactly one layer of gzip. Bytes as delivered are kept where they are that; of gzip in gzip the
    innermost is kept; a plain body is compressed, the same way each time.
-2. Every layer is checked to its end (`core.gunzip`), and what is inside of all of them is checked to be whole
-   (`core.structure`).
+2. Every layer is checked to its end (`core.archive.gunzip`), and what is inside of all of them is checked to be whole
+   (`core.archive.structure`).
 3. A body that would look whole though it was cut proves nothing of itself: one that is empty, one that is not gzip, one
    of several members, which may have been cut between two. It counts only if its end was proved, by its framing or by
    a hash; else it stopped early, as far as anybody can tell. Of several members, the first alone cannot be told from
