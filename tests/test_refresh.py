@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from asyncexport.core.bundles import ALL_TIME
-from asyncexport.core.states import BundleRecord, FewerRows, Planned, Stored
+from asyncexport.core.states import BundleRecord, Failed, FewerRows, Planned, Stored
 from asyncexport.core.summary import Exit, Summary
 from asyncexport.engine.scheduler import Stop
 from asyncexport.ledger import LedgerReader
@@ -218,17 +218,49 @@ async def test_rows_that_are_back_are_welcome(tmp_path):
 async def interrupt_a_night(scene: Scene) -> None:
     """Stop a refresh when its creates are out and nothing is fetched yet; its exports will have no rows."""
     scene.serve(0, 0)
+    night = await scene.nightly(**stopped_after_creates(scene))
+    assert night.exit_code is Exit.INTERRUPTED
+    assert not any(isinstance(one.state, Stored | Planned) for one in scene.records())
+
+
+def stopped_after_creates(scene: Scene) -> dict[str, Any]:
+    """What makes a run stop once both creates are out; the operations take long from here on."""
     stop = Stop()
     scene.sandbox.behave(replace(scene.sandbox.behaviour, operation_seconds=3600.0))
+    scene.sandbox.reset_counts()
 
     def boundary(name: str) -> None:
         del name
         if scene.sandbox.counts["create"] == 2:
             stop.ask(Exit.INTERRUPTED)
 
-    night = await scene.nightly(stop=stop, boundary=boundary)
-    assert night.exit_code is Exit.INTERRUPTED
-    assert not any(isinstance(one.state, Stored | Planned) for one in scene.records())
+    return {"stop": stop, "boundary": boundary}
+
+
+@pytest.mark.parametrize("command", ["the same", "retry", "nightly", "after failures"])
+async def test_what_was_accepted_stays_accepted(tmp_path, command):
+    """An interrupted `retry --accept-fewer` is finished by any later run: nobody is asked twice."""
+    async with stored(tmp_path) as scene:
+        scene.serve(0, 0)
+        assert refreshed(await scene.nightly()) == (2, 0, 0, 0, 2)
+        if command == "after failures":
+            scene.sandbox.behave(replace(scene.sandbox.behaviour, faults=(SandboxFault.parse("operation:FAILED"),)))
+            assert (await scene.retry(accept_fewer=True)).exit_code is Exit.PARTIAL
+            assert all(isinstance(one.state, Failed) for one in scene.records())
+            scene.serve(0, 0)
+        else:
+            accepting = await scene.retry(accept_fewer=True, **stopped_after_creates(scene))
+            assert accepting.exit_code is Exit.INTERRUPTED
+            scene.sandbox.skip(86_400)
+        match command:
+            case "nightly":
+                summary = await scene.nightly()
+            case "retry" | "after failures":
+                summary = await scene.retry()
+            case _:
+                summary = await scene.retry(accept_fewer=True)
+        assert summary.exit_code is Exit.DONE
+        assert scene.counts == [0, 0]
 
 
 async def test_accepting_is_for_what_was_refused_alone(tmp_path):

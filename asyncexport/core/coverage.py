@@ -28,11 +28,14 @@ class RecordedRange:
         covered: The time that archives cover, merged, in order.
         stored_before: How many bundles are stored there. One whose newest revision is unfinished does not count, unless
             that revision was refused because it has far fewer rows.
+        accepted: Bundles in `unfinished` whose newest revision was refused for that reason and then resumed: the user
+            has accepted fewer rows, whichever run goes on with it.
     """
 
     unfinished: tuple[BundleRecord, ...] = ()
     covered: tuple[Range, ...] = ()
     stored_before: int = 0
+    accepted: frozenset[Bundle] = frozenset()
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,7 +11,7 @@ from typing import Any
 
 from asyncexport.core.bundles import ALL_TIME, Bundle, Range, merged
 from asyncexport.core.coverage import RecordedRange
-from asyncexport.core.states import BundleRecord, Planned
+from asyncexport.core.states import BundleRecord, FewerRows, Planned
 from asyncexport.errors import LedgerCorruptError
 from asyncexport.ledger.overview import Overview
 from asyncexport.ledger.rows import KnownExport, StateRow, read_record
@@ -39,8 +39,9 @@ class BundleQueries:
         covered = tuple(self.covered(span))
         unfinished = tuple(self.unfinished(span, covered))
         # A bundle whose new revision is under way is to do, and not done already.
-        again = sum(one.stored is not None and not one.kept for one in unfinished)
-        return RecordedRange(unfinished, covered, self.count_stored(span) - again)
+        again = [one.bundle for one in unfinished if one.stored is not None and not one.kept]
+        accepted = frozenset(bundle for bundle in again if self._was_refused(bundle))
+        return RecordedRange(unfinished, covered, self.count_stored(span) - len(again), accepted)
 
     def count_stored(self, span: Range) -> int:
         """How many bundles of the range have an archive."""
@@ -107,6 +108,17 @@ class BundleQueries:
             covered=covered,
             last_at=None if latest is None else self._state_row(latest).written_at,
         )
+
+    def _was_refused(self, bundle: Bundle) -> bool:
+        """Whether the newest revision of a bundle with an archive has been refused because it has far fewer rows."""
+        # The states of that revision come after the archive's row: few rows, found by their numbers.
+        rows = self._connection.execute(
+            "SELECT state.* FROM bundle JOIN state ON state.seq > bundle.stored AND state.seq < bundle.latest"
+            " WHERE bundle.export = ? AND bundle.start = ? AND bundle.stop = ? AND state.export = bundle.export"
+            " AND state.start = bundle.start AND state.stop = bundle.stop AND state.state = 'failed'",
+            (self._known.number, bundle.range.start, bundle.range.end),
+        )
+        return any(isinstance(StateRow.read(row).state, FewerRows) for row in rows)
 
     def _record(self, row: tuple[Any, ...]) -> BundleRecord:
         """From a row of the view `standing`: the pointers, then the two rows of `state` they lead to."""

@@ -99,8 +99,10 @@ class Planner:
         return export_plan(export, span, stock, self._asked, refresh)
 
     def _count(self, plans: list[ExportPlan]) -> None:
-        if self._asked.accepts_fewer:
-            self._tally.accepted.update(one.bundle for plan in plans for one in kept_bundles(plan.stock))
+        for plan in plans:
+            self._tally.accepted.update(plan.stock.accepted)
+            if self._asked.accepts_fewer:
+                self._tally.accepted.update(one.bundle for one in kept_bundles(plan.stock))
         self._tally.stored_before = sum(plan.stored_before for plan in plans)
         self._tally.planned = self._tally.stored_before + sum(plan.count for plan in plans)
 
