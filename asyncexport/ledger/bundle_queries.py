@@ -39,9 +39,8 @@ class BundleQueries:
         covered = tuple(self.covered(span))
         unfinished = tuple(self.unfinished(span, covered))
         # A bundle whose new revision is under way is to do, and not done already.
-        again = [one.bundle for one in unfinished if one.stored is not None and not one.kept]
-        accepted = frozenset(bundle for bundle in again if self._was_refused(bundle))
-        return RecordedRange(unfinished, covered, self.count_stored(span) - len(again), accepted)
+        again = [one for one in unfinished if one.stored is not None and not one.kept]
+        return RecordedRange(unfinished, covered, self.count_stored(span) - len(again), self._refused(again))
 
     def count_stored(self, span: Range) -> int:
         """How many bundles of the range have an archive."""
@@ -109,16 +108,23 @@ class BundleQueries:
             last_at=None if latest is None else self._state_row(latest).written_at,
         )
 
-    def _was_refused(self, bundle: Bundle) -> bool:
-        """Whether the newest revision of a bundle with an archive has been refused because it has far fewer rows."""
-        # The states of that revision come after the archive's row: few rows, found by their numbers.
+    def _refused(self, records: Sequence[BundleRecord]) -> frozenset[Bundle]:
+        """Of bundles with an archive, those whose newest revision was refused because it has far fewer rows.
+
+        All of them are looked up in one pass: the table has no index by bundle.
+        """
+        if not records:
+            return frozenset()
+        newest = {one.bundle.range: one for one in records}
+        # The states of a newest revision come after the archive's row.
         rows = self._connection.execute(
-            "SELECT state.* FROM bundle JOIN state ON state.seq > bundle.stored AND state.seq < bundle.latest"
-            " WHERE bundle.export = ? AND bundle.start = ? AND bundle.stop = ? AND state.export = bundle.export"
-            " AND state.start = bundle.start AND state.stop = bundle.stop AND state.state = 'failed'",
-            (self._known.number, bundle.range.start, bundle.range.end),
+            "SELECT * FROM state WHERE export = ? AND state = 'failed' AND seq > ("
+            "SELECT min(stored) FROM bundle WHERE export = ? AND stored IS NOT latest)",
+            (self._known.number, self._known.number),
         )
-        return any(isinstance(StateRow.read(row).state, FewerRows) for row in rows)
+        refused = (row for row in map(StateRow.read, rows) if isinstance(row.state, FewerRows))
+        found = ((newest.get(Range(row.start, row.stop)), row.revision) for row in refused)
+        return frozenset(one.bundle for one, revision in found if one is not None and one.revision == revision)
 
     def _record(self, row: tuple[Any, ...]) -> BundleRecord:
         """From a row of the view `standing`: the pointers, then the two rows of `state` they lead to."""
