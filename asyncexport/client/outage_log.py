@@ -15,21 +15,16 @@ WORTH_A_WARNING_SECONDS = 30.0
 
 
 class OutageLog:
-    """Remembers since when the service is out of reach, and why.
-
-    Attributes:
-        reason: Why the newest request failed; "" where it was answered.
-    """
+    """Remembers since when the service is out of reach, and whether that was told."""
 
     def __init__(self) -> None:
-        self.reason = ""
-        self._since = 0.0
+        self._since: float | None = None
         self._has_warned = False
 
     def failed(self, error: UnavailableError, *, now: float) -> None:
         """A request could not be answered; `now` is in seconds since 1970."""
-        self._since = self._since if self.reason else now
-        self.reason = str(error)
+        if self._since is None:
+            self._since = now
         warns = now - self._since >= WORTH_A_WARNING_SECONDS and not self._has_warned
         self._has_warned = self._has_warned or warns
         log.log(logging.WARNING if warns else logging.INFO, "%s; it is tried again and again", error)
@@ -38,4 +33,4 @@ class OutageLog:
         """A request was answered."""
         if self._has_warned:
             log.warning("the service answers again")
-        self.reason, self._has_warned = "", False
+        self._since, self._has_warned = None, False
