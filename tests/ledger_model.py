@@ -5,7 +5,7 @@ import math
 from asyncexport.core.bucket import SentRequest
 from asyncexport.core.bundles import Bundle, Range, gaps, merged
 from asyncexport.core.coverage import RecordedRange
-from asyncexport.core.states import BundleRecord, Planned, Stored
+from asyncexport.core.states import BundleRecord, Planned, Split, Stored
 
 
 class Model:
@@ -39,7 +39,7 @@ class Model:
         unfinished = tuple(
             one
             for one in self.within(export, span)
-            if not isinstance(one.state, Stored)
+            if not isinstance(one.state, Stored | Split)
             and not (isinstance(one.state, Planned) and not one.stored and not list(gaps(one.bundle.range, covered)))
         )
         return RecordedRange(unfinished, covered, sum(isinstance(one.state, Stored) or one.kept for one in stored))

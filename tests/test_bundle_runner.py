@@ -8,7 +8,18 @@ import pytest
 from asyncexport.core.guard import least_rows
 from asyncexport.core.polling import FinishedOperation
 from asyncexport.core.service.resources import DownloadLink
-from asyncexport.core.states import Created, Creating, Failed, FewerRows, Overdue, Planned, Ready, State, Stored
+from asyncexport.core.states import (
+    Created,
+    Creating,
+    Failed,
+    FewerRows,
+    Overdue,
+    Planned,
+    Ready,
+    Refused,
+    State,
+    Stored,
+)
 from asyncexport.engine.creates import ExportRefused
 from asyncexport.engine.fetching import PROGRESS_BYTES
 from asyncexport.errors import (
@@ -32,6 +43,8 @@ DOWN = UnavailableError("503")
 GONE = GoneError("404")
 REFUSED = RefusedError("400", status=400)
 READY = Ready(1, 100.0, "x1")
+SETTLE = 86_400.0
+"""The settle time of the export in `Scene`."""
 
 
 async def carry(scene: Scene, record):
@@ -86,6 +99,8 @@ async def test_a_bundle_goes_from_planned_to_stored():
     assert [type(state) for state in scene.ledger.states] == [Creating, Created, Ready, Stored]
     assert scene.listener.states == scene.ledger.states
     assert done.stored == done.state == scene.ledger.states[-1]
+    assert done.stored is not None
+    assert (done.stored.asked_at, done.stored.settle_seconds) == (1.0, SETTLE)
     assert (scene.service.posts, scene.service.links, len(scene.downloads.used)) == (1, 1, 1)
 
 
@@ -111,6 +126,8 @@ async def test_the_deadline_counts_from_the_answer_and_the_data_from_the_operati
         (Created(2, 0.0, "op9"), [Ready, Stored], 0, 1),
         (READY, [Stored], 0, 1),
         (Failed("why"), [Creating, Created, Ready, Stored], 1, 1),
+        (Refused("403", Created(2, 0.0, "op9")), [Ready, Stored], 0, 1),
+        (Refused("403", READY), [Stored], 0, 1),
         (Stored("a", 1, 1, "s", 1.0), [], 0, 0),
     ],
     ids=lambda value: value.__class__.__name__ if isinstance(value, State) else None,
@@ -158,12 +175,12 @@ OVERDUE = Overdue(3, 5.0, "op9")
 @pytest.mark.parametrize(
     ("answers", "state"),
     [
-        ([FinishedOperation("x9", 6.0)], Ready(3, 6.0, "x9")),
+        ([FinishedOperation("x9", 6.0)], Ready(3, 6.0, "x9", 5.0)),
         ([None], Planned(1)),
         ([OperationFailedError("no")], Planned(1)),
         ([GONE], Planned(1)),
         ([REFUSED], Planned(1)),
-        ([DOWN, RateLimitedError("429"), ReplyError("?"), FinishedOperation("x9", 6.0)], Ready(3, 6.0, "x9")),
+        ([DOWN, RateLimitedError("429"), ReplyError("?"), FinishedOperation("x9", 6.0)], Ready(3, 6.0, "x9", 5.0)),
     ],
     ids=["done", "still running", "failed", "gone", "refused", "after some trouble"],
 )
@@ -274,7 +291,7 @@ def test_a_create_that_failed_by_nobodys_fault_costs_no_attempt(error, duplicate
         scene = Scene()
         scene.service.creates = [error]
         record = await scene.runner.create(planned(state=Planned(attempt)), attempt)
-        assert scene.ledger.states == [Creating(attempt, 0.0), Planned(attempt)]
+        assert scene.ledger.states == [Creating(attempt, 0.0, SETTLE), Planned(attempt)]
         assert scene.listener.duplicates == duplicates
         assert isinstance((await carry(scene, record)).state, Stored)
         assert scene.service.posts == 2
@@ -357,7 +374,7 @@ async def test_a_failed_operation_is_tried_again():
     scene = Scene()
     scene.watch.outcomes["op1"] = OperationFailedError("once")
     assert isinstance((await carry(scene, planned())).state, Stored)
-    assert scene.ledger.states[-2] == Ready(2, 62.0, "x-op2")
+    assert scene.ledger.states[-2] == Ready(2, 62.0, "x-op2", 62.0, SETTLE)
 
 
 @on_virtual_time
@@ -366,7 +383,7 @@ async def test_past_its_deadline_it_is_parked_with_its_operation():
     scene = Scene()
     scene.watch.outcomes["op1"] = None
     done = await carry(scene, planned(state=Planned(2)))
-    assert done.state == Overdue(2, 1.0, "op1")
+    assert done.state == Overdue(2, 1.0, "op1", SETTLE)
 
 
 # Fetching
@@ -646,9 +663,9 @@ async def test_a_create_that_was_sent_is_waited_for():
     await at(0.5)
     task.cancel()
     await asyncio.wait({task})
-    assert scene.ledger.states == [Creating(1, 0.0)]
+    assert scene.ledger.states == [Creating(1, 0.0, SETTLE)]
     await scene.runner.creates.finish()
-    assert scene.ledger.states[-1] == Created(1, 1.0, "op1")
+    assert scene.ledger.states[-1] == Created(1, 1.0, "op1", SETTLE)
 
 
 @on_virtual_time

@@ -27,6 +27,8 @@ from asyncexport.core.states import (
     Overdue,
     Planned,
     Ready,
+    Refused,
+    Split,
     State,
     Stored,
     moved,
@@ -43,13 +45,15 @@ SPANS = st.sampled_from([ALL_TIME, Range(0, 3600), Range(1799, 1800), Range(-900
 MOMENTS = st.floats(0, 4e9) | st.integers(0, 2**31).map(float)
 NEW: dict[type[State], Callable[[int, float], State]] = {
     Planned: lambda attempt, _: Planned(attempt),
-    Creating: Creating,
+    Creating: lambda attempt, at: Creating(attempt, at, 3600.0),
     Created: lambda attempt, at: Created(attempt, at, f"operation {at}"),
     Ready: lambda attempt, at: Ready(attempt, at, f"export {at}"),
     Stored: lambda _, at: Stored(f"a/{at}.gz", int(at) % 1000, int(at) % 3, "ab" * 32, at),
     Failed: lambda _, at: Failed(f"at {at} it failed"),
     Overdue: lambda attempt, at: Overdue(attempt, at, f"operation {at}"),
     FewerRows: lambda _, at: FewerRows(int(at) % 1000, int(at) % 3),
+    Refused: lambda _, at: Refused(f"at {at} it was refused", Ready(1, at, f"export {at}", at, 3600.0)),
+    Split: lambda *_: Split(),
 }
 
 
@@ -87,7 +91,7 @@ class LedgerMachine(RuleBasedStateMachine):
         """The next standing of a bundle: a legal move, or a new take of what is stored."""
         model = self.model
         now = model.records.get(bundle, BundleRecord(bundle))
-        if isinstance(now.state, Stored):
+        if isinstance(now.state, Stored | Split):
             now = now.next_revision()
         options = next_states(now.state, at)
         state = options[chance % len(options)]
@@ -182,7 +186,7 @@ class LedgerMachine(RuleBasedStateMachine):
             assert (one.rows, one.bytes) == (sum(a.rows for a in archives), sum(a.bytes for a in archives))
             assert (one.unfinished, one.covered) == (stock.unfinished, stock.covered)
             assert one.last_at == self.model.last_at.get(one.name)
-            assert one.in_progress + one.failed + one.overdue == sum(
+            assert one.in_progress + len(one.parked) == sum(
                 not isinstance(record.state, Planned) for record in one.unfinished
             )
 

@@ -2,6 +2,7 @@
 
 import itertools
 import json
+from dataclasses import replace
 
 import pytest
 from hypothesis import given
@@ -19,6 +20,8 @@ from asyncexport.core.states import (
     Overdue,
     Planned,
     Ready,
+    Refused,
+    Split,
     State,
     Stored,
     from_row,
@@ -27,18 +30,23 @@ from asyncexport.core.states import (
 )
 from asyncexport.errors import IllegalMove, LedgerCorruptError
 
-KINDS = (Planned, Creating, Created, Ready, Stored, Failed, Overdue, FewerRows)
+KINDS = (Planned, Creating, Created, Ready, Stored, Failed, Overdue, Refused, FewerRows, Split)
 ATTEMPTS = st.integers(1, 9)
 MOMENTS = st.floats(0, 2e9)
 IDS = st.text(max_size=20)
+SETTLES = st.floats(0, 1e6)
+CREATED = st.builds(Created, ATTEMPTS, MOMENTS, IDS, SETTLES)
+READY = st.builds(Ready, ATTEMPTS, MOMENTS, IDS, st.none() | MOMENTS, SETTLES)
 STATES = st.one_of(
     st.builds(Planned, ATTEMPTS),
-    st.builds(Creating, ATTEMPTS, MOMENTS),
-    st.builds(Created, ATTEMPTS, MOMENTS, IDS),
-    st.builds(Ready, ATTEMPTS, MOMENTS, IDS),
-    st.builds(Stored, IDS, st.integers(0), st.integers(0), IDS, MOMENTS),
+    st.builds(Creating, ATTEMPTS, MOMENTS, SETTLES),
+    CREATED,
+    READY,
+    st.builds(Stored, IDS, st.integers(0), st.integers(0), IDS, MOMENTS, st.none() | MOMENTS, SETTLES),
     st.builds(Failed, IDS),
-    st.builds(Overdue, ATTEMPTS, MOMENTS, IDS),
+    st.builds(Overdue, ATTEMPTS, MOMENTS, IDS, SETTLES),
+    st.builds(Refused, IDS, CREATED | READY),
+    st.just(Split()),
     st.builds(FewerRows, st.integers(0, 10**18 - 1), st.integers(0, 10**18 - 1)),
 )
 
@@ -52,7 +60,9 @@ def example(kind: type[State], attempt: int = 1) -> State:
         Stored: Stored("p", 1, 1, "s", 1.0),
         Failed: Failed("why"),
         Overdue: Overdue(attempt, 1.0, "op"),
+        Refused: Refused("403", Ready(attempt, 1.0, "x")),
         FewerRows: FewerRows(120, 0),
+        Split: Split(),
     }
     return made[kind]
 
@@ -99,6 +109,8 @@ def test_a_walk_from_planned_to_stored():
         (Failed("why"), Planned(2)),
         (FewerRows(120, 0), Planned(2)),
         (Overdue(2, 0.0, "op"), Planned(2)),
+        (Refused("403", Ready(2, 0.0, "x")), Ready(2, 0.0, "x")),
+        (Refused("403", Created(2, 0.0, "op")), Planned(2)),
     ],
 )
 def test_attempts_count_as_the_rules_say(old, new):
@@ -112,9 +124,30 @@ def test_a_lost_answer_keeps_the_attempt():
     assert moved(Creating(2, 0.0), Planned(2)) == Planned(2)
 
 
-def test_nothing_leads_out_of_stored():
-    """A refresh is a new take, not a move."""
-    assert not any(old is Stored for old, _ in MOVES)
+@pytest.mark.parametrize("kind", [Stored, Split])
+def test_nothing_leads_out_of_what_is_final(kind):
+    """A refresh is a new revision, not a move; what was split is exported in its parts."""
+    assert not any(old is kind for old, _ in MOVES)
+
+
+@pytest.mark.parametrize("kept", [Created(3, 1.0, "op", 7200.0), Ready(3, 1.0, "x", 0.5, 7200.0)])
+def test_what_was_refused_goes_back_to_where_it_was(kept):
+    """It keeps its operation or its export, and begins at attempt 1; it may also be planned anew."""
+    refused = moved(kept, Refused("403", kept))
+    assert isinstance(refused, Refused)
+    assert moved(refused, refused.again) == replace(kept, attempt=1)
+    assert moved(refused, Planned()) == Planned(1)
+
+
+def test_only_what_failed_is_split():
+    """A bundle whose operation or file may be fine is asked for first."""
+    assert {old for old, new in MOVES if new is Split} == {Failed}
+
+
+def test_what_was_in_force_when_it_was_asked_goes_along():
+    """The settle time and the moment of asking come from the create."""
+    created = Created(2, 5.0, "op", 7200.0)
+    assert Ready.of(created, exported_at=4.0, export_id="x") == Ready(2, 4.0, "x", asked_at=5.0, settle_seconds=7200.0)
 
 
 def test_every_state_but_planned_is_reached():
@@ -132,11 +165,23 @@ def test_the_fields_of_a_row_keep_their_names_and_their_order():
     """A row is compared with its checksum byte by byte, also by other versions."""
     stored = Stored.of(Archive("p.gz", 10, 2, "abc"), exported_at=3.5)
     assert (
-        json.dumps(to_row(stored)[1]) == '{"path": "p.gz", "bytes": 10, "rows": 2, "sha256": "abc", "exported_at": 3.5}'
+        json.dumps(to_row(stored)[1])
+        == '{"path": "p.gz", "bytes": 10, "rows": 2, "sha256": "abc", "exported_at": 3.5, "asked_at": null,'
+        ' "settle_seconds": 0.0}'
     )
     assert stored == Stored("p.gz", 10, 2, "abc", exported_at=3.5)
     created = Created(2, 1.5, "operation-1")
-    assert json.dumps(to_row(created)[1]) == '{"attempt": 2, "asked_at": 1.5, "operation_id": "operation-1"}'
+    assert (
+        json.dumps(to_row(created)[1])
+        == '{"attempt": 2, "asked_at": 1.5, "operation_id": "operation-1", "settle_seconds": 0.0}'
+    )
+
+
+def test_a_row_of_an_earlier_version_is_read():
+    """What it does not say is not known: no moment of asking, and no settle time."""
+    assert from_row("ready", {"attempt": 1, "exported_at": 1.5, "export_id": "x"}) == Ready(1, 1.5, "x", None, 0.0)
+    fields = {"path": "p.gz", "bytes": 10, "rows": 2, "sha256": "abc", "exported_at": 3.5}
+    assert from_row("stored", fields) == Stored("p.gz", 10, 2, "abc", 3.5, None, 0.0)
 
 
 def test_a_refused_refresh_is_a_failed_row_on_the_disk():
@@ -163,7 +208,17 @@ def test_another_reason_stays_a_reason(reason):
         assert state == Failed(reason)
 
 
-@pytest.mark.parametrize(("name", "fields"), [("gone", {}), ("failed", {}), ("failed", {"reason": "r", "more": 1})])
+@pytest.mark.parametrize(
+    ("name", "fields"),
+    [
+        ("gone", {}),
+        ("failed", {}),
+        ("failed", {"reason": "r", "more": 1}),
+        ("split", {"reason": "r"}),
+        ("refused", {"reason": "r", "kept": "stored"}),
+        ("refused", {"reason": "r", "kept": "created", "attempt": 1}),
+    ],
+)
 def test_a_row_that_was_never_written_is_not_believed(name, fields):
     """An unknown state, a missing field or one too many is a damaged ledger."""
     with pytest.raises(LedgerCorruptError):

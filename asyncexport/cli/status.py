@@ -12,7 +12,7 @@ from asyncexport.cli.run_command import accepting
 from asyncexport.cli.session import Session
 from asyncexport.core.bundles import Range, settled_until, show
 from asyncexport.core.exits import Exit
-from asyncexport.core.states import BundleRecord, Failed, FewerRows, Ready
+from asyncexport.core.states import BundleRecord, Failed, FewerRows, Ready, Refused
 from asyncexport.core.summary import Summary, Tally, counts_of
 from asyncexport.core.text import show_duration
 from asyncexport.display import count_of, plain, show_bytes, show_count
@@ -201,4 +201,4 @@ def _range_record(span: Range) -> dict[str, str]:
 
 
 def _why(record: BundleRecord) -> str:
-    return record.state.reason if isinstance(record.state, Failed | FewerRows) else OVERDUE
+    return record.state.reason if isinstance(record.state, Failed | Refused | FewerRows) else OVERDUE

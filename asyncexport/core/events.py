@@ -9,7 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from asyncexport.core.bundles import Bundle
-from asyncexport.core.states import BundleRecord, Failed, FewerRows, Overdue, Stored
+from asyncexport.core.states import BundleRecord, Failed, FewerRows, Overdue, Refused, Stored
 from asyncexport.errors import RefusedError
 
 
@@ -38,7 +38,7 @@ class BundleParked:
     """
 
     bundle: Bundle
-    state: Failed | Overdue | FewerRows
+    state: Failed | Overdue | Refused | FewerRows
 
     @property
     def reason(self) -> str:
@@ -46,7 +46,7 @@ class BundleParked:
         match self.state:
             case Overdue():
                 return "the operation was still running at its deadline"
-            case Failed(reason=reason):
+            case Failed(reason=reason) | Refused(reason=reason):
                 return reason
             case FewerRows() as fewer:
                 return fewer.reason
@@ -118,7 +118,7 @@ def event_of(before: BundleRecord, after: BundleRecord) -> BundleStored | Bundle
     match after.state:
         case Stored() as archive:
             return BundleStored(after.bundle, archive, before.stored)
-        case Failed() | Overdue() | FewerRows() as state:
+        case Failed() | Overdue() | Refused() | FewerRows() as state:
             return BundleParked(after.bundle, state)
         case _:
             return BundleMoved(before, after)

@@ -8,15 +8,22 @@
 4. `attempt` counts what is the bundle's own: a failed operation, a lost export, a bad file, a refused poll or results
    call. A refused or unanswered create keeps it.
 5. `Stored` ends a revision. A refresh or a repair is a new revision, from `Planned` at attempt 1.
-6. `Failed` and `Overdue` are parked: taken up by a later run, at attempt 1. An `Overdue` one is asked once more first.
+6. `Failed`, `Overdue` and `Refused` are parked: taken up by a later run, at attempt 1. The operation of an `Overdue`
+   one is asked for once more first. A `Refused` one goes back to the state it was refused in, since its operation or
+   its file may be fine, and to `Planned` only when that is gone.
 7. `FewerRows` is parked as well, but its bundle has a sound archive. It is taken up only if the user accepts fewer rows
    or the archive has to be repaired.
+8. `Split` is final: a bundle of which nothing was ever stored has given way to narrower ones. They are `Planned` in the
+   same transaction, and those rows are written: what was begun in one width is gone on with by every later run.
+9. From the create on a bundle keeps when it was asked for, and which settle time was in force then. `settle_seconds` of
+   0 and an `asked_at` of None say that this is not on record: the archive was found on the disk, or the ledger is from
+   a version that did not write them. Such an archive counts as settled unless it was exported before its own end.
 
 Moments are seconds since 1970 UTC by the service's clock.
 """
 
 import re
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from enum import Enum
 from typing import Any, Self, assert_never
 
@@ -37,6 +44,7 @@ class Creating:
 
     attempt: int
     asked_at: float
+    settle_seconds: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +54,7 @@ class Created:
     attempt: int
     asked_at: float
     operation_id: str
+    settle_seconds: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +64,13 @@ class Ready:
     attempt: int
     exported_at: float
     export_id: str
+    asked_at: float | None = None
+    settle_seconds: float = 0.0
+
+    @classmethod
+    def of(cls, asked: "Created | Overdue", *, exported_at: float, export_id: str) -> Self:
+        """The state of a bundle whose operation is complete."""
+        return cls(asked.attempt, exported_at, export_id, asked.asked_at, asked.settle_seconds)
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,11 +95,16 @@ class Stored(Archive):
     """Its archive is complete, checked and durable. `exported_at` is the `createdAt` of the operation it came from."""
 
     exported_at: float
+    asked_at: float | None = None
+    settle_seconds: float = 0.0
 
     @classmethod
-    def of(cls, archive: Archive, *, exported_at: float) -> Self:
-        """The state of a bundle whose archive is this one."""
-        return cls(archive.path, archive.bytes, archive.rows, archive.sha256, exported_at)
+    def of(
+        cls, archive: Archive, *, exported_at: float, asked_at: float | None = None, settle_seconds: float = 0.0
+    ) -> Self:
+        """The state of a bundle whose archive is this one; the last two as rule 9 says."""
+        file = (archive.path, archive.bytes, archive.rows, archive.sha256)
+        return cls(*file, exported_at, asked_at, settle_seconds)
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,6 +121,25 @@ class Overdue:
     attempt: int
     asked_at: float
     operation_id: str
+    settle_seconds: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Refused:
+    """Parked: what the service was asked about its operation or its file was refused, and both may be fine.
+
+    Args:
+        reason: How it was refused.
+        kept: The state it was in, which says what to ask for first when it is taken up again.
+    """
+
+    reason: str
+    kept: Created | Ready
+
+    @property
+    def again(self) -> Created | Ready:
+        """The state that it goes back to when it is taken up: `kept`, at attempt 1."""
+        return replace(self.kept, attempt=1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,12 +160,17 @@ class FewerRows:
         return f"the archive was kept, since far fewer rows came: {self.rows_found} in place of {self.rows_before}"
 
 
-State = Planned | Creating | Created | Ready | Stored | Failed | Overdue | FewerRows
+@dataclass(frozen=True, slots=True)
+class Split:
+    """Final: nothing of it was ever stored, and narrower bundles have taken its place."""
+
+
+State = Planned | Creating | Created | Ready | Stored | Failed | Overdue | Refused | FewerRows | Split
 
 IN_PROGRESS = (Creating, Created, Ready)
 """In these a bundle claims its time: it runs to its end as it is, in its own width."""
 
-PARKED = (Failed, Overdue, FewerRows)
+PARKED = (Failed, Overdue, Refused, FewerRows)
 
 
 class Counts(Enum):
@@ -150,16 +195,22 @@ MOVES: dict[tuple[type[State], type[State]], tuple[Counts, ...]] = {
     (Created, Planned): (Counts.NEXT,),
     (Created, Failed): (Counts.NONE,),
     (Created, Overdue): (Counts.SAME,),
+    (Created, Refused): (Counts.NONE,),
     (Ready, Stored): (Counts.NONE,),
     (Ready, Planned): (Counts.NEXT,),
     (Ready, Failed): (Counts.NONE,),
     (Ready, FewerRows): (Counts.NONE,),
+    (Ready, Refused): (Counts.NONE,),
     (Failed, Planned): (Counts.FIRST,),
+    (Failed, Split): (Counts.NONE,),
     (FewerRows, Planned): (Counts.FIRST,),
     (Overdue, Planned): (Counts.FIRST,),
     (Overdue, Ready): (Counts.SAME,),
+    (Refused, Planned): (Counts.FIRST,),
+    (Refused, Created): (Counts.FIRST,),
+    (Refused, Ready): (Counts.FIRST,),
 }
-"""Every legal move within one take, and what it may do to the attempt."""
+"""Every legal move within one revision, and what it may do to the attempt."""
 
 
 def moved(old: State, new: State) -> State:
@@ -214,8 +265,11 @@ class BundleRecord:
 
 
 _NAMES: dict[str, type[State]] = {
-    kind.__name__.lower(): kind for kind in (Planned, Creating, Created, Ready, Stored, Failed, Overdue)
+    kind.__name__.lower(): kind for kind in (Planned, Creating, Created, Ready, Stored, Failed, Overdue, Split)
 }
+
+_KEPT: dict[str, type[Created | Ready]] = {"created": Created, "ready": Ready}
+"""What `Refused` may keep, by the name in its row."""
 
 
 _FEWER_ROWS = re.compile(
@@ -226,11 +280,15 @@ _FEWER_ROWS = re.compile(
 def to_row(state: State) -> tuple[str, dict[str, Any]]:
     """The state as the ledger writes it: its name, and its fields.
 
-    `FewerRows` is written as a `failed` row with a reason of its own wording. A version of asyncexport that does not
-    know the state then reads an ordinary parked bundle, and not a damaged ledger.
+    `Refused` is written with the name and the fields of the state that it keeps. `FewerRows` is written as a `failed`
+    row with a reason of its own wording. A version of asyncexport that does not know the state then reads an ordinary
+    parked bundle, and not a damaged ledger.
     """
     if isinstance(state, FewerRows):
         return to_row(Failed(state.reason))
+    if isinstance(state, Refused):
+        kept, values = to_row(state.kept)
+        return "refused", {"reason": state.reason, "kept": kept, **values}
     return type(state).__name__.lower(), {field.name: getattr(state, field.name) for field in fields(state)}
 
 
@@ -241,10 +299,16 @@ def from_row(name: str, values: dict[str, Any]) -> State:
         LedgerCorruptError: it is no state that was ever written.
     """
     try:
+        if name == "refused":
+            return _refused(**values)
         state = _NAMES[name](**values)
         return _told_apart(state) if isinstance(state, Failed) else state
     except (KeyError, TypeError) as error:
         raise LedgerCorruptError(f"the ledger holds a state that cannot be read: {name[:40]!r}") from error
+
+
+def _refused(*, reason: str, kept: str, **values: Any) -> Refused:
+    return Refused(reason, _KEPT[kept](**values))
 
 
 def _told_apart(failed: Failed) -> State:

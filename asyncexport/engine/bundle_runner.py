@@ -12,7 +12,8 @@ from collections.abc import Callable, Container
 from asyncexport.core.admission import Backoff
 from asyncexport.core.bundles import Bundle
 from asyncexport.core.events import Listener, PossibleDuplicate
-from asyncexport.core.states import BundleRecord, Created, Creating, Failed, FewerRows, Overdue, Ready
+from asyncexport.core.polling import FinishedOperation
+from asyncexport.core.states import BundleRecord, Created, Creating, Failed, FewerRows, Overdue, Ready, Refused
 from asyncexport.engine.budget import Budget
 from asyncexport.engine.calls import ExportCalls
 from asyncexport.engine.creates import Creates, ExportState
@@ -74,10 +75,12 @@ class BundleRunner:
         )
 
     async def resume(self, record: BundleRecord) -> BundleRecord:
-        """A bundle as an earlier run left it, ready to go on: what was parked is planned again, at attempt 1."""
+        """A bundle as an earlier run left it, ready to go on: what was parked begins at attempt 1."""
         match record.state:
             case Failed() | FewerRows():
                 return self._moves.plan_again(record)
+            case Refused() as refused:
+                return self._moves.take_up(record, refused.again)
             case Overdue() as overdue:
                 return await self._ask_once_more(record, overdue)
             case Creating():
@@ -95,8 +98,9 @@ class BundleRunner:
         except (OperationFailedError, GoneError, RefusedError) as error:
             return await self._moves.count_attempt(record, created.attempt, str(error))
         if finished is None:
-            return await self._moves.note(record, Overdue(created.attempt, created.asked_at, created.operation_id))
-        return await self._moves.note(record, Ready(created.attempt, finished.exported_at, finished.export_id))
+            overdue = Overdue(created.attempt, created.asked_at, created.operation_id, created.settle_seconds)
+            return await self._moves.note(record, overdue)
+        return await self._moves.note(record, _ready(created, finished))
 
     async def fetch(self, record: BundleRecord, ready: Ready) -> BundleRecord:
         """See `Fetching.fetch`."""
@@ -120,4 +124,8 @@ class BundleRunner:
                 continue
             if finished is None:
                 return self._moves.plan_again(record)
-            return await self._moves.note(record, Ready(overdue.attempt, finished.exported_at, finished.export_id))
+            return await self._moves.note(record, _ready(overdue, finished))
+
+
+def _ready(asked: Created | Overdue, finished: FinishedOperation) -> Ready:
+    return Ready.of(asked, exported_at=finished.exported_at, export_id=finished.export_id)

@@ -143,14 +143,14 @@ class Creates:
     async def _ask_and_note(
         self, record: BundleRecord, attempt: int, export: ExportState, granted: asyncio.Event
     ) -> BundleRecord:
-        bundle, asked = record.bundle, record
+        bundle, asked, settle = record.bundle, record, float(export.export.settle_seconds)
         try:
             async with self._gate.permit(Kind.CREATE, Priority.CREATE) as permit:
                 granted.set()
                 self.asking.add(bundle)
                 log.debug("%s: its create goes out, attempt %d", bundle, attempt)
                 # The row of the permit is queued already: both go into one commit.
-                asked = await self._moves.note(record, Creating(attempt, self._moves.clock()))
+                asked = await self._moves.note(record, Creating(attempt, self._moves.clock(), settle))
                 operation_id = await self._service.create(export.export.definition, bundle.range, permit=permit)
         except ServiceError as error:
             if not granted.is_set():
@@ -160,7 +160,7 @@ class Creates:
             export.accepted = True
             self._retrying.note_success(Step.CREATE)
             self._retries.pop(bundle, None)
-            return await self._moves.note(asked, Created(attempt, self._moves.clock(), operation_id))
+            return await self._moves.note(asked, Created(attempt, self._moves.clock(), operation_id, settle))
         finally:
             self.asking.discard(bundle)
 

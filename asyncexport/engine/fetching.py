@@ -130,7 +130,7 @@ class Fetching:
                 async with self._slots:
                     archive = await self._try(record.bundle, ready, download, tries)
                 # The next download need not wait for the ledger.
-                return await self._moves.note(record, Stored.of(archive, exported_at=ready.exported_at))
+                return await self._moves.note(record, _stored(archive, ready))
             except ServiceError as error:
                 self._after_failed_try(record.bundle, error, tries)
             except FewerRowsError as error:
@@ -188,6 +188,12 @@ class Fetching:
             if not self._retrying.is_its_own(Step.LOCATE if tries.link is None else Step.FETCH, since):
                 raise UnavailableError(str(error), lasting=True, hint=error.hint) from error
             tries.hopeless = True
+
+
+def _stored(archive: Archive, ready: Ready) -> Stored:
+    return Stored.of(
+        archive, exported_at=ready.exported_at, asked_at=ready.asked_at, settle_seconds=ready.settle_seconds
+    )
 
 
 @dataclass(slots=True)

@@ -60,6 +60,10 @@ class BundleMoves:
 
     def plan_again(self, record: BundleRecord) -> BundleRecord:
         """A parked bundle, planned at attempt 1; not written, since its next row says it (rule 3 of `core.states`)."""
-        after = replace(record, state=moved(record.state, Planned()))
+        return self.take_up(record, Planned())
+
+    def take_up(self, record: BundleRecord, state: State) -> BundleRecord:
+        """A parked bundle in the state that it goes on from; not written, since its next row says it."""
+        after = replace(record, state=moved(record.state, state))
         self.tell(event_of(record, after))
         return after

@@ -11,7 +11,7 @@ from typing import Any
 
 from asyncexport.core.bundles import ALL_TIME, Bundle, Range, merged
 from asyncexport.core.coverage import RecordedRange
-from asyncexport.core.states import BundleRecord, FewerRows, Planned
+from asyncexport.core.states import BundleRecord, FewerRows, Planned, Split
 from asyncexport.errors import LedgerCorruptError
 from asyncexport.ledger.overview import Overview
 from asyncexport.ledger.rows import KnownExport, StateRow, read_record
@@ -62,7 +62,8 @@ class BundleQueries:
     def unfinished(self, span: Range, covered: Sequence[Range]) -> Iterator[BundleRecord]:
         """Bundles of the range whose newest revision has begun and not ended as stored, in order.
 
-        Left out is what was begun in another width and is neither under way nor parked, once archives cover its time.
+        Left out is what was begun in another width and is neither under way nor parked, once archives cover its time;
+        and what was split.
         """
         rows = self._connection.execute(
             "SELECT * FROM standing WHERE export = ? AND start < ? AND stop > ? AND stored IS NOT latest"
@@ -71,6 +72,8 @@ class BundleQueries:
         )
         for row in rows:
             one = self._record(row)
+            if isinstance(one.state, Split):
+                continue
             if not (isinstance(one.state, Planned) and one.stored is None and _lies_within(one.bundle.range, covered)):
                 yield one
 

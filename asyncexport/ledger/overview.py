@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 from asyncexport.core.bundles import Range, gaps
 from asyncexport.core.exports import Definition
-from asyncexport.core.states import IN_PROGRESS, BundleRecord, Failed, Overdue
+from asyncexport.core.states import IN_PROGRESS, BundleRecord, Failed, Overdue, Refused
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,7 +37,7 @@ class Overview:
     @property
     def failed(self) -> int:
         """Bundles given up."""
-        return sum(isinstance(one.state, Failed) for one in self.unfinished)
+        return sum(isinstance(one.state, Failed | Refused) for one in self.unfinished)
 
     @property
     def overdue(self) -> int:

@@ -112,7 +112,7 @@ class LedgerTransaction:
         """Whether a definition ever led to anything; one that was only ever refused may still be corrected."""
         found = self._connection.execute(
             "SELECT 1 FROM bundle JOIN state ON state.seq = bundle.latest WHERE bundle.export = ?"
-            " AND (bundle.stored IS NOT NULL OR state.state NOT IN ('planned', 'creating', 'failed')) LIMIT 1",
+            " AND (bundle.stored IS NOT NULL OR state.state NOT IN ('planned', 'creating', 'failed', 'split')) LIMIT 1",
             (known.number,),
         )
         return found.fetchone() is not None
