@@ -163,6 +163,20 @@ def _replies() -> Iterator[Row]:
         faults=("create:no-id,nth=2",),
         duplicates=1,
     )
+    yield Row(
+        "201 or 202 in place of 200",
+        "read like any other success",
+        faults=("api:accepted",),
+        changes=ONE_ATTEMPT,
+    )
+    yield Row("a reply behind a byte order mark", "it is read", faults=("api:bom",), changes=ONE_ATTEMPT)
+    yield Row("ids that are numbers", "they are used as they are", behaviour={"ids": "numbers"}, changes=ONE_ATTEMPT)
+    yield Row(
+        "a header of 20 KB, in any reply",
+        "it is read",
+        faults=("any:long-header",),
+        changes=ONE_ATTEMPT,
+    )
     yield Row("200 without a location", AGAIN, faults=("results:no-location,nth=2",))
     yield Row("a location that is not https", f"never followed: {AGAIN}", faults=("results:unsafe-location,nth=2",))
     yield Row(
@@ -222,7 +236,15 @@ def _operations() -> Iterator[Row]:
             exports=BUNDLES + 2,
             said="failed",
         )
-    yield Row("COMPLETED without an export id", ANEW, faults=("operation:no-export-id,nth=1",), exports=BUNDLES + 1)
+    yield Row(
+        "COMPLETED without an export id",
+        f"asked for singly, and believed when it says so for a minute; then {ANEW}",
+        faults=("operation:no-export-id,nth=1",),
+        # At the deadline it is believed at once.
+        changes={"polling": {"operation_deadline": "600ms"}},
+        exports=BUNDLES + 1,
+    )
+    yield Row("COMPLETED, and the export id comes a poll later", WAITS, faults=("operation:late-export-id",))
     yield Row("a state that nobody has heard of", WAITS, faults=("operation:odd-state",), changes=ONE_ATTEMPT)
     for what, fault in (
         ("pending", "an operation that never finishes"),

@@ -51,7 +51,10 @@ def test_the_books_are_kept_before_anybody_is_told():
         (BundleStored(BUNDLE, ARCHIVE, BEFORE), f"{BUNDLE}: stored, 7 rows in place of 8, 9 bytes"),
         (BundleParked(BUNDLE, Failed("gone")), "e 2026-01-01T00:00:00Z: parked: gone"),
         (Retried(BUNDLE, "cut"), f"{BUNDLE}: cut"),
-        (PossibleDuplicate(BUNDLE), f"{BUNDLE}: a create was not answered; the service may run it twice"),
+        (
+            PossibleDuplicate(BUNDLE),
+            f"{BUNDLE}: it is not known whether its create was carried out; the service may run it twice",
+        ),
     ],
 )
 def test_what_goes_its_way_is_logged_below_a_warning(caplog, event, line):

@@ -682,7 +682,7 @@ def test_the_end_names_what_was_parked():
     lines = closing_lines(summary(Exit.PARTIAL, tally, refused=2))
     assert lines[0] == "finished, but not all of it: 10 of 30 bundles stored, 12 parked, 8 left"
     assert "2 of them refused (429)" in lines[1]
-    assert lines[2].startswith("1 create was not answered")
+    assert lines[2].startswith("it is not known whether 1 create was carried out")
     assert next(line for line in lines if line.startswith("parked: ")) == "parked: e 1970-01-01T00:00:00Z: no reason"
     assert "parked: 2 more; `asyncexport status` names all" in lines
 

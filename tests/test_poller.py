@@ -14,10 +14,11 @@ import pytest
 from asyncexport.core.admission import Prefer, Priority
 from asyncexport.core.durations import Durations
 from asyncexport.core.polling import LIST_SIZE, FinishedOperation, PollingMode, PollingRules
-from asyncexport.core.service.resources import Completed, Ended, Operation, OperationsPage, Running
+from asyncexport.core.service.resources import Completed, CompletedWithoutId, Ended, Operation, OperationsPage, Running
 from asyncexport.engine.budget import Budget
 from asyncexport.engine.individual_polls import GONE_AFTER_SECONDS
 from asyncexport.engine.listing import MOST_IN_A_ROW
+from asyncexport.engine.operation_answers import NAMELESS_SECONDS
 from asyncexport.engine.poller import OperationPoller
 from asyncexport.errors import (
     GoneError,
@@ -46,7 +47,7 @@ class Job:
     id: str
     created_at: float
     ends_at: float
-    ends_as: Completed | Ended | None = None
+    ends_as: Completed | CompletedWithoutId | Ended | None = None
     state: str = "PENDING"
 
     def shown(self) -> Operation:
@@ -68,6 +69,7 @@ class Service:
         troubles: What the next calls come to; None: all is well.
         gone: Ids that an individual poll answers with 404 while they are in here.
         odd: "repeats its token", "has empty pages" or "".
+        nameless: When an operation was shown COMPLETED without its export.
     """
 
     jobs: dict[str, Job] = field(default_factory=dict)
@@ -82,6 +84,7 @@ class Service:
     odd: str = ""
     lists: list[tuple[float, str, str]] = field(default_factory=list)
     polls: list[tuple[float, str]] = field(default_factory=list)
+    nameless: list[float] = field(default_factory=list)
 
     def add(self, number: int, *, takes: float, ours: bool = True, **more: Any) -> str:
         """A job created now; its id."""
@@ -101,7 +104,7 @@ class Service:
         await self._answer(self.fails)
         if gone:
             raise GoneError("404")
-        return self.jobs[operation_id].shown()
+        return self._shown(self.jobs[operation_id])
 
     async def operations(self, *, state: str = "", token: str = "", priority: Priority) -> OperationsPage:
         """One page of the list."""
@@ -114,12 +117,18 @@ class Service:
         start = int(token or 0)
         if self.odd == "has empty pages":
             return OperationsPage((), str(start + LIST_SIZE))
-        page = [job.shown() for job in shown[start : start + LIST_SIZE]]
+        page = [self._shown(job) for job in shown[start : start + LIST_SIZE]]
         if not self.ids:
             page = [Operation(None, one.progress, one.created_at, one.finished_at) for one in page]
         following = "100" if self.odd == "repeats its token" else str(start + LIST_SIZE)
         more = self.odd or start + LIST_SIZE < len(shown)
         return OperationsPage(tuple(page), following if more else "")
+
+    def _shown(self, job: Job) -> Operation:
+        shown = job.shown()
+        if isinstance(shown.progress, CompletedWithoutId):
+            self.nameless.append(now())
+        return shown
 
     def _in_order(self, jobs: list[Job]) -> list[Job]:
         if self.order == "shuffled":
@@ -616,6 +625,50 @@ def test_what_is_said_not_to_exist_twice_a_minute_apart_is_gone(error):
                 scene.waiting["op0"].result()
 
     lose()
+
+
+@pytest.mark.parametrize("ids", [True, False])
+@pytest.mark.parametrize("later", [INTERVAL / 2, 2 * INTERVAL])
+def test_an_export_that_is_named_late_is_waited_for(ids, later):
+    """COMPLETED comes a poll or two before the export id: the operation is asked for again, singly and soon."""
+
+    @on_virtual_time
+    async def find():
+        async with watching(Service(ids=ids)) as scene:
+            scene.start(2, takes=300.0, ends_as=CompletedWithoutId())
+            while not scene.service.nameless:  # noqa: ASYNC110 - the time is virtual
+                await asyncio.sleep(0.5)
+            await asyncio.sleep(later)
+            for job in scene.service.jobs.values():
+                job.ends_as = None
+            await asyncio.sleep(3 * INTERVAL)
+            assert {one.export_id for one in scene.finished() if one} == {"x-op0", "x-op1"}
+
+    find()
+
+
+@on_virtual_time
+async def test_an_export_that_is_never_named_is_believed_after_a_minute():
+    """Then the operation has come to nothing, after a few polls."""
+    async with watching(Service(ids=False)) as scene:
+        scene.start(1, takes=300.0, ends_as=CompletedWithoutId())
+        await at(5000)
+        with pytest.raises(OperationFailedError, match="no export id"):
+            scene.waiting["op0"].result()
+        told = scene.service.nameless
+        assert NAMELESS_SECONDS <= told[-1] - told[0] <= NAMELESS_SECONDS + 2 * INTERVAL
+        assert len(told) <= 2 + NAMELESS_SECONDS / INTERVAL
+
+
+@on_virtual_time
+async def test_an_overdue_operation_that_names_no_export_is_asked_twice():
+    """A minute apart; then it is given up."""
+    async with watching() as scene:
+        scene.service.add(0, takes=0.0, ends_as=CompletedWithoutId())
+        with pytest.raises(OperationFailedError, match="no export id"):
+            await scene.poller.ask("op0")
+        first, second = scene.service.nameless
+        assert second - first >= NAMELESS_SECONDS
 
 
 @pytest.mark.slow

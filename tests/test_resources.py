@@ -4,9 +4,12 @@ from typing import Any
 
 import pytest
 
-from asyncexport.core.service import resources
+from asyncexport.core.exports import Definition
+from asyncexport.core.service import requests, resources, statuses
+from asyncexport.core.service.replies import Reply
 from asyncexport.core.service.resources import (
     Completed,
+    CompletedWithoutId,
     DownloadLink,
     Ended,
     Me,
@@ -18,7 +21,7 @@ from asyncexport.core.service.resources import (
     SegmentsPage,
 )
 from asyncexport.errors import ReplyError
-from tests.api_replies import LINK, NOW, reply
+from tests.api_replies import HALF_HOUR, LINK, NOW, reply
 
 
 def test_a_created_operation_has_its_id() -> None:
@@ -27,11 +30,45 @@ def test_a_created_operation_has_its_id() -> None:
 
 
 @pytest.mark.parametrize(
+    ("body", "found"),
+    [
+        (b'{"operationId":5}', "5"),
+        (b'{"operationId":340282366920938463463374607431768211456}', "340282366920938463463374607431768211456"),
+        (b'\xef\xbb\xbf{"operationId":"a"}', "a"),
+        ('{"operationId":"a"}'.encode("utf-16"), "a"),
+        (b'{"operationId":"a","note":"\\ud83c"}', "a"),
+        (b'{"operationId":"a","note":"\xff"}', "a"),
+        (b'{"operationId":"a","note":"two\nlines"}', "a"),
+        (b'{"operationId":"a"}\n \n', "a"),
+    ],
+)
+def test_an_odd_way_to_write_a_reply_does_no_harm(body: bytes, found: str) -> None:
+    """A number for an id keeps all its digits, and a mark in front, half a letter or bare line ends are read over."""
+    assert resources.read_created(reply(body)) == found
+
+
+@pytest.mark.parametrize("status", [200, 201, 202, 203, 299])
+def test_a_create_with_an_id_is_taken_whatever_the_success(status: int) -> None:
+    """An operation was made: thrown away, it would be bought again."""
+    answer = Reply(status, body=b'{"operationId":"a"}')
+    statuses.judge(requests.create(Definition(), HALF_HOUR), answer, now=NOW)
+    assert resources.read_created(answer) == "a"
+
+
+@pytest.mark.parametrize("status", [201, 202, 204])
+def test_a_success_without_what_is_needed_names_its_status(status: int) -> None:
+    """Whoever reads the message knows what the service answered."""
+    with pytest.raises(ReplyError, match=str(status)):
+        resources.read_created(Reply(status))
+
+
+@pytest.mark.parametrize(
     "body",
     [
         {},
         {"operationId": ""},
-        {"operationId": 5},
+        {"operationId": 5.0},
+        {"operationId": True},
         {"operationId": None, "error": "nope"},
         {"operationId": ".."},
         [],
@@ -81,10 +118,10 @@ def test_a_completed_operation_is_read() -> None:
         ({"state": "FAILED", "errorDetails": "too\nlarge"}, Ended("too large")),
         ({"state": "ERROR", "errorDetails": ""}, Ended("ERROR, without a reason")),
         ({"state": "FAILED", "errorDetails": 5}, Ended("FAILED, without a reason")),
-        ({"results": None}, Ended("COMPLETED, but no export id came with it")),
-        ({"results": {"searchExportId": ""}}, Ended("COMPLETED, but no export id came with it")),
-        ({"results": {"searchExportId": 7}}, Ended("COMPLETED, but no export id came with it")),
-        ({"results": "exp_9"}, Ended("COMPLETED, but no export id came with it")),
+        ({"results": None}, CompletedWithoutId()),
+        ({"results": {"searchExportId": ""}}, CompletedWithoutId()),
+        ({"results": {"searchExportId": 7}}, Completed("7")),
+        ({"results": "exp_9"}, CompletedWithoutId()),
     ],
 )
 def test_a_state_is_running_completed_or_ended(changes: dict[str, Any], progress: OperationProgress) -> None:
@@ -96,7 +133,7 @@ def test_a_state_is_running_completed_or_ended(changes: dict[str, Any], progress
     "changes",
     [
         {"id": None, "createdAt": 5, "finishedAt": "soon", "estimatePctComplete": "100"},
-        {"id": 12, "createdAt": None, "finishedAt": None, "estimatePctComplete": True},
+        {"id": 1.5, "createdAt": None, "finishedAt": None, "estimatePctComplete": True},
         {"id": "", "createdAt": "", "finishedAt": "2026-13-01T00:00:00Z", "estimatePctComplete": 101},
         {"id": "a\nb", "createdAt": [], "finishedAt": {}, "estimatePctComplete": -1},
     ],

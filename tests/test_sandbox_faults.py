@@ -214,6 +214,31 @@ async def test_framings_lie():
         assert closed.header("Content-Length") is closed.header("Transfer-Encoding") is None
 
 
+async def test_answers_may_be_whole_and_odd():
+    """Another success, a byte order mark, a header longer than many a client reads, ids that are numbers."""
+    async with serving(faulty(SandboxFault("create", "accepted"), SandboxFault("me", "bom"))) as box:
+        call = Caller(box)
+        assert (await call.get("/me")).body.startswith(b"\xef\xbb\xbf{")
+        made = await call.create(START, END)
+        assert (made.status, list(made.data)) == (202, ["operationId"])
+        box.behave(replace(QUICK, ids="numbers"))
+        made = await call.create(START, END)
+        shown = (await call.poll(str(made.data["operationId"]))).data
+        assert shown["id"] == made.data["operationId"]
+        assert isinstance(shown["results"]["searchExportId"], int)
+        box.behave(faulty(SandboxFault("me", "long-header")))
+        assert len((await call.get("/me")).header("Content-Security-Policy") or "") > 16_000
+
+
+async def test_an_export_may_be_named_late():
+    """COMPLETED is shown once before the id comes."""
+    async with serving(faulty(SandboxFault("operation", "late-export-id"))) as box:
+        call = Caller(box)
+        operation_id = await call.created(START, END)
+        shown = [list((await call.poll(operation_id)).data["results"]) for _ in range(3)]
+        assert shown == [["expires"], *[["expires", "searchExportId"]] * 2]
+
+
 async def test_a_part_may_be_given_in_bytes():
     """`after` says where a body is cut."""
     async with serving(faulty(SandboxFault("me", "cut-length", after=7))) as box:
@@ -474,6 +499,7 @@ class TestFates:
             ("pending", ["PENDING"] * 3),
             ("odd-for-ever", ["THROTTLED"] * 3),
             ("no-export-id", ["COMPLETED"] * 3),
+            ("late-export-id", ["COMPLETED"] * 3),
             ("export-gone", ["COMPLETED"] * 3),
             ("unknown-first", [404, "COMPLETED", "COMPLETED"]),
             ("forgotten", ["COMPLETED", 404, 404]),

@@ -255,6 +255,16 @@ async def test_downloads_share_a_connection_and_calls_do_not() -> None:
     assert server.connections == 3
 
 
+async def test_headers_of_many_kilobytes_are_read() -> None:
+    """Gateways send policies that long, with replies and with files: that is no reason to lose either."""
+    long = "x" * 100_000
+    answer = http(b'{"email":"o@example.com"}', X_Long=long, **{f"X_{number}": "1" for number in range(300)})
+    async with serving(sends(answer)) as server, client(server) as api, storage() as host:
+        assert (await api.me()).email == "o@example.com"
+        async with host.open(link(server)) as body:
+            assert await read(body)
+
+
 def test_a_proxys_password_is_not_in_a_repr() -> None:
     """Settings may be printed; the user and the password in a proxy's URL are not."""
     settings = ConnectionSettings(proxy="http://user:CANARY@proxy.example:3128")

@@ -42,8 +42,6 @@ from tests.api_replies import DATE, HALF_HOUR, NOW, reply
         (requests.me(), 504, UnavailableError),
         (requests.me(), 599, UnavailableError),
         (requests.me(), 777, UnavailableError),
-        (requests.me(), 201, ReplyError),
-        (requests.me(), 204, ReplyError),
         (requests.me(), 302, RefusedError),
         (requests.me(), 307, RefusedError),
         (requests.me(), 101, ReplyError),

@@ -108,7 +108,8 @@ class ApiTransport:
 
     async def _whole_body(self, request: Request, response: aiohttp.ClientResponse) -> bytes:
         """All of a success; as much of an error as there is and is of use."""
-        limit = MAX_REPLY_BYTES if response.status == 200 else MAX_ERROR_BYTES
+        is_success = 200 <= response.status < 300
+        limit = MAX_REPLY_BYTES if is_success else MAX_ERROR_BYTES
         body = bytearray()
         failure: ExportError | None = None
         try:
@@ -118,7 +119,7 @@ class ApiTransport:
                     break
         except BODY_FAULTS:
             failure = UnavailableError(f"{request.doing}: the answer of {self._host} was cut short", unanswered=True)
-        if response.status == 200:
+        if is_success:
             if failure is not None:
                 raise failure
             if len(body) > limit:

@@ -26,6 +26,12 @@ READ_BUFFER_BYTES = 384 << 10
 """Bytes a download may run ahead of its reader while that one writes, twice over. With a third of it the transport is
 stopped and started again for nearly every piece, a tenth of the time; with more, eight downloads take 10 MiB more."""
 
+MAX_HEADER_BYTES = 256 << 10
+"""The longest line, or value, of a reply's head that is read: gateways send policies and cookies of many kilobytes."""
+
+MAX_HEADERS = 1024
+"""How many headers a reply may have."""
+
 KEEPALIVE_SECONDS = 5.0
 """How long a storage connection waits for the next download: less than servers do, who close it under our feet."""
 
@@ -104,6 +110,9 @@ def _session(
         auto_decompress=False,
         trust_env=False,
         read_bufsize=READ_BUFFER_BYTES,
+        max_line_size=MAX_HEADER_BYTES,
+        max_field_size=MAX_HEADER_BYTES,
+        max_headers=MAX_HEADERS,
     )
 
 

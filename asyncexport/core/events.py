@@ -82,7 +82,10 @@ class Retried:
 
 @dataclass(frozen=True, slots=True)
 class PossibleDuplicate:
-    """A create was sent and never answered: the service may run an operation whose file nobody will fetch."""
+    """A create was sent, and its answer was lost or could not be read.
+
+    The service may run an operation whose file nobody will fetch.
+    """
 
     bundle: Bundle
 

@@ -37,8 +37,8 @@ def closing_lines(summary: Summary, *, look: str = "") -> list[str]:
         lines.append("no request was needed")
     if tally.possible_duplicates:
         lines.append(
-            f"{count_of(tally.possible_duplicates, 'create was', 'creates were')} not answered: the service may have "
-            "made an export twice"
+            f"it is not known whether {count_of(tally.possible_duplicates, 'create was', 'creates were')} carried out: "
+            "the service may have made an export twice"
         )
     if tally.refreshed.bundles:
         lines.append(_refreshed(tally.refreshed))

@@ -116,13 +116,15 @@ class IndividualPolls:
                 return False
             if one.gone_since is not None:
                 return now >= one.gone_since + GONE_AFTER_SECONDS
+        if one.nameless_since is not None:
+            return now >= one.polled_at + self._rules.min_interval_seconds
         age = min(now - one.asked_at, self._rules.deadline_seconds)
         least = max(self._rules.min_interval_seconds, LEAST_AGE_SHARE * age)
         return now >= one.polled_at + least
 
     def _due_age(self, one: WatchedOperation, chance: float) -> float:
         """The age at which it is done with that chance, or must be asked for in any case."""
-        if one.gone_since is not None:
+        if one.gone_since is not None or one.nameless_since is not None:
             return 0.0
         due = one.due
         if due is None or due.estimates != self._durations.estimates or due.chance != chance:
@@ -151,7 +153,7 @@ class IndividualPolls:
                 self._watched.tell(one, None, one.overdue(self._clock(), LONG_PAST * self._rules.deadline_seconds))
         else:
             one.gone_since = None
-            self._answers.settle(one, operation)
+            self._answers.settle(one, operation, is_last=bool(overdue))
             self._answers.update_estimate()
             self._watched.tell(one, None, overdue)
 

@@ -3,7 +3,9 @@
 1. COMPLETED, FAILED and ERROR settle an operation: its waiters are told. An unknown state counts as running. It is
    logged once, and the same deadline holds as for any other.
 2. What a finished operation took is learned once, however many wait for it.
-3. Durations are estimated again only when there is enough news to make a difference: estimating takes time.
+3. COMPLETED without an export id settles nothing yet: the id may come a poll later. Only what says so for a minute, or
+   past a deadline, has come to nothing.
+4. Durations are estimated again only when there is enough news to make a difference: estimating takes time.
 """
 
 import logging
@@ -11,11 +13,14 @@ from collections.abc import Callable
 
 from asyncexport.core.durations import Durations
 from asyncexport.core.polling import FinishedOperation
-from asyncexport.core.service.resources import Completed, Ended, Operation
+from asyncexport.core.service.resources import Completed, CompletedWithoutId, Ended, Operation
 from asyncexport.engine.waiters import WatchedOperation, WatchedOperations
 from asyncexport.errors import OperationFailedError
 
 log = logging.getLogger(__name__)
+
+NAMELESS_SECONDS = 60.0
+"""How long an operation must have been COMPLETED without an export id before that is believed."""
 
 NEWS_SHARE = 0.05
 """Durations are estimated again when there is news of this share of the operations that the estimate rests on."""
@@ -47,10 +52,19 @@ class OperationAnswers:
         self._unknown_states: set[str] = set()
         self._news = 0
 
-    def settle(self, one: WatchedOperation, operation: Operation) -> None:
-        """Take in an answer about a watched operation; where it has ended, its waiters are told."""
+    def settle(self, one: WatchedOperation, operation: Operation, *, is_last: bool = False) -> None:
+        """Take in an answer about a watched operation; where it has ended, its waiters are told.
+
+        `is_last`: a deadline has passed, so that nothing is waited for any more.
+        """
         now = self._clock()
         try:
+            if (
+                isinstance(operation.progress, CompletedWithoutId)
+                and not is_last
+                and one.saw_nameless(now, believed_after=NAMELESS_SECONDS)
+            ):
+                return
             finished = self.read(one.operation_id, operation, one)
         except OperationFailedError as error:
             self._watched.tell(one, error, one.waiters)
@@ -67,7 +81,7 @@ class OperationAnswers:
         """What an answer says of an operation, which may be one that is watched; None: it still runs.
 
         Raises:
-            OperationFailedError: it ended as FAILED or ERROR.
+            OperationFailedError: it ended as FAILED or ERROR, or as COMPLETED without an export id.
         """
         now = self._clock()
         match operation.progress:
@@ -77,6 +91,8 @@ class OperationAnswers:
                 if watched is not None or operation.finished_at:
                     self._learn(operation_id, finished_at, finished_at - created_at)
                 return FinishedOperation(export_id, created_at)
+            case CompletedWithoutId():
+                raise OperationFailedError("COMPLETED, but no export id came with it")
             case Ended(reason):
                 raise OperationFailedError(reason)
             case running:

@@ -13,11 +13,12 @@ from collections.abc import Callable
 from asyncexport.core.admission import Priority
 from asyncexport.core.durations import Durations
 from asyncexport.core.polling import FinishedOperation, PollingMode, PollingOutlook, PollingRules
+from asyncexport.core.service.resources import CompletedWithoutId
 from asyncexport.engine.budget import Budget
 from asyncexport.engine.calls import OperationCalls
 from asyncexport.engine.individual_polls import IndividualPolls
 from asyncexport.engine.listing import OperationListing
-from asyncexport.engine.operation_answers import OperationAnswers
+from asyncexport.engine.operation_answers import NAMELESS_SECONDS, OperationAnswers
 from asyncexport.engine.waiters import WatchedOperations
 
 
@@ -102,6 +103,9 @@ class OperationPoller:
             ServiceError: the request failed.
         """
         operation = await self._service.operation(operation_id, priority=Priority.POLL)
+        if isinstance(operation.progress, CompletedWithoutId):
+            await asyncio.sleep(NAMELESS_SECONDS)
+            operation = await self._service.operation(operation_id, priority=Priority.POLL)
         return self._answers.read(operation_id, operation)
 
     async def run(self) -> None:

@@ -51,6 +51,7 @@ class WatchedOperation:
         polled_at: When it was last polled individually.
         listed: Whether the list is expected to show it.
         gone_since: Since when the service has been saying that it does not exist.
+        nameless_since: Since when it has been saying that it is complete, without naming its export.
         final_polls: How often it was polled past the deadline of its earliest waiter.
         due: The age at which it is due for an individual poll; None where that must be computed first.
     """
@@ -64,6 +65,7 @@ class WatchedOperation:
     polled_at: float = -math.inf
     listed: bool = True
     gone_since: float | None = None
+    nameless_since: float | None = None
     final_polls: int = 0
     due: DueAge | None = None
 
@@ -91,6 +93,14 @@ class WatchedOperation:
     def saw_running(self, now: float) -> None:
         """The service says that it still runs, or nothing that ends it."""
         self.seen = max(self.seen, now - self.asked_at)
+
+    def saw_nameless(self, now: float, *, believed_after: float) -> bool:
+        """The service says that it is complete, and names no export: whether it is asked again, singly, and soon."""
+        if self.nameless_since is None:
+            self.nameless_since = now
+        self.listed, self.polled_at = False, now
+        self.saw_running(now)
+        return now - self.nameless_since < believed_after
 
     def age_at(self, now: float) -> OperationAge:
         """Its age, and the age at which it was last seen running."""

@@ -66,7 +66,7 @@ def log_event(event: Event, tally: Tally, *, repaired: Collection[Bundle]) -> No
         case Retried(bundle=bundle, reason=reason):
             log.info("%s: %s", bundle, reason)
         case PossibleDuplicate(bundle=bundle):
-            log.info("%s: a create was not answered; the service may run it twice", bundle)
+            log.info("%s: it is not known whether its create was carried out; the service may run it twice", bundle)
         case Note(message=message):
             log.warning("%s", message)
 

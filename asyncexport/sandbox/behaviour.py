@@ -93,8 +93,9 @@ class SandboxBehaviour:
     unknown_segment: Literal[400, 404] = _guess(400, "status of a create for a segment it does not know")
     unknown_field: Literal["ignored", "refused"] = _guess("ignored", "a field name it does not know")
     longest_range_seconds: float | None = _guess(None, "a wider timeRange is a 400; None: none is")
-    ids: Literal["strict", "lenient", "plain"] = _inferred(
-        "strict", "operation ids: with = + / and read percent-encoded only; with = and + as they are, too; without any"
+    ids: Literal["strict", "lenient", "plain", "numbers"] = _inferred(
+        "strict",
+        "operation ids: with = + / and read percent-encoded only; with = and + as they are, too; without any; numbers",
     )
     bearer: bool = _guess(False, "Authorization: Bearer works as Basic does")
     error_body: Literal["json", "error", "text", "html", "empty"] = _inferred(

@@ -1,5 +1,6 @@
 """What a fault does to an answer, and to how it is sent (see the table in `faults`)."""
 
+import codecs
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -20,6 +21,9 @@ HUGE_BLOCKS = 32
 TOO_LONG_BYTES = 1000
 
 PAGE = b"<html><head><title>Sign in to the guest network</title></head><body>\n<p>Welcome!</p></body></html>\n"
+
+LONG_POLICY = "img-src " + " ".join(f"https://cdn{number}.example" for number in range(900))
+"""As long as gateways make them: more than many a client reads."""
 
 HTML = (("Content-Type", "text/html; charset=UTF-8"),)
 
@@ -74,6 +78,12 @@ def altered_answer(fault: SandboxFault, answer: SandboxAnswer, context: SandboxF
             return replace(answer, body=SandboxRepeatedBody(b"", BLANKS, HUGE_BLOCKS, answer.body))
         case "broken-json" if isinstance(answer.body, bytes):
             return replace(answer, body=answer.body[: len(answer.body) // 2])
+        case "accepted":
+            return replace(answer, status=202 if answer.status == 200 else answer.status)
+        case "bom" if isinstance(answer.body, bytes):
+            return replace(answer, body=codecs.BOM_UTF8 + answer.body)
+        case "long-header":
+            return replace(answer, headers=(*answer.headers, ("Content-Security-Policy", LONG_POLICY)))
         case "repeated-token" | "empty-page" | "no-location" | "unsafe-location":
             return _rewritten(fault.what, answer, context)
         case _:

@@ -62,6 +62,9 @@ faults:
     broken-json       any        200 with the first half of the body, properly ended
     not-object        any        200 with `[]`
     redirect          any        302 to another host
+    accepted          api        the answer of the service itself, as a 202
+    bom               api        the answer behind a byte order mark
+    long-header       any        a header of 20 KB, as a gateway may add
     lost              create     the operation is made, and the connection reset in place of the answer
     lost-502          create     the operation is made, and a gateway answers 502 in place of the service
     lost-stall        create     the operation is made, and no answer comes
@@ -92,6 +95,7 @@ faults:
     odd-for-ever      operation  it stays in such a state
     pending           operation  it stays PENDING
     no-export-id      operation  COMPLETED, without a searchExportId
+    late-export-id    operation  COMPLETED without a searchExportId when it is first shown so, and with one from then on
     unknown-first     operation  it answers 404 to the first poll
     forgotten         operation  it answers 404 from the second poll on
     export-gone       operation  it completes, but its export answers 404
@@ -121,11 +125,12 @@ WHERE: dict[str, tuple[str, ...]] = {
 ANYWHERE = (
     *("reset", "close", "stall", "late", "garbage", "cut-head", "stall-head", "reset-body", "stall-body", "drip"),
     *("cut-length", "cut-chunked", "cut-close", "long-length", "short-length", "bad-chunk"),
-    *("html", "empty", "huge", "broken-json", "not-object", "redirect"),
+    *("html", "empty", "huge", "broken-json", "not-object", "redirect", "long-header"),
 )
 
 PLACES: dict[str, tuple[str, ...]] = {
     **dict.fromkeys(ANYWHERE, (*API, "download")),
+    **dict.fromkeys(("accepted", "bom"), API),
     **dict.fromkeys(("lost", "lost-502", "lost-stall", "no-id"), ("create",)),
     **dict.fromkeys(("repeated-token", "empty-page"), ("list", "segments")),
     **dict.fromkeys(("no-location", "unsafe-location", "dead-link"), ("results",)),
@@ -138,7 +143,7 @@ PLACES: dict[str, tuple[str, ...]] = {
     ),
     **dict.fromkeys(
         (
-            *("FAILED", "ERROR", "odd-state", "odd-for-ever", "pending", "no-export-id"),
+            *("FAILED", "ERROR", "odd-state", "odd-for-ever", "pending", "no-export-id", "late-export-id"),
             *("unknown-first", "forgotten", "export-gone", "slow", "fewer-rows"),
         ),
         ("operation",),

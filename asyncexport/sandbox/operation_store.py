@@ -172,8 +172,8 @@ class SandboxOperationStore:
     ) -> SandboxOperation:
         number = len(self._operations)
         digest = hashlib.sha512(self._salt + number.to_bytes(8, "big")).digest()
-        export_id = base64.urlsafe_b64encode(digest[:32]).rstrip(b"=").decode()
-        operation_id = digest[32:48].hex() if behaviour.ids == "plain" else base64.b64encode(digest[32:48]).decode()
+        export_id = _export_id(digest[:32], behaviour)
+        operation_id = _operation_id(digest[32:48], behaviour)
         one = SandboxOperation(
             number, operation_id, export_id, request, span, created_at, started_at, ends_at, what=what
         )
@@ -181,3 +181,15 @@ class SandboxOperationStore:
         self._by_id[one.id] = self._by_export[one.export_id] = one
         self.listing.add(one)
         return one
+
+
+def _operation_id(digest: bytes, behaviour: SandboxBehaviour) -> str:
+    if behaviour.ids == "numbers":
+        return str(int.from_bytes(digest[:8], "big"))
+    return digest.hex() if behaviour.ids == "plain" else base64.b64encode(digest).decode()
+
+
+def _export_id(digest: bytes, behaviour: SandboxBehaviour) -> str:
+    if behaviour.ids == "numbers":
+        return str(int.from_bytes(digest[:8], "big"))
+    return base64.urlsafe_b64encode(digest).rstrip(b"=").decode()

@@ -26,6 +26,7 @@ class SandboxOperation:
         type: What kind of job it is.
         polled: How often it was asked for individually.
         most_rows: How many rows its export has at most; None: all of them.
+        shown_complete: Whether it was shown as COMPLETED before.
     """
 
     number: int
@@ -40,6 +41,7 @@ class SandboxOperation:
     type: str = "SEARCH_EXPORT"
     polled: int = 0
     most_rows: int | None = None
+    shown_complete: bool = False
 
     def state(self, now: float) -> str:
         """As it is shown."""
@@ -81,4 +83,6 @@ class SandboxOperation:
         if self.type != "SEARCH_EXPORT":
             return None
         expires = {"expires": stamp(expires_at, digits=3)}
-        return expires if self.what == "no-export-id" else {**expires, "searchExportId": self.export_id}
+        is_named = self.what != "no-export-id" and (self.what != "late-export-id" or self.shown_complete)
+        self.shown_complete = True
+        return {**expires, "searchExportId": self.export_id} if is_named else expires

@@ -56,7 +56,7 @@ class SandboxService:
             fate=fate,
             idempotency_key=idempotency_key,
         )
-        return reply({"operationId": one.id})
+        return reply({"operationId": self._shown_id(one.id)})
 
     def poll(self, operation_id: str, *, now: float) -> SandboxAnswer:
         """How one operation stands.
@@ -142,4 +142,11 @@ class SandboxService:
 
     def _shown(self, one: SandboxOperation, now: float) -> dict[str, Any]:
         early = self.behaviour.finished_at_early
-        return one.shown(now, expires_at=self.expires_at(one), finished_at_early=early)
+        shown = one.shown(now, expires_at=self.expires_at(one), finished_at_early=early)
+        shown["id"] = self._shown_id(one.id)
+        if shown["results"] and "searchExportId" in shown["results"]:
+            shown["results"]["searchExportId"] = self._shown_id(one.export_id)
+        return shown
+
+    def _shown_id(self, identifier: str) -> str | int:
+        return int(identifier) if self.behaviour.ids == "numbers" else identifier

@@ -7,14 +7,14 @@
 """
 
 import html
+import json
 import re
 import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from email.utils import parsedate_tz
-
-import orjson
+from typing import Any
 
 from asyncexport.core.text import one_line
 from asyncexport.errors import ReplyError
@@ -33,6 +33,11 @@ class Reply:
     status: int
     headers: Mapping[str, str] = field(repr=False, default_factory=dict)
     body: bytes = field(repr=False, default=b"")
+
+    @property
+    def is_success(self) -> bool:
+        """Whether the status says that all went well (2xx); what came is in the body."""
+        return 200 <= self.status < 300
 
 
 def header(headers: Mapping[str, str], name: str) -> str:
@@ -67,6 +72,18 @@ def decoded(reply: Reply) -> Reply:
     return Reply(reply.status, {k: v for k, v in reply.headers.items() if k.lower() != "content-encoding"}, body)
 
 
+def read_json(body: bytes) -> Any:
+    """What a body says as JSON, as leniently as can be; None where it is none.
+
+    A byte order mark, half of a surrogate pair and bytes that are not quite Unicode do no harm, and integers keep all
+    their digits: an id may be a number.
+    """
+    try:
+        return json.loads(body.decode(json.detect_encoding(body), "replace"), strict=False)
+    except (ValueError, RecursionError):
+        return None
+
+
 def after_colon(words: str) -> str:
     """Words as the end of a message; nothing where there are none."""
     return f": {words}" if words else ""
@@ -75,16 +92,13 @@ def after_colon(words: str) -> str:
 def service_words(reply: Reply) -> str:
     """What the service itself says of an error: JSON `message`, then `error`, then a title, then the text (3.0)."""
     body = reply.body[:MAX_ERROR_BYTES]
-    try:
-        data = orjson.loads(body)
-    except orjson.JSONDecodeError:
-        data = None
+    data = read_json(body)
     if isinstance(data, dict):
         for value in (data.get("message"), data.get("error")):
             said = value.get("message") if isinstance(value, dict) else value
             if isinstance(said, str) and said.strip():
                 return one_line(said)
-    if reply.status == 200:
+    if reply.is_success:
         # A reply that should have been data may hold a link: no excerpt of it.
         return _title(body)
     text = body.decode("utf-8", "replace").strip()

@@ -10,10 +10,8 @@ Names of JSON keys stand here and in `requests`, nowhere else. Section numbers a
 from dataclasses import dataclass
 from typing import Any
 
-import orjson
-
 from asyncexport.core.bundles import read_timestamp
-from asyncexport.core.service.replies import Reply, after_colon, service_words
+from asyncexport.core.service.replies import Reply, after_colon, read_json, service_words
 from asyncexport.core.service.urls import host_of, is_safe, without_query
 from asyncexport.core.text import one_line
 from asyncexport.errors import ReplyError
@@ -37,13 +35,18 @@ class Completed:
 
 
 @dataclass(frozen=True, slots=True)
+class CompletedWithoutId:
+    """Finished, it says, but no export is named. One may be by the next time that it is asked for."""
+
+
+@dataclass(frozen=True, slots=True)
 class Ended:
-    """Finished without an export: FAILED, ERROR, or COMPLETED with none named. `reason` is one line."""
+    """Finished without an export: FAILED or ERROR. `reason` is one line."""
 
     reason: str
 
 
-OperationProgress = Running | Completed | Ended
+OperationProgress = Running | Completed | CompletedWithoutId | Ended
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,11 +117,10 @@ def read_created(reply: Reply) -> str:
     Raises:
         ReplyError: there is none.
     """
-    data = _json_object(reply, "creating an export")
-    found = _usable_id(data.get("operationId"))
+    doing = "creating an export"
+    found = _usable_id(_json_object(reply, doing).get("operationId"))
     if found is None:
-        words = service_words(reply)
-        raise ReplyError("creating an export: the service answered 200 without an operation id" + after_colon(words))
+        raise _lacks(reply, doing, "an operation id")
     return found
 
 
@@ -128,9 +130,10 @@ def read_operation(reply: Reply) -> Operation:
     Raises:
         ReplyError: it is not a JSON object with a state.
     """
-    found = _operation_of(_json_object(reply, "asking for an operation"))
+    doing = "asking for an operation"
+    found = _operation_of(_json_object(reply, doing))
     if found is None:
-        raise ReplyError("asking for an operation: the service answered 200 without a state")
+        raise _lacks(reply, doing, "a state")
     return found
 
 
@@ -152,14 +155,13 @@ def read_location(reply: Reply) -> DownloadLink:
     Raises:
         ReplyError: there is none, or it is not a plain https URL (on loopback, for the sandbox, http will do).
     """
-    data = _json_object(reply, "asking for an archive's location")
+    doing = "asking for an archive's location"
+    data = _json_object(reply, doing)
     url = data.get("location")
     if not isinstance(url, str) or not url:
-        raise ReplyError("asking for an archive's location: the service answered 200 without one")
+        raise _lacks(reply, doing, "one")
     if not is_safe(url):
-        raise ReplyError(
-            "asking for an archive's location: the service named one that is not https, or no URL; it is not followed"
-        )
+        raise ReplyError(f"{doing}: the service named one that is not https, or no URL; it is not followed")
     return DownloadLink(url, _time_under(data, "expires"))
 
 
@@ -169,9 +171,10 @@ def read_segment(reply: Reply) -> Segment:
     Raises:
         ReplyError: it is not a JSON object with an id.
     """
-    found = _segment_of(_json_object(reply, "asking for a segment"))
+    doing = "asking for a segment"
+    found = _segment_of(_json_object(reply, doing))
     if found is None:
-        raise ReplyError("asking for a segment: the service answered 200 without an id")
+        raise _lacks(reply, doing, "an id")
     return found
 
 
@@ -203,16 +206,17 @@ def _json_object(reply: Reply, doing: str) -> dict[str, Any]:
     Raises:
         ReplyError: it is none.
     """
-    try:
-        data = orjson.loads(reply.body)
-    except orjson.JSONDecodeError:
-        data = None
+    data = read_json(reply.body)
     if not isinstance(data, dict):
-        raise ReplyError(
-            f"{doing}: the service answered 200 with something that is no JSON object"
-            + after_colon(service_words(reply))
-        )
+        said = f"the service answered {reply.status} with something that is no JSON object"
+        raise ReplyError(f"{doing}: {said}{after_colon(service_words(reply))}")
     return data
+
+
+def _lacks(reply: Reply, doing: str, what: str) -> ReplyError:
+    """The reply does not hold what is needed; what the service says of that is told."""
+    said = f"the service answered {reply.status} without {what}"
+    return ReplyError(f"{doing}: {said}{after_colon(service_words(reply))}")
 
 
 def _items_under(data: dict[str, Any], key: str, doing: str) -> list[Any]:
@@ -226,7 +230,7 @@ def _items_under(data: dict[str, Any], key: str, doing: str) -> list[Any]:
     if items is None:
         return []
     if not isinstance(items, list):
-        raise ReplyError(f"{doing}: the service answered 200, but its {key} are no list")
+        raise ReplyError(f"{doing}: the service answered, but its {key} are no list")
     return items
 
 
@@ -251,7 +255,7 @@ def _progress_of(state: str, data: dict[str, Any]) -> OperationProgress:
         return Running(one_line(state, limit=60))
     found = data.get("results")
     export_id = _usable_id(found.get("searchExportId")) if isinstance(found, dict) else None
-    return Completed(export_id) if export_id else Ended("COMPLETED, but no export id came with it")
+    return Completed(export_id) if export_id else CompletedWithoutId()
 
 
 def _segment_of(data: dict[str, Any]) -> Segment | None:
@@ -265,7 +269,9 @@ def _segment_of(data: dict[str, Any]) -> Segment | None:
 
 
 def _usable_id(value: Any) -> str | None:
-    """An id that can be asked for: printable, of sane length, and no step up the path."""
+    """An id, or a number that is one, that can be asked for: printable, of sane length, and no step up the path."""
+    if isinstance(value, int) and not isinstance(value, bool):
+        value = str(value)
     if not isinstance(value, str) or not 0 < len(value) <= MAX_ID_CHARS:
         return None
     return value if value.isprintable() and value.strip(".") else None

@@ -1,7 +1,8 @@
 """What the status of a reply means: the error it stands for, its hint, and how long a 429 asks to wait.
 
 1. A reply is judged by its status before anything in it is read, by one table (`STATUSES`).
-2. Only 200 is success (section 3.0 of the API reference).
+2. 200 is the success that is documented (section 3.0 of the API reference). Another 2xx is read like it: what the reply
+   holds decides, for a create that is answered 201 or 202 has made an operation.
 3. A redirect is never followed, since the key would go along: it is a refusal.
 """
 
@@ -46,7 +47,7 @@ HINTS: dict[int, str] = {
 
 
 def judge(request: Request, reply: Reply, *, now: float) -> None:
-    """Turn a status into the error it stands for (3.0); return for 200. `now` is in seconds since 1970.
+    """Turn a status into the error it stands for (3.0); return for a success. `now` is in seconds since 1970.
 
     Raises:
         UnauthorizedError: 401.
@@ -54,9 +55,9 @@ def judge(request: Request, reply: Reply, *, now: float) -> None:
         RateLimitedError: 429.
         UnavailableError: 408, 499, or 500 and above.
         RefusedError: another 4xx, or a redirect: whoever sends one is not the service, and asking again is no use.
-        ReplyError: a success other than 200.
+        ReplyError: a status of 1xx.
     """
-    if reply.status != 200:
+    if not reply.is_success:
         raise _error_for(request, reply, now=now)
 
 
@@ -88,7 +89,7 @@ def _error_for(request: Request, reply: Reply, *, now: float) -> ExportError:
         return GoneError(_message(request, reply, f"the service no longer has this {what}"))
     error, said = next(
         ((error, said) for statuses, error, said in STATUSES if reply.status in statuses),
-        (ReplyError, "the service answered with an unknown success"),
+        (ReplyError, "the service answered with a status that ends nothing"),
     )
     message = _message(request, reply, said)
     hint = HINTS.get(reply.status, "")
