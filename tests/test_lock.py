@@ -1,5 +1,7 @@
 """Who holds an output directory, and for how long."""
 
+import errno
+import fcntl
 import os
 import socket
 import stat
@@ -14,7 +16,8 @@ import pytest
 
 from asyncexport.core.bundles import show
 from asyncexport.errors import LedgerLockedError, StorageError
-from asyncexport.ledger import hold, holder
+from asyncexport.ledger import Ledger, hold, holder
+from tests.failpoints import telling
 from tests.ledger_rig import given_away, without_rights
 
 ROOT = Path(__file__).parents[1]
@@ -180,3 +183,151 @@ def test_a_directory_of_somebody_else_is_an_error_of_the_disk(tmp_path):
         raise AssertionError("held")
     tmp_path.chmod(0o700)
     assert not list(tmp_path.iterdir())
+
+
+# What its file system cannot do
+
+
+@contextmanager
+def locks_that_do_nothing(directory):
+    """Whoever has the lock loses it at once, as on some shares."""
+    lock = str(directory / ".asyncexport" / "lock")
+
+    def let_go(name: str) -> None:
+        for link in Path("/proc/self/fd").iterdir() if name == "lock:before" else ():
+            if link.exists() and str(link.readlink()) == lock:
+                fcntl.flock(int(link.name), fcntl.LOCK_UN)
+
+    with telling(let_go):
+        yield
+
+
+linux_only = pytest.mark.skipif(not Path("/proc/self/fd").exists(), reason="open files cannot be listed")
+
+
+def test_a_file_system_that_does_all_is_not_spoken_of(tmp_path):
+    """The lock is tried twice, and the folder flushed."""
+    with hold(tmp_path, command="backfill") as notes:
+        assert notes == ()
+
+
+@linux_only
+def test_a_lock_that_does_nothing_is_told(tmp_path):
+    """A run goes on, and the user knows that nothing keeps a second one out."""
+    with locks_that_do_nothing(tmp_path), hold(tmp_path, command="backfill") as notes:
+        (note,) = notes
+    assert "no working locks" in note
+    assert str(tmp_path) in note
+
+
+@linux_only
+def test_where_locks_do_nothing_a_run_on_this_machine_is_seen_by_what_it_wrote(tmp_path):
+    """It is named; what a process left that has ended is no run, nor is one of another machine."""
+    with subprocess.Popen(["sleep", "60"]) as child:
+        try:
+            written(tmp_path, command="nightly", pid=child.pid, host=socket.gethostname(), since=1.0)
+            with (
+                locks_that_do_nothing(tmp_path),
+                pytest.raises(LedgerLockedError, match=f"nightly, process {child.pid} on ") as told,
+                hold(tmp_path, command="x"),
+            ):
+                raise AssertionError("held")
+        finally:
+            child.kill()
+    assert "delete" in told.value.hint
+    for pid, host in ((child.pid, socket.gethostname()), (os.getppid(), "elsewhere.example")):
+        holder = {"command": "nightly", "pid": pid, "host": host, "since": 1.0}
+        (tmp_path / ".asyncexport" / "lock").write_bytes(orjson.dumps(holder))
+        with locks_that_do_nothing(tmp_path), hold(tmp_path, command="x") as notes:
+            assert len(notes) == 1
+
+
+@pytest.mark.parametrize("number", [errno.EINVAL, errno.ENOTSUP])
+def test_a_folder_that_cannot_be_flushed_is_told_and_lived_with(tmp_path, number):
+    """Some file systems have no such thing; any other error counts."""
+
+    def failing(name: str) -> None:
+        if name == "ledger.folder.fsync:before":
+            raise OSError(number, os.strerror(number))
+
+    with telling(failing), hold(tmp_path, command="x") as notes:
+        (note,) = notes
+    assert "cannot flush folders" in note
+    number = errno.EIO
+    with telling(failing), pytest.raises(StorageError, match="Input/output"), hold(tmp_path, command="x"):
+        raise AssertionError("held")
+
+
+@pytest.mark.parametrize(
+    ("number", "message"),
+    [
+        (errno.ENOLCK, "its file system gives out no locks"),
+        (errno.EMFILE, "this process has as many files open as it may"),
+        (errno.ENFILE, "this machine has as many files open as it can"),
+    ],
+)
+def test_what_a_lock_fails_with_is_named(tmp_path, number, message):
+    """None of these has to do with room."""
+
+    def failing(name: str) -> None:
+        if name == "lock:before":
+            raise OSError(number, os.strerror(number))
+
+    with telling(failing), pytest.raises(StorageError, match=message) as told, hold(tmp_path, command="x"):
+        raise AssertionError("held")
+    assert told.value.hint
+
+
+# Links
+
+
+@pytest.mark.parametrize("name", ["lock", "ledger.sqlite3-mark", "ledger.sqlite3", "ledger.sqlite3-wal"])
+async def test_a_link_among_the_ledgers_files_is_not_followed(tmp_path, name):
+    """Whoever laid it there does not have us write to, or restrict, another file of ours."""
+    victim = tmp_path / "victim"
+    victim.write_text("precious")
+    victim.chmod(0o644)
+    await (await Ledger.open(tmp_path / "out")).close()
+    place = tmp_path / "out" / ".asyncexport" / name
+    place.unlink(missing_ok=True)
+    place.symlink_to(victim)
+    with pytest.raises(StorageError, match=f"{name} is a link"), hold(tmp_path / "out", command="x"):
+        await (await Ledger.open(tmp_path / "out")).close()
+    assert holder(tmp_path / "out") is None
+    assert (victim.read_text(), stat.S_IMODE(victim.stat().st_mode)) == ("precious", 0o644)
+
+
+async def test_the_folder_may_be_a_link_to_one_of_ours(tmp_path):
+    """Its mode stays as it is; what is made in it is for its owner alone."""
+    (tmp_path / "elsewhere").mkdir(mode=0o755)
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / ".asyncexport").symlink_to(tmp_path / "elsewhere")
+    with hold(tmp_path / "out", command="x"):
+        await (await Ledger.open(tmp_path / "out")).close()
+    assert stat.S_IMODE((tmp_path / "elsewhere").stat().st_mode) == 0o755
+    assert stat.S_IMODE((tmp_path / "elsewhere" / "lock").stat().st_mode) == 0o600
+    assert stat.S_IMODE((tmp_path / "elsewhere" / "ledger.sqlite3").stat().st_mode) == 0o600
+
+
+@pytest.mark.parametrize("what", ["group", "others", "file", "nothing", "theirs"])
+def test_a_link_to_anything_else_is_refused(tmp_path, what):
+    """A folder that others can write to, or that is not there."""
+    target = tmp_path / "elsewhere"
+    match what:
+        case "file":
+            target.write_text("precious")
+        case "nothing":
+            pass
+        case _:
+            target.mkdir()
+            target.chmod({"group": 0o770, "others": 0o707, "theirs": 0o755}[what])
+    if what == "theirs":
+        if os.geteuid():
+            pytest.skip("only root can give a folder away")
+        os.chown(target, 65534, 65534)
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / ".asyncexport").symlink_to(target)
+    with pytest.raises(StorageError, match=r"\.asyncexport is a link to ") as told, hold(tmp_path / "out", command="x"):
+        raise AssertionError("held")
+    assert told.value.hint
+    assert what in ("file", "nothing") or not list(target.iterdir())

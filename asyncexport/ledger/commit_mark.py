@@ -30,7 +30,8 @@ class CommitMark:
     def read(cls, path: Path) -> Self | None:
         """The mark that lies there, if it can be made out."""
         with suppress(FileNotFoundError, IsADirectoryError):
-            data = path.read_bytes()
+            with open(path, "rb", opener=_unfollowed) as file:
+                data = file.read(_LAYOUT.size + 1)
             if len(data) == _LAYOUT.size and data == (found := cls(*_LAYOUT.unpack(data)[:2])).to_bytes():
                 return found
         return None
@@ -45,7 +46,7 @@ class CommitMarkFile:
     """Where the mark is kept while the ledger is open to write."""
 
     def __init__(self, path: Path) -> None:
-        self._file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        self._file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
 
     def write(self, mark: CommitMark) -> None:
         """In place of the one before: of the same length, and within one page."""
@@ -54,3 +55,8 @@ class CommitMarkFile:
     def close(self) -> None:
         """Close the file."""
         os.close(self._file)
+
+
+def _unfollowed(path: str, flags: int) -> int:
+    """Open a file that must not be a link."""
+    return os.open(path, flags | os.O_NOFOLLOW)

@@ -1,10 +1,13 @@
 """Errors of SQLite and of the operating system, turned into the package's own."""
 
+import errno
+import os
 import sqlite3
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from asyncexport.core.file_faults import file_fault
 from asyncexport.errors import ExportError, LedgerCorruptError, LedgerError, StorageError
 
 DAMAGED = "run `asyncexport verify --rebuild`: it moves the damaged ledger aside and makes a new one from the archives"
@@ -50,7 +53,7 @@ def translated(path: Path) -> Iterator[None]:
         # SQLite quotes the damaged text in its message, and Python cannot read that.
         raise LedgerCorruptError(f"the ledger {path} is damaged", hint=DAMAGED) from error
     except OSError as error:
-        raise StorageError(f"cannot use {path}: {error.strerror or error}", hint=_DISK_HINT) from error
+        raise _of_the_system(error, path) from error
 
 
 def primary_code(error: sqlite3.Error) -> int | None:
@@ -61,6 +64,8 @@ def primary_code(error: sqlite3.Error) -> int | None:
 
 def _meaning(error: sqlite3.DatabaseError, path: Path) -> ExportError:
     code = primary_code(error)
+    if code in (sqlite3.SQLITE_FULL, sqlite3.SQLITE_CANTOPEN) and (told := _told_by_the_system(code, path)):
+        return told
     if code in _TROUBLE_OF_THE_DISK:
         return StorageError(f"cannot use {path}: {error}", hint=_DISK_HINT)
     if code in _IN_USE:
@@ -69,3 +74,33 @@ def _meaning(error: sqlite3.DatabaseError, path: Path) -> ExportError:
         )
     # Our statements are few and fixed: one that does not fit means that the tables are not what we made.
     return LedgerCorruptError(f"the ledger {path} is damaged: {error}", hint=DAMAGED)
+
+
+def _of_the_system(error: OSError, path: Path) -> StorageError:
+    fault = _fault(error.errno, Path(error.filename or path), path.parent.parent)
+    return fault or StorageError(f"cannot use {path}: {error.strerror or error}", hint=_DISK_HINT)
+
+
+def _told_by_the_system(code: int, path: Path) -> StorageError | None:
+    """What SQLite keeps to itself: whether it lacks room, inodes or file handles."""
+    if code == sqlite3.SQLITE_FULL:
+        return _fault(errno.ENOSPC, path, path.parent.parent)
+    try:
+        os.close(os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC))
+    except OSError as error:
+        return _fault(error.errno, path, path.parent.parent)
+    return None
+
+
+def _fault(number: int | None, place: Path, directory: Path) -> StorageError | None:
+    fault = file_fault(number, place=str(place), directory=str(directory), has_inodes=_has_inodes(directory))
+    return None if fault is None else StorageError(fault.message, hint=fault.hint)
+
+
+def _has_inodes(directory: Path) -> bool:
+    """Whether one more file would find an inode; True where the file system does not count them."""
+    try:
+        found = os.statvfs(directory)
+    except OSError:
+        return True
+    return found.f_files == 0 or found.f_favail > 0

@@ -20,7 +20,6 @@ import os
 import re
 import shutil
 import sqlite3
-import stat
 import tempfile
 from collections.abc import Iterator
 from contextlib import ExitStack, closing, contextmanager, suppress
@@ -30,10 +29,10 @@ from asyncexport.errors import LedgerCorruptError, LedgerError, StorageError
 from asyncexport.ledger.commit_mark import CommitMark
 from asyncexport.ledger.failpoints import reached
 from asyncexport.ledger.faults import DAMAGED, primary_code, translated
+from asyncexport.ledger.folder import LEDGER_FOLDER, refuse_link, restrict, sync_folder
 from asyncexport.ledger.rows import LedgerHead, digest_of
 from asyncexport.ledger.schema import APPLICATION_ID, TABLES, VERSION
 
-LEDGER_FOLDER = ".asyncexport"
 LEDGER_NAME = "ledger.sqlite3"
 LOG_SUFFIX = "-wal"
 MARK_SUFFIX = "-mark"
@@ -158,16 +157,6 @@ def empty_log(path: Path) -> None:
         _empty_log(connection, path)
 
 
-def make_folder(directory: Path) -> Path:
-    """The folder that the ledger and the lock lie in, made where it is missing, durably."""
-    folder = directory.absolute() / LEDGER_FOLDER
-    for path in reversed([path for path in (folder, *folder.parents) if not path.exists()]):
-        path.mkdir(mode=0o700 if path == folder else 0o777, exist_ok=True)
-        sync_folder(path.parent)
-    restrict(folder, 0o700)
-    return folder
-
-
 def create(path: Path, *, now: float) -> None:
     """Make an empty ledger. Side files of an earlier one are set aside (rule 5). To be done under the lock.
 
@@ -241,22 +230,6 @@ def opened_to_read(path: Path, *, busy_seconds: float) -> Iterator[sqlite3.Conne
         yield connection
 
 
-def sync_folder(path: Path) -> None:
-    """Make the names in a folder durable."""
-    folder = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)
-
-
-def restrict(path: Path, mode: int) -> None:
-    """Keep others out, as far as the file system knows of others."""
-    if stat.S_IMODE(path.stat().st_mode) != mode:
-        with suppress(PermissionError):
-            path.chmod(mode)
-
-
 def make_durable(connection: sqlite3.Connection, path: Path) -> None:
     """From now on a commit is on the disk when it returns, and readers do not stand in its way."""
     (journal,) = connection.execute("PRAGMA journal_mode = WAL").fetchone()
@@ -295,6 +268,8 @@ def _finish_set(aside: Path) -> None:
 
 
 def _connect(path: Path, mode: str, *, busy_seconds: float) -> sqlite3.Connection:
+    for suffix in ("", *SIDE_FILES):
+        refuse_link(_beside(path, suffix))
     if not path.is_file():
         raise LedgerCorruptError(f"{path} is not a ledger", hint=DAMAGED)
     connection = sqlite3.connect(

@@ -12,7 +12,8 @@ from asyncexport.core.coverage import RecordedRange
 from asyncexport.core.exports import Export
 from asyncexport.core.states import BundleRecord, Stored
 from asyncexport.ledger.faults import translated
-from asyncexport.ledger.files import BUSY_SECONDS, ledger_path, make_folder
+from asyncexport.ledger.files import BUSY_SECONDS, ledger_path
+from asyncexport.ledger.folder import make_folder
 from asyncexport.ledger.jobs import ReadJob, WriteJob
 from asyncexport.ledger.queries import LedgerQueries
 from asyncexport.ledger.rows import NewStateRow

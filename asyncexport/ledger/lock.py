@@ -17,11 +17,19 @@ from typing import Self
 import orjson
 
 from asyncexport.core.bundles import show
+from asyncexport.core.file_faults import FOLDERS_NOT_FLUSHED
 from asyncexport.errors import LedgerLockedError
+from asyncexport.ledger.failpoints import reached
 from asyncexport.ledger.faults import translated
-from asyncexport.ledger.files import LEDGER_FOLDER, make_folder, restrict
+from asyncexport.ledger.folder import LEDGER_FOLDER, can_flush_folders, make_folder
 
 LOCK_NAME = "lock"
+
+LOCK_DOES_NOTHING = (
+    "the file system of {directory} has no working locks: nothing keeps a second run on another machine out, so see to "
+    "it that only one runs at a time"
+)
+"""What is told where two can hold the same lock."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,31 +73,45 @@ class Holder:
 def holder(directory: Path) -> Holder | None:
     """Who holds an output directory; None where nobody seems to. The lock itself is not touched."""
     try:
-        found = Holder.read((directory.absolute() / LEDGER_FOLDER / LOCK_NAME).read_bytes()[:4096])
+        file = os.open(directory.absolute() / LEDGER_FOLDER / LOCK_NAME, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
     except OSError:
         return None
+    try:
+        found = _holder(file)
+    except OSError:
+        return None
+    finally:
+        os.close(file)
     return None if found is None or found.gone else found
 
 
 @contextmanager
-def hold(directory: Path, *, command: str) -> Iterator[None]:
+def hold(directory: Path, *, command: str) -> Iterator[tuple[str, ...]]:
     """Be the only one that writes to an output directory; `command` is what others are told that runs.
+
+    Yields:
+        What its file system cannot do and the user should know of, a sentence each.
 
     Raises:
         LedgerLockedError: another process holds it.
-        StorageError: the directory cannot be made or written.
+        StorageError: the directory cannot be made or written, or gives out no locks.
     """
     path = directory.absolute() / LEDGER_FOLDER / LOCK_NAME
     with translated(path):
-        make_folder(directory)
-        file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        folder = make_folder(directory)
+        file = _open(path)
     try:
         with translated(path):
-            restrict(path, 0o600)
-            _lock(file, directory)
+            with suppress(PermissionError):
+                os.fchmod(file, 0o600)
+            notes: tuple[str, ...] = (
+                () if can_flush_folders(folder) else (FOLDERS_NOT_FLUSHED.format(directory=directory),)
+            )
+            if not _lock(file, path, directory):
+                notes += (LOCK_DOES_NOTHING.format(directory=directory),)
             _write(file, {"pid": os.getpid(), "host": socket.gethostname(), "command": command, "since": time.time()})
         try:
-            yield
+            yield notes
         finally:
             # While it is still ours. Where it cannot be done, whoever looks finds that the process is gone.
             with suppress(OSError):
@@ -98,19 +120,49 @@ def hold(directory: Path, *, command: str) -> Iterator[None]:
         os.close(file)
 
 
-def _lock(file: int, directory: Path) -> None:
+def _open(path: Path) -> int:
+    return os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+
+
+def _lock(file: int, path: Path, directory: Path) -> bool:
+    """Take the lock; False: the file system lets others take it as well."""
+    if not _takes(file):
+        raise LedgerLockedError(
+            f"another run holds {directory}{_named(_holder(file))}",
+            hint="wait until it has ended, or choose another [output] directory",
+        )
+    second = _open(path)
+    try:
+        if not _takes(second):
+            return True
+    finally:
+        os.close(second)
+    found = _holder(file)
+    if found and found.host == socket.gethostname() and found.pid != os.getpid() and not found.gone:
+        raise LedgerLockedError(
+            f"another run seems to hold {directory}{_named(found)}; its file system has no working locks, so what that "
+            "run wrote is all there is to go by",
+            hint=f"wait until it has ended; if that process is none of asyncexport, delete {path}",
+        )
+    return False
+
+
+def _takes(file: int) -> bool:
+    """Whether the lock could be had."""
+    reached("lock:before")
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError as error:
-        raise LedgerLockedError(
-            f"another run holds {directory}{_holder(file)}",
-            hint="wait until it has ended, or choose another [output] directory",
-        ) from error
+    except BlockingIOError:
+        return False
+    return True
 
 
-def _holder(file: int) -> str:
+def _holder(file: int) -> Holder | None:
     """Who holds it, as far as that is written."""
-    found = Holder.read(os.pread(file, 4096, 0))
+    return Holder.read(os.pread(file, 4096, 0))
+
+
+def _named(found: Holder | None) -> str:
     return f": {found}" if found else ""
 
 

@@ -7,7 +7,8 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 
 from asyncexport.ledger.faults import translated
-from asyncexport.ledger.files import empty_log, ledger_path, make_folder, put_in_place, set_aside
+from asyncexport.ledger.files import empty_log, ledger_path, put_in_place, set_aside
+from asyncexport.ledger.folder import make_folder
 from asyncexport.ledger.ledger import Ledger
 
 REPLACEMENT_FOLDER = "anew"

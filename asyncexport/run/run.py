@@ -13,7 +13,6 @@ import asyncio
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import AsyncExitStack, contextmanager
 from dataclasses import dataclass, replace
-from pathlib import Path
 
 from asyncexport.client.clock import ServiceClock
 from asyncexport.config import ApiKey, Settings
@@ -89,7 +88,7 @@ async def _carry_out(run: _Run) -> None:
     clock = ServiceClock()
     async with AsyncExitStack() as stack:
         archives = await stack.enter_async_context(Archives(run.settings.output.directory))
-        ledger = await _take_directory(stack, run.settings.output.directory, run.spec)
+        ledger = await _take_directory(stack, run)
         stack.enter_context(_remembering_the_end(run, ledger, clock))
         await ledger.register(run.spec.exports)
         await archives.prepare(run.spec.exports)
@@ -114,18 +113,22 @@ async def _carry_out(run: _Run) -> None:
         await _work_off(run, planner, engine)
 
 
-async def _take_directory(stack: AsyncExitStack, directory: Path, spec: RunSpec) -> Ledger:
+async def _take_directory(stack: AsyncExitStack, run: _Run) -> Ledger:
     """The ledger of the directory, under the lock; the stack closes it and lets go of the lock.
+
+    What the directory's file system cannot do is told.
 
     Raises:
         LedgerError: another run holds the directory, the ledger is lost or damaged, or there is nothing to go on with.
         StorageError: the ledger cannot be opened or made.
     """
+    directory = run.settings.output.directory
     await asyncio.to_thread(check_ledger_not_lost, directory)
-    if not instructions(spec).fills_gaps and not present(directory):
+    if not instructions(run.spec).fills_gaps and not present(directory):
         # There is nothing to go on with, and a directory whose name was mistyped is not to be made.
         raise no_ledger(directory)
-    stack.enter_context(hold(directory, command=spec.command))
+    for message in stack.enter_context(hold(directory, command=run.spec.command)):
+        run.tell(Note(message))
     # Once more: whoever held the directory until now may have been making the ledger anew when it was killed.
     await asyncio.to_thread(check_ledger_not_lost, directory)
     ledger = await Ledger.open(directory)

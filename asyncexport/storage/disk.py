@@ -13,6 +13,7 @@ from typing import Any, TypeVar
 
 from aiofiles.os import wrap
 
+from asyncexport.core.file_faults import NO_FOLDER_FLUSH, file_fault
 from asyncexport.errors import StorageError
 from asyncexport.storage.failpoints import STORAGE_FAILPOINT
 
@@ -72,12 +73,19 @@ class Disk:
         Raises:
             StorageError: the disk is full, not writable, or failed.
         """
-        doing: asyncio.Future[T] = asyncio.ensure_future(in_a_thread(work, *arguments, executor=self._threads))
+        doing: asyncio.Future[T] = asyncio.ensure_future(
+            in_a_thread(self._told, work, *arguments, executor=self._threads)
+        )
         try:
             return await asyncio.shield(doing)
         except asyncio.CancelledError:
             await until_over(doing)
             raise
+
+    def _told(self, work: Callable[..., T], *arguments: Any) -> T:
+        """Do it; in the thread, since the disk is looked at once more to say what is wrong with it."""
+        try:
+            return work(*arguments)
         except OSError as error:
             raise self._in_plain_words(error) from error
 
@@ -126,23 +134,25 @@ class Disk:
             self.sync_folder(one.parent)
 
     def sync_folder(self, folder: Path) -> None:
-        """Flush the names in a folder."""
-        with self.at("folder.fsync"):
-            handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-            try:
+        """Flush the names in a folder, where the file system can do that; a run is told once where it cannot."""
+        handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+        try:
+            with self.at("folder.fsync"):
                 os.fsync(handle)
-            finally:
-                os.close(handle)
+        except OSError as error:
+            if error.errno not in NO_FOLDER_FLUSH:
+                raise
+        finally:
+            os.close(handle)
 
     def _in_plain_words(self, error: OSError) -> StorageError:
         """The error of ours for what the system raised."""
         where = error.filename or self.directory
+        inodes = error.errno != errno.ENOSPC or _has_inodes(self.directory)
+        fault = file_fault(error.errno, place=str(where), directory=str(self.directory), has_inodes=inodes)
+        if fault is not None:
+            return StorageError(fault.message, hint=fault.hint)
         match error.errno:
-            case errno.ENOSPC | errno.EDQUOT:
-                return StorageError(
-                    f"the disk of {self.directory} is full",
-                    hint="free some space and run the same command again: what is stored is kept",
-                )
             case errno.EACCES | errno.EPERM | errno.EROFS:
                 return StorageError(
                     f"{where} cannot be used: {error.strerror}",
@@ -153,3 +163,12 @@ class Disk:
                     f"{where}: {error.strerror or error}",
                     hint="see to the disk, then run the same command again: what is stored is kept",
                 )
+
+
+def _has_inodes(directory: Path) -> bool:
+    """Whether one more file would find an inode; True where the file system does not count them."""
+    try:
+        found = os.statvfs(directory)
+    except OSError:
+        return True
+    return found.f_files == 0 or found.f_favail > 0
