@@ -13,6 +13,8 @@
     ├── ArchiveError                the file's
     │   ├── IncompleteError         it stopped early, or its end was not proved: fetch it again
     │   ├── CorruptError            it is whole, and wrong
+    │   │   ├── UnknownRowsError    its rows are no rows of an export
+    │   │   └── ForeignRowsError    its rows lie outside of the range that was asked for; .outside of .timed
     │   └── FewerRowsError          it is whole, and has far fewer rows than the archive it would replace
     ├── StorageError                the disk's
     └── LedgerError                 the ledger's: it does not fit, or is missing beside archives
@@ -144,6 +146,31 @@ class IncompleteError(ArchiveError):
 
 class CorruptError(ArchiveError):
     """The file arrived whole and is wrong: a bad checksum, a broken structure."""
+
+
+class UnknownRowsError(CorruptError):
+    """The file has rows, and no name in them is one that a row of an export has; `members` are some of the names."""
+
+    def __init__(self, members: Sequence[str]) -> None:
+        named = ", ".join(map(repr, members))
+        super().__init__(f"the file is no export: none of its names is known or was asked for ({named})")
+        self.members = tuple(members)
+
+
+class ForeignRowsError(CorruptError):
+    """The file is whole, and most of its rows lie outside of the range that was asked for: it is another bundle's.
+
+    Args:
+        outside: Rows outside of the range, of those looked at.
+        timed: Rows looked at whose time could be read.
+    """
+
+    def __init__(self, *, outside: int, timed: int) -> None:
+        super().__init__(
+            f"its rows are of another time: {outside} of {timed} looked at lie outside of the range by EventStart"
+        )
+        self.outside = outside
+        self.timed = timed
 
 
 class FewerRowsError(ArchiveError):

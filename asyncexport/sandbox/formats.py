@@ -15,8 +15,11 @@ from typing import Any
 
 import orjson
 
+from asyncexport.core.row_names import EVENT_FIELDS, INDIVIDUAL_FIELDS
 from asyncexport.sandbox.rowfile import SandboxFileRow
 from asyncexport.sandbox.rows import Row
+
+__all__ = ["EVENT_FIELDS", "INDIVIDUAL_FIELDS", "empty", "render", "row_json", "select"]
 
 PIECE_BYTES = 64 << 10
 
@@ -32,30 +35,6 @@ SAME_FIELD = {
 
 PLAIN = frozenset({str, int, float})
 """What the CSV writer writes as it should be; a bool, of all things, it writes as Python does."""
-
-EVENT_FIELDS: tuple[str, ...] = (
-    *("IndvId", "UserId", "SessionId", "PageId", "UserCreated", "SessionStart", "EventStart", "EventType"),
-    *("EventSubType", "EventCustomName", "EventTargetText", "EventTargetSelector", "EventVarErrorKind"),
-    *("EventVarFields", "EventWebSourceFileUrl", "EventMobileSourceFile", "EventDuration", "EventSecondaryDuration"),
-    *("EventPageOffset", "EventSessionOffset", "EventFirstInputDelay", "EventCumulativeLayoutShift"),
-    *("EventModFrustrated", "EventModDead", "EventModError", "EventModSuspicious", "ReqUrl", "ReqMethod", "ReqStatus"),
-    *("PageStart", "PageName", "PageDuration", "PageActiveDuration", "PageUrl", "PageRefererUrl", "PageIp"),
-    *("PageUserAgent", "PageBrowser", "PageBrowserVersion", "PageDevice", "PagePlatform", "PageOperatingSystem"),
-    *("PageScreenWidth", "PageScreenHeight", "PageViewportWidth", "PageViewportHeight", "PageNumInfos"),
-    *("PageNumWarnings", "PageNumErrors", "PageNumEvents", "PageNumDerivedEvents", "PageClusterId"),
-    *("PageMaxScrollDepthPercent", "LoadDomContentTime", "LoadFirstPaintTime", "LoadLargestPaintTime"),
-    *("LoadEventTime", "AppName", "AppPackageName", "AppDeviceModel", "AppDeviceVendor", "AppVersion"),
-    *("AppOsVersion", "AppViewName", "UserAppKey", "UserDisplayName", "UserEmail", "PageLatLong"),
-)
-"""The default fields of TYPE_EVENT (reference section 8), in the order of a row."""
-
-INDIVIDUAL_FIELDS: tuple[str, ...] = (
-    *("IndvId", "Created", "Uid", "DisplayName", "Email", "NumSessions", "NumPages", "NumEvents", "TotalSec"),
-    *("ActiveSec", "AvgSessionSec", "AvgSessionActiveSec", "MaxSessionSec", "LastSessionStart", "LastEventStart"),
-    *("LastSessionSec", "LastSessionActiveSec", "LastSessionNumPages", "LastSessionNumEvents", "LastPage", "LastIp"),
-    *("LastLatLong", "LastBrowser", "LastDevice", "LastPlatform", "LastOperatingSystem", "UserVars"),
-)
-"""The default fields of TYPE_INDIVIDUAL (reference section 8)."""
 
 
 def select(rows: Iterable[Row], fields: Sequence[str] | None) -> Iterator[Row]:

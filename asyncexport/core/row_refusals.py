@@ -1,0 +1,64 @@
+"""What follows when files of one export are refused for their rows (`core.archive.belonging`).
+
+1. A file with the rows of another range costs a new export, at once: another download would bring the same rows. After
+   `MOST_IN_A_ROW` in a row the rule is wrong about this export, and not the files: it is off from then on.
+2. A file without one known name is fetched again through a fresh link. After `MOST_IN_A_ROW` in a row our list of names
+   is wrong: the export stops, before all of its bundles are asked for in vain. A box on the way that is in trouble for
+   a moment spoils many at once; so they must span `span_seconds`, unless the storage host's own hash proves one.
+3. In a row means: with no file between that shows the contrary.
+"""
+
+from dataclasses import dataclass
+
+from asyncexport.core.archive.belonging import RowLook
+
+MOST_IN_A_ROW = 3
+"""So many refusals in a row are no accident."""
+
+
+@dataclass(slots=True)
+class RowRefusals:
+    """What is known of the refused files of one export.
+
+    Args:
+        span_seconds: Over how long files without a known name must come until that is believed.
+
+    Attributes:
+        checks_range: Whether the rows' time is looked at.
+        foreign: How many files in a row had rows of another range.
+        unknown: How many in a row had no known name.
+        unknown_since: When the first of these came.
+    """
+
+    span_seconds: float
+    checks_range: bool = True
+    foreign: int = 0
+    unknown: int = 0
+    unknown_since: float = 0.0
+
+    def note_taken(self, look: RowLook) -> None:
+        """A file was taken after this look at its rows."""
+        if look.known:
+            self.unknown = 0
+        if look.timed:
+            self.foreign = 0
+
+    def note_foreign(self) -> bool:
+        """A file has the rows of another range: whether it is refused; False once the rule is off."""
+        if self.checks_range:
+            self.foreign += 1
+            self.checks_range = self.foreign < MOST_IN_A_ROW
+        return self.checks_range
+
+    def note_unknown(self, *, now: float, proved: bool) -> bool:
+        """A file has no known name: whether the export stops.
+
+        Args:
+            now: In seconds, by any clock that never goes back.
+            proved: The file is the one that the storage host holds, by its hash.
+        """
+        if not self.unknown:
+            self.unknown_since = now
+        self.unknown += 1
+        lasted = proved or now - self.unknown_since >= self.span_seconds
+        return self.unknown >= MOST_IN_A_ROW and lasted

@@ -1,0 +1,189 @@
+"""Whose rows are these? Literals for rows, and for what follows when files are refused for theirs."""
+
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from asyncexport.core.archive.belonging import ExpectedRows, RowLook, whole_second
+from asyncexport.core.bundles import Range, show
+from asyncexport.core.exports import Definition, Type
+from asyncexport.core.row_names import EVENT_FIELDS, INDIVIDUAL_FIELDS, is_known
+from asyncexport.core.row_refusals import MOST_IN_A_ROW, RowRefusals
+from asyncexport.errors import ForeignRowsError, UnknownRowsError
+
+SPAN = Range(1_767_225_600, 1_767_227_400)
+INSIDE = {"EventStart": "2026-01-01T00:29:59.999Z"}
+OUTSIDE = {"EventStart": "2026-01-01T00:30:00.000Z"}
+UNTIMED = {"EventStart": "soon", "EventType": "click"}
+
+
+def looked(*rows: dict[str, Any], definition: Definition | None = None) -> RowLook:
+    """A look at these rows."""
+    look = RowLook(ExpectedRows.of(definition or Definition(), SPAN))
+    for row in rows:
+        look.look(row)
+    return look
+
+
+@pytest.mark.parametrize(
+    ("stamp", "is_inside"),
+    [
+        ("2026-01-01T00:00:00Z", True),
+        ("2026-01-01T00:00:00.000000000Z", True),
+        ("2025-12-31T23:59:59.999999999Z", False),
+        ("2026-01-01T00:29:59.999999999Z", True),
+        ("2026-01-01T00:30:00Z", False),
+        ("2026-01-01T01:29:59+01:00", True),
+        ("2026-01-01T00:29:59", True),
+    ],
+)
+def test_the_start_of_a_range_belongs_to_it_and_the_end_does_not(stamp: str, is_inside: bool) -> None:  # noqa: FBT001 - a table's column
+    """To the nanosecond, which a float would round up into the next range."""
+    look = looked({"EventStart": stamp})
+    assert (look.timed, look.outside) == (1, 0 if is_inside else 1)
+
+
+@pytest.mark.parametrize("stamp", [None, "", "soon", 5, 1.5, True, [], "2026-13-01T00:00:00Z", "9" * 1000])
+def test_a_time_that_cannot_be_read_proves_nothing(stamp: Any) -> None:
+    """It is neither inside nor outside."""
+    look = looked({"EventStart": stamp, "EventType": "click"})
+    assert look.timed == look.outside == 0
+    look.close()
+
+
+@pytest.mark.parametrize(
+    ("rows", "is_refused"),
+    [
+        ((OUTSIDE,), True),
+        ((OUTSIDE, OUTSIDE, INSIDE), True),
+        ((OUTSIDE, INSIDE), False),
+        ((OUTSIDE, INSIDE, INSIDE), False),
+        ((OUTSIDE, UNTIMED, UNTIMED), True),
+        ((UNTIMED,), False),
+        ((), False),
+    ],
+)
+def test_a_file_most_of_whose_rows_lie_outside_is_refused(rows: Any, is_refused: bool) -> None:  # noqa: FBT001 - a table's column
+    """A few that do are counted."""
+    look = looked(*rows)
+    if is_refused:
+        with pytest.raises(ForeignRowsError, match="EventStart"):
+            look.close()
+    else:
+        look.close()
+    assert look.outside == sum(row is OUTSIDE for row in rows)
+
+
+@pytest.mark.parametrize(
+    ("definition", "is_checked"),
+    [
+        (Definition(), True),
+        (Definition(scope="SCOPE_EVENTS"), True),
+        (Definition(scope="SCOPE_SESSIONS"), False),
+        (Definition(scope="SCOPE_EVENT"), False),
+        (Definition(fields=("EventStart",)), True),
+        (Definition(fields=("UserId", "evt_*")), False),
+        (Definition(fields=("Event*",)), True),
+        (Definition(type=Type.INDIVIDUAL), False),
+        (Definition(timezone="Asia/Tokyo"), True),
+    ],
+)
+def test_when_rows_happened_counts_where_it_is_exported_and_means_the_row(
+    definition: Definition,
+    is_checked: bool,  # noqa: FBT001 - a table's column
+) -> None:
+    """Other scopes bring rows of other times along, and individuals have none."""
+    assert ExpectedRows.of(definition, SPAN).span == (SPAN if is_checked else None)
+
+
+@pytest.mark.parametrize(
+    ("rows", "fields", "is_refused"),
+    [
+        (({"error": {"code": 503}},), (), True),
+        (({"OK": "1"},), (), True),
+        (({"uid": 1},), (), True),
+        (({"uid": 1},), ("uid",), False),
+        (({"uid": 1},), ("ui*",), False),
+        (({"uid": 1}, {"EventType": "click"}), (), False),
+        (({},), (), False),
+        (({}, {"error": 1}), (), True),
+        (({"user_": 1},), (), False),
+        (({"evt_price_real": 1},), (), False),
+        (({"page_a": 1},), (), False),
+        (({"NewField": 1, "PageAgent": ""},), (), False),
+        ((), (), False),
+    ],
+)
+def test_a_file_without_one_known_name_is_no_export(rows: Any, fields: Any, is_refused: bool) -> None:  # noqa: FBT001 - a table's column
+    """Rows are sparse, and new names are welcome beside known ones."""
+    look = looked(*rows, definition=Definition(fields=fields))
+    if is_refused:
+        with pytest.raises(UnknownRowsError, match=next(iter(rows[-1]))):
+            look.close()
+    else:
+        look.close()
+
+
+def test_the_header_of_a_csv_counts_as_a_row() -> None:
+    """`OK` is no header of an export."""
+    look = RowLook(ExpectedRows())
+    look.look_at_names(["OK"])
+    with pytest.raises(UnknownRowsError, match="OK"):
+        look.close()
+    look.look_at_names(EVENT_FIELDS)
+    look.close()
+
+
+def test_names_that_are_told_hold_no_secret() -> None:
+    """What some box sent may be a URL that signs in whoever has it."""
+    look = RowLook(ExpectedRows())
+    look.look_at_names(["see https://box.example/?token=CANARY\n"])
+    with pytest.raises(UnknownRowsError) as caught:
+        look.close()
+    assert "CANARY" not in str(caught.value)
+
+
+@given(st.sampled_from([*EVENT_FIELDS, *INDIVIDUAL_FIELDS]))
+def test_every_default_field_is_known(name: str) -> None:
+    """Of both types, whichever was asked for; and its name in small letters is not."""
+    assert is_known(name)
+    assert not is_known(name.lower())
+
+
+@given(st.integers(min_value=0, max_value=253_402_300_799), st.integers(min_value=0, max_value=10**9 - 1))
+def test_a_whole_second_is_never_rounded_up(second: int, nanos: int) -> None:
+    """Whatever the fraction."""
+    assert whole_second(f"{show(second)[:-1]}.{nanos:09d}Z") == second
+
+
+def test_three_files_of_another_range_in_a_row_switch_the_rule_off() -> None:
+    """Then it is wrong about the export, and says no more."""
+    refusals = RowRefusals(60.0)
+    assert [refusals.note_foreign() for _ in range(MOST_IN_A_ROW + 1)] == [True, True, False, False]
+    assert not refusals.checks_range
+
+
+def test_a_file_with_its_own_rows_between_them_keeps_it_on() -> None:
+    """One whose rows have no time shows nothing."""
+    refusals = RowRefusals(60.0)
+    for _ in range(MOST_IN_A_ROW):
+        assert refusals.note_foreign()
+        assert refusals.note_foreign()
+        refusals.note_taken(looked(INSIDE))
+    refusals.note_foreign()
+    refusals.note_foreign()
+    refusals.note_taken(looked(UNTIMED))
+    assert not refusals.note_foreign()
+
+
+def test_three_files_without_a_known_name_in_a_row_stop_the_export() -> None:
+    """They must span a while, since a box in trouble answers many at once."""
+    refusals = RowRefusals(60.0)
+    assert not any(refusals.note_unknown(now=100.0 + number, proved=False) for number in range(10))
+    assert refusals.note_unknown(now=160.0, proved=False)
+    refusals.note_taken(looked({}))
+    assert refusals.note_unknown(now=161.0, proved=False)
+    refusals.note_taken(looked(INSIDE))
+    assert [refusals.note_unknown(now=162.0, proved=True) for _ in range(MOST_IN_A_ROW)] == [False, False, True]
