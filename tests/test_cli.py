@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import fcntl
 import gzip
 import json
 import os
@@ -31,7 +32,7 @@ from asyncexport.config import EXAMPLE
 from asyncexport.core.bundles import DAY, day, show
 from asyncexport.core.exits import MEANINGS, Exit
 from asyncexport.errors import LedgerCorruptError
-from asyncexport.ledger import Ledger, LedgerReader, hold
+from asyncexport.ledger import Ledger, LedgerReader, hold, holder
 from asyncexport.sandbox import KEY, Sandbox, SandboxBehaviour, SandboxFault, serving
 
 pytestmark = pytest.mark.slow
@@ -1097,6 +1098,55 @@ def test_a_closed_stdout_does_not_end_a_run(run, service):
         assert process.stderr is not None
         assert process.stderr.read() == ""
     assert len(archives()) == 4
+
+
+@contextlib.contextmanager
+def an_unread_pipe() -> Iterator[tuple[int, int]]:
+    """A pipe of the smallest size there is: its reading and its writing end."""
+    reader, writer = os.pipe()
+    fcntl.fcntl(writer, fcntl.F_SETPIPE_SZ, 4096)
+    try:
+        yield reader, writer
+    finally:
+        os.close(reader)
+
+
+@pytest.mark.skipif(not hasattr(fcntl, "F_SETPIPE_SZ"), reason="the size of a pipe cannot be set here")
+@pytest.mark.parametrize("ended_by", ["a reader", signal.SIGINT, signal.SIGTERM])
+def test_a_reader_that_does_not_read_does_not_stop_a_run(run, service, ended_by):
+    """`--json | less`: the run comes to its end and lets go of the directory; only then is the reader waited for.
+
+    Either it reads, and nothing is missing, or the first signal ends the wait.
+    """
+    with an_unread_pipe() as (reader, writer):
+        process = started("--json", "backfill", "--start", "2026-01-01", "--end", "2026-01-02", stdout=writer)
+        os.close(writer)
+        with ending(process):
+            while len(archives()) < 48 or holder(Path("exports")) is not None:
+                assert process.poll() is None
+                time.sleep(0.01)
+            assert process.poll() is None, "it went without its last words"
+            if isinstance(ended_by, signal.Signals):
+                process.send_signal(ended_by)
+                assert process.wait(timeout=PATIENCE_SECONDS) == 128 + ended_by
+                return
+            with os.fdopen(os.dup(reader), encoding="utf-8") as stdout:
+                records = [json.loads(line) for line in stdout]
+            assert process.wait(timeout=PATIENCE_SECONDS) == 0
+    assert [one["type"] for one in records] == ["stored"] * 48 + ["summary"]
+
+
+@pytest.mark.parametrize("closed", [0, 1, 2])
+def test_a_closed_stream_makes_no_difference(run, service, closed):
+    """`>&-`, as some schedulers have it: the work is done, and no file of ours gets the stream's number."""
+    process = started("--json", *BACKFILL, preexec_fn=lambda: os.close(closed))
+    with ending(process):
+        out, err = process.communicate(timeout=PATIENCE_SECONDS)
+    assert process.returncode == 0
+    assert err == ""
+    assert (out == "") is (closed == 1)
+    assert len(archives()) == 4
+    assert main(["-q", "verify"]) == 0
 
 
 def test_nobody_listens_so_nothing_more_is_asked(run, service):

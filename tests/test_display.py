@@ -30,6 +30,7 @@ from asyncexport.core.summary import Snapshot, Summary, Tally
 from asyncexport.display import (
     Counter,
     MessageLines,
+    Outlet,
     ResultLines,
     RunViewer,
     closing_lines,
@@ -232,7 +233,7 @@ def test_columns_are_aligned():
 def test_an_error_and_its_hint_are_a_line_each():
     """The voice of the program: its name, the kind, the matter."""
     stream = io.StringIO()
-    MessageLines(stream, timed=True).fault("the service refused\nthe API key (401)", hint="check the key")
+    MessageLines(Outlet(stream), timed=True).fault("the service refused\nthe API key (401)", hint="check the key")
     assert lines_of(stream) == [
         "asyncexport: error: the service refused the API key (401)",
         "asyncexport: hint: check the key",
@@ -242,7 +243,7 @@ def test_an_error_and_its_hint_are_a_line_each():
 def test_as_json_every_line_is_an_object():
     """With `--log-format json`, stderr can be read by a program, errors and hints included."""
     stream = io.StringIO()
-    lines = MessageLines(stream, as_json=True, tracebacks=True)
+    lines = MessageLines(Outlet(stream), as_json=True, tracebacks=True)
     lines.fault("no", hint="do")
     lines.tell("status", "half", done=1)
     lines.hint("go on")
@@ -261,7 +262,7 @@ def test_log_lines_have_their_time_where_no_terminal_shows_that_they_are_new():
     """A log that is read in the morning says when; on a terminal the time would only be in the way."""
     for timed, pattern in ((True, r"asyncexport: warning: \d{4}-\S+Z no"), (False, "asyncexport: warning: no")):
         stream = io.StringIO()
-        with listening(MessageLines(stream, timed=timed), level=logging.WARNING):
+        with listening(MessageLines(Outlet(stream), timed=timed), level=logging.WARNING):
             logging.getLogger("asyncexport.x").warning("no")
         assert re.fullmatch(pattern, stream.getvalue().strip())
 
@@ -269,7 +270,7 @@ def test_log_lines_have_their_time_where_no_terminal_shows_that_they_are_new():
 def test_libraries_are_heard_only_when_something_is_wrong():
     """At `-vv` our log is all there, and that of the libraries is not."""
     stream = io.StringIO()
-    with listening(MessageLines(stream), level=logging.DEBUG):
+    with listening(MessageLines(Outlet(stream)), level=logging.DEBUG):
         logging.getLogger("asyncexport.x").debug("ours")
         logging.getLogger("some.library").info("theirs")
         logging.getLogger("some.library").warning("in trouble")
@@ -281,7 +282,7 @@ def test_a_traceback_is_shown_only_when_asked_for():
     """One error is one line, unless somebody looks for its cause."""
     for tracebacks in (False, True):
         stream = io.StringIO()
-        with listening(MessageLines(stream, tracebacks=tracebacks), level=logging.DEBUG):
+        with listening(MessageLines(Outlet(stream), tracebacks=tracebacks), level=logging.DEBUG):
             logging.getLogger("asyncexport.x").error("oh", exc_info=ValueError("the cause"))
         assert ("ValueError: the cause" in stream.getvalue()) is tracebacks
 
@@ -289,12 +290,12 @@ def test_a_traceback_is_shown_only_when_asked_for():
 @pytest.mark.parametrize("number", [errno.EPIPE, errno.EIO])
 def test_a_terminal_that_is_gone_is_no_failure(number):
     """A run goes on when nobody can be told of it any more."""
-    lines = MessageLines(Closed(number))
+    lines = MessageLines(Outlet(Closed(number)))
     lines.fault("no", hint="do")
     lines.tell("status", "x")
     with listening(lines, level=logging.WARNING):
         logging.getLogger("asyncexport.x").warning("no")
-    pane = LiveView(Closed(number), size=lambda: (80, 24))
+    pane = LiveView(Outlet(Closed(number)), size=lambda: (80, 24))
     pane.draw(frame("a"))
     pane.above("b")
     pane.clear()
@@ -302,7 +303,7 @@ def test_a_terminal_that_is_gone_is_no_failure(number):
 
 def test_a_closed_pipe_swallows_results():
     """`| head` ends the reading, and not the run; it is no failure."""
-    results = ResultLines(Closed(errno.EPIPE))
+    results = ResultLines(Outlet(Closed(errno.EPIPE)))
     results.line("a")
     results.record({"type": "x"})
     assert results.gone
@@ -311,7 +312,7 @@ def test_a_closed_pipe_swallows_results():
 
 def test_a_full_disk_below_stdout_is_a_failure():
     """Results that could not be written are not passed over: whoever redirects them relies on them."""
-    results = ResultLines(Closed(errno.ENOSPC))
+    results = ResultLines(Outlet(Closed(errno.ENOSPC)))
     results.line("a")
     assert results.gone
     assert results.failure is not None
@@ -321,7 +322,7 @@ def test_a_full_disk_below_stdout_is_a_failure():
 def test_letters_that_a_stream_does_not_have_are_spelt_out():
     """On a terminal of another age nothing is left out and nothing fails."""
     raw = io.BytesIO()
-    results = ResultLines(io.TextIOWrapper(raw, encoding="ascii"))
+    results = ResultLines(Outlet(io.TextIOWrapper(raw, encoding="ascii")))
     results.line("näh")
     assert raw.getvalue() == b"n\\xe4h\n"
     assert not results.gone
@@ -443,7 +444,7 @@ def test_a_frame_is_drawn_over_the_one_before_it_in_one_write():
     """Nothing flickers, nothing is left over, and a shorter frame leaves no rest."""
     screen = Screen(20)
     screen.write("$ asyncexport\n")
-    pane = LiveView(screen, size=lambda: screen.size)
+    pane = LiveView(Outlet(screen), size=lambda: screen.size)
     for lines in (["a", "bbbb", "c"], ["a", "bb"], ["xxxxx", "y", "z"]):
         before = len(screen.writes)
         pane.draw(frame(*lines))
@@ -459,7 +460,7 @@ def test_a_frame_is_drawn_over_the_one_before_it_in_one_write():
 def test_lines_that_stay_go_above_the_picture():
     """Log lines and the picture do not fight: they scroll by above it, and it stays whole."""
     screen = Screen(30)
-    pane = LiveView(screen, size=lambda: screen.size)
+    pane = LiveView(Outlet(screen), size=lambda: screen.size)
     pane.draw(frame("picture", "of two lines"))
     pane.above("a warning that is longer")
     pane.above("Traceback:\n  two lines")
@@ -470,7 +471,7 @@ def test_a_terminal_that_is_resized_keeps_one_picture():
     """Narrower and wider again: no piece of an older frame stays behind, and nothing above is lost."""
     screen = Screen(80)
     screen.write("$ asyncexport\n")
-    pane = LiveView(screen, size=lambda: screen.size)
+    pane = LiveView(Outlet(screen), size=lambda: screen.size)
     for columns in (80, 60, 30, 7, 120, 40):
         screen.resize(columns)
         lines = ["H" * pane.width, "=" * pane.width, "short"]
@@ -482,15 +483,15 @@ def test_a_terminal_that_is_resized_keeps_one_picture():
 def test_a_picture_higher_than_the_terminal_is_cut():
     """On five lines there is room for four."""
     screen = Screen(80, rows=5)
-    pane = LiveView(screen, size=lambda: screen.size)
+    pane = LiveView(Outlet(screen), size=lambda: screen.size)
     pane.draw(frame(*"abcdefgh"))
     assert screen.shown == list("abcd")
 
 
 def test_letters_are_tried_before_they_are_drawn():
     """A terminal without the bar's letters gets a bar that it has letters for."""
-    assert LiveView(Screen(80)).has(FINE)
-    assert not LiveView(Screen(80, encoding="latin-1")).has(FINE)
+    assert LiveView(Outlet(Screen(80))).has(FINE)
+    assert not LiveView(Outlet(Screen(80, encoding="latin-1"))).has(FINE)
 
 
 # who watches
@@ -507,7 +508,7 @@ async def watched(watcher: RunViewer, snapshot: Snapshot, *, seconds: float) -> 
 async def test_off_a_terminal_a_line_comes_at_its_interval():
     """A log shows that a run is alive, and where it is."""
     stream = io.StringIO()
-    await watched(RunViewer(MessageLines(stream), "backfill", status_seconds=0.01), RUN, seconds=0.2)
+    await watched(RunViewer(MessageLines(Outlet(stream)), "backfill", status_seconds=0.01), RUN, seconds=0.2)
     told = lines_of(stream)
     assert len(told) > 1
     assert all(line.startswith("asyncexport: status: 1,101 of 2,880 bundles stored; ") for line in told)
@@ -517,7 +518,9 @@ async def test_off_a_terminal_a_line_comes_at_its_interval():
 async def test_quietly_there_is_neither_picture_nor_line():
     """With `-q` only errors are written; what is asked for as JSON still comes."""
     stream, stdout = io.StringIO(), io.StringIO()
-    watcher = RunViewer(MessageLines(stream), "backfill", events=ResultLines(stdout), silent=True, status_seconds=0.01)
+    watcher = RunViewer(
+        MessageLines(Outlet(stream)), "backfill", events=ResultLines(Outlet(stdout)), silent=True, status_seconds=0.01
+    )
     await watched(watcher, RUN, seconds=0.1)
     assert stream.getvalue() == ""
     first = orjson.loads(lines_of(stdout)[0])
@@ -528,8 +531,8 @@ async def test_quietly_there_is_neither_picture_nor_line():
 async def test_on_a_terminal_the_picture_goes_when_the_run_does():
     """While it runs, log lines go above the picture; afterwards the screen is as if it had never been there."""
     screen = Screen(80)
-    lines = MessageLines(screen)
-    watcher = RunViewer(lines, "backfill", pane=LiveView(screen, size=lambda: screen.size))
+    lines = MessageLines(Outlet(screen))
+    watcher = RunViewer(lines, "backfill", pane=LiveView(Outlet(screen), size=lambda: screen.size))
     watching = asyncio.create_task(watcher.watch(lambda: RUN))
     await asyncio.sleep(0.05)
     assert "38.2%" in "".join(screen.shown)
@@ -546,7 +549,7 @@ async def test_on_a_terminal_the_picture_goes_when_the_run_does():
 
 def test_the_example_has_rows():
     """The file to look into has something in it."""
-    viewer = RunViewer(MessageLines(io.StringIO()), "backfill")
+    viewer = RunViewer(MessageLines(Outlet(io.StringIO())), "backfill")
     for path, rows in (("empty", 0), ("full", 7), ("empty too", 0)):
         viewer.on_event(BundleStored(BUNDLE, Stored(path, 9, rows, "", 0.0)))
     assert viewer.example == "full"
@@ -587,7 +590,7 @@ KEPT = FewerRows(rows_before=70, rows_found=7)
 def test_an_event_is_one_line_of_json(event, line):
     """Its keys and their order are what scripts were written for."""
     stdout = io.StringIO()
-    RunViewer(MessageLines(io.StringIO()), "backfill", events=ResultLines(stdout)).on_event(event)
+    RunViewer(MessageLines(Outlet(io.StringIO())), "backfill", events=ResultLines(Outlet(stdout))).on_event(event)
     assert lines_of(stdout) == [line]
 
 
@@ -595,7 +598,7 @@ def test_an_event_is_one_line_of_json(event, line):
 def test_what_no_script_was_promised_is_not_printed(event):
     """A move from state to state has no line of its own."""
     stdout = io.StringIO()
-    RunViewer(MessageLines(io.StringIO()), "backfill", events=ResultLines(stdout)).on_event(event)
+    RunViewer(MessageLines(Outlet(io.StringIO())), "backfill", events=ResultLines(Outlet(stdout))).on_event(event)
     assert stdout.getvalue() == ""
 
 
@@ -630,14 +633,14 @@ def test_progress_has_its_keys():
 def test_a_long_look_says_how_far_it_has_come():
     """A check of many archives shows that it goes on."""
     stream = io.StringIO()
-    lines = MessageLines(stream)
+    lines = MessageLines(Outlet(stream))
     with Counter(lines, "verify exports", total=1_000, of="archives checked", status_seconds=0.0) as step:
         step()
         step()
     assert lines_of(stream)[-1] == "asyncexport: status: 2 of 1,000 archives checked"
     screen = Screen(80)
-    pane = LiveView(screen, size=lambda: screen.size)
-    with Counter(MessageLines(screen), "rebuild", total=None, of="files read", pane=pane) as step:
+    pane = LiveView(Outlet(screen), size=lambda: screen.size)
+    with Counter(MessageLines(Outlet(screen)), "rebuild", total=None, of="files read", pane=pane) as step:
         step()
     assert screen.shown == []
 

@@ -9,7 +9,8 @@
 4. A command imports what it needs when it runs: `--help` costs what typer costs.
 
     commands       the table of the commands, the global options
-    session        one call of the program: how it speaks, and how it was called
+    session        one call of the program: how it speaks
+    invocation     how it was called, and the commands that hints tell to type next
     configuration  its settings and its API key
     options        options that several commands have, and what they ask for
     signals        Ctrl-C and SIGTERM
@@ -21,12 +22,15 @@
     plan, status, segments, init, demo, sandbox
 """
 
+import os
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command that the arguments name; the exit code."""
+    _open_standard_streams()
     try:
         from asyncexport.cli.commands import call
         from asyncexport.cli.finish import conclude
@@ -38,6 +42,21 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         # While the program was still being loaded, or had said its last word.
         return 130
+
+
+def _open_standard_streams() -> None:
+    """Open on the null device what was closed of the standard streams.
+
+    Otherwise the next file opened, such as an archive, would get the number of stderr, and what a library writes there.
+    """
+    for number in range(3):
+        try:
+            os.fstat(number)
+        except OSError:
+            # The lowest number that is free is this one.
+            os.open(os.devnull, os.O_RDWR)
+    sys.stdout = sys.stdout or Path(os.devnull).open("w", encoding="utf-8")  # noqa: SIM115 - open to the end
+    sys.stderr = sys.stderr or Path(os.devnull).open("w", encoding="utf-8")  # noqa: SIM115
 
 
 __all__ = ["main"]

@@ -19,7 +19,8 @@ import typer
 from typer.core import TyperCommand, TyperGroup
 from typer.main import get_command
 
-from asyncexport.cli.session import PROGRAM, Session
+from asyncexport.cli.invocation import PROGRAM
+from asyncexport.cli.session import Session
 from asyncexport.core.exits import MEANINGS, Exit
 
 if TYPE_CHECKING:

@@ -25,7 +25,7 @@ def read_settings(session: "Session", *, directory: Path | None, sets: list[str]
     """
     from asyncexport.config import load_settings
 
-    session.chosen_directory, session.chosen_settings = directory, sets or []
+    session.invocation.directory, session.invocation.settings = directory, sets or []
     problems: list[Problem] = []
     flags: dict[str, Any] = dict(_flags(sets or [], problems))
     if directory is not None:
@@ -33,7 +33,9 @@ def read_settings(session: "Session", *, directory: Path | None, sets: list[str]
             problems.append(Problem("-d", "and --set output.directory are both given: one of them is enough"))
         flags["output.directory"] = directory
     try:
-        settings = load_settings(file=session.config, environ=os.environ, flags=flags, working_directory=Path.cwd())
+        settings = load_settings(
+            file=session.invocation.config, environ=os.environ, flags=flags, working_directory=Path.cwd()
+        )
     except ConfigError as error:
         raise ConfigError([*problems, *error.problems], hint=error.hint) from error
     if problems:

@@ -77,7 +77,7 @@ def demo(
     from asyncexport.run.spec import Backfill
 
     session: Session = ctx.obj
-    session.directory, session.chosen_directory = str(directory), directory
+    session.directory, session.invocation.directory = str(directory), directory
     _take_place(directory)
     with sandbox_running() as said:
         settings, url = _settings(said, directory), str(said["api"]["base_url"])

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
+from asyncexport.cli.session import Stopped
 from asyncexport.core.exits import Exit, exit_of
 from asyncexport.errors import ConfigError, ExportError
 
@@ -19,23 +20,40 @@ TYPER_ERROR: type[Exception] = typer.BadParameter.__mro__[2]
 BUG_HINT = "this is a bug of ours: please report it with what the same command says with -vv"
 
 
-class Stopped(Exception):  # noqa: N818 - not an error: somebody asked for it
-    """A signal ended a command that has nothing to save."""
-
-    def __init__(self, reason: Exit) -> None:
-        super().__init__(reason)
-        self.reason = reason
+LAST_WORDS_SECONDS = 1.0
+"""How long a command that a signal ended at once waits for a reader of what it said."""
 
 
 def conclude(session: "Session", run: Callable[[], "Summary | int | None"]) -> int:
-    """Run a command and say how it ended; the exit code."""
+    """Run a command and say how it ended; the exit code.
+
+    By then a run has closed its ledger and let go of its lock: it may wait for a reader as long as that one likes.
+    """
     try:
         outcome = _outcome(session, run)
-        if outcome is None or isinstance(outcome, int):
-            return int(outcome or 0)
-        return _tell(session, outcome)
+        code = int(outcome or 0) if outcome is None or isinstance(outcome, int) else _tell(session, outcome)
+        return _delivered(session, code)
     finally:
         session.end()
+
+
+def _delivered(session: "Session", code: int) -> int:
+    """Wait for the readers of what was said; the exit code. The first signal ends the wait."""
+    if not session.has_spoken:
+        return code
+    from asyncexport.cli.signals import stoppable
+
+    try:
+        with stoppable():
+            session.streams.deliver(seconds=LAST_WORDS_SECONDS if session.stopped_at_once else None)
+            failure = session.results.failure
+            if failure is not None:
+                code = code or int(Exit.DISK)
+                session.lines.fault(f"cannot write to stdout: {failure.strerror or failure}")
+                session.streams.deliver(seconds=LAST_WORDS_SECONDS)
+    except Stopped as stopped:
+        return code or int(stopped.reason)
+    return code
 
 
 def _outcome(session: "Session", run: Callable[[], "Summary | int | None"]) -> "Summary | int | None":
@@ -45,8 +63,10 @@ def _outcome(session: "Session", run: Callable[[], "Summary | int | None"]) -> "
         _debug("traceback of the error", error)
         return session.summary(exit_of(error), error=error)
     except Stopped as stopped:
+        session.stopped_at_once = True
         return session.summary(stopped.reason)
     except KeyboardInterrupt:
+        session.stopped_at_once = True
         return session.summary(Exit.INTERRUPTED)
     except TYPER_ERROR as error:
         return session.summary(Exit.USAGE, error=_usage_error(error, command=session.command))
@@ -60,13 +80,11 @@ def _tell(session: "Session", summary: "Summary") -> int:
         problems = [problem.told for problem in error.problems] if isinstance(error, ConfigError) else [str(error)]
         for problem in problems[:-1]:
             session.lines.fault(problem)
-        session.lines.fault(problems[-1] if problems else "no reason given", hint=session.pasteable(error.hint))
+        session.lines.fault(
+            problems[-1] if problems else "no reason given", hint=session.invocation.pasteable(error.hint)
+        )
     if session.as_json:
         session.results.record(summary.to_dict())
-    failure = session.results.failure
-    if failure is not None:
-        session.lines.fault(f"cannot write to stdout: {failure.strerror or failure}")
-        return int(summary.exit_code or Exit.DISK)
     return int(summary.exit_code)
 
 

@@ -26,7 +26,7 @@ def init(
     from asyncexport.config import EXAMPLE
 
     session: Session = ctx.obj
-    path = session.config or Path(FILE_NAME)
+    path = session.invocation.config or Path(FILE_NAME)
     try:
         with path.open("w" if force else "x", encoding="utf-8") as file:
             file.write(EXAMPLE)

@@ -55,7 +55,7 @@ def say_closing(session: "Session", settings: "Settings", spec: "RunSpec", summa
     example = "" if session.quiet else example or (_stored_before(settings, spec) if tally.stored_before else "")
     look = look_command(settings.output.directory / example) if example else ""
     for line in closing_lines(summary, look=look):
-        session.say(session.pasteable(line))
+        session.say(session.invocation.pasteable(line))
     if summary.error is None:
         for hint in _hints(session, spec, summary):
             session.lines.hint(hint)
@@ -78,21 +78,23 @@ def _hints(session: "Session", spec: "RunSpec", summary: "Summary") -> Iterator[
 
 def accepting(session: "Session") -> str:
     """What to do about bundles whose archive was kept."""
+    again = session.invocation.again("retry", "--accept-fewer")
     return (
-        f"if these rows were deleted, `{session.again('retry', '--accept-fewer')}` exports them anew and takes what "
-        "comes; else their archives stay as they are"
+        f"if these rows were deleted, `{again}` exports them anew and takes what comes; else their archives stay as "
+        "they are"
     )
 
 
 def _next_step(session: "Session", spec: "RunSpec") -> str:
     """What to do about parked bundles; one who has just tried again is not told to try again."""
+    again = session.invocation.again
     match spec:
         case Backfill(command="demo"):
             return HINTS[Exit.TIME_UP]
         case Retry():
-            return f"`{session.again('status')}` says why they are parked; what `[retry] attempts` allows was tried"
+            return f"`{again('status')}` says why they are parked; what `[retry] attempts` allows was tried"
         case _:
-            return f"`{session.again('retry')}` takes parked bundles up again"
+            return f"`{again('retry')}` takes parked bundles up again"
 
 
 def _heading(settings: "Settings", spec: "RunSpec") -> str:

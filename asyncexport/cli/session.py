@@ -4,27 +4,28 @@ What global options say is taken in as it is parsed, and counts from `begin` on.
 """
 
 import os
-import re
-import shlex
 import sys
 import time
 from contextlib import ExitStack
 from functools import cached_property
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from asyncexport.cli.invocation import Invocation
 from asyncexport.errors import ConfigError, Problem
 
 if TYPE_CHECKING:
+    from asyncexport.core.exits import Exit
     from asyncexport.core.summary import Summary
-    from asyncexport.display import Counter, MessageLines, ResultLines, RunViewer
+    from asyncexport.display import Counter, MessageLines, ResultLines, RunViewer, StandardStreams
     from asyncexport.display.live_view import LiveView
 
 
-PROGRAM = "asyncexport"
+class Stopped(Exception):  # noqa: N818 - not an error: somebody asked for it
+    """A signal ended a command that has nothing to save."""
 
-PASTED = re.compile(rf"`{PROGRAM} (verify --rebuild|segments|status)`")
-"""Commands that errors and closing words name without knowing how this one was called."""
+    def __init__(self, reason: "Exit") -> None:
+        super().__init__(reason)
+        self.reason = reason
 
 
 class Session:
@@ -37,9 +38,8 @@ class Session:
         command: Which; "" before that is known.
         directory: The output directory; "" before that is known.
         began: When, on the monotonic clock.
-        config: The file that `-c` names.
-        chosen_directory: What `-d` names.
-        chosen_settings: What `--set` says, each time.
+        invocation: How it was called.
+        stopped_at_once: Whether a signal ended the command before its own end: its last words wait for no reader.
     """
 
     def __init__(self, *, as_json: bool = False) -> None:
@@ -47,9 +47,8 @@ class Session:
         self.command = ""
         self.directory = ""
         self.began = time.monotonic()
-        self.config: Path | None = None
-        self.chosen_directory: Path | None = None
-        self.chosen_settings: list[str] = []
+        self.invocation = Invocation()
+        self.stopped_at_once = False
         self.quiet = False
         self.verbose = 0
         self.log_as_json = False
@@ -60,7 +59,7 @@ class Session:
         """Take in a global option; one that was not given changes nothing."""
         match name:
             case "config" if value is not None:
-                self.config = value
+                self.invocation.config = value
             case "as_json":
                 self.as_json = self.as_json or value
             case "quiet":
@@ -92,6 +91,20 @@ class Session:
     def end(self) -> None:
         """Nothing more will be said."""
         self._stack.close()
+        if self.has_spoken:
+            self.streams.close()
+
+    @property
+    def has_spoken(self) -> bool:
+        """Whether anything was to be said; help and the version are said by typer."""
+        return "streams" in vars(self)
+
+    @cached_property
+    def streams(self) -> "StandardStreams":
+        """Both streams that the program speaks on."""
+        from asyncexport.display import StandardStreams
+
+        return StandardStreams(sys.stdout, sys.stderr)
 
     @cached_property
     def lines(self) -> "MessageLines":
@@ -99,7 +112,7 @@ class Session:
         from asyncexport.display import MessageLines
 
         return MessageLines(
-            sys.stderr,
+            self.streams.stderr,
             as_json=self.log_as_json,
             timed=not sys.stderr.isatty(),
             tracebacks=self.verbose > 1,
@@ -110,7 +123,7 @@ class Session:
         """What goes to stdout."""
         from asyncexport.display import ResultLines
 
-        return ResultLines(sys.stdout)
+        return ResultLines(self.streams.stdout)
 
     def viewer(self, heading: str) -> "RunViewer":
         """Who shows a run as it goes."""
@@ -133,18 +146,7 @@ class Session:
             return None
         from asyncexport.display.live_view import LiveView
 
-        return LiveView(sys.stderr)
-
-    def again(self, command: str, *arguments: str) -> str:
-        """A command for the same settings and the same directory, to be pasted."""
-        config = ["-c", str(self.config)] if self.config else []
-        directory = ["-d", str(self.chosen_directory)] if self.chosen_directory else []
-        sets = [word for one in self.chosen_settings for word in ("--set", one)]
-        return shlex.join([PROGRAM, *config, command, *arguments, *directory, *sets])
-
-    def pasteable(self, text: str) -> str:
-        """A text whose commands are for the settings and the directory of this one, as `again` has them."""
-        return PASTED.sub(lambda found: f"`{self.again(*found[1].split())}`", text)
+        return LiveView(self.streams.stderr)
 
     def say(self, text: str = "") -> None:
         """A line of a result, where results are text."""

@@ -3,14 +3,18 @@
 1. A run is asked to stop by the first, and told to stop at once by the second; after that the system's own way holds.
 2. Any other command has nothing to save: the first ends it.
 3. In both cases what was begun is cleaned up: a signal never ends the process from outside of the event loop.
+4. When all is done and only readers are waited for, the first ends the wait.
 """
 
 import asyncio
 import signal
-from collections.abc import Awaitable, Callable, Coroutine
+import threading
+from collections.abc import Awaitable, Callable, Coroutine, Iterator
+from contextlib import contextmanager
+from types import FrameType
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from asyncexport.cli.finish import Stopped
+from asyncexport.cli.session import Stopped
 from asyncexport.core.exits import Exit
 
 if TYPE_CHECKING:
@@ -82,6 +86,29 @@ def run_abruptly(work: Callable[[], Coroutine[Any, Any, T]]) -> T:
         if reasons:
             raise Stopped(reasons[0]) from None
         raise
+
+
+@contextmanager
+def stoppable() -> Iterator[None]:
+    """Run what may be left at any moment, where no event loop runs.
+
+    Raises:
+        Stopped: a signal ended it.
+    """
+
+    def on_signal(number: int, _frame: FrameType | None) -> None:
+        raise Stopped(REASONS[signal.Signals(number)])
+
+    if threading.current_thread() is not threading.main_thread():
+        # Only the main thread hears signals.
+        yield
+        return
+    before = {number: signal.signal(number, on_signal) for number in _heard()}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 async def _tell_when_asked(stop: "Stop", tell: Callable[[Exit], None]) -> None:

@@ -68,7 +68,7 @@ def status(ctx: typer.Context, *, export: Names = None, directory: Directory = N
         session.record("last_run", **_ending(last_run))
     tally = _stored_tally(chosen)
     if tally.failed > len(tally.fewer):
-        session.lines.hint(f"`{session.again('retry')}` takes parked bundles up again")
+        session.lines.hint(f"`{session.invocation.again('retry')}` takes parked bundles up again")
     if tally.fewer:
         session.lines.hint(accepting(session))
     return session.summary(Exit.PARTIAL if tally.failed else Exit.DONE, tally=tally)
@@ -82,7 +82,7 @@ def _nothing_yet(session: Session, where: Path) -> Summary:
     try:
         check_ledger_not_lost(where)
     except LedgerError as error:
-        error.hint = f"`{session.again('verify', '--rebuild')}` makes the ledger anew"
+        error.hint = f"`{session.invocation.again('verify', '--rebuild')}` makes the ledger anew"
         raise
     message = f"nothing here yet: {where} has no ledger"
     session.say(message)

@@ -72,7 +72,7 @@ def verify(
         session.lines.hint(
             "the next backfill over its range exports anew what was moved aside"
             if rebuild
-            else f"`{session.again('verify', '--repair')}` exports anew what is missing or broken"
+            else f"`{session.invocation.again('verify', '--repair')}` exports anew what is missing or broken"
         )
     return session.summary(Exit.PARTIAL if found.tally.failed else Exit.DONE, tally=found.tally)
 

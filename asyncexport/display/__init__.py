@@ -4,9 +4,10 @@
 2. One matter is one line. What others wrote (a service, a path) is made printable first: no text can move the cursor.
 3. A picture of the progress is drawn on a terminal only, and the lines that come meanwhile go above it. Elsewhere a
    line a minute says the same.
-4. Whether anybody reads makes no difference to a run: a closed pipe swallows what is written to it.
+4. Whether anybody reads makes no difference to a run: a thread writes, a closed pipe swallows what is written to it.
 
     words          numbers as people read them
+    output         the way out: stdout and stderr, and the thread that writes to them
     lines          lines on stdout and stderr, log lines among them
     event_records  what happens during a run, as JSON
     phrases        a run as it stands, in words
@@ -18,14 +19,17 @@
 
 from asyncexport.display.closing_text import closing_lines, look_command
 from asyncexport.display.lines import MessageLines, ResultLines, listening
+from asyncexport.display.output import Outlet, StandardStreams
 from asyncexport.display.viewers import Counter, RunViewer
 from asyncexport.display.words import count_of, plain, show_bytes, show_count, show_minute, table
 
 __all__ = [
     "Counter",
     "MessageLines",
+    "Outlet",
     "ResultLines",
     "RunViewer",
+    "StandardStreams",
     "closing_lines",
     "count_of",
     "listening",

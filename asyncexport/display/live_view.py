@@ -5,17 +5,17 @@
    present width before the next is drawn.
 3. Lines that are to stay go above. Whoever writes holds the lock: log lines may come from other threads.
 4. No line is as wide as the terminal: at the last column terminals do not agree on where the cursor is.
+5. A frame is left out while the terminal has not taken what was written before it.
 """
 
 import io
-import os
 import threading
 from collections.abc import Callable, Sequence
-from typing import TextIO
 
 from rich.console import Console
 from rich.text import Text
 
+from asyncexport.display.output import Outlet
 from asyncexport.display.words import plain
 
 START_OF_LINE = "\r"
@@ -30,13 +30,13 @@ class LiveView:
     """Where a picture is drawn.
 
     Args:
-        stream: A terminal.
+        outlet: A terminal.
         size: Its columns and lines; None: as the terminal says.
     """
 
-    def __init__(self, stream: TextIO, *, size: Callable[[], tuple[int, int]] | None = None) -> None:
-        self._stream = stream
-        self._size = size or self._ask_size
+    def __init__(self, outlet: Outlet, *, size: Callable[[], tuple[int, int]] | None = None) -> None:
+        self._outlet = outlet
+        self._size = size or outlet.size
         # It makes the colours and writes nothing by itself: when the terminal is gone, rich would end the program.
         self._console = Console(file=io.StringIO(), force_terminal=True, highlight=False, legacy_windows=False)
         self._lock = threading.RLock()
@@ -50,11 +50,7 @@ class LiveView:
 
     def has(self, letters: str) -> bool:
         """Whether these can be written."""
-        try:
-            letters.encode(self._stream.encoding or "ascii")
-        except (UnicodeEncodeError, LookupError):
-            return False
-        return True
+        return self._outlet.has(letters)
 
     def draw(self, lines: Sequence[Text]) -> None:
         """Draw a frame over the last one; one that looks the same costs nothing."""
@@ -62,8 +58,9 @@ class LiveView:
             columns, rows = self._size()
             lines = lines[: max(rows - 1, 1)]
             shown = [self._rendered(line) for line in lines]
-            if shown != self._shown or max(self._widths, default=0) >= columns:
-                self._write(self._to_the_top(columns) + self._frame(shown))
+            if shown == self._shown and max(self._widths, default=0) < columns:
+                return
+            if self._write(self._to_the_top(columns) + self._frame(shown), most_waiting=0):
                 self._shown, self._widths = shown, [line.cell_len for line in lines]
 
     def draw_plain(self, lines: Sequence[str]) -> None:
@@ -73,11 +70,12 @@ class LiveView:
             text.truncate(self.width)
         self.draw(texts)
 
-    def above(self, text: str) -> None:
-        """Write a line that stays; the picture moves down."""
+    def above(self, text: str, most_waiting: int | None = None) -> bool:
+        """Write a line that stays; the picture moves down. False: it was left out, see `Outlet.write`."""
         with self._lock:
             lines = "".join(f"{line}{REST_OF_LINE}\n" for line in text.split("\n"))
-            self._write(self._to_the_top(self._size()[0]) + REST_OF_SCREEN + lines + self._frame(self._shown))
+            whole = self._to_the_top(self._size()[0]) + REST_OF_SCREEN + lines + self._frame(self._shown)
+            return self._write(whole, most_waiting=most_waiting)
 
     def clear(self) -> None:
         """Take the picture away."""
@@ -98,17 +96,5 @@ class LiveView:
             self._console.print(line, end="", soft_wrap=True)
         return captured.get()
 
-    def _ask_size(self) -> tuple[int, int]:
-        try:
-            columns, rows = os.get_terminal_size(self._stream.fileno())
-        except (OSError, ValueError):
-            return 80, 24
-        return columns or 80, rows or 24
-
-    def _write(self, text: str) -> None:
-        try:
-            self._stream.write(f"{HOLD}{text}{LET_GO}")
-            self._stream.flush()
-        except (OSError, ValueError):
-            # The terminal is gone; the run goes on.
-            return
+    def _write(self, text: str, *, most_waiting: int | None = None) -> bool:
+        return self._outlet.write(f"{HOLD}{text}{LET_GO}", most_waiting=most_waiting)

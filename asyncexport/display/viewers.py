@@ -32,8 +32,8 @@ class RunViewer:
         heading: What runs.
         events: Where events go as JSON; None: nowhere.
         pane: Where the picture is drawn; None: a line a minute takes its place.
-        silent: Neither picture nor line.
-        status_seconds: Between two such lines.
+        silent: Neither picture nor line on stderr.
+        status_seconds: Between two such lines, and between two `progress` objects among the events.
 
     Attributes:
         example: The path of the last archive stored that has rows, relative to the output directory; "" before.
@@ -67,10 +67,14 @@ class RunViewer:
         """Show it as it goes, until cancelled."""
         self._snapshot = snapshot
         try:
-            if self._pane is not None:
-                await self._draw(snapshot, self._pane)
-            else:
-                await self._say(snapshot)
+            async with asyncio.TaskGroup() as group:
+                if self._events is not None:
+                    group.create_task(self._record(snapshot, self._events))
+                if self._pane is not None:
+                    group.create_task(self._draw(snapshot, self._pane))
+                elif not self._silent:
+                    group.create_task(self._say(snapshot))
+                await asyncio.Event().wait()
         finally:
             self._snapshot = None
 
@@ -107,11 +111,13 @@ class RunViewer:
     async def _say(self, snapshot: Callable[[], Snapshot]) -> None:
         while True:
             await asyncio.sleep(self._status_seconds)
-            now = snapshot()
-            if self._events is not None:
-                self._events.record(progress_record(now))
-            if not self._silent:
-                self._lines.tell("status", sentence(now, now=time.time()))
+            self._lines.tell("status", sentence(snapshot(), now=time.time()))
+
+    async def _record(self, snapshot: Callable[[], Snapshot], events: ResultLines) -> None:
+        """Whatever stderr shows: who reads `--json` sees how far the run is."""
+        while True:
+            await asyncio.sleep(self._status_seconds)
+            events.progress(progress_record(snapshot()))
 
 
 class Counter:

@@ -7,8 +7,17 @@ BYTE_UNITS = ("B", "kB", "MB", "GB", "TB", "PB")
 
 
 def plain(text: str) -> str:
-    """Text of unknown origin on one line, without anything that a terminal would obey."""
-    return "".join(letter if letter.isprintable() else " " for letter in text)
+    """Text of unknown origin on one line, without anything that a terminal would obey.
+
+    A byte of a file's name that is no text is spelt out in hexadecimal.
+    """
+    return text if text.isprintable() else "".join(map(_plain_letter, text))
+
+
+def _plain_letter(letter: str) -> str:
+    if "\udc80" <= letter <= "\udcff":
+        return f"\\x{ord(letter) - 0xDC00:02x}"
+    return letter if letter.isprintable() else " "
 
 
 def show_count(number: int) -> str:

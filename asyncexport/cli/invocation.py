@@ -1,0 +1,36 @@
+"""How the program was called, and the commands that hints tell the user to type next."""
+
+import re
+import shlex
+from pathlib import Path
+
+PROGRAM = "asyncexport"
+
+PASTED = re.compile(rf"`{PROGRAM} (verify --rebuild|segments|status)`")
+"""Commands that errors and closing words name without knowing how this one was called."""
+
+
+class Invocation:
+    """How this program was called.
+
+    Attributes:
+        config: The file that `-c` names.
+        directory: What `-d` names.
+        settings: What `--set` says, each time.
+    """
+
+    def __init__(self) -> None:
+        self.config: Path | None = None
+        self.directory: Path | None = None
+        self.settings: list[str] = []
+
+    def again(self, command: str, *arguments: str) -> str:
+        """A command for the same settings and the same directory, to be pasted."""
+        config = ["-c", str(self.config)] if self.config else []
+        directory = ["-d", str(self.directory)] if self.directory else []
+        sets = [word for one in self.settings for word in ("--set", one)]
+        return shlex.join([PROGRAM, *config, command, *arguments, *directory, *sets])
+
+    def pasteable(self, text: str) -> str:
+        """A text whose commands are for the settings and the directory of this one, as `again` has them."""
+        return PASTED.sub(lambda found: f"`{self.again(*found[1].split())}`", text)
