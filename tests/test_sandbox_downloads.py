@@ -180,14 +180,25 @@ class TestDownloads:
         got, rows = await self._fetched(replace(QUICK, delivery=delivery, framing=framing), Accept_Encoding="gzip")
         assert got.ended == "eof"
         body = got.body
-        layers = {"plain": 0, "gzip": 1, "members": 1, "encoded": 1, "nested": 2, "encoded-gzip": 2}[delivery]
+        layers = {"plain": 0, "inflated": 0, "nested": 2, "encoded-gzip": 2}.get(delivery, 1)
         for _ in range(layers):
             body = gzip.decompress(body)
         assert Counter(body.splitlines()) == rows
-        assert got.header("Content-Encoding") == ("gzip" if "encoded" in delivery else None)
+        assert got.header("Content-Encoding") == (
+            "gzip" if "encoded" in delivery or delivery == "recompressed" else None
+        )
         assert (got.header("Content-Length") is not None) == (framing == "length")
         if framing == "chunked":
             assert unchunked(got.raw.partition(b"\r\n\r\n")[2])[1]
+
+    @pytest.mark.parametrize("delivery", ["inflated", "recompressed"])
+    @pytest.mark.parametrize("stored_form", [True, False])
+    async def test_hashes_may_be_of_the_form_that_is_stored(self, delivery, stored_form):
+        """What comes was changed on the way, and the headers may say so."""
+        got, _ = await self._fetched(replace(QUICK, delivery=delivery, stored_form=stored_form))
+        crc32c = base64.b64encode(google_crc32c.value(got.body).to_bytes(4, "big")).decode()
+        assert f"crc32c={crc32c}" not in got.values("x-goog-hash")
+        assert (got.header("x-goog-stored-content-encoding") is not None) == stored_form
 
     async def test_members_are_several(self):
         """A lone decompressor stops before the end."""

@@ -230,6 +230,19 @@ async def test_answers_may_be_whole_and_odd():
         assert len((await call.get("/me")).header("Content-Security-Policy") or "") > 16_000
 
 
+@pytest.mark.parametrize(
+    ("what", "body"), [("newline", b"\n"), ("ok", b"OK\n"), ("error-object", b'{"error":'), ("not-object", b"[]\n")]
+)
+async def test_some_box_may_answer_in_place_of_the_store(what, body):
+    """With a 200, and with what is no archive."""
+    async with serving(QUICK) as box:
+        call = Caller(box)
+        link = await call.located(START, END)
+        box.behave(faulty(SandboxFault("download", what)))
+        got = await call.download(link)
+        assert (got.status, got.body[: len(body)], got.values("x-goog-hash")) == (200, body, [])
+
+
 async def test_an_export_may_be_named_late():
     """COMPLETED is shown once before the id comes."""
     async with serving(faulty(SandboxFault("operation", "late-export-id"))) as box:
@@ -530,6 +543,23 @@ class TestFates:
             results = (await call.poll(await call.created(START, END))).data["results"]
             assert list(results) == ["expires"]
             assert (await call.results(await call.exported(START, END))).status == 404
+
+    async def test_rows_and_names_may_be_those_of_another(self):
+        """An id given twice, an export named twice, and one that holds the rows of the range before."""
+        async with serving(QUICK) as box:
+            call = Caller(box)
+            first = await call.created(START, START + HALF_HOUR)
+            box.behave(faulty(SandboxFault("create", "same-id")))
+            assert await call.created(START + HALF_HOUR, END) == first
+            assert len(box.operations) == 1
+            box.behave(faulty(SandboxFault("operation", "other-export")))
+            second = await call.created(START + HALF_HOUR, END)
+            named = [(await call.poll(one)).data["results"]["searchExportId"] for one in (first, second)]
+            assert named[0] == named[1]
+            box.behave(faulty(SandboxFault("operation", "other-rows")))
+            got = await call.download(await call.located(START + HALF_HOUR, START + 2 * HALF_HOUR))
+            rows = list(map(orjson.loads, gzip.decompress(got.body).splitlines()))
+            assert sorted(map(row_json, rows)) == sorted(map(row_json, box.events(START, START + HALF_HOUR)))
 
     async def test_odd_states_and_slow_operations_end(self):
         """One shows a state nobody knows until it is done, the other takes ten times as long."""

@@ -5,7 +5,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from asyncexport.core.service.replies import Reply
-from asyncexport.core.service.transfer import DownloadHead, RateFloor, judge_download, range_headers, read_head
+from asyncexport.core.service.transfer import (
+    BodyForm,
+    DownloadHead,
+    RateFloor,
+    body_form,
+    judge_download,
+    range_headers,
+    read_head,
+)
 from asyncexport.errors import ExportError, GoneError, IncompleteError, RefusedError, ReplyError, UnavailableError
 
 TAG = '"abc-1"'
@@ -56,6 +64,46 @@ def test_a_download_may_be_gzip_encoded(encoding: str) -> None:
     judge_download(Reply(206))
 
 
+@pytest.mark.parametrize(
+    ("headers", "length", "form"),
+    [
+        ({}, 10, BodyForm.PLAIN_IS_CHANGED),
+        ({"Content-Encoding": "gzip"}, 10, BodyForm.UNKNOWN),
+        ({"X-GUploader-Response-Body-Transformations": "gunzipped"}, None, BodyForm.CHANGED),
+        ({"Warning": "214 UploadServer gunzipped"}, None, BodyForm.CHANGED),
+        ({"Warning": '110 - "Response is Stale"'}, None, BodyForm.PLAIN_IS_CHANGED),
+        ({"x-goog-stored-content-encoding": "gzip"}, 10, BodyForm.CHANGED),
+        ({"x-goog-stored-content-encoding": "identity", "Content-Encoding": "gzip"}, 10, BodyForm.CHANGED),
+        ({"x-goog-stored-content-encoding": "identity"}, 10, BodyForm.PLAIN_IS_CHANGED),
+        ({"x-goog-stored-content-encoding": "identity", "x-goog-stored-content-length": "10"}, 10, BodyForm.STORED),
+        (
+            {"x-goog-stored-content-encoding": "identity", "x-goog-stored-content-length": "11"},
+            10,
+            BodyForm.PLAIN_IS_CHANGED,
+        ),
+        (
+            {"x-goog-stored-content-encoding": "identity", "x-goog-stored-content-length": "10"},
+            None,
+            BodyForm.PLAIN_IS_CHANGED,
+        ),
+        (
+            {
+                "x-goog-stored-content-encoding": "gzip",
+                "Content-Encoding": "x-gzip",
+                "x-goog-stored-content-length": "11",
+            },
+            10,
+            BodyForm.UNKNOWN,
+        ),
+    ],
+)
+def test_headers_tell_whether_a_body_was_changed_on_the_way(
+    headers: dict[str, str], length: int | None, form: BodyForm
+) -> None:
+    """The hash is of what is stored; a plain body under the hash of a gzip file is no damage."""
+    assert body_form(headers, length=length) is form
+
+
 def test_another_encoding_is_refused() -> None:
     """What nobody asked for cannot be unpacked."""
     with pytest.raises(ReplyError):
@@ -83,7 +131,8 @@ def test_a_whole_file_begins_at_zero() -> None:
     reply = Reply(200, {"Content-Length": "10", "ETag": TAG})
     head = read_head(reply, goog_hash=["crc32c=AAAA==, md5=BBBB==", "x=1"], offset=5, etag=TAG)
     hashes = ("crc32c=AAAA==", "md5=BBBB==", "x=1")
-    assert head == DownloadHead(0, 10, TAG, hashes, is_chunked=False, reaches_end=True)
+    form = BodyForm.PLAIN_IS_CHANGED
+    assert head == DownloadHead(0, 10, TAG, hashes, is_chunked=False, reaches_end=True, form=form)
     assert head.proves_end(10)
     assert not head.proves_end(9)
 

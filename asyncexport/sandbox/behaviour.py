@@ -32,7 +32,7 @@ class SandboxCertainty(StrEnum):
 T = TypeVar("T")
 
 RetryAfter = Literal["seconds", "missing", "zero", "negative", "short", "huge", "date", "garbage"]
-Delivery = Literal["gzip", "plain", "members", "nested", "encoded", "encoded-gzip"]
+Delivery = Literal["gzip", "plain", "members", "nested", "encoded", "encoded-gzip", "inflated", "recompressed"]
 Framing = Literal["length", "chunked", "close"]
 
 
@@ -127,12 +127,14 @@ class SandboxBehaviour:
 
     delivery: Delivery = _inferred(
         "gzip",
-        "the file: gzip; plain; gzip of several members; gzip in gzip; plain or gzip under Content-Encoding: gzip",
+        "the file: gzip; plain; gzip of several members; gzip in gzip; plain or gzip under Content-Encoding: gzip; "
+        "stored as gzip and inflated on the way, or compressed anew, under the hash of what is stored",
     )
     framing: Framing = _inferred("length", "how a download's end is told")
     etag: bool = _inferred(True, "downloads have an ETag")
     ranges: bool = _inferred(True, "Range and If-Range are obeyed; else the whole file comes")
     goog_hash: Literal["both", "crc32c", "md5", "none", "wrong"] = _inferred("both", "the x-goog-hash headers")
+    stored_form: bool = _inferred(False, "headers say how the file is stored, and what was done to it on the way")
     file_name: str = _documented("", "the name in Content-Disposition, raw; empty: segment and date")
     filler_bytes: int | None = _ours(None, "every export is a file of this size, uncompressed")
 

@@ -184,6 +184,8 @@ def make(
     pieces = render(all_of_them, request.format, fields=request.fields or None, columns=columns)
     if damage:
         return _damaged(b"".join(pieces), request, behaviour.delivery, damage)
+    if behaviour.delivery in ON_THE_WAY:
+        return _changed_on_the_way(b"".join(pieces), behaviour.delivery)
     if behaviour.delivery in ("gzip", "encoded"):
         return SandboxFile.of(b"".join(_gzipped(pieces)))
     return SandboxFile.of(packed(b"".join(pieces), behaviour.delivery))
@@ -229,6 +231,12 @@ def _gzipped(pieces: Iterable[bytes], *, level: int = LEVEL) -> Iterator[bytes]:
     yield deflate.flush()
 
 
+def _changed_on_the_way(data: bytes, delivery: Delivery) -> SandboxFile:
+    """What a box makes of a file that is stored as gzip; ETag and checksums are of what is stored."""
+    content = data if delivery == "inflated" else _gzip(data, level=OTHER_LEVEL)
+    return replace(SandboxFile.of(_gzip(data)), content=content)
+
+
 def _damaged(data: bytes, request: SandboxExportRequest, delivery: Delivery, damage: str) -> SandboxFile:
     """What comes instead, with the checksums that a fault leaves it."""
     whole = SandboxFile.of(packed(data, delivery))
@@ -269,6 +277,9 @@ def _row_end(data: bytes, container: Format) -> int:
         at = data.rfind(b"\n", 0, at - 1) + 1
     return at
 
+
+ON_THE_WAY = ("inflated", "recompressed")
+"""Deliveries in which another body comes than is stored."""
 
 DAMAGES = frozenset(
     {

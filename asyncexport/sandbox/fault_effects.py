@@ -27,6 +27,8 @@ LONG_POLICY = "img-src " + " ".join(f"https://cdn{number}.example" for number in
 
 HTML = (("Content-Type", "text/html; charset=UTF-8"),)
 
+TEXT = (("Content-Type", "text/plain"),)
+
 FIRST_TOKENS = {"operations": "n0", "segments": "tok0"}
 """What names the first page, where the call that is to be repeated had no token."""
 
@@ -63,6 +65,12 @@ def replacement_answer(fault: SandboxFault, context: SandboxFaultContext) -> San
             return SandboxAnswer(302, b"", (("Location", context.elsewhere),))
         case "not-object":
             return SandboxAnswer(200, b"[]\n")
+        case "newline":
+            return SandboxAnswer(200, b"\n", TEXT)
+        case "ok":
+            return SandboxAnswer(200, b"OK\n", TEXT)
+        case "error-object":
+            return SandboxAnswer(200, json_line({"error": {"code": 503, "message": "backend overloaded"}}))
         case "no-id":
             return SandboxAnswer(200, json_line({"error": "the export could not be started"}))
         case _:

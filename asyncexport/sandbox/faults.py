@@ -61,6 +61,9 @@ faults:
     huge              any        200 with 32 MiB of blanks in front of the body
     broken-json       any        200 with the first half of the body, properly ended
     not-object        any        200 with `[]`
+    newline           any        200 with a line end and nothing else
+    ok                any        200 with `OK`
+    error-object      any        200 with `{"error": ...}`, as some box says it
     redirect          any        302 to another host
     accepted          api        the answer of the service itself, as a 202
     bom               api        the answer behind a byte order mark
@@ -69,6 +72,7 @@ faults:
     lost-502          create     the operation is made, and a gateway answers 502 in place of the service
     lost-stall        create     the operation is made, and no answer comes
     no-id             create     200 without an operationId
+    same-id           create     no operation is made: the id is that of the one made before it
     repeated-token    list       the page names the token that it was asked with, or a fresh one again and again
                       segments
     empty-page        list       a page with nothing on it, and a token for the next
@@ -100,6 +104,8 @@ faults:
     forgotten         operation  it answers 404 from the second poll on
     export-gone       operation  it completes, but its export answers 404
     slow              operation  it takes ten times as long
+    other-rows        operation  its export has the rows of the range before its own
+    other-export      operation  it names the export of the operation made before it
     fewer-rows        operation  it completes, and its export has only the first `rows` rows (0), properly ended
 """
 
@@ -126,12 +132,13 @@ ANYWHERE = (
     *("reset", "close", "stall", "late", "garbage", "cut-head", "stall-head", "reset-body", "stall-body", "drip"),
     *("cut-length", "cut-chunked", "cut-close", "long-length", "short-length", "bad-chunk"),
     *("html", "empty", "huge", "broken-json", "not-object", "redirect", "long-header"),
+    *("newline", "ok", "error-object"),
 )
 
 PLACES: dict[str, tuple[str, ...]] = {
     **dict.fromkeys(ANYWHERE, (*API, "download")),
     **dict.fromkeys(("accepted", "bom"), API),
-    **dict.fromkeys(("lost", "lost-502", "lost-stall", "no-id"), ("create",)),
+    **dict.fromkeys(("lost", "lost-502", "lost-stall", "no-id", "same-id"), ("create",)),
     **dict.fromkeys(("repeated-token", "empty-page"), ("list", "segments")),
     **dict.fromkeys(("no-location", "unsafe-location", "dead-link"), ("results",)),
     **dict.fromkeys(
@@ -145,6 +152,7 @@ PLACES: dict[str, tuple[str, ...]] = {
         (
             *("FAILED", "ERROR", "odd-state", "odd-for-ever", "pending", "no-export-id", "late-export-id"),
             *("unknown-first", "forgotten", "export-gone", "slow", "fewer-rows"),
+            *("other-rows", "other-export"),
         ),
         ("operation",),
     ),

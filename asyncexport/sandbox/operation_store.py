@@ -46,11 +46,13 @@ class SandboxOperationStore:
 
     Attributes:
         made: How many were made by creates; the others are somebody else's.
+        made_last: The newest of these.
         listing: The list of them, page by page.
     """
 
     def __init__(self, seed: int) -> None:
         self.made = 0
+        self.made_last: SandboxOperation | None = None
         self._operations: list[SandboxOperation] = []
         self.listing = SandboxOperationList()
         self._by_id: dict[str, SandboxOperation] = {}
@@ -107,9 +109,10 @@ class SandboxOperationStore:
         if known is not None:
             return known
         made = self._make(request, span, behaviour, now, fate.what if fate else "")
-        if fate is not None and fate.what == "fewer-rows":
-            made.most_rows = fate.rows
+        if fate is not None:
+            _take_fate(made, fate, before=self.made_last)
         self.made += 1
+        self.made_last = made
         heapq.heappush(self._running, (made.ends_at, made.number))
         if idempotency_key:
             self._idempotent[idempotency_key] = made
@@ -181,6 +184,18 @@ class SandboxOperationStore:
         self._by_id[one.id] = self._by_export[one.export_id] = one
         self.listing.add(one)
         return one
+
+
+def _take_fate(made: SandboxOperation, fate: SandboxFault, *, before: SandboxOperation | None) -> None:
+    """What a fault changes of an operation when it is made, after another one."""
+    match fate.what:
+        case "fewer-rows":
+            made.most_rows = fate.rows
+        case "other-rows":
+            start, end = made.span
+            made.span = start - (end - start), start
+        case "other-export" if before is not None:
+            made.export_id = before.export_id
 
 
 def _operation_id(digest: bytes, behaviour: SandboxBehaviour) -> str:

@@ -111,6 +111,8 @@ class SandboxServer:
             case "create":
                 if not isinstance(wanted, SandboxExportRequest):
                     raise wanted or SandboxRefusal(400, "bad_request", "there is no body")
+                if fault and fault.what == "same-id" and (known := service.created_last()):
+                    return known
                 fate = sandbox.faults.befall("operation", service.span(wanted, now))
                 key = request.headers.get("Idempotency-Key", "")
                 return service.create(wanted, now=now, fate=fate, idempotency_key=key)

@@ -58,6 +58,11 @@ class SandboxService:
         )
         return reply({"operationId": self._shown_id(one.id)})
 
+    def created_last(self) -> SandboxAnswer | None:
+        """The answer to the last create that made an operation, once more; None: there was none."""
+        made = self.operations.made_last
+        return reply({"operationId": self._shown_id(made.id)}) if made else None
+
     def poll(self, operation_id: str, *, now: float) -> SandboxAnswer:
         """How one operation stands.
 

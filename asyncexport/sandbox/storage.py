@@ -144,9 +144,29 @@ def _file_headers(stored: SandboxFile, behaviour: SandboxBehaviour, file_name: s
         headers.append(("x-goog-hash", f"crc32c={base64.b64encode(crc32c).decode()}"))
     if behaviour.goog_hash in ("both", "md5", "wrong"):
         headers.append(("x-goog-hash", f"md5={base64.b64encode(md5).decode()}"))
-    if behaviour.delivery in ("encoded", "encoded-gzip"):
+    if behaviour.delivery in ("encoded", "encoded-gzip", "recompressed"):
         headers.append(("Content-Encoding", "gzip"))
+    if behaviour.stored_form:
+        headers.extend(_stored_form(stored, behaviour))
     return tuple(headers)
+
+
+def _stored_form(stored: SandboxFile, behaviour: SandboxBehaviour) -> Headers:
+    """How the file is stored, and what was done to it on the way: headers as a well-known store has them."""
+    match behaviour.delivery:
+        case "inflated":
+            return (
+                ("x-goog-stored-content-encoding", "gzip"),
+                ("X-GUploader-Response-Body-Transformations", "gunzipped"),
+            )
+        case "recompressed":
+            return (("x-goog-stored-content-encoding", "identity"),)
+        case _:
+            encoding = "gzip" if behaviour.delivery in ("encoded", "encoded-gzip") else "identity"
+            return (
+                ("x-goog-stored-content-encoding", encoding),
+                ("x-goog-stored-content-length", str(len(stored.content))),
+            )
 
 
 def _same_file(if_range: str, stored: SandboxFile) -> bool:

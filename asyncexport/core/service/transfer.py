@@ -6,13 +6,16 @@
 3. A cut download goes on from where it stopped only with a strong ETag, and only if the answer is 206, begins exactly
    there, reaches to the end and is of the same file. A 200 begins at 0 again. Anything else cannot be used.
 4. A body's end is proved by its length or by the closing chunk. A body that just stops proves nothing.
-5. A drip is a fault: a stall is caught by a time-out between bytes, but one byte a second never is. Only time spent
+5. A hash is of the file as it is stored. A box on the way, or the store itself, may have undone its compression, or
+   done it again; headers may tell (`BodyForm`).
+6. A drip is a fault: a stall is caught by a time-out between bytes, but one byte a second never is. Only time spent
    waiting for the peer counts, so that a slow disk here is not blamed on the line.
 """
 
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from enum import Enum
 
 from asyncexport.core.service.replies import Reply, header
 from asyncexport.errors import GoneError, IncompleteError, RefusedError, ReplyError, UnavailableError
@@ -20,7 +23,19 @@ from asyncexport.errors import GoneError, IncompleteError, RefusedError, ReplyEr
 RATE_WINDOW_SECONDS = 60.0
 """`[download] min_rate` is an average over this long."""
 
+STORED_ENCODING = "x-goog-stored-content-encoding"
+"""How the file is stored, as a well-known store tells."""
+
 DOING = "downloading an archive"
+
+
+class BodyForm(Enum):
+    """Whether a body is in the form that the store holds, of which its hash is."""
+
+    STORED = "as it is stored"
+    CHANGED = "inflated or compressed again on the way"
+    PLAIN_IS_CHANGED = "as it is stored, if it is gzip; else perhaps inflated on the way"
+    UNKNOWN = "perhaps changed on the way"
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +49,7 @@ class DownloadHead:
         goog_hash: The items of `x-goog-hash`, such as `crc32c=...`: of the whole archive as stored.
         is_chunked: The body ends with a closing chunk.
         reaches_end: The last byte of the body is the last of the archive.
+        form: Whether the body is in the form that `goog_hash` is of.
     """
 
     offset: int
@@ -42,6 +58,7 @@ class DownloadHead:
     goog_hash: tuple[str, ...]
     is_chunked: bool
     reaches_end: bool
+    form: BodyForm = BodyForm.STORED
 
     def proves_end(self, received: int) -> bool:
         """Whether a body that ended without a fault after so many bytes ended where it should (rule 4)."""
@@ -51,7 +68,7 @@ class DownloadHead:
 
 
 class RateFloor:
-    """Says when a download has been slower than `min_rate` bytes a second over `window_seconds` of waiting (rule 5)."""
+    """Says when a download has been slower than `min_rate` bytes a second over `window_seconds` of waiting (rule 6)."""
 
     def __init__(self, min_rate: float, *, window_seconds: float = RATE_WINDOW_SECONDS) -> None:
         self._min_rate = min_rate
@@ -128,7 +145,9 @@ def read_head(reply: Reply, *, goog_hash: Iterable[str], offset: int, etag: str)
     is_chunked = encoding.endswith("chunked")
     strong = found if _is_strong(found) else ""
     if reply.status != 206:
-        return DownloadHead(0, None if is_chunked else length, strong, hashes, is_chunked, reaches_end=True)
+        length = None if is_chunked else length
+        form = body_form(reply.headers, length=length)
+        return DownloadHead(0, length, strong, hashes, is_chunked, reaches_end=True, form=form)
     start, size, reaches_end = _content_range(header(reply.headers, "content-range"))
     if not range_headers(offset, etag) or start != offset:
         raise IncompleteError(f"{DOING}: the storage host sent another part than was asked for")
@@ -136,7 +155,28 @@ def read_head(reply: Reply, *, goog_hash: Iterable[str], offset: int, etag: str)
         raise IncompleteError(f"{DOING}: the file has changed since it was cut")
     if length is not None and length != size:
         raise IncompleteError(f"{DOING}: the storage host contradicts itself about the length")
-    return DownloadHead(start, size, etag, hashes, is_chunked, reaches_end)
+    form = body_form(reply.headers, length=start + size if reaches_end else None)
+    return DownloadHead(start, size, etag, hashes, is_chunked, reaches_end, form)
+
+
+def body_form(headers: Mapping[str, str], *, length: int | None) -> BodyForm:
+    """What the headers tell of the form of a body (rule 5); `length` is that of the whole file, where it is known."""
+    transformations = header(headers, "x-guploader-response-body-transformations").lower()
+    if "zipped" in transformations or header(headers, "warning").lstrip().startswith("214"):
+        return BodyForm.CHANGED
+    encoding = _encoding(header(headers, "content-encoding")) or "identity"
+    stored = _encoding(header(headers, STORED_ENCODING))
+    if stored not in (None, encoding):
+        return BodyForm.CHANGED
+    if stored and length is not None and length == _whole_number(header(headers, "x-goog-stored-content-length")):
+        return BodyForm.STORED
+    return BodyForm.UNKNOWN if encoding == "gzip" else BodyForm.PLAIN_IS_CHANGED
+
+
+def _encoding(text: str) -> str | None:
+    """A content encoding by its usual name; None where the header is not there."""
+    name = text.strip().lower()
+    return {"x-gzip": "gzip"}.get(name, name) or None
 
 
 def _check_kind(headers: Mapping[str, str]) -> None:
