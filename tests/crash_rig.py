@@ -9,6 +9,7 @@ import gzip
 import hashlib
 import json
 import os
+import re
 import shutil
 import signal
 import socket
@@ -385,10 +386,13 @@ def _is_kept(sight: Sight, path: str, record: BundleRecord) -> bool:
 
 
 def _is_known(path: Path) -> bool:
+    name = path.name
+    if part := re.fullmatch(r"\.(.+)\.[A-Za-z0-9-]+-[0-9]+\.part", name):
+        name = part[1]
     return (
         path.parts[0] == ".asyncexport"
-        or path.name in (DEFINITION_NAME, f"{DEFINITION_NAME}.part")
-        or bool(ARCHIVE_NAME.fullmatch(path.name.removeprefix(".").removesuffix(".part").partition(".damaged-")[0]))
+        or name == DEFINITION_NAME
+        or bool(ARCHIVE_NAME.fullmatch(name.partition(".damaged-")[0]))
     )
 
 

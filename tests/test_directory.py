@@ -1,16 +1,25 @@
-"""Archives without a ledger: a fault everywhere, and never a beginning."""
+"""An output directory as a whole: archives without a ledger, who may read it, what its file system cannot do."""
 
+import errno
+import os
+import stat
 from pathlib import Path
 
 import pytest
 
+from asyncexport.core.summary import Exit
 from asyncexport.errors import LedgerError
 from asyncexport.run.directory import check_ledger_not_lost
 from asyncexport.run.verify import verify
+from asyncexport.sandbox import SandboxBehaviour, serving
+from tests.exporting import Notebook, archives, run
 
 ARCHIVE = "everyone-events/date=2026-01-01/20260101T000000Z_20260101T003000Z.ndjson.gz"
 DEFINITION = "everyone-events/.export.json"
 LEDGER = ".asyncexport/ledger.sqlite3"
+
+FAST = SandboxBehaviour(operation_seconds=0.01, rows_per_hour=6, requests_per_minute=1e6, burst=10_000)
+START, HALF, END = "2026-01-06T00:00:00Z", "2026-01-06T00:30:00Z", "2026-01-06T01:00:00Z"
 
 
 def directory_of(place: Path, *paths: str) -> Path:
@@ -55,3 +64,59 @@ async def test_a_lost_ledger_is_told_and_what_shows_it(tmp_path, paths, beside):
     assert "verify --rebuild" in told.value.hint
     with pytest.raises(LedgerError, match=f"out holds {beside} but no ledger"):
         [finding async for finding in verify(directory)]
+
+
+# Who may read it
+
+
+def open_to_others(directory: Path) -> set[bool]:
+    """Of all that was made in it, and of itself, whether others than the owner may do anything with it."""
+    return {bool(stat.S_IMODE(path.stat().st_mode) & 0o077) for path in (directory, *directory.rglob("*"))}
+
+
+async def test_a_new_directory_is_for_its_owner_alone(tmp_path):
+    """From the directory itself to the last archive, whatever the umask says, and nothing is said of it."""
+    before, viewer = os.umask(0o000), Notebook()
+    try:
+        async with serving(FAST) as sandbox:
+            await run(sandbox, tmp_path / "out", start=START, end=END, viewer=viewer)
+    finally:
+        os.umask(before)
+    assert len(archives(tmp_path / "out")) == 2
+    assert open_to_others(tmp_path / "out") == {False}
+    assert viewer.of("note") == []
+
+
+async def test_a_directory_that_others_read_stays_open_and_that_is_told_once(tmp_path):
+    """Until somebody chooses; then what is made from that day on is private."""
+    told = []
+    async with serving(FAST) as sandbox:
+        for changes, end in (({"output": {"access": "umask"}}, HALF), ({}, END), ({}, "2026-01-06T01:30:00Z")):
+            viewer = Notebook()
+            await run(sandbox, tmp_path / "out", start=START, end=end, changes=changes, viewer=viewer)
+            told.append([note["message"] for note in viewer.of("note")])
+        assert [len(notes) for notes in told] == [0, 1, 0]
+        assert "others may read" in told[1][0]
+        private = {"output": {"access": "private"}}
+        await run(sandbox, tmp_path / "out", start=START, end="2026-01-06T02:00:00Z", changes=private)
+    opened = [bool(path.stat().st_mode & 0o077) for path in archives(tmp_path / "out")]
+    assert opened == [True, True, True, False]
+
+
+# What its file system cannot do
+
+
+async def test_a_file_system_that_cannot_flush_folders_is_told_and_lived_with(tmp_path):
+    """Everything comes, and the user knows what a power cut may do."""
+
+    def boundary(name: str) -> None:
+        if name.endswith("folder.fsync:before"):
+            raise OSError(errno.EINVAL, os.strerror(errno.EINVAL))
+
+    viewer = Notebook()
+    async with serving(FAST) as sandbox:
+        summary = await run(sandbox, tmp_path, start=START, end=END, viewer=viewer, boundary=boundary)
+    assert summary.exit_code is Exit.DONE
+    assert len(archives(tmp_path)) == 2
+    (note,) = viewer.of("note")
+    assert "cannot flush folders" in note["message"]

@@ -7,6 +7,9 @@ import os
 import random
 import re
 import resource
+import socket
+import stat
+import subprocess
 import threading
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
@@ -18,13 +21,15 @@ from blockbuster import blockbuster_ctx
 from hypothesis import given
 from hypothesis import strategies as st
 
+from asyncexport.core.access import Access, access_of
 from asyncexport.core.archive.inspection import WireHashes
 from asyncexport.core.bundles import Bundle, Range
 from asyncexport.core.exports import Definition, Export, Format, Type
 from asyncexport.core.states import Archive
-from asyncexport.errors import CorruptError, FewerRowsError, IncompleteError, StorageError
+from asyncexport.errors import CorruptError, FewerRowsError, IncompleteError, LedgerLockedError, StorageError
 from asyncexport.storage import Archives, ArchiveWriter, archive_path, archive_range, has_archives
 from asyncexport.storage.disk import CORES, THREADS
+from asyncexport.storage.part_names import ABANDONED_SECONDS, is_rubbish, part_path
 from asyncexport.storage.writer import GATHER_BYTES
 from tests.failpoints import telling
 
@@ -144,7 +149,7 @@ async def test_an_archive_is_written_flushed_named_and_flushed_again(archives, w
     watch.do = lambda name: seen.setdefault(name, files(tmp_path / "out"))
     found = await keep(archives)
     assert watch.writes == WRITES
-    part = f"{PATH.rpartition('/')[0]}/.{PATH.rpartition('/')[2]}.part"
+    part = str(part_path(Path(PATH)))
     assert seen["part.fsync:before"] == seen["rename:before"] == {part: BODY}
     assert seen["rename:after"] == {PATH: BODY}
     assert (found.bytes, found.rows) == (len(BODY), 2)
@@ -615,12 +620,122 @@ async def test_a_link_under_an_archives_name_is_replaced_and_not_followed(archiv
     victim = final.with_name("v" * len(OTHER))
     victim.write_bytes(OTHER)
     final.symlink_to(victim.name)
-    final.with_name(f".{final.name}.part").symlink_to(victim.name)
+    part_path(final).symlink_to(victim.name)
     await keep(archives, OTHER)
     assert not final.is_symlink()
     final.write_bytes(BODY)
     assert victim.read_bytes() == OTHER
     assert sorted(files(final.parent)) == [final.name, victim.name]
+
+
+async def test_a_folder_under_an_archives_name_is_moved_aside(archives, tmp_path):
+    """What is in it is kept; the archive gets its name, whatever it has to have."""
+    folder = tmp_path / "out" / PATH
+    folder.mkdir(parents=True)
+    (folder / "mine").write_bytes(b"mine")
+    async with archives.new_part(BUNDLE, Format.NDJSON) as new_part:
+        await fill(new_part, BODY)
+        await new_part.commit(end_proved=True, least_rows=99)
+    assert files(tmp_path / "out") == {PATH: BODY, f"{PATH}.damaged-1/mine": b"mine"}
+
+
+# Two writers after all
+
+
+async def test_a_part_file_that_another_has_replaced_gets_no_name(archives, watch, tmp_path):
+    """Its handle is compared with its name before the rename: what would get the name is not what was checked."""
+    part = part_path(tmp_path / "out" / PATH)
+
+    def replace(name: str) -> None:
+        if name == "part.fsync:after":
+            part.unlink()
+            part.write_bytes(b"of another")
+
+    watch.do = replace
+    with pytest.raises(LedgerLockedError, match="two runs write") as told:
+        await keep(archives)
+    assert told.value.hint
+    assert not (tmp_path / "out" / PATH).exists()
+
+
+def test_a_part_file_names_its_process_and_is_no_archive():
+    """Whatever the machine is called, it is one hidden name in the archive's folder."""
+    part = part_path(Path(PATH))
+    assert re.fullmatch(rf"\.{re.escape(Path(PATH).name)}\.[A-Za-z0-9-]{{1,64}}-{os.getpid()}\.part", part.name)
+    assert part.parent == Path(PATH).parent
+    assert archive_range(str(part)) is None
+
+
+def test_a_part_file_is_rubbish_once_its_process_is_gone_or_after_a_day(tmp_path):
+    """That of a process that runs is not, nor one of another machine that was written to of late."""
+    ours = part_path(tmp_path / "x.ndjson.gz")
+    with subprocess.Popen(["sleep", "60"]) as running, subprocess.Popen(["true"]) as ended:
+        try:
+            # It has ended, and nobody has asked for its exit code yet.
+            os.waitid(os.P_PID, ended.pid, os.WEXITED | os.WNOWAIT)
+            parts = {
+                pid: ours.with_name(ours.name.replace(str(os.getpid()), str(pid))) for pid in (running.pid, ended.pid)
+            }
+            elsewhere = ours.with_name(".x.ndjson.gz.elsewhere-1.part")
+            old = ours.with_name(".x.ndjson.gz.part")
+            every = (ours, *parts.values(), elsewhere, old)
+            for part in every:
+                part.write_bytes(b"half")
+            # One of an earlier process that had our number is rubbish, since we have begun none yet.
+            assert [is_rubbish(part) for part in every] == [True, False, True, False, True]
+            for part in every:
+                os.utime(part, (0, time.time() - ABANDONED_SECONDS - 60))
+            assert all(map(is_rubbish, every))
+        finally:
+            running.kill()
+    assert not is_rubbish(ours.with_name(".x.ndjson.gz.elsewhere-2.part"))
+    assert socket.gethostname()
+
+
+# Who may read it
+
+
+def modes(directory: Path) -> set[str]:
+    """Of all that was made: kind and mode."""
+    found = ((path, path.stat().st_mode) for path in (directory, *directory.rglob("*")))
+    return {f"{'folder' if path.is_dir() else 'file'} {stat.S_IMODE(mode):o}" for path, mode in found}
+
+
+@pytest.mark.parametrize(
+    ("access", "umask", "expected"),
+    [
+        (Access.PRIVATE, 0o022, {"folder 700", "file 600"}),
+        (Access.PRIVATE, 0o000, {"folder 700", "file 600"}),
+        (Access.UMASK, 0o022, {"folder 755", "file 644"}),
+        (Access.UMASK, 0o027, {"folder 750", "file 640"}),
+    ],
+)
+async def test_what_is_made_is_for_whom_it_is_meant(archives, tmp_path, access, umask, expected):
+    """Definitions, folders and archives alike."""
+    before = os.umask(umask)
+    try:
+        await archives.prepare([Export("everyone-events")], access=access)
+        await keep(archives)
+    finally:
+        os.umask(before)
+    assert modes(tmp_path / "out") == expected
+
+
+@pytest.mark.parametrize(
+    ("chosen", "remembered", "is_open", "expected"),
+    [
+        (None, None, False, Access.PRIVATE),
+        (None, None, True, Access.UMASK),
+        (None, "umask", False, Access.UMASK),
+        (None, "private", True, Access.PRIVATE),
+        (None, "nonsense", False, Access.PRIVATE),
+        (Access.PRIVATE, "umask", True, Access.PRIVATE),
+        (Access.UMASK, "private", False, Access.UMASK),
+    ],
+)
+def test_who_may_read_is_chosen_or_stays_as_it_was(chosen, remembered, is_open, expected):
+    """A new directory is private; one that others read already stays open to them until somebody says otherwise."""
+    assert access_of(chosen=chosen, remembered=remembered, is_open=is_open) is expected
 
 
 # Preparing

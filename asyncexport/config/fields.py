@@ -21,6 +21,7 @@ from pydantic import AfterValidator, BeforeValidator, Field, GetPydanticSchema
 from pydantic_core.core_schema import no_info_after_validator_function
 
 from asyncexport.config.durations import read_duration, write_duration
+from asyncexport.core.access import Access
 from asyncexport.core.admission import BudgetScope, Prefer
 from asyncexport.core.bundles import DAY, read_moment
 from asyncexport.core.exports import Format, Type
@@ -259,6 +260,7 @@ KeyFile = Annotated[Path | None, _made_from_text(_file_named)]
 PresentFile = Annotated[Path | None, _made_from_text(_present_file_named)]
 Directory = Annotated[Path, BeforeValidator(_path_from_text)]
 ScopeName = Annotated[BudgetScope, Field(strict=False)]
+AccessName = Annotated[Access, Field(strict=False)]
 PreferName = Annotated[Prefer, Field(strict=False)]
 TypeName = Annotated[Type, Field(strict=False)]
 FormatName = Annotated[Format, Field(strict=False)]

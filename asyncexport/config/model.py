@@ -15,6 +15,7 @@ from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, Settings
 
 from asyncexport.config.durations import write_duration
 from asyncexport.config.fields import (
+    AccessName,
     BaseUrl,
     Count,
     Date,
@@ -38,6 +39,7 @@ from asyncexport.config.fields import (
     WholeSeconds,
     Width,
 )
+from asyncexport.core.access import Access
 from asyncexport.core.admission import BudgetScope, Prefer
 from asyncexport.core.bundles import DAY, read_moment
 from asyncexport.core.exports import Definition, Export, Format, Type
@@ -135,10 +137,16 @@ class DownloadSettings(_Table):
 
 
 class OutputSettings(_Table):
-    """`[output]`: where archives go, and how a run stops."""
+    """`[output]`: where archives go, who may read them, and how a run stops."""
 
     directory: Directory = Path("exports")
+    access: AccessName = Access.PRIVATE
     grace_seconds: Duration = _default("30s")
+
+    @property
+    def chosen_access(self) -> Access | None:
+        """`access`, where somebody chose it; None: it is left out."""
+        return self.access if "access" in self.model_fields_set else None
 
 
 class NightlySettings(_Table):

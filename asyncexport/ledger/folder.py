@@ -17,8 +17,12 @@ from asyncexport.ledger.failpoints import reached
 LEDGER_FOLDER = ".asyncexport"
 
 
-def make_folder(directory: Path) -> Path:
+def make_folder(directory: Path, *, directory_mode: int = 0o777) -> Path:
     """The folder that the ledger and the lock lie in, made where it is missing, durably.
+
+    Args:
+        directory: The output directory.
+        directory_mode: What the directory itself is made with, before the umask, where it is missing.
 
     Raises:
         StorageError: it is a link to what is not ours, or what others can write to.
@@ -29,7 +33,7 @@ def make_folder(directory: Path) -> Path:
         _check_link(folder)
         return folder
     for path in reversed([path for path in (folder, *folder.parents) if not path.exists()]):
-        path.mkdir(mode=0o700 if path == folder else 0o777, exist_ok=True)
+        path.mkdir(mode={folder: 0o700, folder.parent: directory_mode}.get(path, 0o777), exist_ok=True)
         sync_folder(path.parent)
     restrict(folder, 0o700)
     return folder

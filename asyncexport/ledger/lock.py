@@ -86,8 +86,13 @@ def holder(directory: Path) -> Holder | None:
 
 
 @contextmanager
-def hold(directory: Path, *, command: str) -> Iterator[tuple[str, ...]]:
-    """Be the only one that writes to an output directory; `command` is what others are told that runs.
+def hold(directory: Path, *, command: str, directory_mode: int = 0o777) -> Iterator[tuple[str, ...]]:
+    """Be the only one that writes to an output directory.
+
+    Args:
+        directory: The output directory, which is made where it is missing.
+        command: What others are told that runs.
+        directory_mode: What it is made with, before the umask.
 
     Yields:
         What its file system cannot do and the user should know of, a sentence each.
@@ -98,7 +103,7 @@ def hold(directory: Path, *, command: str) -> Iterator[tuple[str, ...]]:
     """
     path = directory.absolute() / LEDGER_FOLDER / LOCK_NAME
     with translated(path):
-        folder = make_folder(directory)
+        folder = make_folder(directory, directory_mode=directory_mode)
         file = _open(path)
     try:
         with translated(path):

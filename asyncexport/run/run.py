@@ -16,6 +16,7 @@ from dataclasses import dataclass, replace
 
 from asyncexport.client.clock import ServiceClock
 from asyncexport.config import ApiKey, Settings
+from asyncexport.core.access import ACCESS_REMARK, Access, access_of
 from asyncexport.core.coverage import in_order
 from asyncexport.core.events import Listener, Note
 from asyncexport.core.exits import Exit
@@ -31,10 +32,17 @@ from asyncexport.run.planner import Planner, RunPlan
 from asyncexport.run.progress import Progress
 from asyncexport.run.spec import RunSpec, instructions
 from asyncexport.run.wiring import RunEngine, export_states, open_engine
-from asyncexport.storage import Archives
+from asyncexport.storage import Archives, has_open_archives
 
 Watch = Callable[[Callable[[], Snapshot]], Awaitable[None]]
 """Shows how far a run has come: it is given what makes a snapshot, runs along, and is cancelled at the run's end."""
+
+
+KEPT_OPEN = (
+    "holds archives that others may read, so new ones are made as the umask has it; "
+    '[output] access = "private" keeps others from new ones, and chmod from old ones'
+)
+"""What is told once of a directory that is older than `[output] access`."""
 
 
 async def watch_nothing(_snapshot: Callable[[], Snapshot]) -> None:
@@ -91,7 +99,8 @@ async def _carry_out(run: _Run) -> None:
         ledger = await _take_directory(stack, run)
         stack.enter_context(_remembering_the_end(run, ledger, clock))
         await ledger.register(run.spec.exports)
-        await archives.prepare(run.spec.exports)
+        access = await _access(run, ledger)
+        await archives.prepare(run.spec.exports, access=access)
         planner = Planner(run.settings, run.spec, ledger=ledger, clock=clock, tally=run.books.tally)
         plan = await planner.plan()
         if not plan.has_work and not await planner.needs_service_time(plan):
@@ -127,7 +136,8 @@ async def _take_directory(stack: AsyncExitStack, run: _Run) -> Ledger:
     if not instructions(run.spec).fills_gaps and not present(directory):
         # There is nothing to go on with, and a directory whose name was mistyped is not to be made.
         raise no_ledger(directory)
-    for message in stack.enter_context(hold(directory, command=run.spec.command)):
+    mode = run.settings.output.access.folder_mode
+    for message in stack.enter_context(hold(directory, command=run.spec.command, directory_mode=mode)):
         run.tell(Note(message))
     # Once more: whoever held the directory until now may have been making the ledger anew when it was killed.
     await asyncio.to_thread(check_ledger_not_lost, directory)
@@ -135,6 +145,18 @@ async def _take_directory(stack: AsyncExitStack, run: _Run) -> Ledger:
     stack.push_async_callback(ledger.close)
     await ledger.check_if_small()
     return ledger
+
+
+async def _access(run: _Run, ledger: Ledger) -> Access:
+    """Who may read what is made. Where the directory stays open to others since it was, that is told once."""
+    output, remembered = run.settings.output, await ledger.recall(ACCESS_REMARK)
+    is_open = remembered is None and await asyncio.to_thread(has_open_archives, output.directory)
+    access = access_of(chosen=output.chosen_access, remembered=remembered, is_open=is_open)
+    if output.chosen_access is None and remembered is None:
+        ledger.remember(ACCESS_REMARK, access.value)
+        if access is Access.UMASK:
+            run.tell(Note(f"{output.directory} {KEPT_OPEN}"))
+    return access
 
 
 @contextmanager

@@ -18,6 +18,7 @@ from asyncexport.storage.layout import (
     archive_range,
     has_archives,
     has_definitions,
+    has_open_archives,
 )
 from asyncexport.storage.writer import ArchiveWriter
 
@@ -30,4 +31,5 @@ __all__ = [
     "archive_range",
     "has_archives",
     "has_definitions",
+    "has_open_archives",
 ]

@@ -1,7 +1,7 @@
 """The file of an archive that is being written, from its first byte to its final name; all of it in threads.
 
-1. Its name begins with a dot and ends in `.part`. It is created anew: what lies there under that name is removed, and
-   never written into.
+1. Its name begins with a dot, tells the process that writes it, and ends in `.part` (`part_names`). It is created anew:
+   what lies there under that name is removed, and never written into.
 2. In this order: all bytes are written, the whole is checked, the file is flushed, it gets its final name, and the
    folder is flushed.
 3. A file under the final name is replaced only if it differs. One that is sound is replaced only by an archive that has
@@ -22,8 +22,7 @@ from asyncexport.core.exports import Format
 from asyncexport.core.states import Archive
 from asyncexport.errors import ArchiveError, FewerRowsError
 from asyncexport.storage.disk import Disk
-
-CREATE_FLAGS = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
+from asyncexport.storage.part_names import part_path
 
 COMPARED_BYTES = 256 << 10
 """How much of a file that is there already is read at once."""
@@ -88,8 +87,7 @@ class ArchivePart:
         if self._is_the_same(archive):
             self._part.unlink()
         else:
-            with self._disk.at("rename"):
-                self._part.replace(self._final)
+            self._disk.give_name(file, self._part, self._final)
         self._close()
         self._disk.sync_folder(self._final.parent)
         return archive
@@ -107,17 +105,17 @@ class ArchivePart:
 
     @cached_property
     def _part(self) -> Path:
-        return self._final.with_name(f".{self._final.name}.part")
+        return part_path(self._final)
 
     def _create(self) -> None:
         self._disk.make_folder(self._final.parent)
         with self._disk.at("part.create"):
             try:
-                self._file = os.open(self._part, CREATE_FLAGS, 0o666)
+                self._file = self._disk.make_file(self._part)
             except FileExistsError:
                 # Never into what is there already, wherever that may lead.
                 self._part.unlink()
-                self._file = os.open(self._part, CREATE_FLAGS, 0o666)
+                self._file = self._disk.make_file(self._part)
 
     def _put(self, piece: bytes) -> None:
         file = self._open_file()
@@ -139,6 +137,8 @@ class ArchivePart:
 
     def _rows_there(self) -> int | None:
         """How many rows the archive under the final name has; None where there is none, or it is damaged."""
+        if not self._disk.is_file(self._final):
+            return None
         inspector = Inspector(self._container, path=self._path)
         try:
             with self._final.open("rb") as file:

@@ -6,6 +6,7 @@ from contextlib import closing
 from pathlib import Path
 from typing import BinaryIO, Self
 
+from asyncexport.core.access import Access
 from asyncexport.core.archive.inspection import Inspector, WireHashes
 from asyncexport.core.bundles import Bundle
 from asyncexport.core.exports import Export, Format
@@ -14,6 +15,7 @@ from asyncexport.errors import CorruptError, StorageError
 from asyncexport.storage.definitions import read_definitions, write_definition
 from asyncexport.storage.disk import Disk
 from asyncexport.storage.layout import DEFINITION_NAME, EXPORT_NAME, archive_path
+from asyncexport.storage.part_names import is_rubbish
 from asyncexport.storage.writer import GATHER_BYTES, ArchiveWriter
 
 READ_BYTES = 4 * GATHER_BYTES
@@ -43,12 +45,17 @@ class Archives:
         """End the threads."""
         await self._disk.close()
 
-    async def prepare(self, exports: Sequence[Export]) -> None:
+    async def prepare(self, exports: Sequence[Export], *, access: Access = Access.UMASK) -> None:
         """Make the folders, write the definitions beside them, remove what earlier runs left half-made.
+
+        Args:
+            exports: The exports to make ready for.
+            access: Who may read what is made from now on.
 
         Raises:
             StorageError: the directory cannot be written.
         """
+        self._disk.access = access
         await self._disk.run(self._prepare, exports)
 
     def new_part(self, bundle: Bundle, container: Format, *, wire_hashes: WireHashes | None = None) -> ArchiveWriter:
@@ -100,7 +107,8 @@ class Archives:
             folder = self._directory / export.name
             self._disk.make_folder(folder)
             for part in (*folder.glob(".*.part"), *folder.glob("date=*/.*.part")):
-                part.unlink(missing_ok=True)
+                if is_rubbish(part):
+                    part.unlink(missing_ok=True)
             write_definition(self._disk, export)
 
     def _files(self, export: str) -> list[str]:
@@ -125,15 +133,10 @@ class Archives:
         yield True, inspector.close_archive()
 
     def _name_aside(self, path: str) -> str:
-        number = 1
-        while (self._directory / (aside := f"{path}.damaged-{number}")).exists():
-            number += 1
-        return aside
+        return str(self._disk.name_aside(self._directory / path).relative_to(self._directory))
 
     def _move_aside(self, path: str, aside: str) -> None:
-        with self._disk.at("aside"):
-            (self._directory / path).rename(self._directory / aside)
-        self._disk.sync_folder((self._directory / path).parent)
+        self._disk.move_aside(self._directory / path, self._directory / aside)
 
 
 def _read(file: BinaryIO) -> bytes:

@@ -12,6 +12,7 @@ from asyncexport.core.exports import Definition, Export
 from asyncexport.errors import StorageError
 from asyncexport.storage.disk import Disk
 from asyncexport.storage.layout import DEFINITION_NAME
+from asyncexport.storage.part_names import part_path
 
 
 def write_definition(disk: Disk, export: Export) -> None:
@@ -25,8 +26,8 @@ def write_definition(disk: Disk, export: Export) -> None:
     path = folder / DEFINITION_NAME
     if path.exists() and path.read_bytes() == text:
         return
-    aside = folder / f"{DEFINITION_NAME}.part"
-    with disk.at("definition.write"), aside.open("xb") as file:
+    aside = part_path(path)
+    with disk.at("definition.write"), os.fdopen(disk.make_file(aside), "wb") as file:
         file.write(text)
         file.flush()
         os.fsync(file.fileno())

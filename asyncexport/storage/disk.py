@@ -8,13 +8,14 @@ from collections.abc import Awaitable, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from stat import S_ISDIR, S_ISLNK
+from stat import S_ISDIR, S_ISLNK, S_ISREG
 from typing import Any, TypeVar
 
 from aiofiles.os import wrap
 
+from asyncexport.core.access import Access
 from asyncexport.core.file_faults import NO_FOLDER_FLUSH, file_fault
-from asyncexport.errors import StorageError
+from asyncexport.errors import LedgerLockedError, StorageError
 from asyncexport.storage.failpoints import STORAGE_FAILPOINT
 
 CORES = os.cpu_count() or 1
@@ -52,11 +53,13 @@ class Disk:
         directory: Where.
 
     Attributes:
+        access: Who may read what is made.
         cores: Held by a thread while it looks into an archive.
     """
 
     def __init__(self, directory: Path) -> None:
         self.directory = directory
+        self.access = Access.UMASK
         self._failpoint = STORAGE_FAILPOINT.get()
         self.cores = threading.BoundedSemaphore(CORES)
         self._making_folders = threading.Lock()
@@ -87,7 +90,7 @@ class Disk:
         try:
             return work(*arguments)
         except OSError as error:
-            raise self._in_plain_words(error) from error
+            raise _in_plain_words(error, self.directory) from error
 
     @contextmanager
     def at(self, name: str) -> Iterator[None]:
@@ -130,8 +133,53 @@ class Disk:
             folder = folder.parent
         for one in reversed(missing):
             with self.at("folder"):
-                one.mkdir(exist_ok=True)
+                one.mkdir(mode=self.access.folder_mode, exist_ok=True)
             self.sync_folder(one.parent)
+
+    def make_file(self, path: Path) -> int:
+        """A handle to write to a new file.
+
+        Raises:
+            FileExistsError: something has that name; it is not followed.
+        """
+        return os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, self.access.file_mode)
+
+    def is_file(self, path: Path) -> bool:
+        """Whether a file lies there, and neither a folder nor a link."""
+        try:
+            return S_ISREG(path.lstat().st_mode)
+        except FileNotFoundError:
+            return False
+
+    def give_name(self, file: int, part: Path, final: Path) -> None:
+        """Give the part file with this handle its final name. A folder under that name is moved aside.
+
+        Raises:
+            LedgerLockedError: another process has put another file in its place.
+        """
+        ours, there = os.fstat(file), part.lstat()
+        if (ours.st_dev, ours.st_ino) != (there.st_dev, there.st_ino):
+            raise LedgerLockedError(
+                f"another process has replaced {part}: two runs write to {self.directory} at the same time",
+                hint="see to it that only one run uses a directory, then run the same command again",
+            )
+        if not final.is_symlink() and final.is_dir():
+            self.move_aside(final, self.name_aside(final))
+        with self.at("rename"):
+            part.replace(final)
+
+    def name_aside(self, path: Path) -> Path:
+        """The next free name, which is no archive's, for what cannot be used."""
+        number = 1
+        while os.path.lexists(aside := path.with_name(f"{path.name}.damaged-{number}")):
+            number += 1
+        return aside
+
+    def move_aside(self, path: Path, aside: Path) -> None:
+        """Give it that name, durably."""
+        with self.at("aside"):
+            path.rename(aside)
+        self.sync_folder(path.parent)
 
     def sync_folder(self, folder: Path) -> None:
         """Flush the names in a folder, where the file system can do that; a run is told once where it cannot."""
@@ -145,25 +193,6 @@ class Disk:
         finally:
             os.close(handle)
 
-    def _in_plain_words(self, error: OSError) -> StorageError:
-        """The error of ours for what the system raised."""
-        where = error.filename or self.directory
-        inodes = error.errno != errno.ENOSPC or _has_inodes(self.directory)
-        fault = file_fault(error.errno, place=str(where), directory=str(self.directory), has_inodes=inodes)
-        if fault is not None:
-            return StorageError(fault.message, hint=fault.hint)
-        match error.errno:
-            case errno.EACCES | errno.EPERM | errno.EROFS:
-                return StorageError(
-                    f"{where} cannot be used: {error.strerror}",
-                    hint="check who owns the directory, or choose another by [output] directory",
-                )
-            case _:
-                return StorageError(
-                    f"{where}: {error.strerror or error}",
-                    hint="see to the disk, then run the same command again: what is stored is kept",
-                )
-
 
 def _has_inodes(directory: Path) -> bool:
     """Whether one more file would find an inode; True where the file system does not count them."""
@@ -172,3 +201,23 @@ def _has_inodes(directory: Path) -> bool:
     except OSError:
         return True
     return found.f_files == 0 or found.f_favail > 0
+
+
+def _in_plain_words(error: OSError, directory: Path) -> StorageError:
+    """The error of ours for what the system raised."""
+    where = error.filename or directory
+    inodes = error.errno != errno.ENOSPC or _has_inodes(directory)
+    fault = file_fault(error.errno, place=str(where), directory=str(directory), has_inodes=inodes)
+    if fault is not None:
+        return StorageError(fault.message, hint=fault.hint)
+    match error.errno:
+        case errno.EACCES | errno.EPERM | errno.EROFS:
+            return StorageError(
+                f"{where} cannot be used: {error.strerror}",
+                hint="check who owns the directory, or choose another by [output] directory",
+            )
+        case _:
+            return StorageError(
+                f"{where}: {error.strerror or error}",
+                hint="see to the disk, then run the same command again: what is stored is kept",
+            )

@@ -46,6 +46,16 @@ def has_archives(directory: Path) -> bool:
     return any(ARCHIVE_NAME.fullmatch(path.name) for path in directory.glob("*/date=*/*.gz"))
 
 
+def has_open_archives(directory: Path) -> bool:
+    """Whether others than their owner may read archives that lie there, by the first of them that is found.
+
+    It reads the disk: not for an event loop.
+    """
+    found = (path for path in directory.glob("*/date=*/*.gz") if ARCHIVE_NAME.fullmatch(path.name))
+    first = next(found, None)
+    return first is not None and bool(first.stat().st_mode & 0o077)
+
+
 def has_definitions(directory: Path) -> bool:
     """Whether an output directory holds any export's definition. It reads the disk: not for an event loop."""
     return any(True for _ in directory.glob(f"*/{DEFINITION_NAME}"))
