@@ -831,19 +831,67 @@ async def test_an_archive_is_checked_to_its_end(archives, tmp_path):
 
 
 @pytest.mark.skipif(not Path("/proc/self/mem").exists(), reason="there is no file that fails to be read")
-async def test_an_archive_that_the_disk_does_not_give_back_is_damaged(archives, tmp_path):
+async def test_an_archive_that_the_disk_does_not_give_back_is_damaged():
     """A bad sector is one archive's trouble: it can be exported anew."""
-    (tmp_path / "out" / PATH).parent.mkdir(parents=True)
-    (tmp_path / "out" / PATH).symlink_to("/proc/self/mem")
-    with pytest.raises(CorruptError, match="does not give"):
+    async with Archives(Path("/proc/self")) as archives:
+        with pytest.raises(CorruptError, match="does not give"):
+            await archives.check("mem", Format.NDJSON)
+
+
+@pytest.mark.parametrize("what", ["folder", "link", "link to nowhere", "pipe"])
+async def test_what_is_no_file_is_no_archive(archives, tmp_path, what):
+    """It can be exported anew, and nobody waits for what comes out of a pipe."""
+    place = tmp_path / "out" / PATH
+    place.parent.mkdir(parents=True)
+    (tmp_path / "sound").write_bytes(BODY)
+    match what:
+        case "folder":
+            place.mkdir()
+        case "pipe":
+            os.mkfifo(place)
+        case _:
+            place.symlink_to(tmp_path / ("sound" if what == "link" else "nowhere"))
+    with pytest.raises(CorruptError, match="lies in its place"):
         await archives.check(PATH, Format.NDJSON)
 
 
-async def test_an_archive_that_cannot_be_opened_is_the_disks_trouble(archives, tmp_path):
-    """It is not taken for a damaged one."""
-    (tmp_path / "out" / PATH).mkdir(parents=True)
-    with pytest.raises(StorageError, match="Is a directory"):
-        await archives.check(PATH, Format.NDJSON)
+async def test_folders_may_be_as_deep_as_they_like(archives, tmp_path):
+    """They are walked without recursion, up to where the system knows no longer names."""
+    await archives.prepare([Export("everyone-events")])
+    await keep(archives)
+    at = os.open(tmp_path / "out" / "everyone-events", os.O_RDONLY)
+    for _ in range(1500):
+        os.mkdir("deep", dir_fd=at)
+        below = os.open("deep", os.O_RDONLY, dir_fd=at)
+        os.close(at)
+        at = below
+    os.close(os.open("file", os.O_CREAT | os.O_WRONLY, dir_fd=at))
+    os.close(at)
+    try:
+        assert PATH in await archives.files("everyone-events")
+    finally:
+        # pytest itself would remove them by recursion.
+        await asyncio.to_thread(subprocess.run, ["rm", "-rf", str(tmp_path / "out")], check=True)
+
+
+async def test_only_days_are_looked_for_behind_links(archives, tmp_path):
+    """A day may lie on another disk; other links, also in a circle, are named and not followed."""
+    await archives.prepare([Export("everyone-events")])
+    await keep(archives)
+    folder = tmp_path / "out" / "everyone-events"
+    folder.joinpath("date=2026-01-01").rename(tmp_path / "moved")
+    folder.joinpath("date=2026-01-01").symlink_to(tmp_path / "moved")
+    folder.joinpath("other").symlink_to(tmp_path / "moved")
+    folder.joinpath("circle").symlink_to(folder)
+    folder.joinpath("date=2026-01-02").symlink_to("date=2026-01-02")
+    (tmp_path / "moved" / "date=2026-01-01").symlink_to(tmp_path / "moved")
+    assert await archives.files("everyone-events") == [
+        "everyone-events/circle",
+        PATH,
+        "everyone-events/date=2026-01-01/date=2026-01-01",
+        "everyone-events/date=2026-01-02",
+        "everyone-events/other",
+    ]
 
 
 async def test_what_is_moved_aside_overwrites_nothing(archives, tmp_path):

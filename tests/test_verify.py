@@ -219,6 +219,25 @@ async def test_a_check_that_is_left_early_leaves_nothing_behind(place):
     assert len(asyncio.all_tasks()) == 1
 
 
+@pytest.mark.parametrize("what", ["folder", "link"])
+async def test_what_lies_in_an_archives_place_is_broken_and_the_check_goes_on(place, what):
+    """A folder or a link is one bundle's trouble, which a repair can mend; the rest is checked."""
+    first, second, third = await place.fill(3)
+    path = place.path(half_hour(1))
+    path.rename(place.directory / "elsewhere")
+    if what == "folder":
+        path.mkdir()
+        (path / "mine").write_bytes(b"mine")
+    else:
+        path.symlink_to(place.directory / "elsewhere")
+    reason = f"a {what} lies in its place"
+    assert await verified(place) == [
+        *all_sound([first]),
+        Broken(second.stored.path, second, reason),
+        *all_sound([third]),
+    ]
+
+
 # Checking during a run
 
 
@@ -275,6 +294,27 @@ async def test_a_damaged_archive_is_broken_though_a_new_take_is_under_way(place)
 
 
 # Made anew
+
+
+async def test_a_rebuild_finds_what_a_check_finds_behind_a_link(place):
+    """A day whose folder lies on another disk is read there by both."""
+    records = await place.fill(3)
+    day = place.path(half_hour(0)).parent
+    day.rename(place.directory.with_name("moved"))
+    day.symlink_to(place.directory.with_name("moved"))
+    assert await verified(place) == all_sound(records)
+    assert await rebuilt(place) == all_sound(records)
+    assert await verified(place) == all_sound(records)
+
+
+async def test_a_rebuild_moves_aside_what_lies_in_an_archives_place(place):
+    """Its name is free for the next run, and what was in it is kept."""
+    first, second = await place.fill(2)
+    place.path(half_hour(1)).unlink()
+    place.path(half_hour(1)).mkdir()
+    aside = f"{second.stored.path}.damaged-1"
+    assert await rebuilt(place) == [*all_sound([first]), Damaged(aside, half_hour(1), "a folder lies in its place")]
+    assert (place.directory / aside).is_dir()
 
 
 async def test_a_lost_ledger_is_made_anew_from_the_archives(place):
@@ -422,10 +462,11 @@ async def test_a_rebuild_that_stops_midway_leaves_the_old_ledger_in_its_place(pl
         async with aclosing(rebuild(place.directory)) as findings:
             await anext(findings)
     else:
-        place.path(half_hour(ARCHIVES_AT_ONCE)).unlink()
-        place.path(half_hour(ARCHIVES_AT_ONCE)).symlink_to(UNREADABLE)
-        with pytest.raises(StorageError):
-            await rebuilt(place)
+        async with aclosing(rebuild(place.directory)) as findings:
+            await anext(findings)
+            place.path(half_hour(3 * ARCHIVES_AT_ONCE - 1)).unlink()
+            with pytest.raises(StorageError, match="went away"):
+                [finding async for finding in findings]
     assert (place.directory / LEDGER).read_bytes() == before
     assert place.stored() == records
     assert not (place.directory / LEDGER.parent / "anew").exists()
@@ -441,7 +482,3 @@ async def test_a_rebuild_stopped_by_a_kill_can_be_done_again(place):
     assert await rebuilt(place) == all_sound(records)
     with LedgerReader(place.directory) as ledger:
         assert list(ledger.exports()) == [EVENTS.name]
-
-
-UNREADABLE = Path("/proc/self/clear_refs")
-"""A file that can be seen and not be read: opening it, or reading from it, fails."""

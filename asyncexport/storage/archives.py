@@ -4,6 +4,7 @@ import errno
 from collections.abc import Generator, Sequence
 from contextlib import closing
 from pathlib import Path
+from stat import S_ISDIR, S_ISLNK, S_ISREG
 from typing import BinaryIO, Self
 
 from asyncexport.core.access import Access
@@ -14,7 +15,8 @@ from asyncexport.core.states import Archive
 from asyncexport.errors import CorruptError, StorageError
 from asyncexport.storage.definitions import read_definitions, write_definition
 from asyncexport.storage.disk import Disk
-from asyncexport.storage.layout import DEFINITION_NAME, EXPORT_NAME, archive_path
+from asyncexport.storage.layout import EXPORT_NAME, archive_path
+from asyncexport.storage.listing import files_below
 from asyncexport.storage.part_names import is_rubbish
 from asyncexport.storage.writer import GATHER_BYTES, ArchiveWriter
 
@@ -63,8 +65,12 @@ class Archives:
         return ArchiveWriter(self._disk, archive_path(bundle, container), container, wire_hashes=wire_hashes)
 
     async def files(self, export: str) -> list[str]:
-        """All files below an export's folder, in order, relative to the output directory."""
-        return await self._disk.run(self._files, export)
+        """All files below an export's folder, in order, relative to the output directory (`listing`).
+
+        Raises:
+            StorageError: a folder cannot be read.
+        """
+        return await self._disk.run(files_below, self._directory, export)
 
     async def definitions(self) -> list[Export]:
         """The exports whose definitions lie here.
@@ -111,15 +117,11 @@ class Archives:
                     part.unlink(missing_ok=True)
             write_definition(self._disk, export)
 
-    def _files(self, export: str) -> list[str]:
-        folder = self._directory / export
-        found = (path for path in folder.rglob("*") if path.is_file() and path.suffix != ".part")
-        return sorted(str(path.relative_to(self._directory)) for path in found if path.name != DEFINITION_NAME)
-
     def _looks(self, path: str, container: Format) -> Generator[tuple[bool, Archive | None], None, None]:
         """Check an archive, each `next` for a bounded time in a thread: whether that is all, and the result."""
         inspector = Inspector(container, path=path)
         try:
+            _refuse_no_file(self._directory / path)
             file = (self._directory / path).open("rb")
         except FileNotFoundError:
             yield True, None
@@ -137,6 +139,19 @@ class Archives:
 
     def _move_aside(self, path: str, aside: str) -> None:
         self._disk.move_aside(self._directory / path, self._directory / aside)
+
+
+def _refuse_no_file(path: Path) -> None:
+    """Make sure that a file lies there: what a link leads to is not what was stored.
+
+    Raises:
+        CorruptError: it is anything else.
+        FileNotFoundError: there is nothing.
+    """
+    kind = path.lstat().st_mode
+    if not S_ISREG(kind):
+        what = "a folder" if S_ISDIR(kind) else "a link" if S_ISLNK(kind) else "no file"
+        raise CorruptError(f"{what} lies in its place")
 
 
 def _read(file: BinaryIO) -> bytes:
