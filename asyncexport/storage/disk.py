@@ -54,12 +54,14 @@ class Disk:
 
     Attributes:
         access: Who may read what is made.
+        is_prepared: The directory was made for a run: from now on it is never made anew, wherever it went.
         cores: Held by a thread while it looks into an archive.
     """
 
     def __init__(self, directory: Path) -> None:
         self.directory = directory
         self.access = Access.UMASK
+        self.is_prepared = False
         self._failpoint = STORAGE_FAILPOINT.get()
         self.cores = threading.BoundedSemaphore(CORES)
         self._making_folders = threading.Lock()
@@ -129,6 +131,8 @@ class Disk:
     def _make_folder(self, folder: Path) -> None:
         missing = []
         while not folder.is_dir():
+            if folder == self.directory and self.is_prepared:
+                raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(folder))
             missing.append(folder)
             folder = folder.parent
         for one in reversed(missing):
@@ -211,6 +215,11 @@ def _in_plain_words(error: OSError, directory: Path) -> StorageError:
     if fault is not None:
         return StorageError(fault.message, hint=fault.hint)
     match error.errno:
+        case errno.ENOENT if not directory.exists():
+            return StorageError(
+                f"{directory} went away while a run wrote to it",
+                hint="bring it back (is its disk still mounted?), then run the same command again",
+            )
         case errno.EACCES | errno.EPERM | errno.EROFS:
             return StorageError(
                 f"{where} cannot be used: {error.strerror}",
