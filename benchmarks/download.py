@@ -1,7 +1,7 @@
 """Downloads: asyncexport's whole path against curl followed by gzip -t, and its streaming alone against curl, over TLS.
 
 Three loads. *large*: 64 archives of 16 MiB. *large, streaming alone*: the same bytes through asyncexport's client and
-its gathered writes with their SHA-256, without inflating, counting, fsync or ledger. *small*: 2,000 archives of
+its gathered writes, without inspection, fsync or ledger. *small*: 2,000 archives of
 100 KiB, whole path with the API. The whole path is hash, gzip to its end, structure, rows, fsync, rename and ledger, by
 the command line, its start included; curl's is what its name says, without fsync. All take 8 at once.
 """

@@ -1,78 +1,48 @@
-"""One contender of download.py: asyncexport's client, its gathering and its threads, with the SHA-256 of what came.
+"""One contender of download.py: asyncexport's client, its gathering and its threads.
 
-Left out of the whole path: the API, gzip, rows, fsync and the ledger. A part of the program that is not asked for is
-replaced, none is rewritten: the part file has an inspector that only hashes, and fsync does nothing.
+Left out of the whole path: the API, the inspection of what came, fsync and the ledger. A part of the program that is
+not asked for is replaced, none is rewritten: the part file is not inspected, and fsync does nothing.
 """
 
 import argparse
 import asyncio
-import hashlib
 import os
 import time
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any, cast
 
 from asyncexport.client.session import ConnectionSettings
 from asyncexport.client.storage_host import StorageHost
+from asyncexport.core.archive.inspection import Inspected
 from asyncexport.core.bundles import Bundle, Range
 from asyncexport.core.exports import Format
 from asyncexport.core.service.resources import DownloadLink
 from asyncexport.core.states import Archive
 from asyncexport.storage import Archives, ArchiveWriter, archive_path
 from asyncexport.storage.archive_part import ArchivePart
-from asyncexport.storage.disk import Disk
 
 DAY = 86_400
 
 
-class HashOnly:
-    """Takes whatever comes for an archive; what a part file asks of an inspector."""
+class UninspectedPart(ArchivePart):
+    """A part file that is taken for an archive as it is."""
 
-    def __init__(self, path: str, write: Callable[[bytes], object]) -> None:
-        self._path = path
-        self._write = write
-        self._sha256 = hashlib.sha256()
-        self._size = 0
-
-    def feed(self, data: bytes) -> None:
-        """Hash it, keep it."""
-        self._sha256.update(data)
-        self._size += len(data)
-        self._write(data)
-
-    def close(self, *, end_proved: bool) -> Archive:  # noqa: ARG002 - an inspector's method
-        """What it hashed to."""
-        return Archive(self._path, self._size, 0, self._sha256.hexdigest())
+    def _inspect(self, *, end_proved: bool) -> Inspected:  # noqa: ARG002 - as it is called
+        return Inspected(Archive(self._path, self._part.stat().st_size, 0, ""), is_remade=False, long_rows=0)
 
 
-class HashedPart(ArchivePart):
-    """A part file that only hashes what it takes."""
+class UninspectedParts(Archives):
+    """Begins part files that are not inspected."""
 
-    def __init__(self, disk: Disk, path: str) -> None:
-        super().__init__(disk, path, Format.NDJSON)
-        self._inspector = cast("Any", HashOnly(path, self._put))
-
-
-class HashedDraft(ArchiveWriter):
-    """A part file that is only hashed."""
-
-    def __init__(self, disk: Disk, path: str) -> None:
-        super().__init__(disk, path, Format.NDJSON)
-        self._part = HashedPart(disk, path)
-
-
-class Drafts(Archives):
-    """Begins part files that are only hashed."""
-
-    def new_part(self, bundle: Bundle, container: Format, *, wire_hashes: object = None) -> ArchiveWriter:  # noqa: ARG002
+    def begin(self, bundle: Bundle) -> ArchiveWriter:
         """Begin one."""
-        return HashedDraft(self._disk, archive_path(bundle, container))
+        return ArchiveWriter(
+            self._disk, UninspectedPart(self._disk, archive_path(bundle, Format.NDJSON), Format.NDJSON)
+        )
 
 
 async def fetch_all(urls: list[str], into: Path, *, at_once: int, trust: Path | None) -> None:
     """Fetch them, so many at once."""
-    archives = Drafts(into)
+    archives = UninspectedParts(into)
     slots = asyncio.Semaphore(at_once)
     async with StorageHost(ConnectionSettings(ca_file=trust)) as storage_host:
 
@@ -81,7 +51,7 @@ async def fetch_all(urls: list[str], into: Path, *, at_once: int, trust: Path | 
             async with (
                 slots,
                 storage_host.open(DownloadLink(url)) as body,
-                archives.new_part(bundle, Format.NDJSON) as new_part,
+                archives.begin(bundle) as new_part,
             ):
                 async for chunk in body.chunks():
                     await new_part.write(chunk)

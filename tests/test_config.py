@@ -69,7 +69,7 @@ def test_without_a_file_there_is_one_export_of_everyones_events(here: Path) -> N
     assert (settings.polling.operation_deadline_seconds, settings.polling.prefer) == (86_400.0, "throughput")
     assert (settings.retry.attempts, settings.retry.outage_seconds) == (5, 21_600.0)
     assert (settings.retry.backoff_initial_seconds, settings.retry.backoff_max_seconds) == (1.0, 300.0)
-    assert settings.download.min_rate == 1024
+    assert (settings.download.min_rate, settings.download.max_row) == (1024, 64 << 20)
     assert (settings.output.directory, settings.output.grace_seconds) == (Path("exports"), 30.0)
     assert (settings.nightly.since_at(0.0), settings.nightly.refresh_seconds) == (None, 0.0)
 
@@ -251,6 +251,11 @@ MESSAGES = [
     ("[concurrency]\ndownloads = -4", "concurrency.downloads: must be at least 1, got -4"),
     ("[retry]\nattempts = 0", "retry.attempts: must be at least 1, got 0"),
     ("[download]\nmin_rate = 0", "download.min_rate: must be more than 0, got 0"),
+    (
+        "[download]\nmax_row = 1000",
+        'download.max_row: expected a size in quotes and with a unit, such as "64MiB", got 1000',
+    ),
+    ('[download]\nmax_row = "3KiB"', 'download.max_row: must be between 1MiB and 900MiB, got "3KiB"'),
     # Durations
     (
         "[output]\ngrace = 30",

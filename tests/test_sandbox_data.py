@@ -18,7 +18,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from asyncexport.core.archive.inspection import inspect
+from asyncexport.core.archive.inspection import inspect_pieces
 from asyncexport.core.bundles import DAY, read_timestamp
 from asyncexport.core.exports import Format
 from asyncexport.sandbox.data import SandboxSyntheticRows
@@ -355,7 +355,7 @@ def test_made_up_rows_survive_every_format():
         {key: _cell(value) for key, value in row.items() if value != ""} for row in rows
     ]
     for form in Format:
-        assert inspect([gzip.compress(written(rows, form))], form).rows == len(rows)
+        assert inspect_pieces([gzip.compress(written(rows, form))], form).rows == len(rows)
 
 
 def test_pieces_are_as_big_as_asked_for():
@@ -445,7 +445,7 @@ def test_an_empty_export_has_two_shapes(form, usual):
     """No rows look like no rows, or like nothing at all; both count as none."""
     assert empty(form, "usual") == usual
     assert empty(form, "nothing") == b""
-    assert inspect([gzip.compress(usual)], Format(form)).rows == 0
+    assert inspect_pieces([gzip.compress(usual)], Format(form)).rows == 0
     with pytest.raises(ValueError, match="no such shape"):
         empty(form, "odd")
 
@@ -463,7 +463,7 @@ def test_a_filler_is_valid_and_as_big_as_asked_for(form, size):
     """Any size is met to the byte, and the rows are as many as it says."""
     made = filler(form, size)
     assert len(b"".join(made)) == size
-    assert inspect([gzip.compress(b"".join(made), 1)], form).rows == made.rows
+    assert inspect_pieces([gzip.compress(b"".join(made), 1)], form).rows == made.rows
 
 
 def test_a_gigabyte_is_one_block_over_and_over():
@@ -474,7 +474,7 @@ def test_a_gigabyte_is_one_block_over_and_over():
     assert made.block.endswith(b"}\n")
     few = [gzip.compress(made.block, 1)] * 3 + [gzip.compress(made.tail, 1)]
     rows_a_block = made.block.count(b"\n")
-    assert inspect(few, Format.NDJSON).rows == 3 * rows_a_block + made.rows - made.times * rows_a_block
+    assert inspect_pieces(few, Format.NDJSON).rows == 3 * rows_a_block + made.rows - made.times * rows_a_block
 
 
 def test_a_filler_has_rows_of_its_window():

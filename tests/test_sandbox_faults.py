@@ -12,7 +12,7 @@ from dataclasses import fields, replace
 import orjson
 import pytest
 
-from asyncexport.core.archive.inspection import inspect
+from asyncexport.core.archive.inspection import inspect_pieces
 from asyncexport.core.bundles import Range
 from asyncexport.core.exports import Format
 from asyncexport.errors import ArchiveError, CorruptError, IncompleteError
@@ -423,7 +423,7 @@ async def test_damage_is_damage(what, error, fits, container):
         call = Caller(box)
         link = await call.located(START, END, format=f"FORMAT_{container.name}")
         whole = await call.download(link)
-        rows = inspect([whole.body], container).rows
+        rows = inspect_pieces([whole.body], container).rows
         assert rows == len(box.events(START, END))
         assert hash_fits(whole)
         box.behave(faulty(SandboxFault("download", what, nth=1)))
@@ -431,10 +431,10 @@ async def test_damage_is_damage(what, error, fits, container):
         assert got.header("Content-Length") == str(len(got.body))
         assert hash_fits(got) == fits
         if error is None:
-            assert (inspect([got.body], container).rows == rows) == (what != "cut-line")
+            assert (inspect_pieces([got.body], container).rows == rows) == (what != "cut-line")
         else:
             with pytest.raises(error):
-                inspect([got.body], container)
+                inspect_pieces([got.body], container)
         assert (await call.download(link)).body == whole.body
 
 
@@ -447,8 +447,8 @@ async def test_an_array_may_stay_open():
         assert hash_fits(got)
         assert orjson.loads(gzip.decompress(got.body) + b"]")
         with pytest.raises(CorruptError):
-            inspect([got.body], Format.JSON)
-        assert inspect([(await call.download(link)).body], Format.JSON).rows > 0
+            inspect_pieces([got.body], Format.JSON)
+        assert inspect_pieces([(await call.download(link)).body], Format.JSON).rows > 0
 
 
 async def test_a_neat_cut_is_told_by_the_hash_alone():
@@ -457,7 +457,7 @@ async def test_a_neat_cut_is_told_by_the_hash_alone():
         call = Caller(box)
         got = await call.download(await call.located(START, END))
         assert got.values("x-goog-hash") == []
-        assert 0 < inspect([got.body], Format.NDJSON).rows < len(box.events(START, END))
+        assert 0 < inspect_pieces([got.body], Format.NDJSON).rows < len(box.events(START, END))
 
 
 def test_all_damage_is_tried():
@@ -585,7 +585,7 @@ class TestFates:
         async with serving(faulty(*faults, SandboxFault("operation", "fewer-rows", rows=10**6))) as box:
             call = Caller(box)
             bodies = [(await call.download(await call.located(START, END))).body for _ in range(3)]
-            found = [inspect([body], Format.NDJSON).rows for body in bodies]
+            found = [inspect_pieces([body], Format.NDJSON).rows for body in bodies]
             assert found == [len(box.events(START, END)), 7, 0]
             whole, first, _ = (gzip.decompress(body) for body in bodies)
             assert whole.startswith(first)

@@ -3,14 +3,16 @@
 import csv
 import io
 import json
-from collections.abc import Iterable, Iterator
+import tracemalloc
+from collections.abc import Iterable
 from itertools import pairwise
 
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from asyncexport.core.archive.structure import LONGEST_ROW_BYTES, STRUCTURES
+from asyncexport.core.archive.json_array import DEEPEST, SLICE_BYTES
+from asyncexport.core.archive.structure import STRUCTURES
 from asyncexport.core.exports import Format
 from asyncexport.errors import CorruptError
 
@@ -73,21 +75,84 @@ def test_a_web_page_is_no_export(form):
     refused(form, b"<!DOCTYPE html>\n<html><body>Please log in</body></html>\n")
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize(("form", "start"), [(Format.NDJSON, b'{"a":"'), (Format.CSV, b"a\n"), (Format.CSV, b'a\n"')])
-def test_a_row_that_does_not_end_is_refused_before_memory_is_full(form, start):
-    """What inflates to one endless line is given up at the length no row has."""
-    fed: list[int] = []
+MIB = 1 << 20
+LONG_ROWS = {
+    "ndjson": (Format.NDJSON, b'{"a":1}\n{"a":"', b"x", b'"}\n{"a":2}\n', 3),
+    "ndjson, brackets": (Format.NDJSON, b'{"a":[', b"[],", b"[]]}", 1),
+    "ndjson, escapes": (Format.NDJSON, b'{"a":"', b'\\\\\\"', b'"}', 1),
+    "ndjson, blanks": (Format.NDJSON, b'{"a":1}\n', b" ", b'{"a":2}', 2),
+    "ndjson, newlines": (Format.NDJSON, b"{}\n", b"\n", b"", 1),
+    "json": (Format.JSON, b'[{"a":"', b"x", b'"},{"a":2}]', 2),
+    "json, brackets": (Format.JSON, b'[{"a":[', b"[{}],", b'[]]},{"a":"]"}]', 2),
+    "json, quotes": (Format.JSON, b'[{"a":[', b'"[",', b'""]}]', 1),
+    "json, blanks": (Format.JSON, b"[{},", b" ", b"{}]", 2),
+    "csv": (Format.CSV, b"a,b\n1,", b"x", b"\n3,4\n", 2),
+    "csv, quotes": (Format.CSV, b"a,b\n", b'""', b"", 1),
+    "csv, newlines": (Format.CSV, b"a,b\n1,2\n", b"\n", b"", 1),
+    "csv, newlines in quotes": (Format.CSV, b'a,b\n"', b"\n", b'",2\n', 1),
+}
 
-    def endless() -> Iterator[bytes]:
-        yield start
-        while True:
-            fed.append(1 << 20)
-            yield b"x" * fed[-1]
 
-    with pytest.raises(CorruptError, match="too long"):
-        rows_in(form, endless())
-    assert sum(fed) <= LONGEST_ROW_BYTES + (1 << 20)
+@pytest.mark.parametrize("case", LONG_ROWS)
+def test_a_long_row_is_counted_and_never_held(case):
+    """Rows of any length are told by their ends; memory does not grow with them."""
+    form, start, unit, end, rows = LONG_ROWS[case]
+    structure = STRUCTURES[form](max_row=2 * MIB)
+    middle = unit * (MIB // len(unit))
+    tracemalloc.start()
+    try:
+        structure.feed(start)
+        for _ in range(4):
+            structure.feed(middle)
+        structure.feed(end)
+        assert structure.close() == rows
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert structure.long_rows == (0 if "blanks" in case or case.endswith("newlines") else 1)
+    assert peak < 48 * MIB
+
+
+@pytest.mark.parametrize(
+    "case", ["ndjson", "ndjson, brackets", "ndjson, escapes", "json", "json, brackets", "json, quotes"]
+)
+def test_a_long_row_that_is_cut_is_refused(case):
+    """Its brackets and quotes are followed, though nothing in it is parsed."""
+    form, start, unit, _, _ = LONG_ROWS[case]
+    with pytest.raises(CorruptError, match="stops within"):
+        rows_in(form, [start, *[unit * (MIB // len(unit))] * 3])
+
+
+@pytest.mark.parametrize("depth", [10, DEEPEST - 3, DEEPEST + 5, 300_000])
+@pytest.mark.parametrize("kinds", [b"[", b"[{"])
+def test_json_nested_deep_is_followed(depth, kinds):
+    """Deeper than any reader goes only the number of brackets counts."""
+    opening = (kinds * depth)[:depth]
+    closing = opening[::-1].translate(bytes.maketrans(b"[{", b"]}"))
+    assert rows_in(Format.JSON, [b'[{"a":' + opening + closing + b"},{}]"]) == 2
+    assert rows_in(Format.JSON, [b'[{"a":' + b'"' + b"x" * 100_000 + b'"' + opening + closing + b"},{}]"]) == 2
+    with pytest.raises(CorruptError, match="stops within"):
+        rows_in(Format.JSON, [b'[{"a":' + opening + closing[:-1]])
+    with pytest.raises(CorruptError, match="closed by another"):
+        rows_in(Format.JSON, [b'[{"a":' + b'"' + b"x" * 100_000 + b'"' + opening + closing[:-2] + b"}" * 2])
+
+
+@given(
+    row=st.lists(st.sampled_from([b"[]", b"{}", b"[", b"]", b"{", b"}", b'"[{"', b",", b'"\\""']), max_size=40),
+    cuts=CUTS,
+)
+def test_a_part_of_a_long_row_is_followed_as_a_short_one_is(row, cuts):
+    """Taking pairs of brackets out of it changes no verdict."""
+    text = b"".join(row)
+    padding = b'"' + b"x" * SLICE_BYTES + b'"'
+
+    def verdict(pieces: Iterable[bytes]) -> int | str:
+        try:
+            return rows_in(Format.JSON, pieces)
+        except CorruptError as error:
+            return str(error)
+
+    assert verdict([b'[{"a":', padding, *cut(text, cuts), b"}]"]) == verdict([b'[{"a":', *cut(text, cuts), b"}]"])
 
 
 @pytest.mark.parametrize("form", Format)

@@ -29,6 +29,9 @@ from asyncexport.core.service.urls import is_loopback
 
 LEAST_BUNDLE_SECONDS = 300
 
+LEAST_ROW_BYTES = 1 << 20
+"""Shorter rows are parsed where a rule needs it."""
+
 LEAST_NUMBER = 1e-6
 
 MOST = 10**9
@@ -79,6 +82,20 @@ def _duration_from_text(value: Any) -> float:
     if not isinstance(value, str):
         raise ValueError('expected a duration in quotes and with a unit, such as "10s"')  # noqa: TRY004 - pydantic's way
     return read_duration(value)
+
+
+SIZE = re.compile(r"([0-9]{1,12})\s*(KiB|MiB|GiB|B)", re.IGNORECASE)
+SIZE_UNITS = {"b": 1, "kib": 1 << 10, "mib": 1 << 20, "gib": 1 << 30}
+
+
+def _bytes_from_text(value: Any) -> int:
+    found = SIZE.fullmatch(value.strip()) if isinstance(value, str) else None
+    if not found:
+        raise ValueError('expected a size in quotes and with a unit, such as "64MiB"')
+    size = int(found[1]) * SIZE_UNITS[found[2].lower()]
+    if not LEAST_ROW_BYTES <= size <= MOST:
+        raise ValueError("must be between 1MiB and 900MiB")
+    return size
 
 
 def _some_time(seconds: float) -> float:
@@ -245,6 +262,7 @@ Count = Annotated[int, BeforeValidator(_number_from_text), Field(ge=1, le=MOST)]
 Number = Annotated[float, BeforeValidator(_number_from_text), AfterValidator(_within_reason)]
 Duration = Annotated[float, BeforeValidator(_duration_from_text)]
 SomeTime = Annotated[Duration, AfterValidator(_some_time)]
+Size = Annotated[int, BeforeValidator(_bytes_from_text)]
 Width = Annotated[Duration, AfterValidator(_divides_a_day)]
 WholeSeconds = Annotated[Duration, AfterValidator(_whole_seconds)]
 Text = Annotated[str, AfterValidator(_printable)]

@@ -32,6 +32,7 @@ from asyncexport.config.fields import (
     PresentFile,
     Proxy,
     ScopeName,
+    Size,
     SomeTime,
     Text,
     Timezone,
@@ -131,9 +132,10 @@ class RetrySettings(_Table):
 
 
 class DownloadSettings(_Table):
-    """`[download]`: when a transfer counts as stalled."""
+    """`[download]`: when a transfer counts as stalled, and which rows are told."""
 
     min_rate: Number = 1024.0
+    max_row: Size = _default("64MiB")
 
 
 class OutputSettings(_Table):

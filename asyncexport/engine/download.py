@@ -12,7 +12,7 @@ from collections.abc import AsyncIterator
 from contextlib import AbstractAsyncContextManager
 from typing import Protocol, Self
 
-from asyncexport.core.archive.inspection import WireHashes, read_goog_hash
+from asyncexport.core.archive.wire_hash import WireHashes, read_goog_hash
 from asyncexport.core.bundles import Bundle
 from asyncexport.core.exports import Definition, Format
 from asyncexport.core.service.resources import DownloadLink

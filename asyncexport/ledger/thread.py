@@ -22,9 +22,7 @@ from asyncexport.ledger.commit_mark import CommitMarkFile
 from asyncexport.ledger.failpoints import reached
 from asyncexport.ledger.faults import translated
 from asyncexport.ledger.files import create, mark_path, open_to_write
-from asyncexport.ledger.in_place import LedgerInPlace
 from asyncexport.ledger.jobs import Job, JobQueue, ReadJob, WriteJob
-from asyncexport.ledger.migration import migrate
 from asyncexport.ledger.queries import LedgerQueries
 from asyncexport.ledger.rows import LedgerHead
 from asyncexport.ledger.transaction import LedgerTransaction, is_refusal
@@ -119,10 +117,8 @@ class LedgerThread:
             create(self._path, now=time.time())
         connection = open_to_write(self._path, busy_seconds=self._busy_seconds)
         try:
-            migrate(connection, self._path)
             self._transaction = LedgerTransaction(connection, LedgerHead.read(connection))
             self._mark = CommitMarkFile(mark_path(self._path))
-            self._in_place = LedgerInPlace(connection, self._path)
         except BaseException:
             connection.close()
             raise
@@ -141,10 +137,8 @@ class LedgerThread:
 
     def _commit_or_raise(self, connection: sqlite3.Connection, jobs: list[WriteJob]) -> list[_Outcome]:
         connection.execute("BEGIN IMMEDIATE")
-        self._in_place.check()
         outcomes = [self._write(job) for job in jobs]
         mark = self._transaction.finish()
-        self._in_place.written()
         reached("ledger.commit:before")
         connection.execute("COMMIT")
         self._mark.write(mark)

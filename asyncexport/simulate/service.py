@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 
 from asyncexport.client.gate import Gate, RequestPermit
 from asyncexport.core.admission import Priority
-from asyncexport.core.archive.inspection import WireHashes
+from asyncexport.core.archive.wire_hash import WireHashes
 from asyncexport.core.bundles import Bundle, Range
 from asyncexport.core.exports import Definition, Format
 from asyncexport.core.polling import LIST_SIZE

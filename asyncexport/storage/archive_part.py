@@ -2,30 +2,33 @@
 
 1. Its name begins with a dot, tells the process that writes it, and ends in `.part` (`part_names`). It is created anew:
    what lies there under that name is removed, and never written into.
-2. In this order: all bytes are written, the whole is checked, the file is flushed, it gets its final name, and the
-   folder is flushed.
-3. A file under the final name is replaced only if it differs. One that is sound is replaced only by an archive that has
-   the rows that the caller demands.
+2. It holds the body as it was sent. In this order: all bytes are written, the whole is inspected, the file is flushed,
+   it gets its final name, and the folder is flushed. Where the body is no archive as it is, the inspection writes one
+   beside it, which is flushed and named in its place.
+3. What stands under the final name may stay (`archive_place`).
+4. While the body is coming, only its hash is followed, and its first bytes are looked at: a page in place of a file is
+   not taken in to its end.
 """
 
 import contextlib
-import errno
+import logging
 import os
-import stat
-from collections.abc import Iterator
-from functools import cached_property
-from pathlib import Path
-from typing import BinaryIO
 
-from asyncexport.core.archive.inspection import Inspector, WireHashes
+from asyncexport.core.archive.inspection import Inspected, Inspector
+from asyncexport.core.archive.rules import RowRules
+from asyncexport.core.archive.structure import MAX_ROW_BYTES
+from asyncexport.core.archive.wire_hash import WireCheck, WireHashes
 from asyncexport.core.exports import Format
 from asyncexport.core.states import Archive
-from asyncexport.errors import ArchiveError, FewerRowsError
+from asyncexport.storage.archive_place import ArchivePlace
 from asyncexport.storage.disk import Disk
+from asyncexport.storage.inspecting import inspect, write_all
 from asyncexport.storage.part_names import part_path
 
-COMPARED_BYTES = 256 << 10
-"""How much of a file that is there already is read at once."""
+log = logging.getLogger(__name__)
+
+LOOKED_AT_BYTES = 64 << 10
+"""How much of a body's beginning is looked at while the rest is coming."""
 
 
 class ArchivePart:
@@ -36,15 +39,32 @@ class ArchivePart:
         path: Its final name, relative to the output directory.
         container: What is inside.
         wire_hashes: What the body must hash to.
+        rules: Are handed rows to look at.
+        max_row: A row of more bytes is told.
     """
 
-    def __init__(self, disk: Disk, path: str, container: Format, *, wire_hashes: WireHashes | None = None) -> None:
+    def __init__(
+        self,
+        disk: Disk,
+        path: str,
+        container: Format,
+        *,
+        wire_hashes: WireHashes | None = None,
+        rules: RowRules | None = None,
+        max_row: int = MAX_ROW_BYTES,
+    ) -> None:
         self._disk = disk
         self._path = path
         self._container = container
-        self._inspector = Inspector(container, path=path, write=self._put, wire_hashes=wire_hashes)
+        self._wire = WireCheck(wire_hashes)
+        self._rules = rules
+        self._max_row = max_row
+        self._place = ArchivePlace(disk, disk.directory / path, container)
+        self._part = part_path(self._place.path)
+        self._remade = part_path(self._place.path.with_name(f"{self._place.path.name}.remade"))
         self._file: int | None = None
         self._closed = False
+        self._given_up = False
 
     @property
     def is_open(self) -> bool:
@@ -52,107 +72,90 @@ class ArchivePart:
         return self._file is not None
 
     def take(self, chunks: list[bytes]) -> None:
-        """Check and write what came of the body.
+        """Write what came of the body.
 
         Raises:
-            CorruptError: it cannot be one whole export any more.
+            CorruptError: it cannot be one whole export.
             StorageError: a folder on the way is a link.
             OSError: it cannot be made, or not be written.
         """
         if self._closed:
             raise AssertionError("the part file is closed")
         if self._file is None:
-            # Not while a core is held: making it waits for the disk.
             self._create()
-        with self._disk.cores:
-            self._inspector.feed(b"".join(chunks))
+            Inspector(self._container, write=_discard).feed(b"".join(chunks)[:LOOKED_AT_BYTES])
+        for chunk in chunks:
+            self._wire.feed(chunk)
+        if chunks:
+            with self._disk.at("part.write"):
+                write_all(self._open_file(), chunks)
+
+    def give_up(self) -> None:
+        """Nobody waits for it any more: an inspection under way ends soon."""
+        self._given_up = True
 
     def finish(self, *, end_proved: bool, least_rows: int) -> Archive:
-        """Check the whole, make it durable, give it its final name; see `ArchiveWriter.commit`.
+        """Inspect the whole, make it durable, give it its final name; see `ArchiveWriter.commit`.
 
         Raises:
             ArchiveError: it is not one whole export.
             FewerRowsError: it has fewer rows than that, and a sound archive has the name.
             OSError: it cannot be made durable.
+            GivenUp: nobody waits any more.
         """
-        archive = self._inspector.close(end_proved=end_proved)
-        if archive.rows < least_rows:
-            # Only here, since it takes long to read an archive to its end.
-            rows_before = self._rows_there()
-            if rows_before is not None and rows_before >= least_rows:
-                raise FewerRowsError(rows_before=rows_before, rows_found=archive.rows)
-        file = self._open_file()
-        with self._disk.at("part.fsync"):
-            os.fsync(file)
-        if self._is_the_same(archive):
+        found = self._inspect(end_proved=end_proved)
+        self._place.check_rows(found.archive, least_rows=least_rows, goes_on=self._goes_on)
+        if found.is_remade:
+            file = os.open(self._remade, os.O_RDONLY | os.O_CLOEXEC)
+            try:
+                self._place.put(self._remade, file, found.archive)
+            finally:
+                os.close(file)
             self._part.unlink()
         else:
-            self._disk.give_name(file, self._part, self._final)
+            self._place.put(self._part, self._open_file(), found.archive)
         self._close()
-        self._disk.sync_folder(self._final.parent)
-        return archive
+        self._disk.sync_folder(self._part.parent)
+        return found.archive
 
     def remove(self) -> None:
         """Remove the file. One that cannot be removed is left to the next run, which removes all part files."""
         with contextlib.suppress(OSError):
             self._close()
-        with contextlib.suppress(OSError):
-            self._part.unlink(missing_ok=True)
+        for path in (self._part, self._remade):
+            with contextlib.suppress(OSError):
+                path.unlink(missing_ok=True)
 
-    @cached_property
-    def _final(self) -> Path:
-        return self._disk.directory / self._path
+    def _inspect(self, *, end_proved: bool) -> Inspected:
+        found = inspect(
+            self._part,
+            self._container,
+            name=self._path,
+            rewrite_to=self._remade,
+            end_proved=end_proved,
+            hashed=self._wire.holds,
+            rules=self._rules,
+            max_row=self._max_row,
+            goes_on=self._goes_on,
+            create=self._disk.make_file,
+            at=self._disk.at,
+        )
+        if found.long_rows:
+            log.warning(
+                "%s: %d of its rows are longer than %d bytes: stored as they are, and not looked into",
+                self._path, found.long_rows, self._max_row,
+            )  # fmt: skip
+        return found
 
-    @cached_property
-    def _part(self) -> Path:
-        return part_path(self._final)
+    def _goes_on(self) -> bool:
+        return not self._given_up
 
     def _create(self) -> None:
-        self._disk.make_folder(self._final.parent)
+        self._disk.make_folder(self._part.parent)
+        # Never into what is there already, wherever that may lead.
+        self._part.unlink(missing_ok=True)
         with self._disk.at("part.create"):
-            try:
-                self._file = self._disk.make_file(self._part)
-            except FileExistsError:
-                # Never into what is there already, wherever that may lead.
-                self._part.unlink()
-                self._file = self._disk.make_file(self._part)
-
-    def _put(self, piece: bytes) -> None:
-        file = self._open_file()
-        with self._disk.at("part.write"):
-            written = os.write(file, piece)
-            while written < len(piece):
-                written += os.write(file, memoryview(piece)[written:])
-
-    def _is_the_same(self, archive: Archive) -> bool:
-        """Whether the file under the final name has exactly these bytes."""
-        try:
-            status = self._final.lstat()
-        except FileNotFoundError:
-            return False
-        if not stat.S_ISREG(status.st_mode) or status.st_size != archive.bytes:
-            return False
-        with self._final.open("rb") as old, self._part.open("rb") as new:
-            return all(a == b for a, b in zip(_pieces_of(old), _pieces_of(new), strict=True))
-
-    def _rows_there(self) -> int | None:
-        """How many rows the archive under the final name has; None where there is none, or it is damaged."""
-        if not self._disk.is_file(self._final):
-            return None
-        inspector = Inspector(self._container, path=self._path)
-        try:
-            with self._final.open("rb") as file:
-                for piece in _pieces_of(file):
-                    with self._disk.cores:
-                        inspector.feed(piece)
-            return inspector.close_archive().rows
-        except (FileNotFoundError, ArchiveError):
-            return None
-        except OSError as error:
-            # The disk does not give it back any more.
-            if error.errno != errno.EIO:
-                raise
-            return None
+            self._file = self._disk.make_file(self._part)
 
     def _close(self) -> None:
         """Close the file once: its number may be another file's by the next time."""
@@ -166,7 +169,5 @@ class ArchivePart:
         return self._file
 
 
-def _pieces_of(file: BinaryIO) -> Iterator[bytes]:
-    """All that is in a file, a piece at a time."""
-    while piece := file.read(COMPARED_BYTES):
-        yield piece
+def _discard(_piece: bytes) -> None:
+    """Takes a piece that is not to be written anywhere."""

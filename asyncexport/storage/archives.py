@@ -1,27 +1,27 @@
 """The output directory: prepared for a run, its files listed, and its archives begun, checked and moved aside."""
 
-import errno
-from collections.abc import Generator, Sequence
-from contextlib import closing
+import threading
+from collections.abc import Sequence
 from pathlib import Path
 from stat import S_ISDIR, S_ISLNK, S_ISREG
-from typing import BinaryIO, Self
+from typing import Self
 
 from asyncexport.core.access import Access
-from asyncexport.core.archive.inspection import Inspector, WireHashes
+from asyncexport.core.archive.rules import RowRules
+from asyncexport.core.archive.structure import MAX_ROW_BYTES
+from asyncexport.core.archive.wire_hash import WireHashes
 from asyncexport.core.bundles import Bundle
 from asyncexport.core.exports import Export, Format
 from asyncexport.core.states import Archive
 from asyncexport.errors import CorruptError, StorageError
+from asyncexport.storage.archive_part import ArchivePart
 from asyncexport.storage.definitions import read_definitions, write_definition
 from asyncexport.storage.disk import Disk
+from asyncexport.storage.inspecting import inspect
 from asyncexport.storage.layout import EXPORT_NAME, archive_path
 from asyncexport.storage.listing import files_below
 from asyncexport.storage.part_names import is_rubbish
-from asyncexport.storage.writer import GATHER_BYTES, ArchiveWriter
-
-READ_BYTES = 4 * GATHER_BYTES
-"""How much is read and checked in one go in a thread: whoever is cancelled waits for it."""
+from asyncexport.storage.writer import ArchiveWriter
 
 
 class Archives:
@@ -29,10 +29,12 @@ class Archives:
 
     Args:
         directory: Where.
+        max_row: A row of more bytes is told when it comes.
     """
 
-    def __init__(self, directory: Path) -> None:
+    def __init__(self, directory: Path, *, max_row: int = MAX_ROW_BYTES) -> None:
         self._directory = directory
+        self._max_row = max_row
         self._disk = Disk(directory)
 
     async def __aenter__(self) -> Self:
@@ -60,9 +62,18 @@ class Archives:
         self._disk.access = access
         await self._disk.run(self._prepare, exports)
 
-    def new_part(self, bundle: Bundle, container: Format, *, wire_hashes: WireHashes | None = None) -> ArchiveWriter:
+    def new_part(
+        self,
+        bundle: Bundle,
+        container: Format,
+        *,
+        wire_hashes: WireHashes | None = None,
+        rules: RowRules | None = None,
+    ) -> ArchiveWriter:
         """Begin an archive; nothing is on the disk yet."""
-        return ArchiveWriter(self._disk, archive_path(bundle, container), container, wire_hashes=wire_hashes)
+        path = archive_path(bundle, container)
+        part = ArchivePart(self._disk, path, container, wire_hashes=wire_hashes, rules=rules, max_row=self._max_row)
+        return ArchiveWriter(self._disk, part)
 
     async def files(self, export: str) -> list[str]:
         """All files below an export's folder, in order, relative to the output directory (`listing`).
@@ -80,18 +91,24 @@ class Archives:
         """
         return await self._disk.run(read_definitions, self._directory)
 
-    async def check(self, path: str, container: Format) -> Archive | None:
+    async def check(self, path: str, container: Format, *, rules: RowRules | None = None) -> Archive | None:
         """Read an archive to its end; None where there is none.
 
         Raises:
             ArchiveError: it is not one whole export, or the disk does not give it back.
             StorageError: it may not be read.
         """
-        with closing(self._looks(path, container)) as looks:
-            is_over, found = False, None
-            while not is_over:
-                is_over, found = await self._disk.run(next, looks)
-            return found
+        given_up = threading.Event()
+
+        def look() -> Archive | None:
+            file = self._directory / path
+            try:
+                _refuse_no_file(file)
+                return inspect(file, container, name=path, rules=rules, goes_on=lambda: not given_up.is_set()).archive
+            except FileNotFoundError:
+                return None
+
+        return await self._disk.inspect(look, give_up=given_up.set)
 
     async def written_at(self, path: str) -> float:
         """When a file was written, in seconds since 1970."""
@@ -107,7 +124,6 @@ class Archives:
 
     def _prepare(self, exports: Sequence[Export]) -> None:
         self._disk.make_folder(self._directory)
-        self._disk.is_prepared = True
         for export in exports:
             if not EXPORT_NAME.fullmatch(export.name):
                 raise StorageError(f"{export.name!r} cannot be the name of a folder", hint="choose another name")
@@ -117,23 +133,6 @@ class Archives:
                 if is_rubbish(part):
                     part.unlink(missing_ok=True)
             write_definition(self._disk, export)
-
-    def _looks(self, path: str, container: Format) -> Generator[tuple[bool, Archive | None], None, None]:
-        """Check an archive, each `next` for a bounded time in a thread: whether that is all, and the result."""
-        inspector = Inspector(container, path=path)
-        try:
-            _refuse_no_file(self._directory / path)
-            file = (self._directory / path).open("rb")
-        except FileNotFoundError:
-            yield True, None
-            return
-        with file:
-            while piece := _read(file):
-                with self._disk.cores:
-                    inspector.feed(piece)
-                if len(piece) == READ_BYTES:
-                    yield False, None
-        yield True, inspector.close_archive()
 
     def _name_aside(self, path: str) -> str:
         return str(self._disk.name_aside(self._directory / path).relative_to(self._directory))
@@ -153,12 +152,3 @@ def _refuse_no_file(path: Path) -> None:
     if not S_ISREG(kind):
         what = "a folder" if S_ISDIR(kind) else "a link" if S_ISLNK(kind) else "no file"
         raise CorruptError(f"{what} lies in its place")
-
-
-def _read(file: BinaryIO) -> bytes:
-    try:
-        return file.read(READ_BYTES)
-    except OSError as error:
-        if error.errno != errno.EIO:
-            raise
-        raise CorruptError("the disk does not give the archive back: it cannot be read to its end") from error

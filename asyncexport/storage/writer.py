@@ -2,21 +2,24 @@
 
 1. One thread works on the file at a time, while the next chunks are gathered.
 2. Whoever is cancelled waits until the thread is done: the file must not be closed or removed beneath it.
+3. A body is inspected when it has ended, in threads that do nothing else. A small one is written in the same hop.
 """
 
 import asyncio
 import contextlib
 from typing import Self
 
-from asyncexport.core.archive.inspection import WireHashes
-from asyncexport.core.exports import Format
 from asyncexport.core.states import Archive
 from asyncexport.errors import ExportError
 from asyncexport.storage.archive_part import ArchivePart
-from asyncexport.storage.disk import Disk, until_over
+from asyncexport.storage.disk import Disk
+from asyncexport.storage.threads import until_over
 
-GATHER_BYTES = 256 << 10
+GATHER_BYTES = 1 << 20
 """How much is handed to a thread at once: more is hardly faster, and takes memory in every download."""
+
+GATHER_CHUNKS = 1024
+"""So many chunks are handed on in any case: the system takes no more at once, and the smallest take memory, too."""
 
 
 class ArchiveWriter:
@@ -26,9 +29,9 @@ class ArchiveWriter:
     the body that were taken in. After an error nothing but `discard` is of use.
     """
 
-    def __init__(self, disk: Disk, path: str, container: Format, *, wire_hashes: WireHashes | None = None) -> None:
+    def __init__(self, disk: Disk, part: ArchivePart) -> None:
         self._disk = disk
-        self._part = ArchivePart(disk, path, container, wire_hashes=wire_hashes)
+        self._part = part
         self._gathered: list[bytes] = []
         self._gathered_bytes = 0
         self._writing: asyncio.Task[None] | None = None
@@ -38,19 +41,21 @@ class ArchiveWriter:
         """Take in a chunk of the body.
 
         Raises:
-            CorruptError: it cannot be one whole export any more.
+            CorruptError: it cannot be one whole export, as far as its first bytes tell.
             StorageError: it cannot be made, or not be written.
         """
         self._gathered.append(chunk)
         self._gathered_bytes += len(chunk)
         self.received += len(chunk)
-        if self._gathered_bytes >= GATHER_BYTES:
+        if self._gathered_bytes >= GATHER_BYTES or len(self._gathered) >= GATHER_CHUNKS:
             await self._drain()
             gathered, self._gathered, self._gathered_bytes = self._gathered, [], 0
             self._writing = asyncio.create_task(self._disk.run(self._part.take, gathered))
 
     async def commit(self, *, end_proved: bool, least_rows: int = 0) -> Archive:
-        """Check the whole, make it durable, give it its final name. Once begun that is brought to its end.
+        """Inspect the whole, make it durable, give it its final name.
+
+        Whoever is cancelled meanwhile gives an inspection up; what comes after it is brought to its end.
 
         Args:
             end_proved: Whether the body was proved to end where it did.
@@ -63,7 +68,9 @@ class ArchiveWriter:
             StorageError: it cannot be made durable.
         """
         await self._drain()
-        return await self._disk.run(self._finish, self._gathered, end_proved, least_rows)
+        gathered, self._gathered = self._gathered, []
+        do = self._disk.inspect if self._part.is_open else self._disk.run
+        return await do(self._finish, gathered, end_proved, least_rows, give_up=self._part.give_up)
 
     async def discard(self) -> None:
         """Remove it; nothing happens to one that was committed."""

@@ -33,7 +33,7 @@ FHCRC, FEXTRA, FNAME, FCOMMENT, RESERVED = 0x02, 0x04, 0x08, 0x10, 0xE0
 
 
 class Gunzip:
-    """One layer of gzip. `members` counts those that are whole.
+    """One layer of gzip. `members` counts those that are whole, `is_padded` tells of zeros after the last.
 
     Args:
         codec: Who inflates: `zlib`, or a module like it.
@@ -44,7 +44,12 @@ class Gunzip:
         self._codec = codec
         self._member: _Member | None = None
         self._held = b""
-        self._padded = False
+        self.is_padded = False
+
+    @property
+    def begun(self) -> int:
+        """How many members were begun."""
+        return self.members + (self._member is not None)
 
     def feed(self, data: bytes) -> Iterator[bytes]:
         """What is inside, a piece at a time.
@@ -87,8 +92,8 @@ class Gunzip:
 
     def _past_padding(self, data: bytes) -> bytes:
         rest = data.lstrip(b"\0")
-        self._padded |= len(rest) < len(data)
-        if rest and (self._padded or not MAGIC.startswith(rest[:2])):
+        self.is_padded |= len(rest) < len(data)
+        if rest and (self.is_padded or not MAGIC.startswith(rest[:2])):
             raise CorruptError("the archive has something after its end")
         return rest
 

@@ -1,36 +1,31 @@
-"""Is this stream of bytes one whole export? Hashes, layers of gzip, structure and rows, as the bytes go by.
+"""Is this stream of bytes one whole export? Layers of gzip, structure and rows, as the bytes go by.
 
-1. An archive on disk is exactly one layer of gzip. Bytes as delivered are kept where they are that; of gzip in gzip the
-   innermost is kept; a plain body is compressed, the same way each time.
+1. An archive on disk is exactly one layer of gzip. Bytes as delivered are kept where they are that, in one member; of
+   gzip in gzip the innermost is kept; a plain body, or what is inside of several members, is compressed, the same way
+   each time. Archives of several members that lie on a disk already are whole as they are; zeros behind them are not.
 2. Every layer is checked to its end (`core.archive.gunzip`), and what is inside of all of them is checked to be whole
    (`core.archive.structure`).
 3. A body that would look whole though it was cut proves nothing of itself: one that is empty, one that is not gzip, one
    of several members, which may have been cut between two. It counts only if its end was proved, by its framing or by
    a hash; else it stopped early, as far as anybody can tell. Of several members, the first alone cannot be told from
    a file of one.
-4. A hash is of the body as the service stores it. A proxy that undoes the compression on the way breaks it: refused.
+4. A hash is of the body as the service stores it (`core.archive.wire_hash`). A proxy that undoes the compression on the
+   way breaks it: refused.
 5. What is held in memory is a few pieces, whatever comes.
 """
 
 import hashlib
 import zlib
-from base64 import b64decode
-from binascii import Error as BinasciiError
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from types import ModuleType
-from typing import Any
 
 from asyncexport.core.archive.gunzip import FASTEST, MAGIC, Gunzip
-from asyncexport.core.archive.structure import STRUCTURES, Structure
+from asyncexport.core.archive.rules import RowSample
+from asyncexport.core.archive.structure import MAX_ROW_BYTES, STRUCTURES, Structure
 from asyncexport.core.exports import Format
 from asyncexport.core.states import Archive
 from asyncexport.errors import CorruptError, IncompleteError
-
-try:
-    import google_crc32c
-except ImportError:
-    google_crc32c = None  # type: ignore[assignment]
 
 MOST_LAYERS = 4
 """More layers of gzip than this are no accident."""
@@ -43,39 +38,37 @@ SNIFFED_BYTES = len(BOM)
 
 
 @dataclass(frozen=True, slots=True)
-class WireHashes:
-    """What the storage host says of the bytes it stores; None where it does not."""
+class Inspected:
+    """What was found in a body that is one whole export.
 
-    crc32c: bytes | None = None
-    md5: bytes | None = None
+    Args:
+        archive: The archive that is made of it.
+        is_remade: Whether the archive has other bytes than the body: it was written anew.
+        long_rows: How many rows are longer than `max_row`: they are stored, and nothing in them was parsed.
+    """
 
-
-def read_goog_hash(values: Sequence[str]) -> WireHashes:
-    """Read the `x-goog-hash` headers (reference section 5); what cannot be read is as good as not there."""
-    found: dict[str, bytes] = {}
-    for item in (item for value in values for item in value.split(",")):
-        name, _, text = item.strip().partition("=")
-        try:
-            digest = b64decode(text, validate=True)
-        except (BinasciiError, ValueError):
-            continue
-        if len(digest) == {"crc32c": 4, "md5": 16}.get(name.lower()):
-            found[name.lower()] = digest
-    return WireHashes(found.get("crc32c"), found.get("md5"))
+    archive: Archive
+    is_remade: bool
+    long_rows: int
 
 
-def _discard(_piece: bytes) -> None:
-    """Takes a piece that is not to be written anywhere."""
+def _no_watch() -> None:
+    """Called before each piece where nobody wants to know."""
 
 
 class Inspector:
-    """Checks a body as it comes, and says what to write of it.
+    """Checks a body piece by piece, and makes an archive of it where it is none.
 
     Args:
         container: What is inside.
         path: Where the archive lies, or will lie, relative to the output directory.
-        write: Is given what an archive made of the body consists of, piece by piece, as soon as it was looked at.
-        wire_hashes: What the body must hash to.
+        write: Is given the archive, piece by piece, where it has other bytes than the body. Without it a body that is
+            no archive as it is is refused.
+        makes_anew: Whether what is inside is compressed again, whatever is around it.
+        sample: Takes the rows that are looked at.
+        watch: Called before each piece of any layer, that is often however much a few bytes inflate to. What it raises
+            ends the inspection.
+        max_row: Longer rows are counted.
         codec: Who inflates: `zlib`, or a module like it.
     """
 
@@ -83,18 +76,27 @@ class Inspector:
         self,
         container: Format,
         *,
-        path: str,
-        write: Callable[[bytes], object] = _discard,
-        wire_hashes: WireHashes | None = None,
+        path: str = "",
+        write: Callable[[bytes], object] | None = None,
+        makes_anew: bool = False,
+        sample: RowSample | None = None,
+        watch: Callable[[], object] = _no_watch,
+        max_row: int = MAX_ROW_BYTES,
         codec: ModuleType = FASTEST,
     ) -> None:
         self._path = path
         self._write = write
-        self._wire = _WireCheck(wire_hashes or WireHashes())
-        self._inside = _Inside(STRUCTURES[container]())
+        self._anew = makes_anew
+        self._structure = STRUCTURES[container](sample=sample, max_row=max_row)
+        self._inside = _Inside(self._structure, packs=makes_anew, watch=watch)
         self._body = _Layer(self._inside, codec=codec, depth=0)
         self._sha256 = hashlib.sha256()
         self._written = 0
+
+    @property
+    def needs_another_pass(self) -> bool:
+        """Whether an archive can only be made of it from its first byte on, by an inspector that `makes_anew`."""
+        return self._write is not None and not self._anew and self._body.is_patchwork
 
     def feed(self, data: bytes) -> None:
         """Take in a piece of the body.
@@ -102,85 +104,72 @@ class Inspector:
         Raises:
             CorruptError: it cannot be one whole export any more.
         """
-        self._wire.feed(data)
         self._keep(self._body.feed(data))
 
-    def close(self, *, end_proved: bool) -> Archive:
-        """The body has ended, and the rest is written: what was found.
+    def close(self, *, end_proved: bool = True, hashed: bool | None = None) -> Inspected:
+        """The body has ended: what was found.
+
+        Args:
+            end_proved: Whether its framing proved that it ended there; of an archive on disk, who gave it its name
+                knew.
+            hashed: Whether it has the hash that the storage host names; None where none was named.
 
         Raises:
             IncompleteError: it stopped early, or nothing proves that it did not.
             CorruptError: it is whole, and wrong.
         """
         self._keep(self._body.close())
-        hashed = self._wire.close()
         if hashed is False:
             wrong = CorruptError if end_proved else IncompleteError
             raise wrong("the archive does not have the hash that the storage host names")
         doubt = self._body.doubt
         if doubt and not (end_proved or hashed):
             raise IncompleteError(f"the archive is {doubt}, and nothing proves that it ends there")
-        rows = self._inside.close()
-        return Archive(self._path, self._written, rows, self._sha256.hexdigest())
+        if self._write is None:
+            self._check_layer()
+        rows = self._structure.close()
+        archive = Archive(self._path, self._written, rows, self._sha256.hexdigest())
+        return Inspected(archive, self._is_remade, self._structure.long_rows)
 
-    def close_archive(self) -> Archive:
-        """The same for an archive as it lies on disk: it must be one layer of gzip. Who gave it its name knew its end.
-
-        Raises:
-            IncompleteError: it is cut.
-            CorruptError: it is damaged, or not one layer of gzip.
-        """
-        found = self.close(end_proved=True)
+    def _check_layer(self) -> None:
+        """Whether the body is an archive as it is."""
         if not self._body.is_last_gzip:
             raise CorruptError("the archive is not one layer of gzip")
-        return found
+        if self._body.is_padded:
+            raise CorruptError("the archive has zeros after its end")
+
+    @property
+    def _is_remade(self) -> bool:
+        return self._anew or not self._body.is_last_gzip
 
     def _keep(self, pieces: Iterable[bytes]) -> None:
         for piece in pieces:
             self._sha256.update(piece)
             self._written += len(piece)
-            self._write(piece)
+            if self._write is not None and self._is_remade:
+                self._write(piece)
 
 
-def inspect(chunks: Iterable[bytes], container: Format, *, path: str = "") -> Archive:
-    """Check an archive as it lies on disk, under `path`; it must be one layer of gzip.
+def inspect_pieces(pieces: Iterable[bytes], container: Format, *, path: str = "") -> Archive:
+    """Check an archive whose bytes are at hand; it must be one layer of gzip.
 
     Raises:
         IncompleteError: it is cut.
         CorruptError: it is damaged, or not one layer of gzip.
     """
     inspector = Inspector(container, path=path)
-    for chunk in chunks:
-        inspector.feed(chunk)
-    return inspector.close_archive()
-
-
-class _WireCheck:
-    """Compares the body with its `x-goog-hash`: crc32c where there is one, else md5."""
-
-    def __init__(self, expected: WireHashes) -> None:
-        self._expected: bytes | None = None
-        self._running: Any = None
-        if expected.crc32c is not None and google_crc32c is not None:
-            self._expected, self._running = expected.crc32c, google_crc32c.Checksum()  # type: ignore[no-untyped-call]
-        elif expected.md5 is not None:
-            self._expected, self._running = expected.md5, hashlib.md5(usedforsecurity=False)
-
-    def feed(self, data: bytes) -> None:
-        if self._running is not None:
-            self._running.update(data)
-
-    def close(self) -> bool | None:
-        """Whether the body has its hash; None where there is none."""
-        return None if self._running is None else self._running.digest() == self._expected
+    for piece in pieces:
+        inspector.feed(piece)
+    return inspector.close().archive
 
 
 class _Inside:
-    """What is inside of all gzip; `size` counts its bytes."""
+    """What is inside of all gzip; `size` counts its bytes, `packs` tells whether it is compressed again."""
 
-    def __init__(self, structure: Structure) -> None:
+    def __init__(self, structure: Structure, *, packs: bool, watch: Callable[[], object]) -> None:
         self.size = 0
-        self.close = structure.close
+        self.watch = watch
+        self.packs = packs
         self._structure = structure
 
     def feed(self, data: bytes) -> None:
@@ -217,6 +206,22 @@ class _Layer:
         return isinstance(self._kind, _Gzip) and not self._kind.next.is_gzip
 
     @property
+    def is_patchwork(self) -> bool:
+        """Whether its last gzip is of several members, or padded."""
+        match self._kind:
+            case _Gzip() if self._kind.next.is_gzip:
+                return self._kind.next.is_patchwork
+            case _Gzip():
+                return self._kind.is_patchwork
+            case _:
+                return False
+
+    @property
+    def is_padded(self) -> bool:
+        """Whether it is gzip with zeros after its end."""
+        return isinstance(self._kind, _Gzip) and self._kind.is_padded
+
+    @property
     def doubt(self) -> str:
         """Why it may have been cut without a trace; "" where it cannot."""
         match self._kind:
@@ -228,6 +233,7 @@ class _Layer:
                 return "not compressed" if self._inside.size else "empty"
 
     def feed(self, data: bytes) -> Iterator[bytes]:
+        self._inside.watch()
         if self._kind is None:
             self._start += data
             if len(self._start) < SNIFFED_BYTES:
@@ -244,23 +250,33 @@ class _Layer:
 
     def _sniffed(self) -> "_Gzip | _Plain":
         if not self._start.startswith(MAGIC):
-            return _Plain(self._inside, is_body=self._depth == 0)
+            return _Plain(self._inside, packs=self._inside.packs or self._depth == 0)
         if self._depth == MOST_LAYERS:
             raise CorruptError(f"the archive is gzip in gzip, more than {MOST_LAYERS} times")
-        return _Gzip(_Layer(self._inside, codec=self._codec, depth=self._depth + 1), codec=self._codec)
+        inner = _Layer(self._inside, codec=self._codec, depth=self._depth + 1)
+        return _Gzip(inner, codec=self._codec, keeps=not self._inside.packs)
 
 
 class _Gzip:
-    """Gzip. What comes is held until it is known whether it is the last layer, whose bytes make the archive."""
+    """Gzip. What comes is held until it is known whether it is the last layer: then its bytes may make the archive."""
 
-    def __init__(self, inner: _Layer, *, codec: ModuleType) -> None:
+    def __init__(self, inner: _Layer, *, codec: ModuleType, keeps: bool) -> None:
         self.next = inner
+        self._keeps = keeps
         self._gunzip = Gunzip(codec=codec)
         self._held: list[bytes] = []
 
     @property
     def members(self) -> int:
         return self._gunzip.members
+
+    @property
+    def is_padded(self) -> bool:
+        return self._gunzip.is_padded
+
+    @property
+    def is_patchwork(self) -> bool:
+        return self._gunzip.is_padded or self._gunzip.begun > 1
 
     def feed(self, data: bytes) -> Iterator[bytes]:
         for piece in self._gunzip.feed(data):
@@ -278,15 +294,15 @@ class _Gzip:
 
     def _let_go(self) -> list[bytes]:
         held, self._held = self._held, []
-        return [] if self.next.is_gzip else held
+        return held if self._keeps and not self.next.is_gzip else []
 
 
 class _Plain:
-    """What is inside; where that is the body itself, an archive has to be made of it."""
+    """What is inside; where an archive has to be made of it, it is compressed."""
 
-    def __init__(self, inside: _Inside, *, is_body: bool) -> None:
+    def __init__(self, inside: _Inside, *, packs: bool) -> None:
         self._inside = inside
-        self._deflate = zlib.compressobj(6, zlib.DEFLATED, 16 + zlib.MAX_WBITS) if is_body else None
+        self._deflate = zlib.compressobj(6, zlib.DEFLATED, 16 + zlib.MAX_WBITS) if packs else None
 
     def feed(self, data: bytes) -> Iterator[bytes]:
         self._inside.feed(data)
