@@ -6,9 +6,9 @@
 3. A new revision's file replaces the old one in one rename, and only where it differs.
 4. Names come from the plan alone, never from the server; nothing is written outside of the output directory, no link
    within it is followed (`layout`, `disk`).
-5. The event loop is never blocked: a megabyte is gathered and written in one hop to a thread, while the next is gathered.
-   When the body has ended, its file is inspected in threads of which there is one a core (`inspecting`, `threads`).
-   Whoever is cancelled waits until its thread is done.
+5. The event loop is never blocked: a megabyte is gathered and written in one hop to a thread, while the next is
+   gathered. When the body has ended, its file is inspected in threads of which there is one a core (`inspecting`,
+   `threads`). Whoever is cancelled waits until its thread is done.
 """
 
 from asyncexport.storage.archives import Archives
