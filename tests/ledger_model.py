@@ -1,11 +1,12 @@
 """What a ledger should answer, from a plain dict."""
 
 import math
+from collections import Counter
 
 from asyncexport.core.bucket import SentRequest
 from asyncexport.core.bundles import Bundle, Range, gaps, merged
 from asyncexport.core.coverage import RecordedRange
-from asyncexport.core.states import BundleRecord, Planned, Split, Stored
+from asyncexport.core.states import BundleRecord, Created, Planned, Ready, Split, State, Stored
 
 
 class Model:
@@ -17,6 +18,19 @@ class Model:
         self.requests: list[SentRequest] = []
         self.durations: list[float] = []
         self.remarks: dict[str, str] = {}
+        self.ids: dict[tuple[type[State], str], list[Bundle]] = {}
+
+    def hours(self) -> Counter[tuple[int, str, int]]:
+        """How many requests there were, by the hour they were sent in, their kind and status."""
+        return Counter((int(one.at // 3600) * 3600, one.kind, one.status) for one in self.requests)
+
+    def note_id(self, record: BundleRecord) -> None:
+        """An operation or an export of the service, by its id."""
+        match record.state:
+            case Created(operation_id=service_id) | Ready(export_id=service_id):
+                bundles = self.ids.setdefault((type(record.state), service_id), [])
+                if record.bundle not in bundles:
+                    bundles.append(record.bundle)
 
     def within(self, export: str, span: Range) -> list[BundleRecord]:
         """In order of their range."""

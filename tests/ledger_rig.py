@@ -11,7 +11,7 @@ from typing import Any
 from asyncexport.core.bundles import ALL_TIME, Bundle, Range
 from asyncexport.core.exports import Export
 from asyncexport.core.states import BundleRecord, Created, Creating, Ready, State, Stored
-from asyncexport.ledger import Ledger, LedgerReader
+from asyncexport.ledger import AcceptedGap, Ledger, LedgerReader, RunRecord
 from asyncexport.ledger.queries import LedgerQueries
 
 EXPORTS = (Export("events"), Export("people"))
@@ -73,7 +73,7 @@ class Boundary:
 
 
 async def fill(ledger: Ledger, count: int = 12) -> None:
-    """Some of everything: bundles in every state of the main road, requests, durations, a remark."""
+    """Some of everything: bundles in every state of the main road, requests, durations, runs, a remark."""
     await ledger.register(EXPORTS)
     for number in range(count):
         export = EXPORTS[number % 2].name
@@ -83,6 +83,10 @@ async def fill(ledger: Ledger, count: int = 12) -> None:
             await ledger.append(BundleRecord(bundle(number, export), 0, state, archived), at=1.7e9 + number)
         ledger.answered(await ledger.send("create", at=1.7e9 + number), status=200)
         ledger.learn(finished_at=1.7e9 + number, seconds=60.5)
+    ledger.begin_run(RunRecord("backfill", 1.7e9, "here"))
+    ledger.begin_run(RunRecord("nightly", 1.7e9 + 9))
+    ledger.end_run(RunRecord("nightly", 1.7e9 + 9, "here", 1.7e9 + 12, 3, "an error", {"rows": 7}), drops_old=False)
+    await ledger.accept(AcceptedGap(bundle(0), "the segment was new then", 1.7e9))
     ledger.remember("nightly_since", "1700000000")
     assert await ledger.recall("nightly_since") == "1700000000"
 
@@ -100,6 +104,11 @@ def answers(queries: LedgerQueries) -> list[Any]:
             [queries.stock(name, ALL_TIME), queries.covered(name, ALL_TIME), list(queries.stored(name, ALL_TIME))]
             for name in queries.exports()
         ),
+        queries.runs(),
+        queries.hours(),
+        queries.accepted(),
+        [queries.bundles_of_operation(f"operation-{number}") for number in range(12)],
+        [queries.bundles_of_export(f"operation-{number}") for number in range(12)],
     ]
 
 

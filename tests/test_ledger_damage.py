@@ -63,12 +63,20 @@ def killed(tmp_path_factory):
     return directory, read(directory)
 
 
+def read_all(directory):
+    """All that can be asked, once the history was read as well."""
+    with LedgerReader(directory) as ledger:
+        ledger.check()
+        return answers(ledger)
+
+
 def read_to_write(directory):
-    """All that can be asked, by a run."""
+    """All that can be asked, by a run, which reads a small ledger whole."""
 
     async def ask():
         ledger = await Ledger.open(directory)
         try:
+            await ledger.check_if_small()
             return await ledger._read(answers)
         finally:
             await ledger.close()
@@ -181,7 +189,7 @@ def test_a_file_that_is_cut_is_noticed(ended, tmp_path):
     files = files_of(directory)
     content = files["ledger.sqlite3"]
     for size in (*range(0, len(content), 4096), 1, 99, 100, 512, len(content) - 1):
-        for reading in (read, read_to_write):
+        for reading in (read_all, read_to_write):
             laid_out({**files, "ledger.sqlite3": content[:size]}, tmp_path)
             assert outcome(tmp_path, reading) is LedgerCorruptError, size
             assert ledger_path(tmp_path).read_bytes() == content[:size]
@@ -239,10 +247,10 @@ async def test_a_newer_ledger_is_not_called_damaged(ended, tmp_path):
     connection = sqlite3.connect(ledger_path(tmp_path), isolation_level=None)
     connection.text_factory = bytes
     head = LedgerHead.read(connection)
-    head.version = 2
+    head.version += 1
     text = head.to_text()
     connection.execute("UPDATE head SET text = ?, digest = ?", (text, digest_of(1, text.encode())))
-    connection.execute("PRAGMA user_version = 2")
+    connection.execute(f"PRAGMA user_version = {head.version}")
     connection.execute("CREATE TABLE something_new (a)")
     connection.close()
     with pytest.raises(LedgerError, match="newer") as told:
@@ -269,11 +277,26 @@ CHANGES = {
     "a request was refused": "UPDATE request SET status = 429 WHERE seq = 2",
     "a duration is gone": "DELETE FROM duration WHERE seq = 12",
     "a duration is longer": "UPDATE duration SET seconds = 61 WHERE seq = 3",
+    "an id is not found": "DELETE FROM service_id WHERE state = 2",
+    "all ids are not found": "DELETE FROM service_id",
+    "an id leads elsewhere": "UPDATE service_id SET state = 6 WHERE state = 2",
+    "an id is another": "UPDATE service_id SET hash = hash + 1 WHERE state = 2",
+    "two ids have changed places": "UPDATE service_id SET state = -state WHERE state IN (2, 6);"
+    " UPDATE service_id SET state = 8 + state WHERE state < 0",
+    "a run is gone": "DELETE FROM run WHERE seq = 1",
+    "the newest run is gone": "DELETE FROM run WHERE seq = 2",
+    "a run ended well": "UPDATE run SET exit_code = 0",
+    "a run never ended": "UPDATE run SET ended = NULL",
+    "an hour is gone": "DELETE FROM hour",
+    "an hour has other requests": "UPDATE hour SET requests = requests + 1",
+    "an hour is another": "UPDATE hour SET hour = hour + 1",
+    "what was accepted is gone": "DELETE FROM accepted",
+    "what was accepted is another": "UPDATE accepted SET stop = stop + 1",
     "the head is gone": "DELETE FROM head",
     "the head is another": "UPDATE head SET text = replace(text, 'everyone', 'buyers')",
     "a table is gone": "DROP TABLE duration",
     "a table is new": "CREATE TABLE mine (a)",
-    "an index is new": "CREATE INDEX mine ON state (take)",
+    "an index is new": "CREATE INDEX mine ON state (revision)",
     "the view is another": "DROP VIEW standing; CREATE VIEW standing AS SELECT * FROM bundle",
 }
 
@@ -290,7 +313,7 @@ def test_a_row_that_is_not_as_it_was_written_is_noticed(ended, tmp_path, change)
 
 @pytest.mark.parametrize(
     "change",
-    ["UPDATE state SET written_at = 1 WHERE seq = 2", "DELETE FROM state WHERE seq = 2"],
+    ["UPDATE state SET written_at = 1 WHERE seq = 1", "DELETE FROM state WHERE seq = 1"],
     ids=["other", "gone"],
 )
 def test_a_state_that_nothing_leads_to_is_checked_too(ended, tmp_path, change):

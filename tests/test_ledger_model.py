@@ -97,6 +97,7 @@ class LedgerMachine(RuleBasedStateMachine):
         state = options[chance % len(options)]
         after = replace(now, state=state, stored=state if isinstance(state, Stored) else now.stored)
         model.records[bundle] = after
+        model.note_id(after)
         model.last_at[bundle.export] = at
         return self.ledger.append(after, at=at)
 
@@ -175,6 +176,11 @@ class LedgerMachine(RuleBasedStateMachine):
         assert queries.requests_since(0.0) == model.requests
         assert queries.durations() == model.durations
         assert {key: queries.recall(key) for key in "ab"} == {key: model.remarks.get(key) for key in "ab"}
+        hours = {(one.began, one.kind, one.status): one.requests for one in queries.hours()}
+        assert hours == model.hours()
+        for (kind, service_id), bundles in model.ids.items():
+            ask = queries.bundles_of_operation if kind is Created else queries.bundles_of_export
+            assert ask(service_id) == tuple(bundles)
         self.compare_overviews(queries.overviews())
 
     def compare_overviews(self, overviews):

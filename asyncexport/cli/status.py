@@ -18,7 +18,7 @@ from asyncexport.core.text import show_duration
 from asyncexport.display import count_of, plain, show_bytes, show_count
 
 if TYPE_CHECKING:
-    from asyncexport.ledger import LastRun, Overview
+    from asyncexport.ledger import Overview, RunRecord
 
 MOST_NAMED = 10
 """Gaps and parked bundles that are named one by one; `--json` names all."""
@@ -33,7 +33,7 @@ def status(ctx: typer.Context, *, export: Names = None, directory: Directory = N
     parked. A gap is time between the first archive and the last that no archive covers. Bundles that kept their
     archive, because a new export was empty or had far fewer rows, are listed apart with both counts.
     """
-    from asyncexport.ledger import LAST_RUN, LastRun, LedgerReader, holder, present
+    from asyncexport.ledger import LedgerReader, holder, present
 
     session: Session = ctx.obj
     asked = read_asked(session, directory=directory, sets=sets)
@@ -44,7 +44,7 @@ def status(ctx: typer.Context, *, export: Names = None, directory: Directory = N
         return _nothing_yet(session, where)
     with LedgerReader(where) as ledger:
         overviews = ledger.overviews()
-        last_run = LastRun.read(ledger.recall(LAST_RUN))
+        last_run = ledger.last_run()
     check_names(export, [*settle, *(one.name for one in overviews)])
     running = holder(where)
     if running:
@@ -90,7 +90,7 @@ def _nothing_yet(session: Session, where: Path) -> Summary:
     return session.summary(Exit.DONE)
 
 
-def _last_run_text(run: "LastRun") -> str:
+def _last_run_text(run: "RunRecord") -> str:
     """How the newest run ended, as a person reads it."""
     if run.ended is None:
         return f"{plain(run.command)} began at {show(run.began)} and did not come to its end: it was killed, or crashed"
@@ -99,7 +99,7 @@ def _last_run_text(run: "LastRun") -> str:
     )
 
 
-def _ending(run: "LastRun") -> dict[str, Any]:
+def _ending(run: "RunRecord") -> dict[str, Any]:
     """The same, as `--json` has it."""
     return {
         "command": run.command,

@@ -156,7 +156,7 @@ class FewerRows:
 
     @property
     def reason(self) -> str:
-        """Why it is parked; `from_row` recognizes it by this sentence."""
+        """Why it is parked. In a ledger of version 1 `from_row` recognizes the state by this sentence."""
         return f"the archive was kept, since far fewer rows came: {self.rows_found} in place of {self.rows_before}"
 
 
@@ -265,7 +265,8 @@ class BundleRecord:
 
 
 _NAMES: dict[str, type[State]] = {
-    kind.__name__.lower(): kind for kind in (Planned, Creating, Created, Ready, Stored, Failed, Overdue, Split)
+    kind.__name__.lower(): kind
+    for kind in (Planned, Creating, Created, Ready, Stored, Failed, Overdue, FewerRows, Split)
 }
 
 _KEPT: dict[str, type[Created | Ready]] = {"created": Created, "ready": Ready}
@@ -280,12 +281,8 @@ _FEWER_ROWS = re.compile(
 def to_row(state: State) -> tuple[str, dict[str, Any]]:
     """The state as the ledger writes it: its name, and its fields.
 
-    `Refused` is written with the name and the fields of the state that it keeps. `FewerRows` is written as a `failed`
-    row with a reason of its own wording. A version of asyncexport that does not know the state then reads an ordinary
-    parked bundle, and not a damaged ledger.
+    `Refused` is written with the name and the fields of the state that it keeps.
     """
-    if isinstance(state, FewerRows):
-        return to_row(Failed(state.reason))
     if isinstance(state, Refused):
         kept, values = to_row(state.kept)
         return "refused", {"reason": state.reason, "kept": kept, **values}
@@ -293,7 +290,7 @@ def to_row(state: State) -> tuple[str, dict[str, Any]]:
 
 
 def from_row(name: str, values: dict[str, Any]) -> State:
-    """Read what `to_row` wrote.
+    """Read what `to_row` wrote, or that of an earlier version: it wrote `FewerRows` as `failed`, told by its reason.
 
     Raises:
         LedgerCorruptError: it is no state that was ever written.

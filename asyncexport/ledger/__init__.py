@@ -8,24 +8,31 @@
    all pointers of an export stand in the ledger's head, so that a row that went missing shows, too (`rows`). What was
    committed and is no longer there, because the log it stood in is damaged or gone, shows by a mark (`commit_mark`).
 4. After a commit that failed nothing more is written: the run stops, and the next one reads what is there.
-5. One process per output directory writes: a lock of the operating system is held for the whole run (`lock`). Any
+5. A ledger of an earlier version is migrated by the first run, in one transaction, and read as it is by whoever only
+   reads (`migration`).
+6. One process per output directory writes: a lock of the operating system is held for the whole run (`lock`). Any
    number may read meanwhile (`reader`).
 """
 
+from asyncexport.ledger.accepted import AcceptedGap
 from asyncexport.ledger.files import has_remains, present, set_aside
-from asyncexport.ledger.last_run import LAST_RUN, LastRun
+from asyncexport.ledger.hours import HourCount
 from asyncexport.ledger.ledger import Ledger
 from asyncexport.ledger.lock import Holder, hold, holder
+from asyncexport.ledger.migration import discard_copy
 from asyncexport.ledger.overview import Overview
 from asyncexport.ledger.reader import LedgerReader, no_ledger
+from asyncexport.ledger.run_log import RunRecord
 
 __all__ = [
-    "LAST_RUN",
+    "AcceptedGap",
     "Holder",
-    "LastRun",
+    "HourCount",
     "Ledger",
     "LedgerReader",
     "Overview",
+    "RunRecord",
+    "discard_copy",
     "has_remains",
     "hold",
     "holder",

@@ -121,7 +121,7 @@ class BundleQueries:
         newest = {one.bundle.range: one for one in records}
         # The states of a newest revision come after the archive's row.
         rows = self._connection.execute(
-            "SELECT * FROM state WHERE export = ? AND state = 'failed' AND seq > ("
+            "SELECT * FROM state WHERE export = ? AND state IN ('failed', 'fewerrows') AND seq > ("
             "SELECT min(stored) FROM bundle WHERE export = ? AND stored IS NOT latest)",
             (self._known.number, self._known.number),
         )

@@ -2,16 +2,21 @@
 
 1. SQLite checks its own pages.
 2. Every row is compared with its checksum, and no number may be missing.
-3. The pointers of each export have to add up to the sums in the head.
+3. The pointers of each export have to add up to the sums in the head, and so has the look-up of ids, which has to fit
+   the states as well.
 """
 
 import sqlite3
 from collections import deque
 
 from asyncexport.errors import LedgerCorruptError
+from asyncexport.ledger.accepted import read_accepted
 from asyncexport.ledger.bundle_queries import BundleQueries
+from asyncexport.ledger.hours import read_hours
 from asyncexport.ledger.journal import complete_rows, read_durations, read_requests
 from asyncexport.ledger.rows import BundleSums, LedgerHead
+from asyncexport.ledger.run_log import read_runs
+from asyncexport.ledger.service_ids import check_every_service_id
 
 
 def check_everything(connection: sqlite3.Connection, head: LedgerHead) -> None:
@@ -31,6 +36,11 @@ def check_everything(connection: sqlite3.Connection, head: LedgerHead) -> None:
         deque(BundleQueries(connection, name, known).all(), maxlen=0)
     read_requests(connection, head)
     read_durations(connection, head)
+    if head.version >= 2:
+        check_every_service_id(connection, head.service_ids)
+        read_runs(connection, head)
+        read_hours(connection, head)
+        read_accepted(connection, head)
 
 
 def check_sums(connection: sqlite3.Connection, head: LedgerHead) -> None:

@@ -2,8 +2,9 @@
 
 1. Each is announced by its name, right before the change as `NAME:before` and right after it as `NAME:after`:
    `ledger.create`, when a new ledger gets its name; `ledger.commit`; `ledger.aside`, for each file that is set aside;
-   `ledger.place`, when a rebuilt ledger gets its name. Of two, only the first half is announced: `ledger.folder.fsync`,
-   and `lock`, for each of the two tries at it.
+   `ledger.place`, when a rebuilt ledger gets its name; `ledger.copy`, when the copy of an earlier version's ledger gets
+   its name; `ledger.migrate`, when that ledger's migration is committed. Of two, only the first half is announced:
+   `ledger.folder.fsync`, and `lock`, for each of the two tries at it.
 2. Who is told stands in a context variable. The program itself never sets it, so that nobody listens outside of tests.
 3. A thread does not inherit the context: the ledger's thread runs in a copy of the one that it was made in.
 """

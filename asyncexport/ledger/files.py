@@ -31,7 +31,7 @@ from asyncexport.ledger.failpoints import reached
 from asyncexport.ledger.faults import DAMAGED, primary_code, translated
 from asyncexport.ledger.folder import LEDGER_FOLDER, refuse_link, restrict, sync_folder
 from asyncexport.ledger.rows import LedgerHead, digest_of
-from asyncexport.ledger.schema import APPLICATION_ID, TABLES, VERSION
+from asyncexport.ledger.schema import APPLICATION_ID, TABLES, TABLES_OF, VERSION
 
 LEDGER_NAME = "ledger.sqlite3"
 LOG_SUFFIX = "-wal"
@@ -164,9 +164,7 @@ def create(path: Path, *, now: float) -> None:
         StorageError: the disk has no room for it.
     """
     new = path.with_name(f"{LEDGER_NAME}.new")
-    for suffix in ("", *SIDE_FILES):
-        _beside(new, suffix).unlink(missing_ok=True)
-    os.close(os.open(new, os.O_CREAT | os.O_EXCL | os.O_RDWR | os.O_CLOEXEC, 0o600))
+    empty_file(new)
     with closing(_connect(new, "rw", busy_seconds=BUSY_SECONDS)) as connection:
         make_durable(connection, new)
         connection.execute("BEGIN")
@@ -185,8 +183,15 @@ def create(path: Path, *, now: float) -> None:
     reached("ledger.create:after")
 
 
+def empty_file(path: Path) -> None:
+    """An empty file for a database that is being made, with no side file of an earlier one beside it."""
+    for suffix in ("", *SIDE_FILES):
+        _beside(path, suffix).unlink(missing_ok=True)
+    os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_RDWR | os.O_CLOEXEC, 0o600))
+
+
 def open_to_write(path: Path, *, busy_seconds: float) -> sqlite3.Connection:
-    """A connection for the one thread that writes.
+    """A connection for the one thread that writes; the ledger may be of an earlier version (`migration`).
 
     Raises:
         LedgerError: it is from a newer version, or in use.
@@ -228,6 +233,13 @@ def opened_to_read(path: Path, *, busy_seconds: float) -> Iterator[sqlite3.Conne
             connection = stack.enter_context(closing(_connect(copied, "rw", busy_seconds=busy_seconds)))
         _check(connection, path, mark)
         yield connection
+
+
+def remove_durably(path: Path) -> None:
+    """Remove a file, if it is there."""
+    with suppress(FileNotFoundError):
+        path.unlink()
+        sync_folder(path.parent)
 
 
 def make_durable(connection: sqlite3.Connection, path: Path) -> None:
@@ -287,7 +299,7 @@ def _connect(path: Path, mode: str, *, busy_seconds: float) -> sqlite3.Connectio
 
 
 def _check(connection: sqlite3.Connection, path: Path, mark: CommitMark | None) -> None:
-    """Whether it is a ledger, of this version, with all that was ever committed to it."""
+    """Whether it is a ledger, of this version or an earlier one, with all that was ever committed to it."""
     (application,) = connection.execute("PRAGMA application_id").fetchone()
     (version,) = connection.execute("PRAGMA user_version").fetchone()
     if application != APPLICATION_ID:
@@ -297,10 +309,11 @@ def _check(connection: sqlite3.Connection, path: Path, mark: CommitMark | None) 
             f"the ledger {path} was written by a newer asyncexport (version {version} of its format, here {VERSION})",
             hint="upgrade asyncexport",
         )
-    tables = {name.decode("utf-8", "replace"): sql for name, sql in connection.execute(_SCHEMA)}
-    if version != VERSION or tables != {name: statement.encode() for name, statement in TABLES.items()}:
+    if version not in TABLES_OF or tables_in(connection) != TABLES_OF[version]:
         raise LedgerCorruptError(f"the ledger {path} is damaged: its tables are not as they were made", hint=DAMAGED)
     head = LedgerHead.read(connection)
+    if head.version != version:
+        raise LedgerCorruptError(f"the ledger {path} is damaged: its head is of another version", hint=DAMAGED)
     if mark is not None and mark.created_at == head.created_at and mark.commits > head.commits:
         missing = mark.commits - head.commits
         raise LedgerCorruptError(
@@ -308,7 +321,10 @@ def _check(connection: sqlite3.Connection, path: Path, mark: CommitMark | None) 
         )
 
 
-_SCHEMA = "SELECT CAST(name AS TEXT), sql FROM sqlite_master"
+def tables_in(connection: sqlite3.Connection) -> dict[str, str]:
+    """The statements that made what is in it, by name."""
+    found = connection.execute("SELECT name, sql FROM sqlite_master")
+    return {name.decode("utf-8", "replace"): (sql or b"").decode("utf-8", "replace") for name, sql in found}
 
 
 def _reading_mode(path: Path) -> str:

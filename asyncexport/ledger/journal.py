@@ -3,6 +3,7 @@
 1. A row is numbered, and the head counts the rows: one that went missing shows.
 2. Only the newest rows are kept. Older ones are dropped many at a time.
 3. Rows are gathered, and written when the transaction ends or rows are to be dropped.
+4. Beside its row, each request counts in its hour (`hours`), which is kept for longer.
 """
 
 import sqlite3
@@ -12,6 +13,7 @@ from typing import Any
 from asyncexport.core.bucket import SentRequest
 from asyncexport.errors import LedgerCorruptError
 from asyncexport.ledger.bulk_insert import insert_rows
+from asyncexport.ledger.hours import HourWriter
 from asyncexport.ledger.rows import LedgerHead, digest_of, verified
 
 KEPT_REQUESTS = 10_000
@@ -25,7 +27,11 @@ PRUNE_EVERY = 500
 
 
 class JournalWriter:
-    """Adds to the journal within the transaction that is open, and keeps the head's counts in step."""
+    """Adds to the journal within the transaction that is open, and keeps the head's counts in step.
+
+    Attributes:
+        hours: Counts requests by hour.
+    """
 
     def __init__(self, connection: sqlite3.Connection, head: LedgerHead) -> None:
         self._connection = connection
@@ -33,6 +39,7 @@ class JournalWriter:
         self._unanswered: dict[int, tuple[float, str]] = {}
         self._requests: dict[int, tuple[Any, ...]] = {}
         self._durations: list[tuple[Any, ...]] = []
+        self.hours = HourWriter(connection, head)
 
     def send(self, kind: str, at: float) -> int:
         """Record a request; its number."""
@@ -40,6 +47,7 @@ class JournalWriter:
         seq = head.last_request + 1
         self._unanswered[seq] = at, kind
         self._put_request(seq, at, kind, 0)
+        self.hours.sent(kind, at)
         head.last_request = seq
         head.requests += 1
         if head.first_request_at is None:
@@ -55,7 +63,9 @@ class JournalWriter:
         """Add the status that came back, if the request is still on record."""
         sent = self._unanswered.pop(seq, None)
         if sent is not None:
-            self._put_request(seq, *sent, status)
+            at, kind = sent
+            self._put_request(seq, at, kind, status)
+            self.hours.answered(kind, at, status)
 
     def learn(self, finished_at: float, seconds: float) -> None:
         """Record how long an operation took."""
@@ -74,6 +84,7 @@ class JournalWriter:
         insert_rows(self._connection, "INSERT INTO duration", self._durations)
         self._requests.clear()
         self._durations.clear()
+        self.hours.write_gathered()
 
     def _put_request(self, seq: int, at: float, kind: str, status: int) -> None:
         self._requests[seq] = (seq, at, kind, status, digest_of(seq, at, kind.encode(), status))

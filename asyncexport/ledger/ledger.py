@@ -2,40 +2,32 @@
 
 import asyncio
 import math
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
-from typing import Self, TypeVar
+from typing import Self
 
-from asyncexport.core.bucket import RequestHistory
-from asyncexport.core.bundles import Range
+from asyncexport.core.bundles import Bundle, Range
 from asyncexport.core.coverage import RecordedRange
 from asyncexport.core.exports import Export
 from asyncexport.core.states import BundleRecord, Stored
+from asyncexport.ledger.diary import LedgerDiary
 from asyncexport.ledger.faults import translated
 from asyncexport.ledger.files import BUSY_SECONDS, ledger_path
 from asyncexport.ledger.folder import make_folder
-from asyncexport.ledger.jobs import ReadJob, WriteJob
 from asyncexport.ledger.queries import LedgerQueries
 from asyncexport.ledger.rows import NewStateRow
 from asyncexport.ledger.thread import LAZY_SECONDS, LedgerThread
-from asyncexport.ledger.transaction import LedgerTransaction
 
 RESTORED_PER_COMMIT = 2_000
 """Bundles written in one commit while a ledger is rebuilt."""
 
-T = TypeVar("T")
 
-
-class Ledger:
+class Ledger(LedgerDiary):
     """Reads and writes; one process at a time, under the lock of `hold`.
 
     Once a commit has failed, every method raises what it failed with, and only `close` is of use. A write that is
     cancelled is written all the same.
     """
-
-    def __init__(self, thread: LedgerThread) -> None:
-        """See `open`."""
-        self._thread = thread
 
     @classmethod
     async def open(
@@ -45,7 +37,7 @@ class Ledger:
         busy_seconds: float = BUSY_SECONDS,
         lazy_seconds: float = LAZY_SECONDS,
     ) -> Self:
-        """The ledger of an output directory, made if there is none.
+        """The ledger of an output directory, made if there is none, and migrated if an earlier version made it.
 
         Args:
             directory: The output directory.
@@ -91,6 +83,14 @@ class Ledger:
         row = NewStateRow.of(record, at=at)
         await self._write(lambda transaction: transaction.append((row,)))
 
+    async def bundles_of_operation(self, operation_id: str) -> tuple[Bundle, ...]:
+        """See `LedgerQueries.bundles_of_operation`."""
+        return await self._read(lambda queries: queries.bundles_of_operation(operation_id))
+
+    async def bundles_of_export(self, export_id: str) -> tuple[Bundle, ...]:
+        """See `LedgerQueries.bundles_of_export`."""
+        return await self._read(lambda queries: queries.bundles_of_export(export_id))
+
     async def restore(self, records: Sequence[BundleRecord], *, at: float) -> None:
         """Add bundles whose archives were found on disk, some thousands in each commit.
 
@@ -104,26 +104,6 @@ class Ledger:
         for first in range(0, len(records), RESTORED_PER_COMMIT):
             rows = [NewStateRow.of(one, at=at) for one in records[first : first + RESTORED_PER_COMMIT]]
             await self._write(lambda transaction, rows=rows: transaction.append(rows))  # type: ignore[misc]
-
-    def send(self, kind: str, *, at: float) -> "asyncio.Future[int]":
-        """Put a request on record before it is sent; its number, once that is durable."""
-        return self._write(lambda transaction: transaction.journal.send(kind, float(at)))
-
-    def answered(self, request_id: int, *, status: int) -> None:
-        """Add the status that came back (0: none)."""
-        self._thread.put(WriteJob(lambda transaction: transaction.journal.answered(request_id, status)))
-
-    def learn(self, *, finished_at: float, seconds: float) -> None:
-        """Remember how long an operation took."""
-        self._thread.put(WriteJob(lambda transaction: transaction.journal.learn(float(finished_at), float(seconds))))
-
-    def remember(self, key: str, value: str) -> None:
-        """Keep something small from run to run."""
-        self._thread.put(WriteJob(lambda transaction: transaction.remember(key, value)))
-
-    async def recall(self, key: str) -> str | None:
-        """What was remembered under this key."""
-        return await self._read(lambda queries: queries.recall(key))
 
     async def check_if_small(self) -> None:
         """See `LedgerQueries.check_if_small`."""
@@ -150,22 +130,3 @@ class Ledger:
             for one in page:
                 yield one
             after = page[-1].bundle.range
-
-    async def request_history(self, *, now: float) -> RequestHistory:
-        """See `LedgerQueries.request_history`."""
-        return await self._read(lambda queries: queries.request_history(now=now))
-
-    async def durations(self) -> list[float]:
-        """See `LedgerQueries.durations`."""
-        return await self._read(LedgerQueries.durations)
-
-    def _write(self, write: Callable[[LedgerTransaction], T]) -> "asyncio.Future[T]":
-        """What the write returns, once it is durable."""
-        waiter: asyncio.Future[T] = asyncio.get_running_loop().create_future()
-        self._thread.put(WriteJob(write, waiter))
-        return waiter
-
-    async def _read(self, read: Callable[[LedgerQueries], T]) -> T:
-        waiter: asyncio.Future[T] = asyncio.get_running_loop().create_future()
-        self._thread.put(ReadJob(read, waiter))
-        return await waiter

@@ -8,33 +8,31 @@
 import math
 import sqlite3
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
-from asyncexport.core.bucket import HISTORY_SECONDS, RequestHistory, SentRequest
-from asyncexport.core.bundles import Range
+from asyncexport.core.bundles import Bundle, Range
 from asyncexport.core.coverage import RecordedRange
 from asyncexport.core.exports import Definition
-from asyncexport.core.states import BundleRecord
+from asyncexport.core.states import BundleRecord, Created, Ready
 from asyncexport.ledger.bundle_queries import BundleQueries
 from asyncexport.ledger.check import check_everything, check_sums
-from asyncexport.ledger.faults import translated
-from asyncexport.ledger.journal import read_durations, read_requests
+from asyncexport.ledger.diary_queries import DiaryQueries
 from asyncexport.ledger.overview import Overview
 from asyncexport.ledger.rows import KnownExport, LedgerHead
+from asyncexport.ledger.service_ids import IdKind, check_service_ids, states_with
 
 SMALL_LEDGER_ROWS = 10_000
 """A ledger of so many rows is checked before a run asks for anything: about 0.4 s of work on a slow machine."""
 
 
-class LedgerQueries:
+class LedgerQueries(DiaryQueries):
     """Answers from an open ledger. Not for two threads at once."""
 
     def __init__(self, connection: sqlite3.Connection, path: Path) -> None:
         """`path` is for messages."""
-        self._connection = connection
-        self._path = path
+        super().__init__(connection, path)
         self._sums_checked = False
+        self._ids_checked = False
 
     def exports(self) -> dict[str, Definition]:
         """The exports that are known, by name."""
@@ -90,34 +88,13 @@ class LedgerQueries:
         with self._moment() as head:
             return self._bundles(head, export).stored_page(span, after=after, exported_within=exported_within)
 
-    def requests_since(self, at: float) -> list[SentRequest]:
-        """The requests on record that were sent at this moment or later, in the order they were."""
-        with self._moment() as head:
-            return [one for one in read_requests(self._connection, head) if one.at >= at]
+    def bundles_of_operation(self, operation_id: str) -> tuple[Bundle, ...]:
+        """The bundles that this operation was ever recorded for, by any run; none on record in version 1."""
+        return self._bundles_of(Created, operation_id)
 
-    def request_history(self, *, now: float) -> RequestHistory:
-        """What earlier runs left on record of their requests; `now` in seconds since 1970."""
-        return RequestHistory.read(
-            self.requests_since(now - HISTORY_SECONDS),
-            first_at=self.first_request_at(),
-            all_counted_since=self.recall("all_counted_since"),
-            now=now,
-        )
-
-    def first_request_at(self) -> float | None:
-        """When the first request ever was sent, None if none was; 0 once the record does not reach back to it."""
-        with self._moment() as head:
-            return head.first_request_at
-
-    def durations(self) -> list[float]:
-        """What the operations that finished last took, in seconds, oldest first."""
-        with self._moment() as head:
-            return read_durations(self._connection, head)
-
-    def recall(self, key: str) -> str | None:
-        """What was remembered under this key."""
-        with self._moment() as head:
-            return head.remarks.get(key)
+    def bundles_of_export(self, export_id: str) -> tuple[Bundle, ...]:
+        """The bundles that this export of the service was ever recorded for, by any run; none in version 1."""
+        return self._bundles_of(Ready, export_id)
 
     def overviews(self) -> list[Overview]:
         """What there is to say of each export, in the order they were first asked for; all of one moment."""
@@ -131,7 +108,7 @@ class LedgerQueries:
             LedgerCorruptError: some of it is not as it was written.
         """
         with self._moment() as head:
-            rows = head.last_state + head.requests + head.durations
+            rows = head.last_state + head.requests + head.durations + head.runs + head.hours + head.accepted
         if rows <= SMALL_LEDGER_ROWS:
             self.check()
 
@@ -143,18 +120,19 @@ class LedgerQueries:
         """
         with self._moment() as head:
             check_everything(self._connection, head)
-            self._sums_checked = True
+            self._sums_checked = self._ids_checked = True
 
-    @contextmanager
-    def _moment(self) -> Iterator[LedgerHead]:
-        """The ledger as it is at one moment."""
-        with translated(self._path):
-            self._connection.execute("BEGIN")
-            try:
-                yield LedgerHead.read(self._connection)
-            finally:
-                if self._connection.in_transaction:
-                    self._connection.execute("ROLLBACK")
+    def _bundles_of(self, kind: IdKind, service_id: str) -> tuple[Bundle, ...]:
+        with self._moment() as head:
+            if head.version < 2:
+                return ()
+            if not self._ids_checked:
+                check_service_ids(self._connection, head.service_ids)
+                self._ids_checked = True
+            names = {known.number: name for name, known in head.exports.items()}
+            rows = states_with(self._connection, kind, service_id)
+            found = (Bundle(names.get(row.export, ""), Range(row.start, row.stop)) for row in rows)
+            return tuple(dict.fromkeys(found))
 
     def _bundles(self, head: LedgerHead, export: str) -> BundleQueries:
         """The bundles of an export, once their sums are known to be right (rule 2); none if it is not known."""

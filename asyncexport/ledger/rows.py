@@ -167,6 +167,21 @@ class BundleSums:
 
 
 @dataclass(slots=True)
+class ServiceIdSums:
+    """The sums over all rows of `service_id`: how many, of their hashes, and of the numbers they lead to."""
+
+    rows: int = 0
+    hash: int = 0
+    state: int = 0
+
+    def add(self, hashed: int, state: int) -> None:
+        """Count a row in."""
+        self.rows += 1
+        self.hash += hashed
+        self.state += state
+
+
+@dataclass(slots=True)
 class KnownExport:
     """An export that the ledger knows: its number in the tables, its definition, the sums over its bundles."""
 
@@ -183,9 +198,12 @@ class LedgerHead:
         version: Of the format.
         created_at: When the ledger was made.
         commits: How many there have been since.
-        last_state, last_request, last_duration: The number of the newest row.
-        requests, durations: How many rows there are.
+        last_state, last_request, last_duration, last_run: The number of the newest row.
+        requests, durations, runs, accepted: How many rows there are.
         first_request_at: When the first request was sent; 0 once the record does not reach back to it.
+        hours: How many rows of `hour` there are.
+        hour_requests: The requests in all of them.
+        service_ids: The sums over the look-up of ids.
         exports: By name.
         remarks: What is remembered from run to run.
     """
@@ -199,6 +217,12 @@ class LedgerHead:
     requests: int = 0
     durations: int = 0
     first_request_at: float | None = None
+    last_run: int = 0
+    runs: int = 0
+    hours: int = 0
+    hour_requests: int = 0
+    accepted: int = 0
+    service_ids: ServiceIdSums = field(default_factory=ServiceIdSums)
     exports: dict[str, KnownExport] = field(default_factory=dict)
     remarks: dict[str, str] = field(default_factory=dict)
 
@@ -220,11 +244,14 @@ class LedgerHead:
             name: KnownExport(known["number"], Definition.from_dict(known["definition"]), BundleSums(*known["sums"]))
             for name, known in data.pop("exports").items()
         }
-        return cls(**data, exports=exports)
+        service_ids = ServiceIdSums(*data.pop("service_ids", ()))
+        return cls(**data, service_ids=service_ids, exports=exports)
 
     def to_text(self) -> str:
         """As it is written."""
-        data = {name: getattr(self, name) for name in self.__slots__ if name != "exports"}
+        data = {name: getattr(self, name) for name in self.__slots__ if name not in ("exports", "service_ids")}
+        ids = self.service_ids
+        data["service_ids"] = [ids.rows, ids.hash, ids.state]
         data["exports"] = {
             name: {
                 "number": known.number,

@@ -23,6 +23,7 @@ from asyncexport.ledger.failpoints import reached
 from asyncexport.ledger.faults import translated
 from asyncexport.ledger.files import create, mark_path, open_to_write
 from asyncexport.ledger.jobs import Job, JobQueue, ReadJob, WriteJob
+from asyncexport.ledger.migration import migrate
 from asyncexport.ledger.queries import LedgerQueries
 from asyncexport.ledger.rows import LedgerHead
 from asyncexport.ledger.transaction import LedgerTransaction, is_refusal
@@ -117,6 +118,7 @@ class LedgerThread:
             create(self._path, now=time.time())
         connection = open_to_write(self._path, busy_seconds=self._busy_seconds)
         try:
+            migrate(connection, self._path)
             self._transaction = LedgerTransaction(connection, LedgerHead.read(connection))
             self._mark = CommitMarkFile(mark_path(self._path))
         except BaseException:

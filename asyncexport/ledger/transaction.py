@@ -14,10 +14,13 @@ from asyncexport.core.bundles import Range
 from asyncexport.core.exports import Definition, Export
 from asyncexport.core.states import Stored
 from asyncexport.errors import IllegalMove, LedgerCorruptError, LedgerError
+from asyncexport.ledger.accepted import AcceptedGap, insert_accepted
 from asyncexport.ledger.bulk_insert import insert_rows
 from asyncexport.ledger.commit_mark import CommitMark
 from asyncexport.ledger.journal import JournalWriter
 from asyncexport.ledger.rows import BundleRow, KnownExport, LedgerHead, NewStateRow, digest_of
+from asyncexport.ledger.run_log import RunLogWriter
+from asyncexport.ledger.service_ids import ServiceIdRow, id_of, insert_service_ids
 
 BundleKey = tuple[int, Range]
 """Which bundle: the number of its export, and its range."""
@@ -28,14 +31,17 @@ class LedgerTransaction:
 
     Attributes:
         journal: Writes requests and durations.
+        runs: Writes the log of runs.
     """
 
     def __init__(self, connection: sqlite3.Connection, head: LedgerHead) -> None:
         self._connection = connection
         self._head = head
         self.journal = JournalWriter(connection, head)
+        self.runs = RunLogWriter(connection, head)
         self._unfinished: dict[BundleKey, BundleRow] = {}
         self._states: list[tuple[Any, ...]] = []
+        self._service_ids: list[ServiceIdRow] = []
         self._moved: dict[BundleKey, BundleRow] = {}
 
     def finish(self) -> CommitMark:
@@ -84,11 +90,22 @@ class LedgerTransaction:
         """Keep something small from run to run."""
         self._head.remarks[key] = value
 
+    def accept(self, gap: AcceptedGap) -> None:
+        """Note that something is accepted as missing.
+
+        Raises:
+            LedgerError: its export was never registered.
+        """
+        known = self._head.exports.get(gap.bundle.export)
+        if known is None:
+            raise _unknown(gap.bundle.export)
+        insert_accepted(self._connection, self._head, gap, export=known.number)
+
     def _checked(self, row: NewStateRow) -> tuple[KnownExport, BundleRow | None]:
         """The row's export, and the pointers of its bundle, if the row may be written."""
         known = self._head.exports.get(row.bundle.export)
         if known is None:
-            raise LedgerError(f"the ledger does not know the export {row.bundle.export!r}")
+            raise _unknown(row.bundle.export)
         before = self._pointers(known, row.bundle.range)
         has_archive = isinstance(row.state, Stored) or (before is not None and before.stored is not None)
         if row.has_archive != has_archive:
@@ -102,6 +119,8 @@ class LedgerTransaction:
         before = self._moved.get(key, before)
         after = BundleRow.after(before, row, seq=seq)
         self._states.append(row.values(seq, known.number))
+        if service_id := id_of(row.state):
+            self._service_ids.append(ServiceIdRow.of(*service_id, seq=seq))
         self._moved[key] = after
         self._head.last_state = seq
         if before is not None:
@@ -131,6 +150,7 @@ class LedgerTransaction:
         """Write the states and pointers that were gathered."""
         pointers = ((number, *after) for (number, _), after in self._moved.items())
         insert_rows(self._connection, "INSERT INTO state", self._states)
+        insert_service_ids(self._connection, self._service_ids, self._head.service_ids)
         insert_rows(self._connection, "INSERT OR REPLACE INTO bundle", pointers)
         for key, after in self._moved.items():
             if after.stored == after.latest:
@@ -138,12 +158,17 @@ class LedgerTransaction:
             else:
                 self._unfinished[key] = after
         self._states.clear()
+        self._service_ids.clear()
         self._moved.clear()
 
 
 def is_refusal(error: Exception) -> bool:
     """Whether only the one who asked for it is concerned."""
     return isinstance(error, IllegalMove | LedgerError) and not isinstance(error, LedgerCorruptError)
+
+
+def _unknown(export: str) -> LedgerError:
+    return LedgerError(f"the ledger does not know the export {export!r}")
 
 
 def _another_definition(name: str, known: Definition, asked: Definition) -> LedgerError:

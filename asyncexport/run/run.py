@@ -10,9 +10,9 @@
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterator, Sequence
-from contextlib import AsyncExitStack, contextmanager
-from dataclasses import dataclass, replace
+from collections.abc import Awaitable, Callable, Sequence
+from contextlib import AsyncExitStack
+from dataclasses import dataclass
 
 from asyncexport.client.clock import ServiceClock
 from asyncexport.config import ApiKey, Settings
@@ -24,10 +24,11 @@ from asyncexport.core.summary import Snapshot, Summary
 from asyncexport.engine.poller import OperationPoller
 from asyncexport.engine.scheduler import Stop
 from asyncexport.errors import ExportError
-from asyncexport.ledger import LAST_RUN, LastRun, Ledger, hold, no_ledger, present
+from asyncexport.ledger import Ledger, hold, no_ledger, present
 from asyncexport.run.announcing import Announcer, log_failed_listener
 from asyncexport.run.books import RunBooks
 from asyncexport.run.directory import check_ledger_not_lost
+from asyncexport.run.logging_runs import logged
 from asyncexport.run.planner import Planner, RunPlan
 from asyncexport.run.progress import Progress
 from asyncexport.run.spec import RunSpec, instructions
@@ -99,7 +100,11 @@ async def _carry_out(run: _Run) -> None:
             Archives(run.settings.output.directory, max_row=run.settings.download.max_row)
         )
         ledger = await _take_directory(stack, run)
-        stack.enter_context(_remembering_the_end(run, ledger, clock))
+        await stack.enter_async_context(
+            logged(
+                run.spec, run.books, run.stop, directory=run.settings.output.directory, ledger=ledger, clock=clock.now
+            )
+        )
         await ledger.register(run.spec.exports)
         access = await _access(run, ledger)
         await archives.prepare(run.spec.exports, access=access)
@@ -159,27 +164,6 @@ async def _access(run: _Run, ledger: Ledger) -> Access:
         if access is Access.UMASK:
             run.tell(Note(f"{output.directory} {KEPT_OPEN}"))
     return access
-
-
-@contextmanager
-def _remembering_the_end(run: _Run, ledger: Ledger, clock: ServiceClock) -> Iterator[None]:
-    """Remember how the run ends, for `status`; a run that is killed is remembered as begun."""
-    begun = LastRun(run.spec.command, clock.now())
-
-    def remember_end(failure: Exception | None) -> None:
-        code, cause = run.books.exit_code(failure, run.stop), run.books.cause(failure)
-        # The text of a bug may hold anything.
-        error = "" if cause is None else str(cause) if isinstance(cause, ExportError) else type(cause).__name__
-        ended = replace(begun, ended=clock.now(), exit_code=int(code), error=error)
-        ledger.remember(LAST_RUN, ended.to_json())
-
-    ledger.remember(LAST_RUN, begun.to_json())
-    try:
-        yield
-    except Exception as error:
-        remember_end(error)
-        raise
-    remember_end(None)
 
 
 async def _work_off(run: _Run, planner: Planner, engine: RunEngine) -> None:

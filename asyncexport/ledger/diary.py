@@ -1,0 +1,93 @@
+"""What the run that holds the ledger writes down beside its bundles: requests, durations, remarks, itself."""
+
+import asyncio
+from collections.abc import Callable
+from typing import TypeVar
+
+from asyncexport.core.bucket import RequestHistory
+from asyncexport.ledger.accepted import AcceptedGap
+from asyncexport.ledger.jobs import ReadJob, WriteJob
+from asyncexport.ledger.queries import LedgerQueries
+from asyncexport.ledger.run_log import KEPT_SECONDS, RunRecord
+from asyncexport.ledger.thread import LedgerThread
+from asyncexport.ledger.transaction import LedgerTransaction
+
+T = TypeVar("T")
+
+
+class LedgerDiary:
+    """The part of `Ledger` that is not about bundles."""
+
+    def __init__(self, thread: LedgerThread) -> None:
+        """See `Ledger.open`."""
+        self._thread = thread
+
+    def send(self, kind: str, *, at: float) -> "asyncio.Future[int]":
+        """Put a request on record before it is sent; its number, once that is durable."""
+        return self._write(lambda transaction: transaction.journal.send(kind, float(at)))
+
+    def answered(self, request_id: int, *, status: int) -> None:
+        """Add the status that came back (0: none)."""
+        self._put(lambda transaction: transaction.journal.answered(request_id, status))
+
+    def learn(self, *, finished_at: float, seconds: float) -> None:
+        """Remember how long an operation took."""
+        self._put(lambda transaction: transaction.journal.learn(float(finished_at), float(seconds)))
+
+    def remember(self, key: str, value: str) -> None:
+        """Keep something small from run to run."""
+        self._put(lambda transaction: transaction.remember(key, value))
+
+    def begin_run(self, run: RunRecord) -> None:
+        """Note that a run has begun."""
+        self._put(lambda transaction: transaction.runs.begin(run))
+
+    def end_run(self, run: RunRecord, *, drops_old: bool) -> None:
+        """Note how it ended.
+
+        Args:
+            run: The run that began last, with its end.
+            drops_old: Whether rows of runs and hours are dropped that are older than 400 days. Only a run that the
+                service has told the time knows how old they are.
+        """
+        self._put(lambda transaction: transaction.runs.end(run))
+        if drops_old and run.ended is not None:
+            moment = run.ended - KEPT_SECONDS
+            self._put(lambda transaction: transaction.runs.drop_before(moment))
+            self._put(lambda transaction: transaction.journal.hours.drop_before(moment))
+
+    async def accept(self, gap: AcceptedGap) -> None:
+        """Note that something is accepted as missing; it is durable on return.
+
+        Raises:
+            LedgerError: its export was never registered.
+            StorageError: it could not be written.
+        """
+        await self._write(lambda transaction: transaction.accept(gap))
+
+    async def recall(self, key: str) -> str | None:
+        """What was remembered under this key."""
+        return await self._read(lambda queries: queries.recall(key))
+
+    async def request_history(self, *, now: float) -> RequestHistory:
+        """See `LedgerQueries.request_history`."""
+        return await self._read(lambda queries: queries.request_history(now=now))
+
+    async def durations(self) -> list[float]:
+        """See `LedgerQueries.durations`."""
+        return await self._read(LedgerQueries.durations)
+
+    def _put(self, write: Callable[[LedgerTransaction], object]) -> None:
+        """Write something that nobody waits for."""
+        self._thread.put(WriteJob(write))
+
+    def _write(self, write: Callable[[LedgerTransaction], T]) -> "asyncio.Future[T]":
+        """What the write returns, once it is durable."""
+        waiter: asyncio.Future[T] = asyncio.get_running_loop().create_future()
+        self._thread.put(WriteJob(write, waiter))
+        return waiter
+
+    async def _read(self, read: Callable[[LedgerQueries], T]) -> T:
+        waiter: asyncio.Future[T] = asyncio.get_running_loop().create_future()
+        self._thread.put(ReadJob(read, waiter))
+        return await waiter

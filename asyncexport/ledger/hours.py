@@ -1,0 +1,119 @@
+"""How many requests there were in each hour, by kind and status.
+
+1. A request counts in the hour it was sent in: with status 0 until its answer, and with the status of its answer then.
+2. The head holds how many rows there are and the sum of their requests: one that went missing shows.
+3. Rows are gathered, and written when the transaction ends.
+"""
+
+import sqlite3
+from typing import Any, NamedTuple
+
+from asyncexport.errors import LedgerCorruptError
+from asyncexport.ledger.bulk_insert import insert_rows
+from asyncexport.ledger.rows import LedgerHead, digest_of, verified
+
+HOUR = 3600
+
+KNOWN_AT_MOST = 500
+"""Rows that a run remembers between its commits."""
+
+
+class HourKey(NamedTuple):
+    """Which row: the hour, counted from 1970, the kind of request, and the status; 0 means no answer (yet)."""
+
+    hour: int
+    kind: str
+    status: int
+
+
+class HourCount(NamedTuple):
+    """Requests of one hour, kind and status.
+
+    Attributes:
+        began: When the hour began, in seconds since 1970.
+        kind: `create`, `poll`, `list`, `results` or `other`.
+        status: The status of the answer; 0: there was none.
+        requests: How many.
+    """
+
+    began: int
+    kind: str
+    status: int
+    requests: int
+
+
+class HourWriter:
+    """Counts within the transaction that is open, and keeps the head in step."""
+
+    def __init__(self, connection: sqlite3.Connection, head: LedgerHead) -> None:
+        self._connection = connection
+        self._head = head
+        self._known: dict[HourKey, int] = {}
+        self._changed: dict[HourKey, int] = {}
+
+    def sent(self, kind: str, at: float) -> None:
+        """A request was sent."""
+        self._add(HourKey(int(at // HOUR), kind, 0), 1)
+
+    def answered(self, kind: str, at: float, status: int) -> None:
+        """The answer to a request that was sent at this moment."""
+        if status:
+            self._add(HourKey(int(at // HOUR), kind, 0), -1)
+            self._add(HourKey(int(at // HOUR), kind, status), 1)
+
+    def drop_before(self, moment: float) -> None:
+        """Drop all hours that had ended by this moment."""
+        self.write_gathered()
+        self._known.clear()
+        limit = int(moment // HOUR)
+        count, requests = self._connection.execute(
+            "SELECT count(*), coalesce(sum(requests), 0) FROM hour WHERE hour < ?", (limit,)
+        ).fetchone()
+        self._connection.execute("DELETE FROM hour WHERE hour < ?", (limit,))
+        self._head.hours -= count
+        self._head.hour_requests -= requests
+
+    def write_gathered(self) -> None:
+        """Write the rows that were gathered."""
+        rows = [_row(key, requests) for key, requests in self._changed.items()]
+        insert_rows(self._connection, "INSERT OR REPLACE INTO hour", rows)
+        if len(self._known) > KNOWN_AT_MOST:
+            self._known.clear()
+        self._known.update(self._changed)
+        self._changed.clear()
+
+    def _add(self, key: HourKey, requests: int) -> None:
+        before = self._changed.get(key, self._known.get(key))
+        if before is None:
+            before = self._read(key)
+        if before is None:
+            self._head.hours += 1
+        self._changed[key] = (before or 0) + requests
+        self._head.hour_requests += requests
+
+    def _read(self, key: HourKey) -> int | None:
+        """What an earlier commit counted."""
+        row = self._connection.execute("SELECT * FROM hour WHERE hour = ? AND kind = ? AND status = ?", key).fetchone()
+        return None if row is None else int(verified(row, f"hour {row[0]}")[3])
+
+
+def read_hours(connection: sqlite3.Connection, head: LedgerHead) -> list[HourCount]:
+    """All hours on record, in order; without those rows whose requests all have another status by now.
+
+    Raises:
+        LedgerCorruptError: a row is missing or damaged.
+    """
+    if head.version < 2:
+        return []
+    rows = [
+        verified(row, f"hour {row[0]}") for row in connection.execute("SELECT * FROM hour ORDER BY hour, kind, status")
+    ]
+    if (len(rows), sum(row[3] for row in rows)) != (head.hours, head.hour_requests):
+        raise LedgerCorruptError("the ledger is damaged: its hours do not add up")
+    return [
+        HourCount(hour * HOUR, kind.decode(), status, requests) for hour, kind, status, requests in rows if requests
+    ]
+
+
+def _row(key: HourKey, requests: int) -> tuple[Any, ...]:
+    return (*key, requests, digest_of(key.hour, key.kind.encode(), key.status, requests))

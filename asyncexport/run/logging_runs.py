@@ -1,0 +1,57 @@
+"""The log of runs in the ledger: that a run began, and how it ended."""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager, suppress
+from dataclasses import replace
+from pathlib import Path
+
+from asyncexport.core.exits import Exit
+from asyncexport.engine.scheduler import Stop
+from asyncexport.errors import ExportError
+from asyncexport.ledger import Ledger, RunRecord, discard_copy
+from asyncexport.run.books import RunBooks
+from asyncexport.run.spec import RunSpec
+
+COUNTS = ("bundles", "refreshed", "rows", "bytes", "requests", "refused", "possible_duplicates")
+"""What of a summary is kept."""
+
+
+@asynccontextmanager
+async def logged(
+    spec: RunSpec, books: RunBooks, stop: Stop, *, directory: Path, ledger: Ledger, clock: Callable[[], float]
+) -> AsyncIterator[None]:
+    """Log that a run begins, and how it ends; one that is killed is on record as begun.
+
+    The first run that ends well removes the copy of a ledger that was migrated.
+
+    Args:
+        spec: The run.
+        books: What it knows of itself.
+        stop: How it was asked to end.
+        directory: The output directory.
+        ledger: Its ledger.
+        clock: Seconds since 1970 by the service's clock.
+    """
+    begun = RunRecord.begun(spec.command, at=clock())
+
+    def log_end(failure: Exception | None) -> None:
+        code, cause = books.exit_code(failure, stop), books.cause(failure)
+        # The text of a bug may hold anything.
+        error = "" if cause is None else str(cause) if isinstance(cause, ExportError) else type(cause).__name__
+        known = books.summary(spec, directory="", error=None, stop=stop).to_dict()
+        counts = {name: known[name] for name in COUNTS}
+        ended = replace(begun, ended=clock(), exit_code=int(code), error=error, counts=counts)
+        ledger.end_run(ended, drops_old=any(books.requests.values()))
+
+    ledger.begin_run(begun)
+    try:
+        yield
+    except Exception as error:
+        log_end(error)
+        raise
+    log_end(None)
+    if books.exit_code(None, stop) is Exit.DONE:
+        # It is in nobody's way: a copy that cannot be removed now is removed by the next run.
+        with suppress(OSError):
+            await asyncio.to_thread(discard_copy, directory)

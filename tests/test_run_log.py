@@ -1,0 +1,174 @@
+"""Which runs there were, and how many requests in each hour."""
+
+import socket
+from dataclasses import replace
+
+import pytest
+
+from asyncexport.core.bundles import Bundle, Range
+from asyncexport.core.exports import Export
+from asyncexport.core.summary import Exit
+from asyncexport.errors import LedgerError
+from asyncexport.ledger import AcceptedGap, HourCount, Ledger, LedgerReader, RunRecord
+from asyncexport.ledger.run_log import KEPT_SECONDS
+from asyncexport.sandbox import SandboxBehaviour, serving
+from tests.exporting import moment, run
+
+FAST = SandboxBehaviour(operation_seconds=0.02, rows_per_hour=4, requests_per_minute=1e6, burst=10_000)
+
+DAY = 86_400.0
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        None,
+        "",
+        "{",
+        "[]",
+        "7",
+        '{"command": "backfill"}',
+        '{"other": 1}',
+        '{"command": 7, "began": 1.0}',
+        '{"command": "a", "began": "b"}',
+    ],
+)
+def test_what_cannot_be_read_of_an_earlier_version_is_nothing(text):
+    """It was a remark: what nobody wrote stops no `status`."""
+    assert RunRecord.of_remark(text) is None
+
+
+async def test_a_bug_is_remembered_by_its_kind_alone(tmp_path):
+    """What the text of an exception holds that nobody foresaw is not known, so none of it is kept."""
+
+    def fail(name: str) -> None:
+        if not name.startswith(("ledger.", "lock")):
+            raise ValueError("a secret")
+
+    async with serving(FAST) as sandbox:
+        with pytest.raises(ValueError, match="a secret"):
+            await run(sandbox, tmp_path, end="2026-01-01T00:30:00Z", boundary=fail)
+    with LedgerReader(tmp_path) as ledger:
+        last = ledger.last_run()
+    assert last is not None
+    assert (last.command, last.exit_code, last.error) == ("backfill", Exit.UNEXPECTED, "ValueError")
+    assert last.ended is not None
+    assert moment("2026-01-01") < last.began <= last.ended
+
+
+async def test_each_run_is_on_record_with_what_it_did(tmp_path):
+    """One that does something, and one that finds it done."""
+    async with serving(FAST) as sandbox:
+        first = await run(sandbox, tmp_path, end="2026-01-01T01:00:00Z")
+        await run(sandbox, tmp_path, end="2026-01-01T01:00:00Z")
+    with LedgerReader(tmp_path) as ledger:
+        one, two = ledger.runs()
+        hours = ledger.hours()
+    assert (one.command, one.host, one.exit_code, one.error) == ("backfill", socket.gethostname(), Exit.DONE, "")
+    assert one.counts["bundles"] == {
+        "planned": 2,
+        "already": 0,
+        "stored": 2,
+        "empty": first.tally.empty,
+        "failed": 0,
+        "unfinished": 0,
+    }
+    assert (one.counts["rows"], one.counts["bytes"]) == (first.tally.rows, first.tally.bytes)
+    assert one.counts["requests"]["create"] == 2
+    assert (two.exit_code, two.counts["bundles"]["already"], sum(two.counts["requests"].values())) == (0, 2, 0)
+    sent = {kind: count for kind, count in one.counts["requests"].items() if count}
+    told: dict[str, int] = {}
+    for hour in hours:
+        assert (hour.began % 3600, hour.status // 100) == (0, 2)
+        told[hour.kind] = told.get(hour.kind, 0) + hour.requests
+    assert told == sent
+
+
+async def test_a_run_that_is_killed_has_begun_and_not_ended(tmp_path):
+    """The next one is a row of its own."""
+    begun = RunRecord("nightly", 5.0, "here")
+    ledger = await Ledger.open(tmp_path)
+    ledger.begin_run(begun)
+    await ledger.close()
+    ledger = await Ledger.open(tmp_path)
+    other = RunRecord("backfill", 7.0)
+    ledger.begin_run(other)
+    ended = replace(other, ended=8.5, exit_code=3, error="gone: ü", counts={"rows": 7})
+    ledger.end_run(ended, drops_old=False)
+    await ledger.close()
+    with LedgerReader(tmp_path) as reader:
+        assert reader.runs() == [begun, ended]
+
+
+async def test_a_request_counts_in_the_hour_it_was_sent_in(tmp_path):
+    """Without an answer as status 0, whichever run it was; later with the status that came."""
+    ledger = await Ledger.open(tmp_path)
+    first = await ledger.send("create", at=3599.5)
+    second = await ledger.send("create", at=3599.5)
+    await ledger.send("list", at=3600.0)
+    ledger.answered(first, status=201)
+    ledger.answered(second, status=0)
+    await ledger.close()
+    ledger = await Ledger.open(tmp_path)
+    ledger.answered(await ledger.send("create", at=1.0), status=201)
+    ledger.answered(await ledger.send("create", at=1.0), status=429)
+    await ledger.close()
+    with LedgerReader(tmp_path) as reader:
+        reader.check()
+        assert reader.hours() == [
+            HourCount(0, "create", 0, 1),
+            HourCount(0, "create", 201, 2),
+            HourCount(0, "create", 429, 1),
+            HourCount(3600, "list", 0, 1),
+        ]
+
+
+@pytest.mark.parametrize("drops_old", [True, False])
+async def test_runs_and_hours_are_kept_for_400_days(tmp_path, drops_old):
+    """A run that the service has told the time drops what is older; one that only has its own clock drops nothing."""
+    ledger = await Ledger.open(tmp_path)
+    days = (0, 1, 399, 400, 500)
+    for day in days:
+        ledger.begin_run(RunRecord("nightly", day * DAY))
+        ledger.answered(await ledger.send("create", at=day * DAY), status=201)
+    now = 500.5 * DAY
+    last = RunRecord("nightly", now)
+    ledger.begin_run(last)
+    ledger.end_run(replace(last, ended=now), drops_old=drops_old)
+    # What comes after it counts right.
+    ledger.answered(await ledger.send("create", at=500 * DAY), status=201)
+    await ledger.close()
+    kept = [day for day in days if not drops_old or day * DAY >= now - KEPT_SECONDS]
+    with LedgerReader(tmp_path) as reader:
+        reader.check()
+        assert [one.began / DAY for one in reader.runs()] == [*kept, 500.5]
+        assert [(one.began / DAY, one.requests) for one in reader.hours()] == [
+            (day, 2 if day == 500 else 1) for day in kept
+        ]
+
+
+async def test_a_clock_that_is_far_ahead_leaves_the_run_itself(tmp_path):
+    """Even if every run looks old, the newest is on record."""
+    ledger = await Ledger.open(tmp_path)
+    for at in (1.0, 2.0):
+        ledger.begin_run(RunRecord("nightly", at))
+    ledger.end_run(RunRecord("nightly", 2.0, ended=9e11), drops_old=True)
+    await ledger.close()
+    with LedgerReader(tmp_path) as reader:
+        reader.check()
+        assert [one.began for one in reader.runs()] == [2.0]
+
+
+async def test_what_was_accepted_as_missing_is_kept(tmp_path):
+    """In order, with its reason; of an export that is known."""
+    gaps = [AcceptedGap(Bundle("events", Range(start, start + 1800)), f"reason ü {start}", 1.5) for start in (1800, 0)]
+    ledger = await Ledger.open(tmp_path)
+    await ledger.register([Export("events")])
+    for gap in gaps:
+        await ledger.accept(gap)
+    with pytest.raises(LedgerError, match="does not know"):
+        await ledger.accept(AcceptedGap(Bundle("other", Range(0, 1800)), "", 1.0))
+    await ledger.close()
+    with LedgerReader(tmp_path) as reader:
+        reader.check()
+        assert reader.accepted() == gaps
