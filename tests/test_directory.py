@@ -2,17 +2,22 @@
 
 import errno
 import os
+import re
+import shutil
 import stat
 from pathlib import Path
 
 import pytest
 
+from asyncexport.core.bundles import ALL_TIME
 from asyncexport.core.summary import Exit
-from asyncexport.errors import LedgerError
+from asyncexport.errors import LedgerError, LedgerLockedError
+from asyncexport.ledger import Ledger, LedgerReader
 from asyncexport.run.directory import check_ledger_not_lost
 from asyncexport.run.verify import verify
 from asyncexport.sandbox import SandboxBehaviour, serving
 from tests.exporting import Notebook, archives, run
+from tests.ledger_rig import EXPORTS, creating
 
 ARCHIVE = "everyone-events/date=2026-01-01/20260101T000000Z_20260101T003000Z.ndjson.gz"
 DEFINITION = "everyone-events/.export.json"
@@ -101,6 +106,67 @@ async def test_a_directory_that_others_read_stays_open_and_that_is_told_once(tmp
         await run(sandbox, tmp_path / "out", start=START, end="2026-01-06T02:00:00Z", changes=private)
     opened = [bool(path.stat().st_mode & 0o077) for path in archives(tmp_path / "out")]
     assert opened == [True, True, True, False]
+
+
+# What goes away in mid-run
+
+
+@pytest.mark.parametrize(
+    ("gone", "code", "said"),
+    [
+        ("folder", Exit.LEDGER, "ledger .* went away"),
+        ("ledger", Exit.LEDGER, "ledger .* went away"),
+        ("replaced", Exit.LEDGER, "was replaced by another"),
+        ("directory", Exit.DISK, "out went away"),
+        ("moved", Exit.DISK, "out went away"),
+    ],
+)
+async def test_what_goes_away_in_mid_run_ends_it(tmp_path, gone, code, said):
+    """A run does not go on spending quota on what nobody will find; it makes nothing anew, and says what went."""
+    directory, commits = tmp_path / "out", 0
+    ledger = directory / LEDGER
+
+    def boundary(name: str) -> None:
+        nonlocal commits
+        commits += name == "ledger.commit:after"
+        if name != "ledger.commit:after" or commits != 6:
+            return
+        match gone:
+            case "folder":
+                shutil.rmtree(ledger.parent)
+            case "ledger":
+                ledger.unlink()
+            case "replaced":
+                shutil.copy(ledger, tmp_path / "copy")
+                (tmp_path / "copy").replace(ledger)
+            case "directory":
+                shutil.rmtree(directory, ignore_errors=True)
+            case _:
+                directory.rename(tmp_path / "elsewhere")
+
+    async with serving(FAST) as sandbox:
+        summary = await run(sandbox, directory, start=START, end="2026-01-06T12:00:00Z", boundary=boundary)
+        assert summary.exit_code is code
+        assert re.search(said, str(summary.error))
+        assert summary.error is not None
+        assert summary.error.hint
+        assert sandbox.counts["create"] < 24
+    assert directory.exists() is (gone not in ("directory", "moved"))
+
+
+async def test_two_runs_that_both_have_the_ledger_do_not_write_over_one_another(tmp_path):
+    """Where locks do nothing: whoever finds that the other has written ends, and what is on record adds up."""
+    ledgers = [await Ledger.open(tmp_path) for _ in range(2)]
+    one, other = ledgers
+    await one.register(EXPORTS)
+    with pytest.raises(LedgerLockedError, match="another run writes"):
+        await other.register(EXPORTS)
+    await one.append(creating(0), at=1.0)
+    for ledger in ledgers:
+        await ledger.close()
+    with LedgerReader(tmp_path) as reader:
+        reader.check()
+        assert list(reader.unfinished("events", ALL_TIME)) == [creating(0)]
 
 
 # What its file system cannot do

@@ -323,8 +323,17 @@ async def test_a_folder_that_goes_away_during_a_run_is_told(archives, watch, tmp
             (tmp_path / "out").rename(tmp_path / "elsewhere")
 
     watch.do = go_away
-    with pytest.raises(StorageError, match="No such file or directory"):
+    with pytest.raises(StorageError, match="out went away"):
         await keep(archives)
+
+
+async def test_a_directory_that_went_away_is_not_made_anew(archives, tmp_path):
+    """What was stored into a new one would have no ledger."""
+    await archives.prepare([Export("everyone-events")])
+    (tmp_path / "out").rename(tmp_path / "elsewhere")
+    with pytest.raises(StorageError, match="out went away"):
+        await keep(archives)
+    assert not (tmp_path / "out").exists()
 
 
 @pytest.mark.parametrize(

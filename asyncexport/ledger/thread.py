@@ -22,6 +22,7 @@ from asyncexport.ledger.commit_mark import CommitMarkFile
 from asyncexport.ledger.failpoints import reached
 from asyncexport.ledger.faults import translated
 from asyncexport.ledger.files import create, mark_path, open_to_write
+from asyncexport.ledger.in_place import LedgerInPlace
 from asyncexport.ledger.jobs import Job, JobQueue, ReadJob, WriteJob
 from asyncexport.ledger.migration import migrate
 from asyncexport.ledger.queries import LedgerQueries
@@ -121,6 +122,7 @@ class LedgerThread:
             migrate(connection, self._path)
             self._transaction = LedgerTransaction(connection, LedgerHead.read(connection))
             self._mark = CommitMarkFile(mark_path(self._path))
+            self._in_place = LedgerInPlace(connection, self._path)
         except BaseException:
             connection.close()
             raise
@@ -139,8 +141,10 @@ class LedgerThread:
 
     def _commit_or_raise(self, connection: sqlite3.Connection, jobs: list[WriteJob]) -> list[_Outcome]:
         connection.execute("BEGIN IMMEDIATE")
+        self._in_place.check()
         outcomes = [self._write(job) for job in jobs]
         mark = self._transaction.finish()
+        self._in_place.written()
         reached("ledger.commit:before")
         connection.execute("COMMIT")
         self._mark.write(mark)

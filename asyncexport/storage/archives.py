@@ -124,6 +124,7 @@ class Archives:
 
     def _prepare(self, exports: Sequence[Export]) -> None:
         self._disk.make_folder(self._directory)
+        self._disk.is_prepared = True
         for export in exports:
             if not EXPORT_NAME.fullmatch(export.name):
                 raise StorageError(f"{export.name!r} cannot be the name of a folder", hint="choose another name")

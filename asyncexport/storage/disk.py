@@ -1,5 +1,6 @@
 """The disk under an output directory: folders and files that are made, named and flushed."""
 
+import errno
 import os
 import threading
 from collections.abc import Iterator
@@ -22,11 +23,13 @@ class Disk(DiskThreads):
 
     Attributes:
         access: Who may read what is made.
+        is_prepared: The directory was made for a run: from now on it is never made anew, wherever it went.
     """
 
     def __init__(self, directory: Path) -> None:
         super().__init__(directory)
         self.access = Access.UMASK
+        self.is_prepared = False
         self._failpoint = STORAGE_FAILPOINT.get()
         self._making_folders = threading.Lock()
         self._durable: set[Path] = set()
@@ -68,6 +71,8 @@ class Disk(DiskThreads):
     def _make_folder(self, folder: Path) -> None:
         missing = []
         while not folder.is_dir():
+            if folder == self.directory and self.is_prepared:
+                raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(folder))
             missing.append(folder)
             folder = folder.parent
         for one in reversed(missing):

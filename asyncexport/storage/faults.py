@@ -16,6 +16,11 @@ def in_plain_words(error: OSError, directory: Path) -> StorageError:
     if fault is not None:
         return StorageError(fault.message, hint=fault.hint)
     match error.errno:
+        case errno.ENOENT if not directory.exists():
+            return StorageError(
+                f"{directory} went away while a run wrote to it",
+                hint="bring it back (is its disk still mounted?), then run the same command again",
+            )
         case errno.EACCES | errno.EPERM | errno.EROFS:
             return StorageError(
                 f"{where} cannot be used: {error.strerror}",
