@@ -2,7 +2,7 @@
 # ruff: noqa: ARG002 - they take what the real ones need
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 
@@ -181,7 +181,7 @@ class Download(ArchiveDownload):
         """How many bytes have come."""
         return self.so_far
 
-    async def fetch(self, location: DownloadLink) -> Archive:
+    async def fetch(self, location: DownloadLink, *, on_end: Callable[[], Awaitable[None]] | None = None) -> Archive:
         """Fetch it, as far as the script lets it."""
         owner = self.owner
         owner.used.append(location.url)
@@ -191,6 +191,8 @@ class Download(ArchiveDownload):
             await asyncio.sleep(owner.takes)
         finally:
             owner.at_once -= 1
+        if on_end:
+            await on_end()
         outcome = (owner.fetches.pop(0) if owner.fetches else None) or owner.fails(self.bundle)
         if isinstance(outcome, tuple):
             self.so_far, outcome = outcome

@@ -2,13 +2,13 @@
 
 1. A cut body is resumed with `Range` and `If-Range` where the service gave an ETag; where it answers with the whole
    file all the same, what was written is thrown away and the file begun anew.
-2. Whether the file is one whole export is decided by the inspector (`core.archive`), never here. Only here it is known
-   whether the end of the body was proved.
+2. Whether the file is one whole export is decided by the inspection (`core.archive`) when the body has ended, never
+   here. Only here it is known whether the end of the body was proved.
 3. A file is begun anew where more bytes cannot help: it is damaged, it came to its end and is not whole, it may not
    replace the archive that is there, or the service has another file by now.
 """
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AbstractAsyncContextManager
 from typing import Protocol, Self
 
@@ -115,8 +115,10 @@ class ArchiveDownload:
         """How many bytes of the present file have come."""
         return self._part.received if self._part else 0
 
-    async def fetch(self, location: DownloadLink) -> Archive:
+    async def fetch(self, location: DownloadLink, *, on_end: Callable[[], Awaitable[None]] | None = None) -> Archive:
         """Fetch the rest of the file, check the whole, and put it under its final name.
+
+        `on_end` is awaited between: nothing more is needed of the line.
 
         Raises:
             IncompleteError: it was cut, stalled or its end was not proved; what came is kept for the next try.
@@ -135,6 +137,8 @@ class ArchiveDownload:
                 part = await self._part_for(body)
                 async for chunk in body.chunks():
                     await part.write(chunk)
+                if on_end:
+                    await on_end()
                 hopeless = (CorruptError, IncompleteError, FewerRowsError)
                 archive = await part.commit(end_proved=body.end_proved, least_rows=self._least_rows)
         except ArchiveError as error:

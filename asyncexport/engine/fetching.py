@@ -11,7 +11,6 @@
    archive is damaged or missing, or the user accepts it; else the bundle ends in `FewerRows`.
 """
 
-import asyncio
 import logging
 from collections.abc import Container, KeysView
 from dataclasses import dataclass
@@ -25,6 +24,7 @@ from asyncexport.core.service.resources import DownloadLink
 from asyncexport.core.states import Archive, BundleRecord, FewerRows, Ready, Stored
 from asyncexport.engine.calls import ExportCalls
 from asyncexport.engine.download import ArchiveDownload, ArchiveDownloads
+from asyncexport.engine.download_slots import DownloadSlot, DownloadSlots
 from asyncexport.engine.moves import BundleMoves
 from asyncexport.engine.retrying import Retrying, Step
 from asyncexport.errors import (
@@ -74,7 +74,7 @@ class Fetching:
         self._downloads = downloads
         self._moves = moves
         self._retrying = retrying
-        self._slots = asyncio.Semaphore(slots)
+        self._slots = DownloadSlots(slots)
         self._accepted = accepted
         self._files: dict[Bundle, ArchiveDownload] = {}
         self._began: dict[Bundle, float] = {}
@@ -127,8 +127,8 @@ class Fetching:
         tries = FetchAttempts(self._moves.attempts)
         while True:
             try:
-                async with self._slots:
-                    archive = await self._try(record.bundle, ready, download, tries)
+                async with self._slots.take() as slot:
+                    archive = await self._try(record.bundle, ready, download, tries, slot)
                 # The next download need not wait for the ledger.
                 return await self._moves.note(record, _stored(archive, ready))
             except ServiceError as error:
@@ -146,14 +146,16 @@ class Fetching:
                 return await self._moves.count_attempt(record, ready.attempt, tries.reason)
             await self._retrying.pause(tries.tries)
 
-    async def _try(self, bundle: Bundle, ready: Ready, download: ArchiveDownload, tries: "FetchAttempts") -> Archive:
+    async def _try(
+        self, bundle: Bundle, ready: Ready, download: ArchiveDownload, tries: "FetchAttempts", slot: DownloadSlot
+    ) -> Archive:
         """One try, in a download slot (rule 1)."""
         if tries.link is None or not tries.link_lives(self._moves.clock()):
             tries.link = None
             tries.link = await self._locate(ready.export_id, tries)
         self._began[bundle] = self._retrying.now()
         log.debug("%s: its file is fetched from byte %d on", bundle, download.received)
-        archive = await download.fetch(tries.link)
+        archive = await download.fetch(tries.link, on_end=slot.end_body)
         self._fetched += 1
         self._retrying.note_success(Step.FETCH)
         return archive
