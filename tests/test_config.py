@@ -70,6 +70,7 @@ def test_without_a_file_there_is_one_export_of_everyones_events(here: Path) -> N
     assert (settings.retry.attempts, settings.retry.outage_seconds) == (5, 21_600.0)
     assert (settings.retry.backoff_initial_seconds, settings.retry.backoff_max_seconds) == (1.0, 300.0)
     assert (settings.download.min_rate, settings.download.max_row) == (1024, 64 << 20)
+    assert settings.download.second_look_seconds == 60.0
     assert (settings.output.directory, settings.output.grace_seconds) == (Path("exports"), 30.0)
     assert (settings.nightly.since_at(0.0), settings.nightly.refresh_seconds) == (None, 0.0)
 

@@ -132,10 +132,11 @@ class RetrySettings(_Table):
 
 
 class DownloadSettings(_Table):
-    """`[download]`: when a transfer counts as stalled, and which rows are told."""
+    """`[download]`: when a transfer counts as stalled, which rows are told, when a file without any is believed."""
 
     min_rate: Number = 1024.0
     max_row: Size = _default("64MiB")
+    second_look_seconds: Duration = _default("60s")
 
 
 class OutputSettings(_Table):

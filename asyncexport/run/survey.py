@@ -1,6 +1,6 @@
 """What a run would find, from the ledger alone: nothing is asked of the service, nothing is written."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from asyncexport.config import Settings
 from asyncexport.core.admission import BudgetScope
@@ -8,6 +8,7 @@ from asyncexport.core.bundles import Range
 from asyncexport.core.coverage import ExportPlan, RecordedRange, needs_refresh
 from asyncexport.core.durations import Durations
 from asyncexport.core.exports import Export
+from asyncexport.core.second_looks import SECOND_LOOKS, SecondLooks
 from asyncexport.ledger import LedgerReader, present
 from asyncexport.run.directory import check_ledger_not_lost
 from asyncexport.run.planner import export_plan
@@ -28,6 +29,7 @@ class Survey:
         median_seconds: How long an operation is expected to take.
         operations_seen: How many operations that was learned from. 0: it is `[polling] expected`.
         all_counted_since: When a run learned that every request counts, in seconds since 1970. None: no run did.
+        second_looks: How many files took a second look so far.
     """
 
     plans: tuple[ExportPlan, ...]
@@ -37,6 +39,7 @@ class Survey:
     median_seconds: float
     operations_seen: int = 0
     all_counted_since: float | None = None
+    second_looks: SecondLooks = field(default_factory=SecondLooks)
 
 
 def survey(settings: Settings, spec: RunSpec, *, now: float) -> Survey:
@@ -75,6 +78,7 @@ def _survey_ledger(settings: Settings, spec: RunSpec, ledger: LedgerReader, *, n
         median_seconds=durations.median_seconds,
         operations_seen=durations.known,
         all_counted_since=history.all_counted_since,
+        second_looks=SecondLooks.read(ledger.recall(SECOND_LOOKS)),
     )
 
 
