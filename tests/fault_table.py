@@ -213,6 +213,9 @@ def _creates() -> Iterator[Row]:
             exports=BUNDLES + 1,
             duplicates=1,
         )
+    its_own = "it is told, and a new export is made: there are never two archives of one file"
+    yield Row("an operation id that was given for another range before", its_own, faults=("create:same-id,nth=2",))
+    yield Row("an operation id that an earlier run was given for another range", its_own, scene="same-id")
     for what, fault, must in (
         ("", "", "each bundle comes whole; no second export is made"),
         ("FAILED", " that fails", "a new export is made for both bundles, and comes whole for each"),

@@ -32,14 +32,14 @@ from asyncexport.run.spec import Repair
 from asyncexport.run.verify import rebuild
 from asyncexport.sandbox import Sandbox, SandboxBehaviour, SandboxFault, serving
 from asyncexport.simulate.run import Scenario, simulate
-from tests.exporting import QUICK, archives, moment, rows_in, run, truth
+from tests.exporting import QUICK, Notebook, archives, moment, rows_in, run, truth
 from tests.fault_table import BUNDLES, ROWS, Row, as_markdown
 
 pytestmark = pytest.mark.slow
 
 ROOT = Path(__file__).parents[1]
 
-START, END = "2026-01-01T20:00:00Z", "2026-01-01T22:00:00Z"
+START, HALF_WAY, END = "2026-01-01T20:00:00Z", "2026-01-01T21:00:00Z", "2026-01-01T22:00:00Z"
 
 CALM = SandboxBehaviour(operation_seconds=0.02, rows_per_hour=60, requests_per_minute=1e6, burst=10_000)
 """A service without faults; each of the four bundles has rows."""
@@ -199,6 +199,19 @@ async def _shared(stage: Stage, fate: str) -> None:
         for name in names:
             assert len(archives(stage.directory, name)) == BUNDLES
             assert rows_in(stage.directory, name) == truth(sandbox, START, END)
+
+
+async def _same_id(stage: Stage, _: str) -> None:
+    """The first create of a run is answered with the operation of the run before it."""
+    async with serving(CALM) as sandbox:
+        assert (await run(sandbox, stage.directory, start=START, end=HALF_WAY)).exit_code is Exit.DONE
+        sandbox.behave(replace(CALM, faults=(SandboxFault.parse("create:same-id,nth=1"),)))
+        notebook = Notebook()
+        assert (await stage.run(sandbox, viewer=notebook)).exit_code is Exit.DONE
+        assert any("gave the operation of" in event["reason"] for event in notebook.of("retried"))
+        assert rows_in(stage.directory) == truth(sandbox, START, END)
+        assert len(sandbox.operations) == BUNDLES
+        await stage.finish(sandbox)
 
 
 async def _drip(stage: Stage, _: str) -> None:
@@ -502,6 +515,7 @@ SCENES: dict[str, Any] = {
     "refused": _refused,
     "unresolvable": _unresolvable,
     "shared": _shared,
+    "same-id": _same_id,
     "drip": _drip,
     "certificate": _certificate,
     "write": _write,

@@ -8,7 +8,7 @@ from typing import Self
 
 from asyncexport.core.bundles import Bundle, Range
 from asyncexport.core.coverage import RecordedRange
-from asyncexport.core.exports import Export
+from asyncexport.core.exports import Definition, Export
 from asyncexport.core.states import BundleRecord, Stored
 from asyncexport.ledger.diary import LedgerDiary
 from asyncexport.ledger.faults import translated
@@ -82,6 +82,10 @@ class Ledger(LedgerDiary):
         """
         row = NewStateRow.of(record, at=at)
         await self._write(lambda transaction: transaction.append((row,)))
+
+    async def exports(self) -> dict[str, Definition]:
+        """See `LedgerQueries.exports`."""
+        return await self._read(LedgerQueries.exports)
 
     async def bundles_of_operation(self, operation_id: str) -> tuple[Bundle, ...]:
         """See `LedgerQueries.bundles_of_operation`."""

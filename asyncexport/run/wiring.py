@@ -85,6 +85,7 @@ async def open_engine(
                 clock=clock.now,
                 jitter=random.random,
                 accepted=accepted,
+                definitions=await ledger.exports(),
             )
             scheduler = _scheduler(
                 settings, runner=runner, poller=poller, budget=budget, durations=durations, stop=stop

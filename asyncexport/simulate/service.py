@@ -243,6 +243,14 @@ class MemoryLedger:
         """Add a row."""
         self.latest[record.bundle] = record
 
+    async def bundles_of_operation(self, operation_id: str) -> tuple[Bundle, ...]:
+        """Each operation is one bundle's here."""
+        return ()
+
+    async def bundles_of_export(self, export_id: str) -> tuple[Bundle, ...]:
+        """Likewise."""
+        return ()
+
     def send(self, kind: str, *, at: float) -> "asyncio.Future[int]":
         """Put a request on record."""
         self.requests += 1
