@@ -41,6 +41,7 @@ def export_watched(
     summary = run_politely(
         lambda stop: export(settings, spec, key=key, stop=stop, listeners=(viewer.on_event,), watch=viewer.watch),
         tell=lambda reason: session.lines.tell("stopping", _what_it_waits_for(settings, viewer, reason)),
+        heard=session.signals,
     )
     return summary, viewer.example
 

@@ -2,11 +2,14 @@
 
 1. Each call is one request on the wire, and it passes the gate first.
 2. The key is in `ApiTransport` alone. Signed links are followed by `storage_host`, which never has the key.
+3. No error and no reason holds the key, a value of the user's headers or the proxy's password, should the service echo
+   them in whatever spelling.
 """
 
 import time
 from collections.abc import AsyncIterator, Callable, Mapping
-from typing import Self
+from dataclasses import replace
+from typing import Self, TypeVar
 
 from asyncexport.client.api_transport import ApiTransport
 from asyncexport.client.gate import Gate, RequestPermit
@@ -15,9 +18,13 @@ from asyncexport.client.session import ConnectionSettings
 from asyncexport.core.admission import Priority
 from asyncexport.core.bundles import Range
 from asyncexport.core.exports import Definition
+from asyncexport.core.masking import Mask, secrets_of_headers
 from asyncexport.core.service import requests, resources
-from asyncexport.core.service.resources import DownloadLink, Me, Operation, OperationsPage, Segment
-from asyncexport.errors import ReplyError
+from asyncexport.core.service.replies import Reply
+from asyncexport.core.service.resources import DownloadLink, Ended, Me, Operation, OperationsPage, Running, Segment
+from asyncexport.errors import ExportError, ReplyError
+
+T = TypeVar("T")
 
 EMPTY_PAGES = 3
 """So many pages of segments in a row with nothing on them: the list has no end."""
@@ -40,15 +47,17 @@ class ApiClient:
         on_date: Callable[[float], None] | None = None,
         wall_clock: Callable[[], float] = time.time,
     ) -> None:
+        connection = connection or ConnectionSettings()
+        self._mask = Mask([key], others=[*secrets_of_headers(headers or {}), *connection.secrets])
         self._transport = ApiTransport(
             base_url=base_url,
             key=key,
-            connection=connection or ConnectionSettings(),
+            connection=connection,
             headers=headers or {},
             on_date=on_date,
             wall_clock=wall_clock,
         )
-        self._gated = GatedTransport(self._transport, gate, wall_clock=wall_clock)
+        self._gated = GatedTransport(self._transport, gate, mask=self._mask, wall_clock=wall_clock)
 
     async def __aenter__(self) -> Self:
         """Open the session; nothing is sent yet."""
@@ -68,7 +77,7 @@ class ApiClient:
             UnavailableError: no answer, or one that the service is in trouble; `unanswered` where it may have arrived.
             ServiceError: what else `GatedTransport.call` and `resources.read_created` raise.
         """
-        return resources.read_created(await self._gated.send(requests.create(definition, span), permit))
+        return self._read(resources.read_created, await self._gated.send(requests.create(definition, span), permit))
 
     async def operation(self, operation_id: str, *, priority: Priority = Priority.POLL) -> Operation:
         """How one operation stands.
@@ -77,7 +86,8 @@ class ApiClient:
             GoneError: the service does not know it (any more).
             ServiceError: what else `GatedTransport.call` and `resources.read_operation` raise.
         """
-        return resources.read_operation(await self._gated.call(requests.operation(operation_id), priority))
+        reply = await self._gated.call(requests.operation(operation_id), priority)
+        return self._masked(self._read(resources.read_operation, reply))
 
     async def operations(
         self, *, state: str = "", token: str = "", priority: Priority = Priority.POLL
@@ -87,9 +97,10 @@ class ApiClient:
         Raises:
             ServiceError: what `GatedTransport.call` and `resources.read_operations` raise.
         """
-        return resources.read_operations(
-            await self._gated.call(requests.operations(state=state, token=token), priority)
+        page = self._read(
+            resources.read_operations, await self._gated.call(requests.operations(state=state, token=token), priority)
         )
+        return replace(page, operations=tuple(map(self._masked, page.operations)))
 
     async def locate(self, export_id: str, *, priority: Priority = Priority.RESULTS) -> DownloadLink:
         """A fresh link to the archive of a completed export; it lives for minutes.
@@ -98,7 +109,7 @@ class ApiClient:
             GoneError: the export is gone.
             ServiceError: what else `GatedTransport.call` and `resources.read_location` raise.
         """
-        return resources.read_location(await self._gated.call(requests.results(export_id), priority))
+        return self._read(resources.read_location, await self._gated.call(requests.results(export_id), priority))
 
     async def segments(self, *, priority: Priority = Priority.REST) -> AsyncIterator[Segment]:
         """Every segment once, page by page.
@@ -109,7 +120,7 @@ class ApiClient:
         """
         token, tokens, ids, empty = "", {""}, set[str](), 0
         while True:
-            page = resources.read_segments(await self._gated.call(requests.segments(token=token), priority))
+            page = self._read(resources.read_segments, await self._gated.call(requests.segments(token=token), priority))
             for segment in page.segments:
                 if segment.id not in ids:
                     ids.add(segment.id)
@@ -127,7 +138,7 @@ class ApiClient:
         Raises:
             ServiceError: what `GatedTransport.call` and `resources.read_segment` raise.
         """
-        return resources.read_segment(await self._gated.call(requests.segment(segment_id), priority))
+        return self._read(resources.read_segment, await self._gated.call(requests.segment(segment_id), priority))
 
     async def me(self, *, priority: Priority = Priority.REST) -> Me:
         """Whose key it is.
@@ -135,4 +146,21 @@ class ApiClient:
         Raises:
             ServiceError: what `GatedTransport.call` and `resources.read_me` raise.
         """
-        return resources.read_me(await self._gated.call(requests.me(), priority))
+        return self._read(resources.read_me, await self._gated.call(requests.me(), priority))
+
+    def _read(self, read: Callable[[Reply], T], reply: Reply) -> T:
+        try:
+            return read(reply)
+        except ExportError as error:
+            self._mask.hide_in(error)
+            raise
+
+    def _masked(self, operation: Operation) -> Operation:
+        """The operation without a secret in what the service says of it."""
+        match operation.progress:
+            case Ended(reason):
+                return replace(operation, progress=Ended(self._mask(reason)))
+            case Running(state):
+                return replace(operation, progress=Running(self._mask(state)))
+            case _:
+                return operation

@@ -3,7 +3,7 @@
 1. Only here do the key and the user's headers get into a request. They go to the API alone, and no redirect is followed
    with them. The user's headers never replace the key.
 2. A reply is read whole, up to a limit; of an error's text as much as comes.
-3. Should the service echo the key, it is masked before anybody else sees the reply.
+3. A reply is passed on as it came. Should the service echo a secret, it is masked in what is said of the reply (`api`).
 """
 
 import logging
@@ -54,7 +54,6 @@ class ApiTransport:
         self._host = urlsplit(base_url).hostname or ""
         self._connection = connection
         self._headers = _api_headers(key, connection.user_agent, headers)
-        self._secrets = _spellings(key)
         self._on_date = on_date
         self._wall_clock = wall_clock
 
@@ -84,8 +83,6 @@ class ApiTransport:
         finally:
             response.close()
         log.debug("%s %s: %d in %.3f s", request.method, request.path, response.status, time.monotonic() - began)
-        for secret in self._secrets:
-            body = body.replace(secret, b"***")
         return Reply(response.status, response.headers, body)
 
     async def _send(self, request: Request, url: str) -> aiohttp.ClientResponse:
@@ -153,10 +150,3 @@ def _api_headers(key: str, user_agent: str, extra: Mapping[str, str]) -> dict[st
         **{name: value for name, value in extra.items() if name.lower() not in fixed_names},
         **fixed,
     }
-
-
-def _spellings(key: str) -> tuple[bytes, ...]:
-    """The key as a service may echo it, with and without its prefix, slashes escaped or not."""
-    bare = key.partition(".")[2]
-    found = [part for part in (key, bare) if len(part) >= 8]
-    return tuple(spelt.encode() for part in found for spelt in (part, part.replace("/", "\\/")))

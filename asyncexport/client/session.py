@@ -19,6 +19,7 @@ from urllib.request import getproxies, proxy_bypass
 import aiohttp
 
 from asyncexport.client.faults import FAULTS, translated
+from asyncexport.core.masking import secrets_of_url
 from asyncexport.core.service.urls import host_of, is_loopback
 from asyncexport.errors import ConfigError, Problem
 
@@ -66,6 +67,12 @@ class ConnectionSettings:
     def reply_timeout_seconds(self) -> float:
         """How long a request may take until its reply, or a download's head, is there."""
         return self.connect_timeout_seconds + self.read_timeout_seconds
+
+    @property
+    def secrets(self) -> tuple[str, ...]:
+        """The passwords of the proxies that requests may go through, as they may be spelt in a URL or a header."""
+        proxies = getproxies().values() if self.proxy == "environment" else (self.proxy,)
+        return tuple(secret for proxy in proxies for secret in secrets_of_url(proxy))
 
     def proxy_for(self, url: str) -> str | None:
         """The proxy that a request goes through, or None (rule 4)."""

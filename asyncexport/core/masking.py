@@ -10,7 +10,8 @@
 import base64
 import html.entities
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
+from urllib.parse import unquote
 
 from asyncexport.errors import ExportError
 
@@ -21,6 +22,9 @@ LEAST_CHARS = 3
 
 SHORT_CHARS = 8
 """A secret with fewer characters is replaced only as a whole word; of an API key so many give it away."""
+
+LEAST_HEADER_CHARS = 6
+"""A header with a shorter value, such as `1` or `json`, holds no secret."""
 
 MOST_STEPS = 5
 """Spellings within each other that are followed."""
@@ -90,6 +94,30 @@ class Mask:
                 if len(secret) >= SHORT_CHARS or _is_word(text, start, end):
                     yield start, end
                 start = text.find(secret, end)
+
+
+def secrets_of_headers(headers: Mapping[str, str]) -> list[str]:
+    """The values of headers that may be secret; what is shorter than `LEAST_HEADER_CHARS` is none."""
+    return [value for value in headers.values() if len(value) >= LEAST_HEADER_CHARS]
+
+
+def looks_secret(value: str) -> bool:
+    """Whether a header's value can be told from the words and dates that our own lines are made of."""
+    has_mixed_letters = value != value.lower() or re.search(r"[0-9]", value) is not None
+    is_date = re.match(r"[0-9]{4}-[0-9]{2}-[0-9]{2}", value) is not None
+    return len(value) >= SHORT_CHARS and has_mixed_letters and not is_date and re.search("[a-zA-Z]", value) is not None
+
+
+def secrets_of_url(url: str) -> list[str]:
+    """The user and password of a URL, in the spellings of a URL and of Proxy-Authorization, and a long password."""
+    authority = url.partition("://")[2] or url
+    user_info, at, _ = re.split(r"[/?#]", authority, maxsplit=1)[0].rpartition("@")
+    if not at or ":" not in user_info:
+        return []
+    decoded = unquote(user_info)
+    password = decoded.partition(":")[2]
+    found = [user_info, decoded, _base64(decoded)]
+    return [*found, password] if len(password) >= SHORT_CHARS else found
 
 
 def _base64(text: str) -> str:

@@ -11,7 +11,7 @@ import json
 import re
 import zlib
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from email.utils import parsedate_tz
 from typing import Any
@@ -70,6 +70,14 @@ def decoded(reply: Reply) -> Reply:
     if len(body) > MAX_REPLY_BYTES or not inflate.eof:
         raise ReplyError("the service's compressed reply was cut short or is far too large")
     return Reply(reply.status, {k: v for k, v in reply.headers.items() if k.lower() != "content-encoding"}, body)
+
+
+def readable(reply: Reply) -> Reply:
+    """A reply whose words are asked for: an error that is compressed is decompressed as far as it can be."""
+    try:
+        return decoded(reply)
+    except ReplyError:
+        return reply if reply.is_success else replace(reply, body=b"")
 
 
 def read_json(body: bytes) -> Any:
