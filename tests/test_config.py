@@ -202,6 +202,26 @@ def test_what_is_not_toml_is_told_with_its_file(here: Path, content: bytes, said
     ]
 
 
+@pytest.mark.parametrize(
+    "variable",
+    [
+        "ASYNCEXPORT_PORT",
+        "ASYNCEXPORT_PORT_443_TCP",
+        "ASYNCEXPORT_PORT_443_TCP_ADDR",
+        "ASYNCEXPORT_PORT_53_UDP_PROTO",
+        "ASYNCEXPORT_SERVICE_HOST",
+        "ASYNCEXPORT_SERVICE_PORT",
+        "ASYNCEXPORT_SERVICE_PORT_HTTPS_ALT",
+        "ASYNCEXPORT_SANDBOX_SERVICE_HOST",
+        "ASYNCEXPORT_SANDBOX_PORT_8765_TCP_PORT",
+    ],
+)
+def test_what_kubernetes_sets_in_every_pod_is_passed_over(here: Path, variable: str) -> None:
+    """A service named `asyncexport`, or like it, is no setting."""
+    assert read(here, environ={variable: "tcp://10.0.0.1:443"}) == Settings()
+    assert faults(here, environ={f"{variable}S_": "x"})
+
+
 # What is told of a setting that cannot be used
 
 NAME_RULE = 'must be up to 100 letters, digits, ".", "_" and "-", the first a letter or digit'

@@ -15,8 +15,8 @@ from urllib.parse import urlsplit
 import aiohttp
 from yarl import URL
 
-from asyncexport.client.faults import BODY_FAULTS, FAULTS, prefixed, translated
-from asyncexport.client.session import ConnectionSettings, open_api_session
+from asyncexport.client.faults import BODY_FAULTS, FAULTS, before_sending, prefixed, translated
+from asyncexport.client.session import ConnectionSettings, Sending, open_api_session
 from asyncexport.core.service.replies import MAX_ERROR_BYTES, MAX_REPLY_BYTES, Reply, read_date
 from asyncexport.core.service.requests import Request, authorization
 from asyncexport.core.text import one_line
@@ -37,7 +37,8 @@ class ApiTransport:
         wall_clock: Seconds since 1970.
 
     Raises:
-        ConfigError: the key or a header cannot be sent as it is, or, on entering, the CA file cannot be read.
+        ConfigError: the key or a header cannot be sent as it is, or, on entering, the CA file cannot be read
+            or a proxy of the environment cannot be used.
     """
 
     def __init__(
@@ -59,7 +60,7 @@ class ApiTransport:
 
     async def __aenter__(self) -> Self:
         """Open the session; nothing is sent yet."""
-        self._session = await open_api_session(self._connection, host=self._host)
+        self._session = await open_api_session(self._connection, base_url=self._base_url)
         return self
 
     async def __aexit__(self, *_: object) -> None:
@@ -87,6 +88,7 @@ class ApiTransport:
 
     async def _send(self, request: Request, url: str) -> aiohttp.ClientResponse:
         failure: ExportError
+        sending = Sending()
         content_type = {"Content-Type": "application/json"} if request.body is not None else {}
         try:
             return await self._session.request(
@@ -96,11 +98,14 @@ class ApiTransport:
                 headers={**self._headers, **content_type},
                 allow_redirects=False,
                 proxy=self._connection.proxy_for(url),
+                trace_request_ctx=sending,
             )
         except ExportError as error:
             failure = error
         except FAULTS as error:
             failure = translated(error, self._host)
+        if not sending.has_begun:
+            failure = before_sending(failure)
         raise prefixed(request.doing, failure)
 
     async def _whole_body(self, request: Request, response: aiohttp.ClientResponse) -> bytes:

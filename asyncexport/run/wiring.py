@@ -1,5 +1,6 @@
 """Builds what a run works with from the settings: the budget, the client, the poller, the runner, the scheduler."""
 
+import os
 import random
 from collections.abc import AsyncIterator, Callable, Container, Iterable
 from contextlib import asynccontextmanager
@@ -7,6 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from asyncexport.client.clock import ServiceClock
+from asyncexport.client.key_log import check_key_log
 from asyncexport.config import ApiKey, Settings
 from asyncexport.core.admission import Backoff, Priority, Quota
 from asyncexport.core.bundles import ALL_TIME, Bundle
@@ -127,6 +129,7 @@ def make_budget(settings: Settings, journal: Journal, wall_clock: Callable[[], f
 
 def make_api_client(settings: Settings, key: ApiKey, budget: Budget, clock: ServiceClock) -> "ApiClient":
     """A client that asks within the budget and sets the clock by the answers; it is not open yet."""
+    check_key_log(os.environ)
     # aiohttp takes the larger part of the start-up time, and `plan` asks nothing.
     from asyncexport.client.api import ApiClient  # noqa: PLC0415
 
