@@ -428,6 +428,19 @@ def _containers() -> Iterator[Row]:
     ):
         for framing in ("length", "chunked"):
             yield Row(f"{fault}, framed by {framing}", whole, behaviour={"delivery": delivery, "framing": framing})
+    for delivery, fault in (("inflated", "inflated"), ("recompressed", "compressed again")):
+        yield Row(
+            f"a file that was {fault} on the way, under the hash of what is stored, as the headers tell",
+            f"its framing and its structure prove it; {whole}",
+            behaviour={"delivery": delivery, "stored_form": True},
+            changes=ONE_ATTEMPT,
+        )
+        yield Row(
+            f"the same, {fault}, and no header tells",
+            f"believed when the same comes twice; {whole}",
+            behaviour={"delivery": delivery},
+            changes={"retry": {"attempts": 2}},
+        )
     for fault, behaviour in (
         ("a plain body whose end is not proved", {"delivery": "plain"}),
         ("an empty body whose end is not proved", {"empty": "nothing", "rows_per_hour": 1e-6}),

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 
 from asyncexport.client.gate import Gate, RequestPermit
 from asyncexport.core.admission import Priority
+from asyncexport.core.archive.proof import BodyForm, BodyProof
 from asyncexport.core.archive.wire_hash import WireHashes
 from asyncexport.core.bundles import Bundle, Range
 from asyncexport.core.exports import Definition, Format
@@ -197,6 +198,7 @@ class MemoryDownload:
     offset: int = 0
     etag: str = ""
     goog_hash: tuple[str, ...] = ()
+    form: BodyForm = BodyForm.STORED
     end_proved: bool = True
 
     async def chunks(self) -> AsyncIterator[bytes]:
@@ -223,7 +225,7 @@ class MemoryPartFile:
     async def write(self, chunk: bytes) -> None:
         """Take in what came."""
 
-    async def commit(self, *, end_proved: bool, least_rows: int) -> Archive:
+    async def commit(self, proof: BodyProof, *, least_rows: int) -> Archive:
         """It has its final name."""
         return Archive(self.path, 0, 0, "")
 
