@@ -39,8 +39,7 @@ class Session:
         directory: The output directory; "" before that is known.
         began: When, on the monotonic clock.
         invocation: How it was called.
-        signals: The reasons of the signals that came during a run.
-        stopped_at_once: The reason of the signal that ended the command at once. None: none did.
+        stopped_at_once: Whether a signal ended the command before its own end: its last words wait for no reader.
     """
 
     def __init__(self, *, as_json: bool = False) -> None:
@@ -49,8 +48,7 @@ class Session:
         self.directory = ""
         self.began = time.monotonic()
         self.invocation = Invocation()
-        self.signals: list[Exit] = []
-        self.stopped_at_once: Exit | None = None
+        self.stopped_at_once = False
         self.quiet = False
         self.verbose = 0
         self.log_as_json = False

@@ -6,27 +6,18 @@
    here. Only here it is known whether the end of the body was proved.
 3. A file is begun anew where more bytes cannot help: it is damaged, it came to its end and is not whole, it may not
    replace the archive that is there, or the service has another file by now.
-4. Some files are believed only when they come again (`core.archive.proof`): what came before is remembered here.
 """
 
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AbstractAsyncContextManager
 from typing import Protocol, Self
 
-from asyncexport.core.archive.proof import BodyForm, BodyProof
 from asyncexport.core.archive.wire_hash import WireHashes, read_goog_hash
 from asyncexport.core.bundles import Bundle
 from asyncexport.core.exports import Definition, Format
 from asyncexport.core.service.resources import DownloadLink
 from asyncexport.core.states import Archive
-from asyncexport.errors import (
-    ArchiveError,
-    CorruptError,
-    FewerRowsError,
-    IncompleteError,
-    OtherHashError,
-    UnprovedEmptyError,
-)
+from asyncexport.errors import ArchiveError, CorruptError, FewerRowsError, IncompleteError
 
 
 class DownloadStream(Protocol):
@@ -35,7 +26,6 @@ class DownloadStream(Protocol):
     offset: int
     etag: str
     goog_hash: tuple[str, ...]
-    form: BodyForm
 
     def chunks(self) -> AsyncIterator[bytes]:
         """The bytes as they come."""
@@ -66,7 +56,7 @@ class PartFile(Protocol):
         """Take in what came."""
         ...
 
-    async def commit(self, proof: BodyProof, *, least_rows: int) -> Archive:
+    async def commit(self, *, end_proved: bool, least_rows: int) -> Archive:
         """Check the whole, make it durable, give it its final name."""
         ...
 
@@ -111,8 +101,6 @@ class ArchiveDownload:
         self._least_rows = least_rows
         self._part: PartFile | None = None
         self._etag = ""
-        self._came_before = ""
-        self._nothing_before = False
 
     async def __aenter__(self) -> Self:
         """As it is."""
@@ -134,7 +122,6 @@ class ArchiveDownload:
 
         Raises:
             IncompleteError: it was cut, stalled or its end was not proved; what came is kept for the next try.
-            UnprovedEmptyError: it has no rows, and nothing vouches for that: the next try is a second look.
             CorruptError: it is whole and wrong; the next try begins anew.
             FewerRowsError: it is whole, and has far fewer rows than the sound archive that is there, which stays.
             GoneError: the link has expired, or there is nothing behind it.
@@ -153,31 +140,13 @@ class ArchiveDownload:
                 if on_end:
                     await on_end()
                 hopeless = (CorruptError, IncompleteError, FewerRowsError)
-                archive = await part.commit(self._proof_of(body), least_rows=self._least_rows)
+                archive = await part.commit(end_proved=body.end_proved, least_rows=self._least_rows)
         except ArchiveError as error:
-            self._remember(error)
             if isinstance(error, hopeless):
                 await self._drop()
             raise
         self._part = None
         return archive
-
-    def _proof_of(self, body: DownloadStream) -> BodyProof:
-        """What is known of a body that has ended, besides its bytes."""
-        return BodyProof(
-            end_proved=body.end_proved,
-            form=body.form,
-            came_before=self._came_before,
-            nothing_before=self._nothing_before,
-        )
-
-    def _remember(self, error: ArchiveError) -> None:
-        """What the next try may be compared with."""
-        match error:
-            case OtherHashError(sha256=sha256):
-                self._came_before = sha256
-            case UnprovedEmptyError():
-                self._nothing_before = True
 
     async def _drop(self) -> None:
         """Remove what came so far."""
