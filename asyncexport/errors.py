@@ -12,7 +12,9 @@
     │   └── GoneError               the operation, export or link asked for no longer exists
     ├── ArchiveError                the file's
     │   ├── IncompleteError         it stopped early, or its end was not proved: fetch it again
+    │   │   └── UnprovedEmptyError  it has no rows, and nothing vouches for that: look once more
     │   ├── CorruptError            it is whole, and wrong
+    │   │   ├── OtherHashError      it has another hash than is named, perhaps that of another form; .sha256
     │   │   ├── UnknownRowsError    its rows are no rows of an export
     │   │   └── ForeignRowsError    its rows lie outside of the range that was asked for; .outside of .timed
     │   └── FewerRowsError          it is whole, and has far fewer rows than the archive it would replace
@@ -144,12 +146,39 @@ class IncompleteError(ArchiveError):
     transient = True
 
 
+class UnprovedEmptyError(IncompleteError):
+    """The file has no rows, no hash, and no gzip around it: it is believed when a second look says the same."""
+
+    def __init__(self) -> None:
+        super().__init__("no rows came, and nothing proves that there are none")
+
+
 class CorruptError(ArchiveError):
     """The file arrived whole and is wrong: a bad checksum, a broken structure."""
 
 
+class OtherHashError(CorruptError):
+    """The file does not have the hash that the storage host names, which may be that of another form of it.
+
+    `sha256` is that of the archive that was made of it: when the same comes again, it is believed.
+    """
+
+    def __init__(self, sha256: str) -> None:
+        super().__init__(
+            "the archive does not have the hash that the storage host names, perhaps of another form of it"
+        )
+        self.sha256 = sha256
+
+
 class UnknownRowsError(CorruptError):
-    """The file has rows, and no name in them is one that a row of an export has; `members` are some of the names."""
+    """The file has rows, and no name in them is one that a row of an export has.
+
+    Attributes:
+        members: Some of the names.
+        is_as_stored: The file is the one that the storage host holds, by its hash.
+    """
+
+    is_as_stored = False
 
     def __init__(self, members: Sequence[str]) -> None:
         named = ", ".join(map(repr, members))

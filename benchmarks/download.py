@@ -1,9 +1,10 @@
 """Downloads: asyncexport's whole path against curl followed by gzip -t, and its streaming alone against curl, over TLS.
 
-Three loads. *large*: 64 archives of 16 MiB. *large, streaming alone*: the same bytes through asyncexport's client and
-its gathered writes, without inspection, fsync or ledger. *small*: 2,000 archives of
-100 KiB, whole path with the API. The whole path is hash, gzip to its end, structure, rows, fsync, rename and ledger, by
-the command line, its start included; curl's is what its name says, without fsync. All take 8 at once.
+Three loads. *large*: 64 archives of 16 MiB, and `verify` of what was stored of them against gzip -t. *large, streaming
+alone*: the same bytes through asyncexport's client and its gathered writes, without inspection, fsync or ledger.
+*small*: 2,000 archives of 100 KiB, whole path with the API. The whole path is hash, gzip to its end, structure, rows,
+fsync, rename and ledger, by the command line, its start included; curl's is what its name says, without fsync. All take
+8 at once.
 """
 
 import shutil
@@ -84,6 +85,7 @@ def measure(load: Load, work: Path, rounds: int, skipped: dict[str, str], *, is_
             contenders: dict[str, Callable[[], Run]] = {"asyncexport": partial(ours, bench)}
             if is_large:
                 contenders["streaming"] = partial(streaming, bench)
+                contenders["verify"] = partial(verify, bench, stored(bench))
             fetch = partial(curl_and_gzip, gzips=gzips) if is_large else curl
             for name, peer in {"curl": fetch, "aria2c": aria2, "rclone": rclone}.items():
                 if not shutil.which(name):
@@ -104,11 +106,14 @@ def measure(load: Load, work: Path, rounds: int, skipped: dict[str, str], *, is_
         return found
     if is_large:
         runs["streaming, once Python is up"] = [replace(run, seconds=float(run.output)) for run in runs["streaming"]]
-    found["over curl"] = {name: measuring.ratio(these, runs["curl"]) for name, these in runs.items() if name != "curl"}
+    found["over curl"] = {
+        name: measuring.ratio(these, runs["curl"]) for name, these in runs.items() if name not in ("curl", "verify")
+    }
     if is_large:
         found["over curl and gzip -t"] = {
             cores: measuring.ratio(runs["asyncexport"], runs["curl"], gzip) for cores, gzip in gzips.items()
         }
+        found["verify over gzip -t on all cores"] = measuring.ratio(runs["verify"], gzips["all cores"])
     return found
 
 
@@ -157,6 +162,19 @@ def ours(bench: Bench) -> Run:
     folder = begin(bench)
     setup = contender.Setup(bench.api, folder, bench.storage.ca_file, downloads=AT_ONCE)
     return contender.backfill(setup, bench.load.count, work=bench.work)
+
+
+def stored(bench: Bench) -> contender.Setup:
+    """The same, stored once for `verify`."""
+    setup = contender.Setup(bench.api, measuring.fresh(bench.work / "stored"), bench.storage.ca_file, downloads=AT_ONCE)
+    contender.backfill(setup, bench.load.count, work=measuring.fresh(bench.work / "verify"))
+    return setup
+
+
+def verify(bench: Bench, setup: contender.Setup) -> Run:
+    """Everything that is stored, against the ledger."""
+    config = setup.write(bench.work / "verify" / "asyncexport.toml")
+    return measuring.timed(contender.command(config, "verify"), env=contender.ENVIRONMENT)
 
 
 def streaming(bench: Bench) -> Run:

@@ -13,6 +13,7 @@ from pathlib import Path
 from asyncexport.client.session import ConnectionSettings
 from asyncexport.client.storage_host import StorageHost
 from asyncexport.core.archive.inspection import Inspected
+from asyncexport.core.archive.proof import BodyProof
 from asyncexport.core.bundles import Bundle, Range
 from asyncexport.core.exports import Format
 from asyncexport.core.service.resources import DownloadLink
@@ -26,7 +27,7 @@ DAY = 86_400
 class UninspectedPart(ArchivePart):
     """A part file that is taken for an archive as it is."""
 
-    def _inspect(self, *, end_proved: bool) -> Inspected:  # noqa: ARG002 - as it is called
+    def _inspect(self, proof: BodyProof) -> Inspected:  # noqa: ARG002 - as it is called
         return Inspected(Archive(self._path, self._part.stat().st_size, 0, ""), is_remade=False, long_rows=0)
 
 
@@ -55,7 +56,7 @@ async def fetch_all(urls: list[str], into: Path, *, at_once: int, trust: Path | 
             ):
                 async for chunk in body.chunks():
                     await new_part.write(chunk)
-                await new_part.commit(end_proved=body.end_proved)
+                await new_part.commit(BodyProof(end_proved=body.end_proved))
 
         async with asyncio.TaskGroup() as group:
             for number, url in enumerate(urls):

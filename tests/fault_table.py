@@ -213,6 +213,9 @@ def _creates() -> Iterator[Row]:
             exports=BUNDLES + 1,
             duplicates=1,
         )
+    its_own = "it is told, and a new export is made: there are never two archives of one file"
+    yield Row("an operation id that was given for another range before", its_own, faults=("create:same-id,nth=2",))
+    yield Row("an operation id that an earlier run was given for another range", its_own, scene="same-id")
     for what, fault, must in (
         ("", "", "each bundle comes whole; no second export is made"),
         ("FAILED", " that fails", "a new export is made for both bundles, and comes whole for each"),
@@ -425,6 +428,19 @@ def _containers() -> Iterator[Row]:
     ):
         for framing in ("length", "chunked"):
             yield Row(f"{fault}, framed by {framing}", whole, behaviour={"delivery": delivery, "framing": framing})
+    for delivery, fault in (("inflated", "inflated"), ("recompressed", "compressed again")):
+        yield Row(
+            f"a file that was {fault} on the way, under the hash of what is stored, as the headers tell",
+            f"its framing and its structure prove it; {whole}",
+            behaviour={"delivery": delivery, "stored_form": True},
+            changes=ONE_ATTEMPT,
+        )
+        yield Row(
+            f"the same, {fault}, and no header tells",
+            f"believed when the same comes twice; {whole}",
+            behaviour={"delivery": delivery},
+            changes={"retry": {"attempts": 2}},
+        )
     for fault, behaviour in (
         ("a plain body whose end is not proved", {"delivery": "plain"}),
         ("an empty body whose end is not proved", {"empty": "nothing", "rows_per_hour": 1e-6}),
@@ -525,22 +541,6 @@ def _clocks() -> Iterator[Row]:
     settled = "what is settled goes by the service's clock"
     yield Row("a host clock that is a day fast", settled, scene="clock:-86400")
     yield Row("a host clock that is a day slow", settled, scene="clock:86400")
-    stops = "exit code 2 with both times, and nothing is exported; `[api] clock` says whose counts"
-    yield Row("a host clock that is three days fast", stops, scene="far:259200")
-    yield Row("a host clock that is a month slow", stops, scene="far:-2592000")
-    for where, which in (("list", "the first answer"), ("poll", "an answer in mid-run")):
-        yield Row(
-            f"{which} with a date of another year",
-            "a lone date is ignored: others are asked, and they say otherwise",
-            faults=(f"{where}:wrong-date,times=1,seconds=99999999",),
-            behaviour=SINGLE,
-        )
-    yield Row(
-        "answers from a store, with an Age and a date of yesterday",
-        "they tell no time",
-        faults=("api:old-date,seconds=-80000",),
-    )
-    yield Row("a host clock that stands still from night to night", "the service is asked for the time", scene="still")
     yield Row(
         "a clock that jumps by a year between two runs", "the budget's level is clamped; the run goes on", scene="jump"
     )

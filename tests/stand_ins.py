@@ -2,11 +2,12 @@
 # ruff: noqa: ARG002 - they take what the real ones need
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 
 from asyncexport.core.admission import Backoff, BudgetScope, Prefer, Priority, Quota
+from asyncexport.core.archive.belonging import RowLook
 from asyncexport.core.bundles import Bundle, Range
 from asyncexport.core.events import (
     BundleMoved,
@@ -62,10 +63,25 @@ class Ledger:
             raise error
         self.rows.append(record)
 
+    async def bundles_of_operation(self, operation_id: str) -> tuple[Bundle, ...]:
+        """For which bundles an operation's id was written."""
+        found = [row.bundle for row in self.rows if getattr(row.state, "operation_id", None) == operation_id]
+        return tuple(dict.fromkeys(found))
+
+    async def bundles_of_export(self, export_id: str) -> tuple[Bundle, ...]:
+        """For which bundles an export's id was written."""
+        found = [row.bundle for row in self.rows if getattr(row.state, "export_id", None) == export_id]
+        return tuple(dict.fromkeys(found))
+
     @property
     def states(self) -> list[State]:
         """What was written, bundles apart."""
         return [row.state for row in self.rows]
+
+    @property
+    def bundles(self) -> list[Bundle]:
+        """Whose states were written, the newest first."""
+        return [row.bundle for row in reversed(self.rows)]
 
     def latest(self, bundle: Bundle) -> State | None:
         """What a resuming run would find."""
@@ -102,13 +118,14 @@ class Gate(Budget):
 class Service:
     """Makes operations and links; `creates` and `locates` hold what the next calls come to, else all is well.
 
-    A create that answers `LOST_ANSWER` has made its operation all the same.
+    A create that answers `LOST_ANSWER` has made its operation all the same. `names` are the ids of the next operations.
     """
 
     ledger: Ledger
     creates: list[Exception | None] = field(default_factory=list)
     locates: list[Exception | DownloadLink | None] = field(default_factory=list)
     refuses: Callable[[Range], Exception | None] = lambda _: None
+    names: list[str] = field(default_factory=list)
     takes: float = 1.0
     made: dict[str, Bundle] = field(default_factory=dict)
     posts: int = 0
@@ -117,11 +134,11 @@ class Service:
     async def create(self, definition: Definition, span: Range, *, permit: Permit) -> str:
         """Start an operation."""
         await permit.recorded()
-        bundle = Bundle(EXPORT.name, span)
+        bundle = next(one for one in self.ledger.bundles if one.range == span)
         assert isinstance(self.ledger.latest(bundle), Creating), "the intent is on record before the request is sent"
         self.posts += 1
         error = (self.creates.pop(0) if self.creates else None) or self.refuses(span)
-        operation_id = f"op{len(self.made) + 1}"
+        operation_id = self.names.pop(0) if self.names else f"op{len(self.made) + 1}"
         if error is None or error is LOST_ANSWER:
             self.made[operation_id] = bundle
         await asyncio.sleep(self.takes)
@@ -172,6 +189,7 @@ class Download(ArchiveDownload):
     owner: "Downloads"
     bundle: Bundle
     so_far: int = 0
+    look: RowLook | None = None
 
     async def __aexit__(self, *_: object) -> None:
         """Nothing is half-made."""
@@ -213,10 +231,17 @@ class Downloads(ArchiveDownloads):
     at_once: int = 0
     peak: int = 0
 
-    def begin(self, bundle: Bundle, definition: Definition, *, least_rows: int = 0) -> Download:
+    def begin(
+        self,
+        bundle: Bundle,
+        definition: Definition,
+        *,
+        least_rows: int = 0,
+        new_look: Callable[[], RowLook] | None = None,
+    ) -> Download:
         """Begin one."""
         self.floors.append(least_rows)
-        return Download(self, bundle)
+        return Download(self, bundle, look=new_look() if new_look else None)
 
 
 @dataclass
@@ -253,7 +278,15 @@ class Listener:
 class Scene:
     """A runner and all it deals with."""
 
-    def __init__(self, *, attempts: int = 5, slots: int = 4, accepted: bool = True, jitter: float = 0.5) -> None:
+    def __init__(
+        self,
+        *,
+        attempts: int = 5,
+        slots: int = 4,
+        accepted: bool = True,
+        jitter: float = 0.5,
+        also: Sequence[Export] = (),
+    ) -> None:
         self.ledger = Ledger()
         self.gate = Gate()
         self.service = Service(self.ledger)
@@ -261,6 +294,7 @@ class Scene:
         self.downloads = Downloads()
         self.listener = Listener(self.ledger)
         self.stream = ExportState(EXPORT, accepted=accepted)
+        self.export_states = {EXPORT.name: self.stream, **{one.name: ExportState(one, accepted=True) for one in also}}
         self.accepted: set[Bundle] = set()
         self.runner = BundleRunner(
             gate=self.gate,
@@ -268,7 +302,8 @@ class Scene:
             poller=self.watch,
             downloads=self.downloads,
             ledger=self.ledger,
-            export_states={EXPORT.name: self.stream},
+            export_states=self.export_states,
+            definitions={EXPORT.name: EXPORT.definition, **{one.name: one.definition for one in also}},
             tell=self.listener.on_event,
             backoff=Backoff(1.0, 300.0, OUTAGE),
             attempts=attempts,

@@ -10,7 +10,7 @@ from asyncexport.core.archive.belonging import ExpectedRows, RowLook, whole_seco
 from asyncexport.core.bundles import Range, show
 from asyncexport.core.exports import Definition, Type
 from asyncexport.core.row_names import EVENT_FIELDS, INDIVIDUAL_FIELDS, is_known
-from asyncexport.core.row_refusals import MOST_IN_A_ROW, RowRefusals
+from asyncexport.core.row_refusals import MOST_IN_A_ROW, RowRefusals, RowVerdicts
 from asyncexport.errors import ForeignRowsError, UnknownRowsError
 
 SPAN = Range(1_767_225_600, 1_767_227_400)
@@ -187,3 +187,28 @@ def test_three_files_without_a_known_name_in_a_row_stop_the_export() -> None:
     assert refusals.note_unknown(now=161.0, proved=False)
     refusals.note_taken(looked(INSIDE))
     assert [refusals.note_unknown(now=162.0, proved=True) for _ in range(MOST_IN_A_ROW)] == [False, False, True]
+
+
+@pytest.mark.parametrize(
+    ("rows", "verdicts"),
+    [
+        ([INSIDE, OUTSIDE, INSIDE], [(0, False), (1, True), (2, False)]),
+        ([OUTSIDE, OUTSIDE, INSIDE], [(0, True), (1, True), (2, False)]),
+        ([OUTSIDE, UNTIMED, OUTSIDE], [(1, False), (0, True), (2, True)]),
+        ([OUTSIDE, OUTSIDE, OUTSIDE, OUTSIDE], [(0, False), (1, False), (2, False), (3, False)]),
+        ([OUTSIDE, OUTSIDE, UNTIMED, OUTSIDE], [(2, False), (0, False), (1, False), (3, False)]),
+        ([OUTSIDE], [(0, True)]),
+    ],
+)
+def test_archives_that_are_there_are_judged_by_those_that_follow(
+    rows: list[dict[str, Any]], verdicts: list[tuple[int, bool]]
+) -> None:
+    """Three in a row with rows of another range are no mistake of theirs, and neither are those after them."""
+    judged = RowVerdicts[int]()
+    found: list[tuple[int, bool]] = []
+    for number, row in enumerate(rows):
+        look = RowLook(ExpectedRows(span=SPAN), refuses_range=False)
+        look.look(row)
+        look.close()
+        found += judged.judge(number, look)
+    assert [*found, *judged.close()] == verdicts

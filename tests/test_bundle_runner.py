@@ -5,6 +5,7 @@ from dataclasses import replace
 
 import pytest
 
+from asyncexport.core.exports import Definition, Export
 from asyncexport.core.guard import least_rows
 from asyncexport.core.polling import FinishedOperation
 from asyncexport.core.service.resources import DownloadLink
@@ -36,7 +37,7 @@ from asyncexport.errors import (
     UnauthorizedError,
     UnavailableError,
 )
-from tests.stand_ins import LOST_ANSWER, OUTAGE, Scene, now, planned
+from tests.stand_ins import EXPORT, LOST_ANSWER, OUTAGE, Scene, now, planned
 from tests.virtual_time import at, on_virtual_time, settled
 
 DOWN = UnavailableError("503")
@@ -60,6 +61,77 @@ async def carry(scene: Scene, record):
                 record = await scene.runner.fetch(record, ready)
             case _:
                 return record
+
+
+# Whose ids
+
+
+@on_virtual_time
+async def test_an_operation_of_another_range_costs_a_new_export():
+    """The first range on record keeps it; the second one asks anew at once, and is told whose it was."""
+    scene = Scene()
+    await carry(scene, planned(0))
+    scene.service.made.clear()  # the next create is answered with the same id
+    done = await carry(scene, planned(1))
+    assert isinstance(done.state, Stored)
+    assert scene.service.posts == 3
+    assert [state.attempt for state in scene.ledger.states if isinstance(state, Created)] == [1, 1, 2]
+    assert "operation of everyone 1970-01-01T00:00:00Z" in scene.listener.retries[0]
+    assert len(scene.downloads.used) == 2
+
+
+@on_virtual_time
+async def test_an_export_of_another_range_is_not_fetched_again():
+    """Two operations that name one export would make two archives of one file."""
+    scene = Scene()
+    await carry(scene, planned(0))
+    scene.watch.outcomes["op2"] = FinishedOperation("x-op1", 50.0)
+    done = await carry(scene, planned(1))
+    assert isinstance(done.state, Stored)
+    assert scene.service.posts == 3
+    assert "export of everyone 1970-01-01T00:00:00Z" in scene.listener.retries[0]
+    assert len(scene.downloads.used) == 2
+
+
+@on_virtual_time
+async def test_an_id_that_always_belongs_to_another_range_parks_the_bundle():
+    """After so many attempts, as whatever else is wrong with its exports."""
+    scene = Scene(attempts=2)
+    await carry(scene, planned(0))
+    for operation_id in ("op2", "op3"):
+        scene.watch.outcomes[operation_id] = FinishedOperation("x-op1", 50.0)
+    assert isinstance((await carry(scene, planned(1))).state, Failed)
+
+
+@on_virtual_time
+async def test_of_two_that_are_given_one_operation_at_the_same_moment_one_keeps_it():
+    """Both rows are durable before either of them waits for it."""
+    scene = Scene()
+    scene.service.names = ["op1", "op1", "op2"]
+    done = await asyncio.gather(carry(scene, planned(0)), carry(scene, planned(1)))
+    assert all(isinstance(one.state, Stored) for one in done)
+    assert (scene.service.posts, len(scene.listener.retries)) == (3, 1)
+
+
+@on_virtual_time
+async def test_equal_creates_may_share_an_operation_and_its_file():
+    """The same range of the same definition; of another definition it is another's."""
+    for definition, posts in ((EXPORT.definition, 2), (Definition(segment="other"), 3)):
+        scene = Scene(also=[Export("twin", definition)])
+        scene.service.names = ["op1", "op1", "op2"]
+        await carry(scene, planned(0))
+        assert isinstance((await carry(scene, planned(0, "twin"))).state, Stored)
+        assert scene.service.posts == posts
+
+
+@on_virtual_time
+async def test_a_new_attempt_or_revision_may_have_the_id_of_before():
+    """It is the same range: what comes is what was asked for."""
+    scene = Scene()
+    done = await carry(scene, planned(0))
+    scene.service.names = ["op1"]
+    assert isinstance((await carry(scene, done.next_revision())).state, Stored)
+    assert scene.service.posts == 2
 
 
 # The way through
@@ -108,13 +180,13 @@ async def test_a_bundle_goes_from_planned_to_stored():
 async def test_the_deadline_counts_from_the_answer_and_the_data_from_the_operation():
     """`asked_at` is when the service said yes; `exported_at` is its own `createdAt`."""
     scene = Scene()
-    scene.watch.outcomes["op1"] = FinishedOperation("x1", 0.75)
+    scene.watch.outcomes["op1"] = FinishedOperation("x1", 77.0)
     done = await carry(scene, planned())
     created = scene.ledger.states[1]
     assert isinstance(created, Created)
     assert created.asked_at == 1.0
     assert isinstance(done.state, Stored)
-    assert done.state.exported_at == 0.75
+    assert done.state.exported_at == 77.0
 
 
 @pytest.mark.parametrize(
@@ -169,18 +241,18 @@ async def test_a_failed_one_is_taken_up_at_attempt_1_and_nothing_is_written_for_
     assert scene.listener.moves == [(Failed("why"), Planned(1))]
 
 
-OVERDUE = Overdue(3, -9.0, "op9")
+OVERDUE = Overdue(3, 5.0, "op9")
 
 
 @pytest.mark.parametrize(
     ("answers", "state"),
     [
-        ([FinishedOperation("x9", -6.0)], Ready(3, -6.0, "x9", -9.0)),
+        ([FinishedOperation("x9", 6.0)], Ready(3, 6.0, "x9", 5.0)),
         ([None], Planned(1)),
         ([OperationFailedError("no")], Planned(1)),
         ([GONE], Planned(1)),
         ([REFUSED], Planned(1)),
-        ([DOWN, RateLimitedError("429"), ReplyError("?"), FinishedOperation("x9", -6.0)], Ready(3, -6.0, "x9", -9.0)),
+        ([DOWN, RateLimitedError("429"), ReplyError("?"), FinishedOperation("x9", 6.0)], Ready(3, 6.0, "x9", 5.0)),
     ],
     ids=["done", "still running", "failed", "gone", "refused", "after some trouble"],
 )

@@ -273,10 +273,7 @@ ENDS = [
         "an end before its start", Exit.USAGE, ("plan", "--start", "2026-01-02", "--end", "2026-01-01"), error="--end:"
     ),
     Case(
-        "a start to come",
-        Exit.USAGE,
-        ("plan", "--start", "2999-01-01"),
-        error="--start: 2999-01-01T00:00:00Z lies in the future: it is 20",
+        "a start to come", Exit.USAGE, ("plan", "--start", "2999-01-01"), error="--start: 2999-01-01 lies in the future"
     ),
     Case(
         "no such export",
@@ -1131,7 +1128,8 @@ def test_a_reader_that_does_not_read_does_not_stop_a_run(run, service, ended_by)
             assert process.poll() is None, "it went without its last words"
             if isinstance(ended_by, signal.Signals):
                 process.send_signal(ended_by)
-                assert process.wait(timeout=PATIENCE_SECONDS) == 128 + ended_by
+                # Between the run's end and the wait, a signal may end the process in the system's own way.
+                assert process.wait(timeout=PATIENCE_SECONDS) in {128 + ended_by, -ended_by}
                 return
             with os.fdopen(os.dup(reader), encoding="utf-8") as stdout:
                 records = [json.loads(line) for line in stdout]

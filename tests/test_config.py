@@ -70,6 +70,7 @@ def test_without_a_file_there_is_one_export_of_everyones_events(here: Path) -> N
     assert (settings.retry.attempts, settings.retry.outage_seconds) == (5, 21_600.0)
     assert (settings.retry.backoff_initial_seconds, settings.retry.backoff_max_seconds) == (1.0, 300.0)
     assert (settings.download.min_rate, settings.download.max_row) == (1024, 64 << 20)
+    assert settings.download.second_look_seconds == 60.0
     assert (settings.output.directory, settings.output.grace_seconds) == (Path("exports"), 30.0)
     assert (settings.nightly.since_at(0.0), settings.nightly.refresh_seconds) == (None, 0.0)
 
@@ -199,6 +200,26 @@ def test_what_is_not_toml_is_told_with_its_file(here: Path, content: bytes, said
         f"{file}: {said}",
         "ASYNCEXPORT_FOO: unknown variable",
     ]
+
+
+@pytest.mark.parametrize(
+    "variable",
+    [
+        "ASYNCEXPORT_PORT",
+        "ASYNCEXPORT_PORT_443_TCP",
+        "ASYNCEXPORT_PORT_443_TCP_ADDR",
+        "ASYNCEXPORT_PORT_53_UDP_PROTO",
+        "ASYNCEXPORT_SERVICE_HOST",
+        "ASYNCEXPORT_SERVICE_PORT",
+        "ASYNCEXPORT_SERVICE_PORT_HTTPS_ALT",
+        "ASYNCEXPORT_SANDBOX_SERVICE_HOST",
+        "ASYNCEXPORT_SANDBOX_PORT_8765_TCP_PORT",
+    ],
+)
+def test_what_kubernetes_sets_in_every_pod_is_passed_over(here: Path, variable: str) -> None:
+    """A service named `asyncexport`, or like it, is no setting."""
+    assert read(here, environ={variable: "tcp://10.0.0.1:443"}) == Settings()
+    assert faults(here, environ={f"{variable}S_": "x"})
 
 
 # What is told of a setting that cannot be used

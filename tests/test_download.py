@@ -19,8 +19,9 @@ from blockbuster import blockbuster_ctx
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from asyncexport.core.archive.proof import BodyForm
 from asyncexport.core.bundles import Bundle, Range
-from asyncexport.core.exports import Definition
+from asyncexport.core.exports import Definition, Format
 from asyncexport.core.service.resources import DownloadLink
 from asyncexport.core.states import Archive
 from asyncexport.engine.download import ArchiveDownload, ArchiveDownloads
@@ -29,8 +30,10 @@ from asyncexport.errors import (
     ExportError,
     GoneError,
     IncompleteError,
+    OtherHashError,
     StorageError,
     UnavailableError,
+    UnprovedEmptyError,
 )
 from asyncexport.storage import Archives
 from tests.failpoints import telling
@@ -73,6 +76,7 @@ class Host:
     content: bytes = BODY
     etag: str = '"one"'
     hashes: tuple[str, ...] = ()
+    form: BodyForm = BodyForm.STORED
     knows_ranges: bool = True
     answers: list[Answer] = field(default_factory=list)
     requests: list[tuple[int, str]] = field(default_factory=list)
@@ -110,6 +114,7 @@ class HostBody:
         self.etag = host.etag
         self.goog_hash = host.hashes
         self.end_proved = False
+        self.form = host.form
         self._host = host
         self._answer = answer
 
@@ -183,6 +188,59 @@ async def scene(tmp_path: Path) -> AsyncIterator[Scene]:
 def goog_hash(content: bytes) -> tuple[str, ...]:
     """As the storage host sends it."""
     return (f"crc32c={base64.b64encode(google_crc32c.Checksum(content).digest()).decode()}",)
+
+
+# What is believed only when it comes again
+
+
+async def test_a_file_without_rows_needs_a_second_look(scene):
+    """Nothing, a line end: any box can say so. What is believed the second time is stored."""
+    scene.host.content = b"\n"
+    archive = await scene.fetch(UnprovedEmptyError)
+    assert archive.rows == 0
+    assert gzip.decompress(scene.files()[PATH]) == b"\n"
+    assert [offset for offset, _ in scene.host.requests] == [0, 0]
+
+
+@pytest.mark.parametrize("content", [gzip.compress(b"", mtime=0), b""])
+async def test_a_file_without_rows_is_believed_at_once_where_something_vouches_for_it(scene, content):
+    """Whole gzip around nothing, or a hash that fits."""
+    scene.host.content = content
+    scene.host.hashes = () if content else goog_hash(content)
+    assert (await scene.fetch()).rows == 0
+
+
+async def test_rows_that_come_at_the_second_look_are_stored(scene):
+    """The first look was at something else."""
+    scene.host.content = b"[]"
+    async with scene.downloads.begin(BUNDLE, Definition(format=Format.JSON)) as download:
+        await failing(download, UnprovedEmptyError)
+        scene.host.content = b'[{"a":1}]'
+        assert (await download.fetch(LINK)).rows == 1
+
+
+@pytest.mark.parametrize("content", [ROWS, gzip.compress(ROWS, mtime=7)])
+async def test_a_body_that_was_changed_on_the_way_is_whole_by_framing_and_structure(scene, content):
+    """Its hash is that of what is stored, as the headers tell."""
+    scene.host.content, scene.host.hashes, scene.host.form = content, goog_hash(BODY), BodyForm.CHANGED
+    assert (await scene.fetch()).rows == 2
+    assert gzip.decompress(scene.files()[PATH]) == ROWS
+
+
+async def test_where_nothing_tells_that_it_was_changed_it_must_come_twice(scene):
+    """A fault of the line spoils it in another way each time."""
+    scene.host.content, scene.host.hashes, scene.host.form = ROWS, goog_hash(BODY), BodyForm.PLAIN_IS_CHANGED
+    scene.host.answers = [Answer(spoils=9), Answer(spoils=12)]
+    assert (await scene.fetch(OtherHashError, OtherHashError, OtherHashError)).rows == 2
+    assert gzip.decompress(scene.files()[PATH]) == ROWS
+
+
+async def test_a_gzip_file_with_another_hash_is_wrong_however_often_it_comes(scene):
+    """Where nothing says that it was compressed again on the way."""
+    scene.host.hashes, scene.host.form = goog_hash(ROWS), BodyForm.PLAIN_IS_CHANGED
+    async with scene.downloads.begin(BUNDLE, Definition()) as download:
+        for _ in range(3):
+            await failing(download, CorruptError)
 
 
 # Whole
@@ -458,7 +516,8 @@ def test_whatever_the_host_does_what_is_stored_is_whole(answers, content, etag, 
         answers = [answer for answer in answers if answer.spoils is None]
 
     async def scenario(directory: Path) -> None:
-        host = Host(content, etag, goog_hash(content) if hashed else (), knows_ranges, list(answers))
+        hashes = goog_hash(content) if hashed else ()
+        host = Host(content, etag, hashes, knows_ranges=knows_ranges, answers=list(answers))
         async with Archives(directory) as archives:
             async with ArchiveDownloads(host, archives).begin(BUNDLE, Definition()) as download:
                 while True:

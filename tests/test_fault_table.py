@@ -28,18 +28,18 @@ from asyncexport.core.exports import Definition
 from asyncexport.core.summary import Exit, Summary
 from asyncexport.errors import IncompleteError
 from asyncexport.ledger import LedgerReader, hold
-from asyncexport.run.spec import Nightly, Repair
+from asyncexport.run.spec import Repair
 from asyncexport.run.verify import rebuild
 from asyncexport.sandbox import Sandbox, SandboxBehaviour, SandboxFault, serving
 from asyncexport.simulate.run import Scenario, simulate
-from tests.exporting import BY_SERVICE, QUICK, OffClock, archives, moment, rows_in, run, truth
+from tests.exporting import QUICK, Notebook, archives, moment, rows_in, run, truth
 from tests.fault_table import BUNDLES, ROWS, Row, as_markdown
 
 pytestmark = pytest.mark.slow
 
 ROOT = Path(__file__).parents[1]
 
-START, END = "2026-01-01T20:00:00Z", "2026-01-01T22:00:00Z"
+START, HALF_WAY, END = "2026-01-01T20:00:00Z", "2026-01-01T21:00:00Z", "2026-01-01T22:00:00Z"
 
 CALM = SandboxBehaviour(operation_seconds=0.02, rows_per_hour=60, requests_per_minute=1e6, burst=10_000)
 """A service without faults; each of the four bundles has rows."""
@@ -199,6 +199,19 @@ async def _shared(stage: Stage, fate: str) -> None:
         for name in names:
             assert len(archives(stage.directory, name)) == BUNDLES
             assert rows_in(stage.directory, name) == truth(sandbox, START, END)
+
+
+async def _same_id(stage: Stage, _: str) -> None:
+    """The first create of a run is answered with the operation of the run before it."""
+    async with serving(CALM) as sandbox:
+        assert (await run(sandbox, stage.directory, start=START, end=HALF_WAY)).exit_code is Exit.DONE
+        sandbox.behave(replace(CALM, faults=(SandboxFault.parse("create:same-id,nth=1"),)))
+        notebook = Notebook()
+        assert (await stage.run(sandbox, viewer=notebook)).exit_code is Exit.DONE
+        assert any("gave the operation of" in event["reason"] for event in notebook.of("retried"))
+        assert rows_in(stage.directory) == truth(sandbox, START, END)
+        assert len(sandbox.operations) == BUNDLES
+        await stage.finish(sandbox)
 
 
 async def _drip(stage: Stage, _: str) -> None:
@@ -366,35 +379,11 @@ async def _clock(stage: Stage, ahead: str) -> None:
         assert 0 <= sandbox.now - DAY - last < 1800
 
 
-async def _far(stage: Stage, ahead: str) -> None:
-    """Three answers agree that this host's clock is more than a day off."""
-    async with serving(CALM) as sandbox:
-        summary = await stage.run(sandbox, host_clock=OffClock(float(ahead)))
-        assert summary.exit_code is Exit.USAGE
-        assert show(sandbox.now)[:10] in str(summary.error)
-        assert show(sandbox.now + float(ahead))[:10] in str(summary.error)
-        assert sandbox.counts["create"] == 0
-        await stage.finish(sandbox)
-
-
-async def _still(stage: Stage, _: str) -> None:
-    """The second night begins when the first one did, as far as that clock can tell."""
-    order: dict[str, Any] = {"kind": Nightly, "start": "", "end": None, "changes": {"export": [{"bundle": "6h"}]}}
-    async with serving(replace(CALM, rows_per_hour=4)) as sandbox:
-        still = sandbox.now
-        for _night in range(2):
-            summary = await run(sandbox, stage.directory, **order, host_clock=OffClock(stands_at=still))
-            assert summary.exit_code is Exit.DONE
-            assert summary.tally.stored > 0
-            sandbox.skip(23 * 3600)
-
-
 async def _jump(stage: Stage, _: str) -> None:
     """A run by a clock that is a year ahead leaves requests of the future on record."""
     tight = {"budget": {"requests_per_minute": 6000, "burst": 20}}
     async with serving(replace(CALM, clock_ahead_seconds=365.0 * DAY)) as sandbox:
-        changes = {**tight, **BY_SERVICE}
-        await run(sandbox, stage.directory, start=START, end="2026-01-01T21:00:00Z", changes=changes)
+        await run(sandbox, stage.directory, start=START, end="2026-01-01T21:00:00Z", changes=tight)
         sandbox.behave(CALM)
         summary = await stage.run(sandbox, changes=tight)
         assert summary.exit_code is Exit.DONE
@@ -526,6 +515,7 @@ SCENES: dict[str, Any] = {
     "refused": _refused,
     "unresolvable": _unresolvable,
     "shared": _shared,
+    "same-id": _same_id,
     "drip": _drip,
     "certificate": _certificate,
     "write": _write,
@@ -533,8 +523,6 @@ SCENES: dict[str, Any] = {
     "read-only": _read_only,
     "ledger": _ledger,
     "clock": _clock,
-    "far": _far,
-    "still": _still,
     "jump": _jump,
     "refresh": _refresh,
     "two": _two,

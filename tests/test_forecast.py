@@ -12,6 +12,7 @@ from asyncexport.core.forecast import (
     seconds_of_downloads,
     seconds_to_end,
 )
+from asyncexport.core.second_looks import SecondLooks
 
 HOUR = 3600.0
 
@@ -87,3 +88,27 @@ def test_files_come_as_fast_as_there_are_slots():
 def test_a_download_that_takes_its_time_goes_on_for_as_long_again():
     """One that is slower than all before it is not expected to be done any moment."""
     assert seconds_of_downloads(3, slots=4, each_seconds=10, ages=[2.0, 70.0]) == 70
+
+
+def test_second_looks_cost_results_calls_where_these_count():
+    """And a run may end with one."""
+    assert CREATES_ONLY.requests(96, second_looks=24) == 96
+    assert ALL_WITH_LIST.requests(96, second_looks=24) == ALL_WITH_LIST.requests(96) + 24
+    without, with_looks = (
+        seconds_to_end(CREATES_ONLY, pace(), bundles=7, second_looks=looks, second_look_seconds=60) for looks in (0, 2)
+    )
+    assert with_looks - without == 60
+
+
+def test_second_looks_are_expected_as_often_as_they_were_needed():
+    """The share is remembered, and not what it was of long ago; nonsense in the ledger is no memory."""
+    learned = SecondLooks.read(None).plus(96, 24)
+    assert SecondLooks.read(learned.to_json()) == learned
+    assert learned.expected(48) == 12
+    assert learned.expected(1) == 1
+    assert SecondLooks().expected(48) == 0
+    for _ in range(1000):
+        learned = learned.plus(96, 0)
+    assert learned.expected(1000) == 0
+    for text in ("", "[", "[1]", "[1,2]", "{}", "[null,1]", "7"):
+        assert SecondLooks.read(text) == SecondLooks()

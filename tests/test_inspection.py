@@ -9,6 +9,7 @@ import tracemalloc
 import zlib
 from collections.abc import Iterable
 from types import ModuleType
+from typing import Any
 
 import google_crc32c
 import pytest
@@ -17,10 +18,11 @@ from hypothesis import strategies as st
 from isal import isal_zlib
 
 from asyncexport.core.archive.inspection import HELD_BYTES, MOST_LAYERS, Inspector, inspect_pieces
+from asyncexport.core.archive.proof import BodyForm, BodyProof
 from asyncexport.core.archive.wire_hash import WireCheck, WireHashes, read_goog_hash
 from asyncexport.core.exports import Format
 from asyncexport.core.states import Archive
-from asyncexport.errors import ArchiveError, CorruptError, IncompleteError
+from asyncexport.errors import ArchiveError, CorruptError, IncompleteError, OtherHashError, UnprovedEmptyError
 
 PATH = "events/one.ndjson.gz"
 BOTH = pytest.mark.parametrize("codec", [isal_zlib, zlib], ids=["isal", "zlib"])
@@ -74,7 +76,7 @@ def taken_in(
             inspector.feed(piece)
         if not inspector.needs_another_pass:
             break
-    found = inspector.close(end_proved=proved, hashed=wire.holds)
+    found = inspector.close(BodyProof(end_proved=proved, hashed=wire.holds))
     return bytes(written) if found.is_remade else b"".join(body), found.archive
 
 
@@ -273,6 +275,65 @@ def test_a_body_without_its_hash_is_refused(layers, name):
     assert taken_in(pieces_of(body, 3), hashes=WireHashes(**{name: digest(body)}))[1].rows == 3
     with pytest.raises(CorruptError, match="hash"):
         taken_in(pieces_of(body, 3), hashes=WireHashes(**{name: digest(body + b"x")}))
+
+
+@pytest.mark.parametrize("form", list(BodyForm))
+@pytest.mark.parametrize("layers", range(2))
+@pytest.mark.parametrize("proved", [True, False])
+def test_another_hash_may_be_that_of_another_form(form, layers, proved):
+    """Where the form was changed on the way, framing and structure prove a body; where it may have been, a twin."""
+    is_plain, body = layers == 0, packed(ROWS, layers=layers)
+    may_have_changed = form in (BodyForm.CHANGED, BodyForm.UNKNOWN) or (form is BodyForm.PLAIN_IS_CHANGED and is_plain)
+
+    def inspected(came_before: str = "") -> Archive:
+        inspector = Inspector(Format.NDJSON, write=lambda _: None)
+        inspector.feed(body)
+        proof = BodyProof(end_proved=proved, hashed=False, form=form, came_before=came_before)
+        return inspector.close(proof).archive
+
+    if not (proved and may_have_changed):
+        with pytest.raises(CorruptError if proved else IncompleteError, match="hash"):
+            inspected("any")
+    elif form is BodyForm.CHANGED:
+        assert inspected().rows == 3
+    else:
+        for came_before in ("", "another"):
+            with pytest.raises(OtherHashError) as caught:
+                inspected(came_before)
+        assert inspected(caught.value.sha256).rows == 3
+
+
+@pytest.mark.parametrize(
+    ("container", "body"),
+    [
+        (Format.NDJSON, b""),
+        (Format.NDJSON, b"\n"),
+        (Format.NDJSON, b" \r\n\n"),
+        (Format.JSON, b""),
+        (Format.JSON, b"[]"),
+        (Format.JSON, b"[ ]\n"),
+        (Format.CSV, b""),
+        (Format.CSV, b"IndvId,UserId\n"),
+    ],
+)
+def test_nothing_is_believed_at_once_only_where_something_vouches_for_it(container, body):
+    """A hash, gzip around it, or a look before this one."""
+
+    def inspected(body: bytes, **known: Any) -> int:
+        inspector = Inspector(container, write=lambda _: None)
+        inspector.feed(body)
+        return inspector.close(BodyProof(nothing_before=False, **known)).archive.rows
+
+    with pytest.raises(UnprovedEmptyError):
+        inspected(body)
+    assert inspected(gzip.compress(body)) == 0
+    assert inspected(gzip.compress(gzip.compress(body))) == 0
+    assert inspected(body, hashed=True) == 0
+    with pytest.raises(UnprovedEmptyError):
+        inspected(body, hashed=False, form=BodyForm.CHANGED)
+    inspector = Inspector(container, write=lambda _: None)
+    inspector.feed(body)
+    assert inspector.close(BodyProof(nothing_before=True)).archive.rows == 0
 
 
 def test_md5_is_looked_at_only_where_it_is_alone():

@@ -6,12 +6,14 @@ fault after the other. All that it says and all that it writes is searched, byte
 
 import asyncio
 import base64
+import gzip
+import json
 import os
 import re
 import ssl
 import subprocess
 import sys
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from urllib.parse import quote, urlsplit
 
@@ -19,6 +21,9 @@ import pytest
 import trustme
 
 from asyncexport.sandbox import Sandbox, SandboxBehaviour, SandboxFault, serving
+from tests.raw_server import http, sends
+from tests.raw_server import serving as echoing
+from tests.spellings import SPELLINGS
 from tests.tunnel import tunnelling
 
 pytestmark = pytest.mark.slow
@@ -73,6 +78,51 @@ async def test_no_secret_is_said_or_written(tmp_path, faults, form):
         assert sandbox.leaked_credentials == sandbox.redirected_with_key == 0
 
 
+@pytest.mark.parametrize("form", FORMS)
+async def test_no_secret_is_said_back(tmp_path, form):
+    """A service that echoes key and header, in each spelling in turn, is quoted without them, in words and ledger."""
+    key, token = "na1.CANARYkey/CANARY+key==", "CANARY-token+/="
+    spelt = [spelling(secret) for spelling in SPELLINGS.values() for secret in (key, token)]
+    answers = [
+        sends(http(json.dumps({"message": f"bad {one}"}).encode(), "503 Busy"))
+        if number % 2
+        else sends(http(gzip.compress(f"bad {one}".encode()), "503 Busy", Content_Encoding="gzip"))
+        for number, one in enumerate(spelt)
+    ]
+    end = sends(http(json.dumps({"message": f"no such key: bad {key}"}).encode(), "401 Unauthorized"))
+    async with echoing(*answers, end) as server:
+        service = Echo(server.url, key)
+        more = f'api.headers = {{ "X-Token" = "{token}" }}\n'
+        said = await _run(service, tmp_path, form, BACKFILL, more=more, outage="60s")
+        assert len(server.requests) > len(spelt)
+        said += await _run(service, tmp_path, form, ("status",), more=more)
+    files = [path for path in tmp_path.rglob("*") if path.is_file() and path.name != "config.toml"]
+    assert any(path.name == "ledger.sqlite3" for path in files)
+    for text in (said, *(path.read_bytes() for path in files)):
+        assert b"CANARY" not in text
+        assert [one for one in spelt if one.encode() in text] == []
+    assert said.count(b"bad ***") > len(spelt)
+
+
+async def test_a_password_on_the_command_line_is_not_repeated(tmp_path):
+    """The command that a hint tells to type next has no password of a proxy and no header."""
+    sets = ("--set", "api.proxy=http://user:CANARYpass@127.0.0.1:9", "--set", 'api.headers={"X-Token":"CANARY"}')
+    async with serving(replace(CALM, faults=(SandboxFault.parse("operation:FAILED"),))) as sandbox:
+        said = await _run(sandbox, tmp_path, "text", BACKFILL, more="")
+        said = await _run(sandbox, tmp_path, "text", ("status", *sets), more="")
+    assert b"asyncexport: hint: `asyncexport -c" in said
+    assert b"api.proxy=http://***@127.0.0.1:9" in said
+    assert b"CANARY" not in said
+
+
+@dataclass(frozen=True)
+class Echo:
+    """A server that is no sandbox."""
+
+    url: str
+    key: str
+
+
 HEADERS = {"X-Team": "CANARYteam", "User-Agent": "CANARYagent"}
 """`[api] headers` of the runs through a proxy."""
 
@@ -122,7 +172,9 @@ async def test_ledger_and_lock_are_for_their_owner_alone(tmp_path):
     assert set(modes.values()) == {0o600}
 
 
-async def _run(sandbox: Sandbox, folder: Path, form: str, command: tuple[str, ...], *, more: str = "") -> bytes:
+async def _run(
+    sandbox: Sandbox | Echo, folder: Path, form: str, command: tuple[str, ...], *, more: str = "", outage: str = "1s"
+) -> bytes:
     """All that a command says, on stdout and on stderr; `more` are further lines of its configuration."""
     config = folder / "config.toml"
     config.write_text(
@@ -130,7 +182,8 @@ async def _run(sandbox: Sandbox, folder: Path, form: str, command: tuple[str, ..
         f'output.directory = "{folder / "exports"}"\noutput.grace = "1s"\n'
         "budget.requests_per_minute = 1000000\nbudget.burst = 10000\n"
         'polling.min_interval = "10ms"\npolling.expected = "50ms"\n'
-        'retry.attempts = 3\nretry.backoff_initial = "1ms"\nretry.backoff_max = "20ms"\nretry.outage = "1s"\n' + more
+        'retry.attempts = 3\nretry.backoff_initial = "1ms"\nretry.backoff_max = "20ms"\n'
+        f'retry.outage = "{outage}"\n' + more
     )
     process = await asyncio.create_subprocess_exec(
         sys.executable,

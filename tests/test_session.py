@@ -12,11 +12,12 @@ import pytest
 import trustme
 
 from asyncexport.client.api import ApiClient
+from asyncexport.client.key_log import check_key_log
 from asyncexport.client.session import ConnectionSettings
 from asyncexport.client.storage_host import StorageHost
 from asyncexport.core.service.resources import DownloadLink
 from asyncexport.errors import ConfigError, ExportError, ServiceError, UnavailableError
-from tests.client_rig import KEY, SIGNED, Gate, client, fetch, link, read, shown, storage
+from tests.client_rig import KEY, SIGNED, Gate, client, create, fetch, link, read, shown, storage
 from tests.raw_server import Answer, http, sends, serving
 from tests.tunnel import tunnelling
 
@@ -295,3 +296,62 @@ def test_the_storage_host_is_made_without_the_key_and_without_the_users_headers(
         *("connection", "min_rate", "rate_window_seconds"),
         *("connect_timeout_seconds", "read_timeout_seconds", "proxy", "ca_file", "user_agent"),
     }
+
+
+@pytest.mark.parametrize(
+    ("variables", "named"),
+    [
+        ({"http_proxy": "http://bad host:99999"}, "HTTP_PROXY"),
+        ({"ALL_PROXY": "socks5://127.0.0.1:1"}, "ALL_PROXY"),
+        ({"http_proxy": "http://127.0.0.1:1", "no_proxy": "10.0.0.0/8"}, "NO_PROXY"),
+    ],
+)
+async def test_a_proxy_of_the_environment_that_cannot_be_used_is_told_before_anything_is_sent(
+    monkeypatch: pytest.MonkeyPatch, variables: dict[str, str], named: str
+) -> None:
+    """It is no outage, and no request is in doubt; where the environment is not asked, it has no say."""
+    monkeypatch.delenv("no_proxy", raising=False)
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    async with serving(sends(http(b"{}"))) as server:
+        with pytest.raises(ConfigError, match=named):
+            async with client(server, proxy="environment"):
+                raise AssertionError
+        assert server.connections == 0
+        async with client(server) as api:
+            await api.me()
+
+
+@pytest.mark.parametrize(
+    "answer", [sends(b""), sends(b"garbage\r\n\r\n"), sends(http(b"", "503 No")), sends(reset=True)]
+)
+async def test_what_never_left_this_machine_is_not_in_doubt(
+    authority: trustme.CA, ca_file: Path, answer: Answer
+) -> None:
+    """A create that a proxy opened no tunnel for cannot have made an export."""
+    async with serving(answer) as proxy:
+        settings: dict[str, Any] = {"base_url": "https://api.fullstory.example", "ca_file": ca_file}
+        async with client(proxy, proxy=proxy.url, **settings) as api:
+            with pytest.raises(UnavailableError) as caught:
+                await create(api)
+    assert not caught.value.unanswered
+    assert proxy.requests[0].startswith(b"CONNECT ")
+
+
+async def test_what_a_proxy_may_have_passed_on_is_in_doubt(authority: trustme.CA, ca_file: Path) -> None:
+    """Once the tunnel stands and the head is sent, nobody knows what came of it."""
+    tls = server_tls(authority, "*.fullstory.example")
+    async with serving(sends(b""), tls=tls) as server, tunnelling(server.port) as proxy:
+        settings: dict[str, Any] = {"base_url": "https://api.fullstory.example", "ca_file": ca_file}
+        async with client(server, proxy=proxy.url(), **settings) as api:
+            with pytest.raises(UnavailableError) as caught:
+                await create(api)
+    assert caught.value.unanswered
+
+
+def test_a_key_log_that_cannot_be_written_is_named(tmp_path: Path) -> None:
+    """Aiohttp would end with the system's bare error when it is imported."""
+    check_key_log({})
+    check_key_log({"SSLKEYLOGFILE": str(tmp_path / "keys")})
+    with pytest.raises(ConfigError, match="SSLKEYLOGFILE"):
+        check_key_log({"SSLKEYLOGFILE": str(tmp_path / "no" / "keys")})

@@ -22,6 +22,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from asyncexport.core.access import Access, access_of
+from asyncexport.core.archive.proof import BodyProof
 from asyncexport.core.archive.wire_hash import WireHashes
 from asyncexport.core.bundles import Bundle, Range
 from asyncexport.core.exports import Definition, Export, Format, Type
@@ -127,7 +128,7 @@ async def keep(archives: Archives, body: bytes = BODY, bundle: Bundle = BUNDLE) 
     """Bring a whole body to its name."""
     async with archives.new_part(bundle, Format.NDJSON) as new_part:
         await fill(new_part, body)
-        archive = await new_part.commit(end_proved=True)
+        archive = await new_part.commit(BodyProof(end_proved=True))
     assert archive.path == archive_path(bundle, Format.NDJSON)
     return archive
 
@@ -162,7 +163,7 @@ async def test_a_large_body_is_written_as_it_comes(archives, watch, tmp_path):
         await fill(new_part, body)
         assert watch.writes.count("part.write") >= 4
         assert new_part.received == len(body)
-        await new_part.commit(end_proved=True)
+        await new_part.commit(BodyProof(end_proved=True))
     assert files(tmp_path / "out") == {PATH: body}
 
 
@@ -224,10 +225,10 @@ async def test_fewer_rows_replace_only_what_is_not_sound(archives, watch, tmp_pa
     async with archives.new_part(BUNDLE, Format.NDJSON) as new_part:
         await fill(new_part, OTHER)
         if replaced:
-            assert (await new_part.commit(end_proved=True, least_rows=least)).rows == 1
+            assert (await new_part.commit(BodyProof(end_proved=True), least_rows=least)).rows == 1
         else:
             with pytest.raises(FewerRowsError) as caught:
-                await new_part.commit(end_proved=True, least_rows=least)
+                await new_part.commit(BodyProof(end_proved=True), least_rows=least)
             assert (caught.value.rows_before, caught.value.rows_found) == (2, 1)
     assert files(tmp_path / "out") == {PATH: OTHER if replaced else there}
     assert ("rename" in watch.writes) == replaced
@@ -346,7 +347,7 @@ async def test_what_is_not_one_whole_export_gets_no_name(archives, tmp_path, bod
     async with archives.new_part(BUNDLE, Format.NDJSON) as new_part:
         await new_part.write(body)
         with pytest.raises(error):
-            await new_part.commit(end_proved=proved)
+            await new_part.commit(BodyProof(end_proved=proved))
     assert files(tmp_path / "out") == {PATH: BODY}
 
 
@@ -364,7 +365,7 @@ async def test_a_body_must_have_its_hash(archives):
     async with archives.new_part(BUNDLE, Format.NDJSON, wire_hashes=WireHashes(crc32c=b"none")) as new_part:
         await new_part.write(BODY)
         with pytest.raises(CorruptError, match="hash"):
-            await new_part.commit(end_proved=True)
+            await new_part.commit(BodyProof(end_proved=True))
 
 
 # Cancelled
@@ -500,7 +501,7 @@ async def test_a_draft_can_be_dropped_at_any_time(archives, tmp_path):
     assert files(tmp_path / "out") == {}
     new_part = archives.new_part(BUNDLE, Format.NDJSON)
     await new_part.write(BODY)
-    await new_part.commit(end_proved=True)
+    await new_part.commit(BodyProof(end_proved=True))
     await new_part.discard()
     assert files(tmp_path / "out") == {PATH: BODY}
 
@@ -645,7 +646,7 @@ async def test_a_folder_under_an_archives_name_is_moved_aside(archives, tmp_path
     (folder / "mine").write_bytes(b"mine")
     async with archives.new_part(BUNDLE, Format.NDJSON) as new_part:
         await fill(new_part, BODY)
-        await new_part.commit(end_proved=True, least_rows=99)
+        await new_part.commit(BodyProof(end_proved=True), least_rows=99)
     assert files(tmp_path / "out") == {PATH: BODY, f"{PATH}.damaged-1/mine": b"mine"}
 
 

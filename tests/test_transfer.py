@@ -4,9 +4,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from asyncexport.core.archive.proof import BodyForm
 from asyncexport.core.service.replies import Reply
 from asyncexport.core.service.transfer import (
-    BodyForm,
     DownloadHead,
     RateFloor,
     body_form,

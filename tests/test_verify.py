@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from asyncexport.core.archive.proof import BodyProof
 from asyncexport.core.bundles import ALL_TIME, Bundle, Range
 from asyncexport.core.coverage import ExportPlan
 from asyncexport.core.exports import Definition, Export, Format
@@ -60,7 +61,7 @@ class Place:
         """Put an archive under its name."""
         async with self.archives.new_part(bundle, container) as part:
             await part.write(body)
-            archive = await part.commit(end_proved=True)
+            archive = await part.commit(BodyProof(end_proved=True))
         return Stored.of(archive, exported_at=bundle.range.end + 90_000.0)
 
     async def fill(self, count: int, export: Export = EVENTS) -> list[BundleRecord]:

@@ -4,6 +4,7 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from asyncexport.core.masking import Mask, looks_secret, secrets_of_url
 from asyncexport.errors import ConfigError, Problem, StorageError
 
 if TYPE_CHECKING:
@@ -41,12 +42,15 @@ def read_settings(session: "Session", *, directory: Path | None, sets: list[str]
     if problems:
         raise ConfigError(problems)
     session.directory = str(settings.output.directory)
+    session.streams.hide(Mask(others=_secrets(settings)))
     check_place(settings.output.directory)
     return settings
 
 
-def read_key(settings: "Settings") -> "ApiKey":
-    """The API key; what the user should know about the place where it was found is logged.
+def read_key(session: "Session", settings: "Settings") -> "ApiKey":
+    """The API key, which is masked in all that is said from now on.
+
+    What the user should know about the place where it was found is logged.
 
     Raises:
         UnauthorizedError: there is none, or what is there cannot be one.
@@ -57,9 +61,21 @@ def read_key(settings: "Settings") -> "ApiKey":
     from asyncexport.config import load_key
 
     key = load_key(os.environ, file=settings.api.api_key_file)
+    session.streams.hide(Mask([key.reveal()]))
     for note in key.notes:
         logging.getLogger(__name__).warning("%s", note)
     return key
+
+
+def _secrets(settings: "Settings") -> list[str]:
+    """What of the settings nobody else may see."""
+    proxies = [settings.api.proxy]
+    if settings.api.proxy == "environment":
+        from urllib.request import getproxies
+
+        proxies = list(getproxies().values())
+    headers = [value for value in settings.api.headers.values() if looks_secret(value)]
+    return headers + [secret for proxy in proxies for secret in secrets_of_url(proxy)]
 
 
 def check_place(directory: Path) -> None:

@@ -29,6 +29,7 @@ from asyncexport.cli.configuration import check_place
 from asyncexport.cli.finish import BUG_HINT
 from asyncexport.cli.options import named
 from asyncexport.cli.session import Session
+from asyncexport.client.key_log import check_key_log
 from asyncexport.core.bundles import DAY, Range, day, show
 from asyncexport.core.exits import Exit
 from asyncexport.core.summary import Summary
@@ -78,6 +79,7 @@ def demo(
 
     session: Session = ctx.obj
     session.directory, session.invocation.directory = str(directory), directory
+    check_key_log(os.environ)
     _take_place(directory)
     with sandbox_running() as said:
         settings, url = _settings(said, directory), str(said["api"]["base_url"])
@@ -130,7 +132,9 @@ def be_the_sandbox() -> None:
 
 
 def _end_with_the_demo() -> None:
-    sys.stdin.buffer.read()
+    # Not by way of `sys.stdin`: whoever waits in that at the end of the program stops it in its tracks.
+    while os.read(0, 4096):
+        continue
     os.kill(os.getpid(), signal.SIGTERM)
 
 

@@ -21,7 +21,7 @@ BUG_HINT = "this is a bug of ours: please report it with what the same command s
 
 
 LAST_WORDS_SECONDS = 1.0
-"""How long a command that a signal ended at once waits for a reader of what it said."""
+"""How long a reader is waited for where a signal said that nobody is to be waited for."""
 
 
 def conclude(session: "Session", run: Callable[[], "Summary | int | None"]) -> int:
@@ -45,7 +45,9 @@ def _delivered(session: "Session", code: int) -> int:
 
     try:
         with stoppable():
-            session.streams.deliver(seconds=LAST_WORDS_SECONDS if session.stopped_at_once else None)
+            late = session.stopped_at_once or _late_signal(session, code)
+            if not session.streams.deliver(seconds=None if late is None else LAST_WORDS_SECONDS):
+                code = code or int(late or 0)
             failure = session.results.failure
             if failure is not None:
                 code = code or int(Exit.DISK)
@@ -56,6 +58,12 @@ def _delivered(session: "Session", code: int) -> int:
     return code
 
 
+def _late_signal(session: "Session", code: int) -> Exit | None:
+    """The reason of a signal that did not stop the run any more, and so is for this wait; None: there was none."""
+    signals = session.signals
+    return next(iter(signals[1:] if signals and signals[0] == code else signals), None)
+
+
 def _outcome(session: "Session", run: Callable[[], "Summary | int | None"]) -> "Summary | int | None":
     try:
         return run()
@@ -63,10 +71,10 @@ def _outcome(session: "Session", run: Callable[[], "Summary | int | None"]) -> "
         _debug("traceback of the error", error)
         return session.summary(exit_of(error), error=error)
     except Stopped as stopped:
-        session.stopped_at_once = True
+        session.stopped_at_once = stopped.reason
         return session.summary(stopped.reason)
     except KeyboardInterrupt:
-        session.stopped_at_once = True
+        session.stopped_at_once = Exit.INTERRUPTED
         return session.summary(Exit.INTERRUPTED)
     except TYPER_ERROR as error:
         return session.summary(Exit.USAGE, error=_usage_error(error, command=session.command))

@@ -4,10 +4,15 @@ import re
 import shlex
 from pathlib import Path
 
+from asyncexport.core.masking import MASK
+
 PROGRAM = "asyncexport"
 
 PASTED = re.compile(rf"`{PROGRAM} (verify --rebuild|segments|status)`")
 """Commands that errors and closing words name without knowing how this one was called."""
+
+SECRET = {"api.headers"}
+"""Settings whose values nobody else may see."""
 
 
 class Invocation:
@@ -28,9 +33,15 @@ class Invocation:
         """A command for the same settings and the same directory, to be pasted."""
         config = ["-c", str(self.config)] if self.config else []
         directory = ["-d", str(self.directory)] if self.directory else []
-        sets = [word for one in self.settings for word in ("--set", one)]
+        sets = [word for one in self.settings for word in ("--set", _shown(one))]
         return shlex.join([PROGRAM, *config, command, *arguments, *directory, *sets])
 
     def pasteable(self, text: str) -> str:
         """A text whose commands are for the settings and the directory of this one, as `again` has them."""
         return PASTED.sub(lambda found: f"`{self.again(*found[1].split())}`", text)
+
+
+def _shown(setting: str) -> str:
+    """A `--set` without what only its user may know; of a proxy's URL the password alone is masked, on the way out."""
+    key, equals, _ = setting.partition("=")
+    return f"{key}{equals}{MASK}" if key.strip() in SECRET else setting

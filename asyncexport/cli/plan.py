@@ -64,6 +64,7 @@ class Estimate:
     bundles: int
     requests: int
     seconds: float
+    second_looks: int
 
 
 def plan(
@@ -126,6 +127,7 @@ def _tally(found: "Survey") -> Tally:
 def _estimates(settings: "Settings", found: "Survey") -> Iterator[Estimate]:
     bundles = sum(work.count for work in found.plans)
     created = sum(_created(work) for work in found.plans)
+    second_looks = found.second_looks.expected(bundles)
     for reading in REQUEST_COSTS:
         pace = Pace(
             tokens=found.tokens_for_creates if reading is CREATES_ONLY else found.tokens,
@@ -136,10 +138,17 @@ def _estimates(settings: "Settings", found: "Survey") -> Iterator[Estimate]:
         yield Estimate(
             reading,
             bundles,
-            requests=reading.requests(bundles, created=created),
+            requests=reading.requests(bundles, created=created, second_looks=second_looks),
             seconds=seconds_to_end(
-                reading, pace, bundles=bundles, created=created, rest_seconds=found.median_seconds if created else 0.0
+                reading,
+                pace,
+                bundles=bundles,
+                created=created,
+                rest_seconds=found.median_seconds if created else 0.0,
+                second_looks=second_looks,
+                second_look_seconds=settings.download.second_look_seconds,
             ),
+            second_looks=second_looks,
         )
 
 
@@ -181,6 +190,9 @@ def _show_estimates(
     session.say(_assumed(settings, found, now=now))
     rests = f"learned from {show_count(found.operations_seen)}" if found.operations_seen else "by [polling] expected"
     session.say(f"an operation is taken to run for {show_duration(found.median_seconds)}, {rests}")
+    if looks := estimates[0].second_looks:
+        files = count_of(looks, "file", "files")
+        session.say(f"{files} without rows are taken to need a second look, and one more results call each")
 
 
 def _show_widths(session: Session, asked: Asked, *, now: float) -> None:
@@ -236,6 +248,7 @@ def _facts_of_estimate(one: Estimate, now: float) -> dict[str, Any]:
         "reading": one.reading.name,
         "bundles": one.bundles,
         "requests": one.requests,
+        "second_looks": one.second_looks,
         "seconds": round(one.seconds, 1),
         "ends_at": show(now + one.seconds),
     }

@@ -104,4 +104,4 @@ def retry(
 def _run(session: Session, asked: Asked, spec: RunSpec) -> Summary:
     from asyncexport.cli.run_command import carry_out
 
-    return carry_out(session, asked.settings, spec, key=read_key(asked.settings))
+    return carry_out(session, asked.settings, spec, key=read_key(session, asked.settings))

@@ -1,11 +1,14 @@
 """`sandbox`: the stand-in service as a process of its own."""
 
+import os
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+
+from asyncexport.client.key_log import check_key_log
 
 if TYPE_CHECKING:
     from asyncexport.sandbox import SandboxBehaviour
@@ -61,6 +64,7 @@ def sandbox(
     if show_switches or show_faults:
         _show(switches=show_switches, faults=show_faults)
         return
+    check_key_log(os.environ)
     given: dict[str, Any] = {
         "seed": seed,
         "speed": speed,

@@ -25,7 +25,7 @@ def segments(ctx: typer.Context, *, directory: Directory = None, sets: Sets = No
 
     session: Session = ctx.obj
     asked = read_asked(session, directory=directory, sets=sets)
-    key = read_key(asked.settings)
+    key = read_key(session, asked.settings)
     sent: Counter[str] = Counter()
 
     async def listed() -> int:

@@ -39,7 +39,8 @@ class Session:
         directory: The output directory; "" before that is known.
         began: When, on the monotonic clock.
         invocation: How it was called.
-        stopped_at_once: Whether a signal ended the command before its own end: its last words wait for no reader.
+        signals: The reasons of the signals that came during a run.
+        stopped_at_once: The reason of the signal that ended the command at once. None: none did.
     """
 
     def __init__(self, *, as_json: bool = False) -> None:
@@ -48,7 +49,8 @@ class Session:
         self.directory = ""
         self.began = time.monotonic()
         self.invocation = Invocation()
-        self.stopped_at_once = False
+        self.signals: list[Exit] = []
+        self.stopped_at_once: Exit | None = None
         self.quiet = False
         self.verbose = 0
         self.log_as_json = False

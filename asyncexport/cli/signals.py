@@ -35,8 +35,14 @@ AGAIN = {
 }
 
 
-def run_politely(work: "Callable[[Stop], Awaitable[T]]", *, tell: Callable[[Exit], None]) -> T:
-    """Run what can be asked to stop; `tell` is called when it is, with the reason."""
+def run_politely(work: "Callable[[Stop], Awaitable[T]]", *, tell: Callable[[Exit], None], heard: list[Exit]) -> T:
+    """Run what can be asked to stop.
+
+    Args:
+        work: What to run.
+        tell: Called when it is asked to stop, with the reason.
+        heard: Where the reason of each signal is added, also of one that comes when the work is done.
+    """
     from asyncexport.engine.scheduler import Stop
 
     async def carried_out() -> T:
@@ -44,17 +50,21 @@ def run_politely(work: "Callable[[Stop], Awaitable[T]]", *, tell: Callable[[Exit
         loop = asyncio.get_running_loop()
 
         def on_signal(number: signal.Signals) -> None:
+            heard.append(REASONS[number])
             if stop.asked.is_set():
                 _leave_to_the_system(loop)
             stop.ask(REASONS[number])
 
-        for number in _heard():
+        numbers = _heard()
+        for number in numbers:
             loop.add_signal_handler(number, on_signal, number)
         telling = asyncio.create_task(_tell_when_asked(stop, tell))
         try:
             return await work(stop)
         finally:
             telling.cancel()
+            _leave_to_the_system(loop)
+            _note_late(numbers, heard)
 
     return asyncio.run(carried_out())
 
@@ -86,6 +96,18 @@ def run_abruptly(work: Callable[[], Coroutine[Any, Any, T]]) -> T:
         if reasons:
             raise Stopped(reasons[0]) from None
         raise
+
+
+def _note_late(numbers: list[signal.Signals], heard: list[Exit]) -> None:
+    """The first signal after the work is only noted, since the end is near; after that the system's own way holds."""
+
+    def on_signal(number: int, _frame: FrameType | None) -> None:
+        heard.append(REASONS[signal.Signals(number)])
+        for one in numbers:
+            signal.signal(one, signal.default_int_handler if one is signal.SIGINT else signal.SIG_DFL)
+
+    for one in numbers:
+        signal.signal(one, on_signal)
 
 
 @contextmanager

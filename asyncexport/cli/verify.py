@@ -64,7 +64,7 @@ def verify(
         raise ConfigError([Problem("--repair", "and --rebuild are two steps: rebuild first, then repair")])
     if rebuild and export:
         raise ConfigError([Problem("--export", "a ledger is rebuilt as a whole")])
-    key = read_key(asked.settings) if repair else None
+    key = read_key(session, asked.settings) if repair else None
     found = _rebuild(session, asked.settings) if rebuild else _check(session, asked.settings, export)
     if key is not None and found.unsound:
         return _repair(session, asked.settings, found, key)

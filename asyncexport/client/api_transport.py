@@ -3,21 +3,21 @@
 1. Only here do the key and the user's headers get into a request. They go to the API alone, and no redirect is followed
    with them. The user's headers never replace the key.
 2. A reply is read whole, up to a limit; of an error's text as much as comes.
-3. Should the service echo the key, it is masked before anybody else sees the reply.
+3. A reply is passed on as it came. Should the service echo a secret, it is masked in what is said of the reply (`api`).
 """
 
 import logging
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Self
 from urllib.parse import urlsplit
 
 import aiohttp
 from yarl import URL
 
-from asyncexport.client.faults import BODY_FAULTS, FAULTS, prefixed, translated
-from asyncexport.client.session import ConnectionSettings, open_api_session
-from asyncexport.core.service.replies import MAX_ERROR_BYTES, MAX_REPLY_BYTES, Reply
+from asyncexport.client.faults import BODY_FAULTS, FAULTS, before_sending, prefixed, translated
+from asyncexport.client.session import ConnectionSettings, Sending, open_api_session
+from asyncexport.core.service.replies import MAX_ERROR_BYTES, MAX_REPLY_BYTES, Reply, read_date
 from asyncexport.core.service.requests import Request, authorization
 from asyncexport.core.text import one_line
 from asyncexport.errors import ConfigError, ExportError, Problem, ReplyError, UnavailableError
@@ -33,9 +33,12 @@ class ApiTransport:
         key: The API key, as it is.
         connection: Time-outs, proxy, certificates.
         headers: The user's, sent along; they never replace the key.
+        on_date: Told once, by the first reply with a date, how many seconds the service's clock is ahead of ours.
+        wall_clock: Seconds since 1970.
 
     Raises:
-        ConfigError: the key or a header cannot be sent as it is, or, on entering, the CA file cannot be read.
+        ConfigError: the key or a header cannot be sent as it is, or, on entering, the CA file cannot be read
+            or a proxy of the environment cannot be used.
     """
 
     def __init__(
@@ -45,16 +48,19 @@ class ApiTransport:
         key: str,
         connection: ConnectionSettings,
         headers: Mapping[str, str],
+        on_date: Callable[[float], None] | None,
+        wall_clock: Callable[[], float],
     ) -> None:
         self._base_url = base_url.rstrip("/")
         self._host = urlsplit(base_url).hostname or ""
         self._connection = connection
         self._headers = _api_headers(key, connection.user_agent, headers)
-        self._secrets = _spellings(key)
+        self._on_date = on_date
+        self._wall_clock = wall_clock
 
     async def __aenter__(self) -> Self:
         """Open the session; nothing is sent yet."""
-        self._session = await open_api_session(self._connection, host=self._host)
+        self._session = await open_api_session(self._connection, base_url=self._base_url)
         return self
 
     async def __aexit__(self, *_: object) -> None:
@@ -73,17 +79,16 @@ class ApiTransport:
         began = time.monotonic()
         response = await self._send(request, url)
         try:
-            head_at = time.monotonic()
+            self._note_date(response)
             body = await self._whole_body(request, response)
         finally:
             response.close()
         log.debug("%s %s: %d in %.3f s", request.method, request.path, response.status, time.monotonic() - began)
-        for secret in self._secrets:
-            body = body.replace(secret, b"***")
-        return Reply(response.status, response.headers, body, body_seconds=time.monotonic() - head_at)
+        return Reply(response.status, response.headers, body)
 
     async def _send(self, request: Request, url: str) -> aiohttp.ClientResponse:
         failure: ExportError
+        sending = Sending()
         content_type = {"Content-Type": "application/json"} if request.body is not None else {}
         try:
             return await self._session.request(
@@ -93,11 +98,14 @@ class ApiTransport:
                 headers={**self._headers, **content_type},
                 allow_redirects=False,
                 proxy=self._connection.proxy_for(url),
+                trace_request_ctx=sending,
             )
         except ExportError as error:
             failure = error
         except FAULTS as error:
             failure = translated(error, self._host)
+        if not sending.has_begun:
+            failure = before_sending(failure)
         raise prefixed(request.doing, failure)
 
     async def _whole_body(self, request: Request, response: aiohttp.ClientResponse) -> bytes:
@@ -120,6 +128,14 @@ class ApiTransport:
                 raise ReplyError(f"{request.doing}: the answer of {self._host} is longer than {limit >> 20} MiB")
         return bytes(body[:limit])
 
+    def _note_date(self, response: aiohttp.ClientResponse) -> None:
+        if self._on_date is None:
+            return
+        date = read_date(response.headers)
+        if date is not None:
+            told, self._on_date = self._on_date, None
+            told(date - self._wall_clock())
+
 
 def _api_headers(key: str, user_agent: str, extra: Mapping[str, str]) -> dict[str, str]:
     """The user's headers over ours, but for the key and for the encodings that we can read."""
@@ -139,10 +155,3 @@ def _api_headers(key: str, user_agent: str, extra: Mapping[str, str]) -> dict[st
         **{name: value for name, value in extra.items() if name.lower() not in fixed_names},
         **fixed,
     }
-
-
-def _spellings(key: str) -> tuple[bytes, ...]:
-    """The key as a service may echo it, with and without its prefix, slashes escaped or not."""
-    bare = key.partition(".")[2]
-    found = [part for part in (key, bare) if len(part) >= 8]
-    return tuple(spelt.encode() for part in found for spelt in (part, part.replace("/", "\\/")))

@@ -53,6 +53,17 @@ def translated(error: BaseException, host: str) -> ExportError:
             return UnavailableError(f"the connection to {host} was lost before its answer came", unanswered=True)
 
 
+def before_sending(failure: ExportError) -> ExportError:
+    """The same fault of a request of which nothing has left this machine: what it asked for cannot have been done."""
+    match failure:
+        case UnavailableError():
+            failure.unanswered = False
+        case ReplyError():
+            # What answered was no service: only a proxy is asked for anything before.
+            return UnavailableError(f"no connection came about: {failure}", hint="check [api] proxy")
+    return failure
+
+
 def _certificate_fault(error: BaseException | None) -> str:
     """OpenSSL's reason, where a certificate is at the bottom of it."""
     while error is not None:

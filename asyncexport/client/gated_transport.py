@@ -1,7 +1,8 @@
 """One request to the API through the gate, and the judgement of its reply.
 
 1. Every request is sent under a permit of the gate, once that is on record. There are no retries here.
-2. The permit is told what came of its request, once: the status that came back, or that no answer came, and what went
+2. What is said of a reply holds no secret, in whatever spelling the service echoes it.
+3. The permit is told what came of its request, once: the status that came back, or that no answer came, and what went
    wrong. It is not told of what says nothing of the service (a cancel, a certificate that cannot be trusted).
 """
 
@@ -11,18 +12,20 @@ from asyncexport.client.api_transport import ApiTransport
 from asyncexport.client.gate import Gate, RequestPermit
 from asyncexport.client.outage_log import OutageLog
 from asyncexport.core.admission import Priority
-from asyncexport.core.service.replies import Reply, decoded
+from asyncexport.core.masking import Mask
+from asyncexport.core.service.replies import Reply, decoded, readable
 from asyncexport.core.service.requests import Request
 from asyncexport.core.service.statuses import judge, retry_after
 from asyncexport.errors import ReplyError, ServiceError, UnavailableError
 
 
 class GatedTransport:
-    """Makes requests that pass the gate; `wall_clock` tells seconds since 1970."""
+    """Makes requests that pass the gate; `mask` replaces secrets, `wall_clock` tells seconds since 1970."""
 
-    def __init__(self, transport: ApiTransport, gate: Gate, *, wall_clock: Callable[[], float]) -> None:
+    def __init__(self, transport: ApiTransport, gate: Gate, *, mask: Mask, wall_clock: Callable[[], float]) -> None:
         self._transport = transport
         self._gate = gate
+        self._mask = mask
         self._wall_clock = wall_clock
         self._outages = OutageLog()
 
@@ -54,16 +57,18 @@ class GatedTransport:
         return reply
 
     async def _answer(self, request: Request, permit: RequestPermit) -> Reply:
-        """The service's answer, of which the permit is told first (rule 2)."""
+        """The service's answer, of which the permit is told first (rule 3)."""
         try:
             reply = await self._transport.exchange(request)
         except (UnavailableError, ReplyError) as error:
+            self._mask.hide_in(error)
             permit.answered(None, problem=str(error))
             raise
         now = self._wall_clock()
         try:
-            judge(request, reply, now=now)
+            judge(request, readable(reply), now=now)
         except ServiceError as error:
+            self._mask.hide_in(error)
             permit.answered(reply.status, retry_after=retry_after(reply.headers, now=now), problem=str(error))
             raise
         permit.answered(reply.status)

@@ -13,12 +13,17 @@ import ssl
 from dataclasses import dataclass, field
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 from urllib.parse import urlsplit
 from urllib.request import getproxies, proxy_bypass
 
 import aiohttp
 
 from asyncexport.client.faults import FAULTS, translated
+from asyncexport.client.resolver import open_resolver
+from asyncexport.core.masking import secrets_of_url
+from asyncexport.core.service import proxies
 from asyncexport.core.service.urls import host_of, is_loopback
 from asyncexport.errors import ConfigError, Problem
 
@@ -67,6 +72,22 @@ class ConnectionSettings:
         """How long a request may take until its reply, or a download's head, is there."""
         return self.connect_timeout_seconds + self.read_timeout_seconds
 
+    @property
+    def secrets(self) -> tuple[str, ...]:
+        """The passwords of the proxies that requests may go through, as they may be spelt in a URL or a header."""
+        urls = getproxies().values() if self.proxy == "environment" else (self.proxy,)
+        return tuple(secret for proxy in urls for secret in secrets_of_url(proxy))
+
+    def check_proxies(self, *schemes: str) -> None:
+        """Make sure that the environment's proxies can be used, where they are asked for, for URLs of these schemes.
+
+        Raises:
+            ConfigError: one of them cannot.
+        """
+        problems = list(proxies.faults(getproxies(), schemes=schemes)) if self.proxy == "environment" else []
+        if problems:
+            raise ConfigError(problems, hint=proxies.HINT)
+
     def proxy_for(self, url: str) -> str | None:
         """The proxy that a request goes through, or None (rule 4)."""
         proxy = _proxy_of_environment(url) if self.proxy == "environment" else self.proxy
@@ -75,24 +96,28 @@ class ConnectionSettings:
         return proxy
 
 
-async def open_api_session(connection: ConnectionSettings, *, host: str) -> aiohttp.ClientSession:
-    """A session for the API on this host. At two calls a minute, connections are not kept.
+async def open_api_session(connection: ConnectionSettings, *, base_url: str) -> aiohttp.ClientSession:
+    """A session for the API at this URL. At two calls a minute, connections are not kept.
 
     Raises:
-        ConfigError: the CA file cannot be read.
+        ConfigError: the CA file cannot be read, or a proxy of the environment cannot be used.
     """
-    connector = aiohttp.TCPConnector(limit=0, ssl=await _trust(connection.ca_file), force_close=True)
-    return _session(connection, connector, host=host, total_seconds=connection.reply_timeout_seconds)
+    parts = urlsplit(base_url)
+    connection.check_proxies(parts.scheme)
+    trust = await _trust(connection.ca_file)
+    connector = aiohttp.TCPConnector(limit=0, ssl=trust, force_close=True, resolver=open_resolver())
+    return _session(connection, connector, host=parts.hostname or "", total_seconds=connection.reply_timeout_seconds)
 
 
 async def open_storage_session(connection: ConnectionSettings) -> aiohttp.ClientSession:
     """A session for downloads, which as a whole have no time-out. How many connections there are is decided elsewhere.
 
     Raises:
-        ConfigError: the CA file cannot be read.
+        ConfigError: the CA file cannot be read, or a proxy of the environment cannot be used.
     """
+    connection.check_proxies("https")
     trust = await _trust(connection.ca_file)
-    connector = aiohttp.TCPConnector(limit=0, ssl=trust, keepalive_timeout=KEEPALIVE_SECONDS)
+    connector = aiohttp.TCPConnector(limit=0, ssl=trust, keepalive_timeout=KEEPALIVE_SECONDS, resolver=open_resolver())
     return _session(connection, connector, host="the storage host", total_seconds=None)
 
 
@@ -106,6 +131,7 @@ def _session(
         # No time-out between two reads: each wait has one of its own, and another would be set anew at every byte.
         timeout=aiohttp.ClientTimeout(total=total_seconds, connect=connection.connect_timeout_seconds),
         middlewares=(_sending_once(host),),
+        trace_configs=[_noting_what_was_sent()],
         cookie_jar=aiohttp.DummyCookieJar(),
         auto_decompress=False,
         trust_env=False,
@@ -114,6 +140,25 @@ def _session(
         max_field_size=MAX_HEADER_BYTES,
         max_headers=MAX_HEADERS,
     )
+
+
+class Sending:
+    """Whether a request has begun to leave this machine; it is given along with the request."""
+
+    def __init__(self) -> None:
+        self.has_begun = False
+
+
+def _noting_what_was_sent() -> aiohttp.TraceConfig:
+    """A request that fails before its head is sent, with the proxy for one, has asked for nothing."""
+
+    async def note(_session: aiohttp.ClientSession, context: SimpleNamespace, _sent: Any) -> None:
+        if isinstance(sending := context.trace_request_ctx, Sending):
+            sending.has_begun = True
+
+    config = aiohttp.TraceConfig()
+    config.on_request_headers_sent.append(note)
+    return config
 
 
 def _sending_once(host: str) -> aiohttp.ClientMiddlewareType:
@@ -132,11 +177,9 @@ def _sending_once(host: str) -> aiohttp.ClientMiddlewareType:
 def _proxy_of_environment(url: str) -> str:
     """Read by hand: aiohttp's `trust_env` would take credentials from netrc along with the proxy."""
     parts = urlsplit(url)
-    proxies = getproxies()
-    found = proxies.get(parts.scheme) or proxies.get("all")
-    if not found or proxy_bypass(parts.hostname or ""):
-        return ""
-    return found if "://" in found else f"http://{found}"
+    host = parts.hostname or ""
+    # On macOS the system has a say, too.
+    return "" if proxy_bypass(host) else proxies.proxy_of(getproxies(), scheme=parts.scheme, host=host)
 
 
 async def _trust(ca_file: Path | None) -> ssl.SSLContext | bool:

@@ -120,7 +120,7 @@ class StorageHost:
 class DownloadBody:
     """The body of a download.
 
-    `offset`: the first byte of the archive it holds. `length`: its bytes, where known. `etag`, `goog_hash`: see
+    `offset`: the first byte of the archive it holds. `length`: its bytes, where known. `etag`, `goog_hash`, `form`: see
     `transfer.DownloadHead`. `end_proved`: true only once `chunks` has ended, and ended where it should.
     """
 
@@ -140,6 +140,7 @@ class DownloadBody:
         self.length = head.length
         self.etag = head.etag
         self.goog_hash = head.goog_hash
+        self.form = head.form
         self.received = 0
         self.end_proved = False
 

@@ -14,7 +14,6 @@ from difflib import get_close_matches
 from math import isfinite
 from pathlib import Path
 from typing import Annotated, Any
-from urllib.parse import urlsplit
 
 import orjson
 from pydantic import AfterValidator, BeforeValidator, Field, GetPydanticSchema
@@ -25,8 +24,8 @@ from asyncexport.core.access import Access
 from asyncexport.core.admission import BudgetScope, Prefer
 from asyncexport.core.bundles import DAY, read_moment
 from asyncexport.core.exports import Format, Type
+from asyncexport.core.service.proxies import is_proxy, url_parts
 from asyncexport.core.service.urls import is_loopback
-from asyncexport.core.service_time import ClockTrust
 
 LEAST_BUNDLE_SECONDS = 300
 
@@ -135,7 +134,10 @@ def _at_home(path: Path) -> Path:
 def _valid_base_url(text: str) -> str:
     if text == "auto":
         return text
-    parts = _url_parts(text, schemes=("https", "http"), otherwise='expected "auto" or a URL such as "https://host"')
+    try:
+        parts = url_parts(text, schemes=("https", "http"))
+    except ValueError:
+        raise ValueError('expected "auto" or a URL such as "https://host"') from None
     if parts.username is not None or parts.password is not None:
         raise ValueError("must not hold a user or a password")
     if parts.query or parts.fragment or text.endswith(("?", "#")):
@@ -146,25 +148,9 @@ def _valid_base_url(text: str) -> str:
 
 
 def _valid_proxy(text: str) -> str:
-    if text not in ("", "environment"):
-        _url_parts(
-            text, schemes=("http", "https"), otherwise='expected "", "environment" or a URL such as "http://host:3128"'
-        )
+    if text not in ("", "environment") and not is_proxy(text):
+        raise ValueError('expected "", "environment" or a URL such as "http://host:3128"')
     return text
-
-
-def _url_parts(text: str, *, schemes: tuple[str, ...], otherwise: str) -> Any:
-    """The parts of a URL; what a lenient reader would repair is refused, so that every reader sees the same host."""
-    if not text.isprintable() or not text.isascii() or re.search(r"[\s\\<>\"^`{|}]", text):
-        raise ValueError(otherwise)
-    try:
-        parts = urlsplit(text)
-        parts.port  # noqa: B018 - is what raises
-    except ValueError:
-        raise ValueError(otherwise) from None
-    if parts.scheme not in schemes or not parts.hostname:
-        raise ValueError(otherwise)
-    return parts
 
 
 def _allowed_headers(headers: dict[str, str]) -> dict[str, str]:
@@ -278,7 +264,6 @@ Headers = Annotated[dict[str, str], BeforeValidator(_json_from_text), AfterValid
 KeyFile = Annotated[Path | None, _made_from_text(_file_named)]
 PresentFile = Annotated[Path | None, _made_from_text(_present_file_named)]
 Directory = Annotated[Path, BeforeValidator(_path_from_text)]
-ClockName = Annotated[ClockTrust, Field(strict=False)]
 ScopeName = Annotated[BudgetScope, Field(strict=False)]
 AccessName = Annotated[Access, Field(strict=False)]
 PreferName = Annotated[Prefer, Field(strict=False)]

@@ -60,6 +60,13 @@ def known_keys() -> dict[str, tuple[str, ...]]:
     return tables
 
 
+INJECTED = re.compile(
+    r"([A-Z0-9]+_)*?(SERVICE_HOST|SERVICE_PORT(_[A-Z0-9]+)*|PORT(_[0-9]+_(TCP|UDP|SCTP)(_(PROTO|PORT|ADDR))?)?)"
+)
+"""What follows the prefix in variables that Kubernetes sets in every pod beside a service named `asyncexport` or
+`asyncexport-…`; a setting has two underscores between table and key."""
+
+
 def called(file: Path | None, *, environ: Mapping[str, str]) -> str:
     """What a user calls the file that is read."""
     return str(file or environ.get(FILE_VARIABLE) or FILE_NAME)
@@ -101,7 +108,7 @@ def from_environment(environ: Mapping[str, str], *, problems: list[Problem]) -> 
     places = {}
     for variable, text in environ.items():
         name = variable.upper().removeprefix(PREFIX)
-        if not variable.upper().startswith(PREFIX) or variable.upper() == FILE_VARIABLE:
+        if not variable.upper().startswith(PREFIX) or variable.upper() == FILE_VARIABLE or INJECTED.fullmatch(name):
             continue
         if name not in keys:
             problems.append(Problem(short_name(variable), _unknown_variable(name, [*keys, "CONFIG"])))

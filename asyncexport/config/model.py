@@ -17,7 +17,6 @@ from asyncexport.config.durations import write_duration
 from asyncexport.config.fields import (
     AccessName,
     BaseUrl,
-    ClockName,
     Count,
     Date,
     Directory,
@@ -45,7 +44,6 @@ from asyncexport.core.access import Access
 from asyncexport.core.admission import BudgetScope, Prefer
 from asyncexport.core.bundles import DAY, read_moment
 from asyncexport.core.exports import Definition, Export, Format, Type
-from asyncexport.core.service_time import ClockTrust
 
 
 def _at_least_one(tables: tuple[Any, ...]) -> tuple[Any, ...]:
@@ -88,7 +86,6 @@ class ApiSettings(_Table):
     proxy: Proxy = Field(default="", repr=False)
     ca_file: PresentFile = _default("")
     headers: Headers = Field(default={}, repr=False)
-    clock: ClockName = ClockTrust.NEITHER
 
 
 class BudgetSettings(_Table):
@@ -135,10 +132,11 @@ class RetrySettings(_Table):
 
 
 class DownloadSettings(_Table):
-    """`[download]`: when a transfer counts as stalled, and which rows are told."""
+    """`[download]`: when a transfer counts as stalled, which rows are told, when a file without any is believed."""
 
     min_rate: Number = 1024.0
     max_row: Size = _default("64MiB")
+    second_look_seconds: Duration = _default("60s")
 
 
 class OutputSettings(_Table):

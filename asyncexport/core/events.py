@@ -91,6 +91,26 @@ class PossibleDuplicate:
 
 
 @dataclass(frozen=True, slots=True)
+class RowsOutside:
+    """A few rows of a bundle that was stored lie outside of its range.
+
+    Attributes:
+        bundle: Which.
+        outside: How many of the rows that were looked at do.
+        timed: Of how many that is.
+    """
+
+    bundle: Bundle
+    outside: int
+    timed: int
+
+    @property
+    def said(self) -> str:
+        """In a sentence."""
+        return f"{self.outside} of {self.timed} rows that were looked at lie outside of the range by EventStart"
+
+
+@dataclass(frozen=True, slots=True)
 class ExportStopped:
     """The service refuses to create anything of an export; none of its bundles is asked for any more.
 
@@ -110,7 +130,7 @@ class Note:
     message: str
 
 
-Event = BundleStored | BundleParked | BundleMoved | Retried | PossibleDuplicate | ExportStopped | Note
+Event = BundleStored | BundleParked | BundleMoved | Retried | PossibleDuplicate | RowsOutside | ExportStopped | Note
 
 Listener = Callable[[Event], None]
 """Called with each event, in the event loop: it must return quickly."""
@@ -137,5 +157,6 @@ __all__ = [
     "Note",
     "PossibleDuplicate",
     "Retried",
+    "RowsOutside",
     "event_of",
 ]

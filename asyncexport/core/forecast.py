@@ -14,9 +14,13 @@ class RequestCost:
     per_bundle: int
     per_list: int
 
-    def requests(self, bundles: int, *, created: int = 0) -> int:
-        """Counted requests for so many bundles, of which some have an operation already."""
-        return self.per_bundle * bundles - created + self.per_list * -(-bundles // LIST_SIZE)
+    def requests(self, bundles: int, *, created: int = 0, second_looks: int = 0) -> int:
+        """Counted requests for so many bundles, of which some have an operation already.
+
+        `second_looks`: how many of their files are looked at twice, through a link each.
+        """
+        links = second_looks if self.per_bundle > 1 else 0
+        return self.per_bundle * bundles - created + links + self.per_list * -(-bundles // LIST_SIZE)
 
 
 CREATES_ONLY = RequestCost("create", per_bundle=1, per_list=0)
@@ -48,23 +52,34 @@ def seconds_for(requests: int, *, tokens: float, requests_per_minute: float) -> 
 
 
 def seconds_to_end(
-    reading: RequestCost, pace: Pace, *, bundles: int, created: int = 0, rest_seconds: float = 0.0
+    reading: RequestCost,
+    pace: Pace,
+    *,
+    bundles: int,
+    created: int = 0,
+    rest_seconds: float = 0.0,
+    second_looks: int = 0,
+    second_look_seconds: float = 0.0,
 ) -> float:
     """How long a run will take: as long as the requests do, or the operations, whichever is longer.
 
-    `created` of the bundles have an operation already; `rest_seconds` is how long these will go on for.
+    `created` of the bundles have an operation already; `rest_seconds` is how long these will go on for. So many files
+    take a second look, `second_look_seconds` after the first; the last of them may be the last of the run.
     """
+    last_look = second_look_seconds if second_looks else 0.0
     to_create = bundles - created
     quota = seconds_for(
-        reading.requests(bundles, created=created), tokens=pace.tokens, requests_per_minute=pace.requests_per_minute
+        reading.requests(bundles, created=created, second_looks=second_looks),
+        tokens=pace.tokens,
+        requests_per_minute=pace.requests_per_minute,
     )
     if not to_create:
-        return max(quota, rest_seconds)
+        return max(quota, rest_seconds + last_look)
     last_create = max(
         seconds_for(to_create, tokens=pace.tokens, requests_per_minute=pace.requests_per_minute),
         max(0, bundles - pace.lanes) / pace.lanes * pace.operation_seconds,
     )
-    return max(quota, rest_seconds, last_create + pace.operation_seconds)
+    return max(quota, rest_seconds, last_create + pace.operation_seconds + last_look)
 
 
 def seconds_of_downloads(files: int, *, slots: int, each_seconds: float, ages: Sequence[float]) -> float:

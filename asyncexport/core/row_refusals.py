@@ -8,12 +8,22 @@
 3. In a row means: with no file between that shows the contrary.
 """
 
-from dataclasses import dataclass
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Generic, TypeVar
 
 from asyncexport.core.archive.belonging import RowLook
 
+T = TypeVar("T")
+
 MOST_IN_A_ROW = 3
 """So many refusals in a row are no accident."""
+
+RULE_IS_OFF = (
+    f"{MOST_IN_A_ROW} files in a row have rows of another time by EventStart: what is asked for and what that field "
+    "says differ, so it is not looked at any more"
+)
+"""What is told of an export when the rule about the rows' time is switched off for it."""
 
 
 @dataclass(slots=True)
@@ -62,3 +72,35 @@ class RowRefusals:
         self.unknown += 1
         lasted = proved or now - self.unknown_since >= self.span_seconds
         return self.unknown >= MOST_IN_A_ROW and lasted
+
+
+@dataclass(slots=True)
+class RowVerdicts(Generic[T]):
+    """The same rule, over archives of one export that are there already: they come in order, and are judged late.
+
+    An archive with the rows of another range is held until the next ones tell whether it is refused.
+
+    Attributes:
+        checks_range: Whether the rows' time is looked at.
+    """
+
+    checks_range: bool = True
+    _held: list[T] = field(default_factory=list)
+
+    def judge(self, archive: T, look: RowLook) -> Iterator[tuple[T, bool]]:
+        """The archives that are judged now, and whether each is refused."""
+        if not (self.checks_range and look.is_foreign):
+            if look.timed:
+                yield from self.close()
+            yield archive, False
+            return
+        self._held.append(archive)
+        if len(self._held) >= MOST_IN_A_ROW:
+            self.checks_range = False
+            held, self._held = self._held, []
+            yield from ((one, False) for one in held)
+
+    def close(self) -> Iterator[tuple[T, bool]]:
+        """No more will come: those that are held are refused."""
+        held, self._held = self._held, []
+        yield from ((one, True) for one in held)

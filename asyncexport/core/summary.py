@@ -9,7 +9,15 @@ from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 from asyncexport.core.bundles import Bundle, show
-from asyncexport.core.events import BundleMoved, BundleParked, BundleStored, Event, ExportStopped, PossibleDuplicate
+from asyncexport.core.events import (
+    BundleMoved,
+    BundleParked,
+    BundleStored,
+    Event,
+    ExportStopped,
+    PossibleDuplicate,
+    RowsOutside,
+)
 from asyncexport.core.exits import MEANINGS, Exit, exit_of
 from asyncexport.core.guard import is_far_fewer
 from asyncexport.core.states import FewerRows, Stored
@@ -55,6 +63,7 @@ class Tally:
         empty: Of these, bundles without rows.
         rows, bytes: Rows and archive bytes stored in this run.
         possible_duplicates: Creates that were sent and never answered.
+        rows_outside: Rows that lie outside of their bundle's range, of those that were looked at.
         parked: Why each parked bundle is parked.
         fewer: Bundles whose new export had far fewer rows than their archive, without the user having accepted that.
             Those that are parked have kept their archive. The others had no sound archive any more, and are stored.
@@ -70,6 +79,7 @@ class Tally:
     rows: int = 0
     bytes: int = 0
     possible_duplicates: int = 0
+    rows_outside: int = 0
     parked: dict[Bundle, str] = field(default_factory=dict)
     fewer: dict[Bundle, FewerRows] = field(default_factory=dict)
     refreshed: Refreshed = field(default_factory=Refreshed)
@@ -113,6 +123,8 @@ class Tally:
                 self._forget(before.bundle)
             case PossibleDuplicate():
                 self.possible_duplicates += 1
+            case RowsOutside(outside=outside):
+                self.rows_outside += outside
             case ExportStopped(export=export, error=error):
                 self.refusals[export] = error
 
@@ -249,6 +261,7 @@ class Summary:
             "requests": self.requests,
             "refused": self.refused,
             "possible_duplicates": tally.possible_duplicates,
+            "rows_outside": tally.rows_outside,
             "directory": self.directory,
             "problems": tally.problems(),
         }

@@ -7,7 +7,7 @@ from dataclasses import asdict
 from typing import Any
 
 from asyncexport.core.bundles import Bundle, show
-from asyncexport.core.events import BundleParked, BundleStored, Event, ExportStopped, Note, Retried
+from asyncexport.core.events import BundleParked, BundleStored, Event, ExportStopped, Note, Retried, RowsOutside
 from asyncexport.core.summary import Snapshot, counts_of
 
 _PROGRESS_KEYS = {"stored_before": "already"}
@@ -25,6 +25,8 @@ def event_record(event: Event) -> dict[str, Any] | None:
             return _of_bundle("parked", bundle, {"reason": event.reason, **counts_of(state)})
         case Retried(bundle=bundle, reason=reason):
             return _of_bundle("retried", bundle, {"reason": reason})
+        case RowsOutside(bundle=bundle, outside=outside, timed=timed):
+            return _of_bundle("rows_outside", bundle, {"outside": outside, "looked_at": timed})
         case ExportStopped(export=export, error=error):
             return {"type": "refused", "export": export, "reason": str(error)}
         case Note(message=message):

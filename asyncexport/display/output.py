@@ -19,6 +19,8 @@ from collections.abc import Callable
 from itertools import count
 from typing import TextIO
 
+from asyncexport.core.masking import Mask
+
 CHUNK_BYTES = select.PIPE_BUF
 """A pipe that can take anything takes this much at once; a longer write could block."""
 
@@ -208,16 +210,26 @@ class StandardStreams:
 
     def __init__(self, stdout: TextIO, stderr: TextIO) -> None:
         self._thread = OutputThread()
-        self.stdout = Outlet(stdout, thread=self._thread)
-        self.stderr = Outlet(stderr, thread=self._thread)
+        self._masks: list[Mask] = []
+        self.stdout = Outlet(stdout, thread=self._thread, mask=self._masked)
+        self.stderr = Outlet(stderr, thread=self._thread, mask=self._masked)
 
-    def deliver(self, *, seconds: float | None = None) -> None:
-        """Wait until all is read, or its readers are gone; so many seconds at most (None: no limit)."""
-        self._thread.drain(seconds=seconds)
+    def hide(self, mask: Mask) -> None:
+        """Replace these secrets, too, in all that is written from now on."""
+        self._masks.append(mask)
+
+    def deliver(self, *, seconds: float | None = None) -> bool:
+        """Wait until all is read, or its readers are gone; False: it is not after so many seconds (None: no limit)."""
+        return self._thread.drain(seconds=seconds)
 
     def close(self) -> None:
         """Nothing more will be written; what waits is not waited for."""
         self._thread.close()
+
+    def _masked(self, text: str) -> str:
+        for mask in self._masks:
+            text = mask(text)
+        return text
 
 
 def _encoded(text: str, encoding: str) -> bytes:

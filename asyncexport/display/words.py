@@ -1,8 +1,7 @@
 """Numbers, moments and tables as people read them."""
 
 from collections.abc import Sequence
-
-from asyncexport.core.bundles import show
+from datetime import UTC, datetime
 
 BYTE_UNITS = ("B", "kB", "MB", "GB", "TB", "PB")
 
@@ -42,7 +41,7 @@ def show_rate(per_second: float) -> str:
 
 def show_minute(moment: float) -> str:
     """`2026-11-26 14:20 UTC`."""
-    return f"{show(moment)[:16].replace('T', ' ')} UTC"
+    return datetime.fromtimestamp(moment, UTC).strftime("%Y-%m-%d %H:%M UTC")
 
 
 def count_of(number: int, one: str, many: str) -> str:

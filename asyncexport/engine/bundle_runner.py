@@ -4,15 +4,18 @@
 2. A bundle's failure is its own and ends in `Failed`; it counts an attempt only where the fault is the bundle's: a
    failed operation, a lost export, a bad file, a refused poll or results call. An outage, a 429, a lost answer do not
    count.
-3. What concerns all bundles is raised: a refused key, a full disk, a broken ledger, a service gone for good.
+3. An operation or an export that belongs to another bundle is not this one's (`engine.service_ids`): it costs an
+   attempt, and is told.
+4. What concerns all bundles is raised: a refused key, a full disk, a broken ledger, a service gone for good.
 """
 
-from collections.abc import Callable, Container
+from collections.abc import Callable, Container, Mapping
 
 from asyncexport.core.admission import Backoff
 from asyncexport.core.bundles import Bundle
 from asyncexport.core.events import Listener, PossibleDuplicate
-from asyncexport.core.polling import FinishedOperation, believed_start
+from asyncexport.core.exports import Definition
+from asyncexport.core.polling import FinishedOperation
 from asyncexport.core.states import BundleRecord, Created, Creating, Failed, FewerRows, Overdue, Ready, Refused
 from asyncexport.engine.budget import Budget
 from asyncexport.engine.calls import ExportCalls
@@ -22,6 +25,7 @@ from asyncexport.engine.fetching import Fetching
 from asyncexport.engine.moves import BundleMoves, StateLog
 from asyncexport.engine.poller import OperationPoller
 from asyncexport.engine.retrying import Retrying
+from asyncexport.engine.service_ids import IdOwners
 from asyncexport.errors import GoneError, OperationFailedError, RefusedError, ServiceError
 
 
@@ -33,7 +37,7 @@ class BundleRunner:
         service: What creates and locates.
         poller: Who knows when operations are done.
         downloads: Where archives are brought.
-        ledger: Where states are written.
+        ledger: Where states are written, and ids on record.
         export_states: The exports by name.
         tell: Called with each event.
         backoff: How long between tries.
@@ -42,6 +46,7 @@ class BundleRunner:
         accepted: Bundles whose archive is replaced by whatever comes. More may be added during the run.
         clock: Seconds since 1970 by the service's clock.
         jitter: A number in [0, 1), anew at each call.
+        definitions: What is asked for by exports that the run may leave out, by name.
 
     Attributes:
         creates: The creates under way.
@@ -64,9 +69,12 @@ class BundleRunner:
         clock: Callable[[], float],
         jitter: Callable[[], float],
         accepted: Container[Bundle] = frozenset(),
+        definitions: Mapping[str, Definition] | None = None,
     ) -> None:
         self._poller = poller
         self._export_states = export_states
+        known = {name: one.export.definition for name, one in export_states.items()}
+        self._owners = IdOwners(ledger, {**(definitions or {}), **known})
         self._moves = BundleMoves(ledger, tell, attempts=attempts, clock=clock)
         self._retrying = Retrying(backoff, jitter=jitter)
         self.creates = Creates(gate, service, self._moves, self._retrying)
@@ -93,6 +101,10 @@ class BundleRunner:
 
     async def watch(self, record: BundleRecord, created: Created) -> BundleRecord:
         """From `Created` to `Ready`, back to `Planned` for the next attempt, or parked."""
+        if owner := await self._owners.of_operation(record.bundle, created.operation_id):
+            return await self._moves.count_attempt(
+                record, created.attempt, f"the service gave the operation of {owner}"
+            )
         try:
             finished = await self._poller.wait(created.operation_id, asked_at=created.asked_at)
         except (OperationFailedError, GoneError, RefusedError) as error:
@@ -100,10 +112,12 @@ class BundleRunner:
         if finished is None:
             overdue = Overdue(created.attempt, created.asked_at, created.operation_id, created.settle_seconds)
             return await self._moves.note(record, overdue)
-        return await self._moves.note(record, self._ready(created, finished))
+        return await self._moves.note(record, _ready(created, finished))
 
     async def fetch(self, record: BundleRecord, ready: Ready) -> BundleRecord:
-        """See `Fetching.fetch`."""
+        """See `Fetching.fetch`; an export that is another bundle's is not fetched for this one."""
+        if owner := await self._owners.of_export(record.bundle, ready.export_id):
+            return await self._moves.count_attempt(record, ready.attempt, f"the service gave the export of {owner}")
         return await self.fetching.fetch(record, ready, self._export_states[record.bundle.export].export.definition)
 
     async def _ask_once_more(self, record: BundleRecord, overdue: Overdue) -> BundleRecord:
@@ -124,8 +138,8 @@ class BundleRunner:
                 continue
             if finished is None:
                 return self._moves.plan_again(record)
-            return await self._moves.note(record, self._ready(overdue, finished))
+            return await self._moves.note(record, _ready(overdue, finished))
 
-    def _ready(self, asked: Created | Overdue, finished: FinishedOperation) -> Ready:
-        began = believed_start(finished.exported_at, asked_at=asked.asked_at, now=self._moves.clock())
-        return Ready.of(asked, exported_at=began, export_id=finished.export_id)
+
+def _ready(asked: Created | Overdue, finished: FinishedOperation) -> Ready:
+    return Ready.of(asked, exported_at=finished.exported_at, export_id=finished.export_id)

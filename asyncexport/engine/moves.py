@@ -8,6 +8,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Protocol
 
+from asyncexport.core.bundles import Bundle
 from asyncexport.core.events import Listener, Retried, event_of
 from asyncexport.core.states import BundleRecord, Created, Failed, Planned, State, Stored, moved
 
@@ -15,10 +16,18 @@ log = logging.getLogger(__name__)
 
 
 class StateLog(Protocol):
-    """Where states are written."""
+    """Where states are written, and with them the ids that the service gave."""
 
     async def append(self, record: BundleRecord, *, at: float) -> None:
         """Add a row; it is durable on return."""
+        ...
+
+    async def bundles_of_operation(self, operation_id: str) -> tuple[Bundle, ...]:
+        """For which bundles an operation's id was ever written, in this order."""
+        ...
+
+    async def bundles_of_export(self, export_id: str) -> tuple[Bundle, ...]:
+        """The same of an export's id."""
         ...
 
 

@@ -2,13 +2,13 @@
 
 import asyncio
 import math
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
-from typing import Self, TypeVar
+from typing import Self
 
 from asyncexport.core.bundles import Bundle, Range
 from asyncexport.core.coverage import RecordedRange
-from asyncexport.core.exports import Export
+from asyncexport.core.exports import Definition, Export
 from asyncexport.core.states import BundleRecord, Stored
 from asyncexport.ledger.diary import LedgerDiary
 from asyncexport.ledger.faults import translated
@@ -17,8 +17,6 @@ from asyncexport.ledger.folder import make_folder
 from asyncexport.ledger.queries import LedgerQueries
 from asyncexport.ledger.rows import NewStateRow
 from asyncexport.ledger.thread import LAZY_SECONDS, LedgerThread
-
-T = TypeVar("T")
 
 RESTORED_PER_COMMIT = 2_000
 """Bundles written in one commit while a ledger is rebuilt."""
@@ -85,6 +83,10 @@ class Ledger(LedgerDiary):
         row = NewStateRow.of(record, at=at)
         await self._write(lambda transaction: transaction.append((row,)))
 
+    async def exports(self) -> dict[str, Definition]:
+        """See `LedgerQueries.exports`."""
+        return await self._read(LedgerQueries.exports)
+
     async def bundles_of_operation(self, operation_id: str) -> tuple[Bundle, ...]:
         """See `LedgerQueries.bundles_of_operation`."""
         return await self._read(lambda queries: queries.bundles_of_operation(operation_id))
@@ -106,13 +108,6 @@ class Ledger(LedgerDiary):
         for first in range(0, len(records), RESTORED_PER_COMMIT):
             rows = [NewStateRow.of(one, at=at) for one in records[first : first + RESTORED_PER_COMMIT]]
             await self._write(lambda transaction, rows=rows: transaction.append(rows))  # type: ignore[misc]
-
-    async def look(self, question: Callable[[LedgerQueries], T]) -> T:
-        """The answer to a question about the ledger, or to several that belong together.
-
-        It is asked in the thread that writes: what was put before it is committed, and what comes after it waits.
-        """
-        return await self._read(question)
 
     async def check_if_small(self) -> None:
         """See `LedgerQueries.check_if_small`."""

@@ -16,6 +16,7 @@ from asyncexport.core.events import (
     Note,
     PossibleDuplicate,
     Retried,
+    RowsOutside,
 )
 from asyncexport.core.summary import Tally, lost_reason
 from asyncexport.run.books import RunBooks
@@ -67,6 +68,8 @@ def log_event(event: Event, tally: Tally, *, repaired: Collection[Bundle]) -> No
             log.info("%s: %s", bundle, reason)
         case PossibleDuplicate(bundle=bundle):
             log.info("%s: it is not known whether its create was carried out; the service may run it twice", bundle)
+        case RowsOutside(bundle=bundle):
+            log.warning("%s: %s; it is kept as it came", bundle, event.said)
         case Note(message=message):
             log.warning("%s", message)
 

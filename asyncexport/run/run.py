@@ -4,33 +4,32 @@
 2. What there is to do is known before the service is asked for anything (`planner`).
 3. A damaged ledger is not written on: before its first request a run reads a small ledger whole, and of a large one
    what it goes by.
-4. The first request of a run looks at the list of operations. Its answer tells the service's time, of which others are
-   asked where it differs (`first_contact`). The end of the range is then cut back to what is settled by that time, and
-   the work is planned once more.
+4. The first request of a run looks at the list of operations. Its answer tells the service's time. The end of the range
+   is then cut back to what is settled by that time, and the work is planned once more.
 5. How a run ends is in its summary. It raises nothing but bugs.
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterator, Sequence
-from contextlib import AsyncExitStack, contextmanager, nullcontext
+from collections.abc import Awaitable, Callable, Sequence
+from contextlib import AsyncExitStack
 from dataclasses import dataclass
 
-from asyncexport.client.clock import HostClock, ServiceClock
+from asyncexport.client.clock import ServiceClock
 from asyncexport.config import ApiKey, Settings
 from asyncexport.core.access import ACCESS_REMARK, Access, access_of
 from asyncexport.core.coverage import in_order
 from asyncexport.core.events import Listener, Note
 from asyncexport.core.exits import Exit
 from asyncexport.core.summary import Snapshot, Summary
+from asyncexport.engine.poller import OperationPoller
 from asyncexport.engine.scheduler import Stop
-from asyncexport.errors import ExportError, UnavailableError
+from asyncexport.errors import ExportError
 from asyncexport.ledger import Ledger, hold, no_ledger, present
 from asyncexport.run.announcing import Announcer, log_failed_listener
 from asyncexport.run.books import RunBooks
 from asyncexport.run.directory import check_ledger_not_lost
-from asyncexport.run.first_contact import first_contact
 from asyncexport.run.logging_runs import logged
-from asyncexport.run.planner import CLOCK_CHECK, Planner, RunPlan
+from asyncexport.run.planner import Planner, RunPlan
 from asyncexport.run.progress import Progress
 from asyncexport.run.spec import RunSpec, instructions
 from asyncexport.run.wiring import RunEngine, export_states, open_engine
@@ -62,7 +61,6 @@ class _Run:
     watch: Watch
     books: RunBooks
     tell: Listener
-    host_clock: HostClock | None
 
 
 async def export(
@@ -73,7 +71,6 @@ async def export(
     stop: Stop | None = None,
     listeners: Sequence[Listener] = (),
     watch: Watch = watch_nothing,
-    host_clock: HostClock | None = None,
 ) -> Summary:
     """Carry out a run; how it ended is in the summary.
 
@@ -84,27 +81,25 @@ async def export(
         stop: Asks the run to stop when its `ask` is called. None: nothing does.
         listeners: Called with each event, in this order. One that raises is called no more.
         watch: Shows how far the run has come.
-        host_clock: The clocks of this host. None: as they are.
     """
     books, stop = RunBooks(), stop or Stop()
     repaired = frozenset(one.bundle for one in instructions(spec).repairs)
     tell = Announcer(books, listeners, repaired=repaired).tell
     error: ExportError | None = None
     try:
-        await _carry_out(_Run(settings, spec, key, stop, watch, books, tell, host_clock))
+        await _carry_out(_Run(settings, spec, key, stop, watch, books, tell))
     except ExportError as failure:
         error = failure
     return books.summary(spec, directory=str(settings.output.directory), error=error, stop=stop)
 
 
 async def _carry_out(run: _Run) -> None:
-    clock = ServiceClock(host=run.host_clock, trust=run.settings.api.clock)
+    clock = ServiceClock()
     async with AsyncExitStack() as stack:
         archives = await stack.enter_async_context(
             Archives(run.settings.output.directory, max_row=run.settings.download.max_row)
         )
         ledger = await _take_directory(stack, run)
-        clock.recall(await ledger.recall(CLOCK_CHECK))
         await stack.enter_async_context(
             logged(
                 run.spec, run.books, run.stop, directory=run.settings.output.directory, ledger=ledger, clock=clock.now
@@ -114,11 +109,8 @@ async def _carry_out(run: _Run) -> None:
         access = await _access(run, ledger)
         await archives.prepare(run.spec.exports, access=access)
         planner = Planner(run.settings, run.spec, ledger=ledger, clock=clock, tally=run.books.tally)
-        stack.callback(planner.remember)
         plan = await planner.plan()
-        asks_for_time = not plan.has_work
-        if asks_for_time and not planner.needs_service_time(plan):
-            plan.check_dates()
+        if not plan.has_work and not await planner.needs_service_time(plan):
             _tell_notes(run, plan)
             return
         engine = await stack.enter_async_context(
@@ -134,7 +126,7 @@ async def _carry_out(run: _Run) -> None:
                 stop=run.stop,
             )
         )
-        await _work_off(run, planner, engine, clock, asks_for_time=asks_for_time)
+        await _work_off(run, planner, engine)
 
 
 async def _take_directory(stack: AsyncExitStack, run: _Run) -> Ledger:
@@ -174,35 +166,16 @@ async def _access(run: _Run, ledger: Ledger) -> Access:
     return access
 
 
-@contextmanager
-def _saying_what_for() -> Iterator[None]:
-    """Where a run ends because the service could not be asked for its time, say why that was needed."""
-    try:
-        yield
-    except UnavailableError as error:
-        raise UnavailableError(
-            f"whether there is anything to do hangs on the time, for which the service could not be asked: {error}",
-            lasting=True,
-            hint=error.hint,
-        ) from error
-
-
-async def _work_off(
-    run: _Run, planner: Planner, engine: RunEngine, clock: ServiceClock, *, asks_for_time: bool
-) -> None:
+async def _work_off(run: _Run, planner: Planner, engine: RunEngine) -> None:
     progress = Progress(run.settings, run.books, engine)
     helpers = [
         asyncio.create_task(_show_progress(run.watch, progress.snapshot), name="viewer"),
         asyncio.create_task(_time_out(run.spec.max_duration_seconds, run.stop), name="max duration"),
     ]
     try:
-        with _saying_what_for() if asks_for_time else nullcontext():
-            answered = await _prime(engine, clock, run.stop)
-        if answered:
+        if await _prime(engine.poller, run.stop):
             plan = await planner.plan()  # rule 4
-            plan.check_dates()
             _tell_notes(run, plan)
-            clock.begin()
             await engine.scheduler.run(in_order(plan.exports))
     finally:
         run.books.requests, run.books.refused = dict(engine.budget.sent), engine.budget.refused
@@ -211,9 +184,9 @@ async def _work_off(
         await asyncio.wait(helpers)
 
 
-async def _prime(engine: RunEngine, clock: ServiceClock, stop: Stop) -> bool:
+async def _prime(poller: OperationPoller, stop: Stop) -> bool:
     """Rule 4; False: the run was asked to stop before the service answered."""
-    priming = asyncio.create_task(first_contact(engine.poller, engine.service, clock))
+    priming = asyncio.create_task(poller.prime())
     stopping = asyncio.create_task(stop.asked.wait())
     try:
         await asyncio.wait({priming, stopping}, return_when=asyncio.FIRST_COMPLETED)

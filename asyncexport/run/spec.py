@@ -4,13 +4,11 @@
 2. What a kind means is decided here and nowhere else, in `instructions`. The rest of the package follows the
    instructions and does not ask which kind it was.
 
-All moments are whole seconds since 1970 UTC, or words such as "yesterday" (`DaysAgo`), which the run reads once the
-time is known.
+All moments are whole seconds since 1970 UTC.
 """
 
 from dataclasses import dataclass
 
-from asyncexport.core.bundles import When
 from asyncexport.core.exports import Export
 from asyncexport.core.states import BundleRecord
 
@@ -28,8 +26,8 @@ class Backfill:
     """
 
     exports: tuple[Export, ...]
-    start: When
-    end: When | None = None
+    start: int
+    end: int | None = None
     max_duration_seconds: float | None = None
     command: str = "backfill"
 
@@ -47,7 +45,7 @@ class Nightly:
     """
 
     exports: tuple[Export, ...]
-    end: When | None = None
+    end: int | None = None
     refresh_seconds: float = 0.0
     max_duration_seconds: float | None = None
     command: str = "nightly"
@@ -68,8 +66,8 @@ class Retry:
     """
 
     exports: tuple[Export, ...]
-    start: When = 0
-    end: When | None = None
+    start: int = 0
+    end: int | None = None
     accept_fewer: bool = False
     max_duration_seconds: float | None = None
     command: str = "retry"
@@ -109,8 +107,8 @@ class Instructions:
         reports_kept: Whether to say that bundles whose archive was kept are left as they are.
     """
 
-    start: When | None
-    end: When | None
+    start: int | None
+    end: int | None
     fills_gaps: bool
     refresh_seconds: float = 0.0
     repairs: tuple[BundleRecord, ...] = ()

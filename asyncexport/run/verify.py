@@ -28,10 +28,10 @@ from asyncexport.errors import ArchiveError, LedgerError, StorageError
 from asyncexport.ledger import Ledger, LedgerReader, hold
 from asyncexport.ledger.replace import replacement
 from asyncexport.run.directory import check_ledger_not_lost
-from asyncexport.storage import Archives, archive_path, archive_range
+from asyncexport.storage import CORES, Archives, archive_path, archive_range
 
-ARCHIVES_AT_ONCE = 4
-"""How many archives are read at the same time: inflating is work for several processors."""
+ARCHIVES_AT_ONCE = CORES + 2
+"""How many archives are asked for at the same time, so that no core waits for the next one."""
 
 T = TypeVar("T")
 

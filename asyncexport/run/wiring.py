@@ -1,5 +1,6 @@
 """Builds what a run works with from the settings: the budget, the client, the poller, the runner, the scheduler."""
 
+import os
 import random
 from collections.abc import AsyncIterator, Callable, Container, Iterable
 from contextlib import asynccontextmanager
@@ -7,6 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from asyncexport.client.clock import ServiceClock
+from asyncexport.client.key_log import check_key_log
 from asyncexport.config import ApiKey, Settings
 from asyncexport.core.admission import Backoff, Priority, Quota
 from asyncexport.core.bundles import ALL_TIME, Bundle
@@ -36,7 +38,6 @@ class RunEngine:
     """What a run works with once it asks the service."""
 
     budget: Budget
-    service: "ApiClient"
     durations: Durations
     poller: OperationPoller
     runner: BundleRunner
@@ -86,11 +87,12 @@ async def open_engine(
                 clock=clock.now,
                 jitter=random.random,
                 accepted=accepted,
+                definitions=await ledger.exports(),
             )
             scheduler = _scheduler(
                 settings, runner=runner, poller=poller, budget=budget, durations=durations, stop=stop
             )
-            yield RunEngine(budget, client, durations, poller, runner, scheduler)
+            yield RunEngine(budget, durations, poller, runner, scheduler)
     finally:
         await budget.close()
 
@@ -127,6 +129,7 @@ def make_budget(settings: Settings, journal: Journal, wall_clock: Callable[[], f
 
 def make_api_client(settings: Settings, key: ApiKey, budget: Budget, clock: ServiceClock) -> "ApiClient":
     """A client that asks within the budget and sets the clock by the answers; it is not open yet."""
+    check_key_log(os.environ)
     # aiohttp takes the larger part of the start-up time, and `plan` asks nothing.
     from asyncexport.client.api import ApiClient  # noqa: PLC0415
 
@@ -136,7 +139,7 @@ def make_api_client(settings: Settings, key: ApiKey, budget: Budget, clock: Serv
         gate=budget,
         connection=_connection(settings),
         headers=settings.api.headers,
-        heard=clock.hear,
+        on_date=clock.correct,
         wall_clock=clock.now,
     )
 

@@ -13,6 +13,8 @@ from dataclasses import dataclass, field
 
 from asyncexport.client.gate import Gate, RequestPermit
 from asyncexport.core.admission import Priority
+from asyncexport.core.archive.belonging import RowLook
+from asyncexport.core.archive.proof import BodyForm, BodyProof
 from asyncexport.core.archive.wire_hash import WireHashes
 from asyncexport.core.bundles import Bundle, Range
 from asyncexport.core.exports import Definition, Format
@@ -197,6 +199,7 @@ class MemoryDownload:
     offset: int = 0
     etag: str = ""
     goog_hash: tuple[str, ...] = ()
+    form: BodyForm = BodyForm.STORED
     end_proved: bool = True
 
     async def chunks(self) -> AsyncIterator[bytes]:
@@ -208,7 +211,9 @@ class MemoryDownload:
 class MemoryPartFiles:
     """A disk that keeps nothing."""
 
-    def new_part(self, bundle: Bundle, container: Format, *, wire_hashes: WireHashes | None) -> "MemoryPartFile":
+    def new_part(
+        self, bundle: Bundle, container: Format, *, wire_hashes: WireHashes | None, rules: RowLook | None
+    ) -> "MemoryPartFile":
         """Begin a file."""
         return MemoryPartFile(str(bundle.range.start))
 
@@ -223,7 +228,7 @@ class MemoryPartFile:
     async def write(self, chunk: bytes) -> None:
         """Take in what came."""
 
-    async def commit(self, *, end_proved: bool, least_rows: int) -> Archive:
+    async def commit(self, proof: BodyProof, *, least_rows: int) -> Archive:
         """It has its final name."""
         return Archive(self.path, 0, 0, "")
 
@@ -242,6 +247,14 @@ class MemoryLedger:
     async def append(self, record: BundleRecord, *, at: float) -> None:
         """Add a row."""
         self.latest[record.bundle] = record
+
+    async def bundles_of_operation(self, operation_id: str) -> tuple[Bundle, ...]:
+        """Each operation is one bundle's here."""
+        return ()
+
+    async def bundles_of_export(self, export_id: str) -> tuple[Bundle, ...]:
+        """Likewise."""
+        return ()
 
     def send(self, kind: str, *, at: float) -> "asyncio.Future[int]":
         """Put a request on record."""

@@ -21,10 +21,12 @@ from asyncexport.storage.layout import (
     has_definitions,
     has_open_archives,
 )
+from asyncexport.storage.threads import CORES
 from asyncexport.storage.writer import ArchiveWriter
 
 __all__ = [
     "ARCHIVE_NAME",
+    "CORES",
     "DEFINITION_NAME",
     "ArchiveWriter",
     "Archives",

@@ -13,8 +13,10 @@
 import contextlib
 import logging
 import os
+from dataclasses import replace
 
 from asyncexport.core.archive.inspection import Inspected, Inspector
+from asyncexport.core.archive.proof import BodyProof
 from asyncexport.core.archive.rules import RowRules
 from asyncexport.core.archive.structure import MAX_ROW_BYTES
 from asyncexport.core.archive.wire_hash import WireCheck, WireHashes
@@ -94,7 +96,7 @@ class ArchivePart:
         """Nobody waits for it any more: an inspection under way ends soon."""
         self._given_up = True
 
-    def finish(self, *, end_proved: bool, least_rows: int) -> Archive:
+    def finish(self, proof: BodyProof, *, least_rows: int) -> Archive:
         """Inspect the whole, make it durable, give it its final name; see `ArchiveWriter.commit`.
 
         Raises:
@@ -103,7 +105,7 @@ class ArchivePart:
             OSError: it cannot be made durable.
             GivenUp: nobody waits any more.
         """
-        found = self._inspect(end_proved=end_proved)
+        found = self._inspect(proof)
         self._place.check_rows(found.archive, least_rows=least_rows, goes_on=self._goes_on)
         if found.is_remade:
             file = os.open(self._remade, os.O_RDONLY | os.O_CLOEXEC)
@@ -126,14 +128,13 @@ class ArchivePart:
             with contextlib.suppress(OSError):
                 path.unlink(missing_ok=True)
 
-    def _inspect(self, *, end_proved: bool) -> Inspected:
+    def _inspect(self, proof: BodyProof) -> Inspected:
         found = inspect(
             self._part,
             self._container,
             name=self._path,
             rewrite_to=self._remade,
-            end_proved=end_proved,
-            hashed=self._wire.holds,
+            proof=replace(proof, hashed=self._wire.holds),
             rules=self._rules,
             max_row=self._max_row,
             goes_on=self._goes_on,

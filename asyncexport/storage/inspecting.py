@@ -16,7 +16,8 @@ from contextlib import AbstractContextManager, nullcontext, suppress
 from pathlib import Path
 from typing import BinaryIO, Self
 
-from asyncexport.core.archive.inspection import Inspected, Inspector
+from asyncexport.core.archive.inspection import AS_ON_DISK, Inspected, Inspector
+from asyncexport.core.archive.proof import BodyProof
 from asyncexport.core.archive.rules import RowRules, RowSample
 from asyncexport.core.archive.structure import MAX_ROW_BYTES
 from asyncexport.core.exports import Format
@@ -49,8 +50,7 @@ def inspect(
     *,
     name: str = "",
     rewrite_to: Path | None = None,
-    end_proved: bool = True,
-    hashed: bool | None = None,
+    proof: BodyProof = AS_ON_DISK,
     rules: RowRules | None = None,
     max_row: int = MAX_ROW_BYTES,
     goes_on: Callable[[], bool] = _goes_on,
@@ -66,8 +66,7 @@ def inspect(
         rewrite_to: Where an archive is written, not flushed, if this file is none as it is: plain, gzip in gzip, of
             several members, padded. What lies there is removed. Without it such a file is refused, but for several
             members.
-        end_proved: Whether it was proved that the file's last byte is that of the body.
-        hashed: Whether it has the hash that the storage host names; None where none was named.
+        proof: What is known of it besides.
         rules: Are handed the first, the last and every 1,000th row.
         max_row: Rows of more bytes are counted.
         goes_on: Asked often: whether anybody waits for the result.
@@ -75,8 +74,7 @@ def inspect(
         at: Entered around each write: its failpoints.
 
     Raises:
-        IncompleteError: it is cut, or nothing proves that it ends where it does.
-        CorruptError: it is damaged, no archive of this kind, or the disk does not give it back.
+        ArchiveError: it is not one whole export, see `Inspector.close`, or the disk does not give it back.
         FileNotFoundError: there is none.
         OSError: it may not be read, or no archive can be written.
         GivenUp: nobody waits any more.
@@ -92,7 +90,7 @@ def inspect(
                 container, path=name, write=write, makes_anew=True, sample=sample, max_row=max_row, watch=watch
             )
             _read_into(inspector, opened)
-        return inspector.close(end_proved=end_proved, hashed=hashed)
+        return inspector.close(proof)
 
 
 def _read_into(inspector: Inspector, file: BinaryIO) -> bool:

@@ -9,6 +9,7 @@ import asyncio
 import contextlib
 from typing import Self
 
+from asyncexport.core.archive.proof import BodyProof
 from asyncexport.core.states import Archive
 from asyncexport.errors import ExportError
 from asyncexport.storage.archive_part import ArchivePart
@@ -52,13 +53,13 @@ class ArchiveWriter:
             gathered, self._gathered, self._gathered_bytes = self._gathered, [], 0
             self._writing = asyncio.create_task(self._disk.run(self._part.take, gathered))
 
-    async def commit(self, *, end_proved: bool, least_rows: int = 0) -> Archive:
+    async def commit(self, proof: BodyProof, *, least_rows: int = 0) -> Archive:
         """Inspect the whole, make it durable, give it its final name.
 
         Whoever is cancelled meanwhile gives an inspection up; what comes after it is brought to its end.
 
         Args:
-            end_proved: Whether the body was proved to end where it did.
+            proof: What is known of the body besides its bytes; whether it has its hash is found here.
             least_rows: The fewest rows that may replace a sound archive. A file under the final name that is damaged,
                 or has itself fewer rows than this, is replaced all the same.
 
@@ -70,7 +71,7 @@ class ArchiveWriter:
         await self._drain()
         gathered, self._gathered = self._gathered, []
         do = self._disk.inspect if self._part.is_open else self._disk.run
-        return await do(self._finish, gathered, end_proved, least_rows, give_up=self._part.give_up)
+        return await do(self._finish, gathered, proof, least_rows, give_up=self._part.give_up)
 
     async def discard(self) -> None:
         """Remove it; nothing happens to one that was committed."""
@@ -100,6 +101,6 @@ class ArchiveWriter:
             await until_over(writing)
             raise
 
-    def _finish(self, chunks: list[bytes], end_proved: bool, least_rows: int) -> Archive:  # noqa: FBT001 - for a thread
+    def _finish(self, chunks: list[bytes], proof: BodyProof, least_rows: int) -> Archive:
         self._part.take(chunks)
-        return self._part.finish(end_proved=end_proved, least_rows=least_rows)
+        return self._part.finish(proof, least_rows=least_rows)

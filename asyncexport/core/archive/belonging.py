@@ -52,9 +52,10 @@ class RowLook:
 
     Args:
         expected: What they must be like.
+        refuses_range: Whether a file with the rows of another range is refused; else `is_foreign` tells.
 
     Attributes:
-        expected: As it was given.
+        expected, refuses_range: As they were given.
         timed: How many of the rows had a time that could be read.
         outside: How many of these lie outside of the range.
         named: Whether a row had members.
@@ -63,11 +64,17 @@ class RowLook:
     """
 
     expected: ExpectedRows
+    refuses_range: bool = True
     timed: int = 0
     outside: int = 0
     named: bool = False
     known: bool = False
     members: tuple[str, ...] = ()
+
+    @property
+    def is_foreign(self) -> bool:
+        """Whether most of the rows lie outside of the range."""
+        return self.outside * 2 > self.timed
 
     def look(self, row: Mapping[str, Any]) -> None:
         """Look at a row: its members by their names; of a CSV, the values as texts by the names of the header."""
@@ -96,7 +103,7 @@ class RowLook:
         """
         if self.named and not self.known:
             raise UnknownRowsError(self.members)
-        if self.outside * 2 > self.timed:
+        if self.refuses_range and self.is_foreign:
             raise ForeignRowsError(outside=self.outside, timed=self.timed)
 
 

@@ -9,8 +9,7 @@
    of several members, which may have been cut between two. It counts only if its end was proved, by its framing or by
    a hash; else it stopped early, as far as anybody can tell. Of several members, the first alone cannot be told from
    a file of one.
-4. A hash is of the body as the service stores it (`core.archive.wire_hash`). A proxy that undoes the compression on the
-   way breaks it: refused.
+4. What else is known of a body, its hash above all, may vouch for it, or not (`core.archive.proof`).
 5. What is held in memory is a few pieces, whatever comes.
 """
 
@@ -21,17 +20,21 @@ from dataclasses import dataclass
 from types import ModuleType
 
 from asyncexport.core.archive.gunzip import FASTEST, MAGIC, Gunzip
+from asyncexport.core.archive.proof import BodyProof
 from asyncexport.core.archive.rules import RowSample
 from asyncexport.core.archive.structure import MAX_ROW_BYTES, STRUCTURES, Structure
 from asyncexport.core.exports import Format
 from asyncexport.core.states import Archive
-from asyncexport.errors import CorruptError, IncompleteError
+from asyncexport.errors import CorruptError, IncompleteError, OtherHashError, UnknownRowsError, UnprovedEmptyError
 
 MOST_LAYERS = 4
 """More layers of gzip than this are no accident."""
 
 HELD_BYTES = 1 << 20
 """Gzip of this size with nothing in it is no archive; so much is held back until it is known what is in it."""
+
+AS_ON_DISK = BodyProof()
+"""What is known of an archive on disk."""
 
 BOM = b"\xef\xbb\xbf"
 SNIFFED_BYTES = len(BOM)
@@ -106,30 +109,43 @@ class Inspector:
         """
         self._keep(self._body.feed(data))
 
-    def close(self, *, end_proved: bool = True, hashed: bool | None = None) -> Inspected:
-        """The body has ended: what was found.
-
-        Args:
-            end_proved: Whether its framing proved that it ended there; of an archive on disk, who gave it its name
-                knew.
-            hashed: Whether it has the hash that the storage host names; None where none was named.
+    def close(self, proof: BodyProof = AS_ON_DISK) -> Inspected:
+        """The body has ended: what was found. `proof` is what is known of it besides.
 
         Raises:
             IncompleteError: it stopped early, or nothing proves that it did not.
+            UnprovedEmptyError: it has no rows, and nothing vouches for that.
             CorruptError: it is whole, and wrong.
+            OtherHashError: its hash is another, and perhaps that of another form of it.
+            UnknownRowsError, ForeignRowsError: its rows are not those that were asked for.
         """
         self._keep(self._body.close())
-        if hashed is False:
-            wrong = CorruptError if end_proved else IncompleteError
-            raise wrong("the archive does not have the hash that the storage host names")
-        doubt = self._body.doubt
-        if doubt and not (end_proved or hashed):
-            raise IncompleteError(f"the archive is {doubt}, and nothing proves that it ends there")
+        self._check_end(proof)
         if self._write is None:
             self._check_layer()
-        rows = self._structure.close()
+        rows = self._count_rows(proof)
         archive = Archive(self._path, self._written, rows, self._sha256.hexdigest())
+        if proof.hashed is False and not proof.believes(archive.sha256):
+            raise OtherHashError(archive.sha256)
+        if not rows and not proof.believes_nothing(is_plain=not self._body.is_gzip):
+            raise UnprovedEmptyError
         return Inspected(archive, self._is_remade, self._structure.long_rows)
+
+    def _check_end(self, proof: BodyProof) -> None:
+        """Whether it is the body that was sent, to its end."""
+        if proof.hashed is False and not (proof.end_proved and proof.may_have_changed(is_plain=not self._body.is_gzip)):
+            wrong = CorruptError if proof.end_proved else IncompleteError
+            raise wrong("the archive does not have the hash that the storage host names")
+        doubt = self._body.doubt
+        if doubt and not proof.proves_end:
+            raise IncompleteError(f"the archive is {doubt}, and nothing proves that it ends there")
+
+    def _count_rows(self, proof: BodyProof) -> int:
+        try:
+            return self._structure.close()
+        except UnknownRowsError as error:
+            error.is_as_stored = proof.hashed is True
+            raise
 
     def _check_layer(self) -> None:
         """Whether the body is an archive as it is."""

@@ -28,15 +28,11 @@ MAX_ERROR_BYTES = 64 << 10
 
 @dataclass(frozen=True, slots=True)
 class Reply:
-    """What came back. Its repr keeps quiet about headers and body: either may hold a signed link.
-
-    `body_seconds` is how long the body took to come after the head.
-    """
+    """What came back. Its repr keeps quiet about headers and body: either may hold a signed link."""
 
     status: int
     headers: Mapping[str, str] = field(repr=False, default_factory=dict)
     body: bytes = field(repr=False, default=b"")
-    body_seconds: float = 0.0
 
     @property
     def is_success(self) -> bool:
@@ -57,15 +53,6 @@ def read_date(headers: Mapping[str, str]) -> float | None:
     return http_date(header(headers, "date"))
 
 
-def time_at_end(reply: Reply) -> float | None:
-    """The service's clock when the reply had come whole, in seconds since 1970.
-
-    None where it has no date, or an `Age`: then it comes from a store of replies, and its date is of another time.
-    """
-    date = None if header(reply.headers, "age") else read_date(reply.headers)
-    return None if date is None else date + reply.body_seconds
-
-
 def decoded(reply: Reply) -> Reply:
     """The reply with a Content-Encoding of gzip undone, which some proxies add unasked.
 
@@ -82,9 +69,15 @@ def decoded(reply: Reply) -> Reply:
         raise ReplyError("the service's reply could not be decompressed") from None
     if len(body) > MAX_REPLY_BYTES or not inflate.eof:
         raise ReplyError("the service's compressed reply was cut short or is far too large")
-    return replace(
-        reply, headers={k: v for k, v in reply.headers.items() if k.lower() != "content-encoding"}, body=body
-    )
+    return Reply(reply.status, {k: v for k, v in reply.headers.items() if k.lower() != "content-encoding"}, body)
+
+
+def readable(reply: Reply) -> Reply:
+    """A reply whose words are asked for: an error that is compressed is decompressed as far as it can be."""
+    try:
+        return decoded(reply)
+    except ReplyError:
+        return reply if reply.is_success else replace(reply, body=b"")
 
 
 def read_json(body: bytes) -> Any:

@@ -15,8 +15,8 @@
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from enum import Enum
 
+from asyncexport.core.archive.proof import BodyForm
 from asyncexport.core.service.replies import Reply, header
 from asyncexport.errors import GoneError, IncompleteError, RefusedError, ReplyError, UnavailableError
 
@@ -27,15 +27,6 @@ STORED_ENCODING = "x-goog-stored-content-encoding"
 """How the file is stored, as a well-known store tells."""
 
 DOING = "downloading an archive"
-
-
-class BodyForm(Enum):
-    """Whether a body is in the form that the store holds, of which its hash is."""
-
-    STORED = "as it is stored"
-    CHANGED = "inflated or compressed again on the way"
-    PLAIN_IS_CHANGED = "as it is stored, if it is gzip; else perhaps inflated on the way"
-    UNKNOWN = "perhaps changed on the way"
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,0 +1,96 @@
+"""Proxies: which URL names one, which hosts need none, and what is wrong with those that an environment names.
+
+`proxies` is what `urllib.request.getproxies` makes of an environment: URLs by scheme, `all` for every scheme, and `no`
+for the hosts that need none.
+"""
+
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from ipaddress import ip_address
+from typing import Any
+from urllib.parse import urlsplit
+
+from asyncexport.errors import Problem
+
+EXPECTED = 'expected a URL such as "http://host:3128"; other kinds, such as socks5, cannot be used'
+
+HINT = 'correct the variable, or set [api] proxy to a URL, or to "" for none'
+
+
+def url_parts(text: str, *, schemes: tuple[str, ...]) -> Any:
+    """The parts of a URL; what a lenient reader would repair is refused, so that every reader sees the same host.
+
+    Raises:
+        ValueError: it is no URL with one of these schemes and a host.
+    """
+    if not text.isprintable() or not text.isascii() or re.search(r"[\s\\<>\"^`{|}]", text):
+        raise ValueError("not a URL")
+    parts = urlsplit(text)
+    parts.port  # noqa: B018 - is what raises
+    if parts.scheme not in schemes or not parts.hostname:
+        raise ValueError("not such a URL")
+    return parts
+
+
+def is_proxy(text: str) -> bool:
+    """Whether a URL names a proxy that can be used."""
+    try:
+        url_parts(text, schemes=("http", "https"))
+    except ValueError:
+        return False
+    return True
+
+
+def proxy_of(proxies: Mapping[str, str], *, scheme: str, host: str) -> str:
+    """The proxy for requests to a host; "" for none."""
+    _, found = _named(proxies, scheme)
+    return "" if not found or is_exempt(host, proxies.get("no", "")) else found
+
+
+def is_exempt(host: str, no_proxy: str) -> bool:
+    """Whether `NO_PROXY` names a host: itself, a domain above it (with or without `.` or `*.` before it), or `*`."""
+    host = host.lower().rstrip(".")
+    for one in _listed(no_proxy):
+        name = one.lower().removeprefix("*.").lstrip(".").partition("]")[0].removeprefix("[").rstrip(".")
+        if one == "*" or (name and (host == name or (host.endswith(f".{name}") and not _is_address(host)))):
+            return True
+    return False
+
+
+def faults(proxies: Mapping[str, str], *, schemes: Iterable[str]) -> Iterator[Problem]:
+    """What keeps the environment's proxies from being used for requests by these schemes."""
+    no_proxy = proxies.get("no", "")
+    if no_proxy.strip() == "*":
+        return
+    used = {variable: url for variable, url in (_named(proxies, scheme) for scheme in schemes) if url}
+    for variable, url in used.items():
+        if not is_proxy(url):
+            yield Problem(variable, EXPECTED)
+    networks = [one for one in _listed(no_proxy) if _is_network(one)]
+    if used and networks:
+        yield Problem("NO_PROXY", f"holds a network, {networks[0]}: name the hosts or their domains")
+
+
+def _named(proxies: Mapping[str, str], scheme: str) -> tuple[str, str]:
+    """The variable that names the proxy for a scheme, and its URL; ("", "") where there is none."""
+    for name in (scheme, "all"):
+        if found := proxies.get(name):
+            return f"{name.upper()}_PROXY", found if "://" in found else f"http://{found}"
+    return "", ""
+
+
+def _listed(no_proxy: str) -> list[str]:
+    return [one for one in re.split(r"[,\s]+", no_proxy) if one]
+
+
+def _is_network(entry: str) -> bool:
+    """`10.0.0.0/8`, `fd00::/8`, `10.*`, `10.`: whether a name is in it could be told only once it is resolved."""
+    return "/" in entry or re.fullmatch(r"[0-9]{1,3}(\.[0-9]{1,3}){0,2}\.(\*(\.\*)*)?", entry) is not None
+
+
+def _is_address(host: str) -> bool:
+    try:
+        ip_address(host)
+    except ValueError:
+        return False
+    return True

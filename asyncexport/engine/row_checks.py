@@ -1,0 +1,61 @@
+"""What is known, in a run, of the rows in each export's files, and what is told of them.
+
+The rules are `core.archive.belonging` and `core.row_refusals`; here are the exports that they are about.
+"""
+
+import logging
+from collections.abc import Callable
+
+from asyncexport.core.archive.belonging import ExpectedRows, RowLook
+from asyncexport.core.bundles import Bundle
+from asyncexport.core.events import Listener, Note, RowsOutside
+from asyncexport.core.exports import Definition
+from asyncexport.core.row_refusals import RULE_IS_OFF, RowRefusals
+from asyncexport.errors import UnknownRowsError
+
+log = logging.getLogger(__name__)
+
+
+class RowChecks:
+    """The looks at rows of a run.
+
+    Args:
+        tell: Called with each event.
+        span_seconds: Over how long files without a known name must come until that is believed.
+        now: The time, in seconds on the monotonic clock.
+    """
+
+    def __init__(self, tell: Listener, *, span_seconds: float, now: Callable[[], float]) -> None:
+        self._tell = tell
+        self._span_seconds = span_seconds
+        self._now = now
+        self._refusals: dict[str, RowRefusals] = {}
+
+    def look(self, bundle: Bundle, definition: Definition) -> RowLook:
+        """What is to look at the rows of a file that begins to come."""
+        expected = ExpectedRows.of(definition, bundle.range)
+        return RowLook(expected if self._of(bundle).checks_range else ExpectedRows(expected.asked))
+
+    def taken(self, bundle: Bundle, look: RowLook | None) -> None:
+        """The file was stored after that look."""
+        if look is None:
+            return
+        self._of(bundle).note_taken(look)
+        if look.outside:
+            self._tell(RowsOutside(bundle, outside=look.outside, timed=look.timed))
+
+    def refuses_range(self, bundle: Bundle) -> bool:
+        """A file has the rows of another range: whether it is refused; False where that is no rule any more."""
+        refusals = self._of(bundle)
+        was_rule = refusals.checks_range
+        is_refused = refusals.note_foreign()
+        if was_rule and not is_refused:
+            self._tell(Note(f"{bundle.export}: {RULE_IS_OFF}"))
+        return is_refused
+
+    def names_are_wrong(self, bundle: Bundle, error: UnknownRowsError) -> bool:
+        """A file has no known name: whether it is our list of names that is wrong."""
+        return self._of(bundle).note_unknown(now=self._now(), proved=error.is_as_stored)
+
+    def _of(self, bundle: Bundle) -> RowRefusals:
+        return self._refusals.setdefault(bundle.export, RowRefusals(self._span_seconds))

@@ -1,0 +1,27 @@
+"""The spellings in which a service, a proxy or a page may say a secret of ours back."""
+
+import html
+import json
+from collections.abc import Callable
+from urllib.parse import quote
+
+SPELLINGS: dict[str, Callable[[str], str]] = {
+    "as it is": str,
+    "JSON escapes of every character": lambda secret: "".join(f"\\u{ord(letter):04x}" for letter in secret),
+    "JSON escapes in capitals": lambda secret: "".join(f"\\u{ord(letter):04X}" for letter in secret),
+    "one JSON escape, as Gson has it": lambda secret: secret.replace("=", "\\u003d"),
+    "one JSON escape, as .NET has it": lambda secret: secret.replace("+", "\\u002B"),
+    "escaped slashes": lambda secret: secret.replace("/", "\\/"),
+    "JSON in JSON": lambda secret: json.dumps("".join(f"\\u{ord(letter):04x}" for letter in secret))[1:-1],
+    "percent-encoded": lambda secret: quote(secret, safe=""),
+    "percent-encoded, in small letters": lambda secret: quote(secret, safe="").replace("%2F", "%2f"),
+    "percent-encoded twice": lambda secret: quote(quote(secret, safe=""), safe=""),
+    "every character percent-encoded": lambda secret: "".join(f"%{ord(letter):02X}" for letter in secret),
+    "HTML entities, hexadecimal": lambda secret: secret.replace("/", "&#x2F;"),
+    "HTML entities, decimal": lambda secret: "".join(f"&#{ord(letter)};" for letter in secret),
+    "HTML entities with names": lambda secret: secret.replace("/", "&sol;").replace("+", "&plus;"),
+    "HTML entities in JSON": lambda secret: secret.replace("/", "\\u0026#x2f;"),
+    "an entity of an entity": lambda secret: html.escape(secret.replace("/", "&#47;")),
+    "C escapes": lambda secret: secret.replace("/", "\\x2f"),
+}
+"""By name, what makes a secret look so."""

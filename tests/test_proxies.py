@@ -1,0 +1,77 @@
+"""Proxies that an environment names: which are used, and which cannot be."""
+
+import pytest
+
+from asyncexport.core.service.proxies import faults, is_exempt, is_proxy, proxy_of
+
+
+@pytest.mark.parametrize(
+    "url",
+    ["socks5://127.0.0.1:1080", "http://bad host:3128", "http://host:99999", "http://", "ftp://host", "http:\\\\host"],
+)
+def test_what_is_no_proxy_is_refused(url):
+    """Of whatever scheme it is named for, and where it is named for all."""
+    assert not is_proxy(url)
+    assert [one.place for one in faults({"https": url}, schemes=["https"])] == ["HTTPS_PROXY"]
+    assert [one.place for one in faults({"all": url}, schemes=["https"])] == ["ALL_PROXY"]
+
+
+@pytest.mark.parametrize("url", ["http://host:3128", "https://user:p%40ss@host", "host:3128", "127.0.0.1:3128"])
+def test_what_is_a_proxy_is_used(url):
+    """With a scheme or without one."""
+    assert list(faults({"https": url}, schemes=["https"])) == []
+    assert proxy_of({"https": url}, scheme="https", host="api.example").removeprefix("http://") == url.removeprefix(
+        "http://"
+    )
+
+
+def test_only_what_would_be_used_is_looked_at():
+    """A proxy for another scheme, one that a better one hides, and one that no host needs are no faults."""
+    bad = "socks5://127.0.0.1:1080"
+    assert list(faults({"http": bad}, schemes=["https"])) == []
+    assert list(faults({"https": "http://host:1", "all": bad}, schemes=["https"])) == []
+    assert list(faults({"https": bad, "no": "*"}, schemes=["https"])) == []
+    assert list(faults({"no": "10.0.0.0/8"}, schemes=["https"])) == []
+
+
+@pytest.mark.parametrize("network", ["10.0.0.0/8", "fd00::/8", "192.168.*", "10.", "172.16.*.*", "x.example/24"])
+def test_a_network_among_the_exempt_is_told(network):
+    """Whether a host lies in it is known only once its name is resolved: nobody is to believe that it holds."""
+    [problem] = faults({"https": "http://host:1", "no": f"localhost, {network}"}, schemes=["https"])
+    assert problem.place == "NO_PROXY"
+    assert network in problem.told
+
+
+@pytest.mark.parametrize(
+    ("no_proxy", "exempt"),
+    [
+        ("api.example", True),
+        ("API.Example.", True),
+        (".example", True),
+        ("*.example", True),
+        ("example", True),
+        ("other, api.example", True),
+        ("other api.example", True),
+        ("*", True),
+        ("", False),
+        ("ample", False),
+        ("api.example.org", False),
+        ("*.api.example", True),
+        (",", False),
+    ],
+)
+def test_which_hosts_need_no_proxy(no_proxy, exempt):
+    """A host, or a domain above it, with a dot or a star before it or without."""
+    assert is_exempt("api.example", no_proxy) is exempt
+    assert proxy_of({"https": "http://p:1", "no": no_proxy}, scheme="https", host="api.example") == (
+        "" if exempt else "http://p:1"
+    )
+
+
+@pytest.mark.parametrize(
+    ("host", "no_proxy", "exempt"),
+    [("127.0.0.1", "127.0.0.1", True), ("127.0.0.1", "0.0.1", False), ("::1", "[::1]", True), ("::1", "::1", True)],
+)
+def test_addresses_are_compared_whole(host, no_proxy, exempt):
+    """The end of an address is no domain above it."""
+    assert is_exempt(host, no_proxy) is exempt
