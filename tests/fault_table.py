@@ -137,15 +137,18 @@ def _wire() -> Iterator[Row]:
         yield Row(f"{fault}, of a list", WAITS, faults=(f"list:{what},nth=2,after=5",), changes=ONE_ATTEMPT)
 
 
+WORDS = {
+    "garbage": "garbage on the wire",
+    "html": "an HTML page",
+    "empty": "an empty body",
+    "huge": "a body of 32 MiB",
+    "broken-json": "broken JSON",
+    "not-object": "JSON that is no object",
+}
+
+
 def _replies() -> Iterator[Row]:
-    for what, fault in (
-        ("garbage", "garbage on the wire"),
-        ("html", "an HTML page"),
-        ("empty", "an empty body"),
-        ("huge", "a body of 32 MiB"),
-        ("broken-json", "broken JSON"),
-        ("not-object", "JSON that is no object"),
-    ):
+    for what, fault in WORDS.items():
         yield Row(
             f"{fault}, to a create",
             "it cannot be told whether an export was made: counted as a possible duplicate and as an attempt",
@@ -162,6 +165,21 @@ def _replies() -> Iterator[Row]:
         "counted as a possible duplicate and as an attempt; asked again",
         faults=("create:no-id,nth=2",),
         duplicates=1,
+    )
+    for what in ("503", "403", "429", "garbage", "html", "empty", "not-object"):
+        yield Row(
+            f"{what} when it is asked whose the key is" if what.isdigit() else f"{WORDS[what]}, to whose the key is",
+            "told; the run goes on, and the next one asks again",
+            faults=(f"me:{what}",),
+            changes=ONE_ATTEMPT,
+        )
+    yield Row(
+        "401 when it is asked whose the key is",
+        f"exit code 6: {REFUSED}",
+        faults=("me:401",),
+        code=Exit.KEY_REFUSED,
+        stored=0,
+        exports=0,
     )
     yield Row(
         "201 or 202 in place of 200",
@@ -535,6 +553,11 @@ def _ledgers() -> Iterator[Row]:
     yield Row("a ledger that is cut", damaged, scene="ledger:cut")
     yield Row("a ledger from a newer version", "exit code 7, left as it is", scene="ledger:newer")
     yield Row("archives without a ledger", damaged, scene="ledger:gone")
+    yield Row(
+        "an API key of another organisation than the data's",
+        "exit code 7, before anything is created; both organisations are named",
+        scene="organisation",
+    )
 
 
 def _clocks() -> Iterator[Row]:

@@ -5,6 +5,7 @@ import datetime as dt
 import errno
 import gzip
 import os
+import re
 import shutil
 import signal
 import sqlite3
@@ -361,12 +362,30 @@ def _make_newer(path: Path) -> None:
     """As a later version would write it: the version in the file's header and in the ledger's own head."""
     connection = sqlite3.connect(path)
     text = connection.execute("SELECT text FROM head").fetchone()[0]
-    text = text.replace('"version":1', '"version":99')
+    text = re.sub(r'"version":[0-9]+', '"version":99', text)
     digest = zlib.crc32(repr((1, text.encode())).encode())
     connection.execute("UPDATE head SET text = ?, digest = ?", (text, digest))
     connection.execute("PRAGMA user_version = 99")
     connection.commit()
     connection.close()
+
+
+async def _organisation(stage: Stage, _: str) -> None:
+    """The directory is the first organisation's; a key of another one asks for nothing that makes data."""
+    async with serving(CALM) as sandbox:
+        await run(sandbox, stage.directory, start=START, end="2026-01-01T21:00:00Z")
+        sandbox.behave(replace(CALM, organisation="OTHER"))
+        sandbox.reset_counts()
+        own, sandbox.key = sandbox.key, "na1.another"
+        summary = await stage.run(sandbox)
+        assert summary.exit_code is Exit.LEDGER
+        assert summary.error is not None
+        assert "OTHER" in str(summary.error)
+        assert summary.error.hint
+        assert (sandbox.counts["create"], sandbox.counts["me"]) == (0, 1)
+        sandbox.key = own
+        await stage.finish(sandbox)
+        assert sandbox.counts["create"] == BUNDLES - 2
 
 
 async def _clock(stage: Stage, ahead: str) -> None:
@@ -522,6 +541,7 @@ SCENES: dict[str, Any] = {
     "small-disk": _small_disk,
     "read-only": _read_only,
     "ledger": _ledger,
+    "organisation": _organisation,
     "clock": _clock,
     "jump": _jump,
     "refresh": _refresh,

@@ -72,7 +72,7 @@ async def test_the_summary_adds_up(tmp_path):
         assert said["rows"] == rows_in(tmp_path).total()
         assert said["bytes"] == sum(path.stat().st_size for path in files)
         kinds = ("create", "poll", "list", "results")
-        assert said["requests"] == {**{kind: sandbox.counts[kind] for kind in kinds}, "other": 0}
+        assert said["requests"] == {**{kind: sandbox.counts[kind] for kind in kinds}, "other": sandbox.counts["me"]}
         assert said["problems"] == []
 
 
@@ -607,7 +607,7 @@ async def test_what_was_learned_is_kept_between_runs(tmp_path):
         with LedgerReader(tmp_path) as ledger:
             assert len(ledger.durations()) == 48
             sent = ledger.requests_since(0)
-        assert len(sent) == sum(sandbox.counts[kind] for kind in ("create", "list", "poll", "results"))
+        assert len(sent) == sum(sandbox.counts[kind] for kind in ("create", "list", "poll", "results", "me"))
         assert {one.status for one in sent} == {200}
 
 

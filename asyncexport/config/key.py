@@ -4,6 +4,7 @@ It is no setting: it stands in no `Settings`, no flag and no message. What peopl
 space, the word `Basic`) is taken off; what no key holds is refused before it reaches a header.
 """
 
+import hashlib
 import os
 import re
 import stat
@@ -43,6 +44,10 @@ class ApiKey:
     def reveal(self) -> str:
         """The value itself, for the header it is sent in."""
         return self._value
+
+    def fingerprint(self, salt: bytes) -> bytes:
+        """Eight bytes by which the key is known again, and from which it cannot be found: scrypt takes 4 MiB a try."""
+        return hashlib.scrypt(self._value.encode(), salt=salt, n=2**12, r=8, p=1, dklen=8)
 
     def base_url(self, configured: str) -> str:
         """Where to send requests with this key; `configured`: a URL, or "auto" for the host that serves the key."""

@@ -109,6 +109,10 @@ class Ledger(LedgerDiary):
             rows = [NewStateRow.of(one, at=at) for one in records[first : first + RESTORED_PER_COMMIT]]
             await self._write(lambda transaction, rows=rows: transaction.append(rows))  # type: ignore[misc]
 
+    async def has_states(self) -> bool:
+        """See `LedgerQueries.has_states`."""
+        return await self._read(LedgerQueries.has_states)
+
     async def check_if_small(self) -> None:
         """See `LedgerQueries.check_if_small`."""
         await self._read(LedgerQueries.check_if_small)

@@ -44,6 +44,11 @@ class LedgerQueries(DiaryQueries):
         with self._moment() as head:
             return self._bundles(head, export).recorded_range(span)
 
+    def has_states(self) -> bool:
+        """Whether anything was ever done with a bundle."""
+        with self._moment() as head:
+            return head.last_state > 0
+
     def unfinished(self, export: str, span: Range) -> list[BundleRecord]:
         """Bundles that overlap the span and whose newest revision has begun and not ended as stored, in order.
 

@@ -5,14 +5,16 @@
 3. A damaged ledger is not written on: before its first request a run reads a small ledger whole, and of a large one
    what it goes by.
 4. The first request of a run looks at the list of operations. Its answer tells the service's time. The end of the range
-   is then cut back to what is settled by that time, and the work is planned once more.
+   is then cut back to what is settled by that time, and the work is planned once more. A key that the directory does
+   not know is asked about next (`organisation`).
 5. How a run ends is in its summary. It raises nothing but bugs.
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
+from typing import Any
 
 from asyncexport.client.clock import ServiceClock
 from asyncexport.config import ApiKey, Settings
@@ -21,7 +23,6 @@ from asyncexport.core.coverage import in_order
 from asyncexport.core.events import Listener, Note
 from asyncexport.core.exits import Exit
 from asyncexport.core.summary import Snapshot, Summary
-from asyncexport.engine.poller import OperationPoller
 from asyncexport.engine.scheduler import Stop
 from asyncexport.errors import ExportError
 from asyncexport.ledger import Ledger, hold, no_ledger, present
@@ -29,6 +30,7 @@ from asyncexport.run.announcing import Announcer, log_failed_listener
 from asyncexport.run.books import RunBooks
 from asyncexport.run.directory import check_ledger_not_lost
 from asyncexport.run.logging_runs import logged
+from asyncexport.run.organisation import OrganisationCheck
 from asyncexport.run.planner import Planner, RunPlan
 from asyncexport.run.progress import Progress
 from asyncexport.run.spec import RunSpec, instructions
@@ -113,6 +115,8 @@ async def _carry_out(run: _Run) -> None:
         if not plan.has_work and not await planner.needs_service_time(plan):
             _tell_notes(run, plan)
             return
+        # Before aiohttp is loaded: what the digest of the key takes is no part of the run's peak then.
+        organisation = await OrganisationCheck.begin(ledger, run.key)
         engine = await stack.enter_async_context(
             open_engine(
                 run.settings,
@@ -126,7 +130,7 @@ async def _carry_out(run: _Run) -> None:
                 stop=run.stop,
             )
         )
-        await _work_off(run, planner, engine)
+        await _work_off(run, planner, engine, organisation)
 
 
 async def _take_directory(stack: AsyncExitStack, run: _Run) -> Ledger:
@@ -166,14 +170,14 @@ async def _access(run: _Run, ledger: Ledger) -> Access:
     return access
 
 
-async def _work_off(run: _Run, planner: Planner, engine: RunEngine) -> None:
+async def _work_off(run: _Run, planner: Planner, engine: RunEngine, organisation: OrganisationCheck) -> None:
     progress = Progress(run.settings, run.books, engine)
     helpers = [
         asyncio.create_task(_show_progress(run.watch, progress.snapshot), name="viewer"),
         asyncio.create_task(_time_out(run.spec.max_duration_seconds, run.stop), name="max duration"),
     ]
     try:
-        if await _prime(engine.poller, run.stop):
+        if await _unless_stopped(_first_contact(run, engine, organisation), run.stop):
             plan = await planner.plan()  # rule 4
             _tell_notes(run, plan)
             await engine.scheduler.run(in_order(plan.exports))
@@ -184,19 +188,25 @@ async def _work_off(run: _Run, planner: Planner, engine: RunEngine) -> None:
         await asyncio.wait(helpers)
 
 
-async def _prime(poller: OperationPoller, stop: Stop) -> bool:
-    """Rule 4; False: the run was asked to stop before the service answered."""
-    priming = asyncio.create_task(poller.prime())
+async def _first_contact(run: _Run, engine: RunEngine, organisation: OrganisationCheck) -> None:
+    """Rule 4, and whose the key is."""
+    await engine.poller.prime()
+    await organisation.finish(engine.service.me, lambda message: run.tell(Note(message)))
+
+
+async def _unless_stopped(doing: Coroutine[Any, Any, None], stop: Stop) -> bool:
+    """Whether it was done; False: the run was asked to stop before it was."""
+    task = asyncio.create_task(doing)
     stopping = asyncio.create_task(stop.asked.wait())
     try:
-        await asyncio.wait({priming, stopping}, return_when=asyncio.FIRST_COMPLETED)
-        if priming.done():
-            priming.result()
-        return priming.done()
+        await asyncio.wait({task, stopping}, return_when=asyncio.FIRST_COMPLETED)
+        if task.done():
+            task.result()
+        return task.done()
     finally:
-        priming.cancel()
+        task.cancel()
         stopping.cancel()
-        await asyncio.wait({priming, stopping})
+        await asyncio.wait({task, stopping})
 
 
 async def _show_progress(watch: Watch, snapshot: Callable[[], Snapshot]) -> None:

@@ -37,6 +37,7 @@ if TYPE_CHECKING:
 class RunEngine:
     """What a run works with once it asks the service."""
 
+    service: "ApiClient"
     budget: Budget
     durations: Durations
     poller: OperationPoller
@@ -92,7 +93,7 @@ async def open_engine(
             scheduler = _scheduler(
                 settings, runner=runner, poller=poller, budget=budget, durations=durations, stop=stop
             )
-            yield RunEngine(budget, durations, poller, runner, scheduler)
+            yield RunEngine(client, budget, durations, poller, runner, scheduler)
     finally:
         await budget.close()
 

@@ -97,6 +97,7 @@ class SandboxBehaviour:
         "strict",
         "operation ids: with = + / and read percent-encoded only; with = and + as they are, too; without any; numbers",
     )
+    organisation: str = _ours("ORG", "whose key it is, as /me has it")
     bearer: bool = _guess(False, "Authorization: Bearer works as Basic does")
     error_body: Literal["json", "error", "text", "html", "empty"] = _inferred(
         "json", "what an error says: as version 2 does, under the key `error`, or otherwise"

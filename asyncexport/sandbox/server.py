@@ -129,7 +129,8 @@ class SandboxServer:
             case "segment":
                 return segments.shown(asked.id, sandbox.behaviour.segments)
             case _:
-                return reply({"email": "owner@example.com", "orgId": "ORG", "role": "ADMIN"})
+                organisation = sandbox.behaviour.organisation
+                return reply({"email": "owner@example.com", "orgId": organisation, "role": "ADMIN"})
 
     def _span(
         self, asked: SandboxRoute, wanted: SandboxExportRequest | SandboxRefusal | None, now: float

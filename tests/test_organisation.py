@@ -1,0 +1,152 @@
+"""A directory is one organisation's, whichever of its keys is used."""
+
+from dataclasses import replace
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from asyncexport.config import ApiKey
+from asyncexport.core.exits import Exit
+from asyncexport.core.organisation import KNOWN_KEYS, DirectoryOrganisation
+from asyncexport.ledger import LedgerReader
+from asyncexport.run.organisation import ORGANISATION
+from asyncexport.sandbox import Sandbox, SandboxBehaviour, SandboxFault, serving
+from tests.exporting import Notebook, archives, run
+from tests.ledger_version_1 import write_ledger
+
+FAST = SandboxBehaviour(operation_seconds=0.02, rows_per_hour=4, requests_per_minute=1e6, burst=10_000)
+
+NEW = DirectoryOrganisation("00ff")
+
+
+async def night(sandbox: Sandbox, directory, hours: int, *, key: str = "na1.one"):
+    """So many hours of bundles; the summary, and what was told."""
+    viewer = Notebook()
+    sandbox.key = key
+    summary = await run(sandbox, directory, end=f"2026-01-01T{hours:02}:00:00Z", key=key, viewer=viewer)
+    return summary, [note["message"] for note in viewer.of("note")]
+
+
+def remembered(directory) -> DirectoryOrganisation:
+    with LedgerReader(directory) as ledger:
+        return DirectoryOrganisation.read(ledger.recall(ORGANISATION), new_salt=lambda: b"")
+
+
+@given(st.binary(min_size=1, max_size=20), st.text(min_size=1, max_size=9), st.lists(st.text(), max_size=50))
+def test_what_is_remembered_is_read_as_it_was(salt, heard, keys):
+    """The newest keys are known, and a key that is heard of again is remembered once."""
+    one = DirectoryOrganisation(salt.hex())
+    for key in keys:
+        one = one.with_key(key, heard=heard)
+    assert DirectoryOrganisation.read(one.to_text(), new_salt=lambda: b"other") == one
+    assert all(one.knows(key) for key in list(dict.fromkeys(reversed(keys)))[:KNOWN_KEYS])
+    assert len(one.keys) == min(len(set(keys)), KNOWN_KEYS)
+
+
+@pytest.mark.parametrize("text", [None, "", "{", "[]", "7", '{"salt": "zz", "id": "", "keys": []}', '{"id": "a"}'])
+def test_what_cannot_be_read_is_begun_anew(text):
+    """With a salt of its own; it knows no key."""
+    one = DirectoryOrganisation.read(text, new_salt=lambda: b"\x07")
+    assert one == DirectoryOrganisation("07")
+    assert not one.knows("")
+
+
+def test_the_first_organisation_stays():
+    """Another one is never taken in its place."""
+    one = NEW.with_key("a", heard="ORG")
+    assert not NEW.is_other("ORG")
+    assert not one.is_other("ORG")
+    assert one.is_other("org")
+    with pytest.raises(ValueError, match="another"):
+        one.with_key("b", heard="OTHER")
+
+
+def test_a_key_is_known_again_by_eight_bytes_under_a_salt():
+    """The same under the same salt, another under another; nothing of the key stands in it."""
+    key = ApiKey("na1.c2VjcmV0")
+    digest = key.fingerprint(b"salt")
+    assert len(digest) == 8
+    assert digest == ApiKey("na1.c2VjcmV0").fingerprint(b"salt")
+    assert digest not in (key.fingerprint(b"other"), ApiKey("na1.c2VjcmV1").fingerprint(b"salt"))
+
+
+async def test_it_is_asked_once_a_key(tmp_path):
+    """A new key of the same organisation is fine, and a finished range asks for nothing."""
+    async with serving(FAST) as sandbox:
+        for hours, key, asked in (
+            (1, "na1.one", 1),
+            (2, "na1.one", 0),
+            (2, "na1.two", 0),
+            (3, "na1.two", 1),
+            (4, "na1.one", 0),
+        ):
+            sandbox.reset_counts()
+            summary, notes = await night(sandbox, tmp_path, hours, key=key)
+            assert (summary.exit_code, notes) == (Exit.DONE, [])
+            assert (sandbox.counts["me"], summary.requests["other"]) == (asked, asked)
+            if (hours, key) == (2, "na1.two"):
+                assert sum(sandbox.counts.values()) == 0
+    known = remembered(tmp_path)
+    assert (known.id, [len(bytes.fromhex(key)) for key in known.keys]) == ("ORG", [8, 8])
+
+
+async def test_another_organisation_is_refused_before_anything_is_made(tmp_path):
+    """Its key is not remembered; the first one goes on."""
+    async with serving(FAST) as sandbox:
+        await night(sandbox, tmp_path, 1)
+        before = remembered(tmp_path)
+        sandbox.behave(replace(FAST, organisation="OTHER"))
+        for _ in range(2):
+            sandbox.reset_counts()
+            summary, _notes = await night(sandbox, tmp_path, 2, key="na1.other")
+            assert summary.exit_code is Exit.LEDGER
+            assert "OTHER" in str(summary.error)
+            assert "ORG" in str(summary.error)
+            assert (sandbox.counts["create"], sandbox.counts["me"]) == (0, 1)
+        assert (remembered(tmp_path), len(archives(tmp_path))) == (before, 2)
+        summary, _notes = await night(sandbox, tmp_path, 2)
+        assert summary.exit_code is Exit.DONE
+
+
+@pytest.mark.parametrize("what", ["503", "403", "429", "html", "reset", "not-object"])
+async def test_no_answer_is_told_once_and_asked_for_again(tmp_path, what):
+    """Nothing is waited for, nothing fails, and the next run hears it; by then the ledger is no new one."""
+    async with serving(replace(FAST, faults=(SandboxFault("me", what),))) as sandbox:
+        summary, notes = await night(sandbox, tmp_path, 1)
+        assert summary.exit_code is Exit.DONE
+        (note,) = notes
+        assert "the next run asks again" in note
+        assert sandbox.counts["me"] == 1
+        sandbox.behave(FAST)
+        summary, notes = await night(sandbox, tmp_path, 2)
+        assert (summary.exit_code, sandbox.counts["me"]) == (Exit.DONE, 2)
+        (note,) = notes
+        assert "taken to be of the organisation ORG" in note
+        assert (await night(sandbox, tmp_path, 3))[1] == []
+
+
+async def test_an_answer_without_an_organisation_is_none(tmp_path):
+    """It is told, and nothing is remembered."""
+    async with serving(replace(FAST, organisation="")) as sandbox:
+        summary, (note,) = await night(sandbox, tmp_path, 1)
+        assert summary.exit_code is Exit.DONE
+        assert "did not say" in note
+    assert remembered(tmp_path).id == ""
+
+
+async def test_a_refused_key_ends_the_run(tmp_path):
+    """Before anything is created."""
+    async with serving(replace(FAST, faults=(SandboxFault("me", "401"),))) as sandbox:
+        summary, _notes = await night(sandbox, tmp_path, 1)
+        assert (summary.exit_code, sandbox.counts["create"]) == (Exit.KEY_REFUSED, 0)
+
+
+async def test_an_old_ledger_takes_the_first_organisation_and_says_so(tmp_path):
+    """Once: what was never recorded cannot be compared."""
+    write_ledger(tmp_path)
+    async with serving(FAST) as sandbox:
+        summary, (note,) = await night(sandbox, tmp_path, 1)
+        assert summary.exit_code is Exit.DONE
+        assert note.startswith("the data in this directory is taken to be of the organisation ORG")
+        assert (await night(sandbox, tmp_path, 2))[1] == []
