@@ -11,11 +11,12 @@ from asyncexport.core.bundles import Range, show
 from asyncexport.core.exports import Definition, Type
 from asyncexport.core.row_names import EVENT_FIELDS, INDIVIDUAL_FIELDS, is_known
 from asyncexport.core.row_refusals import MOST_IN_A_ROW, RowRefusals, RowVerdicts
-from asyncexport.errors import ForeignRowsError, UnknownRowsError
+from asyncexport.errors import ArchiveError, ForeignRowsError, UnknownRowsError
 
 SPAN = Range(1_767_225_600, 1_767_227_400)
 INSIDE = {"EventStart": "2026-01-01T00:29:59.999Z"}
 OUTSIDE = {"EventStart": "2026-01-01T00:30:00.000Z"}
+STRANGE = {"error": "no"}
 UNTIMED = {"EventStart": "soon", "EventType": "click"}
 
 
@@ -198,6 +199,7 @@ def test_three_files_without_a_known_name_in_a_row_stop_the_export() -> None:
         ([OUTSIDE, OUTSIDE, OUTSIDE, OUTSIDE], [(0, False), (1, False), (2, False), (3, False)]),
         ([OUTSIDE, OUTSIDE, UNTIMED, OUTSIDE], [(2, False), (0, False), (1, False), (3, False)]),
         ([OUTSIDE], [(0, True)]),
+        ([STRANGE, INSIDE, OUTSIDE, STRANGE, STRANGE], [(0, True), (1, False), (2, False), (3, False), (4, False)]),
     ],
 )
 def test_archives_that_are_there_are_judged_by_those_that_follow(
@@ -205,10 +207,10 @@ def test_archives_that_are_there_are_judged_by_those_that_follow(
 ) -> None:
     """Three in a row with rows of another range are no mistake of theirs, and neither are those after them."""
     judged = RowVerdicts[int]()
-    found: list[tuple[int, bool]] = []
+    found: list[tuple[int, ArchiveError | None]] = []
     for number, row in enumerate(rows):
-        look = RowLook(ExpectedRows(span=SPAN), refuses_range=False)
+        look = RowLook(ExpectedRows(span=SPAN), raises=False)
         look.look(row)
         look.close()
         found += judged.judge(number, look)
-    assert [*found, *judged.close()] == verdicts
+    assert [(number, why is not None) for number, why in [*found, *judged.close()]] == verdicts

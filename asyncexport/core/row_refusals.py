@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from typing import Generic, TypeVar
 
 from asyncexport.core.archive.belonging import RowLook
+from asyncexport.errors import ArchiveError
 
 T = TypeVar("T")
 
@@ -76,31 +77,32 @@ class RowRefusals:
 
 @dataclass(slots=True)
 class RowVerdicts(Generic[T]):
-    """The same rule, over archives of one export that are there already: they come in order, and are judged late.
+    """The same rules, over archives of one export that are there already: they come in order, and are judged late.
 
-    An archive with the rows of another range is held until the next ones tell whether it is refused.
+    An archive whose rows are wrong is held until the next ones tell whether it is refused.
 
     Attributes:
-        checks_range: Whether the rows' time is looked at.
+        are_off: Whether so many in a row were wrong that the rules must be.
     """
 
-    checks_range: bool = True
-    _held: list[T] = field(default_factory=list)
+    are_off: bool = False
+    _held: list[tuple[T, ArchiveError]] = field(default_factory=list)
 
-    def judge(self, archive: T, look: RowLook) -> Iterator[tuple[T, bool]]:
-        """The archives that are judged now, and whether each is refused."""
-        if not (self.checks_range and look.is_foreign):
-            if look.timed:
+    def judge(self, archive: T, look: RowLook) -> Iterator[tuple[T, ArchiveError | None]]:
+        """The archives that are judged now, and why each is refused; None: it is not."""
+        wrong = None if self.are_off else look.wrong
+        if wrong is None:
+            if look.decides:
                 yield from self.close()
-            yield archive, False
+            yield archive, None
             return
-        self._held.append(archive)
+        self._held.append((archive, wrong))
         if len(self._held) >= MOST_IN_A_ROW:
-            self.checks_range = False
+            self.are_off = True
             held, self._held = self._held, []
-            yield from ((one, False) for one in held)
+            yield from ((one, None) for one, _ in held)
 
-    def close(self) -> Iterator[tuple[T, bool]]:
+    def close(self) -> Iterator[tuple[T, ArchiveError]]:
         """No more will come: those that are held are refused."""
         held, self._held = self._held, []
-        yield from ((one, True) for one in held)
+        yield from held

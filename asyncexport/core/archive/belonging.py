@@ -52,10 +52,10 @@ class RowLook:
 
     Args:
         expected: What they must be like.
-        refuses_range: Whether a file with the rows of another range is refused; else `is_foreign` tells.
+        raises: Whether `close` raises what is wrong; else `wrong` tells.
 
     Attributes:
-        expected, refuses_range: As they were given.
+        expected, raises: As they were given.
         timed: How many of the rows had a time that could be read.
         outside: How many of these lie outside of the range.
         named: Whether a row had members.
@@ -64,7 +64,7 @@ class RowLook:
     """
 
     expected: ExpectedRows
-    refuses_range: bool = True
+    raises: bool = True
     timed: int = 0
     outside: int = 0
     named: bool = False
@@ -72,9 +72,18 @@ class RowLook:
     members: tuple[str, ...] = ()
 
     @property
-    def is_foreign(self) -> bool:
-        """Whether most of the rows lie outside of the range."""
-        return self.outside * 2 > self.timed
+    def wrong(self) -> UnknownRowsError | ForeignRowsError | None:
+        """What is wrong with the rows that were seen; None: nothing."""
+        if self.named and not self.known:
+            return UnknownRowsError(self.members)
+        if self.outside * 2 > self.timed:
+            return ForeignRowsError(outside=self.outside, timed=self.timed)
+        return None
+
+    @property
+    def decides(self) -> bool:
+        """Whether the rows that were seen say anything of whose they are."""
+        return self.known if self.expected.span is None else self.timed > 0
 
     def look(self, row: Mapping[str, Any]) -> None:
         """Look at a row: its members by their names; of a CSV, the values as texts by the names of the header."""
@@ -101,10 +110,8 @@ class RowLook:
             UnknownRowsError: no name in it is one that a row of an export has.
             ForeignRowsError: most of its rows lie outside of the range.
         """
-        if self.named and not self.known:
-            raise UnknownRowsError(self.members)
-        if self.refuses_range and self.is_foreign:
-            raise ForeignRowsError(outside=self.outside, timed=self.timed)
+        if self.raises and self.wrong:
+            raise self.wrong
 
 
 def whole_second(stamp: object) -> float | None:
