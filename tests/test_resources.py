@@ -245,3 +245,11 @@ def test_segments_are_read() -> None:
 def test_me_is_read() -> None:
     """What is missing is empty."""
     assert resources.read_me(reply({"email": "o@example.com", "orgId": "ORG"})) == Me("o@example.com", "ORG", "")
+    assert resources.read_me(reply(b'{"orgId":12345678901234567890123}')).org_id == "12345678901234567890123"
+
+
+@pytest.mark.parametrize(("token", "read"), [("t", "t"), (7, "7"), (0, ""), (None, ""), ("", ""), ([], ""), (1.5, "")])
+def test_a_token_may_be_a_number(token: Any, read: str) -> None:
+    """As an id may be: a list that seems to end early lacks what is on its other pages."""
+    assert resources.read_operations(reply({"operations": [], "nextPaginationToken": token})).next_token == read
+    assert resources.read_segments(reply({"segments": [], "nextPaginationToken": token})).next_token == read

@@ -146,7 +146,7 @@ def read_operations(reply: Reply) -> OperationsPage:
     data = _json_object(reply, "listing operations")
     items = _items_under(data, "operations", "listing operations")
     found = (_operation_of(item) for item in items if isinstance(item, dict))
-    return OperationsPage(tuple(one for one in found if one is not None), _text_under(data, "nextPaginationToken"))
+    return OperationsPage(tuple(one for one in found if one is not None), _token_under(data))
 
 
 def read_location(reply: Reply) -> DownloadLink:
@@ -187,7 +187,7 @@ def read_segments(reply: Reply) -> SegmentsPage:
     data = _json_object(reply, "listing segments")
     items = _items_under(data, "segments", "listing segments")
     found = (_segment_of(item) for item in items if isinstance(item, dict))
-    return SegmentsPage(tuple(one for one in found if one is not None), _text_under(data, "nextPaginationToken"))
+    return SegmentsPage(tuple(one for one in found if one is not None), _token_under(data))
 
 
 def read_me(reply: Reply) -> Me:
@@ -197,7 +197,8 @@ def read_me(reply: Reply) -> Me:
         ReplyError: it is not a JSON object.
     """
     data = _json_object(reply, "checking the API key")
-    return Me(*(one_line(_text_under(data, key)) for key in ("email", "orgId", "role")))
+    email, role = (one_line(_text_under(data, key)) for key in ("email", "role"))
+    return Me(email, one_line(_usable_id(data.get("orgId")) or ""), role)
 
 
 def _json_object(reply: Reply, doing: str) -> dict[str, Any]:
@@ -275,6 +276,12 @@ def _usable_id(value: Any) -> str | None:
     if not isinstance(value, str) or not 0 < len(value) <= MAX_ID_CHARS:
         return None
     return value if value.isprintable() and value.strip(".") else None
+
+
+def _token_under(data: dict[str, Any]) -> str:
+    """The token of the next page; "" where there is none."""
+    token = data.get("nextPaginationToken")
+    return str(token) if isinstance(token, int) and token else _text_under(data, "nextPaginationToken")
 
 
 def _text_under(data: dict[str, Any], key: str) -> str:
