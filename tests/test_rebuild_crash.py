@@ -246,6 +246,36 @@ def test_a_set_that_lacks_only_its_sign_is_complete(tmp_path):
     assert (folder / "ledger.sqlite3.damaged-2-wal").read_text() == "of the second"
 
 
+def test_a_ledger_begins_a_set_of_its_own(tmp_path):
+    """It is not put beside the log of another life, whose setting aside a crash has left unfinished."""
+    folder = ledger_path(tmp_path).parent
+    folder.mkdir()
+    side_file(tmp_path, "-wal").write_text("of the first")
+    assert stopped_after(tmp_path, 1)
+    ledger_path(tmp_path).write_text("second")
+    set_aside(tmp_path)
+    assert {path.name: path.read_text() for path in folder.iterdir()} == {
+        "ledger.sqlite3.damaged-1-wal": "of the first",
+        "ledger.sqlite3.damaged-1-mark": "",
+        "ledger.sqlite3.damaged-2": "second",
+        "ledger.sqlite3.damaged-2-mark": "",
+    }
+
+
+@pytest.mark.parametrize("number", [999_999_999, 1_000_000_000, 10**18])
+def test_however_large_the_number_of_a_set_nothing_is_overwritten(tmp_path, number):
+    """The next one is larger."""
+    folder = ledger_path(tmp_path).parent
+    folder.mkdir()
+    for suffix in ("", "-mark"):
+        folder.joinpath(f"ledger.sqlite3.damaged-{number}{suffix}").write_text("old")
+    for life in (1, 2):
+        ledger_path(tmp_path).write_text(f"life {life}")
+        set_aside(tmp_path)
+    found = [folder.joinpath(f"ledger.sqlite3.damaged-{number + life}").read_text() for life in (0, 1, 2)]
+    assert found == ["old", "life 1", "life 2"]
+
+
 @pytest.mark.parametrize("suffix", SIDE_FILES)
 def test_no_new_ledger_lies_beside_a_file_of_an_earlier_one(tmp_path, suffix):
     """In a fresh directory: what lies around is set aside, not adopted, and not removed."""

@@ -483,3 +483,19 @@ async def test_a_rebuild_stopped_by_a_kill_can_be_done_again(place):
     assert await rebuilt(place) == all_sound(records)
     with LedgerReader(place.directory) as ledger:
         assert list(ledger.exports()) == [EVENTS.name]
+
+
+@pytest.mark.parametrize("what", ["file", "link"])
+async def test_what_somebody_put_where_a_rebuild_works_is_left_alone(place, what):
+    """A file or a link of that name is not in the way, nor removed, nor followed."""
+    records = await place.fill(2)
+    (place.directory / LEDGER).unlink()
+    anew = place.directory / LEDGER.parent / "anew"
+    if what == "file":
+        anew.write_text("mine")
+    else:
+        (place.directory / "mine").mkdir()
+        anew.symlink_to(place.directory / "mine")
+    assert await rebuilt(place) == all_sound(records)
+    assert anew.read_text() == "mine" if what == "file" else not list((place.directory / "mine").iterdir())
+    assert not anew.with_name("anew-1").exists()

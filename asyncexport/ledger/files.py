@@ -13,7 +13,8 @@
       could tell that commits are missing from it.
    b. Its log, journal and index. Until then they lie beside nothing, and rule 5 keeps a new ledger away from them.
    c. Its mark, or an empty file where it had none: the sign that this set is complete. Whoever goes on after a crash
-      gives the rest the same number, so that a log is never put beside the wrong ledger.
+      gives the rest the same number, so that a log is never put beside the wrong ledger. A ledger file is never part
+      of the rest: where one lies there, it begins a set of its own.
 """
 
 import os
@@ -38,7 +39,7 @@ LOG_SUFFIX = "-wal"
 MARK_SUFFIX = "-mark"
 SIDE_FILES = (LOG_SUFFIX, "-journal", "-shm", MARK_SUFFIX)
 
-SET_ASIDE_NAME = re.compile(rf"{re.escape(LEDGER_NAME)}\.damaged-([0-9]{{1,9}})(-[a-z]+)?", re.ASCII)
+SET_ASIDE_NAME = re.compile(rf"{re.escape(LEDGER_NAME)}\.damaged-([0-9]+)(-[a-z]+)?", re.ASCII)
 """The name of a file that was set aside."""
 
 BUSY_SECONDS = 10.0
@@ -105,6 +106,10 @@ def set_aside(directory: Path) -> Path | None:
             if unfinished:
                 _finish_set(unfinished)
             return None
+        if unfinished and "" in here:
+            # Its ledger went before its side files, or was never there: this one is of another life.
+            _finish_set(unfinished)
+            unfinished = None
         if unfinished and not any(os.path.lexists(_beside(unfinished, suffix)) for suffix in here):
             aside = unfinished
         else:

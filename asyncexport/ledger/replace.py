@@ -1,6 +1,8 @@
 """A new ledger that takes the place of an old one in one step, once it is complete."""
 
 import asyncio
+import itertools
+import os
 import shutil
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
@@ -52,6 +54,13 @@ async def replacement(directory: Path, *, meanwhile: Callable[[], Awaitable[None
 
 
 def _emptied(directory: Path) -> Path:
-    aside = make_folder(directory) / REPLACEMENT_FOLDER
+    """What a killed rebuild left is removed; what somebody else put there is left alone, and another name is taken."""
+    folder = make_folder(directory)
+    names = (f"{REPLACEMENT_FOLDER}-{number}" if number else REPLACEMENT_FOLDER for number in itertools.count())
+    aside = next(path for path in map(folder.joinpath, names) if not os.path.lexists(path) or _is_folder(path))
     shutil.rmtree(aside, ignore_errors=True)
     return aside
+
+
+def _is_folder(path: Path) -> bool:
+    return path.is_dir() and not path.is_symlink()
