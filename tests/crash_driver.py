@@ -34,9 +34,9 @@ from asyncexport.core.events import Event
 from asyncexport.display.event_records import event_record
 from asyncexport.engine.scheduler import Stop
 from asyncexport.ledger import LedgerReader
+from asyncexport.run.rebuild import rebuild
 from asyncexport.run.run import export
 from asyncexport.run.spec import Backfill, Repair, RunSpec
-from asyncexport.run.verify import rebuild
 from tests.failpoints import telling
 from tests.power_cut_fs import mount_privately
 
@@ -196,7 +196,7 @@ async def _export(run: Run, teller: Teller) -> int:
     settings = Settings.from_layers(run.settings)
     directory = Path(settings.output.directory)
     if run.rebuild:
-        async for _ in rebuild(directory):
+        async for _ in rebuild(directory, force=True):
             pass
         return 0
     spec: RunSpec = Backfill(settings.exports, start=run.start, end=run.end)

@@ -542,7 +542,30 @@ def _disk() -> Iterator[Row]:
         yield Row(f"no space left at: {name}", full, scene=f"write:{name}:ENOSPC")
     yield Row("an fsync that fails", "nothing gets its final name; exit code 8", scene="write:part.fsync:EIO")
     yield Row("a rename that fails", "nothing gets its final name; exit code 8", scene="write:rename:EIO")
+    for name, kind in (("no file handles left", "EMFILE"), ("a link that leads in a circle", "ELOOP")):
+        yield Row(f"{name} at: part.create", "the same, and named as what it is", scene=f"write:part.create:{kind}")
     yield Row("a directory that is read-only", "exit code 8, before anything is asked", scene="read-only")
+    yield Row(
+        "a file system that cannot flush folders (EINVAL, ENOTSUP)",
+        "told once, and lived with: everything comes",
+        scene="odd:folder.fsync:before:EINVAL",
+    )
+    yield Row(
+        "a file system that gives out no locks (ENOLCK)",
+        "exit code 8, before anything is asked, with what to do",
+        scene="odd:lock:before:ENOLCK",
+    )
+    yield Row(
+        "a directory that goes away in mid-run",
+        "exit code 8, and told; it is not made anew",
+        scene="goes-away:directory",
+    )
+    for what in ("folder", "link"):
+        yield Row(
+            f"a {what} in an archive's place",
+            "`verify` names that bundle and goes on; `verify --repair` exports it anew",
+            scene=f"in-place:{what}",
+        )
 
 
 def _ledgers() -> Iterator[Row]:
@@ -558,6 +581,13 @@ def _ledgers() -> Iterator[Row]:
         "exit code 7, before anything is created; both organisations are named",
         scene="organisation",
     )
+    yield Row(
+        "a ledger that is older than the archives (from a backup)",
+        "exit code 7, before anything is asked, with the names of archives; `verify --adopt` takes them in",
+        scene="ledger:older",
+    )
+    yield Row("a ledger that goes away in mid-run", "exit code 7, and told", scene="goes-away:ledger")
+    yield Row("a ledger's lock that is a link", "exit code 8; what it leads to is left alone", scene="linked:lock")
 
 
 def _clocks() -> Iterator[Row]:
@@ -571,6 +601,16 @@ def _clocks() -> Iterator[Row]:
 
 def _people() -> Iterator[Row]:
     yield Row("two runs at once", "the second ends with exit code 4 and names the first", scene="two")
+    yield Row(
+        "two runs at once where locks do nothing",
+        "that locks do nothing is told; the second run ends with exit code 4, or one of both does with its next row",
+        scene="no-lock",
+    )
+    yield Row(
+        "archives deleted by hand",
+        "a run fetches none of them again; `verify --repair` does",
+        scene="deleted",
+    )
     yield Row("SIGINT", "downloads under way finish; exit code 130, state saved", scene="signal:SIGINT")
     yield Row("SIGTERM", "downloads under way finish; exit code 143, state saved", scene="signal:SIGTERM")
     yield Row("SIGTERM twice", "it ends at once; exit code 143, state saved", scene="signal:SIGTERM:SIGTERM")

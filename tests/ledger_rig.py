@@ -1,8 +1,9 @@
 """A ledger on the rack: bundles to write, a boundary that holds or fails, and all that can be asked in one value."""
 
+import fcntl
 import os
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,6 +14,7 @@ from asyncexport.core.exports import Export
 from asyncexport.core.states import BundleRecord, Created, Creating, Ready, State, Stored
 from asyncexport.ledger import AcceptedGap, Ledger, LedgerReader, RunRecord
 from asyncexport.ledger.queries import LedgerQueries
+from tests.failpoints import telling
 
 EXPORTS = (Export("events"), Export("people"))
 NOBODY = 65534
@@ -136,3 +138,22 @@ def given_away(directory: Path) -> None:
     if os.geteuid() == 0:
         for path in (directory, *directory.rglob("*")):
             os.chown(path, NOBODY, NOBODY)
+
+
+def loses_locks(directory: Path) -> Callable[[str], None]:
+    """Told of failpoints, it lets go of the directory's lock at once, as some shares do."""
+    lock = str(directory / ".asyncexport" / "lock")
+
+    def let_go(name: str) -> None:
+        for link in Path("/proc/self/fd").iterdir() if name == "lock:before" else ():
+            if link.exists() and str(link.readlink()) == lock:
+                fcntl.flock(int(link.name), fcntl.LOCK_UN)
+
+    return let_go
+
+
+@contextmanager
+def locks_that_do_nothing(directory: Path) -> Iterator[None]:
+    """Whoever has the lock loses it."""
+    with telling(loses_locks(directory)):
+        yield

@@ -8,6 +8,7 @@ import json
 import os
 import re
 import shlex
+import shutil
 import signal
 import socket
 import subprocess
@@ -220,6 +221,29 @@ def an_archive_is_cut() -> None:
     os.truncate(archives()[0], archives()[0].stat().st_size - 5)
 
 
+def a_ledger_from_a_backup() -> None:
+    assert main(["-q", "backfill", "--start", "2026-01-01", "--end", "2026-01-01T01:00:00Z"]) == 0
+    shutil.copytree("exports/.asyncexport", "backup")
+    a_run_before()
+    shutil.rmtree("exports/.asyncexport")
+    shutil.copytree("backup", "exports/.asyncexport")
+
+
+def archives_that_overlap() -> None:
+    a_run_before()
+    first = archives()[0]
+    shutil.copy(first, first.with_name(first.name.replace("T003000Z.", "T010000Z.")))
+    shutil.rmtree("exports/.asyncexport")
+    assert main(["-q", "verify", "--rebuild"]) == Exit.PARTIAL
+
+
+def a_definition_is_lost() -> None:
+    a_run_before()
+    shutil.rmtree("exports/.asyncexport")
+    shutil.copytree("exports/everyone-events", "exports/other")
+    Path("exports/other/.export.json").unlink()
+
+
 def a_file_in_the_way() -> None:
     Path("file").write_text("")
 
@@ -299,7 +323,21 @@ ENDS = [
     Case("an export is refused", Exit.USAGE, BACKFILL, fault("create:400"), error="everyone-events: "),
     Case("bundles are parked", Exit.PARTIAL, BACKFILL, fault("operation:FAILED")),
     Case("an archive is broken", Exit.PARTIAL, ("verify",), before=an_archive_is_cut),
-    Case("an archive is moved aside", Exit.PARTIAL, ("verify", "--rebuild"), before=an_archive_is_cut),
+    Case("an archive is moved aside", Exit.PARTIAL, ("verify", "--rebuild", "--force"), before=an_archive_is_cut),
+    Case("a sound ledger is not replaced", Exit.USAGE, ("verify", "--rebuild"), before=a_run_before, error="is sound"),
+    Case(
+        "archives that the ledger does not know",
+        Exit.LEDGER,
+        BACKFILL,
+        before=a_ledger_from_a_backup,
+        error="knows nothing of",
+    ),
+    Case("they are taken in", Exit.DONE, ("verify", "--adopt"), before=a_ledger_from_a_backup),
+    Case("archives that overlap", Exit.PARTIAL, ("status",), before=archives_that_overlap),
+    Case("archives that overlap are named", Exit.PARTIAL, ("verify",), before=archives_that_overlap),
+    Case("an export that nobody can name", Exit.PARTIAL, ("verify", "--rebuild"), before=a_definition_is_lost),
+    Case("force alone", Exit.USAGE, ("verify", "--force"), error="--force: goes with --rebuild alone"),
+    Case("three steps at once", Exit.USAGE, ("verify", "--adopt", "--repair"), error="--adopt: and --repair are two"),
     Case(
         "nobody is there",
         Exit.UNREACHABLE,

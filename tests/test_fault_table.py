@@ -29,12 +29,15 @@ from asyncexport.core.exports import Definition
 from asyncexport.core.summary import Exit, Summary
 from asyncexport.errors import IncompleteError
 from asyncexport.ledger import LedgerReader, hold
+from asyncexport.run.adopt import adopt
+from asyncexport.run.rebuild import rebuild
 from asyncexport.run.spec import Repair
-from asyncexport.run.verify import rebuild
+from asyncexport.run.verify import Broken, Intact, Missing, verify
 from asyncexport.sandbox import Sandbox, SandboxBehaviour, SandboxFault, serving
 from asyncexport.simulate.run import Scenario, simulate
 from tests.exporting import QUICK, Notebook, archives, moment, rows_in, run, truth
 from tests.fault_table import BUNDLES, ROWS, Row, as_markdown
+from tests.ledger_rig import loses_locks
 
 pytestmark = pytest.mark.slow
 
@@ -306,11 +309,136 @@ async def _read_only(stage: Stage, _: str) -> None:
             assert sum(sandbox.counts.values()) == 0
 
 
+async def _half_then_all(stage: Stage, sandbox: Sandbox) -> None:
+    """A ledger of one archive beside two."""
+    ledger, backup = stage.directory / ".asyncexport", stage.folder / "within" / "backup"
+    shutil.rmtree(stage.directory)
+    await run(sandbox, stage.directory, start=START, end="2026-01-01T20:30:00Z")
+    shutil.copytree(ledger, backup)
+    await run(sandbox, stage.directory, start=START, end="2026-01-01T21:00:00Z")
+    shutil.rmtree(ledger)
+    backup.rename(ledger)
+    sandbox.reset_counts()
+
+
+async def _odd(stage: Stage, detail: str) -> None:
+    """What the system says to each such call."""
+    name, _, error = detail.rpartition(":")
+    number = getattr(errno, error)
+
+    def boundary(at: str) -> None:
+        if at.endswith(name):
+            raise OSError(number, os.strerror(number))
+
+    viewer = Notebook()
+    async with serving(CALM) as sandbox:
+        summary = await stage.run(sandbox, boundary=boundary, viewer=viewer)
+        if error == "EINVAL":
+            assert summary.exit_code is Exit.DONE
+            assert [note["message"] for note in viewer.of("note") if "cannot flush folders" in note["message"]]
+        else:
+            assert summary.exit_code is Exit.DISK
+            assert summary.error is not None
+            assert "locks" in str(summary.error)
+            assert summary.error.hint
+            assert sum(sandbox.counts.values()) == 0
+        await stage.finish(sandbox)
+
+
+async def _goes_away(stage: Stage, what: str) -> None:
+    commits = 0
+
+    def boundary(at: str) -> None:
+        nonlocal commits
+        commits += at == "ledger.commit:after"
+        if at == "ledger.commit:after" and commits == 4:
+            (stage.directory if what == "directory" else stage.directory / ".asyncexport").rename(
+                stage.folder / "elsewhere"
+            )
+
+    async with serving(CALM) as sandbox:
+        summary = await stage.run(sandbox, boundary=boundary)
+        assert summary.exit_code is (Exit.DISK if what == "directory" else Exit.LEDGER)
+        assert "went away" in str(summary.error)
+        assert summary.error is not None
+        assert summary.error.hint
+        assert stage.directory.exists() is (what != "directory")
+        if what == "directory":
+            (stage.folder / "elsewhere").rename(stage.directory)
+        else:
+            (stage.folder / "elsewhere").rename(stage.directory / ".asyncexport")
+        await stage.finish(sandbox)
+
+
+async def _in_place(stage: Stage, what: str) -> None:
+    async with serving(CALM) as sandbox:
+        await stage.run(sandbox)
+        place = archives(stage.directory)[1]
+        place.rename(stage.folder / "elsewhere")
+        if what == "folder":
+            place.mkdir()
+        else:
+            place.symlink_to(stage.folder / "elsewhere")
+        found = [finding async for finding in verify(stage.directory)]
+        (broken,) = [finding for finding in found if isinstance(finding, Broken)]
+        assert sum(isinstance(finding, Intact) for finding in found) == BUNDLES - 1
+        summary = await stage.run(sandbox, kind=Repair, bundles=(broken.record,))
+        assert summary.exit_code is Exit.DONE, summary.to_dict()
+        await stage.finish(sandbox)
+
+
+async def _linked(stage: Stage, name: str) -> None:
+    victim = stage.folder / "victim"
+    victim.write_text("precious")
+    victim.chmod(0o644)
+    place = stage.directory / ".asyncexport" / name
+    place.parent.mkdir(parents=True)
+    place.symlink_to(victim)
+    async with serving(CALM) as sandbox:
+        summary = await stage.run(sandbox)
+        assert summary.exit_code is Exit.DISK
+        assert sum(sandbox.counts.values()) == 0
+        assert (victim.read_text(), victim.stat().st_mode & 0o777) == ("precious", 0o644)
+        place.unlink()
+        await stage.finish(sandbox)
+
+
+async def _no_lock(stage: Stage, _: str) -> None:
+    """Both runs are in this process, so that the second does not see the first by what it wrote."""
+    viewer, boundary = Notebook(), loses_locks(stage.directory)
+    async with serving(replace(CALM, operation_seconds=0.3)) as sandbox:
+        await run(sandbox, stage.directory, start=START, end="2026-01-01T20:30:00Z")
+        runs = [stage.run(sandbox, viewer=viewer, boundary=boundary) for _ in range(2)]
+        codes = [summary.exit_code for summary in await asyncio.gather(*runs)]
+        assert sorted(codes) == [Exit.DONE, Exit.LOCKED]
+        assert [note for note in viewer.of("note") if "no working locks" in note["message"]]
+        for path in archives(stage.directory):
+            gzip.decompress(path.read_bytes())
+        await stage.finish(sandbox)
+
+
+async def _deleted(stage: Stage, _: str) -> None:
+    async with serving(CALM) as sandbox:
+        await stage.run(sandbox)
+        for path in archives(stage.directory)[:2]:
+            path.unlink()
+        sandbox.reset_counts()
+        assert (await stage.run(sandbox)).exit_code is Exit.DONE
+        assert sum(sandbox.counts.values()) == 0
+        found = [finding async for finding in verify(stage.directory)]
+        missing = tuple(finding.record for finding in found if isinstance(finding, Missing))
+        assert len(missing) == 2
+        assert (await stage.run(sandbox, kind=Repair, bundles=missing)).exit_code is Exit.DONE
+        await stage.finish(sandbox)
+
+
 async def _ledger(stage: Stage, kind: str) -> None:
     async with serving(CALM) as sandbox:
         await run(sandbox, stage.directory, start=START, end="2026-01-01T21:00:00Z")
         sandbox.reset_counts()
         path = stage.directory / ".asyncexport" / "ledger.sqlite3"
+        if kind == "older":
+            await _half_then_all(stage, sandbox)
         other = _harm(path, kind)
         summary = await stage.run(sandbox)
         if other:
@@ -322,6 +450,10 @@ async def _ledger(stage: Stage, kind: str) -> None:
         assert len(archives(stage.directory)) == 2
         if kind in ("busy", "newer"):
             shutil.copy(path.with_name("kept"), path)
+        elif kind == "older":
+            assert "--adopt" in summary.error.hint
+            assert archives(stage.directory)[1].name in str(summary.error)
+            assert len([finding async for finding in adopt(stage.directory)]) == 1
         else:
             assert "--rebuild" in summary.error.hint
             assert [finding async for finding in rebuild(stage.directory)]
@@ -540,6 +672,12 @@ SCENES: dict[str, Any] = {
     "write": _write,
     "small-disk": _small_disk,
     "read-only": _read_only,
+    "odd": _odd,
+    "goes-away": _goes_away,
+    "in-place": _in_place,
+    "linked": _linked,
+    "no-lock": _no_lock,
+    "deleted": _deleted,
     "ledger": _ledger,
     "organisation": _organisation,
     "clock": _clock,

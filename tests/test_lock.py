@@ -1,7 +1,6 @@
 """Who holds an output directory, and for how long."""
 
 import errno
-import fcntl
 import os
 import socket
 import stat
@@ -18,7 +17,7 @@ from asyncexport.core.bundles import show
 from asyncexport.errors import LedgerLockedError, StorageError
 from asyncexport.ledger import Ledger, hold, holder
 from tests.failpoints import telling
-from tests.ledger_rig import given_away, without_rights
+from tests.ledger_rig import given_away, locks_that_do_nothing, without_rights
 
 ROOT = Path(__file__).parents[1]
 
@@ -186,20 +185,6 @@ def test_a_directory_of_somebody_else_is_an_error_of_the_disk(tmp_path):
 
 
 # What its file system cannot do
-
-
-@contextmanager
-def locks_that_do_nothing(directory):
-    """Whoever has the lock loses it at once, as on some shares."""
-    lock = str(directory / ".asyncexport" / "lock")
-
-    def let_go(name: str) -> None:
-        for link in Path("/proc/self/fd").iterdir() if name == "lock:before" else ():
-            if link.exists() and str(link.readlink()) == lock:
-                fcntl.flock(int(link.name), fcntl.LOCK_UN)
-
-    with telling(let_go):
-        yield
 
 
 linux_only = pytest.mark.skipif(not Path("/proc/self/fd").exists(), reason="open files cannot be listed")

@@ -14,7 +14,8 @@ from asyncexport.core.summary import Exit
 from asyncexport.errors import LedgerError
 from asyncexport.ledger import LedgerReader, has_remains, set_aside
 from asyncexport.ledger.files import SIDE_FILES, create, ledger_path
-from asyncexport.run.verify import Damaged, Intact, rebuild, verify
+from asyncexport.run.rebuild import rebuild
+from asyncexport.run.verify import Damaged, Intact, verify
 from asyncexport.sandbox import Sandbox, SandboxBehaviour, serving
 from tests.exporting import archives, rows_in, run, truth
 from tests.failpoints import telling
@@ -32,7 +33,7 @@ BUNDLES = 8
 
 KILLER = """
 import asyncio, os, pathlib, shutil, signal, sys
-from asyncexport.run.verify import rebuild
+from asyncexport.run.rebuild import rebuild
 from tests.failpoints import telling
 
 template, place = map(pathlib.Path, sys.argv[1:])
@@ -46,7 +47,7 @@ async def rebuilt(directory, kill_at):
             os.write(1, f"{name}\\n".encode())
             os.kill(os.getpid(), signal.SIGKILL)
     with telling(boundary):
-        async for _ in rebuild(directory):
+        async for _ in rebuild(directory, force=True):
             pass
 
 kill_at, code = 0, -signal.SIGKILL
@@ -164,7 +165,7 @@ async def test_a_rebuild_killed_at_any_step_loses_no_row(killed, sandbox, tmp_pa
         assert code in (Exit.DONE, Exit.LEDGER), at
         if code is Exit.DONE and moved:
             assert rows_in(directory) == all_rows, at
-        found = [one async for one in rebuild(again)]
+        found = [one async for one in rebuild(again, force=True)]
         assert len(found) == BUNDLES, at
         assert sum(isinstance(one, Intact) for one in found) == BUNDLES - 1, at
         assert moved or any(isinstance(one, Damaged) for one in found), at

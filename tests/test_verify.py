@@ -5,100 +5,33 @@ import gzip
 import threading
 from collections.abc import AsyncIterator, Iterable
 from contextlib import aclosing
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from asyncexport.core.archive.proof import BodyProof
 from asyncexport.core.bundles import ALL_TIME, Bundle, Range
 from asyncexport.core.coverage import ExportPlan
-from asyncexport.core.exports import Definition, Export, Format
-from asyncexport.core.states import BundleRecord, Created, Creating, Ready, Stored
-from asyncexport.errors import LedgerCorruptError, LedgerError, LedgerLockedError, StorageError
+from asyncexport.core.exports import Format
+from asyncexport.core.states import BundleRecord, Created, Creating, Failed, Overdue, Ready, Stored
+from asyncexport.errors import ConfigError, LedgerCorruptError, LedgerError, LedgerLockedError, StorageError
 from asyncexport.ledger import Ledger, LedgerReader, hold
+from asyncexport.run.rebuild import rebuild
 from asyncexport.run.verify import (
     ARCHIVES_AT_ONCE,
+    MOVED_ASIDE,
     Broken,
     Damaged,
     Finding,
     Intact,
     Missing,
+    Overlapping,
+    UnknownExport,
     Unrecorded,
-    rebuild,
     verify,
 )
 from asyncexport.storage import Archives, archive_path
-
-MIDNIGHT = 1_767_225_600
-HOUR = 3600
-EVENTS = Export("everyone-events")
-PEOPLE = Export("people", Definition(segment="vip", format=Format.CSV))
-LEDGER = Path(".asyncexport", "ledger.sqlite3")
-
-
-def half_hour(number: int, export: Export = EVENTS) -> Bundle:
-    """The n-th of the day."""
-    start = MIDNIGHT + number * HOUR // 2
-    return Bundle(export.name, Range(start, start + HOUR // 2))
-
-
-def rows(count: int, export: Export = EVENTS, *, text: str = "x") -> bytes:
-    """So many, packed."""
-    if export.definition.format is Format.CSV:
-        return gzip.compress(b"a\n" + f"{text}\n".encode() * count, mtime=0)
-    return gzip.compress(f'{{"a":"{text}"}}\n'.encode() * count, mtime=0)
-
-
-@dataclass
-class Place:
-    """An output directory: its archives, and a ledger that is open while something is written to it."""
-
-    directory: Path
-    archives: Archives
-
-    async def keep(self, bundle: Bundle, body: bytes, container: Format = Format.NDJSON) -> Stored:
-        """Put an archive under its name."""
-        async with self.archives.new_part(bundle, container) as part:
-            await part.write(body)
-            archive = await part.commit(BodyProof(end_proved=True))
-        return Stored.of(archive, exported_at=bundle.range.end + 90_000.0)
-
-    async def fill(self, count: int, export: Export = EVENTS) -> list[BundleRecord]:
-        """So many bundles from midnight on, stored and on record; each with as many rows as its number."""
-        await self.archives.prepare([export])
-        records = []
-        for number in range(count):
-            stored = await self.keep(half_hour(number, export), rows(number, export), export.definition.format)
-            records.append(BundleRecord(half_hour(number, export), 0, stored, stored))
-        await self.record(records, export)
-        return records
-
-    async def record(self, records: Iterable[BundleRecord], export: Export = EVENTS) -> None:
-        """Put standings on record."""
-        ledger = await Ledger.open(self.directory)
-        try:
-            await ledger.register([export])
-            for record in records:
-                await ledger.append(record, at=1.0)
-        finally:
-            await ledger.close()
-
-    def path(self, bundle: Bundle, container: Format = Format.NDJSON) -> Path:
-        """Where an archive lies on this machine."""
-        return self.directory / archive_path(bundle, container)
-
-    def files(self) -> dict[str, bytes]:
-        """All there is but the ledger's."""
-        found = sorted(path for path in self.directory.rglob("*") if path.is_file())
-        names = {str(path.relative_to(self.directory)): path for path in found}
-        return {name: path.read_bytes() for name, path in names.items() if not name.startswith(".asyncexport")}
-
-    def stored(self, export: Export = EVENTS) -> list[BundleRecord]:
-        """What is on record."""
-        with LedgerReader(self.directory) as ledger:
-            ledger.check()
-            return list(ledger.stored(export.name, ALL_TIME))
+from tests.place_rig import EVENTS, HOUR, LEDGER, MIDNIGHT, PEOPLE, Place, half_hour, half_hours, rows
 
 
 @pytest.fixture
@@ -113,9 +46,9 @@ async def verified(place: Place, *exports: str) -> list[Finding]:
     return [finding async for finding in verify(place.directory, exports=exports)]
 
 
-async def rebuilt(place: Place) -> list[Finding]:
-    """All findings of a rebuild."""
-    return [finding async for finding in rebuild(place.directory)]
+async def rebuilt(place: Place, *, force: bool = True) -> list[Finding]:
+    """All findings of a rebuild, by force where the ledger is sound."""
+    return [finding async for finding in rebuild(place.directory, force=force)]
 
 
 def all_sound(records: Iterable[BundleRecord]) -> list[Finding]:
@@ -340,7 +273,18 @@ async def test_after_a_rebuild_only_the_gaps_are_left_to_do(place):
     for start, end in spans:
         span = Range(MIDNIGHT + start * HOUR // 2, MIDNIGHT + end * HOUR // 2)
         await place.keep(Bundle(EVENTS.name, span), rows(end))
-    assert len(await rebuilt(place)) == len(spans)
+    found = await rebuilt(place)
+    assert sum(isinstance(one, Intact) for one in found) == len(spans)
+    pairs = [((1, 2), (1, 4)), ((1, 4), (3, 5)), ((8, 32), (10, 12))]
+    assert [one for one in found if not isinstance(one, Intact)] == [
+        Overlapping(
+            archive_path(half_hours(*later), Format.NDJSON),
+            half_hours(*later),
+            archive_path(half_hours(*earlier), Format.NDJSON),
+        )
+        for earlier, later in pairs
+    ]
+    assert [one for one in await verified(place) if not isinstance(one, Intact)] == found[len(spans) :]
     day = Range(MIDNIGHT, MIDNIGHT + 24 * HOUR)
     with LedgerReader(place.directory) as ledger:
         work = ExportPlan(EVENTS, day, ledger.stock(EVENTS.name, day))
@@ -436,6 +380,7 @@ async def test_a_rebuild_is_refused_while_a_run_is_going_on(place):
 async def test_with_nothing_to_make_a_ledger_from_the_old_one_stays(place):
     """A directory that was mistaken for another keeps what it has."""
     await place.fill(1)
+    (place.directory / LEDGER).write_bytes(b"damaged")
     before = (place.directory / LEDGER).read_bytes()
     (place.directory / EVENTS.name / ".export.json").unlink()
     with pytest.raises(LedgerError, match="no export"):
@@ -460,10 +405,10 @@ async def test_a_rebuild_that_stops_midway_leaves_the_old_ledger_in_its_place(pl
     records = await place.fill(3 * ARCHIVES_AT_ONCE)
     before = (place.directory / LEDGER).read_bytes()
     if how == "left":
-        async with aclosing(rebuild(place.directory)) as findings:
+        async with aclosing(rebuild(place.directory, force=True)) as findings:
             await anext(findings)
     else:
-        async with aclosing(rebuild(place.directory)) as findings:
+        async with aclosing(rebuild(place.directory, force=True)) as findings:
             await anext(findings)
             place.path(half_hour(3 * ARCHIVES_AT_ONCE - 1)).unlink()
             with pytest.raises(StorageError, match="went away"):
@@ -499,3 +444,91 @@ async def test_what_somebody_put_where_a_rebuild_works_is_left_alone(place, what
     assert await rebuilt(place) == all_sound(records)
     assert anew.read_text() == "mine" if what == "file" else not list((place.directory / "mine").iterdir())
     assert not anew.with_name("anew-1").exists()
+
+
+# A ledger that is sound
+
+
+async def test_a_sound_ledger_is_not_replaced_unless_that_is_insisted_on(place):
+    """It knows more than archives can say; whoever has archives that it does not know is told of the way."""
+    await place.fill(2)
+    before = (place.directory / LEDGER).read_bytes()
+    with pytest.raises(ConfigError, match="is sound") as told:
+        await rebuilt(place, force=False)
+    assert "--adopt" in told.value.hint
+    assert "--force" in told.value.hint
+    assert (place.directory / LEDGER).read_bytes() == before
+    assert not (place.directory / LEDGER.parent / "anew").exists()
+
+
+async def test_what_only_a_sound_ledger_knows_is_carried_over(place):
+    """What is under way, parked or refreshed, when each archive was exported, in which revision, and all remarks."""
+    first, second, third = await place.fill(3)
+    again = BundleRecord(second.bundle, 4, second.stored, second.stored)
+    refresh = BundleRecord(third.bundle, 1, Ready(2, 5.0, "ex"), third.stored)
+    unfinished = [
+        BundleRecord(half_hour(7), 0, Created(2, 3.0, "op"), None),
+        BundleRecord(half_hour(8), 0, Creating(1, 3.0), None),
+        BundleRecord(half_hour(9), 0, Overdue(1, 3.0, "op-9"), None),
+        BundleRecord(half_hour(10), 0, Failed("no"), None),
+    ]
+    await place.record([again, refresh, *unfinished])
+    ledger = await Ledger.open(place.directory)
+    ledger.remember("nightly_since", "17")
+    await ledger.close()
+    assert await rebuilt(place) == all_sound([first, second, third])
+    assert place.stored() == [first, again, refresh]
+    with LedgerReader(place.directory) as reader:
+        assert reader.unfinished(EVENTS.name, ALL_TIME) == [refresh, *unfinished]
+        assert reader.recall("nightly_since") == "17"
+
+
+async def test_an_archive_whose_row_a_crash_prevented_is_not_fetched_again_after_a_rebuild(place):
+    """Its bundle was under way, and is stored now."""
+    await place.fill(1)
+    await place.record(under_way(half_hour(1), 0, None))
+    await place.keep(half_hour(1), rows(5))
+    assert len(await rebuilt(place)) == 2
+    with LedgerReader(place.directory) as reader:
+        assert reader.unfinished(EVENTS.name, ALL_TIME) == []
+
+
+async def test_of_an_archive_that_was_replaced_only_what_still_holds_is_carried_over(place):
+    """What was known of other bytes says nothing of these."""
+    await place.fill(1)
+    await place.keep(half_hour(0), rows(9))
+    await rebuilt(place)
+    (found,) = place.stored()
+    assert found.stored.rows == 9
+    assert found.stored.exported_at == place.path(half_hour(0)).stat().st_mtime
+
+
+# What a rebuild could not take
+
+
+async def test_the_hole_that_a_rebuild_leaves_is_seen_until_it_is_filled(place):
+    """The bundle is parked, a check calls it missing, and what comes for it makes all well."""
+    first, second = await place.fill(2)
+    place.path(half_hour(1)).write_bytes(b"cut")
+    (place.directory / LEDGER).unlink()
+    assert isinstance((await rebuilt(place))[1], Damaged)
+    hole = BundleRecord(half_hour(1), 0, Failed(MOVED_ASIDE))
+    with LedgerReader(place.directory) as ledger:
+        assert ledger.unfinished(EVENTS.name, ALL_TIME) == [hole]
+    found = await verified(place)
+    assert found[:2] == [*all_sound([first]), Missing(second.stored.path, hole)]
+    stored = await place.keep(half_hour(1), rows(1))
+    await place.record([BundleRecord(half_hour(1), 0, stored, stored)])
+    assert [one for one in await verified(place) if not isinstance(one, Unrecorded)] == all_sound([first, second])
+
+
+async def test_archives_that_no_definition_goes_with_are_named(place):
+    """By a rebuild, which cannot know what was asked for, and by every check after it."""
+    events, _ = await place.fill(2), await place.fill(1, PEOPLE)
+    (place.directory / PEOPLE.name / ".export.json").unlink()
+    (place.directory / LEDGER).unlink()
+    for findings in (await rebuilt(place), await verified(place)):
+        assert findings[:-1] == all_sound(events)
+        assert isinstance(findings[-1], UnknownExport)
+        assert findings[-1].path == PEOPLE.name
+    assert await verified(place, EVENTS.name) == all_sound(events)

@@ -65,7 +65,8 @@ COMMANDS: dict[str, Entry] = {
     ),
     "verify": Entry(
         "verify",
-        "re-check every archive against the ledger; --repair exports broken ones anew; --rebuild makes a lost ledger",
+        "re-check every archive against the ledger; --repair exports broken ones anew; --rebuild makes a lost ledger; "
+        "--adopt takes in archives that it does not know",
         NO_TIME,
     ),
     "retry": Entry(

@@ -30,8 +30,8 @@ def status(ctx: typer.Context, *, export: Names = None, directory: Directory = N
     """Say what is there.
 
     The ledger is read, and nothing is changed: it may be asked while a run is going on. Ends with 3 if bundles are
-    parked. A gap is time between the first archive and the last that no archive covers. Bundles that kept their
-    archive, because a new export was empty or had far fewer rows, are listed apart with both counts.
+    parked or archives overlap. A gap is time between the first archive and the last that no archive covers. Bundles
+    that kept their archive, because a new export was empty or had far fewer rows, are listed apart with both counts.
     """
     from asyncexport.ledger import LedgerReader, holder, present
 
@@ -71,7 +71,10 @@ def status(ctx: typer.Context, *, export: Names = None, directory: Directory = N
         session.lines.hint(f"`{session.invocation.again('retry')}` takes parked bundles up again")
     if tally.fewer:
         session.lines.hint(accepting(session))
-    return session.summary(Exit.PARTIAL if tally.failed else Exit.DONE, tally=tally)
+    doubled = any(one.overlaps for one in chosen)
+    if doubled:
+        session.lines.hint("archives that overlap hold the same rows twice: `asyncexport verify` names their files")
+    return session.summary(Exit.PARTIAL if tally.failed or doubled else Exit.DONE, tally=tally)
 
 
 def _nothing_yet(session: Session, where: Path) -> Summary:
@@ -136,6 +139,7 @@ def _overview_record(overview: "Overview", settled: int | None) -> dict[str, Any
         "bytes": overview.bytes,
         "covered": [_range_record(one) for one in covered],
         "gaps": [_range_record(one) for one in overview.gaps],
+        "overlaps": [{**_range_record(later), "with": _range_record(earlier)} for earlier, later in overview.overlaps],
         "settled_until": None if settled is None else show(settled),
         "behind_seconds": None if settled is None or not covered else max(0, settled - covered[-1].end),
         "under_way": overview.in_progress,
@@ -162,6 +166,7 @@ def _overview_lines(overview: "Overview", settled: int | None, *, now: float) ->
         if settled is not None:
             yield _labelled("settled", f"up to {show(settled)}{_behind(settled - covered[-1].end)}")
     yield from _list_lines("gaps", [f"{one} ({show_duration(one.seconds)})" for one in overview.gaps])
+    yield from _list_lines("overlaps", [f"{later} with {earlier}" for earlier, later in overview.overlaps])
     if overview.in_progress:
         yield _labelled("under way", _under_way(overview))
     parked = [f"{show(one.bundle.range.start)}: {plain(_why(one))}" for one in overview.parked if not one.kept]

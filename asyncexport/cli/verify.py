@@ -1,6 +1,7 @@
 """`verify`: are the archives what the ledger says? And what to do where they are not."""
 
 from collections import Counter
+from collections.abc import Iterator
 from contextlib import aclosing
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -21,6 +22,8 @@ from asyncexport.errors import ConfigError, Problem
 from asyncexport.run.spec import Repair
 
 if TYPE_CHECKING:
+    from collections.abc import AsyncGenerator
+
     from asyncexport.config import ApiKey, Settings
     from asyncexport.core.exports import Export
     from asyncexport.core.states import BundleRecord
@@ -35,11 +38,18 @@ class Found:
         tally: Of archives: those that are sound count as stored before, the others as parked.
         counts: By kind of finding.
         unsound: Bundles whose archive is missing or broken.
+        kinds: What was found of bundles that are not sound.
     """
 
     tally: Tally = field(default_factory=Tally)
     counts: Counter[str] = field(default_factory=Counter)
     unsound: "list[BundleRecord]" = field(default_factory=list)
+    kinds: dict[Bundle, str] = field(default_factory=dict)
+
+    @property
+    def is_well(self) -> bool:
+        """Whether nothing is left for anybody to do."""
+        return not self.tally.failed and not any(self.counts[kind] for kind in ("overlapping", "unknown"))
 
 
 def verify(
@@ -47,6 +57,8 @@ def verify(
     *,
     repair: Annotated[bool, typer.Option("--repair", help="Export anew what is missing or broken.")] = False,
     rebuild: Annotated[bool, typer.Option("--rebuild", help="Make the ledger anew from the archives.")] = False,
+    adopt: Annotated[bool, typer.Option("--adopt", help="Take in archives that the ledger does not know.")] = False,
+    force: Annotated[bool, typer.Option("--force", help="With --rebuild: also where the ledger is sound.")] = False,
     export: Names = None,
     directory: Directory = None,
     sets: Sets = None,
@@ -56,25 +68,58 @@ def verify(
     Every archive is read to its end, and its bytes, checksums and rows are compared with the ledger; names all that
     is not sound, and ends with 3 then. It needs no key, and may be done during a run. --repair exports what is
     missing or broken anew, as a run of its own. --rebuild is for a ledger that is lost or damaged: the old one is moved
-    aside, and so is every archive that is not whole.
+    aside, and so is every archive that is not whole. --adopt is for a ledger that is older than the archives, such as
+    one from a backup: those that it does not know are looked into, and taken in.
     """
     session: Session = ctx.obj
     asked = read_asked(session, directory=directory, sets=sets)
-    if repair and rebuild:
-        raise ConfigError([Problem("--repair", "and --rebuild are two steps: rebuild first, then repair")])
-    if rebuild and export:
-        raise ConfigError([Problem("--export", "a ledger is rebuilt as a whole")])
+    _refuse_together(export, repair=repair, rebuild=rebuild, adopt=adopt, force=force)
     key = read_key(session, asked.settings) if repair else None
-    found = _rebuild(session, asked.settings) if rebuild else _check(session, asked.settings, export)
+    if rebuild:
+        found = _rebuild(session, asked.settings, force=force)
+    else:
+        found = _adopt(session, asked.settings) if adopt else _check(session, asked.settings, export)
     if key is not None and found.unsound:
         return _repair(session, asked.settings, found, key)
-    if found.tally.failed:
-        session.lines.hint(
-            "the next backfill over its range exports anew what was moved aside"
-            if rebuild
-            else f"`{session.invocation.again('verify', '--repair')}` exports anew what is missing or broken"
-        )
-    return session.summary(Exit.PARTIAL if found.tally.failed else Exit.DONE, tally=found.tally)
+    for hint in _hints(session, found):
+        session.lines.hint(hint)
+    return session.summary(Exit.DONE if found.is_well else Exit.PARTIAL, tally=found.tally)
+
+
+def _refuse_together(names: list[str] | None, *, repair: bool, rebuild: bool, adopt: bool, force: bool) -> None:
+    """Make sure that the options go together.
+
+    Raises:
+        ConfigError: some do not.
+    """
+    problems = []
+    if repair and rebuild:
+        problems.append(Problem("--repair", "and --rebuild are two steps: rebuild first, then repair"))
+    if adopt and (repair or rebuild):
+        problems.append(Problem("--adopt", f"and {'--rebuild' if rebuild else '--repair'} are two steps"))
+    if rebuild and names:
+        problems.append(Problem("--export", "a ledger is rebuilt as a whole"))
+    if adopt and names:
+        problems.append(Problem("--export", "archives are taken in as a whole"))
+    if force and not rebuild:
+        problems.append(Problem("--force", "goes with --rebuild alone"))
+    if problems:
+        raise ConfigError(problems)
+
+
+def _hints(session: Session, found: Found) -> Iterator[str]:
+    """What to do about what was found."""
+    counts, again = found.counts, session.invocation.again
+    if counts["damaged"]:
+        spans = [bundle.range for bundle, kind in found.kinds.items() if kind == "damaged"]
+        start, end = show(min(span.start for span in spans)), show(max(span.end for span in spans))
+        yield f"`{again('backfill', '--start', start, '--end', end)}` exports anew what was moved aside"
+    if counts["missing"] or counts["broken"]:
+        yield f"`{again('verify', '--repair')}` exports anew what is missing or broken"
+    if counts["overlapping"]:
+        yield "archives that overlap hold the same rows twice: move one of each two to a place of its own"
+    if counts["unknown"]:
+        yield f"bring the .export.json of such a folder back, then run `{again('verify', '--adopt')}`"
 
 
 def _check(session: Session, settings: "Settings", names: list[str] | None) -> Found:
@@ -102,30 +147,54 @@ def _check(session: Session, settings: "Settings", names: list[str] | None) -> F
     return found
 
 
-def _rebuild(session: Session, settings: "Settings") -> Found:
-    from asyncexport.run.verify import rebuild
+def _rebuild(session: Session, settings: "Settings", *, force: bool) -> Found:
+    from asyncexport.run.rebuild import rebuild
 
     where = settings.output.directory
+    return _looked(session, where, f"rebuild the ledger of {where}", rebuild(where, force=force))
+
+
+def _adopt(session: Session, settings: "Settings") -> Found:
+    from asyncexport.run.adopt import adopt
+
+    where = settings.output.directory
+    heading = f"take archives into the ledger of {where}"
+    return _looked(session, where, heading, adopt(where, exports=settings.exports))
+
+
+def _looked(session: Session, where: Path, heading: str, looks: "AsyncGenerator[Finding, None]") -> Found:
+    """Count what is found, until there is no more."""
     found = Found()
 
-    async def rebuilt() -> None:
-        with session.counting(f"rebuild the ledger of {where}", total=None, of="files read") as count:
-            async with aclosing(rebuild(where)) as findings:
+    async def looked() -> None:
+        with session.counting(heading, total=None, of="files read") as count:
+            async with aclosing(looks) as findings:
                 async for finding in findings:
                     _take(session, found, finding, where)
                     count()
 
-    run_abruptly(rebuilt)
+    run_abruptly(looked)
     _say_counts(session, found)
     return found
 
 
 def _take(session: Session, found: Found, finding: "Finding", where: Path) -> None:
     """Count a finding, and name it where it is not sound."""
-    from asyncexport.run.verify import Broken, Damaged, Intact, Missing, Unrecorded
+    from asyncexport.run.verify import (
+        Adopted,
+        Broken,
+        Damaged,
+        Intact,
+        Missing,
+        Overlapping,
+        UnknownExport,
+        Unrecorded,
+    )
 
     match finding:
-        case Intact(path, rows):
+        case Intact(path, rows) | Adopted(path, rows):
+            if isinstance(finding, Adopted):
+                _name(session, found, "adopted", path)
             found.counts["sound"] += 1
             found.tally.planned += 1
             found.tally.stored_before += 1
@@ -139,26 +208,37 @@ def _take(session: Session, found: Found, finding: "Finding", where: Path) -> No
             _name(session, found, "broken", path, bundle=record.bundle, reason=reason)
         case Damaged(path, bundle, reason):
             _name(session, found, "damaged", path, bundle=bundle, reason=f"{reason}; it is moved aside")
+        case Overlapping(path, bundle, other):
+            _name(session, found, "overlapping", path, facts={**_facts(bundle), "other": other}, reason=f"with {other}")
+        case UnknownExport(path, reason):
+            _name(session, found, "unknown", path, facts={"reason": reason}, reason=reason)
         case Unrecorded(path):
             _name(session, found, "foreign", path)
 
 
 def _name(
-    session: Session, found: Found, kind: str, path: str, *, bundle: Bundle | None = None, reason: str = ""
+    session: Session,
+    found: Found,
+    kind: str,
+    path: str,
+    *,
+    bundle: Bundle | None = None,
+    reason: str = "",
+    facts: dict[str, str] | None = None,
 ) -> None:
+    """Name a file or folder; with `bundle`, that one's archive is not sound."""
     found.counts[kind] += 1
-    facts = {"path": path}
     if bundle is not None:
         found.tally.planned += 1
         found.tally.parked[bundle] = f"{kind}: {reason}"
-        facts |= {
-            "export": bundle.export,
-            "start": show(bundle.range.start),
-            "end": show(bundle.range.end),
-            "reason": reason,
-        }
-    session.record(kind, **facts)
+        found.kinds[bundle] = kind
+        facts = {**_facts(bundle), "reason": reason}
+    session.record(kind, path=path, **(facts or {}))
     session.say(f"{kind:<8} {plain(path)}" + (f": {plain(reason)}" if reason else ""))
+
+
+def _facts(bundle: Bundle) -> dict[str, str]:
+    return {"export": bundle.export, "start": show(bundle.range.start), "end": show(bundle.range.end)}
 
 
 def _say_counts(session: Session, found: Found) -> None:
@@ -166,6 +246,12 @@ def _say_counts(session: Session, found: Found) -> None:
     told = ", ".join(f"{show_count(counts[kind])} {kind}" for kind in ("sound", "missing", "broken"))
     if counts["damaged"]:
         told += f", {show_count(counts['damaged'])} damaged and moved aside"
+    if counts["adopted"]:
+        told += f"; {show_count(counts['adopted'])} taken in"
+    if counts["overlapping"]:
+        told += f"; {show_count(counts['overlapping'])} overlapping"
+    if counts["unknown"]:
+        told += f"; {count_of(counts['unknown'], 'folder', 'folders')} of an unknown export"
     if counts["foreign"]:
         told += f"; {count_of(counts['foreign'], 'other file', 'other files')}"
     session.say(f"archives: {told}")

@@ -11,6 +11,7 @@ from typing import Any
 
 from asyncexport.core.bundles import ALL_TIME, Bundle, Range, merged
 from asyncexport.core.coverage import RecordedRange
+from asyncexport.core.holdings import START_WEIGHT, DayTally, overlaps
 from asyncexport.core.states import BundleRecord, FewerRows, Planned, Split
 from asyncexport.errors import LedgerCorruptError
 from asyncexport.ledger.overview import Overview
@@ -49,6 +50,29 @@ class BundleQueries:
             (self._known.number, span.end, span.start),
         ).fetchone()
         return int(count)
+
+    def stored_days(self) -> dict[int, DayTally]:
+        """What the bundles with an archive come to, by the second that the day of their start begins with."""
+        rows = self._connection.execute(_STORED_DAYS, (self._known.number,))
+        return {day: DayTally(count, START_WEIGHT * starts + stops) for day, count, starts, stops in rows}
+
+    def stored_ranges(self, span: Range) -> list[Range]:
+        """The ranges of all bundles of the span that have an archive, in order."""
+        rows = self._connection.execute(
+            "SELECT start, stop FROM bundle WHERE export = ? AND start < ? AND stop > ? AND stored IS NOT NULL"
+            " ORDER BY start, stop",
+            (self._known.number, span.end, span.start),
+        )
+        return [Range(start, stop) for start, stop in rows]
+
+    def overlaps(self) -> list[tuple[Range, Range]]:
+        """Archives that begin before an earlier one has ended, each after the one that it overlaps."""
+        (found,) = self._connection.execute(
+            "SELECT count(*) FROM (SELECT start, max(stop) OVER (ORDER BY start, stop ROWS BETWEEN UNBOUNDED PRECEDING"
+            " AND 1 PRECEDING) AS reached FROM bundle WHERE export = ? AND stored IS NOT NULL) WHERE start < reached",
+            (self._known.number,),
+        ).fetchone()
+        return list(overlaps(self.stored_ranges(ALL_TIME))) if found else []
 
     def covered(self, span: Range) -> Iterator[Range]:
         """The time of all bundles of the range that have an archive, merged, in order."""
@@ -108,6 +132,7 @@ class BundleQueries:
             bytes=self._known.sums.bytes,
             unfinished=tuple(self.unfinished(ALL_TIME, covered)),
             covered=covered,
+            overlaps=tuple(self.overlaps()),
             last_at=None if latest is None else self._state_row(latest).written_at,
         )
 
@@ -141,6 +166,15 @@ class BundleQueries:
         if row is None:
             raise LedgerCorruptError(f"the ledger is damaged: row {seq} is missing")
         return StateRow.read(row)
+
+
+_STORED_DAYS = (
+    "SELECT start / 86400 * 86400, count(*),"
+    " sum(start % 86400 / 3600 * 10000 + start % 3600 / 60 * 100 + start % 60),"
+    " sum(stop % 86400 / 3600 * 10000 + stop % 3600 / 60 * 100 + stop % 60)"
+    " FROM bundle WHERE export = ? AND stored IS NOT NULL GROUP BY 1"
+)
+"""Times of day as numbers of the form HHMMSS (`core.holdings`)."""
 
 
 def _lies_within(span: Range, covered: Sequence[Range]) -> bool:

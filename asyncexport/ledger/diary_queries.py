@@ -51,6 +51,11 @@ class DiaryQueries:
         with self._moment() as head:
             return head.remarks.get(key)
 
+    def remarks(self) -> dict[str, str]:
+        """All that was remembered, by its key."""
+        with self._moment() as head:
+            return dict(head.remarks)
+
     def runs(self) -> list[RunRecord]:
         """The runs of the last 400 days, in the order they began; of a ledger of version 1 only the newest."""
         with self._moment() as head:

@@ -9,6 +9,7 @@ from typing import Self
 from asyncexport.core.bundles import Bundle, Range
 from asyncexport.core.coverage import RecordedRange
 from asyncexport.core.exports import Definition, Export
+from asyncexport.core.holdings import DayTally
 from asyncexport.core.states import BundleRecord, Stored
 from asyncexport.ledger.diary import LedgerDiary
 from asyncexport.ledger.faults import translated
@@ -120,6 +121,14 @@ class Ledger(LedgerDiary):
     async def stock(self, export: str, span: Range) -> RecordedRange:
         """See `LedgerQueries.stock`."""
         return await self._read(lambda queries: queries.stock(export, span))
+
+    async def stored_days(self, export: str) -> dict[int, DayTally]:
+        """See `LedgerQueries.stored_days`."""
+        return await self._read(lambda queries: queries.stored_days(export))
+
+    async def stored_ranges(self, export: str, span: Range) -> list[Range]:
+        """See `LedgerQueries.stored_ranges`."""
+        return await self._read(lambda queries: queries.stored_ranges(export, span))
 
     async def count_stored(self, export: str, span: Range) -> int:
         """See `LedgerQueries.count_stored`."""

@@ -16,6 +16,7 @@ class Overview:
         rows, bytes: In these archives, and of them.
         unfinished: Bundles whose newest revision has begun and not ended as stored, in order.
         covered: The time that archives cover, merged, in order.
+        overlaps: Archives that begin before an earlier one has ended, each after that one.
         last_at: When its last row was written, in seconds since 1970; None where there is none.
     """
 
@@ -28,6 +29,7 @@ class Overview:
     unfinished: tuple[BundleRecord, ...]
     covered: tuple[Range, ...]
     last_at: float | None
+    overlaps: tuple[tuple[Range, Range], ...] = ()
 
     @property
     def in_progress(self) -> int:

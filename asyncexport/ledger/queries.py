@@ -13,6 +13,7 @@ from pathlib import Path
 from asyncexport.core.bundles import Bundle, Range
 from asyncexport.core.coverage import RecordedRange
 from asyncexport.core.exports import Definition
+from asyncexport.core.holdings import DayTally
 from asyncexport.core.states import BundleRecord, Created, Ready
 from asyncexport.ledger.bundle_queries import BundleQueries
 from asyncexport.ledger.check import check_everything, check_sums
@@ -62,6 +63,21 @@ class LedgerQueries(DiaryQueries):
         """The time of all bundles that overlap the span and have an archive, merged, in order."""
         with self._moment() as head:
             return list(self._bundles(head, export).covered(span))
+
+    def stored_days(self, export: str) -> dict[int, DayTally]:
+        """What the archives come to, by the second that the day of their start begins with."""
+        with self._moment() as head:
+            return self._bundles(head, export).stored_days()
+
+    def stored_ranges(self, export: str, span: Range) -> list[Range]:
+        """The ranges of all bundles that overlap the span and have an archive, in order."""
+        with self._moment() as head:
+            return self._bundles(head, export).stored_ranges(span)
+
+    def overlaps(self, export: str) -> list[tuple[Range, Range]]:
+        """Archives that begin before an earlier one has ended, each after the one that it overlaps."""
+        with self._moment() as head:
+            return self._bundles(head, export).overlaps()
 
     def count_stored(self, export: str, span: Range) -> int:
         """How many bundles that overlap the span have an archive."""

@@ -34,6 +34,7 @@ from asyncexport.run.organisation import OrganisationCheck
 from asyncexport.run.planner import Planner, RunPlan
 from asyncexport.run.progress import Progress
 from asyncexport.run.spec import RunSpec, instructions
+from asyncexport.run.unrecorded import check_all_recorded
 from asyncexport.run.wiring import RunEngine, export_states, open_engine
 from asyncexport.storage import Archives, has_open_archives
 
@@ -109,7 +110,11 @@ async def _carry_out(run: _Run) -> None:
         )
         await ledger.register(run.spec.exports)
         access = await _access(run, ledger)
-        await archives.prepare(run.spec.exports, access=access)
+        found = await archives.look_into(run.spec.exports)
+        await check_all_recorded(
+            run.settings.output.directory, run.spec.exports, found, archives=archives, ledger=ledger
+        )
+        await archives.prepare(run.spec.exports, access=access, found=found)
         planner = Planner(run.settings, run.spec, ledger=ledger, clock=clock, tally=run.books.tally)
         plan = await planner.plan()
         if not plan.has_work and not await planner.needs_service_time(plan):

@@ -1,19 +1,16 @@
-"""Are the archives what the ledger says? And where the ledger is lost: what does it have to say?
+"""Are the archives what the ledger says?
 
 1. The ledger is read whole first: what is damaged has nothing to say of archives.
 2. Every archive is read to its end: its digest, its gzip checksums, its structure and its rows are compared with the
    ledger. It can be done while a run is going on: what a run replaced meanwhile is looked at once more, and what it is
    about to put on record is left to it.
 3. Nothing is changed by checking. A repair is an ordinary run, which opens a new revision for what is broken.
-4. A ledger is never silently replaced. A new one is made from the archives and the definitions beside them, and takes
-   its place when all of them were read; the old one is moved aside then. Whatever stops it before leaves it as it was.
-5. Only a sound archive gets a row. One that is not is moved aside, too, so that the next run may have its name: between
-   the old ledger, which may count it as stored, and the new one. No ledger is ever there to count what was moved.
-6. Whatever else lies in the folders is named, and left alone.
+4. Whatever else lies in the folders is named, and left alone: files that the ledger knows nothing of, and whole folders
+   of archives of which it does not know the export.
+5. Archives of one export whose ranges overlap are named: they hold rows twice, though each of them is sound.
 """
 
 import asyncio
-import time
 from collections import deque
 from collections.abc import AsyncGenerator, Coroutine, Iterable, Iterator
 from contextlib import AsyncExitStack, aclosing
@@ -22,11 +19,10 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from asyncexport.core.bundles import ALL_TIME, Bundle
-from asyncexport.core.exports import Export, Format
-from asyncexport.core.states import BundleRecord, Ready, Stored
-from asyncexport.errors import ArchiveError, LedgerError, StorageError
-from asyncexport.ledger import Ledger, LedgerReader, hold
-from asyncexport.ledger.replace import replacement
+from asyncexport.core.exports import Format
+from asyncexport.core.states import BundleRecord, Failed, Ready
+from asyncexport.errors import ArchiveError, LedgerError
+from asyncexport.ledger import LedgerReader
 from asyncexport.run.directory import check_ledger_not_lost
 from asyncexport.storage import CORES, Archives, archive_path, archive_range
 
@@ -77,7 +73,35 @@ class Unrecorded:
     path: str
 
 
-Finding = Intact | Missing | Broken | Damaged | Unrecorded
+@dataclass(frozen=True, slots=True)
+class Adopted:
+    """A sound archive that the ledger knew nothing of, and knows now."""
+
+    path: str
+    rows: int
+
+
+@dataclass(frozen=True, slots=True)
+class Overlapping:
+    """An archive that holds rows which another one of its export holds, too: `other` is that one's path."""
+
+    path: str
+    bundle: Bundle
+    other: str
+
+
+@dataclass(frozen=True, slots=True)
+class UnknownExport:
+    """A folder that holds archives, of an export that nobody can name: no ledger, no `.export.json` says what it is."""
+
+    path: str
+    reason: str
+
+
+Finding = Intact | Missing | Broken | Damaged | Unrecorded | Adopted | Overlapping | UnknownExport
+
+MOVED_ASIDE = "its archive was damaged, and a rebuild moved it aside"
+"""Why a bundle is parked whose archive a rebuild could not take. Until it is exported anew a check calls it missing."""
 
 
 async def verify(directory: Path, *, exports: Iterable[str] = ()) -> AsyncGenerator[Finding, None]:
@@ -102,45 +126,10 @@ async def verify(directory: Path, *, exports: Iterable[str] = ()) -> AsyncGenera
                 async with aclosing(_verify_export(archives, ledger, name, definition.format)) as findings:
                     async for finding in findings:
                         yield finding
-
-
-async def rebuild(directory: Path) -> AsyncGenerator[Finding, None]:
-    """Make the ledger anew from the archives on disk; in place once the last finding was taken from here.
-
-    Sound archives come as `Intact`, those that are not as `Damaged`, other files as `Unrecorded`. When the service was
-    asked for an archive is not known any more: the moment it was written stands for it.
-
-    Raises:
-        LedgerLockedError: a run is going on.
-        LedgerError: there is nothing to make it from.
-        StorageError: the disk cannot be read or written.
-    """
-    async with AsyncExitStack() as stack:
-        archives = await stack.enter_async_context(Archives(directory))
-        stack.enter_context(hold(directory, command="verify --rebuild"))
-        exports = await archives.definitions()
-        if not exports:
-            raise LedgerError(
-                f"{directory} holds no export to make a ledger from",
-                hint="each export's folder has a file .export.json; check [output] directory",
-            )
-        records: list[BundleRecord] = []
-        unsound: list[tuple[str, str]] = []
-        for export in exports:
-            looks = (_look(archives, export, path) for path in await archives.files(export.name))
-            async with aclosing(_side_by_side(looks)) as findings:
-                async for finding, record in findings:
-                    records += [record] if record else []
-                    if isinstance(finding, Damaged):
-                        unsound.append((archive_path(finding.bundle, export.definition.format), finding.path))
-                    yield finding
-
-        async def move_unsound() -> None:
-            for path, aside in unsound:
-                await archives.move_aside(path, aside)
-
-        async with replacement(directory, meanwhile=move_unsound) as ledger:
-            await _write_rebuilt(ledger, exports, records)
+        if not names:
+            for folder in await archives.folders():
+                if folder not in known:
+                    yield UnknownExport(folder, "the ledger knows no export of this name")
 
 
 async def _wait_to_the_end(reading: Coroutine[Any, Any, None]) -> None:
@@ -164,9 +153,15 @@ async def _verify_export(
                 expected.add(record.stored.path)
                 yield _check(archives, ledger, record, container)
 
-    async with aclosing(_side_by_side(checks())) as findings:
+    async with aclosing(side_by_side(checks())) as findings:
         async for finding in findings:
             yield finding
+    for one in ledger.unfinished(name, ALL_TIME):
+        if isinstance(one.state, Failed) and one.stored is None and one.state.reason == MOVED_ASIDE:
+            yield Missing(archive_path(one.bundle, container), one)
+    for earlier, later in ledger.overlaps(name):
+        bundle = Bundle(name, later)
+        yield Overlapping(archive_path(bundle, container), bundle, archive_path(Bundle(name, earlier), container))
     for path in await archives.files(name):
         if path not in expected and not _is_known_by_now(ledger, name, path, container):
             yield Unrecorded(path)
@@ -214,31 +209,7 @@ def _is_known_by_now(ledger: LedgerReader, export: str, path: str, container: Fo
     return under_way or _record_of(ledger, bundle) is not None
 
 
-async def _look(archives: Archives, export: Export, path: str) -> tuple[Finding, BundleRecord | None]:
-    """What a file is, and where its bundle stands if it is a sound archive."""
-    span = archive_range(path)
-    if span is None or path != archive_path(Bundle(export.name, span), export.definition.format):
-        return Unrecorded(path), None
-    bundle = Bundle(export.name, span)
-    try:
-        found = await archives.check(path, export.definition.format)
-    except ArchiveError as error:
-        return Damaged(await archives.name_aside(path), bundle, str(error)), None
-    if found is None:
-        raise StorageError(f"{path} went away while it was looked at")
-    stored = Stored.of(found, exported_at=await archives.written_at(path))
-    return Intact(path, found.rows), BundleRecord(bundle, 0, stored, stored)
-
-
-async def _write_rebuilt(ledger: Ledger, exports: list[Export], records: list[BundleRecord]) -> None:
-    await ledger.register(exports)
-    await ledger.restore(records, at=time.time())
-    # What was spent before is not known any more: better to wait for tokens than to be refused.
-    request = await ledger.send("other", at=time.time())
-    ledger.answered(request, status=429)
-
-
-async def _side_by_side(works: Iterable[Coroutine[Any, Any, T]]) -> AsyncGenerator[T, None]:
+async def side_by_side(works: Iterable[Coroutine[Any, Any, T]]) -> AsyncGenerator[T, None]:
     """The results in order, while a few of the coroutines run at the same time."""
     under_way: deque[asyncio.Task[T]] = deque()
     try:

@@ -21,6 +21,7 @@ from asyncexport.storage.layout import (
     has_definitions,
     has_open_archives,
 )
+from asyncexport.storage.listing import ExportFolder
 from asyncexport.storage.threads import CORES
 from asyncexport.storage.writer import ArchiveWriter
 
@@ -30,6 +31,7 @@ __all__ = [
     "DEFINITION_NAME",
     "ArchiveWriter",
     "Archives",
+    "ExportFolder",
     "archive_path",
     "archive_range",
     "has_archives",

@@ -1,7 +1,7 @@
 """The output directory: prepared for a run, its files listed, and its archives begun, checked and moved aside."""
 
 import threading
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from stat import S_ISDIR, S_ISLNK, S_ISREG
 from typing import Self
@@ -10,7 +10,7 @@ from asyncexport.core.access import Access
 from asyncexport.core.archive.rules import RowRules
 from asyncexport.core.archive.structure import MAX_ROW_BYTES
 from asyncexport.core.archive.wire_hash import WireHashes
-from asyncexport.core.bundles import Bundle
+from asyncexport.core.bundles import Bundle, Range
 from asyncexport.core.exports import Export, Format
 from asyncexport.core.states import Archive
 from asyncexport.errors import CorruptError, StorageError
@@ -18,8 +18,8 @@ from asyncexport.storage.archive_part import ArchivePart
 from asyncexport.storage.definitions import read_definitions, write_definition
 from asyncexport.storage.disk import Disk
 from asyncexport.storage.inspecting import inspect
-from asyncexport.storage.layout import EXPORT_NAME, archive_path
-from asyncexport.storage.listing import files_below
+from asyncexport.storage.layout import EXPORT_NAME, archive_path, folders_with_archives
+from asyncexport.storage.listing import ExportFolder, archives_of, files_below, look_into
 from asyncexport.storage.part_names import is_rubbish
 from asyncexport.storage.writer import ArchiveWriter
 
@@ -49,18 +49,43 @@ class Archives:
         """End the threads."""
         await self._disk.close()
 
-    async def prepare(self, exports: Sequence[Export], *, access: Access = Access.UMASK) -> None:
+    async def look_into(self, exports: Sequence[Export]) -> dict[str, ExportFolder]:
+        """What lies in each export's folder, by its name; nothing is changed.
+
+        Raises:
+            StorageError: a folder cannot be read.
+        """
+        return await self._disk.run(
+            lambda: {export.name: look_into(self._directory, export) for export in exports},
+        )
+
+    async def archives_of(self, export: Export, days: Sequence[int]) -> list[Range]:
+        """See `listing.archives_of`.
+
+        Raises:
+            StorageError: a folder cannot be read.
+        """
+        return await self._disk.run(archives_of, self._directory, export, days)
+
+    async def prepare(
+        self,
+        exports: Sequence[Export],
+        *,
+        access: Access = Access.UMASK,
+        found: Mapping[str, ExportFolder] | None = None,
+    ) -> None:
         """Make the folders, write the definitions beside them, remove what earlier runs left half-made.
 
         Args:
             exports: The exports to make ready for.
             access: Who may read what is made from now on.
+            found: What `look_into` found; None: it is looked for.
 
         Raises:
             StorageError: the directory cannot be written.
         """
         self._disk.access = access
-        await self._disk.run(self._prepare, exports)
+        await self._disk.run(self._prepare, exports, found)
 
     def new_part(
         self,
@@ -82,6 +107,10 @@ class Archives:
             StorageError: a folder cannot be read.
         """
         return await self._disk.run(files_below, self._directory, export)
+
+    async def folders(self) -> list[str]:
+        """The names of the folders that hold archives, in order."""
+        return await self._disk.run(folders_with_archives, self._directory)
 
     async def definitions(self) -> list[Export]:
         """The exports whose definitions lie here.
@@ -122,7 +151,7 @@ class Archives:
         """Give an archive that cannot be used the name that `name_aside` found."""
         await self._disk.run(self._move_aside, path, aside)
 
-    def _prepare(self, exports: Sequence[Export]) -> None:
+    def _prepare(self, exports: Sequence[Export], found: Mapping[str, ExportFolder] | None) -> None:
         self._disk.make_folder(self._directory)
         self._disk.is_prepared = True
         for export in exports:
@@ -130,8 +159,9 @@ class Archives:
                 raise StorageError(f"{export.name!r} cannot be the name of a folder", hint="choose another name")
             folder = self._directory / export.name
             self._disk.make_folder(folder)
-            for part in (*folder.glob(".*.part"), *folder.glob("date=*/.*.part")):
-                if is_rubbish(part):
+            known = found.get(export.name) if found else None
+            for path in (known or look_into(self._directory, export)).parts:
+                if is_rubbish(part := self._directory / path):
                     part.unlink(missing_ok=True)
             write_definition(self._disk, export)
 

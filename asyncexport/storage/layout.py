@@ -46,6 +46,16 @@ def has_archives(directory: Path) -> bool:
     return any(ARCHIVE_NAME.fullmatch(path.name) for path in directory.glob("*/date=*/*.gz"))
 
 
+def folders_with_archives(directory: Path) -> list[str]:
+    """The names of the folders that hold archives, in order. It reads the disk: not for an event loop."""
+    return sorted(
+        folder.name
+        for folder in directory.iterdir()
+        if EXPORT_NAME.fullmatch(folder.name)
+        and any(ARCHIVE_NAME.fullmatch(path.name) for path in folder.glob("date=*/*.gz"))
+    )
+
+
 def has_open_archives(directory: Path) -> bool:
     """Whether others than their owner may read archives that lie there, by the first of them that is found.
 

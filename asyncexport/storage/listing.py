@@ -8,10 +8,14 @@
 
 import errno
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import NamedTuple
 
-from asyncexport.storage.layout import ARCHIVE_NAME, DEFINITION_NAME
+from asyncexport.core.bundles import Bundle, Range, day, read_moment
+from asyncexport.core.exports import Export
+from asyncexport.core.holdings import DayTally, day_tally
+from asyncexport.storage.layout import ARCHIVE_NAME, DEFINITION_NAME, archive_path, archive_range
 
 DAY_PREFIX = "date="
 """What the name of a day's folder begins with."""
@@ -36,6 +40,68 @@ def files_below(directory: Path, export: str) -> list[str]:
             elif entry.name != DEFINITION_NAME and not entry.name.endswith(".part"):
                 found.append(path)
     return sorted(found)
+
+
+class ExportFolder(NamedTuple):
+    """What lies in the folders of an export's days, as far as a run looks before its first request.
+
+    Attributes:
+        days: What the archives of each day come to, by the second that the day begins with.
+        parts: The part files, relative to the output directory.
+    """
+
+    days: dict[int, DayTally]
+    parts: list[str]
+
+
+def look_into(directory: Path, export: Export) -> ExportFolder:
+    """Look once into each day's folder.
+
+    Raises:
+        OSError: one cannot be read.
+    """
+    days: dict[int, DayTally] = {}
+    parts: list[str] = []
+    for entry in _entries(directory / export.name):
+        folder = f"{export.name}/{entry.name}"
+        if _is_part(entry.name):
+            parts.append(folder)
+        elif entry.name.startswith(DAY_PREFIX) and _is_folder(entry, top=True):
+            names = os.listdir(directory / folder)  # noqa: PTH208 - bare names, a hundred thousand of them
+            parts += [f"{folder}/{name}" for name in names if name[0] == "." and _is_part(name)]
+            if (day := _day_of(entry.name)) is not None:
+                days[day] = day_tally(names, export.definition.format)
+    return ExportFolder(days, parts)
+
+
+def archives_of(directory: Path, export: Export, days: Iterable[int]) -> list[Range]:
+    """The ranges of the archives in the folders of these days, each by the second that it begins with.
+
+    Raises:
+        OSError: a folder cannot be read.
+    """
+    found = []
+    for moment in days:
+        folder = f"{export.name}/{DAY_PREFIX}{day(moment)}"
+        for entry in _entries(directory / folder):
+            path = f"{folder}/{entry.name}"
+            span = archive_range(path)
+            if span is not None and path == archive_path(Bundle(export.name, span), export.definition.format):
+                found.append(span)
+    return found
+
+
+def _is_part(name: str) -> bool:
+    return name.startswith(".") and name.endswith(".part")
+
+
+def _day_of(name: str) -> int | None:
+    """The second that a day begins with, by its folder's name; None where it names none."""
+    try:
+        moment = read_moment(name.removeprefix(DAY_PREFIX), now=0)
+    except ValueError:
+        return None
+    return moment if name == f"{DAY_PREFIX}{day(moment)}" else None
 
 
 def _is_folder(entry: "os.DirEntry[str]", *, top: bool) -> bool:

@@ -1,0 +1,144 @@
+"""Archives that the ledger knows nothing of are looked into, and taken into it.
+
+1. The ledger is read whole first, and is to be sound.
+2. Only a sound archive gets a row, and none whose time another archive covers or a bundle under way claims: its rows
+   would be there twice. It is named, and which of the two is to go is its owner's decision.
+3. One that is not sound is moved aside: its name is free for the next run.
+4. When the service was asked for it is not known: the moment it was written stands for it.
+"""
+
+import asyncio
+import logging
+import time
+from collections.abc import AsyncGenerator, Iterable, Iterator
+from contextlib import AsyncExitStack, aclosing
+from dataclasses import dataclass
+from pathlib import Path
+
+from asyncexport.core.bundles import ALL_TIME, Bundle, Range
+from asyncexport.core.exports import Export, Format
+from asyncexport.core.holdings import Taken, may_have_archive
+from asyncexport.core.states import IN_PROGRESS, BundleRecord, Stored
+from asyncexport.errors import ArchiveError
+from asyncexport.ledger import Ledger, LedgerReader, hold, no_ledger, present
+from asyncexport.run.directory import check_ledger_not_lost
+from asyncexport.run.verify import Adopted, Damaged, Finding, Overlapping, UnknownExport, side_by_side
+from asyncexport.storage import Archives, archive_path, archive_range
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class _Recorded:
+    """What the ledger has of one export: the ranges that are stored, claimed by what is under way, and all else."""
+
+    stored: list[Range]
+    claimed: list[Range]
+    unfinished: dict[Bundle, BundleRecord]
+
+
+async def adopt(directory: Path, *, exports: Iterable[Export] = ()) -> AsyncGenerator[Finding, None]:
+    """Take into the ledger the archives that it does not know; done once the last finding was taken from here.
+
+    Args:
+        directory: The output directory.
+        exports: The exports of the settings: for a folder whose definition neither the ledger nor the folder has.
+
+    Raises:
+        LedgerLockedError: a run is going on.
+        LedgerError: there is no ledger, or it cannot be read.
+        StorageError: the disk cannot be read or written.
+    """
+    async with AsyncExitStack() as stack:
+        archives = await stack.enter_async_context(Archives(directory))
+        await asyncio.to_thread(check_ledger_not_lost, directory)
+        if not present(directory):
+            raise no_ledger(directory)
+        for note in stack.enter_context(hold(directory, command="verify --adopt")):
+            log.warning("%s", note)
+        recorded, known = await asyncio.to_thread(_recorded, directory)
+        known = {one.name: one for one in exports} | {one.name: one for one in await archives.definitions()} | known
+        adopted: list[BundleRecord] = []
+        for folder in await archives.folders():
+            if folder not in known:
+                yield UnknownExport(folder, "neither the ledger nor the settings nor an .export.json say what it is")
+                continue
+            has = recorded.get(folder) or _Recorded([], [], {})
+            async with aclosing(_adopt_export(archives, known[folder], has)) as findings:
+                async for finding, record in findings:
+                    adopted += [record] if record else []
+                    yield finding
+        if adopted:
+            await _write(directory, [known[name] for name in sorted({one.bundle.export for one in adopted})], adopted)
+
+
+def _recorded(directory: Path) -> tuple[dict[str, _Recorded], dict[str, Export]]:
+    """What the ledger has, and its exports, by name. In a thread."""
+    found = {}
+    with LedgerReader(directory) as ledger:
+        ledger.check()
+        known = ledger.exports()
+        for name in known:
+            unfinished = {one.bundle: one for one in ledger.unfinished(name, ALL_TIME)}
+            claimed = [one.bundle.range for one in unfinished.values() if isinstance(one.state, IN_PROGRESS)]
+            found[name] = _Recorded(ledger.stored_ranges(name, ALL_TIME), claimed, unfinished)
+    return found, {name: Export(name, definition) for name, definition in known.items()}
+
+
+async def _adopt_export(
+    archives: Archives, export: Export, has: _Recorded
+) -> AsyncGenerator[tuple[Finding, BundleRecord | None], None]:
+    container = export.definition.format
+    taken = Taken([*has.stored, *has.claimed])
+    expected = {*has.stored, *(one.bundle.range for one in has.unfinished.values() if may_have_archive(one))}
+    looks = (
+        _look(archives, path, bundle, container)
+        for path, bundle in _unknown(export, await archives.files(export.name), expected)
+    )
+    async with aclosing(side_by_side(looks)) as findings:
+        async for path, bundle, found in findings:
+            if isinstance(found, Damaged):
+                await archives.move_aside(path, found.path)
+                yield found, None
+            if not isinstance(found, Stored):
+                continue
+            known = has.unfinished.get(bundle)
+            # Its own claim is over once its archive is there.
+            other = taken.meets(bundle.range, but=bundle.range if known else None)
+            if other is not None:
+                yield Overlapping(path, bundle, archive_path(Bundle(export.name, other), container)), None
+                continue
+            taken.add(bundle.range)
+            yield Adopted(path, found.rows), BundleRecord(bundle, known.revision if known else 0, found, found)
+
+
+def _unknown(export: Export, paths: Iterable[str], expected: set[Range]) -> Iterator[tuple[str, Bundle]]:
+    """The archives among these files that no row explains."""
+    for path in paths:
+        span = archive_range(path)
+        if span is not None and span not in expected:
+            bundle = Bundle(export.name, span)
+            if path == archive_path(bundle, export.definition.format):
+                yield path, bundle
+
+
+async def _look(
+    archives: Archives, path: str, bundle: Bundle, container: Format
+) -> tuple[str, Bundle, Stored | Damaged | None]:
+    """The state of its bundle if it is sound; None where it went away meanwhile."""
+    try:
+        found = await archives.check(path, container)
+    except ArchiveError as error:
+        return path, bundle, Damaged(await archives.name_aside(path), bundle, str(error))
+    if found is None:
+        return path, bundle, None
+    return path, bundle, Stored.of(found, exported_at=await archives.written_at(path))
+
+
+async def _write(directory: Path, exports: list[Export], records: list[BundleRecord]) -> None:
+    ledger = await Ledger.open(directory)
+    try:
+        await ledger.register(exports)
+        await ledger.restore(records, at=time.time())
+    finally:
+        await ledger.close()

@@ -1,0 +1,306 @@
+"""Archives that the ledger knows nothing of: found at the start of a run, and taken in on order."""
+
+import asyncio
+import shutil
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from asyncexport.core.bundles import ALL_TIME, DAY, Bundle, Range, compact
+from asyncexport.core.exports import Export, Format
+from asyncexport.core.holdings import Taken, day_tally, overlaps, suspect_days, unrecorded
+from asyncexport.core.states import BundleRecord, Created, Creating, Failed, Planned, Ready, Refused, Stored
+from asyncexport.core.summary import Exit
+from asyncexport.errors import LedgerCorruptError, LedgerError
+from asyncexport.ledger import LedgerReader, hold
+from asyncexport.run.adopt import adopt
+from asyncexport.run.verify import Adopted, Damaged, Finding, Intact, Overlapping, UnknownExport, verify
+from asyncexport.sandbox import SandboxBehaviour, serving
+from asyncexport.storage import Archives, archive_path
+from asyncexport.storage.listing import archives_of, look_into
+from tests.exporting import archives, rows_in, run, truth
+from tests.place_rig import EVENTS, HOUR, LEDGER, MIDNIGHT, PEOPLE, Place, half_hour, half_hours, rows
+
+FAST = SandboxBehaviour(operation_seconds=0.01, rows_per_hour=6, requests_per_minute=1e6, burst=10_000)
+START, MIDDLE, END = "2026-01-06T00:00:00Z", "2026-01-06T02:00:00Z", "2026-01-06T06:00:00Z"
+
+
+@pytest.fixture
+async def place(tmp_path: Path) -> AsyncIterator[Place]:
+    """An output directory with nothing in it."""
+    async with Archives(tmp_path / "out") as found:
+        yield Place(tmp_path / "out", found)
+
+
+async def adopted(place: Place, *exports: Export) -> list[Finding]:
+    """All findings of an adoption."""
+    return [finding async for finding in adopt(place.directory, exports=exports)]
+
+
+def path_of(bundle: Bundle) -> str:
+    """Of an archive of events."""
+    return archive_path(bundle, Format.NDJSON)
+
+
+# At the start of a run
+
+
+async def restored(sandbox, directory: Path) -> None:
+    """Export two hours, keep a copy of the ledger, export four more, and put the copy back."""
+    await run(sandbox, directory, start=START, end=MIDDLE)
+    shutil.copytree(directory / ".asyncexport", directory.with_name("backup"))
+    await run(sandbox, directory, start=START, end=END)
+    shutil.rmtree(directory / ".asyncexport")
+    shutil.copytree(directory.with_name("backup"), directory / ".asyncexport")
+    sandbox.reset_counts()
+
+
+@pytest.mark.parametrize("bundle", ["30m", "1h"])
+async def test_a_ledger_from_a_backup_is_noticed_before_anything_is_asked(tmp_path, bundle):
+    """In another width the rows would be there twice, in the same one archives would be replaced; adopted, all fits."""
+    directory, changes = tmp_path / "out", {"export": [{"bundle": bundle}]}
+    async with serving(FAST) as sandbox:
+        await restored(sandbox, directory)
+        before = {path: path.stat().st_ino for path in archives(directory)}
+        summary = await run(sandbox, directory, start=START, end=END, changes=changes)
+        assert summary.exit_code is Exit.LEDGER
+        assert "8 archives that its ledger knows nothing of" in str(summary.error)
+        assert str(archives(directory)[4].relative_to(directory)) in str(summary.error)
+        assert summary.error is not None
+        assert "verify --adopt" in summary.error.hint
+        assert not any(sandbox.counts.values())
+        found = [finding async for finding in adopt(directory)]
+        assert len(found) == 8
+        assert all(isinstance(one, Adopted) for one in found)
+        summary = await run(sandbox, directory, start=START, end=END, changes=changes)
+        assert summary.exit_code is Exit.DONE
+        assert not any(sandbox.counts.values())
+        assert {path: path.stat().st_ino for path in archives(directory)} == before
+        assert rows_in(directory) == truth(sandbox, START, END)
+        assert all([isinstance(one, Intact) async for one in verify(directory)])
+
+
+async def test_what_was_deleted_by_hand_is_not_fetched_again_unless_a_repair_is_asked_for(tmp_path):
+    """A run goes by the ledger; that a day has fewer archives than rows is its owner's decision."""
+    async with serving(FAST) as sandbox:
+        await run(sandbox, tmp_path, start=START, end=END)
+        sandbox.reset_counts()
+        for path in archives(tmp_path)[2:5]:
+            path.unlink()
+        summary = await run(sandbox, tmp_path, start=START, end=END)
+        assert summary.exit_code is Exit.DONE
+        assert not any(sandbox.counts.values())
+        assert len(archives(tmp_path)) == 9
+
+
+async def test_another_exports_archives_are_none_of_a_runs_business(tmp_path):
+    """Only the folders that it writes to are looked into."""
+    async with serving(FAST) as sandbox:
+        await run(sandbox, tmp_path, start=START, end=MIDDLE)
+        shutil.copytree(tmp_path / EVENTS.name, tmp_path / "other")
+        assert (await run(sandbox, tmp_path, start=START, end=END)).exit_code is Exit.DONE
+
+
+# The listing
+
+
+times = st.integers(min_value=MIDNIGHT, max_value=MIDNIGHT + 3 * DAY)
+spans = st.builds(lambda start, width: Range(start, start + width), times, st.integers(min_value=1, max_value=DAY))
+
+
+@settings(max_examples=30, deadline=None)
+@given(found=st.sets(spans, max_size=12))
+def test_the_ledger_and_the_disk_come_to_the_same(found, tmp_path_factory):
+    """What the names in each day's folder come to is what the ledger reckons from its rows."""
+    directory = tmp_path_factory.mktemp("out")
+    place = Place(directory, Archives(directory))
+    records = []
+    for span in found:
+        bundle = Bundle(EVENTS.name, span)
+        place.path(bundle).parent.mkdir(parents=True, exist_ok=True)
+        place.path(bundle).touch()
+        stored = Stored(path_of(bundle), 1, 1, "0", 1.0)
+        records.append(BundleRecord(bundle, 0, stored, stored))
+    asyncio.run(place.record(records))
+    asyncio.run(place.archives.close())
+    with LedgerReader(directory) as ledger:
+        known = ledger.stored_days(EVENTS.name)
+        assert look_into(directory, EVENTS).days == known
+        assert ledger.stored_ranges(EVENTS.name, ALL_TIME) == sorted(found)
+        assert ledger.overlaps(EVENTS.name) == list(overlaps(sorted(found)))
+    assert sorted(archives_of(directory, EVENTS, known)) == sorted(found)
+
+
+@given(found=st.sets(spans, max_size=6), others=st.sets(spans, max_size=6))
+def test_days_that_differ_are_suspect(found, others):
+    """One archive more, fewer or of other times is enough; a day without archives is none of a run's business."""
+
+    def days(these: set[Range]) -> dict[int, set[Range]]:
+        by_day: dict[int, set[Range]] = {}
+        for span in these:
+            by_day.setdefault(span.start // DAY * DAY, set()).add(span)
+        return by_day
+
+    def tallies(these: set[Range]) -> dict[int, object]:
+        return {
+            day: day_tally([f"{compact(one.start)}_{compact(one.end)}.ndjson.gz" for one in there], Format.NDJSON)
+            for day, there in days(these).items()
+        }
+
+    suspect = suspect_days(tallies(found), tallies(others))  # type: ignore[arg-type]
+    differ = [day for day, there in days(found).items() if there != days(others).get(day)]
+    assert set(suspect) <= set(differ)
+    # Sums may agree by chance; counts that differ always show.
+    assert {day for day in differ if len(days(found)[day]) != len(days(others).get(day, ()))} <= set(suspect)
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "notes.txt",
+        "20260101T000000Z_20260101T003000Z.csv.gz",
+        "20260101Tx00000Z_20260101T003000Z.ndjson.gz",
+        ".ndjson.gz",
+    ],
+)
+def test_what_is_no_archive_is_not_counted(name):
+    """Nor is one of another format."""
+    assert day_tally([name], Format.NDJSON) == (0, 0)
+
+
+@pytest.mark.parametrize(
+    ("state", "explained"),
+    [
+        (Ready(1, 1.0, "ex"), True),
+        (Refused("no", Ready(1, 1.0, "ex")), True),
+        (Creating(2, 1.0), True),
+        (Created(2, 1.0, "op"), True),
+        (Planned(2), True),
+        (Creating(1, 1.0), False),
+        (Created(1, 1.0, "op"), False),
+        (Failed("no"), False),
+        (Refused("no", Created(1, 1.0, "op")), False),
+    ],
+)
+def test_only_a_bundle_whose_file_was_to_be_had_explains_an_archive_without_a_row(state, explained):
+    """A crash between the archive and its row; also one before the attempt that is under way."""
+    span = half_hour(3).range
+    record = BundleRecord(half_hour(3), 0, state)
+    assert unrecorded([span], [], [record]) == ([] if explained else [span])
+    assert unrecorded([span], [span], []) == []
+
+
+@given(taken=st.lists(spans, max_size=20), span=spans)
+def test_whatever_shares_time_is_found(taken, span):
+    """However wide the ranges are, and in whatever order they were taken."""
+    half = len(taken) // 2
+    found = Taken(taken[:half])
+    for one in taken[half:]:
+        found.add(one)
+    meeting = [one for one in taken if one.start < span.end and one.end > span.start]
+    assert (found.meets(span) in meeting) if meeting else (found.meets(span) is None)
+    others = [one for one in meeting if one != span]
+    assert (found.meets(span, but=span) in others) if others else (found.meets(span, but=span) is None)
+
+
+# Taken in
+
+
+async def test_a_sound_archive_is_taken_in_with_the_time_it_was_written(place):
+    """And counts as stored from then on; whatever else lies there is not touched."""
+    await place.fill(2)
+    await place.keep(half_hour(5), rows(50))
+    (place.directory / EVENTS.name / "notes.txt").write_text("mine")
+    before = place.files()
+    assert await adopted(place) == [Adopted(path_of(half_hour(5)), 50)]
+    assert place.files() == before
+    (*_, found) = place.stored()
+    assert (found.bundle, found.stored.rows) == (half_hour(5), 50)
+    assert found.stored.exported_at == place.path(half_hour(5)).stat().st_mtime
+    assert await adopted(place) == []
+
+
+async def test_an_archive_whose_time_is_taken_is_named_and_not_taken_in(place):
+    """By another archive, by one that was just taken in, or by a bundle that is under way in another width."""
+    await place.fill(2)
+    await place.record([BundleRecord(half_hours(20, 22), 0, Created(1, 1.0, "op"))])
+    for bundle in (half_hours(1, 3), half_hours(10, 12), half_hour(11), half_hour(20)):
+        await place.keep(bundle, rows(5))
+    assert await adopted(place) == [
+        Overlapping(path_of(half_hours(1, 3)), half_hours(1, 3), path_of(half_hour(1))),
+        Adopted(path_of(half_hours(10, 12)), 5),
+        Overlapping(path_of(half_hour(11)), half_hour(11), path_of(half_hours(10, 12))),
+        Overlapping(path_of(half_hour(20)), half_hour(20), path_of(half_hours(20, 22))),
+    ]
+    assert len(place.stored()) == 3
+
+
+async def test_a_bundle_that_was_given_up_or_asked_for_is_done_once_its_archive_is_taken_in(place):
+    """What the older ledger says of it is over."""
+    await place.fill(1)
+    await place.record(
+        [BundleRecord(half_hour(3), 0, Failed("no")), BundleRecord(half_hour(4), 0, Created(1, 1.0, "op"))]
+    )
+    for number in (3, 4):
+        await place.keep(half_hour(number), rows(number))
+    assert len(await adopted(place)) == 2
+    with LedgerReader(place.directory) as ledger:
+        ledger.check()
+        assert ledger.unfinished(EVENTS.name, ALL_TIME) == []
+
+
+async def test_what_a_run_is_about_to_put_on_record_is_left_to_it(place):
+    """Its bundle is `Ready`: a crash came between the archive and its row."""
+    await place.fill(1)
+    ready = BundleRecord(half_hour(4), 0, Ready(1, 1.0, "ex"))
+    await place.record([ready])
+    await place.keep(half_hour(4), rows(4))
+    assert await adopted(place) == []
+    with LedgerReader(place.directory) as ledger:
+        assert ledger.unfinished(EVENTS.name, ALL_TIME) == [ready]
+
+
+async def test_an_archive_that_is_not_sound_is_moved_aside(place):
+    """Its name is free for the next run."""
+    await place.fill(1)
+    await place.keep(half_hour(4), rows(4))
+    place.path(half_hour(4)).write_bytes(b"cut")
+    (finding,) = await adopted(place)
+    assert isinstance(finding, Damaged)
+    assert finding.path == f"{path_of(half_hour(4))}.damaged-1"
+    assert (place.directory / finding.path).read_bytes() == b"cut"
+    assert await adopted(place) == []
+
+
+async def test_a_whole_export_is_taken_in_by_its_definition_or_by_that_of_the_settings(place):
+    """Where neither says what it is, its folder is named."""
+    await place.fill(1)
+    await place.archives.prepare([PEOPLE])
+    bundle = half_hour(0, PEOPLE)
+    await place.keep(bundle, rows(3, PEOPLE), Format.CSV)
+    (place.directory / PEOPLE.name / ".export.json").unlink()
+    (finding,) = await adopted(place)
+    assert isinstance(finding, UnknownExport)
+    assert await adopted(place, PEOPLE) == [Adopted(archive_path(bundle, Format.CSV), 3)]
+    assert [one.bundle for one in place.stored(PEOPLE)] == [bundle]
+
+
+async def test_nothing_is_taken_into_a_ledger_that_is_lost_damaged_or_in_use(place):
+    """A directory whose name was mistyped is not made, either."""
+    await place.fill(1)
+    with hold(place.directory, command="backfill"), pytest.raises(LedgerError, match="another run holds"):
+        await adopted(place)
+    (place.directory / LEDGER).write_bytes(b"damaged")
+    with pytest.raises(LedgerCorruptError):
+        await adopted(place)
+    (place.directory / LEDGER).unlink()
+    with pytest.raises(LedgerError, match="archives but no ledger"):
+        await adopted(place)
+    elsewhere = place.directory.with_name("mistyped")
+    with pytest.raises(LedgerError, match="no ledger"):
+        [finding async for finding in adopt(elsewhere)]
+    assert not elsewhere.exists()
+    assert HOUR == 3600
