@@ -32,8 +32,8 @@ def half_hours(first: int, end: int, export: Export = EVENTS) -> Bundle:
 def rows(count: int, export: Export = EVENTS, *, text: str = "x") -> bytes:
     """So many, packed."""
     if export.definition.format is Format.CSV:
-        return gzip.compress(b"a\n" + f"{text}\n".encode() * count, mtime=0)
-    return gzip.compress(f'{{"a":"{text}"}}\n'.encode() * count, mtime=0)
+        return gzip.compress(b"EventType\n" + f"{text}\n".encode() * count, mtime=0)
+    return gzip.compress(f'{{"EventType":"{text}"}}\n'.encode() * count, mtime=0)
 
 
 @dataclass

@@ -1,6 +1,7 @@
 """Archives that the ledger knows nothing of: found at the start of a run, and taken in on order."""
 
 import asyncio
+import gzip
 import shutil
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -273,6 +274,16 @@ async def test_an_archive_that_is_not_sound_is_moved_aside(place):
     assert finding.path == f"{path_of(half_hour(4))}.damaged-1"
     assert (place.directory / finding.path).read_bytes() == b"cut"
     assert await adopted(place) == []
+
+
+async def test_an_archive_with_other_rows_than_its_name_says_is_moved_aside(place):
+    """Its half hour is a gap, and is exported like one."""
+    await place.fill(1)
+    for number, stamp in ((2, "2026-01-01T01:15:00Z"), (3, "2026-01-01T01:15:00Z"), (4, "2026-01-01T02:15:00Z")):
+        await place.keep(half_hour(number), gzip.compress(f'{{"EventStart":"{stamp}"}}\n'.encode(), mtime=0))
+    found = await adopted(place)
+    assert [type(one) for one in found] == [Adopted, Damaged, Adopted]
+    assert [one.bundle for one in place.stored()] == [half_hour(number) for number in (0, 2, 4)]
 
 
 async def test_a_whole_export_is_taken_in_by_its_definition_or_by_that_of_the_settings(place):

@@ -10,15 +10,15 @@ from pathlib import Path
 
 import pytest
 
-from asyncexport.core.bundles import ALL_TIME, Bundle, Range
+from asyncexport.core.bundles import ALL_TIME, Bundle, Range, show
 from asyncexport.core.coverage import ExportPlan
 from asyncexport.core.exports import Format
 from asyncexport.core.states import BundleRecord, Created, Creating, Failed, Overdue, Ready, Stored
 from asyncexport.errors import ConfigError, LedgerCorruptError, LedgerError, LedgerLockedError, StorageError
 from asyncexport.ledger import Ledger, LedgerReader, hold
+from asyncexport.run.looking import ARCHIVES_AT_ONCE
 from asyncexport.run.rebuild import rebuild
 from asyncexport.run.verify import (
-    ARCHIVES_AT_ONCE,
     MOVED_ASIDE,
     Broken,
     Damaged,
@@ -26,6 +26,7 @@ from asyncexport.run.verify import (
     Intact,
     Missing,
     Overlapping,
+    RulesOff,
     UnknownExport,
     Unrecorded,
     verify,
@@ -97,6 +98,68 @@ async def test_an_archive_that_is_another_than_was_stored_is_broken(place, body,
     assert isinstance(broken, Broken)
     assert (broken.path, broken.record) == (records[2].stored.path, records[2])
     assert reason in broken.reason
+
+
+def happened(*numbers: int) -> bytes:
+    """Rows of events in the middle of these half hours, packed."""
+    stamps = [show(MIDNIGHT + number * HOUR // 2 + 900) for number in numbers]
+    return gzip.compress("".join(f'{{"EventStart":"{stamp}"}}\n' for stamp in stamps).encode(), mtime=0)
+
+
+async def filled(place: Place, *bodies: bytes) -> list[BundleRecord]:
+    """Half hours from midnight on with these archives, stored and on record."""
+    await place.archives.prepare([EVENTS])
+    records = []
+    for number, body in enumerate(bodies):
+        stored = await place.keep(half_hour(number), body)
+        records.append(BundleRecord(half_hour(number), 0, stored, stored))
+    await place.record(records)
+    return records
+
+
+STRANGE = gzip.compress(b'{"error":"no"}\n', mtime=0)
+
+
+@pytest.mark.parametrize("body", [happened(0), STRANGE])
+async def test_an_archive_with_other_rows_than_were_asked_for_is_broken(place, body):
+    """Those of another half hour, or of no export at all, though its bytes are those that were stored."""
+    records = await filled(place, happened(0), body, happened(2))
+    sound, broken, also_sound = await verified(place)
+    assert [sound, also_sound] == all_sound([records[0], records[2]])
+    assert isinstance(broken, Broken)
+    assert broken.record == records[1]
+
+
+async def test_a_few_rows_outside_are_counted(place):
+    """The archive is sound all the same."""
+    await filled(place, happened(0, 0, 1))
+    assert await verified(place) == [Intact(archive_path(half_hour(0), Format.NDJSON), 3, 1)]
+
+
+async def test_three_archives_in_a_row_with_other_rows_are_no_mistake_of_theirs(place):
+    """The rule is wrong about this export, and that is told once."""
+    records = await filled(place, happened(5), happened(5), happened(5), happened(5))
+    *sound, told = await verified(place)
+    assert [(one.path, type(one)) for one in sound] == [(one.stored.path, Intact) for one in records if one.stored]
+    assert told == RulesOff("everyone-events")
+
+
+async def test_a_rebuild_moves_an_archive_with_other_rows_aside(place):
+    """It gets no row, and its half hour is a hole that the next run fills; where three are so, they stay."""
+    records = await filled(place, happened(0), happened(0), happened(2))
+    found = await rebuilt(place)
+    assert [type(one) for one in found] == [Intact, Damaged, Intact]
+    assert [one.bundle for one in place.stored()] == [records[0].bundle, records[2].bundle]
+    assert not place.path(half_hour(1)).exists()
+
+
+async def test_a_rebuild_takes_archives_whose_rows_are_all_of_other_times(place):
+    """What is asked for and what the rows say differ, for whatever reason."""
+    await filled(place, *[happened(9)] * 4)
+    *found, told = await rebuilt(place)
+    assert [type(one) for one in found] == [Intact] * 4
+    assert isinstance(told, RulesOff)
+    assert len(place.stored()) == 4
 
 
 async def test_a_ledger_that_counted_otherwise_is_told(place):

@@ -16,6 +16,7 @@ from asyncexport.cli.session import Session
 from asyncexport.cli.signals import run_abruptly
 from asyncexport.core.bundles import Bundle, show
 from asyncexport.core.exits import Exit
+from asyncexport.core.row_refusals import RULES_ARE_OFF
 from asyncexport.core.summary import Summary, Tally
 from asyncexport.display import count_of, plain, show_count
 from asyncexport.errors import ConfigError, Problem
@@ -187,6 +188,7 @@ def _take(session: Session, found: Found, finding: "Finding", where: Path) -> No
         Intact,
         Missing,
         Overlapping,
+        RulesOff,
         UnknownExport,
         Unrecorded,
     )
@@ -200,6 +202,14 @@ def _take(session: Session, found: Found, finding: "Finding", where: Path) -> No
             found.tally.stored_before += 1
             found.tally.rows += rows
             found.tally.bytes += (where / path).stat().st_size
+            if isinstance(finding, Intact) and finding.outside:
+                found.tally.rows_outside += finding.outside
+                told = count_of(finding.outside, "row", "rows")
+                _name(session, found, "outside", path, facts={"rows": str(finding.outside)}, reason=f"{told} looked at")
+        case RulesOff(path):
+            message = f"{path}: {RULES_ARE_OFF}"
+            session.record("note", message=message)
+            session.lines.tell("note", message)
         case Missing(path, record):
             found.unsound.append(record)
             _name(session, found, "missing", path, bundle=record.bundle, reason="there is no such file")

@@ -26,6 +26,12 @@ RULE_IS_OFF = (
 )
 """What is told of an export when the rule about the rows' time is switched off for it."""
 
+RULES_ARE_OFF = (
+    f"{MOST_IN_A_ROW} archives in a row have rows of another time by EventStart, or under names that nobody knows: "
+    "what is known of such rows is wrong, so none is refused for them"
+)
+"""What is told of an export whose archives are not judged by their rows."""
+
 
 @dataclass(slots=True)
 class RowRefusals:

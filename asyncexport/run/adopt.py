@@ -15,14 +15,17 @@ from contextlib import AsyncExitStack, aclosing
 from dataclasses import dataclass
 from pathlib import Path
 
+from asyncexport.core.archive.belonging import RowLook
 from asyncexport.core.bundles import ALL_TIME, Bundle, Range
-from asyncexport.core.exports import Export, Format
+from asyncexport.core.exports import Definition, Export
 from asyncexport.core.holdings import Taken, may_have_archive
+from asyncexport.core.row_refusals import RowVerdicts
 from asyncexport.core.states import IN_PROGRESS, BundleRecord, Stored
 from asyncexport.errors import ArchiveError
 from asyncexport.ledger import Ledger, LedgerReader, hold, no_ledger, present
 from asyncexport.run.directory import check_ledger_not_lost
-from asyncexport.run.verify import Adopted, Damaged, Finding, Overlapping, UnknownExport, side_by_side
+from asyncexport.run.looking import judged, look_at
+from asyncexport.run.verify import Adopted, Damaged, Finding, Overlapping, RulesOff, UnknownExport
 from asyncexport.storage import Archives, archive_path, archive_range
 
 log = logging.getLogger(__name__)
@@ -92,11 +95,13 @@ async def _adopt_export(
     taken = Taken([*has.stored, *has.claimed])
     expected = {*has.stored, *(one.bundle.range for one in has.unfinished.values() if may_have_archive(one))}
     looks = (
-        _look(archives, path, bundle, container)
+        _look(archives, path, bundle, export.definition)
         for path, bundle in _unknown(export, await archives.files(export.name), expected)
     )
-    async with aclosing(side_by_side(looks)) as findings:
-        async for path, bundle, found in findings:
+    verdicts = RowVerdicts[tuple[str, Bundle, Stored | Damaged | None]]()
+    async with aclosing(judged(looks, verdicts)) as findings:
+        async for (path, bundle, sound), wrong in findings:
+            found = Damaged(await archives.name_aside(path), bundle, str(wrong)) if wrong else sound
             if isinstance(found, Damaged):
                 await archives.move_aside(path, found.path)
                 yield found, None
@@ -110,6 +115,8 @@ async def _adopt_export(
                 continue
             taken.add(bundle.range)
             yield Adopted(path, found.rows), BundleRecord(bundle, known.revision if known else 0, found, found)
+    if verdicts.are_off:
+        yield RulesOff(export.name), None
 
 
 def _unknown(export: Export, paths: Iterable[str], expected: set[Range]) -> Iterator[tuple[str, Bundle]]:
@@ -123,16 +130,17 @@ def _unknown(export: Export, paths: Iterable[str], expected: set[Range]) -> Iter
 
 
 async def _look(
-    archives: Archives, path: str, bundle: Bundle, container: Format
-) -> tuple[str, Bundle, Stored | Damaged | None]:
-    """The state of its bundle if it is sound; None where it went away meanwhile."""
+    archives: Archives, path: str, bundle: Bundle, definition: Definition
+) -> tuple[tuple[str, Bundle, Stored | Damaged | None], RowLook | None]:
+    """The state of its bundle if it is sound, None where it went away meanwhile; and what its rows tell."""
+    look = look_at(bundle, definition)
     try:
-        found = await archives.check(path, container)
+        found = await archives.check(path, definition.format, rules=look)
     except ArchiveError as error:
-        return path, bundle, Damaged(await archives.name_aside(path), bundle, str(error))
+        return (path, bundle, Damaged(await archives.name_aside(path), bundle, str(error))), None
     if found is None:
-        return path, bundle, None
-    return path, bundle, Stored.of(found, exported_at=await archives.written_at(path))
+        return (path, bundle, None), None
+    return (path, bundle, Stored.of(found, exported_at=await archives.written_at(path))), look
 
 
 async def _write(directory: Path, exports: list[Export], records: list[BundleRecord]) -> None:

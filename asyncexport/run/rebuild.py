@@ -18,22 +18,25 @@ from contextlib import AsyncExitStack, aclosing
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+from asyncexport.core.archive.belonging import RowLook
 from asyncexport.core.bundles import ALL_TIME, Bundle, Range
 from asyncexport.core.exports import Definition, Export
 from asyncexport.core.holdings import overlaps
+from asyncexport.core.row_refusals import RowVerdicts
 from asyncexport.core.states import IN_PROGRESS, BundleRecord, Failed, Planned, Split, Stored
 from asyncexport.errors import ArchiveError, ConfigError, LedgerCorruptError, LedgerError, Problem, StorageError
 from asyncexport.ledger import AcceptedGap, Ledger, LedgerReader, hold, present
 from asyncexport.ledger.replace import replacement
+from asyncexport.run.looking import judged, look_at
 from asyncexport.run.verify import (
     MOVED_ASIDE,
     Damaged,
     Finding,
     Intact,
     Overlapping,
+    RulesOff,
     UnknownExport,
     Unrecorded,
-    side_by_side,
 )
 from asyncexport.storage import Archives, archive_path, archive_range
 
@@ -94,11 +97,15 @@ async def rebuild(directory: Path, *, force: bool = False) -> AsyncGenerator[Fin
         unsound: list[Damaged] = []
         for export in exports:
             looks = (_look(archives, export, path, before) for path in await archives.files(export.name))
-            async with aclosing(side_by_side(looks)) as findings:
-                async for finding, record in findings:
+            verdicts = RowVerdicts[tuple[Finding, BundleRecord | None]]()
+            async with aclosing(judged(looks, verdicts)) as findings:
+                async for look, wrong in findings:
+                    finding, record = await _refused(archives, look, wrong) if wrong else look
                     records += [record] if record else []
                     unsound += [finding] if isinstance(finding, Damaged) else []
                     yield finding
+            if verdicts.are_off:
+                yield RulesOff(export.name)
             for overlapping in _overlapping(export, records):
                 yield overlapping
         for folder in unknown:
@@ -151,20 +158,31 @@ async def _exports(archives: Archives, directory: Path, before: KnownBefore) -> 
 
 async def _look(
     archives: Archives, export: Export, path: str, before: KnownBefore
-) -> tuple[Finding, BundleRecord | None]:
-    """What a file is, and where its bundle stands if it is a sound archive."""
+) -> tuple[tuple[Finding, BundleRecord | None], RowLook | None]:
+    """What a file is, where its bundle stands if it is a sound archive, and what its rows tell."""
     span = archive_range(path)
     if span is None or path != archive_path(Bundle(export.name, span), export.definition.format):
-        return Unrecorded(path), None
+        return (Unrecorded(path), None), None
     bundle = Bundle(export.name, span)
+    look = look_at(bundle, export.definition)
     try:
-        found = await archives.check(path, export.definition.format)
+        found = await archives.check(path, export.definition.format, rules=look)
     except ArchiveError as error:
-        return Damaged(await archives.name_aside(path), bundle, str(error)), None
+        return (Damaged(await archives.name_aside(path), bundle, str(error)), None), None
     if found is None:
         raise StorageError(f"{path} went away while it was looked at")
     stored = Stored.of(found, exported_at=await archives.written_at(path))
-    return Intact(path, found.rows), before.standing(bundle, stored)
+    return (Intact(path, found.rows, look.outside), before.standing(bundle, stored)), look
+
+
+async def _refused(
+    archives: Archives, look: tuple[Finding, BundleRecord | None], wrong: ArchiveError
+) -> tuple[Finding, None]:
+    """The same for an archive that is refused for its rows."""
+    finding, record = look
+    if record is None:
+        return finding, None
+    return Damaged(await archives.name_aside(finding.path), record.bundle, str(wrong)), None
 
 
 def _overlapping(export: Export, records: Iterable[BundleRecord]) -> list[Overlapping]:

@@ -11,33 +11,31 @@
 """
 
 import asyncio
-from collections import deque
 from collections.abc import AsyncGenerator, Coroutine, Iterable, Iterator
 from contextlib import AsyncExitStack, aclosing
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
+from asyncexport.core.archive.belonging import RowLook
 from asyncexport.core.bundles import ALL_TIME, Bundle
-from asyncexport.core.exports import Format
+from asyncexport.core.exports import Definition, Format
+from asyncexport.core.row_refusals import RowVerdicts
 from asyncexport.core.states import BundleRecord, Failed, Ready
 from asyncexport.errors import ArchiveError, LedgerError
 from asyncexport.ledger import LedgerReader
 from asyncexport.run.directory import check_ledger_not_lost
-from asyncexport.storage import CORES, Archives, archive_path, archive_range
-
-ARCHIVES_AT_ONCE = CORES + 2
-"""How many archives are asked for at the same time, so that no core waits for the next one."""
-
-T = TypeVar("T")
+from asyncexport.run.looking import judged, look_at
+from asyncexport.storage import Archives, archive_path, archive_range
 
 
 @dataclass(frozen=True, slots=True)
 class Intact:
-    """An archive that is what the ledger says."""
+    """An archive that is what the ledger says; so many of the rows that were looked at lie outside of its range."""
 
     path: str
     rows: int
+    outside: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,6 +89,16 @@ class Overlapping:
 
 
 @dataclass(frozen=True, slots=True)
+class RulesOff:
+    """So many archives of an export in a row have other rows than were asked for that none is refused for them.
+
+    `path` is the export's folder.
+    """
+
+    path: str
+
+
+@dataclass(frozen=True, slots=True)
 class UnknownExport:
     """A folder that holds archives, of an export that nobody can name: no ledger, no `.export.json` says what it is."""
 
@@ -98,7 +106,7 @@ class UnknownExport:
     reason: str
 
 
-Finding = Intact | Missing | Broken | Damaged | Unrecorded | Adopted | Overlapping | UnknownExport
+Finding = Intact | Missing | Broken | Damaged | Unrecorded | Adopted | Overlapping | RulesOff | UnknownExport
 
 MOVED_ASIDE = "its archive was damaged, and a rebuild moved it aside"
 """Why a bundle is parked whose archive a rebuild could not take. Until it is exported anew a check calls it missing."""
@@ -123,7 +131,7 @@ async def verify(directory: Path, *, exports: Iterable[str] = ()) -> AsyncGenera
             raise LedgerError(f"the ledger of {directory} knows no export {unknown[0]!r}")
         for name, definition in known.items():
             if not names or name in names:
-                async with aclosing(_verify_export(archives, ledger, name, definition.format)) as findings:
+                async with aclosing(_verify_export(archives, ledger, name, definition)) as findings:
                     async for finding in findings:
                         yield finding
         if not names:
@@ -143,19 +151,22 @@ async def _wait_to_the_end(reading: Coroutine[Any, Any, None]) -> None:
 
 
 async def _verify_export(
-    archives: Archives, ledger: LedgerReader, name: str, container: Format
+    archives: Archives, ledger: LedgerReader, name: str, definition: Definition
 ) -> AsyncGenerator[Finding, None]:
     expected: set[str] = set()
+    container, verdicts = definition.format, RowVerdicts[tuple[Finding, BundleRecord]]()
 
-    def checks() -> Iterator[Coroutine[Any, Any, Finding]]:
+    def checks() -> Iterator[Coroutine[Any, Any, tuple[tuple[Finding, BundleRecord], RowLook | None]]]:
         for record in ledger.stored(name, ALL_TIME):
             if record.stored:
                 expected.add(record.stored.path)
-                yield _check(archives, ledger, record, container)
+                yield _check(archives, ledger, record, definition)
 
-    async with aclosing(side_by_side(checks())) as findings:
-        async for finding in findings:
-            yield finding
+    async with aclosing(judged(checks(), verdicts)) as findings:
+        async for (finding, record), wrong in findings:
+            yield Broken(finding.path, record, str(wrong)) if wrong and isinstance(finding, Intact) else finding
+    if verdicts.are_off:
+        yield RulesOff(name)
     for one in ledger.unfinished(name, ALL_TIME):
         if isinstance(one.state, Failed) and one.stored is None and one.state.reason == MOVED_ASIDE:
             yield Missing(archive_path(one.bundle, container), one)
@@ -167,21 +178,27 @@ async def _verify_export(
             yield Unrecorded(path)
 
 
-async def _check(archives: Archives, ledger: LedgerReader, record: BundleRecord, container: Format) -> Finding:
-    finding = await _compare(archives, record, container)
-    if isinstance(finding, Intact):
-        return finding
-    # A run may have replaced it between our look at the ledger and our look at the disk.
-    again = _record_of(ledger, record.bundle) or record
-    return finding if again == record else await _compare(archives, again, container)
+async def _check(
+    archives: Archives, ledger: LedgerReader, record: BundleRecord, definition: Definition
+) -> tuple[tuple[Finding, BundleRecord], RowLook | None]:
+    """What an archive is, and what its rows tell; nothing where it is not sound otherwise."""
+    look = look_at(record.bundle, definition)
+    finding = await _compare(archives, record, definition.format, look)
+    if not isinstance(finding, Intact):
+        # A run may have replaced it between our look at the ledger and our look at the disk.
+        again = _record_of(ledger, record.bundle) or record
+        if again != record:
+            record, look = again, look_at(record.bundle, definition)
+            finding = await _compare(archives, record, definition.format, look)
+    return (finding, record), look if isinstance(finding, Intact) else None
 
 
-async def _compare(archives: Archives, record: BundleRecord, container: Format) -> Finding:
+async def _compare(archives: Archives, record: BundleRecord, container: Format, look: RowLook) -> Finding:
     stored = record.stored
     if stored is None:
         raise AssertionError("only what is stored is compared")
     try:
-        found = await archives.check(stored.path, container)
+        found = await archives.check(stored.path, container, rules=look)
     except ArchiveError as error:
         return Broken(stored.path, record, str(error))
     if found is None:
@@ -191,7 +208,7 @@ async def _compare(archives: Archives, record: BundleRecord, container: Format) 
     # A new revision's file has its name a moment before it has its row; until then whole is all that it can be.
     if found.sha256 != stored.sha256 and not isinstance(record.state, Ready):
         return Broken(stored.path, record, "its bytes are not those that were stored")
-    return Intact(stored.path, found.rows)
+    return Intact(stored.path, found.rows, look.outside)
 
 
 def _record_of(ledger: LedgerReader, bundle: Bundle) -> BundleRecord | None:
@@ -207,20 +224,3 @@ def _is_known_by_now(ledger: LedgerReader, export: str, path: str, container: Fo
     bundle = Bundle(export, span)
     under_way = any(one.bundle == bundle and isinstance(one.state, Ready) for one in ledger.unfinished(export, span))
     return under_way or _record_of(ledger, bundle) is not None
-
-
-async def side_by_side(works: Iterable[Coroutine[Any, Any, T]]) -> AsyncGenerator[T, None]:
-    """The results in order, while a few of the coroutines run at the same time."""
-    under_way: deque[asyncio.Task[T]] = deque()
-    try:
-        for work in works:
-            under_way.append(asyncio.create_task(work))
-            if len(under_way) >= ARCHIVES_AT_ONCE:
-                yield await under_way.popleft()
-        while under_way:
-            yield await under_way.popleft()
-    finally:
-        for task in under_way:
-            task.cancel()
-        if under_way:
-            await asyncio.wait(under_way)
