@@ -7,7 +7,7 @@
     │   ├── RateLimitedError        asked too often (429); .retry_after in seconds, or None
     │   ├── UnavailableError        no route, no name, a reset, a time-out, 408, 499, 5xx: an outage
     │   ├── ReplyError              it answered, but not with what was agreed
-    │   ├── RefusedError            it understood and said no (another 4xx); .status
+    │   ├── RefusedError            it, or a box before it, said no (another 4xx); .status, .from_service
     │   ├── OperationFailedError    the operation ended as FAILED or ERROR; .reason
     │   └── GoneError               the operation, export or link asked for no longer exists
     ├── ArchiveError                the file's
@@ -101,13 +101,23 @@ class UnavailableError(ServiceError):
         message: What was tried and what came back.
         unanswered: The request may have arrived, and no answer came: what it asked for may have been done.
         lasting: It has been so for as long as anybody is willing to wait.
+        retry_after: In how many seconds it wants to be asked again; None where it did not say.
         hint: The next thing to do.
     """
 
-    def __init__(self, message: str, *, unanswered: bool = False, lasting: bool = False, hint: str = "") -> None:
+    def __init__(
+        self,
+        message: str,
+        *,
+        unanswered: bool = False,
+        lasting: bool = False,
+        retry_after: float | None = None,
+        hint: str = "",
+    ) -> None:
         super().__init__(message, hint=hint)
         self.unanswered = unanswered
         self.transient = not lasting
+        self.retry_after = retry_after
 
 
 class ReplyError(ServiceError):
@@ -117,11 +127,19 @@ class ReplyError(ServiceError):
 
 
 class RefusedError(ServiceError):
-    """The service understood the request and said no; `status` is the HTTP status."""
+    """The service, or a box before it, understood the request and said no.
 
-    def __init__(self, message: str, *, status: int, hint: str = "") -> None:
+    Args:
+        message: What was tried and what came back.
+        status: The HTTP status.
+        from_service: It was said in the service's own form, a JSON object; no page of a box before it.
+        hint: The next thing to do.
+    """
+
+    def __init__(self, message: str, *, status: int, from_service: bool = False, hint: str = "") -> None:
         super().__init__(message, hint=hint)
         self.status = status
+        self.from_service = from_service
 
 
 class OperationFailedError(ServiceError):
@@ -133,7 +151,17 @@ class OperationFailedError(ServiceError):
 
 
 class GoneError(ServiceError):
-    """The operation, the export or the link asked for no longer exists (404, 410, or an expired link)."""
+    """The operation, the export or the link asked for no longer exists (404, 410, or an expired link).
+
+    Args:
+        message: What was tried and what came back.
+        from_service: It was said in the service's own form, a JSON object; no page of a box before it.
+        hint: The next thing to do.
+    """
+
+    def __init__(self, message: str, *, from_service: bool = True, hint: str = "") -> None:
+        super().__init__(message, hint=hint)
+        self.from_service = from_service
 
 
 class ArchiveError(ExportError):

@@ -37,6 +37,7 @@ class Row:
         stored: Bundles on the disk by then.
         exports: Operations that the service made for them.
         duplicates: Creates counted as possible duplicates.
+        kept: Bundles that are not stored by then, and whose export the next run fetches.
         said: What one of the problems, or the error, says.
         scene: The name of a scene, where switches are not enough.
     """
@@ -51,6 +52,7 @@ class Row:
     stored: int = BUNDLES
     exports: int = BUNDLES
     duplicates: int = 0
+    kept: int = 0
     said: str = ""
     scene: str = ""
 
@@ -72,6 +74,7 @@ WAITS = "the bundle waits its turn and comes whole; no attempt is counted, no se
 AGAIN = "it is fetched again and comes whole; no second export is made"
 ANEW = "a new export is made for that bundle, and comes whole"
 PARKED = "the bundle is parked with the reason, the others come; nothing of it is under a final name"
+KEPT = "the others come; it is parked with its export, which the next run fetches"
 WINDOW = "window=2026-01-01T20:30:00Z/2026-01-01T21:00:00Z"
 """The second bundle."""
 
@@ -206,14 +209,121 @@ def _replies() -> Iterator[Row]:
         exports=0,
         said="redirects elsewhere",
     )
+
+
+def _refusals() -> Iterator[Row]:
     yield Row(
-        "a create refused (400) after others were taken",
+        "a create refused (400) while others are taken",
         PARKED,
         faults=("create:400,nth=3",),
         code=Exit.PARTIAL,
         stored=3,
         exports=3,
         said="400",
+    )
+    for status in (400, 404):
+        yield Row(
+            f"creates that are all refused ({status})",
+            "the export stops after four, of different bundles; nothing half-made is left",
+            faults=(f"create:{status}",),
+            code=Exit.USAGE,
+            stored=0,
+            exports=0,
+            said=str(status),
+        )
+        yield Row(
+            f"creates refused ({status}) for data outside of retention",
+            "the newest bundle is tried, and taken: the refused ones are parked, the others come",
+            faults=(f"create:{status},window=2026-01-01T20:00:00Z/2026-01-01T21:30:00Z",),
+            code=Exit.PARTIAL,
+            stored=1,
+            exports=1,
+            said=str(status),
+        )
+    yield Row(
+        "a redirect of a create",
+        f"never followed with the key: {REFUSED}",
+        faults=("create:redirect",),
+        code=Exit.USAGE,
+        stored=0,
+        exports=0,
+        said="redirects elsewhere",
+    )
+    for body, form in (("json", "JSON"), ("html", "an HTML page"), ("empty", "an empty body")):
+        for where, call in (
+            ("create", "creates"),
+            ("results", "results calls"),
+            ("download", "downloads"),
+            ("poll", "polls"),
+        ):
+            yield Row(
+                f"403 to {call} for a while, as {form}",
+                f"held back and tried again; {WAITS}",
+                faults=(f"{where}:403,times=3,body={body}",),
+                behaviour=SINGLE if where == "poll" else {},
+                changes=ONE_ATTEMPT,
+            )
+    for where, call, exports in (("results", "results calls", BUNDLES), ("download", "downloads", BUNDLES)):
+        yield Row(
+            f"403 to {call} for good, though the key is good",
+            "believed after a quarter of an hour: the export stops; what is finished is fetched by the next run",
+            faults=(f"{where}:403",),
+            code=Exit.USAGE,
+            stored=0,
+            exports=exports,
+            kept=exports,
+            said="403",
+        )
+        yield Row(
+            f"403 to {call} of one bundle for good",
+            KEPT,
+            faults=(f"{where}:403,{WINDOW}",),
+            code=Exit.PARTIAL,
+            stored=3,
+            exports=exports,
+            kept=1,
+            said="403",
+        )
+    yield Row(
+        "403 to creates and to /me for good",
+        "believed after a quarter of an hour: the run ends with exit code 6",
+        faults=("create:403", "me:403"),
+        code=Exit.KEY_REFUSED,
+        stored=0,
+        exports=0,
+        said="403",
+    )
+    yield Row(
+        "a key that is refused (401) in mid-run",
+        "confirmed by /me, then the run ends with exit code 6; nothing more is asked",
+        faults=("results:401", "me:401"),
+        code=Exit.KEY_REFUSED,
+        stored=0,
+        exports=BUNDLES,
+        kept=BUNDLES,
+        said="401",
+    )
+    yield Row(
+        "a box that answers 401, while the key is good",
+        f"/me is answered; {WAITS}",
+        faults=("results:401,times=2",),
+        changes=ONE_ATTEMPT,
+    )
+    yield Row(
+        "every operation fails, in a night of 60 bundles",
+        "at most 75 creates, every bundle stays at attempt 1",
+        scene="night",
+    )
+    yield Row(
+        "503 with a Retry-After",
+        f"waited as it asks, an hour at most; {WAITS}",
+        faults=("api:503,times=2,retry_after=seconds",),
+        changes=ONE_ATTEMPT,
+    )
+    yield Row(
+        "a host that never answers, in a directory without an answer",
+        "given up after `[retry] first_contact`: exit code 5 with a hint",
+        scene="first-contact",
     )
 
 
@@ -382,7 +492,7 @@ def _bodies() -> Iterator[Row]:
         ("wrong-hash", "an x-goog-hash that does not fit"),
     ):
         yield Row(fault, f"seen; {AGAIN}", faults=(f"download:{what},nth=2",))
-        if what in ("truncated", "corrupt", "bad-crc", "bad-size", "trailing", "cut-row", "html"):
+        if what in ("truncated", "corrupt", "bad-crc", "bad-size", "trailing", "cut-row"):
             yield Row(
                 f"{fault}, each time and without a hash",
                 PARKED,
@@ -393,17 +503,18 @@ def _bodies() -> Iterator[Row]:
                 stored=3,
                 exports=BUNDLES + 1,
             )
-    yield Row(
-        "an HTML page in place of a CSV file, each time",
-        PARKED,
-        faults=(f"download:html,{WINDOW}",),
-        behaviour={"goog_hash": "none"},
-        changes={"retry": {"attempts": 2}},
-        container="csv",
-        code=Exit.PARTIAL,
-        stored=3,
-        exports=BUNDLES + 1,
-    )
+    for container in ("ndjson", "csv"):
+        yield Row(
+            f"an HTML page in place of a file, each time and without a hash ({container})",
+            KEPT,
+            faults=(f"download:html,{WINDOW}",),
+            behaviour={"goog_hash": "none"},
+            changes={"retry": {"attempts": 2}},
+            container=container,
+            code=Exit.PARTIAL,
+            stored=3,
+            kept=1,
+        )
     yield Row(
         "a JSON array that is not closed", f"seen; {AGAIN}", faults=("download:open-array,nth=2",), container="json"
     )
@@ -622,6 +733,7 @@ SECTIONS = {
     "Outages": _outages,
     "The wire": _wire,
     "Replies": _replies,
+    "Refusals": _refusals,
     "Creates": _creates,
     "Operations": _operations,
     "The list of operations": _lists,

@@ -21,14 +21,16 @@ from asyncexport.core.events import (
 from asyncexport.core.exports import Definition, Export
 from asyncexport.core.polling import FinishedOperation
 from asyncexport.core.service.requests import Kind
-from asyncexport.core.service.resources import DownloadLink
+from asyncexport.core.service.resources import DownloadLink, Me
 from asyncexport.core.states import Archive, BundleRecord, Creating, State
 from asyncexport.engine.budget import Budget
 from asyncexport.engine.bundle_runner import BundleRunner
-from asyncexport.engine.creates import ExportState
 from asyncexport.engine.download import ArchiveDownload, ArchiveDownloads
+from asyncexport.engine.export_state import ExportState
+from asyncexport.engine.key_check import KeyCheck
 from asyncexport.engine.permit import Permit
 from asyncexport.engine.poller import OperationPoller
+from asyncexport.engine.retrying import Retrying
 from asyncexport.errors import ServiceError, UnavailableError
 from asyncexport.simulate.service import MemoryLedger
 
@@ -105,12 +107,14 @@ class Gate(Budget):
         self.fails: Exception | None = None
 
     @asynccontextmanager
-    async def permit(self, kind: Kind, priority: Priority) -> AsyncIterator[Permit]:
+    async def permit(
+        self, kind: Kind, priority: Priority, *, is_wanted: Callable[[], bool] = lambda: True
+    ) -> AsyncIterator[Permit]:
         """Leave for whoever comes, once it is open."""
         await self.is_open.wait()
         if self.fails:
             raise self.fails
-        async with super().permit(kind, priority) as permit:
+        async with super().permit(kind, priority, is_wanted=is_wanted) as permit:
             yield permit
 
 
@@ -127,6 +131,8 @@ class Service:
     refuses: Callable[[Range], Exception | None] = lambda _: None
     names: list[str] = field(default_factory=list)
     takes: float = 1.0
+    keys: list[Exception | None] = field(default_factory=list)
+    questions: int = 0
     made: dict[str, Bundle] = field(default_factory=dict)
     posts: int = 0
     links: int = 0
@@ -145,6 +151,14 @@ class Service:
         if error:
             raise error
         return operation_id
+
+    async def me(self, *, priority: Priority) -> Me:
+        """Whose key it is; `keys` holds what the next calls come to."""
+        await asyncio.sleep(self.takes)
+        self.questions += 1
+        if error := self.keys.pop(0) if self.keys else None:
+            raise error
+        return Me("owner@example.com", "ORG", "ADMIN")
 
     async def locate(self, export_id: str, *, priority: Priority) -> DownloadLink:
         """A link."""
@@ -296,6 +310,12 @@ class Scene:
         self.stream = ExportState(EXPORT, accepted=accepted)
         self.export_states = {EXPORT.name: self.stream, **{one.name: ExportState(one, accepted=True) for one in also}}
         self.accepted: set[Bundle] = set()
+        self.retrying = Retrying(
+            Backoff(1.0, 300.0, OUTAGE),
+            jitter=lambda: jitter,
+            key=KeyCheck(lambda: self.service.me(priority=Priority.REST)),
+            tell=self.listener.on_event,
+        )
         self.runner = BundleRunner(
             gate=self.gate,
             service=self.service,
@@ -305,10 +325,9 @@ class Scene:
             export_states=self.export_states,
             definitions={EXPORT.name: EXPORT.definition, **{one.name: one.definition for one in also}},
             tell=self.listener.on_event,
-            backoff=Backoff(1.0, 300.0, OUTAGE),
+            retrying=self.retrying,
             attempts=attempts,
             download_slots=slots,
             clock=lambda: round(now(), 3),
-            jitter=lambda: jitter,
             accepted=self.accepted,
         )

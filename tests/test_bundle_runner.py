@@ -8,6 +8,7 @@ import pytest
 from asyncexport.core.exports import Definition, Export
 from asyncexport.core.guard import least_rows
 from asyncexport.core.polling import FinishedOperation
+from asyncexport.core.service.fetch_attempts import PROGRESS_BYTES
 from asyncexport.core.service.resources import DownloadLink
 from asyncexport.core.states import (
     Created,
@@ -21,8 +22,7 @@ from asyncexport.core.states import (
     State,
     Stored,
 )
-from asyncexport.engine.creates import ExportRefused
-from asyncexport.engine.fetching import PROGRESS_BYTES
+from asyncexport.engine.export_state import ExportRefused
 from asyncexport.errors import (
     CorruptError,
     FewerRowsError,
@@ -251,10 +251,9 @@ OVERDUE = Overdue(3, 5.0, "op9")
         ([None], Planned(1)),
         ([OperationFailedError("no")], Planned(1)),
         ([GONE], Planned(1)),
-        ([REFUSED], Planned(1)),
         ([DOWN, RateLimitedError("429"), ReplyError("?"), FinishedOperation("x9", 6.0)], Ready(3, 6.0, "x9", 5.0)),
     ],
-    ids=["done", "still running", "failed", "gone", "refused", "after some trouble"],
+    ids=["done", "still running", "failed", "gone", "after some trouble"],
 )
 def test_an_overdue_one_is_asked_once_more_first(answers, state):
     """Only where it still runs, or came to nothing, is it given up for a new one."""
@@ -295,15 +294,53 @@ async def test_a_refused_key_stops_the_asking():
 
 
 @on_virtual_time
-async def test_an_unknown_segment_costs_one_request_and_not_fifty():
-    """Refused before anything of it succeeded, the whole export stops; its row is taken back."""
+async def test_an_unknown_segment_costs_four_requests_and_not_fifty():
+    """Three are refused, and so is the newest: the whole export stops, and its rows are taken back."""
     scene = Scene(accepted=False)
-    scene.service.creates = [REFUSED]
+    scene.service.refuses = lambda _: REFUSED
     outcomes = await asyncio.gather(*(carry(scene, planned(n)) for n in range(50)), return_exceptions=True)
     assert all(isinstance(outcome, ExportRefused) for outcome in outcomes)
-    assert scene.service.posts == 1
-    assert [type(state) for state in scene.ledger.states] == [Creating, Planned]
+    assert scene.service.posts == 4
+    assert [type(state) for state in scene.ledger.states] == [Creating, Planned] * 4
+    assert [row.bundle for row in scene.ledger.rows[::2]] == [planned(n).bundle for n in (0, 1, 2, 49)]
     assert scene.listener.refusals == {"everyone": REFUSED}
+
+
+@on_virtual_time
+async def test_data_that_is_too_old_is_parked_and_the_rest_comes():
+    """After three refusals in a row the newest is tried; it is taken, so the refused ones are to blame themselves."""
+    scene = Scene(accepted=False)
+    scene.service.refuses = lambda span: REFUSED if span.start < 10 * 1800 else None
+    done = await asyncio.gather(*(carry(scene, planned(n)) for n in range(50)))
+    assert [one.state for one in done[:10]] == [Failed("400")] * 10
+    assert all(isinstance(one.state, Stored) for one in done[10:])
+    assert scene.service.posts == 50
+    assert not scene.listener.refusals
+
+
+@on_virtual_time
+async def test_the_last_bundles_that_are_refused_stop_an_export_that_took_nothing():
+    """Where nothing is left to try, what was taken in this run decides."""
+    for taken_before, state in ((False, Planned(1)), (True, Failed("400"))):
+        scene = Scene()
+        if taken_before:
+            await carry(scene, planned(9))
+        scene.service.refuses = lambda _: REFUSED
+        outcomes = await asyncio.gather(*(carry(scene, planned(n)) for n in range(2)), return_exceptions=True)
+        assert [isinstance(outcome, ExportRefused) for outcome in outcomes] == [not taken_before] * 2
+        assert {scene.ledger.latest(planned(n).bundle) for n in range(2)} == {state}
+
+
+@on_virtual_time
+async def test_a_newest_bundle_that_meets_an_outage_is_tried_until_it_is_known():
+    """An outage says nothing of the export."""
+    scene = Scene()
+    scene.service.creates = [REFUSED, REFUSED, REFUSED, DOWN, DOWN, None]
+    done = await asyncio.gather(*(carry(scene, planned(n)) for n in range(5)))
+    assert [one.state for one in done[:3]] == [Failed("400")] * 3
+    assert all(isinstance(one.state, Stored) for one in done[3:])
+    asked = [row.bundle for row in scene.ledger.rows if isinstance(row.state, Creating)]
+    assert asked[5] == planned(4).bundle
 
 
 @on_virtual_time
@@ -424,7 +461,7 @@ async def test_a_service_that_is_gone_for_good_ends_the_run():
 # Watching
 
 
-@pytest.mark.parametrize("error", [OperationFailedError("too big"), GONE, REFUSED], ids=["failed", "gone", "refused"])
+@pytest.mark.parametrize("error", [OperationFailedError("too big"), GONE], ids=["failed", "gone"])
 def test_an_operation_that_comes_to_nothing_counts_an_attempt(error):
     """Until the last, which parks the bundle with the service's own words."""
 

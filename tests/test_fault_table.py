@@ -38,6 +38,7 @@ from asyncexport.simulate.run import Scenario, simulate
 from tests.exporting import QUICK, Notebook, archives, moment, rows_in, run, truth
 from tests.fault_table import BUNDLES, ROWS, Row, as_markdown
 from tests.ledger_rig import loses_locks
+from tests.refusals_rig import RefusingService, play
 
 pytestmark = pytest.mark.slow
 
@@ -106,7 +107,7 @@ async def test_fault(row, tmp_path):
         exports = len(sandbox.operations)
         await stage.finish(sandbox)
         # What is stored is not exported again.
-        assert len(sandbox.operations) == exports + BUNDLES - row.stored
+        assert len(sandbox.operations) == exports + BUNDLES - row.stored - row.kept
         assert sandbox.redirected_with_key == sandbox.leaked_credentials == 0
 
 
@@ -154,6 +155,26 @@ async def _outage(_: Stage, __: str) -> None:
     assert hit.stored == calm.stored == 200
     assert hit.operations == 200
     assert calm.makespan < hit.makespan < calm.makespan + 3600 + 600
+
+
+async def _night(_: Stage, __: str) -> None:
+    """On a clock that jumps, in another thread."""
+    service = RefusingService(fails=lambda _: True)
+    played = await asyncio.to_thread(play, Scenario(60), service)
+    assert (played.error, played.stored, played.attempts) == (None, {}, 1)
+    assert service.made <= 75
+
+
+async def _first_contact(stage: Stage, _: str) -> None:
+    """A directory that was answered once waits for `[retry] outage`; this one does not."""
+    async with serving(CALM) as sandbox:
+        changes = {"retry": {"outage": "1h", "first_contact": "100ms"}}
+        async with sandbox.unreachable():
+            summary = await stage.run(sandbox, changes=changes)
+        assert summary.exit_code is Exit.UNREACHABLE
+        assert summary.error is not None
+        assert "proxy" in summary.error.hint
+        await stage.finish(sandbox)
 
 
 async def _refused(stage: Stage, _: str) -> None:
@@ -663,6 +684,8 @@ class _Open:
 SCENES: dict[str, Any] = {
     "huge": _huge,
     "outage": _outage,
+    "night": _night,
+    "first-contact": _first_contact,
     "refused": _refused,
     "unresolvable": _unresolvable,
     "shared": _shared,

@@ -11,15 +11,25 @@ from typing import Any
 
 import pytest
 
-from asyncexport.core.admission import Prefer, Priority
+from asyncexport.core.admission import Backoff, Prefer, Priority
 from asyncexport.core.durations import Durations
 from asyncexport.core.polling import LIST_SIZE, FinishedOperation, PollingMode, PollingRules
-from asyncexport.core.service.resources import Completed, CompletedWithoutId, Ended, Operation, OperationsPage, Running
+from asyncexport.core.service.resources import (
+    Completed,
+    CompletedWithoutId,
+    Ended,
+    Me,
+    Operation,
+    OperationsPage,
+    Running,
+)
 from asyncexport.engine.budget import Budget
-from asyncexport.engine.individual_polls import GONE_AFTER_SECONDS
+from asyncexport.engine.key_check import KeyCheck
 from asyncexport.engine.listing import MOST_IN_A_ROW
 from asyncexport.engine.operation_answers import NAMELESS_SECONDS
+from asyncexport.engine.poll_failures import GONE_AFTER_SECONDS
 from asyncexport.engine.poller import OperationPoller
+from asyncexport.engine.retrying import Retrying
 from asyncexport.errors import (
     GoneError,
     OperationFailedError,
@@ -77,6 +87,7 @@ class Service:
     ids: bool = True
     hides: set[str] = field(default_factory=set)
     hides_pending: bool = True
+    key_fails: ServiceError | None = None
     list_fails: ServiceError | None = None
     fails: ServiceError | None = None
     troubles: list[ServiceError | None] = field(default_factory=list)
@@ -96,6 +107,11 @@ class Service:
         """Operations of others, all done long ago."""
         for number in range(count):
             self.jobs[f"old{number}"] = Job(f"old{number}", -1e6 + number, -1e6 + number)
+
+    async def me(self) -> Me:
+        """Whose key it is."""
+        await self._answer(self.key_fails)
+        return Me("owner@example.com", "ORG", "ADMIN")
 
     async def operation(self, operation_id: str, *, priority: Priority) -> Operation:
         """One operation."""
@@ -227,6 +243,9 @@ async def watching(
         clock=now,
         more_to_create=lambda: scene.more_to_create,
         learned=lambda at, seconds: learned.append((at, seconds)),
+        retrying=Retrying(
+            Backoff(1.0, 300.0, 6 * 3600.0), jitter=lambda: 0.5, key=KeyCheck(service.me), tell=lambda _: None
+        ),
     )
     scene = Scene(service, budget, poller, durations, learned, asyncio.create_task(poller.run()))
     try:
@@ -607,7 +626,7 @@ async def test_one_404_is_not_believed():
         assert scene.finished() == [FinishedOperation("x-op0", pytest.approx(0, abs=0.1))]  # type: ignore[arg-type]
 
 
-@pytest.mark.parametrize("error", [GoneError("404"), RefusedError("400", status=400)])
+@pytest.mark.parametrize("error", [GoneError("404"), GoneError("410")])
 def test_what_is_said_not_to_exist_twice_a_minute_apart_is_gone(error):
     """Then it is believed, and whoever waits is told."""
 

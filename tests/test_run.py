@@ -469,14 +469,15 @@ async def test_a_service_that_never_was_there_ends_the_run(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("status", "code"), [(400, Exit.USAGE), (404, Exit.USAGE), (403, Exit.KEY_REFUSED), (401, Exit.KEY_REFUSED)]
+    ("status", "code", "creates"),
+    [(400, Exit.USAGE, 4), (404, Exit.USAGE, 4), (403, Exit.KEY_REFUSED, 6), (401, Exit.KEY_REFUSED, 6)],
 )
-async def test_an_export_refused_from_the_start_costs_one_create(tmp_path, status, code):
-    """An unknown segment or a key too weak ends the run at the first create, and leaves no archive."""
+async def test_an_export_refused_from_the_start_costs_a_few_creates(tmp_path, status, code, creates):
+    """An unknown segment or a key too weak ends the run, though `/me` is answered, and leaves no archive."""
     async with serving(replace(FAST, faults=(SandboxFault.parse(f"create:{status}"),))) as sandbox:
         summary = await run(sandbox, tmp_path)
         assert summary.exit_code is code
-        assert sandbox.counts["create"] == 1
+        assert sandbox.counts["create"] == creates
         assert str(status) in str(summary.error)
     assert archives(tmp_path) == []
 
@@ -495,17 +496,18 @@ async def test_a_refused_export_does_not_stop_the_others(tmp_path):
     async with serving(FAST) as sandbox:
         exports = [{"name": "bad", "segment": "nobody-knows"}, {"name": "good"}]
         summary = await run(sandbox, tmp_path, changes={"export": exports})
-        assert summary.exit_code is Exit.PARTIAL
+        assert summary.exit_code is Exit.USAGE
         assert len(archives(tmp_path, "good")) == 48
         assert summary.error is not None
 
 
 async def test_a_wrong_key_ends_the_run_at_its_first_request(tmp_path):
-    """A key that is refused is not tried again."""
+    """It is confirmed by one question, and not tried again."""
     async with serving(FAST) as sandbox:
         summary = await run(sandbox, tmp_path, key="na1.wrong")
         assert summary.exit_code is Exit.KEY_REFUSED
-        assert sum(sandbox.counts.values()) == 1
+        assert (sandbox.counts["list"], sandbox.counts["me"]) == (1, 1)
+        assert sum(sandbox.counts.values()) == 2
 
 
 async def test_another_definition_is_refused(tmp_path):

@@ -208,10 +208,10 @@ async def test_a_bundles_failure_is_its_own():
 async def test_a_refused_export_comes_to_its_end_by_itself():
     """Nothing of it is created, and the run is over without an error of its own."""
     scene = Scene(accepted=False)
-    scene.service.creates = [RefusedError("no such segment", status=400)]
+    scene.service.refuses = lambda _: RefusedError("no such segment", status=400)
     fan = Fan(scene)
     await fan.run(*(planned(n) for n in range(50)))
-    assert scene.service.posts == 1
+    assert scene.service.posts == 4
     assert fan.stored == 0
 
 

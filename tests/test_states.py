@@ -102,7 +102,6 @@ def test_a_walk_from_planned_to_stored():
 @pytest.mark.parametrize(
     ("old", "new"),
     [
-        (Created(1, 0.0, "op"), Planned(1)),
         (Created(1, 0.0, "op"), Planned(3)),
         (Planned(2), Creating(1, 0.0)),
         (Ready(2, 0.0, "x"), Planned(2)),

@@ -13,12 +13,13 @@ def on_virtual_time(test: Callable[..., Coroutine[Any, Any, None]]) -> Callable[
 
     @functools.wraps(test)
     def timeless(*args: Any, **kwargs: Any) -> None:
-        run(_leaving_nothing(test(*args, **kwargs)))
+        run(leaving_nothing(test(*args, **kwargs)))
 
     return timeless
 
 
-async def _leaving_nothing(test: Coroutine[Any, Any, None]) -> None:
+async def leaving_nothing(test: Coroutine[Any, Any, None]) -> None:
+    """Run it, and fail where it leaves a task behind."""
     await test
     left = asyncio.all_tasks() - {asyncio.current_task()}
     assert not left, f"still running: {sorted(task.get_name() for task in left)}"

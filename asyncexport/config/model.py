@@ -124,6 +124,7 @@ class RetrySettings(_Table):
     backoff_initial_seconds: SomeTime = _default("1s")
     backoff_max_seconds: SomeTime = _default("5m")
     outage_seconds: Duration = _default("6h")
+    first_contact_seconds: SomeTime = _default("1m")
 
     @field_validator("backoff_max_seconds")
     @classmethod

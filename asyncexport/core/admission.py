@@ -6,8 +6,10 @@
 3. A 429 pauses everybody until Retry-After has passed and says that the bucket is empty. What was sent before that
    pause and is refused as well says nothing new; refusals one after another make the pauses longer. A service that
    answers nothing but 429 for as long as anybody is willing to wait is as good as down.
-4. An outage is nobody's fault: while the line is down one request at a time tries it, under back-off with full jitter.
-   When that fails and the line has been down for as long as anybody is willing to wait, the service is given up.
+4. An outage is nobody's fault: while the line is down one request at a time tries it, under back-off with full jitter,
+   and not before the service asked for it (Retry-After). When that fails and the line has been down for as long as
+   anybody is willing to wait, the service is given up. A service that has never answered in this directory is given up
+   sooner: it is likelier that its address, a proxy or the network is wrong.
 5. What the service counts is not known. `scope = "auto"` counts creates only, until a 429 answers a poll, a list or a
    results call while the create bucket still held tokens, or for the second time: in a long run the creates keep that
    bucket empty, and of the creates alone the service's never is, by the token kept in hand. From then on it counts all
@@ -132,25 +134,40 @@ Connectivity = Up | Down
 
 @dataclass(frozen=True, slots=True)
 class Backoff:
-    """`[retry]`: how long between tries of a line that is down, and when to give up."""
+    """`[retry]`: how long between tries of a line that is down, and when to give up.
+
+    Attributes:
+        initial_seconds, max_seconds: The first pause at the most, and the longest.
+        outage_seconds: When to give up.
+        first_contact_seconds: When to give up a service that has never answered in this directory; None: no sooner.
+    """
 
     initial_seconds: float
     max_seconds: float
     outage_seconds: float
+    first_contact_seconds: float | None = None
 
-    def after_failure(self, line: Connectivity, *, now: float, jitter: float) -> Down:
-        """The line once another request got no answer, or one that says the service is in trouble."""
+    def patience_seconds(self, *, has_answered: bool) -> float:
+        """How long anybody is willing to wait for a service that has, or has never, answered here."""
+        first = self.first_contact_seconds
+        return self.outage_seconds if has_answered or first is None else min(first, self.outage_seconds)
+
+    def after_failure(self, line: Connectivity, *, now: float, jitter: float, retry_after: float | None = None) -> Down:
+        """The line once another request got no answer, or one that says the service is in trouble.
+
+        `retry_after`: in how many seconds the service wants to be asked again, if it said so.
+        """
         since, tries = (now, 1) if isinstance(line, Up) else (line.since, line.tries + 1)
-        wait = self.wait_seconds(tries, jitter=jitter)
-        return Down(since, tries, now + wait)
+        asked = min(max(retry_after or 0.0, 0.0), LONGEST_PAUSE_SECONDS)
+        return Down(since, tries, now + max(self.wait_seconds(tries, jitter=jitter), asked))
 
     def wait_seconds(self, tries: int, *, jitter: float) -> float:
         """How long to wait after `tries` failures in a row."""
         return backoff_seconds(tries, initial_seconds=self.initial_seconds, max_seconds=self.max_seconds, jitter=jitter)
 
-    def is_over(self, line: Connectivity, *, now: float) -> bool:
+    def is_over(self, line: Connectivity, *, now: float, has_answered: bool = True) -> bool:
         """Whether the line has been down for as long as anybody is willing to wait."""
-        return isinstance(line, Down) and now - line.since >= self.outage_seconds
+        return isinstance(line, Down) and now - line.since >= self.patience_seconds(has_answered=has_answered)
 
 
 def is_outage(status: int | None) -> bool:
@@ -198,11 +215,13 @@ class Consequence:
         empties: The bucket is empty, whatever we counted.
         all_count: From now on every call counts; that is to be remembered.
         given_up: Why the service is given up, in words; "" where it is not.
+        never_answered: It is given up because it has never answered.
     """
 
     empties: bool = False
     all_count: bool = False
     given_up: str = ""
+    never_answered: bool = False
 
 
 @dataclass(slots=True)
@@ -290,6 +309,7 @@ class Admission:
 
     Attributes:
         learning: Which calls count.
+        has_answered: Whether the service has ever answered in this directory.
         line: Whether the service can be reached.
         pause: What refusals ask for.
     """
@@ -300,6 +320,7 @@ class Admission:
         self._is_probing = False
         self._problem = ""
         self.learning = ScopeLearning(quota.scope)
+        self.has_answered = True
         self.line: Connectivity = Up()
         self.pause = RateLimitPause()
 
@@ -340,21 +361,24 @@ class Admission:
             tokens: How many are left in the bucket.
         """
         self.settled(grant)
+        self.has_answered = self.has_answered or answer.status is not None
         if is_outage(answer.status):
             self._problem = answer.problem
-            return self._outage(grant, now=now, jitter=jitter)
+            return self._outage(grant, answer.retry_after, now=now, jitter=jitter)
         self.line, self._problem = Up(), ""
         if answer.status == 429:
             return self._refusal(grant, answer.retry_after, now=now, wall_time=wall_time, tokens=tokens)
         self.pause.over()
         return Consequence()
 
-    def _outage(self, grant: Grant, *, now: float, jitter: float) -> Consequence:
+    def _outage(self, grant: Grant, retry_after: float | None, *, now: float, jitter: float) -> Consequence:
         """Rule 4. What was under way when the line went down says nothing new by failing, too."""
         if isinstance(self.line, Up) or grant.probes:
-            self.line = self._backoff.after_failure(self.line, now=now, jitter=jitter)
-        is_over = self._backoff.is_over(self.line, now=now)
-        return Consequence(given_up=self._why_given_up("could not be reached") if is_over else "")
+            self.line = self._backoff.after_failure(self.line, now=now, jitter=jitter, retry_after=retry_after)
+        if not self._backoff.is_over(self.line, now=now, has_answered=self.has_answered):
+            return Consequence()
+        why = self._why_given_up("could not be reached")
+        return Consequence(given_up=why, never_answered=not self.has_answered)
 
     def _refusal(
         self, grant: Grant, retry_after: float | None, *, now: float, wall_time: float, tokens: int
@@ -370,4 +394,5 @@ class Admission:
 
     def _why_given_up(self, what: str) -> str:
         reason = f" ({self._problem})" if self._problem else ""
-        return f"the service {what} for {show_duration(self._backoff.outage_seconds)}{reason}"
+        seconds = self._backoff.patience_seconds(has_answered=self.has_answered)
+        return f"the service {what} for {show_duration(seconds)}{reason}"

@@ -118,6 +118,16 @@ class RequestHistory:
     complete: bool = True
     all_counted_since: float | None = None
 
+    @property
+    def has_answer(self) -> bool:
+        """Whether the service ever answered, as far as is known."""
+        return not self.complete or any(one.status for one in self.sent)
+
+    @property
+    def has_success(self) -> bool:
+        """Whether the service ever did what was asked, as far as is known."""
+        return not self.complete or any(200 <= one.status < 300 for one in self.sent)
+
     @classmethod
     def read(
         cls, sent: Iterable[SentRequest], *, first_at: float | None, all_counted_since: str | None, now: float

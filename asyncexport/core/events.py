@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from asyncexport.core.bundles import Bundle
 from asyncexport.core.states import BundleRecord, Failed, FewerRows, Overdue, Refused, Stored
-from asyncexport.errors import RefusedError
+from asyncexport.errors import ServiceError
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,15 +112,19 @@ class RowsOutside:
 
 @dataclass(frozen=True, slots=True)
 class ExportStopped:
-    """The service refuses to create anything of an export; none of its bundles is asked for any more.
+    """The service refuses what is asked of an export; none of its bundles is asked for any more.
 
     Attributes:
         export: The export's name.
         error: How the service refused.
+        ever_stored: Whether anything of it was stored before this run.
+        blames_key: Whether it may be the key that is refused.
     """
 
     export: str
-    error: RefusedError
+    error: ServiceError
+    ever_stored: bool = False
+    blames_key: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -39,7 +39,7 @@ MEANINGS: dict[Exit, str] = {
     Exit.USAGE: "usage or configuration, or an export that the service refuses from the start",
     Exit.PARTIAL: "finished, but some bundles are parked or unfinished, or have far fewer rows than before",
     Exit.LOCKED: "another run holds the directory",
-    Exit.UNREACHABLE: "the service could not be reached for `[retry] outage`, and nothing was stored",
+    Exit.UNREACHABLE: "the service could not be reached for `[retry] outage`, or ever, and nothing was stored",
     Exit.KEY_REFUSED: "the API key is missing, or was refused",
     Exit.LEDGER: "the ledger does not fit, is damaged, or is missing beside archives",
     Exit.DISK: "the disk is full, or not writable",

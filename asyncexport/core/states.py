@@ -5,8 +5,8 @@
 3. `Planned` at attempt 1 is what a bundle is in when the ledger holds no row of it. It is written only where it takes
    back a `Creating` row: the service was asked and is known to have said no (a 429, an outage), so the crash after it
    must not count a duplicate that cannot be.
-4. `attempt` counts what is the bundle's own: a failed operation, a lost export, a bad file, a refused poll or results
-   call. A refused or unanswered create keeps it.
+4. `attempt` counts what is the bundle's own: a failed operation, a lost export, a bad file. What is the service's
+   trouble keeps it, and so does a refused or unanswered call.
 5. `Stored` ends a revision. A refresh or a repair is a new revision, from `Planned` at attempt 1.
 6. `Failed`, `Overdue` and `Refused` are parked: taken up by a later run, at attempt 1. The operation of an `Overdue`
    one is asked for once more first. A `Refused` one goes back to the state it was refused in, since its operation or
@@ -184,6 +184,7 @@ class Counts(Enum):
 
 MOVES: dict[tuple[type[State], type[State]], tuple[Counts, ...]] = {
     (Planned, Creating): (Counts.SAME,),
+    (Planned, Failed): (Counts.NONE,),  # its create was refused, or its operation failed, and that is its own trouble
     (Creating, Creating): (Counts.SAME,),  # found so after a crash: asked again, a possible duplicate
     (Creating, Created): (Counts.SAME,),
     (Creating, Planned): (
@@ -192,7 +193,7 @@ MOVES: dict[tuple[type[State], type[State]], tuple[Counts, ...]] = {
     ),  # refused or unanswered; answered without an operation id
     (Creating, Failed): (Counts.NONE,),
     (Created, Ready): (Counts.SAME,),
-    (Created, Planned): (Counts.NEXT,),
+    (Created, Planned): (Counts.NEXT, Counts.SAME),  # failed by its own trouble, or by the service's
     (Created, Failed): (Counts.NONE,),
     (Created, Overdue): (Counts.SAME,),
     (Created, Refused): (Counts.NONE,),

@@ -21,7 +21,7 @@ from asyncexport.core.events import (
 from asyncexport.core.exits import MEANINGS, Exit, exit_of
 from asyncexport.core.guard import is_far_fewer
 from asyncexport.core.states import FewerRows, Stored
-from asyncexport.errors import ExportError, RefusedError
+from asyncexport.errors import ExportError, ServiceError
 
 MOST_PROBLEMS = 5
 """Of the open ones that are kept, for whoever watches."""
@@ -69,7 +69,10 @@ class Tally:
             Those that are parked have kept their archive. The others had no sound archive any more, and are stored.
         refreshed: What came of bundles that had an archive already.
         accepted: Bundles whose archive is replaced however few rows come.
-        refusals: Why the service refuses an export, by the export's name.
+        stored_of: Exports of which a bundle was stored in this run.
+        refusals: Why an export was stopped, by the export's name.
+        never_stored: Exports that were stopped, and of which nothing was ever stored.
+        key_blamed: Exports that were stopped, and for which the key may be to blame.
     """
 
     planned: int = 0
@@ -84,7 +87,10 @@ class Tally:
     fewer: dict[Bundle, FewerRows] = field(default_factory=dict)
     refreshed: Refreshed = field(default_factory=Refreshed)
     accepted: set[Bundle] = field(default_factory=set)
-    refusals: dict[str, RefusedError] = field(default_factory=dict)
+    refusals: dict[str, ServiceError] = field(default_factory=dict)
+    never_stored: set[str] = field(default_factory=set)
+    key_blamed: set[str] = field(default_factory=set)
+    stored_of: set[str] = field(default_factory=set)
 
     @property
     def failed(self) -> int:
@@ -106,6 +112,7 @@ class Tally:
         match event:
             case BundleStored(bundle=bundle, archive=archive, replaced=replaced):
                 self._forget(bundle)
+                self.stored_of.add(bundle.export)
                 self.stored += 1
                 self.empty += archive.rows == 0
                 self.rows += archive.rows
@@ -127,6 +134,8 @@ class Tally:
                 self.rows_outside += outside
             case ExportStopped(export=export, error=error):
                 self.refusals[export] = error
+                self.never_stored |= set() if event.ever_stored else {export}
+                self.key_blamed |= {export} if event.blames_key else set()
 
     def _forget(self, bundle: Bundle) -> None:
         """Forget that a bundle was parked."""
@@ -154,9 +163,8 @@ class Tally:
 
     def exit_code(self) -> Exit:
         """The code of a run that came to its own end."""
-        if self.refusals and not (self.stored or self.stored_before):
-            refusals = list(self.refusals.values())
-            return Exit.KEY_REFUSED if all(error.status == 403 for error in refusals) else Exit.USAGE
+        if refused := self.never_stored - self.stored_of:
+            return Exit.KEY_REFUSED if refused <= self.key_blamed else Exit.USAGE
         if self.failed or self.unfinished or self.losses:
             return Exit.PARTIAL
         return Exit.DONE
@@ -287,7 +295,8 @@ class Snapshot:
         parked: Given up for this run.
         tokens: Requests that could go out now.
         burst: Tokens of a full bucket.
-        scope: Which requests are counted: `create` or `all`; `auto` and not yet known says `create?`.
+        scope: Which requests are counted: `create` or `all`; `auto` and not yet known says `create?`. "": the service
+            has never answered, so that nothing can be said of it.
         next_request_seconds: When the next counted request may go out.
         paused_seconds: For how long a 429 still holds back all requests.
         down_seconds: For how long the service has not been reached; None where it can be.

@@ -45,15 +45,15 @@ def files(snapshot: Snapshot) -> str:
 def budget(snapshot: Snapshot) -> str:
     """What may be asked now, when the next may be, and what is counted."""
     wait = snapshot.next_request_seconds
-    counted = COUNTED.get(snapshot.scope, snapshot.scope)
+    counted = f"; {COUNTED.get(snapshot.scope, snapshot.scope)}" if snapshot.scope else ""
     if snapshot.paused_seconds > 0:
         paused = show_duration(max(round(snapshot.paused_seconds), 1))
-        return f"paused by the service for {paused} (429: asked too often); {counted}"
+        return f"paused by the service for {paused} (429: asked too often){counted}"
     if snapshot.down_seconds is not None:
-        return f"{snapshot.tokens} of {snapshot.burst} requests left; {counted}"
+        return f"{snapshot.tokens} of {snapshot.burst} requests left{counted}"
     at_once = "next at once" if snapshot.tokens else "next in a moment"
     following = at_once if wait < 0.5 else f"next in {show_duration(max(round(wait), 1))}"
-    return f"{snapshot.tokens} of {snapshot.burst} requests left, {following}; {counted}"
+    return f"{snapshot.tokens} of {snapshot.burst} requests left, {following}{counted}"
 
 
 def data(snapshot: Snapshot, *, bytes_a_second: float, rows_a_second: float) -> str:

@@ -8,14 +8,25 @@ lanes              where the bundles of a run are, and whether there is room for
 bundle_runner      one bundle from state to state; what each state leads to
 moves              a move from state to state: durable first, then told
 service_ids        whose operation, and whose export, an id is
+export_state       what the bundles of one export share, and how it is stopped
 creates            requests that start operations
+create_turns       whose create may go
+create_failures    what follows from a failed create
+operation_ends     what follows when the wait for an operation is over
 fetching           from a finished operation to a stored archive, however many tries it takes
+file_tries         one try to fetch a file
+fetch_failures     what follows from a failed try
 download           from a link to a checked archive, resumed where an earlier try was cut
 row_checks         what is known of the rows in each export's files
-retrying           how long to wait between tries, and whose trouble it is
+download_slots     how many files are downloaded at once
+retrying           what all bundles know of what is refused, and how long to wait between tries
+news               tells those who wait that something has changed
+key_check          asks whose key it is, where an answer raises doubts
+key_hold           holds requests back meanwhile
 poller             when to look for finished operations, and at what
 listing            one request about up to 100 operations
 individual_polls   one request about one operation
+poll_failures      what follows from a failed one
 operation_answers  what the service's answer about an operation means
 waiters            which operations are waited for, by whom, until when
 budget             the gate that every API request passes

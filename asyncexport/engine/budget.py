@@ -6,6 +6,8 @@
    them.
 3. Whoever leaves its permit before its request may have been sent costs nothing.
 4. When the service is given up, all who wait are told, and so is whoever comes later.
+5. After a 401 nothing is sent but the question whose key it is, until that is answered.
+6. A request that is not wanted any more when its turn comes is not sent, and costs nothing.
 """
 
 import asyncio
@@ -20,6 +22,7 @@ from asyncexport.core.admission import (
     Backoff,
     BudgetScope,
     Connectivity,
+    Consequence,
     Grant,
     Prefer,
     Priority,
@@ -30,6 +33,7 @@ from asyncexport.core.admission import (
 from asyncexport.core.bucket import Bucket, RequestHistory
 from asyncexport.core.service.requests import Kind
 from asyncexport.engine.dispatcher import Dispatcher
+from asyncexport.engine.key_hold import KeyHold
 from asyncexport.engine.permit import Permit
 from asyncexport.errors import UnavailableError
 
@@ -50,6 +54,10 @@ class Journal(Protocol):
         ...
 
 
+class NotWanted(Exception):  # noqa: N818 - a way out of a permit, not an error of its own
+    """The request is not wanted any more; nothing was granted."""
+
+
 class Budget:
     """The gate that every API request passes.
 
@@ -64,6 +72,7 @@ class Budget:
     Attributes:
         sent: How many requests of each kind were put on record.
         refused: How many were answered with 429.
+        key: What holds all back while it is not known whether the key is good.
     """
 
     def __init__(
@@ -84,12 +93,14 @@ class Budget:
         self._bucket = Bucket(quota.usable_burst, quota.refill_seconds, at=self._loop.time())
         self._admission = Admission(quota, backoff)
         self._dispatcher = Dispatcher(self._bucket, self._admission, prefer)
+        self.key = KeyHold()
         self.sent = dict.fromkeys(Kind, 0)
         self.refused = 0
 
     async def open(self, history: RequestHistory) -> None:
         """Take over the level that earlier runs left, and begin to serve."""
         wall_time = self._wall_clock()
+        self._admission.has_answered = history.has_answer
         self._admission.learning.recall(history.all_counted_since, wall_time=wall_time)
         used = history.tokens_used(self._quota, self.scope, now=wall_time)
         self._bucket.drop(self._loop.time(), used)
@@ -100,16 +111,24 @@ class Budget:
         await self._dispatcher.stop()
 
     @asynccontextmanager
-    async def permit(self, kind: Kind, priority: Priority) -> AsyncIterator[Permit]:
+    async def permit(
+        self, kind: Kind, priority: Priority, *, is_wanted: Callable[[], bool] = lambda: True
+    ) -> AsyncIterator[Permit]:
         """Wait for leave to send one request; its row in the journal is queued by then, and not yet durable.
 
         A block that is left before the request may have been sent gives its token back.
 
         Raises:
+            NotWanted: `is_wanted` said no when its turn came.
             UnavailableError: the line has been down for `[retry] outage`.
         """
         self._admission.learning.forget_in_time(wall_time=self._wall_clock())
-        grant = await self._dispatcher.granted(kind, priority, counted=counts(self.scope, kind))
+        serve, take_back = self._dispatcher.granted, self._dispatcher.take_back
+        counted = counts(self.scope, kind)
+        grant = await self.key.granted(kind, lambda: serve(kind, priority, counted=counted), take_back=take_back)
+        if not is_wanted():
+            take_back(grant)
+            raise NotWanted
         self.sent[kind] += 1
         permit: Permit | None = None
         try:
@@ -117,11 +136,16 @@ class Budget:
             yield permit
         finally:
             if permit is None or not permit.may_be_sent:
-                self._dispatcher.take_back(grant)
+                take_back(grant)
             elif not permit.is_answered:
                 self._dispatcher.settle(grant)
             if permit is not None:
                 permit.leave()
+
+    @property
+    def has_answered(self) -> bool:
+        """Whether the service has ever answered in this directory."""
+        return self._admission.has_answered
 
     @property
     def tokens(self) -> int:
@@ -168,17 +192,14 @@ class Budget:
         return self._dispatcher.line.is_uncontended
 
     def _answered(self, grant: Grant, request_id: int, answer: Answer) -> None:
+        self.key.answered(grant.kind, answer.status)
         self._journal.answered(request_id, status=answer.status or 0)
         self._dispatcher.settle(grant)
         self.refused += answer.status == 429
         now, wall_time = self._loop.time(), self._wall_clock()
+        jitter = self._jitter() if is_outage(answer.status) else 0.0
         follows = self._admission.answered(
-            grant,
-            answer,
-            now=now,
-            wall_time=wall_time,
-            jitter=self._jitter() if is_outage(answer.status) else 0.0,
-            tokens=self.tokens,
+            grant, answer, now=now, wall_time=wall_time, jitter=jitter, tokens=self.tokens
         )
         if follows.all_count:
             self._journal.remember("all_counted_since", repr(wall_time))
@@ -186,10 +207,11 @@ class Budget:
         if follows.empties:
             self._bucket.empty(now)
         if follows.given_up:
-            self._dispatcher.refuse_all(lambda: _given_up(follows.given_up))
+            self._dispatcher.refuse_all(lambda: _given_up(follows))
 
 
-def _given_up(why: str) -> UnavailableError:
-    return UnavailableError(
-        why, lasting=True, hint="what was done is kept; run the same command again when the service is back"
-    )
+def _given_up(follows: Consequence) -> UnavailableError:
+    hint = "what was done is kept; run the same command again when the service is back"
+    if follows.never_answered:
+        hint = "check the host ([api] base_url), the proxy ([api] proxy) and the network; it has never answered here"
+    return UnavailableError(follows.given_up, lasting=True, hint=hint)

@@ -1,9 +1,8 @@
 """One bundle from state to state: create, watch, fetch, store.
 
 1. Each move takes a bundle in one state and gives it back in the next, which is durable by then.
-2. A bundle's failure is its own and ends in `Failed`; it counts an attempt only where the fault is the bundle's: a
-   failed operation, a lost export, a bad file, a refused poll or results call. An outage, a 429, a lost answer do not
-   count.
+2. A bundle's failure is its own and ends in `Failed`, or in `Refused` where its operation or its file may be fine. It
+   counts an attempt only where the fault is the bundle's: a failed operation, a lost export, a bad file.
 3. An operation or an export that belongs to another bundle is not this one's (`engine.service_ids`): it costs an
    attempt, and is told.
 4. What concerns all bundles is raised: a refused key, a full disk, a broken ledger, a service gone for good.
@@ -11,22 +10,21 @@
 
 from collections.abc import Callable, Container, Mapping
 
-from asyncexport.core.admission import Backoff
 from asyncexport.core.bundles import Bundle
 from asyncexport.core.events import Listener, PossibleDuplicate
 from asyncexport.core.exports import Definition
-from asyncexport.core.polling import FinishedOperation
 from asyncexport.core.states import BundleRecord, Created, Creating, Failed, FewerRows, Overdue, Ready, Refused
 from asyncexport.engine.budget import Budget
 from asyncexport.engine.calls import ExportCalls
-from asyncexport.engine.creates import Creates, ExportState
+from asyncexport.engine.creates import Creates
 from asyncexport.engine.download import ArchiveDownloads
+from asyncexport.engine.export_state import ExportState
 from asyncexport.engine.fetching import Fetching
 from asyncexport.engine.moves import BundleMoves, StateLog
+from asyncexport.engine.operation_ends import OperationEnds, OverdueOperations
 from asyncexport.engine.poller import OperationPoller
 from asyncexport.engine.retrying import Retrying
 from asyncexport.engine.service_ids import IdOwners
-from asyncexport.errors import GoneError, OperationFailedError, RefusedError, ServiceError
 
 
 class BundleRunner:
@@ -40,12 +38,11 @@ class BundleRunner:
         ledger: Where states are written, and ids on record.
         export_states: The exports by name.
         tell: Called with each event.
-        backoff: How long between tries.
+        retrying: What is known of refusals, shared with the poller.
         attempts: `[retry] attempts`.
         download_slots: `[concurrency] downloads`.
         accepted: Bundles whose archive is replaced by whatever comes. More may be added during the run.
         clock: Seconds since 1970 by the service's clock.
-        jitter: A number in [0, 1), anew at each call.
         definitions: What is asked for by exports that the run may leave out, by name.
 
     Attributes:
@@ -63,24 +60,21 @@ class BundleRunner:
         ledger: StateLog,
         export_states: dict[str, ExportState],
         tell: Listener,
-        backoff: Backoff,
+        retrying: Retrying,
         attempts: int,
         download_slots: int,
         clock: Callable[[], float],
-        jitter: Callable[[], float],
         accepted: Container[Bundle] = frozenset(),
         definitions: Mapping[str, Definition] | None = None,
     ) -> None:
-        self._poller = poller
         self._export_states = export_states
         known = {name: one.export.definition for name, one in export_states.items()}
         self._owners = IdOwners(ledger, {**(definitions or {}), **known})
         self._moves = BundleMoves(ledger, tell, attempts=attempts, clock=clock)
-        self._retrying = Retrying(backoff, jitter=jitter)
-        self.creates = Creates(gate, service, self._moves, self._retrying)
-        self.fetching = Fetching(
-            service, downloads, self._moves, self._retrying, slots=download_slots, accepted=accepted
-        )
+        self._ends = OperationEnds(poller, self._moves, retrying)
+        self._overdue = OverdueOperations(poller, self._moves, retrying)
+        self.creates = Creates(gate, service, self._moves, retrying)
+        self.fetching = Fetching(service, downloads, self._moves, retrying, slots=download_slots, accepted=accepted)
 
     async def resume(self, record: BundleRecord) -> BundleRecord:
         """A bundle as an earlier run left it, ready to go on: what was parked begins at attempt 1."""
@@ -90,7 +84,7 @@ class BundleRunner:
             case Refused() as refused:
                 return self._moves.take_up(record, refused.again)
             case Overdue() as overdue:
-                return await self._ask_once_more(record, overdue)
+                return await self._overdue.ask_once_more(record, overdue)
             case Creating():
                 self._moves.tell(PossibleDuplicate(record.bundle))
         return record
@@ -100,46 +94,15 @@ class BundleRunner:
         return await self.creates.create(record, attempt, self._export_states[record.bundle.export])
 
     async def watch(self, record: BundleRecord, created: Created) -> BundleRecord:
-        """From `Created` to `Ready`, back to `Planned` for the next attempt, or parked."""
+        """See `OperationEnds.watch`."""
         if owner := await self._owners.of_operation(record.bundle, created.operation_id):
             return await self._moves.count_attempt(
                 record, created.attempt, f"the service gave the operation of {owner}"
             )
-        try:
-            finished = await self._poller.wait(created.operation_id, asked_at=created.asked_at)
-        except (OperationFailedError, GoneError, RefusedError) as error:
-            return await self._moves.count_attempt(record, created.attempt, str(error))
-        if finished is None:
-            overdue = Overdue(created.attempt, created.asked_at, created.operation_id, created.settle_seconds)
-            return await self._moves.note(record, overdue)
-        return await self._moves.note(record, _ready(created, finished))
+        return await self._ends.watch(record, created, self._export_states[record.bundle.export])
 
     async def fetch(self, record: BundleRecord, ready: Ready) -> BundleRecord:
         """See `Fetching.fetch`; an export that is another bundle's is not fetched for this one."""
         if owner := await self._owners.of_export(record.bundle, ready.export_id):
             return await self._moves.count_attempt(record, ready.attempt, f"the service gave the export of {owner}")
-        return await self.fetching.fetch(record, ready, self._export_states[record.bundle.export].export.definition)
-
-    async def _ask_once_more(self, record: BundleRecord, overdue: Overdue) -> BundleRecord:
-        """Only where the operation still runs, or came to nothing, is it given up for a new one."""
-        since, tries = self._retrying.now(), 0
-        while True:
-            try:
-                finished = await self._poller.ask(overdue.operation_id)
-            except (OperationFailedError, GoneError, RefusedError):
-                return self._moves.plan_again(record)
-            except ServiceError as error:
-                if not error.transient:
-                    raise
-                if self._retrying.has_lasted(since):
-                    return self._moves.plan_again(record)
-                tries += 1
-                await self._retrying.pause(tries)
-                continue
-            if finished is None:
-                return self._moves.plan_again(record)
-            return await self._moves.note(record, _ready(overdue, finished))
-
-
-def _ready(asked: Created | Overdue, finished: FinishedOperation) -> Ready:
-    return Ready.of(asked, exported_at=finished.exported_at, export_id=finished.export_id)
+        return await self.fetching.fetch(record, ready, self._export_states[record.bundle.export])

@@ -5,14 +5,14 @@ from typing import Protocol
 from asyncexport.core.admission import Priority
 from asyncexport.core.bundles import Range
 from asyncexport.core.exports import Definition
-from asyncexport.core.service.resources import DownloadLink, Operation, OperationsPage
+from asyncexport.core.service.resources import DownloadLink, Me, Operation, OperationsPage
 from asyncexport.engine.permit import Permit
 
 
 class OperationCalls(Protocol):
     """Questions about operations.
 
-    Each raises a `ServiceError` where the request failed; `transient` says whether trying again may help.
+    Each raises a `ServiceError` where the request failed; `core.service.retrying` says what follows.
     """
 
     async def operation(self, operation_id: str, *, priority: Priority) -> Operation:
@@ -25,7 +25,7 @@ class OperationCalls(Protocol):
 
 
 class ExportCalls(Protocol):
-    """The two ends of an export: it is started, and its file is had. Each raises a `ServiceError`, as above."""
+    """The two ends of an export, and whose key it is. Each raises a `ServiceError`, as above."""
 
     async def create(self, definition: Definition, span: Range, *, permit: Permit) -> str:
         """Start an operation under this permit; its id."""
@@ -34,3 +34,11 @@ class ExportCalls(Protocol):
     async def locate(self, export_id: str, *, priority: Priority) -> DownloadLink:
         """A fresh link to the file of a finished operation."""
         ...
+
+    async def me(self, *, priority: Priority) -> Me:
+        """Whose key it is."""
+        ...
+
+
+class ServiceCalls(OperationCalls, ExportCalls, Protocol):
+    """All of them."""

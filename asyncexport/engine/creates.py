@@ -3,58 +3,41 @@
 1. `Creating` is durable before the POST is sent, and `Created` is written right after its answer with nothing in
    between. That happens in a task of its own, which outlives the bundle's cancel and is awaited before the loop ends:
    no operation is orphaned.
-2. A create that was not granted yet is taken back when its bundle is cancelled: nothing was sent, nothing is written.
-3. Until the service has taken the first create of an export, creates of it go one at a time: an unknown segment costs
-   one request and not fifty.
+2. A create that was not granted yet is taken back when its bundle is cancelled, or when creates are held back
+   meanwhile: nothing was sent, nothing is written.
+3. Until the service has taken the first create of an export, and while it refuses them, creates of it go one at a time
+   (`engine.create_turns`).
 4. An outage, a 429 and a lost answer count no attempt.
+5. What follows from an answer is decided by the table (`core.service.retrying`).
 """
 
 import asyncio
 import logging
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from asyncexport.core.admission import Priority
 from asyncexport.core.bundles import Bundle
-from asyncexport.core.events import ExportStopped, PossibleDuplicate, Retried
-from asyncexport.core.exports import Export
 from asyncexport.core.service.requests import Kind
-from asyncexport.core.states import BundleRecord, Created, Creating, Failed, Planned
-from asyncexport.engine.budget import Budget
+from asyncexport.core.service.retrying import Call
+from asyncexport.core.states import BundleRecord, Created, Creating
+from asyncexport.engine.budget import Budget, NotWanted
 from asyncexport.engine.calls import ExportCalls
+from asyncexport.engine.create_failures import CreateFailures
+from asyncexport.engine.create_turns import CreateTurn, CreateTurns
+from asyncexport.engine.export_state import ExportRefused, ExportState
 from asyncexport.engine.moves import BundleMoves
-from asyncexport.engine.retrying import Retrying, Step
-from asyncexport.errors import GoneError, RateLimitedError, RefusedError, ReplyError, ServiceError, UnavailableError
+from asyncexport.engine.retrying import Retrying
+from asyncexport.errors import OperationFailedError, ServiceError
 
 log = logging.getLogger(__name__)
 
 
-@dataclass(slots=True)
-class ExportState:
-    """What the bundles of one export share.
+@dataclass(frozen=True, slots=True)
+class Posted:
+    """What came of a create: the bundle as it is now, and what went wrong."""
 
-    Attributes:
-        export: The export.
-        accepted: Whether the service has ever taken a create of it.
-        refused: What it said where it never did, and refused one.
-        first: Held by the create that goes alone (rule 3).
-    """
-
-    export: Export
-    accepted: bool = False
-    refused: RefusedError | None = None
-    first: asyncio.Lock = field(default_factory=asyncio.Lock)
-
-
-class ExportRefused(Exception):  # noqa: N818 - a way out of a coroutine, not an error of its own
-    """The bundle's export was refused, or all that we ask is: there is nothing more to do for it."""
-
-
-@dataclass(slots=True)
-class CreateRetries:
-    """Since when, on the monotonic clock, the service is in trouble over a bundle, and how often it was tried."""
-
-    since: float
-    tries: int = 0
+    record: BundleRecord
+    error: ServiceError | None = None
 
 
 class Creates:
@@ -64,9 +47,10 @@ class Creates:
         gate: What gives leave to send.
         service: What is asked.
         moves: Where states are written.
-        retrying: How long between tries, and whose trouble it is.
+        retrying: What is known of refusals.
 
     Attributes:
+        turns: Whose create may go.
         asking: Whose create is on its way to the service, or will be in a moment.
     """
 
@@ -75,11 +59,11 @@ class Creates:
         self._service = service
         self._moves = moves
         self._retrying = retrying
-        self._posts: set[asyncio.Task[BundleRecord]] = set()
-        self._left_alone: set[asyncio.Task[BundleRecord]] = set()
+        self._posts: set[asyncio.Task[Posted]] = set()
+        self._left_alone: set[asyncio.Task[Posted]] = set()
         self._lost: BaseException | None = None
-        self._is_over = False
-        self._retries: dict[Bundle, CreateRetries] = {}
+        self.turns = CreateTurns(retrying)
+        self._failures = CreateFailures(moves, retrying, self.turns)
         self.asking: set[Bundle] = set()
 
     async def create(self, record: BundleRecord, attempt: int, export: ExportState) -> BundleRecord:
@@ -90,13 +74,8 @@ class Creates:
             UnauthorizedError: the key was refused.
             UnavailableError: the service is gone for good.
         """
-        if retries := self._retries.get(record.bundle):
-            await self._retrying.pause(retries.tries)
-        if not export.accepted:
-            async with export.first:
-                if not export.accepted:
-                    return await self._post(record, attempt, export)
-        return await self._post(record, attempt, export)
+        with self.turns.waiting(record.bundle, export):
+            return await self._create(record, attempt, export)
 
     async def finish(self) -> None:
         """Wait for the answers of creates that were sent, and whose bundles nobody carries any more.
@@ -114,12 +93,43 @@ class Creates:
         for task in self._posts:
             task.cancel()
 
-    async def _post(self, record: BundleRecord, attempt: int, export: ExportState) -> BundleRecord:
+    async def _create(self, record: BundleRecord, attempt: int, export: ExportState) -> BundleRecord:
+        bundle, failures = record.bundle, self._retrying.failures
+        turn = await self._turn(bundle, export)
+        if turn is None:
+            return await self._failures.park(record, export, failures.parked.pop(bundle))
+        posted: Posted | None = None
+        try:
+            posted = await self._post(record, attempt, export, turn)
+        except NotWanted:
+            return record
+        finally:
+            if posted is None or posted.error is not None:
+                failures.ended(bundle)
+            self.turns.leave(turn, export)
+        if posted.error is None:
+            return posted.record
+        return await self._failures.after(posted.record, export, posted.error)
+
+    async def _turn(self, bundle: Bundle, export: ExportState) -> CreateTurn | None:
+        """Wait for leave to ask; None: the bundle is to be parked, since its operations failed."""
+        failures, was_refused = self._retrying.failures, self._failures.has_failed(bundle)
+        while True:
+            if failures.given_up:
+                self._retrying.stop(export, OperationFailedError(failures.given_up), Call.CREATE)
+            if export.refused or self._failures.is_over:
+                raise ExportRefused
+            if bundle in failures.parked:
+                return None
+            turn = self.turns.take(bundle, export, was_refused=was_refused)
+            if turn is not None:
+                return turn
+            await self._retrying.news.wait(self.turns.wait_seconds(bundle, export, was_refused=was_refused))
+
+    async def _post(self, record: BundleRecord, attempt: int, export: ExportState, turn: CreateTurn) -> Posted:
         """Rules 1 and 2."""
-        if export.refused or self._is_over:
-            raise ExportRefused
         granted = asyncio.Event()
-        task = asyncio.create_task(self._ask_and_note(record, attempt, export, granted), name="create")
+        task = asyncio.create_task(self._ask_and_note(record, attempt, export, turn, granted), name="create")
         self._posts.add(task)
         task.add_done_callback(self._note_end)
         try:
@@ -132,20 +142,24 @@ class Creates:
                 self._note_end(task)
             raise
 
-    def _note_end(self, task: asyncio.Task[BundleRecord]) -> None:
+    def _note_end(self, task: asyncio.Task[Posted]) -> None:
         """Whoever waits for it is told; where nobody does any more, only what lost an operation is kept."""
         self._posts.discard(task)
         error = None if task.cancelled() else task.exception()
-        if error is not None and task in self._left_alone and not isinstance(error, ServiceError | ExportRefused):
+        if error is not None and task in self._left_alone and not isinstance(error, ServiceError | NotWanted):
             self._lost = self._lost or error
         self._left_alone.discard(task)
 
     async def _ask_and_note(
-        self, record: BundleRecord, attempt: int, export: ExportState, granted: asyncio.Event
-    ) -> BundleRecord:
+        self, record: BundleRecord, attempt: int, export: ExportState, turn: CreateTurn, granted: asyncio.Event
+    ) -> Posted:
         bundle, asked, settle = record.bundle, record, float(export.export.settle_seconds)
+
+        def is_wanted() -> bool:
+            return not self._failures.is_over and self.turns.may_go(turn, export)
+
         try:
-            async with self._gate.permit(Kind.CREATE, Priority.CREATE) as permit:
+            async with self._gate.permit(Kind.CREATE, Priority.CREATE, is_wanted=is_wanted) as permit:
                 granted.set()
                 self.asking.add(bundle)
                 log.debug("%s: its create goes out, attempt %d", bundle, attempt)
@@ -155,49 +169,10 @@ class Creates:
         except ServiceError as error:
             if not granted.is_set():
                 raise
-            return await self._after_failure(asked, attempt, export, error)
+            return Posted(await self._failures.note(asked, attempt, export, turn, error), error)
         else:
-            export.accepted = True
-            self._retrying.note_success(Step.CREATE)
-            self._retries.pop(bundle, None)
-            return await self._moves.note(asked, Created(attempt, self._moves.clock(), operation_id, settle))
+            self.turns.taken(turn, export)
+            self._failures.forget(bundle)
+            return Posted(await self._moves.note(asked, Created(attempt, self._moves.clock(), operation_id, settle)))
         finally:
             self.asking.discard(bundle)
-
-    async def _after_failure(
-        self, asked: BundleRecord, attempt: int, export: ExportState, error: ServiceError
-    ) -> BundleRecord:
-        match error:
-            case RefusedError() if export.accepted:
-                return await self._moves.note(asked, Failed(str(error)))
-            case RefusedError():
-                export.refused = error
-                await self._moves.note(asked, Planned(attempt))
-                self._moves.tell(ExportStopped(export.export.name, error))
-                raise ExportRefused from error
-            case ReplyError() | GoneError():
-                self._moves.tell(PossibleDuplicate(asked.bundle))
-                return await self._moves.count_attempt(asked, attempt, str(error))
-            case RateLimitedError():
-                return await self._moves.note(asked, Planned(attempt))
-            case UnavailableError():
-                return await self._after_outage(asked, attempt, error)
-            case _:
-                self._is_over = True
-                await self._moves.note(asked, Planned(attempt))
-                raise error
-
-    async def _after_outage(self, asked: BundleRecord, attempt: int, error: UnavailableError) -> BundleRecord:
-        """Rule 4; but a bundle whose create alone never goes through is parked in the end."""
-        if error.unanswered:
-            self._moves.tell(PossibleDuplicate(asked.bundle))
-        self._moves.tell(Retried(asked.bundle, str(error), concerns_all=True))
-        retries = self._retries.setdefault(asked.bundle, CreateRetries(self._retrying.now()))
-        retries.tries += 1
-        if self._retrying.is_its_own(Step.CREATE, retries.since):
-            del self._retries[asked.bundle]
-            return await self._moves.note(asked, Failed(str(error)))
-        back = await self._moves.note(asked, Planned(attempt))
-        if not error.transient:
-            raise error
-        return back

@@ -4,6 +4,7 @@
    are at least a second apart overall. Those of one operation are apart by `min_interval` or a share of its age.
 2. A 404 right after the create is no proof that the operation does not exist: it must be said again, a minute later.
 3. Past a waiter's deadline its operation is asked for once more; if it still runs, that waiter is told so.
+4. Refused polls are held back and probed (`core.service.refusals`). When they are believed, those who wait are told.
 """
 
 import asyncio
@@ -18,13 +19,14 @@ from asyncexport.core.polling import (
     chance_for_an_individual_poll,
     is_overdue,
 )
+from asyncexport.core.service.refusals import EVERYBODY
+from asyncexport.core.service.retrying import Call
 from asyncexport.engine.calls import OperationCalls
 from asyncexport.engine.operation_answers import OperationAnswers
-from asyncexport.engine.waiters import DueAge, Waiter, WatchedOperation, WatchedOperations
-from asyncexport.errors import GoneError, RefusedError, ServiceError
-
-GONE_AFTER_SECONDS = 60.0
-"""How long the service must have been saying that an operation does not exist before that is believed."""
+from asyncexport.engine.poll_failures import GONE_AFTER_SECONDS, PollFailures
+from asyncexport.engine.retrying import Retrying, Turn
+from asyncexport.engine.waiters import DueAge, WatchedOperation, WatchedOperations
+from asyncexport.errors import ServiceError
 
 SPACING_SECONDS = 1.0
 """Between two individual polls, whichever operations they ask for."""
@@ -32,12 +34,6 @@ SPACING_SECONDS = 1.0
 LEAST_AGE_SHARE = 0.02
 """Between polls of one operation at least this share of its age passes: after an hour it is not asked for each second.
 """
-
-MOST_FINAL_POLLS = 3
-"""After so many polls past a deadline, an operation that cannot be asked for is given up (see `LONG_PAST`)."""
-
-LONG_PAST = 1.1
-"""Multiple of the deadline at which a waiter gives up an operation that could not be asked for in all that time."""
 
 
 class IndividualPolls:
@@ -50,6 +46,7 @@ class IndividualPolls:
         durations: How long operations take.
         rules: The settings.
         clock: Seconds since 1970 by the service's clock.
+        retrying: What is known of refusals.
     """
 
     def __init__(
@@ -61,7 +58,10 @@ class IndividualPolls:
         durations: Durations,
         rules: PollingRules,
         clock: Callable[[], float],
+        retrying: Retrying,
     ) -> None:
+        self._retrying = retrying
+        self._failures = PollFailures(watched, rules=rules, clock=clock, retrying=retrying)
         self._service = service
         self._watched = watched
         self._answers = answers
@@ -78,6 +78,8 @@ class IndividualPolls:
         Raises:
             ServiceError: one that trying again does not help.
         """
+        if self._retrying.wait_seconds(EVERYBODY, Call.POLL) > 0:
+            return False
         due = self._due(outlook, list_in_use=list_in_use)
         for one in due[:1] if outlook.polls_cost else due:
             if one.waiters:
@@ -116,6 +118,8 @@ class IndividualPolls:
                 return False
             if one.gone_since is not None:
                 return now >= one.gone_since + GONE_AFTER_SECONDS
+        if one.refused_since is not None:
+            return now >= one.polled_at + self._retrying.patience.probe_wait(one.refusals)
         if one.nameless_since is not None:
             return now >= one.polled_at + self._rules.min_interval_seconds
         age = min(now - one.asked_at, self._rules.deadline_seconds)
@@ -124,7 +128,7 @@ class IndividualPolls:
 
     def _due_age(self, one: WatchedOperation, chance: float) -> float:
         """The age at which it is done with that chance, or must be asked for in any case."""
-        if one.gone_since is not None or one.nameless_since is not None:
+        if one.gone_since is not None or one.nameless_since is not None or one.refused_since is not None:
             return 0.0
         due = one.due
         if due is None or due.estimates != self._durations.estimates or due.chance != chance:
@@ -134,34 +138,27 @@ class IndividualPolls:
         return due.seconds
 
     async def _poll_and_pause(self, one: WatchedOperation) -> None:
-        await self._poll(one)
+        turn = self._retrying.turn(EVERYBODY, Call.POLL)
+        if turn is None:
+            return
+        try:
+            await self._poll(one, turn)
+        finally:
+            turn.leave()
         await asyncio.sleep(min(SPACING_SECONDS, self._rules.min_interval_seconds))
 
-    async def _poll(self, one: WatchedOperation) -> None:
+    async def _poll(self, one: WatchedOperation, turn: Turn) -> None:
         now = one.polled_at = self._last_at = self._clock()
         overdue = one.overdue(now, self._rules.deadline_seconds)
         one.final_polls += bool(overdue)
         try:
             operation = await self._service.operation(one.operation_id, priority=Priority.POLL)
-        except (GoneError, RefusedError) as error:
-            self._note_gone(one, error, overdue=overdue)
         except ServiceError as error:
-            if not error.transient:
-                raise
-            if one.final_polls >= MOST_FINAL_POLLS:
-                # It could not be asked for during so long that it no longer matters whether it still runs.
-                self._watched.tell(one, None, one.overdue(self._clock(), LONG_PAST * self._rules.deadline_seconds))
+            await self._failures.after(one, error, turn, overdue=overdue)
         else:
-            one.gone_since = None
+            turn.went_well()
+            one.gone_since = one.refused_since = None
+            one.refusals = 0
             self._answers.settle(one, operation, is_last=bool(overdue))
             self._answers.update_estimate()
             self._watched.tell(one, None, overdue)
-
-    def _note_gone(self, one: WatchedOperation, error: ServiceError, *, overdue: list[Waiter]) -> None:
-        """Rule 2. Past a deadline there is no time to ask again: that waiter is told after the first time."""
-        now = self._clock()
-        one.saw_running(now)
-        if one.gone_since is None:
-            one.gone_since = now
-        believed = now - one.gone_since >= GONE_AFTER_SECONDS
-        self._watched.tell(one, error, one.waiters if believed else overdue)

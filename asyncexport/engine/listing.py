@@ -6,7 +6,8 @@
    is not worth its token. Operations that lie further back are polled individually.
 3. Where operations are missing from the pages that should show them, the list of pending operations is used instead:
    what has vanished from it has finished, and is asked for individually. Where that fails too, and where items have no
-   ids or the list is refused, every operation is polled individually.
+   ids or the list is refused, every operation is polled individually. A list that was forbidden (403) is tried again
+   half an hour later: it may have been a wall that is gone.
 4. An operation that is missing has not failed for that.
 """
 
@@ -27,16 +28,20 @@ from asyncexport.core.polling import (
     page_is_due,
 )
 from asyncexport.core.service.resources import OperationsPage
+from asyncexport.core.service.retrying import Call, CameBack, Facts, Next, decide, read
 from asyncexport.engine.calls import OperationCalls
 from asyncexport.engine.individual_polls import IndividualPolls
 from asyncexport.engine.operation_answers import OperationAnswers
 from asyncexport.engine.waiters import WatchedOperation, WatchedOperations
-from asyncexport.errors import GoneError, RefusedError, ReplyError, ServiceError
+from asyncexport.errors import ServiceError
 
 log = logging.getLogger(__name__)
 
 MOST_IN_A_ROW = 3
 """So many lists in a row that cannot be read, or that leave operations out, are no accident."""
+
+AGAIN_AFTER_SECONDS = 1800.0
+"""When a list that was forbidden is tried again."""
 
 LONGEST_CREATE_SECONDS = 120.0
 """How long before the answer to its create an operation may have been made, by the service's count."""
@@ -52,6 +57,7 @@ class ListState:
         newest_first: Whether it begins with the newest.
         unreadable: How many lists in a row could not be read.
         incomplete: How many in a row left out operations that they should have shown.
+        forbidden_at: When it was last forbidden (403); None: it was not.
     """
 
     mode: PollingMode = PollingMode.LIST
@@ -59,6 +65,7 @@ class ListState:
     newest_first: bool = True
     unreadable: int = 0
     incomplete: int = 0
+    forbidden_at: float | None = None
 
     def fall_back(self, mode: PollingMode, why: str) -> None:
         """Find operations in another way from now on; the log says why."""
@@ -66,12 +73,28 @@ class ListState:
             log.info("%s: operations are now found by %s polls", why, mode.value)
             self.mode = mode
 
-    def note_unreadable(self, error: ServiceError) -> None:
-        """Count a list that could not be read; an outage says nothing about the list."""
-        if isinstance(error, ReplyError):
-            self.unreadable += 1
-            if self.unreadable >= MOST_IN_A_ROW:
-                self.fall_back(PollingMode.INDIVIDUAL, f"the list of operations cannot be read ({error})")
+    def note_failure(self, error: ServiceError, *, now: float) -> None:
+        """Do what the table says of a list that could not be had; an outage says nothing about the list.
+
+        Raises:
+            ServiceError: one that trying again does not help.
+        """
+        came_back = read(Call.LIST, error)
+        match decide(Call.LIST, came_back, Facts()):
+            case Next.STOP_RUN | Next.CHECK_KEY:
+                raise error
+            case Next.ASK_SINGLY:
+                self.fall_back(PollingMode.INDIVIDUAL, f"the list of operations is refused ({error})")
+                self.forbidden_at = now if came_back in (CameBack.FORBIDDEN, CameBack.BLOCKED) else None
+            case Next.AGAIN:
+                self.unreadable += 1
+                if self.unreadable >= MOST_IN_A_ROW:
+                    self.fall_back(PollingMode.INDIVIDUAL, f"the list of operations cannot be read ({error})")
+
+    def forgive_in_time(self, now: float) -> None:
+        """Try a list again that was forbidden half an hour ago."""
+        if self.forbidden_at is not None and now - self.forbidden_at >= AGAIN_AFTER_SECONDS:
+            self.mode, self.forbidden_at, self.read_at = PollingMode.LIST, None, -math.inf
 
 
 @dataclass(slots=True)
@@ -163,6 +186,7 @@ class OperationListing:
 
     def is_due(self, outlook: PollingOutlook) -> bool:
         """Whether to read the list now."""
+        self._state.forgive_in_time(self._clock())
         waited = self._clock() - self._state.read_at
         if self.mode is PollingMode.INDIVIDUAL or waited < self._rules.min_interval_seconds:
             return False
@@ -223,14 +247,9 @@ class OperationListing:
         try:
             page = await self._service.operations(state=state, token=token, priority=Priority.POLL)
         except ServiceError as error:
-            if error.transient:
-                self._state.note_unreadable(error)
-                return None
-            if isinstance(error, RefusedError | GoneError):
-                self._state.fall_back(PollingMode.INDIVIDUAL, f"the list of operations is refused ({error})")
-                return None
-            raise
-        self._state.unreadable = 0
+            self._state.note_failure(error, now=self._clock())
+            return None
+        self._state.unreadable, self._state.forbidden_at = 0, None
         if any(operation.id is None for operation in page.operations):
             self._state.fall_back(PollingMode.INDIVIDUAL, "the list of operations has no ids")
             return None

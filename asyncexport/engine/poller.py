@@ -19,6 +19,7 @@ from asyncexport.engine.calls import OperationCalls
 from asyncexport.engine.individual_polls import IndividualPolls
 from asyncexport.engine.listing import OperationListing
 from asyncexport.engine.operation_answers import NAMELESS_SECONDS, OperationAnswers
+from asyncexport.engine.retrying import Retrying
 from asyncexport.engine.waiters import WatchedOperations
 
 
@@ -33,6 +34,7 @@ class OperationPoller:
         clock: Seconds since 1970 by the service's clock.
         more_to_create: Whether bundles are left that have no operation yet.
         learned: Told the duration of each finished operation: when it finished, and how many seconds it took.
+        retrying: What is known of refusals, shared with those who create and fetch.
     """
 
     def __init__(
@@ -45,6 +47,7 @@ class OperationPoller:
         clock: Callable[[], float],
         more_to_create: Callable[[], bool],
         learned: Callable[[float, float], None],
+        retrying: Retrying,
     ) -> None:
         self._service = service
         self._budget = budget
@@ -54,7 +57,13 @@ class OperationPoller:
         self._watched = WatchedOperations()
         self._answers = OperationAnswers(self._watched, durations=durations, clock=clock, learned=learned)
         self._individual = IndividualPolls(
-            service, self._watched, self._answers, durations=durations, rules=polling, clock=clock
+            service,
+            self._watched,
+            self._answers,
+            durations=durations,
+            rules=polling,
+            clock=clock,
+            retrying=retrying,
         )
         self._listing = OperationListing(
             service, self._watched, self._answers, self._individual, durations=durations, rules=polling, clock=clock

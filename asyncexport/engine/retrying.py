@@ -1,51 +1,189 @@
-"""Trying again: how long to wait, and whose trouble it is.
+"""Trying again: what all bundles know of what goes well and what is refused, and how long to wait.
+
+Nothing is decided here. What follows from what came back is decided by the table (`core.service.retrying`). What is
+known of refusals and of failed operations is kept by `core.service.refusals` and `core.service.operation_failures`.
+Here is the clock, the waiting, and whom to ask about the key.
 
 What fails for one bundle while it goes well for others all the time is no outage. After `[retry] outage` a create that
 fails so is parked, and a file that cannot be had so counts as a failed attempt; the run goes on.
 """
 
 import asyncio
-import math
+import logging
 from collections.abc import Callable
-from enum import Enum
+from dataclasses import replace
 
 from asyncexport.core.admission import Backoff
+from asyncexport.core.events import Listener
+from asyncexport.core.service.operation_failures import OperationFailures
+from asyncexport.core.service.refusals import EVERYBODY, BundleTrouble, Patience, Refusals
+from asyncexport.core.service.retrying import Call, CameBack, Facts, Key, Next, decide, read
+from asyncexport.core.text import show_duration
+from asyncexport.engine.export_state import ExportState
+from asyncexport.engine.key_check import KeyCheck
+from asyncexport.engine.news import News
+from asyncexport.errors import ExportError, ServiceError
+
+log = logging.getLogger(__name__)
 
 
-class Step(Enum):
-    """What may go well for some bundles and not for others."""
+class Turn:
+    """Leave to make one call, which may be a probe; to be ended by what came back."""
 
-    CREATE = "create"
-    LOCATE = "locate"
-    FETCH = "fetch"
+    def __init__(self, retrying: "Retrying", export: str, call: Call, *, is_probe: bool) -> None:
+        self._retrying = retrying
+        self._key = export, call
+        self._is_over = False
+        self.is_probe = is_probe
+
+    def went_well(self) -> None:
+        """It was done."""
+        self._is_over = True
+        self._retrying.note_success(*self._key)
+
+    def refused(self, error: ServiceError, *, least_wait: float = 0.0) -> None:
+        """It was refused, maybe not to this bundle alone; the next probe waits `least_wait` seconds at the least."""
+        self._is_over = True
+        self._retrying.note_refusal(*self._key, error, is_probe=self.is_probe, least_wait=least_wait)
+
+    def leave(self) -> None:
+        """What came back says nothing of refusals, or nothing came; does nothing where it was said what did."""
+        if not self._is_over and self.is_probe:
+            self._retrying.refusals.drop_probe(*self._key)
+            self._retrying.news.spread()
 
 
 class Retrying:
-    """What all bundles know of what goes well.
+    """What all bundles know.
 
     Args:
         backoff: How long between tries, and after how long a trouble has lasted long enough.
         jitter: A number in [0, 1), anew at each call.
+        key: Asks whose key it is.
+        tell: Called with each event.
+        key_ever_good: Whether the service ever did what was asked with a key of this directory, before this run.
+
+    Attributes:
+        refusals: What is refused.
+        failures: Which operations failed.
+        news: Tells when either has changed.
+        now: The time, in seconds on the monotonic clock.
     """
 
-    def __init__(self, backoff: Backoff, *, jitter: Callable[[], float]) -> None:
+    def __init__(
+        self,
+        backoff: Backoff,
+        *,
+        jitter: Callable[[], float],
+        key: KeyCheck,
+        tell: Listener,
+        key_ever_good: bool = True,
+    ) -> None:
         self._backoff = backoff
         self._jitter = jitter
-        self._went_well = dict.fromkeys(Step, -math.inf)
+        self._key = key
+        self._tell = tell
+        self._key_ever_good = key_ever_good
+        self.refusals = Refusals(Patience(backoff.initial_seconds))
+        self.failures = OperationFailures(backoff.initial_seconds, backoff.outage_seconds)
+        self.news = News()
         self.now = asyncio.get_running_loop().time
 
-    async def pause(self, tries: int) -> None:
+    @property
+    def patience(self) -> Patience:
+        """How long refusals are waited out."""
+        return self.refusals.patience
+
+    async def pause(self, tries: int, *, least_seconds: float = 0.0) -> None:
         """Wait before the next try, after so many in a row that failed."""
-        await asyncio.sleep(self._backoff.wait_seconds(max(1, tries), jitter=self._jitter()))
+        await asyncio.sleep(max(self.pause_seconds(tries), least_seconds))
 
-    def note_success(self, step: Step) -> None:
-        """It went well for a bundle."""
-        self._went_well[step] = self.now()
+    def pause_seconds(self, tries: int) -> float:
+        """How long to wait before the next try, after so many in a row that failed."""
+        return self._backoff.wait_seconds(max(1, tries), jitter=self._jitter())
 
-    def has_lasted(self, since: float) -> bool:
-        """Whether a trouble that began at this moment has lasted as long as anybody is willing to wait."""
-        return self.now() - since >= self._backoff.outage_seconds
+    def turn(self, export: str, call: Call, *, lets_others_go: bool = False) -> Turn | None:
+        """Leave to make such a call now; None: not yet. The last argument as `Refusals.wait_seconds` has it."""
+        if self.wait_seconds(export, call, lets_others_go=lets_others_go) > 0:
+            return None
+        return Turn(self, export, call, is_probe=self.refusals.begin(export, call))
 
-    def is_its_own(self, step: Step, since: float) -> bool:
-        """Whether a trouble that began so long ago is one bundle's alone, since others got on meanwhile."""
-        return self.has_lasted(since) and self._went_well[step] > since
+    def wait_seconds(self, export: str, call: Call, *, lets_others_go: bool = False) -> float:
+        """How long until such a call may be made; infinite: until something has changed."""
+        return self.refusals.wait_seconds(export, call, self.now(), lets_others_go=lets_others_go)
+
+    def note_success(self, export: str, call: Call) -> None:
+        """Such a call went well."""
+        was_refused = self.refusals.doubt(export, call) is not None
+        self.refusals.went_well(export, call, self.now())
+        if call is not Call.DOWNLOAD:
+            self._key_ever_good = True
+        if was_refused:
+            log.warning("%s are taken again", _named(export, call))
+            self.news.spread()
+
+    def note_refusal(
+        self, export: str, call: Call, error: ServiceError, *, is_probe: bool, least_wait: float = 0.0
+    ) -> None:
+        """Such a call was refused, and no other bundle gets on."""
+        is_news = self.refusals.doubt(export, call) is None
+        self.refusals.refused(export, call, self.now(), is_probe=is_probe, least_wait=least_wait)
+        if is_news:
+            wait = show_duration(max(self.patience.probe_wait(1), least_wait))
+            log.warning(
+                "%s are held back, since one was refused; tried again in %s: %s", _named(export, call), wait, error
+            )
+        self.news.spread()
+
+    def stop(self, export: ExportState, error: ServiceError, call: Call) -> None:
+        """Stop an export, and tell so."""
+        stopped = export.stop(error, call)
+        if stopped is not None:
+            self._tell(stopped)
+        for one in (Call.CREATE, call):
+            self.refusals.forget(export.export.name, one)
+        self.news.spread()
+
+    async def next_after(
+        self, error: ExportError, export: str, call: Call, trouble: BundleTrouble, known: Facts | None = None
+    ) -> Next:
+        """What to do next, by the table; the key is asked for where the table wants to know.
+
+        Raises:
+            UnavailableError: the service was given up while the key was asked for.
+        """
+        known, came_back = self._known(export, call, trouble, known or Facts(ever_good=False)), read(call, error)
+        if came_back is CameBack.KEY_REFUSED:
+            # `CheckedCalls` has confirmed it.
+            known = replace(known, key=Key.REFUSED)
+        if came_back is CameBack.TROUBLE:
+            known = replace(known, others_get_on=self.refusals.anybody_got_on_since(call, trouble.since))
+        next_step = decide(call, came_back, known)
+        if next_step is Next.CHECK_KEY:
+            next_step = decide(call, came_back, replace(known, key=await self._key.standing()))
+        return next_step
+
+    def _known(self, export: str, call: Call, trouble: BundleTrouble, known: Facts) -> Facts:
+        """What is known besides what the caller knows."""
+        now, lasted = self.now(), self.now() - trouble.since
+        others = known.others_get_on or self.others_get_on(export, call, trouble)
+        gone = trouble.gone_since
+        return replace(
+            known,
+            key_ever_good=self._key_ever_good,
+            ever_good=known.ever_good or self.refusals.ever_good(export, call),
+            others_get_on=others,
+            believed=known.believed
+            or self.refusals.lasting(export, call, now)
+            or (others and self.patience.believes(lasted)),
+            said_twice=known.said_twice or (gone is not None and now - gone >= self.patience.repeated_seconds),
+            outlasted=lasted >= self._backoff.outage_seconds,
+        )
+
+    def others_get_on(self, export: str, call: Call, trouble: BundleTrouble) -> bool:
+        """Whether such a call of another bundle went well since this one's trouble began."""
+        return self.refusals.got_on_since(export, call, trouble.since)
+
+
+def _named(export: str, call: Call) -> str:
+    return f"{export}: {call.value}" if export != EVERYBODY else f"all {call.value}"

@@ -1,7 +1,8 @@
 """The loop of a run: one coroutine a bundle, so many at once, each going from state to state until it is at rest.
 
 1. Running and resuming are the same loop: a bundle comes with the state that the ledger has, and goes on from there.
-2. Bundles are taken up lazily, when there is room (`engine.lanes`).
+2. Bundles are taken up lazily, when there is room (`engine.lanes`). The newest of an export is taken up ahead of its
+   turn where it has to be known how it fares (`engine.create_turns`).
 3. A bundle's failure is its own and ends in its own coroutine (`runner`). What concerns all ends the run.
 4. Asked to stop, it begins nothing new, lets the downloads under way finish within the grace, waits for the answers of
    the creates that were sent, and leaves the rest as the ledger has it.
@@ -15,7 +16,7 @@ from asyncexport.core.bundles import Bundle
 from asyncexport.core.states import BundleRecord, Created, Creating, Planned, Ready
 from asyncexport.core.summary import Exit
 from asyncexport.engine.bundle_runner import BundleRunner
-from asyncexport.engine.creates import ExportRefused
+from asyncexport.engine.export_state import ExportRefused
 from asyncexport.engine.lanes import Lanes
 from asyncexport.engine.poller import OperationPoller
 from asyncexport.errors import ExportError
@@ -71,13 +72,21 @@ class Scheduler:
         self._carrying: dict[asyncio.Task[None], Bundle] = {}
         self.lanes = Lanes(allowed=allowed, most_waiting=most_waiting, asking=runner.creates.asking)
         self.more_to_create = True
+        self._group: asyncio.TaskGroup | None = None
 
-    async def run(self, work: Iterator[BundleRecord]) -> None:
+    async def run(
+        self, work: Iterator[BundleRecord], *, newest: Callable[[str], BundleRecord | None] = lambda _: None
+    ) -> None:
         """Carry all bundles to where they rest, or until asked to stop.
+
+        Args:
+            work: The bundles in the order in which they are taken up.
+            newest: Gives the newest bundle of an export out of `work`, ahead of its turn; None: there is none.
 
         Raises:
             ExportError: what concerns all bundles.
         """
+        self._runner.creates.turns.take_newest = lambda export: self._take_newest(newest, export)
         try:
             await self._carry_all(work)
         except BaseExceptionGroup as failures:
@@ -87,6 +96,7 @@ class Scheduler:
 
     async def _carry_all(self, work: Iterator[BundleRecord]) -> None:
         async with asyncio.TaskGroup() as group:
+            self._group = group
             polling = group.create_task(self._poller.run(), name="poller")
             feeding = group.create_task(self._feed(work, group), name="feeder")
             stopping = group.create_task(self._stop.asked.wait(), name="stop")
@@ -101,13 +111,26 @@ class Scheduler:
         """Take up bundles while there is room; return when all have come to rest."""
         for record in work:
             await self.lanes.until_room()
-            self.lanes.enter(record)
-            task = group.create_task(self._carry(record), name="bundle")
-            self._carrying[task] = record.bundle
-            task.add_done_callback(self._left)
+            self._take_up(record, group)
         self.more_to_create = False
         while self._carrying:
             await asyncio.wait(self._carrying)
+
+    def _take_up(self, record: BundleRecord, group: asyncio.TaskGroup) -> None:
+        self.lanes.enter(record)
+        task = group.create_task(self._carry(record), name="bundle")
+        self._carrying[task] = record.bundle
+        task.add_done_callback(self._left)
+
+    def _take_newest(self, newest: Callable[[str], BundleRecord | None], export: str) -> Bundle | None:
+        """Take up the newest bundle of an export at once, whether or not there is room; which it is."""
+        if self._group is None or self._stop.asked.is_set():
+            return None
+        record = newest(export)
+        if record is None:
+            return None
+        self._take_up(record, self._group)
+        return record.bundle
 
     async def _carry(self, record: BundleRecord) -> None:
         """One bundle, from where the ledger has it to where it rests."""

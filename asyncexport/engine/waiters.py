@@ -51,6 +51,8 @@ class WatchedOperation:
         polled_at: When it was last polled individually.
         listed: Whether the list is expected to show it.
         gone_since: Since when the service has been saying that it does not exist.
+        refused_since: Since when polls of it are refused, on the monotonic clock.
+        refusals: How many polls of it in a row were refused.
         nameless_since: Since when it has been saying that it is complete, without naming its export.
         final_polls: How often it was polled past the deadline of its earliest waiter.
         due: The age at which it is due for an individual poll; None where that must be computed first.
@@ -65,6 +67,8 @@ class WatchedOperation:
     polled_at: float = -math.inf
     listed: bool = True
     gone_since: float | None = None
+    refused_since: float | None = None
+    refusals: int = 0
     nameless_since: float | None = None
     final_polls: int = 0
     due: DueAge | None = None

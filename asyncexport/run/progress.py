@@ -59,7 +59,9 @@ class Progress:
         )
 
     def _scope(self) -> str:
-        """Which requests are counted; with a question mark as long as that is not known."""
+        """Which requests are counted; with a question mark as long as that is not known, "" before any answer."""
+        if not self.engine.budget.has_answered:
+            return ""
         scope = self.engine.budget.scope
         undecided = self.settings.budget.scope is BudgetScope.AUTO and scope is BudgetScope.CREATE
         return f"{scope.value}?" if undecided else scope.value

@@ -19,10 +19,10 @@ from typing import Any
 from asyncexport.client.clock import ServiceClock
 from asyncexport.config import ApiKey, Settings
 from asyncexport.core.access import ACCESS_REMARK, Access, access_of
-from asyncexport.core.coverage import in_order
 from asyncexport.core.events import Listener, Note
 from asyncexport.core.exits import Exit
 from asyncexport.core.summary import Snapshot, Summary
+from asyncexport.core.work import Work
 from asyncexport.engine.scheduler import Stop
 from asyncexport.errors import ExportError
 from asyncexport.ledger import Ledger, hold, no_ledger, present
@@ -185,7 +185,8 @@ async def _work_off(run: _Run, planner: Planner, engine: RunEngine, organisation
         if await _unless_stopped(_first_contact(run, engine, organisation), run.stop):
             plan = await planner.plan()  # rule 4
             _tell_notes(run, plan)
-            await engine.scheduler.run(in_order(plan.exports))
+            work = Work(plan.exports)
+            await engine.scheduler.run(iter(work), newest=work.newest)
     finally:
         run.books.requests, run.books.refused = dict(engine.budget.sent), engine.budget.refused
         for helper in helpers:

@@ -11,6 +11,7 @@ from asyncexport.client.clock import ServiceClock
 from asyncexport.client.key_log import check_key_log
 from asyncexport.config import ApiKey, Settings
 from asyncexport.core.admission import Backoff, Priority, Quota
+from asyncexport.core.bucket import RequestHistory
 from asyncexport.core.bundles import ALL_TIME, Bundle
 from asyncexport.core.coverage import ExportPlan
 from asyncexport.core.durations import Durations
@@ -20,9 +21,11 @@ from asyncexport.core.operation_limit import OperationLimit
 from asyncexport.core.polling import PollingRules
 from asyncexport.engine.budget import Budget, Journal
 from asyncexport.engine.bundle_runner import BundleRunner
-from asyncexport.engine.creates import ExportState
 from asyncexport.engine.download import ArchiveDownloads
+from asyncexport.engine.export_state import ExportState
+from asyncexport.engine.key_check import CheckedCalls, KeyCheck
 from asyncexport.engine.poller import OperationPoller
+from asyncexport.engine.retrying import Retrying
 from asyncexport.engine.scheduler import Scheduler, Stop
 from asyncexport.ledger import Ledger
 from asyncexport.storage import Archives
@@ -61,38 +64,38 @@ async def open_engine(
     """The engine of a run, with its budget and its connections open; see `BundleRunner` for the arguments."""
     scheduler: Scheduler
     durations = Durations(expected_seconds=settings.polling.expected_seconds, known=await ledger.durations())
-    budget = make_budget(settings, ledger, clock.now)
-    await budget.open(await ledger.request_history(now=clock.now()))
+    budget, history = make_budget(settings, ledger, clock.now), await ledger.request_history(now=clock.now())
+    await budget.open(history)
     try:
         async with make_api_client(settings, key, budget, clock) as client, _storage_host(settings) as storage_host:
+            calls = CheckedCalls(client, budget)
+            retrying = _retrying(settings, calls, budget, tell, history)
             poller = OperationPoller(
-                client,
+                calls,
                 budget=budget,
                 durations=durations,
                 polling=_polling_rules(settings),
                 clock=clock.now,
                 more_to_create=lambda: scheduler.more_to_create or budget.waiting(Priority.CREATE) > 0,
                 learned=lambda at, seconds: ledger.learn(finished_at=at, seconds=seconds),
+                retrying=retrying,
             )
             runner = BundleRunner(
                 gate=budget,
-                service=client,
+                service=calls,
                 poller=poller,
                 downloads=ArchiveDownloads(storage_host, archives),
                 ledger=ledger,
                 export_states=export_states,
                 tell=tell,
-                backoff=_backoff(settings),
+                retrying=retrying,
                 attempts=settings.retry.attempts,
                 download_slots=settings.concurrency.downloads,
                 clock=clock.now,
-                jitter=random.random,
                 accepted=accepted,
                 definitions=await ledger.exports(),
             )
-            scheduler = _scheduler(
-                settings, runner=runner, poller=poller, budget=budget, durations=durations, stop=stop
-            )
+            scheduler = _scheduler(settings, runner, poller, budget=budget, durations=durations, stop=stop)
             yield RunEngine(client, budget, durations, poller, runner, scheduler)
     finally:
         await budget.close()
@@ -103,9 +106,10 @@ async def export_states(
 ) -> dict[str, ExportState]:
     """Each export, and whether the service ever took a create of it: something is stored, or in progress there."""
     in_progress = {plan.export.name for plan in plans if plan.in_progress}
+    stored = {export.name for export in exports if await ledger.count_stored(export.name, ALL_TIME) > 0}
     return {
         export.name: ExportState(
-            export, accepted=export.name in in_progress or await ledger.count_stored(export.name, ALL_TIME) > 0
+            export, accepted=export.name in in_progress | stored, ever_stored=export.name in stored
         )
         for export in exports
     }
@@ -166,9 +170,9 @@ def _connection(settings: Settings) -> "ConnectionSettings":
 
 def _scheduler(
     settings: Settings,
-    *,
     runner: BundleRunner,
     poller: OperationPoller,
+    *,
     budget: Budget,
     durations: Durations,
     stop: Stop,
@@ -191,7 +195,21 @@ def _scheduler(
 
 def _backoff(settings: Settings) -> Backoff:
     retry = settings.retry
-    return Backoff(retry.backoff_initial_seconds, retry.backoff_max_seconds, retry.outage_seconds)
+    return Backoff(
+        retry.backoff_initial_seconds, retry.backoff_max_seconds, retry.outage_seconds, retry.first_contact_seconds
+    )
+
+
+def _retrying(
+    settings: Settings, calls: CheckedCalls, budget: Budget, tell: Listener, history: RequestHistory
+) -> Retrying:
+    return Retrying(
+        _backoff(settings),
+        jitter=random.random,
+        key=KeyCheck(calls.me, trusted=budget.key.trust),
+        tell=tell,
+        key_ever_good=history.has_success,
+    )
 
 
 def _polling_rules(settings: Settings) -> PollingRules:

@@ -143,7 +143,7 @@ def _status(fault: SandboxFault, context: SandboxFaultContext) -> SandboxAnswer:
     headers: tuple[tuple[str, str], ...] = ()
     if status in (204, 304):
         return SandboxAnswer(status, b"", headers)
-    if status == 429:
+    if status == 429 or fault.retry_after:
         kind: Any = fault.retry_after or context.behaviour.retry_after
         headers = retry_after_header(kind, fault.seconds, now=context.now)
     if context.is_storage and not fault.body:

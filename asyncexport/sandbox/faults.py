@@ -30,7 +30,7 @@ options, each after a comma, as in `create:503,nth=3,body=html`:
     seconds=N         how late, how far apart, or what a 429 asks to wait (1)
     after=N           how many bytes of a body come before it (half of the body)
     body=FORM         an error's body: json, error, text, html or empty (what the service does)
-    retry_after=FORM  a 429's Retry-After, see below (what the service does)
+    retry_after=FORM  the Retry-After of a 429 (what the service does) or of another status (none), see below
     rows=N            how many rows an export has at most (0)
 
 faults:

@@ -18,9 +18,11 @@ from asyncexport.core.service.requests import Kind
 from asyncexport.core.states import BundleRecord, Ready, Stored
 from asyncexport.engine.budget import Budget
 from asyncexport.engine.bundle_runner import BundleRunner
-from asyncexport.engine.creates import ExportState
-from asyncexport.engine.download import ArchiveDownloads
+from asyncexport.engine.download import ArchiveDownloads, Source
+from asyncexport.engine.export_state import ExportState
+from asyncexport.engine.key_check import CheckedCalls, KeyCheck
 from asyncexport.engine.poller import OperationPoller
+from asyncexport.engine.retrying import Retrying
 from asyncexport.engine.scheduler import Scheduler, Stop
 from asyncexport.simulate import clock
 from asyncexport.simulate.service import (
@@ -33,6 +35,9 @@ from asyncexport.simulate.service import (
 )
 
 EXPORT = Export("simulated")
+
+BACKOFF = Backoff(1.0, 300.0, 6 * 3600.0)
+"""`[retry]` as by default."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -174,39 +179,56 @@ class Wiring:
         scenario: What is simulated.
         service: One that an earlier run left behind; None: a fresh one.
         ledger: The same.
+        exports: What is exported, each in so many bundles as the scenario says.
+        key_ever_good: Whether the service ever did what was asked with a key of this directory.
+        storage: Where files come from; None: one that is always well.
     """
 
     def __init__(
-        self, scenario: Scenario, *, service: MemoryService | None = None, ledger: MemoryLedger | None = None
+        self,
+        scenario: Scenario,
+        *,
+        service: MemoryService | None = None,
+        ledger: MemoryLedger | None = None,
+        exports: tuple[Export, ...] = (EXPORT,),
+        key_ever_good: bool = True,
+        storage: Source | None = None,
     ) -> None:
         now = asyncio.get_running_loop().time
         jitter = random.Random(scenario.seed).random
-        backoff = Backoff(1.0, 300.0, 6 * 3600.0)
         allowance = scenario.allowance
         self.scenario = scenario
+        self.exports = {export.name: ExportState(export) for export in exports}
         self.stop = Stop()
+        self._given: set[Bundle] = set()
         self.ledger = ledger or MemoryLedger()
         self.budget = Budget(
-            allowance, prefer=scenario.prefer, backoff=backoff, journal=self.ledger, wall_clock=now, jitter=jitter
+            allowance, prefer=scenario.prefer, backoff=BACKOFF, journal=self.ledger, wall_clock=now, jitter=jitter
         )
         self.service = service or MemoryService(scenario.behaviour, clock=now)
         self.service.gate = self.budget
+        self._calls = CheckedCalls(self.service, self.budget)
+        key = KeyCheck(self._calls.me, trusted=self.budget.key.trust)
+        self.retrying = Retrying(BACKOFF, jitter=jitter, key=key, tell=self._tell, key_ever_good=key_ever_good)
         self.durations = Durations(expected_seconds=scenario.expected_seconds, known=scenario.known)
         self.poller = self._poller(now)
         self.witness = Witness(now, lambda: self.scheduler.lanes.running)
+        self.scheduler = self._scheduler(now, storage or MemoryStorageHost(lambda: scenario.fetch_seconds))
+
+    def _scheduler(self, now: Callable[[], float], storage: Source) -> Scheduler:
+        scenario = self.scenario
         runner = BundleRunner(
             gate=self.budget,
-            service=self.service,
+            service=self._calls,
             poller=self.poller,
-            downloads=ArchiveDownloads(MemoryStorageHost(lambda: scenario.fetch_seconds), MemoryPartFiles()),
+            downloads=ArchiveDownloads(storage, MemoryPartFiles()),
             ledger=self.ledger,
-            export_states={EXPORT.name: ExportState(EXPORT)},
-            tell=self.witness.note,
-            backoff=backoff,
+            export_states=self.exports,
+            tell=self._tell,
+            retrying=self.retrying,
             attempts=5,
             download_slots=scenario.downloads,
             clock=now,
-            jitter=jitter,
         )
         operation_limit = OperationLimit(
             cap=scenario.operations,
@@ -214,7 +236,7 @@ class Wiring:
             requests_per_minute=scenario.requests_per_minute,
             prefer=scenario.prefer,
         )
-        self.scheduler = Scheduler(
+        return Scheduler(
             runner,
             self.poller,
             allowed=lambda: operation_limit.allowed(self.durations, polls_cost=self.budget.polls_cost),
@@ -225,13 +247,14 @@ class Wiring:
 
     def _poller(self, now: Callable[[], float]) -> OperationPoller:
         return OperationPoller(
-            self.service,
+            self._calls,
             budget=self.budget,
             durations=self.durations,
             polling=self.scenario.polling,
             clock=now,
             more_to_create=lambda: self.scheduler.more_to_create or self.budget.waiting(Priority.CREATE) > 0,
             learned=lambda _at, _seconds: None,
+            retrying=self.retrying,
         )
 
     async def run(self) -> None:
@@ -241,7 +264,7 @@ class Wiring:
         await self.budget.open(RequestHistory(used))
         try:
             await self.poller.prime()
-            await self.scheduler.run(self._work())
+            await self.scheduler.run(self._work(), newest=self._newest)
         finally:
             await self.budget.close()
 
@@ -261,13 +284,27 @@ class Wiring:
             refused=self.budget.refused,
         )
 
+    def _tell(self, event: Event) -> None:
+        self.witness.note(event)
+
     def _work(self) -> Iterator[BundleRecord]:
         width = EXPORT.bundle_seconds
         for piece in cut(Range(0, self.scenario.bundles * width), width):
-            bundle = Bundle(EXPORT.name, piece)
-            record = self.ledger.latest.get(bundle, BundleRecord(bundle))
-            if not isinstance(record.state, Stored):
-                yield record
+            for name in self.exports:
+                bundle = Bundle(name, piece)
+                record = self.ledger.latest.get(bundle, BundleRecord(bundle))
+                if bundle not in self._given and not isinstance(record.state, Stored):
+                    self._given.add(bundle)
+                    yield record
+
+    def _newest(self, export: str) -> BundleRecord | None:
+        width = EXPORT.bundle_seconds
+        for number in range(self.scenario.bundles - 1, -1, -1):
+            bundle = Bundle(export, Range(number * width, (number + 1) * width))
+            if bundle not in self._given and bundle not in self.ledger.latest:
+                self._given.add(bundle)
+                return BundleRecord(bundle)
+        return None
 
 
 def simulate(scenario: Scenario) -> Result:

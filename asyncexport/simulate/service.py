@@ -20,7 +20,7 @@ from asyncexport.core.bundles import Bundle, Range
 from asyncexport.core.exports import Definition, Format
 from asyncexport.core.polling import LIST_SIZE
 from asyncexport.core.service.requests import Kind
-from asyncexport.core.service.resources import Completed, DownloadLink, Operation, OperationsPage, Running
+from asyncexport.core.service.resources import Completed, DownloadLink, Me, Operation, OperationsPage, Running
 from asyncexport.core.states import Archive, BundleRecord
 from asyncexport.errors import RateLimitedError, RefusedError, UnavailableError
 
@@ -146,6 +146,11 @@ class MemoryService:
         await self._call(Kind.RESULTS, priority)
         return DownloadLink(f"https://storage.invalid/{export_id}", self._clock() + 300)
 
+    async def me(self, *, priority: Priority) -> Me:
+        """Whose key it is."""
+        await self._call(Kind.OTHER, priority)
+        return Me("owner@example.com", "ORG", "ADMIN")
+
     def _start(self, now: float, seconds: float) -> float:
         """When an operation created now is done; it queues while all slots are taken."""
         slots = self._behaviour.slots
@@ -241,12 +246,14 @@ class MemoryLedger:
     """A ledger and journal that forget nothing and write nothing."""
 
     latest: dict[Bundle, BundleRecord] = field(default_factory=dict)
+    highest_attempt: int = 1
     requests: int = 0
     learned: dict[str, str] = field(default_factory=dict)
 
     async def append(self, record: BundleRecord, *, at: float) -> None:
         """Add a row."""
         self.latest[record.bundle] = record
+        self.highest_attempt = max(self.highest_attempt, getattr(record.state, "attempt", 1))
 
     async def bundles_of_operation(self, operation_id: str) -> tuple[Bundle, ...]:
         """Each operation is one bundle's here."""

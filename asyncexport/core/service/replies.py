@@ -97,6 +97,15 @@ def after_colon(words: str) -> str:
     return f": {words}" if words else ""
 
 
+def is_in_own_form(reply: Reply) -> bool:
+    """Whether an error is in the service's own form: a JSON object with a code, a message or an error (3.0).
+
+    A firewall, a proxy or a captive portal answers with a page or a line of text.
+    """
+    data = read_json(reply.body[:MAX_ERROR_BYTES])
+    return isinstance(data, dict) and any(data.get(name) for name in ("code", "message", "error"))
+
+
 def service_words(reply: Reply) -> str:
     """What the service itself says of an error: JSON `message`, then `error`, then a title, then the text (3.0)."""
     body = reply.body[:MAX_ERROR_BYTES]

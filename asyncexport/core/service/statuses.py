@@ -10,7 +10,15 @@ import math
 import re
 from collections.abc import Mapping
 
-from asyncexport.core.service.replies import Reply, after_colon, header, http_date, read_date, service_words
+from asyncexport.core.service.replies import (
+    Reply,
+    after_colon,
+    header,
+    http_date,
+    is_in_own_form,
+    read_date,
+    service_words,
+)
 from asyncexport.core.service.requests import Kind, Request
 from asyncexport.errors import (
     ExportError,
@@ -62,7 +70,7 @@ def judge(request: Request, reply: Reply, *, now: float) -> None:
 
 
 def retry_after(headers: Mapping[str, str], *, now: float) -> float | None:
-    """How long a 429 asks to wait, in seconds; None where it says nothing usable (section 6).
+    """How long a 429 or a 5xx asks to wait, in seconds; None where it says nothing usable (section 6).
 
     Seconds or an HTTP date, which is taken against the reply's own `Date`, else against `now`. Zero, negative, past and
     unreadable values are None, so that nobody spins on them; more than a day is a day.
@@ -86,7 +94,8 @@ def retry_after(headers: Mapping[str, str], *, now: float) -> float | None:
 def _error_for(request: Request, reply: Reply, *, now: float) -> ExportError:
     if reply.status in (404, 410) and request.kind in (Kind.POLL, Kind.RESULTS):
         what = "operation" if request.kind is Kind.POLL else "export"
-        return GoneError(_message(request, reply, f"the service no longer has this {what}"))
+        said = f"the service no longer has this {what}"
+        return GoneError(_message(request, reply, said), from_service=is_in_own_form(reply))
     error, said = next(
         ((error, said) for statuses, error, said in STATUSES if reply.status in statuses),
         (ReplyError, "the service answered with a status that ends nothing"),
@@ -97,9 +106,11 @@ def _error_for(request: Request, reply: Reply, *, now: float) -> ExportError:
         return RateLimitedError(message, retry_after=retry_after(reply.headers, now=now))
     if error is UnavailableError:
         # A gateway answers in the service's place: what was asked for may have been done.
-        return UnavailableError(message, unanswered=reply.status in (502, 504))
+        later = retry_after(reply.headers, now=now)
+        return UnavailableError(message, unanswered=reply.status in (502, 504), retry_after=later)
     if error is RefusedError:
-        return RefusedError(message, status=reply.status, hint=hint or _hint_for_refused(request, reply.status))
+        hint = hint or _hint_for_refused(request, reply.status)
+        return RefusedError(message, status=reply.status, from_service=is_in_own_form(reply), hint=hint)
     return error(message, hint=hint)
 
 

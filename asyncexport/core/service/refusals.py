@@ -1,0 +1,235 @@
+"""What is known of refusals: since when, of which calls of which export, and when to ask again.
+
+1. Refusals are counted for each export and kind of call: exports interleave, and creates may succeed while results
+   calls are refused.
+2. While such calls are refused nobody sends them but one, the probe: after 30 s, 1, 2, 4 and 8 minutes, counted from
+   the probe before, each time for another bundle. One that goes well sets all free. After 15 minutes the refusals are
+   believed.
+3. Where the calls of all exports are refused, one of the exports probes for all.
+4. A bundle that is refused while others get on has pauses of its own, equally long, and holds nobody up.
+5. Creates that are refused otherwise (400, 404) go one at a time. After three in a row the newest bundle of the export
+   that was not asked for is tried. If it is taken, data is refused for its age, and these bundles are the trouble.
+   Else it is the export.
+
+All times are in seconds on one clock, which comes in as an argument. They are for `[retry] backoff_initial` of a
+second, and get longer and shorter with it.
+"""
+
+import math
+from dataclasses import dataclass, field
+
+from asyncexport.core.bundles import Bundle
+from asyncexport.core.service.retrying import CREATES_IN_A_ROW, Call
+
+PROBE_WAITS = (30.0, 60.0, 120.0, 240.0, 480.0)
+"""How long after a refusal the same is asked again; the last of them from then on."""
+
+BELIEVED_SECONDS = 900.0
+"""Refusals that last so long are believed; a wall that is to stay away stays longer than any deployment takes."""
+
+REPEATED_SECONDS = 60.0
+"""What is to be said twice must be said so long after the first time."""
+
+EXPORT_LIFE_SECONDS = 7 * 86_400.0
+"""The service keeps an export for about so long (reference section 4); what is older may be gone, whatever is said."""
+
+EVERYBODY = ""
+"""The export of a call that is about none, such as a poll."""
+
+
+@dataclass(frozen=True, slots=True)
+class Patience:
+    """How long refusals are waited out; `unit_seconds` is `[retry] backoff_initial`, a second by default."""
+
+    unit_seconds: float = 1.0
+
+    def probe_wait(self, refusals: int) -> float:
+        """How long to wait after so many refusals in a row."""
+        return self.unit_seconds * PROBE_WAITS[min(max(refusals, 1), len(PROBE_WAITS)) - 1]
+
+    def believes(self, seconds: float) -> bool:
+        """Whether refusals that have lasted so long are believed."""
+        return seconds >= self.believed_seconds
+
+    @property
+    def believed_seconds(self) -> float:
+        """How long refusals must last to be believed."""
+        return self.unit_seconds * BELIEVED_SECONDS
+
+    @property
+    def repeated_seconds(self) -> float:
+        """How long after the first time something must be said again to be believed."""
+        return self.unit_seconds * REPEATED_SECONDS
+
+
+@dataclass(slots=True)
+class BundleTrouble:
+    """The trouble of one bundle with one kind of call, or with its file.
+
+    Attributes:
+        since: When it began.
+        tries: How many tries failed in a row.
+        gone_since: When the service first said that what is asked for is gone; None: it does not say so.
+    """
+
+    since: float
+    tries: int = 0
+    gone_since: float | None = None
+
+
+@dataclass(slots=True)
+class Doubt:
+    """Calls of one kind, of one export, are refused.
+
+    Attributes:
+        since: When the first was refused.
+        probe_at: When the next probe may go.
+        refusals: How many probes were refused, the first refusal counted in.
+        is_probing: Whether a probe is under way.
+    """
+
+    since: float
+    probe_at: float
+    refusals: int = 1
+    is_probing: bool = False
+
+
+class Refusals:
+    """Which calls are refused, and when one of them may be tried (rules 1 to 4)."""
+
+    def __init__(self, patience: Patience) -> None:
+        self.patience = patience
+        self._doubts: dict[tuple[str, Call], Doubt] = {}
+        self._well_at: dict[tuple[str, Call], float] = {}
+        self._asked: dict[Call, set[str]] = {call: set() for call in Call}
+
+    def ever_good(self, export: str, call: Call) -> bool:
+        """Whether such a call ever went well."""
+        return (export, call) in self._well_at
+
+    def got_on_since(self, export: str, call: Call, since: float) -> bool:
+        """Whether such a call went well after this moment."""
+        return self._well_at.get((export, call), -math.inf) > since
+
+    def anybody_got_on_since(self, call: Call, since: float) -> bool:
+        """Whether such a call of any export went well after this moment."""
+        return any(at > since for (_, one), at in self._well_at.items() if one is call)
+
+    def doubt(self, export: str, call: Call) -> Doubt | None:
+        """The doubt about such calls, if there is one."""
+        return self._doubts.get((export, call))
+
+    def lasting(self, export: str, call: Call, now: float) -> bool:
+        """Whether such calls have been refused for so long that it is believed."""
+        doubt = self.doubt(export, call)
+        return doubt is not None and self.patience.believes(now - doubt.since)
+
+    def wait_seconds(self, export: str, call: Call, now: float, *, lets_others_go: bool = False) -> float:
+        """How long until such a call may be sent; infinite: until something comes back.
+
+        `lets_others_go`: it was refused to this bundle before, so that another is the next probe, if there is one.
+        """
+        doubt = self.doubt(export, call)
+        if doubt is None:
+            return 0.0
+        if doubt.is_probing or self._another_probes(export, call):
+            return math.inf
+        return max(0.0, doubt.probe_at - now + self.patience.unit_seconds * lets_others_go)
+
+    def begin(self, export: str, call: Call) -> bool:
+        """Such a call is about to be sent; whether it is a probe."""
+        self._asked[call].add(export)
+        doubt = self.doubt(export, call)
+        if doubt is not None:
+            doubt.is_probing = True
+        return doubt is not None
+
+    def drop_probe(self, export: str, call: Call) -> None:
+        """A probe said nothing: it was not sent, or what came back is no refusal and no success."""
+        doubt = self.doubt(export, call)
+        if doubt is not None:
+            doubt.is_probing = False
+
+    def went_well(self, export: str, call: Call, now: float) -> None:
+        """Such a call was done: nobody waits any longer."""
+        self._well_at[export, call] = now
+        self._doubts.pop((export, call), None)
+
+    def refused(self, export: str, call: Call, now: float, *, is_probe: bool, least_wait: float = 0.0) -> None:
+        """Such a call was refused; what was under way when the first was says nothing new.
+
+        `least_wait`: how long to wait at the least before the next probe.
+        """
+        doubt = self.doubt(export, call)
+        if doubt is None:
+            self._doubts[export, call] = Doubt(now, now + max(self.patience.probe_wait(1), least_wait))
+        elif is_probe:
+            doubt.refusals += 1
+            doubt.probe_at = now + max(self.patience.probe_wait(doubt.refusals), least_wait)
+            doubt.is_probing = False
+
+    def forget(self, export: str, call: Call) -> None:
+        """The export is stopped: nobody asks any more, and nobody waits for it."""
+        self._doubts.pop((export, call), None)
+        self._asked[call].discard(export)
+
+    def _another_probes(self, export: str, call: Call) -> bool:
+        """Rule 3: whether all exports are refused, and another was first."""
+        doubts = {one: self.doubt(one, call) for one in self._asked[call]}
+        since = {one: doubt.since for one, doubt in doubts.items() if doubt is not None}
+        return len(since) == len(doubts) and min(since, key=lambda one: (since[one], one), default=export) != export
+
+
+@dataclass(slots=True)
+class CreateRefusals:
+    """The refused creates of one export (rule 5).
+
+    Attributes:
+        in_a_row: How many were refused one after another.
+        undecided: Bundles whose create was refused, and how, while it is not known whose trouble that is.
+        newest: The newest bundle, which is tried; None: it is not its turn.
+        newest_refused: Whether it was refused, or there is none.
+        taken: Whether a create of this run was taken.
+    """
+
+    in_a_row: int = 0
+    undecided: dict[Bundle, str] = field(default_factory=dict)
+    newest: Bundle | None = None
+    newest_refused: bool = False
+    taken: bool = False
+
+    @property
+    def is_open(self) -> bool:
+        """Whether creates go as they come; else they go one at a time."""
+        return not self.in_a_row
+
+    def needs_newest(self, *, others_wait: bool) -> bool:
+        """Whether the newest bundle is to be tried next: enough were refused, or no other is at hand."""
+        if not self.undecided or self.newest is not None or self.newest_refused:
+            return False
+        return self.in_a_row >= CREATES_IN_A_ROW or not others_wait
+
+    def refuse(self, bundle: Bundle, reason: str) -> None:
+        """A create was refused."""
+        self.in_a_row += 1
+        self.undecided[bundle] = reason
+        if bundle == self.newest:
+            self.newest, self.newest_refused = None, True
+
+    def take(self) -> None:
+        """A create was taken: those that were refused before it are to blame themselves."""
+        self.in_a_row, self.taken = 0, True
+        self.undecided.clear()
+        self.newest, self.newest_refused = None, False
+
+    def give_up(self, bundle: Bundle) -> None:
+        """A bundle is parked over something else: if it was tried as the newest, another is."""
+        if bundle == self.newest:
+            self.newest = None
+
+    def none_is_left(self) -> None:
+        """There is no bundle left to try: where others were taken in this run, those refused are to blame."""
+        if self.taken:
+            self.take()
+        else:
+            self.newest_refused = True

@@ -1,0 +1,281 @@
+"""What follows from what came back: one table, for every call to the service and to the storage host.
+
+`decide` is given what was asked (`Call`), what came back (`CameBack`), and what is known of this export and of the
+others (`Facts`). Its answer is what to do next (`Next`). Nobody else decides over a failure. Moments and counts are
+kept in `core.service.refusals` and `core.service.operation_failures`, which say what is known.
+
+1. What the service itself says counts more than a page of some box before it. Its own errors are JSON objects.
+2. A refusal that hits several bundles in a row is not the bundle's. One that hits a bundle while others get on is.
+3. A refusal never makes a new export while the operation or its file may be fine. Only the service's own 404 or 410,
+   said twice a minute apart, does, or that the export is too old to be there still.
+4. What all exports get is the key's. Whether a key is good is what `/me` says.
+5. Nothing that is the service's trouble counts against a bundle, or parks it.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from enum import Enum
+
+from asyncexport.errors import (
+    ArchiveError,
+    CorruptError,
+    ExportError,
+    FewerRowsError,
+    GoneError,
+    OperationFailedError,
+    RateLimitedError,
+    RefusedError,
+    ReplyError,
+    UnauthorizedError,
+    UnavailableError,
+)
+
+
+class Call(Enum):
+    """What was asked; the value is what messages call it."""
+
+    CREATE = "creates"
+    POLL = "polls"
+    LIST = "lists of operations"
+    RESULTS = "results calls"
+    DOWNLOAD = "downloads"
+
+
+class CameBack(Enum):
+    """What came back."""
+
+    TROUBLE = "no answer, or one that the service is in trouble: 408, 499, 5xx"
+    GIVEN_UP = "the service was given up, or cannot be trusted: waiting is no use"
+    TOO_OFTEN = "429"
+    KEY_REFUSED = "401"
+    FORBIDDEN = "403 in the service's own form"
+    BLOCKED = "403 in another form, or 401 although the key is good"
+    REFUSED = "another 4xx, or a redirect"
+    GONE = "404 or 410 in the service's own form, of an operation or an export"
+    NOT_FOUND = "404 or 410 in another form, of an operation or an export"
+    DENIED = "the storage host said no"
+    DEAD_LINK = "the link has expired, or leads nowhere"
+    UNREADABLE = "an answer that cannot be read"
+    OPERATION_FAILED = "the operation ended as FAILED or ERROR"
+    CUT = "a file that stopped early"
+    BAD_FILE = "a whole file that is wrong"
+    FEWER_ROWS = "a whole file with far fewer rows than the archive"
+
+
+class Next(Enum):
+    """What to do next."""
+
+    AGAIN = "ask for the same again later"
+    WAIT = "wait for the service; nothing is counted"
+    SEE_OTHERS = "see first how other bundles of this export fare"
+    TRY_NEWEST = "see first how the newest bundle of this export fares"
+    ASK_SINGLY = "ask for operations singly, and for the list again later"
+    NEW_LINK = "ask for a new link"
+    NEW_ATTEMPT = "count an attempt, and ask for a new export"
+    PARK = "park the bundle"
+    STOP_EXPORT = "stop this export"
+    CHECK_KEY = "ask whose key it is"
+    STOP_RUN = "stop the run"
+
+
+class Key(Enum):
+    """What `/me` said of the key."""
+
+    UNASKED = "not asked"
+    ANSWERED = "it is good"
+    REFUSED = "it is refused"
+    UNCLEAR = "neither"
+
+
+@dataclass(frozen=True, slots=True)
+class Facts:
+    """What is known of this export and of the others when something came back.
+
+    Attributes:
+        key: What `/me` said of the key, asked for this.
+        key_ever_good: Whether the service ever did what was asked with a key of this directory, before or in this run.
+        ever_good: Whether such a call of this export ever went well.
+        others_get_on: Whether such a call of another bundle of this export went well since this one's trouble began.
+        believed: Whether the refusals have lasted so long that they are believed.
+        said_twice: Whether the same was said before, long enough ago.
+        expired: Whether the export is too old to be there still.
+        in_a_row: How many creates of this export were refused one after another.
+        newest_left: Whether a newer bundle of this export is left that was not asked for.
+        tries_left: Whether this file may be tried again.
+        outlasted: Whether the trouble has lasted for `[retry] outage`.
+        service_fails: Whether operations of so many bundles failed that it is the service's trouble.
+    """
+
+    key: Key = Key.UNASKED
+    key_ever_good: bool = True
+    ever_good: bool = True
+    others_get_on: bool = False
+    believed: bool = False
+    said_twice: bool = False
+    expired: bool = False
+    in_a_row: int = 1
+    newest_left: bool = True
+    tries_left: bool = True
+    outlasted: bool = False
+    service_fails: bool = False
+
+
+CREATES_IN_A_ROW = 3
+"""So many creates of one export refused in a row are not the bundles'; data outside retention is refused so, too."""
+
+_API = frozenset({Call.CREATE, Call.POLL, Call.LIST, Call.RESULTS})
+_KEPT = frozenset({Call.POLL, Call.RESULTS})
+"""Calls about an operation or a file that may be fine, whatever is said."""
+
+
+@dataclass(frozen=True, slots=True)
+class Rule:
+    """One row of the table; the first that fits counts.
+
+    Attributes:
+        calls: What was asked.
+        came_back: What came back.
+        when: What must be known besides.
+        then: What to do next.
+    """
+
+    calls: frozenset[Call]
+    came_back: frozenset[CameBack]
+    when: Callable[[Facts], bool]
+    then: Next
+
+
+def _rule(
+    calls: Call | frozenset[Call],
+    came_back: CameBack | tuple[CameBack, ...],
+    then: Next,
+    when: Callable[[Facts], bool] = lambda _: True,
+) -> Rule:
+    asked = calls if isinstance(calls, frozenset) else frozenset({calls})
+    answers = came_back if isinstance(came_back, tuple) else (came_back,)
+    return Rule(asked, frozenset(answers), when, then)
+
+
+_ANY = frozenset(Call)
+_NOT_THE_LIST = _ANY - {Call.LIST}
+_FORBIDDEN = (CameBack.FORBIDDEN, CameBack.BLOCKED)
+_NO = (*_FORBIDDEN, CameBack.REFUSED, CameBack.NOT_FOUND)
+REFUSALS = frozenset({*_NO, CameBack.DENIED})
+"""What is held back and probed, as it may be what everybody gets."""
+
+_NO_CREATE = (*_NO, CameBack.GONE)
+_FETCHES = frozenset({Call.RESULTS, Call.DOWNLOAD})
+
+TABLE: tuple[Rule, ...] = (
+    # What concerns everybody.
+    _rule(_ANY, CameBack.GIVEN_UP, Next.STOP_RUN),
+    _rule(_ANY, CameBack.TOO_OFTEN, Next.WAIT),
+    # The key: 401 is confirmed once; 403 of a key that never did anything here as well.
+    _rule(_API, CameBack.KEY_REFUSED, Next.CHECK_KEY, lambda known: known.key is Key.UNASKED),
+    _rule(_ANY, CameBack.KEY_REFUSED, Next.STOP_RUN, lambda known: known.key is not Key.ANSWERED),
+    _rule(_API, CameBack.FORBIDDEN, Next.CHECK_KEY, lambda known: not known.key_ever_good and known.key is Key.UNASKED),
+    _rule(_API, _FORBIDDEN, Next.STOP_RUN, lambda known: known.key is Key.REFUSED),
+    # Trouble of the service: waited out, unless it is this bundle's alone for as long as anybody waits.
+    _rule(_NOT_THE_LIST, CameBack.TROUBLE, Next.WAIT, lambda known: not known.outlasted),
+    _rule(Call.CREATE, CameBack.TROUBLE, Next.PARK, lambda known: known.others_get_on),
+    _rule(Call.CREATE, CameBack.TROUBLE, Next.WAIT),
+    _rule(_FETCHES, CameBack.TROUBLE, Next.NEW_ATTEMPT, lambda known: known.others_get_on),
+    _rule(_FETCHES, CameBack.TROUBLE, Next.STOP_RUN),
+    _rule(Call.POLL, CameBack.TROUBLE, Next.NEW_ATTEMPT),
+    _rule(Call.LIST, CameBack.TROUBLE, Next.WAIT),
+    # The list is a convenience: without it operations are asked for singly.
+    _rule(Call.LIST, (*_NO, CameBack.GONE), Next.ASK_SINGLY),
+    _rule(Call.LIST, (CameBack.KEY_REFUSED, CameBack.UNREADABLE), Next.AGAIN),
+    # Creates: 403 is probed. What else is refused is the export's, if its newest bundle is refused, too.
+    _rule(Call.CREATE, (*_FORBIDDEN, CameBack.KEY_REFUSED), Next.AGAIN, lambda known: not known.believed),
+    _rule(Call.CREATE, (*_FORBIDDEN, CameBack.KEY_REFUSED), Next.PARK, lambda known: known.others_get_on),
+    _rule(Call.CREATE, _FORBIDDEN, Next.CHECK_KEY, lambda known: known.key is Key.UNASKED),
+    _rule(Call.CREATE, (*_FORBIDDEN, CameBack.KEY_REFUSED), Next.STOP_EXPORT),
+    _rule(Call.CREATE, _NO_CREATE, Next.PARK, lambda known: known.others_get_on),
+    _rule(Call.CREATE, _NO_CREATE, Next.STOP_EXPORT, lambda known: not known.newest_left),
+    _rule(Call.CREATE, _NO_CREATE, Next.TRY_NEWEST, lambda known: known.in_a_row >= CREATES_IN_A_ROW),
+    _rule(Call.CREATE, _NO_CREATE, Next.SEE_OTHERS),
+    _rule(Call.CREATE, CameBack.UNREADABLE, Next.STOP_EXPORT, lambda known: not known.ever_good and known.said_twice),
+    _rule(Call.CREATE, CameBack.UNREADABLE, Next.NEW_ATTEMPT),
+    # An operation, a file: both may be fine, whatever is said of them.
+    _rule(_KEPT, CameBack.GONE, Next.NEW_ATTEMPT, lambda known: known.said_twice or known.expired),
+    _rule(_KEPT, CameBack.GONE, Next.AGAIN),
+    _rule(_FETCHES, (*_NO, CameBack.DENIED, CameBack.DEAD_LINK), Next.NEW_ATTEMPT, lambda known: known.expired),
+    _rule(Call.POLL, CameBack.UNREADABLE, Next.AGAIN),
+    _rule(Call.RESULTS, CameBack.UNREADABLE, Next.STOP_EXPORT, lambda known: not known.ever_good and known.said_twice),
+    _rule(
+        Call.DOWNLOAD,
+        (CameBack.DENIED, CameBack.DEAD_LINK, CameBack.UNREADABLE),
+        Next.NEW_LINK,
+        lambda known: not known.believed,
+    ),
+    _rule(_KEPT, (*_NO, CameBack.KEY_REFUSED, CameBack.UNREADABLE), Next.AGAIN, lambda known: not known.believed),
+    _rule(
+        _NOT_THE_LIST,
+        (*_NO, CameBack.KEY_REFUSED, CameBack.DENIED, CameBack.DEAD_LINK, CameBack.UNREADABLE),
+        Next.PARK,
+        lambda known: known.others_get_on,
+    ),
+    _rule(_KEPT, _FORBIDDEN, Next.CHECK_KEY, lambda known: known.key is Key.UNASKED),
+    _rule(
+        _NOT_THE_LIST,
+        (*_NO, CameBack.KEY_REFUSED, CameBack.DENIED, CameBack.DEAD_LINK, CameBack.UNREADABLE),
+        Next.STOP_EXPORT,
+    ),
+    # What is the bundle's own.
+    _rule(Call.POLL, CameBack.OPERATION_FAILED, Next.WAIT, lambda known: known.service_fails),
+    _rule(Call.POLL, CameBack.OPERATION_FAILED, Next.NEW_ATTEMPT),
+    _rule(Call.DOWNLOAD, CameBack.FEWER_ROWS, Next.PARK),
+    _rule(Call.DOWNLOAD, (CameBack.CUT, CameBack.BAD_FILE), Next.NEW_ATTEMPT, lambda known: not known.tries_left),
+    _rule(Call.DOWNLOAD, CameBack.CUT, Next.AGAIN),
+    _rule(Call.DOWNLOAD, CameBack.BAD_FILE, Next.NEW_LINK),
+)
+"""The first row that fits counts. What has no row cannot be: it is a bug of ours, or nobody's to decide over."""
+
+
+def decide(call: Call, came_back: CameBack, known: Facts) -> Next:
+    """What to do next.
+
+    Raises:
+        LookupError: that cannot come back from such a call.
+    """
+    for rule in TABLE:
+        if call in rule.calls and came_back in rule.came_back and rule.when(known):
+            return rule.then
+    raise LookupError(f"nothing is said of {came_back} to {call}")
+
+
+def read(call: Call, error: ExportError) -> CameBack:
+    """What came back, from the error that carries it."""
+    match error:
+        case UnauthorizedError():
+            return CameBack.KEY_REFUSED
+        case RateLimitedError():
+            return CameBack.TOO_OFTEN
+        case UnavailableError():
+            return CameBack.TROUBLE if error.transient else CameBack.GIVEN_UP
+        case ReplyError():
+            return CameBack.UNREADABLE
+        case OperationFailedError():
+            return CameBack.OPERATION_FAILED
+        case GoneError() if call is Call.DOWNLOAD:
+            return CameBack.DEAD_LINK
+        case GoneError(from_service=from_service):
+            return CameBack.GONE if from_service else CameBack.NOT_FOUND
+        case RefusedError() if call is Call.DOWNLOAD:
+            return CameBack.DENIED
+        case RefusedError(status=403, from_service=True):
+            return CameBack.FORBIDDEN
+        case RefusedError(status=401 | 403):
+            return CameBack.BLOCKED
+        case RefusedError():
+            return CameBack.REFUSED
+        case FewerRowsError():
+            return CameBack.FEWER_ROWS
+        case CorruptError():
+            return CameBack.BAD_FILE
+        case ArchiveError():
+            return CameBack.CUT
+        case _:
+            # A certificate that cannot be trusted, a proxy that wants a password: asking again is no use.
+            return CameBack.GIVEN_UP

@@ -1,0 +1,119 @@
+"""Whose create may go: what the bundles of one export share, and the order in which their creates are sent.
+
+1. As a rule creates go as they come, and the gate's token bucket sets the pace.
+2. Until the service has taken the first create of an export, and while it refuses them (400, 404), they go one at a
+   time: an unknown segment costs a few requests and not fifty.
+3. While they are blocked (403) nobody goes but the probe (`core.service.refusals`), and likewise while operations fail
+   by the service's trouble (`core.service.operation_failures`).
+4. After some refusals in a row the newest bundle goes, ahead of its turn; where none is left to be taken up, it is the
+   newest of those that wait.
+"""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+from asyncexport.core.bundles import Bundle
+from asyncexport.core.service.retrying import Call
+from asyncexport.engine.export_state import ExportState
+from asyncexport.engine.retrying import Retrying, Turn
+
+
+@dataclass(frozen=True, slots=True)
+class CreateTurn:
+    """Leave to send a create; `alone`: no other of this export goes meanwhile."""
+
+    bundle: Bundle
+    turn: Turn
+    alone: bool
+
+
+class CreateTurns:
+    """Gives turns.
+
+    Args:
+        retrying: What is known of refusals.
+
+    Attributes:
+        take_newest: Has the newest bundle of an export taken up that was not yet, and says which it is; None: there is
+            none.
+    """
+
+    def __init__(self, retrying: Retrying) -> None:
+        self._retrying = retrying
+        self.take_newest: Callable[[str], Bundle | None] = lambda _: None
+
+    @contextmanager
+    def waiting(self, bundle: Bundle, export: ExportState) -> Iterator[None]:
+        """Around all that a bundle does to have its create taken."""
+        export.waiting[bundle] = None
+        try:
+            yield
+        finally:
+            export.waiting.pop(bundle, None)
+
+    def wait_seconds(self, bundle: Bundle, export: ExportState, *, was_refused: bool = False) -> float:
+        """How long until it is this bundle's turn; infinite: until something has changed.
+
+        `was_refused`: it had a turn before, so that others go first.
+        """
+        creates, now = export.creates, self._retrying.now()
+        others_go_first = creates.newest not in (None, bundle) or creates.needs_newest(others_wait=True)
+        if others_go_first or (export.goes_alone and export.alone is not None):
+            return float("inf")
+        refused_for = self._retrying.wait_seconds(export.export.name, Call.CREATE, lets_others_go=was_refused)
+        return max(refused_for, self._retrying.failures.wait_seconds(bundle, now))
+
+    def take(self, bundle: Bundle, export: ExportState, *, was_refused: bool = False) -> CreateTurn | None:
+        """Take a turn; None: it is not this bundle's."""
+        if self.wait_seconds(bundle, export, was_refused=was_refused) > 0:
+            return None
+        turn = self._retrying.turn(export.export.name, Call.CREATE)
+        if turn is None:
+            return None
+        self._retrying.failures.begin(bundle)
+        export.under_way.add(bundle)
+        if export.goes_alone:
+            export.alone = bundle
+        return CreateTurn(bundle, turn, alone=export.goes_alone)
+
+    def may_go(self, turn: CreateTurn, export: ExportState) -> bool:
+        """Whether a turn that was taken still holds, when there is a token for it."""
+        if export.refused:
+            return False
+        if turn.alone or turn.turn.is_probe:
+            return True
+        is_blocked = self._retrying.refusals.doubt(export.export.name, Call.CREATE) is not None
+        return not (export.goes_alone or is_blocked or self._retrying.failures.holds(turn.bundle))
+
+    def taken(self, turn: CreateTurn, export: ExportState) -> None:
+        """The service took a create."""
+        was_held = export.goes_alone
+        export.accepted = True
+        export.unreadable_since = None
+        export.creates.take()
+        turn.turn.went_well()
+        if was_held:
+            self._retrying.news.spread()
+
+    def leave(self, turn: CreateTurn, export: ExportState) -> None:
+        """A turn is over, whatever came back."""
+        turn.turn.leave()
+        export.under_way.discard(turn.bundle)
+        if export.alone == turn.bundle:
+            export.alone = None
+        if export.waiting or export.creates.undecided:
+            self.look_for_newest(export)
+            self._retrying.news.spread()
+
+    def look_for_newest(self, export: ExportState) -> None:
+        """Where it is the newest bundle's turn, give it that (rule 4)."""
+        creates = export.creates
+        if export.under_way or not creates.needs_newest(others_wait=bool(export.waiting)):
+            return
+        newest = self.take_newest(export.export.name) or max(export.waiting, default=None)
+        if newest is None:
+            creates.none_is_left()
+        else:
+            creates.newest = newest
+        self._retrying.news.spread()

@@ -1,0 +1,60 @@
+"""What the bundles of one export share, and how it is stopped.
+
+Bundles of a stopped export stay as the ledger has them: they are unfinished, and the next run goes on with them.
+"""
+
+from dataclasses import dataclass, field
+
+from asyncexport.core.bundles import Bundle
+from asyncexport.core.events import ExportStopped
+from asyncexport.core.exports import Export
+from asyncexport.core.service.refusals import CreateRefusals
+from asyncexport.core.service.retrying import Call, CameBack, read
+from asyncexport.errors import ServiceError
+
+
+class ExportRefused(Exception):  # noqa: N818 - a way out of a coroutine, not an error of its own
+    """The bundle's export was stopped, or all that we ask is refused: there is nothing more to do for it."""
+
+
+@dataclass(slots=True)
+class ExportState:
+    """What the bundles of one export share.
+
+    Attributes:
+        export: The export.
+        accepted: Whether the service has ever taken a create of it.
+        ever_stored: Whether anything of it was ever stored.
+        refused: How its creates were refused for good; None: they are not.
+        stopped: Whether nothing of it is asked for any more, what runs at the service included.
+        creates: Which creates of it were refused.
+        waiting: Bundles whose create is to be taken, in order, but for those whose create was refused.
+        under_way: Bundles whose create has its turn.
+        alone: The bundle whose create goes alone (rule 2).
+        unreadable_since: When a create was first answered with something that cannot be read.
+    """
+
+    export: Export
+    accepted: bool = False
+    ever_stored: bool = False
+    refused: ServiceError | None = None
+    stopped: bool = False
+    creates: CreateRefusals = field(default_factory=CreateRefusals)
+    waiting: dict[Bundle, None] = field(default_factory=dict)
+    under_way: set[Bundle] = field(default_factory=set)
+    alone: Bundle | None = None
+    unreadable_since: float | None = None
+
+    @property
+    def goes_alone(self) -> bool:
+        """Whether creates go one at a time."""
+        return not (self.accepted and self.creates.is_open)
+
+    def stop(self, error: ServiceError, call: Call) -> ExportStopped | None:
+        """Stop it: what runs at the service goes on only where its creates alone are refused. None: it was stopped."""
+        was_stopped = self.refused is not None
+        self.refused = self.refused or error
+        self.stopped = self.stopped or call is not Call.CREATE
+        blames_key = call is Call.CREATE and read(call, error) in (CameBack.FORBIDDEN, CameBack.BLOCKED)
+        stopped = ExportStopped(self.export.name, error, ever_stored=self.ever_stored, blames_key=blames_key)
+        return None if was_stopped else stopped

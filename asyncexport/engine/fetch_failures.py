@@ -1,0 +1,114 @@
+"""What follows from a failed try to fetch a file, as the table has it (`core.service.retrying`).
+
+1. What may be said to all bundles of an export is held back and probed for all; what is said to one bundle while others
+   get on has pauses of its own.
+2. A bundle that is given up over refusals is parked with its export, which the next run asks for first.
+"""
+
+import asyncio
+from dataclasses import dataclass
+
+from asyncexport.core.admission import LONGEST_PAUSE_SECONDS
+from asyncexport.core.events import Retried
+from asyncexport.core.service.fetch_attempts import FetchAttempts
+from asyncexport.core.service.refusals import EXPORT_LIFE_SECONDS, BundleTrouble
+from asyncexport.core.service.retrying import Call, CameBack, Facts, Next, read
+from asyncexport.core.states import BundleRecord, Ready, Refused
+from asyncexport.engine.download import ArchiveDownload
+from asyncexport.engine.export_state import ExportRefused, ExportState
+from asyncexport.engine.moves import BundleMoves
+from asyncexport.engine.retrying import Retrying
+from asyncexport.errors import ArchiveError, ExportError, ServiceError, UnavailableError
+
+
+@dataclass(frozen=True, slots=True)
+class FileOfBundle:
+    """A file that is fetched, and how that goes.
+
+    Attributes:
+        record: The bundle.
+        ready: Its state, which names its export at the service.
+        export: What the bundles of its export share.
+        download: The file on its way.
+        tries: How the tries went.
+    """
+
+    record: BundleRecord
+    ready: Ready
+    export: ExportState
+    download: ArchiveDownload
+    tries: FetchAttempts
+
+    @property
+    def name(self) -> str:
+        """The name of its export."""
+        return self.export.export.name
+
+    def age_seconds(self, now: float) -> float:
+        """How long ago the service was asked for it."""
+        return now - (self.ready.exported_at if self.ready.asked_at is None else self.ready.asked_at)
+
+
+class FetchFailures:
+    """What follows from failed tries.
+
+    Args:
+        moves: Where states are written.
+        retrying: What is known of refusals.
+    """
+
+    def __init__(self, moves: BundleMoves, retrying: Retrying) -> None:
+        self._moves = moves
+        self._retrying = retrying
+
+    def may_be_everybodys(self, file: FileOfBundle, error: ServiceError) -> bool:
+        """Whether it is a refusal, and no other bundle of the export gets on."""
+        tries, now = file.tries, self._retrying.now()
+        if not tries.is_refusal(read(tries.call, error), now):
+            return False
+        return not self._retrying.others_get_on(file.name, tries.call, tries.trouble(now))
+
+    async def after(self, file: FileOfBundle, error: ServiceError | ArchiveError) -> BundleRecord | None:
+        """What the table says; None: it is tried again."""
+        tries, record, call = file.tries, file.record, file.tries.call
+        came_back = read(call, error)
+        trouble = tries.failed(came_back, now=self._retrying.now(), received=file.download.received)
+        is_services = came_back in (CameBack.TROUBLE, CameBack.TOO_OFTEN) and call is Call.RESULTS
+        if came_back not in (CameBack.GIVEN_UP, CameBack.KEY_REFUSED):
+            self._moves.tell(Retried(record.bundle, str(error), concerns_all=is_services))
+        known = Facts(
+            ever_good=file.export.ever_stored,
+            expired=file.age_seconds(self._moves.clock()) >= EXPORT_LIFE_SECONDS,
+            tries_left=tries.tries_left,
+        )
+        match await self._retrying.next_after(error, file.name, call, trouble, known):
+            case Next.STOP_RUN:
+                raise _for_good(error)
+            case Next.STOP_EXPORT if isinstance(error, ServiceError):
+                self._retrying.stop(file.export, error, call)
+                raise ExportRefused from error
+            case Next.PARK:
+                return await self._moves.note(record, Refused(str(error), file.ready))
+            case Next.NEW_ATTEMPT:
+                return await self._moves.count_attempt(record, file.ready.attempt, str(error))
+        await self._pause(file, error, trouble)
+        return None
+
+    async def _pause(self, file: FileOfBundle, error: ExportError, trouble: BundleTrouble) -> None:
+        """Wait before the next try, unless that is held back for all bundles of the export."""
+        retrying, tries = self._retrying, file.tries
+        came_back = read(tries.call, error)
+        if came_back is CameBack.GONE:
+            await asyncio.sleep(retrying.patience.repeated_seconds)
+        elif not tries.is_refusal(came_back, retrying.now()):
+            asked = error.retry_after if isinstance(error, UnavailableError) else None
+            await retrying.pause(tries.tries, least_seconds=min(asked or 0.0, LONGEST_PAUSE_SECONDS))
+        elif retrying.others_get_on(file.name, tries.call, trouble):
+            await asyncio.sleep(retrying.patience.probe_wait(trouble.tries))
+
+
+def _for_good(error: ExportError) -> ExportError:
+    """As what ends the run: an outage that has lasted long enough is no longer waited out."""
+    if isinstance(error, UnavailableError):
+        return UnavailableError(str(error), lasting=True, hint=error.hint)
+    return error

@@ -1,0 +1,105 @@
+"""One try to fetch a file: a link where there is none that lives, and the download through it.
+
+A link lives for minutes, so it is asked for only when a download slot is free; one that is about to expire is not used
+again. A try that is not this bundle's turn, since calls of its export are held back, gives its slot to others.
+"""
+
+import logging
+from collections.abc import Callable
+
+from asyncexport.core.admission import Priority
+from asyncexport.core.service.resources import DownloadLink
+from asyncexport.core.service.retrying import Call
+from asyncexport.core.states import Archive
+from asyncexport.engine.calls import ExportCalls
+from asyncexport.engine.download_slots import DownloadSlot
+from asyncexport.engine.export_state import ExportRefused
+from asyncexport.engine.fetch_failures import FetchFailures, FileOfBundle
+from asyncexport.engine.retrying import Retrying
+from asyncexport.errors import ArchiveError, ServiceError
+
+log = logging.getLogger(__name__)
+
+
+class FileTries:
+    """Makes tries.
+
+    Args:
+        service: What gives links.
+        retrying: What is known of refusals.
+        failures: What follows from failed tries.
+        clock: Seconds since 1970 by the service's clock.
+    """
+
+    def __init__(
+        self, service: ExportCalls, retrying: Retrying, failures: FetchFailures, *, clock: Callable[[], float]
+    ) -> None:
+        self._service = service
+        self._retrying = retrying
+        self._failures = failures
+        self._clock = clock
+
+    async def until_turn(self, file: FileOfBundle) -> None:
+        """Wait until the file may be asked for: nobody takes a download slot while it may not.
+
+        Raises:
+            ExportRefused: the export is stopped.
+        """
+        retrying = self._retrying
+        while not file.export.stopped:
+            lives = file.tries.link_lives(self._clock())
+            calls = (Call.DOWNLOAD,) if lives else (Call.RESULTS, Call.DOWNLOAD)
+            wait = max(
+                retrying.wait_seconds(file.name, one, lets_others_go=one in file.tries.troubles) for one in calls
+            )
+            if wait <= 0:
+                return
+            await retrying.news.wait(wait)
+        raise ExportRefused
+
+    async def once(self, file: FileOfBundle, slot: DownloadSlot, *, begin: Callable[[], None]) -> Archive | None:
+        """One try, in a download slot; `begin` is called as it begins. None: it is not this bundle's turn."""
+        tries, download, bundle = file.tries, file.download, file.record.bundle
+        if not tries.link_lives(self._clock()):
+            tries.link = await self._locate(file)
+        turn = self._retrying.turn(file.name, Call.DOWNLOAD) if tries.link else None
+        if turn is None or tries.link is None:
+            return None
+        tries.call = Call.DOWNLOAD
+        begin()
+        log.debug("%s: its file is fetched from byte %d on", bundle, download.received)
+        try:
+            archive = await download.fetch(tries.link, on_end=slot.end_body)
+        except ArchiveError:
+            # The storage host gave what it has.
+            turn.went_well()
+            tries.went_well()
+            raise
+        except ServiceError as error:
+            if self._failures.may_be_everybodys(file, error):
+                turn.refused(error)
+            raise
+        else:
+            turn.went_well()
+        finally:
+            turn.leave()
+        return archive
+
+    async def _locate(self, file: FileOfBundle) -> DownloadLink | None:
+        """A fresh link; None: it is not this bundle's turn."""
+        turn = self._retrying.turn(file.name, Call.RESULTS)
+        if turn is None:
+            return None
+        file.tries.call, file.tries.link = Call.RESULTS, None
+        try:
+            link = await self._service.locate(file.ready.export_id, priority=Priority.RESULTS)
+        except ServiceError as error:
+            if self._failures.may_be_everybodys(file, error):
+                turn.refused(error)
+            raise
+        else:
+            turn.went_well()
+            file.tries.went_well()
+            return link
+        finally:
+            turn.leave()

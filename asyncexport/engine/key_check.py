@@ -1,0 +1,123 @@
+"""Asks whose key it is, where an answer raises doubts about the key.
+
+1. However many are refused at once, `/me` is asked once. A key that it refuses stays refused.
+2. `CheckedCalls` are the service's calls, each 401 of which is confirmed by `/me` before anybody hears of it. Until
+   then the gate lets nothing else pass. Where the key turns out to be good, some box before the service said 401: it is
+   told as a refusal.
+3. What `/me` says is waited for through an outage, like any other answer.
+"""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from typing import TypeVar
+
+from asyncexport.core.admission import Priority
+from asyncexport.core.bundles import Range
+from asyncexport.core.exports import Definition
+from asyncexport.core.service.resources import DownloadLink, Me, Operation, OperationsPage
+from asyncexport.core.service.retrying import Call, CameBack, Facts, Key, Next, decide
+from asyncexport.engine.budget import Budget
+from asyncexport.engine.calls import ServiceCalls
+from asyncexport.engine.permit import Permit
+from asyncexport.errors import RateLimitedError, RefusedError, ServiceError, UnauthorizedError, UnavailableError
+
+Answer = TypeVar("Answer")
+
+PAUSE_SECONDS = 1.0
+"""Between two questions where the first could not be answered; the gate's own pauses come on top."""
+
+
+class KeyCheck:
+    """Asks whose key it is.
+
+    Args:
+        me: Asks the service.
+        trusted: Called when the key was found to be good.
+    """
+
+    def __init__(self, me: Callable[[], Awaitable[Me]], *, trusted: Callable[[], None] = lambda: None) -> None:
+        self._me = me
+        self._trusted = trusted
+        self._asking: asyncio.Task[Key] | None = None
+        self._is_refused = False
+
+    async def standing(self) -> Key:
+        """What `/me` says of the key now (rules 1 and 3).
+
+        Raises:
+            UnavailableError: the service was given up.
+        """
+        if self._is_refused:
+            return Key.REFUSED
+        if self._asking is None or self._asking.done():
+            self._asking = asyncio.create_task(self._ask(), name="key")
+        asking = self._asking
+        try:
+            return await asyncio.shield(asking)
+        except asyncio.CancelledError:
+            asking.cancel()
+            await asyncio.wait({asking})
+            raise
+
+    async def _ask(self) -> Key:
+        while True:
+            try:
+                await self._me()
+            except UnauthorizedError:
+                self._is_refused = True
+                return Key.REFUSED
+            except RefusedError as error:
+                self._is_refused = error.status == 403
+                return Key.REFUSED if self._is_refused else Key.UNCLEAR
+            except (UnavailableError, RateLimitedError) as error:
+                if not error.transient:
+                    raise
+                await asyncio.sleep(PAUSE_SECONDS)
+            except ServiceError:
+                return Key.UNCLEAR
+            else:
+                self._trusted()
+                return Key.ANSWERED
+
+
+class CheckedCalls:
+    """The service's calls, each 401 confirmed (rule 2); an `OperationCalls` and an `ExportCalls`.
+
+    Args:
+        service: What is asked.
+        gate: What holds everything back after a 401.
+    """
+
+    def __init__(self, service: ServiceCalls, gate: Budget) -> None:
+        self._service = service
+        self._key = KeyCheck(self.me, trusted=gate.key.trust)
+
+    async def create(self, definition: Definition, span: Range, *, permit: Permit) -> str:
+        """Start an operation under this permit; its id."""
+        return await self._checked(Call.CREATE, self._service.create(definition, span, permit=permit))
+
+    async def operation(self, operation_id: str, *, priority: Priority) -> Operation:
+        """One operation."""
+        return await self._checked(Call.POLL, self._service.operation(operation_id, priority=priority))
+
+    async def operations(self, *, state: str = "", token: str = "", priority: Priority) -> OperationsPage:
+        """One page of the list."""
+        page = self._service.operations(state=state, token=token, priority=priority)
+        return await self._checked(Call.LIST, page)
+
+    async def locate(self, export_id: str, *, priority: Priority) -> DownloadLink:
+        """A fresh link."""
+        return await self._checked(Call.RESULTS, self._service.locate(export_id, priority=priority))
+
+    async def me(self, *, priority: Priority = Priority.REST) -> Me:
+        """Whose key it is."""
+        return await self._service.me(priority=priority)
+
+    async def _checked(self, call: Call, asking: Awaitable[Answer]) -> Answer:
+        try:
+            return await asking
+        except UnauthorizedError as error:
+            refusal = error
+        if decide(call, CameBack.KEY_REFUSED, Facts(key=await self._key.standing())) is Next.STOP_RUN:
+            raise refusal
+        raise RefusedError(str(refusal), status=401) from refusal

@@ -1,0 +1,34 @@
+"""Tells all who wait that something has changed; each then looks for itself, in the order in which they came."""
+
+import asyncio
+
+
+class News:
+    """Something that changes, and those who wait for it to change."""
+
+    def __init__(self) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._waiting: dict[asyncio.Future[None], None] = {}
+
+    def spread(self) -> None:
+        """Something has changed."""
+        for one in self._waiting:
+            _wake(one)
+        self._waiting.clear()
+
+    async def wait(self, seconds: float) -> None:
+        """Wait for the next change, or so long; infinite: for the change alone."""
+        waiter: asyncio.Future[None] = self._loop.create_future()
+        self._waiting[waiter] = None
+        timer = None if seconds == float("inf") else self._loop.call_later(seconds, _wake, waiter)
+        try:
+            await waiter
+        finally:
+            self._waiting.pop(waiter, None)
+            if timer is not None:
+                timer.cancel()
+
+
+def _wake(waiter: "asyncio.Future[None]") -> None:
+    if not waiter.done():
+        waiter.set_result(None)

@@ -1,0 +1,163 @@
+"""What follows when the wait for an operation is over: done, failed, gone, refused, or still running at its deadline.
+
+Whether a failed operation is the bundle's trouble is seen by the operations that end next
+(`core.service.operation_failures`); until then the bundle waits.
+"""
+
+import asyncio
+
+from asyncexport.core.events import Retried
+from asyncexport.core.polling import FinishedOperation
+from asyncexport.core.service.operation_failures import Blame
+from asyncexport.core.service.refusals import EVERYBODY, BundleTrouble
+from asyncexport.core.service.retrying import Call, CameBack, Facts, Key, Next, decide, read
+from asyncexport.core.states import BundleRecord, Created, Failed, Overdue, Planned, Ready, Refused
+from asyncexport.engine.export_state import ExportRefused, ExportState
+from asyncexport.engine.moves import BundleMoves
+from asyncexport.engine.poller import OperationPoller
+from asyncexport.engine.retrying import Retrying
+from asyncexport.errors import GoneError, OperationFailedError, RefusedError, ServiceError
+
+
+class OperationEnds:
+    """Waits for operations, and says what follows.
+
+    Args:
+        poller: Who knows when operations are done.
+        moves: Where states are written.
+        retrying: What is known of refusals.
+    """
+
+    def __init__(self, poller: OperationPoller, moves: BundleMoves, retrying: Retrying) -> None:
+        self._poller = poller
+        self._moves = moves
+        self._retrying = retrying
+        self._watching = 0
+
+    async def watch(self, record: BundleRecord, created: Created, export: ExportState) -> BundleRecord:
+        """From `Created` to `Ready`, back to `Planned` for the next attempt, or parked.
+
+        Raises:
+            ExportRefused: the service refuses all that is asked of the export's operations.
+        """
+        failures = self._retrying.failures
+        try:
+            finished = await self._wait(created)
+        except OperationFailedError as error:
+            return await self._after_failed_operation(record, created, error)
+        except (GoneError, RefusedError) as error:
+            failures.ended(record.bundle)
+            return await self._after_refusal(record, created, error, export)
+        if finished is None:
+            failures.ended(record.bundle)
+            overdue = Overdue(created.attempt, created.asked_at, created.operation_id, created.settle_seconds)
+            return await self._moves.note(record, overdue)
+        failures.completed()
+        self._retrying.news.spread()
+        return await self._moves.note(record, _ready(created, finished))
+
+    async def _wait(self, created: Created) -> FinishedOperation | None:
+        self._watching += 1
+        try:
+            return await self._poller.wait(created.operation_id, asked_at=created.asked_at)
+        finally:
+            self._watching -= 1
+            self._retrying.news.spread()
+
+    async def _after_failed_operation(
+        self, record: BundleRecord, created: Created, error: OperationFailedError
+    ) -> BundleRecord:
+        """Whose trouble it is, once that is known."""
+        retrying, failures = self._retrying, self._retrying.failures
+        pause = retrying.pause_seconds(failures.tries + 1)
+        failed = failures.failed(record.bundle, str(error), now=retrying.now(), backoff_seconds=pause)
+        retrying.news.spread()
+        while failed.blame is None:
+            failures.expire(failed, now=retrying.now(), others_run=self._watching > 0)
+            if failed.blame is None:
+                await retrying.news.wait(failures.undecided_seconds)
+        if failed.blame is Blame.PARKED:
+            self._moves.tell(Retried(record.bundle, str(error)))
+            return await self._moves.note(record, Failed(str(error)))
+        known = Facts(service_fails=failed.blame is Blame.SERVICE)
+        if decide(Call.POLL, CameBack.OPERATION_FAILED, known) is Next.WAIT:
+            self._moves.tell(Retried(record.bundle, str(error), concerns_all=True))
+            return await self._moves.note(record, Planned(created.attempt))
+        return await self._moves.count_attempt(record, created.attempt, str(error))
+
+    async def _after_refusal(
+        self, record: BundleRecord, created: Created, error: GoneError | RefusedError, export: ExportState
+    ) -> BundleRecord:
+        """The poller has asked often enough: what it was told is believed."""
+        retrying, since = self._retrying, self._retrying.now() - self._retrying.patience.believed_seconds
+        known = Facts(
+            key=Key.ANSWERED,
+            said_twice=True,
+            believed=True,
+            others_get_on=retrying.refusals.got_on_since(EVERYBODY, Call.POLL, since),
+        )
+        match decide(Call.POLL, read(Call.POLL, error), known):
+            case Next.NEW_ATTEMPT:
+                return await self._moves.count_attempt(record, created.attempt, str(error))
+            case Next.PARK:
+                return await self._moves.note(record, Refused(str(error), created))
+        retrying.stop(export, error, Call.POLL)
+        raise ExportRefused from error
+
+
+class OverdueOperations:
+    """Asks once more for operations that were parked as overdue; arguments as for `OperationEnds`."""
+
+    def __init__(self, poller: OperationPoller, moves: BundleMoves, retrying: Retrying) -> None:
+        self._poller = poller
+        self._moves = moves
+        self._retrying = retrying
+
+    async def ask_once_more(self, record: BundleRecord, overdue: Overdue) -> BundleRecord:
+        """Only where the operation still runs, or came to nothing, is it given up for a new one.
+
+        Raises:
+            ExportRefused: it cannot be asked for; the bundle stays parked.
+        """
+        trouble = BundleTrouble(self._retrying.now())
+        while True:
+            try:
+                finished = await self._poller.ask(overdue.operation_id)
+            except OperationFailedError:
+                return self._moves.plan_again(record)
+            except ServiceError as error:
+                trouble.tries += 1
+                match await self._retrying.next_after(
+                    error, EVERYBODY, Call.POLL, trouble, self._asked_in_vain(trouble)
+                ):
+                    case Next.STOP_RUN:
+                        raise
+                    case Next.NEW_ATTEMPT:
+                        return self._moves.plan_again(record)
+                    case Next.PARK | Next.STOP_EXPORT:
+                        raise ExportRefused from error
+                await self._pause(error, trouble)
+                continue
+            if finished is None:
+                return self._moves.plan_again(record)
+            return await self._moves.note(record, _ready(overdue, finished))
+
+    def _asked_in_vain(self, trouble: BundleTrouble) -> Facts:
+        """What is known of an operation that was asked for in vain for so long."""
+        return Facts(believed=self._retrying.patience.believes(self._retrying.now() - trouble.since))
+
+    async def _pause(self, error: ServiceError, trouble: BundleTrouble) -> None:
+        """Wait before an operation is asked for again."""
+        retrying = self._retrying
+        match read(Call.POLL, error):
+            case CameBack.GONE:
+                trouble.gone_since = retrying.now() if trouble.gone_since is None else trouble.gone_since
+                await asyncio.sleep(retrying.patience.repeated_seconds)
+            case CameBack.TROUBLE | CameBack.TOO_OFTEN | CameBack.UNREADABLE:
+                await retrying.pause(trouble.tries)
+            case _:
+                await asyncio.sleep(retrying.patience.probe_wait(trouble.tries))
+
+
+def _ready(asked: Created | Overdue, finished: FinishedOperation) -> Ready:
+    return Ready.of(asked, exported_at=finished.exported_at, export_id=finished.export_id)

@@ -1,0 +1,84 @@
+"""What follows from a failed poll of one operation, as the table has it (`core.service.retrying`).
+
+1. A 404 right after the create is no proof that the operation does not exist: it must be said again, a minute later.
+2. Refused polls are held back and probed (`core.service.refusals`). When they are believed, those who wait are told.
+"""
+
+from collections.abc import Callable
+
+from asyncexport.core.polling import PollingRules
+from asyncexport.core.service.refusals import EVERYBODY, BundleTrouble
+from asyncexport.core.service.retrying import REFUSALS, Call, CameBack, Next, read
+from asyncexport.engine.retrying import Retrying, Turn
+from asyncexport.engine.waiters import Waiter, WatchedOperation, WatchedOperations
+from asyncexport.errors import ServiceError
+
+GONE_AFTER_SECONDS = 60.0
+"""How long the service must have been saying that an operation does not exist before that is believed."""
+
+MOST_FINAL_POLLS = 3
+"""After so many polls past a deadline, an operation that cannot be asked for is given up (see `LONG_PAST`)."""
+
+LONG_PAST = 1.1
+"""Multiple of the deadline at which a waiter gives up an operation that could not be asked for in all that time."""
+
+
+class PollFailures:
+    """What follows from failed polls; arguments as for `IndividualPolls`."""
+
+    def __init__(
+        self,
+        watched: WatchedOperations,
+        *,
+        rules: PollingRules,
+        clock: Callable[[], float],
+        retrying: Retrying,
+    ) -> None:
+        self._watched = watched
+        self._rules = rules
+        self._clock = clock
+        self._retrying = retrying
+
+    async def after(self, one: WatchedOperation, error: ServiceError, turn: Turn, *, overdue: list[Waiter]) -> None:
+        """What the table says."""
+        came_back = read(Call.POLL, error)
+        if came_back is CameBack.GONE:
+            turn.went_well()
+            self._note_gone(one, error, overdue=overdue)
+            return
+        trouble = self._note_trouble(one, error, came_back, turn)
+        match await self._retrying.next_after(error, EVERYBODY, Call.POLL, trouble):
+            case Next.STOP_RUN:
+                raise error
+            case Next.PARK:
+                self._watched.tell(one, error, one.waiters)
+            case Next.STOP_EXPORT:
+                self._retrying.refusals.forget(EVERYBODY, Call.POLL)
+                for each in list(self._watched):
+                    self._watched.tell(each, error, each.waiters)
+        if one.final_polls >= MOST_FINAL_POLLS:
+            # It could not be asked for during so long that it no longer matters whether it still runs.
+            self._watched.tell(one, None, one.overdue(self._clock(), LONG_PAST * self._rules.deadline_seconds))
+
+    def _note_trouble(
+        self, one: WatchedOperation, error: ServiceError, came_back: CameBack, turn: Turn
+    ) -> BundleTrouble:
+        """Rule 2; trouble of the service is waited out by the gate."""
+        now = self._retrying.now()
+        if came_back not in REFUSALS:
+            return BundleTrouble(now)
+        one.refused_since = now if one.refused_since is None else one.refused_since
+        one.refusals += 1
+        trouble = BundleTrouble(one.refused_since, one.refusals)
+        if not self._retrying.others_get_on(EVERYBODY, Call.POLL, trouble):
+            turn.refused(error)
+        return trouble
+
+    def _note_gone(self, one: WatchedOperation, error: ServiceError, *, overdue: list[Waiter]) -> None:
+        """Rule 1. Past a deadline there is no time to ask again: that waiter is told after the first time."""
+        now = self._clock()
+        one.saw_running(now)
+        if one.gone_since is None:
+            one.gone_since = now
+        believed = now - one.gone_since >= GONE_AFTER_SECONDS
+        self._watched.tell(one, error, one.waiters if believed else overdue)

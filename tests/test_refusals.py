@@ -1,0 +1,151 @@
+"""What is known of refusals: since when, of what, and when the same is asked again."""
+
+import math
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from asyncexport.core.bundles import Bundle, Range
+from asyncexport.core.service.refusals import BELIEVED_SECONDS, CreateRefusals, Patience, Refusals
+from asyncexport.core.service.retrying import Call
+
+CREATE, RESULTS = Call.CREATE, Call.RESULTS
+BUNDLES = [Bundle("e", Range(n * 1800, (n + 1) * 1800)) for n in range(5)]
+
+
+def refusals(unit: float = 1.0) -> Refusals:
+    """Nothing is known."""
+    return Refusals(Patience(unit))
+
+
+@pytest.mark.parametrize("unit", [1.0, 0.001])
+def test_probes_go_after_half_a_minute_one_two_four_and_eight(unit):
+    """Counted from the one before; what is refused then is believed, after a quarter of an hour."""
+    known, now, moments = refusals(unit), 100.0, []
+    known.begin("e", CREATE)
+    known.refused("e", CREATE, now, is_probe=False)
+    while not known.lasting("e", CREATE, now):
+        now += known.wait_seconds("e", CREATE, now)
+        moments.append((now - 100.0) / unit)
+        assert known.begin("e", CREATE)
+        assert known.wait_seconds("e", CREATE, now) == math.inf
+        known.refused("e", CREATE, now, is_probe=True)
+    assert moments == pytest.approx([30, 90, 210, 450, 930])
+
+
+def test_a_probe_that_goes_well_sets_all_free():
+    """Nobody waits any longer, and the next refusal begins anew."""
+    known = refusals()
+    known.refused("e", CREATE, 0.0, is_probe=False)
+    known.begin("e", CREATE)
+    known.went_well("e", CREATE, 31.0)
+    assert known.wait_seconds("e", CREATE, 31.0) == 0
+    assert known.got_on_since("e", CREATE, 30.0)
+    known.refused("e", CREATE, 1000.0, is_probe=False)
+    assert not known.lasting("e", CREATE, 1000.0 + BELIEVED_SECONDS - 1)
+
+
+def test_what_was_under_way_says_nothing_new():
+    """Fifty refusals of one burst are one refusal."""
+    known = refusals()
+    for _ in range(50):
+        known.refused("e", CREATE, 0.0, is_probe=False)
+    assert known.wait_seconds("e", CREATE, 0.0) == 30.0
+
+
+def test_a_probe_that_says_nothing_is_followed_by_another():
+    """An outage meanwhile, or a bundle that was cancelled."""
+    known = refusals()
+    known.refused("e", CREATE, 0.0, is_probe=False)
+    known.begin("e", CREATE)
+    known.drop_probe("e", CREATE)
+    assert known.wait_seconds("e", CREATE, 40.0) == 0
+
+
+def test_whoever_was_refused_lets_others_go_first():
+    """So that one bundle's own trouble is found out."""
+    known = refusals()
+    known.refused("e", CREATE, 0.0, is_probe=False)
+    assert known.wait_seconds("e", CREATE, 30.0, lets_others_go=True) == 1.0
+    assert known.wait_seconds("e", CREATE, 30.0) == 0.0
+
+
+def test_exports_and_kinds_of_calls_are_counted_apart():
+    """Creates of one may be refused while its results, and another's creates, go on."""
+    known = refusals()
+    for export in ("a", "b"):
+        known.begin(export, CREATE)
+    known.refused("a", CREATE, 0.0, is_probe=False)
+    assert known.wait_seconds("a", RESULTS, 0.0) == known.wait_seconds("b", CREATE, 0.0) == 0
+
+
+def test_where_all_exports_are_refused_one_probes_for_all():
+    """The first; when it goes on, so may the others."""
+    known = refusals()
+    for export in ("a", "b"):
+        known.begin(export, CREATE)
+    known.refused("b", CREATE, 0.0, is_probe=False)
+    known.refused("a", CREATE, 1.0, is_probe=False)
+    assert known.wait_seconds("a", CREATE, 100.0) == math.inf
+    assert known.wait_seconds("b", CREATE, 100.0) == 0.0
+    known.went_well("b", CREATE, 100.0)
+    assert known.wait_seconds("a", CREATE, 100.0) == 0.0
+
+
+def test_a_stopped_export_is_nobodys_measure():
+    """The others probe for themselves."""
+    known = refusals()
+    for number, export in enumerate(("a", "b")):
+        known.begin(export, CREATE)
+        known.refused(export, CREATE, float(number), is_probe=False)
+    known.forget("a", CREATE)
+    assert known.wait_seconds("b", CREATE, 100.0) == 0.0
+
+
+# Creates of one export
+
+
+def test_the_newest_is_tried_after_three_in_a_row():
+    """Or sooner, where no other is at hand."""
+    known = CreateRefusals()
+    for number in range(2):
+        known.refuse(BUNDLES[number], "404")
+        assert not known.needs_newest(others_wait=True)
+        assert known.needs_newest(others_wait=False)
+    known.refuse(BUNDLES[2], "404")
+    assert known.needs_newest(others_wait=True)
+
+
+def test_one_that_is_taken_blames_those_before_it():
+    """They are no longer undecided, and creates go as they come."""
+    known = CreateRefusals()
+    known.refuse(BUNDLES[0], "404")
+    assert not known.is_open
+    known.take()
+    assert (known.undecided, known.is_open, known.taken) == ({}, True, True)
+
+
+@given(st.lists(st.sampled_from(["refuse", "take"]), max_size=30))
+def test_an_export_is_refused_only_by_its_newest(steps):
+    """However creates come out, no number of refusals alone stops it."""
+    known = CreateRefusals()
+    for number, step in enumerate(steps):
+        if step == "take":
+            known.take()
+        else:
+            known.refuse(Bundle("e", Range(number * 1800, (number + 1) * 1800)), "404")
+    assert not known.newest_refused
+    known.newest = BUNDLES[4]
+    known.refuse(BUNDLES[4], "404")
+    assert known.newest_refused
+
+
+def test_where_none_is_left_what_was_taken_decides():
+    """With others taken in this run it is the bundle; with none it is the export."""
+    for taken in (False, True):
+        known = CreateRefusals(taken=taken)
+        known.refuse(BUNDLES[0], "404")
+        known.none_is_left()
+        assert known.newest_refused is not taken
+        assert bool(known.undecided) is not taken

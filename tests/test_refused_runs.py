@@ -1,0 +1,213 @@
+"""What refusals cost a run: the figures that must hold, each played whole on a clock that jumps."""
+
+import pytest
+
+from asyncexport.core.exits import Exit, exit_of
+from asyncexport.core.exports import Definition, Export
+from asyncexport.core.service.requests import Kind
+from asyncexport.core.service.retrying import Call
+from asyncexport.core.states import Created, Planned, Ready, Refused
+from asyncexport.errors import ExportError, GoneError, RefusedError, UnauthorizedError
+from asyncexport.simulate.run import Scenario
+from tests.refusals_rig import Asked, Refuses, RefusingService, denied, play
+
+MINUTE = 60.0
+
+THREE = tuple(Export(name, Definition(segment=name)) for name in ("a", "b", "c"))
+
+
+def from_the(nth: int, error: ExportError) -> Refuses:
+    """Refused from that call on, counted from 1."""
+    return lambda asked: error if asked.number >= nth - 1 else None
+
+
+def for_minutes(minutes: float, error: ExportError, *, since: float = 20 * MINUTE) -> Refuses:
+    """Refused for so long."""
+    return lambda asked: error if since <= asked.at < since + minutes * MINUTE else None
+
+
+# The key
+
+
+@pytest.mark.parametrize("counts_all", [False, True])
+@pytest.mark.parametrize(("call", "nth"), [(Call.CREATE, 20), (Call.RESULTS, 20), (Call.RESULTS, 1)])
+def test_a_key_that_is_refused_in_mid_history_ends_the_run_at_once(call, nth, counts_all):
+    """142 bundles: a 401 is confirmed by one question, and at most 5 requests are granted after it was read."""
+    error = UnauthorizedError("401")
+    service = RefusingService(refuses={call: from_the(nth, error)}, key_fails=lambda _: error)
+    played = play(Scenario(142, counts_all=counts_all), service)
+    assert isinstance(played.error, UnauthorizedError)
+    assert exit_of(played.error) is Exit.KEY_REFUSED
+    assert service.granted_after_first_refusal() <= 5
+    assert sum(kind is Kind.OTHER for _, kind in service.sent) == 1
+
+
+@pytest.mark.parametrize("call", [Call.CREATE, Call.RESULTS])
+def test_a_403_of_the_service_is_believed_after_a_quarter_of_an_hour(call):
+    """142 bundles, and `/me` is refused: the run ends so late, with at most 8 requests in between."""
+    error = denied(from_service=True)
+    service = RefusingService(refuses={call: from_the(20, error)}, key_fails=lambda _: error)
+    played = play(Scenario(142, counts_all=False, lists=False), service)
+    assert played.error is not None
+    assert exit_of(played.error) is Exit.KEY_REFUSED
+    first = min(at for at, _, _ in service.read)
+    assert 15 * MINUTE <= played.seconds - first < 16 * MINUTE
+    of_call = [at for at, kind in service.sent if at > first and kind.value == call.name.lower()]
+    assert len(of_call) <= 7
+    if call is Call.CREATE:
+        assert sum(at > first and kind in (Kind.CREATE, Kind.OTHER) for at, kind in service.sent) <= 8
+
+
+def test_a_403_of_a_key_that_never_did_anything_is_the_keys():
+    """In the service's own form, and `/me` is refused, too: it ends at once."""
+    error = denied(from_service=True)
+    service = RefusingService(refuses={Call.CREATE: from_the(1, error)}, key_fails=lambda _: error)
+    played = play(Scenario(142, counts_all=False), service, key_ever_good=False)
+    assert played.error is not None
+    assert exit_of(played.error) is Exit.KEY_REFUSED
+    assert played.seconds < 5
+    assert service.counts[Call.CREATE] == 1
+
+
+def test_a_401_of_a_box_is_waited_out():
+    """Where `/me` is answered the key is good, whatever was said of it."""
+    service = RefusingService(refuses={Call.CREATE: for_minutes(5, UnauthorizedError("401"))})
+    played = play(Scenario(100, counts_all=False), service)
+    assert played.error is None
+    assert played.stored == {"simulated": 100}
+    assert service.made == 100
+
+
+# Walls
+
+
+@pytest.mark.parametrize("counts_all", [False, True])
+@pytest.mark.parametrize("lists", [True, False])
+@pytest.mark.parametrize("call", list(Call))
+def test_a_wall_of_five_minutes_costs_time_only(call, lists, counts_all):
+    """An HTML 403 at any one call: every bundle comes, and no export is made twice."""
+    wall = for_minutes(5, denied())
+    service = RefusingService(refuses={} if call is Call.DOWNLOAD else {call: wall})
+    storage = wall if call is Call.DOWNLOAD else None
+    played = play(Scenario(80, counts_all=counts_all, lists=lists), service, storage=storage)
+    assert played.error is None
+    assert played.stored == {"simulated": 80}
+    assert (service.made, played.attempts, played.stopped) == (80, 1, {})
+
+
+@pytest.mark.parametrize("call", [Call.CREATE, Call.RESULTS, Call.DOWNLOAD, Call.POLL])
+def test_a_wall_that_stays_stops_the_export(call):
+    """Where `/me` is answered, it is believed after a quarter of an hour; what runs stays on record."""
+    wall = for_minutes(1e9, denied())
+    service = RefusingService(refuses={} if call is Call.DOWNLOAD else {call: wall})
+    storage = wall if call is Call.DOWNLOAD else None
+    played = play(Scenario(300, counts_all=False, lists=call is not Call.POLL), service, storage=storage)
+    assert played.error is None
+    assert list(played.stopped) == ["simulated"]
+    assert service.made < 140
+    assert played.seconds < 2 * 3600
+    assert played.attempts == 1
+    unfinished = [state for state in played.states.values() if isinstance(state, Created | Ready)]
+    assert bool(unfinished) == (call is not Call.CREATE)
+
+
+@pytest.mark.parametrize("call", [Call.RESULTS, Call.DOWNLOAD])
+def test_one_file_that_is_refused_is_parked_with_its_export(call):
+    """Others get on: it holds nobody up, and no other export is made of it."""
+    refused: Refuses = lambda asked: denied() if asked.number % 5 == 3 else None  # noqa: E731
+    service = RefusingService(refuses={call: refused} if call is Call.RESULTS else {})
+    played = play(Scenario(60, counts_all=False), service, storage=refused if call is Call.DOWNLOAD else None)
+    assert played.error is None
+    assert service.made == 60
+    parked = [state for state in played.states.values() if isinstance(state, Refused)]
+    assert played.stored["simulated"] + len(parked) == 60
+    assert played.attempts == 1
+
+
+# One export of several
+
+
+@pytest.mark.parametrize("error", [RefusedError("404", status=404, from_service=True), GoneError("404")])
+def test_a_segment_that_is_deleted_in_mid_history_stops_its_export_alone(error):
+    """At most 5 of its creates are refused, and the two beside it end whole."""
+    refuses: Refuses = lambda asked: error if asked.segment == "b" and asked.at > 3600 else None  # noqa: E731
+    service = RefusingService(refuses={Call.CREATE: refuses})
+    played = play(Scenario(142, counts_all=False), service, exports=THREE)
+    assert played.error is None
+    assert list(played.stopped) == ["b"]
+    assert len(service.read) <= 5
+    assert played.stored["a"] == played.stored["c"] == 142
+    left = {state for bundle, state in played.states.items() if bundle.export == "b" and isinstance(state, Planned)}
+    assert left == {Planned(1)}
+
+
+def test_what_all_exports_get_is_probed_once_for_all():
+    """Three exports, and a wall before creates: one of them probes."""
+    service = RefusingService(refuses={Call.CREATE: for_minutes(1e9, denied(from_service=True))})
+    service.key_fails = lambda _: denied(from_service=True)
+    played = play(Scenario(142, counts_all=False), service, exports=THREE)
+    assert played.error is not None
+    assert service.granted_after_first_refusal() <= 8 + sum(
+        kind is not Kind.CREATE and at > service.read[0][0] for at, kind in service.sent
+    )
+    assert len(service.read) <= 3 + 5
+
+
+def test_data_that_is_too_old_costs_four_requests_for_three_bundles():
+    """Its newest bundle is tried after three refusals; it is taken, and the rest comes."""
+    refuses: Refuses = lambda asked: RefusedError("400", status=400) if _is_old(asked) else None  # noqa: E731
+    service = RefusingService(refuses={Call.CREATE: refuses})
+    played = play(Scenario(100, counts_all=False), service)
+    assert played.error is None
+    assert not played.stopped
+    assert played.stored == {"simulated": 88}
+    assert service.made == 88
+
+
+def _is_old(asked: Asked) -> bool:
+    return asked.span is not None and asked.span.start < 12 * 1800
+
+
+# Operations that fail
+
+
+@pytest.mark.parametrize("median", [60.0, 300.0, 3000.0])
+@pytest.mark.parametrize("counts_all", [False, True])
+def test_a_night_in_which_every_operation_fails_costs_little(median, counts_all):
+    """60 bundles cost at most 75 creates, and all of them stay at attempt 1."""
+    service = RefusingService(fails=lambda _: True)
+    played = play(Scenario(60, median_seconds=median, counts_all=counts_all), service)
+    assert played.error is None
+    assert service.made <= 75
+    assert played.attempts == 1
+    assert not played.stored
+
+
+def test_a_service_that_fails_for_some_hours_costs_no_attempt():
+    """It is probed until an operation completes; then all come at the attempt they were at."""
+    service = RefusingService()
+    service.fails = lambda number: service.ended_before(number, 1500.0)
+    played = play(Scenario(100, counts_all=False), service)
+    assert played.stored == {"simulated": 100}
+    assert played.attempts == 1
+    assert service.made < 170
+
+
+def test_operations_that_fail_now_and_then_are_the_bundles_own():
+    """Each counts an attempt, and all come in the end."""
+    service = RefusingService(fails=lambda number: number % 7 == 3)
+    played = play(Scenario(100, counts_all=False), service)
+    assert played.stored == {"simulated": 100}
+    assert 2 <= played.attempts < 5
+    assert service.made < 130
+
+
+def test_an_export_whose_operations_all_fail_does_not_burn_the_budget():
+    """A year of bundles: creates are held back, few are spent an hour, and after `[retry] outage` it is given up."""
+    service = RefusingService(fails=lambda _: True)
+    played = play(Scenario(8760, counts_all=False), service)
+    assert played.error is None
+    assert service.made <= 130
+    assert played.attempts == 1
+    assert list(played.stopped) == ["simulated"]
+    assert played.seconds < 8 * 3600
