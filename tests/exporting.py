@@ -5,15 +5,18 @@ import csv
 import gzip
 import io
 import json
+import time
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from asyncexport.client.clock import HostClock
 from asyncexport.config import ApiKey, Settings
-from asyncexport.core.bundles import read_moment
+from asyncexport.core.bundles import read_moment, read_when
 from asyncexport.core.events import Event
+from asyncexport.core.service_time import HostReading
 from asyncexport.core.summary import Snapshot, Summary
 from asyncexport.display.event_records import event_record
 from asyncexport.engine.scheduler import Stop
@@ -25,6 +28,9 @@ from tests.failpoints import telling
 
 AMPLE = {"requests_per_minute": 1e6, "burst": 10_000}
 """A budget that is not in the way."""
+
+BY_SERVICE: dict[str, Any] = {"api": {"clock": "service"}}
+"""Settings for a sandbox whose clock is more than a day from this host's."""
 
 QUICK: dict[str, Any] = {
     "budget": AMPLE,
@@ -79,6 +85,7 @@ async def run(
     stop: Stop | None = None,
     viewer: Notebook | None = None,
     boundary: Callable[[str], None] = lambda _name: None,
+    host_clock: HostClock | None = None,
     kind: type[RunSpec] = Backfill,
     **fields: Any,
 ) -> Summary:
@@ -91,9 +98,9 @@ async def run(
         changes = {**(changes or {}), "nightly": {"since": start}}
     settings = settings_for(sandbox, directory, changes)
     if kind in (Backfill, Retry):
-        fields = {"start": moment(start), **fields}
+        fields = {"start": read_when(start), **fields}
     if kind is not Repair:
-        fields = {"end": None if end is None else moment(end), **fields}
+        fields = {"end": None if end is None else read_when(end), **fields}
     with telling(boundary):
         return await export(
             settings,
@@ -102,7 +109,29 @@ async def run(
             stop=stop or Stop(),
             listeners=() if viewer is None else (viewer.on_event,),
             watch=(viewer or Notebook()).watch,
+            host_clock=host_clock,
         )
+
+
+class OffClock(HostClock):
+    """A host's clock that is so many seconds ahead of the right time; `stands_at`: it stands still there."""
+
+    def __init__(self, seconds: float = 0.0, *, stands_at: float | None = None, up: float = 0.0) -> None:
+        """`up`: for how much longer the machine has been up than it says otherwise."""
+        super().__init__()
+        self._seconds, self._stands_at, self._up = seconds, stands_at, up
+
+    def read(self) -> HostReading:
+        """All clocks at once."""
+        reading = super().read()
+        wall = reading.wall + self._seconds if self._stands_at is None else self._stands_at
+        return replace(reading, wall=wall, uptime=reading.uptime + self._up)
+
+
+def clock_of(sandbox: Sandbox) -> OffClock:
+    """The clock of a host that has seen as much time pass as the sandbox has."""
+    ahead = sandbox.now - time.time()
+    return OffClock(ahead, up=ahead)
 
 
 def moment(text: str) -> int:

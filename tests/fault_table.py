@@ -705,6 +705,22 @@ def _clocks() -> Iterator[Row]:
     settled = "what is settled goes by the service's clock"
     yield Row("a host clock that is a day fast", settled, scene="clock:-86400")
     yield Row("a host clock that is a day slow", settled, scene="clock:86400")
+    stops = "exit code 2 with both times, and nothing is exported; `[api] clock` says whose counts"
+    yield Row("a host clock that is three days fast", stops, scene="far:259200")
+    yield Row("a host clock that is a month slow", stops, scene="far:-2592000")
+    for where, which in (("list", "the first answer"), ("poll", "an answer in mid-run")):
+        yield Row(
+            f"{which} with a date of another year",
+            "a lone date is ignored: others are asked, and they say otherwise",
+            faults=(f"{where}:wrong-date,times=1,seconds=99999999",),
+            behaviour=SINGLE,
+        )
+    yield Row(
+        "answers from a store, with an Age and a date of yesterday",
+        "they tell no time",
+        faults=("api:old-date,seconds=-80000",),
+    )
+    yield Row("a host clock that stands still from night to night", "the service is asked for the time", scene="still")
     yield Row(
         "a clock that jumps by a year between two runs", "the budget's level is clamped; the run goes on", scene="jump"
     )

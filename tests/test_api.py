@@ -365,23 +365,41 @@ async def test_a_cancelled_call_gives_its_pass_back() -> None:
     assert gate.left == ["abandoned"]
 
 
-async def test_the_services_clock_is_told_once() -> None:
-    """The first reply with a date, whatever its status, says how far the service's clock is ahead."""
-    ahead: list[float] = []
+async def test_each_answer_that_could_be_read_tells_the_time() -> None:
+    """With the kind of call; not an error, nor what turns out to be no answer of the service, nor one from a store."""
+    heard: list[tuple[Kind, float]] = []
+    date = "Thu, 01 Jan 2026 00:00:10 GMT"
     answers = [
-        sends(http()),
-        sends(http(b"", "500 No", Date="Thu, 01 Jan 2026 00:00:10 GMT")),
-        sends(http(b"{}", Date="Thu, 01 Jan 2026 00:00:20 GMT")),
+        sends(http(b"{}", Date=date)),
+        sends(http(b"", "503 No", Date="Thu, 01 Jan 2026 12:00:00 GMT")),
+        sends(http(b"<html></html>", Date="Thu, 01 Jan 2026 12:00:00 GMT")),
+        sends(http(b"{}", Date="Wed, 31 Dec 2025 00:00:00 GMT", Age="86400")),
+        sends(http(b"{}")),
+        sends(http(b'{"operations": []}', Date=date)),
     ]
-    async with (
-        serving(*answers) as server,
-        client(server, on_date=ahead.append, wall_clock=lambda: 1_767_225_600.0) as api,
-    ):
-        for _ in range(2):
-            with pytest.raises(ServiceError):
+    async with serving(*answers) as server, client(server, heard=lambda *said: heard.append(said)) as api:
+        for _ in answers[:-1]:
+            with suppress(ServiceError):
                 await api.me()
+        await api.operations()
+    assert [kind for kind, _ in heard] == [Kind.OTHER, Kind.LIST]
+    assert all(0 <= at - 1_767_225_610.0 < 5 for _, at in heard)
+
+
+async def test_a_body_that_takes_its_time_makes_no_date_older() -> None:
+    """The date is that of the head; what the answer says of the time holds for when it was whole."""
+    heard: list[float] = []
+    head = http(b"{}", Date="Thu, 01 Jan 2026 00:00:10 GMT")[:-2]
+
+    async def slow(_: bytes, writer: asyncio.StreamWriter) -> None:
+        writer.write(head)
+        await writer.drain()
+        await asyncio.sleep(0.2)
+        writer.write(b"{}")
+
+    async with serving(slow) as server, client(server, heard=lambda _, at: heard.append(at)) as api:
         await api.me()
-    assert ahead == [10.0]
+    assert 0.1 < heard[0] - 1_767_225_610.0 < 5
 
 
 @pytest.mark.parametrize("headers", [{"X": "a\r\nY: b"}, {"": "a"}, {"X\n": "a"}, {"host": "other.example"}])

@@ -180,13 +180,13 @@ async def test_a_bundle_goes_from_planned_to_stored():
 async def test_the_deadline_counts_from_the_answer_and_the_data_from_the_operation():
     """`asked_at` is when the service said yes; `exported_at` is its own `createdAt`."""
     scene = Scene()
-    scene.watch.outcomes["op1"] = FinishedOperation("x1", 77.0)
+    scene.watch.outcomes["op1"] = FinishedOperation("x1", 0.75)
     done = await carry(scene, planned())
     created = scene.ledger.states[1]
     assert isinstance(created, Created)
     assert created.asked_at == 1.0
     assert isinstance(done.state, Stored)
-    assert done.state.exported_at == 77.0
+    assert done.state.exported_at == 0.75
 
 
 @pytest.mark.parametrize(
@@ -241,17 +241,17 @@ async def test_a_failed_one_is_taken_up_at_attempt_1_and_nothing_is_written_for_
     assert scene.listener.moves == [(Failed("why"), Planned(1))]
 
 
-OVERDUE = Overdue(3, 5.0, "op9")
+OVERDUE = Overdue(3, -9.0, "op9")
 
 
 @pytest.mark.parametrize(
     ("answers", "state"),
     [
-        ([FinishedOperation("x9", 6.0)], Ready(3, 6.0, "x9", 5.0)),
+        ([FinishedOperation("x9", -6.0)], Ready(3, -6.0, "x9", -9.0)),
         ([None], Planned(1)),
         ([OperationFailedError("no")], Planned(1)),
         ([GONE], Planned(1)),
-        ([DOWN, RateLimitedError("429"), ReplyError("?"), FinishedOperation("x9", 6.0)], Ready(3, 6.0, "x9", 5.0)),
+        ([DOWN, RateLimitedError("429"), ReplyError("?"), FinishedOperation("x9", -6.0)], Ready(3, -6.0, "x9", -9.0)),
     ],
     ids=["done", "still running", "failed", "gone", "after some trouble"],
 )

@@ -297,7 +297,10 @@ ENDS = [
         "an end before its start", Exit.USAGE, ("plan", "--start", "2026-01-02", "--end", "2026-01-01"), error="--end:"
     ),
     Case(
-        "a start to come", Exit.USAGE, ("plan", "--start", "2999-01-01"), error="--start: 2999-01-01 lies in the future"
+        "a start to come",
+        Exit.USAGE,
+        ("plan", "--start", "2999-01-01"),
+        error="--start: 2999-01-01T00:00:00Z lies in the future: it is 20",
     ),
     Case(
         "no such export",

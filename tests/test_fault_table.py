@@ -31,11 +31,11 @@ from asyncexport.errors import IncompleteError
 from asyncexport.ledger import LedgerReader, hold
 from asyncexport.run.adopt import adopt
 from asyncexport.run.rebuild import rebuild
-from asyncexport.run.spec import Repair
+from asyncexport.run.spec import Nightly, Repair
 from asyncexport.run.verify import Broken, Intact, Missing, verify
 from asyncexport.sandbox import Sandbox, SandboxBehaviour, SandboxFault, serving
 from asyncexport.simulate.run import Scenario, simulate
-from tests.exporting import QUICK, Notebook, archives, moment, rows_in, run, truth
+from tests.exporting import BY_SERVICE, QUICK, Notebook, OffClock, archives, moment, rows_in, run, truth
 from tests.fault_table import BUNDLES, ROWS, Row, as_markdown
 from tests.ledger_rig import loses_locks
 from tests.refusals_rig import RefusingService, play
@@ -551,11 +551,35 @@ async def _clock(stage: Stage, ahead: str) -> None:
         assert 0 <= sandbox.now - DAY - last < 1800
 
 
+async def _far(stage: Stage, ahead: str) -> None:
+    """Three answers agree that this host's clock is more than a day off."""
+    async with serving(CALM) as sandbox:
+        summary = await stage.run(sandbox, host_clock=OffClock(float(ahead)))
+        assert summary.exit_code is Exit.USAGE
+        assert show(sandbox.now)[:10] in str(summary.error)
+        assert show(sandbox.now + float(ahead))[:10] in str(summary.error)
+        assert sandbox.counts["create"] == 0
+        await stage.finish(sandbox)
+
+
+async def _still(stage: Stage, _: str) -> None:
+    """The second night begins when the first one did, as far as that clock can tell."""
+    order: dict[str, Any] = {"kind": Nightly, "start": "", "end": None, "changes": {"export": [{"bundle": "6h"}]}}
+    async with serving(replace(CALM, rows_per_hour=4)) as sandbox:
+        still = sandbox.now
+        for _night in range(2):
+            summary = await run(sandbox, stage.directory, **order, host_clock=OffClock(stands_at=still))
+            assert summary.exit_code is Exit.DONE
+            assert summary.tally.stored > 0
+            sandbox.skip(23 * 3600)
+
+
 async def _jump(stage: Stage, _: str) -> None:
     """A run by a clock that is a year ahead leaves requests of the future on record."""
     tight = {"budget": {"requests_per_minute": 6000, "burst": 20}}
     async with serving(replace(CALM, clock_ahead_seconds=365.0 * DAY)) as sandbox:
-        await run(sandbox, stage.directory, start=START, end="2026-01-01T21:00:00Z", changes=tight)
+        changes = {**tight, **BY_SERVICE}
+        await run(sandbox, stage.directory, start=START, end="2026-01-01T21:00:00Z", changes=changes)
         sandbox.behave(CALM)
         summary = await stage.run(sandbox, changes=tight)
         assert summary.exit_code is Exit.DONE
@@ -704,6 +728,8 @@ SCENES: dict[str, Any] = {
     "ledger": _ledger,
     "organisation": _organisation,
     "clock": _clock,
+    "far": _far,
+    "still": _still,
     "jump": _jump,
     "refresh": _refresh,
     "two": _two,

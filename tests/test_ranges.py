@@ -2,15 +2,26 @@
 
 import pytest
 
-from asyncexport.core.bundles import DAY, Range
+from asyncexport.core.bundles import DAY, DaysAgo, Range
 from asyncexport.core.exports import Export
-from asyncexport.run.ranges import export_ranges, is_past, where_nights_begin
-from asyncexport.run.spec import Backfill, Nightly, instructions
+from asyncexport.run.ranges import export_ranges, faults_of_dates, is_past, where_nights_begin
+from asyncexport.run.spec import Backfill, Nightly, RunSpec, instructions
 
 NOW = 100 * DAY + 4000.0
 EXPORT = Export("e")
 SETTLED = 99 * DAY + 3600
 """The last whole half hour that was settled, with a settle time of a day."""
+
+
+def ranges_of(exports: tuple[Export, ...], spec: RunSpec, *, now: float = NOW, night_start: int = 0, stored: int = 0):
+    """The ranges, where all is stored up to a moment."""
+    return export_ranges(
+        exports,
+        instructions(spec),
+        now=now,
+        night_start=night_start,
+        is_stored=lambda _, span: span.end <= stored,
+    )
 
 
 @pytest.mark.parametrize(
@@ -35,15 +46,63 @@ SETTLED = 99 * DAY + 3600
 )
 def test_a_range_ends_where_data_is_settled(start, end, spans, notes):
     """At a whole bundle; an end that is cut back, or a range without anything in it, is told."""
-    ranges = export_ranges((EXPORT,), instructions(Backfill((EXPORT,), start, end)), now=NOW, night_start=5)
+    ranges = ranges_of((EXPORT,), Backfill((EXPORT,), start, end), night_start=5)
     assert ([span for _, span in ranges.spans], list(ranges.notes)) == (spans, notes)
+    assert ranges.hang_on_clock == (end is None or bool(notes))
 
 
 def test_each_export_has_a_range_of_its_own():
     """Exports may settle sooner or later, and be cut into wider bundles."""
     exports = (Export("a", settle_seconds=0), Export("b", bundle_seconds=DAY))
-    ranges = export_ranges(exports, instructions(Nightly(exports)), now=NOW, night_start=DAY)
+    ranges = ranges_of(exports, Nightly(exports), night_start=DAY)
     assert dict(ranges.spans) == {exports[0]: Range(DAY, 100 * DAY + 3600), exports[1]: Range(DAY, 99 * DAY)}
+
+
+@pytest.mark.parametrize("now", [-1e9, 0.0, NOW, 1e12])
+def test_what_is_stored_up_to_the_end_is_done_whatever_the_clock_says(now):
+    """Nothing is cut back, nothing is told, and no other time would change that."""
+    end = SETTLED + 7
+    ranges = ranges_of((EXPORT,), Backfill((EXPORT,), 0, end), now=now, stored=end)
+    assert (ranges.spans, ranges.notes, ranges.hang_on_clock) == (((EXPORT, Range(0, end)),), (), False)
+    less = ranges_of((EXPORT,), Backfill((EXPORT,), 0, end), now=now, stored=end - 1)
+    assert less.hang_on_clock == (now < 1e12)
+
+
+@pytest.mark.parametrize(
+    ("start", "end", "span", "hangs"),
+    [
+        (DaysAgo(3), DaysAgo(2), Range(97 * DAY, 98 * DAY), True),
+        (DaysAgo(3), 98 * DAY, Range(97 * DAY, 98 * DAY), True),
+        (97 * DAY, DaysAgo(2), Range(97 * DAY, 98 * DAY), True),
+        (97 * DAY, DaysAgo(0), Range(97 * DAY, SETTLED), True),
+        (97 * DAY, 98 * DAY, Range(97 * DAY, 98 * DAY), False),
+    ],
+)
+def test_words_are_read_by_the_time_that_is_known(start, end, span, hangs):
+    """And another time would make them other days."""
+    ranges = ranges_of((EXPORT,), Backfill((EXPORT,), start, end))
+    assert ([one for _, one in ranges.spans], ranges.hang_on_clock) == ([span], hangs)
+
+
+@pytest.mark.parametrize(
+    ("start", "end", "told"),
+    [
+        (0, 1800, ""),
+        (DaysAgo(1), None, ""),
+        (int(NOW) + 1, None, "--start: 1970-04-11T01:06:41Z lies in the future: it is 1970-04-11T01:06:40Z"),
+        (DaysAgo(0), 100 * DAY, "--end: 1970-04-11T00:00:00Z is not after the start, 1970-04-11T00:00:00Z"),
+        (100 * DAY, DaysAgo(1), "--end: 1970-04-10T00:00:00Z is not after the start, 1970-04-11T00:00:00Z"),
+    ],
+)
+def test_dates_that_cannot_be_meant_are_told_once_the_time_is_known(start, end, told):
+    """A start that lies ahead, and an end that is not after it."""
+    faults = faults_of_dates(instructions(Backfill((EXPORT,), start, end)), now=NOW)
+    assert "; ".join(map(str, faults)) == told
+
+
+def test_a_night_has_no_dates_to_be_wrong():
+    """It begins where nights begin."""
+    assert list(faults_of_dates(instructions(Nightly((EXPORT,))), now=NOW)) == []
 
 
 @pytest.mark.parametrize(

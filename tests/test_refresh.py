@@ -16,7 +16,7 @@ from asyncexport.ledger import LedgerReader
 from asyncexport.run.spec import Nightly, Repair, Retry
 from asyncexport.run.survey import survey
 from asyncexport.sandbox import Sandbox, SandboxBehaviour, SandboxFault, serving
-from tests.exporting import Notebook, archives, moment, rows_in, run, settings_for
+from tests.exporting import Notebook, archives, clock_of, moment, rows_in, run, settings_for
 
 pytestmark = pytest.mark.slow
 
@@ -39,7 +39,8 @@ class Scene:
 
     async def run(self, **more: Any) -> Summary:
         """A run over both."""
-        return await run(self.sandbox, self.directory, **{"start": START, "end": END, **more})
+        order = {"start": START, "end": END, "host_clock": clock_of(self.sandbox), **more}
+        return await run(self.sandbox, self.directory, **order)
 
     async def nightly(self, **more: Any) -> Summary:
         """A night that refreshes."""

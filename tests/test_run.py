@@ -12,12 +12,12 @@ from typing import Any
 import pytest
 
 from asyncexport.config import ApiKey
-from asyncexport.core.bundles import ALL_TIME, Range, show
+from asyncexport.core.bundles import show
 from asyncexport.core.events import BundleMoved, Event
 from asyncexport.core.states import Created
 from asyncexport.core.summary import Exit, Snapshot
 from asyncexport.engine.scheduler import Stop
-from asyncexport.ledger import Ledger, LedgerReader, hold
+from asyncexport.ledger import LedgerReader, hold
 from asyncexport.run.run import export
 from asyncexport.run.spec import Backfill, Nightly
 from asyncexport.sandbox import SandboxBehaviour, SandboxFault, SandboxFileRows, serving
@@ -26,6 +26,7 @@ from tests.exporting import (
     Notebook,
     archives,
     canonical,
+    clock_of,
     moment,
     rows_in,
     run,
@@ -276,17 +277,6 @@ async def test_an_end_that_is_not_settled_is_cut_back(tmp_path):
         assert "cut back" in viewer.of("note")[0]["message"]
 
 
-@pytest.mark.parametrize("ahead", [86_400.0 * 2, -86_400.0 * 2])
-async def test_what_is_settled_goes_by_the_services_clock(tmp_path, ahead):
-    """A host whose clock is days off asks for exactly what is settled at the service."""
-    async with serving(replace(FAST, clock_ahead_seconds=ahead)) as sandbox:
-        start = int(sandbox.now) // 86_400 * 86_400 - 2 * 86_400 - 86_400 // 2
-        summary = await run(sandbox, tmp_path, start=show(start), end=None)
-        assert summary.exit_code is Exit.DONE
-        last = max(made.end for made in sandbox.operations)
-        assert 0 <= sandbox.now - 86_400 - last < 1800
-
-
 async def test_the_first_night_looks_back_a_week_and_the_next_goes_on(tmp_path):
     """`nightly` takes seven days at first, remembers where it began, and asks for nothing twice."""
     async with serving(replace(FAST, rows_per_hour=4)) as sandbox:
@@ -303,120 +293,13 @@ async def test_the_first_night_looks_back_a_week_and_the_next_goes_on(tmp_path):
         assert len(ranges) == len(set(ranges)) >= made
 
 
-NIGHT: dict[str, Any] = {"kind": Nightly, "start": "", "end": None, "changes": {"export": [{"bundle": "6h"}]}}
-QUIET = replace(FAST, rows_per_hour=4)
-DAY = 86_400
-EVENTS = "everyone-events"
-
-
-def ahead(days: float) -> SandboxBehaviour:
-    """A service whose clock is so many days ahead of this host's: below zero, this host is fast."""
-    return replace(QUIET, clock_ahead_seconds=days * DAY)
-
-
-def nights_behind(directory: Path) -> tuple[str | None, list[Range]]:
-    """Where nights begin, and the time that is covered."""
-    with LedgerReader(directory) as ledger:
-        return ledger.recall("nightly_since"), ledger.covered(EVENTS, ALL_TIME)
-
-
-def week_before(now: float) -> int:
-    """Seven days before the last midnight."""
-    return int(now) // DAY * DAY - 7 * DAY
-
-
-def last_settled(now: float) -> int:
-    """The end of the last bundle of six hours that is settled."""
-    return (int(now) - DAY) // 21_600 * 21_600
-
-
-@pytest.mark.parametrize("days", [-30, -10, -3, 3, 10])
-async def test_the_first_night_counts_its_week_by_the_services_clock(tmp_path, days):
-    """However wrong this host's clock is, on that night and on those after it: every bundle, once."""
-    async with serving(ahead(days)) as sandbox:
-        since = week_before(sandbox.now)
-        # The next night with the same clock; then, of a clock that was fast, the first one on which it is right.
-        for days_ahead in (days, days + 1, max(days + 2, 0)):
-            sandbox.behave(ahead(days_ahead))
-            assert (await run(sandbox, tmp_path, **NIGHT)).exit_code is Exit.DONE
-            assert nights_behind(tmp_path) == (str(since), [Range(since, last_settled(sandbox.now))])
-        ranges = [one.range for one in sandbox.operations]
-        assert len(ranges) == len(set(ranges))
-
-
-async def test_a_first_night_with_nothing_to_do_asks_for_the_time_all_the_same(tmp_path):
-    """Where nights begin is fixed on that night, though a backfill was there before."""
-    async with serving(QUIET) as sandbox:
-        since = week_before(sandbox.now)
-        await run(sandbox, tmp_path, start=show(since), end=None, changes=NIGHT["changes"])
-        for requests in (1, 0):
-            sandbox.reset_counts()
-            assert (await run(sandbox, tmp_path, **NIGHT)).exit_code is Exit.DONE
-            assert sum(sandbox.counts.values()) == sandbox.counts["list"] == requests
-            assert nights_behind(tmp_path)[0] == str(since)
-
-
-@pytest.mark.parametrize("start", ["", "first bundle"])
-async def test_a_clock_that_fell_behind_hides_no_work(tmp_path, start):
-    """By such a clock there is nothing to do; the service is asked for its time before that is believed."""
-    async with serving(ahead(1)) as sandbox:
-        since = week_before(sandbox.now)
-        how = {**NIGHT, "start": start and show(since)}
-        await run(sandbox, tmp_path, **how)
-        sandbox.behave(ahead(10))
-        assert (await run(sandbox, tmp_path, **how)).exit_code is Exit.DONE
-        assert nights_behind(tmp_path)[1] == [Range(since, last_settled(sandbox.now))]
-
-
-async def test_a_first_backfill_on_a_slow_host_does_its_work(tmp_path):
-    """Of days that have not come by this host's clock, and that are settled at the service."""
-    async with serving(ahead(10)) as sandbox:
-        end = last_settled(sandbox.now)
-        summary = await run(sandbox, tmp_path, start=show(end - DAY), end=show(end), changes=NIGHT["changes"])
-        assert (summary.exit_code, summary.tally.stored) == (Exit.DONE, 4)
-
-
-async def test_a_night_that_heard_nothing_of_the_service_remembers_no_beginning(tmp_path):
-    """The next one, which hears of it, fixes where nights begin."""
-    changes = {**NIGHT["changes"], "retry": {"outage": "100ms"}}
-    async with serving(ahead(-10)) as sandbox:
-        async with sandbox.unreachable():
-            summary = await run(sandbox, tmp_path, **{**NIGHT, "changes": changes})
-            assert summary.exit_code is Exit.UNREACHABLE
-        assert nights_behind(tmp_path) == (None, [])
-        with LedgerReader(tmp_path) as ledger:
-            assert ledger.recall("time_at_service") is None
-        await run(sandbox, tmp_path, **NIGHT)
-        assert nights_behind(tmp_path)[0] == str(week_before(sandbox.now))
-
-
-async def test_a_beginning_that_lies_ahead_is_counted_anew(tmp_path):
-    """A clock that was fast once has left it behind: it would mean nothing to do until then."""
-    async with serving(QUIET) as sandbox:
-        ledger = await Ledger.open(tmp_path)
-        ledger.remember("nightly_since", str(int(sandbox.now) + 20 * DAY))
-        await ledger.close()
-        await run(sandbox, tmp_path, **NIGHT)
-        since = week_before(sandbox.now)
-        assert nights_behind(tmp_path) == (str(since), [Range(since, last_settled(sandbox.now))])
-
-
-@pytest.mark.parametrize("days", [-10, 10])
-async def test_since_in_days_goes_by_the_services_clock(tmp_path, days):
-    """`[nightly] since = "2d"` is two days before the service's day."""
-    async with serving(ahead(days)) as sandbox:
-        await run(sandbox, tmp_path, **{**NIGHT, "changes": {**NIGHT["changes"], "nightly": {"since": "2d"}}})
-        since = int(sandbox.now) // DAY * DAY - 2 * DAY
-        assert nights_behind(tmp_path)[1] == [Range(since, last_settled(sandbox.now))]
-
-
 async def test_a_night_refreshes_what_was_exported_too_soon(tmp_path):
     """Late rows come with the refresh, in a new take that replaces the old archive."""
     behaviour = replace(FAST, late_share=0.5, late_seconds=86_400 * 3, rows_per_hour=200)
     async with serving(replace(behaviour, clock_ahead_seconds=-86_400 * 4)) as sandbox:
         start = int(sandbox.now) // 86_400 * 86_400 - 2 * 86_400
         order: dict[str, Any] = {"kind": Nightly, "start": show(start), "end": show(start + 6 * 3600)}
-        await run(sandbox, tmp_path, **order)
+        await run(sandbox, tmp_path, **order, host_clock=clock_of(sandbox))
         early = rows_in(tmp_path)
         sandbox.behave(behaviour)
         again = await run(sandbox, tmp_path, **order, refresh_seconds=72 * 3600)

@@ -1,6 +1,5 @@
 """Options that several commands have, and what they ask for: all faults in them are told at once."""
 
-import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
@@ -15,6 +14,7 @@ from asyncexport.errors import ConfigError, Problem
 if TYPE_CHECKING:
     from asyncexport.cli.session import Session
     from asyncexport.config import Settings
+    from asyncexport.core.bundles import When
     from asyncexport.core.exports import Export
 
 DATES = "2026-01-01, RFC 3339, today, yesterday or 30d (ago); UTC"
@@ -70,15 +70,15 @@ Sets = Annotated[
 
 @dataclass(frozen=True, slots=True)
 class Asked:
-    """What a command is asked for; moments in seconds since 1970.
+    """What a command is asked for; moments in seconds since 1970, or in words that wait for a clock.
 
     Where nothing was said, `start` is 0, and `end` and `max_duration_seconds` are None.
     """
 
     settings: "Settings"
     exports: "tuple[Export, ...]"
-    start: int
-    end: int | None
+    start: "When"
+    end: "When | None"
     max_duration_seconds: float | None
 
 
@@ -105,10 +105,8 @@ def read_asked(
     except ConfigError as error:
         problems += error.problems
         hint = error.hint
-    first, last = _read_moment_option("--start", start, problems), _read_moment_option("--end", end, problems)
-    if first is not None and first > time.time():
-        problems.append(Problem("--start", f"{start} lies in the future"))
-    if first is not None and last is not None and first >= last:
+    first, last = _read_when_option("--start", start, problems), _read_when_option("--end", end, problems)
+    if _cannot_follow(first, last):
         problems.append(Problem("--end", f"{end} is not after the start, {start}"))
     seconds = _read_duration_option(max_duration, problems)
     exports: tuple[Export, ...] = ()
@@ -120,13 +118,22 @@ def read_asked(
     return Asked(settings, exports, first or 0, last, seconds)
 
 
-def _read_moment_option(option: str, text: str | None, problems: list[Problem]) -> int | None:
-    from asyncexport.core.bundles import read_moment
+def _cannot_follow(first: "When | None", last: "When | None") -> bool:
+    """Whether a range that begins at one and ends at the other is empty, whatever the date is."""
+    from asyncexport.core.bundles import DaysAgo
+
+    if isinstance(first, DaysAgo) and isinstance(last, DaysAgo):
+        return first.days <= last.days
+    return isinstance(first, int) and isinstance(last, int) and first >= last
+
+
+def _read_when_option(option: str, text: str | None, problems: list[Problem]) -> "When | None":
+    from asyncexport.core.bundles import read_when
 
     if text is None:
         return None
     try:
-        return read_moment(text, now=time.time())
+        return read_when(text)
     except ValueError as error:
         problems.append(Problem(option, str(error)))
         return None

@@ -1,10 +1,11 @@
 """One run, from what was asked for to its closing words."""
 
+import time
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from asyncexport.cli.signals import AGAIN, run_politely
-from asyncexport.core.bundles import ALL_TIME, DAY, Range, day, show
+from asyncexport.core.bundles import ALL_TIME, DAY, DaysAgo, Range, When, day, moment_of, show
 from asyncexport.core.exits import Exit
 from asyncexport.core.text import show_duration
 from asyncexport.display import closing_lines, look_command
@@ -106,8 +107,10 @@ def _heading(settings: "Settings", spec: "RunSpec") -> str:
     return f"{spec.command} {names}{since}{until}, into {settings.output.directory}"
 
 
-def _date(moment: int) -> str:
-    return show(moment) if moment % DAY else day(moment)
+def _date(when: When) -> str:
+    if isinstance(when, DaysAgo):
+        return str(when)
+    return show(when) if when % DAY else day(when)
 
 
 def _what_it_waits_for(settings: "Settings", viewer: "RunViewer", reason: Exit) -> str:
@@ -123,9 +126,12 @@ def _stored_before(settings: "Settings", spec: "RunSpec") -> str:
     """The path of some archive of the range that earlier runs stored, one with rows where there is one."""
     from asyncexport.ledger import LedgerReader
 
-    asked = instructions(spec)
-    end = ALL_TIME.end if asked.end is None else asked.end
-    span = Range(asked.start or 0, end)
+    asked, now = instructions(spec), time.time()
+    start = moment_of(asked.start or 0, now=now)
+    end = ALL_TIME.end if asked.end is None else moment_of(asked.end, now=now)
+    if start >= end:
+        return ""
+    span = Range(start, end)
     found = ""
     with LedgerReader(settings.output.directory) as ledger:
         for export in spec.exports:

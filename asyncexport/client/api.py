@@ -20,7 +20,8 @@ from asyncexport.core.bundles import Range
 from asyncexport.core.exports import Definition
 from asyncexport.core.masking import Mask, secrets_of_headers
 from asyncexport.core.service import requests, resources
-from asyncexport.core.service.replies import Reply
+from asyncexport.core.service.replies import Reply, time_at_end
+from asyncexport.core.service.requests import Kind
 from asyncexport.core.service.resources import DownloadLink, Ended, Me, Operation, OperationsPage, Running, Segment
 from asyncexport.errors import ExportError, ReplyError
 
@@ -33,7 +34,8 @@ EMPTY_PAGES = 3
 class ApiClient:
     """The calls of Fullstory's API; an async context manager. Arguments and errors are those of `ApiTransport`.
 
-    `gate` is what every request passes through.
+    `gate` is what every request passes through. `heard` is told of each answer that could be read, and was made for
+    this very request: the kind of call, and the time at the service. `wall_clock` tells seconds since 1970.
     """
 
     def __init__(
@@ -44,7 +46,7 @@ class ApiClient:
         gate: Gate,
         connection: ConnectionSettings | None = None,
         headers: Mapping[str, str] | None = None,
-        on_date: Callable[[float], None] | None = None,
+        heard: Callable[[Kind, float], None] = lambda _kind, _time: None,
         wall_clock: Callable[[], float] = time.time,
     ) -> None:
         connection = connection or ConnectionSettings()
@@ -54,9 +56,8 @@ class ApiClient:
             key=key,
             connection=connection,
             headers=headers or {},
-            on_date=on_date,
-            wall_clock=wall_clock,
         )
+        self._heard = heard
         self._gated = GatedTransport(self._transport, gate, mask=self._mask, wall_clock=wall_clock)
 
     async def __aenter__(self) -> Self:
@@ -77,7 +78,8 @@ class ApiClient:
             UnavailableError: no answer, or one that the service is in trouble; `unanswered` where it may have arrived.
             ServiceError: what else `GatedTransport.call` and `resources.read_created` raise.
         """
-        return self._read(resources.read_created, await self._gated.send(requests.create(definition, span), permit))
+        reply = await self._gated.send(requests.create(definition, span), permit)
+        return self._read(Kind.CREATE, reply, resources.read_created)
 
     async def operation(self, operation_id: str, *, priority: Priority = Priority.POLL) -> Operation:
         """How one operation stands.
@@ -87,7 +89,7 @@ class ApiClient:
             ServiceError: what else `GatedTransport.call` and `resources.read_operation` raise.
         """
         reply = await self._gated.call(requests.operation(operation_id), priority)
-        return self._masked(self._read(resources.read_operation, reply))
+        return self._masked(self._read(Kind.POLL, reply, resources.read_operation))
 
     async def operations(
         self, *, state: str = "", token: str = "", priority: Priority = Priority.POLL
@@ -97,9 +99,8 @@ class ApiClient:
         Raises:
             ServiceError: what `GatedTransport.call` and `resources.read_operations` raise.
         """
-        page = self._read(
-            resources.read_operations, await self._gated.call(requests.operations(state=state, token=token), priority)
-        )
+        reply = await self._gated.call(requests.operations(state=state, token=token), priority)
+        page = self._read(Kind.LIST, reply, resources.read_operations)
         return replace(page, operations=tuple(map(self._masked, page.operations)))
 
     async def locate(self, export_id: str, *, priority: Priority = Priority.RESULTS) -> DownloadLink:
@@ -109,7 +110,8 @@ class ApiClient:
             GoneError: the export is gone.
             ServiceError: what else `GatedTransport.call` and `resources.read_location` raise.
         """
-        return self._read(resources.read_location, await self._gated.call(requests.results(export_id), priority))
+        reply = await self._gated.call(requests.results(export_id), priority)
+        return self._read(Kind.RESULTS, reply, resources.read_location)
 
     async def segments(self, *, priority: Priority = Priority.REST) -> AsyncIterator[Segment]:
         """Every segment once, page by page.
@@ -120,7 +122,8 @@ class ApiClient:
         """
         token, tokens, ids, empty = "", {""}, set[str](), 0
         while True:
-            page = self._read(resources.read_segments, await self._gated.call(requests.segments(token=token), priority))
+            reply = await self._gated.call(requests.segments(token=token), priority)
+            page = self._read(Kind.OTHER, reply, resources.read_segments)
             for segment in page.segments:
                 if segment.id not in ids:
                     ids.add(segment.id)
@@ -138,7 +141,8 @@ class ApiClient:
         Raises:
             ServiceError: what `GatedTransport.call` and `resources.read_segment` raise.
         """
-        return self._read(resources.read_segment, await self._gated.call(requests.segment(segment_id), priority))
+        reply = await self._gated.call(requests.segment(segment_id), priority)
+        return self._read(Kind.OTHER, reply, resources.read_segment)
 
     async def me(self, *, priority: Priority = Priority.REST) -> Me:
         """Whose key it is.
@@ -146,14 +150,19 @@ class ApiClient:
         Raises:
             ServiceError: what `GatedTransport.call` and `resources.read_me` raise.
         """
-        return self._read(resources.read_me, await self._gated.call(requests.me(), priority))
+        return self._read(Kind.OTHER, await self._gated.call(requests.me(), priority), resources.read_me)
 
-    def _read(self, read: Callable[[Reply], T], reply: Reply) -> T:
+    def _read(self, kind: Kind, reply: Reply, read: Callable[[Reply], T]) -> T:
+        """What a success holds; its date counts only once it has turned out to be the service's answer."""
         try:
-            return read(reply)
+            value = read(reply)
         except ExportError as error:
             self._mask.hide_in(error)
             raise
+        at = time_at_end(reply)
+        if at is not None:
+            self._heard(kind, at)
+        return value
 
     def _masked(self, operation: Operation) -> Operation:
         """The operation without a secret in what the service says of it."""

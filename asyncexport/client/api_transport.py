@@ -8,7 +8,7 @@
 
 import logging
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Self
 from urllib.parse import urlsplit
 
@@ -17,7 +17,7 @@ from yarl import URL
 
 from asyncexport.client.faults import BODY_FAULTS, FAULTS, before_sending, prefixed, translated
 from asyncexport.client.session import ConnectionSettings, Sending, open_api_session
-from asyncexport.core.service.replies import MAX_ERROR_BYTES, MAX_REPLY_BYTES, Reply, read_date
+from asyncexport.core.service.replies import MAX_ERROR_BYTES, MAX_REPLY_BYTES, Reply
 from asyncexport.core.service.requests import Request, authorization
 from asyncexport.core.text import one_line
 from asyncexport.errors import ConfigError, ExportError, Problem, ReplyError, UnavailableError
@@ -33,8 +33,6 @@ class ApiTransport:
         key: The API key, as it is.
         connection: Time-outs, proxy, certificates.
         headers: The user's, sent along; they never replace the key.
-        on_date: Told once, by the first reply with a date, how many seconds the service's clock is ahead of ours.
-        wall_clock: Seconds since 1970.
 
     Raises:
         ConfigError: the key or a header cannot be sent as it is, or, on entering, the CA file cannot be read
@@ -48,15 +46,11 @@ class ApiTransport:
         key: str,
         connection: ConnectionSettings,
         headers: Mapping[str, str],
-        on_date: Callable[[float], None] | None,
-        wall_clock: Callable[[], float],
     ) -> None:
         self._base_url = base_url.rstrip("/")
         self._host = urlsplit(base_url).hostname or ""
         self._connection = connection
         self._headers = _api_headers(key, connection.user_agent, headers)
-        self._on_date = on_date
-        self._wall_clock = wall_clock
 
     async def __aenter__(self) -> Self:
         """Open the session; nothing is sent yet."""
@@ -79,12 +73,12 @@ class ApiTransport:
         began = time.monotonic()
         response = await self._send(request, url)
         try:
-            self._note_date(response)
+            head_at = time.monotonic()
             body = await self._whole_body(request, response)
         finally:
             response.close()
         log.debug("%s %s: %d in %.3f s", request.method, request.path, response.status, time.monotonic() - began)
-        return Reply(response.status, response.headers, body)
+        return Reply(response.status, response.headers, body, body_seconds=time.monotonic() - head_at)
 
     async def _send(self, request: Request, url: str) -> aiohttp.ClientResponse:
         failure: ExportError
@@ -127,14 +121,6 @@ class ApiTransport:
             if len(body) > limit:
                 raise ReplyError(f"{request.doing}: the answer of {self._host} is longer than {limit >> 20} MiB")
         return bytes(body[:limit])
-
-    def _note_date(self, response: aiohttp.ClientResponse) -> None:
-        if self._on_date is None:
-            return
-        date = read_date(response.headers)
-        if date is not None:
-            told, self._on_date = self._on_date, None
-            told(date - self._wall_clock())
 
 
 def _api_headers(key: str, user_agent: str, extra: Mapping[str, str]) -> dict[str, str]:

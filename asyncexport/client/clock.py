@@ -1,50 +1,98 @@
-"""What time it is at the service.
-
-1. UTC comes from the host's clock once, at the start, and goes on with the monotonic clock: a host whose clock jumps in
-   the middle of a run does not matter.
-2. It is corrected by the `Date` of the service's first reply: what is settled must not hang on a wrong host clock. A
-   date has whole seconds and has travelled, so a clock that is right within that is left alone: requests on record must
-   not seem to have been sent earlier than they were.
-"""
+"""What time it is at the service: this host's clocks, and what `core.service_time` makes of the service's dates."""
 
 import asyncio
 import logging
 import time
+from pathlib import Path
+
+from asyncexport.core.service.requests import Kind
+from asyncexport.core.service_time import ClockCheck, ClockConflict, ClockTrust, HostReading, ServiceTime
 
 log = logging.getLogger(__name__)
 
-WORTH_A_WARNING_SECONDS = 60.0
+BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
+"""Where Linux says which start of the machine this is."""
 
-UNCERTAIN_SECONDS = 3.0
-"""What a date may be off by: the second it is cut to, and its way here."""
+
+class HostClock:
+    """The clocks of this host; made inside of the event loop whose time is the monotonic one."""
+
+    def __init__(self) -> None:
+        self._loop = asyncio.get_running_loop()
+        try:
+            self._boot = BOOT_ID.read_text(encoding="ascii").strip()
+        except (OSError, ValueError):
+            self._boot = ""
+
+    def read(self) -> HostReading:
+        """All of them at once."""
+        return HostReading(time.time(), self._loop.time(), self._uptime(), self._boot)
+
+    def _uptime(self) -> float:
+        return time.clock_gettime(time.CLOCK_BOOTTIME) if self._boot else 0.0
 
 
 class ServiceClock:
     """Seconds since 1970 UTC, by the service's clock as far as it is known.
 
-    Attributes:
-        is_known: Whether the service has said what time it is. Until then it is this host's word, and nothing that is
-            reckoned with it may be kept for later runs.
+    Args:
+        host: The clocks of this host.
+        trust: Whose clock counts where the two are more than a day apart.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, *, host: HostClock | None = None, trust: ClockTrust = ClockTrust.NEITHER) -> None:
         self._loop = asyncio.get_running_loop()
-        self._base = time.time() - self._loop.time()
-        self.is_known = False
+        self._host = host or HostClock()
+        self._time = ServiceTime(self._host.read(), trust=trust)
+
+    @property
+    def is_known(self) -> bool:
+        """Whether the service has said in this run what time it is; until then it is another's word."""
+        return self._time.is_known
+
+    @property
+    def was_checked(self) -> bool:
+        """Whether this run, or one before it whose word still holds, has compared the clocks.
+
+        What is reckoned without that is not kept for later runs.
+        """
+        return self._time.checked is not None
+
+    @property
+    def in_doubt(self) -> bool:
+        """Whether a date differs, and others have to say which time is right."""
+        return self._time.in_doubt
+
+    @property
+    def conflict(self) -> ClockConflict | None:
+        """Two clocks that are too far apart for the run to begin; None: they are not."""
+        return self._time.conflict
+
+    @property
+    def check(self) -> str:
+        """What later runs may go by; "": nothing."""
+        checked = self._time.checked
+        return "" if checked is None else checked.to_json()
+
+    @property
+    def zero(self) -> float:
+        """The time at the service when the monotonic clock said 0; it changes only where the time is put right."""
+        return self._time.now(0.0)
 
     def now(self) -> float:
         """The time at the service."""
-        return self._base + self._loop.time()
+        return self._time.now(self._loop.time())
 
-    def correct(self, seconds: float) -> None:
-        """The service's clock is so far ahead of ours, by a date it sent."""
-        self.is_known = True
-        if abs(seconds) <= UNCERTAIN_SECONDS:
-            return
-        self._base += seconds
-        if abs(seconds) > WORTH_A_WARNING_SECONDS:
-            log.warning(
-                "this machine's clock is %.0f seconds %s the service's; going by the service's",
-                abs(seconds),
-                "behind" if seconds > 0 else "ahead of",
-            )
+    def recall(self, check: str | None) -> None:
+        """Go by the `check` of an earlier run, if it still holds."""
+        self._time.recall(ClockCheck.read(check), self._host.read())
+
+    def begin(self) -> None:
+        """The run does its work from here on: what is found now is followed, and stops it no more."""
+        self._time.begin()
+
+    def hear(self, kind: Kind, date: float) -> None:
+        """A successful reply to a call of this kind says that it is `date` at the service."""
+        told = self._time.hear(kind, date, self._host.read())
+        if told:
+            log.warning("%s", told)

@@ -26,6 +26,7 @@ from asyncexport.core.bundles import DAY, read_moment
 from asyncexport.core.exports import Format, Type
 from asyncexport.core.service.proxies import is_proxy, url_parts
 from asyncexport.core.service.urls import is_loopback
+from asyncexport.core.service_time import ClockTrust
 
 LEAST_BUNDLE_SECONDS = 300
 
@@ -264,6 +265,7 @@ Headers = Annotated[dict[str, str], BeforeValidator(_json_from_text), AfterValid
 KeyFile = Annotated[Path | None, _made_from_text(_file_named)]
 PresentFile = Annotated[Path | None, _made_from_text(_present_file_named)]
 Directory = Annotated[Path, BeforeValidator(_path_from_text)]
+ClockName = Annotated[ClockTrust, Field(strict=False)]
 ScopeName = Annotated[BudgetScope, Field(strict=False)]
 AccessName = Annotated[Access, Field(strict=False)]
 PreferName = Annotated[Prefer, Field(strict=False)]

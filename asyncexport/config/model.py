@@ -17,6 +17,7 @@ from asyncexport.config.durations import write_duration
 from asyncexport.config.fields import (
     AccessName,
     BaseUrl,
+    ClockName,
     Count,
     Date,
     Directory,
@@ -44,6 +45,7 @@ from asyncexport.core.access import Access
 from asyncexport.core.admission import BudgetScope, Prefer
 from asyncexport.core.bundles import DAY, read_moment
 from asyncexport.core.exports import Definition, Export, Format, Type
+from asyncexport.core.service_time import ClockTrust
 
 
 def _at_least_one(tables: tuple[Any, ...]) -> tuple[Any, ...]:
@@ -86,6 +88,7 @@ class ApiSettings(_Table):
     proxy: Proxy = Field(default="", repr=False)
     ca_file: PresentFile = _default("")
     headers: Headers = Field(default={}, repr=False)
+    clock: ClockName = ClockTrust.NEITHER
 
 
 class BudgetSettings(_Table):

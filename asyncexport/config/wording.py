@@ -133,7 +133,8 @@ def _choice(expected: str, value: Any) -> tuple[str, str]:
     """What may stand there, and what was probably meant; `expected`: as pydantic lists it, in quotes."""
     choices = re.findall(r"'([^']*)'", expected)
     nearest = get_close_matches(value.lower(), choices, n=1) if isinstance(value, str) else []
-    return f"expected {', '.join(choices[:-1])} or {choices[-1]}", _did_you_mean(nearest)
+    written = [choice or '""' for choice in choices]
+    return f"expected {', '.join(written[:-1])} or {written[-1]}", _did_you_mean([one for one in nearest if one])
 
 
 def _shown(value: Any) -> str:

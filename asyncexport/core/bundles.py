@@ -15,6 +15,12 @@ from functools import lru_cache
 
 DAY = 86_400
 
+FIRST_WRITTEN = -62_135_596_800
+"""0001-01-01T00:00:00Z."""
+
+LAST_WRITTEN = 253_402_300_799
+"""9999-12-31T23:59:59Z."""
+
 TIMESTAMP = re.compile(r"(\d{4}-\d\d-\d\d[Tt ]\d\d:\d\d:\d\d)(\.\d+)?([Zz]|[+-]\d\d:?\d\d)?")
 
 
@@ -60,8 +66,12 @@ class Bundle:
 
 
 def show(moment: float) -> str:
-    """RFC 3339 in UTC, to the second, as the service is asked and a person is told."""
-    return f"{datetime.fromtimestamp(moment, UTC).isoformat()[:19]}Z"
+    """RFC 3339 in UTC, to the second, as the service is asked and a person is told.
+
+    Clocks may say anything: before the year 1 and after 9999 it is the nearest moment that can be written.
+    """
+    written = min(max(moment, FIRST_WRITTEN), LAST_WRITTEN)
+    return f"{datetime.fromtimestamp(written, UTC).isoformat()[:19]}Z"
 
 
 def compact(moment: int) -> str:
@@ -74,7 +84,36 @@ def day(moment: int) -> str:
     return show(moment)[:10]
 
 
+@dataclass(frozen=True, slots=True)
+class DaysAgo:
+    """Midnight UTC of a day that is counted back from the present one, whose date hangs on a clock."""
+
+    days: int
+
+    def __str__(self) -> str:
+        """As a person reads it."""
+        return {0: "today", 1: "yesterday"}.get(self.days, f"{self.days} days ago")
+
+
+When = int | DaysAgo
+"""A moment as it was asked for: in seconds since 1970 UTC, or in words that wait for a clock."""
+
+
+def moment_of(when: When, *, now: float) -> int:
+    """The moment that is meant, once it is known what time it is; both in seconds since 1970 UTC."""
+    return int(now) // DAY * DAY - when.days * DAY if isinstance(when, DaysAgo) else when
+
+
 def read_moment(text: str, *, now: float) -> int:
+    """A moment as people write it, where the clock is known already; see `read_when`.
+
+    Raises:
+        ValueError: it is none, or finer than a second.
+    """
+    return moment_of(read_when(text), now=now)
+
+
+def read_when(text: str) -> When:
     """A moment as people write it: `2026-01-01`, RFC 3339, `today`, `yesterday` or `30d` (that many days ago).
 
     Days begin at midnight UTC; a time without an offset is UTC.
@@ -83,13 +122,10 @@ def read_moment(text: str, *, now: float) -> int:
         ValueError: it is none of these, or finer than a second.
     """
     text = text.strip()
-    midnight = int(now) // DAY * DAY
-    if text == "today":
-        return midnight
-    if text == "yesterday":
-        return midnight - DAY
+    if text in ("today", "yesterday"):
+        return DaysAgo(int(text == "yesterday"))
     if ago := re.fullmatch(r"(\d{1,5})d", text):
-        return midnight - int(ago[1]) * DAY
+        return DaysAgo(int(ago[1]))
     try:
         moment = datetime.fromisoformat(text)
     except ValueError:

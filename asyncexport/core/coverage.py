@@ -3,9 +3,10 @@
 1. Bundles in progress come first: their tokens are spent, and their exports may expire.
 2. Then, in order of time: the gaps that are neither stored nor in progress, cut at the grid lines of the present width,
    and the parked bundles, each in its own width.
-3. A stored bundle is exported again, in a new revision, if its data was exported too soon after it happened or if its
-   archive is broken. While such a revision is in progress or parked, that one is resumed instead. A revision that was
-   refused because it has far fewer rows is resumed only if `refresh` names its bundle; otherwise the bundle is done.
+3. A stored bundle is exported again, in a new revision and in its own width, if it was exported before its data was
+   settled, if it is to be refreshed, or if its archive is broken. While such a revision is in progress or parked, that
+   one is resumed instead. A revision that was refused because it has far fewer rows is resumed only if `refresh` names
+   its bundle; otherwise the bundle is done.
 4. Of the gaps, a retry or a repair exports only what an earlier run began and neither finished nor parked.
 5. Bundles are made lazily, as they are asked for.
 """
@@ -16,6 +17,7 @@ from dataclasses import dataclass
 
 from asyncexport.core.bundles import Bundle, Range, count_cut, cut, gaps
 from asyncexport.core.exports import Export
+from asyncexport.core.service_time import CLOCKS_APART_SECONDS
 from asyncexport.core.states import IN_PROGRESS, BundleRecord, Planned
 
 
@@ -48,6 +50,7 @@ class ExportPlan:
         stock: What the ledger knows of it.
         refresh: Stored bundles that are to be exported once more (rule 3).
         fills_gaps: Whether what nobody has begun is to do as well (rule 4).
+        waiting: Stored bundles that were exported before they were settled, and are not settled yet.
     """
 
     export: Export
@@ -55,6 +58,7 @@ class ExportPlan:
     stock: RecordedRange
     refresh: tuple[BundleRecord, ...] = ()
     fills_gaps: bool = True
+    waiting: tuple[BundleRecord, ...] = ()
 
     @property
     def in_progress(self) -> list[BundleRecord]:
@@ -128,6 +132,47 @@ def in_order(works: Sequence[ExportPlan]) -> Iterator[BundleRecord]:
     for work in works:
         yield from work.in_progress
     yield from heapq.merge(*(work.unclaimed() for work in works), key=lambda one: one.bundle.range)
+
+
+def was_settled(record: BundleRecord) -> bool:
+    """Whether a bundle's archive holds settled data: it was exported when its end lay back by the settle time.
+
+    It is the settle time that was in force then, so that a longer one makes no work later; 0 where that is not on
+    record (rule 9 of `core.states`). Five minutes are allowed for, which is what clocks may be apart. A bundle without
+    an archive has none that was exported too soon.
+    """
+    archive, end = record.stored, record.bundle.range.end
+    return archive is None or archive.exported_at >= end + archive.settle_seconds - CLOCKS_APART_SECONDS
+
+
+def settles_at(record: BundleRecord, *, settle_seconds: float) -> float:
+    """When a bundle that was exported too soon is exported anew, in seconds since 1970.
+
+    Args:
+        record: Where the bundle stands.
+        settle_seconds: The settle time in force. By the longer one of both, its new archive holds settled data, too.
+    """
+    then = 0.0 if record.stored is None else record.stored.settle_seconds
+    return record.bundle.range.end + max(then, settle_seconds)
+
+
+def is_exported_anew(record: BundleRecord, *, settle_seconds: float, refresh_seconds: float, now: float) -> bool:
+    """Whether a stored bundle is to be exported once more by this run.
+
+    That is so where it was exported before it was settled, and is settled now; or where `needs_refresh` says so. A
+    bundle whose archive was kept, since far fewer rows came, is left alone. The ledger merely narrows the candidates.
+
+    Args:
+        record: Where the bundle stands.
+        settle_seconds: The settle time in force.
+        refresh_seconds: As for `needs_refresh`.
+        now: Seconds since 1970, by the service's clock.
+    """
+    if record.stored is None or record.kept:
+        return False
+    if not was_settled(record) and settles_at(record, settle_seconds=settle_seconds) <= now:
+        return True
+    return needs_refresh(record, refresh_seconds=refresh_seconds, now=now)
 
 
 def needs_refresh(record: BundleRecord, *, refresh_seconds: float, now: float) -> bool:

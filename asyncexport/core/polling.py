@@ -33,6 +33,7 @@ from typing import NamedTuple
 
 from asyncexport.core.admission import Prefer
 from asyncexport.core.durations import Durations
+from asyncexport.core.service_time import CLOCKS_APART_SECONDS
 
 LIST_SIZE = 100
 """What one page of List Operations holds at most (reference section 3.3)."""
@@ -116,10 +117,25 @@ class PollingMode(Enum):
 
 @dataclass(frozen=True, slots=True)
 class FinishedOperation:
-    """The operation is complete; `exported_at` is when the service made it, seconds since 1970."""
+    """The operation is complete; `exported_at` is its `createdAt` as the service says, in seconds since 1970."""
 
     export_id: str
     exported_at: float
+
+
+def believed_start(created_at: float | None, *, asked_at: float, now: float) -> float:
+    """When an operation began: its `createdAt`, if that can be; else the moment of asking, which is on record.
+
+    It can be between the moment of asking and now. Five minutes before it are allowed for, since the two are told by
+    different clocks, and the moment of asking is that of the answer. A moment of asking that lies ahead was noted by a
+    clock that was wrong: then it is no later than now.
+
+    All are in seconds since 1970; None: the service did not say.
+    """
+    asked_at = min(asked_at, now)
+    if created_at is not None and asked_at - CLOCKS_APART_SECONDS <= created_at <= now:
+        return created_at
+    return asked_at
 
 
 class OperationAge(NamedTuple):

@@ -1,7 +1,8 @@
 """Numbers, moments and tables as people read them."""
 
 from collections.abc import Sequence
-from datetime import UTC, datetime
+
+from asyncexport.core.bundles import show
 
 BYTE_UNITS = ("B", "kB", "MB", "GB", "TB", "PB")
 
@@ -41,7 +42,7 @@ def show_rate(per_second: float) -> str:
 
 def show_minute(moment: float) -> str:
     """`2026-11-26 14:20 UTC`."""
-    return datetime.fromtimestamp(moment, UTC).strftime("%Y-%m-%d %H:%M UTC")
+    return f"{show(moment)[:16].replace('T', ' ')} UTC"
 
 
 def count_of(number: int, one: str, many: str) -> str:

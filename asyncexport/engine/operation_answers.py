@@ -12,8 +12,9 @@ import logging
 from collections.abc import Callable
 
 from asyncexport.core.durations import Durations
-from asyncexport.core.polling import FinishedOperation
+from asyncexport.core.polling import FinishedOperation, believed_start
 from asyncexport.core.service.resources import Completed, CompletedWithoutId, Ended, Operation
+from asyncexport.core.service_time import CLOCKS_APART_SECONDS
 from asyncexport.engine.waiters import WatchedOperation, WatchedOperations
 from asyncexport.errors import OperationFailedError
 
@@ -87,9 +88,12 @@ class OperationAnswers:
         match operation.progress:
             case Completed(export_id):
                 created_at = operation.created_at or (watched.asked_at if watched else now)
-                finished_at = operation.finished_at or now
-                if watched is not None or operation.finished_at:
-                    self._learn(operation_id, finished_at, finished_at - created_at)
+                began = believed_start(created_at, asked_at=watched.asked_at if watched else created_at, now=now)
+                ended = operation.finished_at
+                is_told = ended is not None and began <= ended <= now + CLOCKS_APART_SECONDS
+                finished_at = ended if ended is not None and is_told else now
+                if watched is not None or is_told:
+                    self._learn(operation_id, finished_at, finished_at - began)
                 return FinishedOperation(export_id, created_at)
             case CompletedWithoutId():
                 raise OperationFailedError("COMPLETED, but no export id came with it")

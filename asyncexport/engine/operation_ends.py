@@ -7,7 +7,7 @@ Whether a failed operation is the bundle's trouble is seen by the operations tha
 import asyncio
 
 from asyncexport.core.events import Retried
-from asyncexport.core.polling import FinishedOperation
+from asyncexport.core.polling import FinishedOperation, believed_start
 from asyncexport.core.service.operation_failures import Blame
 from asyncexport.core.service.refusals import EVERYBODY, BundleTrouble
 from asyncexport.core.service.retrying import Call, CameBack, Facts, Key, Next, decide, read
@@ -54,7 +54,7 @@ class OperationEnds:
             return await self._moves.note(record, overdue)
         failures.completed()
         self._retrying.news.spread()
-        return await self._moves.note(record, _ready(created, finished))
+        return await self._moves.note(record, _ready(created, finished, now=self._moves.clock()))
 
     async def _wait(self, created: Created) -> FinishedOperation | None:
         self._watching += 1
@@ -140,7 +140,7 @@ class OverdueOperations:
                 continue
             if finished is None:
                 return self._moves.plan_again(record)
-            return await self._moves.note(record, _ready(overdue, finished))
+            return await self._moves.note(record, _ready(overdue, finished, now=self._moves.clock()))
 
     def _asked_in_vain(self, trouble: BundleTrouble) -> Facts:
         """What is known of an operation that was asked for in vain for so long."""
@@ -159,5 +159,6 @@ class OverdueOperations:
                 await asyncio.sleep(retrying.patience.probe_wait(trouble.tries))
 
 
-def _ready(asked: Created | Overdue, finished: FinishedOperation) -> Ready:
-    return Ready.of(asked, exported_at=finished.exported_at, export_id=finished.export_id)
+def _ready(asked: Created | Overdue, finished: FinishedOperation, *, now: float) -> Ready:
+    began = believed_start(finished.exported_at, asked_at=asked.asked_at, now=now)
+    return Ready.of(asked, exported_at=began, export_id=finished.export_id)

@@ -21,6 +21,7 @@ from asyncexport.ledger.ledger import Ledger
 from asyncexport.ledger.lock import Holder, hold, holder
 from asyncexport.ledger.migration import discard_copy
 from asyncexport.ledger.overview import Overview
+from asyncexport.ledger.queries import LedgerQueries
 from asyncexport.ledger.reader import LedgerReader, no_ledger
 from asyncexport.ledger.run_log import RunRecord
 
@@ -29,6 +30,7 @@ __all__ = [
     "Holder",
     "HourCount",
     "Ledger",
+    "LedgerQueries",
     "LedgerReader",
     "Overview",
     "RunRecord",

@@ -111,6 +111,17 @@ class BundleQueries:
         )
         return [self._record(row) for row in rows]
 
+    def unsettled(self, span: Range, *, tolerance: float) -> list[BundleRecord]:
+        """The bundles of the range whose archive may have been exported before it was settled; see `LedgerQueries`."""
+        rows = self._connection.execute(
+            "SELECT standing.* FROM standing JOIN state AS archived ON archived.seq = standing.stored"
+            " WHERE standing.export = ? AND standing.start < ? AND standing.stop > ? AND standing.exported"
+            " < standing.stop + coalesce(json_extract(archived.fields, '$.settle_seconds'), 0) - ?"
+            " ORDER BY standing.start, standing.stop",
+            (self._known.number, span.end, span.start, tolerance),
+        )
+        return [self._record(row) for row in rows]
+
     def all(self) -> Iterator[BundleRecord]:
         """Every bundle, in no order."""
         rows = self._connection.execute("SELECT * FROM standing WHERE export = ?", (self._known.number,))

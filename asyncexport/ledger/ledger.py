@@ -2,9 +2,9 @@
 
 import asyncio
 import math
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from pathlib import Path
-from typing import Self
+from typing import Self, TypeVar
 
 from asyncexport.core.bundles import Bundle, Range
 from asyncexport.core.coverage import RecordedRange
@@ -18,6 +18,8 @@ from asyncexport.ledger.folder import make_folder
 from asyncexport.ledger.queries import LedgerQueries
 from asyncexport.ledger.rows import NewStateRow
 from asyncexport.ledger.thread import LAZY_SECONDS, LedgerThread
+
+T = TypeVar("T")
 
 RESTORED_PER_COMMIT = 2_000
 """Bundles written in one commit while a ledger is rebuilt."""
@@ -113,6 +115,13 @@ class Ledger(LedgerDiary):
     async def has_states(self) -> bool:
         """See `LedgerQueries.has_states`."""
         return await self._read(LedgerQueries.has_states)
+
+    async def look(self, question: Callable[[LedgerQueries], T]) -> T:
+        """The answer to a question about the ledger, or to several that belong together.
+
+        It is asked in the thread that writes: what was put before it is committed, and what comes after it waits.
+        """
+        return await self._read(question)
 
     async def check_if_small(self) -> None:
         """See `LedgerQueries.check_if_small`."""

@@ -1,25 +1,32 @@
 """What a run has to do, worked out from its specification, the ledger and the clock.
 
-1. It is worked out before the service is asked for anything: a finished range costs no request.
-2. The exception is where only this host's clock says that there is nothing to do: on the first night, and where the
-   clock is behind what the service said in an earlier run, or no run has heard from the service yet. Then the service
-   is asked for its time, and the work is planned once more.
+1. It is worked out before the service is asked for anything: a range that is stored up to its end costs no request,
+   whatever a clock says.
+2. Where the answer hangs on the clock, the service is asked for its time before it is believed that there is nothing to
+   do; unless the clocks were compared within a day (`core.service_time`). Then the work is planned once more.
 3. What depends on a clock that was never compared with the service's is not remembered: where nights begin is fixed
    once the service has told its time.
+4. A run and `plan` work it out by the same function, `plan_run`.
 """
 
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from asyncexport.client.clock import ServiceClock
 from asyncexport.config import Settings
-from asyncexport.core.bundles import Range
-from asyncexport.core.coverage import ExportPlan, RecordedRange, needs_refresh
+from asyncexport.core.bundles import Range, gaps, show
+from asyncexport.core.coverage import ExportPlan, RecordedRange, is_exported_anew, settles_at, was_settled
 from asyncexport.core.exports import Export
+from asyncexport.core.service_time import CLOCKS_APART_SECONDS
 from asyncexport.core.states import BundleRecord
 from asyncexport.core.summary import Tally
-from asyncexport.ledger import Ledger
-from asyncexport.run.ranges import NIGHTLY_SINCE, TIME_AT_SERVICE, export_ranges, is_past, where_nights_begin
+from asyncexport.errors import ConfigError, Problem
+from asyncexport.ledger import Ledger, LedgerQueries
+from asyncexport.run.ranges import NIGHTLY_SINCE, export_ranges, faults_of_dates, is_past, where_nights_begin
 from asyncexport.run.spec import Instructions, RunSpec, instructions
+
+CLOCK_CHECK = "clock_check"
+"""The ledger's key for both clocks as they were last compared."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,17 +34,32 @@ class RunPlan:
     """What a run has to do.
 
     Attributes:
-        exports: The plan of each export.
+        exports: The plan of each export. One with nothing settled in the range is left out.
         notes: What the user should know about it, a sentence each.
+        hangs_on_clock: Whether another time might have made it another plan.
+        night_start: Where a night begins.
+        faults: What is wrong with the dates that were asked for, unless the clock is.
     """
 
     exports: tuple[ExportPlan, ...]
     notes: tuple[str, ...]
+    hangs_on_clock: bool
+    night_start: int
+    faults: tuple[Problem, ...] = ()
 
     @property
     def has_work(self) -> bool:
         """Whether there is anything to do."""
         return any(export.count for export in self.exports)
+
+    def check_dates(self) -> None:
+        """Refuse dates that cannot be meant; once the time is known.
+
+        Raises:
+            ConfigError: such as a start that lies in the future.
+        """
+        if self.faults:
+            raise ConfigError(self.faults)
 
 
 class Planner:
@@ -52,53 +74,38 @@ class Planner:
     """
 
     def __init__(self, settings: Settings, spec: RunSpec, *, ledger: Ledger, clock: ServiceClock, tally: Tally) -> None:
-        self._nightly = settings.nightly
+        self._settings = settings
         self._exports = spec.exports
         self._asked = instructions(spec)
         self._ledger = ledger
         self._clock = clock
         self._tally = tally
+        self._zero, self._night_start = clock.zero, 0
 
     async def plan(self) -> RunPlan:
         """What there is to do at this moment; it is counted in the tally."""
-        now, asked = self._clock.now(), self._asked
-        remembered = await self._ledger.recall(NIGHTLY_SINCE)
-        night_start = where_nights_begin(self._nightly.since_at(now), remembered, now=now)
-        if self._clock.is_known:
-            self._ledger.remember(TIME_AT_SERVICE, str(now))
-            if asked.start is None:
-                self._ledger.remember(NIGHTLY_SINCE, str(night_start))
-        ranges = export_ranges(self._exports, asked, now=now, night_start=night_start)
-        plans = [await self._plan_export(export, span, now=now) for export, span in ranges.spans]
-        notes = ranges.notes
-        if asked.reports_kept:
-            notes += tuple(_note_on_kept(plan) for plan in plans if kept_bundles(plan.stock))
-        self._count(plans)
-        return RunPlan(tuple(plans), notes)
-
-    async def needs_service_time(self, plan: RunPlan) -> bool:
-        """Whether the service must be asked for its time before it is said that there is nothing to do (rule 2).
-
-        The clock has no part in a range whose end was not cut back. Otherwise a slow clock hides work. A fast clock
-        only makes some up, and the first request puts that right.
-        """
         now = self._clock.now()
-        is_night = self._asked.start is None and not self._nightly.since
-        if is_night and not is_past(await self._ledger.recall(NIGHTLY_SINCE), now=now):
-            return True
-        depends_on_clock = self._asked.end is None or bool(plan.notes)
-        return depends_on_clock and not is_past(await self._ledger.recall(TIME_AT_SERVICE), now=now)
+        plan = await self._ledger.look(
+            lambda queries: plan_run(self._settings, self._exports, self._asked, queries, now=now)
+        )
+        self._zero, self._night_start = self._clock.zero, plan.night_start
+        self.remember()
+        self._count(plan.exports)
+        return plan
 
-    async def _plan_export(self, export: Export, span: Range, *, now: float) -> ExportPlan:
-        seconds = self._asked.refresh_seconds
-        stock = await self._ledger.stock(export.name, span)
-        refresh = []
-        if seconds > 0:
-            candidates = self._ledger.stored(export.name, span, exported_within=seconds)
-            refresh = [one async for one in candidates if needs_refresh(one, refresh_seconds=seconds, now=now)]
-        return export_plan(export, span, stock, self._asked, refresh)
+    def needs_service_time(self, plan: RunPlan) -> bool:
+        """Whether the service must be asked for its time before it is said that there is nothing to do (rule 2)."""
+        return plan.hangs_on_clock and not self._clock.was_checked
 
-    def _count(self, plans: list[ExportPlan]) -> None:
+    def remember(self) -> None:
+        """Keep for later runs what was found of the clock, and where nights begin (rule 3)."""
+        if not self._clock.was_checked:
+            return
+        self._ledger.remember(CLOCK_CHECK, self._clock.check)
+        if self._asked.start is None and abs(self._clock.zero - self._zero) <= CLOCKS_APART_SECONDS:
+            self._ledger.remember(NIGHTLY_SINCE, str(self._night_start))
+
+    def _count(self, plans: Sequence[ExportPlan]) -> None:
         for plan in plans:
             self._tally.accepted.update(plan.stock.accepted)
             if self._asked.accepts_fewer:
@@ -107,19 +114,88 @@ class Planner:
         self._tally.planned = self._tally.stored_before + sum(plan.count for plan in plans)
 
 
-def export_plan(
-    export: Export, span: Range, stock: RecordedRange, asked: Instructions, refresh: list[BundleRecord]
+def plan_run(
+    settings: Settings, exports: Sequence[Export], asked: Instructions, queries: LedgerQueries | None, *, now: float
+) -> RunPlan:
+    """What there is to do.
+
+    Args:
+        settings: The settings.
+        exports: The exports of the run.
+        asked: What it does.
+        queries: Answers from the ledger; None: there is none yet.
+        now: The present moment, by the service's clock as far as it is known.
+    """
+    nightly = settings.nightly
+    remembered = None if queries is None else queries.recall(NIGHTLY_SINCE)
+    night_start = where_nights_begin(nightly.since_at(now), remembered, now=now)
+    is_first_night = asked.start is None and not nightly.since and not is_past(remembered, now=now)
+    ranges = export_ranges(
+        exports, asked, now=now, night_start=night_start, is_stored=lambda name, span: _is_stored(queries, name, span)
+    )
+    plans = tuple(_export_plan(queries, export, span, asked, now=now) for export, span in ranges.spans)
+    # What is stored to its end was meant.
+    faults = tuple(faults_of_dates(asked, now=now)) if ranges.hang_on_clock else ()
+    hangs_on_clock = ranges.hang_on_clock or is_first_night or any(plan.waiting for plan in plans)
+    return RunPlan(plans, (*ranges.notes, *_notes(plans, asked)), hangs_on_clock, night_start, faults)
+
+
+def _is_stored(queries: LedgerQueries | None, export: str, span: Range) -> bool:
+    return queries is not None and next(gaps(span, queries.covered(export, span)), None) is None
+
+
+def _export_plan(
+    queries: LedgerQueries | None, export: Export, span: Range, asked: Instructions, *, now: float
 ) -> ExportPlan:
-    """What one export has to do; `refresh`: stored bundles that need a refresh."""
-    again = [one for one in asked.repairs if one.bundle.export == export.name]
+    """What one export has to do."""
+    if queries is None:
+        return ExportPlan(export, span, RecordedRange(), fills_gaps=asked.fills_gaps)
+    stock, refresh_seconds = queries.stock(export.name, span), asked.refresh_seconds
+    again = {one.bundle: one for one in asked.repairs if one.bundle.export == export.name}
     if asked.accepts_fewer:
-        again += kept_bundles(stock)
-    return ExportPlan(export, span, stock, (*again, *refresh), fills_gaps=asked.fills_gaps)
+        again |= {one.bundle: one for one in kept_bundles(stock)}
+    candidates: list[BundleRecord] = []
+    if asked.fills_gaps:
+        candidates += queries.unsettled(export.name, span)
+    if refresh_seconds > 0:
+        candidates += queries.stored(export.name, span, exported_within=refresh_seconds)
+    settle = export.settle_seconds
+    for one in candidates:
+        if is_exported_anew(one, settle_seconds=settle, refresh_seconds=refresh_seconds, now=now):
+            again[one.bundle] = one
+    waiting = {one.bundle: one for one in candidates if not was_settled(one) and not one.kept}
+    return ExportPlan(
+        export,
+        span,
+        stock,
+        tuple(again.values()),
+        fills_gaps=asked.fills_gaps,
+        waiting=tuple(one for bundle, one in waiting.items() if bundle not in again),
+    )
 
 
 def kept_bundles(stock: RecordedRange) -> list[BundleRecord]:
     """The bundles whose archive was kept, since far fewer rows came."""
     return [one for one in stock.unfinished if one.kept]
+
+
+def _notes(plans: Sequence[ExportPlan], asked: Instructions) -> Iterator[str]:
+    for plan in plans:
+        if plan.waiting:
+            yield _note_on_waiting(plan)
+        if asked.reports_kept and kept_bundles(plan.stock):
+            yield _note_on_kept(plan)
+
+
+def _note_on_waiting(plan: ExportPlan) -> str:
+    """What is said of archives whose data was not settled when they were exported, and is not yet."""
+    count = len(plan.waiting)
+    bundles = "1 bundle was" if count == 1 else f"{count:,} bundles were"
+    first = min(settles_at(one, settle_seconds=plan.export.settle_seconds) for one in plan.waiting)
+    return (
+        f"{plan.export.name}: {bundles} exported before the data was settled; exported anew once it is, "
+        f"from {show(first)} on"
+    )
 
 
 def _note_on_kept(plan: ExportPlan) -> str:

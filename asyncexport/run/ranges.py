@@ -2,16 +2,19 @@
 
 1. A range ends at the last whole bundle that is settled, even if a later end was asked for. Half a bundle now and the
    other half tomorrow would be two archives for ever.
-2. A night begins where `[nightly] since` says, else where the first night began, else seven days back.
+2. A range that is stored up to the end that was asked for is done, whatever a clock says of that end. All else hangs
+   on the clock: an end that is left open, one that is cut back, and words such as "yesterday".
+3. A night begins where `[nightly] since` says, else where the first night began, else seven days back.
 
 All moments are seconds since 1970 UTC by the service's clock.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
-from asyncexport.core.bundles import DAY, Range, settled_until, show
+from asyncexport.core.bundles import DAY, DaysAgo, Range, moment_of, settled_until, show
 from asyncexport.core.exports import Export
+from asyncexport.errors import Problem
 from asyncexport.run.spec import Instructions
 
 FIRST_NIGHT_SECONDS = 7 * DAY
@@ -19,9 +22,6 @@ FIRST_NIGHT_SECONDS = 7 * DAY
 
 NIGHTLY_SINCE = "nightly_since"
 """The ledger's key for the moment at which nights begin."""
-
-TIME_AT_SERVICE = "time_at_service"
-"""The ledger's key for the last moment that was heard from the service."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,27 +31,61 @@ class ExportRanges:
     Attributes:
         spans: The range of each export; an export with nothing settled in the range is left out.
         notes: A sentence about each range that was cut back or left out.
+        hang_on_clock: Whether another time would have made them others (rule 2).
     """
 
     spans: tuple[tuple[Export, Range], ...]
     notes: tuple[str, ...]
+    hang_on_clock: bool
 
 
-def export_ranges(exports: Sequence[Export], asked: Instructions, *, now: float, night_start: int) -> ExportRanges:
-    """The range of each export; `night_start`: where a night begins."""
+def export_ranges(
+    exports: Sequence[Export],
+    asked: Instructions,
+    *,
+    now: float,
+    night_start: int,
+    is_stored: Callable[[str, Range], bool],
+) -> ExportRanges:
+    """The range of each export.
+
+    Args:
+        exports: The exports.
+        asked: What the run does.
+        now: The present moment.
+        night_start: Where a night begins.
+        is_stored: Whether all of a range of an export, by its name, is stored.
+    """
     spans, notes = [], []
+    hang_on_clock = any(one is None or isinstance(one, DaysAgo) for one in (asked.end, asked.start or 0))
+    start = night_start if asked.start is None else moment_of(asked.start, now=now)
+    last = None if asked.end is None else moment_of(asked.end, now=now)
     for export in exports:
         settled = settled_until(now, settle_seconds=export.settle_seconds)
         settled = settled // export.bundle_seconds * export.bundle_seconds
-        start = night_start if asked.start is None else asked.start
-        end = settled if asked.end is None else min(asked.end, settled)
+        end = settled if last is None else min(last, settled)
+        if last is not None and end < last and start < last and is_stored(export.name, Range(start, last)):
+            end = last
         if start < end:
             spans.append((export, Range(start, end)))
-            if asked.end is not None and asked.end > settled:
-                notes.append(f"{export.name}: data is settled up to {show(settled)}; the end is cut back to that")
         else:
             notes.append(f"{export.name}: nothing to do from {show(start)} on; data is settled up to {show(settled)}")
-    return ExportRanges(tuple(spans), tuple(notes))
+        if last is not None and end < last:
+            hang_on_clock = True
+            if start < end:
+                notes.append(f"{export.name}: data is settled up to {show(settled)}; the end is cut back to that")
+    return ExportRanges(tuple(spans), tuple(notes), hang_on_clock)
+
+
+def faults_of_dates(asked: Instructions, *, now: float) -> Iterator[Problem]:
+    """What is wrong with the dates that were asked for, as it turns out once the time is known."""
+    if asked.start is None:
+        return
+    start = moment_of(asked.start, now=now)
+    if start > now:
+        yield Problem("--start", f"{show(start)} lies in the future: it is {show(now)}")
+    if asked.end is not None and moment_of(asked.end, now=now) <= start:
+        yield Problem("--end", f"{show(moment_of(asked.end, now=now))} is not after the start, {show(start)}")
 
 
 def where_nights_begin(chosen: int | None, remembered: str | None, *, now: float) -> int:

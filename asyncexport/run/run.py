@@ -4,19 +4,19 @@
 2. What there is to do is known before the service is asked for anything (`planner`).
 3. A damaged ledger is not written on: before its first request a run reads a small ledger whole, and of a large one
    what it goes by.
-4. The first request of a run looks at the list of operations. Its answer tells the service's time. The end of the range
-   is then cut back to what is settled by that time, and the work is planned once more. A key that the directory does
-   not know is asked about next (`organisation`).
+4. The first request of a run looks at the list of operations. Its answer tells the service's time, of which others are
+   asked where it differs (`first_contact`). The end of the range is then cut back to what is settled by that time, and
+   the work is planned once more. A key that the directory does not know is asked about next (`organisation`).
 5. How a run ends is in its summary. It raises nothing but bugs.
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable, Coroutine, Sequence
-from contextlib import AsyncExitStack
+from collections.abc import Awaitable, Callable, Coroutine, Iterator, Sequence
+from contextlib import AsyncExitStack, contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
-from asyncexport.client.clock import ServiceClock
+from asyncexport.client.clock import HostClock, ServiceClock
 from asyncexport.config import ApiKey, Settings
 from asyncexport.core.access import ACCESS_REMARK, Access, access_of
 from asyncexport.core.events import Listener, Note
@@ -24,14 +24,15 @@ from asyncexport.core.exits import Exit
 from asyncexport.core.summary import Snapshot, Summary
 from asyncexport.core.work import Work
 from asyncexport.engine.scheduler import Stop
-from asyncexport.errors import ExportError
+from asyncexport.errors import ExportError, UnavailableError
 from asyncexport.ledger import Ledger, hold, no_ledger, present
 from asyncexport.run.announcing import Announcer, log_failed_listener
 from asyncexport.run.books import RunBooks
 from asyncexport.run.directory import check_ledger_not_lost
+from asyncexport.run.first_contact import first_contact
 from asyncexport.run.logging_runs import logged
 from asyncexport.run.organisation import OrganisationCheck
-from asyncexport.run.planner import Planner, RunPlan
+from asyncexport.run.planner import CLOCK_CHECK, Planner, RunPlan
 from asyncexport.run.progress import Progress
 from asyncexport.run.spec import RunSpec, instructions
 from asyncexport.run.unrecorded import check_all_recorded
@@ -64,6 +65,7 @@ class _Run:
     watch: Watch
     books: RunBooks
     tell: Listener
+    host_clock: HostClock | None
 
 
 async def export(
@@ -74,6 +76,7 @@ async def export(
     stop: Stop | None = None,
     listeners: Sequence[Listener] = (),
     watch: Watch = watch_nothing,
+    host_clock: HostClock | None = None,
 ) -> Summary:
     """Carry out a run; how it ended is in the summary.
 
@@ -84,25 +87,27 @@ async def export(
         stop: Asks the run to stop when its `ask` is called. None: nothing does.
         listeners: Called with each event, in this order. One that raises is called no more.
         watch: Shows how far the run has come.
+        host_clock: The clocks of this host. None: as they are.
     """
     books, stop = RunBooks(), stop or Stop()
     repaired = frozenset(one.bundle for one in instructions(spec).repairs)
     tell = Announcer(books, listeners, repaired=repaired).tell
     error: ExportError | None = None
     try:
-        await _carry_out(_Run(settings, spec, key, stop, watch, books, tell))
+        await _carry_out(_Run(settings, spec, key, stop, watch, books, tell, host_clock))
     except ExportError as failure:
         error = failure
     return books.summary(spec, directory=str(settings.output.directory), error=error, stop=stop)
 
 
 async def _carry_out(run: _Run) -> None:
-    clock = ServiceClock()
+    clock = ServiceClock(host=run.host_clock, trust=run.settings.api.clock)
     async with AsyncExitStack() as stack:
         archives = await stack.enter_async_context(
             Archives(run.settings.output.directory, max_row=run.settings.download.max_row)
         )
         ledger = await _take_directory(stack, run)
+        clock.recall(await ledger.recall(CLOCK_CHECK))
         await stack.enter_async_context(
             logged(
                 run.spec, run.books, run.stop, directory=run.settings.output.directory, ledger=ledger, clock=clock.now
@@ -116,8 +121,11 @@ async def _carry_out(run: _Run) -> None:
         )
         await archives.prepare(run.spec.exports, access=access, found=found)
         planner = Planner(run.settings, run.spec, ledger=ledger, clock=clock, tally=run.books.tally)
+        stack.callback(planner.remember)
         plan = await planner.plan()
-        if not plan.has_work and not await planner.needs_service_time(plan):
+        asks_for_time = not plan.has_work
+        if asks_for_time and not planner.needs_service_time(plan):
+            plan.check_dates()
             _tell_notes(run, plan)
             return
         # Before aiohttp is loaded: what the digest of the key takes is no part of the run's peak then.
@@ -135,7 +143,8 @@ async def _carry_out(run: _Run) -> None:
                 stop=run.stop,
             )
         )
-        await _work_off(run, planner, engine, organisation)
+        contact = _first_contact(run, engine, clock, organisation, asks_for_time=not plan.has_work)
+        await _work_off(run, planner, engine, clock, contact)
 
 
 async def _take_directory(stack: AsyncExitStack, run: _Run) -> Ledger:
@@ -175,16 +184,33 @@ async def _access(run: _Run, ledger: Ledger) -> Access:
     return access
 
 
-async def _work_off(run: _Run, planner: Planner, engine: RunEngine, organisation: OrganisationCheck) -> None:
+@contextmanager
+def _saying_what_for() -> Iterator[None]:
+    """Where a run ends because the service could not be asked for its time, say why that was needed."""
+    try:
+        yield
+    except UnavailableError as error:
+        raise UnavailableError(
+            f"whether there is anything to do hangs on the time, for which the service could not be asked: {error}",
+            lasting=True,
+            hint=error.hint,
+        ) from error
+
+
+async def _work_off(
+    run: _Run, planner: Planner, engine: RunEngine, clock: ServiceClock, contact: Coroutine[Any, Any, None]
+) -> None:
     progress = Progress(run.settings, run.books, engine)
     helpers = [
         asyncio.create_task(_show_progress(run.watch, progress.snapshot), name="viewer"),
         asyncio.create_task(_time_out(run.spec.max_duration_seconds, run.stop), name="max duration"),
     ]
     try:
-        if await _unless_stopped(_first_contact(run, engine, organisation), run.stop):
+        if await _unless_stopped(contact, run.stop):
             plan = await planner.plan()  # rule 4
+            plan.check_dates()
             _tell_notes(run, plan)
+            clock.begin()
             work = Work(plan.exports)
             await engine.scheduler.run(iter(work), newest=work.newest)
     finally:
@@ -194,9 +220,12 @@ async def _work_off(run: _Run, planner: Planner, engine: RunEngine, organisation
         await asyncio.wait(helpers)
 
 
-async def _first_contact(run: _Run, engine: RunEngine, organisation: OrganisationCheck) -> None:
+async def _first_contact(
+    run: _Run, engine: RunEngine, clock: ServiceClock, organisation: OrganisationCheck, *, asks_for_time: bool
+) -> None:
     """Rule 4, and whose the key is."""
-    await engine.poller.prime()
+    with _saying_what_for() if asks_for_time else nullcontext():
+        await first_contact(engine.poller, engine.service, clock)
     await organisation.finish(engine.service.me, lambda message: run.tell(Note(message)))
 
 

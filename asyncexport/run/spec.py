@@ -4,11 +4,13 @@
 2. What a kind means is decided here and nowhere else, in `instructions`. The rest of the package follows the
    instructions and does not ask which kind it was.
 
-All moments are whole seconds since 1970 UTC.
+All moments are whole seconds since 1970 UTC, or words such as "yesterday" (`DaysAgo`), which the run reads once the
+time is known.
 """
 
 from dataclasses import dataclass
 
+from asyncexport.core.bundles import When
 from asyncexport.core.exports import Export
 from asyncexport.core.states import BundleRecord
 
@@ -26,8 +28,8 @@ class Backfill:
     """
 
     exports: tuple[Export, ...]
-    start: int
-    end: int | None = None
+    start: When
+    end: When | None = None
     max_duration_seconds: float | None = None
     command: str = "backfill"
 
@@ -45,7 +47,7 @@ class Nightly:
     """
 
     exports: tuple[Export, ...]
-    end: int | None = None
+    end: When | None = None
     refresh_seconds: float = 0.0
     max_duration_seconds: float | None = None
     command: str = "nightly"
@@ -66,8 +68,8 @@ class Retry:
     """
 
     exports: tuple[Export, ...]
-    start: int = 0
-    end: int | None = None
+    start: When = 0
+    end: When | None = None
     accept_fewer: bool = False
     max_duration_seconds: float | None = None
     command: str = "retry"
@@ -107,8 +109,8 @@ class Instructions:
         reports_kept: Whether to say that bundles whose archive was kept are left as they are.
     """
 
-    start: int | None
-    end: int | None
+    start: When | None
+    end: When | None
     fills_gaps: bool
     refresh_seconds: float = 0.0
     repairs: tuple[BundleRecord, ...] = ()

@@ -144,7 +144,7 @@ def make_api_client(settings: Settings, key: ApiKey, budget: Budget, clock: Serv
         gate=budget,
         connection=_connection(settings),
         headers=settings.api.headers,
-        on_date=clock.correct,
+        heard=clock.hear,
         wall_clock=clock.now,
     )
 

@@ -90,6 +90,8 @@ def altered_answer(fault: SandboxFault, answer: SandboxAnswer, context: SandboxF
             return replace(answer, status=202 if answer.status == 200 else answer.status)
         case "bom" if isinstance(answer.body, bytes):
             return replace(answer, body=codecs.BOM_UTF8 + answer.body)
+        case "old-date":
+            return replace(answer, headers=(*answer.headers, ("Age", f"{abs(fault.seconds):.0f}")))
         case "long-header":
             return replace(answer, headers=(*answer.headers, ("Content-Security-Policy", LONG_POLICY)))
         case "repeated-token" | "empty-page" | "no-location" | "unsafe-location":
@@ -114,6 +116,10 @@ def transmission_of(fault: SandboxFault, size: int) -> SandboxTransmission:
             return SandboxTransmission(head="half", ending="close")
         case "stall-head":
             return SandboxTransmission(head="half", ending="stall")
+        case "wrong-date" | "old-date":
+            return SandboxTransmission(date_off_seconds=fault.seconds)
+        case "no-date":
+            return SandboxTransmission(date_off_seconds=None)
         case "late":
             return SandboxTransmission(wait_seconds=fault.seconds)
         case "drip":

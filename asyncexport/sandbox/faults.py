@@ -27,7 +27,7 @@ options, each after a comma, as in `create:503,nth=3,body=html`:
     chance=0.1        how likely it befalls a call, from 0 to 1 (1)
     seed=N            another seed to draw that by (0)
     window=FROM/TO    only calls about an export that shares time with this range (any)
-    seconds=N         how late, how far apart, or what a 429 asks to wait (1)
+    seconds=N         how late, how far apart, how far off a date is, or what a 429 asks to wait (1)
     after=N           how many bytes of a body come before it (half of the body)
     body=FORM         an error's body: json, error, text, html or empty (what the service does)
     retry_after=FORM  the Retry-After of a 429 (what the service does) or of another status (none), see below
@@ -56,6 +56,9 @@ faults:
     long-length       any        all of the body, but Content-Length promised 1000 bytes more; then the end
     short-length      any        Content-Length says half of what comes; the rest spills over
     bad-chunk         any        chunks, until one begins with garbage
+    wrong-date        any        the answer bears a date that is `seconds` later (or earlier, below 0)
+    old-date          any        likewise, and an Age: it comes from a store of answers
+    no-date           any        the answer bears no date
     html              any        200 with an HTML page
     empty             any        200 with no body
     huge              any        200 with 32 MiB of blanks in front of the body
@@ -131,6 +134,7 @@ WHERE: dict[str, tuple[str, ...]] = {
 ANYWHERE = (
     *("reset", "close", "stall", "late", "garbage", "cut-head", "stall-head", "reset-body", "stall-body", "drip"),
     *("cut-length", "cut-chunked", "cut-close", "long-length", "short-length", "bad-chunk"),
+    *("wrong-date", "old-date", "no-date"),
     *("html", "empty", "huge", "broken-json", "not-object", "redirect", "long-header"),
     *("newline", "ok", "error-object"),
 )
@@ -175,7 +179,7 @@ class SandboxFault:
         window: Only calls about an export that shares time with this range.
         chance: How likely it befalls a call, drawn from `seed`.
         times: At most so often.
-        seconds: How late, or how far apart; what a status of 429 asks to wait.
+        seconds: How late, how far apart, or how far off a date is; what a status of 429 asks to wait.
         after: How much of a body comes before it; None: half of it.
         body: The form of an error's body; "": as the service does otherwise.
         retry_after: The form of a 429's Retry-After; "": likewise.

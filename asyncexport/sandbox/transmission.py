@@ -25,6 +25,9 @@ from asyncexport.sandbox.behaviour import Framing
 PIECE_BYTES = 256 << 10
 """Written at once, before the peer has to keep up."""
 
+LAST_DATE = 253_402_300_799
+"""The end of 9999: no date has more digits."""
+
 GARBAGE = b"\x16\x03\x01\x00\xff\xfenothing that speaks HTTP\r\n\r\n"
 
 
@@ -41,6 +44,7 @@ class SandboxTransmission:
         step: How many bytes are sent at once; 0: as many as may be.
         pause_seconds: Between two of those.
         wait_seconds: Before anything is sent.
+        date_off_seconds: How much later its date is than it should be; None: it has none.
     """
 
     head: Literal["whole", "half", "none", "garbage"] = "whole"
@@ -51,6 +55,7 @@ class SandboxTransmission:
     step: int = 0
     pause_seconds: float = 0.0
     wait_seconds: float = 0.0
+    date_off_seconds: float | None = 0.0
 
 
 class SandboxSentResponse(web.StreamResponse):
@@ -120,7 +125,9 @@ def _head(answer: SandboxAnswer, transmission: SandboxTransmission, *, keep: boo
         phrase = HTTPStatus(answer.status).phrase
     except ValueError:
         phrase = "Unknown"
-    lines = [f"HTTP/1.1 {answer.status} {phrase}", f"Date: {_date_header(int(now))}", "Server: sandbox"]
+    lines = [f"HTTP/1.1 {answer.status} {phrase}", "Server: sandbox"]
+    if transmission.date_off_seconds is not None:
+        lines.append(f"Date: {_date_header(int(now + transmission.date_off_seconds))}")
     lines += [f"{name}: {value}" for name, value in answer.headers]
     match transmission.framing:
         case "length":
@@ -136,7 +143,7 @@ def _head(answer: SandboxAnswer, transmission: SandboxTransmission, *, keep: boo
 
 @lru_cache(maxsize=1)
 def _date_header(second: int) -> str:
-    return formatdate(second, usegmt=True)
+    return formatdate(min(second, LAST_DATE), usegmt=True)
 
 
 async def _send_body(

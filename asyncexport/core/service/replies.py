@@ -28,11 +28,15 @@ MAX_ERROR_BYTES = 64 << 10
 
 @dataclass(frozen=True, slots=True)
 class Reply:
-    """What came back. Its repr keeps quiet about headers and body: either may hold a signed link."""
+    """What came back. Its repr keeps quiet about headers and body: either may hold a signed link.
+
+    `body_seconds` is how long the body took to come after the head.
+    """
 
     status: int
     headers: Mapping[str, str] = field(repr=False, default_factory=dict)
     body: bytes = field(repr=False, default=b"")
+    body_seconds: float = 0.0
 
     @property
     def is_success(self) -> bool:
@@ -53,6 +57,15 @@ def read_date(headers: Mapping[str, str]) -> float | None:
     return http_date(header(headers, "date"))
 
 
+def time_at_end(reply: Reply) -> float | None:
+    """The service's clock when the reply had come whole, in seconds since 1970.
+
+    None where it has no date, or an `Age`: then it comes from a store of replies, and its date is of another time.
+    """
+    date = None if header(reply.headers, "age") else read_date(reply.headers)
+    return None if date is None else date + reply.body_seconds
+
+
 def decoded(reply: Reply) -> Reply:
     """The reply with a Content-Encoding of gzip undone, which some proxies add unasked.
 
@@ -69,7 +82,9 @@ def decoded(reply: Reply) -> Reply:
         raise ReplyError("the service's reply could not be decompressed") from None
     if len(body) > MAX_REPLY_BYTES or not inflate.eof:
         raise ReplyError("the service's compressed reply was cut short or is far too large")
-    return Reply(reply.status, {k: v for k, v in reply.headers.items() if k.lower() != "content-encoding"}, body)
+    return replace(
+        reply, headers={k: v for k, v in reply.headers.items() if k.lower() != "content-encoding"}, body=body
+    )
 
 
 def readable(reply: Reply) -> Reply:
