@@ -67,6 +67,20 @@ async def test_the_host_says_how_long_it_has_been_up_where_it_can():
 
 
 @on_virtual_time
+async def test_what_waiting_goes_by_is_not_put_right_once_work_has_begun():
+    """Before that it is: nothing waits yet."""
+    clock = ServiceClock()
+    hear(clock, 3600.0)
+    assert clock.steady() == clock.now()
+    clock.begin()
+    steady, behind = clock.steady(), asyncio.get_running_loop().time()
+    hear(clock, 200_000.0)
+    await asyncio.sleep(10)
+    assert clock.steady() - steady == pytest.approx(asyncio.get_running_loop().time() - behind)
+    assert clock.now() - clock.steady() == pytest.approx(196_400.0, abs=60)
+
+
+@on_virtual_time
 async def test_it_goes_on_with_the_monotonic_clock():
     """Two looks are as far apart as the loop's time."""
     clock = ServiceClock()

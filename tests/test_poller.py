@@ -192,12 +192,13 @@ class Scene:
     learned: list[tuple[float, float]]
     run: "asyncio.Task[None]"
     more_to_create: bool = True
+    put_right: float = 0.0
     waiting: dict[str, "asyncio.Task[FinishedOperation | None]"] = field(default_factory=dict)
 
     def watch(self, *operation_ids: str, asked_at: float | None = None, by: str = "") -> None:
         """Wait for these; `by` tells apart who waits for the same one."""
         for operation_id in operation_ids:
-            since = now() if asked_at is None else asked_at
+            since = now() + self.put_right if asked_at is None else asked_at
             waits = self.poller.wait(operation_id, asked_at=since)
             self.waiting[f"{operation_id}{by}"] = asyncio.create_task(waits)
 
@@ -241,6 +242,7 @@ async def watching(
         durations=durations,
         polling=PollingRules(interval, deadline, prefer, burst=49, refill_seconds=30.0),
         clock=now,
+        service_time=lambda: now() + scene.put_right,
         more_to_create=lambda: scene.more_to_create,
         learned=lambda at, seconds: learned.append((at, seconds)),
         retrying=Retrying(
@@ -276,6 +278,37 @@ def test_all_are_found_by_the_list_whatever_its_order(order):
             assert scene.poller.mode is PollingMode.LIST
 
     find()
+
+
+@pytest.mark.parametrize("days", [-30, -1, 1, 30])
+@pytest.mark.parametrize("ids", [True, False], ids=["list", "individual"])
+def test_a_time_that_is_put_right_neither_ends_nor_stalls_an_operation(ids, days):
+    """Those before it and after it are found when they are done, and the deadline passes when it should."""
+
+    @on_virtual_time
+    async def find():
+        async with watching(Service(ids=ids), deadline=4000.0) as scene:
+            scene.start(3, takes=300.0)
+            await at(100)
+            scene.put_right = days * 86_400.0
+            scene.watch(scene.service.add(8, takes=300.0), scene.service.add(9, takes=1e9))
+            await at(1000)
+            assert scene.open == 1
+            await at(3500)
+            assert scene.open == 1
+            await at(5000)
+            assert scene.waiting["op9"].result() is None
+
+    find()
+
+
+@on_virtual_time
+async def test_what_was_asked_for_by_a_fast_clock_is_polled_all_the_same():
+    """A run before this one noted a moment that lies ahead: it counts as asked for just now."""
+    async with watching() as scene:
+        scene.watch(scene.service.add(0, takes=300.0), asked_at=now() + 30 * 86_400.0)
+        await at(1000)
+        assert scene.open == 0
 
 
 @pytest.mark.parametrize(("end", "words"), [(Ended("too big"), "too big"), (Ended("ERROR"), "ERROR")])

@@ -43,6 +43,7 @@ class ServiceClock:
     def __init__(self, *, host: HostClock | None = None, trust: ClockTrust = ClockTrust.NEITHER) -> None:
         self._loop = asyncio.get_running_loop()
         self._host = host or HostClock()
+        self._steady_zero: float | None = None
         self._time = ServiceTime(self._host.read(), trust=trust)
 
     @property
@@ -83,6 +84,10 @@ class ServiceClock:
         """The time at the service."""
         return self._time.now(self._loop.time())
 
+    def steady(self) -> float:
+        """The time at the service as it was known when the run began, going on: it never jumps after that."""
+        return (self.zero if self._steady_zero is None else self._steady_zero) + self._loop.time()
+
     def recall(self, check: str | None) -> None:
         """Go by the `check` of an earlier run, if it still holds."""
         self._time.recall(ClockCheck.read(check), self._host.read())
@@ -90,6 +95,7 @@ class ServiceClock:
     def begin(self) -> None:
         """The run does its work from here on: what is found now is followed, and stops it no more."""
         self._time.begin()
+        self._steady_zero = self.zero
 
     def hear(self, kind: Kind, date: float) -> None:
         """A successful reply to a call of this kind says that it is `date` at the service."""

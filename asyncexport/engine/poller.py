@@ -4,7 +4,8 @@
    worth sending is decided in `core.polling`, and what the list can be used for in `engine.listing`.
 2. What the list does not show is polled individually (`engine.individual_polls`).
 3. An operation is polled as long as it has waiters, each with a deadline of its own (`engine.waiters`). Ages and
-   deadlines go by the service's clock.
+   deadlines go by a clock that is that of the service as it was known at first, and is never put right later: a time
+   that turns out to be wrong by days must neither end an operation nor keep it from being polled.
 """
 
 import asyncio
@@ -31,7 +32,8 @@ class OperationPoller:
         budget: Looked at, to decide when to poll; requests pass it elsewhere.
         durations: What is learned of how long operations take.
         polling: The settings.
-        clock: Seconds since 1970 by the service's clock.
+        clock: Seconds since 1970; it goes on steadily (rule 3).
+        service_time: Seconds since 1970 by the service's clock, which `asked_at` goes by.
         more_to_create: Whether bundles are left that have no operation yet.
         learned: Told the duration of each finished operation: when it finished, and how many seconds it took.
         retrying: What is known of refusals, shared with those who create and fetch.
@@ -45,11 +47,13 @@ class OperationPoller:
         durations: Durations,
         polling: PollingRules,
         clock: Callable[[], float],
+        service_time: Callable[[], float],
         more_to_create: Callable[[], bool],
         learned: Callable[[float, float], None],
         retrying: Retrying,
     ) -> None:
         self._service = service
+        self._service_time = service_time
         self._budget = budget
         self._rules = polling
         self._clock = clock
@@ -102,7 +106,8 @@ class OperationPoller:
             OperationFailedError: it ended as FAILED or ERROR.
             GoneError: the service does not know it (any more).
         """
-        return await self._watched.outcome(operation_id, asked_at=asked_at)
+        put_right = self._clock() - self._service_time()
+        return await self._watched.outcome(operation_id, asked_at=min(asked_at + put_right, self._clock()))
 
     async def ask(self, operation_id: str) -> FinishedOperation | None:
         """Ask for one operation now; None where it still runs.

@@ -20,6 +20,14 @@ from asyncexport.ledger.rows import KnownExport, StateRow, read_record
 BUNDLES_PER_PAGE = 500
 """Bundles read at once: a few milliseconds."""
 
+_UNSETTLED = (
+    "SELECT standing.* FROM standing JOIN state AS archived ON archived.seq = standing.stored"
+    " WHERE standing.export = ? AND standing.start < ? AND standing.stop > ? AND standing.exported"
+    " < standing.stop + coalesce(json_extract(archived.fields, '$.settle_seconds'), 0) - ?"
+    " ORDER BY standing.start, standing.stop"
+)
+"""Bundles whose archive was exported sooner than its end and the settle time then, less so many seconds."""
+
 
 class BundleQueries:
     """The bundles of one export, as they are in the transaction that is open.
@@ -112,14 +120,8 @@ class BundleQueries:
         return [self._record(row) for row in rows]
 
     def unsettled(self, span: Range, *, tolerance: float) -> list[BundleRecord]:
-        """The bundles of the range whose archive may have been exported before it was settled; see `LedgerQueries`."""
-        rows = self._connection.execute(
-            "SELECT standing.* FROM standing JOIN state AS archived ON archived.seq = standing.stored"
-            " WHERE standing.export = ? AND standing.start < ? AND standing.stop > ? AND standing.exported"
-            " < standing.stop + coalesce(json_extract(archived.fields, '$.settle_seconds'), 0) - ?"
-            " ORDER BY standing.start, standing.stop",
-            (self._known.number, span.end, span.start, tolerance),
-        )
+        """See `LedgerQueries.unsettled`."""
+        rows = self._connection.execute(_UNSETTLED, (self._known.number, span.end, span.start, tolerance))
         return [self._record(row) for row in rows]
 
     def all(self) -> Iterator[BundleRecord]:

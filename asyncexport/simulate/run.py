@@ -252,6 +252,7 @@ class Wiring:
             durations=self.durations,
             polling=self.scenario.polling,
             clock=now,
+            service_time=now,
             more_to_create=lambda: self.scheduler.more_to_create or self.budget.waiting(Priority.CREATE) > 0,
             learned=lambda _at, _seconds: None,
             retrying=self.retrying,
