@@ -1193,8 +1193,8 @@ async def test_a_finish_without_its_times_is_counted_from_when_it_was_asked_for(
         job = Job("op0", 0.0, 100.0)
         job.shown = lambda: Operation("op0", Completed("x") if now() > 100 else Running("PENDING"))  # type: ignore[method-assign]
         scene.service.jobs["op0"] = job
-        scene.watch("op0", asked_at=5.0)
+        scene.watch("op0", asked_at=-5.0)
         await at(1000)
-        assert scene.finished() == [FinishedOperation("x", 5.0)]
+        assert scene.finished() == [FinishedOperation("x", -5.0)]
         assert 95 <= scene.learned[0][1] <= 400
         await settled()

@@ -62,7 +62,6 @@ async def open_engine(
     stop: Stop,
 ) -> AsyncIterator[RunEngine]:
     """The engine of a run, with its budget and its connections open; see `BundleRunner` for the arguments."""
-    scheduler: Scheduler
     durations = Durations(expected_seconds=settings.polling.expected_seconds, known=await ledger.durations())
     budget, history = make_budget(settings, ledger, clock.now), await ledger.request_history(now=clock.now())
     await budget.open(history)
