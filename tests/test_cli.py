@@ -335,6 +335,8 @@ ENDS = [
         before=a_ledger_from_a_backup,
         error="knows nothing of",
     ),
+    Case("they are named", Exit.PARTIAL, ("verify",), before=a_ledger_from_a_backup),
+    Case("nothing is planned beside them", Exit.LEDGER, ("plan", *DAYS), before=a_ledger_from_a_backup),
     Case("they are taken in", Exit.DONE, ("verify", "--adopt"), before=a_ledger_from_a_backup),
     Case("archives that overlap", Exit.PARTIAL, ("status",), before=archives_that_overlap),
     Case("archives that overlap are named", Exit.PARTIAL, ("verify",), before=archives_that_overlap),

@@ -27,7 +27,14 @@ from asyncexport.core.archive.wire_hash import WireHashes
 from asyncexport.core.bundles import Bundle, Range
 from asyncexport.core.exports import Definition, Export, Format, Type
 from asyncexport.core.states import Archive
-from asyncexport.errors import CorruptError, FewerRowsError, IncompleteError, LedgerLockedError, StorageError
+from asyncexport.errors import (
+    CorruptError,
+    FewerRowsError,
+    IncompleteError,
+    LedgerError,
+    LedgerLockedError,
+    StorageError,
+)
 from asyncexport.storage import Archives, ArchiveWriter, archive_path, archive_range, has_archives
 from asyncexport.storage.part_names import ABANDONED_SECONDS, is_rubbish, part_path
 from asyncexport.storage.threads import CORES, THREADS
@@ -787,6 +794,21 @@ async def test_a_definition_is_written_once_and_read_back(archives, watch, tmp_p
     await archives.prepare([Export("a")])
     assert watch.writes == wrote
     assert await archives.definitions() == [Export("a"), Export("b")]
+
+
+async def test_a_definition_beside_archives_is_not_exchanged(archives, tmp_path):
+    """It says what they are: where a ledger does not know them, nothing else would. One that is spoilt is made anew."""
+    await archives.prepare([Export("everyone-events", Definition("checkout"))])
+    await keep(archives)
+    path = tmp_path / "out" / "everyone-events" / ".export.json"
+    before = path.read_bytes()
+    with pytest.raises(LedgerError, match="archives of another definition") as told:
+        await archives.prepare([Export("everyone-events")])
+    assert told.value.hint
+    assert path.read_bytes() == before
+    path.write_bytes(b"spoilt")
+    await archives.prepare([Export("everyone-events", Definition("checkout"))])
+    assert path.read_bytes() == before
 
 
 @pytest.mark.parametrize("text", [b"", b"{", b"[]", b"null", b"1", b'"x"', b'{"segment":"x"}', b'{"type":"none"}'])

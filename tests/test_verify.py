@@ -179,7 +179,7 @@ async def test_a_file_that_the_ledger_does_not_know_is_named(place):
     (place.directory / EVENTS.name / "notes.txt").write_text("mine")
     assert await verified(place) == [
         *all_sound(records),
-        Unrecorded(archive_path(half_hour(5), Format.NDJSON)),
+        Unrecorded(archive_path(half_hour(5), Format.NDJSON), is_archive=True),
         Unrecorded(f"{EVENTS.name}/notes.txt"),
     ]
 

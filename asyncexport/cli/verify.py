@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from contextlib import aclosing
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -50,7 +50,7 @@ class Found:
     @property
     def is_well(self) -> bool:
         """Whether nothing is left for anybody to do."""
-        return not self.tally.failed and not any(self.counts[kind] for kind in ("overlapping", "unknown"))
+        return not self.tally.failed and not any(self.counts[kind] for kind in ("overlapping", "unknown", "unrecorded"))
 
 
 def verify(
@@ -117,6 +117,8 @@ def _hints(session: Session, found: Found) -> Iterator[str]:
         yield f"`{again('backfill', '--start', start, '--end', end)}` exports anew what was moved aside"
     if counts["missing"] or counts["broken"]:
         yield f"`{again('verify', '--repair')}` exports anew what is missing or broken"
+    if counts["unrecorded"]:
+        yield f"`{again('verify', '--adopt')}` takes archives in that the ledger knows nothing of"
     if counts["overlapping"]:
         yield "archives that overlap hold the same rows twice: move one of each two to a place of its own"
     if counts["unknown"]:
@@ -222,8 +224,10 @@ def _take(session: Session, found: Found, finding: "Finding", where: Path) -> No
             _name(session, found, "overlapping", path, facts={**_facts(bundle), "other": other}, reason=f"with {other}")
         case UnknownExport(path, reason):
             _name(session, found, "unknown", path, facts={"reason": reason}, reason=reason)
-        case Unrecorded(path):
-            _name(session, found, "foreign", path)
+        case Unrecorded(path, is_archive):
+            reason = "an archive that the ledger knows nothing of" if is_archive else ""
+            found.counts["unrecorded"] += is_archive
+            _name(session, found, "foreign", path, facts={"archive": is_archive}, reason=reason)
 
 
 def _name(
@@ -234,7 +238,7 @@ def _name(
     *,
     bundle: Bundle | None = None,
     reason: str = "",
-    facts: dict[str, str] | None = None,
+    facts: dict[str, Any] | None = None,
 ) -> None:
     """Name a file or folder; with `bundle`, that one's archive is not sound."""
     found.counts[kind] += 1
@@ -262,8 +266,10 @@ def _say_counts(session: Session, found: Found) -> None:
         told += f"; {show_count(counts['overlapping'])} overlapping"
     if counts["unknown"]:
         told += f"; {count_of(counts['unknown'], 'folder', 'folders')} of an unknown export"
-    if counts["foreign"]:
-        told += f"; {count_of(counts['foreign'], 'other file', 'other files')}"
+    if counts["unrecorded"]:
+        told += f"; {show_count(counts['unrecorded'])} unknown to the ledger"
+    if others := counts["foreign"] - counts["unrecorded"]:
+        told += f"; {count_of(others, 'other file', 'other files')}"
     session.say(f"archives: {told}")
 
 

@@ -41,7 +41,7 @@ MEANINGS: dict[Exit, str] = {
     Exit.LOCKED: "another run holds the directory",
     Exit.UNREACHABLE: "the service could not be reached for `[retry] outage`, or ever, and nothing was stored",
     Exit.KEY_REFUSED: "the API key is missing, or was refused",
-    Exit.LEDGER: "the ledger does not fit, is damaged, or is missing beside archives",
+    Exit.LEDGER: "the ledger does not fit, is damaged, or knows nothing of archives that are there",
     Exit.DISK: "the disk is full, or not writable",
     Exit.TIME_UP: "stopped by `--max-duration`: work is left, nothing failed",
     Exit.INTERRUPTED: "stopped by SIGINT, state saved",

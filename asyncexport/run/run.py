@@ -115,10 +115,8 @@ async def _carry_out(run: _Run) -> None:
         )
         await ledger.register(run.spec.exports)
         access = await _access(run, ledger)
-        found = await archives.look_into(run.spec.exports)
-        await check_all_recorded(
-            run.settings.output.directory, run.spec.exports, found, archives=archives, ledger=ledger
-        )
+        directory = run.settings.output.directory
+        found = await check_all_recorded(directory, run.spec.exports, archives=archives, ledger=ledger)
         await archives.prepare(run.spec.exports, access=access, found=found)
         planner = Planner(run.settings, run.spec, ledger=ledger, clock=clock, tally=run.books.tally)
         stack.callback(planner.remember)

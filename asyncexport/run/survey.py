@@ -11,6 +11,7 @@ from asyncexport.ledger import LedgerReader, present
 from asyncexport.run.directory import check_ledger_not_lost
 from asyncexport.run.planner import plan_run
 from asyncexport.run.spec import RunSpec, instructions
+from asyncexport.run.unrecorded import check_recorded_in
 from asyncexport.run.wiring import quota_of
 
 
@@ -49,6 +50,7 @@ def survey(settings: Settings, spec: RunSpec, *, now: float) -> Survey:
     directory = settings.output.directory
     if present(directory):
         with LedgerReader(directory) as ledger:
+            check_recorded_in(directory, spec.exports, ledger)
             return _survey_ledger(settings, spec, ledger, now=now)
     check_ledger_not_lost(directory)
     plan = plan_run(settings, spec.exports, instructions(spec), None, now=now)

@@ -20,6 +20,7 @@ from typing import Any
 from asyncexport.core.archive.belonging import RowLook
 from asyncexport.core.bundles import ALL_TIME, Bundle
 from asyncexport.core.exports import Definition, Format
+from asyncexport.core.holdings import may_have_archive
 from asyncexport.core.row_refusals import RowVerdicts
 from asyncexport.core.states import BundleRecord, Failed, Ready
 from asyncexport.errors import ArchiveError, LedgerError
@@ -66,9 +67,15 @@ class Damaged:
 
 @dataclass(frozen=True, slots=True)
 class Unrecorded:
-    """A file that the ledger knows nothing of."""
+    """A file that the ledger knows nothing of.
+
+    Attributes:
+        path: Where it lies.
+        is_archive: It is one of its export's archives, by its name: no run begins beside it.
+    """
 
     path: str
+    is_archive: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -174,8 +181,10 @@ async def _verify_export(
         bundle = Bundle(name, later)
         yield Overlapping(archive_path(bundle, container), bundle, archive_path(Bundle(name, earlier), container))
     for path in await archives.files(name):
-        if path not in expected and not _is_known_by_now(ledger, name, path, container):
-            yield Unrecorded(path)
+        if path not in expected:
+            of = _bundle_of(name, path, container)
+            if of is None or not _is_known_by_now(ledger, of):
+                yield Unrecorded(path, is_archive=of is not None)
 
 
 async def _check(
@@ -216,11 +225,15 @@ def _record_of(ledger: LedgerReader, bundle: Bundle) -> BundleRecord | None:
     return next((record for record in stored if record.bundle == bundle), None)
 
 
-def _is_known_by_now(ledger: LedgerReader, export: str, path: str, container: Format) -> bool:
-    """Whether a run stored it after the ledger was read, or is about to."""
+def _bundle_of(export: str, path: str, container: Format) -> Bundle | None:
+    """The bundle whose archive has this path; None where it is no archive's."""
     span = archive_range(path)
-    if span is None or path != archive_path(Bundle(export, span), container):
-        return False
-    bundle = Bundle(export, span)
-    under_way = any(one.bundle == bundle and isinstance(one.state, Ready) for one in ledger.unfinished(export, span))
+    bundle = None if span is None else Bundle(export, span)
+    return bundle if bundle is not None and path == archive_path(bundle, container) else None
+
+
+def _is_known_by_now(ledger: LedgerReader, bundle: Bundle) -> bool:
+    """Whether a run stored it after the ledger was read, or is about to."""
+    unfinished = ledger.unfinished(bundle.export, bundle.range)
+    under_way = any(one.bundle == bundle and may_have_archive(one) for one in unfinished)
     return under_way or _record_of(ledger, bundle) is not None

@@ -21,7 +21,7 @@ from asyncexport.storage.layout import (
     has_definitions,
     has_open_archives,
 )
-from asyncexport.storage.listing import ExportFolder
+from asyncexport.storage.listing import ExportFolder, archives_of, look_into
 from asyncexport.storage.threads import CORES
 from asyncexport.storage.writer import ArchiveWriter
 
@@ -34,7 +34,9 @@ __all__ = [
     "ExportFolder",
     "archive_path",
     "archive_range",
+    "archives_of",
     "has_archives",
     "has_definitions",
     "has_open_archives",
+    "look_into",
 ]

@@ -9,9 +9,9 @@ from pathlib import Path
 import orjson
 
 from asyncexport.core.exports import Definition, Export
-from asyncexport.errors import StorageError
+from asyncexport.errors import LedgerError, StorageError
 from asyncexport.storage.disk import Disk
-from asyncexport.storage.layout import DEFINITION_NAME
+from asyncexport.storage.layout import DEFINITION_NAME, holds_archives
 from asyncexport.storage.part_names import part_path
 
 
@@ -19,6 +19,7 @@ def write_definition(disk: Disk, export: Export) -> None:
     """Write an export's definition durably into its folder, unless it is there already.
 
     Raises:
+        LedgerError: archives lie there, and another definition beside them says what they are.
         OSError: it cannot be written.
     """
     text = orjson.dumps({"name": export.name, **export.definition.to_dict()}, option=orjson.OPT_INDENT_2) + b"\n"
@@ -26,6 +27,11 @@ def write_definition(disk: Disk, export: Export) -> None:
     path = folder / DEFINITION_NAME
     if path.exists() and path.read_bytes() == text:
         return
+    if holds_archives(folder) and (known := _read(path)) not in (None, export.definition):
+        raise LedgerError(
+            f"{folder} holds archives of another definition than the export {export.name!r} has now: {known}",
+            hint="give the export a name of its own, choose another [output] directory, or change its definition back",
+        )
     aside = part_path(path)
     with disk.at("definition.write"), os.fdopen(disk.make_file(aside), "wb") as file:
         file.write(text)
@@ -51,3 +57,11 @@ def read_definitions(directory: Path) -> list[Export]:
         except (ValueError, KeyError, TypeError) as error:
             raise StorageError(f"{path} cannot be read: it is no export's definition") from error
     return found
+
+
+def _read(path: Path) -> Definition | None:
+    """The definition that lies there; None where there is none, or nobody can read it."""
+    try:
+        return Definition.from_dict(orjson.loads(path.read_bytes()))
+    except (FileNotFoundError, ValueError, KeyError, TypeError):
+        return None

@@ -49,11 +49,13 @@ def has_archives(directory: Path) -> bool:
 def folders_with_archives(directory: Path) -> list[str]:
     """The names of the folders that hold archives, in order. It reads the disk: not for an event loop."""
     return sorted(
-        folder.name
-        for folder in directory.iterdir()
-        if EXPORT_NAME.fullmatch(folder.name)
-        and any(ARCHIVE_NAME.fullmatch(path.name) for path in folder.glob("date=*/*.gz"))
+        folder.name for folder in directory.iterdir() if EXPORT_NAME.fullmatch(folder.name) and holds_archives(folder)
     )
+
+
+def holds_archives(folder: Path) -> bool:
+    """Whether an export's folder holds any archive, of whatever format. It reads the disk: not for an event loop."""
+    return any(ARCHIVE_NAME.fullmatch(path.name) for path in folder.glob("date=*/*.gz"))
 
 
 def has_open_archives(directory: Path) -> bool:
