@@ -25,6 +25,7 @@ from asyncexport.run.spec import Backfill, Nightly, Repair, Retry, RunSpec
 from asyncexport.sandbox import Sandbox
 from asyncexport.storage import archive_range
 from tests.failpoints import telling
+from tests.json_lines import check
 
 AMPLE = {"requests_per_minute": 1e6, "burst": 10_000}
 """A budget that is not in the way."""
@@ -57,7 +58,7 @@ class Notebook:
         """Write it down."""
         record = event_record(event)
         if record is not None:
-            self.events.append(record)
+            self.events.append(check(record))
 
     def of(self, kind: str) -> list[dict[str, Any]]:
         """What happened of this kind."""

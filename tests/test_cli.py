@@ -35,6 +35,7 @@ from asyncexport.core.exits import MEANINGS, Exit
 from asyncexport.errors import LedgerCorruptError
 from asyncexport.ledger import Ledger, LedgerReader, hold, holder
 from asyncexport.sandbox import KEY, Sandbox, SandboxBehaviour, SandboxFault, serving
+from tests.json_lines import check
 
 pytestmark = pytest.mark.slow
 
@@ -119,7 +120,7 @@ class Ran:
     @property
     def records(self) -> list[dict[str, Any]]:
         """The lines of `--json`."""
-        return [json.loads(line) for line in self.out]
+        return [check(json.loads(line)) for line in self.out]
 
     @property
     def summary(self) -> dict[str, Any]:
@@ -708,8 +709,8 @@ def test_json_tells_what_happens(run, service):
     assert sum(one["bytes"] for one in stored) == ran.summary["bytes"] == sum(p.stat().st_size for p in archives())
     assert ran.summary["requests"]["create"] == 4
     assert ran.summary["bundles"]["stored"] == 4
-    keys = "type command exit_code seconds bundles refreshed rows bytes requests refused possible_duplicates directory"
-    assert list(ran.summary) == [*keys.split(), "problems"]
+    keys = "type command exit_code seconds bundles refreshed rows bytes requests refused possible_duplicates"
+    assert list(ran.summary) == [*keys.split(), "rows_outside", "directory", "problems"]
 
 
 def test_stderr_as_json_is_json_to_the_last_line(run, service):

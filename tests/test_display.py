@@ -604,7 +604,7 @@ def test_what_no_script_was_promised_is_not_printed(event):
 
 def test_progress_has_its_keys():
     """Those that scripts were written for, in their order."""
-    assert list(progress_record(RUN)) == [
+    assert list(progress_record(RUN, now=NOON)) == [
         "type",
         "seconds",
         "done",
@@ -627,7 +627,11 @@ def test_progress_has_its_keys():
         "expected_seconds",
         "problems",
         "problem_ages",
+        "ends_at",
     ]
+    assert progress_record(RUN, now=NOON)["ends_at"] == "2026-01-02T01:10:00Z"
+    assert progress_record(replace(RUN, expected_seconds=1e15), now=NOON)["ends_at"] == "9999-12-31T23:59:59Z"
+    assert progress_record(replace(RUN, expected_seconds=None), now=NOON)["ends_at"] is None
 
 
 def test_a_long_look_says_how_far_it_has_come():

@@ -1,5 +1,7 @@
 """What is written about the program is true: README, help, hints, the example of the settings."""
 
+import ast
+import dataclasses
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,6 +13,9 @@ from asyncexport.cli.commands import COMMANDS, program
 from asyncexport.config import EXAMPLE
 from asyncexport.config.layers import known_keys
 from asyncexport.core.exits import MEANINGS
+from asyncexport.core.summary import Snapshot
+from tests.json_lines import documented
+from tests.test_floors import parsed
 
 PACKAGE = Path(asyncexport.__file__).parent
 ROOT = PACKAGE.parent
@@ -62,6 +67,27 @@ def test_the_table_of_exit_codes_is_that_of_the_code():
     """Each code means what the help says it does."""
     table = {int(code): means for code, means in rows(section("### Exit codes"))}
     assert table == {int(code): means for code, means in MEANINGS.items()}
+
+
+def test_the_json_lines_are_those_of_the_code():
+    """Each type that is printed is in the table, and each type and key of the table is printed somewhere."""
+    texts = {node.value for path in SOURCES for node in ast.walk(parsed(path)) if isinstance(node, ast.Constant)}
+    printed = {
+        argument.value
+        for path in SOURCES
+        if path.parent.name in {"cli", "display"}
+        for node in ast.walk(parsed(path))
+        if isinstance(node, ast.Call)
+        # The type of what is printed is the first text that these are called with.
+        if getattr(node.func, "attr", getattr(node.func, "id", "")) in {"record", "_of_bundle", "_name"}
+        for argument in [one for one in node.args if isinstance(one, ast.Constant)][:1]
+    }
+    table = documented()
+    assert printed - table.keys() == set()
+    assert table.keys() - texts == set()
+    fields = {field.name for field in dataclasses.fields(Snapshot)}
+    keywords = {node.arg for path in SOURCES for node in ast.walk(parsed(path)) if isinstance(node, ast.keyword)}
+    assert frozenset().union(*table.values()) - texts - fields - keywords == set()
 
 
 def test_the_changes_name_every_command():

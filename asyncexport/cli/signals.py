@@ -48,23 +48,26 @@ def run_politely(work: "Callable[[Stop], Awaitable[T]]", *, tell: Callable[[Exit
     async def carried_out() -> T:
         stop = Stop()
         loop = asyncio.get_running_loop()
+        done = False
 
-        def on_signal(number: signal.Signals) -> None:
-            heard.append(REASONS[number])
-            if stop.asked.is_set():
-                _leave_to_the_system(loop)
-            stop.ask(REASONS[number])
+        def on_signal(number: int, _frame: FrameType | None) -> None:
+            reason = REASONS[signal.Signals(number)]
+            heard.append(reason)
+            if done or len(heard) > 1:
+                _leave_to_the_system(numbers)
+            if not done:
+                loop.call_soon_threadsafe(stop.ask, reason)
 
         numbers = _heard()
         for number in numbers:
-            loop.add_signal_handler(number, on_signal, number)
+            # Not by the event loop, which loses a signal that comes while its handler is removed.
+            signal.signal(number, on_signal)
         telling = asyncio.create_task(_tell_when_asked(stop, tell))
         try:
             return await work(stop)
         finally:
             telling.cancel()
-            _leave_to_the_system(loop)
-            _note_late(numbers, heard)
+            done = True
 
     return asyncio.run(carried_out())
 
@@ -83,10 +86,12 @@ def run_abruptly(work: Callable[[], Coroutine[Any, Any, T]]) -> T:
 
         def on_signal(number: signal.Signals) -> None:
             reasons.append(REASONS[number])
-            _leave_to_the_system(loop)
+            for one in numbers:
+                loop.remove_signal_handler(one)
             working.cancel()
 
-        for number in _heard():
+        numbers = _heard()
+        for number in numbers:
             loop.add_signal_handler(number, on_signal, number)
         return await working
 
@@ -96,18 +101,6 @@ def run_abruptly(work: Callable[[], Coroutine[Any, Any, T]]) -> T:
         if reasons:
             raise Stopped(reasons[0]) from None
         raise
-
-
-def _note_late(numbers: list[signal.Signals], heard: list[Exit]) -> None:
-    """The first signal after the work is only noted, since the end is near; after that the system's own way holds."""
-
-    def on_signal(number: int, _frame: FrameType | None) -> None:
-        heard.append(REASONS[signal.Signals(number)])
-        for one in numbers:
-            signal.signal(one, signal.default_int_handler if one is signal.SIGINT else signal.SIG_DFL)
-
-    for one in numbers:
-        signal.signal(one, on_signal)
 
 
 @contextmanager
@@ -125,12 +118,13 @@ def stoppable() -> Iterator[None]:
         # Only the main thread hears signals.
         yield
         return
-    before = {number: signal.signal(number, on_signal) for number in _heard()}
+    numbers = _heard()
+    for number in numbers:
+        signal.signal(number, on_signal)
     try:
         yield
     finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
+        _leave_to_the_system(numbers)
 
 
 async def _tell_when_asked(stop: "Stop", tell: Callable[[Exit], None]) -> None:
@@ -146,6 +140,6 @@ def _heard() -> list[signal.Signals]:
     ]
 
 
-def _leave_to_the_system(loop: asyncio.AbstractEventLoop) -> None:
-    for number in REASONS:
-        loop.remove_signal_handler(number)
+def _leave_to_the_system(numbers: list[signal.Signals]) -> None:
+    for number in numbers:
+        signal.signal(number, signal.default_int_handler if number is signal.SIGINT else signal.SIG_DFL)

@@ -207,7 +207,7 @@ def _take(session: Session, found: Found, finding: "Finding", where: Path) -> No
             if isinstance(finding, Intact) and finding.outside:
                 found.tally.rows_outside += finding.outside
                 told = count_of(finding.outside, "row", "rows")
-                _name(session, found, "outside", path, facts={"rows": str(finding.outside)}, reason=f"{told} looked at")
+                _name(session, found, "outside", path, facts={"rows": finding.outside}, reason=f"{told} looked at")
         case RulesOff(path):
             message = f"{path}: {RULES_ARE_OFF}"
             session.record("note", message=message)
@@ -251,7 +251,7 @@ def _name(
     session.say(f"{kind:<8} {plain(path)}" + (f": {plain(reason)}" if reason else ""))
 
 
-def _facts(bundle: Bundle) -> dict[str, str]:
+def _facts(bundle: Bundle) -> dict[str, Any]:
     return {"export": bundle.export, "start": show(bundle.range.start), "end": show(bundle.range.end)}
 
 

@@ -10,6 +10,9 @@ from asyncexport.core.bundles import Bundle, show
 from asyncexport.core.events import BundleParked, BundleStored, Event, ExportStopped, Note, Retried, RowsOutside
 from asyncexport.core.summary import Snapshot, counts_of
 
+END_OF_CALENDAR = 253_402_300_799.0
+"""The last second of the year 9999."""
+
 _PROGRESS_KEYS = {"stored_before": "already"}
 """Keys of `progress` that differ from the snapshot's field."""
 
@@ -35,10 +38,12 @@ def event_record(event: Event) -> dict[str, Any] | None:
             return None
 
 
-def progress_record(snapshot: Snapshot) -> dict[str, Any]:
-    """A run as it stands, as a JSON object."""
+def progress_record(snapshot: Snapshot, *, now: float) -> dict[str, Any]:
+    """A run as it stands at a moment, in seconds since 1970, as a JSON object."""
     facts = {_PROGRESS_KEYS.get(name, name): value for name, value in asdict(snapshot).items()}
-    return {"type": "progress", **facts}
+    expected = snapshot.expected_seconds
+    ends_at = None if expected is None else show(min(now + expected, END_OF_CALENDAR))
+    return {"type": "progress", **facts, "ends_at": ends_at}
 
 
 def _of_bundle(kind: str, bundle: Bundle, facts: dict[str, Any]) -> dict[str, Any]:

@@ -117,7 +117,7 @@ class RunViewer:
         """Whatever stderr shows: who reads `--json` sees how far the run is."""
         while True:
             await asyncio.sleep(self._status_seconds)
-            events.progress(progress_record(snapshot()))
+            events.progress(progress_record(snapshot(), now=time.time()))
 
 
 class Counter:
