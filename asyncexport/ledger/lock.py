@@ -16,7 +16,7 @@ from typing import Self
 
 import orjson
 
-from asyncexport.core.bundles import show
+from asyncexport.core.bundles import FIRST_WRITTEN, LAST_WRITTEN, show
 from asyncexport.core.file_faults import FOLDERS_NOT_FLUSHED
 from asyncexport.errors import LedgerLockedError
 from asyncexport.ledger.failpoints import reached
@@ -47,10 +47,9 @@ class Holder:
         try:
             data = orjson.loads(text)
             found = cls(str(data["command"]), int(data["pid"]), str(data["host"]), float(data["since"]))
-            show(found.since)
-        except (ValueError, KeyError, TypeError, OverflowError, OSError):
+        except (ValueError, KeyError, TypeError, OverflowError):
             return None
-        return found
+        return found if FIRST_WRITTEN <= found.since <= LAST_WRITTEN else None
 
     def __str__(self) -> str:
         """As a person is told."""
