@@ -653,6 +653,11 @@ def _disk() -> Iterator[Row]:
         yield Row(f"no space left at: {name}", full, scene=f"write:{name}:ENOSPC")
     yield Row("an fsync that fails", "nothing gets its final name; exit code 8", scene="write:part.fsync:EIO")
     yield Row("a rename that fails", "nothing gets its final name; exit code 8", scene="write:rename:EIO")
+    yield Row(
+        "a disk that has no inodes left (a real small one)",
+        "exit code 8, named as such; once there are some, the same command finishes",
+        scene="inodes",
+    )
     for name, kind in (("no file handles left", "EMFILE"), ("a link that leads in a circle", "ELOOP")):
         yield Row(f"{name} at: part.create", "the same, and named as what it is", scene=f"write:part.create:{kind}")
     yield Row("a directory that is read-only", "exit code 8, before anything is asked", scene="read-only")

@@ -322,6 +322,20 @@ async def _small_disk(stage: Stage, _: str) -> None:
             await stage.finish(sandbox)
 
 
+async def _inodes(stage: Stage, _: str) -> None:
+    """A tmpfs with room for bytes and for hardly a file more than the run makes before its first archive."""
+    with _mounted(stage.folder / "within", size="8m", options="nr_inodes=11") as disk:
+        async with serving(CALM) as sandbox:
+            summary = await stage.run(sandbox)
+            assert summary.exit_code is Exit.DISK, summary.to_dict()
+            assert "no inodes left" in str(summary.error)
+            for path in archives(stage.directory):
+                gzip.decompress(path.read_bytes())
+            command = ["mount", "-o", "remount,nr_inodes=1000", str(disk)]
+            await asyncio.to_thread(subprocess.run, command, check=True)
+            await stage.finish(sandbox)
+
+
 async def _read_only(stage: Stage, _: str) -> None:
     with _mounted(stage.folder / "within", size="1m", options="ro"):
         async with serving(CALM) as sandbox:
@@ -718,6 +732,7 @@ SCENES: dict[str, Any] = {
     "certificate": _certificate,
     "write": _write,
     "small-disk": _small_disk,
+    "inodes": _inodes,
     "read-only": _read_only,
     "odd": _odd,
     "goes-away": _goes_away,
