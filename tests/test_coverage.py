@@ -10,7 +10,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from asyncexport.core.bundles import DAY, Bundle, Range, gaps, merged
-from asyncexport.core.coverage import ExportPlan, RecordedRange, in_order, needs_refresh
+from asyncexport.core.coverage import (
+    ExportPlan,
+    RecordedRange,
+    in_order,
+    is_exported_anew,
+    needs_refresh,
+    settles_at,
+    was_settled,
+)
 from asyncexport.core.exports import Export
 from asyncexport.core.states import (
     IN_PROGRESS,
@@ -358,6 +366,66 @@ def test_a_refresh_is_due_of_archives_alone_and_not_once_it_was_refused():
     assert not needs_refresh(record(0, 1800, Failed("why")), refresh_seconds=3600, now=9000)
     assert not needs_refresh(record(0, 1800, KEPT, stored=early), refresh_seconds=3600, now=9000)
     assert needs_refresh(record(0, 1800, Failed("why"), stored=early), refresh_seconds=3600, now=9000)
+
+
+def archived(exported_at, settle=0.0, *, state=None):
+    """A bundle of half an hour, exported at a moment, when the settle time was this."""
+    archive = replace(ARCHIVE, exported_at=float(exported_at), settle_seconds=float(settle))
+    return record(0, 1800, state or archive, stored=archive)
+
+
+@pytest.mark.parametrize(
+    ("exported_at", "settle", "settled"),
+    [
+        (1800 + DAY, DAY, True),
+        (1800 + DAY - 300, DAY, True),
+        (1800 + DAY - 301, DAY, False),
+        (1800, DAY, False),
+        (-(10**9), DAY, False),
+        (1800, 0, True),  # of a ledger that does not know, of a rebuild
+        (1500, 0, True),
+        (1499, 0, False),  # before its own end
+    ],
+)
+def test_an_archive_was_settled_by_the_settle_time_of_then(exported_at, settle, settled):
+    """Less five minutes, which clocks may be apart."""
+    assert was_settled(archived(exported_at, settle)) == settled
+
+
+def test_what_has_no_archive_was_not_exported_too_soon():
+    """It is to do anyway."""
+    assert was_settled(record(0, 1800, Failed("why")))
+
+
+@given(
+    exported_at=st.integers(-DAY, 5 * DAY),
+    then=st.integers(0, 3 * DAY),
+    present=st.integers(0, 3 * DAY),
+    now=st.integers(0, 9 * DAY),
+    late=st.integers(-300, 5000),
+)
+def test_what_was_exported_too_soon_is_exported_anew_once(exported_at, then, present, now, late):
+    """When it is settled, by the longer of both settings; a longer one alone makes no work."""
+    one = archived(exported_at, then)
+    anew = is_exported_anew(one, settle_seconds=present, refresh_seconds=0, now=now)
+    due = 1800 + max(then, present)
+    assert settles_at(one, settle_seconds=present) == due
+    assert anew == (exported_at < 1800 + then - 300 and due <= now)
+    # The service may say of its operation that it was made as much as five minutes before it was asked for.
+    again = archived(max(now, due) + late, present)
+    assert not is_exported_anew(again, settle_seconds=3 * DAY, refresh_seconds=0, now=100 * DAY)
+
+
+def test_an_archive_that_was_kept_is_left_alone_however_early_it_was():
+    """It would be asked for night after night."""
+    assert not is_exported_anew(archived(0, DAY, state=KEPT), settle_seconds=DAY, refresh_seconds=0, now=9 * DAY)
+
+
+def test_a_refresh_goes_its_own_way():
+    """What was settled when it was exported may have changed since."""
+    settled = archived(1800 + DAY, DAY)
+    assert is_exported_anew(settled, settle_seconds=DAY, refresh_seconds=2 * DAY, now=1800 + 2 * DAY)
+    assert not is_exported_anew(settled, settle_seconds=DAY, refresh_seconds=2 * DAY, now=1799 + 2 * DAY)
 
 
 def test_a_range_all_stored_is_nothing_to_do():

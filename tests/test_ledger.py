@@ -1,6 +1,7 @@
 """The ledger: what is written is durable, grouped, in order, and read as it was written."""
 
 import asyncio
+import itertools
 import signal
 import sqlite3
 import subprocess
@@ -13,8 +14,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from asyncexport.core.bucket import SentRequest
-from asyncexport.core.bundles import ALL_TIME, Bundle, Range
-from asyncexport.core.coverage import RecordedRange, needs_refresh
+from asyncexport.core.bundles import ALL_TIME, DAY, Bundle, Range
+from asyncexport.core.coverage import RecordedRange, needs_refresh, was_settled
 from asyncexport.core.exports import Definition, Export, Format
 from asyncexport.core.states import BundleRecord, Created, Creating, Failed, Planned, Ready
 from asyncexport.errors import IllegalMove, LedgerCorruptError, LedgerError, StorageError
@@ -534,6 +535,26 @@ def test_narrowing_loses_no_bundle_that_needs_a_refresh(exported_after_delays, s
     due = [one for one in everything if needs_refresh(one, refresh_seconds=seconds, now=now)]
     assert len(everything) == len(DELAYS)
     assert [one for one in candidates if needs_refresh(one, refresh_seconds=seconds, now=now)] == due
+
+
+async def test_what_was_exported_too_soon_is_found(tmp_path):
+    """Whatever the settle time was, to the fraction of a second: those that the core names, in order."""
+    ledger = await opened(tmp_path)
+    delays = [-301.0, -300.5, -300.0, -0.5, 0.0, DAY - 301.0, DAY - 300.5, DAY - 300.0, DAY - 299.5, DAY + 1.0]
+    records = []
+    for number, (settle, delay) in enumerate(itertools.product((0.0, float(DAY), 3.0 * DAY), delays)):
+        done = replace(archive(number), exported_at=bundle(number).range.end + delay, settle_seconds=settle)
+        records.append(BundleRecord(bundle(number), 0, done, done))
+    await ledger.restore(records, at=1.0)
+    early = [one for one in records if not was_settled(one)]
+    assert 5 < len(early) < len(records)
+    assert await ledger.look(lambda queries: queries.unsettled("events", ALL_TIME)) == early
+    some = Range(bundle(3).range.start, bundle(12).range.end)
+    within = [one for one in early if some.start <= one.bundle.range.start < some.end]
+    assert await ledger.look(lambda queries: queries.unsettled("events", some)) == within
+    await ledger.close()
+    with LedgerReader(tmp_path) as reader:
+        assert list(reader.overviews()[0].unsettled) == early
 
 
 async def test_a_new_take_leaves_the_archive_standing(tmp_path):

@@ -10,8 +10,9 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from asyncexport.core.bundles import ALL_TIME, Bundle, Range, merged
-from asyncexport.core.coverage import RecordedRange
+from asyncexport.core.coverage import RecordedRange, was_settled
 from asyncexport.core.holdings import START_WEIGHT, DayTally, overlaps
+from asyncexport.core.service_time import CLOCKS_APART_SECONDS
 from asyncexport.core.states import BundleRecord, FewerRows, Planned, Split
 from asyncexport.errors import LedgerCorruptError
 from asyncexport.ledger.overview import Overview
@@ -26,7 +27,10 @@ _UNSETTLED = (
     " < standing.stop + coalesce(json_extract(archived.fields, '$.settle_seconds'), 0) - ?"
     " ORDER BY standing.start, standing.stop"
 )
-"""Bundles whose archive was exported sooner than its end and the settle time then, less so many seconds."""
+"""Bundles whose archive was exported sooner than its end and the settle time then, less so many seconds.
+
+As far as whole seconds tell: it narrows the candidates, and `core.coverage.was_settled` decides.
+"""
 
 
 class BundleQueries:
@@ -119,10 +123,10 @@ class BundleQueries:
         )
         return [self._record(row) for row in rows]
 
-    def unsettled(self, span: Range, *, tolerance: float) -> list[BundleRecord]:
+    def unsettled(self, span: Range) -> list[BundleRecord]:
         """See `LedgerQueries.unsettled`."""
-        rows = self._connection.execute(_UNSETTLED, (self._known.number, span.end, span.start, tolerance))
-        return [self._record(row) for row in rows]
+        rows = self._connection.execute(_UNSETTLED, (self._known.number, span.end, span.start, CLOCKS_APART_SECONDS))
+        return [one for one in map(self._record, rows) if not was_settled(one)]
 
     def all(self) -> Iterator[BundleRecord]:
         """Every bundle, in no order."""
@@ -146,6 +150,7 @@ class BundleQueries:
             unfinished=tuple(self.unfinished(ALL_TIME, covered)),
             covered=covered,
             overlaps=tuple(self.overlaps()),
+            unsettled=tuple(self.unsettled(ALL_TIME)),
             last_at=None if latest is None else self._state_row(latest).written_at,
         )
 

@@ -16,6 +16,7 @@ class Overview:
         rows, bytes: In these archives, and of them.
         unfinished: Bundles whose newest revision has begun and not ended as stored, in order.
         covered: The time that archives cover, merged, in order.
+        unsettled: Bundles whose archive was exported before it was settled, in order.
         overlaps: Archives that begin before an earlier one has ended, each after that one.
         last_at: When its last row was written, in seconds since 1970; None where there is none.
     """
@@ -30,6 +31,7 @@ class Overview:
     covered: tuple[Range, ...]
     last_at: float | None
     overlaps: tuple[tuple[Range, Range], ...] = ()
+    unsettled: tuple[BundleRecord, ...] = ()
 
     @property
     def in_progress(self) -> int:

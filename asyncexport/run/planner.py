@@ -163,7 +163,8 @@ def _export_plan(
     for one in candidates:
         if is_exported_anew(one, settle_seconds=settle, refresh_seconds=refresh_seconds, now=now):
             again[one.bundle] = one
-    waiting = {one.bundle: one for one in candidates if not was_settled(one) and not one.kept}
+    begun = {one.bundle for one in stock.unfinished}
+    waiting = {one.bundle: one for one in candidates if not was_settled(one) and one.bundle not in begun}
     return ExportPlan(
         export,
         span,
