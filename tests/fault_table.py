@@ -725,6 +725,11 @@ def _clocks() -> Iterator[Row]:
         "they tell no time",
         faults=("api:old-date,seconds=-80000",),
     )
+    yield Row(
+        "an archive that was exported before its data was settled, by a clock that was fast",
+        "`status` lists it; it is exported anew, once, when it is settled",
+        scene="early",
+    )
     yield Row("a host clock that stands still from night to night", "the service is asked for the time", scene="still")
     yield Row(
         "a clock that jumps by a year between two runs", "the budget's level is clamped; the run goes on", scene="jump"

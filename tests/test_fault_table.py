@@ -35,7 +35,7 @@ from asyncexport.run.spec import Nightly, Repair
 from asyncexport.run.verify import Broken, Intact, Missing, verify
 from asyncexport.sandbox import Sandbox, SandboxBehaviour, SandboxFault, serving
 from asyncexport.simulate.run import Scenario, simulate
-from tests.exporting import BY_SERVICE, QUICK, Notebook, OffClock, archives, moment, rows_in, run, truth
+from tests.exporting import BY_SERVICE, QUICK, Notebook, OffClock, archives, clock_of, moment, rows_in, run, truth
 from tests.fault_table import BUNDLES, ROWS, Row, as_markdown
 from tests.ledger_rig import loses_locks
 from tests.refusals_rig import RefusingService, play
@@ -576,6 +576,27 @@ async def _far(stage: Stage, ahead: str) -> None:
         await stage.finish(sandbox)
 
 
+async def _early(stage: Stage, _: str) -> None:
+    """Nothing tells the time before the first creates, which are of days to come; then it is put right."""
+    order: dict[str, Any] = {"kind": Nightly, "start": "", "end": None, "changes": {"export": [{"bundle": "6h"}]}}
+    silent = tuple(SandboxFault(where, "404") for where in ("list", "me", "segments"))
+    calm = replace(CALM, rows_per_hour=4)
+    async with serving(replace(calm, faults=silent)) as sandbox:
+        await run(sandbox, stage.directory, **order, host_clock=OffClock(2.0 * DAY))
+        with LedgerReader(stage.directory) as ledger:
+            early = {one.bundle.range for one in ledger.overviews()[0].unsettled}
+        assert early
+        sandbox.behave(calm)
+        for _day in range(4):
+            sandbox.skip(DAY)
+            summary = await run(sandbox, stage.directory, **order, host_clock=clock_of(sandbox))
+            assert summary.exit_code is Exit.DONE
+        made = [Range(int(one.start), int(one.end)) for one in sandbox.operations]
+        assert {span for span in made if made.count(span) == 2} == early
+        with LedgerReader(stage.directory) as ledger:
+            assert not ledger.overviews()[0].unsettled
+
+
 async def _still(stage: Stage, _: str) -> None:
     """The second night begins when the first one did, as far as that clock can tell."""
     order: dict[str, Any] = {"kind": Nightly, "start": "", "end": None, "changes": {"export": [{"bundle": "6h"}]}}
@@ -744,6 +765,7 @@ SCENES: dict[str, Any] = {
     "organisation": _organisation,
     "clock": _clock,
     "far": _far,
+    "early": _early,
     "still": _still,
     "jump": _jump,
     "refresh": _refresh,
