@@ -32,8 +32,7 @@ def status(ctx: typer.Context, *, export: Names = None, directory: Directory = N
     The ledger is read, and nothing is changed: it may be asked while a run is going on. Ends with 3 if bundles are
     parked or archives overlap. A gap is time between the first archive and the last that no archive covers. Bundles
     that kept their archive, because a new export was empty or had far fewer rows, are listed apart with both counts.
-    Bundles that were exported before their data was settled are listed as unsettled: `backfill` and `nightly` export
-    them anew, once, when it is.
+    Unsettled is what was exported before its data was settled: it is exported anew, once, when it is.
     """
     from asyncexport.ledger import LedgerReader, holder, present
 

@@ -21,6 +21,12 @@ from asyncexport.ledger.rows import KnownExport, StateRow, read_record
 BUNDLES_PER_PAGE = 500
 """Bundles read at once: a few milliseconds."""
 
+_OVERLAPS = (
+    "SELECT count(*) FROM (SELECT start, max(stop) OVER (ORDER BY start, stop ROWS BETWEEN UNBOUNDED PRECEDING"
+    " AND 1 PRECEDING) AS reached FROM bundle WHERE export = ? AND stored IS NOT NULL) WHERE start < reached"
+)
+"""How many archives begin before one that stands before them has ended."""
+
 _UNSETTLED = (
     "SELECT standing.* FROM standing JOIN state AS archived ON archived.seq = standing.stored"
     " WHERE standing.export = ? AND standing.start < ? AND standing.stop > ? AND standing.exported"
@@ -79,11 +85,7 @@ class BundleQueries:
 
     def overlaps(self) -> list[tuple[Range, Range]]:
         """Archives that begin before an earlier one has ended, each after the one that it overlaps."""
-        (found,) = self._connection.execute(
-            "SELECT count(*) FROM (SELECT start, max(stop) OVER (ORDER BY start, stop ROWS BETWEEN UNBOUNDED PRECEDING"
-            " AND 1 PRECEDING) AS reached FROM bundle WHERE export = ? AND stored IS NOT NULL) WHERE start < reached",
-            (self._known.number,),
-        ).fetchone()
+        (found,) = self._connection.execute(_OVERLAPS, (self._known.number,)).fetchone()
         return list(overlaps(self.stored_ranges(ALL_TIME))) if found else []
 
     def covered(self, span: Range) -> Iterator[Range]:
@@ -130,8 +132,8 @@ class BundleQueries:
 
     def all(self) -> Iterator[BundleRecord]:
         """Every bundle, in no order."""
-        rows = self._connection.execute("SELECT * FROM standing WHERE export = ?", (self._known.number,))
-        return (self._record(row) for row in rows)
+        every = "SELECT * FROM standing WHERE export = ?"
+        return map(self._record, self._connection.execute(every, (self._known.number,)))
 
     def overview(self) -> Overview:
         """What `status` says of the export."""
