@@ -19,7 +19,8 @@ from asyncexport.core.coverage import (
     settles_at,
     was_settled,
 )
-from asyncexport.core.exports import Export
+from asyncexport.core.exports import Definition, Export, Type
+from asyncexport.core.parking import pieces_of
 from asyncexport.core.states import (
     IN_PROGRESS,
     BundleRecord,
@@ -30,8 +31,11 @@ from asyncexport.core.states import (
     Overdue,
     Planned,
     Ready,
+    Refused,
+    Split,
     State,
     Stored,
+    moved,
 )
 from tests.ledger_model import Model
 
@@ -138,10 +142,14 @@ def test_the_count_is_that_of_what_comes(model, span, width, fills_gaps, data):
 @calm
 @given(ledgers(), ranges(), WIDTHS, st.booleans())
 def test_what_was_begun_parked_or_reopened_is_taken_up_as_it_stands(model, span, width, fills_gaps):
-    """Each bundle under way, parked or in a new take comes once, in its own width, with its state; by a retry, too."""
-    found = list(in_order([work_of(model, span, width, fills_gaps=fills_gaps)]))
+    """Each bundle under way, parked or in a new take comes once, in its own width, with its state; by a retry, too.
+
+    What gives way to narrower ones does not come itself.
+    """
+    work = work_of(model, span, width, fills_gaps=fills_gaps)
+    found = list(in_order([work]))
     for one in model.stock(EVENTS, span).unfinished:
-        if one.kept:
+        if one.kept or one in work.splits:
             assert one not in found
         elif one.stored is not None or not isinstance(one.state, Planned):
             assert found.count(one) == 1
@@ -179,10 +187,11 @@ def test_pieces_keep_to_the_grid(model, span, width):
 @calm
 @given(ledgers(), ranges(), WIDTHS)
 def test_a_retry_leaves_alone_what_nobody_has_begun(model, span, width):
-    """What it does as gaps is the time of what was begun and neither stored, claimed nor parked; all of it, once."""
+    """What it does as gaps is the time of what was begun or split and neither stored nor claimed; all of it, once."""
     work = work_of(model, span, width, fills_gaps=False)
-    unfinished = work.stock.unfinished
-    begun = [one.bundle.range for one in unfinished if isinstance(one.state, Planned) and one.stored is None]
+    unfinished = [one for one in work.stock.unfinished if one not in work.splits]
+    begun = [one.bundle.range for one in work.splits]
+    begun += [one.bundle.range for one in unfinished if isinstance(one.state, Planned) and one.stored is None]
     others = [one.bundle.range for one in unfinished if not isinstance(one.state, Planned)]
     own = {one.bundle for one in unfinished if one.stored is not None or not isinstance(one.state, Planned)}
     pieces = [one.bundle.range for one in in_order([work]) if one.bundle not in own]
@@ -199,6 +208,7 @@ def test_a_retry_leaves_alone_what_nobody_has_begun(model, span, width):
             ranges(),
             WIDTHS,
             st.booleans(),
+            st.booleans(),
             st.lists(
                 st.sampled_from(["left", "claimed", "parked", "begun", "kept", "stored", "stored"]),
                 min_size=1,
@@ -214,9 +224,22 @@ def test_a_retry_leaves_alone_what_nobody_has_begun(model, span, width):
 def test_runs_of_any_width_fetch_every_second_once(runs, width, other_width):
     """However runs end and widths change between them: in the end all is stored, nothing was twice, nothing is left."""
     model, fetched = Model(), []
-    for span, a_width, fills_gaps, fates, refresh in [*runs, (Range(0, 2 * DAY), width, True, ["stored"], 0)]:
+    last = (Range(0, 2 * DAY), width, True, False, ["stored"], 0)
+    for span, a_width, fills_gaps, lets_rest, fates, refresh in [*runs, last]:
         again = tuple(model.stored(EVENTS, span)[:refresh])
-        work = work_of(model, span, a_width, fills_gaps=fills_gaps, refresh=again)
+        resting = [one.bundle for one in model.stock(EVENTS, span).unfinished if isinstance(one.state, Failed)]
+        options = {
+            "fills_gaps": fills_gaps,
+            "refresh": again,
+            "rests_until": dict.fromkeys(resting, 9e9) if lets_rest else {},
+        }
+        work = work_of(model, span, a_width, **options)
+        planned = [one.bundle for one in in_order([work])]
+        assert not {one.bundle for one in work.resting} & set(planned)
+        for one in work.splits:
+            split(model, one, work)
+        work = work_of(model, span, a_width, **options)
+        assert (work.splits, [one.bundle for one in in_order([work])]) == ([], planned)
         for one, fate in zip(list(in_order([work])), itertools.cycle(fates), strict=False):
             fetched += carry(model, one, fate)
     fetched.sort()
@@ -227,12 +250,23 @@ def test_runs_of_any_width_fetch_every_second_once(runs, width, other_width):
         assert all(one.kept for one in model.stock(EVENTS, Range(0, 2 * DAY)).unfinished)
 
 
+def split(model, one, work):
+    """As the ledger writes it."""
+    pieces = list(pieces_of(one.bundle.range, work.export, work.span))
+    assert len(pieces) > 1
+    assert list(merged((piece.start, piece.end) for piece in pieces)) == [one.bundle.range]
+    add(model, replace(one, state=moved(one.state, Split())))
+    for piece in pieces:
+        bundle = Bundle(one.bundle.export, piece)
+        model.records.setdefault(bundle, BundleRecord(bundle))
+
+
 def carry(model, one, fate):
     """What becomes of a bundle in a run; the ranges that were fetched for the first time."""
     known = model.records.get(one.bundle, BundleRecord(one.bundle))
     # What the ledger would refuse: an archive forgotten or made up, a take that is not the next.
     assert known.stored == one.stored
-    assert one.revision == known.revision + isinstance(known.state, Stored)
+    assert one.revision == known.revision + isinstance(known.state, Stored | Split)
     if fate == "left":
         return []
     if fate == "kept" and one.stored:
@@ -285,11 +319,60 @@ def test_what_is_claimed_comes_before_what_lies_earlier():
     assert [one.bundle.range.start for one in in_order([work])] == [7200, 0, 1800, 3600, 5400]
 
 
-def test_parked_bundles_are_taken_up_in_their_own_width():
-    """A changed width does not cut what was parked anew, not even where it reaches beyond the range."""
-    parked = record(0, 21_600, Overdue(1, 0.0, "op"))
+@pytest.mark.parametrize("state", [Overdue(1, 0.0, "op"), Refused("403", Ready(1, 0.0, "x"))])
+def test_what_may_have_a_file_is_taken_up_in_its_own_width(state):
+    """A changed width does not cut it anew, not even where it reaches beyond the range: it is asked for first."""
+    parked = record(0, 21_600, state)
     work = ExportPlan(Export(EVENTS, bundle_seconds=1800), Range(3600, 23_400), RecordedRange((parked,)))
     assert [one.bundle.range for one in in_order([work])] == [Range(0, 21_600), Range(21_600, 23_400)]
+
+
+def test_what_failed_gives_way_to_narrower_ones():
+    """Where the width is narrower, and at the ends of a range that is narrower than the bundle; for a retry, too."""
+    parked = record(0, 7200, Failed("why"))
+    for fills_gaps in (True, False):
+        work = ExportPlan(
+            Export(EVENTS, bundle_seconds=1800), Range(2700, 6000), RecordedRange((parked,)), fills_gaps=fills_gaps
+        )
+        pieces = [Range(2700, 3600), Range(3600, 5400), Range(5400, 6000)]
+        assert [one.bundle.range for one in in_order([work])] == pieces
+        assert (work.splits, work.parked, work.count) == ([parked], [], 3)
+        own = [Range(0, 1800), Range(1800, 2700), *pieces, Range(6000, 7200)]
+        assert list(pieces_of(parked.bundle.range, work.export, work.span)) == own
+
+
+@pytest.mark.parametrize(
+    ("one", "export", "span"),
+    [
+        (record(0, 1800, Failed("why")), Export(EVENTS), Range(0, 1800)),
+        (record(0, 1800, Failed("why")), Export(EVENTS, bundle_seconds=3600), Range(0, DAY)),
+        (record(900, 2700, Failed("why")), Export(EVENTS), Range(0, DAY)),
+        (record(0, 7200, Failed("why"), stored=ARCHIVE), Export(EVENTS), Range(0, DAY)),
+        (record(0, DAY, Failed("why")), Export(EVENTS, Definition(type=Type.INDIVIDUAL), 1800), Range(0, DAY)),
+        (record(0, DAY, Failed("why")), Export(EVENTS, Definition(type=Type.INDIVIDUAL), DAY), Range(1800, DAY)),
+    ],
+    ids=["fits", "wider", "off the grid", "archive", "individuals", "individuals in a narrower range"],
+)
+def test_what_is_not_narrower_is_taken_up_as_it_is(one, export, span):
+    """Nor is what has an archive ever split, nor individuals."""
+    work = ExportPlan(export, span, RecordedRange((one,)))
+    assert (work.splits, work.parked) == ([], [one])
+
+
+def test_what_was_split_and_is_asked_for_again_is_a_new_revision():
+    """The width was set back before the narrower ones were exported; what was split stays split."""
+    split = record(0, 3600, Split())
+    begun = tuple(record(at, at + 1800, Planned(1)) for at in (0, 1800))
+    work = ExportPlan(Export(EVENTS, bundle_seconds=3600), Range(0, 3600), RecordedRange(begun, split=(split,)))
+    assert list(in_order([work])) == [split.next_revision()]
+
+
+def test_what_waits_for_its_time_keeps_its_range():
+    """It is not to do, and neither is its time; it is not split either."""
+    parked = record(0, 7200, Failed("why"))
+    work = ExportPlan(Export(EVENTS), Range(0, 9000), RecordedRange((parked,)), rests_until={parked.bundle: 5.0})
+    assert [one.bundle.range for one in in_order([work])] == [Range(7200, 9000)]
+    assert (work.resting, work.splits, work.parked, work.count) == ([parked], [], [], 1)
 
 
 def test_a_bundle_between_attempts_keeps_its_count():

@@ -150,7 +150,13 @@ def _overview_record(overview: "Overview", settled: int | None) -> dict[str, Any
         "behind_seconds": None if settled is None or not covered else max(0, settled - covered[-1].end),
         "under_way": overview.in_progress,
         "parked": [
-            {**_range_record(one.bundle.range), "reason": _why(one), **counts_of(one.state)} for one in overview.parked
+            {
+                **_range_record(one.bundle.range),
+                "reason": _why(one),
+                **counts_of(one.state),
+                **({} if (due := overview.next_try(one)) is None else {"next_try": show(due)}),
+            }
+            for one in overview.parked
         ],
         "last_at": None if overview.last_at is None else show(overview.last_at),
     }
