@@ -37,6 +37,7 @@ QUICK: dict[str, Any] = {
     "budget": AMPLE,
     "polling": {"min_interval": "5ms", "expected": "50ms"},
     "retry": {"backoff_initial": "1ms", "backoff_max": "20ms", "outage": "2s"},
+    "download": {"second_look": "20ms"},
     "output": {"grace": "1s"},
 }
 """Settings for a sandbox whose operations take milliseconds."""

@@ -343,6 +343,7 @@ def _creates() -> Iterator[Row]:
         )
     its_own = "it is told, and a new export is made: there are never two archives of one file"
     yield Row("an operation id that was given for another range before", its_own, faults=("create:same-id,nth=2",))
+    yield Row("an export id that was given for another range before", its_own, scene="other-export")
     yield Row("an operation id that an earlier run was given for another range", its_own, scene="same-id")
     for what, fault, must in (
         ("", "", "each bundle comes whole; no second export is made"),
@@ -503,6 +504,7 @@ def _bodies() -> Iterator[Row]:
                 stored=3,
                 exports=BUNDLES + 1,
             )
+    yield from _no_archives()
     for container in ("ndjson", "csv"):
         yield Row(
             f"an HTML page in place of a file, each time and without a hash ({container})",
@@ -544,6 +546,63 @@ def _bodies() -> Iterator[Row]:
         "the whole does not add up: it begins anew",
         faults=(CUT_ONCE, f"download:changed-quietly,{WINDOW},nth=2"),
     )
+
+
+def _no_archives() -> Iterator[Row]:
+    """What some box sends under a 200, and what is whole and another bundle's."""
+    twice = f"believed only when a second look, some while later and through a fresh link, says the same; {AGAIN}"
+    for what, fault, container in (
+        ("empty", "nothing at all", "ndjson"),
+        ("empty", "nothing at all", "csv"),
+        ("newline", "a line end and nothing else", "ndjson"),
+        ("not-object", "`[]`", "json"),
+    ):
+        yield Row(
+            f"{fault} under a 200, without a hash, in place of a {container.upper()} file",
+            twice,
+            faults=(f"download:{what},nth=2",),
+            changes=ONE_ATTEMPT,
+            container=container,
+        )
+    for what, fault, container in (
+        ("ok", "`OK` under a 200, in place of a CSV file", "csv"),
+        ("error-object", '`{"error": …}` under a 200, in place of a NDJSON file', "ndjson"),
+    ):
+        yield Row(
+            fault,
+            f"no name in it is one of an export's: {AGAIN}",
+            faults=(f"download:{what},nth=2",),
+            changes={"retry": {"attempts": 2}},
+            container=container,
+        )
+        yield Row(
+            f"{fault}, each time",
+            "after three in a row that export stops, since our list of names must be wrong; no export is made anew",
+            faults=(f"download:{what}",),
+            container=container,
+            code=Exit.USAGE,
+            stored=0,
+            kept=BUNDLES,
+            said="no export",
+        )
+        yield Row(
+            f"{fault}, each time for one bundle",
+            "the others come; after three in a row the export stops, and the bundle is unfinished",
+            faults=(f"download:{what},{WINDOW}",),
+            container=container,
+            code=Exit.PARTIAL,
+            stored=3,
+            kept=1,
+            said="no export",
+        )
+    for container in ("ndjson", "json", "csv"):
+        yield Row(
+            f"a whole {container.upper()} file with the rows of another range",
+            "refused by its EventStart; a new export is made at once, and comes whole",
+            faults=("operation:other-rows,nth=2",),
+            container=container,
+            exports=BUNDLES + 1,
+        )
 
 
 def _containers() -> Iterator[Row]:
@@ -653,11 +712,6 @@ def _disk() -> Iterator[Row]:
         yield Row(f"no space left at: {name}", full, scene=f"write:{name}:ENOSPC")
     yield Row("an fsync that fails", "nothing gets its final name; exit code 8", scene="write:part.fsync:EIO")
     yield Row("a rename that fails", "nothing gets its final name; exit code 8", scene="write:rename:EIO")
-    yield Row(
-        "a disk that has no inodes left (a real small one)",
-        "exit code 8, named as such; once there are some, the same command finishes",
-        scene="inodes",
-    )
     for name, kind in (("no file handles left", "EMFILE"), ("a link that leads in a circle", "ELOOP")):
         yield Row(f"{name} at: part.create", "the same, and named as what it is", scene=f"write:part.create:{kind}")
     yield Row("a directory that is read-only", "exit code 8, before anything is asked", scene="read-only")
@@ -724,11 +778,6 @@ def _clocks() -> Iterator[Row]:
         "answers from a store, with an Age and a date of yesterday",
         "they tell no time",
         faults=("api:old-date,seconds=-80000",),
-    )
-    yield Row(
-        "an archive that was exported before its data was settled, by a clock that was fast",
-        "`status` lists it; it is exported anew, once, when it is settled",
-        scene="early",
     )
     yield Row("a host clock that stands still from night to night", "the service is asked for the time", scene="still")
     yield Row(

@@ -15,6 +15,7 @@ from asyncexport.core.events import (
     BundleStored,
     Event,
     ExportStopped,
+    Note,
     PossibleDuplicate,
     Retried,
 )
@@ -31,7 +32,7 @@ from asyncexport.engine.key_check import KeyCheck
 from asyncexport.engine.permit import Permit
 from asyncexport.engine.poller import OperationPoller
 from asyncexport.engine.retrying import Retrying
-from asyncexport.errors import ServiceError, UnavailableError
+from asyncexport.errors import ExportError, UnavailableError
 from asyncexport.simulate.service import MemoryLedger
 
 OUTAGE = 6 * 3600.0
@@ -268,7 +269,8 @@ class Listener:
     retries: list[str] = field(default_factory=list)
     shared: int = 0
     duplicates: int = 0
-    refusals: dict[str, ServiceError] = field(default_factory=dict)
+    refusals: dict[str, ExportError] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
 
     def on_event(self, event: Event) -> None:
         """Remember it."""
@@ -287,6 +289,8 @@ class Listener:
                 self.duplicates += 1
             case ExportStopped(export=export, error=error):
                 self.refusals[export] = error
+            case Note(message=message):
+                self.notes.append(message)
 
 
 class Scene:

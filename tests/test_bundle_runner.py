@@ -8,6 +8,7 @@ import pytest
 from asyncexport.core.exports import Definition, Export
 from asyncexport.core.guard import least_rows
 from asyncexport.core.polling import FinishedOperation
+from asyncexport.core.second_looks import SecondLooks
 from asyncexport.core.service.fetch_attempts import PROGRESS_BYTES
 from asyncexport.core.service.resources import DownloadLink
 from asyncexport.core.states import (
@@ -26,6 +27,7 @@ from asyncexport.engine.export_state import ExportRefused
 from asyncexport.errors import (
     CorruptError,
     FewerRowsError,
+    ForeignRowsError,
     GoneError,
     IncompleteError,
     LedgerError,
@@ -36,6 +38,8 @@ from asyncexport.errors import (
     StorageError,
     UnauthorizedError,
     UnavailableError,
+    UnknownRowsError,
+    UnprovedEmptyError,
 )
 from tests.stand_ins import EXPORT, LOST_ANSWER, OUTAGE, Scene, now, planned
 from tests.virtual_time import at, on_virtual_time, settled
@@ -132,6 +136,103 @@ async def test_a_new_attempt_or_revision_may_have_the_id_of_before():
     scene.service.names = ["op1"]
     assert isinstance((await carry(scene, done.next_revision())).state, Stored)
     assert scene.service.posts == 2
+
+
+# Whose rows
+
+
+EMPTY = UnprovedEmptyError()
+FOREIGN = ForeignRowsError(outside=3, timed=3)
+UNKNOWN = UnknownRowsError(["error"])
+LOOK = 60.0
+"""`[download] second_look`, as it is by default."""
+
+
+@on_virtual_time
+async def test_a_file_without_rows_is_looked_at_again_while_other_work_goes_on():
+    """A minute later, through a fresh link, with no slot held and no attempt counted; nobody is told of trouble."""
+    scene = Scene(slots=1)
+    scene.downloads.fetches = [EMPTY]
+    empty = asyncio.create_task(carry(scene, planned(0, state=READY)))
+    await settled()
+    other = await carry(scene, planned(1, state=READY))
+    assert isinstance(other.state, Stored)
+    assert now() < LOOK
+    done = await empty
+    assert isinstance(done.state, Stored)
+    assert now() >= LOOK
+    assert len(set(scene.downloads.used)) == scene.service.links == 3
+    assert (scene.listener.retries, scene.service.posts) == ([], 0)
+    assert scene.runner.fetching.second_looks == SecondLooks(2, 1)
+
+
+@on_virtual_time
+async def test_rows_of_another_range_cost_a_new_export_at_once():
+    """Another download would bring the same rows."""
+    scene = Scene()
+    scene.downloads.fetches = [FOREIGN]
+    began = now()
+    done = await carry(scene, planned(0, state=READY))
+    assert isinstance(done.state, Stored)
+    assert [type(state) for state in scene.ledger.states[:2]] == [Planned, Creating]
+    assert (scene.service.posts, len(scene.downloads.used)) == (1, 2)
+    assert now() - began < 2 * LOOK
+    assert "rows are of another time" in scene.listener.retries[0]
+
+
+@on_virtual_time
+async def test_three_files_with_rows_of_another_range_in_a_row_switch_the_rule_off():
+    """The third is fetched again, and taken; that is told once."""
+    scene = Scene(attempts=3)
+    scene.downloads.fetches = [FOREIGN, FOREIGN, FOREIGN]
+    done = await carry(scene, planned(0, state=READY))
+    assert isinstance(done.state, Stored)
+    assert (scene.service.posts, len(scene.downloads.used)) == (2, 4)
+    assert [message for message in scene.listener.notes if "EventStart" in message]
+    scene.downloads.fetches = [FOREIGN]
+    assert isinstance((await carry(scene, planned(1, state=READY))).state, Stored)
+    assert (scene.service.posts, len(scene.listener.notes)) == (2, 1)
+
+
+@on_virtual_time
+async def test_what_some_box_sent_is_fetched_again_a_while_later():
+    """It is no fault of the export's: none is made anew for it."""
+    scene = Scene()
+    scene.downloads.fetches = [UNKNOWN]
+    done = await carry(scene, planned(0, state=READY))
+    assert isinstance(done.state, Stored)
+    assert (scene.service.posts, scene.service.links) == (0, 2)
+    assert now() >= LOOK
+
+
+@on_virtual_time
+async def test_a_box_in_trouble_for_a_moment_stops_no_export():
+    """However many bundles it answers at once."""
+    scene = Scene(slots=9)
+    scene.downloads.fetches = [UNKNOWN] * 9
+    done = await asyncio.gather(*(carry(scene, planned(number, state=READY)) for number in range(9)))
+    assert all(isinstance(one.state, Stored) for one in done)
+    assert scene.service.posts == 0
+
+
+@pytest.mark.parametrize("is_as_stored", [True, False])
+def test_three_files_without_a_known_name_in_a_row_stop_the_export(is_as_stored):
+    """Then it is our list of names that is wrong; no export is bought for it."""
+
+    @on_virtual_time
+    async def stop():
+        scene = Scene()
+        error = UnknownRowsError(["error"])
+        error.is_as_stored = is_as_stored
+        scene.downloads.fails = lambda _: error
+        with pytest.raises(ExportRefused):
+            await carry(scene, planned(0, state=READY))
+        assert (scene.service.posts, len(scene.downloads.used)) == (0, 3)
+        assert scene.listener.refusals == {EXPORT.name: error}
+        with pytest.raises(ExportRefused):
+            await carry(scene, planned(1, state=READY))
+
+    stop()
 
 
 # The way through

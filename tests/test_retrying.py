@@ -19,15 +19,19 @@ from asyncexport.errors import (
     CorruptError,
     ExportError,
     FewerRowsError,
+    ForeignRowsError,
     GoneError,
     IncompleteError,
     OperationFailedError,
+    OtherHashError,
     RateLimitedError,
     RefusedError,
     ReplyError,
     ServiceError,
     UnauthorizedError,
     UnavailableError,
+    UnknownRowsError,
+    UnprovedEmptyError,
 )
 
 CREATE, POLL, LIST, RESULTS, DOWNLOAD = Call
@@ -92,6 +96,14 @@ ROWS: list[tuple[Call, CameBack, Facts, Next]] = [
     (DOWNLOAD, CameBack.BAD_FILE, Facts(), Next.NEW_LINK),
     (DOWNLOAD, CameBack.BAD_FILE, Facts(tries_left=False), Next.NEW_ATTEMPT),
     (DOWNLOAD, CameBack.FEWER_ROWS, Facts(), Next.PARK),
+    # Whole files that are no archive of this bundle.
+    (DOWNLOAD, CameBack.NO_ROWS, Facts(), Next.SECOND_LOOK),
+    (DOWNLOAD, CameBack.NO_ROWS, Facts(tries_left=False), Next.SECOND_LOOK),
+    (DOWNLOAD, CameBack.OTHER_ROWS, Facts(), Next.NEW_ATTEMPT),
+    (DOWNLOAD, CameBack.OTHER_ROWS, Facts(range_is_rule=False), Next.NEW_LINK),
+    (DOWNLOAD, CameBack.NO_EXPORT, Facts(), Next.SECOND_LOOK),
+    (DOWNLOAD, CameBack.NO_EXPORT, Facts(tries_left=False), Next.NEW_ATTEMPT),
+    (DOWNLOAD, CameBack.NO_EXPORT, Facts(names_are_wrong=True), Next.STOP_EXPORT),
     # The list.
     (LIST, CameBack.FORBIDDEN, Facts(), Next.ASK_SINGLY),
     (LIST, CameBack.BLOCKED, Facts(), Next.ASK_SINGLY),
@@ -176,10 +188,14 @@ def test_every_row_counts_for_something():
 
 
 WIDE = [
-    Facts(key, a, b, c, d, e, f, row, g, h, i, j)
-    for key in Key
-    for row in (1, 3)
-    for a, b, c, d, e, f, g, h, i, j in itertools.product((False, True), repeat=10)
+    *(
+        Facts(key, a, b, c, d, e, f, row, g, h, i, j)
+        for key in Key
+        for row in (1, 3)
+        for a, b, c, d, e, f, g, h, i, j in itertools.product((False, True), repeat=10)
+    ),
+    Facts(range_is_rule=False),
+    Facts(names_are_wrong=True),
 ]
 
 
@@ -213,6 +229,10 @@ def _first(call: Call, came_back: CameBack, facts: Facts) -> int:
         (DOWNLOAD, IncompleteError("cut"), CameBack.CUT),
         (DOWNLOAD, CorruptError("crc"), CameBack.BAD_FILE),
         (DOWNLOAD, FewerRowsError(rows_before=9, rows_found=0), CameBack.FEWER_ROWS),
+        (DOWNLOAD, UnprovedEmptyError(), CameBack.NO_ROWS),
+        (DOWNLOAD, ForeignRowsError(outside=1, timed=1), CameBack.OTHER_ROWS),
+        (DOWNLOAD, UnknownRowsError(["error"]), CameBack.NO_EXPORT),
+        (DOWNLOAD, OtherHashError("sha"), CameBack.BAD_FILE),
     ],
 )
 def test_what_an_error_carries(call: Call, error: ExportError, came_back: CameBack) -> None:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from asyncexport.core.bundles import Bundle
 from asyncexport.core.states import BundleRecord, Failed, FewerRows, Overdue, Refused, Stored
-from asyncexport.errors import ServiceError
+from asyncexport.errors import ExportError
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,13 +116,13 @@ class ExportStopped:
 
     Attributes:
         export: The export's name.
-        error: How the service refused.
+        error: How the service refused, or what its files are.
         ever_stored: Whether anything of it was stored before this run.
         blames_key: Whether it may be the key that is refused.
     """
 
     export: str
-    error: ServiceError
+    error: ExportError
     ever_stored: bool = False
     blames_key: bool = False
 

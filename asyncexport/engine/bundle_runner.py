@@ -44,6 +44,7 @@ class BundleRunner:
         accepted: Bundles whose archive is replaced by whatever comes. More may be added during the run.
         clock: Seconds since 1970 by the service's clock.
         definitions: What is asked for by exports that the run may leave out, by name.
+        second_look_seconds: `[download] second_look`.
 
     Attributes:
         creates: The creates under way.
@@ -66,15 +67,25 @@ class BundleRunner:
         clock: Callable[[], float],
         accepted: Container[Bundle] = frozenset(),
         definitions: Mapping[str, Definition] | None = None,
+        second_look_seconds: float = 60.0,
     ) -> None:
         self._export_states = export_states
         known = {name: one.export.definition for name, one in export_states.items()}
         self._owners = IdOwners(ledger, {**(definitions or {}), **known})
         self._moves = BundleMoves(ledger, tell, attempts=attempts, clock=clock)
+        self._failures = retrying.failures
         self._ends = OperationEnds(poller, self._moves, retrying)
         self._overdue = OverdueOperations(poller, self._moves, retrying)
         self.creates = Creates(gate, service, self._moves, retrying)
-        self.fetching = Fetching(service, downloads, self._moves, retrying, slots=download_slots, accepted=accepted)
+        self.fetching = Fetching(
+            service,
+            downloads,
+            self._moves,
+            retrying,
+            slots=download_slots,
+            accepted=accepted,
+            second_look_seconds=second_look_seconds,
+        )
 
     async def resume(self, record: BundleRecord) -> BundleRecord:
         """A bundle as an earlier run left it, ready to go on: what was parked begins at attempt 1."""
@@ -96,6 +107,7 @@ class BundleRunner:
     async def watch(self, record: BundleRecord, created: Created) -> BundleRecord:
         """See `OperationEnds.watch`."""
         if owner := await self._owners.of_operation(record.bundle, created.operation_id):
+            self._failures.ended(record.bundle)
             return await self._moves.count_attempt(
                 record, created.attempt, f"the service gave the operation of {owner}"
             )

@@ -10,7 +10,7 @@ from asyncexport.core.events import ExportStopped
 from asyncexport.core.exports import Export
 from asyncexport.core.service.refusals import CreateRefusals
 from asyncexport.core.service.retrying import Call, CameBack, read
-from asyncexport.errors import ServiceError
+from asyncexport.errors import ExportError
 
 
 class ExportRefused(Exception):  # noqa: N818 - a way out of a coroutine, not an error of its own
@@ -37,7 +37,7 @@ class ExportState:
     export: Export
     accepted: bool = False
     ever_stored: bool = False
-    refused: ServiceError | None = None
+    refused: ExportError | None = None
     stopped: bool = False
     creates: CreateRefusals = field(default_factory=CreateRefusals)
     waiting: dict[Bundle, None] = field(default_factory=dict)
@@ -50,7 +50,7 @@ class ExportState:
         """Whether creates go one at a time."""
         return not (self.accepted and self.creates.is_open)
 
-    def stop(self, error: ServiceError, call: Call) -> ExportStopped | None:
+    def stop(self, error: ExportError, call: Call) -> ExportStopped | None:
         """Stop it: what runs at the service goes on only where its creates alone are refused. None: it was stopped."""
         was_stopped = self.refused is not None
         self.refused = self.refused or error

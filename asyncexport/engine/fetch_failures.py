@@ -3,9 +3,11 @@
 1. What may be said to all bundles of an export is held back and probed for all; what is said to one bundle while others
    get on has pauses of its own.
 2. A bundle that is given up over refusals is parked with its export, which the next run asks for first.
+3. A file that nothing vouches for is looked at a second time, some while later; no download slot is held meanwhile.
 """
 
 import asyncio
+import logging
 from dataclasses import dataclass
 
 from asyncexport.core.admission import LONGEST_PAUSE_SECONDS
@@ -14,11 +16,22 @@ from asyncexport.core.service.fetch_attempts import FetchAttempts
 from asyncexport.core.service.refusals import EXPORT_LIFE_SECONDS, BundleTrouble
 from asyncexport.core.service.retrying import Call, CameBack, Facts, Next, read
 from asyncexport.core.states import BundleRecord, Ready, Refused
+from asyncexport.core.text import show_duration
 from asyncexport.engine.download import ArchiveDownload
 from asyncexport.engine.export_state import ExportRefused, ExportState
 from asyncexport.engine.moves import BundleMoves
 from asyncexport.engine.retrying import Retrying
-from asyncexport.errors import ArchiveError, ExportError, ServiceError, UnavailableError
+from asyncexport.engine.row_checks import RowChecks
+from asyncexport.errors import (
+    ArchiveError,
+    ExportError,
+    ForeignRowsError,
+    ServiceError,
+    UnavailableError,
+    UnknownRowsError,
+)
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,11 +68,19 @@ class FetchFailures:
     Args:
         moves: Where states are written.
         retrying: What is known of refusals.
+        rows: What is known of the rows in each export's files.
+        second_look_seconds: `[download] second_look`.
+
+    Attributes:
+        second_looks: How many files without rows were to be looked at once more.
     """
 
-    def __init__(self, moves: BundleMoves, retrying: Retrying) -> None:
+    def __init__(self, moves: BundleMoves, retrying: Retrying, rows: RowChecks, *, second_look_seconds: float) -> None:
         self._moves = moves
         self._retrying = retrying
+        self._rows = rows
+        self._second_look_seconds = second_look_seconds
+        self.second_looks = 0
 
     def may_be_everybodys(self, file: FileOfBundle, error: ServiceError) -> bool:
         """Whether it is a refusal, and no other bundle of the export gets on."""
@@ -73,26 +94,39 @@ class FetchFailures:
         tries, record, call = file.tries, file.record, file.tries.call
         came_back = read(call, error)
         trouble = tries.failed(came_back, now=self._retrying.now(), received=file.download.received)
-        is_services = came_back in (CameBack.TROUBLE, CameBack.TOO_OFTEN) and call is Call.RESULTS
-        if came_back not in (CameBack.GIVEN_UP, CameBack.KEY_REFUSED):
-            self._moves.tell(Retried(record.bundle, str(error), concerns_all=is_services))
+        self._tell(file, came_back, error)
         known = Facts(
             ever_good=file.export.ever_stored,
             expired=file.age_seconds(self._moves.clock()) >= EXPORT_LIFE_SECONDS,
             tries_left=tries.tries_left,
+            range_is_rule=isinstance(error, ForeignRowsError) and self._rows.refuses_range(record.bundle),
+            names_are_wrong=isinstance(error, UnknownRowsError) and self._rows.names_are_wrong(record.bundle, error),
         )
         match await self._retrying.next_after(error, file.name, call, trouble, known):
             case Next.STOP_RUN:
                 raise _for_good(error)
-            case Next.STOP_EXPORT if isinstance(error, ServiceError):
+            case Next.STOP_EXPORT:
                 self._retrying.stop(file.export, error, call)
                 raise ExportRefused from error
             case Next.PARK:
                 return await self._moves.note(record, Refused(str(error), file.ready))
             case Next.NEW_ATTEMPT:
                 return await self._moves.count_attempt(record, file.ready.attempt, str(error))
+            case Next.SECOND_LOOK:
+                await asyncio.sleep(self._second_look_seconds)
+                return None
         await self._pause(file, error, trouble)
         return None
+
+    def _tell(self, file: FileOfBundle, came_back: CameBack, error: ExportError) -> None:
+        """Tell what went wrong; that a file has no rows is no trouble."""
+        bundle = file.record.bundle
+        if came_back is CameBack.NO_ROWS:
+            self.second_looks += 1
+            log.info("%s: %s; looked at again in %s", bundle, error, show_duration(self._second_look_seconds))
+        elif came_back not in (CameBack.GIVEN_UP, CameBack.KEY_REFUSED):
+            is_services = came_back in (CameBack.TROUBLE, CameBack.TOO_OFTEN) and file.tries.call is Call.RESULTS
+            self._moves.tell(Retried(bundle, str(error), concerns_all=is_services))
 
     async def _pause(self, file: FileOfBundle, error: ExportError, trouble: BundleTrouble) -> None:
         """Wait before the next try, unless that is held back for all bundles of the export."""

@@ -15,8 +15,10 @@
 import logging
 from collections.abc import Container, KeysView
 
+from asyncexport.core.archive.belonging import RowLook
 from asyncexport.core.bundles import Bundle
 from asyncexport.core.guard import least_rows
+from asyncexport.core.second_looks import SecondLooks
 from asyncexport.core.service.fetch_attempts import FetchAttempts
 from asyncexport.core.states import Archive, BundleRecord, FewerRows, Ready, Stored
 from asyncexport.engine.calls import ExportCalls
@@ -27,6 +29,7 @@ from asyncexport.engine.fetch_failures import FetchFailures, FileOfBundle
 from asyncexport.engine.file_tries import FileTries
 from asyncexport.engine.moves import BundleMoves
 from asyncexport.engine.retrying import Retrying
+from asyncexport.engine.row_checks import RowChecks
 from asyncexport.errors import ArchiveError, FewerRowsError, ServiceError
 
 log = logging.getLogger(__name__)
@@ -42,6 +45,7 @@ class Fetching:
         retrying: How long between tries, and whose trouble it is.
         slots: `[concurrency] downloads`.
         accepted: Bundles whose archive is replaced by whatever comes. More may be added during the run.
+        second_look_seconds: `[download] second_look`.
     """
 
     def __init__(
@@ -53,12 +57,14 @@ class Fetching:
         *,
         slots: int,
         accepted: Container[Bundle],
+        second_look_seconds: float,
     ) -> None:
         self._downloads = downloads
         self._moves = moves
         self._retrying = retrying
         self._slots = DownloadSlots(slots)
-        self._failures = FetchFailures(moves, retrying)
+        self._rows = RowChecks(moves.tell, span_seconds=second_look_seconds, now=retrying.now)
+        self._failures = FetchFailures(moves, retrying, self._rows, second_look_seconds=second_look_seconds)
         self._tries = FileTries(service, retrying, self._failures, clock=moves.clock)
         self._accepted = accepted
         self._files: dict[Bundle, ArchiveDownload] = {}
@@ -86,6 +92,11 @@ class Fetching:
         """What a download takes, those counted in that are not done; None before the first is."""
         return (self._seconds + sum(self.ages)) / self._fetched if self._fetched else None
 
+    @property
+    def second_looks(self) -> SecondLooks:
+        """How many files were fetched, and how many of them took a second look."""
+        return SecondLooks(self._fetched, min(self._failures.second_looks, self._fetched))
+
     async def fetch(self, record: BundleRecord, ready: Ready, export: ExportState) -> BundleRecord:
         """From `Ready` to `Stored`, back to `Planned` for the next attempt, or parked.
 
@@ -95,7 +106,11 @@ class Fetching:
             UnavailableError: the service is gone for good.
         """
         least, definition = self._least_rows(record), export.export.definition
-        async with self._downloads.begin(record.bundle, definition, least_rows=least) as download:
+
+        def new_look() -> RowLook:
+            return self._rows.look(record.bundle, definition)
+
+        async with self._downloads.begin(record.bundle, definition, least_rows=least, new_look=new_look) as download:
             self._files[record.bundle] = download
             try:
                 tries = FetchAttempts(self._moves.attempts)
@@ -121,12 +136,15 @@ class Fetching:
                     continue
                 self._fetched += 1
                 # The next download need not wait for the ledger.
-                return await self._moves.note(record, _stored(archive, file.ready))
+                stored = await self._moves.note(record, _stored(archive, file.ready))
             except FewerRowsError as error:
                 # The file came whole: another try would bring the same one.
                 return await self._moves.note(record, FewerRows(error.rows_before, error.rows_found))
             except (ServiceError, ArchiveError) as error:
                 failure = error
+            else:
+                self._rows.taken(record.bundle, file.download.look)
+                return stored
             finally:
                 self._note_end(record.bundle)
             ended = await self._failures.after(file, failure)

@@ -135,7 +135,7 @@ class Retrying:
             )
         self.news.spread()
 
-    def stop(self, export: ExportState, error: ServiceError, call: Call) -> None:
+    def stop(self, export: ExportState, error: ExportError, call: Call) -> None:
         """Stop an export, and tell so."""
         stopped = export.stop(error, call)
         if stopped is not None:

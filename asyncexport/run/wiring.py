@@ -5,7 +5,7 @@ import random
 from collections.abc import AsyncIterator, Callable, Container, Iterable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypedDict
 
 from asyncexport.client.clock import ServiceClock
 from asyncexport.client.key_log import check_key_log
@@ -19,6 +19,7 @@ from asyncexport.core.events import Listener
 from asyncexport.core.exports import Export
 from asyncexport.core.operation_limit import OperationLimit
 from asyncexport.core.polling import PollingRules
+from asyncexport.core.second_looks import SECOND_LOOKS, SecondLooks
 from asyncexport.engine.budget import Budget, Journal
 from asyncexport.engine.bundle_runner import BundleRunner
 from asyncexport.engine.download import ArchiveDownloads
@@ -89,16 +90,44 @@ async def open_engine(
                 export_states=export_states,
                 tell=tell,
                 retrying=retrying,
-                attempts=settings.retry.attempts,
-                download_slots=settings.concurrency.downloads,
                 clock=clock.now,
                 accepted=accepted,
                 definitions=await ledger.exports(),
+                **_limits(settings),
             )
             scheduler = _scheduler(settings, runner, poller, budget=budget, durations=durations, stop=stop)
-            yield RunEngine(client, budget, durations, poller, runner, scheduler)
+            async with _remembering_second_looks(ledger, runner):
+                yield RunEngine(client, budget, durations, poller, runner, scheduler)
     finally:
         await budget.close()
+
+
+class _Limits(TypedDict):
+    """What the settings allow a bundle."""
+
+    attempts: int
+    download_slots: int
+    second_look_seconds: float
+
+
+def _limits(settings: Settings) -> _Limits:
+    return {
+        "attempts": settings.retry.attempts,
+        "download_slots": settings.concurrency.downloads,
+        "second_look_seconds": settings.download.second_look_seconds,
+    }
+
+
+@asynccontextmanager
+async def _remembering_second_looks(ledger: Ledger, runner: BundleRunner) -> AsyncIterator[None]:
+    """Note how many files took a second look, for `plan`."""
+    known = SecondLooks.read(await ledger.recall(SECOND_LOOKS))
+    try:
+        yield
+    finally:
+        new = runner.fetching.second_looks
+        if new.files:
+            ledger.remember(SECOND_LOOKS, known.plus(new.files, new.looks).to_json())
 
 
 async def export_states(

@@ -72,7 +72,7 @@ class FetchAttempts:
             trouble.gone_since = None
         if came_back not in (CameBack.CUT, CameBack.TROUBLE, CameBack.TOO_OFTEN):
             self.link = None
-        if came_back in (CameBack.CUT, CameBack.BAD_FILE):
+        if came_back in (CameBack.CUT, CameBack.BAD_FILE, CameBack.NO_EXPORT):
             if received >= self.farthest + PROGRESS_BYTES:
                 self.farthest = received
                 self.tries = self.counted = 0

@@ -21,6 +21,7 @@ from asyncexport.errors import (
     CorruptError,
     ExportError,
     FewerRowsError,
+    ForeignRowsError,
     GoneError,
     OperationFailedError,
     RateLimitedError,
@@ -28,6 +29,8 @@ from asyncexport.errors import (
     ReplyError,
     UnauthorizedError,
     UnavailableError,
+    UnknownRowsError,
+    UnprovedEmptyError,
 )
 
 
@@ -60,6 +63,9 @@ class CameBack(Enum):
     CUT = "a file that stopped early"
     BAD_FILE = "a whole file that is wrong"
     FEWER_ROWS = "a whole file with far fewer rows than the archive"
+    NO_ROWS = "a file without rows, for which nothing vouches"
+    OTHER_ROWS = "a whole file with the rows of another range"
+    NO_EXPORT = "a whole file in which no name is one of an export"
 
 
 class Next(Enum):
@@ -71,6 +77,7 @@ class Next(Enum):
     TRY_NEWEST = "see first how the newest bundle of this export fares"
     ASK_SINGLY = "ask for operations singly, and for the list again later"
     NEW_LINK = "ask for a new link"
+    SECOND_LOOK = "look at the file once more, `[download] second_look` later and through a new link"
     NEW_ATTEMPT = "count an attempt, and ask for a new export"
     PARK = "park the bundle"
     STOP_EXPORT = "stop this export"
@@ -104,6 +111,8 @@ class Facts:
         tries_left: Whether this file may be tried again.
         outlasted: Whether the trouble has lasted for `[retry] outage`.
         service_fails: Whether operations of so many bundles failed that it is the service's trouble.
+        range_is_rule: Whether files of this export are refused for rows of another range.
+        names_are_wrong: Whether so many files of it in a row have no known name that our names must be wrong.
     """
 
     key: Key = Key.UNASKED
@@ -118,6 +127,8 @@ class Facts:
     tries_left: bool = True
     outlasted: bool = False
     service_fails: bool = False
+    range_is_rule: bool = True
+    names_are_wrong: bool = False
 
 
 CREATES_IN_A_ROW = 3
@@ -226,7 +237,18 @@ TABLE: tuple[Rule, ...] = (
     _rule(Call.POLL, CameBack.OPERATION_FAILED, Next.WAIT, lambda known: known.service_fails),
     _rule(Call.POLL, CameBack.OPERATION_FAILED, Next.NEW_ATTEMPT),
     _rule(Call.DOWNLOAD, CameBack.FEWER_ROWS, Next.PARK),
-    _rule(Call.DOWNLOAD, (CameBack.CUT, CameBack.BAD_FILE), Next.NEW_ATTEMPT, lambda known: not known.tries_left),
+    # Files that are no archive of this bundle, though they are whole.
+    _rule(Call.DOWNLOAD, CameBack.NO_ROWS, Next.SECOND_LOOK),
+    _rule(Call.DOWNLOAD, CameBack.OTHER_ROWS, Next.NEW_ATTEMPT, lambda known: known.range_is_rule),
+    _rule(Call.DOWNLOAD, CameBack.OTHER_ROWS, Next.NEW_LINK),
+    _rule(Call.DOWNLOAD, CameBack.NO_EXPORT, Next.STOP_EXPORT, lambda known: known.names_are_wrong),
+    _rule(
+        Call.DOWNLOAD,
+        (CameBack.CUT, CameBack.BAD_FILE, CameBack.NO_EXPORT),
+        Next.NEW_ATTEMPT,
+        lambda known: not known.tries_left,
+    ),
+    _rule(Call.DOWNLOAD, CameBack.NO_EXPORT, Next.SECOND_LOOK),
     _rule(Call.DOWNLOAD, CameBack.CUT, Next.AGAIN),
     _rule(Call.DOWNLOAD, CameBack.BAD_FILE, Next.NEW_LINK),
 )
@@ -272,6 +294,12 @@ def read(call: Call, error: ExportError) -> CameBack:
             return CameBack.REFUSED
         case FewerRowsError():
             return CameBack.FEWER_ROWS
+        case UnprovedEmptyError():
+            return CameBack.NO_ROWS
+        case ForeignRowsError():
+            return CameBack.OTHER_ROWS
+        case UnknownRowsError():
+            return CameBack.NO_EXPORT
         case CorruptError():
             return CameBack.BAD_FILE
         case ArchiveError():
