@@ -388,7 +388,7 @@ def _is_kept(sight: Sight, path: str, record: BundleRecord) -> bool:
 def _is_known(path: Path) -> bool:
     name = path.name
     if part := re.fullmatch(r"\.(.+)\.[A-Za-z0-9-]+-[0-9]+\.part", name):
-        name = part[1]
+        name = part[1].removesuffix(".remade")
     return (
         path.parts[0] == ".asyncexport"
         or name == DEFINITION_NAME

@@ -25,6 +25,9 @@ PIECE_BYTES = 768 << 10
 LONGEST_HEADER_BYTES = 1 << 20
 """A member whose header is longer than this is none."""
 
+MOST_EMPTY_MEMBERS = 10_000
+"""More members in a row without anything in them than this are no accident; each takes its time."""
+
 MAGIC = b"\x1f\x8b"
 DEFLATED = 8
 TRAILER_BYTES = 8
@@ -44,6 +47,7 @@ class Gunzip:
         self._codec = codec
         self._member: _Member | None = None
         self._held = b""
+        self._empty = 0
         self.is_padded = False
 
     @property
@@ -106,6 +110,9 @@ class Gunzip:
             raise CorruptError("the archive's gzip is damaged: it does not have its checksum")
         if int.from_bytes(data[4:8], "little") != member.size % 2**32:
             raise CorruptError("the archive's gzip is damaged: it does not have its length")
+        self._empty = 0 if member.size else self._empty + 1
+        if self._empty > MOST_EMPTY_MEMBERS:
+            raise CorruptError("the archive is gzip with nothing in it")
         self._member = None
         self.members += 1
         return data[TRAILER_BYTES:]

@@ -2,8 +2,9 @@
 
 1. Only brackets and quotes are followed. Within a row every bracket must be closed by its like, outside of rows nothing
    may stand but the array's own brackets, commas and white space.
-2. What is looked at in one go is short, whatever comes. Of a row that is longer than that only the depth is followed
-   where it cannot end within what came; its kinds of brackets are compared as far as they are not nested too deep.
+2. What is looked at in one go is short, whatever comes. Within a row of many brackets they are taken by the hundred:
+   pairs are removed, and where what is left cannot end the row, it is followed in one go, too.
+3. Brackets nested deeper than any reader goes are only counted.
 """
 
 import re
@@ -17,9 +18,16 @@ SLICE_BYTES = 64 << 10
 DEEPEST = 1024
 """Below so many brackets only their number is followed; no reader of JSON goes deeper."""
 
-ROUNDS = 8
-"""So often pairs of brackets are taken out of a part of a long row before the rest is followed one by one."""
+SINGLY = 64
+"""So many brackets of a row are followed one by one: most rows have fewer."""
 
+TOGETHER = 512
+"""After that, so many are taken at once."""
+
+ROUNDS = 8
+"""So often pairs of brackets are taken out of these."""
+
+FILLER = b"x" * SLICE_BYTES
 ESCAPED = re.compile(rb"\\.", re.DOTALL)
 BLANK = b" \t\r\n"
 NO_BRACKET = bytes(char for char in range(256) if char not in b"[]{}")
@@ -61,114 +69,113 @@ class JsonArray:
 
     def _take(self, data: bytes) -> None:
         """A slice."""
-        plain = self._without_escapes(data)
-        if self._row.size < SLICE_BYTES or not self._pass_over_whole(plain):
-            self._follow_brackets(plain, data)
-        if self._nesting.depth:
-            self._row.grow(data, is_held=self._sample.due > 0)
+        plain = self._without_strings(data)
+        brackets = plain.translate(None, NO_BRACKET)
+        places: list[int] | None = None
+        at = begin = index = 0
+        while True:
+            if self._nesting.depth:
+                index = self._nesting.follow(brackets, index)
+                if self._nesting.depth:
+                    break
+                places = places or _places(plain)
+                at = places[index - 1] + 1
+                self._before = brackets[index - 1]
+                self._end_row(data[begin:at])
+            if index == len(brackets):
+                self._follow(plain[at:])
+                return
+            places = places or _places(plain)
+            begin = places[index]
+            self._follow(plain[at : begin + 1])
+            self._nesting.begin(brackets[index])
+            at, index = begin + 1, index + 1
+        self._row.grow(data[begin:], is_held=self._sample.due > 0)
 
-    def _without_escapes(self, data: bytes) -> bytes:
-        """The same with other characters in place of escaped ones, so that each quote begins or ends a string."""
+    def _without_strings(self, data: bytes) -> bytes:
+        """The same with other characters in place of escaped ones, and of all within strings."""
         if self._escaped:
             data = b"x" + data[1:]
         data = ESCAPED.sub(b"xx", data)
         self._escaped = data.endswith(b"\\")
-        return data[:-1] + b"x" if self._escaped else data
-
-    def _pass_over_whole(self, data: bytes) -> bool:
-        """Follow a slice in which the row does not end; False, with nothing done, where it may."""
+        if self._escaped:
+            data = data[:-1] + b"x"
         texts = data.split(b'"')
-        brackets = b"".join(texts[self._in_string :: 2]).translate(None, NO_BRACKET)
-        for _ in range(ROUNDS):
-            size = len(brackets)
-            brackets = brackets.replace(b"[]", b"").replace(b"{}", b"")
-            if len(brackets) == size:
-                break
-        if brackets.count(b"]") + brackets.count(b"}") >= self._nesting.depth:
-            return False
-        self._nesting.follow(brackets)
+        inside = slice(0 if self._in_string else 1, None, 2)
+        texts[inside] = [FILLER[: len(text)] for text in texts[inside]]
         self._in_string ^= len(texts) % 2 == 0
-        return True
-
-    def _follow_brackets(self, plain: bytes, data: bytes) -> None:
-        """Follow a slice bracket by bracket; `data` is the same as it came, and what a row is cut out of."""
-        at = begin = 0
-        for position in _brackets(plain):
-            self._pass_over(plain, at, position)
-            at = position + 1
-            if self._in_string:
-                continue
-            bracket = plain[position]
-            if not self._nesting.depth:
-                self._follow(bracket)
-                if bracket == OBJECT:
-                    self._nesting.open(bracket)
-                    begin = position
-            elif bracket in CLOSED_BY:
-                self._nesting.open(bracket)
-            else:
-                self._nesting.close(bracket)
-                if not self._nesting.depth:
-                    self._before = bracket
-                    self._end_row(data[begin:at])
-        self._pass_over(plain, at, len(plain))
-        if self._nesting.depth and not self._row.size:
-            self._row.skip(begin)
+        return b'"'.join(texts)
 
     def _end_row(self, rest: bytes) -> None:
-        row, self._row = self._row, _OpenRow()
         self._rows += 1
+        if len(rest) < SLICE_BYTES and not self._sample.due and not self._row.size:
+            return
+        row, self._row = self._row, _OpenRow()
         self.long_rows += row.size + len(rest) > self._max_row
         if self._sample.due:
             self._last = b"" if row.is_long else row.held + rest
             if self._rows == self._sample.due:
                 self._sample.take(self._rows, self._last)
 
-    def _pass_over(self, data: bytes, start: int, end: int) -> None:
-        """What has no bracket in it: within a row only quotes matter, outside of rows everything does."""
-        if self._nesting.depth:
-            self._in_string ^= data.count(b'"', start, end) % 2 == 1
-        elif start < end:
-            for char in data[start:end].translate(None, BLANK):
-                self._follow(char)
-
-    def _follow(self, char: int) -> None:
+    def _follow(self, text: bytes) -> None:
         """Something outside of rows."""
-        if char not in MAY_FOLLOW[self._before]:
-            raise CorruptError("the archive is not one array of objects")
-        self._before = char
+        if text == b",{" and self._before == CLOSED_BY[OBJECT]:
+            self._before = OBJECT
+            return
+        for char in text.translate(None, BLANK):
+            if char not in MAY_FOLLOW[self._before]:
+                raise CorruptError("the archive is not one array of objects")
+            self._before = char
 
 
 class _Nesting:
-    """The brackets that are open."""
+    """The brackets of a row that are open, its own included."""
 
     def __init__(self) -> None:
         self.depth = 0
         self._open = bytearray()
 
-    def open(self, bracket: int) -> None:
-        """A bracket opens."""
-        if self.depth < DEEPEST:
+    def begin(self, bracket: int) -> None:
+        """A row begins, if that is an object's bracket."""
+        if bracket == OBJECT:
             self._open.append(bracket)
-        self.depth += 1
+            self.depth = 1
 
-    def close(self, bracket: int) -> None:
-        """A bracket closes."""
-        self.depth -= 1
-        if self.depth < DEEPEST and CLOSED_BY[self._open.pop()] != bracket:
-            raise CorruptError(MISMATCH)
+    def follow(self, brackets: bytes, index: int) -> int:
+        """Follow brackets from an index on, to the end of the row or to their own: the index after the last."""
+        index = self._follow_singly(brackets, index, min(index + SINGLY, len(brackets)))
+        while self.depth and index < len(brackets):
+            end = min(index + TOGETHER, len(brackets))
+            index = end if self._follow_together(brackets[index:end]) else self._follow_singly(brackets, index, end)
+        return index
 
-    def follow(self, brackets: bytes) -> None:
-        """Many brackets, which do not close the outermost."""
+    def _follow_singly(self, brackets: bytes, index: int, end: int) -> int:
+        opened, depth = self._open, self.depth
+        while depth and index < end:
+            bracket = brackets[index]
+            index += 1
+            if bracket in CLOSED_BY:
+                if depth < DEEPEST:
+                    opened.append(bracket)
+                depth += 1
+            else:
+                depth -= 1
+                if depth < DEEPEST and CLOSED_BY[opened.pop()] != bracket:
+                    raise CorruptError(MISMATCH)
+        self.depth = depth
+        return index
+
+    def _follow_together(self, brackets: bytes) -> bool:
+        """Follow all of them; False, with nothing done, where they may end the row, or are not simple enough."""
+        for _ in range(ROUNDS):
+            size = len(brackets)
+            brackets = brackets.replace(b"[]", b"").replace(b"{}", b"")
+            if len(brackets) == size:
+                break
         opening = brackets.lstrip(b"]}")
-        if opening.translate(None, b"[{"):
-            for bracket in brackets:
-                if bracket in CLOSED_BY:
-                    self.open(bracket)
-                else:
-                    self.close(bracket)
-            return
         closing = len(brackets) - len(opening)
+        if closing >= self.depth or opening.translate(None, b"[{"):
+            return False
         known = max(0, closing - max(0, self.depth - DEEPEST))
         if known:
             closed = self._open[-known:]
@@ -176,8 +183,9 @@ class _Nesting:
             if closed.translate(CLOSING) != brackets[closing - known : closing]:
                 raise CorruptError(MISMATCH)
             del self._open[-known:]
-        self._open += opening[: DEEPEST - len(self._open)]
+        self._open += opening[: max(0, DEEPEST - (self.depth - closing))]
         self.depth += len(opening) - closing
+        return True
 
 
 MISMATCH = "the archive has a bracket that is closed by another"
@@ -190,15 +198,9 @@ class _OpenRow:
         self.size = 0
         self.held = b""
         self.is_long = False
-        self._begin = 0
-
-    def skip(self, begin: int) -> None:
-        """In the slice that comes next it begins here."""
-        self._begin = begin
 
     def grow(self, data: bytes, *, is_held: bool) -> None:
         """More of it."""
-        data, self._begin = data[self._begin :], 0
         self.size += len(data)
         if self.is_long or not is_held:
             return
@@ -207,7 +209,7 @@ class _OpenRow:
             self.held, self.is_long = b"", True
 
 
-def _brackets(data: bytes) -> list[int]:
+def _places(data: bytes) -> list[int]:
     """Where brackets stand. One after another is found much faster than any of four."""
     found = []
     for bracket in (b"{", b"}", b"[", b"]"):
