@@ -15,7 +15,7 @@ import logging
 import os
 from dataclasses import replace
 
-from asyncexport.core.archive.inspection import Inspected, Inspector
+from asyncexport.core.archive.inspection import Inspected
 from asyncexport.core.archive.proof import BodyProof
 from asyncexport.core.archive.rules import RowRules
 from asyncexport.core.archive.structure import MAX_ROW_BYTES
@@ -24,7 +24,7 @@ from asyncexport.core.exports import Format
 from asyncexport.core.states import Archive
 from asyncexport.storage.archive_place import ArchivePlace
 from asyncexport.storage.disk import Disk
-from asyncexport.storage.inspecting import inspect, write_all
+from asyncexport.storage.inspecting import inspect, look_at_begin, write_all
 from asyncexport.storage.part_names import part_path
 
 log = logging.getLogger(__name__)
@@ -73,8 +73,8 @@ class ArchivePart:
         """Whether the file was made, and neither finished nor removed."""
         return self._file is not None
 
-    def take(self, chunks: list[bytes]) -> None:
-        """Write what came of the body.
+    def take(self, chunks: list[bytes], *, is_all: bool = False) -> None:
+        """Write what came of the body; `is_all`: no more will come, so that it is inspected next.
 
         Raises:
             CorruptError: it cannot be one whole export.
@@ -85,7 +85,8 @@ class ArchivePart:
             raise AssertionError("the part file is closed")
         if self._file is None:
             self._create()
-            Inspector(self._container, write=_discard).feed(b"".join(chunks)[:LOOKED_AT_BYTES])
+            if not is_all:
+                look_at_begin(b"".join(chunks)[:LOOKED_AT_BYTES], self._container)
         for chunk in chunks:
             self._wire.feed(chunk)
         if chunks:
@@ -168,7 +169,3 @@ class ArchivePart:
         if self._file is None:
             raise AssertionError("the part file is closed")
         return self._file
-
-
-def _discard(_piece: bytes) -> None:
-    """Takes a piece that is not to be written anywhere."""

@@ -93,6 +93,20 @@ def inspect(
         return inspector.close(proof)
 
 
+def look_at_begin(begin: bytes, container: Format) -> None:
+    """Look at the first bytes of a body that is still coming, and at no more than the first megabytes in them.
+
+    Raises:
+        CorruptError: it can be no whole export, whatever comes.
+    """
+    with suppress(GivenUp):
+        Inspector(container, write=_discard, watch=_Watch(lambda: False)).feed(begin)
+
+
+def _discard(_piece: bytes) -> None:
+    """Takes a piece that is not to be written anywhere."""
+
+
 def _read_into(inspector: Inspector, file: BinaryIO) -> bool:
     """Read all of it; False where another pass is needed."""
     while piece := _read(file):

@@ -102,5 +102,5 @@ class ArchiveWriter:
             raise
 
     def _finish(self, chunks: list[bytes], proof: BodyProof, least_rows: int) -> Archive:
-        self._part.take(chunks)
+        self._part.take(chunks, is_all=True)
         return self._part.finish(proof, least_rows=least_rows)
