@@ -213,8 +213,7 @@ def a_damaged_ledger() -> None:
 
 def a_lost_ledger() -> None:
     a_run_before()
-    for path in Path("exports/.asyncexport").iterdir():
-        path.unlink()
+    a_ledger_goes()
 
 
 def an_archive_is_cut() -> None:
@@ -243,6 +242,17 @@ def a_definition_is_lost() -> None:
     shutil.rmtree("exports/.asyncexport")
     shutil.copytree("exports/everyone-events", "exports/other")
     Path("exports/other/.export.json").unlink()
+
+
+def a_hole_after_a_rebuild() -> None:
+    an_archive_is_cut()
+    a_ledger_goes()
+    assert main(["-q", "verify", "--rebuild"]) == Exit.PARTIAL
+
+
+def a_ledger_goes() -> None:
+    for path in Path("exports/.asyncexport").iterdir():
+        path.unlink()
 
 
 def a_file_in_the_way() -> None:
@@ -328,6 +338,10 @@ ENDS = [
     Case("bundles are parked", Exit.PARTIAL, BACKFILL, fault("operation:FAILED")),
     Case("an archive is broken", Exit.PARTIAL, ("verify",), before=an_archive_is_cut),
     Case("an archive is moved aside", Exit.PARTIAL, ("verify", "--rebuild", "--force"), before=an_archive_is_cut),
+    Case("what a rebuild moved aside is seen", Exit.PARTIAL, ("verify",), before=a_hole_after_a_rebuild),
+    Case("and is told by status", Exit.PARTIAL, ("status",), before=a_hole_after_a_rebuild),
+    Case("a repair fills such a hole", Exit.DONE, ("verify", "--repair"), before=a_hole_after_a_rebuild),
+    Case("a backfill fills such a hole", Exit.DONE, BACKFILL, before=a_hole_after_a_rebuild),
     Case("a sound ledger is not replaced", Exit.USAGE, ("verify", "--rebuild"), before=a_run_before, error="is sound"),
     Case(
         "archives that the ledger does not know",
