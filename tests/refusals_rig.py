@@ -157,7 +157,7 @@ def _status(error: ExportError) -> int:
         case GoneError():
             return 404
         case _:
-            return 500
+            return 200
 
 
 @dataclass

@@ -80,6 +80,31 @@ def test_an_outage_counts_from_its_first_failure():
     assert backoff.is_over(line, now=3600.0)
 
 
+def test_a_service_that_never_answered_here_is_given_up_sooner():
+    """Its address, a proxy or the network is likelier to be wrong; one answer, even of trouble, and it is an outage."""
+    backoff = Backoff(1.0, 300.0, OUTAGE, first_contact_seconds=60.0)
+    for answers, seconds in (((None,), 60.0), ((503, None), OUTAGE)):
+        admission = Admission(Quota(2.0, 50, BudgetScope.CREATE), backoff)
+        admission.has_answered = False
+        for status in answers:
+            answer(admission, status, now=0.0)
+        assert not answer(admission, None, now=seconds - 1).given_up
+        gone = answer(admission, None, now=seconds)
+        assert gone.given_up
+        assert gone.never_answered is (seconds == 60.0)
+
+
+@given(
+    status=st.sampled_from([500, 502, 503, 599]), asked=st.floats(0.0, 1e6, allow_nan=False), jitter=st.floats(0, 0.999)
+)
+def test_a_retry_after_counts_on_a_503_as_on_a_429(status, asked, jitter):
+    """Never sooner than asked, an hour at most, and never sooner than the back-off."""
+    admission = an_admission()
+    grant = admission.grant(Kind.CREATE, counted=True, now=0.0)
+    admission.answered(grant, Answer(status, asked), now=0.0, wall_time=WALL, jitter=jitter, tokens=0)
+    assert admission.closed_seconds(0.0) == max(min(asked, 3600.0), jitter)
+
+
 # What an answer means to whoever comes next
 
 

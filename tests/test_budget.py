@@ -26,7 +26,7 @@ from asyncexport.core.admission import (
 )
 from asyncexport.core.bucket import Bucket, RequestHistory, SentRequest
 from asyncexport.core.service.requests import Kind
-from asyncexport.engine.budget import Budget
+from asyncexport.engine.budget import Budget, NotWanted
 from asyncexport.engine.dispatcher import PacingLimiter
 from asyncexport.engine.permit import Permit
 from asyncexport.errors import UnavailableError
@@ -1033,3 +1033,53 @@ async def test_closing_leaves_nothing_running():
     waiting.cancel()
     await asyncio.wait({waiting})
     await budget.close()
+
+
+# Doubts about the key
+
+
+@on_virtual_time
+async def test_after_a_401_only_the_question_whose_key_it_is_goes():
+    """What waits for a token is held back as well, until the key was found to be good."""
+    async with a_budget(burst=3) as budget:
+        await answered(budget, 401)
+        waiting = [asyncio.create_task(answered(budget, kind=kind)) for kind in (Kind.CREATE, Kind.RESULTS, Kind.LIST)]
+        await at(3600)
+        assert not any(task.done() for task in waiting)
+        await answered(budget, 200, Kind.OTHER)
+        budget.key.trust()
+        await asyncio.wait(waiting)
+        assert budget.sent[Kind.CREATE] == 2
+
+
+@on_virtual_time
+async def test_a_create_in_the_line_is_held_back_when_a_401_is_read():
+    """It was asked for before, and its token came after."""
+    async with a_budget(burst=2) as budget:
+        first = await create(budget)
+        second = asyncio.create_task(answered(budget))
+        await at(1)
+        first.answered(401)
+        await at(3600)
+        assert not second.done()
+        assert budget.sent[Kind.CREATE] == 1
+        budget.key.trust()
+        await second
+
+
+@on_virtual_time
+async def test_what_is_not_wanted_any_more_costs_nothing():
+    """It is asked when there is a token, and the token goes to the next."""
+    async with a_budget(burst=2) as budget:
+        await answered(budget)
+        wanted = True
+        block = budget.permit(Kind.CREATE, Priority.CREATE, is_wanted=lambda: wanted)
+        waiting = asyncio.create_task(block.__aenter__())
+        following = asyncio.create_task(answered(budget))
+        await at(10)
+        wanted = False
+        await at(31)
+        with pytest.raises(NotWanted):
+            await waiting
+        await following
+        assert budget.sent[Kind.CREATE] == 2

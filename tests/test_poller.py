@@ -25,7 +25,7 @@ from asyncexport.core.service.resources import (
 )
 from asyncexport.engine.budget import Budget
 from asyncexport.engine.key_check import KeyCheck
-from asyncexport.engine.listing import MOST_IN_A_ROW
+from asyncexport.engine.listing import AGAIN_AFTER_SECONDS, MOST_IN_A_ROW
 from asyncexport.engine.operation_answers import NAMELESS_SECONDS
 from asyncexport.engine.poll_failures import GONE_AFTER_SECONDS
 from asyncexport.engine.poller import OperationPoller
@@ -513,7 +513,7 @@ async def test_a_list_without_ids_is_of_no_use():
 
 @pytest.mark.parametrize("error", [RefusedError("400", status=400), RefusedError("403", status=403), GoneError("404")])
 def test_a_list_that_is_refused_is_of_no_use(error):
-    """It is not asked for again."""
+    """It is not asked for again, for half an hour at the least."""
 
     @on_virtual_time
     async def refuse():
@@ -525,6 +525,49 @@ def test_a_list_that_is_refused_is_of_no_use(error):
             assert scene.open == 0
 
     refuse()
+
+
+@on_virtual_time
+async def test_a_list_that_was_forbidden_is_tried_again_after_half_an_hour():
+    """It may have been a wall that is gone; one that is refused otherwise is not tried again."""
+    for status, mode in ((403, PollingMode.LIST), (400, PollingMode.INDIVIDUAL)):
+        began = now()
+        async with watching(Service(list_fails=RefusedError("no", status=status))) as scene:
+            scene.start(5, takes=1e5)
+            await asyncio.sleep(2 * AGAIN_AFTER_SECONDS - 100)
+            asked = [when - began for when, _, _ in scene.service.lists]
+            assert len(asked) <= (2 if status == 403 else 1)
+            scene.service.list_fails = None
+            await asyncio.sleep(2 * AGAIN_AFTER_SECONDS)
+            assert scene.poller.mode is mode
+
+
+@on_virtual_time
+async def test_refused_polls_are_probed_and_go_on():
+    """A wall before single polls holds them back; nobody is told of it when it is gone."""
+    async with watching(Service(ids=False)) as scene:
+        scene.start(3, takes=100.0)
+        await at(1)
+        scene.service.fails = RefusedError("403", status=403)
+        await at(400)
+        assert len(scene.service.polls) <= 5
+        scene.service.fails = None
+        await at(2000)
+        assert scene.open == 0
+        assert all(isinstance(one, FinishedOperation) for one in scene.finished())
+
+
+@on_virtual_time
+async def test_refused_polls_are_believed_in_the_end():
+    """After a quarter of an hour all that wait are told."""
+    async with watching(Service(ids=False)) as scene:
+        scene.start(3, takes=1e6)
+        scene.service.fails = RefusedError("403", status=403)
+        await at(3000)
+        assert scene.open == 0
+        assert len(scene.service.polls) <= 7
+        with pytest.raises(RefusedError):
+            scene.finished()
 
 
 @on_virtual_time

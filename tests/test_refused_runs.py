@@ -7,7 +7,7 @@ from asyncexport.core.exports import Definition, Export
 from asyncexport.core.service.requests import Kind
 from asyncexport.core.service.retrying import Call
 from asyncexport.core.states import Created, Planned, Ready, Refused
-from asyncexport.errors import ExportError, GoneError, RefusedError, UnauthorizedError
+from asyncexport.errors import ExportError, GoneError, RefusedError, ReplyError, UnauthorizedError
 from asyncexport.simulate.run import Scenario
 from tests.refusals_rig import Asked, Refuses, RefusingService, denied, play
 
@@ -61,7 +61,8 @@ def test_a_403_of_the_service_is_believed_after_a_quarter_of_an_hour(call):
 def test_a_403_of_a_key_that_never_did_anything_is_the_keys():
     """In the service's own form, and `/me` is refused, too: it ends at once."""
     error = denied(from_service=True)
-    service = RefusingService(refuses={Call.CREATE: from_the(1, error)}, key_fails=lambda _: error)
+    refuses = {Call.CREATE: from_the(1, error), Call.LIST: from_the(1, error)}
+    service = RefusingService(refuses=refuses, key_fails=lambda _: error)
     played = play(Scenario(142, counts_all=False), service, key_ever_good=False)
     assert played.error is not None
     assert exit_of(played.error) is Exit.KEY_REFUSED
@@ -211,3 +212,23 @@ def test_an_export_whose_operations_all_fail_does_not_burn_the_budget():
     assert played.attempts == 1
     assert list(played.stopped) == ["simulated"]
     assert played.seconds < 8 * 3600
+
+
+def test_creates_that_become_unreadable_stop_the_export():
+    """Each may have made an export: they are probed, and after a quarter of an hour it is enough."""
+    service = RefusingService(refuses={Call.CREATE: from_the(20, ReplyError("no JSON"))})
+    played = play(Scenario(142, counts_all=False), service)
+    assert played.error is None
+    assert list(played.stopped) == ["simulated"]
+    assert len(service.read) < 30 + 10
+    assert played.stored == {"simulated": 19}
+
+
+@pytest.mark.parametrize("scope", [False, True])
+def test_an_export_that_was_never_readable_stops_at_the_second_answer(scope):
+    """A minute after the first."""
+    service = RefusingService(refuses={Call.CREATE: from_the(1, ReplyError("no JSON"))})
+    played = play(Scenario(142, counts_all=scope), service)
+    assert len(service.read) == 2
+    assert 60 <= service.read[1][0] - service.read[0][0] < 70
+    assert list(played.stopped) == ["simulated"]

@@ -123,6 +123,8 @@ ROWS: list[tuple[Call, CameBack, Facts, Next]] = [
     (CREATE, CameBack.UNREADABLE, Facts(said_twice=True), Next.NEW_ATTEMPT),
     (CREATE, CameBack.UNREADABLE, Facts(ever_good=False), Next.NEW_ATTEMPT),
     (CREATE, CameBack.UNREADABLE, Facts(ever_good=False, said_twice=True), Next.STOP_EXPORT),
+    (CREATE, CameBack.UNREADABLE, Facts(believed=True), Next.STOP_EXPORT),
+    (CREATE, CameBack.UNREADABLE, Facts(believed=True, others_get_on=True), Next.NEW_ATTEMPT),
     (RESULTS, CameBack.UNREADABLE, Facts(), Next.AGAIN),
     (RESULTS, CameBack.UNREADABLE, Facts(ever_good=False, said_twice=True), Next.STOP_EXPORT),
     (POLL, CameBack.UNREADABLE, Facts(said_twice=True), Next.AGAIN),

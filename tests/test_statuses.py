@@ -156,3 +156,33 @@ def test_a_429_carries_its_retry_after() -> None:
 def test_no_retry_after_is_none() -> None:
     """A 429 that says nothing says None."""
     assert statuses.retry_after({}, now=NOW) is None
+
+
+@pytest.mark.parametrize(
+    ("body", "from_service"),
+    [
+        (b'{"code":"forbidden","message":"no"}', True),
+        (b'{"error":{"message":"no"}}', True),
+        (b'{"error":"no"}', True),
+        (b"<html><title>Blocked by policy</title></html>", False),
+        (b"Access denied", False),
+        (b"", False),
+        (b"{}", False),
+        (b"[]", False),
+        (b'"no"', False),
+    ],
+)
+@pytest.mark.parametrize("status", [400, 403, 404])
+def test_what_the_service_itself_says_is_told_from_a_page_of_a_box(body, from_service, status):
+    """Its errors are JSON objects; a firewall, a proxy or a portal has another form."""
+    with pytest.raises((RefusedError, GoneError)) as caught:
+        statuses.judge(requests.results("e"), Reply(status, {}, body), now=NOW)
+    assert isinstance(caught.value, RefusedError | GoneError)
+    assert caught.value.from_service is from_service
+
+
+def test_a_503_carries_its_retry_after():
+    """As a 429 does."""
+    with pytest.raises(UnavailableError) as caught:
+        statuses.judge(requests.me(), reply({}, 503, Retry_After="31"), now=NOW)
+    assert caught.value.retry_after == 31.0

@@ -234,3 +234,11 @@ def test_a_slow_reader_is_not_blamed_on_the_line() -> None:
     """Only time spent waiting counts."""
     floor = RateFloor(1024)
     assert all(floor.holds(1, waited_seconds=0.0) for _ in range(10_000))
+
+
+def test_a_storage_host_in_trouble_says_when_to_come_again():
+    """Its Retry-After is passed on; a date counts from the reply's own."""
+    for value, seconds in (("31", 31.0), ("Thu, 01 Jan 2026 00:01:00 GMT", None), ("soon", None)):
+        with pytest.raises(UnavailableError) as caught:
+            judge_download(Reply(503, {"Retry-After": value}))
+        assert caught.value.retry_after == seconds

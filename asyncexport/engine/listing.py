@@ -27,11 +27,13 @@ from asyncexport.core.polling import (
     list_is_due,
     page_is_due,
 )
+from asyncexport.core.service.refusals import EVERYBODY
 from asyncexport.core.service.resources import OperationsPage
 from asyncexport.core.service.retrying import Call, CameBack, Facts, Next, decide, read
 from asyncexport.engine.calls import OperationCalls
 from asyncexport.engine.individual_polls import IndividualPolls
 from asyncexport.engine.operation_answers import OperationAnswers
+from asyncexport.engine.retrying import Retrying
 from asyncexport.engine.waiters import WatchedOperation, WatchedOperations
 from asyncexport.errors import ServiceError
 
@@ -146,6 +148,7 @@ class OperationListing:
         durations: How long operations take.
         rules: The settings.
         clock: Seconds since 1970 by the service's clock.
+        retrying: Told when the list could be had.
     """
 
     def __init__(
@@ -158,7 +161,9 @@ class OperationListing:
         durations: Durations,
         rules: PollingRules,
         clock: Callable[[], float],
+        retrying: Retrying,
     ) -> None:
+        self._retrying = retrying
         self._service = service
         self._watched = watched
         self._answers = answers
@@ -250,6 +255,7 @@ class OperationListing:
             self._state.note_failure(error, now=self._clock())
             return None
         self._state.unreadable, self._state.forbidden_at = 0, None
+        self._retrying.note_success(EVERYBODY, Call.LIST)
         if any(operation.id is None for operation in page.operations):
             self._state.fall_back(PollingMode.INDIVIDUAL, "the list of operations has no ids")
             return None

@@ -70,7 +70,14 @@ class OperationPoller:
             retrying=retrying,
         )
         self._listing = OperationListing(
-            service, self._watched, self._answers, self._individual, durations=durations, rules=polling, clock=clock
+            service,
+            self._watched,
+            self._answers,
+            self._individual,
+            durations=durations,
+            rules=polling,
+            clock=clock,
+            retrying=retrying,
         )
 
     @property

@@ -2,7 +2,7 @@
 
 `decide` is given what was asked (`Call`), what came back (`CameBack`), and what is known of this export and of the
 others (`Facts`). Its answer is what to do next (`Next`). Nobody else decides over a failure. Moments and counts are
-kept in `core.service.refusals` and `core.service.operation_failures`, which say what is known.
+kept in `core.service.refusals` and `core.service.operation_failures`, which say what is facts.
 
 1. What the service itself says counts more than a page of some box before it. Its own errors are JSON objects.
 2. A refusal that hits several bundles in a row is not the bundle's. One that hits a bundle while others get on is.
@@ -182,15 +182,15 @@ TABLE: tuple[Rule, ...] = (
     _rule(_ANY, CameBack.GIVEN_UP, Next.STOP_RUN),
     _rule(_ANY, CameBack.TOO_OFTEN, Next.WAIT),
     # The key: 401 is confirmed once; 403 of a key that never did anything here as well.
-    _rule(_API, CameBack.KEY_REFUSED, Next.CHECK_KEY, lambda known: known.key is Key.UNASKED),
-    _rule(_ANY, CameBack.KEY_REFUSED, Next.STOP_RUN, lambda known: known.key is not Key.ANSWERED),
-    _rule(_API, CameBack.FORBIDDEN, Next.CHECK_KEY, lambda known: not known.key_ever_good and known.key is Key.UNASKED),
-    _rule(_API, _FORBIDDEN, Next.STOP_RUN, lambda known: known.key is Key.REFUSED),
+    _rule(_API, CameBack.KEY_REFUSED, Next.CHECK_KEY, lambda facts: facts.key is Key.UNASKED),
+    _rule(_ANY, CameBack.KEY_REFUSED, Next.STOP_RUN, lambda facts: facts.key is not Key.ANSWERED),
+    _rule(_API, CameBack.FORBIDDEN, Next.CHECK_KEY, lambda facts: not facts.key_ever_good and facts.key is Key.UNASKED),
+    _rule(_API, _FORBIDDEN, Next.STOP_RUN, lambda facts: facts.key is Key.REFUSED),
     # Trouble of the service: waited out, unless it is this bundle's alone for as long as anybody waits.
-    _rule(_NOT_THE_LIST, CameBack.TROUBLE, Next.WAIT, lambda known: not known.outlasted),
-    _rule(Call.CREATE, CameBack.TROUBLE, Next.PARK, lambda known: known.others_get_on),
+    _rule(_NOT_THE_LIST, CameBack.TROUBLE, Next.WAIT, lambda facts: not facts.outlasted),
+    _rule(Call.CREATE, CameBack.TROUBLE, Next.PARK, lambda facts: facts.others_get_on),
     _rule(Call.CREATE, CameBack.TROUBLE, Next.WAIT),
-    _rule(_FETCHES, CameBack.TROUBLE, Next.NEW_ATTEMPT, lambda known: known.others_get_on),
+    _rule(_FETCHES, CameBack.TROUBLE, Next.NEW_ATTEMPT, lambda facts: facts.others_get_on),
     _rule(_FETCHES, CameBack.TROUBLE, Next.STOP_RUN),
     _rule(Call.POLL, CameBack.TROUBLE, Next.NEW_ATTEMPT),
     _rule(Call.LIST, CameBack.TROUBLE, Next.WAIT),
@@ -198,55 +198,56 @@ TABLE: tuple[Rule, ...] = (
     _rule(Call.LIST, (*_NO, CameBack.GONE), Next.ASK_SINGLY),
     _rule(Call.LIST, (CameBack.KEY_REFUSED, CameBack.UNREADABLE), Next.AGAIN),
     # Creates: 403 is probed. What else is refused is the export's, if its newest bundle is refused, too.
-    _rule(Call.CREATE, (*_FORBIDDEN, CameBack.KEY_REFUSED), Next.AGAIN, lambda known: not known.believed),
-    _rule(Call.CREATE, (*_FORBIDDEN, CameBack.KEY_REFUSED), Next.PARK, lambda known: known.others_get_on),
-    _rule(Call.CREATE, _FORBIDDEN, Next.CHECK_KEY, lambda known: known.key is Key.UNASKED),
+    _rule(Call.CREATE, (*_FORBIDDEN, CameBack.KEY_REFUSED), Next.AGAIN, lambda facts: not facts.believed),
+    _rule(Call.CREATE, (*_FORBIDDEN, CameBack.KEY_REFUSED), Next.PARK, lambda facts: facts.others_get_on),
+    _rule(Call.CREATE, _FORBIDDEN, Next.CHECK_KEY, lambda facts: facts.key is Key.UNASKED),
     _rule(Call.CREATE, (*_FORBIDDEN, CameBack.KEY_REFUSED), Next.STOP_EXPORT),
-    _rule(Call.CREATE, _NO_CREATE, Next.PARK, lambda known: known.others_get_on),
-    _rule(Call.CREATE, _NO_CREATE, Next.STOP_EXPORT, lambda known: not known.newest_left),
-    _rule(Call.CREATE, _NO_CREATE, Next.TRY_NEWEST, lambda known: known.in_a_row >= CREATES_IN_A_ROW),
+    _rule(Call.CREATE, _NO_CREATE, Next.PARK, lambda facts: facts.others_get_on),
+    _rule(Call.CREATE, _NO_CREATE, Next.STOP_EXPORT, lambda facts: not facts.newest_left),
+    _rule(Call.CREATE, _NO_CREATE, Next.TRY_NEWEST, lambda facts: facts.in_a_row >= CREATES_IN_A_ROW),
     _rule(Call.CREATE, _NO_CREATE, Next.SEE_OTHERS),
-    _rule(Call.CREATE, CameBack.UNREADABLE, Next.STOP_EXPORT, lambda known: not known.ever_good and known.said_twice),
+    _rule(Call.CREATE, CameBack.UNREADABLE, Next.STOP_EXPORT, lambda facts: not facts.ever_good and facts.said_twice),
+    _rule(Call.CREATE, CameBack.UNREADABLE, Next.STOP_EXPORT, lambda facts: facts.believed and not facts.others_get_on),
     _rule(Call.CREATE, CameBack.UNREADABLE, Next.NEW_ATTEMPT),
     # An operation, a file: both may be fine, whatever is said of them.
-    _rule(_KEPT, CameBack.GONE, Next.NEW_ATTEMPT, lambda known: known.said_twice or known.expired),
+    _rule(_KEPT, CameBack.GONE, Next.NEW_ATTEMPT, lambda facts: facts.said_twice or facts.expired),
     _rule(_KEPT, CameBack.GONE, Next.AGAIN),
-    _rule(_FETCHES, (*_NO, CameBack.DENIED, CameBack.DEAD_LINK), Next.NEW_ATTEMPT, lambda known: known.expired),
+    _rule(_FETCHES, (*_NO, CameBack.DENIED, CameBack.DEAD_LINK), Next.NEW_ATTEMPT, lambda facts: facts.expired),
     _rule(Call.POLL, CameBack.UNREADABLE, Next.AGAIN),
-    _rule(Call.RESULTS, CameBack.UNREADABLE, Next.STOP_EXPORT, lambda known: not known.ever_good and known.said_twice),
+    _rule(Call.RESULTS, CameBack.UNREADABLE, Next.STOP_EXPORT, lambda facts: not facts.ever_good and facts.said_twice),
     _rule(
         Call.DOWNLOAD,
         (CameBack.DENIED, CameBack.DEAD_LINK, CameBack.UNREADABLE),
         Next.NEW_LINK,
-        lambda known: not known.believed,
+        lambda facts: not facts.believed,
     ),
-    _rule(_KEPT, (*_NO, CameBack.KEY_REFUSED, CameBack.UNREADABLE), Next.AGAIN, lambda known: not known.believed),
+    _rule(_KEPT, (*_NO, CameBack.KEY_REFUSED, CameBack.UNREADABLE), Next.AGAIN, lambda facts: not facts.believed),
     _rule(
         _NOT_THE_LIST,
         (*_NO, CameBack.KEY_REFUSED, CameBack.DENIED, CameBack.DEAD_LINK, CameBack.UNREADABLE),
         Next.PARK,
-        lambda known: known.others_get_on,
+        lambda facts: facts.others_get_on,
     ),
-    _rule(_KEPT, _FORBIDDEN, Next.CHECK_KEY, lambda known: known.key is Key.UNASKED),
+    _rule(_KEPT, _FORBIDDEN, Next.CHECK_KEY, lambda facts: facts.key is Key.UNASKED),
     _rule(
         _NOT_THE_LIST,
         (*_NO, CameBack.KEY_REFUSED, CameBack.DENIED, CameBack.DEAD_LINK, CameBack.UNREADABLE),
         Next.STOP_EXPORT,
     ),
     # What is the bundle's own.
-    _rule(Call.POLL, CameBack.OPERATION_FAILED, Next.WAIT, lambda known: known.service_fails),
+    _rule(Call.POLL, CameBack.OPERATION_FAILED, Next.WAIT, lambda facts: facts.service_fails),
     _rule(Call.POLL, CameBack.OPERATION_FAILED, Next.NEW_ATTEMPT),
     _rule(Call.DOWNLOAD, CameBack.FEWER_ROWS, Next.PARK),
     # Files that are no archive of this bundle, though they are whole.
     _rule(Call.DOWNLOAD, CameBack.NO_ROWS, Next.SECOND_LOOK),
-    _rule(Call.DOWNLOAD, CameBack.OTHER_ROWS, Next.NEW_ATTEMPT, lambda known: known.range_is_rule),
+    _rule(Call.DOWNLOAD, CameBack.OTHER_ROWS, Next.NEW_ATTEMPT, lambda facts: facts.range_is_rule),
     _rule(Call.DOWNLOAD, CameBack.OTHER_ROWS, Next.NEW_LINK),
-    _rule(Call.DOWNLOAD, CameBack.NO_EXPORT, Next.STOP_EXPORT, lambda known: known.names_are_wrong),
+    _rule(Call.DOWNLOAD, CameBack.NO_EXPORT, Next.STOP_EXPORT, lambda facts: facts.names_are_wrong),
     _rule(
         Call.DOWNLOAD,
         (CameBack.CUT, CameBack.BAD_FILE, CameBack.NO_EXPORT),
         Next.NEW_ATTEMPT,
-        lambda known: not known.tries_left,
+        lambda facts: not facts.tries_left,
     ),
     _rule(Call.DOWNLOAD, CameBack.NO_EXPORT, Next.SECOND_LOOK),
     _rule(Call.DOWNLOAD, CameBack.CUT, Next.AGAIN),

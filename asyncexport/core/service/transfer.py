@@ -12,12 +12,14 @@
    waiting for the peer counts, so that a slow disk here is not blamed on the line.
 """
 
+import math
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from asyncexport.core.archive.proof import BodyForm
 from asyncexport.core.service.replies import Reply, header
+from asyncexport.core.service.statuses import retry_after
 from asyncexport.errors import GoneError, IncompleteError, RefusedError, ReplyError, UnavailableError
 
 RATE_WINDOW_SECONDS = 60.0
@@ -109,7 +111,9 @@ def judge_download(reply: Reply) -> None:
     if status == 416:
         raise IncompleteError(f"{DOING}: it cannot go on where it was cut {told}")
     if status in (408, 429, 499) or status >= 500:
-        raise UnavailableError(f"{DOING}: the storage host is in trouble {told}")
+        # Without a date of its own a Retry-After that is a date says nothing.
+        later = retry_after(reply.headers, now=math.inf)
+        raise UnavailableError(f"{DOING}: the storage host is in trouble {told}", retry_after=later)
     if 400 <= status < 500:
         raise RefusedError(f"{DOING}: the storage host said no {told}", status=status)
     if 300 <= status < 400:
