@@ -296,7 +296,7 @@ def _refusals() -> Iterator[Row]:
     yield Row(
         "a key that is refused (401) in mid-run",
         "confirmed by /me, then the run ends with exit code 6; nothing more is asked",
-        faults=("results:401", "me:401"),
+        faults=("results:401", "me:401,since=2"),
         code=Exit.KEY_REFUSED,
         stored=0,
         exports=BUNDLES,

@@ -53,6 +53,7 @@ class TestChoosing:
         """Counted from one."""
         assert self._befallen(SandboxFault("create", "503", nth=3), [None] * 9) == [3]
         assert self._befallen(SandboxFault("create", "503", every=3), [None] * 9) == [3, 6, 9]
+        assert self._befallen(SandboxFault("create", "503", since=7), [None] * 9) == [7, 8, 9]
 
     def test_at_most_so_many(self):
         """Then it is over."""

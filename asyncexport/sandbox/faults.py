@@ -23,6 +23,7 @@ options, each after a comma, as in `create:503,nth=3,body=html`:
     ----------------  -------------------------------------------------------------------------------------------------
     nth=N             only the Nth call, counted from 1 (every call)
     every=N           only every Nth call (every call)
+    since=N           only from the Nth call on (from the first)
     times=N           at most so often (no end)
     chance=0.1        how likely it befalls a call, from 0 to 1 (1)
     seed=N            another seed to draw that by (0)
@@ -176,6 +177,7 @@ class SandboxFault:
         what: What happens.
         nth: Only the Nth call, counted from 1.
         every: Only every Nth call.
+        since: Only from the Nth call on.
         window: Only calls about an export that shares time with this range.
         chance: How likely it befalls a call, drawn from `seed`.
         times: At most so often.
@@ -203,6 +205,7 @@ class SandboxFault:
     retry_after: str = ""
     seed: int = 0
     rows: int = 0
+    since: int | None = None
 
     def __post_init__(self) -> None:
         places = WHERE.get(_checked_name(self.where, WHERE, "place"), ())
@@ -211,8 +214,9 @@ class SandboxFault:
             raise ValueError(f"{self.what} is a fault of {', '.join(allowed)}, not of {self.where}")
         if self.body not in BODIES or self.retry_after not in RETRY_AFTERS:
             raise ValueError(f"body is one of {BODIES[1:]}, retry_after one of {RETRY_AFTERS[1:]}")
-        if any(number is not None and number < 1 for number in (self.nth, self.every)) or not 0 <= self.chance <= 1:
-            raise ValueError("nth and every are counted from 1, and chance is from 0 to 1")
+        counted = (self.nth, self.every, self.since)
+        if any(number is not None and number < 1 for number in counted) or not 0 <= self.chance <= 1:
+            raise ValueError("nth, every and since are counted from 1, and chance is from 0 to 1")
 
     @property
     def status(self) -> int | None:
@@ -252,7 +256,7 @@ def _window(text: str) -> Range:
 
 
 _READERS: dict[str, Any] = {
-    **dict.fromkeys(("nth", "every", "times", "after", "seed", "rows"), int),
+    **dict.fromkeys(("nth", "every", "since", "times", "after", "seed", "rows"), int),
     **dict.fromkeys(("chance", "seconds"), float),
     **dict.fromkeys(("body", "retry_after"), str),
     "window": _window,
@@ -316,5 +320,7 @@ def _is_due(fault: SandboxFault, count: _Count) -> bool:
     if fault.times is not None and count.done >= fault.times:
         return False
     if fault.nth is not None and count.seen != fault.nth:
+        return False
+    if fault.since is not None and count.seen < fault.since:
         return False
     return fault.every is None or count.seen % fault.every == 0
