@@ -12,7 +12,6 @@
    waiting for the peer counts, so that a slow disk here is not blamed on the line.
 """
 
-import math
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -27,6 +26,9 @@ RATE_WINDOW_SECONDS = 60.0
 
 STORED_ENCODING = "x-goog-stored-content-encoding"
 """How the file is stored, as a well-known store tells."""
+
+FAR_FUTURE = 1e11
+"""Seconds since 1970: a Retry-After that is a date says nothing where the reply has no date of its own."""
 
 DOING = "downloading an archive"
 
@@ -111,8 +113,7 @@ def judge_download(reply: Reply) -> None:
     if status == 416:
         raise IncompleteError(f"{DOING}: it cannot go on where it was cut {told}")
     if status in (408, 429, 499) or status >= 500:
-        # Without a date of its own a Retry-After that is a date says nothing.
-        later = retry_after(reply.headers, now=math.inf)
+        later = retry_after(reply.headers, now=FAR_FUTURE)
         raise UnavailableError(f"{DOING}: the storage host is in trouble {told}", retry_after=later)
     if 400 <= status < 500:
         raise RefusedError(f"{DOING}: the storage host said no {told}", status=status)
