@@ -123,6 +123,17 @@ async def test_a_request_counts_in_the_hour_it_was_sent_in(tmp_path):
         ]
 
 
+async def test_what_was_never_sent_counts_in_no_hour(tmp_path):
+    """A rebuilt ledger begins as after a 429, and no request is made up for it."""
+    ledger = await Ledger.open(tmp_path)
+    ledger.assume_spent(at=7200.0)
+    await ledger.close()
+    with LedgerReader(tmp_path) as reader:
+        reader.check()
+        assert [(one.at, one.status) for one in reader.requests_since(0.0)] == [(7200.0, 429)]
+        assert reader.hours() == []
+
+
 @pytest.mark.parametrize("drops_old", [True, False])
 async def test_runs_and_hours_are_kept_for_400_days(tmp_path, drops_old):
     """A run that the service has told the time drops what is older; one that only has its own clock drops nothing."""

@@ -30,6 +30,10 @@ class LedgerDiary:
         """Add the status that came back (0: none)."""
         self._put(lambda transaction: transaction.journal.answered(request_id, status))
 
+    def assume_spent(self, *, at: float) -> None:
+        """Have the next run begin as after a 429: what was spent before is not known."""
+        self._put(lambda transaction: transaction.journal.assume_spent(float(at)))
+
     def learn(self, *, finished_at: float, seconds: float) -> None:
         """Remember how long an operation took."""
         self._put(lambda transaction: transaction.journal.learn(float(finished_at), float(seconds)))

@@ -43,21 +43,14 @@ class JournalWriter:
 
     def send(self, kind: str, at: float) -> int:
         """Record a request; its number."""
-        head = self._head
-        seq = head.last_request + 1
+        seq = self._add_request(at, kind, 0)
         self._unanswered[seq] = at, kind
-        self._put_request(seq, at, kind, 0)
         self.hours.sent(kind, at)
-        head.last_request = seq
-        head.requests += 1
-        if head.first_request_at is None:
-            head.first_request_at = at
-        if seq % PRUNE_EVERY == 0 and head.requests > KEPT_REQUESTS:
-            last = seq - KEPT_REQUESTS
-            head.requests -= self._drop("DELETE FROM request WHERE seq <= ?", last)
-            head.first_request_at = 0.0
-            self._unanswered = {number: sent for number, sent in self._unanswered.items() if number > last}
         return seq
+
+    def assume_spent(self, at: float) -> None:
+        """Have the next run begin as after a 429: a row of a request that was never sent, and counts in no hour."""
+        self._add_request(at, "other", 429)
 
     def answered(self, seq: int, status: int) -> None:
         """Add the status that came back, if the request is still on record."""
@@ -85,6 +78,22 @@ class JournalWriter:
         self._requests.clear()
         self._durations.clear()
         self.hours.write_gathered()
+
+    def _add_request(self, at: float, kind: str, status: int) -> int:
+        """A new row; its number."""
+        head = self._head
+        seq = head.last_request + 1
+        self._put_request(seq, at, kind, status)
+        head.last_request = seq
+        head.requests += 1
+        if head.first_request_at is None:
+            head.first_request_at = at
+        if seq % PRUNE_EVERY == 0 and head.requests > KEPT_REQUESTS:
+            last = seq - KEPT_REQUESTS
+            head.requests -= self._drop("DELETE FROM request WHERE seq <= ?", last)
+            head.first_request_at = 0.0
+            self._unanswered = {number: sent for number, sent in self._unanswered.items() if number > last}
+        return seq
 
     def _put_request(self, seq: int, at: float, kind: str, status: int) -> None:
         self._requests[seq] = (seq, at, kind, status, digest_of(seq, at, kind.encode(), status))
