@@ -712,6 +712,11 @@ def _disk() -> Iterator[Row]:
         yield Row(f"no space left at: {name}", full, scene=f"write:{name}:ENOSPC")
     yield Row("an fsync that fails", "nothing gets its final name; exit code 8", scene="write:part.fsync:EIO")
     yield Row("a rename that fails", "nothing gets its final name; exit code 8", scene="write:rename:EIO")
+    yield Row(
+        "a disk that has no inodes left (a real small one)",
+        "exit code 8, named as such; once there are some, the same command finishes",
+        scene="inodes",
+    )
     for name, kind in (("no file handles left", "EMFILE"), ("a link that leads in a circle", "ELOOP")):
         yield Row(f"{name} at: part.create", "the same, and named as what it is", scene=f"write:part.create:{kind}")
     yield Row("a directory that is read-only", "exit code 8, before anything is asked", scene="read-only")
@@ -778,6 +783,11 @@ def _clocks() -> Iterator[Row]:
         "answers from a store, with an Age and a date of yesterday",
         "they tell no time",
         faults=("api:old-date,seconds=-80000",),
+    )
+    yield Row(
+        "an archive that was exported before its data was settled, by a clock that was fast",
+        "`status` lists it; it is exported anew, once, when it is settled",
+        scene="early",
     )
     yield Row("a host clock that stands still from night to night", "the service is asked for the time", scene="still")
     yield Row(

@@ -6,6 +6,7 @@ from collections import Counter
 from asyncexport.core.bucket import SentRequest
 from asyncexport.core.bundles import Bundle, Range, gaps, merged
 from asyncexport.core.coverage import RecordedRange
+from asyncexport.core.parking import WAITING, ParkedTimes
 from asyncexport.core.states import BundleRecord, Created, Planned, Ready, Split, State, Stored
 
 
@@ -18,11 +19,23 @@ class Model:
         self.requests: list[SentRequest] = []
         self.durations: list[float] = []
         self.remarks: dict[str, str] = {}
+        self.parked: dict[Bundle, ParkedTimes] = {}
         self.ids: dict[tuple[type[State], str], list[Bundle]] = {}
 
     def hours(self) -> Counter[tuple[int, str, int]]:
         """How many requests there were, by the hour they were sent in, their kind and status."""
         return Counter((int(one.at // 3600) * 3600, one.kind, one.status) for one in self.requests)
+
+    def note_parked(self, record: BundleRecord, at: float) -> None:
+        """Whether it was parked once more, or is stored."""
+        if isinstance(record.state, WAITING):
+            known = self.parked.get(record.bundle)
+            self.parked[record.bundle] = ParkedTimes(known.times + 1 if known else 1, at)
+        elif isinstance(record.state, Stored):
+            self.parked.pop(record.bundle, None)
+
+    def _rests(self, one: BundleRecord) -> bool:
+        return isinstance(one.state, WAITING) and one.bundle in self.parked
 
     def note_id(self, record: BundleRecord) -> None:
         """An operation or an export of the service, by its id."""
@@ -56,4 +69,7 @@ class Model:
             if not isinstance(one.state, Stored | Split)
             and not (isinstance(one.state, Planned) and not one.stored and not list(gaps(one.bundle.range, covered)))
         )
-        return RecordedRange(unfinished, covered, sum(isinstance(one.state, Stored) or one.kept for one in stored))
+        done = sum(isinstance(one.state, Stored) or one.kept for one in stored)
+        parked = {one.bundle: self.parked[one.bundle] for one in unfinished if self._rests(one)}
+        split = tuple(one for one in self.within(export, span) if isinstance(one.state, Split))
+        return RecordedRange(unfinished, covered, done, parked=parked, split=split)

@@ -10,8 +10,17 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from asyncexport.core.bundles import DAY, Bundle, Range, gaps, merged
-from asyncexport.core.coverage import ExportPlan, RecordedRange, in_order, needs_refresh
-from asyncexport.core.exports import Export
+from asyncexport.core.coverage import (
+    ExportPlan,
+    RecordedRange,
+    in_order,
+    is_exported_anew,
+    needs_refresh,
+    settles_at,
+    was_settled,
+)
+from asyncexport.core.exports import Definition, Export, Type
+from asyncexport.core.parking import pieces_of
 from asyncexport.core.states import (
     IN_PROGRESS,
     BundleRecord,
@@ -22,8 +31,11 @@ from asyncexport.core.states import (
     Overdue,
     Planned,
     Ready,
+    Refused,
+    Split,
     State,
     Stored,
+    moved,
 )
 from tests.ledger_model import Model
 
@@ -130,10 +142,14 @@ def test_the_count_is_that_of_what_comes(model, span, width, fills_gaps, data):
 @calm
 @given(ledgers(), ranges(), WIDTHS, st.booleans())
 def test_what_was_begun_parked_or_reopened_is_taken_up_as_it_stands(model, span, width, fills_gaps):
-    """Each bundle under way, parked or in a new take comes once, in its own width, with its state; by a retry, too."""
-    found = list(in_order([work_of(model, span, width, fills_gaps=fills_gaps)]))
+    """Each bundle under way, parked or in a new take comes once, in its own width, with its state; by a retry, too.
+
+    What gives way to narrower ones does not come itself.
+    """
+    work = work_of(model, span, width, fills_gaps=fills_gaps)
+    found = list(in_order([work]))
     for one in model.stock(EVENTS, span).unfinished:
-        if one.kept:
+        if one.kept or one in work.splits:
             assert one not in found
         elif one.stored is not None or not isinstance(one.state, Planned):
             assert found.count(one) == 1
@@ -171,10 +187,11 @@ def test_pieces_keep_to_the_grid(model, span, width):
 @calm
 @given(ledgers(), ranges(), WIDTHS)
 def test_a_retry_leaves_alone_what_nobody_has_begun(model, span, width):
-    """What it does as gaps is the time of what was begun and neither stored, claimed nor parked; all of it, once."""
+    """What it does as gaps is the time of what was begun or split and neither stored nor claimed; all of it, once."""
     work = work_of(model, span, width, fills_gaps=False)
-    unfinished = work.stock.unfinished
-    begun = [one.bundle.range for one in unfinished if isinstance(one.state, Planned) and one.stored is None]
+    unfinished = [one for one in work.stock.unfinished if one not in work.splits]
+    begun = [one.bundle.range for one in work.splits]
+    begun += [one.bundle.range for one in unfinished if isinstance(one.state, Planned) and one.stored is None]
     others = [one.bundle.range for one in unfinished if not isinstance(one.state, Planned)]
     own = {one.bundle for one in unfinished if one.stored is not None or not isinstance(one.state, Planned)}
     pieces = [one.bundle.range for one in in_order([work]) if one.bundle not in own]
@@ -191,6 +208,7 @@ def test_a_retry_leaves_alone_what_nobody_has_begun(model, span, width):
             ranges(),
             WIDTHS,
             st.booleans(),
+            st.booleans(),
             st.lists(
                 st.sampled_from(["left", "claimed", "parked", "begun", "kept", "stored", "stored"]),
                 min_size=1,
@@ -206,9 +224,22 @@ def test_a_retry_leaves_alone_what_nobody_has_begun(model, span, width):
 def test_runs_of_any_width_fetch_every_second_once(runs, width, other_width):
     """However runs end and widths change between them: in the end all is stored, nothing was twice, nothing is left."""
     model, fetched = Model(), []
-    for span, a_width, fills_gaps, fates, refresh in [*runs, (Range(0, 2 * DAY), width, True, ["stored"], 0)]:
+    last = (Range(0, 2 * DAY), width, True, False, ["stored"], 0)
+    for span, a_width, fills_gaps, lets_rest, fates, refresh in [*runs, last]:
         again = tuple(model.stored(EVENTS, span)[:refresh])
-        work = work_of(model, span, a_width, fills_gaps=fills_gaps, refresh=again)
+        resting = [one.bundle for one in model.stock(EVENTS, span).unfinished if isinstance(one.state, Failed)]
+        options = {
+            "fills_gaps": fills_gaps,
+            "refresh": again,
+            "rests_until": dict.fromkeys(resting, 9e9) if lets_rest else {},
+        }
+        work = work_of(model, span, a_width, **options)
+        planned = [one.bundle for one in in_order([work])]
+        assert not {one.bundle for one in work.resting} & set(planned)
+        for one in work.splits:
+            split(model, one, work)
+        work = work_of(model, span, a_width, **options)
+        assert (work.splits, [one.bundle for one in in_order([work])]) == ([], planned)
         for one, fate in zip(list(in_order([work])), itertools.cycle(fates), strict=False):
             fetched += carry(model, one, fate)
     fetched.sort()
@@ -219,12 +250,23 @@ def test_runs_of_any_width_fetch_every_second_once(runs, width, other_width):
         assert all(one.kept for one in model.stock(EVENTS, Range(0, 2 * DAY)).unfinished)
 
 
+def split(model, one, work):
+    """As the ledger writes it."""
+    pieces = list(pieces_of(one.bundle.range, work.export, work.span))
+    assert len(pieces) > 1
+    assert list(merged((piece.start, piece.end) for piece in pieces)) == [one.bundle.range]
+    add(model, replace(one, state=moved(one.state, Split())))
+    for piece in pieces:
+        bundle = Bundle(one.bundle.export, piece)
+        model.records.setdefault(bundle, BundleRecord(bundle))
+
+
 def carry(model, one, fate):
     """What becomes of a bundle in a run; the ranges that were fetched for the first time."""
     known = model.records.get(one.bundle, BundleRecord(one.bundle))
     # What the ledger would refuse: an archive forgotten or made up, a take that is not the next.
     assert known.stored == one.stored
-    assert one.revision == known.revision + isinstance(known.state, Stored)
+    assert one.revision == known.revision + isinstance(known.state, Stored | Split)
     if fate == "left":
         return []
     if fate == "kept" and one.stored:
@@ -277,11 +319,60 @@ def test_what_is_claimed_comes_before_what_lies_earlier():
     assert [one.bundle.range.start for one in in_order([work])] == [7200, 0, 1800, 3600, 5400]
 
 
-def test_parked_bundles_are_taken_up_in_their_own_width():
-    """A changed width does not cut what was parked anew, not even where it reaches beyond the range."""
-    parked = record(0, 21_600, Overdue(1, 0.0, "op"))
+@pytest.mark.parametrize("state", [Overdue(1, 0.0, "op"), Refused("403", Ready(1, 0.0, "x"))])
+def test_what_may_have_a_file_is_taken_up_in_its_own_width(state):
+    """A changed width does not cut it anew, not even where it reaches beyond the range: it is asked for first."""
+    parked = record(0, 21_600, state)
     work = ExportPlan(Export(EVENTS, bundle_seconds=1800), Range(3600, 23_400), RecordedRange((parked,)))
     assert [one.bundle.range for one in in_order([work])] == [Range(0, 21_600), Range(21_600, 23_400)]
+
+
+def test_what_failed_gives_way_to_narrower_ones():
+    """Where the width is narrower, and at the ends of a range that is narrower than the bundle; for a retry, too."""
+    parked = record(0, 7200, Failed("why"))
+    for fills_gaps in (True, False):
+        work = ExportPlan(
+            Export(EVENTS, bundle_seconds=1800), Range(2700, 6000), RecordedRange((parked,)), fills_gaps=fills_gaps
+        )
+        pieces = [Range(2700, 3600), Range(3600, 5400), Range(5400, 6000)]
+        assert [one.bundle.range for one in in_order([work])] == pieces
+        assert (work.splits, work.parked, work.count) == ([parked], [], 3)
+        own = [Range(0, 1800), Range(1800, 2700), *pieces, Range(6000, 7200)]
+        assert list(pieces_of(parked.bundle.range, work.export, work.span)) == own
+
+
+@pytest.mark.parametrize(
+    ("one", "export", "span"),
+    [
+        (record(0, 1800, Failed("why")), Export(EVENTS), Range(0, 1800)),
+        (record(0, 1800, Failed("why")), Export(EVENTS, bundle_seconds=3600), Range(0, DAY)),
+        (record(900, 2700, Failed("why")), Export(EVENTS), Range(0, DAY)),
+        (record(0, 7200, Failed("why"), stored=ARCHIVE), Export(EVENTS), Range(0, DAY)),
+        (record(0, DAY, Failed("why")), Export(EVENTS, Definition(type=Type.INDIVIDUAL), 1800), Range(0, DAY)),
+        (record(0, DAY, Failed("why")), Export(EVENTS, Definition(type=Type.INDIVIDUAL), DAY), Range(1800, DAY)),
+    ],
+    ids=["fits", "wider", "off the grid", "archive", "individuals", "individuals in a narrower range"],
+)
+def test_what_is_not_narrower_is_taken_up_as_it_is(one, export, span):
+    """Nor is what has an archive ever split, nor individuals."""
+    work = ExportPlan(export, span, RecordedRange((one,)))
+    assert (work.splits, work.parked) == ([], [one])
+
+
+def test_what_was_split_and_is_asked_for_again_is_a_new_revision():
+    """The width was set back before the narrower ones were exported; what was split stays split."""
+    split = record(0, 3600, Split())
+    begun = tuple(record(at, at + 1800, Planned(1)) for at in (0, 1800))
+    work = ExportPlan(Export(EVENTS, bundle_seconds=3600), Range(0, 3600), RecordedRange(begun, split=(split,)))
+    assert list(in_order([work])) == [split.next_revision()]
+
+
+def test_what_waits_for_its_time_keeps_its_range():
+    """It is not to do, and neither is its time; it is not split either."""
+    parked = record(0, 7200, Failed("why"))
+    work = ExportPlan(Export(EVENTS), Range(0, 9000), RecordedRange((parked,)), rests_until={parked.bundle: 5.0})
+    assert [one.bundle.range for one in in_order([work])] == [Range(7200, 9000)]
+    assert (work.resting, work.splits, work.parked, work.count) == ([parked], [], [], 1)
 
 
 def test_a_bundle_between_attempts_keeps_its_count():
@@ -358,6 +449,66 @@ def test_a_refresh_is_due_of_archives_alone_and_not_once_it_was_refused():
     assert not needs_refresh(record(0, 1800, Failed("why")), refresh_seconds=3600, now=9000)
     assert not needs_refresh(record(0, 1800, KEPT, stored=early), refresh_seconds=3600, now=9000)
     assert needs_refresh(record(0, 1800, Failed("why"), stored=early), refresh_seconds=3600, now=9000)
+
+
+def archived(exported_at, settle=0.0, *, state=None):
+    """A bundle of half an hour, exported at a moment, when the settle time was this."""
+    archive = replace(ARCHIVE, exported_at=float(exported_at), settle_seconds=float(settle))
+    return record(0, 1800, state or archive, stored=archive)
+
+
+@pytest.mark.parametrize(
+    ("exported_at", "settle", "settled"),
+    [
+        (1800 + DAY, DAY, True),
+        (1800 + DAY - 300, DAY, True),
+        (1800 + DAY - 301, DAY, False),
+        (1800, DAY, False),
+        (-(10**9), DAY, False),
+        (1800, 0, True),  # of a ledger that does not know, of a rebuild
+        (1500, 0, True),
+        (1499, 0, False),  # before its own end
+    ],
+)
+def test_an_archive_was_settled_by_the_settle_time_of_then(exported_at, settle, settled):
+    """Less five minutes, which clocks may be apart."""
+    assert was_settled(archived(exported_at, settle)) == settled
+
+
+def test_what_has_no_archive_was_not_exported_too_soon():
+    """It is to do anyway."""
+    assert was_settled(record(0, 1800, Failed("why")))
+
+
+@given(
+    exported_at=st.integers(-DAY, 5 * DAY),
+    then=st.integers(0, 3 * DAY),
+    present=st.integers(0, 3 * DAY),
+    now=st.integers(0, 9 * DAY),
+    late=st.integers(-300, 5000),
+)
+def test_what_was_exported_too_soon_is_exported_anew_once(exported_at, then, present, now, late):
+    """When it is settled, by the longer of both settings; a longer one alone makes no work."""
+    one = archived(exported_at, then)
+    anew = is_exported_anew(one, settle_seconds=present, refresh_seconds=0, now=now)
+    due = 1800 + max(then, present)
+    assert settles_at(one, settle_seconds=present) == due
+    assert anew == (exported_at < 1800 + then - 300 and due <= now)
+    # The service may say of its operation that it was made as much as five minutes before it was asked for.
+    again = archived(max(now, due) + late, present)
+    assert not is_exported_anew(again, settle_seconds=3 * DAY, refresh_seconds=0, now=100 * DAY)
+
+
+def test_an_archive_that_was_kept_is_left_alone_however_early_it_was():
+    """It would be asked for night after night."""
+    assert not is_exported_anew(archived(0, DAY, state=KEPT), settle_seconds=DAY, refresh_seconds=0, now=9 * DAY)
+
+
+def test_a_refresh_goes_its_own_way():
+    """What was settled when it was exported may have changed since."""
+    settled = archived(1800 + DAY, DAY)
+    assert is_exported_anew(settled, settle_seconds=DAY, refresh_seconds=2 * DAY, now=1800 + 2 * DAY)
+    assert not is_exported_anew(settled, settle_seconds=DAY, refresh_seconds=2 * DAY, now=1799 + 2 * DAY)
 
 
 def test_a_range_all_stored_is_nothing_to_do():

@@ -1,17 +1,21 @@
 """An output directory as a whole: archives without a ledger, who may read it, what its file system cannot do."""
 
+import asyncio
 import errno
 import os
 import re
+import resource
 import shutil
 import stat
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import pytest
 
 from asyncexport.core.bundles import ALL_TIME
 from asyncexport.core.summary import Exit
-from asyncexport.errors import LedgerError, LedgerLockedError
+from asyncexport.errors import LedgerError, LedgerLockedError, StorageError
 from asyncexport.ledger import Ledger, LedgerReader
 from asyncexport.run.directory import check_ledger_not_lost
 from asyncexport.run.verify import verify
@@ -167,6 +171,68 @@ async def test_two_runs_that_both_have_the_ledger_do_not_write_over_one_another(
     with LedgerReader(tmp_path) as reader:
         reader.check()
         assert list(reader.unfinished("events", ALL_TIME)) == [creating(0)]
+
+
+async def test_a_part_file_that_another_run_replaced_ends_the_run(tmp_path):
+    """Nothing that was not checked gets a name, and what to do is told; the same command goes on from there."""
+    met = False
+
+    def boundary(name: str) -> None:
+        nonlocal met
+        if name == "part.fsync:after" and not met:
+            met = True
+            for part in tmp_path.glob("*/date=*/.*.part"):
+                part.unlink()
+                part.write_bytes(b"of another")
+
+    async with serving(FAST) as sandbox:
+        summary = await run(sandbox, tmp_path, start=START, end=HALF, boundary=boundary)
+        assert summary.exit_code is Exit.LOCKED
+        assert "two runs write" in str(summary.error)
+        assert all(path.read_bytes() != b"of another" for path in archives(tmp_path))
+        assert (await run(sandbox, tmp_path, start=START, end=HALF)).exit_code is Exit.DONE
+    assert len(archives(tmp_path)) == 1
+
+
+@contextmanager
+def handles_left(count: int) -> Iterator[None]:
+    """Let this process open so many files more."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    opened = [os.open(os.devnull, os.O_RDONLY) for _ in range(count)]
+    highest = max(opened, default=0)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (max(highest, 64) + 1, hard))
+    try:
+        with suppress(OSError):
+            while True:
+                opened.append(os.open(os.devnull, os.O_RDONLY))
+        for file in opened[:count]:
+            os.close(file)
+        del opened[:count]
+        yield
+    finally:
+        for file in opened:
+            os.close(file)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+
+def test_a_ledger_that_no_handle_is_left_for_is_not_blamed_on_room(tmp_path):
+    """However many there are for the first of its files; SQLite itself says no more than that it cannot open it."""
+    asyncio.run(_an_empty_ledger(tmp_path))
+    said = []
+    for count in range(8):
+        try:
+            with handles_left(count), LedgerReader(tmp_path) as reader:
+                reader.check()
+        except StorageError as error:
+            said.append(str(error))
+    assert said
+    assert all("as many files open as it may" in one for one in said), said
+    with LedgerReader(tmp_path) as reader:
+        reader.check()
+
+
+async def _an_empty_ledger(directory: Path) -> None:
+    await (await Ledger.open(directory)).close()
 
 
 # What its file system cannot do

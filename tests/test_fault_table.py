@@ -35,7 +35,7 @@ from asyncexport.run.spec import Nightly, Repair
 from asyncexport.run.verify import Broken, Intact, Missing, verify
 from asyncexport.sandbox import Sandbox, SandboxBehaviour, SandboxFault, serving
 from asyncexport.simulate.run import Scenario, simulate
-from tests.exporting import BY_SERVICE, QUICK, Notebook, OffClock, archives, moment, rows_in, run, truth
+from tests.exporting import BY_SERVICE, QUICK, Notebook, OffClock, archives, clock_of, moment, rows_in, run, truth
 from tests.fault_table import BUNDLES, ROWS, Row, as_markdown
 from tests.ledger_rig import loses_locks
 from tests.refusals_rig import RefusingService, play
@@ -338,6 +338,20 @@ async def _small_disk(stage: Stage, _: str) -> None:
             await stage.finish(sandbox)
 
 
+async def _inodes(stage: Stage, _: str) -> None:
+    """A tmpfs with room for bytes and for hardly a file more than the run makes before its first archive."""
+    with _mounted(stage.folder / "within", size="8m", options="nr_inodes=11") as disk:
+        async with serving(CALM) as sandbox:
+            summary = await stage.run(sandbox)
+            assert summary.exit_code is Exit.DISK, summary.to_dict()
+            assert "no inodes left" in str(summary.error)
+            for path in archives(stage.directory):
+                gzip.decompress(path.read_bytes())
+            command = ["mount", "-o", "remount,nr_inodes=1000", str(disk)]
+            await asyncio.to_thread(subprocess.run, command, check=True)
+            await stage.finish(sandbox)
+
+
 async def _read_only(stage: Stage, _: str) -> None:
     with _mounted(stage.folder / "within", size="1m", options="ro"):
         async with serving(CALM) as sandbox:
@@ -578,6 +592,27 @@ async def _far(stage: Stage, ahead: str) -> None:
         await stage.finish(sandbox)
 
 
+async def _early(stage: Stage, _: str) -> None:
+    """Nothing tells the time before the first creates, which are of days to come; then it is put right."""
+    order: dict[str, Any] = {"kind": Nightly, "start": "", "end": None, "changes": {"export": [{"bundle": "6h"}]}}
+    silent = tuple(SandboxFault(where, "404") for where in ("list", "me", "segments"))
+    calm = replace(CALM, rows_per_hour=4)
+    async with serving(replace(calm, faults=silent)) as sandbox:
+        await run(sandbox, stage.directory, **order, host_clock=OffClock(2.0 * DAY))
+        with LedgerReader(stage.directory) as ledger:
+            early = {one.bundle.range for one in ledger.overviews()[0].unsettled}
+        assert early
+        sandbox.behave(calm)
+        for _day in range(4):
+            sandbox.skip(DAY)
+            summary = await run(sandbox, stage.directory, **order, host_clock=clock_of(sandbox))
+            assert summary.exit_code is Exit.DONE
+        made = [Range(int(one.start), int(one.end)) for one in sandbox.operations]
+        assert {span for span in made if made.count(span) == 2} == early
+        with LedgerReader(stage.directory) as ledger:
+            assert not ledger.overviews()[0].unsettled
+
+
 async def _still(stage: Stage, _: str) -> None:
     """The second night begins when the first one did, as far as that clock can tell."""
     order: dict[str, Any] = {"kind": Nightly, "start": "", "end": None, "changes": {"export": [{"bundle": "6h"}]}}
@@ -735,6 +770,7 @@ SCENES: dict[str, Any] = {
     "certificate": _certificate,
     "write": _write,
     "small-disk": _small_disk,
+    "inodes": _inodes,
     "read-only": _read_only,
     "odd": _odd,
     "goes-away": _goes_away,
@@ -746,6 +782,7 @@ SCENES: dict[str, Any] = {
     "organisation": _organisation,
     "clock": _clock,
     "far": _far,
+    "early": _early,
     "still": _still,
     "jump": _jump,
     "refresh": _refresh,

@@ -1,6 +1,7 @@
 """The ledger: what is written is durable, grouped, in order, and read as it was written."""
 
 import asyncio
+import itertools
 import signal
 import sqlite3
 import subprocess
@@ -13,10 +14,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from asyncexport.core.bucket import SentRequest
-from asyncexport.core.bundles import ALL_TIME, Bundle, Range
-from asyncexport.core.coverage import RecordedRange, needs_refresh
+from asyncexport.core.bundles import ALL_TIME, DAY, Bundle, Range
+from asyncexport.core.coverage import RecordedRange, needs_refresh, was_settled
 from asyncexport.core.exports import Definition, Export, Format
-from asyncexport.core.states import BundleRecord, Created, Creating, Failed, Planned, Ready
+from asyncexport.core.parking import ParkedTimes
+from asyncexport.core.states import BundleRecord, Created, Creating, Failed, Overdue, Planned, Ready, Split, State
 from asyncexport.errors import IllegalMove, LedgerCorruptError, LedgerError, StorageError
 from asyncexport.ledger import Ledger, LedgerReader, present
 from asyncexport.ledger.bundle_queries import BUNDLES_PER_PAGE
@@ -536,6 +538,26 @@ def test_narrowing_loses_no_bundle_that_needs_a_refresh(exported_after_delays, s
     assert [one for one in candidates if needs_refresh(one, refresh_seconds=seconds, now=now)] == due
 
 
+async def test_what_was_exported_too_soon_is_found(tmp_path):
+    """Whatever the settle time was, to the fraction of a second: those that the core names, in order."""
+    ledger = await opened(tmp_path)
+    delays = [-301.0, -300.5, -300.0, -0.5, 0.0, DAY - 301.0, DAY - 300.5, DAY - 300.0, DAY - 299.5, DAY + 1.0]
+    records = []
+    for number, (settle, delay) in enumerate(itertools.product((0.0, float(DAY), 3.0 * DAY), delays)):
+        done = replace(archive(number), exported_at=bundle(number).range.end + delay, settle_seconds=settle)
+        records.append(BundleRecord(bundle(number), 0, done, done))
+    await ledger.restore(records, at=1.0)
+    early = [one for one in records if not was_settled(one)]
+    assert 5 < len(early) < len(records)
+    assert await ledger.look(lambda queries: queries.unsettled("events", ALL_TIME)) == early
+    some = Range(bundle(3).range.start, bundle(12).range.end)
+    within = [one for one in early if some.start <= one.bundle.range.start < some.end]
+    assert await ledger.look(lambda queries: queries.unsettled("events", some)) == within
+    await ledger.close()
+    with LedgerReader(tmp_path) as reader:
+        assert list(reader.overviews()[0].unsettled) == early
+
+
 async def test_a_new_take_leaves_the_archive_standing(tmp_path):
     """While it runs, and when it fails: coverage and sizes are those of the archive that is there."""
     ledger = await opened(tmp_path)
@@ -544,7 +566,8 @@ async def test_a_new_take_leaves_the_archive_standing(tmp_path):
     for state in (Creating(1, 9.0), Failed("the operation failed")):
         again = replace(again, state=state)
         await ledger.append(again, at=2.0)
-        assert await ledger.stock("events", ALL_TIME) == RecordedRange((again,), (bundle(0).range,), 0)
+        parked = {bundle(0): ParkedTimes(1, 2.0)} if isinstance(state, Failed) else {}
+        assert await ledger.stock("events", ALL_TIME) == RecordedRange((again,), (bundle(0).range,), 0, parked=parked)
         assert [one async for one in ledger.stored("events", ALL_TIME)] == [again]
     newer = replace(archive(0), rows=77, sha256="f" * 64)
     await ledger.append(replace(again, state=newer, stored=newer), at=3.0)
@@ -552,6 +575,46 @@ async def test_a_new_take_leaves_the_archive_standing(tmp_path):
     with LedgerReader(tmp_path) as reader:
         (events, _) = reader.overviews()
         assert (events.stored, events.empty, events.rows, events.unfinished, events.last_at) == (1, 0, 77, (), 3.0)
+
+
+async def test_what_is_split_is_written_with_its_pieces_at_once(tmp_path):
+    """One commit; what the ledger knows of a piece already stays; only what failed may be split."""
+    boundary = Boundary()
+    ledger = await opened(tmp_path, boundary=boundary)
+    wide = Bundle("events", Range(0, 5400))
+    failed = BundleRecord(wide, 0, Failed("why"))
+    await ledger.append(failed, at=1.0)
+    await ledger.append(stored(1), at=1.0)
+    before = boundary.commits
+    await ledger.split(failed, [bundle(number).range for number in range(3)], at=2.0)
+    assert boundary.commits == before + 1
+    stock = await ledger.stock("events", ALL_TIME)
+    assert stock.unfinished == tuple(BundleRecord(bundle(number)) for number in (0, 2))
+    assert (stock.split, stock.parked) == ((replace(failed, state=Split()),), {})
+    assert stock.covered == (bundle(1).range,)
+    for one in (stored(1), creating(5), stock.split[0]):
+        with pytest.raises(IllegalMove):
+            await ledger.split(one, [bundle(7).range], at=3.0)
+    again = stock.split[0].next_revision()
+    await ledger.append(replace(again, state=Creating(1, 4.0)), at=4.0)
+    assert (await ledger.stock("events", ALL_TIME)).split == ()
+    await ledger.close()
+
+
+async def test_what_was_parked_is_counted_since_it_was_stored(tmp_path):
+    """Overdue ones as well; those of other bundles, other exports and earlier revisions are not counted."""
+    ledger = await opened(tmp_path)
+    states: tuple[State, ...] = (Failed("a"), Failed("b"), Overdue(1, 0.0, "op"))
+    for at, state in enumerate(states):
+        await ledger.append(BundleRecord(bundle(0), 0, state), at=float(at))
+        await ledger.append(BundleRecord(bundle(0, "people"), 0, state), at=9.0)
+        await ledger.append(BundleRecord(bundle(1), 0, Failed("c")), at=float(at))
+    await ledger.append(stored(1), at=5.0)
+    again = replace(stored(1).next_revision(), state=Failed("d"))
+    await ledger.append(again, at=6.0)
+    found = (await ledger.stock("events", ALL_TIME)).parked
+    assert found == {bundle(0): ParkedTimes(3, 2.0), bundle(1): ParkedTimes(1, 6.0)}
+    await ledger.close()
 
 
 async def test_what_was_begun_in_another_width_is_forgotten_once_others_cover_it(tmp_path):

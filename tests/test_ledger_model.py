@@ -98,6 +98,7 @@ class LedgerMachine(RuleBasedStateMachine):
         after = replace(now, state=state, stored=state if isinstance(state, Stored) else now.stored)
         model.records[bundle] = after
         model.note_id(after)
+        model.note_parked(after, at)
         model.last_at[bundle.export] = at
         return self.ledger.append(after, at=at)
 

@@ -18,8 +18,11 @@ RECORD = BundleRecord(Bundle("everyone", Range(0, 1800)))
     [
         (Backfill(EXPORTS, 100), Instructions(100, None, fills_gaps=True)),
         (Backfill(EXPORTS, 100, 200, command="demo"), Instructions(100, 200, fills_gaps=True)),
-        (Nightly(EXPORTS), Instructions(None, None, fills_gaps=True)),
-        (Nightly(EXPORTS, 200, 60.0), Instructions(None, 200, fills_gaps=True, refresh_seconds=60.0)),
+        (Nightly(EXPORTS), Instructions(None, None, fills_gaps=True, lets_parked_rest=True)),
+        (
+            Nightly(EXPORTS, 200, 60.0),
+            Instructions(None, 200, fills_gaps=True, refresh_seconds=60.0, lets_parked_rest=True),
+        ),
         (Retry(EXPORTS), Instructions(0, None, fills_gaps=False, reports_kept=True)),
         (Retry(EXPORTS, 100, 200, True), Instructions(100, 200, fills_gaps=False, accepts_fewer=True)),
         (Repair(EXPORTS, (RECORD,)), Instructions(0, None, fills_gaps=False, repairs=(RECORD,))),

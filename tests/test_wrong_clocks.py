@@ -1,17 +1,22 @@
 """Runs by a wrong clock, of the host or in an answer: nothing is missing after the next right one."""
 
+import gzip
+import hashlib
+from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from asyncexport.core.bundles import ALL_TIME, DAY, Range, show
+from asyncexport.core.bundles import ALL_TIME, DAY, Bundle, Range, compact, show
+from asyncexport.core.exports import Export
+from asyncexport.core.states import BundleRecord, Stored
 from asyncexport.core.summary import Exit, Summary
 from asyncexport.ledger import Ledger, LedgerReader
 from asyncexport.run.spec import Nightly, Retry
 from asyncexport.sandbox import Sandbox, SandboxBehaviour, SandboxFault, serving
-from tests.exporting import BY_SERVICE, Notebook, OffClock, run
+from tests.exporting import BY_SERVICE, Notebook, OffClock, clock_of, run
 
 pytestmark = pytest.mark.slow
 
@@ -293,3 +298,96 @@ async def test_what_is_settled_goes_by_the_services_clock(tmp_path, ahead):
         assert summary.exit_code is Exit.DONE
         last = max(made.end for made in sandbox.operations)
         assert 0 <= sandbox.now - DAY - last < 1800
+
+
+# What was exported before it was settled
+
+SILENT = tuple(SandboxFault(where, "404") for where in ("list", "me", "segments"))
+"""Nothing tells the time before the first create."""
+
+
+async def test_what_was_exported_too_soon_is_exported_anew_once_it_is_settled(tmp_path):
+    """A fast clock, which nothing contradicts until work is under way: the archives are known for what they are."""
+    async with serving(replace(CALM, faults=SILENT)) as sandbox:
+        assert (await night(sandbox, tmp_path, off=3 * DAY)).exit_code is Exit.DONE
+        early = unsettled(sandbox)
+        assert early
+        assert all(one.created_at <= sandbox.now for one in sandbox.operations)
+        sandbox.behave(CALM)
+        assert (await night(sandbox, tmp_path)).exit_code is Exit.DONE
+        assert len(unsettled_yet(tmp_path, sandbox.now)) == len(early)
+        for days in (1, 2, 3, 4, 5):
+            sandbox.skip(DAY)
+            assert (await run(sandbox, tmp_path, **NIGHT, host_clock=clock_of(sandbox))).exit_code is Exit.DONE, days
+        assert unsettled(sandbox) == []
+        assert unsettled_yet(tmp_path, sandbox.now) == []
+        made = Counter(one.range for one in sandbox.operations)
+        assert {made[one] for one in early} == {2}
+        assert {count for one, count in made.items() if one not in early} == {1}
+        with LedgerReader(tmp_path) as ledger:
+            assert {one.bundle.range for one in ledger.stored(EVENTS, ALL_TIME)} >= {Range(*map(int, o)) for o in early}
+
+
+def unsettled_yet(directory: Path, now: float) -> list[Range]:
+    """What the ledger knows to have been exported before it was settled, and is not settled yet."""
+    with LedgerReader(directory) as ledger:
+        (overview,) = ledger.overviews()
+    return [one.bundle.range for one in overview.unsettled if one.bundle.range.end + DAY > now]
+
+
+@pytest.mark.parametrize("told", ["year-1", "year-9999", "missing"])
+async def test_a_nonsense_moment_of_creation_makes_no_work(tmp_path, told):
+    """The moment of asking stands in its place."""
+    async with serving(replace(CALM, created_at=told)) as sandbox:
+        assert (await night(sandbox, tmp_path)).exit_code is Exit.DONE
+        creates = sandbox.counts["create"]
+        sandbox.skip(600)
+        assert (await run(sandbox, tmp_path, **NIGHT, host_clock=clock_of(sandbox))).exit_code is Exit.DONE
+        assert sandbox.counts["create"] == creates
+        with LedgerReader(tmp_path) as ledger:
+            assert all(
+                one.stored and 0 <= sandbox.now - one.stored.exported_at < 3600
+                for one in ledger.stored(EVENTS, ALL_TIME)
+            )
+
+
+async def test_a_longer_settle_time_makes_no_work(tmp_path):
+    """What was settled by the setting of its time stays so."""
+    async with serving(CALM) as sandbox:
+        await night(sandbox, tmp_path)
+        creates = sandbox.counts["create"]
+        longer: dict[str, Any] = {"export": [{"bundle": "6h", "settle": "72h"}]}
+        sandbox.skip(600)
+        clock = clock_of(sandbox)
+        assert (await run(sandbox, tmp_path, **{**NIGHT, "changes": longer}, host_clock=clock)).exit_code is Exit.DONE
+        assert sandbox.counts["create"] == creates
+        assert unsettled_yet(tmp_path, sandbox.now) == []
+
+
+async def test_it_is_exported_anew_in_its_own_width(tmp_path):
+    """By a backfill, too; what is not settled yet costs no request and is told."""
+    async with serving(CALM) as sandbox:
+        start = last_settled(sandbox.now)
+        await store(tmp_path, Range(start - 3600, start - 1800), exported_at=start, settle_seconds=float(DAY))
+        await store(tmp_path, Range(start - 1800, start), exported_at=start, settle_seconds=30.0 * DAY)
+        viewer = Notebook()
+        summary = await run(sandbox, tmp_path, start=show(start - 3600), end=show(start), changes=WIDE, viewer=viewer)
+        assert summary.exit_code is Exit.DONE
+        assert summary.to_dict()["refreshed"]["bundles"] == 1
+        assert [one.range for one in sandbox.operations] == [(start - 3600, start - 1800)]
+        (told,) = [one["message"] for one in viewer.of("note") if "before the data was settled" in one["message"]]
+        assert f"from {show(start + 30 * DAY)} on" in told
+
+
+async def store(directory: Path, span: Range, *, exported_at: float, settle_seconds: float) -> None:
+    """An archive that a run stored at some time."""
+    name = f"{EVENTS}/date={show(span.start)[:10]}/{compact(span.start)}_{compact(span.end)}.ndjson.gz"
+    path = directory / name
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(gzip.compress(b"", mtime=0))
+    size, digest = path.stat().st_size, hashlib.sha256(path.read_bytes()).hexdigest()
+    archive = Stored(name, size, 0, digest, exported_at, exported_at, settle_seconds)
+    ledger = await Ledger.open(directory)
+    await ledger.register((Export(EVENTS),))
+    await ledger.restore([BundleRecord(Bundle(EVENTS, span), 0, archive, archive)], at=exported_at)
+    await ledger.close()

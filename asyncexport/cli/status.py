@@ -32,6 +32,7 @@ def status(ctx: typer.Context, *, export: Names = None, directory: Directory = N
     The ledger is read, and nothing is changed: it may be asked while a run is going on. Ends with 3 if bundles are
     parked or archives overlap. A gap is time between the first archive and the last that no archive covers. Bundles
     that kept their archive, because a new export was empty or had far fewer rows, are listed apart with both counts.
+    Unsettled is what was exported before its data was settled: it is exported anew, once, when it is.
     """
     from asyncexport.ledger import LedgerReader, holder, present
 
@@ -140,11 +141,22 @@ def _overview_record(overview: "Overview", settled: int | None) -> dict[str, Any
         "covered": [_range_record(one) for one in covered],
         "gaps": [_range_record(one) for one in overview.gaps],
         "overlaps": [{**_range_record(later), "with": _range_record(earlier)} for earlier, later in overview.overlaps],
+        "unsettled": [
+            {**_range_record(one.bundle.range), "exported_at": show(one.stored.exported_at)}
+            for one in overview.unsettled
+            if one.stored
+        ],
         "settled_until": None if settled is None else show(settled),
         "behind_seconds": None if settled is None or not covered else max(0, settled - covered[-1].end),
         "under_way": overview.in_progress,
         "parked": [
-            {**_range_record(one.bundle.range), "reason": _why(one), **counts_of(one.state)} for one in overview.parked
+            {
+                **_range_record(one.bundle.range),
+                "reason": _why(one),
+                **counts_of(one.state),
+                **({} if (due := overview.next_try(one)) is None else {"next_try": show(due)}),
+            }
+            for one in overview.parked
         ],
         "last_at": None if overview.last_at is None else show(overview.last_at),
     }
@@ -167,6 +179,10 @@ def _overview_lines(overview: "Overview", settled: int | None, *, now: float) ->
             yield _labelled("settled", f"up to {show(settled)}{_behind(settled - covered[-1].end)}")
     yield from _list_lines("gaps", [f"{one} ({show_duration(one.seconds)})" for one in overview.gaps])
     yield from _list_lines("overlaps", [f"{later} with {earlier}" for earlier, later in overview.overlaps])
+    unsettled = [
+        f"{one.bundle.range}: exported at {show(one.stored.exported_at)}" for one in overview.unsettled if one.stored
+    ]
+    yield from _list_lines("unsettled", unsettled)
     if overview.in_progress:
         yield _labelled("under way", _under_way(overview))
     parked = [f"{show(one.bundle.range.start)}: {plain(_why(one))}" for one in overview.parked if not one.kept]

@@ -2,7 +2,8 @@
 
 1. Bundles in progress come first: their tokens are spent, and their exports may expire.
 2. Then, in order of time: the gaps that are neither stored nor in progress, cut at the grid lines of the present width,
-   and the parked bundles, each in its own width.
+   and the parked bundles, each in its own width. A parked bundle that waits for its time keeps its range and is not to
+   do; one that gives way to narrower ones leaves a gap (`core.parking`).
 3. A stored bundle is exported again, in a new revision and in its own width, if it was exported before its data was
    settled, if it is to be refreshed, or if its archive is broken. While such a revision is in progress or parked, that
    one is resumed instead. A revision that was refused because it has far fewer rows is resumed only if `refresh` names
@@ -12,11 +13,12 @@
 """
 
 import heapq
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 
 from asyncexport.core.bundles import Bundle, Range, count_cut, cut, gaps
 from asyncexport.core.exports import Export
+from asyncexport.core.parking import ParkedTimes, is_split
 from asyncexport.core.service_time import CLOCKS_APART_SECONDS
 from asyncexport.core.states import IN_PROGRESS, BundleRecord, Planned
 
@@ -32,12 +34,16 @@ class RecordedRange:
             that revision was refused because it has far fewer rows.
         accepted: Bundles in `unfinished` whose newest revision was refused for that reason and then resumed: the user
             has accepted fewer rows, whichever run goes on with it.
+        parked: How often and when those in `unfinished` were parked that nights let rest.
+        split: Bundles that gave way to narrower ones.
     """
 
     unfinished: tuple[BundleRecord, ...] = ()
     covered: tuple[Range, ...] = ()
     stored_before: int = 0
     accepted: frozenset[Bundle] = frozenset()
+    parked: Mapping[Bundle, ParkedTimes] = field(default_factory=dict)
+    split: tuple[BundleRecord, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +57,7 @@ class ExportPlan:
         refresh: Stored bundles that are to be exported once more (rule 3).
         fills_gaps: Whether what nobody has begun is to do as well (rule 4).
         waiting: Stored bundles that were exported before they were settled, and are not settled yet.
+        rests_until: Parked bundles that are not to do yet, and from when on they are, in seconds since 1970.
     """
 
     export: Export
@@ -59,6 +66,7 @@ class ExportPlan:
     refresh: tuple[BundleRecord, ...] = ()
     fills_gaps: bool = True
     waiting: tuple[BundleRecord, ...] = ()
+    rests_until: Mapping[Bundle, float] = field(default_factory=dict)
 
     @property
     def in_progress(self) -> list[BundleRecord]:
@@ -67,8 +75,18 @@ class ExportPlan:
 
     @property
     def parked(self) -> list[BundleRecord]:
-        """Bundles that an earlier run gave up; those whose archive was kept are not to do."""
-        return [one for one in self.stock.unfinished if one.parked and not one.kept]
+        """Bundles that an earlier run gave up, to be taken up as they are; what kept its archive is not to do."""
+        return [one for one in self._given_up() if not is_split(one, self.export, self.span)]
+
+    @property
+    def splits(self) -> list[BundleRecord]:
+        """Bundles that an earlier run gave up, and that give way to narrower ones."""
+        return [one for one in self._given_up() if is_split(one, self.export, self.span)]
+
+    @property
+    def resting(self) -> list[BundleRecord]:
+        """Bundles that an earlier run gave up, and that wait for their time."""
+        return [one for one in self.stock.unfinished if one.bundle in self.rests_until]
 
     @property
     def stored_before(self) -> int:
@@ -91,17 +109,28 @@ class ExportPlan:
         )
         yield from heapq.merge(*rest, key=lambda one: one.bundle.range)
 
+    def _given_up(self) -> Iterator[BundleRecord]:
+        return (
+            one for one in self.stock.unfinished if one.parked and not one.kept and one.bundle not in self.rests_until
+        )
+
     def _gaps(self) -> Iterator[Range]:
-        taken = [one.bundle.range for one in self.stock.unfinished if isinstance(one.state, IN_PROGRESS) or one.parked]
+        splits = {one.bundle for one in self.splits}
+        taken = [
+            one.bundle.range
+            for one in self.stock.unfinished
+            if isinstance(one.state, IN_PROGRESS) or (one.parked and one.bundle not in splits)
+        ]
         taken += self.stock.covered
         if not self.fills_gaps:
-            begun = sorted(one.bundle.range for one in self._begun())
-            taken += gaps(self.span, begun)
+            begun = (one.bundle.range for one in (*self._begun(), *self.splits))
+            taken += gaps(self.span, sorted(begun))
         return gaps(self.span, sorted(taken))
 
     def _pieces(self) -> Iterator[BundleRecord]:
-        """The gaps, cut; a piece that an earlier run began keeps its attempt."""
-        begun = {one.bundle.range: one for one in self._begun()}
+        """The gaps, cut; a piece that an earlier run began keeps its attempt, and one that was split is opened anew."""
+        begun = {one.bundle.range: one.next_revision() for one in self.stock.split}
+        begun |= {one.bundle.range: one for one in self._begun()}
         for gap in self._gaps():
             for piece in cut(gap, self.export.bundle_seconds):
                 yield begun.get(piece) or BundleRecord(Bundle(self.export.name, piece))

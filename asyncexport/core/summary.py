@@ -5,6 +5,7 @@ planned = already + stored + failed + unfinished; `empty` is part of stored; `by
 A bundle whose archive was kept is part of failed in the run that kept it, and of already in later ones.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
@@ -52,6 +53,14 @@ class Refreshed:
         self.rows_removed += max(0, before.rows - after.rows)
 
 
+class RestingBundle(NamedTuple):
+    """A parked bundle that is not tried in this run; `next_try`: from when on it is, in seconds since 1970."""
+
+    bundle: Bundle
+    reason: str
+    next_try: float
+
+
 @dataclass(slots=True)
 class Tally:
     """Counts what happens to the bundles of a run.
@@ -65,6 +74,7 @@ class Tally:
         possible_duplicates: Creates that were sent and never answered.
         rows_outside: Rows that lie outside of their bundle's range, of those that were looked at.
         parked: Why each parked bundle is parked.
+        next_tries: Of these, bundles that are not tried in this run, and from when on they are.
         fewer: Bundles whose new export had far fewer rows than their archive, without the user having accepted that.
             Those that are parked have kept their archive. The others had no sound archive any more, and are stored.
         refreshed: What came of bundles that had an archive already.
@@ -84,6 +94,7 @@ class Tally:
     possible_duplicates: int = 0
     rows_outside: int = 0
     parked: dict[Bundle, str] = field(default_factory=dict)
+    next_tries: dict[Bundle, float] = field(default_factory=dict)
     fewer: dict[Bundle, FewerRows] = field(default_factory=dict)
     refreshed: Refreshed = field(default_factory=Refreshed)
     accepted: set[Bundle] = field(default_factory=set)
@@ -106,6 +117,13 @@ class Tally:
     def losses(self) -> dict[Bundle, FewerRows]:
         """Bundles that are stored with far fewer rows than before, since there was no sound archive to keep."""
         return {bundle: fewer for bundle, fewer in self.fewer.items() if bundle not in self.parked}
+
+    def let_rest(self, resting: Sequence[RestingBundle]) -> None:
+        """Count bundles that are parked and not tried in this run, in place of those of an earlier plan."""
+        for bundle in self.next_tries:
+            self.parked.pop(bundle, None)
+        self.parked |= {one.bundle: one.reason for one in resting}
+        self.next_tries = {one.bundle: one.next_try for one in resting}
 
     def record(self, event: Event) -> None:
         """Count what happened; a bundle that is taken up again is parked no longer."""
@@ -157,6 +175,7 @@ class Tally:
                 "end": show(bundle.range.end),
                 "reason": reason,
                 **counts_of(self.fewer.get(bundle)),
+                **({"next_try": show(self.next_tries[bundle])} if bundle in self.next_tries else {}),
             }
             for bundle, reason in sorted({**self.parked, **lost}.items())
         ]

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from asyncexport.core.bundles import Bundle, show
 from asyncexport.core.exits import Exit
-from asyncexport.core.summary import Refreshed, Summary, lost_reason
+from asyncexport.core.summary import Refreshed, Summary, Tally, lost_reason
 from asyncexport.core.text import show_duration
 from asyncexport.display.words import count_of, plain, show_bytes, show_count
 
@@ -42,7 +42,10 @@ def closing_lines(summary: Summary, *, look: str = "") -> list[str]:
         )
     if tally.refreshed.bundles:
         lines.append(_refreshed(tally.refreshed))
-    parked = [_problem("parked", bundle, reason) for bundle, reason in sorted(tally.parked.items())]
+    parked = [
+        _problem("parked", bundle, f"{reason}{_next_try(tally, bundle)}")
+        for bundle, reason in sorted(tally.parked.items())
+    ]
     lines += parked[:MOST_PROBLEMS]
     if len(parked) > MOST_PROBLEMS:
         lines.append(f"parked: {show_count(len(parked) - MOST_PROBLEMS)} more; `asyncexport status` names all")
@@ -93,6 +96,12 @@ def _refreshed(refreshed: Refreshed) -> str:
 
 def _problem(kind: str, bundle: Bundle, reason: str) -> str:
     return plain(f"{kind}: {bundle.export} {show(bundle.range.start)}: {reason}")
+
+
+def _next_try(tally: Tally, bundle: Bundle) -> str:
+    """When a bundle is tried that this run let rest."""
+    due = tally.next_tries.get(bundle)
+    return "" if due is None else f"; tried again by the first night after {show(due)}"
 
 
 def _data(summary: Summary) -> str:

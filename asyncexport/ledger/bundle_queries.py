@@ -10,15 +10,23 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from asyncexport.core.bundles import ALL_TIME, Bundle, Range, merged
-from asyncexport.core.coverage import RecordedRange
+from asyncexport.core.coverage import RecordedRange, was_settled
 from asyncexport.core.holdings import START_WEIGHT, DayTally, overlaps
-from asyncexport.core.states import BundleRecord, FewerRows, Planned, Split
+from asyncexport.core.service_time import CLOCKS_APART_SECONDS
+from asyncexport.core.states import BundleRecord, Planned, Split
 from asyncexport.errors import LedgerCorruptError
 from asyncexport.ledger.overview import Overview
+from asyncexport.ledger.park_history import parked_times, refused_for_fewer_rows
 from asyncexport.ledger.rows import KnownExport, StateRow, read_record
 
 BUNDLES_PER_PAGE = 500
 """Bundles read at once: a few milliseconds."""
+
+_OVERLAPS = (
+    "SELECT count(*) FROM (SELECT start, max(stop) OVER (ORDER BY start, stop ROWS BETWEEN UNBOUNDED PRECEDING"
+    " AND 1 PRECEDING) AS reached FROM bundle WHERE export = ? AND stored IS NOT NULL) WHERE start < reached"
+)
+"""How many archives begin before one that stands before them has ended."""
 
 _UNSETTLED = (
     "SELECT standing.* FROM standing JOIN state AS archived ON archived.seq = standing.stored"
@@ -26,7 +34,10 @@ _UNSETTLED = (
     " < standing.stop + coalesce(json_extract(archived.fields, '$.settle_seconds'), 0) - ?"
     " ORDER BY standing.start, standing.stop"
 )
-"""Bundles whose archive was exported sooner than its end and the settle time then, less so many seconds."""
+"""Bundles whose archive was exported sooner than its end and the settle time then, less so many seconds.
+
+As far as whole seconds tell: it narrows the candidates, and `core.coverage.was_settled` decides.
+"""
 
 
 class BundleQueries:
@@ -46,10 +57,18 @@ class BundleQueries:
     def recorded_range(self, span: Range) -> RecordedRange:
         """What a run over the range has to know."""
         covered = tuple(self.covered(span))
-        unfinished = tuple(self.unfinished(span, covered))
+        found = tuple(self._not_stored(span, covered))
+        unfinished = tuple(one for one in found if not isinstance(one.state, Split))
         # A bundle whose new revision is under way is to do, and not done already.
         again = [one for one in unfinished if one.stored is not None and not one.kept]
-        return RecordedRange(unfinished, covered, self.count_stored(span) - len(again), self._refused(again))
+        return RecordedRange(
+            unfinished,
+            covered,
+            self.count_stored(span) - len(again),
+            accepted=refused_for_fewer_rows(self._connection, self._known.number, again),
+            parked=parked_times(self._connection, self._known.number, unfinished),
+            split=tuple(one for one in found if isinstance(one.state, Split)),
+        )
 
     def count_stored(self, span: Range) -> int:
         """How many bundles of the range have an archive."""
@@ -75,11 +94,7 @@ class BundleQueries:
 
     def overlaps(self) -> list[tuple[Range, Range]]:
         """Archives that begin before an earlier one has ended, each after the one that it overlaps."""
-        (found,) = self._connection.execute(
-            "SELECT count(*) FROM (SELECT start, max(stop) OVER (ORDER BY start, stop ROWS BETWEEN UNBOUNDED PRECEDING"
-            " AND 1 PRECEDING) AS reached FROM bundle WHERE export = ? AND stored IS NOT NULL) WHERE start < reached",
-            (self._known.number,),
-        ).fetchone()
+        (found,) = self._connection.execute(_OVERLAPS, (self._known.number,)).fetchone()
         return list(overlaps(self.stored_ranges(ALL_TIME))) if found else []
 
     def covered(self, span: Range) -> Iterator[Range]:
@@ -97,6 +112,10 @@ class BundleQueries:
         Left out is what was begun in another width and is neither under way nor parked, once archives cover its time;
         and what was split.
         """
+        return (one for one in self._not_stored(span, covered) if not isinstance(one.state, Split))
+
+    def _not_stored(self, span: Range, covered: Sequence[Range]) -> Iterator[BundleRecord]:
+        """The same, with what was split."""
         rows = self._connection.execute(
             "SELECT * FROM standing WHERE export = ? AND start < ? AND stop > ? AND stored IS NOT latest"
             " ORDER BY start, stop",
@@ -104,8 +123,6 @@ class BundleQueries:
         )
         for row in rows:
             one = self._record(row)
-            if isinstance(one.state, Split):
-                continue
             if not (isinstance(one.state, Planned) and one.stored is None and _lies_within(one.bundle.range, covered)):
                 yield one
 
@@ -119,15 +136,15 @@ class BundleQueries:
         )
         return [self._record(row) for row in rows]
 
-    def unsettled(self, span: Range, *, tolerance: float) -> list[BundleRecord]:
+    def unsettled(self, span: Range) -> list[BundleRecord]:
         """See `LedgerQueries.unsettled`."""
-        rows = self._connection.execute(_UNSETTLED, (self._known.number, span.end, span.start, tolerance))
-        return [self._record(row) for row in rows]
+        rows = self._connection.execute(_UNSETTLED, (self._known.number, span.end, span.start, CLOCKS_APART_SECONDS))
+        return [one for one in map(self._record, rows) if not was_settled(one)]
 
     def all(self) -> Iterator[BundleRecord]:
         """Every bundle, in no order."""
-        rows = self._connection.execute("SELECT * FROM standing WHERE export = ?", (self._known.number,))
-        return (self._record(row) for row in rows)
+        every = "SELECT * FROM standing WHERE export = ?"
+        return map(self._record, self._connection.execute(every, (self._known.number,)))
 
     def overview(self) -> Overview:
         """What `status` says of the export."""
@@ -136,6 +153,7 @@ class BundleQueries:
             (self._known.number,),
         ).fetchone()
         covered = tuple(self.covered(ALL_TIME))
+        unfinished = tuple(self.unfinished(ALL_TIME, covered))
         return Overview(
             name=self._name,
             definition=self._known.definition,
@@ -143,29 +161,13 @@ class BundleQueries:
             empty=empty,
             rows=self._known.sums.rows,
             bytes=self._known.sums.bytes,
-            unfinished=tuple(self.unfinished(ALL_TIME, covered)),
+            unfinished=unfinished,
+            parked_times=parked_times(self._connection, self._known.number, unfinished),
             covered=covered,
             overlaps=tuple(self.overlaps()),
+            unsettled=tuple(self.unsettled(ALL_TIME)),
             last_at=None if latest is None else self._state_row(latest).written_at,
         )
-
-    def _refused(self, records: Sequence[BundleRecord]) -> frozenset[Bundle]:
-        """Of bundles with an archive, those whose newest revision was refused because it has far fewer rows.
-
-        All of them are looked up in one pass: the table has no index by bundle.
-        """
-        if not records:
-            return frozenset()
-        newest = {one.bundle.range: one for one in records}
-        # The states of a newest revision come after the archive's row.
-        rows = self._connection.execute(
-            "SELECT * FROM state WHERE export = ? AND state IN ('failed', 'fewerrows') AND seq > ("
-            "SELECT min(stored) FROM bundle WHERE export = ? AND stored IS NOT latest)",
-            (self._known.number, self._known.number),
-        )
-        refused = (row for row in map(StateRow.read, rows) if isinstance(row.state, FewerRows))
-        found = ((newest.get(Range(row.start, row.stop)), row.revision) for row in refused)
-        return frozenset(one.bundle for one, revision in found if one is not None and one.revision == revision)
 
     def _record(self, row: tuple[Any, ...]) -> BundleRecord:
         """From a row of the view `standing`: the pointers, then the two rows of `state` they lead to."""

@@ -10,7 +10,7 @@ from asyncexport.core.bundles import Bundle, Range
 from asyncexport.core.coverage import RecordedRange
 from asyncexport.core.exports import Definition, Export
 from asyncexport.core.holdings import DayTally
-from asyncexport.core.states import BundleRecord, Stored
+from asyncexport.core.states import BundleRecord, Split, Stored, moved
 from asyncexport.ledger.diary import LedgerDiary
 from asyncexport.ledger.faults import translated
 from asyncexport.ledger.files import BUSY_SECONDS, ledger_path
@@ -89,6 +89,23 @@ class Ledger(LedgerDiary):
     async def exports(self) -> dict[str, Definition]:
         """See `LedgerQueries.exports`."""
         return await self._read(LedgerQueries.exports)
+
+    async def split(self, record: BundleRecord, pieces: Sequence[Range], *, at: float) -> None:
+        """Have a bundle of which nothing was ever stored give way to narrower ones, all in one commit.
+
+        Args:
+            record: The bundle, parked.
+            pieces: The narrower ones. One that the ledger knows already stays as it is.
+            at: In seconds since 1970.
+
+        Raises:
+            IllegalMove: it is in no state that may be split.
+            StorageError: it could not be written.
+        """
+        after = BundleRecord(record.bundle, record.revision, moved(record.state, Split()), record.stored)
+        children = [BundleRecord(Bundle(record.bundle.export, piece)) for piece in pieces]
+        rows = [NewStateRow.of(one, at=at) for one in (after, *children)]
+        await self._write(lambda transaction: transaction.split(rows[0], rows[1:]))
 
     async def bundles_of_operation(self, operation_id: str) -> tuple[Bundle, ...]:
         """See `LedgerQueries.bundles_of_operation`."""

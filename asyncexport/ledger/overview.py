@@ -1,9 +1,11 @@
 """What the ledger knows of one export, as a value."""
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
-from asyncexport.core.bundles import Range, gaps
+from asyncexport.core.bundles import Bundle, Range, gaps
 from asyncexport.core.exports import Definition
+from asyncexport.core.parking import ParkedTimes, next_try
 from asyncexport.core.states import IN_PROGRESS, BundleRecord, Failed, Overdue, Refused
 
 
@@ -16,7 +18,9 @@ class Overview:
         rows, bytes: In these archives, and of them.
         unfinished: Bundles whose newest revision has begun and not ended as stored, in order.
         covered: The time that archives cover, merged, in order.
+        unsettled: Bundles whose archive was exported before it was settled, in order.
         overlaps: Archives that begin before an earlier one has ended, each after that one.
+        parked_times: How often and when those in `unfinished` were parked that nights let rest.
         last_at: When its last row was written, in seconds since 1970; None where there is none.
     """
 
@@ -30,6 +34,8 @@ class Overview:
     covered: tuple[Range, ...]
     last_at: float | None
     overlaps: tuple[tuple[Range, Range], ...] = ()
+    unsettled: tuple[BundleRecord, ...] = ()
+    parked_times: Mapping[Bundle, ParkedTimes] = field(default_factory=dict)
 
     @property
     def in_progress(self) -> int:
@@ -50,6 +56,11 @@ class Overview:
     def parked(self) -> tuple[BundleRecord, ...]:
         """Bundles given up, overdue or kept, in order: the open problems."""
         return tuple(one for one in self.unfinished if one.parked)
+
+    def next_try(self, record: BundleRecord) -> float | None:
+        """From when on nights try a parked bundle again, in seconds since 1970; None: the next one does, or none."""
+        parked = self.parked_times.get(record.bundle)
+        return None if parked is None else next_try(parked)
 
     @property
     def kept(self) -> tuple[BundleRecord, ...]:

@@ -14,7 +14,6 @@ from asyncexport.core.bundles import Bundle, Range
 from asyncexport.core.coverage import RecordedRange
 from asyncexport.core.exports import Definition
 from asyncexport.core.holdings import DayTally
-from asyncexport.core.service_time import CLOCKS_APART_SECONDS
 from asyncexport.core.states import BundleRecord, Created, Ready
 from asyncexport.ledger.bundle_queries import BundleQueries
 from asyncexport.ledger.check import check_everything, check_sums
@@ -113,10 +112,10 @@ class LedgerQueries(DiaryQueries):
     def unsettled(self, export: str, span: Range) -> list[BundleRecord]:
         """Bundles that overlap the span and whose archive was exported before it was settled, in order of their start.
 
-        As far as whole seconds tell: this narrows the candidates, and `core.coverage.was_settled` decides.
+        `core.coverage.was_settled` says which they are.
         """
         with self._moment() as head:
-            return self._bundles(head, export).unsettled(span, tolerance=CLOCKS_APART_SECONDS)
+            return self._bundles(head, export).unsettled(span)
 
     def bundles_of_operation(self, operation_id: str) -> tuple[Bundle, ...]:
         """The bundles that this operation was ever recorded for, by any run; none on record in version 1."""

@@ -86,6 +86,17 @@ class LedgerTransaction:
         for row, known, before in checked:
             self._append(row, known, before)
 
+    def split(self, parent: NewStateRow, children: Sequence[NewStateRow]) -> None:
+        """Add a bundle's last state, and the first ones of the narrower bundles that take its place.
+
+        Raises:
+            LedgerError, IllegalMove: as `append` does.
+        """
+        known = self._head.exports.get(parent.bundle.export)
+        if known is None:
+            raise _unknown(parent.bundle.export)
+        self.append([parent, *(one for one in children if self._pointers(known, one.bundle.range) is None)])
+
     def remember(self, key: str, value: str) -> None:
         """Keep something small from run to run."""
         self._head.remarks[key] = value

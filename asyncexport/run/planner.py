@@ -14,12 +14,14 @@ from dataclasses import dataclass
 
 from asyncexport.client.clock import ServiceClock
 from asyncexport.config import Settings
-from asyncexport.core.bundles import Range, gaps, show
+from asyncexport.core.bundles import Bundle, Range, gaps, show
 from asyncexport.core.coverage import ExportPlan, RecordedRange, is_exported_anew, settles_at, was_settled
+from asyncexport.core.events import BundleParked
 from asyncexport.core.exports import Export
+from asyncexport.core.parking import WAITING, pieces_of, waits
 from asyncexport.core.service_time import CLOCKS_APART_SECONDS
 from asyncexport.core.states import BundleRecord
-from asyncexport.core.summary import Tally
+from asyncexport.core.summary import RestingBundle, Tally
 from asyncexport.errors import ConfigError, Problem
 from asyncexport.ledger import Ledger, LedgerQueries
 from asyncexport.run.ranges import NIGHTLY_SINCE, export_ranges, faults_of_dates, is_past, where_nights_begin
@@ -105,13 +107,26 @@ class Planner:
         if self._asked.start is None and abs(self._clock.zero - self._zero) <= CLOCKS_APART_SECONDS:
             self._ledger.remember(NIGHTLY_SINCE, str(self._night_start))
 
+    async def split(self, plan: RunPlan) -> tuple[str, ...]:
+        """Have parked bundles give way to narrower ones, where the plan says so; what to tell of it."""
+        notes = []
+        for one in plan.exports:
+            for record in one.splits:
+                pieces = list(pieces_of(record.bundle.range, one.export, one.span))
+                await self._ledger.split(record, pieces, at=self._clock.now())
+            if one.splits:
+                notes.append(_note_on_splits(one))
+        return tuple(notes)
+
     def _count(self, plans: Sequence[ExportPlan]) -> None:
+        resting = [one for plan in plans for one in _resting(plan)]
+        self._tally.let_rest(resting)
         for plan in plans:
             self._tally.accepted.update(plan.stock.accepted)
             if self._asked.accepts_fewer:
                 self._tally.accepted.update(one.bundle for one in kept_bundles(plan.stock))
         self._tally.stored_before = sum(plan.stored_before for plan in plans)
-        self._tally.planned = self._tally.stored_before + sum(plan.count for plan in plans)
+        self._tally.planned = self._tally.stored_before + sum(plan.count for plan in plans) + len(resting)
 
 
 def plan_run(
@@ -163,7 +178,8 @@ def _export_plan(
     for one in candidates:
         if is_exported_anew(one, settle_seconds=settle, refresh_seconds=refresh_seconds, now=now):
             again[one.bundle] = one
-    waiting = {one.bundle: one for one in candidates if not was_settled(one) and not one.kept}
+    begun = {one.bundle for one in stock.unfinished}
+    waiting = {one.bundle: one for one in candidates if not was_settled(one) and one.bundle not in begun}
     return ExportPlan(
         export,
         span,
@@ -171,7 +187,30 @@ def _export_plan(
         tuple(again.values()),
         fills_gaps=asked.fills_gaps,
         waiting=tuple(one for bundle, one in waiting.items() if bundle not in again),
+        rests_until=dict(_rests_until(stock, now=now)) if asked.lets_parked_rest else {},
     )
+
+
+def _rests_until(stock: RecordedRange, *, now: float) -> Iterator[tuple[Bundle, float]]:
+    """The parked bundles that wait for their time, and until when."""
+    for one in stock.unfinished:
+        due = waits(one, stock.parked.get(one.bundle), now=now)
+        if due is not None:
+            yield one.bundle, due
+
+
+def _resting(plan: ExportPlan) -> Iterator[RestingBundle]:
+    """The parked bundles of an export that wait for their time."""
+    for one in plan.resting:
+        if isinstance(one.state, WAITING):
+            reason = BundleParked(one.bundle, one.state).reason
+            yield RestingBundle(one.bundle, reason, plan.rests_until[one.bundle])
+
+
+def _note_on_splits(plan: ExportPlan) -> str:
+    count = len(plan.splits)
+    bundles = "1 parked bundle gives" if count == 1 else f"{count:,} parked bundles give"
+    return f"{plan.export.name}: {bundles} way to narrower ones, since nothing of it was ever stored"
 
 
 def kept_bundles(stock: RecordedRange) -> list[BundleRecord]:

@@ -208,6 +208,10 @@ async def _work_off(
             plan = await planner.plan()  # rule 4
             plan.check_dates()
             _tell_notes(run, plan)
+            if splits := await planner.split(plan):
+                for message in splits:
+                    run.tell(Note(message))
+                plan = await planner.plan()
             clock.begin()
             work = Work(plan.exports)
             await engine.scheduler.run(iter(work), newest=work.newest)

@@ -106,6 +106,7 @@ class Instructions:
         refresh_seconds: Export a bundle again that was exported less than this long after its end. 0: never.
         repairs: Stored bundles to be exported again whatever their age.
         accepts_fewer: Whether to export again the bundles whose archive was kept, and accept far fewer rows.
+        lets_parked_rest: Whether parked bundles wait for their time (`core.parking`). False: they are tried at once.
         reports_kept: Whether to say that bundles whose archive was kept are left as they are.
     """
 
@@ -115,6 +116,7 @@ class Instructions:
     refresh_seconds: float = 0.0
     repairs: tuple[BundleRecord, ...] = ()
     accepts_fewer: bool = False
+    lets_parked_rest: bool = False
     reports_kept: bool = False
 
 
@@ -124,7 +126,7 @@ def instructions(spec: RunSpec) -> Instructions:
         case Backfill(start=start, end=end):
             return Instructions(start, end, fills_gaps=True)
         case Nightly(end=end, refresh_seconds=seconds):
-            return Instructions(None, end, fills_gaps=True, refresh_seconds=seconds)
+            return Instructions(None, end, fills_gaps=True, refresh_seconds=seconds, lets_parked_rest=True)
         case Retry(start=start, end=end, accept_fewer=accepts):
             return Instructions(start, end, fills_gaps=False, accepts_fewer=accepts, reports_kept=not accepts)
         case Repair(bundles=bundles):

@@ -88,6 +88,9 @@ class SandboxBehaviour:
     most_running: int | None = _guess(None, "operations under way beyond which a create gets a 429")
     merge_equal: bool = _guess(False, "a create equal to one that still runs answers with its operation")
     honour_idempotency_key: bool = _guess(False, "a create with a known Idempotency-Key is not repeated")
+    created_at: Literal["right", "year-1", "year-9999", "missing"] = _documented(
+        "right", "the createdAt of operations: when they were made, or nonsense"
+    )
     finished_at_early: bool = _documented(True, "some PENDING operations have a finishedAt already")
 
     unknown_segment: Literal[400, 404] = _guess(400, "status of a create for a segment it does not know")

@@ -20,6 +20,9 @@ from asyncexport.sandbox.operations import SandboxOperation
 from asyncexport.sandbox.reading import SandboxExportRequest, SandboxRefusal
 from asyncexport.sandbox.segments import segments
 
+CREATED_AT = {"year-1": "0001-01-01T00:00:00Z", "year-9999": "9999-12-31T23:59:59Z", "missing": None}
+"""What operations say of when they were made, where that is nonsense."""
+
 SINCE_EVER_SECONDS = 365 * 86_400.0
 """How far back an open start reaches where nothing else says so: rows from the seed have no beginning."""
 
@@ -149,6 +152,7 @@ class SandboxService:
         early = self.behaviour.finished_at_early
         shown = one.shown(now, expires_at=self.expires_at(one), finished_at_early=early)
         shown["id"] = self._shown_id(one.id)
+        shown["createdAt"] = CREATED_AT.get(self.behaviour.created_at, shown["createdAt"])
         if shown["results"] and "searchExportId" in shown["results"]:
             shown["results"]["searchExportId"] = self._shown_id(one.export_id)
         return shown

@@ -1,0 +1,73 @@
+"""When a parked bundle is tried again, and when it gives way to narrower ones.
+
+1. Nights try a parked bundle again after 1, 2, 4, and then every 8 days, counted from when it was parked last. How
+   often it was parked says which pause it is. What a user asks for, a range or a retry, is tried at once.
+2. A night that begins at the same hour as the last one begins a little before the day is full. So the last hours of a
+   pause do not count.
+3. A bundle that was refused is not made to wait: its operation or its file is at hand, and expires.
+4. A bundle of which nothing was ever stored gives way to narrower ones where the width or the range that is asked for
+   is narrower than it is. Individuals never do: their rows are totals over a day. Neither does a bundle whose operation
+   or file may be fine.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import pairwise
+
+from asyncexport.core.bundles import DAY, Range, cut
+from asyncexport.core.exports import Export, Type
+from asyncexport.core.states import BundleRecord, Failed, Overdue
+
+PAUSES_DAYS = (1, 2, 4, 8)
+"""After the first time, the second, the third, and every further one."""
+
+LEEWAY_SECONDS = 6 * 3600.0
+"""Rule 2: how much sooner than that a night may begin."""
+
+LAST_MOMENT = 253_402_300_799.0
+"""The end of the year 9999: what a wrong clock wrote is still a moment that can be shown."""
+
+WAITING = (Failed, Overdue)
+"""The states that nights let rest (rule 3)."""
+
+
+@dataclass(frozen=True, slots=True)
+class ParkedTimes:
+    """How often a bundle was parked since it was last stored, and when it was parked last, in seconds since 1970."""
+
+    times: int
+    last_at: float
+
+
+def next_try(parked: ParkedTimes) -> float:
+    """From when on a night tries it again, in seconds since 1970."""
+    pause = PAUSES_DAYS[min(parked.times, len(PAUSES_DAYS)) - 1]
+    return min(parked.last_at + pause * DAY - LEEWAY_SECONDS, LAST_MOMENT)
+
+
+def waits(record: BundleRecord, parked: ParkedTimes | None, *, now: float) -> float | None:
+    """Until when nights let a parked bundle rest; None: they do not, or no longer.
+
+    A bundle that was parked in the future was parked by a wrong clock: nothing follows from that, and it is tried.
+    """
+    if parked is None or record.kept or not isinstance(record.state, WAITING):
+        return None
+    due = next_try(parked)
+    return due if parked.last_at <= now < due else None
+
+
+def is_split(record: BundleRecord, export: Export, span: Range) -> bool:
+    """Whether a parked bundle gives way to narrower ones, in a run over this span (rule 4)."""
+    if not isinstance(record.state, Failed) or record.stored is not None:
+        return False
+    if export.definition.type is Type.INDIVIDUAL:
+        return False
+    own = record.bundle.range
+    return own.seconds > export.bundle_seconds or own.start < span.start or span.end < own.end
+
+
+def pieces_of(split: Range, export: Export, span: Range) -> Iterator[Range]:
+    """What a bundle is split into: cut at the ends of the span, and at the grid lines of the export's width."""
+    edges = (edge for edge in (span.start, span.end) if split.start < edge < split.end)
+    for start, end in pairwise((split.start, *edges, split.end)):
+        yield from cut(Range(start, end), export.bundle_seconds)

@@ -1,0 +1,173 @@
+"""Parked bundles in whole runs: nights let them rest, what is asked for by name does not, and wide ones give way."""
+
+import time
+from typing import Any
+
+import pytest
+
+from asyncexport.core.bundles import ALL_TIME, DAY, Bundle, Range, show
+from asyncexport.core.exits import Exit
+from asyncexport.core.parking import LEEWAY_SECONDS
+from asyncexport.core.states import BundleRecord, Failed, Overdue, Ready, Refused, State
+from asyncexport.ledger import Ledger, LedgerReader
+from asyncexport.run.spec import Backfill, Nightly, Retry
+from asyncexport.run.survey import survey
+from asyncexport.sandbox import SandboxBehaviour, SandboxFault, serving
+from tests.exporting import Notebook, archives, rows_in, run, settings_for, truth
+
+FAST = SandboxBehaviour(operation_seconds=0.02, rows_per_hour=60, requests_per_minute=1e6, burst=10_000)
+
+EVENTS = "everyone-events"
+START, END = "2026-01-01T20:00:00Z", "2026-01-01T22:00:00Z"
+FIRST = 1_767_297_600
+"""The start, in seconds since 1970."""
+
+RANGE: dict[str, Any] = {"start": START, "end": END}
+
+
+def half_hour(number: int, width: int = 1800) -> Bundle:
+    return Bundle(EVENTS, Range(FIRST + number * 1800, FIRST + number * 1800 + width))
+
+
+async def park(sandbox, directory, bundle: Bundle, state: State, *, times: int = 1, ago: float) -> float:
+    """Have earlier runs have parked a bundle so often, the last time so long ago; the moment of that."""
+    at = sandbox.now - ago
+    ledger = await Ledger.open(directory)
+    await ledger.register(settings_for(sandbox, directory).exports)
+    for number in range(times):
+        await ledger.append(BundleRecord(bundle, 0, state), at=at - (times - 1 - number) * 9 * DAY)
+    await ledger.close()
+    return float(at)
+
+
+def stored_ranges(directory) -> list[Range]:
+    with LedgerReader(directory) as ledger:
+        return [one.bundle.range for one in ledger.stored(EVENTS, ALL_TIME)]
+
+
+@pytest.mark.parametrize(("times", "days"), [(1, 1), (2, 2), (4, 8), (7, 8)])
+async def test_nights_let_a_parked_bundle_rest_and_then_try_it(tmp_path, times, days):
+    """Until it is due it counts as failed and says when it is; nothing is asked for its sake."""
+    pause = days * DAY - LEEWAY_SECONDS
+    async with serving(FAST) as sandbox:
+        at = await park(sandbox, tmp_path, half_hour(1), Failed("it failed"), times=times, ago=pause - 600)
+        for _ in range(2):
+            summary = await run(sandbox, tmp_path, kind=Nightly, **RANGE)
+            said = summary.to_dict()
+            assert summary.exit_code is Exit.PARTIAL
+            assert (said["bundles"]["failed"], said["bundles"]["unfinished"]) == (1, 0)
+            (problem,) = said["problems"]
+            assert (problem["reason"], problem["next_try"]) == ("it failed", show(at + pause))
+        assert said["bundles"]["already"] == 3
+        assert sum(said["requests"].values()) == 0
+        assert len(archives(tmp_path)) == 3
+        with LedgerReader(tmp_path) as ledger:
+            (overview,) = ledger.overviews()
+        assert overview.next_try(overview.parked[0]) == at + pause
+    async with serving(FAST) as sandbox:
+        other = tmp_path / "due"
+        await park(sandbox, other, half_hour(1), Failed("it failed"), times=times, ago=pause + 600)
+        summary = await run(sandbox, other, kind=Nightly, **RANGE)
+        assert (summary.exit_code, len(archives(other))) == (Exit.DONE, 4)
+
+
+@pytest.mark.parametrize("kind", [Backfill, Retry])
+async def test_what_is_asked_for_is_tried_at_once(tmp_path, kind):
+    """However often it failed, and just now."""
+    async with serving(FAST) as sandbox:
+        await park(sandbox, tmp_path, half_hour(1), Failed("it failed"), times=5, ago=60)
+        summary = await run(sandbox, tmp_path, kind=kind, **RANGE)
+        assert summary.exit_code is Exit.DONE
+        assert half_hour(1).range in stored_ranges(tmp_path)
+
+
+async def test_one_that_was_refused_does_not_rest(tmp_path):
+    """Its file is asked for by the next night; an overdue one rests."""
+    async with serving(FAST) as sandbox:
+        await run(sandbox, tmp_path / "other", start="2026-01-01T20:30:00Z", end="2026-01-01T21:00:00Z")
+        (made,) = sandbox.operations
+        refused = Refused("403", Ready(1, sandbox.now, made.export_id))
+        await park(sandbox, tmp_path / "own", half_hour(1), refused, ago=60)
+        at = await park(sandbox, tmp_path / "own", half_hour(2), Overdue(1, sandbox.now, "gone"), ago=60)
+        sandbox.reset_counts()
+        summary = await run(sandbox, tmp_path / "own", kind=Nightly, **RANGE)
+        assert (summary.exit_code, sandbox.counts["create"]) == (Exit.PARTIAL, 2)
+        (problem,) = summary.to_dict()["problems"]
+        assert problem["start"] == show(half_hour(2).range.start)
+        assert problem["next_try"] == show(at + DAY - LEEWAY_SECONDS)
+
+
+@pytest.mark.parametrize("kind", [Backfill, Nightly, Retry])
+async def test_a_wide_bundle_gives_way_to_narrower_ones(tmp_path, kind):
+    """Which come whole; that is told, and `plan` counts on it."""
+    narrow = {"export": [{"name": EVENTS, "bundle": "15m"}]}
+    async with serving(FAST) as sandbox:
+        await park(sandbox, tmp_path, half_hour(1, 3600), Failed("it is too large"), ago=2 * DAY)
+        settings = settings_for(sandbox, tmp_path, narrow)
+        spec = Backfill(settings.exports, FIRST, FIRST + 7200)
+        (plan,) = survey(settings, spec, now=time.time()).plans
+        assert (plan.count, len(plan.splits)) == (8, 1)
+        viewer = Notebook()
+        summary = await run(sandbox, tmp_path, kind=kind, changes=narrow, viewer=viewer, **RANGE)
+        assert summary.exit_code is Exit.DONE
+        assert any("way to narrower ones" in note["message"] for note in viewer.of("note"))
+        pieces = 4 if kind is Retry else 8
+        assert (summary.tally.stored, summary.tally.planned) == (pieces, pieces)
+        assert {one.seconds for one in stored_ranges(tmp_path)} == {900}
+        if kind is not Retry:
+            assert rows_in(tmp_path) == truth(sandbox, START, END)
+        again = await run(sandbox, tmp_path, kind=kind, changes=narrow, **RANGE)
+        assert (again.exit_code, sum(again.requests.values())) == (Exit.DONE, 0)
+
+
+async def test_a_narrower_range_takes_only_its_part(tmp_path):
+    """The rest is left for a later run, and comes then."""
+    async with serving(FAST) as sandbox:
+        await park(sandbox, tmp_path, half_hour(0, 7200), Failed("it is too large"), ago=60)
+        part: dict[str, Any] = {"start": "2026-01-01T20:30:00Z", "end": "2026-01-01T21:00:00Z"}
+        changes: dict[str, Any] = {"export": [{"name": EVENTS, "bundle": "6h"}]}
+        summary = await run(sandbox, tmp_path, changes=changes, **part)
+        assert summary.exit_code is Exit.DONE
+        assert stored_ranges(tmp_path) == [half_hour(1).range]
+        summary = await run(sandbox, tmp_path, changes=changes, kind=Retry, **RANGE)
+        assert summary.exit_code is Exit.DONE
+        assert stored_ranges(tmp_path) == [half_hour(0).range, half_hour(1).range, half_hour(2, 3600).range]
+        assert rows_in(tmp_path) == truth(sandbox, START, END)
+
+
+async def test_individuals_are_never_split(tmp_path):
+    """Their rows are totals over a day: what failed is tried again as it is."""
+    people = {"export": [{"name": EVENTS, "type": "individual", "bundle": "24h"}]}
+    day = Bundle(EVENTS, Range(FIRST - 20 * 3600, FIRST + 4 * 3600))
+    async with serving(FAST) as sandbox:
+        at = sandbox.now - 60
+        ledger = await Ledger.open(tmp_path)
+        await ledger.register(settings_for(sandbox, tmp_path, people).exports)
+        await ledger.append(BundleRecord(day, 0, Failed("why")), at=at)
+        await ledger.close()
+        summary = await run(sandbox, tmp_path, changes=people, **RANGE)
+        assert summary.exit_code is Exit.DONE
+        assert stored_ranges(tmp_path) == [day.range]
+
+
+async def test_a_bundle_that_keeps_failing_is_counted(tmp_path):
+    """Each failure is a row; the pause that follows from them is what the night goes by."""
+    failing = (SandboxFault("operation", "FAILED"),)
+    async with serving(SandboxBehaviour(**{**_switches(), "faults": failing})) as sandbox:
+        one_try: dict[str, Any] = {"retry": {"attempts": 1}}
+        part: dict[str, Any] = {"start": START, "end": "2026-01-01T20:30:00Z"}
+        for _ in range(3):
+            assert (await run(sandbox, tmp_path, changes=one_try, **part)).exit_code is Exit.PARTIAL
+        made = len(sandbox.operations)
+        summary = await run(sandbox, tmp_path, kind=Nightly, changes=one_try, **part)
+        assert summary.exit_code is Exit.PARTIAL
+        assert len(sandbox.operations) == made == 3
+        with LedgerReader(tmp_path) as ledger:
+            (parked,) = ledger.stock(EVENTS, ALL_TIME).parked.values()
+        assert parked.times == 3
+        (problem,) = summary.to_dict()["problems"]
+        assert problem["next_try"] == show(parked.last_at + 4 * DAY - LEEWAY_SECONDS)
+
+
+def _switches() -> dict[str, Any]:
+    return {"operation_seconds": 0.02, "rows_per_hour": 60, "requests_per_minute": 1e6, "burst": 10_000}

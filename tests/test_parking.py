@@ -1,0 +1,56 @@
+"""When a parked bundle is tried again."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from asyncexport.core.bundles import DAY, Bundle, Range
+from asyncexport.core.parking import LEEWAY_SECONDS, ParkedTimes, next_try, waits
+from asyncexport.core.states import BundleRecord, Created, Failed, FewerRows, Overdue, Planned, Ready, Refused, Stored
+
+BUNDLE = Bundle("events", Range(0, 1800))
+FAILED = BundleRecord(BUNDLE, 0, Failed("why"))
+
+
+@pytest.mark.parametrize(("times", "days"), [(1, 1), (2, 2), (3, 4), (4, 8), (5, 8), (100, 8)])
+def test_the_pauses_grow(times, days):
+    """After 1, 2, 4, and then every 8 days, less what a night may begin sooner."""
+    assert next_try(ParkedTimes(times, 1000.0)) == 1000.0 + days * DAY - LEEWAY_SECONDS
+
+
+def test_a_nights_worth_of_failures_is_tried_every_eight_days():
+    """Every night at the same hour, each failing an hour later: tried in nights 1, 3, 7, 15, 23, 31."""
+    parked, tried = ParkedTimes(1, 3600.0), []
+    for night in range(1, 40):
+        now = float(night * DAY)
+        if waits(FAILED, parked, now=now) is None:
+            tried.append(night)
+            parked = ParkedTimes(parked.times + 1, now + 3600)
+    assert tried == [1, 3, 7, 15, 23, 31, 39]
+
+
+@given(st.integers(1, 20), st.floats(0, 3e11), st.floats(0, 3e11))
+def test_it_waits_until_it_is_due_and_not_longer(times, last_at, now):
+    """What was parked in the future, by a wrong clock, does not wait."""
+    parked = ParkedTimes(times, last_at)
+    due = waits(FAILED, parked, now=now)
+    assert due == (next_try(parked) if last_at <= now < next_try(parked) else None)
+
+
+@pytest.mark.parametrize(
+    ("state", "rests"),
+    [
+        (Failed("why"), True),
+        (Overdue(1, 0.0, "op"), True),
+        (Refused("403", Ready(1, 0.0, "x")), False),
+        (Refused("403", Created(1, 0.0, "op")), False),
+        (FewerRows(120, 0), False),
+        (Planned(2), False),
+    ],
+)
+def test_what_may_be_fetched_does_not_rest(state, rests):
+    """A refused one has a file that expires; one that kept its archive is not tried anyway."""
+    stored = Stored("p", 1, 1, "s", 0.0) if isinstance(state, FewerRows) else None
+    one = BundleRecord(BUNDLE, 0, state, stored)
+    assert (waits(one, ParkedTimes(1, 0.0), now=1.0) is not None) is rests
+    assert waits(one, None, now=1.0) is None
