@@ -10,8 +10,9 @@
 4. After a commit that failed nothing more is written: the run stops, and the next one reads what is there.
 5. A ledger of an earlier version is migrated by the first run, in one transaction, and read as it is by whoever only
    reads (`migration`).
-6. One process per output directory writes: a lock of the operating system is held for the whole run (`lock`). Any
-   number may read meanwhile (`reader`).
+6. One process per output directory writes: a lock of the operating system is held for the whole run (`lock`). Where
+   that keeps nobody out, or the ledger is gone from its place, the next commit finds out (`in_place`). Any number may
+   read meanwhile (`reader`).
 """
 
 from asyncexport.ledger.accepted import AcceptedGap

@@ -10,6 +10,9 @@ announcing  how its events get to the books, the log and the listeners
 progress    how far it has come, and how long it will still take
 survey      what a run would find, without asking the service
 segments    the segments of the account
-verify      whether the archives are what the ledger says; a ledger made anew
 directory   whether an output directory has lost its ledger
+unrecorded  whether it holds archives that its ledger knows nothing of
+verify      whether the archives are what the ledger says
+rebuild     a ledger made anew from the archives
+adopt       archives taken into the ledger that it did not know
 """
