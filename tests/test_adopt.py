@@ -253,15 +253,16 @@ async def test_a_bundle_that_was_given_up_or_asked_for_is_done_once_its_archive_
         assert ledger.unfinished(EVENTS.name, ALL_TIME) == []
 
 
-async def test_what_a_run_is_about_to_put_on_record_is_left_to_it(place):
-    """Its bundle is `Ready`: a crash came between the archive and its row."""
+async def test_an_archive_whose_row_a_crash_prevented_is_taken_in_as_the_ledger_knows_it(place):
+    """Its bundle is `Ready`: a run would ask for its file once more, and perhaps for a new export."""
     await place.fill(1)
-    ready = BundleRecord(half_hour(4), 0, Ready(1, 1.0, "ex"))
-    await place.record([ready])
+    await place.record([BundleRecord(half_hour(4), 0, Ready(2, 17.0, "ex", asked_at=16.0, settle_seconds=3.0))])
     await place.keep(half_hour(4), rows(4))
-    assert await adopted(place) == []
+    assert await adopted(place) == [Adopted(path_of(half_hour(4)), 4)]
+    (*_, found) = place.stored()
+    assert (found.bundle, found.stored.exported_at, found.stored.asked_at) == (half_hour(4), 17.0, 16.0)
     with LedgerReader(place.directory) as ledger:
-        assert ledger.unfinished(EVENTS.name, ALL_TIME) == [ready]
+        assert ledger.unfinished(EVENTS.name, ALL_TIME) == []
 
 
 async def test_an_archive_that_is_not_sound_is_moved_aside(place):

@@ -4,7 +4,8 @@
 2. Only a sound archive gets a row, and none whose time another archive covers or a bundle under way claims: its rows
    would be there twice. It is named, and which of the two is to go is its owner's decision.
 3. One that is not sound is moved aside: its name is free for the next run.
-4. When the service was asked for it is not known: the moment it was written stands for it.
+4. When the service was asked for it is not known: the moment it was written stands for it. Of a bundle whose file was
+   to be had, the ledger knows it; a run died between its archive and its row, or the ledger is older than that.
 """
 
 import asyncio
@@ -18,9 +19,9 @@ from pathlib import Path
 from asyncexport.core.archive.belonging import RowLook
 from asyncexport.core.bundles import ALL_TIME, Bundle, Range
 from asyncexport.core.exports import Definition, Export
-from asyncexport.core.holdings import Taken, may_have_archive
+from asyncexport.core.holdings import Taken
 from asyncexport.core.row_refusals import RowVerdicts
-from asyncexport.core.states import IN_PROGRESS, BundleRecord, Stored
+from asyncexport.core.states import IN_PROGRESS, BundleRecord, Ready, Stored
 from asyncexport.errors import ArchiveError
 from asyncexport.ledger import Ledger, LedgerReader, hold, no_ledger, present
 from asyncexport.run.directory import check_ledger_not_lost
@@ -93,10 +94,9 @@ async def _adopt_export(
 ) -> AsyncGenerator[tuple[Finding, BundleRecord | None], None]:
     container = export.definition.format
     taken = Taken([*has.stored, *has.claimed])
-    expected = {*has.stored, *(one.bundle.range for one in has.unfinished.values() if may_have_archive(one))}
     looks = (
         _look(archives, path, bundle, export.definition)
-        for path, bundle in _unknown(export, await archives.files(export.name), expected)
+        for path, bundle in _unknown(export, await archives.files(export.name), set(has.stored))
     )
     verdicts = RowVerdicts[tuple[str, Bundle, Stored | Damaged | None]]()
     async with aclosing(judged(looks, verdicts)) as findings:
@@ -114,9 +114,20 @@ async def _adopt_export(
                 yield Overlapping(path, bundle, archive_path(Bundle(export.name, other), container)), None
                 continue
             taken.add(bundle.range)
-            yield Adopted(path, found.rows), BundleRecord(bundle, known.revision if known else 0, found, found)
+            yield Adopted(path, found.rows), _standing(bundle, found, known)
     if verdicts.are_off:
         yield RulesOff(export.name), None
+
+
+def _standing(bundle: Bundle, found: Stored, known: BundleRecord | None) -> BundleRecord:
+    """Where a bundle stands whose archive is taken in; of one whose file was to be had it is known when it was made."""
+    if known is None:
+        return BundleRecord(bundle, 0, found, found)
+    if isinstance(ready := known.state, Ready):
+        found = Stored.of(
+            found, exported_at=ready.exported_at, asked_at=ready.asked_at, settle_seconds=ready.settle_seconds
+        )
+    return BundleRecord(bundle, known.revision, found, found)
 
 
 def _unknown(export: Export, paths: Iterable[str], expected: set[Range]) -> Iterator[tuple[str, Bundle]]:
