@@ -1,5 +1,6 @@
 """Who is told what happens during a run, and what becomes of a listener that raises."""
 
+import asyncio
 import logging
 
 import pytest
@@ -48,7 +49,7 @@ def test_the_books_are_kept_before_anybody_is_told():
     ("event", "line"),
     [
         (BundleStored(BUNDLE, ARCHIVE), f"{BUNDLE}: stored, 7 rows, 9 bytes"),
-        (BundleStored(BUNDLE, ARCHIVE, BEFORE), f"{BUNDLE}: stored, 7 rows in place of 8, 9 bytes"),
+        (BundleStored(BUNDLE, ARCHIVE, BEFORE), f"{BUNDLE}: refreshed, 7 rows in place of 8, 9 bytes"),
         (BundleParked(BUNDLE, Failed("gone")), "e 2026-01-01T00:00:00Z: parked: gone"),
         (Retried(BUNDLE, "cut"), f"{BUNDLE}: cut"),
         (
@@ -62,6 +63,20 @@ def test_what_goes_its_way_is_logged_below_a_warning(caplog, event, line):
     caplog.set_level(logging.INFO)
     Announcer(RunBooks(), ()).tell(event)
     assert [(record.levelname, record.getMessage()) for record in caplog.records] == [("INFO", line)]
+
+
+def test_a_listener_that_cancels_itself_does_not_end_who_tells(caplog):
+    """What it raises is its own, be it what ends a task of asyncio."""
+    told: list[Event] = []
+
+    def cancelled(_event):
+        raise asyncio.CancelledError
+
+    announcer = Announcer(RunBooks(), [cancelled, told.append])
+    announcer.tell(Note("a"))
+    announcer.tell(Note("b"))
+    assert told == [Note("a"), Note("b")]
+    assert len([message for message in caplog.messages if "raised CancelledError" in message]) == 1
 
 
 def test_a_note_is_a_warning(caplog):

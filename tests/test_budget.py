@@ -1083,3 +1083,27 @@ async def test_what_is_not_wanted_any_more_costs_nothing():
             await waiting
         await following
         assert budget.sent[Kind.CREATE] == 2
+
+
+@on_virtual_time
+async def test_a_limit_that_somebody_else_uses_too_is_told_once(caplog):
+    """A 429 empties the bucket: those that come to what was sent after that are not of this run's making."""
+    async with a_budget() as budget:
+        async with asyncio.TaskGroup() as group:
+            for _ in range(10):
+                group.create_task(answered(budget, 429, Kind.CREATE, retry_after=60.0))
+        await answered(budget, 429, Kind.CREATE, retry_after=60.0)
+        assert caplog.messages == []
+        for _ in range(5):
+            await answered(budget, 429, Kind.CREATE, retry_after=60.0)
+    [told] = caplog.messages
+    assert "another directory" in told
+
+
+@on_virtual_time
+async def test_what_is_not_counted_says_nothing_of_others(caplog):
+    """A 429 to a poll that takes no token may mean that polls count, too."""
+    async with a_budget() as budget:
+        for _ in range(5):
+            await answered(budget, 429, Kind.POLL, retry_after=60.0)
+    assert caplog.messages == []

@@ -634,6 +634,40 @@ def test_global_options_stand_before_or_after_the_command(run, service):
     assert run("status", "--json", "-c", "other.toml").summary["directory"] == "elsewhere"
 
 
+def test_plan_refuses_what_a_backfill_would_refuse(run, service):
+    """Another definition under an old name: it is told before the night in which it would be found out."""
+    a_run_before()
+    with Path("asyncexport.toml").open("a") as file:
+        file.write('[[export]]\nfields = ["EventStart"]\n')
+    said = [run(command, *DAYS) for command in ("plan", "backfill")]
+    assert [ran.code for ran in said] == [Exit.LEDGER, Exit.LEDGER]
+    assert said[0].errors == said[1].errors
+
+
+def test_a_hint_repeats_only_what_matters_to_its_command(run, service):
+    """`retry` has no use for what belongs to nights."""
+    service.behave(**fault("operation:FAILED"))
+    run(*BACKFILL)
+    sets = ("--set", "nightly.since=2026-01-01", "--set", "nightly.refresh=48h", "--set", "budget.burst=900")
+    assert run("status", *sets).hint == "`asyncexport retry --set budget.burst=900` takes parked bundles up again"
+
+
+def test_segments_of_a_host_that_is_not_there(run):
+    """What was asked is counted, and what to look at is told."""
+    ran = run("segments", "--json", "--set", "api.base_url=http://127.0.0.1:1")
+    assert ran.code == Exit.UNREACHABLE
+    assert ran.summary["requests"]["other"] == 1
+    assert "[api] base_url" in ran.hint
+
+
+def test_a_name_that_is_not_there_is_told_with_each_known_name_once(run, service):
+    """An export that is configured and stored is one."""
+    a_run_before()
+    assert run("status", "--export", "nope").errors == [
+        "--export: there is no export 'nope' (known: everyone-events)",
+    ]
+
+
 # what is said where
 
 
@@ -643,7 +677,7 @@ def test_results_go_to_stdout_and_all_else_to_stderr(run, service):
     ran = run(*BACKFILL)
     assert ran.code == Exit.PARTIAL
     assert ran.out[0] == "finished, but not all of it: 0 of 4 bundles stored, 4 parked"
-    assert ran.out[-1] == "the files are in exports"
+    assert "the files are in exports" not in ran.out, "there are none"
     assert len([line for line in ran.out if line.startswith("parked: ")]) == 4
     assert not [line for line in ran.err if "parked: " in line], "told twice"
     assert ran.hint == "`asyncexport retry` takes parked bundles up again"
@@ -945,7 +979,7 @@ def test_a_refused_refresh_is_told_and_settled(run, service):
     assert service.requests == 0
     accepted = run("retry", "--accept-fewer", "--end", "2026-01-01T01:00:00Z")
     assert accepted.code == 0
-    assert f"exported once more: 1 bundle, 1 of them changed; 0 rows added, {before} removed" in accepted.out
+    assert f"refreshed: 1 bundle, 1 of them changed; 0 rows added, {before} removed" in accepted.out
     assert run("status").code == 0
 
 
@@ -969,7 +1003,7 @@ def refuse(run: Callable[..., Ran], service: Service) -> None:
     service.behave(**fault("operation:fewer-rows"))
     ran = run("retry")
     assert ran.code == Exit.PARTIAL
-    assert "exported once more: 1 bundle, 0 of them changed; 0 rows added, 0 removed; 1 archive kept" in ran.out
+    assert "refreshed: 1 bundle, 0 of them changed; 0 rows added, 0 removed; 1 archive kept" in ran.out
     assert "`asyncexport retry --accept-fewer` exports them anew" in ran.hint
 
 

@@ -222,6 +222,15 @@ def test_what_kubernetes_sets_in_every_pod_is_passed_over(here: Path, variable: 
     assert faults(here, environ={f"{variable}S_": "x"})
 
 
+@pytest.mark.parametrize(
+    "name", ["Host", "Content-Length", "transfer-encoding", "Expect", "CONNECTION", "Content-Type", "Authorization"]
+)
+def test_headers_that_would_break_a_request_are_refused(here: Path, name: str) -> None:
+    """How a message is framed, whom it is for and who asks is not for the user to say."""
+    [said] = faults(here, f'[api]\nheaders = {{ "{name}" = "x" }}')
+    assert said.startswith(f"api.headers: must not set {name}: ")
+
+
 # What is told of a setting that cannot be used
 
 NAME_RULE = 'must be up to 100 letters, digits, ".", "_" and "-", the first a letter or digit'

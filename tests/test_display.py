@@ -350,10 +350,44 @@ def test_the_picture_shows_what_matters():
 def test_no_line_is_wider_than_the_terminal(snapshot, width, marks):
     """Narrow or wide, whatever the numbers: each line fits, and none has anything that moves the cursor."""
     lines = picture(snapshot, width, marks=marks)
-    assert len(lines) <= 7 + 2 * 3
+    assert len(lines) <= 7 + 4 * 3
     assert all(line.isprintable() for line in lines)
     if marks is COARSE:
         assert all(line.isascii() for line in lines)
+
+
+IN_TROUBLE = replace(
+    RUN,
+    running=100,
+    queued=1_200,
+    planned=99_999,
+    parked=12,
+    tokens=0,
+    next_request_seconds=3_000.0,
+    received=123_456_789,
+)
+
+
+@pytest.mark.parametrize("width", [79, 59, 49, 39])
+@pytest.mark.parametrize(
+    "snapshot",
+    [
+        RUN,
+        IN_TROUBLE,
+        replace(IN_TROUBLE, down_seconds=90_000.0),
+        replace(IN_TROUBLE, paused_seconds=3_600.0, scope="all"),
+        replace(IN_TROUBLE, expected_seconds=None),
+    ],
+    ids=["well", "parked", "out of reach", "paused", "no end known"],
+)
+def test_a_narrow_terminal_is_told_less_and_nothing_by_half(snapshot, width):
+    """Down to 40 columns no line but the heading is cut, and how long it runs and what is parked is there."""
+    heading, _, *lines = picture(snapshot, width)
+    assert heading.endswith("  1 h 2 min")
+    assert [line for line in lines if "…" in line] == []
+    assert lines[0].endswith(f" {snapshot.parked} parked")
+    if snapshot.down_seconds is None and snapshot.expected_seconds is not None:
+        assert "13 h 10 min" in lines[-1]
 
 
 def test_a_hundred_percent_means_all():
@@ -393,7 +427,7 @@ def test_a_problem_of_a_while_ago_says_so():
 def test_a_pause_by_the_service_is_told_as_one():
     """After a 429 there may be tokens and nobody may use them: only how long that lasts is told."""
     lines = picture(replace(RUN, tokens=9, scope="all", next_request_seconds=27.0, paused_seconds=27.0), 79)
-    assert lines[4] == "budget    paused by the service for 27 s (429: asked too often); every request…"
+    assert lines[4] == "budget    paused by the service for 27 s (429: asked too often)"
 
 
 def test_the_next_request_is_told_as_it_is():
@@ -699,6 +733,10 @@ def test_a_run_that_an_outage_ended_has_stopped():
     tally = Tally(planned=30, stored=10)
     gone = summary(Exit.PARTIAL, tally, error=UnavailableError("gone", lasting=True))
     assert closing_lines(gone)[0] == "stopped by an error: 10 of 30 bundles stored, 20 left"
+    stopped = summary(Exit.TERMINATED, Tally(planned=30))
+    assert closing_lines(stopped)[0].startswith("stopped by SIGTERM; ")
+    assert closing_lines(stopped, hung_up=True)[0].startswith("stopped by SIGHUP, as its terminal was closed; ")
+    assert "the files are in" not in "".join(closing_lines(stopped)), "there are none"
     refusal = RefusedError("no such segment", status=400)
     tally.record(ExportStopped("e", refusal))
     assert closing_lines(summary(Exit.PARTIAL, tally, error=refusal))[0].startswith("finished, but not all of it: ")

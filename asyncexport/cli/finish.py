@@ -60,8 +60,10 @@ def _delivered(session: "Session", code: int) -> int:
 
 def _late_signal(session: "Session", code: int) -> Exit | None:
     """The reason of a signal that did not stop the run any more, and so is for this wait; None: there was none."""
-    signals = session.signals
-    return next(iter(signals[1:] if signals and signals[0] == code else signals), None)
+    from asyncexport.cli.signals import REASONS
+
+    reasons = [REASONS[one] for one in session.signals]
+    return next(iter(reasons[1:] if reasons and reasons[0] == code else reasons), None)
 
 
 def _outcome(session: "Session", run: Callable[[], "Summary | int | None"]) -> "Summary | int | None":

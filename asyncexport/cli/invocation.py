@@ -14,6 +14,16 @@ PASTED = re.compile(rf"`{PROGRAM} (verify --rebuild|segments|status)`")
 SECRET = {"api.headers"}
 """Settings whose values nobody else may see."""
 
+LOOKING = ("budget", "concurrency", "polling", "retry", "download")
+
+WITHOUT_MEANING = {
+    "retry": ("nightly",),
+    "verify": ("nightly",),
+    "status": LOOKING,
+    "segments": ("nightly", "concurrency", "polling", "download"),
+}
+"""Tables of the configuration that make no difference to a command."""
+
 
 class Invocation:
     """How this program was called.
@@ -33,7 +43,7 @@ class Invocation:
         """A command for the same settings and the same directory, to be pasted."""
         config = ["-c", str(self.config)] if self.config else []
         directory = ["-d", str(self.directory)] if self.directory else []
-        sets = [word for one in self.settings for word in ("--set", _shown(one))]
+        sets = [word for one in self.settings if _matters(one, command) for word in ("--set", _shown(one))]
         return shlex.join([PROGRAM, *config, command, *arguments, *directory, *sets])
 
     def pasteable(self, text: str) -> str:
@@ -45,3 +55,8 @@ def _shown(setting: str) -> str:
     """A `--set` without what only its user may know; of a proxy's URL the password alone is masked, on the way out."""
     key, equals, _ = setting.partition("=")
     return f"{key}{equals}{MASK}" if key.strip() in SECRET else setting
+
+
+def _matters(setting: str, command: str) -> bool:
+    """Whether a `--set` makes a difference to a command; what belongs to nights does not to most."""
+    return setting.strip().partition(".")[0] not in WITHOUT_MEANING.get(command, ())

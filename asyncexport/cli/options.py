@@ -160,7 +160,7 @@ def check_names(names: list[str] | None, known: Sequence[str]) -> None:
     Raises:
         ConfigError: one does not.
     """
-    problems = list(_unknown_names(names, known))
+    problems = list(_unknown_names(names, list(dict.fromkeys(known))))
     if problems:
         raise ConfigError(problems)
 

@@ -1,5 +1,6 @@
 """One run, from what was asked for to its closing words."""
 
+import signal
 import time
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
@@ -56,7 +57,8 @@ def say_closing(session: "Session", settings: "Settings", spec: "RunSpec", summa
         return
     example = "" if session.quiet else example or (_stored_before(settings, spec) if tally.stored_before else "")
     look = look_command(settings.output.directory / example) if example else ""
-    for line in closing_lines(summary, look=look):
+    hung_up = session.signals[:1] == [signal.SIGHUP]
+    for line in closing_lines(summary, look=look, hung_up=hung_up):
         session.say(session.invocation.pasteable(line))
     if summary.error is None:
         for hint in _hints(session, spec, summary):

@@ -1,7 +1,5 @@
 """`segments`: what can be put into the configuration."""
 
-from collections import Counter
-
 import typer
 
 from asyncexport.cli.configuration import read_key
@@ -10,6 +8,7 @@ from asyncexport.cli.session import Session
 from asyncexport.core.bundles import show
 from asyncexport.core.exits import Exit
 from asyncexport.core.summary import Summary
+from asyncexport.errors import UnavailableError
 
 ID_COLUMNS = 24
 """Rows are shown as they come, before the longest id is known; a longer one moves its own name only."""
@@ -26,14 +25,13 @@ def segments(ctx: typer.Context, *, directory: Directory = None, sets: Sets = No
     session: Session = ctx.obj
     asked = read_asked(session, directory=directory, sets=sets)
     key = read_key(session, asked.settings)
-    sent: Counter[str] = Counter()
 
     async def listed() -> int:
         from asyncexport.display import plain
         from asyncexport.run.segments import segments as all_segments
 
         count = 0
-        async for segment in all_segments(asked.settings, key=key, sent=lambda kind: sent.update([kind])):
+        async for segment in all_segments(asked.settings, key=key, sent=lambda kind: session.requests.update([kind])):
             count += 1
             session.say(f"{plain(segment.id):<{ID_COLUMNS}}  {plain(segment.name)}")
             created = None if segment.created_at is None else show(segment.created_at)
@@ -42,7 +40,11 @@ def segments(ctx: typer.Context, *, directory: Directory = None, sets: Sets = No
                 break
         return count
 
-    if not run_abruptly(listed):
+    try:
+        found = run_abruptly(listed)
+    except UnavailableError as error:
+        error.hint = error.hint or "check the host ([api] base_url), the proxy ([api] proxy) and the network"
+        raise
+    if not found:
         session.lines.tell("note", "the account has no segments; the segment `everyone` is always there")
-    kinds = ("create", "poll", "list", "results", "other")
-    return session.summary(Exit.DONE, requests={kind: sent[kind] for kind in kinds})
+    return session.summary(Exit.DONE)

@@ -6,6 +6,7 @@ What global options say is taken in as it is parsed, and counts from `begin` on.
 import os
 import sys
 import time
+from collections import Counter
 from contextlib import ExitStack
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
@@ -14,9 +15,12 @@ from asyncexport.cli.invocation import Invocation
 from asyncexport.errors import ConfigError, Problem
 
 if TYPE_CHECKING:
+    from signal import Signals
+
     from asyncexport.core.exits import Exit
     from asyncexport.core.summary import Summary
-    from asyncexport.display import Counter, MessageLines, ResultLines, RunViewer, StandardStreams
+    from asyncexport.display import Counter as LookCounter
+    from asyncexport.display import MessageLines, ResultLines, RunViewer, StandardStreams
     from asyncexport.display.live_view import LiveView
 
 
@@ -39,8 +43,9 @@ class Session:
         directory: The output directory; "" before that is known.
         began: When, on the monotonic clock.
         invocation: How it was called.
-        signals: The reasons of the signals that came during a run.
-        stopped_at_once: The reason of the signal that ended the command at once. None: none did.
+        signals: The signals that came during a run.
+        requests: How many requests were sent, by kind, where the command is no run.
+        stopped_at_once: Why a signal ended the command at once. None: none did.
     """
 
     def __init__(self, *, as_json: bool = False) -> None:
@@ -49,7 +54,8 @@ class Session:
         self.directory = ""
         self.began = time.monotonic()
         self.invocation = Invocation()
-        self.signals: list[Exit] = []
+        self.signals: list[Signals] = []
+        self.requests: Counter[str] = Counter()
         self.stopped_at_once: Exit | None = None
         self.quiet = False
         self.verbose = 0
@@ -134,11 +140,11 @@ class Session:
         events = self.results if self.as_json else None
         return RunViewer(self.lines, heading, events=events, pane=self._pane(), silent=self.quiet)
 
-    def counting(self, heading: str, *, total: int | None, of: str) -> "Counter":
+    def counting(self, heading: str, *, total: int | None, of: str) -> "LookCounter":
         """Who shows how far a long look has come."""
-        from asyncexport.display import Counter
+        from asyncexport.display import Counter as LookCounter
 
-        return Counter(self.lines, heading, total=total, of=of, pane=self._pane(), silent=self.quiet)
+        return LookCounter(self.lines, heading, total=total, of=of, pane=self._pane(), silent=self.quiet)
 
     def _pane(self) -> "LiveView | None":
         """Where a picture can be drawn: stderr, if it is a terminal on which that disturbs nobody."""
@@ -165,12 +171,8 @@ class Session:
         from asyncexport.core.exits import Exit
         from asyncexport.core.summary import Summary, Tally
 
-        facts = {
-            "tally": Tally(),
-            "requests": dict.fromkeys(("create", "poll", "list", "results", "other"), 0),
-            "refused": 0,
-            **more,
-        }
+        requests = {kind: self.requests[kind] for kind in ("create", "poll", "list", "results", "other")}
+        facts = {"tally": Tally(), "requests": requests, "refused": 0, **more}
         return Summary(
             command=self.command,
             exit_code=Exit(exit_code),

@@ -30,18 +30,20 @@ REASONS = {
 
 AGAIN = {
     Exit.INTERRUPTED: "press Ctrl-C again to stop at once",
-    Exit.TERMINATED: "a second SIGTERM stops it at once",
+    Exit.TERMINATED: "a second signal stops it at once",
     Exit.TIME_UP: "Ctrl-C stops it at once",
 }
 
 
-def run_politely(work: "Callable[[Stop], Awaitable[T]]", *, tell: Callable[[Exit], None], heard: list[Exit]) -> T:
+def run_politely(
+    work: "Callable[[Stop], Awaitable[T]]", *, tell: Callable[[Exit], None], heard: list[signal.Signals]
+) -> T:
     """Run what can be asked to stop.
 
     Args:
         work: What to run.
         tell: Called when it is asked to stop, with the reason.
-        heard: Where the reason of each signal is added, also of one that comes when the work is done.
+        heard: Where each signal is added, also one that comes when the work is done.
     """
     from asyncexport.engine.scheduler import Stop
 
@@ -51,12 +53,11 @@ def run_politely(work: "Callable[[Stop], Awaitable[T]]", *, tell: Callable[[Exit
         done = False
 
         def on_signal(number: int, _frame: FrameType | None) -> None:
-            reason = REASONS[signal.Signals(number)]
-            heard.append(reason)
+            heard.append(signal.Signals(number))
             if done or len(heard) > 1:
                 _leave_to_the_system(numbers)
             if not done:
-                loop.call_soon_threadsafe(stop.ask, reason)
+                loop.call_soon_threadsafe(stop.ask, REASONS[heard[-1]])
 
         numbers = _heard()
         for number in numbers:

@@ -18,7 +18,7 @@ from yarl import URL
 from asyncexport.client.faults import BODY_FAULTS, FAULTS, before_sending, prefixed, translated
 from asyncexport.client.session import ConnectionSettings, Sending, open_api_session
 from asyncexport.core.service.replies import MAX_ERROR_BYTES, MAX_REPLY_BYTES, Reply
-from asyncexport.core.service.requests import Request, authorization
+from asyncexport.core.service.requests import REFUSED_HEADERS, Request, authorization
 from asyncexport.core.text import one_line
 from asyncexport.errors import ConfigError, ExportError, Problem, ReplyError, UnavailableError
 
@@ -123,12 +123,17 @@ class ApiTransport:
         return bytes(body[:limit])
 
 
+def _is_refused(name: str) -> bool:
+    """Whether a header would break a request; one that would only replace the key is left out."""
+    return name.lower() in REFUSED_HEADERS and name.lower() != "authorization"
+
+
 def _api_headers(key: str, user_agent: str, extra: Mapping[str, str]) -> dict[str, str]:
     """The user's headers over ours, but for the key and for the encodings that we can read."""
     faults = [
         Problem("api.headers", f"{one_line(name, limit=60)!r} cannot be sent as a header")
         for name, value in extra.items()
-        if not name.isascii() or not name.strip() or not (name + value).isprintable() or name.lower() == "host"
+        if not name.isascii() or not name.strip() or not (name + value).isprintable() or _is_refused(name)
     ]
     if faults:
         raise ConfigError(faults)

@@ -25,6 +25,7 @@ from asyncexport.core.admission import BudgetScope, Prefer
 from asyncexport.core.bundles import DAY, read_moment
 from asyncexport.core.exports import Format, Type
 from asyncexport.core.service.proxies import is_proxy, url_parts
+from asyncexport.core.service.requests import REFUSED_HEADERS
 from asyncexport.core.service.urls import is_loopback
 from asyncexport.core.service_time import ClockTrust
 
@@ -156,10 +157,8 @@ def _valid_proxy(text: str) -> str:
 
 def _allowed_headers(headers: dict[str, str]) -> dict[str, str]:
     for name, value in headers.items():
-        if name.lower() in ("authorization", "proxy-authorization", "cookie"):
-            raise ValueError(f"must not set {name}: the API key alone says who asks")
-        if name.lower() == "host":
-            raise ValueError(f"must not set {name}: [api] base_url names the host")
+        if why := REFUSED_HEADERS.get(name.lower()):
+            raise ValueError(f"must not set {name}: {why}")
         if not re.fullmatch(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+", name):
             raise ValueError("holds a name that no header can have")
         if not value.isprintable():

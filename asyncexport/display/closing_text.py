@@ -20,16 +20,26 @@ FIRST_WORDS = {
     Exit.TERMINATED: "stopped by SIGTERM; the state is saved",
 }
 
+BY_HANG_UP = "stopped by SIGHUP, as its terminal was closed; the state is saved"
+
 BY_AN_ERROR = "stopped by an error"
 """What else there is to say of it is said on stderr."""
 
 
-def closing_lines(summary: Summary, *, look: str = "") -> list[str]:
-    """The summary in words; `look`: a command that looks into a file."""
+def closing_lines(summary: Summary, *, look: str = "", hung_up: bool = False) -> list[str]:
+    """The summary in words.
+
+    Args:
+        summary: How the run ended.
+        look: A command that looks into a file; "" for none.
+        hung_up: Whether the signal that stopped the run is the one that a terminal sends when it is closed.
+    """
     tally = summary.tally
     # A refused export ends nothing: the others go on to their end.
     stopped = summary.error is not None and summary.error not in tally.refusals.values()
     first = BY_AN_ERROR if stopped else FIRST_WORDS.get(summary.exit_code, BY_AN_ERROR)
+    if hung_up and summary.exit_code is Exit.TERMINATED:
+        first = BY_HANG_UP
     lines = [f"{first}: {_bundles(summary)}"]
     if tally.stored or sum(summary.requests.values()):
         lines.append(f"{_data(summary)} in {show_duration(summary.seconds)}, with {_requests(summary)}")
@@ -41,7 +51,7 @@ def closing_lines(summary: Summary, *, look: str = "") -> list[str]:
             "the service may have made an export twice"
         )
     if tally.refreshed.bundles:
-        lines.append(_refreshed(tally.refreshed))
+        lines.append(_refreshed(tally.refreshed, word="repaired" if summary.command == "verify" else "refreshed"))
     parked = [
         _problem("parked", bundle, f"{reason}{_next_try(tally, bundle)}")
         for bundle, reason in sorted(tally.parked.items())
@@ -54,7 +64,8 @@ def closing_lines(summary: Summary, *, look: str = "") -> list[str]:
     if len(lost) > MOST_PROBLEMS:
         lines.append(f"fewer rows: {show_count(len(lost) - MOST_PROBLEMS)} more; --json names all")
     lines += summary.notes
-    lines.append(f"the files are in {plain(summary.directory)}")
+    if tally.stored or tally.stored_before:
+        lines.append(f"the files are in {plain(summary.directory)}")
     if look:
         lines.append(f"look into one: {look}")
     return lines
@@ -84,10 +95,10 @@ def _bundles(summary: Summary) -> str:
     return ", ".join(parts)
 
 
-def _refreshed(refreshed: Refreshed) -> str:
+def _refreshed(refreshed: Refreshed, *, word: str) -> str:
     """What came of bundles that were exported once more."""
     told = (
-        f"exported once more: {count_of(refreshed.bundles, 'bundle', 'bundles')}, "
+        f"{word}: {count_of(refreshed.bundles, 'bundle', 'bundles')}, "
         f"{show_count(refreshed.changed)} of them changed; {count_of(refreshed.rows_added, 'row', 'rows')} added, "
         f"{show_count(refreshed.rows_removed)} removed"
     )

@@ -1,6 +1,7 @@
 """What the progress of a run looks like: a few lines from a snapshot, by themselves a function of numbers.
 
-What matters most stands first in each line: on a narrow terminal the end of it is cut off.
+On a narrow terminal each line says less, and what matters most is left: down to 40 columns nothing is cut off but the
+heading and a problem's end. Below that, the end of each line is.
 """
 
 import textwrap
@@ -8,11 +9,12 @@ from collections import deque
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 
+from rich.console import OverflowMethod
 from rich.text import Text
 
 from asyncexport.core.summary import Snapshot
 from asyncexport.core.text import show_duration
-from asyncexport.display.phrases import away, budget, data, files, under_way, when
+from asyncexport.display.phrases import Wordings, away, budget, bundles, data, files, fitting, when
 from asyncexport.display.words import plain, show_count
 
 RATE_SECONDS = 300.0
@@ -22,6 +24,12 @@ LABEL = 10
 """Columns of the words at the left."""
 
 MOST_PROBLEMS = 3
+
+NARROW = 60
+"""Columns; below that a problem may take more lines."""
+
+PROBLEM_LINES, NARROW_PROBLEM_LINES = 2, 4
+"""Lines that a problem may take."""
 
 A_WHILE_SECONDS = 60.0
 """A problem older than this is told with its age."""
@@ -54,18 +62,19 @@ def draw(
 ) -> list[Text]:
     """The lines, none wider than `width`."""
     size, rows = rates
+    cut: OverflowMethod = "ellipsis" if marks is FINE else "crop"
     lines = [
-        _sides(Text(plain(heading), style="bold"), Text(_passed(snapshot.seconds), style="dim"), width),
+        _heading(plain(heading), _passed(snapshot.seconds), width, cut=cut),
         _bar(snapshot, width, marks),
-        _line("bundles", Text.assemble(f"{under_way(snapshot)}, ", _parked(snapshot))),
-        _line("files", Text(files(snapshot))),
-        _line("budget", Text(budget(snapshot))),
-        _line("data", Text(data(snapshot, bytes_a_second=size, rows_a_second=rows))),
-        _end(snapshot, now),
+        _bundles(snapshot, width),
+        _line("files", files(snapshot), width),
+        _line("budget", budget(snapshot), width),
+        _line("data", data(snapshot, bytes_a_second=size, rows_a_second=rows), width),
+        _end(snapshot, now, width),
         *(line for problem in _different(_dated(snapshot)) for line in _problem(problem, width)),
     ]
     for line in lines:
-        line.truncate(width, overflow="ellipsis" if marks is FINE else "crop")
+        line.truncate(width, overflow=cut)
     return lines
 
 
@@ -85,16 +94,20 @@ def _bar(snapshot: Snapshot, width: int, marks: str) -> Text:
     )
 
 
-def _parked(snapshot: Snapshot) -> tuple[str, str]:
-    return f"{show_count(snapshot.parked)} parked", "red" if snapshot.parked else ""
+def _bundles(snapshot: Snapshot, width: int) -> Text:
+    """Parked bundles in red."""
+    line = _line("bundles", bundles(snapshot), width)
+    if snapshot.parked:
+        line.highlight_regex(r"[0-9,]+ parked$", "red")
+    return line
 
 
-def _end(snapshot: Snapshot, now: float) -> Text:
+def _end(snapshot: Snapshot, now: float, width: int) -> Text:
     if snapshot.down_seconds is not None:
-        return _line("service", Text(away(snapshot.down_seconds), style="red"))
+        return _line("service", away(snapshot.down_seconds), width, style="red")
     if snapshot.expected_seconds is None:
-        return _line("end", Text("not known yet", style="dim"))
-    return _line("end", Text(when(snapshot.expected_seconds, now)))
+        return _line("end", ("not known yet",), width, style="dim")
+    return _line("end", when(snapshot.expected_seconds, now), width)
 
 
 def _dated(snapshot: Snapshot) -> Iterator[tuple[str, str]]:
@@ -114,22 +127,28 @@ def _different(problems: Iterable[tuple[str, str]]) -> list[str]:
 
 
 def _problem(problem: str, width: int) -> Iterator[Text]:
-    """In two lines if need be: the reason stands at its end."""
-    first, *rest = textwrap.wrap(plain(problem), max(width - LABEL, 20)) or [""]
-    yield _line("problem", Text(first, style="yellow"))
-    if rest:
-        yield _line("", Text(" ".join(rest), style="yellow"))
+    """In several lines if need be: the reason stands at its end."""
+    most = PROBLEM_LINES if width >= NARROW else NARROW_PROBLEM_LINES
+    pieces = textwrap.wrap(plain(problem), max(width - LABEL, 20)) or [""]
+    shown = [*pieces[: most - 1], " ".join(pieces[most - 1 :])]
+    for number, piece in enumerate(one for one in shown if one or not pieces[0]):
+        yield _labelled("" if number else "problem", Text(piece, style="yellow"))
 
 
 def _passed(seconds: float) -> str:
     return show_duration(int(seconds)) if seconds >= 1 else "0 s"
 
 
-def _line(label: str, what: Text) -> Text:
+def _line(label: str, wordings: Wordings, width: int, *, style: str = "") -> Text:
+    return _labelled(label, Text(fitting(wordings, width - LABEL), style=style))
+
+
+def _labelled(label: str, what: Text) -> Text:
     return Text.assemble((label.ljust(LABEL), "dim"), what)
 
 
-def _sides(left: Text, right: Text, width: int) -> Text:
-    """One at the left edge, the other at the right; the right one gives way."""
-    room = width - left.cell_len - right.cell_len
-    return Text.assemble(left, " " * room, right) if room >= 2 else left
+def _heading(what: str, passed: str, width: int, *, cut: "OverflowMethod") -> Text:
+    """What runs at the left edge, and for how long at the right one; what runs is cut where there is little room."""
+    left, right = Text(what, style="bold"), Text(passed, style="dim")
+    left.truncate(max(width - right.cell_len - 2, 0), overflow=cut)
+    return Text.assemble(left, " " * max(width - left.cell_len - right.cell_len, 0), right)

@@ -30,6 +30,7 @@ poll_failures      what follows from a failed one
 operation_answers  what the service's answer about an operation means
 waiters            which operations are waited for, by whom, until when
 budget             the gate that every API request passes
+contention_log     what is logged when somebody else uses the limit, too
 dispatcher         waits for a token, then serves the best waiter
 waiting_line       who waits for leave to send
 permit             leave to send one request, and its row in the journal

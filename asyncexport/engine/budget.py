@@ -32,6 +32,7 @@ from asyncexport.core.admission import (
 )
 from asyncexport.core.bucket import Bucket, RequestHistory
 from asyncexport.core.service.requests import Kind
+from asyncexport.engine.contention_log import ContentionLog
 from asyncexport.engine.dispatcher import Dispatcher
 from asyncexport.engine.key_hold import KeyHold
 from asyncexport.engine.permit import Permit
@@ -93,6 +94,7 @@ class Budget:
         self._bucket = Bucket(quota.usable_burst, quota.refill_seconds, at=self._loop.time())
         self._admission = Admission(quota, backoff)
         self._dispatcher = Dispatcher(self._bucket, self._admission, prefer)
+        self._contention = ContentionLog()
         self.key = KeyHold()
         self.sent = dict.fromkeys(Kind, 0)
         self.refused = 0
@@ -195,12 +197,11 @@ class Budget:
         self.key.answered(grant.kind, answer.status)
         self._journal.answered(request_id, status=answer.status or 0)
         self._dispatcher.settle(grant)
-        self.refused += answer.status == 429
         now, wall_time = self._loop.time(), self._wall_clock()
+        self.refused += self._contention.is_refusal(grant, answer, now=now)
         jitter = self._jitter() if is_outage(answer.status) else 0.0
-        follows = self._admission.answered(
-            grant, answer, now=now, wall_time=wall_time, jitter=jitter, tokens=self.tokens
-        )
+        tokens = self.tokens
+        follows = self._admission.answered(grant, answer, now=now, wall_time=wall_time, jitter=jitter, tokens=tokens)
         if follows.all_count:
             self._journal.remember("all_counted_since", repr(wall_time))
             self._dispatcher.line.all_count()

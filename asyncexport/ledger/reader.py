@@ -1,10 +1,13 @@
 """Reading the ledger of a directory from outside: by commands that change nothing, while a run goes on or not."""
 
+from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Self
 
+from asyncexport.core.exports import Export
 from asyncexport.errors import LedgerError
+from asyncexport.ledger.definitions import check_definitions
 from asyncexport.ledger.faults import translated
 from asyncexport.ledger.files import BUSY_SECONDS, ledger_path, opened_to_read, present
 from asyncexport.ledger.queries import LedgerQueries
@@ -37,6 +40,15 @@ class LedgerReader(LedgerQueries):
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+    def check_definitions(self, exports: Sequence[Export]) -> None:
+        """Make sure that a run with these exports would not be refused for their definitions.
+
+        Raises:
+            LedgerError: one is known by another definition, and there is data of it, here or at the service.
+        """
+        with self._moment() as head:
+            check_definitions(self._connection, head.exports, exports)
 
     def close(self) -> None:
         """Close the ledger."""

@@ -11,12 +11,13 @@ from collections.abc import Sequence
 from typing import Any
 
 from asyncexport.core.bundles import Range
-from asyncexport.core.exports import Definition, Export
+from asyncexport.core.exports import Export
 from asyncexport.core.states import Stored
 from asyncexport.errors import IllegalMove, LedgerCorruptError, LedgerError
 from asyncexport.ledger.accepted import AcceptedGap, insert_accepted
 from asyncexport.ledger.bulk_insert import insert_rows
 from asyncexport.ledger.commit_mark import CommitMark
+from asyncexport.ledger.definitions import check_definitions
 from asyncexport.ledger.journal import JournalWriter
 from asyncexport.ledger.rows import BundleRow, KnownExport, LedgerHead, NewStateRow, digest_of
 from asyncexport.ledger.run_log import RunLogWriter
@@ -65,10 +66,7 @@ class LedgerTransaction:
             LedgerError: one is known by another definition, and there is data of it, here or at the service.
         """
         self._write_gathered()
-        for export in exports:
-            known = self._head.exports.get(export.name)
-            if known is not None and known.definition != export.definition and self._has_data(known):
-                raise _another_definition(export.name, known.definition, export.definition)
+        check_definitions(self._connection, self._head.exports, exports)
         for export in exports:
             known = self._head.exports.setdefault(
                 export.name, KnownExport(len(self._head.exports) + 1, export.definition)
@@ -138,15 +136,6 @@ class LedgerTransaction:
             known.sums.add(before, times=-1)
         known.sums.add(after)
 
-    def _has_data(self, known: KnownExport) -> bool:
-        """Whether a definition ever led to anything; one that was only ever refused may still be corrected."""
-        found = self._connection.execute(
-            "SELECT 1 FROM bundle JOIN state ON state.seq = bundle.latest WHERE bundle.export = ?"
-            " AND (bundle.stored IS NOT NULL OR state.state NOT IN ('planned', 'creating', 'failed', 'split')) LIMIT 1",
-            (known.number,),
-        )
-        return found.fetchone() is not None
-
     def _pointers(self, known: KnownExport, span: Range) -> BundleRow | None:
         """The pointers of a bundle; None where it has no row yet."""
         key = known.number, span
@@ -180,14 +169,3 @@ def is_refusal(error: Exception) -> bool:
 
 def _unknown(export: str) -> LedgerError:
     return LedgerError(f"the ledger does not know the export {export!r}")
-
-
-def _another_definition(name: str, known: Definition, asked: Definition) -> LedgerError:
-    before, after = known.to_dict(), asked.to_dict()
-    differences = ", ".join(
-        f"{key} was {before[key]!r} and now is {after[key]!r}" for key in before if before[key] != after[key]
-    )
-    return LedgerError(
-        f"the export {name!r} is in this directory with another definition: {differences}",
-        hint="give the new definition a name of its own, choose another [output] directory, or change it back",
-    )

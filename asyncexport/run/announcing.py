@@ -4,6 +4,7 @@
 2. A listener that raises is logged once and told nothing more. No listener stops a run.
 """
 
+import asyncio
 import logging
 from collections.abc import Callable, Collection, Iterable
 
@@ -45,12 +46,13 @@ class Announcer:
         for listener in self._listeners:
             try:
                 listener(event)
-            except Exception as error:  # noqa: BLE001 - whatever it is, the run goes on
+            except (Exception, asyncio.CancelledError) as error:  # noqa: BLE001 - whatever it is, the run goes on
+                # It waits for nothing, so that a cancel is its own and would end the task that tells.
                 log_failed_listener(listener, error)
                 self._listeners = tuple(one for one in self._listeners if one is not listener)
 
 
-def log_failed_listener(listener: Callable[..., object], error: Exception) -> None:
+def log_failed_listener(listener: Callable[..., object], error: BaseException) -> None:
     """Log that a listener raised; the text of its error may hold anything, so it is shown with the traceback only."""
     name = getattr(listener, "__qualname__", type(listener).__name__)
     log.warning("%s raised %s and is told nothing more of this run", name, type(error).__name__, exc_info=error)
@@ -77,7 +79,8 @@ def log_event(event: Event, tally: Tally, *, repaired: Collection[Bundle]) -> No
 def _log_stored(event: BundleStored, tally: Tally, repaired: Collection[Bundle]) -> None:
     bundle, archive, replaced = event.bundle, event.archive, event.replaced
     rows = f"{archive.rows:,} rows" + (f" in place of {replaced.rows:,}" if replaced is not None else "")
-    log.info("%s: stored, %s, %s bytes", bundle, rows, f"{archive.bytes:,}")
+    done = "stored" if replaced is None else "repaired" if bundle in repaired else "refreshed"
+    log.info("%s: %s, %s, %s bytes", bundle, done, rows, f"{archive.bytes:,}")
     if fewer := tally.fewer.get(bundle):
         log.warning("%s: %s", bundle, lost_reason(fewer))
     elif bundle in repaired and replaced is not None and archive.rows < replaced.rows:

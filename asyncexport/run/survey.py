@@ -45,11 +45,12 @@ def survey(settings: Settings, spec: RunSpec, *, now: float) -> Survey:
 
     Raises:
         ConfigError: the dates cannot be meant.
-        LedgerError: the ledger cannot be read, or is missing beside archives.
+        LedgerError: the ledger cannot be read, does not fit what is asked for, or is missing beside archives.
     """
     directory = settings.output.directory
     if present(directory):
         with LedgerReader(directory) as ledger:
+            ledger.check_definitions(spec.exports)
             check_recorded_in(directory, spec.exports, ledger)
             return _survey_ledger(settings, spec, ledger, now=now)
     check_ledger_not_lost(directory)

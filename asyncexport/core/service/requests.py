@@ -23,6 +23,22 @@ PAGE_LIMIT = 100
 """Operations, or segments, a page: the maximum (3.3, 3.6)."""
 
 
+FRAMING = "how a message is framed is decided for each one"
+
+REFUSED_HEADERS = {
+    **dict.fromkeys(("authorization", "proxy-authorization", "cookie"), "the API key alone says who asks"),
+    "host": "[api] base_url names the host",
+    **dict.fromkeys(
+        (
+            *("connection", "content-encoding", "content-length", "content-type", "expect", "keep-alive"),
+            *("te", "trailer", "transfer-encoding", "upgrade"),
+        ),
+        FRAMING,
+    ),
+}
+"""Headers that a user must not set, in lower case, and why."""
+
+
 class Kind(StrEnum):
     """What a request is, as it is counted."""
 

@@ -1,0 +1,43 @@
+"""Whether an export may have another definition than the ledger knows it by."""
+
+import sqlite3
+from collections.abc import Iterable, Mapping
+
+from asyncexport.core.exports import Definition, Export
+from asyncexport.errors import LedgerError
+from asyncexport.ledger.rows import KnownExport
+
+
+def check_definitions(
+    connection: sqlite3.Connection, known_exports: Mapping[str, KnownExport], exports: Iterable[Export]
+) -> None:
+    """Make sure that each export is new, or has its old definition, or that nothing came of that yet.
+
+    Raises:
+        LedgerError: one is known by another definition, and there is data of it, here or at the service.
+    """
+    for export in exports:
+        known = known_exports.get(export.name)
+        if known is not None and known.definition != export.definition and _has_data(connection, known):
+            raise _another_definition(export.name, known.definition, export.definition)
+
+
+def _has_data(connection: sqlite3.Connection, known: KnownExport) -> bool:
+    """Whether a definition ever led to anything; one that was only ever refused may still be corrected."""
+    found = connection.execute(
+        "SELECT 1 FROM bundle JOIN state ON state.seq = bundle.latest WHERE bundle.export = ?"
+        " AND (bundle.stored IS NOT NULL OR state.state NOT IN ('planned', 'creating', 'failed', 'split')) LIMIT 1",
+        (known.number,),
+    )
+    return found.fetchone() is not None
+
+
+def _another_definition(name: str, known: Definition, asked: Definition) -> LedgerError:
+    before, after = known.to_dict(), asked.to_dict()
+    differences = ", ".join(
+        f"{key} was {before[key]!r} and now is {after[key]!r}" for key in before if before[key] != after[key]
+    )
+    return LedgerError(
+        f"the export {name!r} is in this directory with another definition: {differences}",
+        hint="give the new definition a name of its own, choose another [output] directory, or change it back",
+    )
