@@ -15,6 +15,7 @@ from asyncexport.engine.scheduler import Stop
 from asyncexport.ledger import LedgerReader
 from asyncexport.run.spec import Nightly, Repair, Retry
 from asyncexport.run.survey import survey
+from asyncexport.run.verify import Intact, verify
 from asyncexport.sandbox import Sandbox, SandboxBehaviour, SandboxFault, serving
 from tests.exporting import Notebook, archives, clock_of, moment, rows_in, run, settings_for
 
@@ -108,6 +109,25 @@ def refreshed(summary: Summary) -> tuple[int, ...]:
     return tuple(told.values())
 
 
+async def test_a_refresh_that_brings_the_same_rows_in_other_bytes_leaves_the_files_alone(tmp_path):
+    """Inode and date stay, nothing counts as changed, and the new rows of the ledger name who wrote the bytes."""
+    async with stored(tmp_path) as scene:
+        files, before = scene.files, scene.records()
+        dates = [path.stat().st_mtime_ns for path in archives(tmp_path)]
+        scene.sandbox.behave(replace(scene.sandbox.behaviour, delivery="plain"))
+        assert refreshed(await scene.nightly()) == (2, 0, 0, 0, 0)
+        assert (await scene.repair()).exit_code is Exit.DONE
+        assert scene.files == files
+        assert [path.stat().st_mtime_ns for path in archives(tmp_path)] == dates
+        after = scene.records()
+        assert [one.revision for one in after] == [2, 2]
+        assert [one.stored and one.stored.written_by for one in after] == [0, 0]
+        assert [one.stored and one.stored.sha256 for one in after] == [
+            one.stored and one.stored.sha256 for one in before
+        ]
+        assert [type(finding) async for finding in verify(tmp_path)] == [Intact, Intact]
+
+
 @pytest.mark.parametrize("share", [0.0, 0.5, 0.85], ids=["empty", "half", "fifteen percent fewer"])
 async def test_a_refresh_with_far_fewer_rows_replaces_nothing(tmp_path, share):
     """The file, its inode and its row in the ledger stay; both counts are told, and that night ends with 3."""
@@ -120,7 +140,9 @@ async def test_a_refresh_with_far_fewer_rows_replaces_nothing(tmp_path, share):
         summary = await scene.nightly(viewer=viewer)
         assert summary.exit_code is Exit.PARTIAL
         assert scene.files == files
-        assert [one.stored for one in scene.records()] == [records[0].stored, scene.records()[1].state]
+        kept = records[0].stored
+        assert kept is not None
+        assert [one.stored for one in scene.records()] == [kept.written_in(0), scene.records()[1].state]
         assert scene.records()[0].state == FewerRows(before, found)
         assert refreshed(summary) == (2, 0, 0, 0, 1)
         (problem,) = summary.to_dict()["problems"]

@@ -166,7 +166,7 @@ def test_the_fields_of_a_row_keep_their_names_and_their_order():
     assert (
         json.dumps(to_row(stored)[1])
         == '{"path": "p.gz", "bytes": 10, "rows": 2, "sha256": "abc", "exported_at": 3.5, "asked_at": null,'
-        ' "settle_seconds": 0.0}'
+        ' "settle_seconds": 0.0, "written_by": null}'
     )
     assert stored == Stored("p.gz", 10, 2, "abc", exported_at=3.5)
     created = Created(2, 1.5, "operation-1")
@@ -227,4 +227,17 @@ def test_a_new_take_keeps_the_archive_that_stands():
     """A refresh begins at attempt 1 and leaves the last archive in sight."""
     stored = Stored("p", 1, 1, "s", 3.0)
     again = BundleRecord(Bundle("e", Range(0, 1800)), 0, stored, stored).next_revision()
-    assert (again.revision, again.state, again.stored) == (1, Planned(1), stored)
+    assert (again.revision, again.state) == (1, Planned(1))
+    assert again.stored == replace(stored, written_by=0)
+
+
+def test_a_row_names_the_revision_that_wrote_the_bytes():
+    """However often the same rows came since: None is the row's own, and so is another file's."""
+    first = Stored("p", 1, 1, "s", 3.0)
+    second = BundleRecord(Bundle("e", Range(0, 1800)), 4, first, first).next_revision().stored
+    assert second is not None
+    assert second.writer_of(Archive("p", 1, 1, "s")) == 4
+    assert second.writer_of(Archive("p", 1, 1, "other")) is None
+    third = BundleRecord(Bundle("e", Range(0, 1800)), 5, second, second).next_revision().stored
+    assert third is not None
+    assert third.writer_of(Archive("p", 1, 1, "s")) == 4

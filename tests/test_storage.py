@@ -199,6 +199,39 @@ async def test_a_new_take_that_is_the_same_changes_nothing(archives, watch, tmp_
     assert files(tmp_path / "out") == {PATH: BODY}
 
 
+@pytest.mark.parametrize(
+    ("rows", "stays"),
+    [
+        (b'{"a":2}\n{"a":1}\n', True),
+        (b'{ "a" : 1 }\n\n{"a":2}', True),
+        (b'{"a":2}\n{"a":1.0}\n', False),
+        (b'{"a":2}\n{"a":1}\n{"a":1}\n', False),
+        (b'{"a":2}\n{"a":2}\n', False),
+    ],
+)
+async def test_the_same_rows_in_other_bytes_change_nothing(archives, watch, tmp_path, rows, stays):
+    """The file keeps its inode, its date and its bytes, and is what is described; other rows replace it."""
+    before = await keep(archives)
+    path = tmp_path / "out" / PATH
+    there = path.stat()
+    watch.names.clear()
+    found = await keep(archives, gzip.compress(rows, mtime=0))
+    after = path.stat()
+    assert ((there.st_ino, there.st_mtime_ns) == (after.st_ino, after.st_mtime_ns)) == stays
+    assert ("rename" in watch.writes) != stays
+    assert (found == before) == stays
+    assert files(tmp_path / "out") == {PATH: BODY if stays else gzip.compress(rows, mtime=0)}
+
+
+async def test_the_same_rows_replace_an_archive_that_is_damaged(archives, tmp_path):
+    """Where what stands there cannot be read to its end, nobody knows its rows."""
+    await keep(archives)
+    (tmp_path / "out" / PATH).write_bytes(BODY[:-1])
+    again = gzip.compress(b'{"a":2}\n{"a":1}\n', mtime=0)
+    await keep(archives, again)
+    assert files(tmp_path / "out") == {PATH: again}
+
+
 async def test_a_new_take_of_the_same_size_is_compared_to_its_last_byte(archives, tmp_path):
     """Equal sizes are not taken for equal files."""
     body = large(2 * GATHER_BYTES)

@@ -18,6 +18,8 @@
 9. From the create on a bundle keeps when it was asked for, and which settle time was in force then. `settle_seconds` of
    0 and an `asked_at` of None say that this is not on record: the archive was found on the disk, or the ledger is from
    a version that did not write them. Such an archive counts as settled unless it was exported before its own end.
+10. An archive whose rows a new revision brings again stays as it is. The new row describes it, and names in
+   `written_by` the revision that wrote its bytes; None stands for the row's own.
 
 Moments are seconds since 1970 UTC by the service's clock.
 """
@@ -97,14 +99,29 @@ class Stored(Archive):
     exported_at: float
     asked_at: float | None = None
     settle_seconds: float = 0.0
+    written_by: int | None = None
 
     @classmethod
     def of(
-        cls, archive: Archive, *, exported_at: float, asked_at: float | None = None, settle_seconds: float = 0.0
+        cls,
+        archive: Archive,
+        *,
+        exported_at: float,
+        asked_at: float | None = None,
+        settle_seconds: float = 0.0,
+        written_by: int | None = None,
     ) -> Self:
-        """The state of a bundle whose archive is this one; the last two as rule 9 says."""
+        """The state of a bundle whose archive is this one; the last three as rules 9 and 10 say."""
         file = (archive.path, archive.bytes, archive.rows, archive.sha256)
-        return cls(*file, exported_at, asked_at, settle_seconds)
+        return cls(*file, exported_at, asked_at, settle_seconds, written_by)
+
+    def written_in(self, revision: int) -> Self:
+        """The same, as the row of this revision says it: which one wrote its bytes."""
+        return self if self.written_by is not None else replace(self, written_by=revision)
+
+    def writer_of(self, archive: Archive) -> int | None:
+        """Which revision wrote the bytes of an archive that was found in this one's place; None: none that is known."""
+        return self.written_by if archive.sha256 == self.sha256 else None
 
 
 @dataclass(frozen=True, slots=True)
@@ -262,7 +279,10 @@ class BundleRecord:
 
     def next_revision(self) -> "BundleRecord":
         """The same bundle with a new revision opened: for a refresh or a repair, once the present one has ended."""
-        return BundleRecord(self.bundle, self.revision + 1, Planned(), self.stored)
+        stored = self.stored
+        if stored is not None and isinstance(self.state, Stored):
+            stored = stored.written_in(self.revision)
+        return BundleRecord(self.bundle, self.revision + 1, Planned(), stored)
 
 
 _NAMES: dict[str, type[State]] = {

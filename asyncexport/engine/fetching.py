@@ -136,7 +136,7 @@ class Fetching:
                     continue
                 self._fetched += 1
                 # The next download need not wait for the ledger.
-                stored = await self._moves.note(record, _stored(archive, file.ready))
+                stored = await self._moves.note(record, _stored(archive, file.ready, record.stored))
             except FewerRowsError as error:
                 # The file came whole: another try would bring the same one.
                 return await self._moves.note(record, FewerRows(error.rows_before, error.rows_found))
@@ -161,7 +161,12 @@ class Fetching:
             self._seconds += self._retrying.now() - began
 
 
-def _stored(archive: Archive, ready: Ready) -> Stored:
+def _stored(archive: Archive, ready: Ready, before: Stored | None) -> Stored:
+    """The state of a bundle whose file has come; `before` is the archive that it had, and may have kept."""
     return Stored.of(
-        archive, exported_at=ready.exported_at, asked_at=ready.asked_at, settle_seconds=ready.settle_seconds
+        archive,
+        exported_at=ready.exported_at,
+        asked_at=ready.asked_at,
+        settle_seconds=ready.settle_seconds,
+        written_by=before.writer_of(archive) if before else None,
     )

@@ -277,7 +277,9 @@ def read_record(
     archive = newest if stored[0] == newest.seq else _read_of(bundle, number, stored)
     if not isinstance(archive.state, Stored):
         raise LedgerCorruptError(f"the ledger is damaged: row {archive.seq} is no archive of {bundle}")
-    return BundleRecord(bundle, newest.revision, newest.state, archive.state)
+    if archive is newest:
+        return BundleRecord(bundle, newest.revision, newest.state, archive.state)
+    return BundleRecord(bundle, newest.revision, newest.state, archive.state.written_in(archive.revision))
 
 
 def _read_of(bundle: Bundle, number: int, row: tuple[Any, ...]) -> StateRow:

@@ -4,7 +4,7 @@
    and of the folders above it where they were made for it (`archive_part`).
 2. A part file without a run is rubbish and removed at the start. Its name begins with a dot, so that no `*.gz` sees it,
    and tells its process, so that two that write at once never write into the same file (`part_names`).
-3. A new revision's file replaces the old one in one rename, and only where it differs.
+3. A new revision's file replaces the old one in one rename, and only where its rows differ (`archive_place`).
 4. Names come from the plan alone, never from the server; nothing is written outside of the output directory, no link
    within it is followed (`layout`, `disk`).
 5. The event loop is never blocked: a megabyte is gathered and written in one hop to a thread, while the next is

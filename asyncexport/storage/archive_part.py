@@ -111,15 +111,15 @@ class ArchivePart:
         if found.is_remade:
             file = os.open(self._remade, os.O_RDONLY | os.O_CLOEXEC)
             try:
-                self._place.put(self._remade, file, found.archive)
+                stands = self._place.put(self._remade, file, found.archive, goes_on=self._goes_on)
             finally:
                 os.close(file)
             self._part.unlink()
         else:
-            self._place.put(self._part, self._open_file(), found.archive)
+            stands = self._place.put(self._part, self._open_file(), found.archive, goes_on=self._goes_on)
         self._close()
         self._disk.sync_folder(self._part.parent)
-        return found.archive
+        return stands
 
     def remove(self) -> None:
         """Remove the file. One that cannot be removed is left to the next run, which removes all part files."""

@@ -52,6 +52,7 @@ def inspect(
     rewrite_to: Path | None = None,
     proof: BodyProof = AS_ON_DISK,
     rules: RowRules | None = None,
+    sample: RowSample | None = None,
     max_row: int = MAX_ROW_BYTES,
     goes_on: Callable[[], bool] = _goes_on,
     create: Callable[[Path], int] = create_file,
@@ -68,6 +69,7 @@ def inspect(
             members.
         proof: What is known of it besides.
         rules: Are handed the first, the last and every 1,000th row.
+        sample: Takes the rows that are looked at, where these are others than those.
         max_row: Rows of more bytes are counted.
         goes_on: Asked often: whether anybody waits for the result.
         create: Gives a handle to write to a file that it makes.
@@ -79,7 +81,7 @@ def inspect(
         OSError: it may not be read, or no archive can be written.
         GivenUp: nobody waits any more.
     """
-    sample, watch = RowSample(rules), _Watch(goes_on)
+    sample, watch = sample or RowSample(rules), _Watch(goes_on)
     with _Rewrite(rewrite_to, create, at) as rewrite, file.open("rb", buffering=0) as opened:
         write = rewrite.write if rewrite_to else None
         inspector = Inspector(container, path=name, write=write, sample=sample, max_row=max_row, watch=watch)

@@ -54,7 +54,9 @@ class ArchiveWriter:
             self._writing = asyncio.create_task(self._disk.run(self._part.take, gathered))
 
     async def commit(self, proof: BodyProof, *, least_rows: int = 0) -> Archive:
-        """Inspect the whole, make it durable, give it its final name.
+        """Inspect the whole, make it durable, give it its final name; what comes back is the archive that has it then.
+
+        That is the one which had it before, where its rows are the same.
 
         Whoever is cancelled meanwhile gives an inspection up; what comes after it is brought to its end.
 

@@ -59,7 +59,7 @@ class RowSample:
         self.due = 1 if rules else 0
 
     def take(self, number: int, row: bytes, *, header: bytes | None = None) -> None:
-        """Row `number`, which is due, or the last one; `header` is that of a CSV."""
+        """Row `number`, which is due, or the last one; "" stands for a long one, `header` is that of a CSV."""
         if self._rules is None or number <= self._number:
             return
         self._number, self.due = number, (number - 1) // SAMPLED_ROWS * SAMPLED_ROWS + SAMPLED_ROWS + 1

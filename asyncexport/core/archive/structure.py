@@ -131,6 +131,8 @@ class Ndjson:
             self._last = b""
             self.long_rows += self._scan.size > self._max_row
             self._scan = None
+            if self._rows == self._sample.due:
+                self._sample.take(self._rows, b"")
         elif self._begun:
             self._check_begin()
             self._rows += 1
