@@ -517,6 +517,13 @@ def _bodies() -> Iterator[Row]:
             stored=3,
             kept=1,
         )
+    for container in ("ndjson", "csv", "json"):
+        yield Row(
+            f"a few kilobytes that inflate to a row of 96 MiB without an end ({container})",
+            f"read a piece at a time, and never held; {AGAIN}",
+            faults=("download:endless-row,nth=2",),
+            container=container,
+        )
     yield Row(
         "a JSON array that is not closed", f"seen; {AGAIN}", faults=("download:open-array,nth=2",), container="json"
     )
@@ -671,6 +678,12 @@ def _refreshes() -> Iterator[Row]:
             "the archive stays as it is, the bundle is parked with both counts, and later runs do not ask for it again",
             scene=f"refresh:{name}",
         )
+
+    yield Row(
+        "a refresh that comes back with the same rows in other bytes",
+        "the archive keeps its inode and its date; the ledger names the revision that wrote it",
+        scene="same-rows",
+    )
 
 
 def _slowness() -> Iterator[Row]:

@@ -657,6 +657,25 @@ async def _refresh(stage: Stage, kind: str) -> None:
         assert len(sandbox.operations) == BUNDLES + 1
 
 
+async def _same_rows(stage: Stage, _: str) -> None:
+    """The first bundle is exported once more, and comes in another form."""
+    async with serving(CALM) as sandbox:
+        assert (await stage.run(sandbox)).exit_code is Exit.DONE
+        with LedgerReader(stage.directory) as ledger:
+            first = next(ledger.stored("everyone-events", ALL_TIME))
+        before = [(path.read_bytes(), path.stat()) for path in archives(stage.directory)]
+        sandbox.behave(replace(CALM, delivery="plain"))
+        assert (await stage.run(sandbox, kind=Repair, bundles=(first,))).exit_code is Exit.DONE
+        after = [(path.read_bytes(), path.stat()) for path in archives(stage.directory)]
+        assert [(data, at.st_ino, at.st_mtime_ns) for data, at in after] == [
+            (data, at.st_ino, at.st_mtime_ns) for data, at in before
+        ]
+        with LedgerReader(stage.directory) as ledger:
+            again = next(ledger.stored("everyone-events", ALL_TIME))
+        assert again.stored
+        assert (again.revision, again.stored.written_by) == (1, 0)
+
+
 async def _two(stage: Stage, _: str) -> None:
     async with serving(CALM) as sandbox:
         with hold(stage.directory, command="nightly"):
@@ -786,6 +805,7 @@ SCENES: dict[str, Any] = {
     "still": _still,
     "jump": _jump,
     "refresh": _refresh,
+    "same-rows": _same_rows,
     "two": _two,
     "signal": _signal,
     "closed-stdout": _closed_stdout,

@@ -409,6 +409,7 @@ DAMAGE: list[tuple[str, type[ArchiveError] | None, bool]] = [
     ("trailing", CorruptError, True),
     ("cut-line", None, False),
     ("cut-row", CorruptError, True),
+    ("endless-row", CorruptError, True),
     ("wrong-hash", None, False),
     ("changed", None, True),
     ("changed-quietly", None, True),

@@ -258,6 +258,8 @@ def _damaged(data: bytes, request: SandboxExportRequest, delivery: Delivery, dam
             return replace(whole, content=packed(half, delivery))
         case "cut-row":
             return SandboxFile.of(packed(data[: -max(3, min(20, len(data) // 2))], delivery))
+        case "endless-row":
+            return SandboxFile.of(b"".join(_gzipped(_with_endless_row(data, request.format))))
         case "open-array":
             return SandboxFile.of(packed(data[:-1], delivery))
         case "wrong-hash":
@@ -268,6 +270,22 @@ def _damaged(data: bytes, request: SandboxExportRequest, delivery: Delivery, dam
             return replace(SandboxFile.of(packed(data, delivery, level=OTHER_LEVEL)), etag=whole.etag)
         case _:
             raise ValueError(f"no such damage: {damage!r}")
+
+
+def _with_endless_row(data: bytes, container: Format) -> Iterator[bytes]:
+    """The same with a last row that goes on and on, and does not end; it packs into next to nothing."""
+    begin, more = {
+        Format.NDJSON: (data + b'{"a":[', b"[],"),
+        Format.JSON: (b'[{"a":[', b"["),
+        Format.CSV: (data + b'"', b"\n"),
+    }[container]
+    yield begin
+    for _ in range(ENDLESS_MIB):
+        yield more * ((1 << 20) // len(more))
+
+
+ENDLESS_MIB = 96
+"""More than any row is long that is looked into."""
 
 
 def _row_end(data: bytes, container: Format) -> int:
@@ -284,6 +302,7 @@ ON_THE_WAY = ("inflated", "recompressed")
 DAMAGES = frozenset(
     {
         *("corrupt", "bad-crc", "bad-size", "truncated", "trailing", "cut-line", "cut-row", "open-array"),
+        "endless-row",
         *("wrong-hash", "changed", "changed-quietly"),
     }
 )

@@ -92,6 +92,7 @@ faults:
     trailing          download   something after the end of the gzip
     cut-line          download   whole gzip of half the rows, cut at a line's end; the hash is that of the true file
     cut-row           download   whole gzip whose last row stops in the middle; the hash is that of what comes
+    endless-row       download   whole gzip of a few kilobytes, whose last row is 96 MiB long and has no end
     open-array        download   whole gzip of all but the last byte, such as the `]` of a JSON array
     wrong-hash        download   the right file, with the hash of another
     changed           download   the same rows in other bytes, with another ETag
@@ -149,7 +150,7 @@ PLACES: dict[str, tuple[str, ...]] = {
     **dict.fromkeys(
         (
             *("expired", "corrupt", "bad-crc", "bad-size", "truncated", "trailing", "cut-line", "cut-row"),
-            *("open-array", "wrong-hash", "changed", "changed-quietly", "wrong-range"),
+            *("endless-row", "open-array", "wrong-hash", "changed", "changed-quietly", "wrong-range"),
         ),
         ("download",),
     ),
