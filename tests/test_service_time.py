@@ -211,6 +211,15 @@ def test_whatever_lies_are_between_right_answers_the_time_stays_right(heard):
         assert host.time.conflict is None
 
 
+@pytest.mark.parametrize("off", [-30.0 * DAY, 3600.0, 30.0 * DAY])
+def test_while_it_is_in_doubt_the_earliest_time_is_known(off):
+    """That of this host or of the dates: an archive must not be taken for settled that was not."""
+    host = Host(off)
+    assert host.time.earliest(host.monotonic) == pytest.approx(host.right + off)
+    host.hear()
+    assert host.time.earliest(host.monotonic) == pytest.approx(host.right + min(off, 0.0))
+
+
 # What later runs go by
 
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from asyncexport.core.bundles import ALL_TIME, DAY, Bundle, Range, compact, show
+from asyncexport.core.bundles import ALL_TIME, DAY, Bundle, Range, compact, gaps, show
 from asyncexport.core.exports import Export
 from asyncexport.core.states import BundleRecord, Stored
 from asyncexport.core.summary import Exit, Summary
@@ -305,10 +305,33 @@ async def test_what_is_settled_goes_by_the_services_clock(tmp_path, ahead):
 SILENT = tuple(SandboxFault(where, "404") for where in ("list", "me", "segments"))
 """Nothing tells the time before the first create."""
 
+UNDATED = tuple(SandboxFault(where, "no-date") for where in ("list", "me", "segments"))
+"""Likewise; and as the list is of use, nothing is exported only to be told the time."""
+
+
+@pytest.mark.parametrize("off", OFF)
+async def test_where_nothing_else_tells_the_time_the_first_bundle_does(tmp_path, off):
+    """One export is made for that, and the rest goes by the time that its answers tell; or the run ends there."""
+    async with serving(replace(CALM, faults=SILENT)) as sandbox:
+        summary = await night(sandbox, tmp_path, off=off)
+        stops = abs(off) > DAY
+        assert summary.exit_code is (Exit.USAGE if stops else Exit.DONE)
+        # A service that refuses the year 9999 tells no time by that.
+        stored = 0 if off == YEAR_9999 else 1 if stops else summary.tally.planned
+        assert (summary.tally.stored, summary.tally.unfinished) == (stored, summary.tally.planned - stored)
+        assert summary.requests["create"] == max(1, stored)
+        assert len(unsettled(sandbox)) <= 1
+        sandbox.behave(CALM)
+        assert (await night(sandbox, tmp_path)).exit_code is Exit.DONE
+        since, covered = nights_behind(tmp_path)
+        assert since
+        assert not list(gaps(Range(int(since), last_settled(sandbox.now)), covered))
+        assert set(unsettled(sandbox)) == {(one.start, one.end) for one in unsettled_yet(tmp_path, sandbox.now)}
+
 
 async def test_what_was_exported_too_soon_is_exported_anew_once_it_is_settled(tmp_path):
     """A fast clock, which nothing contradicts until work is under way: the archives are known for what they are."""
-    async with serving(replace(CALM, faults=SILENT)) as sandbox:
+    async with serving(replace(CALM, faults=UNDATED)) as sandbox:
         assert (await night(sandbox, tmp_path, off=3 * DAY)).exit_code is Exit.DONE
         early = unsettled(sandbox)
         assert early

@@ -84,6 +84,10 @@ class ServiceClock:
         """The time at the service."""
         return self._time.now(self._loop.time())
 
+    def earliest(self) -> float:
+        """The earliest time that it may be at the service, as long as others have to say which is right."""
+        return self._time.earliest(self._loop.time())
+
     def steady(self) -> float:
         """The time at the service as it was known when the run began, going on: it never jumps after that."""
         return (self.zero if self._steady_zero is None else self._steady_zero) + self._loop.time()

@@ -14,6 +14,7 @@
 All moments are seconds since 1970 UTC; monotonic ones count from anywhere.
 """
 
+import math
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from enum import StrEnum
@@ -184,6 +185,10 @@ class ServiceTime:
     def now(self, monotonic: float) -> float:
         """The time at the service."""
         return self._base + monotonic
+
+    def earliest(self, monotonic: float) -> float:
+        """The earliest time that it may be: what is in doubt may turn out to be right."""
+        return min(self.now(monotonic), *(one.base + monotonic for one in self._doubted), math.inf)
 
     def recall(self, check: ClockCheck | None, reading: HostReading) -> None:
         """Go by what an earlier run found, if that still holds; before anything is heard."""

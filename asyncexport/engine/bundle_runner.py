@@ -43,6 +43,7 @@ class BundleRunner:
         download_slots: `[concurrency] downloads`.
         accepted: Bundles whose archive is replaced by whatever comes. More may be added during the run.
         clock: Seconds since 1970 by the service's clock.
+        earliest: See `BundleMoves`.
         definitions: What is asked for by exports that the run may leave out, by name.
         second_look_seconds: `[download] second_look`.
 
@@ -65,6 +66,7 @@ class BundleRunner:
         attempts: int,
         download_slots: int,
         clock: Callable[[], float],
+        earliest: Callable[[], float] | None = None,
         accepted: Container[Bundle] = frozenset(),
         definitions: Mapping[str, Definition] | None = None,
         second_look_seconds: float = 60.0,
@@ -72,7 +74,7 @@ class BundleRunner:
         self._export_states = export_states
         known = {name: one.export.definition for name, one in export_states.items()}
         self._owners = IdOwners(ledger, {**(definitions or {}), **known})
-        self._moves = BundleMoves(ledger, tell, attempts=attempts, clock=clock)
+        self._moves = BundleMoves(ledger, tell, attempts=attempts, clock=clock, earliest=earliest)
         self._failures = retrying.failures
         self._ends = OperationEnds(poller, self._moves, retrying)
         self._overdue = OverdueOperations(poller, self._moves, retrying)

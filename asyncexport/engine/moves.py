@@ -39,16 +39,26 @@ class BundleMoves:
         tell: Called with each event.
         attempts: `[retry] attempts`.
         clock: Seconds since 1970 by the service's clock.
+        earliest: The earliest time that it may be by that clock, as long as it is in doubt. None: it never is.
 
     Attributes:
-        tell, attempts, clock: As they were given.
+        tell, attempts, clock, earliest: As they were given.
     """
 
-    def __init__(self, ledger: StateLog, tell: Listener, *, attempts: int, clock: Callable[[], float]) -> None:
+    def __init__(
+        self,
+        ledger: StateLog,
+        tell: Listener,
+        *,
+        attempts: int,
+        clock: Callable[[], float],
+        earliest: Callable[[], float] | None = None,
+    ) -> None:
         self._ledger = ledger
         self.tell = tell
         self.attempts = attempts
         self.clock = clock
+        self.earliest = earliest or clock
 
     async def note(self, record: BundleRecord, state: State) -> BundleRecord:
         """The bundle in its new state, once that is durable."""

@@ -54,7 +54,7 @@ class OperationEnds:
             return await self._moves.note(record, overdue)
         failures.completed()
         self._retrying.news.spread()
-        return await self._moves.note(record, _ready(created, finished, now=self._moves.clock()))
+        return await self._moves.note(record, _ready(created, finished, self._moves))
 
     async def _wait(self, created: Created) -> FinishedOperation | None:
         self._watching += 1
@@ -140,7 +140,7 @@ class OverdueOperations:
                 continue
             if finished is None:
                 return self._moves.plan_again(record)
-            return await self._moves.note(record, _ready(overdue, finished, now=self._moves.clock()))
+            return await self._moves.note(record, _ready(overdue, finished, self._moves))
 
     def _asked_in_vain(self, trouble: BundleTrouble) -> Facts:
         """What is known of an operation that was asked for in vain for so long."""
@@ -159,6 +159,8 @@ class OverdueOperations:
                 await asyncio.sleep(retrying.patience.probe_wait(trouble.tries))
 
 
-def _ready(asked: Created | Overdue, finished: FinishedOperation, *, now: float) -> Ready:
-    began = believed_start(finished.exported_at, asked_at=asked.asked_at, now=now)
+def _ready(asked: Created | Overdue, finished: FinishedOperation, moves: BundleMoves) -> Ready:
+    """Where the time is in doubt, the earlier one counts: an archive must not be taken for settled that was not."""
+    asked_at = min(asked.asked_at, moves.earliest())
+    began = believed_start(finished.exported_at, asked_at=asked_at, now=moves.clock())
     return Ready.of(asked, exported_at=began, export_id=finished.export_id)

@@ -86,6 +86,7 @@ class Scheduler:
         Raises:
             ExportError: what concerns all bundles.
         """
+        self.more_to_create = True
         self._runner.creates.turns.take_newest = lambda export: self._take_newest(newest, export)
         try:
             await self._carry_all(work)

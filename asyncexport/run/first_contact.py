@@ -3,7 +3,8 @@
 1. As a rule that is one request: the answer with the list bears the service's time, and this host's clock agrees.
 2. Where the times differ, other kinds of call are asked, until three answers agree, or one confirms this host's clock.
    Whoever does not answer is left out: the run goes on with the time that it has.
-3. A list that is refused, or comes without a date, tells no time; then one other call is asked.
+3. A list that is refused, or comes without a date, tells no time; then one other call is asked. If that does not tell
+   it either, and the list was refused, the first bundle is exported before all others, since its answers do.
 """
 
 import asyncio
@@ -12,6 +13,7 @@ from typing import TYPE_CHECKING
 
 from asyncexport.client.clock import ServiceClock
 from asyncexport.core.admission import Priority
+from asyncexport.core.polling import PollingMode
 from asyncexport.core.service_time import APART_SECONDS
 from asyncexport.engine.poller import OperationPoller
 from asyncexport.errors import ConfigError, GoneError, Problem, RefusedError, ServiceError, UnauthorizedError
@@ -47,6 +49,20 @@ async def first_contact(poller: OperationPoller, service: "ApiClient", clock: Se
             break
         await asyncio.sleep(pause_seconds)
         await _tried(ask)
+    refuse_conflict(clock)
+
+
+def tells_no_time(poller: OperationPoller, clock: ServiceClock) -> bool:
+    """Whether only the answers to other calls can say what time it is (rule 3)."""
+    return not clock.is_known and poller.mode is PollingMode.INDIVIDUAL
+
+
+def refuse_conflict(clock: ServiceClock) -> None:
+    """End a run whose host has another time than the service, by more than a day.
+
+    Raises:
+        ConfigError: with both times.
+    """
     if clock.conflict is not None:
         raise ConfigError([Problem("api.clock", str(clock.conflict))], hint=HINT)
 

@@ -84,15 +84,23 @@ class Planner:
         self._tally = tally
         self._zero, self._night_start = clock.zero, 0
 
-    async def plan(self) -> RunPlan:
-        """What there is to do at this moment; it is counted in the tally."""
+    @property
+    def went_by_another_time(self) -> bool:
+        """Whether the time was put right since the work was planned."""
+        return abs(self._clock.zero - self._zero) > CLOCKS_APART_SECONDS
+
+    async def plan(self, *, begun: Sequence[BundleRecord] = ()) -> RunPlan:
+        """What there is to do at this moment; it is counted in the tally.
+
+        `begun`: the bundles that the run has carried to where they rest by now.
+        """
         now = self._clock.now()
         plan = await self._ledger.look(
             lambda queries: plan_run(self._settings, self._exports, self._asked, queries, now=now)
         )
         self._zero, self._night_start = self._clock.zero, plan.night_start
         self.remember()
-        self._count(plan.exports)
+        self._count(plan.exports, begun)
         return plan
 
     def needs_service_time(self, plan: RunPlan) -> bool:
@@ -104,7 +112,7 @@ class Planner:
         if not self._clock.was_checked:
             return
         self._ledger.remember(CLOCK_CHECK, self._clock.check)
-        if self._asked.start is None and abs(self._clock.zero - self._zero) <= CLOCKS_APART_SECONDS:
+        if self._asked.start is None and not self.went_by_another_time:
             self._ledger.remember(NIGHTLY_SINCE, str(self._night_start))
 
     async def split(self, plan: RunPlan) -> tuple[str, ...]:
@@ -118,15 +126,16 @@ class Planner:
                 notes.append(_note_on_splits(one))
         return tuple(notes)
 
-    def _count(self, plans: Sequence[ExportPlan]) -> None:
-        resting = [one for plan in plans for one in _resting(plan)]
-        self._tally.let_rest(resting)
+    def _count(self, plans: Sequence[ExportPlan], begun: Sequence[BundleRecord]) -> None:
+        tally, resting = self._tally, [one for plan in plans for one in _resting(plan)]
+        tally.let_rest(resting)
         for plan in plans:
-            self._tally.accepted.update(plan.stock.accepted)
+            tally.accepted.update(plan.stock.accepted)
             if self._asked.accepts_fewer:
-                self._tally.accepted.update(one.bundle for one in kept_bundles(plan.stock))
-        self._tally.stored_before = sum(plan.stored_before for plan in plans)
-        self._tally.planned = self._tally.stored_before + sum(plan.count for plan in plans) + len(resting)
+                tally.accepted.update(one.bundle for one in kept_bundles(plan.stock))
+        stored_now = sum(plan.holds(one.bundle) for plan in plans for one in begun) if tally.stored else 0
+        tally.stored_before = sum(plan.stored_before for plan in plans) - stored_now
+        tally.planned = tally.stored_before + tally.stored + sum(plan.count for plan in plans) + len(resting)
 
 
 def plan_run(

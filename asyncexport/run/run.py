@@ -14,6 +14,7 @@ import asyncio
 from collections.abc import Awaitable, Callable, Coroutine, Iterator, Sequence
 from contextlib import AsyncExitStack, contextmanager, nullcontext
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any
 
 from asyncexport.client.clock import HostClock, ServiceClock
@@ -29,7 +30,7 @@ from asyncexport.ledger import Ledger, hold, no_ledger, present
 from asyncexport.run.announcing import Announcer, log_failed_listener
 from asyncexport.run.books import RunBooks
 from asyncexport.run.directory import check_ledger_not_lost
-from asyncexport.run.first_contact import first_contact
+from asyncexport.run.first_contact import first_contact, refuse_conflict, tells_no_time
 from asyncexport.run.logging_runs import logged
 from asyncexport.run.organisation import OrganisationCheck
 from asyncexport.run.planner import CLOCK_CHECK, Planner, RunPlan
@@ -212,14 +213,24 @@ async def _work_off(
                 for message in splits:
                     run.tell(Note(message))
                 plan = await planner.plan()
-            clock.begin()
-            work = Work(plan.exports)
-            await engine.scheduler.run(iter(work), newest=work.newest)
+            await _work_through(planner, engine, clock, plan)
     finally:
         run.books.requests, run.books.refused = dict(engine.budget.sent), engine.budget.refused
         for helper in helpers:
             helper.cancel()
         await asyncio.wait(helpers)
+
+
+async def _work_through(planner: Planner, engine: RunEngine, clock: ServiceClock, plan: RunPlan) -> None:
+    work = Work(plan.exports)
+    if tells_no_time(engine.poller, clock):
+        first = tuple(islice(work, 1))
+        await engine.scheduler.run(iter(first))
+        refuse_conflict(clock)
+        if planner.went_by_another_time:
+            work = Work((await planner.plan(begun=first)).exports)
+    clock.begin()
+    await engine.scheduler.run(iter(work), newest=work.newest)
 
 
 async def _first_contact(

@@ -90,10 +90,9 @@ async def open_engine(
                 export_states=export_states,
                 tell=tell,
                 retrying=retrying,
-                clock=clock.now,
                 accepted=accepted,
                 definitions=await ledger.exports(),
-                **_limits(settings),
+                **_times_and_limits(settings, clock),
             )
             scheduler = _scheduler(settings, runner, poller, budget=budget, durations=durations, stop=stop)
             async with _remembering_second_looks(ledger, runner):
@@ -102,16 +101,20 @@ async def open_engine(
         await budget.close()
 
 
-class _Limits(TypedDict):
-    """What the settings allow a bundle."""
+class _TimesAndLimits(TypedDict):
+    """What time it is, and what the settings allow a bundle."""
 
+    clock: Callable[[], float]
+    earliest: Callable[[], float]
     attempts: int
     download_slots: int
     second_look_seconds: float
 
 
-def _limits(settings: Settings) -> _Limits:
+def _times_and_limits(settings: Settings, clock: ServiceClock) -> _TimesAndLimits:
     return {
+        "clock": clock.now,
+        "earliest": clock.earliest,
         "attempts": settings.retry.attempts,
         "download_slots": settings.concurrency.downloads,
         "second_look_seconds": settings.download.second_look_seconds,
