@@ -660,6 +660,45 @@ def test_segments_of_a_host_that_is_not_there(run):
     assert "[api] base_url" in ran.hint
 
 
+def test_status_names_the_gaps_that_nights_ask_for(run, service):
+    """Before the first archive and after the last; without nights, only between them."""
+    a_run_before()
+    assert run("status", "--json").records[0]["gaps"] == []
+    [export, *_] = run("status", "--json", "--set", "nightly.since=2025-12-31").records
+    assert export["since"] == "2025-12-31T00:00:00Z"
+    before, after = export["gaps"]
+    assert before == {"start": "2025-12-31T00:00:00Z", "end": "2026-01-01T00:00:00Z"}
+    assert (after["start"], after["end"]) == ("2026-01-01T02:00:00Z", export["settled_until"])
+    [export, *_] = run("status", "--json", "--set", "nightly.since=2026-01-01T01:00:00Z").records
+    assert [one["start"] for one in export["gaps"]] == ["2026-01-01T02:00:00Z"]
+
+
+def test_status_names_what_was_deleted_or_cut(run, service):
+    """By presence and size alone; a repair fetches it again, and no later run does by itself."""
+    a_run_before()
+    first, second, *_ = archives()
+    first.unlink()
+    second.write_bytes(second.read_bytes()[:-1])
+    ran = run("status", "--json")
+    assert ran.code == Exit.PARTIAL
+    altered = ran.records[0]["altered"]
+    assert [
+        (one["start"][11:16], one["path"] in str(path)) for one, path in zip(altered, (first, second), strict=True)
+    ] == [
+        ("00:00", True),
+        ("00:30", True),
+    ]
+    size = second.stat().st_size
+    assert [one["reason"] for one in altered] == [
+        "there is no such file",
+        f"it has {size:,} bytes in place of {size + 1:,}",
+    ]
+    assert (ran.summary["bundles"]["already"], ran.summary["bundles"]["failed"]) == (2, 2)
+    assert run("status").hint == "`asyncexport verify --repair` exports anew what is missing or broken"
+    assert run("verify", "--repair").code == 0
+    assert run("status").code == 0
+
+
 def test_a_name_that_is_not_there_is_told_with_each_known_name_once(run, service):
     """An export that is configured and stored is one."""
     a_run_before()

@@ -10,7 +10,7 @@ import typer
 from asyncexport.cli.options import Directory, Names, Sets, check_names, read_asked
 from asyncexport.cli.run_command import accepting
 from asyncexport.cli.session import Session
-from asyncexport.core.bundles import Range, settled_until, show
+from asyncexport.core.bundles import Range, show
 from asyncexport.core.exits import Exit
 from asyncexport.core.states import BundleRecord, Failed, FewerRows, Ready, Refused
 from asyncexport.core.summary import Summary, Tally, counts_of
@@ -19,6 +19,7 @@ from asyncexport.display import count_of, plain, show_bytes, show_count
 
 if TYPE_CHECKING:
     from asyncexport.ledger import Overview, RunRecord
+    from asyncexport.run.standing import Standing
 
 MOST_NAMED = 10
 """Gaps and parked bundles that are named one by one; `--json` names all."""
@@ -30,52 +31,63 @@ def status(ctx: typer.Context, *, export: Names = None, directory: Directory = N
     """Say what is there.
 
     The ledger is read, and nothing is changed: it may be asked while a run is going on. Ends with 3 if bundles are
-    parked or archives overlap. A gap is time between the first archive and the last that no archive covers. Bundles
-    that kept their archive, because a new export was empty or had far fewer rows, are listed apart with both counts.
+    parked, archives overlap, or files were deleted or cut by hand: whether each is there and how large it is is looked
+    at, and `verify` reads them. A gap is time that no archive covers, between the first and the last, or of what
+    nights ask for. Bundles that kept their archive, because a new export was empty or had far fewer rows, are listed
+    apart with both counts.
     Unsettled is what was exported before its data was settled: it is exported anew, once, when it is.
     """
     from asyncexport.ledger import LedgerReader, holder, present
+    from asyncexport.run.standing import standings
 
     session: Session = ctx.obj
     asked = read_asked(session, directory=directory, sets=sets)
     where = asked.settings.output.directory
-    settle = {one.name: one.settle_seconds for one in asked.settings.exports}
+    configured = [one.name for one in asked.settings.exports]
     if not present(where):
-        check_names(export, list(settle))
+        check_names(export, configured)
         return _nothing_yet(session, where)
+    now = time.time()
     with LedgerReader(where) as ledger:
-        overviews = ledger.overviews()
+        known = list(ledger.exports())
+        check_names(export, [*configured, *known])
+        chosen = standings(asked.settings, ledger, names=export or (), now=now)
         last_run = ledger.last_run()
-    check_names(export, [*settle, *(one.name for one in overviews)])
     running = holder(where)
     if running:
         session.record("run", command=running.command, pid=running.pid, host=running.host, since=show(running.since))
     session.say(f"a run is going on: {plain(str(running))}" if running else "no run is going on")
     if last_run and not running:
         session.say(f"last run: {_last_run_text(last_run)}")
-    chosen = [one for one in overviews if not export or one.name in export]
-    now = time.time()
-    for overview in chosen:
-        settled = settled_until(now, settle_seconds=settle[overview.name]) if overview.name in settle else None
-        session.record("export", **_overview_record(overview, settled))
+    for standing in chosen:
+        session.record("export", **_standing_record(standing))
         session.say()
-        for line in _overview_lines(overview, settled, now=now):
+        for line in _standing_lines(standing, now=now):
             session.say(line)
-    for name in settle:
-        if name not in {one.name for one in overviews} and (not export or name in export):
+    for name in configured:
+        if name not in known and (not export or name in export):
             session.say()
             session.say(f"{name}: nothing is stored yet")
     if last_run and not running:
         session.record("last_run", **_ending(last_run))
     tally = _stored_tally(chosen)
-    if tally.failed > len(tally.fewer):
-        session.lines.hint(f"`{session.invocation.again('retry')}` takes parked bundles up again")
+    hints = list(_hints(session, chosen, tally))
+    for hint in hints:
+        session.lines.hint(hint)
+    return session.summary(Exit.PARTIAL if hints else Exit.DONE, tally=tally)
+
+
+def _hints(session: Session, chosen: "list[Standing]", tally: Tally) -> Iterator[str]:
+    """What to do about all that is not as it should be."""
+    again = session.invocation.again
+    if any(len(one.overview.parked) > len(one.overview.kept) for one in chosen):
+        yield f"`{again('retry')}` takes parked bundles up again"
     if tally.fewer:
-        session.lines.hint(accepting(session))
-    doubled = any(one.overlaps for one in chosen)
-    if doubled:
-        session.lines.hint("archives that overlap hold the same rows twice: `asyncexport verify` names their files")
-    return session.summary(Exit.PARTIAL if tally.failed or doubled else Exit.DONE, tally=tally)
+        yield accepting(session)
+    if any(one.altered for one in chosen):
+        yield f"`{again('verify', '--repair')}` exports anew what is missing or broken"
+    if any(one.overview.overlaps for one in chosen):
+        yield "archives that overlap hold the same rows twice: `asyncexport verify` names their files"
 
 
 def _nothing_yet(session: Session, where: Path) -> Summary:
@@ -114,13 +126,17 @@ def _ending(run: "RunRecord") -> dict[str, Any]:
     }
 
 
-def _stored_tally(overviews: "list[Overview]") -> Tally:
+def _stored_tally(chosen: "list[Standing]") -> Tally:
     tally = Tally()
-    for one in overviews:
-        tally.stored_before += one.stored - sum(record.stored is not None for record in one.parked)
+    for standing in chosen:
+        one, altered = standing.overview, {each.record.bundle: each.reason for each in standing.altered}
+        # An archive that was kept, and is gone since, is named as gone.
+        held = {record.bundle for record in one.parked if record.stored is not None} | altered.keys()
+        tally.stored_before += one.stored - len(held)
         tally.rows += one.rows
         tally.bytes += one.bytes
         tally.parked.update({record.bundle: _why(record) for record in one.parked})
+        tally.parked.update({bundle: f"its archive was altered: {reason}" for bundle, reason in altered.items()})
         kept = {record.bundle: record.state for record in one.kept}
         tally.fewer.update({bundle: state for bundle, state in kept.items() if isinstance(state, FewerRows)})
         # A bundle whose new revision is under way or parked has its archive all the same.
@@ -128,8 +144,9 @@ def _stored_tally(overviews: "list[Overview]") -> Tally:
     return tally
 
 
-def _overview_record(overview: "Overview", settled: int | None) -> dict[str, Any]:
+def _standing_record(standing: "Standing") -> dict[str, Any]:
     """One export, as `--json` has it."""
+    overview, settled = standing.overview, standing.settled
     covered = overview.covered
     return {
         "name": overview.name,
@@ -139,7 +156,13 @@ def _overview_record(overview: "Overview", settled: int | None) -> dict[str, Any
         "rows": overview.rows,
         "bytes": overview.bytes,
         "covered": [_range_record(one) for one in covered],
-        "gaps": [_range_record(one) for one in overview.gaps],
+        "since": None if standing.since is None else show(standing.since),
+        "gaps": [_range_record(one) for one in standing.gaps],
+        "altered": [
+            {**_range_record(one.record.bundle.range), "path": one.record.stored.path, "reason": one.reason}
+            for one in standing.altered
+            if one.record.stored
+        ],
         "overlaps": [{**_range_record(later), "with": _range_record(earlier)} for earlier, later in overview.overlaps],
         "unsettled": [
             {**_range_record(one.bundle.range), "exported_at": show(one.stored.exported_at)}
@@ -162,8 +185,9 @@ def _overview_record(overview: "Overview", settled: int | None) -> dict[str, Any
     }
 
 
-def _overview_lines(overview: "Overview", settled: int | None, *, now: float) -> Iterator[str]:
+def _standing_lines(standing: "Standing", *, now: float) -> Iterator[str]:
     """One export, as a person reads it."""
+    overview, settled = standing.overview, standing.settled
     definition = overview.definition
     yield f"{overview.name}: {definition.type.value}s of {plain(definition.segment)}, as {definition.format.value}"
     empty = f" ({show_count(overview.empty)} without rows)" if overview.empty else ""
@@ -177,7 +201,9 @@ def _overview_lines(overview: "Overview", settled: int | None, *, now: float) ->
         yield _labelled("covered", f"{show(covered[0].start)} to {show(covered[-1].end)}")
         if settled is not None:
             yield _labelled("settled", f"up to {show(settled)}{_behind(settled - covered[-1].end)}")
-    yield from _list_lines("gaps", [f"{one} ({show_duration(one.seconds)})" for one in overview.gaps])
+    yield from _list_lines("gaps", [f"{one} ({show_duration(one.seconds)})" for one in standing.gaps])
+    altered = [f"{show(one.record.bundle.range.start)}: {one.reason}" for one in standing.altered]
+    yield from _list_lines("altered", altered)
     yield from _list_lines("overlaps", [f"{later} with {earlier}" for earlier, later in overview.overlaps])
     unsettled = [
         f"{one.bundle.range}: exported at {show(one.stored.exported_at)}" for one in overview.unsettled if one.stored

@@ -9,6 +9,7 @@ books       what it knows of itself: tally, open problems, requests
 announcing  how its events get to the books, the log and the listeners
 progress    how far it has come, and how long it will still take
 survey      what a run would find, without asking the service
+standing    how an export stands: ledger, nights and disk seen together
 segments    the segments of the account
 directory   whether an output directory has lost its ledger
 unrecorded  whether it holds archives that its ledger knows nothing of
