@@ -70,7 +70,8 @@ def _meaning(error: sqlite3.DatabaseError, path: Path) -> ExportError:
         return StorageError(f"cannot use {path}: {error}", hint=_DISK_HINT)
     if code in _IN_USE:
         return LedgerError(
-            f"another program has {path} in use", hint="close the program that has it open, and try again"
+            f"another program has {path} in use",
+            hint="close the program that has it open, and try again; a network share may give out no locks at all",
         )
     # Our statements are few and fixed: one that does not fit means that the tables are not what we made.
     return LedgerCorruptError(f"the ledger {path} is damaged: {error}", hint=DAMAGED)
