@@ -15,7 +15,8 @@
     │   │   └── UnprovedEmptyError  it has no rows, and nothing vouches for that: look once more
     │   ├── CorruptError            it is whole, and wrong
     │   │   ├── OtherHashError      it has another hash than is named, perhaps that of another form; .sha256
-    │   │   ├── UnknownRowsError    its rows are no rows of an export
+    │   │   ├── NoExportError       it is no export of this kind at all
+    │   │   │   └── UnknownRowsError    its rows are no rows of an export
     │   │   └── ForeignRowsError    its rows lie outside of the range that was asked for; .outside of .timed
     │   └── FewerRowsError          it is whole, and has far fewer rows than the archive it would replace
     ├── StorageError                the disk's
@@ -198,15 +199,18 @@ class OtherHashError(CorruptError):
         self.sha256 = sha256
 
 
-class UnknownRowsError(CorruptError):
-    """The file has rows, and no name in them is one that a row of an export has.
+class NoExportError(CorruptError):
+    """The file is no export of this kind from its beginning: some box on the way may have sent it.
 
     Attributes:
-        members: Some of the names.
-        is_as_stored: The file is the one that the storage host holds, by its hash.
+        is_as_stored: It is the one that the storage host holds, by its hash.
     """
 
     is_as_stored = False
+
+
+class UnknownRowsError(NoExportError):
+    """The file has rows, and no name in them is one that a row of an export has; `members` are some of the names."""
 
     def __init__(self, members: Sequence[str]) -> None:
         named = ", ".join(map(repr, members))

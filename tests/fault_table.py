@@ -574,10 +574,12 @@ def _no_archives() -> Iterator[Row]:
     for what, fault, container in (
         ("ok", "`OK` under a 200, in place of a CSV file", "csv"),
         ("error-object", '`{"error": …}` under a 200, in place of a NDJSON file', "ndjson"),
+        ("ok", "`OK` under a 200, in place of a NDJSON file", "ndjson"),
+        ("error-object", '`{"error": …}` under a 200, in place of a JSON file', "json"),
     ):
         yield Row(
             fault,
-            f"no name in it is one of an export's: {AGAIN}",
+            f"it is no export: {AGAIN}",
             faults=(f"download:{what},nth=2",),
             changes={"retry": {"attempts": 2}},
             container=container,
@@ -590,7 +592,7 @@ def _no_archives() -> Iterator[Row]:
             code=Exit.USAGE,
             stored=0,
             kept=BUNDLES,
-            said="no export",
+            said="is no",
         )
         yield Row(
             f"{fault}, each time for one bundle",
@@ -600,7 +602,7 @@ def _no_archives() -> Iterator[Row]:
             code=Exit.PARTIAL,
             stored=3,
             kept=1,
-            said="no export",
+            said="is no",
         )
     for container in ("ndjson", "json", "csv"):
         yield Row(

@@ -235,6 +235,20 @@ def test_three_files_without_a_known_name_in_a_row_stop_the_export(is_as_stored)
     stop()
 
 
+@on_virtual_time
+async def test_results_that_could_never_be_read_stop_the_export_at_the_second_a_minute_apart():
+    """Its file may be fine, so no export is bought for it, and its bundles stay unfinished."""
+    scene = Scene(accepted=True)
+    scene.service.locates = [ReplyError("a page")] * 9
+    outcomes = await asyncio.gather(
+        *(carry(scene, planned(number, state=READY)) for number in range(3)), return_exceptions=True
+    )
+    assert all(isinstance(outcome, ExportRefused) for outcome in outcomes)
+    assert (scene.service.posts, list(scene.listener.refusals)) == (0, [EXPORT.name])
+    assert now() >= 60
+    assert scene.service.links <= 4  # those that were under way when the first came back
+
+
 # The way through
 
 

@@ -756,6 +756,33 @@ async def test_an_export_that_is_never_named_is_believed_after_a_minute():
 
 
 @on_virtual_time
+async def test_polls_that_could_never_be_read_end_the_wait_at_the_second_a_minute_apart():
+    """Whoever waits is told; nothing is bought on the strength of answers that nobody understands."""
+    async with watching(Service(ids=False)) as scene:
+        scene.start(5, takes=1e6)
+        scene.service.fails = ReplyError("a page")
+        await at(3000)
+        assert scene.open == 0
+        assert all(isinstance(task.exception(), ReplyError) for task in scene.waiting.values())
+        first, second = (when for when, _ in scene.service.polls)
+        assert second - first >= 60
+
+
+@on_virtual_time
+async def test_polls_that_cannot_be_read_any_more_are_waited_out():
+    """What was read before will be read again."""
+    async with watching(Service(ids=False)) as scene:
+        scene.start(2, takes=3000.0)
+        await scene.polled(1)
+        scene.service.fails = ReplyError("a page")
+        await at(2500)
+        assert scene.open == 2
+        scene.service.fails = None
+        await at(9000)
+        assert all(isinstance(one, FinishedOperation) for one in scene.finished())
+
+
+@on_virtual_time
 async def test_an_overdue_operation_that_names_no_export_is_asked_twice():
     """A minute apart; then it is given up."""
     async with watching() as scene:

@@ -22,6 +22,7 @@ from asyncexport.errors import (
     ForeignRowsError,
     GoneError,
     IncompleteError,
+    NoExportError,
     OperationFailedError,
     OtherHashError,
     RateLimitedError,
@@ -103,7 +104,7 @@ ROWS: list[tuple[Call, CameBack, Facts, Next]] = [
     (DOWNLOAD, CameBack.OTHER_ROWS, Facts(range_is_rule=False), Next.NEW_LINK),
     (DOWNLOAD, CameBack.NO_EXPORT, Facts(), Next.SECOND_LOOK),
     (DOWNLOAD, CameBack.NO_EXPORT, Facts(tries_left=False), Next.NEW_ATTEMPT),
-    (DOWNLOAD, CameBack.NO_EXPORT, Facts(names_are_wrong=True), Next.STOP_EXPORT),
+    (DOWNLOAD, CameBack.NO_EXPORT, Facts(never_an_export=True), Next.STOP_EXPORT),
     # The list.
     (LIST, CameBack.FORBIDDEN, Facts(), Next.ASK_SINGLY),
     (LIST, CameBack.BLOCKED, Facts(), Next.ASK_SINGLY),
@@ -128,6 +129,8 @@ ROWS: list[tuple[Call, CameBack, Facts, Next]] = [
     (RESULTS, CameBack.UNREADABLE, Facts(), Next.AGAIN),
     (RESULTS, CameBack.UNREADABLE, Facts(ever_good=False, said_twice=True), Next.STOP_EXPORT),
     (POLL, CameBack.UNREADABLE, Facts(said_twice=True), Next.AGAIN),
+    (POLL, CameBack.UNREADABLE, Facts(ever_good=False), Next.AGAIN),
+    (POLL, CameBack.UNREADABLE, Facts(ever_good=False, said_twice=True), Next.STOP_EXPORT),
     # Operations.
     (POLL, CameBack.OPERATION_FAILED, Facts(), Next.NEW_ATTEMPT),
     (POLL, CameBack.OPERATION_FAILED, Facts(service_fails=True), Next.WAIT),
@@ -197,7 +200,7 @@ WIDE = [
         for a, b, c, d, e, f, g, h, i, j in itertools.product((False, True), repeat=10)
     ),
     Facts(range_is_rule=False),
-    Facts(names_are_wrong=True),
+    Facts(never_an_export=True),
 ]
 
 
@@ -234,6 +237,7 @@ def _first(call: Call, came_back: CameBack, facts: Facts) -> int:
         (DOWNLOAD, UnprovedEmptyError(), CameBack.NO_ROWS),
         (DOWNLOAD, ForeignRowsError(outside=1, timed=1), CameBack.OTHER_ROWS),
         (DOWNLOAD, UnknownRowsError(["error"]), CameBack.NO_EXPORT),
+        (DOWNLOAD, NoExportError("not NDJSON"), CameBack.NO_EXPORT),
         (DOWNLOAD, OtherHashError("sha"), CameBack.BAD_FILE),
     ],
 )

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from asyncexport.core.archive.json_array import DEEPEST, SLICE_BYTES
 from asyncexport.core.archive.structure import STRUCTURES
 from asyncexport.core.exports import Format
-from asyncexport.errors import CorruptError
+from asyncexport.errors import CorruptError, NoExportError
 
 BRACKETS_AND_QUOTES = '[]{}",:\\\n\r\t é🎈\u2028x1'
 TEXTS = st.text(st.sampled_from(BRACKETS_AND_QUOTES), max_size=12)
@@ -348,3 +348,36 @@ def test_a_last_record_of_another_width_is_refused(text):
 def test_json_is_no_csv(text):
     """An error told as JSON is not taken for a header."""
     assert "not CSV" in refused(Format.CSV, text)
+
+
+@pytest.mark.parametrize(
+    ("container", "data", "is_none_at_all"),
+    [
+        (Format.NDJSON, b"OK", True),
+        (Format.NDJSON, b"\n\nOK\n", True),
+        (Format.NDJSON, b'<?xml version="1.0"?><Error/>\n', True),
+        (Format.NDJSON, b"[]\n", True),
+        (Format.NDJSON, b'{"a":1}\nOK\n', False),
+        (Format.NDJSON, b'{"a":1}\n{"a"', False),
+        (Format.JSON, b'{"error":1}', True),
+        (Format.JSON, b"OK", True),
+        (Format.JSON, b'[{"a":1}', False),
+        (Format.JSON, b"[1]", False),
+        (Format.CSV, b"<html>", True),
+        (Format.CSV, b'{"error":1}\n', True),
+        (Format.CSV, b"a,b\n1\n", False),
+    ],
+)
+def test_what_begins_as_another_kind_is_no_export_at_all(container, data, is_none_at_all):
+    """Some box on the way may have sent it; what goes wrong later is damage."""
+
+    def read_to_its_end(size: int) -> None:
+        structure = STRUCTURES[container]()
+        for at in range(0, len(data), size):
+            structure.feed(data[at : at + size])
+        structure.close()
+
+    for size in (1, 1 << 20):
+        with pytest.raises(CorruptError) as caught:
+            read_to_its_end(size)
+        assert isinstance(caught.value, NoExportError) is is_none_at_all

@@ -2,9 +2,10 @@
 
 1. A file with the rows of another range costs a new export, at once: another download would bring the same rows. After
    `MOST_IN_A_ROW` in a row the rule is wrong about this export, and not the files: it is off from then on.
-2. A file without one known name is fetched again through a fresh link. After `MOST_IN_A_ROW` in a row our list of names
-   is wrong: the export stops, before all of its bundles are asked for in vain. A box on the way that is in trouble for
-   a moment spoils many at once; so they must span `span_seconds`, unless the storage host's own hash proves one.
+2. A file that is no export, or has no known name, is fetched again through a fresh link. After `MOST_IN_A_ROW` in a row
+   our list of names is wrong, or the service sends something else: the export stops, before all of its bundles are
+   asked for in vain. A box on the way that is in trouble for a moment spoils many at once; so they must span
+   `span_seconds`, unless the storage host's own hash proves one.
 3. In a row means: with no file between that shows the contrary.
 """
 

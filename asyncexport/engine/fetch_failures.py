@@ -26,9 +26,9 @@ from asyncexport.errors import (
     ArchiveError,
     ExportError,
     ForeignRowsError,
+    NoExportError,
     ServiceError,
     UnavailableError,
-    UnknownRowsError,
 )
 
 log = logging.getLogger(__name__)
@@ -100,7 +100,7 @@ class FetchFailures:
             expired=file.age_seconds(self._moves.clock()) >= EXPORT_LIFE_SECONDS,
             tries_left=tries.tries_left,
             range_is_rule=isinstance(error, ForeignRowsError) and self._rows.refuses_range(record.bundle),
-            names_are_wrong=isinstance(error, UnknownRowsError) and self._rows.names_are_wrong(record.bundle, error),
+            never_an_export=isinstance(error, NoExportError) and self._rows.is_no_accident(record.bundle, error),
         )
         match await self._retrying.next_after(error, file.name, call, trouble, known):
             case Next.STOP_RUN:

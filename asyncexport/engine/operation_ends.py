@@ -16,7 +16,7 @@ from asyncexport.engine.export_state import ExportRefused, ExportState
 from asyncexport.engine.moves import BundleMoves
 from asyncexport.engine.poller import OperationPoller
 from asyncexport.engine.retrying import Retrying
-from asyncexport.errors import GoneError, OperationFailedError, RefusedError, ServiceError
+from asyncexport.errors import GoneError, OperationFailedError, RefusedError, ReplyError, ServiceError
 
 
 class OperationEnds:
@@ -45,7 +45,7 @@ class OperationEnds:
             finished = await self._wait(created)
         except OperationFailedError as error:
             return await self._after_failed_operation(record, created, error)
-        except (GoneError, RefusedError) as error:
+        except (GoneError, RefusedError, ReplyError) as error:
             failures.ended(record.bundle)
             return await self._after_refusal(record, created, error, export)
         if finished is None:
@@ -86,7 +86,7 @@ class OperationEnds:
         return await self._moves.count_attempt(record, created.attempt, str(error))
 
     async def _after_refusal(
-        self, record: BundleRecord, created: Created, error: GoneError | RefusedError, export: ExportState
+        self, record: BundleRecord, created: Created, error: GoneError | RefusedError | ReplyError, export: ExportState
     ) -> BundleRecord:
         """The poller has asked often enough: what it was told is believed."""
         retrying, since = self._retrying, self._retrying.now() - self._retrying.patience.believed_seconds

@@ -2,6 +2,7 @@
 
 1. A 404 right after the create is no proof that the operation does not exist: it must be said again, a minute later.
 2. Refused polls are held back and probed (`core.service.refusals`). When they are believed, those who wait are told.
+   So are polls that cannot be read as long as none ever could.
 """
 
 from collections.abc import Callable
@@ -65,6 +66,8 @@ class PollFailures:
     ) -> BundleTrouble:
         """Rule 2; trouble of the service is waited out by the gate."""
         now = self._retrying.now()
+        if came_back is CameBack.UNREADABLE and not self._retrying.refusals.ever_good(EVERYBODY, Call.POLL):
+            turn.refused(error)
         if came_back not in REFUSALS:
             return BundleTrouble(now)
         one.refused_since = now if one.refused_since is None else one.refused_since

@@ -127,7 +127,13 @@ class Retrying:
     ) -> None:
         """Such a call was refused, and no other bundle gets on."""
         is_news = self.refusals.doubt(export, call) is None
-        self.refusals.refused(export, call, self.now(), is_probe=is_probe, least_wait=least_wait)
+        is_unreadable = read(call, error) is CameBack.UNREADABLE
+        if is_unreadable and not self.refusals.ever_good(export, call):
+            # What cannot be read is believed when it comes twice, so long apart.
+            least_wait = max(least_wait, self.patience.repeated_seconds)
+        self.refusals.refused(
+            export, call, self.now(), is_probe=is_probe, least_wait=least_wait, is_unreadable=is_unreadable
+        )
         if is_news:
             wait = show_duration(max(self.patience.probe_wait(1), least_wait))
             log.warning(
@@ -153,6 +159,8 @@ class Retrying:
             UnavailableError: the service was given up while the key was asked for.
         """
         known, came_back = self._known(export, call, trouble, known or Facts(ever_good=False)), read(call, error)
+        if came_back is CameBack.UNREADABLE and self.refusals.unreadable_twice(export, call, self.now()):
+            known = replace(known, said_twice=True)
         if came_back is CameBack.KEY_REFUSED:
             # `CheckedCalls` has confirmed it.
             known = replace(known, key=Key.REFUSED)

@@ -11,7 +11,7 @@ from asyncexport.core.bundles import Bundle
 from asyncexport.core.events import Listener, Note, RowsOutside
 from asyncexport.core.exports import Definition
 from asyncexport.core.row_refusals import RULE_IS_OFF, RowRefusals
-from asyncexport.errors import UnknownRowsError
+from asyncexport.errors import NoExportError
 
 log = logging.getLogger(__name__)
 
@@ -21,7 +21,7 @@ class RowChecks:
 
     Args:
         tell: Called with each event.
-        span_seconds: Over how long files without a known name must come until that is believed.
+        span_seconds: Over how long files that are no export must come until that is believed.
         now: The time, in seconds on the monotonic clock.
     """
 
@@ -53,8 +53,8 @@ class RowChecks:
             self._tell(Note(f"{bundle.export}: {RULE_IS_OFF}"))
         return is_refused
 
-    def names_are_wrong(self, bundle: Bundle, error: UnknownRowsError) -> bool:
-        """A file has no known name: whether it is our list of names that is wrong."""
+    def is_no_accident(self, bundle: Bundle, error: NoExportError) -> bool:
+        """A file is no export: whether so many in a row are none that it is what the service sends, or we are wrong."""
         return self._of(bundle).note_unknown(now=self._now(), proved=error.is_as_stored)
 
     def _of(self, bundle: Bundle) -> RowRefusals:

@@ -20,6 +20,8 @@ from asyncexport.core.exports import Export
 from asyncexport.core.operation_limit import OperationLimit
 from asyncexport.core.polling import PollingRules
 from asyncexport.core.second_looks import SECOND_LOOKS, SecondLooks
+from asyncexport.core.service.refusals import EVERYBODY
+from asyncexport.core.service.retrying import Call
 from asyncexport.engine.budget import Budget, Journal
 from asyncexport.engine.bundle_runner import BundleRunner
 from asyncexport.engine.download import ArchiveDownloads
@@ -69,7 +71,7 @@ async def open_engine(
     try:
         async with make_api_client(settings, key, budget, clock) as client, _storage_host(settings) as storage_host:
             calls = CheckedCalls(client, budget)
-            retrying = _retrying(settings, calls, budget, tell, history)
+            retrying = _retrying(settings, calls, budget, tell, history=history, export_states=export_states)
             poller = OperationPoller(
                 calls,
                 budget=budget,
@@ -233,15 +235,24 @@ def _backoff(settings: Settings) -> Backoff:
 
 
 def _retrying(
-    settings: Settings, calls: CheckedCalls, budget: Budget, tell: Listener, history: RequestHistory
+    settings: Settings,
+    calls: CheckedCalls,
+    budget: Budget,
+    tell: Listener,
+    *,
+    history: RequestHistory,
+    export_states: dict[str, ExportState],
 ) -> Retrying:
-    return Retrying(
+    retrying = Retrying(
         _backoff(settings),
         jitter=random.random,
         key=KeyCheck(calls.me, trusted=budget.key.trust),
         tell=tell,
         key_ever_good=history.has_success,
     )
+    if any(one.ever_stored for one in export_states.values()):
+        retrying.refusals.know_good(EVERYBODY, Call.POLL)
+    return retrying
 
 
 def _polling_rules(settings: Settings) -> PollingRules:

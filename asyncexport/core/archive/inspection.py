@@ -25,7 +25,7 @@ from asyncexport.core.archive.rules import RowSample
 from asyncexport.core.archive.structure import MAX_ROW_BYTES, STRUCTURES, Structure
 from asyncexport.core.exports import Format
 from asyncexport.core.states import Archive
-from asyncexport.errors import CorruptError, IncompleteError, OtherHashError, UnknownRowsError, UnprovedEmptyError
+from asyncexport.errors import CorruptError, IncompleteError, NoExportError, OtherHashError, UnprovedEmptyError
 
 MOST_LAYERS = 4
 """More layers of gzip than this are no accident."""
@@ -117,7 +117,8 @@ class Inspector:
             UnprovedEmptyError: it has no rows, and nothing vouches for that.
             CorruptError: it is whole, and wrong.
             OtherHashError: its hash is another, and perhaps that of another form of it.
-            UnknownRowsError, ForeignRowsError: its rows are not those that were asked for.
+            NoExportError: it is none of this kind, or has rows of nobody's (UnknownRowsError).
+            ForeignRowsError: its rows are those of another range.
         """
         self._keep(self._body.close())
         self._check_end(proof)
@@ -143,7 +144,7 @@ class Inspector:
     def _count_rows(self, proof: BodyProof) -> int:
         try:
             return self._structure.close()
-        except UnknownRowsError as error:
+        except NoExportError as error:
             error.is_as_stored = proof.hashed is True
             raise
 

@@ -10,7 +10,7 @@
 import re
 
 from asyncexport.core.archive.rules import PARSED_BYTES, RowSample
-from asyncexport.errors import CorruptError
+from asyncexport.errors import CorruptError, NoExportError
 
 SLICE_BYTES = 64 << 10
 """What is looked at in one go."""
@@ -124,7 +124,8 @@ class JsonArray:
             return
         for char in text.translate(None, BLANK):
             if char not in MAY_FOLLOW[self._before]:
-                raise CorruptError("the archive is not one array of objects")
+                kind = NoExportError if self._before == START else CorruptError
+                raise kind("the archive is not one array of objects")
             self._before = char
 
 

@@ -24,7 +24,7 @@ from typing import Protocol
 from asyncexport.core.archive.json_array import ESCAPED, JsonArray
 from asyncexport.core.archive.rules import PARSED_BYTES, RowSample
 from asyncexport.core.exports import Format
-from asyncexport.errors import CorruptError
+from asyncexport.errors import CorruptError, NoExportError
 
 MAX_ROW_BYTES = 64 << 20
 """The default of `[download] max_row`: a longer row is told."""
@@ -99,7 +99,7 @@ class Ndjson:
         while (end := data.find(b"\n", start, stop)) >= 0:
             # As nearly all begin. This loop is most of what an archive costs here, so it calls nothing of ours.
             if data[start] != OBJECT:
-                start = _past_blanks(data, start, stop)
+                start = _past_blanks(data, start, stop, rows=rows)
                 if start > end:
                     continue
             rows += 1
@@ -144,20 +144,25 @@ class Ndjson:
 
     def _check_begin(self) -> None:
         if self._begun and self._begun[0] != OBJECT:
-            raise CorruptError(NO_OBJECT)
+            raise _no_object(rows=self._rows)
 
 
-def _past_blanks(data: bytes, start: int, stop: int) -> int:
-    """Where a line begins that is not blank, in one go however many blank ones there are."""
+def _past_blanks(data: bytes, start: int, stop: int, *, rows: int) -> int:
+    """Where a line begins that is not blank, in one go however many blank ones there are; after so many rows."""
     found = NOT_BLANK.search(data, start, stop)
     if found is None:
         return stop
     if data[found.start()] != OBJECT:
-        raise CorruptError(NO_OBJECT)
+        raise _no_object(rows=rows)
     return found.start()
 
 
-NO_OBJECT = "the archive is not NDJSON: it has a line that is no object"
+def _no_object(*, rows: int) -> CorruptError:
+    """What a line is that is no object, after so many that are."""
+    kind = CorruptError if rows else NoExportError
+    return kind("the archive is not NDJSON: it has a line that is no object")
+
+
 NOT_BLANK = re.compile(rb"[^ \t\r\n]")
 
 
@@ -261,7 +266,7 @@ class Csv:
             if self._rows == self._sample.due:
                 self._sample.take(self._rows, record, header=self._header)
         elif head.lstrip().startswith(NO_HEADER):
-            raise CorruptError("the archive is not CSV: its first line is no header")
+            raise NoExportError("the archive is not CSV: its first line is no header")
         else:
             self._header = record
 

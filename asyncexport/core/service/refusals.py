@@ -86,12 +86,14 @@ class Doubt:
         probe_at: When the next probe may go.
         refusals: How many probes were refused, the first refusal counted in.
         is_probing: Whether a probe is under way.
+        unreadable_since: When an answer first could not be read; None: none was so.
     """
 
     since: float
     probe_at: float
     refusals: int = 1
     is_probing: bool = False
+    unreadable_since: float | None = None
 
 
 class Refusals:
@@ -106,6 +108,10 @@ class Refusals:
     def ever_good(self, export: str, call: Call) -> bool:
         """Whether such a call ever went well."""
         return (export, call) in self._well_at
+
+    def know_good(self, export: str, call: Call) -> None:
+        """Such a call went well in an earlier run."""
+        self._well_at.setdefault((export, call), -math.inf)
 
     def got_on_since(self, export: str, call: Call, since: float) -> bool:
         """Whether such a call went well after this moment."""
@@ -155,18 +161,42 @@ class Refusals:
         self._well_at[export, call] = now
         self._doubts.pop((export, call), None)
 
-    def refused(self, export: str, call: Call, now: float, *, is_probe: bool, least_wait: float = 0.0) -> None:
+    def unreadable_twice(self, export: str, call: Call, now: float) -> bool:
+        """Whether answers to such calls could not be read for so long that it is believed, if none ever was read."""
+        doubt = self.doubt(export, call)
+        since = doubt.unreadable_since if doubt else None
+        return since is not None and now - since >= self.patience.repeated_seconds
+
+    def refused(
+        self,
+        export: str,
+        call: Call,
+        now: float,
+        *,
+        is_probe: bool,
+        least_wait: float = 0.0,
+        is_unreadable: bool = False,
+    ) -> None:
         """Such a call was refused; what was under way when the first was says nothing new.
 
-        `least_wait`: how long to wait at the least before the next probe.
+        Args:
+            export: Whose.
+            call: Of this kind.
+            now: When.
+            is_probe: It was sent to see whether such calls are still refused.
+            least_wait: How long to wait at the least before the next probe.
+            is_unreadable: It was answered, and the answer could not be read.
         """
         doubt = self.doubt(export, call)
         if doubt is None:
-            self._doubts[export, call] = Doubt(now, now + max(self.patience.probe_wait(1), least_wait))
+            wait = max(self.patience.probe_wait(1), least_wait)
+            doubt = self._doubts[export, call] = Doubt(now, now + wait)
         elif is_probe:
             doubt.refusals += 1
             doubt.probe_at = now + max(self.patience.probe_wait(doubt.refusals), least_wait)
             doubt.is_probing = False
+        if is_unreadable and doubt.unreadable_since is None:
+            doubt.unreadable_since = now
 
     def forget(self, export: str, call: Call) -> None:
         """The export is stopped: nobody asks any more, and nobody waits for it."""

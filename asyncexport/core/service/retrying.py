@@ -23,13 +23,13 @@ from asyncexport.errors import (
     FewerRowsError,
     ForeignRowsError,
     GoneError,
+    NoExportError,
     OperationFailedError,
     RateLimitedError,
     RefusedError,
     ReplyError,
     UnauthorizedError,
     UnavailableError,
-    UnknownRowsError,
     UnprovedEmptyError,
 )
 
@@ -65,7 +65,7 @@ class CameBack(Enum):
     FEWER_ROWS = "a whole file with far fewer rows than the archive"
     NO_ROWS = "a file without rows, for which nothing vouches"
     OTHER_ROWS = "a whole file with the rows of another range"
-    NO_EXPORT = "a whole file in which no name is one of an export"
+    NO_EXPORT = "a file that is no export of this kind, or in which no name is one of an export"
 
 
 class Next(Enum):
@@ -112,7 +112,7 @@ class Facts:
         outlasted: Whether the trouble has lasted for `[retry] outage`.
         service_fails: Whether operations of so many bundles failed that it is the service's trouble.
         range_is_rule: Whether files of this export are refused for rows of another range.
-        names_are_wrong: Whether so many files of it in a row have no known name that our names must be wrong.
+        never_an_export: Whether so many files of it in a row are no export that no box on the way is to blame.
     """
 
     key: Key = Key.UNASKED
@@ -128,7 +128,7 @@ class Facts:
     outlasted: bool = False
     service_fails: bool = False
     range_is_rule: bool = True
-    names_are_wrong: bool = False
+    never_an_export: bool = False
 
 
 CREATES_IN_A_ROW = 3
@@ -213,8 +213,8 @@ TABLE: tuple[Rule, ...] = (
     _rule(_KEPT, CameBack.GONE, Next.NEW_ATTEMPT, lambda facts: facts.said_twice or facts.expired),
     _rule(_KEPT, CameBack.GONE, Next.AGAIN),
     _rule(_FETCHES, (*_NO, CameBack.DENIED, CameBack.DEAD_LINK), Next.NEW_ATTEMPT, lambda facts: facts.expired),
+    _rule(_KEPT, CameBack.UNREADABLE, Next.STOP_EXPORT, lambda facts: not facts.ever_good and facts.said_twice),
     _rule(Call.POLL, CameBack.UNREADABLE, Next.AGAIN),
-    _rule(Call.RESULTS, CameBack.UNREADABLE, Next.STOP_EXPORT, lambda facts: not facts.ever_good and facts.said_twice),
     _rule(
         Call.DOWNLOAD,
         (CameBack.DENIED, CameBack.DEAD_LINK, CameBack.UNREADABLE),
@@ -242,7 +242,7 @@ TABLE: tuple[Rule, ...] = (
     _rule(Call.DOWNLOAD, CameBack.NO_ROWS, Next.SECOND_LOOK),
     _rule(Call.DOWNLOAD, CameBack.OTHER_ROWS, Next.NEW_ATTEMPT, lambda facts: facts.range_is_rule),
     _rule(Call.DOWNLOAD, CameBack.OTHER_ROWS, Next.NEW_LINK),
-    _rule(Call.DOWNLOAD, CameBack.NO_EXPORT, Next.STOP_EXPORT, lambda facts: facts.names_are_wrong),
+    _rule(Call.DOWNLOAD, CameBack.NO_EXPORT, Next.STOP_EXPORT, lambda facts: facts.never_an_export),
     _rule(
         Call.DOWNLOAD,
         (CameBack.CUT, CameBack.BAD_FILE, CameBack.NO_EXPORT),
@@ -299,7 +299,7 @@ def read(call: Call, error: ExportError) -> CameBack:
             return CameBack.NO_ROWS
         case ForeignRowsError():
             return CameBack.OTHER_ROWS
-        case UnknownRowsError():
+        case NoExportError():
             return CameBack.NO_EXPORT
         case CorruptError():
             return CameBack.BAD_FILE
