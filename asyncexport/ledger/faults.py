@@ -78,8 +78,9 @@ def _meaning(error: sqlite3.DatabaseError, path: Path) -> ExportError:
 
 
 def _of_the_system(error: OSError, path: Path) -> StorageError:
-    fault = _fault(error.errno, Path(error.filename or path), path.parent.parent)
-    return fault or StorageError(f"cannot use {path}: {error.strerror or error}", hint=_DISK_HINT)
+    place = Path(error.filename or path)
+    fault = _fault(error.errno, place, path.parent.parent)
+    return fault or StorageError(f"cannot use {place}: {error.strerror or error}", hint=_DISK_HINT)
 
 
 def _told_by_the_system(code: int, path: Path) -> StorageError | None:

@@ -93,7 +93,7 @@ def _flush(path: Path) -> bool:
         os.fsync(folder)
     except OSError as error:
         if error.errno not in NO_FOLDER_FLUSH:
-            raise
+            raise OSError(error.errno, error.strerror, str(path)) from error
         return False
     finally:
         os.close(folder)
