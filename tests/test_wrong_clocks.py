@@ -145,6 +145,20 @@ async def test_an_answer_from_a_store_tells_no_time(tmp_path):
         await right_after(sandbox, tmp_path)
 
 
+@pytest.mark.parametrize("off", [YEAR_9999, YEAR_1970])
+async def test_a_clock_in_another_time_drops_nothing_of_the_log(tmp_path, off):
+    """By the year 9999 all that was ever written is old."""
+    async with serving(CALM) as sandbox:
+        await night(sandbox, tmp_path)
+        with LedgerReader(tmp_path) as ledger:
+            hours = ledger.hours()
+        assert (await night(sandbox, tmp_path, off=off)).exit_code is Exit.USAGE
+        with LedgerReader(tmp_path) as ledger:
+            assert [one.exit_code for one in ledger.runs()] == [Exit.DONE, Exit.USAGE]
+            assert set(hours) <= set(ledger.hours())
+        await right_after(sandbox, tmp_path)
+
+
 async def test_a_service_without_dates_is_taken_at_the_hosts_word(tmp_path):
     """What hangs on the clock is exported by it, and nothing of that is remembered."""
     async with serving(replace(CALM, faults=(SandboxFault("api", "no-date"),))) as sandbox:

@@ -1,11 +1,12 @@
 """The log of runs in the ledger: that a run began, and how it ended."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 
+from asyncexport.client.clock import ServiceClock
 from asyncexport.core.exits import Exit
 from asyncexport.engine.scheduler import Stop
 from asyncexport.errors import ExportError
@@ -19,7 +20,7 @@ COUNTS = ("bundles", "refreshed", "rows", "bytes", "requests", "refused", "possi
 
 @asynccontextmanager
 async def logged(
-    spec: RunSpec, books: RunBooks, stop: Stop, *, directory: Path, ledger: Ledger, clock: Callable[[], float]
+    spec: RunSpec, books: RunBooks, stop: Stop, *, directory: Path, ledger: Ledger, clock: ServiceClock
 ) -> AsyncIterator[None]:
     """Log that a run begins, and how it ends; one that is killed is on record as begun.
 
@@ -31,9 +32,9 @@ async def logged(
         stop: How it was asked to end.
         directory: The output directory.
         ledger: Its ledger.
-        clock: Seconds since 1970 by the service's clock.
+        clock: What time it is at the service. Old rows are dropped only if the service has told it.
     """
-    begun = RunRecord.begun(spec.command, at=clock())
+    begun = RunRecord.begun(spec.command, at=clock.now())
 
     def log_end(failure: Exception | None) -> None:
         code, cause = books.exit_code(failure, stop), books.cause(failure)
@@ -41,8 +42,8 @@ async def logged(
         error = "" if cause is None else str(cause) if isinstance(cause, ExportError) else type(cause).__name__
         known = books.summary(spec, directory="", error=None, stop=stop).to_dict()
         counts = {name: known[name] for name in COUNTS}
-        ended = replace(begun, ended=clock(), exit_code=int(code), error=error, counts=counts)
-        ledger.end_run(ended, drops_old=any(books.requests.values()))
+        ended = replace(begun, ended=clock.now(), exit_code=int(code), error=error, counts=counts)
+        ledger.end_run(ended, drops_old=clock.is_known)
 
     ledger.begin_run(begun)
     try:

@@ -110,9 +110,7 @@ async def _carry_out(run: _Run) -> None:
         ledger = await _take_directory(stack, run)
         clock.recall(await ledger.recall(CLOCK_CHECK))
         await stack.enter_async_context(
-            logged(
-                run.spec, run.books, run.stop, directory=run.settings.output.directory, ledger=ledger, clock=clock.now
-            )
+            logged(run.spec, run.books, run.stop, directory=run.settings.output.directory, ledger=ledger, clock=clock)
         )
         await ledger.register(run.spec.exports)
         access = await _access(run, ledger)
