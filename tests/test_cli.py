@@ -931,6 +931,8 @@ def test_status_tells_of_gaps_and_what_is_parked(run, service):
     assert export["gaps"] == [{"start": "2026-01-01T00:30:00Z", "end": "2026-01-01T01:30:00Z"}]
     assert [one["start"] for one in export["parked"]] == ["2026-01-01T00:30:00Z"]
     assert export["parked"][0]["reason"].startswith("the operation failed: ")
+    due = export["parked"][0]["next_try"]
+    assert [one["next_try"] for one in ran.summary["problems"]] == [due]
     assert (
         export["rows"]
         == ran.summary["rows"]

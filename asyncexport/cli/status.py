@@ -137,6 +137,8 @@ def _stored_tally(chosen: "list[Standing]") -> Tally:
         tally.bytes += one.bytes
         tally.parked.update({record.bundle: _why(record) for record in one.parked})
         tally.parked.update({bundle: f"its archive was altered: {reason}" for bundle, reason in altered.items()})
+        tries = {record.bundle: one.next_try(record) for record in one.parked}
+        tally.next_tries.update({bundle: due for bundle, due in tries.items() if due is not None})
         kept = {record.bundle: record.state for record in one.kept}
         tally.fewer.update({bundle: state for bundle, state in kept.items() if isinstance(state, FewerRows)})
         # A bundle whose new revision is under way or parked has its archive all the same.
@@ -211,11 +213,20 @@ def _standing_lines(standing: "Standing", *, now: float) -> Iterator[str]:
     yield from _list_lines("unsettled", unsettled)
     if overview.in_progress:
         yield _labelled("under way", _under_way(overview))
-    parked = [f"{show(one.bundle.range.start)}: {plain(_why(one))}" for one in overview.parked if not one.kept]
+    parked = [
+        f"{show(one.bundle.range.start)}: {plain(_why(one))}{_tried_again(overview, one)}"
+        for one in overview.parked
+        if not one.kept
+    ]
     yield from _list_lines("parked", parked)
     yield from _list_lines("kept", [f"{show(one.bundle.range.start)}: {plain(_why(one))}" for one in overview.kept])
     if overview.last_at is not None:
         yield _labelled("last news", f"{show(overview.last_at)}, {show_duration(max(1, now - overview.last_at))} ago")
+
+
+def _tried_again(overview: "Overview", record: BundleRecord) -> str:
+    due = overview.next_try(record)
+    return "" if due is None else f"; tried again by the first night after {show(due)}"
 
 
 def _under_way(overview: "Overview") -> str:

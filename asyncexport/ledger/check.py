@@ -13,7 +13,7 @@ from asyncexport.errors import LedgerCorruptError
 from asyncexport.ledger.accepted import read_accepted
 from asyncexport.ledger.bundle_queries import BundleQueries
 from asyncexport.ledger.hours import read_hours
-from asyncexport.ledger.journal import complete_rows, read_durations, read_requests
+from asyncexport.ledger.journal import each_complete, read_durations, read_requests
 from asyncexport.ledger.rows import BundleSums, LedgerHead
 from asyncexport.ledger.run_log import read_runs
 from asyncexport.ledger.service_ids import check_every_service_id
@@ -29,7 +29,8 @@ def check_everything(connection: sqlite3.Connection, head: LedgerHead) -> None:
     if verdict != b"ok":
         raise LedgerCorruptError(f"the ledger is damaged: {verdict.decode('utf-8', 'replace').splitlines()[0]}")
     states = connection.execute("SELECT * FROM state ORDER BY seq")
-    complete_rows(states, "state", count=head.last_state, last=head.last_state)
+    # Reading each is the check; all of them at once would take hundreds of megabytes.
+    deque(each_complete(states, "state", count=head.last_state, last=head.last_state), maxlen=0)
     check_sums(connection, head)
     for name, known in head.exports.items():
         # Reading each is the check.

@@ -7,7 +7,7 @@
 """
 
 import sqlite3
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 from asyncexport.core.bucket import SentRequest
@@ -131,7 +131,20 @@ def complete_rows(rows: Iterable[tuple[Any, ...]], table: str, *, count: int, la
     Raises:
         LedgerCorruptError: a row is missing or damaged.
     """
-    found = [verified(row, f"{table} {row[0]}") for row in rows]
-    if [row[0] for row in found] != list(range(last - count + 1, last + 1)):
+    return list(each_complete(rows, table, count=count, last=last))
+
+
+def each_complete(rows: Iterable[tuple[Any, ...]], table: str, *, count: int, last: int) -> Iterator[tuple[Any, ...]]:
+    """The same, one by one; that rows are missing may be known only at the end.
+
+    Raises:
+        LedgerCorruptError: a row is missing or damaged.
+    """
+    expected = last - count + 1
+    for row in rows:
+        yield verified(row, f"{table} {row[0]}")
+        if row[0] != expected:
+            break
+        expected += 1
+    if expected != last + 1:
         raise LedgerCorruptError(f"the ledger is damaged: rows of {table} are missing")
-    return found

@@ -10,6 +10,7 @@ import sqlite3
 import zlib
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from itertools import zip_longest
 
 import orjson
 
@@ -21,7 +22,7 @@ from asyncexport.ledger.rows import ServiceIdSums, StateRow
 IdKind = type[Created] | type[Ready]
 """Whose id: an operation's, which `Created` brings, or an export's, which `Ready` brings."""
 
-STATES_WITH_ID = "SELECT seq, state, fields FROM state WHERE state IN ('created', 'ready')"
+STATES_WITH_ID = "SELECT seq, state, fields FROM state WHERE state IN ('created', 'ready') ORDER BY seq"
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +63,7 @@ def insert_service_ids(connection: sqlite3.Connection, rows: Iterable[ServiceIdR
 
 
 def recorded_ids(connection: sqlite3.Connection) -> Iterator[ServiceIdRow]:
-    """The rows that there should be, from the list of states."""
+    """The rows that there should be, from the list of states and in its order."""
     for seq, kind, fields in connection.execute(STATES_WITH_ID):
         values = orjson.loads(fields)
         if kind == b"created":
@@ -91,8 +92,9 @@ def check_every_service_id(connection: sqlite3.Connection, expected: ServiceIdSu
         LedgerCorruptError: they differ.
     """
     check_service_ids(connection, expected)
-    found = set(connection.execute("SELECT hash, state FROM service_id"))
-    if found != {(row.hash, row.state) for row in recorded_ids(connection)}:
+    found = connection.execute("SELECT hash, state FROM service_id ORDER BY state, hash")
+    recorded = ((row.hash, row.state) for row in recorded_ids(connection))
+    if any(one != other for one, other in zip_longest(found, recorded)):
         raise LedgerCorruptError("the ledger is damaged: its look-up of ids does not fit its states")
 
 
