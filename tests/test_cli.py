@@ -468,6 +468,25 @@ def test_whatever_is_damaged_is_noticed_before_anything_is_asked(run, service):
     assert damaged > 20
 
 
+@pytest.mark.parametrize("inside", [2, 0])
+def test_verify_tells_of_rows_outside_and_of_a_rule_that_is_off(run, inside):
+    """A few are told by file; where those of every file lie elsewhere, it is told once, and none is refused."""
+    a_run_before()
+    for path in archives():
+        start = f"{path.parent.name.removeprefix('date=')}T{path.name[9:11]}:{path.name[11:13]}"
+        stamps = [f"{start}:01Z"] * inside + ["2020-01-01T00:00:00Z"]
+        path.write_bytes(gzip.compress("".join(f'{{"EventStart":"{stamp}"}}\n' for stamp in stamps).encode()))
+    run("verify", "--rebuild", "--force")
+    ran = run("--json", "verify")
+    assert ran.code == Exit.DONE
+    kinds = [record["type"] for record in ran.records]
+    assert kinds.count("outside") == len(archives())
+    assert ran.summary["rows_outside"] == len(archives())
+    assert kinds.count("note") == (inside == 0)
+    if not inside:
+        assert "EventStart" in next(record["message"] for record in ran.records if record["type"] == "note")
+
+
 @pytest.mark.parametrize("command", [("plan", *DAYS), ("verify",), ("verify", "--repair"), BACKFILL])
 def test_a_lost_ledger_is_made_anew_and_by_nothing_else(run, service, command):
     """All commands say the same of it: what the hint says works."""
