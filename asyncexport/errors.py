@@ -122,9 +122,13 @@ class UnavailableError(ServiceError):
 
 
 class ReplyError(ServiceError):
-    """The service answered 200 with something that is not the reply agreed upon."""
+    """The service answered, but not with the reply agreed upon; `status` is the HTTP status, where there is one."""
 
     transient = True
+
+    def __init__(self, message: str, *, status: int | None = None, hint: str = "") -> None:
+        super().__init__(message, hint=hint)
+        self.status = status
 
 
 class RefusedError(ServiceError):

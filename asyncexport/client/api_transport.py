@@ -119,7 +119,8 @@ class ApiTransport:
             if failure is not None:
                 raise failure
             if len(body) > limit:
-                raise ReplyError(f"{request.doing}: the answer of {self._host} is longer than {limit >> 20} MiB")
+                told = f"{request.doing}: the answer of {self._host} is longer than {limit >> 20} MiB"
+                raise ReplyError(told, status=response.status)
         return bytes(body[:limit])
 
 

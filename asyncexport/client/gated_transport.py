@@ -62,7 +62,8 @@ class GatedTransport:
             reply = await self._transport.exchange(request)
         except (UnavailableError, ReplyError) as error:
             self._mask.hide_in(error)
-            permit.answered(None, problem=str(error))
+            # One that is far too long is an answer all the same, and no outage.
+            permit.answered(error.status if isinstance(error, ReplyError) else None, problem=str(error))
             raise
         now = self._wall_clock()
         try:
