@@ -170,7 +170,10 @@ def test_a_relative_directory_is_held_where_it_was(tmp_path):
 def test_a_directory_that_cannot_be_written_is_an_error_of_the_disk(tmp_path):
     """It names the place."""
     (tmp_path / "exports").write_text("a file")
-    with pytest.raises(StorageError, match=r"exports/\.asyncexport: Not a directory"), hold(tmp_path / "exports", command="x"):
+    with (
+        pytest.raises(StorageError, match=r"exports/\.asyncexport: Not a directory"),
+        hold(tmp_path / "exports", command="x"),
+    ):
         raise AssertionError("held")
 
 

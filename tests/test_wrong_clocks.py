@@ -11,12 +11,14 @@ import pytest
 
 from asyncexport.core.bundles import ALL_TIME, DAY, Bundle, Range, compact, gaps, show
 from asyncexport.core.exports import Export
+from asyncexport.core.service_time import ClockCheck
 from asyncexport.core.states import BundleRecord, Stored
 from asyncexport.core.summary import Exit, Summary
 from asyncexport.ledger import Ledger, LedgerReader
 from asyncexport.run.spec import Nightly, Retry
+from asyncexport.run.survey import time_at_service
 from asyncexport.sandbox import Sandbox, SandboxBehaviour, SandboxFault, serving
-from tests.exporting import BY_SERVICE, Notebook, OffClock, clock_of, run
+from tests.exporting import BY_SERVICE, Notebook, OffClock, clock_of, run, settings_for
 
 pytestmark = pytest.mark.slow
 
@@ -428,3 +430,16 @@ async def store(directory: Path, span: Range, *, exported_at: float, settle_seco
     await ledger.register((Export(EVENTS),))
     await ledger.restore([BundleRecord(Bundle(EVENTS, span), 0, archive, archive)], at=exported_at)
     await ledger.close()
+
+
+async def test_commands_that_ask_nothing_go_by_the_time_that_a_run_was_told(tmp_path):
+    """As long as this host's clock has gone on since; else it is all there is."""
+    async with serving(replace(CALM, clock_ahead_seconds=3600.0)) as sandbox:
+        settings = settings_for(sandbox, tmp_path)
+        assert abs(time_at_service(settings) - sandbox.now + 3600) < 60
+        await run(sandbox, tmp_path, **NIGHT)
+        assert abs(time_at_service(settings) - sandbox.now) < 60
+        ledger = await Ledger.open(tmp_path)
+        ledger.remember("clock_check", ClockCheck(sandbox.now, sandbox.now - 3600 - 2 * DAY).to_json())
+        await ledger.close()
+        assert abs(time_at_service(settings) - sandbox.now + 3600) < 60

@@ -5,7 +5,6 @@
 3. Figures come from a formula, or from a simulation (`simulating`) if one is asked for.
 """
 
-import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -96,7 +95,7 @@ def plan(
     check(options)
     asked = read_asked(session, directory=directory, sets=sets, names=export, start=start, end=end)
     variants = read_variants(asked, options) if options.wanted else []
-    now = time.time()
+    now = _now(asked)
     found = _survey(asked, asked.exports, now=now)
     for message in found.notes:
         session.record("note", message=message)
@@ -110,6 +109,12 @@ def plan(
     _show_estimates(session, asked.settings, found, estimates, now=now)
     _show_widths(session, asked, now=now)
     return session.summary(Exit.DONE, tally=_tally(found))
+
+
+def _now(asked: Asked) -> float:
+    from asyncexport.run.survey import time_at_service
+
+    return time_at_service(asked.settings)
 
 
 def _survey(asked: Asked, exports: tuple[Export, ...], *, now: float) -> "Survey":

@@ -1,6 +1,5 @@
 """`status`: what the ledger says."""
 
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -34,11 +33,12 @@ def status(ctx: typer.Context, *, export: Names = None, directory: Directory = N
     parked, archives overlap, or files were deleted or cut by hand: whether each is there and how large it is is looked
     at, and `verify` reads them. A gap is time that no archive covers, between the first and the last, or of what
     nights ask for. Bundles that kept their archive, because a new export was empty or had far fewer rows, are listed
-    apart with both counts.
-    Unsettled is what was exported before its data was settled: it is exported anew, once, when it is.
+    apart with both counts. Unsettled is what was exported before its data was settled: it is exported anew, once, when
+    it is.
     """
     from asyncexport.ledger import LedgerReader, holder, present
     from asyncexport.run.standing import standings
+    from asyncexport.run.survey import time_at_service
 
     session: Session = ctx.obj
     asked = read_asked(session, directory=directory, sets=sets)
@@ -47,7 +47,7 @@ def status(ctx: typer.Context, *, export: Names = None, directory: Directory = N
     if not present(where):
         check_names(export, configured)
         return _nothing_yet(session, where)
-    now = time.time()
+    now = time_at_service(asked.settings)
     with LedgerReader(where) as ledger:
         known = list(ledger.exports())
         check_names(export, [*configured, *known])

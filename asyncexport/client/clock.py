@@ -3,6 +3,7 @@
 import asyncio
 import logging
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 from asyncexport.core.service.requests import Kind
@@ -15,10 +16,14 @@ BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 
 
 class HostClock:
-    """The clocks of this host; made inside of the event loop whose time is the monotonic one."""
+    """The clocks of this host.
 
-    def __init__(self) -> None:
-        self._loop = asyncio.get_running_loop()
+    Args:
+        monotonic: The monotonic one. None: the time of the event loop that it is made in.
+    """
+
+    def __init__(self, monotonic: Callable[[], float] | None = None) -> None:
+        self._monotonic = monotonic or asyncio.get_running_loop().time
         try:
             self._boot = BOOT_ID.read_text(encoding="ascii").strip()
         except (OSError, ValueError):
@@ -26,10 +31,23 @@ class HostClock:
 
     def read(self) -> HostReading:
         """All of them at once."""
-        return HostReading(time.time(), self._loop.time(), self._uptime(), self._boot)
+        return HostReading(time.time(), self._monotonic(), self._uptime(), self._boot)
 
     def _uptime(self) -> float:
         return time.clock_gettime(time.CLOCK_BOOTTIME) if self._boot else 0.0
+
+
+def time_by(check: str | None, *, trust: ClockTrust) -> float:
+    """The time at the service for commands that ask nothing: this host's clock, put right by the `check` of a run.
+
+    Args:
+        check: What the newest run kept; None or "": nothing.
+        trust: Whose clock counts where the two are more than a day apart.
+    """
+    reading = HostClock(time.monotonic).read()
+    reckoned = ServiceTime(reading, trust=trust)
+    reckoned.recall(ClockCheck.read(check), reading)
+    return reckoned.now(reading.monotonic)
 
 
 class ServiceClock:

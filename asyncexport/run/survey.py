@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass, field
 
+from asyncexport.client.clock import time_by
 from asyncexport.config import Settings
 from asyncexport.core.admission import BudgetScope
 from asyncexport.core.coverage import ExportPlan
@@ -9,7 +10,7 @@ from asyncexport.core.durations import Durations
 from asyncexport.core.second_looks import SECOND_LOOKS, SecondLooks
 from asyncexport.ledger import LedgerReader, present
 from asyncexport.run.directory import check_ledger_not_lost
-from asyncexport.run.planner import plan_run
+from asyncexport.run.planner import CLOCK_CHECK, plan_run
 from asyncexport.run.spec import RunSpec, instructions
 from asyncexport.run.unrecorded import check_recorded_in
 from asyncexport.run.wiring import quota_of
@@ -38,6 +39,19 @@ class Survey:
     operations_seen: int = 0
     all_counted_since: float | None = None
     second_looks: SecondLooks = field(default_factory=SecondLooks)
+
+
+def time_at_service(settings: Settings) -> float:
+    """What time it is at the service as far as this host's clock and the newest run tell, in seconds since 1970.
+
+    Raises:
+        LedgerError: the ledger cannot be read.
+    """
+    directory, check = settings.output.directory, None
+    if present(directory):
+        with LedgerReader(directory) as ledger:
+            check = ledger.recall(CLOCK_CHECK)
+    return time_by(check, trust=settings.api.clock)
 
 
 def survey(settings: Settings, spec: RunSpec, *, now: float) -> Survey:
