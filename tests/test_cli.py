@@ -520,11 +520,12 @@ def test_a_file_in_the_place_of_the_archives_is_named(run):
 
 
 def test_a_refused_export_ends_the_same_run_with_the_same_code(run, service):
-    """3 as long as something of the order is stored, now or before; 2 where nothing ever was."""
+    """2 as long as nothing of one export was ever stored, whatever came of the others: they end whole."""
     with Path("asyncexport.toml").open("a") as file:
         file.write('[[export]]\nname = "good"\n[[export]]\nname = "bad"\nsegment = "nobody-knows-it"\n')
-    assert [run(*BACKFILL).code for _ in range(2)] == [Exit.PARTIAL, Exit.PARTIAL]
+    assert [run(*BACKFILL).code for _ in range(2)] == [Exit.USAGE, Exit.USAGE]
     assert [run(*BACKFILL, "--export", "bad").code for _ in range(2)] == [Exit.USAGE, Exit.USAGE]
+    assert [run(*BACKFILL, "--export", "good").code for _ in range(2)] == [Exit.DONE, Exit.DONE]
 
 
 def test_retry_makes_no_place_that_is_not_there(run, service):
@@ -1300,6 +1301,29 @@ def test_a_closed_stream_makes_no_difference(run, service, closed):
     assert (out == "") is (closed == 1)
     assert len(archives()) == 4
     assert main(["-q", "verify"]) == 0
+
+
+@pytest.mark.skipif(sys.platform == "darwin", reason="a name of a file is UTF-8 there")
+@pytest.mark.parametrize(
+    "locale",
+    [
+        {},
+        {"PYTHONIOENCODING": "ascii"},
+        {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"},
+    ],
+    ids=["as it is", "ascii", "no locale"],
+)
+def test_names_and_locales_of_another_age_are_no_obstacle(run, service, locale):
+    """A directory whose name is not UTF-8, and streams without Unicode: the work is done and the summary comes."""
+    directory = b"n\xc3\xa4h-caf\xe9"
+    for command in (BACKFILL, ("status",), ("verify",), ("plan", *DAYS)):
+        process = started("--json", *command, "-d", os.fsdecode(directory), env={**os.environ, **locale})
+        with ending(process):
+            out, err = process.communicate(timeout=PATIENCE_SECONDS)
+        assert (process.returncode, err) == (0, ""), command
+        assert json.loads(out.splitlines()[-1])["type"] == "summary"
+        assert json.loads(out.splitlines()[-1])["directory"].endswith("h-caf\\udce9")
+    assert len(list(Path(os.fsdecode(directory)).rglob("*.gz"))) == 4
 
 
 def test_nobody_listens_so_nothing_more_is_asked(run, service):
