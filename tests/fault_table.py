@@ -151,6 +151,11 @@ WORDS = {
 
 
 def _replies() -> Iterator[Row]:
+    yield Row(
+        "an error that says the API key back, in another spelling",
+        f"it is in no message, event, ledger or file; {WAITS}",
+        scene="echo",
+    )
     for what, fault in WORDS.items():
         yield Row(
             f"{fault}, to a create",

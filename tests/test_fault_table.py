@@ -775,7 +775,24 @@ class _Open:
         """Nobody counts."""
 
 
+async def _echo(stage: Stage, _: str) -> None:
+    """Every third call is told the key; two in a row would be an outage of some length."""
+    faults = (SandboxFault.parse("api:echo-key,every=3"),)
+    async with serving(replace(CALM, faults=faults)) as sandbox:
+        viewer = Notebook()
+        summary = await stage.run(sandbox, viewer=viewer)
+        assert summary.exit_code is Exit.DONE
+        said = repr((viewer.events, viewer.snapshots, summary))
+        assert "so was ***" in said
+        files = [path.read_bytes() for path in stage.folder.rglob("*") if path.is_file()]
+        for secret in (sandbox.key, sandbox.key.partition(".")[2]):
+            assert secret not in said
+            assert not any(secret.encode() in text for text in files)
+        await stage.finish(sandbox)
+
+
 SCENES: dict[str, Any] = {
+    "echo": _echo,
     "huge": _huge,
     "outage": _outage,
     "night": _night,

@@ -25,6 +25,8 @@ PAGE = b"<html><head><title>Sign in to the guest network</title></head><body>\n<
 LONG_POLICY = "img-src " + " ".join(f"https://cdn{number}.example" for number in range(900))
 """As long as gateways make them: more than many a client reads."""
 
+JSON = (("Content-Type", "application/json"),)
+
 HTML = (("Content-Type", "text/html; charset=UTF-8"),)
 
 TEXT = (("Content-Type", "text/plain"),)
@@ -43,6 +45,7 @@ class SandboxFaultContext:
         elsewhere: A URL on another host.
         token: The token that the call was made with.
         is_storage: It is the storage host's answer, whose errors are XML.
+        key: The API key that the call was made with; "" at the storage host.
     """
 
     behaviour: SandboxBehaviour
@@ -50,6 +53,7 @@ class SandboxFaultContext:
     elsewhere: str
     token: str = ""
     is_storage: bool = False
+    key: str = ""
 
 
 def replacement_answer(fault: SandboxFault, context: SandboxFaultContext) -> SandboxAnswer | None:
@@ -63,6 +67,9 @@ def replacement_answer(fault: SandboxFault, context: SandboxFaultContext) -> San
             return SandboxAnswer(200, PAGE, HTML)
         case "redirect":
             return SandboxAnswer(302, b"", (("Location", context.elsewhere),))
+        case "echo-key":
+            escaped = "".join(f"\\u{ord(letter):04x}" for letter in context.key)
+            return SandboxAnswer(503, f'{{"message": "overloaded, and so was {escaped}"}}\n'.encode(), JSON)
         case "not-object":
             return SandboxAnswer(200, b"[]\n")
         case "newline":

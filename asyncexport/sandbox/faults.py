@@ -69,6 +69,7 @@ faults:
     ok                any        200 with `OK`
     error-object      any        200 with `{"error": ...}`, as some box says it
     redirect          any        302 to another host
+    echo-key          api        503 that says the key back, a JSON escape for each character
     accepted          api        the answer of the service itself, as a 202
     bom               api        the answer behind a byte order mark
     long-header       any        a header of 20 KB, as a gateway may add
@@ -143,7 +144,7 @@ ANYWHERE = (
 
 PLACES: dict[str, tuple[str, ...]] = {
     **dict.fromkeys(ANYWHERE, (*API, "download")),
-    **dict.fromkeys(("accepted", "bom"), API),
+    **dict.fromkeys(("accepted", "bom", "echo-key"), API),
     **dict.fromkeys(("lost", "lost-502", "lost-stall", "no-id", "same-id"), ("create",)),
     **dict.fromkeys(("repeated-token", "empty-page"), ("list", "segments")),
     **dict.fromkeys(("no-location", "unsafe-location", "dead-link"), ("results",)),

@@ -92,7 +92,8 @@ class SandboxServer:
             fault = sandbox.faults.befall(asked.endpoint, self._span(asked, wanted, now))
         if fault is None:
             return self._asked(request, asked, wanted), BY_THE_RULES
-        context = SandboxFaultContext(behaviour, now, elsewhere(request), asked.query.get("paginationToken", ""))
+        token = asked.query.get("paginationToken", "")
+        context = SandboxFaultContext(behaviour, now, elsewhere(request), token, key=sandbox.key)
         answer = replacement_answer(fault, context) or altered_answer(
             fault, self._asked(request, asked, wanted, fault), context
         )
