@@ -86,7 +86,7 @@ class ArchivePart:
         if self._file is None:
             self._create()
             if not is_all:
-                look_at_begin(b"".join(chunks)[:LOOKED_AT_BYTES], self._container)
+                look_at_begin(_begin_of(chunks), self._container)
         for chunk in chunks:
             self._wire.feed(chunk)
         if chunks:
@@ -169,3 +169,12 @@ class ArchivePart:
         if self._file is None:
             raise AssertionError("the part file is closed")
         return self._file
+
+
+def _begin_of(chunks: list[bytes]) -> bytes:
+    begin = b""
+    for chunk in chunks:
+        if len(begin) >= LOOKED_AT_BYTES:
+            break
+        begin += chunk
+    return begin[:LOOKED_AT_BYTES]

@@ -23,8 +23,9 @@ from asyncexport.core.archive.structure import MAX_ROW_BYTES
 from asyncexport.core.exports import Format
 from asyncexport.errors import CorruptError
 
-READ_BYTES = 1 << 20
-"""How much of a file is read at once."""
+READ_BYTES = 128 << 10
+"""How much of a file is read at once. With a megabyte it takes a quarter longer: what is left of it is copied for each
+piece that is inflated."""
 
 SOON_PIECES = 8
 """An inspection of no more pieces than this, some megabytes, is brought to its end though nobody waits for it."""
