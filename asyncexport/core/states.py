@@ -25,7 +25,7 @@ Moments are seconds since 1970 UTC by the service's clock.
 """
 
 import re
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, field, fields, replace
 from enum import Enum
 from typing import Any, Self, assert_never
 
@@ -99,7 +99,8 @@ class Stored(Archive):
     exported_at: float
     asked_at: float | None = None
     settle_seconds: float = 0.0
-    written_by: int | None = None
+    # Not compared: the same archive may be told with it and without.
+    written_by: int | None = field(default=None, compare=False)
 
     @classmethod
     def of(
