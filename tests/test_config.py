@@ -306,6 +306,8 @@ MESSAGES = [
         'retry.backoff_max: must not be shorter than backoff_initial (2m), got "90s"',
     ),
     # Choices
+    ("[api]\nclock = 'hots'", 'api.clock: expected "", service or host (did you mean host?)'),
+    ("[api]\nclock = 'mine'", 'api.clock: expected "", service or host'),
     ("[budget]\nscope = 'al'", 'budget.scope: expected auto, all or create, got "al" (did you mean all?)'),
     ("[polling]\nprefer = 'x'", 'polling.prefer: expected throughput or latency, got "x"'),
     (

@@ -5,9 +5,11 @@ import base64
 import gzip
 import hashlib
 import re
+import time
 import zlib
 from collections import Counter
 from dataclasses import fields, replace
+from email.utils import parsedate_to_datetime
 
 import orjson
 import pytest
@@ -276,6 +278,32 @@ async def test_an_answer_may_be_late():
         began = loop.time()
         assert (await Caller(box).get("/me")).status == 200
         assert loop.time() - began >= 0.05
+
+
+@pytest.mark.parametrize(
+    ("fault", "off", "aged"),
+    [
+        ("me:wrong-date,seconds=7200", 7200, False),
+        ("me:wrong-date,seconds=-7200", -7200, False),
+        ("me:old-date,seconds=-90", -90, True),
+        ("me:wrong-date,seconds=1e12", 253_402_300_799 - time.time(), False),
+    ],
+)
+async def test_an_answer_may_bear_another_date(fault, off, aged):
+    """Off by `seconds`, to the end of 9999 at the most; or old, with an Age that says so."""
+    async with serving(faulty(SandboxFault.parse(fault))) as box:
+        head = (await Caller(box).get("/me")).head
+        date = re.search(r"Date: (.+)", head)
+        assert date
+        assert abs(parsedate_to_datetime(date[1].strip()).timestamp() - time.time() - off) < 60
+        assert ("Age: 90" in head) == aged
+
+
+async def test_an_answer_may_bear_no_date():
+    """As some proxies leave it out."""
+    async with serving(faulty(SandboxFault("me", "no-date"))) as box:
+        got = await Caller(box).get("/me")
+        assert (got.status, "Date" in got.head) == (200, False)
 
 
 @pytest.mark.slow

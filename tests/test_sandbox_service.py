@@ -302,6 +302,15 @@ class TestOperations:
             assert any(one["finishedAt"] for one in shown) == early
             assert {one.get("step") for one in shown} == {"", None}
 
+    @pytest.mark.parametrize(
+        ("told", "said"), [("year-1", "0001-01-01"), ("year-9999", "9999-12-31"), ("missing", ""), ("right", "2026-")]
+    )
+    def test_they_may_say_nonsense_of_when_they_were_made(self, told, said):
+        """In `createdAt`, and nowhere else."""
+        service = SandboxService(replace(SLOW, created_at=told))
+        (identifier,) = self._made(service, 1)
+        assert (self._shown(service, identifier, NOW + 1)["createdAt"] or "").startswith(said)
+
     def test_durations_vary_around_their_median_and_repeat_with_the_seed(self):
         """Lognormal: about half of them are longer than the median; the same seed draws the same."""
 

@@ -1,20 +1,21 @@
 """Puts the wings together: a whole run, what a run would find, and the check of what is on disk.
 
-spec        what a run is asked to do, and what each kind of run means
-run         one run, from the lock to the last row
-planner     what a run has to do
-ranges      the range of time it covers
-wiring      builds what it works with from the settings
-books       what it knows of itself: tally, open problems, requests
-announcing  how its events get to the books, the log and the listeners
-progress    how far it has come, and how long it will still take
-survey      what a run would find, without asking the service
-standing    how an export stands: ledger, nights and disk seen together
-segments    the segments of the account
-directory   whether an output directory has lost its ledger
-unrecorded  whether it holds archives that its ledger knows nothing of
-looking     looks into archives side by side, and judges them by their rows
-verify      whether the archives are what the ledger says
-rebuild     a ledger made anew from the archives
-adopt       archives taken into the ledger that it did not know
+spec           what a run is asked to do, and what each kind of run means
+run            one run, from the lock to the last row
+first_contact  the first requests: the list of operations, and what time it is
+planner        what a run has to do
+ranges         the range of time it covers
+wiring         builds what it works with from the settings
+books          what it knows of itself: tally, open problems, requests
+announcing     how its events get to the books, the log and the listeners
+progress       how far it has come, and how long it will still take
+survey         what a run would find, without asking the service
+standing       how an export stands: ledger, nights and disk seen together
+segments       the segments of the account
+directory      whether an output directory has lost its ledger
+unrecorded     whether it holds archives that its ledger knows nothing of
+looking        looks into archives side by side, and judges them by their rows
+verify         whether the archives are what the ledger says
+rebuild        a ledger made anew from the archives
+adopt          archives taken into the ledger that it did not know
 """
