@@ -31,6 +31,8 @@ directory = "{directory}"
 [[export]]
 name = "everyone-events"
 bundle = "{bundle_minutes}m"
+# The same few archives are served for all windows, so their rows are of other times: this scope lets them be.
+scope = "SCOPE_SESSIONS"
 """
 
 
