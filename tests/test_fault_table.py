@@ -595,7 +595,7 @@ async def _far(stage: Stage, ahead: str) -> None:
 async def _early(stage: Stage, _: str) -> None:
     """Nothing tells the time before the first creates, which are of days to come; then it is put right."""
     order: dict[str, Any] = {"kind": Nightly, "start": "", "end": None, "changes": {"export": [{"bundle": "6h"}]}}
-    silent = tuple(SandboxFault(where, "404") for where in ("list", "me", "segments"))
+    silent = tuple(SandboxFault(where, "no-date") for where in ("list", "me", "segments"))
     calm = replace(CALM, rows_per_hour=4)
     async with serving(replace(calm, faults=silent)) as sandbox:
         await run(sandbox, stage.directory, **order, host_clock=OffClock(2.0 * DAY))
