@@ -80,8 +80,13 @@ CHANCE_WHEN_PAID = 0.9
 CHANCE_WHEN_FREE = 0.4
 """The same for an individual poll that costs nothing: three in five are in vain."""
 
-CHANCE_FOR_ROOM = 0.1
-"""The same where it costs nothing and room is scarce: nine in ten may be in vain."""
+CHANCE_FOR_ROOM = 0.05
+"""The same where polls cost nothing and creates wait for room: nineteen in twenty may be in vain. Each minute that an
+operation lies done and not asked for is then a minute of room."""
+
+CHANCE_AT_REST = 0.1
+"""The same where nothing is left to create, a token would be lost, or latency is preferred: nine in ten may be in vain.
+"""
 
 FOUND_FOR_A_PAGE = 7.0
 """Operations that a further page of the list must be expected to show as done; half of what is left to see is enough.
@@ -262,8 +267,10 @@ def chance_for_an_individual_poll(
     running: Sequence[OperationAge], durations: Durations, outlook: PollingOutlook
 ) -> float:
     """How likely an operation must be done for an individual poll of it to be due, in steps of a twentieth."""
+    if not outlook.polls_cost and outlook.more_to_create and outlook.uncontended:
+        return CHANCE_FOR_ROOM
     if outlook.polls_are_free:
-        return CHANCE_FOR_ROOM if outlook.room_is_scarce else CHANCE_WHEN_FREE
+        return CHANCE_AT_REST if outlook.room_is_scarce else CHANCE_WHEN_FREE
     if outlook.more_to_create:
         return CHANCE_WHEN_PAID
     free = free_tokens(running, durations, outlook, for_each=2)
