@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from asyncexport.core.bundles import Bundle, Range
-from asyncexport.core.service.refusals import BELIEVED_SECONDS, CreateRefusals, Patience, Refusals
+from asyncexport.core.service.refusals import BELIEVED_SECONDS, EVERYBODY, CreateRefusals, Patience, Refusals
 from asyncexport.core.service.retrying import Call
 
 CREATE, RESULTS = Call.CREATE, Call.RESULTS
@@ -101,6 +101,37 @@ def test_a_stopped_export_is_nobodys_measure():
         known.refused(export, CREATE, float(number), is_probe=False)
     known.forget("a", CREATE)
     assert known.wait_seconds("b", CREATE, 100.0) == 0.0
+
+
+def test_what_the_service_itself_forbids_to_all_holds_all_back():
+    """It may be the key: nothing goes but the probe, until another export is seen to be free."""
+    known = refusals()
+    known.begin("a", CREATE)
+    known.refused("a", CREATE, 0.0, is_probe=False, may_be_the_key=True)
+    assert known.holds_all_but("a", RESULTS)
+    assert known.wait_seconds("a", RESULTS, 10.0) > 0
+    assert known.wait_seconds(EVERYBODY, Call.LIST, 10.0) > 0
+    assert known.wait_seconds("a", CREATE, 30.0) == 0
+    known.begin("b", CREATE)
+    assert not known.holds_all_but("a", RESULTS)
+    assert known.wait_seconds("a", RESULTS, 10.0) == 0
+
+
+def test_a_probe_that_nobody_makes_holds_nobody_up_for_ever():
+    """Its bundles may be gone: a minute after it was due the others ask for themselves."""
+    known = refusals()
+    known.begin(EVERYBODY, Call.POLL)
+    known.refused(EVERYBODY, Call.POLL, 0.0, is_probe=False, may_be_the_key=True)
+    assert known.wait_seconds("a", CREATE, 0.0) == 90.0
+    assert known.wait_seconds("a", CREATE, 90.0) == 0.0
+
+
+def test_a_page_of_a_box_holds_back_its_own_kind_of_call_alone():
+    """Creates may be blocked while results are had."""
+    known = refusals()
+    known.begin("a", CREATE)
+    known.refused("a", CREATE, 0.0, is_probe=False)
+    assert known.wait_seconds("a", RESULTS, 0.0) == 0
 
 
 # Creates of one export

@@ -42,20 +42,32 @@ def test_a_key_that_is_refused_in_mid_history_ends_the_run_at_once(call, nth, co
     assert sum(kind is Kind.OTHER for _, kind in service.sent) == 1
 
 
+@pytest.mark.parametrize("lists", [True, False])
 @pytest.mark.parametrize("call", [Call.CREATE, Call.RESULTS])
-def test_a_403_of_the_service_is_believed_after_a_quarter_of_an_hour(call):
-    """142 bundles, and `/me` is refused: the run ends so late, with at most 8 requests in between."""
+def test_a_403_of_the_service_is_believed_after_a_quarter_of_an_hour(call, lists):
+    """142 bundles, and `/me` is refused: the run ends so late, with at most 8 requests in between, of whatever kind."""
     error = denied(from_service=True)
     service = RefusingService(refuses={call: from_the(20, error)}, key_fails=lambda _: error)
-    played = play(Scenario(142, counts_all=False, lists=False), service)
+    played = play(Scenario(142, counts_all=False, lists=lists), service)
     assert played.error is not None
     assert exit_of(played.error) is Exit.KEY_REFUSED
-    first = min(at for at, _, _ in service.read)
-    assert 15 * MINUTE <= played.seconds - first < 16 * MINUTE
-    of_call = [at for at, kind in service.sent if at > first and kind.value == call.name.lower()]
-    assert len(of_call) <= 7
-    if call is Call.CREATE:
-        assert sum(at > first and kind in (Kind.CREATE, Kind.OTHER) for at, kind in service.sent) <= 8
+    assert 15 * MINUTE <= played.seconds - service.read[0][0] < 17 * MINUTE
+    assert service.granted_after_first_refusal() <= 8
+
+
+@pytest.mark.parametrize("exports", [1, 3])
+@pytest.mark.parametrize("counts_all", [False, True])
+def test_a_key_that_is_forbidden_everything_is_probed_once_for_all(counts_all, exports):
+    """From one moment on, in the service's own form: whatever is refused first is the probe."""
+    error = denied(from_service=True)
+    wall = for_minutes(1e9, error)
+    service = RefusingService(
+        refuses={Call.CREATE: wall, Call.RESULTS: wall, Call.POLL: wall, Call.LIST: wall}, key_fails=lambda _: error
+    )
+    played = play(Scenario(142, counts_all=counts_all), service, exports=THREE[:exports])
+    assert played.error is not None
+    assert exit_of(played.error) is Exit.KEY_REFUSED
+    assert service.granted_after_first_refusal() <= 8 + (exports - 1) + 4 * counts_all
 
 
 def test_a_403_of_a_key_that_never_did_anything_is_the_keys():

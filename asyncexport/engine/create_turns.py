@@ -83,7 +83,8 @@ class CreateTurns:
             return False
         if turn.alone or turn.turn.is_probe:
             return True
-        is_blocked = self._retrying.refusals.doubt(export.export.name, Call.CREATE) is not None
+        refusals, name = self._retrying.refusals, export.export.name
+        is_blocked = refusals.doubt(name, Call.CREATE) is not None or refusals.holds_all_but(name, Call.CREATE)
         return not (export.goes_alone or is_blocked or self._retrying.failures.holds(turn.bundle))
 
     def taken(self, turn: CreateTurn, export: ExportState) -> None:

@@ -195,6 +195,8 @@ class OperationListing:
         waited = self._clock() - self._state.read_at
         if self.mode is PollingMode.INDIVIDUAL or waited < self._rules.min_interval_seconds:
             return False
+        if self._retrying.wait_seconds(EVERYBODY, Call.LIST) > 0:
+            return False
         return list_is_due(self._pages(outlook), self._durations, outlook, waited_seconds=waited)
 
     async def poll(self, outlook: PollingOutlook) -> None:

@@ -132,7 +132,13 @@ class Retrying:
             # What cannot be read is believed when it comes twice, so long apart.
             least_wait = max(least_wait, self.patience.repeated_seconds)
         self.refusals.refused(
-            export, call, self.now(), is_probe=is_probe, least_wait=least_wait, is_unreadable=is_unreadable
+            export,
+            call,
+            self.now(),
+            is_probe=is_probe,
+            least_wait=least_wait,
+            is_unreadable=is_unreadable,
+            may_be_the_key=read(call, error) is CameBack.FORBIDDEN,
         )
         if is_news:
             wait = show_duration(max(self.patience.probe_wait(1), least_wait))

@@ -5,7 +5,8 @@
 2. While such calls are refused nobody sends them but one, the probe: after 30 s, 1, 2, 4 and 8 minutes, counted from
    the probe before, each time for another bundle. One that goes well sets all free. After 15 minutes the refusals are
    believed.
-3. Where the calls of all exports are refused, one of the exports probes for all.
+3. Where the calls of all exports are refused, one of the exports probes for all. Where they are forbidden in the
+   service's own form, it may be the key: then nothing else is asked meanwhile, of whatever kind, but for the probe.
 4. A bundle that is refused while others get on has pauses of its own, equally long, and holds nobody up.
 5. Creates that are refused otherwise (400, 404) go one at a time. After three in a row the newest bundle of the export
    that was not asked for is tried. If it is taken, data is refused for its age, and these bundles are the trouble.
@@ -86,6 +87,7 @@ class Doubt:
         probe_at: When the next probe may go.
         refusals: How many probes were refused, the first refusal counted in.
         is_probing: Whether a probe is under way.
+        may_be_the_key: Whether the service itself forbids it.
         unreadable_since: When an answer first could not be read; None: none was so.
     """
 
@@ -93,6 +95,7 @@ class Doubt:
     probe_at: float
     refusals: int = 1
     is_probing: bool = False
+    may_be_the_key: bool = False
     unreadable_since: float | None = None
 
 
@@ -135,7 +138,11 @@ class Refusals:
 
         `lets_others_go`: it was refused to this bundle before, so that another is the next probe, if there is one.
         """
-        doubt = self.doubt(export, call)
+        doubt, key_doubt = self.doubt(export, call), self._key_doubt()
+        if key_doubt is not None and key_doubt is not doubt and call is not Call.DOWNLOAD:
+            # No key goes to the storage host. Whoever is to probe may have no bundle left that asks for it.
+            late = key_doubt.probe_at + self.patience.repeated_seconds - now
+            return math.inf if key_doubt.is_probing else max(0.0, late)
         if doubt is None:
             return 0.0
         if doubt.is_probing or self._another_probes(export, call):
@@ -176,6 +183,7 @@ class Refusals:
         is_probe: bool,
         least_wait: float = 0.0,
         is_unreadable: bool = False,
+        may_be_the_key: bool = False,
     ) -> None:
         """Such a call was refused; what was under way when the first was says nothing new.
 
@@ -186,13 +194,14 @@ class Refusals:
             is_probe: It was sent to see whether such calls are still refused.
             least_wait: How long to wait at the least before the next probe.
             is_unreadable: It was answered, and the answer could not be read.
+            may_be_the_key: The service itself forbids it.
         """
         doubt = self.doubt(export, call)
         if doubt is None:
             wait = max(self.patience.probe_wait(1), least_wait)
-            doubt = self._doubts[export, call] = Doubt(now, now + wait)
+            doubt = self._doubts[export, call] = Doubt(now, now + wait, may_be_the_key=may_be_the_key)
         elif is_probe:
-            doubt.refusals += 1
+            doubt.refusals, doubt.may_be_the_key = doubt.refusals + 1, may_be_the_key
             doubt.probe_at = now + max(self.patience.probe_wait(doubt.refusals), least_wait)
             doubt.is_probing = False
         if is_unreadable and doubt.unreadable_since is None:
@@ -201,7 +210,23 @@ class Refusals:
     def forget(self, export: str, call: Call) -> None:
         """The export is stopped: nobody asks any more, and nobody waits for it."""
         self._doubts.pop((export, call), None)
-        self._asked[call].discard(export)
+        for asked in self._asked.values():
+            asked.discard(export)
+
+    def holds_all_but(self, export: str, call: Call) -> bool:
+        """Whether the key may be refused, and another call is the probe."""
+        doubt = self._key_doubt()
+        return doubt is not None and doubt is not self.doubt(export, call)
+
+    def _key_doubt(self) -> Doubt | None:
+        """The doubt that holds all back (rule 3): the first of those that may be the key's, where no export is free."""
+        doubts = {key: one for key, one in self._doubts.items() if one.may_be_the_key}
+        if not doubts:
+            return None
+        exports = set[str]().union(*self._asked.values()) - {EVERYBODY}
+        refused = {export for export, _ in doubts}
+        is_everybodys = EVERYBODY in refused or exports <= refused
+        return min(doubts.values(), key=lambda one: one.since) if is_everybodys else None
 
     def _another_probes(self, export: str, call: Call) -> bool:
         """Rule 3: whether all exports are refused, and another was first."""
