@@ -130,6 +130,8 @@ def service_words(reply: Reply) -> str:
             said = value.get("message") if isinstance(value, dict) else value
             if isinstance(said, str) and said.strip():
                 return one_line(said)
+    if isinstance(data, dict | list) and not data:
+        return ""
     if reply.is_success:
         # A reply that should have been data may hold a link: no excerpt of it.
         return _title(body)
