@@ -218,7 +218,11 @@ class UnknownRowsError(NoExportError):
 
     def __init__(self, members: Sequence[str]) -> None:
         named = ", ".join(map(repr, members))
-        super().__init__(f"the file is no export: none of its names is known or was asked for ({named})")
+        super().__init__(
+            f"the file is no export: none of its names is known or was asked for ({named})",
+            hint="some box on the way may have sent it; if these are your rows, name one of their fields in [[export]] "
+            "fields, and it is known",
+        )
         self.members = tuple(members)
 
 
