@@ -581,6 +581,19 @@ async def test_on_a_terminal_the_picture_goes_when_the_run_does():
     assert watcher.downloading == 0
 
 
+@on_virtual_time
+async def test_progress_comes_as_json_beside_the_picture():
+    """Whoever reads `--json` is told once a minute how far it is, whatever stderr shows."""
+    screen, stdout = Screen(80), io.StringIO()
+    pane = LiveView(Outlet(screen), size=lambda: screen.size)
+    viewer = RunViewer(MessageLines(Outlet(screen)), "backfill", events=ResultLines(Outlet(stdout)), pane=pane)
+    await watched(viewer, RUN, seconds=150.0)
+    records = [orjson.loads(line) for line in lines_of(stdout)]
+    assert [one["type"] for one in records] == ["progress"] * 2
+    assert (records[0]["tokens"], records[0]["burst"], records[0]["expected_seconds"]) == (12, 50, 47_400.0)
+    assert records[0]["ends_at"] is not None
+
+
 def test_the_example_has_rows():
     """The file to look into has something in it."""
     viewer = RunViewer(MessageLines(Outlet(io.StringIO())), "backfill")
