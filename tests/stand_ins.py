@@ -242,7 +242,7 @@ class Downloads(ArchiveDownloads):
     fails: Callable[[Bundle], Exception | None] = lambda _: None
     takes: float = 2.0
     used: list[str] = field(default_factory=list)
-    floors: list[int] = field(default_factory=list)
+    floors: list[int | None] = field(default_factory=list)
     at_once: int = 0
     peak: int = 0
 
@@ -251,7 +251,7 @@ class Downloads(ArchiveDownloads):
         bundle: Bundle,
         definition: Definition,
         *,
-        least_rows: int = 0,
+        least_rows: int | None = 0,
         new_look: Callable[[], RowLook] | None = None,
     ) -> Download:
         """Begin one."""

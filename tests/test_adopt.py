@@ -4,6 +4,7 @@ import asyncio
 import gzip
 import shutil
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -82,6 +83,28 @@ async def test_a_ledger_from_a_backup_is_noticed_before_anything_is_asked(tmp_pa
         assert {path: path.stat().st_ino for path in archives(directory)} == before
         assert rows_in(directory) == truth(sandbox, START, END)
         assert all([isinstance(one, Intact) async for one in verify(directory)])
+
+
+async def test_an_archive_is_not_replaced_by_what_an_older_ledger_still_had_to_fetch(tmp_path):
+    """The bundle was ready when the ledger was copied, stored, and exported anew with more rows: those stay."""
+    directory, backup = tmp_path / "out", tmp_path / "backup"
+
+    def keep_ledger(name: str) -> None:
+        if name == "part.fsync:before":
+            shutil.copytree(directory / ".asyncexport", backup)
+
+    start, end = "2026-01-06T12:00:00Z", "2026-01-06T12:30:00Z"
+    async with serving(replace(FAST, rows_per_hour=200, quiet=0)) as sandbox:
+        await run(sandbox, directory, start=start, end=end, boundary=keep_ledger)
+        (path,) = archives(directory)
+        body = gzip.decompress(path.read_bytes())
+        path.write_bytes(newer := gzip.compress(body + body.splitlines(keepends=True)[0]))
+        shutil.rmtree(directory / ".asyncexport")
+        backup.rename(directory / ".asyncexport")
+        summary = await run(sandbox, directory, start=start, end=end)
+    assert (summary.exit_code, summary.requests["create"]) == (Exit.DONE, 0)
+    assert path.read_bytes() == newer
+    assert all([isinstance(one, Intact) async for one in verify(directory)])
 
 
 async def test_what_was_deleted_by_hand_is_not_fetched_again_unless_a_repair_is_asked_for(tmp_path):

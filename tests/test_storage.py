@@ -3,6 +3,7 @@
 import asyncio
 import errno
 import gzip
+import hashlib
 import os
 import random
 import re
@@ -273,6 +274,32 @@ async def test_fewer_rows_replace_only_what_is_not_sound(archives, watch, tmp_pa
     assert files(tmp_path / "out") == {PATH: OTHER if replaced else there}
     assert ("rename" in watch.writes) == replaced
     assert replaced or path.stat().st_ino == inode
+
+
+@pytest.mark.parametrize(
+    ("there", "stays"),
+    [
+        (gzip.compress(ROWS + b'{"a":3}\n'), True),
+        (gzip.compress(b'{"a":8}\n{"a":9}\n'), True),
+        (OTHER, False),
+        (BODY[:-1], False),
+        (b"", False),
+    ],
+    ids=["more", "as many others", "fewer", "cut", "of no bytes"],
+)
+async def test_what_no_row_tells_of_is_replaced_only_by_more_rows(archives, caplog, tmp_path, there, stays):
+    """It may be newer than what comes. Which of two sound archives it became is told."""
+    path = tmp_path / "out" / PATH
+    path.parent.mkdir(parents=True)
+    path.write_bytes(there)
+    async with archives.new_part(BUNDLE, Format.NDJSON) as new_part:
+        await fill(new_part, BODY)
+        found = await new_part.commit(BodyProof(end_proved=True), least_rows=None)
+    assert files(tmp_path / "out") == {PATH: there if stays else BODY}
+    assert found.sha256 == hashlib.sha256(path.read_bytes()).hexdigest()
+    assert [f"{PATH}: an archive of" in record.getMessage() for record in caplog.records] == [True] * (
+        stays or there == OTHER
+    )
 
 
 # What goes wrong

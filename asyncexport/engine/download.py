@@ -67,7 +67,7 @@ class PartFile(Protocol):
         """Take in what came."""
         ...
 
-    async def commit(self, proof: BodyProof, *, least_rows: int) -> Archive:
+    async def commit(self, proof: BodyProof, *, least_rows: int | None) -> Archive:
         """Check the whole, make it durable, give it its final name."""
         ...
 
@@ -98,10 +98,10 @@ class ArchiveDownloads:
         bundle: Bundle,
         definition: Definition,
         *,
-        least_rows: int = 0,
+        least_rows: int | None = 0,
         new_look: Callable[[], RowLook] | None = None,
     ) -> "ArchiveDownload":
-        """Begin one; with fewer than `least_rows` it does not replace a sound archive.
+        """Begin one; with fewer than `least_rows` it does not replace a sound archive (None: none is on record).
 
         `new_look` gives what looks at the rows of a file that begins to come.
         """
@@ -126,7 +126,7 @@ class ArchiveDownload:
         bundle: Bundle,
         container: Format,
         *,
-        least_rows: int = 0,
+        least_rows: int | None = 0,
         new_look: Callable[[], RowLook] | None = None,
     ) -> None:
         self._source = source

@@ -8,7 +8,8 @@
    (`core.service.retrying`).
 3. An outage and a 429 do not count as a try, and neither does a cut download that got further than any before it.
 4. A new export of a stored bundle replaces the archive only if it does not have far fewer rows (`core.guard`), the
-   archive is damaged or missing, or the user accepts it; else the bundle ends in `FewerRows`.
+   archive is damaged or missing, or the user accepts it; else the bundle ends in `FewerRows`. An archive that no row
+   tells of, since the ledger is from a backup, is replaced only by one with more rows.
 5. While calls of an export are held back, its bundles take no download slot from others.
 """
 
@@ -118,11 +119,11 @@ class Fetching:
             finally:
                 del self._files[record.bundle]
 
-    def _least_rows(self, record: BundleRecord) -> int:
-        """Rule 4, as the number of rows that a new export needs; what finds no sound archive may have fewer."""
-        if record.stored is None or record.bundle in self._accepted:
+    def _least_rows(self, record: BundleRecord) -> int | None:
+        """Rule 4, as the number of rows that a new export needs; None: no archive is on record."""
+        if record.bundle in self._accepted:
             return 0
-        return least_rows(record.stored.rows)
+        return None if record.stored is None else least_rows(record.stored.rows)
 
     async def _try_on(self, file: FileOfBundle) -> BundleRecord:
         """Try until it is fetched, or given up."""

@@ -233,7 +233,7 @@ class MemoryPartFile:
     async def write(self, chunk: bytes) -> None:
         """Take in what came."""
 
-    async def commit(self, proof: BodyProof, *, least_rows: int) -> Archive:
+    async def commit(self, proof: BodyProof, *, least_rows: int | None) -> Archive:
         """It has its final name."""
         return Archive(self.path, 0, 0, "")
 

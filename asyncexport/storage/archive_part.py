@@ -97,7 +97,7 @@ class ArchivePart:
         """Nobody waits for it any more: an inspection under way ends soon."""
         self._given_up = True
 
-    def finish(self, proof: BodyProof, *, least_rows: int) -> Archive:
+    def finish(self, proof: BodyProof, *, least_rows: int | None) -> Archive:
         """Inspect the whole, make it durable, give it its final name; see `ArchiveWriter.commit`.
 
         Raises:
@@ -108,15 +108,18 @@ class ArchivePart:
         """
         found = self._inspect(proof)
         self._place.check_rows(found.archive, least_rows=least_rows, goes_on=self._goes_on)
+        known = least_rows is not None
         if found.is_remade:
             file = os.open(self._remade, os.O_RDONLY | os.O_CLOEXEC)
             try:
-                stands = self._place.put(self._remade, file, found.archive, goes_on=self._goes_on)
+                stands = self._place.put(self._remade, file, found.archive, is_recorded=known, goes_on=self._goes_on)
             finally:
                 os.close(file)
             self._part.unlink()
         else:
-            stands = self._place.put(self._part, self._open_file(), found.archive, goes_on=self._goes_on)
+            stands = self._place.put(
+                self._part, self._open_file(), found.archive, is_recorded=known, goes_on=self._goes_on
+            )
         self._close()
         self._disk.sync_folder(self._part.parent)
         return stands

@@ -3,8 +3,11 @@
 1. A file is replaced only if its rows differ: the service writes the same rows in another order each time. Where the
    bytes differ and the number of rows does not, a digest of them decides (`core.archive.row_digest`).
 2. One that is sound is replaced only by an archive that has the rows that the caller demands.
+3. One that no row of the ledger tells of may be newer than what comes: the ledger may be from a backup. It is replaced
+   only by an archive with more rows, and that is told.
 """
 
+import logging
 import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -16,6 +19,8 @@ from asyncexport.core.states import Archive
 from asyncexport.errors import ArchiveError, FewerRowsError
 from asyncexport.storage.disk import Disk
 from asyncexport.storage.inspecting import inspect
+
+log = logging.getLogger(__name__)
 
 COMPARED_BYTES = 256 << 10
 """How much of two files is compared at once."""
@@ -35,26 +40,29 @@ class ArchivePlace:
         self._disk = disk
         self._container = container
 
-    def check_rows(self, archive: Archive, *, least_rows: int, goes_on: Callable[[], bool]) -> None:
+    def check_rows(self, archive: Archive, *, least_rows: int | None, goes_on: Callable[[], bool]) -> None:
         """Rule 2, where an archive has fewer rows than that.
 
         Raises:
             FewerRowsError: what stands here is sound, and has them.
             GivenUp: nobody waits any more.
         """
-        if archive.rows < least_rows:
+        if least_rows is not None and archive.rows < least_rows:
             # Only here, since it takes long to read an archive to its end.
             rows_before = self._rows(goes_on)
             if rows_before is not None and rows_before >= least_rows:
                 raise FewerRowsError(rows_before=rows_before, rows_found=archive.rows)
 
-    def put(self, made: Path, file: int, archive: Archive, *, goes_on: Callable[[], bool]) -> Archive:
-        """Flush an archive, and give it this name, or remove it (rule 1). The folder is still to be flushed.
+    def put(
+        self, made: Path, file: int, archive: Archive, *, is_recorded: bool, goes_on: Callable[[], bool]
+    ) -> Archive:
+        """Flush an archive, and give it this name, or remove it (rules 1, 3). The folder is still to be flushed.
 
         Args:
             made: Where it lies.
             file: Its handle.
             archive: What it is.
+            is_recorded: Whether the ledger knows of what stands here.
             goes_on: Whether anybody waits.
 
         Returns:
@@ -64,7 +72,7 @@ class ArchivePlace:
             OSError: it cannot be made durable.
             GivenUp: nobody waits any more.
         """
-        stays = self._with_the_rows_of(made, archive, goes_on)
+        stays = self._what_stays(made, archive, is_recorded=is_recorded, goes_on=goes_on)
         with self._disk.at("part.fsync"):
             os.fsync(file)
         if stays is not None:
@@ -73,20 +81,34 @@ class ArchivePlace:
         self._disk.give_name(file, made, self.path)
         return archive
 
-    def _with_the_rows_of(self, made: Path, archive: Archive, goes_on: Callable[[], bool]) -> Archive | None:
-        """The archive that stands here, if it has the rows of the one that was made."""
+    def _what_stays(
+        self, made: Path, archive: Archive, *, is_recorded: bool, goes_on: Callable[[], bool]
+    ) -> Archive | None:
+        """The archive that stands here and is not replaced by the one that was made; None: there is none."""
         if not self._disk.is_file(self.path):
             return None
         if self._has_the_bytes_of(made, archive):
             return archive
         try:
             there = inspect(self.path, self._container, name=archive.path, goes_on=goes_on).archive
-            if there.rows != archive.rows:
-                return None
-            digest = self._digest(self.path, goes_on)
+            if self._has_the_rows_of(made, archive, there, goes_on):
+                return there
         except (FileNotFoundError, ArchiveError):
             return None
-        return there if digest is not None and digest == self._digest(made, goes_on) else None
+        if is_recorded:
+            return None
+        stays = there.rows >= archive.rows
+        log.warning(
+            "%s: an archive of %d rows stood there that the ledger knew nothing of, and one of %d rows came; %s",
+            archive.path, there.rows, archive.rows, "the first one stays" if stays else "that one takes its place",
+        )  # fmt: skip
+        return there if stays else None
+
+    def _has_the_rows_of(self, made: Path, archive: Archive, there: Archive, goes_on: Callable[[], bool]) -> bool:
+        if there.rows != archive.rows:
+            return False
+        digest = self._digest(self.path, goes_on)
+        return digest is not None and digest == self._digest(made, goes_on)
 
     def _digest(self, file: Path, goes_on: Callable[[], bool]) -> int | None:
         digest = RowDigest()

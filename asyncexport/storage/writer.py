@@ -53,17 +53,18 @@ class ArchiveWriter:
             gathered, self._gathered, self._gathered_bytes = self._gathered, [], 0
             self._writing = asyncio.create_task(self._disk.run(self._part.take, gathered))
 
-    async def commit(self, proof: BodyProof, *, least_rows: int = 0) -> Archive:
+    async def commit(self, proof: BodyProof, *, least_rows: int | None = 0) -> Archive:
         """Inspect the whole, make it durable, give it its final name; what comes back is the archive that has it then.
 
-        That is the one which had it before, where its rows are the same.
+        That is the one which had it before, where its rows are the same, or where it is not on record and has more.
 
         Whoever is cancelled meanwhile gives an inspection up; what comes after it is brought to its end.
 
         Args:
             proof: What is known of the body besides its bytes; whether it has its hash is found here.
             least_rows: The fewest rows that may replace a sound archive. A file under the final name that is damaged,
-                or has itself fewer rows than this, is replaced all the same.
+                or has itself fewer rows than this, is replaced all the same. None: no archive is on record, and one
+                that stands there all the same is replaced only by one with more rows.
 
         Raises:
             ArchiveError: it is not one whole export.
@@ -103,6 +104,6 @@ class ArchiveWriter:
             await until_over(writing)
             raise
 
-    def _finish(self, chunks: list[bytes], proof: BodyProof, least_rows: int) -> Archive:
+    def _finish(self, chunks: list[bytes], proof: BodyProof, least_rows: int | None) -> Archive:
         self._part.take(chunks, is_all=True)
         return self._part.finish(proof, least_rows=least_rows)
