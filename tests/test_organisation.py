@@ -1,5 +1,6 @@
 """A directory is one organisation's, whichever of its keys is used."""
 
+import asyncio
 from dataclasses import replace
 
 import pytest
@@ -9,8 +10,9 @@ from hypothesis import strategies as st
 from asyncexport.config import ApiKey
 from asyncexport.core.exits import Exit
 from asyncexport.core.organisation import KNOWN_KEYS, DirectoryOrganisation
-from asyncexport.ledger import LedgerReader
-from asyncexport.run.organisation import ORGANISATION
+from asyncexport.core.service.resources import Me
+from asyncexport.ledger import Ledger, LedgerReader
+from asyncexport.run.organisation import ORGANISATION, OrganisationCheck
 from asyncexport.sandbox import Sandbox, SandboxBehaviour, SandboxFault, serving
 from tests.exporting import Notebook, archives, run
 from tests.ledger_version_1 import write_ledger
@@ -124,6 +126,22 @@ async def test_no_answer_is_told_once_and_asked_for_again(tmp_path, what):
         (note,) = notes
         assert "taken to be of the organisation ORG" in note
         assert (await night(sandbox, tmp_path, 3))[1] == []
+
+
+async def test_an_answer_that_hangs_is_not_waited_for(tmp_path):
+    """It is told, and nothing is remembered."""
+    ledger, told = await Ledger.open(tmp_path), list[str]()
+    check = await OrganisationCheck.begin(ledger, ApiKey("na1.one"))
+
+    async def hang() -> Me:
+        await asyncio.Event().wait()
+        raise AssertionError
+
+    await check.finish(hang, told.append, patience_seconds=0.01)
+    assert await ledger.recall(ORGANISATION) is None
+    await ledger.close()
+    (note,) = told
+    assert "the next run asks again" in note
 
 
 async def test_an_answer_without_an_organisation_is_none(tmp_path):

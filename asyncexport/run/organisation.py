@@ -3,7 +3,7 @@
 1. It is asked when the service has answered the first request of a run and before anything is created. A run with
    nothing to do asks nothing.
 2. A refused key ends the run. Any other answer that does not tell is told once and asked for again by the next run; it
-   is never waited for.
+   is never asked for again in the same run, and an answer that hangs is not waited for.
 """
 
 import asyncio
@@ -21,6 +21,9 @@ ORGANISATION = "organisation"
 """The key of the remark in the ledger."""
 
 SALT_BYTES = 16
+
+PATIENCE_SECONDS = 45.0
+"""How long the answer may take: the time of one request at the service's limit, and of an answer."""
 
 
 class OrganisationCheck:
@@ -42,12 +45,19 @@ class OrganisationCheck:
         digest = await asyncio.to_thread(key.fingerprint, bytes.fromhex(known.salt))
         return cls(ledger, known, digest.hex(), is_old=not known.id and await ledger.has_states())
 
-    async def finish(self, me: Callable[[], Awaitable[Me]], tell: Callable[[str], None]) -> None:
+    async def finish(
+        self,
+        me: Callable[[], Awaitable[Me]],
+        tell: Callable[[str], None],
+        *,
+        patience_seconds: float = PATIENCE_SECONDS,
+    ) -> None:
         """Ask the service, unless the key is known.
 
         Args:
             me: Asks whose the key is.
             tell: Told what the user should know.
+            patience_seconds: How long the answer may take.
 
         Raises:
             UnauthorizedError: the key was refused.
@@ -56,9 +66,13 @@ class OrganisationCheck:
         if self._known.knows(self._key):
             return
         try:
-            heard = (await me()).org_id
+            async with asyncio.timeout(patience_seconds):
+                heard = (await me()).org_id
         except UnauthorizedError:
             raise
+        except TimeoutError:
+            tell("whose API key this is could not be found out: no answer came in time; the next run asks again")
+            return
         except ServiceError as error:
             tell(f"whose API key this is could not be found out: {error}; the next run asks again")
             return
