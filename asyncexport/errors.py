@@ -220,8 +220,8 @@ class UnknownRowsError(NoExportError):
         named = ", ".join(map(repr, members))
         super().__init__(
             f"the file is no export: none of its names is known or was asked for ({named})",
-            hint="some box on the way may have sent it; if these are your rows, name theirs in the [[export]] fields of "
-            "a new export",
+            hint="some box on the way may have sent it; if these are your rows, name their fields in the "
+            "[[export]] fields of a new export",
         )
         self.members = tuple(members)
 
