@@ -21,8 +21,8 @@ DEEPEST = 1024
 SINGLY = 64
 """So many brackets of a row are followed one by one: most rows have fewer."""
 
-TOGETHER = 512
-"""After that, so many are taken at once."""
+TOGETHER, MOST_TOGETHER = 512, 8192
+"""After that, so many are taken at once: twice as many each time that goes well, up to the most."""
 
 ROUNDS = 8
 """So often pairs of brackets are taken out of these."""
@@ -145,9 +145,13 @@ class _Nesting:
     def follow(self, brackets: bytes, index: int) -> int:
         """Follow brackets from an index on, to the end of the row or to their own: the index after the last."""
         index = self._follow_singly(brackets, index, min(index + SINGLY, len(brackets)))
+        together = TOGETHER
         while self.depth and index < len(brackets):
-            end = min(index + TOGETHER, len(brackets))
-            index = end if self._follow_together(brackets[index:end]) else self._follow_singly(brackets, index, end)
+            end = min(index + together, len(brackets))
+            if self._follow_together(brackets[index:end]):
+                index, together = end, min(2 * together, MOST_TOGETHER)
+            else:
+                index, together = self._follow_singly(brackets, index, min(index + TOGETHER, end)), TOGETHER
         return index
 
     def _follow_singly(self, brackets: bytes, index: int, end: int) -> int:
