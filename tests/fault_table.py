@@ -617,6 +617,11 @@ def _no_archives() -> Iterator[Row]:
             container=container,
             exports=BUNDLES + 1,
         )
+    yield Row(
+        "every file with rows of another time by EventStart",
+        "after three in a row that is no rule any more; later runs and `verify` know, until a file has the right rows",
+        scene="other-rows",
+    )
 
 
 def _containers() -> Iterator[Row]:

@@ -10,7 +10,7 @@ from asyncexport.core.archive.belonging import ExpectedRows, RowLook, whole_seco
 from asyncexport.core.bundles import Range, show
 from asyncexport.core.exports import Definition, Type
 from asyncexport.core.row_names import EVENT_FIELDS, INDIVIDUAL_FIELDS, is_known
-from asyncexport.core.row_refusals import MOST_IN_A_ROW, RowRefusals, RowVerdicts
+from asyncexport.core.row_refusals import MOST_IN_A_ROW, RowRefusals, RowVerdicts, read_untimed, write_untimed
 from asyncexport.errors import ArchiveError, ForeignRowsError, UnknownRowsError
 
 SPAN = Range(1_767_225_600, 1_767_227_400)
@@ -164,6 +164,13 @@ def test_three_files_of_another_range_in_a_row_switch_the_rule_off() -> None:
     refusals = RowRefusals(60.0)
     assert [refusals.note_foreign() for _ in range(MOST_IN_A_ROW + 1)] == [True, True, False, False]
     assert not refusals.checks_range
+
+
+@pytest.mark.parametrize("text", [None, "", "{", "{}", "7", "null", "[7]"])
+def test_what_another_version_remembered_switches_nothing_off(text: str | None) -> None:
+    """And what this one writes, it reads."""
+    assert read_untimed(text) == frozenset()
+    assert read_untimed(write_untimed({"b", "a"})) == {"a", "b"}
 
 
 def test_a_file_with_its_own_rows_between_them_keeps_it_on() -> None:

@@ -32,7 +32,7 @@ from asyncexport.ledger import LedgerReader, hold
 from asyncexport.run.adopt import adopt
 from asyncexport.run.rebuild import rebuild
 from asyncexport.run.spec import Nightly, Repair
-from asyncexport.run.verify import Broken, Intact, Missing, verify
+from asyncexport.run.verify import Broken, Intact, Missing, RulesOff, verify
 from asyncexport.sandbox import Sandbox, SandboxBehaviour, SandboxFault, serving
 from asyncexport.simulate.run import Scenario, simulate
 from tests.exporting import BY_SERVICE, QUICK, Notebook, OffClock, archives, clock_of, moment, rows_in, run, truth
@@ -676,6 +676,35 @@ async def _same_rows(stage: Stage, _: str) -> None:
         assert (again.revision, again.stored.written_by) == (1, 0)
 
 
+async def _other_rows(stage: Stage, _: str) -> None:
+    """Two bundles, then two more, and then the service mends its ways."""
+
+    async def checked() -> list[Any]:
+        return [type(one) async for one in verify(stage.directory)]
+
+    async with serving(replace(CALM, faults=(SandboxFault("operation", "other-rows"),))) as sandbox:
+        first = await run(sandbox, stage.directory, start=START, end=HALF_WAY)
+        assert first.exit_code is Exit.DONE
+        assert len(sandbox.operations) == 2 + 2
+        assert await checked() == [Intact, Intact, RulesOff]
+        viewer = Notebook()
+        assert (await stage.run(sandbox, viewer=viewer)).exit_code is Exit.DONE
+        assert len(sandbox.operations) == 2 + 2 + 2
+        assert sum("EventStart" in one["message"] for one in viewer.of("note")) == 1
+        assert await checked() == [Intact] * BUNDLES + [RulesOff]
+        sandbox.behave(CALM)
+        with LedgerReader(stage.directory) as ledger:
+            newest = list(ledger.stored("everyone-events", ALL_TIME))[2:]
+        # One of the right archives has far fewer rows than the wrong one in its place: no reason to keep that.
+        await stage.run(sandbox, kind=Repair, bundles=tuple(newest))
+        found = [one async for one in verify(stage.directory)]
+        broken = tuple(one.record for one in found if isinstance(one, Broken))
+        assert len(broken) == 2
+        await stage.run(sandbox, kind=Repair, bundles=broken)
+        assert await checked() == [Intact] * BUNDLES
+        await stage.finish(sandbox)
+
+
 async def _two(stage: Stage, _: str) -> None:
     async with serving(CALM) as sandbox:
         with hold(stage.directory, command="nightly"):
@@ -823,6 +852,7 @@ SCENES: dict[str, Any] = {
     "jump": _jump,
     "refresh": _refresh,
     "same-rows": _same_rows,
+    "other-rows": _other_rows,
     "two": _two,
     "signal": _signal,
     "closed-stdout": _closed_stdout,

@@ -3,7 +3,7 @@
 import gzip
 import json
 from collections.abc import Iterable, Mapping
-from typing import Any
+from typing import Any, Self
 
 import pytest
 from hypothesis import given
@@ -37,6 +37,10 @@ class Seen:
         self.closed += 1
         if self._refuses:
             raise CorruptError("not what was asked for")
+
+    def anew(self) -> Self:
+        """Others that refuse the same."""
+        return type(self)(refuses=self._refuses)
 
 
 def text_of(form: Format, count: int, *, padding: str = "") -> bytes:

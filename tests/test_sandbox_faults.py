@@ -4,6 +4,7 @@ import asyncio
 import base64
 import gzip
 import hashlib
+import math
 import re
 import time
 import zlib
@@ -286,7 +287,7 @@ async def test_an_answer_may_be_late():
         ("me:wrong-date,seconds=7200", 7200, False),
         ("me:wrong-date,seconds=-7200", -7200, False),
         ("me:old-date,seconds=-90", -90, True),
-        ("me:wrong-date,seconds=1e12", 253_402_300_799 - time.time(), False),
+        ("me:wrong-date,seconds=1e12", math.inf, False),
     ],
 )
 async def test_an_answer_may_bear_another_date(fault, off, aged):
@@ -295,7 +296,8 @@ async def test_an_answer_may_bear_another_date(fault, off, aged):
         head = (await Caller(box).get("/me")).head
         date = re.search(r"Date: (.+)", head)
         assert date
-        assert abs(parsedate_to_datetime(date[1].strip()).timestamp() - time.time() - off) < 60
+        told = parsedate_to_datetime(date[1].strip()).timestamp()
+        assert abs(told - min(time.time() + off, 253_402_300_799)) < 60
         assert ("Age: 90" in head) == aged
 
 

@@ -16,7 +16,7 @@ from asyncexport.cli.session import Session
 from asyncexport.cli.signals import run_abruptly
 from asyncexport.core.bundles import Bundle, show
 from asyncexport.core.exits import Exit
-from asyncexport.core.row_refusals import RULES_ARE_OFF
+from asyncexport.core.row_refusals import RULE_WAS_OFF, RULES_ARE_OFF
 from asyncexport.core.summary import Summary, Tally
 from asyncexport.display import count_of, plain, show_count
 from asyncexport.errors import ConfigError, Problem
@@ -208,8 +208,8 @@ def _take(session: Session, found: Found, finding: "Finding", where: Path) -> No
                 found.tally.rows_outside += finding.outside
                 told = count_of(finding.outside, "row", "rows")
                 _name(session, found, "outside", path, facts={"rows": finding.outside}, reason=f"{told} looked at")
-        case RulesOff(path):
-            message = f"{path}: {RULES_ARE_OFF}"
+        case RulesOff(path, is_remembered):
+            message = f"{path}: {RULE_WAS_OFF if is_remembered else RULES_ARE_OFF}"
             session.record("note", message=message)
             session.lines.tell("note", message)
         case Missing(path, record):

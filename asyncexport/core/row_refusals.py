@@ -7,16 +7,23 @@
    asked for in vain. A box on the way that is in trouble for a moment spoils many at once; so they must span
    `span_seconds`, unless the storage host's own hash proves one.
 3. In a row means: with no file between that shows the contrary.
+4. The ledger remembers for which exports rule 1 is off: their archives are not judged by the time of their rows. In
+   the next run one more such file is enough to switch it off again, and one with the right rows switches it on.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Generic, TypeVar
+
+import orjson
 
 from asyncexport.core.archive.belonging import RowLook
 from asyncexport.errors import ArchiveError
 
 T = TypeVar("T")
+
+UNTIMED = "untimed_exports"
+"""The key of the remark that names the exports for which rule 1 is off."""
 
 MOST_IN_A_ROW = 3
 """So many refusals in a row are no accident."""
@@ -27,11 +34,31 @@ RULE_IS_OFF = (
 )
 """What is told of an export when the rule about the rows' time is switched off for it."""
 
+RULE_WAS_OFF = (
+    f"a run found rows of another time by EventStart in {MOST_IN_A_ROW} files in a row, and stored such files: "
+    "archives are not judged by that field"
+)
+"""What a check tells of an export for which a run switched the rule off."""
+
 RULES_ARE_OFF = (
     f"{MOST_IN_A_ROW} archives in a row have rows of another time by EventStart, or under names that nobody knows: "
     "what is known of such rows is wrong, so none is refused for them"
 )
 """What is told of an export whose archives are not judged by their rows."""
+
+
+def read_untimed(text: str | None) -> frozenset[str]:
+    """What `write_untimed` made; nothing where there is nothing, or what another version wrote."""
+    try:
+        names = orjson.loads(text or "[]")
+    except ValueError:
+        return frozenset()
+    return frozenset(one for one in names if isinstance(one, str)) if isinstance(names, list) else frozenset()
+
+
+def write_untimed(exports: Iterable[str]) -> str:
+    """The names of exports, as the ledger keeps them."""
+    return orjson.dumps(sorted(exports)).decode()
 
 
 @dataclass(slots=True)

@@ -47,6 +47,9 @@ class Fetching:
         slots: `[concurrency] downloads`.
         accepted: Bundles whose archive is replaced by whatever comes. More may be added during the run.
         second_look_seconds: `[download] second_look`.
+
+    Attributes:
+        rows: What is known of the rows in each export's files.
     """
 
     def __init__(
@@ -64,8 +67,8 @@ class Fetching:
         self._moves = moves
         self._retrying = retrying
         self._slots = DownloadSlots(slots)
-        self._rows = RowChecks(moves.tell, span_seconds=second_look_seconds, now=retrying.now)
-        self._failures = FetchFailures(moves, retrying, self._rows, second_look_seconds=second_look_seconds)
+        self.rows = RowChecks(moves.tell, span_seconds=second_look_seconds, now=retrying.now)
+        self._failures = FetchFailures(moves, retrying, self.rows, second_look_seconds=second_look_seconds)
         self._tries = FileTries(service, retrying, self._failures, clock=moves.clock)
         self._accepted = accepted
         self._files: dict[Bundle, ArchiveDownload] = {}
@@ -109,7 +112,7 @@ class Fetching:
         least, definition = self._least_rows(record), export.export.definition
 
         def new_look() -> RowLook:
-            return self._rows.look(record.bundle, definition)
+            return self.rows.look(record.bundle, definition)
 
         async with self._downloads.begin(record.bundle, definition, least_rows=least, new_look=new_look) as download:
             self._files[record.bundle] = download
@@ -144,7 +147,7 @@ class Fetching:
             except (ServiceError, ArchiveError) as error:
                 failure = error
             else:
-                self._rows.taken(record.bundle, file.download.look)
+                self.rows.taken(record.bundle, file.download.look)
                 return stored
             finally:
                 self._note_end(record.bundle)

@@ -11,16 +11,16 @@
 import asyncio
 import logging
 import time
-from collections.abc import AsyncGenerator, Iterable, Iterator
+from collections.abc import AsyncGenerator, Container, Iterable, Iterator
 from contextlib import AsyncExitStack, aclosing
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from asyncexport.core.archive.belonging import RowLook
 from asyncexport.core.bundles import ALL_TIME, Bundle, Range
 from asyncexport.core.exports import Definition, Export
 from asyncexport.core.holdings import Taken
-from asyncexport.core.row_refusals import RowVerdicts
+from asyncexport.core.row_refusals import UNTIMED, RowVerdicts, read_untimed
 from asyncexport.core.states import IN_PROGRESS, BundleRecord, Ready, Stored
 from asyncexport.errors import ArchiveError
 from asyncexport.ledger import Ledger, LedgerReader, hold, no_ledger, present
@@ -34,11 +34,15 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class _Recorded:
-    """What the ledger has of one export: the ranges that are stored, claimed by what is under way, and all else."""
+    """What the ledger has of one export: the ranges that are stored, claimed by what is under way, and all else.
 
-    stored: list[Range]
-    claimed: list[Range]
-    unfinished: dict[Bundle, BundleRecord]
+    `is_untimed`: its archives are not judged by the time of their rows.
+    """
+
+    stored: list[Range] = field(default_factory=list)
+    claimed: list[Range] = field(default_factory=list)
+    unfinished: dict[Bundle, BundleRecord] = field(default_factory=dict)
+    is_untimed: bool = False
 
 
 async def adopt(directory: Path, *, exports: Iterable[Export] = ()) -> AsyncGenerator[Finding, None]:
@@ -67,7 +71,7 @@ async def adopt(directory: Path, *, exports: Iterable[Export] = ()) -> AsyncGene
             if folder not in known:
                 yield UnknownExport(folder, "neither the ledger nor the settings nor an .export.json say what it is")
                 continue
-            has = recorded.get(folder) or _Recorded([], [], {})
+            has = recorded.get(folder) or _Recorded()
             async with aclosing(_adopt_export(archives, known[folder], has)) as findings:
                 async for finding, record in findings:
                     adopted += [record] if record else []
@@ -81,11 +85,11 @@ def _recorded(directory: Path) -> tuple[dict[str, _Recorded], dict[str, Export]]
     found = {}
     with LedgerReader(directory) as ledger:
         ledger.check()
-        known = ledger.exports()
+        known, untimed = ledger.exports(), read_untimed(ledger.recall(UNTIMED))
         for name in known:
             unfinished = {one.bundle: one for one in ledger.unfinished(name, ALL_TIME)}
             claimed = [one.bundle.range for one in unfinished.values() if isinstance(one.state, IN_PROGRESS)]
-            found[name] = _Recorded(ledger.stored_ranges(name, ALL_TIME), claimed, unfinished)
+            found[name] = _Recorded(ledger.stored_ranges(name, ALL_TIME), claimed, unfinished, name in untimed)
     return found, {name: Export(name, definition) for name, definition in known.items()}
 
 
@@ -93,9 +97,9 @@ async def _adopt_export(
     archives: Archives, export: Export, has: _Recorded
 ) -> AsyncGenerator[tuple[Finding, BundleRecord | None], None]:
     container = export.definition.format
-    taken = Taken([*has.stored, *has.claimed])
+    taken, untimed = Taken([*has.stored, *has.claimed]), {export.name} if has.is_untimed else frozenset[str]()
     looks = (
-        _look(archives, path, bundle, export.definition)
+        _look(archives, path, bundle, export.definition, untimed)
         for path, bundle in _unknown(export, await archives.files(export.name), set(has.stored))
     )
     verdicts = RowVerdicts[tuple[str, Bundle, Stored | Damaged | None]]()
@@ -117,6 +121,8 @@ async def _adopt_export(
             yield Adopted(path, found.rows), _standing(bundle, found, known)
     if verdicts.are_off:
         yield RulesOff(export.name), None
+    elif has.is_untimed:
+        yield RulesOff(export.name, is_remembered=True), None
 
 
 def _standing(bundle: Bundle, found: Stored, known: BundleRecord | None) -> BundleRecord:
@@ -141,10 +147,10 @@ def _unknown(export: Export, paths: Iterable[str], expected: set[Range]) -> Iter
 
 
 async def _look(
-    archives: Archives, path: str, bundle: Bundle, definition: Definition
+    archives: Archives, path: str, bundle: Bundle, definition: Definition, untimed: Container[str]
 ) -> tuple[tuple[str, Bundle, Stored | Damaged | None], RowLook | None]:
     """The state of its bundle if it is sound, None where it went away meanwhile; and what its rows tell."""
-    look = look_at(bundle, definition)
+    look = look_at(bundle, definition, untimed=untimed)
     try:
         found = await archives.check(path, definition.format, rules=look)
     except ArchiveError as error:

@@ -13,7 +13,7 @@
 import asyncio
 import logging
 import time
-from collections.abc import AsyncGenerator, Iterable
+from collections.abc import AsyncGenerator, Container, Iterable
 from contextlib import AsyncExitStack, aclosing
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -22,7 +22,7 @@ from asyncexport.core.archive.belonging import RowLook
 from asyncexport.core.bundles import ALL_TIME, Bundle, Range
 from asyncexport.core.exports import Definition, Export
 from asyncexport.core.holdings import overlaps
-from asyncexport.core.row_refusals import RowVerdicts
+from asyncexport.core.row_refusals import UNTIMED, RowVerdicts, read_untimed
 from asyncexport.core.states import IN_PROGRESS, BundleRecord, Failed, Planned, Split, Stored
 from asyncexport.errors import ArchiveError, ConfigError, LedgerCorruptError, LedgerError, Problem, StorageError
 from asyncexport.ledger import AcceptedGap, Ledger, LedgerReader, hold, present
@@ -60,6 +60,11 @@ class KnownBefore:
     unfinished: tuple[BundleRecord, ...] = ()
     accepted: tuple[AcceptedGap, ...] = ()
     remarks: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def untimed(self) -> Container[str]:
+        """The exports whose archives are not judged by the time of their rows."""
+        return read_untimed(self.remarks.get(UNTIMED))
 
     def standing(self, bundle: Bundle, archive: Stored) -> BundleRecord:
         """Where a bundle stands whose sound archive was found: as it was known before, if that is of this file."""
@@ -104,8 +109,8 @@ async def rebuild(directory: Path, *, force: bool = False) -> AsyncGenerator[Fin
                     records += [record] if record else []
                     unsound += [finding] if isinstance(finding, Damaged) else []
                     yield finding
-            if verdicts.are_off:
-                yield RulesOff(export.name)
+            if verdicts.are_off or export.name in before.untimed:
+                yield RulesOff(export.name, is_remembered=not verdicts.are_off)
             for overlapping in _overlapping(export, records):
                 yield overlapping
         for folder in unknown:
@@ -164,7 +169,7 @@ async def _look(
     if span is None or path != archive_path(Bundle(export.name, span), export.definition.format):
         return (Unrecorded(path), None), None
     bundle = Bundle(export.name, span)
-    look = look_at(bundle, export.definition)
+    look = look_at(bundle, export.definition, untimed=before.untimed)
     try:
         found = await archives.check(path, export.definition.format, rules=look)
     except ArchiveError as error:

@@ -11,7 +11,7 @@
 """
 
 import asyncio
-from collections.abc import AsyncGenerator, Coroutine, Iterable, Iterator
+from collections.abc import AsyncGenerator, Container, Coroutine, Iterable, Iterator
 from contextlib import AsyncExitStack, aclosing
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,7 +21,7 @@ from asyncexport.core.archive.belonging import RowLook
 from asyncexport.core.bundles import ALL_TIME, Bundle
 from asyncexport.core.exports import Definition, Format
 from asyncexport.core.holdings import may_have_archive
-from asyncexport.core.row_refusals import RowVerdicts
+from asyncexport.core.row_refusals import UNTIMED, RowVerdicts, read_untimed
 from asyncexport.core.states import BundleRecord, Failed, Ready
 from asyncexport.errors import ArchiveError, LedgerError
 from asyncexport.ledger import LedgerReader
@@ -99,10 +99,11 @@ class Overlapping:
 class RulesOff:
     """So many archives of an export in a row have other rows than were asked for that none is refused for them.
 
-    `path` is the export's folder.
+    `path` is the export's folder; `is_remembered`: a run found so, and archives are not judged by the time of rows.
     """
 
     path: str
+    is_remembered: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,9 +137,10 @@ async def verify(directory: Path, *, exports: Iterable[str] = ()) -> AsyncGenera
         known = ledger.exports()
         if unknown := sorted(names - set(known)):
             raise LedgerError(f"the ledger of {directory} knows no export {unknown[0]!r}")
+        untimed = read_untimed(ledger.recall(UNTIMED))
         for name, definition in known.items():
             if not names or name in names:
-                async with aclosing(_verify_export(archives, ledger, name, definition)) as findings:
+                async with aclosing(_verify_export(archives, ledger, name, definition, untimed)) as findings:
                     async for finding in findings:
                         yield finding
         if not names:
@@ -158,7 +160,7 @@ async def _wait_to_the_end(reading: Coroutine[Any, Any, None]) -> None:
 
 
 async def _verify_export(
-    archives: Archives, ledger: LedgerReader, name: str, definition: Definition
+    archives: Archives, ledger: LedgerReader, name: str, definition: Definition, untimed: Container[str]
 ) -> AsyncGenerator[Finding, None]:
     expected: set[str] = set()
     container, verdicts = definition.format, RowVerdicts[tuple[Finding, BundleRecord]]()
@@ -167,13 +169,13 @@ async def _verify_export(
         for record in ledger.stored(name, ALL_TIME):
             if record.stored:
                 expected.add(record.stored.path)
-                yield _check(archives, ledger, record, definition)
+                yield _check(archives, ledger, record, definition, untimed)
 
     async with aclosing(judged(checks(), verdicts)) as findings:
         async for (finding, record), wrong in findings:
             yield Broken(finding.path, record, str(wrong)) if wrong and isinstance(finding, Intact) else finding
-    if verdicts.are_off:
-        yield RulesOff(name)
+    if verdicts.are_off or name in untimed:
+        yield RulesOff(name, is_remembered=not verdicts.are_off)
     for one in ledger.unfinished(name, ALL_TIME):
         if isinstance(one.state, Failed) and one.stored is None and one.state.reason == MOVED_ASIDE:
             yield Missing(archive_path(one.bundle, container), one)
@@ -188,16 +190,16 @@ async def _verify_export(
 
 
 async def _check(
-    archives: Archives, ledger: LedgerReader, record: BundleRecord, definition: Definition
+    archives: Archives, ledger: LedgerReader, record: BundleRecord, definition: Definition, untimed: Container[str]
 ) -> tuple[tuple[Finding, BundleRecord], RowLook | None]:
     """What an archive is, and what its rows tell; nothing where it is not sound otherwise."""
-    look = look_at(record.bundle, definition)
+    look = look_at(record.bundle, definition, untimed=untimed)
     finding = await _compare(archives, record, definition.format, look)
     if not isinstance(finding, Intact):
         # A run may have replaced it between our look at the ledger and our look at the disk.
         again = _record_of(ledger, record.bundle) or record
         if again != record:
-            record, look = again, look_at(record.bundle, definition)
+            record, look = again, look_at(record.bundle, definition, untimed=untimed)
             finding = await _compare(archives, record, definition.format, look)
     return (finding, record), look if isinstance(finding, Intact) else None
 

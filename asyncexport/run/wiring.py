@@ -19,6 +19,7 @@ from asyncexport.core.events import Listener
 from asyncexport.core.exports import Export
 from asyncexport.core.operation_limit import OperationLimit
 from asyncexport.core.polling import PollingRules
+from asyncexport.core.row_refusals import UNTIMED, read_untimed, write_untimed
 from asyncexport.core.second_looks import SECOND_LOOKS, SecondLooks
 from asyncexport.core.service.refusals import EVERYBODY
 from asyncexport.core.service.retrying import Call
@@ -97,6 +98,7 @@ async def open_engine(
                 **_times_and_limits(settings, clock),
             )
             scheduler = _scheduler(settings, runner, poller, budget=budget, durations=durations, stop=stop)
+            await _remember_untimed(ledger, runner)
             async with _remembering_second_looks(ledger, runner):
                 yield RunEngine(client, budget, durations, poller, runner, scheduler)
     finally:
@@ -133,6 +135,13 @@ async def _remembering_second_looks(ledger: Ledger, runner: BundleRunner) -> Asy
         new = runner.fetching.second_looks
         if new.files:
             ledger.remember(SECOND_LOOKS, known.plus(new.files, new.looks).to_json())
+
+
+async def _remember_untimed(ledger: Ledger, runner: BundleRunner) -> None:
+    """Remember at once for which exports the time of rows is not looked at: a check goes by it, too."""
+    rows = runner.fetching.rows
+    rows.untimed = read_untimed(await ledger.recall(UNTIMED))
+    rows.remember = lambda exports: ledger.remember(UNTIMED, write_untimed(exports))
 
 
 async def export_states(

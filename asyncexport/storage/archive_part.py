@@ -107,7 +107,7 @@ class ArchivePart:
             GivenUp: nobody waits any more.
         """
         found = self._inspect(proof)
-        self._place.check_rows(found.archive, least_rows=least_rows, goes_on=self._goes_on)
+        self._place.check_rows(found.archive, least_rows=least_rows, rules=self._rules, goes_on=self._goes_on)
         known = least_rows is not None
         if found.is_remade:
             file = os.open(self._remade, os.O_RDONLY | os.O_CLOEXEC)

@@ -2,7 +2,8 @@
 
 1. A file is replaced only if its rows differ: the service writes the same rows in another order each time. Where the
    bytes differ and the number of rows does not, a digest of them decides (`core.archive.row_digest`).
-2. One that is sound is replaced only by an archive that has the rows that the caller demands.
+2. One that is sound is replaced only by an archive that has the rows that the caller demands. One with the rows of
+   another range is not sound, and how many they are says nothing.
 3. One that no row of the ledger tells of may be newer than what comes: the ledger may be from a backup. It is replaced
    only by an archive with more rows, and that is told.
 """
@@ -14,6 +15,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from asyncexport.core.archive.row_digest import RowDigest
+from asyncexport.core.archive.rules import RowRules
 from asyncexport.core.exports import Format
 from asyncexport.core.states import Archive
 from asyncexport.errors import ArchiveError, FewerRowsError
@@ -40,8 +42,16 @@ class ArchivePlace:
         self._disk = disk
         self._container = container
 
-    def check_rows(self, archive: Archive, *, least_rows: int | None, goes_on: Callable[[], bool]) -> None:
+    def check_rows(
+        self, archive: Archive, *, least_rows: int | None, rules: RowRules | None, goes_on: Callable[[], bool]
+    ) -> None:
         """Rule 2, where an archive has fewer rows than that.
+
+        Args:
+            archive: The one that came.
+            least_rows: How many rows it needs; None: any number will do.
+            rules: What the rows of the bundle's archives must be like.
+            goes_on: Whether anybody waits.
 
         Raises:
             FewerRowsError: what stands here is sound, and has them.
@@ -49,7 +59,7 @@ class ArchivePlace:
         """
         if least_rows is not None and archive.rows < least_rows:
             # Only here, since it takes long to read an archive to its end.
-            rows_before = self._rows(goes_on)
+            rows_before = self._rows(rules.anew() if rules else None, goes_on)
             if rows_before is not None and rows_before >= least_rows:
                 raise FewerRowsError(rows_before=rows_before, rows_found=archive.rows)
 
@@ -121,12 +131,12 @@ class ArchivePlace:
         with self.path.open("rb") as old, made.open("rb") as new:
             return all(a == b for a, b in zip(_pieces_of(old), _pieces_of(new), strict=True))
 
-    def _rows(self, goes_on: Callable[[], bool]) -> int | None:
-        """How many rows the archive has that stands here; None where there is none, or it is damaged."""
+    def _rows(self, rules: RowRules | None, goes_on: Callable[[], bool]) -> int | None:
+        """How many rows the archive has that stands here; None where there is none, or it is not sound."""
         if not self._disk.is_file(self.path):
             return None
         try:
-            return inspect(self.path, self._container, goes_on=goes_on).archive.rows
+            return inspect(self.path, self._container, rules=rules, goes_on=goes_on).archive.rows
         except (FileNotFoundError, ArchiveError):
             return None
 

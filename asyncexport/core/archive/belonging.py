@@ -38,12 +38,12 @@ class ExpectedRows:
     span: Range | None = None
 
     @classmethod
-    def of(cls, definition: Definition, span: Range) -> Self:
-        """What follows from a create for this range."""
+    def of(cls, definition: Definition, span: Range, *, checks_range: bool = True) -> Self:
+        """What follows from a create for this range; the rows may be of any time unless `checks_range`."""
         fields = definition.fields
         is_exported = not fields or any(is_meant(EVENT_START, field=field) for field in fields)
         events_only = definition.type is Type.EVENT and definition.scope in EVENTS_ONLY
-        return cls(fields, span if is_exported and events_only else None)
+        return cls(fields, span if checks_range and is_exported and events_only else None)
 
 
 @dataclass(slots=True)
@@ -112,6 +112,10 @@ class RowLook:
         """
         if self.raises and self.wrong:
             raise self.wrong
+
+    def anew(self) -> Self:
+        """A look at another archive of the same bundle, which raises what is wrong."""
+        return type(self)(self.expected)
 
 
 def whole_second(stamp: object) -> float | None:

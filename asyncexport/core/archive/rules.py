@@ -7,7 +7,7 @@
 
 import csv
 from collections.abc import Iterable, Mapping
-from typing import Any, Protocol
+from typing import Any, Protocol, Self
 
 import orjson
 
@@ -43,6 +43,10 @@ class RowRules(Protocol):
         Raises:
             CorruptError: it is not the export that was asked for.
         """
+        ...
+
+    def anew(self) -> Self:
+        """The same rules for another archive of the same bundle."""
         ...
 
 
