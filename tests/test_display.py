@@ -440,6 +440,12 @@ def test_the_next_request_is_told_as_it_is():
     assert "budget    0 of 50 requests left; only creates count, it seems" in away
 
 
+def test_before_any_answer_nothing_is_said_of_what_the_limit_counts():
+    """Nobody can know."""
+    unheard = picture(replace(RUN, tokens=0, down_seconds=90.0, scope=""), 79)
+    assert "budget    0 of 50 requests left" in unheard
+
+
 def test_a_big_download_is_seen_to_come():
     """Bytes of files that are not whole yet are shown, and count for the rate."""
     rates = Rates()
