@@ -8,6 +8,7 @@ import re
 import ssl
 from collections import Counter
 from dataclasses import replace
+from urllib.parse import quote
 
 import orjson
 import pytest
@@ -141,9 +142,9 @@ async def test_errors_have_the_form_that_is_set(form):
         got = await Caller(box).get("/operations/v1/none")
         assert got.status == 404
         said = {
-            "json": b'{"code":"resource_not_found","message":"no such operation"}\n',
-            "error": b'{"error":"no such operation"}\n',
-            "text": b"no such operation\n",
+            "json": b'{"code":"resource_not_found","message":"no operation has the id none"}\n',
+            "error": b'{"error":"no operation has the id none"}\n',
+            "text": b"no operation has the id none\n",
             "empty": b"",
         }
         assert got.body == said[form] if form in said else b"<title>404" in got.body
@@ -261,7 +262,7 @@ async def test_what_arrived_is_counted():
 
 
 async def test_it_tells_of_itself_without_a_key():
-    """Counts, truth and operations over HTTP; switches can be set, and counts reset."""
+    """Counts, truth and operations over HTTP; switches can be set."""
     async with serving(QUICK) as box:
         call = Caller(box)
         await call.created(START, START + HALF_HOUR)
@@ -280,8 +281,39 @@ async def test_it_tells_of_itself_without_a_key():
         assert (await ask(box.url, "/sandbox/behave", method="POST", body=b'{"speeed":1}')).status == 400
         assert (await ask(box.url, "/sandbox/rows?start=x&end=y")).status == 400
         assert (await ask(box.url, "/sandbox/nothing")).status == 404
-        await ask(box.url, "/sandbox/reset", method="POST")
-        assert box.counts["create"] == 0
+
+
+async def test_a_reset_forgets_the_operations():
+    """Nothing made before it is found or listed afterwards, and what is made next is whole."""
+    async with serving(QUICK) as box:
+        call = Caller(box)
+        operation_id = await call.created(START, START + HALF_HOUR)
+        link = await call.located(START, START + HALF_HOUR)
+        assert (await ask(box.url, "/sandbox/reset", method="POST")).data == {}
+        assert set((await ask(box.url, "/sandbox/counts")).data.values()) == {0}
+        assert (await ask(box.url, "/sandbox/operations")).data == []
+        assert (await call.get("/operations/v1")).data == {"operations": []}
+        assert (await call.poll(operation_id)).status == (await call.download(link)).status == 404
+        rows = Counter((await call.file(START, START + HALF_HOUR)).splitlines())
+        assert rows == texts(box.events(START, START + HALF_HOUR))
+
+
+async def test_a_404_names_what_was_asked_for():
+    """What is unknown, what has expired, and what is not encoded as it should be are told apart."""
+    async with serving(QUICK) as box:
+        call = Caller(box)
+        operation_id = await call.created(START, START + HALF_HOUR)
+        raw = await call.get(f"/operations/v1/{operation_id}")
+        assert raw.status == 404
+        assert f"the id {operation_id} is not percent-encoded" in raw.data["message"]
+        twice = await call.poll(quote(operation_id, safe=""))
+        assert (twice.status, twice.data["message"].endswith("; it is percent-encoded twice")) == (404, True)
+        assert (await call.results("100%")).data["message"] == "no export has the id 100%"
+        assert (await call.poll("b\n\u00fc\U0001f375")).data[
+            "message"
+        ] == "no operation has the id b\\n\\xfc\\U0001f375"
+        box.skip(40 * DAY)
+        assert (await call.poll(operation_id)).data["message"] == "the operation has expired"
 
 
 async def test_a_day_of_tiny_bundles_tiles():

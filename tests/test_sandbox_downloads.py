@@ -242,8 +242,9 @@ class TestDownloads:
                 assert got.values("x-goog-hash") == whole.values("x-goog-hash")
             beyond = await call.download(link, Range=f"bytes={size}-")
             assert (beyond.status, beyond.header("Content-Range")) == (416, f"bytes */{size}")
-            for odd in ("bytes=9-5", "lines=1-2", "bytes=-", "bytes=1-2,4-5"):
-                assert (await call.download(link, Range=odd)).status in (200, 416)
+            for odd in ("bytes=9-5", "bytes=5-2", f"bytes={size + 9}-{size}", "lines=1-2", "bytes=-", "bytes=1-2,4-5"):
+                ignored = await call.download(link, Range=odd)
+                assert (ignored.status, ignored.body) == (200, whole.body)
             other = await call.download(link, Range="bytes=100-", If_Range='"another"')
             assert (other.status, other.body) == (200, whole.body)
 

@@ -141,6 +141,7 @@ async def test_guesses_are_marked_as_guesses():
     assert "Nothing of it was observed on a real account." in " ".join(told.split())
     _, switches, _ = await called("--show-switches")
     assert re.search(r"^scope +create +guess +which calls", switches, re.MULTILINE)
+    assert re.search(r"^ids +lenient +inferred ", switches, re.MULTILINE)
     assert re.search(r"^burst +50 +documented ", switches, re.MULTILINE)
     _, faults, _ = await called("--show-faults")
     assert re.search(r"^lost +create +the operation is made", faults, re.MULTILINE)

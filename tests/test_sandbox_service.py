@@ -5,9 +5,12 @@ from collections import Counter
 from dataclasses import replace
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
+from urllib.parse import quote
 
 import orjson
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from asyncexport.core.bundles import DAY, read_timestamp, show
 from asyncexport.core.exports import Format, Type
@@ -17,7 +20,7 @@ from asyncexport.sandbox.behaviour import changed, describe, switches
 from asyncexport.sandbox.formats import row_json
 from asyncexport.sandbox.limit import SandboxRateLimit, retry_after_header
 from asyncexport.sandbox.reading import SandboxRefusal, SandboxTimeSpan, read_export_request
-from asyncexport.sandbox.routes import route
+from asyncexport.sandbox.routes import misroute, route
 from asyncexport.sandbox.service import SandboxService
 
 NOW = 1_780_000_000.0
@@ -180,6 +183,7 @@ class TestReading:
             ({"type": "EVENT"}, "type is none of TYPE_EVENT, TYPE_INDIVIDUAL"),
             ({"format": "FORMAT_PARQUET"}, "format is none of"),
             ({"fields": ["a", "b", "a"]}, "fields names a twice"),
+            ({"fields": [*map(str, range(200_000)), "0"]}, "fields names 0 twice"),
             ({"fields": "a"}, "fields is not a list"),
             ({"timeRange": {"start": "2026-01-02T00:00:00Z", "end": "2026-01-01T00:00:00Z"}}, "does not end after"),
             ({"timeRange": {"start": "yesterday", "end": ""}}, "timeRange.start is not a time stamp"),
@@ -233,12 +237,45 @@ class TestRoutes:
         """Whoever leaves out the encoding asks for something else."""
         assert route("GET", path, strict_ids=True) is None
 
-    def test_ids_may_be_taken_leniently(self):
-        """Then `=` passes as it is; a slash never can."""
-        found = route("GET", "/operations/v1/abcd==", strict_ids=False)
-        assert found is not None
-        assert found.id == "abcd=="
-        assert route("GET", "/operations/v1/ab/cd==", strict_ids=False) is None
+    @given(st.text("AZaz09+/=_-@:.", min_size=1))
+    def test_ids_may_be_taken_leniently(self, identifier):
+        """Then any id is found, raw or percent-encoded, wherever one belongs."""
+        for before, after, endpoint in (
+            ("/operations/v1/", "", "poll"),
+            ("/search/v1/exports/", "/results", "results"),
+            ("/segments/v1/", "", "segment"),
+        ):
+            for sent in (identifier, quote(identifier), quote(identifier, safe="")):
+                found = route("GET", f"{before}{sent}{after}?x=y", strict_ids=False)
+                assert found is not None
+                assert (found.endpoint, found.id) == (endpoint, identifier)
+        encoded = route("GET", f"/operations/v1/{quote(identifier, safe='')}", strict_ids=True)
+        assert encoded is not None
+        assert encoded.id == identifier
+
+    @pytest.mark.parametrize(
+        ("method", "path", "said"),
+        [
+            (
+                "GET",
+                "/operations/v1/ab/cd==",
+                "the id ab/cd== is not percent-encoded in the path: send ab%2Fcd%3D%3D, ",
+            ),
+            ("GET", "/search/v1/exports/a/b/results", "the id a/b is not percent-encoded in the path: send a%2Fb, or"),
+            ("POST", "/operations/v1?x", "/operations/v1 takes GET, not POST"),
+            ("POST", "/segments/v1/exports/", "there is no /segments/v1/exports/: leave out the slash at its end"),
+            ("DELETE", "/segments/v1/exports", "/segments/v1/exports takes POST, not DELETE"),
+            ("GET", "/operations/v1/", "there is no /operations/v1/: leave out the slash at its end"),
+            ("PUT", "/nowhere", "there is no /nowhere; there are POST /segments/v1/exports, GET /operations/v1, GET"),
+            ("GET", "/\udcff\n\u00fc", "there is no /\\udcff\\n\\xfc; there are POST"),
+            ("GET", "/" + "x" * 9000, f"there is no /{'x' * 199}...; there are POST"),
+        ],
+        ids=lambda text: ascii(text)[:30],
+    )
+    def test_a_404_says_what_is_wrong(self, method, path, said):
+        """With what to send instead, where that can be told; an id in two parts is one that is not encoded."""
+        assert route(method, path, strict_ids=True) is None
+        assert misroute(method, path).startswith(said)
 
     def test_methods_matter(self):
         """A GET creates nothing, and a POST lists nothing."""

@@ -82,7 +82,16 @@ def _show(*, switches: bool, faults: bool) -> None:
     from asyncexport.sandbox.behaviour import describe
     from asyncexport.sandbox.faults import table
 
-    typer.echo("\n\n".join(text() for text, wanted in ((describe, switches), (table, faults)) if wanted))
+    texts = [describe(command_defaults())] if switches else []
+    texts += [table()] if faults else []
+    typer.echo("\n\n".join(texts))
+
+
+def command_defaults() -> "SandboxBehaviour":
+    """The switches as the command has them: any client can talk to it, also one that sends ids raw."""
+    from asyncexport.sandbox import SandboxBehaviour
+
+    return SandboxBehaviour(ids="lenient")
 
 
 Change = Callable[["SandboxBehaviour"], "SandboxBehaviour"]
@@ -125,9 +134,8 @@ def _serve_file(path: Path) -> Change:
 def _behaviour(changes: Iterator[tuple[str, Change]]) -> "SandboxBehaviour":
     """All changes made, or all that is wrong with them said at once."""
     from asyncexport.errors import ConfigError, Problem
-    from asyncexport.sandbox import SandboxBehaviour
 
-    behaviour, problems = SandboxBehaviour(), []
+    behaviour, problems = command_defaults(), []
     for place, change in changes:
         try:
             behaviour = change(behaviour)

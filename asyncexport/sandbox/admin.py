@@ -3,7 +3,7 @@
 GET  /sandbox/counts                       what arrived, by endpoint, and what was noticed
 GET  /sandbox/rows?start=...&end=...       the truth: every event row, as NDJSON; `&type=individual` for individuals
 GET  /sandbox/operations                   the operations that creates made
-POST /sandbox/reset                        count from zero
+POST /sandbox/reset                        forget the operations, and count from zero
 POST /sandbox/behave  {"retry_after": "date", "faults": ["create:503,nth=2"]}    change switches, by their names
 """
 
@@ -37,7 +37,7 @@ async def answered(sandbox: Sandbox, method: str, raw_path: str, body: bytes) ->
             case "GET", "rows":
                 return await asyncio.to_thread(_truth, sandbox, dict(parse_qsl(query)))
             case "POST", "reset":
-                sandbox.reset_counts()
+                sandbox.reset()
                 return reply({})
             case "POST", "behave":
                 sandbox.behave(changed(sandbox.behaviour, orjson.loads(body)))

@@ -98,7 +98,7 @@ class SandboxBehaviour:
     longest_range_seconds: float | None = _guess(None, "a wider timeRange is a 400; None: none is")
     ids: Literal["strict", "lenient", "plain", "numbers"] = _inferred(
         "strict",
-        "operation ids: with = + / and read percent-encoded only; with = and + as they are, too; without any; numbers",
+        "operation ids: with = + / and found only if percent-encoded; found raw as well; without these; numbers",
     )
     organisation: str = _ours("ORG", "whose key it is, as /me has it")
     bearer: bool = _guess(False, "Authorization: Bearer works as Basic does")
@@ -197,9 +197,16 @@ def switches() -> tuple[Field[Any], ...]:
     return fields(SandboxBehaviour)
 
 
-def describe() -> str:
-    """The switches as a table for people: name, default, mark, and what it does."""
-    rows = [(one.name, str(one.default), one.metadata["basis"].value, _explanation(one)) for one in switches()]
+def describe(defaults: SandboxBehaviour | None = None) -> str:
+    """The switches as a table for people: name, default, mark, and what it does.
+
+    Args:
+        defaults: What they are by default; None: as those of `SandboxBehaviour()`.
+    """
+    shown = defaults or SandboxBehaviour()
+    rows = [
+        (one.name, str(getattr(shown, one.name)), one.metadata["basis"].value, _explanation(one)) for one in switches()
+    ]
     widths = [max(len(row[column]) for row in rows) for column in range(3)]
     return "\n".join(
         "  ".join(cell.ljust(width) for cell, width in zip(row[:3], widths, strict=True)) + "  " + row[3]

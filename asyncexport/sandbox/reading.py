@@ -153,9 +153,11 @@ def _fields(data: dict[str, Any]) -> tuple[str, ...]:
         return ()
     if not isinstance(value, list) or not all(isinstance(name, str) for name in value):
         raise SandboxRefusal(400, "bad_request", "fields is not a list of strings")
-    doubled = next((name for name in value if value.count(name) > 1), None)
-    if doubled is not None:
-        raise SandboxRefusal(400, "bad_request", f"fields names {doubled} twice")
+    seen: set[str] = set()
+    for name in value:
+        if name in seen:
+            raise SandboxRefusal(400, "bad_request", f"fields names {name} twice")
+        seen.add(name)
     return tuple(value)
 
 

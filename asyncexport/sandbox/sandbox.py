@@ -119,8 +119,13 @@ class Sandbox:
         """A row for every individual with an event in [start, end), as of now."""
         return list(individuals(source(self.behaviour), start, end, as_of=self.now))
 
+    def reset(self) -> None:
+        """Forget every operation, its export and its links, and count from zero; the behaviour stays."""
+        self.service = SandboxService(self.behaviour)
+        self.reset_counts()
+
     def reset_counts(self) -> None:
-        """Count from zero."""
+        """Count from zero; operations stay."""
         self.counts = dict.fromkeys(ENDPOINTS, 0)
         self.peaks = dict.fromkeys((*ENDPOINTS, "running"), 0)
         self.calls: deque[SandboxCall] = deque(maxlen=CALLS_KEPT)

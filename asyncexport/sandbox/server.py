@@ -17,7 +17,7 @@ from asyncexport.sandbox.fault_effects import SandboxFaultContext, altered_answe
 from asyncexport.sandbox.faults import SandboxFault
 from asyncexport.sandbox.limit import retry_after_header
 from asyncexport.sandbox.reading import SandboxExportRequest, SandboxRefusal, read_export_request
-from asyncexport.sandbox.routes import SandboxRoute, route
+from asyncexport.sandbox.routes import SandboxRoute, misroute, route
 from asyncexport.sandbox.sandbox import Sandbox
 from asyncexport.sandbox.transmission import BY_THE_RULES, SandboxSentResponse, send
 
@@ -58,7 +58,7 @@ class SandboxServer:
     async def _reply_to(self, request: web.BaseRequest, asked: SandboxRoute | None) -> SandboxReply:
         form = self._sandbox.behaviour.error_body
         if asked is None:
-            return error(404, form=form), BY_THE_RULES
+            return error(404, form=form, message=misroute(request.method, request.raw_path)), BY_THE_RULES
         try:
             if asked.endpoint == "download":
                 return await self._downloads.answer(request)

@@ -9,6 +9,7 @@
 
 from collections.abc import Mapping
 from typing import Any
+from urllib.parse import unquote
 
 from asyncexport.core.exports import Type
 from asyncexport.sandbox.answers import SandboxAnswer, reply
@@ -18,6 +19,7 @@ from asyncexport.sandbox.formats import EVENT_FIELDS, INDIVIDUAL_FIELDS, WILDCAR
 from asyncexport.sandbox.operation_store import SandboxOperationStore
 from asyncexport.sandbox.operations import SandboxOperation
 from asyncexport.sandbox.reading import SandboxExportRequest, SandboxRefusal
+from asyncexport.sandbox.routes import printable
 from asyncexport.sandbox.segments import segments
 
 CREATED_AT = {"year-1": "0001-01-01T00:00:00Z", "year-9999": "9999-12-31T23:59:59Z", "missing": None}
@@ -74,11 +76,13 @@ class SandboxService:
         """
         self.operations.make_old_ones(self.behaviour, now)
         one = self.operations.find(operation_id)
-        if one is None or now >= one.created_at + self.behaviour.shortened(self.behaviour.operation_life_seconds):
-            raise SandboxRefusal(self.behaviour.gone, "resource_not_found", "no such operation")
+        if one is None:
+            raise self._unknown("operation", operation_id, known=self.operations.find(unquote(operation_id)))
+        if now >= one.created_at + self.behaviour.shortened(self.behaviour.operation_life_seconds):
+            raise SandboxRefusal(self.behaviour.gone, "resource_not_found", "the operation has expired")
         one.polled += 1
         if (one.what == "unknown-first" and one.polled == 1) or (one.what == "forgotten" and one.polled > 1):
-            raise SandboxRefusal(self.behaviour.gone, "resource_not_found", "no such operation")
+            raise self._unknown("operation", operation_id)
         return reply(self._shown(one, now))
 
     def list(self, query: Mapping[str, str], *, now: float) -> SandboxAnswer:
@@ -104,12 +108,19 @@ class SandboxService:
         """
         one = self.operations.find_export(export_id)
         if one is None or one.request is None or one.what in ("export-gone", "no-export-id"):
-            raise SandboxRefusal(self.behaviour.gone, "resource_not_found", "no such export")
+            raise self._unknown("export", export_id, known=self.operations.find_export(unquote(export_id)))
         if one.state(now) != "COMPLETED":
             raise SandboxRefusal(self.behaviour.not_ready, "resource_not_found", "the export is not ready")
         if now >= self.expires_at(one):
             raise SandboxRefusal(self.behaviour.gone, "resource_not_found", "the export has expired")
         return one
+
+    def _unknown(self, kind: str, identifier: str, *, known: SandboxOperation | None = None) -> SandboxRefusal:
+        """The refusal of an id that is unknown; `known` is what it means once it is decoded again."""
+        encoded_twice = known is not None and "%" in identifier
+        reason = "; it is percent-encoded twice" if encoded_twice else ""
+        said = f"no {kind} has the id {printable(identifier)}{reason}"
+        return SandboxRefusal(self.behaviour.gone, "resource_not_found", said)
 
     def expires_at(self, one: SandboxOperation) -> float:
         """When its export is no longer kept."""

@@ -178,6 +178,8 @@ def _range(text: str, size: int) -> tuple[int, int] | None:
     found = re.fullmatch(r"bytes=([0-9]{0,18})-([0-9]{0,18})", text.strip())
     if not found or not (found[1] or found[2]):
         return None
+    if found[1] and found[2] and int(found[2]) < int(found[1]):
+        return None  # no range at all (RFC 9110, 14.1.1), and so not one that cannot be satisfied
     if not found[1]:
         return max(0, size - int(found[2])), size
     start = int(found[1])
