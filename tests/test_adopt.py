@@ -14,7 +14,18 @@ from hypothesis import strategies as st
 from asyncexport.core.bundles import ALL_TIME, DAY, Bundle, Range, compact
 from asyncexport.core.exports import Export, Format
 from asyncexport.core.holdings import Taken, day_tally, overlaps, suspect_days, unrecorded
-from asyncexport.core.states import BundleRecord, Created, Creating, Failed, Planned, Ready, Refused, Stored
+from asyncexport.core.states import (
+    BundleRecord,
+    Created,
+    Creating,
+    Failed,
+    Overdue,
+    Planned,
+    Ready,
+    Refused,
+    State,
+    Stored,
+)
 from asyncexport.core.summary import Exit
 from asyncexport.errors import LedgerCorruptError, LedgerError
 from asyncexport.ledger import LedgerReader, hold
@@ -248,18 +259,26 @@ async def test_a_sound_archive_is_taken_in_with_the_time_it_was_written(place):
 
 
 async def test_an_archive_whose_time_is_taken_is_named_and_not_taken_in(place):
-    """By another archive, by one that was just taken in, or by a bundle that is under way in another width."""
+    """By another archive, by one that was just taken in, or by a bundle that may yet be stored in another width."""
     await place.fill(2)
-    await place.record([BundleRecord(half_hours(20, 22), 0, Created(1, 1.0, "op"))])
-    for bundle in (half_hours(1, 3), half_hours(10, 12), half_hour(11), half_hour(20)):
+    under_way: tuple[State, ...] = (
+        Created(1, 1.0, "op"),
+        Overdue(1, 1.0, "op"),
+        Refused("no", Created(1, 1.0, "op")),
+        Failed("no"),
+    )
+    spans = [half_hours(20 + 2 * number, 22 + 2 * number) for number in range(4)]
+    await place.record([BundleRecord(bundle, 0, state) for bundle, state in zip(spans, under_way, strict=True)])
+    for bundle in (half_hours(1, 3), half_hours(10, 12), half_hour(11), *map(half_hour, (20, 22, 24, 26))):
         await place.keep(bundle, rows(5))
     assert await adopted(place) == [
         Overlapping(path_of(half_hours(1, 3)), half_hours(1, 3), path_of(half_hour(1))),
         Adopted(path_of(half_hours(10, 12)), 5),
         Overlapping(path_of(half_hour(11)), half_hour(11), path_of(half_hours(10, 12))),
-        Overlapping(path_of(half_hour(20)), half_hour(20), path_of(half_hours(20, 22))),
+        *(Overlapping(path_of(half_hour(n)), half_hour(n), path_of(half_hours(n, n + 2))) for n in (20, 22, 24)),
+        Adopted(path_of(half_hour(26)), 5),
     ]
-    assert len(place.stored()) == 3
+    assert len(place.stored()) == 4
 
 
 async def test_a_bundle_that_was_given_up_or_asked_for_is_done_once_its_archive_is_taken_in(place):

@@ -135,6 +135,38 @@ async def test_a_narrower_range_takes_only_its_part(tmp_path):
         assert rows_in(tmp_path) == truth(sandbox, START, END)
 
 
+async def test_an_overdue_bundle_that_is_too_wide_is_asked_for_once_more_and_then_split(tmp_path):
+    """It would be overdue for ever: its operation is given up first, and the next run asks for narrower ones."""
+    narrow: dict[str, Any] = {"export": [{"name": EVENTS, "bundle": "15m"}]}
+    async with serving(FAST) as sandbox:
+        await park(sandbox, tmp_path, half_hour(1, 3600), Overdue(1, sandbox.now, "gone"), ago=60)
+        sandbox.reset_counts()
+        summary = await run(sandbox, tmp_path, kind=Retry, changes=narrow, **RANGE)
+        assert (summary.exit_code, sandbox.counts["create"]) == (Exit.PARTIAL, 0)
+        assert sandbox.counts["poll"] > 0
+        (problem,) = summary.to_dict()["problems"]
+        assert problem["reason"].endswith("narrower bundles will take its place")
+        summary = await run(sandbox, tmp_path, kind=Retry, changes=narrow, **RANGE)
+        assert (summary.exit_code, summary.tally.stored) == (Exit.DONE, 4)
+        assert {one.seconds for one in stored_ranges(tmp_path)} == {900}
+
+
+@pytest.mark.parametrize("kind", [Backfill, Retry])
+async def test_a_parked_bundle_whose_time_archives_cover_in_part_is_not_asked_for_as_it_is(tmp_path, kind):
+    """Its rows would be there twice: only what no archive covers is exported. The ledger may be from a backup."""
+    async with serving(FAST) as sandbox:
+        part: dict[str, Any] = {"start": "2026-01-01T20:30:00Z", "end": "2026-01-01T21:00:00Z"}
+        await run(sandbox, tmp_path, **part)
+        await park(sandbox, tmp_path, half_hour(0, 7200), Failed("why"), ago=60)
+        wide: dict[str, Any] = {"export": [{"name": EVENTS, "bundle": "2h"}]}
+        summary = await run(sandbox, tmp_path, changes=wide, kind=kind, **RANGE)
+        assert summary.exit_code is Exit.DONE
+        assert stored_ranges(tmp_path) == [half_hour(0).range, half_hour(1).range, half_hour(2, 3600).range]
+        assert rows_in(tmp_path) == truth(sandbox, START, END)
+        again = await run(sandbox, tmp_path, changes=wide, kind=kind, **RANGE)
+        assert (again.exit_code, sum(again.requests.values())) == (Exit.DONE, 0)
+
+
 async def test_individuals_are_never_split(tmp_path):
     """Their rows are totals over a day: what failed is tried again as it is."""
     people = {"export": [{"name": EVENTS, "type": "individual", "bundle": "24h"}]}

@@ -76,12 +76,12 @@ class ExportPlan:
     @property
     def parked(self) -> list[BundleRecord]:
         """Bundles that an earlier run gave up, to be taken up as they are; what kept its archive is not to do."""
-        return [one for one in self._given_up() if not is_split(one, self.export, self.span)]
+        return [one for one in self._given_up() if not self._is_split(one)]
 
     @property
     def splits(self) -> list[BundleRecord]:
         """Bundles that an earlier run gave up, and that give way to narrower ones."""
-        return [one for one in self._given_up() if is_split(one, self.export, self.span)]
+        return [one for one in self._given_up() if self._is_split(one)]
 
     @property
     def resting(self) -> list[BundleRecord]:
@@ -113,6 +113,9 @@ class ExportPlan:
             self._refreshed(),
         )
         yield from heapq.merge(*rest, key=lambda one: one.bundle.range)
+
+    def _is_split(self, record: BundleRecord) -> bool:
+        return is_split(record, self.export, self.span, self.stock.covered)
 
     def _given_up(self) -> Iterator[BundleRecord]:
         return (

@@ -6,11 +6,13 @@
    pause do not count.
 3. A bundle that was refused is not made to wait: its operation or its file is at hand, and expires.
 4. A bundle of which nothing was ever stored gives way to narrower ones where the width or the range that is asked for
-   is narrower than it is. Individuals never do: their rows are totals over a day. Neither does a bundle whose operation
-   or file may be fine.
+   is narrower than it is, and where archives cover a part of its time: its rows would be there twice. Individuals never
+   do: their rows are totals over a day. Neither does a bundle whose operation or file may be fine; an overdue one that
+   is too wide fails for good once its operation was asked for in vain.
 """
 
-from collections.abc import Iterator
+from bisect import bisect_right
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
@@ -56,14 +58,29 @@ def waits(record: BundleRecord, parked: ParkedTimes | None, *, now: float) -> fl
     return due if parked.last_at <= now < due else None
 
 
-def is_split(record: BundleRecord, export: Export, span: Range) -> bool:
-    """Whether a parked bundle gives way to narrower ones, in a run over this span (rule 4)."""
-    if not isinstance(record.state, Failed) or record.stored is not None:
-        return False
-    if export.definition.type is Type.INDIVIDUAL:
+def is_split(record: BundleRecord, export: Export, span: Range, covered: Sequence[Range] = ()) -> bool:
+    """Whether a parked bundle gives way to narrower ones, in a run over this span (rule 4).
+
+    `covered`: the time that archives cover, merged, in order.
+    """
+    if not isinstance(record.state, Failed) or not _may_be_split(record, export):
         return False
     own = record.bundle.range
-    return own.seconds > export.bundle_seconds or own.start < span.start or span.end < own.end
+    return is_too_wide(record, export) or own.start < span.start or span.end < own.end or _meets(own, covered)
+
+
+def is_too_wide(record: BundleRecord, export: Export) -> bool:
+    """Whether a bundle of which nothing was ever stored is wider than bundles are by now."""
+    return _may_be_split(record, export) and record.bundle.range.seconds > export.bundle_seconds
+
+
+def _may_be_split(record: BundleRecord, export: Export) -> bool:
+    return record.stored is None and export.definition.type is not Type.INDIVIDUAL
+
+
+def _meets(span: Range, covered: Sequence[Range]) -> bool:
+    at = bisect_right(covered, span.start, key=lambda one: one.end)
+    return at < len(covered) and covered[at].start < span.end
 
 
 def pieces_of(split: Range, export: Export, span: Range) -> Iterator[Range]:

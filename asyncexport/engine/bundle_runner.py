@@ -97,7 +97,8 @@ class BundleRunner:
             case Refused() as refused:
                 return self._moves.take_up(record, refused.again)
             case Overdue() as overdue:
-                return await self._overdue.ask_once_more(record, overdue)
+                export = self._export_states[record.bundle.export].export
+                return await self._overdue.ask_once_more(record, overdue, export)
             case Creating():
                 self._moves.tell(PossibleDuplicate(record.bundle))
         return record

@@ -7,6 +7,8 @@ Whether a failed operation is the bundle's trouble is seen by the operations tha
 import asyncio
 
 from asyncexport.core.events import Retried
+from asyncexport.core.exports import Export
+from asyncexport.core.parking import is_too_wide
 from asyncexport.core.polling import FinishedOperation, believed_start
 from asyncexport.core.service.operation_failures import Blame
 from asyncexport.core.service.refusals import EVERYBODY, BundleTrouble
@@ -113,8 +115,8 @@ class OverdueOperations:
         self._moves = moves
         self._retrying = retrying
 
-    async def ask_once_more(self, record: BundleRecord, overdue: Overdue) -> BundleRecord:
-        """Only where the operation still runs, or came to nothing, is it given up for a new one.
+    async def ask_once_more(self, record: BundleRecord, overdue: Overdue, export: Export) -> BundleRecord:
+        """Only where the operation still runs, or came to nothing, is it given up for a new one, or for narrower ones.
 
         Raises:
             ExportRefused: it cannot be asked for; the bundle stays parked.
@@ -123,8 +125,8 @@ class OverdueOperations:
         while True:
             try:
                 finished = await self._poller.ask(overdue.operation_id)
-            except OperationFailedError:
-                return self._moves.plan_again(record)
+            except OperationFailedError as error:
+                return await self._give_up(record, export, str(error))
             except ServiceError as error:
                 trouble.tries += 1
                 match await self._retrying.next_after(
@@ -133,14 +135,20 @@ class OverdueOperations:
                     case Next.STOP_RUN:
                         raise
                     case Next.NEW_ATTEMPT:
-                        return self._moves.plan_again(record)
+                        return await self._give_up(record, export, str(error))
                     case Next.PARK | Next.STOP_EXPORT:
                         raise ExportRefused from error
                 await self._pause(error, trouble)
                 continue
             if finished is None:
-                return self._moves.plan_again(record)
+                return await self._give_up(record, export, "its operation still runs")
             return await self._moves.note(record, _ready(overdue, finished, self._moves))
+
+    async def _give_up(self, record: BundleRecord, export: Export, reason: str) -> BundleRecord:
+        """Planned again, unless bundles are narrower by now: the next run splits it."""
+        if is_too_wide(record, export):
+            return await self._moves.note(record, Failed(f"{reason}; narrower bundles will take its place"))
+        return self._moves.plan_again(record)
 
     def _asked_in_vain(self, trouble: BundleTrouble) -> Facts:
         """What is known of an operation that was asked for in vain for so long."""

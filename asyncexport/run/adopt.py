@@ -21,7 +21,7 @@ from asyncexport.core.bundles import ALL_TIME, Bundle, Range
 from asyncexport.core.exports import Definition, Export
 from asyncexport.core.holdings import Taken
 from asyncexport.core.row_refusals import UNTIMED, RowVerdicts, read_untimed
-from asyncexport.core.states import IN_PROGRESS, BundleRecord, Ready, Stored
+from asyncexport.core.states import IN_PROGRESS, BundleRecord, Overdue, Ready, Refused, Stored
 from asyncexport.errors import ArchiveError
 from asyncexport.ledger import Ledger, LedgerReader, hold, no_ledger, present
 from asyncexport.run.directory import check_ledger_not_lost
@@ -30,6 +30,9 @@ from asyncexport.run.verify import Adopted, Damaged, Finding, Overlapping, Rules
 from asyncexport.storage import Archives, archive_path, archive_range
 
 log = logging.getLogger(__name__)
+
+CLAIMING = (*IN_PROGRESS, Overdue, Refused)
+"""In these a bundle may still get an archive of its own width (rule 2)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,7 +91,7 @@ def _recorded(directory: Path) -> tuple[dict[str, _Recorded], dict[str, Export]]
         known, untimed = ledger.exports(), read_untimed(ledger.recall(UNTIMED))
         for name in known:
             unfinished = {one.bundle: one for one in ledger.unfinished(name, ALL_TIME)}
-            claimed = [one.bundle.range for one in unfinished.values() if isinstance(one.state, IN_PROGRESS)]
+            claimed = [one.bundle.range for one in unfinished.values() if isinstance(one.state, CLAIMING)]
             found[name] = _Recorded(ledger.stored_ranges(name, ALL_TIME), claimed, unfinished, name in untimed)
     return found, {name: Export(name, definition) for name, definition in known.items()}
 

@@ -120,7 +120,8 @@ class Planner:
         notes = []
         for one in plan.exports:
             for record in one.splits:
-                pieces = list(pieces_of(record.bundle.range, one.export, one.span))
+                left = gaps(record.bundle.range, one.stock.covered)
+                pieces = [piece for gap in left for piece in pieces_of(gap, one.export, one.span)]
                 await self._ledger.split(record, pieces, at=self._clock.now())
             if one.splits:
                 notes.append(_note_on_splits(one))
