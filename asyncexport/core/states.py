@@ -9,9 +9,9 @@
    trouble keeps it, and so does a refused or unanswered call.
 5. `Stored` ends a revision. A refresh or a repair is a new revision, from `Planned` at attempt 1.
 6. `Failed`, `Overdue` and `Refused` are parked: taken up by a later run, at attempt 1. The operation of an `Overdue`
-   one is asked for once more first; in vain, and wider than bundles are by now, it is `Failed`, to be split. A `Refused`
-   one goes back to the state it was refused in, since its operation or its file may be fine, and to `Planned` only when
-   that is gone.
+   one is asked for once more first; in vain, and wider than bundles are by now, it is `Failed`, to be split. One that
+   was `Refused` goes back to the state it was refused in, since its operation or its file may be fine, and to `Planned`
+   only when that is gone.
 7. `FewerRows` is parked as well, but its bundle has a sound archive. It is taken up only if the user accepts fewer rows
    or the archive has to be repaired.
 8. `Split` is final: a bundle of which nothing was ever stored has given way to narrower ones. They are `Planned` in the
