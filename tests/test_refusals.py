@@ -153,8 +153,8 @@ def test_one_that_is_taken_blames_those_before_it():
     known = CreateRefusals()
     known.refuse(BUNDLES[0], "404")
     assert not known.is_open
-    known.take()
-    assert (known.undecided, known.is_open, known.taken) == ({}, True, True)
+    known.take(BUNDLES[1])
+    assert (known.undecided, known.is_open, known.newest_taken) == ({}, True, BUNDLES[1])
 
 
 @given(st.lists(st.sampled_from(["refuse", "take"]), max_size=30))
@@ -163,7 +163,7 @@ def test_an_export_is_refused_only_by_its_newest(steps):
     known = CreateRefusals()
     for number, step in enumerate(steps):
         if step == "take":
-            known.take()
+            known.take(BUNDLES[0])
         else:
             known.refuse(Bundle("e", Range(number * 1800, (number + 1) * 1800)), "404")
     assert not known.newest_refused
@@ -172,11 +172,24 @@ def test_an_export_is_refused_only_by_its_newest(steps):
     assert known.newest_refused
 
 
-def test_where_none_is_left_what_was_taken_decides():
-    """With others taken in this run it is the bundle; with none it is the export."""
-    for taken in (False, True):
-        known = CreateRefusals(taken=taken)
-        known.refuse(BUNDLES[0], "404")
-        known.none_is_left()
-        assert known.newest_refused is not taken
-        assert bool(known.undecided) is not taken
+@pytest.mark.parametrize(
+    ("taken", "refused", "is_exports"),
+    [
+        (None, [0], True),
+        (0, [1], False),
+        (0, [1, 2], False),
+        (0, [1, 2, 3], True),
+        (4, [1, 2, 3], False),
+        (2, [0, 1, 3], True),
+    ],
+)
+def test_where_none_is_left_what_was_taken_decides(taken, refused, is_exports):
+    """A newer one that was taken in this run, or any while few were refused, blames the bundles; else the export is."""
+    known = CreateRefusals()
+    if taken is not None:
+        known.take(BUNDLES[taken])
+    for number in refused:
+        known.refuse(BUNDLES[number], "404")
+    known.none_is_left()
+    assert known.newest_refused is is_exports
+    assert bool(known.undecided) is is_exports

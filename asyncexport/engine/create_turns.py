@@ -92,7 +92,7 @@ class CreateTurns:
         was_held = export.goes_alone
         export.accepted = True
         export.unreadable_since = None
-        export.creates.take()
+        export.creates.take(turn.bundle)
         turn.turn.went_well()
         if was_held:
             self._retrying.news.spread()

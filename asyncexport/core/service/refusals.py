@@ -10,7 +10,8 @@
 4. A bundle that is refused while others get on has pauses of its own, equally long, and holds nobody up.
 5. Creates that are refused otherwise (400, 404) go one at a time. After three in a row the newest bundle of the export
    that was not asked for is tried. If it is taken, data is refused for its age, and these bundles are the trouble.
-   Else it is the export.
+   Else it is the export. Where none is left to be tried, what was taken in this run decides: one that is newer than
+   those refused, or any where fewer than three were refused in a row.
 
 All times are in seconds on one clock, which comes in as an argument. They are for `[retry] backoff_initial` of a
 second, and get longer and shorter with it.
@@ -244,14 +245,14 @@ class CreateRefusals:
         undecided: Bundles whose create was refused, and how, while it is not known whose trouble that is.
         newest: The newest bundle, which is tried; None: it is not its turn.
         newest_refused: Whether it was refused, or there is none.
-        taken: Whether a create of this run was taken.
+        newest_taken: The newest bundle whose create was taken in this run; None: none was.
     """
 
     in_a_row: int = 0
     undecided: dict[Bundle, str] = field(default_factory=dict)
     newest: Bundle | None = None
     newest_refused: bool = False
-    taken: bool = False
+    newest_taken: Bundle | None = None
 
     @property
     def is_open(self) -> bool:
@@ -271,11 +272,10 @@ class CreateRefusals:
         if bundle == self.newest:
             self.newest, self.newest_refused = None, True
 
-    def take(self) -> None:
+    def take(self, bundle: Bundle) -> None:
         """A create was taken: those that were refused before it are to blame themselves."""
-        self.in_a_row, self.taken = 0, True
-        self.undecided.clear()
-        self.newest, self.newest_refused = None, False
+        self.newest_taken = max(bundle, self.newest_taken or bundle)
+        self._blame_bundles()
 
     def give_up(self, bundle: Bundle) -> None:
         """A bundle is parked over something else: if it was tried as the newest, another is."""
@@ -283,8 +283,14 @@ class CreateRefusals:
             self.newest = None
 
     def none_is_left(self) -> None:
-        """There is no bundle left to try: where others were taken in this run, those refused are to blame."""
-        if self.taken:
-            self.take()
+        """There is no bundle left to try: what was taken in this run decides (rule 5)."""
+        taken = self.newest_taken
+        if taken is not None and (self.in_a_row < CREATES_IN_A_ROW or taken > max(self.undecided, default=taken)):
+            self._blame_bundles()
         else:
             self.newest_refused = True
+
+    def _blame_bundles(self) -> None:
+        self.in_a_row = 0
+        self.undecided.clear()
+        self.newest, self.newest_refused = None, False
