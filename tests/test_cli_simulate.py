@@ -15,6 +15,7 @@ from asyncexport.cli import main
 from asyncexport.core.bundles import Bundle, Range, read_moment
 from asyncexport.core.exits import Exit
 from asyncexport.core.exports import Export
+from asyncexport.core.second_looks import SECOND_LOOKS
 from asyncexport.core.states import BundleRecord, Created, Creating, Ready, State, Stored
 from asyncexport.ledger import Ledger
 
@@ -66,7 +67,7 @@ def run(tmp_path, monkeypatch, capsys) -> Callable[..., Ran]:
     return ran
 
 
-def earlier_run(*, durations: Sequence[float] = (), stored: int = 0, running: int = 0) -> None:
+def earlier_run(*, durations: Sequence[float] = (), stored: int = 0, running: int = 0, second_looks: str = "") -> None:
     """Leave a ledger behind: archives of 9 MB, then bundles under way."""
 
     async def write() -> None:
@@ -82,6 +83,8 @@ def earlier_run(*, durations: Sequence[float] = (), stored: int = 0, running: in
                 await ledger.append(BundleRecord(bundle, 0, state, state if state is archive else None), at=2.0)
         for seconds in durations:
             ledger.learn(finished_at=1.0, seconds=seconds)
+        if second_looks:
+            ledger.remember(SECOND_LOOKS, second_looks)
         await ledger.close()
 
     asyncio.run(write())
@@ -182,6 +185,15 @@ def test_what_earlier_runs_learned_is_drawn_from(run):
     assert 109 < first["first_archive_seconds"] < 125
     (given,) = run("--json", *PLAN, "--simulate", "--duration", "20m").of("assumed")
     assert (given["durations"], given["median_seconds"]) == ("lognormal", 1200.0)
+
+
+def test_second_looks_of_earlier_runs_are_simulated(run):
+    """As many files of this plan take one, and each costs a results call."""
+    earlier_run(durations=[100.0] * 30, stored=4, second_looks="[8,4]")
+    ran = run("--json", *PLAN, "--simulate")
+    (assumed,) = ran.of("assumed")
+    assert "50% of the files have no rows and take a second look, as in earlier runs" in assumed["notes"]
+    assert [one["requests"]["results"] for one in ran.of("simulation")] == [8 + 4] * 2
 
 
 def test_bundles_under_way_are_said_to_begin_anew(run):

@@ -255,6 +255,14 @@ def test_an_outage_in_mid_run_costs_time_and_nothing_else():
     assert calm.makespan < hit.makespan < calm.makespan + 3600 + 600
 
 
+def test_second_looks_cost_a_results_call_each():
+    """Of the share of files that take one, and later by `[download] second_look`."""
+    known, looking = simulate(Scenario(40)), simulate(Scenario(40, second_looks=0.25, second_look_seconds=600.0))
+    assert (known.requests["results"], looking.requests["results"]) == (40, 50)
+    assert looking.operations == looking.stored == 40
+    assert looking.makespan > known.makespan
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("lists", [True, False], ids=["list", "single"])
 def test_what_the_limit_counts_is_learned_at_the_price_of_some_minutes(lists):

@@ -6,7 +6,7 @@
 """
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from math import ceil
 from statistics import median
 from typing import TYPE_CHECKING, Annotated, Any
@@ -18,6 +18,7 @@ from asyncexport.cli.session import Session
 from asyncexport.core.admission import BudgetScope, Quota
 from asyncexport.core.bundles import show
 from asyncexport.core.exports import Export, Type
+from asyncexport.core.second_looks import SECOND_LOOKS, SecondLooks
 from asyncexport.core.text import show_duration
 from asyncexport.display import count_of, show_bytes, show_count, show_minute, table
 from asyncexport.errors import ConfigError, Problem
@@ -115,10 +116,12 @@ class Known:
     Attributes:
         durations: What operations took, in seconds.
         densities: Bytes of archives for each second that they cover, by export.
+        second_looks: The share of files that took a second look.
     """
 
-    durations: tuple[float, ...]
-    densities: dict[str, float]
+    durations: tuple[float, ...] = ()
+    densities: dict[str, float] = field(default_factory=dict)
+    second_looks: float = 0.0
 
     def fetch_seconds(self, export: Export) -> float:
         """What the download of a bundle takes."""
@@ -206,13 +209,13 @@ def _read_known(asked: Asked) -> Known:
 
     directory = asked.settings.output.directory
     if not present(directory):
-        return Known((), {})
+        return Known()
     with LedgerReader(directory) as ledger:
         covered = {
             one.name: (one.bytes, sum(span.end - span.start for span in one.covered)) for one in ledger.overviews()
         }
         densities = {name: size / seconds for name, (size, seconds) in covered.items() if seconds}
-        return Known(tuple(ledger.durations()), densities)
+        return Known(tuple(ledger.durations()), densities, SecondLooks.read(ledger.recall(SECOND_LOOKS)).share)
 
 
 def _cases(asked: Asked, variant: "Variant", known: Known, look: Look) -> "Iterator[Case]":
@@ -251,6 +254,7 @@ def _assumptions(asked: Asked, options: Options, known: Known, *, bundles: int) 
         given=options.duration is not None or options.sigma is not None,
         growth=options.growth or 0.0,
         seeds=options.seeds or max(1, min(SEEDS, MANY_BUNDLES // bundles)),
+        second_looks=known.second_looks,
     )
 
 
@@ -289,6 +293,8 @@ def _notes(asked: Asked, options: Options, cases: "Sequence[Case]", assumed: "As
         if any(export.definition.type is Type.INDIVIDUAL for export in asked.exports):
             yield "individuals come by the day, whatever the width of the others"
     yield _downloads_note(asked, known)
+    if known.second_looks:
+        yield f"{known.second_looks:.0%} of the files have no rows and take a second look, as in earlier runs"
     if cases[0].in_progress:
         yield f"{count_of(cases[0].in_progress, 'bundle', 'bundles')} under way: taken to be begun anew"
     yield "the service is taken to grant as much as is configured, and to run at once all that it is asked for"

@@ -42,6 +42,11 @@ class SecondLooks:
             files, looks = REMEMBERED_FILES, looks * REMEMBERED_FILES // files
         return SecondLooks(files, looks)
 
+    @property
+    def share(self) -> float:
+        """The share of files that took one."""
+        return self.looks / self.files if self.files else 0.0
+
     def expected(self, files: int) -> int:
         """How many of so many files will take one."""
         return math.ceil(files * self.looks / self.files) if self.files else 0

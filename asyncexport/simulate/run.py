@@ -57,6 +57,8 @@ class Scenario:
         expected_seconds: `[polling] expected`.
         known: Durations learned by earlier runs.
         fetch_seconds: How long one download takes.
+        second_looks: The share of files that have no rows, and take a second look.
+        second_look_seconds: `[download] second_look`.
         tokens_used: Of the bucket, at the start.
         slots: How many operations the service runs at once, while others queue; None: all.
         outage: From when to when the service cannot be reached.
@@ -83,6 +85,8 @@ class Scenario:
     seed: int = 1
     durations: tuple[float, ...] = ()
     told: bool = True
+    second_looks: float = 0.0
+    second_look_seconds: float = 60.0
 
     @property
     def allowance(self) -> Quota:
@@ -221,7 +225,7 @@ class Wiring:
             gate=self.budget,
             service=self._calls,
             poller=self.poller,
-            downloads=ArchiveDownloads(storage, MemoryPartFiles()),
+            downloads=ArchiveDownloads(storage, MemoryPartFiles(scenario.second_looks)),
             ledger=self.ledger,
             export_states=self.exports,
             tell=self._tell,
@@ -229,6 +233,7 @@ class Wiring:
             attempts=5,
             download_slots=scenario.downloads,
             clock=now,
+            second_look_seconds=scenario.second_look_seconds,
         )
         operation_limit = OperationLimit(
             cap=scenario.operations,

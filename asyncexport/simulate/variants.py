@@ -41,6 +41,7 @@ class Assumed:
         given: Whether these were asked for, and hold whatever is learned.
         growth: A bundle of k times the present width takes k to this power as long.
         seeds: How often each variant is simulated.
+        second_looks: The share of files that take a second look.
     """
 
     learned: tuple[float, ...] = ()
@@ -49,6 +50,7 @@ class Assumed:
     given: bool = False
     growth: float = 0.0
     seeds: int = 5
+    second_looks: float = 0.0
 
     @property
     def resamples(self) -> bool:
@@ -161,6 +163,8 @@ def _scenario(case: Case, assumed: Assumed, seed: int) -> Scenario:
         tokens_used=case.tokens_used,
         seed=seed,
         durations=_durations(case.parts, assumed, seed),
+        second_looks=assumed.second_looks,
+        second_look_seconds=settings.download.second_look_seconds,
     )
 
 
