@@ -23,7 +23,15 @@ from asyncexport.core.bundles import DAY, read_timestamp
 from asyncexport.core.exports import Format
 from asyncexport.sandbox.data import SandboxSyntheticRows
 from asyncexport.sandbox.filler import filler
-from asyncexport.sandbox.formats import EVENT_FIELDS, INDIVIDUAL_FIELDS, empty, render, row_json, select
+from asyncexport.sandbox.formats import (
+    EVENT_FIELDS,
+    INDIVIDUAL_FIELDS,
+    empty,
+    names_its_columns,
+    render,
+    row_json,
+    select,
+)
 from asyncexport.sandbox.people import individuals
 from asyncexport.sandbox.rowfile import SandboxFileRow, SandboxFileRows
 from asyncexport.sandbox.rows import Row
@@ -382,6 +390,16 @@ def test_columns_follow_the_fields():
         ",,2,,",
         "",
     ]
+
+
+@given(st.lists(objects, max_size=4), st.none() | st.lists(st.one_of(keys, st.sampled_from(["user_*", "evt_*"]))))
+def test_a_table_is_the_same_from_rows_that_are_held_and_not(rows, fields):
+    """Names that are known beforehand make the header that one finds by looking; some headers need none."""
+    held = written(rows, "csv", fields=fields)
+    names = {key for row in rows for key in row}
+    assert written(iter(rows), "csv", fields=fields, keys=names) == held
+    if not names_its_columns(fields):
+        assert written(iter(rows), "csv", fields=fields, keys=()) == held
 
 
 def test_columns_without_fields_are_the_default_ones_and_what_is_found():

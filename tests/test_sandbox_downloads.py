@@ -4,22 +4,26 @@ import asyncio
 import base64
 import gzip
 import hashlib
+import os
 import re
 import zlib
 from collections import Counter
 from dataclasses import replace
-from typing import get_args
+from typing import Any, get_args
 
 import google_crc32c
 import orjson
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from asyncexport.core.bundles import DAY, show
 from asyncexport.sandbox import SandboxBehaviour, serving
 from asyncexport.sandbox.behaviour import Delivery
-from asyncexport.sandbox.contents import KEPT_BYTES, SandboxArchives, SandboxFile, SandboxRepeatedBody
-from asyncexport.sandbox.formats import row_json
+from asyncexport.sandbox.contents import KEPT_BYTES, THREADS, SandboxArchives, SandboxRepeatedBody
+from asyncexport.sandbox.formats import render, row_json
 from asyncexport.sandbox.reading import read_export_request
+from asyncexport.sandbox.stored_files import HELD_BYTES, SandboxDiskBody, SandboxFile, finished, stored
 from tests.sandbox_client import Caller, ask, unchunked
 
 NOW = 1_780_000_000.0
@@ -118,6 +122,7 @@ async def test_many_who_want_one_file_share_the_making_of_it():
     def maker(number, size):
         def make():
             made.append(number)
+            yield
             return SandboxFile.of(bytes(size))
 
         return make
@@ -132,6 +137,131 @@ async def test_many_who_want_one_file_share_the_making_of_it():
     await archives.shared((1,), maker(1, 1000))
     assert made[-1] == 1
     await archives.close()
+
+
+async def test_a_small_file_does_not_wait_for_big_ones():
+    """Files take turns, step by step: one is made while more are under way than there are threads."""
+
+    def endless():
+        while True:
+            yield
+
+    def small():
+        for _ in range(20):
+            yield
+        return SandboxFile.of(b"small")
+
+    archives = SandboxArchives()
+    waiting = [asyncio.create_task(archives.shared((number,), endless)) for number in range(3 * THREADS)]
+    await asyncio.sleep(0)
+    assert (await archives.shared(("small",), small)).content == b"small"
+    assert not any(one.done() for one in waiting)
+    await archives.close()
+    assert all(
+        isinstance(one, asyncio.CancelledError) for one in await asyncio.gather(*waiting, return_exceptions=True)
+    )
+
+
+async def test_what_cannot_be_made_is_tried_again():
+    """An error reaches all who wait for the file, and is not kept."""
+
+    def broken():
+        yield
+        raise OSError("no space left")
+
+    def whole():
+        yield
+        return SandboxFile.of(b"whole")
+
+    archives = SandboxArchives()
+    got = await asyncio.gather(*(archives.shared((1,), broken) for _ in range(2)), return_exceptions=True)
+    assert [str(one) for one in got] == ["no space left"] * 2
+    assert (await archives.shared((1,), whole)).content == b"whole"
+    await archives.close()
+
+
+@given(st.lists(st.binary(max_size=40), max_size=6), st.integers(0, 9), st.integers(0, 300), st.integers(0, 300))
+def test_a_file_on_the_disk_is_like_one_in_memory(pieces, copies, start, length):
+    """The same bytes, whole and in every part, the same checksums."""
+    small = b"".join(pieces)
+    pieces = [*pieces, *[bytes([copies]) * (HELD_BYTES // 9 + 1)] * copies]
+    data = b"".join(pieces)
+    file = finished(stored(iter(pieces)))
+    in_memory = SandboxFile.of(data)
+    assert (file.etag, file.crc32c, file.md5) == (in_memory.etag, in_memory.crc32c, in_memory.md5)
+    assert isinstance(file.content, SandboxDiskBody) == (len(data) > HELD_BYTES)
+    if isinstance(file.content, SandboxDiskBody):
+        assert len(file.content) == len(data)
+        for first in (start, len(small) + start, HELD_BYTES - start):
+            last = min(len(data), first + length * 2000)
+            assert b"".join(file.content.pieces(first, last)) == data[first:last]
+    else:
+        assert file.content == data
+
+
+def test_a_file_on_the_disk_is_closed_with_its_last_use(tmp_path):
+    """Not while somebody reads it, and then at once."""
+    path = tmp_path / "file"
+    path.write_bytes(b"abc")
+    descriptor = os.open(path, os.O_RDONLY)
+    body = SandboxDiskBody(descriptor, 3)
+    pieces = body.pieces(0, 3)
+    del body
+    assert list(pieces) == [b"abc"]
+    del pieces
+    with pytest.raises(OSError, match="Bad file descriptor"):
+        os.fstat(descriptor)
+
+
+class CountedRow(dict[str, Any]):
+    """A row of which it is known how many there are."""
+
+    there = most = 0
+
+    def __init__(self, *args):
+        super().__init__(*args)
+        CountedRow.there += 1
+        CountedRow.most = max(CountedRow.most, CountedRow.there)
+
+    def __del__(self):
+        CountedRow.there -= 1
+
+
+class ManyRows:
+    """A row a second, of which the last one of a range has a name that no other has."""
+
+    def between(self, start, end, *, arrived_by=None):
+        """The rows of a range; the future is known."""
+        assert arrived_by is None or end <= arrived_by
+        for number in range(int(start), int(end)):
+            last = {"evt_last_str": "x"} if number == int(end) - 1 else {}
+            yield CountedRow({"IndvId": 1, "EventStart": show(number), "EventTargetText": "row " * 100, **last})
+
+    def history(self, start, end, *, as_of):  # noqa: ARG002 - there is none
+        """Nobody's."""
+        yield from ()
+
+
+@pytest.mark.parametrize("container", ["CSV", "NDJSON", "JSON"])
+@pytest.mark.parametrize("delivery", ["gzip", "plain", "nested", "members", "inflated", "recompressed"])
+async def test_no_file_is_held_whole(container, delivery):
+    """Rows are made as they are written, in every format and delivery, and the header of a CSV names them all."""
+    count = 3000
+    async with serving(replace(QUICK, rows=ManyRows(), delivery=delivery), clock=standing_still) as box:
+        call = Caller(box)
+        link = await call.located(START, START + count, format=f"FORMAT_{container}")
+        CountedRow.most = CountedRow.there = 0
+        got = await call.download(link)
+        assert CountedRow.most < 10
+        assert CountedRow.there == 0
+        data = got.body
+        while data[:2] == b"\x1f\x8b":
+            data = gzip.decompress(data)
+        rows = list(ManyRows().between(START, START + count))
+        assert data == b"".join(render(rows, container.lower()))
+        if delivery == "plain":
+            part = await call.download(link, Range=f"bytes=1000-{HELD_BYTES + 9}")
+            assert (part.status, part.body) == (206, data[1000 : HELD_BYTES + 10])
 
 
 @pytest.mark.slow

@@ -16,8 +16,10 @@ import orjson
 from asyncexport.core.bundles import read_moment
 from asyncexport.sandbox.answers import SandboxAnswer, error, reply
 from asyncexport.sandbox.behaviour import changed
-from asyncexport.sandbox.formats import EVENT_FIELDS, INDIVIDUAL_FIELDS, render
+from asyncexport.sandbox.contents import source
+from asyncexport.sandbox.formats import render
 from asyncexport.sandbox.sandbox import Sandbox
+from asyncexport.sandbox.stored_files import finished, stored
 
 PREFIX = "/sandbox/"
 
@@ -63,10 +65,7 @@ def _counts(sandbox: Sandbox) -> dict[str, int]:
 
 def _truth(sandbox: Sandbox, query: dict[str, str]) -> SandboxAnswer:
     start, end = (read_moment(query[name], now=sandbox.now) for name in ("start", "end"))
-    if query.get("type") == "individual":
-        rows, columns = sandbox.individuals(start, end), INDIVIDUAL_FIELDS
-    else:
-        rows, columns = sandbox.events(start, end), EVENT_FIELDS
-    return SandboxAnswer(
-        200, b"".join(render(rows, "ndjson", columns=columns)), (("Content-Type", "application/x-ndjson"),)
-    )
+    is_of_people = query.get("type") == "individual"
+    rows = sandbox.individuals(start, end) if is_of_people else source(sandbox.behaviour).between(start, end)
+    file = finished(stored(render(rows, "ndjson")))
+    return SandboxAnswer(200, file.content, (("Content-Type", "application/x-ndjson"),))

@@ -1,39 +1,43 @@
 """What is in the store: rows into a file, the file into what is delivered, and damage where a fault wants it.
 
 1. The bytes of an export follow from its request, from when it was made, and from the behaviour: the same each time.
-2. They are made in a thread, so that the event loop, which may be that of an exporter too, goes on. What was made is
-   kept as long as there is room for it.
+2. They are made in threads, so that the event loop, which may be that of an exporter too, goes on. Each file is made in
+   short steps, and files take turns: a small one does not wait for a big one. Rows are made as they are written, and no
+   file is held whole, but where damage is done to it. What was made is kept as long as there is room for it.
 3. Damage is done to the bytes and never to the checksums, but where it says so: these are of what should have come.
 """
 
 import asyncio
-import hashlib
 import zlib
 from collections import OrderedDict
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from itertools import chain, islice
 
 from asyncexport.core.exports import Format, Type
-from asyncexport.sandbox.answers import SandboxContent
 from asyncexport.sandbox.behaviour import Delivery, SandboxBehaviour
 from asyncexport.sandbox.data import SandboxSyntheticRows
 from asyncexport.sandbox.filler import filler
-from asyncexport.sandbox.formats import EVENT_FIELDS, INDIVIDUAL_FIELDS, empty, render
+from asyncexport.sandbox.formats import EVENT_FIELDS, INDIVIDUAL_FIELDS, empty, names_its_columns, render
 from asyncexport.sandbox.operations import SandboxOperation
 from asyncexport.sandbox.people import individuals
 from asyncexport.sandbox.reading import SandboxExportRequest
 from asyncexport.sandbox.rows import Row, SandboxRows
 from asyncexport.sandbox.segments import holds
-
-try:
-    import google_crc32c
-except ImportError:  # no wheel for this platform: the store then tells md5 alone
-    google_crc32c = None  # type: ignore[assignment]
+from asyncexport.sandbox.stored_files import SandboxDiskBody, SandboxFile, SandboxMaking, stored
 
 KEPT_BYTES = 64 << 20
-"""Room for files that were made already."""
+"""Room in memory for files that were made already."""
+
+KEPT_DISK_BYTES = 1 << 30
+"""Likewise on the disk."""
+
+THREADS = 4
+"""So many files take a step at once."""
+
+ROWS_A_STEP = 200
+"""Rows that are looked through in one step, where nothing is written: a few milliseconds."""
 
 LEVEL = 1
 """Of compression: the sandbox shall be quick."""
@@ -76,37 +80,21 @@ class SandboxRepeatedBody:
         yield self.tail
 
 
-@dataclass(frozen=True, slots=True)
-class SandboxFile:
-    """A file in the store: its bytes, and the checksums that go with it; `crc32c` is b"" where it cannot be had."""
-
-    content: bytes | SandboxContent
-    etag: str
-    crc32c: bytes
-    md5: bytes
-
-    @classmethod
-    def of(cls, content: bytes | SandboxContent) -> "SandboxFile":
-        """With the checksums of these very bytes."""
-        md5, crc32c = hashlib.md5(usedforsecurity=False), 0
-        for piece in [content] if isinstance(content, bytes) else content.pieces(0, len(content)):
-            md5.update(piece)
-            crc32c = google_crc32c.extend(crc32c, piece) if google_crc32c else 0
-        digest = crc32c.to_bytes(4, "big") if google_crc32c else b""
-        return cls(content, f'"{md5.hexdigest()}"', digest, md5.digest())
-
-
 class SandboxArchives:
     """Makes files, away from the event loop, and keeps some."""
 
     def __init__(self) -> None:
         self._kept: OrderedDict[tuple[object, ...], SandboxFile] = OrderedDict()
-        self._kept_bytes = 0
-        self._making: dict[tuple[object, ...], asyncio.Future[SandboxFile]] = {}
-        self._threads = ThreadPoolExecutor(max_workers=2, thread_name_prefix="sandbox-archives")
+        self._making: dict[tuple[object, ...], asyncio.Task[SandboxFile]] = {}
+        self._threads = ThreadPoolExecutor(max_workers=THREADS, thread_name_prefix="sandbox-archives")
 
     async def close(self) -> None:
-        """Make no more; what is being made is finished and dropped."""
+        """Make no more; what is being made is dropped."""
+        making = list(self._making.values())
+        for one in making:
+            one.cancel()
+        if making:
+            await asyncio.wait(making)
         await asyncio.to_thread(self._threads.shutdown, wait=True, cancel_futures=True)
 
     async def get(
@@ -116,34 +104,58 @@ class SandboxArchives:
         shaping = (behaviour.delivery, behaviour.empty, behaviour.filler_bytes, damage)
         return await self.shared((one.export_id, *shaping), lambda: make(one, request, behaviour, damage))
 
-    async def shared(self, key: tuple[object, ...], make_it: Callable[[], SandboxFile]) -> SandboxFile:
+    async def shared(self, key: tuple[object, ...], make_it: Callable[[], SandboxMaking]) -> SandboxFile:
         """What is kept under a key, or is being made, or else is made now."""
         if key in self._kept:
             self._kept.move_to_end(key)
             return self._kept[key]
         if key not in self._making:
-            made = asyncio.get_running_loop().run_in_executor(self._threads, make_it)
-            self._making[key] = made
+            self._making[key] = made = asyncio.create_task(self._made(make_it()))
             made.add_done_callback(lambda done: self._keep(key, done))
         # Several who want the same file wait for it together; one of them going away ends nothing.
         return await asyncio.shield(self._making[key])
+
+    async def _made(self, making: SandboxMaking) -> SandboxFile:
+        """Take a step after the other; in between it is the turn of other files."""
+        loop = asyncio.get_running_loop()
+        while (file := await loop.run_in_executor(self._threads, _step, making)) is None:
+            pass
+        return file
 
     def _keep(self, key: tuple[object, ...], done: "asyncio.Future[SandboxFile]") -> None:
         del self._making[key]
         if done.cancelled() or done.exception() is not None:
             return
         self._kept[key] = done.result()
-        self._kept_bytes += _held(done.result())
-        while self._kept_bytes > KEPT_BYTES and len(self._kept) > 1:
-            _, dropped = self._kept.popitem(last=False)
-            self._kept_bytes -= _held(dropped)
+        while len(self._kept) > 1 and not self._has_room():
+            self._kept.popitem(last=False)
+
+    def _has_room(self) -> bool:
+        sizes = list(map(_size, self._kept.values()))
+        in_memory = sum(size for size, _ in sizes)
+        on_the_disk = sum(size for _, size in sizes)
+        return in_memory <= KEPT_BYTES and on_the_disk <= KEPT_DISK_BYTES
 
 
-def _held(stored: SandboxFile) -> int:
-    content = stored.content
-    return (
-        len(content.head + content.block + content.tail) if isinstance(content, SandboxRepeatedBody) else len(content)
-    )
+def _step(making: SandboxMaking) -> SandboxFile | None:
+    """One step; the file if it was the last one."""
+    try:
+        next(making)
+    except StopIteration as end:
+        file: SandboxFile = end.value
+        return file
+    return None
+
+
+def _size(file: SandboxFile) -> tuple[int, int]:
+    """The bytes that a file takes in memory and on the disk."""
+    match file.content:
+        case SandboxDiskBody():
+            return 0, len(file.content)
+        case SandboxRepeatedBody(head, block, _, tail):
+            return len(head) + len(block) + len(tail), 0
+        case _:
+            return len(file.content), 0
 
 
 def source(behaviour: SandboxBehaviour) -> SandboxRows:
@@ -171,24 +183,58 @@ def rows_of(one: SandboxOperation, request: SandboxExportRequest, behaviour: San
 
 def make(
     one: SandboxOperation, request: SandboxExportRequest, behaviour: SandboxBehaviour, damage: str = ""
-) -> SandboxFile:
-    """The file of an export."""
+) -> SandboxMaking:
+    """Make the file of an export, step by step."""
     if behaviour.filler_bytes is not None:
         return SandboxFile.of(_filled(one, request, behaviour))
-    rows = rows_of(one, request, behaviour)
-    columns = EVENT_FIELDS if request.type is Type.EVENT else INDIVIDUAL_FIELDS
-    first = next(rows, None)
-    if first is None and behaviour.empty != "usual":
+    rows: Iterable[Row] = SandboxExportRows(one, request, behaviour)
+    columns = EVENT_FIELDS
+    if request.type is not Type.EVENT:
+        rows, columns = list(rows), INDIVIDUAL_FIELDS  # there are few, and to count them is the work
+    if behaviour.empty != "usual" and next(iter(rows), None) is None:
         return SandboxFile.of(_nothing(request, behaviour, columns))
-    all_of_them = rows if first is None else chain([first], rows)
-    pieces = render(all_of_them, request.format, fields=request.fields or None, columns=columns)
+    fields = request.fields or None
+    keys = (yield from _keys(rows)) if request.format is Format.CSV and names_its_columns(fields) else ()
+
+    def pieces() -> Iterator[bytes]:
+        return render(rows, request.format, fields=fields, columns=columns, keys=keys)
+
     if damage:
-        return _damaged(b"".join(pieces), request, behaviour.delivery, damage)
+        data = yield from _joined(pieces())
+        return _damaged(data, request, behaviour.delivery, damage)
     if behaviour.delivery in ON_THE_WAY:
-        return _changed_on_the_way(b"".join(pieces), behaviour.delivery)
-    if behaviour.delivery in ("gzip", "encoded"):
-        return SandboxFile.of(b"".join(_gzipped(pieces)))
-    return SandboxFile.of(packed(b"".join(pieces), behaviour.delivery))
+        return (yield from _changed_on_the_way(pieces, behaviour.delivery))
+    return (yield from stored(_packed(pieces(), behaviour.delivery)))
+
+
+@dataclass(frozen=True, slots=True)
+class SandboxExportRows:
+    """The rows of an export: made anew, and the same, each time they are gone through."""
+
+    one: SandboxOperation
+    request: SandboxExportRequest
+    behaviour: SandboxBehaviour
+
+    def __iter__(self) -> Iterator[Row]:
+        return rows_of(self.one, self.request, self.behaviour)
+
+
+def _keys(rows: Iterable[Row]) -> Generator[None, None, set[str]]:
+    """All names in the rows: the header of a CSV file names what only its last row may have."""
+    found: set[str] = set()
+    for number, row in enumerate(rows):
+        found.update(row)
+        if number % ROWS_A_STEP == 0:
+            yield
+    return found
+
+
+def _joined(pieces: Iterable[bytes]) -> Generator[None, None, bytes]:
+    held = []
+    for piece in pieces:
+        held.append(piece)
+        yield
+    return b"".join(held)
 
 
 def _nothing(request: SandboxExportRequest, behaviour: SandboxBehaviour, columns: tuple[str, ...]) -> bytes:
@@ -208,16 +254,29 @@ def _filled(one: SandboxOperation, request: SandboxExportRequest, behaviour: San
 
 def packed(data: bytes, delivery: Delivery, *, level: int = LEVEL) -> bytes:
     """A file as it lies in the store."""
+    return b"".join(_packed([data], delivery, level=level))
+
+
+def _packed(pieces: Iterable[bytes], delivery: Delivery, *, level: int = LEVEL) -> Iterable[bytes]:
     match delivery:
         case "plain":
-            return data
+            return pieces
         case "members":
-            width = len(data) // 3 + 1
-            return b"".join(_gzip(data[at : at + width], level=level) for at in range(0, max(len(data), 1), width))
+            return _members(pieces, level=level)
         case "nested" | "encoded-gzip":
-            return _gzip(_gzip(data, level=level))
+            return _gzipped(_gzipped(pieces, level=level))
         case _:
-            return _gzip(data, level=level)
+            return _gzipped(pieces, level=level)
+
+
+def _members(pieces: Iterable[bytes], *, level: int) -> Iterator[bytes]:
+    """Three members of gzip: two with a third of the first piece each, and one with all the rest."""
+    rest = iter(pieces)
+    first = next(rest, b"")
+    width = len(first) // 3 + 1
+    yield _gzip(first[:width], level=level)
+    yield _gzip(first[width : 2 * width], level=level)
+    yield from _gzipped(chain([first[2 * width :]], rest), level=level)
 
 
 def _gzip(data: bytes, *, level: int = LEVEL) -> bytes:
@@ -231,10 +290,11 @@ def _gzipped(pieces: Iterable[bytes], *, level: int = LEVEL) -> Iterator[bytes]:
     yield deflate.flush()
 
 
-def _changed_on_the_way(data: bytes, delivery: Delivery) -> SandboxFile:
+def _changed_on_the_way(pieces: Callable[[], Iterator[bytes]], delivery: Delivery) -> SandboxMaking:
     """What a box makes of a file that is stored as gzip; ETag and checksums are of what is stored."""
-    content = data if delivery == "inflated" else _gzip(data, level=OTHER_LEVEL)
-    return replace(SandboxFile.of(_gzip(data)), content=content)
+    kept = yield from stored(_gzipped(pieces()))
+    sent = yield from stored(pieces() if delivery == "inflated" else _gzipped(pieces(), level=OTHER_LEVEL))
+    return replace(kept, content=sent.content)
 
 
 def _damaged(data: bytes, request: SandboxExportRequest, delivery: Delivery, damage: str) -> SandboxFile:

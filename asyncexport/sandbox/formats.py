@@ -5,12 +5,13 @@
 3. NDJSON is one object a line. JSON is one array, a line break after the comma between two objects, as the real one is.
 4. CSV is a header and records that end in a line feed; quotes only where they are needed, line breaks within them kept.
    Columns are the fields asked for, in that order, or all the default ones; the custom ones that are there come sorted
-   by name, so that the same rows in another order have the same header. What a guess is in this: reference section 8.
+   by name, so that the same rows in another order have the same header. Which are there, one has to look for before the
+   first byte is written. What a guess is in this: reference section 8.
 """
 
 import csv
 import json
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from typing import Any
 
 import orjson
@@ -19,7 +20,7 @@ from asyncexport.core.row_names import EVENT_FIELDS, INDIVIDUAL_FIELDS
 from asyncexport.sandbox.rowfile import SandboxFileRow
 from asyncexport.sandbox.rows import Row
 
-__all__ = ["EVENT_FIELDS", "INDIVIDUAL_FIELDS", "empty", "render", "row_json", "select"]
+__all__ = ["EVENT_FIELDS", "INDIVIDUAL_FIELDS", "empty", "names_its_columns", "render", "row_json", "select"]
 
 PIECE_BYTES = 64 << 10
 
@@ -58,24 +59,29 @@ def render(
     *,
     fields: Sequence[str] | None = None,
     columns: Sequence[str] = EVENT_FIELDS,
+    keys: Collection[str] | None = None,
     pieces: int = PIECE_BYTES,
 ) -> Iterator[bytes]:
     """The whole file, uncompressed, in pieces.
 
     Args:
-        rows: What is in it. For CSV all of them are held, since the header names what the last of them has.
+        rows: What is in it.
         format: `ndjson`, `json` or `csv`.
         fields: What to leave of each row; None: everything.
         columns: The columns of a CSV file without `fields`: EVENT_FIELDS or INDIVIDUAL_FIELDS.
+        keys: For CSV: the names in the rows, before `fields` are chosen; only needed where `names_its_columns` says
+            so. None: they are looked for, and all rows are held meanwhile.
         pieces: About how many bytes a piece has.
     """
-    rows = select(rows, fields)
     if format == "ndjson":
-        parts = _ndjson(rows)
+        parts = _ndjson(select(rows, fields))
     elif format == "json":
-        parts = _json_array(rows)
+        parts = _json_array(select(rows, fields))
     elif format == "csv":
-        parts = _csv(list(rows), fields or columns, all_of_it=not fields)
+        if keys is None:
+            rows = list(rows)
+            keys = {key for row in rows for key in row}
+        parts = _csv(select(rows, fields), _columns(keys, fields, columns))
     else:
         raise ValueError(f"no such format: {format!r}")
     return _gathered(parts, pieces)
@@ -119,14 +125,26 @@ def _json_array(rows: Iterable[Row]) -> Iterator[bytes]:
     yield b"[]" if before == b"[" else b"]"
 
 
-def _csv(rows: Sequence[Row], wanted: Sequence[str], *, all_of_it: bool) -> Iterator[bytes]:
-    found = sorted({key for row in rows for key in row})
+def names_its_columns(fields: Sequence[str] | None) -> bool:
+    """Whether the columns of a CSV file depend on its rows, and not on the fields asked for alone."""
+    return not fields or not WILDCARDS.isdisjoint(fields)
+
+
+def _columns(keys: Collection[str], fields: Sequence[str] | None, defaults: Sequence[str]) -> list[str]:
+    """The columns of a CSV file."""
+    if not fields:
+        return list(dict.fromkeys([*defaults, *sorted(keys)]))
+    found = sorted(next(select([dict.fromkeys(keys)], fields)))
     columns: dict[str, None] = {}
-    for name in [*wanted, "*"] if all_of_it else wanted:
-        if name.endswith("*"):
+    for name in fields:
+        if name in WILDCARDS:
             columns |= dict.fromkeys(key for key in found if key.startswith(name[:-1]))
         else:
             columns[name] = None
+    return list(columns)
+
+
+def _csv(rows: Iterable[Row], columns: Sequence[str]) -> Iterator[bytes]:
     lines: list[str] = []
     writer = csv.writer(_CsvLines(lines), lineterminator="\r\n")
     writer.writerow(columns)

@@ -2,8 +2,7 @@
 
 1. A link is the path of an export, when it expires, and a signature over all of it, byte for byte: whoever writes it
    differently is refused. Nothing is kept about links.
-2. The bytes of an export are made when they are first asked for, in a thread, and are the same each time. What was made
-   is kept as long as there is room for it.
+2. The bytes of an export are made when they are first asked for (see `contents`), and are the same each time.
 3. ETag, hash and range are those of the bytes as stored: all as inferred in reference section 5.
 """
 
@@ -18,7 +17,7 @@ from datetime import UTC, datetime
 
 from asyncexport.sandbox.answers import Headers, SandboxAnswer, SandboxContent
 from asyncexport.sandbox.behaviour import SandboxBehaviour
-from asyncexport.sandbox.contents import SandboxFile
+from asyncexport.sandbox.stored_files import SandboxFile
 
 PREFIX = "/storage/fullstoryapp-search-export/"
 
