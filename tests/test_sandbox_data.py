@@ -195,6 +195,33 @@ def test_rows_are_sparse_and_some_strings_are_empty(day):
     assert not any(value is None for row in day for value in row.values())
 
 
+def test_errors_of_custom_events_come_with_the_event(day):
+    """As real rows do: each custom_error equals a custom row in all but its type and what the complaint is."""
+    complaint = ("EventVarErrorKind", "EventVarFields")
+    errors = [row for row in day if row["EventType"] == "custom_error"]
+    expected = texts(
+        {key: value for key, value in row.items() if key not in complaint} | {"EventType": "custom"} for row in errors
+    )
+    assert len(errors) > 10
+    assert expected <= texts(day)
+
+
+def test_columns_belong_to_their_types(day):
+    """EventModError to clicks, EventVar* to the events that are errors, and a pageview to pages of site and app."""
+    for row in day:
+        kind = row["EventType"]
+        assert kind == "click" or "EventModError" not in row
+        is_error = kind in ("custom_error", "click_error", "seen_error")
+        assert (bool(row.get("EventVarErrorKind")), bool(row.get("EventVarFields"))) == (is_error, is_error)
+    assert any("EventModError" in row for row in day)
+    views = [row for row in day if row["EventType"] == "pageview"]
+    assert {"PageUrl" in row for row in views} == {True, False}
+    latest: dict[int, str] = {}
+    for row in day:
+        latest[row["PageId"]] = max(latest.get(row["PageId"], ""), row["EventStart"])
+    assert all(row["EventStart"] == latest[row["PageId"]] for row in views)
+
+
 def test_ids_are_beyond_what_a_float_holds(day):
     """Whoever reads an id as a float gets another one."""
     for name in ("IndvId", "UserId", "SessionId", "PageId"):

@@ -60,6 +60,7 @@ def sandbox(
 
     It does what the vendor documents. Where --show-switches says inferred or guess, nobody has documented it: the real
     service may do otherwise. Nothing of it was observed on a real account.
+    Ids in paths may be raw or percent-encoded; with --set ids=strict they have to be encoded.
     """
     if show_switches or show_faults:
         _show(switches=show_switches, faults=show_faults)

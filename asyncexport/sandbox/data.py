@@ -6,13 +6,20 @@
 """
 
 import random
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from asyncexport.sandbox.chance import WORD, mixed
 from asyncexport.sandbox.rows import Row, SandboxPageView, SandboxRows, event_stamp, micros
 from asyncexport.sandbox.shop import IN_THE_APP, KINDS, ON_THE_SITE, SITE, SandboxShopEvent, arrival, pool
 from asyncexport.sandbox.visitors import LIFE_DAYS, visitor
-from asyncexport.sandbox.visits import DAY_MS, LOAD_AFTER_MS, LONGEST_VISIT_MS, SandboxVisitedPage, SandboxVisits
+from asyncexport.sandbox.visits import (
+    DAY_MS,
+    END_BEFORE_MS,
+    LOAD_AFTER_MS,
+    LONGEST_VISIT_MS,
+    SandboxVisitedPage,
+    SandboxVisits,
+)
 
 __all__ = ["Row", "SandboxRows", "SandboxSyntheticRows"]
 
@@ -75,7 +82,9 @@ class SandboxSyntheticRows:
         for cell in self._visits.cells(born, min(died, limit + 1)):
             for page in self._visits.pages(cell):
                 if page.visit[2:4] in seen and (events := self._visits.events(page, limit)):
-                    yield SandboxPageView(self._facts(page), tuple(sorted(at * 1000 for at, _ in events)))
+                    kind, head, middle, tail = self._parts(page)
+                    moments = sorted(at * 1000 for at, _ in _happenings(page, events, kind))
+                    yield SandboxPageView(head | middle | tail, tuple(moments))
 
     def _rows(self, page: SandboxVisitedPage, first: int, last: int, limit: int) -> Iterator[Row]:
         """The rows of a page's events in a range."""
@@ -83,8 +92,7 @@ class SandboxSyntheticRows:
         if not events:
             return
         kind, head, middle, tail = self._parts(page)
-        for at, dice in events:
-            happening = _happening(page, at, dice, kind)
+        for at, happening in _happenings(page, events, kind):
             yield {
                 **head,
                 "EventStart": event_stamp(at),
@@ -134,15 +142,28 @@ class SandboxSyntheticRows:
         variables = kind.variables[(dice >> 44) % len(kind.variables)]
         return number, head, middle, {**app, **who.known, **who.variables, **variables}
 
-    def _facts(self, page: SandboxVisitedPage) -> Row:
-        _, head, middle, tail = self._parts(page)
-        return head | middle | tail
+
+def _happenings(
+    page: SandboxVisitedPage, events: Sequence[tuple[int, int]], kind: int
+) -> Iterator[tuple[int, SandboxShopEvent]]:
+    """What happens on a page of a kind, and when, from the moments of its events and their numbers."""
+    for at, dice in events:
+        happening = _happening(page, at, dice, kind)
+        yield at, happening
+        if happening.twin is not None:
+            yield at, happening.twin
 
 
 def _happening(page: SandboxVisitedPage, at: int, dice: int, kind: int) -> SandboxShopEvent:
-    """What happens then: a page begins with its arrival, most often a load, and goes on from its pool."""
-    if at == page.start:
-        choices = arrival("pageview" if KINDS[kind].in_the_app else "navigate")
+    """What happens then.
+
+    A page of the site begins with a navigate, most often followed by a load. All pages end with a pageview, as those
+    of the service do; in between comes what the pool of its kind has.
+    """
+    if at == page.end - END_BEFORE_MS:
+        choices = arrival("pageview")
+    elif at == page.start and not KINDS[kind].in_the_app:
+        choices = arrival("navigate")
     elif at == page.start + LOAD_AFTER_MS and (page.first or dice % 4) and not KINDS[kind].in_the_app:
         choices = arrival("load")
     else:

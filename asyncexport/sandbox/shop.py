@@ -23,11 +23,13 @@ class SandboxShopEvent:
         event: `EventType` and what else begins with Event.
         timing: What a load or a request adds.
         variables: Custom ones, `evt_…`.
+        twin: Another event of the same moment that always comes with this one.
     """
 
     event: Row
     timing: Row = field(default_factory=dict)
     variables: Row = field(default_factory=dict)
+    twin: "SandboxShopEvent | None" = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +52,7 @@ class SandboxPageKind:
 
 @cache
 def arrival(kind: str) -> tuple[SandboxShopEvent, ...]:
-    """How a page begins: `navigate`, `load` or, in the app, `pageview`."""
+    """How a page begins, `navigate` and `load`, or ends, `pageview`."""
     rng = random.Random(mixed(*kind.encode()))
     return tuple(MAKERS[kind](rng) for _ in range(64))
 
@@ -137,15 +139,28 @@ def _custom(rng: random.Random) -> SandboxShopEvent:
     return SandboxShopEvent({"EventType": "custom", "EventCustomName": deed}, variables=variables)
 
 
-def _trouble(rng: random.Random) -> SandboxShopEvent:
-    variables = {"evt_message_str": pick(rng, MESSAGES), "evt_code_int": 400 + int(rng.random() * 200)}
-    event = {"EventType": "custom_error", "EventCustomName": "Checkout Trouble", "EventModError": 1}
-    return SandboxShopEvent(event, variables=variables | {"evt_retried_bool": rng.random() < 0.5})
+def _custom_error(rng: random.Random) -> SandboxShopEvent:
+    """A complaint about a custom event: the event itself is there as well, and equal in all else (real rows are so)."""
+    custom = _custom(rng)
+    names = [name.removeprefix("evt_").rpartition("_")[0] for name in custom.variables]
+    event = custom.event | {"EventType": "custom_error"} | _complaint(rng, names)
+    return SandboxShopEvent(event, variables=custom.variables, twin=custom)
 
 
-def _uservar(rng: random.Random) -> SandboxShopEvent:
-    event = {"EventType": "uservar", "EventVarFields": pick(rng, ("plan", "plan,newsletter", "loyalty.points"))}
-    return SandboxShopEvent(event | ({"EventVarErrorKind": "type_mismatch"} if rng.random() < 0.15 else {}))
+def _element_error(kind: str) -> Callable[[random.Random], SandboxShopEvent]:
+    """A complaint about the variables of an element that was clicked or seen."""
+
+    def make(rng: random.Random) -> SandboxShopEvent:
+        return SandboxShopEvent(_on_target(kind)(rng).event | _complaint(rng, ("price", "name", "stock")))
+
+    return make
+
+
+def _complaint(rng: random.Random, names: Sequence[str]) -> Row:
+    """What was wrong with variables, and which. The kinds are a guess."""
+    fields = names[: 1 + int(rng.random() * len(names))]
+    kind = pick(rng, ("type_mismatch", "type_mismatch", "limit_reached"))
+    return {"EventVarErrorKind": kind, "EventVarFields": ",".join(fields)}
 
 
 def _request(rng: random.Random) -> SandboxShopEvent:
@@ -185,15 +200,13 @@ MAKERS: Mapping[str, Callable[[random.Random], SandboxShopEvent]] = {
     "pageview": _pageview,
     "load": _load,
     "click": _click,
-    **{
-        kind: _on_target(kind) for kind in ("change", "click_error", "copy", "highlight", "paste", "seen", "seen_error")
-    },
-    **{kind: _on_target(kind) for kind in ("thrash",)},
+    **{kind: _on_target(kind) for kind in ("change", "copy", "highlight", "paste", "seen", "thrash")},
+    **{kind: _element_error(kind) for kind in ("click_error", "seen_error")},
     **{kind: _plain(kind) for kind in ("abandon", "backgrounded", "keyboard_open", "keyboard_close", "low_memory")},
     "pinch_gesture": _plain("pinch_gesture", "pinch_scale_in", "pinch_scale_out"),
     "custom": _custom,
-    "custom_error": _trouble,
-    "uservar": _uservar,
+    "custom_error": _custom_error,
+    "uservar": _plain("uservar"),
     "request": _request,
     "console_message": _console,
     "exception": _exception,
@@ -218,6 +231,7 @@ _BROWSING = {
     "thrash": 4,
     "exception": 3,
     "click_error": 2,
+    "custom_error": 2,
     "abandon": 1,
 }
 _BUYING = _BROWSING | {"change": 60, "paste": 8, "custom": 50, "custom_error": 12, "seen_error": 6, "abandon": 6}

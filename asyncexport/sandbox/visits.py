@@ -32,6 +32,9 @@ GAP_MS = (400, 6400)
 LOAD_AFTER_MS = 13
 """When the second event of a page is: its load, unless it needed none."""
 
+END_BEFORE_MS = 1
+"""How long before the end of a page its last event is."""
+
 TWIN_ONE_IN = 25
 """One page in so many has an event that is there twice."""
 
@@ -121,8 +124,8 @@ class SandboxVisits:
         """When the events of a page that had arrived by `limit` were, each with the number it is made from."""
         bits = random.Random(mixed(page.dice)).getrandbits
         start, span = page.start, page.end - page.start - 20
-        events = [(start, bits(64)), (start + LOAD_AFTER_MS, bits(64))]
-        for _ in range(page.events - 2):
+        events = [(start, bits(64)), (start + LOAD_AFTER_MS, bits(64)), (page.end - END_BEFORE_MS, bits(64))]
+        for _ in range(page.events - 3):
             dice = bits(64)
             events.append((start + LOAD_AFTER_MS + 1 + ((dice >> 40) * span >> 24), dice))
         if bits(16) % TWIN_ONE_IN == 0:
