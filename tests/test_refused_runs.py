@@ -2,6 +2,7 @@
 
 import pytest
 
+from asyncexport.core.bundles import Range
 from asyncexport.core.exits import Exit, exit_of
 from asyncexport.core.exports import Definition, Export
 from asyncexport.core.service.requests import Kind
@@ -152,6 +153,44 @@ def test_a_segment_that_is_deleted_in_mid_history_stops_its_export_alone(error):
     assert played.stored["a"] == played.stored["c"] == 142
     left = {state for bundle, state in played.states.items() if bundle.export == "b" and isinstance(state, Planned)}
     assert left == {Planned(1)}
+
+
+@pytest.mark.parametrize("call", [Call.CREATE, Call.RESULTS])
+def test_a_bundle_whose_refusal_is_undecided_ends_with_its_export(call):
+    """One create is refused with 400, and before it is known why, the export is stopped over something else."""
+    first: list[int] = []
+
+    def refuses(asked: Asked) -> ExportError | None:
+        if asked.at < 600:
+            return None
+        first.append(asked.number)
+        return RefusedError("400", status=400) if asked.number == first[0] else denied()
+
+    service = RefusingService(refuses={Call.CREATE: refuses})
+    if call is Call.RESULTS:
+        service.refuses[call] = for_minutes(1e9, denied(), since=600)
+    played = play(Scenario(400, counts_all=False), service)
+    assert played.error is None
+    assert list(played.stopped) == ["simulated"]
+    assert played.seconds < 2 * 3600
+
+
+def test_a_newest_bundle_that_is_parked_over_something_else_holds_nobody_up():
+    """Its creates are answered with what cannot be read until it is parked: another one is tried as the newest."""
+    late: list[Range | None] = []
+
+    def refuses(asked: Asked) -> ExportError | None:
+        if asked.at < 600:
+            return None
+        late.append(asked.span)
+        if len(late) <= 3:
+            return RefusedError("400", status=400)
+        return ReplyError("no JSON") if asked.span == late[3] else None
+
+    played = play(Scenario(400, counts_all=False), RefusingService(refuses={Call.CREATE: refuses}))
+    assert played.error is None
+    assert not played.stopped
+    assert played.stored == {"simulated": 396}
 
 
 def test_what_all_exports_get_is_probed_once_for_all():

@@ -78,7 +78,7 @@ class CreateFailures:
             self._moves.tell(Retried(bundle, str(error), concerns_all=came_back is CameBack.TROUBLE))
         match await self._retrying.next_after(error, name, Call.CREATE, trouble, known):
             case Next.PARK:
-                return await self.park(record, export, str(error))
+                return await self._moves.note(record, Failed(str(error)))
             case Next.STOP_EXPORT:
                 self._retrying.stop(export, error, Call.CREATE)
                 raise ExportRefused from error
@@ -95,7 +95,7 @@ class CreateFailures:
         """Wait until it is known whether the refusal of a create is the bundle's trouble or the export's."""
         bundle, creates = record.bundle, export.creates
         self._moves.tell(Retried(bundle, str(error)))
-        while True:
+        while not export.refused:
             known = Facts(
                 others_get_on=bundle not in creates.undecided,
                 in_a_row=creates.in_a_row,
@@ -103,26 +103,21 @@ class CreateFailures:
             )
             match decide(Call.CREATE, read(Call.CREATE, error), known):
                 case Next.PARK:
-                    return await self.park(record, export, str(error))
+                    return await self._moves.note(record, Failed(str(error)))
                 case Next.STOP_EXPORT:
                     self._retrying.stop(export, error, Call.CREATE)
                     raise ExportRefused from error
             self._turns.look_for_newest(export)
             if bundle in creates.undecided and not creates.newest_refused:
                 await self._retrying.news.wait(float("inf"))
-
-    async def park(self, record: BundleRecord, export: ExportState, reason: str) -> BundleRecord:
-        """Park a bundle whose create, or whose operation, is given up."""
-        self._troubles.pop(record.bundle, None)
-        export.creates.give_up(record.bundle)
-        return await self._moves.note(record, Failed(reason))
+        raise ExportRefused from error
 
     def has_failed(self, bundle: Bundle) -> bool:
         """Whether a create of the bundle failed, and none was taken since."""
         return bundle in self._troubles
 
     def forget(self, bundle: Bundle) -> None:
-        """A create of the bundle was taken."""
+        """A create of the bundle was taken, or the bundle is parked."""
         self._troubles.pop(bundle, None)
 
     def _trouble(self, bundle: Bundle) -> BundleTrouble:

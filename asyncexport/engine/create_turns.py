@@ -107,6 +107,11 @@ class CreateTurns:
             self.look_for_newest(export)
             self._retrying.news.spread()
 
+    def give_up(self, bundle: Bundle, export: ExportState) -> None:
+        """A bundle is parked, for whatever reason: if the others waited to see how it fares, another is tried."""
+        export.creates.give_up(bundle)
+        self._retrying.news.spread()
+
     def look_for_newest(self, export: ExportState) -> None:
         """Where it is the newest bundle's turn, give it that (rule 4)."""
         creates = export.creates

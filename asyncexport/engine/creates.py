@@ -19,7 +19,7 @@ from asyncexport.core.admission import Priority
 from asyncexport.core.bundles import Bundle
 from asyncexport.core.service.requests import Kind
 from asyncexport.core.service.retrying import Call
-from asyncexport.core.states import BundleRecord, Created, Creating
+from asyncexport.core.states import BundleRecord, Created, Creating, Failed
 from asyncexport.engine.budget import Budget, NotWanted
 from asyncexport.engine.calls import ExportCalls
 from asyncexport.engine.create_failures import CreateFailures
@@ -75,7 +75,11 @@ class Creates:
             UnavailableError: the service is gone for good.
         """
         with self.turns.waiting(record.bundle, export):
-            return await self._create(record, attempt, export)
+            after = await self._create(record, attempt, export)
+        if isinstance(after.state, Failed):
+            self._failures.forget(record.bundle)
+            self.turns.give_up(record.bundle, export)
+        return after
 
     async def finish(self) -> None:
         """Wait for the answers of creates that were sent, and whose bundles nobody carries any more.
@@ -97,7 +101,7 @@ class Creates:
         bundle, failures = record.bundle, self._retrying.failures
         turn = await self._turn(bundle, export)
         if turn is None:
-            return await self._failures.park(record, export, failures.parked.pop(bundle))
+            return await self._moves.note(record, Failed(failures.parked.pop(bundle)))
         posted: Posted | None = None
         try:
             posted = await self._post(record, attempt, export, turn)

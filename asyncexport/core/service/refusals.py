@@ -278,7 +278,7 @@ class CreateRefusals:
         self._blame_bundles()
 
     def give_up(self, bundle: Bundle) -> None:
-        """A bundle is parked over something else: if it was tried as the newest, another is."""
+        """A bundle is parked: if it was being tried as the newest, that is still open."""
         if bundle == self.newest:
             self.newest = None
 
