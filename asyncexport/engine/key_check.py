@@ -1,6 +1,7 @@
 """Asks whose key it is, where an answer raises doubts about the key.
 
-1. However many are refused at once, `/me` is asked once. A key that it refuses stays refused.
+1. However many are refused at once, `/me` is asked once, and all of them wait for that one answer. One of them that is
+   cancelled leaves it to the others. A key that `/me` refuses stays refused.
 2. `CheckedCalls` are the service's calls, each 401 of which is confirmed by `/me` before anybody hears of it. Until
    then the gate lets nothing else pass. Where the key turns out to be good, some box before the service said 401: it is
    told as a refusal.
@@ -39,6 +40,7 @@ class KeyCheck:
         self._me = me
         self._trusted = trusted
         self._asking: asyncio.Task[Key] | None = None
+        self._waiting = 0
         self._is_refused = False
 
     async def standing(self) -> Key:
@@ -52,12 +54,16 @@ class KeyCheck:
         if self._asking is None or self._asking.done():
             self._asking = asyncio.create_task(self._ask(), name="key")
         asking = self._asking
+        self._waiting += 1
         try:
-            return await asyncio.shield(asking)
-        except asyncio.CancelledError:
-            asking.cancel()
             await asyncio.wait({asking})
-            raise
+        finally:
+            self._waiting -= 1
+            if not asking.done() and not self._waiting:
+                self._asking = None
+                asking.cancel()
+                await asyncio.wait({asking})
+        return asking.result()
 
     async def _ask(self) -> Key:
         while True:
