@@ -6,6 +6,7 @@ from itertools import count
 
 import pytest
 
+from asyncexport.core.bundles import Range
 from asyncexport.core.states import BundleRecord, Created, Creating, Failed, Planned, Ready, Stored
 from asyncexport.core.summary import Exit
 from asyncexport.engine.poller import OperationPoller
@@ -259,6 +260,26 @@ async def test_a_watcher_that_fails_ends_the_run():
     fan.poller.failure.set_exception(UnauthorizedError("401"))
     with pytest.raises(UnauthorizedError):
         await run
+
+
+@on_virtual_time
+async def test_a_run_that_fails_takes_up_no_other_bundle():
+    """Three creates were refused, so the newest bundle is due when the last create on its way ends with the run."""
+    scene, work = Scene(), [planned(n) for n in range(5)]
+
+    def refuses(span: Range) -> RefusedError | None:
+        is_slow = span == work[3].bundle.range
+        scene.service.takes = 60.0 if is_slow else 1.0
+        return None if is_slow else RefusedError("400", status=400)
+
+    scene.service.refuses = refuses
+    fan, newest = Fan(scene), work.pop()
+    run = asyncio.create_task(fan.scheduler.run(iter(work), newest=lambda _: newest))
+    await at(30)
+    fan.poller.failure.set_exception(StorageError("full"))
+    with pytest.raises(StorageError):
+        await run
+    assert scene.ledger.latest(newest.bundle) is None
 
 
 @on_virtual_time

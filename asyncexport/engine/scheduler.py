@@ -124,8 +124,12 @@ class Scheduler:
         task.add_done_callback(self._left)
 
     def _take_newest(self, newest: Callable[[str], BundleRecord | None], export: str) -> Bundle | None:
-        """Take up the newest bundle of an export at once, whether or not there is room; which it is."""
-        if self._group is None or self._stop.asked.is_set():
+        """Take up the newest bundle of an export at once, whether or not there is room; which it is.
+
+        Called by another bundle. If that one is being cancelled, the run is ending, and the group takes no more tasks.
+        """
+        asking = asyncio.current_task()
+        if self._group is None or self._stop.asked.is_set() or (asking is not None and asking.cancelling()):
             return None
         record = newest(export)
         if record is None:
