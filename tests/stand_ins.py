@@ -293,8 +293,16 @@ class Listener:
                 self.notes.append(message)
 
 
+def _state(export: Export, *, accepted: bool) -> ExportState:
+    """An export, a create of which was taken in this run, or none ever."""
+    state = ExportState(export, accepted=accepted)
+    if accepted:
+        state.creates.take(Bundle(export.name, Range(-1800, 0)))
+    return state
+
+
 class Scene:
-    """A runner and all it deals with."""
+    """A runner and all it deals with; `accepted`: the service has taken a create in this run."""
 
     def __init__(
         self,
@@ -311,8 +319,8 @@ class Scene:
         self.watch = Watch()
         self.downloads = Downloads()
         self.listener = Listener(self.ledger)
-        self.stream = ExportState(EXPORT, accepted=accepted)
-        self.export_states = {EXPORT.name: self.stream, **{one.name: ExportState(one, accepted=True) for one in also}}
+        self.stream = _state(EXPORT, accepted=accepted)
+        self.export_states = {EXPORT.name: self.stream, **{one.name: _state(one, accepted=True) for one in also}}
         self.accepted: set[Bundle] = set()
         self.retrying = Retrying(
             Backoff(1.0, 300.0, OUTAGE),

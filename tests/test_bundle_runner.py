@@ -408,10 +408,15 @@ async def test_a_refused_key_stops_the_asking():
 # Creating
 
 
+@pytest.mark.parametrize("taken_by_an_earlier_run", [False, True])
 @on_virtual_time
-async def test_an_unknown_segment_costs_four_requests_and_not_fifty():
-    """Three are refused, and so is the newest: the whole export stops, and its rows are taken back."""
+async def test_an_unknown_segment_costs_four_requests_and_not_fifty(taken_by_an_earlier_run):
+    """Three are refused, and so is the newest: the whole export stops, and its rows are taken back.
+
+    It may have been deleted between two runs.
+    """
     scene = Scene(accepted=False)
+    scene.stream.accepted = taken_by_an_earlier_run
     scene.service.refuses = lambda _: REFUSED
     outcomes = await asyncio.gather(*(carry(scene, planned(n)) for n in range(50)), return_exceptions=True)
     assert all(isinstance(outcome, ExportRefused) for outcome in outcomes)
@@ -437,7 +442,7 @@ async def test_data_that_is_too_old_is_parked_and_the_rest_comes():
 async def test_the_last_bundles_that_are_refused_stop_an_export_that_took_nothing():
     """Where nothing is left to try, what was taken in this run decides."""
     for taken_before, state in ((False, Planned(1)), (True, Failed("400"))):
-        scene = Scene()
+        scene = Scene(accepted=False)
         if taken_before:
             await carry(scene, planned(9))
         scene.service.refuses = lambda _: REFUSED

@@ -1,8 +1,8 @@
 """Whose create may go: what the bundles of one export share, and the order in which their creates are sent.
 
 1. As a rule creates go as they come, and the gate's token bucket sets the pace.
-2. Until the service has taken the first create of an export, and while it refuses them (400, 404), they go one at a
-   time: an unknown segment costs a few requests and not fifty.
+2. Until the service has taken the first create of an export in this run, and while it refuses them (400, 404), they go
+   one at a time: a segment that is unknown, or was deleted since the run before, costs a few requests and not fifty.
 3. While they are blocked (403) nobody goes but the probe (`core.service.refusals`), and likewise while operations fail
    by the service's trouble (`core.service.operation_failures`).
 4. After some refusals in a row the newest bundle goes, ahead of its turn; where none is left to be taken up, it is the

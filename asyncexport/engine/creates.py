@@ -5,8 +5,8 @@
    no operation is orphaned.
 2. A create that was not granted yet is taken back when its bundle is cancelled, or when creates are held back
    meanwhile: nothing was sent, nothing is written.
-3. Until the service has taken the first create of an export, and while it refuses them, creates of it go one at a time
-   (`engine.create_turns`).
+3. Until the service has taken the first create of an export in this run, and while it refuses them, creates of it go
+   one at a time (`engine.create_turns`).
 4. An outage, a 429 and a lost answer count no attempt.
 5. What follows from an answer is decided by the table (`core.service.retrying`).
 """

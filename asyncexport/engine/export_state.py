@@ -47,8 +47,8 @@ class ExportState:
 
     @property
     def goes_alone(self) -> bool:
-        """Whether creates go one at a time."""
-        return not (self.accepted and self.creates.is_open)
+        """Whether creates go one at a time: what the service took in an earlier run it may refuse by now."""
+        return self.creates.newest_taken is None or not self.creates.is_open
 
     def stop(self, error: ExportError, call: Call) -> ExportStopped | None:
         """Stop it: what runs at the service goes on only where its creates alone are refused. None: it was stopped."""
