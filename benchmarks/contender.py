@@ -32,8 +32,11 @@ directory = "{directory}"
 name = "everyone-events"
 bundle = "{bundle_minutes}m"
 # The same few archives are served for all windows, so their rows are of other times: this scope lets them be.
-scope = "SCOPE_SESSIONS"
+scope = "{scope}"
 """
+
+SCOPE = "SCOPE_SESSIONS"
+"""Of the export: part of its definition."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +60,7 @@ class Setup:
                 downloads=self.downloads,
                 operations=self.operations,
                 bundle_minutes=self.bundle_minutes,
+                scope=SCOPE,
             )
         )
         return path

@@ -17,7 +17,7 @@ import contender
 import measuring
 
 from asyncexport.core.bundles import Bundle, Range
-from asyncexport.core.exports import Export
+from asyncexport.core.exports import Definition, Export
 from asyncexport.core.states import BundleRecord, Stored
 from asyncexport.ledger import Ledger
 from asyncexport.storage import Archives, archive_path
@@ -58,7 +58,7 @@ def main() -> None:
 
 async def fill(directory: Path, bundles: int) -> None:
     """A ledger with so many stored bundles, and a file for each."""
-    export = Export("everyone-events", bundle_seconds=WIDTH_SECONDS)
+    export = Export("everyone-events", Definition(scope=contender.SCOPE), WIDTH_SECONDS)
     archives = Archives(directory)
     await archives.prepare([export])
     records = []
