@@ -1,6 +1,6 @@
 """Reading the ledger: by the run that writes it, and by anybody else while it does.
 
-1. Each question is answered from one moment: in one transaction, which sees no half of a commit.
+1. Each question is answered from one moment: in one transaction, or by one statement, which sees no half of a commit.
 2. The sums over the bundles are compared with the head before the first answer about bundles. After that whoever writes
    keeps them.
 """
@@ -18,6 +18,7 @@ from asyncexport.core.states import BundleRecord, Created, Ready
 from asyncexport.ledger.bundle_queries import BundleQueries
 from asyncexport.ledger.check import check_everything, check_sums
 from asyncexport.ledger.diary_queries import DiaryQueries
+from asyncexport.ledger.faults import translated
 from asyncexport.ledger.overview import Overview
 from asyncexport.ledger.rows import KnownExport, LedgerHead
 from asyncexport.ledger.service_ids import IdKind, check_service_ids, states_with
@@ -34,6 +35,7 @@ class LedgerQueries(DiaryQueries):
         super().__init__(connection, path)
         self._sums_checked = False
         self._ids_checked = False
+        self._names: dict[int, str] = {}
 
     def exports(self) -> dict[str, Definition]:
         """The exports that are known, by name."""
@@ -149,19 +151,23 @@ class LedgerQueries(DiaryQueries):
         """
         with self._moment() as head:
             check_everything(self._connection, head)
-            self._sums_checked = self._ids_checked = True
+            self._sums_checked, self._ids_checked = True, head.version >= 2
 
     def _bundles_of(self, kind: IdKind, service_id: str) -> tuple[Bundle, ...]:
-        with self._moment() as head:
-            if head.version < 2:
-                return ()
-            if not self._ids_checked:
+        if not self._ids_checked:
+            with self._moment() as head:
+                if head.version < 2:
+                    return ()
                 check_service_ids(self._connection, head.service_ids)
                 self._ids_checked = True
-            names = {known.number: name for name, known in head.exports.items()}
-            rows = states_with(self._connection, kind, service_id)
-            found = (Bundle(names.get(row.export, ""), Range(row.start, row.stop)) for row in rows)
-            return tuple(dict.fromkeys(found))
+        # A run asks this twice a bundle: one statement sees one moment, and needs no transaction of its own.
+        with translated(self._path):
+            rows = list(states_with(self._connection, kind, service_id))
+        if any(row.export not in self._names for row in rows):
+            with self._moment() as head:
+                self._names = {known.number: name for name, known in head.exports.items()}
+        found = (Bundle(self._names.get(row.export, ""), Range(row.start, row.stop)) for row in rows)
+        return tuple(dict.fromkeys(found))
 
     def _bundles(self, head: LedgerHead, export: str) -> BundleQueries:
         """The bundles of an export, once their sums are known to be right (rule 2); none if it is not known."""
