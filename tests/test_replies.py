@@ -1,5 +1,6 @@
 """Replies of the API as they come: dates, compression, and whatever a server may send."""
 
+import json
 import zlib
 from collections.abc import Callable
 
@@ -35,6 +36,31 @@ from tests.api_replies import DATE, HALF_HOUR, LINK, NOW, reply
 def test_the_date_header_is_read(value: str, moment: float | None) -> None:
     """The service's clock is known from its Date, where that is one."""
     assert replies.read_date({"Date": value}) == moment
+
+
+JSON_VALUES = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=9), inner, max_size=3),
+    max_leaves=8,
+)
+
+
+@given(value=JSON_VALUES, escaped=st.booleans())
+def test_json_is_read_as_it_was_meant(*, value: object, escaped: bool) -> None:
+    """However it is read, nothing is lost: numbers keep their digits and their kind, and text its letters."""
+    body = json.dumps(value, ensure_ascii=escaped).encode("utf-8", "surrogatepass")
+    expected = json.loads(body.decode("utf-8", "replace"))
+    assert repr(replies.read_json(body)) == repr(expected)
+
+
+@given(st.binary(max_size=40) | st.text(alphabet='{}[]",:0123456789-+.eE\\u ', max_size=40).map(str.encode))
+def test_whatever_comes_is_read_one_way(body: bytes) -> None:
+    """What the quick reader takes, it reads as the lenient one does."""
+    try:
+        expected = json.loads(body.decode(json.detect_encoding(body), "replace"), strict=False)
+    except ValueError:
+        expected = None
+    assert repr(replies.read_json(body)) == repr(expected)
 
 
 def test_broken_json_with_a_link_in_it_is_not_quoted() -> None:

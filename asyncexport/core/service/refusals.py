@@ -127,7 +127,7 @@ class Refusals:
 
     def doubt(self, export: str, call: Call) -> Doubt | None:
         """The doubt about such calls, if there is one."""
-        return self._doubts.get((export, call))
+        return self._doubts.get((export, call)) if self._doubts else None
 
     def lasting(self, export: str, call: Call, now: float) -> bool:
         """Whether such calls have been refused for so long that it is believed."""
@@ -139,6 +139,9 @@ class Refusals:
 
         `lets_others_go`: it was refused to this bundle before, so that another is the next probe, if there is one.
         """
+        if not self._doubts:
+            # Nearly always.
+            return 0.0
         doubt, key_doubt = self.doubt(export, call), self._key_doubt()
         if key_doubt is not None and key_doubt is not doubt and call is not Call.DOWNLOAD:
             # No key goes to the storage host. Whoever is to probe may have no bundle left that asks for it.
@@ -221,6 +224,8 @@ class Refusals:
 
     def _key_doubt(self) -> Doubt | None:
         """The doubt that holds all back (rule 3): the first of those that may be the key's, where no export is free."""
+        if not self._doubts:
+            return None
         doubts = {key: one for key, one in self._doubts.items() if one.may_be_the_key}
         if not doubts:
             return None
