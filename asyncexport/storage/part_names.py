@@ -10,6 +10,7 @@ import os
 import re
 import socket
 import time
+from functools import cache
 from pathlib import Path
 
 ABANDONED_SECONDS = 86_400
@@ -39,6 +40,7 @@ def is_rubbish(part: Path) -> bool:
         return False
 
 
+@cache
 def _host() -> str:
     """This machine's name, as far as it can stand in a file's name."""
     return _OTHER.sub("-", socket.gethostname())[:64].strip("-") or "host"

@@ -101,7 +101,8 @@ class RowLook:
         found = [name for name in names if name]
         self.named |= bool(found)
         self.known = any(is_known(name, asked=self.expected.asked) for name in found)
-        self.members = self.members or tuple(one_line(name, limit=40) for name in found[:3])
+        if not self.known:
+            self.members = self.members or tuple(one_line(name, limit=40) for name in found[:3])
 
     def close(self) -> None:
         """All rows were seen, and the file is whole otherwise.
