@@ -38,6 +38,11 @@ def archive(number: int) -> Stored:
     return Stored(f"events/{number}.gz", 20_000 + number, number % 3, f"{number:064x}", exported_at=1.7e9 + number / 4)
 
 
+async def stored_of(ledger: Ledger, export: str, span: Range, **asked: float) -> list[BundleRecord]:
+    """What an open ledger has as stored."""
+    return await ledger.look(lambda queries: list(queries.stored(export, span, **asked)))
+
+
 def stored(number: int, export: str = "events") -> BundleRecord:
     """The n-th bundle, done."""
     return BundleRecord(bundle(number, export), 0, archive(number), archive(number))

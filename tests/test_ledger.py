@@ -33,6 +33,7 @@ from tests.ledger_rig import (
     bundle,
     creating,
     stored,
+    stored_of,
 )
 
 ROOT = Path(__file__).parents[1]
@@ -454,7 +455,7 @@ async def test_what_is_found_on_disk_is_restored(tmp_path):
     with pytest.raises(LedgerError, match="stranger"):
         await ledger.restore([stored(3000), stored(0, "stranger")], at=1.0)
     assert await ledger.count_stored("events", ALL_TIME) == 2500
-    assert [one async for one in ledger.stored("events", ALL_TIME)] == [stored(number) for number in range(2500)]
+    assert await stored_of(ledger, "events", ALL_TIME) == [stored(number) for number in range(2500)]
     await ledger.close()
 
 
@@ -471,7 +472,7 @@ async def test_questions_are_answered_for_the_span_that_is_asked(tmp_path):
         (Range(3599, 5401), [1, 3]),
         (Range(-10, 0), []),
     ]:
-        assert [one.bundle async for one in ledger.stored("events", span)] == [bundle(n) for n in expected]
+        assert [one.bundle for one in await stored_of(ledger, "events", span)] == [bundle(n) for n in expected]
         assert await ledger.count_stored("events", span) == len(expected)
     assert await covered_of(ledger, "events", ALL_TIME) == [Range(0, 3600), Range(5400, 7200)]
     assert await unfinished_of(ledger, "events", Range(5399, 5400)) == [creating(2)]
@@ -486,7 +487,7 @@ async def test_what_is_stored_is_read_page_by_page(tmp_path):
     spans = [Range(at, at + 1 + width) for at in range(BUNDLES_PER_PAGE) for width in range(3)]
     records = [BundleRecord(Bundle("events", span), 0, archive(1), archive(1)) for span in spans]
     await ledger.restore(records[::-1], at=1.0)
-    assert [one async for one in ledger.stored("events", ALL_TIME)] == records
+    assert await stored_of(ledger, "events", ALL_TIME) == records
     await ledger.close()
 
 
@@ -496,7 +497,7 @@ async def test_archives_exported_too_soon_are_found(tmp_path):
     for number, delay in enumerate([0.0, 99.0, 99.9, 101.0, 5000.0]):
         done = replace(archive(number), exported_at=bundle(number).range.end + delay)
         await ledger.append(BundleRecord(bundle(number), 0, done, done), at=1.0)
-    soon = [one.bundle async for one in ledger.stored("events", ALL_TIME, exported_within=100)]
+    soon = [one.bundle for one in await stored_of(ledger, "events", ALL_TIME, exported_within=100)]
     assert soon == [bundle(0), bundle(1), bundle(2)]
     await ledger.close()
 
@@ -568,7 +569,7 @@ async def test_a_new_take_leaves_the_archive_standing(tmp_path):
         await ledger.append(again, at=2.0)
         parked = {bundle(0): ParkedTimes(1, 2.0)} if isinstance(state, Failed) else {}
         assert await ledger.stock("events", ALL_TIME) == RecordedRange((again,), (bundle(0).range,), 0, parked=parked)
-        assert [one async for one in ledger.stored("events", ALL_TIME)] == [again]
+        assert await stored_of(ledger, "events", ALL_TIME) == [again]
     newer = replace(archive(0), rows=77, sha256="f" * 64)
     await ledger.append(replace(again, state=newer, stored=newer), at=3.0)
     await ledger.close()

@@ -18,7 +18,7 @@ from asyncexport.ledger.commit_mark import CommitMark
 from asyncexport.ledger.files import ledger_path, mark_path
 from asyncexport.ledger.queries import SMALL_LEDGER_ROWS
 from asyncexport.ledger.rows import LedgerHead, digest_of
-from tests.ledger_rig import EXPORTS, WAL, answers, fill, read, stored
+from tests.ledger_rig import EXPORTS, WAL, answers, fill, read, stored, stored_of
 from tests.ledger_scribe import BUNDLES_AT_ONCE, Scribe
 
 ROOT = Path(__file__).parents[1]
@@ -409,7 +409,7 @@ async def test_damage_under_a_run_is_told_to_whoever_asks(tmp_path):
     connection.close()
     ledger = await Ledger.open(tmp_path)
     with pytest.raises(LedgerCorruptError) as told:
-        [one for export in EXPORTS async for one in ledger.stored(export.name, ALL_TIME)]
+        [await stored_of(ledger, export.name, ALL_TIME) for export in EXPORTS]
     assert "verify --rebuild" in told.value.hint
     await ledger.close()
 

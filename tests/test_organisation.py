@@ -41,7 +41,7 @@ def test_what_is_remembered_is_read_as_it_was(salt, heard, keys):
     one = DirectoryOrganisation(salt.hex())
     for key in keys:
         one = one.with_key(key, heard=heard)
-    assert DirectoryOrganisation.read(one.to_text(), new_salt=lambda: b"other") == one
+    assert DirectoryOrganisation.read(one.to_json(), new_salt=lambda: b"other") == one
     assert all(one.knows(key) for key in list(dict.fromkeys(reversed(keys)))[:KNOWN_KEYS])
     assert len(one.keys) == min(len(set(keys)), KNOWN_KEYS)
 

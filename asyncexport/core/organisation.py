@@ -32,7 +32,7 @@ class DirectoryOrganisation:
 
     @classmethod
     def read(cls, text: str | None, *, new_salt: Callable[[], bytes]) -> Self:
-        """What `to_text` made; without anything, or where it cannot be read, a new one with a salt of its own."""
+        """What `to_json` made; without anything, or where it cannot be read, a new one with a salt of its own."""
         try:
             data = orjson.loads(text or "")
             found = cls(data["salt"], data["id"], tuple(data["keys"]))
@@ -41,7 +41,7 @@ class DirectoryOrganisation:
             return cls(new_salt().hex())
         return found
 
-    def to_text(self) -> str:
+    def to_json(self) -> str:
         """As the ledger remembers it."""
         return orjson.dumps({"salt": self.salt, "id": self.id, "keys": list(self.keys)}).decode()
 

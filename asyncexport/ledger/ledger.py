@@ -1,8 +1,7 @@
 """The ledger as the run that holds it sees it."""
 
 import asyncio
-import math
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Self, TypeVar
 
@@ -159,17 +158,3 @@ class Ledger(LedgerDiary):
     async def count_stored(self, export: str, span: Range) -> int:
         """See `LedgerQueries.count_stored`."""
         return await self._read(lambda queries: queries.count_stored(export, span))
-
-    async def stored(
-        self, export: str, span: Range, *, exported_within: float = math.inf
-    ) -> AsyncIterator[BundleRecord]:
-        """See `LedgerQueries.stored`."""
-        after: Range | None = None
-
-        def next_page(queries: LedgerQueries) -> list[BundleRecord]:
-            return queries.stored_page(export, span, after=after, exported_within=exported_within)
-
-        while page := await self._read(next_page):
-            for one in page:
-                yield one
-            after = page[-1].bundle.range

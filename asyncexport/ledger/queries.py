@@ -100,16 +100,13 @@ class LedgerQueries(DiaryQueries):
                 `core.coverage.needs_refresh` names for as many seconds; that function alone decides.
         """
         after: Range | None = None
-        while page := self.stored_page(export, span, after=after, exported_within=exported_within):
+        while True:
+            with self._moment() as head:
+                page = self._bundles(head, export).stored_page(span, after=after, exported_within=exported_within)
+            if not page:
+                return
             yield from page
             after = page[-1].bundle.range
-
-    def stored_page(
-        self, export: str, span: Range, *, after: Range | None, exported_within: float
-    ) -> list[BundleRecord]:
-        """The next page of `stored`: what follows the bundle with the range `after`."""
-        with self._moment() as head:
-            return self._bundles(head, export).stored_page(span, after=after, exported_within=exported_within)
 
     def unsettled(self, export: str, span: Range) -> list[BundleRecord]:
         """Bundles that overlap the span and whose archive was exported before it was settled, in order of their start.

@@ -86,4 +86,4 @@ class OrganisationCheck:
             )
         if self._is_old:
             tell(f"the data in this directory is taken to be of the organisation {heard}, whose API key this is")
-        self._ledger.remember(ORGANISATION, self._known.with_key(self._key, heard=heard).to_text())
+        self._ledger.remember(ORGANISATION, self._known.with_key(self._key, heard=heard).to_json())
