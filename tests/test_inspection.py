@@ -17,12 +17,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 from isal import isal_zlib
 
-from asyncexport.core.archive.inspection import HELD_BYTES, MOST_LAYERS, Inspector, inspect_pieces
+from asyncexport.core.archive.inspection import HELD_BYTES, MOST_LAYERS, Inspector
 from asyncexport.core.archive.proof import BodyForm, BodyProof
 from asyncexport.core.archive.wire_hash import WireCheck, WireHashes, read_goog_hash
 from asyncexport.core.exports import Format
 from asyncexport.core.states import Archive
 from asyncexport.errors import ArchiveError, CorruptError, IncompleteError, OtherHashError, UnprovedEmptyError
+from tests.inspecting import inspect_pieces
 
 PATH = "events/one.ndjson.gz"
 BOTH = pytest.mark.parametrize("codec", [isal_zlib, zlib], ids=["isal", "zlib"])

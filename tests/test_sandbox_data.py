@@ -18,7 +18,6 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from asyncexport.core.archive.inspection import inspect_pieces
 from asyncexport.core.bundles import DAY, read_timestamp
 from asyncexport.core.exports import Format
 from asyncexport.sandbox.data import SandboxSyntheticRows
@@ -35,6 +34,7 @@ from asyncexport.sandbox.formats import (
 from asyncexport.sandbox.people import individuals
 from asyncexport.sandbox.rowfile import SandboxFileRow, SandboxFileRows
 from asyncexport.sandbox.rows import Row
+from tests.inspecting import inspect_pieces
 
 START = 1_767_225_600  # 2026-01-01T00:00:00Z
 NOON = START + DAY // 2

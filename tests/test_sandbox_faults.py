@@ -15,7 +15,6 @@ from email.utils import parsedate_to_datetime
 import orjson
 import pytest
 
-from asyncexport.core.archive.inspection import inspect_pieces
 from asyncexport.core.bundles import Range
 from asyncexport.core.exports import Format
 from asyncexport.errors import ArchiveError, CorruptError, IncompleteError
@@ -23,6 +22,7 @@ from asyncexport.sandbox import SandboxBehaviour, SandboxFault, serving
 from asyncexport.sandbox.contents import DAMAGES
 from asyncexport.sandbox.faults import PLACES, WHERE, SandboxFaultPlan, table
 from asyncexport.sandbox.formats import row_json
+from tests.inspecting import inspect_pieces
 from tests.sandbox_client import Caller, ask, unchunked
 
 START = 1_779_913_800

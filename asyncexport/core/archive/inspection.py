@@ -167,19 +167,6 @@ class Inspector:
                 self._write(piece)
 
 
-def inspect_pieces(pieces: Iterable[bytes], container: Format, *, path: str = "") -> Archive:
-    """Check an archive whose bytes are at hand; it must be one layer of gzip.
-
-    Raises:
-        IncompleteError: it is cut.
-        CorruptError: it is damaged, or not one layer of gzip.
-    """
-    inspector = Inspector(container, path=path)
-    for piece in pieces:
-        inspector.feed(piece)
-    return inspector.close().archive
-
-
 class _Inside:
     """What is inside of all gzip; `size` counts its bytes, `packs` tells whether it is compressed again."""
 
