@@ -5,7 +5,8 @@ again. A try that is not this bundle's turn, since calls of its export are held 
 """
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 from asyncexport.core.admission import Priority
 from asyncexport.core.service.resources import DownloadLink
@@ -15,7 +16,7 @@ from asyncexport.engine.calls import ExportCalls
 from asyncexport.engine.download_slots import DownloadSlot
 from asyncexport.engine.export_state import ExportRefused
 from asyncexport.engine.fetch_failures import FetchFailures, FileOfBundle
-from asyncexport.engine.retrying import Retrying
+from asyncexport.engine.retrying import Retrying, Turn
 from asyncexport.errors import ArchiveError, ServiceError
 
 log = logging.getLogger(__name__)
@@ -68,22 +69,8 @@ class FileTries:
         tries.call = Call.DOWNLOAD
         begin()
         log.debug("%s: its file is fetched from byte %d on", bundle, download.received)
-        try:
-            archive = await download.fetch(tries.link, on_end=slot.end_body)
-        except ArchiveError:
-            # The storage host gave what it has.
-            turn.went_well()
-            tries.went_well()
-            raise
-        except ServiceError as error:
-            if self._failures.may_be_everybodys(file, error):
-                turn.refused(error)
-            raise
-        else:
-            turn.went_well()
-        finally:
-            turn.leave()
-        return archive
+        with self._ended(turn, file):
+            return await download.fetch(tries.link, on_end=slot.end_body)
 
     async def _locate(self, file: FileOfBundle) -> DownloadLink | None:
         """A fresh link; None: it is not this bundle's turn."""
@@ -91,15 +78,25 @@ class FileTries:
         if turn is None:
             return None
         file.tries.call, file.tries.link = Call.RESULTS, None
+        with self._ended(turn, file):
+            return await self._service.locate(file.ready.export_id, priority=Priority.RESULTS)
+
+    @contextmanager
+    def _ended(self, turn: Turn, file: FileOfBundle) -> Iterator[None]:
+        """Around a call: its turn ends as the call does."""
         try:
-            link = await self._service.locate(file.ready.export_id, priority=Priority.RESULTS)
+            yield
         except ServiceError as error:
             if self._failures.may_be_everybodys(file, error):
                 turn.refused(error)
             raise
+        except ArchiveError:
+            # The file is wrong, but the storage host gave what it has.
+            turn.went_well()
+            file.tries.went_well()
+            raise
         else:
             turn.went_well()
             file.tries.went_well()
-            return link
         finally:
             turn.leave()

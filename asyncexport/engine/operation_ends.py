@@ -128,7 +128,7 @@ class OverdueOperations:
             except OperationFailedError as error:
                 return await self._give_up(record, export, str(error))
             except ServiceError as error:
-                trouble.tries += 1
+                trouble.failed(read(Call.POLL, error), self._retrying.now())
                 match await self._retrying.next_after(
                     error, EVERYBODY, Call.POLL, trouble, self._asked_in_vain(trouble)
                 ):
@@ -159,7 +159,6 @@ class OverdueOperations:
         retrying = self._retrying
         match read(Call.POLL, error):
             case CameBack.GONE:
-                trouble.gone_since = retrying.now() if trouble.gone_since is None else trouble.gone_since
                 await asyncio.sleep(retrying.patience.repeated_seconds)
             case CameBack.TROUBLE | CameBack.TOO_OFTEN | CameBack.UNREADABLE:
                 await retrying.pause(trouble.tries)

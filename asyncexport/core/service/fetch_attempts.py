@@ -64,12 +64,8 @@ class FetchAttempts:
     def failed(self, came_back: CameBack, *, now: float, received: int = 0) -> BundleTrouble:
         """A try failed; `received`: how many bytes of the file have come. The trouble it belongs to."""
         trouble = self.trouble(now)
-        trouble.tries += 1
+        trouble.failed(came_back, now)
         self.tries += 1
-        if came_back is CameBack.GONE:
-            trouble.gone_since = now if trouble.gone_since is None else trouble.gone_since
-        else:
-            trouble.gone_since = None
         if came_back not in (CameBack.CUT, CameBack.TROUBLE, CameBack.TOO_OFTEN):
             self.link = None
         if came_back in (CameBack.CUT, CameBack.BAD_FILE, CameBack.NO_EXPORT):

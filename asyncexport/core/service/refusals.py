@@ -21,7 +21,7 @@ import math
 from dataclasses import dataclass, field
 
 from asyncexport.core.bundles import Bundle
-from asyncexport.core.service.retrying import CREATES_IN_A_ROW, Call
+from asyncexport.core.service.retrying import CREATES_IN_A_ROW, Call, CameBack
 
 PROBE_WAITS = (30.0, 60.0, 120.0, 240.0, 480.0)
 """How long after a refusal the same is asked again; the last of them from then on."""
@@ -77,6 +77,14 @@ class BundleTrouble:
     since: float
     tries: int = 0
     gone_since: float | None = None
+
+    def failed(self, came_back: CameBack, now: float) -> None:
+        """One more try failed. That something is gone must be said twice in a row, with no other answer between."""
+        self.tries += 1
+        if came_back is not CameBack.GONE:
+            self.gone_since = None
+        elif self.gone_since is None:
+            self.gone_since = now
 
 
 @dataclass(slots=True)
