@@ -23,6 +23,14 @@ class FileFault(NamedTuple):
     hint: str
 
 
+def directory_gone(directory: str) -> FileFault:
+    """What is said where the output directory is no longer there."""
+    return FileFault(
+        f"{directory} went away while a run wrote to it",
+        "bring it back (is its disk still mounted?), then run the same command again",
+    )
+
+
 def file_fault(number: int | None, *, place: str, directory: str, has_inodes: bool = True) -> FileFault | None:
     """What an error number means; None where the system's own words say enough.
 

@@ -12,6 +12,7 @@ import os
 import sqlite3
 from pathlib import Path
 
+from asyncexport.core.file_faults import directory_gone
 from asyncexport.errors import LedgerError, LedgerLockedError, StorageError
 
 
@@ -64,10 +65,8 @@ class LedgerInPlace:
     def _gone(self) -> LedgerError | StorageError:
         directory = self._path.parent.parent
         if not directory.exists():
-            return StorageError(
-                f"{directory} went away while a run wrote to it",
-                hint="bring it back (is its disk still mounted?), then run the same command again",
-            )
+            fault = directory_gone(str(directory))
+            return StorageError(fault.message, hint=fault.hint)
         return LedgerError(
             f"the ledger {self._path} went away while a run had it open",
             hint="bring it back from where it went, or run `asyncexport verify --rebuild`: it makes the ledger anew "

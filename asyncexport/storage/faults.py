@@ -4,7 +4,7 @@ import errno
 import os
 from pathlib import Path
 
-from asyncexport.core.file_faults import file_fault
+from asyncexport.core.file_faults import FileFault, directory_gone, file_fault
 from asyncexport.errors import StorageError
 
 
@@ -14,13 +14,10 @@ def in_plain_words(error: OSError, directory: Path) -> StorageError:
     inodes = error.errno != errno.ENOSPC or _has_inodes(directory)
     fault = file_fault(error.errno, place=str(where), directory=str(directory), has_inodes=inodes)
     if fault is not None:
-        return StorageError(fault.message, hint=fault.hint)
+        return _error_of(fault)
     match error.errno:
         case errno.ENOENT if not directory.exists():
-            return StorageError(
-                f"{directory} went away while a run wrote to it",
-                hint="bring it back (is its disk still mounted?), then run the same command again",
-            )
+            return _error_of(directory_gone(str(directory)))
         case errno.EACCES | errno.EPERM | errno.EROFS:
             return StorageError(
                 f"{where} cannot be used: {error.strerror}",
@@ -31,6 +28,10 @@ def in_plain_words(error: OSError, directory: Path) -> StorageError:
                 f"{where}: {error.strerror or error}",
                 hint="see to the disk, then run the same command again: what is stored is kept",
             )
+
+
+def _error_of(fault: FileFault) -> StorageError:
+    return StorageError(fault.message, hint=fault.hint)
 
 
 def _has_inodes(directory: Path) -> bool:
