@@ -109,6 +109,14 @@ def test_the_map_names_every_module():
     assert named == {name for name in there if not Path(name).name.startswith("__")}
 
 
+def test_each_package_lists_its_modules():
+    """In its docstring; those of the core are in the README's map."""
+    for package in PACKAGE.glob("*/**/__init__.py"):
+        named = set(re.findall(r"\w+", ast.get_docstring(parsed(package)) or ""))
+        modules = {path.stem for path in package.parent.glob("*.py")} - {"__init__"}
+        assert package.parent.name == "core" or modules <= named, f"name in {package}: {sorted(modules - named)}"
+
+
 def test_the_example_of_the_settings_is_one_text():
     """What `init` writes and what lies in the repository are the same."""
     assert (ROOT / "config.example.toml").read_text(encoding="utf-8") == EXAMPLE

@@ -13,6 +13,26 @@
 6. One process per output directory writes: a lock of the operating system is held for the whole run (`lock`). Where
    that keeps nobody out, or the ledger is gone from its place, the next commit finds out (`in_place`). Any number may
    read meanwhile (`reader`).
+
+ledger, diary                 what a run writes: of bundles, and of itself
+reader                        the ledger for commands that change nothing
+queries, bundle_queries       what can be asked: of all, and of the bundles of one export
+diary_queries                 what can be asked of requests, durations, runs, remarks
+overview                      what is known of one export, as a value
+park_history                  how often bundles were parked, and which were refused for few rows
+transaction                   what can be written
+journal, hours, run_log       requests sent, requests by the hour, runs
+accepted                      what a person accepted as missing
+definitions                   whether an export may have another definition than before
+service_ids                   for which bundles an operation or an export was recorded
+schema, rows                  the tables, and what their rows hold
+bulk_insert                   many rows in few statements
+thread, jobs                  who owns the connection, and what it is given to do
+commit_mark, check, in_place  whether a commit, a row, or the ledger itself was lost
+migration, replace            a ledger of an earlier version, and a new one in the place of an old one
+files, folder, lock           the files, their folder, and who may write
+faults                        errors of SQLite and of the system in plain words
+failpoints                    where a test can watch a change, make it fail, or kill the process
 """
 
 from asyncexport.ledger.accepted import AcceptedGap

@@ -2,7 +2,9 @@
 
 spec           what a run is asked to do, and what each kind of run means
 run            one run, from the lock to the last row
+logging_runs   the row of the run in the ledger's log of runs
 first_contact  the first requests: the list of operations, and what time it is
+organisation   whose the key is, asked once a key
 planner        what a run has to do
 ranges         the range of time it covers
 wiring         builds what it works with from the settings

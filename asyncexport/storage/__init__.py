@@ -10,6 +10,20 @@
 5. The event loop is never blocked: a megabyte is gathered and written in one hop to a thread, while the next is
    gathered. When the body has ended, its file is inspected in threads of which there is one a core (`inspecting`,
    `threads`). Whoever is cancelled waits until its thread is done.
+
+archives       the output directory: prepared, listed, archives begun and moved aside
+writer         one archive, written from the event loop
+archive_part   its part file, from the first byte to the final name
+archive_place  what stands under that name, and how another comes in its place
+inspecting     reads a file to its end: is it one whole export
+part_names     names of part files, and when one is rubbish
+definitions    what an export is, in a file beside its archives
+layout         where files lie, and what they are called
+listing        what lies below an export's folder
+disk           folders and files made, named and flushed
+threads        where all of this is done
+faults         errors of the disk in plain words
+failpoints     where a test can watch a write, make it fail, or kill the process
 """
 
 from asyncexport.storage.archives import Archives
