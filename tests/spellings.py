@@ -23,5 +23,9 @@ SPELLINGS: dict[str, Callable[[str], str]] = {
     "HTML entities in JSON": lambda secret: secret.replace("/", "\\u0026#x2f;"),
     "an entity of an entity": lambda secret: html.escape(secret.replace("/", "&#47;")),
     "C escapes": lambda secret: secret.replace("/", "\\x2f"),
+    "C escapes, octal": lambda secret: secret.replace("/", "\\057"),
+    "C escapes of eight digits": lambda secret: secret.replace("/", "\\U0000002f"),
+    "escapes in braces": lambda secret: secret.replace("/", "\\u{2f}"),
+    "percent escapes of four digits": lambda secret: "".join(f"%u{ord(letter):04x}" for letter in secret),
 }
 """By name, what makes a secret look so."""

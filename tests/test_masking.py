@@ -1,13 +1,14 @@
 """Secrets in texts: found in every spelling, and nothing else is touched."""
 
 import html
-from urllib.parse import quote
+from urllib.parse import quote, unquote
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from asyncexport.core.masking import Mask, looks_secret, secrets_of_headers, secrets_of_url
+from asyncexport.core.text import one_line
 from asyncexport.errors import ServiceError
 from tests.spellings import SPELLINGS
 
@@ -33,6 +34,25 @@ def test_a_key_is_replaced_where_each_character_has_a_spelling_of_its_own(names)
 def test_the_beginning_of_a_key_is_replaced(length):
     """A message is cut at some length, and a key in it with it."""
     assert Mask([KEY])(f"bad key {KEY[:length]}…") == "bad key ***…"
+
+
+@pytest.mark.parametrize("spelling", SPELLINGS.values(), ids=SPELLINGS)
+@given(st.data())
+def test_the_beginning_of_any_secret_is_replaced_where_a_text_is_cut(spelling, data):
+    """A message holds so many characters of what a service says, and may be cut within a password or a spelling."""
+    secret = "hunter2/plus+slash=and-more"
+    spelt = spelling(secret)
+    length = data.draw(st.integers(0, len(spelt)))
+    told = Mask(others=[secret])(f"(400): {one_line('x' * (199 - length) + spelt + 'x')}")
+    assert "hunter" not in told
+    assert "hunt" not in Mask(others=[secret])(unquote(html.unescape(told)))
+    assert told.startswith("(400): xx"[: 7 + max(0, 199 - length)])
+
+
+def test_a_beginning_that_is_not_cut_is_a_word_like_others():
+    """The value of a header may begin as words of ours do."""
+    mask = Mask(others=["warehouse-token-1"])
+    assert mask("the warehouse-tokens … of warehouse-to…") == "the warehouse-tokens … of ***…"
 
 
 @given(st.text())

@@ -3,7 +3,8 @@
 1. What others say may hold a secret of ours in another spelling: JSON escapes of single characters, percent-encoding,
    HTML entities, and these within each other. A text is therefore decoded step by step, each secret is looked for after
    each step, and what stood for it in the text as it was is replaced.
-2. A text may be cut in the middle of a secret. Of an API key the beginning alone is enough to be replaced.
+2. A text may be cut in the middle of a secret. Of an API key the beginning alone is enough to be replaced; of any other
+   secret, which may begin as a common word does, the beginning is replaced where the text is cut ("…").
 3. A short secret is replaced only where it is a whole word: `test` is not replaced in `latest`.
 """
 
@@ -26,21 +27,30 @@ SHORT_CHARS = 8
 LEAST_HEADER_CHARS = 6
 """A header with a shorter value, such as `1` or `json`, holds no secret."""
 
+LEAST_CUT_CHARS = 4
+"""So many characters of a secret before the place where a text is cut are replaced."""
+
 MOST_STEPS = 5
 """Spellings within each other that are followed."""
 
 SPELT = re.compile(
-    r"""\\+u([0-9a-fA-F]{4})        # JSON, Java
-    |\\+x([0-9a-fA-F]{2})           # C, Python
+    r"""(?:\\+|%)u([0-9a-fA-F]{4})  # JSON, Java, JavaScript's escape()
+    |\\+u\{([0-9a-fA-F]{1,6})\}     # JavaScript, Rust
+    |\\+U([0-9a-fA-F]{8})           # C, Python
+    |\\+x([0-9a-fA-F]{2})
+    |\\+([0-3][0-7]{2})             # C, shells
     |%([0-9a-fA-F]{2})              # a URL
-    |&\#[xX]([0-9a-fA-F]{1,6});?    # HTML
-    |&\#([0-9]{1,7});?
+    |&\#[xX]([0-9a-fA-F]{1,6})(?:;|(?![0-9a-fA-F…]))  # HTML, if need be without its end, but not cut
+    |&\#([0-9]{1,7})(?:;|(?![0-9…]))
     |&([a-zA-Z][a-zA-Z0-9]{1,30});
     |\\+([^\sa-zA-Z0-9\\])          # JSON again, and shells
     """,
     re.VERBOSE,
 )
 """One character in another spelling."""
+
+CUT = re.compile(r"(?:(?:\\+|[%&])[a-zA-Z0-9#{]{0,30})?…")
+"""The place where a text was cut, with half of a spelling before it."""
 
 
 class Mask:
@@ -94,6 +104,17 @@ class Mask:
                 if len(secret) >= SHORT_CHARS or _is_word(text, start, end):
                     yield start, end
                 start = text.find(secret, end)
+        for cut in CUT.finditer(text):
+            yield from self._found_before(text, cut.start(), cut.end() - 1)
+
+    def _found_before(self, text: str, half_spelt: int, cut: int) -> Iterator[tuple[int, int]]:
+        """The beginnings of secrets that end where a text is cut, or where half of a spelling stands before that."""
+        for end in {half_spelt, cut}:
+            for secret in (*self._beginnings, *self._wholes):
+                for length in range(min(len(secret) - 1, end), LEAST_CUT_CHARS - 1, -1):
+                    if text.endswith(secret[:length], 0, end):
+                        yield end - length, cut
+                        break
 
 
 def secrets_of_headers(headers: Mapping[str, str]) -> list[str]:
@@ -131,12 +152,14 @@ def _is_word(text: str, start: int, end: int) -> bool:
 
 def _character(found: "re.Match[str]") -> str:
     """The character that a spelling stands for; "" where it stands for none."""
-    four, two, percent, hexadecimal, decimal, name, plain = found.groups()
+    four, braced, eight, two, octal, percent, hexadecimal, decimal, name, plain = found.groups()
     if plain is not None:
         return str(plain)
     if name is not None:
         return html.entities.html5.get(f"{name};", "")
-    code = int(decimal) if decimal is not None else int(four or two or percent or hexadecimal, 16)
+    if octal is not None:
+        return chr(int(octal, 8))
+    code = int(decimal) if decimal is not None else int(four or braced or eight or two or percent or hexadecimal, 16)
     return chr(code) if code < 0x110000 else ""
 
 
