@@ -4,11 +4,8 @@ import asyncio
 import errno
 import os
 import re
-import resource
 import shutil
 import stat
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import pytest
@@ -21,6 +18,7 @@ from asyncexport.run.directory import check_ledger_not_lost
 from asyncexport.run.verify import verify
 from asyncexport.sandbox import SandboxBehaviour, serving
 from tests.exporting import Notebook, archives, run
+from tests.handles import handles_left
 from tests.ledger_rig import EXPORTS, creating
 
 ARCHIVE = "everyone-events/date=2026-01-01/20260101T000000Z_20260101T003000Z.ndjson.gz"
@@ -192,27 +190,6 @@ async def test_a_part_file_that_another_run_replaced_ends_the_run(tmp_path):
         assert all(path.read_bytes() != b"of another" for path in archives(tmp_path))
         assert (await run(sandbox, tmp_path, start=START, end=HALF)).exit_code is Exit.DONE
     assert len(archives(tmp_path)) == 1
-
-
-@contextmanager
-def handles_left(count: int) -> Iterator[None]:
-    """Let this process open so many files more."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    opened = [os.open(os.devnull, os.O_RDONLY) for _ in range(count)]
-    highest = max(opened, default=0)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (max(highest, 64) + 1, hard))
-    try:
-        with suppress(OSError):
-            while True:
-                opened.append(os.open(os.devnull, os.O_RDONLY))
-        for file in opened[:count]:
-            os.close(file)
-        del opened[:count]
-        yield
-    finally:
-        for file in opened:
-            os.close(file)
-        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
 
 
 def test_a_ledger_that_no_handle_is_left_for_is_not_blamed_on_room(tmp_path):

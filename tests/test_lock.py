@@ -7,15 +7,15 @@ import stat
 import subprocess
 import sys
 import time
-from contextlib import chdir, contextmanager
+from contextlib import chdir, contextmanager, suppress
 from pathlib import Path
 
 import orjson
 import pytest
 
 from asyncexport.core.bundles import show
-from asyncexport.errors import LedgerLockedError, StorageError
-from asyncexport.ledger import Ledger, hold, holder
+from asyncexport.errors import LedgerError, LedgerLockedError, StorageError
+from asyncexport.ledger import Ledger, LedgerReader, hold, holder
 from tests.failpoints import telling
 from tests.ledger_rig import given_away, locks_that_do_nothing, without_rights
 
@@ -250,6 +250,7 @@ def test_a_folder_that_cannot_be_flushed_is_told_and_lived_with(tmp_path, number
     ("number", "message"),
     [
         (errno.ENOLCK, "its file system gives out no locks"),
+        (errno.EISDIR, "is a folder, and a file belongs there"),
         (errno.EMFILE, "this process has as many files open as it may"),
         (errno.ENFILE, "this machine has as many files open as it can"),
     ],
@@ -264,6 +265,28 @@ def test_what_a_lock_fails_with_is_named(tmp_path, number, message):
     with telling(failing), pytest.raises(StorageError, match=message) as told, hold(tmp_path, command="x"):
         raise AssertionError("held")
     assert told.value.hint
+
+
+async def _used(directory: Path) -> None:
+    """The ledger, as a run uses it."""
+    with hold(directory, command="x"):
+        ledger = await Ledger.open(directory)
+        ledger.remember("key", "value")
+        await ledger.close()
+
+
+@pytest.mark.parametrize("name", ["lock", "ledger.sqlite3-mark", "ledger.sqlite3", "ledger.sqlite3-wal"])
+async def test_a_pipe_among_the_ledgers_files_is_not_waited_for(tmp_path, name):
+    """It is an error of the disk or a damaged ledger; whoever only looks is not held up by it either."""
+    await (await Ledger.open(tmp_path)).close()
+    place = tmp_path / ".asyncexport" / name
+    place.unlink(missing_ok=True)
+    os.mkfifo(place)
+    with pytest.raises((StorageError, LedgerError)):
+        await _used(tmp_path)
+    assert holder(tmp_path) is None
+    with suppress(LedgerError, StorageError), LedgerReader(tmp_path) as reader:
+        reader.check()
 
 
 # Links

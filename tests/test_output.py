@@ -14,6 +14,7 @@ from asyncexport.display.lines import MOST_LOG_LINES, MOST_PROGRESS_LINES
 from asyncexport.display.live_view import LiveView
 from asyncexport.display.output import OutputThread
 from asyncexport.display.words import plain
+from tests.handles import handles_left
 
 PATIENCE_SECONDS = 30.0
 
@@ -103,6 +104,15 @@ def test_both_streams_into_one_reader_keep_their_order():
         thread.close()
     with os.fdopen(reader, encoding="utf-8") as lines:
         assert list(lines) == told
+
+
+def test_a_process_without_handles_says_what_it_has_to_say():
+    """The first text may come when none is left, and is often about that."""
+    with pipes(1) as (_, (pipe,)):
+        with handles_left(0):
+            pipe.outlet.write("no handles\n")
+            pipe.outlet.write("are left\n")
+        assert pipe.read() == ["no handles", "are left"]
 
 
 def test_log_lines_are_left_out_and_counted_while_nobody_reads():

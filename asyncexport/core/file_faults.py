@@ -72,5 +72,10 @@ def file_fault(number: int | None, *, place: str, directory: str, has_inodes: bo
                 f"{place} is a link, and what it leads to is left alone",
                 "remove the link, and run the same command again; the output directory itself may be one",
             )
+        case errno.EISDIR:
+            return FileFault(
+                f"{place} is a folder, and a file belongs there",
+                "move the folder away, and run the same command again",
+            )
         case _:
             return None

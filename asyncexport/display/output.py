@@ -16,6 +16,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable
+from contextlib import suppress
 from itertools import count
 from typing import TextIO
 
@@ -26,6 +27,9 @@ CHUNK_BYTES = select.PIPE_BUF
 
 PAUSE_SECONDS = 0.01
 """Until a stream that refused to take text, though it said that it could, is tried again."""
+
+LOOK_AGAIN_SECONDS = 0.05
+"""Until the thread looks for more text where nothing can wake it."""
 
 
 class OutputThread:
@@ -63,9 +67,11 @@ class OutputThread:
             self._wake()
 
     def _start(self) -> None:
-        self._wake_reader, self._wake_writer = os.pipe()
-        os.set_blocking(self._wake_reader, False)
-        os.set_blocking(self._wake_writer, False)
+        # Where no handles are left, the thread looks again and again.
+        with suppress(OSError):
+            self._wake_reader, self._wake_writer = os.pipe()
+            os.set_blocking(self._wake_reader, False)
+            os.set_blocking(self._wake_writer, False)
         self._thread = threading.Thread(target=self._run, name="output", daemon=True)
         self._thread.start()
 
@@ -86,7 +92,7 @@ class OutputThread:
                     self._end()
                     return
             try:
-                woken, ready, _ = select.select([self._wake_reader], list(outlets), [])
+                woken, ready, _ = self._select(list(outlets))
             except (OSError, ValueError):
                 # One of them was closed under our feet; a write says which.
                 woken, ready = [], list(outlets)
@@ -95,9 +101,16 @@ class OutputThread:
             if ready:
                 self._write_oldest([outlets[number] for number in ready])
 
+    def _select(self, outlets: list[int]) -> tuple[list[int], list[int], list[int]]:
+        """Wait for more text, or for a stream that takes some."""
+        if self._wake_reader < 0:
+            return select.select([], outlets, [], LOOK_AGAIN_SECONDS)
+        return select.select([self._wake_reader], outlets, [])
+
     def _end(self) -> None:
-        os.close(self._wake_reader)
-        os.close(self._wake_writer)
+        if self._wake_reader >= 0:
+            os.close(self._wake_reader)
+            os.close(self._wake_writer)
         self._wake_reader = self._wake_writer = -1
         self._thread = None
 

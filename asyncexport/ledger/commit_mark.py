@@ -58,5 +58,5 @@ class CommitMarkFile:
 
 
 def _unfollowed(path: str, flags: int) -> int:
-    """Open a file that must not be a link."""
-    return os.open(path, flags | os.O_NOFOLLOW)
+    """Open a file that must not be a link; a pipe in its place is not waited for."""
+    return os.open(path, flags | os.O_NOFOLLOW | os.O_NONBLOCK)

@@ -72,7 +72,9 @@ class Holder:
 def holder(directory: Path) -> Holder | None:
     """Who holds an output directory; None where nobody seems to. The lock itself is not touched."""
     try:
-        file = os.open(directory.absolute() / LEDGER_FOLDER / LOCK_NAME, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+        # A pipe in its place is not waited for.
+        flags = os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
+        file = os.open(directory.absolute() / LEDGER_FOLDER / LOCK_NAME, flags)
     except OSError:
         return None
     try:
