@@ -7,6 +7,7 @@ from itertools import count
 import pytest
 
 from asyncexport.core.bundles import Range
+from asyncexport.core.polling import FinishedOperation
 from asyncexport.core.states import BundleRecord, Created, Creating, Failed, Planned, Ready, Stored
 from asyncexport.core.summary import Exit
 from asyncexport.engine.poller import OperationPoller
@@ -463,3 +464,21 @@ async def test_work_is_never_drawn_ahead():
     assert fan.drawn == 4
     run.cancel()
     await asyncio.wait({run})
+
+
+@pytest.mark.parametrize("is_operation", [True, False])
+@on_virtual_time
+async def test_a_service_that_gives_the_same_id_to_all_is_not_asked_for_each_bundle_five_times(is_operation):
+    """It is the service's trouble, as where all operations fail: one bundle probes, and hardly an attempt is counted."""
+    scene = Scene()
+    if is_operation:
+        scene.service.names = ["op1"] * 1000
+    else:
+        scene.watch.outcomes = {f"op{n}": FinishedOperation("x-op1", 50.0) for n in range(1, 1000)}
+    fan = Fan(scene)
+    await fan.run(*(planned(n) for n in range(60)))
+    assert fan.stored == 1
+    assert scene.service.posts <= 120
+    # Those that failed before the one operation completed count as the bundles' own.
+    assert max(state.attempt for state in scene.ledger.states if isinstance(state, Created)) <= 2
+    assert any(" of everyone 1970-01-01T00:00:00Z" in reason for reason in scene.listener.retries)

@@ -104,7 +104,7 @@ def test_a_walk_from_planned_to_stored():
     [
         (Created(1, 0.0, "op"), Planned(3)),
         (Planned(2), Creating(1, 0.0)),
-        (Ready(2, 0.0, "x"), Planned(2)),
+        (Ready(2, 0.0, "x"), Planned(4)),
         (Failed("why"), Planned(2)),
         (FewerRows(120, 0), Planned(2)),
         (Overdue(2, 0.0, "op"), Planned(2)),

@@ -217,7 +217,7 @@ MOVES: dict[tuple[type[State], type[State]], tuple[Counts, ...]] = {
     (Created, Overdue): (Counts.SAME,),
     (Created, Refused): (Counts.NONE,),
     (Ready, Stored): (Counts.NONE,),
-    (Ready, Planned): (Counts.NEXT,),
+    (Ready, Planned): (Counts.NEXT, Counts.SAME),  # its file is bad; all exports are others', the service's trouble
     (Ready, Failed): (Counts.NONE,),
     (Ready, FewerRows): (Counts.NONE,),
     (Ready, Refused): (Counts.NONE,),

@@ -3,8 +3,8 @@
 1. Each move takes a bundle in one state and gives it back in the next, which is durable by then.
 2. A bundle's failure is its own and ends in `Failed`, or in `Refused` where its operation or its file may be fine. It
    counts an attempt only where the fault is the bundle's: a failed operation, a lost export, a bad file.
-3. An operation or an export that belongs to another bundle is not this one's (`engine.service_ids`): it costs an
-   attempt, and is told.
+3. An operation or an export that belongs to another bundle is not this one's (`engine.service_ids`): it counts as an
+   operation that failed, and is told.
 4. What concerns all bundles is raised: a refused key, a full disk, a broken ledger, a service gone for good.
 """
 
@@ -75,8 +75,7 @@ class BundleRunner:
         known = {name: one.export.definition for name, one in export_states.items()}
         self._owners = IdOwners(ledger, {**(definitions or {}), **known})
         self._moves = BundleMoves(ledger, tell, attempts=attempts, clock=clock, earliest=earliest)
-        self._failures = retrying.failures
-        self._ends = OperationEnds(poller, self._moves, retrying)
+        self._ends = OperationEnds(poller, self._moves, retrying, self._owners)
         self._overdue = OverdueOperations(poller, self._moves, retrying)
         self.creates = Creates(gate, service, self._moves, retrying)
         self.fetching = Fetching(
@@ -110,14 +109,11 @@ class BundleRunner:
     async def watch(self, record: BundleRecord, created: Created) -> BundleRecord:
         """See `OperationEnds.watch`."""
         if owner := await self._owners.of_operation(record.bundle, created.operation_id):
-            self._failures.ended(record.bundle)
-            return await self._moves.count_attempt(
-                record, created.attempt, f"the service gave the operation of {owner}"
-            )
+            return await self._ends.failed(record, created.attempt, f"the service gave the operation of {owner}")
         return await self._ends.watch(record, created, self._export_states[record.bundle.export])
 
     async def fetch(self, record: BundleRecord, ready: Ready) -> BundleRecord:
         """See `Fetching.fetch`; an export that is another bundle's is not fetched for this one."""
         if owner := await self._owners.of_export(record.bundle, ready.export_id):
-            return await self._moves.count_attempt(record, ready.attempt, f"the service gave the export of {owner}")
+            return await self._ends.failed(record, ready.attempt, f"the service gave the export of {owner}")
         return await self.fetching.fetch(record, ready, self._export_states[record.bundle.export])

@@ -27,7 +27,7 @@ from asyncexport.engine.create_turns import CreateTurn, CreateTurns
 from asyncexport.engine.export_state import ExportRefused, ExportState
 from asyncexport.engine.moves import BundleMoves
 from asyncexport.engine.retrying import Retrying
-from asyncexport.errors import OperationFailedError, ServiceError
+from asyncexport.errors import ServiceError
 
 log = logging.getLogger(__name__)
 
@@ -120,7 +120,7 @@ class Creates:
         failures, was_refused = self._retrying.failures, self._failures.has_failed(bundle)
         while True:
             if failures.given_up:
-                self._retrying.stop(export, OperationFailedError(failures.given_up), Call.CREATE)
+                self._retrying.stop(export, ServiceError(failures.given_up), Call.CREATE)
             if export.refused or self._failures.is_over:
                 raise ExportRefused
             if bundle in failures.parked:

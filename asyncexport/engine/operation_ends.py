@@ -1,5 +1,6 @@
 """What follows when the wait for an operation is over: done, failed, gone, refused, or still running at its deadline.
 
+An operation or an export that the service gave for another range before has failed as well (`engine.service_ids`).
 Whether a failed operation is the bundle's trouble is seen by the operations that end next
 (`core.service.operation_failures`); until then the bundle waits.
 """
@@ -18,6 +19,7 @@ from asyncexport.engine.export_state import ExportRefused, ExportState
 from asyncexport.engine.moves import BundleMoves
 from asyncexport.engine.poller import OperationPoller
 from asyncexport.engine.retrying import Retrying
+from asyncexport.engine.service_ids import IdOwners
 from asyncexport.errors import GoneError, OperationFailedError, RefusedError, ReplyError, ServiceError
 
 
@@ -28,12 +30,14 @@ class OperationEnds:
         poller: Who knows when operations are done.
         moves: Where states are written.
         retrying: What is known of refusals.
+        owners: Whose an export is.
     """
 
-    def __init__(self, poller: OperationPoller, moves: BundleMoves, retrying: Retrying) -> None:
+    def __init__(self, poller: OperationPoller, moves: BundleMoves, retrying: Retrying, owners: IdOwners) -> None:
         self._poller = poller
         self._moves = moves
         self._retrying = retrying
+        self._owners = owners
         self._watching = 0
 
     async def watch(self, record: BundleRecord, created: Created, export: ExportState) -> BundleRecord:
@@ -46,7 +50,7 @@ class OperationEnds:
         try:
             finished = await self._wait(created)
         except OperationFailedError as error:
-            return await self._after_failed_operation(record, created, error)
+            return await self.failed(record, created.attempt, str(error))
         except (GoneError, RefusedError, ReplyError) as error:
             failures.ended(record.bundle)
             return await self._after_refusal(record, created, error, export)
@@ -54,9 +58,12 @@ class OperationEnds:
             failures.ended(record.bundle)
             overdue = Overdue(created.attempt, created.asked_at, created.operation_id, created.settle_seconds)
             return await self._moves.note(record, overdue)
+        ready = await self._moves.note(record, _ready(created, finished, self._moves))
+        if owner := await self._owners.of_export(record.bundle, finished.export_id):
+            return await self.failed(ready, created.attempt, f"the service gave the export of {owner}")
         failures.completed()
         self._retrying.news.spread()
-        return await self._moves.note(record, _ready(created, finished, self._moves))
+        return ready
 
     async def _wait(self, created: Created) -> FinishedOperation | None:
         self._watching += 1
@@ -66,26 +73,24 @@ class OperationEnds:
             self._watching -= 1
             self._retrying.news.spread()
 
-    async def _after_failed_operation(
-        self, record: BundleRecord, created: Created, error: OperationFailedError
-    ) -> BundleRecord:
-        """Whose trouble it is, once that is known."""
+    async def failed(self, record: BundleRecord, attempt: int, reason: str) -> BundleRecord:
+        """The operation came to nothing: back to `Planned`, or parked, once it is known whose trouble that is."""
         retrying, failures = self._retrying, self._retrying.failures
         pause = retrying.pause_seconds(failures.tries + 1)
-        failed = failures.failed(record.bundle, str(error), now=retrying.now(), backoff_seconds=pause)
+        failed = failures.failed(record.bundle, reason, now=retrying.now(), backoff_seconds=pause)
         retrying.news.spread()
         while failed.blame is None:
             failures.expire(failed, now=retrying.now(), others_run=self._watching > 0)
             if failed.blame is None:
                 await retrying.news.wait(failures.undecided_seconds)
         if failed.blame is Blame.PARKED:
-            self._moves.tell(Retried(record.bundle, str(error)))
-            return await self._moves.note(record, Failed(str(error)))
+            self._moves.tell(Retried(record.bundle, reason))
+            return await self._moves.note(record, Failed(reason))
         known = Facts(service_fails=failed.blame is Blame.SERVICE)
         if decide(Call.POLL, CameBack.OPERATION_FAILED, known) is Next.WAIT:
-            self._moves.tell(Retried(record.bundle, str(error), concerns_all=True))
-            return await self._moves.note(record, Planned(created.attempt))
-        return await self._moves.count_attempt(record, created.attempt, str(error))
+            self._moves.tell(Retried(record.bundle, reason, concerns_all=True))
+            return await self._moves.note(record, Planned(attempt))
+        return await self._moves.count_attempt(record, attempt, reason)
 
     async def _after_refusal(
         self, record: BundleRecord, created: Created, error: GoneError | RefusedError | ReplyError, export: ExportState

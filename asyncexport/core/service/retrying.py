@@ -59,7 +59,7 @@ class CameBack(Enum):
     DENIED = "the storage host said no"
     DEAD_LINK = "the link has expired, or leads nowhere"
     UNREADABLE = "an answer that cannot be read"
-    OPERATION_FAILED = "the operation ended as FAILED or ERROR"
+    OPERATION_FAILED = "the operation ended as FAILED or ERROR, or it is another bundle's, or its export is"
     CUT = "a file that stopped early"
     BAD_FILE = "a whole file that is wrong"
     FEWER_ROWS = "a whole file with far fewer rows than the archive"
