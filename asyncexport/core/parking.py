@@ -1,14 +1,16 @@
-"""When a parked bundle is tried again, and when it gives way to narrower ones.
+"""When a parked bundle is tried again, and when it is split into narrower ones.
 
-1. Nights try a parked bundle again after 1, 2, 4, and then every 8 days, counted from when it was parked last. How
-   often it was parked says which pause it is. What a user asks for, a range or a retry, is tried at once.
-2. A night that begins at the same hour as the last one begins a little before the day is full. So the last hours of a
+1. A nightly run tries a parked bundle again after 1, 2, 4, and then every 8 days, counted from when it was last parked.
+   How often it was parked decides which pause applies. Where the user names a range or asks for a retry, it is tried at
+   once.
+2. A night that starts at the same hour as the last one starts a little before the day is full. So the last hours of a
    pause do not count.
-3. A bundle that was refused is not made to wait: its operation or its file is at hand, and expires.
-4. A bundle of which nothing was ever stored gives way to narrower ones where the width or the range that is asked for
-   is narrower than it is, and where archives cover a part of its time: its rows would be there twice. Individuals never
-   do: their rows are totals over a day. Neither does a bundle whose operation or file may be fine; an overdue one that
-   is too wide fails for good once its operation was asked for in vain.
+3. A refused bundle (`Refused`) does not wait: its operation or file is at hand, and expires.
+4. A bundle of which nothing was ever stored is split where the bundle width or the range asked for is narrower than
+   the bundle. It is also split where archives cover a part of its time, since those rows would be stored twice. Bundles
+   of individuals are never split: their rows are totals over a day. Neither are bundles whose operation or file may be
+   fine. An overdue bundle that is too wide is parked as failed once its operation was asked for in vain; the next run
+   splits it.
 """
 
 from bisect import bisect_right

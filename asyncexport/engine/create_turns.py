@@ -1,12 +1,12 @@
-"""Whose create may go: what the bundles of one export share, and the order in which their creates are sent.
+"""When each bundle may send its create.
 
-1. As a rule creates go as they come, and the gate's token bucket sets the pace.
-2. Until the service has taken the first create of an export in this run, and while it refuses them (400, 404), they go
-   one at a time: a segment that is unknown, or was deleted since the run before, costs a few requests and not fifty.
-3. While they are blocked (403) nobody goes but the probe (`core.service.refusals`), and likewise while operations fail
-   by the service's trouble (`core.service.operation_failures`).
-4. After some refusals in a row the newest bundle goes, ahead of its turn; where none is left to be taken up, it is the
-   newest of those that wait.
+1. As a rule creates go as they come, and the token bucket of the gate sets the pace.
+2. Until the service has taken the first create of an export, and while it refuses them (400, 404), they go one at a
+   time: an unknown segment then costs a few requests, not fifty.
+3. While creates are blocked (403) only the probe goes (`core.service.refusals`). The same holds while operations fail
+   through the service's fault (`core.service.operation_failures`).
+4. After three refusals in a row the newest bundle goes, ahead of its turn. Where all bundles have been taken up, it is
+   the newest of those that wait.
 """
 
 from collections.abc import Callable, Iterator

@@ -14,7 +14,7 @@ from asyncexport.errors import ExportError
 
 
 class ExportRefused(Exception):  # noqa: N818 - a way out of a coroutine, not an error of its own
-    """The bundle's export was stopped, or all that we ask is refused: there is nothing more to do for it."""
+    """The bundle's export was stopped: its coroutine ends, and the bundle stays as it is on record."""
 
 
 @dataclass(slots=True)
@@ -28,10 +28,10 @@ class ExportState:
         refused: How its creates were refused for good; None: they are not.
         stopped: Whether nothing of it is asked for any more, what runs at the service included.
         creates: Which creates of it were refused.
-        waiting: Bundles whose create is to be taken, in order, but for those whose create was refused.
-        under_way: Bundles whose create has its turn.
-        alone: The bundle whose create goes alone (rule 2).
-        unreadable_since: When a create was first answered with something that cannot be read.
+        waiting: Bundles that wait to send their create, in order; one whose create was refused is in `creates` instead.
+        under_way: Bundles that have the turn to send their create, or have sent it.
+        alone: The bundle whose create is under way while creates go one at a time (`engine.create_turns`).
+        unreadable_since: When the first unreadable answer to a create came since one was last taken; None: none did.
     """
 
     export: Export

@@ -1,11 +1,11 @@
-"""Asks whose key it is, where an answer raises doubts about the key.
+"""Asks the service about the key, where an answer raises doubts about it.
 
-1. However many are refused at once, `/me` is asked once, and all of them wait for that one answer. One of them that is
-   cancelled leaves it to the others. A key that `/me` refuses stays refused.
-2. `CheckedCalls` are the service's calls, each 401 of which is confirmed by `/me` before anybody hears of it. Until
-   then the gate lets nothing else pass. Where the key turns out to be good, some box before the service said 401: it is
-   told as a refusal.
-3. What `/me` says is waited for through an outage, like any other answer.
+1. However many calls are refused at once, `/me` is asked once, and all of them wait for that one answer. If one of them
+   is cancelled, the question goes on for the others. A key that `/me` refuses stays refused.
+2. `CheckedCalls` makes the service's calls, and confirms each 401 by `/me` before its caller sees it. Until then the
+   gate lets no other request pass. If the key is good, a proxy or firewall on the way said 401: the caller sees a
+   refusal.
+3. An outage while `/me` is asked is waited out, as it is for any other call.
 """
 
 import asyncio

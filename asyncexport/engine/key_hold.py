@@ -1,4 +1,4 @@
-"""Holds requests back while it is not known whether the key is good: after a 401 nothing goes but the question."""
+"""Holds all requests back after a 401, except `/me`, until it is known whether the key is good."""
 
 import asyncio
 from collections.abc import Awaitable, Callable

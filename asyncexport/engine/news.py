@@ -1,4 +1,8 @@
-"""Tells all who wait that something has changed; each then looks for itself, in the order in which they came."""
+"""Wakes those who wait when something has changed; each then looks for itself whether it may go on.
+
+Whoever waits must look again after each change, with no `await` between its look and its `wait`: a change in between
+would be missed.
+"""
 
 import asyncio
 

@@ -1,7 +1,7 @@
-"""How the fetching of one export goes: what counts against its file, and what does not.
+"""The tries to fetch one file, and which of them count.
 
-1. A bad file counts as a try, and so does one that was cut, unless it got further than any before it.
-2. What is said of the file does not count: that it is refused, that the link is dead, that there is trouble.
+1. A damaged file counts as a try. So does a cut one, unless it got further than any before it.
+2. A refusal, a dead link and an outage do not count: they say nothing about the file.
 """
 
 from dataclasses import dataclass, field
@@ -11,13 +11,13 @@ from asyncexport.core.service.resources import DownloadLink
 from asyncexport.core.service.retrying import REFUSALS, Call, CameBack
 
 PROGRESS_BYTES = 1024 * 1024
-"""A cut download that got this much further than any before it was not in vain, and does not count as a try."""
+"""A cut download that got this much further than any before it does not count as a try."""
 
 LINK_MARGIN_SECONDS = 15.0
 """A link that is about to expire is not used again; getting a fresh one takes a moment, too."""
 
 DEAD_LINKS = 2
-"""So many fresh links in a row that lead nowhere are no accident: the storage host says no."""
+"""When this many fresh links in a row lead nowhere, that is treated as a refusal by the storage host."""
 
 
 @dataclass(slots=True)
@@ -28,7 +28,7 @@ class FetchAttempts:
         allowed: How many tries may fail by the file's own fault.
         link: The link in use, where there is one.
         call: What was asked last.
-        tries: How many failed in a row, by anybody's fault: back-off goes by it.
+        tries: How many failed in a row, for any reason: the back-off goes by it.
         counted: How many of these were the file's own fault.
         farthest: How many bytes the best of the cut tries got.
         troubles: Since when the link, and the file, cannot be had.

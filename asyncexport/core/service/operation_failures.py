@@ -1,18 +1,19 @@
-"""Whose trouble it is that operations fail: the bundle's, or the service's.
+"""Failed operations: is the bundle at fault, or the service?
 
-1. Where an operation fails and others complete, it is the bundle's own trouble, and counts an attempt.
-2. Five that fail in a row, of different bundles and with none completed between, are the service's trouble. None of
-   them counts. Creates stop but for one, the probe, which goes under back-off, each time for another bundle.
-3. So it is not known at once whether a failure counts. That is seen by the next operation that ends, by there being
-   none, or by half an hour without one.
-4. One that completes ends the service's trouble: all goes on, at the attempt it was at.
-5. Where probes of three different bundles failed, over half an hour and with none completed, failures count again, as
-   the bundles' own. Those that failed are parked: each has cost a create or two, and another would cost one more. From
-   then on each probe that fails is parked at once, until an operation completes.
-6. Where none has completed for `[retry] outage`, it is given up: the exports are stopped.
+1. Where one operation fails and others complete, the bundle is at fault: the failure counts as an attempt.
+2. Where five operations of different bundles fail in a row, and none completes in between, the service is at fault:
+   none of them counts. From then on only one create is sent at a time, the probe, with back-off between the probes, and
+   each time for another bundle.
+3. So it is not known at once whether a failure counts. The next operation that ends decides. If no other is running,
+   or none ends for half an hour, the failure counts.
+4. The first operation that completes ends the service's trouble. Every bundle goes on at the attempt it was at.
+5. Where the probes of three different bundles have failed, over half an hour or more, the bundles are at fault after
+   all. Those that failed are parked: each has cost a create or two, and another attempt would cost one more. From then
+   on the bundle of each probe that fails is parked at once, until an operation completes.
+6. Where no operation has completed for `[retry] outage`, the exports are stopped.
 
-All times are in seconds on one clock, which comes in as an argument. They are for `[retry] backoff_initial` of a
-second, and get longer and shorter with it.
+All times are in seconds on one clock, which comes in as an argument. They hold for a `[retry] backoff_initial` of one
+second, and scale with it.
 """
 
 import math
@@ -22,16 +23,16 @@ from enum import Enum
 from asyncexport.core.bundles import Bundle
 
 FAILED_IN_A_ROW = 5
-"""So many different bundles do not fail by accident."""
+"""Failures of this many different bundles in a row are the service's trouble (rule 2)."""
 
 PROBED_BUNDLES = 3
-"""Probes of so many different bundles must fail before it is the bundles' trouble after all."""
+"""Probes of this many different bundles must fail before the bundles are at fault after all (rule 5)."""
 
 PROBED_SECONDS = 1800.0
-"""And for so long."""
+"""The least time over which those probes must fail (rule 5)."""
 
 UNDECIDED_SECONDS = 1800.0
-"""A failure counts as the bundle's own where no other operation ended for so long."""
+"""A failure counts if no other operation has ended for this long (rule 3)."""
 
 
 class Blame(Enum):

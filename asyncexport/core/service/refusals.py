@@ -1,20 +1,20 @@
-"""What is known of refusals: since when, of which calls of which export, and when to ask again.
+"""What is known of refusals: which calls of which export are refused, since when, and when to try one again.
 
-1. Refusals are counted for each export and kind of call: exports interleave, and creates may succeed while results
-   calls are refused.
-2. While such calls are refused nobody sends them but one, the probe: after 30 s, 1, 2, 4 and 8 minutes, counted from
-   the probe before, each time for another bundle. One that goes well sets all free. After 15 minutes the refusals are
-   believed.
-3. Where the calls of all exports are refused, one of the exports probes for all. Where they are forbidden in the
-   service's own form, it may be the key: then nothing else is asked meanwhile, of whatever kind, but for the probe.
-4. A bundle that is refused while others get on has pauses of its own, equally long, and holds nobody up.
-5. Creates that are refused otherwise (400, 404) go one at a time. After three in a row the newest bundle of the export
-   that was not asked for is tried. If it is taken, data is refused for its age, and these bundles are the trouble.
-   Else it is the export. Where none is left to be tried, what was taken in this run decides: one that is newer than
-   those refused, or any where fewer than three were refused in a row.
+1. Refusals are counted for each export and kind of call: the bundles of several exports are sent in turn, and creates
+   may succeed while results calls are refused.
+2. While calls of one kind are refused, only one of them is sent at a time: the probe. Probes go 30 s after the first
+   refusal, then 1, 2, 4 and 8 minutes after the probe before, each time for another bundle. One success ends the
+   refusal for all. After 15 minutes the refusals are taken as final ("believed").
+3. Where all exports are refused, one of them probes for all. Where the service itself answers 403, the key may be at
+   fault: then no call of any kind is sent but the probe.
+4. A bundle that is refused while others succeed waits just as long between its tries, and holds up no other.
+5. Creates that are refused with 400 or 404 go one at a time. After three in a row the newest bundle of the export is
+   tried, ahead of its turn. If the service takes it, the data of the refused ones is too old, and they are parked. If
+   not, the export is stopped. Where no bundle is left to be tried, the creates taken in this run decide: one that is
+   newer than those refused, or any one where fewer than three were refused in a row.
 
-All times are in seconds on one clock, which comes in as an argument. They are for `[retry] backoff_initial` of a
-second, and get longer and shorter with it.
+All times are in seconds on one clock, which comes in as an argument. They hold for a `[retry] backoff_initial` of one
+second, and scale with it.
 """
 
 import math
@@ -24,19 +24,19 @@ from asyncexport.core.bundles import Bundle
 from asyncexport.core.service.retrying import CREATES_IN_A_ROW, Call, CameBack
 
 PROBE_WAITS = (30.0, 60.0, 120.0, 240.0, 480.0)
-"""How long after a refusal the same is asked again; the last of them from then on."""
+"""The pauses before the first probe, the second, and so on; the last one is repeated."""
 
 BELIEVED_SECONDS = 900.0
-"""Refusals that last so long are believed; a wall that is to stay away stays longer than any deployment takes."""
+"""Refusals that last this long are taken as final: a deployment is over sooner, a firewall rule is not."""
 
 REPEATED_SECONDS = 60.0
-"""What is to be said twice must be said so long after the first time."""
+"""The least time between two equal answers that are believed only when they come twice."""
 
 EXPORT_LIFE_SECONDS = 7 * 86_400.0
-"""The service keeps an export for about so long (reference section 4); what is older may be gone, whatever is said."""
+"""The service keeps an export for about this long (reference section 4). An older one may have been deleted."""
 
 EVERYBODY = ""
-"""The export of a call that is about none, such as a poll."""
+"""Stands in place of an export's name for calls that belong to no export, such as polls."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,15 +1,16 @@
-"""What follows from what came back: one table, for every call to the service and to the storage host.
+"""What to do after a failed call: one table, for every call to the service and to the storage host.
 
-`decide` is given what was asked (`Call`), what came back (`CameBack`), and what is known of this export and of the
-others (`Facts`). Its answer is what to do next (`Next`). Nobody else decides over a failure. Moments and counts are
-kept in `core.service.refusals` and `core.service.operation_failures`, which say what is facts.
+`decide` takes the kind of call (`Call`), the kind of failure (`CameBack`), and what is known of this export and of the
+others (`Facts`). It returns what to do next (`Next`). All decisions about failures are made here. The facts come from
+`core.service.refusals` and `core.service.operation_failures`, which keep the moments and the counts.
 
-1. What the service itself says counts more than a page of some box before it. Its own errors are JSON objects.
-2. A refusal that hits several bundles in a row is not the bundle's. One that hits a bundle while others get on is.
-3. A refusal never makes a new export while the operation or its file may be fine. Only the service's own 404 or 410,
-   said twice a minute apart, does, or that the export is too old to be there still.
-4. What all exports get is the key's. Whether a key is good is what `/me` says.
-5. Nothing that is the service's trouble counts against a bundle, or parks it.
+1. An error of the service itself counts for more than the page of a proxy or firewall on the way. The service's own
+   errors are JSON objects.
+2. A refusal of several bundles in a row is not the bundle's fault. A refusal of one bundle is, while others succeed.
+3. A refusal leads to no new export as long as the operation or its file may still be fine. Only two things do: the
+   service's own 404 or 410, given twice a minute apart, and an export too old to be kept by the service.
+4. What is refused to all exports may be the fault of the key. `/me` tells whether the key is good.
+5. An outage or an overloaded service never counts against a bundle, and never parks one.
 """
 
 from collections.abc import Callable
@@ -96,23 +97,23 @@ class Key(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Facts:
-    """What is known of this export and of the others when something came back.
+    """What is known of this export and of the others when a call has failed.
 
     Attributes:
-        key: What `/me` said of the key, asked for this.
+        key: What `/me` said of the key since the call failed.
         key_ever_good: Whether the service ever did what was asked with a key of this directory, before or in this run.
         ever_good: Whether such a call of this export ever went well.
         others_get_on: Whether such a call of another bundle of this export went well since this one's trouble began.
-        believed: Whether the refusals have lasted so long that they are believed.
-        said_twice: Whether the same was said before, long enough ago.
-        expired: Whether the export is too old to be there still.
+        believed: Whether the refusals have lasted long enough to be taken as final (`BELIEVED_SECONDS`).
+        said_twice: Whether the same answer came before, at least `REPEATED_SECONDS` ago.
+        expired: Whether the export is so old that the service may have deleted it.
         in_a_row: How many creates of this export were refused one after another.
-        newest_left: Whether a newer bundle of this export is left that was not asked for.
+        newest_left: Whether the newest bundle of this export can still be tried.
         tries_left: Whether this file may be tried again.
         outlasted: Whether the trouble has lasted for `[retry] outage`.
-        service_fails: Whether operations of so many bundles failed that it is the service's trouble.
+        service_fails: Whether operations of many bundles failed in a row, which is the service's trouble.
         range_is_rule: Whether files of this export are refused for rows of another range.
-        never_an_export: Whether so many files of it in a row are no export that no box on the way is to blame.
+        never_an_export: Whether several files of it in a row were no export, so that it is no accident on the way.
     """
 
     key: Key = Key.UNASKED
@@ -132,7 +133,8 @@ class Facts:
 
 
 CREATES_IN_A_ROW = 3
-"""So many creates of one export refused in a row are not the bundles'; data outside retention is refused so, too."""
+"""After this many refused creates in a row the newest bundle is tried: it tells whether the data of the others is too
+old, or the whole export is refused."""
 
 _API = frozenset({Call.CREATE, Call.POLL, Call.LIST, Call.RESULTS})
 _KEPT = frozenset({Call.POLL, Call.RESULTS})
@@ -172,7 +174,7 @@ _NOT_THE_LIST = _ANY - {Call.LIST}
 _FORBIDDEN = (CameBack.FORBIDDEN, CameBack.BLOCKED)
 _NO = (*_FORBIDDEN, CameBack.REFUSED, CameBack.NOT_FOUND)
 REFUSALS = frozenset({*_NO, CameBack.DENIED})
-"""What is held back and probed, as it may be what everybody gets."""
+"""Calls that fail so are held back and probed: all calls of their kind may be refused."""
 
 _NO_CREATE = (*_NO, CameBack.GONE)
 _FETCHES = frozenset({Call.RESULTS, Call.DOWNLOAD})
@@ -253,7 +255,7 @@ TABLE: tuple[Rule, ...] = (
     _rule(Call.DOWNLOAD, CameBack.CUT, Next.AGAIN),
     _rule(Call.DOWNLOAD, CameBack.BAD_FILE, Next.NEW_LINK),
 )
-"""The first row that fits counts. What has no row cannot be: it is a bug of ours, or nobody's to decide over."""
+"""The first row that fits counts. A failure without a row is a bug of ours."""
 
 
 def decide(call: Call, came_back: CameBack, known: Facts) -> Next:
