@@ -469,7 +469,7 @@ async def test_work_is_never_drawn_ahead():
 @pytest.mark.parametrize("is_operation", [True, False])
 @on_virtual_time
 async def test_a_service_that_gives_the_same_id_to_all_is_not_asked_for_each_bundle_five_times(is_operation):
-    """It is the service's trouble, as where all operations fail: one bundle probes, and hardly an attempt is counted."""
+    """It is the service's trouble, as where all operations fail: one bundle probes, and hardly an attempt counts."""
     scene = Scene()
     if is_operation:
         scene.service.names = ["op1"] * 1000
