@@ -6,13 +6,18 @@ from hypothesis import strategies as st
 
 from asyncexport.core.bundles import (
     DAY,
+    HOUR,
+    Ago,
     Range,
     count_cut,
     cut,
     gaps,
+    is_always_empty,
     merged,
+    moment_of,
     read_moment,
     read_timestamp,
+    read_when,
     settled_until,
     show,
 )
@@ -83,16 +88,72 @@ def test_an_empty_range_is_refused():
         ("2026-01-01T06:30", "2026-01-01T06:30:00Z"),
         ("today", "2026-01-01T00:00:00Z"),
         ("yesterday", "2025-12-31T00:00:00Z"),
-        ("30d", "2025-12-02T00:00:00Z"),
+        ("0d", "2026-01-01T00:00:00Z"),
+        ("90d", "2025-10-03T00:00:00Z"),
+        ("12w", "2025-10-09T00:00:00Z"),
+        ("36h", "2025-12-31T02:00:00Z"),
+        ("0h", "2026-01-01T14:00:00Z"),
+        (" 1w ", "2025-12-25T00:00:00Z"),
     ],
 )
 def test_a_moment_is_read_as_people_write_it(text, moment):
-    """Dates, RFC 3339, words and days ago are all in UTC."""
-    assert show(read_moment(text, now=NOW)) == moment
+    """Dates, RFC 3339, words and what is counted back are all in UTC, and begin with a day or an hour."""
+    assert show(read_moment(text, now=NOW + 2 * HOUR + 1799.5)) == moment
+
+
+@given(st.integers(0, 99_999), st.integers(0, 2**40))
+def test_a_week_is_seven_days_and_a_day_begins_at_an_hour(count, now):
+    """Whatever time it is, and however far back."""
+    weeks, days, hours = (read_moment(text, now=now) for text in (f"{count}w", f"{count}d", f"{count}h"))
+    assert weeks == now // DAY * DAY - count * 7 * DAY
+    assert days == now // DAY * DAY - count * DAY
+    assert hours <= now - count * HOUR < hours + HOUR
+    assert (weeks % DAY, days % DAY, hours % HOUR) == (0, 0, 0)
+
+
+@pytest.mark.parametrize(("text", "words"), [("0d", "today"), ("1d", "yesterday"), ("2w", "14 days ago")])
+def test_days_that_are_counted_back_are_shown_in_words(text, words):
+    """So that a heading names no date that the clock of the service may not confirm."""
+    assert str(read_when(text)) == words
+
+
+@pytest.mark.parametrize(("text", "words"), [("0h", "this hour"), ("1h", "1 hour ago"), ("36h", "36 hours ago")])
+def test_hours_that_are_counted_back_are_shown_in_words(text, words):
+    """In hours, as they were asked for."""
+    assert str(read_when(text)) == words
+
+
+WHENS = st.one_of(
+    st.integers(0, 10 * DAY), st.builds(Ago, st.integers(0, 10)), st.builds(Ago, st.integers(0, 240), st.just(HOUR))
+)
+
+
+@given(WHENS, WHENS)
+def test_a_range_is_called_empty_only_if_it_is_empty_at_every_hour(start, end):
+    """And if both ends are of one kind, whenever it is."""
+    moments = range(20 * DAY + 7, 21 * DAY + 7, HOUR)
+    empty = all(moment_of(start, now=now) >= moment_of(end, now=now) for now in moments)
+    assert is_always_empty(start, end) == (empty and isinstance(start, int) == isinstance(end, int))
 
 
 @pytest.mark.parametrize(
-    "text", ["", "2026-13-01", "tomorrow", "30", "d", "2026-01-01T00:00:00.5Z", "0001-01-01T00:00:00+05:00"]
+    "text",
+    [
+        "",
+        "2026-13-01",
+        "tomorrow",
+        "30",
+        "d",
+        "1.5h",
+        "-1h",
+        "1y",
+        "90m",
+        "1d12h",
+        "٣d",
+        "100000w",
+        "2026-01-01T00:00:00.5Z",
+        "0001-01-01T00:00:00+05:00",
+    ],
 )
 def test_what_is_no_moment_is_refused(text):
     """Anything else is an error that says what to write."""

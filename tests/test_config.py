@@ -235,7 +235,7 @@ def test_headers_that_would_break_a_request_are_refused(here: Path, name: str) -
 
 NAME_RULE = 'must be up to 100 letters, digits, ".", "_" and "-", the first a letter or digit'
 
-DATE_RULE = 'expected a date such as "2026-01-01", "2026-01-01T12:00:00Z" or "30d"'
+DATE_RULE = 'expected a date such as "2026-01-01", "2026-01-01T12:00:00Z", "90d", "12w" or "36h"'
 
 MESSAGES = [
     # Unknown names

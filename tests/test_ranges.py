@@ -2,7 +2,7 @@
 
 import pytest
 
-from asyncexport.core.bundles import DAY, DaysAgo, Range
+from asyncexport.core.bundles import DAY, HOUR, Ago, Range
 from asyncexport.core.exports import Export
 from asyncexport.run.ranges import export_ranges, faults_of_dates, is_past, where_nights_begin
 from asyncexport.run.spec import Backfill, Nightly, RunSpec, instructions
@@ -71,10 +71,11 @@ def test_what_is_stored_up_to_the_end_is_done_whatever_the_clock_says(now):
 @pytest.mark.parametrize(
     ("start", "end", "span", "hangs"),
     [
-        (DaysAgo(3), DaysAgo(2), Range(97 * DAY, 98 * DAY), True),
-        (DaysAgo(3), 98 * DAY, Range(97 * DAY, 98 * DAY), True),
-        (97 * DAY, DaysAgo(2), Range(97 * DAY, 98 * DAY), True),
-        (97 * DAY, DaysAgo(0), Range(97 * DAY, SETTLED), True),
+        (Ago(3), Ago(2), Range(97 * DAY, 98 * DAY), True),
+        (Ago(3), 98 * DAY, Range(97 * DAY, 98 * DAY), True),
+        (97 * DAY, Ago(2), Range(97 * DAY, 98 * DAY), True),
+        (97 * DAY, Ago(0), Range(97 * DAY, SETTLED), True),
+        (Ago(73, HOUR), Ago(48, HOUR), Range(97 * DAY, 98 * DAY + HOUR), True),
         (97 * DAY, 98 * DAY, Range(97 * DAY, 98 * DAY), False),
     ],
 )
@@ -88,10 +89,10 @@ def test_words_are_read_by_the_time_that_is_known(start, end, span, hangs):
     ("start", "end", "told"),
     [
         (0, 1800, ""),
-        (DaysAgo(1), None, ""),
+        (Ago(1), None, ""),
         (int(NOW) + 1, None, "--start: 1970-04-11T01:06:41Z lies in the future: it is 1970-04-11T01:06:40Z"),
-        (DaysAgo(0), 100 * DAY, "--end: 1970-04-11T00:00:00Z is not after the start, 1970-04-11T00:00:00Z"),
-        (100 * DAY, DaysAgo(1), "--end: 1970-04-10T00:00:00Z is not after the start, 1970-04-11T00:00:00Z"),
+        (Ago(0), 100 * DAY, "--end: 1970-04-11T00:00:00Z is not after the start, 1970-04-11T00:00:00Z"),
+        (100 * DAY, Ago(1), "--end: 1970-04-10T00:00:00Z is not after the start, 1970-04-11T00:00:00Z"),
     ],
 )
 def test_dates_that_cannot_be_meant_are_told_once_the_time_is_known(start, end, told):

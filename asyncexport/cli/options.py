@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from asyncexport.core.bundles import When
     from asyncexport.core.exports import Export
 
-DATES = "2026-01-01, RFC 3339, today, yesterday or 30d (ago); UTC"
+DATES = "2026-01-01, RFC 3339, today, yesterday, or 90d, 12w or 36h ago; UTC"
 
 Start = Annotated[str, typer.Option("--start", metavar="DATE", help=f"From when: {DATES}.", show_default=False)]
 End = Annotated[
@@ -97,6 +97,8 @@ def read_asked(
     Raises:
         ConfigError: with all that is wrong with them.
     """
+    from asyncexport.core.bundles import is_always_empty
+
     problems: list[Problem] = []
     hint = ""
     settings = None
@@ -106,7 +108,7 @@ def read_asked(
         problems += error.problems
         hint = error.hint
     first, last = _read_when_option("--start", start, problems), _read_when_option("--end", end, problems)
-    if _cannot_follow(first, last):
+    if first is not None and last is not None and is_always_empty(first, last):
         problems.append(Problem("--end", f"{end} is not after the start, {start}"))
     seconds = _read_duration_option(max_duration, problems)
     exports: tuple[Export, ...] = ()
@@ -116,15 +118,6 @@ def read_asked(
     if problems or settings is None:
         raise ConfigError(problems, hint=hint)
     return Asked(settings, exports, first or 0, last, seconds)
-
-
-def _cannot_follow(first: "When | None", last: "When | None") -> bool:
-    """Whether a range that begins at one and ends at the other is empty, whatever the date is."""
-    from asyncexport.core.bundles import DaysAgo
-
-    if isinstance(first, DaysAgo) and isinstance(last, DaysAgo):
-        return first.days <= last.days
-    return isinstance(first, int) and isinstance(last, int) and first >= last
 
 
 def _read_when_option(option: str, text: str | None, problems: list[Problem]) -> "When | None":

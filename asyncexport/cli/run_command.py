@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from asyncexport.cli.signals import AGAIN, run_politely
-from asyncexport.core.bundles import ALL_TIME, DAY, DaysAgo, Range, When, day, moment_of, show
+from asyncexport.core.bundles import ALL_TIME, DAY, Ago, Range, When, day, moment_of, show
 from asyncexport.core.exits import Exit
 from asyncexport.core.text import show_duration
 from asyncexport.display import closing_lines, look_command
@@ -110,7 +110,7 @@ def _heading(settings: "Settings", spec: "RunSpec") -> str:
 
 
 def _date(when: When) -> str:
-    if isinstance(when, DaysAgo):
+    if isinstance(when, Ago):
         return str(when)
     return show(when) if when % DAY else day(when)
 

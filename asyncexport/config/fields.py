@@ -198,7 +198,9 @@ def _readable_date(text: str) -> str:
     try:
         read_moment(text or "today", now=0)
     except (ValueError, OverflowError):
-        raise ValueError('expected a date such as "2026-01-01", "2026-01-01T12:00:00Z" or "30d"') from None
+        raise ValueError(
+            'expected a date such as "2026-01-01", "2026-01-01T12:00:00Z", "90d", "12w" or "36h"'
+        ) from None
     return text
 
 

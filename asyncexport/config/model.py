@@ -4,7 +4,7 @@
 2. Nothing is read behind the caller's back: `Settings.from_layers` takes what `load_settings` found, the strongest
    first.
 3. Values are as the rest of the program uses them: paths, members of enums, seconds. The exception is a relative date,
-   such as "30d": it is read against a clock, which settings do not have.
+   such as "90d": it is read against a clock, which settings do not have.
 """
 
 from pathlib import Path

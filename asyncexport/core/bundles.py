@@ -15,6 +15,8 @@ from functools import lru_cache
 
 DAY = 86_400
 
+HOUR = 3_600
+
 FIRST_WRITTEN = -62_135_596_800
 """0001-01-01T00:00:00Z."""
 
@@ -85,23 +87,47 @@ def day(moment: int) -> str:
 
 
 @dataclass(frozen=True, slots=True)
-class DaysAgo:
-    """Midnight UTC of a day that is counted back from the present one, whose date hangs on a clock."""
+class Ago:
+    """The start of the UTC day or hour that is `count` units before the present one, which depends on the clock.
 
-    days: int
+    Attributes:
+        count: How many units back.
+        unit_seconds: `DAY` or `HOUR`.
+    """
+
+    count: int
+    unit_seconds: int = DAY
 
     def __str__(self) -> str:
         """As a person reads it."""
-        return {0: "today", 1: "yesterday"}.get(self.days, f"{self.days} days ago")
+        if self.unit_seconds == HOUR:
+            return {0: "this hour", 1: "1 hour ago"}.get(self.count, f"{self.count} hours ago")
+        return {0: "today", 1: "yesterday"}.get(self.count, f"{self.count} days ago")
 
 
-When = int | DaysAgo
+UNITS_AGO = {"w": (7, DAY), "d": (1, DAY), "h": (1, HOUR)}
+"""The units of `12w`, `90d` and `36h`: how many of which unit each of them counts back. Weeks are whole days."""
+
+When = int | Ago
 """A moment as it was asked for: in seconds since 1970 UTC, or in words that wait for a clock."""
 
 
 def moment_of(when: When, *, now: float) -> int:
     """The moment that is meant, once it is known what time it is; both in seconds since 1970 UTC."""
-    return int(now) // DAY * DAY - when.days * DAY if isinstance(when, DaysAgo) else when
+    if isinstance(when, int):
+        return when
+    return (int(now) // when.unit_seconds - when.count) * when.unit_seconds
+
+
+def is_always_empty(start: When, end: When) -> bool:
+    """Whether a range with these ends is empty whatever time it is.
+
+    Where one end is a moment and the other is counted back, that depends on the clock. Where both are counted back, the
+    answer is the same on every day, and within a day it can change from hour to hour.
+    """
+    if isinstance(start, int) != isinstance(end, int):
+        return False
+    return all(moment_of(start, now=now) >= moment_of(end, now=now) for now in range(0, DAY, HOUR))
 
 
 def read_moment(text: str, *, now: float) -> int:
@@ -114,23 +140,25 @@ def read_moment(text: str, *, now: float) -> int:
 
 
 def read_when(text: str) -> When:
-    """A moment as people write it: `2026-01-01`, RFC 3339, `today`, `yesterday` or `30d` (that many days ago).
+    """A moment as people write it: `2026-01-01`, RFC 3339, `today`, `yesterday`, or `90d`, `12w` or `36h` ago.
 
-    Days begin at midnight UTC; a time without an offset is UTC.
+    Days and weeks are counted back to midnight UTC, hours to the full hour; a time without an offset is UTC.
 
     Raises:
         ValueError: it is none of these, or finer than a second.
     """
     text = text.strip()
     if text in ("today", "yesterday"):
-        return DaysAgo(int(text == "yesterday"))
-    if ago := re.fullmatch(r"(\d{1,5})d", text):
-        return DaysAgo(int(ago[1]))
+        return Ago(int(text == "yesterday"))
+    if ago := re.fullmatch(r"([0-9]{1,5})([wdh])", text):
+        units, unit_seconds = UNITS_AGO[ago[2]]
+        return Ago(int(ago[1]) * units, unit_seconds)
     try:
         moment = datetime.fromisoformat(text)
     except ValueError:
         raise ValueError(
-            f"{text[:40]!r} is not a date: write 2026-01-01, 2026-01-01T12:00:00Z, today, yesterday or 30d"
+            f"{text[:40]!r} is not a date: write 2026-01-01, 2026-01-01T12:00:00Z, today, yesterday, "
+            "or how long ago: 90d, 12w or 36h"
         ) from None
     try:
         moment = moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)

@@ -12,7 +12,7 @@ All moments are seconds since 1970 UTC by the service's clock.
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
-from asyncexport.core.bundles import DAY, DaysAgo, Range, moment_of, settled_until, show
+from asyncexport.core.bundles import DAY, Ago, Range, moment_of, settled_until, show
 from asyncexport.core.exports import Export
 from asyncexport.errors import Problem
 from asyncexport.run.spec import Instructions
@@ -57,7 +57,7 @@ def export_ranges(
         is_stored: Whether all of a range of an export, by its name, is stored.
     """
     spans, notes = [], []
-    hang_on_clock = any(one is None or isinstance(one, DaysAgo) for one in (asked.end, asked.start or 0))
+    hang_on_clock = any(one is None or isinstance(one, Ago) for one in (asked.end, asked.start or 0))
     start = night_start if asked.start is None else moment_of(asked.start, now=now)
     last = None if asked.end is None else moment_of(asked.end, now=now)
     for export in exports:

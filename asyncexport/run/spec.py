@@ -4,7 +4,7 @@
 2. What a kind means is decided here and nowhere else, in `instructions`. The rest of the package follows the
    instructions and does not ask which kind it was.
 
-All moments are whole seconds since 1970 UTC, or words such as "yesterday" (`DaysAgo`), which the run reads once the
+All moments are whole seconds since 1970 UTC, or words such as "yesterday" (`Ago`), which the run reads once the
 time is known.
 """
 
