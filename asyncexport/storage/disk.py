@@ -58,10 +58,7 @@ class Disk(DiskThreads):
             self._durable.add(folder)
 
     def _is_there(self, folder: Path) -> bool:
-        try:
-            kind = folder.lstat().st_mode
-        except FileNotFoundError:
-            return False
+        kind = _kind(folder)
         if S_ISLNK(kind):
             raise StorageError(
                 f"{folder} is a link to elsewhere", hint="put a folder there, or link the whole directory"
@@ -90,10 +87,7 @@ class Disk(DiskThreads):
 
     def is_file(self, path: Path) -> bool:
         """Whether a file lies there, and neither a folder nor a link."""
-        try:
-            return S_ISREG(path.lstat().st_mode)
-        except FileNotFoundError:
-            return False
+        return S_ISREG(_kind(path))
 
     def give_name(self, file: int, part: Path, final: Path) -> None:
         """Give the part file with this handle its final name. A folder under that name is moved aside.
@@ -107,7 +101,7 @@ class Disk(DiskThreads):
                 f"another process has replaced {part}: two runs write to {self.directory} at the same time",
                 hint="see to it that only one run uses a directory, then run the same command again",
             )
-        if not final.is_symlink() and final.is_dir():
+        if S_ISDIR(_kind(final)):
             self.move_aside(final, self.name_aside(final))
         with self.at("rename"):
             part.replace(final)
@@ -136,3 +130,11 @@ class Disk(DiskThreads):
                 raise
         finally:
             os.close(handle)
+
+
+def _kind(path: Path) -> int:
+    """What lies there, and is not followed if it is a link; 0: nothing."""
+    try:
+        return os.lstat(path).st_mode
+    except FileNotFoundError:
+        return 0
