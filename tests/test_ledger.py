@@ -50,6 +50,10 @@ async def covered_of(ledger, export, span):
     return await ledger._read(lambda queries: queries.covered(export, span))
 
 
+async def count_of(ledger, export, span):
+    return await ledger._read(lambda queries: queries.count_stored(export, span))
+
+
 async def unfinished_of(ledger, export, span):
     return await ledger._read(lambda queries: queries.unfinished(export, span))
 
@@ -454,7 +458,9 @@ async def test_what_is_found_on_disk_is_restored(tmp_path):
         await ledger.restore([creating(3000)], at=1.0)
     with pytest.raises(LedgerError, match="stranger"):
         await ledger.restore([stored(3000), stored(0, "stranger")], at=1.0)
-    assert await ledger.count_stored("events", ALL_TIME) == 2500
+    assert await count_of(ledger, "events", ALL_TIME) == 2500
+    assert await ledger.has_archives("events")
+    assert not await ledger.has_archives("people")
     assert await stored_of(ledger, "events", ALL_TIME) == [stored(number) for number in range(2500)]
     await ledger.close()
 
@@ -473,7 +479,7 @@ async def test_questions_are_answered_for_the_span_that_is_asked(tmp_path):
         (Range(-10, 0), []),
     ]:
         assert [one.bundle for one in await stored_of(ledger, "events", span)] == [bundle(n) for n in expected]
-        assert await ledger.count_stored("events", span) == len(expected)
+        assert await count_of(ledger, "events", span) == len(expected)
     assert await covered_of(ledger, "events", ALL_TIME) == [Range(0, 3600), Range(5400, 7200)]
     assert await unfinished_of(ledger, "events", Range(5399, 5400)) == [creating(2)]
     assert await unfinished_of(ledger, "events", Range(5400, 7200)) == []

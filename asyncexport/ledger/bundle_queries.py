@@ -70,6 +70,11 @@ class BundleQueries:
             split=tuple(one for one in found if isinstance(one.state, Split)),
         )
 
+    @property
+    def has_archives(self) -> bool:
+        """Whether any bundle has an archive: as the head says, with whose sums the bundles were compared."""
+        return self._known.sums.archives > 0
+
     def count_stored(self, span: Range) -> int:
         """How many bundles of the range have an archive."""
         (count,) = self._connection.execute(

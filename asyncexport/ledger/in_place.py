@@ -54,9 +54,9 @@ class LedgerInPlace:
                 hint="see to it that only one run uses a directory, then run the same command again",
             )
 
-    def written(self) -> None:
-        """Remember the head as this transaction leaves it."""
-        self._head = self._read_head()
+    def written(self, digest: int) -> None:
+        """Remember the checksum of the head as this transaction leaves it."""
+        self._head = digest
 
     def _read_head(self) -> int:
         (digest,) = self._connection.execute("SELECT digest FROM head").fetchone()

@@ -155,6 +155,6 @@ class Ledger(LedgerDiary):
         """See `LedgerQueries.stored_ranges`."""
         return await self._read(lambda queries: queries.stored_ranges(export, span))
 
-    async def count_stored(self, export: str, span: Range) -> int:
-        """See `LedgerQueries.count_stored`."""
-        return await self._read(lambda queries: queries.count_stored(export, span))
+    async def has_archives(self, export: str) -> bool:
+        """See `LedgerQueries.has_archives`."""
+        return await self._read(lambda queries: queries.has_archives(export))

@@ -81,6 +81,11 @@ class LedgerQueries(DiaryQueries):
         with self._moment() as head:
             return self._bundles(head, export).overlaps()
 
+    def has_archives(self, export: str) -> bool:
+        """Whether any bundle has an archive."""
+        with self._moment() as head:
+            return self._bundles(head, export).has_archives
+
     def count_stored(self, export: str, span: Range) -> int:
         """How many bundles that overlap the span have an archive."""
         with self._moment() as head:

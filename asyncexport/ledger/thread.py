@@ -144,7 +144,7 @@ class LedgerThread:
         self._in_place.check()
         outcomes = [self._write(job) for job in jobs]
         mark = self._transaction.finish()
-        self._in_place.written()
+        self._in_place.written(self._transaction.head_digest)
         reached("ledger.commit:before")
         connection.execute("COMMIT")
         self._mark.write(mark)

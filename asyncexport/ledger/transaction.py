@@ -33,6 +33,7 @@ class LedgerTransaction:
     Attributes:
         journal: Writes requests and durations.
         runs: Writes the log of runs.
+        head_digest: The checksum of the head as the last transaction left it.
     """
 
     def __init__(self, connection: sqlite3.Connection, head: LedgerHead) -> None:
@@ -40,6 +41,7 @@ class LedgerTransaction:
         self._head = head
         self.journal = JournalWriter(connection, head)
         self.runs = RunLogWriter(connection, head)
+        self.head_digest = 0
         self._unfinished: dict[BundleKey, BundleRow] = {}
         self._states: list[tuple[Any, ...]] = []
         self._service_ids: list[ServiceIdRow] = []
@@ -55,8 +57,8 @@ class LedgerTransaction:
         self.journal.write_gathered()
         self._head.commits += 1
         text = self._head.to_text()
-        digest = digest_of(1, text.encode())
-        self._connection.execute("UPDATE head SET text = ?, digest = ? WHERE one = 1", (text, digest))
+        self.head_digest = digest_of(1, text.encode())
+        self._connection.execute("UPDATE head SET text = ?, digest = ? WHERE one = 1", (text, self.head_digest))
         return CommitMark(self._head.created_at, self._head.commits)
 
     def register(self, exports: Sequence[Export]) -> None:

@@ -12,7 +12,7 @@ from asyncexport.client.key_log import check_key_log
 from asyncexport.config import ApiKey, Settings
 from asyncexport.core.admission import Backoff, Priority, Quota
 from asyncexport.core.bucket import RequestHistory
-from asyncexport.core.bundles import ALL_TIME, Bundle
+from asyncexport.core.bundles import Bundle
 from asyncexport.core.coverage import ExportPlan
 from asyncexport.core.durations import Durations
 from asyncexport.core.events import Listener
@@ -149,7 +149,7 @@ async def export_states(
 ) -> dict[str, ExportState]:
     """Each export, and whether the service ever took a create of it: something is stored, or in progress there."""
     in_progress = {plan.export.name for plan in plans if plan.in_progress}
-    stored = {export.name for export in exports if await ledger.count_stored(export.name, ALL_TIME) > 0}
+    stored = {export.name for export in exports if await ledger.has_archives(export.name)}
     return {
         export.name: ExportState(
             export, accepted=export.name in in_progress | stored, ever_stored=export.name in stored
