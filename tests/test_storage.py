@@ -291,6 +291,21 @@ async def test_an_archive_with_the_rows_of_another_range_is_no_sound_one(archive
     assert files(tmp_path / "out") == {PATH: own}
 
 
+@pytest.mark.parametrize("least", [0, 1])
+async def test_what_stands_there_counts_and_not_only_what_the_ledger_knows(archives, tmp_path, least):
+    """A ledger from a backup knows an archive of a few rows; the one that stands there has many more by now."""
+    await keep(archives, there := gzip.compress(ROWS * 20, mtime=0))
+    async with archives.new_part(BUNDLE, Format.NDJSON) as new_part:
+        await fill(new_part, BODY)
+        if least:
+            with pytest.raises(FewerRowsError) as caught:
+                await new_part.commit(BodyProof(end_proved=True), least_rows=least)
+            assert (caught.value.rows_before, caught.value.rows_found) == (40, 2)
+        else:
+            await new_part.commit(BodyProof(end_proved=True), least_rows=least)
+    assert files(tmp_path / "out") == {PATH: there if least else BODY}
+
+
 @pytest.mark.parametrize(
     ("there", "stays"),
     [

@@ -14,6 +14,7 @@ import contextlib
 import logging
 import os
 from dataclasses import replace
+from pathlib import Path
 
 from asyncexport.core.archive.inspection import Inspected
 from asyncexport.core.archive.proof import BodyProof
@@ -107,22 +108,21 @@ class ArchivePart:
             GivenUp: nobody waits any more.
         """
         found = self._inspect(proof)
-        self._place.check_rows(found.archive, least_rows=least_rows, rules=self._rules, goes_on=self._goes_on)
-        known = least_rows is not None
         if found.is_remade:
             file = os.open(self._remade, os.O_RDONLY | os.O_CLOEXEC)
             try:
-                stands = self._place.put(self._remade, file, found.archive, is_recorded=known, goes_on=self._goes_on)
+                stands = self._put(self._remade, file, found.archive, least_rows=least_rows)
             finally:
                 os.close(file)
             self._part.unlink()
         else:
-            stands = self._place.put(
-                self._part, self._open_file(), found.archive, is_recorded=known, goes_on=self._goes_on
-            )
+            stands = self._put(self._part, self._open_file(), found.archive, least_rows=least_rows)
         self._close()
         self._disk.sync_folder(self._part.parent)
         return stands
+
+    def _put(self, made: Path, file: int, archive: Archive, *, least_rows: int | None) -> Archive:
+        return self._place.put(made, file, archive, least_rows=least_rows, rules=self._rules, goes_on=self._goes_on)
 
     def remove(self) -> None:
         """Remove the file. One that cannot be removed is left to the next run, which removes all part files."""
