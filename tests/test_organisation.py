@@ -168,3 +168,15 @@ async def test_an_old_ledger_takes_the_first_organisation_and_says_so(tmp_path):
         assert summary.exit_code is Exit.DONE
         assert note.startswith("the data in this directory is taken to be of the organisation ORG")
         assert (await night(sandbox, tmp_path, 2))[1] == []
+
+
+@pytest.mark.parametrize(("key", "creates"), [("na1.two", 1), ("na1.one", 2)])
+async def test_what_another_key_was_granted_says_nothing_for_a_new_one(tmp_path, key, creates):
+    """A new key that is forbidden everything ends the run at once; one that did things here is tried again."""
+    async with serving(FAST) as sandbox:
+        assert (await night(sandbox, tmp_path, 1))[0].exit_code is Exit.DONE
+        before = sandbox.counts["create"]
+        sandbox.behave(replace(FAST, faults=(SandboxFault("api", "403", body="json"),)))
+        summary, _ = await night(sandbox, tmp_path, 2, key=key)
+        assert summary.exit_code is Exit.KEY_REFUSED
+        assert min(sandbox.counts["create"] - before, 2) == creates

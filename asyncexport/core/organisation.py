@@ -49,6 +49,10 @@ class DirectoryOrganisation:
         """Whether a key is known to be one of the organisation's, by its digest."""
         return bool(self.id) and key in self.keys
 
+    def knows_another(self, key: str) -> bool:
+        """Whether other keys are known, and not this one."""
+        return bool(self.keys) and key not in self.keys
+
     def is_other(self, heard: str) -> bool:
         """Whether what the service told of a key is another organisation than the directory's."""
         return bool(self.id) and heard != self.id

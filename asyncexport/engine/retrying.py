@@ -61,7 +61,7 @@ class Retrying:
         jitter: A number in [0, 1), anew at each call.
         key: Asks whose key it is.
         tell: Called with each event.
-        key_ever_good: Whether the service ever did what was asked with a key of this directory, before this run.
+        key_ever_good: Whether the service ever did what was asked with this key in this directory, before this run.
 
     Attributes:
         refusals: What is refused.

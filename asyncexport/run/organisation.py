@@ -45,6 +45,11 @@ class OrganisationCheck:
         digest = await asyncio.to_thread(key.fingerprint, bytes.fromhex(known.salt))
         return cls(ledger, known, digest.hex(), is_old=not known.id and await ledger.has_states())
 
+    @property
+    def key_is_new(self) -> bool:
+        """Whether the directory knows other keys, and not this one."""
+        return self._known.knows_another(self._key)
+
     async def finish(
         self,
         me: Callable[[], Awaitable[Me]],

@@ -138,6 +138,7 @@ async def _carry_out(run: _Run) -> None:
                 accepted=run.books.tally.accepted,
                 tell=run.tell,
                 stop=run.stop,
+                key_is_new=organisation.key_is_new,
             )
         )
         contact = _first_contact(run, engine, clock, organisation, asks_for_time=not plan.has_work)

@@ -64,6 +64,7 @@ async def open_engine(
     accepted: Container[Bundle],
     tell: Listener,
     stop: Stop,
+    key_is_new: bool = False,
 ) -> AsyncIterator[RunEngine]:
     """The engine of a run, with its budget and its connections open; see `BundleRunner` for the arguments."""
     durations = Durations(expected_seconds=settings.polling.expected_seconds, known=await ledger.durations())
@@ -72,17 +73,17 @@ async def open_engine(
     try:
         async with make_api_client(settings, key, budget, clock) as client, _storage_host(settings) as storage_host:
             calls = CheckedCalls(client, budget)
-            retrying = _retrying(settings, calls, budget, tell, history=history, export_states=export_states)
+            retrying = _retrying(
+                settings, calls, budget, tell, history=history, is_new=key_is_new, exports=export_states
+            )
             poller = OperationPoller(
                 calls,
                 budget=budget,
                 durations=durations,
-                polling=_polling_rules(settings),
-                clock=clock.steady,
-                service_time=clock.now,
                 more_to_create=lambda: scheduler.more_to_create or budget.waiting(Priority.CREATE) > 0,
                 learned=lambda at, seconds: ledger.learn(finished_at=at, seconds=seconds),
                 retrying=retrying,
+                **_polling(settings, clock),
             )
             runner = BundleRunner(
                 gate=budget,
@@ -98,8 +99,7 @@ async def open_engine(
                 **_times_and_limits(settings, clock),
             )
             scheduler = _scheduler(settings, runner, poller, budget=budget, durations=durations, stop=stop)
-            await _remember_untimed(ledger, runner)
-            async with _remembering_second_looks(ledger, runner):
+            async with _remembering(ledger, runner):
                 yield RunEngine(client, budget, durations, poller, runner, scheduler)
     finally:
         await budget.close()
@@ -126,8 +126,15 @@ def _times_and_limits(settings: Settings, clock: ServiceClock) -> _TimesAndLimit
 
 
 @asynccontextmanager
-async def _remembering_second_looks(ledger: Ledger, runner: BundleRunner) -> AsyncIterator[None]:
-    """Note how many files took a second look, for `plan`."""
+async def _remembering(ledger: Ledger, runner: BundleRunner) -> AsyncIterator[None]:
+    """Remember what later runs and other commands go by.
+
+    For which exports the time of rows is not looked at is kept at once, since a check goes by it, too. How many files
+    took a second look is noted at the end, for `plan`.
+    """
+    rows = runner.fetching.rows
+    rows.untimed = read_untimed(await ledger.recall(UNTIMED))
+    rows.remember = lambda exports: ledger.remember(UNTIMED, write_untimed(exports))
     known = SecondLooks.read(await ledger.recall(SECOND_LOOKS))
     try:
         yield
@@ -135,13 +142,6 @@ async def _remembering_second_looks(ledger: Ledger, runner: BundleRunner) -> Asy
         new = runner.fetching.second_looks
         if new.files:
             ledger.remember(SECOND_LOOKS, known.plus(new.files, new.looks).to_json())
-
-
-async def _remember_untimed(ledger: Ledger, runner: BundleRunner) -> None:
-    """Remember at once for which exports the time of rows is not looked at: a check goes by it, too."""
-    rows = runner.fetching.rows
-    rows.untimed = read_untimed(await ledger.recall(UNTIMED))
-    rows.remember = lambda exports: ledger.remember(UNTIMED, write_untimed(exports))
 
 
 async def export_states(
@@ -250,18 +250,32 @@ def _retrying(
     tell: Listener,
     *,
     history: RequestHistory,
-    export_states: dict[str, ExportState],
+    is_new: bool,
+    exports: dict[str, ExportState],
 ) -> Retrying:
+    """What all bundles know; `is_new`: what went well in this directory before went well with another key."""
     retrying = Retrying(
         _backoff(settings),
         jitter=random.random,
         key=KeyCheck(calls.me, trusted=budget.key.trust),
         tell=tell,
-        key_ever_good=history.has_success,
+        key_ever_good=history.has_success and not is_new,
     )
-    if any(one.ever_stored for one in export_states.values()):
+    if any(one.ever_stored for one in exports.values()):
         retrying.refusals.know_good(EVERYBODY, Call.POLL)
     return retrying
+
+
+class _Polling(TypedDict):
+    """How operations are polled, and by which clocks."""
+
+    polling: PollingRules
+    clock: Callable[[], float]
+    service_time: Callable[[], float]
+
+
+def _polling(settings: Settings, clock: ServiceClock) -> _Polling:
+    return {"polling": _polling_rules(settings), "clock": clock.steady, "service_time": clock.now}
 
 
 def _polling_rules(settings: Settings) -> PollingRules:

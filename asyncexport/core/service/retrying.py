@@ -101,7 +101,7 @@ class Facts:
 
     Attributes:
         key: What `/me` said of the key since the call failed.
-        key_ever_good: Whether the service ever did what was asked with a key of this directory, before or in this run.
+        key_ever_good: Whether the service ever did what was asked with this key in this directory, now or before.
         ever_good: Whether such a call of this export ever went well.
         others_get_on: Whether such a call of another bundle of this export went well since this one's trouble began.
         believed: Whether the refusals have lasted long enough to be taken as final (`BELIEVED_SECONDS`).
