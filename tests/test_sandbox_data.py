@@ -31,7 +31,7 @@ from asyncexport.sandbox.formats import (
     row_json,
     select,
 )
-from asyncexport.sandbox.people import individuals
+from asyncexport.sandbox.people import count_individuals, individuals
 from asyncexport.sandbox.rowfile import SandboxFileRow, SandboxFileRows
 from asyncexport.sandbox.rows import Row
 from tests.inspecting import inspect_pieces
@@ -335,6 +335,22 @@ def test_an_individual_has_every_documented_field():
         assert row["LastSessionSec"] <= row["MaxSessionSec"] <= row["TotalSec"]
         assert row["LastSessionStart"] <= row["LastEventStart"]
     assert found == list(individuals(SandboxSyntheticRows(), NOON, NOON + HOUR, as_of=NOON + DAY))
+
+
+def test_counting_individuals_pauses():
+    """Other work can be done between two stretches of it, also while it only looks for who was there."""
+    rows = SandboxSyntheticRows()
+    for start, end in ((NOON, NOON + HOUR), (NOON - 2 * DAY, NOON)):
+        counting = count_individuals(rows, start, end, as_of=NOON + HOUR)
+        pauses = 0
+        while True:
+            try:
+                next(counting)
+            except StopIteration as counted:
+                assert list(counted.value) == list(individuals(rows, start, end, as_of=NOON + HOUR))
+                break
+            pauses += 1
+        assert pauses > 20
 
 
 def test_nobody_is_in_an_empty_range():

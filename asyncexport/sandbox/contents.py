@@ -21,7 +21,7 @@ from asyncexport.sandbox.data import SandboxSyntheticRows
 from asyncexport.sandbox.filler import filler
 from asyncexport.sandbox.formats import EVENT_FIELDS, INDIVIDUAL_FIELDS, empty, names_its_columns, render
 from asyncexport.sandbox.operations import SandboxOperation
-from asyncexport.sandbox.people import individuals
+from asyncexport.sandbox.people import count_individuals
 from asyncexport.sandbox.reading import SandboxExportRequest
 from asyncexport.sandbox.rows import Row, SandboxRows
 from asyncexport.sandbox.segments import holds
@@ -171,26 +171,18 @@ def source(behaviour: SandboxBehaviour) -> SandboxRows:
     )
 
 
-def rows_of(one: SandboxOperation, request: SandboxExportRequest, behaviour: SandboxBehaviour) -> Iterator[Row]:
-    """The rows of an export, as of when it was made."""
-    start, end = one.span
-    if request.type is Type.EVENT:
-        rows = source(behaviour).between(start, end, arrived_by=one.created_at)
-    else:
-        rows = individuals(source(behaviour), start, end, as_of=one.created_at)
-    return islice((row for row in rows if holds(request.segment, row)), one.most_rows)
-
-
 def make(
     one: SandboxOperation, request: SandboxExportRequest, behaviour: SandboxBehaviour, damage: str = ""
 ) -> SandboxMaking:
     """Make the file of an export, step by step."""
     if behaviour.filler_bytes is not None:
         return SandboxFile.of(_filled(one, request, behaviour))
-    rows: Iterable[Row] = SandboxExportRows(one, request, behaviour)
-    columns = EVENT_FIELDS
-    if request.type is not Type.EVENT:
-        rows, columns = list(rows), INDIVIDUAL_FIELDS  # there are few, and to count them is the work
+    if request.type is Type.EVENT:
+        rows: Iterable[Row] = SandboxEventRows(one, request, behaviour)
+        columns = EVENT_FIELDS
+    else:
+        rows = yield from _individual_rows(one, request, behaviour)
+        columns = INDIVIDUAL_FIELDS
     if behaviour.empty != "usual" and next(iter(rows), None) is None:
         return SandboxFile.of(_nothing(request, behaviour, columns))
     fields = request.fields or None
@@ -208,15 +200,29 @@ def make(
 
 
 @dataclass(frozen=True, slots=True)
-class SandboxExportRows:
-    """The rows of an export: made anew, and the same, each time they are gone through."""
+class SandboxEventRows:
+    """The rows of an export of events, as of when it was made: made anew, and the same, on each pass over them."""
 
     one: SandboxOperation
     request: SandboxExportRequest
     behaviour: SandboxBehaviour
 
     def __iter__(self) -> Iterator[Row]:
-        return rows_of(self.one, self.request, self.behaviour)
+        start, end = self.one.span
+        rows = source(self.behaviour).between(start, end, arrived_by=self.one.created_at)
+        return _of_the_export(rows, self.one, self.request)
+
+
+def _individual_rows(
+    one: SandboxOperation, request: SandboxExportRequest, behaviour: SandboxBehaviour
+) -> Generator[None, None, list[Row]]:
+    """The rows of an export of individuals, as of when it was made. They are held: they are few, and take long."""
+    rows = yield from count_individuals(source(behaviour), *one.span, as_of=one.created_at)
+    return list(_of_the_export(rows, one, request))
+
+
+def _of_the_export(rows: Iterator[Row], one: SandboxOperation, request: SandboxExportRequest) -> Iterator[Row]:
+    return islice((row for row in rows if holds(request.segment, row)), one.most_rows)
 
 
 def _keys(rows: Iterable[Row]) -> Generator[None, None, set[str]]:

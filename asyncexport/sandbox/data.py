@@ -66,20 +66,23 @@ class SandboxSyntheticRows:
             shuffle(rows)
             yield from rows
 
-    def history(self, start: float, end: float, *, as_of: float) -> Iterator[SandboxPageView]:
-        """All page views up to `as_of` of whoever has an event in the range."""
+    def history(self, start: float, end: float, *, as_of: float) -> Iterator[SandboxPageView | None]:
+        """All page views up to `as_of` of everybody who has an event in the range; None between cells."""
         first, last, limit = _first_ms(start), _first_ms(end), micros(as_of) // 1000
-        seen = {
-            page.visit[2:4]
-            for cell in self._visits.cells(first, last)
-            for page in self._visits.pages(cell)
-            if page.start < last and page.end > first
-            if any(first <= at < last for at, _ in self._visits.events(page, limit))
-        }
+        seen: set[tuple[int, ...]] = set()
+        for cell in self._visits.cells(first, last):
+            yield None
+            seen.update(
+                page.visit[2:4]
+                for page in self._visits.pages(cell)
+                if page.start < last and page.end > first
+                if any(first <= at < last for at, _ in self._visits.events(page, limit))
+            )
         if not seen:
             return
         born, died = min(seen)[0] * DAY_MS, (max(seen)[0] + LIFE_DAYS) * DAY_MS + LONGEST_VISIT_MS
         for cell in self._visits.cells(born, min(died, limit + 1)):
+            yield None
             for page in self._visits.pages(cell):
                 if page.visit[2:4] in seen and (events := self._visits.events(page, limit)):
                     kind, head, middle, tail = self._parts(page)

@@ -95,10 +95,11 @@ class SandboxFileRows:
         random.Random(first).shuffle(order)
         return (SandboxFileRow(self._row_texts[number]) for number in order)
 
-    def history(self, start: float, end: float, *, as_of: float) -> Iterator[SandboxPageView]:  # noqa: ARG002 - all there is
+    def history(self, start: float, end: float, *, as_of: float) -> Iterator[SandboxPageView | None]:  # noqa: ARG002 - all there is
         """All page views up to `as_of`."""
         pages: dict[tuple[Any, ...], list[int]] = {}
         for number in range(bisect_left(self._moments, _nanos(as_of) + 1)):
+            yield None
             row = SandboxFileRow(self._row_texts[number])
             pages.setdefault((row.get("UserId"), row.get("SessionId"), row.get("PageId")), []).append(number)
         for numbers in pages.values():

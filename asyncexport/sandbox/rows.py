@@ -41,8 +41,11 @@ class SandboxRows(Protocol):
         """
         ...
 
-    def history(self, start: float, end: float, *, as_of: float) -> Iterator[SandboxPageView]:
-        """All page views up to `as_of` of everybody who has an event in the range; some of nobody else's, maybe."""
+    def history(self, start: float, end: float, *, as_of: float) -> Iterator[SandboxPageView | None]:
+        """All page views up to `as_of` of everybody who has an event in the range, and maybe of others.
+
+        None stands for a stretch of work that brought no view, so that the caller can pause there.
+        """
         ...
 
 
