@@ -225,6 +225,8 @@ class Csv:
             if not is_simple:
                 self._take(data[start:end])
                 is_simple, rows, due = self._header is not None, self._rows, self._sample.due
+                if not is_simple:
+                    at = _past_blank_records(data, at)
             elif end > start + 1 or data[start:end] not in BLANK_RECORD:
                 rows += 1
                 last = slice(start, end)
@@ -272,10 +274,9 @@ class Csv:
 
 
 def _past_blank_records(data: bytes, start: int) -> int:
-    """Where a record begins that is not blank, in one go however many blank ones there are."""
-    found = LINE_ENDS.match(data, start)
-    ends = found[0] if found else b""
-    return start if b"\r\r" in ends or ends.endswith(b"\r") else start + len(ends)
+    """Where a record begins that is not blank."""
+    found = BLANK_RECORDS.match(data, start)
+    return found.end() if found else start
 
 
 class _BegunRecord:
@@ -298,7 +299,8 @@ class _BegunRecord:
 
 LONG_HEAD_BYTES = 64
 BLANK_RECORD = (b"", b"\r")
-LINE_ENDS = re.compile(rb"[\r\n]*")
+BLANK_RECORDS = re.compile(rb"(?:(?:\r\n)*+\n*+)*+")
+"""However many stand beside each other, in one go."""
 NO_HEADER = (b"<", b"{", b"[")
 """What begins so is a page, or JSON."""
 
