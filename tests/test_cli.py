@@ -1349,6 +1349,15 @@ def test_a_full_disk_below_stdout_is_told(run, service):
     assert "asyncexport: error: cannot write to stdout: No space left on device" in err
 
 
+@pytest.mark.parametrize("asked", [["--help"], ["--version"], ["status", "--help"]])
+def test_help_that_cannot_be_written_is_no_bug(asked):
+    """Typer writes it, but the error is told as any other."""
+    with Path("/dev/full").open("w") as full:
+        process = started(*asked, stdout=full)
+        _, err = process.communicate(timeout=PATIENCE_SECONDS)
+    assert (process.returncode, err) == (8, "asyncexport: error: cannot write to stdout: No space left on device\n")
+
+
 # demo
 
 

@@ -756,6 +756,8 @@ def test_a_run_that_an_outage_ended_has_stopped():
     assert closing_lines(stopped)[0].startswith("stopped by SIGTERM; ")
     assert closing_lines(stopped, hung_up=True)[0].startswith("stopped by SIGHUP, as its terminal was closed; ")
     assert "the files are in" not in "".join(closing_lines(stopped)), "there are none"
+    unasked = closing_lines(summary(Exit.USAGE, Tally(planned=2), error=RefusedError("no", status=400), requests={}))
+    assert unasked[1] == "no request was sent", "nobody knows that none was needed"
     refusal = RefusedError("no such segment", status=400)
     tally.record(ExportStopped("e", refusal))
     assert closing_lines(summary(Exit.PARTIAL, tally, error=refusal))[0].startswith("finished, but not all of it: ")

@@ -4,6 +4,7 @@ import io
 import json
 import logging
 import os
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 
@@ -131,6 +132,20 @@ def test_log_lines_are_left_out_and_counted_while_nobody_reads():
         warning, later = pipe.read()
         assert warning.endswith(" log lines were left out, since nobody read stderr")
         assert later == "asyncexport: info: later"
+
+
+def test_what_was_left_out_is_counted_at_the_end_too():
+    """A reader who comes back when all is said learns that something is missing."""
+    with pipes(1) as (_, [pipe]):
+        lines = MessageLines(pipe.outlet)
+        pipe.outlet.write("x" * PIPES + "\n")
+        for _ in range(MOST_LOG_LINES + 50):
+            lines.tell("status", "so far")
+        lines.tell_left_out()
+        lines.tell_left_out()
+        told = [line for line in pipe.read() if "left out" in line]
+        assert len(told) == 1
+        assert re.match("asyncexport: warning: (50|49) log lines were", told[0]), "one may be on its way"
 
 
 def test_progress_is_left_out_while_nobody_reads():

@@ -57,12 +57,16 @@ def test_a_network_among_the_exempt_is_told(network):
         ("ample", False),
         ("api.example.org", False),
         ("*.api.example", True),
+        ("api.example:443", True),
+        ("example:443", True),
+        ("api.example:8443", False),
+        ("api.example:", False),
         (",", False),
     ],
 )
 def test_which_hosts_need_no_proxy(no_proxy, exempt):
     """A host, or a domain above it, with a dot or a star before it or without."""
-    assert is_exempt("api.example", no_proxy) is exempt
+    assert is_exempt("api.example", no_proxy, port=443) is exempt
     assert proxy_of({"https": "http://p:1", "no": no_proxy}, scheme="https", host="api.example") == (
         "" if exempt else "http://p:1"
     )
@@ -70,8 +74,15 @@ def test_which_hosts_need_no_proxy(no_proxy, exempt):
 
 @pytest.mark.parametrize(
     ("host", "no_proxy", "exempt"),
-    [("127.0.0.1", "127.0.0.1", True), ("127.0.0.1", "0.0.1", False), ("::1", "[::1]", True), ("::1", "::1", True)],
+    [
+        ("127.0.0.1", "127.0.0.1", True),
+        ("127.0.0.1", "0.0.1", False),
+        ("::1", "[::1]", True),
+        ("::1", "::1", True),
+        ("::1", "[::1]:443", True),
+        ("::1", "[::1]:80", False),
+    ],
 )
 def test_addresses_are_compared_whole(host, no_proxy, exempt):
     """The end of an address is no domain above it."""
-    assert is_exempt(host, no_proxy) is exempt
+    assert is_exempt(host, no_proxy, port=443) is exempt

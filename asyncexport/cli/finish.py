@@ -1,14 +1,17 @@
 """How a command ends: one place from what it returned or raised to what is said, and to the exit code."""
 
+import os
+import sys
 from collections.abc import Callable
 from difflib import get_close_matches
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import typer
 
 from asyncexport.cli.session import Stopped
 from asyncexport.core.exits import Exit, exit_of
-from asyncexport.errors import ConfigError, ExportError
+from asyncexport.errors import ConfigError, ExportError, StorageError
 
 if TYPE_CHECKING:
     from asyncexport.cli.session import Session
@@ -43,6 +46,7 @@ def _delivered(session: "Session", code: int) -> int:
         return code
     from asyncexport.cli.signals import stoppable
 
+    session.lines.tell_left_out()
     try:
         with stoppable():
             late = session.stopped_at_once or _late_signal(session, code)
@@ -80,6 +84,12 @@ def _outcome(session: "Session", run: Callable[[], "Summary | int | None"]) -> "
         return session.summary(Exit.INTERRUPTED)
     except TYPER_ERROR as error:
         return session.summary(Exit.USAGE, error=_usage_error(error, command=session.command))
+    except OSError as error:
+        if session.has_begun:
+            return session.summary(Exit.UNEXPECTED, error=_bug(error))
+        # Help and the version are written by typer; what it could not write would be tried again at the very end.
+        sys.stdout = Path(os.devnull).open("w", encoding="utf-8")  # noqa: SIM115 - open to the end
+        return session.summary(Exit.DISK, error=StorageError(f"cannot write to stdout: {error.strerror or error}"))
     except Exception as error:  # noqa: BLE001 - the last place that can say anything
         return session.summary(Exit.UNEXPECTED, error=_bug(error))
 

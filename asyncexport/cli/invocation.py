@@ -8,7 +8,7 @@ from asyncexport.core.masking import MASK
 
 PROGRAM = "asyncexport"
 
-PASTED = re.compile(rf"`{PROGRAM} (verify --rebuild|segments|status)`")
+PASTED = re.compile(rf"`{PROGRAM} (verify(?: --rebuild| --adopt)?|segments|status)`")
 """Commands that errors and closing words name without knowing how this one was called."""
 
 SECRET = {"api.headers"}

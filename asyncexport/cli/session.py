@@ -45,6 +45,7 @@ class Session:
         invocation: How it was called.
         signals: The signals that came during a run.
         requests: How many requests were sent, by kind, where the command is no run.
+        has_begun: Whether a command was called, and neither help nor the version.
         stopped_at_once: Why a signal ended the command at once. None: none did.
     """
 
@@ -61,7 +62,7 @@ class Session:
         self.verbose = 0
         self.log_as_json = False
         self._stack = ExitStack()
-        self._begun = False
+        self.has_begun = False
 
     def take(self, name: str, value: Any) -> None:
         """Take in a global option; one that was not given changes nothing."""
@@ -83,9 +84,9 @@ class Session:
         Raises:
             ConfigError: they contradict each other.
         """
-        if self._begun:
+        if self.has_begun:
             return
-        self._begun = True
+        self.has_begun = True
         import logging
 
         from asyncexport.display import listening

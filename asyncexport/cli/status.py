@@ -87,7 +87,7 @@ def _hints(session: Session, chosen: "list[Standing]", tally: Tally) -> Iterator
     if any(one.altered for one in chosen):
         yield f"`{again('verify', '--repair')}` exports anew what is missing or broken"
     if any(one.overview.overlaps for one in chosen):
-        yield "archives that overlap hold the same rows twice: `asyncexport verify` names their files"
+        yield f"archives that overlap hold the same rows twice: `{again('verify')}` names their files"
 
 
 def _nothing_yet(session: Session, where: Path) -> Summary:

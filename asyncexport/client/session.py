@@ -179,7 +179,7 @@ def _proxy_of_environment(url: str) -> str:
     parts = urlsplit(url)
     host = parts.hostname or ""
     # On macOS the system has a say, too.
-    return "" if proxy_bypass(host) else proxies.proxy_of(getproxies(), scheme=parts.scheme, host=host)
+    return "" if proxy_bypass(host) else proxies.proxy_of(getproxies(), scheme=parts.scheme, host=host, port=parts.port)
 
 
 async def _trust(ca_file: Path | None) -> ssl.SSLContext | bool:

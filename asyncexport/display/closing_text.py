@@ -44,7 +44,7 @@ def closing_lines(summary: Summary, *, look: str = "", hung_up: bool = False) ->
     if tally.stored or sum(summary.requests.values()):
         lines.append(f"{_data(summary)} in {show_duration(summary.seconds)}, with {_requests(summary)}")
     else:
-        lines.append("no request was needed")
+        lines.append(f"no request was {'needed' if summary.exit_code is Exit.DONE else 'sent'}")
     if tally.possible_duplicates:
         lines.append(
             f"it is not known whether {count_of(tally.possible_duplicates, 'create was', 'creates were')} carried out: "

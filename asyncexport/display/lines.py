@@ -89,15 +89,23 @@ class MessageLines(logging.Handler):
         time = f"{_now()} " if self._timed else ""
         self._log(f"{PROGRAM}: {kind}: {time}{plain(message)}")
 
+    def tell_left_out(self) -> None:
+        """Say how many lines were left out and not told of yet, whoever reads that: nothing else will be said."""
+        if self._left_out:
+            self._write(self._left_out_line())
+            self._left_out = 0
+
+    def _left_out_line(self) -> str:
+        told = f"{count_of(self._left_out, 'log line was', 'log lines were')} left out, since nobody read stderr"
+        return self._json("warning", told, {}) if self._as_json else f"{PROGRAM}: warning: {told}"
+
     def _json(self, level: str, message: str, more: dict[str, Any]) -> str:
         return json_line({"time": _now(), "level": level, "message": message, **more}, encoding=self._outlet.encoding)
 
     def _log(self, text: str) -> None:
         """A line that may be left out."""
         if self._left_out:
-            told = f"{count_of(self._left_out, 'log line was', 'log lines were')} left out, since nobody read stderr"
-            line = self._json("warning", told, {}) if self._as_json else f"{PROGRAM}: warning: {told}"
-            if not self._write(line, most_waiting=MOST_LOG_LINES):
+            if not self._write(self._left_out_line(), most_waiting=MOST_LOG_LINES):
                 self._left_out += 1
                 return
             self._left_out = 0

@@ -146,9 +146,10 @@ class ArchivePart:
             at=self._disk.at,
         )
         if found.long_rows:
+            told = "a row" if found.long_rows == 1 else f"{found.long_rows:,} rows"
             log.warning(
-                "%s: %d of its rows are longer than %d bytes: stored as they are, and not looked into",
-                self._path, found.long_rows, self._max_row,
+                "%s: %s longer than [download] max_row (%d bytes): stored as it came, and not looked into",
+                self._path, told, self._max_row,
             )  # fmt: skip
         return found
 

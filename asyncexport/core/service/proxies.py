@@ -41,17 +41,26 @@ def is_proxy(text: str) -> bool:
     return True
 
 
-def proxy_of(proxies: Mapping[str, str], *, scheme: str, host: str) -> str:
-    """The proxy for requests to a host; "" for none."""
+def proxy_of(proxies: Mapping[str, str], *, scheme: str, host: str, port: int | None = None) -> str:
+    """The proxy for requests to a host at a port (None: that of the scheme); "" for none."""
     _, found = _named(proxies, scheme)
-    return "" if not found or is_exempt(host, proxies.get("no", "")) else found
+    port = port or (80 if scheme == "http" else 443)
+    return "" if not found or is_exempt(host, proxies.get("no", ""), port=port) else found
 
 
-def is_exempt(host: str, no_proxy: str) -> bool:
-    """Whether `NO_PROXY` names a host: itself, a domain above it (with or without `.` or `*.` before it), or `*`."""
+def is_exempt(host: str, no_proxy: str, *, port: int) -> bool:
+    """Whether `NO_PROXY` names a host: itself, a domain above it (with or without `.` or `*.` before it), or `*`.
+
+    What is named with a port is exempt at that one alone.
+    """
     host = host.lower().rstrip(".")
     for one in _listed(no_proxy):
-        name = one.lower().removeprefix("*.").lstrip(".").partition("]")[0].removeprefix("[").rstrip(".")
+        name, _, its_port = one.lower().rpartition(":")
+        if not its_port.isdecimal() or (":" in name and not name.endswith("]")):
+            name = one.lower()
+        elif int(its_port) != port:
+            continue
+        name = name.removeprefix("*.").lstrip(".").partition("]")[0].removeprefix("[").rstrip(".")
         if one == "*" or (name and (host == name or (host.endswith(f".{name}") and not _is_address(host)))):
             return True
     return False
