@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from asyncexport.core.bundles import ALL_TIME, Bundle, Range
+from asyncexport.core.coverage import RecordedRange
 from asyncexport.core.exports import Export
 from asyncexport.core.states import BundleRecord, Created, Creating, Ready, State, Stored
 from asyncexport.ledger import AcceptedGap, Ledger, LedgerReader, RunRecord
@@ -36,6 +37,11 @@ def creating(number: int, export: str = "events") -> BundleRecord:
 def archive(number: int) -> Stored:
     """Of the n-th bundle; every third is empty."""
     return Stored(f"events/{number}.gz", 20_000 + number, number % 3, f"{number:064x}", exported_at=1.7e9 + number / 4)
+
+
+async def stock_of(ledger: Ledger, export: str) -> RecordedRange:
+    """What an open ledger has of all time."""
+    return await ledger.look(lambda queries: queries.stock(export, ALL_TIME))
 
 
 async def stored_of(ledger: Ledger, export: str, span: Range, **asked: float) -> list[BundleRecord]:

@@ -32,6 +32,7 @@ from tests.ledger_rig import (
     archive,
     bundle,
     creating,
+    stock_of,
     stored,
     stored_of,
 )
@@ -402,7 +403,7 @@ async def test_a_state_that_does_not_know_of_the_archive_is_a_bug(tmp_path):
         await ledger.append(creating(0), at=1.0)
     with pytest.raises(IllegalMove, match="says otherwise"):
         await ledger.append(replace(creating(1), stored=archive(1)), at=1.0)
-    assert await ledger.stock("events", ALL_TIME) == RecordedRange((), (bundle(0).range,), 1)
+    assert await stock_of(ledger, "events") == RecordedRange((), (bundle(0).range,), 1)
     await ledger.close()
 
 
@@ -459,8 +460,8 @@ async def test_what_is_found_on_disk_is_restored(tmp_path):
     with pytest.raises(LedgerError, match="stranger"):
         await ledger.restore([stored(3000), stored(0, "stranger")], at=1.0)
     assert await count_of(ledger, "events", ALL_TIME) == 2500
-    assert await ledger.has_archives("events")
-    assert not await ledger.has_archives("people")
+    assert await ledger.look(lambda queries: queries.has_archives("events"))
+    assert not await ledger.look(lambda queries: queries.has_archives("people"))
     assert await stored_of(ledger, "events", ALL_TIME) == [stored(number) for number in range(2500)]
     await ledger.close()
 
@@ -574,7 +575,7 @@ async def test_a_new_take_leaves_the_archive_standing(tmp_path):
         again = replace(again, state=state)
         await ledger.append(again, at=2.0)
         parked = {bundle(0): ParkedTimes(1, 2.0)} if isinstance(state, Failed) else {}
-        assert await ledger.stock("events", ALL_TIME) == RecordedRange((again,), (bundle(0).range,), 0, parked=parked)
+        assert await stock_of(ledger, "events") == RecordedRange((again,), (bundle(0).range,), 0, parked=parked)
         assert await stored_of(ledger, "events", ALL_TIME) == [again]
     newer = replace(archive(0), rows=77, sha256="f" * 64)
     await ledger.append(replace(again, state=newer, stored=newer), at=3.0)
@@ -595,7 +596,7 @@ async def test_what_is_split_is_written_with_its_pieces_at_once(tmp_path):
     before = boundary.commits
     await ledger.split(failed, [bundle(number).range for number in range(3)], at=2.0)
     assert boundary.commits == before + 1
-    stock = await ledger.stock("events", ALL_TIME)
+    stock = await stock_of(ledger, "events")
     assert stock.unfinished == tuple(BundleRecord(bundle(number)) for number in (0, 2))
     assert (stock.split, stock.parked) == ((replace(failed, state=Split()),), {})
     assert stock.covered == (bundle(1).range,)
@@ -604,7 +605,7 @@ async def test_what_is_split_is_written_with_its_pieces_at_once(tmp_path):
             await ledger.split(one, [bundle(7).range], at=3.0)
     again = stock.split[0].next_revision()
     await ledger.append(replace(again, state=Creating(1, 4.0)), at=4.0)
-    assert (await ledger.stock("events", ALL_TIME)).split == ()
+    assert (await stock_of(ledger, "events")).split == ()
     await ledger.close()
 
 
@@ -619,7 +620,7 @@ async def test_what_was_parked_is_counted_since_it_was_stored(tmp_path):
     await ledger.append(stored(1), at=5.0)
     again = replace(stored(1).next_revision(), state=Failed("d"))
     await ledger.append(again, at=6.0)
-    found = (await ledger.stock("events", ALL_TIME)).parked
+    found = (await stock_of(ledger, "events")).parked
     assert found == {bundle(0): ParkedTimes(3, 2.0), bundle(1): ParkedTimes(1, 6.0)}
     await ledger.close()
 

@@ -6,9 +6,7 @@ from pathlib import Path
 from typing import Self, TypeVar
 
 from asyncexport.core.bundles import Bundle, Range
-from asyncexport.core.coverage import RecordedRange
 from asyncexport.core.exports import Definition, Export
-from asyncexport.core.holdings import DayTally
 from asyncexport.core.states import BundleRecord, Split, Stored, moved
 from asyncexport.ledger.diary import LedgerDiary
 from asyncexport.ledger.faults import translated
@@ -142,19 +140,3 @@ class Ledger(LedgerDiary):
     async def check_if_small(self) -> None:
         """See `LedgerQueries.check_if_small`."""
         await self._read(LedgerQueries.check_if_small)
-
-    async def stock(self, export: str, span: Range) -> RecordedRange:
-        """See `LedgerQueries.stock`."""
-        return await self._read(lambda queries: queries.stock(export, span))
-
-    async def stored_days(self, export: str) -> dict[int, DayTally]:
-        """See `LedgerQueries.stored_days`."""
-        return await self._read(lambda queries: queries.stored_days(export))
-
-    async def stored_ranges(self, export: str, span: Range) -> list[Range]:
-        """See `LedgerQueries.stored_ranges`."""
-        return await self._read(lambda queries: queries.stored_ranges(export, span))
-
-    async def has_archives(self, export: str) -> bool:
-        """See `LedgerQueries.has_archives`."""
-        return await self._read(lambda queries: queries.has_archives(export))

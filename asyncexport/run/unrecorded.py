@@ -6,13 +6,14 @@ then would replace these archives unseen, or lie beside them with the same rows 
 
 import asyncio
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 from asyncexport.core.bundles import DAY, Bundle, Range
 from asyncexport.core.exports import Export
 from asyncexport.core.holdings import suspect_days, unrecorded
 from asyncexport.errors import LedgerError, StorageError
-from asyncexport.ledger import Ledger, LedgerReader
+from asyncexport.ledger import Ledger, LedgerQueries, LedgerReader
 from asyncexport.storage import Archives, ExportFolder, archive_path, archives_of, look_into
 
 MOST_NAMED = 5
@@ -38,15 +39,14 @@ async def check_all_recorded(
         StorageError: the disk cannot be read.
     """
     # The two take about as long, and neither waits for the other.
-    known = asyncio.gather(*(ledger.stored_days(export.name) for export in exports))
-    found, recorded = await asyncio.gather(archives.look_into(exports), known)
+    found, recorded = await asyncio.gather(
+        archives.look_into(exports), ledger.look(lambda queries: [queries.stored_days(one.name) for one in exports])
+    )
     paths: list[str] = []
     for export, stored_days in zip(exports, recorded, strict=True):
         if days := suspect_days(found[export.name].days, stored_days):
-            there, span = await archives.archives_of(export, days), Range(days[0], days[-1] + DAY)
-            stock = await ledger.stock(export.name, span)
-            unknown = unrecorded(there, await ledger.stored_ranges(export.name, span), stock.unfinished)
-            paths += _paths(export, unknown)
+            there = await archives.archives_of(export, days)
+            paths += await ledger.look(partial(_paths_without_row, export=export, days=days, there=there))
     if paths:
         raise _not_recorded(directory, paths)
     return found
@@ -71,13 +71,17 @@ def _unrecorded_of(directory: Path, export: Export, ledger: LedgerReader) -> lis
     days = suspect_days(look_into(directory, export).days, ledger.stored_days(export.name))
     if not days:
         return []
-    there, span = archives_of(directory, export, days), Range(days[0], days[-1] + DAY)
-    unfinished = ledger.stock(export.name, span).unfinished
-    return _paths(export, unrecorded(there, ledger.stored_ranges(export.name, span), unfinished))
+    return _paths_without_row(ledger, export=export, days=days, there=archives_of(directory, export, days))
 
 
-def _paths(export: Export, spans: list[Range]) -> list[str]:
-    return [archive_path(Bundle(export.name, one), export.definition.format) for one in spans]
+def _paths_without_row(
+    queries: LedgerQueries, *, export: Export, days: Sequence[int], there: Sequence[Range]
+) -> list[str]:
+    """Of the archives that lie there and begin on these days, in order, those that no row explains."""
+    span = Range(days[0], days[-1] + DAY)
+    unfinished = queries.stock(export.name, span).unfinished
+    unknown = unrecorded(there, queries.stored_ranges(export.name, span), unfinished)
+    return [archive_path(Bundle(export.name, one), export.definition.format) for one in unknown]
 
 
 def _not_recorded(directory: Path, paths: list[str]) -> LedgerError:

@@ -149,7 +149,8 @@ async def export_states(
 ) -> dict[str, ExportState]:
     """Each export, and whether the service ever took a create of it: something is stored, or in progress there."""
     in_progress = {plan.export.name for plan in plans if plan.in_progress}
-    stored = {export.name for export in exports if await ledger.has_archives(export.name)}
+    names = [export.name for export in exports]
+    stored = await ledger.look(lambda queries: {name for name in names if queries.has_archives(name)})
     return {
         export.name: ExportState(
             export, accepted=export.name in in_progress | stored, ever_stored=export.name in stored
