@@ -30,7 +30,8 @@ from asyncexport.core.summary import Exit
 from asyncexport.errors import LedgerCorruptError, LedgerError
 from asyncexport.ledger import LedgerReader, hold
 from asyncexport.run.adopt import adopt
-from asyncexport.run.verify import Adopted, Damaged, Finding, Intact, Overlapping, UnknownExport, verify
+from asyncexport.run.findings import Adopted, Damaged, Finding, Intact, Overlapping, UnknownExport
+from asyncexport.run.verify import verify
 from asyncexport.sandbox import SandboxBehaviour, serving
 from asyncexport.storage import Archives, archive_path
 from asyncexport.storage.listing import archives_of, look_into

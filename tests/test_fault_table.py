@@ -30,9 +30,10 @@ from asyncexport.core.summary import Exit, Summary
 from asyncexport.errors import IncompleteError
 from asyncexport.ledger import LedgerReader, hold
 from asyncexport.run.adopt import adopt
+from asyncexport.run.findings import Broken, Intact, Missing, RulesOff
 from asyncexport.run.rebuild import rebuild
 from asyncexport.run.spec import Nightly, Repair
-from asyncexport.run.verify import Broken, Intact, Missing, RulesOff, verify
+from asyncexport.run.verify import verify
 from asyncexport.sandbox import Sandbox, SandboxBehaviour, SandboxFault, serving
 from asyncexport.simulate.run import Scenario, simulate
 from tests.exporting import BY_SERVICE, QUICK, Notebook, OffClock, archives, clock_of, moment, rows_in, run, truth

@@ -14,8 +14,9 @@ from asyncexport.core.summary import Exit
 from asyncexport.errors import LedgerError
 from asyncexport.ledger import LedgerReader, has_remains, set_aside
 from asyncexport.ledger.files import SIDE_FILES, create, ledger_path
+from asyncexport.run.findings import Damaged, Intact
 from asyncexport.run.rebuild import rebuild
-from asyncexport.run.verify import Damaged, Intact, verify
+from asyncexport.run.verify import verify
 from asyncexport.sandbox import Sandbox, SandboxBehaviour, serving
 from tests.exporting import archives, rows_in, run, truth
 from tests.failpoints import telling

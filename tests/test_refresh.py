@@ -13,9 +13,10 @@ from asyncexport.core.states import BundleRecord, Failed, FewerRows, Planned, St
 from asyncexport.core.summary import Exit, Summary
 from asyncexport.engine.scheduler import Stop
 from asyncexport.ledger import LedgerReader
+from asyncexport.run.findings import Intact
 from asyncexport.run.spec import Nightly, Repair, Retry
 from asyncexport.run.survey import survey
-from asyncexport.run.verify import Intact, verify
+from asyncexport.run.verify import verify
 from asyncexport.sandbox import Sandbox, SandboxBehaviour, SandboxFault, serving
 from tests.exporting import Notebook, archives, clock_of, moment, rows_in, run, settings_for
 

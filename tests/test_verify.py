@@ -16,9 +16,7 @@ from asyncexport.core.exports import Format
 from asyncexport.core.states import BundleRecord, Created, Creating, Failed, Overdue, Ready, Stored
 from asyncexport.errors import ConfigError, LedgerCorruptError, LedgerError, LedgerLockedError, StorageError
 from asyncexport.ledger import Ledger, LedgerReader, hold
-from asyncexport.run.looking import ARCHIVES_AT_ONCE
-from asyncexport.run.rebuild import rebuild
-from asyncexport.run.verify import (
+from asyncexport.run.findings import (
     MOVED_ASIDE,
     Broken,
     Damaged,
@@ -29,8 +27,10 @@ from asyncexport.run.verify import (
     RulesOff,
     UnknownExport,
     Unrecorded,
-    verify,
 )
+from asyncexport.run.looking import ARCHIVES_AT_ONCE
+from asyncexport.run.rebuild import rebuild
+from asyncexport.run.verify import verify
 from asyncexport.storage import Archives, archive_path
 from tests.place_rig import EVENTS, HOUR, LEDGER, MIDNIGHT, PEOPLE, Place, half_hour, half_hours, rows
 

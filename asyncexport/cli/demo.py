@@ -231,7 +231,8 @@ def _checked(session: Session, settings: "Settings", summary: Summary, url: str)
 
 async def _look_at_all(where: Path) -> tuple[list[str], list[str]]:
     """The paths of the archives that are sound, and of those that are not."""
-    from asyncexport.run.verify import Intact, Unrecorded, verify
+    from asyncexport.run.findings import Intact, Unrecorded
+    from asyncexport.run.verify import verify
 
     findings = [finding async for finding in verify(where) if not isinstance(finding, Unrecorded)]
     sound = [finding.path for finding in findings if isinstance(finding, Intact)]

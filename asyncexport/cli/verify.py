@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from asyncexport.config import ApiKey, Settings
     from asyncexport.core.exports import Export
     from asyncexport.core.states import BundleRecord
-    from asyncexport.run.verify import Finding
+    from asyncexport.run.findings import Finding
 
 
 @dataclass(slots=True)
@@ -183,7 +183,7 @@ def _looked(session: Session, where: Path, heading: str, looks: "AsyncGenerator[
 
 def _take(session: Session, found: Found, finding: "Finding", where: Path) -> None:
     """Count a finding, and name it where it is not sound."""
-    from asyncexport.run.verify import (
+    from asyncexport.run.findings import (
         Adopted,
         Broken,
         Damaged,

@@ -17,6 +17,7 @@ segments       the segments of the account
 directory      whether an output directory has lost its ledger
 unrecorded     whether it holds archives that its ledger knows nothing of
 looking        looks into archives side by side, and judges them by their rows
+findings       what a check, a rebuild or an adoption finds
 verify         whether the archives are what the ledger says
 rebuild        a ledger made anew from the archives
 adopt          archives taken into the ledger that it did not know

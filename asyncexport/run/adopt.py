@@ -25,8 +25,8 @@ from asyncexport.core.states import IN_PROGRESS, BundleRecord, Overdue, Ready, R
 from asyncexport.errors import ArchiveError
 from asyncexport.ledger import Ledger, LedgerReader, hold, no_ledger, present
 from asyncexport.run.directory import check_ledger_not_lost
+from asyncexport.run.findings import Adopted, Damaged, Finding, Overlapping, RulesOff, UnknownExport
 from asyncexport.run.looking import judged, look_at
-from asyncexport.run.verify import Adopted, Damaged, Finding, Overlapping, RulesOff, UnknownExport
 from asyncexport.storage import Archives, archive_path, archive_range
 
 log = logging.getLogger(__name__)

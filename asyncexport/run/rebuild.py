@@ -27,8 +27,7 @@ from asyncexport.core.states import IN_PROGRESS, BundleRecord, Failed, Planned, 
 from asyncexport.errors import ArchiveError, ConfigError, LedgerCorruptError, LedgerError, Problem, StorageError
 from asyncexport.ledger import AcceptedGap, Ledger, LedgerReader, hold, present
 from asyncexport.ledger.replace import replacement
-from asyncexport.run.looking import judged, look_at
-from asyncexport.run.verify import (
+from asyncexport.run.findings import (
     MOVED_ASIDE,
     Damaged,
     Finding,
@@ -38,6 +37,7 @@ from asyncexport.run.verify import (
     UnknownExport,
     Unrecorded,
 )
+from asyncexport.run.looking import judged, look_at
 from asyncexport.storage import Archives, archive_path, archive_range
 
 log = logging.getLogger(__name__)

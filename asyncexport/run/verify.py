@@ -13,7 +13,6 @@
 import asyncio
 from collections.abc import AsyncGenerator, Container, Coroutine, Iterable, Iterator
 from contextlib import AsyncExitStack, aclosing
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -26,98 +25,19 @@ from asyncexport.core.states import BundleRecord, Failed, Ready
 from asyncexport.errors import ArchiveError, LedgerError
 from asyncexport.ledger import LedgerReader
 from asyncexport.run.directory import check_ledger_not_lost
+from asyncexport.run.findings import (
+    MOVED_ASIDE,
+    Broken,
+    Finding,
+    Intact,
+    Missing,
+    Overlapping,
+    RulesOff,
+    UnknownExport,
+    Unrecorded,
+)
 from asyncexport.run.looking import judged, look_at
 from asyncexport.storage import Archives, archive_path, archive_range
-
-
-@dataclass(frozen=True, slots=True)
-class Intact:
-    """An archive that is what the ledger says; so many of the rows that were looked at lie outside of its range."""
-
-    path: str
-    rows: int
-    outside: int = 0
-
-
-@dataclass(frozen=True, slots=True)
-class Missing:
-    """The ledger has an archive that the disk has not."""
-
-    path: str
-    record: BundleRecord
-
-
-@dataclass(frozen=True, slots=True)
-class Broken:
-    """An archive that is not what the ledger says."""
-
-    path: str
-    record: BundleRecord
-    reason: str
-
-
-@dataclass(frozen=True, slots=True)
-class Damaged:
-    """An archive that is not whole, and is moved aside, to this path, when the new ledger takes its place."""
-
-    path: str
-    bundle: Bundle
-    reason: str
-
-
-@dataclass(frozen=True, slots=True)
-class Unrecorded:
-    """A file that the ledger knows nothing of.
-
-    Attributes:
-        path: Where it lies.
-        is_archive: It is one of its export's archives, by its name: no run begins beside it.
-    """
-
-    path: str
-    is_archive: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class Adopted:
-    """A sound archive that the ledger knew nothing of, and knows now."""
-
-    path: str
-    rows: int
-
-
-@dataclass(frozen=True, slots=True)
-class Overlapping:
-    """An archive that holds rows which another one of its export holds, too: `other` is that one's path."""
-
-    path: str
-    bundle: Bundle
-    other: str
-
-
-@dataclass(frozen=True, slots=True)
-class RulesOff:
-    """So many archives of an export in a row have other rows than were asked for that none is refused for them.
-
-    `path` is the export's folder; `is_remembered`: a run found so, and archives are not judged by the time of rows.
-    """
-
-    path: str
-    is_remembered: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class UnknownExport:
-    """A folder that holds archives, of an export that nobody can name: no ledger, no `.export.json` says what it is."""
-
-    path: str
-    reason: str
-
-
-Finding = Intact | Missing | Broken | Damaged | Unrecorded | Adopted | Overlapping | RulesOff | UnknownExport
-
-MOVED_ASIDE = "its archive was damaged, and a rebuild moved it aside"
-"""Why a bundle is parked whose archive a rebuild could not take. Until it is exported anew a check calls it missing."""
 
 
 async def verify(directory: Path, *, exports: Iterable[str] = ()) -> AsyncGenerator[Finding, None]:
