@@ -32,7 +32,8 @@ from asyncexport.core.states import BundleRecord, Creating, Ready, Stored
 from asyncexport.errors import LedgerError
 from asyncexport.ledger import LedgerReader, present
 from asyncexport.sandbox import Sandbox, SandboxBehaviour, SandboxFault, serving
-from asyncexport.storage import ARCHIVE_NAME, DEFINITION_NAME, archive_range
+from asyncexport.storage import ARCHIVE_NAME, DEFINITION_NAME
+from asyncexport.storage.layout import archive_range
 from tests.crash_driver import LARGEST_MESSAGE, Run
 from tests.power_cut_disk import Disk, Tree, lay_out
 from tests.power_cut_fs import PowerCutFs

@@ -23,7 +23,7 @@ from asyncexport.engine.scheduler import Stop
 from asyncexport.run.run import export
 from asyncexport.run.spec import Backfill, Nightly, Repair, Retry, RunSpec
 from asyncexport.sandbox import Sandbox
-from asyncexport.storage import archive_range
+from asyncexport.storage.layout import archive_range
 from tests.failpoints import telling
 from tests.json_lines import check
 

@@ -37,7 +37,8 @@ from asyncexport.errors import (
     LedgerLockedError,
     StorageError,
 )
-from asyncexport.storage import Archives, ArchiveWriter, archive_path, archive_range, has_archives
+from asyncexport.storage import Archives, ArchiveWriter, archive_path, has_archives
+from asyncexport.storage.layout import archive_range
 from asyncexport.storage.part_names import ABANDONED_SECONDS, is_rubbish, part_path
 from asyncexport.storage.threads import CORES, THREADS
 from asyncexport.storage.writer import GATHER_BYTES

@@ -27,7 +27,7 @@ from asyncexport.ledger import Ledger, LedgerReader, hold, no_ledger, present
 from asyncexport.run.directory import check_ledger_not_lost
 from asyncexport.run.findings import Adopted, Damaged, Finding, Overlapping, RulesOff, UnknownExport
 from asyncexport.run.looking import judged, look_at
-from asyncexport.storage import Archives, archive_path, archive_range
+from asyncexport.storage import Archives, archive_bundle, archive_path
 
 log = logging.getLogger(__name__)
 
@@ -142,11 +142,9 @@ def _standing(bundle: Bundle, found: Stored, known: BundleRecord | None) -> Bund
 def _unknown(export: Export, paths: Iterable[str], expected: set[Range]) -> Iterator[tuple[str, Bundle]]:
     """The archives among these files that no row explains."""
     for path in paths:
-        span = archive_range(path)
-        if span is not None and span not in expected:
-            bundle = Bundle(export.name, span)
-            if path == archive_path(bundle, export.definition.format):
-                yield path, bundle
+        bundle = archive_bundle(export.name, path, export.definition.format)
+        if bundle is not None and bundle.range not in expected:
+            yield path, bundle
 
 
 async def _look(

@@ -38,7 +38,7 @@ from asyncexport.run.findings import (
     Unrecorded,
 )
 from asyncexport.run.looking import judged, look_at
-from asyncexport.storage import Archives, archive_path, archive_range
+from asyncexport.storage import Archives, archive_bundle, archive_path
 
 log = logging.getLogger(__name__)
 
@@ -165,10 +165,9 @@ async def _look(
     archives: Archives, export: Export, path: str, before: KnownBefore
 ) -> tuple[tuple[Finding, BundleRecord | None], RowLook | None]:
     """What a file is, where its bundle stands if it is a sound archive, and what its rows tell."""
-    span = archive_range(path)
-    if span is None or path != archive_path(Bundle(export.name, span), export.definition.format):
+    bundle = archive_bundle(export.name, path, export.definition.format)
+    if bundle is None:
         return (Unrecorded(path), None), None
-    bundle = Bundle(export.name, span)
     look = look_at(bundle, export.definition, untimed=before.untimed)
     try:
         found = await archives.check(path, export.definition.format, rules=look)

@@ -37,7 +37,7 @@ from asyncexport.run.findings import (
     Unrecorded,
 )
 from asyncexport.run.looking import judged, look_at
-from asyncexport.storage import Archives, archive_path, archive_range
+from asyncexport.storage import Archives, archive_bundle, archive_path
 
 
 async def verify(directory: Path, *, exports: Iterable[str] = ()) -> AsyncGenerator[Finding, None]:
@@ -104,7 +104,7 @@ async def _verify_export(
         yield Overlapping(archive_path(bundle, container), bundle, archive_path(Bundle(name, earlier), container))
     for path in await archives.files(name):
         if path not in expected:
-            of = _bundle_of(name, path, container)
+            of = archive_bundle(name, path, container)
             if of is None or not _is_known_by_now(ledger, of):
                 yield Unrecorded(path, is_archive=of is not None)
 
@@ -145,13 +145,6 @@ async def _compare(archives: Archives, record: BundleRecord, container: Format, 
 def _record_of(ledger: LedgerReader, bundle: Bundle) -> BundleRecord | None:
     stored = ledger.stored(bundle.export, bundle.range)
     return next((record for record in stored if record.bundle == bundle), None)
-
-
-def _bundle_of(export: str, path: str, container: Format) -> Bundle | None:
-    """The bundle whose archive has this path; None where it is no archive's."""
-    span = archive_range(path)
-    bundle = None if span is None else Bundle(export, span)
-    return bundle if bundle is not None and path == archive_path(bundle, container) else None
 
 
 def _is_known_by_now(ledger: LedgerReader, bundle: Bundle) -> bool:

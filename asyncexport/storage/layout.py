@@ -41,6 +41,13 @@ def archive_range(path: str) -> Range | None:
     return span if folder.rpartition("/")[2] == f"date={day(span.start)}" else None
 
 
+def archive_bundle(export: str, path: str, container: Format) -> Bundle | None:
+    """The bundle of an export whose archive has this path; None where the path is none of its archives'."""
+    span = archive_range(path)
+    bundle = None if span is None else Bundle(export, span)
+    return bundle if bundle is not None and path == archive_path(bundle, container) else None
+
+
 def has_archives(directory: Path) -> bool:
     """Whether an output directory holds any archive. It reads the disk: not for an event loop."""
     return any(ARCHIVE_NAME.fullmatch(path.name) for path in directory.glob("*/date=*/*.gz"))

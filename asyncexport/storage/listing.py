@@ -12,10 +12,10 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
-from asyncexport.core.bundles import Bundle, Range, day, read_moment
+from asyncexport.core.bundles import Range, day, read_moment
 from asyncexport.core.exports import Export
 from asyncexport.core.holdings import DayTally, day_tally
-from asyncexport.storage.layout import ARCHIVE_NAME, DEFINITION_NAME, archive_path, archive_range
+from asyncexport.storage.layout import ARCHIVE_NAME, DEFINITION_NAME, archive_bundle
 
 DAY_PREFIX = "date="
 """What the name of a day's folder begins with."""
@@ -84,10 +84,9 @@ def archives_of(directory: Path, export: Export, days: Iterable[int]) -> list[Ra
     for moment in days:
         folder = f"{export.name}/{DAY_PREFIX}{day(moment)}"
         for entry in _entries(directory / folder):
-            path = f"{folder}/{entry.name}"
-            span = archive_range(path)
-            if span is not None and path == archive_path(Bundle(export.name, span), export.definition.format):
-                found.append(span)
+            bundle = archive_bundle(export.name, f"{folder}/{entry.name}", export.definition.format)
+            if bundle is not None:
+                found.append(bundle.range)
     return found
 
 
