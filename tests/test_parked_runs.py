@@ -7,7 +7,7 @@ import pytest
 
 from asyncexport.core.bundles import ALL_TIME, DAY, Bundle, Range, show
 from asyncexport.core.exits import Exit
-from asyncexport.core.parking import LEEWAY_SECONDS
+from asyncexport.core.parking import LEEWAY_SECONDS, MOVED_ASIDE
 from asyncexport.core.states import BundleRecord, Failed, Overdue, Ready, Refused, State
 from asyncexport.ledger import Ledger, LedgerReader
 from asyncexport.run.spec import Backfill, Nightly, Retry
@@ -79,6 +79,17 @@ async def test_what_is_asked_for_is_tried_at_once(tmp_path, kind):
         summary = await run(sandbox, tmp_path, kind=kind, **RANGE)
         assert summary.exit_code is Exit.DONE
         assert half_hour(1).range in stored_ranges(tmp_path)
+
+
+async def test_a_hole_that_a_rebuild_left_is_filled_by_the_next_night(tmp_path):
+    """The service has not failed it; `status` names no later time either."""
+    async with serving(FAST) as sandbox:
+        await park(sandbox, tmp_path, half_hour(1), Failed(MOVED_ASIDE), ago=60)
+        with LedgerReader(tmp_path) as ledger:
+            (overview,) = ledger.overviews()
+        assert [overview.next_try(one) for one in overview.parked] == [None]
+        summary = await run(sandbox, tmp_path, kind=Nightly, **RANGE)
+        assert (summary.exit_code, summary.tally.stored) == (Exit.DONE, 4)
 
 
 async def test_one_that_was_refused_does_not_rest(tmp_path):

@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from asyncexport.core.bundles import DAY, Bundle, Range
-from asyncexport.core.parking import LEEWAY_SECONDS, ParkedTimes, next_try, waits
+from asyncexport.core.parking import LEEWAY_SECONDS, MOVED_ASIDE, ParkedTimes, next_try, waits
 from asyncexport.core.states import BundleRecord, Created, Failed, FewerRows, Overdue, Planned, Ready, Refused, Stored
 
 BUNDLE = Bundle("events", Range(0, 1800))
@@ -41,6 +41,7 @@ def test_it_waits_until_it_is_due_and_not_longer(times, last_at, now):
     ("state", "rests"),
     [
         (Failed("why"), True),
+        (Failed(MOVED_ASIDE), False),
         (Overdue(1, 0.0, "op"), True),
         (Refused("403", Ready(1, 0.0, "x")), False),
         (Refused("403", Created(1, 0.0, "op")), False),

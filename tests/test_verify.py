@@ -13,11 +13,11 @@ import pytest
 from asyncexport.core.bundles import ALL_TIME, Bundle, Range, show
 from asyncexport.core.coverage import ExportPlan
 from asyncexport.core.exports import Format
+from asyncexport.core.parking import MOVED_ASIDE
 from asyncexport.core.states import BundleRecord, Created, Creating, Failed, Overdue, Ready, Stored
 from asyncexport.errors import ConfigError, LedgerCorruptError, LedgerError, LedgerLockedError, StorageError
 from asyncexport.ledger import Ledger, LedgerReader, hold
 from asyncexport.run.findings import (
-    MOVED_ASIDE,
     Broken,
     Damaged,
     Finding,

@@ -5,7 +5,8 @@
    once.
 2. A night that starts at the same hour as the last one starts a little before the day is full. So the last hours of a
    pause do not count.
-3. A refused bundle (`Refused`) does not wait: its operation or file is at hand, and expires.
+3. A refused bundle (`Refused`) does not wait: its operation or file is at hand, and expires. Neither does one whose
+   archive a rebuild moved aside: the service has not failed it.
 4. A bundle of which nothing was ever stored is split where the bundle width or the range asked for is narrower than
    the bundle. It is also split where archives cover a part of its time, since those rows would be stored twice. Bundles
    of individuals are never split: their rows are totals over a day. Neither are bundles whose operation or file may be
@@ -31,6 +32,9 @@ LEEWAY_SECONDS = 6 * 3600.0
 LAST_MOMENT = 253_402_300_799.0
 """The end of the year 9999: what a wrong clock wrote is still a moment that can be shown."""
 
+MOVED_ASIDE = "its archive was damaged, and a rebuild moved it aside"
+"""Why a bundle is parked whose archive a rebuild could not take. Until it is exported anew a check calls it missing."""
+
 WAITING = (Failed, Overdue)
 """The states that nights let rest (rule 3)."""
 
@@ -49,12 +53,17 @@ def next_try(parked: ParkedTimes) -> float:
     return min(parked.last_at + pause * DAY - LEEWAY_SECONDS, LAST_MOMENT)
 
 
+def may_rest(record: BundleRecord) -> bool:
+    """Whether nights let a parked bundle rest for a while (rule 3)."""
+    return isinstance(record.state, WAITING) and record.state != Failed(MOVED_ASIDE)
+
+
 def waits(record: BundleRecord, parked: ParkedTimes | None, *, now: float) -> float | None:
     """Until when nights let a parked bundle rest; None: they do not, or no longer.
 
     A bundle that was parked in the future was parked by a wrong clock: nothing follows from that, and it is tried.
     """
-    if parked is None or record.kept or not isinstance(record.state, WAITING):
+    if parked is None or not may_rest(record):
         return None
     due = next_try(parked)
     return due if parked.last_at <= now < due else None

@@ -4,7 +4,7 @@ import sqlite3
 from collections.abc import Sequence
 
 from asyncexport.core.bundles import Bundle, Range
-from asyncexport.core.parking import WAITING, ParkedTimes
+from asyncexport.core.parking import WAITING, ParkedTimes, may_rest
 from asyncexport.core.states import BundleRecord, FewerRows
 from asyncexport.ledger.rows import StateRow
 
@@ -43,7 +43,7 @@ def parked_times(
         number: Of the export.
         records: Bundles whose newest revision is not stored.
     """
-    resting = {one.bundle.range: one.bundle for one in records if isinstance(one.state, WAITING)}
+    resting = {one.bundle.range: one.bundle for one in records if may_rest(one)}
     found: dict[Bundle, ParkedTimes] = {}
     if not resting:
         return found

@@ -91,6 +91,3 @@ class UnknownExport:
 
 
 Finding = Intact | Missing | Broken | Damaged | Unrecorded | Adopted | Overlapping | RulesOff | UnknownExport
-
-MOVED_ASIDE = "its archive was damaged, and a rebuild moved it aside"
-"""Why a bundle is parked whose archive a rebuild could not take. Until it is exported anew a check calls it missing."""

@@ -22,13 +22,13 @@ from asyncexport.core.archive.belonging import RowLook
 from asyncexport.core.bundles import ALL_TIME, Bundle, Range
 from asyncexport.core.exports import Definition, Export
 from asyncexport.core.holdings import overlaps
+from asyncexport.core.parking import MOVED_ASIDE
 from asyncexport.core.row_refusals import UNTIMED, RowVerdicts, read_untimed
 from asyncexport.core.states import IN_PROGRESS, BundleRecord, Failed, Planned, Split, Stored
 from asyncexport.errors import ArchiveError, ConfigError, LedgerCorruptError, LedgerError, Problem, StorageError
 from asyncexport.ledger import AcceptedGap, Ledger, LedgerReader, hold, present
 from asyncexport.ledger.replace import replacement
 from asyncexport.run.findings import (
-    MOVED_ASIDE,
     Damaged,
     Finding,
     Intact,

@@ -20,13 +20,13 @@ from asyncexport.core.archive.belonging import RowLook
 from asyncexport.core.bundles import ALL_TIME, Bundle
 from asyncexport.core.exports import Definition, Format
 from asyncexport.core.holdings import may_have_archive
+from asyncexport.core.parking import MOVED_ASIDE
 from asyncexport.core.row_refusals import UNTIMED, RowVerdicts, read_untimed
 from asyncexport.core.states import BundleRecord, Failed, Ready
 from asyncexport.errors import ArchiveError, LedgerError
 from asyncexport.ledger import LedgerReader
 from asyncexport.run.directory import check_ledger_not_lost
 from asyncexport.run.findings import (
-    MOVED_ASIDE,
     Broken,
     Finding,
     Intact,
