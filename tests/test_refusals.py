@@ -87,8 +87,10 @@ def test_where_all_exports_are_refused_one_probes_for_all():
         known.begin(export, CREATE)
     known.refused("b", CREATE, 0.0, is_probe=False)
     known.refused("a", CREATE, 1.0, is_probe=False)
+    assert known.wait_seconds("a", CREATE, 40.0) == 50.0
+    assert known.wait_seconds("b", CREATE, 40.0) == 0.0
+    assert known.begin("b", CREATE)
     assert known.wait_seconds("a", CREATE, 100.0) == math.inf
-    assert known.wait_seconds("b", CREATE, 100.0) == 0.0
     known.went_well("b", CREATE, 100.0)
     assert known.wait_seconds("a", CREATE, 100.0) == 0.0
 
@@ -124,6 +126,19 @@ def test_a_probe_that_nobody_makes_holds_nobody_up_for_ever():
     known.refused(EVERYBODY, Call.POLL, 0.0, is_probe=False, may_be_the_key=True)
     assert known.wait_seconds("a", CREATE, 0.0) == 90.0
     assert known.wait_seconds("a", CREATE, 90.0) == 0.0
+
+
+def test_an_export_without_bundles_left_holds_no_other_up():
+    """Where it was to probe for all, the others probe for themselves a minute after its time."""
+    known = refusals()
+    for number, export in enumerate(("a", "b")):
+        known.begin(export, CREATE)
+        known.refused(export, CREATE, float(number), is_probe=False)
+    assert known.wait_seconds("b", CREATE, 31.0) == 59.0
+    assert known.wait_seconds("b", CREATE, 90.0) == 0.0
+    assert known.begin("b", CREATE)
+    known.refused("b", CREATE, 90.0, is_probe=True)
+    assert known.wait_seconds("b", CREATE, 90.0) == 60.0
 
 
 def test_a_page_of_a_box_holds_back_its_own_kind_of_call_alone():

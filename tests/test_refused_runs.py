@@ -193,6 +193,16 @@ def test_a_newest_bundle_that_is_parked_over_something_else_holds_nobody_up():
     assert played.stored == {"simulated": 396}
 
 
+def test_an_export_that_is_over_holds_no_other_up():
+    """The last create of each is unreadable. One export probes for both until its bundle is parked."""
+    last, two = Range(141 * 1800, 142 * 1800), THREE[:2]
+    refuses: Refuses = lambda asked: ReplyError("no JSON") if asked.span == last else None  # noqa: E731
+    played = play(Scenario(142, counts_all=False), RefusingService(refuses={Call.CREATE: refuses}), exports=two)
+    assert played.error is None
+    assert played.stored == {"a": 141, "b": 141}
+    assert played.seconds < 4 * 3600
+
+
 def test_what_all_exports_get_is_probed_once_for_all():
     """Three exports, and a wall before creates: one of them probes."""
     service = RefusingService(refuses={Call.CREATE: for_minutes(1e9, denied(from_service=True))})

@@ -6,7 +6,8 @@
    refusal, then 1, 2, 4 and 8 minutes after the probe before, each time for another bundle. One success ends the
    refusal for all. After 15 minutes the refusals are taken as final ("believed").
 3. Where all exports are refused, one of them probes for all. Where the service itself answers 403, the key may be at
-   fault: then no call of any kind is sent but the probe.
+   fault: then no call of any kind is sent but the probe. If a probe is not sent within a minute of its time, its export
+   may have no bundle left, and the others probe for themselves.
 4. A bundle that is refused while others succeed waits just as long between its tries, and holds up no other.
 5. Creates that are refused with 400 or 404 go one at a time. After three in a row the newest bundle of the export is
    tried, ahead of its turn. If the service takes it, the data of the refused ones is too old, and they are parked. If
@@ -152,14 +153,19 @@ class Refusals:
             return 0.0
         doubt, key_doubt = self.doubt(export, call), self._key_doubt()
         if key_doubt is not None and key_doubt is not doubt and call is not Call.DOWNLOAD:
-            # No key goes to the storage host. Whoever is to probe may have no bundle left that asks for it.
-            late = key_doubt.probe_at + self.patience.repeated_seconds - now
-            return math.inf if key_doubt.is_probing else max(0.0, late)
+            # No key goes to the storage host.
+            return self._wait_for_probe(key_doubt, now)
         if doubt is None:
             return 0.0
-        if doubt.is_probing or self._another_probes(export, call):
+        if doubt.is_probing:
             return math.inf
-        return max(0.0, doubt.probe_at - now + self.patience.unit_seconds * lets_others_go)
+        wait = max(0.0, doubt.probe_at - now + self.patience.unit_seconds * lets_others_go)
+        first = self._first_of_all(call)
+        return wait if first in (None, doubt) else max(wait, self._wait_for_probe(first, now))
+
+    def _wait_for_probe(self, of: Doubt, now: float) -> float:
+        """How long others wait for the probe of this doubt: there may be no bundle left to send it."""
+        return math.inf if of.is_probing else max(0.0, of.probe_at + self.patience.repeated_seconds - now)
 
     def begin(self, export: str, call: Call) -> bool:
         """Such a call is about to be sent; whether it is a probe."""
@@ -242,11 +248,13 @@ class Refusals:
         is_everybodys = EVERYBODY in refused or exports <= refused
         return min(doubts.values(), key=lambda one: one.since) if is_everybodys else None
 
-    def _another_probes(self, export: str, call: Call) -> bool:
-        """Rule 3: whether all exports are refused, and another was first."""
+    def _first_of_all(self, call: Call) -> Doubt | None:
+        """Rule 3: the first doubt about such calls, where those of all exports are refused; its export probes."""
         doubts = {one: self.doubt(one, call) for one in self._asked[call]}
-        since = {one: doubt.since for one, doubt in doubts.items() if doubt is not None}
-        return len(since) == len(doubts) and min(since, key=lambda one: (since[one], one), default=export) != export
+        refused = {one: doubt for one, doubt in doubts.items() if doubt is not None}
+        if len(refused) < len(doubts):
+            return None
+        return min(refused.items(), key=lambda one: (one[1].since, one[0]), default=("", None))[1]
 
 
 @dataclass(slots=True)
