@@ -343,10 +343,10 @@ def test_counting_individuals_pauses():
     for start, end in ((NOON, NOON + HOUR), (NOON - 2 * DAY, NOON)):
         found: list[object] = []
 
-        def counted(counting=count_individuals(rows, start, end, as_of=NOON + HOUR), found=found):
-            found += yield from counting
+        def counted(start, end, found):
+            found += yield from count_individuals(rows, start, end, as_of=NOON + HOUR)
 
-        assert sum(1 for _ in counted()) > 20
+        assert sum(1 for _ in counted(start, end, found)) > 20
         assert found == list(individuals(rows, start, end, as_of=NOON + HOUR))
 
 
