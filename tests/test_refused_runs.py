@@ -275,7 +275,7 @@ def test_an_export_whose_operations_all_fail_does_not_burn_the_budget():
     assert played.seconds < 8 * 3600
 
 
-def test_creates_that_become_unreadable_stop_the_export():
+def test_creates_that_become_unreadable_stop_the_export(caplog):
     """Each may have made an export: they are probed, and after a quarter of an hour it is enough."""
     service = RefusingService(refuses={Call.CREATE: from_the(20, ReplyError("no JSON"))})
     played = play(Scenario(142, counts_all=False), service)
@@ -283,6 +283,8 @@ def test_creates_that_become_unreadable_stop_the_export():
     assert list(played.stopped) == ["simulated"]
     assert len(service.read) < 30 + 10
     assert played.stored == {"simulated": 19}
+    assert "creates are held back, since an answer could not be read" in caplog.text
+    assert "refused" not in caplog.text
 
 
 @pytest.mark.parametrize("scope", [False, True])

@@ -142,9 +142,8 @@ class Retrying:
         )
         if is_news:
             wait = show_duration(max(self.patience.probe_wait(1), least_wait))
-            log.warning(
-                "%s are held back, since one was refused; tried again in %s: %s", _named(export, call), wait, error
-            )
+            why = "an answer could not be read" if is_unreadable else "one was refused"
+            log.warning("%s are held back, since %s; tried again in %s: %s", _named(export, call), why, wait, error)
         self.news.spread()
 
     def stop(self, export: ExportState, error: ExportError, call: Call) -> None:
