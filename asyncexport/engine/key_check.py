@@ -92,11 +92,14 @@ class CheckedCalls:
     Args:
         service: What is asked.
         gate: What holds everything back after a 401.
+
+    Attributes:
+        key: Asks about the key; for those who doubt it over other answers, too, so that all of them share one question.
     """
 
     def __init__(self, service: ServiceCalls, gate: Budget) -> None:
         self._service = service
-        self._key = KeyCheck(self.me, trusted=gate.key.trust)
+        self.key = KeyCheck(self.me, trusted=gate.key.trust)
 
     async def create(self, definition: Definition, span: Range, *, permit: Permit) -> str:
         """Start an operation under this permit; its id."""
@@ -124,6 +127,6 @@ class CheckedCalls:
             return await asking
         except UnauthorizedError as error:
             refusal = error
-        if decide(call, CameBack.KEY_REFUSED, Facts(key=await self._key.standing())) is Next.STOP_RUN:
+        if decide(call, CameBack.KEY_REFUSED, Facts(key=await self.key.standing())) is Next.STOP_RUN:
             raise refusal
         raise RefusedError(str(refusal), status=401) from refusal

@@ -27,7 +27,7 @@ from asyncexport.engine.budget import Budget, Journal
 from asyncexport.engine.bundle_runner import BundleRunner
 from asyncexport.engine.download import ArchiveDownloads
 from asyncexport.engine.export_state import ExportState
-from asyncexport.engine.key_check import CheckedCalls, KeyCheck
+from asyncexport.engine.key_check import CheckedCalls
 from asyncexport.engine.poller import OperationPoller
 from asyncexport.engine.retrying import Retrying
 from asyncexport.engine.scheduler import Scheduler, Stop
@@ -73,9 +73,7 @@ async def open_engine(
     try:
         async with make_api_client(settings, key, budget, clock) as client, _storage_host(settings) as storage_host:
             calls = CheckedCalls(client, budget)
-            retrying = _retrying(
-                settings, calls, budget, tell, history=history, is_new=key_is_new, exports=export_states
-            )
+            retrying = _retrying(settings, calls, tell, history=history, is_new=key_is_new, exports=export_states)
             poller = OperationPoller(
                 calls,
                 budget=budget,
@@ -247,7 +245,6 @@ def _backoff(settings: Settings) -> Backoff:
 def _retrying(
     settings: Settings,
     calls: CheckedCalls,
-    budget: Budget,
     tell: Listener,
     *,
     history: RequestHistory,
@@ -258,7 +255,7 @@ def _retrying(
     retrying = Retrying(
         _backoff(settings),
         jitter=random.random,
-        key=KeyCheck(calls.me, trusted=budget.key.trust),
+        key=calls.key,
         tell=tell,
         key_ever_good=history.has_success and not is_new,
     )

@@ -20,7 +20,7 @@ from asyncexport.engine.budget import Budget
 from asyncexport.engine.bundle_runner import BundleRunner
 from asyncexport.engine.download import ArchiveDownloads, Source
 from asyncexport.engine.export_state import ExportState
-from asyncexport.engine.key_check import CheckedCalls, KeyCheck
+from asyncexport.engine.key_check import CheckedCalls
 from asyncexport.engine.poller import OperationPoller
 from asyncexport.engine.retrying import Retrying
 from asyncexport.engine.scheduler import Scheduler, Stop
@@ -212,8 +212,9 @@ class Wiring:
         self.service = service or MemoryService(scenario.behaviour, clock=now)
         self.service.gate = self.budget
         self._calls = CheckedCalls(self.service, self.budget)
-        key = KeyCheck(self._calls.me, trusted=self.budget.key.trust)
-        self.retrying = Retrying(BACKOFF, jitter=jitter, key=key, tell=self._tell, key_ever_good=key_ever_good)
+        self.retrying = Retrying(
+            BACKOFF, jitter=jitter, key=self._calls.key, tell=self._tell, key_ever_good=key_ever_good
+        )
         self.durations = Durations(expected_seconds=scenario.expected_seconds, known=scenario.known)
         self.poller = self._poller(now)
         self.witness = Witness(now, lambda: self.scheduler.lanes.running)
