@@ -119,6 +119,23 @@ async def test_an_archive_is_not_replaced_by_what_an_older_ledger_still_had_to_f
     assert all([isinstance(one, Intact) async for one in verify(directory)])
 
 
+async def test_a_ledger_from_a_backup_beside_a_later_mark_is_told_how_to_go_on(tmp_path):
+    """The mark says that commits are missing, which they are; without it the ledger is an older one like any other."""
+    async with serving(FAST) as sandbox:
+        await run(sandbox, tmp_path, start=START, end=MIDDLE)
+        before = (tmp_path / LEDGER).read_bytes()
+        await run(sandbox, tmp_path, start=START, end=END)
+        (tmp_path / LEDGER).write_bytes(before)
+        summary = await run(sandbox, tmp_path, start=START, end=END)
+        mark = (tmp_path / LEDGER).with_name("ledger.sqlite3-mark")
+        assert isinstance(summary.error, LedgerCorruptError)
+        assert f"remove {mark}" in summary.error.hint
+        mark.unlink()
+        summary = await run(sandbox, tmp_path, start=START, end=END)
+        assert (summary.exit_code, type(summary.error)) == (Exit.LEDGER, LedgerError)
+        assert "8 archives" in str(summary.error)
+
+
 async def test_what_was_deleted_by_hand_is_not_fetched_again_unless_a_repair_is_asked_for(tmp_path):
     """A run goes by the ledger; that a day has fewer archives than rows is its owner's decision."""
     async with serving(FAST) as sandbox:

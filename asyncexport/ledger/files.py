@@ -322,7 +322,9 @@ def _check(connection: sqlite3.Connection, path: Path, mark: CommitMark | None) 
     if mark is not None and mark.created_at == head.created_at and mark.commits > head.commits:
         missing = mark.commits - head.commits
         raise LedgerCorruptError(
-            f"the ledger {path} is damaged: what was written last is missing ({missing} commits)", hint=DAMAGED
+            f"the ledger {path} is damaged: what was written last is missing ({missing} commits)",
+            hint=f"{DAMAGED}; if it is a backup that you put there, remove {mark_path(path)} instead, which is of the "
+            "later one, and run the same command again",
         )
 
 
