@@ -24,6 +24,7 @@ from asyncexport.ledger import Ledger, LedgerReader, present
 from asyncexport.ledger.bundle_queries import BUNDLES_PER_PAGE
 from asyncexport.ledger.files import ledger_path
 from asyncexport.ledger.journal import KEPT_DURATIONS, KEPT_REQUESTS, PRUNE_EVERY
+from asyncexport.ledger.settles import LONGEST_SETTLES
 from tests.failpoints import telling
 from tests.ledger_rig import (
     EXPORTS,
@@ -557,6 +558,18 @@ async def test_what_was_exported_too_soon_is_found(tmp_path):
     await ledger.restore(records, at=1.0)
     early = [one for one in records if not was_settled(one)]
     assert 5 < len(early) < len(records)
+    assert await ledger.look(lambda queries: queries.unsettled("events", ALL_TIME)) == early
+    # Once the longest settle time is remembered, and also of what was exported after that.
+    await ledger.register([Export("events")])
+    assert await ledger.look(lambda queries: queries.unsettled("events", ALL_TIME)) == early
+    done = replace(archive(99), exported_at=bundle(99).range.end + 5.0 * DAY, settle_seconds=6.0 * DAY)
+    early.append(BundleRecord(bundle(99), 0, done, done))
+    await ledger.restore(early[-1:], at=2.0)
+    assert await ledger.look(lambda queries: queries.unsettled("events", ALL_TIME)) == early
+    # What a ledger remembers that this one was made anew from is of other rows.
+    ledger.remember(LONGEST_SETTLES, '[1.0, 1, {"events": 0.0}]')
+    assert await ledger.look(lambda queries: queries.unsettled("events", ALL_TIME)) == early
+    await ledger.register([Export("events")])
     assert await ledger.look(lambda queries: queries.unsettled("events", ALL_TIME)) == early
     some = Range(bundle(3).range.start, bundle(12).range.end)
     within = [one for one in early if some.start <= one.bundle.range.start < some.end]

@@ -25,6 +25,7 @@ journal, hours, run_log       requests sent, requests by the hour, runs
 accepted                      what a person accepted as missing
 definitions                   whether an export may have another definition than before
 service_ids                   for which bundles an operation or an export was recorded
+settles                       the longest settle time that archives were made with
 schema, rows                  the tables, and what their rows hold
 bulk_insert                   many rows in few statements
 thread, jobs                  who owns the connection, and what it is given to do

@@ -30,13 +30,15 @@ _OVERLAPS = (
 
 _UNSETTLED = (
     "SELECT standing.* FROM standing JOIN state AS archived ON archived.seq = standing.stored"
-    " WHERE standing.export = ? AND standing.start < ? AND standing.stop > ? AND standing.exported"
-    " < standing.stop + coalesce(json_extract(archived.fields, '$.settle_seconds'), 0) - ?"
+    " WHERE standing.export = ?1 AND standing.start < ?2 AND standing.stop > ?3"
+    " AND standing.exported < standing.stop + ?4 - ?5 AND standing.exported"
+    " < standing.stop + coalesce(json_extract(archived.fields, '$.settle_seconds'), 0) - ?5"
     " ORDER BY standing.start, standing.stop"
 )
 """Bundles whose archive was exported sooner than its end and the settle time then, less so many seconds.
 
-As far as whole seconds tell: it narrows the candidates, and `core.coverage.was_settled` decides.
+As far as whole seconds tell: it narrows the candidates, and `core.coverage.was_settled` decides. The longest settle
+time of all comes first, since it spares looking at most archives' rows of `state`.
 """
 
 
@@ -70,13 +72,10 @@ class BundleQueries:
             split=tuple(one for one in found if isinstance(one.state, Split)),
         )
 
-    @property
-    def has_archives(self) -> bool:
-        """Whether any bundle has an archive: as the head says, with whose sums the bundles were compared."""
-        return self._known.sums.archives > 0
-
     def count_stored(self, span: Range) -> int:
-        """How many bundles of the range have an archive."""
+        """How many bundles of the range have an archive; of all, as the head says, with which they were compared."""
+        if span == ALL_TIME:
+            return self._known.sums.archives
         (count,) = self._connection.execute(
             "SELECT count(stored) FROM bundle WHERE export = ? AND start < ? AND stop > ?",
             (self._known.number, span.end, span.start),
@@ -141,9 +140,10 @@ class BundleQueries:
         )
         return [self._record(row) for row in rows]
 
-    def unsettled(self, span: Range) -> list[BundleRecord]:
-        """See `LedgerQueries.unsettled`."""
-        rows = self._connection.execute(_UNSETTLED, (self._known.number, span.end, span.start, CLOCKS_APART_SECONDS))
+    def unsettled(self, span: Range, *, settle: float) -> list[BundleRecord]:
+        """See `LedgerQueries.unsettled`; `settle` is the longest settle time of the archives, in seconds, or more."""
+        asked = (self._known.number, span.end, span.start, settle, CLOCKS_APART_SECONDS)
+        rows = self._connection.execute(_UNSETTLED, asked)
         return [one for one in map(self._record, rows) if not was_settled(one)]
 
     def all(self) -> Iterator[BundleRecord]:
@@ -151,8 +151,8 @@ class BundleQueries:
         every = "SELECT * FROM standing WHERE export = ?"
         return map(self._record, self._connection.execute(every, (self._known.number,)))
 
-    def overview(self) -> Overview:
-        """What `status` says of the export."""
+    def overview(self, *, settle: float) -> Overview:
+        """What `status` says of the export; `settle` as for `unsettled`."""
         empty, latest = self._connection.execute(
             "SELECT count(stored) FILTER (WHERE rows = 0), max(latest) FROM bundle WHERE export = ?",
             (self._known.number,),
@@ -170,7 +170,7 @@ class BundleQueries:
             parked_times=parked_times(self._connection, self._known.number, unfinished),
             covered=covered,
             overlaps=tuple(self.overlaps()),
-            unsettled=tuple(self.unsettled(ALL_TIME)),
+            unsettled=tuple(self.unsettled(ALL_TIME, settle=settle)),
             last_at=None if latest is None else self._state_row(latest).written_at,
         )
 

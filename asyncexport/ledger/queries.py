@@ -10,7 +10,7 @@ import sqlite3
 from collections.abc import Iterator
 from pathlib import Path
 
-from asyncexport.core.bundles import Bundle, Range
+from asyncexport.core.bundles import ALL_TIME, Bundle, Range
 from asyncexport.core.coverage import RecordedRange
 from asyncexport.core.exports import Definition
 from asyncexport.core.holdings import DayTally
@@ -22,6 +22,7 @@ from asyncexport.ledger.faults import translated
 from asyncexport.ledger.overview import Overview
 from asyncexport.ledger.rows import KnownExport, LedgerHead
 from asyncexport.ledger.service_ids import IdKind, check_service_ids, states_with
+from asyncexport.ledger.settles import longest_settle
 
 SMALL_LEDGER_ROWS = 10_000
 """A ledger of so many rows is checked before a run asks for anything: about 0.4 s of work on a slow machine."""
@@ -83,8 +84,7 @@ class LedgerQueries(DiaryQueries):
 
     def has_archives(self, export: str) -> bool:
         """Whether any bundle has an archive."""
-        with self._moment() as head:
-            return self._bundles(head, export).has_archives
+        return self.count_stored(export, ALL_TIME) > 0
 
     def count_stored(self, export: str, span: Range) -> int:
         """How many bundles that overlap the span have an archive."""
@@ -114,12 +114,10 @@ class LedgerQueries(DiaryQueries):
             after = page[-1].bundle.range
 
     def unsettled(self, export: str, span: Range) -> list[BundleRecord]:
-        """Bundles that overlap the span and whose archive was exported before it was settled, in order of their start.
-
-        `core.coverage.was_settled` says which they are.
-        """
+        """Bundles that overlap the span, and whose archive was not settled (`core.coverage.was_settled`), in order."""
         with self._moment() as head:
-            return self._bundles(head, export).unsettled(span)
+            settle = longest_settle(self._connection, head, export)
+            return self._bundles(head, export).unsettled(span, settle=settle)
 
     def bundles_of_operation(self, operation_id: str) -> tuple[Bundle, ...]:
         """The bundles that this operation was ever recorded for, by any run; none on record in version 1."""
@@ -132,7 +130,8 @@ class LedgerQueries(DiaryQueries):
     def overviews(self) -> list[Overview]:
         """What there is to say of each export, in the order they were first asked for; all of one moment."""
         with self._moment() as head:
-            return [self._bundles(head, name).overview() for name in head.exports]
+            settles = {name: longest_settle(self._connection, head, name) for name in head.exports}
+            return [self._bundles(head, name).overview(settle=settle) for name, settle in settles.items()]
 
     def check_if_small(self) -> None:
         """As `check`, where that is done at once; a larger ledger is left to `asyncexport verify`.

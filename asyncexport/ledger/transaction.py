@@ -22,6 +22,7 @@ from asyncexport.ledger.journal import JournalWriter
 from asyncexport.ledger.rows import BundleRow, KnownExport, LedgerHead, NewStateRow, digest_of
 from asyncexport.ledger.run_log import RunLogWriter
 from asyncexport.ledger.service_ids import ServiceIdRow, id_of, insert_service_ids
+from asyncexport.ledger.settles import note_longest_settles
 
 BundleKey = tuple[int, Range]
 """Which bundle: the number of its export, and its range."""
@@ -74,6 +75,7 @@ class LedgerTransaction:
                 export.name, KnownExport(len(self._head.exports) + 1, export.definition)
             )
             known.definition = export.definition
+        note_longest_settles(self._connection, self._head)
 
     def append(self, rows: Sequence[NewStateRow]) -> None:
         """Add states, and point their bundles to them.
