@@ -2,14 +2,14 @@
 
 From a program::
 
-    from asyncexport import Backfill, export, load_key, load_settings
+    import asyncexport
 
-    settings = load_settings(file=None, environ=os.environ, flags={}, working_directory=Path.cwd())
-    key = load_key(os.environ, file=settings.api.api_key_file)
-    summary = await export(settings, Backfill(settings.exports, start=1_767_225_600), key=key)
+    settings = asyncexport.load_settings("asyncexport.toml")
+    summary = asyncexport.run(asyncexport.backfill(settings, start="2026-01-01"))
 
-`Nightly`, `Retry` and `Repair` take the place of `Backfill` for the other kinds of run. `Stop` asks a run to stop, and
-`listeners` are functions that are called with each event of a run (`asyncexport.core.events`).
+Where an event loop is running, as in a notebook: `summary = await asyncexport.backfill(settings, start="2026-01-01")`.
+`nightly`, `retry` and `verify` are called alike (`asyncexport.run.library`). `Stop` asks a run to stop, and `listeners`
+are functions that are called with each event of a run (`asyncexport.core.events`). `export` runs any `RunSpec`.
 
 The map: `core` decides and touches nothing; the wings (`config`, `client`, `engine`, `storage`, `ledger`, `display`)
 each own one subject; `run` puts them together; `simulate` runs the same engine on a clock that jumps; `cli` is for
@@ -22,35 +22,93 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from asyncexport.config import Settings, load_key, load_settings
-    from asyncexport.core.events import Event
+    from asyncexport.config import ApiKey, Settings, load_key
+    from asyncexport.core.bundles import Bundle, Range
+    from asyncexport.core.events import (
+        BundleParked,
+        BundleStored,
+        Event,
+        ExportStopped,
+        Listener,
+        Note,
+        Retried,
+        RowsOutside,
+    )
     from asyncexport.core.exits import Exit
-    from asyncexport.core.summary import Snapshot, Summary
+    from asyncexport.core.exports import Export
+    from asyncexport.core.summary import Snapshot, Summary, Tally
     from asyncexport.engine.scheduler import Stop
     from asyncexport.errors import (
         ArchiveError,
         ConfigError,
         ExportError,
+        GoneError,
+        LedgerCorruptError,
         LedgerError,
+        LedgerLockedError,
+        OperationFailedError,
+        Problem,
+        RateLimitedError,
+        RefusedError,
+        ReplyError,
         ServiceError,
         StorageError,
         UnauthorizedError,
+        UnavailableError,
     )
-    from asyncexport.run.run import export
+    from asyncexport.run.findings import (
+        Broken,
+        Finding,
+        Intact,
+        Missing,
+        Overlapping,
+        RulesOff,
+        UnknownExport,
+        Unrecorded,
+    )
+    from asyncexport.run.library import MaxDuration, Moment, backfill, load_settings, nightly, retry, run, verify
+    from asyncexport.run.run import Watch, export
     from asyncexport.run.spec import Backfill, Nightly, Repair, Retry, RunSpec
     from asyncexport.run.survey import Survey, survey
 
 _HOMES = {
+    "ApiKey": "config",
     "ArchiveError": "errors",
     "Backfill": "run.spec",
+    "Broken": "run.findings",
+    "Bundle": "core.bundles",
+    "BundleParked": "core.events",
+    "BundleStored": "core.events",
     "ConfigError": "errors",
     "Event": "core.events",
     "Exit": "core.exits",
+    "Export": "core.exports",
     "ExportError": "errors",
+    "ExportStopped": "core.events",
+    "Finding": "run.findings",
+    "GoneError": "errors",
+    "Intact": "run.findings",
+    "LedgerCorruptError": "errors",
     "LedgerError": "errors",
+    "LedgerLockedError": "errors",
+    "Listener": "core.events",
+    "MaxDuration": "run.library",
+    "Missing": "run.findings",
+    "Moment": "run.library",
     "Nightly": "run.spec",
+    "Note": "core.events",
+    "OperationFailedError": "errors",
+    "Overlapping": "run.findings",
+    "Problem": "errors",
+    "Range": "core.bundles",
+    "RateLimitedError": "errors",
+    "RefusedError": "errors",
     "Repair": "run.spec",
+    "ReplyError": "errors",
+    "Retried": "core.events",
     "Retry": "run.spec",
+    "RowsOutside": "core.events",
+    "RulesOff": "run.findings",
     "RunSpec": "run.spec",
     "ServiceError": "errors",
     "Settings": "config",
@@ -59,25 +117,61 @@ _HOMES = {
     "StorageError": "errors",
     "Summary": "core.summary",
     "Survey": "run.survey",
+    "Tally": "core.summary",
     "UnauthorizedError": "errors",
+    "UnavailableError": "errors",
+    "UnknownExport": "run.findings",
+    "Unrecorded": "run.findings",
+    "Watch": "run.run",
+    "backfill": "run.library",
     "export": "run.run",
     "load_key": "config",
-    "load_settings": "config",
+    "load_settings": "run.library",
+    "nightly": "run.library",
+    "retry": "run.library",
     "survey": "run.survey",
+    "verify": "run.library",
 }
-"""The module of each public name."""
+"""The module of each public name. `run` is the package of that name, which may be called."""
 
 __all__ = [
+    "ApiKey",
     "ArchiveError",
     "Backfill",
+    "Broken",
+    "Bundle",
+    "BundleParked",
+    "BundleStored",
     "ConfigError",
     "Event",
     "Exit",
+    "Export",
     "ExportError",
+    "ExportStopped",
+    "Finding",
+    "GoneError",
+    "Intact",
+    "LedgerCorruptError",
     "LedgerError",
+    "LedgerLockedError",
+    "Listener",
+    "MaxDuration",
+    "Missing",
+    "Moment",
     "Nightly",
+    "Note",
+    "OperationFailedError",
+    "Overlapping",
+    "Problem",
+    "Range",
+    "RateLimitedError",
+    "RefusedError",
     "Repair",
+    "ReplyError",
+    "Retried",
     "Retry",
+    "RowsOutside",
+    "RulesOff",
     "RunSpec",
     "ServiceError",
     "Settings",
@@ -86,16 +180,28 @@ __all__ = [
     "StorageError",
     "Summary",
     "Survey",
+    "Tally",
     "UnauthorizedError",
+    "UnavailableError",
+    "UnknownExport",
+    "Unrecorded",
+    "Watch",
+    "backfill",
     "export",
     "load_key",
     "load_settings",
+    "nightly",
+    "retry",
+    "run",
     "survey",
+    "verify",
 ]
 
 
 def __getattr__(name: str) -> Any:
     """Load a public name from its module."""
+    if name == "run":
+        return import_module(f"{__name__}.run")
     if name == "load":
         # What `load_settings` was called at first.
         name = "load_settings"

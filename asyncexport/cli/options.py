@@ -1,8 +1,7 @@
 """Options that several commands have, and what they ask for: all faults in them are told at once."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from difflib import get_close_matches
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -98,6 +97,7 @@ def read_asked(
         ConfigError: with all that is wrong with them.
     """
     from asyncexport.core.bundles import is_always_empty
+    from asyncexport.core.exports import unknown_names
 
     problems: list[Problem] = []
     hint = ""
@@ -113,7 +113,7 @@ def read_asked(
     seconds = _read_duration_option(max_duration, problems)
     exports: tuple[Export, ...] = ()
     if settings is not None:
-        problems += _unknown_names(names, [export.name for export in settings.exports])
+        problems += unknown_names(names or (), [export.name for export in settings.exports], place="--export")
         exports = tuple(export for export in settings.exports if not names or export.name in names)
     if problems or settings is None:
         raise ConfigError(problems, hint=hint)
@@ -153,14 +153,8 @@ def check_names(names: list[str] | None, known: Sequence[str]) -> None:
     Raises:
         ConfigError: one does not.
     """
-    problems = list(_unknown_names(names, list(dict.fromkeys(known))))
+    from asyncexport.core.exports import unknown_names
+
+    problems = list(unknown_names(names or (), list(dict.fromkeys(known)), place="--export"))
     if problems:
         raise ConfigError(problems)
-
-
-def _unknown_names(names: list[str] | None, known: Sequence[str]) -> Iterator[Problem]:
-    for name in names or ():
-        if name not in known:
-            nearest = get_close_matches(name, known, n=1)
-            told = f"did you mean {nearest[0]}?" if nearest else f"known: {', '.join(known)}"
-            yield Problem("--export", f"there is no export {name!r} ({told})")

@@ -1,9 +1,7 @@
 """`verify`: are the archives what the ledger says? And what to do where they are not."""
 
-from collections import Counter
 from collections.abc import Iterator
 from contextlib import aclosing
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -17,40 +15,16 @@ from asyncexport.cli.signals import run_abruptly
 from asyncexport.core.bundles import Bundle, show
 from asyncexport.core.exits import Exit
 from asyncexport.core.row_refusals import RULE_WAS_OFF, RULES_ARE_OFF
-from asyncexport.core.summary import Summary, Tally
+from asyncexport.core.summary import Summary
 from asyncexport.display import count_of, plain, show_count
 from asyncexport.errors import ConfigError, Problem
-from asyncexport.run.spec import Repair
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator
 
     from asyncexport.config import ApiKey, Settings
-    from asyncexport.core.exports import Export
-    from asyncexport.core.states import BundleRecord
+    from asyncexport.run.checked import Found
     from asyncexport.run.findings import Finding
-
-
-@dataclass(slots=True)
-class Found:
-    """What came of a check.
-
-    Attributes:
-        tally: Of archives: those that are sound count as stored before, the others as parked.
-        counts: By kind of finding.
-        unsound: Bundles whose archive is missing or broken.
-        kinds: What was found of bundles that are not sound.
-    """
-
-    tally: Tally = field(default_factory=Tally)
-    counts: Counter[str] = field(default_factory=Counter)
-    unsound: "list[BundleRecord]" = field(default_factory=list)
-    kinds: dict[Bundle, str] = field(default_factory=dict)
-
-    @property
-    def is_well(self) -> bool:
-        """Whether nothing is left for anybody to do."""
-        return not self.tally.failed and not any(self.counts[kind] for kind in ("overlapping", "unknown", "unrecorded"))
 
 
 def verify(
@@ -108,7 +82,7 @@ def _refuse_together(names: list[str] | None, *, repair: bool, rebuild: bool, ad
         raise ConfigError(problems)
 
 
-def _hints(session: Session, found: Found) -> Iterator[str]:
+def _hints(session: Session, found: "Found") -> Iterator[str]:
     """What to do about what was found."""
     counts, again = found.counts, session.invocation.again
     if counts["damaged"]:
@@ -125,8 +99,9 @@ def _hints(session: Session, found: Found) -> Iterator[str]:
         yield f"bring the .export.json of such a folder back, then run `{again('verify', '--adopt')}`"
 
 
-def _check(session: Session, settings: "Settings", names: list[str] | None) -> Found:
+def _check(session: Session, settings: "Settings", names: list[str] | None) -> "Found":
     from asyncexport.ledger import LedgerReader
+    from asyncexport.run.checked import Found
     from asyncexport.run.directory import check_ledger_not_lost
     from asyncexport.run.verify import verify as check
 
@@ -150,14 +125,14 @@ def _check(session: Session, settings: "Settings", names: list[str] | None) -> F
     return found
 
 
-def _rebuild(session: Session, settings: "Settings", *, force: bool) -> Found:
+def _rebuild(session: Session, settings: "Settings", *, force: bool) -> "Found":
     from asyncexport.run.rebuild import rebuild
 
     where = settings.output.directory
     return _looked(session, where, f"rebuild the ledger of {where}", rebuild(where, force=force))
 
 
-def _adopt(session: Session, settings: "Settings") -> Found:
+def _adopt(session: Session, settings: "Settings") -> "Found":
     from asyncexport.run.adopt import adopt
 
     where = settings.output.directory
@@ -165,8 +140,10 @@ def _adopt(session: Session, settings: "Settings") -> Found:
     return _looked(session, where, heading, adopt(where, exports=settings.exports))
 
 
-def _looked(session: Session, where: Path, heading: str, looks: "AsyncGenerator[Finding, None]") -> Found:
+def _looked(session: Session, where: Path, heading: str, looks: "AsyncGenerator[Finding, None]") -> "Found":
     """Count what is found, until there is no more."""
+    from asyncexport.run.checked import Found
+
     found = Found()
 
     async def looked() -> None:
@@ -181,8 +158,9 @@ def _looked(session: Session, where: Path, heading: str, looks: "AsyncGenerator[
     return found
 
 
-def _take(session: Session, found: Found, finding: "Finding", where: Path) -> None:
+def _take(session: Session, found: "Found", finding: "Finding", where: Path) -> None:
     """Count a finding, and name it where it is not sound."""
+    from asyncexport.run.checked import NO_FILE, moved_aside
     from asyncexport.run.findings import (
         Adopted,
         Broken,
@@ -195,44 +173,34 @@ def _take(session: Session, found: Found, finding: "Finding", where: Path) -> No
         Unrecorded,
     )
 
+    found.count(finding, where)
     match finding:
-        case Intact(path, rows) | Adopted(path, rows):
-            if isinstance(finding, Adopted):
-                _name(session, found, "adopted", path)
-            found.counts["sound"] += 1
-            found.tally.planned += 1
-            found.tally.stored_before += 1
-            found.tally.rows += rows
-            found.tally.bytes += (where / path).stat().st_size
-            if isinstance(finding, Intact) and finding.outside:
-                found.tally.rows_outside += finding.outside
-                told = count_of(finding.outside, "row", "rows")
-                _name(session, found, "outside", path, facts={"rows": finding.outside}, reason=f"{told} looked at")
+        case Adopted(path):
+            _name(session, "adopted", path)
+        case Intact(path, _, outside) if outside:
+            told = count_of(outside, "row", "rows")
+            _name(session, "outside", path, facts={"rows": outside}, reason=f"{told} looked at")
         case RulesOff(path, is_remembered):
             message = f"{path}: {RULE_WAS_OFF if is_remembered else RULES_ARE_OFF}"
             session.record("note", message=message)
             session.lines.tell("note", message)
         case Missing(path, record):
-            found.unsound.append(record)
-            _name(session, found, "missing", path, bundle=record.bundle, reason="there is no such file")
+            _name(session, "missing", path, bundle=record.bundle, reason=NO_FILE)
         case Broken(path, record, reason):
-            found.unsound.append(record)
-            _name(session, found, "broken", path, bundle=record.bundle, reason=reason)
+            _name(session, "broken", path, bundle=record.bundle, reason=reason)
         case Damaged(path, bundle, reason):
-            _name(session, found, "damaged", path, bundle=bundle, reason=f"{reason}; it is moved aside")
+            _name(session, "damaged", path, bundle=bundle, reason=moved_aside(reason))
         case Overlapping(path, bundle, other):
-            _name(session, found, "overlapping", path, facts={**_facts(bundle), "other": other}, reason=f"with {other}")
+            _name(session, "overlapping", path, facts={**_facts(bundle), "other": other}, reason=f"with {other}")
         case UnknownExport(path, reason):
-            _name(session, found, "unknown", path, facts={"reason": reason}, reason=reason)
+            _name(session, "unknown", path, facts={"reason": reason}, reason=reason)
         case Unrecorded(path, is_archive):
             reason = "an archive that the ledger knows nothing of" if is_archive else ""
-            found.counts["unrecorded"] += is_archive
-            _name(session, found, "foreign", path, facts={"archive": is_archive}, reason=reason)
+            _name(session, "foreign", path, facts={"archive": is_archive}, reason=reason)
 
 
 def _name(
     session: Session,
-    found: Found,
     kind: str,
     path: str,
     *,
@@ -241,11 +209,7 @@ def _name(
     facts: dict[str, Any] | None = None,
 ) -> None:
     """Name a file or folder; with `bundle`, that one's archive is not sound."""
-    found.counts[kind] += 1
     if bundle is not None:
-        found.tally.planned += 1
-        found.tally.parked[bundle] = f"{kind}: {reason}"
-        found.kinds[bundle] = kind
         facts = {**_facts(bundle), "reason": reason}
     session.record(kind, path=path, **(facts or {}))
     session.say(f"{kind:<8} {plain(path)}" + (f": {plain(reason)}" if reason else ""))
@@ -255,7 +219,7 @@ def _facts(bundle: Bundle) -> dict[str, Any]:
     return {"export": bundle.export, "start": show(bundle.range.start), "end": show(bundle.range.end)}
 
 
-def _say_counts(session: Session, found: Found) -> None:
+def _say_counts(session: Session, found: "Found") -> None:
     counts = found.counts
     told = ", ".join(f"{show_count(counts[kind])} {kind}" for kind in ("sound", "missing", "broken"))
     if counts["damaged"]:
@@ -273,18 +237,7 @@ def _say_counts(session: Session, found: Found) -> None:
     session.say(f"archives: {told}")
 
 
-def _repair(session: Session, settings: "Settings", found: Found, key: "ApiKey") -> Summary:
-    spec = Repair(_exports_of(settings, found.unsound), tuple(found.unsound), command="verify")
-    return carry_out(session, settings, spec, key=key)
+def _repair(session: Session, settings: "Settings", found: "Found", key: "ApiKey") -> Summary:
+    from asyncexport.run.checked import repair_of
 
-
-def _exports_of(settings: "Settings", unsound: "list[BundleRecord]") -> "tuple[Export, ...]":
-    """The exports to be repaired; those that the settings do not name any more are as the ledger remembers them."""
-    from asyncexport.core.exports import Export
-    from asyncexport.ledger import LedgerReader
-
-    names = sorted({one.bundle.export for one in unsound})
-    named = {one.name: one for one in settings.exports}
-    with LedgerReader(settings.output.directory) as ledger:
-        known = ledger.exports()
-    return tuple(named.get(name) or Export(name, known[name]) for name in names)
+    return carry_out(session, settings, repair_of(settings, found.unsound), key=key)

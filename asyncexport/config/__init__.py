@@ -15,7 +15,7 @@ Importing this brings in pydantic, which is slow: commands do so when they need 
 from pathlib import Path
 
 from asyncexport.config.durations import read_duration, write_duration
-from asyncexport.config.key import ApiKey, load_key
+from asyncexport.config.key import ApiKey, clean_key, load_key
 from asyncexport.config.load import load_settings
 from asyncexport.config.model import Settings
 from asyncexport.config.vary import varied
@@ -23,4 +23,14 @@ from asyncexport.config.vary import varied
 EXAMPLE = Path(__file__).with_name("example.toml").read_text(encoding="utf-8")
 """A file that shows every setting with its default; `init` writes it."""
 
-__all__ = ["EXAMPLE", "ApiKey", "Settings", "load_key", "load_settings", "read_duration", "varied", "write_duration"]
+__all__ = [
+    "EXAMPLE",
+    "ApiKey",
+    "Settings",
+    "clean_key",
+    "load_key",
+    "load_settings",
+    "read_duration",
+    "varied",
+    "write_duration",
+]

@@ -74,7 +74,7 @@ def load_key(environ: Mapping[str, str], *, file: Path | None) -> ApiKey:
     """
     for variable in VARIABLES:
         if environ.get(variable, "").strip():
-            return ApiKey(_cleaned(environ[variable], place=variable))
+            return clean_key(environ[variable], place=variable)
     if file is not None:
         return _from_file(file)
     raise UnauthorizedError("there is no API key", hint=HINT)
@@ -92,7 +92,7 @@ def _from_file(path: Path) -> ApiKey:
     if not text.strip():
         raise UnauthorizedError("the first line of [api] api_key_file is empty", hint="put the API key on it")
     notes = (f"every user of this machine can read the API key: chmod 600 {path}",) if _is_open(mode) else ()
-    return ApiKey(_cleaned(text, place="[api] api_key_file"), notes=notes)
+    return clean_key(text, place="[api] api_key_file", notes=notes)
 
 
 def _is_open(mode: int) -> bool:
@@ -100,10 +100,13 @@ def _is_open(mode: int) -> bool:
     return os.name == "posix" and stat.S_ISREG(mode) and bool(mode & stat.S_IROTH)
 
 
-def _cleaned(text: str, *, place: str) -> str:
-    """The key without what is pasted along with it.
+def clean_key(text: str, *, place: str, notes: tuple[str, ...] = ()) -> ApiKey:
+    """The key without what is pasted along with it; `place` is where it was found, `notes` are as `ApiKey` has them.
 
     The scheme is `Basic` followed by the key as it is, not by base64 of a name and a password (reference section 2).
+
+    Raises:
+        UnauthorizedError: it cannot be a key.
     """
     value = text.strip().strip("\"'").strip()
     value = re.sub(r"^(authorization:\s*)?basic\s+", "", value, flags=re.IGNORECASE)
@@ -114,4 +117,4 @@ def _cleaned(text: str, *, place: str) -> str:
         raise UnauthorizedError(f"the API key in {place} has white space inside", hint=hint)
     if not (value.isascii() and value.isprintable()):
         raise UnauthorizedError(f"the API key in {place} holds a character that no key has", hint=hint)
-    return value
+    return ApiKey(value, notes=notes)

@@ -72,10 +72,12 @@ def called(file: Path | None, *, environ: Mapping[str, str]) -> str:
     return str(file or environ.get(FILE_VARIABLE) or FILE_NAME)
 
 
-def find_file(file: Path | None, *, environ: Mapping[str, str], working_directory: Path) -> tuple[Path | None, str]:
-    """The file to read, and who named it; (None, "") where there is none."""
+def find_file(
+    file: Path | None, *, environ: Mapping[str, str], working_directory: Path, argument: str
+) -> tuple[Path | None, str]:
+    """The file to read, and who named it, `argument` if it was `file`; (None, "") where there is none."""
     if file is not None:
-        return working_directory / file, "-c"
+        return working_directory / file, argument
     if environ.get(FILE_VARIABLE):
         return working_directory / environ[FILE_VARIABLE], FILE_VARIABLE
     default = working_directory / FILE_NAME
@@ -119,8 +121,8 @@ def from_environment(environ: Mapping[str, str], *, problems: list[Problem]) -> 
     return SettingsLayer(values, places)
 
 
-def from_flags(flags: Mapping[str, Any]) -> SettingsLayer:
-    """Flags by dotted key; one that is None was not given."""
+def from_flags(flags: Mapping[str, Any], *, place: str) -> SettingsLayer:
+    """Flags by dotted key, given in a place such as "on the command line"; one that is None was not given."""
     values: dict[str, Any] = {}
     places = {}
     for dotted, value in flags.items():
@@ -128,7 +130,7 @@ def from_flags(flags: Mapping[str, Any]) -> SettingsLayer:
             continue
         table, _, key = dotted.partition(".")
         values.setdefault(table, {})[key] = TextValue(value) if isinstance(value, str | Path) else value
-        places[table, key] = f"{dotted} (on the command line)"
+        places[table, key] = f"{dotted} ({place})"
     return SettingsLayer(values, places)
 
 

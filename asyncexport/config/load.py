@@ -15,7 +15,13 @@ HINT = "`asyncexport init` writes a file that shows every setting with its defau
 
 
 def load_settings(
-    *, file: Path | None, environ: Mapping[str, str], flags: Mapping[str, Any], working_directory: Path
+    *,
+    file: Path | None,
+    environ: Mapping[str, str],
+    flags: Mapping[str, Any],
+    working_directory: Path,
+    file_argument: str = "-c",
+    flags_place: str = "on the command line",
 ) -> Settings:
     """The settings: flag before environment before file before default.
 
@@ -24,15 +30,17 @@ def load_settings(
         environ: The environment.
         flags: By dotted key ("output.directory"), as text or typed; None where a flag was not given.
         working_directory: Where "here" is.
+        file_argument: What the caller calls `file`.
+        flags_place: Where the caller has `flags` from.
 
     Raises:
         ConfigError: with a `Problem` for every fault.
     """
     problems: list[Problem] = []
-    path, named_by = find_file(file, environ=environ, working_directory=working_directory)
+    path, named_by = find_file(file, environ=environ, working_directory=working_directory, argument=file_argument)
     name = called(file, environ=environ)
     from_toml = SettingsLayer() if path is None else from_file(path, named_by=named_by, called=name, problems=problems)
-    layers = (from_flags(flags), from_environment(environ, problems=problems), from_toml)
+    layers = (from_flags(flags, place=flags_place), from_environment(environ, problems=problems), from_toml)
     problems += _named_alike(from_toml.values.get("export"), file=from_toml.file)
     try:
         settings = Settings.from_layers(*(layer.values for layer in layers))

@@ -4,9 +4,13 @@ A definition is what the service is asked for; two runs whose definitions differ
 folder, so a ledger remembers it. Bundle width and settle time say only how and when it is asked, and may change.
 """
 
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from difflib import get_close_matches
 from enum import StrEnum
 from typing import Any, Self
+
+from asyncexport.errors import Problem
 
 
 class Type(StrEnum):
@@ -72,3 +76,12 @@ class Export:
     definition: Definition = Definition()
     bundle_seconds: int = 1800
     settle_seconds: int = 86_400
+
+
+def unknown_names(names: Iterable[str], known: Sequence[str], *, place: str) -> Iterator[Problem]:
+    """A problem for each name that no export has; `place` is the option or the argument that names them."""
+    for name in names:
+        if name not in known:
+            nearest = get_close_matches(name, known, n=1)
+            told = f"did you mean {nearest[0]}?" if nearest else f"known: {', '.join(known)}"
+            yield Problem(place, f"there is no export {name!r} ({told})")

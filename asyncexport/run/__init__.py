@@ -20,5 +20,29 @@ looking        looks into archives side by side, and judges them by their rows
 findings       what a check, a rebuild or an adoption finds
 verify         whether the archives are what the ledger says
 rebuild        a ledger made anew from the archives
+checked        what came of such a check, counted, and the run that repairs it
 adopt          archives taken into the ledger that it did not know
+library        a function for each kind of run, for programs
+
+`asyncexport.run` is this package and may also be called, since `asyncexport.run(asyncexport.backfill(...))` is how a
+program without an event loop starts a run.
 """
+
+import sys
+from collections.abc import Coroutine
+from types import ModuleType
+from typing import Any, TypeVar
+
+T = TypeVar("T")
+
+
+class _CallablePackage(ModuleType):
+    """This package, which runs a coroutine when it is called; see `library.run`."""
+
+    def __call__(self, work: Coroutine[Any, Any, T]) -> T:
+        from asyncexport.run.library import run  # noqa: PLC0415 - the library loads pydantic, and importing this package is cheap
+
+        return run(work)
+
+
+sys.modules[__name__].__class__ = _CallablePackage

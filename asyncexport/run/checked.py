@@ -1,0 +1,108 @@
+"""What came of a check of the archives, counted, and the run that repairs what it found."""
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from asyncexport.config import Settings
+from asyncexport.core.bundles import Bundle
+from asyncexport.core.exports import Export
+from asyncexport.core.states import BundleRecord
+from asyncexport.core.summary import Tally
+from asyncexport.ledger import LedgerReader
+from asyncexport.run.findings import (
+    Adopted,
+    Broken,
+    Damaged,
+    Finding,
+    Intact,
+    Missing,
+    Overlapping,
+    UnknownExport,
+    Unrecorded,
+)
+from asyncexport.run.spec import Repair
+
+NO_FILE = "there is no such file"
+
+
+@dataclass(slots=True)
+class Found:
+    """What came of a check.
+
+    Attributes:
+        tally: Of archives: those that are sound count as stored before, the others as parked.
+        counts: By kind of finding.
+        unsound: Bundles whose archive is missing or broken.
+        kinds: What was found of bundles that are not sound.
+    """
+
+    tally: Tally = field(default_factory=Tally)
+    counts: Counter[str] = field(default_factory=Counter)
+    unsound: list[BundleRecord] = field(default_factory=list)
+    kinds: dict[Bundle, str] = field(default_factory=dict)
+
+    @property
+    def is_well(self) -> bool:
+        """Whether nothing is left for anybody to do."""
+        return not self.tally.failed and not any(self.counts[kind] for kind in ("overlapping", "unknown", "unrecorded"))
+
+    def count(self, finding: Finding, directory: Path) -> None:
+        """Count one finding; `directory` is the output directory."""
+        match finding:
+            case Intact(path, rows) | Adopted(path, rows):
+                self.counts["adopted"] += isinstance(finding, Adopted)
+                self.counts["sound"] += 1
+                self.tally.planned += 1
+                self.tally.stored_before += 1
+                self.tally.rows += rows
+                self.tally.bytes += (directory / path).stat().st_size
+                if isinstance(finding, Intact) and finding.outside:
+                    self.tally.rows_outside += finding.outside
+                    self.counts["outside"] += 1
+            case Missing(_, record):
+                self.unsound.append(record)
+                self._unsound("missing", record.bundle, NO_FILE)
+            case Broken(_, record, reason):
+                self.unsound.append(record)
+                self._unsound("broken", record.bundle, reason)
+            case Damaged(_, bundle, reason):
+                self._unsound("damaged", bundle, moved_aside(reason))
+            case Overlapping():
+                self.counts["overlapping"] += 1
+            case UnknownExport():
+                self.counts["unknown"] += 1
+            case Unrecorded(_, is_archive):
+                self.counts["foreign"] += 1
+                self.counts["unrecorded"] += is_archive
+
+    def _unsound(self, kind: str, bundle: Bundle, reason: str) -> None:
+        self.counts[kind] += 1
+        self.tally.planned += 1
+        self.tally.parked[bundle] = f"{kind}: {reason}"
+        self.kinds[bundle] = kind
+
+
+def moved_aside(reason: str) -> str:
+    """What is said of an archive that a rebuild moves aside."""
+    return f"{reason}; it is moved aside"
+
+
+def repair_of(settings: Settings, unsound: Sequence[BundleRecord]) -> Repair:
+    """The run that exports again what is missing or broken.
+
+    Exports that the settings no longer name are taken from the ledger.
+
+    Raises:
+        LedgerError: the ledger cannot be read.
+    """
+    names = sorted({one.bundle.export for one in unsound})
+    named = {one.name: one for one in settings.exports}
+    with LedgerReader(settings.output.directory) as ledger:
+        known = ledger.exports()
+    exports = tuple(named.get(name) or Export(name, known[name]) for name in names)
+    return Repair(exports, tuple(unsound), command="verify")
+
+
+__all__ = ["NO_FILE", "Found", "moved_aside", "repair_of"]

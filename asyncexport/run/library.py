@@ -1,0 +1,318 @@
+"""The package as a library: one function for each kind of run, for programs such as Airflow, Dagster and notebooks.
+
+1. A function does what the command of its name does, under the same lock and by the same clock. It prints nothing,
+   installs no signal handler, and leaves the event loop to its owner.
+2. What the caller got wrong is raised before anything begins: `ConfigError` and `UnauthorizedError`. How a run ended is
+   in its summary, whose `exit_code` is that of the command.
+3. Cancelling the task ends a run at once, and `Stop` ends it politely. What was stored stays stored either way, and the
+   next run continues from there.
+"""
+
+import asyncio
+import logging
+import os
+import time
+from collections.abc import Callable, Coroutine, Mapping, Sequence
+from contextlib import aclosing
+from datetime import date, timedelta
+from pathlib import Path
+from typing import Any, TypeVar
+
+from asyncexport.config import ApiKey, Settings, clean_key, load_key, read_duration
+from asyncexport.config import load_settings as load_from
+from asyncexport.core.bundles import Ago, When, is_always_empty, read_when
+from asyncexport.core.events import Listener
+from asyncexport.core.exits import Exit, exit_of
+from asyncexport.core.exports import Export, unknown_names
+from asyncexport.core.summary import Summary
+from asyncexport.engine.scheduler import Stop
+from asyncexport.errors import ConfigError, ExportError, Problem
+from asyncexport.ledger import LedgerReader
+from asyncexport.run.checked import Found, repair_of
+from asyncexport.run.findings import Finding
+from asyncexport.run.run import Watch, export, watch_nothing
+from asyncexport.run.spec import Backfill, Nightly, Retry, RunSpec
+from asyncexport.run.verify import verify as check_archives
+
+log = logging.getLogger(__name__)
+
+T = TypeVar("T")
+
+Moment = When | str | date
+"""Whole seconds since 1970 UTC, a text such as "2026-01-01" or "90d", a `date`, or a `datetime` (in UTC if naive)."""
+
+MaxDuration = float | str | timedelta | None
+"""Seconds, a text such as "5h", or a `timedelta`. None: no limit."""
+
+
+def load_settings(
+    file: str | Path | None = None,
+    *,
+    environ: Mapping[str, str] | None = None,
+    flags: Mapping[str, Any] | None = None,
+    working_directory: str | Path | None = None,
+) -> Settings:
+    """The settings: `flags` before environment before file before default.
+
+    Args:
+        file: The TOML file. None: `$ASYNCEXPORT_CONFIG`, else `asyncexport.toml` in the working directory, else none.
+        environ: The environment. None: that of this process.
+        flags: Settings by dotted key, such as `{"output.directory": "exports"}`, as text or typed.
+        working_directory: What relative paths start from. None: that of this process.
+
+    Raises:
+        ConfigError: with a `Problem` for every fault.
+    """
+    return load_from(
+        file=None if file is None else Path(file),
+        environ=os.environ if environ is None else environ,
+        flags=flags or {},
+        working_directory=Path.cwd() if working_directory is None else Path(working_directory),
+        file_argument="file",
+        flags_place="in flags",
+    )
+
+
+async def backfill(
+    settings: Settings | None = None,
+    *,
+    start: Moment,
+    end: Moment | None = None,
+    exports: Sequence[str] = (),
+    max_duration: MaxDuration = None,
+    key: ApiKey | str | None = None,
+    stop: Stop | None = None,
+    listeners: Sequence[Listener] = (),
+    watch: Watch = watch_nothing,
+) -> Summary:
+    """Export everything in a range that is not stored yet; called again, it resumes.
+
+    Args:
+        settings: The settings. None: those that `load_settings()` finds.
+        start: The start of the range.
+        end: The end of the range, exclusive. None: everything old enough to be settled.
+        exports: Names of exports in the settings. None named: all of them.
+        max_duration: Stop the run after this long.
+        key: The API key. None: from `$FULLSTORY_API_KEY` or `[api] api_key_file`.
+        stop: Its `ask` makes the run stop, called in the event loop.
+        listeners: Called with each event of the run. One that raises is called no more.
+        watch: A coroutine function that runs beside the run and is given a function that returns a `Snapshot`.
+
+    Raises:
+        ConfigError: the settings or the arguments cannot be used, with all that is wrong.
+        UnauthorizedError: there is no API key, or it cannot be one.
+    """
+    asked = await _read(settings, exports, start=start, end=end, max_duration=max_duration)
+    spec = Backfill(asked.exports, asked.start, asked.end, asked.max_duration_seconds)
+    return await _run(asked.settings, spec, key, stop=stop, listeners=listeners, watch=watch)
+
+
+async def nightly(
+    settings: Settings | None = None,
+    *,
+    exports: Sequence[str] = (),
+    max_duration: MaxDuration = None,
+    key: ApiKey | str | None = None,
+    stop: Stop | None = None,
+    listeners: Sequence[Listener] = (),
+    watch: Watch = watch_nothing,
+) -> Summary:
+    """Export what is new since `[nightly] since`, refresh what is due, and retry parked bundles that have rested.
+
+    Arguments and errors are those of `backfill`.
+    """
+    asked = await _read(settings, exports, max_duration=max_duration)
+    refresh = asked.settings.nightly.refresh_seconds
+    spec = Nightly(asked.exports, refresh_seconds=refresh, max_duration_seconds=asked.max_duration_seconds)
+    return await _run(asked.settings, spec, key, stop=stop, listeners=listeners, watch=watch)
+
+
+async def retry(
+    settings: Settings | None = None,
+    *,
+    start: Moment = 0,
+    end: Moment | None = None,
+    accept_fewer: bool = False,
+    exports: Sequence[str] = (),
+    max_duration: MaxDuration = None,
+    key: ApiKey | str | None = None,
+    stop: Stop | None = None,
+    listeners: Sequence[Listener] = (),
+    watch: Watch = watch_nothing,
+) -> Summary:
+    """Retry parked bundles at once, and finish those that were begun.
+
+    `accept_fewer` also exports again the bundles whose archive was kept because far fewer rows came, and stores what
+    comes. The other arguments and the errors are those of `backfill`.
+    """
+    asked = await _read(settings, exports, start=start, end=end, max_duration=max_duration)
+    spec = Retry(asked.exports, asked.start, asked.end, accept_fewer, asked.max_duration_seconds)
+    return await _run(asked.settings, spec, key, stop=stop, listeners=listeners, watch=watch)
+
+
+async def verify(
+    settings: Settings | None = None,
+    *,
+    exports: Sequence[str] = (),
+    repair: bool = False,
+    on_finding: Callable[[Finding], object] | None = None,
+    key: ApiKey | str | None = None,
+    stop: Stop | None = None,
+    listeners: Sequence[Listener] = (),
+    watch: Watch = watch_nothing,
+) -> Summary:
+    """Compare every archive with the ledger; sound archives count as stored before, missing and broken ones as failed.
+
+    Args:
+        settings: The settings. None: those that `load_settings()` finds.
+        exports: Names of exports that the ledger knows. None named: all of them.
+        repair: Export missing and broken archives again, as a run of its own, whose summary is returned.
+        on_finding: Called with each `Finding`. What it raises ends the check.
+        key: The API key of a repair, as `backfill` takes it. A check alone needs none.
+        stop: As `backfill` takes it, for a repair.
+        listeners: As `backfill` takes it, for a repair.
+        watch: As `backfill` takes it, for a repair.
+
+    Raises:
+        ConfigError: the settings or the arguments cannot be used.
+        UnauthorizedError: a repair has no API key.
+    """
+    began, found = time.monotonic(), Found()
+    if settings is None:
+        settings = await asyncio.to_thread(load_settings)
+    api_key = await asyncio.to_thread(_key_of, settings, key) if repair else None
+    where, error = settings.output.directory, None
+    try:
+        names = await asyncio.to_thread(_known_names, where, _names(exports))
+        async with aclosing(check_archives(where, exports=names)) as findings:
+            async for finding in findings:
+                found.count(finding, where)
+                if on_finding is not None:
+                    on_finding(finding)
+        if api_key is not None and found.unsound:
+            spec = await asyncio.to_thread(repair_of, settings, found.unsound)
+            return await export(settings, spec, key=api_key, stop=stop, listeners=listeners, watch=watch)
+    except ConfigError:
+        raise
+    except ExportError as failure:
+        error = failure
+    code = exit_of(error) if error is not None else Exit.DONE if found.is_well else Exit.PARTIAL
+    requests = dict.fromkeys(("create", "poll", "list", "results", "other"), 0)
+    return Summary("verify", code, time.monotonic() - began, found.tally, requests, 0, str(where), error)
+
+
+def run(work: Coroutine[Any, Any, T]) -> T:
+    """Run one of these functions to its end where no event loop is running: `run(backfill(start="30d"))`.
+
+    Raises:
+        RuntimeError: an event loop is running in this thread, as in a notebook.
+    """
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        return asyncio.run(work)
+    work.close()
+    raise RuntimeError("an event loop is running in this thread: await the function itself, without asyncexport.run")
+
+
+class _Asked:
+    """What a run is asked for, read.
+
+    Raises:
+        ConfigError: with all that is wrong.
+    """
+
+    def __init__(
+        self, settings: Settings, names: Sequence[str], *, start: Moment, end: Moment | None, max_duration: MaxDuration
+    ) -> None:
+        problems: list[Problem] = []
+        known = [one.name for one in settings.exports]
+        problems += unknown_names(names, known, place="exports")
+        self.settings = settings
+        self.exports: tuple[Export, ...] = tuple(one for one in settings.exports if not names or one.name in names)
+        first, last = _when(start, "start", problems), None if end is None else _when(end, "end", problems)
+        if first is not None and last is not None and is_always_empty(first, last):
+            problems.append(Problem("end", f"{end} is not after the start, {start}"))
+        self.start, self.end = first or 0, last
+        self.max_duration_seconds = _seconds(max_duration, problems)
+        if problems:
+            raise ConfigError(problems)
+
+
+async def _read(
+    settings: Settings | None,
+    exports: Sequence[str],
+    *,
+    start: Moment = 0,
+    end: Moment | None = None,
+    max_duration: MaxDuration = None,
+) -> _Asked:
+    if settings is None:
+        settings = await asyncio.to_thread(load_settings)
+    return _Asked(settings, _names(exports), start=start, end=end, max_duration=max_duration)
+
+
+async def _run(
+    settings: Settings,
+    spec: RunSpec,
+    key: ApiKey | str | None,
+    *,
+    stop: Stop | None,
+    listeners: Sequence[Listener],
+    watch: Watch,
+) -> Summary:
+    # A key file may be a pipe, which the event loop must not wait for.
+    api_key = await asyncio.to_thread(_key_of, settings, key)
+    return await export(settings, spec, key=api_key, stop=stop, listeners=listeners, watch=watch)
+
+
+def _key_of(settings: Settings, key: ApiKey | str | None) -> ApiKey:
+    if isinstance(key, str):
+        return clean_key(key, place="key")
+    key = load_key(os.environ, file=settings.api.api_key_file) if key is None else key
+    for note in key.notes:
+        log.warning("%s", note)
+    return key
+
+
+def _names(exports: Sequence[str]) -> Sequence[str]:
+    """A name by itself is a sequence of letters, and is not meant as one."""
+    return [exports] if isinstance(exports, str) else exports
+
+
+def _known_names(directory: Path, names: Sequence[str]) -> Sequence[str]:
+    if names:
+        with LedgerReader(directory) as ledger:
+            problems = list(unknown_names(names, list(ledger.exports()), place="exports"))
+        if problems:
+            raise ConfigError(problems)
+    return names
+
+
+def _when(value: Moment, place: str, problems: list[Problem]) -> When | None:
+    """`datetime` is a `date`, and both are read as their text is."""
+    if isinstance(value, int | Ago):
+        return value
+    text = value.isoformat() if isinstance(value, date) else str(value)
+    try:
+        return read_when(text)
+    except ValueError as error:
+        problems.append(Problem(place, str(error)))
+        return None
+
+
+def _seconds(value: MaxDuration, problems: list[Problem]) -> float | None:
+    if value is None:
+        return None
+    try:
+        seconds = read_duration(value) if isinstance(value, str) else value
+    except ValueError as error:
+        problems.append(Problem("max_duration", str(error)))
+        return None
+    seconds = seconds.total_seconds() if isinstance(seconds, timedelta) else seconds
+    if not seconds > 0:
+        problems.append(Problem("max_duration", "must be longer than 0s"))
+    return seconds
+
+
+__all__ = ["backfill", "load_settings", "nightly", "retry", "run", "verify"]
