@@ -106,7 +106,13 @@ async def open_api_session(connection: ConnectionSettings, *, base_url: str) -> 
     connection.check_proxies(parts.scheme)
     trust = await _trust(connection.ca_file)
     connector = aiohttp.TCPConnector(limit=0, ssl=trust, force_close=True, resolver=open_resolver())
-    return _session(connection, connector, host=parts.hostname or "", total_seconds=connection.reply_timeout_seconds)
+    return _session(
+        connection,
+        connector,
+        host=parts.hostname or "",
+        total_seconds=connection.reply_timeout_seconds,
+        traces=[_noting_what_was_sent()],
+    )
 
 
 async def open_storage_session(connection: ConnectionSettings) -> aiohttp.ClientSession:
@@ -122,7 +128,12 @@ async def open_storage_session(connection: ConnectionSettings) -> aiohttp.Client
 
 
 def _session(
-    connection: ConnectionSettings, connector: aiohttp.TCPConnector, *, host: str, total_seconds: float | None
+    connection: ConnectionSettings,
+    connector: aiohttp.TCPConnector,
+    *,
+    host: str,
+    total_seconds: float | None,
+    traces: list[aiohttp.TraceConfig] | None = None,
 ) -> aiohttp.ClientSession:
     return aiohttp.ClientSession(
         connector=connector,
@@ -131,7 +142,7 @@ def _session(
         # No time-out between two reads: each wait has one of its own, and another would be set anew at every byte.
         timeout=aiohttp.ClientTimeout(total=total_seconds, connect=connection.connect_timeout_seconds),
         middlewares=(_sending_once(host),),
-        trace_configs=[_noting_what_was_sent()],
+        trace_configs=traces,
         cookie_jar=aiohttp.DummyCookieJar(),
         auto_decompress=False,
         trust_env=False,
