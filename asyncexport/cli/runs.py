@@ -34,9 +34,9 @@ def backfill(
 ) -> Summary:
     """Export a range.
 
-    The range is cut into bundles (30 minutes wide, unless the export says otherwise). What is stored already is not
-    asked for again; what an earlier run began is gone on with; what it parked is taken up once more. Ctrl-C stops it
-    cleanly, and the same command goes on from there.
+    The range is cut into bundles (30 minutes wide, unless the export says otherwise). Bundles that are stored already
+    are not asked for again. Those that an earlier run began are continued, and those that it parked are tried once more.
+    Ctrl-C stops it cleanly, and the same command goes on from there.
     """
     asked = read_asked(
         ctx.obj, directory=directory, sets=sets, names=export, start=start, end=end, max_duration=max_duration

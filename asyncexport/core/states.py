@@ -15,7 +15,7 @@
 7. `FewerRows` is parked as well, but its bundle has a sound archive. It is taken up only if the user accepts fewer rows
    or the archive has to be repaired.
 8. `Split` is final: a bundle of which nothing was ever stored has given way to narrower ones. They are `Planned` in the
-   same transaction, and those rows are written: what was begun in one width is gone on with by every later run.
+   same transaction, and those rows are written: every later run goes on with the width that was begun.
 9. From the create on a bundle keeps when it was asked for, and which settle time was in force then. `settle_seconds` of
    0 and an `asked_at` of None say that this is not on record: the archive was found on the disk, or the ledger is from
    a version that did not write them. Such an archive counts as settled unless it was exported before its own end.

@@ -4,8 +4,8 @@
    the dispatcher waits for both, and picks who is served. Here is what comes before and after: permits and answers.
 2. Every request has its durable row in the journal before it is sent; the bucket of the next process is derived from
    them.
-3. Whoever leaves its permit before its request may have been sent costs nothing.
-4. When the service is given up, all who wait are told, and so is whoever comes later.
+3. A permit that is left before its request may have been sent gives its token back.
+4. When the service is given up, every waiter gets the error, and so does every later caller.
 5. After a 401 nothing is sent but the question whose key it is, until that is answered.
 6. A request that is not wanted any more when its turn comes is not sent, and costs nothing.
 """

@@ -147,7 +147,7 @@ class Creates:
             raise
 
     def _note_end(self, task: asyncio.Task[Posted]) -> None:
-        """Whoever waits for it is told; where nobody does any more, only what lost an operation is kept."""
+        """A create has ended. Its bundle gets the error; without a bundle, only one that lost an operation is kept."""
         self._posts.discard(task)
         error = None if task.cancelled() else task.exception()
         if error is not None and task in self._left_alone and not isinstance(error, ServiceError | NotWanted):

@@ -2,8 +2,8 @@
 
 1. The bucket decides how many may go out, `Admission` whether any may; neither waits, and nothing is decided here.
 2. The token comes first and the waiter after, so that a token is never spent on yesterday's order.
-3. Where there is plenty for whoever may come, there is nothing to pick, and nobody waits.
-4. Whoever is cancelled in the very moment in which it is served gives back what it was granted.
+3. While there are plenty of tokens, nothing is picked, and no request waits.
+4. A waiter that is cancelled at the very moment it is served gives its grant back.
 """
 
 import asyncio

@@ -1,6 +1,6 @@
-"""Wakes those who wait when something has changed; each then looks for itself whether it may go on.
+"""Wakes all waiters when something has changed; each then checks for itself whether it may go on.
 
-Whoever waits must look again after each change, with no `await` between its look and its `wait`: a change in between
+A waiter checks again after each change. There must be no `await` between its check and its `wait`: a change in between
 would be missed.
 """
 

@@ -53,6 +53,6 @@ class Permit:
 
 
 def _note_outcome(recording: "asyncio.Future[int]") -> None:
-    """Keep asyncio from printing a failure that nobody waits for any more: whoever comes next is told the same."""
+    """Keep asyncio from printing a failure that nobody waits for any more: the next caller gets the same error."""
     if not recording.cancelled():
         recording.exception()

@@ -17,7 +17,7 @@ class AcceptedGap(NamedTuple):
 
     Attributes:
         bundle: Where.
-        reason: Why, in the words of whoever accepted it.
+        reason: Why, in the words of the person who accepted it.
         at: When, in seconds since 1970.
     """
 

@@ -1,7 +1,7 @@
 """The folder that the ledger and the lock lie in: made, kept from others, flushed.
 
-Nothing in it is opened through a link: whoever could write to the output directory before us must not have us write to
-a file of ours elsewhere. The folder itself may be a link, to a folder of ours in which nobody else can write.
+Nothing in it is opened through a link: somebody who could write to the output directory before us must not make us
+write to a file of ours elsewhere. The folder itself may be a link, to a folder of ours in which nobody else can write.
 """
 
 import errno

@@ -1,6 +1,6 @@
 """The lock on an output directory: held by the operating system, so that it ends with the process that holds it.
 
-What is written into the file only names the holder to whoever finds it locked. A file without a lock is nothing, and is
+What is written into the file names the holder to those who find it locked. A file without a lock means nothing, and is
 never deleted: deleting it would let two processes hold a lock on two files of one name.
 """
 
@@ -119,7 +119,7 @@ def hold(directory: Path, *, command: str, directory_mode: int = 0o777) -> Itera
         try:
             yield notes
         finally:
-            # While it is still ours. Where it cannot be done, whoever looks finds that the process is gone.
+            # While it is still ours. If it cannot be done, others still see that the process is gone.
             with suppress(OSError):
                 os.ftruncate(file, 0)
     finally:

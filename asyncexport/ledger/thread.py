@@ -1,10 +1,10 @@
 """The one thread that owns the ledger's connection.
 
-1. All writes that wait when the thread is free go into one commit. Whoever waits for a write is told after the commit.
-   A question is answered after the commit of what was put before it.
-2. When a commit fails, all who wait for it get its error, and so does whoever comes later: nothing is written after a
+1. All writes that wait when the thread is free go into one commit. Their callers are told after the commit. A question
+   is answered after the commit of the writes that were put before it.
+2. When a commit fails, all who wait for it get its error, and so does every later caller: nothing is written after a
    gap.
-3. Whoever no longer waits when the commit is done was cancelled. What it asked for is written all the same.
+3. The write of a caller that was cancelled is committed all the same.
 """
 
 import asyncio

@@ -2,7 +2,7 @@
 
 1. As a rule that is one request: the answer with the list bears the service's time, and this host's clock agrees.
 2. Where the times differ, other kinds of call are asked, until three answers agree, or one confirms this host's clock.
-   Whoever does not answer is left out: the run goes on with the time that it has.
+   A call that is not answered is left out: the run goes on with the time that it has.
 3. A list that is refused, or comes without a date, tells no time; then one other call is asked. If that does not tell
    it either, and the list was refused, the first bundle is exported before all others, since its answers do.
 """

@@ -9,7 +9,7 @@
    within it is followed (`layout`, `disk`).
 5. The event loop is never blocked: a megabyte is gathered and written in one hop to a thread, while the next is
    gathered. When the body has ended, its file is inspected in threads of which there is one a core (`inspecting`,
-   `threads`). Whoever is cancelled waits until its thread is done.
+   `threads`). A caller that is cancelled waits until its thread is done.
 
 archives       the output directory: prepared, listed, archives begun and moved aside
 writer         one archive, written from the event loop

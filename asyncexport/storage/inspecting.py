@@ -6,7 +6,7 @@
    interpreter, so that as many files as there are cores are read at the same time.
 3. A body that is no archive as it is is written anew on the way. Only of several members that shows late: what was read
    up to there is read again.
-4. Whoever waits for it may give it up; it ends within a piece then, unless it is short.
+4. Its caller may give it up: then it ends within a piece, unless it is nearly over anyway.
 """
 
 import errno

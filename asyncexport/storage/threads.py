@@ -39,7 +39,7 @@ async def until_over(doing: "asyncio.Future[Any]") -> None:
         with suppress(asyncio.CancelledError):
             await asyncio.wait([doing])
     if not doing.cancelled():
-        # Whoever waited is cancelled. An exception that nobody retrieves would make asyncio print a traceback.
+        # The waiter is cancelled. An exception that nobody retrieves would make asyncio print a traceback.
         doing.exception()
 
 
@@ -57,7 +57,7 @@ class DiskThreads:
         await asyncio.to_thread(self._inspecting.shutdown)
 
     async def run(self, work: Callable[..., T], *arguments: Any, give_up: Callable[[], None] | None = None) -> T:
-        """Do work with the disk in a thread. Whoever is cancelled calls `give_up`, and waits for the end of the work.
+        """Do work with the disk in a thread. A caller that is cancelled calls `give_up`, and waits for the end.
 
         Raises:
             StorageError: the disk is full, not writable, or failed.

@@ -1,7 +1,7 @@
 """Writing one archive from the event loop: what comes is gathered, and handed to a thread many chunks at once.
 
 1. One thread works on the file at a time, while the next chunks are gathered.
-2. Whoever is cancelled waits until the thread is done: the file must not be closed or removed beneath it.
+2. A caller that is cancelled waits until the thread is done: the file must not be closed or removed beneath it.
 3. A body is inspected when it has ended, in threads that do nothing else. A small one is written in the same hop.
 """
 
@@ -58,7 +58,7 @@ class ArchiveWriter:
 
         That is the one which had it before, where its rows are the same, or where it is not on record and has more.
 
-        Whoever is cancelled meanwhile gives an inspection up; what comes after it is brought to its end.
+        A caller that is cancelled gives up the inspection; once that is done, the rest is brought to its end.
 
         Args:
             proof: What is known of the body besides its bytes; whether it has its hash is found here.

@@ -10,7 +10,7 @@
    a hash; else it stopped early, as far as anybody can tell. Of several members, the first alone cannot be told from
    a file of one.
 4. What else is known of a body, its hash above all, may vouch for it, or not (`core.archive.proof`).
-5. What is held in memory is a few pieces, whatever comes.
+5. No body, however odd, makes it hold more than a few pieces in memory.
 """
 
 import hashlib
