@@ -35,7 +35,7 @@ def backfill(
     """Export a range.
 
     The range is cut into bundles (30 minutes wide, unless the export says otherwise). Bundles that are stored already
-    are not asked for again. Those that an earlier run began are continued, and those that it parked are tried once more.
+    are not asked for again. Those that an earlier run began are continued, and those that it parked are tried again.
     Ctrl-C stops it cleanly, and the same command goes on from there.
     """
     asked = read_asked(

@@ -8,8 +8,8 @@
    all pointers of an export stand in the ledger's head, so that a row that went missing shows, too (`rows`). What was
    committed and is no longer there, because the log it stood in is damaged or gone, shows by a mark (`commit_mark`).
 4. After a commit that failed nothing more is written: the run stops, and the next one reads what is there.
-5. A ledger of an earlier version is migrated by the first run, in one transaction. Commands that only read
-   read it as it is (`migration`).
+5. A ledger of an earlier version is migrated by the first run, in one transaction. A command that only
+   reads takes it as it is (`migration`).
 6. One process per output directory writes: a lock of the operating system is held for the whole run (`lock`). Where
    that keeps nobody out, or the ledger is gone from its place, the next commit finds out (`in_place`). Any number may
    read meanwhile (`reader`).
