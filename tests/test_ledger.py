@@ -567,8 +567,18 @@ async def test_what_was_exported_too_soon_is_found(tmp_path):
     await ledger.restore(early[-1:], at=2.0)
     assert await ledger.look(lambda queries: queries.unsettled("events", ALL_TIME)) == early
     # What a ledger remembers that this one was made anew from is of other rows.
-    ledger.remember(LONGEST_SETTLES, '[1.0, 1, {"events": 0.0}]')
-    assert await ledger.look(lambda queries: queries.unsettled("events", ALL_TIME)) == early
+    # One that cannot be read counts as none.
+    for remembered in (
+        '[1.0, 1, {"events": 0.0}]',
+        "",
+        "7",
+        "[1]",
+        '[1, "a", {}]',
+        "[1, 2, 3]",
+        '[1, 2, {"events": []}]',
+    ):
+        ledger.remember(LONGEST_SETTLES, remembered)
+        assert await ledger.look(lambda queries: queries.unsettled("events", ALL_TIME)) == early
     await ledger.register([Export("events")])
     assert await ledger.look(lambda queries: queries.unsettled("events", ALL_TIME)) == early
     some = Range(bundle(3).range.start, bundle(12).range.end)

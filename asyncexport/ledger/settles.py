@@ -2,8 +2,8 @@
 
 1. An archive's settle time stands in its row of `state`, and to read all of these takes long. They are only ever added
    to: what the head remembers of those up to a number stays true, and a run looks at what was added since.
-2. Where nothing is remembered, all are looked at. What another ledger remembered, from which this one was made anew,
-   says nothing: its rows had other numbers.
+2. Where nothing is remembered, or nothing that can be read, all are looked at. What another ledger remembered, from
+   which this one was made anew, says nothing: its rows had other numbers.
 """
 
 import math
@@ -41,8 +41,14 @@ def longest_settle(connection: sqlite3.Connection, head: LedgerHead, export: str
 
 
 def _remembered(head: LedgerHead) -> tuple[int, dict[str, float]]:
-    made, last, settles = orjson.loads(head.remarks.get(LONGEST_SETTLES, "[0, 0, {}]"))
-    return (last, settles) if made == head.created_at and last <= head.last_state else (0, {})
+    """Up to which row, and the times by export; nothing where it cannot be read, or is another ledger's."""
+    try:
+        made, last, settles = orjson.loads(head.remarks.get(LONGEST_SETTLES, "[0, 0, {}]"))
+        settles = {str(name): float(seconds) for name, seconds in settles.items()}
+        is_ours = made == head.created_at and 0 <= last <= head.last_state
+    except (ValueError, TypeError, AttributeError):
+        return 0, {}
+    return (int(last), settles) if is_ours else (0, {})
 
 
 def _longest(connection: sqlite3.Connection, number: int, *, after: int) -> float:
