@@ -3,15 +3,19 @@
 import ast
 import dataclasses
 import re
+import shlex
 from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import asyncexport
+from asyncexport.cli import main
 from asyncexport.cli.commands import COMMANDS, program
-from asyncexport.config import EXAMPLE
+from asyncexport.cli.session import Session
+from asyncexport.config import EXAMPLE, read_duration
 from asyncexport.config.layers import known_keys
+from asyncexport.core.bundles import read_when
 from asyncexport.core.exits import MEANINGS
 from asyncexport.core.summary import Snapshot
 from tests.json_lines import documented
@@ -67,6 +71,35 @@ def test_the_table_of_exit_codes_is_that_of_the_code():
     """Each code means what the help says it does."""
     table = {int(code): means for code, means in rows(section("### Exit codes"))}
     assert table == {int(code): means for code, means in MEANINGS.items()}
+
+
+def test_each_help_has_its_examples_and_its_exit_codes(capsys):
+    """Each command's own, from the one table that has them; the program's help has some of them and every code."""
+    for name in ("", *COMMANDS):
+        main([name, "--help"] if name else ["--help"])
+        text = " ".join(capsys.readouterr().out.split())
+        _, _, codes = text.partition("Exit codes: ")
+        told = {int(code) for code in re.findall(r"(?<!\S)(\d+) (?=[a-z])", codes)}
+        assert told == {int(code) for code in (COMMANDS[name].exits if name else MEANINGS)}, name
+        examples = COMMANDS[name].examples if name else COMMANDS["backfill"].examples[:1]
+        assert examples, name
+        for typed, does in examples:
+            assert f"asyncexport {name or 'backfill'} {typed}".rstrip() + f" {does}" in text
+
+
+def test_the_examples_of_a_help_can_be_typed():
+    """Each is taken as it stands: its options, their values, its dates and its settings."""
+    found: Any = program()
+    for name, entry in COMMANDS.items():
+        for typed, _ in entry.examples:
+            command = found.get_command(SimpleNamespace(obj=Session()), name)
+            given = command.make_context(name, shlex.split(typed), obj=Session()).params
+            dates = [read_when(given[option]) for option in ("start", "end") if given.get(option)]
+            assert all(dates), typed
+            for setting in given["sets"] or () if "sets" in given and name != "sandbox" else ():
+                table, key = setting.partition("=")[0].split(".")
+                assert key in known_keys()[table], typed
+            assert not given.get("max_duration") or read_duration(given["max_duration"]), typed
 
 
 def test_the_json_lines_are_those_of_the_code():

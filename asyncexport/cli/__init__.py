@@ -19,7 +19,7 @@
     runs           backfill, nightly, retry
     verify         verify, and its repair and rebuild
     simulating     plan --simulate
-    plan, status, segments, init, demo, sandbox
+    plan, status, segments, init, demo, sandbox, completion
 """
 
 import gc

@@ -2,11 +2,11 @@
 
 1. A command's file is imported when the command is asked for, and not before: help lists the table.
 2. Global options may stand before the command or after it.
-3. Each command's help names the exit codes it may end with, in the words of `core.exits`.
+3. Each command's help has examples and the exit codes it may end with, in the words of `core.exits`.
 """
 
 import copy
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
 from enum import StrEnum
@@ -38,50 +38,111 @@ LOOKS = (Exit.DONE, Exit.UNEXPECTED, Exit.USAGE)
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """A command: the file it is in, what it does, and how it may end. The function has the command's name."""
+    """A command: the file it is in, what it does, and how it may end. The function has the command's name.
+
+    `examples` are what may be typed after the command's name, each with what that does.
+    """
 
     file: str
     does: str
     exits: tuple[Exit, ...]
+    examples: tuple[tuple[str, str], ...]
 
 
 COMMANDS: dict[str, Entry] = {
-    "demo": Entry("demo", "the whole main job against a sandbox on this machine", NO_TIME),
+    "demo": Entry(
+        "demo",
+        "the whole main job against a sandbox on this machine",
+        NO_TIME,
+        (("", "export a made-up day into ./asyncexport-demo, and compare it with the truth"),),
+    ),
     "backfill": Entry(
-        "runs", "export a range to completion; run again to resume; a finished range costs 0 requests", ANY_RUN
+        "runs",
+        "export a range to completion; run again to resume; a finished range costs 0 requests",
+        ANY_RUN,
+        (
+            ("--start 2026-01-01", "everything from that day up to what is settled"),
+            ("--start 12w --end 2w --export people", "ten weeks of one export"),
+            ("--start 36h --max-duration 5h", "stop cleanly after five hours; the same command resumes"),
+        ),
     ),
     "nightly": Entry(
-        "runs", "everything settled and not yet stored since [nightly] since, refreshes and parked bundles", ANY_RUN
+        "runs",
+        "everything settled and not yet stored since [nightly] since, refreshes and parked bundles",
+        ANY_RUN,
+        (
+            ("--max-duration 5h", "from cron or a timer, every night"),
+            ("--set nightly.refresh=72h", "also export bundles once more when they are three days old"),
+        ),
     ),
     "plan": Entry(
         "plan",
         "what a run would do: bundles, requests, finish time; --simulate: the same for other settings, tried out",
         (*LOOKS, Exit.LEDGER, Exit.DISK, Exit.INTERRUPTED),
+        (
+            ("--start 90d", "what a backfill of the last 90 days would cost"),
+            ("--start 90d --vary bundle=1h,6h", "try out wider bundles, without a request"),
+        ),
     ),
     "status": Entry(
         "status",
         "what the ledger says: coverage, gaps, failures, sizes; works during a run",
         (*LOOKS, Exit.PARTIAL, Exit.LEDGER, Exit.DISK, Exit.INTERRUPTED),
+        (
+            ("", "all exports of [output] directory"),
+            ("-d /data/exports --json", "another directory, as JSON for a monitor"),
+        ),
     ),
     "verify": Entry(
         "verify",
         "re-check every archive against the ledger; --repair exports broken ones anew; --rebuild makes a lost ledger; "
         "--adopt takes in archives that it does not know",
         NO_TIME,
+        (
+            ("", "read every archive and compare it with the ledger; changes nothing"),
+            ("--repair", "export again what is missing or broken"),
+            ("--rebuild", "make a new ledger where the old one is lost or damaged"),
+            ("--adopt", "take in what is newer than a ledger from a backup"),
+        ),
     ),
     "retry": Entry(
         "runs",
         "take parked bundles up again; --accept-fewer: also those that kept their archive, as far fewer rows came",
         ANY_RUN,
+        (
+            ("", "all parked and unfinished bundles"),
+            ("--start 2026-01-01 --end 2026-02-01 --accept-fewer", "rows of January were deleted on purpose"),
+        ),
     ),
     "segments": Entry(
         "segments",
         "list segments to put in the configuration",
         (*LOOKS, Exit.UNREACHABLE, Exit.KEY_REFUSED, Exit.LEDGER, Exit.DISK, Exit.INTERRUPTED, Exit.TERMINATED),
+        (("", "ids and names of the account's segments"), ("--json", "one JSON object a line")),
     ),
-    "sandbox": Entry("sandbox", "run the stand-in service", LOOKS),
-    "init": Entry("init", "write a commented asyncexport.toml", (*LOOKS, Exit.DISK)),
+    "sandbox": Entry(
+        "sandbox",
+        "run the stand-in service",
+        LOOKS,
+        (
+            ("--port 8080 --speed 60", "a minute of the service takes a second"),
+            ("--show-faults", "list the faults that --fault can cause"),
+        ),
+    ),
+    "init": Entry(
+        "init",
+        "write a commented asyncexport.toml",
+        (*LOOKS, Exit.DISK),
+        (("", "into the working directory"), ("--force -c other.toml", "write over another file")),
+    ),
+    "completion": Entry(
+        "completion",
+        "print a script that completes commands and options in bash, zsh or fish",
+        LOOKS,
+        (("bash", 'put eval "$(asyncexport completion bash)" into ~/.bashrc'), ("fish", "for a file of fish's own")),
+    ),
 }
+"""Each command; the one place that knows how a command may end."""
 
 
 class LogFormat(StrEnum):
@@ -100,9 +161,10 @@ class Command(TyperCommand):
         return super().invoke(ctx)
 
     def format_epilog(self, ctx: Any, formatter: Any) -> None:  # noqa: ARG002 - its signature
-        """Exit codes, in place of an epilog."""
-        with formatter.section("Exit codes"):
-            formatter.write_dl([(str(int(code)), _exit_text(code)) for code in COMMANDS[self.name or ""].exits])
+        """Examples and exit codes, in place of an epilog."""
+        entry = COMMANDS[self.name or ""]
+        _write_examples(formatter, [(f"{self.name} {typed}".rstrip(), does) for typed, does in entry.examples])
+        _write_exits(formatter, entry.exits)
 
 
 class Program(TyperGroup):
@@ -143,9 +205,10 @@ class Program(TyperGroup):
             formatter.write_dl([(name, entry.does) for name, entry in COMMANDS.items()])
 
     def format_epilog(self, ctx: Any, formatter: Any) -> None:  # noqa: ARG002 - its signature
-        """Exit codes, in place of an epilog."""
-        with formatter.section("Exit codes"):
-            formatter.write_dl([(str(int(code)), _exit_text(code)) for code in MEANINGS])
+        """Examples and exit codes, in place of an epilog."""
+        firsts = [(name, COMMANDS[name].examples[0]) for name in ("demo", "plan", "backfill", "status")]
+        _write_examples(formatter, [(f"{name} {typed}".rstrip(), does) for name, (typed, does) in firsts])
+        _write_exits(formatter, MEANINGS)
 
 
 def call(arguments: Sequence[str], session: Session) -> "Summary | int | None":
@@ -226,5 +289,16 @@ def _anywhere(param: Any) -> Any:
     return again
 
 
-def _exit_text(code: Exit) -> str:
-    return MEANINGS[code].replace("`", "")
+def _write_examples(formatter: Any, examples: Iterable[tuple[str, str]]) -> None:
+    """Each with what it does below it."""
+    with formatter.section("Examples"):
+        for typed, does in examples:
+            formatter.write(f"{'':{formatter.current_indent}}{PROGRAM} {typed}\n")
+            formatter.indent()
+            formatter.write_text(does)
+            formatter.dedent()
+
+
+def _write_exits(formatter: Any, codes: Iterable[Exit]) -> None:
+    with formatter.section("Exit codes"):
+        formatter.write_dl([(str(int(code)), MEANINGS[code].replace("`", "")) for code in codes])
