@@ -23,6 +23,7 @@ from asyncexport.ledger import Ledger
 from asyncexport.storage import Archives, archive_path
 
 BUNDLES, BUNDLES_QUICK = 100_000, 1_000
+ARCHIVE_BYTES = 1000
 LEFT = 48
 WIDTH_SECONDS = 300
 PATIENCE_SECONDS = 60.0
@@ -57,7 +58,7 @@ def main() -> None:
 
 
 async def fill(directory: Path, bundles: int) -> None:
-    """A ledger with so many stored bundles, and a file for each."""
+    """A ledger with so many stored bundles, and a file of the right size for each."""
     export = Export("everyone-events", Definition(scope=contender.SCOPE), WIDTH_SECONDS)
     archives = Archives(directory)
     await archives.prepare([export])
@@ -67,8 +68,9 @@ async def fill(directory: Path, bundles: int) -> None:
         bundle = Bundle(export.name, Range(start, start + WIDTH_SECONDS))
         path = archive_path(bundle, export.definition.format)
         (directory / path).parent.mkdir(exist_ok=True)
-        (directory / path).touch()
-        stored = Stored(path, bytes=1000, rows=10, sha256=f"{number:064x}", exported_at=float(start + 90_000))
+        with (directory / path).open("wb") as file:
+            file.truncate(ARCHIVE_BYTES)
+        stored = Stored(path, bytes=ARCHIVE_BYTES, rows=10, sha256=f"{number:064x}", exported_at=float(start + 90_000))
         records.append(BundleRecord(bundle, state=stored, stored=stored))
     ledger = await Ledger.open(directory)
     await ledger.register([export])
