@@ -37,12 +37,14 @@ class Asked:
         at: When it was sent, in seconds from the start.
         segment: Of the export that a create is for; "" elsewhere.
         span: The range that a create is for.
+        export_id: Of the export that a link is asked for; "" elsewhere.
     """
 
     number: int
     at: float
     segment: str = ""
     span: Range | None = None
+    export_id: str = ""
 
 
 Refuses = Callable[[Asked], ExportError | None]
@@ -97,7 +99,7 @@ class RefusingService(MemoryService):
         """A link."""
         if Call.RESULTS in self.refuses:
             async with self.gate.permit(Kind.RESULTS, priority) as permit:
-                await self._refuse(Call.RESULTS, permit)
+                await self._refuse(Call.RESULTS, permit, export_id=export_id)
         return await super().locate(export_id, priority=priority)
 
     async def me(self, *, priority: Priority) -> Me:
@@ -120,10 +122,12 @@ class RefusingService(MemoryService):
         first = min(at for at, _, _ in self.read)
         return sum(at > first for at, _ in self.sent)
 
-    async def _refuse(self, call: Call, permit: RequestPermit, *, segment: str = "", span: Range | None = None) -> None:
+    async def _refuse(
+        self, call: Call, permit: RequestPermit, *, segment: str = "", span: Range | None = None, export_id: str = ""
+    ) -> None:
         if call not in self.refuses:
             return
-        asked = Asked(self.counts[call], self._clock(), segment, span)
+        asked = Asked(self.counts[call], self._clock(), segment, span, export_id)
         error = self.refuses[call](asked)
         self.counts[call] += 1
         if error is None:

@@ -119,6 +119,23 @@ def test_what_the_service_itself_forbids_to_all_holds_all_back():
     assert known.wait_seconds("a", RESULTS, 10.0) == 0
 
 
+def test_a_key_that_is_good_holds_back_nothing_else():
+    """Once `/me` says so, other calls go, also after the next probe was forbidden."""
+    known = refusals()
+    known.begin("a", RESULTS)
+    known.refused("a", RESULTS, 0.0, is_probe=False, may_be_the_key=True, bundle=BUNDLES[0])
+    assert known.holds_all_but(EVERYBODY, Call.POLL)
+    known.key_is_good()
+    assert not known.holds_all_but(EVERYBODY, Call.POLL)
+    known.refused("a", RESULTS, 30.0, is_probe=True, may_be_the_key=True, bundle=BUNDLES[0])
+    assert not known.holds_all_but(EVERYBODY, Call.POLL)
+    doubt = known.doubt("a", RESULTS)
+    assert doubt is not None
+    assert doubt.is_of(BUNDLES[0])
+    known.refused("a", RESULTS, 90.0, is_probe=True, bundle=BUNDLES[1])
+    assert not doubt.is_of(BUNDLES[0])
+
+
 def test_a_probe_that_nobody_makes_holds_nobody_up_for_ever():
     """Its bundles may be gone: a minute after it was due the others ask for themselves."""
     known = refusals()

@@ -7,7 +7,7 @@ from asyncexport.core.exits import Exit, exit_of
 from asyncexport.core.exports import Definition, Export
 from asyncexport.core.service.requests import Kind
 from asyncexport.core.service.retrying import Call
-from asyncexport.core.states import Created, Planned, Ready, Refused
+from asyncexport.core.states import Created, Planned, Ready, Refused, Stored
 from asyncexport.errors import ExportError, GoneError, RefusedError, ReplyError, UnauthorizedError
 from asyncexport.simulate.run import Scenario
 from tests.refusals_rig import Asked, Refuses, RefusingService, denied, play
@@ -136,6 +136,25 @@ def test_one_file_that_is_refused_is_parked_with_its_export(call):
     parked = [state for state in played.states.values() if isinstance(state, Refused)]
     assert played.stored["simulated"] + len(parked) == 60
     assert played.attempts == 1
+
+
+@pytest.mark.parametrize("from_service", [True, False])
+@pytest.mark.parametrize("bundles", [1, 60])
+def test_the_first_file_that_is_refused_stops_no_export_by_itself(bundles, from_service):
+    """Not even where no other file could be asked for: others may be had, and the next that is asked shows it."""
+    first: list[str] = []
+
+    def refused(asked: Asked) -> ExportError | None:
+        first.append(asked.export_id)
+        return denied(from_service=from_service) if asked.export_id == first[0] else None
+
+    service = RefusingService(refuses={Call.RESULTS: refused})
+    played = play(Scenario(bundles, counts_all=False), service)
+    assert played.error is None
+    assert played.stopped == {}
+    assert service.made == bundles
+    assert [type(state) for state in played.states.values() if not isinstance(state, Stored)] == [Refused]
+    assert played.stored.get("simulated", 0) == bundles - 1
 
 
 # One export of several

@@ -76,6 +76,10 @@ ROWS: list[tuple[Call, CameBack, Facts, Next]] = [
     (POLL, CameBack.REFUSED, Facts(), Next.AGAIN),
     (RESULTS, CameBack.REFUSED, Facts(believed=True, others_get_on=True), Next.PARK),
     (RESULTS, CameBack.REFUSED, Facts(believed=True), Next.STOP_EXPORT),
+    (RESULTS, CameBack.REFUSED, Facts(believed=True, is_alone=True), Next.PARK),
+    (RESULTS, CameBack.FORBIDDEN, Facts(believed=True, is_alone=True), Next.CHECK_KEY),
+    (RESULTS, CameBack.FORBIDDEN, Facts(believed=True, is_alone=True, key=Key.ANSWERED), Next.PARK),
+    (RESULTS, CameBack.FORBIDDEN, Facts(believed=True, is_alone=True, key=Key.REFUSED), Next.STOP_RUN),
     # An operation or a file that is gone.
     (POLL, CameBack.GONE, Facts(), Next.AGAIN),
     (POLL, CameBack.GONE, Facts(said_twice=True), Next.NEW_ATTEMPT),
@@ -89,6 +93,7 @@ ROWS: list[tuple[Call, CameBack, Facts, Next]] = [
     (DOWNLOAD, CameBack.DENIED, Facts(), Next.NEW_LINK),
     (DOWNLOAD, CameBack.DENIED, Facts(tries_left=False), Next.NEW_LINK),
     (DOWNLOAD, CameBack.DENIED, Facts(believed=True), Next.STOP_EXPORT),
+    (DOWNLOAD, CameBack.DENIED, Facts(believed=True, is_alone=True), Next.PARK),
     (DOWNLOAD, CameBack.DENIED, Facts(believed=True, others_get_on=True), Next.PARK),
     (DOWNLOAD, CameBack.DENIED, Facts(expired=True), Next.NEW_ATTEMPT),
     (DOWNLOAD, CameBack.UNREADABLE, Facts(), Next.NEW_LINK),
@@ -155,9 +160,9 @@ REFUSED = (
 )
 
 FACTS = [
-    Facts(key, a, b, c, d, e, False, 1, f, g, h)
+    Facts(key, a, b, c, d, e, False, 1, f, g, h, is_alone=i)
     for key in Key
-    for a, b, c, d, e, f, g, h in itertools.product((False, True), repeat=8)
+    for a, b, c, d, e, f, g, h, i in itertools.product((False, True), repeat=9)
 ]
 
 
@@ -201,6 +206,7 @@ WIDE = [
     ),
     Facts(range_is_rule=False),
     Facts(never_an_export=True),
+    Facts(key=Key.ANSWERED, believed=True, is_alone=True),
 ]
 
 

@@ -95,10 +95,12 @@ class FetchFailures:
         came_back = read(call, error)
         trouble = tries.failed(came_back, now=self._retrying.now(), received=file.download.received)
         self._tell(file, came_back, error)
+        doubt = self._retrying.refusals.doubt(file.name, call)
         known = Facts(
             ever_good=file.export.ever_stored,
             expired=file.age_seconds(self._moves.clock()) >= EXPORT_LIFE_SECONDS,
             tries_left=tries.tries_left,
+            is_alone=doubt is not None and doubt.is_of(record.bundle),
             range_is_rule=isinstance(error, ForeignRowsError) and self._rows.refuses_range(record.bundle),
             never_an_export=isinstance(error, NoExportError) and self._rows.is_no_accident(record.bundle, error),
         )

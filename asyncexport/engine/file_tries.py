@@ -88,7 +88,7 @@ class FileTries:
             yield
         except ServiceError as error:
             if self._failures.may_be_everybodys(file, error):
-                turn.refused(error)
+                turn.refused(error, bundle=file.record.bundle)
             raise
         except ArchiveError:
             # The file is wrong, but the storage host gave what it has.

@@ -14,6 +14,7 @@ from collections.abc import Callable
 from dataclasses import replace
 
 from asyncexport.core.admission import Backoff
+from asyncexport.core.bundles import Bundle
 from asyncexport.core.events import Listener
 from asyncexport.core.service.operation_failures import OperationFailures
 from asyncexport.core.service.refusals import EVERYBODY, BundleTrouble, Patience, Refusals
@@ -32,24 +33,24 @@ class Turn:
 
     def __init__(self, retrying: "Retrying", export: str, call: Call, *, is_probe: bool) -> None:
         self._retrying = retrying
-        self._key = export, call
+        self.key = export, call
         self._is_over = False
         self.is_probe = is_probe
 
     def went_well(self) -> None:
         """It was done."""
         self._is_over = True
-        self._retrying.note_success(*self._key)
+        self._retrying.note_success(*self.key)
 
-    def refused(self, error: ServiceError, *, least_wait: float = 0.0) -> None:
+    def refused(self, error: ServiceError, *, bundle: Bundle | None = None, least_wait: float = 0.0) -> None:
         """It was refused, maybe not to this bundle alone; the next probe waits `least_wait` seconds at the least."""
         self._is_over = True
-        self._retrying.note_refusal(*self._key, error, is_probe=self.is_probe, least_wait=least_wait)
+        self._retrying.note_refusal(self, error, bundle=bundle, least_wait=least_wait)
 
     def leave(self) -> None:
         """What came back says nothing of refusals, or nothing came; does nothing where it was said what did."""
         if not self._is_over and self.is_probe:
-            self._retrying.refusals.drop_probe(*self._key)
+            self._retrying.refusals.drop_probe(*self.key)
             self._retrying.news.spread()
 
 
@@ -122,10 +123,9 @@ class Retrying:
             log.warning("%s are taken again", _named(export, call))
             self.news.spread()
 
-    def note_refusal(
-        self, export: str, call: Call, error: ServiceError, *, is_probe: bool, least_wait: float = 0.0
-    ) -> None:
+    def note_refusal(self, turn: Turn, error: ServiceError, *, bundle: Bundle | None, least_wait: float) -> None:
         """Such a call was refused, and no other bundle gets on."""
+        export, call = turn.key
         is_news = self.refusals.doubt(export, call) is None
         is_unreadable = read(call, error) is CameBack.UNREADABLE
         if is_unreadable and not self.refusals.ever_good(export, call):
@@ -135,7 +135,8 @@ class Retrying:
             export,
             call,
             self.now(),
-            is_probe=is_probe,
+            is_probe=turn.is_probe,
+            bundle=bundle,
             least_wait=least_wait,
             is_unreadable=is_unreadable,
             may_be_the_key=read(call, error) is CameBack.FORBIDDEN,
@@ -173,7 +174,11 @@ class Retrying:
             known = replace(known, others_get_on=self.refusals.anybody_got_on_since(call, trouble.since))
         next_step = decide(call, came_back, known)
         if next_step is Next.CHECK_KEY:
-            next_step = decide(call, came_back, replace(known, key=await self._key.standing()))
+            standing = await self._key.standing()
+            if standing is Key.ANSWERED:
+                self.refusals.key_is_good()
+                self.news.spread()
+            next_step = decide(call, came_back, replace(known, key=standing))
         return next_step
 
     def _known(self, export: str, call: Call, trouble: BundleTrouble, known: Facts) -> Facts:

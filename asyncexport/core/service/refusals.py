@@ -6,8 +6,8 @@
    refusal, then 1, 2, 4 and 8 minutes after the probe before, each time for another bundle. One success ends the
    refusal for all. After 15 minutes the refusals are taken as final ("believed").
 3. Where all exports are refused, one of them probes for all. Where the service itself answers 403, the key may be at
-   fault: then no call of any kind is sent but the probe. If a probe is not sent within a minute of its time, its export
-   may have no bundle left, and the others probe for themselves.
+   fault: until `/me` says that it is good, no call of any kind is sent but the probe. If a probe is not sent within a
+   minute of its time, its export may have no bundle left, and the others probe for themselves.
 4. A bundle that is refused while others succeed waits just as long between its tries, and holds up no other.
 5. Creates that are refused with 400 or 404 go one at a time. After three in a row the newest bundle of the export is
    tried, ahead of its turn. If the service takes it, the data of the refused ones is too old, and they are parked. If
@@ -97,7 +97,9 @@ class Doubt:
         probe_at: When the next probe may go.
         refusals: How many probes were refused, the first refusal counted in.
         is_probing: Whether a probe is under way.
-        may_be_the_key: Whether the service itself forbids it.
+        may_be_the_key: Whether the service itself forbids it, and the key is not known to be good.
+        key_is_good: Whether `/me` said so meanwhile.
+        bundles: Whose calls were refused, where that is known.
         unreadable_since: When an answer first could not be read; None: none was so.
     """
 
@@ -106,7 +108,30 @@ class Doubt:
     refusals: int = 1
     is_probing: bool = False
     may_be_the_key: bool = False
+    key_is_good: bool = False
+    bundles: set[Bundle] = field(default_factory=set)
     unreadable_since: float | None = None
+
+    def is_of(self, bundle: Bundle) -> bool:
+        """Whether this bundle's calls alone were refused so far: others may not have been sent yet."""
+        return self.bundles == {bundle}
+
+    def unreadable_for(self, now: float) -> float:
+        """For how long answers could not be read; 0 where none was so."""
+        return 0.0 if self.unreadable_since is None else now - self.unreadable_since
+
+    def note(self, bundle: Bundle | None, *, unreadable_at: float | None) -> None:
+        """Whose call was refused, and when, if its answer could not be read."""
+        if bundle is not None:
+            self.bundles.add(bundle)
+        if self.unreadable_since is None:
+            self.unreadable_since = unreadable_at
+
+    def probe_failed(self, next_at: float, *, may_be_the_key: bool) -> None:
+        """A probe was refused, too; when the next may go."""
+        self.refusals += 1
+        self.is_probing, self.probe_at = False, next_at
+        self.may_be_the_key = may_be_the_key and not self.key_is_good
 
 
 class Refusals:
@@ -186,11 +211,15 @@ class Refusals:
         self._well_at[export, call] = now
         self._doubts.pop((export, call), None)
 
+    def key_is_good(self) -> None:
+        """`/me` says so: what is refused holds back no other kind of call."""
+        for doubt in self._doubts.values():
+            doubt.key_is_good, doubt.may_be_the_key = True, False
+
     def unreadable_twice(self, export: str, call: Call, now: float) -> bool:
         """Whether answers to such calls could not be read for so long that it is believed, if none ever was read."""
         doubt = self.doubt(export, call)
-        since = doubt.unreadable_since if doubt else None
-        return since is not None and now - since >= self.patience.repeated_seconds
+        return doubt is not None and doubt.unreadable_for(now) >= self.patience.repeated_seconds
 
     def refused(
         self,
@@ -199,6 +228,7 @@ class Refusals:
         now: float,
         *,
         is_probe: bool,
+        bundle: Bundle | None = None,
         least_wait: float = 0.0,
         is_unreadable: bool = False,
         may_be_the_key: bool = False,
@@ -210,6 +240,7 @@ class Refusals:
             call: Of this kind.
             now: When.
             is_probe: It was sent to see whether such calls are still refused.
+            bundle: Whose it was, where that matters.
             least_wait: How long to wait at the least before the next probe.
             is_unreadable: It was answered, and the answer could not be read.
             may_be_the_key: The service itself forbids it.
@@ -219,11 +250,9 @@ class Refusals:
             wait = max(self.patience.probe_wait(1), least_wait)
             doubt = self._doubts[export, call] = Doubt(now, now + wait, may_be_the_key=may_be_the_key)
         elif is_probe:
-            doubt.refusals, doubt.may_be_the_key = doubt.refusals + 1, may_be_the_key
-            doubt.probe_at = now + max(self.patience.probe_wait(doubt.refusals), least_wait)
-            doubt.is_probing = False
-        if is_unreadable and doubt.unreadable_since is None:
-            doubt.unreadable_since = now
+            wait = max(self.patience.probe_wait(doubt.refusals + 1), least_wait)
+            doubt.probe_failed(now + wait, may_be_the_key=may_be_the_key)
+        doubt.note(bundle, unreadable_at=now if is_unreadable else None)
 
     def forget(self, export: str, call: Call) -> None:
         """The export is stopped: nobody asks any more, and nobody waits for it."""

@@ -114,6 +114,7 @@ class Facts:
         service_fails: Whether operations of many bundles failed in a row, which is the service's trouble.
         range_is_rule: Whether files of this export are refused for rows of another range.
         never_an_export: Whether several files of it in a row were no export, so that it is no accident on the way.
+        is_alone: Whether this bundle's calls alone were refused so far: others may not have been sent yet.
     """
 
     key: Key = Key.UNASKED
@@ -130,6 +131,7 @@ class Facts:
     service_fails: bool = False
     range_is_rule: bool = True
     never_an_export: bool = False
+    is_alone: bool = False
 
 
 CREATES_IN_A_ROW = 3
@@ -231,6 +233,13 @@ TABLE: tuple[Rule, ...] = (
         lambda facts: facts.others_get_on,
     ),
     _rule(_KEPT, _FORBIDDEN, Next.CHECK_KEY, lambda facts: facts.key is Key.UNASKED),
+    # One bundle alone stops no export: the next that is asked shows whose trouble it is.
+    _rule(
+        _FETCHES,
+        (*_NO, CameBack.DENIED, CameBack.DEAD_LINK, CameBack.UNREADABLE),
+        Next.PARK,
+        lambda facts: facts.is_alone,
+    ),
     _rule(
         _NOT_THE_LIST,
         (*_NO, CameBack.KEY_REFUSED, CameBack.DENIED, CameBack.DEAD_LINK, CameBack.UNREADABLE),
