@@ -107,7 +107,7 @@ def main() -> None:
 
 
 async def all_of_it(kills: int, cuts: int, seed: int) -> tuple[Toll, Toll]:
-    """Two lanes, side by side."""
+    """Two in_flight, side by side."""
     killed, cut = Toll(), Toll()
 
     async def lane(number: int) -> None:
@@ -119,9 +119,9 @@ async def all_of_it(kills: int, cuts: int, seed: int) -> tuple[Toll, Toll]:
             while cut.kills < cuts:
                 await cut_some(driver, whole, chance, cut)
 
-    async with asyncio.TaskGroup() as lanes:
+    async with asyncio.TaskGroup() as in_flight:
         for number in range(LANES):
-            lanes.create_task(lane(number))
+            in_flight.create_task(lane(number))
     return killed, cut
 
 

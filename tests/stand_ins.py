@@ -7,7 +7,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 
 from asyncexport.core.admission import Backoff, BudgetScope, Prefer, Priority, Quota
-from asyncexport.core.archive.belonging import RowLook
+from asyncexport.core.archive.expected_rows import RowLook
 from asyncexport.core.bundles import Bundle, Range
 from asyncexport.core.events import (
     BundleMoved,
@@ -26,12 +26,12 @@ from asyncexport.core.service.resources import DownloadLink, Me
 from asyncexport.core.states import Archive, BundleRecord, Creating, State
 from asyncexport.engine.budget import Budget
 from asyncexport.engine.bundle_runner import BundleRunner
+from asyncexport.engine.call_turns import CallTurns
 from asyncexport.engine.download import ArchiveDownload, ArchiveDownloads
 from asyncexport.engine.export_state import ExportState
 from asyncexport.engine.key_check import KeyCheck
 from asyncexport.engine.permit import Permit
 from asyncexport.engine.poller import OperationPoller
-from asyncexport.engine.retrying import Retrying
 from asyncexport.errors import ExportError, UnavailableError
 from asyncexport.simulate.service import MemoryLedger
 
@@ -322,7 +322,7 @@ class Scene:
         self.stream = _state(EXPORT, accepted=accepted)
         self.export_states = {EXPORT.name: self.stream, **{one.name: _state(one, accepted=True) for one in also}}
         self.accepted: set[Bundle] = set()
-        self.retrying = Retrying(
+        self.call_turns = CallTurns(
             Backoff(1.0, 300.0, OUTAGE),
             jitter=lambda: jitter,
             key=KeyCheck(lambda: self.service.me(priority=Priority.REST)),
@@ -337,7 +337,7 @@ class Scene:
             export_states=self.export_states,
             definitions={EXPORT.name: EXPORT.definition, **{one.name: one.definition for one in also}},
             tell=self.listener.on_event,
-            retrying=self.retrying,
+            call_turns=self.call_turns,
             attempts=attempts,
             download_slots=slots,
             clock=lambda: round(now(), 3),

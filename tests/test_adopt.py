@@ -12,8 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from asyncexport.core.bundles import ALL_TIME, DAY, Bundle, Range, compact
+from asyncexport.core.directory_diff import Taken, day_tally, overlaps, suspect_days, unrecorded
 from asyncexport.core.exports import Export, Format
-from asyncexport.core.holdings import Taken, day_tally, overlaps, suspect_days, unrecorded
 from asyncexport.core.states import (
     BundleRecord,
     Created,

@@ -6,8 +6,8 @@ from dataclasses import replace
 import pytest
 
 from asyncexport.core.exports import Definition, Export
-from asyncexport.core.guard import least_rows
 from asyncexport.core.polling import FinishedOperation
+from asyncexport.core.replacement_guard import least_rows
 from asyncexport.core.second_looks import SecondLooks
 from asyncexport.core.service.fetch_attempts import PROGRESS_BYTES
 from asyncexport.core.service.resources import DownloadLink
@@ -23,7 +23,7 @@ from asyncexport.core.states import (
     State,
     Stored,
 )
-from asyncexport.engine.export_state import ExportRefused
+from asyncexport.engine.export_state import ExportHasStopped
 from asyncexport.errors import (
     CorruptError,
     FewerRowsError,
@@ -225,11 +225,11 @@ def test_three_files_without_a_known_name_in_a_row_stop_the_export(is_as_stored)
         error = UnknownRowsError(["error"])
         error.is_as_stored = is_as_stored
         scene.downloads.fails = lambda _: error
-        with pytest.raises(ExportRefused):
+        with pytest.raises(ExportHasStopped):
             await carry(scene, planned(0, state=READY))
         assert (scene.service.posts, len(scene.downloads.used)) == (0, 3)
         assert scene.listener.refusals == {EXPORT.name: error}
-        with pytest.raises(ExportRefused):
+        with pytest.raises(ExportHasStopped):
             await carry(scene, planned(1, state=READY))
 
     stop()
@@ -243,7 +243,7 @@ async def test_results_that_could_never_be_read_stop_the_export_at_the_second_a_
     outcomes = await asyncio.gather(
         *(carry(scene, planned(number, state=READY)) for number in range(3)), return_exceptions=True
     )
-    assert all(isinstance(outcome, ExportRefused) for outcome in outcomes)
+    assert all(isinstance(outcome, ExportHasStopped) for outcome in outcomes)
     assert (scene.service.posts, list(scene.listener.refusals)) == (0, [EXPORT.name])
     assert now() >= 60
     assert scene.service.links <= 4  # those that were under way when the first came back
@@ -419,7 +419,7 @@ async def test_an_unknown_segment_costs_four_requests_and_not_fifty(taken_by_an_
     scene.stream.accepted = taken_by_an_earlier_run
     scene.service.refuses = lambda _: REFUSED
     outcomes = await asyncio.gather(*(carry(scene, planned(n)) for n in range(50)), return_exceptions=True)
-    assert all(isinstance(outcome, ExportRefused) for outcome in outcomes)
+    assert all(isinstance(outcome, ExportHasStopped) for outcome in outcomes)
     assert scene.service.posts == 4
     assert [type(state) for state in scene.ledger.states] == [Creating, Planned] * 4
     assert [row.bundle for row in scene.ledger.rows[::2]] == [planned(n).bundle for n in (0, 1, 2, 49)]
@@ -447,7 +447,7 @@ async def test_the_last_bundles_that_are_refused_stop_an_export_that_took_nothin
             await carry(scene, planned(9))
         scene.service.refuses = lambda _: REFUSED
         outcomes = await asyncio.gather(*(carry(scene, planned(n)) for n in range(2)), return_exceptions=True)
-        assert [isinstance(outcome, ExportRefused) for outcome in outcomes] == [not taken_before] * 2
+        assert [isinstance(outcome, ExportHasStopped) for outcome in outcomes] == [not taken_before] * 2
         assert {scene.ledger.latest(planned(n).bundle) for n in range(2)} == {state}
 
 

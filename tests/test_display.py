@@ -42,7 +42,7 @@ from asyncexport.display import (
 )
 from asyncexport.display.event_records import progress_record
 from asyncexport.display.live_view import LiveView
-from asyncexport.display.phrases import sentence
+from asyncexport.display.progress_text import sentence
 from asyncexport.display.progress_view import COARSE, FINE, Rates, draw
 from asyncexport.errors import RefusedError, UnavailableError
 from tests.virtual_time import on_virtual_time

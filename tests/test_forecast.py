@@ -19,8 +19,8 @@ HOUR = 3600.0
 DAY_OF_HALF_HOURS, MONTH, QUARTER, YEAR = 48, 1440, 4320, 17_520
 
 
-def pace(*, tokens: float = 50, lanes: int = 10_000, operation_seconds: float = 0.0) -> Pace:
-    return Pace(tokens, requests_per_minute=2, lanes=lanes, operation_seconds=operation_seconds)
+def pace(*, tokens: float = 50, in_flight: int = 10_000, operation_seconds: float = 0.0) -> Pace:
+    return Pace(tokens, requests_per_minute=2, in_flight=in_flight, operation_seconds=operation_seconds)
 
 
 @pytest.mark.parametrize(
@@ -59,7 +59,7 @@ def test_the_last_operation_runs_after_its_create():
 
 def test_slow_operations_set_the_pace_where_the_quota_does_not():
     """With 100 lanes and operations of two hours, a thousand bundles take ten rounds, however full the bucket."""
-    slow = pace(tokens=1000, lanes=100, operation_seconds=2 * HOUR)
+    slow = pace(tokens=1000, in_flight=100, operation_seconds=2 * HOUR)
     assert seconds_to_end(CREATES_ONLY, slow, bundles=1000) == pytest.approx(20 * HOUR)
 
 

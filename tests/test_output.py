@@ -11,10 +11,10 @@ from contextlib import contextmanager, suppress
 import pytest
 
 from asyncexport.display import MessageLines, Outlet, ResultLines, listening
+from asyncexport.display.formatting import plain
 from asyncexport.display.lines import MOST_LOG_LINES, MOST_PROGRESS_LINES
 from asyncexport.display.live_view import LiveView
 from asyncexport.display.output import OutputThread
-from asyncexport.display.words import plain
 from tests.handles import handles_left
 
 PATIENCE_SECONDS = 30.0

@@ -24,12 +24,12 @@ from asyncexport.core.service.resources import (
     Running,
 )
 from asyncexport.engine.budget import Budget
+from asyncexport.engine.call_turns import CallTurns
 from asyncexport.engine.key_check import KeyCheck
 from asyncexport.engine.listing import AGAIN_AFTER_SECONDS, MOST_IN_A_ROW
 from asyncexport.engine.operation_answers import NAMELESS_SECONDS
 from asyncexport.engine.poll_failures import GONE_AFTER_SECONDS
 from asyncexport.engine.poller import OperationPoller
-from asyncexport.engine.retrying import Retrying
 from asyncexport.errors import (
     GoneError,
     OperationFailedError,
@@ -245,7 +245,7 @@ async def watching(
         service_time=lambda: now() + scene.put_right,
         more_to_create=lambda: scene.more_to_create,
         learned=lambda at, seconds: learned.append((at, seconds)),
-        retrying=Retrying(
+        call_turns=CallTurns(
             Backoff(1.0, 300.0, 6 * 3600.0), jitter=lambda: 0.5, key=KeyCheck(service.me), tell=lambda _: None
         ),
     )

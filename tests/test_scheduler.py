@@ -88,7 +88,7 @@ async def test_all_are_carried_to_where_they_rest():
     await fan.run(*(planned(n) for n in range(25)))
     assert fan.stored == 25
     assert not fan.scheduler.more_to_create
-    assert (fan.scheduler.lanes.running, fan.scheduler.lanes.waiting) == (0, 0)
+    assert (fan.scheduler.in_flight.running, fan.scheduler.in_flight.waiting) == (0, 0)
     assert fan.poller.ended
     posted = [row.bundle for row in fan.scene.ledger.rows if isinstance(row.state, Creating)]
     assert posted == sorted(posted)
@@ -109,7 +109,7 @@ async def test_bundles_are_taken_up_only_when_there_is_room():
     run = fan.start(100_000)
     for moment in range(10, 1000, 10):
         await at(moment)
-        assert fan.scheduler.lanes.running <= 5
+        assert fan.scheduler.in_flight.running <= 5
         assert fan.drawn - fan.stored <= 5 + 10 + 1
         assert len(asyncio.all_tasks()) < 40
     assert fan.stored > 50
@@ -127,10 +127,10 @@ async def test_the_number_allowed_is_followed_as_it_changes():
     fan.allowed = 8
     await at(61)
     await at(100)
-    assert fan.scheduler.lanes.running == 8
+    assert fan.scheduler.in_flight.running == 8
     fan.allowed = 1
     await at(300)
-    assert fan.scheduler.lanes.running == 1
+    assert fan.scheduler.in_flight.running == 1
     run.cancel()
     await asyncio.wait({run})
 
@@ -143,14 +143,14 @@ async def test_who_waits_for_a_request_is_not_at_the_service():
     fan = Fan(scene, allowed=10)
     run = asyncio.create_task(fan.run(planned(0, state=Created(1, 0.0, "op")), *(planned(n) for n in range(1, 30))))
     await at(30)
-    assert (fan.scheduler.lanes.at_service, fan.scheduler.lanes.queued) == (1, 9)
+    assert (fan.scheduler.in_flight.at_service, fan.scheduler.in_flight.queued) == (1, 9)
     scene.gate.is_open.set()
     for moment in (30.5, 40):
         await at(moment)
-        assert (fan.scheduler.lanes.at_service, fan.scheduler.lanes.queued) == (10, 0)
+        assert (fan.scheduler.in_flight.at_service, fan.scheduler.in_flight.queued) == (10, 0)
     run.cancel()
     await asyncio.wait({run})
-    assert fan.scheduler.lanes.at_service == fan.scheduler.lanes.queued == 0
+    assert fan.scheduler.in_flight.at_service == fan.scheduler.in_flight.queued == 0
 
 
 @on_virtual_time
@@ -162,10 +162,10 @@ async def test_none_are_begun_while_finished_ones_pile_up():
     run = fan.start(1000)
     await at(5000)
     assert len(scene.service.made) == 10
-    assert fan.scheduler.lanes.waiting == 10
+    assert fan.scheduler.in_flight.waiting == 10
     await at(80_000)
     assert fan.stored == 7
-    assert fan.scheduler.lanes.waiting == 3
+    assert fan.scheduler.in_flight.waiting == 3
     assert len(scene.service.made) == 10
     await at(90_000)
     assert len(scene.service.made) > 10

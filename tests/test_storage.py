@@ -23,7 +23,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from asyncexport.core.access import Access, access_of
-from asyncexport.core.archive.belonging import ExpectedRows, RowLook
+from asyncexport.core.archive.expected_rows import ExpectedRows, RowLook
 from asyncexport.core.archive.proof import BodyProof
 from asyncexport.core.archive.wire_hash import WireHashes
 from asyncexport.core.bundles import Bundle, Range, show

@@ -28,7 +28,7 @@ from asyncexport.run.findings import (
     UnknownExport,
     Unrecorded,
 )
-from asyncexport.run.looking import ARCHIVES_AT_ONCE
+from asyncexport.run.parallel_inspection import ARCHIVES_AT_ONCE
 from asyncexport.run.rebuild import rebuild
 from asyncexport.run.verify import verify
 from asyncexport.storage import Archives, archive_path

@@ -137,7 +137,7 @@ def _estimates(settings: "Settings", found: "Survey") -> Iterator[Estimate]:
         pace = Pace(
             tokens=found.tokens_for_creates if reading is CREATES_ONLY else found.tokens,
             requests_per_minute=settings.budget.requests_per_minute,
-            lanes=settings.concurrency.operations,
+            in_flight=settings.concurrency.operations,
             operation_seconds=found.median_seconds,
         )
         yield Estimate(

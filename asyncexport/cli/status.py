@@ -18,7 +18,7 @@ from asyncexport.display import count_of, plain, show_bytes, show_count
 
 if TYPE_CHECKING:
     from asyncexport.ledger import Overview, RunRecord
-    from asyncexport.run.standing import Standing
+    from asyncexport.run.export_status import ExportStatus
 
 MOST_NAMED = 10
 """Gaps and parked bundles that are named one by one; `--json` names all."""
@@ -37,7 +37,7 @@ def status(ctx: typer.Context, *, export: Names = None, directory: Directory = N
     it is.
     """
     from asyncexport.ledger import LedgerReader, holder, present
-    from asyncexport.run.standing import standings
+    from asyncexport.run.export_status import export_statuses
     from asyncexport.run.survey import time_at_service
 
     session: Session = ctx.obj
@@ -51,7 +51,7 @@ def status(ctx: typer.Context, *, export: Names = None, directory: Directory = N
     with LedgerReader(where) as ledger:
         known = list(ledger.exports())
         check_names(export, [*configured, *known])
-        chosen = standings(asked.settings, ledger, names=export or (), now=now)
+        chosen = export_statuses(asked.settings, ledger, names=export or (), now=now)
         last_run = ledger.last_run()
     running = holder(where)
     if running:
@@ -59,10 +59,10 @@ def status(ctx: typer.Context, *, export: Names = None, directory: Directory = N
     session.say(f"a run is going on: {plain(str(running))}" if running else "no run is going on")
     if last_run and not running:
         session.say(f"last run: {_last_run_text(last_run)}")
-    for standing in chosen:
-        session.record("export", **_standing_record(standing))
+    for export_status in chosen:
+        session.record("export", **_export_record(export_status))
         session.say()
-        for line in _standing_lines(standing, now=now):
+        for line in _export_lines(export_status, now=now):
             session.say(line)
     for name in configured:
         if name not in known and (not export or name in export):
@@ -77,7 +77,7 @@ def status(ctx: typer.Context, *, export: Names = None, directory: Directory = N
     return session.summary(Exit.PARTIAL if hints else Exit.DONE, tally=tally)
 
 
-def _hints(session: Session, chosen: "list[Standing]", tally: Tally) -> Iterator[str]:
+def _hints(session: Session, chosen: "list[ExportStatus]", tally: Tally) -> Iterator[str]:
     """What to do about all that is not as it should be."""
     again = session.invocation.again
     if any(len(one.overview.parked) > len(one.overview.kept) for one in chosen):
@@ -126,10 +126,10 @@ def _ending(run: "RunRecord") -> dict[str, Any]:
     }
 
 
-def _stored_tally(chosen: "list[Standing]") -> Tally:
+def _stored_tally(chosen: "list[ExportStatus]") -> Tally:
     tally = Tally()
-    for standing in chosen:
-        one, altered = standing.overview, {each.record.bundle: each.reason for each in standing.altered}
+    for export_status in chosen:
+        one, altered = export_status.overview, {each.record.bundle: each.reason for each in export_status.altered}
         # An archive that was kept, and is gone since, is named as gone.
         held = {record.bundle for record in one.parked if record.stored is not None} | altered.keys()
         tally.stored_before += one.stored - len(held)
@@ -146,9 +146,9 @@ def _stored_tally(chosen: "list[Standing]") -> Tally:
     return tally
 
 
-def _standing_record(standing: "Standing") -> dict[str, Any]:
+def _export_record(export_status: "ExportStatus") -> dict[str, Any]:
     """One export, as `--json` has it."""
-    overview, settled = standing.overview, standing.settled
+    overview, settled = export_status.overview, export_status.settled
     covered = overview.covered
     return {
         "name": overview.name,
@@ -158,11 +158,11 @@ def _standing_record(standing: "Standing") -> dict[str, Any]:
         "rows": overview.rows,
         "bytes": overview.bytes,
         "covered": [_range_record(one) for one in covered],
-        "since": None if standing.since is None else show(standing.since),
-        "gaps": [_range_record(one) for one in standing.gaps],
+        "since": None if export_status.since is None else show(export_status.since),
+        "gaps": [_range_record(one) for one in export_status.gaps],
         "altered": [
             {**_range_record(one.record.bundle.range), "path": one.record.stored.path, "reason": one.reason}
-            for one in standing.altered
+            for one in export_status.altered
             if one.record.stored
         ],
         "overlaps": [{**_range_record(later), "with": _range_record(earlier)} for earlier, later in overview.overlaps],
@@ -187,9 +187,9 @@ def _standing_record(standing: "Standing") -> dict[str, Any]:
     }
 
 
-def _standing_lines(standing: "Standing", *, now: float) -> Iterator[str]:
+def _export_lines(export_status: "ExportStatus", *, now: float) -> Iterator[str]:
     """One export, as a person reads it."""
-    overview, settled = standing.overview, standing.settled
+    overview, settled = export_status.overview, export_status.settled
     definition = overview.definition
     yield f"{overview.name}: {definition.type.value}s of {plain(definition.segment)}, as {definition.format.value}"
     empty = f" ({show_count(overview.empty)} without rows)" if overview.empty else ""
@@ -203,8 +203,8 @@ def _standing_lines(standing: "Standing", *, now: float) -> Iterator[str]:
         yield _labelled("covered", f"{show(covered[0].start)} to {show(covered[-1].end)}")
         if settled is not None:
             yield _labelled("settled", f"up to {show(settled)}{_behind(settled - covered[-1].end)}")
-    yield from _list_lines("gaps", [f"{one} ({show_duration(one.seconds)})" for one in standing.gaps])
-    altered = [f"{show(one.record.bundle.range.start)}: {one.reason}" for one in standing.altered]
+    yield from _list_lines("gaps", [f"{one} ({show_duration(one.seconds)})" for one in export_status.gaps])
+    altered = [f"{show(one.record.bundle.range.start)}: {one.reason}" for one in export_status.altered]
     yield from _list_lines("altered", altered)
     yield from _list_lines("overlaps", [f"{later} with {earlier}" for earlier, later in overview.overlaps])
     unsettled = [

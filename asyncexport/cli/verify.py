@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncGenerator
 
     from asyncexport.config import ApiKey, Settings
-    from asyncexport.run.checked import Found
+    from asyncexport.run.check_result import CheckResult
     from asyncexport.run.findings import Finding
 
 
@@ -82,7 +82,7 @@ def _refuse_together(names: list[str] | None, *, repair: bool, rebuild: bool, ad
         raise ConfigError(problems)
 
 
-def _hints(session: Session, found: "Found") -> Iterator[str]:
+def _hints(session: Session, found: "CheckResult") -> Iterator[str]:
     """What to do about what was found."""
     counts, again = found.counts, session.invocation.again
     if counts["damaged"]:
@@ -99,9 +99,9 @@ def _hints(session: Session, found: "Found") -> Iterator[str]:
         yield f"bring the .export.json of such a folder back, then run `{again('verify', '--adopt')}`"
 
 
-def _check(session: Session, settings: "Settings", names: list[str] | None) -> "Found":
+def _check(session: Session, settings: "Settings", names: list[str] | None) -> "CheckResult":
     from asyncexport.ledger import LedgerReader
-    from asyncexport.run.checked import Found
+    from asyncexport.run.check_result import CheckResult
     from asyncexport.run.directory import check_ledger_not_lost
     from asyncexport.run.verify import verify as check
 
@@ -111,7 +111,7 @@ def _check(session: Session, settings: "Settings", names: list[str] | None) -> "
         overviews = ledger.overviews()
     check_names(names, [one.name for one in overviews])
     total = sum(one.stored for one in overviews if not names or one.name in names)
-    found = Found()
+    found = CheckResult()
 
     async def checked() -> None:
         with session.counting(f"verify {where}", total=total, of="archives checked") as count:
@@ -125,14 +125,14 @@ def _check(session: Session, settings: "Settings", names: list[str] | None) -> "
     return found
 
 
-def _rebuild(session: Session, settings: "Settings", *, force: bool) -> "Found":
+def _rebuild(session: Session, settings: "Settings", *, force: bool) -> "CheckResult":
     from asyncexport.run.rebuild import rebuild
 
     where = settings.output.directory
     return _looked(session, where, f"rebuild the ledger of {where}", rebuild(where, force=force))
 
 
-def _adopt(session: Session, settings: "Settings") -> "Found":
+def _adopt(session: Session, settings: "Settings") -> "CheckResult":
     from asyncexport.run.adopt import adopt
 
     where = settings.output.directory
@@ -140,11 +140,11 @@ def _adopt(session: Session, settings: "Settings") -> "Found":
     return _looked(session, where, heading, adopt(where, exports=settings.exports))
 
 
-def _looked(session: Session, where: Path, heading: str, looks: "AsyncGenerator[Finding, None]") -> "Found":
+def _looked(session: Session, where: Path, heading: str, looks: "AsyncGenerator[Finding, None]") -> "CheckResult":
     """Count what is found, until there is no more."""
-    from asyncexport.run.checked import Found
+    from asyncexport.run.check_result import CheckResult
 
-    found = Found()
+    found = CheckResult()
 
     async def looked() -> None:
         with session.counting(heading, total=None, of="files read") as count:
@@ -158,9 +158,9 @@ def _looked(session: Session, where: Path, heading: str, looks: "AsyncGenerator[
     return found
 
 
-def _take(session: Session, found: "Found", finding: "Finding", where: Path) -> None:
+def _take(session: Session, found: "CheckResult", finding: "Finding", where: Path) -> None:
     """Count a finding, and name it where it is not sound."""
-    from asyncexport.run.checked import NO_FILE, moved_aside
+    from asyncexport.run.check_result import NO_FILE, moved_aside
     from asyncexport.run.findings import (
         Adopted,
         Broken,
@@ -219,7 +219,7 @@ def _facts(bundle: Bundle) -> dict[str, Any]:
     return {"export": bundle.export, "start": show(bundle.range.start), "end": show(bundle.range.end)}
 
 
-def _say_counts(session: Session, found: "Found") -> None:
+def _say_counts(session: Session, found: "CheckResult") -> None:
     counts = found.counts
     told = ", ".join(f"{show_count(counts[kind])} {kind}" for kind in ("sound", "missing", "broken"))
     if counts["damaged"]:
@@ -237,7 +237,7 @@ def _say_counts(session: Session, found: "Found") -> None:
     session.say(f"archives: {told}")
 
 
-def _repair(session: Session, settings: "Settings", found: "Found", key: "ApiKey") -> Summary:
-    from asyncexport.run.checked import repair_of
+def _repair(session: Session, settings: "Settings", found: "CheckResult", key: "ApiKey") -> Summary:
+    from asyncexport.run.check_result import repair_of
 
     return carry_out(session, settings, repair_of(settings, found.unsound), key=key)

@@ -6,7 +6,7 @@ Importing this brings in pydantic, which is slow: commands do so when they need 
     fields      what may stand in one field
     model       tables, keys and defaults
     layers      file, environment and flags
-    wording     faults in the user's words
+    fault_messages  faults in the user's words
     load        all of it together
     vary        the same with one key changed
     key         the API key

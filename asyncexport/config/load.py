@@ -6,9 +6,9 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from asyncexport.config.fault_messages import problem
 from asyncexport.config.layers import SettingsLayer, called, find_file, from_environment, from_file, from_flags
 from asyncexport.config.model import ExportSettings, Settings
-from asyncexport.config.wording import problem
 from asyncexport.errors import ConfigError, Problem
 
 HINT = "`asyncexport init` writes a file that shows every setting with its default"

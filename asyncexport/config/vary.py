@@ -13,10 +13,10 @@ from typing import Any
 from pydantic import BaseModel, ValidationError
 
 from asyncexport.config.durations import write_duration
+from asyncexport.config.fault_messages import problem
 from asyncexport.config.fields import TextValue
 from asyncexport.config.layers import SettingsLayer, short_name
 from asyncexport.config.model import Settings
-from asyncexport.config.wording import problem
 from asyncexport.core.exports import Type
 from asyncexport.errors import ConfigError, Problem
 

@@ -36,13 +36,13 @@ class Pace:
     Attributes:
         tokens: Requests at hand.
         requests_per_minute: How fast more come in.
-        lanes: How many operations may be running at the service at once.
+        in_flight: How many operations may be running at the service at once.
         operation_seconds: What one takes.
     """
 
     tokens: float
     requests_per_minute: float
-    lanes: int
+    in_flight: int
     operation_seconds: float
 
 
@@ -77,7 +77,7 @@ def seconds_to_end(
         return max(quota, rest_seconds + last_look)
     last_create = max(
         seconds_for(to_create, tokens=pace.tokens, requests_per_minute=pace.requests_per_minute),
-        max(0, bundles - pace.lanes) / pace.lanes * pace.operation_seconds,
+        max(0, bundles - pace.in_flight) / pace.in_flight * pace.operation_seconds,
     )
     return max(quota, rest_seconds, last_create + pace.operation_seconds + last_look)
 

@@ -1,4 +1,4 @@
-"""What follows when files of one export are refused for their rows (`core.archive.belonging`).
+"""What follows when files of one export are refused for their rows (`core.archive.expected_rows`).
 
 1. A file with the rows of another range costs a new export, at once: another download would bring the same rows. After
    `MOST_IN_A_ROW` in a row the rule is wrong about this export, and not the files: it is off from then on.
@@ -17,7 +17,7 @@ from typing import Generic, TypeVar
 
 import orjson
 
-from asyncexport.core.archive.belonging import RowLook
+from asyncexport.core.archive.expected_rows import RowLook
 from asyncexport.errors import ArchiveError
 
 T = TypeVar("T")

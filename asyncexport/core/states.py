@@ -163,7 +163,7 @@ class Refused:
 
 @dataclass(frozen=True, slots=True)
 class FewerRows:
-    """Parked: the new export has far fewer rows than the archive, which was kept (`core.guard`).
+    """Parked: the new export has far fewer rows than the archive, which was kept (`core.replacement_guard`).
 
     Args:
         rows_before: Rows of the archive.

@@ -20,7 +20,7 @@ from asyncexport.core.events import (
     RowsOutside,
 )
 from asyncexport.core.exits import MEANINGS, Exit, exit_of
-from asyncexport.core.guard import is_far_fewer
+from asyncexport.core.replacement_guard import is_far_fewer
 from asyncexport.core.states import FewerRows, Stored
 from asyncexport.errors import ExportError
 

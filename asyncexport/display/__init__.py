@@ -6,11 +6,11 @@
    line a minute says the same.
 4. Whether anybody reads makes no difference to a run: a thread writes, a closed pipe swallows what is written to it.
 
-    words          numbers as people read them
+    formatting     numbers as people read them
     output         the way out: stdout and stderr, and the thread that writes to them
     lines          lines on stdout and stderr, log lines among them
     event_records  what happens during a run, as JSON
-    phrases        a run as it stands, in words
+    progress_text  a run as it stands, in words
     progress_view  what the progress looks like
     live_view      where it is drawn
     viewers        shows a run, or a long look at many things
@@ -18,10 +18,10 @@
 """
 
 from asyncexport.display.closing_text import closing_lines, look_command
+from asyncexport.display.formatting import count_of, plain, show_bytes, show_count, show_minute, table
 from asyncexport.display.lines import MessageLines, ResultLines, listening
 from asyncexport.display.output import Outlet, StandardStreams
 from asyncexport.display.viewers import Counter, RunViewer
-from asyncexport.display.words import count_of, plain, show_bytes, show_count, show_minute, table
 
 __all__ = [
     "Counter",

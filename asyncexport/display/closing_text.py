@@ -7,7 +7,7 @@ from asyncexport.core.bundles import Bundle, show
 from asyncexport.core.exits import Exit
 from asyncexport.core.summary import Refreshed, Summary, Tally, lost_reason
 from asyncexport.core.text import show_duration
-from asyncexport.display.words import count_of, plain, show_bytes, show_count
+from asyncexport.display.formatting import count_of, plain, show_bytes, show_count
 
 MOST_PROBLEMS = 10
 """Of the parked bundles that are named; `status` and `--json` name all."""

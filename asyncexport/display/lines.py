@@ -18,8 +18,8 @@ from typing import Any
 
 import orjson
 
+from asyncexport.display.formatting import count_of, plain
 from asyncexport.display.output import Outlet
-from asyncexport.display.words import count_of, plain
 
 PROGRAM = "asyncexport"
 

@@ -15,8 +15,8 @@ from collections.abc import Callable, Sequence
 from rich.console import Console
 from rich.text import Text
 
+from asyncexport.display.formatting import plain
 from asyncexport.display.output import Outlet
-from asyncexport.display.words import plain
 
 START_OF_LINE = "\r"
 UP = "\x1b[{}A"

@@ -14,8 +14,8 @@ from rich.text import Text
 
 from asyncexport.core.summary import Snapshot
 from asyncexport.core.text import show_duration
-from asyncexport.display.phrases import Wordings, away, budget, bundles, data, files, fitting, when
-from asyncexport.display.words import plain, show_count
+from asyncexport.display.formatting import plain, show_count
+from asyncexport.display.progress_text import Wordings, away, budget, bundles, data, files, fitting, when
 
 RATE_SECONDS = 300.0
 """Rates are those of the last five minutes: since the beginning, the first burst would colour all that follows."""

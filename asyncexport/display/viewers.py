@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING
 from asyncexport.core.events import BundleStored, Event
 from asyncexport.core.summary import Snapshot
 from asyncexport.display.event_records import event_record, progress_record
+from asyncexport.display.formatting import show_count
 from asyncexport.display.lines import MessageLines, ResultLines
-from asyncexport.display.phrases import sentence
-from asyncexport.display.words import show_count
+from asyncexport.display.progress_text import sentence
 
 if TYPE_CHECKING:
     from asyncexport.display.live_view import LiveView

@@ -15,6 +15,7 @@ from asyncexport.core.events import Listener, PossibleDuplicate
 from asyncexport.core.exports import Definition
 from asyncexport.core.states import BundleRecord, Created, Creating, Failed, FewerRows, Overdue, Ready, Refused
 from asyncexport.engine.budget import Budget
+from asyncexport.engine.call_turns import CallTurns
 from asyncexport.engine.calls import ExportCalls
 from asyncexport.engine.creates import Creates
 from asyncexport.engine.download import ArchiveDownloads
@@ -23,7 +24,6 @@ from asyncexport.engine.fetching import Fetching
 from asyncexport.engine.moves import BundleMoves, StateLog
 from asyncexport.engine.operation_ends import OperationEnds, OverdueOperations
 from asyncexport.engine.poller import OperationPoller
-from asyncexport.engine.retrying import Retrying
 from asyncexport.engine.service_ids import IdOwners
 
 
@@ -38,7 +38,7 @@ class BundleRunner:
         ledger: Where states are written, and ids on record.
         export_states: The exports by name.
         tell: Called with each event.
-        retrying: What is known of refusals, shared with the poller.
+        call_turns: What is known of refusals, shared with the poller.
         attempts: `[retry] attempts`.
         download_slots: `[concurrency] downloads`.
         accepted: Bundles whose archive is replaced by whatever comes. More may be added during the run.
@@ -62,7 +62,7 @@ class BundleRunner:
         ledger: StateLog,
         export_states: dict[str, ExportState],
         tell: Listener,
-        retrying: Retrying,
+        call_turns: CallTurns,
         attempts: int,
         download_slots: int,
         clock: Callable[[], float],
@@ -75,14 +75,14 @@ class BundleRunner:
         known = {name: one.export.definition for name, one in export_states.items()}
         self._owners = IdOwners(ledger, {**(definitions or {}), **known})
         self._moves = BundleMoves(ledger, tell, attempts=attempts, clock=clock, earliest=earliest)
-        self._ends = OperationEnds(poller, self._moves, retrying, self._owners)
-        self._overdue = OverdueOperations(poller, self._moves, retrying)
-        self.creates = Creates(gate, service, self._moves, retrying)
+        self._ends = OperationEnds(poller, self._moves, call_turns, self._owners)
+        self._overdue = OverdueOperations(poller, self._moves, call_turns)
+        self.creates = Creates(gate, service, self._moves, call_turns)
         self.fetching = Fetching(
             service,
             downloads,
             self._moves,
-            retrying,
+            call_turns,
             slots=download_slots,
             accepted=accepted,
             second_look_seconds=second_look_seconds,

@@ -14,10 +14,10 @@ from asyncexport.core.events import PossibleDuplicate, Retried
 from asyncexport.core.service.refusals import BundleTrouble
 from asyncexport.core.service.retrying import Call, CameBack, Facts, Next, decide, read
 from asyncexport.core.states import BundleRecord, Failed, Planned
+from asyncexport.engine.call_turns import CallTurns
 from asyncexport.engine.create_turns import CreateTurn, CreateTurns
-from asyncexport.engine.export_state import ExportRefused, ExportState
+from asyncexport.engine.export_state import ExportHasStopped, ExportState
 from asyncexport.engine.moves import BundleMoves
-from asyncexport.engine.retrying import Retrying
 from asyncexport.errors import ServiceError, UnavailableError
 
 BLOCKED = frozenset({CameBack.FORBIDDEN, CameBack.BLOCKED, CameBack.UNREADABLE})
@@ -32,16 +32,16 @@ class CreateFailures:
 
     Args:
         moves: Where states are written.
-        retrying: What is known of refusals.
+        call_turns: What is known of refusals.
         turns: Whose create may go.
 
     Attributes:
         is_over: Whether the run is to end: no create is sent any more.
     """
 
-    def __init__(self, moves: BundleMoves, retrying: Retrying, turns: CreateTurns) -> None:
+    def __init__(self, moves: BundleMoves, call_turns: CallTurns, turns: CreateTurns) -> None:
         self._moves = moves
-        self._retrying = retrying
+        self._call_turns = call_turns
         self._turns = turns
         self._troubles: dict[Bundle, BundleTrouble] = {}
         self.is_over = False
@@ -60,7 +60,7 @@ class CreateFailures:
             export.waiting.pop(bundle, None)
         elif came_back in BLOCKED and not self._others_get_on(export, bundle):
             is_odd = came_back is CameBack.UNREADABLE
-            turn.turn.refused(error, least_wait=self._retrying.patience.repeated_seconds if is_odd else 0.0)
+            turn.turn.refused(error, least_wait=self._call_turns.patience.repeated_seconds if is_odd else 0.0)
         if came_back is CameBack.UNREADABLE:
             return await self._moves.count_attempt(asked, attempt, str(error))
         return await self._moves.note(asked, Planned(attempt))
@@ -76,26 +76,26 @@ class CreateFailures:
             known = replace(known, said_twice=self._is_unreadable_again(export))
         elif came_back is not CameBack.TOO_OFTEN:
             self._moves.tell(Retried(bundle, str(error), concerns_all=came_back is CameBack.TROUBLE))
-        match await self._retrying.next_after(error, name, Call.CREATE, trouble, known):
+        match await self._call_turns.next_after(error, name, Call.CREATE, trouble, known):
             case Next.PARK:
                 return await self._moves.note(record, Failed(str(error)))
             case Next.STOP_EXPORT:
-                self._retrying.stop(export, error, Call.CREATE)
-                raise ExportRefused from error
+                self._call_turns.stop(export, error, Call.CREATE)
+                raise ExportHasStopped from error
             case Next.STOP_RUN:
                 self.is_over = True
                 raise error
             case Next.AGAIN if self._others_get_on(export, bundle):
-                await asyncio.sleep(self._retrying.patience.probe_wait(trouble.tries))
+                await asyncio.sleep(self._call_turns.patience.probe_wait(trouble.tries))
             case Next.WAIT if came_back is CameBack.TROUBLE:
-                await self._retrying.pause(trouble.tries)
+                await self._call_turns.pause(trouble.tries)
         return record
 
     async def _see_others(self, record: BundleRecord, export: ExportState, error: ServiceError) -> BundleRecord:
         """Wait until it is known whether the refusal of a create is the bundle's trouble or the export's."""
         bundle, creates = record.bundle, export.creates
         self._moves.tell(Retried(bundle, str(error)))
-        while not export.refused:
+        while not export.creates_stopped_by:
             known = Facts(
                 others_get_on=bundle not in creates.undecided,
                 in_a_row=creates.in_a_row,
@@ -105,12 +105,12 @@ class CreateFailures:
                 case Next.PARK:
                     return await self._moves.note(record, Failed(str(error)))
                 case Next.STOP_EXPORT:
-                    self._retrying.stop(export, error, Call.CREATE)
-                    raise ExportRefused from error
+                    self._call_turns.stop(export, error, Call.CREATE)
+                    raise ExportHasStopped from error
             self._turns.look_for_newest(export)
             if bundle in creates.undecided and not creates.newest_refused:
-                await self._retrying.news.wait(float("inf"))
-        raise ExportRefused from error
+                await self._call_turns.changes.wait(float("inf"))
+        raise ExportHasStopped from error
 
     def has_failed(self, bundle: Bundle) -> bool:
         """Whether a create of the bundle failed, and none was taken since."""
@@ -121,13 +121,13 @@ class CreateFailures:
         self._troubles.pop(bundle, None)
 
     def _trouble(self, bundle: Bundle) -> BundleTrouble:
-        return self._troubles.setdefault(bundle, BundleTrouble(self._retrying.now()))
+        return self._troubles.setdefault(bundle, BundleTrouble(self._call_turns.now()))
 
     def _others_get_on(self, export: ExportState, bundle: Bundle) -> bool:
-        return self._retrying.others_get_on(export.export.name, Call.CREATE, self._trouble(bundle))
+        return self._call_turns.others_get_on(export.export.name, Call.CREATE, self._trouble(bundle))
 
     def _is_unreadable_again(self, export: ExportState) -> bool:
         """Whether a create of the export was answered with something unreadable before, long enough ago."""
         since = export.unreadable_since
-        export.unreadable_since = self._retrying.now() if since is None else since
-        return since is not None and self._retrying.now() - since >= self._retrying.patience.repeated_seconds
+        export.unreadable_since = self._call_turns.now() if since is None else since
+        return since is not None and self._call_turns.now() - since >= self._call_turns.patience.repeated_seconds

@@ -15,8 +15,8 @@ from dataclasses import dataclass
 
 from asyncexport.core.bundles import Bundle
 from asyncexport.core.service.retrying import Call
+from asyncexport.engine.call_turns import CallTurn, CallTurns
 from asyncexport.engine.export_state import ExportState
-from asyncexport.engine.retrying import Retrying, Turn
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,7 +24,7 @@ class CreateTurn:
     """Leave to send a create; `alone`: no other of this export goes meanwhile."""
 
     bundle: Bundle
-    turn: Turn
+    turn: CallTurn
     alone: bool
 
 
@@ -32,15 +32,15 @@ class CreateTurns:
     """Gives turns.
 
     Args:
-        retrying: What is known of refusals.
+        call_turns: What is known of refusals.
 
     Attributes:
         take_newest: Has the newest bundle of an export taken up that was not yet, and says which it is; None: there is
             none.
     """
 
-    def __init__(self, retrying: Retrying) -> None:
-        self._retrying = retrying
+    def __init__(self, call_turns: CallTurns) -> None:
+        self._call_turns = call_turns
         self.take_newest: Callable[[str], Bundle | None] = lambda _: None
 
     @contextmanager
@@ -57,21 +57,21 @@ class CreateTurns:
 
         `was_refused`: it had a turn before, so that others go first.
         """
-        creates, now = export.creates, self._retrying.now()
+        creates, now = export.creates, self._call_turns.now()
         others_go_first = creates.newest not in (None, bundle) or creates.needs_newest(others_wait=True)
         if others_go_first or (export.goes_alone and export.alone is not None):
             return float("inf")
-        refused_for = self._retrying.wait_seconds(export.export.name, Call.CREATE, lets_others_go=was_refused)
-        return max(refused_for, self._retrying.failures.wait_seconds(bundle, now))
+        refused_for = self._call_turns.wait_seconds(export.export.name, Call.CREATE, lets_others_go=was_refused)
+        return max(refused_for, self._call_turns.failures.wait_seconds(bundle, now))
 
     def take(self, bundle: Bundle, export: ExportState, *, was_refused: bool = False) -> CreateTurn | None:
         """Take a turn; None: it is not this bundle's."""
         if self.wait_seconds(bundle, export, was_refused=was_refused) > 0:
             return None
-        turn = self._retrying.turn(export.export.name, Call.CREATE)
+        turn = self._call_turns.turn(export.export.name, Call.CREATE)
         if turn is None:
             return None
-        self._retrying.failures.begin(bundle)
+        self._call_turns.failures.begin(bundle)
         export.under_way.add(bundle)
         if export.goes_alone:
             export.alone = bundle
@@ -79,13 +79,13 @@ class CreateTurns:
 
     def may_go(self, turn: CreateTurn, export: ExportState) -> bool:
         """Whether a turn that was taken still holds, when there is a token for it."""
-        if export.refused:
+        if export.creates_stopped_by:
             return False
         if turn.alone or turn.turn.is_probe:
             return True
-        refusals, name = self._retrying.refusals, export.export.name
+        refusals, name = self._call_turns.refusals, export.export.name
         is_blocked = refusals.doubt(name, Call.CREATE) is not None or refusals.holds_all_but(name, Call.CREATE)
-        return not (export.goes_alone or is_blocked or self._retrying.failures.holds(turn.bundle))
+        return not (export.goes_alone or is_blocked or self._call_turns.failures.holds(turn.bundle))
 
     def taken(self, turn: CreateTurn, export: ExportState) -> None:
         """The service took a create."""
@@ -95,7 +95,7 @@ class CreateTurns:
         export.creates.take(turn.bundle)
         turn.turn.went_well()
         if was_held:
-            self._retrying.news.spread()
+            self._call_turns.changes.notify()
 
     def leave(self, turn: CreateTurn, export: ExportState) -> None:
         """A turn is over, whatever came back."""
@@ -105,12 +105,12 @@ class CreateTurns:
             export.alone = None
         if export.waiting or export.creates.undecided:
             self.look_for_newest(export)
-            self._retrying.news.spread()
+            self._call_turns.changes.notify()
 
     def give_up(self, bundle: Bundle, export: ExportState) -> None:
         """A bundle is parked, for whatever reason: if the others waited to see how it fares, another is tried."""
         export.creates.give_up(bundle)
-        self._retrying.news.spread()
+        self._call_turns.changes.notify()
 
     def look_for_newest(self, export: ExportState) -> None:
         """Where it is the newest bundle's turn, give it that (rule 4)."""
@@ -122,4 +122,4 @@ class CreateTurns:
             creates.none_is_left()
         else:
             creates.newest = newest
-        self._retrying.news.spread()
+        self._call_turns.changes.notify()

@@ -21,12 +21,12 @@ from asyncexport.core.service.requests import Kind
 from asyncexport.core.service.retrying import Call
 from asyncexport.core.states import BundleRecord, Created, Creating, Failed
 from asyncexport.engine.budget import Budget, NotWanted
+from asyncexport.engine.call_turns import CallTurns
 from asyncexport.engine.calls import ExportCalls
 from asyncexport.engine.create_failures import CreateFailures
 from asyncexport.engine.create_turns import CreateTurn, CreateTurns
-from asyncexport.engine.export_state import ExportRefused, ExportState
+from asyncexport.engine.export_state import ExportHasStopped, ExportState
 from asyncexport.engine.moves import BundleMoves
-from asyncexport.engine.retrying import Retrying
 from asyncexport.errors import ServiceError
 
 log = logging.getLogger(__name__)
@@ -47,30 +47,30 @@ class Creates:
         gate: What gives leave to send.
         service: What is asked.
         moves: Where states are written.
-        retrying: What is known of refusals.
+        call_turns: What is known of refusals.
 
     Attributes:
         turns: Whose create may go.
         asking: Whose create is on its way to the service, or will be in a moment.
     """
 
-    def __init__(self, gate: Budget, service: ExportCalls, moves: BundleMoves, retrying: Retrying) -> None:
+    def __init__(self, gate: Budget, service: ExportCalls, moves: BundleMoves, call_turns: CallTurns) -> None:
         self._gate = gate
         self._service = service
         self._moves = moves
-        self._retrying = retrying
+        self._call_turns = call_turns
         self._posts: set[asyncio.Task[Posted]] = set()
         self._left_alone: set[asyncio.Task[Posted]] = set()
         self._lost: BaseException | None = None
-        self.turns = CreateTurns(retrying)
-        self._failures = CreateFailures(moves, retrying, self.turns)
+        self.turns = CreateTurns(call_turns)
+        self._failures = CreateFailures(moves, call_turns, self.turns)
         self.asking: set[Bundle] = set()
 
     async def create(self, record: BundleRecord, attempt: int, export: ExportState) -> BundleRecord:
         """From `Planned` (or a `Creating` whose answer is lost) to `Created`, back to `Planned`, or to `Failed`.
 
         Raises:
-            ExportRefused: the service refuses the whole export.
+            ExportHasStopped: the service refuses the whole export.
             UnauthorizedError: the key was refused.
             UnavailableError: the service is gone for good.
         """
@@ -98,7 +98,7 @@ class Creates:
             task.cancel()
 
     async def _create(self, record: BundleRecord, attempt: int, export: ExportState) -> BundleRecord:
-        bundle, failures = record.bundle, self._retrying.failures
+        bundle, failures = record.bundle, self._call_turns.failures
         turn = await self._turn(bundle, export)
         if turn is None:
             return await self._moves.note(record, Failed(failures.parked.pop(bundle)))
@@ -117,18 +117,18 @@ class Creates:
 
     async def _turn(self, bundle: Bundle, export: ExportState) -> CreateTurn | None:
         """Wait for leave to ask; None: the bundle is to be parked, since its operations failed."""
-        failures, was_refused = self._retrying.failures, self._failures.has_failed(bundle)
+        failures, was_refused = self._call_turns.failures, self._failures.has_failed(bundle)
         while True:
             if failures.given_up:
-                self._retrying.stop(export, ServiceError(failures.given_up), Call.CREATE)
-            if export.refused or self._failures.is_over:
-                raise ExportRefused
+                self._call_turns.stop(export, ServiceError(failures.given_up), Call.CREATE)
+            if export.creates_stopped_by or self._failures.is_over:
+                raise ExportHasStopped
             if bundle in failures.parked:
                 return None
             turn = self.turns.take(bundle, export, was_refused=was_refused)
             if turn is not None:
                 return turn
-            await self._retrying.news.wait(self.turns.wait_seconds(bundle, export, was_refused=was_refused))
+            await self._call_turns.changes.wait(self.turns.wait_seconds(bundle, export, was_refused=was_refused))
 
     async def _post(self, record: BundleRecord, attempt: int, export: ExportState, turn: CreateTurn) -> Posted:
         """Rules 1 and 2."""

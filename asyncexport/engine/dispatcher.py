@@ -15,7 +15,7 @@ from aiolimiter import AsyncLimiter
 from asyncexport.core.admission import Admission, Grant, Prefer, Priority
 from asyncexport.core.bucket import Bucket
 from asyncexport.core.service.requests import Kind
-from asyncexport.engine.waiting_line import WaitingLine
+from asyncexport.engine.request_queue import RequestQueue
 
 
 class PacingLimiter:
@@ -67,7 +67,7 @@ class Dispatcher:
         self._news = asyncio.Event()
         self._refusal: Callable[[], BaseException] | None = None
         self._serving: asyncio.Task[None] | None = None
-        self.line = WaitingLine(prefer)
+        self.line = RequestQueue(prefer)
 
     def start(self) -> None:
         """Begin to serve."""

@@ -13,7 +13,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AbstractAsyncContextManager
 from typing import Protocol, Self
 
-from asyncexport.core.archive.belonging import RowLook
+from asyncexport.core.archive.expected_rows import RowLook
 from asyncexport.core.archive.proof import BodyForm, BodyProof
 from asyncexport.core.archive.wire_hash import WireHashes, read_goog_hash
 from asyncexport.core.bundles import Bundle

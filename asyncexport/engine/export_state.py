@@ -13,7 +13,7 @@ from asyncexport.core.service.retrying import Call, CameBack, read
 from asyncexport.errors import ExportError
 
 
-class ExportRefused(Exception):  # noqa: N818 - a way out of a coroutine, not an error of its own
+class ExportHasStopped(Exception):  # noqa: N818 - a way out of a coroutine, not an error of its own
     """The bundle's export was stopped: its coroutine ends, and the bundle stays as it is on record."""
 
 
@@ -25,7 +25,7 @@ class ExportState:
         export: The export.
         accepted: Whether the service has ever taken a create of it.
         ever_stored: Whether anything of it was ever stored.
-        refused: How its creates were refused for good; None: they are not.
+        creates_stopped_by: How its creates were refused for good; None: they are not.
         stopped: Whether nothing of it is asked for any more, what runs at the service included.
         creates: Which creates of it were refused.
         waiting: Bundles that wait to send their create, in order; one whose create was refused is in `creates` instead.
@@ -37,7 +37,7 @@ class ExportState:
     export: Export
     accepted: bool = False
     ever_stored: bool = False
-    refused: ExportError | None = None
+    creates_stopped_by: ExportError | None = None
     stopped: bool = False
     creates: CreateRefusals = field(default_factory=CreateRefusals)
     waiting: dict[Bundle, None] = field(default_factory=dict)
@@ -52,8 +52,8 @@ class ExportState:
 
     def stop(self, error: ExportError, call: Call) -> ExportStopped | None:
         """Stop it: what runs at the service goes on only where its creates alone are refused. None: it was stopped."""
-        was_stopped = self.refused is not None
-        self.refused = self.refused or error
+        was_stopped = self.creates_stopped_by is not None
+        self.creates_stopped_by = self.creates_stopped_by or error
         self.stopped = self.stopped or call is not Call.CREATE
         blames_key = call is Call.CREATE and read(call, error) in (CameBack.FORBIDDEN, CameBack.BLOCKED)
         stopped = ExportStopped(self.export.name, error, ever_stored=self.ever_stored, blames_key=blames_key)

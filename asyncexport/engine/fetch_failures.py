@@ -17,10 +17,10 @@ from asyncexport.core.service.refusals import EXPORT_LIFE_SECONDS, BundleTrouble
 from asyncexport.core.service.retrying import Call, CameBack, Facts, Next, read
 from asyncexport.core.states import BundleRecord, Ready, Refused
 from asyncexport.core.text import show_duration
+from asyncexport.engine.call_turns import CallTurns
 from asyncexport.engine.download import ArchiveDownload
-from asyncexport.engine.export_state import ExportRefused, ExportState
+from asyncexport.engine.export_state import ExportHasStopped, ExportState
 from asyncexport.engine.moves import BundleMoves
-from asyncexport.engine.retrying import Retrying
 from asyncexport.engine.row_checks import RowChecks
 from asyncexport.errors import (
     ArchiveError,
@@ -67,7 +67,7 @@ class FetchFailures:
 
     Args:
         moves: Where states are written.
-        retrying: What is known of refusals.
+        call_turns: What is known of refusals.
         rows: What is known of the rows in each export's files.
         second_look_seconds: `[download] second_look`.
 
@@ -75,27 +75,29 @@ class FetchFailures:
         second_looks: How many files without rows were to be looked at once more.
     """
 
-    def __init__(self, moves: BundleMoves, retrying: Retrying, rows: RowChecks, *, second_look_seconds: float) -> None:
+    def __init__(
+        self, moves: BundleMoves, call_turns: CallTurns, rows: RowChecks, *, second_look_seconds: float
+    ) -> None:
         self._moves = moves
-        self._retrying = retrying
+        self._call_turns = call_turns
         self._rows = rows
         self._second_look_seconds = second_look_seconds
         self.second_looks = 0
 
     def may_be_everybodys(self, file: FileOfBundle, error: ServiceError) -> bool:
         """Whether it is a refusal, and no other bundle of the export gets on."""
-        tries, now = file.tries, self._retrying.now()
+        tries, now = file.tries, self._call_turns.now()
         if not tries.is_refusal(read(tries.call, error), now):
             return False
-        return not self._retrying.others_get_on(file.name, tries.call, tries.trouble(now))
+        return not self._call_turns.others_get_on(file.name, tries.call, tries.trouble(now))
 
     async def after(self, file: FileOfBundle, error: ServiceError | ArchiveError) -> BundleRecord | None:
         """What the table says; None: it is tried again."""
         tries, record, call = file.tries, file.record, file.tries.call
         came_back = read(call, error)
-        trouble = tries.failed(came_back, now=self._retrying.now(), received=file.download.received)
+        trouble = tries.failed(came_back, now=self._call_turns.now(), received=file.download.received)
         self._tell(file, came_back, error)
-        doubt = self._retrying.refusals.doubt(file.name, call)
+        doubt = self._call_turns.refusals.doubt(file.name, call)
         known = Facts(
             ever_good=file.export.ever_stored,
             expired=file.age_seconds(self._moves.clock()) >= EXPORT_LIFE_SECONDS,
@@ -104,12 +106,12 @@ class FetchFailures:
             range_is_rule=isinstance(error, ForeignRowsError) and self._rows.refuses_range(record.bundle),
             never_an_export=isinstance(error, NoExportError) and self._rows.is_no_accident(record.bundle, error),
         )
-        match await self._retrying.next_after(error, file.name, call, trouble, known):
+        match await self._call_turns.next_after(error, file.name, call, trouble, known):
             case Next.STOP_RUN:
                 raise _for_good(error)
             case Next.STOP_EXPORT:
-                self._retrying.stop(file.export, error, call)
-                raise ExportRefused from error
+                self._call_turns.stop(file.export, error, call)
+                raise ExportHasStopped from error
             case Next.PARK:
                 return await self._moves.note(record, Refused(str(error), file.ready))
             case Next.NEW_ATTEMPT:
@@ -132,15 +134,15 @@ class FetchFailures:
 
     async def _pause(self, file: FileOfBundle, error: ExportError, trouble: BundleTrouble) -> None:
         """Wait before the next try, unless that is held back for all bundles of the export."""
-        retrying, tries = self._retrying, file.tries
+        call_turns, tries = self._call_turns, file.tries
         came_back = read(tries.call, error)
         if came_back is CameBack.GONE:
-            await asyncio.sleep(retrying.patience.repeated_seconds)
-        elif not tries.is_refusal(came_back, retrying.now()):
+            await asyncio.sleep(call_turns.patience.repeated_seconds)
+        elif not tries.is_refusal(came_back, call_turns.now()):
             asked = error.retry_after if isinstance(error, UnavailableError) else None
-            await retrying.pause(tries.tries, least_seconds=min(asked or 0.0, LONGEST_PAUSE_SECONDS))
-        elif retrying.others_get_on(file.name, tries.call, trouble):
-            await asyncio.sleep(retrying.patience.probe_wait(trouble.tries))
+            await call_turns.pause(tries.tries, least_seconds=min(asked or 0.0, LONGEST_PAUSE_SECONDS))
+        elif call_turns.others_get_on(file.name, tries.call, trouble):
+            await asyncio.sleep(call_turns.patience.probe_wait(trouble.tries))
 
 
 def _for_good(error: ExportError) -> ExportError:

@@ -7,7 +7,8 @@
    (`Refused`), or the export is stopped. What follows from an answer is decided by the table
    (`core.service.retrying`).
 3. An outage and a 429 do not count as a try, and neither does a cut download that got further than any before it.
-4. A new export of a stored bundle replaces the archive only if it does not have far fewer rows (`core.guard`), the
+4. A new export of a stored bundle replaces the archive only if it does not have far fewer rows
+   (`core.replacement_guard`), the
    archive is damaged or missing, or the user accepts it; else the bundle ends in `FewerRows`. An archive that no row
    tells of, since the ledger is from a backup, is replaced only by one with more rows.
 5. While calls of an export are held back, its bundles take no download slot from others.
@@ -16,12 +17,13 @@
 import logging
 from collections.abc import Container, KeysView
 
-from asyncexport.core.archive.belonging import RowLook
+from asyncexport.core.archive.expected_rows import RowLook
 from asyncexport.core.bundles import Bundle
-from asyncexport.core.guard import least_rows
+from asyncexport.core.replacement_guard import least_rows
 from asyncexport.core.second_looks import SecondLooks
 from asyncexport.core.service.fetch_attempts import FetchAttempts
 from asyncexport.core.states import Archive, BundleRecord, FewerRows, Ready, Stored
+from asyncexport.engine.call_turns import CallTurns
 from asyncexport.engine.calls import ExportCalls
 from asyncexport.engine.download import ArchiveDownload, ArchiveDownloads
 from asyncexport.engine.download_slots import DownloadSlots
@@ -29,7 +31,6 @@ from asyncexport.engine.export_state import ExportState
 from asyncexport.engine.fetch_failures import FetchFailures, FileOfBundle
 from asyncexport.engine.file_tries import FileTries
 from asyncexport.engine.moves import BundleMoves
-from asyncexport.engine.retrying import Retrying
 from asyncexport.engine.row_checks import RowChecks
 from asyncexport.errors import ArchiveError, FewerRowsError, ServiceError
 
@@ -43,7 +44,7 @@ class Fetching:
         service: What gives links.
         downloads: Where archives are brought.
         moves: Where states are written.
-        retrying: How long between tries, and whose trouble it is.
+        call_turns: How long between tries, and whose trouble it is.
         slots: `[concurrency] downloads`.
         accepted: Bundles whose archive is replaced by whatever comes. More may be added during the run.
         second_look_seconds: `[download] second_look`.
@@ -57,7 +58,7 @@ class Fetching:
         service: ExportCalls,
         downloads: ArchiveDownloads,
         moves: BundleMoves,
-        retrying: Retrying,
+        call_turns: CallTurns,
         *,
         slots: int,
         accepted: Container[Bundle],
@@ -65,11 +66,11 @@ class Fetching:
     ) -> None:
         self._downloads = downloads
         self._moves = moves
-        self._retrying = retrying
+        self._call_turns = call_turns
         self._slots = DownloadSlots(slots)
-        self.rows = RowChecks(moves.tell, span_seconds=second_look_seconds, now=retrying.now)
-        self._failures = FetchFailures(moves, retrying, self.rows, second_look_seconds=second_look_seconds)
-        self._tries = FileTries(service, retrying, self._failures, clock=moves.clock)
+        self.rows = RowChecks(moves.tell, span_seconds=second_look_seconds, now=call_turns.now)
+        self._failures = FetchFailures(moves, call_turns, self.rows, second_look_seconds=second_look_seconds)
+        self._tries = FileTries(service, call_turns, self._failures, clock=moves.clock)
         self._accepted = accepted
         self._files: dict[Bundle, ArchiveDownload] = {}
         self._began: dict[Bundle, float] = {}
@@ -89,7 +90,7 @@ class Fetching:
     @property
     def ages(self) -> list[float]:
         """For how long each download under way has been going, in seconds."""
-        return [self._retrying.now() - began for began in self._began.values()]
+        return [self._call_turns.now() - began for began in self._began.values()]
 
     @property
     def seconds_each(self) -> float | None:
@@ -156,13 +157,13 @@ class Fetching:
                 return ended
 
     def _note_begin(self, file: FileOfBundle) -> None:
-        self._began[file.record.bundle] = self._retrying.now()
+        self._began[file.record.bundle] = self._call_turns.now()
 
     def _note_end(self, bundle: Bundle) -> None:
         """A try is over; of one that went well, what came of it is on record."""
         began = self._began.pop(bundle, None)
         if began is not None:
-            self._seconds += self._retrying.now() - began
+            self._seconds += self._call_turns.now() - began
 
 
 def _stored(archive: Archive, ready: Ready, before: Stored | None) -> Stored:

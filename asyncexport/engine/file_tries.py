@@ -12,11 +12,11 @@ from asyncexport.core.admission import Priority
 from asyncexport.core.service.resources import DownloadLink
 from asyncexport.core.service.retrying import Call
 from asyncexport.core.states import Archive
+from asyncexport.engine.call_turns import CallTurn, CallTurns
 from asyncexport.engine.calls import ExportCalls
 from asyncexport.engine.download_slots import DownloadSlot
-from asyncexport.engine.export_state import ExportRefused
+from asyncexport.engine.export_state import ExportHasStopped
 from asyncexport.engine.fetch_failures import FetchFailures, FileOfBundle
-from asyncexport.engine.retrying import Retrying, Turn
 from asyncexport.errors import ArchiveError, ServiceError
 
 log = logging.getLogger(__name__)
@@ -27,16 +27,16 @@ class FileTries:
 
     Args:
         service: What gives links.
-        retrying: What is known of refusals.
+        call_turns: What is known of refusals.
         failures: What follows from failed tries.
         clock: Seconds since 1970 by the service's clock.
     """
 
     def __init__(
-        self, service: ExportCalls, retrying: Retrying, failures: FetchFailures, *, clock: Callable[[], float]
+        self, service: ExportCalls, call_turns: CallTurns, failures: FetchFailures, *, clock: Callable[[], float]
     ) -> None:
         self._service = service
-        self._retrying = retrying
+        self._call_turns = call_turns
         self._failures = failures
         self._clock = clock
 
@@ -44,26 +44,26 @@ class FileTries:
         """Wait until the file may be asked for: nobody takes a download slot while it may not.
 
         Raises:
-            ExportRefused: the export is stopped.
+            ExportHasStopped: the export is stopped.
         """
-        retrying = self._retrying
+        call_turns = self._call_turns
         while not file.export.stopped:
             lives = file.tries.link_lives(self._clock())
             calls = (Call.DOWNLOAD,) if lives else (Call.RESULTS, Call.DOWNLOAD)
             wait = max(
-                retrying.wait_seconds(file.name, one, lets_others_go=one in file.tries.troubles) for one in calls
+                call_turns.wait_seconds(file.name, one, lets_others_go=one in file.tries.troubles) for one in calls
             )
             if wait <= 0:
                 return
-            await retrying.news.wait(wait)
-        raise ExportRefused
+            await call_turns.changes.wait(wait)
+        raise ExportHasStopped
 
     async def once(self, file: FileOfBundle, slot: DownloadSlot, *, begin: Callable[[], None]) -> Archive | None:
         """One try, in a download slot; `begin` is called as it begins. None: it is not this bundle's turn."""
         tries, download, bundle = file.tries, file.download, file.record.bundle
         if not tries.link_lives(self._clock()):
             tries.link = await self._locate(file)
-        turn = self._retrying.turn(file.name, Call.DOWNLOAD) if tries.link else None
+        turn = self._call_turns.turn(file.name, Call.DOWNLOAD) if tries.link else None
         if turn is None or tries.link is None:
             return None
         tries.call = Call.DOWNLOAD
@@ -74,7 +74,7 @@ class FileTries:
 
     async def _locate(self, file: FileOfBundle) -> DownloadLink | None:
         """A fresh link; None: it is not this bundle's turn."""
-        turn = self._retrying.turn(file.name, Call.RESULTS)
+        turn = self._call_turns.turn(file.name, Call.RESULTS)
         if turn is None:
             return None
         file.tries.call, file.tries.link = Call.RESULTS, None
@@ -82,7 +82,7 @@ class FileTries:
             return await self._service.locate(file.ready.export_id, priority=Priority.RESULTS)
 
     @contextmanager
-    def _ended(self, turn: Turn, file: FileOfBundle) -> Iterator[None]:
+    def _ended(self, turn: CallTurn, file: FileOfBundle) -> Iterator[None]:
         """Around a call: its turn ends as the call does."""
         try:
             yield

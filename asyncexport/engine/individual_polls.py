@@ -21,11 +21,11 @@ from asyncexport.core.polling import (
 )
 from asyncexport.core.service.refusals import EVERYBODY
 from asyncexport.core.service.retrying import Call
+from asyncexport.engine.call_turns import CallTurn, CallTurns
 from asyncexport.engine.calls import OperationCalls
 from asyncexport.engine.operation_answers import OperationAnswers
 from asyncexport.engine.poll_failures import GONE_AFTER_SECONDS, PollFailures
-from asyncexport.engine.retrying import Retrying, Turn
-from asyncexport.engine.waiters import DueAge, WatchedOperation, WatchedOperations
+from asyncexport.engine.watched_operations import DueAge, WatchedOperation, WatchedOperations
 from asyncexport.errors import ServiceError
 
 SPACING_SECONDS = 1.0
@@ -46,7 +46,7 @@ class IndividualPolls:
         durations: How long operations take.
         rules: The settings.
         clock: Seconds since 1970 by the service's clock.
-        retrying: What is known of refusals.
+        call_turns: What is known of refusals.
     """
 
     def __init__(
@@ -58,10 +58,10 @@ class IndividualPolls:
         durations: Durations,
         rules: PollingRules,
         clock: Callable[[], float],
-        retrying: Retrying,
+        call_turns: CallTurns,
     ) -> None:
-        self._retrying = retrying
-        self._failures = PollFailures(watched, rules=rules, clock=clock, retrying=retrying)
+        self._call_turns = call_turns
+        self._failures = PollFailures(watched, rules=rules, clock=clock, call_turns=call_turns)
         self._service = service
         self._watched = watched
         self._answers = answers
@@ -78,7 +78,7 @@ class IndividualPolls:
         Raises:
             ServiceError: one that trying again does not help.
         """
-        if self._retrying.wait_seconds(EVERYBODY, Call.POLL) > 0:
+        if self._call_turns.wait_seconds(EVERYBODY, Call.POLL) > 0:
             return False
         due = self._due(outlook, list_in_use=list_in_use)
         for one in due[:1] if outlook.polls_cost else due:
@@ -119,7 +119,7 @@ class IndividualPolls:
             if one.gone_since is not None:
                 return now >= one.gone_since + GONE_AFTER_SECONDS
         if one.refused_since is not None:
-            return now >= one.polled_at + self._retrying.patience.probe_wait(one.refusals)
+            return now >= one.polled_at + self._call_turns.patience.probe_wait(one.refusals)
         if one.nameless_since is not None:
             return now >= one.polled_at + self._rules.min_interval_seconds
         age = min(now - one.asked_at, self._rules.deadline_seconds)
@@ -138,7 +138,7 @@ class IndividualPolls:
         return due.seconds
 
     async def _poll_and_pause(self, one: WatchedOperation) -> None:
-        turn = self._retrying.turn(EVERYBODY, Call.POLL)
+        turn = self._call_turns.turn(EVERYBODY, Call.POLL)
         if turn is None:
             return
         try:
@@ -147,7 +147,7 @@ class IndividualPolls:
             turn.leave()
         await asyncio.sleep(min(SPACING_SECONDS, self._rules.min_interval_seconds))
 
-    async def _poll(self, one: WatchedOperation, turn: Turn) -> None:
+    async def _poll(self, one: WatchedOperation, turn: CallTurn) -> None:
         now = one.polled_at = self._last_at = self._clock()
         overdue = one.overdue(now, self._rules.deadline_seconds)
         one.final_polls += bool(overdue)

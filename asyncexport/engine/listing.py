@@ -30,11 +30,11 @@ from asyncexport.core.polling import (
 from asyncexport.core.service.refusals import EVERYBODY
 from asyncexport.core.service.resources import OperationsPage
 from asyncexport.core.service.retrying import Call, CameBack, Facts, Next, decide, read
+from asyncexport.engine.call_turns import CallTurns
 from asyncexport.engine.calls import OperationCalls
 from asyncexport.engine.individual_polls import IndividualPolls
 from asyncexport.engine.operation_answers import OperationAnswers
-from asyncexport.engine.retrying import Retrying
-from asyncexport.engine.waiters import WatchedOperation, WatchedOperations
+from asyncexport.engine.watched_operations import WatchedOperation, WatchedOperations
 from asyncexport.errors import ServiceError
 
 log = logging.getLogger(__name__)
@@ -148,7 +148,7 @@ class OperationListing:
         durations: How long operations take.
         rules: The settings.
         clock: Seconds since 1970 by the service's clock.
-        retrying: Told when the list could be had.
+        call_turns: Told when the list could be had.
     """
 
     def __init__(
@@ -161,9 +161,9 @@ class OperationListing:
         durations: Durations,
         rules: PollingRules,
         clock: Callable[[], float],
-        retrying: Retrying,
+        call_turns: CallTurns,
     ) -> None:
-        self._retrying = retrying
+        self._call_turns = call_turns
         self._service = service
         self._watched = watched
         self._answers = answers
@@ -195,7 +195,7 @@ class OperationListing:
         waited = self._clock() - self._state.read_at
         if self.mode is PollingMode.INDIVIDUAL or waited < self._rules.min_interval_seconds:
             return False
-        if self._retrying.wait_seconds(EVERYBODY, Call.LIST) > 0:
+        if self._call_turns.wait_seconds(EVERYBODY, Call.LIST) > 0:
             return False
         return list_is_due(self._pages(outlook), self._durations, outlook, waited_seconds=waited)
 
@@ -257,7 +257,7 @@ class OperationListing:
             self._state.note_failure(error, now=self._clock())
             return None
         self._state.unreadable, self._state.forbidden_at = 0, None
-        self._retrying.note_success(EVERYBODY, Call.LIST)
+        self._call_turns.note_success(EVERYBODY, Call.LIST)
         if any(operation.id is None for operation in page.operations):
             self._state.fall_back(PollingMode.INDIVIDUAL, "the list of operations has no ids")
             return None

@@ -15,7 +15,7 @@ from asyncexport.core.durations import Durations
 from asyncexport.core.polling import FinishedOperation, believed_start
 from asyncexport.core.service.resources import Completed, CompletedWithoutId, Ended, Operation
 from asyncexport.core.service_time import CLOCKS_APART_SECONDS
-from asyncexport.engine.waiters import WatchedOperation, WatchedOperations
+from asyncexport.engine.watched_operations import WatchedOperation, WatchedOperations
 from asyncexport.errors import OperationFailedError
 
 log = logging.getLogger(__name__)

@@ -15,10 +15,10 @@ from asyncexport.core.service.operation_failures import Blame
 from asyncexport.core.service.refusals import EVERYBODY, BundleTrouble
 from asyncexport.core.service.retrying import Call, CameBack, Facts, Key, Next, decide, read
 from asyncexport.core.states import BundleRecord, Created, Failed, Overdue, Planned, Ready, Refused
-from asyncexport.engine.export_state import ExportRefused, ExportState
+from asyncexport.engine.call_turns import CallTurns
+from asyncexport.engine.export_state import ExportHasStopped, ExportState
 from asyncexport.engine.moves import BundleMoves
 from asyncexport.engine.poller import OperationPoller
-from asyncexport.engine.retrying import Retrying
 from asyncexport.engine.service_ids import IdOwners
 from asyncexport.errors import GoneError, OperationFailedError, RefusedError, ReplyError, ServiceError
 
@@ -29,14 +29,14 @@ class OperationEnds:
     Args:
         poller: Who knows when operations are done.
         moves: Where states are written.
-        retrying: What is known of refusals.
+        call_turns: What is known of refusals.
         owners: Whose an export is.
     """
 
-    def __init__(self, poller: OperationPoller, moves: BundleMoves, retrying: Retrying, owners: IdOwners) -> None:
+    def __init__(self, poller: OperationPoller, moves: BundleMoves, call_turns: CallTurns, owners: IdOwners) -> None:
         self._poller = poller
         self._moves = moves
-        self._retrying = retrying
+        self._call_turns = call_turns
         self._owners = owners
         self._watching = 0
 
@@ -44,9 +44,9 @@ class OperationEnds:
         """From `Created` to `Ready`, back to `Planned` for the next attempt, or parked.
 
         Raises:
-            ExportRefused: the service refuses all that is asked of the export's operations.
+            ExportHasStopped: the service refuses all that is asked of the export's operations.
         """
-        failures = self._retrying.failures
+        failures = self._call_turns.failures
         try:
             finished = await self._wait(created)
         except OperationFailedError as error:
@@ -62,7 +62,7 @@ class OperationEnds:
         if owner := await self._owners.of_export(record.bundle, finished.export_id):
             return await self.failed(ready, created.attempt, f"the service gave the export of {owner}")
         failures.completed()
-        self._retrying.news.spread()
+        self._call_turns.changes.notify()
         return ready
 
     async def _wait(self, created: Created) -> FinishedOperation | None:
@@ -71,18 +71,18 @@ class OperationEnds:
             return await self._poller.wait(created.operation_id, asked_at=created.asked_at)
         finally:
             self._watching -= 1
-            self._retrying.news.spread()
+            self._call_turns.changes.notify()
 
     async def failed(self, record: BundleRecord, attempt: int, reason: str) -> BundleRecord:
         """The operation came to nothing: back to `Planned`, or parked, once it is known whose trouble that is."""
-        retrying, failures = self._retrying, self._retrying.failures
-        pause = retrying.pause_seconds(failures.tries + 1)
-        failed = failures.failed(record.bundle, reason, now=retrying.now(), backoff_seconds=pause)
-        retrying.news.spread()
+        call_turns, failures = self._call_turns, self._call_turns.failures
+        pause = call_turns.pause_seconds(failures.tries + 1)
+        failed = failures.failed(record.bundle, reason, now=call_turns.now(), backoff_seconds=pause)
+        call_turns.changes.notify()
         while failed.blame is None:
-            failures.expire(failed, now=retrying.now(), others_run=self._watching > 0)
+            failures.expire(failed, now=call_turns.now(), others_run=self._watching > 0)
             if failed.blame is None:
-                await retrying.news.wait(failures.undecided_seconds)
+                await call_turns.changes.wait(failures.undecided_seconds)
         if failed.blame is Blame.PARKED:
             self._moves.tell(Retried(record.bundle, reason))
             return await self._moves.note(record, Failed(reason))
@@ -96,45 +96,45 @@ class OperationEnds:
         self, record: BundleRecord, created: Created, error: GoneError | RefusedError | ReplyError, export: ExportState
     ) -> BundleRecord:
         """The poller has asked often enough: what it was told is believed."""
-        retrying, since = self._retrying, self._retrying.now() - self._retrying.patience.believed_seconds
+        call_turns, since = self._call_turns, self._call_turns.now() - self._call_turns.patience.believed_seconds
         known = Facts(
             key=Key.ANSWERED,
             said_twice=True,
             believed=True,
-            others_get_on=retrying.refusals.got_on_since(EVERYBODY, Call.POLL, since),
+            others_get_on=call_turns.refusals.got_on_since(EVERYBODY, Call.POLL, since),
         )
         match decide(Call.POLL, read(Call.POLL, error), known):
             case Next.NEW_ATTEMPT:
                 return await self._moves.count_attempt(record, created.attempt, str(error))
             case Next.PARK:
                 return await self._moves.note(record, Refused(str(error), created))
-        retrying.stop(export, error, Call.POLL)
-        raise ExportRefused from error
+        call_turns.stop(export, error, Call.POLL)
+        raise ExportHasStopped from error
 
 
 class OverdueOperations:
     """Asks once more for operations that were parked as overdue; arguments as for `OperationEnds`."""
 
-    def __init__(self, poller: OperationPoller, moves: BundleMoves, retrying: Retrying) -> None:
+    def __init__(self, poller: OperationPoller, moves: BundleMoves, call_turns: CallTurns) -> None:
         self._poller = poller
         self._moves = moves
-        self._retrying = retrying
+        self._call_turns = call_turns
 
     async def ask_once_more(self, record: BundleRecord, overdue: Overdue, export: Export) -> BundleRecord:
         """Only where the operation still runs, or came to nothing, is it given up for a new one, or for narrower ones.
 
         Raises:
-            ExportRefused: it cannot be asked for; the bundle stays parked.
+            ExportHasStopped: it cannot be asked for; the bundle stays parked.
         """
-        trouble = BundleTrouble(self._retrying.now())
+        trouble = BundleTrouble(self._call_turns.now())
         while True:
             try:
                 finished = await self._poller.ask(overdue.operation_id)
             except OperationFailedError as error:
                 return await self._give_up(record, export, str(error))
             except ServiceError as error:
-                trouble.failed(read(Call.POLL, error), self._retrying.now())
-                match await self._retrying.next_after(
+                trouble.failed(read(Call.POLL, error), self._call_turns.now())
+                match await self._call_turns.next_after(
                     error, EVERYBODY, Call.POLL, trouble, self._asked_in_vain(trouble)
                 ):
                     case Next.STOP_RUN:
@@ -142,7 +142,7 @@ class OverdueOperations:
                     case Next.NEW_ATTEMPT:
                         return await self._give_up(record, export, str(error))
                     case Next.PARK | Next.STOP_EXPORT:
-                        raise ExportRefused from error
+                        raise ExportHasStopped from error
                 await self._pause(error, trouble)
                 continue
             if finished is None:
@@ -157,18 +157,18 @@ class OverdueOperations:
 
     def _asked_in_vain(self, trouble: BundleTrouble) -> Facts:
         """What is known of an operation that was asked for in vain for so long."""
-        return Facts(believed=self._retrying.patience.believes(self._retrying.now() - trouble.since))
+        return Facts(believed=self._call_turns.patience.believes(self._call_turns.now() - trouble.since))
 
     async def _pause(self, error: ServiceError, trouble: BundleTrouble) -> None:
         """Wait before an operation is asked for again."""
-        retrying = self._retrying
+        call_turns = self._call_turns
         match read(Call.POLL, error):
             case CameBack.GONE:
-                await asyncio.sleep(retrying.patience.repeated_seconds)
+                await asyncio.sleep(call_turns.patience.repeated_seconds)
             case CameBack.TROUBLE | CameBack.TOO_OFTEN | CameBack.UNREADABLE:
-                await retrying.pause(trouble.tries)
+                await call_turns.pause(trouble.tries)
             case _:
-                await asyncio.sleep(retrying.patience.probe_wait(trouble.tries))
+                await asyncio.sleep(call_turns.patience.probe_wait(trouble.tries))
 
 
 def _ready(asked: Created | Overdue, finished: FinishedOperation, moves: BundleMoves) -> Ready:

@@ -10,8 +10,8 @@ from collections.abc import Callable
 from asyncexport.core.polling import PollingRules
 from asyncexport.core.service.refusals import EVERYBODY, BundleTrouble
 from asyncexport.core.service.retrying import REFUSALS, Call, CameBack, Next, read
-from asyncexport.engine.retrying import Retrying, Turn
-from asyncexport.engine.waiters import Waiter, WatchedOperation, WatchedOperations
+from asyncexport.engine.call_turns import CallTurn, CallTurns
+from asyncexport.engine.watched_operations import Waiter, WatchedOperation, WatchedOperations
 from asyncexport.errors import ServiceError
 
 GONE_AFTER_SECONDS = 60.0
@@ -33,14 +33,14 @@ class PollFailures:
         *,
         rules: PollingRules,
         clock: Callable[[], float],
-        retrying: Retrying,
+        call_turns: CallTurns,
     ) -> None:
         self._watched = watched
         self._rules = rules
         self._clock = clock
-        self._retrying = retrying
+        self._call_turns = call_turns
 
-    async def after(self, one: WatchedOperation, error: ServiceError, turn: Turn, *, overdue: list[Waiter]) -> None:
+    async def after(self, one: WatchedOperation, error: ServiceError, turn: CallTurn, *, overdue: list[Waiter]) -> None:
         """What the table says."""
         came_back = read(Call.POLL, error)
         if came_back is CameBack.GONE:
@@ -48,13 +48,13 @@ class PollFailures:
             self._note_gone(one, error, overdue=overdue)
             return
         trouble = self._note_trouble(one, error, came_back, turn)
-        match await self._retrying.next_after(error, EVERYBODY, Call.POLL, trouble):
+        match await self._call_turns.next_after(error, EVERYBODY, Call.POLL, trouble):
             case Next.STOP_RUN:
                 raise error
             case Next.PARK:
                 self._watched.tell(one, error, one.waiters)
             case Next.STOP_EXPORT:
-                self._retrying.refusals.forget(EVERYBODY, Call.POLL)
+                self._call_turns.refusals.forget(EVERYBODY, Call.POLL)
                 for each in list(self._watched):
                     self._watched.tell(each, error, each.waiters)
         if one.final_polls >= MOST_FINAL_POLLS:
@@ -62,18 +62,18 @@ class PollFailures:
             self._watched.tell(one, None, one.overdue(self._clock(), LONG_PAST * self._rules.deadline_seconds))
 
     def _note_trouble(
-        self, one: WatchedOperation, error: ServiceError, came_back: CameBack, turn: Turn
+        self, one: WatchedOperation, error: ServiceError, came_back: CameBack, turn: CallTurn
     ) -> BundleTrouble:
         """Rule 2; trouble of the service is waited out by the gate."""
-        now = self._retrying.now()
-        if came_back is CameBack.UNREADABLE and not self._retrying.refusals.ever_good(EVERYBODY, Call.POLL):
+        now = self._call_turns.now()
+        if came_back is CameBack.UNREADABLE and not self._call_turns.refusals.ever_good(EVERYBODY, Call.POLL):
             turn.refused(error)
         if came_back not in REFUSALS:
             return BundleTrouble(now)
         one.refused_since = now if one.refused_since is None else one.refused_since
         one.refusals += 1
         trouble = BundleTrouble(one.refused_since, one.refusals)
-        if not self._retrying.others_get_on(EVERYBODY, Call.POLL, trouble):
+        if not self._call_turns.others_get_on(EVERYBODY, Call.POLL, trouble):
             turn.refused(error)
         return trouble
 

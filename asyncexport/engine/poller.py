@@ -3,7 +3,8 @@
 1. One List Operations request tells of up to 100 operations; nothing else of the exporter uses the list. When it is
    worth sending is decided in `core.polling`, and what the list can be used for in `engine.listing`.
 2. What the list does not show is polled individually (`engine.individual_polls`).
-3. An operation is polled as long as it has waiters, each with a deadline of its own (`engine.waiters`). Ages and
+3. An operation is polled as long as it has waiters, each with a deadline of its own (`engine.watched_operations`). Ages
+   and
    deadlines go by a clock that is that of the service as it was known at first, and is never put right later: a time
    that turns out to be wrong by days must neither end an operation nor keep it from being polled.
 """
@@ -16,12 +17,12 @@ from asyncexport.core.durations import Durations
 from asyncexport.core.polling import FinishedOperation, PollingMode, PollingOutlook, PollingRules
 from asyncexport.core.service.resources import CompletedWithoutId
 from asyncexport.engine.budget import Budget
+from asyncexport.engine.call_turns import CallTurns
 from asyncexport.engine.calls import OperationCalls
 from asyncexport.engine.individual_polls import IndividualPolls
 from asyncexport.engine.listing import OperationListing
 from asyncexport.engine.operation_answers import NAMELESS_SECONDS, OperationAnswers
-from asyncexport.engine.retrying import Retrying
-from asyncexport.engine.waiters import WatchedOperations
+from asyncexport.engine.watched_operations import WatchedOperations
 
 
 class OperationPoller:
@@ -36,7 +37,7 @@ class OperationPoller:
         service_time: Seconds since 1970 by the service's clock, which `asked_at` goes by.
         more_to_create: Whether bundles are left that have no operation yet.
         learned: Told the duration of each finished operation: when it finished, and how many seconds it took.
-        retrying: What is known of refusals, shared with those who create and fetch.
+        call_turns: What is known of refusals, shared with those who create and fetch.
     """
 
     def __init__(
@@ -50,7 +51,7 @@ class OperationPoller:
         service_time: Callable[[], float],
         more_to_create: Callable[[], bool],
         learned: Callable[[float, float], None],
-        retrying: Retrying,
+        call_turns: CallTurns,
     ) -> None:
         self._service = service
         self._service_time = service_time
@@ -67,7 +68,7 @@ class OperationPoller:
             durations=durations,
             rules=polling,
             clock=clock,
-            retrying=retrying,
+            call_turns=call_turns,
         )
         self._listing = OperationListing(
             service,
@@ -77,7 +78,7 @@ class OperationPoller:
             durations=durations,
             rules=polling,
             clock=clock,
-            retrying=retrying,
+            call_turns=call_turns,
         )
 
     @property

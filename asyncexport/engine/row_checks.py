@@ -1,12 +1,12 @@
 """What is known, in a run, of the rows in each export's files, and what is told of them.
 
-The rules are `core.archive.belonging` and `core.row_refusals`; here are the exports that they are about.
+The rules are `core.archive.expected_rows` and `core.row_refusals`; here are the exports that they are about.
 """
 
 import logging
 from collections.abc import Callable
 
-from asyncexport.core.archive.belonging import ExpectedRows, RowLook
+from asyncexport.core.archive.expected_rows import ExpectedRows, RowLook
 from asyncexport.core.bundles import Bundle
 from asyncexport.core.events import Listener, Note, RowsOutside
 from asyncexport.core.exports import Definition

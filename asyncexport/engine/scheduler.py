@@ -1,8 +1,8 @@
 """The loop of a run: one coroutine a bundle, so many at once, each going from state to state until it is at rest.
 
 1. Running and resuming are the same loop: a bundle comes with the state that the ledger has, and goes on from there.
-2. Bundles are taken up lazily, when there is room (`engine.lanes`). The newest of an export is taken up ahead of its
-   turn where it has to be known how it fares (`engine.create_turns`).
+2. Bundles are taken up lazily, when there is room (`engine.in_flight`). The newest of an export is taken up ahead of
+   its turn where it has to be known how it fares (`engine.create_turns`).
 3. A bundle's failure is its own and ends in its own coroutine (`runner`). What concerns all ends the run.
 4. Asked to stop, it begins nothing new, lets the downloads under way finish within the grace, waits for the answers of
    the creates that were sent, and leaves the rest as the ledger has it.
@@ -16,8 +16,8 @@ from asyncexport.core.bundles import Bundle
 from asyncexport.core.states import BundleRecord, Created, Creating, Planned, Ready
 from asyncexport.core.summary import Exit
 from asyncexport.engine.bundle_runner import BundleRunner
-from asyncexport.engine.export_state import ExportRefused
-from asyncexport.engine.lanes import Lanes
+from asyncexport.engine.export_state import ExportHasStopped
+from asyncexport.engine.in_flight import InFlight
 from asyncexport.engine.poller import OperationPoller
 from asyncexport.errors import ExportError
 
@@ -51,7 +51,7 @@ class Scheduler:
         grace_seconds: How long downloads under way may go on after that.
 
     Attributes:
-        lanes: Where the bundles are.
+        in_flight: Where the bundles are.
         more_to_create: Whether bundles are left that were not taken up yet.
     """
 
@@ -70,7 +70,7 @@ class Scheduler:
         self._stop = stop
         self._grace_seconds = grace_seconds
         self._carrying: dict[asyncio.Task[None], Bundle] = {}
-        self.lanes = Lanes(allowed=allowed, most_waiting=most_waiting, asking=runner.creates.asking)
+        self.in_flight = InFlight(allowed=allowed, most_waiting=most_waiting, asking=runner.creates.asking)
         self.more_to_create = True
         self._group: asyncio.TaskGroup | None = None
 
@@ -111,14 +111,14 @@ class Scheduler:
     async def _feed(self, work: Iterator[BundleRecord], group: asyncio.TaskGroup) -> None:
         """Take up bundles while there is room; return when all have come to rest."""
         for record in work:
-            await self.lanes.until_room()
+            await self.in_flight.until_room()
             self._take_up(record, group)
         self.more_to_create = False
         while self._carrying:
             await asyncio.wait(self._carrying)
 
     def _take_up(self, record: BundleRecord, group: asyncio.TaskGroup) -> None:
-        self.lanes.enter(record)
+        self.in_flight.enter(record)
         task = group.create_task(self._carry(record), name="bundle")
         self._carrying[task] = record.bundle
         task.add_done_callback(self._left)
@@ -142,7 +142,7 @@ class Scheduler:
         try:
             record = await self._runner.resume(record)
             while True:
-                self.lanes.enter(record)
+                self.in_flight.enter(record)
                 if self._stop.asked.is_set() and not isinstance(record.state, Ready):
                     # Rule 4: a download that fails within the grace may be worth a new attempt, for the next run.
                     return
@@ -155,11 +155,11 @@ class Scheduler:
                         record = await self._runner.fetch(record, ready)
                     case _:
                         return
-        except ExportRefused:
+        except ExportHasStopped:
             return
 
     def _left(self, task: asyncio.Task[None]) -> None:
-        self.lanes.leave(self._carrying.pop(task))
+        self.in_flight.leave(self._carrying.pop(task))
 
     async def _wind_down(self, feeding: asyncio.Task[None], now: asyncio.Task[bool]) -> None:
         """Rule 4."""

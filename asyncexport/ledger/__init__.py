@@ -14,10 +14,10 @@
    that keeps nobody out, or the ledger is gone from its place, the next commit finds out (`in_place`). Any number may
    read meanwhile (`reader`).
 
-ledger, diary                 what a run writes: of bundles, and of itself
+ledger, metadata              what a run writes: of bundles, and of itself
 reader                        the ledger for commands that change nothing
 queries, bundle_queries       what can be asked: of all, and of the bundles of one export
-diary_queries                 what can be asked of requests, durations, runs, remarks
+metadata_queries              what can be asked of requests, durations, runs, remarks
 overview                      what is known of one export, as a value
 park_history                  how often bundles were parked, and which were refused for few rows
 transaction                   what can be written

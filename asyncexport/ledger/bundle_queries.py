@@ -11,7 +11,7 @@ from typing import Any
 
 from asyncexport.core.bundles import ALL_TIME, Bundle, Range, merged
 from asyncexport.core.coverage import RecordedRange, was_settled
-from asyncexport.core.holdings import START_WEIGHT, DayTally, overlaps
+from asyncexport.core.directory_diff import START_WEIGHT, DayTally, overlaps
 from asyncexport.core.service_time import CLOCKS_APART_SECONDS
 from asyncexport.core.states import BundleRecord, Planned, Split
 from asyncexport.errors import LedgerCorruptError
@@ -194,7 +194,7 @@ _STORED_DAYS = (
     " sum(stop % 86400 / 3600 * 10000 + stop % 3600 / 60 * 100 + stop % 60)"
     " FROM bundle WHERE export = ? AND stored IS NOT NULL GROUP BY 1"
 )
-"""Times of day as numbers of the form HHMMSS (`core.holdings`)."""
+"""Times of day as numbers of the form HHMMSS (`core.directory_diff`)."""
 
 
 def _lies_within(span: Range, covered: Sequence[Range]) -> bool:

@@ -8,10 +8,10 @@ from typing import Self, TypeVar
 from asyncexport.core.bundles import Bundle, Range
 from asyncexport.core.exports import Definition, Export
 from asyncexport.core.states import BundleRecord, Split, Stored, moved
-from asyncexport.ledger.diary import LedgerDiary
 from asyncexport.ledger.faults import translated
 from asyncexport.ledger.files import BUSY_SECONDS, ledger_path
 from asyncexport.ledger.folder import make_folder
+from asyncexport.ledger.metadata import LedgerMetadata
 from asyncexport.ledger.queries import LedgerQueries
 from asyncexport.ledger.rows import NewStateRow
 from asyncexport.ledger.thread import LAZY_SECONDS, LedgerThread
@@ -22,7 +22,7 @@ RESTORED_PER_COMMIT = 2_000
 """Bundles written in one commit while a ledger is rebuilt."""
 
 
-class Ledger(LedgerDiary):
+class Ledger(LedgerMetadata):
     """Reads and writes; one process at a time, under the lock of `hold`.
 
     Once a commit has failed, every method raises what it failed with, and only `close` is of use. A write that is

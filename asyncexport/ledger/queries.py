@@ -12,13 +12,13 @@ from pathlib import Path
 
 from asyncexport.core.bundles import ALL_TIME, Bundle, Range
 from asyncexport.core.coverage import RecordedRange
+from asyncexport.core.directory_diff import DayTally
 from asyncexport.core.exports import Definition
-from asyncexport.core.holdings import DayTally
 from asyncexport.core.states import BundleRecord, Created, Ready
 from asyncexport.ledger.bundle_queries import BundleQueries
 from asyncexport.ledger.check import check_everything, check_sums
-from asyncexport.ledger.diary_queries import DiaryQueries
 from asyncexport.ledger.faults import translated
+from asyncexport.ledger.metadata_queries import MetadataQueries
 from asyncexport.ledger.overview import Overview
 from asyncexport.ledger.rows import KnownExport, LedgerHead
 from asyncexport.ledger.service_ids import IdKind, check_service_ids, states_with
@@ -28,7 +28,7 @@ SMALL_LEDGER_ROWS = 10_000
 """A ledger of so many rows is checked before a run asks for anything: about 0.4 s of work on a slow machine."""
 
 
-class LedgerQueries(DiaryQueries):
+class LedgerQueries(MetadataQueries):
     """Answers from an open ledger. Not for two threads at once."""
 
     def __init__(self, connection: sqlite3.Connection, path: Path) -> None:

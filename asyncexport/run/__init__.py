@@ -8,19 +8,19 @@ organisation   whose the key is, asked once a key
 planner        what a run has to do
 ranges         the range of time it covers
 wiring         builds what it works with from the settings
-books          what it knows of itself: tally, open problems, requests
-announcing     how its events get to the books, the log and the listeners
+counters       what it knows of itself: tally, open problems, requests
+listeners      how its events get to the counters, the log and the listeners
 progress       how far it has come, and how long it will still take
 survey         what a run would find, without asking the service
-standing       how an export stands: ledger, nights and disk seen together
+export_status  how an export stands: ledger, nights and disk seen together
 segments       the segments of the account
 directory      whether an output directory has lost its ledger
 unrecorded     whether it holds archives that its ledger knows nothing of
-looking        looks into archives side by side, and judges them by their rows
+parallel_inspection  looks into archives side by side, and judges them by their rows
 findings       what a check, a rebuild or an adoption finds
 verify         whether the archives are what the ledger says
 rebuild        a ledger made anew from the archives
-checked        what came of such a check, counted, and the run that repairs it
+check_result   what came of such a check, counted, and the run that repairs it
 adopt          archives taken into the ledger that it did not know
 library        a function for each kind of run, for programs
 

@@ -16,17 +16,17 @@ from contextlib import AsyncExitStack, aclosing
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from asyncexport.core.archive.belonging import RowLook
+from asyncexport.core.archive.expected_rows import RowLook
 from asyncexport.core.bundles import ALL_TIME, Bundle, Range
+from asyncexport.core.directory_diff import Taken
 from asyncexport.core.exports import Definition, Export
-from asyncexport.core.holdings import Taken
 from asyncexport.core.row_refusals import UNTIMED, RowVerdicts, read_untimed
 from asyncexport.core.states import IN_PROGRESS, BundleRecord, Overdue, Ready, Refused, Stored
 from asyncexport.errors import ArchiveError
 from asyncexport.ledger import Ledger, LedgerReader, hold, no_ledger, present
 from asyncexport.run.directory import check_ledger_not_lost
 from asyncexport.run.findings import Adopted, Damaged, Finding, Overlapping, RulesOff, UnknownExport
-from asyncexport.run.looking import judged, look_at
+from asyncexport.run.parallel_inspection import judged, look_at
 from asyncexport.storage import Archives, archive_bundle, archive_path
 
 log = logging.getLogger(__name__)

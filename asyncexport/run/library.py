@@ -28,7 +28,7 @@ from asyncexport.core.summary import Summary
 from asyncexport.engine.scheduler import Stop
 from asyncexport.errors import ConfigError, ExportError, Problem
 from asyncexport.ledger import LedgerReader
-from asyncexport.run.checked import Found, repair_of
+from asyncexport.run.check_result import CheckResult, repair_of
 from asyncexport.run.findings import Finding
 from asyncexport.run.run import Watch, export, watch_nothing
 from asyncexport.run.spec import Backfill, Nightly, Retry, RunSpec
@@ -177,7 +177,7 @@ async def verify(
         ConfigError: the settings or the arguments cannot be used.
         UnauthorizedError: a repair has no API key.
     """
-    began, found = time.monotonic(), Found()
+    began, found = time.monotonic(), CheckResult()
     if settings is None:
         settings = await asyncio.to_thread(load_settings)
     api_key = await asyncio.to_thread(_key_of, settings, key) if repair else None

@@ -11,7 +11,7 @@ from asyncexport.core.exits import Exit
 from asyncexport.engine.scheduler import Stop
 from asyncexport.errors import ExportError
 from asyncexport.ledger import Ledger, RunRecord, discard_copy
-from asyncexport.run.books import RunBooks
+from asyncexport.run.counters import RunCounters
 from asyncexport.run.spec import RunSpec
 
 COUNTS = ("bundles", "refreshed", "rows", "bytes", "requests", "refused", "possible_duplicates")
@@ -20,7 +20,7 @@ COUNTS = ("bundles", "refreshed", "rows", "bytes", "requests", "refused", "possi
 
 @asynccontextmanager
 async def logged(
-    spec: RunSpec, books: RunBooks, stop: Stop, *, directory: Path, ledger: Ledger, clock: ServiceClock
+    spec: RunSpec, counters: RunCounters, stop: Stop, *, directory: Path, ledger: Ledger, clock: ServiceClock
 ) -> AsyncIterator[None]:
     """Log that a run begins, and how it ends; one that is killed is on record as begun.
 
@@ -28,7 +28,7 @@ async def logged(
 
     Args:
         spec: The run.
-        books: What it knows of itself.
+        counters: What it knows of itself.
         stop: How it was asked to end.
         directory: The output directory.
         ledger: Its ledger.
@@ -37,10 +37,10 @@ async def logged(
     begun = RunRecord.begun(spec.command, at=clock.now())
 
     def log_end(failure: Exception | None) -> None:
-        code, cause = books.exit_code(failure, stop), books.cause(failure)
+        code, cause = counters.exit_code(failure, stop), counters.cause(failure)
         # The text of a bug may hold anything.
         error = "" if cause is None else str(cause) if isinstance(cause, ExportError) else type(cause).__name__
-        known = books.summary(spec, directory="", error=None, stop=stop).to_dict()
+        known = counters.summary(spec, directory="", error=None, stop=stop).to_dict()
         counts = {name: known[name] for name in COUNTS}
         ended = replace(begun, ended=clock.now(), exit_code=int(code), error=error, counts=counts)
         ledger.end_run(ended, drops_old=clock.is_known)
@@ -52,7 +52,7 @@ async def logged(
         log_end(error)
         raise
     log_end(None)
-    if books.exit_code(None, stop) is Exit.DONE:
+    if counters.exit_code(None, stop) is Exit.DONE:
         # It is in nobody's way: a copy that cannot be removed now is removed by the next run.
         with suppress(OSError):
             await asyncio.to_thread(discard_copy, directory)

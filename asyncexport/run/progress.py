@@ -16,7 +16,7 @@ from asyncexport.core.forecast import (
 )
 from asyncexport.core.polling import PollingMode
 from asyncexport.core.summary import Snapshot
-from asyncexport.run.books import RunBooks
+from asyncexport.run.counters import RunCounters
 from asyncexport.run.wiring import RunEngine
 
 
@@ -25,23 +25,23 @@ class Progress:
     """Looks at a run that is going on."""
 
     settings: Settings
-    books: RunBooks
+    counters: RunCounters
     engine: RunEngine
 
     def snapshot(self) -> Snapshot:
         """The run as it stands."""
-        tally, seconds = self.books.tally, self.books.seconds
+        tally, seconds = self.counters.tally, self.counters.seconds
         budget, scheduler, runner = self.engine.budget, self.engine.scheduler, self.engine.runner
         down_seconds = self._down_seconds()
-        problems = self.books.problems.open(service_is_well=down_seconds is None and not budget.paused_seconds)
+        problems = self.counters.problems.open(service_is_well=down_seconds is None and not budget.paused_seconds)
         return Snapshot(
             seconds=seconds,
             done=tally.stored,
             stored_before=tally.stored_before,
             planned=tally.planned,
-            running=scheduler.lanes.at_service,
-            queued=scheduler.lanes.queued,
-            fetching=scheduler.lanes.waiting,
+            running=scheduler.in_flight.at_service,
+            queued=scheduler.in_flight.queued,
+            fetching=scheduler.in_flight.waiting,
             downloading=len(runner.fetching.downloading),
             received=runner.fetching.received,
             parked=tally.failed,
@@ -75,10 +75,10 @@ class Progress:
         """Until the last file is there; None while files are to be fetched and nobody knows how long one takes."""
         scheduler, runner = self.engine.scheduler, self.engine.runner
         each_seconds = runner.fetching.seconds_each
-        if each_seconds is None and scheduler.lanes.waiting:
+        if each_seconds is None and scheduler.in_flight.waiting:
             return None
-        unfinished = self.books.tally.unfinished
-        finished = min(scheduler.lanes.waiting, unfinished)
+        unfinished = self.counters.tally.unfinished
+        finished = min(scheduler.in_flight.waiting, unfinished)
         fetching = seconds_of_downloads(
             unfinished,
             slots=self.settings.concurrency.downloads,
@@ -91,20 +91,20 @@ class Progress:
     def _expected_seconds_of_requests(self) -> float:
         """Until the last request is sent and the last operation is done."""
         budget, durations, poller = self.engine.budget, self.engine.durations, self.engine.poller
-        unfinished = self.books.tally.unfinished
+        unfinished = self.counters.tally.unfinished
         cost: RequestCost = CREATES_ONLY
         if budget.polls_cost:
             cost = ALL_WITHOUT_LIST if poller.mode is PollingMode.INDIVIDUAL else ALL_WITH_LIST
         pace = Pace(
             tokens=budget.tokens,
             requests_per_minute=self.settings.budget.requests_per_minute,
-            lanes=self.settings.concurrency.operations,
+            in_flight=self.settings.concurrency.operations,
             operation_seconds=durations.median_seconds,
         )
         return seconds_to_end(
             cost,
             pace,
             bundles=unfinished,
-            created=min(poller.waiters + self.engine.scheduler.lanes.waiting, unfinished),
+            created=min(poller.waiters + self.engine.scheduler.in_flight.waiting, unfinished),
             rest_seconds=durations.rest_seconds(poller.ages),
         )

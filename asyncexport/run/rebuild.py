@@ -18,10 +18,10 @@ from contextlib import AsyncExitStack, aclosing
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from asyncexport.core.archive.belonging import RowLook
+from asyncexport.core.archive.expected_rows import RowLook
 from asyncexport.core.bundles import ALL_TIME, Bundle, Range
+from asyncexport.core.directory_diff import overlaps
 from asyncexport.core.exports import Definition, Export
-from asyncexport.core.holdings import overlaps
 from asyncexport.core.parking import MOVED_ASIDE
 from asyncexport.core.row_refusals import UNTIMED, RowVerdicts, read_untimed
 from asyncexport.core.states import IN_PROGRESS, BundleRecord, Failed, Planned, Split, Stored
@@ -37,7 +37,7 @@ from asyncexport.run.findings import (
     UnknownExport,
     Unrecorded,
 )
-from asyncexport.run.looking import judged, look_at
+from asyncexport.run.parallel_inspection import judged, look_at
 from asyncexport.storage import Archives, archive_bundle, archive_path
 
 log = logging.getLogger(__name__)

@@ -23,14 +23,14 @@ from asyncexport.core.access import ACCESS_REMARK, Access, access_of
 from asyncexport.core.events import Listener, Note
 from asyncexport.core.exits import Exit
 from asyncexport.core.summary import Snapshot, Summary
-from asyncexport.core.work import Work
+from asyncexport.core.work_queue import WorkQueue
 from asyncexport.engine.scheduler import Stop
 from asyncexport.errors import ExportError, UnavailableError
 from asyncexport.ledger import Ledger, hold, no_ledger, present
-from asyncexport.run.announcing import Announcer, log_failed_listener
-from asyncexport.run.books import RunBooks
+from asyncexport.run.counters import RunCounters
 from asyncexport.run.directory import check_ledger_not_lost
 from asyncexport.run.first_contact import first_contact, refuse_conflict, tells_no_time
+from asyncexport.run.listeners import EventListeners, log_failed_listener
 from asyncexport.run.logging_runs import logged
 from asyncexport.run.organisation import OrganisationCheck
 from asyncexport.run.planner import CLOCK_CHECK, Planner, RunPlan
@@ -64,7 +64,7 @@ class _Run:
     key: ApiKey
     stop: Stop
     watch: Watch
-    books: RunBooks
+    counters: RunCounters
     tell: Listener
     host_clock: HostClock | None
 
@@ -90,15 +90,15 @@ async def export(
         watch: Shows how far the run has come.
         host_clock: The clocks of this host. None: as they are.
     """
-    books, stop = RunBooks(), stop or Stop()
+    counters, stop = RunCounters(), stop or Stop()
     repaired = frozenset(one.bundle for one in instructions(spec).repairs)
-    tell = Announcer(books, listeners, repaired=repaired).tell
+    tell = EventListeners(counters, listeners, repaired=repaired).tell
     error: ExportError | None = None
     try:
-        await _carry_out(_Run(settings, spec, key, stop, watch, books, tell, host_clock))
+        await _carry_out(_Run(settings, spec, key, stop, watch, counters, tell, host_clock))
     except ExportError as failure:
         error = failure
-    return books.summary(spec, directory=str(settings.output.directory), error=error, stop=stop)
+    return counters.summary(spec, directory=str(settings.output.directory), error=error, stop=stop)
 
 
 async def _carry_out(run: _Run) -> None:
@@ -110,14 +110,16 @@ async def _carry_out(run: _Run) -> None:
         ledger = await _take_directory(stack, run)
         clock.recall(await ledger.recall(CLOCK_CHECK))
         await stack.enter_async_context(
-            logged(run.spec, run.books, run.stop, directory=run.settings.output.directory, ledger=ledger, clock=clock)
+            logged(
+                run.spec, run.counters, run.stop, directory=run.settings.output.directory, ledger=ledger, clock=clock
+            )
         )
         await ledger.register(run.spec.exports)
         access = await _access(run, ledger)
         directory = run.settings.output.directory
         found = await check_all_recorded(directory, run.spec.exports, archives=archives, ledger=ledger)
         await archives.prepare(run.spec.exports, access=access, found=found)
-        planner = Planner(run.settings, run.spec, ledger=ledger, clock=clock, tally=run.books.tally)
+        planner = Planner(run.settings, run.spec, ledger=ledger, clock=clock, tally=run.counters.tally)
         stack.callback(planner.remember)
         plan = await planner.plan()
         asks_for_time = not plan.has_work
@@ -135,7 +137,7 @@ async def _carry_out(run: _Run) -> None:
                 ledger=ledger,
                 archives=archives,
                 export_states=await export_states(ledger, run.spec.exports, plan.exports),
-                accepted=run.books.tally.accepted,
+                accepted=run.counters.tally.accepted,
                 tell=run.tell,
                 stop=run.stop,
                 key_is_new=organisation.key_is_new,
@@ -198,7 +200,7 @@ def _saying_what_for() -> Iterator[None]:
 async def _work_off(
     run: _Run, planner: Planner, engine: RunEngine, clock: ServiceClock, contact: Coroutine[Any, Any, None]
 ) -> None:
-    progress = Progress(run.settings, run.books, engine)
+    progress = Progress(run.settings, run.counters, engine)
     helpers = [
         asyncio.create_task(_show_progress(run.watch, progress.snapshot), name="viewer"),
         asyncio.create_task(_time_out(run.spec.max_duration_seconds, run.stop), name="max duration"),
@@ -214,20 +216,20 @@ async def _work_off(
                 plan = await planner.plan()
             await _work_through(planner, engine, clock, plan)
     finally:
-        run.books.requests, run.books.refused = dict(engine.budget.sent), engine.budget.refused
+        run.counters.requests, run.counters.refused = dict(engine.budget.sent), engine.budget.refused
         for helper in helpers:
             helper.cancel()
         await asyncio.wait(helpers)
 
 
 async def _work_through(planner: Planner, engine: RunEngine, clock: ServiceClock, plan: RunPlan) -> None:
-    work = Work(plan.exports)
+    work = WorkQueue(plan.exports)
     if tells_no_time(engine.poller, clock):
         first = tuple(islice(work, 1))
         await engine.scheduler.run(iter(first))
         refuse_conflict(clock)
         if planner.went_by_another_time:
-            work = Work((await planner.plan(begun=first)).exports)
+            work = WorkQueue((await planner.plan(begun=first)).exports)
     clock.begin()
     await engine.scheduler.run(iter(work), newest=work.newest)
 

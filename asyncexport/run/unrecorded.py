@@ -10,8 +10,8 @@ from functools import partial
 from pathlib import Path
 
 from asyncexport.core.bundles import DAY, Bundle, Range
+from asyncexport.core.directory_diff import suspect_days, unrecorded
 from asyncexport.core.exports import Export
-from asyncexport.core.holdings import suspect_days, unrecorded
 from asyncexport.errors import LedgerError, StorageError
 from asyncexport.ledger import Ledger, LedgerQueries, LedgerReader
 from asyncexport.storage import Archives, ExportFolder, archive_path, archives_of, look_into

@@ -16,10 +16,10 @@ from contextlib import AsyncExitStack, aclosing
 from pathlib import Path
 from typing import Any
 
-from asyncexport.core.archive.belonging import RowLook
+from asyncexport.core.archive.expected_rows import RowLook
 from asyncexport.core.bundles import ALL_TIME, Bundle
+from asyncexport.core.directory_diff import may_have_archive
 from asyncexport.core.exports import Definition, Format
-from asyncexport.core.holdings import may_have_archive
 from asyncexport.core.parking import MOVED_ASIDE
 from asyncexport.core.row_refusals import UNTIMED, RowVerdicts, read_untimed
 from asyncexport.core.states import BundleRecord, Failed, Ready
@@ -36,7 +36,7 @@ from asyncexport.run.findings import (
     UnknownExport,
     Unrecorded,
 )
-from asyncexport.run.looking import judged, look_at
+from asyncexport.run.parallel_inspection import judged, look_at
 from asyncexport.storage import Archives, archive_bundle, archive_path
 
 

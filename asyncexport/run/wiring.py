@@ -25,11 +25,11 @@ from asyncexport.core.service.refusals import EVERYBODY
 from asyncexport.core.service.retrying import Call
 from asyncexport.engine.budget import Budget, Journal
 from asyncexport.engine.bundle_runner import BundleRunner
+from asyncexport.engine.call_turns import CallTurns
 from asyncexport.engine.download import ArchiveDownloads
 from asyncexport.engine.export_state import ExportState
 from asyncexport.engine.key_check import CheckedCalls
 from asyncexport.engine.poller import OperationPoller
-from asyncexport.engine.retrying import Retrying
 from asyncexport.engine.scheduler import Scheduler, Stop
 from asyncexport.ledger import Ledger
 from asyncexport.storage import Archives
@@ -73,14 +73,14 @@ async def open_engine(
     try:
         async with make_api_client(settings, key, budget, clock) as client, _storage_host(settings) as storage_host:
             calls = CheckedCalls(client, budget)
-            retrying = _retrying(settings, calls, tell, history=history, is_new=key_is_new, exports=export_states)
+            call_turns = _call_turns(settings, calls, tell, history=history, is_new=key_is_new, exports=export_states)
             poller = OperationPoller(
                 calls,
                 budget=budget,
                 durations=durations,
                 more_to_create=lambda: scheduler.more_to_create or budget.waiting(Priority.CREATE) > 0,
                 learned=lambda at, seconds: ledger.learn(finished_at=at, seconds=seconds),
-                retrying=retrying,
+                call_turns=call_turns,
                 **_polling(settings, clock),
             )
             runner = BundleRunner(
@@ -91,7 +91,7 @@ async def open_engine(
                 ledger=ledger,
                 export_states=export_states,
                 tell=tell,
-                retrying=retrying,
+                call_turns=call_turns,
                 accepted=accepted,
                 definitions=await ledger.exports(),
                 **_times_and_limits(settings, clock),
@@ -242,7 +242,7 @@ def _backoff(settings: Settings) -> Backoff:
     )
 
 
-def _retrying(
+def _call_turns(
     settings: Settings,
     calls: CheckedCalls,
     tell: Listener,
@@ -250,9 +250,9 @@ def _retrying(
     history: RequestHistory,
     is_new: bool,
     exports: dict[str, ExportState],
-) -> Retrying:
+) -> CallTurns:
     """What all bundles know; `is_new`: what went well in this directory before went well with another key."""
-    retrying = Retrying(
+    call_turns = CallTurns(
         _backoff(settings),
         jitter=random.random,
         key=calls.key,
@@ -260,8 +260,8 @@ def _retrying(
         key_ever_good=history.has_success and not is_new,
     )
     if any(one.ever_stored for one in exports.values()):
-        retrying.refusals.know_good(EVERYBODY, Call.POLL)
-    return retrying
+        call_turns.refusals.know_good(EVERYBODY, Call.POLL)
+    return call_turns
 
 
 class _Polling(TypedDict):

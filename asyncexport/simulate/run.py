@@ -18,11 +18,11 @@ from asyncexport.core.service.requests import Kind
 from asyncexport.core.states import BundleRecord, Ready, Stored
 from asyncexport.engine.budget import Budget
 from asyncexport.engine.bundle_runner import BundleRunner
+from asyncexport.engine.call_turns import CallTurns
 from asyncexport.engine.download import ArchiveDownloads, Source
 from asyncexport.engine.export_state import ExportState
 from asyncexport.engine.key_check import CheckedCalls
 from asyncexport.engine.poller import OperationPoller
-from asyncexport.engine.retrying import Retrying
 from asyncexport.engine.scheduler import Scheduler, Stop
 from asyncexport.simulate import clock
 from asyncexport.simulate.service import (
@@ -212,12 +212,12 @@ class Wiring:
         self.service = service or MemoryService(scenario.behaviour, clock=now)
         self.service.gate = self.budget
         self._calls = CheckedCalls(self.service, self.budget)
-        self.retrying = Retrying(
+        self.call_turns = CallTurns(
             BACKOFF, jitter=jitter, key=self._calls.key, tell=self._tell, key_ever_good=key_ever_good
         )
         self.durations = Durations(expected_seconds=scenario.expected_seconds, known=scenario.known)
         self.poller = self._poller(now)
-        self.witness = Witness(now, lambda: self.scheduler.lanes.running)
+        self.witness = Witness(now, lambda: self.scheduler.in_flight.running)
         self.scheduler = self._scheduler(now, storage or MemoryStorageHost(lambda: scenario.fetch_seconds))
 
     def _scheduler(self, now: Callable[[], float], storage: Source) -> Scheduler:
@@ -230,7 +230,7 @@ class Wiring:
             ledger=self.ledger,
             export_states=self.exports,
             tell=self._tell,
-            retrying=self.retrying,
+            call_turns=self.call_turns,
             attempts=5,
             download_slots=scenario.downloads,
             clock=now,
@@ -261,7 +261,7 @@ class Wiring:
             service_time=now,
             more_to_create=lambda: self.scheduler.more_to_create or self.budget.waiting(Priority.CREATE) > 0,
             learned=lambda _at, _seconds: None,
-            retrying=self.retrying,
+            call_turns=self.call_turns,
         )
 
     async def run(self) -> None:

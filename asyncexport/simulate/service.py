@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 
 from asyncexport.client.gate import Gate, RequestPermit
 from asyncexport.core.admission import Priority
-from asyncexport.core.archive.belonging import RowLook
+from asyncexport.core.archive.expected_rows import RowLook
 from asyncexport.core.archive.proof import BodyForm, BodyProof
 from asyncexport.core.archive.wire_hash import WireHashes
 from asyncexport.core.bundles import Bundle, Range

@@ -3,7 +3,8 @@
 1. A file is replaced only if its rows differ: the service writes the same rows in another order each time. Where the
    bytes differ and the number of rows does not, a digest of them decides (`core.archive.row_digest`).
 2. One that is sound is replaced only by an archive that has the rows that the caller demands, and not far fewer than it
-   has itself (`core.guard`). One with the rows of another range is not sound, and how many they are says nothing.
+   has itself (`core.replacement_guard`). One with the rows of another range is not sound, and how many they are says
+   nothing.
 3. One that no row of the ledger tells of may be newer than what comes: the ledger may be from a backup. It is replaced
    only by an archive with more rows, and that is told.
 """
@@ -17,7 +18,7 @@ from typing import BinaryIO
 from asyncexport.core.archive.row_digest import RowDigest
 from asyncexport.core.archive.rules import RowRules
 from asyncexport.core.exports import Format
-from asyncexport.core.guard import is_far_fewer
+from asyncexport.core.replacement_guard import is_far_fewer
 from asyncexport.core.states import Archive
 from asyncexport.errors import ArchiveError, FewerRowsError
 from asyncexport.storage.disk import Disk

@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 from asyncexport.core.bundles import Range, day, read_moment
+from asyncexport.core.directory_diff import DayTally, day_tally
 from asyncexport.core.exports import Export
-from asyncexport.core.holdings import DayTally, day_tally
 from asyncexport.storage.layout import ARCHIVE_NAME, DEFINITION_NAME, archive_bundle
 
 DAY_PREFIX = "date="

@@ -6,6 +6,6 @@ structure   what is inside: NDJSON, CSV, or a JSON array (json_array)
 proof       what is known of a body besides its bytes, and what that proves
 wire_hash   the storage host's hashes, compared with the body
 rules       which rows are looked at, and by whom
-belonging   whether these are the rows that were asked for
+expected_rows  whether these are the rows that were asked for
 row_digest  whether two archives hold the same rows, in whatever order
 """

@@ -20,29 +20,31 @@ from asyncexport.core.events import (
     RowsOutside,
 )
 from asyncexport.core.summary import Tally, lost_reason
-from asyncexport.run.books import RunBooks
+from asyncexport.run.counters import RunCounters
 
 log = logging.getLogger(__name__)
 
 
-class Announcer:
+class EventListeners:
     """Tells events.
 
     Args:
-        books: The books of the run.
+        counters: The books of the run.
         listeners: Who else is told.
         repaired: Bundles whose archive is being repaired.
     """
 
-    def __init__(self, books: RunBooks, listeners: Iterable[Listener], *, repaired: Collection[Bundle] = ()) -> None:
-        self._books = books
+    def __init__(
+        self, counters: RunCounters, listeners: Iterable[Listener], *, repaired: Collection[Bundle] = ()
+    ) -> None:
+        self._counters = counters
         self._listeners = tuple(listeners)
         self._repaired = repaired
 
     def tell(self, event: Event) -> None:
         """Tell an event; a `Listener` itself."""
-        self._books.record(event)
-        log_event(event, self._books.tally, repaired=self._repaired)
+        self._counters.record(event)
+        log_event(event, self._counters.tally, repaired=self._repaired)
         for listener in self._listeners:
             try:
                 listener(event)

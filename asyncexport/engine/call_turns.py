@@ -20,19 +20,19 @@ from asyncexport.core.service.operation_failures import OperationFailures
 from asyncexport.core.service.refusals import EVERYBODY, BundleTrouble, Patience, Refusals
 from asyncexport.core.service.retrying import Call, CameBack, Facts, Key, Next, decide, read
 from asyncexport.core.text import show_duration
+from asyncexport.engine.change_signal import ChangeSignal
 from asyncexport.engine.export_state import ExportState
 from asyncexport.engine.key_check import KeyCheck
-from asyncexport.engine.news import News
 from asyncexport.errors import ExportError, ServiceError
 
 log = logging.getLogger(__name__)
 
 
-class Turn:
+class CallTurn:
     """Leave to make one call, which may be a probe; to be ended by what came back."""
 
-    def __init__(self, retrying: "Retrying", export: str, call: Call, *, is_probe: bool) -> None:
-        self._retrying = retrying
+    def __init__(self, call_turns: "CallTurns", export: str, call: Call, *, is_probe: bool) -> None:
+        self._call_turns = call_turns
         self.key = export, call
         self._is_over = False
         self.is_probe = is_probe
@@ -40,21 +40,21 @@ class Turn:
     def went_well(self) -> None:
         """It was done."""
         self._is_over = True
-        self._retrying.note_success(*self.key)
+        self._call_turns.note_success(*self.key)
 
     def refused(self, error: ServiceError, *, bundle: Bundle | None = None, least_wait: float = 0.0) -> None:
         """It was refused, maybe not to this bundle alone; the next probe waits `least_wait` seconds at the least."""
         self._is_over = True
-        self._retrying.note_refusal(self, error, bundle=bundle, least_wait=least_wait)
+        self._call_turns.note_refusal(self, error, bundle=bundle, least_wait=least_wait)
 
     def leave(self) -> None:
         """What came back says nothing of refusals, or nothing came; does nothing where it was said what did."""
         if not self._is_over and self.is_probe:
-            self._retrying.refusals.drop_probe(*self.key)
-            self._retrying.news.spread()
+            self._call_turns.refusals.drop_probe(*self.key)
+            self._call_turns.changes.notify()
 
 
-class Retrying:
+class CallTurns:
     """What all bundles know.
 
     Args:
@@ -67,7 +67,7 @@ class Retrying:
     Attributes:
         refusals: What is refused.
         failures: Which operations failed.
-        news: Tells when either has changed.
+        changes: Tells when either has changed.
         now: The time, in seconds on the monotonic clock.
     """
 
@@ -87,7 +87,7 @@ class Retrying:
         self._key_ever_good = key_ever_good
         self.refusals = Refusals(Patience(backoff.initial_seconds))
         self.failures = OperationFailures(backoff.initial_seconds, backoff.outage_seconds)
-        self.news = News()
+        self.changes = ChangeSignal()
         self.now = asyncio.get_running_loop().time
 
     @property
@@ -103,11 +103,11 @@ class Retrying:
         """How long to wait before the next try, after so many in a row that failed."""
         return self._backoff.wait_seconds(max(1, tries), jitter=self._jitter())
 
-    def turn(self, export: str, call: Call, *, lets_others_go: bool = False) -> Turn | None:
+    def turn(self, export: str, call: Call, *, lets_others_go: bool = False) -> CallTurn | None:
         """Leave to make such a call now; None: not yet. The last argument as `Refusals.wait_seconds` has it."""
         if self.wait_seconds(export, call, lets_others_go=lets_others_go) > 0:
             return None
-        return Turn(self, export, call, is_probe=self.refusals.begin(export, call))
+        return CallTurn(self, export, call, is_probe=self.refusals.begin(export, call))
 
     def wait_seconds(self, export: str, call: Call, *, lets_others_go: bool = False) -> float:
         """How long until such a call may be made; infinite: until something has changed."""
@@ -121,9 +121,9 @@ class Retrying:
             self._key_ever_good = True
         if was_refused:
             log.warning("%s are taken again", _named(export, call))
-            self.news.spread()
+            self.changes.notify()
 
-    def note_refusal(self, turn: Turn, error: ServiceError, *, bundle: Bundle | None, least_wait: float) -> None:
+    def note_refusal(self, turn: CallTurn, error: ServiceError, *, bundle: Bundle | None, least_wait: float) -> None:
         """Such a call was refused, and no other bundle gets on."""
         export, call = turn.key
         is_news = self.refusals.doubt(export, call) is None
@@ -145,7 +145,7 @@ class Retrying:
             wait = show_duration(max(self.patience.probe_wait(1), least_wait))
             why = "an answer could not be read" if is_unreadable else "one was refused"
             log.warning("%s are held back, since %s; tried again in %s: %s", _named(export, call), why, wait, error)
-        self.news.spread()
+        self.changes.notify()
 
     def stop(self, export: ExportState, error: ExportError, call: Call) -> None:
         """Stop an export, and tell so."""
@@ -154,7 +154,7 @@ class Retrying:
             self._tell(stopped)
         for one in (Call.CREATE, call):
             self.refusals.forget(export.export.name, one)
-        self.news.spread()
+        self.changes.notify()
 
     async def next_after(
         self, error: ExportError, export: str, call: Call, trouble: BundleTrouble, known: Facts | None = None
@@ -177,7 +177,7 @@ class Retrying:
             standing = await self._key.standing()
             if standing is Key.ANSWERED:
                 self.refusals.key_is_good()
-                self.news.spread()
+                self.changes.notify()
             next_step = decide(call, came_back, replace(known, key=standing))
         return next_step
 

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from asyncexport.core.guard import is_far_fewer, least_rows
+from asyncexport.core.replacement_guard import is_far_fewer, least_rows
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from asyncexport.core.archive.belonging import ExpectedRows, RowLook, whole_second
+from asyncexport.core.archive.expected_rows import ExpectedRows, RowLook, whole_second
 from asyncexport.core.bundles import Range, show
 from asyncexport.core.exports import Definition, Type
 from asyncexport.core.row_names import EVENT_FIELDS, INDIVIDUAL_FIELDS, is_known

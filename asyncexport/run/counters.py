@@ -1,6 +1,6 @@
 """What a run knows of itself while it goes on: its tally, its open problems, its requests.
 
-The summary and the exit code are made from the books. They are therefore kept before any listener hears of an event,
+The summary and the exit code are made from the counters. They are therefore kept before any listener hears of an event,
 and no listener can get in their way.
 """
 
@@ -16,7 +16,7 @@ from asyncexport.run.spec import RunSpec
 
 
 @dataclass(slots=True)
-class RunBooks:
+class RunCounters:
     """The books of one run.
 
     Attributes:

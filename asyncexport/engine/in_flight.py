@@ -12,7 +12,7 @@ from asyncexport.core.bundles import Bundle
 from asyncexport.core.states import BundleRecord, Created, Ready
 
 
-class Lanes:
+class InFlight:
     """The bundles that are taken up.
 
     Args:

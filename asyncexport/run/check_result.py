@@ -28,7 +28,7 @@ NO_FILE = "there is no such file"
 
 
 @dataclass(slots=True)
-class Found:
+class CheckResult:
     """What came of a check.
 
     Attributes:
@@ -105,4 +105,4 @@ def repair_of(settings: Settings, unsound: Sequence[BundleRecord]) -> Repair:
     return Repair(exports, tuple(unsound), command="verify")
 
 
-__all__ = ["NO_FILE", "Found", "moved_aside", "repair_of"]
+__all__ = ["NO_FILE", "CheckResult", "moved_aside", "repair_of"]

@@ -24,7 +24,7 @@ class RequestWaiter:
     granted: "asyncio.Future[Grant]" = field(compare=False)
 
 
-class WaitingLine:
+class RequestQueue:
     """All that wait."""
 
     def __init__(self, prefer: Prefer) -> None:

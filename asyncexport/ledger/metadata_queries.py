@@ -14,7 +14,7 @@ from asyncexport.ledger.rows import LedgerHead
 from asyncexport.ledger.run_log import RunRecord, read_runs
 
 
-class DiaryQueries:
+class MetadataQueries:
     """Answers from an open ledger, each from one moment. Not for two threads at once."""
 
     def __init__(self, connection: sqlite3.Connection, path: Path) -> None:

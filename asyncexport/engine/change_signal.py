@@ -7,14 +7,14 @@ would be missed.
 import asyncio
 
 
-class News:
+class ChangeSignal:
     """Something that changes, and those who wait for it to change."""
 
     def __init__(self) -> None:
         self._loop = asyncio.get_running_loop()
         self._waiting: dict[asyncio.Future[None], None] = {}
 
-    def spread(self) -> None:
+    def notify(self) -> None:
         """Something has changed."""
         for one in self._waiting:
             _wake(one)

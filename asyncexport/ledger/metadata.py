@@ -15,7 +15,7 @@ from asyncexport.ledger.transaction import LedgerTransaction
 T = TypeVar("T")
 
 
-class LedgerDiary:
+class LedgerMetadata:
     """The part of `Ledger` that is not about bundles."""
 
     def __init__(self, thread: LedgerThread) -> None:

@@ -34,7 +34,7 @@ class AlteredArchive:
 
 
 @dataclass(frozen=True, slots=True)
-class Standing:
+class ExportStatus:
     """How an export stands.
 
     Attributes:
@@ -63,7 +63,9 @@ class Standing:
         return tuple(gaps(Range(start, end), covered)) if start < end else ()
 
 
-def standings(settings: Settings, ledger: LedgerReader, *, names: Sequence[str], now: float) -> list[Standing]:
+def export_statuses(
+    settings: Settings, ledger: LedgerReader, *, names: Sequence[str], now: float
+) -> list[ExportStatus]:
     """How each export of the ledger stands; `names`: only these, where there are any."""
     configured = {export.name: export for export in settings.exports}
     since = _since(settings, ledger, now=now)
@@ -74,7 +76,7 @@ def standings(settings: Settings, ledger: LedgerReader, *, names: Sequence[str],
         export = configured.get(overview.name)
         altered = tuple(_altered(settings.output.directory, ledger, overview))
         settled = None if export is None else _settled(export, now=now)
-        found.append(Standing(overview, settled, None if export is None else since, altered))
+        found.append(ExportStatus(overview, settled, None if export is None else since, altered))
     return found
 
 

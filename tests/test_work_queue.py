@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 from asyncexport.core.bundles import Range
 from asyncexport.core.coverage import ExportPlan, RecordedRange
 from asyncexport.core.exports import Export
-from asyncexport.core.work import Work
+from asyncexport.core.work_queue import WorkQueue
 
 COUNT = 10
 
@@ -19,7 +19,7 @@ def plans(*names: str) -> list[ExportPlan]:
 @given(st.lists(st.sampled_from(["next", "a", "b"]), max_size=40))
 def test_each_bundle_is_given_once(steps):
     """In order, or as the newest of its export; whatever is asked for in between."""
-    work = Work(plans("a", "b"))
+    work = WorkQueue(plans("a", "b"))
     going, given_out = iter(work), []
     for step in steps:
         record = next(going, None) if step == "next" else work.newest(step)
@@ -31,7 +31,7 @@ def test_each_bundle_is_given_once(steps):
 
 def test_the_newest_is_the_last_that_was_not_given():
     """One after another from the end, until none is left."""
-    work = Work(plans("a"))
+    work = WorkQueue(plans("a"))
     first = next(iter(work))
     starts = [record.bundle.range.start // 1800 for record in iter(lambda: work.newest("a"), None)]
     assert first.bundle.range.start == 0

@@ -2,7 +2,7 @@
 
 from asyncexport.core.summary import Snapshot
 from asyncexport.core.text import show_duration
-from asyncexport.display.words import show_bytes, show_count, show_minute, show_rate
+from asyncexport.display.formatting import show_bytes, show_count, show_minute, show_rate
 
 Wordings = tuple[str, ...]
 """The same in ever fewer words, for terminals that are narrow; what matters most is left."""

@@ -10,7 +10,7 @@ from collections.abc import AsyncGenerator, Container, Coroutine, Iterable
 from contextlib import aclosing
 from typing import Any, TypeVar
 
-from asyncexport.core.archive.belonging import ExpectedRows, RowLook
+from asyncexport.core.archive.expected_rows import ExpectedRows, RowLook
 from asyncexport.core.bundles import Bundle
 from asyncexport.core.exports import Definition
 from asyncexport.core.row_refusals import RowVerdicts

@@ -10,7 +10,7 @@ from asyncexport.core.coverage import ExportPlan, in_order
 from asyncexport.core.states import BundleRecord
 
 
-class Work:
+class WorkQueue:
     """What several exports have to do; iterates over bundles as the ledger has them, each once."""
 
     def __init__(self, plans: Sequence[ExportPlan]) -> None:
