@@ -1,7 +1,7 @@
 """The fault table: what can go wrong, and what must happen then.
 
-Each row is one test (`test_fault_table`), and one line of the README's table, which is made from here:
-`python -m tests.fault_table` prints it.
+Each row is one test (`test_fault_table`) and one line of `FAULTS.md`, which is generated from this module:
+`python -m tests.fault_table > tests/FAULTS.md`.
 
 A row made of switches runs four bundles of an export against a sandbox that has the fault. It says how the run must
 end, how many bundles are stored by then, how many exports the service made for them, and how many creates are counted
@@ -27,7 +27,7 @@ class Row:
     """A fault, and what must happen.
 
     Attributes:
-        fault: What goes wrong, in the README's words.
+        fault: What goes wrong, as FAULTS.md says it.
         must: What must happen, likewise.
         faults: For the sandbox, as text.
         behaviour: Switches of the sandbox.
@@ -862,14 +862,32 @@ SECTIONS = {
 ROWS = tuple(row for rows in SECTIONS.values() for row in rows())
 
 
+OPENING = """\
+# Faults and what asyncexport does about them
+
+Each row below is a test. It names a fault of the service, the network, the disk, the clock or the user, and what
+asyncexport must do about it. Unless a row needs another setting, the test exports four bundles (two hours of data)
+against the sandbox, which produces the fault, and checks the exit code, the archives on disk and the number of exports
+that the service made. Then the same command runs again without the fault and must end with every row on disk exactly
+once.
+
+Run all rows with `python -m pytest tests/test_fault_table.py`, or some with `-k`, for example `-k Retry-After`.
+
+To turn a fault into a test, add a `Row` to `tests/fault_table.py`: the fault, as a text such as `create:503,nth=2`
+(`asyncexport sandbox --show-faults` lists them all) or as a switch of the sandbox, and the expected result. If that is
+not enough, name a scene in the row and write it as a function in `tests/test_fault_table.py`. Then generate this page
+again: `python -m tests.fault_table > tests/FAULTS.md`.
+"""
+
+
 def as_markdown() -> str:
-    """The README's table."""
-    lines = ["| fault | what happens |", "|---|---|"]
+    """The text of FAULTS.md."""
+    lines = [OPENING]
     for section, rows in SECTIONS.items():
-        lines.append(f"| **{section}** | |")
-        lines += [f"| {row.fault} | {row.must} |" for row in rows()]
+        lines += [f"## {section}", "", "| fault | what asyncexport does |", "|---|---|"]
+        lines += [f"| {row.fault} | {row.must} |" for row in rows()] + [""]
     return "\n".join(lines)
 
 
 if __name__ == "__main__":
-    print(as_markdown())  # noqa: T201 - what it is for
+    print(as_markdown(), end="")  # noqa: T201 - generates FAULTS.md

@@ -18,6 +18,7 @@ from asyncexport.config.layers import known_keys
 from asyncexport.core.bundles import read_when
 from asyncexport.core.exits import MEANINGS
 from asyncexport.core.summary import Snapshot
+from tests import fault_table
 from tests.json_lines import documented
 from tests.test_floors import parsed
 
@@ -194,3 +195,10 @@ def test_options_that_the_readme_names_exist():
     own = re.findall(r"`(--[a-z-]+)", README)
     assert own
     assert set(own) <= every
+
+
+def test_faults_page_is_generated_from_the_fault_table():
+    """FAULTS.md has exactly the rows that are tested."""
+    assert (ROOT / "tests" / "FAULTS.md").read_text(encoding="utf-8") == fault_table.as_markdown(), (
+        "generate it again: python -m tests.fault_table > tests/FAULTS.md"
+    )

@@ -1,4 +1,4 @@
-"""Every row of the fault table, and the README's table made from it."""
+"""Runs every row of the fault table."""
 
 import asyncio
 import datetime as dt
@@ -37,7 +37,7 @@ from asyncexport.run.verify import verify
 from asyncexport.sandbox import Sandbox, SandboxBehaviour, SandboxFault, serving
 from asyncexport.simulate.run import Scenario, simulate
 from tests.exporting import BY_SERVICE, QUICK, Notebook, OffClock, archives, clock_of, moment, rows_in, run, truth
-from tests.fault_table import BUNDLES, ROWS, Row, as_markdown
+from tests.fault_table import BUNDLES, ROWS, Row
 from tests.ledger_rig import loses_locks
 from tests.refusals_rig import RefusingService, play
 
@@ -858,8 +858,3 @@ SCENES: dict[str, Any] = {
     "signal": _signal,
     "closed-stdout": _closed_stdout,
 }
-
-
-def test_the_readme_has_the_table():
-    """The README's table is the one that is tested, row by row."""
-    assert as_markdown() in (ROOT / "README.md").read_text()
