@@ -59,6 +59,11 @@ def path_of(bundle: Bundle) -> str:
     return archive_path(bundle, Format.NDJSON)
 
 
+def adopted_archive(place: Place, bundle: Bundle, count: int) -> Adopted:
+    """The finding for an archive of events with this many rows."""
+    return Adopted(path_of(bundle), count, place.path(bundle).stat().st_size)
+
+
 # At the start of a run
 
 
@@ -268,7 +273,7 @@ async def test_a_sound_archive_is_taken_in_with_the_time_it_was_written(place):
     await place.keep(half_hour(5), rows(50))
     (place.directory / EVENTS.name / "notes.txt").write_text("mine")
     before = place.files()
-    assert await adopted(place) == [Adopted(path_of(half_hour(5)), 50)]
+    assert await adopted(place) == [adopted_archive(place, half_hour(5), 50)]
     assert place.files() == before
     (*_, found) = place.stored()
     assert (found.bundle, found.stored.rows) == (half_hour(5), 50)
@@ -291,10 +296,10 @@ async def test_an_archive_whose_time_is_taken_is_named_and_not_taken_in(place):
         await place.keep(bundle, rows(5))
     assert await adopted(place) == [
         Overlapping(path_of(half_hours(1, 3)), half_hours(1, 3), path_of(half_hour(1))),
-        Adopted(path_of(half_hours(10, 12)), 5),
+        adopted_archive(place, half_hours(10, 12), 5),
         Overlapping(path_of(half_hour(11)), half_hour(11), path_of(half_hours(10, 12))),
         *(Overlapping(path_of(half_hour(n)), half_hour(n), path_of(half_hours(n, n + 2))) for n in (20, 22, 24)),
-        Adopted(path_of(half_hour(26)), 5),
+        adopted_archive(place, half_hour(26), 5),
     ]
     assert len(place.stored()) == 4
 
@@ -318,7 +323,7 @@ async def test_an_archive_whose_row_a_crash_prevented_is_taken_in_as_the_ledger_
     await place.fill(1)
     await place.record([BundleRecord(half_hour(4), 0, Ready(2, 17.0, "ex", asked_at=16.0, settle_seconds=3.0))])
     await place.keep(half_hour(4), rows(4))
-    assert await adopted(place) == [Adopted(path_of(half_hour(4)), 4)]
+    assert await adopted(place) == [adopted_archive(place, half_hour(4), 4)]
     (*_, found) = place.stored()
     assert (found.bundle, found.stored.exported_at, found.stored.asked_at) == (half_hour(4), 17.0, 16.0)
     with LedgerReader(place.directory) as ledger:
@@ -356,7 +361,8 @@ async def test_a_whole_export_is_taken_in_by_its_definition_or_by_that_of_the_se
     (place.directory / PEOPLE.name / ".export.json").unlink()
     (finding,) = await adopted(place)
     assert isinstance(finding, UnknownExport)
-    assert await adopted(place, PEOPLE) == [Adopted(archive_path(bundle, Format.CSV), 3)]
+    size = place.path(bundle, Format.CSV).stat().st_size
+    assert await adopted(place, PEOPLE) == [Adopted(archive_path(bundle, Format.CSV), 3, size)]
     assert [one.bundle for one in place.stored(PEOPLE)] == [bundle]
 
 

@@ -13,8 +13,9 @@ import stat
 import subprocess
 import threading
 import time
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 import orjson
 import pytest
@@ -952,6 +953,20 @@ async def test_an_archive_is_checked_to_its_end(archives, tmp_path):
     (tmp_path / "out" / PATH).write_bytes(gzip.compress(BODY))
     with pytest.raises(CorruptError, match="one layer"):
         await archives.check(PATH, Format.NDJSON)
+
+
+async def test_an_archive_that_is_deleted_while_it_is_read_is_missing(archives, tmp_path):
+    """Its open handle still gives all its bytes, but there is no such file any more."""
+    await keep(archives)
+
+    class Deleting(RowLook):
+        def look(self, row: Mapping[str, Any]) -> None:
+            """Delete the archive that this row was read from."""
+            (tmp_path / "out" / PATH).unlink(missing_ok=True)
+            super().look(row)
+
+    rules = Deleting(ExpectedRows.of(Definition(), HALF_HOUR), raises=False)
+    assert await archives.check(PATH, Format.NDJSON, rules=rules) is None
 
 
 @pytest.mark.skipif(not Path("/proc/self/mem").exists(), reason="there is no file that fails to be read")

@@ -17,6 +17,7 @@ from asyncexport.core.parking import MOVED_ASIDE
 from asyncexport.core.states import BundleRecord, Created, Creating, Failed, Overdue, Ready, Stored
 from asyncexport.errors import ConfigError, LedgerCorruptError, LedgerError, LedgerLockedError, StorageError
 from asyncexport.ledger import Ledger, LedgerReader, hold
+from asyncexport.run.check_result import CheckResult
 from asyncexport.run.findings import (
     Broken,
     Damaged,
@@ -54,7 +55,7 @@ async def rebuilt(place: Place, *, force: bool = True) -> list[Finding]:
 
 def all_sound(records: Iterable[BundleRecord]) -> list[Finding]:
     """What a check finds where nothing is wrong."""
-    return [Intact(one.stored.path, one.stored.rows) for one in records if one.stored]
+    return [Intact(one.stored.path, one.stored.rows, one.stored.bytes) for one in records if one.stored]
 
 
 # Checking
@@ -74,6 +75,17 @@ async def test_an_archive_that_is_not_there_is_missing(place):
     records = await place.fill(3)
     place.path(half_hour(1)).unlink()
     assert (await verified(place))[1] == Missing(records[1].stored.path, records[1])
+
+
+async def test_an_archive_that_is_deleted_after_it_was_checked_is_counted_by_what_was_read(place):
+    """Counting reads nothing from the disk again, so a deletion at any time does not end the check."""
+    records = await place.fill(3)
+    result = CheckResult()
+    async for finding in verify(place.directory):
+        (place.directory / finding.path).unlink()
+        result.count(finding)
+    assert (result.tally.rows, result.tally.bytes) == (3, sum(record.stored.bytes for record in records))
+    assert result.is_well
 
 
 @pytest.mark.parametrize(
@@ -133,7 +145,8 @@ async def test_an_archive_with_other_rows_than_were_asked_for_is_broken(place, b
 async def test_a_few_rows_outside_are_counted(place):
     """The archive is sound all the same."""
     await filled(place, happened(0, 0, 1))
-    assert await verified(place) == [Intact(archive_path(half_hour(0), Format.NDJSON), 3, 1)]
+    size = place.path(half_hour(0)).stat().st_size
+    assert await verified(place) == [Intact(archive_path(half_hour(0), Format.NDJSON), 3, size, 1)]
 
 
 async def test_three_archives_in_a_row_with_other_rows_are_no_mistake_of_theirs(place):
@@ -251,7 +264,7 @@ async def test_what_a_run_replaces_meanwhile_is_looked_at_once_more(place):
             [BundleRecord(half_hour(number), 1, again, again), BundleRecord(half_hour(40), 0, stored, stored)],
         )
     rest = [finding async for finding in findings]
-    assert rest[number - 1] == Intact(again.path, 99)
+    assert rest[number - 1] == Intact(again.path, 99, again.bytes)
     assert [finding for finding in rest if not isinstance(finding, Intact)] == []
 
 
@@ -276,9 +289,9 @@ async def test_an_archive_that_has_its_name_and_not_yet_its_row_is_left_to_the_r
     """Between the two, or after a crash there, it is neither broken nor foreign: the run will put it on record."""
     first, second = await place.fill(2)
     await place.record(under_way(half_hour(1), 1, second.stored) + under_way(half_hour(2), 0, None))
-    await place.keep(half_hour(1), rows(50))
+    newer = await place.keep(half_hour(1), rows(50))
     await place.keep(half_hour(2), rows(60))
-    assert await verified(place) == [*all_sound([first]), Intact(second.stored.path, 50)]
+    assert await verified(place) == [*all_sound([first]), Intact(second.stored.path, 50, newer.bytes)]
 
 
 async def test_a_damaged_archive_is_broken_though_a_new_take_is_under_way(place):

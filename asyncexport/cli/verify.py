@@ -2,7 +2,6 @@
 
 from collections.abc import Iterator
 from contextlib import aclosing
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -117,7 +116,7 @@ def _check(session: Session, settings: "Settings", names: list[str] | None) -> "
         with session.counting(f"verify {where}", total=total, of="archives checked") as count:
             async with aclosing(check(where, exports=names or ())) as findings:
                 async for finding in findings:
-                    _take(session, found, finding, where)
+                    _take(session, found, finding)
                     count()
 
     run_abruptly(checked)
@@ -129,7 +128,7 @@ def _rebuild(session: Session, settings: "Settings", *, force: bool) -> "CheckRe
     from asyncexport.run.rebuild import rebuild
 
     where = settings.output.directory
-    return _looked(session, where, f"rebuild the ledger of {where}", rebuild(where, force=force))
+    return _looked(session, f"rebuild the ledger of {where}", rebuild(where, force=force))
 
 
 def _adopt(session: Session, settings: "Settings") -> "CheckResult":
@@ -137,10 +136,10 @@ def _adopt(session: Session, settings: "Settings") -> "CheckResult":
 
     where = settings.output.directory
     heading = f"take archives into the ledger of {where}"
-    return _looked(session, where, heading, adopt(where, exports=settings.exports))
+    return _looked(session, heading, adopt(where, exports=settings.exports))
 
 
-def _looked(session: Session, where: Path, heading: str, looks: "AsyncGenerator[Finding, None]") -> "CheckResult":
+def _looked(session: Session, heading: str, looks: "AsyncGenerator[Finding, None]") -> "CheckResult":
     """Count what is found, until there is no more."""
     from asyncexport.run.check_result import CheckResult
 
@@ -150,7 +149,7 @@ def _looked(session: Session, where: Path, heading: str, looks: "AsyncGenerator[
         with session.counting(heading, total=None, of="files read") as count:
             async with aclosing(looks) as findings:
                 async for finding in findings:
-                    _take(session, found, finding, where)
+                    _take(session, found, finding)
                     count()
 
     run_abruptly(looked)
@@ -158,7 +157,7 @@ def _looked(session: Session, where: Path, heading: str, looks: "AsyncGenerator[
     return found
 
 
-def _take(session: Session, found: "CheckResult", finding: "Finding", where: Path) -> None:
+def _take(session: Session, found: "CheckResult", finding: "Finding") -> None:
     """Count a finding, and name it where it is not sound."""
     from asyncexport.run.check_result import NO_FILE, moved_aside
     from asyncexport.run.findings import (
@@ -173,11 +172,11 @@ def _take(session: Session, found: "CheckResult", finding: "Finding", where: Pat
         Unrecorded,
     )
 
-    found.count(finding, where)
+    found.count(finding)
     match finding:
         case Adopted(path):
             _name(session, "adopted", path)
-        case Intact(path, _, outside) if outside:
+        case Intact(path, outside=outside) if outside:
             told = count_of(outside, "row", "rows")
             _name(session, "outside", path, facts={"rows": outside}, reason=f"{told} looked at")
         case RulesOff(path, is_remembered):

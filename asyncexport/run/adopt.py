@@ -121,7 +121,7 @@ async def _adopt_export(
                 yield Overlapping(path, bundle, archive_path(Bundle(export.name, other), container)), None
                 continue
             taken.add(bundle.range)
-            yield Adopted(path, found.rows), _standing(bundle, found, known)
+            yield Adopted(path, found.rows, found.bytes), _standing(bundle, found, known)
     if verdicts.are_off:
         yield RulesOff(export.name), None
     elif has.is_untimed:

@@ -3,7 +3,6 @@
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 
 from asyncexport.config import Settings
 from asyncexport.core.bundles import Bundle
@@ -48,16 +47,16 @@ class CheckResult:
         """Whether nothing is left for anybody to do."""
         return not self.tally.failed and not any(self.counts[kind] for kind in ("overlapping", "unknown", "unrecorded"))
 
-    def count(self, finding: Finding, directory: Path) -> None:
-        """Count one finding; `directory` is the output directory."""
+    def count(self, finding: Finding) -> None:
+        """Count one finding."""
         match finding:
-            case Intact(path, rows) | Adopted(path, rows):
+            case Intact(_, rows, size) | Adopted(_, rows, size):
                 self.counts["adopted"] += isinstance(finding, Adopted)
                 self.counts["sound"] += 1
                 self.tally.planned += 1
                 self.tally.stored_before += 1
                 self.tally.rows += rows
-                self.tally.bytes += (directory / path).stat().st_size
+                self.tally.bytes += size
                 if isinstance(finding, Intact) and finding.outside:
                     self.tally.rows_outside += finding.outside
                     self.counts["outside"] += 1

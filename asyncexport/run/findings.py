@@ -8,10 +8,18 @@ from asyncexport.core.states import BundleRecord
 
 @dataclass(frozen=True, slots=True)
 class Intact:
-    """An archive that is what the ledger says; so many of the rows that were looked at lie outside of its range."""
+    """An archive that is what the ledger says.
+
+    Attributes:
+        path: Its path, relative to the output directory.
+        rows: The number of its rows.
+        bytes: Its size on disk.
+        outside: The number of sampled rows that lie outside its range.
+    """
 
     path: str
     rows: int
+    bytes: int
     outside: int = 0
 
 
@@ -56,10 +64,11 @@ class Unrecorded:
 
 @dataclass(frozen=True, slots=True)
 class Adopted:
-    """A sound archive that the ledger knew nothing of, and knows now."""
+    """An intact archive that the ledger did not know and now does; the attributes are those of `Intact`."""
 
     path: str
     rows: int
+    bytes: int
 
 
 @dataclass(frozen=True, slots=True)

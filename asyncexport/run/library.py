@@ -186,7 +186,7 @@ async def verify(
         names = await asyncio.to_thread(_known_names, where, _names(exports))
         async with aclosing(check_archives(where, exports=names)) as findings:
             async for finding in findings:
-                found.count(finding, where)
+                found.count(finding)
                 if on_finding is not None:
                     on_finding(finding)
         if api_key is not None and found.unsound:

@@ -176,7 +176,7 @@ async def _look(
     if found is None:
         raise StorageError(f"{path} went away while it was looked at")
     stored = Stored.of(found, exported_at=await archives.written_at(path))
-    return (Intact(path, found.rows, look.outside), before.standing(bundle, stored)), look
+    return (Intact(path, found.rows, found.bytes, look.outside), before.standing(bundle, stored)), look
 
 
 async def _refused(

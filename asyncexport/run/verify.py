@@ -139,7 +139,7 @@ async def _compare(archives: Archives, record: BundleRecord, container: Format, 
     # A new revision's file has its name a moment before it has its row; until then whole is all that it can be.
     if found.sha256 != stored.sha256 and not isinstance(record.state, Ready):
         return Broken(stored.path, record, "its bytes are not those that were stored")
-    return Intact(stored.path, found.rows, look.outside)
+    return Intact(stored.path, found.rows, found.bytes, look.outside)
 
 
 def _record_of(ledger: LedgerReader, bundle: Bundle) -> BundleRecord | None:

@@ -2,6 +2,7 @@
 
 import threading
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from stat import S_ISDIR, S_ISLNK, S_ISREG
 from typing import Self
@@ -121,7 +122,7 @@ class Archives:
         return await self._disk.run(read_definitions, self._directory)
 
     async def check(self, path: str, container: Format, *, rules: RowRules | None = None) -> Archive | None:
-        """Read an archive to its end; None where there is none.
+        """Read an archive to its end; return None if there is none, or if it was deleted meanwhile.
 
         Raises:
             ArchiveError: it is not one whole export, or the disk does not give it back.
@@ -131,11 +132,13 @@ class Archives:
 
         def look() -> Archive | None:
             file = self._directory / path
-            try:
+            with suppress(FileNotFoundError):
                 _refuse_no_file(file)
-                return inspect(file, container, name=path, rules=rules, goes_on=lambda: not given_up.is_set()).archive
-            except FileNotFoundError:
-                return None
+                found = inspect(file, container, name=path, rules=rules, goes_on=lambda: not given_up.is_set())
+                # A file that is deleted while it is open can still be read to its end.
+                file.lstat()
+                return found.archive
+            return None
 
         return await self._disk.inspect(look, give_up=given_up.set)
 
