@@ -36,14 +36,14 @@ OUTAGE = 3600.0
 WALL = 1_700_000_000.0
 
 
-def test_results_go_first_whatever_is_preferred():
-    """An export at hand is worth more than one to come."""
+def test_a_results_call_always_goes_first():
+    """Results calls come before every other request, for throughput and for latency."""
     for prefer in Prefer:
         assert sorted(Priority, key=lambda p: rank(p, prefer))[0] is Priority.RESULTS
 
 
 def test_preferring_latency_lets_polls_pass_creates():
-    """`[polling] prefer` turns the order of creates and due polls round, and no other."""
+    """`[polling] prefer = "latency"` swaps creates and due polls and changes nothing else."""
     assert sorted(Priority, key=lambda p: rank(p, Prefer.THROUGHPUT)) == list(Priority)
     assert sorted(Priority, key=lambda p: rank(p, Prefer.LATENCY)) == [
         Priority.RESULTS,
@@ -54,24 +54,24 @@ def test_preferring_latency_lets_polls_pass_creates():
 
 
 @given(st.integers(1, 2000), st.floats(0, 0.999))
-def test_back_off_has_a_ceiling_and_full_jitter(tries, jitter):
-    """Never longer than the maximum, never negative, however many the tries."""
-    assert 0 <= backoff_seconds(tries, initial_seconds=1, max_seconds=300, jitter=jitter) <= 300
+def test_back_off_has_a_ceiling_and_full_jitter(attempts, jitter):
+    """The back-off is never negative and never longer than the maximum, however many attempts failed."""
+    assert 0 <= backoff_seconds(attempts, initial_seconds=1, max_seconds=300, jitter=jitter) <= 300
 
 
 @pytest.mark.parametrize("retry_after", [None, 0.0, -5.0, 1e12, 0.001])
-def test_no_retry_after_makes_a_caller_spin_or_sleep_for_ever(retry_after):
-    """Missing, zero, negative, tiny and absurd values all end up between a second and an hour."""
+def test_no_retry_after_makes_a_caller_spin_or_sleep_forever(retry_after):
+    """A missing, zero, negative, tiny or absurd Retry-After results in a pause between a second and an hour."""
     assert 1.0 <= pause_seconds(retry_after, refill_seconds=30.0) <= LONGEST_PAUSE_SECONDS
 
 
 def test_retry_after_is_obeyed():
-    """A sensible value is taken as it is."""
+    """A sensible Retry-After is used unchanged."""
     assert pause_seconds(17.0, refill_seconds=30.0) == 17.0
 
 
 def test_an_outage_counts_from_its_first_failure():
-    """Patience runs out after `outage`, not after so many tries."""
+    """A service is given up once the outage has lasted for `outage`, not after a number of attempts."""
     backoff = Backoff(1.0, 300.0, 3600.0)
     line = backoff.after_failure(Up(), now=0.0, jitter=0.5)
     for now in range(60, 3600, 60):
@@ -80,8 +80,8 @@ def test_an_outage_counts_from_its_first_failure():
     assert backoff.is_over(line, now=3600.0)
 
 
-def test_a_service_that_never_answered_here_is_given_up_sooner():
-    """Its address, a proxy or the network is likelier to be wrong; one answer, even of trouble, and it is an outage."""
+def test_a_service_that_never_answered_is_given_up_sooner():
+    """Before its first answer the shorter `first_contact` applies; after any answer, even an error, `outage` does."""
     backoff = Backoff(1.0, 300.0, OUTAGE, first_contact_seconds=60.0)
     for answers, seconds in (((None,), 60.0), ((503, None), OUTAGE)):
         admission = Admission(Quota(2.0, 50, BudgetScope.CREATE), backoff)
@@ -97,15 +97,15 @@ def test_a_service_that_never_answered_here_is_given_up_sooner():
 @given(
     status=st.sampled_from([500, 502, 503, 599]), asked=st.floats(0.0, 1e6, allow_nan=False), jitter=st.floats(0, 0.999)
 )
-def test_a_retry_after_counts_on_a_503_as_on_a_429(status, asked, jitter):
-    """Never sooner than asked, an hour at most, and never sooner than the back-off."""
+def test_retry_after_is_obeyed_on_a_503_as_on_a_429(status, asked, jitter):
+    """The pause is never shorter than Retry-After or the back-off, and never longer than an hour."""
     admission = an_admission()
     grant = admission.grant(Kind.CREATE, counted=True, now=0.0)
     admission.answered(grant, Answer(status, asked), now=0.0, wall_time=WALL, jitter=jitter, tokens=0)
     assert admission.closed_seconds(0.0) == max(min(asked, 3600.0), jitter)
 
 
-# What an answer means to whoever comes next
+# What an answer means for later requests
 
 
 def an_admission(scope: BudgetScope = BudgetScope.CREATE) -> Admission:
@@ -122,7 +122,7 @@ def answer(
     tokens: int = 0,
     retry_after: float | None = None,
 ) -> Consequence:
-    """One request, granted and answered at this moment."""
+    """Send one request and answer it at the time `now`."""
     counted = counts(admission.learning.scope, kind)
     grant = grant or admission.grant(kind, counted=counted, now=now)
     return admission.answered(
@@ -135,23 +135,23 @@ def answer(
     )
 
 
-def test_nothing_follows_from_a_plain_answer():
-    """The way is open, and stays open."""
+def test_a_successful_answer_has_no_consequence():
+    """After a 200 the next request may go out immediately."""
     admission = an_admission()
     assert answer(admission, 200, now=0.0) == Consequence()
     assert admission.closed_seconds(0.0) == 0.0
     assert admission.is_open(0.0)
 
 
-def test_a_refusal_closes_the_way_and_empties_the_bucket():
-    """For as long as it asks."""
+def test_a_429_pauses_requests_and_empties_the_bucket():
+    """A 429 pauses all requests until Retry-After is over."""
     admission = an_admission()
     assert answer(admission, 429, now=10.0, retry_after=40.0) == Consequence(empties=True)
     assert [admission.closed_seconds(now) for now in (10.0, 30.0, 50.0)] == [40.0, 20.0, 0.0]
 
 
-def test_while_the_line_is_down_one_at_a_time_tries_it():
-    """First after the back-off; while it tries, nobody else may; when nothing comes of it, the next one may."""
+def test_during_an_outage_one_probe_goes_out_at_a_time():
+    """After the back-off a single probe goes out; if it is cancelled, the next request becomes the probe."""
     admission = an_admission()
     answer(admission, None, now=0.0)
     assert admission.closed_seconds(0.0) == 0.5
@@ -164,8 +164,8 @@ def test_while_the_line_is_down_one_at_a_time_tries_it():
     assert admission.is_open(0.5)
 
 
-def test_what_is_given_up_is_said_with_the_reason():
-    """The last answer's, where there was one."""
+def test_giving_up_reports_the_reason():
+    """The message contains the problem of the last failed request."""
     admission = an_admission()
     grant = admission.grant(Kind.POLL, counted=False, now=0.0)
     for now, problem in ((0.0, "no name"), (OUTAGE, "no route")):
@@ -187,8 +187,8 @@ def test_what_is_given_up_is_said_with_the_reason():
         (Kind.OTHER, 1, 9, False),
     ],
 )
-def test_a_refusal_of_what_should_not_count_tells_that_all_does(kind, tokens, times, learned):
-    """At once where creates had tokens left, else the second time; never a create, nor a call with its own limit."""
+def test_a_429_on_a_request_that_takes_no_token_shows_that_all_requests_count(kind, tokens, times, learned):
+    """One 429 is enough while tokens are left, otherwise two; a create or a call with its own limit proves nothing."""
     admission = an_admission(BudgetScope.AUTO)
     follows = [answer(admission, 429, now=1000.0 * n, kind=kind, tokens=tokens) for n in range(times)]
     assert [one.all_count for one in follows] == [False] * (times - 1) + [learned]
@@ -196,7 +196,7 @@ def test_a_refusal_of_what_should_not_count_tells_that_all_does(kind, tokens, ti
 
 
 def test_what_was_learned_holds_for_a_week():
-    """And not for what was learned in the future."""
+    """What was learned expires after a week, and a date in the future is ignored."""
     for ago, holds in ((0.0, True), (RELEARN_SECONDS - 1, True), (RELEARN_SECONDS, False), (-1.0, False)):
         assert is_still_learned(WALL - ago, now=WALL) is holds
     assert not is_still_learned(None, now=WALL)
@@ -215,8 +215,8 @@ ANSWERS = st.lists(
 
 
 @given(ANSWERS, st.sampled_from(BudgetScope))
-def test_whatever_is_answered_the_way_opens_again(answers, scope):
-    """Once nothing is in flight, no order of answers keeps it closed for more than an hour, or changes a set scope."""
+def test_requests_resume_after_any_sequence_of_answers(answers, scope):
+    """With nothing in flight, no sequence of answers pauses requests for over an hour or changes a configured scope."""
     admission, now, wall = an_admission(scope), 0.0, WALL
     in_flight: list[Grant] = []
     for seconds, status, kind, retry_after, older in answers:
@@ -235,7 +235,7 @@ def test_whatever_is_answered_the_way_opens_again(answers, scope):
         assert sum(grant.probes for grant in in_flight) <= 1 or isinstance(admission.line, Up)
     for grant in in_flight:
         admission.settled(grant)
-    # `until - now` is rounded, so that a pause of an hour may come out a hair longer.
+    # `until - now` is rounded, so a pause of an hour may come out slightly longer.
     assert 0 <= admission.closed_seconds(now) <= LONGEST_PAUSE_SECONDS + 1e-6
     if scope is not BudgetScope.AUTO:
         assert admission.learning.scope is scope
@@ -243,7 +243,7 @@ def test_whatever_is_answered_the_way_opens_again(answers, scope):
 
 @given(st.lists(st.floats(0, OUTAGE / 2), min_size=1, max_size=60), st.sampled_from([429, 503]))
 def test_a_service_is_given_up_after_the_outage_and_not_before(gaps, status):
-    """Where each answer is a refusal, or says that the service is in trouble: once that has lasted long enough."""
+    """A service that only sends errors or 429s is given up once this has lasted for `outage`."""
     admission, now = an_admission(), 0.0
     answer(admission, status, now=now)
     for number, gap in enumerate(gaps, start=2):
@@ -255,48 +255,48 @@ def test_a_service_is_given_up_after_the_outage_and_not_before(gaps, status):
 
 
 @pytest.mark.parametrize(("status", "outage"), [(None, True), (408, True), (499, True), (500, True), (503, True)])
-def test_the_services_own_trouble_is_an_outage(status, outage):
-    """No answer, 408, 499 and 5xx are nobody's fault here."""
+def test_no_answer_or_a_server_error_is_an_outage(status, outage):
+    """No answer, 408, 499 and 5xx count as an outage of the service."""
     assert is_outage(status) is outage
 
 
 @pytest.mark.parametrize("status", [200, 400, 401, 403, 404, 429])
-def test_an_answer_is_no_outage(status):
-    """Whoever answers is there."""
+def test_other_statuses_are_no_outage(status):
+    """A success, a 4xx and a 429 show that the service can be reached."""
     assert not is_outage(status)
 
 
 @pytest.mark.parametrize(("median", "spread"), [(120.0, 0.5), (600.0, 0.5), (1800.0, 1.0), (7200.0, 0.3)])
 def test_durations_are_learned_from_what_finished(median, spread):
-    """A guess that is off by a factor of ten does not stand in the way."""
+    """The estimate matches the observed durations even if the configured guess is off by a factor of ten."""
     draw = random.Random(7)
     learned = Durations(expected_seconds=300, known=[median * draw.lognormvariate(0, spread) for _ in range(150)])
     assert learned.median_seconds == pytest.approx(median, rel=0.15)
     assert learned.spread == pytest.approx(spread, rel=0.35)
 
 
-def test_those_still_running_say_that_it_takes_longer():
-    """Learning from the first to finish alone would make all look quick."""
+def test_operations_still_running_raise_the_estimate():
+    """The estimate also uses operations that are still running, so that it is not biased towards the fast ones."""
     draw = random.Random(3)
     all_of_them = [600 * draw.lognormvariate(0, 0.7) for _ in range(60)]
     done = [s for s in all_of_them if s < 400]
-    naive = Durations(expected_seconds=300, known=done)
-    wise = Durations(expected_seconds=300, known=done)
-    wise.refit([400.0] * (60 - len(done)))
-    assert naive.median_seconds < 350
-    assert wise.median_seconds == pytest.approx(600, rel=0.3)
+    biased = Durations(expected_seconds=300, known=done)
+    fitted = Durations(expected_seconds=300, known=done)
+    fitted.refit([400.0] * (60 - len(done)))
+    assert biased.median_seconds < 350
+    assert fitted.median_seconds == pytest.approx(600, rel=0.3)
 
 
 @given(st.floats(1, 1e5), st.floats(1, 1e5), st.lists(st.floats(0.01, 1e6), max_size=20))
-def test_a_chance_is_a_chance(seen, more, known):
-    """Between 0 and 1, whatever was learned and however long it has been."""
+def test_a_probability_is_between_0_and_1(seen, more, known):
+    """It stays in this range for all known durations and elapsed times."""
     durations = Durations(expected_seconds=300, known=known)
     assert 0 <= durations.done_since(seen, seen + more) <= 1
 
 
 @given(st.floats(0, 1e4), st.floats(0.05, 0.95))
-def test_the_due_age_has_the_chance_asked_for(seen, chance):
-    """At the age named, an operation seen running is done with that chance."""
+def test_the_due_age_has_the_requested_probability(seen, chance):
+    """At the returned age, an operation that was seen running has finished with the requested probability."""
     durations = Durations(expected_seconds=300)
     age = durations.due_age_seconds(seen, chance)
     assert age >= seen

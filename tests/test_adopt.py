@@ -1,4 +1,4 @@
-"""Archives that the ledger knows nothing of: found at the start of a run, and taken in on order."""
+"""Archives that the ledger does not know: detected when a run starts, and added by `verify --adopt`."""
 
 import asyncio
 import gzip
@@ -44,18 +44,18 @@ START, MIDDLE, END = "2026-01-06T00:00:00Z", "2026-01-06T02:00:00Z", "2026-01-06
 
 @pytest.fixture
 async def place(tmp_path: Path) -> AsyncIterator[Place]:
-    """An output directory with nothing in it."""
+    """An empty output directory."""
     async with Archives(tmp_path / "out") as found:
         yield Place(tmp_path / "out", found)
 
 
 async def adopted(place: Place, *exports: Export) -> list[Finding]:
-    """All findings of an adoption."""
+    """Return all findings of an adoption."""
     return [finding async for finding in adopt(place.directory, exports=exports)]
 
 
 def path_of(bundle: Bundle) -> str:
-    """Of an archive of events."""
+    """Return the path of an archive of events."""
     return archive_path(bundle, Format.NDJSON)
 
 
@@ -64,11 +64,11 @@ def adopted_archive(place: Place, bundle: Bundle, count: int) -> Adopted:
     return Adopted(path_of(bundle), count, place.path(bundle).stat().st_size)
 
 
-# At the start of a run
+# When a run starts
 
 
 async def restored(sandbox, directory: Path) -> None:
-    """Export two hours, keep a copy of the ledger, export four more, and put the copy back."""
+    """Export two hours, back up the ledger, export four more hours, and restore the backup."""
     await run(sandbox, directory, start=START, end=MIDDLE)
     shutil.copytree(directory / ".asyncexport", directory.with_name("backup"))
     await run(sandbox, directory, start=START, end=END)
@@ -78,8 +78,8 @@ async def restored(sandbox, directory: Path) -> None:
 
 
 @pytest.mark.parametrize("bundle", ["30m", "1h"])
-async def test_a_ledger_from_a_backup_is_noticed_before_anything_is_asked(tmp_path, bundle):
-    """In another width the rows would be there twice, in the same one archives would be replaced; adopted, all fits."""
+async def test_a_ledger_restored_from_a_backup_is_noticed_before_any_request(tmp_path, bundle):
+    """The run stops with exit code 7 and names `verify --adopt`; after the adoption no row is missing or duplicated."""
     directory, changes = tmp_path / "out", {"export": [{"bundle": bundle}]}
     async with serving(FAST) as sandbox:
         await restored(sandbox, directory)
@@ -102,8 +102,8 @@ async def test_a_ledger_from_a_backup_is_noticed_before_anything_is_asked(tmp_pa
         assert all([isinstance(one, Intact) async for one in verify(directory)])
 
 
-async def test_an_archive_is_not_replaced_by_what_an_older_ledger_still_had_to_fetch(tmp_path):
-    """The bundle was ready when the ledger was copied, stored, and exported anew with more rows: those stay."""
+async def test_an_archive_newer_than_the_restored_ledger_is_not_replaced(tmp_path):
+    """A bundle that is `Ready` in the ledger but has a newer archive on disk keeps that archive."""
     directory, backup = tmp_path / "out", tmp_path / "backup"
 
     def keep_ledger(name: str) -> None:
@@ -124,8 +124,8 @@ async def test_an_archive_is_not_replaced_by_what_an_older_ledger_still_had_to_f
     assert all([isinstance(one, Intact) async for one in verify(directory)])
 
 
-async def test_a_ledger_from_a_backup_beside_a_later_mark_is_told_how_to_go_on(tmp_path):
-    """The mark says that commits are missing, which they are; without it the ledger is an older one like any other."""
+async def test_a_restored_ledger_next_to_a_newer_mark_gets_a_hint(tmp_path):
+    """The hint says to remove the mark; without it the ledger is treated as any older one."""
     async with serving(FAST) as sandbox:
         await run(sandbox, tmp_path, start=START, end=MIDDLE)
         before = (tmp_path / LEDGER).read_bytes()
@@ -141,8 +141,8 @@ async def test_a_ledger_from_a_backup_beside_a_later_mark_is_told_how_to_go_on(t
         assert "8 archives" in str(summary.error)
 
 
-async def test_what_was_deleted_by_hand_is_not_fetched_again_unless_a_repair_is_asked_for(tmp_path):
-    """A run goes by the ledger; that a day has fewer archives than rows is its owner's decision."""
+async def test_deleted_archives_are_not_fetched_again_without_a_repair(tmp_path):
+    """A run trusts the ledger: archives that its owner deleted are only exported again by `verify --repair`."""
     async with serving(FAST) as sandbox:
         await run(sandbox, tmp_path, start=START, end=END)
         sandbox.reset_counts()
@@ -154,8 +154,8 @@ async def test_what_was_deleted_by_hand_is_not_fetched_again_unless_a_repair_is_
         assert len(archives(tmp_path)) == 9
 
 
-async def test_another_exports_archives_are_none_of_a_runs_business(tmp_path):
-    """Only the folders that it writes to are looked into."""
+async def test_archives_of_another_export_are_ignored(tmp_path):
+    """A run only checks the folders of its own exports."""
     async with serving(FAST) as sandbox:
         await run(sandbox, tmp_path, start=START, end=MIDDLE)
         shutil.copytree(tmp_path / EVENTS.name, tmp_path / "other")
@@ -171,8 +171,8 @@ spans = st.builds(lambda start, width: Range(start, start + width), times, st.in
 
 @settings(max_examples=30, deadline=None)
 @given(found=st.sets(spans, max_size=12))
-def test_the_ledger_and_the_disk_come_to_the_same(found, tmp_path_factory):
-    """What the names in each day's folder come to is what the ledger reckons from its rows."""
+def test_the_ledger_and_the_disk_agree(found, tmp_path_factory):
+    """The summary of each day's folder equals the one computed from the ledger's rows."""
     directory = tmp_path_factory.mktemp("out")
     place = Place(directory, Archives(directory))
     records = []
@@ -193,8 +193,8 @@ def test_the_ledger_and_the_disk_come_to_the_same(found, tmp_path_factory):
 
 
 @given(found=st.sets(spans, max_size=6), others=st.sets(spans, max_size=6))
-def test_days_that_differ_are_suspect(found, others):
-    """One archive more, fewer or of other times is enough; a day without archives is none of a run's business."""
+def test_days_that_differ_are_suspicious(found, others):
+    """A day with more, fewer or different archives is reported; a day without archives on disk is not."""
 
     def days(these: set[Range]) -> dict[int, set[Range]]:
         by_day: dict[int, set[Range]] = {}
@@ -211,7 +211,7 @@ def test_days_that_differ_are_suspect(found, others):
     suspect = suspect_days(tallies(found), tallies(others))  # type: ignore[arg-type]
     differ = [day for day, there in days(found).items() if there != days(others).get(day)]
     assert set(suspect) <= set(differ)
-    # Sums may agree by chance; counts that differ always show.
+    # Sums may agree by chance; different counts are always detected.
     assert {day for day in differ if len(days(found)[day]) != len(days(others).get(day, ()))} <= set(suspect)
 
 
@@ -224,8 +224,8 @@ def test_days_that_differ_are_suspect(found, others):
         ".ndjson.gz",
     ],
 )
-def test_what_is_no_archive_is_not_counted(name):
-    """Nor is one of another format."""
+def test_other_files_are_not_counted(name):
+    """Neither unrelated files nor archives of another format count as archives."""
     assert day_tally([name], Format.NDJSON) == (0, 0)
 
 
@@ -243,8 +243,8 @@ def test_what_is_no_archive_is_not_counted(name):
         (Refused("no", Created(1, 1.0, "op")), False),
     ],
 )
-def test_only_a_bundle_whose_file_was_to_be_had_explains_an_archive_without_a_row(state, explained):
-    """A crash between the archive and its row; also one before the attempt that is under way."""
+def test_only_a_bundle_whose_export_had_finished_explains_an_archive_without_a_row(state, explained):
+    """A crash before the `Stored` row, in this attempt or an earlier one, may have left the archive."""
     span = half_hour(3).range
     record = BundleRecord(half_hour(3), 0, state)
     assert unrecorded([span], [], [record]) == ([] if explained else [span])
@@ -252,8 +252,8 @@ def test_only_a_bundle_whose_file_was_to_be_had_explains_an_archive_without_a_ro
 
 
 @given(taken=st.lists(spans, max_size=20), span=spans)
-def test_whatever_shares_time_is_found(taken, span):
-    """However wide the ranges are, and in whatever order they were taken."""
+def test_ranges_that_overlap_are_found(taken, span):
+    """An overlap is found for ranges of any width, added in any order."""
     half = len(taken) // 2
     found = Taken(taken[:half])
     for one in taken[half:]:
@@ -264,11 +264,11 @@ def test_whatever_shares_time_is_found(taken, span):
     assert (found.meets(span, but=span) in others) if others else (found.meets(span, but=span) is None)
 
 
-# Taken in
+# Adding archives
 
 
-async def test_a_sound_archive_is_taken_in_with_the_time_it_was_written(place):
-    """And counts as stored from then on; whatever else lies there is not touched."""
+async def test_an_intact_archive_is_added_with_its_modification_time(place):
+    """It counts as stored from then on, and no file changes."""
     await place.fill(2)
     await place.keep(half_hour(5), rows(50))
     (place.directory / EVENTS.name / "notes.txt").write_text("mine")
@@ -281,17 +281,17 @@ async def test_a_sound_archive_is_taken_in_with_the_time_it_was_written(place):
     assert await adopted(place) == []
 
 
-async def test_an_archive_whose_time_is_taken_is_named_and_not_taken_in(place):
-    """By another archive, by one that was just taken in, or by a bundle that may yet be stored in another width."""
+async def test_an_archive_whose_time_is_covered_is_reported_and_not_added(place):
+    """The time may be covered by a stored archive, one just added, or a bundle of another width still in progress."""
     await place.fill(2)
-    under_way: tuple[State, ...] = (
+    in_progress: tuple[State, ...] = (
         Created(1, 1.0, "op"),
         Overdue(1, 1.0, "op"),
         Refused("no", Created(1, 1.0, "op")),
         Failed("no"),
     )
     spans = [half_hours(20 + 2 * number, 22 + 2 * number) for number in range(4)]
-    await place.record([BundleRecord(bundle, 0, state) for bundle, state in zip(spans, under_way, strict=True)])
+    await place.record([BundleRecord(bundle, 0, state) for bundle, state in zip(spans, in_progress, strict=True)])
     for bundle in (half_hours(1, 3), half_hours(10, 12), half_hour(11), *map(half_hour, (20, 22, 24, 26))):
         await place.keep(bundle, rows(5))
     assert await adopted(place) == [
@@ -304,8 +304,8 @@ async def test_an_archive_whose_time_is_taken_is_named_and_not_taken_in(place):
     assert len(place.stored()) == 4
 
 
-async def test_a_bundle_that_was_given_up_or_asked_for_is_done_once_its_archive_is_taken_in(place):
-    """What the older ledger says of it is over."""
+async def test_a_parked_or_requested_bundle_is_done_once_its_archive_is_added(place):
+    """The older state in the ledger no longer counts."""
     await place.fill(1)
     await place.record(
         [BundleRecord(half_hour(3), 0, Failed("no")), BundleRecord(half_hour(4), 0, Created(1, 1.0, "op"))]
@@ -318,8 +318,8 @@ async def test_a_bundle_that_was_given_up_or_asked_for_is_done_once_its_archive_
         assert ledger.unfinished(EVENTS.name, ALL_TIME) == []
 
 
-async def test_an_archive_whose_row_a_crash_prevented_is_taken_in_as_the_ledger_knows_it(place):
-    """Its bundle is `Ready`: a run would ask for its file once more, and perhaps for a new export."""
+async def test_an_archive_without_its_row_after_a_crash_is_added_with_the_times_in_the_ledger(place):
+    """The `Ready` row supplies the export's times, and no run fetches the file again."""
     await place.fill(1)
     await place.record([BundleRecord(half_hour(4), 0, Ready(2, 17.0, "ex", asked_at=16.0, settle_seconds=3.0))])
     await place.keep(half_hour(4), rows(4))
@@ -330,8 +330,8 @@ async def test_an_archive_whose_row_a_crash_prevented_is_taken_in_as_the_ledger_
         assert ledger.unfinished(EVENTS.name, ALL_TIME) == []
 
 
-async def test_an_archive_that_is_not_sound_is_moved_aside(place):
-    """Its name is free for the next run."""
+async def test_a_damaged_archive_is_moved_aside(place):
+    """Its name becomes free for the next run."""
     await place.fill(1)
     await place.keep(half_hour(4), rows(4))
     place.path(half_hour(4)).write_bytes(b"cut")
@@ -342,8 +342,8 @@ async def test_an_archive_that_is_not_sound_is_moved_aside(place):
     assert await adopted(place) == []
 
 
-async def test_an_archive_with_other_rows_than_its_name_says_is_moved_aside(place):
-    """Its half hour is a gap, and is exported like one."""
+async def test_an_archive_with_rows_of_another_time_is_moved_aside(place):
+    """Its half hour is a gap that the next run exports."""
     await place.fill(1)
     for number, stamp in ((2, "2026-01-01T01:15:00Z"), (3, "2026-01-01T01:15:00Z"), (4, "2026-01-01T02:15:00Z")):
         await place.keep(half_hour(number), gzip.compress(f'{{"EventStart":"{stamp}"}}\n'.encode(), mtime=0))
@@ -352,8 +352,8 @@ async def test_an_archive_with_other_rows_than_its_name_says_is_moved_aside(plac
     assert [one.bundle for one in place.stored()] == [half_hour(number) for number in (0, 2, 4)]
 
 
-async def test_a_whole_export_is_taken_in_by_its_definition_or_by_that_of_the_settings(place):
-    """Where neither says what it is, its folder is named."""
+async def test_an_export_is_added_by_the_definition_on_disk_or_in_the_settings(place):
+    """If there is no definition in either place, the folder is reported."""
     await place.fill(1)
     await place.archives.prepare([PEOPLE])
     bundle = half_hour(0, PEOPLE)
@@ -366,8 +366,8 @@ async def test_a_whole_export_is_taken_in_by_its_definition_or_by_that_of_the_se
     assert [one.bundle for one in place.stored(PEOPLE)] == [bundle]
 
 
-async def test_nothing_is_taken_into_a_ledger_that_is_lost_damaged_or_in_use(place):
-    """A directory whose name was mistyped is not made, either."""
+async def test_nothing_is_added_to_a_lost_damaged_or_locked_ledger(place):
+    """Each case is an error, and a mistyped directory is not created."""
     await place.fill(1)
     with hold(place.directory, command="backfill"), pytest.raises(LedgerError, match="another run holds"):
         await adopted(place)

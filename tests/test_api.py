@@ -1,4 +1,4 @@
-"""The API's client against servers on loopback, most of them raw, so that they can misbehave in every way."""
+"""The API client against servers on loopback, most of them raw so that they can misbehave in every way."""
 
 import asyncio
 import gzip
@@ -33,8 +33,8 @@ from tests.spellings import SPELLINGS
 pytestmark = pytest.mark.usefixtures("nothing_secret_is_logged")
 
 
-async def test_create_sends_the_key_as_it_is_and_reads_the_operation() -> None:
-    """One POST with `Basic <key>` and JSON makes an operation, and the gate is told of its status."""
+async def test_create_sends_the_key_unchanged_and_reads_the_operation() -> None:
+    """One POST with `Basic <key>` and a JSON body creates an operation, and the gate receives its status."""
     gate = Gate()
     async with serving(sends(http(b'{"operationId":"op=="}'))) as server, client(server, gate) as api:
         assert await create(api, gate) == "op=="
@@ -48,8 +48,8 @@ async def test_create_sends_the_key_as_it_is_and_reads_the_operation() -> None:
     assert gate.left == [200]
 
 
-async def test_nothing_is_sent_before_it_is_on_record() -> None:
-    """A create that is cancelled while its row is written is not sent; one whose row is there is."""
+async def test_nothing_is_sent_before_its_row_is_written() -> None:
+    """A create that is cancelled while its row is being written is not sent; a later one is."""
     gate = Gate(takes=0.05)
     async with serving(sends(http(b'{"operationId":"o"}'))) as server, client(server, gate) as api:
         with pytest.raises(TimeoutError):
@@ -59,8 +59,8 @@ async def test_nothing_is_sent_before_it_is_on_record() -> None:
     assert len(server.requests) == 1
 
 
-async def test_a_permit_is_told_what_went_wrong() -> None:
-    """In the words of the error, so that whoever gives up in the end can name the reason; a success has none."""
+async def test_a_permit_receives_the_reason_of_a_failure() -> None:
+    """The permit holds the text of the error, so that giving up can report the reason; a success has none."""
     gate = Gate()
     problems = []
     answers = sends(http(b"", "503 No")), sends(), sends(http(b'{"operationId":"o"}'))
@@ -76,8 +76,8 @@ async def test_a_permit_is_told_what_went_wrong() -> None:
     assert problems[2] == ""
 
 
-async def test_every_call_asks_for_its_own_path() -> None:
-    """Each method is one request, with its kind and priority named to the gate."""
+async def test_every_call_requests_its_own_path() -> None:
+    """Each method sends one request and passes its kind and priority to the gate."""
     gate = Gate()
     answers = [
         b'{"state":"COMPLETED","results":{"searchExportId":"e"}}',
@@ -108,8 +108,8 @@ async def test_every_call_asks_for_its_own_path() -> None:
     ]
 
 
-async def test_segments_come_page_by_page_and_once_each() -> None:
-    """Pages are followed to the last; what moves between pages is not told twice."""
+async def test_segments_come_page_by_page_without_duplicates() -> None:
+    """All pages are read, and a segment that appears on two pages is returned once."""
     first = http(b'{"segments":[{"id":"a"},{"id":"b"}],"nextPaginationToken":"t"}')
     second = http(b'{"segments":[{"id":"b"},{"id":"c"}],"nextPaginationToken":""}')
     async with serving(sends(first), sends(second)) as server, client(server) as api:
@@ -120,8 +120,8 @@ async def test_segments_come_page_by_page_and_once_each() -> None:
 @pytest.mark.parametrize(
     "body", [b'{"segments":[{"id":"a"}],"nextPaginationToken":"t"}', b'{"nextPaginationToken":"t"}']
 )
-async def test_a_list_of_segments_without_end_ends(body: bytes) -> None:
-    """A repeated token or page after empty page does not keep us for ever."""
+async def test_an_endless_list_of_segments_is_an_error(body: bytes) -> None:
+    """A repeated token or an empty page with a next token ends the listing with an error."""
     async with serving(sends(http(body))) as server, client(server) as api:
         with pytest.raises(ReplyError):
             _ = [segment async for segment in api.segments()]
@@ -129,7 +129,7 @@ async def test_a_list_of_segments_without_end_ends(body: bytes) -> None:
 
 
 async def test_empty_pages_with_fresh_tokens_end() -> None:
-    """Not even if each has a token of its own."""
+    """Empty pages end the listing even if each one has a new token."""
     pages = [sends(http(b'{"segments":[],"nextPaginationToken":"%d"}' % n)) for n in range(9)]
     async with serving(*pages) as server, client(server) as api:
         with pytest.raises(ReplyError):
@@ -147,8 +147,8 @@ async def test_empty_pages_with_fresh_tokens_end() -> None:
         ("204 No Content", ReplyError),
     ],
 )
-async def test_a_status_is_judged_and_told_to_the_gate(status: str, error: type[ExportError]) -> None:
-    """Whatever the status, it is one request, one error, and the gate hears of it."""
+async def test_a_status_becomes_an_error_and_reaches_the_gate(status: str, error: type[ExportError]) -> None:
+    """Each status results in one request and one error, and the gate receives it."""
     gate = Gate()
     async with serving(sends(http(b"", status))) as server, client(server, gate) as api:
         with pytest.raises(error):
@@ -158,7 +158,7 @@ async def test_a_status_is_judged_and_told_to_the_gate(status: str, error: type[
 
 
 async def test_a_429_tells_the_gate_how_long_to_wait() -> None:
-    """Retry-After reaches the gate and the error."""
+    """Retry-After reaches both the gate and the error."""
     gate = Gate()
     async with serving(sends(http(b"", "429 Slow", Retry_After="31"))) as server, client(server, gate) as api:
         with pytest.raises(RateLimitedError) as caught:
@@ -169,7 +169,7 @@ async def test_a_429_tells_the_gate_how_long_to_wait() -> None:
 
 @pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
 async def test_a_redirect_is_never_followed_with_the_key(status: int) -> None:
-    """The server a redirect names gets no request at all."""
+    """The target of a redirect gets no request at all."""
     async with serving(sends(http())) as elsewhere:
         away = http(b"", f"{status} Away", Location=f"{elsewhere.url}/x?CANARY=1")
         async with serving(sends(away)) as server, client(server) as api:
@@ -197,12 +197,12 @@ async def test_a_redirect_is_never_followed_with_the_key(status: int) -> None:
     ],
 )
 @pytest.mark.parametrize("is_create", [True, False])
-async def test_a_broken_answer_is_one_request_and_no_status(
+async def test_a_broken_answer_is_one_request_without_a_status(
     answer: Answer,
     error: type[ExportError],
     is_create: bool,  # noqa: FBT001 - a table's column
 ) -> None:
-    """A reset, a cut or garbage is never sent again behind our back, and never taken for a status of the service."""
+    """After a reset, cut or garbled answer the request is not repeated automatically and no status is recorded."""
     gate = Gate()
     async with serving(answer) as server, client(server, gate) as api:
         with pytest.raises(ExportError) as caught:
@@ -215,10 +215,10 @@ async def test_a_broken_answer_is_one_request_and_no_status(
         assert caught.value.unanswered
 
 
-async def test_a_refused_connection_was_never_sent() -> None:
-    """What could not be sent cannot have been done: not a possible duplicate."""
+async def test_a_refused_connection_counts_as_not_sent() -> None:
+    """A request that could not be sent is no possible duplicate."""
     gate = Gate()
-    # As long as the port is taken nobody else can listen there.
+    # While the port is bound, no other process can listen on it.
     with socket.socket() as deaf:
         deaf.bind(("127.0.0.1", 0))
         port = deaf.getsockname()[1]
@@ -229,17 +229,17 @@ async def test_a_refused_connection_was_never_sent() -> None:
     assert gate.left == [None]
 
 
-@pytest.mark.may_idle(10)  # if the machine has a name server that does not answer
+@pytest.mark.may_idle(10)  # A name server may be configured but not answer.
 async def test_a_name_that_does_not_resolve_is_an_outage() -> None:
-    """No DNS is the network's trouble, and nothing was sent."""
+    """A DNS failure is an outage, and the request counts as not sent."""
     async with ApiClient(base_url="https://nowhere.invalid", key=KEY, gate=Gate()) as api:
         with pytest.raises(UnavailableError, match=r"nowhere\.invalid") as caught:
             await api.me()
     assert not caught.value.unanswered
 
 
-async def test_a_service_that_stays_out_of_reach_is_told_of_once_and_so_is_its_return(caplog) -> None:
-    """After half a minute the reason is a warning, not at every try; a hiccup is none; the end is told, too."""
+async def test_an_outage_and_its_end_are_logged_once(caplog) -> None:
+    """An outage of half a minute logs a warning with the reason, and another when it ends; a short one logs nothing."""
     now = [1000.0]
     statuses = ["503 No"] * 3 + ["200 OK", "503 No", "200 OK"]
     answers = [sends(http(b'{"email":"","orgId":"","role":""}', status)) for status in statuses]
@@ -251,17 +251,17 @@ async def test_a_service_that_stays_out_of_reach_is_told_of_once_and_so_is_its_r
                 with pytest.raises(UnavailableError):
                     await api.me()
             now[0] += 20
-    told = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
-    assert len(told) == 2, told
-    assert "503" in told[0]
-    assert told[1] == "the service answers again"
+    warnings = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
+    assert len(warnings) == 2, warnings
+    assert "503" in warnings[0]
+    assert warnings[1] == "the service answers again"
 
 
 @pytest.mark.parametrize(
     "answer", [stays_silent_after(), stays_silent_after(b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\n{")]
 )
 async def test_a_stalled_answer_ends(answer: Answer) -> None:
-    """An answer that does not come, or stops, is given up after the time allowed."""
+    """An answer that does not arrive, or stops, fails after the configured timeout."""
     gate = Gate()
     async with (
         serving(answer) as server,
@@ -274,7 +274,7 @@ async def test_a_stalled_answer_ends(answer: Answer) -> None:
 
 
 async def test_a_dripping_answer_ends() -> None:
-    """The whole of a reply has its time: a byte now and then does not prolong it."""
+    """The timeout applies to the reply as a whole: a byte now and then does not extend it."""
 
     async def drip(_: bytes, writer: asyncio.StreamWriter) -> None:
         for at in range(10_000):
@@ -289,7 +289,7 @@ async def test_a_dripping_answer_ends() -> None:
 
 
 async def test_a_huge_answer_is_refused() -> None:
-    """No reply can fill the memory; that it came shows that the service is there."""
+    """No reply can exhaust the memory, and its status still reaches the gate."""
     gate = Gate()
 
     async def flood(_: bytes, writer: asyncio.StreamWriter) -> None:
@@ -304,8 +304,8 @@ async def test_a_huge_answer_is_refused() -> None:
     assert gate.left == [200]
 
 
-async def test_an_error_is_judged_though_its_text_is_cut() -> None:
-    """A 401 stays a 401 when its body breaks off."""
+async def test_an_error_status_counts_although_its_body_is_cut() -> None:
+    """A 401 stays a 401 when its body is cut off."""
     gate = Gate()
     cut = b"HTTP/1.1 401 No\r\nContent-Length: 999\r\n\r\nbad key"
     async with serving(sends(cut)) as server, client(server, gate) as api:
@@ -314,8 +314,8 @@ async def test_an_error_is_judged_though_its_text_is_cut() -> None:
     assert gate.left == [401]
 
 
-async def test_a_compressed_answer_cut_short_is_no_answer() -> None:
-    """A truncated gzip body, which aiohttp would take for a whole one, is refused."""
+async def test_a_truncated_compressed_answer_is_an_error() -> None:
+    """A truncated gzip body, which aiohttp would accept as complete, is rejected."""
     squeeze = zlib.compressobj(wbits=31)
     body = squeeze.compress(b'{"operationId":"o"}') + squeeze.flush()
     answers = [sends(http(part, Content_Encoding="gzip")) for part in (body, body[:-8])]
@@ -328,7 +328,7 @@ async def test_a_compressed_answer_cut_short_is_no_answer() -> None:
 @pytest.mark.parametrize("spelling", SPELLINGS.values(), ids=SPELLINGS)
 @pytest.mark.parametrize("secret", [KEY, KEY[4:], "CANARY-header+/="])
 async def test_an_echoed_secret_is_not_passed_on(spelling, secret) -> None:
-    """A service that repeats the key or a header, however spelt, does not make us show it."""
+    """If the service repeats the key or a header in any spelling, no error or log shows it."""
     gate, spelt = Gate(), spelling(secret)
     operation = b'{"id":"o","state":"FAILED","errorDetails":"bad %s"}' % spelt.replace("\\", "\\\\").encode()
     bodies = [f"bad {spelt}".encode(), f'{{"message":"bad {spelt}"}}'.encode()]
@@ -350,8 +350,8 @@ async def test_an_echoed_secret_is_not_passed_on(spelling, secret) -> None:
     assert found.progress == Ended("bad ***")
 
 
-async def test_a_cancelled_call_gives_its_pass_back() -> None:
-    """A cancel says nothing of the service, and leaves no connection behind."""
+async def test_a_cancelled_call_gives_its_permit_back() -> None:
+    """A cancelled call records no status and leaves no connection open."""
     gate, arrived = Gate(), asyncio.Event()
 
     async def hang(_: bytes, __: asyncio.StreamWriter) -> None:
@@ -367,8 +367,8 @@ async def test_a_cancelled_call_gives_its_pass_back() -> None:
     assert gate.left == ["abandoned"]
 
 
-async def test_each_answer_that_could_be_read_tells_the_time() -> None:
-    """With the kind of call; not an error, nor what turns out to be no answer of the service, nor one from a store."""
+async def test_each_valid_answer_provides_the_time() -> None:
+    """The date of a success is passed on with the kind of call; errors, other pages and cached answers are ignored."""
     heard: list[tuple[Kind, float]] = []
     date = "Thu, 01 Jan 2026 00:00:10 GMT"
     answers = [
@@ -388,8 +388,8 @@ async def test_each_answer_that_could_be_read_tells_the_time() -> None:
     assert all(0 <= at - 1_767_225_610.0 < 5 for _, at in heard)
 
 
-async def test_a_body_that_takes_its_time_makes_no_date_older() -> None:
-    """The date is that of the head; what the answer says of the time holds for when it was whole."""
+async def test_a_slow_body_does_not_make_the_date_older() -> None:
+    """The date belongs to the head, and the time spent on reading the body is added to it."""
     heard: list[float] = []
     head = http(b"{}", Date="Thu, 01 Jan 2026 00:00:10 GMT")[:-2]
 
@@ -406,6 +406,6 @@ async def test_a_body_that_takes_its_time_makes_no_date_older() -> None:
 
 @pytest.mark.parametrize("headers", [{"X": "a\r\nY: b"}, {"": "a"}, {"X\n": "a"}, {"host": "other.example"}])
 async def test_a_header_that_cannot_be_sent_is_a_config_error(headers: dict[str, str]) -> None:
-    """A line end in a header, and a Host, which a proxy would see, are found before anything is sent."""
+    """A line break in a header, and a Host header, are rejected before anything is sent."""
     with pytest.raises(ConfigError):
         ApiClient(base_url="https://x.example", key=KEY, gate=Gate(), headers=headers)

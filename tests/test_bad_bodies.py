@@ -1,4 +1,4 @@
-"""The README's table of bad bodies, held to what each client really makes of them."""
+"""The README's table of bad bodies, compared with what each client really does with them."""
 
 import json
 import re
@@ -15,8 +15,8 @@ README = (ROOT / "README.md").read_text()
 BEGIN, END = "<!-- bad bodies", "<!-- end of bad bodies -->"
 
 
-def told() -> dict[str, dict[str, bool]]:
-    """Of each body in the README's table, who is said to accept it."""
+def table() -> dict[str, dict[str, bool]]:
+    """Return, for each body in the README's table, which clients it says accept the body."""
     lines = README.partition(BEGIN)[2].partition(END)[0].splitlines()
     head, _, *rows = [[cell.strip() for cell in line.strip("|").split(" | ")] for line in lines if line.startswith("|")]
     names = [name.strip("`") for name in head[1:]]
@@ -25,7 +25,7 @@ def told() -> dict[str, dict[str, bool]]:
 
 @pytest.fixture(scope="module")
 def found():
-    """What the benchmark says."""
+    """The output of the benchmark."""
     done = subprocess.run(
         [sys.executable, ROOT / "benchmarks" / "truncation.py"], capture_output=True, text=True, check=True
     )
@@ -33,7 +33,7 @@ def found():
 
 
 def is_held(name: str, found) -> bool:
-    """Whether the table speaks of the very version that is installed here."""
+    """Return whether the table is about the version that is installed here."""
     if name == "asyncexport":
         return True
     program = name.partition(" ")[0]
@@ -43,18 +43,18 @@ def is_held(name: str, found) -> bool:
 
 
 def test_the_table_has_every_body(found):
-    """None is left out, and none stands there that is not sent."""
-    assert list(told()) == list(found["by_case"])
+    """The table has exactly the bodies that the benchmark sends."""
+    assert list(table()) == list(found["by_case"])
 
 
 def test_each_client_does_what_the_table_says(found):
-    """As far as the clients here are those that the table names, each accepts what it says, and refuses the rest."""
+    """Each client of the version named in the table accepts exactly the bodies that the table says."""
     for title, accepted in found["by_case"].items():
-        for name, says in told()[title].items():
+        for name, stated in table()[title].items():
             if is_held(name, found):
-                assert says is (name in accepted), f"{name}: {title}"
+                assert stated is (name in accepted), f"{name}: {title}"
 
 
-def test_none_of_them_is_accepted_here():
-    """Whatever others make of it, a bad body never becomes an archive."""
-    assert not any(row["asyncexport"] for row in told().values())
+def test_asyncexport_accepts_no_bad_body():
+    """No bad body becomes an archive, even if other clients accept it."""
+    assert not any(row["asyncexport"] for row in table().values())

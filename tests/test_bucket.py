@@ -1,4 +1,4 @@
-"""The token bucket: never ahead of the service's, whatever is in flight, and what earlier runs left of it."""
+"""The token bucket: never ahead of the service's own, and restored from what earlier runs sent."""
 
 import math
 from dataclasses import dataclass
@@ -14,8 +14,8 @@ NOW = 1_000_000.0
 REFILL = 30.0
 
 
-def test_tokens_come_back_one_a_refill():
-    """From when a request is answered, and up to as many as the bucket holds."""
+def test_one_token_returns_per_refill_time():
+    """Tokens return from the time a request is answered, up to the size of the bucket."""
     bucket = Bucket(3, REFILL)
     for _ in range(2):
         bucket.take(0.0)
@@ -23,8 +23,8 @@ def test_tokens_come_back_one_a_refill():
     assert [bucket.tokens(now) for now in (0.0, 29.9, 30.0, 59.9, 60.0, 1e6)] == [1, 1, 2, 2, 3, 3]
 
 
-def test_what_is_in_flight_does_not_come_back():
-    """The service may see a request as late as its answer."""
+def test_a_request_in_flight_keeps_its_token():
+    """The token only starts to return with the answer, since the service may see the request as late as that."""
     bucket = Bucket(3, REFILL)
     bucket.take(0.0)
     bucket.take(0.0)
@@ -33,8 +33,8 @@ def test_what_is_in_flight_does_not_come_back():
     assert (bucket.tokens(1029.0), bucket.tokens(1030.0), bucket.tokens(2000.0)) == (1, 2, 2)
 
 
-def test_how_long_to_wait():
-    """Until the next token is whole; for ever, as far as the bucket can tell, while all of them are in flight."""
+def test_the_wait_for_the_next_token():
+    """The wait lasts until a whole token is available, and is infinite while all tokens are in flight."""
     bucket = Bucket(2, REFILL)
     assert bucket.wait_seconds(0.0) == 0.0
     bucket.take(0.0)
@@ -45,8 +45,8 @@ def test_how_long_to_wait():
     assert bucket.wait_seconds(25.0) == pytest.approx(15.0)
 
 
-def test_what_was_never_sent_is_there_again():
-    """As if it had never been taken, however long it was held."""
+def test_an_unsent_request_returns_its_token():
+    """The level is the same as if the token had never been taken, however long it was held."""
     bucket = Bucket(3, REFILL)
     bucket.take(0.0)
     bucket.take(0.0)
@@ -56,8 +56,8 @@ def test_what_was_never_sent_is_there_again():
     assert bucket.used == pytest.approx(0.5)
 
 
-def test_an_empty_bucket_stays_empty_when_a_token_is_put_back():
-    """What the service says of its bucket is not changed by what we did not send."""
+def test_an_emptied_bucket_stays_empty_when_a_token_is_put_back():
+    """After a 429 an unsent request does not add a token."""
     bucket = Bucket(3, REFILL)
     bucket.take(0.0)
     bucket.empty(1.0)
@@ -65,8 +65,8 @@ def test_an_empty_bucket_stays_empty_when_a_token_is_put_back():
     assert (bucket.tokens(2.0), bucket.tokens(31.0)) == (0, 1)
 
 
-def test_no_more_can_be_dropped_than_there_is():
-    """Earlier processes cannot have used more than the bucket holds."""
+def test_the_level_never_falls_below_empty():
+    """Earlier processes cannot have used more tokens than the bucket holds."""
     bucket = Bucket(49, REFILL)
     bucket.drop(0.0, 50.0)
     assert (bucket.tokens(0.0), bucket.tokens(30.0)) == (0, 1)
@@ -74,14 +74,14 @@ def test_no_more_can_be_dropped_than_there_is():
 
 @dataclass
 class ServiceBucket:
-    """The service's own, which sees a request at a moment of its own choice, from its sending to its answer."""
+    """The service's bucket, which may see a request at any time between its sending and its answer."""
 
     level: float
     burst: float
     since: float = 0.0
 
     def arrives(self, time: float) -> None:
-        """It must have a token."""
+        """Take a token, which must be available."""
         self.level = min(self.burst, self.level + (time - self.since) / REFILL)
         self.since = time
         assert self.level >= 1 - 1e-6
@@ -100,10 +100,10 @@ STEPS = st.lists(
 
 
 @given(STEPS, st.integers(1, 12))
-def test_no_order_of_events_puts_it_ahead_of_the_service(steps, size):
-    """Each token that was taken is there at the service, at whatever moment until its answer it sees the request.
+def test_no_order_of_events_puts_the_bucket_ahead_of_the_services(steps, size):
+    """The service has a token for each request that was sent, whenever it sees the request before its answer.
 
-    All of the bucket's invariants hold meanwhile: what is in flight is in use, nothing is below empty or above full.
+    The invariants hold throughout: requests in flight are in use, and the level is never below empty or above full.
     """
     bucket, now = Bucket(size, REFILL), 0.0
     in_flight: list[float] = []
@@ -129,13 +129,13 @@ def test_no_order_of_events_puts_it_ahead_of_the_service(steps, size):
         assert 0 <= bucket.tokens(now) <= size - bucket.in_flight
     service = ServiceBucket(size, size)
     if not empties:
-        for moment in sorted(arrivals):
-            service.arrives(moment)
+        for seen_at in sorted(arrivals):
+            service.arrives(seen_at)
 
 
 @given(STEPS, st.integers(1, 12), st.integers(0, 5))
-def test_what_is_taken_and_put_back_makes_no_difference(steps, size, held):
-    """But for the time while it is held: the level is the same as if it had never been taken."""
+def test_taking_and_putting_back_makes_no_difference(steps, size, held):
+    """Once a token is put back, the level is the same as if it had never been taken."""
     plain, other, now = Bucket(size + 6, REFILL), Bucket(size + 6, REFILL), 0.0
     for _ in range(held):
         other.take(0.0)
@@ -156,7 +156,7 @@ def test_what_is_taken_and_put_back_makes_no_difference(steps, size, held):
     assert plain.used == pytest.approx(other.used, abs=1e-6)
 
 
-# What earlier runs left
+# What earlier runs sent
 
 
 def level(sent: list[SentRequest], *, oldest_known: bool = True) -> float:
@@ -164,22 +164,22 @@ def level(sent: list[SentRequest], *, oldest_known: bool = True) -> float:
 
 
 def test_a_crash_loop_cannot_send_its_burst_again():
-    """Fifty requests a moment ago are fifty tokens gone."""
+    """Fifty requests just sent leave no token of fifty."""
     assert level([SentRequest(NOW, "create", 200)] * 50) == 50
 
 
 def test_tokens_come_back_with_time():
-    """Fifty requests ten minutes ago have got twenty tokens back since."""
+    """Of fifty tokens used ten minutes ago, twenty have returned."""
     assert level([SentRequest(NOW - 600, "create", 200)] * 50) == pytest.approx(30)
 
 
-def test_a_refusal_empties_the_level():
-    """After a 429 nothing is left, whatever our own count said."""
+def test_a_429_in_the_record_empties_the_bucket():
+    """After a 429 no token is left, even if fewer requests were counted."""
     assert level([SentRequest(NOW, "create", 429)]) == 50
 
 
-def test_an_unknown_past_is_taken_for_an_empty_level():
-    """Steady sending for longer than the record reaches leaves no token unaccounted for."""
+def test_a_long_steady_record_leaves_hardly_a_token():
+    """With requests sent steadily for longer than the record reaches, almost all tokens count as used."""
     steady = [SentRequest(NOW - HISTORY_SECONDS + 30 * k, "create", 200) for k in range(int(HISTORY_SECONDS / 30))]
     assert level(steady, oldest_known=False) > 48
     assert level([], oldest_known=False) == 0
@@ -187,13 +187,13 @@ def test_an_unknown_past_is_taken_for_an_empty_level():
 
 @given(st.lists(st.floats(-1e5, 1e5), max_size=80), st.booleans())
 def test_no_clock_jump_puts_the_level_out_of_bounds(offsets, oldest_known):
-    """Records from the future, or out of order, never make more tokens than there are."""
+    """Rows dated in the future or out of order never produce a level outside the bucket."""
     assert 0 <= level([SentRequest(NOW + o, "create", 200) for o in offsets], oldest_known=oldest_known) <= 50
 
 
 @given(st.lists(st.floats(0, 5000), min_size=1, max_size=120))
-def test_the_level_is_that_of_a_bucket_that_counted_along(gaps):
-    """Replaying the record gives what a bucket that was there all the time would hold."""
+def test_the_level_equals_that_of_a_bucket_that_was_there_all_the_time(gaps):
+    """Replaying the record gives the level of a bucket that counted each request as it was sent."""
     at, used, sent = NOW - sum(gaps), 0.0, []
     for gap in gaps:
         sent.append(SentRequest(at, "create", 200))
@@ -208,7 +208,7 @@ def on_record(count: int, *, ago: float, kind: str = "create") -> list[SentReque
 
 
 def test_the_history_is_read_as_the_ledger_keeps_it():
-    """A date of learning is text there, and may be missing; the first request ever says whether the record is whole."""
+    """The learning date may be missing, and the time of the first request tells whether the record is complete."""
     sent = on_record(1, ago=5)
     assert RequestHistory.read(sent, first_at=NOW - 5, all_counted_since=None, now=NOW) == RequestHistory(tuple(sent))
     assert RequestHistory.read([], first_at=None, all_counted_since="12.5", now=NOW).all_counted_since == 12.5
@@ -216,8 +216,8 @@ def test_the_history_is_read_as_the_ledger_keeps_it():
         assert RequestHistory.read([], first_at=first_at, all_counted_since=None, now=NOW).complete is complete
 
 
-def test_only_what_counts_is_in_use():
-    """Creates alone, or all, as the scope says."""
+def test_only_requests_that_count_use_tokens():
+    """Depending on the scope, only creates or all requests use tokens."""
     history = RequestHistory((*on_record(10, ago=60), *on_record(5, ago=60, kind="list")))
     assert history.tokens_used(Quota(), BudgetScope.CREATE, now=NOW) == pytest.approx(8)
     assert history.tokens_used(Quota(), BudgetScope.ALL, now=NOW) == pytest.approx(13)

@@ -1,4 +1,4 @@
-"""Ranges, how they are cut, and moments as people and the service write them."""
+"""Ranges, how they are cut into bundles, and times as users and the service write them."""
 
 import pytest
 from hypothesis import given
@@ -34,7 +34,7 @@ def ranges(draw, within=4 * DAY):
 
 @given(ranges(), WIDTHS)
 def test_cut_tiles_the_range(whole, width):
-    """The pieces follow one another without gap or overlap, from the start to the end."""
+    """The pieces cover the range from start to end without gap or overlap."""
     pieces = list(cut(whole, width))
     assert pieces[0].start == whole.start
     assert pieces[-1].end == whole.end
@@ -43,19 +43,19 @@ def test_cut_tiles_the_range(whole, width):
 
 @given(ranges(), WIDTHS)
 def test_cut_stays_between_grid_lines(whole, width):
-    """No piece crosses a grid line counted from midnight."""
+    """No piece crosses a grid line, counted from midnight UTC."""
     assert all(piece.start // width == (piece.end - 1) // width for piece in cut(whole, width))
 
 
 @given(ranges(), WIDTHS)
-def test_counting_the_pieces_needs_no_cutting(whole, width):
-    """The count is that of the pieces."""
+def test_pieces_are_counted_without_cutting(whole, width):
+    """The count equals the number of pieces."""
     assert count_cut(whole, width) == len(list(cut(whole, width)))
 
 
 @given(ranges(), st.lists(ranges(), max_size=8))
-def test_gaps_and_what_is_taken_make_the_whole(whole, taken):
-    """A second is in a gap exactly if no taken range has it."""
+def test_gaps_and_taken_ranges_make_the_whole(whole, taken):
+    """Each second is either in a gap or in a taken range."""
     taken.sort()
     found = list(gaps(whole, taken))
     probes = {whole.start, whole.end - 1} | {t for r in taken for t in (r.start, r.end, r.end - 1, r.start - 1)}
@@ -64,8 +64,8 @@ def test_gaps_and_what_is_taken_make_the_whole(whole, taken):
 
 
 @given(st.lists(ranges(within=3600), max_size=8))
-def test_merging_keeps_the_time_and_touches_nothing_twice(pieces):
-    """The union holds the same seconds in ranges that do not even touch."""
+def test_merging_keeps_every_second_once(pieces):
+    """The merged ranges cover the same seconds and do not touch each other."""
     pieces.sort()
     union = list(merged((piece.start, piece.end) for piece in pieces))
     assert all(a.end < b.start for a, b in zip(union, union[1:], strict=False))
@@ -74,7 +74,7 @@ def test_merging_keeps_the_time_and_touches_nothing_twice(pieces):
 
 
 def test_an_empty_range_is_refused():
-    """A range that does not end after it starts is no range."""
+    """A range must end after it starts."""
     with pytest.raises(ValueError, match="must end after it starts"):
         Range(5, 5)
 
@@ -96,14 +96,14 @@ def test_an_empty_range_is_refused():
         (" 1w ", "2025-12-25T00:00:00Z"),
     ],
 )
-def test_a_moment_is_read_as_people_write_it(text, moment):
-    """Dates, RFC 3339, words and what is counted back are all in UTC, and begin with a day or an hour."""
+def test_a_time_is_read_as_users_write_it(text, moment):
+    """Dates, RFC 3339, words and relative times are read as UTC and rounded down to a whole day or hour."""
     assert show(read_moment(text, now=NOW + 2 * HOUR + 1799.5)) == moment
 
 
 @given(st.integers(0, 99_999), st.integers(0, 2**40))
-def test_a_week_is_seven_days_and_a_day_begins_at_an_hour(count, now):
-    """Whatever time it is, and however far back."""
+def test_a_week_is_seven_days_and_relative_hours_are_whole(count, now):
+    """Relative weeks and days start at midnight and relative hours at a full hour, at any time of day."""
     weeks, days, hours = (read_moment(text, now=now) for text in (f"{count}w", f"{count}d", f"{count}h"))
     assert weeks == now // DAY * DAY - count * 7 * DAY
     assert days == now // DAY * DAY - count * DAY
@@ -112,14 +112,14 @@ def test_a_week_is_seven_days_and_a_day_begins_at_an_hour(count, now):
 
 
 @pytest.mark.parametrize(("text", "words"), [("0d", "today"), ("1d", "yesterday"), ("2w", "14 days ago")])
-def test_days_that_are_counted_back_are_shown_in_words(text, words):
-    """So that a heading names no date that the clock of the service may not confirm."""
+def test_relative_days_are_shown_in_words(text, words):
+    """The text contains no date, since the service's clock may differ."""
     assert str(read_when(text)) == words
 
 
 @pytest.mark.parametrize(("text", "words"), [("0h", "this hour"), ("1h", "1 hour ago"), ("36h", "36 hours ago")])
-def test_hours_that_are_counted_back_are_shown_in_words(text, words):
-    """In hours, as they were asked for."""
+def test_relative_hours_are_shown_in_words(text, words):
+    """Hours are shown as hours, as the user wrote them."""
     assert str(read_when(text)) == words
 
 
@@ -129,8 +129,8 @@ WHENS = st.one_of(
 
 
 @given(WHENS, WHENS)
-def test_a_range_is_called_empty_only_if_it_is_empty_at_every_hour(start, end):
-    """And if both ends are of one kind, whenever it is."""
+def test_a_range_is_called_always_empty_only_if_it_is_empty_at_every_hour(start, end):
+    """A range of two absolute or two relative times is always empty if its end never comes after its start."""
     moments = range(20 * DAY + 7, 21 * DAY + 7, HOUR)
     empty = all(moment_of(start, now=now) >= moment_of(end, now=now) for now in moments)
     assert is_always_empty(start, end) == (empty and isinstance(start, int) == isinstance(end, int))
@@ -155,8 +155,8 @@ def test_a_range_is_called_empty_only_if_it_is_empty_at_every_hour(start, end):
         "0001-01-01T00:00:00+05:00",
     ],
 )
-def test_what_is_no_moment_is_refused(text):
-    """Anything else is an error that says what to write."""
+def test_an_invalid_time_is_rejected(text):
+    """The error shows how to write a time."""
     with pytest.raises(ValueError, match=r"write 2026-01-01|whole seconds|outside"):
         read_moment(text, now=NOW)
 
@@ -171,20 +171,20 @@ def test_what_is_no_moment_is_refused(text):
         ("2026-01-01T13:00:00+01:00", 0.0),
     ],
 )
-def test_a_time_stamp_of_the_service_has_any_number_of_digits(text, seconds):
-    """From none to nine fraction digits, with any offset."""
+def test_a_timestamp_of_the_service_has_any_number_of_digits(text, seconds):
+    """Zero to nine fractional digits and any offset are accepted."""
     assert read_timestamp(text) == NOW + seconds
 
 
 @given(st.text(max_size=40))
-def test_no_text_breaks_the_reader_of_time_stamps(text):
-    """What is no time stamp is a ValueError and nothing else."""
+def test_no_text_breaks_the_timestamp_parser(text):
+    """Text that is no timestamp raises a ValueError and nothing else."""
     try:
         read_timestamp(text)
     except ValueError:
         return
 
 
-def test_settled_is_now_less_the_settle_time():
-    """Data younger than the settle time is not touched."""
+def test_settled_until_is_now_minus_the_settle_time():
+    """Data younger than the settle time is not exported."""
     assert settled_until(1000.9, settle_seconds=400) == 600

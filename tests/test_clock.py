@@ -1,4 +1,4 @@
-"""What time it is at the service: the clocks of this host."""
+"""The service's time, computed from the clocks of this host."""
 
 import asyncio
 import logging
@@ -13,21 +13,21 @@ from tests.virtual_time import on_virtual_time
 
 
 def is_ahead_by(clock: ServiceClock, seconds: float) -> bool:
-    """Whether it shows the host's time and so much more, however long it takes to look at one after the other."""
+    """Return whether the clock is `seconds` ahead of the host's, allowing for the time between the two readings."""
     before = time.time()
     shown = clock.now()
     return before + seconds - 0.1 <= shown <= time.time() + seconds + 0.1
 
 
 def hear(clock: ServiceClock, seconds: float) -> None:
-    """Three answers of two kinds say that the service's clock is so far ahead."""
+    """Three answers of two kinds show that the service's clock is `seconds` ahead."""
     for kind in (Kind.LIST, Kind.OTHER, Kind.LIST):
         clock.hear(kind, time.time() + seconds)
 
 
 @pytest.mark.parametrize("seconds", [80_000.0, -80_000.0, 90.0, -90.0])
-async def test_a_wrong_host_clock_is_corrected_and_told(seconds, caplog):
-    """By how much, and in which direction, is said once it is worth a word."""
+async def test_a_wrong_host_clock_is_corrected_and_reported(seconds, caplog):
+    """One warning states by how much the host's clock is ahead or behind."""
     clock = ServiceClock()
     with caplog.at_level(logging.WARNING):
         hear(clock, seconds)
@@ -36,8 +36,8 @@ async def test_a_wrong_host_clock_is_corrected_and_told(seconds, caplog):
     assert ("behind" if seconds > 0 else "ahead of") in caplog.text
 
 
-async def test_nothing_is_known_until_something_was_heard():
-    """Of the service, or by an earlier run."""
+async def test_the_time_is_unknown_before_the_first_answer():
+    """The time is only known after an answer in this run; an earlier run's answer counts as a check."""
     clock = ServiceClock()
     assert (clock.is_known, clock.was_checked, clock.check) == (False, False, "")
     hear(clock, 0.0)
@@ -47,8 +47,8 @@ async def test_nothing_is_known_until_something_was_heard():
     assert (later.is_known, later.was_checked) == (False, True)
 
 
-async def test_clocks_that_are_days_apart_are_a_conflict_unless_somebody_is_trusted():
-    """The user is asked before anything is done."""
+async def test_clocks_that_are_days_apart_are_a_conflict_unless_the_user_chose_one():
+    """Without `[api] clock` the difference is a conflict; with it the chosen clock is used."""
     for trust, conflict in ((ClockTrust.NEITHER, True), (ClockTrust.SERVICE, False), (ClockTrust.HOST, False)):
         clock = ServiceClock(trust=trust)
         hear(clock, 200_000.0)
@@ -56,8 +56,8 @@ async def test_clocks_that_are_days_apart_are_a_conflict_unless_somebody_is_trus
         assert is_ahead_by(clock, 200_000.0 if trust is ClockTrust.SERVICE else 0.0)
 
 
-async def test_the_host_says_how_long_it_has_been_up_where_it_can():
-    """With the name of this start of the machine, two looks at it go on."""
+async def test_the_host_reports_its_uptime_if_it_can():
+    """Two readings have the same boot id, and the uptime does not decrease."""
     host = HostClock()
     first, second = host.read(), host.read()
     assert first.boot == second.boot
@@ -67,8 +67,8 @@ async def test_the_host_says_how_long_it_has_been_up_where_it_can():
 
 
 @on_virtual_time
-async def test_what_waiting_goes_by_is_not_put_right_once_work_has_begun():
-    """Before that it is: nothing waits yet."""
+async def test_the_clock_for_waiting_is_not_corrected_once_work_has_begun():
+    """Before work begins a correction applies to it; afterwards it runs on with the monotonic clock."""
     clock = ServiceClock()
     hear(clock, 3600.0)
     assert clock.steady() == clock.now()
@@ -81,8 +81,8 @@ async def test_what_waiting_goes_by_is_not_put_right_once_work_has_begun():
 
 
 @on_virtual_time
-async def test_it_goes_on_with_the_monotonic_clock():
-    """Two looks are as far apart as the loop's time."""
+async def test_the_clock_advances_with_the_monotonic_clock():
+    """Two readings differ by the time that passed in the event loop."""
     clock = ServiceClock()
     first, zero = clock.now(), clock.zero
     await asyncio.sleep(3600)

@@ -1,4 +1,4 @@
-"""Completion: what a shell offers when Tab is pressed."""
+"""Shell completion: what a shell offers when Tab is pressed."""
 
 import json
 import os
@@ -18,19 +18,19 @@ from asyncexport.cli.commands import COMMANDS
 from asyncexport.cli.completion import VALUES, Shell, commands
 from asyncexport.core.exits import Exit
 
-PATIENCE_SECONDS = 30.0
+TIMEOUT_SECONDS = 30.0
 
 
 def script_of(shell: str, capsys: pytest.CaptureFixture[str]) -> str:
-    """What the command prints."""
+    """Return what the command prints."""
     assert main(["completion", shell]) == 0
-    said = capsys.readouterr()
-    assert said.err == ""
-    return said.out
+    captured = capsys.readouterr()
+    assert captured.err == ""
+    return captured.out
 
 
 class Bash:
-    """A real bash at a terminal, in which `asyncexport` shows the words it is called with."""
+    """A real bash on a terminal, in which `asyncexport` prints the words it is called with."""
 
     def __init__(self, folder: Path, script: str) -> None:
         (folder / "script.bash").write_text(script)
@@ -52,17 +52,17 @@ class Bash:
         os.close(inner)
 
     def type(self, keys: str) -> list[str]:
-        """Type a line, Tabs in it and all, and Enter; the words that came of it."""
+        """Type a line, including its Tabs, and Enter; return the resulting words."""
         os.write(self._end, f"{keys}\n".encode())
-        told = b""
-        while b"<end>" not in told:
-            assert select.select([self._end], [], [], PATIENCE_SECONDS)[0], told
-            told += os.read(self._end, 4096)
-        line = told.decode().partition("<end>")[0].splitlines()[-1]
+        output = b""
+        while b"<end>" not in output:
+            assert select.select([self._end], [], [], TIMEOUT_SECONDS)[0], output
+            output += os.read(self._end, 4096)
+        line = output.decode().partition("<end>")[0].splitlines()[-1]
         return re.findall(r"\[(.*?)\]", line)
 
     def close(self) -> None:
-        """End it."""
+        """End the shell."""
         os.close(self._end)
         with suppress(ProcessLookupError):
             self._process.kill()
@@ -71,7 +71,7 @@ class Bash:
 
 @pytest.fixture
 def bash(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Iterator[Bash]:
-    """A bash with the script, in a folder with a file and a folder."""
+    """A bash with the completion script, in a folder that contains a file and a folder."""
     (tmp_path / "my settings.toml").touch()
     (tmp_path / "archives").mkdir()
     one = Bash(tmp_path, script_of("bash", capsys))
@@ -80,7 +80,7 @@ def bash(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Iterator[Bash]:
 
 
 def test_a_real_bash_completes(bash):
-    """Commands, options, words, files and folders, before and after the command, with and without "="."""
+    """Commands, options, values, files and folders are completed, before and after the command, with or without "="."""
     assert bash.type("asyncexport back\t") == ["backfill"]
     assert bash.type("asyncexport --js\tstat\t--dir\tarch\t") == ["--json", "status", "--directory", "archives/"]
     assert bash.type("asyncexport -c my\tnigh\t--max\t5h") == [
@@ -112,8 +112,8 @@ def test_a_real_bash_completes(bash):
 
 
 @pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
-def test_a_script_has_no_faults_of_syntax(shell, tmp_path, capsys):
-    """Said by the shell itself, where it is there."""
+def test_a_script_has_no_syntax_errors(shell, tmp_path, capsys):
+    """The shell itself checks the script, if it is installed."""
     if shutil.which(shell) is None:
         pytest.skip(f"{shell} is not installed")
     (tmp_path / "script").write_text(script_of(shell, capsys))
@@ -122,8 +122,8 @@ def test_a_script_has_no_faults_of_syntax(shell, tmp_path, capsys):
 
 
 @pytest.mark.parametrize("shell", Shell)
-def test_a_script_names_every_command_and_every_option(shell, capsys):
-    """Those that stand in the help, and the global ones behind a command."""
+def test_a_script_contains_every_command_and_option(shell, capsys):
+    """The script offers the options shown in the help, and the global ones after each command."""
     script = script_of(shell, capsys)
     listed = {one.name: one for one in commands()}
     assert list(listed) == ["", *COMMANDS, "help"]
@@ -136,14 +136,14 @@ def test_a_script_names_every_command_and_every_option(shell, capsys):
             assert shell == "fish" or option_name in script
 
 
-def test_every_option_that_takes_something_special_exists():
-    """None of the words is for an option that went away."""
+def test_every_option_with_listed_values_exists():
+    """No values are listed for an option that was removed."""
     names = {name for one in commands() for option in one.options for name in option.names}
     assert set(VALUES) <= names
 
 
-def test_the_script_is_a_json_line_where_that_is_asked_for(capsys):
-    """And a shell there is no script for is a question of usage."""
+def test_the_script_is_a_json_line_with_json(capsys):
+    """With `--json` the script is a JSON line; an unknown shell is a usage error."""
     assert main(["--json", "completion", "fish"]) == 0
     first, last = map(json.loads, capsys.readouterr().out.splitlines())
     assert (first["type"], first["shell"], first["text"][:10], last["exit_code"]) == ("script", "fish", "# Completi", 0)

@@ -1,4 +1,4 @@
-"""An output directory as a whole: archives without a ledger, who may read it, what its file system cannot do."""
+"""An output directory as a whole: archives without a ledger, permissions, and limits of its file system."""
 
 import asyncio
 import errno
@@ -30,7 +30,7 @@ START, HALF, END = "2026-01-06T00:00:00Z", "2026-01-06T00:30:00Z", "2026-01-06T0
 
 
 def directory_of(place: Path, *paths: str) -> Path:
-    """An output directory with these files in it."""
+    """Create an output directory that contains these files."""
     for path in paths:
         (place / path).parent.mkdir(parents=True, exist_ok=True)
         (place / path).touch()
@@ -49,13 +49,13 @@ def directory_of(place: Path, *paths: str) -> Path:
         (LEDGER, ARCHIVE, DEFINITION, f"{LEDGER}.damaged-1"),
     ],
 )
-def test_a_beginning_and_a_whole_directory_are_no_fault(tmp_path, paths):
-    """Neither an empty place, nor remains that no definition goes with, nor a directory that has its ledger."""
+def test_a_new_directory_and_a_complete_one_are_no_fault(tmp_path, paths):
+    """An empty directory, a definition or remains alone, and a directory with its ledger all pass."""
     check_ledger_not_lost(directory_of(tmp_path / "out", *paths))
 
 
 @pytest.mark.parametrize(
-    ("paths", "beside"),
+    ("paths", "found"),
     [
         ((ARCHIVE,), "archives"),
         ((ARCHIVE, DEFINITION, f"{LEDGER}-wal"), "archives"),
@@ -63,26 +63,26 @@ def test_a_beginning_and_a_whole_directory_are_no_fault(tmp_path, paths):
         ((DEFINITION, f"{LEDGER}.damaged-2", f"{LEDGER}.damaged-2-mark"), "remains of a ledger"),
     ],
 )
-async def test_a_lost_ledger_is_told_and_what_shows_it(tmp_path, paths, beside):
-    """The error names what lies there and the command that helps; `verify` says the same as a run."""
+async def test_a_lost_ledger_is_reported(tmp_path, paths, found):
+    """The error names what was found and the command that helps, in a run and in `verify` alike."""
     directory = directory_of(tmp_path / "out", *paths)
-    with pytest.raises(LedgerError, match=f"out holds {beside} but no ledger") as told:
+    with pytest.raises(LedgerError, match=f"out holds {found} but no ledger") as caught:
         check_ledger_not_lost(directory)
-    assert "verify --rebuild" in told.value.hint
-    with pytest.raises(LedgerError, match=f"out holds {beside} but no ledger"):
+    assert "verify --rebuild" in caught.value.hint
+    with pytest.raises(LedgerError, match=f"out holds {found} but no ledger"):
         [finding async for finding in verify(directory)]
 
 
-# Who may read it
+# Permissions
 
 
 def open_to_others(directory: Path) -> set[bool]:
-    """Of all that was made in it, and of itself, whether others than the owner may do anything with it."""
+    """Return, for the directory and all in it, whether other users than the owner have any permission."""
     return {bool(stat.S_IMODE(path.stat().st_mode) & 0o077) for path in (directory, *directory.rglob("*"))}
 
 
-async def test_a_new_directory_is_for_its_owner_alone(tmp_path):
-    """From the directory itself to the last archive, whatever the umask says, and nothing is said of it."""
+async def test_a_new_directory_is_private(tmp_path):
+    """The directory and every file in it are private regardless of the umask, and no note is logged."""
     before, viewer = os.umask(0o000), Notebook()
     try:
         async with serving(FAST) as sandbox:
@@ -94,27 +94,27 @@ async def test_a_new_directory_is_for_its_owner_alone(tmp_path):
     assert viewer.of("note") == []
 
 
-async def test_a_directory_that_others_read_stays_open_and_that_is_told_once(tmp_path):
-    """Until somebody chooses; then what is made from that day on is private."""
-    told = []
+async def test_an_open_directory_stays_open_and_is_reported_once(tmp_path):
+    """One note says that others may read it; after `access = "private"` new archives are private."""
+    noted = []
     async with serving(FAST) as sandbox:
         for changes, end in (({"output": {"access": "umask"}}, HALF), ({}, END), ({}, "2026-01-06T01:30:00Z")):
             viewer = Notebook()
             await run(sandbox, tmp_path / "out", start=START, end=end, changes=changes, viewer=viewer)
-            told.append([note["message"] for note in viewer.of("note")])
-        assert [len(notes) for notes in told] == [0, 1, 0]
-        assert "others may read" in told[1][0]
+            noted.append([note["message"] for note in viewer.of("note")])
+        assert [len(notes) for notes in noted] == [0, 1, 0]
+        assert "others may read" in noted[1][0]
         private = {"output": {"access": "private"}}
         await run(sandbox, tmp_path / "out", start=START, end="2026-01-06T02:00:00Z", changes=private)
     opened = [bool(path.stat().st_mode & 0o077) for path in archives(tmp_path / "out")]
     assert opened == [True, True, True, False]
 
 
-# What goes away in mid-run
+# Files that disappear during a run
 
 
 @pytest.mark.parametrize(
-    ("gone", "code", "said"),
+    ("gone", "code", "message"),
     [
         ("folder", Exit.LEDGER, "ledger .* went away"),
         ("ledger", Exit.LEDGER, "ledger .* went away"),
@@ -123,8 +123,8 @@ async def test_a_directory_that_others_read_stays_open_and_that_is_told_once(tmp
         ("moved", Exit.DISK, "out went away"),
     ],
 )
-async def test_what_goes_away_in_mid_run_ends_it(tmp_path, gone, code, said):
-    """A run does not go on spending quota on what nobody will find; it makes nothing anew, and says what went."""
+async def test_a_ledger_or_directory_that_disappears_ends_the_run(tmp_path, gone, code, message):
+    """The run stops instead of spending quota, creates nothing again, and the error says what disappeared."""
     directory, commits = tmp_path / "out", 0
     ledger = directory / LEDGER
 
@@ -149,15 +149,15 @@ async def test_what_goes_away_in_mid_run_ends_it(tmp_path, gone, code, said):
     async with serving(FAST) as sandbox:
         summary = await run(sandbox, directory, start=START, end="2026-01-06T12:00:00Z", boundary=boundary)
         assert summary.exit_code is code
-        assert re.search(said, str(summary.error))
+        assert re.search(message, str(summary.error))
         assert summary.error is not None
         assert summary.error.hint
         assert sandbox.counts["create"] < 24
     assert directory.exists() is (gone not in ("directory", "moved"))
 
 
-async def test_two_runs_that_both_have_the_ledger_do_not_write_over_one_another(tmp_path):
-    """Where locks do nothing: whoever finds that the other has written ends, and what is on record adds up."""
+async def test_two_runs_with_the_same_ledger_do_not_overwrite_each_other(tmp_path):
+    """Where file locks have no effect, the run that finds rows of the other ends, and the ledger stays consistent."""
     ledgers = [await Ledger.open(tmp_path) for _ in range(2)]
     one, other = ledgers
     await one.register(EXPORTS)
@@ -171,8 +171,8 @@ async def test_two_runs_that_both_have_the_ledger_do_not_write_over_one_another(
         assert list(reader.unfinished("events", ALL_TIME)) == [creating(0)]
 
 
-async def test_a_part_file_that_another_run_replaced_ends_the_run(tmp_path):
-    """Nothing that was not checked gets a name, and what to do is told; the same command goes on from there."""
+async def test_a_part_file_replaced_by_another_run_ends_the_run(tmp_path):
+    """No unchecked file gets a final name, the error says what happened, and the same command resumes afterwards."""
     met = False
 
     def boundary(name: str) -> None:
@@ -192,18 +192,18 @@ async def test_a_part_file_that_another_run_replaced_ends_the_run(tmp_path):
     assert len(archives(tmp_path)) == 1
 
 
-def test_a_ledger_that_no_handle_is_left_for_is_not_blamed_on_room(tmp_path):
-    """However many there are for the first of its files; SQLite itself says no more than that it cannot open it."""
+def test_running_out_of_file_handles_is_not_reported_as_a_full_disk(tmp_path):
+    """However few handles are left, the error names their limit; SQLite only says that it cannot open the file."""
     asyncio.run(_an_empty_ledger(tmp_path))
-    said = []
+    messages = []
     for count in range(8):
         try:
             with handles_left(count), LedgerReader(tmp_path) as reader:
                 reader.check()
         except StorageError as error:
-            said.append(str(error))
-    assert said
-    assert all("as many files open as it may" in one for one in said), said
+            messages.append(str(error))
+    assert messages
+    assert all("as many files open as it may" in one for one in messages), messages
     with LedgerReader(tmp_path) as reader:
         reader.check()
 
@@ -212,11 +212,11 @@ async def _an_empty_ledger(directory: Path) -> None:
     await (await Ledger.open(directory)).close()
 
 
-# What its file system cannot do
+# Limits of the file system
 
 
-async def test_a_file_system_that_cannot_flush_folders_is_told_and_lived_with(tmp_path):
-    """Everything comes, and the user knows what a power cut may do."""
+async def test_a_file_system_that_cannot_fsync_folders_is_reported_and_used(tmp_path):
+    """The run completes, and a note says what a power cut may do."""
 
     def boundary(name: str) -> None:
         if name.endswith("folder.fsync:before"):
