@@ -1,4 +1,4 @@
-"""A ledger of version 1: read as it is, migrated by the first run, and lost by no crash."""
+"""A version 1 ledger can be read as it is, is migrated by the first run, and survives a crash during migration."""
 
 import json
 import os
@@ -50,32 +50,32 @@ asyncio.run(migrate())
 
 
 def of_bundles(found):
-    """What there is to say of bundles, requests and durations: all that version 1 could be asked."""
+    """Return the answers about bundles, requests and durations: everything that version 1 recorded."""
     return found[:8]
 
 
 def read_checked(directory):
-    """All that can be asked, once all of it was read."""
+    """Check the complete ledger, then return everything it answers."""
     with LedgerReader(directory) as ledger:
         ledger.check()
         return answers(ledger)
 
 
 async def migrated(directory):
-    """Opened by a run, and closed again."""
+    """Open the ledger as a run does, and close it again."""
     await (await Ledger.open(directory)).close()
 
 
-def names_beside(directory):
+def files_of_the_ledger(directory):
     return {path.name for path in ledger_path(directory).parent.iterdir()}
 
 
 async def test_a_reader_reads_both_versions_and_migrates_nothing(tmp_path):
-    """What `status`, `plan` and `verify` see before the migration is what they see after it."""
+    """`status`, `plan` and `verify` see the same before and after the migration, and leave the old ledger unchanged."""
     path = write_ledger(tmp_path, remarks={"last_run": LAST_RUN})
-    before = path.read_bytes(), names_beside(tmp_path)
+    before = path.read_bytes(), files_of_the_ledger(tmp_path)
     found = read_checked(tmp_path)
-    assert (path.read_bytes(), names_beside(tmp_path)) == before
+    assert (path.read_bytes(), files_of_the_ledger(tmp_path)) == before
     with LedgerReader(tmp_path) as ledger:
         assert ledger.last_run() == RunRecord("nightly", 5.0, "", 6.0, 3, "gone")
         assert (ledger.hours(), ledger.accepted(), ledger.bundles_of_operation("operation-1")) == ([], [], ())
@@ -84,7 +84,7 @@ async def test_a_reader_reads_both_versions_and_migrates_nothing(tmp_path):
 
 
 async def test_a_migrated_ledger_knows_what_the_old_one_knew(tmp_path):
-    """Every bundle in its state, every id, and how the newest run ended; fewer rows are told from a failure."""
+    """Bundle states, service ids, notes and the outcome of the last run survive the migration."""
     write_ledger(tmp_path, remarks={"last_run": LAST_RUN})
     await migrated(tmp_path)
     with LedgerReader(tmp_path) as ledger:
@@ -104,8 +104,8 @@ async def test_a_migrated_ledger_knows_what_the_old_one_knew(tmp_path):
         assert all(archive and archive.asked_at is None and archive.settle_seconds == 0 for archive in archives)
 
 
-async def test_the_old_program_calls_it_newer_and_not_damaged(tmp_path):
-    """One that was migrated, and one that was made anew; the copy it can go on with."""
+async def test_the_old_program_calls_a_new_ledger_newer_and_not_damaged(tmp_path):
+    """The version 1 program recognises migrated and new ledgers as newer, and can use the copy of the old one."""
     write_ledger(tmp_path / "old")
     assert verdict_of_version_1(tmp_path / "old") == "ledger"
     await migrated(tmp_path / "old")
@@ -127,19 +127,19 @@ async def test_the_old_program_calls_it_newer_and_not_damaged(tmp_path):
         "PRAGMA user_version = 2",
     ],
 )
-async def test_a_damaged_one_is_not_migrated(tmp_path, damage):
-    """It stays as it is, for a person to look at, also where only its history is damaged."""
+async def test_a_damaged_ledger_is_not_migrated(tmp_path, damage):
+    """A damaged ledger is left unchanged, even if only its history is damaged, and the hint names the repair."""
     path = write_ledger(tmp_path, damage=damage)
     before = path.read_bytes()
-    with pytest.raises(LedgerCorruptError) as told:
+    with pytest.raises(LedgerCorruptError) as raised:
         await migrated(tmp_path)
-    assert "verify --rebuild" in told.value.hint
+    assert "verify --rebuild" in raised.value.hint
     assert path.read_bytes() == before
     assert not copy_path(path).exists()
 
 
-def test_a_head_of_another_version_than_the_file_is_damage(tmp_path):
-    """Both are written in one transaction."""
+def test_differing_version_numbers_are_damage(tmp_path):
+    """A ledger whose head and file header disagree on the version is damaged: one transaction writes both."""
     path = write_ledger(tmp_path)
     connection = sqlite3.connect(path, isolation_level=None)
     connection.execute("ALTER TABLE state RENAME COLUMN take TO revision")
@@ -149,8 +149,8 @@ def test_a_head_of_another_version_than_the_file_is_damage(tmp_path):
         read(tmp_path)
 
 
-async def test_the_copy_is_the_old_ledger_and_goes_when_a_run_has_ended_well(tmp_path):
-    """For its owner alone; a run that does not end well leaves it."""
+async def test_the_copy_of_the_old_ledger_is_deleted_after_a_successful_run(tmp_path):
+    """The migration keeps a copy that only its owner can read, until a run has succeeded."""
     path = write_ledger(tmp_path)
     found = read_checked(tmp_path)
     await migrated(tmp_path)
@@ -165,12 +165,12 @@ async def test_the_copy_is_the_old_ledger_and_goes_when_a_run_has_ended_well(tmp
         assert copy_path(path).exists()
         summary = await run(sandbox, tmp_path, end="2026-01-01T00:30:00Z")
     assert summary.exit_code == Exit.DONE
-    assert names_beside(tmp_path) == {"ledger.sqlite3", "ledger.sqlite3-mark", "lock"}
+    assert files_of_the_ledger(tmp_path) == {"ledger.sqlite3", "ledger.sqlite3-mark", "lock"}
 
 
 @pytest.mark.parametrize("failpoint", FAILPOINTS)
-def test_a_kill_in_the_middle_loses_nothing(tmp_path, failpoint):
-    """The next run finds the one version or the other whole, and ends what was begun."""
+def test_a_kill_during_the_migration_loses_nothing(tmp_path, failpoint):
+    """After a kill the ledger is completely of one version or the other, and the next run finishes the migration."""
     write_ledger(tmp_path)
     found = read_checked(tmp_path)
     killed = subprocess.run([sys.executable, "-c", KILLED, tmp_path, failpoint], cwd=ROOT, check=False)
@@ -183,12 +183,12 @@ def test_a_kill_in_the_middle_loses_nothing(tmp_path, failpoint):
     assert of_bundles(read_checked(tmp_path)) == of_bundles(found)
     copy = copy_path(ledger_path(tmp_path))
     assert copy.exists()
-    assert not [name for name in names_beside(tmp_path) if name.startswith(f"{copy.name}.new")]
+    assert not [name for name in files_of_the_ledger(tmp_path) if name.startswith(f"{copy.name}.new")]
 
 
 @pytest.mark.parametrize("failpoint", FAILPOINTS[:3])
 async def test_a_full_disk_leaves_the_old_ledger(tmp_path, failpoint):
-    """Whatever cannot be written, the ledger is as it was."""
+    """If the disk is full at any step of the migration, the old ledger stays unchanged."""
     path = write_ledger(tmp_path)
     before = path.read_bytes()
     with (
@@ -202,8 +202,8 @@ async def test_a_full_disk_leaves_the_old_ledger(tmp_path, failpoint):
     assert verdict_of_version_1(tmp_path) == "newer"
 
 
-async def test_it_is_written_on_after_the_migration(tmp_path):
-    """What comes after it is found beside what came before, and the mark goes on."""
+async def test_a_migrated_ledger_can_be_appended_to(tmp_path):
+    """New entries join the old ones after the migration, and the high-water mark keeps counting."""
     write_ledger(tmp_path)
     ledger = await Ledger.open(tmp_path)
     ledger.begin_run(RunRecord("backfill", 7.0))

@@ -1,4 +1,4 @@
-"""Whose trouble it is that operations fail."""
+"""Which side is at fault when operations fail: the bundle or the service."""
 
 import math
 
@@ -18,36 +18,36 @@ OUTAGE = 6 * 3600.0
 MANY = [Bundle("e", Range(n * 1800, (n + 1) * 1800)) for n in range(60)]
 
 
-def known() -> OperationFailures:
-    """Nothing is known."""
+def no_failures() -> OperationFailures:
+    """Return a record without failures."""
     return OperationFailures(1.0, OUTAGE)
 
 
 def fail(failures: OperationFailures, number: int, at: float, *, backoff: float = 10.0):
-    """That bundle's operation failed."""
+    """Let the operation of the numbered bundle fail."""
     return failures.failed(MANY[number], "no", now=at, backoff_seconds=backoff)
 
 
-def in_trouble(at: float = 0.0) -> OperationFailures:
-    """Five have failed."""
-    failures = known()
+def five_failed(at: float = 0.0) -> OperationFailures:
+    """Return a record in which five different bundles have failed in a row."""
+    failures = no_failures()
     for number in range(FAILED_IN_A_ROW):
         fail(failures, number, at)
     return failures
 
 
-def test_one_that_fails_while_others_complete_is_the_bundles_own():
-    """It is known when the next one ends."""
-    failures = known()
+def test_a_failure_while_others_complete_counts_against_the_bundle():
+    """A failure counts against the bundle as soon as another operation completes."""
+    failures = no_failures()
     failed = fail(failures, 0, 0.0)
     assert failed.blame is None
     failures.completed()
     assert failed.blame is Blame.BUNDLE
 
 
-def test_five_in_a_row_are_the_services_trouble():
-    """None of them counts, and creates stop but for one."""
-    failures = known()
+def test_five_failures_in_a_row_are_the_services_fault():
+    """Five bundles that fail in a row are not blamed, and from then on only one create is sent at a time."""
+    failures = no_failures()
     all_failed = [fail(failures, number, float(number)) for number in range(FAILED_IN_A_ROW)]
     assert {failed.blame for failed in all_failed} == {Blame.SERVICE}
     assert failures.wait_seconds(MANY[9], 4.0) == 0
@@ -56,9 +56,9 @@ def test_five_in_a_row_are_the_services_trouble():
     assert failures.holds(MANY[10])
 
 
-def test_the_same_bundle_five_times_is_not_the_services_trouble():
-    """A bundle that cannot be exported fails as often as it is tried."""
-    failures = known()
+def test_repeated_failures_of_one_bundle_are_not_the_services_fault():
+    """However often one bundle fails, each failure counts against that bundle."""
+    failures = no_failures()
     blames = []
     for number in range(9):
         failed = fail(failures, 0, float(number))
@@ -67,9 +67,9 @@ def test_the_same_bundle_five_times_is_not_the_services_trouble():
     assert blames == [Blame.BUNDLE] * 9
 
 
-def test_where_nothing_else_runs_it_is_the_bundles_own():
-    """And so it is after half an hour without news."""
-    failures = known()
+def test_a_failure_counts_when_no_other_operation_decides_it():
+    """A failure counts against the bundle after half an hour in which no other operation has ended."""
+    failures = no_failures()
     failed = fail(failures, 0, 0.0)
     failures.expire(failed, now=100.0, others_run=True)
     assert failed.blame is None
@@ -77,9 +77,9 @@ def test_where_nothing_else_runs_it_is_the_bundles_own():
     assert failed.blame is Blame.BUNDLE
 
 
-def test_one_that_completes_ends_the_trouble():
-    """All may go at once."""
-    failures = in_trouble()
+def test_a_completed_operation_ends_the_services_fault():
+    """Once a probe completes, creates of all bundles may be sent again."""
+    failures = five_failed()
     failures.begin(MANY[9])
     failures.completed()
     assert failures.wait_seconds(MANY[10], 0.0) == 0
@@ -87,25 +87,25 @@ def test_one_that_completes_ends_the_trouble():
     assert fail(failures, 11, 1.0).blame is None
 
 
-def test_each_probe_is_another_bundle_under_back_off():
-    """Those that probed before wait a moment longer than those that did not."""
-    failures = in_trouble()
+def test_each_probe_is_for_another_bundle_after_a_back_off():
+    """After a failed probe the next one waits for the back-off, and bundles already probed wait a second longer."""
+    failures = five_failed()
     failures.begin(MANY[9])
     assert fail(failures, 9, 300.0, backoff=20.0).blame is Blame.SERVICE
     assert failures.wait_seconds(MANY[10], 300.0) == 20.0
     assert failures.wait_seconds(MANY[9], 300.0) == 21.0
 
 
-def test_a_probe_that_comes_to_nothing_else_is_followed_by_another():
-    """Its create was refused, or it ran past its deadline."""
-    failures = in_trouble()
+def test_a_probe_without_a_result_is_followed_by_another():
+    """If a probe's create is refused or its deadline passes, the next probe may start immediately."""
+    failures = five_failed()
     failures.begin(MANY[9])
     failures.ended(MANY[9])
     assert failures.wait_seconds(MANY[10], 5.0) == 0
 
 
 def probed(failures: OperationFailures, numbers: range, *, every: float) -> list[Blame | None]:
-    """Probes of these bundles, one after another."""
+    """Let probes of these bundles fail one after another, and return who was blamed for each."""
     blames = []
     for step, number in enumerate(numbers, start=1):
         failures.begin(MANY[number])
@@ -113,9 +113,9 @@ def probed(failures: OperationFailures, numbers: range, *, every: float) -> list
     return blames
 
 
-def test_three_bundles_over_half_an_hour_are_the_bundles_trouble():
-    """Those that failed are parked, and so is each probe that fails from then on."""
-    failures = in_trouble()
+def test_three_failed_probes_over_half_an_hour_are_the_bundles_fault():
+    """The bundles that failed are parked, and so is the bundle of each probe that fails from then on."""
+    failures = five_failed()
     assert probed(failures, range(9, 13), every=PROBED_SECONDS / 3) == [
         Blame.SERVICE,
         Blame.SERVICE,
@@ -126,23 +126,23 @@ def test_three_bundles_over_half_an_hour_are_the_bundles_trouble():
     assert failures.holds(MANY[20])
 
 
-def test_two_bundles_are_too_few_and_half_an_hour_is_needed():
-    """One that cannot be exported must not blame all."""
-    assert Blame.PARKED not in probed(in_trouble(), range(9, 11), every=PROBED_SECONDS)
-    assert Blame.PARKED not in probed(in_trouble(), range(9, 30), every=PROBED_SECONDS / 30)
+def test_two_probes_or_less_than_half_an_hour_park_nothing():
+    """Bundles are parked only after probes of three bundles have failed over at least half an hour."""
+    assert Blame.PARKED not in probed(five_failed(), range(9, 11), every=PROBED_SECONDS)
+    assert Blame.PARKED not in probed(five_failed(), range(9, 30), every=PROBED_SECONDS / 30)
 
 
-def test_after_an_outage_of_completed_operations_it_is_given_up():
-    """With the last reason."""
-    failures = in_trouble()
+def test_the_export_is_given_up_after_a_long_outage():
+    """If no operation completes for the outage limit, the run gives up with the reason of the last failure."""
+    failures = five_failed()
     probed(failures, range(9, 12), every=OUTAGE / 2)
     assert failures.given_up == "no"
 
 
 @given(st.lists(st.tuples(st.booleans(), st.integers(0, 59)), max_size=80))
-def test_nobody_is_parked_while_operations_complete(steps):
-    """Without half an hour of nothing but failures no bundle is given up, and none stays undecided behind a success."""
-    failures = known()
+def test_no_bundle_is_parked_while_operations_complete(steps):
+    """Without half an hour of failures only, no bundle is parked, and each success decides all earlier failures."""
+    failures = no_failures()
     failed: list[FailedOperation] = []
     for completes, number in steps:
         if completes:

@@ -1,4 +1,4 @@
-"""How many operations to have running, and that no queue at the service makes it more and more."""
+"""How many operations may be in flight, and that a queue at the service does not raise the limit without bound."""
 
 import random
 
@@ -11,31 +11,31 @@ from asyncexport.core.operation_limit import CATCH, ENOUGH_SEEN, PLENTY, Operati
 HOUR = 3600.0
 
 
-def a_room(*, cap: int = 100, burst: int = 50, prefer: Prefer = Prefer.LATENCY) -> OperationLimit:
+def limit_for(*, cap: int = 100, burst: int = 50, prefer: Prefer = Prefer.LATENCY) -> OperationLimit:
     return OperationLimit(cap=cap, burst=burst, requests_per_minute=2.0, prefer=prefer)
 
 
 def allowed(expected: float, *, polls_cost: bool = True, cap: int = 100, prefer: Prefer = Prefer.LATENCY) -> int:
-    operation_limit = a_room(cap=cap, prefer=prefer)
+    operation_limit = limit_for(cap=cap, prefer=prefer)
     return operation_limit.allowed(Durations(expected_seconds=expected), polls_cost=polls_cost)
 
 
 def test_operations_follow_their_durations_up_to_the_cap():
-    """Quick ones need few at once; slow ones are held back by the cap; the burst is always used."""
+    """The limit grows with the expected duration, is at least the burst, and is at most the configured cap."""
     assert allowed(60) == 50
     assert allowed(7200) == 100
     assert allowed(7200, cap=8) == 8
     assert 50 < allowed(600) < 100
 
 
-def test_creates_that_alone_are_counted_need_twice_the_room():
-    """They go out twice as fast as where every bundle has a results call, too."""
+def test_the_limit_doubles_where_only_creates_cost_tokens():
+    """Where results calls cost no token, creates go out twice as fast, so twice as many operations may be in flight."""
     assert allowed(300, polls_cost=False) == pytest.approx(2 * allowed(300), abs=50)
     assert allowed(300, polls_cost=False) > allowed(300)
 
 
-def test_what_is_done_and_not_yet_found_needs_room_as_well():
-    """Where polls are put off, half a page of the list more than those that run."""
+def test_operations_finished_but_not_yet_found_raise_the_limit():
+    """Where polls are delayed for throughput, half a list page more operations may be in flight."""
     assert allowed(600, prefer=Prefer.THROUGHPUT, cap=1000) - allowed(600, cap=1000) == min(
         CATCH, PLENTY - allowed(600)
     )
@@ -47,10 +47,10 @@ def learn(durations: Durations, seconds: float, count: int) -> None:
     durations.refit(())
 
 
-def test_slow_operations_are_given_more_room_step_by_step():
-    """Where a step did not make them slower, the next one follows, up to what they need."""
+def test_the_limit_for_slow_operations_grows_step_by_step():
+    """The limit doubles step by step up to what is needed, as long as a step does not slow operations down."""
     durations = Durations(expected_seconds=300)
-    operation_limit = a_room(cap=10_000)
+    operation_limit = limit_for(cap=10_000)
     learn(durations, 6 * HOUR, ENOUGH_SEEN)
     steps = [operation_limit.allowed(durations, polls_cost=False)]
     for _ in range(8):
@@ -61,11 +61,11 @@ def test_slow_operations_are_given_more_room_step_by_step():
 
 
 @pytest.mark.parametrize("slots", [1, 8, 30])
-def test_a_queue_at_the_service_does_not_widen_the_room_without_end(slots):
-    """The more are running, the longer each takes; the room stays within twice what is plenty."""
+def test_a_queue_at_the_service_does_not_raise_the_limit_without_bound(slots):
+    """Where more operations in flight only make each one slower, the limit stays below twice its starting value."""
     draw = random.Random(1)
     durations = Durations(expected_seconds=300)
-    operation_limit = a_room(cap=100_000)
+    operation_limit = limit_for(cap=100_000)
     running, widest = 50, 0
     for _ in range(5000):
         durations.learn(max(1, running / slots) * 600 * draw.lognormvariate(0, 0.5))

@@ -1,4 +1,4 @@
-"""A directory is one organisation's, whichever of its keys is used."""
+"""A directory holds data of one organisation, whichever of its keys is used."""
 
 import asyncio
 from dataclasses import replace
@@ -23,7 +23,7 @@ NEW = DirectoryOrganisation("00ff")
 
 
 async def night(sandbox: Sandbox, directory, hours: int, *, key: str = "na1.one"):
-    """So many hours of bundles; the summary, and what was told."""
+    """Export the first hours of a day; return the summary and the messages of the notes."""
     viewer = Notebook()
     sandbox.key = key
     summary = await run(sandbox, directory, end=f"2026-01-01T{hours:02}:00:00Z", key=key, viewer=viewer)
@@ -36,8 +36,8 @@ def remembered(directory) -> DirectoryOrganisation:
 
 
 @given(st.binary(min_size=1, max_size=20), st.text(min_size=1, max_size=9), st.lists(st.text(), max_size=50))
-def test_what_is_remembered_is_read_as_it_was(salt, heard, keys):
-    """The newest keys are known, and a key that is heard of again is remembered once."""
+def test_a_remembered_organisation_is_read_back_unchanged(salt, heard, keys):
+    """The newest keys are known, and a key that is seen again is remembered once."""
     one = DirectoryOrganisation(salt.hex())
     for key in keys:
         one = one.with_key(key, heard=heard)
@@ -47,15 +47,15 @@ def test_what_is_remembered_is_read_as_it_was(salt, heard, keys):
 
 
 @pytest.mark.parametrize("text", [None, "", "{", "[]", "7", '{"salt": "zz", "id": "", "keys": []}', '{"id": "a"}'])
-def test_what_cannot_be_read_is_begun_anew(text):
-    """With a salt of its own; it knows no key."""
+def test_an_unreadable_note_starts_a_new_organisation(text):
+    """If the stored note is missing or cannot be read, a new one gets its own salt and knows no key."""
     one = DirectoryOrganisation.read(text, new_salt=lambda: b"\x07")
     assert one == DirectoryOrganisation("07")
     assert not one.knows("")
 
 
 def test_the_first_organisation_stays():
-    """Another one is never taken in its place."""
+    """The first organisation of a directory is never replaced by another."""
     one = NEW.with_key("a", heard="ORG")
     assert not NEW.is_other("ORG")
     assert not one.is_other("ORG")
@@ -64,8 +64,8 @@ def test_the_first_organisation_stays():
         one.with_key("b", heard="OTHER")
 
 
-def test_a_key_is_known_again_by_eight_bytes_under_a_salt():
-    """The same under the same salt, another under another; nothing of the key stands in it."""
+def test_a_key_is_recognised_by_a_salted_eight_byte_fingerprint():
+    """The fingerprint of a key is the same for the same salt, and differs for another salt or key."""
     key = ApiKey("na1.c2VjcmV0")
     digest = key.fingerprint(b"salt")
     assert len(digest) == 8
@@ -73,8 +73,8 @@ def test_a_key_is_known_again_by_eight_bytes_under_a_salt():
     assert digest not in (key.fingerprint(b"other"), ApiKey("na1.c2VjcmV1").fingerprint(b"salt"))
 
 
-async def test_it_is_asked_once_a_key(tmp_path):
-    """A new key of the same organisation is fine, and a finished range asks for nothing."""
+async def test_the_organisation_is_asked_for_once_per_key(tmp_path):
+    """Each new key of the organisation costs one request, and a run over a finished range sends none."""
     async with serving(FAST) as sandbox:
         for hours, key, asked in (
             (1, "na1.one", 1),
@@ -93,8 +93,8 @@ async def test_it_is_asked_once_a_key(tmp_path):
     assert (known.id, [len(bytes.fromhex(key)) for key in known.keys]) == ("ORG", [8, 8])
 
 
-async def test_another_organisation_is_refused_before_anything_is_made(tmp_path):
-    """Its key is not remembered; the first one goes on."""
+async def test_another_organisation_is_refused_before_anything_is_created(tmp_path):
+    """A key of another organisation ends the run before any create and is not remembered; the first key still works."""
     async with serving(FAST) as sandbox:
         await night(sandbox, tmp_path, 1)
         before = remembered(tmp_path)
@@ -112,8 +112,8 @@ async def test_another_organisation_is_refused_before_anything_is_made(tmp_path)
 
 
 @pytest.mark.parametrize("what", ["503", "403", "429", "html", "reset", "not-object"])
-async def test_no_answer_is_told_once_and_asked_for_again(tmp_path, what):
-    """Nothing is waited for, nothing fails, and the next run hears it; by then the ledger is no new one."""
+async def test_an_unanswered_question_is_reported_once_and_asked_again_by_the_next_run(tmp_path, what):
+    """If the service does not say whose the key is, the run reports it and succeeds, and the next run asks again."""
     async with serving(replace(FAST, faults=(SandboxFault("me", what),))) as sandbox:
         summary, notes = await night(sandbox, tmp_path, 1)
         assert summary.exit_code is Exit.DONE
@@ -128,24 +128,24 @@ async def test_no_answer_is_told_once_and_asked_for_again(tmp_path, what):
         assert (await night(sandbox, tmp_path, 3))[1] == []
 
 
-async def test_an_answer_that_hangs_is_not_waited_for(tmp_path):
-    """It is told, and nothing is remembered."""
-    ledger, told = await Ledger.open(tmp_path), list[str]()
+async def test_a_hanging_answer_is_not_waited_for(tmp_path):
+    """If the answer does not arrive in time, that is reported and nothing is remembered."""
+    ledger, reported = await Ledger.open(tmp_path), list[str]()
     check = await OrganisationCheck.begin(ledger, ApiKey("na1.one"))
 
     async def hang() -> Me:
         await asyncio.Event().wait()
         raise AssertionError
 
-    await check.finish(hang, told.append, patience_seconds=0.01)
+    await check.finish(hang, reported.append, patience_seconds=0.01)
     assert await ledger.recall(ORGANISATION) is None
     await ledger.close()
-    (note,) = told
+    (note,) = reported
     assert "the next run asks again" in note
 
 
-async def test_an_answer_without_an_organisation_is_none(tmp_path):
-    """It is told, and nothing is remembered."""
+async def test_an_answer_without_an_organisation_is_reported(tmp_path):
+    """If the answer names no organisation, that is reported and nothing is remembered."""
     async with serving(replace(FAST, organisation="")) as sandbox:
         summary, (note,) = await night(sandbox, tmp_path, 1)
         assert summary.exit_code is Exit.DONE
@@ -154,14 +154,14 @@ async def test_an_answer_without_an_organisation_is_none(tmp_path):
 
 
 async def test_a_refused_key_ends_the_run(tmp_path):
-    """Before anything is created."""
+    """A refused key ends the run before anything is created."""
     async with serving(replace(FAST, faults=(SandboxFault("me", "401"),))) as sandbox:
         summary, _notes = await night(sandbox, tmp_path, 1)
         assert (summary.exit_code, sandbox.counts["create"]) == (Exit.KEY_REFUSED, 0)
 
 
-async def test_an_old_ledger_takes_the_first_organisation_and_says_so(tmp_path):
-    """Once: what was never recorded cannot be compared."""
+async def test_an_old_ledger_adopts_the_first_organisation_and_reports_it(tmp_path):
+    """A ledger that recorded no organisation adopts the first one it hears of, and reports that once."""
     write_ledger(tmp_path)
     async with serving(FAST) as sandbox:
         summary, (note,) = await night(sandbox, tmp_path, 1)
@@ -171,8 +171,8 @@ async def test_an_old_ledger_takes_the_first_organisation_and_says_so(tmp_path):
 
 
 @pytest.mark.parametrize(("key", "creates"), [("na1.two", 1), ("na1.one", 2)])
-async def test_what_another_key_was_granted_says_nothing_for_a_new_one(tmp_path, key, creates):
-    """A new key that is forbidden everything ends the run at once; one that did things here is tried again."""
+async def test_a_new_key_is_not_trusted_for_what_another_key_could_do(tmp_path, key, creates):
+    """A new key that gets only 403 ends the run immediately; a key that worked here before is tried again."""
     async with serving(FAST) as sandbox:
         assert (await night(sandbox, tmp_path, 1))[0].exit_code is Exit.DONE
         before = sandbox.counts["create"]

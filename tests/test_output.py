@@ -1,4 +1,4 @@
-"""Readers of stdout and stderr that do not read: nobody who writes waits for them, and no result is lost."""
+"""Slow or absent readers of stdout and stderr: the program never waits for them, and no result is lost."""
 
 import io
 import json
@@ -20,11 +20,11 @@ from tests.handles import handles_left
 PATIENCE_SECONDS = 30.0
 
 PIPES = 300_000
-"""Bytes that no pipe takes unread."""
+"""More bytes than any pipe holds unread."""
 
 
 class Pipe:
-    """A pipe into which an outlet writes, and which nobody reads yet."""
+    """A pipe that an outlet writes to and that is not read yet."""
 
     def __init__(self, thread: OutputThread) -> None:
         self._reader, writer = os.pipe()
@@ -33,7 +33,7 @@ class Pipe:
         self._thread = thread
 
     def read(self) -> list[str]:
-        """All lines that were written, up to the last one that waits."""
+        """Read all lines written so far, including those still waiting."""
         self.outlet.write("(end)\n")
         text = b""
         while not text.endswith(b"(end)\n"):
@@ -41,14 +41,14 @@ class Pipe:
         return text.decode().splitlines()[:-1]
 
     def close(self) -> None:
-        """Read no more."""
+        """Stop reading."""
         with suppress(OSError):
             os.close(self._reader)
 
 
 @contextmanager
 def pipes(count: int) -> Iterator[tuple[OutputThread, list[Pipe]]]:
-    """Pipes that one thread writes to; at the end they are closed."""
+    """Open pipes that one thread writes to, and close them at the end."""
     thread = OutputThread()
     opened = [Pipe(thread) for _ in range(count)]
     try:
@@ -63,18 +63,18 @@ def pipes(count: int) -> Iterator[tuple[OutputThread, list[Pipe]]]:
 
 
 def test_results_wait_for_their_reader_and_none_is_lost():
-    """More than a pipe takes is written without a wait, and comes whole and in order once somebody reads."""
+    """More results than a pipe holds are written without blocking, and arrive complete and in order when read."""
     with pipes(1) as (thread, [pipe]):
         results = ResultLines(pipe.outlet)
-        told = [f"{number} {'x' * 1000}" for number in range(PIPES // 1000)]
-        for line in told:
+        expected = [f"{number} {'x' * 1000}" for number in range(PIPES // 1000)]
+        for line in expected:
             results.line(line)
         assert not thread.drain(seconds=0.0)
-        assert pipe.read() == told
+        assert pipe.read() == expected
 
 
-def test_an_unread_stream_does_not_hold_up_the_other():
-    """`--json | less` with a log beside it: the log is written."""
+def test_an_unread_stream_does_not_block_the_other():
+    """While stdout is not read, as with `--json | less`, log lines still reach stderr."""
     with pipes(2) as (_, [unread, read]):
         unread.outlet.write("x" * PIPES)
         read.outlet.write("a\n")
@@ -82,7 +82,7 @@ def test_an_unread_stream_does_not_hold_up_the_other():
 
 
 def test_a_reader_that_goes_away_ends_the_wait():
-    """What nobody will read any more is thrown away, and that is no failure."""
+    """Output for a reader that has closed the pipe is dropped, which is not a failure."""
     with pipes(1) as (thread, [pipe]):
         pipe.outlet.write("x" * PIPES)
         pipe.close()
@@ -93,22 +93,22 @@ def test_a_reader_that_goes_away_ends_the_wait():
 
 
 def test_both_streams_into_one_reader_keep_their_order():
-    """With `2>&1`, a hint comes after the words that it belongs to."""
+    """With `2>&1`, lines of stdout and stderr arrive in the order in which they were written."""
     reader, writer = os.pipe()
     thread = OutputThread()
     with os.fdopen(writer, "w", encoding="utf-8") as first, os.fdopen(os.dup(writer), "w", encoding="utf-8") as second:
         outlets = [Outlet(stream, thread=thread) for stream in (first, second)]
-        told = [f"{number}\n" for number in range(500)]
-        for number, line in enumerate(told):
+        expected = [f"{number}\n" for number in range(500)]
+        for number, line in enumerate(expected):
             outlets[number % 2].write(line)
         assert thread.drain(seconds=PATIENCE_SECONDS)
         thread.close()
     with os.fdopen(reader, encoding="utf-8") as lines:
-        assert list(lines) == told
+        assert list(lines) == expected
 
 
-def test_a_process_without_handles_says_what_it_has_to_say():
-    """The first text may come when none is left, and is often about that."""
+def test_a_process_without_file_handles_can_still_write():
+    """Output works even if the process has no file handles left when the first line is written."""
     with pipes(1) as (_, (pipe,)):
         with handles_left(0):
             pipe.outlet.write("no handles\n")
@@ -116,8 +116,8 @@ def test_a_process_without_handles_says_what_it_has_to_say():
         assert pipe.read() == ["no handles", "are left"]
 
 
-def test_log_lines_are_left_out_and_counted_while_nobody_reads():
-    """Memory has a bound, whoever reads later learns what is missing, and an error is never among it."""
+def test_unread_log_lines_are_dropped_and_counted():
+    """While stderr is not read, log lines beyond a limit are dropped and counted, but errors never are."""
     with pipes(1) as (_, [pipe]):
         lines = MessageLines(pipe.outlet)
         pipe.outlet.write("x" * PIPES + "\n")
@@ -134,8 +134,8 @@ def test_log_lines_are_left_out_and_counted_while_nobody_reads():
         assert later == "asyncexport: info: later"
 
 
-def test_what_was_left_out_is_counted_at_the_end_too():
-    """A reader who comes back when all is said learns that something is missing."""
+def test_dropped_lines_are_reported_at_the_end():
+    """The number of dropped log lines is written once at the end, for a reader that returns late."""
     with pipes(1) as (_, [pipe]):
         lines = MessageLines(pipe.outlet)
         pipe.outlet.write("x" * PIPES + "\n")
@@ -143,13 +143,13 @@ def test_what_was_left_out_is_counted_at_the_end_too():
             lines.tell("status", "so far")
         lines.tell_left_out()
         lines.tell_left_out()
-        told = [line for line in pipe.read() if "left out" in line]
-        assert len(told) == 1
-        assert re.match("asyncexport: warning: (50|49) log lines were", told[0]), "one may be on its way"
+        expected = [line for line in pipe.read() if "left out" in line]
+        assert len(expected) == 1
+        assert re.match("asyncexport: warning: (50|49) log lines were", expected[0]), "one may be on its way"
 
 
-def test_progress_is_left_out_while_nobody_reads():
-    """An hour of `progress` says less than its last one; what was stored is told all the same."""
+def test_unread_progress_lines_are_dropped():
+    """While stdout is not read, old `progress` lines are dropped, but no `stored` line is."""
     with pipes(1) as (_, [pipe]):
         results = ResultLines(pipe.outlet)
         pipe.outlet.write("x" * PIPES + "\n")
@@ -161,23 +161,23 @@ def test_progress_is_left_out_while_nobody_reads():
         assert kinds.count("progress") <= MOST_PROGRESS_LINES
 
 
-def test_a_frame_that_was_left_out_is_not_taken_for_drawn():
-    """On a terminal that is halted by Ctrl-S the picture waits; the next frame is drawn over the last one shown."""
+def test_a_dropped_frame_does_not_count_as_drawn():
+    """While a terminal is paused by Ctrl-S frames are dropped, and the next frame replaces the last one shown."""
     with pipes(1) as (thread, [pipe]):
-        pane = LiveView(pipe.outlet, size=lambda: (80, 24))
+        view = LiveView(pipe.outlet, size=lambda: (80, 24))
         pipe.outlet.write("x" * PIPES + "\n")
         for number in range(20):
-            pane.draw_plain([f"frame {number}"])
-        pane.draw_plain(["last"])
+            view.draw_plain([f"frame {number}"])
+        view.draw_plain(["last"])
         assert "frame" not in "".join(pipe.read())
         assert thread.drain(seconds=PATIENCE_SECONDS)
-        pane.draw_plain(["now"])
+        view.draw_plain(["now"])
         assert "now" in "".join(pipe.read())
 
 
 @pytest.mark.parametrize("encoding", ["utf-8", "ascii", "latin-1"])
-def test_a_json_line_can_be_read_whatever_the_encoding(encoding):
-    """A name that is not UTF-8, and letters that the stream lacks, leave each line JSON."""
+def test_a_json_line_is_valid_in_any_encoding(encoding):
+    """File names that are not UTF-8, and characters that the encoding lacks, still give valid JSON lines."""
     raw = io.BytesIO()
     results = ResultLines(Outlet(io.TextIOWrapper(raw, encoding=encoding)))
     name = os.fsdecode(b"caf\xe9")
@@ -191,8 +191,8 @@ def test_a_json_line_can_be_read_whatever_the_encoding(encoding):
     }
 
 
-def test_a_name_that_is_not_utf_8_can_be_pasted():
-    """A command that looks into a file has the bytes of the file's name; in a sentence they are spelt out."""
+def test_a_file_name_that_is_not_utf_8_can_be_pasted():
+    """A suggested command contains the exact bytes of the file name; in prose they are escaped."""
     raw, name = io.BytesIO(), os.fsdecode(b"caf\xe9")
     stream = io.TextIOWrapper(raw, encoding="utf-8")
     ResultLines(Outlet(stream)).line(f"gzip -dc {name}")

@@ -1,4 +1,4 @@
-"""Parked bundles in whole runs: nights let them rest, what is asked for by name does not, and wide ones give way."""
+"""Parked bundles in complete runs: nightly runs pause them, other runs retry them, and wide ones are split."""
 
 import time
 from typing import Any
@@ -20,7 +20,7 @@ FAST = SandboxBehaviour(operation_seconds=0.02, rows_per_hour=60, requests_per_m
 EVENTS = "everyone-events"
 START, END = "2026-01-01T20:00:00Z", "2026-01-01T22:00:00Z"
 FIRST = 1_767_297_600
-"""The start, in seconds since 1970."""
+"""`START` in seconds since 1970."""
 
 RANGE: dict[str, Any] = {"start": START, "end": END}
 
@@ -30,7 +30,7 @@ def half_hour(number: int, width: int = 1800) -> Bundle:
 
 
 async def park(sandbox, directory, bundle: Bundle, state: State, *, times: int = 1, ago: float) -> float:
-    """Have earlier runs have parked a bundle so often, the last time so long ago; the moment of that."""
+    """Record that earlier runs parked a bundle `times` times, last `ago` seconds before now; return that time."""
     at = sandbox.now - ago
     ledger = await Ledger.open(directory)
     await ledger.register(settings_for(sandbox, directory).exports)
@@ -46,8 +46,8 @@ def stored_ranges(directory) -> list[Range]:
 
 
 @pytest.mark.parametrize(("times", "days"), [(1, 1), (2, 2), (4, 8), (7, 8)])
-async def test_nights_let_a_parked_bundle_rest_and_then_try_it(tmp_path, times, days):
-    """Until it is due it counts as failed and says when it is; nothing is asked for its sake."""
+async def test_a_nightly_run_retries_a_parked_bundle_only_when_it_is_due(tmp_path, times, days):
+    """Until it is due, a parked bundle counts as failed, the summary says when it is due, and no request is sent."""
     pause = days * DAY - LEEWAY_SECONDS
     async with serving(FAST) as sandbox:
         at = await park(sandbox, tmp_path, half_hour(1), Failed("it failed"), times=times, ago=pause - 600)
@@ -72,8 +72,8 @@ async def test_nights_let_a_parked_bundle_rest_and_then_try_it(tmp_path, times, 
 
 
 @pytest.mark.parametrize("kind", [Backfill, Retry])
-async def test_what_is_asked_for_is_tried_at_once(tmp_path, kind):
-    """However often it failed, and just now."""
+async def test_backfill_and_retry_do_not_wait(tmp_path, kind):
+    """`backfill` and `retry` retry a parked bundle immediately, however often and recently it failed."""
     async with serving(FAST) as sandbox:
         await park(sandbox, tmp_path, half_hour(1), Failed("it failed"), times=5, ago=60)
         summary = await run(sandbox, tmp_path, kind=kind, **RANGE)
@@ -82,7 +82,7 @@ async def test_what_is_asked_for_is_tried_at_once(tmp_path, kind):
 
 
 async def test_a_hole_that_a_rebuild_left_is_filled_by_the_next_night(tmp_path):
-    """The service has not failed it; `status` names no later time either."""
+    """A bundle whose archive a rebuild moved aside is exported by the next nightly run without a pause."""
     async with serving(FAST) as sandbox:
         await park(sandbox, tmp_path, half_hour(1), Failed(MOVED_ASIDE), ago=60)
         with LedgerReader(tmp_path) as ledger:
@@ -92,8 +92,8 @@ async def test_a_hole_that_a_rebuild_left_is_filled_by_the_next_night(tmp_path):
         assert (summary.exit_code, summary.tally.stored) == (Exit.DONE, 4)
 
 
-async def test_one_that_was_refused_does_not_rest(tmp_path):
-    """Its file is asked for by the next night; an overdue one rests."""
+async def test_a_refused_bundle_is_retried_by_the_next_night(tmp_path):
+    """The next nightly run fetches the file of a refused bundle, while an overdue bundle waits until it is due."""
     async with serving(FAST) as sandbox:
         await run(sandbox, tmp_path / "other", start="2026-01-01T20:30:00Z", end="2026-01-01T21:00:00Z")
         (made,) = sandbox.operations
@@ -109,8 +109,8 @@ async def test_one_that_was_refused_does_not_rest(tmp_path):
 
 
 @pytest.mark.parametrize("kind", [Backfill, Nightly, Retry])
-async def test_a_wide_bundle_gives_way_to_narrower_ones(tmp_path, kind):
-    """Which come whole; that is told, and `plan` counts on it."""
+async def test_a_wide_parked_bundle_is_split(tmp_path, kind):
+    """A parked bundle wider than the setting is replaced by narrower ones; that is reported, and `plan` counts them."""
     narrow = {"export": [{"name": EVENTS, "bundle": "15m"}]}
     async with serving(FAST) as sandbox:
         await park(sandbox, tmp_path, half_hour(1, 3600), Failed("it is too large"), ago=2 * DAY)
@@ -131,8 +131,8 @@ async def test_a_wide_bundle_gives_way_to_narrower_ones(tmp_path, kind):
         assert (again.exit_code, sum(again.requests.values())) == (Exit.DONE, 0)
 
 
-async def test_a_narrower_range_takes_only_its_part(tmp_path):
-    """The rest is left for a later run, and comes then."""
+async def test_a_narrower_range_exports_only_its_part_of_a_parked_bundle(tmp_path):
+    """A run over part of a parked bundle exports that part, and a later run exports the remaining parts."""
     async with serving(FAST) as sandbox:
         await park(sandbox, tmp_path, half_hour(0, 7200), Failed("it is too large"), ago=60)
         part: dict[str, Any] = {"start": "2026-01-01T20:30:00Z", "end": "2026-01-01T21:00:00Z"}
@@ -146,8 +146,8 @@ async def test_a_narrower_range_takes_only_its_part(tmp_path):
         assert rows_in(tmp_path) == truth(sandbox, START, END)
 
 
-async def test_an_overdue_bundle_that_is_too_wide_is_asked_for_once_more_and_then_split(tmp_path):
-    """It would be overdue for ever: its operation is given up first, and the next run asks for narrower ones."""
+async def test_an_overdue_bundle_that_is_too_wide_is_polled_again_and_then_split(tmp_path):
+    """Its operation is polled once more and given up, and the next run exports narrower bundles instead."""
     narrow: dict[str, Any] = {"export": [{"name": EVENTS, "bundle": "15m"}]}
     async with serving(FAST) as sandbox:
         await park(sandbox, tmp_path, half_hour(1, 3600), Overdue(1, sandbox.now, "gone"), ago=60)
@@ -163,8 +163,8 @@ async def test_an_overdue_bundle_that_is_too_wide_is_asked_for_once_more_and_the
 
 
 @pytest.mark.parametrize("kind", [Backfill, Retry])
-async def test_a_parked_bundle_whose_time_archives_cover_in_part_is_not_asked_for_as_it_is(tmp_path, kind):
-    """Its rows would be there twice: only what no archive covers is exported. The ledger may be from a backup."""
+async def test_a_parked_bundle_partly_covered_by_archives_is_split(tmp_path, kind):
+    """Only the parts that no archive covers are exported, so that no row is stored twice."""
     async with serving(FAST) as sandbox:
         part: dict[str, Any] = {"start": "2026-01-01T20:30:00Z", "end": "2026-01-01T21:00:00Z"}
         await run(sandbox, tmp_path, **part)
@@ -179,7 +179,7 @@ async def test_a_parked_bundle_whose_time_archives_cover_in_part_is_not_asked_fo
 
 
 async def test_individuals_are_never_split(tmp_path):
-    """Their rows are totals over a day: what failed is tried again as it is."""
+    """A failed bundle of individuals is retried at its full width, because its rows are totals over a day."""
     people = {"export": [{"name": EVENTS, "type": "individual", "bundle": "24h"}]}
     day = Bundle(EVENTS, Range(FIRST - 20 * 3600, FIRST + 4 * 3600))
     async with serving(FAST) as sandbox:
@@ -193,16 +193,16 @@ async def test_individuals_are_never_split(tmp_path):
         assert stored_ranges(tmp_path) == [day.range]
 
 
-async def test_a_bundle_that_keeps_failing_is_counted(tmp_path):
-    """Each failure is a row; the pause that follows from them is what the night goes by."""
+async def test_each_failure_of_a_bundle_is_counted(tmp_path):
+    """The ledger counts how often a bundle was parked, and nightly runs pause it accordingly."""
     failing = (SandboxFault("operation", "FAILED"),)
     async with serving(SandboxBehaviour(**{**_switches(), "faults": failing})) as sandbox:
-        one_try: dict[str, Any] = {"retry": {"attempts": 1}}
+        one_attempt: dict[str, Any] = {"retry": {"attempts": 1}}
         part: dict[str, Any] = {"start": START, "end": "2026-01-01T20:30:00Z"}
         for _ in range(3):
-            assert (await run(sandbox, tmp_path, changes=one_try, **part)).exit_code is Exit.PARTIAL
+            assert (await run(sandbox, tmp_path, changes=one_attempt, **part)).exit_code is Exit.PARTIAL
         made = len(sandbox.operations)
-        summary = await run(sandbox, tmp_path, kind=Nightly, changes=one_try, **part)
+        summary = await run(sandbox, tmp_path, kind=Nightly, changes=one_attempt, **part)
         assert summary.exit_code is Exit.PARTIAL
         assert len(sandbox.operations) == made == 3
         with LedgerReader(tmp_path) as ledger:

@@ -1,4 +1,4 @@
-"""When a parked bundle is tried again."""
+"""When a nightly run retries a parked bundle."""
 
 import pytest
 from hypothesis import given
@@ -14,12 +14,12 @@ FAILED = BundleRecord(BUNDLE, 0, Failed("why"))
 
 @pytest.mark.parametrize(("times", "days"), [(1, 1), (2, 2), (3, 4), (4, 8), (5, 8), (100, 8)])
 def test_the_pauses_grow(times, days):
-    """After 1, 2, 4, and then every 8 days, less what a night may begin sooner."""
+    """The pauses are 1, 2, 4 and then always 8 days, each shortened by the leeway for an earlier start."""
     assert next_try(ParkedTimes(times, 1000.0)) == 1000.0 + days * DAY - LEEWAY_SECONDS
 
 
-def test_a_nights_worth_of_failures_is_tried_every_eight_days():
-    """Every night at the same hour, each failing an hour later: tried in nights 1, 3, 7, 15, 23, 31."""
+def test_a_bundle_that_always_fails_is_retried_every_eight_nights():
+    """If each attempt fails an hour after the night starts, the retries are in nights 1, 3, 7, 15, 23, 31 and 39."""
     parked, tried = ParkedTimes(1, 3600.0), []
     for night in range(1, 40):
         now = float(night * DAY)
@@ -30,15 +30,15 @@ def test_a_nights_worth_of_failures_is_tried_every_eight_days():
 
 
 @given(st.integers(1, 20), st.floats(0, 3e11), st.floats(0, 3e11))
-def test_it_waits_until_it_is_due_and_not_longer(times, last_at, now):
-    """What was parked in the future, by a wrong clock, does not wait."""
+def test_a_parked_bundle_waits_exactly_until_it_is_due(times, last_at, now):
+    """A bundle waits until it is due, but not at all if a wrong clock parked it in the future."""
     parked = ParkedTimes(times, last_at)
     due = waits(FAILED, parked, now=now)
     assert due == (next_try(parked) if last_at <= now < next_try(parked) else None)
 
 
 @pytest.mark.parametrize(
-    ("state", "rests"),
+    ("state", "has_pause"),
     [
         (Failed("why"), True),
         (Failed(MOVED_ASIDE), False),
@@ -49,9 +49,9 @@ def test_it_waits_until_it_is_due_and_not_longer(times, last_at, now):
         (Planned(2), False),
     ],
 )
-def test_what_may_be_fetched_does_not_rest(state, rests):
-    """A refused one has a file that expires; one that kept its archive is not tried anyway."""
+def test_only_failed_and_overdue_bundles_wait(state, has_pause):
+    """A refused bundle does not wait because its file expires, nor one whose archive a rebuild moved aside."""
     stored = Stored("p", 1, 1, "s", 0.0) if isinstance(state, FewerRows) else None
     one = BundleRecord(BUNDLE, 0, state, stored)
-    assert (waits(one, ParkedTimes(1, 0.0), now=1.0) is not None) is rests
+    assert (waits(one, ParkedTimes(1, 0.0), now=1.0) is not None) is has_pause
     assert waits(one, None, now=1.0) is None

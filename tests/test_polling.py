@@ -1,4 +1,4 @@
-"""When a poll is due: a function of numbers."""
+"""When a poll is due, as a pure function of numbers."""
 
 import pytest
 from hypothesis import given
@@ -22,7 +22,7 @@ from asyncexport.core.polling import (
 )
 
 DURATIONS = Durations(expected_seconds=600, known=[600.0] * 100)
-"""All took ten minutes, and are expected to go on so."""
+"""All operations so far took ten minutes, and later ones are expected to."""
 
 
 def outlook(**changes: object) -> PollingOutlook:
@@ -46,47 +46,47 @@ def enough(count: int, **changes: object) -> float:
     return enough_for_a_list(running(count), DURATIONS, outlook(**changes))
 
 
-def test_a_poll_that_costs_nothing_is_due_at_the_first_expected():
-    """Where the limit does not count polls, a finished operation or two are enough, fewer where room is what lacks."""
+def test_a_free_poll_is_due_for_the_first_finished_operations():
+    """If polls cost no token, two expected operations suffice, and fewer if creates wait for the operation limit."""
     assert enough(80, polls_cost=False, uncontended=False) == 2.0
     assert enough(80, polls_cost=False) == 0.5
     assert enough(3, polls_cost=False) < 0.5
 
 
-def test_a_poll_that_costs_a_token_waits_as_long_as_nothing_is_lost():
-    """While the bucket fills, waiting finds more for the same token."""
+def test_a_poll_that_costs_a_token_waits_while_the_bucket_fills():
+    """While the bucket is not about to overflow, a poll waits until nearly all operations should have finished."""
     for tokens in (0, 20, 45):
         assert enough(80, tokens=tokens) == pytest.approx(NEARLY_ALL_SHARE * 80)
 
 
-def test_a_bucket_about_to_run_over_makes_a_poll_cheap():
-    """Tokens that would be lost may as well look; while creates still wait for them, they are not lost."""
+def test_a_bucket_about_to_overflow_makes_a_poll_cheap():
+    """A token that would be lost is spent on a poll, unless creates are waiting for it."""
     assert enough(80, tokens=48) < 1.0
     assert enough(80, tokens=48, uncontended=False, prefer=Prefer.LATENCY) == FOUND_FOR_LATENCY
 
 
-def test_for_latency_a_poll_is_due_when_it_pays_by_itself():
-    """A fourteenth of a request for each, or all there are where no more are coming."""
+def test_for_latency_a_poll_is_due_when_it_finds_enough():
+    """With `latency`, a poll must find 14 operations, or nearly all if fewer are in flight and no creates wait."""
     assert enough(80, prefer=Prefer.LATENCY) == FOUND_FOR_LATENCY
     assert enough(10, prefer=Prefer.LATENCY) == pytest.approx(NEARLY_ALL_SHARE * 10)
     assert enough(10, prefer=Prefer.LATENCY, uncontended=False) == FOUND_FOR_LATENCY
 
 
 def test_at_the_end_the_last_are_not_left_waiting():
-    """Tokens that no result will need are shared out over the operations still running."""
+    """At the end of a run, tokens that no results call will need are spent on polling the last operations."""
     few = enough(10, tokens=11, more_to_create=False)
     many = enough(10, tokens=40, more_to_create=False)
     assert many <= few < enough(10, tokens=11)
     assert enough(1, tokens=40, more_to_create=False) < 0.5
 
 
-def test_at_an_end_that_the_tokens_set_a_poll_must_still_pay():
-    """A hundred results cost more than what comes in while the last operation runs: none is free."""
+def test_at_the_end_a_poll_must_still_pay_if_tokens_are_scarce():
+    """If the remaining results calls need all tokens, a poll waits for nearly all operations even at the end."""
     assert enough(100, more_to_create=False) == pytest.approx(NEARLY_ALL_SHARE * 100)
 
 
 def test_polls_wait_for_creates_when_throughput_is_preferred():
-    """And only then, and only where they cost."""
+    """A poll gives way to waiting creates only if `throughput` is preferred and polls cost tokens."""
     assert outlook(uncontended=False).gives_way
     assert not outlook(uncontended=False, prefer=Prefer.LATENCY).gives_way
     assert not outlook(uncontended=False, polls_cost=False).gives_way
@@ -96,35 +96,35 @@ def is_due(pages: list[list[OperationAge]], *, waited: float = 0.0, **changes: o
     return list_is_due(pages, DURATIONS, outlook(**changes), waited_seconds=waited)
 
 
-def test_a_list_of_nobody_is_never_due():
-    """Whatever the bucket holds, and however long it has been."""
+def test_a_list_is_never_due_without_operations():
+    """With no operation in flight no list poll is due, however full the bucket and however long ago the last one."""
     assert not is_due([[]], tokens=49, waited=1e9)
 
 
 def test_a_list_is_due_once_enough_are_expected():
-    """Not before, and certainly when they are well past what they take."""
+    """A list poll is due when enough operations should have finished, and not before."""
     assert not is_due([running(80, 500.0)])
     assert is_due([running(80, 1200.0)])
 
 
-def test_what_takes_for_ever_is_looked_at_now_and_then():
-    """Once in a hundredth of its age, where a poll is free: its end is not to be missed by more than that."""
+def test_very_long_operations_are_polled_at_intervals():
+    """If a poll is free, a very long operation is polled again after a hundredth of its age."""
     seen_just_now = [running(1, 36_000.0, seen=35_990.0)]
     assert not is_due(seen_just_now, tokens=49, waited=300)
     assert is_due(seen_just_now, tokens=49, waited=400)
     assert not is_due(seen_just_now, tokens=20, waited=400)
 
 
-def test_those_on_a_second_page_count_half():
-    """It takes two requests to see them."""
+def test_operations_on_a_second_page_count_half():
+    """Operations on the second page of the list count half, because two requests are needed to see them."""
     late = Prefer.LATENCY
     assert is_due([running(15, 1200.0)], prefer=late, uncontended=False)
     assert not is_due([[], running(15, 1200.0)], prefer=late, uncontended=False)
     assert is_due([[], running(30, 1200.0)], prefer=late, uncontended=False)
 
 
-def test_a_further_page_is_read_for_several_or_for_half_of_the_rest():
-    """One token is not spent on one straggler among many that surely run on."""
+def test_a_further_page_is_read_for_several_operations_or_half_of_the_remaining():
+    """A token is not spent on a page where one operation among many may have finished, unless the token is free."""
     late = running(8, 1200.0)
     assert page_is_due(late, DURATIONS, outlook())
     assert page_is_due(running(3, 1200.0), DURATIONS, outlook())
@@ -137,7 +137,7 @@ def chance(count: int, age: float = 0.0, **changes: object) -> float:
 
 
 def test_an_individual_poll_is_sent_when_it_is_likely_to_pay():
-    """Unless it costs nothing, or what would be lost anyway; then it is sent sooner, the more so where room lacks."""
+    """An individual poll needs a high chance of success if it costs a token, and less the cheaper it is."""
     assert chance(50) == chance(50, tokens=40) == CHANCE_WHEN_PAID
     assert chance(50, tokens=49) == CHANCE_AT_REST
     assert chance(50, polls_cost=False) == CHANCE_FOR_ROOM
@@ -146,7 +146,7 @@ def test_an_individual_poll_is_sent_when_it_is_likely_to_pay():
 
 
 def test_at_the_end_individual_polls_share_what_is_free():
-    """The more tokens there are for those still running, the sooner one looks."""
+    """The more free tokens there are for each operation in flight, the sooner it is polled."""
     assert chance(50, more_to_create=False) == CHANCE_WHEN_PAID
     assert (
         CHANCE_WHEN_FREE
@@ -157,7 +157,7 @@ def test_at_the_end_individual_polls_share_what_is_free():
     assert chance(2, more_to_create=False, tokens=40) == CHANCE_WHEN_FREE
 
 
-LOOKS = st.builds(
+OUTLOOKS = st.builds(
     outlook,
     tokens=st.integers(0, 49),
     polls_cost=st.booleans(),
@@ -169,13 +169,13 @@ LOOKS = st.builds(
 
 @given(
     st.lists(st.tuples(st.floats(0, 1e5), st.floats(0, 1e5)), max_size=40),
-    LOOKS,
+    OUTLOOKS,
     st.lists(st.floats(0.01, 1e5), max_size=10),
 )
-def test_whatever_comes_a_decision_is_made(ages, look, known):
-    """No age, no level and no history leads to an error, a chance out of bounds or a share that cannot be reached."""
+def test_every_situation_gets_a_decision_within_bounds(ages, situation, known):
+    """No ages, tokens or history lead to an error, a chance out of bounds or a share that cannot be reached."""
     durations = Durations(expected_seconds=300, known=known)
     some = [OperationAge(max(pair), min(pair)) for pair in ages]
-    assert CHANCE_FOR_ROOM <= chance_for_an_individual_poll(some, durations, look) <= CHANCE_WHEN_PAID
-    assert 0 <= enough_for_a_list(some, durations, look) <= max(FOUND_FOR_LATENCY, NEARLY_ALL_SHARE * len(some))
-    assert list_is_due([some], durations, look, waited_seconds=10.0) in (True, False)
+    assert CHANCE_FOR_ROOM <= chance_for_an_individual_poll(some, durations, situation) <= CHANCE_WHEN_PAID
+    assert 0 <= enough_for_a_list(some, durations, situation) <= max(FOUND_FOR_LATENCY, NEARLY_ALL_SHARE * len(some))
+    assert list_is_due([some], durations, situation, waited_seconds=10.0) in (True, False)
