@@ -1,6 +1,7 @@
 """What both clients keep to: where the key goes, connections, certificates and proxies."""
 
 import datetime as dt
+import os
 import ssl
 from base64 import b64encode
 from dataclasses import fields
@@ -355,3 +356,23 @@ def test_a_key_log_that_cannot_be_written_is_named(tmp_path: Path) -> None:
     check_key_log({"SSLKEYLOGFILE": str(tmp_path / "keys")})
     with pytest.raises(ConfigError, match="SSLKEYLOGFILE"):
         check_key_log({"SSLKEYLOGFILE": str(tmp_path / "no" / "keys")})
+
+
+def test_a_key_log_that_is_a_pipe_without_a_reader_is_refused(tmp_path: Path) -> None:
+    """Opening it would wait forever."""
+    os.mkfifo(tmp_path / "keys")
+    with pytest.raises(ConfigError, match=r"SSLKEYLOGFILE.*nothing reads from it"):
+        check_key_log({"SSLKEYLOGFILE": str(tmp_path / "keys")})
+
+
+def test_a_key_log_that_is_a_pipe_with_a_reader_stays_open(tmp_path: Path) -> None:
+    """The reader sees no end of file between the check and the first connection."""
+    os.mkfifo(tmp_path / "keys")
+    reader = os.open(tmp_path / "keys", os.O_RDONLY | os.O_NONBLOCK)
+    try:
+        check_key_log({"SSLKEYLOGFILE": str(tmp_path / "keys")})
+        # Reading raises BlockingIOError while a writer has the pipe open, and returns b"" after the last one left.
+        with pytest.raises(BlockingIOError):
+            os.read(reader, 1)
+    finally:
+        os.close(reader)
