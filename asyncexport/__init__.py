@@ -21,6 +21,8 @@ The names below are loaded when they are first used: importing the package costs
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+__version__ = "0.1.0"
+
 if TYPE_CHECKING:
     from asyncexport.config import ApiKey, Settings, load_key
     from asyncexport.core.bundles import Bundle, Range

@@ -25,6 +25,8 @@ from tests.test_floors import parsed
 PACKAGE = Path(asyncexport.__file__).parent
 ROOT = PACKAGE.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
+MAP = (PACKAGE / "README.md").read_text(encoding="utf-8")
+PAGES = sorted([*ROOT.glob("*.md"), *PACKAGE.glob("*.md"), *(ROOT / ".github").glob("*.md"), *ROOT.glob("*/README.md")])
 SOURCES = sorted(PACKAGE.rglob("*.py"))
 
 
@@ -42,8 +44,8 @@ def rows(text: str) -> list[list[str]]:
 
 
 def texts() -> Iterator[tuple[Path, str]]:
-    """README and every module, each with its path from the root."""
-    for path in [ROOT / "README.md", *SOURCES]:
+    """Every page and every module, each with its path from the root."""
+    for path in sorted({*PAGES, *SOURCES}):
         yield path.relative_to(ROOT), path.read_text(encoding="utf-8")
 
 
@@ -70,7 +72,7 @@ def test_the_options_in_the_table_exist():
 
 def test_the_table_of_exit_codes_is_that_of_the_code():
     """Each code means what the help says it does."""
-    table = {int(code): means for code, means in rows(section("### Exit codes"))}
+    table = {int(code): means for code, means in rows(section("## Exit codes"))}
     assert table == {int(code): means for code, means in MEANINGS.items()}
 
 
@@ -124,23 +126,38 @@ def test_the_json_lines_are_those_of_the_code():
     assert frozenset().union(*table.values()) - texts - fields - keywords == set()
 
 
+def test_the_readme_is_short():
+    """It has at most 300 lines; details have pages of their own."""
+    assert len(README.splitlines()) <= 300
+
+
+def test_links_between_pages_lead_somewhere():
+    """Each relative link in a page names a file that exists."""
+    links = [(page, link) for page in PAGES for link in re.findall(r"\]\((?!https?:)([^)#]+)", page.read_text("utf-8"))]
+    assert links
+    assert [f"{page.relative_to(ROOT)}: {link}" for page, link in links if not (page.parent / link).exists()] == []
+
+
 def test_the_changes_name_every_command():
-    """Whoever reads what is new learns of all there is."""
-    assert set(COMMANDS) <= set(re.findall(r"`([a-z]+)`", section("## Changes")))
+    """Every command is in the list of changes."""
+    changes = (PACKAGE / "CHANGES.md").read_text(encoding="utf-8")
+    assert set(COMMANDS) <= set(re.findall(r"`([a-z]+)`", changes))
 
 
-def test_the_map_names_every_module():
-    """No part of the code is without a word about what it is for, and none is named that is not there."""
-    lines = section("## Map of the code").split("```")[1].splitlines()
-    named = set()
-    for line in lines[2:]:
-        found = re.match(r"((?:│   )*)[├└]── (\S+)\s+\S", line)
-        assert found, f"no word about {line!r}"
-        named.add(("core/" if found[1] else "") + found[2])
-    there = {path.name for path in PACKAGE.glob("*.py")} | {f"core/{path.name}" for path in PACKAGE.glob("core/*.py")}
-    there |= {f"{path.parent.name}/" for path in PACKAGE.glob("*/__init__.py")}
-    there |= {f"core/{path.parent.name}/" for path in PACKAGE.glob("core/*/__init__.py")}
-    assert named == {name for name in there if not Path(name).name.startswith("__")}
+def test_the_map_names_every_package_and_no_missing_file():
+    """The table of packages is complete, and each file that the map mentions exists."""
+    packages = MAP.partition("## Packages")[2].partition("\n## ")[0]
+    named = {cells[0].strip("`") for cells in rows(packages)}
+    assert named == {f"{path.parent.name}/" for path in PACKAGE.glob("*/__init__.py")} | {"errors.py"}
+    files = set(re.findall(r"`([\w.-]+(?:/[\w.-]+)*\.(?:py|md|toml))`", MAP))
+    assert files
+    here = {name for name in files if "NAME" not in name}
+    assert sorted(name for name in here if not any(_is_in(folder, name) for folder in (PACKAGE, ROOT))) == []
+
+
+def _is_in(folder: Path, name: str) -> bool:
+    """Whether a file exists at this path, or under this name next to one that the same row mentions."""
+    return (folder / name).exists() or ("/" not in name and any((PACKAGE / "core").rglob(name)))
 
 
 def test_each_package_lists_its_modules():
@@ -176,13 +193,15 @@ def test_commands_that_are_named_can_be_typed():
     for path, text in texts():
         named += [(path, typed) for typed in re.findall(r"`asyncexport ([^`]*)`", text)]
         if path.suffix == ".md":
-            named += [(path, typed) for typed in re.findall(r"^(?:\S*/)?asyncexport ([^\n#]+)", text, re.MULTILINE)]
+            for block in re.findall(r"```\n(.*?)```", text, re.DOTALL):
+                lines = re.findall(r"^(?:\S*/)?asyncexport ([^\n#]+)", block, re.MULTILINE)
+                named += [(path, typed) for typed in lines]
     assert named
     faults = []
     for path, typed in named:
         words = typed.split(" ")
         command = next((word for word in words if word in COMMANDS), "")
-        if not command and words[0] not in {"COMMAND", "[-c", "--help"}:
+        if not command and words[0] not in {"COMMAND", "[-c", "--help", "--version"}:
             faults.append(f"{path}: {typed}: no such command")
         elif unknown := set(re.findall(r"(?<!\S)--[a-z-]+", typed)) - options(command):
             faults.append(f"{path}: {typed}: no such option: {', '.join(sorted(unknown))}")

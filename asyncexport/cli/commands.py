@@ -19,6 +19,7 @@ import typer
 from typer.core import TyperCommand, TyperGroup
 from typer.main import get_command
 
+from asyncexport import __version__
 from asyncexport.cli.invocation import PROGRAM
 from asyncexport.cli.session import Session
 from asyncexport.core.exits import MEANINGS, Exit
@@ -233,9 +234,7 @@ def program() -> Any:
 def show_version(wanted: bool) -> None:  # noqa: FBT001 - typer's signature
     """`--version`."""
     if wanted:
-        from importlib.metadata import version
-
-        typer.echo(f"{PROGRAM} {version(PROGRAM)}")
+        typer.echo(f"{PROGRAM} {__version__}")
         raise typer.Exit
 
 

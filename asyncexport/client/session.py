@@ -11,7 +11,6 @@
 import asyncio
 import ssl
 from dataclasses import dataclass, field
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -20,6 +19,7 @@ from urllib.request import getproxies, proxy_bypass
 
 import aiohttp
 
+from asyncexport import __version__
 from asyncexport.client.faults import FAULTS, translated
 from asyncexport.client.resolver import open_resolver
 from asyncexport.core.masking import secrets_of_url
@@ -43,10 +43,7 @@ KEEPALIVE_SECONDS = 5.0
 
 def own_user_agent() -> str:
     """`asyncexport/<version>`."""
-    try:
-        return f"asyncexport/{version('asyncexport')}"
-    except PackageNotFoundError:
-        return "asyncexport/0"
+    return f"asyncexport/{__version__}"
 
 
 @dataclass(frozen=True, slots=True)
