@@ -227,7 +227,7 @@ def play(
     *,
     exports: tuple[Export, ...] = (EXPORT,),
     storage: Refuses | None = None,
-    key_ever_good: bool = True,
+    key_has_worked: bool = True,
 ) -> Played:
     """One run, from an empty ledger."""
     played = Played(service)
@@ -235,7 +235,7 @@ def play(
     async def carry_out() -> None:
         service.start(scenario.behaviour)
         wiring = PlayedWiring(
-            scenario, service=service, exports=exports, key_ever_good=key_ever_good, storage=_storage(storage)
+            scenario, service=service, exports=exports, key_has_worked=key_has_worked, storage=_storage(storage)
         )
         wiring.played = played
         try:

@@ -297,7 +297,7 @@ def _state(export: Export, *, accepted: bool) -> ExportState:
     """An export, a create of which was taken in this run, or none ever."""
     state = ExportState(export, accepted=accepted)
     if accepted:
-        state.creates.take(Bundle(export.name, Range(-1800, 0)))
+        state.creates.accepted(Bundle(export.name, Range(-1800, 0)))
     return state
 
 

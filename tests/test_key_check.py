@@ -3,7 +3,7 @@
 import asyncio
 
 from asyncexport.core.service.resources import Me
-from asyncexport.core.service.retrying import Key
+from asyncexport.core.service.retrying import KeyStatus
 from asyncexport.engine.key_check import KeyCheck
 from tests.virtual_time import on_virtual_time, settled
 
@@ -37,7 +37,7 @@ async def test_one_that_is_cancelled_leaves_the_answer_to_the_others():
     first.cancel()
     await settled()
     service.answer.set()
-    assert await second is Key.ANSWERED
+    assert await second is KeyStatus.GOOD
     assert (first.cancelled(), service.asked, service.dropped) == (True, 1, 0)
 
 
@@ -53,5 +53,5 @@ async def test_a_question_that_nobody_waits_for_is_dropped():
     second = asyncio.create_task(key.standing())
     await settled()
     service.answer.set()
-    assert await second is Key.ANSWERED
+    assert await second is KeyStatus.GOOD
     assert (service.asked, service.dropped) == (2, 1)

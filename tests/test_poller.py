@@ -14,6 +14,7 @@ import pytest
 from asyncexport.core.admission import Backoff, Prefer, Priority
 from asyncexport.core.durations import Durations
 from asyncexport.core.polling import LIST_SIZE, FinishedOperation, PollingMode, PollingRules
+from asyncexport.core.service.refusals import CONFIRMATION_SECONDS
 from asyncexport.core.service.resources import (
     Completed,
     CompletedWithoutId,
@@ -27,8 +28,6 @@ from asyncexport.engine.budget import Budget
 from asyncexport.engine.call_turns import CallTurns
 from asyncexport.engine.key_check import KeyCheck
 from asyncexport.engine.listing import AGAIN_AFTER_SECONDS, MOST_IN_A_ROW
-from asyncexport.engine.operation_answers import NAMELESS_SECONDS
-from asyncexport.engine.poll_failures import GONE_AFTER_SECONDS
 from asyncexport.engine.poller import OperationPoller
 from asyncexport.errors import (
     GoneError,
@@ -695,7 +694,7 @@ async def test_one_404_is_not_believed():
         scene.start(1, takes=1000.0)
         scene.service.gone = {"op0"}
         await scene.polled(1)
-        await asyncio.sleep(GONE_AFTER_SECONDS / 2)
+        await asyncio.sleep(CONFIRMATION_SECONDS / 2)
         assert scene.open == 1
         scene.service.gone = set()
         await at(5000)
@@ -715,7 +714,7 @@ def test_what_is_said_not_to_exist_twice_a_minute_apart_is_gone(error):
             await at(5000)
             times = [when for when, _ in scene.service.polls]
             assert len(times) == 2
-            assert GONE_AFTER_SECONDS <= times[1] - times[0] <= GONE_AFTER_SECONDS + 2 * INTERVAL
+            assert CONFIRMATION_SECONDS <= times[1] - times[0] <= CONFIRMATION_SECONDS + 2 * INTERVAL
             with pytest.raises(type(error)):
                 scene.waiting["op0"].result()
 
@@ -751,8 +750,8 @@ async def test_an_export_that_is_never_named_is_believed_after_a_minute():
         with pytest.raises(OperationFailedError, match="no export id"):
             scene.waiting["op0"].result()
         told = scene.service.nameless
-        assert NAMELESS_SECONDS <= told[-1] - told[0] <= NAMELESS_SECONDS + 2 * INTERVAL
-        assert len(told) <= 2 + NAMELESS_SECONDS / INTERVAL
+        assert CONFIRMATION_SECONDS <= told[-1] - told[0] <= CONFIRMATION_SECONDS + 2 * INTERVAL
+        assert len(told) <= 2 + CONFIRMATION_SECONDS / INTERVAL
 
 
 @on_virtual_time
@@ -790,7 +789,7 @@ async def test_an_overdue_operation_that_names_no_export_is_asked_twice():
         with pytest.raises(OperationFailedError, match="no export id"):
             await scene.poller.ask("op0")
         first, second = scene.service.nameless
-        assert second - first >= NAMELESS_SECONDS
+        assert second - first >= CONFIRMATION_SECONDS
 
 
 @pytest.mark.slow
@@ -997,7 +996,7 @@ async def test_a_404_before_another_create_was_answered_counts_for_nothing():
         scene.watch("op0")
         scene.service.gone = {"op0"}
         await scene.polled(1)
-        await asyncio.sleep(GONE_AFTER_SECONDS / 2)
+        await asyncio.sleep(CONFIRMATION_SECONDS / 2)
         scene.watch("op0", by=" again")
         await scene.polled(2)
         scene.service.gone = set()

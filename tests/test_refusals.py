@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from asyncexport.core.bundles import Bundle, Range
-from asyncexport.core.service.refusals import BELIEVED_SECONDS, EVERYBODY, CreateRefusals, Patience, Refusals
+from asyncexport.core.service.refusals import ALL_EXPORTS, LASTING_SECONDS, CreateRefusals, Refusals, RefusalTimes
 from asyncexport.core.service.retrying import Call
 
 CREATE, RESULTS = Call.CREATE, Call.RESULTS
@@ -16,7 +16,7 @@ BUNDLES = [Bundle("e", Range(n * 1800, (n + 1) * 1800)) for n in range(5)]
 
 def refusals(unit: float = 1.0) -> Refusals:
     """Nothing is known."""
-    return Refusals(Patience(unit))
+    return Refusals(RefusalTimes(unit))
 
 
 @pytest.mark.parametrize("unit", [1.0, 0.001])
@@ -25,7 +25,7 @@ def test_probes_go_after_half_a_minute_one_two_four_and_eight(unit):
     known, now, moments = refusals(unit), 100.0, []
     known.begin("e", CREATE)
     known.refused("e", CREATE, now, is_probe=False)
-    while not known.lasting("e", CREATE, now):
+    while not known.is_lasting("e", CREATE, now):
         now += known.wait_seconds("e", CREATE, now)
         moments.append((now - 100.0) / unit)
         assert known.begin("e", CREATE)
@@ -39,11 +39,11 @@ def test_a_probe_that_goes_well_sets_all_free():
     known = refusals()
     known.refused("e", CREATE, 0.0, is_probe=False)
     known.begin("e", CREATE)
-    known.went_well("e", CREATE, 31.0)
+    known.succeeded("e", CREATE, 31.0)
     assert known.wait_seconds("e", CREATE, 31.0) == 0
-    assert known.got_on_since("e", CREATE, 30.0)
+    assert known.succeeded_since("e", CREATE, 30.0)
     known.refused("e", CREATE, 1000.0, is_probe=False)
-    assert not known.lasting("e", CREATE, 1000.0 + BELIEVED_SECONDS - 1)
+    assert not known.is_lasting("e", CREATE, 1000.0 + LASTING_SECONDS - 1)
 
 
 def test_what_was_under_way_says_nothing_new():
@@ -91,7 +91,7 @@ def test_where_all_exports_are_refused_one_probes_for_all():
     assert known.wait_seconds("b", CREATE, 40.0) == 0.0
     assert known.begin("b", CREATE)
     assert known.wait_seconds("a", CREATE, 100.0) == math.inf
-    known.went_well("b", CREATE, 100.0)
+    known.succeeded("b", CREATE, 100.0)
     assert known.wait_seconds("a", CREATE, 100.0) == 0.0
 
 
@@ -110,12 +110,12 @@ def test_what_the_service_itself_forbids_to_all_holds_all_back():
     known = refusals()
     known.begin("a", CREATE)
     known.refused("a", CREATE, 0.0, is_probe=False, may_be_the_key=True)
-    assert known.holds_all_but("a", RESULTS)
+    assert known.blocks_all_but("a", RESULTS)
     assert known.wait_seconds("a", RESULTS, 10.0) > 0
-    assert known.wait_seconds(EVERYBODY, Call.LIST, 10.0) > 0
+    assert known.wait_seconds(ALL_EXPORTS, Call.LIST, 10.0) > 0
     assert known.wait_seconds("a", CREATE, 30.0) == 0
     known.begin("b", CREATE)
-    assert not known.holds_all_but("a", RESULTS)
+    assert not known.blocks_all_but("a", RESULTS)
     assert known.wait_seconds("a", RESULTS, 10.0) == 0
 
 
@@ -124,12 +124,12 @@ def test_a_key_that_is_good_holds_back_nothing_else():
     known = refusals()
     known.begin("a", RESULTS)
     known.refused("a", RESULTS, 0.0, is_probe=False, may_be_the_key=True, bundle=BUNDLES[0])
-    assert known.holds_all_but(EVERYBODY, Call.POLL)
+    assert known.blocks_all_but(ALL_EXPORTS, Call.POLL)
     known.key_is_good()
-    assert not known.holds_all_but(EVERYBODY, Call.POLL)
+    assert not known.blocks_all_but(ALL_EXPORTS, Call.POLL)
     known.refused("a", RESULTS, 30.0, is_probe=True, may_be_the_key=True, bundle=BUNDLES[0])
-    assert not known.holds_all_but(EVERYBODY, Call.POLL)
-    doubt = known.doubt("a", RESULTS)
+    assert not known.blocks_all_but(ALL_EXPORTS, Call.POLL)
+    doubt = known.ongoing("a", RESULTS)
     assert doubt is not None
     assert doubt.is_of(BUNDLES[0])
     known.refused("a", RESULTS, 90.0, is_probe=True, bundle=BUNDLES[1])
@@ -139,8 +139,8 @@ def test_a_key_that_is_good_holds_back_nothing_else():
 def test_a_probe_that_nobody_makes_holds_nobody_up_for_ever():
     """Its bundles may be gone: a minute after it was due the others ask for themselves."""
     known = refusals()
-    known.begin(EVERYBODY, Call.POLL)
-    known.refused(EVERYBODY, Call.POLL, 0.0, is_probe=False, may_be_the_key=True)
+    known.begin(ALL_EXPORTS, Call.POLL)
+    known.refused(ALL_EXPORTS, Call.POLL, 0.0, is_probe=False, may_be_the_key=True)
     assert known.wait_seconds("a", CREATE, 0.0) == 90.0
     assert known.wait_seconds("a", CREATE, 90.0) == 0.0
 
@@ -173,20 +173,20 @@ def test_the_newest_is_tried_after_three_in_a_row():
     """Or sooner, where no other is at hand."""
     known = CreateRefusals()
     for number in range(2):
-        known.refuse(BUNDLES[number], "404")
+        known.refused(BUNDLES[number], "404")
         assert not known.needs_newest(others_wait=True)
         assert known.needs_newest(others_wait=False)
-    known.refuse(BUNDLES[2], "404")
+    known.refused(BUNDLES[2], "404")
     assert known.needs_newest(others_wait=True)
 
 
 def test_one_that_is_taken_blames_those_before_it():
     """They are no longer undecided, and creates go as they come."""
     known = CreateRefusals()
-    known.refuse(BUNDLES[0], "404")
+    known.refused(BUNDLES[0], "404")
     assert not known.is_open
-    known.take(BUNDLES[1])
-    assert (known.undecided, known.is_open, known.newest_taken) == ({}, True, BUNDLES[1])
+    known.accepted(BUNDLES[1])
+    assert (known.undecided, known.is_open, known.newest_accepted) == ({}, True, BUNDLES[1])
 
 
 @given(st.lists(st.sampled_from(["refuse", "take"]), max_size=30))
@@ -195,12 +195,12 @@ def test_an_export_is_refused_only_by_its_newest(steps):
     known = CreateRefusals()
     for number, step in enumerate(steps):
         if step == "take":
-            known.take(BUNDLES[0])
+            known.accepted(BUNDLES[0])
         else:
-            known.refuse(Bundle("e", Range(number * 1800, (number + 1) * 1800)), "404")
+            known.refused(Bundle("e", Range(number * 1800, (number + 1) * 1800)), "404")
     assert not known.newest_refused
     known.newest = BUNDLES[4]
-    known.refuse(BUNDLES[4], "404")
+    known.refused(BUNDLES[4], "404")
     assert known.newest_refused
 
 
@@ -219,9 +219,9 @@ def test_where_none_is_left_what_was_taken_decides(taken, refused, is_exports):
     """A newer one that was taken in this run, or any while few were refused, blames the bundles; else the export is."""
     known = CreateRefusals()
     if taken is not None:
-        known.take(BUNDLES[taken])
+        known.accepted(BUNDLES[taken])
     for number in refused:
-        known.refuse(BUNDLES[number], "404")
-    known.none_is_left()
+        known.refused(BUNDLES[number], "404")
+    known.no_bundle_left()
     assert known.newest_refused is is_exports
     assert bool(known.undecided) is is_exports

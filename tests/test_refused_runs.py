@@ -76,7 +76,7 @@ def test_a_403_of_a_key_that_never_did_anything_is_the_keys():
     error = denied(from_service=True)
     refuses = {Call.CREATE: from_the(1, error), Call.LIST: from_the(1, error)}
     service = RefusingService(refuses=refuses, key_fails=lambda _: error)
-    played = play(Scenario(142, counts_all=False), service, key_ever_good=False)
+    played = play(Scenario(142, counts_all=False), service, key_has_worked=False)
     assert played.error is not None
     assert exit_of(played.error) is Exit.KEY_REFUSED
     assert played.seconds < 5

@@ -17,8 +17,8 @@ from asyncexport.core.admission import Backoff
 from asyncexport.core.bundles import Bundle
 from asyncexport.core.events import Listener
 from asyncexport.core.service.operation_failures import OperationFailures
-from asyncexport.core.service.refusals import EVERYBODY, BundleTrouble, Patience, Refusals
-from asyncexport.core.service.retrying import Call, CameBack, Facts, Key, Next, decide, read
+from asyncexport.core.service.refusals import ALL_EXPORTS, BundleFailures, Refusals, RefusalTimes
+from asyncexport.core.service.retrying import Action, Call, Facts, Failure, KeyStatus, decide, failure_of
 from asyncexport.core.text import show_duration
 from asyncexport.engine.change_signal import ChangeSignal
 from asyncexport.engine.export_state import ExportState
@@ -37,7 +37,7 @@ class CallTurn:
         self._is_over = False
         self.is_probe = is_probe
 
-    def went_well(self) -> None:
+    def succeeded(self) -> None:
         """It was done."""
         self._is_over = True
         self._call_turns.note_success(*self.key)
@@ -62,7 +62,7 @@ class CallTurns:
         jitter: A number in [0, 1), anew at each call.
         key: Asks whose key it is.
         tell: Called with each event.
-        key_ever_good: Whether the service ever did what was asked with this key in this directory, before this run.
+        key_has_worked: Whether the service ever did what was asked with this key in this directory, before this run.
 
     Attributes:
         refusals: What is refused.
@@ -78,22 +78,22 @@ class CallTurns:
         jitter: Callable[[], float],
         key: KeyCheck,
         tell: Listener,
-        key_ever_good: bool = True,
+        key_has_worked: bool = True,
     ) -> None:
         self._backoff = backoff
         self._jitter = jitter
         self._key = key
         self._tell = tell
-        self._key_ever_good = key_ever_good
-        self.refusals = Refusals(Patience(backoff.initial_seconds))
+        self._key_has_worked = key_has_worked
+        self.refusals = Refusals(RefusalTimes(backoff.initial_seconds))
         self.failures = OperationFailures(backoff.initial_seconds, backoff.outage_seconds)
         self.changes = ChangeSignal()
         self.now = asyncio.get_running_loop().time
 
     @property
-    def patience(self) -> Patience:
+    def refusal_times(self) -> RefusalTimes:
         """How long refusals are waited out."""
-        return self.refusals.patience
+        return self.refusals.refusal_times
 
     async def pause(self, tries: int, *, least_seconds: float = 0.0) -> None:
         """Wait before the next try, after so many in a row that failed."""
@@ -115,10 +115,10 @@ class CallTurns:
 
     def note_success(self, export: str, call: Call) -> None:
         """Such a call went well."""
-        was_refused = self.refusals.doubt(export, call) is not None
-        self.refusals.went_well(export, call, self.now())
+        was_refused = self.refusals.ongoing(export, call) is not None
+        self.refusals.succeeded(export, call, self.now())
         if call is not Call.DOWNLOAD:
-            self._key_ever_good = True
+            self._key_has_worked = True
         if was_refused:
             log.warning("%s are taken again", _named(export, call))
             self.changes.notify()
@@ -126,11 +126,11 @@ class CallTurns:
     def note_refusal(self, turn: CallTurn, error: ServiceError, *, bundle: Bundle | None, least_wait: float) -> None:
         """Such a call was refused, and no other bundle gets on."""
         export, call = turn.key
-        is_news = self.refusals.doubt(export, call) is None
-        is_unreadable = read(call, error) is CameBack.UNREADABLE
-        if is_unreadable and not self.refusals.ever_good(export, call):
+        is_news = self.refusals.ongoing(export, call) is None
+        is_unreadable = failure_of(call, error) is Failure.UNREADABLE
+        if is_unreadable and not self.refusals.has_worked(export, call):
             # What cannot be read is believed when it comes twice, so long apart.
-            least_wait = max(least_wait, self.patience.repeated_seconds)
+            least_wait = max(least_wait, self.refusal_times.confirmation_seconds)
         self.refusals.refused(
             export,
             call,
@@ -139,10 +139,10 @@ class CallTurns:
             bundle=bundle,
             least_wait=least_wait,
             is_unreadable=is_unreadable,
-            may_be_the_key=read(call, error) is CameBack.FORBIDDEN,
+            may_be_the_key=failure_of(call, error) is Failure.FORBIDDEN,
         )
         if is_news:
-            wait = show_duration(max(self.patience.probe_wait(1), least_wait))
+            wait = show_duration(max(self.refusal_times.probe_wait(1), least_wait))
             why = "an answer could not be read" if is_unreadable else "one was refused"
             log.warning("%s are held back, since %s; tried again in %s: %s", _named(export, call), why, wait, error)
         self.changes.notify()
@@ -157,51 +157,51 @@ class CallTurns:
         self.changes.notify()
 
     async def next_after(
-        self, error: ExportError, export: str, call: Call, trouble: BundleTrouble, known: Facts | None = None
-    ) -> Next:
+        self, error: ExportError, export: str, call: Call, trouble: BundleFailures, known: Facts | None = None
+    ) -> Action:
         """What to do next, by the table; the key is asked for where the table wants to know.
 
         Raises:
             UnavailableError: the service was given up while the key was asked for.
         """
-        known, came_back = self._known(export, call, trouble, known or Facts(ever_good=False)), read(call, error)
-        if came_back is CameBack.UNREADABLE and self.refusals.unreadable_twice(export, call, self.now()):
-            known = replace(known, said_twice=True)
-        if came_back is CameBack.KEY_REFUSED:
+        known, failure = self._known(export, call, trouble, known or Facts(has_worked=False)), failure_of(call, error)
+        if failure is Failure.UNREADABLE and self.refusals.repeatedly_unreadable(export, call, self.now()):
+            known = replace(known, repeated=True)
+        if failure is Failure.UNAUTHORIZED:
             # `CheckedCalls` has confirmed it.
-            known = replace(known, key=Key.REFUSED)
-        if came_back is CameBack.TROUBLE:
-            known = replace(known, others_get_on=self.refusals.anybody_got_on_since(call, trouble.since))
-        next_step = decide(call, came_back, known)
-        if next_step is Next.CHECK_KEY:
+            known = replace(known, key=KeyStatus.REFUSED)
+        if failure is Failure.UNAVAILABLE:
+            known = replace(known, others_succeed=self.refusals.any_succeeded_since(call, trouble.since))
+        next_step = decide(call, failure, known)
+        if next_step is Action.CHECK_KEY:
             standing = await self._key.standing()
-            if standing is Key.ANSWERED:
+            if standing is KeyStatus.GOOD:
                 self.refusals.key_is_good()
                 self.changes.notify()
-            next_step = decide(call, came_back, replace(known, key=standing))
+            next_step = decide(call, failure, replace(known, key=standing))
         return next_step
 
-    def _known(self, export: str, call: Call, trouble: BundleTrouble, known: Facts) -> Facts:
+    def _known(self, export: str, call: Call, trouble: BundleFailures, known: Facts) -> Facts:
         """What is known besides what the caller knows."""
         now, lasted = self.now(), self.now() - trouble.since
-        others = known.others_get_on or self.others_get_on(export, call, trouble)
+        others = known.others_succeed or self.others_succeed(export, call, trouble)
         gone = trouble.gone_since
         return replace(
             known,
-            key_ever_good=self._key_ever_good,
-            ever_good=known.ever_good or self.refusals.ever_good(export, call),
-            others_get_on=others,
-            believed=known.believed
-            or self.refusals.lasting(export, call, now)
-            or (others and self.patience.believes(lasted)),
-            said_twice=known.said_twice or (gone is not None and now - gone >= self.patience.repeated_seconds),
-            outlasted=lasted >= self._backoff.outage_seconds,
+            key_has_worked=self._key_has_worked,
+            has_worked=known.has_worked or self.refusals.has_worked(export, call),
+            others_succeed=others,
+            lasting=known.lasting
+            or self.refusals.is_lasting(export, call, now)
+            or (others and self.refusal_times.is_lasting(lasted)),
+            repeated=known.repeated or (gone is not None and now - gone >= self.refusal_times.confirmation_seconds),
+            outage_exceeded=lasted >= self._backoff.outage_seconds,
         )
 
-    def others_get_on(self, export: str, call: Call, trouble: BundleTrouble) -> bool:
+    def others_succeed(self, export: str, call: Call, trouble: BundleFailures) -> bool:
         """Whether such a call of another bundle went well since this one's trouble began."""
-        return self.refusals.got_on_since(export, call, trouble.since)
+        return self.refusals.succeeded_since(export, call, trouble.since)
 
 
 def _named(export: str, call: Call) -> str:
-    return f"{export}: {call.value}" if export != EVERYBODY else f"all {call.value}"
+    return f"{export}: {call.value}" if export != ALL_EXPORTS else f"all {call.value}"

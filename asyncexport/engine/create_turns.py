@@ -84,7 +84,7 @@ class CreateTurns:
         if turn.alone or turn.turn.is_probe:
             return True
         refusals, name = self._call_turns.refusals, export.export.name
-        is_blocked = refusals.doubt(name, Call.CREATE) is not None or refusals.holds_all_but(name, Call.CREATE)
+        is_blocked = refusals.ongoing(name, Call.CREATE) is not None or refusals.blocks_all_but(name, Call.CREATE)
         return not (export.goes_alone or is_blocked or self._call_turns.failures.holds(turn.bundle))
 
     def taken(self, turn: CreateTurn, export: ExportState) -> None:
@@ -92,8 +92,8 @@ class CreateTurns:
         was_held = export.goes_alone
         export.accepted = True
         export.unreadable_since = None
-        export.creates.take(turn.bundle)
-        turn.turn.went_well()
+        export.creates.accepted(turn.bundle)
+        turn.turn.succeeded()
         if was_held:
             self._call_turns.changes.notify()
 
@@ -109,7 +109,7 @@ class CreateTurns:
 
     def give_up(self, bundle: Bundle, export: ExportState) -> None:
         """A bundle is parked, for whatever reason: if the others waited to see how it fares, another is tried."""
-        export.creates.give_up(bundle)
+        export.creates.parked(bundle)
         self._call_turns.changes.notify()
 
     def look_for_newest(self, export: ExportState) -> None:
@@ -119,7 +119,7 @@ class CreateTurns:
             return
         newest = self.take_newest(export.export.name) or max(export.waiting, default=None)
         if newest is None:
-            creates.none_is_left()
+            creates.no_bundle_left()
         else:
             creates.newest = newest
         self._call_turns.changes.notify()

@@ -9,7 +9,7 @@ from asyncexport.core.bundles import Bundle
 from asyncexport.core.events import ExportStopped
 from asyncexport.core.exports import Export
 from asyncexport.core.service.refusals import CreateRefusals
-from asyncexport.core.service.retrying import Call, CameBack, read
+from asyncexport.core.service.retrying import Call, Failure, failure_of
 from asyncexport.errors import ExportError
 
 
@@ -48,13 +48,13 @@ class ExportState:
     @property
     def goes_alone(self) -> bool:
         """Whether creates go one at a time: what the service took in an earlier run it may refuse by now."""
-        return self.creates.newest_taken is None or not self.creates.is_open
+        return self.creates.newest_accepted is None or not self.creates.is_open
 
     def stop(self, error: ExportError, call: Call) -> ExportStopped | None:
         """Stop it: what runs at the service goes on only where its creates alone are refused. None: it was stopped."""
         was_stopped = self.creates_stopped_by is not None
         self.creates_stopped_by = self.creates_stopped_by or error
         self.stopped = self.stopped or call is not Call.CREATE
-        blames_key = call is Call.CREATE and read(call, error) in (CameBack.FORBIDDEN, CameBack.BLOCKED)
+        blames_key = call is Call.CREATE and failure_of(call, error) in (Failure.FORBIDDEN, Failure.BLOCKED)
         stopped = ExportStopped(self.export.name, error, ever_stored=self.ever_stored, blames_key=blames_key)
         return None if was_stopped else stopped

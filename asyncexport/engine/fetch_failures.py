@@ -13,8 +13,8 @@ from dataclasses import dataclass
 from asyncexport.core.admission import LONGEST_PAUSE_SECONDS
 from asyncexport.core.events import Retried
 from asyncexport.core.service.fetch_attempts import FetchAttempts
-from asyncexport.core.service.refusals import EXPORT_LIFE_SECONDS, BundleTrouble
-from asyncexport.core.service.retrying import Call, CameBack, Facts, Next, read
+from asyncexport.core.service.refusals import EXPORT_LIFE_SECONDS, BundleFailures
+from asyncexport.core.service.retrying import Action, Call, Facts, Failure, failure_of
 from asyncexport.core.states import BundleRecord, Ready, Refused
 from asyncexport.core.text import show_duration
 from asyncexport.engine.call_turns import CallTurns
@@ -87,62 +87,62 @@ class FetchFailures:
     def may_be_everybodys(self, file: FileOfBundle, error: ServiceError) -> bool:
         """Whether it is a refusal, and no other bundle of the export gets on."""
         tries, now = file.tries, self._call_turns.now()
-        if not tries.is_refusal(read(tries.call, error), now):
+        if not tries.is_refusal(failure_of(tries.call, error), now):
             return False
-        return not self._call_turns.others_get_on(file.name, tries.call, tries.trouble(now))
+        return not self._call_turns.others_succeed(file.name, tries.call, tries.failures_of_call(now))
 
     async def after(self, file: FileOfBundle, error: ServiceError | ArchiveError) -> BundleRecord | None:
         """What the table says; None: it is tried again."""
         tries, record, call = file.tries, file.record, file.tries.call
-        came_back = read(call, error)
-        trouble = tries.failed(came_back, now=self._call_turns.now(), received=file.download.received)
-        self._tell(file, came_back, error)
-        doubt = self._call_turns.refusals.doubt(file.name, call)
+        failure = failure_of(call, error)
+        trouble = tries.failed(failure, now=self._call_turns.now(), received=file.download.received)
+        self._tell(file, failure, error)
+        doubt = self._call_turns.refusals.ongoing(file.name, call)
         known = Facts(
-            ever_good=file.export.ever_stored,
+            has_worked=file.export.ever_stored,
             expired=file.age_seconds(self._moves.clock()) >= EXPORT_LIFE_SECONDS,
-            tries_left=tries.tries_left,
-            is_alone=doubt is not None and doubt.is_of(record.bundle),
-            range_is_rule=isinstance(error, ForeignRowsError) and self._rows.refuses_range(record.bundle),
-            never_an_export=isinstance(error, NoExportError) and self._rows.is_no_accident(record.bundle, error),
+            retries_left=tries.retries_left,
+            only_this_bundle=doubt is not None and doubt.is_of(record.bundle),
+            range_is_checked=isinstance(error, ForeignRowsError) and self._rows.refuses_range(record.bundle),
+            repeatedly_no_export=isinstance(error, NoExportError) and self._rows.is_no_accident(record.bundle, error),
         )
         match await self._call_turns.next_after(error, file.name, call, trouble, known):
-            case Next.STOP_RUN:
+            case Action.STOP_RUN:
                 raise _for_good(error)
-            case Next.STOP_EXPORT:
+            case Action.STOP_EXPORT:
                 self._call_turns.stop(file.export, error, call)
                 raise ExportHasStopped from error
-            case Next.PARK:
+            case Action.PARK:
                 return await self._moves.note(record, Refused(str(error), file.ready))
-            case Next.NEW_ATTEMPT:
+            case Action.NEW_ATTEMPT:
                 return await self._moves.count_attempt(record, file.ready.attempt, str(error))
-            case Next.SECOND_LOOK:
+            case Action.SECOND_LOOK:
                 await asyncio.sleep(self._second_look_seconds)
                 return None
         await self._pause(file, error, trouble)
         return None
 
-    def _tell(self, file: FileOfBundle, came_back: CameBack, error: ExportError) -> None:
+    def _tell(self, file: FileOfBundle, failure: Failure, error: ExportError) -> None:
         """Tell what went wrong; that a file has no rows is no trouble."""
         bundle = file.record.bundle
-        if came_back is CameBack.NO_ROWS:
+        if failure is Failure.NO_ROWS:
             self.second_looks += 1
             log.info("%s: %s; looked at again in %s", bundle, error, show_duration(self._second_look_seconds))
-        elif came_back not in (CameBack.GIVEN_UP, CameBack.KEY_REFUSED):
-            is_services = came_back in (CameBack.TROUBLE, CameBack.TOO_OFTEN) and file.tries.call is Call.RESULTS
+        elif failure not in (Failure.GIVEN_UP, Failure.UNAUTHORIZED):
+            is_services = failure in (Failure.UNAVAILABLE, Failure.RATE_LIMITED) and file.tries.call is Call.RESULTS
             self._moves.tell(Retried(bundle, str(error), concerns_all=is_services))
 
-    async def _pause(self, file: FileOfBundle, error: ExportError, trouble: BundleTrouble) -> None:
+    async def _pause(self, file: FileOfBundle, error: ExportError, trouble: BundleFailures) -> None:
         """Wait before the next try, unless that is held back for all bundles of the export."""
         call_turns, tries = self._call_turns, file.tries
-        came_back = read(tries.call, error)
-        if came_back is CameBack.GONE:
-            await asyncio.sleep(call_turns.patience.repeated_seconds)
-        elif not tries.is_refusal(came_back, call_turns.now()):
+        failure = failure_of(tries.call, error)
+        if failure is Failure.GONE:
+            await asyncio.sleep(call_turns.refusal_times.confirmation_seconds)
+        elif not tries.is_refusal(failure, call_turns.now()):
             asked = error.retry_after if isinstance(error, UnavailableError) else None
-            await call_turns.pause(tries.tries, least_seconds=min(asked or 0.0, LONGEST_PAUSE_SECONDS))
-        elif call_turns.others_get_on(file.name, tries.call, trouble):
-            await asyncio.sleep(call_turns.patience.probe_wait(trouble.tries))
+            await call_turns.pause(tries.failed_in_a_row, least_seconds=min(asked or 0.0, LONGEST_PAUSE_SECONDS))
+        elif call_turns.others_succeed(file.name, tries.call, trouble):
+            await asyncio.sleep(call_turns.refusal_times.probe_wait(trouble.count))
 
 
 def _for_good(error: ExportError) -> ExportError:

@@ -51,7 +51,7 @@ class FileTries:
             lives = file.tries.link_lives(self._clock())
             calls = (Call.DOWNLOAD,) if lives else (Call.RESULTS, Call.DOWNLOAD)
             wait = max(
-                call_turns.wait_seconds(file.name, one, lets_others_go=one in file.tries.troubles) for one in calls
+                call_turns.wait_seconds(file.name, one, lets_others_go=one in file.tries.failures) for one in calls
             )
             if wait <= 0:
                 return
@@ -92,11 +92,11 @@ class FileTries:
             raise
         except ArchiveError:
             # The file is wrong, but the storage host gave what it has.
-            turn.went_well()
-            file.tries.went_well()
+            turn.succeeded()
+            file.tries.succeeded()
             raise
         else:
-            turn.went_well()
-            file.tries.went_well()
+            turn.succeeded()
+            file.tries.succeeded()
         finally:
             turn.leave()

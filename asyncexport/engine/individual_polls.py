@@ -19,12 +19,12 @@ from asyncexport.core.polling import (
     chance_for_an_individual_poll,
     is_overdue,
 )
-from asyncexport.core.service.refusals import EVERYBODY
+from asyncexport.core.service.refusals import ALL_EXPORTS, CONFIRMATION_SECONDS
 from asyncexport.core.service.retrying import Call
 from asyncexport.engine.call_turns import CallTurn, CallTurns
 from asyncexport.engine.calls import OperationCalls
 from asyncexport.engine.operation_answers import OperationAnswers
-from asyncexport.engine.poll_failures import GONE_AFTER_SECONDS, PollFailures
+from asyncexport.engine.poll_failures import PollFailures
 from asyncexport.engine.watched_operations import DueAge, WatchedOperation, WatchedOperations
 from asyncexport.errors import ServiceError
 
@@ -78,7 +78,7 @@ class IndividualPolls:
         Raises:
             ServiceError: one that trying again does not help.
         """
-        if self._call_turns.wait_seconds(EVERYBODY, Call.POLL) > 0:
+        if self._call_turns.wait_seconds(ALL_EXPORTS, Call.POLL) > 0:
             return False
         due = self._due(outlook, list_in_use=list_in_use)
         for one in due[:1] if outlook.polls_cost else due:
@@ -117,9 +117,9 @@ class IndividualPolls:
             if one.listed and list_in_use:
                 return False
             if one.gone_since is not None:
-                return now >= one.gone_since + GONE_AFTER_SECONDS
+                return now >= one.gone_since + CONFIRMATION_SECONDS
         if one.refused_since is not None:
-            return now >= one.polled_at + self._call_turns.patience.probe_wait(one.refusals)
+            return now >= one.polled_at + self._call_turns.refusal_times.probe_wait(one.refusals)
         if one.nameless_since is not None:
             return now >= one.polled_at + self._rules.min_interval_seconds
         age = min(now - one.asked_at, self._rules.deadline_seconds)
@@ -138,7 +138,7 @@ class IndividualPolls:
         return due.seconds
 
     async def _poll_and_pause(self, one: WatchedOperation) -> None:
-        turn = self._call_turns.turn(EVERYBODY, Call.POLL)
+        turn = self._call_turns.turn(ALL_EXPORTS, Call.POLL)
         if turn is None:
             return
         try:
@@ -156,7 +156,7 @@ class IndividualPolls:
         except ServiceError as error:
             await self._failures.after(one, error, turn, overdue=overdue)
         else:
-            turn.went_well()
+            turn.succeeded()
             one.gone_since = one.refused_since = None
             one.refusals = 0
             self._answers.settle(one, operation, is_last=bool(overdue))

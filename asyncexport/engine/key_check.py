@@ -16,7 +16,7 @@ from asyncexport.core.admission import Priority
 from asyncexport.core.bundles import Range
 from asyncexport.core.exports import Definition
 from asyncexport.core.service.resources import DownloadLink, Me, Operation, OperationsPage
-from asyncexport.core.service.retrying import Call, CameBack, Facts, Key, Next, decide
+from asyncexport.core.service.retrying import Action, Call, Facts, Failure, KeyStatus, decide
 from asyncexport.engine.budget import Budget
 from asyncexport.engine.calls import ServiceCalls
 from asyncexport.engine.permit import Permit
@@ -39,18 +39,18 @@ class KeyCheck:
     def __init__(self, me: Callable[[], Awaitable[Me]], *, trusted: Callable[[], None] = lambda: None) -> None:
         self._me = me
         self._trusted = trusted
-        self._asking: asyncio.Task[Key] | None = None
+        self._asking: asyncio.Task[KeyStatus] | None = None
         self._waiting = 0
         self._is_refused = False
 
-    async def standing(self) -> Key:
+    async def standing(self) -> KeyStatus:
         """What `/me` says of the key now (rules 1 and 3).
 
         Raises:
             UnavailableError: the service was given up.
         """
         if self._is_refused:
-            return Key.REFUSED
+            return KeyStatus.REFUSED
         if self._asking is None or self._asking.done():
             self._asking = asyncio.create_task(self._ask(), name="key")
         asking = self._asking
@@ -65,25 +65,25 @@ class KeyCheck:
                 await asyncio.wait({asking})
         return asking.result()
 
-    async def _ask(self) -> Key:
+    async def _ask(self) -> KeyStatus:
         while True:
             try:
                 await self._me()
             except UnauthorizedError:
                 self._is_refused = True
-                return Key.REFUSED
+                return KeyStatus.REFUSED
             except RefusedError as error:
                 self._is_refused = error.status == 403
-                return Key.REFUSED if self._is_refused else Key.UNCLEAR
+                return KeyStatus.REFUSED if self._is_refused else KeyStatus.UNCLEAR
             except (UnavailableError, RateLimitedError) as error:
                 if not error.transient:
                     raise
                 await asyncio.sleep(PAUSE_SECONDS)
             except ServiceError:
-                return Key.UNCLEAR
+                return KeyStatus.UNCLEAR
             else:
                 self._trusted()
-                return Key.ANSWERED
+                return KeyStatus.GOOD
 
 
 class CheckedCalls:
@@ -127,6 +127,6 @@ class CheckedCalls:
             return await asking
         except UnauthorizedError as error:
             refusal = error
-        if decide(call, CameBack.KEY_REFUSED, Facts(key=await self.key.standing())) is Next.STOP_RUN:
+        if decide(call, Failure.UNAUTHORIZED, Facts(key=await self.key.standing())) is Action.STOP_RUN:
             raise refusal
         raise RefusedError(str(refusal), status=401) from refusal

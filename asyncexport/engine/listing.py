@@ -27,9 +27,9 @@ from asyncexport.core.polling import (
     list_is_due,
     page_is_due,
 )
-from asyncexport.core.service.refusals import EVERYBODY
+from asyncexport.core.service.refusals import ALL_EXPORTS
 from asyncexport.core.service.resources import OperationsPage
-from asyncexport.core.service.retrying import Call, CameBack, Facts, Next, decide, read
+from asyncexport.core.service.retrying import Action, Call, Facts, Failure, decide, failure_of
 from asyncexport.engine.call_turns import CallTurns
 from asyncexport.engine.calls import OperationCalls
 from asyncexport.engine.individual_polls import IndividualPolls
@@ -81,14 +81,14 @@ class ListState:
         Raises:
             ServiceError: one that trying again does not help.
         """
-        came_back = read(Call.LIST, error)
-        match decide(Call.LIST, came_back, Facts()):
-            case Next.STOP_RUN | Next.CHECK_KEY:
+        failure = failure_of(Call.LIST, error)
+        match decide(Call.LIST, failure, Facts()):
+            case Action.STOP_RUN | Action.CHECK_KEY:
                 raise error
-            case Next.ASK_SINGLY:
+            case Action.POLL_SINGLY:
                 self.fall_back(PollingMode.INDIVIDUAL, f"the list of operations is refused ({error})")
-                self.forbidden_at = now if came_back in (CameBack.FORBIDDEN, CameBack.BLOCKED) else None
-            case Next.AGAIN:
+                self.forbidden_at = now if failure in (Failure.FORBIDDEN, Failure.BLOCKED) else None
+            case Action.RETRY:
                 self.unreadable += 1
                 if self.unreadable >= MOST_IN_A_ROW:
                     self.fall_back(PollingMode.INDIVIDUAL, f"the list of operations cannot be read ({error})")
@@ -195,7 +195,7 @@ class OperationListing:
         waited = self._clock() - self._state.read_at
         if self.mode is PollingMode.INDIVIDUAL or waited < self._rules.min_interval_seconds:
             return False
-        if self._call_turns.wait_seconds(EVERYBODY, Call.LIST) > 0:
+        if self._call_turns.wait_seconds(ALL_EXPORTS, Call.LIST) > 0:
             return False
         return list_is_due(self._pages(outlook), self._durations, outlook, waited_seconds=waited)
 
@@ -257,7 +257,7 @@ class OperationListing:
             self._state.note_failure(error, now=self._clock())
             return None
         self._state.unreadable, self._state.forbidden_at = 0, None
-        self._call_turns.note_success(EVERYBODY, Call.LIST)
+        self._call_turns.note_success(ALL_EXPORTS, Call.LIST)
         if any(operation.id is None for operation in page.operations):
             self._state.fall_back(PollingMode.INDIVIDUAL, "the list of operations has no ids")
             return None

@@ -13,15 +13,13 @@ from collections.abc import Callable
 
 from asyncexport.core.durations import Durations
 from asyncexport.core.polling import FinishedOperation, believed_start
+from asyncexport.core.service.refusals import CONFIRMATION_SECONDS
 from asyncexport.core.service.resources import Completed, CompletedWithoutId, Ended, Operation
 from asyncexport.core.service_time import CLOCKS_APART_SECONDS
 from asyncexport.engine.watched_operations import WatchedOperation, WatchedOperations
 from asyncexport.errors import OperationFailedError
 
 log = logging.getLogger(__name__)
-
-NAMELESS_SECONDS = 60.0
-"""How long an operation must have been COMPLETED without an export id before that is believed."""
 
 NEWS_SHARE = 0.05
 """Durations are estimated again when there is news of this share of the operations that the estimate rests on."""
@@ -63,7 +61,7 @@ class OperationAnswers:
             if (
                 isinstance(operation.progress, CompletedWithoutId)
                 and not is_last
-                and one.saw_nameless(now, believed_after=NAMELESS_SECONDS)
+                and one.saw_nameless(now, believed_after=CONFIRMATION_SECONDS)
             ):
                 return
             finished = self.read(one.operation_id, operation, one)

@@ -12,8 +12,8 @@ from asyncexport.core.exports import Export
 from asyncexport.core.parking import is_too_wide
 from asyncexport.core.polling import FinishedOperation, believed_start
 from asyncexport.core.service.operation_failures import Blame
-from asyncexport.core.service.refusals import EVERYBODY, BundleTrouble
-from asyncexport.core.service.retrying import Call, CameBack, Facts, Key, Next, decide, read
+from asyncexport.core.service.refusals import ALL_EXPORTS, BundleFailures
+from asyncexport.core.service.retrying import Action, Call, Facts, Failure, KeyStatus, decide, failure_of
 from asyncexport.core.states import BundleRecord, Created, Failed, Overdue, Planned, Ready, Refused
 from asyncexport.engine.call_turns import CallTurns
 from asyncexport.engine.export_state import ExportHasStopped, ExportState
@@ -76,7 +76,7 @@ class OperationEnds:
     async def failed(self, record: BundleRecord, attempt: int, reason: str) -> BundleRecord:
         """The operation came to nothing: back to `Planned`, or parked, once it is known whose trouble that is."""
         call_turns, failures = self._call_turns, self._call_turns.failures
-        pause = call_turns.pause_seconds(failures.tries + 1)
+        pause = call_turns.pause_seconds(failures.failed_probes + 1)
         failed = failures.failed(record.bundle, reason, now=call_turns.now(), backoff_seconds=pause)
         call_turns.changes.notify()
         while failed.blame is None:
@@ -86,8 +86,8 @@ class OperationEnds:
         if failed.blame is Blame.PARKED:
             self._moves.tell(Retried(record.bundle, reason))
             return await self._moves.note(record, Failed(reason))
-        known = Facts(service_fails=failed.blame is Blame.SERVICE)
-        if decide(Call.POLL, CameBack.OPERATION_FAILED, known) is Next.WAIT:
+        known = Facts(service_is_failing=failed.blame is Blame.SERVICE)
+        if decide(Call.POLL, Failure.OPERATION_FAILED, known) is Action.WAIT:
             self._moves.tell(Retried(record.bundle, reason, concerns_all=True))
             return await self._moves.note(record, Planned(attempt))
         return await self._moves.count_attempt(record, attempt, reason)
@@ -96,17 +96,17 @@ class OperationEnds:
         self, record: BundleRecord, created: Created, error: GoneError | RefusedError | ReplyError, export: ExportState
     ) -> BundleRecord:
         """The poller has asked often enough: what it was told is believed."""
-        call_turns, since = self._call_turns, self._call_turns.now() - self._call_turns.patience.believed_seconds
+        call_turns, since = self._call_turns, self._call_turns.now() - self._call_turns.refusal_times.lasting_seconds
         known = Facts(
-            key=Key.ANSWERED,
-            said_twice=True,
-            believed=True,
-            others_get_on=call_turns.refusals.got_on_since(EVERYBODY, Call.POLL, since),
+            key=KeyStatus.GOOD,
+            repeated=True,
+            lasting=True,
+            others_succeed=call_turns.refusals.succeeded_since(ALL_EXPORTS, Call.POLL, since),
         )
-        match decide(Call.POLL, read(Call.POLL, error), known):
-            case Next.NEW_ATTEMPT:
+        match decide(Call.POLL, failure_of(Call.POLL, error), known):
+            case Action.NEW_ATTEMPT:
                 return await self._moves.count_attempt(record, created.attempt, str(error))
-            case Next.PARK:
+            case Action.PARK:
                 return await self._moves.note(record, Refused(str(error), created))
         call_turns.stop(export, error, Call.POLL)
         raise ExportHasStopped from error
@@ -126,22 +126,22 @@ class OverdueOperations:
         Raises:
             ExportHasStopped: it cannot be asked for; the bundle stays parked.
         """
-        trouble = BundleTrouble(self._call_turns.now())
+        trouble = BundleFailures(self._call_turns.now())
         while True:
             try:
                 finished = await self._poller.ask(overdue.operation_id)
             except OperationFailedError as error:
                 return await self._give_up(record, export, str(error))
             except ServiceError as error:
-                trouble.failed(read(Call.POLL, error), self._call_turns.now())
+                trouble.failed(failure_of(Call.POLL, error), self._call_turns.now())
                 match await self._call_turns.next_after(
-                    error, EVERYBODY, Call.POLL, trouble, self._asked_in_vain(trouble)
+                    error, ALL_EXPORTS, Call.POLL, trouble, self._asked_in_vain(trouble)
                 ):
-                    case Next.STOP_RUN:
+                    case Action.STOP_RUN:
                         raise
-                    case Next.NEW_ATTEMPT:
+                    case Action.NEW_ATTEMPT:
                         return await self._give_up(record, export, str(error))
-                    case Next.PARK | Next.STOP_EXPORT:
+                    case Action.PARK | Action.STOP_EXPORT:
                         raise ExportHasStopped from error
                 await self._pause(error, trouble)
                 continue
@@ -155,20 +155,20 @@ class OverdueOperations:
             return await self._moves.note(record, Failed(f"{reason}; narrower bundles will take its place"))
         return self._moves.plan_again(record)
 
-    def _asked_in_vain(self, trouble: BundleTrouble) -> Facts:
+    def _asked_in_vain(self, trouble: BundleFailures) -> Facts:
         """What is known of an operation that was asked for in vain for so long."""
-        return Facts(believed=self._call_turns.patience.believes(self._call_turns.now() - trouble.since))
+        return Facts(lasting=self._call_turns.refusal_times.is_lasting(self._call_turns.now() - trouble.since))
 
-    async def _pause(self, error: ServiceError, trouble: BundleTrouble) -> None:
+    async def _pause(self, error: ServiceError, trouble: BundleFailures) -> None:
         """Wait before an operation is asked for again."""
         call_turns = self._call_turns
-        match read(Call.POLL, error):
-            case CameBack.GONE:
-                await asyncio.sleep(call_turns.patience.repeated_seconds)
-            case CameBack.TROUBLE | CameBack.TOO_OFTEN | CameBack.UNREADABLE:
-                await call_turns.pause(trouble.tries)
+        match failure_of(Call.POLL, error):
+            case Failure.GONE:
+                await asyncio.sleep(call_turns.refusal_times.confirmation_seconds)
+            case Failure.UNAVAILABLE | Failure.RATE_LIMITED | Failure.UNREADABLE:
+                await call_turns.pause(trouble.count)
             case _:
-                await asyncio.sleep(call_turns.patience.probe_wait(trouble.tries))
+                await asyncio.sleep(call_turns.refusal_times.probe_wait(trouble.count))
 
 
 def _ready(asked: Created | Overdue, finished: FinishedOperation, moves: BundleMoves) -> Ready:

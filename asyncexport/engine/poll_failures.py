@@ -8,14 +8,11 @@
 from collections.abc import Callable
 
 from asyncexport.core.polling import PollingRules
-from asyncexport.core.service.refusals import EVERYBODY, BundleTrouble
-from asyncexport.core.service.retrying import REFUSALS, Call, CameBack, Next, read
+from asyncexport.core.service.refusals import ALL_EXPORTS, CONFIRMATION_SECONDS, BundleFailures
+from asyncexport.core.service.retrying import REFUSALS, Action, Call, Failure, failure_of
 from asyncexport.engine.call_turns import CallTurn, CallTurns
 from asyncexport.engine.watched_operations import Waiter, WatchedOperation, WatchedOperations
 from asyncexport.errors import ServiceError
-
-GONE_AFTER_SECONDS = 60.0
-"""How long the service must have been saying that an operation does not exist before that is believed."""
 
 MOST_FINAL_POLLS = 3
 """After so many polls past a deadline, an operation that cannot be asked for is given up (see `LONG_PAST`)."""
@@ -42,19 +39,19 @@ class PollFailures:
 
     async def after(self, one: WatchedOperation, error: ServiceError, turn: CallTurn, *, overdue: list[Waiter]) -> None:
         """What the table says."""
-        came_back = read(Call.POLL, error)
-        if came_back is CameBack.GONE:
-            turn.went_well()
+        failure = failure_of(Call.POLL, error)
+        if failure is Failure.GONE:
+            turn.succeeded()
             self._note_gone(one, error, overdue=overdue)
             return
-        trouble = self._note_trouble(one, error, came_back, turn)
-        match await self._call_turns.next_after(error, EVERYBODY, Call.POLL, trouble):
-            case Next.STOP_RUN:
+        trouble = self._note_trouble(one, error, failure, turn)
+        match await self._call_turns.next_after(error, ALL_EXPORTS, Call.POLL, trouble):
+            case Action.STOP_RUN:
                 raise error
-            case Next.PARK:
+            case Action.PARK:
                 self._watched.tell(one, error, one.waiters)
-            case Next.STOP_EXPORT:
-                self._call_turns.refusals.forget(EVERYBODY, Call.POLL)
+            case Action.STOP_EXPORT:
+                self._call_turns.refusals.forget(ALL_EXPORTS, Call.POLL)
                 for each in list(self._watched):
                     self._watched.tell(each, error, each.waiters)
         if one.final_polls >= MOST_FINAL_POLLS:
@@ -62,18 +59,18 @@ class PollFailures:
             self._watched.tell(one, None, one.overdue(self._clock(), LONG_PAST * self._rules.deadline_seconds))
 
     def _note_trouble(
-        self, one: WatchedOperation, error: ServiceError, came_back: CameBack, turn: CallTurn
-    ) -> BundleTrouble:
+        self, one: WatchedOperation, error: ServiceError, failure: Failure, turn: CallTurn
+    ) -> BundleFailures:
         """Rule 2; trouble of the service is waited out by the gate."""
         now = self._call_turns.now()
-        if came_back is CameBack.UNREADABLE and not self._call_turns.refusals.ever_good(EVERYBODY, Call.POLL):
+        if failure is Failure.UNREADABLE and not self._call_turns.refusals.has_worked(ALL_EXPORTS, Call.POLL):
             turn.refused(error)
-        if came_back not in REFUSALS:
-            return BundleTrouble(now)
+        if failure not in REFUSALS:
+            return BundleFailures(now)
         one.refused_since = now if one.refused_since is None else one.refused_since
         one.refusals += 1
-        trouble = BundleTrouble(one.refused_since, one.refusals)
-        if not self._call_turns.others_get_on(EVERYBODY, Call.POLL, trouble):
+        trouble = BundleFailures(one.refused_since, one.refusals)
+        if not self._call_turns.others_succeed(ALL_EXPORTS, Call.POLL, trouble):
             turn.refused(error)
         return trouble
 
@@ -83,5 +80,5 @@ class PollFailures:
         one.saw_running(now)
         if one.gone_since is None:
             one.gone_since = now
-        believed = now - one.gone_since >= GONE_AFTER_SECONDS
+        believed = now - one.gone_since >= CONFIRMATION_SECONDS
         self._watched.tell(one, error, one.waiters if believed else overdue)

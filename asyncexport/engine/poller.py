@@ -15,13 +15,14 @@ from collections.abc import Callable
 from asyncexport.core.admission import Priority
 from asyncexport.core.durations import Durations
 from asyncexport.core.polling import FinishedOperation, PollingMode, PollingOutlook, PollingRules
+from asyncexport.core.service.refusals import CONFIRMATION_SECONDS
 from asyncexport.core.service.resources import CompletedWithoutId
 from asyncexport.engine.budget import Budget
 from asyncexport.engine.call_turns import CallTurns
 from asyncexport.engine.calls import OperationCalls
 from asyncexport.engine.individual_polls import IndividualPolls
 from asyncexport.engine.listing import OperationListing
-from asyncexport.engine.operation_answers import NAMELESS_SECONDS, OperationAnswers
+from asyncexport.engine.operation_answers import OperationAnswers
 from asyncexport.engine.watched_operations import WatchedOperations
 
 
@@ -126,7 +127,7 @@ class OperationPoller:
         """
         operation = await self._service.operation(operation_id, priority=Priority.POLL)
         if isinstance(operation.progress, CompletedWithoutId):
-            await asyncio.sleep(NAMELESS_SECONDS)
+            await asyncio.sleep(CONFIRMATION_SECONDS)
             operation = await self._service.operation(operation_id, priority=Priority.POLL)
         return self._answers.read(operation_id, operation)
 

@@ -21,7 +21,7 @@ from asyncexport.core.operation_limit import OperationLimit
 from asyncexport.core.polling import PollingRules
 from asyncexport.core.row_refusals import UNTIMED, read_untimed, write_untimed
 from asyncexport.core.second_looks import SECOND_LOOKS, SecondLooks
-from asyncexport.core.service.refusals import EVERYBODY
+from asyncexport.core.service.refusals import ALL_EXPORTS
 from asyncexport.core.service.retrying import Call
 from asyncexport.engine.budget import Budget, Journal
 from asyncexport.engine.bundle_runner import BundleRunner
@@ -257,10 +257,10 @@ def _call_turns(
         jitter=random.random,
         key=calls.key,
         tell=tell,
-        key_ever_good=history.has_success and not is_new,
+        key_has_worked=history.has_success and not is_new,
     )
     if any(one.ever_stored for one in exports.values()):
-        call_turns.refusals.know_good(EVERYBODY, Call.POLL)
+        call_turns.refusals.recall_success(ALL_EXPORTS, Call.POLL)
     return call_turns
 
 

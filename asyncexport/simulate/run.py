@@ -184,7 +184,7 @@ class Wiring:
         service: One that an earlier run left behind; None: a fresh one.
         ledger: The same.
         exports: What is exported, each in so many bundles as the scenario says.
-        key_ever_good: Whether the service ever did what was asked with a key of this directory.
+        key_has_worked: Whether the service ever did what was asked with a key of this directory.
         storage: Where files come from; None: one that is always well.
     """
 
@@ -195,7 +195,7 @@ class Wiring:
         service: MemoryService | None = None,
         ledger: MemoryLedger | None = None,
         exports: tuple[Export, ...] = (EXPORT,),
-        key_ever_good: bool = True,
+        key_has_worked: bool = True,
         storage: Source | None = None,
     ) -> None:
         now = asyncio.get_running_loop().time
@@ -213,7 +213,7 @@ class Wiring:
         self.service.gate = self.budget
         self._calls = CheckedCalls(self.service, self.budget)
         self.call_turns = CallTurns(
-            BACKOFF, jitter=jitter, key=self._calls.key, tell=self._tell, key_ever_good=key_ever_good
+            BACKOFF, jitter=jitter, key=self._calls.key, tell=self._tell, key_has_worked=key_has_worked
         )
         self.durations = Durations(expected_seconds=scenario.expected_seconds, known=scenario.known)
         self.poller = self._poller(now)

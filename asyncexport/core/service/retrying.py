@@ -1,16 +1,18 @@
-"""What to do after a failed call: one table, for every call to the service and to the storage host.
+"""What to do after a failed call: one table, for all calls to the service and to the storage host.
 
-`decide` takes the kind of call (`Call`), the kind of failure (`CameBack`), and what is known of this export and of the
-others (`Facts`). It returns what to do next (`Next`). All decisions about failures are made here. The facts come from
-`core.service.refusals` and `core.service.operation_failures`, which keep the moments and the counts.
+`decide` takes the kind of call (`Call`), how it failed (`Failure`), and what is known of this export and of the others
+(`Facts`). It returns what to do next (`Action`). All decisions about failures are made here. The facts come from
+`core.service.refusals` and `core.service.operation_failures`, which keep the times and the counts.
 
-1. An error of the service itself counts for more than the page of a proxy or firewall on the way. The service's own
-   errors are JSON objects.
-2. A refusal of several bundles in a row is not the bundle's fault. A refusal of one bundle is, while others succeed.
+1. An error from the service itself counts for more than the page of a proxy or gateway. The service's own errors are
+   JSON objects.
+2. If several bundles in a row are refused, the cause is not a single bundle. If one bundle is refused while others
+   succeed, the cause is that bundle.
 3. A refusal leads to no new export as long as the operation or its file may still be fine. Only two things do: the
-   service's own 404 or 410, given twice a minute apart, and an export too old to be kept by the service.
-4. What is refused to all exports may be the fault of the key. `/me` tells whether the key is good.
-5. An outage or an overloaded service never counts against a bundle, and never parks one.
+   service's own 404 or 410, repeated a minute later, and an export so old that the service may have deleted it.
+4. If all exports are refused, the key may be the cause. `/me` tells whether the key is good.
+5. An outage or an overloaded service never counts against a bundle. A 5xx does only if this bundle has been getting it
+   for `[retry] outage` while other bundles succeed.
 """
 
 from collections.abc import Callable
@@ -36,7 +38,7 @@ from asyncexport.errors import (
 
 
 class Call(Enum):
-    """What was asked; the value is what messages call it."""
+    """The kinds of calls. The values are their names in messages."""
 
     CREATE = "creates"
     POLL = "polls"
@@ -45,54 +47,56 @@ class Call(Enum):
     DOWNLOAD = "downloads"
 
 
-class CameBack(Enum):
-    """What came back."""
+class Failure(Enum):
+    """The ways in which a call can fail."""
 
-    TROUBLE = "no answer, or one that the service is in trouble: 408, 499, 5xx"
-    GIVEN_UP = "the service was given up, or cannot be trusted: waiting is no use"
-    TOO_OFTEN = "429"
-    KEY_REFUSED = "401"
-    FORBIDDEN = "403 in the service's own form"
-    BLOCKED = "403 in another form, or 401 although the key is good"
+    UNAVAILABLE = "no answer, or 408, 499 or 5xx"
+    GIVEN_UP = "an outage longer than `[retry] outage`, or a certificate or proxy that cannot be used"
+    RATE_LIMITED = "429"
+    UNAUTHORIZED = "401"
+    FORBIDDEN = "403 from the service itself"
+    BLOCKED = "403 from a proxy or gateway, or 401 although the key is good"
     REFUSED = "another 4xx, or a redirect"
-    GONE = "404 or 410 in the service's own form, of an operation or an export"
-    NOT_FOUND = "404 or 410 in another form, of an operation or an export"
-    DENIED = "the storage host said no"
-    DEAD_LINK = "the link has expired, or leads nowhere"
-    UNREADABLE = "an answer that cannot be read"
-    OPERATION_FAILED = "the operation ended as FAILED or ERROR, or it is another bundle's, or its export is"
-    CUT = "a file that stopped early"
-    BAD_FILE = "a whole file that is wrong"
-    FEWER_ROWS = "a whole file with far fewer rows than the archive"
-    NO_ROWS = "a file without rows, for which nothing vouches"
-    OTHER_ROWS = "a whole file with the rows of another range"
-    NO_EXPORT = "a file that is no export of this kind, or in which no name is one of an export"
+    GONE = "404 or 410 for an operation or an export, from the service itself"
+    NOT_FOUND = "404 or 410 for an operation or an export, from a proxy or gateway"
+    DENIED = "another 4xx from the storage host"
+    DEAD_LINK = "a signed URL that has expired or leads nowhere"
+    UNREADABLE = "an answer that is not what the API documents"
+    OPERATION_FAILED = (
+        "an operation that ended as FAILED or ERROR, or that belongs to another bundle, as may its export"
+    )
+    INCOMPLETE = "a file that stopped early, or whose end was not confirmed"
+    CORRUPT = "a complete file that is damaged"
+    FEWER_ROWS = "a complete file with far fewer rows than the archive it would replace"
+    NO_ROWS = "a file without rows, whose completeness nothing confirms"
+    FOREIGN_ROWS = "a complete file with the rows of another range"
+    NO_EXPORT = "a file in another format, or without any field name that is known or was asked for"
 
 
-class Next(Enum):
+class Action(Enum):
     """What to do next."""
 
-    AGAIN = "ask for the same again later"
+    RETRY = "make the same call again later"
     WAIT = "wait for the service; nothing is counted"
-    SEE_OTHERS = "see first how other bundles of this export fare"
-    TRY_NEWEST = "see first how the newest bundle of this export fares"
-    ASK_SINGLY = "ask for operations singly, and for the list again later"
+    TRY_OTHERS = "wait until a create of another bundle of this export was answered"
+    TRY_NEWEST = "wait until a create of the newest bundle of this export was answered"
+    POLL_SINGLY = "poll operations one at a time, and ask for the list again later"
     NEW_LINK = "ask for a new link"
-    SECOND_LOOK = "look at the file once more, `[download] second_look` later and through a new link"
-    NEW_ATTEMPT = "count an attempt, and ask for a new export"
+    SECOND_LOOK = "download the file again through a new link, `[download] second_look` later"
+    NEW_ATTEMPT = "count an attempt, and create a new export"
     PARK = "park the bundle"
     STOP_EXPORT = "stop this export"
-    CHECK_KEY = "ask whose key it is"
+    CHECK_KEY = "check the key with `/me`"
     STOP_RUN = "stop the run"
 
 
-class Key(Enum):
-    """What `/me` said of the key."""
+class KeyStatus(Enum):
+    """What `/me` said about the key."""
 
-    UNASKED = "not asked"
-    ANSWERED = "it is good"
-    REFUSED = "it is refused"
-    UNCLEAR = "neither"
+    UNCHECKED = "not asked yet"
+    GOOD = "the key is good"
+    REFUSED = "the key is refused"
+    UNCLEAR = "`/me` gave neither answer"
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,222 +104,231 @@ class Facts:
     """What is known of this export and of the others when a call has failed.
 
     Attributes:
-        key: What `/me` said of the key since the call failed.
-        key_ever_good: Whether the service ever did what was asked with this key in this directory, now or before.
-        ever_good: Whether such a call of this export ever went well.
-        others_get_on: Whether such a call of another bundle of this export went well since this one's trouble began.
-        believed: Whether the refusals have lasted long enough to be taken as final (`BELIEVED_SECONDS`).
-        said_twice: Whether the same answer came before, at least `REPEATED_SECONDS` ago.
+        key: What `/me` said about the key since the call failed.
+        key_has_worked: Whether any call with this key in this directory has ever succeeded, in this run or before.
+        has_worked: Whether such a call of this export has ever succeeded.
+        others_succeed: Whether such a call of another bundle of this export has succeeded since this bundle's calls
+            began to fail.
+        lasting: Whether the refusals have lasted long enough to be taken as final (`LASTING_SECONDS`).
+        repeated: Whether the same answer came before, at least `CONFIRMATION_SECONDS` ago.
         expired: Whether the export is so old that the service may have deleted it.
         in_a_row: How many creates of this export were refused one after another.
         newest_left: Whether the newest bundle of this export can still be tried.
-        tries_left: Whether this file may be tried again.
-        outlasted: Whether the trouble has lasted for `[retry] outage`.
-        service_fails: Whether operations of many bundles failed in a row, which is the service's trouble.
-        range_is_rule: Whether files of this export are refused for rows of another range.
-        never_an_export: Whether several files of it in a row were no export, so that it is no accident on the way.
-        is_alone: Whether this bundle's calls alone were refused so far: others may not have been sent yet.
+        retries_left: Whether this file may be fetched again.
+        outage_exceeded: Whether these calls have been failing for `[retry] outage`.
+        service_is_failing: Whether the operations of several bundles failed in a row, so that the service is the cause.
+        range_is_checked: Whether files of this export are still rejected for rows of another range.
+        repeatedly_no_export: Whether several files of this export in a row were no export, so that this is no accident.
+        only_this_bundle: Whether only this bundle's calls have been refused so far; those of others may not have been
+            sent yet.
     """
 
-    key: Key = Key.UNASKED
-    key_ever_good: bool = True
-    ever_good: bool = True
-    others_get_on: bool = False
-    believed: bool = False
-    said_twice: bool = False
+    key: KeyStatus = KeyStatus.UNCHECKED
+    key_has_worked: bool = True
+    has_worked: bool = True
+    others_succeed: bool = False
+    lasting: bool = False
+    repeated: bool = False
     expired: bool = False
     in_a_row: int = 1
     newest_left: bool = True
-    tries_left: bool = True
-    outlasted: bool = False
-    service_fails: bool = False
-    range_is_rule: bool = True
-    never_an_export: bool = False
-    is_alone: bool = False
+    retries_left: bool = True
+    outage_exceeded: bool = False
+    service_is_failing: bool = False
+    range_is_checked: bool = True
+    repeatedly_no_export: bool = False
+    only_this_bundle: bool = False
 
 
 CREATES_IN_A_ROW = 3
-"""After this many refused creates in a row the newest bundle is tried: it tells whether the data of the others is too
-old, or the whole export is refused."""
+"""After this many refused creates in a row the newest bundle is tried. Its result shows whether the data of the others
+is too old or the whole export is refused."""
 
 _API = frozenset({Call.CREATE, Call.POLL, Call.LIST, Call.RESULTS})
 _KEPT = frozenset({Call.POLL, Call.RESULTS})
-"""Calls about an operation or a file that may be fine, whatever is said."""
+"""Calls about an operation or a file that may be fine even though the call failed."""
 
 
 @dataclass(frozen=True, slots=True)
 class Rule:
-    """One row of the table; the first that fits counts.
+    """One row of the table. The first row that matches decides.
 
     Attributes:
-        calls: What was asked.
-        came_back: What came back.
-        when: What must be known besides.
+        calls: The kinds of calls it is for.
+        failures: The kinds of failures it is for.
+        when: The condition on the facts.
         then: What to do next.
     """
 
     calls: frozenset[Call]
-    came_back: frozenset[CameBack]
+    failures: frozenset[Failure]
     when: Callable[[Facts], bool]
-    then: Next
+    then: Action
 
 
 def _rule(
     calls: Call | frozenset[Call],
-    came_back: CameBack | tuple[CameBack, ...],
-    then: Next,
+    failures: Failure | tuple[Failure, ...],
+    then: Action,
     when: Callable[[Facts], bool] = lambda _: True,
 ) -> Rule:
     asked = calls if isinstance(calls, frozenset) else frozenset({calls})
-    answers = came_back if isinstance(came_back, tuple) else (came_back,)
-    return Rule(asked, frozenset(answers), when, then)
+    several = failures if isinstance(failures, tuple) else (failures,)
+    return Rule(asked, frozenset(several), when, then)
 
 
 _ANY = frozenset(Call)
 _NOT_THE_LIST = _ANY - {Call.LIST}
-_FORBIDDEN = (CameBack.FORBIDDEN, CameBack.BLOCKED)
-_NO = (*_FORBIDDEN, CameBack.REFUSED, CameBack.NOT_FOUND)
-REFUSALS = frozenset({*_NO, CameBack.DENIED})
-"""Calls that fail so are held back and probed: all calls of their kind may be refused."""
+_FORBIDDEN = (Failure.FORBIDDEN, Failure.BLOCKED)
+_NO = (*_FORBIDDEN, Failure.REFUSED, Failure.NOT_FOUND)
+REFUSALS = frozenset({*_NO, Failure.DENIED})
+"""After one of these failures only probes are sent: all calls of that kind may be refused."""
 
-_NO_CREATE = (*_NO, CameBack.GONE)
+_NO_CREATE = (*_NO, Failure.GONE)
 _FETCHES = frozenset({Call.RESULTS, Call.DOWNLOAD})
 
 TABLE: tuple[Rule, ...] = (
-    # What concerns everybody.
-    _rule(_ANY, CameBack.GIVEN_UP, Next.STOP_RUN),
-    _rule(_ANY, CameBack.TOO_OFTEN, Next.WAIT),
-    # The key: 401 is confirmed once; 403 of a key that never did anything here as well.
-    _rule(_API, CameBack.KEY_REFUSED, Next.CHECK_KEY, lambda facts: facts.key is Key.UNASKED),
-    _rule(_ANY, CameBack.KEY_REFUSED, Next.STOP_RUN, lambda facts: facts.key is not Key.ANSWERED),
-    _rule(_API, CameBack.FORBIDDEN, Next.CHECK_KEY, lambda facts: not facts.key_ever_good and facts.key is Key.UNASKED),
-    _rule(_API, _FORBIDDEN, Next.STOP_RUN, lambda facts: facts.key is Key.REFUSED),
-    # Trouble of the service: waited out, unless it is this bundle's alone for as long as anybody waits.
-    _rule(_NOT_THE_LIST, CameBack.TROUBLE, Next.WAIT, lambda facts: not facts.outlasted),
-    _rule(Call.CREATE, CameBack.TROUBLE, Next.PARK, lambda facts: facts.others_get_on),
-    _rule(Call.CREATE, CameBack.TROUBLE, Next.WAIT),
-    _rule(_FETCHES, CameBack.TROUBLE, Next.NEW_ATTEMPT, lambda facts: facts.others_get_on),
-    _rule(_FETCHES, CameBack.TROUBLE, Next.STOP_RUN),
-    _rule(Call.POLL, CameBack.TROUBLE, Next.NEW_ATTEMPT),
-    _rule(Call.LIST, CameBack.TROUBLE, Next.WAIT),
-    # The list is a convenience: without it operations are asked for singly.
-    _rule(Call.LIST, (*_NO, CameBack.GONE), Next.ASK_SINGLY),
-    _rule(Call.LIST, (CameBack.KEY_REFUSED, CameBack.UNREADABLE), Next.AGAIN),
-    # Creates: 403 is probed. What else is refused is the export's, if its newest bundle is refused, too.
-    _rule(Call.CREATE, (*_FORBIDDEN, CameBack.KEY_REFUSED), Next.AGAIN, lambda facts: not facts.believed),
-    _rule(Call.CREATE, (*_FORBIDDEN, CameBack.KEY_REFUSED), Next.PARK, lambda facts: facts.others_get_on),
-    _rule(Call.CREATE, _FORBIDDEN, Next.CHECK_KEY, lambda facts: facts.key is Key.UNASKED),
-    _rule(Call.CREATE, (*_FORBIDDEN, CameBack.KEY_REFUSED), Next.STOP_EXPORT),
-    _rule(Call.CREATE, _NO_CREATE, Next.PARK, lambda facts: facts.others_get_on),
-    _rule(Call.CREATE, _NO_CREATE, Next.STOP_EXPORT, lambda facts: not facts.newest_left),
-    _rule(Call.CREATE, _NO_CREATE, Next.TRY_NEWEST, lambda facts: facts.in_a_row >= CREATES_IN_A_ROW),
-    _rule(Call.CREATE, _NO_CREATE, Next.SEE_OTHERS),
-    _rule(Call.CREATE, CameBack.UNREADABLE, Next.STOP_EXPORT, lambda facts: not facts.ever_good and facts.said_twice),
-    _rule(Call.CREATE, CameBack.UNREADABLE, Next.STOP_EXPORT, lambda facts: facts.believed and not facts.others_get_on),
-    _rule(Call.CREATE, CameBack.UNREADABLE, Next.NEW_ATTEMPT),
-    # An operation, a file: both may be fine, whatever is said of them.
-    _rule(_KEPT, CameBack.GONE, Next.NEW_ATTEMPT, lambda facts: facts.said_twice or facts.expired),
-    _rule(_KEPT, CameBack.GONE, Next.AGAIN),
-    _rule(_FETCHES, (*_NO, CameBack.DENIED, CameBack.DEAD_LINK), Next.NEW_ATTEMPT, lambda facts: facts.expired),
-    _rule(_KEPT, CameBack.UNREADABLE, Next.STOP_EXPORT, lambda facts: not facts.ever_good and facts.said_twice),
-    _rule(Call.POLL, CameBack.UNREADABLE, Next.AGAIN),
+    # Failures that concern all bundles.
+    _rule(_ANY, Failure.GIVEN_UP, Action.STOP_RUN),
+    _rule(_ANY, Failure.RATE_LIMITED, Action.WAIT),
+    # The key: a 401 is confirmed with `/me`, and so is a 403 for a key that has never worked in this directory.
+    _rule(_API, Failure.UNAUTHORIZED, Action.CHECK_KEY, lambda facts: facts.key is KeyStatus.UNCHECKED),
+    _rule(_ANY, Failure.UNAUTHORIZED, Action.STOP_RUN, lambda facts: facts.key is not KeyStatus.GOOD),
+    _rule(
+        _API,
+        Failure.FORBIDDEN,
+        Action.CHECK_KEY,
+        lambda facts: not facts.key_has_worked and facts.key is KeyStatus.UNCHECKED,
+    ),
+    _rule(_API, _FORBIDDEN, Action.STOP_RUN, lambda facts: facts.key is KeyStatus.REFUSED),
+    # The service is unavailable: wait, up to `[retry] outage`. Then it depends on whether other bundles succeed.
+    _rule(_NOT_THE_LIST, Failure.UNAVAILABLE, Action.WAIT, lambda facts: not facts.outage_exceeded),
+    _rule(Call.CREATE, Failure.UNAVAILABLE, Action.PARK, lambda facts: facts.others_succeed),
+    _rule(Call.CREATE, Failure.UNAVAILABLE, Action.WAIT),
+    _rule(_FETCHES, Failure.UNAVAILABLE, Action.NEW_ATTEMPT, lambda facts: facts.others_succeed),
+    _rule(_FETCHES, Failure.UNAVAILABLE, Action.STOP_RUN),
+    _rule(Call.POLL, Failure.UNAVAILABLE, Action.NEW_ATTEMPT),
+    _rule(Call.LIST, Failure.UNAVAILABLE, Action.WAIT),
+    # The list saves requests; without it operations are polled one at a time.
+    _rule(Call.LIST, (*_NO, Failure.GONE), Action.POLL_SINGLY),
+    _rule(Call.LIST, (Failure.UNAUTHORIZED, Failure.UNREADABLE), Action.RETRY),
+    # Creates: a 403 is probed. Any other refusal stops the export if its newest bundle is refused, too.
+    _rule(Call.CREATE, (*_FORBIDDEN, Failure.UNAUTHORIZED), Action.RETRY, lambda facts: not facts.lasting),
+    _rule(Call.CREATE, (*_FORBIDDEN, Failure.UNAUTHORIZED), Action.PARK, lambda facts: facts.others_succeed),
+    _rule(Call.CREATE, _FORBIDDEN, Action.CHECK_KEY, lambda facts: facts.key is KeyStatus.UNCHECKED),
+    _rule(Call.CREATE, (*_FORBIDDEN, Failure.UNAUTHORIZED), Action.STOP_EXPORT),
+    _rule(Call.CREATE, _NO_CREATE, Action.PARK, lambda facts: facts.others_succeed),
+    _rule(Call.CREATE, _NO_CREATE, Action.STOP_EXPORT, lambda facts: not facts.newest_left),
+    _rule(Call.CREATE, _NO_CREATE, Action.TRY_NEWEST, lambda facts: facts.in_a_row >= CREATES_IN_A_ROW),
+    _rule(Call.CREATE, _NO_CREATE, Action.TRY_OTHERS),
+    _rule(Call.CREATE, Failure.UNREADABLE, Action.STOP_EXPORT, lambda facts: not facts.has_worked and facts.repeated),
+    _rule(
+        Call.CREATE, Failure.UNREADABLE, Action.STOP_EXPORT, lambda facts: facts.lasting and not facts.others_succeed
+    ),
+    _rule(Call.CREATE, Failure.UNREADABLE, Action.NEW_ATTEMPT),
+    # Polls, results calls and downloads: the operation and its file may be fine although the call failed.
+    _rule(_KEPT, Failure.GONE, Action.NEW_ATTEMPT, lambda facts: facts.repeated or facts.expired),
+    _rule(_KEPT, Failure.GONE, Action.RETRY),
+    _rule(_FETCHES, (*_NO, Failure.DENIED, Failure.DEAD_LINK), Action.NEW_ATTEMPT, lambda facts: facts.expired),
+    _rule(_KEPT, Failure.UNREADABLE, Action.STOP_EXPORT, lambda facts: not facts.has_worked and facts.repeated),
+    _rule(Call.POLL, Failure.UNREADABLE, Action.RETRY),
     _rule(
         Call.DOWNLOAD,
-        (CameBack.DENIED, CameBack.DEAD_LINK, CameBack.UNREADABLE),
-        Next.NEW_LINK,
-        lambda facts: not facts.believed,
+        (Failure.DENIED, Failure.DEAD_LINK, Failure.UNREADABLE),
+        Action.NEW_LINK,
+        lambda facts: not facts.lasting,
     ),
-    _rule(_KEPT, (*_NO, CameBack.KEY_REFUSED, CameBack.UNREADABLE), Next.AGAIN, lambda facts: not facts.believed),
+    _rule(_KEPT, (*_NO, Failure.UNAUTHORIZED, Failure.UNREADABLE), Action.RETRY, lambda facts: not facts.lasting),
     _rule(
         _NOT_THE_LIST,
-        (*_NO, CameBack.KEY_REFUSED, CameBack.DENIED, CameBack.DEAD_LINK, CameBack.UNREADABLE),
-        Next.PARK,
-        lambda facts: facts.others_get_on,
+        (*_NO, Failure.UNAUTHORIZED, Failure.DENIED, Failure.DEAD_LINK, Failure.UNREADABLE),
+        Action.PARK,
+        lambda facts: facts.others_succeed,
     ),
-    _rule(_KEPT, _FORBIDDEN, Next.CHECK_KEY, lambda facts: facts.key is Key.UNASKED),
-    # One bundle alone stops no export: the next that is asked shows whose trouble it is.
+    _rule(_KEPT, _FORBIDDEN, Action.CHECK_KEY, lambda facts: facts.key is KeyStatus.UNCHECKED),
+    # One bundle alone never stops an export: the next bundle's call shows which side caused the refusal.
     _rule(
         _FETCHES,
-        (*_NO, CameBack.DENIED, CameBack.DEAD_LINK, CameBack.UNREADABLE),
-        Next.PARK,
-        lambda facts: facts.is_alone,
+        (*_NO, Failure.DENIED, Failure.DEAD_LINK, Failure.UNREADABLE),
+        Action.PARK,
+        lambda facts: facts.only_this_bundle,
     ),
     _rule(
         _NOT_THE_LIST,
-        (*_NO, CameBack.KEY_REFUSED, CameBack.DENIED, CameBack.DEAD_LINK, CameBack.UNREADABLE),
-        Next.STOP_EXPORT,
+        (*_NO, Failure.UNAUTHORIZED, Failure.DENIED, Failure.DEAD_LINK, Failure.UNREADABLE),
+        Action.STOP_EXPORT,
     ),
-    # What is the bundle's own.
-    _rule(Call.POLL, CameBack.OPERATION_FAILED, Next.WAIT, lambda facts: facts.service_fails),
-    _rule(Call.POLL, CameBack.OPERATION_FAILED, Next.NEW_ATTEMPT),
-    _rule(Call.DOWNLOAD, CameBack.FEWER_ROWS, Next.PARK),
-    # Files that are no archive of this bundle, though they are whole.
-    _rule(Call.DOWNLOAD, CameBack.NO_ROWS, Next.SECOND_LOOK),
-    _rule(Call.DOWNLOAD, CameBack.OTHER_ROWS, Next.NEW_ATTEMPT, lambda facts: facts.range_is_rule),
-    _rule(Call.DOWNLOAD, CameBack.OTHER_ROWS, Next.NEW_LINK),
-    _rule(Call.DOWNLOAD, CameBack.NO_EXPORT, Next.STOP_EXPORT, lambda facts: facts.never_an_export),
+    # Failures of one operation or one file.
+    _rule(Call.POLL, Failure.OPERATION_FAILED, Action.WAIT, lambda facts: facts.service_is_failing),
+    _rule(Call.POLL, Failure.OPERATION_FAILED, Action.NEW_ATTEMPT),
+    _rule(Call.DOWNLOAD, Failure.FEWER_ROWS, Action.PARK),
+    # Complete files that are not this bundle's archive.
+    _rule(Call.DOWNLOAD, Failure.NO_ROWS, Action.SECOND_LOOK),
+    _rule(Call.DOWNLOAD, Failure.FOREIGN_ROWS, Action.NEW_ATTEMPT, lambda facts: facts.range_is_checked),
+    _rule(Call.DOWNLOAD, Failure.FOREIGN_ROWS, Action.NEW_LINK),
+    _rule(Call.DOWNLOAD, Failure.NO_EXPORT, Action.STOP_EXPORT, lambda facts: facts.repeatedly_no_export),
     _rule(
         Call.DOWNLOAD,
-        (CameBack.CUT, CameBack.BAD_FILE, CameBack.NO_EXPORT),
-        Next.NEW_ATTEMPT,
-        lambda facts: not facts.tries_left,
+        (Failure.INCOMPLETE, Failure.CORRUPT, Failure.NO_EXPORT),
+        Action.NEW_ATTEMPT,
+        lambda facts: not facts.retries_left,
     ),
-    _rule(Call.DOWNLOAD, CameBack.NO_EXPORT, Next.SECOND_LOOK),
-    _rule(Call.DOWNLOAD, CameBack.CUT, Next.AGAIN),
-    _rule(Call.DOWNLOAD, CameBack.BAD_FILE, Next.NEW_LINK),
+    _rule(Call.DOWNLOAD, Failure.NO_EXPORT, Action.SECOND_LOOK),
+    _rule(Call.DOWNLOAD, Failure.INCOMPLETE, Action.RETRY),
+    _rule(Call.DOWNLOAD, Failure.CORRUPT, Action.NEW_LINK),
 )
-"""The first row that fits counts. A failure without a row is a bug of ours."""
+"""The first row that matches decides. A failure without a row is a bug in asyncexport."""
 
 
-def decide(call: Call, came_back: CameBack, known: Facts) -> Next:
-    """What to do next.
+def decide(call: Call, failure: Failure, known: Facts) -> Action:
+    """Return what to do next.
 
     Raises:
-        LookupError: that cannot come back from such a call.
+        LookupError: a call of this kind cannot fail in this way.
     """
     for rule in TABLE:
-        if call in rule.calls and came_back in rule.came_back and rule.when(known):
+        if call in rule.calls and failure in rule.failures and rule.when(known):
             return rule.then
-    raise LookupError(f"nothing is said of {came_back} to {call}")
+    raise LookupError(f"the table has no row for {failure} of {call}")
 
 
-def read(call: Call, error: ExportError) -> CameBack:
-    """What came back, from the error that carries it."""
+def failure_of(call: Call, error: ExportError) -> Failure:
+    """Return how a call failed, from the error it raised."""
     match error:
         case UnauthorizedError():
-            return CameBack.KEY_REFUSED
+            return Failure.UNAUTHORIZED
         case RateLimitedError():
-            return CameBack.TOO_OFTEN
+            return Failure.RATE_LIMITED
         case UnavailableError():
-            return CameBack.TROUBLE if error.transient else CameBack.GIVEN_UP
+            return Failure.UNAVAILABLE if error.transient else Failure.GIVEN_UP
         case ReplyError():
-            return CameBack.UNREADABLE
+            return Failure.UNREADABLE
         case OperationFailedError():
-            return CameBack.OPERATION_FAILED
+            return Failure.OPERATION_FAILED
         case GoneError() if call is Call.DOWNLOAD:
-            return CameBack.DEAD_LINK
+            return Failure.DEAD_LINK
         case GoneError(from_service=from_service):
-            return CameBack.GONE if from_service else CameBack.NOT_FOUND
+            return Failure.GONE if from_service else Failure.NOT_FOUND
         case RefusedError() if call is Call.DOWNLOAD:
-            return CameBack.DENIED
+            return Failure.DENIED
         case RefusedError(status=403, from_service=True):
-            return CameBack.FORBIDDEN
+            return Failure.FORBIDDEN
         case RefusedError(status=401 | 403):
-            return CameBack.BLOCKED
+            return Failure.BLOCKED
         case RefusedError():
-            return CameBack.REFUSED
+            return Failure.REFUSED
         case FewerRowsError():
-            return CameBack.FEWER_ROWS
+            return Failure.FEWER_ROWS
         case UnprovedEmptyError():
-            return CameBack.NO_ROWS
+            return Failure.NO_ROWS
         case ForeignRowsError():
-            return CameBack.OTHER_ROWS
+            return Failure.FOREIGN_ROWS
         case NoExportError():
-            return CameBack.NO_EXPORT
+            return Failure.NO_EXPORT
         case CorruptError():
-            return CameBack.BAD_FILE
+            return Failure.CORRUPT
         case ArchiveError():
-            return CameBack.CUT
+            return Failure.INCOMPLETE
         case _:
-            # A certificate that cannot be trusted, a proxy that wants a password: asking again is no use.
-            return CameBack.GIVEN_UP
+            # A certificate that cannot be trusted, or a proxy that wants a password: asking again does not help.
+            return Failure.GIVEN_UP
