@@ -1,4 +1,4 @@
-"""The one gate: what the bucket lets through, in which order, and what refusals and outages do to everybody."""
+"""The budget: how many requests it permits, in which order, and what 429s and outages do to all of them."""
 
 import asyncio
 import gc
@@ -43,7 +43,7 @@ def now() -> float:
 
 @dataclass
 class Journal:
-    """Remembers the rows, and when; takes as long over each as it is told."""
+    """Records the rows and their times; each write takes `takes` seconds."""
 
     takes: float = 0.0
     broken: Exception | None = None
@@ -52,7 +52,7 @@ class Journal:
     learned: dict[str, str] = field(default_factory=dict)
 
     async def send(self, kind: str, *, at: float) -> int:
-        """Put a row down."""
+        """Write a row."""
         if self.takes:
             await asyncio.sleep(self.takes)
         if self.broken:
@@ -61,11 +61,11 @@ class Journal:
         return len(self.rows) - 1
 
     def answered(self, request_id: int, *, status: int) -> None:
-        """Add its status."""
+        """Add the status of a request."""
         self.statuses[request_id] = status
 
     def remember(self, key: str, value: str) -> None:
-        """Keep it."""
+        """Store a value."""
         self.learned[key] = value
 
 
@@ -99,13 +99,13 @@ async def a_budget(
 
 @dataclass
 class Sent:
-    """A request that was sent, and whose answer is still to come."""
+    """A request that was sent and has no answer yet."""
 
     permit: Permit
     block: AbstractAsyncContextManager[Permit]
 
     def answered(self, status: int | None, **more: Any) -> None:
-        """Its answer is here."""
+        """Record the answer."""
         self.permit.answered(status, **more)
         self.given_up()
 
@@ -143,12 +143,12 @@ async def answered_until(
         await answered(budget, status, kind, **more)
 
 
-# How many
+# How many requests
 
 
 @on_virtual_time
-async def test_a_full_bucket_lets_all_but_one_through_at_once():
-    """One token is kept in hand; the rest goes out in the same moment, and then one every refill."""
+async def test_a_full_bucket_permits_all_but_one_request_immediately():
+    """All tokens but the reserve token are used immediately, and then one request goes out per refill."""
     async with a_budget() as budget:
         assert budget.tokens == 49
         times = []
@@ -160,19 +160,19 @@ async def test_a_full_bucket_lets_all_but_one_through_at_once():
 
 
 @on_virtual_time
-async def test_requests_within_one_tick_of_the_clock_are_counted_as_well():
-    """Where the clock is too coarse to tell two requests apart, they take their tokens all the same."""
+async def test_requests_within_one_clock_tick_are_counted():
+    """Requests that the clock is too coarse to tell apart take their tokens all the same."""
     async with a_budget(requests_per_minute=0.001) as budget:
-        under_way = [await create(budget) for _ in range(3)]
-        for leave in under_way:
-            leave.answered(200)
+        requests = [await create(budget) for _ in range(3)]
+        for request in requests:
+            request.answered(200)
         await answered(budget)
         assert budget.tokens == 45
 
 
 @on_virtual_time
-async def test_a_bucket_of_one_is_still_of_use():
-    """A burst of 1 lets one request through a refill, the first at once."""
+async def test_a_bucket_of_one_works():
+    """A burst of 1 permits the first request immediately and then one per refill."""
     async with a_budget(burst=1) as budget:
         await answered(budget)
         assert now() == pytest.approx(0, abs=0.1)
@@ -181,8 +181,8 @@ async def test_a_bucket_of_one_is_still_of_use():
 
 
 @on_virtual_time
-async def test_what_is_in_flight_comes_back_only_once_it_is_answered():
-    """The service may see a request as late as its answer, so its token cannot have come back before."""
+async def test_a_token_returns_only_after_the_answer():
+    """The service may see a request as late as its answer, so its token cannot have returned before."""
     async with a_budget(burst=3) as budget:
         first, second = await create(budget), await create(budget)
         await at(1000)
@@ -208,7 +208,7 @@ class ServiceBucket:
     refused: int = 0
 
     def arrives(self, time: float) -> int:
-        """The status it answers with."""
+        """Return the status of the answer."""
         self.level = min(self.burst, self.level + (time - self.since) / REFILL)
         self.since = time
         if self.level < 1 - 1e-6:
@@ -220,9 +220,9 @@ class ServiceBucket:
 
 ARRIVALS = st.lists(
     st.tuples(
-        st.one_of(st.just(0.0), st.floats(0, 5), st.floats(0, 4000)),  # how long after the one before it asks
+        st.one_of(st.just(0.0), st.floats(0, 5), st.floats(0, 4000)),  # seconds after the request before it
         st.one_of(st.just(0.0), st.floats(0, 1), st.floats(0, 500)),  # until the service sees it
-        st.one_of(st.just(0.0), st.floats(0, 1), st.floats(0, 500)),  # and from then until the answer is here
+        st.one_of(st.just(0.0), st.floats(0, 1), st.floats(0, 500)),  # from then until the answer arrives
         st.sampled_from([Kind.CREATE, Kind.POLL, Kind.LIST, Kind.RESULTS]),
     ),
     max_size=60,
@@ -236,8 +236,8 @@ ARRIVALS = st.lists(
     BudgetScope.ALL,
 )
 @settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.too_slow])
-def test_the_service_never_refuses_where_scopes_agree(arrivals, burst, scope):
-    """Whatever comes when, and however long it is under way, the service's own bucket has a token for it."""
+def test_the_service_never_sends_a_429_if_both_count_the_same_requests(arrivals, burst, scope):
+    """For any arrival times and latencies, the service's own bucket has a token for each request."""
 
     @on_virtual_time
     async def all_pass():
@@ -246,13 +246,13 @@ def test_the_service_never_refuses_where_scopes_agree(arrivals, burst, scope):
 
         async def ask(delay: float, up: float, down: float, kind: Kind) -> None:
             await asyncio.sleep(delay)
-            leave = await sent(budget, kind, Priority.CREATE)
+            request = await sent(budget, kind, Priority.CREATE)
             counted = scope is BudgetScope.ALL or kind is Kind.CREATE
             await asyncio.sleep(up)
             status = service.arrives(now()) if counted else 200
             passed.append(kind)
             await asyncio.sleep(down)
-            leave.answered(status)
+            request.answered(status)
 
         async with a_budget(scope=scope, burst=burst) as budget, asyncio.TaskGroup() as group:
             when = 0.0
@@ -267,7 +267,7 @@ def test_the_service_never_refuses_where_scopes_agree(arrivals, burst, scope):
 
 PACED = st.lists(
     st.tuples(
-        st.one_of(st.just(0.0), st.floats(0, 2000)),  # time that passes
+        st.one_of(st.just(0.0), st.floats(0, 2000)),  # seconds that pass
         st.sampled_from(["take", "arrived", "put back", "empty"]),
     ),
     max_size=60,
@@ -276,8 +276,8 @@ PACED = st.lists(
 
 @given(PACED, st.integers(1, 12))
 @settings(max_examples=150, deadline=None)
-def test_the_limiter_and_the_bucket_never_differ_by_more_than_a_token(steps, size):
-    """Whenever a token is taken, whatever came before; and taking one that the bucket has never waits."""
+def test_the_limiter_and_the_bucket_differ_by_one_token_at_most(steps, size):
+    """This holds whenever a token is taken; and taking a token that the bucket has never waits."""
 
     @on_virtual_time
     async def agree():
@@ -311,7 +311,7 @@ def test_the_limiter_and_the_bucket_never_differ_by_more_than_a_token(steps, siz
 )
 @settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 def test_cancelled_waiters_cost_nothing(visitors, burst):
-    """However many give up waiting, those who stay are served as if the others had never come."""
+    """Requests that stop waiting do not delay the others."""
 
     async def served(visitors: list[tuple[float, float, bool]]) -> list[float]:
         times: list[float] = []
@@ -320,15 +320,15 @@ def test_cancelled_waiters_cost_nothing(visitors, burst):
             await asyncio.sleep(come)
             try:
                 async with asyncio.timeout(None if patient else stay):
-                    leave = await create(budget)
+                    request = await create(budget)
             except TimeoutError:
                 return
             if patient:
                 times.append(now())
-                leave.answered(200)
+                request.answered(200)
             else:
-                times.append(-1.0)  # it was served before it gave up, and did cost a token
-                leave.answered(200)
+                times.append(-1.0)  # it was served before it gave up, and used a token
+                request.answered(200)
 
         async with a_budget(burst=burst) as budget, asyncio.TaskGroup() as group:
             for come, stay, patient in visitors:
@@ -347,8 +347,8 @@ def test_cancelled_waiters_cost_nothing(visitors, burst):
     same()
 
 
-def test_cancelled_in_the_moment_it_is_served_costs_nothing():
-    """Whatever the turn of the loop: leave that was given and not used goes to the next in line, at once."""
+def test_a_request_cancelled_as_it_is_permitted_costs_nothing():
+    """An unused permit goes to the next request immediately, at whichever turn of the event loop the cancel comes."""
     outcomes = set()
 
     async def cancel_after(turns: int) -> None:
@@ -373,8 +373,8 @@ def test_cancelled_in_the_moment_it_is_served_costs_nothing():
 
 
 @on_virtual_time
-async def test_cancelled_while_it_is_put_on_record_gives_its_token_back():
-    """Nothing was sent. Its row may be there all the same, which costs the next process a token, and not this one."""
+async def test_a_request_cancelled_while_its_row_is_written_gives_its_token_back():
+    """Nothing was sent; the row may exist, which costs the next process a token, but not this one."""
     journal = Journal(takes=5.0)
     async with a_budget(burst=2, journal=journal) as budget:
         first = asyncio.create_task(create(budget))
@@ -387,8 +387,8 @@ async def test_cancelled_while_it_is_put_on_record_gives_its_token_back():
 
 
 @on_virtual_time
-async def test_a_token_given_back_after_a_refusal_does_not_count():
-    """A 429 that came meanwhile says that the bucket is empty, whatever was never sent."""
+async def test_an_unsent_request_returns_no_token_after_a_429():
+    """A 429 that arrives in between means an empty bucket."""
     async with a_budget(burst=4) as budget:
         refused = await create(budget)
         async with budget.permit(Kind.CREATE, Priority.CREATE):
@@ -400,8 +400,8 @@ async def test_a_token_given_back_after_a_refusal_does_not_count():
 
 
 @on_virtual_time
-async def test_every_request_has_its_row_before_it_may_be_sent():
-    """Kind and time are on record once `recorded` returns, and the status once it is answered, the first time."""
+async def test_every_request_has_its_row_before_it_is_sent():
+    """Kind and time are written once `recorded` returns, and the first status once the request is answered."""
     journal = Journal(takes=2.0)
     async with a_budget(journal=journal) as budget:
         async with budget.permit(Kind.CREATE, Priority.CREATE) as permit:
@@ -416,9 +416,9 @@ async def test_every_request_has_its_row_before_it_may_be_sent():
 
 
 @on_virtual_time
-@pytest.mark.parametrize("burst", [1, 50], ids=["waits for its turn", "plenty"])
-async def test_what_is_noted_under_a_permit_goes_along_with_its_row(burst):
-    """Neither waits for the other: the row is on its way when the block begins."""
+@pytest.mark.parametrize("burst", [1, 50], ids=["one token", "many tokens"])
+async def test_work_under_a_permit_runs_while_its_row_is_written(burst):
+    """The row is being written when the block begins, and neither waits for the other."""
     journal = Journal(takes=5.0)
     async with (
         a_budget(burst=burst, journal=journal) as budget,
@@ -440,9 +440,9 @@ async def fail_under_a_permit(budget: Budget, *, await_row: bool) -> None:
 
 
 @on_virtual_time
-@pytest.mark.parametrize("takes", [0.0, 5.0], ids=["after the row", "before the row"])
-async def test_whoever_leaves_its_permit_unused_gives_its_token_back(takes):
-    """Whether its row is there or not, nothing was sent, and the next one need not wait."""
+@pytest.mark.parametrize("takes", [0.0, 5.0], ids=["after its row is written", "before its row is written"])
+async def test_an_unused_permit_gives_its_token_back(takes):
+    """Nothing was sent, whether its row is written or not, so the next request need not wait."""
     journal = Journal(takes=takes)
     async with a_budget(burst=2, journal=journal) as budget:
         with pytest.raises(ZeroDivisionError):
@@ -452,8 +452,8 @@ async def test_whoever_leaves_its_permit_unused_gives_its_token_back(takes):
 
 
 @on_virtual_time
-async def test_whoever_gives_up_what_it_sent_has_used_its_token():
-    """Nobody knows whether the request arrived: its token comes back as after any other."""
+async def test_an_abandoned_request_has_used_its_token():
+    """The request may have arrived, so its token returns after a refill like any other."""
     async with a_budget(burst=2) as budget:
         with pytest.raises(ZeroDivisionError):
             await fail_under_a_permit(budget, await_row=True)
@@ -463,8 +463,8 @@ async def test_whoever_gives_up_what_it_sent_has_used_its_token():
 
 
 @pytest.mark.parametrize("takes", [0.0, 5.0])
-def test_no_cancel_loses_a_token_or_leaves_a_failure_untold(takes):
-    """Wherever whoever has a permit is cancelled: the bucket is full again at the end, and asyncio prints nothing."""
+def test_no_cancel_loses_a_token_or_hides_a_failure(takes):
+    """At whichever turn a request is cancelled, the bucket is full again in the end and asyncio reports nothing."""
 
     async def cancel_after(turns: int) -> None:
         complaints: list[object] = []
@@ -489,25 +489,25 @@ def test_no_cancel_loses_a_token_or_leaves_a_failure_untold(takes):
         on_virtual_time(cancel_after)(turns)
 
 
-async def test_a_journal_that_cannot_write_stops_whoever_wanted_to_send():
-    """Nothing goes out without its row."""
+async def test_a_journal_that_cannot_write_stops_requests():
+    """No request is sent without its row."""
     journal = Journal(broken=OSError("no space"))
     async with a_budget(journal=journal) as budget:
         with pytest.raises(OSError, match="no space"):
             await create(budget)
 
 
-# Who first
+# Priorities
 
 
 async def order_of_service(budget: Budget, asked: list[tuple[Kind, Priority, str]]) -> list[str]:
-    """Who is served in which order, all of them having asked while there was no token."""
+    """Return the order of service of requests that were all made while there was no token."""
     served: list[str] = []
 
     async def ask(kind: Kind, priority: Priority, name: str) -> None:
-        leave = await sent(budget, kind, priority)
+        request = await sent(budget, kind, priority)
         served.append(name)
-        leave.answered(200)
+        request.answered(200)
 
     tasks = [asyncio.create_task(ask(*one)) for one in asked]
     await settled()
@@ -528,8 +528,8 @@ WAITING = [
 
 
 @on_virtual_time
-async def test_results_then_creates_then_polls_for_throughput():
-    """The best waiter has the token, whoever came first; equals are served in the order they came."""
+async def test_results_then_creates_then_polls_with_prefer_throughput():
+    """A token goes to the request of the highest priority, and among equals to the first."""
     async with a_budget(scope=BudgetScope.ALL, burst=2) as budget:
         await answered(budget)
         served = await order_of_service(budget, WAITING)
@@ -537,8 +537,8 @@ async def test_results_then_creates_then_polls_for_throughput():
 
 
 @on_virtual_time
-async def test_due_polls_pass_creates_for_latency():
-    """`prefer = "latency"` turns round creates and due polls, and nothing else."""
+async def test_due_polls_pass_creates_with_prefer_latency():
+    """`prefer = "latency"` swaps creates and due polls and changes nothing else."""
     async with a_budget(scope=BudgetScope.ALL, burst=2, prefer=Prefer.LATENCY) as budget:
         await answered(budget)
         served = await order_of_service(budget, WAITING)
@@ -546,8 +546,8 @@ async def test_due_polls_pass_creates_for_latency():
 
 
 @on_virtual_time
-async def test_a_token_is_never_spent_on_yesterdays_order():
-    """Who comes while others wait for the token, and is better, has it."""
+async def test_a_later_request_of_higher_priority_gets_the_token():
+    """The order is decided when the token is available, not when the requests were made."""
     async with a_budget(scope=BudgetScope.ALL, burst=2) as budget:
         await answered(budget)
         poll = asyncio.create_task(answered(budget, kind=Kind.POLL))
@@ -560,8 +560,8 @@ async def test_a_token_is_never_spent_on_yesterdays_order():
 
 
 @on_virtual_time
-async def test_what_is_not_counted_does_not_wait_for_a_token():
-    """Where creates alone count, polls and results pass an empty bucket."""
+async def test_a_request_that_does_not_count_needs_no_token():
+    """With the scope `create`, polls and results calls pass an empty bucket."""
     async with a_budget(scope=BudgetScope.CREATE, burst=2) as budget:
         await answered(budget)
         waiting = asyncio.create_task(answered(budget))
@@ -573,8 +573,8 @@ async def test_what_is_not_counted_does_not_wait_for_a_token():
 
 
 @on_virtual_time
-async def test_it_is_uncontended_when_neither_a_result_nor_a_create_waits():
-    """A waiting poll does not disturb it."""
+async def test_the_budget_is_uncontended_if_no_results_call_and_no_create_waits():
+    """A waiting poll makes no difference."""
     async with a_budget(scope=BudgetScope.ALL, burst=2) as budget:
         await answered(budget)
         tasks = [asyncio.create_task(answered(budget, kind=Kind.POLL))]
@@ -590,18 +590,18 @@ async def test_it_is_uncontended_when_neither_a_result_nor_a_create_waits():
         await asyncio.wait(tasks)
 
 
-# Refusals
+# 429s
 
 
 @pytest.mark.parametrize(
     ("retry_after", "pause"),
     [(17.0, 17.0), (None, REFILL), (0.0, REFILL), (-3.0, REFILL), (0.01, 1.0), (1e9, LONGEST_PAUSE_SECONDS)],
 )
-def test_a_429_pauses_everybody(retry_after, pause):
-    """For as long as it asks: a refill where it asks nothing usable, a second at least, an hour at the most."""
+def test_a_429_pauses_all_requests(retry_after, pause):
+    """The pause is Retry-After, at least a second and at most an hour, or one refill if the header is unusable."""
 
     @on_virtual_time
-    async def everybody_waits():
+    async def all_wait():
         async with a_budget() as budget:
             await answered(budget, 429, **({} if retry_after is None else {"retry_after": retry_after}))
             assert budget.refused == 1
@@ -612,12 +612,12 @@ def test_a_429_pauses_everybody(retry_after, pause):
             await at(pause * 1.01)
             assert poll.done()
 
-    everybody_waits()
+    all_wait()
 
 
 @on_virtual_time
 async def test_a_429_empties_the_bucket():
-    """However many tokens our count still had, they come back one by one from then on."""
+    """All tokens are gone, and they return one by one after the pause."""
     async with a_budget() as budget:
         await answered(budget, 429, retry_after=90.0)
         assert budget.tokens == 0
@@ -629,8 +629,8 @@ async def test_a_429_empties_the_bucket():
 
 
 @pytest.mark.parametrize("retry_after", [None, 0.0, 0.5, 5.0])
-def test_refusals_for_ever_do_not_make_it_spin(retry_after):
-    """Whoever says the same short pause over and over is asked less and less often, though never given up early."""
+def test_endless_429s_do_not_cause_a_busy_loop(retry_after):
+    """If the same short Retry-After is repeated, requests are sent less and less often, without giving up early."""
 
     @on_virtual_time
     async def count_requests():
@@ -644,8 +644,8 @@ def test_refusals_for_ever_do_not_make_it_spin(retry_after):
 
 
 @on_virtual_time
-async def test_nothing_but_refusals_is_given_up_after_the_outage():
-    """A service that answers 429 and nothing else for six hours is as good as down."""
+async def test_a_service_that_only_sends_429s_is_given_up_after_the_outage():
+    """Six hours of nothing but 429s count as an outage."""
     async with a_budget() as budget:
         with pytest.raises(UnavailableError, match="429") as failure:
             await answered_until(budget, 3 * OUTAGE, 429)
@@ -654,8 +654,8 @@ async def test_nothing_but_refusals_is_given_up_after_the_outage():
 
 
 @on_virtual_time
-async def test_one_answer_between_refusals_and_nothing_is_given_up():
-    """A service that takes one request an hour is slow, not down."""
+async def test_one_success_between_429s_prevents_giving_up():
+    """A service that accepts one request an hour is slow, not down."""
     async with a_budget() as budget:
         while now() < 3 * OUTAGE:
             await answered(budget, 429, retry_after=1800.0)
@@ -663,12 +663,12 @@ async def test_one_answer_between_refusals_and_nothing_is_given_up():
 
 
 @on_virtual_time
-async def test_what_was_under_way_and_is_refused_as_well_counts_once():
-    """Forty requests at once, all refused, are one refusal: the pause is what the service asked for."""
+async def test_429s_of_requests_in_flight_count_once():
+    """If forty requests in flight all get a 429, the pause is what the service asked for, and no longer."""
     async with a_budget() as budget:
-        passes = [await create(budget) for _ in range(40)]
-        for leave in passes:
-            leave.answered(429, retry_after=30.0)
+        requests = [await create(budget) for _ in range(40)]
+        for request in requests:
+            request.answered(429, retry_after=30.0)
         assert budget.paused_seconds == pytest.approx(30.0, abs=0.1)
         for _ in range(2):
             await answered(budget, 429, retry_after=30.0)
@@ -679,8 +679,8 @@ async def test_what_was_under_way_and_is_refused_as_well_counts_once():
 
 
 @pytest.mark.parametrize("kind", [Kind.POLL, Kind.LIST, Kind.RESULTS])
-def test_auto_learns_that_all_calls_count(kind):
-    """A 429 on a poll, a list or a results call, while there were creates left, can mean nothing else."""
+def test_auto_learns_that_all_requests_count(kind):
+    """A 429 on a poll, list or results call while tokens are left shows that all requests count."""
 
     @on_virtual_time
     async def learn():
@@ -697,8 +697,8 @@ def test_auto_learns_that_all_calls_count(kind):
 
 
 @on_virtual_time
-async def test_auto_learns_nothing_from_a_refused_create():
-    """That the bucket was emptier than we thought says nothing of what counts."""
+async def test_auto_learns_nothing_from_a_429_on_a_create():
+    """The bucket was emptier than expected, which says nothing about what counts."""
     async with a_budget(scope=BudgetScope.AUTO) as budget:
         await answered(budget, 429, Kind.CREATE)
         assert budget.scope is BudgetScope.CREATE
@@ -706,7 +706,7 @@ async def test_auto_learns_nothing_from_a_refused_create():
 
 @on_virtual_time
 async def test_auto_learns_nothing_from_other_calls():
-    """Listing segments is known to have a limit of its own."""
+    """Other calls, such as listing segments, have a limit of their own."""
     async with a_budget(scope=BudgetScope.AUTO) as budget:
         await answered(budget, 429, Kind.OTHER)
         assert budget.scope is BudgetScope.CREATE
@@ -714,7 +714,7 @@ async def test_auto_learns_nothing_from_other_calls():
 
 @on_virtual_time
 async def test_auto_learns_nothing_while_the_create_bucket_is_empty():
-    """Then the refusal may be the creates' doing."""
+    """The 429 may then be due to the creates."""
     async with a_budget(scope=BudgetScope.AUTO, burst=3) as budget:
         for _ in range(2):
             await answered(budget)
@@ -723,8 +723,8 @@ async def test_auto_learns_nothing_while_the_create_bucket_is_empty():
 
 
 @on_virtual_time
-async def test_auto_learns_from_a_second_refusal_though_creates_keep_the_bucket_empty():
-    """In a long run they always do; what is refused again after a pause was not the creates' doing."""
+async def test_auto_learns_from_a_second_429_although_the_bucket_is_empty():
+    """Creates keep the bucket empty in a long run; a second 429 after the pause is not due to them."""
     async with a_budget(scope=BudgetScope.AUTO, burst=3) as budget:
         for _ in range(2):
             await answered(budget)
@@ -736,7 +736,7 @@ async def test_auto_learns_from_a_second_refusal_though_creates_keep_the_bucket_
 
 @pytest.mark.parametrize("scope", [BudgetScope.CREATE, BudgetScope.ALL])
 def test_a_scope_set_by_the_user_is_never_overridden(scope):
-    """Neither by a refusal nor by what an earlier run learned."""
+    """Neither a 429 nor what an earlier run learned changes it."""
 
     @on_virtual_time
     async def stays():
@@ -753,8 +753,8 @@ def test_a_scope_set_by_the_user_is_never_overridden(scope):
 
 
 @on_virtual_time
-async def test_those_already_waiting_are_counted_once_it_is_learned():
-    """Polls that waited for nothing but the pause wait for tokens afterwards."""
+async def test_waiting_requests_count_once_the_scope_has_changed():
+    """Polls that only waited for the end of the pause now wait for tokens."""
     async with a_budget(scope=BudgetScope.AUTO) as budget:
         first = await sent(budget, Kind.LIST, Priority.POLL)
         others = [asyncio.create_task(answered(budget, kind=Kind.POLL)) for _ in range(3)]
@@ -777,7 +777,7 @@ async def test_those_already_waiting_are_counted_once_it_is_learned():
     ],
 )
 def test_what_was_learned_is_remembered_for_a_week(ago, scope):
-    """The next run begins with it; after seven days, and where its date lies in the future, it is tried again."""
+    """The next run starts with it; after seven days, or if its date is in the future, it is forgotten."""
 
     @on_virtual_time
     async def recall():
@@ -788,8 +788,8 @@ def test_what_was_learned_is_remembered_for_a_week(ago, scope):
 
 
 @on_virtual_time
-async def test_a_run_of_more_than_a_week_tries_again_too():
-    """It need not be started anew, and learns it once more where it still holds."""
+async def test_a_run_of_more_than_a_week_forgets_what_it_learned():
+    """The scope returns to `create` during the run, and a further 429 is learned from again."""
     journal = Journal()
     async with a_budget(scope=BudgetScope.AUTO, journal=journal) as budget:
         await answered(budget, 429, Kind.LIST)
@@ -802,7 +802,7 @@ async def test_a_run_of_more_than_a_week_tries_again_too():
         assert float(journal.learned["all_counted_since"]) > EPOCH + RELEARN_SECONDS
 
 
-# The level that earlier runs left
+# The level left by earlier runs
 
 
 def on_record(count: int, *, ago: float, kind: str = "create", status: int = 200) -> tuple[SentRequest, ...]:
@@ -815,8 +815,8 @@ async def tokens_after(scope: BudgetScope, history: RequestHistory) -> int:
 
 
 @on_virtual_time
-async def test_the_next_process_takes_over_the_level():
-    """What was sent counts until it has come back, by kind as the scope says."""
+async def test_the_next_process_starts_with_the_level_of_the_last():
+    """Earlier requests that count use tokens until they have refilled."""
     mixed = on_record(10, ago=60) + on_record(10, ago=60, kind="list")
     assert await tokens_after(BudgetScope.CREATE, RequestHistory()) == 49
     assert await tokens_after(BudgetScope.CREATE, RequestHistory(mixed)) == 49 - 10 + 2
@@ -829,8 +829,8 @@ async def test_the_next_process_takes_over_the_level():
 
 @given(st.lists(st.floats(-1e6, 1e6), max_size=120), st.booleans())
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
-def test_a_clock_that_jumped_leaves_a_level_within_bounds(offsets, complete):
-    """Rows from the future, or out of order, make neither more tokens than there are nor a wait without end."""
+def test_a_clock_jump_leaves_the_level_within_bounds(offsets, complete):
+    """Rows from the future or out of order never add tokens or cause an endless wait."""
     history = RequestHistory(tuple(SentRequest(EPOCH + o, "create", 200) for o in offsets), complete=complete)
 
     @on_virtual_time
@@ -845,7 +845,7 @@ def test_a_clock_that_jumped_leaves_a_level_within_bounds(offsets, complete):
 
 @on_virtual_time
 async def test_a_crash_loop_does_not_send_its_burst_each_time():
-    """Ten processes that each die after a minute send what one would have sent: 49 and two a minute."""
+    """Ten processes that each die after a minute send no more than one would: 49 and two a minute."""
     rows: list[SentRequest] = []
     service = ServiceBucket(50, 50)
     for _ in range(10):
@@ -855,10 +855,10 @@ async def test_a_crash_loop_does_not_send_its_burst_each_time():
             while True:
                 try:
                     async with asyncio.timeout_at(dies_at):
-                        leave = await create(budget)
+                        request = await create(budget)
                 except TimeoutError:
                     break
-                leave.answered(service.arrives(now()))
+                request.answered(service.arrives(now()))
         rows += [SentRequest(when, kind, journal.statuses.get(key, 0)) for key, (when, kind) in enumerate(journal.rows)]
     assert service.refused == 0
     assert 49 + 18 <= len(rows) <= 50 + 20
@@ -868,8 +868,8 @@ async def test_a_crash_loop_does_not_send_its_burst_each_time():
 
 
 @pytest.mark.parametrize("status", [None, 408, 499, 500, 503])
-def test_an_outage_holds_everybody_back(status):
-    """After a failure nobody goes out before the back-off is over, and then one alone, until it is answered."""
+def test_an_outage_pauses_all_requests(status):
+    """After a failure nothing is sent until the back-off is over, and then a single probe until it is answered."""
 
     @on_virtual_time
     async def one_alone():
@@ -896,8 +896,8 @@ def test_an_outage_holds_everybody_back(status):
 
 
 @pytest.mark.parametrize("jitter", [0.0, 0.3, 0.999])
-def test_probes_go_out_under_back_off_with_full_jitter(jitter):
-    """Each wait is the jitter's share of a ceiling that doubles up to the maximum."""
+def test_probes_wait_for_a_back_off_with_full_jitter(jitter):
+    """Each wait is a random share of a ceiling that doubles up to the maximum."""
 
     @on_virtual_time
     async def probe():
@@ -914,12 +914,12 @@ def test_probes_go_out_under_back_off_with_full_jitter(jitter):
 
 
 @on_virtual_time
-async def test_what_was_under_way_when_the_line_went_down_says_nothing_new():
-    """Forty failures of one moment are one: the next try is due after the first back-off, not after the longest."""
+async def test_failures_of_requests_in_flight_count_once():
+    """If forty requests in flight fail, the next probe is due after the first back-off, not after the longest."""
     async with a_budget(jitter=1.0) as budget:
-        passes = [await create(budget) for _ in range(40)]
-        for leave in passes:
-            leave.answered(503)
+        requests = [await create(budget) for _ in range(40)]
+        for request in requests:
+            request.answered(503)
         assert isinstance(budget.line, Down)
         assert budget.line.tries == 1
         await answered(budget, 200, Kind.POLL)
@@ -927,8 +927,8 @@ async def test_what_was_under_way_when_the_line_went_down_says_nothing_new():
 
 
 @on_virtual_time
-async def test_a_straggler_does_not_let_a_second_probe_out():
-    """While one tries the line, the failure of an older request changes nothing."""
+async def test_a_late_failure_does_not_release_a_second_probe():
+    """While a probe is in flight, the failure of an older request changes nothing."""
     async with a_budget(jitter=0.5) as budget:
         old = await create(budget)
         await answered(budget, None)
@@ -942,8 +942,8 @@ async def test_a_straggler_does_not_let_a_second_probe_out():
 
 
 @on_virtual_time
-async def test_a_probe_that_is_abandoned_lets_the_next_one_try():
-    """Whoever was to try the line and was stopped does not keep it closed."""
+async def test_a_cancelled_probe_is_replaced_by_the_next_request():
+    """A probe that is abandoned does not block the others."""
     async with a_budget() as budget:
         await answered(budget, 503)
         probe = await sent(budget, Kind.POLL, Priority.POLL)
@@ -955,8 +955,8 @@ async def test_a_probe_that_is_abandoned_lets_the_next_one_try():
 
 
 @on_virtual_time
-async def test_the_line_is_given_up_after_the_outage():
-    """All who wait are told, and so is who comes afterwards."""
+async def test_the_service_is_given_up_after_the_outage():
+    """All waiting requests fail, and so do later ones."""
     async with a_budget() as budget:
         waiting = [asyncio.create_task(create(budget)) for _ in range(60)]
         for task in waiting[:49]:
@@ -972,8 +972,8 @@ async def test_the_line_is_given_up_after_the_outage():
 
 
 @on_virtual_time
-async def test_a_line_that_is_given_up_names_its_last_reason():
-    """Hours later somebody must know whether it was the name, the network or the service."""
+async def test_giving_up_reports_the_last_problem():
+    """The error names the problem of the last failed request and has a hint."""
     async with a_budget() as budget:
         waiting = asyncio.create_task(create(budget))
         (await waiting).answered(None, problem="no route")
@@ -984,8 +984,8 @@ async def test_a_line_that_is_given_up_names_its_last_reason():
 
 
 @on_virtual_time
-async def test_a_line_is_not_given_up_untried():
-    """One failure, then nobody asked for a day: the next request goes out."""
+async def test_a_service_is_not_given_up_without_a_request():
+    """After one failure and a day without requests, the next request is sent."""
     async with a_budget() as budget:
         await answered(budget, 500)
         await at(86_400)
@@ -994,24 +994,24 @@ async def test_a_line_is_not_given_up_untried():
 
 
 @on_virtual_time
-async def test_an_outage_of_an_hour_costs_time_only():
-    """Whoever waits is served once the service is back, within the longest back-off."""
+async def test_an_outage_of_an_hour_only_costs_time():
+    """Requests are sent again once the service is back, after the longest back-off at most."""
     async with a_budget(jitter=0.999) as budget:
-        tries = 0
+        failures = 0
         while True:
-            leave = await sent(budget, Kind.POLL, Priority.POLL)
+            request = await sent(budget, Kind.POLL, Priority.POLL)
             up = now() >= 3600
-            leave.answered(200 if up else 503)
+            request.answered(200 if up else 503)
             if up:
                 break
-            tries += 1
+            failures += 1
         assert now() <= 3900
-        assert tries < 30
+        assert failures < 30
 
 
 @on_virtual_time
 async def test_a_bug_in_the_dispatcher_ends_the_run():
-    """Whoever waits, and whoever comes afterwards, is told, instead of waiting for ever."""
+    """Waiting and later requests raise the error instead of waiting forever."""
     async with a_budget(burst=2) as budget:
         await answered(budget)
         waiting = asyncio.create_task(create(budget))
@@ -1025,7 +1025,7 @@ async def test_a_bug_in_the_dispatcher_ends_the_run():
 
 @on_virtual_time
 async def test_closing_leaves_nothing_running():
-    """Even with somebody waiting."""
+    """Closing works even if a request is waiting."""
     async with a_budget(burst=2) as budget:
         await answered(budget)
         waiting = asyncio.create_task(create(budget))
@@ -1035,12 +1035,12 @@ async def test_closing_leaves_nothing_running():
     await budget.close()
 
 
-# Doubts about the key
+# When the key is in doubt
 
 
 @on_virtual_time
-async def test_after_a_401_only_the_question_whose_key_it_is_goes():
-    """What waits for a token is held back as well, until the key was found to be good."""
+async def test_after_a_401_only_the_key_check_is_sent():
+    """Requests that wait for a token are paused as well until the key is found to be good."""
     async with a_budget(burst=3) as budget:
         await answered(budget, 401)
         waiting = [asyncio.create_task(answered(budget, kind=kind)) for kind in (Kind.CREATE, Kind.RESULTS, Kind.LIST)]
@@ -1053,8 +1053,8 @@ async def test_after_a_401_only_the_question_whose_key_it_is_goes():
 
 
 @on_virtual_time
-async def test_a_create_in_the_line_is_held_back_when_a_401_is_read():
-    """It was asked for before, and its token came after."""
+async def test_a_waiting_create_is_paused_when_a_401_arrives():
+    """A create that was requested before the 401 does not go out although its token is available."""
     async with a_budget(burst=2) as budget:
         first = await create(budget)
         second = asyncio.create_task(answered(budget))
@@ -1068,8 +1068,8 @@ async def test_a_create_in_the_line_is_held_back_when_a_401_is_read():
 
 
 @on_virtual_time
-async def test_what_is_not_wanted_any_more_costs_nothing():
-    """It is asked when there is a token, and the token goes to the next."""
+async def test_a_request_that_is_no_longer_wanted_costs_nothing():
+    """Whether it is wanted is checked when a token is available, and the token goes to the next request."""
     async with a_budget(burst=2) as budget:
         await answered(budget)
         wanted = True
@@ -1086,8 +1086,8 @@ async def test_what_is_not_wanted_any_more_costs_nothing():
 
 
 @on_virtual_time
-async def test_a_limit_that_somebody_else_uses_too_is_told_once(caplog):
-    """A 429 empties the bucket: those that come to what was sent after that are not of this run's making."""
+async def test_a_limit_shared_with_another_program_is_logged_once(caplog):
+    """After a 429 the bucket is known to be empty, so repeated 429s mean that another program uses the same limit."""
     async with a_budget() as budget:
         async with asyncio.TaskGroup() as group:
             for _ in range(10):
@@ -1096,13 +1096,13 @@ async def test_a_limit_that_somebody_else_uses_too_is_told_once(caplog):
         assert caplog.messages == []
         for _ in range(5):
             await answered(budget, 429, Kind.CREATE, retry_after=60.0)
-    [told] = caplog.messages
-    assert "another directory" in told
+    [message] = caplog.messages
+    assert "another directory" in message
 
 
 @on_virtual_time
-async def test_what_is_not_counted_says_nothing_of_others(caplog):
-    """A 429 to a poll that takes no token may mean that polls count, too."""
+async def test_a_429_on_a_request_that_does_not_count_logs_nothing(caplog):
+    """It may only mean that polls count, too."""
     async with a_budget() as budget:
         for _ in range(5):
             await answered(budget, 429, Kind.POLL, retry_after=60.0)

@@ -1,4 +1,4 @@
-"""The command line, as people and programs use it: what is said where, and how it ends."""
+"""The command line as users and scripts see it: output, errors, hints and exit codes."""
 
 import asyncio
 import contextlib
@@ -39,11 +39,11 @@ from tests.json_lines import check
 
 pytestmark = pytest.mark.slow
 
-PATIENCE_SECONDS = 100.0
-"""For what hangs: a process on a busy machine may take long to begin, and to end."""
+TIMEOUT_SECONDS = 100.0
+"""Limit for a process that hangs; on a busy machine a process may take long to start and to end."""
 
 DAYS = ("--start", "2026-01-01", "--end", "2026-01-01T02:00:00Z")
-"""Four bundles."""
+"""A range of four bundles."""
 
 QUICK = SandboxBehaviour(operation_seconds=0.02, requests_per_minute=1e6, burst=1000, rows_per_hour=200.0)
 
@@ -67,7 +67,7 @@ grace = "1s"
 
 
 class Service:
-    """A sandbox in a thread of its own: a command has its own event loop."""
+    """A sandbox in a thread of its own, since each command runs its own event loop."""
 
     def __init__(self) -> None:
         self._ready = threading.Event()
@@ -84,15 +84,15 @@ class Service:
 
     def __enter__(self) -> Self:
         self._thread.start()
-        assert self._ready.wait(PATIENCE_SECONDS)
+        assert self._ready.wait(TIMEOUT_SECONDS)
         return self
 
     def __exit__(self, *_: object) -> None:
         self._loop.call_soon_threadsafe(self._end.set)
-        self._thread.join(PATIENCE_SECONDS)
+        self._thread.join(TIMEOUT_SECONDS)
 
     def behave(self, **changes: Any) -> None:
-        """Behave so from now on, and count from zero."""
+        """Change the behaviour from now on and reset the counts."""
         done = threading.Event()
 
         def change() -> None:
@@ -101,17 +101,17 @@ class Service:
             done.set()
 
         self._loop.call_soon_threadsafe(change)
-        assert done.wait(PATIENCE_SECONDS)
+        assert done.wait(TIMEOUT_SECONDS)
 
     @property
     def requests(self) -> int:
-        """How many arrived at the API."""
+        """The number of requests that reached the API."""
         return sum(count for kind, count in self.sandbox.counts.items() if kind != "download")
 
 
 @dataclass(frozen=True)
 class Ran:
-    """What a command said, and how it ended."""
+    """The output of a command and its exit code."""
 
     code: int
     out: list[str]
@@ -119,24 +119,24 @@ class Ran:
 
     @property
     def records(self) -> list[dict[str, Any]]:
-        """The lines of `--json`."""
+        """The JSON lines on stdout."""
         return [check(json.loads(line)) for line in self.out]
 
     @property
     def summary(self) -> dict[str, Any]:
-        """The last line of `--json`."""
+        """The last JSON line."""
         return self.records[-1]
 
     @property
     def errors(self) -> list[str]:
-        """What was said of errors, without the program's name."""
+        """The error messages, without the program's name."""
         return [
             line.removeprefix("asyncexport: error: ") for line in self.err if line.startswith("asyncexport: error: ")
         ]
 
     @property
     def hint(self) -> str:
-        """The one hint."""
+        """The single hint."""
         (hint,) = (
             line.removeprefix("asyncexport: hint: ") for line in self.err if line.startswith("asyncexport: hint: ")
         )
@@ -167,14 +167,14 @@ def run(shared, tmp_path, monkeypatch, capsys) -> Callable[..., Ran]:
     def ran(*arguments: str) -> Ran:
         capsys.readouterr()
         code = main(arguments)
-        said = capsys.readouterr()
-        return Ran(code, said.out.splitlines(), said.err.splitlines())
+        output = capsys.readouterr()
+        return Ran(code, output.out.splitlines(), output.err.splitlines())
 
     return ran
 
 
 def started(*arguments: str, **more: Any) -> "subprocess.Popen[str]":
-    """The same in a process of its own, in the present directory; a hang-up means something to it."""
+    """Start a command in a process of its own, in the current directory, with the default action for SIGHUP."""
     more.setdefault("preexec_fn", lambda: signal.signal(signal.SIGHUP, signal.SIG_DFL))
     return subprocess.Popen(
         [sys.executable, "-P", "-m", "asyncexport", *arguments],
@@ -194,11 +194,11 @@ def lines(stream: IO[str] | None) -> Iterator[str]:
     return iter(stream)
 
 
-# how it ends
+# Exit codes
 
 
-def nothing() -> None:
-    """Nothing is prepared."""
+def no_preparation() -> None:
+    """Prepare nothing."""
 
 
 def a_run_before() -> None:
@@ -270,13 +270,13 @@ def fault(*specs: str) -> dict[str, Any]:
 
 @dataclass(frozen=True)
 class Case:
-    """A command and how it ends."""
+    """A command and its expected exit code."""
 
     name: str
     code: Exit
     arguments: tuple[str, ...]
     behaviour: dict[str, Any] = field(default_factory=dict)
-    before: Callable[[], None] = nothing
+    before: Callable[[], None] = no_preparation
     error: str = ""
 
 
@@ -285,64 +285,83 @@ BACKFILL = ("backfill", *DAYS)
 TWO_DAYS_AGO = day(int(time.time()) - 2 * DAY)
 
 ENDS = [
-    Case("a range is exported", Exit.DONE, BACKFILL),
-    Case("a range is finished already", Exit.DONE, BACKFILL, before=a_run_before),
-    Case("an end is cut back", Exit.DONE, ("backfill", "--start", "1d", "--end", "today", "--set", "budget.burst=9")),
-    Case("nothing is settled yet", Exit.DONE, ("backfill", "--start", "today")),
+    Case("a range to export", Exit.DONE, BACKFILL),
+    Case("a range that is already complete", Exit.DONE, BACKFILL, before=a_run_before),
+    Case(
+        "an end that is not settled",
+        Exit.DONE,
+        ("backfill", "--start", "1d", "--end", "today", "--set", "budget.burst=9"),
+    ),
+    Case("a start that is not settled", Exit.DONE, ("backfill", "--start", "today")),
     Case("a night", Exit.DONE, ("nightly", "--set", f"nightly.since={TWO_DAYS_AGO}", "--max-duration", "9m")),
-    Case("nothing is parked", Exit.DONE, ("retry",), before=a_run_before),
+    Case("a retry with nothing parked", Exit.DONE, ("retry",), before=a_run_before),
     Case("a plan", Exit.DONE, ("plan", *DAYS)),
-    Case("nothing there yet", Exit.DONE, ("status",)),
-    Case("what is there", Exit.DONE, ("status",), before=a_run_before),
-    Case("all is sound", Exit.DONE, ("verify",), before=a_run_before),
-    Case("a lost ledger is made anew", Exit.DONE, ("verify", "--rebuild"), before=a_lost_ledger),
-    Case("a damaged ledger is made anew", Exit.DONE, ("verify", "--rebuild"), before=a_damaged_ledger),
-    Case("a cut archive is exported anew", Exit.DONE, ("verify", "--repair"), before=an_archive_is_cut),
+    Case("a status without a ledger", Exit.DONE, ("status",)),
+    Case("a status", Exit.DONE, ("status",), before=a_run_before),
+    Case("intact archives", Exit.DONE, ("verify",), before=a_run_before),
+    Case("a rebuild of a lost ledger", Exit.DONE, ("verify", "--rebuild"), before=a_lost_ledger),
+    Case("a rebuild of a damaged ledger", Exit.DONE, ("verify", "--rebuild"), before=a_damaged_ledger),
+    Case("a repair of a cut archive", Exit.DONE, ("verify", "--repair"), before=an_archive_is_cut),
     Case("segments", Exit.DONE, ("segments",)),
-    Case("no such option", Exit.USAGE, ("backfill", "--strat", "1d"), error="no such option: --strat"),
-    Case("no such format", Exit.USAGE, ("status", "--log-format", "xml"), error="'--log-format': 'xml' is not one of"),
-    Case("no such command", Exit.USAGE, ("backfil",), error="there is no command 'backfil' (did you mean backfill?)"),
+    Case("an unknown option", Exit.USAGE, ("backfill", "--strat", "1d"), error="no such option: --strat"),
+    Case(
+        "an unknown log format",
+        Exit.USAGE,
+        ("status", "--log-format", "xml"),
+        error="'--log-format': 'xml' is not one of",
+    ),
+    Case(
+        "an unknown command", Exit.USAGE, ("backfil",), error="there is no command 'backfil' (did you mean backfill?)"
+    ),
     Case("no start", Exit.USAGE, ("backfill",), error="missing option '--start'"),
-    Case("a bad date", Exit.USAGE, ("backfill", "--start", "soon"), error="--start: 'soon' is not a date: write"),
+    Case("an invalid date", Exit.USAGE, ("backfill", "--start", "soon"), error="--start: 'soon' is not a date: write"),
     Case(
         "an end before its start", Exit.USAGE, ("plan", "--start", "2026-01-02", "--end", "2026-01-01"), error="--end:"
     ),
     Case(
-        "a start to come",
+        "a start in the future",
         Exit.USAGE,
         ("plan", "--start", "2999-01-01"),
         error="--start: 2999-01-01T00:00:00Z lies in the future: it is 20",
     ),
     Case(
-        "no such export",
+        "an unknown export",
         Exit.USAGE,
         ("retry", "--export", "checkuot"),
         before=two_exports,
         error="(did you mean checkout?)",
     ),
     Case(
-        "no such setting", Exit.USAGE, ("retry", "--set", "budget.brust=3"), error="budget.brust (on the command line)"
+        "an unknown setting",
+        Exit.USAGE,
+        ("retry", "--set", "budget.brust=3"),
+        error="budget.brust (on the command line)",
     ),
-    Case("a setting that is none", Exit.USAGE, ("retry", "--set", "burst"), error="--set: is written TABLE.KEY=VALUE"),
     Case(
-        "a duration that is none", Exit.USAGE, ("retry", "--max-duration", "5"), error="--max-duration: expected a dur"
+        "a setting without a table", Exit.USAGE, ("retry", "--set", "burst"), error="--set: is written TABLE.KEY=VALUE"
     ),
+    Case("an invalid duration", Exit.USAGE, ("retry", "--max-duration", "5"), error="--max-duration: expected a dur"),
     Case(
-        "no time at all", Exit.USAGE, ("retry", "--max-duration", "0s"), error="--max-duration: must be longer than 0s"
+        "a duration of zero",
+        Exit.USAGE,
+        ("retry", "--max-duration", "0s"),
+        error="--max-duration: must be longer than 0s",
     ),
-    Case("no such file", Exit.USAGE, ("-c", "other.toml", "status"), error="-c: there is no file"),
-    Case("both loud and quiet", Exit.USAGE, ("-qv", "status"), error="-q: and -v contradict each other"),
-    Case("two steps at once", Exit.USAGE, ("verify", "--repair", "--rebuild"), error="--repair: and --rebuild are two"),
-    Case("init would write over", Exit.USAGE, ("init",), error="asyncexport.toml is there already"),
-    Case("an export is refused", Exit.USAGE, BACKFILL, fault("create:400"), error="everyone-events: "),
-    Case("bundles are parked", Exit.PARTIAL, BACKFILL, fault("operation:FAILED")),
-    Case("an archive is broken", Exit.PARTIAL, ("verify",), before=an_archive_is_cut),
-    Case("an archive is moved aside", Exit.PARTIAL, ("verify", "--rebuild", "--force"), before=an_archive_is_cut),
-    Case("what a rebuild moved aside is seen", Exit.PARTIAL, ("verify",), before=a_hole_after_a_rebuild),
-    Case("and is told by status", Exit.PARTIAL, ("status",), before=a_hole_after_a_rebuild),
-    Case("a repair fills such a hole", Exit.DONE, ("verify", "--repair"), before=a_hole_after_a_rebuild),
-    Case("a backfill fills such a hole", Exit.DONE, BACKFILL, before=a_hole_after_a_rebuild),
-    Case("a sound ledger is not replaced", Exit.USAGE, ("verify", "--rebuild"), before=a_run_before, error="is sound"),
+    Case("a missing config file", Exit.USAGE, ("-c", "other.toml", "status"), error="-c: there is no file"),
+    Case("verbose and quiet", Exit.USAGE, ("-qv", "status"), error="-q: and -v contradict each other"),
+    Case(
+        "repair and rebuild", Exit.USAGE, ("verify", "--repair", "--rebuild"), error="--repair: and --rebuild are two"
+    ),
+    Case("init with an existing file", Exit.USAGE, ("init",), error="asyncexport.toml is there already"),
+    Case("a refused export", Exit.USAGE, BACKFILL, fault("create:400"), error="everyone-events: "),
+    Case("parked bundles", Exit.PARTIAL, BACKFILL, fault("operation:FAILED")),
+    Case("a broken archive", Exit.PARTIAL, ("verify",), before=an_archive_is_cut),
+    Case("a rebuild with a broken archive", Exit.PARTIAL, ("verify", "--rebuild", "--force"), before=an_archive_is_cut),
+    Case("verify after such a rebuild", Exit.PARTIAL, ("verify",), before=a_hole_after_a_rebuild),
+    Case("status after such a rebuild", Exit.PARTIAL, ("status",), before=a_hole_after_a_rebuild),
+    Case("a repair after such a rebuild", Exit.DONE, ("verify", "--repair"), before=a_hole_after_a_rebuild),
+    Case("a backfill after such a rebuild", Exit.DONE, BACKFILL, before=a_hole_after_a_rebuild),
+    Case("a rebuild of an intact ledger", Exit.USAGE, ("verify", "--rebuild"), before=a_run_before, error="is sound"),
     Case(
         "archives that the ledger does not know",
         Exit.LEDGER,
@@ -350,56 +369,56 @@ ENDS = [
         before=a_ledger_from_a_backup,
         error="knows nothing of",
     ),
-    Case("they are named", Exit.PARTIAL, ("verify",), before=a_ledger_from_a_backup),
-    Case("nothing is planned beside them", Exit.LEDGER, ("plan", *DAYS), before=a_ledger_from_a_backup),
-    Case("they are taken in", Exit.DONE, ("verify", "--adopt"), before=a_ledger_from_a_backup),
-    Case("archives that overlap", Exit.PARTIAL, ("status",), before=archives_that_overlap),
-    Case("archives that overlap are named", Exit.PARTIAL, ("verify",), before=archives_that_overlap),
-    Case("an export that nobody can name", Exit.PARTIAL, ("verify", "--rebuild"), before=a_definition_is_lost),
-    Case("force alone", Exit.USAGE, ("verify", "--force"), error="--force: goes with --rebuild alone"),
-    Case("three steps at once", Exit.USAGE, ("verify", "--adopt", "--repair"), error="--adopt: and --repair are two"),
+    Case("verify with unknown archives", Exit.PARTIAL, ("verify",), before=a_ledger_from_a_backup),
+    Case("a plan with unknown archives", Exit.LEDGER, ("plan", *DAYS), before=a_ledger_from_a_backup),
+    Case("an adoption of unknown archives", Exit.DONE, ("verify", "--adopt"), before=a_ledger_from_a_backup),
+    Case("status with overlapping archives", Exit.PARTIAL, ("status",), before=archives_that_overlap),
+    Case("verify with overlapping archives", Exit.PARTIAL, ("verify",), before=archives_that_overlap),
+    Case("an archive of an unknown export", Exit.PARTIAL, ("verify", "--rebuild"), before=a_definition_is_lost),
+    Case("force without rebuild", Exit.USAGE, ("verify", "--force"), error="--force: goes with --rebuild alone"),
+    Case("adopt and repair", Exit.USAGE, ("verify", "--adopt", "--repair"), error="--adopt: and --repair are two"),
     Case(
-        "nobody is there",
+        "an unreachable service",
         Exit.UNREACHABLE,
         BACKFILL,
         fault("api:503"),
         error="the service could not be reached for 200",
     ),
-    Case("nobody is there to list", Exit.UNREACHABLE, ("segments",), fault("api:close")),
-    Case("the key is refused", Exit.KEY_REFUSED, BACKFILL, fault("api:401")),
-    Case("a damaged ledger", Exit.LEDGER, ("status",), before=a_damaged_ledger),
-    Case("a damaged ledger of a run", Exit.LEDGER, BACKFILL, before=a_damaged_ledger),
+    Case("segments of an unreachable service", Exit.UNREACHABLE, ("segments",), fault("api:close")),
+    Case("a refused key", Exit.KEY_REFUSED, BACKFILL, fault("api:401")),
+    Case("status with a damaged ledger", Exit.LEDGER, ("status",), before=a_damaged_ledger),
+    Case("a run with a damaged ledger", Exit.LEDGER, BACKFILL, before=a_damaged_ledger),
     Case(
         "archives without a ledger", Exit.LEDGER, BACKFILL, before=a_lost_ledger, error="exports holds archives but no"
     ),
-    Case("archives without a ledger to tell of", Exit.LEDGER, ("status",), before=a_lost_ledger),
-    Case("archives without a ledger to plan by", Exit.LEDGER, ("plan", *DAYS), before=a_lost_ledger),
-    Case("archives without a ledger to verify by", Exit.LEDGER, ("verify",), before=a_lost_ledger),
-    Case("archives without a ledger to repair by", Exit.LEDGER, ("verify", "--repair"), before=a_lost_ledger),
-    Case("nothing to verify", Exit.LEDGER, ("verify",), error="exports has no ledger"),
-    Case("nothing to retry", Exit.LEDGER, ("retry",), error="exports has no ledger"),
-    Case("no place on the disk", Exit.DISK, (*BACKFILL, "-d", "file/exports"), before=a_file_in_the_way),
-    Case("a file in the place of archives", Exit.DISK, ("status", "-d", "file"), before=a_file_in_the_way),
-    Case("a file in the place of a plan", Exit.DISK, ("plan", *DAYS, "-d", "file"), before=a_file_in_the_way),
-    Case("a file in the place of a run", Exit.DISK, (*BACKFILL, "-d", "file"), before=a_file_in_the_way),
-    Case("a file in the place of a demo", Exit.DISK, ("demo", "-d", "file"), before=a_file_in_the_way),
-    Case("no place for a demo", Exit.DISK, ("demo", "-d", "/dev/null/demo")),
-    Case("no place for the settings", Exit.DISK, ("-c", "nowhere/a.toml", "init")),
-    Case("a directory without a name", Exit.USAGE, ("status", "-d", ""), error="'--directory': it is empty"),
-    Case("a demo without a name", Exit.USAGE, ("demo", "-d", ""), error="'--directory': it is empty"),
+    Case("status without the ledger of its archives", Exit.LEDGER, ("status",), before=a_lost_ledger),
+    Case("a plan without the ledger of its archives", Exit.LEDGER, ("plan", *DAYS), before=a_lost_ledger),
+    Case("verify without the ledger of its archives", Exit.LEDGER, ("verify",), before=a_lost_ledger),
+    Case("a repair without the ledger of its archives", Exit.LEDGER, ("verify", "--repair"), before=a_lost_ledger),
+    Case("verify without archives", Exit.LEDGER, ("verify",), error="exports has no ledger"),
+    Case("a retry without a ledger", Exit.LEDGER, ("retry",), error="exports has no ledger"),
+    Case("a directory that cannot be created", Exit.DISK, (*BACKFILL, "-d", "file/exports"), before=a_file_in_the_way),
+    Case("a file as the directory of status", Exit.DISK, ("status", "-d", "file"), before=a_file_in_the_way),
+    Case("a file as the directory of a plan", Exit.DISK, ("plan", *DAYS, "-d", "file"), before=a_file_in_the_way),
+    Case("a file as the directory of a run", Exit.DISK, (*BACKFILL, "-d", "file"), before=a_file_in_the_way),
+    Case("a file as the directory of a demo", Exit.DISK, ("demo", "-d", "file"), before=a_file_in_the_way),
+    Case("a demo in a directory that cannot be created", Exit.DISK, ("demo", "-d", "/dev/null/demo")),
+    Case("init in a missing directory", Exit.DISK, ("-c", "nowhere/a.toml", "init")),
+    Case("an empty directory name", Exit.USAGE, ("status", "-d", ""), error="'--directory': it is empty"),
+    Case("a demo with an empty directory name", Exit.USAGE, ("demo", "-d", ""), error="'--directory': it is empty"),
     Case(
         "two directories",
         Exit.USAGE,
         ("status", "-d", "x", "--set", "output.directory=y"),
         error="-d: and --set output.directory are both given",
     ),
-    Case("time is up", Exit.TIME_UP, (*BACKFILL, "--max-duration", "300ms"), fault("operation:pending")),
+    Case("a run out of time", Exit.TIME_UP, (*BACKFILL, "--max-duration", "300ms"), fault("operation:pending")),
 ]
 
 
 @pytest.mark.parametrize("case", ENDS, ids=lambda case: case.name)
 def test_a_command_ends_as_the_table_says(run, service, case):
-    """Each code is what scripts may rely on; the last line of `--json` says the same, whatever happened."""
+    """The exit code is the documented one, and the last JSON line repeats it whatever happened."""
     case.before()
     service.behave(**case.behaviour)
     ran = run("--json", *case.arguments)
@@ -420,21 +439,21 @@ def test_a_command_ends_as_the_table_says(run, service, case):
         assert case.code in COMMANDS[case.arguments[0]].exits
 
 
-def test_every_code_but_those_of_signals_is_in_the_table_or_has_a_test():
-    """No code is promised that nobody has seen."""
+def test_every_exit_code_is_tested():
+    """Each code is in the table above, except those that have a test of their own."""
     elsewhere = {Exit.UNEXPECTED, Exit.LOCKED, Exit.INTERRUPTED, Exit.TERMINATED}
     assert {case.code for case in ENDS} | elsewhere == set(Exit) == set(MEANINGS)
     assert not {case.code for case in ENDS} & elsewhere
 
 
 def flips(size: int) -> list[int]:
-    """Where a byte is changed: some of the header, and places all over the rest."""
+    """Return the positions of the bytes to change: some in the header and some all over the rest."""
     rest = range(100, size)
     return [*range(0, 100, 7), *sorted(Random(7).sample(rest, 100))]
 
 
-def is_sound(directory: Path) -> bool:
-    """What a whole check of a ledger says."""
+def is_intact(directory: Path) -> bool:
+    """Return whether a full check of the ledger passes."""
     try:
         with LedgerReader(directory) as ledger:
             ledger.check()
@@ -443,34 +462,34 @@ def is_sound(directory: Path) -> bool:
     return True
 
 
-def test_whatever_is_damaged_is_noticed_before_anything_is_asked(run, service):
-    """One byte is enough: a run ends with 7, asks for nothing and writes nothing, and so does a verify."""
+def test_a_damaged_ledger_is_noticed_before_any_request(run, service):
+    """One changed byte is enough: runs and verify end with 7, send no request and write nothing."""
     a_run_before()
     path, copy = Path("exports/.asyncexport/ledger.sqlite3"), Path("copy/.asyncexport/ledger.sqlite3")
     copy.parent.mkdir(parents=True)
-    whole = path.read_bytes()
+    content = path.read_bytes()
     damaged = 0
-    for at in flips(len(whole)):
-        content = whole[:at] + bytes([whole[at] ^ 0x5A]) + whole[at + 1 :]
+    for at in flips(len(content)):
+        changed = content[:at] + bytes([content[at] ^ 0x5A]) + content[at + 1 :]
         for one in (path, copy):
             for side in one.parent.glob("ledger.sqlite3-*"):
                 side.unlink()
-            one.write_bytes(content)
-        if is_sound(Path("copy")):
+            one.write_bytes(changed)
+        if is_intact(Path("copy")):
             continue
         damaged += 1
         service.behave()
         commands = (BACKFILL, ("nightly",), ("retry",), ("verify",), ("verify", "--repair"))
         for command in commands[damaged % 2 :: 2] if damaged > 10 else commands:
             assert run(*command).code == Exit.LEDGER, (at, command)
-            assert path.read_bytes() == content, (at, command)
+            assert path.read_bytes() == changed, (at, command)
         assert service.requests == 0
     assert damaged > 20
 
 
 @pytest.mark.parametrize("inside", [2, 0])
-def test_verify_tells_of_rows_outside_and_of_a_rule_that_is_off(run, inside):
-    """A few are told by file; where those of every file lie elsewhere, it is told once, and none is refused."""
+def test_verify_reports_rows_outside_their_range(run, inside):
+    """They are counted by file; if all rows of all files are outside, a note says that the check is off."""
     a_run_before()
     for path in archives():
         start = f"{path.parent.name.removeprefix('date=')}T{path.name[9:11]}:{path.name[11:13]}"
@@ -488,8 +507,8 @@ def test_verify_tells_of_rows_outside_and_of_a_rule_that_is_off(run, inside):
 
 
 @pytest.mark.parametrize("command", [("plan", *DAYS), ("verify",), ("verify", "--repair"), BACKFILL])
-def test_a_lost_ledger_is_made_anew_and_by_nothing_else(run, service, command):
-    """All commands say the same of it: what the hint says works."""
+def test_a_lost_ledger_is_rebuilt_as_the_hint_says(run, service, command):
+    """Each command gives the same hint, and works after following it."""
     a_lost_ledger()
     assert "verify --rebuild" in run(*command).hint
     assert run("verify", "--rebuild").code == Exit.DONE
@@ -499,8 +518,8 @@ def test_a_lost_ledger_is_made_anew_and_by_nothing_else(run, service, command):
 @pytest.mark.parametrize("command", [("status",), ("plan", *DAYS), ("verify",), BACKFILL, ("nightly",), ("retry",)])
 @pytest.mark.parametrize("spoil", [a_lost_ledger, a_damaged_ledger])
 @pytest.mark.parametrize("place", [("-d", "my exports"), ("--set", "output.directory=my exports")])
-def test_a_hint_is_for_the_directory_and_the_settings_of_the_command(run, service, command, spoil, place):
-    """What is pasted from it heals what was named, whatever other settings lie about."""
+def test_a_hint_contains_the_directory_and_settings_of_the_command(run, service, command, spoil, place):
+    """The suggested command repairs the directory that was named, also if another one is configured."""
     spoil()
     Path("exports").rename("my exports")
     Path("asyncexport.toml").rename("mine.toml")
@@ -512,15 +531,15 @@ def test_a_hint_is_for_the_directory_and_the_settings_of_the_command(run, servic
     assert not Path("exports").exists()
 
 
-def test_a_file_in_the_place_of_the_archives_is_named(run):
-    """With the next thing to do."""
+def test_a_file_instead_of_the_directory_is_reported(run):
+    """The hint says to choose another directory."""
     a_file_in_the_way()
     assert run("status", "-d", "file/exports").hint == "file is a file; choose another directory"
     assert not run("demo", "-d", "/dev/null/demo").hint.startswith("`")
 
 
-def test_a_refused_export_ends_the_same_run_with_the_same_code(run, service):
-    """2 as long as nothing of one export was ever stored, whatever came of the others: they end whole."""
+def test_a_refused_export_has_the_same_exit_code_when_run_again(run, service):
+    """The code is 2 until something of each export was stored; the other exports are completed."""
     with Path("asyncexport.toml").open("a") as file:
         file.write('[[export]]\nname = "good"\n[[export]]\nname = "bad"\nsegment = "nobody-knows-it"\n')
     assert [run(*BACKFILL).code for _ in range(2)] == [Exit.USAGE, Exit.USAGE]
@@ -528,15 +547,15 @@ def test_a_refused_export_ends_the_same_run_with_the_same_code(run, service):
     assert [run(*BACKFILL, "--export", "good").code for _ in range(2)] == [Exit.DONE, Exit.DONE]
 
 
-def test_retry_makes_no_place_that_is_not_there(run, service):
-    """A directory that was mistyped is named, and not made."""
+def test_retry_creates_no_directory(run, service):
+    """A mistyped directory is reported and not created."""
     ran = run("retry", "-d", "exprots")
     assert (ran.code, ran.errors) == (Exit.LEDGER, ["exprots has no ledger"])
     assert not Path("exprots").exists()
 
 
-def test_a_held_directory_names_its_holder(run):
-    """Another run is named, with its process, and nothing is touched."""
+def test_a_locked_directory_reports_the_other_run(run):
+    """The error contains the other run's command and process, and nothing is changed."""
     with hold(Path("exports"), command="nightly"):
         ran = run("--json", *BACKFILL)
         status = run("--json", "status")
@@ -546,8 +565,8 @@ def test_a_held_directory_names_its_holder(run):
     assert not list(Path("exports").glob("*.gz"))
 
 
-def test_without_a_key_nothing_is_asked(run, service, monkeypatch):
-    """A missing key is found before anything is sent, and the hint says where it belongs."""
+def test_without_a_key_nothing_is_sent(run, service, monkeypatch):
+    """A missing key is found before the first request, and the hint says where to put it."""
     monkeypatch.delenv("FULLSTORY_API_KEY")
     ran = run(*BACKFILL)
     assert ran.code == Exit.KEY_REFUSED
@@ -555,8 +574,8 @@ def test_without_a_key_nothing_is_asked(run, service, monkeypatch):
     assert service.requests == 0
 
 
-def test_a_bug_is_one_line_and_a_hint(capsys):
-    """What nobody foresaw ends with 1, with the place but not the text, which may hold anything; `-vv` shows all."""
+def test_an_unexpected_error_is_one_line_and_a_hint(capsys):
+    """The code is 1 and the line has the place but not the text, which may contain a secret; `-vv` shows all."""
 
     def bug() -> int:
         raise KeyError("na1.SECRET")
@@ -566,16 +585,16 @@ def test_a_bug_is_one_line_and_a_hint(capsys):
         session.take("verbose", verbose)
         session.begin()
         assert conclude(session, bug) == Exit.UNEXPECTED
-        said = capsys.readouterr()
-        assert json.loads(said.out.splitlines()[-1])["exit_code"] == 1
-        assert re.search(r"^asyncexport: error: unexpected KeyError at \S+test_cli.py:\d+$", said.err, re.MULTILINE)
-        assert "report it" in said.err
-        assert ("Traceback" in said.err) is (verbose == 2)
-        assert ("SECRET" in said.out + said.err) is (verbose == 2)
+        output = capsys.readouterr()
+        assert json.loads(output.out.splitlines()[-1])["exit_code"] == 1
+        assert re.search(r"^asyncexport: error: unexpected KeyError at \S+test_cli.py:\d+$", output.err, re.MULTILINE)
+        assert "report it" in output.err
+        assert ("Traceback" in output.err) is (verbose == 2)
+        assert ("SECRET" in output.out + output.err) is (verbose == 2)
 
 
-def test_all_that_is_wrong_is_told_at_once(run):
-    """Nobody has to run a command five times to find five faults."""
+def test_all_problems_are_reported_at_the_same_time(run):
+    """One run of a command reports every fault of its options and settings."""
     ran = run(
         "backfill",
         *("--start", "2026-13-01", "--end", "x", "--max-duration", "5x", "--set", "budget.burst=no"),
@@ -587,8 +606,8 @@ def test_all_that_is_wrong_is_told_at_once(run):
     assert "asyncexport init" in ran.hint
 
 
-def test_a_fault_of_a_file_names_the_file(run, monkeypatch):
-    """By the name that the user has for it; what another source says is told by that source alone."""
+def test_a_fault_in_a_config_file_is_reported_with_the_file(run, monkeypatch):
+    """The error contains the path as the user wrote it; faults of other sources are reported with those."""
     Path("bad.toml").write_text('[budgte]\nburst = 3\n[[export]]\nname = "a"\nformat = "xml"\n[output]\ngrace = 5\n')
     ran = run("-c", "bad.toml", "status", "--set", "budget.burst=x")
     assert {error.split(": ")[0] for error in ran.errors} == {"bad.toml", "budget.burst (on the command line)"}
@@ -601,34 +620,34 @@ def test_a_fault_of_a_file_names_the_file(run, monkeypatch):
     assert run("--json", "status").summary["error"].startswith("elsewhere.toml: ")
 
 
-def test_an_option_without_its_value_leads_to_the_help_of_its_command(run):
-    """And not to that of the program."""
+def test_an_option_without_a_value_refers_to_the_help_of_its_command(run):
+    """The hint names the command's help, not the program's."""
     assert run("backfill", "--start").hint == "`asyncexport backfill --help` says what it takes"
 
 
-def test_help_may_be_asked_for_in_a_word(run):
-    """As an option, and as a command."""
+def test_help_is_also_a_command(run):
+    """`asyncexport help` equals `--help`, with and without a command."""
     assert run("help") == run("--help")
     assert run("help", "backfill").out[1:] == run("backfill", "--help").out[1:]
     assert run("help", "backfil").hint == "`asyncexport --help` says what it takes"
 
 
-def test_a_retry_that_failed_again_does_not_lead_to_a_retry(run, service):
-    """The reasons are the next thing to look at."""
+def test_a_failed_retry_does_not_suggest_a_retry(run, service):
+    """The hint leads to `status`, which shows the reasons."""
     service.behave(**fault("operation:FAILED"))
     assert "`asyncexport retry`" in run(*BACKFILL).hint
     ran = run("retry")
     assert (ran.code, "`asyncexport status`" in ran.hint, "asyncexport retry" in ran.hint) == (3, True, False)
 
 
-def test_the_nearest_option_is_named(run):
-    """A slip of the finger is answered with what was probably meant."""
+def test_the_nearest_option_is_suggested(run):
+    """A mistyped option is answered with the most similar one."""
     assert run("backfill", "--exprot", "a").errors == ["no such option: --exprot (did you mean --export?)"]
     assert run("verify", "--rebiuld").errors == ["no such option: --rebiuld (did you mean --rebuild?)"]
 
 
-def test_a_flag_wins_over_the_environment_and_that_over_the_file(run, monkeypatch):
-    """Flag before environment before file."""
+def test_a_flag_overrides_the_environment_and_that_the_file(run, monkeypatch):
+    """The order is flag, environment, file."""
     with Path("asyncexport.toml").open("a") as file:
         file.write('directory = "from-file"\n')
     assert run("--json", "status").summary["directory"] == "from-file"
@@ -639,49 +658,49 @@ def test_a_flag_wins_over_the_environment_and_that_over_the_file(run, monkeypatc
 
 
 def unmoved(ran: Ran) -> list[dict[str, Any]]:
-    """What a plan says, but for when it would be done: that moves with the clock, and two plans have two moments."""
+    """Return a plan's records without the finish time, which depends on the current time."""
     return [{key: value for key, value in record.items() if key != "ends_at"} for record in ran.records[:-1]]
 
 
-def test_global_options_stand_before_or_after_the_command(run, service):
-    """Both are typed, and both mean the same."""
+def test_global_options_go_before_or_after_the_command(run, service):
+    """Both positions mean the same."""
     assert unmoved(run("--json", "plan", *DAYS)) == unmoved(run("plan", *DAYS, "--json"))
     quiet = run("backfill", *DAYS, "-q")
     assert (quiet.code, quiet.out, quiet.err) == (0, [], [])
-    loud = run("status", "-vv", "--log-format", "json")
-    assert loud.code == 0
+    verbose = run("status", "-vv", "--log-format", "json")
+    assert verbose.code == 0
     Path("other.toml").write_text('[output]\ndirectory = "elsewhere"\n')
     assert run("status", "--json", "-c", "other.toml").summary["directory"] == "elsewhere"
 
 
-def test_plan_refuses_what_a_backfill_would_refuse(run, service):
-    """Another definition under an old name: it is told before the night in which it would be found out."""
+def test_plan_reports_what_a_backfill_would_refuse(run, service):
+    """A changed definition under an old name is an error in `plan`, before a run fails for it."""
     a_run_before()
     with Path("asyncexport.toml").open("a") as file:
         file.write('[[export]]\nfields = ["EventStart"]\n')
-    said = [run(command, *DAYS) for command in ("plan", "backfill")]
-    assert [ran.code for ran in said] == [Exit.LEDGER, Exit.LEDGER]
-    assert said[0].errors == said[1].errors
+    output = [run(command, *DAYS) for command in ("plan", "backfill")]
+    assert [ran.code for ran in output] == [Exit.LEDGER, Exit.LEDGER]
+    assert output[0].errors == output[1].errors
 
 
-def test_a_hint_repeats_only_what_matters_to_its_command(run, service):
-    """`retry` has no use for what belongs to nights."""
+def test_a_hint_repeats_only_settings_that_matter_to_its_command(run, service):
+    """The suggested `retry` leaves out the settings of `nightly`."""
     service.behave(**fault("operation:FAILED"))
     run(*BACKFILL)
     sets = ("--set", "nightly.since=2026-01-01", "--set", "nightly.refresh=48h", "--set", "budget.burst=900")
     assert run("status", *sets).hint == "`asyncexport retry --set budget.burst=900` takes parked bundles up again"
 
 
-def test_segments_of_a_host_that_is_not_there(run):
-    """What was asked is counted, and what to look at is told."""
+def test_segments_of_an_unreachable_service(run):
+    """The request is counted, and the hint says what to check."""
     ran = run("segments", "--json", "--set", "api.base_url=http://127.0.0.1:1")
     assert ran.code == Exit.UNREACHABLE
     assert ran.summary["requests"]["other"] == 1
     assert "[api] base_url" in ran.hint
 
 
-def test_status_names_the_gaps_that_nights_ask_for(run, service):
-    """Before the first archive and after the last; without nights, only between them."""
+def test_status_reports_the_gaps_that_nightly_would_fill(run, service):
+    """With `[nightly] since` gaps before the first and after the last archive count, too."""
     a_run_before()
     assert run("status", "--json").records[0]["gaps"] == []
     [export, *_] = run("status", "--json", "--set", "nightly.since=2025-12-31").records
@@ -693,8 +712,8 @@ def test_status_names_the_gaps_that_nights_ask_for(run, service):
     assert [one["start"] for one in export["gaps"]] == ["2026-01-01T02:00:00Z"]
 
 
-def test_status_names_what_was_deleted_or_cut(run, service):
-    """By presence and size alone; a repair fetches it again, and no later run does by itself."""
+def test_status_reports_deleted_and_cut_archives(run, service):
+    """Status compares presence and size; only `verify --repair` exports such archives again."""
     a_run_before()
     first, second, *_ = archives()
     first.unlink()
@@ -719,43 +738,43 @@ def test_status_names_what_was_deleted_or_cut(run, service):
     assert run("status").code == 0
 
 
-def test_a_name_that_is_not_there_is_told_with_each_known_name_once(run, service):
-    """An export that is configured and stored is one."""
+def test_an_unknown_export_is_reported_with_the_known_ones(run, service):
+    """An export that is both configured and stored is listed once."""
     a_run_before()
     assert run("status", "--export", "nope").errors == [
         "--export: there is no export 'nope' (known: everyone-events)",
     ]
 
 
-# what is said where
+# stdout and stderr
 
 
 def test_results_go_to_stdout_and_all_else_to_stderr(run, service):
-    """Whoever redirects stdout gets the result and nothing but."""
+    """Redirected stdout contains the result and nothing else."""
     service.behave(**fault("operation:FAILED"))
     ran = run(*BACKFILL)
     assert ran.code == Exit.PARTIAL
     assert ran.out[0] == "finished, but not all of it: 0 of 4 bundles stored, 4 parked"
     assert "the files are in exports" not in ran.out, "there are none"
     assert len([line for line in ran.out if line.startswith("parked: ")]) == 4
-    assert not [line for line in ran.err if "parked: " in line], "told twice"
+    assert not [line for line in ran.err if "parked: " in line], "it is printed on stdout already"
     assert ran.hint == "`asyncexport retry` takes parked bundles up again"
 
 
-def test_aloud_every_stored_bundle_has_its_line(run, service):
-    """With `-v` a run is no longer mute: which bundle, how many rows, how many bytes."""
+def test_with_v_every_stored_bundle_has_a_line(run, service):
+    """The line contains the bundle, its rows and its bytes."""
     service.behave()
     ran = run("-v", *BACKFILL)
-    told = [line for line in ran.err if ": stored, " in line]
-    assert len(told) == 4
+    stored_lines = [line for line in ran.err if ": stored, " in line]
+    assert len(stored_lines) == 4
     pattern = (
         r"asyncexport: info: (\S+Z )?everyone-events 2026-01-01T\S+Z to 2026-01-01T\S+Z: stored, \d+ rows, [\d,]+ bytes"
     )
-    assert all(re.fullmatch(pattern, line) for line in told)
+    assert all(re.fullmatch(pattern, line) for line in stored_lines)
 
 
 def test_with_vv_a_request_names_its_bundle_or_its_operation(run, service):
-    """Whoever looks for one bundle in the log finds its create, its operation and its file; no link is in it."""
+    """The log of a bundle contains its create, operation and download, and no signed link."""
     service.behave()
     ran = run("-vv", *BACKFILL)
     first = "everyone-events 2026-01-01T00:00:00Z to 2026-01-01T00:30:00Z: "
@@ -768,8 +787,8 @@ def test_with_vv_a_request_names_its_bundle_or_its_operation(run, service):
     assert not [line for line in ran.err if "X-Goog" in line or "ignature" in line]
 
 
-def test_quietly_only_what_is_wrong_is_said(run, service):
-    """From cron, a night that went well sends no mail; one that did not, does."""
+def test_with_q_only_errors_and_unfinished_work_are_printed(run, service):
+    """A successful run prints nothing, so that cron sends no mail."""
     service.behave(**fault("operation:FAILED"))
     ran = run("-q", *BACKFILL)
     assert ran.out[0].startswith("finished, but not all of it")
@@ -780,8 +799,8 @@ def test_quietly_only_what_is_wrong_is_said(run, service):
     assert (again.code, again.out, again.err) == (0, [], [])
 
 
-def test_the_closing_words_lead_to_a_file(run, service):
-    """The command at the end shows a row, as it stands there."""
+def test_the_closing_text_shows_how_to_read_an_archive(run, service):
+    """The last line is a command that prints a row of an archive."""
     ran = run(*BACKFILL)
     assert ran.code == 0
     command = ran.out[-1].removeprefix("look into one: ")
@@ -793,7 +812,7 @@ def test_the_closing_words_lead_to_a_file(run, service):
 
 
 def test_a_finished_range_costs_no_request(run, service):
-    """The promise of the table of commands."""
+    """The second run of a range sends nothing."""
     run(*BACKFILL)
     service.behave()
     ran = run("--json", *BACKFILL)
@@ -802,8 +821,8 @@ def test_a_finished_range_costs_no_request(run, service):
     assert set(ran.summary["requests"].values()) == {0}
 
 
-def test_json_tells_what_happens(run, service):
-    """An object for each bundle stored, and the summary of the design at the end."""
+def test_json_lines_of_a_run(run, service):
+    """There is one object per stored bundle and the documented summary at the end."""
     ran = run("--json", *BACKFILL)
     stored = [record for record in ran.records if record["type"] == "stored"]
     assert [one["start"][11:16] for one in sorted(stored, key=lambda one: one["start"])] == [
@@ -821,24 +840,26 @@ def test_json_tells_what_happens(run, service):
 
 
 def test_stderr_as_json_is_json_to_the_last_line(run, service):
-    """With `--log-format json` every line can be read by a program: log lines, errors, hints."""
+    """With `--log-format json` log lines, errors and hints are JSON objects."""
     service.behave(**fault("operation:FAILED"))
-    said = run("-vv", "--log-format", "json", *BACKFILL).err + run("--log-format", "json", "retry", "--export", "x").err
-    read = [json.loads(line) for line in said]
+    output = (
+        run("-vv", "--log-format", "json", *BACKFILL).err + run("--log-format", "json", "retry", "--export", "x").err
+    )
+    read = [json.loads(line) for line in output]
     assert {one["level"] for one in read} >= {"debug", "info", "error"}
     assert all({"time", "level", "message"} <= set(one) for one in read)
 
 
-def test_no_secret_is_ever_said(run, service, tmp_path):
-    """Neither the key nor a signed link stands in any output, any file or the ledger, however loud it is asked for."""
+def test_no_secret_is_printed_or_stored(run, service, tmp_path):
+    """Neither the key nor a signed link is in any output, file or ledger at the highest verbosity."""
     for behaviour in ({}, fault("api:401"), fault("download:403")):
         service.behave(**behaviour)
         ran = run("-vv", "--json", *BACKFILL, "-d", f"out{len(behaviour)}")
-        said = "\n".join(ran.out + ran.err)
+        output = "\n".join(ran.out + ran.err)
         assert len(ran.err) > 2
-        assert KEY.split("/")[1] not in said
-        assert "ignature" not in said
-        assert "X-Goog" not in said
+        assert KEY.split("/")[1] not in output
+        assert "ignature" not in output
+        assert "X-Goog" not in output
     for path in tmp_path.rglob("*"):
         if path.is_file():
             content = path.read_bytes()
@@ -846,8 +867,8 @@ def test_no_secret_is_ever_said(run, service, tmp_path):
             assert b"ignature" not in content
 
 
-def test_a_refused_export_is_told_with_its_name(run, service):
-    """With several exports it must be clear which one the service does not want."""
+def test_a_refused_export_is_reported_with_its_name(run, service):
+    """The error begins with the name of the export that the service refused."""
     two_exports()
     service.behave(**fault("create:400"))
     ran = run(*BACKFILL, "--export", "checkout")
@@ -856,11 +877,11 @@ def test_a_refused_export_is_told_with_its_name(run, service):
     assert ran.errors[0].startswith("checkout: ")
 
 
-# the commands
+# The commands
 
 
-def test_plan_costs_nothing_and_needs_no_key(run, service, monkeypatch):
-    """Reckoning asks nobody, leaves nothing behind, and gives each reading for each width."""
+def test_plan_needs_no_key_and_no_request(run, service, monkeypatch):
+    """A plan leaves no files behind and has an estimate for each scope and bundle width."""
     monkeypatch.delenv("FULLSTORY_API_KEY")
     before = set(Path().rglob("*"))
     ran = run("--json", "plan", "--start", "2026-01-01", "--end", "2026-01-31", *at_the_real_pace())
@@ -874,7 +895,7 @@ def test_plan_costs_nothing_and_needs_no_key(run, service, monkeypatch):
     assert {reading for _, reading in estimates} == {"create", "all", "all, no list"}
     assert estimates[None, "create"]["requests"] == 1440
     assert estimates[86_400, "create"]["bundles"] == 30
-    # Reference section 6: 11.6 h for the creates alone, from a full bucket, of which one token is kept; then the last.
+    # The creates alone take 11.6 h, from a full bucket with one reserve token; then the last operation runs.
     assert estimates[None, "create"]["seconds"] == pytest.approx((1440 - 49) * 30 + 300)
 
 
@@ -882,8 +903,8 @@ def at_the_real_pace() -> tuple[str, ...]:
     return ("--set", "budget.requests_per_minute=2", "--set", "budget.burst=50", "--set", "polling.expected=5m")
 
 
-def test_plan_knows_what_is_done_and_what_was_spent(run, service):
-    """What is stored is not reckoned again, and requests of the last run are missing from the bucket."""
+def test_plan_counts_stored_bundles_and_used_tokens(run, service):
+    """Stored bundles are not planned again, and requests of the last run reduce the bucket's level."""
     run(*BACKFILL, *at_the_real_pace(), "--set", "polling.expected=20ms")
     ran = run("--json", "plan", "--start", "2026-01-01", "--end", "2026-01-02", *at_the_real_pace())
     assert ran.summary["bundles"] == {
@@ -900,20 +921,20 @@ def test_plan_knows_what_is_done_and_what_was_spent(run, service):
     assert re.fullmatch(r"creates only +44 +4[5-8] +\S.*UTC", creates)
 
 
-def test_plan_of_individuals_has_no_other_widths(run):
-    """Their rows are totals of a day: a narrower bundle is not allowed, so that none is shown."""
+def test_plan_of_individuals_has_no_narrower_bundles(run):
+    """Individuals are exported in bundles of a day, so no estimate for a narrower width is shown."""
     two_exports()
     ran = run("--json", "plan", *("--start", "2026-01-01", "--end", "2026-01-03"), "--export", "people")
     assert {one["width_seconds"] for one in ran.records if one["type"] == "estimate"} == {None, 86_400}
     assert not [line for line in run("plan", *DAYS, "--export", "people").out if line.startswith("bundles of")]
 
 
-def test_plan_says_what_a_run_would_go_by(run):
-    """What the setting says, else what an earlier run learned, else that nothing is known."""
+def test_plan_says_which_scope_a_run_would_assume(run):
+    """The scope comes from the setting, else from what an earlier run learned, else it is unknown."""
 
     def assumed(*arguments: str) -> str:
-        said: list[str] = run("plan", *DAYS, *arguments).out
-        return next(line for line in said if line.startswith("a run goes by the "))
+        output: list[str] = run("plan", *DAYS, *arguments).out
+        return next(line for line in output if line.startswith("a run goes by the "))
 
     assert assumed("--set", "budget.scope=create") == "a run goes by the first line, as [budget] scope says"
     assert assumed("--set", "budget.scope=all").startswith("a run goes by the second line, as [budget] scope says")
@@ -931,15 +952,15 @@ def test_plan_says_what_a_run_would_go_by(run):
     assert "first line" in assumed()
 
 
-def test_an_end_that_is_not_settled_is_cut_back_with_a_word(run):
-    """It is no error, but nobody should wonder where the last day is."""
+def test_an_end_that_is_not_settled_is_cut_back(run):
+    """A log line says where the range ends, and it is no error."""
     ran = run("plan", "--start", "3d", "--end", "today")
     assert ran.code == 0
     assert [line for line in ran.err if "the end is cut back to that" in line]
 
 
-def test_status_tells_of_gaps_and_what_is_parked(run, service):
-    """What is there, what is missing and why."""
+def test_status_reports_gaps_and_parked_bundles(run, service):
+    """Status shows what is stored, what is missing and the reason."""
     run("-q", "backfill", "--start", "2026-01-01T00:00:00Z", "--end", "2026-01-01T00:30:00Z")
     run("-q", "backfill", "--start", "2026-01-01T01:30:00Z", "--end", "2026-01-01T02:00:00Z")
     service.behave(**fault("operation:FAILED"))
@@ -966,8 +987,8 @@ def test_status_tells_of_gaps_and_what_is_parked(run, service):
     assert run("--json", "status").records[0]["parked"] == []
 
 
-def test_status_tells_how_the_last_run_ended(run, service):
-    """Whoever comes in the morning sees whether the night went well, and if not, why."""
+def test_status_reports_how_the_last_run_ended(run, service):
+    """The exit code and the error of the last run are shown."""
     run("-q", *BACKFILL)
     assert re.fullmatch(r"last run: backfill ended with 0 at \S+Z", run("status").out[1])
     service.behave(**fault("create:503"))
@@ -976,34 +997,34 @@ def test_status_tells_how_the_last_run_ended(run, service):
     assert (last["command"], last["exit_code"]) == ("backfill", Exit.UNREACHABLE)
     assert last["began"] <= last["ended"]
     assert "could not be reached" in last["error"]
-    told = run("status").out[1]
-    assert told == f"last run: backfill ended with 5 at {last['ended']}: {last['error']}"
+    line = run("status").out[1]
+    assert line == f"last run: backfill ended with 5 at {last['ended']}: {last['error']}"
 
 
-def test_status_tells_of_a_run_that_was_killed(run, service):
-    """It could not say how it ended, and nobody else's end is told for its own."""
+def test_status_reports_a_killed_run(run, service):
+    """A run that could not record its end is shown as one that did not end."""
     service.behave(**fault("operation:pending,nth=4"))
     process = started("--json", *BACKFILL)
     with ending(process):
         assert json.loads(next(lines(process.stdout)))["type"] == "stored"
         process.kill()
         process.wait()
-    told = run("status").out
-    assert re.fullmatch(r"last run: backfill began at \S+Z and did not come to its end: .*", told[1])
-    (under_way,) = (line for line in told if line.startswith("  under way "))
-    assert re.search(r" [1-3] bundles? (at the service|finished there and to be fetched)", under_way)
+    text = run("status").out
+    assert re.fullmatch(r"last run: backfill began at \S+Z and did not come to its end: .*", text[1])
+    (in_progress,) = (line for line in text if line.startswith("  under way "))
+    assert re.search(r" [1-3] bundles? (at the service|finished there and to be fetched)", in_progress)
 
 
-def test_status_says_that_nothing_is_there(run):
-    """As text and as JSON, and it is no failure."""
+def test_status_without_a_ledger_is_no_failure(run):
+    """Text and JSON say that the directory is empty."""
     assert run("status").out == ["nothing here yet: exports has no ledger"]
     note, summary = run("--json", "status").records, run("--json", "status").summary
     assert note[0] == {"type": "note", "message": "nothing here yet: exports has no ledger"}
     assert summary["exit_code"] == 0
 
 
-def test_status_counts_a_bundle_once_whose_new_take_is_parked(run, service):
-    """A repair that failed leaves the bundle's archive on record: it is told as parked, and not as done as well."""
+def test_status_counts_a_bundle_with_a_parked_revision_once(run, service):
+    """A bundle with an archive and a failed repair counts as parked and not as done."""
     run("-q", "backfill", *DAYS)
     archives()[0].unlink()
     service.behave(**fault("operation:FAILED"))
@@ -1012,8 +1033,8 @@ def test_status_counts_a_bundle_once_whose_new_take_is_parked(run, service):
     assert bundles == {"planned": 4, "already": 3, "stored": 0, "empty": 0, "failed": 1, "unfinished": 0}
 
 
-def test_a_refused_refresh_is_told_and_settled(run, service):
-    """The run and `status` tell both counts and what to do; plain `retry` leaves it, `--accept-fewer` settles it."""
+def test_a_refresh_with_far_fewer_rows_is_reported_and_accepted(run, service):
+    """Run and `status` show both row counts; only `retry --accept-fewer` exports the bundle again."""
     run("-q", "backfill", *DAYS)
     rows = rows_by_start(run)
     refuse(run, service)
@@ -1045,7 +1066,7 @@ def test_a_refused_refresh_is_told_and_settled(run, service):
 
 
 def rows_by_start(run: Callable[..., Ran]) -> dict[str, int]:
-    """Rows of each bundle, by the files."""
+    """Return the rows of each bundle, counted in its archive."""
     assert run("-q", "verify").code == 0
     starts = ("2026-01-01T00:00:00Z", "2026-01-01T00:30:00Z", "2026-01-01T01:00:00Z", "2026-01-01T01:30:00Z")
     return {
@@ -1054,13 +1075,13 @@ def rows_by_start(run: Callable[..., Ran]) -> dict[str, int]:
 
 
 def refuse(run: Callable[..., Ran], service: Service) -> None:
-    """Have the archive of the first bundle kept: a repair of it comes empty once the file is back."""
+    """Let a repair of the first bundle find far fewer rows while the archive is intact, so that the archive is kept."""
     path = archives()[0]
-    whole = path.read_bytes()
+    content = path.read_bytes()
     path.unlink()
     service.behave(**fault("operation:FAILED"))
     run("-q", "verify", "--repair")
-    path.write_bytes(whole)
+    path.write_bytes(content)
     service.behave(**fault("operation:fewer-rows"))
     ran = run("retry")
     assert ran.code == Exit.PARTIAL
@@ -1069,20 +1090,20 @@ def refuse(run: Callable[..., Ran], service: Service) -> None:
 
 
 def test_a_repair_with_far_fewer_rows_ends_with_3(run, service):
-    """It is stored, as there is nothing else; both counts are told."""
+    """The rows are stored, since no archive is left to keep, and both counts are reported."""
     run("-q", "backfill", *DAYS)
     before = rows_by_start(run)["2026-01-01T00:00:00Z"]
     archives()[0].unlink()
     service.behave(**fault("operation:fewer-rows,rows=1"))
     ran = run("verify", "--repair")
     assert ran.code == Exit.PARTIAL
-    told = f"there was no sound archive to keep, and far fewer rows came: 1 in place of {before}"
-    assert f"fewer rows: everyone-events 2026-01-01T00:00:00Z: {told}" in ran.out
+    why = f"there was no sound archive to keep, and far fewer rows came: 1 in place of {before}"
+    assert f"fewer rows: everyone-events 2026-01-01T00:00:00Z: {why}" in ran.out
     assert run("-q", "verify").code == 0
 
 
-def test_status_works_while_a_run_goes_on(run, service):
-    """Looking does not disturb, and says who is at it."""
+def test_status_works_during_a_run(run, service):
+    """Status does not disturb the run and names its process."""
     service.behave(**fault("operation:pending,nth=4"))
     process = started("--json", *BACKFILL)
     with ending(process):
@@ -1095,7 +1116,7 @@ def test_status_works_while_a_run_goes_on(run, service):
 
 
 def wait_for(service: Service, kind: str, process: "subprocess.Popen[str]") -> None:
-    """Until a request of this kind has arrived."""
+    """Wait until a request of this kind has arrived."""
     while not service.sandbox.counts[kind]:
         assert process.poll() is None, process.communicate()
         time.sleep(0.01)
@@ -1103,16 +1124,16 @@ def wait_for(service: Service, kind: str, process: "subprocess.Popen[str]") -> N
 
 @contextlib.contextmanager
 def ending(process: "subprocess.Popen[str]") -> Iterator[None]:
-    """End it, whatever happens."""
+    """Kill the process at the end of the block."""
     try:
         yield
     finally:
         process.kill()
-        process.communicate(timeout=PATIENCE_SECONDS)
+        process.communicate(timeout=TIMEOUT_SECONDS)
 
 
-def test_verify_names_what_is_not_sound_and_repairs_it(run, service):
-    """Missing, broken and foreign files are named; a repair exports anew what is missing or broken, and only that."""
+def test_verify_reports_broken_archives_and_repairs_them(run, service):
+    """Missing, broken and foreign files are reported; a repair exports exactly the missing and broken ones again."""
     a_run_before()
     first, second, *_ = archives()
     first.unlink()
@@ -1132,8 +1153,8 @@ def test_verify_names_what_is_not_sound_and_repairs_it(run, service):
     assert run("--json", "verify").summary["bundles"]["already"] == 4
 
 
-def test_a_repair_does_not_forget_an_export_that_is_configured_no_more(run, service):
-    """What the ledger has is repaired by what the ledger remembers of it."""
+def test_a_repair_includes_exports_that_are_no_longer_configured(run, service):
+    """The repair uses the definition recorded in the ledger."""
     with Path("asyncexport.toml").open("a") as file:
         file.write('[[export]]\nname = "old"\n')
     a_run_before()
@@ -1143,8 +1164,8 @@ def test_a_repair_does_not_forget_an_export_that_is_configured_no_more(run, serv
     assert run("--json", "verify").summary["bundles"]["already"] == 4
 
 
-def test_segments_come_as_they_are_read(run, service):
-    """Ids and names, a row each, built-in ones included; the requests are counted."""
+def test_segments_are_printed_as_they_are_read(run, service):
+    """There is a line with id and name for each segment, built-in ones included, and the requests are counted."""
     service.behave(segments=150)
     ran = run("--json", "segments")
     names = {record["id"]: record["name"] for record in ran.records[:-1]}
@@ -1154,8 +1175,8 @@ def test_segments_come_as_they_are_read(run, service):
     assert len(run("segments").out) == len(names)
 
 
-def test_init_writes_the_example_and_never_over_a_file(run):
-    """Every setting with its default; a file that is there stays as it is unless that is asked for."""
+def test_init_writes_the_example_and_overwrites_only_with_force(run):
+    """The written file contains every setting with its default."""
     Path("asyncexport.toml").write_text("# mine\n")
     assert run("init").code == Exit.USAGE
     assert Path("asyncexport.toml").read_text() == "# mine\n"
@@ -1166,7 +1187,7 @@ def test_init_writes_the_example_and_never_over_a_file(run):
     assert tomllib.loads(Path("other.toml").read_text())["budget"]["burst"] == 50
 
 
-# signals, pipes
+# Signals and pipes
 
 SIGNALS = [
     (signal.SIGINT, Exit.INTERRUPTED),
@@ -1176,8 +1197,8 @@ SIGNALS = [
 
 
 @pytest.mark.parametrize(("number", "code"), SIGNALS)
-def test_a_signal_stops_a_run_cleanly_and_it_resumes(run, service, number, code):
-    """The first signal saves the state, says what it waits for, and ends with its code; the same command goes on."""
+def test_a_signal_stops_a_run_and_the_same_command_resumes_it(run, service, number, code):
+    """The first signal logs what the run waits for, keeps the state and ends it with the signal's exit code."""
     service.behave(**fault("results:stall,nth=4"))
     process = started("--json", *BACKFILL)
     with ending(process):
@@ -1185,7 +1206,7 @@ def test_a_signal_stops_a_run_cleanly_and_it_resumes(run, service, number, code)
             if json.loads(line)["type"] == "stored":
                 break
         process.send_signal(number)
-        out, err = process.communicate(timeout=PATIENCE_SECONDS)
+        out, err = process.communicate(timeout=TIMEOUT_SECONDS)
     assert process.returncode == code
     assert "asyncexport: stopping: " in err
     assert "Traceback" not in err
@@ -1197,20 +1218,20 @@ def test_a_signal_stops_a_run_cleanly_and_it_resumes(run, service, number, code)
     assert len(archives()) == 4
 
 
-def test_a_run_below_nohup_outlives_its_terminal(run, service):
-    """Who had the hang-up ignored meant it."""
+def test_a_run_under_nohup_ignores_sighup(run, service):
+    """A SIGHUP that was ignored when the run started stays ignored."""
     service.behave(**fault("results:late,seconds=0.3"))
     process = started("--json", *BACKFILL, preexec_fn=lambda: signal.signal(signal.SIGHUP, signal.SIG_IGN))
     with ending(process):
         wait_for(service, "create", process)
         process.send_signal(signal.SIGHUP)
-        out, _ = process.communicate(timeout=PATIENCE_SECONDS)
+        out, _ = process.communicate(timeout=TIMEOUT_SECONDS)
     assert process.returncode == 0
     assert json.loads(out.splitlines()[-1])["bundles"]["stored"] == 4
 
 
-def test_a_second_signal_stops_at_once(run, service):
-    """Whoever presses twice does not wait for the grace."""
+def test_a_second_signal_stops_immediately(run, service):
+    """The second signal does not wait for `[output] grace`."""
     service.behave(**fault("download:drip"))
     process = started("-v", *BACKFILL, "--set", "output.grace=1h")
     with ending(process):
@@ -1221,33 +1242,33 @@ def test_a_second_signal_stops_at_once(run, service):
                 break
         assert "press Ctrl-C again to stop at once" in line
         process.send_signal(signal.SIGINT)
-        process.wait(timeout=30)  # in half a minute nothing else ends it
+        process.wait(timeout=30)  # nothing else would end it within 30 s
     assert process.returncode == Exit.INTERRUPTED
 
 
 @pytest.mark.parametrize(("number", "code"), SIGNALS)
 def test_a_signal_ends_a_command_that_has_nothing_to_save(run, service, number, code):
-    """A look that takes long can be left at any time, with its code and, as JSON, its summary."""
+    """A waiting command ends with the signal's exit code and, with `--json`, its summary."""
     service.behave(**fault("segments:stall"))
     process = started("--json", "segments")
     with ending(process):
         wait_for(service, "segments", process)
         process.send_signal(number)
-        out, err = process.communicate(timeout=30)  # the read times out after 60 s
+        out, err = process.communicate(timeout=30)  # the read timeout is 60 s
     assert process.returncode == code
     assert json.loads(out.splitlines()[-1])["exit_code"] == code
     assert "Traceback" not in err
 
 
 def test_a_closed_stdout_does_not_end_a_run(run, service):
-    """`backfill --json | head -1`: the reader has seen enough, and the data comes all the same."""
+    """`backfill --json | head -1` exports the whole range."""
     service.behave(operation_seconds=0.5)
     process = started("--json", *BACKFILL)
     with ending(process):
         next(lines(process.stdout))
         assert process.stdout is not None
         process.stdout.close()
-        assert process.wait(timeout=PATIENCE_SECONDS) == 0
+        assert process.wait(timeout=TIMEOUT_SECONDS) == 0
         assert process.stderr is not None
         assert process.stderr.read() == ""
     assert len(archives()) == 4
@@ -1255,7 +1276,7 @@ def test_a_closed_stdout_does_not_end_a_run(run, service):
 
 @contextlib.contextmanager
 def an_unread_pipe() -> Iterator[tuple[int, int]]:
-    """A pipe of the smallest size there is: its reading and its writing end."""
+    """Open a pipe of the smallest size; yield its reading and its writing end."""
     reader, writer = os.pipe()
     fcntl.fcntl(writer, fcntl.F_SETPIPE_SZ, 4096)
     try:
@@ -1266,10 +1287,10 @@ def an_unread_pipe() -> Iterator[tuple[int, int]]:
 
 @pytest.mark.skipif(not hasattr(fcntl, "F_SETPIPE_SZ"), reason="the size of a pipe cannot be set here")
 @pytest.mark.parametrize("ended_by", ["a reader", signal.SIGINT, signal.SIGTERM])
-def test_a_reader_that_does_not_read_does_not_stop_a_run(run, service, ended_by):
-    """`--json | less`: the run comes to its end and lets go of the directory; only then is the reader waited for.
+def test_a_reader_that_does_not_read_does_not_block_a_run(run, service, ended_by):
+    """With `--json | less` the run ends and unlocks the directory before it waits for the reader.
 
-    Either it reads, and nothing is missing, or the first signal ends the wait.
+    If the reader reads on, it gets every line; otherwise the first signal ends the wait.
     """
     with an_unread_pipe() as (reader, writer):
         process = started("--json", "backfill", "--start", "2026-01-01", "--end", "2026-01-02", stdout=writer)
@@ -1278,24 +1299,24 @@ def test_a_reader_that_does_not_read_does_not_stop_a_run(run, service, ended_by)
             while len(archives()) < 48 or holder(Path("exports")) is not None:
                 assert process.poll() is None
                 time.sleep(0.01)
-            assert process.poll() is None, "it went without its last words"
+            assert process.poll() is None, "it still has output to write"
             if isinstance(ended_by, signal.Signals):
                 process.send_signal(ended_by)
-                # Between the run's end and the wait, a signal may end the process in the system's own way.
-                assert process.wait(timeout=PATIENCE_SECONDS) in {128 + ended_by, -ended_by}
+                # Between the run's end and the wait, the signal's default action may end the process.
+                assert process.wait(timeout=TIMEOUT_SECONDS) in {128 + ended_by, -ended_by}
                 return
             with os.fdopen(os.dup(reader), encoding="utf-8") as stdout:
                 records = [json.loads(line) for line in stdout]
-            assert process.wait(timeout=PATIENCE_SECONDS) == 0
+            assert process.wait(timeout=TIMEOUT_SECONDS) == 0
     assert [one["type"] for one in records] == ["stored"] * 48 + ["summary"]
 
 
 @pytest.mark.parametrize("closed", [0, 1, 2])
-def test_a_closed_stream_makes_no_difference(run, service, closed):
-    """`>&-`, as some schedulers have it: the work is done, and no file of ours gets the stream's number."""
+def test_a_closed_stream_changes_nothing(run, service, closed):
+    """With `>&-` the work is done, and no file that is opened gets the stream's descriptor."""
     process = started("--json", *BACKFILL, preexec_fn=lambda: os.close(closed))
     with ending(process):
-        out, err = process.communicate(timeout=PATIENCE_SECONDS)
+        out, err = process.communicate(timeout=TIMEOUT_SECONDS)
     assert process.returncode == 0
     assert err == ""
     assert (out == "") is (closed == 1)
@@ -1311,58 +1332,58 @@ def test_a_closed_stream_makes_no_difference(run, service, closed):
         {"PYTHONIOENCODING": "ascii"},
         {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"},
     ],
-    ids=["as it is", "ascii", "no locale"],
+    ids=["unchanged", "ascii", "no locale"],
 )
-def test_names_and_locales_of_another_age_are_no_obstacle(run, service, locale):
-    """A directory whose name is not UTF-8, and streams without Unicode: the work is done and the summary comes."""
+def test_a_non_utf8_directory_and_an_ascii_locale_work(run, service, locale):
+    """The range is exported and the summary printed with a file name that is not UTF-8 and streams without Unicode."""
     directory = b"n\xc3\xa4h-caf\xe9"
     for command in (BACKFILL, ("status",), ("verify",), ("plan", *DAYS)):
         process = started("--json", *command, "-d", os.fsdecode(directory), env={**os.environ, **locale})
         with ending(process):
-            out, err = process.communicate(timeout=PATIENCE_SECONDS)
+            out, err = process.communicate(timeout=TIMEOUT_SECONDS)
         assert (process.returncode, err) == (0, ""), command
         assert json.loads(out.splitlines()[-1])["type"] == "summary"
         assert json.loads(out.splitlines()[-1])["directory"].endswith("h-caf\\udce9")
     assert len(list(Path(os.fsdecode(directory)).rglob("*.gz"))) == 4
 
 
-def test_nobody_listens_so_nothing_more_is_asked(run, service):
-    """`segments | head`: further pages would be requests for nothing."""
+def test_segments_stops_when_stdout_is_closed(run, service):
+    """With `segments | head` no further pages are requested."""
     service.behave(segments=3_000)
     process = started("segments")
     with ending(process):
         next(lines(process.stdout))
         assert process.stdout is not None
         process.stdout.close()
-        assert process.wait(timeout=PATIENCE_SECONDS) == 0
+        assert process.wait(timeout=TIMEOUT_SECONDS) == 0
         assert process.stderr is not None
         assert process.stderr.read() == ""
     assert service.sandbox.counts["segments"] < 20
 
 
-def test_a_full_disk_below_stdout_is_told(run, service):
-    """Results that were not written are not passed over."""
+def test_a_full_disk_under_stdout_is_an_error(run, service):
+    """Results that could not be written end with exit code 8."""
     with Path("/dev/full").open("w") as full:
         process = started("plan", *DAYS, stdout=full)
-        _, err = process.communicate(timeout=PATIENCE_SECONDS)
+        _, err = process.communicate(timeout=TIMEOUT_SECONDS)
     assert process.returncode == Exit.DISK
     assert "asyncexport: error: cannot write to stdout: No space left on device" in err
 
 
 @pytest.mark.parametrize("asked", [["--help"], ["--version"], ["status", "--help"]])
-def test_help_that_cannot_be_written_is_no_bug(asked):
-    """Typer writes it, but the error is told as any other."""
+def test_help_that_cannot_be_written_is_an_error(asked):
+    """The error is the same as for other output."""
     with Path("/dev/full").open("w") as full:
         process = started(*asked, stdout=full)
-        _, err = process.communicate(timeout=PATIENCE_SECONDS)
+        _, err = process.communicate(timeout=TIMEOUT_SECONDS)
     assert (process.returncode, err) == (8, "asyncexport: error: cannot write to stdout: No space left on device\n")
 
 
-# demo
+# The demo
 
 
-def test_the_demo_does_the_whole_job_and_a_second_one_finds_it_done(run, monkeypatch):
-    """Without a key or settings: a day is exported, checked and compared; run again, it costs no request."""
+def test_the_demo_does_the_whole_job_and_a_second_run_finds_it_done(run, monkeypatch):
+    """Without key or config a day is exported, checked and compared; the second run sends no request."""
     monkeypatch.delenv("FULLSTORY_API_KEY")
     Path("asyncexport.toml").write_text("this is = not TOML")
     ran = run("--json", "demo")
@@ -1381,8 +1402,8 @@ def test_the_demo_does_the_whole_job_and_a_second_one_finds_it_done(run, monkeyp
     assert again.out[-1] == "run it again: nothing is left to do; rm -r asyncexport-demo starts over"
 
 
-def test_the_demo_does_not_mix_with_real_rows(run, service):
-    """Made-up rows never get into a directory that holds anything else."""
+def test_the_demo_refuses_a_directory_with_other_data(run, service):
+    """Synthetic rows never get into a directory that contains other archives."""
     a_run_before()
     before = archives()
     ran = run("demo", "-d", "exports")
@@ -1392,8 +1413,8 @@ def test_the_demo_does_not_mix_with_real_rows(run, service):
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
-def test_the_sandbox_never_outlives_the_demo(run, number):
-    """However the demo ends, a kill included, its sandbox ends too, and nothing is left where temporary files lie."""
+def test_the_sandbox_ends_with_the_demo(run, number):
+    """However the demo ends, its sandbox ends too and leaves no temporary files."""
     Path("temporary").mkdir()
     process = started("--json", "demo", env={**os.environ, "TMPDIR": str(Path("temporary").absolute())})
     with ending(process):
@@ -1402,25 +1423,25 @@ def test_the_sandbox_never_outlives_the_demo(run, number):
         with urlopen(f"{first['url']}/sandbox/counts") as answer:
             assert answer.status == 200
         process.send_signal(number)
-        process.wait(timeout=PATIENCE_SECONDS)
+        process.wait(timeout=TIMEOUT_SECONDS)
     port = int(first["url"].rpartition(":")[2])
-    give_up_at = time.monotonic() + PATIENCE_SECONDS
-    while listens(port):
+    give_up_at = time.monotonic() + TIMEOUT_SECONDS
+    while is_listening(port):
         assert time.monotonic() < give_up_at, "the sandbox is still there"
         time.sleep(0.02)
     assert not list(Path("temporary").iterdir())
 
 
-def listens(port: int) -> bool:
+def is_listening(port: int) -> bool:
     with socket.socket() as one:
         return one.connect_ex(("127.0.0.1", port)) == 0
 
 
-# help
+# Help
 
 
-def test_help_lists_every_command_and_every_code(run):
-    """What there is can be found without reading anything else."""
+def test_help_lists_every_command_and_exit_code(run):
+    """The program's help contains the same texts as the tables."""
     ran = run("--help")
     assert ran.code == 0
     text = " ".join(" ".join(ran.out).split())
@@ -1431,21 +1452,21 @@ def test_help_lists_every_command_and_every_code(run):
 
 
 @pytest.mark.parametrize("name", COMMANDS)
-def test_the_help_of_a_command_says_how_it_may_end(run, name):
-    """Each command's help has what it does, its options, and its exit codes in the words of the table."""
+def test_the_help_of_a_command_lists_its_exit_codes(run, name):
+    """A command's help contains its purpose, its options and its exit codes, in at most 80 columns."""
     ran = run(name, "--help")
     assert ran.code == 0
     text = " ".join(" ".join(ran.out).split())
     assert COMMANDS[name].does[1:] in text
     _, _, codes = text.partition("Exit codes: ")
-    told = {int(code) for code in re.findall(r"(?<!\S)(\d+) (?=[a-z])", codes)}
-    assert {int(code) for code in COMMANDS[name].exits} <= told
+    listed = {int(code) for code in re.findall(r"(?<!\S)(\d+) (?=[a-z])", codes)}
+    assert {int(code) for code in COMMANDS[name].exits} <= listed
     assert set(COMMANDS[name].exits) >= {Exit.DONE, Exit.UNEXPECTED, Exit.USAGE}
     assert [line for line in ran.out if len(line) > 80] == []
 
 
-def test_nothing_to_do_is_a_question_of_usage(run):
-    """The bare command says that one is missing, and how to find out which there are."""
+def test_a_missing_command_is_a_usage_error(run):
+    """The hint refers to the help."""
     ran = run()
     assert ran.code == Exit.USAGE
     assert ran.errors == ["missing command"]
@@ -1453,24 +1474,24 @@ def test_nothing_to_do_is_a_question_of_usage(run):
 
 
 def test_the_version_is_that_of_the_package(run):
-    """For a report of a bug."""
+    """`--version` prints the name and three numbers."""
     assert re.fullmatch(r"asyncexport \d+\.\d+\.\d+", run("--version").out[0])
 
 
 def test_help_loads_nothing_slow():
-    """Help must not cost what a run costs."""
+    """The help does not import the slow modules that a run needs."""
     probe = (
         "import sys; from asyncexport.cli import main; code = main(sys.argv[1:]); "
         "slow = 'asyncio aiohttp pydantic rich sqlite3 orjson logging'.split(); "
         "print([name for name in slow if name in sys.modules], code, file=sys.stderr)"
     )
-    # typer itself reads an option's value by way of pydantic.
+    # typer itself uses pydantic to parse an option's value.
     for arguments, more in ((["--help"], []), (["--version"], []), (["backfill", "--help"], ["pydantic"])):
         done = subprocess.run(
             [sys.executable, "-c", probe, *arguments],
             capture_output=True,
             text=True,
             check=True,
-            timeout=PATIENCE_SECONDS,
+            timeout=TIMEOUT_SECONDS,
         )
         assert done.stderr.strip() == f"{more} 0", arguments
