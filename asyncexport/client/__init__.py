@@ -1,14 +1,14 @@
-"""Fullstory over HTTP: the API, whose client has the key, and the storage host, whose client is made without it.
+"""Fullstory over HTTP: a client for the API, which has the key, and one for the storage host, which never gets it.
 
-api              one method a call
-gated_transport  one request through the gate, and the judgement of its reply
-api_transport    one request with the key, and its whole reply
-storage_host     downloads from signed links; never has the key
-session          connections: time-outs, TLS, the proxy
-resolver         names of hosts, looked up in threads that nobody waits for
-key_log          where TLS writes its keys, if the environment says so
-faults           aiohttp's exceptions as errors of ours
-gate             what is needed of whoever decides when a request may be sent
-outage_log       what is logged while the service is out of reach
-clock            what time it is at the service
+api              one method per API call
+gated_transport  sends one request through the gate and judges its reply
+api_transport    sends one request with the key and reads its complete reply
+storage_host     downloads archives from signed URLs, without the key
+session          aiohttp sessions: timeouts, TLS, the proxy
+resolver         looks up host names in threads that do not delay the end of the program
+key_log          checks SSLKEYLOGFILE, the file that TLS writes its session keys to
+faults           translates aiohttp's exceptions into the package's own
+gate             the protocol for what decides when a request may be sent
+outage_log       what is logged while the service is unreachable
+clock            the time at the service
 """

@@ -1,9 +1,9 @@
-"""Fullstory's API: one method a call. What is asked and what an answer means is decided in `core.service`.
+"""Fullstory's API: one method per call. `core.service` builds the requests and interprets the replies.
 
-1. Each call is one request on the wire, and it passes the gate first.
-2. The key is in `ApiTransport` alone. Signed links are followed by `storage_host`, which never has the key.
-3. No error and no reason holds the key, a value of the user's headers or the proxy's password, should the service echo
-   them in whatever spelling.
+1. Each call sends exactly one request, which passes the gate first.
+2. Only `ApiTransport` holds the key. Signed URLs are followed by `storage_host`, which never gets the key.
+3. Errors and failure reasons never contain the key, a value of the user's headers or the proxy's password, even if the
+   service echoes one of them in another spelling.
 """
 
 import time
@@ -28,14 +28,17 @@ from asyncexport.errors import ExportError, ReplyError
 T = TypeVar("T")
 
 EMPTY_PAGES = 3
-"""So many pages of segments in a row with nothing on them: the list has no end."""
+"""Empty pages of segments in a row after which the list is considered endless."""
 
 
 class ApiClient:
-    """The calls of Fullstory's API; an async context manager. Arguments and errors are those of `ApiTransport`.
+    """The calls of Fullstory's API; an async context manager. Other arguments and errors are those of `ApiTransport`.
 
-    `gate` is what every request passes through. `heard` is told of each answer that could be read, and was made for
-    this very request: the kind of call, and the time at the service. `wall_clock` tells seconds since 1970.
+    Args:
+        gate: What every request passes through.
+        heard: Called with the kind of call and the time at the service, for each reply that could be read and has the
+            date of this very request (not one from a cache).
+        wall_clock: Returns the time in seconds since 1970.
     """
 
     def __init__(
@@ -66,26 +69,26 @@ class ApiClient:
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        """Close the session, and with it what is still under way."""
+        """Close the session and abort what is still in flight."""
         await self._transport.__aexit__()
 
     async def create(self, definition: Definition, span: Range, *, permit: RequestPermit) -> str:
-        """Start the export of one range; its operation's id. Not idempotent.
+        """Start the export of one range and return the operation's id. Not idempotent.
 
-        `permit` is the caller's, who has to note what it is about to do before the request is sent.
+        The caller brings its own `permit`, because it has to record the create before the request is sent.
 
         Raises:
-            UnavailableError: no answer, or one that the service is in trouble; `unanswered` where it may have arrived.
+            UnavailableError: the service did not answer or is in trouble; `unanswered` if the request may have arrived.
             ServiceError: what else `GatedTransport.call` and `resources.read_created` raise.
         """
         reply = await self._gated.send(requests.create(definition, span), permit)
         return self._read(Kind.CREATE, reply, resources.read_created)
 
     async def operation(self, operation_id: str, *, priority: Priority = Priority.POLL) -> Operation:
-        """How one operation stands.
+        """Return the state of one operation.
 
         Raises:
-            GoneError: the service does not know it (any more).
+            GoneError: the service does not know the operation, or no longer does.
             ServiceError: what else `GatedTransport.call` and `resources.read_operation` raise.
         """
         reply = await self._gated.call(requests.operation(operation_id), priority)
@@ -94,7 +97,7 @@ class ApiClient:
     async def operations(
         self, *, state: str = "", token: str = "", priority: Priority = Priority.POLL
     ) -> OperationsPage:
-        """One page of the list of operations.
+        """Return one page of the list of operations.
 
         Raises:
             ServiceError: what `GatedTransport.call` and `resources.read_operations` raise.
@@ -104,7 +107,7 @@ class ApiClient:
         return replace(page, operations=tuple(map(self._masked, page.operations)))
 
     async def locate(self, export_id: str, *, priority: Priority = Priority.RESULTS) -> DownloadLink:
-        """A fresh link to the archive of a completed export; it lives for minutes.
+        """Return a fresh signed URL for the archive of a completed export; it expires after minutes.
 
         Raises:
             GoneError: the export is gone.
@@ -114,10 +117,10 @@ class ApiClient:
         return self._read(Kind.RESULTS, reply, resources.read_location)
 
     async def segments(self, *, priority: Priority = Priority.REST) -> AsyncIterator[Segment]:
-        """Every segment once, page by page.
+        """Yield every segment once, page by page.
 
         Raises:
-            ReplyError: the list has no end.
+            ReplyError: the list does not end.
             ServiceError: what else `GatedTransport.call` and `resources.read_segments` raise.
         """
         token, tokens, ids, empty = "", {""}, set[str](), 0
@@ -132,11 +135,11 @@ class ApiClient:
             if not token:
                 return
             if token in tokens or empty >= EMPTY_PAGES:
-                raise ReplyError("listing segments: the service's list has no end; what it holds has been shown")
+                raise ReplyError("listing segments: the service's list does not end; all segments found are shown")
             tokens.add(token)
 
     async def segment(self, segment_id: str, *, priority: Priority = Priority.REST) -> Segment:
-        """Look one segment up.
+        """Return one segment.
 
         Raises:
             ServiceError: what `GatedTransport.call` and `resources.read_segment` raise.
@@ -145,7 +148,7 @@ class ApiClient:
         return self._read(Kind.OTHER, reply, resources.read_segment)
 
     async def me(self, *, priority: Priority = Priority.REST) -> Me:
-        """Whose key it is.
+        """Return who created the key, and the organisation it belongs to.
 
         Raises:
             ServiceError: what `GatedTransport.call` and `resources.read_me` raise.
@@ -153,7 +156,7 @@ class ApiClient:
         return self._read(Kind.OTHER, await self._gated.call(requests.me(), priority), resources.read_me)
 
     def _read(self, kind: Kind, reply: Reply, read: Callable[[Reply], T]) -> T:
-        """What a success holds; its date counts only once it has turned out to be the service's answer."""
+        """Return the content of a successful reply; its date only counts if the content can be read."""
         try:
             value = read(reply)
         except ExportError as error:
@@ -165,7 +168,7 @@ class ApiClient:
         return value
 
     def _masked(self, operation: Operation) -> Operation:
-        """The operation without a secret in what the service says of it."""
+        """Return the operation with secrets masked in the service's texts."""
         match operation.progress:
             case Ended(reason):
                 return replace(operation, progress=Ended(self._mask(reason)))

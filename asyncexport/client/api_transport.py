@@ -1,9 +1,9 @@
-"""One request to the API with the key, and its whole reply; what the reply means is decided by others.
+"""Sends one request to the API with the key and reads its complete reply, without interpreting it.
 
-1. Only here do the key and the user's headers get into a request. They go to the API alone, and no redirect is followed
-   with them. The user's headers never replace the key.
-2. A reply is read whole, up to a limit; of an error's text as much as comes.
-3. A reply is passed on as it came. Should the service echo a secret, it is masked in what is said of the reply (`api`).
+1. Only this module adds the key and the user's headers to a request. They go to the API alone, and no redirect is
+   followed. The user's headers never replace the key.
+2. A successful reply is read completely, up to a limit. Of an error reply, what arrives is enough.
+3. A reply is passed on as received. Secrets that the service echoes are masked later, in error messages (`api`).
 """
 
 import logging
@@ -26,17 +26,17 @@ log = logging.getLogger(__name__)
 
 
 class ApiTransport:
-    """Exchanges requests for replies; an async context manager.
+    """Sends requests and returns their replies; an async context manager.
 
     Args:
-        base_url: Of the API; https, or http on loopback.
-        key: The API key, as it is.
-        connection: Time-outs, proxy, certificates.
-        headers: The user's, sent along; they never replace the key.
+        base_url: The URL of the API; https, or http on loopback.
+        key: The API key, unmodified.
+        connection: Timeouts, proxy, certificates.
+        headers: The user's headers, sent with each request; they never replace the key.
 
     Raises:
-        ConfigError: the key or a header cannot be sent as it is, or, on entering, the CA file cannot be read
-            or a proxy of the environment cannot be used.
+        ConfigError: the key or a header cannot be sent; on entering, also if the CA file cannot be read or a proxy from
+            the environment cannot be used.
     """
 
     def __init__(
@@ -58,16 +58,16 @@ class ApiTransport:
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        """Close the session, and with it what is still under way."""
+        """Close the session and abort what is still in flight."""
         await self._session.close()
 
     async def exchange(self, request: Request) -> Reply:
-        """Send a request once, and read its whole reply, whatever its status.
+        """Send a request once and read its complete reply, of any status.
 
         Raises:
-            UnavailableError: no whole answer came; `unanswered` where the request may have arrived.
-            ReplyError: something came that is no HTTP, or no reply of a sane length.
-            ServiceError: the certificate cannot be trusted, or the proxy wants a password.
+            UnavailableError: no complete reply came; `unanswered` if the request may have arrived.
+            ReplyError: the reply is not HTTP or is far too long.
+            ServiceError: the certificate cannot be trusted, or the proxy requires a password.
         """
         url = f"{self._base_url}{request.path}" + (f"?{request.query}" if request.query else "")
         began = time.monotonic()
@@ -103,7 +103,7 @@ class ApiTransport:
         raise prefixed(request.doing, failure)
 
     async def _whole_body(self, request: Request, response: aiohttp.ClientResponse) -> bytes:
-        """All of a success; as much of an error as there is and is of use."""
+        """Return all of a successful reply, or the beginning of an error reply as far as it arrives."""
         is_success = 200 <= response.status < 300
         limit = MAX_REPLY_BYTES if is_success else MAX_ERROR_BYTES
         body = bytearray()
@@ -119,18 +119,18 @@ class ApiTransport:
             if failure is not None:
                 raise failure
             if len(body) > limit:
-                told = f"{request.doing}: the answer of {self._host} is longer than {limit >> 20} MiB"
-                raise ReplyError(told, status=response.status)
+                message = f"{request.doing}: the answer of {self._host} is longer than {limit >> 20} MiB"
+                raise ReplyError(message, status=response.status)
         return bytes(body[:limit])
 
 
 def _is_refused(name: str) -> bool:
-    """Whether a header would break a request; one that would only replace the key is left out."""
+    """Whether a header would break a request. `Authorization` would not: it is left out when headers are merged."""
     return name.lower() in REFUSED_HEADERS and name.lower() != "authorization"
 
 
 def _api_headers(key: str, user_agent: str, extra: Mapping[str, str]) -> dict[str, str]:
-    """The user's headers over ours, but for the key and for the encodings that we can read."""
+    """Merge the user's headers with ours. Theirs win, except for `Authorization` and `Accept-Encoding`."""
     faults = [
         Problem("api.headers", f"{one_line(name, limit=60)!r} cannot be sent as a header")
         for name, value in extra.items()

@@ -1,4 +1,4 @@
-"""What time it is at the service: this host's clocks, and what `core.service_time` makes of the service's dates."""
+"""The time at the service, computed by `core.service_time` from this host's clocks and the dates of the replies."""
 
 import asyncio
 import logging
@@ -12,14 +12,14 @@ from asyncexport.core.service_time import ClockCheck, ClockConflict, ClockTrust,
 log = logging.getLogger(__name__)
 
 BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
-"""Where Linux says which start of the machine this is."""
+"""The file in which Linux keeps an id of the current boot."""
 
 
 class HostClock:
     """The clocks of this host.
 
     Args:
-        monotonic: The monotonic one. None: the time of the event loop that it is made in.
+        monotonic: The monotonic clock. None: the time of the running event loop.
     """
 
     def __init__(self, monotonic: Callable[[], float] | None = None) -> None:
@@ -30,7 +30,7 @@ class HostClock:
             self._boot = ""
 
     def read(self) -> HostReading:
-        """All of them at once."""
+        """Read all clocks together."""
         return HostReading(time.time(), self._monotonic(), self._uptime(), self._boot)
 
     def _uptime(self) -> float:
@@ -38,24 +38,24 @@ class HostClock:
 
 
 def time_by(check: str | None, *, trust: ClockTrust) -> float:
-    """The time at the service for commands that ask nothing: this host's clock, put right by the `check` of a run.
+    """Return the time at the service for commands that send no request: this host's clock, corrected by `check`.
 
     Args:
-        check: What the newest run kept; None or "": nothing.
-        trust: Whose clock counts where the two are more than a day apart.
+        check: The clock check that the newest run stored; None or "" if there is none.
+        trust: Whose clock counts if the two are more than a day apart.
     """
     reading = HostClock(time.monotonic).read()
-    reckoned = ServiceTime(reading, trust=trust)
-    reckoned.recall(ClockCheck.read(check), reading)
-    return reckoned.now(reading.monotonic)
+    service_time = ServiceTime(reading, trust=trust)
+    service_time.recall(ClockCheck.read(check), reading)
+    return service_time.now(reading.monotonic)
 
 
 class ServiceClock:
-    """Seconds since 1970 UTC, by the service's clock as far as it is known.
+    """Tells the time at the service, in seconds since 1970 UTC, as far as it is known.
 
     Args:
         host: The clocks of this host.
-        trust: Whose clock counts where the two are more than a day apart.
+        trust: Whose clock counts if the two are more than a day apart.
     """
 
     def __init__(self, *, host: HostClock | None = None, trust: ClockTrust = ClockTrust.NEITHER) -> None:
@@ -66,36 +66,36 @@ class ServiceClock:
 
     @property
     def is_known(self) -> bool:
-        """Whether the service has said in this run what time it is; until then it is another's word."""
+        """Whether a reply in this run has confirmed the time; until then it comes from this host or an earlier run."""
         return self._time.is_known
 
     @property
     def was_checked(self) -> bool:
-        """Whether this run, or one before it whose word still holds, has compared the clocks.
+        """Whether the clocks were compared in this run, or in an earlier one whose result is still valid.
 
-        What is reckoned without that is not kept for later runs.
+        Times computed without a comparison are not stored for later runs.
         """
         return self._time.checked is not None
 
     @property
     def in_doubt(self) -> bool:
-        """Whether a date differs, and others have to say which time is right."""
+        """Whether a reply's date differs from the expected time and further replies have to decide which is right."""
         return self._time.in_doubt
 
     @property
     def conflict(self) -> ClockConflict | None:
-        """Two clocks that are too far apart for the run to begin; None: they are not."""
+        """The two clocks if they are too far apart for the run to begin; None otherwise."""
         return self._time.conflict
 
     @property
     def check(self) -> str:
-        """What later runs may go by; "": nothing."""
+        """The clock check to store for later runs; "" if there is none."""
         checked = self._time.checked
         return "" if checked is None else checked.to_json()
 
     @property
     def zero(self) -> float:
-        """The time at the service when the monotonic clock said 0; it changes only where the time is put right."""
+        """The time at the service when the monotonic clock was 0; it changes only when the time is corrected."""
         return self._time.now(0.0)
 
     def now(self) -> float:
@@ -103,24 +103,24 @@ class ServiceClock:
         return self._time.now(self._loop.time())
 
     def earliest(self) -> float:
-        """The earliest time that it may be at the service, as long as others have to say which is right."""
+        """The earliest time that is possible at the service while the time is in doubt."""
         return self._time.earliest(self._loop.time())
 
     def steady(self) -> float:
-        """The time at the service as it was known when the run began, going on: it never jumps after that."""
+        """The time at the service as known when the run began, plus the time since; it never jumps."""
         return (self.zero if self._steady_zero is None else self._steady_zero) + self._loop.time()
 
     def recall(self, check: str | None) -> None:
-        """Go by the `check` of an earlier run, if it still holds."""
+        """Use the clock check of an earlier run, if it is still valid."""
         self._time.recall(ClockCheck.read(check), self._host.read())
 
     def begin(self) -> None:
-        """The run does its work from here on: what is found now is followed, and stops it no more."""
+        """Mark the start of the run's work: from here on, a wrong clock is corrected and no longer stops the run."""
         self._time.begin()
         self._steady_zero = self.zero
 
     def hear(self, kind: Kind, date: float) -> None:
-        """A successful reply to a call of this kind says that it is `date` at the service."""
-        told = self._time.hear(kind, date, self._host.read())
-        if told:
-            log.warning("%s", told)
+        """Take the `date` of a successful reply to a call of this kind as the time at the service."""
+        warning = self._time.hear(kind, date, self._host.read())
+        if warning:
+            log.warning("%s", warning)

@@ -1,7 +1,7 @@
-"""What the client needs of whoever decides when an API request may be sent.
+"""The protocol for what decides when an API request may be sent.
 
-A request is sent under a permit, never without one. The permit's row in the journal is durable before the request is
-sent, and the permit is told what came back before anybody else is.
+Every request is sent under a permit. The permit's row in the journal is durable before the request is sent, and the
+client reports the outcome to the permit before it returns or raises.
 """
 
 from contextlib import AbstractAsyncContextManager
@@ -12,26 +12,26 @@ from asyncexport.core.service.requests import Kind
 
 
 class RequestPermit(Protocol):
-    """Leave to send one request."""
+    """A permit to send one request."""
 
     async def recorded(self) -> None:
-        """Wait until the request is on record; it may be sent from then on."""
+        """Wait until the request is recorded; it may be sent after that."""
         ...
 
     def answered(self, status: int | None, *, retry_after: float | None = None, problem: str = "") -> None:
-        """Say what came back.
+        """Report the outcome of the request.
 
         Args:
-            status: The HTTP status; None where no answer came.
-            retry_after: In how many seconds the service wants to be asked again.
-            problem: What went wrong, in words.
+            status: The HTTP status; None if no answer came.
+            retry_after: Seconds until the service wants the next request.
+            problem: A description of what went wrong.
         """
         ...
 
 
 class Gate(Protocol):
-    """Who decides when an API request may be sent."""
+    """Decides when an API request may be sent."""
 
     def permit(self, kind: Kind, priority: Priority) -> AbstractAsyncContextManager[RequestPermit]:
-        """Wait for leave to send one request; to be left once its answer is known, or it will not be sent."""
+        """Wait for a permit to send one request; exit the context once its answer is known or it will not be sent."""
         ...

@@ -1,9 +1,9 @@
-"""One request to the API through the gate, and the judgement of its reply.
+"""Sends one request to the API through the gate and judges its reply.
 
-1. Every request is sent under a permit of the gate, once that is on record. There are no retries here.
-2. What is said of a reply holds no secret, in whatever spelling the service echoes it.
-3. The permit is told what came of its request, once: the status that came back, or that no answer came, and what went
-   wrong. It is not told of what says nothing of the service (a cancel, a certificate that cannot be trusted).
+1. Every request is sent under a permit of the gate, after the permit was recorded. There are no retries here.
+2. Error messages contain no secret, in any spelling that the service may echo.
+3. The outcome of a request is reported to its permit once: the status, or that no answer came, and what went wrong.
+   What says nothing about the service is not reported: a cancellation, or a certificate that cannot be trusted.
 """
 
 from collections.abc import Callable
@@ -20,7 +20,7 @@ from asyncexport.errors import ReplyError, ServiceError, UnavailableError
 
 
 class GatedTransport:
-    """Makes requests that pass the gate; `mask` replaces secrets, `wall_clock` tells seconds since 1970."""
+    """Sends requests through the gate; `mask` replaces secrets, `wall_clock` returns seconds since 1970."""
 
     def __init__(self, transport: ApiTransport, gate: Gate, *, mask: Mask, wall_clock: Callable[[], float]) -> None:
         self._transport = transport
@@ -30,19 +30,19 @@ class GatedTransport:
         self._outages = OutageLog()
 
     async def call(self, request: Request, priority: Priority) -> Reply:
-        """One request under a permit of its own; see `send`.
+        """Send a request under a permit of its own; see `send`.
 
         Raises:
-            UnavailableError: the gate lets nobody through any more.
+            UnavailableError: the gate grants no more permits.
             ServiceError: what else `send` raises.
         """
         async with self._gate.permit(request.kind, priority) as permit:
             return await self.send(request, permit)
 
     async def send(self, request: Request, permit: RequestPermit) -> Reply:
-        """One request under this permit, and its reply, which is a success and not compressed.
+        """Send a request under this permit and return its reply, which is successful and decompressed.
 
-        A service that stays out of reach is told of in the log with the reason, and so is its return.
+        If the service stays unreachable, that is logged with the reason, and so is its return.
 
         Raises:
             ServiceError: what `ApiTransport.exchange`, `statuses.judge` and `replies.decoded` raise.
@@ -57,12 +57,12 @@ class GatedTransport:
         return reply
 
     async def _answer(self, request: Request, permit: RequestPermit) -> Reply:
-        """The service's answer, of which the permit is told first (rule 3)."""
+        """Return the service's answer, after it was reported to the permit (rule 3)."""
         try:
             reply = await self._transport.exchange(request)
         except (UnavailableError, ReplyError) as error:
             self._mask.hide_in(error)
-            # One that is far too long is an answer all the same, and no outage.
+            # A reply that is far too long has a status: it is an answer and no outage.
             permit.answered(error.status if isinstance(error, ReplyError) else None, problem=str(error))
             raise
         now = self._wall_clock()

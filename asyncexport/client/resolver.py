@@ -1,7 +1,7 @@
-"""Names of hosts, looked up in threads that nobody waits for.
+"""Looks up host names in daemon threads.
 
-The system's look-up cannot be interrupted, and may hang for minutes. The event loop's own threads are waited for when
-the loop ends, and so a look-up that hangs would hold up the end of the program, whatever asked for it.
+The system's lookup cannot be interrupted and may hang for minutes. `asyncio.run` waits for the event loop's own threads
+when it ends, so a lookup that hangs in one of them would delay the end of the program.
 """
 
 import asyncio
@@ -14,13 +14,13 @@ import aiohttp
 
 
 def open_resolver() -> aiohttp.abc.AbstractResolver:
-    """A resolver for one session."""
-    # It asks a loop for nothing but these look-ups.
+    """Return a resolver for one session."""
+    # The resolver calls no other methods of its loop than these two lookups.
     return aiohttp.ThreadedResolver(loop=cast("asyncio.AbstractEventLoop", NameLookups()))
 
 
 class NameLookups:
-    """Looks names up as an event loop does, by threads that end with the program; the same question is asked once."""
+    """Looks up names like an event loop, but in daemon threads. Identical lookups in progress share one thread."""
 
     def __init__(self) -> None:
         self._loop = asyncio.get_running_loop()
@@ -51,26 +51,26 @@ class NameLookups:
             answer.add_done_callback(lambda done: self._forget(question, done))
             thread = threading.Thread(target=self._ask, args=(answer, function, arguments), name="name", daemon=True)
             thread.start()
-        # One that is cancelled leaves the others their answer.
+        # Cancelling one waiter must not cancel the lookup for the others.
         return await asyncio.shield(answer)
 
     def _ask(self, answer: "asyncio.Future[Any]", function: Callable[..., Any], arguments: tuple[Any, ...]) -> None:
         try:
             found = function(*arguments)
         except (OSError, UnicodeError) as error:
-            self._tell(answer.set_exception, error)
+            self._deliver(answer.set_exception, error)
         else:
-            self._tell(answer.set_result, found)
+            self._deliver(answer.set_result, found)
 
-    def _tell(self, tell: Callable[[Any], None], what: Any) -> None:
+    def _deliver(self, setter: Callable[[Any], None], value: Any) -> None:
         try:
-            self._loop.call_soon_threadsafe(tell, what)
+            self._loop.call_soon_threadsafe(setter, value)
         except RuntimeError:
-            # The loop has ended meanwhile.
+            # The loop has ended in the meantime.
             return
 
     def _forget(self, question: tuple[Any, ...], answer: "asyncio.Future[Any]") -> None:
         self._running.pop(question, None)
         if not answer.cancelled():
-            # Looked at, for when nobody waits any more: asyncio would complain.
+            # Retrieve the exception, or asyncio would log it if no waiter is left.
             answer.exception()

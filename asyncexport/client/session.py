@@ -1,11 +1,12 @@
-"""Connections to the API and to the storage host: time-outs, TLS, the proxy, and aiohttp's sessions.
+"""Connections to the API and to the storage host: timeouts, TLS, the proxy, and aiohttp's sessions.
 
-1. A session has no header but User-Agent: aiohttp sends a session's headers to the proxy too, in the CONNECT that asks
-   for a tunnel, which is not encrypted, and turns `Authorization` into `Proxy-Authorization` there.
-2. A session keeps no cookies, reads no netrc, and inflates nothing: aiohttp takes a truncated gzip body for whole.
-3. Nothing is sent twice. aiohttp would send a GET again when its connection drops, unseen; a middleware translates the
+1. A session has no header but User-Agent: aiohttp also sends a session's headers to the proxy, unencrypted, in the
+   CONNECT request for a tunnel, where it turns `Authorization` into `Proxy-Authorization`.
+2. A session keeps no cookies, reads no netrc and decompresses nothing: aiohttp accepts a truncated gzip body as if it
+   were complete.
+3. No request is sent twice. aiohttp would silently repeat a GET when its connection drops; a middleware translates the
    fault before aiohttp sees it.
-4. Plain http is for this machine alone, and so no other machine's proxy gets it: it could read the key.
+4. Plain http is only used on this machine. It never goes through a proxy on another machine, which could read the key.
 """
 
 import asyncio
@@ -28,17 +29,17 @@ from asyncexport.core.service.urls import host_of, is_loopback
 from asyncexport.errors import ConfigError, Problem
 
 READ_BUFFER_BYTES = 384 << 10
-"""Bytes a download may run ahead of its reader while that one writes, twice over. With a third of it the transport is
-stopped and started again for nearly every piece, a tenth of the time; with more, eight downloads take 10 MiB more."""
+"""aiohttp's read buffer: a download may receive twice this much ahead of its reader. With a third of it, the transport
+pauses for nearly every chunk, which costs a tenth of the time; with more, eight downloads take 10 MiB more memory."""
 
 MAX_HEADER_BYTES = 256 << 10
-"""The longest line, or value, of a reply's head that is read: gateways send policies and cookies of many kilobytes."""
+"""The longest header line or value that is accepted: gateways send policies and cookies of many kilobytes."""
 
 MAX_HEADERS = 1024
-"""How many headers a reply may have."""
+"""The number of headers that a reply may have."""
 
 KEEPALIVE_SECONDS = 5.0
-"""How long a storage connection waits for the next download: less than servers do, who close it under our feet."""
+"""Seconds that an idle storage connection is kept: less than servers keep it, so that they do not close it first."""
 
 
 def own_user_agent() -> str:
@@ -48,14 +49,15 @@ def own_user_agent() -> str:
 
 @dataclass(frozen=True, slots=True)
 class ConnectionSettings:
-    """How either host is reached. There is no secret in it but what a proxy's URL may hold.
+    """How both hosts are reached. The only secret in it may be a password in the proxy's URL.
 
     Args:
-        connect_timeout_seconds: For name, connection and TLS together.
-        read_timeout_seconds: For a whole API reply, a download's head, and between two pieces of a download.
-        proxy: A URL; "environment" for what the environment says; "" for none.
-        ca_file: Certificates to trust besides the system's; None: no others.
-        user_agent: Sent to both hosts, and to a proxy.
+        connect_timeout_seconds: Timeout for name lookup, connection and TLS together.
+        read_timeout_seconds: Timeout for a complete API reply, for the headers of a download, and between two chunks of
+            a download.
+        proxy: The proxy's URL; "environment" to use the environment's proxies; "" for none.
+        ca_file: Certificates to trust in addition to the system's; None for no others.
+        user_agent: The User-Agent, sent to both hosts and to a proxy.
     """
 
     connect_timeout_seconds: float = 10.0
@@ -66,27 +68,27 @@ class ConnectionSettings:
 
     @property
     def reply_timeout_seconds(self) -> float:
-        """How long a request may take until its reply, or a download's head, is there."""
+        """Timeout for a request until its complete reply, or the headers of a download, have arrived."""
         return self.connect_timeout_seconds + self.read_timeout_seconds
 
     @property
     def secrets(self) -> tuple[str, ...]:
-        """The passwords of the proxies that requests may go through, as they may be spelt in a URL or a header."""
+        """The passwords of the proxies that requests may go through, in the spellings of URLs and headers."""
         urls = getproxies().values() if self.proxy == "environment" else (self.proxy,)
         return tuple(secret for proxy in urls for secret in secrets_of_url(proxy))
 
     def check_proxies(self, *schemes: str) -> None:
-        """Make sure that the environment's proxies can be used, where they are asked for, for URLs of these schemes.
+        """If the environment's proxies are configured, make sure that they can be used for URLs of these schemes.
 
         Raises:
-            ConfigError: one of them cannot.
+            ConfigError: one of them cannot be used.
         """
         problems = list(proxies.faults(getproxies(), schemes=schemes)) if self.proxy == "environment" else []
         if problems:
             raise ConfigError(problems, hint=proxies.HINT)
 
     def proxy_for(self, url: str) -> str | None:
-        """The proxy that a request goes through, or None (rule 4)."""
+        """Return the proxy that a request goes through, or None (rule 4)."""
         proxy = _proxy_of_environment(url) if self.proxy == "environment" else self.proxy
         if not proxy or (urlsplit(url).scheme == "http" and not is_loopback(host_of(proxy))):
             return None
@@ -94,10 +96,10 @@ class ConnectionSettings:
 
 
 async def open_api_session(connection: ConnectionSettings, *, base_url: str) -> aiohttp.ClientSession:
-    """A session for the API at this URL. At two calls a minute, connections are not kept.
+    """Open a session for the API at this URL. It does not keep connections, since there are two calls a minute.
 
     Raises:
-        ConfigError: the CA file cannot be read, or a proxy of the environment cannot be used.
+        ConfigError: the CA file cannot be read, or a proxy from the environment cannot be used.
     """
     parts = urlsplit(base_url)
     connection.check_proxies(parts.scheme)
@@ -113,10 +115,10 @@ async def open_api_session(connection: ConnectionSettings, *, base_url: str) -> 
 
 
 async def open_storage_session(connection: ConnectionSettings) -> aiohttp.ClientSession:
-    """A session for downloads, which as a whole have no time-out. How many connections there are is decided elsewhere.
+    """Open a session for downloads. It sets no total timeout and does not limit the number of connections.
 
     Raises:
-        ConfigError: the CA file cannot be read, or a proxy of the environment cannot be used.
+        ConfigError: the CA file cannot be read, or a proxy from the environment cannot be used.
     """
     connection.check_proxies("https")
     trust = await _trust(connection.ca_file)
@@ -134,9 +136,9 @@ def _session(
 ) -> aiohttp.ClientSession:
     return aiohttp.ClientSession(
         connector=connector,
-        # A proxy gets to see these: nothing else belongs here (rule 1).
+        # A proxy sees these headers: nothing else belongs here (rule 1).
         headers={"User-Agent": connection.user_agent},
-        # No time-out between two reads: each wait has one of its own, and another would be set anew at every byte.
+        # No `sock_read` timeout: callers limit each wait themselves, and aiohttp would reset its timer at every byte.
         timeout=aiohttp.ClientTimeout(total=total_seconds, connect=connection.connect_timeout_seconds),
         middlewares=(_sending_once(host),),
         trace_configs=traces,
@@ -151,14 +153,17 @@ def _session(
 
 
 class Sending:
-    """Whether a request has begun to leave this machine; it is given along with the request."""
+    """Records whether sending a request has begun; passed along with the request as its trace context."""
 
     def __init__(self) -> None:
         self.has_begun = False
 
 
 def _noting_what_was_sent() -> aiohttp.TraceConfig:
-    """A request that fails before its head is sent, with the proxy for one, has asked for nothing."""
+    """Return a trace that marks a request as begun once its headers are sent.
+
+    A request that fails before that, for example at the proxy, cannot have reached the service.
+    """
 
     async def note(_session: aiohttp.ClientSession, context: SimpleNamespace, _sent: Any) -> None:
         if isinstance(sending := context.trace_request_ctx, Sending):
@@ -170,7 +175,7 @@ def _noting_what_was_sent() -> aiohttp.TraceConfig:
 
 
 def _sending_once(host: str) -> aiohttp.ClientMiddlewareType:
-    """A middleware that translates a fault before aiohttp sees it, which would send a GET again (rule 3)."""
+    """Return a middleware that translates a fault before aiohttp sees it and repeats a GET (rule 3)."""
 
     async def send_once(request: aiohttp.ClientRequest, handler: aiohttp.ClientHandlerType) -> aiohttp.ClientResponse:
         try:
@@ -183,15 +188,15 @@ def _sending_once(host: str) -> aiohttp.ClientMiddlewareType:
 
 
 def _proxy_of_environment(url: str) -> str:
-    """Read by hand: aiohttp's `trust_env` would take credentials from netrc along with the proxy."""
+    """Return the environment's proxy for a URL. aiohttp's `trust_env` would also take credentials from netrc."""
     parts = urlsplit(url)
     host = parts.hostname or ""
-    # On macOS the system has a say, too.
+    # `proxy_bypass` also asks the system settings on macOS.
     return "" if proxy_bypass(host) else proxies.proxy_of(getproxies(), scheme=parts.scheme, host=host, port=parts.port)
 
 
 async def _trust(ca_file: Path | None) -> ssl.SSLContext | bool:
-    """Whose certificates are trusted; True: those that the system trusts."""
+    """Return the TLS context that trusts the CA file; True for the system's certificates."""
     return await asyncio.to_thread(_ssl_context, ca_file) if ca_file is not None else True
 
 

@@ -1,10 +1,10 @@
-"""The storage host: downloads from signed links. It is another service than the API, and never gets the key.
+"""Downloads archives from signed URLs at the storage host, which is not the API and never gets the key.
 
-1. It is made without the key and without the user's headers, so they cannot go there. No cookies and no netrc entry go
-   along either, and no redirect is followed.
-2. A signed URL is a secret and goes out byte for byte; no message or log holds more of it than its host.
-3. No bytes are inflated, and every wait has an end: connecting, the head of a download, the time between its bytes, and
-   a floor on its rate. A download as a whole has none.
+1. The client is created without the key and the user's headers, so it cannot send them. It sends no cookies and no
+   netrc credentials either, and follows no redirect.
+2. A signed URL is a secret and is sent byte for byte; messages and logs contain only its host.
+3. Nothing is decompressed, and every wait is limited: connecting, the headers of a download, and the time between its
+   chunks. A download has a minimum rate instead of a total timeout.
 """
 
 import asyncio
@@ -27,14 +27,14 @@ log = logging.getLogger(__name__)
 
 
 class StorageHost:
-    """Where archives are downloaded from; an async context manager.
+    """Downloads archives; an async context manager.
 
     Args:
-        connection: Time-outs, proxy, certificates.
-        min_rate: Bytes a second that a download must bring, over `rate_window_seconds` of waiting for it.
+        connection: Timeouts, proxy, certificates.
+        min_rate: Minimum rate of a download in bytes per second, over `rate_window_seconds` of waiting for data.
 
     Raises:
-        ConfigError: on entering, the CA file cannot be read.
+        ConfigError: on entering, the CA file cannot be read, or a proxy from the environment cannot be used.
     """
 
     def __init__(
@@ -54,18 +54,18 @@ class StorageHost:
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        """Close the session, and with it what is still under way."""
+        """Close the session and abort what is still in flight."""
         await self._session.close()
 
     @asynccontextmanager
     async def open(self, location: DownloadLink, *, offset: int = 0, etag: str = "") -> AsyncIterator["DownloadBody"]:
-        """Begin a download, or go on with one that was cut after `offset` bytes and had this `etag`.
+        """Begin a download, or resume one that was cut off after `offset` bytes and had this `etag`.
 
-        Look at the body's `offset`: it is 0 where the rest alone was not to be had.
+        Check the `offset` of the body: it is 0 if the server sends the file from the beginning instead.
 
         Raises:
-            IncompleteError: it cannot go on where it was cut: begin at 0.
-            ServiceError: what else `transfer.judge_download` raises, and `UnavailableError` where no answer came.
+            IncompleteError: the download cannot be resumed: begin at 0.
+            ServiceError: what else `transfer.judge_download` raises, and `UnavailableError` if no answer came.
         """
         response = await self._fetch(location, transfer.range_headers(offset, etag))
         try:
@@ -79,13 +79,13 @@ class StorageHost:
                 response.content, head=head, floor=floor, stall_seconds=self._connection.read_timeout_seconds
             )
         finally:
-            # A body read to its end has given its connection back already; any other takes it along.
+            # A body read to its end has already released its connection for reuse; otherwise the connection is closed.
             response.close()
 
     async def _fetch(self, location: DownloadLink, headers: Mapping[str, str]) -> aiohttp.ClientResponse:
         failure: ExportError
         try:
-            # A head that drips never stalls, so the time between bytes does not end it.
+            # Headers that arrive byte by byte never stall, so only a total timeout ends the wait for them.
             async with asyncio.timeout(self._connection.reply_timeout_seconds):
                 return await self._session.get(
                     URL(location.url, encoded=True),
@@ -98,11 +98,11 @@ class StorageHost:
         except FAULTS as error:
             failure = translated(error, location.host)
         except ValueError:
-            failure = ReplyError("the link is not a URL that can be followed")
+            failure = ReplyError("the signed URL is not valid")
         raise prefixed(transfer.DOING, failure)
 
     async def _start_of_error(self, response: aiohttp.ClientResponse, host: str) -> bytes:
-        """The text of an error, as far as it comes; nothing of a success, whose body is read later."""
+        """Return the text of an error reply as far as it arrives; nothing of a success, whose body is read later."""
         if response.status in (200, 206):
             return b""
         body = bytearray()
@@ -113,15 +113,19 @@ class StorageHost:
                     if len(body) > MAX_ERROR_BYTES:
                         break
         except BODY_FAULTS:
-            log.debug("the text of an error from %s was cut short", host)
+            log.debug("the error reply of %s was cut off", host)
         return bytes(body)
 
 
 class DownloadBody:
     """The body of a download.
 
-    `offset`: the first byte of the archive it holds. `length`: its bytes, where known. `etag`, `goog_hash`, `form`: see
-    `transfer.DownloadHead`. `end_proved`: true only once `chunks` has ended, and ended where it should.
+    Attributes:
+        offset: The position of its first byte in the archive.
+        length: Its number of bytes, if known.
+        etag, goog_hash, form: See `transfer.DownloadHead`.
+        received: The number of bytes received so far.
+        end_proved: Whether `chunks` has ended, and the end is proved to be that of the archive.
     """
 
     def __init__(
@@ -145,10 +149,10 @@ class DownloadBody:
         self.end_proved = False
 
     async def chunks(self) -> AsyncIterator[bytes]:
-        """The bytes as they were sent, in pieces as they come.
+        """Yield the bytes as sent, in chunks as they arrive.
 
         Raises:
-            IncompleteError: the body was cut, stalled, or came too slowly.
+            IncompleteError: the body was cut off, stalled, or arrived too slowly.
         """
         while chunk := await self._next():
             yield chunk
@@ -159,25 +163,25 @@ class DownloadBody:
         began = clock()
         failure: IncompleteError
         try:
-            chunk = self._at_hand()
+            chunk = self._buffered()
             if chunk is None:
-                # Not left to aiohttp: a broken chunk drops its time-out and ends nothing.
+                # aiohttp's own timeout is not reliable: a malformed chunk cancels it.
                 async with asyncio.timeout(self._stall_seconds):
                     chunk = await self._content.readany()
         except TimeoutError:
-            failure = IncompleteError(f"{transfer.DOING}: nothing more came after {self.received} bytes")
+            failure = IncompleteError(f"{transfer.DOING}: the body stalled after {self.received} bytes")
         except BODY_FAULTS:
-            failure = IncompleteError(f"{transfer.DOING}: it was cut after {self.received} bytes")
+            failure = IncompleteError(f"{transfer.DOING}: the body was cut off after {self.received} bytes")
         else:
             self.received += len(chunk)
             if self._floor.holds(len(chunk), waited_seconds=clock() - began):
                 return chunk
-            failure = IncompleteError(f"{transfer.DOING}: it came too slowly, and was left after {self.received} bytes")
+            failure = IncompleteError(f"{transfer.DOING}: too slow, stopped after {self.received} bytes")
         raise failure
 
-    def _at_hand(self) -> bytes | None:
-        """What has come already, for which no time-out need be set; None where there is nothing, or a fault."""
+    def _buffered(self) -> bytes | None:
+        """Return what has already arrived, which needs no timeout; None if there is nothing, or after a fault."""
         if self._content.exception() is not None:
             return None
-        at_hand = self._content.read_nowait()
-        return at_hand if at_hand or self._content.at_eof() else None
+        buffered = self._content.read_nowait()
+        return buffered if buffered or self._content.at_eof() else None
