@@ -843,12 +843,12 @@ async def test_a_create_is_in_flight_from_its_sending_to_its_answer():
     scene.gate.is_open.clear()
     task = asyncio.create_task(scene.runner.create(planned(), 1))
     await at(5)
-    assert not scene.runner.creates.asking
+    assert not scene.runner.creates.sending
     scene.gate.is_open.set()
     await at(5.5)
-    assert scene.runner.creates.asking == {planned().bundle}
+    assert scene.runner.creates.sending == {planned().bundle}
     await task
-    assert not scene.runner.creates.asking
+    assert not scene.runner.creates.sending
 
 
 @on_virtual_time

@@ -779,7 +779,7 @@ def test_with_vv_a_request_names_its_bundle_or_its_operation(run, service):
     ran = run("-vv", *BACKFILL)
     first = "everyone-events 2026-01-01T00:00:00Z to 2026-01-01T00:30:00Z: "
     about = [line.partition(first)[2] for line in ran.err if first in line]
-    assert about[0] == "its create goes out, attempt 1"
+    assert about[0] == "sending its create, attempt 1"
     assert about[1].startswith("operation ")
     assert about[2] == "its file is fetched from byte 0 on"
     assert about[3].startswith("stored, ")

@@ -302,7 +302,7 @@ def test_creates_that_become_unreadable_stop_the_export(caplog):
     assert list(played.stopped) == ["simulated"]
     assert len(service.read) < 30 + 10
     assert played.stored == {"simulated": 19}
-    assert "creates are held back, since an answer could not be read" in caplog.text
+    assert "creates are paused because an answer could not be read" in caplog.text
     assert "refused" not in caplog.text
 
 

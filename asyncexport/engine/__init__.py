@@ -1,38 +1,49 @@
-"""The fan-out: the request budget, the poller, and one coroutine a bundle.
+"""Runs all bundles concurrently: the request budget, the poller, and one coroutine per bundle.
 
-Nothing here knows a file, a socket or a database: what the engine needs of them it states as `Protocol`s, so that
-`simulate` can put memory behind it.
+Nothing here uses files, sockets or databases directly. The engine declares what it needs of them as `Protocol`s, so
+that `simulate` can run it on memory.
 
-scheduler          the loop: one coroutine a bundle, from state to state
-in_flight          where the bundles of a run are, and whether there is room for one more
-bundle_runner      one bundle from state to state; what each state leads to
-moves              a move from state to state: durable first, then told
-service_ids        whose operation, and whose export, an id is
-export_state       what the bundles of one export share, and how it is stopped
-creates            requests that start operations
-create_turns       whose create may go
-create_failures    what follows from a failed create
-operation_ends     what follows when the wait for an operation is over
-fetching           from a finished operation to a stored archive, however many tries it takes
-file_tries         one try to fetch a file
-fetch_failures     what follows from a failed try
-download           from a link to a checked archive, resumed where an earlier try was cut
-row_checks         what is known of the rows in each export's files
-download_slots     how many files are downloaded at once
-call_turns         what all bundles know of what is refused, and how long to wait between tries
-change_signal      tells those who wait that something has changed
-key_check          asks whose key it is, where an answer raises doubts
-key_hold           holds requests back meanwhile
-poller             when to look for finished operations, and at what
-listing            one request about up to 100 operations
-individual_polls   one request about one operation
-poll_failures      what follows from a failed one
-operation_answers  what the service's answer about an operation means
-watched_operations which operations are waited for, by whom, until when
+The run:
+scheduler          starts one coroutine per bundle and takes each bundle from state to state
+in_flight          counts the bundles in each phase and decides whether another one may start
+bundle_runner      processes one bundle: which step each state leads to
+moves              moves a bundle to its next state: durable first, then reported
+service_ids        checks which bundle an operation id or export id belongs to
+export_state       the state that the bundles of one export share, and how an export is stopped
+
+Creates:
+creates            sends the requests that start operations
+create_turns       decides which bundle may send its create next
+create_failures    decides what follows a failed create
+operation_ends     decides what follows when an operation ends or reaches its deadline
+
+Downloads:
+fetching           takes a bundle from a finished operation to a stored archive, with retries
+file_tries         makes one attempt to fetch a file
+fetch_failures     decides what follows a failed attempt
+download           downloads, resumes and checks one archive
+row_checks         checks the rows of each export's files
+download_slots     limits how many files are downloaded at the same time
+
+Refusals and the key:
+call_turns         shares what is known about refused calls, and decides how long to wait between attempts
+change_signal      wakes waiters when something has changed
+key_check          asks the service whether the key is good when an answer casts doubt on it
+key_hold           pauses requests until that is known
+
+Polling:
+poller             decides when to poll for finished operations, and how
+listing            polls up to 100 operations with one request
+individual_polls   polls one operation with one request
+poll_failures      decides what follows a failed poll
+operation_answers  interprets the service's answer about an operation
+watched_operations the operations that bundles wait for, with their waiters and deadlines
+
+The budget:
 budget             the gate that every API request passes
-contention_log     what is logged when somebody else uses the limit, too
-dispatcher         waits for a token, then serves the best waiter
-request_queue      who waits for leave to send
-permit             leave to send one request, and its row in the journal
-calls              what the engine asks of the service
+dispatcher         waits for a token, then grants it to the best waiting request
+request_queue      the requests that wait for a permit
+permit             permission to send one request, and its row in the journal
+contention_log     warns when another program uses the same rate limit
+calls              the service calls that the engine makes
 """

@@ -1,13 +1,14 @@
-"""The one gate that every API request passes: it gives leave to send, in the best order, within the service's limit.
+"""The gate that every API request passes: grants permits in the best order and within the service's rate limit.
 
-1. A bucket (`core.bucket`) decides how many requests may go out, and `Admission` (`core.admission`) whether any may;
-   the dispatcher waits for both, and picks who is served. Here is what comes before and after: permits and answers.
-2. Every request has its durable row in the journal before it is sent; the bucket of the next process is derived from
-   them.
-3. A permit that is left before its request may have been sent gives its token back.
-4. When the service is given up, every waiter gets the error, and so does every later caller.
-5. After a 401 nothing is sent but the question whose key it is, until that is answered.
-6. A request that is not wanted any more when its turn comes is not sent, and costs nothing.
+1. The token bucket (`core.bucket`) decides how many requests may be sent, and `Admission` (`core.admission`) whether
+   any may be sent at all. The dispatcher waits for both and picks the next request. This module hands out the permits
+   and processes the answers.
+2. Every request has a durable row in the journal before it is sent. The next process computes the level of its bucket
+   from these rows.
+3. A permit that is released before its request may have been sent returns its token.
+4. When the service is given up, every waiting request and every later one gets the error.
+5. After a 401, only the request that checks the key (`/me`) is sent until its answer is known.
+6. A request that is no longer wanted when its turn comes is not sent and costs nothing.
 """
 
 import asyncio
@@ -40,40 +41,40 @@ from asyncexport.errors import UnavailableError
 
 
 class Journal(Protocol):
-    """Where requests are on record."""
+    """The durable record of requests."""
 
     def send(self, kind: str, *, at: float) -> Awaitable[int]:
-        """Begin to put a request on record before it is sent; its id, once that is durable."""
+        """Start recording a request that is about to be sent; the result is its id, once the row is durable."""
         ...
 
     def answered(self, request_id: int, *, status: int) -> None:
-        """Add the status that came back (0: none)."""
+        """Record the HTTP status of the answer (0 if there was no answer)."""
         ...
 
     def remember(self, key: str, value: str) -> None:
-        """Keep what was learned for later runs."""
+        """Store a learned value for later runs."""
         ...
 
 
-class NotWanted(Exception):  # noqa: N818 - a way out of a permit, not an error of its own
-    """The request is not wanted any more; nothing was granted."""
+class NotWanted(Exception):  # noqa: N818 - leaves the permit's block; not an error
+    """The request is no longer wanted, and no permit was granted."""
 
 
 class Budget:
     """The gate that every API request passes.
 
     Args:
-        quota: What the service grants.
+        quota: The rate limit that the service grants.
         prefer: Whether a create or a due poll goes first.
-        backoff: How long between tries of a line that is down, and when to give up.
-        journal: Where requests are put on record.
-        wall_clock: Seconds since 1970; `loop.time()` is what waiting goes by.
-        jitter: A number in [0, 1), anew at each call.
+        backoff: The pauses between attempts while the service cannot be reached, and when to give up.
+        journal: The durable record of requests.
+        wall_clock: Returns seconds since 1970. Waiting uses `loop.time()` instead.
+        jitter: Returns a random number in [0, 1).
 
     Attributes:
-        sent: How many requests of each kind were put on record.
-        refused: How many were answered with 429.
-        key: What holds all back while it is not known whether the key is good.
+        sent: Number of requests recorded, by kind.
+        refused: Number of requests answered with 429.
+        key: Pauses all requests while it is not known whether the key is good.
     """
 
     def __init__(
@@ -100,7 +101,7 @@ class Budget:
         self.refused = 0
 
     async def open(self, history: RequestHistory) -> None:
-        """Take over the level that earlier runs left, and begin to serve."""
+        """Set the bucket to the level that earlier runs left, and start granting permits."""
         wall_time = self._wall_clock()
         self._admission.has_answered = history.has_answer
         self._admission.learning.recall(history.all_counted_since, wall_time=wall_time)
@@ -109,20 +110,20 @@ class Budget:
         self._dispatcher.start()
 
     async def close(self) -> None:
-        """Stop serving."""
+        """Stop granting permits."""
         await self._dispatcher.stop()
 
     @asynccontextmanager
     async def permit(
         self, kind: Kind, priority: Priority, *, is_wanted: Callable[[], bool] = lambda: True
     ) -> AsyncIterator[Permit]:
-        """Wait for leave to send one request; its row in the journal is queued by then, and not yet durable.
+        """Wait for a permit to send one request. On entry its journal row is queued, but not yet durable.
 
-        A block that is left before the request may have been sent gives its token back.
+        If the block is left before the request may have been sent, the token is returned.
 
         Raises:
-            NotWanted: `is_wanted` said no when its turn came.
-            UnavailableError: the line has been down for `[retry] outage`.
+            NotWanted: `is_wanted` returned false when the request's turn came.
+            UnavailableError: the service has been unreachable for `[retry] outage`.
         """
         self._admission.learning.forget_in_time(wall_time=self._wall_clock())
         serve, take_back = self._dispatcher.granted, self._dispatcher.take_back
@@ -151,18 +152,18 @@ class Budget:
 
     @property
     def tokens(self) -> int:
-        """How many counted requests could go out at once now."""
+        """Number of counted requests that could be sent now, back to back."""
         return self._bucket.tokens(self._loop.time())
 
     @property
     def next_token_seconds(self) -> float:
-        """How long until the next counted request may go out."""
+        """Seconds until the next counted request may be sent."""
         wait = self._bucket.wait_seconds(self._loop.time())
         return max(self._quota.refill_seconds if math.isinf(wait) else wait, self.paused_seconds)
 
     @property
     def scope(self) -> BudgetScope:
-        """Which requests are counted at present: `create` or `all`."""
+        """Which requests currently count against the limit: `create` or `all`."""
         return self._admission.learning.scope
 
     @property
@@ -177,21 +178,21 @@ class Budget:
 
     @property
     def paused_seconds(self) -> float:
-        """For how long a 429 still holds everybody back."""
+        """Seconds for which a 429 still pauses all requests."""
         return max(0.0, self._admission.pause.until - self._loop.time())
 
     def waiting(self, priority: Priority) -> int:
-        """How many wait for leave to send."""
-        return self._dispatcher.line.count(priority)
+        """Number of requests of this priority that wait for a permit."""
+        return self._dispatcher.queue.count(priority)
 
     async def wait_until_uncontended(self) -> None:
-        """Wait until neither a result nor a create waits for a token."""
-        await self._dispatcher.line.wait_until_uncontended()
+        """Wait until neither a results call nor a create waits for a token."""
+        await self._dispatcher.queue.wait_until_uncontended()
 
     @property
     def is_uncontended(self) -> bool:
-        """Whether neither a result nor a create waits for a token."""
-        return self._dispatcher.line.is_uncontended
+        """Whether neither a results call nor a create waits for a token."""
+        return self._dispatcher.queue.is_uncontended
 
     def _answered(self, grant: Grant, request_id: int, answer: Answer) -> None:
         self.key.answered(grant.kind, answer.status)
@@ -204,15 +205,18 @@ class Budget:
         follows = self._admission.answered(grant, answer, now=now, wall_time=wall_time, jitter=jitter, tokens=tokens)
         if follows.all_count:
             self._journal.remember("all_counted_since", repr(wall_time))
-            self._dispatcher.line.all_count()
+            self._dispatcher.queue.all_count()
         if follows.empties:
             self._bucket.empty(now)
         if follows.given_up:
-            self._dispatcher.refuse_all(lambda: _given_up(follows))
+            self._dispatcher.reject_all(lambda: _given_up(follows))
 
 
 def _given_up(follows: Consequence) -> UnavailableError:
-    hint = "what was done is kept; run the same command again when the service is back"
+    hint = "finished work is saved; run the same command again when the service is back"
     if follows.never_answered:
-        hint = "check the host ([api] base_url), the proxy ([api] proxy) and the network; it has never answered here"
+        hint = (
+            "check the host ([api] base_url), the proxy ([api] proxy) and the network; "
+            "the service has never answered for this directory"
+        )
     return UnavailableError(follows.given_up, lasting=True, hint=hint)

@@ -1,11 +1,11 @@
-"""One bundle from state to state: create, watch, fetch, store.
+"""Takes one bundle from state to state: create, watch, fetch, store.
 
-1. Each move takes a bundle in one state and gives it back in the next, which is durable by then.
-2. A bundle's failure is its own and ends in `Failed`, or in `Refused` where its operation or its file may be fine. It
-   counts an attempt only where the fault is the bundle's: a failed operation, a lost export, a bad file.
-3. An operation or an export that belongs to another bundle is not this one's (`engine.service_ids`): it counts as an
-   operation that failed, and is told.
-4. What concerns all bundles is raised: a refused key, a full disk, a broken ledger, a service gone for good.
+1. Each step takes a bundle in one state and returns it in the next, which is durable by then.
+2. A failure of one bundle ends in `Failed`, or in `Refused` if its operation or its file may still be fine. It counts
+   as an attempt only if the bundle itself is at fault: a failed operation, a lost export, a bad file.
+3. An operation or export that belongs to another bundle is not accepted for this one (`engine.service_ids`). It counts
+   as a failed operation and is reported.
+4. Errors that concern all bundles are raised: a refused key, a full disk, a broken ledger, a service that was given up.
 """
 
 from collections.abc import Callable, Container, Mapping
@@ -31,25 +31,25 @@ class BundleRunner:
     """Takes bundles from state to state.
 
     Args:
-        gate: What gives leave for a create.
-        service: What creates and locates.
-        poller: Who knows when operations are done.
-        downloads: Where archives are brought.
-        ledger: Where states are written, and ids on record.
-        export_states: The exports by name.
+        gate: The budget, which grants the permits for creates.
+        service: Creates exports and returns signed URLs.
+        poller: Waits for operations.
+        downloads: Downloads archives to the disk.
+        ledger: Records states, and the ids that the service gave.
+        export_states: The exports of this run, by name.
         tell: Called with each event.
-        call_turns: What is known of refusals, shared with the poller.
+        call_turns: What is known about refused calls; shared with the poller.
         attempts: `[retry] attempts`.
         download_slots: `[concurrency] downloads`.
-        accepted: Bundles whose archive is replaced by whatever comes. More may be added during the run.
+        accepted: Bundles whose archive may be replaced by one with far fewer rows. More may be added during the run.
         clock: Seconds since 1970 by the service's clock.
         earliest: See `BundleMoves`.
-        definitions: What is asked for by exports that the run may leave out, by name.
+        definitions: Definitions of exports that may not be part of this run, by name.
         second_look_seconds: `[download] second_look`.
 
     Attributes:
-        creates: The creates under way.
-        fetching: The downloads under way.
+        creates: The creates in progress.
+        fetching: The downloads in progress.
     """
 
     def __init__(
@@ -89,7 +89,7 @@ class BundleRunner:
         )
 
     async def resume(self, record: BundleRecord) -> BundleRecord:
-        """A bundle as an earlier run left it, ready to go on: what was parked begins at attempt 1."""
+        """Prepare a bundle that an earlier run left unfinished; a parked one starts again at attempt 1."""
         match record.state:
             case Failed() | FewerRows():
                 return self._moves.plan_again(record)
@@ -113,7 +113,7 @@ class BundleRunner:
         return await self._ends.watch(record, created, self._export_states[record.bundle.export])
 
     async def fetch(self, record: BundleRecord, ready: Ready) -> BundleRecord:
-        """See `Fetching.fetch`; an export that is another bundle's is not fetched for this one."""
+        """See `Fetching.fetch`; the file of another bundle's export is not fetched for this one."""
         if owner := await self._owners.of_export(record.bundle, ready.export_id):
             return await self._ends.failed(record, ready.attempt, f"the service gave the export of {owner}")
         return await self.fetching.fetch(record, ready, self._export_states[record.bundle.export])

@@ -1,11 +1,11 @@
-"""Trying again: what all bundles know of what goes well and what is refused, and how long to wait.
+"""Retries: shares between all bundles what is known about refused calls, and decides how long to wait.
 
-Nothing is decided here. What follows from what came back is decided by the table (`core.service.retrying`). What is
-known of refusals and of failed operations is kept by `core.service.refusals` and `core.service.operation_failures`.
-Here is the clock, the waiting, and whom to ask about the key.
+The table in `core.service.retrying` decides what follows an answer. `core.service.refusals` and
+`core.service.operation_failures` keep what is known about refusals and failed operations. This module adds the clock,
+the waiting and the check of the key.
 
-What fails for one bundle while it goes well for others all the time is no outage. After `[retry] outage` a create that
-fails so is parked, and a file that cannot be had so counts as a failed attempt; the run goes on.
+A call that keeps failing for one bundle while it succeeds for others is not an outage. After `[retry] outage` the
+bundle of such a create is parked, and a file that cannot be fetched counts as a failed attempt; the run continues.
 """
 
 import asyncio
@@ -29,7 +29,7 @@ log = logging.getLogger(__name__)
 
 
 class CallTurn:
-    """Leave to make one call, which may be a probe; to be ended by what came back."""
+    """Permission to make one call, which may be a probe. The caller ends it by reporting the result."""
 
     def __init__(self, call_turns: "CallTurns", export: str, call: Call, *, is_probe: bool) -> None:
         self._call_turns = call_turns
@@ -38,37 +38,37 @@ class CallTurn:
         self.is_probe = is_probe
 
     def succeeded(self) -> None:
-        """It was done."""
+        """Report that the call succeeded."""
         self._is_over = True
         self._call_turns.note_success(*self.key)
 
     def refused(self, error: ServiceError, *, bundle: Bundle | None = None, least_wait: float = 0.0) -> None:
-        """It was refused, maybe not to this bundle alone; the next probe waits `least_wait` seconds at the least."""
+        """Report a refusal that may concern all bundles; the next probe waits at least `least_wait` seconds."""
         self._is_over = True
         self._call_turns.note_refusal(self, error, bundle=bundle, least_wait=least_wait)
 
     def leave(self) -> None:
-        """What came back says nothing of refusals, or nothing came; does nothing where it was said what did."""
+        """End the turn without a result that says anything about refusals; does nothing after a report."""
         if not self._is_over and self.is_probe:
             self._call_turns.refusals.drop_probe(*self.key)
             self._call_turns.changes.notify()
 
 
 class CallTurns:
-    """What all bundles know.
+    """What all bundles of a run know about refused calls and failed operations.
 
     Args:
-        backoff: How long between tries, and after how long a trouble has lasted long enough.
-        jitter: A number in [0, 1), anew at each call.
-        key: Asks whose key it is.
+        backoff: The pauses between attempts, and how long trouble is waited out.
+        jitter: Returns a random number in [0, 1).
+        key: Checks the key.
         tell: Called with each event.
-        key_has_worked: Whether the service ever did what was asked with this key in this directory, before this run.
+        key_has_worked: Whether a call with this key ever succeeded in this directory before this run.
 
     Attributes:
-        refusals: What is refused.
-        failures: Which operations failed.
-        changes: Tells when either has changed.
-        now: The time, in seconds on the monotonic clock.
+        refusals: The calls that are being refused.
+        failures: The operations that failed.
+        changes: Wakes waiters when either has changed.
+        now: Returns the time in seconds on the monotonic clock.
     """
 
     def __init__(
@@ -96,40 +96,40 @@ class CallTurns:
         return self.refusals.refusal_times
 
     async def pause(self, tries: int, *, least_seconds: float = 0.0) -> None:
-        """Wait before the next try, after so many in a row that failed."""
+        """Wait before the next attempt, after `tries` failures in a row."""
         await asyncio.sleep(max(self.pause_seconds(tries), least_seconds))
 
     def pause_seconds(self, tries: int) -> float:
-        """How long to wait before the next try, after so many in a row that failed."""
+        """Seconds to wait before the next attempt, after `tries` failures in a row."""
         return self._backoff.wait_seconds(max(1, tries), jitter=self._jitter())
 
     def turn(self, export: str, call: Call, *, lets_others_go: bool = False) -> CallTurn | None:
-        """Leave to make such a call now; None: not yet. The last argument as `Refusals.wait_seconds` has it."""
+        """Take a turn for such a call; None if it may not be made yet (`lets_others_go` as in `Refusals`)."""
         if self.wait_seconds(export, call, lets_others_go=lets_others_go) > 0:
             return None
         return CallTurn(self, export, call, is_probe=self.refusals.begin(export, call))
 
     def wait_seconds(self, export: str, call: Call, *, lets_others_go: bool = False) -> float:
-        """How long until such a call may be made; infinite: until something has changed."""
+        """Seconds until such a call may be made; infinite if that takes a change first."""
         return self.refusals.wait_seconds(export, call, self.now(), lets_others_go=lets_others_go)
 
     def note_success(self, export: str, call: Call) -> None:
-        """Such a call went well."""
+        """Note that such a call succeeded."""
         was_refused = self.refusals.ongoing(export, call) is not None
         self.refusals.succeeded(export, call, self.now())
         if call is not Call.DOWNLOAD:
             self._key_has_worked = True
         if was_refused:
-            log.warning("%s are taken again", _named(export, call))
+            log.warning("%s are accepted again", _named(export, call))
             self.changes.notify()
 
     def note_refusal(self, turn: CallTurn, error: ServiceError, *, bundle: Bundle | None, least_wait: float) -> None:
-        """Such a call was refused, and no other bundle gets on."""
+        """Note that such a call was refused, while none succeeds for another bundle."""
         export, call = turn.key
-        is_news = self.refusals.ongoing(export, call) is None
+        is_first = self.refusals.ongoing(export, call) is None
         is_unreadable = failure_of(call, error) is Failure.UNREADABLE
         if is_unreadable and not self.refusals.has_worked(export, call):
-            # What cannot be read is believed when it comes twice, so long apart.
+            # An unreadable answer is believed when a second one comes at least this much later.
             least_wait = max(least_wait, self.refusal_times.confirmation_seconds)
         self.refusals.refused(
             export,
@@ -141,14 +141,14 @@ class CallTurns:
             is_unreadable=is_unreadable,
             may_be_the_key=failure_of(call, error) is Failure.FORBIDDEN,
         )
-        if is_news:
+        if is_first:
             wait = show_duration(max(self.refusal_times.probe_wait(1), least_wait))
             why = "an answer could not be read" if is_unreadable else "one was refused"
-            log.warning("%s are held back, since %s; tried again in %s: %s", _named(export, call), why, wait, error)
+            log.warning("%s are paused because %s; next attempt in %s: %s", _named(export, call), why, wait, error)
         self.changes.notify()
 
     def stop(self, export: ExportState, error: ExportError, call: Call) -> None:
-        """Stop an export, and tell so."""
+        """Stop an export and report it."""
         stopped = export.stop(error, call)
         if stopped is not None:
             self._tell(stopped)
@@ -159,16 +159,16 @@ class CallTurns:
     async def next_after(
         self, error: ExportError, export: str, call: Call, trouble: BundleFailures, known: Facts | None = None
     ) -> Action:
-        """What to do next, by the table; the key is asked for where the table wants to know.
+        """Decide what to do next, by the table; checks the key if the table asks for that.
 
         Raises:
-            UnavailableError: the service was given up while the key was asked for.
+            UnavailableError: the service was given up while the key was being checked.
         """
         known, failure = self._known(export, call, trouble, known or Facts(has_worked=False)), failure_of(call, error)
         if failure is Failure.UNREADABLE and self.refusals.repeatedly_unreadable(export, call, self.now()):
             known = replace(known, repeated=True)
         if failure is Failure.UNAUTHORIZED:
-            # `CheckedCalls` has confirmed it.
+            # `CheckedCalls` has already confirmed this.
             known = replace(known, key=KeyStatus.REFUSED)
         if failure is Failure.UNAVAILABLE:
             known = replace(known, others_succeed=self.refusals.any_succeeded_since(call, trouble.since))
@@ -182,7 +182,7 @@ class CallTurns:
         return next_step
 
     def _known(self, export: str, call: Call, trouble: BundleFailures, known: Facts) -> Facts:
-        """What is known besides what the caller knows."""
+        """Complete the facts that the caller knows."""
         now, lasted = self.now(), self.now() - trouble.since
         others = known.others_succeed or self.others_succeed(export, call, trouble)
         gone = trouble.gone_since
@@ -199,7 +199,7 @@ class CallTurns:
         )
 
     def others_succeed(self, export: str, call: Call, trouble: BundleFailures) -> bool:
-        """Whether such a call of another bundle went well since this one's trouble began."""
+        """Whether such a call succeeded for another bundle since this one's trouble began."""
         return self.refusals.succeeded_since(export, call, trouble.since)
 
 

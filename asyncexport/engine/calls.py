@@ -1,4 +1,4 @@
-"""What the engine asks of the service; the API client answers it."""
+"""The service calls that the engine makes, as protocols; the API client implements them."""
 
 from typing import Protocol
 
@@ -10,35 +10,35 @@ from asyncexport.engine.permit import Permit
 
 
 class OperationCalls(Protocol):
-    """Questions about operations.
+    """Calls that ask about operations.
 
-    Each raises a `ServiceError` where the request failed; `core.service.retrying` says what follows.
+    Each raises a `ServiceError` if the request failed; `core.service.retrying` decides what follows.
     """
 
     async def operation(self, operation_id: str, *, priority: Priority) -> Operation:
-        """One operation."""
+        """Get one operation."""
         ...
 
     async def operations(self, *, state: str = "", token: str = "", priority: Priority) -> OperationsPage:
-        """One page of the list; `state` filters it, `token` is that of the page before."""
+        """Get one page of the list; `state` filters it, `token` comes from the page before."""
         ...
 
 
 class ExportCalls(Protocol):
-    """The two ends of an export, and whose key it is. Each raises a `ServiceError`, as above."""
+    """The first and last call of an export, and the one that checks the key. Each raises a `ServiceError`, as above."""
 
     async def create(self, definition: Definition, span: Range, *, permit: Permit) -> str:
-        """Start an operation under this permit; its id."""
+        """Start an operation under this permit; return its id."""
         ...
 
     async def locate(self, export_id: str, *, priority: Priority) -> DownloadLink:
-        """A fresh link to the file of a finished operation."""
+        """Get a fresh signed URL for the file of a finished operation."""
         ...
 
     async def me(self, *, priority: Priority) -> Me:
-        """Whose key it is."""
+        """Ask whose key it is."""
         ...
 
 
 class ServiceCalls(OperationCalls, ExportCalls, Protocol):
-    """All of them."""
+    """All calls of the engine."""

@@ -1,8 +1,9 @@
-"""What is logged when somebody else uses the service's limit, too.
+"""Warns when another program uses the same rate limit.
 
-A run sends nothing that its own bucket holds no token for, and a 429 empties that bucket. If 429s keep coming to
-requests that were sent after that, then other requests are counted: of another program, or of a run in another
-directory, with the same key. Some may come of a service in trouble: the third one is told, once in a run.
+A run never sends a request without a token from its own bucket, and a 429 empties that bucket. If requests that were
+sent after that are refused again, other requests count against the limit: those of another program, or of a run in
+another directory that uses the same key. An overloaded service may refuse a few as well, so only the third such 429 is
+logged, once per run.
 """
 
 import logging
@@ -12,28 +13,28 @@ from asyncexport.core.admission import Answer, Grant
 
 log = logging.getLogger(__name__)
 
-TOLD_AT = 3
-"""The 429 of this kind that is told."""
+WARNED_AT = 3
+"""The number of unexpected 429s at which the warning is logged."""
 
 
 class ContentionLog:
-    """Counts the 429s that this run did not earn."""
+    """Counts the 429s that this run's own requests do not explain."""
 
     def __init__(self) -> None:
-        self._unearned = 0
+        self._unexpected = 0
         self._last_at = -math.inf
 
     def is_refusal(self, grant: Grant, answer: Answer, *, now: float) -> bool:
-        """Whether an answer is a 429, which is counted here; `now` is on the monotonic clock."""
+        """Whether an answer is a 429. Counts the unexpected ones; `now` is on the monotonic clock."""
         if answer.status != 429:
             return False
         if grant.counted and grant.granted_at >= self._last_at:
             self._last_at = now
-            self._unearned += 1
-            if self._unearned == TOLD_AT:
+            self._unexpected += 1
+            if self._unexpected == WARNED_AT:
                 log.warning(
-                    "the service refuses requests (429) again and again, though this run sends no more than it is "
-                    "allowed to: another program, or a run in another directory, may use the same key; all of them "
-                    "share one limit, so give each a part of it by [budget] requests_per_minute and burst"
+                    "the service keeps refusing requests (429) although this run stays within its rate limit: "
+                    "another program, or a run in another directory, may be using the same key; they all share one "
+                    "limit, so give each a part of it with [budget] requests_per_minute and burst"
                 )
         return True

@@ -1,9 +1,9 @@
-"""What follows from a failed create, as the table has it (`core.service.retrying`).
+"""Decides what follows a failed create, by the table in `core.service.retrying`.
 
-1. The row of the intent is taken back at once, whatever came back: the service is known to have said no, or the answer
-   is lost and counted as a possible duplicate.
-2. What may come to all creates is probed (`core.service.refusals`). What is refused otherwise is the export's trouble
-   if its newest bundle is refused, too, and the bundle's if others are taken.
+1. The bundle leaves `Creating` immediately, whatever the failure was: either the service refused the create, or its
+   answer is lost and counted as a possible duplicate.
+2. Refusals that may concern all creates are probed (`core.service.refusals`). For the others, the export is at fault if
+   its newest bundle is refused as well, and the bundle is at fault if others are accepted.
 """
 
 import asyncio
@@ -20,23 +20,23 @@ from asyncexport.engine.export_state import ExportHasStopped, ExportState
 from asyncexport.engine.moves import BundleMoves
 from asyncexport.errors import ServiceError, UnavailableError
 
-BLOCKED = frozenset({Failure.FORBIDDEN, Failure.BLOCKED, Failure.UNREADABLE})
-"""What may have come to all creates, and is probed."""
+PROBED = frozenset({Failure.FORBIDDEN, Failure.BLOCKED, Failure.UNREADABLE})
+"""Failures that may concern all creates, and are probed."""
 
-SAID_NO = frozenset({Failure.REFUSED, Failure.NOT_FOUND, Failure.GONE})
-"""What is the export's trouble, or the bundle's."""
+REJECTED = frozenset({Failure.REFUSED, Failure.NOT_FOUND, Failure.GONE})
+"""Refusals for which the export or the bundle is at fault."""
 
 
 class CreateFailures:
-    """What follows from failed creates.
+    """Decides what follows failed creates.
 
     Args:
-        moves: Where states are written.
-        call_turns: What is known of refusals.
-        turns: Whose create may go.
+        moves: Records states.
+        call_turns: What is known about refused calls.
+        turns: Decides which bundle may send its create.
 
     Attributes:
-        is_over: Whether the run is to end: no create is sent any more.
+        run_is_ending: Whether an error has ended the run, so that no more creates are sent.
     """
 
     def __init__(self, moves: BundleMoves, call_turns: CallTurns, turns: CreateTurns) -> None:
@@ -44,32 +44,34 @@ class CreateFailures:
         self._call_turns = call_turns
         self._turns = turns
         self._troubles: dict[Bundle, BundleFailures] = {}
-        self.is_over = False
+        self.run_is_ending = False
 
     async def note(
         self, asked: BundleRecord, attempt: int, export: ExportState, turn: CreateTurn, error: ServiceError
     ) -> BundleRecord:
-        """Take the row of the intent back, and note what else all must know at once."""
+        """Return the bundle to `Planned`, and note what concerns other bundles immediately."""
         failure, bundle = failure_of(Call.CREATE, error), asked.bundle
         is_lost = failure is Failure.UNREADABLE or (isinstance(error, UnavailableError) and error.unanswered)
         if is_lost:
             self._moves.tell(PossibleDuplicate(bundle))
-        self.is_over = self.is_over or failure in (Failure.GIVEN_UP, Failure.UNAUTHORIZED)
-        if failure in SAID_NO:
+        self.run_is_ending = self.run_is_ending or failure in (Failure.GIVEN_UP, Failure.UNAUTHORIZED)
+        if failure in REJECTED:
             export.creates.refused(bundle, str(error))
             export.waiting.pop(bundle, None)
-        elif failure in BLOCKED and not self._others_succeed(export, bundle):
-            is_odd = failure is Failure.UNREADABLE
-            turn.turn.refused(error, least_wait=self._call_turns.refusal_times.confirmation_seconds if is_odd else 0.0)
+        elif failure in PROBED and not self._others_succeed(export, bundle):
+            is_unreadable = failure is Failure.UNREADABLE
+            turn.turn.refused(
+                error, least_wait=self._call_turns.refusal_times.confirmation_seconds if is_unreadable else 0.0
+            )
         if failure is Failure.UNREADABLE:
             return await self._moves.count_attempt(asked, attempt, str(error))
         return await self._moves.note(asked, Planned(attempt))
 
     async def after(self, record: BundleRecord, export: ExportState, error: ServiceError) -> BundleRecord:
-        """What the table says, once the row of the intent is taken back."""
+        """Do what the table says, once the bundle is back at `Planned`."""
         name, bundle, failure = export.export.name, record.bundle, failure_of(Call.CREATE, error)
-        if failure in SAID_NO:
-            return await self._see_others(record, export, error)
+        if failure in REJECTED:
+            return await self._find_who_is_at_fault(record, export, error)
         trouble, known = self._trouble(bundle), Facts(has_worked=export.accepted)
         trouble.count += failure is not Failure.RATE_LIMITED
         if failure is Failure.UNREADABLE:
@@ -83,7 +85,7 @@ class CreateFailures:
                 self._call_turns.stop(export, error, Call.CREATE)
                 raise ExportHasStopped from error
             case Action.STOP_RUN:
-                self.is_over = True
+                self.run_is_ending = True
                 raise error
             case Action.RETRY if self._others_succeed(export, bundle):
                 await asyncio.sleep(self._call_turns.refusal_times.probe_wait(trouble.count))
@@ -91,8 +93,10 @@ class CreateFailures:
                 await self._call_turns.pause(trouble.count)
         return record
 
-    async def _see_others(self, record: BundleRecord, export: ExportState, error: ServiceError) -> BundleRecord:
-        """Wait until it is known whether the refusal of a create is the bundle's trouble or the export's."""
+    async def _find_who_is_at_fault(
+        self, record: BundleRecord, export: ExportState, error: ServiceError
+    ) -> BundleRecord:
+        """Wait until it is known whether the bundle or the export caused the refusal of a create."""
         bundle, creates = record.bundle, export.creates
         self._moves.tell(Retried(bundle, str(error)))
         while not export.creates_stopped_by:
@@ -107,17 +111,17 @@ class CreateFailures:
                 case Action.STOP_EXPORT:
                     self._call_turns.stop(export, error, Call.CREATE)
                     raise ExportHasStopped from error
-            self._turns.look_for_newest(export)
+            self._turns.pick_newest(export)
             if bundle in creates.undecided and not creates.newest_refused:
                 await self._call_turns.changes.wait(float("inf"))
         raise ExportHasStopped from error
 
     def has_failed(self, bundle: Bundle) -> bool:
-        """Whether a create of the bundle failed, and none was taken since."""
+        """Whether a create of the bundle failed and none was accepted since."""
         return bundle in self._troubles
 
     def forget(self, bundle: Bundle) -> None:
-        """A create of the bundle was taken, or the bundle is parked."""
+        """Forget the bundle's failures: a create of it was accepted, or it is parked."""
         self._troubles.pop(bundle, None)
 
     def _trouble(self, bundle: Bundle) -> BundleFailures:
@@ -127,7 +131,7 @@ class CreateFailures:
         return self._call_turns.others_succeed(export.export.name, Call.CREATE, self._trouble(bundle))
 
     def _is_unreadable_again(self, export: ExportState) -> bool:
-        """Whether a create of the export was answered with something unreadable before, long enough ago."""
+        """Whether an earlier create of the export got an unreadable answer, long enough ago."""
         since = export.unreadable_since
         export.unreadable_since = self._call_turns.now() if since is None else since
         return (

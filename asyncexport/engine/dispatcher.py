@@ -1,9 +1,11 @@
-"""Gives leave to send: waits until there is a token, and then picks the best of those who wait.
+"""Waits for a token, then grants it to the best waiting request.
 
-1. The bucket decides how many may go out, `Admission` whether any may; neither waits, and nothing is decided here.
-2. The token comes first and the waiter after, so that a token is never spent on yesterday's order.
-3. While there are plenty of tokens, nothing is picked, and no request waits.
-4. A waiter that is cancelled at the very moment it is served gives its grant back.
+1. The bucket decides how many requests may be sent, `Admission` whether any may. Both are pure; this module does the
+   waiting.
+2. The dispatcher waits for the token first and picks the request afterwards, so that it always serves the request that
+   is best at that time.
+3. While there are plenty of tokens, requests are granted immediately, without queueing.
+4. A waiter that is cancelled just as it is served returns its grant.
 """
 
 import asyncio
@@ -19,11 +21,11 @@ from asyncexport.engine.request_queue import RequestQueue
 
 
 class PacingLimiter:
-    """An `AsyncLimiter` at the bucket's side: the bucket decides, the limiter paces what was decided.
+    """An `AsyncLimiter` that follows the bucket: the bucket decides, the limiter only paces.
 
-    The limiter knows of requests that were granted, and not of those that are in flight for long, were never sent, or
-    were refused. Where it would hold up what the bucket decided, or is more than a token off, it is made anew at the
-    bucket's level.
+    The limiter knows only which requests were granted, not which of them are still in flight, were never sent or were
+    refused. When it would delay a request that the bucket allows, or is more than one token off, it is replaced by a
+    new one at the bucket's level.
     """
 
     def __init__(self, size: int, refill_seconds: float) -> None:
@@ -32,14 +34,14 @@ class PacingLimiter:
         self._limiter = self._full()
 
     async def acquire(self, used: float) -> None:
-        """Take one, of which the bucket says that it is there; `used` tokens of the bucket are missing before that."""
+        """Take a token that the bucket has; `used` is the number of tokens missing from the bucket before that."""
         if not self.agrees(used):
             self._limiter = self._full()
             await self._limiter.acquire(min(used, self._size - 1))
         await self._limiter.acquire()
 
     def agrees(self, used: float) -> bool:
-        """Whether the limiter has a token, and as many as the bucket, give or take one."""
+        """Whether the limiter has a token, and its level is within one token of the bucket's."""
         left = self._size - used
         return self._limiter.has_capacity(max(1.0, left - 1)) and not self._limiter.has_capacity(left + 1)
 
@@ -48,31 +50,31 @@ class PacingLimiter:
 
 
 class Dispatcher:
-    """Serves those who wait, one after another.
+    """Grants permits to the waiting requests, one after another.
 
     Args:
-        bucket: How many may go out.
-        admission: Whether any may.
+        bucket: Decides how many requests may be sent.
+        admission: Decides whether any request may be sent.
         prefer: Whether a create or a due poll goes first.
 
     Attributes:
-        line: Who waits.
+        queue: The waiting requests.
     """
 
     def __init__(self, bucket: Bucket, admission: Admission, prefer: Prefer) -> None:
         self._bucket = bucket
         self._admission = admission
-        self._pace = PacingLimiter(bucket.size, bucket.refill_seconds)
+        self._limiter = PacingLimiter(bucket.size, bucket.refill_seconds)
         self._loop = asyncio.get_running_loop()
-        self._news = asyncio.Event()
-        self._refusal: Callable[[], BaseException] | None = None
+        self._changed = asyncio.Event()
+        self._rejection: Callable[[], BaseException] | None = None
         self._serving: asyncio.Task[None] | None = None
-        self.line = RequestQueue(prefer)
+        self.queue = RequestQueue(prefer)
 
     def start(self) -> None:
-        """Begin to serve."""
+        """Start serving."""
         self._serving = asyncio.create_task(self._serve(), name="budget")
-        self._serving.add_done_callback(self._tell_if_broken)
+        self._serving.add_done_callback(self._reject_all_on_a_bug)
 
     async def stop(self) -> None:
         """Stop serving."""
@@ -81,42 +83,42 @@ class Dispatcher:
             await asyncio.wait({self._serving})
 
     async def granted(self, kind: Kind, priority: Priority, *, counted: bool) -> Grant:
-        """Wait for leave to send; `counted` says whether that takes a token."""
-        if self._refusal:
-            raise self._refusal()
+        """Wait for a grant; `counted` says whether it takes a token."""
+        if self._rejection:
+            raise self._rejection()
         if self._is_plenty(counted=counted):
             if counted:
-                await self._pace.acquire(self._bucket.used)
+                await self._limiter.acquire(self._bucket.used)
             return self._grant(kind, counted=counted)
-        self._news.set()
-        return await self.line.wait(kind, priority, counted=counted, take_back=self.take_back)
+        self._changed.set()
+        return await self.queue.wait(kind, priority, counted=counted, take_back=self.take_back)
 
     def take_back(self, grant: Grant) -> None:
-        """Nothing was sent under this grant."""
+        """Take back a grant under which nothing was sent."""
         if grant.counted:
             self._bucket.put_back(self._loop.time(), taken_at=grant.granted_at)
         self._settled(grant)
 
     def settle(self, grant: Grant) -> None:
-        """What was sent under this grant is answered, or nobody waits for its answer any more."""
+        """Note that the request sent under this grant was answered, or that its answer is no longer awaited."""
         if grant.counted:
             self._bucket.arrived(self._loop.time())
         self._settled(grant)
 
-    def refuse_all(self, why: Callable[[], BaseException]) -> None:
-        """There is no leave any more, for those who wait and for those who come; `why` makes the error for each."""
-        self._refusal = why
-        self.line.send_away(why)
+    def reject_all(self, make_error: Callable[[], BaseException]) -> None:
+        """Fail all waiting and all later requests, each with an error of its own from `make_error`."""
+        self._rejection = make_error
+        self.queue.reject_all(make_error)
 
     def _settled(self, grant: Grant) -> None:
         self._admission.settled(grant)
-        if not self.line.is_empty:
-            self._news.set()
+        if not self.queue.is_empty:
+            self._changed.set()
 
     def _is_plenty(self, *, counted: bool) -> bool:
         """Rule 3."""
         now = self._loop.time()
-        if not self.line.is_empty or not self._admission.is_open(now):
+        if not self.queue.is_empty or not self._admission.is_open(now):
             return False
         return not counted or self._bucket.is_plenty(now)
 
@@ -124,7 +126,7 @@ class Dispatcher:
         while True:
             waits = [math.inf]
             for counted in (False, True):
-                if not self.line.has(counted=counted):
+                if not self.queue.has(counted=counted):
                     continue
                 wait = self._closed_seconds(counted=counted)
                 if wait <= 0:
@@ -132,21 +134,21 @@ class Dispatcher:
                     break
                 waits.append(wait)
             else:
-                await self._wait_for_news(min(waits))
+                await self._wait_for_change(min(waits))
 
     async def _serve_best(self, *, counted: bool) -> None:
         """Rule 2."""
         if counted:
-            await self._pace.acquire(self._bucket.used)
-            if not self.line.has(counted=True) or self._closed_seconds(counted=True) > 0:
+            await self._limiter.acquire(self._bucket.used)
+            if not self.queue.has(counted=True) or self._closed_seconds(counted=True) > 0:
                 return
-        waiter = self.line.best(counted=counted)
+        waiter = self.queue.best(counted=counted)
         waiter.granted.set_result(self._grant(waiter.kind, counted=counted))
-        # The one served decides what it asks for next before the next token is spent.
+        # Let the task that was served queue its next request before the next token is granted.
         await asyncio.sleep(0)
 
     def _closed_seconds(self, *, counted: bool) -> float:
-        """For how long nobody may be served as things stand; infinite: until something happens."""
+        """Seconds until a request may be served; infinite if that takes a change first."""
         now = self._loop.time()
         closed = self._admission.closed_seconds(now)
         return self._bucket.wait_seconds(now) if counted and closed <= 0 else closed
@@ -157,17 +159,17 @@ class Dispatcher:
             self._bucket.take(now)
         return self._admission.grant(kind, counted=counted, now=now)
 
-    async def _wait_for_news(self, seconds: float) -> None:
-        self._news.clear()
-        timer = None if math.isinf(seconds) else self._loop.call_later(seconds, self._news.set)
+    async def _wait_for_change(self, seconds: float) -> None:
+        self._changed.clear()
+        timer = None if math.isinf(seconds) else self._loop.call_later(seconds, self._changed.set)
         try:
-            await self._news.wait()
+            await self._changed.wait()
         finally:
             if timer:
                 timer.cancel()
 
-    def _tell_if_broken(self, serving: "asyncio.Task[None]") -> None:
-        """A bug of ours must end the run, not leave everybody waiting."""
+    def _reject_all_on_a_bug(self, serving: "asyncio.Task[None]") -> None:
+        """End the run if the dispatcher itself fails, instead of leaving all requests waiting."""
         bug = None if serving.cancelled() else serving.exception()
         if bug is not None:
-            self.refuse_all(lambda: bug)
+            self.reject_all(lambda: bug)

@@ -1,6 +1,6 @@
-"""What the bundles of one export share, and how it is stopped.
+"""The state that the bundles of one export share, and how an export is stopped.
 
-Bundles of a stopped export stay as the ledger has them: they are unfinished, and the next run goes on with them.
+The bundles of a stopped export keep the state that the ledger has: they are unfinished, and the next run resumes them.
 """
 
 from dataclasses import dataclass, field
@@ -13,25 +13,27 @@ from asyncexport.core.service.retrying import Call, Failure, failure_of
 from asyncexport.errors import ExportError
 
 
-class ExportHasStopped(Exception):  # noqa: N818 - a way out of a coroutine, not an error of its own
-    """The bundle's export was stopped: its coroutine ends, and the bundle stays as it is on record."""
+class ExportHasStopped(Exception):  # noqa: N818 - ends a bundle's coroutine; not an error
+    """The bundle's export was stopped: the bundle's coroutine ends, and the bundle keeps its recorded state."""
 
 
 @dataclass(slots=True)
 class ExportState:
-    """What the bundles of one export share.
+    """The state that the bundles of one export share.
 
     Attributes:
         export: The export.
-        accepted: Whether the service has ever taken a create of it.
-        ever_stored: Whether anything of it was ever stored.
-        creates_stopped_by: How its creates were refused for good; None: they are not.
-        stopped: Whether nothing of it is asked for any more, what runs at the service included.
-        creates: Which creates of it were refused.
+        accepted: Whether the service has ever accepted a create of it.
+        ever_stored: Whether any archive of it was ever stored.
+        creates_stopped_by: The error that stopped its creates for good; None if they are not stopped.
+        stopped: Whether the whole export is stopped, including its operations that are in flight at the service.
+        creates: Its refused creates.
         waiting: Bundles that wait to send their create, in order; one whose create was refused is in `creates` instead.
-        under_way: Bundles that have the turn to send their create, or have sent it.
-        alone: The bundle whose create is under way while creates go one at a time (`engine.create_turns`).
-        unreadable_since: When the first unreadable answer to a create came since one was last taken; None: none did.
+        creates_in_progress: Bundles that have the turn to send their create, or have sent it.
+        only_create: The bundle whose create is in progress while creates are sent one at a time
+            (`engine.create_turns`).
+        unreadable_since: When the first unreadable answer to a create came since one was last accepted; None if there
+            was none.
     """
 
     export: Export
@@ -41,17 +43,20 @@ class ExportState:
     stopped: bool = False
     creates: CreateRefusals = field(default_factory=CreateRefusals)
     waiting: dict[Bundle, None] = field(default_factory=dict)
-    under_way: set[Bundle] = field(default_factory=set)
-    alone: Bundle | None = None
+    creates_in_progress: set[Bundle] = field(default_factory=set)
+    only_create: Bundle | None = None
     unreadable_since: float | None = None
 
     @property
-    def goes_alone(self) -> bool:
-        """Whether creates go one at a time: what the service took in an earlier run it may refuse by now."""
+    def creates_one_at_a_time(self) -> bool:
+        """Whether creates are sent one at a time; in each run they are until the first one is accepted."""
         return self.creates.newest_accepted is None or not self.creates.is_open
 
     def stop(self, error: ExportError, call: Call) -> ExportStopped | None:
-        """Stop it: what runs at the service goes on only where its creates alone are refused. None: it was stopped."""
+        """Stop the export and return the event to report; None if it was stopped before.
+
+        If only its creates are refused, operations that are in flight at the service continue.
+        """
         was_stopped = self.creates_stopped_by is not None
         self.creates_stopped_by = self.creates_stopped_by or error
         self.stopped = self.stopped or call is not Call.CREATE

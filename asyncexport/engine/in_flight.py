@@ -1,7 +1,7 @@
-"""Where the bundles of a run are, and whether there is room for one more.
+"""Counts the bundles in each phase of a run and decides whether another one may start.
 
-A bundle runs from when it is taken up until its operation is known to be done; then it waits for its download. Bundles
-are taken up lazily: as many as may be running at the service, and not while finished ones pile up.
+A bundle is running from its start until its operation is known to be done; after that it waits for its download.
+Bundles are started lazily: only as many as may be in flight at the service, and none while finished ones pile up.
 """
 
 import asyncio
@@ -13,45 +13,45 @@ from asyncexport.core.states import BundleRecord, Created, Ready
 
 
 class InFlight:
-    """The bundles that are taken up.
+    """The bundles that were started and have not finished.
 
     Args:
-        allowed: How many operations may be running at the service at present.
-        most_waiting: How many finished ones may wait for their download before no more are begun.
-        asking: Whose create is on its way to the service.
+        allowed: Returns how many operations may currently be in flight at the service.
+        most_waiting: Number of bundles waiting for their download at which no more are started.
+        sending: Bundles whose create is in flight.
     """
 
-    def __init__(self, *, allowed: Callable[[], int], most_waiting: int, asking: AbstractSet[Bundle]) -> None:
+    def __init__(self, *, allowed: Callable[[], int], most_waiting: int, sending: AbstractSet[Bundle]) -> None:
         self._allowed = allowed
         self._most_waiting = most_waiting
-        self._asking = asking
-        self._room = asyncio.Event()
+        self._sending = sending
+        self._changed = asyncio.Event()
         self._running: set[Bundle] = set()
         self._created: set[Bundle] = set()
         self._waiting: set[Bundle] = set()
 
     @property
     def running(self) -> int:
-        """How many bundles have, or are about to have, an operation that is not known to be done."""
+        """Number of bundles that have, or are about to have, an operation that is not known to be done."""
         return len(self._running)
 
     @property
     def at_service(self) -> int:
-        """How many of these have an operation there, or a create that is on its way to it."""
-        return len(self._created | self._asking)
+        """Number of these with an operation at the service, or a create in flight."""
+        return len(self._created | self._sending)
 
     @property
     def queued(self) -> int:
-        """How many of these wait for their request."""
-        return len(self._running - self._created - self._asking)
+        """Number of these that wait to send their create."""
+        return len(self._running - self._created - self._sending)
 
     @property
     def waiting(self) -> int:
-        """How many wait for their download, or are in it."""
+        """Number of bundles that wait for their download or are being downloaded."""
         return len(self._waiting)
 
     def enter(self, record: BundleRecord) -> None:
-        """Count the bundle where it now belongs."""
+        """Count the bundle in the phase that its state belongs to."""
         self._created.discard(record.bundle)
         if isinstance(record.state, Created):
             self._created.add(record.bundle)
@@ -61,16 +61,16 @@ class InFlight:
         else:
             self._waiting.discard(record.bundle)
             self._running.add(record.bundle)
-        self._room.set()
+        self._changed.set()
 
     def leave(self, bundle: Bundle) -> None:
-        """The bundle has come to rest, or is not carried on."""
+        """Stop counting a bundle that is finished, or that this run no longer processes."""
         for these in (self._running, self._created, self._waiting):
             these.discard(bundle)
-        self._room.set()
+        self._changed.set()
 
     async def until_room(self) -> None:
-        """Wait until one more may be taken up."""
+        """Wait until another bundle may start."""
         while len(self._running) >= self._allowed() or len(self._waiting) >= self._most_waiting:
-            self._room.clear()
-            await self._room.wait()
+            self._changed.clear()
+            await self._changed.wait()

@@ -1,11 +1,11 @@
-"""Asks the service about the key, where an answer raises doubts about it.
+"""Asks the service (`/me`) whether the key is good when an answer casts doubt on it.
 
-1. However many calls are refused at once, `/me` is asked once, and all of them wait for that one answer. If one of them
-   is cancelled, the question goes on for the others. A key that `/me` refuses stays refused.
-2. `CheckedCalls` makes the service's calls, and confirms each 401 by `/me` before its caller sees it. Until then the
-   gate lets no other request pass. If the key is good, a proxy or firewall on the way said 401: the caller sees a
-   refusal.
-3. An outage while `/me` is asked is waited out, as it is for any other call.
+1. When several calls are refused at the same time, `/me` is asked once and all of them wait for that answer. If one of
+   them is cancelled, the others still get it. A key that `/me` refuses stays refused.
+2. `CheckedCalls` makes the service's calls and confirms each 401 with `/me` before the caller sees it. Until then the
+   budget grants no other permit. If the key is good, the 401 came from a proxy or gateway, and the caller gets a
+   `RefusedError`.
+3. An outage during `/me` is waited out, as for any other call.
 """
 
 import asyncio
@@ -25,15 +25,15 @@ from asyncexport.errors import RateLimitedError, RefusedError, ServiceError, Una
 Answer = TypeVar("Answer")
 
 PAUSE_SECONDS = 1.0
-"""Between two questions where the first could not be answered; the gate's own pauses come on top."""
+"""Pause before `/me` is asked again after an outage or a 429, in addition to the budget's own pauses."""
 
 
 class KeyCheck:
-    """Asks whose key it is.
+    """Checks the key with `/me`.
 
     Args:
-        me: Asks the service.
-        trusted: Called when the key was found to be good.
+        me: Calls `/me`.
+        trusted: Called when the key turned out to be good.
     """
 
     def __init__(self, me: Callable[[], Awaitable[Me]], *, trusted: Callable[[], None] = lambda: None) -> None:
@@ -44,7 +44,7 @@ class KeyCheck:
         self._is_refused = False
 
     async def standing(self) -> KeyStatus:
-        """What `/me` says of the key now (rules 1 and 3).
+        """Ask `/me` about the key (rules 1 and 3).
 
         Raises:
             UnavailableError: the service was given up.
@@ -87,14 +87,14 @@ class KeyCheck:
 
 
 class CheckedCalls:
-    """The service's calls, each 401 confirmed (rule 2); an `OperationCalls` and an `ExportCalls`.
+    """The service's calls, with each 401 confirmed (rule 2); implements `OperationCalls` and `ExportCalls`.
 
     Args:
-        service: What is asked.
-        gate: What holds everything back after a 401.
+        service: Makes the calls.
+        gate: The budget, which pauses all requests after a 401.
 
     Attributes:
-        key: Asks about the key; for those who doubt it over other answers, too, so that all of them share one question.
+        key: Checks the key. Also used where other answers cast doubt on it, so that all share one check.
     """
 
     def __init__(self, service: ServiceCalls, gate: Budget) -> None:
@@ -102,24 +102,24 @@ class CheckedCalls:
         self.key = KeyCheck(self.me, trusted=gate.key.trust)
 
     async def create(self, definition: Definition, span: Range, *, permit: Permit) -> str:
-        """Start an operation under this permit; its id."""
+        """Start an operation under this permit; return its id."""
         return await self._checked(Call.CREATE, self._service.create(definition, span, permit=permit))
 
     async def operation(self, operation_id: str, *, priority: Priority) -> Operation:
-        """One operation."""
+        """Get one operation."""
         return await self._checked(Call.POLL, self._service.operation(operation_id, priority=priority))
 
     async def operations(self, *, state: str = "", token: str = "", priority: Priority) -> OperationsPage:
-        """One page of the list."""
+        """Get one page of the list."""
         page = self._service.operations(state=state, token=token, priority=priority)
         return await self._checked(Call.LIST, page)
 
     async def locate(self, export_id: str, *, priority: Priority) -> DownloadLink:
-        """A fresh link."""
+        """Get a fresh signed URL."""
         return await self._checked(Call.RESULTS, self._service.locate(export_id, priority=priority))
 
     async def me(self, *, priority: Priority = Priority.REST) -> Me:
-        """Whose key it is."""
+        """Ask whose key it is."""
         return await self._service.me(priority=priority)
 
     async def _checked(self, call: Call, asking: Awaitable[Answer]) -> Answer:

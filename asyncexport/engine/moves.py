@@ -1,6 +1,6 @@
-"""The moves of a bundle from state to state: each is durable before anybody is told of it.
+"""Moves bundles from state to state: each new state is durable before it is reported.
 
-A bundle's failure is its own. What counts against it is an attempt; after the last one it is parked as `Failed`.
+A failure that counts against a bundle uses up an attempt; after the last attempt the bundle is parked as `Failed`.
 """
 
 import logging
@@ -16,33 +16,33 @@ log = logging.getLogger(__name__)
 
 
 class StateLog(Protocol):
-    """Where states are written, and with them the ids that the service gave."""
+    """The record of states, and of the ids that the service gave."""
 
     async def append(self, record: BundleRecord, *, at: float) -> None:
-        """Add a row; it is durable on return."""
+        """Add a row, which is durable on return."""
         ...
 
     async def bundles_of_operation(self, operation_id: str) -> tuple[Bundle, ...]:
-        """For which bundles an operation's id was ever written, in this order."""
+        """Return the bundles for which this operation id was ever recorded, in the order of their rows."""
         ...
 
     async def bundles_of_export(self, export_id: str) -> tuple[Bundle, ...]:
-        """The same of an export's id."""
+        """Return the bundles for which this export id was ever recorded, in the order of their rows."""
         ...
 
 
 class BundleMoves:
-    """Writes the moves, and tells of them.
+    """Records each new state and reports it.
 
     Args:
-        ledger: Where states are written.
+        ledger: The record of states.
         tell: Called with each event.
         attempts: `[retry] attempts`.
         clock: Seconds since 1970 by the service's clock.
-        earliest: The earliest time that it may be by that clock, as long as it is in doubt. None: it never is.
+        earliest: The earliest time that it may be by that clock while the clock is in doubt; None if it never is.
 
     Attributes:
-        tell, attempts, clock, earliest: As they were given.
+        tell, attempts, clock, earliest: The arguments of the same names.
     """
 
     def __init__(
@@ -61,7 +61,7 @@ class BundleMoves:
         self.earliest = earliest or clock
 
     async def note(self, record: BundleRecord, state: State) -> BundleRecord:
-        """The bundle in its new state, once that is durable."""
+        """Record the new state; return the bundle in it, once that is durable."""
         stored = state if isinstance(state, Stored) else record.stored
         after = BundleRecord(record.bundle, record.revision, moved(record.state, state), stored)
         await self._ledger.append(after, at=self.clock())
@@ -71,18 +71,18 @@ class BundleMoves:
         return after
 
     async def count_attempt(self, record: BundleRecord, attempt: int, reason: str) -> BundleRecord:
-        """Planned for the next attempt, or parked after the last."""
+        """Plan the next attempt, or park the bundle after the last one."""
         self.tell(Retried(record.bundle, reason))
         if attempt >= self.attempts:
             return await self.note(record, Failed(reason))
         return await self.note(record, Planned(attempt + 1))
 
     def plan_again(self, record: BundleRecord) -> BundleRecord:
-        """A parked bundle, planned at attempt 1; not written, since its next row says it (rule 3 of `core.states`)."""
+        """Return a parked bundle as `Planned`, attempt 1. Not recorded: its next row implies it (`core.states`, 3)."""
         return self.take_up(record, Planned())
 
     def take_up(self, record: BundleRecord, state: State) -> BundleRecord:
-        """A parked bundle in the state that it goes on from; not written, since its next row says it."""
+        """Return a parked bundle in the state that it resumes from. Not recorded: its next row implies it."""
         after = replace(record, state=moved(record.state, state))
         self.tell(event_of(record, after))
         return after

@@ -1,7 +1,7 @@
-"""What follows when the wait for an operation is over: done, failed, gone, refused, or still running at its deadline.
+"""Decides what follows when an operation has completed, failed, is gone or refused, or still runs at its deadline.
 
-An operation or an export that the service gave for another range before has failed as well (`engine.service_ids`).
-Whether a failed operation is the bundle's trouble is seen by the operations that end next
+An operation or export whose id the service gave for another range before counts as failed (`engine.service_ids`).
+Whether the bundle or the service caused a failure is decided by the operations that end next
 (`core.service.operation_failures`); until then the bundle waits.
 """
 
@@ -24,13 +24,13 @@ from asyncexport.errors import GoneError, OperationFailedError, RefusedError, Re
 
 
 class OperationEnds:
-    """Waits for operations, and says what follows.
+    """Waits for operations and decides what follows.
 
     Args:
-        poller: Who knows when operations are done.
-        moves: Where states are written.
-        call_turns: What is known of refusals.
-        owners: Whose an export is.
+        poller: Waits for operations.
+        moves: Records states.
+        call_turns: What is known about refused calls.
+        owners: Finds the bundle that an id belongs to.
     """
 
     def __init__(self, poller: OperationPoller, moves: BundleMoves, call_turns: CallTurns, owners: IdOwners) -> None:
@@ -41,10 +41,10 @@ class OperationEnds:
         self._watching = 0
 
     async def watch(self, record: BundleRecord, created: Created, export: ExportState) -> BundleRecord:
-        """From `Created` to `Ready`, back to `Planned` for the next attempt, or parked.
+        """Take a bundle from `Created` to `Ready`, back to `Planned` for the next attempt, or to a parked state.
 
         Raises:
-            ExportHasStopped: the service refuses all that is asked of the export's operations.
+            ExportHasStopped: the service refuses every poll.
         """
         failures = self._call_turns.failures
         try:
@@ -74,7 +74,7 @@ class OperationEnds:
             self._call_turns.changes.notify()
 
     async def failed(self, record: BundleRecord, attempt: int, reason: str) -> BundleRecord:
-        """The operation came to nothing: back to `Planned`, or parked, once it is known whose trouble that is."""
+        """Handle a failed operation: `Planned` again, or parked, once it is known which side caused it."""
         call_turns, failures = self._call_turns, self._call_turns.failures
         pause = call_turns.pause_seconds(failures.failed_probes + 1)
         failed = failures.failed(record.bundle, reason, now=call_turns.now(), backoff_seconds=pause)
@@ -95,7 +95,7 @@ class OperationEnds:
     async def _after_refusal(
         self, record: BundleRecord, created: Created, error: GoneError | RefusedError | ReplyError, export: ExportState
     ) -> BundleRecord:
-        """The poller has asked often enough: what it was told is believed."""
+        """Handle an answer that the poller got often enough to believe it."""
         call_turns, since = self._call_turns, self._call_turns.now() - self._call_turns.refusal_times.lasting_seconds
         known = Facts(
             key=KeyStatus.GOOD,
@@ -113,7 +113,7 @@ class OperationEnds:
 
 
 class OverdueOperations:
-    """Asks once more for operations that were parked as overdue; arguments as for `OperationEnds`."""
+    """Polls operations again that were parked as overdue; arguments as for `OperationEnds`."""
 
     def __init__(self, poller: OperationPoller, moves: BundleMoves, call_turns: CallTurns) -> None:
         self._poller = poller
@@ -121,10 +121,10 @@ class OverdueOperations:
         self._call_turns = call_turns
 
     async def ask_once_more(self, record: BundleRecord, overdue: Overdue, export: Export) -> BundleRecord:
-        """Only where the operation still runs, or came to nothing, is it given up for a new one, or for narrower ones.
+        """Poll the operation; if it still runs or has failed, plan a new one or narrower bundles instead.
 
         Raises:
-            ExportHasStopped: it cannot be asked for; the bundle stays parked.
+            ExportHasStopped: the operation cannot be polled; the bundle stays parked.
         """
         trouble = BundleFailures(self._call_turns.now())
         while True:
@@ -134,9 +134,7 @@ class OverdueOperations:
                 return await self._give_up(record, export, str(error))
             except ServiceError as error:
                 trouble.failed(failure_of(Call.POLL, error), self._call_turns.now())
-                match await self._call_turns.next_after(
-                    error, ALL_EXPORTS, Call.POLL, trouble, self._asked_in_vain(trouble)
-                ):
+                match await self._call_turns.next_after(error, ALL_EXPORTS, Call.POLL, trouble, self._facts(trouble)):
                     case Action.STOP_RUN:
                         raise
                     case Action.NEW_ATTEMPT:
@@ -146,21 +144,21 @@ class OverdueOperations:
                 await self._pause(error, trouble)
                 continue
             if finished is None:
-                return await self._give_up(record, export, "its operation still runs")
+                return await self._give_up(record, export, "its operation is still running")
             return await self._moves.note(record, _ready(overdue, finished, self._moves))
 
     async def _give_up(self, record: BundleRecord, export: Export, reason: str) -> BundleRecord:
-        """Planned again, unless bundles are narrower by now: the next run splits it."""
+        """Plan the bundle again, unless bundles are narrower by now: then the next run splits it."""
         if is_too_wide(record, export):
             return await self._moves.note(record, Failed(f"{reason}; narrower bundles will take its place"))
         return self._moves.plan_again(record)
 
-    def _asked_in_vain(self, trouble: BundleFailures) -> Facts:
-        """What is known of an operation that was asked for in vain for so long."""
+    def _facts(self, trouble: BundleFailures) -> Facts:
+        """What is known about an operation whose polls have been failing since the trouble began."""
         return Facts(lasting=self._call_turns.refusal_times.is_lasting(self._call_turns.now() - trouble.since))
 
     async def _pause(self, error: ServiceError, trouble: BundleFailures) -> None:
-        """Wait before an operation is asked for again."""
+        """Wait before the operation is polled again."""
         call_turns = self._call_turns
         match failure_of(Call.POLL, error):
             case Failure.GONE:
@@ -172,7 +170,7 @@ class OverdueOperations:
 
 
 def _ready(asked: Created | Overdue, finished: FinishedOperation, moves: BundleMoves) -> Ready:
-    """Where the time is in doubt, the earlier one counts: an archive must not be taken for settled that was not."""
+    """Make the `Ready` state. If times differ, the earlier one counts: unsettled data must not count as settled."""
     asked_at = min(asked.asked_at, moves.earliest())
     began = believed_start(finished.exported_at, asked_at=asked_at, now=moves.clock())
     return Ready.of(asked, exported_at=began, export_id=finished.export_id)

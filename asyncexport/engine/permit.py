@@ -1,10 +1,10 @@
-"""Leave to send one request: what it was granted for, its row in the journal, and what came back.
+"""A permit to send one request: the grant, the request's row in the journal, and its answer.
 
-1. A request may be sent once its row is durable, and counts as sent from that moment: nobody can say later whether it
-   reached the service.
-2. What came back is said once, at once, and before the permit is left.
-3. A permit that is left before its request may have been sent costs nothing. Its row may stay: the next process then
-   takes one token too many for used, never one too few.
+1. A request may be sent once its row is durable. From then on it counts as sent, because it cannot be known later
+   whether it reached the service.
+2. The answer is reported once, as soon as it arrives and before the permit is released.
+3. A permit that is released before its request may have been sent costs nothing. Its row may remain. The next process
+   then counts one token too many as used, never one too few.
 """
 
 import asyncio
@@ -14,16 +14,16 @@ from asyncexport.core.admission import Answer, Grant
 
 
 class Permit:
-    """Leave to send one request.
+    """Permission to send one request.
 
     Args:
-        grant: What was granted.
-        recording: Puts the request on record; gives the number of its row once that is durable.
-        on_answer: Told the number of the row and what came back.
+        grant: The grant that the permit is based on.
+        recording: Records the request; the result is the id of its row, once that is durable.
+        on_answer: Called with the grant, the id of the row and the answer.
 
     Attributes:
         may_be_sent: Whether the request may have been sent.
-        is_answered: Whether it was said what came back.
+        is_answered: Whether the answer was reported.
     """
 
     def __init__(
@@ -37,22 +37,22 @@ class Permit:
         self.is_answered = False
 
     async def recorded(self) -> None:
-        """Wait until the request has its durable row; it may be sent from then on."""
+        """Wait until the request's row is durable; it may be sent from then on."""
         await self._recording
         self.may_be_sent = True
 
     def answered(self, status: int | None, *, retry_after: float | None = None, problem: str = "") -> None:
-        """Say what came back, as `Answer` takes it; only the first time counts."""
+        """Report the answer (arguments as for `Answer`); only the first call counts."""
         if not self.is_answered:
             self.is_answered = True
             self._on_answer(self._grant, self._recording.result(), Answer(status, retry_after, problem))
 
     def leave(self) -> None:
-        """Wait for the row no longer."""
+        """Stop waiting for the row."""
         self._recording.cancel()
 
 
 def _note_outcome(recording: "asyncio.Future[int]") -> None:
-    """Keep asyncio from printing a failure that nobody waits for any more: the next caller gets the same error."""
+    """Keep asyncio from printing a failure that is no longer awaited: the next caller gets the same error."""
     if not recording.cancelled():
         recording.exception()

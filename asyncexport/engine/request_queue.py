@@ -1,7 +1,9 @@
-"""Who waits for leave to send a request, the best first.
+"""The requests that wait for a permit, best first.
 
-1. Results go first, then creates and polls as `[polling] prefer` says, then the rest; first in, first out among equals.
-2. Those that take a token and those that take none wait apart: an empty bucket holds up the first alone.
+1. Results calls go first, then creates and polls in the order set by `[polling] prefer`, then all others. Requests of
+   equal rank are served first in, first out.
+2. Requests that take a token and requests that take none wait in separate queues: an empty bucket delays only the
+   former.
 """
 
 import asyncio
@@ -16,7 +18,7 @@ from asyncexport.core.service.requests import Kind
 
 @dataclass(order=True, slots=True)
 class RequestWaiter:
-    """One request that waits for leave."""
+    """One request that waits for a permit."""
 
     rank: int
     order: int
@@ -25,7 +27,7 @@ class RequestWaiter:
 
 
 class RequestQueue:
-    """All that wait."""
+    """All requests that wait for a permit."""
 
     def __init__(self, prefer: Prefer) -> None:
         self._prefer = prefer
@@ -38,24 +40,24 @@ class RequestQueue:
 
     @property
     def is_empty(self) -> bool:
-        """Whether nobody waits."""
+        """Whether no request waits."""
         return not (self._counted or self._free)
 
     @property
     def is_uncontended(self) -> bool:
-        """Whether neither a result nor a create waits."""
+        """Whether neither a results call nor a create waits."""
         return self._uncontended.is_set()
 
     async def wait_until_uncontended(self) -> None:
-        """Wait until that is so."""
+        """Wait until neither a results call nor a create waits."""
         await self._uncontended.wait()
 
     def count(self, priority: Priority) -> int:
-        """How many wait."""
+        """Number of requests of this priority that wait."""
         return self._waiting[priority]
 
     async def wait(self, kind: Kind, priority: Priority, *, counted: bool, take_back: Callable[[Grant], None]) -> Grant:
-        """Wait for leave; `take_back` is given what was granted in the very moment in which the wait was cancelled."""
+        """Wait for a grant. If the wait is cancelled just as it is granted, the grant goes to `take_back`."""
         granted: asyncio.Future[Grant] = asyncio.get_running_loop().create_future()
         waiter = RequestWaiter(rank(priority, self._prefer), next(self._orders), kind, granted)
         heapq.heappush(self._counted if counted else self._free, waiter)
@@ -70,27 +72,27 @@ class RequestQueue:
             self._note_waiting(priority, -1)
 
     def has(self, *, counted: bool) -> bool:
-        """Whether one waits that takes a token (`counted`), or one that takes none."""
+        """Whether a request waits that takes a token (`counted`), or one that takes none."""
         heap = self._counted if counted else self._free
         while heap and heap[0].granted.done():
             heapq.heappop(heap)
         return bool(heap)
 
     def best(self, *, counted: bool) -> RequestWaiter:
-        """Who is to be served next, and waits no longer; there must be one."""
+        """Remove and return the request to serve next; there must be one."""
         return heapq.heappop(self._counted if counted else self._free)
 
     def all_count(self) -> None:
-        """From now on all of them take a token."""
+        """Make all waiting requests take a token."""
         for waiter in self._free:
             heapq.heappush(self._counted, waiter)
         self._free.clear()
 
-    def send_away(self, why: Callable[[], BaseException]) -> None:
-        """Tell all of them that there will be no leave; `why` makes the error for each."""
+    def reject_all(self, make_error: Callable[[], BaseException]) -> None:
+        """Fail all waiting requests, each with an error of its own from `make_error`."""
         for waiter in self._counted + self._free:
             if not waiter.granted.done():
-                waiter.granted.set_exception(why())
+                waiter.granted.set_exception(make_error())
         self._counted.clear()
         self._free.clear()
 

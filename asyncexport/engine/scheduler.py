@@ -1,11 +1,12 @@
-"""The loop of a run: one coroutine a bundle, so many at once, each going from state to state until it is at rest.
+"""The main loop of a run: starts one coroutine per bundle, which takes the bundle from state to state until it is done.
 
-1. Running and resuming are the same loop: a bundle comes with the state that the ledger has, and goes on from there.
-2. Bundles are taken up lazily, when there is room (`engine.in_flight`). The newest of an export is taken up ahead of
-   its turn where it has to be known how it fares (`engine.create_turns`).
-3. A bundle's failure is its own and ends in its own coroutine (`runner`). What concerns all ends the run.
-4. Asked to stop, it begins nothing new, lets the downloads under way finish within the grace, waits for the answers of
-   the creates that were sent, and leaves the rest as the ledger has it.
+1. Running and resuming are the same: each bundle starts from the state that the ledger has for it.
+2. Bundles are started lazily, when there is room (`engine.in_flight`). The newest bundle of an export is started ahead
+   of its turn when its result is needed to decide about the others (`engine.create_turns`).
+3. The failure of one bundle is handled in that bundle's coroutine (`engine.bundle_runner`). An error that concerns all
+   bundles ends the run.
+4. When asked to stop, the run starts nothing new, lets downloads in progress finish within the grace period and waits
+   for the answers to creates that were sent. Everything else stays as the ledger has it.
 """
 
 import asyncio
@@ -24,14 +25,17 @@ from asyncexport.errors import ExportError
 
 @dataclass(slots=True)
 class Stop:
-    """How a run is asked to end: politely at first, then at once."""
+    """Asks a run to end: gracefully the first time, immediately the second time."""
 
     asked: asyncio.Event = field(default_factory=asyncio.Event)
     now: asyncio.Event = field(default_factory=asyncio.Event)
     reason: Exit | None = None
 
     def ask(self, reason: Exit) -> None:
-        """End politely, with this exit code if work is left; asked again, end at once. The first reason stands."""
+        """Ask to end gracefully, with this exit code if work is left; a second call asks to end immediately.
+
+        The exit code of the first call is kept.
+        """
         if self.asked.is_set():
             self.now.set()
             return
@@ -40,19 +44,19 @@ class Stop:
 
 
 class Scheduler:
-    """The fan-out.
+    """Runs many bundles concurrently.
 
     Args:
         runner: Takes one bundle from state to state.
-        poller: Polls for all.
-        allowed: How many operations may be running at the service at present.
-        most_waiting: How many finished ones may wait for their download before no more are begun.
-        stop: How the run is asked to end.
-        grace_seconds: How long downloads under way may go on after that.
+        poller: Polls for the operations of all bundles.
+        allowed: Returns how many operations may currently be in flight at the service.
+        most_waiting: Number of bundles waiting for their download at which no more are started.
+        stop: Asks the run to end.
+        grace_seconds: Seconds that downloads in progress may take after that.
 
     Attributes:
-        in_flight: Where the bundles are.
-        more_to_create: Whether bundles are left that were not taken up yet.
+        in_flight: Counts the bundles in each phase.
+        more_to_create: Whether there are bundles that were not started yet.
     """
 
     def __init__(
@@ -69,33 +73,33 @@ class Scheduler:
         self._poller = poller
         self._stop = stop
         self._grace_seconds = grace_seconds
-        self._carrying: dict[asyncio.Task[None], Bundle] = {}
-        self.in_flight = InFlight(allowed=allowed, most_waiting=most_waiting, asking=runner.creates.asking)
+        self._tasks: dict[asyncio.Task[None], Bundle] = {}
+        self.in_flight = InFlight(allowed=allowed, most_waiting=most_waiting, sending=runner.creates.sending)
         self.more_to_create = True
         self._group: asyncio.TaskGroup | None = None
 
     async def run(
         self, work: Iterator[BundleRecord], *, newest: Callable[[str], BundleRecord | None] = lambda _: None
     ) -> None:
-        """Carry all bundles to where they rest, or until asked to stop.
+        """Process all bundles until each is final or parked, or until asked to stop.
 
         Args:
-            work: The bundles in the order in which they are taken up.
-            newest: Gives the newest bundle of an export out of `work`, ahead of its turn; None: there is none.
+            work: The bundles in the order in which they are started.
+            newest: Takes the newest bundle of an export out of `work`, ahead of its turn; None if there is none left.
 
         Raises:
-            ExportError: what concerns all bundles.
+            ExportError: an error that concerns all bundles.
         """
         self.more_to_create = True
-        self._runner.creates.turns.take_newest = lambda export: self._take_newest(newest, export)
+        self._runner.creates.turns.take_newest = lambda export: self._start_newest(newest, export)
         try:
-            await self._carry_all(work)
+            await self._run_all(work)
         except BaseExceptionGroup as failures:
             raise _cause(failures) from failures
         finally:
-            await self._finish_posts()
+            await self._finish_creates()
 
-    async def _carry_all(self, work: Iterator[BundleRecord]) -> None:
+    async def _run_all(self, work: Iterator[BundleRecord]) -> None:
         async with asyncio.TaskGroup() as group:
             self._group = group
             polling = group.create_task(self._poller.run(), name="poller")
@@ -109,22 +113,22 @@ class Scheduler:
                 helper.cancel()
 
     async def _feed(self, work: Iterator[BundleRecord], group: asyncio.TaskGroup) -> None:
-        """Take up bundles while there is room; return when all have come to rest."""
+        """Start bundles while there is room; return when all have finished."""
         for record in work:
             await self.in_flight.until_room()
-            self._take_up(record, group)
+            self._start(record, group)
         self.more_to_create = False
-        while self._carrying:
-            await asyncio.wait(self._carrying)
+        while self._tasks:
+            await asyncio.wait(self._tasks)
 
-    def _take_up(self, record: BundleRecord, group: asyncio.TaskGroup) -> None:
+    def _start(self, record: BundleRecord, group: asyncio.TaskGroup) -> None:
         self.in_flight.enter(record)
-        task = group.create_task(self._carry(record), name="bundle")
-        self._carrying[task] = record.bundle
-        task.add_done_callback(self._left)
+        task = group.create_task(self._run_bundle(record), name="bundle")
+        self._tasks[task] = record.bundle
+        task.add_done_callback(self._finished)
 
-    def _take_newest(self, newest: Callable[[str], BundleRecord | None], export: str) -> Bundle | None:
-        """Take up the newest bundle of an export at once, whether or not there is room; which it is.
+    def _start_newest(self, newest: Callable[[str], BundleRecord | None], export: str) -> Bundle | None:
+        """Start the newest bundle of an export immediately, even if there is no room, and return it.
 
         Called by another bundle. If that one is being cancelled, the run is ending, and the group takes no more tasks.
         """
@@ -134,17 +138,17 @@ class Scheduler:
         record = newest(export)
         if record is None:
             return None
-        self._take_up(record, self._group)
+        self._start(record, self._group)
         return record.bundle
 
-    async def _carry(self, record: BundleRecord) -> None:
-        """One bundle, from where the ledger has it to where it rests."""
+    async def _run_bundle(self, record: BundleRecord) -> None:
+        """Process one bundle from its recorded state until it is final or parked."""
         try:
             record = await self._runner.resume(record)
             while True:
                 self.in_flight.enter(record)
                 if self._stop.asked.is_set() and not isinstance(record.state, Ready):
-                    # Rule 4: a download that fails within the grace may be worth a new attempt, for the next run.
+                    # Rule 4. If a download fails within the grace period, its next attempt is left to the next run.
                     return
                 match record.state:
                     case Planned(attempt) | Creating(attempt):
@@ -158,27 +162,27 @@ class Scheduler:
         except ExportHasStopped:
             return
 
-    def _left(self, task: asyncio.Task[None]) -> None:
-        self.in_flight.leave(self._carrying.pop(task))
+    def _finished(self, task: asyncio.Task[None]) -> None:
+        self.in_flight.leave(self._tasks.pop(task))
 
     async def _wind_down(self, feeding: asyncio.Task[None], now: asyncio.Task[bool]) -> None:
-        """Rule 4."""
+        """Stop gracefully (rule 4)."""
         feeding.cancel()
-        for task, bundle in self._carrying.items():
+        for task, bundle in self._tasks.items():
             if bundle not in self._runner.fetching.downloading:
                 task.cancel()
         ends_at = asyncio.get_running_loop().time() + self._grace_seconds
-        while self._carrying and not now.done():
+        while self._tasks and not now.done():
             seconds = ends_at - asyncio.get_running_loop().time()
             if seconds <= 0:
                 break
-            await asyncio.wait({now, *self._carrying}, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
-        for task in self._carrying:
+            await asyncio.wait({now, *self._tasks}, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
+        for task in self._tasks:
             task.cancel()
 
-    async def _finish_posts(self) -> None:
-        """Wait for the answers of creates that were sent, unless told, or cancelled once more: that means now."""
-        finishing = asyncio.create_task(self._runner.creates.finish(), name="posts")
+    async def _finish_creates(self) -> None:
+        """Wait for the answers to creates that were sent, unless asked to stop immediately or cancelled again."""
+        finishing = asyncio.create_task(self._runner.creates.finish(), name="creates")
         now = asyncio.create_task(self._stop.now.wait(), name="stop now")
         try:
             await asyncio.wait({finishing, now}, return_when=asyncio.FIRST_COMPLETED)
@@ -191,7 +195,7 @@ class Scheduler:
 
 
 def _cause(failures: BaseExceptionGroup) -> BaseException:
-    """The one error to tell: a bug before all, else the first of those that concern all bundles."""
+    """Choose the error to raise: a bug if there is one, else the first error that concerns all bundles."""
     flat = list(_flat(failures))
     bugs = [error for error in flat if not isinstance(error, ExportError)]
     return bugs[0] if bugs else flat[0]
