@@ -1,4 +1,4 @@
-"""`plan --simulate` on the command line: what it says, what it takes, and what it leaves alone."""
+"""`plan --simulate` on the command line: its output, its options, and that it leaves no files behind."""
 
 import asyncio
 import json
@@ -22,7 +22,7 @@ from asyncexport.ledger import Ledger
 pytestmark = pytest.mark.slow
 
 PLAN = ("plan", "--start", "2026-01-01", "--end", "2026-01-01T06:00:00Z")
-"""Twelve bundles."""
+"""A range of twelve bundles."""
 
 FIRST = read_moment("2026-01-01", now=0.0)
 
@@ -35,7 +35,7 @@ ROW = re.compile(
 
 @dataclass(frozen=True)
 class Ran:
-    """What a command said, and how it ended."""
+    """The output of a command and its exit code."""
 
     code: int
     out: list[str]
@@ -43,17 +43,17 @@ class Ran:
 
     @property
     def records(self) -> list[dict[str, Any]]:
-        """The lines of `--json`."""
+        """The JSON lines on stdout."""
         return [json.loads(line) for line in self.out]
 
     def of(self, kind: str) -> list[dict[str, Any]]:
-        """Those of one type."""
+        """Return the records of one type."""
         return [record for record in self.records if record["type"] == kind]
 
 
 @pytest.fixture
 def run(tmp_path, monkeypatch, capsys) -> Callable[..., Ran]:
-    """Run a command in an empty directory, without a key and without settings."""
+    """Run a command in an empty directory, without a key and without a config file."""
     monkeypatch.chdir(tmp_path)
     for name in [name for name in os.environ if name.startswith(("ASYNCEXPORT_", "FULLSTORY_"))]:
         monkeypatch.delenv(name)
@@ -61,25 +61,27 @@ def run(tmp_path, monkeypatch, capsys) -> Callable[..., Ran]:
     def ran(*arguments: str) -> Ran:
         capsys.readouterr()
         code = main(arguments)
-        said = capsys.readouterr()
-        return Ran(code, said.out.splitlines(), said.err.splitlines())
+        captured = capsys.readouterr()
+        return Ran(code, captured.out.splitlines(), captured.err.splitlines())
 
     return ran
 
 
-def earlier_run(*, durations: Sequence[float] = (), stored: int = 0, running: int = 0, second_looks: str = "") -> None:
-    """Leave a ledger behind: archives of 9 MB, then bundles under way."""
+def earlier_run(
+    *, durations: Sequence[float] = (), stored: int = 0, in_progress: int = 0, second_looks: str = ""
+) -> None:
+    """Write a ledger with archives of 9 MB and bundles in progress."""
 
     async def write() -> None:
         ledger = await Ledger.open(Path("exports"))
         await ledger.register([EXPORT])
-        for number in range(stored + running):
+        for number in range(stored + in_progress):
             start = FIRST + 1800 * number
             bundle = Bundle(EXPORT.name, Range(start, start + 1800))
             archive = Stored(f"{EXPORT.name}/{number}.gz", 9_000_000, 1, "0" * 64, exported_at=start + 90_000.0)
-            road: list[State] = [Creating(1, 1.0), Created(1, 1.0, str(number))]
-            road += [Ready(1, 1.0, str(number)), archive] if number < stored else []
-            for state in road:
+            states: list[State] = [Creating(1, 1.0), Created(1, 1.0, str(number))]
+            states += [Ready(1, 1.0, str(number)), archive] if number < stored else []
+            for state in states:
                 await ledger.append(BundleRecord(bundle, 0, state, state if state is archive else None), at=2.0)
         for seconds in durations:
             ledger.learn(finished_at=1.0, seconds=seconds)
@@ -90,8 +92,8 @@ def earlier_run(*, durations: Sequence[float] = (), stored: int = 0, running: in
     asyncio.run(write())
 
 
-def test_a_table_for_each_reading(run):
-    """The configuration first, then a row a variant, with what it costs and when it is done; assumptions below."""
+def test_there_is_a_table_for_each_scope(run):
+    """A table has a row for the configuration and for each variant, with requests and finish time, and assumptions."""
     ran = run(*PLAN, "--simulate", "--vary", "bundle=1h,6h", "--vary", "polling.prefer=latency")
     assert (ran.code, ran.err) == (0, [])
     assert ran.out[:2] == [
@@ -117,14 +119,14 @@ def test_a_table_for_each_reading(run):
     ]
 
 
-def test_it_leaves_nothing_behind(run):
-    """Neither a directory nor a ledger: nothing was done."""
+def test_a_simulation_leaves_no_files_behind(run):
+    """Neither a directory nor a ledger is created."""
     run(*PLAN, "--simulate")
     assert list(Path().iterdir()) == []
 
 
-def test_json_has_a_row_an_object_and_the_summary_last(run):
-    """What the table shows, in seconds, for programs."""
+def test_json_has_an_object_per_row_and_the_summary_last(run):
+    """The objects contain the figures of the table, with durations in seconds."""
     ran = run("--json", *PLAN, "--vary", "bundle=1h")
     assert [record["type"] for record in ran.records] == ["plan", *4 * ["simulation"], "assumed", "summary"]
     rows = ran.of("simulation")
@@ -145,8 +147,8 @@ def test_json_has_a_row_an_object_and_the_summary_last(run):
     assert not any(summary["requests"].values())
 
 
-def test_it_says_the_same_each_time(run):
-    """A difference between two calls is one of the settings, and not of luck."""
+def test_a_simulation_is_repeatable(run):
+    """Two runs with the same settings give the same figures, so a difference comes from the settings."""
 
     def rows() -> list[dict[str, Any]]:
         return [{**one, "ends_at": ""} for one in run("--json", *PLAN, "--simulate").of("simulation")]
@@ -154,13 +156,13 @@ def test_it_says_the_same_each_time(run):
     assert rows() == rows()
 
 
-def test_to_ask_for_variants_is_to_ask_for_a_simulation(run):
-    """Nobody has to type both."""
+def test_vary_implies_simulate(run):
+    """`--vary` simulates without `--simulate`."""
     assert run("--json", *PLAN, "--vary", "bundle=30m").of("simulation")
 
 
-def test_a_scope_that_is_set_has_one_reading(run):
-    """Whoever knows what counts is not shown what would be if it were otherwise."""
+def test_a_configured_scope_is_the_only_one_simulated(run):
+    """With `[budget] scope` set there is one table instead of one for each scope."""
     ran = run("--json", *PLAN, "--simulate", "--set", "budget.scope=all", "--vary", "budget.scope=create")
     assert [(one["variant"], one["scope"]) for one in ran.of("simulation")] == [
         ("as configured", "all"),
@@ -168,8 +170,8 @@ def test_a_scope_that_is_set_has_one_reading(run):
     ]
 
 
-def test_what_earlier_runs_learned_is_drawn_from(run):
-    """Durations and sizes come from the ledger, where there are some, and what is stored is not simulated again."""
+def test_durations_and_sizes_of_earlier_runs_are_used(run):
+    """They come from the ledger if it has any, and stored bundles are not simulated again."""
     earlier_run(durations=[100.0] * 30, stored=4)
     ran = run("--json", *PLAN, "--simulate")
     (assumed,) = ran.of("assumed")
@@ -181,14 +183,14 @@ def test_what_earlier_runs_learned_is_drawn_from(run):
     )
     first, _ = ran.of("simulation")
     assert first["bundles"] == 8
-    # 100 s for the operation, 9 for the download, a few calls of 0.2 s, and what is waited for the next look.
+    # 100 s for the operation, 9 for the download, a few calls of 0.2 s, and the wait for the next poll.
     assert 109 < first["first_archive_seconds"] < 125
     (given,) = run("--json", *PLAN, "--simulate", "--duration", "20m").of("assumed")
     assert (given["durations"], given["median_seconds"]) == ("lognormal", 1200.0)
 
 
 def test_second_looks_of_earlier_runs_are_simulated(run):
-    """As many files of this plan take one, and each costs a results call."""
+    """The same share of files needs a second check, and each check costs a results call."""
     earlier_run(durations=[100.0] * 30, stored=4, second_looks="[8,4]")
     ran = run("--json", *PLAN, "--simulate")
     (assumed,) = ran.of("assumed")
@@ -196,23 +198,23 @@ def test_second_looks_of_earlier_runs_are_simulated(run):
     assert [one["requests"]["results"] for one in ran.of("simulation")] == [8 + 4] * 2
 
 
-def test_bundles_under_way_are_said_to_begin_anew(run):
-    """What the simulation leaves out is told, not hidden."""
-    earlier_run(running=3)
+def test_bundles_in_progress_are_simulated_from_the_start(run):
+    """A line says that their progress is not used."""
+    earlier_run(in_progress=3)
     ran = run(*PLAN, "--simulate")
     assert "3 bundles under way: taken to be begun anew" in ran.out
 
 
-def test_nothing_to_do_is_nothing_to_simulate(run):
-    """A finished range has no rows."""
+def test_without_bundles_to_do_nothing_is_simulated(run):
+    """A complete range has no table."""
     earlier_run(stored=12)
     ran = run(*PLAN, "--vary", "bundle=1h")
     assert (ran.code, ran.out[-1]) == (0, "nothing to do: a backfill would send no request")
     assert not run("--json", *PLAN, "--vary", "bundle=1h").of("simulation")
 
 
-def test_durations_can_be_given(run):
-    """Whoever knows better says so, and it shows in the outcome."""
+def test_durations_can_be_set(run):
+    """`--duration`, `--sigma` and `--growth` change the simulated finish time."""
 
     def done_in(*options: str) -> float:
         ran = run("--json", *PLAN, "--vary", "bundle=1h", "--seeds", "1", *options)
@@ -225,7 +227,7 @@ def test_durations_can_be_given(run):
 
 
 @pytest.mark.parametrize(
-    ("options", "told"),
+    ("options", "message"),
     [
         (
             ["--vary", "bundles=1h"],
@@ -242,8 +244,8 @@ def test_durations_can_be_given(run):
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
 )
-def test_what_does_not_fit_is_a_usage_error(run, options, told):
-    """It is told in the words of any other setting, and nothing is simulated."""
+def test_an_invalid_option_is_a_usage_error(run, options, message):
+    """The error names the option, and nothing is simulated."""
     ran = run(*PLAN, *options)
     assert (ran.code, ran.out) == (Exit.USAGE, [])
-    assert any(line.startswith(f"asyncexport: error: {told}") for line in ran.err), ran.err
+    assert any(line.startswith(f"asyncexport: error: {message}") for line in ran.err), ran.err

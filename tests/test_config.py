@@ -1,4 +1,4 @@
-"""The settings: what is read from where, and what somebody is told at three in the morning when it cannot be used."""
+"""The settings: where they are read from, and what the user is told if they cannot be used."""
 
 import re
 import tomllib
@@ -28,20 +28,20 @@ def here(tmp_path: Path) -> Path:
 def read(
     here: Path, toml: str = "", *, environ: Mapping[str, str] | None = None, flags: Mapping[str, Any] | None = None
 ) -> Settings:
-    """Load `toml` as the file that is found by itself."""
+    """Load `toml` as the config file of the working directory."""
     (here / "asyncexport.toml").write_text(toml, encoding="utf-8")
     return load_settings(file=None, environ=environ or {}, flags=flags or {}, working_directory=here)
 
 
 def faults(here: Path, toml: str = "", **sources: Any) -> list[str]:
-    """What is said of a configuration that cannot be used."""
+    """Return the problems reported for a configuration that cannot be used."""
     with pytest.raises(ConfigError) as caught:
         read(here, toml, **sources)
     return [str(problem) for problem in caught.value.problems]
 
 
-def said_of(here: Path, toml: str) -> str:
-    """All that is said of a configuration, if anything is."""
+def text_shown_for(here: Path, toml: str) -> str:
+    """Return the `repr` of the API settings, or the error if they cannot be used."""
     try:
         return repr(read(here, toml).api)
     except ConfigError as error:
@@ -52,7 +52,7 @@ def said_of(here: Path, toml: str) -> str:
 
 
 def test_without_a_file_there_is_one_export_of_everyones_events(here: Path) -> None:
-    """No file, no variables, no flags: the defaults of the design, and one export."""
+    """Without file, variables and flags the defaults apply."""
     settings = load_settings(file=None, environ={}, flags={}, working_directory=here)
     assert settings == Settings()
     assert settings.exports == (Export("everyone-events"),)
@@ -75,8 +75,8 @@ def test_without_a_file_there_is_one_export_of_everyones_events(here: Path) -> N
     assert (settings.nightly.since_at(0.0), settings.nightly.refresh_seconds) == (None, 0.0)
 
 
-def test_a_flag_wins_over_a_variable_and_a_variable_over_the_file(here: Path) -> None:
-    """Of flag, environment, file and default, the first that says anything counts, key by key."""
+def test_a_flag_overrides_a_variable_and_a_variable_the_file(here: Path) -> None:
+    """For each key the order is flag, environment, file, default."""
     toml = "[budget]\nburst = 10\nrequests_per_minute = 3\n[concurrency]\ndownloads = 7\n"
     environ = {"ASYNCEXPORT_BUDGET__BURST": "20", "ASYNCEXPORT_BUDGET__REQUESTS_PER_MINUTE": "0.5"}
     settings = read(here, toml, environ=environ, flags={"budget.burst": 30, "budget.scope": None})
@@ -86,8 +86,8 @@ def test_a_flag_wins_over_a_variable_and_a_variable_over_the_file(here: Path) ->
     assert settings.budget.scope == "auto"
 
 
-def test_the_file_is_the_one_of_the_option_else_of_the_variable_else_the_one_here(here: Path) -> None:
-    """Three places are looked at in order, and only the first that is named is read."""
+def test_the_file_is_named_by_the_option_else_the_variable_else_found_here(here: Path) -> None:
+    """Only the first of the three files is read."""
     for name, burst in (("asyncexport.toml", 1), ("variable.toml", 2), ("option.toml", 3)):
         (here / name).write_text(f"[budget]\nburst = {burst}\n")
     environ = {"ASYNCEXPORT_CONFIG": "variable.toml"}
@@ -100,8 +100,8 @@ def test_the_file_is_the_one_of_the_option_else_of_the_variable_else_the_one_her
     assert burst_of(None, {"ASYNCEXPORT_CONFIG": ""}) == 1
 
 
-def test_variables_are_read_as_the_types_they_stand_for(here: Path) -> None:
-    """A variable is text: a number, a duration, a path, a choice and a table of headers are read from it."""
+def test_variables_are_converted_to_the_types_of_their_settings(here: Path) -> None:
+    """Numbers, durations, paths, choices and a table of headers are read from text."""
     settings = read(
         here,
         environ={
@@ -123,15 +123,15 @@ def test_variables_are_read_as_the_types_they_stand_for(here: Path) -> None:
 
 
 def test_flags_may_be_text_or_typed(here: Path) -> None:
-    """A flag is taken as the command line parsed it, or as it was typed."""
+    """A flag may be a value that the command line has parsed, or text."""
     flags = {"output.directory": Path("a"), "budget.burst": "7", "output.grace": "5s", "retry.attempts": 3}
     settings = read(here, flags=flags)
     assert (settings.output.directory, settings.budget.burst) == (Path("a"), 7)
     assert (settings.output.grace_seconds, settings.retry.attempts) == (5.0, 3)
 
 
-def test_pydantics_own_reading_of_the_environment_is_off(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """What is not handed over is not read: a variable of the process, by whatever name, changes nothing."""
+def test_pydantic_does_not_read_the_environment_itself(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Only the variables passed to `load_settings` are read, whatever the process's environment contains."""
     monkeypatch.setenv("BUDGET", '{"burst": 3}')
     monkeypatch.setenv("ASYNCEXPORT_BUDGET__BURST", "3")
     assert read(here).budget.burst == 50
@@ -139,7 +139,7 @@ def test_pydantics_own_reading_of_the_environment_is_off(here: Path, monkeypatch
 
 
 def test_settings_cannot_be_changed(here: Path) -> None:
-    """Whoever holds the settings holds them as they were loaded."""
+    """Settings are frozen."""
     settings = read(here)
     for owner, name in ((settings, "budget"), (settings.budget, "burst")):
         with pytest.raises(ValueError, match="frozen"):
@@ -147,7 +147,7 @@ def test_settings_cannot_be_changed(here: Path) -> None:
 
 
 def test_a_file_with_a_byte_order_mark_is_read(here: Path) -> None:
-    """An editor that marks UTF-8 does no harm."""
+    """A byte order mark at the start of the file is ignored."""
     (here / "bom.toml").write_bytes(b"\xef\xbb\xbf[budget]\nburst = 3\n")
     assert load_settings(file=Path("bom.toml"), environ={}, flags={}, working_directory=here).budget.burst == 3
 
@@ -155,8 +155,8 @@ def test_a_file_with_a_byte_order_mark_is_read(here: Path) -> None:
 # Files that cannot be read
 
 
-def test_a_file_that_is_not_there_is_told_by_who_named_it(here: Path) -> None:
-    """A named file must be there; the message says which one, and whether the option or the variable named it."""
+def test_a_missing_file_is_reported_with_what_named_it(here: Path) -> None:
+    """The message has the path, and whether the option or the variable named it."""
     with pytest.raises(ConfigError) as caught:
         load_settings(file=Path("nope.toml"), environ={}, flags={}, working_directory=here)
     assert str(caught.value) == f"-c: there is no file {here / 'nope.toml'}"
@@ -166,38 +166,38 @@ def test_a_file_that_is_not_there_is_told_by_who_named_it(here: Path) -> None:
     assert str(caught.value) == "ASYNCEXPORT_CONFIG: there is no file /nope.toml"
 
 
-def test_a_link_that_leads_nowhere_is_not_taken_for_no_file(here: Path) -> None:
-    """A run never falls back to the defaults because the disk with the settings is not mounted."""
+def test_a_broken_link_is_not_treated_as_no_file(here: Path) -> None:
+    """A run never falls back to the defaults because the disk with the config file is not mounted."""
     (here / "asyncexport.toml").symlink_to(here / "gone.toml")
     with pytest.raises(ConfigError, match="there is no file"):
         load_settings(file=None, environ={}, flags={}, working_directory=here)
 
 
 def test_a_directory_is_no_file(here: Path) -> None:
-    """A directory where a file is expected is one clear line."""
+    """A directory instead of a file is reported in one line."""
     with pytest.raises(ConfigError) as caught:
         load_settings(file=here, environ={}, flags={}, working_directory=here)
     assert str(caught.value) == f"-c: {here} cannot be read: is a directory"
 
 
 @pytest.mark.parametrize(
-    ("content", "said"),
+    ("content", "reported"),
     [
         (b"[budget]\nburst = = 3\n", "is not TOML: invalid value (at line 2, column 9)"),
         (b"burst = \xff", "is not text in UTF-8"),
         (b"a = " + b"9" * 5000, "holds a number too long, or tables too deep, to be read"),
         (b"a = " + b"[" * 50_000, "holds a number too long, or tables too deep, to be read"),
     ],
-    ids=["syntax", "latin", "number", "depth"],
+    ids=["syntax", "latin-1", "long number", "deep nesting"],
 )
-def test_what_is_not_toml_is_told_with_its_file(here: Path, content: bytes, said: str) -> None:
-    """A syntax error names the file and the line, and other faults are told with it."""
+def test_invalid_toml_is_reported_with_its_file(here: Path, content: bytes, reported: str) -> None:
+    """A syntax error has the file and the line, and faults of other sources are reported with it."""
     file = here / "asyncexport.toml"
     file.write_bytes(content)
     with pytest.raises(ConfigError) as caught:
         load_settings(file=None, environ={"ASYNCEXPORT_FOO": "1"}, flags={}, working_directory=here)
     assert [str(problem) for problem in caught.value.problems] == [
-        f"{file}: {said}",
+        f"{file}: {reported}",
         "ASYNCEXPORT_FOO: unknown variable",
     ]
 
@@ -216,8 +216,8 @@ def test_what_is_not_toml_is_told_with_its_file(here: Path, content: bytes, said
         "ASYNCEXPORT_SANDBOX_PORT_8765_TCP_PORT",
     ],
 )
-def test_what_kubernetes_sets_in_every_pod_is_passed_over(here: Path, variable: str) -> None:
-    """A service named `asyncexport`, or like it, is no setting."""
+def test_variables_that_kubernetes_sets_in_every_pod_are_ignored(here: Path, variable: str) -> None:
+    """The variables of a service whose name begins with `asyncexport` are no settings."""
     assert read(here, environ={variable: "tcp://10.0.0.1:443"}) == Settings()
     assert faults(here, environ={f"{variable}S_": "x"})
 
@@ -225,13 +225,13 @@ def test_what_kubernetes_sets_in_every_pod_is_passed_over(here: Path, variable: 
 @pytest.mark.parametrize(
     "name", ["Host", "Content-Length", "transfer-encoding", "Expect", "CONNECTION", "Content-Type", "Authorization"]
 )
-def test_headers_that_would_break_a_request_are_refused(here: Path, name: str) -> None:
-    """How a message is framed, whom it is for and who asks is not for the user to say."""
-    [said] = faults(here, f'[api]\nheaders = {{ "{name}" = "x" }}')
-    assert said.startswith(f"api.headers: must not set {name}: ")
+def test_headers_that_would_break_a_request_are_rejected(here: Path, name: str) -> None:
+    """Headers for framing, host, connection and authorisation cannot be set."""
+    [reported] = faults(here, f'[api]\nheaders = {{ "{name}" = "x" }}')
+    assert reported.startswith(f"api.headers: must not set {name}: ")
 
 
-# What is told of a setting that cannot be used
+# Messages about settings that cannot be used
 
 NAME_RULE = 'must be up to 100 letters, digits, ".", "_" and "-", the first a letter or digit'
 
@@ -370,16 +370,14 @@ MESSAGES = [
 ]
 
 
-@pytest.mark.parametrize(("toml", "said"), MESSAGES, ids=[said[:60] for _, said in MESSAGES])
-def test_a_fault_is_one_line_that_says_where_what_was_expected_and_what_was_got(
-    here: Path, toml: str, said: str
-) -> None:
-    """One fault, one line, in the words of the file."""
-    assert faults(here, toml) == [said]
+@pytest.mark.parametrize(("toml", "reported"), MESSAGES, ids=[reported[:60] for _, reported in MESSAGES])
+def test_a_fault_is_one_line_with_place_expectation_and_value(here: Path, toml: str, reported: str) -> None:
+    """Each fault is reported in one line, in the words of the config file."""
+    assert faults(here, toml) == [reported]
 
 
 @pytest.mark.parametrize(
-    ("variable", "text", "said"),
+    ("variable", "text", "reported"),
     [
         ("ASYNCEXPORT_BUGDET__BURST", "4", "unknown variable (did you mean ASYNCEXPORT_BUDGET__BURST?)"),
         ("ASYNCEXPORT_BUDGET_BURST", "4", "unknown variable (did you mean ASYNCEXPORT_BUDGET__BURST?)"),
@@ -400,29 +398,29 @@ def test_a_fault_is_one_line_that_says_where_what_was_expected_and_what_was_got(
         ("ASYNCEXPORT_API__CA_FILE", "\udcff", "must be text in UTF-8"),
     ],
 )
-def test_a_fault_in_a_variable_is_told_by_its_name(here: Path, variable: str, text: str, said: str) -> None:
-    """Misspelt, unreadable or not meant to be set: the variable is named, and the nearest known one."""
-    assert faults(here, environ={variable: text}) == [f"{variable}: {said}"]
+def test_a_fault_in_a_variable_is_reported_with_its_name(here: Path, variable: str, text: str, reported: str) -> None:
+    """An unknown variable is reported with the nearest known one, and an invalid value with what was expected."""
+    assert faults(here, environ={variable: text}) == [f"{variable}: {reported}"]
 
 
-def test_a_fault_in_a_flag_is_told_as_such(here: Path) -> None:
-    """The command line is blamed for what stands there, even where the file says the same key."""
+def test_a_fault_in_a_flag_is_reported_as_such(here: Path) -> None:
+    """The message names the command line, even if the file sets the same key."""
     toml = "[concurrency]\ndownloads = 3"
-    said = faults(
+    reported = faults(
         here, toml, flags={"concurrency.downloads": "-3"}, environ={"ASYNCEXPORT_CONCURRENCY__DOWNLOADS": "5"}
     )
-    assert said == ['concurrency.downloads (on the command line): must be at least 1, got "-3"']
+    assert reported == ['concurrency.downloads (on the command line): must be at least 1, got "-3"']
 
 
-def test_a_variable_name_that_cannot_be_printed_is_told_on_one_line(here: Path) -> None:
-    """Bytes that are no text, line breaks and endless names do not tear the message."""
-    said = faults(here, environ={"ASYNCEXPORT_A\nB\udcff": "", "ASYNCEXPORT_" + "X" * 5000: ""})
-    assert said[0] == r"ASYNCEXPORT_A\nB\udcff...: unknown variable"
-    assert all(len(line) < 120 and line.isprintable() for line in said)
+def test_an_unprintable_variable_name_is_reported_in_one_line(here: Path) -> None:
+    """Undecodable bytes, line breaks and very long names are escaped or cut."""
+    reported = faults(here, environ={"ASYNCEXPORT_A\nB\udcff": "", "ASYNCEXPORT_" + "X" * 5000: ""})
+    assert reported[0] == r"ASYNCEXPORT_A\nB\udcff...: unknown variable"
+    assert all(len(line) < 120 and line.isprintable() for line in reported)
 
 
-def test_all_faults_of_all_sources_are_told_at_once(here: Path) -> None:
-    """Nobody mends a file line by line: every fault in file, environment and flags comes in one error."""
+def test_all_faults_of_all_sources_are_reported_at_the_same_time(here: Path) -> None:
+    """One error lists every fault in file, environment and flags."""
     toml = """
         burst = 5
         [api]
@@ -447,13 +445,13 @@ def test_all_faults_of_all_sources_are_told_at_once(here: Path) -> None:
         timezone = "Europe/Berln"
         nmae = 3
     """
-    said = faults(
+    reported = faults(
         here,
         toml,
         environ={"ASYNCEXPORT_API__HEADERS": "{", "ASYNCEXPORT_BUGDET__BURST": "4", "ASYNCEXPORT_OUTPUT__GRACE": "x"},
         flags={"polling.prefer": "fast"},
     )
-    assert sorted(line.split(": ")[0] for line in said) == [
+    assert sorted(line.split(": ")[0] for line in reported) == [
         "ASYNCEXPORT_API__HEADERS",
         "ASYNCEXPORT_BUGDET__BURST",
         "ASYNCEXPORT_OUTPUT__GRACE",
@@ -475,8 +473,8 @@ def test_all_faults_of_all_sources_are_told_at_once(here: Path) -> None:
     ]
 
 
-def test_every_message_is_short_and_in_the_manner_of_the_house(here: Path) -> None:
-    """One line, no capital at its start, no full stop, no word of pydantic's."""
+def test_every_message_is_short_and_in_house_style(here: Path) -> None:
+    """A message is one line without a capital at the start, a full stop or pydantic's terms."""
     for toml, _ in MESSAGES:
         for line in faults(here, toml):
             message = line.split(": ", 1)[1]
@@ -490,8 +488,8 @@ def test_every_message_is_short_and_in_the_manner_of_the_house(here: Path) -> No
 # Exports
 
 
-def test_an_export_is_read_as_it_stands(here: Path) -> None:
-    """Each table is one export, in order; fields named twice, which the service refuses, are named once."""
+def test_exports_are_read_in_order(here: Path) -> None:
+    """Each table is one export; a duplicate field, which the service would refuse, is removed."""
     settings = read(
         here,
         """
@@ -524,14 +522,14 @@ def test_an_export_is_read_as_it_stands(here: Path) -> None:
     assert all(isinstance(export.bundle_seconds, int) for export in settings.exports)
 
 
-def test_individuals_may_say_24h_themselves(here: Path) -> None:
-    """A day is the default of individuals, and the one width they may name."""
+def test_individuals_may_set_24h_explicitly(here: Path) -> None:
+    """A day is the default of individuals and the only width they allow."""
     assert read(here, "[[export]]\ntype = 'individual'\nbundle = '1d'").exports[0].bundle_seconds == 86_400
 
 
 @given(minutes=st.integers(1, 3_000))
-def test_a_width_is_taken_exactly_if_it_divides_a_day(minutes: int) -> None:
-    """From 5m to 24h, what divides a day is a width, and nothing else."""
+def test_a_width_must_divide_a_day(minutes: int) -> None:
+    """Every width from 5m to 24h that divides a day is accepted, and no other."""
     table = {"export": [{"bundle": write_duration(minutes * 60)}]}
     fits = 5 <= minutes <= 1440 and 1440 % minutes == 0
     try:
@@ -542,13 +540,13 @@ def test_a_width_is_taken_exactly_if_it_divides_a_day(minutes: int) -> None:
         assert fits
 
 
-def test_a_time_zone_that_does_not_exist_is_told_with_the_nearest(here: Path) -> None:
-    """A misspelt zone is a fault here, rather than a refused export later."""
+def test_an_unknown_time_zone_is_reported_with_the_nearest(here: Path) -> None:
+    """A misspelt time zone is a config error instead of a refused export later."""
     if not zoneinfo.available_timezones():
-        pytest.skip("this machine has no list of time zones")
+        pytest.skip("this machine has no time zone database")
     rule = "export[1].timezone: expected an IANA name such as Europe/Berlin"
-    said = faults(here, "[[export]]\ntimezone = 'Amerca/New_York'")
-    assert said == [f'{rule} (did you mean America/New_York?), got "Amerca/New_York"']
+    reported = faults(here, "[[export]]\ntimezone = 'Amerca/New_York'")
+    assert reported == [f'{rule} (did you mean America/New_York?), got "Amerca/New_York"']
     for name in ("Europe", "../../etc/passwd", "/etc/localtime"):
         assert faults(here, f"[[export]]\ntimezone = '{name}'")[0].startswith(
             "export[1].timezone: expected an IANA name"
@@ -557,7 +555,7 @@ def test_a_time_zone_that_does_not_exist_is_told_with_the_nearest(here: Path) ->
 
 @pytest.fixture
 def _no_time_zones() -> Iterator[None]:
-    """A machine without a list of time zones."""
+    """A machine without a time zone database."""
     zoneinfo.reset_tzpath(to=[])
     zoneinfo.ZoneInfo.clear_cache()
     yield
@@ -565,10 +563,10 @@ def _no_time_zones() -> Iterator[None]:
 
 
 @pytest.mark.usefixtures("_no_time_zones")
-def test_without_a_list_of_time_zones_any_name_is_taken(here: Path) -> None:
-    """Where the machine knows no zones, the service is the judge."""
+def test_without_a_time_zone_database_any_name_is_accepted(here: Path) -> None:
+    """The check is then left to the service."""
     if zoneinfo.available_timezones():
-        pytest.skip("the tzdata package stands in for the machine's list")
+        pytest.skip("the tzdata package replaces the machine's database")
     assert read(here, "[[export]]\ntimezone = 'Europe/Berlin'").exports[0].definition.timezone == "Europe/Berlin"
 
 
@@ -576,18 +574,18 @@ def test_without_a_list_of_time_zones_any_name_is_taken(here: Path) -> None:
 
 
 @pytest.mark.parametrize("since", ["2026-01-01", '"2026-01-01"', '"2026-01-01T00:00:00Z"', "2026-01-01T01:00:00+01:00"])
-def test_since_is_a_date_in_quotes_or_without(here: Path, since: str) -> None:
-    """TOML's own dates and times are understood like those in quotes."""
+def test_since_is_a_date_with_or_without_quotes(here: Path, since: str) -> None:
+    """TOML's own dates and times are accepted as well as text."""
     assert read(here, f"[nightly]\nsince = {since}").nightly.since_at(0.0) == 1_767_225_600
 
 
-def test_since_may_be_so_many_days_ago(here: Path) -> None:
+def test_since_may_be_relative(here: Path) -> None:
     """`30d` is counted from today."""
     assert read(here, "[nightly]\nsince = 'today'").nightly.since_at(1_767_225_601.5) == 1_767_225_600
     assert read(here, "[nightly]\nsince = '30d'").nightly.since_at(1_767_225_601.5) == 1_767_225_600 - 30 * 86_400
 
 
-# The service's host and the way to it
+# The service's host and the connection to it
 
 
 @pytest.mark.parametrize(
@@ -598,8 +596,8 @@ def test_since_may_be_so_many_days_ago(here: Path) -> None:
         ("oldkeywithoutprefix", "https://api.fullstory.com"),
     ],
 )
-def test_auto_takes_the_host_that_fits_the_key(here: Path, key: str, host: str) -> None:
-    """The prefix of the key says which data centre it belongs to (reference section 2)."""
+def test_auto_uses_the_host_of_the_keys_data_centre(here: Path, key: str, host: str) -> None:
+    """The prefix of the key says which data centre it belongs to."""
     assert ApiKey(key).base_url(read(here).api.base_url) == host
 
 
@@ -613,8 +611,8 @@ def test_auto_takes_the_host_that_fits_the_key(here: Path, key: str, host: str) 
         "http://[::1]:80",
     ],
 )
-def test_a_base_url_is_taken_as_it_stands(here: Path, url: str) -> None:
-    """Any https host, and this machine by http, whatever the key's prefix says."""
+def test_a_base_url_is_used_as_given(here: Path, url: str) -> None:
+    """Any https host and, by http, this machine may be set, whatever the key's prefix."""
     assert ApiKey("eu1.abc").base_url(read(here, f"[api]\nbase_url = '{url}/'").api.base_url) == url
 
 
@@ -630,10 +628,10 @@ def test_a_base_url_is_taken_as_it_stands(here: Path, url: str) -> None:
         "http://2130706433",
     ],
 )
-def test_http_to_another_machine_is_refused(here: Path, url: str) -> None:
-    """The key never travels in the clear beyond this machine."""
-    said = "api.base_url: must be https: over http the key could be read on the way (only this machine may be http)"
-    assert faults(here, f"[api]\nbase_url = '{url}'") == [said]
+def test_http_to_another_machine_is_rejected(here: Path, url: str) -> None:
+    """The key is never sent unencrypted to another machine."""
+    reported = "api.base_url: must be https: over http the key could be read on the way (only this machine may be http)"
+    assert faults(here, f"[api]\nbase_url = '{url}'") == [reported]
 
 
 @pytest.mark.parametrize(
@@ -652,15 +650,15 @@ def test_http_to_another_machine_is_refused(here: Path, url: str) -> None:
         CANARY,
     ],
 )
-def test_what_is_no_url_is_refused_and_not_repeated(here: Path, url: str) -> None:
-    """A base URL is one, or "auto"; what stands there instead may be the key, and is not shown."""
+def test_an_invalid_base_url_is_rejected_and_not_repeated(here: Path, url: str) -> None:
+    """The text may be the key, so the message does not contain it."""
     assert faults(here, environ={"ASYNCEXPORT_API__BASE_URL": url}) == [
         'ASYNCEXPORT_API__BASE_URL: expected "auto" or a URL such as "https://host"'
     ]
 
 
 @pytest.mark.parametrize(
-    ("url", "said"),
+    ("url", "reported"),
     [
         ("https://me:secret@host", "must not hold a user or a password"),
         ("https://me@host", "must not hold a user or a password"),
@@ -670,40 +668,40 @@ def test_what_is_no_url_is_refused_and_not_repeated(here: Path, url: str) -> Non
         ("https://host#x", "must not hold a query or a fragment"),
     ],
 )
-def test_a_base_url_holds_a_host_and_a_path_alone(here: Path, url: str, said: str) -> None:
-    """Passwords and queries have no place in it, and are not repeated."""
-    assert faults(here, f"[api]\nbase_url = '{url}'") == [f"api.base_url: {said}"]
+def test_a_base_url_contains_only_a_host_and_a_path(here: Path, url: str, reported: str) -> None:
+    """Passwords and queries are rejected, and not repeated."""
+    assert faults(here, f"[api]\nbase_url = '{url}'") == [f"api.base_url: {reported}"]
 
 
 @pytest.mark.parametrize("proxy", ["", "environment", "http://user:pass@proxy:3128", "https://[::1]:8080"])
-def test_a_proxy_is_a_url_or_the_environments(here: Path, proxy: str) -> None:
-    """No proxy, the environment's, or one with its own name and password."""
+def test_a_proxy_is_a_url_or_taken_from_the_environment(here: Path, proxy: str) -> None:
+    """No proxy, the environment's, or a URL with user and password may be set."""
     assert read(here, f"[api]\nproxy = '{proxy}'").api.proxy == proxy
 
 
 @pytest.mark.parametrize("proxy", ["socks5://user:pass@proxy:1080", "proxy:3128", "Environment"])
-def test_another_kind_of_proxy_is_refused(here: Path, proxy: str) -> None:
-    """What cannot be used is told before the first request, without the password in it."""
-    said = 'api.proxy: expected "", "environment" or a URL such as "http://host:3128"'
-    assert faults(here, f"[api]\nproxy = '{proxy}'") == [said]
+def test_another_kind_of_proxy_is_rejected(here: Path, proxy: str) -> None:
+    """An unsupported proxy is reported before the first request, without its password."""
+    reported = 'api.proxy: expected "", "environment" or a URL such as "http://host:3128"'
+    assert faults(here, f"[api]\nproxy = '{proxy}'") == [reported]
 
 
-def test_a_ca_file_must_be_there(here: Path) -> None:
-    """A missing certificate file is a fault of the settings, not of the first request."""
+def test_a_ca_file_must_exist(here: Path) -> None:
+    """A missing certificate file is a config error, not an error of the first request."""
     assert faults(here, "[api]\nca_file = '/nope.pem'") == ["api.ca_file: there is no such file"]
     file = here / "ca.pem"
     file.touch()
     assert read(here, f"[api]\nca_file = '{file}'").api.ca_file == file
 
 
-def test_a_tilde_is_the_home_of_the_user(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A shell would have read it so, and no directory named `~` appears."""
+def test_a_tilde_is_the_users_home(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """`~` is expanded, and no directory named `~` is created."""
     monkeypatch.setenv("HOME", "/home/somebody")
     assert read(here, "[output]\ndirectory = '~/exports'").output.directory == Path("/home/somebody/exports")
 
 
 @pytest.mark.parametrize(
-    ("headers", "said"),
+    ("headers", "reported"),
     [
         (
             '{ AUTHORIZATION = "Basic x" }',
@@ -717,9 +715,9 @@ def test_a_tilde_is_the_home_of_the_user(here: Path, monkeypatch: pytest.MonkeyP
         ('["X"]', 'api.headers: expected a table of texts, such as {"X-Team" = "data"}'),
     ],
 )
-def test_headers_are_texts_that_can_be_sent_and_never_the_key(here: Path, headers: str, said: str) -> None:
-    """A header is one line of text; none replaces the key; no value is repeated in a message."""
-    assert faults(here, f"[api]\nheaders = {headers}") == [said]
+def test_headers_are_printable_text_and_never_the_key(here: Path, headers: str, reported: str) -> None:
+    """An invalid header is reported without its value."""
+    assert faults(here, f"[api]\nheaders = {headers}") == [reported]
 
 
 # Secrets
@@ -727,18 +725,18 @@ def test_headers_are_texts_that_can_be_sent_and_never_the_key(here: Path, header
 
 @pytest.mark.parametrize("table", ["api", "budget", "export"])
 @pytest.mark.parametrize("name", ["key", "api_key", "token", "FULLSTORY_API_KEY"])
-def test_a_key_in_the_file_is_told_where_it_belongs(here: Path, table: str, name: str) -> None:
-    """Whoever puts the key among the settings is told where it goes; it is not repeated."""
+def test_a_key_in_the_file_is_reported_with_where_it_belongs(here: Path, table: str, name: str) -> None:
+    """The message says where to put the key and does not contain it."""
     opening = "[[export]]" if table == "export" else f"[{table}]"
-    (said,) = faults(here, f"{opening}\n{name} = '{CANARY}'")
-    assert said.endswith("does not go in here: set FULLSTORY_API_KEY, or name a file in [api] api_key_file")
-    assert CANARY not in said
+    (reported,) = faults(here, f"{opening}\n{name} = '{CANARY}'")
+    assert reported.endswith("does not go in here: set FULLSTORY_API_KEY, or name a file in [api] api_key_file")
+    assert CANARY not in reported
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("key", [CANARY, "TGVnYWN5S2V5V2l0aG91dEFQcmVmaXg6c2VjcmV0", f"Basic {CANARY}", "na1.short"])
 def test_a_key_in_the_wrong_place_is_never_repeated(here: Path, key: str) -> None:
-    """Wherever the key is pasted, as a value or a name, no message and no `repr` of the settings shows it."""
+    """No message and no `repr` of the settings contains a key pasted as a value or a name."""
     for table, names in known_keys().items():
         for name in names:
             for toml in (
@@ -747,13 +745,13 @@ def test_a_key_in_the_wrong_place_is_never_repeated(here: Path, key: str) -> Non
                 f'{table}.{name} = {{"{key}" = 1}}',
             ):
                 text = toml if table != "export" else f"[[export]]\n{toml.removeprefix('export.')}"
-                assert key not in said_of(here, text), text
+                assert key not in text_shown_for(here, text), text
     for toml in (f'"{key}" = 1', f'["{key}"]', f'[budget]\n"{key}" = 1'):
         assert key not in " ".join(faults(here, toml))
 
 
-def test_the_settings_show_no_proxy_password_and_no_header(here: Path) -> None:
-    """A dump of the settings in a log gives nothing away."""
+def test_the_settings_hide_proxy_passwords_and_headers(here: Path) -> None:
+    """Neither `repr` nor `str` of the settings contains them."""
     settings = read(here, "[api]\nproxy = 'http://me:canary@host'\nheaders = { X-Secret = 'canary' }")
     assert "canary" not in repr(settings)
     assert "canary" not in str(settings)
@@ -763,7 +761,7 @@ def test_the_settings_show_no_proxy_password_and_no_header(here: Path) -> None:
 
 
 def test_the_key_comes_from_the_environment_before_the_file(here: Path) -> None:
-    """FULLSTORY_API_KEY, then FULLSTORY_API_TOKEN, then the first line of the file; empty means not set."""
+    """The order is FULLSTORY_API_KEY, FULLSTORY_API_TOKEN, first line of the file; empty means not set."""
     file = here / "key"
     file.write_text("na1.fromfile\nsecond line\n")
     file.chmod(0o600)
@@ -775,8 +773,8 @@ def test_the_key_comes_from_the_environment_before_the_file(here: Path) -> None:
     assert load_key({}, file=settings.api.api_key_file).notes == ()
 
 
-def test_a_missing_key_says_where_to_put_one(here: Path) -> None:
-    """Without a key the hint is the next thing to do."""
+def test_a_missing_key_is_reported_with_where_to_put_one(here: Path) -> None:
+    """The hint names the variable and the setting."""
     with pytest.raises(UnauthorizedError, match="there is no API key") as caught:
         load_key({}, file=read(here).api.api_key_file)
     assert caught.value.hint == "set FULLSTORY_API_KEY, or name a file that holds the key in [api] api_key_file"
@@ -794,13 +792,13 @@ def test_a_missing_key_says_where_to_put_one(here: Path) -> None:
         f"Authorization: Basic {CANARY}",
     ],
 )
-def test_what_is_pasted_along_with_the_key_is_taken_off(here: Path, pasted: str) -> None:
-    """Quotes, line ends and the header it was copied from do no harm."""
+def test_text_pasted_along_with_the_key_is_removed(here: Path, pasted: str) -> None:
+    """Quotes, line ends and the header that it was copied from are ignored."""
     assert load_key({"FULLSTORY_API_KEY": pasted}, file=read(here).api.api_key_file).reveal() == CANARY
 
 
 @pytest.mark.parametrize(
-    ("pasted", "said"),
+    ("pasted", "reported"),
     [
         ("na1.abc def", "the API key in FULLSTORY_API_KEY has white space inside"),
         ("na1.abc\ndef", "the API key in FULLSTORY_API_KEY has white space inside"),
@@ -813,16 +811,16 @@ def test_what_is_pasted_along_with_the_key_is_taken_off(here: Path, pasted: str)
         ("Bearer na1.abc", "FULLSTORY_API_KEY holds no API key"),
     ],
 )
-def test_what_cannot_be_a_key_is_refused_and_not_repeated(here: Path, pasted: str, said: str) -> None:
-    """A key that could not be sent is told by its place, and nothing of it is shown."""
+def test_an_invalid_key_is_rejected_and_not_repeated(here: Path, pasted: str, reported: str) -> None:
+    """The message names the variable and shows nothing of its value."""
     with pytest.raises(UnauthorizedError) as caught:
         load_key({"FULLSTORY_API_KEY": pasted}, file=read(here).api.api_key_file)
-    assert str(caught.value) == said
+    assert str(caught.value) == reported
     assert "na1" not in caught.value.hint
 
 
 def test_a_key_file_that_others_can_read_is_noted(here: Path) -> None:
-    """The key is used, and the user is told how to close the file."""
+    """The key is used, and a note says how to restrict the file."""
     file = here / "key"
     file.write_text(CANARY)
     file.chmod(0o644)
@@ -831,28 +829,28 @@ def test_a_key_file_that_others_can_read_is_noted(here: Path) -> None:
     assert CANARY not in key.notes[0]
 
 
-def test_a_key_file_that_cannot_be_used_is_told(here: Path) -> None:
-    """Missing, a directory, or empty: each is told, and a key in the place of the file's name is not repeated."""
+def test_a_key_file_that_cannot_be_used_is_reported(here: Path) -> None:
+    """A missing or empty file and a directory are reported without repeating a key given instead of the path."""
     cases: list[tuple[str, type[Exception], str]] = [
         (str(here / "nope"), ConfigError, "api.api_key_file: cannot be read: no such file or directory"),
         (str(here), ConfigError, "api.api_key_file: cannot be read: is a directory"),
         ("/dev/null", UnauthorizedError, "the first line of [api] api_key_file is empty"),
         ("TGVnYWN5S2V5V2l0aG91dA", ConfigError, "api.api_key_file: cannot be read: no such file or directory"),
     ]
-    for name, kind, said in cases:
+    for name, kind, reported in cases:
         with pytest.raises(kind) as caught:
             load_key({}, file=read(here, f"[api]\napi_key_file = '{name}'").api.api_key_file)
-        assert str(caught.value) == said
+        assert str(caught.value) == reported
 
 
-def test_a_key_in_place_of_its_files_name_is_told(here: Path) -> None:
-    """A key pasted where a file belongs is recognised by its prefix."""
-    said = ["api.api_key_file: looks like an API key: expected the name of a file"]
-    assert faults(here, f"[api]\napi_key_file = '{CANARY}'") == said
+def test_a_key_instead_of_its_file_name_is_reported(here: Path) -> None:
+    """A key set as the file name is recognised by its prefix."""
+    reported = ["api.api_key_file: looks like an API key: expected the name of a file"]
+    assert faults(here, f"[api]\napi_key_file = '{CANARY}'") == reported
 
 
-def test_the_key_shows_itself_only_when_asked() -> None:
-    """No way of printing it, alone or inside something else, gives it away."""
+def test_the_key_is_only_revealed_on_request() -> None:
+    """Neither `str`, `repr` nor formatting shows the key."""
     key = ApiKey(CANARY, notes=("a note",))
     for shown in (str(key), repr(key), f"{key}", f"{key!r:>40}", f"{[key]}", f"{ {'k': key} }"):
         assert CANARY not in shown
@@ -879,30 +877,30 @@ def test_the_key_shows_itself_only_when_asked() -> None:
         (" 90s ", 90),
     ],
 )
-def test_a_duration_is_read_as_people_write_it(text: str, seconds: float) -> None:
-    """Numbers with units, the larger first."""
+def test_a_duration_is_read_as_users_write_it(text: str, seconds: float) -> None:
+    """A duration is made of numbers with units, the larger unit first."""
     assert read_duration(text) == seconds
 
 
 @pytest.mark.parametrize(
     "text", ["", " ", "10", "s", "-5s", "1m1h", "5s5s", "10 s", "1e3s", "10S", "5w", "٣s", "1..5s"]
 )
-def test_what_is_no_duration_is_refused(text: str) -> None:
-    """No unit, an unknown one, the smaller first, a sign: none of it is guessed at."""
+def test_an_invalid_duration_is_rejected(text: str) -> None:
+    """A missing or unknown unit, a wrong order or a sign is an error."""
     with pytest.raises(ValueError, match="expected a duration such as"):
         read_duration(text)
 
 
 @given(st.integers(0, 3_650 * 86_400 * 1_000_000))
-def test_a_duration_that_is_shown_reads_as_itself(microseconds: int) -> None:
-    """Writing a duration and reading it again gives the same, to the microsecond."""
+def test_a_written_duration_reads_as_itself(microseconds: int) -> None:
+    """Writing and reading a duration returns the same value, to the microsecond."""
     seconds = microseconds / 1_000_000
     assert read_duration(write_duration(seconds)) == pytest.approx(seconds, rel=0, abs=1e-6)
 
 
 @given(st.integers(0, 3_650 * 86_400))
-def test_whole_seconds_stay_whole(seconds: int) -> None:
-    """No rounding creeps into what was whole."""
+def test_whole_seconds_are_exact(seconds: int) -> None:
+    """Whole seconds are not rounded."""
     assert read_duration(write_duration(seconds)) == seconds
 
 
@@ -910,14 +908,14 @@ def test_whole_seconds_stay_whole(seconds: int) -> None:
     ("seconds", "text"),
     [(0, "0s"), (0.25, "250ms"), (1.5, "1.5s"), (60, "1m"), (90, "1m30s"), (86_400, "24h"), (604_800, "7d")],
 )
-def test_a_duration_is_shown_as_people_write_it(seconds: float, text: str) -> None:
-    """Short, and in the units of the file."""
+def test_a_duration_is_written_as_users_write_it(seconds: float, text: str) -> None:
+    """The text is short and uses the units of the config file."""
     assert write_duration(seconds) == text
 
 
 @given(st.text(max_size=40))
-def test_any_text_is_a_duration_or_a_clear_refusal(text: str) -> None:
-    """Nothing that can be typed makes it stumble."""
+def test_any_text_is_a_duration_or_an_error(text: str) -> None:
+    """No text causes another error than a ValueError with a clear message."""
     try:
         seconds, refusal = read_duration(text), "expected a duration"
     except ValueError as error:
@@ -929,29 +927,29 @@ def test_any_text_is_a_duration_or_a_clear_refusal(text: str) -> None:
 # The example
 
 
-def test_the_example_stands_at_the_top_as_it_is_installed() -> None:
-    """`config.example.toml` and what `init` writes are one text."""
+def test_the_example_in_the_repository_equals_the_installed_one() -> None:
+    """`config.example.toml` and what `init` writes are the same text."""
     top = Path(__file__).parents[1] / "config.example.toml"
     assert top.read_text(encoding="utf-8") == EXAMPLE
 
 
-def test_the_example_shows_every_setting_and_no_other() -> None:
-    """What can be set stands in the example; what stands in the example can be set."""
+def test_the_example_contains_every_setting_and_no_other() -> None:
+    """The keys of the example are the known settings."""
     shown = tomllib.loads(EXAMPLE)
     shown["export"] = shown["export"][0]
     assert {table: set(keys) for table, keys in shown.items()} == {t: set(keys) for t, keys in known_keys().items()}
 
 
 def test_the_example_shows_the_real_defaults(here: Path) -> None:
-    """Each value in it, by itself and all together, is what holds when the line is left out."""
+    """Each value, alone and together with the others, equals the default."""
     assert read(here, EXAMPLE) == Settings()
     for table, values in tomllib.loads(EXAMPLE).items():
         given = [values[0]] if table == "export" else values
         assert Settings.model_validate({table: given}) == Settings()
 
 
-def test_the_example_says_something_of_each_setting() -> None:
-    """Above every setting stands a comment, and the lines fit on a screen."""
+def test_the_example_has_a_comment_for_each_setting() -> None:
+    """A comment is above every setting, and no line is longer than 120 characters."""
     lines = EXAMPLE.splitlines()
     for above, line in zip(lines, lines[1:], strict=False):
         assert len(line) <= 120

@@ -1,4 +1,4 @@
-"""What a run has to do: every second once, what was begun before all else, and nothing made before it is needed."""
+"""The work of a run: every second exactly once, bundles in progress first, bundles made only when needed."""
 
 import itertools
 import time
@@ -41,57 +41,56 @@ from tests.ledger_model import Model
 
 WIDTHS = st.sampled_from([300, 900, 1800, 3600, 21_600, 86_400])
 EVENTS = "events"
-calm = settings(deadline=None)  # the machine may be busy
+no_deadline = settings(deadline=None)  # the machine may be busy
 ARCHIVE = Stored("p", 1, 1, "s", exported_at=0.0)
 KEPT = FewerRows(rows_before=120, rows_found=0)
 STATES: dict[str, tuple[State, ...]] = {
     "claimed": (Creating(1, 0.0), Created(2, 0.0, "op"), Ready(1, 0.0, "x")),
     "parked": (Failed("why"), Overdue(1, 0.0, "op")),
-    "begun": (Planned(1), Planned(2), Planned(3)),
+    "planned": (Planned(1), Planned(2), Planned(3)),
 }
 
 
 @st.composite
 def ranges(draw, within=2 * DAY):
-    """Anywhere, to the second."""
+    """Draw a range with any start and end, to the second."""
     start = draw(st.integers(0, within - 1))
     return Range(start, draw(st.integers(start + 1, within)))
 
 
 def record(start, end, state, *, stored=None, export=EVENTS):
-    """A bundle in its first take, or with an archive in its second."""
+    """Return a record of revision 0, or of revision 1 if it has an archive."""
     return BundleRecord(Bundle(export, Range(start, end)), int(stored is not None), state, stored)
 
 
 @st.composite
 def ledgers(draw):
-    """All that a ledger may hold of one export.
+    """Draw what a ledger may contain of one export.
 
-    Bundles side by side, of any width and with any edge: stored, under way, parked, stored and being exported once
-    more, or kept in place of fewer rows; some archives twice, as a rebuilt ledger may have them; and what was begun in
-    whatever width, anywhere.
+    Adjacent bundles of any width and edge: stored, in progress, parked, stored and being exported again, or kept
+    instead of fewer rows; some archives overlap, as after a rebuild; and planned bundles of any width anywhere.
     """
     model, at = Model(), 0
     for _ in range(draw(st.integers(0, 12))):
         at += draw(st.sampled_from([0, 0, 0, 1800, 3600, 701]))
         end = at + draw(st.sampled_from([300, 1800, 3600, 3601, 21_600]))
-        kind = draw(st.sampled_from(["stored", "claimed", "parked", "again", "kept", "twice"]))
+        kind = draw(st.sampled_from(["stored", "claimed", "parked", "reopened", "kept", "overlapping"]))
         if kind in STATES:
             add(model, record(at, end, draw(st.sampled_from(STATES[kind]))))
-        elif kind == "again":
-            state = draw(st.sampled_from([*STATES["claimed"], *STATES["parked"], *STATES["begun"]]))
+        elif kind == "reopened":
+            state = draw(st.sampled_from([*STATES["claimed"], *STATES["parked"], *STATES["planned"]]))
             add(model, record(at, end, state, stored=ARCHIVE))
         elif kind == "kept":
             add(model, record(at, end, KEPT, stored=ARCHIVE))
         else:
             add(model, record(at, end, ARCHIVE, stored=ARCHIVE))
-        if kind == "twice":
+        if kind == "overlapping":
             add(model, record(at + 100, end, ARCHIVE, stored=ARCHIVE))
         at = end
     for span in draw(st.lists(ranges(), max_size=3)):
         bundle = Bundle(EVENTS, span)
         if bundle not in model.records:
-            add(model, BundleRecord(bundle, 0, draw(st.sampled_from(STATES["begun"]))))
+            add(model, BundleRecord(bundle, 0, draw(st.sampled_from(STATES["planned"]))))
     return model
 
 
@@ -100,25 +99,25 @@ def add(model, one):
 
 
 def work_of(model, span, width, **options):
-    """As a run makes it from its ledger."""
+    """Return the plan that a run makes from its ledger."""
     return ExportPlan(Export(EVENTS, bundle_seconds=width), span, model.stock(EVENTS, span), **options)
 
 
 def seconds_in(pieces, probes):
-    """How many of the pieces hold each moment."""
+    """Return, for each probe, how many pieces contain it."""
     return [sum(piece.start <= at < piece.end for piece in pieces) for at in probes]
 
 
 def probes_of(span, *pieces):
-    """Moments at and beside every edge, within the span."""
+    """Return the times at and just before every edge within the span."""
     edges = {span.start, span.end, *(edge for one in itertools.chain(*pieces) for edge in (one.start, one.end))}
     return sorted(at for edge in edges for at in (edge - 1, edge) if span.start <= at < span.end)
 
 
-@calm
+@no_deadline
 @given(ledgers(), ranges(), WIDTHS)
-def test_what_is_to_do_and_what_is_stored_tile_the_range(model, span, width):
-    """Every second that no archive has is in exactly one bundle taken up, whatever the widths before and now."""
+def test_planned_and_stored_ranges_tile_the_range(model, span, width):
+    """Every second without an archive is in exactly one bundle, whatever the widths of earlier runs."""
     work = work_of(model, span, width)
     new = [one.bundle.range for one in in_order([work]) if one.stored is None]
     probes = probes_of(span, new, work.stock.covered)
@@ -126,10 +125,10 @@ def test_what_is_to_do_and_what_is_stored_tile_the_range(model, span, width):
     assert seconds_in(new, probes) == [1 - by for by in covered]
 
 
-@calm
+@no_deadline
 @given(ledgers(), ranges(), WIDTHS, st.booleans(), st.data())
-def test_the_count_is_that_of_what_comes(model, span, width, fills_gaps, data):
-    """What `plan` says is what a run does; no bundle comes twice, with a refresh or without."""
+def test_the_count_equals_the_number_of_bundles(model, span, width, fills_gaps, data):
+    """`plan` reports the number that a run processes, and no bundle occurs twice, with a refresh or without."""
     stored = model.stored(EVENTS, span)
     chosen = data.draw(st.lists(st.sampled_from(stored), max_size=5)) if stored else []
     work = work_of(model, span, width, refresh=tuple(chosen), fills_gaps=fills_gaps)
@@ -139,12 +138,12 @@ def test_the_count_is_that_of_what_comes(model, span, width, fills_gaps, data):
     assert {one.bundle for one in chosen} <= {one.bundle for one in found}
 
 
-@calm
+@no_deadline
 @given(ledgers(), ranges(), WIDTHS, st.booleans())
-def test_what_was_begun_parked_or_reopened_is_taken_up_as_it_stands(model, span, width, fills_gaps):
-    """Each bundle under way, parked or in a new take comes once, in its own width, with its state; by a retry, too.
+def test_bundles_in_progress_parked_or_reopened_keep_their_record(model, span, width, fills_gaps):
+    """Each of them occurs once with its width and state, in a retry as well.
 
-    What gives way to narrower ones does not come itself.
+    A bundle that is split into narrower ones does not occur itself.
     """
     work = work_of(model, span, width, fills_gaps=fills_gaps)
     found = list(in_order([work]))
@@ -158,10 +157,10 @@ def test_what_was_begun_parked_or_reopened_is_taken_up_as_it_stands(model, span,
         assert known == one if known else one == BundleRecord(one.bundle)
 
 
-@calm
+@no_deadline
 @given(ledgers(), ranges(), WIDTHS)
-def test_what_is_claimed_comes_first_and_the_rest_in_order_of_time(model, span, width):
-    """The tokens of what is claimed are spent, and its export may expire."""
+def test_bundles_in_progress_come_first_and_the_others_in_order_of_time(model, span, width):
+    """Their creates are paid for, and their exports may expire."""
     found = list(in_order([work_of(model, span, width)]))
     in_progress = [isinstance(one.state, IN_PROGRESS) for one in found]
     assert in_progress == sorted(in_progress, reverse=True)
@@ -170,10 +169,10 @@ def test_what_is_claimed_comes_first_and_the_rest_in_order_of_time(model, span, 
         assert starts == sorted(starts)
 
 
-@calm
+@no_deadline
 @given(ledgers(), ranges(), WIDTHS)
-def test_pieces_keep_to_the_grid(model, span, width):
-    """What nobody has begun is cut at the grid lines of the present width; odd pieces are only at edges."""
+def test_new_bundles_keep_to_the_grid(model, span, width):
+    """New bundles are cut at the grid lines of the present width; other edges come from the range or older bundles."""
     work = work_of(model, span, width)
     known = {one.bundle for one in model.records.values() if one.stored or not isinstance(one.state, Planned)}
     edges = {span.start, span.end, *(edge for one in known for edge in (one.range.start, one.range.end))}
@@ -184,24 +183,24 @@ def test_pieces_keep_to_the_grid(model, span, width):
             assert one.bundle.range.end % width == 0 or one.bundle.range.end in edges
 
 
-@calm
+@no_deadline
 @given(ledgers(), ranges(), WIDTHS)
-def test_a_retry_leaves_alone_what_nobody_has_begun(model, span, width):
-    """What it does as gaps is the time of what was begun or split and neither stored nor claimed; all of it, once."""
+def test_a_retry_does_not_plan_new_ranges(model, span, width):
+    """It covers exactly once the time of planned or split bundles that is neither stored nor in progress."""
     work = work_of(model, span, width, fills_gaps=False)
     unfinished = [one for one in work.stock.unfinished if one not in work.splits]
-    begun = [one.bundle.range for one in work.splits]
-    begun += [one.bundle.range for one in unfinished if isinstance(one.state, Planned) and one.stored is None]
+    planned = [one.bundle.range for one in work.splits]
+    planned += [one.bundle.range for one in unfinished if isinstance(one.state, Planned) and one.stored is None]
     others = [one.bundle.range for one in unfinished if not isinstance(one.state, Planned)]
     own = {one.bundle for one in unfinished if one.stored is not None or not isinstance(one.state, Planned)}
     pieces = [one.bundle.range for one in in_order([work]) if one.bundle not in own]
-    probes = probes_of(span, begun, others, pieces, work.stock.covered)
+    probes = probes_of(span, planned, others, pieces, work.stock.covered)
     taken = seconds_in([*others, *work.stock.covered], probes)
-    wanted = [int(by > 0 and not than) for by, than in zip(seconds_in(begun, probes), taken, strict=True)]
+    wanted = [int(by > 0 and not than) for by, than in zip(seconds_in(planned, probes), taken, strict=True)]
     assert seconds_in(pieces, probes) == wanted
 
 
-@calm
+@no_deadline
 @given(
     st.lists(
         st.tuples(
@@ -210,7 +209,7 @@ def test_a_retry_leaves_alone_what_nobody_has_begun(model, span, width):
             st.booleans(),
             st.booleans(),
             st.lists(
-                st.sampled_from(["left", "claimed", "parked", "begun", "kept", "stored", "stored"]),
+                st.sampled_from(["left", "claimed", "parked", "planned", "kept", "stored", "stored"]),
                 min_size=1,
                 max_size=7,
             ),
@@ -222,16 +221,16 @@ def test_a_retry_leaves_alone_what_nobody_has_begun(model, span, width):
     WIDTHS,
 )
 def test_runs_of_any_width_fetch_every_second_once(runs, width, other_width):
-    """However runs end and widths change between them: in the end all is stored, nothing was twice, nothing is left."""
+    """However runs end and widths change, all is stored in the end, and nothing was fetched twice or is left."""
     model, fetched = Model(), []
     last = (Range(0, 2 * DAY), width, True, False, ["stored"], 0)
-    for span, a_width, fills_gaps, lets_rest, fates, refresh in [*runs, last]:
+    for span, a_width, fills_gaps, is_waiting, fates, refresh in [*runs, last]:
         again = tuple(model.stored(EVENTS, span)[:refresh])
         resting = [one.bundle for one in model.stock(EVENTS, span).unfinished if isinstance(one.state, Failed)]
         options = {
             "fills_gaps": fills_gaps,
             "refresh": again,
-            "rests_until": dict.fromkeys(resting, 9e9) if lets_rest else {},
+            "rests_until": dict.fromkeys(resting, 9e9) if is_waiting else {},
         }
         work = work_of(model, span, a_width, **options)
         planned = [one.bundle for one in in_order([work])]
@@ -241,7 +240,7 @@ def test_runs_of_any_width_fetch_every_second_once(runs, width, other_width):
         work = work_of(model, span, a_width, **options)
         assert (work.splits, [one.bundle for one in in_order([work])]) == ([], planned)
         for one, fate in zip(list(in_order([work])), itertools.cycle(fates), strict=False):
-            fetched += carry(model, one, fate)
+            fetched += process(model, one, fate)
     fetched.sort()
     assert all(a.end <= b.start for a, b in zip(fetched, fetched[1:], strict=False))
     assert list(merged((one.start, one.end) for one in fetched)) == [Range(0, 2 * DAY)]
@@ -251,7 +250,7 @@ def test_runs_of_any_width_fetch_every_second_once(runs, width, other_width):
 
 
 def split(model, one, work):
-    """As the ledger writes it."""
+    """Split a bundle as the ledger does."""
     pieces = list(pieces_of(one.bundle.range, work.export, work.span))
     assert len(pieces) > 1
     assert list(merged((piece.start, piece.end) for piece in pieces)) == [one.bundle.range]
@@ -261,10 +260,10 @@ def split(model, one, work):
         model.records.setdefault(bundle, BundleRecord(bundle))
 
 
-def carry(model, one, fate):
-    """What becomes of a bundle in a run; the ranges that were fetched for the first time."""
+def process(model, one, fate):
+    """Apply the outcome of a run to a bundle; return the ranges fetched for the first time."""
     known = model.records.get(one.bundle, BundleRecord(one.bundle))
-    # What the ledger would refuse: an archive forgotten or made up, a take that is not the next.
+    # The ledger would reject a lost or invented archive, or a revision that is not the next.
     assert known.stored == one.stored
     assert one.revision == known.revision + isinstance(known.state, Stored | Split)
     if fate == "left":
@@ -281,15 +280,15 @@ def carry(model, one, fate):
     return [] if one.stored else [one.bundle.range]
 
 
-def test_the_first_comes_at_once_however_much_there_is_to_do():
-    """Three thousand million bundles are counted, and the first of them is there, without any other being made."""
+def test_the_first_bundle_is_available_immediately():
+    """Three thousand million bundles are counted and the first one returned without creating the others."""
     work = ExportPlan(Export(EVENTS, bundle_seconds=300), Range(0, 300 * 3 * 10**9), RecordedRange())
     assert work.count == 3 * 10**9
     assert next(in_order([work])) == BundleRecord(Bundle(EVENTS, Range(0, 300)))
 
 
 def test_twenty_thousand_bundles_take_little_memory():
-    """A run that goes over them one by one holds a few at a time."""
+    """Iterating over the bundles keeps only a few in memory."""
     work = ExportPlan(Export(EVENTS), Range(0, 20_000 * 1800), RecordedRange())
     tracemalloc.start()
     try:
@@ -301,8 +300,8 @@ def test_twenty_thousand_bundles_take_little_memory():
 
 
 @pytest.mark.slow
-def test_a_ledger_full_of_holes_is_no_trouble():
-    """Fifty thousand gaps between as many archives: known in a moment, by their number and by their first."""
+def test_a_ledger_with_many_gaps_is_fast():
+    """Fifty thousand gaps between as many archives are counted, and the first bundle is found, within seconds."""
     covered = tuple(Range(at, at + 1800) for at in range(0, 50_000 * 3600, 3600))
     parked = tuple(record(at, at + 900, Failed("why")) for at in range(1800, 10_000 * 3600, 3600))
     work = ExportPlan(Export(EVENTS), Range(0, 50_000 * 3600), RecordedRange(parked, covered, 50_000))
@@ -312,23 +311,23 @@ def test_a_ledger_full_of_holes_is_no_trouble():
     assert time.process_time() - began < 5.0
 
 
-def test_what_is_claimed_comes_before_what_lies_earlier():
-    """A bundle that the service works on is taken up before any other."""
+def test_bundles_in_progress_come_before_earlier_ones():
+    """A bundle whose operation exists is processed before all others."""
     in_progress = record(7200, 9000, Ready(1, 0.0, "x"))
     work = ExportPlan(Export(EVENTS), Range(0, 9000), RecordedRange((in_progress,)))
     assert [one.bundle.range.start for one in in_order([work])] == [7200, 0, 1800, 3600, 5400]
 
 
 @pytest.mark.parametrize("state", [Overdue(1, 0.0, "op"), Refused("403", Ready(1, 0.0, "x"))])
-def test_what_may_have_a_file_is_taken_up_in_its_own_width(state):
-    """A changed width does not cut it anew, not even where it reaches beyond the range: it is asked for first."""
+def test_a_parked_bundle_that_may_have_a_file_keeps_its_width(state):
+    """A changed width or range does not cut it, since its operation is polled first."""
     parked = record(0, 21_600, state)
     work = ExportPlan(Export(EVENTS, bundle_seconds=1800), Range(3600, 23_400), RecordedRange((parked,)))
     assert [one.bundle.range for one in in_order([work])] == [Range(0, 21_600), Range(21_600, 23_400)]
 
 
-def test_what_failed_gives_way_to_narrower_ones():
-    """Where the width is narrower, and at the ends of a range that is narrower than the bundle; for a retry, too."""
+def test_a_failed_bundle_is_split_into_narrower_ones():
+    """It is cut at the grid lines of a narrower width and at the ends of the range, in a retry as well."""
     parked = record(0, 7200, Failed("why"))
     for fills_gaps in (True, False):
         work = ExportPlan(
@@ -351,65 +350,65 @@ def test_what_failed_gives_way_to_narrower_ones():
         (record(0, DAY, Failed("why")), Export(EVENTS, Definition(type=Type.INDIVIDUAL), 1800), Range(0, DAY)),
         (record(0, DAY, Failed("why")), Export(EVENTS, Definition(type=Type.INDIVIDUAL), DAY), Range(1800, DAY)),
     ],
-    ids=["fits", "wider", "off the grid", "archive", "individuals", "individuals in a narrower range"],
+    ids=["same width", "wider", "off the grid", "archive", "individuals", "individuals in a narrower range"],
 )
-def test_what_is_not_narrower_is_taken_up_as_it_is(one, export, span):
-    """Nor is what has an archive ever split, nor individuals."""
+def test_a_failed_bundle_is_not_split_without_need(one, export, span):
+    """A bundle that is not wider, has an archive or contains individuals is retried as it is."""
     work = ExportPlan(export, span, RecordedRange((one,)))
     assert (work.splits, work.parked) == ([], [one])
 
 
-def test_what_was_split_and_is_asked_for_again_is_a_new_revision():
-    """The width was set back before the narrower ones were exported; what was split stays split."""
+def test_a_split_bundle_in_its_former_width_is_a_new_revision():
+    """If the width is set back before the narrower bundles are exported, the split one stays final."""
     split = record(0, 3600, Split())
-    begun = tuple(record(at, at + 1800, Planned(1)) for at in (0, 1800))
-    work = ExportPlan(Export(EVENTS, bundle_seconds=3600), Range(0, 3600), RecordedRange(begun, split=(split,)))
+    planned = tuple(record(at, at + 1800, Planned(1)) for at in (0, 1800))
+    work = ExportPlan(Export(EVENTS, bundle_seconds=3600), Range(0, 3600), RecordedRange(planned, split=(split,)))
     assert list(in_order([work])) == [split.next_revision()]
 
 
-def test_what_waits_for_its_time_keeps_its_range():
-    """It is not to do, and neither is its time; it is not split either."""
+def test_a_parked_bundle_that_is_not_due_keeps_its_range():
+    """Neither the bundle nor its time is processed, and it is not split."""
     parked = record(0, 7200, Failed("why"))
     work = ExportPlan(Export(EVENTS), Range(0, 9000), RecordedRange((parked,)), rests_until={parked.bundle: 5.0})
     assert [one.bundle.range for one in in_order([work])] == [Range(7200, 9000)]
     assert (work.resting, work.splits, work.parked, work.count) == ([parked], [], [], 1)
 
 
-def test_a_bundle_between_attempts_keeps_its_count():
-    """Attempt 3 of a bundle that was interrupted is attempt 3 in the next run, as long as the width is the same."""
-    begun = record(0, 1800, Planned(3))
+def test_a_bundle_between_attempts_keeps_its_attempt():
+    """An interrupted bundle continues at its attempt in the next run if the width is the same."""
+    planned = record(0, 1800, Planned(3))
     for width, states in ((1800, [Planned(3), Planned(1)]), (3600, [Planned(1)])):
-        work = ExportPlan(Export(EVENTS, bundle_seconds=width), Range(0, 3600), RecordedRange((begun,)))
+        work = ExportPlan(Export(EVENTS, bundle_seconds=width), Range(0, 3600), RecordedRange((planned,)))
         assert [one.state for one in in_order([work])] == states
 
 
-def test_a_retry_goes_on_with_what_an_earlier_one_had_taken_up():
-    """Parked before, asked for again, refused with a 429 and stopped there: it is not forgotten."""
-    begun = record(5400, 7200, Planned(1))
-    work = ExportPlan(Export(EVENTS), Range(0, DAY), RecordedRange((begun,), (Range(0, 1800),), 1), fills_gaps=False)
-    assert list(in_order([work])) == [begun]
+def test_a_retry_resumes_what_an_earlier_one_had_planned():
+    """A parked bundle whose retry was interrupted after a 429 is retried again."""
+    planned = record(5400, 7200, Planned(1))
+    work = ExportPlan(Export(EVENTS), Range(0, DAY), RecordedRange((planned,), (Range(0, 1800),), 1), fills_gaps=False)
+    assert list(in_order([work])) == [planned]
     assert (work.count, work.stored_before) == (1, 0)
 
 
 @pytest.mark.parametrize("state", [Planned(1), Planned(2), Creating(1, 0.0), Failed("why")])
-def test_a_new_take_under_way_is_not_opened_once_more(state):
-    """A repair or a refresh that was interrupted is gone on with."""
-    under_way = record(0, 1800, state, stored=ARCHIVE)
+def test_a_revision_in_progress_is_not_opened_again(state):
+    """An interrupted repair or refresh is resumed."""
+    in_progress = record(0, 1800, state, stored=ARCHIVE)
     stored = record(1800, 3600, ARCHIVE, stored=ARCHIVE)
     for fills_gaps in (True, False):
         work = ExportPlan(
             Export(EVENTS),
             Range(0, 5400 if fills_gaps else DAY),
-            RecordedRange((under_way,), (Range(0, 5400),), 2),
-            (stored, under_way, stored),
+            RecordedRange((in_progress,), (Range(0, 5400),), 2),
+            (stored, in_progress, stored),
             fills_gaps=fills_gaps,
         )
-        assert list(in_order([work])) == [under_way, stored.next_revision()]
+        assert list(in_order([work])) == [in_progress, stored.next_revision()]
         assert (work.count, work.stored_before) == (2, 1 if fills_gaps else 0)
 
 
-def test_a_refused_refresh_is_done_until_somebody_asks_for_it():
-    """Neither a backfill nor a night nor a retry takes it up; a repair, or who accepts fewer rows, does."""
+def test_a_kept_archive_counts_as_done_until_it_is_requested():
+    """Neither a backfill, a night nor a retry exports it again; a repair or accepting fewer rows does."""
     kept = record(0, 1800, KEPT, stored=ARCHIVE)
     for fills_gaps, stored_before in ((True, 1), (False, 0)):
         work = ExportPlan(
@@ -420,8 +419,8 @@ def test_a_refused_refresh_is_done_until_somebody_asks_for_it():
         assert (asked.count, asked.stored_before, list(in_order([asked]))) == (1, 0, [kept])
 
 
-def test_exports_go_side_by_side():
-    """Several exports are taken up in order of time, not one after the other; what is claimed of any comes first."""
+def test_exports_are_processed_side_by_side():
+    """Bundles of several exports are processed in order of time, and those in progress first."""
     in_progress = record(3600, 5400, Created(1, 0.0, "op"), export="b")
     works = [
         ExportPlan(Export("a"), Range(0, 3600), RecordedRange()),
@@ -431,8 +430,8 @@ def test_exports_go_side_by_side():
     assert found == [("b", 3600), ("a", 0), ("b", 0), ("a", 1800), ("b", 1800)]
 
 
-def test_a_refresh_is_due_once_the_time_has_passed():
-    """What was exported too soon is exported once more, and only once."""
+def test_a_refresh_is_due_once_its_time_has_passed():
+    """A bundle exported too early is exported once more, and only once."""
     early, late = (
         record(0, 1800, stored, stored=stored)
         for stored in (replace(ARCHIVE, exported_at=2000.0), replace(ARCHIVE, exported_at=6000.0))
@@ -443,8 +442,8 @@ def test_a_refresh_is_due_once_the_time_has_passed():
     assert not needs_refresh(early, refresh_seconds=0, now=9000)
 
 
-def test_a_refresh_is_due_of_archives_alone_and_not_once_it_was_refused():
-    """A bundle without an archive is to do anyway; one that kept its archive would be asked for every night."""
+def test_a_refresh_is_due_of_archives_only_and_not_of_kept_ones():
+    """A bundle without an archive is to do anyway; a kept archive would be exported again every night."""
     early = replace(ARCHIVE, exported_at=2000.0)
     assert not needs_refresh(record(0, 1800, Failed("why")), refresh_seconds=3600, now=9000)
     assert not needs_refresh(record(0, 1800, KEPT, stored=early), refresh_seconds=3600, now=9000)
@@ -452,7 +451,7 @@ def test_a_refresh_is_due_of_archives_alone_and_not_once_it_was_refused():
 
 
 def archived(exported_at, settle=0.0, *, state=None):
-    """A bundle of half an hour, exported at a moment, when the settle time was this."""
+    """Return half an hour exported at `exported_at` with this settle time."""
     archive = replace(ARCHIVE, exported_at=float(exported_at), settle_seconds=float(settle))
     return record(0, 1800, state or archive, stored=archive)
 
@@ -465,17 +464,17 @@ def archived(exported_at, settle=0.0, *, state=None):
         (1800 + DAY - 301, DAY, False),
         (1800, DAY, False),
         (-(10**9), DAY, False),
-        (1800, 0, True),  # of a ledger that does not know, of a rebuild
+        (1800, 0, True),  # from a ledger without settle times, or a rebuilt one
         (1500, 0, True),
-        (1499, 0, False),  # before its own end
+        (1499, 0, False),  # before its end
     ],
 )
-def test_an_archive_was_settled_by_the_settle_time_of_then(exported_at, settle, settled):
-    """Less five minutes, which clocks may be apart."""
+def test_an_archive_was_settled_by_the_settle_time_of_its_export(exported_at, settle, settled):
+    """Clocks may differ by five minutes."""
     assert was_settled(archived(exported_at, settle)) == settled
 
 
-def test_what_has_no_archive_was_not_exported_too_soon():
+def test_a_bundle_without_an_archive_counts_as_settled():
     """It is to do anyway."""
     assert was_settled(record(0, 1800, Failed("why")))
 
@@ -487,32 +486,32 @@ def test_what_has_no_archive_was_not_exported_too_soon():
     now=st.integers(0, 9 * DAY),
     late=st.integers(-300, 5000),
 )
-def test_what_was_exported_too_soon_is_exported_anew_once(exported_at, then, present, now, late):
-    """When it is settled, by the longer of both settings; a longer one alone makes no work."""
+def test_a_bundle_exported_too_early_is_exported_again_once(exported_at, then, present, now, late):
+    """It is due when it has settled by the longer of both settings; a longer setting alone causes no export."""
     one = archived(exported_at, then)
     anew = is_exported_anew(one, settle_seconds=present, refresh_seconds=0, now=now)
     due = 1800 + max(then, present)
     assert settles_at(one, settle_seconds=present) == due
     assert anew == (exported_at < 1800 + then - 300 and due <= now)
-    # The service may say of its operation that it was made as much as five minutes before it was asked for.
+    # The operation's `createdAt` may be up to five minutes before its request.
     again = archived(max(now, due) + late, present)
     assert not is_exported_anew(again, settle_seconds=3 * DAY, refresh_seconds=0, now=100 * DAY)
 
 
-def test_an_archive_that_was_kept_is_left_alone_however_early_it_was():
-    """It would be asked for night after night."""
+def test_a_kept_archive_is_not_exported_again_however_early_it_was():
+    """It would be exported again every night."""
     assert not is_exported_anew(archived(0, DAY, state=KEPT), settle_seconds=DAY, refresh_seconds=0, now=9 * DAY)
 
 
-def test_a_refresh_goes_its_own_way():
-    """What was settled when it was exported may have changed since."""
+def test_a_refresh_does_not_depend_on_being_settled():
+    """Data that was settled when it was exported may have changed since."""
     settled = archived(1800 + DAY, DAY)
     assert is_exported_anew(settled, settle_seconds=DAY, refresh_seconds=2 * DAY, now=1800 + 2 * DAY)
     assert not is_exported_anew(settled, settle_seconds=DAY, refresh_seconds=2 * DAY, now=1799 + 2 * DAY)
 
 
-def test_a_range_all_stored_is_nothing_to_do():
-    """Also where archives overlap, and reach beyond it."""
+def test_a_stored_range_is_nothing_to_do():
+    """This also holds for archives that overlap or reach beyond the range."""
     covered = (Range(-600, 90_000),)
     work = ExportPlan(Export(EVENTS), Range(0, DAY), RecordedRange((), covered, 49))
     assert (work.count, work.stored_before, list(in_order([work])), list(gaps(work.span, covered))) == (0, 49, [], [])

@@ -1,4 +1,4 @@
-"""Whose rows are these? Literals for rows, and for what follows when files are refused for theirs."""
+"""Checks of a file's rows: whether they belong to the requested range, and what follows if they do not."""
 
 from typing import Any
 
@@ -20,8 +20,8 @@ STRANGE = {"error": "no"}
 UNTIMED = {"EventStart": "soon", "EventType": "click"}
 
 
-def looked(*rows: dict[str, Any], definition: Definition | None = None) -> RowLook:
-    """A look at these rows."""
+def checked(*rows: dict[str, Any], definition: Definition | None = None) -> RowLook:
+    """Check these rows and return the result."""
     look = RowLook(ExpectedRows.of(definition or Definition(), SPAN))
     for row in rows:
         look.look(row)
@@ -40,16 +40,16 @@ def looked(*rows: dict[str, Any], definition: Definition | None = None) -> RowLo
         ("2026-01-01T00:29:59", True),
     ],
 )
-def test_the_start_of_a_range_belongs_to_it_and_the_end_does_not(stamp: str, is_inside: bool) -> None:  # noqa: FBT001 - a table's column
-    """To the nanosecond, which a float would round up into the next range."""
-    look = looked({"EventStart": stamp})
+def test_a_range_includes_its_start_and_excludes_its_end(stamp: str, is_inside: bool) -> None:  # noqa: FBT001 - a table's column
+    """This is exact to the nanosecond, although a float would round up into the next range."""
+    look = checked({"EventStart": stamp})
     assert (look.timed, look.outside) == (1, 0 if is_inside else 1)
 
 
 @pytest.mark.parametrize("stamp", [None, "", "soon", 5, 1.5, True, [], "2026-13-01T00:00:00Z", "9" * 1000])
-def test_a_time_that_cannot_be_read_proves_nothing(stamp: Any) -> None:
-    """It is neither inside nor outside."""
-    look = looked({"EventStart": stamp, "EventType": "click"})
+def test_an_unreadable_time_is_ignored(stamp: Any) -> None:
+    """Such a row counts neither as inside nor as outside."""
+    look = checked({"EventStart": stamp, "EventType": "click"})
     assert look.timed == look.outside == 0
     look.close()
 
@@ -66,9 +66,9 @@ def test_a_time_that_cannot_be_read_proves_nothing(stamp: Any) -> None:
         ((), False),
     ],
 )
-def test_a_file_most_of_whose_rows_lie_outside_is_refused(rows: Any, is_refused: bool) -> None:  # noqa: FBT001 - a table's column
-    """A few that do are counted."""
-    look = looked(*rows)
+def test_a_file_with_most_rows_outside_its_range_is_rejected(rows: Any, is_refused: bool) -> None:  # noqa: FBT001 - a table's column
+    """A few rows outside are only counted."""
+    look = checked(*rows)
     if is_refused:
         with pytest.raises(ForeignRowsError, match="EventStart"):
             look.close()
@@ -91,11 +91,11 @@ def test_a_file_most_of_whose_rows_lie_outside_is_refused(rows: Any, is_refused:
         (Definition(timezone="Asia/Tokyo"), True),
     ],
 )
-def test_when_rows_happened_counts_where_it_is_exported_and_means_the_row(
+def test_times_are_checked_only_where_each_row_has_its_own(
     definition: Definition,
     is_checked: bool,  # noqa: FBT001 - a table's column
 ) -> None:
-    """Other scopes bring rows of other times along, and individuals have none."""
+    """The check needs the field EventStart, and is off for other scopes and for individuals."""
     assert ExpectedRows.of(definition, SPAN).span == (SPAN if is_checked else None)
 
 
@@ -117,9 +117,9 @@ def test_when_rows_happened_counts_where_it_is_exported_and_means_the_row(
         ((), (), False),
     ],
 )
-def test_a_file_without_one_known_name_is_no_export(rows: Any, fields: Any, is_refused: bool) -> None:  # noqa: FBT001 - a table's column
-    """Rows are sparse, and new names are welcome beside known ones."""
-    look = looked(*rows, definition=Definition(fields=fields))
+def test_a_file_without_a_known_field_is_rejected(rows: Any, fields: Any, is_refused: bool) -> None:  # noqa: FBT001 - a table's column
+    """One known field among the rows is enough, and rows without fields are ignored."""
+    look = checked(*rows, definition=Definition(fields=fields))
     if is_refused:
         with pytest.raises(UnknownRowsError, match=next(iter(rows[-1]))):
             look.close()
@@ -127,8 +127,8 @@ def test_a_file_without_one_known_name_is_no_export(rows: Any, fields: Any, is_r
         look.close()
 
 
-def test_the_header_of_a_csv_counts_as_a_row() -> None:
-    """`OK` is no header of an export."""
+def test_a_csv_header_is_checked_like_a_row() -> None:
+    """A header of unknown names, such as `OK`, is rejected."""
     look = RowLook(ExpectedRows())
     look.look_at_names(["OK"])
     with pytest.raises(UnknownRowsError, match="OK"):
@@ -137,8 +137,8 @@ def test_the_header_of_a_csv_counts_as_a_row() -> None:
     look.close()
 
 
-def test_names_that_are_told_hold_no_secret() -> None:
-    """What some box sent may be a URL that signs in whoever has it."""
+def test_reported_field_names_contain_no_secret() -> None:
+    """A page of a proxy may contain a URL with a token, which the error does not repeat."""
     look = RowLook(ExpectedRows())
     look.look_at_names(["see https://box.example/?token=CANARY\n"])
     with pytest.raises(UnknownRowsError) as caught:
@@ -148,52 +148,52 @@ def test_names_that_are_told_hold_no_secret() -> None:
 
 @given(st.sampled_from([*EVENT_FIELDS, *INDIVIDUAL_FIELDS]))
 def test_every_default_field_is_known(name: str) -> None:
-    """Of both types, whichever was asked for; and its name in small letters is not."""
+    """The default fields of both types are known, and names are case-sensitive."""
     assert is_known(name)
     assert not is_known(name.lower())
 
 
 @given(st.integers(min_value=0, max_value=253_402_300_799), st.integers(min_value=0, max_value=10**9 - 1))
 def test_a_whole_second_is_never_rounded_up(second: int, nanos: int) -> None:
-    """Whatever the fraction."""
+    """The fraction is cut off, whatever its digits."""
     assert whole_second(f"{show(second)[:-1]}.{nanos:09d}Z") == second
 
 
-def test_three_files_of_another_range_in_a_row_switch_the_rule_off() -> None:
-    """Then it is wrong about the export, and says no more."""
+def test_three_files_in_a_row_of_another_range_disable_the_check() -> None:
+    """The third file is accepted and the range is no longer checked."""
     refusals = RowRefusals(60.0)
     assert [refusals.note_foreign() for _ in range(MOST_IN_A_ROW + 1)] == [True, True, False, False]
     assert not refusals.checks_range
 
 
 @pytest.mark.parametrize("text", [None, "", "{", "{}", "7", "null", "[7]"])
-def test_what_another_version_remembered_switches_nothing_off(text: str | None) -> None:
-    """And what this one writes, it reads."""
+def test_an_unreadable_record_disables_no_check(text: str | None) -> None:
+    """Text from another version is ignored, and what this version writes is read."""
     assert read_untimed(text) == frozenset()
     assert read_untimed(write_untimed({"b", "a"})) == {"a", "b"}
 
 
-def test_a_file_with_its_own_rows_between_them_keeps_it_on() -> None:
-    """One whose rows have no time shows nothing."""
+def test_a_file_with_rows_of_its_range_restarts_the_count() -> None:
+    """A file whose rows have no readable time does not."""
     refusals = RowRefusals(60.0)
     for _ in range(MOST_IN_A_ROW):
         assert refusals.note_foreign()
         assert refusals.note_foreign()
-        refusals.note_taken(looked(INSIDE))
+        refusals.note_taken(checked(INSIDE))
     refusals.note_foreign()
     refusals.note_foreign()
-    refusals.note_taken(looked(UNTIMED))
+    refusals.note_taken(checked(UNTIMED))
     assert not refusals.note_foreign()
 
 
-def test_three_files_without_a_known_name_in_a_row_stop_the_export() -> None:
-    """They must span a while, since a box in trouble answers many at once."""
+def test_three_files_in_a_row_without_a_known_field_stop_an_export() -> None:
+    """Without a hash that proves them they must span a minute, since a proxy in trouble spoils many files together."""
     refusals = RowRefusals(60.0)
     assert not any(refusals.note_unknown(now=100.0 + number, proved=False) for number in range(10))
     assert refusals.note_unknown(now=160.0, proved=False)
-    refusals.note_taken(looked({}))
+    refusals.note_taken(checked({}))
     assert refusals.note_unknown(now=161.0, proved=False)
-    refusals.note_taken(looked(INSIDE))
+    refusals.note_taken(checked(INSIDE))
     assert [refusals.note_unknown(now=162.0, proved=True) for _ in range(MOST_IN_A_ROW)] == [False, False, True]
 
 
@@ -209,10 +209,10 @@ def test_three_files_without_a_known_name_in_a_row_stop_the_export() -> None:
         ([STRANGE, INSIDE, OUTSIDE, STRANGE, STRANGE], [(0, True), (1, False), (2, False), (3, False), (4, False)]),
     ],
 )
-def test_archives_that_are_there_are_judged_by_those_that_follow(
+def test_stored_archives_are_judged_together_with_the_next_ones(
     rows: list[dict[str, Any]], verdicts: list[tuple[int, bool]]
 ) -> None:
-    """Three in a row with rows of another range are no mistake of theirs, and neither are those after them."""
+    """If three in a row have rows of another range, neither they nor those after them are reported."""
     judged = RowVerdicts[int]()
     found: list[tuple[int, ArchiveError | None]] = []
     for number, row in enumerate(rows):
