@@ -44,8 +44,8 @@ class TestChoosing:
 
     def _befallen(self, fault, calls, *, endpoint="create"):
         faults = SandboxFaultPlan()
-        faults.become([fault])
-        return [number for number, span in enumerate(calls, 1) if faults.befall(endpoint, span) is fault]
+        faults.set_faults([fault])
+        return [number for number, span in enumerate(calls, 1) if faults.fault_for(endpoint, span) is fault]
 
     def test_without_conditions_all_of_them(self):
         """Every call at the place, and none elsewhere."""
@@ -88,20 +88,20 @@ class TestChoosing:
         """The other counts it, and keeps its own times."""
         first, second = SandboxFault("create", "503", nth=1), SandboxFault("api", "reset", times=1)
         faults = SandboxFaultPlan()
-        faults.become([first, second])
-        assert [faults.befall("create") for _ in range(3)] == [first, second, None]
+        faults.set_faults([first, second])
+        assert [faults.fault_for("create") for _ in range(3)] == [first, second, None]
 
     def test_faults_that_stay_go_on_counting(self):
         """And one that was taken away and comes back begins anew."""
         fault, other = SandboxFault("create", "503", nth=2), SandboxFault("me", "reset")
         faults = SandboxFaultPlan()
-        faults.become([fault])
-        assert faults.befall("create") is None
-        faults.become([fault, other])
-        assert faults.befall("create") is fault
-        faults.become([])
-        faults.become([fault])
-        assert faults.befall("create") is None
+        faults.set_faults([fault])
+        assert faults.fault_for("create") is None
+        faults.set_faults([fault, other])
+        assert faults.fault_for("create") is fault
+        faults.set_faults([])
+        faults.set_faults([fault])
+        assert faults.fault_for("create") is None
 
 
 class TestSpelling:

@@ -106,8 +106,8 @@ async def test_all_wrong_flags_are_told_at_once():
     )
     assert (code, out) == (2, "")
     for said in (
-        "--scope: scope is one of create, all, not 'both'",
-        "--set: no such switch: 'speeed'; is 'speed' meant?",
+        "--scope: scope must be one of create, all, not 'both'",
+        "--set: there is no switch 'speeed' (did you mean 'speed'?)",
         "--set: list_ids cannot be 'perhaps'",
         "--fault: there is no place 'creat' (did you mean 'create'?)",
         "--fault: there is no fault 'rest' (did you mean 'reset'?)",

@@ -20,7 +20,7 @@ from asyncexport.sandbox.behaviour import changed, describe, switches
 from asyncexport.sandbox.formats import row_json
 from asyncexport.sandbox.limit import SandboxRateLimit, retry_after_header
 from asyncexport.sandbox.reading import SandboxRefusal, SandboxTimeSpan, read_export_request
-from asyncexport.sandbox.routes import misroute, route
+from asyncexport.sandbox.routes import route, routing_error
 from asyncexport.sandbox.service import SandboxService
 
 NOW = 1_780_000_000.0
@@ -180,17 +180,20 @@ class TestReading:
             ({"type": None}, "type is required"),
             ({"format": ""}, "format is required"),
             ({"timeRange": None}, "timeRange is required"),
-            ({"type": "EVENT"}, "type is none of TYPE_EVENT, TYPE_INDIVIDUAL"),
-            ({"format": "FORMAT_PARQUET"}, "format is none of"),
-            ({"fields": ["a", "b", "a"]}, "fields names a twice"),
-            ({"fields": [*map(str, range(200_000)), "0"]}, "fields names 0 twice"),
+            ({"type": "EVENT"}, "type is not one of TYPE_EVENT, TYPE_INDIVIDUAL"),
+            ({"format": "FORMAT_PARQUET"}, "format is not one of"),
+            ({"fields": ["a", "b", "a"]}, "fields has a twice"),
+            ({"fields": [*map(str, range(200_000)), "0"]}, "fields has 0 twice"),
             ({"fields": "a"}, "fields is not a list"),
-            ({"timeRange": {"start": "2026-01-02T00:00:00Z", "end": "2026-01-01T00:00:00Z"}}, "does not end after"),
+            (
+                {"timeRange": {"start": "2026-01-02T00:00:00Z", "end": "2026-01-01T00:00:00Z"}},
+                "must end after its start",
+            ),
             ({"timeRange": {"start": "yesterday", "end": ""}}, "timeRange.start is not a time stamp"),
             ({"timeRange": {"start": 7, "end": ""}}, "timeRange.start is not a time stamp"),
             ({"timeRange": "2026"}, "timeRange is not an object"),
             ({"segmentId": 7}, "segmentId is not a string"),
-            ({"eventDetails": {"scope": "SCOPE_ALL"}}, "eventDetails.scope is not a scope"),
+            ({"eventDetails": {"scope": "SCOPE_ALL"}}, "eventDetails.scope is not a known scope"),
             ({"eventDetails": []}, "eventDetails is not an object"),
         ],
     )
@@ -262,20 +265,24 @@ class TestRoutes:
                 "the id ab/cd== is not percent-encoded in the path: send ab%2Fcd%3D%3D, ",
             ),
             ("GET", "/search/v1/exports/a/b/results", "the id a/b is not percent-encoded in the path: send a%2Fb, or"),
-            ("POST", "/operations/v1?x", "/operations/v1 takes GET, not POST"),
-            ("POST", "/segments/v1/exports/", "there is no /segments/v1/exports/: leave out the slash at its end"),
-            ("DELETE", "/segments/v1/exports", "/segments/v1/exports takes POST, not DELETE"),
-            ("GET", "/operations/v1/", "there is no /operations/v1/: leave out the slash at its end"),
-            ("PUT", "/nowhere", "there is no /nowhere; there are POST /segments/v1/exports, GET /operations/v1, GET"),
-            ("GET", "/\udcff\n\u00fc", "there is no /\\udcff\\n\\xfc; there are POST"),
-            ("GET", "/" + "x" * 9000, f"there is no /{'x' * 199}...; there are POST"),
+            ("POST", "/operations/v1?x", "/operations/v1 accepts GET, not POST"),
+            ("POST", "/segments/v1/exports/", "there is no /segments/v1/exports/: remove the slash at its end"),
+            ("DELETE", "/segments/v1/exports", "/segments/v1/exports accepts POST, not DELETE"),
+            ("GET", "/operations/v1/", "there is no /operations/v1/: remove the slash at its end"),
+            (
+                "PUT",
+                "/nowhere",
+                "there is no /nowhere; known paths: POST /segments/v1/exports, GET /operations/v1, GET",
+            ),
+            ("GET", "/\udcff\n\u00fc", "there is no /\\udcff\\n\\xfc; known paths: POST"),
+            ("GET", "/" + "x" * 9000, f"there is no /{'x' * 199}...; known paths: POST"),
         ],
         ids=lambda text: ascii(text)[:30],
     )
     def test_a_404_says_what_is_wrong(self, method, path, said):
         """With what to send instead, where that can be told; an id in two parts is one that is not encoded."""
         assert route(method, path, strict_ids=True) is None
-        assert misroute(method, path).startswith(said)
+        assert routing_error(method, path).startswith(said)
 
     def test_methods_matter(self):
         """A GET creates nothing, and a POST lists nothing."""
@@ -579,7 +586,7 @@ class TestBehaviour:
     def test_a_switch_knows_its_values(self):
         """A misspelt value is refused, and not taken for the default."""
         for odd in ({"scope": "both"}, {"retry_after": "later"}, {"unknown_segment": 500}, {"speed": 0}, {"burst": 0}):
-            with pytest.raises(ValueError, match=r"is one of|must be more than zero"):
+            with pytest.raises(ValueError, match=r"must be one of|must be more than zero"):
                 replace(SandboxBehaviour(), **odd)
 
     def test_switches_can_be_set_by_name(self):
@@ -603,7 +610,7 @@ class TestBehaviour:
             faults=(SandboxFault("create", "503", nth=2), SandboxFault("me", "reset")),
         )
         for odd in ({"speeed": "1"}, {"slots": "many"}, {"list_ids": "yes"}, {"rows": "x"}):
-            with pytest.raises(ValueError, match=r"no such switch|cannot be"):
+            with pytest.raises(ValueError, match=r"there is no switch|cannot be"):
                 changed(SandboxBehaviour(), odd)
 
     def test_rows_can_come_from_anywhere(self):

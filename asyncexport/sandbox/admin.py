@@ -1,10 +1,10 @@
-"""What the sandbox tells of itself over HTTP, without a key: `/sandbox/...`, which the real service does not have.
+"""The sandbox's state over HTTP, without a key: `/sandbox/...`, which the real service does not have.
 
-GET  /sandbox/counts                       what arrived, by endpoint, and what was noticed
-GET  /sandbox/rows?start=...&end=...       the truth: every event row, as NDJSON; `&type=individual` for individuals
-GET  /sandbox/operations                   the operations that creates made
-POST /sandbox/reset                        forget the operations, and count from zero
-POST /sandbox/behave  {"retry_after": "date", "faults": ["create:503,nth=2"]}    change switches, by their names
+GET  /sandbox/counts                       requests by endpoint, and other counters
+GET  /sandbox/rows?start=...&end=...       the expected event rows, as NDJSON; `&type=individual` for individuals
+GET  /sandbox/operations                   the operations made by creates
+POST /sandbox/reset                        forget all operations and count from zero
+POST /sandbox/behave  {"retry_after": "date", "faults": ["create:503,nth=2"]}    change switches by name
 """
 
 import asyncio
@@ -24,11 +24,11 @@ from asyncexport.sandbox.stored_files import finished, stored
 PREFIX = "/sandbox/"
 
 ELSEWHERE = "/sandbox/elsewhere"
-"""Where redirects to another host lead."""
+"""The target of redirects to another host."""
 
 
 async def answered(sandbox: Sandbox, method: str, raw_path: str, body: bytes) -> SandboxAnswer:
-    """The answer to a request under `PREFIX`."""
+    """Answer a request under `PREFIX`."""
     path, _, query = raw_path.partition("?")
     try:
         match method, path.removeprefix(PREFIX):
@@ -37,7 +37,7 @@ async def answered(sandbox: Sandbox, method: str, raw_path: str, body: bytes) ->
             case "GET", "operations":
                 return reply([asdict(one) for one in sandbox.operations])
             case "GET", "rows":
-                return await asyncio.to_thread(_truth, sandbox, dict(parse_qsl(query)))
+                return await asyncio.to_thread(_expected_rows, sandbox, dict(parse_qsl(query)))
             case "POST", "reset":
                 sandbox.reset()
                 return reply({})
@@ -63,7 +63,7 @@ def _counts(sandbox: Sandbox) -> dict[str, int]:
     }
 
 
-def _truth(sandbox: Sandbox, query: dict[str, str]) -> SandboxAnswer:
+def _expected_rows(sandbox: Sandbox, query: dict[str, str]) -> SandboxAnswer:
     start, end = (read_moment(query[name], now=sandbox.now) for name in ("start", "end"))
     is_of_people = query.get("type") == "individual"
     rows = sandbox.individuals(start, end) if is_of_people else source(sandbox.behaviour).between(start, end)

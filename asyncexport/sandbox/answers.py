@@ -1,4 +1,4 @@
-"""Answers as values: status, headers and body, before anything is done to them on their way."""
+"""Answers as values: status, headers and body, before a fault changes how they are sent."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -13,20 +13,20 @@ Headers = tuple[tuple[str, str], ...]
 
 
 class SandboxContent(Protocol):
-    """A body too big to be held as a whole."""
+    """A body that is too big to be in memory as a whole."""
 
     def __len__(self) -> int:
-        """Its bytes."""
+        """Return the number of bytes."""
         ...
 
     def pieces(self, start: int, stop: int) -> Iterator[bytes]:
-        """The bytes of a part of it."""
+        """Yield the bytes from `start` up to `stop`."""
         ...
 
 
 @dataclass(frozen=True, slots=True)
 class SandboxAnswer:
-    """What is to be sent; `headers` leave out what says how long the body is."""
+    """An answer to send. `headers` do not include those that say how long the body is."""
 
     status: int
     body: bytes | SandboxContent
@@ -34,12 +34,12 @@ class SandboxAnswer:
 
 
 def reply(data: Any) -> SandboxAnswer:
-    """A success: JSON on one line, its ampersands escaped, as the service writes it (reference 3.4)."""
+    """Return a success: JSON on one line with escaped ampersands, as the service writes it."""
     return SandboxAnswer(200, json_line(data))
 
 
 def json_line(data: Any) -> bytes:
-    """JSON as Go writes it."""
+    """Return JSON as Go writes it, which escapes &, < and >."""
     text = orjson.dumps(data)
     for character in (b"&", b"<", b">"):
         if character in text:
@@ -48,7 +48,7 @@ def json_line(data: Any) -> bytes:
 
 
 def stamp(moment: float, *, digits: int) -> str:
-    """A time stamp with that many digits of a second: the service uses three, six and nine (reference 3.0)."""
+    """Return a time stamp with this many fraction digits. The service uses three, six and nine."""
     nanos = round(moment * 1e9)
     whole = datetime.fromtimestamp(nanos // 1_000_000_000, UTC).strftime("%Y-%m-%dT%H:%M:%S")
     return f"{whole}.{nanos % 1_000_000_000:09d}"[: 20 + digits] + "Z"
@@ -62,7 +62,7 @@ CODES = {
     405: "method_not_allowed",
     429: "too_many_requests",
 }
-"""The words of version 2 (reference 3.0)."""
+"""The error codes of version 2 of the API."""
 
 TITLES = {
     400: "Bad Request",
@@ -81,7 +81,7 @@ TITLES = {
 
 
 def error(status: int, *, form: str, code: str = "", message: str = "", headers: Headers = ()) -> SandboxAnswer:
-    """An error in one of its forms: json, error, text, html or empty. Version 1's own is not known (reference 3.0)."""
+    """Return an error in the given form: json, error, text, html or empty. The form of version 1 is not documented."""
     title = TITLES.get(status, "Error")
     code = code or CODES.get(status, "server_error")
     message = message or title
@@ -102,7 +102,7 @@ def error(status: int, *, form: str, code: str = "", message: str = "", headers:
 
 
 def refused(refusal: SandboxRefusal, *, form: str, headers: Headers = ()) -> SandboxAnswer:
-    """The answer to a request that was refused."""
+    """Return the answer to a refused request."""
     return error(refusal.status, form=form, code=refusal.code, message=str(refusal), headers=headers)
 
 

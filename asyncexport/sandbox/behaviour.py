@@ -1,13 +1,13 @@
-"""Every switch of the sandbox: its default, and how sure it is that the real service does the same.
+"""Every switch of the sandbox, with its default and how certain it is that the real service behaves like the default.
 
-1. `SandboxBehaviour()` is the service as far as it is known, in real time. What the vendor says is marked DOCUMENTED,
-   what follows from clients or reason INFERRED. What nobody says is a GUESS: the sandbox has to do something. OURS are
-   the switches that the real service has no equal of.
-2. No default is a promise of how the real service behaves, unless it is marked DOCUMENTED.
-3. Durations are in seconds as they would be at the real service; `speed` divides those of operations, of the limit's
-   refill and of the three expiries, and nothing else. Time stamps stay those of the wall clock.
+1. `SandboxBehaviour()` is the service as far as it is known, in real time. DOCUMENTED is what the vendor says. INFERRED
+   is what follows from existing clients or from other facts. A GUESS has no source at all, but the sandbox has to do
+   something. OURS marks switches of the sandbox that the real service does not have.
+2. Only a default marked DOCUMENTED says how the real service behaves.
+3. Durations are in seconds, as at the real service. `speed` divides the durations of operations, the refill time of the
+   rate limit and the three expiry times, and nothing else. Time stamps are always wall-clock time.
 """
-# ruff: noqa: RUF009 - each call makes a field of the dataclass, with what is known of its default
+# ruff: noqa: RUF009 - each call makes a field of the dataclass
 
 import difflib
 from collections.abc import Mapping
@@ -21,7 +21,7 @@ from asyncexport.sandbox.rows import SandboxRows
 
 
 class SandboxCertainty(StrEnum):
-    """How sure it is that the real service does what the default of a switch does."""
+    """How certain it is that the real service behaves like the default of a switch."""
 
     DOCUMENTED = "documented"
     INFERRED = "inferred"
@@ -53,96 +53,96 @@ def _ours(default: T, says: str) -> T:
 
 
 def _switch(default: T, basis: SandboxCertainty, says: str) -> T:
-    """A field of `SandboxBehaviour`: its default, how sure that is, and what the switch does."""
+    """Return a field of `SandboxBehaviour` with its default, its certainty and what the switch does."""
     made: T = field(default=default, metadata={"basis": basis, "says": says})
     return made
 
 
 @dataclass(frozen=True, slots=True)
 class SandboxBehaviour:
-    """How the sandbox behaves; `describe` lists the switches with their marks.
+    """How the sandbox behaves; `describe` lists the switches with their certainty.
 
     Raises:
-        ValueError: a switch has a value that it does not know.
+        ValueError: A switch has an impossible value.
     """
 
-    speed: float = _ours(1.0, "divides durations of operations, refill times and expiries")
-    seed: int = _ours(1, "rows, durations and chances are the same for the same seed")
+    speed: float = _ours(1.0, "divides the durations of operations, refill times and expiry times")
+    seed: int = _ours(1, "the same seed gives the same rows, durations and random choices")
     faults: tuple[SandboxFault, ...] = _ours((), "what goes wrong, when and where: see --show-faults")
-    clock_ahead_seconds: float = _ours(0.0, "how far its clock is ahead of this machine's")
+    clock_ahead_seconds: float = _ours(0.0, "how far the sandbox's clock is ahead of this machine's")
 
-    rows: SandboxRows | None = _ours(None, "where event rows come from; None: made from the seed")
-    rows_per_hour: float = _ours(800.0, "rows made from the seed, on average")
-    quiet: float = _ours(0.25, "the share of half-hours before six, UTC, in which nothing happens at all")
-    late_share: float = _documented(0.0, "the share of rows that reach it late (reference section 7)")
-    late_seconds: float = _documented(1800.0, "how long after its event a late row reaches it")
-    retention_seconds: float | None = _documented(None, "rows older than this are gone; None: none are")
-    everyone_seconds: float = _inferred(30 * 86_400.0, "a segment's range where no segmentTimeRange is")
+    rows: SandboxRows | None = _ours(None, "the source of the event rows; None: made from the seed")
+    rows_per_hour: float = _ours(800.0, "average number of rows an hour, if made from the seed")
+    quiet: float = _ours(0.25, "share of the half-hours before 06:00 UTC that have no rows at all")
+    late_share: float = _documented(0.0, "share of the rows that reach the service late")
+    late_seconds: float = _documented(1800.0, "how long after its event a late row reaches the service")
+    retention_seconds: float | None = _documented(None, "older rows are deleted; None: none are")
+    everyone_seconds: float = _inferred(30 * 86_400.0, "how far back a create without segmentTimeRange reaches")
     empty: Literal["usual", "plain", "nothing", "gzip-of-nothing"] = _guess(
-        "usual", "an export without rows: its container, compressed or not, or no bytes, likewise"
+        "usual", "an export without rows: an empty container, gzipped or plain; no bytes at all; gzip of no bytes"
     )
 
-    operation_seconds: float = _guess(300.0, "the median time an operation takes")
-    operation_sigma: float = _guess(0.5, "how much that varies: the sigma of a lognormal")
-    slots: int | None = _guess(None, "operations that run at once, the others queue; None: all run")
-    most_running: int | None = _guess(None, "operations under way beyond which a create gets a 429")
-    merge_equal: bool = _guess(False, "a create equal to one that still runs answers with its operation")
-    honour_idempotency_key: bool = _guess(False, "a create with a known Idempotency-Key is not repeated")
+    operation_seconds: float = _guess(300.0, "median duration of an operation")
+    operation_sigma: float = _guess(0.5, "spread of that duration: the sigma of a lognormal distribution")
+    slots: int | None = _guess(None, "operations that run at the same time, the others queue; None: all run")
+    most_running: int | None = _guess(None, "operations in progress at which a create gets a 429; None: no limit")
+    merge_equal: bool = _guess(False, "a create equal to that of a running operation returns this operation")
+    honour_idempotency_key: bool = _guess(False, "a create with a known Idempotency-Key returns the same operation")
     created_at: Literal["right", "year-1", "year-9999", "missing"] = _documented(
-        "right", "the createdAt of operations: when they were made, or nonsense"
+        "right", "createdAt of operations: when they were made, or nonsense"
     )
-    finished_at_early: bool = _documented(True, "some PENDING operations have a finishedAt already")
+    finished_at_early: bool = _documented(True, "some PENDING operations already have a finishedAt")
 
-    unknown_segment: Literal[400, 404] = _guess(400, "status of a create for a segment it does not know")
-    unknown_field: Literal["ignored", "refused"] = _guess("ignored", "a field name it does not know")
-    longest_range_seconds: float | None = _guess(None, "a wider timeRange is a 400; None: none is")
+    unknown_segment: Literal[400, 404] = _guess(400, "status of a create for an unknown segment")
+    unknown_field: Literal["ignored", "refused"] = _guess("ignored", "what happens to an unknown field name")
+    longest_range_seconds: float | None = _guess(None, "a wider timeRange gets a 400; None: no limit")
     ids: Literal["strict", "lenient", "plain", "numbers"] = _inferred(
         "strict",
-        "operation ids: with = + / and found only if percent-encoded; found raw as well; without these; numbers",
+        "operation ids: with = + / and only accepted percent-encoded; also accepted raw; without = + /; numbers",
     )
-    organisation: str = _ours("ORG", "whose key it is, as /me has it")
-    bearer: bool = _guess(False, "Authorization: Bearer works as Basic does")
+    organisation: str = _ours("ORG", "organisation of the key, as /me reports it")
+    bearer: bool = _guess(False, "Authorization: Bearer works like Basic")
     error_body: Literal["json", "error", "text", "html", "empty"] = _inferred(
-        "json", "what an error says: as version 2 does, under the key `error`, or otherwise"
+        "json", "body of an error: JSON as in version 2 of the API, JSON with the key `error`, or other forms"
     )
     not_ready: int = _guess(404, "status of a results call for an export that is not ready")
-    gone: int = _guess(404, "status where an operation or an export is unknown or has expired")
+    gone: int = _guess(404, "status for an operation or export that is unknown or has expired")
 
-    requests_per_minute: float = _documented(2.0, "how fast the limit's bucket is refilled")
-    burst: int = _documented(50, "what the bucket holds")
-    scope: Literal["create", "all"] = _guess("create", "which calls of the API the limit counts")
-    bucket_each: bool = _guess(False, "every endpoint that counts has a bucket of its own")
-    refusal_costs: bool = _guess(False, "a refused call takes a token as well: the bucket goes below zero")
-    failure_costs: bool = _guess(True, "a call that fails otherwise takes a token, like one that works")
-    retry_after: RetryAfter = _documented("seconds", "the Retry-After of a 429")
+    requests_per_minute: float = _documented(2.0, "refill rate of the rate limit's bucket")
+    burst: int = _documented(50, "size of the bucket")
+    scope: Literal["create", "all"] = _guess("create", "which calls of the API count against the rate limit")
+    bucket_each: bool = _guess(False, "every endpoint that counts has its own bucket")
+    refusal_costs: bool = _guess(False, "a call refused by the limit also takes a token: the bucket goes below zero")
+    failure_costs: bool = _guess(True, "a call that fails in another way takes a token, like one that succeeds")
+    retry_after: RetryAfter = _documented("seconds", "Retry-After of a 429")
 
-    list_ids: bool = _documented(True, "listed operations have their id; older samples have none")
-    list_order: Literal["newest", "oldest", "shuffled"] = _guess("newest", "the order of the list")
-    list_reaches: int | None = _guess(None, "only so many of the newest are listed; None: all")
-    list_moves: bool = _guess(False, "pages are counted from the top, so that items move between them")
-    old_operations: int = _guess(0, "operations of others from before")
-    foreign_per_operation: int = _guess(0, "operations of others made along with each of ours")
+    list_ids: bool = _documented(True, "listed operations have an id; older samples show none")
+    list_order: Literal["newest", "oldest", "shuffled"] = _guess("newest", "order of the list")
+    list_reaches: int | None = _guess(None, "number of newest operations that are listed; None: all")
+    list_moves: bool = _guess(False, "pages are counted from the top, so that items move between pages")
+    old_operations: int = _guess(0, "operations of other clients from the week before")
+    foreign_per_operation: int = _guess(0, "operations of other clients made along with each own operation")
 
-    operation_life_seconds: float = _guess(30 * 86_400.0, "how long an operation can be asked for")
-    export_life_seconds: float = _inferred(6.5 * 86_400.0, "how long an export can be fetched")
-    link_life_seconds: float = _documented(300.0, "how long a link is good")
-    expired_link: Literal[400, 403] = _inferred(400, "status of an expired link, always as XML")
-    expired_wording: Literal["old", "new"] = _inferred("old", "which of two texts goes with it")
+    operation_life_seconds: float = _guess(30 * 86_400.0, "how long an operation can be polled")
+    export_life_seconds: float = _inferred(6.5 * 86_400.0, "how long an export can be downloaded")
+    link_life_seconds: float = _documented(300.0, "how long a signed URL is valid")
+    expired_link: Literal[400, 403] = _inferred(400, "status of an expired signed URL; the body is XML")
+    expired_wording: Literal["old", "new"] = _inferred("old", "which of two texts an expired signed URL gets")
 
     delivery: Delivery = _inferred(
         "gzip",
         "the file: gzip; plain; gzip of several members; gzip in gzip; plain or gzip under Content-Encoding: gzip; "
-        "stored as gzip and inflated on the way, or compressed anew, under the hash of what is stored",
+        "stored as gzip and, on the way, inflated or compressed again, with the hash of the stored file",
     )
-    framing: Framing = _inferred("length", "how a download's end is told")
+    framing: Framing = _inferred("length", "how the end of a download is marked")
     etag: bool = _inferred(True, "downloads have an ETag")
-    ranges: bool = _inferred(True, "Range and If-Range are obeyed; else the whole file comes")
+    ranges: bool = _inferred(True, "Range and If-Range are obeyed; otherwise the complete file is sent")
     goog_hash: Literal["both", "crc32c", "md5", "none", "wrong"] = _inferred("both", "the x-goog-hash headers")
-    stored_form: bool = _inferred(False, "headers say how the file is stored, and what was done to it on the way")
-    file_name: str = _documented("", "the name in Content-Disposition, raw; empty: segment and date")
-    filler_bytes: int | None = _ours(None, "every export is a file of this size, uncompressed")
+    stored_form: bool = _inferred(False, "headers say how the file is stored and how it was changed on the way")
+    file_name: str = _documented("", "file name in Content-Disposition, unescaped; empty: segment and date")
+    filler_bytes: int | None = _ours(None, "every export is a file of this size, before compression")
 
-    segments: int = _ours(60, "how many segments there are besides those built in")
+    segments: int = _ours(60, "number of segments besides the built-in ones")
 
     def __post_init__(self) -> None:
         if not self.speed > 0 or not self.requests_per_minute > 0 or self.burst < 1:
@@ -150,10 +150,10 @@ class SandboxBehaviour:
         for name, known in _choices().items():
             if getattr(self, name) not in known:
                 said = ", ".join(map(str, known))
-                raise ValueError(f"{name} is one of {said}, not {getattr(self, name)!r}")
+                raise ValueError(f"{name} must be one of {said}, not {getattr(self, name)!r}")
 
     def shortened(self, seconds: float) -> float:
-        """A duration as it is at this speed."""
+        """Return a duration at the speed of this sandbox."""
         return seconds / self.speed
 
 
@@ -164,10 +164,10 @@ def _choices() -> dict[str, tuple[Any, ...]]:
 
 
 def changed(behaviour: SandboxBehaviour, given: Mapping[str, Any]) -> SandboxBehaviour:
-    """The behaviour with some switches set by name; values may be text, as they come from a command line.
+    """Return the behaviour with some switches changed by name; values may be text, as on a command line.
 
     Raises:
-        ValueError: there is no such switch, or it cannot be that.
+        ValueError: A switch does not exist or cannot have this value.
     """
     hints = get_type_hints(SandboxBehaviour)
     return replace(behaviour, **{name: _parse_value(name, hints.get(name), value) for name, value in given.items()})
@@ -176,7 +176,7 @@ def changed(behaviour: SandboxBehaviour, given: Mapping[str, Any]) -> SandboxBeh
 def _parse_value(name: str, hint: Any, value: Any) -> Any:
     if hint is None or name == "rows":
         near = difflib.get_close_matches(name, [one.name for one in switches()], n=1)
-        raise ValueError(f"no such switch: {name!r}" + (f"; is {near[0]!r} meant?" if near else ""))
+        raise ValueError(f"there is no switch {name!r}" + (f" (did you mean {near[0]!r}?)" if near else ""))
     if name == "faults":
         return tuple(map(SandboxFault.parse, value.split() if isinstance(value, str) else value))
     if not isinstance(value, str):
@@ -193,15 +193,15 @@ def _parse_value(name: str, hint: Any, value: Any) -> Any:
 
 
 def switches() -> tuple[Field[Any], ...]:
-    """All of them, in order."""
+    """Return all switches, in order."""
     return fields(SandboxBehaviour)
 
 
 def describe(defaults: SandboxBehaviour | None = None) -> str:
-    """The switches as a table for people: name, default, mark, and what it does.
+    """Return the switches as a table of text: name, default, certainty, and what the switch does.
 
     Args:
-        defaults: What they are by default; None: as those of `SandboxBehaviour()`.
+        defaults: The defaults to show; None means those of `SandboxBehaviour()`.
     """
     shown = defaults or SandboxBehaviour()
     rows = [

@@ -1,4 +1,4 @@
-"""Chance that is the same in every process, on every day and in every order of asking."""
+"""Reproducible random numbers: they depend neither on the process nor on the order of the calls."""
 
 import random
 from collections.abc import Sequence
@@ -10,7 +10,7 @@ WORD = (1 << 64) - 1
 
 
 def mixed(*numbers: int) -> int:
-    """One word of 64 bits out of several numbers; any other number, wherever it stands, gives another word."""
+    """Hash several numbers into one word of 64 bits. The order of the numbers matters."""
     word = 0x9E3779B97F4A7C15
     for number in numbers:
         word = ((word ^ number) * 0xBF58476D1CE4E5B9 + 0x94D049BB133111EB) & WORD
@@ -19,10 +19,10 @@ def mixed(*numbers: int) -> int:
 
 
 def pick(rng: random.Random, choices: Sequence[T]) -> T:
-    """One of them."""
+    """Return one of the choices at random."""
     return choices[int(rng.random() * len(choices))]
 
 
 def identifier(rng: random.Random) -> int:
-    """An id as the service has them: an integer beyond what a float can hold, within 63 bits."""
+    """Return an id like the service's: an integer too big for a float, within 63 bits."""
     return (1 << 60) + rng.getrandbits(62)

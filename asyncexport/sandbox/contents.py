@@ -1,10 +1,10 @@
-"""What is in the store: rows into a file, the file into what is delivered, and damage where a fault wants it.
+"""The content of the storage host: turns rows into a file, compresses it for delivery, and damages it if a fault asks.
 
-1. The bytes of an export follow from its request, from when it was made, and from the behaviour: the same each time.
-2. They are made in threads, so that the event loop, which may be that of an exporter too, goes on. Each file is made in
-   short steps, and files take turns: a small one does not wait for a big one. Rows are made as they are written, and no
-   file is held whole, but where damage is done to it. What was made is kept as long as there is room for it.
-3. Damage is done to the bytes and never to the checksums, but where it says so: these are of what should have come.
+1. The bytes of an export depend only on its request, its creation time and the behaviour, so they are always the same.
+2. Threads make the files, so that the event loop, which an exporter may share, is never blocked. Each file is made in
+   short steps, and files take turns: a small one does not wait for a big one. Rows are made while they are written, and
+   no file is in memory as a whole, except one that is to be damaged. Finished files are kept while there is room.
+3. Damage changes the bytes but not the checksums, which stay those of the intact file, unless the fault says otherwise.
 """
 
 import asyncio
@@ -19,7 +19,7 @@ from asyncexport.core.exports import Format, Type
 from asyncexport.sandbox.behaviour import Delivery, SandboxBehaviour
 from asyncexport.sandbox.data import SandboxSyntheticRows
 from asyncexport.sandbox.filler import filler
-from asyncexport.sandbox.formats import EVENT_FIELDS, INDIVIDUAL_FIELDS, empty, names_its_columns, render
+from asyncexport.sandbox.formats import EVENT_FIELDS, INDIVIDUAL_FIELDS, columns_depend_on_rows, empty, render
 from asyncexport.sandbox.operations import SandboxOperation
 from asyncexport.sandbox.people import count_individuals
 from asyncexport.sandbox.reading import SandboxExportRequest
@@ -28,27 +28,27 @@ from asyncexport.sandbox.segments import holds
 from asyncexport.sandbox.stored_files import SandboxDiskBody, SandboxFile, SandboxMaking, stored
 
 KEPT_BYTES = 64 << 20
-"""Room in memory for files that were made already."""
+"""Room in memory for finished files."""
 
 KEPT_DISK_BYTES = 1 << 30
-"""Likewise on the disk."""
+"""Room on disk for finished files."""
 
 THREADS = 4
-"""So many files take a step at once."""
+"""Number of files that take a step at the same time."""
 
 ROWS_A_STEP = 200
-"""Rows that are looked through in one step, where nothing is written: a few milliseconds."""
+"""Rows read in one step in which nothing is written: a few milliseconds."""
 
 LEVEL = 1
-"""Of compression: the sandbox shall be quick."""
+"""Compression level: the fastest."""
 
 OTHER_LEVEL = 6
-"""The same rows in other bytes."""
+"""Another compression level, for the same rows in other bytes."""
 
 
 @dataclass(frozen=True, slots=True)
 class SandboxRepeatedBody:
-    """A body that is `head`, then `block` as many `times`, then `tail`; only these are held."""
+    """A body of `head`, then `times` times `block`, then `tail`. Only these parts are in memory."""
 
     head: bytes
     block: bytes
@@ -59,7 +59,7 @@ class SandboxRepeatedBody:
         return len(self.head) + self.times * len(self.block) + len(self.tail)
 
     def pieces(self, start: int, stop: int) -> Iterator[bytes]:
-        """The bytes from `start` up to `stop`."""
+        """Yield the bytes from `start` up to `stop`."""
         at = 0
         if start >= len(self.head) and self.times:
             skipped = min((start - len(self.head)) // len(self.block), self.times)
@@ -72,7 +72,7 @@ class SandboxRepeatedBody:
             at += len(piece)
 
     def _from(self, at: int) -> Iterator[bytes]:
-        """The three parts, from a place on where one of them begins."""
+        """Yield the parts from the offset `at` on, which must be the beginning of a part."""
         if at == 0 and self.head:
             yield self.head
         for _ in range(self.times - max(0, at - len(self.head)) // len(self.block)):
@@ -81,7 +81,7 @@ class SandboxRepeatedBody:
 
 
 class SandboxArchives:
-    """Makes files, away from the event loop, and keeps some."""
+    """Makes files in threads and keeps some of them."""
 
     def __init__(self) -> None:
         self._kept: OrderedDict[tuple[object, ...], SandboxFile] = OrderedDict()
@@ -89,7 +89,7 @@ class SandboxArchives:
         self._threads = ThreadPoolExecutor(max_workers=THREADS, thread_name_prefix="sandbox-archives")
 
     async def close(self) -> None:
-        """Make no more; what is being made is dropped."""
+        """Stop the threads; unfinished files are dropped."""
         making = list(self._making.values())
         for one in making:
             one.cancel()
@@ -100,23 +100,23 @@ class SandboxArchives:
     async def get(
         self, one: SandboxOperation, request: SandboxExportRequest, behaviour: SandboxBehaviour, damage: str = ""
     ) -> SandboxFile:
-        """The file of an export, with or without damage."""
+        """Return the file of an export, with or without damage."""
         shaping = (behaviour.delivery, behaviour.empty, behaviour.filler_bytes, damage)
         return await self.shared((one.export_id, *shaping), lambda: make(one, request, behaviour, damage))
 
     async def shared(self, key: tuple[object, ...], make_it: Callable[[], SandboxMaking]) -> SandboxFile:
-        """What is kept under a key, or is being made, or else is made now."""
+        """Return the file with this key: a finished one, one in progress, or else a new one."""
         if key in self._kept:
             self._kept.move_to_end(key)
             return self._kept[key]
         if key not in self._making:
             self._making[key] = made = asyncio.create_task(self._made(make_it()))
             made.add_done_callback(lambda done: self._keep(key, done))
-        # Several who want the same file wait for it together; one of them going away ends nothing.
+        # Several requests may wait for the same file. If one is cancelled, the file is still made for the others.
         return await asyncio.shield(self._making[key])
 
     async def _made(self, making: SandboxMaking) -> SandboxFile:
-        """Take a step after the other; in between it is the turn of other files."""
+        """Make the file step by step. Between two steps other files have a turn."""
         loop = asyncio.get_running_loop()
         while (file := await loop.run_in_executor(self._threads, _step, making)) is None:
             pass
@@ -138,7 +138,7 @@ class SandboxArchives:
 
 
 def _step(making: SandboxMaking) -> SandboxFile | None:
-    """One step; the file if it was the last one."""
+    """Take one step; return the file after the last one, else None."""
     try:
         next(making)
     except StopIteration as end:
@@ -148,7 +148,7 @@ def _step(making: SandboxMaking) -> SandboxFile | None:
 
 
 def _size(file: SandboxFile) -> tuple[int, int]:
-    """The bytes that a file takes in memory and on the disk."""
+    """Return the bytes that a file takes in memory and on disk."""
     match file.content:
         case SandboxDiskBody():
             return 0, len(file.content)
@@ -159,7 +159,7 @@ def _size(file: SandboxFile) -> tuple[int, int]:
 
 
 def source(behaviour: SandboxBehaviour) -> SandboxRows:
-    """Where the event rows come from."""
+    """Return the source of the event rows."""
     if behaviour.rows is not None:
         return behaviour.rows
     return SandboxSyntheticRows(
@@ -174,7 +174,7 @@ def source(behaviour: SandboxBehaviour) -> SandboxRows:
 def make(
     one: SandboxOperation, request: SandboxExportRequest, behaviour: SandboxBehaviour, damage: str = ""
 ) -> SandboxMaking:
-    """Make the file of an export, step by step."""
+    """Make the file of an export step by step."""
     if behaviour.filler_bytes is not None:
         return SandboxFile.of(_filled(one, request, behaviour))
     if request.type is Type.EVENT:
@@ -186,7 +186,7 @@ def make(
     if behaviour.empty != "usual" and next(iter(rows), None) is None:
         return SandboxFile.of(_nothing(request, behaviour, columns))
     fields = request.fields or None
-    keys = (yield from _keys(rows)) if request.format is Format.CSV and names_its_columns(fields) else ()
+    keys = (yield from _keys(rows)) if request.format is Format.CSV and columns_depend_on_rows(fields) else ()
 
     def pieces() -> Iterator[bytes]:
         return render(rows, request.format, fields=fields, columns=columns, keys=keys)
@@ -201,7 +201,7 @@ def make(
 
 @dataclass(frozen=True, slots=True)
 class SandboxEventRows:
-    """The rows of an export of events, as of when it was made: made anew, and the same, on each pass over them."""
+    """The rows of an export of events, as of its creation. Each iteration makes the same rows again."""
 
     one: SandboxOperation
     request: SandboxExportRequest
@@ -216,7 +216,7 @@ class SandboxEventRows:
 def _individual_rows(
     one: SandboxOperation, request: SandboxExportRequest, behaviour: SandboxBehaviour
 ) -> Generator[None, None, list[Row]]:
-    """The rows of an export of individuals, as of when it was made. They are held: they are few, and take long."""
+    """Return the rows of an export of individuals, as of its creation. They are kept, being few and slow to make."""
     rows = yield from count_individuals(source(behaviour), *one.span, as_of=one.created_at)
     return list(_of_the_export(rows, one, request))
 
@@ -226,7 +226,7 @@ def _of_the_export(rows: Iterator[Row], one: SandboxOperation, request: SandboxE
 
 
 def _keys(rows: Iterable[Row]) -> Generator[None, None, set[str]]:
-    """All names in the rows: the header of a CSV file names what only its last row may have."""
+    """Return the names of all members: a CSV file needs them in its header, even if only the last row has one."""
     found: set[str] = set()
     for number, row in enumerate(rows):
         found.update(row)
@@ -244,7 +244,7 @@ def _joined(pieces: Iterable[bytes]) -> Generator[None, None, bytes]:
 
 
 def _nothing(request: SandboxExportRequest, behaviour: SandboxBehaviour, columns: tuple[str, ...]) -> bytes:
-    """An export without rows in one of its odd forms, which damage cannot make odder."""
+    """Return an export without rows in one of its unusual forms. Damage does not apply to it."""
     shape = "usual" if behaviour.empty == "plain" else "nothing"
     data = empty(request.format, shape, fields=request.fields or None, columns=columns)
     return packed(data, behaviour.delivery) if behaviour.empty == "gzip-of-nothing" else data
@@ -259,7 +259,7 @@ def _filled(one: SandboxOperation, request: SandboxExportRequest, behaviour: San
 
 
 def packed(data: bytes, delivery: Delivery, *, level: int = LEVEL) -> bytes:
-    """A file as it lies in the store."""
+    """Return a file as the storage host stores it."""
     return b"".join(_packed([data], delivery, level=level))
 
 
@@ -276,7 +276,7 @@ def _packed(pieces: Iterable[bytes], delivery: Delivery, *, level: int = LEVEL) 
 
 
 def _members(pieces: Iterable[bytes], *, level: int) -> Iterator[bytes]:
-    """Three members of gzip: two with a third of the first piece each, and one with all the rest."""
+    """Yield three gzip members: two with a third of the first piece each, and one with all the rest."""
     rest = iter(pieces)
     first = next(rest, b"")
     width = len(first) // 3 + 1
@@ -290,21 +290,21 @@ def _gzip(data: bytes, *, level: int = LEVEL) -> bytes:
 
 
 def _gzipped(pieces: Iterable[bytes], *, level: int = LEVEL) -> Iterator[bytes]:
-    """One member of gzip, without a date in it: a month of rows need not be in memory to be packed."""
+    """Yield one gzip member without a time stamp, piece by piece, so that a month of rows is never in memory."""
     deflate = zlib.compressobj(level, wbits=31)
     yield from map(deflate.compress, pieces)
     yield deflate.flush()
 
 
 def _changed_on_the_way(pieces: Callable[[], Iterator[bytes]], delivery: Delivery) -> SandboxMaking:
-    """What a box makes of a file that is stored as gzip; ETag and checksums are of what is stored."""
+    """Make what a proxy delivers of a file that is stored as gzip. ETag and checksums are those of the stored file."""
     kept = yield from stored(_gzipped(pieces()))
     sent = yield from stored(pieces() if delivery == "inflated" else _gzipped(pieces(), level=OTHER_LEVEL))
     return replace(kept, content=sent.content)
 
 
 def _damaged(data: bytes, request: SandboxExportRequest, delivery: Delivery, damage: str) -> SandboxFile:
-    """What comes instead, with the checksums that a fault leaves it."""
+    """Return the damaged file, with the checksums that belong to the fault."""
     whole = SandboxFile.of(packed(data, delivery))
     file = bytes(whole.content) if isinstance(whole.content, bytes) else b""
     match damage:
@@ -339,7 +339,7 @@ def _damaged(data: bytes, request: SandboxExportRequest, delivery: Delivery, dam
 
 
 def _with_endless_row(data: bytes, container: Format) -> Iterator[bytes]:
-    """The same with a last row that goes on and on, and does not end; it packs into next to nothing."""
+    """Yield the data with a last row that is very long and never ends. It compresses to a few kilobytes."""
     begin, more = {
         Format.NDJSON: (data + b'{"a":[', b"[],"),
         Format.JSON: (b'[{"a":[', b"["),
@@ -351,11 +351,11 @@ def _with_endless_row(data: bytes, container: Format) -> Iterator[bytes]:
 
 
 ENDLESS_MIB = 96
-"""More than any row is long that is looked into."""
+"""Longer than any row that the exporter parses."""
 
 
 def _row_end(data: bytes, container: Format) -> int:
-    """Where a row ends, about half way: within quotes of CSV no line end is one."""
+    """Return the end of a row near the middle. A line feed within CSV quotes does not end a row."""
     at = data.rfind(b"\n", 0, len(data) // 2) + 1
     while container is Format.CSV and data.count(b'"', 0, at) % 2:
         at = data.rfind(b"\n", 0, at - 1) + 1
@@ -363,7 +363,7 @@ def _row_end(data: bytes, container: Format) -> int:
 
 
 ON_THE_WAY = ("inflated", "recompressed")
-"""Deliveries in which another body comes than is stored."""
+"""Deliveries whose body differs from the stored file."""
 
 DAMAGES = frozenset(
     {
@@ -372,4 +372,4 @@ DAMAGES = frozenset(
         *("wrong-hash", "changed", "changed-quietly"),
     }
 )
-"""The faults that are damage to a file."""
+"""The faults that damage a file."""

@@ -1,8 +1,8 @@
-"""Events of a shop that does not exist, made from the time and a seed alone.
+"""Events of a fictional shop, made only from the time and a seed.
 
-1. When something happens is in `visits`; what it is follows from the numbers drawn there.
-2. Which pages a visit has is cheap to compute, and their rows are only made for pages in the range.
-3. Time is counted in whole milliseconds here, as the service does.
+1. `visits` decides when something happens. What happens follows from the random numbers drawn there.
+2. The pages of a visit are cheap to compute. Rows are made only for pages in the range.
+3. Times here are whole milliseconds, like those of the service.
 """
 
 import random
@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 
 from asyncexport.sandbox.chance import WORD, mixed
 from asyncexport.sandbox.rows import Row, SandboxPageView, SandboxRows, event_stamp, micros
-from asyncexport.sandbox.shop import IN_THE_APP, KINDS, ON_THE_SITE, SITE, SandboxShopEvent, arrival, pool
+from asyncexport.sandbox.shop import IN_THE_APP, KINDS, ON_THE_SITE, SITE, SandboxShopEvent, boundary_events, pool
 from asyncexport.sandbox.visitors import LIFE_DAYS, visitor
 from asyncexport.sandbox.visits import (
     DAY_MS,
@@ -24,21 +24,21 @@ from asyncexport.sandbox.visits import (
 __all__ = ["Row", "SandboxRows", "SandboxSyntheticRows"]
 
 END_OF_TIME_MS = 253_402_300_800_000
-"""The year 10000, which no time stamp can tell."""
+"""The year 10000, which no time stamp can express."""
 
 REFERERS = ("", "", "https://search.example/?q=loose+leaf", "https://tea-forum.example/t/12?page=3#post-7")
-"""Where a visit comes from."""
+"""Pages that a visit may come from."""
 
 
 class SandboxSyntheticRows:
-    """Events made up from the time and a seed: the same ones in every process.
+    """Synthetic events, made from the time and a seed: the same in every process.
 
     Args:
-        seed: Another seed, another shop.
-        rows_per_hour: How many events there are in an hour, on the average of whole days.
+        seed: Different seeds give different events.
+        rows_per_hour: Events an hour, averaged over whole days.
         late_share: The share of rows that reach the service late.
-        late_seconds: How long after its event a late row reaches the service; all others do so at once.
-        quiet: The share of the half-hours between midnight and six, UTC, in which nothing happens at all.
+        late_seconds: How long after its event a late row reaches the service; other rows arrive immediately.
+        quiet: The share of the half-hours between 00:00 and 06:00 UTC that have no events at all.
     """
 
     def __init__(
@@ -54,7 +54,7 @@ class SandboxSyntheticRows:
         self._visits = SandboxVisits(seed, rows_per_hour, late_share=late_share, late_seconds=late_seconds, quiet=quiet)
 
     def between(self, start: float, end: float, *, arrived_by: float | None = None) -> Iterator[Row]:
-        """The rows with start <= EventStart < end, shuffled, the same way each time."""
+        """Yield the rows with start <= EventStart < end, always in the same shuffled order."""
         first, last = _first_ms(start), _first_ms(end)
         limit = END_OF_TIME_MS if arrived_by is None else micros(arrived_by) // 1000
         shuffle = random.Random(mixed(self._seed, first, last)).shuffle
@@ -67,7 +67,7 @@ class SandboxSyntheticRows:
             yield from rows
 
     def history(self, start: float, end: float, *, as_of: float) -> Iterator[SandboxPageView | None]:
-        """All page views up to `as_of` of everybody who has an event in the range; None between cells."""
+        """Yield all page views up to `as_of` of everyone with an event in the range, and None between cells."""
         first, last, limit = _first_ms(start), _first_ms(end), micros(as_of) // 1000
         seen: set[tuple[int, ...]] = set()
         for cell in self._visits.cells(first, last):
@@ -86,30 +86,30 @@ class SandboxSyntheticRows:
             for page in self._visits.pages(cell):
                 if page.visit[2:4] in seen and (events := self._visits.events(page, limit)):
                     kind, head, middle, tail = self._parts(page)
-                    moments = sorted(at * 1000 for at, _ in _happenings(page, events, kind))
+                    moments = sorted(at * 1000 for at, _ in _page_events(page, events, kind))
                     yield SandboxPageView(head | middle | tail, tuple(moments))
 
     def _rows(self, page: SandboxVisitedPage, first: int, last: int, limit: int) -> Iterator[Row]:
-        """The rows of a page's events in a range."""
+        """Yield the rows of a page's events in a range."""
         events = [event for event in self._visits.events(page, limit) if first <= event[0] < last]
         if not events:
             return
         kind, head, middle, tail = self._parts(page)
-        for at, happening in _happenings(page, events, kind):
+        for at, event in _page_events(page, events, kind):
             yield {
                 **head,
                 "EventStart": event_stamp(at),
-                **happening.event,
+                **event.event,
                 "EventPageOffset": at - page.start,
                 "EventSessionOffset": at - page.visit.start,
                 **middle,
-                **happening.timing,
+                **event.timing,
                 **tail,
-                **happening.variables,
+                **event.variables,
             }
 
     def _parts(self, page: SandboxVisitedPage) -> tuple[int, Row, Row, Row]:
-        """The kind of a page, and what all rows of its events have in common: whose, which page, who they are."""
+        """Return the kind of a page and the three parts that all rows of its events share: ids, page, and visitor."""
         visit, dice = page.visit, page.dice
         who = visitor(self._seed, visit.visitor_day, visit.visitor_number)
         user_id, device = who.devices[(visit.dice >> 40) % len(who.devices)]
@@ -146,29 +146,29 @@ class SandboxSyntheticRows:
         return number, head, middle, {**app, **who.known, **who.variables, **variables}
 
 
-def _happenings(
+def _page_events(
     page: SandboxVisitedPage, events: Sequence[tuple[int, int]], kind: int
 ) -> Iterator[tuple[int, SandboxShopEvent]]:
-    """What happens on a page of a kind, and when, from the moments of its events and their numbers."""
+    """Yield the events on a page of this kind with their times. `events` has a time and a random number for each."""
     for at, dice in events:
-        happening = _happening(page, at, dice, kind)
-        yield at, happening
-        if happening.twin is not None:
-            yield at, happening.twin
+        event = _choose_event(page, at, dice, kind)
+        yield at, event
+        if event.twin is not None:
+            yield at, event.twin
 
 
-def _happening(page: SandboxVisitedPage, at: int, dice: int, kind: int) -> SandboxShopEvent:
-    """What happens then.
+def _choose_event(page: SandboxVisitedPage, at: int, dice: int, kind: int) -> SandboxShopEvent:
+    """Choose the event at one time on a page.
 
-    A page of the site begins with a navigate, most often followed by a load. All pages end with a pageview, as those
-    of the service do; in between comes what the pool of its kind has.
+    A page of the site begins with a navigate event, mostly followed by a load. Every page ends with a pageview, like
+    real ones. The events between come from the pool of the page's kind.
     """
     if at == page.end - END_BEFORE_MS:
-        choices = arrival("pageview")
+        choices = boundary_events("pageview")
     elif at == page.start and not KINDS[kind].in_the_app:
-        choices = arrival("navigate")
+        choices = boundary_events("navigate")
     elif at == page.start + LOAD_AFTER_MS and (page.first or dice % 4) and not KINDS[kind].in_the_app:
-        choices = arrival("load")
+        choices = boundary_events("load")
     else:
         choices = pool(kind)
     return choices[(dice & 0xFFFFFFFF) % len(choices)]
@@ -179,7 +179,7 @@ def _referer(page: SandboxVisitedPage) -> str:
 
 
 def _first_ms(moment: float) -> int:
-    """The first whole millisecond at that moment or after it, within what can be told."""
+    """Return the first whole millisecond at or after this time, limited to the years 1970 to 9999."""
     if moment >= END_OF_TIME_MS / 1000:
         return END_OF_TIME_MS
     return -(-micros(max(moment, 0.0)) // 1000)

@@ -1,8 +1,8 @@
-"""Downloads: from a signed link to the file that is sent.
+"""Downloads: from a signed URL to the file that is sent.
 
-1. Downloads need no key and pass no limit. A key that is sent along all the same is counted as leaked.
-2. A link that nobody signed is refused; one that has expired, or whose export is no longer kept, gets an error as XML.
-3. Faults come last: in place of the answer, or as a change to it or to how it is sent.
+1. Downloads need no key and have no rate limit. A key that a client sends anyway is counted as leaked.
+2. A URL with a wrong signature is refused. One that has expired, or whose export is deleted, gets an XML error.
+3. Faults come last: they replace the answer, change it, or change how it is sent.
 """
 
 from dataclasses import replace
@@ -21,7 +21,7 @@ from asyncexport.sandbox.storage import SandboxDownloadRequest, SandboxSignedLin
 from asyncexport.sandbox.transmission import BY_THE_RULES, SandboxTransmission
 
 SandboxReply = tuple[SandboxAnswer, SandboxTransmission]
-"""An answer, and how it is to be sent."""
+"""An answer and how to send it."""
 
 
 class SandboxDownloads:
@@ -33,16 +33,16 @@ class SandboxDownloads:
         self._archives = SandboxArchives()
 
     async def close(self) -> None:
-        """Make no more files."""
+        """Stop making files."""
         await self._archives.close()
 
     def location(self, request: web.BaseRequest, one: SandboxOperation, expires_at: float) -> SandboxAnswer:
-        """The answer to a results call: a fresh link to the file of an operation."""
+        """Answer a results call with a fresh signed URL for the file of an operation."""
         link = self._links.mint(one.export_id, expires_at=expires_at)
         return reply({"location": f"{request.scheme}://{request.host}{link}", "expires": stamp(expires_at, digits=9)})
 
     async def answer(self, request: web.BaseRequest) -> SandboxReply:
-        """Answer a request for a file: the file or a part of it, an error, or what a fault makes of those."""
+        """Answer a request for a file with the file, a part of it or an error, as changed by a fault."""
         sandbox, behaviour, now = self._sandbox, self._sandbox.behaviour, self._sandbox.now
         sandbox.leaked_credentials += "Authorization" in request.headers
         found = self._links.read(request.raw_path)
@@ -50,7 +50,7 @@ class SandboxDownloads:
             return xml(403, "SignatureDoesNotMatch", "Access denied."), BY_THE_RULES
         export_id, expires_at = found
         one = sandbox.service.operations.find_export(export_id)
-        fault = sandbox.faults.befall("download", one.span if one else None)
+        fault = sandbox.faults.fault_for("download", one.span if one else None)
         context = SandboxFaultContext(behaviour, now, elsewhere(request), is_storage=True)
         in_its_place = replacement_answer(fault, context) if fault else None
         if in_its_place is None and (now >= expires_at or (fault and fault.what == "expired")):
@@ -77,7 +77,7 @@ class SandboxDownloads:
             asked = asked.shifted()
         transmission = BY_THE_RULES if behaviour.framing == "length" else SandboxTransmission(framing=behaviour.framing)
         if behaviour.delivery in ("encoded", "encoded-gzip") and not asked.takes_gzip:
-            # The store undoes the encoding for those who do not take it, and then does not know the length.
+            # For clients that do not accept gzip, the storage host decodes the file and does not know its length.
             behaviour = replace(behaviour, delivery="plain" if behaviour.delivery == "encoded" else "gzip")
             transmission = SandboxTransmission(framing="chunked")
         damage = fault.what if fault and fault.what in DAMAGES else ""
@@ -87,7 +87,7 @@ class SandboxDownloads:
 
 
 def elsewhere(request: web.BaseRequest) -> str:
-    """This machine under another name: to a client, another host."""
+    """Return a URL of this machine under another name, which is another host to a client."""
     name, _, port = request.host.rpartition(":")
     other = "127.0.0.1" if name == "localhost" else "localhost"
     return f"{request.scheme}://{other}:{port}{admin.ELSEWHERE}"

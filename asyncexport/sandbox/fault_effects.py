@@ -1,4 +1,4 @@
-"""What a fault does to an answer, and to how it is sent (see the table in `faults`)."""
+"""The effect of each fault on an answer and on how it is sent; `faults` describes them in a table."""
 
 import codecs
 from dataclasses import dataclass, replace
@@ -16,14 +16,14 @@ from asyncexport.sandbox.transmission import BY_THE_RULES, SandboxTransmission
 
 BLANKS = b" " * (1 << 20)
 HUGE_BLOCKS = 32
-"""So many MiB of blanks are beyond what any client should take for a reply of the API."""
+"""MiB of spaces: more than any client should accept as a reply of the API."""
 
 TOO_LONG_BYTES = 1000
 
 PAGE = b"<html><head><title>Sign in to the guest network</title></head><body>\n<p>Welcome!</p></body></html>\n"
 
 LONG_POLICY = "img-src " + " ".join(f"https://cdn{number}.example" for number in range(900))
-"""As long as gateways make them: more than many a client reads."""
+"""As long as those of some gateways, and longer than many clients accept."""
 
 JSON = (("Content-Type", "application/json"),)
 
@@ -32,20 +32,20 @@ HTML = (("Content-Type", "text/html; charset=UTF-8"),)
 TEXT = (("Content-Type", "text/plain"),)
 
 FIRST_TOKENS = {"operations": "n0", "segments": "tok0"}
-"""What names the first page, where the call that is to be repeated had no token."""
+"""The token for the first page, used if the call had no token that could be repeated."""
 
 
 @dataclass(frozen=True, slots=True)
 class SandboxFaultContext:
-    """What the effect of a fault depends on, beside the fault.
+    """What the effect of a fault depends on besides the fault.
 
     Attributes:
-        behaviour: How the sandbox behaves otherwise.
+        behaviour: The behaviour of the sandbox.
         now: Seconds since 1970.
         elsewhere: A URL on another host.
-        token: The token that the call was made with.
-        is_storage: It is the storage host's answer, whose errors are XML.
-        key: The API key that the call was made with; "" at the storage host.
+        token: The pagination token of the call.
+        is_storage: Whether the storage host answers, whose errors are XML.
+        key: The API key of the call; "" at the storage host.
     """
 
     behaviour: SandboxBehaviour
@@ -57,7 +57,7 @@ class SandboxFaultContext:
 
 
 def replacement_answer(fault: SandboxFault, context: SandboxFaultContext) -> SandboxAnswer | None:
-    """The answer that comes in the place of the service's own, which is then not asked at all; None: it is asked."""
+    """Return the answer that replaces the service's own, or None if the service is to be asked."""
     if fault.status is not None:
         return _status(fault, context)
     match fault.what:
@@ -85,7 +85,7 @@ def replacement_answer(fault: SandboxFault, context: SandboxFaultContext) -> San
 
 
 def altered_answer(fault: SandboxFault, answer: SandboxAnswer, context: SandboxFaultContext) -> SandboxAnswer:
-    """What becomes of the service's own answer before it is sent."""
+    """Return the service's own answer as the fault changes it."""
     match fault.what:
         case "lost-502":
             return error(502, form="html")
@@ -108,7 +108,7 @@ def altered_answer(fault: SandboxFault, answer: SandboxAnswer, context: SandboxF
 
 
 def transmission_of(fault: SandboxFault, size: int) -> SandboxTransmission:
-    """How an answer with a body of that size is sent."""
+    """Return how to send an answer with a body of this size."""
     part = min(size, size // 2 if fault.after is None else fault.after)
     match fault.what:
         case "reset" | "lost":
@@ -165,7 +165,7 @@ def _status(fault: SandboxFault, context: SandboxFaultContext) -> SandboxAnswer:
 
 
 def _rewritten(what: str, answer: SandboxAnswer, context: SandboxFaultContext) -> SandboxAnswer:
-    """The service's own answer with another token, or another location."""
+    """Return the service's own answer with another token or another location."""
     if answer.status != 200 or not isinstance(answer.body, bytes):
         return answer
     data: dict[str, Any] = orjson.loads(answer.body)

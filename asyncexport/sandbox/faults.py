@@ -1,117 +1,116 @@
-"""What can go wrong, when and where: faults on demand.
+"""Faults on demand: what goes wrong, where, and for which calls.
 
-A `SandboxFault` names a place (`where`), what happens there (`what`), and which calls it befalls: all of them, or
-those about a window of time, the Nth, every Nth, some by chance, at most so many. As text: `create:503,nth=3` or
+A `SandboxFault` has a place (`where`), an effect (`what`) and a condition: it hits all calls, or only the Nth, every
+Nth, those about a window of time, a random share, or a limited number. As text: `create:503,nth=3` or
 `download:cut-length,chance=0.1,times=5,window=2026-01-01/2026-01-02`.
 
-1. Every call that a fault could befall is counted by it, whether or not another fault befalls it. The first of several
-   that want the same call has it.
-2. A call has a window only where it is about one export: create, poll, results and download. A fault with a window
-   passes over all others.
-3. Faults of `operation` are drawn when an operation is made and hold for as long as it lives.
-4. A fault that stands in the place of the answer keeps the service from being asked: a create then makes nothing. One
-   that lets the answer through, late, in part or lost on the way, does not.
+1. Each fault counts every call that it could hit, also those that another fault hits. If several faults are due for the
+   same call, the first one hits it.
+2. Only calls about one export have a window: create, poll, results and download. A fault with a window ignores all
+   other calls.
+3. A fault of `operation` is chosen when the operation is made and lasts as long as the operation.
+4. If a fault replaces the answer, the service is not asked, so a create makes no operation. If a fault delays, cuts or
+   loses the answer, the service is asked first.
+5. Damage to a file needs rows: files that `filler_bytes` makes are never damaged. Use a fault that cuts them instead.
 
-5. Damage is done to files of rows: those that `filler_bytes` makes stay as they are, so cut them instead.
-
-where: create poll list results segments segment me download; `api` for all of them but download, `any` for all; and
-`operation`.
+where: create poll list results segments segment me download; `api` means all of them except download, `any` means all;
+and `operation`.
 
 options, each after a comma, as in `create:503,nth=3,body=html`:
 
-    option=           what it does (what holds without it)
+    option=           what it does (default)
     ----------------  -------------------------------------------------------------------------------------------------
     nth=N             only the Nth call, counted from 1 (every call)
     every=N           only every Nth call (every call)
     since=N           only from the Nth call on (from the first)
-    times=N           at most so often (no end)
-    chance=0.1        how likely it befalls a call, from 0 to 1 (1)
-    seed=N            another seed to draw that by (0)
-    window=FROM/TO    only calls about an export that shares time with this range (any)
-    seconds=N         how late, how far apart, how far off a date is, or what a 429 asks to wait (1)
-    after=N           how many bytes of a body come before it (half of the body)
-    body=FORM         an error's body: json, error, text, html or empty (what the service does)
-    retry_after=FORM  the Retry-After of a 429 (what the service does) or of another status (none), see below
-    rows=N            how many rows an export has at most (0)
+    times=N           at most N times (no limit)
+    chance=0.1        probability for each call, from 0 to 1 (1)
+    seed=N            seed of the random numbers for `chance` (0)
+    window=FROM/TO    only calls about an export that overlaps this range (any)
+    seconds=N         how late, how far apart, how far off a date is, or how long a 429 asks to wait (1)
+    after=N           number of body bytes that are sent first (half of the body)
+    body=FORM         body of an error: json, error, text, html or empty (the sandbox's switch error_body)
+    retry_after=FORM  Retry-After of a 429 (the sandbox's switch retry_after) or of another status (none); see below
+    rows=N            maximum number of rows in an export (0)
 
 faults:
 
     what              where      what happens
     ----------------  ---------  -------------------------------------------------------------------------------------
-    200 ... 599       any        that status with an error body (`body=` json, error, text, html, empty); a 429 has the
+    200 ... 599       any        this status with an error body (`body=` json, error, text, html, empty); a 429 has the
                                  Retry-After of `retry_after=` seconds, missing, zero, negative, short, huge, date or
                                  garbage
-    reset             any        the connection is reset before any byte of an answer
-    close             any        the connection is closed before any byte of an answer
+    reset             any        the connection is reset before the first byte of an answer
+    close             any        the connection is closed before the first byte of an answer
     stall             any        no answer, and the connection stays open
     late              any        the answer comes `seconds` late (1)
-    garbage           any        bytes that are no HTTP
-    cut-head          any        half of the head, then the connection is closed
-    stall-head        any        half of the head, then silence
-    reset-body        any        the head and a part of the body (half, or `after` bytes), then a reset
-    stall-body        any        likewise, then silence
+    garbage           any        bytes that are not HTTP
+    cut-head          any        half of the response head, then the connection is closed
+    stall-head        any        half of the response head, then nothing more
+    reset-body        any        the head and part of the body (half, or `after` bytes), then a reset
+    stall-body        any        the head and part of the body, then nothing more
     drip              any        the body comes one byte every `seconds` (1)
-    cut-length        any        a part of the body, then the end, though Content-Length promised all of it
-    cut-chunked       any        a part of the body in chunks, then the end, without the closing chunk
-    cut-close         any        a part of the body that was to end with the connection, then the end
-    long-length       any        all of the body, but Content-Length promised 1000 bytes more; then the end
-    short-length      any        Content-Length says half of what comes; the rest spills over
-    bad-chunk         any        chunks, until one begins with garbage
-    wrong-date        any        the answer bears a date that is `seconds` later (or earlier, below 0)
-    old-date          any        likewise, and an Age: it comes from a store of answers
-    no-date           any        the answer bears no date
+    cut-length        any        part of the body, then the connection is closed, although Content-Length promised more
+    cut-chunked       any        part of a chunked body, then the connection is closed without the final chunk
+    cut-close         any        part of a body whose end is the end of the connection, then the connection is closed
+    long-length       any        the complete body, but Content-Length is 1000 bytes too long; then the end
+    short-length      any        Content-Length is half of the body's size; the rest follows all the same
+    bad-chunk         any        a chunked body in which one chunk begins with garbage
+    wrong-date        any        the Date header is `seconds` too late (too early if negative)
+    old-date          any        the same, with an Age header: the answer comes from a cache
+    no-date           any        no Date header
     html              any        200 with an HTML page
     empty             any        200 with no body
-    huge              any        200 with 32 MiB of blanks in front of the body
+    huge              any        200 with 32 MiB of spaces before the body
     broken-json       any        200 with the first half of the body, properly ended
     not-object        any        200 with `[]`
-    newline           any        200 with a line end and nothing else
+    newline           any        200 with a line feed and nothing else
     ok                any        200 with `OK`
-    error-object      any        200 with `{"error": ...}`, as some box says it
+    error-object      any        200 with `{"error": ...}`, as some gateways send it
     redirect          any        302 to another host
-    echo-key          api        503 that says the key back, a JSON escape for each character
-    accepted          api        the answer of the service itself, as a 202
+    echo-key          api        503 that repeats the API key, with a JSON escape for each character
+    accepted          api        the service's own answer with status 202
     bom               api        the answer behind a byte order mark
     long-header       any        a header of 20 KB, as a gateway may add
-    lost              create     the operation is made, and the connection reset in place of the answer
-    lost-502          create     the operation is made, and a gateway answers 502 in place of the service
+    lost              create     the operation is made, and the connection is reset instead of an answer
+    lost-502          create     the operation is made, and a gateway answers 502 instead of the service
     lost-stall        create     the operation is made, and no answer comes
     no-id             create     200 without an operationId
-    same-id           create     no operation is made: the id is that of the one made before it
-    repeated-token    list       the page names the token that it was asked with, or a fresh one again and again
+    same-id           create     no operation is made; the answer has the id of the previous operation
+    repeated-token    list       the page has the token that it was requested with, or always the same first token
                       segments
-    empty-page        list       a page with nothing on it, and a token for the next
+    empty-page        list       an empty page with a token for the next page
                       segments
     no-location       results    200 without a location
     unsafe-location   results    a location that is neither https nor on this machine
-    dead-link         results    a link that has expired already
-    expired           download   the link counts as expired
+    dead-link         results    a signed URL that has already expired
+    expired           download   the signed URL counts as expired
     corrupt           download   one byte in the middle is wrong
     bad-crc           download   right length, but the gzip trailer has a wrong CRC
     bad-size          download   right length, but the gzip trailer has a wrong size
-    truncated         download   gzip that stops early, as long as Content-Length and hash say
-    trailing          download   something after the end of the gzip
-    cut-line          download   whole gzip of half the rows, cut at a line's end; the hash is that of the true file
-    cut-row           download   whole gzip whose last row stops in the middle; the hash is that of what comes
-    endless-row       download   whole gzip of a few kilobytes, whose last row is 96 MiB long and has no end
-    open-array        download   whole gzip of all but the last byte, such as the `]` of a JSON array
-    wrong-hash        download   the right file, with the hash of another
+    truncated         download   gzip that stops early; Content-Length and hash match the truncated file
+    trailing          download   extra bytes after the end of the gzip
+    cut-line          download   valid gzip of half the rows, cut at a line's end; the hash is that of the complete file
+    cut-row           download   valid gzip whose last row stops in the middle; the hash matches the bytes sent
+    endless-row       download   valid gzip of a few kilobytes whose last row is 96 MiB long and never ends
+    open-array        download   valid gzip of all but the last byte, for example the `]` of a JSON array
+    wrong-hash        download   the right file with a wrong hash
     changed           download   the same rows in other bytes, with another ETag
-    changed-quietly   download   the same rows in other bytes, with the ETag of before
-    wrong-range       download   a 206 that begins elsewhere than it was asked to
+    changed-quietly   download   the same rows in other bytes, with the same ETag
+    wrong-range       download   a 206 whose range does not begin where the client asked
     FAILED            operation  it ends FAILED, with a reason
     ERROR             operation  it ends ERROR, with a reason
-    odd-state         operation  it shows a state that nobody has heard of while it runs, and then completes
-    odd-for-ever      operation  it stays in such a state
+    odd-state         operation  it has an unknown state while it runs, and then completes
+    odd-for-ever      operation  it stays in an unknown state
     pending           operation  it stays PENDING
-    no-export-id      operation  COMPLETED, without a searchExportId
-    late-export-id    operation  COMPLETED without a searchExportId when it is first shown so, and with one from then on
-    unknown-first     operation  it answers 404 to the first poll
-    forgotten         operation  it answers 404 from the second poll on
-    export-gone       operation  it completes, but its export answers 404
+    no-export-id      operation  COMPLETED without a searchExportId
+    late-export-id    operation  COMPLETED, at first without a searchExportId and from the second answer on with one
+    unknown-first     operation  404 to the first poll
+    forgotten         operation  404 from the second poll on
+    export-gone       operation  it completes, but its results calls get a 404
     slow              operation  it takes ten times as long
-    other-rows        operation  its export has the rows of the range before its own
-    other-export      operation  it names the export of the operation made before it
+    other-rows        operation  its export has the rows of the preceding range
+    other-export      operation  it has the export id of the previous operation
     fewer-rows        operation  it completes, and its export has only the first `rows` rows (0), properly ended
 """
 
@@ -125,14 +124,14 @@ from typing import Any, Self
 from asyncexport.core.bundles import Range, read_moment
 
 API = ("create", "poll", "list", "results", "segments", "segment", "me")
-"""The endpoints of the API, by the names under which their calls are counted."""
+"""The endpoints of the API, under the names by which calls are counted."""
 
 WHERE: dict[str, tuple[str, ...]] = {
     **{name: (name,) for name in (*API, "download", "operation")},
     "api": API,
     "any": (*API, "download"),
 }
-"""The endpoints that a `where` stands for."""
+"""The endpoints that each `where` covers."""
 
 ANYWHERE = (
     *("reset", "close", "stall", "late", "garbage", "cut-head", "stall-head", "reset-body", "stall-body", "drip"),
@@ -164,7 +163,7 @@ PLACES: dict[str, tuple[str, ...]] = {
         ("operation",),
     ),
 }
-"""Where each fault can be; statuses can be anywhere but in `operation`."""
+"""The places where each fault is possible. A status is possible everywhere except in `operation`."""
 
 BODIES = ("", "json", "error", "text", "html", "empty")
 RETRY_AFTERS = ("", "seconds", "missing", "zero", "negative", "short", "huge", "date", "garbage")
@@ -172,26 +171,27 @@ RETRY_AFTERS = ("", "seconds", "missing", "zero", "negative", "short", "huge", "
 
 @dataclass(frozen=True, slots=True)
 class SandboxFault:
-    """Something that goes wrong; see the table above for `where` and `what`.
+    """A fault; the tables above explain `where` and `what`.
 
     Args:
-        where: The endpoint, or several.
-        what: What happens.
-        nth: Only the Nth call, counted from 1.
-        every: Only every Nth call.
-        since: Only from the Nth call on.
-        window: Only calls about an export that shares time with this range.
-        chance: How likely it befalls a call, drawn from `seed`.
-        times: At most so often.
-        seconds: How late, how far apart, or how far off a date is; what a status of 429 asks to wait.
-        after: How much of a body comes before it; None: half of it.
-        body: The form of an error's body; "": as the service does otherwise.
-        retry_after: The form of a 429's Retry-After; "": likewise.
-        seed: For `chance`.
-        rows: How many rows an export has at most.
+        where: An endpoint, or a name for several.
+        what: The effect.
+        nth: The only call that is hit, counted from 1.
+        every: N, if only every Nth call is hit.
+        since: The first call that is hit, counted from 1.
+        window: A range; only calls about an export that overlaps it are hit.
+        chance: The probability that a call is hit.
+        times: The maximum number of calls that are hit.
+        seconds: How late an answer is, how far apart its bytes are, how far off its date is, or how long a 429 asks to
+            wait.
+        after: The number of body bytes that are sent first; None means half of the body.
+        body: The form of an error's body; "" means that of the switch `error_body`.
+        retry_after: The form of a 429's Retry-After; "" means that of the switch `retry_after`.
+        seed: The seed of the random numbers for `chance`.
+        rows: The maximum number of rows in an export.
 
     Raises:
-        ValueError: there is no such fault, or it cannot be there.
+        ValueError: The fault does not exist or is not possible at this place.
     """
 
     where: str
@@ -222,7 +222,7 @@ class SandboxFault:
 
     @property
     def status(self) -> int | None:
-        """The HTTP status, where that is what happens."""
+        """The HTTP status, if the fault is one."""
         return int(self.what) if re.fullmatch(r"[2-5][0-9][0-9]", self.what) else None
 
     @classmethod
@@ -230,7 +230,7 @@ class SandboxFault:
         """Read `where:what[,name=value...]`.
 
         Raises:
-            ValueError: it is not that, or there is no such fault.
+            ValueError: The text has another form, or the fault does not exist.
         """
         head, *options = text.split(",")
         where, colon, what = head.strip().partition(":")
@@ -244,7 +244,7 @@ class SandboxFault:
 
 
 def table() -> str:
-    """The table above, for people."""
+    """Return the tables above as `--show-faults` prints them."""
     lines = (__doc__ or "").splitlines()
     first = next(number for number, line in enumerate(lines) if line.startswith("where: "))
     return "\n".join(line.removeprefix("    ") for line in lines[first:])
@@ -275,7 +275,7 @@ def _checked_name(name: str, names: Iterable[str], kind: str) -> str:
 
 @dataclass(slots=True)
 class _Count:
-    """What a fault has seen and done."""
+    """How many calls a fault could have hit and how many it did hit."""
 
     chances: random.Random
     seen: int = 0
@@ -283,22 +283,22 @@ class _Count:
 
 
 class SandboxFaultPlan:
-    """Says which fault, if any, befalls a call."""
+    """Chooses the fault, if any, that hits a call."""
 
     def __init__(self) -> None:
         self._counts: dict[SandboxFault, _Count] = {}
 
-    def become(self, faults: Iterable[SandboxFault]) -> None:
-        """Have these from now on; those that were there before go on counting."""
+    def set_faults(self, faults: Iterable[SandboxFault]) -> None:
+        """Use these faults from now on. Faults that were there before keep their counts."""
         self._counts = {
             one: self._counts.get(one) or _Count(random.Random(f"{one.seed} {one.where} {one.what}")) for one in faults
         }
 
-    def befall(self, endpoint: str, span: tuple[float, float] | None = None) -> SandboxFault | None:
-        """The fault of this call, which may be about a range."""
+    def fault_for(self, endpoint: str, span: tuple[float, float] | None = None) -> SandboxFault | None:
+        """Count a call, which may be about a range, and return the fault that hits it, or None."""
         found: SandboxFault | None = None
         for fault, count in self._counts.items():
-            if not _concerns(fault, endpoint, span):
+            if not _could_hit(fault, endpoint, span):
                 continue
             count.seen += 1
             lucky = count.chances.random() >= fault.chance
@@ -308,7 +308,7 @@ class SandboxFaultPlan:
         return found
 
 
-def _concerns(fault: SandboxFault, endpoint: str, span: tuple[float, float] | None) -> bool:
+def _could_hit(fault: SandboxFault, endpoint: str, span: tuple[float, float] | None) -> bool:
     if endpoint not in WHERE[fault.where]:
         return False
     if fault.status is None and endpoint not in PLACES[fault.what]:

@@ -1,4 +1,4 @@
-"""Big files that are cheap to make: one block of rows, over and over, for archives of a gigabyte."""
+"""Big files that are cheap to make, for archives of a gigabyte: one block of rows, repeated."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -8,26 +8,26 @@ from asyncexport.sandbox.formats import EVENT_FIELDS, empty, render, row_json
 from asyncexport.sandbox.rows import Row
 
 BLOCK_BYTES = 1 << 20
-"""Compressed once and sent many times: small enough to hold, big enough that its gzip header does not count."""
+"""The block is compressed once and sent many times. It fits into memory; its gzip header hardly adds to its size."""
 
 SPAN_SECONDS = 300
-"""How far apart the rows are at most: the narrowest bundle."""
+"""All rows lie within this time: the width of the narrowest bundle."""
 
 ROWS_PER_HOUR = 100_000
-"""Enough for a block in that time at the quietest hour."""
+"""Enough rows for a block within that time even in the quietest hour."""
 
 HEAD_AND_FOOT = {"ndjson": (b"", b"\n", b"\n"), "json": (b"[", b",\n", b"]"), "csv": (b"", b"\n", b"\n")}
-"""What begins a file, what ends a row, and what ends the last one."""
+"""For each format: the start of the file, the end of a row, and the end of the last row."""
 
 
 @dataclass(frozen=True, slots=True)
 class SandboxFiller:
-    """A file that is `head`, then `block` as many `times`, then `tail`.
+    """A file of `head`, then `times` times `block`, then `tail`.
 
-    Each of the three may be compressed once, as a gzip member of its own, and sent as often as it is needed.
+    Each of the three can be compressed once, as its own gzip member, and sent as often as needed.
 
     Attributes:
-        rows: How many rows are in the whole file.
+        rows: The number of rows in the complete file.
     """
 
     head: bytes
@@ -37,7 +37,7 @@ class SandboxFiller:
     rows: int
 
     def __iter__(self) -> Iterator[bytes]:
-        """The file, piece by piece."""
+        """Yield the file piece by piece."""
         if self.head:
             yield self.head
         for _ in range(self.times):
@@ -51,18 +51,18 @@ def filler(
     *,
     start: float = 1_767_225_600,
 ) -> SandboxFiller:
-    """A valid file of exactly `size` bytes, uncompressed.
+    """Return a valid file of exactly `size` bytes, uncompressed.
 
     Args:
-        format: `ndjson`, `json` or `csv`, the latter with the default columns alone.
-        size: At least a row's worth.
-        start: When its rows begin, seconds since 1970; they are within five minutes of it.
+        format: `ndjson`, `json` or `csv`; a CSV file has only the default columns.
+        size: At least the size of one row.
+        start: The time of the first row, in seconds since 1970; all rows lie within five minutes of it.
 
     Raises:
-        ValueError: no row fits into that size.
+        ValueError: No row fits into this size.
     """
     if format not in HEAD_AND_FOOT:
-        raise ValueError(f"no such format: {format!r}")
+        raise ValueError(f"there is no format {format!r}")
     head, between, foot = HEAD_AND_FOOT[format]
     head = empty("csv") if format == "csv" else head
     lines = [_row_bytes(row, format) + between for row in _block_rows(start)]
@@ -70,7 +70,7 @@ def filler(
     least = len(_row_bytes(_stuffed(start, 0), format)) + len(foot)
     times, rest = divmod(size - len(head) - least, len(block))
     if times < 0:
-        raise ValueError(f"no row fits into {size} bytes: {len(head) + least} is the least")
+        raise ValueError(f"no row fits into {size} bytes: the minimum is {len(head) + least}")
     fitting = _fitting(lines, rest)
     stuffing = rest - sum(map(len, fitting))
     tail = b"".join(fitting) + _row_bytes(_stuffed(start, stuffing), format) + foot
@@ -78,7 +78,7 @@ def filler(
 
 
 def _block_rows(start: float) -> Iterator[Row]:
-    """Rows of a busy shop, as many as make a block."""
+    """Yield as many rows as fill a block."""
     length = 0
     for row in SandboxSyntheticRows(rows_per_hour=ROWS_PER_HOUR, quiet=0).between(start, start + SPAN_SECONDS):
         length += len(row_json(row))
@@ -88,7 +88,7 @@ def _block_rows(start: float) -> Iterator[Row]:
 
 
 def _stuffed(start: float, length: int) -> Row:
-    """A row of any length one likes."""
+    """Return a row with a text of this length in it."""
     row = next(SandboxSyntheticRows(rows_per_hour=ROWS_PER_HOUR, quiet=0).between(start, start + SPAN_SECONDS))
     return row | {"EventTargetText": "x" * length}
 
@@ -100,7 +100,7 @@ def _row_bytes(row: Row, format: str) -> bytes:  # noqa: A002 - the user's word
 
 
 def _fitting(lines: Sequence[bytes], size: int) -> list[bytes]:
-    """The first lines, as many as fit."""
+    """Return as many of the first lines as fit into `size` bytes."""
     taken = []
     for line in lines:
         size -= len(line)

@@ -1,12 +1,13 @@
-"""Rows as files: NDJSON, JSON and CSV, and which fields are in them.
+"""Rows as files: NDJSON, JSON and CSV, and the choice of their fields.
 
-1. Fields are chosen as reference section 3.1 has it: exact names, and `user_*`, `evt_*`, `page_*`. None means all.
-2. A row that knows how it was written (see `rowfile`) is written that way again, in every format.
-3. NDJSON is one object a line. JSON is one array, a line break after the comma between two objects, as the real one is.
-4. CSV is a header and records that end in a line feed; quotes only where they are needed, line breaks within them kept.
-   Columns are the fields asked for, in that order, or all the default ones; the custom ones that are there come sorted
-   by name, so that the same rows in another order have the same header. Which are there, one has to look for before the
-   first byte is written. What a guess is in this: reference section 8.
+1. Fields are chosen by exact names and by `user_*`, `evt_*` and `page_*`. Without a choice, all fields are written.
+2. A row that keeps its own text (see `rowfile`) is written in the same spelling again, in every format.
+3. NDJSON has one object a line. JSON is one array with a line feed after each comma between two objects, as at the
+   real service.
+4. CSV has a header and records that end in a line feed. Quotes are used only where needed, and line breaks within them
+   are kept. The columns are the requested fields in their order, or all default fields. Custom columns follow, sorted
+   by name, so that the order of the rows does not change the header. They must be known before the first byte is
+   written. How the real service orders columns is a guess.
 """
 
 import csv
@@ -20,7 +21,7 @@ from asyncexport.core.row_names import EVENT_FIELDS, INDIVIDUAL_FIELDS
 from asyncexport.sandbox.rowfile import SandboxFileRow
 from asyncexport.sandbox.rows import Row
 
-__all__ = ["EVENT_FIELDS", "INDIVIDUAL_FIELDS", "empty", "names_its_columns", "render", "row_json", "select"]
+__all__ = ["EVENT_FIELDS", "INDIVIDUAL_FIELDS", "columns_depend_on_rows", "empty", "render", "row_json", "select"]
 
 PIECE_BYTES = 64 << 10
 
@@ -32,14 +33,14 @@ SAME_FIELD = {
     "PageAgent": "PageUserAgent",
     "PageUserAgent": "PageAgent",
 }
-"""Old names and new ones: a row has one of the two, and is asked for by either."""
+"""Old and new names of a field: a row has one of the two, and a request may use either."""
 
 PLAIN = frozenset({str, int, float})
-"""What the CSV writer writes as it should be; a bool, of all things, it writes as Python does."""
+"""Types that the CSV writer writes correctly. It writes a bool as Python does."""
 
 
 def select(rows: Iterable[Row], fields: Sequence[str] | None) -> Iterator[Row]:
-    """The rows with nothing but the fields asked for; None or none: as they are."""
+    """Yield the rows with only the requested fields, or unchanged if `fields` is None or empty."""
     if not fields:
         yield from rows
         return
@@ -62,16 +63,16 @@ def render(
     keys: Collection[str] | None = None,
     pieces: int = PIECE_BYTES,
 ) -> Iterator[bytes]:
-    """The whole file, uncompressed, in pieces.
+    """Yield the complete file, uncompressed, in pieces.
 
     Args:
-        rows: What is in it.
+        rows: The rows of the file.
         format: `ndjson`, `json` or `csv`.
-        fields: What to leave of each row; None: everything.
+        fields: The fields to write; None means all.
         columns: The columns of a CSV file without `fields`: EVENT_FIELDS or INDIVIDUAL_FIELDS.
-        keys: For CSV: the names in the rows, before `fields` are chosen; only needed where `names_its_columns` says
-            so. None: they are looked for, and all rows are held meanwhile.
-        pieces: About how many bytes a piece has.
+        keys: For CSV: the member names of all rows, before `fields` are chosen. Only needed if
+            `columns_depend_on_rows`. None means that they are collected, with all rows in memory meanwhile.
+        pieces: The approximate size of a piece in bytes.
     """
     if format == "ndjson":
         parts = _ndjson(select(rows, fields))
@@ -83,7 +84,7 @@ def render(
             keys = {key for row in rows for key in row}
         parts = _csv(select(rows, fields), _columns(keys, fields, columns))
     else:
-        raise ValueError(f"no such format: {format!r}")
+        raise ValueError(f"there is no format {format!r}")
     return _gathered(parts, pieces)
 
 
@@ -94,16 +95,16 @@ def empty(
     fields: Sequence[str] | None = None,
     columns: Sequence[str] = EVENT_FIELDS,
 ) -> bytes:
-    """An export without rows, in a shape of reference section 8: `usual`, or `nothing` at all."""
+    """Return an export without rows: the `usual` empty container, or `nothing` at all."""
     if shape == "nothing":
         return b""
     if shape == "usual":
         return b"".join(render([], format, fields=fields, columns=columns))
-    raise ValueError(f"no such shape of an empty export: {shape!r}")
+    raise ValueError(f"there is no shape {shape!r} of an empty export")
 
 
 def row_json(row: Row) -> bytes:
-    """One row as a JSON object on one line."""
+    """Return a row as a JSON object on one line."""
     if isinstance(row, SandboxFileRow):
         return row.text.encode()
     try:
@@ -125,13 +126,13 @@ def _json_array(rows: Iterable[Row]) -> Iterator[bytes]:
     yield b"[]" if before == b"[" else b"]"
 
 
-def names_its_columns(fields: Sequence[str] | None) -> bool:
-    """Whether the columns of a CSV file depend on its rows, and not on the fields asked for alone."""
+def columns_depend_on_rows(fields: Sequence[str] | None) -> bool:
+    """Whether the columns of a CSV file depend on its rows and not only on the requested fields."""
     return not fields or not WILDCARDS.isdisjoint(fields)
 
 
 def _columns(keys: Collection[str], fields: Sequence[str] | None, defaults: Sequence[str]) -> list[str]:
-    """The columns of a CSV file."""
+    """Return the columns of a CSV file."""
     if not fields:
         return list(dict.fromkeys([*defaults, *sorted(keys)]))
     found = sorted(next(select([dict.fromkeys(keys)], fields)))
@@ -150,12 +151,12 @@ def _csv(rows: Iterable[Row], columns: Sequence[str]) -> Iterator[bytes]:
     writer.writerow(columns)
     yield _pop_line(lines)
     for row in rows:
-        writer.writerow(map(_cells(row).get, columns))  # what a row has not, the writer leaves empty
+        writer.writerow(map(_cells(row).get, columns))  # the writer leaves missing members empty
         yield _pop_line(lines)
 
 
 class _CsvLines:
-    r"""What the writer writes to: with `\r\n` for a line's end it quotes both, with `\n` it would not quote `\r`."""
+    r"""The CSV writer's output. The writer ends lines with `\r\n`, since with `\n` it would not quote `\r`."""
 
     def __init__(self, lines: list[str]) -> None:
         self._ndjson = lines
@@ -169,7 +170,7 @@ def _pop_line(lines: list[str]) -> bytes:
 
 
 def _cells(row: Row) -> dict[str, Any]:
-    """A row's values as the text of cells; numbers of a written row as they were written."""
+    """Return a row's values as the writer should get them; a row with its own text keeps the spelling of numbers."""
     if isinstance(row, SandboxFileRow):
         return {key: row[key] if value[0] == '"' else _word(value) for key, value in row.members()}
     odd = {key: _word(row_json(value).decode()) for key, value in row.items() if type(value) not in PLAIN}
@@ -181,7 +182,7 @@ def _word(text: str) -> str:
 
 
 def _gathered(parts: Iterable[bytes], size: int) -> Iterator[bytes]:
-    """The same bytes in pieces of about that size."""
+    """Yield the same bytes in pieces of about this size."""
     held: list[bytes] = []
     length = 0
     for part in parts:

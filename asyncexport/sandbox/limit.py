@@ -1,10 +1,11 @@
-"""The rate limit: a bucket of `burst` tokens, refilled at `requests_per_minute` (reference section 6).
+"""The rate limit: a bucket of `burst` tokens, refilled at `requests_per_minute`.
 
-1. Which calls take a token is a guess, so it is a switch: creates only, or every call of the API. Downloads never do.
-2. A refused call takes none, unless the switch says so; then the bucket goes below zero, by at most one burst. A call
-   that fails otherwise takes one, unless another switch says it does not.
+1. The vendor does not say which calls take a token, so this is a switch: only creates, or every call of the API.
+   Downloads never take one.
+2. A refused call takes no token, unless a switch says so; then the bucket goes below zero, by at most one burst. A call
+   that fails in another way takes one, unless another switch says that it does not.
 3. The arithmetic is independent of the exporter's (see `SandboxTokenBucket`).
-4. A 429 carries `Retry-After` in whole seconds, rounded up; the other forms are for rehearsal.
+4. A 429 has `Retry-After` in whole seconds, rounded up. The other forms are for testing.
 """
 
 import math
@@ -14,15 +15,15 @@ from email.utils import formatdate
 from asyncexport.sandbox.behaviour import RetryAfter, SandboxBehaviour
 
 EXACT = 1e-9
-"""Below this a token is missing only for the rounding of floats."""
+"""Smaller differences from a full token are rounding errors of floats."""
 
 
 @dataclass(slots=True)
 class SandboxTokenBucket:
-    """The bucket of the stand-in service: how many tokens it held at a moment in seconds since 1970.
+    """The sandbox's token bucket: its level at a time in seconds since 1970.
 
-    It shares no code with the exporter's own bucket on purpose. Tests of the exporter's budget rely on this one to
-    notice a request too many, and an error in shared arithmetic would go unnoticed.
+    It deliberately shares no code with the exporter's bucket. Tests of the exporter's budget rely on this one to
+    notice one request too many; an error in shared arithmetic would go unnoticed.
     """
 
     level: float
@@ -30,13 +31,13 @@ class SandboxTokenBucket:
 
 
 class SandboxRateLimit:
-    """Who may pass; moments are seconds since 1970."""
+    """Decides which calls may pass; times are seconds since 1970."""
 
     def __init__(self) -> None:
         self._buckets: dict[str, SandboxTokenBucket] = {}
 
     def refuses(self, endpoint: str, behaviour: SandboxBehaviour, *, now: float) -> float | None:
-        """Take a token for a call that has come; None if there was one, else how many seconds until there is."""
+        """Take a token for a call. Return None if there was one, else the seconds until there is one."""
         if behaviour.scope == "create" and endpoint != "create":
             return None
         per_second = behaviour.requests_per_minute * behaviour.speed / 60
@@ -51,7 +52,7 @@ class SandboxRateLimit:
         return (1 - bucket.level) / per_second
 
     def give_back(self, endpoint: str, behaviour: SandboxBehaviour) -> None:
-        """The token of a call that came to nothing and costs nothing."""
+        """Put back the token of a failed call that costs nothing."""
         bucket = self._buckets.get(endpoint if behaviour.bucket_each else "")
         if bucket is not None and (behaviour.scope == "all" or endpoint == "create"):
             bucket.level += 1
@@ -63,7 +64,7 @@ class SandboxRateLimit:
 
 
 def retry_after_header(kind: RetryAfter, seconds: float, *, now: float) -> tuple[tuple[str, str], ...]:
-    """The header of a 429 that asks to wait so long, in one of its forms; no header at all for `missing`."""
+    """Return the Retry-After header for a wait of `seconds` in the given form, or no header for `missing`."""
     whole = math.ceil(seconds)
     value = {
         "seconds": str(max(1, whole)),

@@ -1,8 +1,8 @@
-"""The list of operations, page by page (reference 3.3): in what order, from where, and which.
+"""The list of operations, page by page: order, pagination and filters.
 
-1. A token names the operation that a page begins with, so that no page is missed or seen twice when others are made.
-   With `list_moves` it counts from the top instead, and items move between pages.
-2. Filters come before pages: a page is full as long as there is anything left.
+1. A token names the operation that a page begins with, so new operations neither hide nor repeat an item. With
+   `list_moves` it is an offset from the top instead, and items move between pages.
+2. Filters apply before pagination: every page but the last is full.
 """
 
 import bisect
@@ -20,25 +20,25 @@ PAGE = 100
 
 
 class SandboxOperationList:
-    """All operations, and the orders in which they can be listed."""
+    """All operations in the orders in which they can be listed."""
 
     def __init__(self) -> None:
         self._operations: list[SandboxOperation] = []
         self._shuffled: list[tuple[str, int]] = []
 
     def add(self, one: SandboxOperation) -> None:
-        """Another one, the newest."""
+        """Add an operation, the newest one."""
         self._operations.append(one)
-        # Export ids are drawn at random: sorted by them, operations are shuffled.
+        # Export ids are random, so sorting by them shuffles the operations.
         bisect.insort(self._shuffled, (one.export_id.encode().hex(), one.number))
 
     def page(
         self, query: Mapping[str, str], behaviour: SandboxBehaviour, *, now: float, kept_since: float
     ) -> tuple[list[SandboxOperation], str]:
-        """A page, and the token of the next one or "".
+        """Return a page and the token of the next one, or "" after the last.
 
         Raises:
-            SandboxRefusal: the query cannot be read.
+            SandboxRefusal: The query is invalid.
         """
         limit = read_limit(query, default=PAGE, most=PAGE)
         type_, state = query.get("type", ""), query.get("state", "")
@@ -57,7 +57,7 @@ class SandboxOperationList:
         return [one for _, one in page[:limit]], token
 
     def _from(self, place: str, behaviour: SandboxBehaviour) -> Iterator[tuple[str, SandboxOperation]]:
-        """The operations from a place on, each with its own."""
+        """Yield the operations from a place in the list on, each with its own place."""
         count = len(self._operations)
         oldest = 0 if behaviour.list_reaches is None else max(0, count - behaviour.list_reaches)
         match behaviour.list_order:
@@ -75,12 +75,12 @@ class SandboxOperationList:
 
 
 def _page_start(token: str, behaviour: SandboxBehaviour) -> tuple[str, int]:
-    """The place where a page begins, or else how many items from the top."""
+    """Return the place at which a page begins and the number of items to skip from there."""
     places = "[0-9a-f]{1,200}" if behaviour.list_order == "shuffled" else "[0-9]{1,12}"
     if re.fullmatch("n[0-9]{1,12}", token):
         return "", int(token[1:])
     if re.fullmatch(f"p{places}", token):
         return token[1:], 0
     if token:
-        raise SandboxRefusal(400, "bad_request", "no such paginationToken")
+        raise SandboxRefusal(400, "bad_request", "the paginationToken is unknown")
     return "", 0

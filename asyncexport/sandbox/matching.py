@@ -1,9 +1,9 @@
-"""The exporter's settings that fit a sandbox, as TOML: with them it is never refused and never waits without need."""
+"""The exporter's settings that fit a sandbox, as TOML: with them a run gets no 429 and has no needless waits."""
 
 from asyncexport.sandbox.behaviour import SandboxBehaviour
 
 SHORTEST_INTERVAL_SECONDS = 0.05
-"""Between two looks at running operations: sooner would only heat this machine."""
+"""Minimum time between two polls: polling more often would only use CPU."""
 
 SHORTEST_EXPECTED_SECONDS = 0.01
 SHORTEST_BACKOFF_SECONDS = 0.05
@@ -12,7 +12,7 @@ SHORTEST_OUTAGE_SECONDS = 60.0
 
 
 def settings(behaviour: SandboxBehaviour, *, url: str, key: str) -> str:
-    """The tables of a config file that differ from the defaults because of the sandbox."""
+    """Return the tables of a configuration file with the settings that must differ from their defaults."""
     expected = max(behaviour.shortened(behaviour.operation_seconds), SHORTEST_EXPECTED_SECONDS)
     deadline = max(behaviour.shortened(86_400.0), 60.0, 100 * expected)
     at_least = {
@@ -25,9 +25,8 @@ def settings(behaviour: SandboxBehaviour, *, url: str, key: str) -> str:
     }
     shown = {name: f'"{_toml_number(round(seconds, 3))}s"' for name, seconds in at_least.items()}
     return f"""\
-# The settings that fit this sandbox; they can be used as they are.
-# Its key is {key}
-# and goes into the environment: export FULLSTORY_API_KEY='{key}'
+# Settings that fit this sandbox. Save them to a file and pass it with -c.
+# Put the sandbox's key into the environment: export FULLSTORY_API_KEY='{key}'
 
 [api]
 base_url = "{url}"

@@ -1,8 +1,8 @@
-"""All operations of the sandbox: how they are made, how long they take, and where they are found.
+"""All operations of the sandbox: makes them, sets their durations, and finds them by id.
 
-1. How long an operation takes is drawn when it is made, and everything it will ever say follows from that and from the
-   time at which it is asked. Nothing runs in the background.
-2. Ids differ between two processes, so that an id from an earlier process is unknown and never another operation's.
+1. The duration of an operation is drawn when it is made. Its state follows from that and from the time of the request;
+   nothing runs in the background.
+2. Ids differ between processes, so an id from an earlier process is unknown and never that of another operation.
 """
 
 import base64
@@ -20,14 +20,17 @@ from asyncexport.sandbox.reading import SandboxExportRequest, SandboxRefusal
 
 
 class SandboxSchedule:
-    """Says when operations start and end; `seed` is that of their durations."""
+    """Decides when operations start and end; `seed` determines their durations."""
 
     def __init__(self, seed: int) -> None:
         self._durations = random.Random(seed)
         self._slots: list[float] = []
 
     def next(self, behaviour: SandboxBehaviour, now: float, *, what: str, queues: bool) -> tuple[float, float]:
-        """When an operation made now starts and ends; `what` is its fault, `queues` whether it waits for a slot."""
+        """Return when an operation made now starts and ends.
+
+        `what` is its fault or "", `queues` says whether it waits for a slot.
+        """
         seconds = behaviour.operation_seconds * self._durations.lognormvariate(0.0, behaviour.operation_sigma)
         seconds = behaviour.shortened(seconds * (10 if what == "slow" else 1))
         started_at = now
@@ -39,15 +42,15 @@ class SandboxSchedule:
 
 
 class SandboxOperationStore:
-    """Makes operations and keeps them, in the order in which they were made.
+    """Makes operations and keeps them in the order of their creation.
 
     Args:
-        seed: Of the durations.
+        seed: The seed of the durations.
 
     Attributes:
-        made: How many were made by creates; the others are somebody else's.
-        made_last: The newest of these.
-        listing: The list of them, page by page.
+        made: The number of operations made by creates; the others belong to other clients.
+        made_last: The newest operation made by a create.
+        listing: The list of all operations, page by page.
     """
 
     def __init__(self, seed: int) -> None:
@@ -64,28 +67,28 @@ class SandboxOperationStore:
         self._old_ones_made = False
 
     def __len__(self) -> int:
-        """How many there are, whoever made them."""
+        """Return the number of operations, including those of other clients."""
         return len(self._operations)
 
     def __iter__(self) -> Iterator[SandboxOperation]:
-        """All of them, the oldest first."""
+        """Iterate over all operations, the oldest first."""
         return iter(self._operations)
 
     def __getitem__(self, number: int) -> SandboxOperation:
-        """One by its number."""
+        """Return an operation by its number."""
         return self._operations[number]
 
     @property
     def running(self) -> int:
-        """How many operations made by creates ran when the last one was asked for, itself among them."""
+        """How many operations made by creates were running at the last create, including its own."""
         return len(self._running)
 
     def find(self, operation_id: str) -> SandboxOperation | None:
-        """An operation by its id."""
+        """Return the operation with this id, or None."""
         return self._by_id.get(operation_id)
 
     def find_export(self, export_id: str) -> SandboxOperation | None:
-        """An operation by the id of its export, whatever its state."""
+        """Return the operation with this export id in any state, or None."""
         return self._by_export.get(export_id)
 
     def create(
@@ -95,22 +98,22 @@ class SandboxOperationStore:
         behaviour: SandboxBehaviour,
         *,
         now: float,
-        fate: SandboxFault | None,
+        fault: SandboxFault | None,
         idempotency_key: str,
     ) -> SandboxOperation:
-        """The operation that answers a create: a new one, or one that is there already.
+        """Return the operation that answers a create: a new one or an existing one.
 
-        `span` are the rows that it will hold, `fate` is the fault that a new one is born with.
+        `span` is the range of its rows, `fault` the fault of a new one.
 
         Raises:
-            SandboxRefusal: too many are running.
+            SandboxRefusal: Too many operations are running.
         """
         known = self._known(request, behaviour, now, idempotency_key)
         if known is not None:
             return known
-        made = self._make(request, span, behaviour, now, fate.what if fate else "")
-        if fate is not None:
-            _take_fate(made, fate, before=self.made_last)
+        made = self._make(request, span, behaviour, now, fault.what if fault else "")
+        if fault is not None:
+            _apply_fault(made, fault, before=self.made_last)
         self.made += 1
         self.made_last = made
         heapq.heappush(self._running, (made.ends_at, made.number))
@@ -122,7 +125,7 @@ class SandboxOperationStore:
         return made
 
     def make_old_ones(self, behaviour: SandboxBehaviour, now: float) -> None:
-        """Make the operations of others in the week before the first request; does nothing the next time."""
+        """Make the operations of other clients from the week before the first request. Later calls do nothing."""
         if self._old_ones_made:
             return
         self._old_ones_made = True
@@ -137,7 +140,7 @@ class SandboxOperationStore:
     def _known(
         self, request: SandboxExportRequest, behaviour: SandboxBehaviour, now: float, idempotency_key: str
     ) -> SandboxOperation | None:
-        """The operation that answers a create which makes none of its own."""
+        """Return an existing operation that answers a create, or None if the create makes a new one."""
         if behaviour.honour_idempotency_key and idempotency_key in self._idempotent:
             return self._idempotent[idempotency_key]
         while self._running and self._running[0][0] <= now:
@@ -186,11 +189,11 @@ class SandboxOperationStore:
         return one
 
 
-def _take_fate(made: SandboxOperation, fate: SandboxFault, *, before: SandboxOperation | None) -> None:
-    """What a fault changes of an operation when it is made, after another one."""
-    match fate.what:
+def _apply_fault(made: SandboxOperation, fault: SandboxFault, *, before: SandboxOperation | None) -> None:
+    """Change a new operation as its fault says; `before` is the operation made before it."""
+    match fault.what:
         case "fewer-rows":
-            made.most_rows = fate.rows
+            made.most_rows = fault.rows
         case "other-rows":
             start, end = made.span
             made.span = start - (end - start), start

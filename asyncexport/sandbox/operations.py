@@ -1,4 +1,4 @@
-"""One operation: what it was made for, and all that it shows of itself as time goes by (reference 3.2, section 4)."""
+"""One operation: its request, and what the API shows of it over time."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -11,22 +11,22 @@ ODD_STATE = "THROTTLED"
 
 @dataclass(slots=True)
 class SandboxOperation:
-    """One job.
+    """One operation.
 
     Attributes:
-        number: In the order of creation.
-        id: Its own id.
-        export_id: What its results name.
-        request: What was asked for; None: an operation of somebody else's.
-        span: The rows it holds, half-open, in seconds since 1970; empty where start == end.
-        created_at: Seconds since 1970, as all moments here.
-        started_at: When it had its slot.
+        number: Its position in the order of creation.
+        id: The operation id.
+        export_id: The id of its export, as its results report it.
+        request: The request of the create; None for an operation of another client.
+        span: The range of its rows, half-open, in seconds since 1970; empty if start == end.
+        created_at: The time of the create, in seconds since 1970 like all times here.
+        started_at: When it got a slot.
         ends_at: When it ends.
-        what: The fault that it was born with, or "".
-        type: What kind of job it is.
-        polled: How often it was asked for individually.
-        most_rows: How many rows its export has at most; None: all of them.
-        shown_complete: Whether it was shown as COMPLETED before.
+        what: Its fault, or "".
+        type: The type of operation.
+        polled: How often it was polled by its id.
+        most_rows: The maximum number of rows in its export; None means all.
+        shown_complete: Whether a client has seen it as COMPLETED before.
     """
 
     number: int
@@ -44,13 +44,13 @@ class SandboxOperation:
     shown_complete: bool = False
 
     def state(self, now: float) -> str:
-        """As it is shown."""
+        """Return the state that the API shows."""
         if now < self.ends_at or self.what in ("pending", "odd-for-ever"):
             return ODD_STATE if self.what in ("odd-state", "odd-for-ever") else "PENDING"
         return self.what if self.what in ("FAILED", "ERROR") else "COMPLETED"
 
     def percent(self, now: float) -> int:
-        """An estimate, and not a good one: uneven, at times lower than before, and 100 before the end."""
+        """Return a rough estimate: uneven, sometimes lower than before, and sometimes 100 before the end."""
         if self.state(now) == "COMPLETED":
             return 100
         share = (now - self.started_at) / max(self.ends_at - self.started_at, 1e-9)
@@ -58,7 +58,7 @@ class SandboxOperation:
         return max(0, min(100, round(100 * min(max(share, 0.0), 1.0) ** 0.7) + wobble)) if share > 0 else 0
 
     def shown(self, now: float, *, expires_at: float, finished_at_early: bool) -> dict[str, Any]:
-        """As the service shows it: always one type, no details, so that its range cannot be read back."""
+        """Return the JSON object that the API shows. It has no details, so its range cannot be read back."""
         state = self.state(now)
         is_over = state in ("COMPLETED", "FAILED", "ERROR")
         shown = {

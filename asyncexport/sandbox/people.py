@@ -1,9 +1,9 @@
-"""Individuals: one row for everybody who has an event in a range, with totals as of a moment.
+"""Individuals: one row for each individual with an event in a range, with totals as of a given time.
 
-1. Who is in it, the range says; what is said of them counts all that had reached the service by that moment. So the
-   same range asked for again later has the same people, and other numbers.
-2. Who they are, and on what device, is as their last page has it.
-3. That `UserVars` is an object, and what times look like, is a guess (reference section 8).
+1. The range decides which individuals are included. Their totals count everything that had reached the service by the
+   given time. The same range exported later has the same individuals with other totals.
+2. Name and device of an individual are those of the last page.
+3. It is a guess that `UserVars` is an object and what time stamps look like.
 """
 
 from collections.abc import Generator, Iterator
@@ -23,14 +23,14 @@ FROM_THE_LAST_PAGE = {
     "LastPlatform": "PagePlatform",
     "LastOperatingSystem": "PageOperatingSystem",
 }
-"""A field, and that of an event it is taken from; absent where that is."""
+"""Fields of an individual, each with the field of an event that it is taken from; left out if the event lacks it."""
 
 VIEWS_A_STEP = 20
-"""So many page views, or stretches without one, are counted between two pauses: a few milliseconds."""
+"""Items of the history that are counted between two pauses: a few milliseconds."""
 
 
 def individuals(rows: SandboxRows, start: float, end: float, *, as_of: float) -> Iterator[Row]:
-    """One row for everybody with an event in [start, end), totals as of `as_of`; in no order, the same each time."""
+    """Yield a row for each individual with an event in [start, end), with totals as of `as_of`."""
     counting = count_individuals(rows, start, end, as_of=as_of)
     while True:
         try:
@@ -43,23 +43,23 @@ def individuals(rows: SandboxRows, start: float, end: float, *, as_of: float) ->
 def count_individuals(
     rows: SandboxRows, start: float, end: float, *, as_of: float
 ) -> Generator[None, None, Iterator[Row]]:
-    """The same rows, as the result of a generator that pauses now and then, since counting takes long."""
-    lives: dict[Any, _Life] = {}
+    """Return the rows of `individuals` from a generator that yields now and then, since counting takes long."""
+    histories: dict[Any, _History] = {}
     first, last = micros(start), micros(end)
     for number, view in enumerate(rows.history(start, end, as_of=as_of)):
         if number % VIEWS_A_STEP == 0:
             yield
         if view is None or "IndvId" not in view.facts:
-            continue  # a given file may have such rows: they are nobody's
-        life = lives.setdefault(view.facts["IndvId"], _Life())
-        life.add(view)
-        life.is_in_range = life.is_in_range or any(first <= moment < last for moment in view.moments)
-    return (life.row() for life in lives.values() if life.is_in_range)
+            continue  # rows from a file may have no individual
+        history = histories.setdefault(view.facts["IndvId"], _History())
+        history.add(view)
+        history.is_in_range = history.is_in_range or any(first <= moment < last for moment in view.moments)
+    return (history.row() for history in histories.values() if history.is_in_range)
 
 
 @dataclass(slots=True)
 class _Session:
-    """What one session comes to."""
+    """The totals of a session."""
 
     start: int
     end: int
@@ -69,8 +69,8 @@ class _Session:
 
 
 @dataclass(slots=True)
-class _Life:
-    """All that somebody did."""
+class _History:
+    """The page views of one individual, summed up."""
 
     sessions: dict[Any, _Session] = field(default_factory=dict)
     facts: Row = field(default_factory=dict)
@@ -78,7 +78,7 @@ class _Life:
     is_in_range: bool = False
 
     def add(self, view: SandboxPageView) -> None:
-        """Take in one page view."""
+        """Add a page view."""
         begin, end = view.moments[0], view.moments[-1]
         key = (view.facts.get("UserId"), view.facts.get("SessionId"))
         session = self.sessions.setdefault(key, _Session(begin, end))
@@ -90,7 +90,7 @@ class _Life:
             self.latest, self.facts = end, view.facts
 
     def row(self) -> Row:
-        """As it is exported."""
+        """Return the row of the individual."""
         sessions = list(self.sessions.values())
         last = max(sessions, key=lambda session: session.end)
         total = sum(session.end - session.start for session in sessions)
@@ -122,6 +122,6 @@ def _renamed(facts: Row, names: dict[str, str]) -> Row:
 
 
 def _seconds(length: float) -> float:
-    """Microseconds as seconds, to the millisecond; a whole number where it is one."""
+    """Return microseconds as seconds with millisecond precision, as an int if it is a whole number."""
     seconds = round(length / 1_000_000, 3)
     return int(seconds) if seconds == int(seconds) else seconds

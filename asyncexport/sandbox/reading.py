@@ -1,8 +1,9 @@
-"""What clients send: the body of a create, in the spellings that working clients use (reference section 9).
+"""Reads the body of a create, in the spellings that existing clients use.
 
-1. camelCase is the documented spelling; snake_case is taken as well. Unknown keys are ignored.
-2. Times are RFC 3339 with 0 to 9 digits of a second. An empty one, or none, is open: since ever, or up to now.
-3. What cannot be an export is refused, with 400: that much is inferred, the texts are made up.
+1. camelCase is the documented spelling; snake_case is accepted too. Unknown keys are ignored.
+2. Times are RFC 3339 with 0 to 9 fraction digits. An empty or missing time leaves the range open at that end: since the
+   beginning, or until now.
+3. An invalid body is refused with 400. The status is inferred; the texts are invented.
 """
 
 from dataclasses import dataclass
@@ -19,16 +20,16 @@ SCOPES = frozenset(
     for prefix in ("SCOPE", "TYPE")
     for name in ("EVENT", "EVENTS", "PAGE", "PAGES", "SESSION", "SESSIONS", "INDIVIDUAL", "INDIVIDUALS")
 )
-"""The documents disagree on the spelling (reference 3.1)."""
+"""The vendor's pages disagree on the spelling."""
 
 
 class SandboxRefusal(Exception):  # noqa: N818 - an answer of the sandbox, not a fault of it
-    """A request that gets an error for an answer.
+    """A request that is answered with an error.
 
     Args:
         status: The HTTP status.
-        code: The word for programs.
-        message: The sentence for people.
+        code: The error code for programs.
+        message: The error message.
     """
 
     def __init__(self, status: int, code: str, message: str) -> None:
@@ -39,7 +40,7 @@ class SandboxRefusal(Exception):  # noqa: N818 - an answer of the sandbox, not a
 
 @dataclass(frozen=True, slots=True)
 class SandboxTimeSpan:
-    """A range of time as a client gave it, in seconds since 1970; None: open at that end."""
+    """A range of time as the client sent it, in seconds since 1970; None means open at that end."""
 
     start: float | None
     end: float | None
@@ -47,7 +48,7 @@ class SandboxTimeSpan:
 
 @dataclass(frozen=True, slots=True)
 class SandboxExportRequest:
-    """An export as it was asked for; `segment_span` is None where the segment's own range is to hold."""
+    """The request of a create. `segment_span` is None if it has no segmentTimeRange."""
 
     segment: str
     type: Type
@@ -60,10 +61,10 @@ class SandboxExportRequest:
 
 
 def read_export_request(body: bytes) -> SandboxExportRequest:
-    """The export that a body asks for.
+    """Read the body of a create.
 
     Raises:
-        SandboxRefusal: it asks for none.
+        SandboxRefusal: The body is invalid.
     """
     try:
         data = orjson.loads(body)
@@ -87,7 +88,7 @@ def read_export_request(body: bytes) -> SandboxExportRequest:
 
 
 def _get(data: dict[str, Any], name: str) -> Any:
-    """A value under its camelCase name, or else its snake_case one."""
+    """Return the value under its camelCase name or else its snake_case name."""
     return data[name] if name in data else data.get(_snake(name))
 
 
@@ -115,7 +116,7 @@ def _required_string(data: dict[str, Any], name: str) -> str:
 def _chosen(data: dict[str, Any], name: str, known: dict[str, str]) -> str:
     value = _required_string(data, name)
     if value not in known:
-        raise SandboxRefusal(400, "bad_request", f"{name} is none of {', '.join(known)}")
+        raise SandboxRefusal(400, "bad_request", f"{name} is not one of {', '.join(known)}")
     return known[value]
 
 
@@ -127,7 +128,7 @@ def _time_span(data: dict[str, Any], name: str) -> SandboxTimeSpan | None:
         raise SandboxRefusal(400, "bad_request", f"{name} is not an object")
     span = SandboxTimeSpan(_time_of(value, "start", name), _time_of(value, "end", name))
     if span.start is not None and span.end is not None and span.end <= span.start:
-        raise SandboxRefusal(400, "bad_request", f"{name} does not end after it starts")
+        raise SandboxRefusal(400, "bad_request", f"{name} must end after its start")
     return span
 
 
@@ -143,7 +144,7 @@ def _time_of(data: dict[str, Any], name: str, of: str) -> float | None:
 
 @lru_cache(maxsize=1024)
 def _cached_timestamp(text: str) -> float:
-    """Kept for a while: each moment comes twice in a body, and once more in that of the next bundle."""
+    """Read a time stamp. Cached, since each occurs twice in a body and once more in the body of the next bundle."""
     return read_timestamp(text)
 
 
@@ -156,7 +157,7 @@ def _fields(data: dict[str, Any]) -> tuple[str, ...]:
     seen: set[str] = set()
     for name in value:
         if name in seen:
-            raise SandboxRefusal(400, "bad_request", f"fields names {name} twice")
+            raise SandboxRefusal(400, "bad_request", f"fields has {name} twice")
         seen.add(name)
     return tuple(value)
 
@@ -169,5 +170,5 @@ def _scope(data: dict[str, Any]) -> str:
         raise SandboxRefusal(400, "bad_request", "eventDetails is not an object")
     scope = _string(details, "scope")
     if scope and scope not in SCOPES:
-        raise SandboxRefusal(400, "bad_request", "eventDetails.scope is not a scope")
+        raise SandboxRefusal(400, "bad_request", "eventDetails.scope is not a known scope")
     return scope

@@ -1,8 +1,8 @@
-"""Which endpoint a request means, from its method and its path as it was sent.
+"""Finds the endpoint of a request from its method and its raw path.
 
-An operation id may hold `=`, `+` and `/`. Percent-encoded, it is one part of the path. With `ids="strict"` it is found
-only like that, which a test of an exporter needs. Clients that exist send it raw, so `lenient` reads all that follows
-as the id, raw or encoded. How strict the real service is, nobody knows.
+An operation id may contain `=`, `+` and `/`. If it is percent-encoded, it is one segment of the path. `ids="strict"`
+accepts only this form, which tests of an exporter need. Some existing clients send the id unencoded, so `lenient` reads
+the rest of the path as the id, encoded or not. How strict the real service is, is unknown.
 """
 
 import re
@@ -11,12 +11,12 @@ from dataclasses import dataclass
 from urllib.parse import parse_qsl, quote, unquote
 
 ENCODED = re.compile(r"(?:[A-Za-z0-9._~-]|%[0-9A-Fa-f]{2})+")
-"""What percent-encoding leaves of an id (RFC 3986: unreserved characters, and escapes)."""
+"""A percent-encoded id (RFC 3986: unreserved characters and escapes)."""
 
 
 @dataclass(frozen=True, slots=True)
 class SandboxRoute:
-    """A request, as far as its first line says: `id` is decoded, or "" where none belongs there."""
+    """The endpoint of a request with its arguments. `id` is decoded, or "" if the endpoint has none."""
 
     endpoint: str
     id: str
@@ -44,19 +44,19 @@ PATHS = (
 )
 
 SHOWN_CHARACTERS = 200
-"""Of a path or an id that an error repeats."""
+"""The number of characters of a path or an id that an error repeats."""
 
 
 def route(method: str, raw_path: str, *, strict_ids: bool) -> SandboxRoute | None:
-    """The endpoint that a request means.
+    """Find the endpoint of a request.
 
     Args:
-        method: Its HTTP method.
-        raw_path: Its path and query as they were sent.
-        strict_ids: Only take ids that are one part of the path, and that of an operation only percent-encoded.
+        method: The HTTP method.
+        raw_path: The path and query as they were sent.
+        strict_ids: Whether an id must be one segment of the path and an operation id also percent-encoded.
 
     Returns:
-        None: there is no such endpoint; `misroute` says why.
+        The route, or None if there is no such endpoint; `routing_error` says why.
     """
     path, _, query = raw_path.partition("?")
     endpoint = EXACT.get((method, path))
@@ -74,11 +74,11 @@ def route(method: str, raw_path: str, *, strict_ids: bool) -> SandboxRoute | Non
     return None
 
 
-def misroute(method: str, raw_path: str) -> str:
-    """What is wrong with a request that means no endpoint, in a sentence."""
+def routing_error(method: str, raw_path: str) -> str:
+    """Return why a request has no endpoint."""
     path = raw_path.partition("?")[0]
     if path.endswith("/") and route(method, path.rstrip("/"), strict_ids=True):
-        return f"there is no {printable(path)}: leave out the slash at its end"
+        return f"there is no {printable(path)}: remove the slash at its end"
     meant = route(method, path, strict_ids=False)
     if meant is not None:
         return (
@@ -87,11 +87,11 @@ def misroute(method: str, raw_path: str) -> str:
         )
     taken = next((other for other in ("POST", "GET") if route(other, path, strict_ids=False)), None)
     if taken is not None:
-        return f"{printable(path)} takes {taken}, not {method}"
-    return f"there is no {printable(path)}; there are {', '.join(PATHS)}"
+        return f"{printable(path)} accepts {taken}, not {method}"
+    return f"there is no {printable(path)}; known paths: {', '.join(PATHS)}"
 
 
 def printable(text: str) -> str:
-    """Text from a request as an error may repeat it: ASCII, on one line, not too long."""
+    """Return text from a request in a form that an error can repeat: ASCII, one line, not too long."""
     shown = text if len(text) <= SHOWN_CHARACTERS else f"{text[:SHOWN_CHARACTERS]}..."
     return shown.encode("unicode_escape", "surrogatepass").decode("ascii")

@@ -1,9 +1,9 @@
-"""The rows of a file: real ones, say, that came out of the service once.
+"""The rows of a file, for example rows that the real service once exported.
 
-1. What was in the file comes out as it was: every row keeps its own JSON text, so that an integer beyond 64 bits,
-   `4.0`, `1e2`, the order of keys and even a key named twice survive. Its parsed form is for looking at.
-2. A file is one JSON array of objects, or one object a line; gzip around it or not. Every object has an `EventStart`.
-3. A file that is anything else is refused whole, with the place where it stops being rows.
+1. Rows are served exactly as they are in the file. Each row keeps its own JSON text, so integers beyond 64 bits, `4.0`,
+   `1e2`, the order of keys and even duplicate keys survive. The parsed form is only for reading.
+2. A file is one JSON array of objects or one object a line, gzipped or not. Every object has an `EventStart`.
+3. Any other file is refused as a whole, with the place of the first error.
 """
 
 import gzip
@@ -25,14 +25,14 @@ SPACE = re.compile(r"[ \t\r\n]*")
 STRING = r'"[^"\\]*(?:\\.[^"\\]*)*"'
 
 MEMBER = re.compile(rf"[ \t\r\n,]*({STRING})[ \t\r\n]*:[ \t\r\n]*({STRING}|[^ \t\r\n\[{{,}}]+)?", re.DOTALL)
-"""A key and its value in text that is known to be an object; no value where that is an array or an object itself."""
+"""A key and its value in the text of an object; the value does not match if it is an array or an object."""
 
 
 class SandboxFileRow(Row):
-    """A row that knows how it was written.
+    """A row that keeps its own JSON text.
 
     Args:
-        text: Its JSON text, on one line.
+        text: The JSON text, on one line.
     """
 
     __slots__ = ("text",)
@@ -42,7 +42,7 @@ class SandboxFileRow(Row):
         self.text = text
 
     def members(self) -> Iterator[tuple[str, str]]:
-        """Every key, and its value as it was written; a key named twice comes twice."""
+        """Yield every key with its value as written; a duplicate key comes twice."""
         at = 1
         while member := MEMBER.match(self.text, at):
             quoted, value = member.groups()
@@ -53,7 +53,7 @@ class SandboxFileRow(Row):
             yield DECODER.decode(quoted) if "\\" in quoted else quoted[1:-1], value
 
     def only(self, shown: Mapping[str, str], prefixes: tuple[str, ...]) -> "SandboxFileRow":
-        """The members whose key is in `shown`, under the name it has there, or begins with one of the prefixes."""
+        """Return the members whose key is in `shown`, under its name there, or begins with one of the prefixes."""
         chosen = (
             f"{json.dumps(shown.get(key, key))}:{value}"
             for key, value in self.members()
@@ -63,14 +63,14 @@ class SandboxFileRow(Row):
 
 
 class SandboxFileRows:
-    """The rows of a file; they reached the service the moment they happened.
+    """The rows of a file. Each reached the service at the time of its event.
 
     Args:
-        path: The file.
+        path: The path of the file.
 
     Raises:
-        OSError: it cannot be read.
-        ValueError: it is not a file of event rows.
+        OSError: The file cannot be read.
+        ValueError: The file does not consist of event rows.
     """
 
     def __init__(self, path: Path) -> None:
@@ -81,12 +81,12 @@ class SandboxFileRows:
         except (ValueError, RecursionError) as error:
             raise ValueError(f"{path} is not a file of event rows: {error}") from None
         if not found:
-            raise ValueError(f"{path} is not a file of event rows: there are none in it")
+            raise ValueError(f"{path} is not a file of event rows: it has no rows")
         self._moments = [moment for moment, _ in found]
         self._row_texts = [text for _, text in found]
 
     def between(self, start: float, end: float, *, arrived_by: float | None = None) -> Iterator[Row]:
-        """The rows with start <= EventStart < end, shuffled, the same way each time."""
+        """Return the rows with start <= EventStart < end, always in the same shuffled order."""
         first = bisect_left(self._moments, _nanos(start))
         last = bisect_left(self._moments, _nanos(end))
         if arrived_by is not None:
@@ -95,8 +95,8 @@ class SandboxFileRows:
         random.Random(first).shuffle(order)
         return (SandboxFileRow(self._row_texts[number]) for number in order)
 
-    def history(self, start: float, end: float, *, as_of: float) -> Iterator[SandboxPageView | None]:  # noqa: ARG002 - all there is
-        """All page views up to `as_of`."""
+    def history(self, start: float, end: float, *, as_of: float) -> Iterator[SandboxPageView | None]:  # noqa: ARG002 - returns all page views
+        """Yield all page views up to `as_of`."""
         pages: dict[tuple[Any, ...], list[int]] = {}
         for number in range(bisect_left(self._moments, _nanos(as_of) + 1)):
             yield None
@@ -109,15 +109,15 @@ class SandboxFileRows:
 
 
 def _no_constant(name: str) -> Never:
-    raise ValueError(f"{name} is no JSON")
+    raise ValueError(f"{name} is not JSON")
 
 
 DECODER = JSONDecoder(parse_constant=_no_constant)
-"""The standard library's, which keeps integers of any length whole."""
+"""The decoder of the standard library, which reads integers of any length exactly."""
 
 
 def _skip(text: str, at: int) -> int:
-    """Where the next thing begins."""
+    """Return the position after any white space."""
     found = SPACE.match(text, at)
     return found.end() if found else at
 
@@ -133,7 +133,7 @@ def _read_file(path: Path) -> str:
 
 
 def _row_texts(text: str) -> Iterator[str]:
-    """The JSON text of each row; a line break between two members, where no string can be, becomes a space."""
+    """Yield the JSON text of each row. A line break, which is always between tokens, becomes a space."""
     at = _skip(text, 0)
     array = text[at : at + 1] == "["
     at = _skip(text, at + array)
@@ -150,7 +150,7 @@ def _row_texts(text: str) -> Iterator[str]:
 
 
 def _next_row(text: str, at: int, *, comma: bool) -> int:
-    """Where the next row begins, past what parts the two."""
+    """Return the position of the next row, after a comma or a line break."""
     begin = _skip(text, at)
     if begin == len(text):
         return begin
@@ -160,7 +160,7 @@ def _next_row(text: str, at: int, *, comma: bool) -> int:
             return following
     elif (comma and text[begin] == "]") or (not comma and "\n" in text[at:begin]):
         return begin
-    raise ValueError(f"line {_line_number(text, begin)} goes on where a row should end")
+    raise ValueError(f"line {_line_number(text, begin)} has extra text after a row")
 
 
 def _line_number(text: str, at: int) -> int:
@@ -168,7 +168,7 @@ def _line_number(text: str, at: int) -> int:
 
 
 def _event_nanos(text: str) -> int:
-    """When a row's event was, in nanoseconds since 1970: the time stamp may have nine digits."""
+    """Return the time of a row's event in nanoseconds since 1970: its time stamp may have nine fraction digits."""
     stamp = DECODER.decode(text).get("EventStart")
     if not isinstance(stamp, str):
         raise ValueError(f"a row has no EventStart: {text[:60]}")  # noqa: TRY004

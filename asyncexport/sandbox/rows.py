@@ -1,8 +1,8 @@
-"""What a row is to the sandbox, and what it asks of whatever has rows.
+"""What a row is, and the interface of a source of rows.
 
-1. A moment is a number of seconds since 1970, as everywhere. It is compared in whole microseconds: finer than that a
-   float of today's size is noise, and a row of 42.178 s must stand on the same side of 42.178 s each time.
-2. Ranges are half-open. The rows of `[a, c)` are those of `[a, b)` and those of `[b, c)`, each as often as it is there.
+1. Times are seconds since 1970. They are compared in whole microseconds, because a float of today's size is not more
+   precise, and a row at 42.178 s must always be on the same side of the bound 42.178 s.
+2. Ranges are half-open. The rows of `[a, c)` are exactly those of `[a, b)` plus those of `[b, c)`.
 """
 
 from collections.abc import Iterator
@@ -12,16 +12,16 @@ from functools import lru_cache
 from typing import Any, Protocol
 
 Row = dict[str, Any]
-"""One event or one individual, as the JSON object it is sent as."""
+"""One event or one individual, as a JSON object."""
 
 
 @dataclass(frozen=True, slots=True)
 class SandboxPageView:
-    """One page as somebody saw it.
+    """A page view.
 
     Attributes:
-        facts: What the rows of its events have in common: whose it is, and what page on what device.
-        moments: When its events were, in microseconds since 1970, in order.
+        facts: The members that all rows of its events share, such as visitor, page and device.
+        moments: The times of its events in microseconds since 1970, in order.
     """
 
     facts: Row
@@ -29,33 +29,33 @@ class SandboxPageView:
 
 
 class SandboxRows(Protocol):
-    """Where event rows come from."""
+    """A source of event rows."""
 
     def between(self, start: float, end: float, *, arrived_by: float | None = None) -> Iterator[Row]:
-        """The rows with start <= EventStart < end, in no order of time, yet in the same order each time.
+        """Return the rows with start <= EventStart < end, not sorted by time but always in the same order.
 
         Args:
-            start: Seconds since 1970.
-            end: Likewise; not part of it.
-            arrived_by: Leave out what had not reached the service by then.
+            start: Start of the range in seconds since 1970.
+            end: End of the range, exclusive.
+            arrived_by: If given, rows that reached the service later are left out.
         """
         ...
 
     def history(self, start: float, end: float, *, as_of: float) -> Iterator[SandboxPageView | None]:
-        """All page views up to `as_of` of everybody who has an event in the range, and maybe of others.
+        """Yield all page views up to `as_of` of everyone with an event in the range, and possibly of others.
 
-        None stands for a stretch of work that brought no view, so that the caller can pause there.
+        It also yields None during long work without a page view, so that the caller can pause there.
         """
         ...
 
 
 def micros(moment: float) -> int:
-    """The moment in whole microseconds since 1970."""
+    """Return a time in whole microseconds since 1970."""
     return round(moment * 1_000_000)
 
 
 def event_stamp(at: int) -> str:
-    """A moment, in milliseconds since 1970, as the service writes it."""
+    """Return a time, given in milliseconds since 1970, as the service writes it."""
     minute, rest = divmod(at, 60_000)
     return f"{_minute(minute)}{rest // 1000:02d}.{rest % 1000:03d}Z"
 

@@ -1,4 +1,4 @@
-"""The sandbox as tests hold it: its behaviour, its clock, what it saw, and the truth to compare with."""
+"""The sandbox as an object for tests: its behaviour, its clock, its counters, and the expected rows."""
 
 import asyncio
 import time
@@ -18,17 +18,17 @@ from asyncexport.sandbox.rows import Row
 from asyncexport.sandbox.service import SandboxService
 
 KEY = "na1.sandbox/KEY+for=tests"
-"""The one key it takes; it opens nothing else."""
+"""The only key that the sandbox accepts."""
 
 ENDPOINTS = (*API, "download", "other")
 
 CALLS_KEPT = 100_000
-"""How many calls are remembered one by one."""
+"""The maximum number of calls in `Sandbox.calls`."""
 
 
 @dataclass(slots=True)
 class SandboxCall:
-    """One request that arrived: when (seconds since 1970), for what, and the status it got (0: none)."""
+    """A request: its time of arrival (seconds since 1970), its endpoint, and the status sent (0 if none)."""
 
     at: float
     endpoint: str
@@ -37,7 +37,7 @@ class SandboxCall:
 
 @dataclass(frozen=True, slots=True)
 class SandboxOperationView:
-    """An operation that was made by a create, as it is now; moments in seconds since 1970."""
+    """The present state of an operation made by a create; times are seconds since 1970."""
 
     id: str
     export_id: str
@@ -55,25 +55,25 @@ class SandboxOperationView:
 
     @property
     def range(self) -> tuple[float, float]:
-        """The rows it holds, half-open."""
+        """The range of its rows, half-open."""
         return self.start, self.end
 
 
 class Sandbox:
-    """The stand-in service; `serving` starts it and says where it is.
+    """The local stand-in for the service; `serving` starts it.
 
     Attributes:
         url: The `[api] base_url`.
-        key: The API key it takes.
-        behaviour: How it behaves; to be changed by `behave`.
+        key: The API key that it accepts.
+        behaviour: Its behaviour; `behave` changes it.
         service, limit, faults: Its parts.
-        counts: Requests that arrived, by endpoint.
-        peaks: The most requests under way at once, by endpoint; and `running`, the most operations.
-        calls: The last requests, one by one.
-        refused: 429s that the API sent, by its limit or by a fault.
-        leaked_credentials: Downloads that came with an Authorization header, which is nobody's business there.
-        redirected: Requests that followed a redirect to another host.
-        redirected_with_key: Those of them that brought an Authorization header along.
+        counts: The number of requests, by endpoint.
+        peaks: The maximum number of requests in flight, by endpoint, and under `running` that of operations.
+        calls: The latest requests.
+        refused: The number of 429s that the API sent, because of its limit or a fault.
+        leaked_credentials: The number of downloads with an Authorization header, which the storage host must not get.
+        redirected: The number of requests that followed a redirect to another host.
+        redirected_with_key: The number of these with an Authorization header.
     """
 
     def __init__(self, behaviour: SandboxBehaviour, *, clock: Callable[[], float] = time.time) -> None:
@@ -83,7 +83,7 @@ class Sandbox:
         self.service = SandboxService(behaviour)
         self.limit = SandboxRateLimit()
         self.faults = SandboxFaultPlan()
-        self.faults.become(behaviour.faults)
+        self.faults.set_faults(behaviour.faults)
         self.unreachable: Callable[[], AbstractAsyncContextManager[None]]
         self._clock = clock
         self._skipped_seconds = 0.0
@@ -93,7 +93,7 @@ class Sandbox:
 
     @property
     def now(self) -> float:
-        """Its clock, in seconds since 1970."""
+        """The time by its clock, in seconds since 1970."""
         return self._clock() + self.behaviour.clock_ahead_seconds + self._skipped_seconds
 
     @property
@@ -103,36 +103,36 @@ class Sandbox:
         return [_view(one, one.request, now) for one in self.service.operations if one.request is not None]
 
     def behave(self, behaviour: SandboxBehaviour) -> None:
-        """Behave so from now on. Faults that stay go on counting; operations that exist keep how long they take."""
+        """Change the behaviour. Faults that remain keep their counts, and existing operations keep their durations."""
         self.behaviour = self.service.behaviour = behaviour
-        self.faults.become(behaviour.faults)
+        self.faults.set_faults(behaviour.faults)
 
     def skip(self, seconds: float) -> None:
-        """Let its clock jump ahead: operations end, buckets fill and things expire that much sooner."""
+        """Advance its clock, for operations, buckets and expiry times."""
         self._skipped_seconds += seconds
 
     def events(self, start: float, end: float) -> list[Row]:
-        """Every event row with start <= EventStart < end, late ones too: the truth to compare with."""
+        """Return every event row with start <= EventStart < end, including late ones: what an export must contain."""
         return list(source(self.behaviour).between(start, end))
 
     def individuals(self, start: float, end: float) -> list[Row]:
-        """A row for every individual with an event in [start, end), as of now."""
+        """Return a row for each individual with an event in [start, end), with totals as of now."""
         return list(individuals(source(self.behaviour), start, end, as_of=self.now))
 
     def reset(self) -> None:
-        """Forget every operation, its export and its links, and count from zero; the behaviour stays."""
+        """Forget all operations with their exports and signed URLs, and count from zero. The behaviour stays."""
         self.service = SandboxService(self.behaviour)
         self.reset_counts()
 
     def reset_counts(self) -> None:
-        """Count from zero; operations stay."""
+        """Count from zero; the operations stay."""
         self.counts = dict.fromkeys(ENDPOINTS, 0)
         self.peaks = dict.fromkeys((*ENDPOINTS, "running"), 0)
         self.calls: deque[SandboxCall] = deque(maxlen=CALLS_KEPT)
         self.refused = self.leaked_credentials = self.redirected = self.redirected_with_key = 0
 
     def arrived(self, endpoint: str) -> SandboxCall:
-        """Count a request, which is under way until it has `left`."""
+        """Count a request, which is in flight until `left` is called."""
         self.counts[endpoint] += 1
         self._under_way[endpoint] += 1
         self.peaks[endpoint] = max(self.peaks[endpoint], self._under_way[endpoint])
@@ -144,13 +144,13 @@ class Sandbox:
         return call
 
     async def arrival(self, endpoint: str, count: int = 1) -> None:
-        """Wait until so many requests have arrived since they were last counted from zero."""
+        """Wait until at least `count` requests have arrived at an endpoint since the counters were last reset."""
         while self.counts[endpoint] < count:
             self._awaited = self._awaited or asyncio.get_running_loop().create_future()
             await asyncio.shield(self._awaited)
 
     def left(self, call: SandboxCall) -> None:
-        """The request is no longer under way."""
+        """Note that a request is no longer in flight."""
         self._under_way[call.endpoint] -= 1
         self.refused += call.status == 429 and call.endpoint != "download"
         self.peaks["running"] = max(self.peaks["running"], self.service.operations.running)

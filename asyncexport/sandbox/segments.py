@@ -1,7 +1,7 @@
-"""Segments: those built in, those that somebody is said to have made, and who is in which (reference 3.6).
+"""Segments: built-in ones, synthetic ones, and which individuals are in them.
 
-Whoever is in a made-up segment is drawn from the segment's id and the individual's: always the same, about a third of
-all. What the real segments hold is nobody's guess.
+A hash of the segment's id and the individual's decides who is in a segment other than everyone: about a third of all
+individuals, always the same. It does not imitate the content of real segments.
 """
 
 import hashlib
@@ -21,7 +21,7 @@ BUILT_IN = {
     "errorClicks": "Error clicks",
     "deadClicks": "Dead clicks",
 }
-"""Listed without `created`."""
+"""The built-in segments with their names. The API lists them without `created`."""
 
 PAGE, MOST = 20, 100
 
@@ -41,16 +41,16 @@ WHO = ("visitors", "drop-outs", "regulars", "on phones", "with errors")
 
 @cache
 def segments(count: int) -> Mapping[str, dict[str, Any]]:
-    """All of them by id; `count` are made up."""
+    """Return all segments by id, `count` synthetic ones among them."""
     made = [_built_in(segment_id) for segment_id in BUILT_IN] + [_made_up(number) for number in range(count)]
     return {segment["id"]: segment for segment in made}
 
 
 def listed(query: Mapping[str, str], count: int) -> SandboxAnswer:
-    """One page.
+    """Return a page of the list.
 
     Raises:
-        SandboxRefusal: the query cannot be read.
+        SandboxRefusal: The query is invalid.
     """
     limit = read_limit(query, default=PAGE, most=MOST)
     creator = query.get("creator", "")
@@ -63,10 +63,10 @@ def listed(query: Mapping[str, str], count: int) -> SandboxAnswer:
 
 
 def shown(segment_id: str, count: int) -> SandboxAnswer:
-    """One segment.
+    """Return one segment.
 
     Raises:
-        SandboxRefusal: there is none.
+        SandboxRefusal: The segment does not exist.
     """
     found = segments(count).get(segment_id)
     if found is None:
@@ -75,13 +75,13 @@ def shown(segment_id: str, count: int) -> SandboxAnswer:
 
 
 def name_of(segment_id: str, count: int) -> str:
-    """What it is called, as in the name of a file of its export."""
+    """Return the name of a segment, as used in the file names of its exports."""
     found = segments(count).get(segment_id)
     return str(found["name"]) if found else segment_id
 
 
 def holds(segment_id: str, row: Row) -> bool:
-    """Whether a row's individual is in the segment."""
+    """Return whether a row's individual is in the segment."""
     if segment_id == EVERYONE:
         return True
     digest = hashlib.blake2b(f"{segment_id} {row.get('IndvId')}".encode(), digest_size=2).digest()
@@ -89,10 +89,10 @@ def holds(segment_id: str, row: Row) -> bool:
 
 
 def read_limit(query: Mapping[str, str], *, default: int, most: int) -> int:
-    """How many items on a page; more than the maximum is taken for the maximum.
+    """Return the number of items on a page, limited to the maximum.
 
     Raises:
-        SandboxRefusal: it is not a number above zero.
+        SandboxRefusal: The limit is not a number above zero.
     """
     text = query.get("limit", "")
     if not text:
@@ -107,7 +107,7 @@ def _first_number(token: str) -> int:
     if not token:
         return 0
     if not (token.startswith("tok") and number.isascii() and number.isdigit() and len(number) < 10):
-        raise SandboxRefusal(400, "bad_request", "no such paginationToken")
+        raise SandboxRefusal(400, "bad_request", "the paginationToken is unknown")
     return int(number)
 
 
@@ -116,7 +116,7 @@ def _built_in(segment_id: str) -> dict[str, Any]:
 
 
 def _made_up(number: int) -> dict[str, Any]:
-    """Every third has an id of the old kind, with an address in it."""
+    """Return a synthetic segment. Every third has an id of the old kind, which contains an email address."""
     creator = ("owner@example.com", "analyst@example.com")[number % 2]
     digest = hashlib.blake2b(f"segment {number}".encode(), digest_size=9).hexdigest()
     segment_id = f"{creator}:{4_100_200_300_400_500 + number}" if number % 3 == 2 else f"sg{digest[:12]}"

@@ -1,9 +1,9 @@
-"""The sandbox as a server: what comes first, what is counted, and what is answered.
+"""The sandbox's HTTP handler: the order of the checks, what is counted, and who answers.
 
-1. A call is counted when it has arrived, whatever becomes of it. Then come the key, the limit, the faults, and last the
-   service itself. Downloads need no key and pass no limit.
-2. The event loop may be that of the exporter under test as well, so nothing here takes long: rows are made and
-   compressed in threads, and every wait is one.
+1. A call is counted when it arrives, however it ends. The API then checks the key, the rate limit and the faults, in
+   this order, and asks the service last. Downloads need no key and have no rate limit.
+2. The handler may share an event loop with the exporter under test, so nothing here blocks: threads make and compress
+   the rows, and every wait is awaited.
 """
 
 import hmac
@@ -17,7 +17,7 @@ from asyncexport.sandbox.fault_effects import SandboxFaultContext, altered_answe
 from asyncexport.sandbox.faults import SandboxFault
 from asyncexport.sandbox.limit import retry_after_header
 from asyncexport.sandbox.reading import SandboxExportRequest, SandboxRefusal, read_export_request
-from asyncexport.sandbox.routes import SandboxRoute, misroute, route
+from asyncexport.sandbox.routes import SandboxRoute, route, routing_error
 from asyncexport.sandbox.sandbox import Sandbox
 from asyncexport.sandbox.transmission import BY_THE_RULES, SandboxSentResponse, send
 
@@ -30,18 +30,18 @@ class SandboxServer:
         self._downloads = SandboxDownloads(sandbox)
 
     async def close(self) -> None:
-        """Give back what it holds."""
+        """Stop the threads that make files."""
         await self._downloads.close()
 
     async def handle(self, request: web.BaseRequest) -> web.StreamResponse:
         """Answer one request."""
         try:
             if request.raw_path.startswith(admin.PREFIX):
-                answer = await self._aside(request)
+                answer = await self._answer_other(request)
                 return await send(request, answer, BY_THE_RULES, now=self._sandbox.now)
             return await self._counted(request)
         except ConnectionResetError:
-            # The peer is gone; were this let through, aiohttp would log it as a fault of ours.
+            # The client closed the connection. Without this, aiohttp would log it as an error of the handler.
             return SandboxSentResponse(keep=False)
 
     async def _counted(self, request: web.BaseRequest) -> web.StreamResponse:
@@ -58,7 +58,7 @@ class SandboxServer:
     async def _reply_to(self, request: web.BaseRequest, asked: SandboxRoute | None) -> SandboxReply:
         form = self._sandbox.behaviour.error_body
         if asked is None:
-            return error(404, form=form, message=misroute(request.method, request.raw_path)), BY_THE_RULES
+            return error(404, form=form, message=routing_error(request.method, request.raw_path)), BY_THE_RULES
         try:
             if asked.endpoint == "download":
                 return await self._downloads.answer(request)
@@ -89,7 +89,7 @@ class SandboxServer:
         wanted = _export_request(body) if asked.endpoint == "create" else None
         fault = None
         if behaviour.faults:
-            fault = sandbox.faults.befall(asked.endpoint, self._span(asked, wanted, now))
+            fault = sandbox.faults.fault_for(asked.endpoint, self._span(asked, wanted, now))
         if fault is None:
             return self._asked(request, asked, wanted), BY_THE_RULES
         token = asked.query.get("paginationToken", "")
@@ -106,17 +106,17 @@ class SandboxServer:
         wanted: SandboxExportRequest | SandboxRefusal | None,
         fault: SandboxFault | None = None,
     ) -> SandboxAnswer:
-        """What the service says."""
+        """Return the service's own answer."""
         sandbox, service, now = self._sandbox, self._sandbox.service, self._sandbox.now
         match asked.endpoint:
             case "create":
                 if not isinstance(wanted, SandboxExportRequest):
-                    raise wanted or SandboxRefusal(400, "bad_request", "there is no body")
+                    raise wanted or SandboxRefusal(400, "bad_request", "the request has no body")
                 if fault and fault.what == "same-id" and (known := service.created_last()):
                     return known
-                fate = sandbox.faults.befall("operation", service.span(wanted, now))
+                operation_fault = sandbox.faults.fault_for("operation", service.span(wanted, now))
                 key = request.headers.get("Idempotency-Key", "")
-                return service.create(wanted, now=now, fate=fate, idempotency_key=key)
+                return service.create(wanted, now=now, fault=operation_fault, idempotency_key=key)
             case "poll":
                 return service.poll(asked.id, now=now)
             case "list":
@@ -136,7 +136,7 @@ class SandboxServer:
     def _span(
         self, asked: SandboxRoute, wanted: SandboxExportRequest | SandboxRefusal | None, now: float
     ) -> tuple[float, float] | None:
-        """The range that a call is about."""
+        """Return the time range of the export that a call is about, or None if it is about none."""
         service = self._sandbox.service
         if isinstance(wanted, SandboxExportRequest):
             return service.span(wanted, now)
@@ -146,15 +146,15 @@ class SandboxServer:
         return one.span if one else None
 
     def _is_known(self, authorization: str) -> bool:
-        """Whether the key is right: it goes in as it is (reference section 2)."""
+        """Whether the key is right. It follows the scheme as it is, not in base64."""
         scheme, _, key = authorization.partition(" ")
         schemes = ("basic", "bearer") if self._sandbox.behaviour.bearer else ("basic",)
         return scheme.lower() in schemes and hmac.compare_digest(
             key.encode("utf-8", "surrogateescape"), self._sandbox.key.encode()
         )
 
-    async def _aside(self, request: web.BaseRequest) -> SandboxAnswer:
-        """What does not belong to the service."""
+    async def _answer_other(self, request: web.BaseRequest) -> SandboxAnswer:
+        """Answer a request for something that the real service does not have."""
         if request.raw_path.startswith(admin.ELSEWHERE):
             self._sandbox.redirected += 1
             self._sandbox.redirected_with_key += "Authorization" in request.headers

@@ -1,10 +1,10 @@
-"""The service: what it answers to each request about exports and operations. No wait, and the clock comes in.
+"""The logic of the API for exports and operations. It never waits, and the time is an argument.
 
-1. An export holds what had reached the service when its operation was made: the same window exported later may hold
-   more.
-2. Three ages end apart from each other: the operation's, the export's, and the link's (see `storage`).
-3. Where a create leaves `segmentTimeRange` out, the segment covers its last days only, and older rows are missing
-   without a word.
+1. An export contains what had reached the service when its operation was made. The same range exported later may
+   contain more.
+2. Operation, export and signed URL expire independently of each other (see `storage`).
+3. If a create has no `segmentTimeRange`, the segment covers only the last days, and older rows are missing without
+   any notice.
 """
 
 from collections.abc import Mapping
@@ -23,20 +23,20 @@ from asyncexport.sandbox.routes import printable
 from asyncexport.sandbox.segments import segments
 
 CREATED_AT = {"year-1": "0001-01-01T00:00:00Z", "year-9999": "9999-12-31T23:59:59Z", "missing": None}
-"""What operations say of when they were made, where that is nonsense."""
+"""The createdAt of operations for the values of the switch `created_at` other than `right`."""
 
 SINCE_EVER_SECONDS = 365 * 86_400.0
-"""How far back an open start reaches where nothing else says so: rows from the seed have no beginning."""
+"""How far back an open start reaches without a retention limit: synthetic rows have no beginning."""
 
 
 class SandboxService:
-    """Everything behind the API.
+    """The service behind the API.
 
     Args:
-        behaviour: How it behaves; may be exchanged at any time.
+        behaviour: Its behaviour, which may be replaced at any time.
 
     Attributes:
-        operations: All that were made.
+        operations: All operations.
     """
 
     def __init__(self, behaviour: SandboxBehaviour) -> None:
@@ -44,12 +44,12 @@ class SandboxService:
         self.operations = SandboxOperationStore(behaviour.seed)
 
     def create(
-        self, request: SandboxExportRequest, *, now: float, fate: SandboxFault | None = None, idempotency_key: str = ""
+        self, request: SandboxExportRequest, *, now: float, fault: SandboxFault | None = None, idempotency_key: str = ""
     ) -> SandboxAnswer:
-        """Start an export; `fate` is the fault that its operation is born with.
+        """Start an export; `fault` is the fault of its operation.
 
         Raises:
-            SandboxRefusal: not this one.
+            SandboxRefusal: The request is refused.
         """
         self.operations.make_old_ones(self.behaviour, now)
         self._check(request, now)
@@ -58,21 +58,21 @@ class SandboxService:
             self.span(request, now),
             self.behaviour,
             now=now,
-            fate=fate,
+            fault=fault,
             idempotency_key=idempotency_key,
         )
         return reply({"operationId": self._shown_id(one.id)})
 
     def created_last(self) -> SandboxAnswer | None:
-        """The answer to the last create that made an operation, once more; None: there was none."""
+        """Return the answer to the last create that made an operation again, or None if there was none."""
         made = self.operations.made_last
         return reply({"operationId": self._shown_id(made.id)}) if made else None
 
     def poll(self, operation_id: str, *, now: float) -> SandboxAnswer:
-        """How one operation stands.
+        """Return the state of an operation.
 
         Raises:
-            SandboxRefusal: it is unknown, or no longer kept.
+            SandboxRefusal: The operation is unknown or has expired.
         """
         self.operations.make_old_ones(self.behaviour, now)
         one = self.operations.find(operation_id)
@@ -86,10 +86,10 @@ class SandboxService:
         return reply(self._shown(one, now))
 
     def list(self, query: Mapping[str, str], *, now: float) -> SandboxAnswer:
-        """A page of operations.
+        """Return a page of operations.
 
         Raises:
-            SandboxRefusal: the query cannot be read.
+            SandboxRefusal: The query is invalid.
         """
         self.operations.make_old_ones(self.behaviour, now)
         kept_since = now - self.behaviour.shortened(self.behaviour.operation_life_seconds)
@@ -101,10 +101,10 @@ class SandboxService:
         return reply({**data, "nextPaginationToken": token} if token else data)
 
     def exported(self, export_id: str, *, now: float) -> SandboxOperation:
-        """The operation whose export is asked for.
+        """Return the operation with this export.
 
         Raises:
-            SandboxRefusal: it is unknown, not ready, or has expired.
+            SandboxRefusal: The export is unknown, not ready, or expired.
         """
         one = self.operations.find_export(export_id)
         if one is None or one.request is None or one.what in ("export-gone", "no-export-id"):
@@ -116,18 +116,18 @@ class SandboxService:
         return one
 
     def _unknown(self, kind: str, identifier: str, *, known: SandboxOperation | None = None) -> SandboxRefusal:
-        """The refusal of an id that is unknown; `known` is what it means once it is decoded again."""
+        """Return the refusal of an unknown id; `known` is the operation with the id decoded once more, if any."""
         encoded_twice = known is not None and "%" in identifier
         reason = "; it is percent-encoded twice" if encoded_twice else ""
         said = f"no {kind} has the id {printable(identifier)}{reason}"
         return SandboxRefusal(self.behaviour.gone, "resource_not_found", said)
 
     def expires_at(self, one: SandboxOperation) -> float:
-        """When its export is no longer kept."""
+        """Return when the export of an operation expires."""
         return one.created_at + self.behaviour.shortened(self.behaviour.export_life_seconds)
 
     def span(self, request: SandboxExportRequest, now: float) -> tuple[float, float]:
-        """The rows that a request is about: its range within the segment's, and within what is kept."""
+        """Return the range of rows that a request gets: its range, limited by the segment's and by the retention."""
         behaviour, segment = self.behaviour, request.segment_span
         start, end = self._bounds(request, now)
         if segment is None:
@@ -152,7 +152,7 @@ class SandboxService:
         if behaviour.longest_range_seconds is not None and end - start > behaviour.longest_range_seconds:
             raise SandboxRefusal(400, "bad_request", "timeRange is too wide")
         if request.segment not in segments(behaviour.segments):
-            raise SandboxRefusal(behaviour.unknown_segment, "bad_request", "no such segment")
+            raise SandboxRefusal(behaviour.unknown_segment, "bad_request", "the segment does not exist")
         if behaviour.unknown_field == "refused":
             known = EVENT_FIELDS if request.type is Type.EVENT else INDIVIDUAL_FIELDS
             for name in request.fields:

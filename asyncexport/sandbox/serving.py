@@ -1,7 +1,7 @@
-"""A sandbox that listens, and that leaves nothing behind when it stops.
+"""Starts and stops a sandbox, and leaves nothing behind when it stops.
 
-Every connection is ended then, those too that a fault left hanging: they are aborted, so that no transport waits for a
-peer that does not read, and their handlers, which are cancelled with them, have ended before `serving` does.
+Stopping aborts every connection, including those that a fault left hanging, so that no transport waits for a client
+that does not read. Their handlers are cancelled with them and have ended before `serving` returns.
 """
 
 import asyncio
@@ -17,26 +17,26 @@ from asyncexport.sandbox.sandbox import Sandbox
 from asyncexport.sandbox.server import SandboxServer
 
 SHUTDOWN_SECONDS = 5.0
-"""For handlers to end once their connections are gone; they take a turn of the loop."""
+"""Time limit for handlers to end after their connections are closed. They need one iteration of the event loop."""
 
 
-class _Door:
-    """Where connections come in."""
+class _Listener:
+    """The listening socket and its connections."""
 
     def __init__(self, server: SandboxServer, *, host: str, port: int, tls: ssl.SSLContext | None) -> None:
-        # Handlers end when their peer goes: some of them wait for nothing else.
+        # A handler is cancelled when its client disconnects: some handlers wait for nothing else.
         self._http = web.Server(server.handle, handler_cancellation=True, access_log=None)
         self._host, self.port, self._tls = host, port, tls
         self._listening: asyncio.Server | None = None
 
     async def open(self) -> None:
-        """Let connections in."""
+        """Accept connections."""
         loop = asyncio.get_running_loop()
         self._listening = await loop.create_server(self._http, self._host, self.port, ssl=self._tls, backlog=1024)
         self.port = self._listening.sockets[0].getsockname()[1]
 
     async def shut(self) -> None:
-        """Let none in, and end those that are there."""
+        """Stop accepting connections and end the existing ones."""
         if self._listening is not None:
             self._listening.close()
         await asyncio.sleep(0)
@@ -46,8 +46,8 @@ class _Door:
         await self._http.shutdown(SHUTDOWN_SECONDS)
 
     @asynccontextmanager
-    async def shut_for_now(self) -> AsyncIterator[None]:
-        """Refuse connections as long as this lasts."""
+    async def closed(self) -> AsyncIterator[None]:
+        """Refuse connections within the `with` block."""
         await self.shut()
         try:
             yield
@@ -64,30 +64,30 @@ async def serving(
     tls: ssl.SSLContext | None = None,
     clock: Callable[[], float] = time.time,
 ) -> AsyncIterator[Sandbox]:
-    """A sandbox that listens.
+    """Run a sandbox on a local port.
 
     Args:
-        behaviour: How it behaves; by default as the service does, in real time.
-        host: Where it listens.
-        port: Likewise; 0: any that is free.
-        tls: With it the sandbox speaks https.
-        clock: Seconds since 1970.
+        behaviour: The behaviour; by default that of the service, in real time.
+        host: The address to listen on.
+        port: The port to listen on; 0 means any free port.
+        tls: The TLS context, if the sandbox is to use https.
+        clock: A function that returns the seconds since 1970.
     """
     sandbox = Sandbox(behaviour or SandboxBehaviour(), clock=clock)
     server = SandboxServer(sandbox)
-    door = _Door(server, host=host, port=port, tls=tls)
-    await door.open()
-    sandbox.url = f"{'https' if tls else 'http'}://{_reached_as(host)}:{door.port}"
-    sandbox.unreachable = door.shut_for_now
+    listener = _Listener(server, host=host, port=port, tls=tls)
+    await listener.open()
+    sandbox.url = f"{'https' if tls else 'http'}://{_reached_as(host)}:{listener.port}"
+    sandbox.unreachable = listener.closed
     try:
         yield sandbox
     finally:
-        await door.shut()
+        await listener.shut()
         await server.close()
 
 
 def _reached_as(host: str) -> str:
-    """The host of a URL that leads to who listens there."""
+    """Return the host to use in a URL for a server that listens on this address."""
     if host in ("", "0.0.0.0", "::"):  # noqa: S104 - compared, not listened on
         return "127.0.0.1"
     return f"[{host}]" if ":" in host else host

@@ -1,7 +1,7 @@
-"""What there is in the shop that does not exist, and what happens there.
+"""The fictional shop: its pages and the events on them.
 
-Every kind of page has a pool of happenings, made once: which, and how many of each, stands in a table. What is hard for
-a reader of files is among the texts: line breaks of every sort, quotes, commas, tabs, backslashes, other scripts.
+Every kind of page has a pool of events, made once; a table says how many of each type. The texts contain what is
+difficult for a parser: all sorts of line breaks, quotes, commas, tabs, backslashes and other scripts.
 """
 
 import random
@@ -17,13 +17,13 @@ SITE = "https://kettleandleaf.example"
 
 @dataclass(frozen=True, slots=True)
 class SandboxShopEvent:
-    """One thing that happens on a page: what of it is in a row, and where.
+    """An event on a page, as the members that it adds to a row.
 
     Attributes:
-        event: `EventType` and what else begins with Event.
-        timing: What a load or a request adds.
-        variables: Custom ones, `evt_…`.
-        twin: Another event of the same moment that always comes with this one.
+        event: `EventType` and other members whose name begins with Event.
+        timing: Members that a load or a request adds.
+        variables: Custom variables, `evt_…`.
+        twin: Another event at the same time that always accompanies this one.
     """
 
     event: Row
@@ -34,12 +34,12 @@ class SandboxShopEvent:
 
 @dataclass(frozen=True, slots=True)
 class SandboxPageKind:
-    """A sort of page, or of view in the app.
+    """A kind of page of the site or view of the app.
 
     Attributes:
-        addresses: Where it may be: URLs, or names of views.
-        variables: Custom ones, `page_…`, one of them for a page.
-        table: How many happenings of each type its pool has.
+        addresses: Its possible URLs or view names.
+        variables: Sets of custom variables, `page_…`; a page has one of them.
+        table: The number of events of each type in its pool.
     """
 
     name: str
@@ -51,15 +51,15 @@ class SandboxPageKind:
 
 
 @cache
-def arrival(kind: str) -> tuple[SandboxShopEvent, ...]:
-    """How a page begins, `navigate` and `load`, or ends, `pageview`."""
+def boundary_events(kind: str) -> tuple[SandboxShopEvent, ...]:
+    """Return the events that a page begins with (`navigate`, `load`) or ends with (`pageview`)."""
     rng = random.Random(mixed(*kind.encode()))
     return tuple(MAKERS[kind](rng) for _ in range(64))
 
 
 @cache
 def pool(number: int) -> tuple[SandboxShopEvent, ...]:
-    """All that may happen on a page of that kind, by its number in KINDS."""
+    """Return the events that may happen on a page of the kind with this number in KINDS."""
     rng = random.Random(mixed(number))
     return tuple(MAKERS[kind](rng) for kind, count in KINDS[number].table.items() for _ in range(count))
 
@@ -89,20 +89,20 @@ def _click(rng: random.Random) -> SandboxShopEvent:
         "EventTargetText": pick(rng, TEXTS),
         "EventTargetSelector": pick(rng, SELECTORS),
     }
-    fate = rng.random()
-    if fate < 0.06:
+    draw = rng.random()
+    if draw < 0.06:
         event["EventModDead"] = 1
-    elif fate < 0.1:
+    elif draw < 0.1:
         event["EventModError"] = 1 + int(rng.random() * 3)
-    elif fate < 0.13:
+    elif draw < 0.13:
         event["EventModFrustrated"] = 1 + int(rng.random() * 6)
-    elif fate < 0.15:
+    elif draw < 0.15:
         event["EventModSuspicious"] = 1 + int(rng.random() * 2)
     return SandboxShopEvent(event)
 
 
 def _on_target(kind: str) -> Callable[[random.Random], SandboxShopEvent]:
-    """An event of that type at some place of the page, with a text or without."""
+    """Return a maker of events of this type on an element of the page, with or without text."""
 
     def make(rng: random.Random) -> SandboxShopEvent:
         event: Row = {"EventType": kind, "EventTargetText": pick(rng, TEXTS) if rng.random() < 0.9 else ""}
@@ -118,7 +118,7 @@ def _on_target(kind: str) -> Callable[[random.Random], SandboxShopEvent]:
 
 
 def _plain(kind: str, *subtypes: str) -> Callable[[random.Random], SandboxShopEvent]:
-    """An event that is little more than its type."""
+    """Return a maker of events that have little more than a type."""
 
     def make(rng: random.Random) -> SandboxShopEvent:
         return SandboxShopEvent({"EventType": kind} | ({"EventSubType": pick(rng, subtypes)} if subtypes else {}))
@@ -129,35 +129,35 @@ def _plain(kind: str, *subtypes: str) -> Callable[[random.Random], SandboxShopEv
 def _custom(rng: random.Random) -> SandboxShopEvent:
     name, price, unit = pick(rng, TEAS)
     variables: Row = {"evt_name_str": name, "evt_price_real": price, "evt_unit_str": unit}
-    deed = pick(rng, ("Tea Viewed", "Tea Added", "Tea Added", "Tea Removed", "Basket Paid"))
-    if deed == "Basket Paid":
+    name_of_event = pick(rng, ("Tea Viewed", "Tea Added", "Tea Added", "Tea Removed", "Basket Paid"))
+    if name_of_event == "Basket Paid":
         items = 1 + int(rng.random() * 5)
         variables |= {"evt_order.items_int": items, "evt_order.total_real": round(items * price, 2)}
         variables |= {"evt_order.id_str": f"{rng.getrandbits(40):010x}", "evt_order.gift_bool": rng.random() < 0.2}
     if rng.random() < 0.3:
         variables["evt_description_str"] = pick(rng, DESCRIPTIONS)
-    return SandboxShopEvent({"EventType": "custom", "EventCustomName": deed}, variables=variables)
+    return SandboxShopEvent({"EventType": "custom", "EventCustomName": name_of_event}, variables=variables)
 
 
 def _custom_error(rng: random.Random) -> SandboxShopEvent:
-    """A complaint about a custom event: the event itself is there as well, and equal in all else (real rows are so)."""
+    """Return an error about a custom event. As in real data, the event itself comes too and is otherwise equal."""
     custom = _custom(rng)
     names = [name.removeprefix("evt_").rpartition("_")[0] for name in custom.variables]
-    event = custom.event | {"EventType": "custom_error"} | _complaint(rng, names)
+    event = custom.event | {"EventType": "custom_error"} | _error_members(rng, names)
     return SandboxShopEvent(event, variables=custom.variables, twin=custom)
 
 
 def _element_error(kind: str) -> Callable[[random.Random], SandboxShopEvent]:
-    """A complaint about the variables of an element that was clicked or seen."""
+    """Return a maker of errors about the variables of an element that was clicked or seen."""
 
     def make(rng: random.Random) -> SandboxShopEvent:
-        return SandboxShopEvent(_on_target(kind)(rng).event | _complaint(rng, ("price", "name", "stock")))
+        return SandboxShopEvent(_on_target(kind)(rng).event | _error_members(rng, ("price", "name", "stock")))
 
     return make
 
 
-def _complaint(rng: random.Random, names: Sequence[str]) -> Row:
-    """What was wrong with variables, and which. The kinds are a guess."""
+def _error_members(rng: random.Random, names: Sequence[str]) -> Row:
+    """Return the members that say which variables were wrong and why. The kinds are a guess."""
     fields = names[: 1 + int(rng.random() * len(names))]
     kind = pick(rng, ("type_mismatch", "type_mismatch", "limit_reached"))
     return {"EventVarErrorKind": kind, "EventVarFields": ",".join(fields)}
@@ -214,7 +214,7 @@ MAKERS: Mapping[str, Callable[[random.Random], SandboxShopEvent]] = {
     "cumulative_layout_shift": _shift,
     "crashed": _crash,
 }
-"""How an event of each type is made up."""
+"""The function that makes an event, by type."""
 
 _BROWSING = {
     "click": 110,
@@ -303,7 +303,7 @@ KINDS: tuple[SandboxPageKind, ...] = (
 
 ON_THE_SITE = (0, 0, 1, 1, 1, 2, 2, 2, 2, 3, 4, 5, 6)
 IN_THE_APP = (7, 8, 8, 8, 9)
-"""Which kinds are how frequent."""
+"""Numbers of kinds in KINDS; a kind that occurs more often is more frequent."""
 
 SELECTORS = (
     "main .shelf .card button.add",

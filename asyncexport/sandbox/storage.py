@@ -1,9 +1,9 @@
-"""Signed downloads: links that speak for themselves, what a link leads to, and which part of it is sent.
+"""The storage host: signed URLs, the headers of a file, ranges, and errors.
 
-1. A link is the path of an export, when it expires, and a signature over all of it, byte for byte: whoever writes it
-   differently is refused. Nothing is kept about links.
-2. The bytes of an export are made when they are first asked for (see `contents`), and are the same each time.
-3. ETag, hash and range are those of the bytes as stored: all as inferred in reference section 5.
+1. A signed URL has the path of an export, the expiry time, and a signature of the complete URL, byte for byte. A client
+   that changes its spelling is refused. The sandbox keeps no list of signed URLs.
+2. The bytes of an export are made at its first download (see `contents`) and are always the same.
+3. ETag, hash and ranges refer to the bytes as stored. All this is inferred.
 """
 
 import base64
@@ -25,13 +25,13 @@ NAMESPACE = "<?xml version='1.0' encoding='UTF-8'?>"
 
 
 class SandboxSignedLinks:
-    """Makes links and reads them."""
+    """Makes and checks signed URLs."""
 
     def __init__(self) -> None:
         self._secret = secrets.token_bytes(32)
 
     def mint(self, export_id: str, *, expires_at: float) -> str:
-        """The path and query of a link. Its escapes are such that a client which writes them anew breaks it."""
+        """Return the path and query of a signed URL. A client that normalises its escapes breaks the signature."""
         whole = datetime.fromtimestamp(expires_at, UTC).strftime("%Y%m%dT%H%M%SZ")
         unsigned = (
             f"{PREFIX}{export_id}?X-Goog-Algorithm=GOOG4-RSA-SHA256"
@@ -41,7 +41,7 @@ class SandboxSignedLinks:
         return f"{unsigned}&X-Goog-Signature={self._sign(unsigned)}"
 
     def read(self, link: str) -> tuple[str, float] | None:
-        """The export and when the link expires, from the path and query of a request; None: nobody signed that."""
+        """Return the export id and expiry time from the path and query of a request, or None if not signed."""
         unsigned, _, signature = link.rpartition("&X-Goog-Signature=")
         if not hmac.compare_digest(_bytes(signature), _bytes(self._sign(unsigned))):
             return None
@@ -53,13 +53,13 @@ class SandboxSignedLinks:
 
 
 def _bytes(text: str) -> bytes:
-    """As it came: a request may hold bytes that are no text."""
+    """Return the bytes as they came: a request may contain bytes that are not UTF-8."""
     return text.encode("utf-8", "surrogateescape")
 
 
 @dataclass(frozen=True, slots=True)
 class SandboxDownloadRequest:
-    """What a client asks of a download, from its headers; "" where a header is not there."""
+    """The headers of a download request; "" for a missing one."""
 
     range: str = ""
     if_range: str = ""
@@ -67,18 +67,18 @@ class SandboxDownloadRequest:
 
     @property
     def takes_gzip(self) -> bool:
-        """Whether Content-Encoding: gzip is welcome."""
+        """Whether the client accepts Content-Encoding: gzip."""
         return "gzip" in self.accept_encoding.lower()
 
     def shifted(self) -> "SandboxDownloadRequest":
-        """The same request, for a part that begins elsewhere."""
+        """Return the same request for a range that begins elsewhere."""
         found = re.fullmatch(r"bytes=([0-9]{1,18})-", self.range.strip())
         return replace(self, range=f"bytes={int(found[1]) + 7}-") if found else self
 
 
 @dataclass(frozen=True, slots=True)
 class SandboxBodyPart:
-    """A part of a body that is too big to be held."""
+    """A part of a body that is too big for memory."""
 
     whole: SandboxContent
     start: int
@@ -88,14 +88,14 @@ class SandboxBodyPart:
         return self.stop - self.start
 
     def pieces(self, start: int, stop: int) -> Iterator[bytes]:
-        """The bytes of a part of the part."""
+        """Yield the bytes from `start` up to `stop` within this part."""
         return self.whole.pieces(self.start + start, self.start + stop)
 
 
 def delivered(
     stored: SandboxFile, asked_for: SandboxDownloadRequest, behaviour: SandboxBehaviour, *, file_name: str
 ) -> SandboxAnswer:
-    """The answer that brings a file, or the part of it that was asked for."""
+    """Return the answer with a file or the requested range of it."""
     headers = _file_headers(stored, behaviour, file_name)
     size = len(stored.content)
     asked = _range(asked_for.range, size) if behaviour.ranges and _same_file(asked_for.if_range, stored) else None
@@ -115,7 +115,7 @@ def delivered(
 
 
 def expired(behaviour: SandboxBehaviour, expires_at: float) -> SandboxAnswer:
-    """The answer to a link that is no longer good (reference section 5); its text exists in two wordings."""
+    """Return the answer to an expired signed URL. Two wordings of it are known."""
     when = datetime.fromtimestamp(expires_at, UTC).isoformat(timespec="seconds")
     details = f"Request signature expired at: {when}"
     message = "The provided token has expired." if behaviour.expired_wording == "old" else "Invalid argument."
@@ -123,7 +123,7 @@ def expired(behaviour: SandboxBehaviour, expires_at: float) -> SandboxAnswer:
 
 
 def xml(status: int, code: str, message: str, headers: Headers = (), *, details: str = "") -> SandboxAnswer:
-    """An error of the storage host."""
+    """Return an error of the storage host."""
     more = f"<Details>{details}</Details>" if details else ""
     text = f"{NAMESPACE}<Error><Code>{code}</Code><Message>{message}</Message>{more}</Error>"
     return SandboxAnswer(status, text.encode(), (("Content-Type", "application/xml; charset=UTF-8"), *headers))
@@ -151,7 +151,7 @@ def _file_headers(stored: SandboxFile, behaviour: SandboxBehaviour, file_name: s
 
 
 def _stored_form(stored: SandboxFile, behaviour: SandboxBehaviour) -> Headers:
-    """How the file is stored, and what was done to it on the way: headers as a well-known store has them."""
+    """Return the headers, as Google Cloud Storage sends them, on how a file is stored and was changed on the way."""
     match behaviour.delivery:
         case "inflated":
             return (
@@ -173,12 +173,12 @@ def _same_file(if_range: str, stored: SandboxFile) -> bool:
 
 
 def _range(text: str, size: int) -> tuple[int, int] | None:
-    """Start and stop of the part asked for; start == stop where there is no such part; None: the whole."""
+    """Return start and stop of the requested range: equal if it is unsatisfiable, None for the complete file."""
     found = re.fullmatch(r"bytes=([0-9]{0,18})-([0-9]{0,18})", text.strip())
     if not found or not (found[1] or found[2]):
         return None
     if found[1] and found[2] and int(found[2]) < int(found[1]):
-        return None  # no range at all (RFC 9110, 14.1.1), and so not one that cannot be satisfied
+        return None  # an invalid range is ignored, not unsatisfiable (RFC 9110, 14.1.1)
     if not found[1]:
         return max(0, size - int(found[2])), size
     start = int(found[1])

@@ -1,7 +1,7 @@
-"""Files of the store: small ones in memory, big ones on the disk, each with its checksums.
+"""Files of the storage host with their checksums: small ones in memory, big ones on disk.
 
-A big file is written to the system's temporary folder as it is made, under no name, so that it is gone with the last
-use of it, however the process ends.
+A big file is an unnamed file in the system's temporary folder, so it disappears after its last use, even if the process
+is killed.
 """
 
 import hashlib
@@ -15,22 +15,22 @@ from asyncexport.sandbox.answers import SandboxContent
 
 try:
     import google_crc32c
-except ImportError:  # no wheel for this platform: the store then tells md5 alone
+except ImportError:  # no wheel for this platform: the sandbox then sends only md5
     google_crc32c = None  # type: ignore[assignment]
 
 HELD_BYTES = 1 << 20
-"""A bigger file is on the disk."""
+"""Bigger files are on disk."""
 
 PIECE_BYTES = 256 << 10
-"""Read from the disk at once: in the page cache as a rule, so that the event loop may do it."""
+"""Bytes read from disk in one call. They are usually in the page cache, so the event loop may read them."""
 
 
 class SandboxDiskBody:
-    """A body on the disk.
+    """A body on disk.
 
     Args:
-        descriptor: Of an open file, which is closed when this body is no longer used.
-        size: Its bytes.
+        descriptor: The descriptor of an open file, which is closed when this body is no longer used.
+        size: The size in bytes.
     """
 
     def __init__(self, descriptor: int, size: int) -> None:
@@ -41,36 +41,36 @@ class SandboxDiskBody:
         return self._size
 
     def pieces(self, start: int, stop: int) -> Iterator[bytes]:
-        """The bytes from `start` up to `stop`."""
+        """Yield the bytes from `start` up to `stop`."""
         while start < stop:
             piece = os.pread(self._descriptor, min(PIECE_BYTES, stop - start), start)
             if not piece:
-                raise OSError("a file of the sandbox became shorter in the temporary folder")
+                raise OSError("a file of the sandbox in the temporary folder was truncated")
             yield piece
             start += len(piece)
 
 
 class SandboxChecksums:
-    """The checksums of bytes as they come; `crc32c` is b"" where it cannot be had."""
+    """Computes checksums incrementally; `crc32c` is b"" if its library is missing."""
 
     def __init__(self) -> None:
         self._md5 = hashlib.md5(usedforsecurity=False)
         self._crc32c = 0
 
     def update(self, piece: bytes) -> None:
-        """Take in some more."""
+        """Add bytes."""
         self._md5.update(piece)
         self._crc32c = google_crc32c.extend(self._crc32c, piece) if google_crc32c else 0
 
     def of(self, content: bytes | SandboxContent) -> "SandboxFile":
-        """The file of that content, which is what these checksums are of."""
+        """Return a file of this content with the checksums so far."""
         crc32c = self._crc32c.to_bytes(4, "big") if google_crc32c else b""
         return SandboxFile(content, f'"{self._md5.hexdigest()}"', crc32c, self._md5.digest())
 
 
 @dataclass(frozen=True, slots=True)
 class SandboxFile:
-    """A file in the store: its bytes, and the checksums that go with it; `crc32c` is b"" where it cannot be had."""
+    """A stored file: its bytes and checksums; `crc32c` is b"" if its library is missing."""
 
     content: bytes | SandboxContent
     etag: str
@@ -79,7 +79,7 @@ class SandboxFile:
 
     @classmethod
     def of(cls, content: bytes | SandboxContent) -> "SandboxFile":
-        """With the checksums of these very bytes."""
+        """Return a file of this content with the right checksums."""
         sums = SandboxChecksums()
         for piece in [content] if isinstance(content, bytes) else content.pieces(0, len(content)):
             sums.update(piece)
@@ -87,14 +87,14 @@ class SandboxFile:
 
 
 SandboxMaking = Generator[None, None, SandboxFile]
-"""A file that is made step by step, so that others can have a turn between two steps."""
+"""A generator that makes a file step by step, so that other files can have a turn between two steps."""
 
 
 def stored(pieces: Iterable[bytes]) -> SandboxMaking:
-    """Store the bytes, a step for each piece.
+    """Store the bytes, one step for each piece.
 
     Raises:
-        OSError: the temporary folder takes no more.
+        OSError: The temporary folder is full.
     """
     sums, size = SandboxChecksums(), 0
     with tempfile.SpooledTemporaryFile(HELD_BYTES) as file:
@@ -102,14 +102,14 @@ def stored(pieces: Iterable[bytes]) -> SandboxMaking:
             sums.update(piece)
             size += file.write(piece)
             yield
-        file.seek(0)  # which flushes it as well
+        file.seek(0)  # also flushes the file
         if size <= HELD_BYTES:
             return sums.of(file.read())
         return sums.of(SandboxDiskBody(os.dup(file.fileno()), size))
 
 
 def finished(making: SandboxMaking) -> SandboxFile:
-    """The file, once all steps are taken at once."""
+    """Take all steps without a pause and return the file."""
     while True:
         try:
             next(making)

@@ -1,9 +1,8 @@
-"""How an answer goes over the wire, by the rules or against them.
+"""Writes an answer to the connection, as HTTP requires or in violation of it.
 
-aiohttp's server keeps the rules of HTTP and so cannot break them: it will not promise a length that it does not send,
-stop within a chunk, or reset a connection. So answers are written to the transport here, byte by byte, and aiohttp is
-handed `SandboxSentResponse`, an answer that writes nothing. All breaking of rules is in this module; which rule is
-broken, a `SandboxTransmission` says.
+aiohttp's server always follows HTTP: it does not promise a length that it does not send, stop within a chunk, or reset
+a connection. So this module writes answers to the transport itself, and aiohttp gets a `SandboxSentResponse`, which
+writes nothing. All violations of HTTP are in this module; a `SandboxTransmission` says which one happens.
 """
 
 import asyncio
@@ -23,28 +22,29 @@ from asyncexport.sandbox.answers import SandboxAnswer, SandboxContent
 from asyncexport.sandbox.behaviour import Framing
 
 PIECE_BYTES = 256 << 10
-"""Written at once, before the peer has to keep up."""
+"""Bytes written in one call, before waiting for the client to read."""
 
 LAST_DATE = 253_402_300_799
-"""The end of 9999: no date has more digits."""
+"""The end of the year 9999, the last that a date header can express."""
 
 GARBAGE = b"\x16\x03\x01\x00\xff\xfenothing that speaks HTTP\r\n\r\n"
 
 
 @dataclass(frozen=True, slots=True)
 class SandboxTransmission:
-    """How an answer is sent; the default is by the rules.
+    """How to send an answer; the default follows HTTP.
 
     Attributes:
-        head: All of it, half of it, none, or garbage in its place; without a whole one no body follows.
-        framing: How the body's end is told.
-        promised: What Content-Length says, if not the truth.
-        sent: So many bytes of the body are sent; None: all.
-        ending: What comes after them: a proper end, a connection that is closed or reset, silence, or a bad chunk.
-        step: How many bytes are sent at once; 0: as many as may be.
-        pause_seconds: Between two of those.
-        wait_seconds: Before anything is sent.
-        date_off_seconds: How much later its date is than it should be; None: it has none.
+        head: Whether the response head is complete, cut in half, missing, or replaced by garbage. A body follows only a
+            complete head.
+        framing: How the end of the body is marked.
+        promised: The Content-Length, if it is not the true one.
+        sent: The number of body bytes that are sent; None means all.
+        ending: What follows the body: a proper end, a closed or reset connection, silence, or a bad chunk.
+        step: The number of bytes sent in one call; 0 means `PIECE_BYTES`.
+        pause_seconds: The pause after each step.
+        wait_seconds: The wait before anything is sent.
+        date_off_seconds: How far the Date header is ahead of the clock; None means no Date header.
     """
 
     head: Literal["whole", "half", "none", "garbage"] = "whole"
@@ -59,7 +59,7 @@ class SandboxTransmission:
 
 
 class SandboxSentResponse(web.StreamResponse):
-    """An answer that is on its way already."""
+    """A response that has already been written to the transport."""
 
     def __init__(self, *, keep: bool) -> None:
         super().__init__()
@@ -67,15 +67,15 @@ class SandboxSentResponse(web.StreamResponse):
 
     @property
     def keep_alive(self) -> bool | None:
-        """Whether the connection may bring another request."""
+        """Whether the connection may be used for another request."""
         return self._keep
 
-    async def prepare(self, request: web.BaseRequest) -> AbstractStreamWriter | None:  # noqa: ARG002 - its signature
-        """Nothing is left to do."""
+    async def prepare(self, request: web.BaseRequest) -> AbstractStreamWriter | None:  # noqa: ARG002 - aiohttp's signature
+        """Do nothing: the answer has been sent."""
         return None
 
     async def write_eof(self, data: bytes = b"") -> None:
-        """Nothing is left to do."""
+        """Do nothing: the answer has been sent."""
 
 
 BY_THE_RULES = SandboxTransmission()
@@ -84,16 +84,16 @@ BY_THE_RULES = SandboxTransmission()
 async def send(
     request: web.BaseRequest, answer: SandboxAnswer, transmission: SandboxTransmission, *, now: float
 ) -> SandboxSentResponse:
-    """Send an answer; `now` is the date it bears.
+    """Send an answer; `now` is the time for its Date header.
 
     Raises:
-        ConnectionResetError: the peer is gone.
+        ConnectionResetError: The client has disconnected.
     """
     if transmission.wait_seconds:
         await asyncio.sleep(transmission.wait_seconds)
     transport = request.transport
     if transport is None:
-        raise ConnectionResetError("the peer is gone")
+        raise ConnectionResetError("the client has disconnected")
     if request.version == HttpVersion10 and transmission.framing == "chunked":
         transmission = replace(transmission, framing="close")
     keep = (
@@ -155,7 +155,7 @@ async def _send_body(
     size = len(body) if transmission.sent is None else min(transmission.sent, len(body))
     for piece in _pieces(body, size, transmission.step):
         if transport.is_closing():
-            raise ConnectionResetError("the peer is gone")
+            raise ConnectionResetError("the client has disconnected")
         if transmission.framing == "chunked":
             transport.write(b"%x\r\n" % len(piece))
         transport.write(piece)
@@ -193,7 +193,7 @@ async def _end_connection(
 
 
 async def _reset(request: web.BaseRequest, transport: asyncio.Transport) -> None:
-    """Reset the connection once all that was written has left: a socket that lingers for no time says RST, not FIN."""
+    """Reset the connection after all written bytes are sent. A linger time of zero makes close send RST, not FIN."""
     transport.set_write_buffer_limits(high=0)
     await request.writer.drain()
     sock: socket.socket | None = transport.get_extra_info("socket")

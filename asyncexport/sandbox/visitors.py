@@ -1,9 +1,9 @@
-"""Who comes to the shop that does not exist, and on what.
+"""The visitors of the fictional shop and their devices.
 
-1. A visitor belongs to a day: that is when they come first, and LIFE_DAYS days later they come no more. So all that
-   anybody ever did lies within a week, and totals of a person can be had without looking through years.
-2. About half are known by name. One who is known and has two devices has two `UserId`s and one `IndvId`; for one who is
-   not known the two are the same.
+1. A visitor first comes on one day and never after LIFE_DAYS days. So all events of a visitor lie within a week, and
+   totals can be computed without going through years.
+2. About half of the visitors are identified. An identified visitor with two devices has two `UserId`s and one `IndvId`.
+   For an anonymous visitor the two ids are equal.
 """
 
 import random
@@ -20,26 +20,26 @@ LIFE_DAYS = 7
 
 @dataclass(frozen=True, slots=True)
 class SandboxDevice:
-    """What somebody sits before: what of it is in a row, and whether it runs the app."""
+    """A device: its members in a row, and those of the app if it runs the app."""
 
     facts: Row
     app: Row
 
     @property
     def runs_the_app(self) -> bool:
-        """Whether it shows views of the app, not pages of the site."""
+        """Whether it shows views of the app instead of pages of the site."""
         return bool(self.app)
 
 
 @dataclass(frozen=True, slots=True)
 class SandboxVisitor:
-    """Somebody who comes to the shop.
+    """A visitor of the shop.
 
     Attributes:
-        devices: Each with the `UserId` it is known by.
-        created: `UserCreated`, where they are known.
-        known: `UserAppKey` and so on.
-        variables: Custom ones, `user_…`.
+        devices: The devices, each with its `UserId`.
+        created: `UserCreated`, if the visitor is identified.
+        known: `UserAppKey`, name and email.
+        variables: Custom variables, `user_…`.
         place: `PageIp` and `PageLatLong`.
     """
 
@@ -53,7 +53,7 @@ class SandboxVisitor:
 
 @lru_cache(maxsize=1 << 14)
 def visitor(seed: int, day: int, number: int) -> SandboxVisitor:
-    """That visitor of that day, counted from 1970."""
+    """Return the visitor with this number among those of this day, which is counted from 1970."""
     rng = random.Random(mixed(seed, day, number))
     place = {"PageIp": pick(rng, IPS), "PageLatLong": pick(rng, PLACES)}
     first, second = (identifier(rng), pick(rng, DEVICES)), (identifier(rng), pick(rng, DEVICES))
@@ -74,23 +74,23 @@ def visitor(seed: int, day: int, number: int) -> SandboxVisitor:
 
 
 def _created_stamp(rng: random.Random, day: int) -> str:
-    """Some time before they are first seen, to the second."""
+    """Return a time before the first visit, to the second."""
     moment = day * DAY - int(rng.random() ** 3 * 400 * DAY) - 1
     return datetime.fromtimestamp(max(moment, 0), UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
 def _variables(rng: random.Random) -> Row:
-    """What the shop told about them: not the same of everybody."""
-    told: Row = {"user_plan_str": pick(rng, ("trial", "leaf", "kettle & more", ""))}
+    """Return custom variables; visitors have different sets of them."""
+    variables: Row = {"user_plan_str": pick(rng, ("trial", "leaf", "kettle & more", ""))}
     if rng.random() < 0.6:
-        told["user_newsletter_bool"] = rng.random() < 0.5
+        variables["user_newsletter_bool"] = rng.random() < 0.5
     if rng.random() < 0.5:
-        told["user_loyalty.points_int"] = int(rng.random() ** 4 * 9000)
+        variables["user_loyalty.points_int"] = int(rng.random() ** 4 * 9000)
     if rng.random() < 0.3:
-        told["user_spent_real"] = pick(rng, (0, 12.5, 48, 199.99, 1024.75))
+        variables["user_spent_real"] = pick(rng, (0, 12.5, 48, 199.99, 1024.75))
     if rng.random() < 0.1:
-        told["user_note_str"] = pick(rng, NOTES)
-    return told
+        variables["user_note_str"] = pick(rng, NOTES)
+    return variables
 
 
 def _web(agent: str, *facts: str | int) -> SandboxDevice:
@@ -142,10 +142,10 @@ DEVICES = (
     _phone("Google", "Pixel 7", "Android", "14"),
     _phone("Apple", "iPhone14,5", "iOS", "17.2"),
 )
-"""One in five runs the app."""
+"""The devices; one in five runs the app."""
 
 IPS = ("", "", "", "192.0.2.17", "198.51.100.8", "203.0.113.44", "2001:db8::7e:a")
-"""Mostly kept back, else of the ranges that are kept for examples."""
+"""Addresses; many are left out, the others are from ranges reserved for documentation."""
 
 PLACES = ("38.7223,-9.1393", "35.0116,135.7681", "43.6532,-79.3832", "-1.2864,36.8172", "50.0647,19.9450", "")
 

@@ -1,10 +1,10 @@
-"""When visitors of a shop that does not exist come, which pages they open, and when events happen on those.
+"""Visits of the fictional shop: when visitors come, which pages they open, and when events happen there.
 
-1. Time is cut into cells. What visits begin in a cell follows from the seed and the cell; when the events of their
-   pages happen follows from a number drawn with the page. Nothing depends on what is asked for, so ranges tile.
-2. A visit ends within LONGEST_VISIT_MS: to find what happens in a range, one looks that far back and no further.
-3. Nothing happens in a quiet half-hour: a page that would reach into one was never opened.
-4. Time is counted in whole milliseconds since 1970.
+1. Time is divided into cells. Seed and cell determine which visits begin in the cell. A random number drawn with each
+   page determines the times of its events. Nothing depends on the requested range, so adjacent ranges fit together.
+2. A visit ends within LONGEST_VISIT_MS, so the events of a range come from visits that began at most that long before.
+3. A quiet half-hour has no events: pages that would begin or end in one are left out.
+4. Times are whole milliseconds since 1970.
 """
 
 import random
@@ -18,45 +18,45 @@ DAY_MS = 24 * HOUR_MS
 HALF_HOUR_MS = HOUR_MS // 2
 
 CELL_ROWS = 2000
-"""About how many rows a cell has at most: what is in memory at once."""
+"""Approximate maximum number of rows in a cell. The rows of one cell are in memory at the same time."""
 
 PAGES = (1, 1, 2, 2, 3, 3, 4, 5, 7, 10)
-"""How many pages a visit has; each as likely as the next."""
+"""Numbers of pages in a visit, all equally likely."""
 
 EVENTS = (3, 4, 5, 6, 8, 9, 11, 14, 18, 26)
-"""How many events a page has."""
+"""Numbers of events on a page, all equally likely."""
 
 GAP_MS = (400, 6400)
-"""How far apart the events of a page are on average, at least and at most."""
+"""Minimum and maximum of the average time between two events of a page."""
 
 LOAD_AFTER_MS = 13
-"""When the second event of a page is: its load, unless it needed none."""
+"""Time of a page's second event, usually its load, after the start of the page."""
 
 END_BEFORE_MS = 1
-"""How long before the end of a page its last event is."""
+"""Time between a page's last event and its end."""
 
 TWIN_ONE_IN = 25
-"""One page in so many has an event that is there twice."""
+"""One page in 25 has an event twice."""
 
 LONGEST_VISIT_MS = max(PAGES) * (max(EVENTS) * GAP_MS[1] + 1000)
 
 ROWS_A_VISIT = sum(PAGES) / len(PAGES) * (sum(EVENTS) / len(EVENTS) + 1 / TWIN_ONE_IN)
 
 VISITS_A_VISITOR = 3
-"""How often somebody comes, on average."""
+"""Average number of visits of a visitor."""
 
 AGES = (0, 0, 0, 0, 0, 0, 1, 1, 1, 2, 2, 3, 4, 5, 6)
-"""How many days ago somebody who comes was here first: within LIFE_DAYS."""
+"""Days since a visitor's first visit, all less than LIFE_DAYS."""
 
 RHYTHM = (5, 4, 3, 3, 4, 7, 12, 18, 24, 28, 30, 30, 29, 28, 28, 29, 31, 34, 36, 36, 32, 24, 16, 9)
-"""How busy each hour of a day is, UTC."""
+"""Relative traffic in each hour of the day, UTC."""
 
 QUIET_HOURS = 6
-"""Only before this hour is a half-hour ever quiet."""
+"""Quiet half-hours occur only before this hour, UTC."""
 
 
 class SandboxVisit(NamedTuple):
-    """A session of a visitor, who is the `visitor_number`-th of those that first came on `visitor_day`."""
+    """A session of the visitor with number `visitor_number` among those who first came on `visitor_day`."""
 
     id: int
     start: int
@@ -66,9 +66,9 @@ class SandboxVisit(NamedTuple):
 
 
 class SandboxVisitedPage(NamedTuple):
-    """A page that was opened in a visit: from when to when, with how many events.
+    """A page view in a visit, with start, end and number of events.
 
-    `dice` is the number that all else about the page follows from; `first` marks the first page of the visit.
+    `dice` is the random number that determines everything else about the page; `first` marks the first page of a visit.
     """
 
     visit: SandboxVisit
@@ -80,7 +80,7 @@ class SandboxVisitedPage(NamedTuple):
 
 
 class SandboxVisits:
-    """Visits made up from the time and a seed; see `SandboxSyntheticRows` for the arguments."""
+    """Synthetic visits, made from the time and a seed; see `SandboxSyntheticRows` for the arguments."""
 
     def __init__(
         self, seed: int, rows_per_hour: float, *, late_share: float, late_seconds: float, quiet: float
@@ -97,11 +97,11 @@ class SandboxVisits:
         self._visitors_a_day = max(1, round(visits_a_day / VISITS_A_VISITOR))
 
     def cells(self, first: int, last: int) -> range:
-        """The cells whose visits may have events in a range."""
+        """Return the cells whose visits may have events in a range."""
         return range((first - LONGEST_VISIT_MS) // self._cell_ms, -(-last // self._cell_ms))
 
     def pages(self, cell: int) -> Iterator[SandboxVisitedPage]:
-        """All pages of all visits that begin in a cell."""
+        """Yield all pages of all visits that begin in a cell."""
         rng = random.Random(mixed(self._seed, cell))
         begin = cell * self._cell_ms
         for _ in range(int(self._visits_a_cell[begin // HOUR_MS % 24] + rng.random())):
@@ -121,7 +121,7 @@ class SandboxVisits:
         return half_hour % 48 < QUIET_HOURS * 2 and mixed(self._seed, half_hour, 48) >> 40 < self._quiet_below
 
     def events(self, page: SandboxVisitedPage, limit: int) -> list[tuple[int, int]]:
-        """When the events of a page that had arrived by `limit` were, each with the number it is made from."""
+        """Return the times of a page's events that had arrived by `limit`, each with its random number."""
         bits = random.Random(mixed(page.dice)).getrandbits
         start, span = page.start, page.end - page.start - 20
         events = [(start, bits(64)), (start + LOAD_AFTER_MS, bits(64)), (page.end - END_BEFORE_MS, bits(64))]
@@ -135,5 +135,5 @@ class SandboxVisits:
         return [event for event in events if event[0] + self._delay(event[1]) <= limit]
 
     def _delay(self, dice: int) -> int:
-        """How long after its event a row arrives."""
+        """Return how long after its event a row arrives."""
         return self._late_ms if mixed(dice) >> 40 < self._late_below else 0
