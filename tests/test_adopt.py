@@ -34,7 +34,7 @@ from asyncexport.run.findings import Adopted, Damaged, Finding, Intact, Overlapp
 from asyncexport.run.verify import verify
 from asyncexport.sandbox import SandboxBehaviour, serving
 from asyncexport.storage import Archives, archive_path
-from asyncexport.storage.listing import archives_of, look_into
+from asyncexport.storage.listing import archives_of, scan_folder
 from tests.exporting import archives, rows_in, run, truth
 from tests.place_rig import EVENTS, HOUR, LEDGER, MIDNIGHT, PEOPLE, Place, half_hour, half_hours, rows
 
@@ -186,7 +186,7 @@ def test_the_ledger_and_the_disk_agree(found, tmp_path_factory):
     asyncio.run(place.archives.close())
     with LedgerReader(directory) as ledger:
         known = ledger.stored_days(EVENTS.name)
-        assert look_into(directory, EVENTS).days == known
+        assert scan_folder(directory, EVENTS).days == known
         assert ledger.stored_ranges(EVENTS.name, ALL_TIME) == sorted(found)
         assert ledger.overlaps(EVENTS.name) == list(overlaps(sorted(found)))
     assert sorted(archives_of(directory, EVENTS, known)) == sorted(found)

@@ -329,7 +329,7 @@ async def test_what_no_row_tells_of_is_replaced_only_by_more_rows(archives, capl
         found = await new_part.commit(BodyProof(end_proved=True), least_rows=None)
     assert files(tmp_path / "out") == {PATH: there if stays else BODY}
     assert found.sha256 == hashlib.sha256(path.read_bytes()).hexdigest()
-    assert [f"{PATH}: an archive of" in record.getMessage() for record in caplog.records] == [True] * (
+    assert [f"{PATH}: the ledger has no record of" in record.getMessage() for record in caplog.records] == [True] * (
         stays or there == OTHER
     )
 
@@ -384,10 +384,10 @@ async def test_a_file_that_the_system_cuts_short_is_no_archive(archives, tmp_pat
     [
         (errno.ENOSPC, "the disk of {} is full", "free some space"),
         (errno.EDQUOT, "the disk of {} is full", "free some space"),
-        (errno.EROFS, "{} cannot be used: Read-only file system", "who owns"),
-        (errno.EACCES, "{} cannot be used: Permission denied", "who owns"),
-        (errno.EPERM, "{} cannot be used: Operation not permitted", "who owns"),
-        (errno.EIO, "{}: Input/output error", "see to the disk"),
+        (errno.EROFS, "cannot use {}: Read-only file system", "check the owner"),
+        (errno.EACCES, "cannot use {}: Permission denied", "check the owner"),
+        (errno.EPERM, "cannot use {}: Operation not permitted", "check the owner"),
+        (errno.EIO, "{}: Input/output error", "check the disk"),
     ],
 )
 async def test_the_disk_is_quoted_in_plain_words(archives, watch, tmp_path, number, message, hint):  # noqa: PLR0917 - what pytest hands in
@@ -410,9 +410,9 @@ async def test_a_directory_that_cannot_be_made_is_told(tmp_path):
 async def test_a_directory_that_may_not_be_written_is_told(tmp_path):
     """It is named, and what to do."""
     async with Archives(tmp_path / "out") as archives:
-        with pytest.raises(StorageError, match="cannot be used: Permission denied") as caught:
+        with pytest.raises(StorageError, match=r"cannot use .*: Permission denied") as caught:
             await archives.prepare([Export("everyone-events")])
-    assert "who owns" in caught.value.hint
+    assert "check the owner" in caught.value.hint
 
 
 async def test_a_folder_that_goes_away_during_a_run_is_told(archives, watch, tmp_path):
@@ -697,7 +697,7 @@ async def test_a_link_in_place_of_an_exports_folder_is_refused(archives, tmp_pat
     (tmp_path / "elsewhere").mkdir()
     (tmp_path / "elsewhere" / ".x.part").write_bytes(b"of somebody else")
     (tmp_path / "out" / "everyone-events").symlink_to(tmp_path / "elsewhere")
-    with pytest.raises(StorageError, match="link to elsewhere"):
+    with pytest.raises(StorageError, match="is a link"):
         await archives.prepare([Export("everyone-events")])
     assert files(tmp_path / "elsewhere") == {".x.part": b"of somebody else"}
 
@@ -707,7 +707,7 @@ async def test_a_link_in_place_of_a_days_folder_is_refused(archives, tmp_path):
     await archives.prepare([Export("everyone-events")])
     (tmp_path / "elsewhere").mkdir()
     (tmp_path / "out" / PATH).parent.symlink_to(tmp_path / "elsewhere")
-    with pytest.raises(StorageError, match="link to elsewhere"):
+    with pytest.raises(StorageError, match="is a link"):
         await keep(archives)
     assert files(tmp_path / "elsewhere") == {}
 
@@ -894,7 +894,7 @@ async def test_a_definition_beside_archives_is_not_exchanged(archives, tmp_path)
     await keep(archives)
     path = tmp_path / "out" / "everyone-events" / ".export.json"
     before = path.read_bytes()
-    with pytest.raises(LedgerError, match="archives of another definition") as told:
+    with pytest.raises(LedgerError, match="exported with another definition") as told:
         await archives.prepare([Export("everyone-events")])
     assert told.value.hint
     assert path.read_bytes() == before
@@ -908,7 +908,7 @@ async def test_a_definition_that_is_none_is_told(archives, tmp_path, text):
     """A rebuild does not guess what an export was."""
     await archives.prepare([Export("a")])
     (tmp_path / "out" / "a" / ".export.json").write_bytes(text)
-    with pytest.raises(StorageError, match=r"a/\.export\.json cannot be read"):
+    with pytest.raises(StorageError, match=r"cannot read .*a/\.export\.json"):
         await archives.definitions()
 
 
@@ -973,7 +973,7 @@ async def test_an_archive_that_is_deleted_while_it_is_read_is_missing(archives, 
 async def test_an_archive_that_the_disk_does_not_give_back_is_damaged():
     """A bad sector is one archive's trouble: it can be exported anew."""
     async with Archives(Path("/proc/self")) as archives:
-        with pytest.raises(CorruptError, match="does not give"):
+        with pytest.raises(CorruptError, match="failed to read"):
             await archives.check("mem", Format.NDJSON)
 
 
@@ -990,7 +990,7 @@ async def test_what_is_no_file_is_no_archive(archives, tmp_path, what):
             os.mkfifo(place)
         case _:
             place.symlink_to(tmp_path / ("sound" if what == "link" else "nowhere"))
-    with pytest.raises(CorruptError, match="lies in its place"):
+    with pytest.raises(CorruptError, match="in place of the archive"):
         await archives.check(PATH, Format.NDJSON)
 
 

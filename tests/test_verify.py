@@ -240,7 +240,7 @@ async def test_what_lies_in_an_archives_place_is_broken_and_the_check_goes_on(pl
         (path / "mine").write_bytes(b"mine")
     else:
         path.symlink_to(place.directory / "elsewhere")
-    reason = f"a {what} lies in its place"
+    reason = f"there is a {what} in place of the archive"
     assert await verified(place) == [
         *all_sound([first]),
         Broken(second.stored.path, second, reason),
@@ -323,7 +323,10 @@ async def test_a_rebuild_moves_aside_what_lies_in_an_archives_place(place):
     place.path(half_hour(1)).unlink()
     place.path(half_hour(1)).mkdir()
     aside = f"{second.stored.path}.damaged-1"
-    assert await rebuilt(place) == [*all_sound([first]), Damaged(aside, half_hour(1), "a folder lies in its place")]
+    assert await rebuilt(place) == [
+        *all_sound([first]),
+        Damaged(aside, half_hour(1), "there is a folder in place of the archive"),
+    ]
     assert (place.directory / aside).is_dir()
 
 
@@ -470,7 +473,7 @@ async def test_a_definition_that_cannot_be_read_stops_a_rebuild_before_it_begins
     await place.fill(1, PEOPLE)
     before = (place.directory / LEDGER).read_bytes()
     (place.directory / PEOPLE.name / ".export.json").write_bytes(b"?")
-    with pytest.raises(StorageError, match="no export's definition"):
+    with pytest.raises(StorageError, match="not a valid export definition"):
         await rebuilt(place)
     assert (place.directory / LEDGER).read_bytes() == before
 

@@ -14,7 +14,7 @@ from asyncexport.core.directory_diff import suspect_days, unrecorded
 from asyncexport.core.exports import Export
 from asyncexport.errors import LedgerError, StorageError
 from asyncexport.ledger import Ledger, LedgerQueries, LedgerReader
-from asyncexport.storage import Archives, ExportFolder, archive_path, archives_of, look_into
+from asyncexport.storage import Archives, ExportFolder, archive_path, archives_of, scan_folder
 
 MOST_NAMED = 5
 """Archives named one by one; `verify` names all."""
@@ -40,7 +40,7 @@ async def check_all_recorded(
     """
     # The two take about as long, and neither waits for the other.
     found, recorded = await asyncio.gather(
-        archives.look_into(exports), ledger.look(lambda queries: [queries.stored_days(one.name) for one in exports])
+        archives.scan_folders(exports), ledger.look(lambda queries: [queries.stored_days(one.name) for one in exports])
     )
     paths: list[str] = []
     for export, stored_days in zip(exports, recorded, strict=True):
@@ -68,7 +68,7 @@ def check_recorded_in(directory: Path, exports: Sequence[Export], ledger: Ledger
 
 
 def _unrecorded_of(directory: Path, export: Export, ledger: LedgerReader) -> list[str]:
-    days = suspect_days(look_into(directory, export).days, ledger.stored_days(export.name))
+    days = suspect_days(scan_folder(directory, export).days, ledger.stored_days(export.name))
     if not days:
         return []
     return _paths_without_row(ledger, export=export, days=days, there=archives_of(directory, export, days))

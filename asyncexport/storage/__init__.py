@@ -1,29 +1,29 @@
-"""Archives on disk: written aside, checked, flushed, and only then given their name.
+"""Archives on disk: written to part files, checked, flushed, and only then renamed to their final names.
 
-1. A file under its final name is complete, checked and durable: part file, check, fsync, rename, fsync of the folder,
-   and of the folders above it where they were made for it (`archive_part`).
-2. A part file without a run is rubbish and removed at the start. Its name begins with a dot, so that no `*.gz` sees it,
-   and tells its process, so that two that write at once never write into the same file (`part_names`).
-3. A new revision's file replaces the old one in one rename, and only where its rows differ (`archive_place`).
-4. Names come from the plan alone, never from the server; nothing is written outside of the output directory, no link
-   within it is followed (`layout`, `disk`).
-5. The event loop is never blocked: a megabyte is gathered and written in one hop to a thread, while the next is
-   gathered. When the body has ended, its file is inspected in threads of which there is one a core (`inspecting`,
-   `threads`). A caller that is cancelled waits until its thread is done.
+1. A file under its final name is complete, checked and durable: write the part file, check it, fsync it, rename it,
+   fsync its folder, and fsync the parents of folders that were created for it (`archive_part`).
+2. A part file that no process writes to is garbage and removed at the next start. Its name begins with a dot, so `*.gz`
+   does not match it, and contains its process, so two processes never write to the same part file (`part_names`).
+3. A new revision's file replaces the old one in one rename, and only if its rows differ (`archive_place`).
+4. Names come from the plan, never from the server. Nothing is written outside the output directory, and no link inside
+   it is followed (`layout`, `disk`).
+5. The event loop is never blocked: each megabyte is written by a thread while the next one is collected. A complete
+   body is inspected in a pool with one thread per core (`inspecting`, `threads`). A cancelled caller waits until its
+   thread has finished.
 
-archives       the output directory: prepared, listed, archives begun and moved aside
-writer         one archive, written from the event loop
-archive_part   its part file, from the first byte to the final name
-archive_place  what stands under that name, and how another comes in its place
-inspecting     reads a file to its end: is it one whole export
-part_names     names of part files, and when one is rubbish
-definitions    what an export is, in a file beside its archives
-layout         where files lie, and what they are called
-listing        what lies below an export's folder
-disk           folders and files made, named and flushed
-threads        where all of this is done
-faults         errors of the disk in plain words
-failpoints     where a test can watch a write, make it fail, or kill the process
+archives       the output directory: preparing, listing and checking it, starting archives and moving them aside
+writer         writes one archive from the event loop
+archive_part   the part file of an archive, from its first byte to its final name
+archive_place  decides whether a new archive replaces the one under its final name
+inspecting     reads a file to its end: is it one complete export
+part_names     the names of part files, and which part files are garbage
+definitions    the definition of each export, in a file next to its archives
+layout         the paths of the files in an output directory
+listing        lists what is in an export's folder
+disk           creates, renames and flushes files and folders
+threads        the threads in which all of this runs
+faults         translates errors of the operating system
+failpoints     points where a test can watch a write, make it fail, or kill the process
 """
 
 from asyncexport.storage.archives import Archives
@@ -36,7 +36,7 @@ from asyncexport.storage.layout import (
     has_definitions,
     has_open_archives,
 )
-from asyncexport.storage.listing import ExportFolder, archives_of, look_into
+from asyncexport.storage.listing import ExportFolder, archives_of, scan_folder
 from asyncexport.storage.threads import CORES
 from asyncexport.storage.writer import ArchiveWriter
 
@@ -53,5 +53,5 @@ __all__ = [
     "has_archives",
     "has_definitions",
     "has_open_archives",
-    "look_into",
+    "scan_folder",
 ]

@@ -1,13 +1,13 @@
-"""The file of an archive that is being written, from its first byte to its final name; all of it in threads.
+"""The part file of an archive, from its first byte to its final name; everything here runs in threads.
 
-1. Its name begins with a dot, tells the process that writes it, and ends in `.part` (`part_names`). It is created anew:
-   what lies there under that name is removed, and never written into.
-2. It holds the body as it was sent. In this order: all bytes are written, the whole is inspected, the file is flushed,
-   it gets its final name, and the folder is flushed. Where the body is no archive as it is, the inspection writes one
-   beside it, which is flushed and named in its place.
-3. What stands under the final name may stay (`archive_place`).
-4. While the body is coming, only its hash is followed, and its first bytes are looked at: a page in place of a file is
-   not taken in to its end.
+1. The name begins with a dot, contains the process that writes the file, and ends in `.part` (`part_names`). The file
+   is always a new one: an existing file of that name is removed and never written to.
+2. It holds the body as sent. The order is: write all bytes, inspect the file, flush it, rename it to its final name,
+   flush the folder. If the body is not an archive as sent, the inspection writes one to a second file, which is flushed
+   and renamed instead.
+3. An archive that already has the final name may be kept instead (`archive_place`).
+4. While the body arrives, only its hash is computed and its first bytes are checked, so that an error page is not
+   downloaded to its end.
 """
 
 import contextlib
@@ -25,25 +25,25 @@ from asyncexport.core.exports import Format
 from asyncexport.core.states import Archive
 from asyncexport.storage.archive_place import ArchivePlace
 from asyncexport.storage.disk import Disk
-from asyncexport.storage.inspecting import inspect, look_at_begin, write_all
+from asyncexport.storage.inspecting import check_start, inspect, write_all
 from asyncexport.storage.part_names import part_path
 
 log = logging.getLogger(__name__)
 
-LOOKED_AT_BYTES = 64 << 10
-"""How much of a body's beginning is looked at while the rest is coming."""
+START_BYTES = 64 << 10
+"""Bytes at the start of a body that are checked while the rest arrives."""
 
 
 class ArchivePart:
-    """The file, which is made when the first bytes come. Not for two threads at once.
+    """A part file, created when the first bytes arrive. Not thread-safe.
 
     Args:
-        disk: Where.
-        path: Its final name, relative to the output directory.
-        container: What is inside.
-        wire_hashes: What the body must hash to.
-        rules: Are handed rows to look at.
-        max_row: A row of more bytes is told.
+        disk: The output directory.
+        path: The final path, relative to the output directory.
+        container: The format of the export.
+        wire_hashes: The hashes that the body must have.
+        rules: The rules that sampled rows must follow.
+        max_row: Rows longer than this many bytes are warned about.
     """
 
     def __init__(
@@ -67,65 +67,65 @@ class ArchivePart:
         self._remade = part_path(self._place.path.with_name(f"{self._place.path.name}.remade"))
         self._file: int | None = None
         self._closed = False
-        self._given_up = False
+        self._abandoned = False
 
     @property
     def is_open(self) -> bool:
-        """Whether the file was made, and neither finished nor removed."""
+        """Whether the file was created, and neither finished nor removed."""
         return self._file is not None
 
     def take(self, chunks: list[bytes], *, is_all: bool = False) -> None:
-        """Write what came of the body; `is_all`: no more will come, so that it is inspected next.
+        """Write the next chunks of the body; `is_all` if they are the last ones, so that the body is inspected next.
 
         Raises:
-            CorruptError: it cannot be one whole export.
-            StorageError: a folder on the way is a link.
-            OSError: it cannot be made, or not be written.
+            CorruptError: the body cannot be a complete export.
+            StorageError: a folder of its path is a link.
+            OSError: the file cannot be created or written.
         """
         if self._closed:
             raise AssertionError("the part file is closed")
         if self._file is None:
             self._create()
             if not is_all:
-                look_at_begin(_begin_of(chunks), self._container)
+                check_start(_first_bytes(chunks), self._container)
         for chunk in chunks:
             self._wire.feed(chunk)
         if chunks:
             with self._disk.at("part.write"):
                 write_all(self._open_file(), chunks)
 
-    def give_up(self) -> None:
-        """Nobody waits for it any more: an inspection under way ends soon."""
-        self._given_up = True
+    def abandon(self) -> None:
+        """Make an inspection in progress end soon, because its result is no longer wanted."""
+        self._abandoned = True
 
     def finish(self, proof: BodyProof, *, least_rows: int | None) -> Archive:
-        """Inspect the whole, make it durable, give it its final name; see `ArchiveWriter.commit`.
+        """Inspect the file, make it durable and rename it to its final name; see `ArchiveWriter.commit`.
 
         Raises:
-            ArchiveError: it is not one whole export.
-            FewerRowsError: it has fewer rows than that, and a sound archive has the name.
+            ArchiveError: the file is not one complete export.
+            FewerRowsError: it has too few rows to replace the intact archive of that name.
             OSError: it cannot be made durable.
-            GivenUp: nobody waits any more.
+            Abandoned: the result is no longer wanted.
         """
         found = self._inspect(proof)
         if found.is_remade:
             file = os.open(self._remade, os.O_RDONLY | os.O_CLOEXEC)
             try:
-                stands = self._put(self._remade, file, found.archive, least_rows=least_rows)
+                kept = self._put(self._remade, file, found.archive, least_rows=least_rows)
             finally:
                 os.close(file)
             self._part.unlink()
         else:
-            stands = self._put(self._part, self._open_file(), found.archive, least_rows=least_rows)
+            kept = self._put(self._part, self._open_file(), found.archive, least_rows=least_rows)
         self._close()
         self._disk.sync_folder(self._part.parent)
-        return stands
+        return kept
 
     def _put(self, made: Path, file: int, archive: Archive, *, least_rows: int | None) -> Archive:
-        return self._place.put(made, file, archive, least_rows=least_rows, rules=self._rules, goes_on=self._goes_on)
+        return self._place.put(made, file, archive, least_rows=least_rows, rules=self._rules, is_wanted=self._is_wanted)
 
     def remove(self) -> None:
-        """Remove the file. One that cannot be removed is left to the next run, which removes all part files."""
+        """Remove the file. If that fails, the next run removes it along with all abandoned part files."""
         with contextlib.suppress(OSError):
             self._close()
         for path in (self._part, self._remade):
@@ -141,31 +141,31 @@ class ArchivePart:
             proof=replace(proof, hashed=self._wire.holds),
             rules=self._rules,
             max_row=self._max_row,
-            goes_on=self._goes_on,
+            is_wanted=self._is_wanted,
             create=self._disk.make_file,
             at=self._disk.at,
         )
         if found.long_rows:
-            told = "a row" if found.long_rows == 1 else f"{found.long_rows:,} rows"
+            count = "1 row is" if found.long_rows == 1 else f"{found.long_rows:,} rows are"
             log.warning(
-                "%s: %s longer than [download] max_row (%d bytes): stored as it came, and not looked into",
-                self._path, told, self._max_row,
+                "%s: %s longer than [download] max_row (%d bytes) and stored without being parsed",
+                self._path, count, self._max_row,
             )  # fmt: skip
         return found
 
-    def _goes_on(self) -> bool:
-        return not self._given_up
+    def _is_wanted(self) -> bool:
+        return not self._abandoned
 
     def _create(self) -> None:
         self._disk.make_folder(self._part.parent)
-        # Never into what is there already, wherever that may lead.
+        # Never write to an existing file, which may be a link to elsewhere.
         with contextlib.suppress(FileNotFoundError):
-            os.unlink(self._part)  # noqa: PTH108 - for each archive
+            os.unlink(self._part)  # noqa: PTH108 - faster, and done for each archive
         with self._disk.at("part.create"):
             self._file = self._disk.make_file(self._part)
 
     def _close(self) -> None:
-        """Close the file once: its number may be another file's by the next time."""
+        """Close the file once: after that, its descriptor may belong to another file."""
         file, self._file, self._closed = self._file, None, True
         if file is not None:
             os.close(file)
@@ -176,10 +176,10 @@ class ArchivePart:
         return self._file
 
 
-def _begin_of(chunks: list[bytes]) -> bytes:
+def _first_bytes(chunks: list[bytes]) -> bytes:
     begin = b""
     for chunk in chunks:
-        if len(begin) >= LOOKED_AT_BYTES:
+        if len(begin) >= START_BYTES:
             break
         begin += chunk
-    return begin[:LOOKED_AT_BYTES]
+    return begin[:START_BYTES]

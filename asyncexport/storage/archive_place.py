@@ -1,12 +1,12 @@
-"""Where an archive belongs: what stands there, and how another comes in its place.
+"""The final path of an archive: decides whether a new archive replaces the existing one.
 
-1. A file is replaced only if its rows differ: the service writes the same rows in another order each time. Where the
-   bytes differ and the number of rows does not, a digest of them decides (`core.archive.row_digest`).
-2. One that is sound is replaced only by an archive that has the rows that the caller demands, and not far fewer than it
-   has itself (`core.replacement_guard`). One with the rows of another range is not sound, and how many they are says
-   nothing.
-3. One that no row of the ledger tells of may be newer than what comes: the ledger may be from a backup. It is replaced
-   only by an archive with more rows, and that is told.
+1. An archive is replaced only if its rows differ, because the service sends the same rows in another order each time.
+   If the bytes differ but the number of rows does not, a digest of the rows decides (`core.archive.row_digest`).
+2. An intact archive is replaced only by one that has the minimum number of rows set by the caller, and not far fewer
+   rows than itself (`core.replacement_guard`). An archive with the rows of another range is not intact: its number of
+   rows does not matter.
+3. An archive that is not in the ledger may be newer than the new one: the ledger may come from a backup. It is replaced
+   only by an archive with more rows, and a warning is logged.
 """
 
 import logging
@@ -27,16 +27,16 @@ from asyncexport.storage.inspecting import inspect
 log = logging.getLogger(__name__)
 
 COMPARED_BYTES = 256 << 10
-"""How much of two files is compared at once."""
+"""Bytes of two files that are compared at a time."""
 
 
 class ArchivePlace:
-    """The final name of an archive. All of it is for threads.
+    """The final path of an archive. All methods are called in threads.
 
     Args:
-        disk: Where.
-        path: The name.
-        container: What is inside.
+        disk: The output directory.
+        path: The absolute path.
+        container: The format of the export.
     """
 
     def __init__(self, disk: Disk, path: Path, container: Format) -> None:
@@ -52,104 +52,108 @@ class ArchivePlace:
         *,
         least_rows: int | None,
         rules: RowRules | None,
-        goes_on: Callable[[], bool],
+        is_wanted: Callable[[], bool],
     ) -> Archive:
-        """Flush an archive, and give it this name, or remove it (rules 1 to 3). The folder is still to be flushed.
+        """Flush a new archive and move it here, or remove it (rules 1 to 3). The caller has to flush the folder.
 
         Args:
-            made: Where it lies.
-            file: Its handle.
-            archive: What it is.
-            least_rows: How many rows it needs where a sound one stands here. 0: any number will do; None: the ledger
-                knows of none that stands here.
-            rules: What the rows of the bundle's archives must be like.
-            goes_on: Whether anybody waits.
+            made: The new archive's present path.
+            file: Its open descriptor.
+            archive: What the inspection found.
+            least_rows: The fewest rows that may replace an intact archive here; 0 for any number. None if the ledger
+                has no archive here.
+            rules: The rules that the rows of the bundle's archives must follow.
+            is_wanted: Returns whether the result is still wanted.
 
         Returns:
-            The archive that has the name: this one, or the one that had it before.
+            The archive that is here now: the new one, or the existing one if it was kept.
 
         Raises:
-            FewerRowsError: what stands here is sound, and is not replaced by one with so few rows.
-            OSError: it cannot be made durable.
-            GivenUp: nobody waits any more.
+            FewerRowsError: the existing archive is intact, and the new one has too few rows to replace it.
+            OSError: the new archive cannot be made durable.
+            Abandoned: the result is no longer wanted.
         """
-        stays = self._what_stays(made, archive, least_rows=least_rows, rules=rules, goes_on=goes_on)
+        kept = self._kept_archive(made, archive, least_rows=least_rows, rules=rules, is_wanted=is_wanted)
         with self._disk.at("part.fsync"):
             os.fsync(file)
-        if stays is not None:
+        if kept is not None:
             made.unlink()
-            return stays
+            return kept
         self._disk.give_name(file, made, self.path)
         return archive
 
-    def _what_stays(
+    def _kept_archive(
         self,
         made: Path,
         archive: Archive,
         *,
         least_rows: int | None,
         rules: RowRules | None,
-        goes_on: Callable[[], bool],
+        is_wanted: Callable[[], bool],
     ) -> Archive | None:
-        """The archive that stands here and is not replaced by the one that was made; None: there is none."""
+        """Return the existing archive if it is kept; None if there is none, or if the new one replaces it."""
         if not self._disk.is_file(self.path):
             return None
-        if self._has_the_bytes_of(made, archive):
+        if self._has_same_bytes(made, archive):
             return archive
         try:
-            there = inspect(
-                self.path, self._container, name=archive.path, rules=rules.anew() if rules else None, goes_on=goes_on
+            existing = inspect(
+                self.path,
+                self._container,
+                name=archive.path,
+                rules=rules.anew() if rules else None,
+                is_wanted=is_wanted,
             ).archive
-            if self._has_the_rows_of(made, archive, there, goes_on):
-                return there
+            if self._has_same_rows(made, archive, existing, is_wanted):
+                return existing
         except (FileNotFoundError, ArchiveError):
             return None
         if least_rows is None:
-            return _larger(there, archive)
-        _check_rows(there, archive, least_rows=least_rows)
+            return _unrecorded_if_kept(existing, archive)
+        _check_rows(existing, archive, least_rows=least_rows)
         return None
 
-    def _has_the_rows_of(self, made: Path, archive: Archive, there: Archive, goes_on: Callable[[], bool]) -> bool:
-        if there.rows != archive.rows:
+    def _has_same_rows(self, made: Path, archive: Archive, existing: Archive, is_wanted: Callable[[], bool]) -> bool:
+        if existing.rows != archive.rows:
             return False
-        digest = self._digest(self.path, goes_on)
-        return digest is not None and digest == self._digest(made, goes_on)
+        digest = self._digest(self.path, is_wanted)
+        return digest is not None and digest == self._digest(made, is_wanted)
 
-    def _digest(self, file: Path, goes_on: Callable[[], bool]) -> int | None:
+    def _digest(self, file: Path, is_wanted: Callable[[], bool]) -> int | None:
         digest = RowDigest()
-        inspect(file, self._container, sample=digest, goes_on=goes_on)
+        inspect(file, self._container, sample=digest, is_wanted=is_wanted)
         return digest.value
 
-    def _has_the_bytes_of(self, made: Path, archive: Archive) -> bool:
+    def _has_same_bytes(self, made: Path, archive: Archive) -> bool:
         if self.path.stat().st_size != archive.bytes:
             return False
         with self.path.open("rb") as old, made.open("rb") as new:
             return all(a == b for a, b in zip(_pieces_of(old), _pieces_of(new), strict=True))
 
 
-def _larger(there: Archive, archive: Archive) -> Archive | None:
-    """Rule 3: the archive that no row tells of, if it stays."""
-    stays = there.rows >= archive.rows
+def _unrecorded_if_kept(existing: Archive, archive: Archive) -> Archive | None:
+    """Rule 3: return the existing archive, which is not in the ledger, if it is kept."""
+    is_kept = existing.rows >= archive.rows
     log.warning(
-        "%s: an archive of %d rows stood there that the ledger knew nothing of, and one of %d rows came; %s",
-        archive.path, there.rows, archive.rows, "the first one stays" if stays else "that one takes its place",
+        "%s: the ledger has no record of the archive here (%d rows); the archive just downloaded has %d rows and %s",
+        archive.path, existing.rows, archive.rows, "was discarded" if is_kept else "replaced it",
     )  # fmt: skip
-    return there if stays else None
+    return existing if is_kept else None
 
 
-def _check_rows(there: Archive, archive: Archive, *, least_rows: int) -> None:
+def _check_rows(existing: Archive, archive: Archive, *, least_rows: int) -> None:
     """Rule 2.
 
     Raises:
-        FewerRowsError: the sound archive that is there must not be replaced by this one.
+        FewerRowsError: the existing archive is intact and must not be replaced by this one.
     """
-    too_few = archive.rows < least_rows <= there.rows
-    # What is there may be another than the ledger knows: it may be from a backup.
-    if too_few or (least_rows > 0 and is_far_fewer(archive.rows, rows_before=there.rows)):
-        raise FewerRowsError(rows_before=there.rows, rows_found=archive.rows)
+    too_few = archive.rows < least_rows <= existing.rows
+    # The existing archive may not be the one in the ledger: the file or the ledger may come from a backup.
+    if too_few or (least_rows > 0 and is_far_fewer(archive.rows, rows_before=existing.rows)):
+        raise FewerRowsError(rows_before=existing.rows, rows_found=archive.rows)
 
 
 def _pieces_of(file: BinaryIO) -> Iterator[bytes]:
-    """All that is in a file, a piece at a time."""
+    """Yield the content of a file in pieces."""
     while piece := file.read(COMPARED_BYTES):
         yield piece

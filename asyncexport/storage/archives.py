@@ -1,4 +1,4 @@
-"""The output directory: prepared for a run, its files listed, and its archives begun, checked and moved aside."""
+"""The output directory: prepares it for a run, lists its files, and starts, checks and moves aside archives."""
 
 import threading
 from collections.abc import Mapping, Sequence
@@ -20,17 +20,17 @@ from asyncexport.storage.definitions import read_definitions, write_definition
 from asyncexport.storage.disk import Disk
 from asyncexport.storage.inspecting import inspect
 from asyncexport.storage.layout import EXPORT_NAME, archive_path, folders_with_archives
-from asyncexport.storage.listing import ExportFolder, archives_of, files_below, look_into
+from asyncexport.storage.listing import ExportFolder, archives_of, files_below, scan_folder
 from asyncexport.storage.part_names import is_rubbish
 from asyncexport.storage.writer import ArchiveWriter
 
 
 class Archives:
-    """The output directory; an asynchronous context manager that ends its threads.
+    """The output directory; an async context manager that ends its threads.
 
     Args:
-        directory: Where.
-        max_row: A row of more bytes is told when it comes.
+        directory: The output directory.
+        max_row: Rows longer than this many bytes are warned about when they arrive.
     """
 
     def __init__(self, directory: Path, *, max_row: int = MAX_ROW_BYTES) -> None:
@@ -39,7 +39,7 @@ class Archives:
         self._disk = Disk(directory)
 
     async def __aenter__(self) -> Self:
-        """As it is."""
+        """Return itself."""
         return self
 
     async def __aexit__(self, *_: object) -> None:
@@ -50,14 +50,14 @@ class Archives:
         """End the threads."""
         await self._disk.close()
 
-    async def look_into(self, exports: Sequence[Export]) -> dict[str, ExportFolder]:
-        """What lies in each export's folder, by its name; nothing is changed.
+    async def scan_folders(self, exports: Sequence[Export]) -> dict[str, ExportFolder]:
+        """Return what is in each export's folder, by the export's name; changes nothing.
 
         Raises:
             StorageError: a folder cannot be read.
         """
         return await self._disk.run(
-            lambda: {export.name: look_into(self._directory, export) for export in exports},
+            lambda: {export.name: scan_folder(self._directory, export) for export in exports},
         )
 
     async def archives_of(self, export: Export, days: Sequence[int]) -> list[Range]:
@@ -75,15 +75,16 @@ class Archives:
         access: Access = Access.UMASK,
         found: Mapping[str, ExportFolder] | None = None,
     ) -> None:
-        """Make the folders, write the definitions beside them, remove what earlier runs left half-made.
+        """Create the folders, write the definitions into them, and remove abandoned part files of earlier runs.
 
         Args:
-            exports: The exports to make ready for.
-            access: Who may read what is made from now on.
-            found: What `look_into` found; None: it is looked for.
+            exports: The exports of the run.
+            access: Who may read the files and folders created from now on.
+            found: The result of `scan_folders`; None to scan the folders now.
 
         Raises:
             StorageError: the directory cannot be written.
+            LedgerError: a folder holds archives of another definition.
         """
         self._disk.access = access
         await self._disk.run(self._prepare, exports, found)
@@ -96,13 +97,13 @@ class Archives:
         wire_hashes: WireHashes | None = None,
         rules: RowRules | None = None,
     ) -> ArchiveWriter:
-        """Begin an archive; nothing is on the disk yet."""
+        """Start an archive; nothing is written to the disk yet."""
         path = archive_path(bundle, container)
         part = ArchivePart(self._disk, path, container, wire_hashes=wire_hashes, rules=rules, max_row=self._max_row)
         return ArchiveWriter(self._disk, part)
 
     async def files(self, export: str) -> list[str]:
-        """All files below an export's folder, in order, relative to the output directory (`listing`).
+        """Return all files below an export's folder, in order, relative to the output directory (`listing`).
 
         Raises:
             StorageError: a folder cannot be read.
@@ -110,11 +111,11 @@ class Archives:
         return await self._disk.run(files_below, self._directory, export)
 
     async def folders(self) -> list[str]:
-        """The names of the folders that hold archives, in order."""
+        """Return the names of the folders that hold archives, in order."""
         return await self._disk.run(folders_with_archives, self._directory)
 
     async def definitions(self) -> list[Export]:
-        """The exports whose definitions lie here.
+        """Return the exports whose definitions are stored here.
 
         Raises:
             StorageError: one cannot be read.
@@ -125,33 +126,33 @@ class Archives:
         """Read an archive to its end; return None if there is none, or if it was deleted meanwhile.
 
         Raises:
-            ArchiveError: it is not one whole export, or the disk does not give it back.
-            StorageError: it may not be read.
+            ArchiveError: it is not one complete export, or the disk cannot read it.
+            StorageError: it must not be read.
         """
-        given_up = threading.Event()
+        abandoned = threading.Event()
 
-        def look() -> Archive | None:
+        def read() -> Archive | None:
             file = self._directory / path
             with suppress(FileNotFoundError):
-                _refuse_no_file(file)
-                found = inspect(file, container, name=path, rules=rules, goes_on=lambda: not given_up.is_set())
+                _require_regular_file(file)
+                found = inspect(file, container, name=path, rules=rules, is_wanted=lambda: not abandoned.is_set())
                 # A file that is deleted while it is open can still be read to its end.
                 file.lstat()
                 return found.archive
             return None
 
-        return await self._disk.inspect(look, give_up=given_up.set)
+        return await self._disk.inspect(read, abandon=abandoned.set)
 
     async def written_at(self, path: str) -> float:
-        """When a file was written, in seconds since 1970."""
+        """Return when a file was last written, in seconds since 1970."""
         return await self._disk.run(lambda: (self._directory / path).stat().st_mtime)
 
     async def name_aside(self, path: str) -> str:
-        """The next free name, which is no archive's, for an archive that cannot be used."""
+        """Return the next free name for an archive that cannot be used; it does not look like an archive's name."""
         return await self._disk.run(self._name_aside, path)
 
     async def move_aside(self, path: str, aside: str) -> None:
-        """Give an archive that cannot be used the name that `name_aside` found."""
+        """Rename an archive that cannot be used to the name that `name_aside` found."""
         await self._disk.run(self._move_aside, path, aside)
 
     def _prepare(self, exports: Sequence[Export], found: Mapping[str, ExportFolder] | None) -> None:
@@ -163,7 +164,7 @@ class Archives:
             folder = self._directory / export.name
             self._disk.make_folder(folder)
             known = found.get(export.name) if found else None
-            for path in (known or look_into(self._directory, export)).parts:
+            for path in (known or scan_folder(self._directory, export)).parts:
                 if is_rubbish(part := self._directory / path):
                     part.unlink(missing_ok=True)
             write_definition(self._disk, export)
@@ -175,14 +176,14 @@ class Archives:
         self._disk.move_aside(self._directory / path, self._directory / aside)
 
 
-def _refuse_no_file(path: Path) -> None:
-    """Make sure that a file lies there: what a link leads to is not what was stored.
+def _require_regular_file(path: Path) -> None:
+    """Make sure that there is a regular file: an archive is never stored as a link.
 
     Raises:
-        CorruptError: it is anything else.
+        CorruptError: there is something else.
         FileNotFoundError: there is nothing.
     """
     kind = path.lstat().st_mode
     if not S_ISREG(kind):
-        what = "a folder" if S_ISDIR(kind) else "a link" if S_ISLNK(kind) else "no file"
-        raise CorruptError(f"{what} lies in its place")
+        what = "a folder" if S_ISDIR(kind) else "a link" if S_ISLNK(kind) else "a special file"
+        raise CorruptError(f"there is {what} in place of the archive")

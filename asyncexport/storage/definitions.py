@@ -1,6 +1,6 @@
-"""The definitions of exports, one file beside each export's archives: what a lost ledger is rebuilt from.
+"""The definitions of exports, one file in each export's folder, so that a lost ledger can be rebuilt.
 
-It is written before the first archive, and rewritten in one rename if the definition changed.
+The file is written before the first archive, and replaced in one rename if the definition changes.
 """
 
 import os
@@ -16,11 +16,11 @@ from asyncexport.storage.part_names import part_path
 
 
 def write_definition(disk: Disk, export: Export) -> None:
-    """Write an export's definition durably into its folder, unless it is there already.
+    """Write an export's definition durably into its folder, unless it is already there.
 
     Raises:
-        LedgerError: archives lie there, and another definition beside them says what they are.
-        OSError: it cannot be written.
+        LedgerError: the folder holds archives of another definition.
+        OSError: the definition cannot be written.
     """
     text = orjson.dumps({"name": export.name, **export.definition.to_dict()}, option=orjson.OPT_INDENT_2) + b"\n"
     folder = disk.directory / export.name
@@ -29,8 +29,8 @@ def write_definition(disk: Disk, export: Export) -> None:
         return
     if holds_archives(folder) and (known := _read(path)) not in (None, export.definition):
         raise LedgerError(
-            f"{folder} holds archives of another definition than the export {export.name!r} has now: {known}",
-            hint="give the export a name of its own, choose another [output] directory, or change its definition back",
+            f"{folder} holds archives that were exported with another definition of {export.name!r}: {known}",
+            hint="rename the export, choose another [output] directory, or change its definition back",
         )
     aside = part_path(path)
     with disk.at("definition.write"), os.fdopen(disk.make_file(aside), "wb") as file:
@@ -43,11 +43,11 @@ def write_definition(disk: Disk, export: Export) -> None:
 
 
 def read_definitions(directory: Path) -> list[Export]:
-    """The exports whose definitions lie in an output directory, in order of their names.
+    """Return the exports whose definitions are in an output directory, in order of their names.
 
     Raises:
-        StorageError: one of them is no definition.
-        OSError: one cannot be read.
+        StorageError: a file is not a valid definition.
+        OSError: a file cannot be read.
     """
     found = []
     for path in sorted(directory.glob(f"*/{DEFINITION_NAME}")):
@@ -55,12 +55,12 @@ def read_definitions(directory: Path) -> list[Export]:
             data = orjson.loads(path.read_bytes())
             found.append(Export(path.parent.name, Definition.from_dict(data)))
         except (ValueError, KeyError, TypeError) as error:
-            raise StorageError(f"{path} cannot be read: it is no export's definition") from error
+            raise StorageError(f"cannot read {path}: it is not a valid export definition") from error
     return found
 
 
 def _read(path: Path) -> Definition | None:
-    """The definition that lies there; None where there is none, or nobody can read it."""
+    """Return the definition at this path; None if there is none or it is invalid."""
     try:
         return Definition.from_dict(orjson.loads(path.read_bytes()))
     except (FileNotFoundError, ValueError, KeyError, TypeError):

@@ -1,4 +1,4 @@
-"""The disk under an output directory: folders and files that are made, named and flushed."""
+"""The disk under an output directory: creates, renames and flushes files and folders."""
 
 import errno
 import os
@@ -16,14 +16,14 @@ from asyncexport.storage.threads import DiskThreads
 
 
 class Disk(DiskThreads):
-    """What lies under a directory.
+    """File operations under an output directory.
 
     Args:
-        directory: Where.
+        directory: The output directory.
 
     Attributes:
-        access: Who may read what is made.
-        is_prepared: The directory was made for a run: from now on it is never made anew, wherever it went.
+        access: Who may read the files and folders that are created.
+        is_prepared: Whether the directory exists for this run: it is not created again if it disappears after that.
     """
 
     def __init__(self, directory: Path) -> None:
@@ -36,19 +36,19 @@ class Disk(DiskThreads):
 
     @contextmanager
     def at(self, name: str) -> Iterator[None]:
-        """Around a write: its failpoints, the second unless it failed."""
+        """Announce a write's failpoints: one before it, and one after it unless it failed."""
         self._failpoint(f"{name}:before")
         yield
         self._failpoint(f"{name}:after")
 
     def make_folder(self, folder: Path) -> None:
-        """Make a folder and what is missing above it, each flushed into the one it lies in.
+        """Create a folder and its missing parents, and flush the parent of each.
 
-        One that is there already may have been made by a thread, or a run, that has not flushed it: one below the
-        directory is, once.
+        The parent of an existing folder below the directory is flushed once, too: the thread or run that created the
+        folder may not have flushed it.
 
         Raises:
-            StorageError: it is a link, so that what is written into it would lie elsewhere.
+            StorageError: the folder is a link, so files written into it would end up elsewhere.
         """
         with self._making_folders:
             if folder == self.directory or not self._is_there(folder):
@@ -61,7 +61,7 @@ class Disk(DiskThreads):
         kind = _kind(folder)
         if S_ISLNK(kind):
             raise StorageError(
-                f"{folder} is a link to elsewhere", hint="put a folder there, or link the whole directory"
+                f"{folder} is a link", hint="replace it by a folder, or make the whole output directory a link"
             )
         return S_ISDIR(kind)
 
@@ -78,28 +78,28 @@ class Disk(DiskThreads):
             self.sync_folder(one.parent)
 
     def make_file(self, path: Path) -> int:
-        """A handle to write to a new file.
+        """Create a new file and return a descriptor to write to it.
 
         Raises:
-            FileExistsError: something has that name; it is not followed.
+            FileExistsError: there is something of that name; a link is not followed.
         """
         return os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, self.access.file_mode)
 
     def is_file(self, path: Path) -> bool:
-        """Whether a file lies there, and neither a folder nor a link."""
+        """Whether there is a regular file at the path, and not a folder or a link."""
         return S_ISREG(_kind(path))
 
     def give_name(self, file: int, part: Path, final: Path) -> None:
-        """Give the part file with this handle its final name. A folder under that name is moved aside.
+        """Rename the part file with this descriptor to its final name. A folder of that name is moved aside.
 
         Raises:
-            LedgerLockedError: another process has put another file in its place.
+            LedgerLockedError: another process has replaced the part file.
         """
         ours, there = os.fstat(file), part.lstat()
         if (ours.st_dev, ours.st_ino) != (there.st_dev, there.st_ino):
             raise LedgerLockedError(
                 f"another process has replaced {part}: two runs write to {self.directory} at the same time",
-                hint="see to it that only one run uses a directory, then run the same command again",
+                hint="make sure that only one run uses a directory, then run the same command again",
             )
         if S_ISDIR(_kind(final)):
             self.move_aside(final, self.name_aside(final))
@@ -107,20 +107,20 @@ class Disk(DiskThreads):
             part.replace(final)
 
     def name_aside(self, path: Path) -> Path:
-        """The next free name, which is no archive's, for what cannot be used."""
+        """Return the next free name for something that cannot be used; it does not look like an archive's name."""
         number = 1
         while os.path.lexists(aside := path.with_name(f"{path.name}.damaged-{number}")):
             number += 1
         return aside
 
     def move_aside(self, path: Path, aside: Path) -> None:
-        """Give it that name, durably."""
+        """Rename it durably."""
         with self.at("aside"):
             path.rename(aside)
         self.sync_folder(path.parent)
 
     def sync_folder(self, folder: Path) -> None:
-        """Flush the names in a folder, where the file system can do that; a run is told once where it cannot."""
+        """Flush the entries of a folder if the file system supports that (if not, `hold` has warned about it)."""
         handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
         try:
             with self.at("folder.fsync"):
@@ -133,7 +133,7 @@ class Disk(DiskThreads):
 
 
 def _kind(path: Path) -> int:
-    """What lies there, and is not followed if it is a link; 0: nothing."""
+    """Return the file mode of what is at the path, without following a link; 0 if there is nothing."""
     try:
         return os.lstat(path).st_mode
     except FileNotFoundError:

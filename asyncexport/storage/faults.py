@@ -1,4 +1,4 @@
-"""What the system says of a disk, in plain words."""
+"""Translates errors of the operating system into the package's own."""
 
 import errno
 import os
@@ -8,8 +8,8 @@ from asyncexport.core.file_faults import FileFault, directory_gone, file_fault
 from asyncexport.errors import StorageError
 
 
-def in_plain_words(error: OSError, directory: Path) -> StorageError:
-    """The error of ours for what the system raised."""
+def storage_error(error: OSError, directory: Path) -> StorageError:
+    """Return our error for an error of the operating system."""
     where = error.filename or directory
     inodes = error.errno != errno.ENOSPC or _has_inodes(directory)
     fault = file_fault(error.errno, place=str(where), directory=str(directory), has_inodes=inodes)
@@ -20,13 +20,13 @@ def in_plain_words(error: OSError, directory: Path) -> StorageError:
             return _error_of(directory_gone(str(directory)))
         case errno.EACCES | errno.EPERM | errno.EROFS:
             return StorageError(
-                f"{where} cannot be used: {error.strerror}",
-                hint="check who owns the directory, or choose another by [output] directory",
+                f"cannot use {where}: {error.strerror}",
+                hint="check the owner and the permissions of the directory, or choose another [output] directory",
             )
         case _:
             return StorageError(
                 f"{where}: {error.strerror or error}",
-                hint="see to the disk, then run the same command again: what is stored is kept",
+                hint="check the disk, then run the same command again: what is stored is kept",
             )
 
 
@@ -35,7 +35,7 @@ def _error_of(fault: FileFault) -> StorageError:
 
 
 def _has_inodes(directory: Path) -> bool:
-    """Whether one more file would find an inode; True where the file system does not count them."""
+    """Whether there is an inode for one more file; True if the file system does not count them."""
     try:
         found = os.statvfs(directory)
     except OSError:

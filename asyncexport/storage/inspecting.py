@@ -1,12 +1,12 @@
-"""Reading a file to its end: is it one whole export, and what archive does it make?
+"""Reads a file to its end: is it one complete export, and what archive results from it?
 
-1. It is the only judge of a file: of a body that was just received, of an archive that `verify` looks at, and of one
-   that stands where another is to go.
-2. It runs in a thread, without a break and without the event loop: what it calls for each piece lets go of the
-   interpreter, so that as many files as there are cores are read at the same time.
-3. A body that is no archive as it is is written anew on the way. Only of several members that shows late: what was read
-   up to there is read again.
-4. Its caller may give it up: then it ends within a piece, unless it is nearly over anyway.
+1. All files are judged here: a body that was just received, an archive that `verify` checks, and an existing archive
+   that another one may replace.
+2. An inspection runs in one thread from start to end, without the event loop. The functions called for each piece
+   release the interpreter lock, so one file per core is read in parallel.
+3. A body that is not an archive as sent is rewritten while it is read. If it turns out late that gzip has several
+   members, the file is read again from the beginning.
+4. The caller may abandon an inspection: it then ends within one piece, unless it is nearly finished.
 """
 
 import errno
@@ -24,24 +24,24 @@ from asyncexport.core.exports import Format
 from asyncexport.errors import CorruptError
 
 READ_BYTES = 128 << 10
-"""How much of a file is read at once. With a megabyte it takes a quarter longer: what is left of it is copied for each
-piece that is inflated."""
+"""Bytes read from a file at a time. With a megabyte, an inspection takes a quarter longer, because the unread rest is
+copied for each piece that is decompressed."""
 
 SOON_PIECES = 8
-"""An inspection of no more pieces than this, some megabytes, is brought to its end though nobody waits for it."""
+"""An inspection of at most this many pieces, some megabytes, is finished even if it was abandoned."""
 
 
-class GivenUp(Exception):  # noqa: N818 - it is no error: nobody waits any more
-    """Nobody waits for the result."""
+class Abandoned(Exception):  # noqa: N818 - not an error: the caller no longer wants the result
+    """The inspection was abandoned: its result is no longer wanted."""
 
 
 def create_file(path: Path) -> int:
-    """A handle to write to a new file."""
+    """Create a new file and return a descriptor to write to it."""
     return os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
 
 
-def _goes_on() -> bool:
-    """Somebody waits."""
+def _is_wanted() -> bool:
+    """Return True: the default for callers that never abandon an inspection."""
     return True
 
 
@@ -55,34 +55,34 @@ def inspect(
     rules: RowRules | None = None,
     sample: RowSample | None = None,
     max_row: int = MAX_ROW_BYTES,
-    goes_on: Callable[[], bool] = _goes_on,
+    is_wanted: Callable[[], bool] = _is_wanted,
     create: Callable[[Path], int] = create_file,
     at: Callable[[str], AbstractContextManager[None]] = lambda _: nullcontext(),
 ) -> Inspected:
     """Read a file to its end.
 
     Args:
-        file: Where it lies.
-        container: What is inside.
-        name: What its archive is called, relative to the output directory.
-        rewrite_to: Where an archive is written, not flushed, if this file is none as it is: plain, gzip in gzip, of
-            several members, padded. What lies there is removed. Without it such a file is refused, but for several
-            members.
-        proof: What is known of it besides.
-        rules: Are handed the first, the last and every 1,000th row.
-        sample: Takes the rows that are looked at, where these are others than those.
-        max_row: Rows of more bytes are counted.
-        goes_on: Asked often: whether anybody waits for the result.
-        create: Gives a handle to write to a file that it makes.
-        at: Entered around each write: its failpoints.
+        file: The path of the file.
+        container: The format of the export.
+        name: The path of its archive, relative to the output directory, for the result.
+        rewrite_to: The path to which an archive is written, without a flush, if the file is not one itself: plain, gzip
+            in gzip, gzip of several members, padded. An existing file there is removed. Without this argument, such
+            files are refused, except for gzip of several members.
+        proof: What is known about the file from outside.
+        rules: The rules that the first, the last and every 1,000th row must follow.
+        sample: Takes the sampled rows instead of `rules`.
+        max_row: Rows longer than this many bytes are counted.
+        is_wanted: Called often; returns whether the result is still wanted.
+        create: Creates a file and returns a descriptor to write to it.
+        at: A context manager entered around each write, for its failpoints.
 
     Raises:
-        ArchiveError: it is not one whole export, see `Inspector.close`, or the disk does not give it back.
-        FileNotFoundError: there is none.
-        OSError: it may not be read, or no archive can be written.
-        GivenUp: nobody waits any more.
+        ArchiveError: the file is not one complete export, see `Inspector.close`, or the disk cannot read it.
+        FileNotFoundError: there is no such file.
+        OSError: the file must not be read, or the archive cannot be written.
+        Abandoned: the result is no longer wanted.
     """
-    sample, watch = sample or RowSample(rules), _Watch(goes_on)
+    sample, watch = sample or RowSample(rules), _Watch(is_wanted)
     with _Rewrite(rewrite_to, create, at) as rewrite, file.open("rb", buffering=0) as opened:
         write = rewrite.write if rewrite_to else None
         inspector = Inspector(container, path=name, write=write, sample=sample, max_row=max_row, watch=watch)
@@ -96,22 +96,22 @@ def inspect(
         return inspector.close(proof)
 
 
-def look_at_begin(begin: bytes, container: Format) -> None:
-    """Look at the first bytes of a body that is still coming, and at no more than the first megabytes in them.
+def check_start(begin: bytes, container: Format) -> None:
+    """Check the first bytes of a body that is still arriving, up to some megabytes of what they decompress to.
 
     Raises:
-        CorruptError: it can be no whole export, whatever comes.
+        CorruptError: the body cannot become a complete export.
     """
-    with suppress(GivenUp):
+    with suppress(Abandoned):
         Inspector(container, write=_discard, watch=_Watch(lambda: False)).feed(begin)
 
 
 def _discard(_piece: bytes) -> None:
-    """Takes a piece that is not to be written anywhere."""
+    """Drop a piece."""
 
 
 def _read_into(inspector: Inspector, file: BinaryIO) -> bool:
-    """Read all of it; False where another pass is needed."""
+    """Read all of the file; return False if another pass is needed."""
     while piece := _read(file):
         inspector.feed(piece)
         if inspector.needs_another_pass:
@@ -125,24 +125,24 @@ def _read(file: BinaryIO) -> bytes:
     except OSError as error:
         if error.errno != errno.EIO:
             raise
-        raise CorruptError("the disk does not give the archive back: it cannot be read to its end") from error
+        raise CorruptError("the disk failed to read the archive to its end (I/O error)") from error
 
 
 class _Watch:
-    """Ends an inspection that nobody waits for, unless it is soon over anyway."""
+    """Ends an abandoned inspection, unless it is nearly finished."""
 
-    def __init__(self, goes_on: Callable[[], bool]) -> None:
-        self._goes_on = goes_on
+    def __init__(self, is_wanted: Callable[[], bool]) -> None:
+        self._is_wanted = is_wanted
         self._pieces = 0
 
     def __call__(self) -> None:
         self._pieces += 1
-        if self._pieces > SOON_PIECES and not self._goes_on():
-            raise GivenUp
+        if self._pieces > SOON_PIECES and not self._is_wanted():
+            raise Abandoned
 
 
 class _Rewrite:
-    """The archive that is made of a file which is none; the file is made with its first piece."""
+    """The archive that is written if the inspected file is not one itself; its file is created with the first piece."""
 
     def __init__(
         self,
@@ -162,19 +162,19 @@ class _Rewrite:
         self._close()
 
     def write(self, piece: bytes) -> None:
-        """Add a piece."""
+        """Append a piece."""
         if self._file is None:
             self._file = self._created()
         with self._at("part.write"):
             write_all(self._file, [piece])
 
     def begin_again(self) -> None:
-        """Nothing of what was written counts."""
+        """Discard what was written; the next piece starts a new file."""
         self._close()
 
     def _created(self) -> int:
         if self._path is None:
-            raise AssertionError("an archive has nowhere to go")
+            raise AssertionError("there is no path to write the archive to")
         with suppress(FileNotFoundError):
             self._path.unlink()
         with self._at("part.create"):
@@ -187,7 +187,7 @@ class _Rewrite:
 
 
 def write_all(file: int, chunks: list[bytes]) -> None:
-    """Write chunks, also where the system takes them in part; at most as many as it takes at once (1,024)."""
+    """Write all chunks, also after a partial write; at most 1,024, the system's limit for one call."""
     left = os.writev(file, chunks) - sum(map(len, chunks))
     if left:
         rest = b"".join(chunks)[left:]

@@ -1,8 +1,8 @@
-"""Where files lie in an output directory, and what they are called.
+"""The paths of the files in an output directory.
 
-1. An archive is `EXPORT/date=YYYY-MM-DD/START_END.FORMAT.gz`, an export's definition is `EXPORT/.export.json`.
-2. Names come from the export and the bundle alone, never from the server.
-3. A path that this module did not make is no archive, even if it looks like one.
+1. An archive is `EXPORT/date=YYYY-MM-DD/START_END.FORMAT.gz`; an export's definition is `EXPORT/.export.json`.
+2. Names come from the export and the bundle, never from the server.
+3. A path is an archive's only if it is exactly the one that this module makes for its bundle.
 """
 
 import re
@@ -15,21 +15,21 @@ DEFINITION_NAME = ".export.json"
 """The file in an export's folder that holds its definition."""
 
 EXPORT_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
-"""An export's name that can be the name of its folder."""
+"""The names of exports that can be names of folders."""
 
 ARCHIVE_NAME = re.compile(r"(\d{8}T\d{6}Z)_(\d{8}T\d{6}Z)\.(ndjson|csv|json)\.gz", re.ASCII)
 """The name of an archive: start, end and format of its bundle."""
 
 
 def archive_path(bundle: Bundle, container: Format) -> str:
-    """Where a bundle's archive lies, relative to the output directory."""
+    """Return the path of a bundle's archive, relative to the output directory."""
     span = bundle.range
     name = f"{compact(span.start)}_{compact(span.end)}.{container.value}.gz"
     return f"{bundle.export}/date={day(span.start)}/{name}"
 
 
 def archive_range(path: str) -> Range | None:
-    """The range that an archive's path names; None where the path is no archive's."""
+    """Return the range in an archive's path; None if the path is not an archive's."""
     folder, _, name = path.rpartition("/")
     found = ARCHIVE_NAME.fullmatch(name)
     if not found:
@@ -42,33 +42,33 @@ def archive_range(path: str) -> Range | None:
 
 
 def archive_bundle(export: str, path: str, container: Format) -> Bundle | None:
-    """The bundle of an export whose archive has this path; None where the path is none of its archives'."""
+    """Return the bundle of an export whose archive has this path; None if the path is not one of its archives'."""
     span = archive_range(path)
     bundle = None if span is None else Bundle(export, span)
     return bundle if bundle is not None and path == archive_path(bundle, container) else None
 
 
 def has_archives(directory: Path) -> bool:
-    """Whether an output directory holds any archive. It reads the disk: not for an event loop."""
+    """Whether an output directory holds any archive. Reads the disk: do not call it in the event loop."""
     return any(ARCHIVE_NAME.fullmatch(path.name) for path in directory.glob("*/date=*/*.gz"))
 
 
 def folders_with_archives(directory: Path) -> list[str]:
-    """The names of the folders that hold archives, in order. It reads the disk: not for an event loop."""
+    """Return the names of folders that hold archives, in order. Reads the disk: do not call it in the event loop."""
     return sorted(
         folder.name for folder in directory.iterdir() if EXPORT_NAME.fullmatch(folder.name) and holds_archives(folder)
     )
 
 
 def holds_archives(folder: Path) -> bool:
-    """Whether an export's folder holds any archive, of whatever format. It reads the disk: not for an event loop."""
+    """Whether an export's folder holds any archive, of any format. Reads the disk: do not call it in the event loop."""
     return any(ARCHIVE_NAME.fullmatch(path.name) for path in folder.glob("date=*/*.gz"))
 
 
 def has_open_archives(directory: Path) -> bool:
-    """Whether others than their owner may read archives that lie there, by the first of them that is found.
+    """Whether archives are accessible to other users than their owner, judged by the first archive that is found.
 
-    It reads the disk: not for an event loop.
+    Reads the disk: do not call it in the event loop.
     """
     found = (path for path in directory.glob("*/date=*/*.gz") if ARCHIVE_NAME.fullmatch(path.name))
     first = next(found, None)
@@ -76,5 +76,5 @@ def has_open_archives(directory: Path) -> bool:
 
 
 def has_definitions(directory: Path) -> bool:
-    """Whether an output directory holds any export's definition. It reads the disk: not for an event loop."""
+    """Whether an output directory holds any export's definition. Reads the disk: do not call it in the event loop."""
     return any(True for _ in directory.glob(f"*/{DEFINITION_NAME}"))

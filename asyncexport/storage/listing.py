@@ -1,9 +1,9 @@
-"""What lies below an export's folder.
+"""Lists what is below an export's folder.
 
-1. It is walked level by level, not by recursion: nobody's folders are too deep.
-2. A link is listed and not followed, but for a day's folder: days may lie on another disk. `verify` reads them there,
-   so a rebuild finds them there, too.
-3. A folder that cannot be read is an error: what lies in it would be taken for missing.
+1. The folders are walked with a list, not by recursion, so no folder is too deep.
+2. A link is listed but not followed, except for a day's folder: days may be on another disk, where `verify` and a
+   rebuild read them.
+3. A folder that cannot be read is an error: otherwise its archives would count as missing.
 """
 
 import errno
@@ -18,13 +18,13 @@ from asyncexport.core.exports import Export
 from asyncexport.storage.layout import ARCHIVE_NAME, DEFINITION_NAME, archive_bundle
 
 DAY_PREFIX = "date="
-"""What the name of a day's folder begins with."""
+"""The prefix of the name of a day's folder."""
 
 
 def files_below(directory: Path, export: str) -> list[str]:
-    """All files below an export's folder, in order, relative to the output directory.
+    """Return all files below an export's folder, in order, relative to the output directory.
 
-    Links, what is no file, and folders with an archive's name are among them. Part files and the definition are not.
+    Links, special files and folders with an archive's name are included. Part files and the definition are not.
 
     Raises:
         OSError: a folder cannot be read.
@@ -43,10 +43,10 @@ def files_below(directory: Path, export: str) -> list[str]:
 
 
 class ExportFolder(NamedTuple):
-    """What lies in the folders of an export's days, as far as a run looks before its first request.
+    """What a run reads from the folders of an export's days before its first request.
 
     Attributes:
-        days: What the archives of each day come to, by the second that the day begins with.
+        days: The tally of the archives of each day, by the day's first second.
         parts: The part files, relative to the output directory.
     """
 
@@ -54,11 +54,11 @@ class ExportFolder(NamedTuple):
     parts: list[str]
 
 
-def look_into(directory: Path, export: Export) -> ExportFolder:
-    """Look once into each day's folder.
+def scan_folder(directory: Path, export: Export) -> ExportFolder:
+    """List each day's folder of an export once.
 
     Raises:
-        OSError: one cannot be read.
+        OSError: a folder cannot be read.
     """
     days: dict[int, DayTally] = {}
     parts: list[str] = []
@@ -67,7 +67,7 @@ def look_into(directory: Path, export: Export) -> ExportFolder:
         if _is_part(entry.name):
             parts.append(folder)
         elif entry.name.startswith(DAY_PREFIX) and _is_folder(entry, top=True):
-            names = os.listdir(directory / folder)  # noqa: PTH208 - bare names, a hundred thousand of them
+            names = os.listdir(directory / folder)  # noqa: PTH208 - there may be a hundred thousand names
             parts += [f"{folder}/{name}" for name in names if name[0] == "." and _is_part(name)]
             if (day := _day_of(entry.name)) is not None:
                 days[day] = day_tally(names, export.definition.format)
@@ -75,7 +75,7 @@ def look_into(directory: Path, export: Export) -> ExportFolder:
 
 
 def archives_of(directory: Path, export: Export, days: Iterable[int]) -> list[Range]:
-    """The ranges of the archives in the folders of these days, each by the second that it begins with.
+    """Return the ranges of the archives in the folders of these days; a day is given by its first second.
 
     Raises:
         OSError: a folder cannot be read.
@@ -95,7 +95,7 @@ def _is_part(name: str) -> bool:
 
 
 def _day_of(name: str) -> int | None:
-    """The second that a day begins with, by its folder's name; None where it names none."""
+    """Return the first second of a day from its folder's name; None if the name is not a day's."""
     try:
         moment = read_moment(name.removeprefix(DAY_PREFIX), now=0)
     except ValueError:
@@ -104,13 +104,13 @@ def _day_of(name: str) -> int | None:
 
 
 def _is_folder(entry: "os.DirEntry[str]", *, top: bool) -> bool:
-    """Whether to look into it; `top`: it lies right in the export's folder."""
+    """Whether to list the entry's content; `top` if the entry is directly in the export's folder."""
     try:
         if entry.is_symlink():
             return top and entry.name.startswith(DAY_PREFIX) and entry.is_dir()
         return entry.is_dir() and not ARCHIVE_NAME.fullmatch(entry.name)
     except OSError:
-        # A link that leads nowhere, or in a circle.
+        # A broken link, or a loop of links.
         return False
 
 
@@ -121,6 +121,6 @@ def _entries(folder: Path) -> Iterator["os.DirEntry[str]"]:
     except FileNotFoundError:
         return
     except OSError as error:
-        # So deep that no archive of ours can lie there.
+        # Too deep for an archive of ours.
         if error.errno != errno.ENAMETOOLONG:
             raise

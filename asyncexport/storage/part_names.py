@@ -1,9 +1,9 @@
-"""What a file that is being written is called, and when one that lies around is rubbish.
+"""The names of part files, and which part files are garbage.
 
-1. The name tells which process writes it: two runs that write to one directory, since its locks do nothing, never write
-   into the same file.
-2. A part file is rubbish when its process has ended, as far as that can be seen from here; else when nothing was
-   written to it for a day. One whose name tells no process was left by an earlier version.
+1. The name contains the process that writes the file. So two runs never write to the same part file, even if the locks
+   of the file system do not work and both use one directory.
+2. A part file is garbage if its process was on this machine and has ended, or if nothing was written to the file for a
+   day. A name without a process was left by an earlier version.
 """
 
 import os
@@ -14,7 +14,7 @@ from functools import cache
 from pathlib import Path
 
 ABANDONED_SECONDS = 86_400
-"""A part file of another machine is rubbish when nothing was written to it for so long."""
+"""Seconds without a write after which a part file of another machine is garbage."""
 
 _OTHER = re.compile(r"[^A-Za-z0-9]+")
 
@@ -22,12 +22,12 @@ _PART_NAME = re.compile(r"\..+\.([A-Za-z0-9-]+)-([0-9]{1,10})\.part", re.ASCII)
 
 
 def part_path(final: Path) -> Path:
-    """Where this process writes what gets a final name later; beside that, hidden from every `*.gz`."""
+    """Return the path of this process's part file for a final path: in the same folder, not matched by `*.gz`."""
     return final.with_name(f".{final.name}.{_host()}-{os.getpid()}.part")
 
 
 def is_rubbish(part: Path) -> bool:
-    """Whether nobody writes to a part file any more. This process must not have begun one yet."""
+    """Whether no process writes to a part file any more. This process must not have created part files yet."""
     found = _PART_NAME.fullmatch(part.name)
     if found is None:
         return True
@@ -42,12 +42,12 @@ def is_rubbish(part: Path) -> bool:
 
 @cache
 def _host() -> str:
-    """This machine's name, as far as it can stand in a file's name."""
+    """Return this machine's name, reduced to characters that are safe in a file's name."""
     return _OTHER.sub("-", socket.gethostname())[:64].strip("-") or "host"
 
 
 def _is_alive(pid: int) -> bool:
-    """Whether a process of this machine still runs; one that has ended and was not looked after yet does not."""
+    """Whether a process of this machine still runs; a zombie does not."""
     try:
         os.kill(pid, 0)
     except ProcessLookupError:
@@ -55,7 +55,7 @@ def _is_alive(pid: int) -> bool:
     except (OSError, OverflowError):
         return True
     try:
-        # After the program's name, which may hold anything but is the last thing in brackets.
+        # The state follows the program's name, which may contain anything but ends with the last bracket.
         state = Path(f"/proc/{pid}/stat").read_bytes().rpartition(b")")[2].split()[0]
     except (OSError, IndexError):
         return True

@@ -1,8 +1,9 @@
-"""Writing one archive from the event loop: what comes is gathered, and handed to a thread many chunks at once.
+"""Writes one archive from the event loop: collects chunks and hands many of them to a thread at a time.
 
-1. One thread works on the file at a time, while the next chunks are gathered.
-2. A caller that is cancelled waits until the thread is done: the file must not be closed or removed beneath it.
-3. A body is inspected when it has ended, in threads that do nothing else. A small one is written in the same hop.
+1. One thread works on the file at a time, while the next chunks are collected.
+2. A cancelled caller waits until the thread has finished: the file must not be closed or removed while it is in use.
+3. A complete body is inspected in threads that do nothing else. A small body is written and inspected in a single call
+   to a thread.
 """
 
 import asyncio
@@ -17,17 +18,20 @@ from asyncexport.storage.disk import Disk
 from asyncexport.storage.threads import until_over
 
 GATHER_BYTES = 1 << 20
-"""How much is handed to a thread at once: more is hardly faster, and takes memory in every download."""
+"""Bytes handed to a thread at a time: more is hardly faster and takes memory in every download."""
 
 GATHER_CHUNKS = 1024
-"""So many chunks are handed on in any case: the system takes no more at once, and the smallest take memory, too."""
+"""Chunks handed to a thread at a time, at most: the system's limit for one write, and small chunks take memory too."""
 
 
 class ArchiveWriter:
-    """One archive being filled; an asynchronous context manager that removes it unless it was committed.
+    """One archive being written; an async context manager that removes it unless it was committed.
 
-    Its file is made in the first hop to a thread, and a small archive takes no other. `received` counts the bytes of
-    the body that were taken in. After an error nothing but `discard` is of use.
+    The file is created in the first call to a thread; a small archive needs only that one. After an error, only
+    `discard` may be called.
+
+    Attributes:
+        received: Bytes of the body received so far.
     """
 
     def __init__(self, disk: Disk, part: ArchivePart) -> None:
@@ -39,11 +43,11 @@ class ArchiveWriter:
         self.received = 0
 
     async def write(self, chunk: bytes) -> None:
-        """Take in a chunk of the body.
+        """Add a chunk of the body.
 
         Raises:
-            CorruptError: it cannot be one whole export, as far as its first bytes tell.
-            StorageError: it cannot be made, or not be written.
+            CorruptError: the first bytes show that the body cannot be a complete export.
+            StorageError: the file cannot be created or written.
         """
         self._gathered.append(chunk)
         self._gathered_bytes += len(chunk)
@@ -54,30 +58,31 @@ class ArchiveWriter:
             self._writing = asyncio.create_task(self._disk.run(self._part.take, gathered))
 
     async def commit(self, proof: BodyProof, *, least_rows: int | None = 0) -> Archive:
-        """Inspect the whole, make it durable, give it its final name; what comes back is the archive that has it then.
+        """Inspect the file, make it durable and rename it to its final name; return the archive of that name.
 
-        That is the one which had it before, where its rows are the same, or where it is not on record and has more.
+        That is the existing archive if it has the same rows, or if it is not recorded and the new one has no more rows.
 
-        A caller that is cancelled gives up the inspection; once that is done, the rest is brought to its end.
+        If the caller is cancelled, the inspection is abandoned; if it was already finished, the remaining steps are
+        completed.
 
         Args:
-            proof: What is known of the body besides its bytes; whether it has its hash is found here.
-            least_rows: The fewest rows that may replace a sound archive. A file under the final name that is damaged,
-                or has itself fewer rows than this, is replaced all the same. None: no archive is on record, and one
-                that stands there all the same is replaced only by one with more rows.
+            proof: What is known about the body from outside; `hashed` is determined here.
+            least_rows: The fewest rows that may replace an intact archive. An existing archive that is damaged, or has
+                fewer rows than this itself, does not have that protection. None if no archive is recorded: an existing
+                one is then replaced only by one with more rows.
 
         Raises:
-            ArchiveError: it is not one whole export.
-            FewerRowsError: it has fewer rows than that, and a sound archive has the name.
+            ArchiveError: the file is not one complete export.
+            FewerRowsError: it has too few rows to replace the intact archive of that name.
             StorageError: it cannot be made durable.
         """
         await self._drain()
         gathered, self._gathered = self._gathered, []
         do = self._disk.inspect if self._part.is_open else self._disk.run
-        return await do(self._finish, gathered, proof, least_rows, give_up=self._part.give_up)
+        return await do(self._finish, gathered, proof, least_rows, abandon=self._part.abandon)
 
     async def discard(self) -> None:
-        """Remove it; nothing happens to one that was committed."""
+        """Remove the file, unless it was committed."""
         try:
             with contextlib.suppress(ExportError):
                 await self._drain()
@@ -86,15 +91,15 @@ class ArchiveWriter:
                 await self._disk.run(self._part.remove)
 
     async def __aenter__(self) -> Self:
-        """As it is."""
+        """Return itself."""
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        """Remove it unless it was committed."""
+        """Remove the file, unless it was committed."""
         await self.discard()
 
     async def _drain(self) -> None:
-        """Wait for the write under way, also when cancelled (rule 2)."""
+        """Wait for the write in progress, even if cancelled (rule 2)."""
         writing, self._writing = self._writing, None
         if writing is None:
             return
