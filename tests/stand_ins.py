@@ -204,7 +204,7 @@ class Download(ArchiveDownload):
     owner: "Downloads"
     bundle: Bundle
     so_far: int = 0
-    look: RowLook | None = None
+    sample: RowLook | None = None
 
     async def __aexit__(self, *_: object) -> None:
         """Nothing is half-made."""
@@ -252,11 +252,11 @@ class Downloads(ArchiveDownloads):
         definition: Definition,
         *,
         least_rows: int | None = 0,
-        new_look: Callable[[], RowLook] | None = None,
+        new_sample: Callable[[], RowLook] | None = None,
     ) -> Download:
         """Begin one."""
         self.floors.append(least_rows)
-        return Download(self, bundle, look=new_look() if new_look else None)
+        return Download(self, bundle, sample=new_sample() if new_sample else None)
 
 
 @dataclass

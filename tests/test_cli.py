@@ -781,7 +781,7 @@ def test_with_vv_a_request_names_its_bundle_or_its_operation(run, service):
     about = [line.partition(first)[2] for line in ran.err if first in line]
     assert about[0] == "sending its create, attempt 1"
     assert about[1].startswith("operation ")
-    assert about[2] == "its file is fetched from byte 0 on"
+    assert about[2] == "downloading its file from byte 0 on"
     assert about[3].startswith("stored, ")
     assert [line for line in ran.err if "/search/v1/exports/" in line]
     assert not [line for line in ran.err if "X-Goog" in line or "ignature" in line]

@@ -32,7 +32,7 @@ async def test_one_that_is_cancelled_leaves_the_answer_to_the_others():
     """The question goes on as long as anybody waits for its answer, and is asked once."""
     service = Service()
     key = KeyCheck(service.me)
-    first, second = (asyncio.create_task(key.standing()) for _ in range(2))
+    first, second = (asyncio.create_task(key.status()) for _ in range(2))
     await settled()
     first.cancel()
     await settled()
@@ -46,11 +46,11 @@ async def test_a_question_that_nobody_waits_for_is_dropped():
     """The next to doubt the key asks anew, even while the old question is being dropped."""
     service = Service()
     key = KeyCheck(service.me)
-    first = asyncio.create_task(key.standing())
+    first = asyncio.create_task(key.status())
     await settled()
     first.cancel()
     await asyncio.sleep(0)
-    second = asyncio.create_task(key.standing())
+    second = asyncio.create_task(key.status())
     await settled()
     service.answer.set()
     assert await second is KeyStatus.GOOD

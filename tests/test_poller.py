@@ -27,7 +27,7 @@ from asyncexport.core.service.resources import (
 from asyncexport.engine.budget import Budget
 from asyncexport.engine.call_turns import CallTurns
 from asyncexport.engine.key_check import KeyCheck
-from asyncexport.engine.listing import AGAIN_AFTER_SECONDS, MOST_IN_A_ROW
+from asyncexport.engine.listing import FORBIDDEN_SECONDS, MOST_IN_A_ROW
 from asyncexport.engine.poller import OperationPoller
 from asyncexport.errors import (
     GoneError,
@@ -533,11 +533,11 @@ async def test_a_list_that_was_forbidden_is_tried_again_after_half_an_hour():
         began = now()
         async with watching(Service(list_fails=RefusedError("no", status=status))) as scene:
             scene.start(5, takes=1e5)
-            await asyncio.sleep(2 * AGAIN_AFTER_SECONDS - 100)
+            await asyncio.sleep(2 * FORBIDDEN_SECONDS - 100)
             asked = [when - began for when, _, _ in scene.service.lists]
             assert len(asked) <= (2 if status == 403 else 1)
             scene.service.list_fails = None
-            await asyncio.sleep(2 * AGAIN_AFTER_SECONDS)
+            await asyncio.sleep(2 * FORBIDDEN_SECONDS)
             assert scene.poller.mode is mode
 
 

@@ -174,7 +174,7 @@ class CallTurns:
             known = replace(known, others_succeed=self.refusals.any_succeeded_since(call, trouble.since))
         next_step = decide(call, failure, known)
         if next_step is Action.CHECK_KEY:
-            standing = await self._key.standing()
+            standing = await self._key.status()
             if standing is KeyStatus.GOOD:
                 self.refusals.key_is_good()
                 self.changes.notify()

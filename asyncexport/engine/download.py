@@ -1,12 +1,13 @@
-"""From a link to a checked archive on the disk, going on where an earlier try was cut.
+"""Downloads a signed URL into a checked archive on the disk, and resumes where an earlier attempt was cut.
 
-1. A cut body is resumed with `Range` and `If-Range` where the service gave an ETag; where it answers with the whole
-   file all the same, what was written is thrown away and the file begun anew.
-2. Whether the file is one whole export is decided by the inspection (`core.archive`) when the body has ended, never
-   here. Only here it is known whether the end of the body was proved.
-3. A file is begun anew where more bytes cannot help: it is damaged, it came to its end and is not whole, it may not
-   replace the archive that is there, or the service has another file by now.
-4. Some files are believed only when they come again (`core.archive.proof`): what came before is remembered here.
+1. A cut body is resumed with `Range` and `If-Range` if the storage host gave an ETag. If it answers with the complete
+   file anyway, the bytes received so far are discarded.
+2. The inspection (`core.archive`) decides whether the file is one complete export, once the body has ended. This module
+   only passes on whether the end of the body was confirmed.
+3. The download starts from scratch if more bytes cannot help: the file is damaged, has ended but is incomplete, may not
+   replace the existing archive, or has changed at the storage host.
+4. Some files are accepted only when they come a second time (`core.archive.proof`). This module remembers what came the
+   first time.
 """
 
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -31,7 +32,7 @@ from asyncexport.errors import (
 
 
 class DownloadStream(Protocol):
-    """A download under way."""
+    """A download in progress."""
 
     offset: int
     etag: str
@@ -39,55 +40,55 @@ class DownloadStream(Protocol):
     form: BodyForm
 
     def chunks(self) -> AsyncIterator[bytes]:
-        """The bytes as they come."""
+        """Iterate over the bytes as they arrive."""
         ...
 
     @property
     def end_proved(self) -> bool:
-        """After the last chunk: whether that was proved to be the end."""
+        """Whether the end of the body was confirmed; valid after the last chunk."""
         ...
 
 
 class Source(Protocol):
-    """Where downloads come from."""
+    """The storage host that files are downloaded from."""
 
     def open(
         self, location: DownloadLink, *, offset: int = 0, etag: str = ""
     ) -> AbstractAsyncContextManager[DownloadStream]:
-        """Begin to download, from a byte on where that is possible."""
+        """Start a download, from byte `offset` on if that is possible."""
         ...
 
 
 class PartFile(Protocol):
-    """A file being filled."""
+    """A file that is being written."""
 
     received: int
 
     async def write(self, chunk: bytes) -> None:
-        """Take in what came."""
+        """Append the chunk."""
         ...
 
     async def commit(self, proof: BodyProof, *, least_rows: int | None) -> Archive:
-        """Check the whole, make it durable, give it its final name."""
+        """Check the complete file, make it durable and give it its final name."""
         ...
 
     async def discard(self) -> None:
-        """Remove it; nothing happens to one that was committed."""
+        """Remove the file unless it was committed."""
         ...
 
 
 class PartFiles(Protocol):
-    """Where part files are begun."""
+    """The place where part files are created."""
 
     def new_part(
         self, bundle: Bundle, container: Format, *, wire_hashes: WireHashes | None, rules: RowLook | None
     ) -> PartFile:
-        """Begin a file."""
+        """Create a part file."""
         ...
 
 
 class ArchiveDownloads:
-    """Brings archives from the service to the disk."""
+    """Downloads archives to the disk."""
 
     def __init__(self, source: Source, parts: PartFiles) -> None:
         self._source = source
@@ -99,24 +100,28 @@ class ArchiveDownloads:
         definition: Definition,
         *,
         least_rows: int | None = 0,
-        new_look: Callable[[], RowLook] | None = None,
+        new_sample: Callable[[], RowLook] | None = None,
     ) -> "ArchiveDownload":
-        """Begin one; with fewer than `least_rows` it does not replace a sound archive (None: none is on record).
+        """Make a download.
 
-        `new_look` gives what looks at the rows of a file that begins to come.
+        Args:
+            bundle: The bundle whose archive it is.
+            definition: What was exported.
+            least_rows: An intact archive is not replaced by a file with fewer rows; None if no archive is recorded.
+            new_sample: Makes the row sample for each new file.
         """
         return ArchiveDownload(
-            self._source, self._parts, bundle, definition.format, least_rows=least_rows, new_look=new_look
+            self._source, self._parts, bundle, definition.format, least_rows=least_rows, new_sample=new_sample
         )
 
 
 class ArchiveDownload:
-    """One archive on its way; an asynchronous context manager that removes what is half-made when left.
+    """The download of one archive; an asynchronous context manager that removes an unfinished part file on exit.
 
-    `fetch` may be called again after an error that trying again may help.
+    `fetch` may be called again after an error that a retry may help.
 
     Attributes:
-        look: What looked, or will look, at the rows of the present file.
+        sample: Samples the rows of the current file; None before the first one.
     """
 
     def __init__(
@@ -127,50 +132,51 @@ class ArchiveDownload:
         container: Format,
         *,
         least_rows: int | None = 0,
-        new_look: Callable[[], RowLook] | None = None,
+        new_sample: Callable[[], RowLook] | None = None,
     ) -> None:
         self._source = source
         self._parts = parts
         self._bundle = bundle
         self._format = container
         self._least_rows = least_rows
-        self._new_look = new_look
-        self.look: RowLook | None = None
+        self._new_sample = new_sample
+        self.sample: RowLook | None = None
         self._part: PartFile | None = None
         self._etag = ""
-        self._came_before = ""
-        self._nothing_before = False
+        self._earlier_sha256 = ""
+        self._was_empty = False
 
     async def __aenter__(self) -> Self:
-        """As it is."""
+        """Return the download itself."""
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        """Remove what is half-made."""
+        """Remove an unfinished part file."""
         await self._drop()
 
     @property
     def received(self) -> int:
-        """How many bytes of the present file have come."""
+        """Bytes received of the current file."""
         return self._part.received if self._part else 0
 
     async def fetch(self, location: DownloadLink, *, on_end: Callable[[], Awaitable[None]] | None = None) -> Archive:
-        """Fetch the rest of the file, check the whole, and put it under its final name.
+        """Download the rest of the file, check the complete file, and give it its final name.
 
-        `on_end` is awaited between: nothing more is needed of the line.
+        `on_end` is awaited after the last byte, when the connection is no longer needed.
 
         Raises:
-            IncompleteError: it was cut, stalled or its end was not proved; what came is kept for the next try.
-            UnprovedEmptyError: it has no rows, and nothing vouches for that: the next try is a second look.
-            CorruptError: it is whole and wrong; the next try begins anew.
-            ForeignRowsError, UnknownRowsError: its rows are not those that were asked for.
-            FewerRowsError: it is whole, and has far fewer rows than the sound archive that is there, which stays.
-            GoneError: the link has expired, or there is nothing behind it.
-            UnavailableError: the storage host is in trouble.
-            StorageError: the disk is.
+            IncompleteError: it was cut, it stalled or its end was not confirmed; the bytes are kept for the next
+                attempt.
+            UnprovedEmptyError: it has no rows and nothing confirms that; the next attempt is the second check.
+            CorruptError: it is complete but wrong; the next attempt starts from scratch.
+            ForeignRowsError, UnknownRowsError: its rows are not the requested ones.
+            FewerRowsError: it is complete but has far fewer rows than the intact archive, which stays.
+            GoneError: the signed URL has expired or leads nowhere.
+            UnavailableError: the storage host is unavailable.
+            StorageError: the disk is full or not writable.
         """
         offset = self.received if self._etag else 0
-        # Rule 3: what more bytes cannot mend, by how far it has got.
+        # The errors that more bytes cannot fix (rule 3), by how far the download has got.
         hopeless: tuple[type[ArchiveError], ...] = (IncompleteError,)
         try:
             async with self._source.open(location, offset=offset, etag=self._etag if offset else "") as body:
@@ -191,35 +197,35 @@ class ArchiveDownload:
         return archive
 
     def _proof_of(self, body: DownloadStream) -> BodyProof:
-        """What is known of a body that has ended, besides its bytes."""
+        """Collect what is known about a body that has ended, apart from its bytes."""
         return BodyProof(
             end_proved=body.end_proved,
             form=body.form,
-            came_before=self._came_before,
-            nothing_before=self._nothing_before,
+            came_before=self._earlier_sha256,
+            nothing_before=self._was_empty,
         )
 
     def _remember(self, error: ArchiveError) -> None:
-        """What the next try may be compared with."""
+        """Remember what the next attempt is compared with (rule 4)."""
         match error:
             case OtherHashError(sha256=sha256):
-                self._came_before = sha256
+                self._earlier_sha256 = sha256
             case UnprovedEmptyError():
-                self._nothing_before = True
+                self._was_empty = True
 
     async def _drop(self) -> None:
-        """Remove what came so far."""
+        """Discard the bytes received so far."""
         if self._part:
             await self._part.discard()
             self._part = None
 
     async def _part_for(self, body: DownloadStream) -> PartFile:
-        """The part file that this body continues, or a new one."""
+        """Return the part file that this body continues, or a new one."""
         if body.offset == 0 or body.offset != self.received:
             await self._drop()
         if self._part is None:
             self._etag = body.etag
             hashes = read_goog_hash(body.goog_hash)
-            self.look = self._new_look() if self._new_look else None
-            self._part = self._parts.new_part(self._bundle, self._format, wire_hashes=hashes, rules=self.look)
+            self.sample = self._new_sample() if self._new_sample else None
+            self._part = self._parts.new_part(self._bundle, self._format, wire_hashes=hashes, rules=self.sample)
         return self._part

@@ -1,8 +1,8 @@
-"""How many files are downloaded at once, and how many wait for their inspection meanwhile.
+"""Limits how many files are downloaded at the same time, and how many may wait for their inspection.
 
-A download gives its slot to the next when its body has ended, not when the file was inspected: the line is not idle
-while the processor works. Where as many files wait for their inspection as may be downloaded, it keeps the slot. So
-neither the disk nor memory fills with files that nobody has looked at.
+A download releases its slot when its body has ended, not when the file was inspected, so that the network is not idle
+while the CPU works. If as many files wait for inspection as may be downloaded, it keeps the slot, so that uninspected
+files do not pile up.
 """
 
 import asyncio
@@ -23,7 +23,7 @@ class DownloadSlots:
 
     @asynccontextmanager
     async def take(self) -> AsyncIterator["DownloadSlot"]:
-        """Wait for a slot, and hold it, or what it was exchanged for, until the end."""
+        """Wait for a slot, and hold it (or the inspection place it was exchanged for) until the end of the block."""
         await self.downloads.acquire()
         slot = DownloadSlot(self)
         try:
@@ -33,14 +33,14 @@ class DownloadSlots:
 
 
 class DownloadSlot:
-    """A slot that is held."""
+    """A held slot."""
 
     def __init__(self, slots: DownloadSlots) -> None:
         self._slots = slots
         self.held = slots.downloads
 
     async def end_body(self) -> None:
-        """The body has ended: exchange the slot for a place among the files that wait for their inspection."""
+        """Exchange the slot for a place among the files that wait for inspection: the body has ended."""
         await self._slots.inspections.acquire()
         self.held.release()
         self.held = self._slots.inspections

@@ -1,9 +1,10 @@
-"""What follows from a failed try to fetch a file, as the table has it (`core.service.retrying`).
+"""Decides what follows a failed attempt to fetch a file, by the table in `core.service.retrying`.
 
-1. What may be said to all bundles of an export is held back and probed for all; what is said to one bundle while others
-   get on has pauses of its own.
-2. A bundle that is given up over refusals is parked with its export, which the next run asks for first.
-3. A file that nothing vouches for is looked at a second time, some while later; no download slot is held meanwhile.
+1. If a refusal may concern all bundles of an export, its calls are paused and probed. A bundle that is refused while
+   others succeed waits on its own.
+2. A bundle that is given up because of refusals is parked with its export, whose file the next run asks for first.
+3. An empty file that nothing confirms is downloaded again some time later (the second check, `[download] second_look`).
+   It holds no download slot meanwhile.
 """
 
 import asyncio
@@ -35,15 +36,15 @@ log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
-class FileOfBundle:
-    """A file that is fetched, and how that goes.
+class BundleFile:
+    """The file of a bundle that is being fetched.
 
     Attributes:
         record: The bundle.
-        ready: Its state, which names its export at the service.
-        export: What the bundles of its export share.
-        download: The file on its way.
-        tries: How the tries went.
+        ready: Its state, which has the export id.
+        export: The state that the bundles of its export share.
+        download: The download in progress.
+        tries: The fetch attempts so far.
     """
 
     record: BundleRecord
@@ -58,21 +59,21 @@ class FileOfBundle:
         return self.export.export.name
 
     def age_seconds(self, now: float) -> float:
-        """How long ago the service was asked for it."""
+        """Seconds since the service was asked for the export."""
         return now - (self.ready.exported_at if self.ready.asked_at is None else self.ready.asked_at)
 
 
 class FetchFailures:
-    """What follows from failed tries.
+    """Decides what follows failed fetch attempts.
 
     Args:
-        moves: Where states are written.
-        call_turns: What is known of refusals.
-        rows: What is known of the rows in each export's files.
+        moves: Records states.
+        call_turns: What is known about refused calls.
+        rows: Checks the rows of each export's files.
         second_look_seconds: `[download] second_look`.
 
     Attributes:
-        second_looks: How many files without rows were to be looked at once more.
+        second_looks: Number of empty files that needed a second check.
     """
 
     def __init__(
@@ -84,31 +85,31 @@ class FetchFailures:
         self._second_look_seconds = second_look_seconds
         self.second_looks = 0
 
-    def may_be_everybodys(self, file: FileOfBundle, error: ServiceError) -> bool:
-        """Whether it is a refusal, and no other bundle of the export gets on."""
+    def may_concern_all(self, file: BundleFile, error: ServiceError) -> bool:
+        """Whether the error is a refusal, and no other bundle of the export succeeds."""
         tries, now = file.tries, self._call_turns.now()
         if not tries.is_refusal(failure_of(tries.call, error), now):
             return False
         return not self._call_turns.others_succeed(file.name, tries.call, tries.failures_of_call(now))
 
-    async def after(self, file: FileOfBundle, error: ServiceError | ArchiveError) -> BundleRecord | None:
-        """What the table says; None: it is tried again."""
+    async def after(self, file: BundleFile, error: ServiceError | ArchiveError) -> BundleRecord | None:
+        """Do what the table says; None if the file is to be fetched again."""
         tries, record, call = file.tries, file.record, file.tries.call
         failure = failure_of(call, error)
         trouble = tries.failed(failure, now=self._call_turns.now(), received=file.download.received)
-        self._tell(file, failure, error)
-        doubt = self._call_turns.refusals.ongoing(file.name, call)
+        self._report(file, failure, error)
+        refusal = self._call_turns.refusals.ongoing(file.name, call)
         known = Facts(
             has_worked=file.export.ever_stored,
             expired=file.age_seconds(self._moves.clock()) >= EXPORT_LIFE_SECONDS,
             retries_left=tries.retries_left,
-            only_this_bundle=doubt is not None and doubt.is_of(record.bundle),
-            range_is_checked=isinstance(error, ForeignRowsError) and self._rows.refuses_range(record.bundle),
-            repeatedly_no_export=isinstance(error, NoExportError) and self._rows.is_no_accident(record.bundle, error),
+            only_this_bundle=refusal is not None and refusal.is_of(record.bundle),
+            range_is_checked=isinstance(error, ForeignRowsError) and self._rows.rejects_range(record.bundle),
+            repeatedly_no_export=isinstance(error, NoExportError) and self._rows.is_repeated(record.bundle, error),
         )
         match await self._call_turns.next_after(error, file.name, call, trouble, known):
             case Action.STOP_RUN:
-                raise _for_good(error)
+                raise _as_lasting(error)
             case Action.STOP_EXPORT:
                 self._call_turns.stop(file.export, error, call)
                 raise ExportHasStopped from error
@@ -122,18 +123,18 @@ class FetchFailures:
         await self._pause(file, error, trouble)
         return None
 
-    def _tell(self, file: FileOfBundle, failure: Failure, error: ExportError) -> None:
-        """Tell what went wrong; that a file has no rows is no trouble."""
+    def _report(self, file: BundleFile, failure: Failure, error: ExportError) -> None:
+        """Report what went wrong; an empty file is only logged."""
         bundle = file.record.bundle
         if failure is Failure.NO_ROWS:
             self.second_looks += 1
-            log.info("%s: %s; looked at again in %s", bundle, error, show_duration(self._second_look_seconds))
+            log.info("%s: %s; downloading it again in %s", bundle, error, show_duration(self._second_look_seconds))
         elif failure not in (Failure.GIVEN_UP, Failure.UNAUTHORIZED):
-            is_services = failure in (Failure.UNAVAILABLE, Failure.RATE_LIMITED) and file.tries.call is Call.RESULTS
-            self._moves.tell(Retried(bundle, str(error), concerns_all=is_services))
+            is_outage = failure in (Failure.UNAVAILABLE, Failure.RATE_LIMITED) and file.tries.call is Call.RESULTS
+            self._moves.tell(Retried(bundle, str(error), concerns_all=is_outage))
 
-    async def _pause(self, file: FileOfBundle, error: ExportError, trouble: BundleFailures) -> None:
-        """Wait before the next try, unless that is held back for all bundles of the export."""
+    async def _pause(self, file: BundleFile, error: ExportError, trouble: BundleFailures) -> None:
+        """Wait before the next attempt, unless such calls are paused for all bundles of the export."""
         call_turns, tries = self._call_turns, file.tries
         failure = failure_of(tries.call, error)
         if failure is Failure.GONE:
@@ -145,8 +146,8 @@ class FetchFailures:
             await asyncio.sleep(call_turns.refusal_times.probe_wait(trouble.count))
 
 
-def _for_good(error: ExportError) -> ExportError:
-    """As what ends the run: an outage that has lasted long enough is no longer waited out."""
+def _as_lasting(error: ExportError) -> ExportError:
+    """Return the error that ends the run: an outage that has lasted too long becomes a lasting one."""
     if isinstance(error, UnavailableError):
         return UnavailableError(str(error), lasting=True, hint=error.hint)
     return error

@@ -1,17 +1,17 @@
-"""Fetching the file of a bundle's export, however often it takes.
+"""Fetches the file of a bundle's export, with as many retries as that takes.
 
-1. A link lives for minutes, so it is asked for only when a download slot is free; one that is about to expire is not
-   used again.
-2. While the file of an export can be had, it is fetched again, through a fresh link where the old one is dead. A
-   refusal makes no new export: what is refused is probed, and in the end the bundle is parked with its export
-   (`Refused`), or the export is stopped. What follows from an answer is decided by the table
-   (`core.service.retrying`).
-3. An outage and a 429 do not count as a try, and neither does a cut download that got further than any before it.
+1. A signed URL is valid for minutes, so it is requested only when a download slot is free. One that is about to expire
+   is not used again.
+2. As long as the export's file may be available, it is fetched again, through a fresh signed URL if the old one no
+   longer works. A refusal does not lead to a new export: refused calls are probed, and if that does not help the bundle
+   is parked with its export (`Refused`), or the export is stopped. The table in `core.service.retrying` decides.
+3. An outage and a 429 do not count as a fetch attempt, and neither does a cut download that got further than any
+   before.
 4. A new export of a stored bundle replaces the archive only if it does not have far fewer rows
-   (`core.replacement_guard`), the
-   archive is damaged or missing, or the user accepts it; else the bundle ends in `FewerRows`. An archive that no row
-   tells of, since the ledger is from a backup, is replaced only by one with more rows.
-5. While calls of an export are held back, its bundles take no download slot from others.
+   (`core.replacement_guard`), the archive is damaged or missing, or the user accepts fewer rows. Otherwise the bundle
+   ends in `FewerRows`. An archive that the ledger does not know (it was restored from a backup) is replaced only by one
+   with more rows.
+5. While calls of an export are paused, its bundles take no download slot from others.
 """
 
 import logging
@@ -28,7 +28,7 @@ from asyncexport.engine.calls import ExportCalls
 from asyncexport.engine.download import ArchiveDownload, ArchiveDownloads
 from asyncexport.engine.download_slots import DownloadSlots
 from asyncexport.engine.export_state import ExportState
-from asyncexport.engine.fetch_failures import FetchFailures, FileOfBundle
+from asyncexport.engine.fetch_failures import BundleFile, FetchFailures
 from asyncexport.engine.file_tries import FileTries
 from asyncexport.engine.moves import BundleMoves
 from asyncexport.engine.row_checks import RowChecks
@@ -41,16 +41,16 @@ class Fetching:
     """The downloads of a run.
 
     Args:
-        service: What gives links.
-        downloads: Where archives are brought.
-        moves: Where states are written.
-        call_turns: How long between tries, and whose trouble it is.
+        service: Returns signed URLs.
+        downloads: Downloads archives to the disk.
+        moves: Records states.
+        call_turns: What is known about refused calls, and how long to wait between attempts.
         slots: `[concurrency] downloads`.
-        accepted: Bundles whose archive is replaced by whatever comes. More may be added during the run.
+        accepted: Bundles whose archive may be replaced by one with far fewer rows. More may be added during the run.
         second_look_seconds: `[download] second_look`.
 
     Attributes:
-        rows: What is known of the rows in each export's files.
+        rows: Checks the rows of each export's files.
     """
 
     def __init__(
@@ -79,58 +79,60 @@ class Fetching:
 
     @property
     def downloading(self) -> KeysView[Bundle]:
-        """Whose file is being fetched at present, or was and goes on record."""
+        """Bundles whose file is being downloaded, inspected or recorded."""
         return self._began.keys()
 
     @property
     def received(self) -> int:
-        """Bytes that have come of files that are not whole yet."""
+        """Bytes received of files that are not complete yet."""
         return sum(download.received for download in self._files.values())
 
     @property
     def ages(self) -> list[float]:
-        """For how long each download under way has been going, in seconds."""
+        """Seconds that each download in progress has taken so far."""
         return [self._call_turns.now() - began for began in self._began.values()]
 
     @property
     def seconds_each(self) -> float | None:
-        """What a download takes, those counted in that are not done; None before the first is."""
+        """Average seconds per fetched file, including time spent on unfinished ones; None before the first file."""
         return (self._seconds + sum(self.ages)) / self._fetched if self._fetched else None
 
     @property
     def second_looks(self) -> SecondLooks:
-        """How many files were fetched, and how many of them took a second look."""
+        """How many files were fetched, and how many of them needed a second check."""
         return SecondLooks(self._fetched, min(self._failures.second_looks, self._fetched))
 
     async def fetch(self, record: BundleRecord, ready: Ready, export: ExportState) -> BundleRecord:
-        """From `Ready` to `Stored`, back to `Planned` for the next attempt, or parked.
+        """Take a bundle from `Ready` to `Stored`, back to `Planned` for the next attempt, or to a parked state.
 
         Raises:
-            ExportRefused: the export is stopped.
-            StorageError: the disk is full, or not writable.
-            UnavailableError: the service is gone for good.
+            ExportHasStopped: the export was stopped.
+            StorageError: the disk is full or not writable.
+            UnavailableError: the service was given up.
         """
         least, definition = self._least_rows(record), export.export.definition
 
-        def new_look() -> RowLook:
-            return self.rows.look(record.bundle, definition)
+        def new_sample() -> RowLook:
+            return self.rows.new_sample(record.bundle, definition)
 
-        async with self._downloads.begin(record.bundle, definition, least_rows=least, new_look=new_look) as download:
+        async with self._downloads.begin(
+            record.bundle, definition, least_rows=least, new_sample=new_sample
+        ) as download:
             self._files[record.bundle] = download
             try:
                 tries = FetchAttempts(self._moves.attempts)
-                return await self._try_on(FileOfBundle(record, ready, export, download, tries))
+                return await self._fetch_with_retries(BundleFile(record, ready, export, download, tries))
             finally:
                 del self._files[record.bundle]
 
     def _least_rows(self, record: BundleRecord) -> int | None:
-        """Rule 4, as the number of rows that a new export needs; None: no archive is on record."""
+        """Return how many rows a new export must have to replace the archive (rule 4); None if none is recorded."""
         if record.bundle in self._accepted:
             return 0
         return None if record.stored is None else least_rows(record.stored.rows)
 
-    async def _try_on(self, file: FileOfBundle) -> BundleRecord:
-        """Try until it is fetched, or given up."""
+    async def _fetch_with_retries(self, file: BundleFile) -> BundleRecord:
+        """Try until the file is stored or given up."""
         record = file.record
         while True:
             await self._tries.until_turn(file)
@@ -140,15 +142,15 @@ class Fetching:
                 if archive is None:
                     continue
                 self._fetched += 1
-                # The next download need not wait for the ledger.
+                # The slot is free by now: the next download does not wait for the ledger.
                 stored = await self._moves.note(record, _stored(archive, file.ready, record.stored))
             except FewerRowsError as error:
-                # The file came whole: another try would bring the same one.
+                # The file is complete: another download would bring the same one.
                 return await self._moves.note(record, FewerRows(error.rows_before, error.rows_found))
             except (ServiceError, ArchiveError) as error:
                 failure = error
             else:
-                self.rows.taken(record.bundle, file.download.look)
+                self.rows.stored(record.bundle, file.download.sample)
                 return stored
             finally:
                 self._note_end(record.bundle)
@@ -156,18 +158,18 @@ class Fetching:
             if ended is not None:
                 return ended
 
-    def _note_begin(self, file: FileOfBundle) -> None:
+    def _note_begin(self, file: BundleFile) -> None:
         self._began[file.record.bundle] = self._call_turns.now()
 
     def _note_end(self, bundle: Bundle) -> None:
-        """A try is over; of one that went well, what came of it is on record."""
+        """Stop the clock of a fetch attempt; if it succeeded, its result is recorded by now."""
         began = self._began.pop(bundle, None)
         if began is not None:
             self._seconds += self._call_turns.now() - began
 
 
 def _stored(archive: Archive, ready: Ready, before: Stored | None) -> Stored:
-    """The state of a bundle whose file has come; `before` is the archive that it had, and may have kept."""
+    """Make the state of a bundle whose file was stored; `before` is the archive that it had, and may have kept."""
     return Stored.of(
         archive,
         exported_at=ready.exported_at,

@@ -1,7 +1,7 @@
-"""One try to fetch a file: a link where there is none that lives, and the download through it.
+"""Makes one attempt to fetch a file: requests a signed URL if there is no valid one, then downloads through it.
 
-A link lives for minutes, so it is asked for only when a download slot is free; one that is about to expire is not used
-again. A try that is not this bundle's turn, since calls of its export are held back, gives its slot to others.
+A signed URL is valid for minutes, so it is requested only when a download slot is free. One that is about to expire is
+not used again. If calls of the export are paused and it is not this bundle's turn, the slot is released.
 """
 
 import logging
@@ -16,19 +16,19 @@ from asyncexport.engine.call_turns import CallTurn, CallTurns
 from asyncexport.engine.calls import ExportCalls
 from asyncexport.engine.download_slots import DownloadSlot
 from asyncexport.engine.export_state import ExportHasStopped
-from asyncexport.engine.fetch_failures import FetchFailures, FileOfBundle
+from asyncexport.engine.fetch_failures import BundleFile, FetchFailures
 from asyncexport.errors import ArchiveError, ServiceError
 
 log = logging.getLogger(__name__)
 
 
 class FileTries:
-    """Makes tries.
+    """Makes attempts to fetch files.
 
     Args:
-        service: What gives links.
-        call_turns: What is known of refusals.
-        failures: What follows from failed tries.
+        service: Returns signed URLs.
+        call_turns: What is known about refused calls.
+        failures: Decides what follows failed attempts.
         clock: Seconds since 1970 by the service's clock.
     """
 
@@ -40,8 +40,8 @@ class FileTries:
         self._failures = failures
         self._clock = clock
 
-    async def until_turn(self, file: FileOfBundle) -> None:
-        """Wait until the file may be asked for: nobody takes a download slot while it may not.
+    async def until_turn(self, file: BundleFile) -> None:
+        """Wait until the file may be requested, so that no download slot is taken before.
 
         Raises:
             ExportHasStopped: the export is stopped.
@@ -58,8 +58,11 @@ class FileTries:
             await call_turns.changes.wait(wait)
         raise ExportHasStopped
 
-    async def once(self, file: FileOfBundle, slot: DownloadSlot, *, begin: Callable[[], None]) -> Archive | None:
-        """One try, in a download slot; `begin` is called as it begins. None: it is not this bundle's turn."""
+    async def once(self, file: BundleFile, slot: DownloadSlot, *, begin: Callable[[], None]) -> Archive | None:
+        """Make one attempt, in a download slot; None if it is not this bundle's turn.
+
+        `begin` is called when the download begins.
+        """
         tries, download, bundle = file.tries, file.download, file.record.bundle
         if not tries.link_lives(self._clock()):
             tries.link = await self._locate(file)
@@ -68,12 +71,12 @@ class FileTries:
             return None
         tries.call = Call.DOWNLOAD
         begin()
-        log.debug("%s: its file is fetched from byte %d on", bundle, download.received)
+        log.debug("%s: downloading its file from byte %d on", bundle, download.received)
         with self._ended(turn, file):
             return await download.fetch(tries.link, on_end=slot.end_body)
 
-    async def _locate(self, file: FileOfBundle) -> DownloadLink | None:
-        """A fresh link; None: it is not this bundle's turn."""
+    async def _locate(self, file: BundleFile) -> DownloadLink | None:
+        """Request a fresh signed URL; None if it is not this bundle's turn."""
         turn = self._call_turns.turn(file.name, Call.RESULTS)
         if turn is None:
             return None
@@ -82,16 +85,16 @@ class FileTries:
             return await self._service.locate(file.ready.export_id, priority=Priority.RESULTS)
 
     @contextmanager
-    def _ended(self, turn: CallTurn, file: FileOfBundle) -> Iterator[None]:
-        """Around a call: its turn ends as the call does."""
+    def _ended(self, turn: CallTurn, file: BundleFile) -> Iterator[None]:
+        """End the turn with the result of the call inside the block."""
         try:
             yield
         except ServiceError as error:
-            if self._failures.may_be_everybodys(file, error):
+            if self._failures.may_concern_all(file, error):
                 turn.refused(error, bundle=file.record.bundle)
             raise
         except ArchiveError:
-            # The file is wrong, but the storage host gave what it has.
+            # The file is bad, but the storage host did deliver it.
             turn.succeeded()
             file.tries.succeeded()
             raise

@@ -1,10 +1,12 @@
-"""Individual polls: one request about one operation, for those that the list does not show.
+"""Polls single operations that the list does not show, one request each.
 
-1. The operation most likely to be done is asked for first, and only when that is likely enough (`core.polling`). Polls
-   are at least a second apart overall. Those of one operation are apart by `min_interval` or a share of its age.
-2. A 404 right after the create is no proof that the operation does not exist: it must be said again, a minute later.
-3. Past a waiter's deadline its operation is asked for once more; if it still runs, that waiter is told so.
-4. Refused polls are held back and probed (`core.service.refusals`). When they are believed, those who wait are told.
+1. The operation most likely to be done is polled first, and only when that is likely enough (`core.polling`). Polls
+   are at least a second apart overall. Polls of the same operation are apart by `min_interval` or a share of its age.
+2. A 404 right after the create does not prove that the operation does not exist: it must come again a minute later.
+3. After a waiter's deadline its operation is polled once more; if it still runs, that waiter gets its deadline as the
+   outcome.
+4. After a refusal, polls are paused and probed (`core.service.refusals`). Once refusals count as lasting, the waiters
+   get the error.
 """
 
 import asyncio
@@ -29,24 +31,23 @@ from asyncexport.engine.watched_operations import DueAge, WatchedOperation, Watc
 from asyncexport.errors import ServiceError
 
 SPACING_SECONDS = 1.0
-"""Between two individual polls, whichever operations they ask for."""
+"""Least time between two individual polls, of any operations."""
 
 LEAST_AGE_SHARE = 0.02
-"""Between polls of one operation at least this share of its age passes: after an hour it is not asked for each second.
-"""
+"""Polls of one operation are apart by at least this share of its age: old operations are polled less often."""
 
 
 class IndividualPolls:
     """Polls operations one by one.
 
     Args:
-        service: What is asked.
-        watched: The operations that are waited for.
-        answers: Takes in what is answered.
-        durations: How long operations take.
+        service: Makes the calls.
+        watched: The watched operations.
+        answers: Processes the answers.
+        durations: The distribution of operation durations.
         rules: The settings.
         clock: Seconds since 1970 by the service's clock.
-        call_turns: What is known of refusals.
+        call_turns: What is known about refused calls.
     """
 
     def __init__(
@@ -71,12 +72,12 @@ class IndividualPolls:
         self._last_at = -math.inf
 
     async def send_due(self, outlook: PollingOutlook, *, list_in_use: bool) -> bool:
-        """Send the polls that are due, or where polls cost only the one most likely to pay; whether any was due.
+        """Send the polls that are due (only the most promising one if polls cost tokens); return whether any was due.
 
-        `list_in_use`: whether those that the list shows are left to it.
+        `list_in_use`: whether operations that the list shows are left to the list.
 
         Raises:
-            ServiceError: one that trying again does not help.
+            ServiceError: an error that a retry does not help.
         """
         if self._call_turns.wait_seconds(ALL_EXPORTS, Call.POLL) > 0:
             return False
@@ -87,7 +88,7 @@ class IndividualPolls:
         return bool(due)
 
     async def count_running(self, operations: Sequence[WatchedOperation]) -> int:
-        """Ask for all of these; how many are still waited for afterwards."""
+        """Poll all of these; return how many still have waiters afterwards."""
         running = 0
         for one in operations:
             await self._poll_and_pause(one)
@@ -95,7 +96,7 @@ class IndividualPolls:
         return running
 
     def _due(self, outlook: PollingOutlook, *, list_in_use: bool) -> list[WatchedOperation]:
-        """The operations to ask for, the most likely to be done first."""
+        """Return the operations to poll, the most likely to be done first."""
         now = self._clock()
         candidates = [one for one in self._watched if self._may_be_polled(one, now, list_in_use=list_in_use)]
         if not candidates:
@@ -112,7 +113,7 @@ class IndividualPolls:
         return most_likely[:1] if overdue else most_likely
 
     def _may_be_polled(self, one: WatchedOperation, now: float, *, list_in_use: bool) -> bool:
-        """Whether it is to be found by individual polls at all, and the last one is long enough ago."""
+        """Whether it is found by individual polls at all, and the last poll was long enough ago."""
         if now - one.waiting_since < self._rules.deadline_seconds:
             if one.listed and list_in_use:
                 return False
@@ -120,15 +121,15 @@ class IndividualPolls:
                 return now >= one.gone_since + CONFIRMATION_SECONDS
         if one.refused_since is not None:
             return now >= one.polled_at + self._call_turns.refusal_times.probe_wait(one.refusals)
-        if one.nameless_since is not None:
+        if one.without_export_since is not None:
             return now >= one.polled_at + self._rules.min_interval_seconds
         age = min(now - one.asked_at, self._rules.deadline_seconds)
         least = max(self._rules.min_interval_seconds, LEAST_AGE_SHARE * age)
         return now >= one.polled_at + least
 
     def _due_age(self, one: WatchedOperation, chance: float) -> float:
-        """The age at which it is done with that chance, or must be asked for in any case."""
-        if one.gone_since is not None or one.nameless_since is not None or one.refused_since is not None:
+        """Return the age at which it is done with this probability, or at which it must be polled in any case."""
+        if one.gone_since is not None or one.without_export_since is not None or one.refused_since is not None:
             return 0.0
         due = one.due
         if due is None or due.estimates != self._durations.estimates or due.chance != chance:
@@ -161,4 +162,4 @@ class IndividualPolls:
             one.refusals = 0
             self._answers.settle(one, operation, is_last=bool(overdue))
             self._answers.update_estimate()
-            self._watched.tell(one, None, overdue)
+            self._watched.set_outcome(one, None, overdue)

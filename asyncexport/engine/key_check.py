@@ -43,7 +43,7 @@ class KeyCheck:
         self._waiting = 0
         self._is_refused = False
 
-    async def standing(self) -> KeyStatus:
+    async def status(self) -> KeyStatus:
         """Ask `/me` about the key (rules 1 and 3).
 
         Raises:
@@ -127,6 +127,6 @@ class CheckedCalls:
             return await asking
         except UnauthorizedError as error:
             refusal = error
-        if decide(call, Failure.UNAUTHORIZED, Facts(key=await self.key.standing())) is Action.STOP_RUN:
+        if decide(call, Failure.UNAUTHORIZED, Facts(key=await self.key.status())) is Action.STOP_RUN:
             raise refusal
         raise RefusedError(str(refusal), status=401) from refusal

@@ -1,14 +1,14 @@
-"""The list of operations: reading it, and learning what it can be used for.
+"""Reads the list of operations, and learns what it can be used for.
 
-1. Nothing is known of the list beforehand: whether its items have ids, whether the newest come first, how far back it
-   goes (reference section 3.3). That is learned while using it.
-2. A poll reads at most ⌈in flight / 100⌉ + 1 pages. Where polls cost and the newest come first, it reads no page that
-   is not worth its token. Operations that lie further back are polled individually.
-3. Where operations are missing from the pages that should show them, the list of pending operations is used instead:
-   what has vanished from it has finished, and is asked for individually. Where that fails too, and where items have no
-   ids or the list is refused, every operation is polled individually. A list that was forbidden (403) is tried again
-   half an hour later: it may have been a wall that is gone.
-4. An operation that is missing has not failed for that.
+1. Nothing is known about the list beforehand: whether its items have ids, whether the newest come first, how far back
+   it reaches (reference section 3.3). This is learned from its pages.
+2. A poll reads at most ⌈in flight / 100⌉ + 1 pages. If polls cost tokens and the newest come first, it reads only pages
+   that are worth their token. Operations further back are polled individually.
+3. If operations are missing from the pages that should show them, the list of pending operations is used instead:
+   operations that have vanished from it have finished, and are polled individually. If that fails as well, or items
+   have no ids, or the list is refused, every operation is polled individually. A list that was forbidden (403) is tried
+   again half an hour later: the block may be gone by then.
+4. An operation that is missing from the list has not failed because of that.
 """
 
 import logging
@@ -40,26 +40,26 @@ from asyncexport.errors import ServiceError
 log = logging.getLogger(__name__)
 
 MOST_IN_A_ROW = 3
-"""So many lists in a row that cannot be read, or that leave operations out, are no accident."""
+"""Number of unreadable or incomplete lists in a row after which the list is no longer relied on."""
 
-AGAIN_AFTER_SECONDS = 1800.0
-"""When a list that was forbidden is tried again."""
+FORBIDDEN_SECONDS = 1800.0
+"""Seconds after which a list that was forbidden is tried again."""
 
 LONGEST_CREATE_SECONDS = 120.0
-"""How long before the answer to its create an operation may have been made, by the service's count."""
+"""How long an operation's `createdAt` may be before the answer to its create."""
 
 
 @dataclass(slots=True)
 class ListState:
-    """What has been learned of the list.
+    """What has been learned about the list.
 
     Attributes:
         mode: How it is used.
         read_at: When it was last read.
-        newest_first: Whether it begins with the newest.
-        unreadable: How many lists in a row could not be read.
-        incomplete: How many in a row left out operations that they should have shown.
-        forbidden_at: When it was last forbidden (403); None: it was not.
+        newest_first: Whether it starts with the newest operations.
+        unreadable: Number of lists in a row that could not be read.
+        incomplete: Number of lists in a row that left out operations which they should have shown.
+        forbidden_at: When it was last forbidden (403); None if it was not.
     """
 
     mode: PollingMode = PollingMode.LIST
@@ -70,16 +70,16 @@ class ListState:
     forbidden_at: float | None = None
 
     def fall_back(self, mode: PollingMode, why: str) -> None:
-        """Find operations in another way from now on; the log says why."""
+        """Find operations in another way from now on, and log why."""
         if mode is not self.mode:
-            log.info("%s: operations are now found by %s polls", why, mode.value)
+            log.info("%s: finished operations are now found with %s polls", why, mode.value)
             self.mode = mode
 
     def note_failure(self, error: ServiceError, *, now: float) -> None:
-        """Do what the table says of a list that could not be had; an outage says nothing about the list.
+        """Do what the table says after a failed list request; an outage says nothing about the list.
 
         Raises:
-            ServiceError: one that trying again does not help.
+            ServiceError: an error that a retry does not help.
         """
         failure = failure_of(Call.LIST, error)
         match decide(Call.LIST, failure, Facts()):
@@ -93,24 +93,24 @@ class ListState:
                 if self.unreadable >= MOST_IN_A_ROW:
                     self.fall_back(PollingMode.INDIVIDUAL, f"the list of operations cannot be read ({error})")
 
-    def forgive_in_time(self, now: float) -> None:
-        """Try a list again that was forbidden half an hour ago."""
-        if self.forbidden_at is not None and now - self.forbidden_at >= AGAIN_AFTER_SECONDS:
+    def allow_after_a_while(self, now: float) -> None:
+        """Use the list again half an hour after it was forbidden."""
+        if self.forbidden_at is not None and now - self.forbidden_at >= FORBIDDEN_SECONDS:
             self.mode, self.forbidden_at, self.read_at = PollingMode.LIST, None, -math.inf
 
 
 @dataclass(slots=True)
 class ListScan:
-    """How far the list was read in one poll.
+    """The progress of one poll through the list.
 
     Attributes:
-        unseen: Operations that were on none of its pages so far, by id.
-        pages: How many pages were read.
-        token: That of the next page.
-        tokens: All that were given.
+        unseen: Operations that were on none of the pages so far, by id.
+        pages: Number of pages read.
+        token: The token of the next page.
+        tokens: All tokens so far.
         ended: Whether there are no further pages.
-        newest_first: Whether no item was newer than one before it.
-        oldest: When the oldest item was made, in seconds since 1970.
+        newest_first: Whether no item was newer than the one before it.
+        oldest: When the oldest item was created, in seconds since 1970.
     """
 
     unseen: dict[str, WatchedOperation]
@@ -122,7 +122,7 @@ class ListScan:
     oldest: float = math.inf
 
     def add(self, page: OperationsPage) -> None:
-        """Note what a page says of the list's order and of its end; a token that is repeated is an end as well."""
+        """Note the order and the end of the list that a page shows; a repeated token counts as the end."""
         for operation in page.operations:
             if operation.created_at is not None:
                 self.newest_first &= operation.created_at <= self.oldest
@@ -132,23 +132,23 @@ class ListScan:
         self.ended = not self.token or self.token in self.tokens
         self.tokens.add(self.token)
 
-    def lies_further_back(self, asked_at: float) -> bool:
-        """Whether an operation may be older than all that was read of a list that begins with the newest."""
+    def may_be_further_back(self, asked_at: float) -> bool:
+        """Whether an operation may be on a later page: the list starts with the newest, and this one may be older."""
         return self.newest_first and not self.ended and asked_at - LONGEST_CREATE_SECONDS < self.oldest
 
 
 class OperationListing:
-    """Finds finished operations by the list.
+    """Finds finished operations with the list.
 
     Args:
-        service: What is asked.
-        watched: The operations that are waited for.
-        answers: Takes in what the list says of each.
-        individual: Asks for those that have vanished from the list of pending ones.
-        durations: How long operations take.
+        service: Makes the calls.
+        watched: The watched operations.
+        answers: Processes what the list says about each.
+        individual: Polls operations that have vanished from the list of pending ones.
+        durations: The distribution of operation durations.
         rules: The settings.
         clock: Seconds since 1970 by the service's clock.
-        call_turns: Told when the list could be had.
+        call_turns: What is known about refused calls.
     """
 
     def __init__(
@@ -175,14 +175,14 @@ class OperationListing:
 
     @property
     def mode(self) -> PollingMode:
-        """How finished operations are found at present."""
+        """How finished operations are currently found."""
         return self._state.mode
 
     async def prime(self) -> None:
-        """Read one page, again and again until the service answers.
+        """Read one page, and retry until the service answers.
 
         Raises:
-            ServiceError: one that trying again does not help, and that is no refusal of the list.
+            ServiceError: an error that a retry does not help, other than a refusal of the list.
         """
         answered = False
         while not answered:
@@ -191,7 +191,7 @@ class OperationListing:
 
     def is_due(self, outlook: PollingOutlook) -> bool:
         """Whether to read the list now."""
-        self._state.forgive_in_time(self._clock())
+        self._state.allow_after_a_while(self._clock())
         waited = self._clock() - self._state.read_at
         if self.mode is PollingMode.INDIVIDUAL or waited < self._rules.min_interval_seconds:
             return False
@@ -200,7 +200,7 @@ class OperationListing:
         return list_is_due(self._pages(outlook), self._durations, outlook, waited_seconds=waited)
 
     async def poll(self, outlook: PollingOutlook) -> None:
-        """Read the list as far as that is worth it, and take in what it says.
+        """Read the list as far as its pages are worth their tokens, and process what it says.
 
         Raises:
             ServiceError: as for `prime`.
@@ -218,7 +218,7 @@ class OperationListing:
         self._answers.update_estimate()
 
     def _pages(self, outlook: PollingOutlook) -> list[list[OperationAge]]:
-        """The operations that each page should show: those added later come before, if the newest come first."""
+        """Return the operations that each page should show, assuming that the newest come first."""
         now, listed = self._clock(), self._watched.listed
         if not (outlook.polls_cost and self.mode is PollingMode.LIST and self._state.newest_first):
             return [_ages(listed, now)]
@@ -229,7 +229,7 @@ class OperationListing:
         return pages
 
     async def _scan(self, unseen: dict[str, WatchedOperation], outlook: PollingOutlook) -> ListScan | None:
-        """Read as many pages as are worth it, or until all were seen; None where the list cannot be had."""
+        """Read pages until all operations were seen or no page is worth it; None if the list is unavailable."""
         scan = ListScan(unseen)
         state = "PENDING" if self.mode is PollingMode.PENDING else ""
         most = _most_pages(len(unseen))
@@ -250,7 +250,7 @@ class OperationListing:
                 return scan
 
     async def _read_page(self, *, state: str, token: str) -> OperationsPage | None:
-        """One page; None where there is none to be had, and what that means has been noted."""
+        """Read one page; None if it is unavailable or of no use, which has been noted in the list's state."""
         try:
             page = await self._service.operations(state=state, token=token, priority=Priority.POLL)
         except ServiceError as error:
@@ -259,13 +259,13 @@ class OperationListing:
         self._state.unreadable, self._state.forbidden_at = 0, None
         self._call_turns.note_success(ALL_EXPORTS, Call.LIST)
         if any(operation.id is None for operation in page.operations):
-            self._state.fall_back(PollingMode.INDIVIDUAL, "the list of operations has no ids")
+            self._state.fall_back(PollingMode.INDIVIDUAL, "items in the list of operations have no ids")
             return None
         return page
 
     def _note_missing(self, missing: list[WatchedOperation], scan: ListScan, *, found: int) -> None:
-        """Rules 2 and 3: a list that leaves operations out cannot be relied on."""
-        left_out = [one for one in missing if not scan.lies_further_back(one.asked_at)]
+        """Stop relying on a list that leaves operations out (rules 2 and 3)."""
+        left_out = [one for one in missing if not scan.may_be_further_back(one.asked_at)]
         self._state.incomplete = self._state.incomplete + 1 if left_out else 0
         if left_out and (not found or self._state.incomplete >= MOST_IN_A_ROW):
             self._state.fall_back(PollingMode.PENDING, "running operations are not on the first pages of the list")
@@ -273,7 +273,7 @@ class OperationListing:
             read = scan.pages * LIST_SIZE
             reach = _most_pages(len(self._watched.listed)) * LIST_SIZE
             for one in missing:
-                # Where many operations were created meanwhile and it lies behind them, the next poll reaches it.
+                # If it is only behind operations that were created meanwhile, the next poll reaches it.
                 one.listed = read <= self._watched.newer_than(one) < reach
 
     async def _ask_for_vanished(self, missing: list[WatchedOperation], *, whole: bool) -> None:
@@ -288,5 +288,5 @@ def _ages(operations: Iterable[WatchedOperation], now: float) -> list[OperationA
 
 
 def _most_pages(operations: int) -> int:
-    """How many pages of the list a poll reads at most, for so many operations."""
+    """Return the greatest number of pages that a poll reads for this many operations."""
     return math.ceil(operations / LIST_SIZE) + 1

@@ -1,8 +1,8 @@
-"""What follows from a failed poll of one operation, as the table has it (`core.service.retrying`).
+"""Decides what follows a failed poll of one operation, by the table in `core.service.retrying`.
 
-1. A 404 right after the create is no proof that the operation does not exist: it must be said again, a minute later.
-2. Refused polls are held back and probed (`core.service.refusals`). When they are believed, those who wait are told.
-   So are polls that cannot be read as long as none ever could.
+1. A 404 right after the create does not prove that the operation does not exist: it must come again a minute later.
+2. After a refusal, polls are paused and probed (`core.service.refusals`). Once refusals count as lasting, the waiters
+   get the error. The same holds for unreadable answers as long as no poll was ever answered readably.
 """
 
 from collections.abc import Callable
@@ -15,14 +15,14 @@ from asyncexport.engine.watched_operations import Waiter, WatchedOperation, Watc
 from asyncexport.errors import ServiceError
 
 MOST_FINAL_POLLS = 3
-"""After so many polls past a deadline, an operation that cannot be asked for is given up (see `LONG_PAST`)."""
+"""Number of failed polls past a deadline after which waiting for an operation may end (see `LONG_PAST`)."""
 
 LONG_PAST = 1.1
-"""Multiple of the deadline at which a waiter gives up an operation that could not be asked for in all that time."""
+"""Multiple of the deadline at which the wait for an operation that could not be polled ends."""
 
 
 class PollFailures:
-    """What follows from failed polls; arguments as for `IndividualPolls`."""
+    """Decides what follows failed polls; arguments as for `IndividualPolls`."""
 
     def __init__(
         self,
@@ -38,7 +38,7 @@ class PollFailures:
         self._call_turns = call_turns
 
     async def after(self, one: WatchedOperation, error: ServiceError, turn: CallTurn, *, overdue: list[Waiter]) -> None:
-        """What the table says."""
+        """Do what the table says."""
         failure = failure_of(Call.POLL, error)
         if failure is Failure.GONE:
             turn.succeeded()
@@ -49,19 +49,19 @@ class PollFailures:
             case Action.STOP_RUN:
                 raise error
             case Action.PARK:
-                self._watched.tell(one, error, one.waiters)
+                self._watched.set_outcome(one, error, one.waiters)
             case Action.STOP_EXPORT:
                 self._call_turns.refusals.forget(ALL_EXPORTS, Call.POLL)
                 for each in list(self._watched):
-                    self._watched.tell(each, error, each.waiters)
+                    self._watched.set_outcome(each, error, each.waiters)
         if one.final_polls >= MOST_FINAL_POLLS:
-            # It could not be asked for during so long that it no longer matters whether it still runs.
-            self._watched.tell(one, None, one.overdue(self._clock(), LONG_PAST * self._rules.deadline_seconds))
+            # It could not be polled for so long that it no longer matters whether it still runs.
+            self._watched.set_outcome(one, None, one.overdue(self._clock(), LONG_PAST * self._rules.deadline_seconds))
 
     def _note_trouble(
         self, one: WatchedOperation, error: ServiceError, failure: Failure, turn: CallTurn
     ) -> BundleFailures:
-        """Rule 2; trouble of the service is waited out by the gate."""
+        """Count a refusal (rule 2); the budget waits out an outage of the service."""
         now = self._call_turns.now()
         if failure is Failure.UNREADABLE and not self._call_turns.refusals.has_worked(ALL_EXPORTS, Call.POLL):
             turn.refused(error)
@@ -75,10 +75,10 @@ class PollFailures:
         return trouble
 
     def _note_gone(self, one: WatchedOperation, error: ServiceError, *, overdue: list[Waiter]) -> None:
-        """Rule 1. Past a deadline there is no time to ask again: that waiter is told after the first time."""
+        """Count a 404 (rule 1). Past a deadline there is no time to ask again: that waiter gets the first 404."""
         now = self._clock()
         one.saw_running(now)
         if one.gone_since is None:
             one.gone_since = now
         believed = now - one.gone_since >= CONFIRMATION_SECONDS
-        self._watched.tell(one, error, one.waiters if believed else overdue)
+        self._watched.set_outcome(one, error, one.waiters if believed else overdue)

@@ -1,12 +1,11 @@
-"""Polls for all running operations: when to look, and at what.
+"""Polls for all running operations: decides when to poll, and how.
 
-1. One List Operations request tells of up to 100 operations; nothing else of the exporter uses the list. When it is
-   worth sending is decided in `core.polling`, and what the list can be used for in `engine.listing`.
-2. What the list does not show is polled individually (`engine.individual_polls`).
+1. One List Operations request covers up to 100 operations; nothing else in the exporter uses the list. `core.polling`
+   decides when the request is worth sending, `engine.listing` what the list can be used for.
+2. Operations that the list does not show are polled individually (`engine.individual_polls`).
 3. An operation is polled as long as it has waiters, each with a deadline of its own (`engine.watched_operations`). Ages
-   and
-   deadlines go by a clock that is that of the service as it was known at first, and is never put right later: a time
-   that turns out to be wrong by days must neither end an operation nor keep it from being polled.
+   and deadlines are computed with the service's clock as it was first known. It is never corrected later: a clock that
+   turns out to be wrong by days must neither end an operation nor keep it from being polled.
 """
 
 import asyncio
@@ -30,15 +29,15 @@ class OperationPoller:
     """Polls operations until they are done.
 
     Args:
-        service: What is asked.
-        budget: Looked at, to decide when to poll; requests pass it elsewhere.
-        durations: What is learned of how long operations take.
+        service: Makes the calls.
+        budget: Its level decides when to poll; the requests themselves pass it elsewhere.
+        durations: The distribution of operation durations, which the answers update.
         polling: The settings.
-        clock: Seconds since 1970; it goes on steadily (rule 3).
-        service_time: Seconds since 1970 by the service's clock, which `asked_at` goes by.
-        more_to_create: Whether bundles are left that have no operation yet.
-        learned: Told the duration of each finished operation: when it finished, and how many seconds it took.
-        call_turns: What is known of refusals, shared with those who create and fetch.
+        clock: Seconds since 1970, without corrections (rule 3).
+        service_time: Seconds since 1970 by the service's clock as it is known now; `asked_at` is on this clock.
+        more_to_create: Returns whether there are bundles without an operation.
+        learned: Called for each finished operation with its finishing time and its duration in seconds.
+        call_turns: What is known about refused calls; shared with creates and downloads.
     """
 
     def __init__(
@@ -84,21 +83,21 @@ class OperationPoller:
 
     @property
     def mode(self) -> PollingMode:
-        """How finished operations are found at present."""
+        """How finished operations are currently found."""
         return self._listing.mode
 
     @property
     def ages(self) -> list[float]:
-        """How long ago the operations that are waited for were asked for, in seconds."""
+        """Seconds since the creates of the watched operations."""
         return [max(0.0, age) for age, _ in self._watched.ages(self._clock())]
 
     @property
     def waiters(self) -> int:
-        """How many wait for operations: more than there are operations, where some share one."""
+        """Number of waiters; more than the number of operations if some share one."""
         return self._watched.waiters
 
     async def prime(self) -> None:
-        """Read the list once before anything is created: what it is like is learned, and the service's clock with it.
+        """Read the list once before the first create, to learn what it looks like and what the service's time is.
 
         Raises:
             UnauthorizedError: the key was refused.
@@ -107,19 +106,19 @@ class OperationPoller:
         await self._listing.prime()
 
     async def wait(self, operation_id: str, *, asked_at: float) -> FinishedOperation | None:
-        """Wait until an operation is done; None when it still runs at its deadline, counted from `asked_at`.
+        """Wait until an operation is done; None if it still runs at its deadline, counted from `asked_at`.
 
-        Several may wait for the same operation.
+        Several bundles may wait for the same operation.
 
         Raises:
             OperationFailedError: it ended as FAILED or ERROR.
             GoneError: the service does not know it (any more).
         """
-        put_right = self._clock() - self._service_time()
-        return await self._watched.outcome(operation_id, asked_at=min(asked_at + put_right, self._clock()))
+        correction = self._clock() - self._service_time()
+        return await self._watched.outcome(operation_id, asked_at=min(asked_at + correction, self._clock()))
 
     async def ask(self, operation_id: str) -> FinishedOperation | None:
-        """Ask for one operation now; None where it still runs.
+        """Poll one operation now; None if it still runs.
 
         Raises:
             OperationFailedError, GoneError: as `wait` does.
@@ -132,29 +131,29 @@ class OperationPoller:
         return self._answers.read(operation_id, operation)
 
     async def run(self) -> None:
-        """Poll whenever that is due, until cancelled.
+        """Poll whenever a poll is due, until cancelled.
 
         Raises:
-            ServiceError: one that trying again does not help.
+            ServiceError: an error that a retry does not help.
         """
         while True:
             await self._watched.wait_for_first()
             outlook = self._outlook()
             if outlook.gives_way:
                 await self._budget.wait_until_uncontended()
-                # Whoever has just been served may want another token at once: it comes first.
+                # The task that was just served may request another token immediately, and goes first.
                 await asyncio.sleep(0)
             elif not await self._poll(outlook):
                 await asyncio.sleep(self._check_seconds)
 
     @property
     def _check_seconds(self) -> float:
-        """How long until the next check whether a poll is due: tokens come in meanwhile, and operations get older."""
+        """Seconds until the next check whether a poll is due: the bucket refills and operations get older meanwhile."""
         interval, refill = self._rules.min_interval_seconds, self._rules.refill_seconds
         return max(interval, refill / 2) if self._budget.polls_cost else interval
 
     async def _poll(self, outlook: PollingOutlook) -> bool:
-        """Send the polls that are due; whether there were any."""
+        """Send the polls that are due; return whether there were any."""
         if self._listing.is_due(outlook):
             await self._listing.poll(outlook)
             return True
@@ -165,7 +164,7 @@ class OperationPoller:
         budget, more_to_create = self._budget, self._more_to_create()
         polls_cost, uncontended = budget.polls_cost, budget.is_uncontended
         return PollingOutlook(
-            # How many tokens there are makes no difference while others wait for the next one.
+            # The number of tokens makes no difference while other requests wait for the next one.
             tokens=budget.tokens if polls_cost and (uncontended or not more_to_create) else 0,
             burst=self._rules.burst,
             refill_seconds=self._rules.refill_seconds,

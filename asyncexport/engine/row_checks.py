@@ -1,6 +1,6 @@
-"""What is known, in a run, of the rows in each export's files, and what is told of them.
+"""Checks the rows of each export's files during a run.
 
-The rules are `core.archive.expected_rows` and `core.row_refusals`; here are the exports that they are about.
+The rules are in `core.archive.expected_rows` and `core.row_refusals`; this module applies them for each export.
 """
 
 import logging
@@ -17,16 +17,16 @@ log = logging.getLogger(__name__)
 
 
 class RowChecks:
-    """The looks at rows of a run.
+    """The row checks of a run.
 
     Args:
         tell: Called with each event.
-        span_seconds: Over how long files that are no export must come until that is believed.
-        now: The time, in seconds on the monotonic clock.
+        span_seconds: Least time over which files that are no export must keep coming to be believed.
+        now: Returns the time in seconds on the monotonic clock.
 
     Attributes:
-        untimed: The exports for which the rule about the rows' time is off, by the last files of theirs.
-        remember: Called with these when they have changed.
+        untimed: The exports whose rows are not checked by their time, as decided by their latest files.
+        remember: Called with the new value when `untimed` has changed.
     """
 
     def __init__(self, tell: Listener, *, span_seconds: float, now: Callable[[], float]) -> None:
@@ -37,34 +37,34 @@ class RowChecks:
         self.untimed: frozenset[str] = frozenset()
         self.remember: Callable[[frozenset[str]], None] = lambda _: None
 
-    def look(self, bundle: Bundle, definition: Definition) -> RowLook:
-        """What is to look at the rows of a file that begins to come."""
+    def new_sample(self, bundle: Bundle, definition: Definition) -> RowLook:
+        """Make the row sample for a new file of the bundle."""
         return RowLook(ExpectedRows.of(definition, bundle.range, checks_range=self._of(bundle).checks_range))
 
-    def taken(self, bundle: Bundle, look: RowLook | None) -> None:
-        """The file was stored after that look."""
-        if look is None:
+    def stored(self, bundle: Bundle, sample: RowLook | None) -> None:
+        """Note that a file was stored whose rows were sampled."""
+        if sample is None:
             return
         refusals = self._of(bundle)
-        refusals.note_taken(look)
-        if refusals.checks_range and look.timed and bundle.export in self.untimed:
-            log.info("%s: the time of its rows is looked at again", bundle.export)
+        refusals.note_taken(sample)
+        if refusals.checks_range and sample.timed and bundle.export in self.untimed:
+            log.info("%s: checking the time of its rows again", bundle.export)
             self._remember(self.untimed - {bundle.export})
-        if look.outside:
-            self._tell(RowsOutside(bundle, outside=look.outside, timed=look.timed))
+        if sample.outside:
+            self._tell(RowsOutside(bundle, outside=sample.outside, timed=sample.timed))
 
-    def refuses_range(self, bundle: Bundle) -> bool:
-        """A file has the rows of another range: whether it is refused; False where that is no rule any more."""
+    def rejects_range(self, bundle: Bundle) -> bool:
+        """Note a file with rows of another range; return whether it is rejected, i.e. whether that rule is still on."""
         refusals = self._of(bundle)
-        was_rule = refusals.checks_range
-        is_refused = refusals.note_foreign()
-        if was_rule and not is_refused:
+        was_checked = refusals.checks_range
+        is_rejected = refusals.note_foreign()
+        if was_checked and not is_rejected:
             self._tell(Note(f"{bundle.export}: {RULE_IS_OFF}"))
             self._remember(self.untimed | {bundle.export})
-        return is_refused
+        return is_rejected
 
-    def is_no_accident(self, bundle: Bundle, error: NoExportError) -> bool:
-        """A file is no export: whether so many in a row are none that it is what the service sends, or we are wrong."""
+    def is_repeated(self, bundle: Bundle, error: NoExportError) -> bool:
+        """Note a file that is no export; return whether there were enough in a row to stop the export."""
         return self._of(bundle).note_unknown(now=self._now(), proved=error.is_as_stored)
 
     def _remember(self, untimed: frozenset[str]) -> None:

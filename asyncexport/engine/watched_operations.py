@@ -1,10 +1,10 @@
-"""Which operations are waited for, by whom, and until when.
+"""The operations that bundles wait for, with their waiters and deadlines.
 
-1. Several may wait for one operation: the service may answer two creates with the same operation id, as it may when
-   their bodies are equal. That is one operation with several waiters. It has one place in the list, it is polled once
-   for all of them, and its duration is learned once.
-2. Each waiter has a deadline of its own, counted from when its create was answered, and may leave on its own.
-3. An operation is watched as long as it has waiters. Its outcome is told to all of them.
+1. Several bundles may wait for one operation: the service may answer two creates with the same operation id if their
+   bodies are equal. This is one operation with several waiters. It has one place in the list, is polled once for all of
+   them, and its duration is learned once.
+2. Each waiter has a deadline of its own, counted from the answer to its create, and may leave independently.
+3. An operation is watched as long as it has waiters. All of them get its outcome.
 """
 
 import asyncio
@@ -19,7 +19,7 @@ from asyncexport.errors import ServiceError
 
 @dataclass(slots=True, eq=False)
 class Waiter:
-    """One that waits for an operation; at `asked_at` its create was answered with the operation's id."""
+    """A bundle that waits for an operation; `asked_at` is when its create was answered with the operation's id."""
 
     asked_at: float
     outcome: "asyncio.Future[FinishedOperation | None]"
@@ -28,8 +28,8 @@ class Waiter:
 class DueAge(NamedTuple):
     """The age, in seconds, at which an operation is due for an individual poll, and what it was computed from.
 
-    `estimates` is the number of the estimate of durations (see `Durations`), `chance` how likely the operation is done
-    at that age.
+    `estimates` is the version of the duration estimate (see `Durations`), `chance` the probability that the operation
+    is done at that age.
     """
 
     estimates: int
@@ -39,23 +39,23 @@ class DueAge(NamedTuple):
 
 @dataclass(slots=True, eq=False)
 class WatchedOperation:
-    """An operation that somebody waits for; moments are seconds since 1970 by the service's clock, ages seconds.
+    """An operation that bundles wait for. Times are seconds since 1970 by the service's clock, ages are seconds.
 
     Attributes:
         operation_id: Its id.
-        number: How many operations were watched before it.
-        asked_at: When the first create was answered with its id: its age counts from here.
-        waiters: All that wait for it; empty once it is settled, or all have left.
-        waiting_since: The earliest `asked_at` of its waiters: the next deadline counts from here.
+        number: Number of operations that were watched before it.
+        asked_at: When the first create was answered with its id; its age counts from here.
+        waiters: The waiters; empty once it has an outcome or all have left.
+        waiting_since: The earliest `asked_at` of its waiters; the next deadline counts from here.
         seen: The age at which it was last seen running.
         polled_at: When it was last polled individually.
         listed: Whether the list is expected to show it.
-        gone_since: Since when the service has been saying that it does not exist.
-        refused_since: Since when polls of it are refused, on the monotonic clock.
-        refusals: How many polls of it in a row were refused.
-        nameless_since: Since when it has been saying that it is complete, without naming its export.
-        final_polls: How often it was polled past the deadline of its earliest waiter.
-        due: The age at which it is due for an individual poll; None where that must be computed first.
+        gone_since: When the service first answered that it does not exist.
+        refused_since: When its polls began to be refused, on the monotonic clock.
+        refusals: Number of its polls in a row that were refused.
+        without_export_since: When the service first reported it COMPLETED without an export id.
+        final_polls: Number of polls since the deadline of its earliest waiter.
+        due: The age at which it is due for an individual poll; None if it has to be computed again.
     """
 
     operation_id: str
@@ -69,12 +69,12 @@ class WatchedOperation:
     gone_since: float | None = None
     refused_since: float | None = None
     refusals: int = 0
-    nameless_since: float | None = None
+    without_export_since: float | None = None
     final_polls: int = 0
     due: DueAge | None = None
 
     def add(self, waiter: Waiter) -> None:
-        """One more waits for it; a create was answered with it, so an earlier 404 counts no more."""
+        """Add a waiter. Its create was answered with this operation, so an earlier 404 no longer counts."""
         self.gone_since = None
         earlier = self.asked_at - waiter.asked_at
         if earlier > 0:
@@ -84,34 +84,34 @@ class WatchedOperation:
         self._update_deadline()
 
     def remove(self, waiters: Iterable[Waiter]) -> None:
-        """These wait no longer."""
+        """Remove waiters."""
         for waiter in waiters:
             if waiter in self.waiters:
                 self.waiters.remove(waiter)
         self._update_deadline()
 
     def overdue(self, now: float, deadline_seconds: float) -> list[Waiter]:
-        """The waiters whose deadline has passed."""
+        """Return the waiters whose deadline has passed."""
         return [waiter for waiter in self.waiters if now - waiter.asked_at >= deadline_seconds]
 
     def saw_running(self, now: float) -> None:
-        """The service says that it still runs, or nothing that ends it."""
+        """Note an answer according to which it still runs, or that at least does not end it."""
         self.seen = max(self.seen, now - self.asked_at)
 
-    def saw_nameless(self, now: float, *, believed_after: float) -> bool:
-        """The service says that it is complete, and names no export: whether it is asked again, singly, and soon."""
-        if self.nameless_since is None:
-            self.nameless_since = now
+    def saw_no_export_id(self, now: float, *, believed_after: float) -> bool:
+        """Note that it is COMPLETED without an export id; return whether to poll it again soon, individually."""
+        if self.without_export_since is None:
+            self.without_export_since = now
         self.listed, self.polled_at = False, now
         self.saw_running(now)
-        return now - self.nameless_since < believed_after
+        return now - self.without_export_since < believed_after
 
     def age_at(self, now: float) -> OperationAge:
-        """Its age, and the age at which it was last seen running."""
+        """Return its age, and the age at which it was last seen running."""
         return OperationAge(now - self.asked_at, self.seen)
 
     def _update_deadline(self) -> None:
-        """Find the next deadline among those that now wait."""
+        """Find the next deadline among the remaining waiters."""
         since = min((waiter.asked_at for waiter in self.waiters), default=math.inf)
         if since != self.waiting_since:
             self.waiting_since, self.final_polls = since, 0
@@ -119,10 +119,10 @@ class WatchedOperation:
 
 
 class WatchedOperations:
-    """All operations that are waited for; iterates over them in the order in which they were added.
+    """All watched operations; iterates over them in the order in which they were added.
 
     Attributes:
-        added: How many were ever added.
+        added: Number of operations that were ever added.
     """
 
     def __init__(self) -> None:
@@ -131,29 +131,29 @@ class WatchedOperations:
         self.added = 0
 
     def __iter__(self) -> Iterator[WatchedOperation]:
-        """Over operations."""
+        """Iterate over the operations."""
         return iter(self._operations.values())
 
     def __len__(self) -> int:
-        """How many operations are watched."""
+        """Return the number of operations."""
         return len(self._operations)
 
     @property
     def waiters(self) -> int:
-        """How many wait: more than there are operations, where some share one."""
+        """Number of waiters; more than the number of operations if some share one."""
         return sum(len(one.waiters) for one in self)
 
     @property
     def listed(self) -> list[WatchedOperation]:
-        """Those that the list is expected to show."""
+        """The operations that the list is expected to show."""
         return [one for one in self if one.listed]
 
     def ages(self, now: float) -> list[OperationAge]:
-        """Of every operation."""
+        """Return the ages of all operations."""
         return [one.age_at(now) for one in self]
 
     def newer_than(self, one: WatchedOperation) -> int:
-        """How many operations were added after this one."""
+        """Return the number of operations that were added after this one."""
         return self.added - 1 - one.number
 
     async def wait_for_first(self) -> None:
@@ -163,7 +163,7 @@ class WatchedOperations:
             await self._arrival.wait()
 
     async def outcome(self, operation_id: str, *, asked_at: float) -> FinishedOperation | None:
-        """Wait for the outcome of an operation; None: it still ran at the deadline, which counts from `asked_at`.
+        """Wait for the outcome of an operation; None if it still ran at the deadline, which counts from `asked_at`.
 
         Raises:
             ServiceError: the outcome is an error.
@@ -180,22 +180,22 @@ class WatchedOperations:
         finally:
             self._remove(watched, [waiter])
 
-    def tell(
+    def set_outcome(
         self, one: WatchedOperation, outcome: FinishedOperation | ServiceError | None, waiters: Iterable[Waiter]
     ) -> None:
-        """Tell these waiters of an operation its outcome: an error is raised for them, None is their deadline."""
-        told = list(waiters)
-        for waiter in told:
+        """Give these waiters of an operation its outcome: an error is raised for them, None means their deadline."""
+        finished = list(waiters)
+        for waiter in finished:
             if waiter.outcome.done():
                 continue
             if isinstance(outcome, ServiceError):
                 waiter.outcome.set_exception(outcome)
             else:
                 waiter.outcome.set_result(outcome)
-        self._remove(one, told)
+        self._remove(one, finished)
 
     def _remove(self, one: WatchedOperation, waiters: Iterable[Waiter]) -> None:
-        """These wait no longer, even if they have not run yet; an operation without waiters is not watched."""
+        """Remove waiters, even if their tasks have not run yet; stop watching an operation without waiters."""
         one.remove(waiters)
         if not one.waiters and self._operations.get(one.operation_id) is one:
             del self._operations[one.operation_id]
