@@ -517,7 +517,7 @@ def test_exports_are_read_in_order(here: Path) -> None:
     )
     assert settings.exports == (
         Export("checkout", definition, 5_400, 129_600),
-        Export("people", Definition(type=Type.INDIVIDUAL), 86_400, 86_400),
+        Export("people", Definition(type=Type.INDIVIDUAL), 86_400, 26 * 3600),
     )
     assert all(isinstance(export.bundle_seconds, int) for export in settings.exports)
 

@@ -8,7 +8,7 @@ from asyncexport.run.ranges import export_ranges, faults_of_dates, is_past, wher
 from asyncexport.run.spec import Backfill, Nightly, RunSpec, instructions
 
 NOW = 100 * DAY + 4000.0
-EXPORT = Export("e")
+EXPORT = Export("e", settle_seconds=DAY)
 SETTLED = 99 * DAY + 3600
 """The last whole half hour that was settled, with a settle time of a day."""
 
@@ -53,7 +53,7 @@ def test_a_range_ends_where_data_is_settled(start, end, spans, notes):
 
 def test_each_export_has_a_range_of_its_own():
     """Exports may settle sooner or later, and be cut into wider bundles."""
-    exports = (Export("a", settle_seconds=0), Export("b", bundle_seconds=DAY))
+    exports = (Export("a", settle_seconds=0), Export("b", bundle_seconds=DAY, settle_seconds=DAY))
     ranges = ranges_of(exports, Nightly(exports), night_start=DAY)
     assert dict(ranges.spans) == {exports[0]: Range(DAY, 100 * DAY + 3600), exports[1]: Range(DAY, 99 * DAY)}
 

@@ -35,6 +35,8 @@ YEAR_9999 = 252_000_000_000.0
 
 YEAR_1970 = -1_780_000_000.0
 
+SETTLE_SECONDS = Export(EVENTS).settle_seconds
+
 OFF = [-30 * DAY, -DAY, 3600, 3 * DAY, 30 * DAY, YEAR_9999, YEAR_1970]
 """How far a clock is off."""
 
@@ -52,13 +54,13 @@ def week_before(now: float) -> int:
 
 def last_settled(now: float) -> int:
     """The end of the last bundle of six hours that is settled."""
-    return (int(now) - DAY) // 21_600 * 21_600
+    return (int(now) - SETTLE_SECONDS) // 21_600 * 21_600
 
 
 def unsettled(sandbox: Sandbox) -> list[tuple[float, float]]:
     """The ranges for which an export was made before they were settled, and none after that."""
     made = sandbox.operations
-    settled = {one.range for one in made if one.created_at >= one.end + DAY}
+    settled = {one.range for one in made if one.created_at >= one.end + SETTLE_SECONDS}
     return [one.range for one in made if one.range not in settled]
 
 
@@ -313,7 +315,7 @@ async def test_what_is_settled_goes_by_the_services_clock(tmp_path, ahead):
         summary = await run(sandbox, tmp_path, start=show(start), end=None, changes=BY_SERVICE)
         assert summary.exit_code is Exit.DONE
         last = max(made.end for made in sandbox.operations)
-        assert 0 <= sandbox.now - DAY - last < 1800
+        assert 0 <= sandbox.now - SETTLE_SECONDS - last < 1800
 
 
 # What was exported before it was settled
@@ -371,7 +373,7 @@ def unsettled_yet(directory: Path, now: float) -> list[Range]:
     """What the ledger knows to have been exported before it was settled, and is not settled yet."""
     with LedgerReader(directory) as ledger:
         (overview,) = ledger.overviews()
-    return [one.bundle.range for one in overview.unsettled if one.bundle.range.end + DAY > now]
+    return [one.bundle.range for one in overview.unsettled if one.bundle.range.end + SETTLE_SECONDS > now]
 
 
 @pytest.mark.parametrize("told", ["year-1", "year-9999", "missing"])

@@ -175,7 +175,7 @@ class ExportSettings(_Table):
     type: TypeName = Type.EVENT
     format: FormatName = Format.NDJSON
     bundle_seconds: Width = _default("30m")
-    settle_seconds: WholeSeconds = _default("24h")
+    settle_seconds: WholeSeconds = _default("26h")
     fields: Fields = ()
     scope: Text = ""
     timezone: Timezone = ""

@@ -75,7 +75,7 @@ class Export:
     name: str
     definition: Definition = Definition()
     bundle_seconds: int = 1800
-    settle_seconds: int = 86_400
+    settle_seconds: int = 26 * 3600
 
 
 def unknown_names(names: Iterable[str], known: Sequence[str], *, place: str) -> Iterator[Problem]:
