@@ -325,6 +325,24 @@ ENDS = [
         error="--start: 2999-01-01T00:00:00Z lies in the future: it is 20",
     ),
     Case(
+        "nights from a day to come",
+        Exit.USAGE,
+        ("nightly", "--set", "nightly.since=2999-01-01"),
+        error="nightly.since: 2999-01-01T00:00:00Z is in the future: it is 20",
+    ),
+    Case(
+        "a refresh of what is too old",
+        Exit.USAGE,
+        ("nightly", "--set", "nightly.refresh=48h,401d"),
+        error="nightly.refresh[2] (on the command line): must not be longer than 400d",
+    ),
+    Case(
+        "refreshes that never act",
+        Exit.USAGE,
+        ("nightly", "--set", "nightly.refresh=24h"),
+        error="nightly.refresh (on the command line): refreshes nothing: no age is longer than settle (26h)",
+    ),
+    Case(
         "an unknown export",
         Exit.USAGE,
         ("retry", "--export", "checkuot"),

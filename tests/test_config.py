@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from asyncexport.config import EXAMPLE, ApiKey, Settings, load_key, load_settings, read_duration, write_duration
 from asyncexport.config.layers import known_keys
+from asyncexport.core.bundles import DAY, HOUR
 from asyncexport.core.exports import Definition, Export, Format, Type
 from asyncexport.errors import ConfigError, UnauthorizedError
 
@@ -72,7 +73,7 @@ def test_without_a_file_there_is_one_export_of_everyones_events(here: Path) -> N
     assert (settings.download.min_rate, settings.download.max_row) == (1024, 64 << 20)
     assert settings.download.second_look_seconds == 60.0
     assert (settings.output.directory, settings.output.grace_seconds) == (Path("exports"), 30.0)
-    assert (settings.nightly.since_at(0.0), settings.nightly.refresh_seconds) == (None, 0.0)
+    assert (settings.nightly.since_at(0.0), settings.nightly.refresh_seconds) == (None, ())
 
 
 def test_a_flag_overrides_a_variable_and_a_variable_the_file(here: Path) -> None:
@@ -338,6 +339,18 @@ MESSAGES = [
     ("[[export]]\nbundle = '4m'", 'export[1].bundle: must be between 5m and 24h, got "4m"'),
     ("[[export]]\nbundle = '48h'", 'export[1].bundle: must be between 5m and 24h, got "48h"'),
     ("[[export]]\nbundle = '337500ms'", 'export[1].bundle: must divide a day, as 5m and 6m do, got "337500ms"'),
+    ("[nightly]\nrefresh = '401d'", 'nightly.refresh: must not be longer than 400d, got "401d"'),
+    ("[nightly]\nrefresh = ['48h', '401d']", 'nightly.refresh[2]: must not be longer than 400d, got "401d"'),
+    (
+        "[nightly]\nrefresh = 48",
+        'nightly.refresh: expected a duration in quotes and with a unit, such as "10s", got 48',
+    ),
+    ("[nightly]\nrefresh = '26h'", "nightly.refresh: refreshes nothing: no age is longer than settle (26h)"),
+    ("[nightly]\nrefresh = ['1h', '26h']", "nightly.refresh: refreshes nothing: no age is longer than settle (26h)"),
+    (
+        "[nightly]\nrefresh = '48h'\n[[export]]\nname = 'a'\nsettle = '72h'\n[[export]]\nsettle = '96h'",
+        "nightly.refresh: refreshes nothing: no age is longer than settle (3d)",
+    ),
     ("[[export]]\nsettle = '1500ms'", 'export[1].settle: must be whole seconds, got "1500ms"'),
     ("[[export]]\nsegment = ' '", 'export[1].segment: must not be empty, got " "'),
     (
@@ -483,6 +496,65 @@ def test_every_message_is_short_and_in_house_style(here: Path) -> None:
             assert message[0].islower()
             assert not message.endswith(".")
             assert not re.search(r"[Ii]nput|valid|pydantic|string|tuple|dict|integer", message)
+
+
+# Ages of a refresh
+
+
+@pytest.mark.parametrize(
+    ("written", "ages"),
+    [
+        ("'72h'", (72 * HOUR,)),
+        ("'0h'", ()),
+        ("[]", ()),
+        ("['7d', '48h', '2d', '0h']", (48 * HOUR, 7 * DAY)),
+        ("['400d']", (400 * DAY,)),
+    ],
+)
+def test_a_refresh_has_one_age_or_a_list_of_them(here: Path, written: str, ages: tuple[float, ...]) -> None:
+    """Youngest first, each once; "0h" stands for none."""
+    assert read(here, f"[nightly]\nrefresh = {written}").nightly.refresh_seconds == ages
+
+
+@pytest.mark.parametrize(
+    ("text", "ages"),
+    [
+        ("72h", (72 * HOUR,)),
+        ("0h", ()),
+        ('["48h", "7d"]', (48 * HOUR, 7 * DAY)),
+        ("48h, 7d", (48 * HOUR, 7 * DAY)),
+    ],
+)
+def test_ages_can_be_set_by_a_variable_or_a_flag(here: Path, text: str, ages: tuple[float, ...]) -> None:
+    """One age as it is; several as JSON or with commas."""
+    by_variable = read(here, environ={"ASYNCEXPORT_NIGHTLY__REFRESH": text})
+    by_flag = read(here, flags={"nightly.refresh": text})
+    assert by_variable.nightly.refresh_seconds == by_flag.nightly.refresh_seconds == ages
+
+
+def test_ages_that_cannot_be_read_are_reported_where_they_were_set(here: Path) -> None:
+    """The variable or the flag, and which one of a list."""
+    variable = "ASYNCEXPORT_NIGHTLY__REFRESH"
+    assert faults(here, environ={variable: '["48h", "401d"]'}) == [
+        f'{variable}[2]: must not be longer than 400d, got "401d"'
+    ]
+    assert faults(here, flags={"nightly.refresh": "1h,2h"}) == [
+        "nightly.refresh (on the command line): refreshes nothing: no age is longer than settle (26h)"
+    ]
+    for text in ('["48h"', "[48]", "often", ""):
+        [said] = faults(here, environ={variable: text})
+        assert said.startswith(variable)
+        assert "expected a duration" in said
+
+
+def test_an_age_that_never_acts_is_warned_about(here: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """It is not longer than the shortest settle time; the other ages act."""
+    settings = read(here, "[nightly]\nrefresh = ['24h', '26h', '48h']\n[[export]]\n[[export]]\nname='b'\nsettle='72h'")
+    assert settings.nightly.refresh_seconds == (24 * HOUR, 26 * HOUR, 48 * HOUR)
+    assert [record.getMessage() for record in caplog.records] == [
+        "nightly.refresh: the age 24h never acts: settle is 26h",
+        "nightly.refresh: the age 26h never acts: settle is 26h",
+    ]
 
 
 # Exports

@@ -15,7 +15,6 @@ from asyncexport.core.coverage import (
     RecordedRange,
     in_order,
     is_exported_anew,
-    needs_refresh,
     settles_at,
     was_settled,
 )
@@ -430,26 +429,6 @@ def test_exports_are_processed_side_by_side():
     assert found == [("b", 3600), ("a", 0), ("b", 0), ("a", 1800), ("b", 1800)]
 
 
-def test_a_refresh_is_due_once_its_time_has_passed():
-    """A bundle exported too early is exported once more, and only once."""
-    early, late = (
-        record(0, 1800, stored, stored=stored)
-        for stored in (replace(ARCHIVE, exported_at=2000.0), replace(ARCHIVE, exported_at=6000.0))
-    )
-    assert needs_refresh(early, refresh_seconds=3600, now=5400)
-    assert not needs_refresh(early, refresh_seconds=3600, now=5399)
-    assert not needs_refresh(late, refresh_seconds=3600, now=9000)
-    assert not needs_refresh(early, refresh_seconds=0, now=9000)
-
-
-def test_a_refresh_is_due_of_archives_only_and_not_of_kept_ones():
-    """A bundle without an archive is to do anyway; a kept archive would be exported again every night."""
-    early = replace(ARCHIVE, exported_at=2000.0)
-    assert not needs_refresh(record(0, 1800, Failed("why")), refresh_seconds=3600, now=9000)
-    assert not needs_refresh(record(0, 1800, KEPT, stored=early), refresh_seconds=3600, now=9000)
-    assert needs_refresh(record(0, 1800, Failed("why"), stored=early), refresh_seconds=3600, now=9000)
-
-
 def archived(exported_at, settle=0.0, *, state=None):
     """Return half an hour exported at `exported_at` with this settle time."""
     archive = replace(ARCHIVE, exported_at=float(exported_at), settle_seconds=float(settle))
@@ -489,25 +468,26 @@ def test_a_bundle_without_an_archive_counts_as_settled():
 def test_a_bundle_exported_too_early_is_exported_again_once(exported_at, then, present, now, late):
     """It is due when it has settled by the longer of both settings; a longer setting alone causes no export."""
     one = archived(exported_at, then)
-    anew = is_exported_anew(one, settle_seconds=present, refresh_seconds=0, now=now)
+    anew = is_exported_anew(one, settle_seconds=present, ages=(), now=now)
     due = 1800 + max(then, present)
     assert settles_at(one, settle_seconds=present) == due
     assert anew == (exported_at < 1800 + then - 300 and due <= now)
     # The operation's `createdAt` may be up to five minutes before its request.
     again = archived(max(now, due) + late, present)
-    assert not is_exported_anew(again, settle_seconds=3 * DAY, refresh_seconds=0, now=100 * DAY)
+    assert not is_exported_anew(again, settle_seconds=3 * DAY, ages=(), now=100 * DAY)
 
 
 def test_a_kept_archive_is_not_exported_again_however_early_it_was():
     """It would be exported again every night."""
-    assert not is_exported_anew(archived(0, DAY, state=KEPT), settle_seconds=DAY, refresh_seconds=0, now=9 * DAY)
+    assert not is_exported_anew(archived(0, DAY, state=KEPT), settle_seconds=DAY, ages=(), now=9 * DAY)
 
 
 def test_a_refresh_does_not_depend_on_being_settled():
-    """Data that was settled when it was exported may have changed since."""
+    """Data that was settled when it was exported may have changed since; an age up to the settle time never acts."""
     settled = archived(1800 + DAY, DAY)
-    assert is_exported_anew(settled, settle_seconds=DAY, refresh_seconds=2 * DAY, now=1800 + 2 * DAY)
-    assert not is_exported_anew(settled, settle_seconds=DAY, refresh_seconds=2 * DAY, now=1799 + 2 * DAY)
+    assert is_exported_anew(settled, settle_seconds=DAY, ages=[2 * DAY], now=1800 + 2 * DAY)
+    assert not is_exported_anew(settled, settle_seconds=DAY, ages=[2 * DAY], now=1799 + 2 * DAY)
+    assert not is_exported_anew(settled, settle_seconds=2 * DAY, ages=[2 * DAY], now=9 * DAY)
 
 
 def test_a_stored_range_is_nothing_to_do():

@@ -15,9 +15,10 @@ from hypothesis import strategies as st
 
 from asyncexport.core.bucket import SentRequest
 from asyncexport.core.bundles import ALL_TIME, DAY, Bundle, Range
-from asyncexport.core.coverage import RecordedRange, needs_refresh, was_settled
+from asyncexport.core.coverage import RecordedRange, was_settled
 from asyncexport.core.exports import Definition, Export, Format
 from asyncexport.core.parking import ParkedTimes
+from asyncexport.core.refreshing import needs_refresh
 from asyncexport.core.states import BundleRecord, Created, Creating, Failed, Overdue, Planned, Ready, Split, State
 from asyncexport.errors import IllegalMove, LedgerCorruptError, LedgerError, StorageError
 from asyncexport.ledger import Ledger, LedgerReader, present
@@ -534,17 +535,17 @@ def exported_after_delays(tmp_path_factory):
 
 
 @given(
-    seconds=st.sampled_from(DELAYS) | st.floats(0, 100_000),
+    ages=st.lists(st.sampled_from(DELAYS) | st.floats(0, 100_000), min_size=1),
     now=st.floats(0, 200_000) | st.integers(0, 200_000).map(float),
 )
-def test_narrowing_loses_no_bundle_that_needs_a_refresh(exported_after_delays, seconds, now):
+def test_narrowing_loses_no_bundle_that_needs_a_refresh(exported_after_delays, ages, now):
     """The ledger may name more candidates than are due, and never fewer: the core alone decides."""
     with LedgerReader(exported_after_delays) as reader:
         everything = list(reader.stored("events", ALL_TIME))
-        candidates = list(reader.stored("events", ALL_TIME, exported_within=seconds))
-    due = [one for one in everything if needs_refresh(one, refresh_seconds=seconds, now=now)]
+        candidates = list(reader.stored("events", ALL_TIME, exported_within=max(ages)))
+    due = [one for one in everything if needs_refresh(one, ages=ages, now=now)]
     assert len(everything) == len(DELAYS)
-    assert [one for one in candidates if needs_refresh(one, refresh_seconds=seconds, now=now)] == due
+    assert [one for one in candidates if needs_refresh(one, ages=ages, now=now)] == due
 
 
 async def test_what_was_exported_too_soon_is_found(tmp_path):

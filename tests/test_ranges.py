@@ -101,9 +101,18 @@ def test_dates_that_cannot_be_meant_are_told_once_the_time_is_known(start, end, 
     assert "; ".join(map(str, faults)) == told
 
 
-def test_a_night_has_no_dates_to_be_wrong():
-    """It begins where nights begin."""
-    assert list(faults_of_dates(instructions(Nightly((EXPORT,))), now=NOW)) == []
+def test_a_night_may_begin_where_the_settings_do_not_say():
+    """Or now, at the latest."""
+    night = instructions(Nightly((EXPORT,)))
+    assert list(faults_of_dates(night, now=NOW)) == []
+    assert list(faults_of_dates(night, now=NOW, nights_since=int(NOW))) == []
+
+
+def test_nights_cannot_begin_in_the_future():
+    """A date that is years ahead would mean that there is never anything to do; other runs do not use it."""
+    [fault] = faults_of_dates(instructions(Nightly((EXPORT,))), now=NOW, nights_since=int(NOW) + 1)
+    assert str(fault) == "nightly.since: 1970-04-11T01:06:41Z is in the future: it is 1970-04-11T01:06:40Z"
+    assert list(faults_of_dates(instructions(Backfill((EXPORT,), 0)), now=NOW, nights_since=int(NOW) + 1)) == []
 
 
 @pytest.mark.parametrize(

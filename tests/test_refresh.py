@@ -46,7 +46,7 @@ class Scene:
 
     async def nightly(self, **more: Any) -> Summary:
         """A night that refreshes."""
-        return await self.run(kind=Nightly, refresh_seconds=LATER, **more)
+        return await self.run(kind=Nightly, refresh_ages=(LATER,), **more)
 
     async def retry(self, **more: Any) -> Summary:
         """What `retry` does."""
@@ -370,6 +370,6 @@ async def test_a_survey_of_a_night_counts_what_it_would_refresh(tmp_path):
     """It reads the ledger by the same rule as the night itself."""
     async with stored(tmp_path) as scene:
         settings = settings_for(scene.sandbox, tmp_path, {"nightly": {"since": START}})
-        for seconds, count in ((LATER, 2), (0.0, 0)):
-            found = survey(settings, Nightly(settings.exports, moment(END), seconds), now=scene.sandbox.now)
+        for ages, count in (((LATER,), 2), ((), 0)):
+            found = survey(settings, Nightly(settings.exports, moment(END), ages), now=scene.sandbox.now)
             assert sum(plan.count for plan in found.plans) == count

@@ -302,11 +302,11 @@ async def test_a_night_refreshes_what_was_exported_too_soon(tmp_path):
         await run(sandbox, tmp_path, **order, host_clock=clock_of(sandbox))
         early = rows_in(tmp_path)
         sandbox.behave(behaviour)
-        again = await run(sandbox, tmp_path, **order, refresh_seconds=72 * 3600)
+        again = await run(sandbox, tmp_path, **order, refresh_ages=(72 * 3600.0,))
         assert again.exit_code is Exit.DONE
         assert early < rows_in(tmp_path) == truth(sandbox, show(start), show(start + 6 * 3600))
         sandbox.reset_counts()
-        await run(sandbox, tmp_path, **order, refresh_seconds=72 * 3600)
+        await run(sandbox, tmp_path, **order, refresh_ages=(72 * 3600.0,))
         assert sum(sandbox.counts.values()) == 0
 
 

@@ -20,8 +20,8 @@ RECORD = BundleRecord(Bundle("everyone", Range(0, 1800)))
         (Backfill(EXPORTS, 100, 200, command="demo"), Instructions(100, 200, fills_gaps=True)),
         (Nightly(EXPORTS), Instructions(None, None, fills_gaps=True, lets_parked_rest=True)),
         (
-            Nightly(EXPORTS, 200, 60.0),
-            Instructions(None, 200, fills_gaps=True, refresh_seconds=60.0, lets_parked_rest=True),
+            Nightly(EXPORTS, 200, (60.0,)),
+            Instructions(None, 200, fills_gaps=True, refresh_ages=(60.0,), lets_parked_rest=True),
         ),
         (Retry(EXPORTS), Instructions(0, None, fills_gaps=False, reports_kept=True)),
         (Retry(EXPORTS, 100, 200, True), Instructions(100, 200, fills_gaps=False, accepts_fewer=True)),
@@ -46,7 +46,7 @@ def test_no_kind_of_run_has_the_fields_of_another():
     own = {kind.__name__: {one.name for one in fields(kind)} - shared for kind in (Backfill, Nightly, Retry, Repair)}
     assert own == {
         "Backfill": set(),
-        "Nightly": {"refresh_seconds"},
+        "Nightly": {"refresh_ages"},
         "Retry": {"accept_fewer"},
         "Repair": {"bundles"},
     }

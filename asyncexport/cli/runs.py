@@ -63,7 +63,7 @@ def nightly(
     asked = read_asked(ctx.obj, directory=directory, sets=sets, names=export, max_duration=max_duration)
     spec = Nightly(
         asked.exports,
-        refresh_seconds=asked.settings.nightly.refresh_seconds,
+        refresh_ages=asked.settings.nightly.refresh_seconds,
         max_duration_seconds=asked.max_duration_seconds,
     )
     return _run(ctx.obj, asked, spec)

@@ -41,6 +41,12 @@ def problem(error: Mapping[str, Any], layers: Sequence[SettingsLayer]) -> Proble
     return Problem(_place(path, layers, source), _fault_message(error, path), source.file)
 
 
+def problem_of(path: tuple[str, str], message: str, layers: Sequence[SettingsLayer]) -> Problem:
+    """A problem with a `(table, key)` that shows only beside other settings; `layers` the strongest first."""
+    source = _source(path, layers)
+    return Problem(_place(path, layers, source), message, source.file)
+
+
 def _source(path: tuple[Any, ...], layers: Sequence[SettingsLayer]) -> SettingsLayer:
     """The strongest layer that says anything of it; exports are in the file alone."""
     if path[0] == "export":
@@ -53,12 +59,13 @@ def _place(path: tuple[Any, ...], layers: Sequence[SettingsLayer], source: Setti
     if path[0] == "export" and len(path) > 1:
         return ".".join([_export(path[1], layers), *_dotted(path[2:])])
     place = source.places.get(path[:2], ".".join(_dotted(path[:2])))
-    return ".".join([place, *_dotted(path[2:])])
+    name, bracket, rest = place.partition(" (")
+    return ".".join(_dotted(path[2:], after=name)) + bracket + rest
 
 
-def _dotted(path: Sequence[Any]) -> list[str]:
-    """Positions count from one, and belong to what stands before them."""
-    parts: list[str] = []
+def _dotted(path: Sequence[Any], *, after: str = "") -> list[str]:
+    """Positions count from one, and belong to what precedes them; `after`: what precedes the first part."""
+    parts = [after] if after else []
     for part in path:
         if isinstance(part, int) and parts:
             parts[-1] += f"[{part + 1}]"

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import orjson
-from pydantic import AfterValidator, BeforeValidator, Field, GetPydanticSchema
+from pydantic import AfterValidator, BeforeValidator, Field, GetPydanticSchema, WrapValidator
 from pydantic_core.core_schema import no_info_after_validator_function
 
 from asyncexport.config.durations import read_duration, write_duration
@@ -24,6 +24,7 @@ from asyncexport.core.access import Access
 from asyncexport.core.admission import BudgetScope, Prefer
 from asyncexport.core.bundles import DAY, read_moment
 from asyncexport.core.exports import Format, Type
+from asyncexport.core.refreshing import LONGEST_AGE_DAYS
 from asyncexport.core.service.proxies import is_proxy, url_parts
 from asyncexport.core.service.requests import REFUSED_HEADERS
 from asyncexport.core.service.urls import is_loopback
@@ -84,6 +85,28 @@ def _duration_from_text(value: Any) -> float:
     if not isinstance(value, str):
         raise ValueError('expected a duration in quotes and with a unit, such as "10s"')  # noqa: TRY004 - pydantic's way
     return read_duration(value)
+
+
+def _age_from_text(value: Any) -> float:
+    seconds = _duration_from_text(value)
+    if seconds > LONGEST_AGE_DAYS * DAY:
+        raise ValueError(f"must not be longer than {LONGEST_AGE_DAYS}d")
+    return seconds
+
+
+def _one_age_or_a_list(value: Any, read_list: Callable[[Any], tuple[float, ...]]) -> tuple[float, ...]:
+    """One age may stand without a list; in a variable or a flag, a list is JSON or has commas."""
+    if isinstance(value, TextValue):
+        if value.lstrip().startswith("["):
+            value = _json_from_text(value)
+        elif "," in value:
+            value = value.split(",")
+    return read_list(value) if isinstance(value, list | tuple) else (_age_from_text(value),)
+
+
+def _distinct_ages(ages: tuple[float, ...]) -> tuple[float, ...]:
+    """Youngest first; "0h" stands for none."""
+    return tuple(sorted({age for age in ages if age}))
 
 
 SIZE = re.compile(r"([0-9]{1,12})\s*(KiB|MiB|GiB|B)", re.IGNORECASE)
@@ -251,6 +274,10 @@ Count = Annotated[int, BeforeValidator(_number_from_text), Field(ge=1, le=MOST)]
 Number = Annotated[float, BeforeValidator(_number_from_text), AfterValidator(_within_reason)]
 Duration = Annotated[float, BeforeValidator(_duration_from_text)]
 SomeTime = Annotated[Duration, AfterValidator(_some_time)]
+Age = Annotated[float, BeforeValidator(_age_from_text)]
+Ages = Annotated[
+    tuple[Age, ...], Field(strict=False), WrapValidator(_one_age_or_a_list), AfterValidator(_distinct_ages)
+]
 Size = Annotated[int, BeforeValidator(_bytes_from_text)]
 Width = Annotated[Duration, AfterValidator(_divides_a_day)]
 WholeSeconds = Annotated[Duration, AfterValidator(_whole_seconds)]

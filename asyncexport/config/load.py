@@ -1,15 +1,22 @@
 """Settings from everywhere they may stand, and every fault in them at once."""
 
-from collections.abc import Iterator, Mapping
+import logging
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from pydantic import ValidationError
 
-from asyncexport.config.fault_messages import problem
+from asyncexport.config.durations import write_duration
+from asyncexport.config.fault_messages import problem, problem_of
 from asyncexport.config.layers import SettingsLayer, called, find_file, from_environment, from_file, from_flags
 from asyncexport.config.model import ExportSettings, Settings
+from asyncexport.core.refreshing import acting_ages
 from asyncexport.errors import ConfigError, Problem
+
+log = logging.getLogger(__name__)
+
+REFRESH = ("nightly", "refresh")
 
 HINT = "`asyncexport init` writes a file that shows every setting with its default"
 
@@ -46,9 +53,26 @@ def load_settings(
         settings = Settings.from_layers(*(layer.values for layer in layers))
     except ValidationError as error:
         problems += [problem(one, layers) for one in error.errors(include_url=False)]
+    else:
+        problems += _ages_that_never_act(settings, layers)
     if problems:
         raise ConfigError(problems, hint=HINT)
     return settings
+
+
+def _ages_that_never_act(settings: Settings, layers: Sequence[SettingsLayer]) -> Iterator[Problem]:
+    """Warn about ages of `[nightly] refresh` that act on no export; that none acts on any is a problem."""
+    ages, settle = settings.nightly.refresh_seconds, min(one.settle_seconds for one in settings.tables)
+    idle = [age for age in ages if age not in acting_ages(ages, settle_seconds=settle)]
+    if not idle:
+        return
+    if len(idle) == len(ages):
+        message = f"refreshes nothing: no age is longer than settle ({write_duration(settle)})"
+        yield problem_of(REFRESH, message, layers)
+        return
+    place = problem_of(REFRESH, "", layers).place
+    for age in idle:
+        log.warning("%s: the age %s never acts: settle is %s", place, write_duration(age), write_duration(settle))
 
 
 def _named_alike(exports: Any, *, file: str) -> Iterator[Problem]:

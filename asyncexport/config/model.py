@@ -16,6 +16,7 @@ from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, Settings
 from asyncexport.config.durations import write_duration
 from asyncexport.config.fields import (
     AccessName,
+    Ages,
     BaseUrl,
     ClockName,
     Count,
@@ -160,7 +161,7 @@ class NightlySettings(_Table):
     """`[nightly]`: what `nightly` covers."""
 
     since: Date = ""
-    refresh_seconds: Duration = _default("0h")
+    refresh_seconds: Ages = _default("0h")
 
     def since_at(self, now: float) -> int | None:
         """`since` as it reads at a moment, both in seconds since 1970; None where it is left empty."""

@@ -19,6 +19,7 @@ from dataclasses import dataclass, field
 from asyncexport.core.bundles import Bundle, Range, count_cut, cut, gaps
 from asyncexport.core.exports import Export
 from asyncexport.core.parking import ParkedTimes, is_split
+from asyncexport.core.refreshing import acting_ages, needs_refresh
 from asyncexport.core.service_time import CLOCKS_APART_SECONDS
 from asyncexport.core.states import IN_PROGRESS, BundleRecord, Planned
 
@@ -193,39 +194,21 @@ def settles_at(record: BundleRecord, *, settle_seconds: float) -> float:
     return record.bundle.range.end + max(then, settle_seconds)
 
 
-def is_exported_anew(record: BundleRecord, *, settle_seconds: float, refresh_seconds: float, now: float) -> bool:
+def is_exported_anew(record: BundleRecord, *, settle_seconds: float, ages: Sequence[float], now: float) -> bool:
     """Whether a stored bundle is to be exported once more by this run.
 
-    That is so where it was exported before it was settled, and is settled now; or where `needs_refresh` says so. A
-    bundle whose archive was kept, since far fewer rows came, is left alone. The ledger merely narrows the candidates.
+    That is so where it was exported before it was settled, and is settled now; or where a refresh is due
+    (`core.refreshing`). A bundle whose archive was kept, since far fewer rows came, is left alone. The ledger merely
+    narrows the candidates.
 
     Args:
         record: Where the bundle stands.
         settle_seconds: The settle time in force.
-        refresh_seconds: As for `needs_refresh`.
+        ages: The ages at which bundles are refreshed, in seconds; those up to the settle time never act.
         now: Seconds since 1970, by the service's clock.
     """
     if record.stored is None or record.kept:
         return False
     if not was_settled(record) and settles_at(record, settle_seconds=settle_seconds) <= now:
         return True
-    return needs_refresh(record, refresh_seconds=refresh_seconds, now=now)
-
-
-def needs_refresh(record: BundleRecord, *, refresh_seconds: float, now: float) -> bool:
-    """Whether a stored bundle is to be exported once more, since its data may have been incomplete.
-
-    That is so where it was exported less than `refresh_seconds` after its end, and that time has passed. A bundle whose
-    refresh was refused, since far fewer rows came, is left alone: it would be asked for night after night.
-
-    This is the only rule. The ledger's `exported_within` merely narrows the candidates.
-
-    Args:
-        record: Where the bundle stands.
-        refresh_seconds: How long after a bundle's end its data may still change; 0: no bundle is refreshed.
-        now: Seconds since 1970, by the service's clock.
-    """
-    if refresh_seconds <= 0 or record.stored is None or record.kept:
-        return False
-    due = record.bundle.range.end + refresh_seconds
-    return record.stored.exported_at < due <= now
+    return needs_refresh(record, ages=acting_ages(ages, settle_seconds=settle_seconds), now=now)

@@ -102,7 +102,8 @@ class LedgerQueries(MetadataQueries):
             span: Where.
             exported_within: Only archives exported sooner than so many seconds after the end of their bundle, as far
                 as whole seconds tell. This narrows the candidates for a refresh, and leaves out none that
-                `core.coverage.needs_refresh` names for as many seconds; that function alone decides.
+                `core.refreshing.needs_refresh` finds due at an age of up to as many seconds; that function alone
+                decides.
         """
         after: Range | None = None
         while True:

@@ -122,8 +122,8 @@ async def nightly(
     Arguments and errors are those of `backfill`.
     """
     asked = await _read(settings, exports, max_duration=max_duration)
-    refresh = asked.settings.nightly.refresh_seconds
-    spec = Nightly(asked.exports, refresh_seconds=refresh, max_duration_seconds=asked.max_duration_seconds)
+    ages = asked.settings.nightly.refresh_seconds
+    spec = Nightly(asked.exports, refresh_ages=ages, max_duration_seconds=asked.max_duration_seconds)
     return await _run(asked.settings, spec, key, stop=stop, listeners=listeners, watch=watch)
 
 

@@ -19,6 +19,7 @@ from asyncexport.core.coverage import ExportPlan, RecordedRange, is_exported_ane
 from asyncexport.core.events import BundleParked
 from asyncexport.core.exports import Export
 from asyncexport.core.parking import WAITING, pieces_of, waits
+from asyncexport.core.refreshing import acting_ages
 from asyncexport.core.service_time import CLOCKS_APART_SECONDS
 from asyncexport.core.states import BundleRecord
 from asyncexport.core.summary import RestingBundle, Tally
@@ -153,14 +154,15 @@ def plan_run(
     """
     nightly = settings.nightly
     remembered = None if queries is None else queries.recall(NIGHTLY_SINCE)
-    night_start = where_nights_begin(nightly.since_at(now), remembered, now=now)
+    since = nightly.since_at(now)
+    night_start = where_nights_begin(since, remembered, now=now)
     is_first_night = asked.start is None and not nightly.since and not is_past(remembered, now=now)
     ranges = export_ranges(
         exports, asked, now=now, night_start=night_start, is_stored=lambda name, span: _is_stored(queries, name, span)
     )
     plans = tuple(_export_plan(queries, export, span, asked, now=now) for export, span in ranges.spans)
     # What is stored to its end was meant.
-    faults = tuple(faults_of_dates(asked, now=now)) if ranges.hang_on_clock else ()
+    faults = tuple(faults_of_dates(asked, now=now, nights_since=since)) if ranges.hang_on_clock else ()
     hangs_on_clock = ranges.hang_on_clock or is_first_night or any(plan.waiting for plan in plans)
     return RunPlan(plans, (*ranges.notes, *_notes(plans, asked)), hangs_on_clock, night_start, faults)
 
@@ -175,18 +177,17 @@ def _export_plan(
     """What one export has to do."""
     if queries is None:
         return ExportPlan(export, span, RecordedRange(), fills_gaps=asked.fills_gaps)
-    stock, refresh_seconds = queries.stock(export.name, span), asked.refresh_seconds
+    stock, settle = queries.stock(export.name, span), export.settle_seconds
     again = {one.bundle: one for one in asked.repairs if one.bundle.export == export.name}
     if asked.accepts_fewer:
         again |= {one.bundle: one for one in kept_bundles(stock)}
     candidates: list[BundleRecord] = []
     if asked.fills_gaps:
         candidates += queries.unsettled(export.name, span)
-    if refresh_seconds > 0:
-        candidates += queries.stored(export.name, span, exported_within=refresh_seconds)
-    settle = export.settle_seconds
+    if ages := acting_ages(asked.refresh_ages, settle_seconds=settle):
+        candidates += queries.stored(export.name, span, exported_within=ages[-1])
     for one in candidates:
-        if is_exported_anew(one, settle_seconds=settle, refresh_seconds=refresh_seconds, now=now):
+        if is_exported_anew(one, settle_seconds=settle, ages=ages, now=now):
             again[one.bundle] = one
     begun = {one.bundle for one in stock.unfinished}
     waiting = {one.bundle: one for one in candidates if not was_settled(one) and one.bundle not in begun}

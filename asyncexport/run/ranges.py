@@ -77,9 +77,14 @@ def export_ranges(
     return ExportRanges(tuple(spans), tuple(notes), hang_on_clock)
 
 
-def faults_of_dates(asked: Instructions, *, now: float) -> Iterator[Problem]:
-    """What is wrong with the dates that were asked for, as it turns out once the time is known."""
+def faults_of_dates(asked: Instructions, *, now: float, nights_since: int | None = None) -> Iterator[Problem]:
+    """What is wrong with the dates that were asked for, as it turns out once the time is known.
+
+    `nights_since`: what `[nightly] since` says. None: nothing.
+    """
     if asked.start is None:
+        if nights_since is not None and nights_since > now:
+            yield Problem("nightly.since", f"{show(nights_since)} is in the future: it is {show(now)}")
         return
     start = moment_of(asked.start, now=now)
     if start > now:

@@ -41,14 +41,14 @@ class Nightly:
     Attributes:
         exports: What to export.
         end: The end of the range, exclusive. None: up to what is settled.
-        refresh_seconds: Export a bundle again that was exported less than this long after its end. 0: never.
+        refresh_ages: How long after its end a bundle is exported once more, in seconds (`core.refreshing`).
         max_duration_seconds: Stop the run after this long. None: no limit.
         command: The command's name in the summary.
     """
 
     exports: tuple[Export, ...]
     end: When | None = None
-    refresh_seconds: float = 0.0
+    refresh_ages: tuple[float, ...] = ()
     max_duration_seconds: float | None = None
     command: str = "nightly"
 
@@ -103,7 +103,7 @@ class Instructions:
         start: The start of the range. None: where `[nightly] since` says, or where earlier nights began.
         end: The end of the range, exclusive. None: up to what is settled.
         fills_gaps: Whether to export what no earlier run has begun. False: there must be a ledger already.
-        refresh_seconds: Export a bundle again that was exported less than this long after its end. 0: never.
+        refresh_ages: How long after its end a bundle is exported once more, in seconds (`core.refreshing`).
         repairs: Stored bundles to be exported again whatever their age.
         accepts_fewer: Whether to export again the bundles whose archive was kept, and accept far fewer rows.
         lets_parked_rest: Whether parked bundles wait for their time (`core.parking`). False: they are tried at once.
@@ -113,7 +113,7 @@ class Instructions:
     start: When | None
     end: When | None
     fills_gaps: bool
-    refresh_seconds: float = 0.0
+    refresh_ages: tuple[float, ...] = ()
     repairs: tuple[BundleRecord, ...] = ()
     accepts_fewer: bool = False
     lets_parked_rest: bool = False
@@ -125,8 +125,8 @@ def instructions(spec: RunSpec) -> Instructions:
     match spec:
         case Backfill(start=start, end=end):
             return Instructions(start, end, fills_gaps=True)
-        case Nightly(end=end, refresh_seconds=seconds):
-            return Instructions(None, end, fills_gaps=True, refresh_seconds=seconds, lets_parked_rest=True)
+        case Nightly(end=end, refresh_ages=ages):
+            return Instructions(None, end, fills_gaps=True, refresh_ages=ages, lets_parked_rest=True)
         case Retry(start=start, end=end, accept_fewer=accepts):
             return Instructions(start, end, fills_gaps=False, accepts_fewer=accepts, reports_kept=not accepts)
         case Repair(bundles=bundles):
