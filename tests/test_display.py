@@ -618,10 +618,13 @@ KEPT = FewerRows(rows_before=70, rows_found=7)
 @pytest.mark.parametrize(
     ("event", "line"),
     [
-        (BundleStored(BUNDLE, ARCHIVE), f'{{"type":"stored",{SPAN},"path":"e/a.gz","rows":7,"bytes":9}}'),
+        (
+            BundleStored(BUNDLE, ARCHIVE),
+            f'{{"type":"stored",{SPAN},"path":"e/a.gz","rows":7,"bytes":9,"refresh":false}}',
+        ),
         (
             BundleStored(BUNDLE, ARCHIVE, replace(ARCHIVE, rows=70)),
-            f'{{"type":"stored",{SPAN},"path":"e/a.gz","rows":7,"bytes":9,"rows_before":70}}',
+            f'{{"type":"stored",{SPAN},"path":"e/a.gz","rows":7,"bytes":9,"refresh":true,"rows_before":70}}',
         ),
         (BundleParked(BUNDLE, Failed("no")), f'{{"type":"parked",{SPAN},"reason":"no"}}'),
         (

@@ -150,6 +150,8 @@ async def test_a_refresh_with_far_fewer_rows_replaces_nothing(tmp_path, share):
         assert (problem["rows_before"], problem["rows_found"]) == (before, found)
         (parked,) = viewer.of("parked")
         assert (parked["reason"], parked["rows_before"], parked["rows_found"]) == (reason, before, found)
+        (event,) = viewer.of("stored")
+        assert (event["refresh"], event["rows_before"]) == (True, event["rows"])
         assert (summary.tally.planned, summary.tally.stored, summary.tally.failed) == (2, 1, 1)
         assert not list(tmp_path.rglob("*.part"))
 

@@ -22,8 +22,8 @@ def event_record(event: Event) -> dict[str, Any] | None:
     match event:
         case BundleStored(bundle=bundle, archive=archive, replaced=replaced):
             before = {} if replaced is None else {"rows_before": replaced.rows}
-            facts = {"path": archive.path, "rows": archive.rows, "bytes": archive.bytes, **before}
-            return _of_bundle("stored", bundle, facts)
+            facts = {"path": archive.path, "rows": archive.rows, "bytes": archive.bytes}
+            return _of_bundle("stored", bundle, {**facts, "refresh": replaced is not None, **before})
         case BundleParked(bundle=bundle, state=state):
             return _of_bundle("parked", bundle, {"reason": event.reason, **counts_of(state)})
         case Retried(bundle=bundle, reason=reason):
