@@ -1,4 +1,4 @@
-"""What people and programs see: lines, the picture of a run and where it is drawn, who watches, the closing words."""
+"""The output for users and scripts: lines, the live view, events, and the closing text."""
 
 import asyncio
 import errno
@@ -94,7 +94,7 @@ WORST = replace(
 
 
 class Screen(io.StringIO):
-    """A terminal that breaks lines and, when it gets narrower, breaks those it shows anew."""
+    """A terminal that wraps lines, and wraps the lines it shows again when it gets narrower."""
 
     def __init__(self, columns: int, rows: int = 24, *, encoding: str = "utf-8") -> None:
         super().__init__()
@@ -105,7 +105,7 @@ class Screen(io.StringIO):
 
     @property
     def encoding(self) -> str:  # type: ignore[override]
-        """What its letters are written in."""
+        """The encoding of the terminal."""
         return self.code
 
     @property
@@ -114,7 +114,7 @@ class Screen(io.StringIO):
         return self.columns, self.rows
 
     def resize(self, columns: int) -> None:
-        """As terminals do that break anew; the cursor stays with its text, which is the empty line at the end."""
+        """Wrap all lines again as some terminals do; the cursor stays in the empty line at the end."""
         assert self.at == len(self.lines) - 1
         self.lines = [
             piece
@@ -124,7 +124,7 @@ class Screen(io.StringIO):
         self.columns, self.at = columns, len(self.lines) - 1
 
     def write(self, text: str) -> int:
-        """Do as a terminal does."""
+        """Process text and control sequences as a terminal does."""
         self.writes.append(text)
         column = 0
         for control, letter in re.findall(r"(\x1b\[[?0-9;]*[A-Za-z])|(.|\n)", text):
@@ -152,12 +152,12 @@ class Screen(io.StringIO):
 
     @property
     def shown(self) -> list[str]:
-        """What stands on it."""
+        """The lines on the screen."""
         return [line.rstrip() for line in self.lines[:-1]]
 
 
 class Closed(io.StringIO):
-    """A stream that nobody reads any more."""
+    """A stream whose reader is gone."""
 
     def __init__(self, number: int) -> None:
         super().__init__()
@@ -165,11 +165,11 @@ class Closed(io.StringIO):
 
     @property
     def encoding(self) -> str:  # type: ignore[override]
-        """Of no use."""
+        """An encoding, which is never used."""
         return "utf-8"
 
     def write(self, _: str) -> int:
-        """In vain."""
+        """Fail with the error number."""
         raise OSError(self.number, os.strerror(self.number))
 
 
@@ -177,7 +177,7 @@ def frame(*lines: str) -> list[Text]:
     return [Text(line) for line in lines]
 
 
-def picture(snapshot: Snapshot, width: int, *, marks: str = FINE) -> list[str]:
+def drawn(snapshot: Snapshot, width: int, *, marks: str = FINE) -> list[str]:
     lines = draw(snapshot, "backfill everyone-events", width=width, now=NOON, rates=(1.1e6, 7400.0), marks=marks)
     assert all(line.cell_len <= width for line in lines)
     return [line.plain for line in lines]
@@ -191,11 +191,11 @@ def lines_of(stream: io.StringIO) -> list[str]:
     return stream.getvalue().splitlines()
 
 
-# words
+# Formatting
 
 
 @pytest.mark.parametrize(
-    ("size", "told"),
+    ("size", "text"),
     [
         (0, "0 B"),
         (999, "999 B"),
@@ -207,18 +207,18 @@ def lines_of(stream: io.StringIO) -> list[str]:
         (10**18, "1000 PB"),
     ],
 )
-def test_sizes_have_three_digits_or_so(size, told):
-    """A size is told as people say it, at every order of magnitude."""
-    assert show_bytes(size) == told
+def test_sizes_have_about_three_digits(size, text):
+    """A size is shown with the unit that users expect, at every order of magnitude."""
+    assert show_bytes(size) == text
 
 
 def test_no_text_moves_the_cursor():
-    """What a service wrote cannot clear a terminal, nor make a second line."""
+    """Control characters in the service's text cannot clear a terminal or start a second line."""
     assert plain("a\x1b[2Jb\nc\td\u202ee") == "a [2Jb c d e"
 
 
 def test_columns_are_aligned():
-    """Text begins at one place, numbers end at one."""
+    """Text is aligned to the left and numbers to the right."""
     assert table([("what", "many"), ("a", "1,000"), ("bcdef", "7")], right=frozenset({1})) == [
         "what    many",
         "a      1,000",
@@ -227,11 +227,11 @@ def test_columns_are_aligned():
     assert table([]) == []
 
 
-# lines
+# Lines
 
 
 def test_an_error_and_its_hint_are_a_line_each():
-    """The voice of the program: its name, the kind, the matter."""
+    """Each line begins with the program's name and the kind of message."""
     stream = io.StringIO()
     MessageLines(Outlet(stream), timed=True).fault("the service refused\nthe API key (401)", hint="check the key")
     assert lines_of(stream) == [
@@ -241,7 +241,7 @@ def test_an_error_and_its_hint_are_a_line_each():
 
 
 def test_as_json_every_line_is_an_object():
-    """With `--log-format json`, stderr can be read by a program, errors and hints included."""
+    """With `--log-format json` all of stderr, including errors and hints, can be parsed."""
     stream = io.StringIO()
     lines = MessageLines(Outlet(stream), as_json=True, tracebacks=True)
     lines.fault("no", hint="do")
@@ -258,8 +258,8 @@ def test_as_json_every_line_is_an_object():
     assert all(re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ", one["time"]) for one in (fault, status, hint, record))
 
 
-def test_log_lines_have_their_time_where_no_terminal_shows_that_they_are_new():
-    """A log that is read in the morning says when; on a terminal the time would only be in the way."""
+def test_log_lines_have_a_time_unless_they_are_shown_on_a_terminal():
+    """A log file shows when something happened; a terminal shows it as it happens."""
     for timed, pattern in ((True, r"asyncexport: warning: \d{4}-\S+Z no"), (False, "asyncexport: warning: no")):
         stream = io.StringIO()
         with listening(MessageLines(Outlet(stream), timed=timed), level=logging.WARNING):
@@ -267,8 +267,8 @@ def test_log_lines_have_their_time_where_no_terminal_shows_that_they_are_new():
         assert re.fullmatch(pattern, stream.getvalue().strip())
 
 
-def test_libraries_are_heard_only_when_something_is_wrong():
-    """At `-vv` our log is all there, and that of the libraries is not."""
+def test_libraries_are_only_logged_from_warning_up():
+    """At `-vv` all of our own log is shown, but not the debug log of libraries."""
     stream = io.StringIO()
     with listening(MessageLines(Outlet(stream)), level=logging.DEBUG):
         logging.getLogger("asyncexport.x").debug("ours")
@@ -279,7 +279,7 @@ def test_libraries_are_heard_only_when_something_is_wrong():
 
 
 def test_a_traceback_is_shown_only_when_asked_for():
-    """One error is one line, unless somebody looks for its cause."""
+    """Without `-vv` an error is one line."""
     for tracebacks in (False, True):
         stream = io.StringIO()
         with listening(MessageLines(Outlet(stream), tracebacks=tracebacks), level=logging.DEBUG):
@@ -288,8 +288,8 @@ def test_a_traceback_is_shown_only_when_asked_for():
 
 
 @pytest.mark.parametrize("number", [errno.EPIPE, errno.EIO])
-def test_a_terminal_that_is_gone_is_no_failure(number):
-    """A run goes on when nobody can be told of it any more."""
+def test_a_closed_terminal_is_no_failure(number):
+    """The run continues although its messages can no longer be shown."""
     lines = MessageLines(Outlet(Closed(number)))
     lines.fault("no", hint="do")
     lines.tell("status", "x")
@@ -301,8 +301,8 @@ def test_a_terminal_that_is_gone_is_no_failure(number):
     pane.clear()
 
 
-def test_a_closed_pipe_swallows_results():
-    """`| head` ends the reading, and not the run; it is no failure."""
+def test_results_to_a_closed_pipe_are_dropped():
+    """With `| head` the run continues, and the closed pipe is no failure."""
     results = ResultLines(Outlet(Closed(errno.EPIPE)))
     results.line("a")
     results.record({"type": "x"})
@@ -310,8 +310,8 @@ def test_a_closed_pipe_swallows_results():
     assert results.failure is None
 
 
-def test_a_full_disk_below_stdout_is_a_failure():
-    """Results that could not be written are not passed over: whoever redirects them relies on them."""
+def test_a_full_disk_under_stdout_is_a_failure():
+    """Results that could not be written are reported, since scripts rely on them."""
     results = ResultLines(Outlet(Closed(errno.ENOSPC)))
     results.line("a")
     assert results.gone
@@ -319,8 +319,8 @@ def test_a_full_disk_below_stdout_is_a_failure():
     assert results.failure.errno == errno.ENOSPC
 
 
-def test_letters_that_a_stream_does_not_have_are_spelt_out():
-    """On a terminal of another age nothing is left out and nothing fails."""
+def test_characters_that_a_stream_cannot_encode_are_escaped():
+    """On an ASCII stream no text is lost and nothing fails."""
     raw = io.BytesIO()
     results = ResultLines(Outlet(io.TextIOWrapper(raw, encoding="ascii")))
     results.line("näh")
@@ -328,12 +328,12 @@ def test_letters_that_a_stream_does_not_have_are_spelt_out():
     assert not results.gone
 
 
-# the picture
+# The live view
 
 
-def test_the_picture_shows_what_matters():
-    """At a glance: how much is done, what is under way, what may be asked, what has come, when it ends."""
-    assert picture(RUN, 79) == [
+def test_the_live_view_shows_the_state_of_the_run():
+    """It shows what is done, in progress and allowed, the data so far, and the expected end."""
+    assert drawn(RUN, 79) == [
         "backfill everyone-events" + " " * 46 + "1 h 2 min",
         "━" * 21 + "╍" * 2 + "─" * 32 + "  1,101 of 2,880   38.2%",
         "bundles   100 running, 30 queued for a request, 1,640 waiting, 0 parked",
@@ -348,8 +348,8 @@ def test_the_picture_shows_what_matters():
 @pytest.mark.parametrize("width", [1, 2, 9, 19, 39, 59, 79, 119, 300])
 @pytest.mark.parametrize("snapshot", [RUN, WORST, replace(RUN, planned=0, stored_before=0, done=0)])
 def test_no_line_is_wider_than_the_terminal(snapshot, width, marks):
-    """Narrow or wide, whatever the numbers: each line fits, and none has anything that moves the cursor."""
-    lines = picture(snapshot, width, marks=marks)
+    """Every line fits any width for any numbers, and contains no control characters."""
+    lines = drawn(snapshot, width, marks=marks)
     assert len(lines) <= 7 + 4 * 3
     assert all(line.isprintable() for line in lines)
     if marks is COARSE:
@@ -378,11 +378,11 @@ IN_TROUBLE = replace(
         replace(IN_TROUBLE, paused_seconds=3_600.0, scope="all"),
         replace(IN_TROUBLE, expected_seconds=None),
     ],
-    ids=["well", "parked", "out of reach", "paused", "no end known"],
+    ids=["running", "parked", "unreachable", "paused", "end unknown"],
 )
-def test_a_narrow_terminal_is_told_less_and_nothing_by_half(snapshot, width):
-    """Down to 40 columns no line but the heading is cut, and how long it runs and what is parked is there."""
-    heading, _, *lines = picture(snapshot, width)
+def test_a_narrow_terminal_shows_fewer_details_without_cutting_lines(snapshot, width):
+    """Down to 40 columns only the heading is cut, and the elapsed time and the parked bundles are shown."""
+    heading, _, *lines = drawn(snapshot, width)
     assert heading.endswith("  1 h 2 min")
     assert [line for line in lines if "…" in line] == []
     assert lines[0].endswith(f" {snapshot.parked} parked")
@@ -390,73 +390,73 @@ def test_a_narrow_terminal_is_told_less_and_nothing_by_half(snapshot, width):
         assert "13 h 10 min" in lines[-1]
 
 
-def test_a_hundred_percent_means_all():
-    """The share is rounded down: what is not done is not told as done."""
-    assert " 99.9%" in picture(replace(RUN, planned=100_000, done=99_999, stored_before=0), 79)[1]
-    assert "100.0%" in picture(replace(RUN, planned=1101), 79)[1]
+def test_a_hundred_percent_means_complete():
+    """The share is rounded down, so that an incomplete run never shows 100%."""
+    assert " 99.9%" in drawn(replace(RUN, planned=100_000, done=99_999, stored_before=0), 79)[1]
+    assert "100.0%" in drawn(replace(RUN, planned=1101), 79)[1]
 
 
-def test_an_outage_takes_the_place_of_the_end():
-    """While the service is out of reach nobody knows when it ends, and that is what is said."""
-    lines = picture(replace(RUN, down_seconds=700.0, expected_seconds=None), 79)
+def test_an_outage_is_shown_instead_of_the_end():
+    """While the service is unreachable the end is unknown, and the outage is shown instead."""
+    lines = drawn(replace(RUN, down_seconds=700.0, expected_seconds=None), 79)
     assert "service   not reached for 12 min; it is tried again and again" in lines
     assert not [line for line in lines if line.startswith("end")]
-    assert "end       not known yet" in picture(replace(RUN, expected_seconds=None), 79)
+    assert "end       not known yet" in drawn(replace(RUN, expected_seconds=None), 79)
 
 
-def test_the_last_problems_are_shown_to_their_reason():
-    """A problem takes two lines if it must: why it is one stands at its end."""
+def test_the_last_problems_are_shown_with_their_reason():
+    """A long problem takes two lines, since its reason is at the end."""
     reason = "everyone-events 2026-01-01T00:00:00Z: parked: the operation failed: the search could not be carried out"
-    lines = picture(in_trouble("a: old", "b: older", "c: x", "d: y", reason), 79)
+    lines = drawn(in_trouble("a: old", "b: older", "c: x", "d: y", reason), 79)
     assert not [line for line in lines if "old" in line]
     assert " ".join(line[10:] for line in lines[-2:]).endswith("the search could not be carried out")
 
 
-def test_a_problem_that_many_share_is_shown_once():
-    """A hundred bundles that meet the same trouble leave room for another one."""
-    lines = picture(in_trouble("e 1: gone", "e 2: late", "e 3: gone", "e 4: gone"), 79)
+def test_a_problem_of_many_bundles_is_shown_once():
+    """The same reason for many bundles takes one line, so that other problems are visible."""
+    lines = drawn(in_trouble("e 1: gone", "e 2: late", "e 3: gone", "e 4: gone"), 79)
     assert lines[7:] == ["problem   e 2: late", "problem   e 4: gone"]
 
 
-def test_a_problem_of_a_while_ago_says_so():
-    """What is long past does not look as if it had just happened."""
-    lines = picture(replace(RUN, problems=("e 1: gone", "e 2: late"), problem_ages=(200.0, 5.0)), 79)
+def test_an_older_problem_is_shown_with_its_age():
+    """A problem that happened minutes ago does not look new."""
+    lines = drawn(replace(RUN, problems=("e 1: gone", "e 2: late"), problem_ages=(200.0, 5.0)), 79)
     assert lines[7:] == ["problem   e 1: gone (3 min ago)", "problem   e 2: late"]
 
 
-def test_a_pause_by_the_service_is_told_as_one():
-    """After a 429 there may be tokens and nobody may use them: only how long that lasts is told."""
-    lines = picture(replace(RUN, tokens=9, scope="all", next_request_seconds=27.0, paused_seconds=27.0), 79)
+def test_a_pause_after_a_429_is_shown_with_its_duration():
+    """Tokens cannot be used during the pause, so only its duration is shown."""
+    lines = drawn(replace(RUN, tokens=9, scope="all", next_request_seconds=27.0, paused_seconds=27.0), 79)
     assert lines[4] == "budget    paused by the service for 27 s (429: asked too often)"
 
 
-def test_the_next_request_is_told_as_it_is():
-    """Without a token nothing goes at once, and in an outage nobody knows when."""
+def test_the_wait_for_the_next_request_is_shown():
+    """Without a token the wait is shown, except in an outage, when it is unknown."""
     budget = "budget    0 of 50 requests left, next in {}; only creates count, it seems"
     short, long = replace(RUN, tokens=0, next_request_seconds=0.4), replace(RUN, tokens=0, next_request_seconds=240.0)
-    assert budget.format("a moment") in picture(short, 79)
-    assert budget.format("4 min") in picture(long, 79)
-    away = picture(replace(long, down_seconds=9.0), 79)
+    assert budget.format("a moment") in drawn(short, 79)
+    assert budget.format("4 min") in drawn(long, 79)
+    away = drawn(replace(long, down_seconds=9.0), 79)
     assert "budget    0 of 50 requests left; only creates count, it seems" in away
 
 
-def test_before_any_answer_nothing_is_said_of_what_the_limit_counts():
-    """Nobody can know."""
-    unheard = picture(replace(RUN, tokens=0, down_seconds=90.0, scope=""), 79)
+def test_before_any_answer_the_scope_is_not_shown():
+    """What the limit counts is unknown until the service has answered."""
+    unheard = drawn(replace(RUN, tokens=0, down_seconds=90.0, scope=""), 79)
     assert "budget    0 of 50 requests left" in unheard
 
 
-def test_a_big_download_is_seen_to_come():
-    """Bytes of files that are not whole yet are shown, and count for the rate."""
+def test_a_big_download_shows_progress():
+    """Bytes of incomplete files are shown and count towards the rate."""
     rates = Rates()
     coming = [replace(RUN, seconds=s, bytes=0, rows=0, received=received) for s, received in ((60.0, 6_000), (70.0, 0))]
     assert rates.take(coming[0]) == (100.0, 0.0)
-    assert "data      0 rows, 0 B and 6.0 kB on the way; lately 7,400 rows/s, 1.1 MB/s" in picture(coming[0], 79)
-    assert rates.take(coming[1]) == (0.0, 0.0), "a file that is thrown away does not count backwards"
+    assert "data      0 rows, 0 B and 6.0 kB on the way; lately 7,400 rows/s, 1.1 MB/s" in drawn(coming[0], 79)
+    assert rates.take(coming[1]) == (0.0, 0.0), "bytes of a discarded file do not make the rate negative"
 
 
-def test_rates_are_those_of_the_last_minutes():
-    """After a burst the rate comes down to what it is now."""
+def test_rates_cover_the_last_minutes():
+    """After a burst the rate falls to its present value."""
     rates = Rates()
     for second in range(0, 3600, 5):
         size = min(second, 600) * 1000
@@ -466,8 +466,8 @@ def test_rates_are_those_of_the_last_minutes():
     assert now == (0.0, 0.0)
 
 
-def test_a_line_says_what_the_picture_says():
-    """Where nothing can be drawn, one line has it all."""
+def test_a_status_line_shows_what_the_live_view_shows():
+    """Without a terminal, one line contains all of it."""
     assert sentence(RUN, now=NOON) == (
         "1,101 of 2,880 bundles stored; 100 running, 30 queued for a request, 1,640 waiting, 0 parked; 4 downloading, "
         "5 ready to be fetched; 12 of 50 requests left, next at once; only creates count, it seems; "
@@ -477,11 +477,11 @@ def test_a_line_says_what_the_picture_says():
     assert away.endswith("the service was not reached for 2 min; it is tried again and again")
 
 
-# where it is drawn
+# Drawing
 
 
-def test_a_frame_is_drawn_over_the_one_before_it_in_one_write():
-    """Nothing flickers, nothing is left over, and a shorter frame leaves no rest."""
+def test_a_frame_replaces_the_previous_one_in_one_write():
+    """Frames do not flicker, and a shorter frame leaves nothing of a longer one."""
     screen = Screen(20)
     screen.write("$ asyncexport\n")
     pane = LiveView(Outlet(screen), size=lambda: screen.size)
@@ -497,8 +497,8 @@ def test_a_frame_is_drawn_over_the_one_before_it_in_one_write():
     assert screen.shown == ["$ asyncexport"]
 
 
-def test_lines_that_stay_go_above_the_picture():
-    """Log lines and the picture do not fight: they scroll by above it, and it stays whole."""
+def test_log_lines_scroll_above_the_live_view():
+    """Log lines stay on the screen above the live view, which stays complete."""
     screen = Screen(30)
     pane = LiveView(Outlet(screen), size=lambda: screen.size)
     pane.draw(frame("picture", "of two lines"))
@@ -507,8 +507,8 @@ def test_lines_that_stay_go_above_the_picture():
     assert screen.shown == ["a warning that is longer", "Traceback:", "  two lines", "picture", "of two lines"]
 
 
-def test_a_terminal_that_is_resized_keeps_one_picture():
-    """Narrower and wider again: no piece of an older frame stays behind, and nothing above is lost."""
+def test_a_resized_terminal_shows_one_live_view():
+    """No part of an older frame remains, and no line above is lost."""
     screen = Screen(80)
     screen.write("$ asyncexport\n")
     pane = LiveView(Outlet(screen), size=lambda: screen.size)
@@ -520,43 +520,43 @@ def test_a_terminal_that_is_resized_keeps_one_picture():
         assert "".join(screen.shown).startswith("$ asyncexport")
 
 
-def test_a_picture_higher_than_the_terminal_is_cut():
-    """On five lines there is room for four."""
+def test_a_live_view_higher_than_the_terminal_is_cut():
+    """On a terminal of five lines, four are drawn."""
     screen = Screen(80, rows=5)
     pane = LiveView(Outlet(screen), size=lambda: screen.size)
     pane.draw(frame(*"abcdefgh"))
     assert screen.shown == list("abcd")
 
 
-def test_letters_are_tried_before_they_are_drawn():
-    """A terminal without the bar's letters gets a bar that it has letters for."""
+def test_characters_are_checked_before_they_are_drawn():
+    """A terminal that cannot encode the bar's characters gets a bar of others."""
     assert LiveView(Outlet(Screen(80))).has(FINE)
     assert not LiveView(Outlet(Screen(80, encoding="latin-1"))).has(FINE)
 
 
-# who watches
+# Viewers
 
 
 async def watched(watcher: RunViewer, snapshot: Snapshot, *, seconds: float) -> None:
-    """Watch for so long."""
+    """Run the viewer for `seconds`."""
     with pytest.raises(TimeoutError):
         async with asyncio.timeout(seconds):
             await watcher.watch(lambda: snapshot)
 
 
 @on_virtual_time
-async def test_off_a_terminal_a_line_comes_at_its_interval():
-    """A log shows that a run is alive, and where it is."""
+async def test_without_a_terminal_a_status_line_is_written_at_an_interval():
+    """A log file shows that a run is alive and how far it is."""
     stream = io.StringIO()
     await watched(RunViewer(MessageLines(Outlet(stream)), "backfill", status_seconds=0.01), RUN, seconds=0.2)
-    told = lines_of(stream)
-    assert len(told) > 1
-    assert all(line.startswith("asyncexport: status: 1,101 of 2,880 bundles stored; ") for line in told)
+    status = lines_of(stream)
+    assert len(status) > 1
+    assert all(line.startswith("asyncexport: status: 1,101 of 2,880 bundles stored; ") for line in status)
 
 
 @on_virtual_time
-async def test_quietly_there_is_neither_picture_nor_line():
-    """With `-q` only errors are written; what is asked for as JSON still comes."""
+async def test_with_q_neither_live_view_nor_status_lines_are_written():
+    """With `-q` stderr only has errors; the JSON lines are still printed."""
     stream, stdout = io.StringIO(), io.StringIO()
     watcher = RunViewer(
         MessageLines(Outlet(stream)), "backfill", events=ResultLines(Outlet(stdout)), silent=True, status_seconds=0.01
@@ -568,8 +568,8 @@ async def test_quietly_there_is_neither_picture_nor_line():
 
 
 @on_virtual_time
-async def test_on_a_terminal_the_picture_goes_when_the_run_does():
-    """While it runs, log lines go above the picture; afterwards the screen is as if it had never been there."""
+async def test_the_live_view_is_removed_when_the_run_ends():
+    """Log lines are written above it during the run, and afterwards nothing of it is left on the screen."""
     screen = Screen(80)
     lines = MessageLines(Outlet(screen))
     watcher = RunViewer(lines, "backfill", pane=LiveView(Outlet(screen), size=lambda: screen.size))
@@ -588,8 +588,8 @@ async def test_on_a_terminal_the_picture_goes_when_the_run_does():
 
 
 @on_virtual_time
-async def test_progress_comes_as_json_beside_the_picture():
-    """Whoever reads `--json` is told once a minute how far it is, whatever stderr shows."""
+async def test_progress_is_printed_as_json_alongside_the_live_view():
+    """With `--json` a progress record is printed every minute, independent of stderr."""
     screen, stdout = Screen(80), io.StringIO()
     pane = LiveView(Outlet(screen), size=lambda: screen.size)
     viewer = RunViewer(MessageLines(Outlet(screen)), "backfill", events=ResultLines(Outlet(stdout)), pane=pane)
@@ -600,8 +600,8 @@ async def test_progress_comes_as_json_beside_the_picture():
     assert records[0]["ends_at"] is not None
 
 
-def test_the_example_has_rows():
-    """The file to look into has something in it."""
+def test_the_example_archive_has_rows():
+    """The archive suggested in the closing text is not empty."""
     viewer = RunViewer(MessageLines(Outlet(io.StringIO())), "backfill")
     for path, rows in (("empty", 0), ("full", 7), ("empty too", 0)):
         viewer.on_event(BundleStored(BUNDLE, Stored(path, 9, rows, "", 0.0)))
@@ -644,22 +644,22 @@ KEPT = FewerRows(rows_before=70, rows_found=7)
     ],
 )
 def test_an_event_is_one_line_of_json(event, line):
-    """Its keys and their order are what scripts were written for."""
+    """The keys and their order are an interface for scripts."""
     stdout = io.StringIO()
     RunViewer(MessageLines(Outlet(io.StringIO())), "backfill", events=ResultLines(Outlet(stdout))).on_event(event)
     assert lines_of(stdout) == [line]
 
 
 @pytest.mark.parametrize("event", [PossibleDuplicate(BUNDLE), BundleMoved(BundleRecord(BUNDLE), BundleRecord(BUNDLE))])
-def test_what_no_script_was_promised_is_not_printed(event):
-    """A move from state to state has no line of its own."""
+def test_an_event_without_a_documented_line_is_not_printed(event):
+    """State changes have no JSON line of their own."""
     stdout = io.StringIO()
     RunViewer(MessageLines(Outlet(io.StringIO())), "backfill", events=ResultLines(Outlet(stdout))).on_event(event)
     assert stdout.getvalue() == ""
 
 
-def test_progress_has_its_keys():
-    """Those that scripts were written for, in their order."""
+def test_a_progress_record_has_its_keys():
+    """The keys and their order are an interface for scripts."""
     assert list(progress_record(RUN, now=NOON)) == [
         "type",
         "seconds",
@@ -690,8 +690,8 @@ def test_progress_has_its_keys():
     assert progress_record(replace(RUN, expected_seconds=None), now=NOON)["ends_at"] is None
 
 
-def test_a_long_look_says_how_far_it_has_come():
-    """A check of many archives shows that it goes on."""
+def test_a_long_check_shows_its_progress():
+    """A check of many archives shows how far it is."""
     stream = io.StringIO()
     lines = MessageLines(Outlet(stream))
     with Counter(lines, "verify exports", total=1_000, of="archives checked", status_seconds=0.0) as step:
@@ -705,7 +705,7 @@ def test_a_long_look_says_how_far_it_has_come():
     assert screen.shown == []
 
 
-# the closing words
+# The closing text
 
 
 def summary(code: Exit, tally: Tally, **more: Any) -> Summary:
@@ -714,11 +714,11 @@ def summary(code: Exit, tally: Tally, **more: Any) -> Summary:
     return Summary("backfill", code, 1204.5, tally, **facts)
 
 
-def test_the_end_says_what_is_done_where_it_is_and_how_to_look_at_it():
-    """The last words of a run that went well."""
+def test_the_closing_text_says_what_is_done_and_where():
+    """After a complete run it shows the counts, the directory, and a command that prints a row."""
     tally = Tally(planned=100, stored_before=4, stored=96, empty=3, rows=184_211, bytes=20_113_408)
-    look = look_command(Path("my exports/a.ndjson.gz"))
-    assert closing_lines(summary(Exit.DONE, tally), look=look) == [
+    command = look_command(Path("my exports/a.ndjson.gz"))
+    assert closing_lines(summary(Exit.DONE, tally), look=command) == [
         "done: 100 of 100 bundles stored, 4 of them before this run, 3 of this run's without rows",
         "184,211 rows, 20.1 MB in 20 min, with 196 requests (96 create, 4 list, 96 results)",
         "the files are in exports",
@@ -726,8 +726,8 @@ def test_the_end_says_what_is_done_where_it_is_and_how_to_look_at_it():
     ]
 
 
-def test_the_end_of_a_run_with_nothing_to_do_is_plain():
-    """No zeros in a row where nothing happened."""
+def test_the_closing_text_of_a_run_with_nothing_to_do_is_short():
+    """Counts of zero are left out."""
     nothing = dict.fromkeys(("create", "poll", "list", "results", "other"), 0)
     done = summary(Exit.DONE, Tally(planned=48, stored_before=48), requests=nothing)
     assert closing_lines(done)[:2] == [
@@ -737,8 +737,8 @@ def test_the_end_of_a_run_with_nothing_to_do_is_plain():
     assert closing_lines(summary(Exit.DONE, Tally(), requests=nothing))[0] == "done: there was nothing to do"
 
 
-def test_the_end_names_what_was_parked():
-    """What is not done is named with its reason, the first ten of it; refusals and twins are told."""
+def test_the_closing_text_lists_parked_bundles():
+    """The first ten parked bundles are listed with their reasons; 429s and possible duplicates are reported."""
     tally = Tally(planned=30, stored=10, possible_duplicates=1)
     for number in range(12):
         tally.parked[Bundle("e", Range(number * 1800, (number + 1) * 1800))] = "no\nreason"
@@ -750,8 +750,8 @@ def test_the_end_names_what_was_parked():
     assert "parked: 2 more; `asyncexport status` names all" in lines
 
 
-def test_a_run_that_an_outage_ended_has_stopped():
-    """It is not told as finished, even if much is stored; an export that was refused stops nothing."""
+def test_a_run_ended_by_an_error_is_reported_as_stopped():
+    """It does not count as finished, even if much is stored; a refused export alone stops no run."""
     tally = Tally(planned=30, stored=10)
     gone = summary(Exit.PARTIAL, tally, error=UnavailableError("gone", lasting=True))
     assert closing_lines(gone)[0] == "stopped by an error: 10 of 30 bundles stored, 20 left"
@@ -774,6 +774,6 @@ def test_a_run_that_an_outage_ended_has_stopped():
         ("a.json.gz", "gzip -dc a.json.gz | head -c 500"),
     ],
 )
-def test_a_look_is_short_in_every_format(name, command):
-    """A JSON array is one long line: its first line would be all of it."""
+def test_the_command_to_show_a_row_fits_the_format(name, command):
+    """A JSON array is a single line, so only its beginning is shown."""
     assert look_command(Path(name)) == command

@@ -1,4 +1,4 @@
-"""What is written about the program is true: README, help, hints, the example of the settings."""
+"""The README, other pages, help, hints and example settings agree with the code."""
 
 import ast
 import dataclasses
@@ -31,67 +31,67 @@ SOURCES = sorted(PACKAGE.rglob("*.py"))
 
 
 def section(title: str) -> str:
-    """The text below a heading, up to the next one of its kind or above."""
+    """Return the text below a heading, up to the next heading of its level or above."""
     level, found = title.split(" ", maxsplit=1)[0], README.split(f"\n{title}\n")
-    assert len(found) == 2, f"there is no one heading {title!r}"
+    assert len(found) == 2, f"expected one heading {title!r}"
     return re.split(rf"\n#{{1,{len(level)}}} ", found[1])[0]
 
 
 def rows(text: str) -> list[list[str]]:
-    """The cells of a table, its head left out."""
+    """Return the cells of a table without its head."""
     lines = [line for line in text.splitlines() if line.startswith("|")]
     return [[cell.strip() for cell in line.strip("|").split("|")] for line in lines[2:]]
 
 
 def texts() -> Iterator[tuple[Path, str]]:
-    """Every page and every module, each with its path from the root."""
+    """Yield every page and every module, each with its path from the root."""
     for path in sorted({*PAGES, *SOURCES}):
         yield path.relative_to(ROOT), path.read_text(encoding="utf-8")
 
 
 def options(command: str = "") -> set[str]:
-    """The options of a command, the global ones among them; of none: those alone."""
+    """Return the options of a command including the global ones, or only the global ones without a command."""
     found: Any = program()
     own = [] if not command else found.get_command(SimpleNamespace(obj=None), command).params
     return {name for param in [*found.params, *own] for name in param.opts} | {"--help", "-h"}
 
 
-def test_the_table_of_commands_is_that_of_the_code():
-    """Each command, in the same order, does what its help says."""
+def test_the_table_of_commands_matches_the_code():
+    """The table has each command in the order of the help and with the same text."""
     table = {cells[0].strip("`").split(" ")[0]: cells[1].replace("`", "") for cells in rows(section("## Commands"))}
     written = {name: does for name, does in table.items() if name in COMMANDS}
     assert list(written.items()) == [(name, entry.does) for name, entry in COMMANDS.items()]
 
 
-def test_the_options_in_the_table_exist():
-    """What stands behind a command's name can be typed."""
+def test_the_options_in_the_table_of_commands_exist():
+    """Each option in the table belongs to its command."""
     for first, *_ in rows(section("## Commands").split("### ")[0]):
         command, *rest = first.strip("`").split(" ")
         assert set(re.findall(r"--[a-z-]+", " ".join(rest))) <= options(command), command
 
 
-def test_the_table_of_exit_codes_is_that_of_the_code():
-    """Each code means what the help says it does."""
+def test_the_table_of_exit_codes_matches_the_code():
+    """The table has each exit code with the meaning shown in the help."""
     table = {int(code): means for code, means in rows(section("## Exit codes"))}
     assert table == {int(code): means for code, means in MEANINGS.items()}
 
 
-def test_each_help_has_its_examples_and_its_exit_codes(capsys):
-    """Each command's own, from the one table that has them; the program's help has some of them and every code."""
+def test_each_help_has_its_examples_and_exit_codes(capsys):
+    """A command's help has its own examples and exit codes; the program's help has some examples and every code."""
     for name in ("", *COMMANDS):
         main([name, "--help"] if name else ["--help"])
         text = " ".join(capsys.readouterr().out.split())
         _, _, codes = text.partition("Exit codes: ")
-        told = {int(code) for code in re.findall(r"(?<!\S)(\d+) (?=[a-z])", codes)}
-        assert told == {int(code) for code in (COMMANDS[name].exits if name else MEANINGS)}, name
+        listed = {int(code) for code in re.findall(r"(?<!\S)(\d+) (?=[a-z])", codes)}
+        assert listed == {int(code) for code in (COMMANDS[name].exits if name else MEANINGS)}, name
         examples = COMMANDS[name].examples if name else COMMANDS["backfill"].examples[:1]
         assert examples, name
         for typed, does in examples:
             assert f"asyncexport {name or 'backfill'} {typed}".rstrip() + f" {does}" in text
 
 
-def test_the_examples_of_a_help_can_be_typed():
-    """Each is taken as it stands: its options, their values, its dates and its settings."""
+def test_the_examples_in_the_help_are_valid():
+    """The options, values, dates and settings of each example can be parsed."""
     found: Any = program()
     for name, entry in COMMANDS.items():
         for typed, _ in entry.examples:
@@ -105,8 +105,8 @@ def test_the_examples_of_a_help_can_be_typed():
             assert not given.get("max_duration") or read_duration(given["max_duration"]), typed
 
 
-def test_the_json_lines_are_those_of_the_code():
-    """Each type that is printed is in the table, and each type and key of the table is printed somewhere."""
+def test_the_table_of_json_lines_matches_the_code():
+    """Each printed type is in the table, and each type and key in the table is printed somewhere."""
     texts = {node.value for path in SOURCES for node in ast.walk(parsed(path)) if isinstance(node, ast.Constant)}
     printed = {
         argument.value
@@ -114,7 +114,7 @@ def test_the_json_lines_are_those_of_the_code():
         if path.parent.name in {"cli", "display"}
         for node in ast.walk(parsed(path))
         if isinstance(node, ast.Call)
-        # The type of what is printed is the first text that these are called with.
+        # The type of a record is the first constant that these functions are called with.
         if getattr(node.func, "attr", getattr(node.func, "id", "")) in {"record", "_of_bundle", "_name"}
         for argument in [one for one in node.args if isinstance(one, ast.Constant)][:1]
     }
@@ -156,7 +156,7 @@ def test_the_map_names_every_package_and_no_missing_file():
 
 
 def _is_in(folder: Path, name: str) -> bool:
-    """Whether a file exists at this path, or under this name next to one that the same row mentions."""
+    """Return whether a file exists at this path, or under this name next to one that the same row mentions."""
     return (folder / name).exists() or ("/" not in name and any((PACKAGE / "core").rglob(name)))
 
 
@@ -168,13 +168,13 @@ def test_each_package_lists_its_modules():
         assert package.parent.name == "core" or modules <= named, f"name in {package}: {sorted(modules - named)}"
 
 
-def test_the_example_of_the_settings_is_one_text():
-    """What `init` writes and what lies in the repository are the same."""
+def test_the_example_settings_in_the_repository_match_init():
+    """`config.example.toml` equals what `init` writes."""
     assert (ROOT / "config.example.toml").read_text(encoding="utf-8") == EXAMPLE
 
 
-def test_settings_that_are_named_exist():
-    """`[table] key` in a text, a message or a hint is a setting that there is."""
+def test_settings_in_texts_exist():
+    """Each `[table] key` in a page, message or hint is a setting."""
     tables = known_keys()
     named = [
         (path, table, key)
@@ -187,8 +187,8 @@ def test_settings_that_are_named_exist():
     assert [f"{path}: [{table}] {key}" for path, table, key in named if key not in tables[table]] == []
 
 
-def test_commands_that_are_named_can_be_typed():
-    """`asyncexport …` in a text, an example or a hint is a command that there is, with options that it has."""
+def test_commands_in_texts_are_valid():
+    """Each `asyncexport …` in a page, example or hint is a command with options that exist."""
     named = []
     for path, text in texts():
         named += [(path, typed) for typed in re.findall(r"`asyncexport ([^`]*)`", text)]
@@ -208,8 +208,8 @@ def test_commands_that_are_named_can_be_typed():
     assert faults == []
 
 
-def test_options_that_the_readme_names_exist():
-    """No flag is promised that there is not."""
+def test_options_in_the_readme_exist():
+    """Each option in the README belongs to a command."""
     every = set().union(*(options(name) for name in COMMANDS))
     own = re.findall(r"`(--[a-z-]+)", README)
     assert own

@@ -1,4 +1,4 @@
-"""Downloads from a host in memory that cuts, changes and refuses, onto a real disk."""
+"""Downloads to a real disk from a host in memory that cuts, changes and refuses bodies."""
 
 import asyncio
 import base64
@@ -45,7 +45,7 @@ CHUNK_BYTES = 1 << 18
 
 
 def body_of(number: int, *, size: int = 1_500_000) -> bytes:
-    """A whole body; another for each number."""
+    """Return a complete body, a different one for each number."""
     text = random.Random(number).randbytes(size).hex().encode()
     return gzip.compress(b'{"a":"' + text + b'"}\n', 1, mtime=0)
 
@@ -57,9 +57,14 @@ ROWS = b'{"a":1}\n{"a":2}\n'
 
 @dataclass(frozen=True)
 class Answer:
-    """What the host does with a request: `refuses` it, or sends a body that is `cut` after so many bytes.
+    """What the host does with a request.
 
-    `ends`: a cut one ends as if that were all; `proves`: whether the end is proved; `spoils`: the byte that is wrong.
+    Args:
+        refuses: The error to raise instead of sending a body.
+        cut: The number of bytes after which the body is cut.
+        ends: Whether a cut body looks as if it had ended normally.
+        proves: Whether the framing proves the end of the body.
+        spoils: The position of a byte that is changed.
     """
 
     refuses: ExportError | None = None
@@ -71,7 +76,7 @@ class Answer:
 
 @dataclass
 class Host:
-    """The storage host: one file, and what it does with the next requests."""
+    """The storage host: one file, and its behaviour for the next requests."""
 
     content: bytes = BODY
     etag: str = '"one"'
@@ -86,28 +91,28 @@ class Host:
 
     @asynccontextmanager
     async def open(self, location: DownloadLink, *, offset: int = 0, etag: str = "") -> AsyncIterator["HostBody"]:
-        """As the client does."""
+        """Open a body as the client does."""
         assert location is LINK
         await self.wait()
         self.requests.append((offset, etag))
         answer = self.answers.pop(0) if self.answers else Answer()
         if answer.refuses:
             raise answer.refuses
-        goes_on = self.knows_ranges and offset > 0 and etag == self.etag
+        resumes = self.knows_ranges and offset > 0 and etag == self.etag
         self.open_bodies += 1
         try:
-            yield HostBody(self, answer, offset if goes_on else 0)
+            yield HostBody(self, answer, offset if resumes else 0)
         finally:
             self.open_bodies -= 1
 
     async def wait(self) -> None:
-        """Where the network is waited for."""
+        """Run a hook, and let other tasks run as a network call would."""
         self.at_wait()
         await asyncio.sleep(0)
 
 
 class HostBody:
-    """A body of the host's."""
+    """A body that the host sends."""
 
     def __init__(self, host: Host, answer: Answer, offset: int) -> None:
         self.offset = offset
@@ -119,7 +124,7 @@ class HostBody:
         self._answer = answer
 
     async def chunks(self) -> AsyncIterator[bytes]:
-        """The bytes as they come."""
+        """Yield the bytes as they arrive."""
         answer, content = self._answer, bytearray(self._host.content)
         if answer.spoils is not None:
             content[answer.spoils % len(content)] ^= 1
@@ -136,7 +141,7 @@ class HostBody:
 
 @pytest.fixture(autouse=True)
 def _never_blocked() -> Iterator[None]:
-    """No call of ours may hold up the event loop."""
+    """Fail if a call of ours blocks the event loop."""
     with blockbuster_ctx("asyncexport"):
         yield
 
@@ -151,12 +156,12 @@ class Scene:
     boundary: Callable[[str], None] = lambda _: None
 
     def files(self) -> dict[str, bytes]:
-        """All there is, hidden or not."""
+        """Return the content of all files, hidden ones included."""
         found = sorted(path for path in self.directory.rglob("*") if path.is_file())
         return {str(path.relative_to(self.directory)): path.read_bytes() for path in found}
 
     async def fetch(self, *errors: type[Exception]) -> Archive:
-        """Fetch until it is there; each try but the last ends in the next of these errors."""
+        """Fetch until the archive is stored; each attempt but the last fails with the next of these errors."""
         async with self.downloads.begin(BUNDLE, Definition()) as download:
             for error in errors:
                 await failing(download, error)
@@ -164,14 +169,14 @@ class Scene:
 
 
 async def failing(download: ArchiveDownload, error: type[Exception]) -> None:
-    """A try that ends in this error, and leaves nothing open."""
+    """Make an attempt that fails with this error."""
     with pytest.raises(error):
         await download.fetch(LINK)
 
 
 @pytest.fixture
 async def scene(tmp_path: Path) -> AsyncIterator[Scene]:
-    """An output directory, and a host that does nothing amiss yet."""
+    """An output directory, and a host without faults."""
 
     def boundary(name: str) -> None:
         found.boundary(name)
@@ -186,15 +191,15 @@ async def scene(tmp_path: Path) -> AsyncIterator[Scene]:
 
 
 def goog_hash(content: bytes) -> tuple[str, ...]:
-    """As the storage host sends it."""
+    """Return the header that the storage host sends."""
     return (f"crc32c={base64.b64encode(google_crc32c.Checksum(content).digest()).decode()}",)
 
 
-# What is believed only when it comes again
+# Bodies that need a second check
 
 
-async def test_a_file_without_rows_needs_a_second_look(scene):
-    """Nothing, a line end: any box can say so. What is believed the second time is stored."""
+async def test_a_file_without_rows_needs_a_second_check(scene):
+    """A proxy could send an empty body, so it is only stored after a second download."""
     scene.host.content = b"\n"
     archive = await scene.fetch(UnprovedEmptyError)
     assert archive.rows == 0
@@ -203,15 +208,15 @@ async def test_a_file_without_rows_needs_a_second_look(scene):
 
 
 @pytest.mark.parametrize("content", [gzip.compress(b"", mtime=0), b""])
-async def test_a_file_without_rows_is_believed_at_once_where_something_vouches_for_it(scene, content):
-    """Whole gzip around nothing, or a hash that fits."""
+async def test_a_file_without_rows_is_stored_immediately_if_it_is_proved(scene, content):
+    """A complete gzip file or a matching hash is proof."""
     scene.host.content = content
     scene.host.hashes = () if content else goog_hash(content)
     assert (await scene.fetch()).rows == 0
 
 
-async def test_rows_that_come_at_the_second_look_are_stored(scene):
-    """The first look was at something else."""
+async def test_rows_that_arrive_at_the_second_check_are_stored(scene):
+    """The second download replaces the empty first one."""
     scene.host.content = b"[]"
     async with scene.downloads.begin(BUNDLE, Definition(format=Format.JSON)) as download:
         await failing(download, UnprovedEmptyError)
@@ -220,34 +225,34 @@ async def test_rows_that_come_at_the_second_look_are_stored(scene):
 
 
 @pytest.mark.parametrize("content", [ROWS, gzip.compress(ROWS, mtime=7)])
-async def test_a_body_that_was_changed_on_the_way_is_whole_by_framing_and_structure(scene, content):
-    """Its hash is that of what is stored, as the headers tell."""
+async def test_a_body_changed_by_a_proxy_is_checked_by_framing_and_structure(scene, content):
+    """The hash is that of the stored form, which the headers show to be different."""
     scene.host.content, scene.host.hashes, scene.host.form = content, goog_hash(BODY), BodyForm.CHANGED
     assert (await scene.fetch()).rows == 2
     assert gzip.decompress(scene.files()[PATH]) == ROWS
 
 
-async def test_where_nothing_tells_that_it_was_changed_it_must_come_twice(scene):
-    """A fault of the line spoils it in another way each time."""
+async def test_a_body_with_another_hash_must_arrive_twice(scene):
+    """A random error would change it differently each time, so the same body twice is accepted."""
     scene.host.content, scene.host.hashes, scene.host.form = ROWS, goog_hash(BODY), BodyForm.PLAIN_IS_CHANGED
     scene.host.answers = [Answer(spoils=9), Answer(spoils=12)]
     assert (await scene.fetch(OtherHashError, OtherHashError, OtherHashError)).rows == 2
     assert gzip.decompress(scene.files()[PATH]) == ROWS
 
 
-async def test_a_gzip_file_with_another_hash_is_wrong_however_often_it_comes(scene):
-    """Where nothing says that it was compressed again on the way."""
+async def test_a_gzip_body_with_another_hash_is_never_accepted(scene):
+    """The headers do not show that a proxy compressed it again."""
     scene.host.hashes, scene.host.form = goog_hash(ROWS), BodyForm.PLAIN_IS_CHANGED
     async with scene.downloads.begin(BUNDLE, Definition()) as download:
         for _ in range(3):
             await failing(download, CorruptError)
 
 
-# Whole
+# Complete bodies
 
 
-async def test_a_whole_body_is_stored_and_described(scene):
-    """What comes back names the file, its size, its rows and its digest."""
+async def test_a_complete_body_is_stored_and_described(scene):
+    """The result has the path, size, number of rows and hash."""
     archive = await scene.fetch()
     assert scene.files() == {PATH: BODY}
     assert (archive.path, archive.bytes, archive.rows) == (PATH, len(BODY), 1)
@@ -255,8 +260,8 @@ async def test_a_whole_body_is_stored_and_described(scene):
     assert scene.host.requests == [(0, "")]
 
 
-async def test_what_has_come_can_be_seen(scene):
-    """A cut download has got somewhere; one that is over, or begun anew, is at nothing."""
+async def test_received_bytes_are_counted(scene):
+    """The count is that of the part file, and 0 when the download is complete or starts again."""
     scene.host.answers = [Answer(cut=HALF), Answer(cut=HALF + 5)]
     async with scene.downloads.begin(BUNDLE, Definition()) as download:
         assert download.received == 0
@@ -268,13 +273,13 @@ async def test_what_has_come_can_be_seen(scene):
         assert download.received == 0
 
 
-# Cut
+# Cut bodies
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("cut", [1, CHUNK_BYTES, HALF, len(BODY) - 1])
-async def test_a_cut_body_goes_on_where_it_stopped(scene, cut):
-    """The rest is asked for by range, of the same file; no byte is sent twice."""
+async def test_a_cut_body_resumes_where_it_stopped(scene, cut):
+    """The rest of the same file is requested by range, and no byte is sent twice."""
     scene.host.answers = [Answer(cut=cut)]
     await scene.fetch(IncompleteError)
     assert scene.files() == {PATH: BODY}
@@ -282,8 +287,8 @@ async def test_a_cut_body_goes_on_where_it_stopped(scene, cut):
     assert scene.host.sent == len(BODY)
 
 
-async def test_a_body_cut_again_and_again_comes_to_its_end(scene):
-    """Each try goes on from the one before."""
+async def test_a_body_cut_again_and_again_is_completed(scene):
+    """Each attempt resumes where the previous one stopped."""
     cuts = list(range(100_000, len(BODY), 100_000))
     scene.host.answers = [Answer(cut=cut) for cut in cuts]
     await scene.fetch(*[IncompleteError] * len(cuts))
@@ -291,8 +296,8 @@ async def test_a_body_cut_again_and_again_comes_to_its_end(scene):
     assert scene.host.sent == len(BODY)
 
 
-async def test_a_body_cut_before_its_first_byte_is_begun_anew(scene):
-    """There is nothing to go on from, and what comes then may be another file."""
+async def test_a_body_cut_before_its_first_byte_starts_again(scene):
+    """Nothing was received, so the next body may be another file."""
     scene.host.answers = [Answer(cut=0)]
     scene.host.hashes = goog_hash(OTHER)
     async with scene.downloads.begin(BUNDLE, Definition()) as download:
@@ -302,8 +307,8 @@ async def test_a_body_cut_before_its_first_byte_is_begun_anew(scene):
     assert scene.host.requests == [(0, ""), (0, "")]
 
 
-async def test_without_an_etag_a_cut_body_is_begun_anew(scene):
-    """Nothing tells whether the rest would be of the same file."""
+async def test_without_an_etag_a_cut_body_starts_again(scene):
+    """Without an ETag the rest may belong to another file."""
     scene.host.etag = ""
     scene.host.answers = [Answer(cut=HALF)]
     await scene.fetch(IncompleteError)
@@ -311,8 +316,8 @@ async def test_without_an_etag_a_cut_body_is_begun_anew(scene):
     assert scene.host.requests == [(0, ""), (0, "")]
 
 
-async def test_a_host_without_ranges_sends_the_whole_again(scene):
-    """What was written is thrown away, and the whole taken instead."""
+async def test_a_host_without_ranges_sends_the_complete_body_again(scene):
+    """The bytes received so far are discarded."""
     scene.host.knows_ranges = False
     scene.host.answers = [Answer(cut=HALF)]
     await scene.fetch(IncompleteError)
@@ -320,8 +325,8 @@ async def test_a_host_without_ranges_sends_the_whole_again(scene):
     assert scene.host.requests == [(0, ""), (HALF, '"one"')]
 
 
-async def test_another_file_behind_the_link_is_taken_whole(scene):
-    """Its bytes are not put behind those of the first, and its own ETag is what the next cut goes on with."""
+async def test_another_file_behind_the_link_is_fetched_from_its_start(scene):
+    """Its bytes are not appended to those of the first file, and its own ETag is used to resume."""
     scene.host.answers = [Answer(cut=HALF), Answer(cut=HALF)]
     async with scene.downloads.begin(BUNDLE, Definition()) as download:
         await failing(download, IncompleteError)
@@ -332,8 +337,8 @@ async def test_another_file_behind_the_link_is_taken_whole(scene):
     assert scene.host.requests == [(0, ""), (HALF, '"one"'), (HALF, '"two"')]
 
 
-async def test_a_part_that_cannot_be_had_is_not_asked_for_again(scene):
-    """A host that refuses the range, or sends another part, is asked for the whole."""
+async def test_a_range_that_is_refused_is_not_requested_again(scene):
+    """If the host refuses the range or sends another one, the complete body is requested."""
     scene.host.answers = [Answer(cut=HALF), Answer(refuses=IncompleteError("another part"))]
     await scene.fetch(IncompleteError, IncompleteError)
     assert scene.files() == {PATH: BODY}
@@ -341,20 +346,20 @@ async def test_a_part_that_cannot_be_had_is_not_asked_for_again(scene):
 
 
 @pytest.mark.parametrize("error", [GoneError("expired"), UnavailableError("503")])
-async def test_a_dead_link_or_an_outage_loses_nothing_of_what_came(scene, error):
-    """Through a fresh link, or after a while, it goes on where it was."""
+async def test_an_expired_link_or_an_outage_loses_no_received_bytes(scene, error):
+    """The next attempt resumes where the last one stopped."""
     scene.host.answers = [Answer(cut=HALF), Answer(refuses=error), Answer(refuses=error)]
     await scene.fetch(IncompleteError, type(error), type(error))
     assert scene.host.requests[-1] == (HALF, '"one"')
     assert scene.host.sent == len(BODY)
 
 
-# Wrong
+# Damaged bodies
 
 
 @pytest.mark.slow
-async def test_damage_met_on_the_way_begins_anew(scene):
-    """The rest is not put behind bytes that are known to be bad, though the host would send it."""
+async def test_damage_found_during_a_download_starts_it_again(scene):
+    """The host would send the rest, but it is not appended to damaged bytes."""
     scene.host.content = body_of(3, size=3_000_000)
     scene.host.answers = [Answer(spoils=0)]
     await scene.fetch(CorruptError)
@@ -363,17 +368,19 @@ async def test_damage_met_on_the_way_begins_anew(scene):
     assert scene.files() == {PATH: scene.host.content}
 
 
-@pytest.mark.parametrize("answer", [Answer(spoils=len(BODY) - 6), Answer(cut=HALF, ends=True)], ids=["crc", "short"])
-async def test_a_body_that_came_to_its_end_and_is_not_whole_is_begun_anew(scene, answer):
-    """More bytes would not mend it."""
+@pytest.mark.parametrize(
+    "answer", [Answer(spoils=len(BODY) - 6), Answer(cut=HALF, ends=True)], ids=["wrong checksum", "short"]
+)
+async def test_a_damaged_or_short_body_that_ended_starts_again(scene, answer):
+    """It is not resumed, since further bytes would not repair it."""
     scene.host.answers = [answer]
     await scene.fetch(IncompleteError if answer.ends else CorruptError)
     assert scene.host.requests == [(0, ""), (0, "")]
     assert scene.files() == {PATH: BODY}
 
 
-async def test_other_bytes_under_the_same_etag_show(scene):
-    """A host that lies about its file cannot have two halves of two files stored as one."""
+async def test_other_bytes_under_the_same_etag_are_noticed(scene):
+    """Two halves of different files are never stored as one."""
     scene.host.answers = [Answer(cut=HALF), Answer()]
     async with scene.downloads.begin(BUNDLE, Definition()) as download:
         await failing(download, IncompleteError)
@@ -384,8 +391,8 @@ async def test_other_bytes_under_the_same_etag_show(scene):
     assert scene.files() == {PATH: OTHER}
 
 
-async def test_a_hash_is_of_the_whole_however_many_parts_it_came_in(scene):
-    """It is told with the first part and holds at the end of the last."""
+async def test_a_hash_is_checked_over_all_parts_of_a_body(scene):
+    """The hash is sent with the first part and checked at the end of the last."""
     scene.host.content, scene.host.hashes = ROWS, goog_hash(ROWS)
     scene.host.answers = [Answer(cut=5), Answer(cut=9), Answer(proves=False)]
     archive = await scene.fetch(IncompleteError, IncompleteError)
@@ -393,8 +400,8 @@ async def test_a_hash_is_of_the_whole_however_many_parts_it_came_in(scene):
     assert scene.host.requests[-1] == (9, '"one"')
 
 
-async def test_a_wrong_hash_begins_anew(scene):
-    """Also where the body came in parts."""
+async def test_a_wrong_hash_starts_the_download_again(scene):
+    """This also holds for a body received in parts."""
     scene.host.hashes = goog_hash(OTHER)
     scene.host.answers = [Answer(cut=HALF)]
     async with scene.downloads.begin(BUNDLE, Definition()) as download:
@@ -406,8 +413,8 @@ async def test_a_wrong_hash_begins_anew(scene):
     assert scene.host.requests == [(0, ""), (HALF, '"one"'), (0, "")]
 
 
-async def test_an_end_that_nothing_proves_is_no_end_of_a_plain_body(scene):
-    """It is fetched again from its beginning."""
+async def test_a_plain_body_without_a_proved_end_is_incomplete(scene):
+    """It is fetched again from its start."""
     scene.host.content = ROWS
     scene.host.answers = [Answer(proves=False)]
     await scene.fetch(IncompleteError)
@@ -415,7 +422,7 @@ async def test_an_end_that_nothing_proves_is_no_end_of_a_plain_body(scene):
     assert scene.host.requests == [(0, ""), (0, "")]
 
 
-# Left
+# Part files
 
 
 @pytest.mark.slow
@@ -429,8 +436,8 @@ async def test_an_end_that_nothing_proves_is_no_end_of_a_plain_body(scene):
     ],
     ids=["refused", "cut", "short", "damaged"],
 )
-async def test_what_is_half_made_when_left_is_removed(scene, answer, error):
-    """The archive that stood there stays."""
+async def test_a_part_file_is_removed_after_a_failure(scene, answer, error):
+    """The previous archive stays."""
     await scene.fetch()
     scene.host.answers = [answer]
     with pytest.raises(error):
@@ -438,8 +445,8 @@ async def test_what_is_half_made_when_left_is_removed(scene, answer, error):
     assert scene.files() == {PATH: BODY}
 
 
-async def test_a_full_disk_in_the_middle_ends_it(scene):
-    """No part is left that takes room, and nothing under the name."""
+async def test_a_disk_that_fills_up_ends_the_download(scene):
+    """Neither a part file nor an archive is left."""
     written = []
 
     def boundary(name: str) -> None:
@@ -454,41 +461,41 @@ async def test_a_full_disk_in_the_middle_ends_it(scene):
 
 
 @pytest.mark.slow
-async def test_a_cancel_at_any_wait_leaves_no_half_file(scene):
-    """Whether the network or the disk is waited for, also while a cut body goes on, and while a bad one is removed."""
+async def test_a_cancel_at_any_wait_leaves_no_partial_file(scene):
+    """This holds for every wait for network or disk, also when resuming and when removing a damaged file."""
     loop = asyncio.get_running_loop()
-    moments = outcomes = 0
+    waits = outcomes = 0
 
     async def once(cancel_at: int) -> asyncio.Task[Archive]:
-        nonlocal moments
-        moments = 0
+        nonlocal waits
+        waits = 0
         scene.host.answers = [Answer(cut=HALF), Answer(spoils=len(BODY) - 1)]
         task = asyncio.create_task(scene.fetch(IncompleteError, CorruptError))
 
-        def moment(_name: str = "") -> None:
-            nonlocal moments
-            moments += 1
-            if moments == cancel_at:
+        def note_wait(_name: str = "") -> None:
+            nonlocal waits
+            waits += 1
+            if waits == cancel_at:
                 loop.call_soon_threadsafe(task.cancel)
 
-        scene.host.at_wait = scene.boundary = moment
+        scene.host.at_wait = scene.boundary = note_wait
         await asyncio.wait([task])
         return task
 
     assert not (await once(0)).cancelled()
-    for cancel_at in range(1, moments + 1):
+    for cancel_at in range(1, waits + 1):
         (scene.directory / PATH).unlink(missing_ok=True)
         task = await once(cancel_at)
         found = scene.files()
-        # The very last write may be done before the cancel comes.
-        assert task.cancelled() or cancel_at >= moments - 1
+        # The very last write may finish before the cancel arrives.
+        assert task.cancelled() or cancel_at >= waits - 1
         assert found in ({}, {PATH: BODY})
         assert scene.host.open_bodies == 0
         outcomes |= 1 << len(found)
     assert outcomes == 0b11
 
 
-# Anything
+# Any sequence of faults
 
 
 ANSWERS = st.lists(
@@ -509,10 +516,10 @@ ANSWERS = st.lists(
     knows_ranges=st.booleans(),
     hashed=st.booleans(),
 )
-def test_whatever_the_host_does_what_is_stored_is_whole(answers, content, etag, knows_ranges, hashed):
-    """After any row of faults the rows are all there, or nothing is."""
+def test_a_stored_archive_is_complete_whatever_the_host_does(answers, content, etag, knows_ranges, hashed):
+    """After any sequence of faults all rows are stored, or nothing is."""
     if content == ROWS and not hashed:
-        # That the bytes of a plain body are others nothing can tell.
+        # A changed byte in a plain body without a hash cannot be detected.
         answers = [answer for answer in answers if answer.spoils is None]
 
     async def scenario(directory: Path) -> None:

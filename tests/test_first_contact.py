@@ -1,4 +1,4 @@
-"""The first requests of a run, and how many it takes to know the time; on a clock that jumps."""
+"""The first requests of a run, and how many of them are needed to know the time; on a virtual clock."""
 
 import asyncio
 import time
@@ -26,12 +26,13 @@ REFUSED = RefusedError("403", status=403)
 
 
 class Service:
-    """Answers in the poller's place and in the service's, and writes down what was asked.
+    """Stands for the poller and the service, and records the calls.
 
     Args:
-        clock: Hears the date of each answer.
-        ahead: How far the dates are ahead of this host's clock; the last holds for all that follow. None: no date.
-        refusals: What is raised in place of an answer, by the call.
+        clock: The clock that receives the date of each answer.
+        ahead: Seconds by which the dates are ahead of this host's clock, one per answer; the last one is repeated. None
+            for an answer without a date.
+        refusals: The errors to raise instead of an answer, by call.
     """
 
     def __init__(self, clock: ServiceClock, *ahead: float | None, **refusals: Exception) -> None:
@@ -40,7 +41,7 @@ class Service:
         self.asked: list[str] = []
 
     def answer(self, call: str, kind: Kind) -> None:
-        """Note the call, and answer it."""
+        """Record the call and answer it."""
         self.asked.append(call)
         if call in self.refusals:
             raise self.refusals[call]
@@ -49,20 +50,20 @@ class Service:
             self.clock.hear(kind, time.time() + asyncio.get_running_loop().time() - self.began + ahead)
 
     async def prime(self) -> None:
-        """The list, which a refusal of it does not keep from going on."""
+        """List operations; a refusal is ignored."""
         with suppress(RefusedError):
             self.answer("list", Kind.LIST)
 
     async def operations(self) -> None:
-        """The list once more."""
+        """List operations."""
         self.answer("list", Kind.LIST)
 
     async def me(self) -> None:
-        """Whose key it is."""
+        """Ask whom the key belongs to."""
         self.answer("me", Kind.OTHER)
 
     async def segments(self, **_: Any) -> Any:
-        """A page of segments."""
+        """List one page of segments."""
         self.answer("segments", Kind.OTHER)
         yield None
 
@@ -82,8 +83,8 @@ class Service:
         ([None, 3600.0], ["list", "me", "me", "list"]),
     ],
 )
-def test_as_many_are_asked_as_it_takes(ahead, asked):
-    """One where the clocks agree; one more where a lone date is wrong; three where this host's clock is."""
+def test_as_many_requests_are_sent_as_are_needed(ahead, asked):
+    """One if the clocks agree, another one if a single date is wrong, and three if this host's clock is."""
 
     @on_virtual_time
     async def contact():
@@ -98,7 +99,7 @@ def test_as_many_are_asked_as_it_takes(ahead, asked):
 
 
 def service_time(ahead: list[float | None]) -> float:
-    """What the last date says, where it is believed."""
+    """Return the time of the last date, if it is accepted."""
     return ahead[-1] or 0.0
 
 
@@ -111,10 +112,10 @@ def service_time(ahead: list[float | None]) -> float:
         ({"me": ReplyError("?"), "segments": REFUSED}, ["list", "me", "list", "me", "segments", "list", "list"]),
         ({"list": REFUSED}, ["list", "me", "me", "list", "me", "segments", "list", "list", "me"]),
     ],
-    ids=["me refused", "me gone", "me in trouble", "nothing but the list", "no list"],
+    ids=["me refused", "me not found", "me unavailable", "only the list answers", "list refused"],
 )
-def test_whoever_does_not_answer_is_left_out(refusals, asked):
-    """Another kind of call is asked in its place; where only one answers, ten seconds have to pass."""
+def test_a_call_that_fails_is_replaced_by_another(refusals, asked):
+    """A different kind of call is used instead; if only one answers, it is sent again ten seconds later."""
 
     @on_virtual_time
     async def contact():
@@ -129,8 +130,8 @@ def test_whoever_does_not_answer_is_left_out(refusals, asked):
 
 
 @pytest.mark.parametrize("trust", list(ClockTrust))
-def test_clocks_that_are_days_apart_end_the_run_unless_one_is_trusted(trust):
-    """Both times are named, and what to do about it."""
+def test_clocks_that_are_days_apart_end_the_run_unless_one_is_chosen(trust):
+    """The error reports both times, and the hint names `[api] clock`."""
 
     @on_virtual_time
     async def contact():
@@ -149,8 +150,8 @@ def test_clocks_that_are_days_apart_end_the_run_unless_one_is_trusted(trust):
 
 
 @pytest.mark.parametrize("error", [UnauthorizedError("401"), UnavailableError("down", lasting=True)])
-def test_what_ends_a_run_ends_it(error):
-    """A key that is refused, and a service that stays away."""
+def test_errors_that_concern_the_whole_run_are_raised(error):
+    """A refused key and an unreachable service end the run."""
 
     @on_virtual_time
     async def contact():

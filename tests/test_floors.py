@@ -1,4 +1,4 @@
-"""Who may import whom: the floors, the purity of the core, one home for each dependency."""
+"""Which modules may import which: the floors, the purity of the core, and one home for each dependency."""
 
 import ast
 import gc
@@ -21,7 +21,7 @@ FLOORS: tuple[frozenset[str], ...] = (
     frozenset({"simulate"}),
     frozenset({"cli"}),
 )
-"""A module imports from its own wing and from the floors below; wings of one floor never import each other."""
+"""A module imports from its own package and from floors below; packages on the same floor never import each other."""
 
 HOMES: dict[str, frozenset[str]] = {
     "aiohttp": frozenset({"client", "sandbox"}),
@@ -37,16 +37,16 @@ HOMES: dict[str, frozenset[str]] = {
     "isal": frozenset({"core.archive"}),
     "google_crc32c": frozenset({"core.archive", "sandbox"}),
 }
-"""Where each dependency lives; orjson may be wherever JSON is spoken."""
+"""The packages that may import each dependency; orjson may be imported anywhere."""
 
 IMPURE = frozenset(
     {"asyncio", "time", "random", "os", "io", "pathlib", "socket", "threading", "tempfile", "shutil", "subprocess"}
 )
-"""What the core must do without: it has no wait, file, socket, clock or chance of its own."""
+"""Modules that the core must not import, since it never waits and uses no file, socket, clock or randomness."""
 
 
-def room_of(path: Path) -> str:
-    """`core.archive` for what is in the core, else the first name below the package."""
+def package_of(path: Path) -> str:
+    """Return `core.archive` and the like for the core, else the first name below the package."""
     parts = path.relative_to(PACKAGE).with_suffix("").parts
     if parts[0] == "core" and len(parts) > 1:
         return f"core.{parts[1]}"
@@ -55,10 +55,10 @@ def room_of(path: Path) -> str:
 
 @cache
 def parsed(path: Path) -> ast.Module:
-    """The syntax of a module.
+    """Parse a module.
 
-    Without the garbage collector: what it ends in the middle of this may parse, too, and Python 3.11 then stumbles over
-    its own count of the depth (a SystemError).
+    The garbage collector is off, since destructors that run during the parse may parse as well, which makes Python 3.11
+    raise a SystemError about its recursion depth.
     """
     gc.disable()
     try:
@@ -68,7 +68,7 @@ def parsed(path: Path) -> ast.Module:
 
 
 def imports(path: Path) -> Iterator[str]:
-    """Every module named in an import, wherever it stands in the file."""
+    """Yield every imported module, wherever the import is in the file."""
     for node in ast.walk(parsed(path)):
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
@@ -76,14 +76,14 @@ def imports(path: Path) -> Iterator[str]:
             yield node.module
 
 
-def floor(room: str) -> int:
-    """The floor a room is on."""
-    return next(level for level, rooms in enumerate(FLOORS) if room.split(".", maxsplit=1)[0] in rooms)
+def floor(package: str) -> int:
+    """Return the level of a package's floor."""
+    return next(level for level, packages in enumerate(FLOORS) if package.split(".", maxsplit=1)[0] in packages)
 
 
-def may_import(room: str, other: str) -> bool:
-    """Whether a room may know another one of the package."""
-    match room:
+def may_import(package: str, other: str) -> bool:
+    """Return whether one package may import another."""
+    match package:
         case "__init__" | "__main__":
             return True
         case "sandbox":
@@ -91,31 +91,31 @@ def may_import(room: str, other: str) -> bool:
         case "cli":
             return other in frozenset().union(*FLOORS) | {"sandbox"}
         case _:
-            return other == room.split(".", maxsplit=1)[0] or (other != "sandbox" and floor(other) < floor(room))
+            return other == package.split(".", maxsplit=1)[0] or (other != "sandbox" and floor(other) < floor(package))
 
 
 def test_a_module_imports_from_floors_below():
-    """No room knows another on its floor, and nothing below knows what is above."""
+    """No package imports another on its floor or above."""
     ours = [(path, name) for path in MODULES for name in imports(path) if name.startswith("asyncexport.")]
     assert ours
-    faults = [(path, name) for path, name in ours if not may_import(room_of(path), name.split(".")[1])]
+    faults = [(path, name) for path, name in ours if not may_import(package_of(path), name.split(".")[1])]
     assert [f"{path.relative_to(PACKAGE)} imports {name}" for path, name in faults] == []
 
 
 def test_a_dependency_has_one_home():
-    """Whoever wants to exchange a library finds it in one place."""
+    """A dependency is only imported by the packages that are its home."""
     housed = [(path, name) for path in MODULES for name in imports(path) if name.split(".")[0] in HOMES]
     assert housed
     faults = []
     for path, name in housed:
-        room, homes = room_of(path), HOMES[name.split(".")[0]]
-        if not {room, room.split(".")[0]} & homes:
+        package, homes = package_of(path), HOMES[name.split(".")[0]]
+        if not {package, package.split(".")[0]} & homes:
             faults.append(f"{path.relative_to(PACKAGE)} imports {name}, which has its home in {', '.join(homes)}")
     assert faults == []
 
 
 def impurities(path: Path) -> Iterator[str]:
-    """What a module of the core must do without, and does not."""
+    """Yield what a module of the core does but must not."""
     yield from (f"imports {name}" for name in imports(path) if name.split(".")[0] in IMPURE)
     for node in ast.walk(parsed(path)):
         match node:
@@ -126,19 +126,19 @@ def impurities(path: Path) -> Iterator[str]:
 
 
 def test_the_core_is_pure():
-    """Decisions need no event loop, file, socket, clock or chance."""
+    """The core has no coroutines, files, sockets, clocks or randomness."""
     core = sorted((PACKAGE / "core").rglob("*.py"))
     assert core
     assert [f"{path.relative_to(PACKAGE)} {fault}" for path in core for fault in impurities(path)] == []
 
 
-def test_every_room_is_on_a_floor():
-    """A new module is given its place before it is used."""
+def test_every_package_is_on_a_floor():
+    """A new package must be given a floor."""
     known = frozenset().union(*FLOORS) | {"sandbox", "__init__", "__main__"}
-    assert {room_of(path).split(".")[0] for path in MODULES} <= known
+    assert {package_of(path).split(".")[0] for path in MODULES} <= known
 
 
-def test_the_package_itself_is_light():
+def test_importing_the_package_is_cheap():
     """Importing the package loads none of its dependencies."""
     heavy = "aiohttp,pydantic,rich,typer,sqlite3,aiofiles"
     probe = f"import sys, asyncexport; print([m for m in '{heavy}'.split(',') if m in sys.modules])"

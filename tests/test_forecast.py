@@ -1,4 +1,4 @@
-"""The arithmetic of `plan` and of the expected end."""
+"""The estimates of `plan` and of the expected end of a run."""
 
 import pytest
 
@@ -32,8 +32,8 @@ def pace(*, tokens: float = 50, in_flight: int = 10_000, operation_seconds: floa
         (YEAR, 145.6, 291.6, 437.6),
     ],
 )
-def test_hours_are_those_of_the_reference(bundles, creates_only, create_and_results, with_a_poll):
-    """From a full bucket, the last request goes out after as many hours as reference section 6 says."""
+def test_hours_for_a_day_a_month_a_quarter_and_a_year(bundles, creates_only, create_and_results, with_a_poll):
+    """From a full bucket, the last request goes out after the hours given by two requests a minute."""
 
     def hours(requests: int) -> float:
         return seconds_for(requests, tokens=50, requests_per_minute=2) / HOUR
@@ -45,32 +45,32 @@ def test_hours_are_those_of_the_reference(bundles, creates_only, create_and_resu
     assert lists == -(-bundles // 100)
 
 
-def test_bundles_that_have_an_operation_cost_no_create():
-    """What is claimed costs only its result, and where only creates count nothing at all."""
+def test_bundles_with_an_operation_cost_no_create():
+    """They only cost their results call, and nothing if only creates count."""
     assert CREATES_ONLY.requests(96, created=96) == 0
     assert ALL_WITH_LIST.requests(96, created=96) == 97
 
 
-def test_the_last_operation_runs_after_its_create():
-    """A run ends when the operation that was created last is done."""
+def test_a_run_ends_when_its_last_operation_is_done():
+    """The duration of an operation is added to the time of the last create."""
     assert seconds_to_end(CREATES_ONLY, pace(operation_seconds=300), bundles=48) == 300
     assert seconds_to_end(CREATES_ONLY, pace(operation_seconds=300), bundles=60) == 10 * 30 + 300
 
 
-def test_slow_operations_set_the_pace_where_the_quota_does_not():
-    """With 100 lanes and operations of two hours, a thousand bundles take ten rounds, however full the bucket."""
+def test_slow_operations_limit_the_pace():
+    """With 100 operations of two hours in flight, a thousand bundles take ten rounds, even with a full bucket."""
     slow = pace(tokens=1000, in_flight=100, operation_seconds=2 * HOUR)
     assert seconds_to_end(CREATES_ONLY, slow, bundles=1000) == pytest.approx(20 * HOUR)
 
 
-def test_when_all_are_created_what_is_left_is_their_rest():
-    """After the last create only the running operations count, and under `all` the results."""
+def test_after_the_last_create_only_the_running_operations_count():
+    """If all requests count, the results calls may take longer."""
     assert seconds_to_end(CREATES_ONLY, pace(), bundles=7, created=7, rest_seconds=42) == 42
     assert seconds_to_end(ALL_WITH_LIST, pace(tokens=0), bundles=7, created=7, rest_seconds=42) == 8 * 30
 
 
-def test_the_rest_of_older_operations_is_shorter():
-    """An operation asked for a while ago is expected sooner; of many, the last one later than of one."""
+def test_the_remaining_time_of_older_operations_is_shorter():
+    """An operation that already ran for a while is expected sooner, and the last of many later than a single one."""
     durations = Durations(expected_seconds=300, known=[280, 300, 320] * 30)
     assert durations.rest_seconds([]) == 0
     assert durations.rest_seconds([0.0]) == pytest.approx(300, rel=0.1)
@@ -78,20 +78,20 @@ def test_the_rest_of_older_operations_is_shorter():
     assert durations.rest_seconds([0.0] * 100) > durations.rest_seconds([0.0]) + 30
 
 
-def test_files_come_as_fast_as_there_are_slots():
-    """Finished exports are not stored ones: each needs its time in a slot."""
+def test_downloads_are_limited_by_their_slots():
+    """Each file takes its time in a slot, which adds to the expected end."""
     assert seconds_of_downloads(0, slots=4, each_seconds=10, ages=[]) == 0
     assert seconds_of_downloads(40, slots=4, each_seconds=10, ages=[]) == 100
     assert seconds_of_downloads(1, slots=4, each_seconds=10, ages=[2.0]) == 10
 
 
-def test_a_download_that_takes_its_time_goes_on_for_as_long_again():
-    """One that is slower than all before it is not expected to be done any moment."""
+def test_a_slow_download_is_expected_to_take_as_long_again():
+    """A download slower than all before is not expected to finish at any time now."""
     assert seconds_of_downloads(3, slots=4, each_seconds=10, ages=[2.0, 70.0]) == 70
 
 
-def test_second_looks_cost_results_calls_where_these_count():
-    """And a run may end with one."""
+def test_second_looks_cost_results_calls_if_these_count():
+    """The last second check adds its delay to the expected end."""
     assert CREATES_ONLY.requests(96, second_looks=24) == 96
     assert ALL_WITH_LIST.requests(96, second_looks=24) == ALL_WITH_LIST.requests(96) + 24
     without, with_looks = (
@@ -100,8 +100,8 @@ def test_second_looks_cost_results_calls_where_these_count():
     assert with_looks - without == 60
 
 
-def test_second_looks_are_expected_as_often_as_they_were_needed():
-    """The share is remembered, and not what it was of long ago; nonsense in the ledger is no memory."""
+def test_second_looks_are_expected_as_often_as_before():
+    """The share is a moving average, and unreadable text in the ledger is ignored."""
     learned = SecondLooks.read(None).plus(96, 24)
     assert SecondLooks.read(learned.to_json()) == learned
     assert learned.expected(48) == 12

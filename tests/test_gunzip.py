@@ -1,4 +1,4 @@
-"""Gzip, whole and damaged, cut into pieces of every size; with both libraries that may inflate it."""
+"""Gzip data, complete and damaged, cut into pieces of every size, with both libraries that may inflate it."""
 
 import gzip
 import itertools
@@ -24,9 +24,9 @@ HEADERS: dict[str, dict[str, Any]] = {
     "bare": {},
     "name": {"name": b"rows.ndjson"},
     "extra": {"extra": b"ab\x02\x00cd"},
-    "comment": {"comment": b"made by hand"},
+    "comment": {"comment": b"a comment"},
     "checked": {"checked": True},
-    "all": {"name": b"rows.ndjson", "extra": b"x" * 300, "comment": b"made by hand", "checked": True, "text": True},
+    "all": {"name": b"rows.ndjson", "extra": b"x" * 300, "comment": b"a comment", "checked": True, "text": True},
 }
 
 
@@ -42,7 +42,7 @@ def member(
     size: int | None = None,
     level: int = 6,
 ) -> bytes:
-    """A member with whatever a header may have, and a trailer that may lie."""
+    """Return a gzip member with any header fields and, if asked, a wrong trailer."""
     flags = text | checked << 1 | bool(extra) << 2 | bool(name) << 3 | bool(comment) << 4
     header = b"\x1f\x8b\x08" + bytes([flags]) + b"\x12\x34\x56\x65\x02\x03"
     header += struct.pack("<H", len(extra)) + extra if extra else b""
@@ -56,7 +56,7 @@ def member(
 
 
 def inflated(pieces: Iterable[bytes], codec: ModuleType = zlib) -> bytes:
-    """All that is in it."""
+    """Return the inflated content."""
     gunzip = Gunzip(codec=codec)
     found = b"".join(inner for piece in pieces for inner in gunzip.feed(piece))
     gunzip.close()
@@ -64,14 +64,14 @@ def inflated(pieces: Iterable[bytes], codec: ModuleType = zlib) -> bytes:
 
 
 def bytewise(data: bytes) -> list[bytes]:
-    """The same bytes, one at a time."""
+    """Return the same bytes, one at a time."""
     return [data[at : at + 1] for at in range(len(data))]
 
 
 @BOTH
 @pytest.mark.parametrize("header", HEADERS.values(), ids=HEADERS)
 def test_any_header_may_come_in_any_two_pieces(codec, header):
-    """Names, comments, extra fields and checksums of headers are passed over, wherever they are cut."""
+    """Names, comments, extra fields and header checksums are skipped, wherever the data is cut."""
     data = member(**header)
     assert gzip.decompress(data) == ROWS
     assert inflated(bytewise(data), codec) == ROWS
@@ -81,8 +81,8 @@ def test_any_header_may_come_in_any_two_pieces(codec, header):
 
 @BOTH
 @pytest.mark.parametrize("header", HEADERS.values(), ids=HEADERS)
-def test_a_cut_shows_at_every_byte(codec, header):
-    """Gzip that stops early is incomplete, wherever that is, and in whatever pieces it came."""
+def test_a_cut_is_noticed_at_every_byte(codec, header):
+    """Data that ends early is incomplete, whatever the position and the pieces."""
     data = member(**header)
     for end in range(len(data)):
         for pieces in ([data[:end]], bytewise(data[:end])):
@@ -95,8 +95,8 @@ def test_a_cut_shows_at_every_byte(codec, header):
     ("header", "harmless"),
     [("checked", set()), ("bare", {(3, 0), *itertools.product(range(4, 10), range(8))})],
 )
-def test_every_flipped_bit_shows_or_does_not_matter(codec, header, harmless):
-    """Damage is refused, unless it is in what says nothing of the data: a date, a system, the rest of a last byte."""
+def test_every_flipped_bit_is_noticed_or_harmless(codec, header, harmless):
+    """A flipped bit is an error unless it is in a date, a system id or the unused bits of the last byte."""
     data = member(**HEADERS[header])
     unseen = set()
     for place, bit in itertools.product(range(len(data)), range(8)):
@@ -113,8 +113,8 @@ def test_every_flipped_bit_shows_or_does_not_matter(codec, header, harmless):
 
 @BOTH
 @pytest.mark.parametrize("lie", [{"crc32": 0}, {"size": 0}, {"size": len(ROWS) + 1}], ids=str)
-def test_a_trailer_that_lies_is_refused(codec, lie):
-    """The right length with the wrong checksum is damage, and the other way round."""
+def test_a_wrong_trailer_is_rejected(codec, lie):
+    """A wrong checksum or a wrong length is damage, even if the other one is right."""
     for pieces in ([member(**lie)], bytewise(member(**lie))):
         with pytest.raises(CorruptError, match="damaged"):
             inflated(pieces, codec)
@@ -128,7 +128,7 @@ def test_a_trailer_that_lies_is_refused(codec, lie):
     padding=st.integers(0, 3),
 )
 def test_members_follow_one_another(codec, contents, headers, cuts, padding):
-    """Several members, empty ones among them, make one content, however they are cut."""
+    """Several members, empty ones included, are one content, wherever the data is cut."""
     data = b"".join(member(content, **HEADERS[name]) for content, name in zip(contents, headers, strict=False))
     data += bytes(padding)
     assert gzip.decompress(data) == b"".join(contents)
@@ -144,39 +144,39 @@ def test_members_follow_one_another(codec, contents, headers, cuts, padding):
 @pytest.mark.parametrize(
     "garbage", [b"x", b"\0x", b"\x1f\x8c", b"\0\x1f\x8b", b"\x1f\x8b\x07", b'{"a":1}\n', b"\0" * 9 + member()]
 )
-def test_something_after_the_end_is_refused(codec, garbage):
-    """Only zeros may follow the last member, and nothing follows zeros."""
+def test_data_after_the_end_is_rejected(codec, garbage):
+    """Only zeros may follow the last member, and nothing may follow zeros."""
     for pieces in ([member() + garbage], [member(), garbage], bytewise(member() + garbage)):
         with pytest.raises(CorruptError):
             inflated(pieces, codec)
 
 
 @BOTH
-def test_a_beginning_of_another_member_is_a_cut(codec):
-    """What may go on is incomplete, not wrong."""
+def test_the_start_of_another_member_is_a_cut(codec):
+    """Data that could continue is incomplete, not damaged."""
     with pytest.raises(IncompleteError):
         inflated([member() + b"\x1f"], codec)
 
 
 @BOTH
 @pytest.mark.parametrize("data", [b"", b"\x1f", b"\x1f\x8b", b"\x1f\x8b\x08"])
-def test_next_to_nothing_is_a_cut(codec, data):
-    """A file needs at least one member."""
+def test_almost_no_data_is_a_cut(codec, data):
+    """A file needs at least one complete member."""
     with pytest.raises(IncompleteError):
         inflated([data], codec)
 
 
 @BOTH
 @pytest.mark.parametrize("data", [b"x", b"\0", b'{"a":1}', b"\x1f\x8b\x09\0\0\0\0\0\0\0"])
-def test_what_is_no_gzip_is_refused(codec, data):
-    """At its first byte that cannot be."""
+def test_data_other_than_gzip_is_rejected(codec, data):
+    """It is rejected at the first byte that cannot be gzip."""
     with pytest.raises(CorruptError):
         inflated([data], codec)
 
 
 @BOTH
-def test_a_header_without_an_end_is_refused_before_memory_is_full(codec):
-    """A name of a megabyte is none."""
+def test_an_endless_header_is_rejected_before_memory_is_full(codec):
+    """A file name of a megabyte is damage."""
     with pytest.raises(CorruptError, match="no end"):
         inflated([b"\x1f\x8b\x08\x08" + bytes(6), *[b"x" * 65536] * 100], codec)
 
@@ -185,7 +185,7 @@ def test_a_header_without_an_end_is_refused_before_memory_is_full(codec):
 @pytest.mark.parametrize("extra", [-1, 0, 1, 300])
 @pytest.mark.parametrize("level", [0, 9])
 def test_the_last_full_piece_leaves_nothing_behind(codec, extra, level):
-    """Content of just about a whole number of pieces comes whole, though the compressed bytes run out early."""
+    """Content of about a whole number of pieces is complete, even though the compressed bytes run out early."""
     content = (ROWS * (3 * PIECE_BYTES // len(ROWS) + 1))[: 2 * PIECE_BYTES + extra]
     data = member(content, level=level)
     for places in ([0, len(data)], [0, len(data) - 8, len(data)], [0, len(data) - 9, len(data)]):
@@ -194,8 +194,8 @@ def test_the_last_full_piece_leaves_nothing_behind(codec, extra, level):
 
 @pytest.mark.slow
 @BOTH
-def test_a_bomb_goes_off_a_piece_at_a_time(codec):
-    """A few bytes that inflate to hundreds of megabytes never take more memory than some pieces."""
+def test_a_bomb_is_inflated_a_piece_at_a_time(codec):
+    """A few bytes that inflate to many megabytes take no more memory than a few pieces."""
     deflate = zlib.compressobj(9, zlib.DEFLATED, 31)
     bomb = b"".join(deflate.compress(bytes(1 << 20)) for _ in range(64)) + deflate.flush()
     assert len(bomb) < 1 << 20

@@ -1,4 +1,4 @@
-"""Times and dates read the same wherever the host is."""
+"""Times and dates are read the same in every time zone of the host."""
 
 import os
 import time
@@ -21,12 +21,12 @@ ZONES = ["America/Los_Angeles", "Asia/Kolkata", "UTC"]
 NOW = 1_767_225_600.0  # 2026-01-01T00:00:00Z
 
 LAST_OF_TWO_DIGITS = 3_124_223_999
-"""The end of 2068: of two digits, more are of the century before."""
+"""The end of 2068; larger two-digit years belong to the previous century."""
 
 
 @contextmanager
 def host_in(zone: str) -> Iterator[None]:
-    """Have the host's local time be that of another place."""
+    """Set the host's local time zone."""
     before = os.environ.get("TZ")
     os.environ["TZ"] = zone
     time.tzset()
@@ -46,13 +46,13 @@ def zone(request: pytest.FixtureRequest) -> Iterator[str]:
         yield request.param
 
 
-@pytest.mark.skipif(not Path("/usr/share/zoneinfo").exists(), reason="this system knows no zones")
-def test_the_zones_are_other_ones() -> None:
-    """Control: a date that is taken for local time would be seen here."""
+@pytest.mark.skipif(not Path("/usr/share/zoneinfo").exists(), reason="this system has no time zone database")
+def test_the_zones_differ() -> None:
+    """Control: reading a date as local time would give different results in these zones."""
     seen = set()
     for zone in ZONES:
         with host_in(zone):
-            seen.add(datetime(2026, 1, 1).timestamp())  # noqa: DTZ001 - what must not happen elsewhere
+            seen.add(datetime(2026, 1, 1).timestamp())  # noqa: DTZ001 - the mistake that is looked for
     assert len(seen) == len(ZONES)
 
 
@@ -69,17 +69,17 @@ def test_the_zones_are_other_ones() -> None:
     ],
 )
 @pytest.mark.usefixtures("zone")
-def test_a_date_of_any_form_is_gmt(date: str) -> None:
-    """In `Date` and in `Retry-After`, with and without a zone."""
+def test_a_date_in_any_form_is_gmt(date: str) -> None:
+    """This holds for `Date` and `Retry-After`, with and without a zone."""
     assert read_date({"Date": date}) == NOW
     assert retry_after({"Retry-After": date}, now=NOW - 90) == 90.0
     assert retry_after({"Retry-After": date, "Date": "Wed Dec 31 23:59:00 2025"}, now=0.0) == 60.0
 
 
-@given(moment=st.integers(0, LAST_OF_TWO_DIGITS), zone=st.sampled_from(ZONES))
-def test_all_forms_of_a_date_mean_the_same_moment(moment: int, zone: str) -> None:
-    """IMF-fixdate, RFC 850 and asctime, as RFC 9110 has them, in summer and winter."""
-    at = datetime.fromtimestamp(moment, UTC)
+@given(seconds=st.integers(0, LAST_OF_TWO_DIGITS), zone=st.sampled_from(ZONES))
+def test_all_forms_of_a_date_mean_the_same_time(seconds: int, zone: str) -> None:
+    """IMF-fixdate, RFC 850 and asctime dates, as in RFC 9110, agree in summer and winter."""
+    at = datetime.fromtimestamp(seconds, UTC)
     forms = (
         format_datetime(at, usegmt=True),
         f"{at:%A, %d-%b-%y %H:%M:%S} GMT",
@@ -87,21 +87,21 @@ def test_all_forms_of_a_date_mean_the_same_moment(moment: int, zone: str) -> Non
         f"{at:%a, %d %b %Y %H:%M:%S} -0000",
     )
     with host_in(zone):
-        assert [read_date({"Date": form}) for form in forms] == [moment] * len(forms)
+        assert [read_date({"Date": form}) for form in forms] == [seconds] * len(forms)
 
 
 @pytest.mark.parametrize("text", ["2026-01-01", "2026-01-01T00:00:00", "20260101T000000Z", "2026-01-01T05:30:00+05:30"])
 @pytest.mark.usefixtures("zone")
-def test_a_moment_without_an_offset_is_utc(text: str) -> None:
-    """On the command line, in the configuration, and in the names of archives."""
+def test_a_time_without_an_offset_is_utc(text: str) -> None:
+    """This holds on the command line, in the config file and in archive names."""
     assert read_moment(text, now=0.0) == NOW
     assert read_moment("today", now=NOW) == read_moment("1d", now=NOW + 86_400) == NOW
 
 
 @pytest.mark.parametrize("since", ["2026-01-01", "2026-01-01T00:00:00", '"2026-01-01"', "2026-01-01T05:30:00+05:30"])
 @pytest.mark.usefixtures("zone")
-def test_a_date_of_the_configuration_is_utc(tmp_path: Path, since: str) -> None:
-    """Also one that TOML itself has read, which may come without an offset."""
+def test_a_date_in_the_config_file_is_utc(tmp_path: Path, since: str) -> None:
+    """This includes TOML's own dates, which may have no offset."""
     file = tmp_path / "asyncexport.toml"
     file.write_text(f"[nightly]\nsince = {since}\n")
     settings = load_settings(file=file, environ={}, flags={}, working_directory=tmp_path)
@@ -109,8 +109,8 @@ def test_a_date_of_the_configuration_is_utc(tmp_path: Path, since: str) -> None:
 
 
 @pytest.mark.usefixtures("zone")
-def test_a_moment_is_shown_in_utc() -> None:
-    """To the service, in names and to people; and what the service says is read as it was meant."""
+def test_a_time_is_shown_in_utc() -> None:
+    """Times sent to the service, used in names and shown to users are in UTC; the service's offsets are respected."""
     assert (show(NOW), day(int(NOW))) == ("2026-01-01T00:00:00Z", "2026-01-01")
     assert read_timestamp("2026-01-01T00:00:00Z") == NOW
     assert read_timestamp("2025-12-31T16:00:00-08:00") == NOW

@@ -1,4 +1,4 @@
-"""Asking whose key it is: one question for all who doubt it."""
+"""The check whom the key belongs to: one request for all bundles that doubt it."""
 
 import asyncio
 
@@ -9,27 +9,27 @@ from tests.virtual_time import on_virtual_time, settled
 
 
 class Service:
-    """Answers `/me` when it is told to."""
+    """Answers `/me` once `answer` is set."""
 
     def __init__(self) -> None:
         self.asked = 0
-        self.dropped = 0
+        self.cancelled = 0
         self.answer = asyncio.Event()
 
     async def me(self) -> Me:
-        """Whose key it is."""
+        """Return the owner of the key."""
         self.asked += 1
         try:
             await self.answer.wait()
         except asyncio.CancelledError:
-            self.dropped += 1
+            self.cancelled += 1
             raise
         return Me("owner@example.com", "ORG", "ADMIN")
 
 
 @on_virtual_time
-async def test_one_that_is_cancelled_leaves_the_answer_to_the_others():
-    """The question goes on as long as anybody waits for its answer, and is asked once."""
+async def test_a_cancelled_waiter_leaves_the_answer_to_the_others():
+    """The request goes on as long as one caller waits for its answer, and is sent once."""
     service = Service()
     key = KeyCheck(service.me)
     first, second = (asyncio.create_task(key.status()) for _ in range(2))
@@ -38,12 +38,12 @@ async def test_one_that_is_cancelled_leaves_the_answer_to_the_others():
     await settled()
     service.answer.set()
     assert await second is KeyStatus.GOOD
-    assert (first.cancelled(), service.asked, service.dropped) == (True, 1, 0)
+    assert (first.cancelled(), service.asked, service.cancelled) == (True, 1, 0)
 
 
 @on_virtual_time
-async def test_a_question_that_nobody_waits_for_is_dropped():
-    """The next to doubt the key asks anew, even while the old question is being dropped."""
+async def test_a_check_that_no_caller_waits_for_is_cancelled():
+    """The next caller sends a new request, even while the old one is being cancelled."""
     service = Service()
     key = KeyCheck(service.me)
     first = asyncio.create_task(key.status())
@@ -54,4 +54,4 @@ async def test_a_question_that_nobody_waits_for_is_dropped():
     await settled()
     service.answer.set()
     assert await second is KeyStatus.GOOD
-    assert (service.asked, service.dropped) == (2, 1)
+    assert (service.asked, service.cancelled) == (2, 1)

@@ -1,4 +1,4 @@
-"""The first write fails, the second, the third …; and so does every exchange with the service: no run hangs or lies."""
+"""Each write and each request of a run fails once, one after the other: no run hangs or leaves wrong data."""
 
 import asyncio
 import sys
@@ -13,14 +13,14 @@ from tests.crash_rig import BEHAVIOUR, Driver, Findings, Writes, scene
 
 pytestmark = [
     pytest.mark.slow,
-    pytest.mark.skipif(sys.platform != "linux", reason="processes are held by handles that Linux alone has"),
+    pytest.mark.skipif(sys.platform != "linux", reason="the test processes need features of Linux"),
 ]
 
 DEADLINE_SECONDS = 120.0
-"""A run takes the hundredth part of it, on a busy machine the tenth."""
+"""Limit for a run, which usually takes a hundredth of it and a tenth on a busy machine."""
 
-WORDS = {True: ("ledger full", "ledger broken"), False: ("full", "broken")}
-"""What the disk says in turn, of the ledger and of all else."""
+DISK_FAULTS = {True: ("ledger full", "ledger broken"), False: ("full", "broken")}
+"""Alternating disk faults: of the ledger (True) and of all other files."""
 
 ON_THE_WIRE = ("reset", "500", "garbage", "html", "cut-length", "broken-json", "429")
 
@@ -34,38 +34,38 @@ def faults(tell) -> Iterator[Counter[str]]:
 
 @pytest.fixture(scope="module")
 def drivers() -> Iterator[list[Driver]]:
-    """Two, for runs side by side: while one waits for the service, another may write."""
+    """Two drivers, so that one run can write while the other waits for the service."""
     with Driver() as one, Driver() as other:
         yield [one, other]
 
 
 @pytest.mark.timeout(900)
-async def test_whichever_write_fails_the_run_says_so_and_the_next_one_finishes(drivers, faults):
-    """A disk that is full or broken ends the run with its exit code, and with a ledger that is true."""
+async def test_a_failed_write_ends_the_run_and_the_next_one_finishes(drivers, faults):
+    """A full or broken disk ends the run with its exit code, and the ledger stays correct."""
     async with scene(drivers[0]) as one:
         writes = Writes(await one.run())
 
     async def take_turns(driver: Driver) -> None:
         while write := writes.next():
             kind, number = write
-            word = WORDS[kind.startswith("ledger")][number % 2]
+            disk_fault = DISK_FAULTS[kind.startswith("ledger")][number % 2]
             async with scene(driver) as one:
-                outcome = await one.run(fail_at=write, fail_with=word, kill_after=DEADLINE_SECONDS)
+                outcome = await one.run(fail_at=write, fail_with=disk_fault, kill_after=DEADLINE_SECONDS)
                 if not outcome.failed_at:
                     assert outcome.exit_code == Exit.DONE
                     writes.no_more(write)
                     continue
-                assert outcome.exit_code == Exit.DISK, (write, word, outcome)
+                assert outcome.exit_code == Exit.DISK, (write, disk_fault, outcome)
                 await one.finish()
-                assert one.findings == Findings(), (write, word)
+                assert one.findings == Findings(), (write, disk_fault)
                 faults["disk"] += 1
 
     await asyncio.gather(*map(take_turns, drivers))
 
 
 @pytest.mark.timeout(900)
-async def test_whichever_exchange_fails_the_run_gets_over_it(drivers, faults):
-    """A fault that befalls one request is one that the run itself recovers from, whichever request it is."""
+async def test_a_run_recovers_from_a_failure_of_any_single_request(drivers, faults):
+    """Whichever request fails, the run completes by itself."""
     numbers = dict.fromkeys(ON_THE_WIRE, 1)
 
     async def take_turns(driver: Driver) -> None:

@@ -1,4 +1,4 @@
-"""Who is told what happens during a run, and what becomes of a listener that raises."""
+"""Which listeners receive the events of a run, and what happens to one that raises."""
 
 import asyncio
 import logging
@@ -21,8 +21,8 @@ def raising(_event: Event) -> None:
     raise ValueError("a secret")
 
 
-def test_a_listener_that_raises_is_logged_once_and_dropped(caplog):
-    """The run goes on, its books are right, the other listeners are told everything in their order."""
+def test_a_listener_that_raises_is_logged_once_and_removed(caplog):
+    """The run continues, its counts are right, and the other listeners receive every event in order."""
     counters, heard = RunCounters(), []
     listeners = EventListeners(
         counters,
@@ -37,8 +37,8 @@ def test_a_listener_that_raises_is_logged_once_and_dropped(caplog):
     assert logged.getMessage() == "raising raised ValueError and is told nothing more of this run"
 
 
-def test_the_books_are_kept_before_anybody_is_told():
-    """A listener that looks at the tally finds the event in it."""
+def test_events_are_counted_before_listeners_receive_them():
+    """A listener that reads the tally finds the event in it."""
     counters, counts = RunCounters(), []
     listeners = EventListeners(counters, [lambda _event: counts.append(counters.tally.stored)])
     listeners.tell(BundleStored(BUNDLE, ARCHIVE))
@@ -58,37 +58,37 @@ def test_the_books_are_kept_before_anybody_is_told():
         ),
     ],
 )
-def test_what_goes_its_way_is_logged_below_a_warning(caplog, event, line):
-    """The closing text names what was given up: no warning does so as well."""
+def test_an_event_is_logged_below_a_warning(caplog, event, line):
+    """The closing text lists parked bundles, so they are not logged as warnings as well."""
     caplog.set_level(logging.INFO)
     EventListeners(RunCounters(), ()).tell(event)
     assert [(record.levelname, record.getMessage()) for record in caplog.records] == [("INFO", line)]
 
 
-def test_a_listener_that_cancels_itself_does_not_end_who_tells(caplog):
-    """What it raises is its own, be it what ends a task of asyncio."""
-    told: list[Event] = []
+def test_a_listener_that_raises_cancelled_error_does_not_end_the_run(caplog):
+    """Even the exception that ends an asyncio task only affects the listener."""
+    heard: list[Event] = []
 
     def cancelled(_event):
         raise asyncio.CancelledError
 
-    listeners = EventListeners(RunCounters(), [cancelled, told.append])
+    listeners = EventListeners(RunCounters(), [cancelled, heard.append])
     listeners.tell(Note("a"))
     listeners.tell(Note("b"))
-    assert told == [Note("a"), Note("b")]
+    assert heard == [Note("a"), Note("b")]
     assert len([message for message in caplog.messages if "raised CancelledError" in message]) == 1
 
 
 def test_a_note_is_a_warning(caplog):
-    """What the user should know is shown without being asked for."""
+    """Notes are shown at the default log level."""
     EventListeners(RunCounters(), ()).tell(Note("the end is cut back"))
     assert [(record.levelname, record.getMessage()) for record in caplog.records] == [
         ("WARNING", "the end is cut back")
     ]
 
 
-def test_a_repair_that_brings_fewer_rows_is_a_warning(caplog):
-    """There was no sound archive to keep; a few rows less are told, though they are no failure."""
+def test_a_repair_that_finds_fewer_rows_is_a_warning(caplog):
+    """No intact archive was left, so fewer rows are stored and a warning is logged."""
     EventListeners(RunCounters(), (), repaired=frozenset({BUNDLE})).tell(BundleStored(BUNDLE, ARCHIVE, BEFORE))
     assert f"{BUNDLE}: repaired with fewer rows: 7 in place of 8" in caplog.text
 
@@ -102,8 +102,8 @@ def test_a_repair_that_brings_fewer_rows_is_a_warning(caplog):
         ([BundleParked(BUNDLE, Failed("gone"))], ["e 2026-01-01T00:00:00Z: parked: gone"]),
     ],
 )
-def test_the_books_know_what_is_in_the_way(events, open_problems):
-    """A problem is open until its bundle is stored."""
+def test_problems_are_open_until_their_bundle_is_stored(events, open_problems):
+    """The live view shows the open problems of retried and parked bundles."""
     counters = RunCounters()
     for event in events:
         counters.record(event)

@@ -1,4 +1,4 @@
-"""Who holds an output directory, and for how long."""
+"""The lock of an output directory: who holds it, for how long, and how it is reported."""
 
 import errno
 import os
@@ -33,7 +33,7 @@ with hold(pathlib.Path(sys.argv[1]), command="nightly"):
 
 @contextmanager
 def held_elsewhere(directory):
-    """By another process, which ends when it is told to, or killed."""
+    """Hold the directory in another process, which is killed at the end of the block."""
     command = [sys.executable, "-c", HOLDING, str(directory)]
     with subprocess.Popen(command, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
         try:
@@ -44,20 +44,20 @@ def held_elsewhere(directory):
             process.kill()
 
 
-def written(directory, **holder):
+def write_lock(directory, **holder):
     folder = directory / ".asyncexport"
     folder.mkdir()
     (folder / "lock").write_bytes(orjson.dumps(holder))
 
 
-def test_a_directory_that_nobody_ever_held_has_no_holder(tmp_path):
-    """Looking makes nothing."""
+def test_a_new_directory_has_no_holder(tmp_path):
+    """Asking for the holder creates no files."""
     assert holder(tmp_path) is None
     assert not list(tmp_path.iterdir())
 
 
-def test_the_holder_is_named_while_it_holds(tmp_path):
-    """While a run goes on, others are told which, since when, and by which process; afterwards nobody is named."""
+def test_the_holder_is_reported_while_it_holds(tmp_path):
+    """During a run, others learn its command, process and start; afterwards there is no holder."""
     with hold(tmp_path, command="backfill"):
         found = holder(tmp_path)
         assert found is not None
@@ -70,43 +70,43 @@ def test_the_holder_is_named_while_it_holds(tmp_path):
     assert holder(tmp_path) is None
 
 
-def test_a_process_of_this_machine_that_has_ended_holds_nothing(tmp_path):
-    """What a killed run left in the file does not pass for a run that goes on."""
-    written(tmp_path, command="backfill", pid=2**22 + 7, host=socket.gethostname(), since=1.0)
+def test_a_process_of_this_machine_that_has_ended_is_no_holder(tmp_path):
+    """What a killed run left in the lock file does not count as a run."""
+    write_lock(tmp_path, command="backfill", pid=2**22 + 7, host=socket.gethostname(), since=1.0)
     assert holder(tmp_path) is None
 
 
-def test_a_process_of_another_machine_is_believed(tmp_path):
-    """On a shared disk it cannot be asked."""
-    written(tmp_path, command="backfill", pid=2**22 + 7, host="elsewhere.example", since=1.0)
+def test_a_process_of_another_machine_counts_as_the_holder(tmp_path):
+    """On a shared disk it cannot be checked whether it is still running."""
+    write_lock(tmp_path, command="backfill", pid=2**22 + 7, host="elsewhere.example", since=1.0)
     assert str(holder(tmp_path)) == "backfill, process 4194311 on elsewhere.example, since 1970-01-01T00:00:01Z"
 
 
 @pytest.mark.parametrize("text", [b"", b"[]", b"{", b'{"pid": 1}', b'{"command":"a","pid":1,"host":"b","since":1e99}'])
-def test_what_cannot_be_read_names_nobody(tmp_path, text):
-    """Half a line that a crash left is no holder, and no error."""
+def test_an_unreadable_lock_file_has_no_holder(tmp_path, text):
+    """A line cut by a crash is neither a holder nor an error."""
     (tmp_path / ".asyncexport").mkdir()
     (tmp_path / ".asyncexport" / "lock").write_bytes(text)
     assert holder(tmp_path) is None
 
 
-def test_the_loser_is_told_who_holds_it(tmp_path):
-    """Which command, which process on which machine, and since when; and what to do."""
+def test_the_error_names_the_holder(tmp_path):
+    """It has the command, the process, the machine and the start, and a hint."""
     before = int(time.time())
     with held_elsewhere(tmp_path) as process:
-        moments = {show(at) for at in range(before, int(time.time()) + 1)}
-        with pytest.raises(LedgerLockedError) as told, hold(tmp_path, command="backfill"):
+        possible_times = {show(at) for at in range(before, int(time.time()) + 1)}
+        with pytest.raises(LedgerLockedError) as caught, hold(tmp_path, command="backfill"):
             raise AssertionError("two hold it")
-    told_since = str(told.value).rpartition(" since ")[2]
-    assert str(told.value) == (
-        f"another run holds {tmp_path}: nightly, process {process.pid} on {socket.gethostname()}, since {told_since}"
+    since = str(caught.value).rpartition(" since ")[2]
+    assert str(caught.value) == (
+        f"another run holds {tmp_path}: nightly, process {process.pid} on {socket.gethostname()}, since {since}"
     )
-    assert told_since in moments
-    assert told.value.hint
+    assert since in possible_times
+    assert caught.value.hint
 
 
-def test_a_killed_holder_holds_nothing(tmp_path):
-    """The lock ends with the process, whatever it left in the file; the next one is named in its place."""
+def test_a_killed_holder_releases_the_lock(tmp_path):
+    """The lock ends with the process, whatever is left in the file, and the next holder is recorded."""
     with held_elsewhere(tmp_path) as process:
         process.kill()
         process.wait()
@@ -117,8 +117,8 @@ def test_a_killed_holder_holds_nothing(tmp_path):
             assert (found.command, found.pid) == ("backfill", os.getpid())
 
 
-def test_a_holder_that_ends_leaves_the_file_and_nothing_in_it(tmp_path):
-    """A file is never taken away under somebody who waits for its lock; after an error, too."""
+def test_a_released_lock_leaves_an_empty_file(tmp_path):
+    """The file is not deleted, since another process may wait for its lock; this also holds after an error."""
     for error in (None, ZeroDivisionError):
         try:
             with hold(tmp_path, command="backfill"):
@@ -131,9 +131,9 @@ def test_a_holder_that_ends_leaves_the_file_and_nothing_in_it(tmp_path):
         assert (lock.read_bytes(), lock.stat().st_ino) == (b"", number)
 
 
-def test_an_old_lock_file_is_nothing(tmp_path):
-    """However much it says; nor is one that is no longer readable as what we write."""
-    written(tmp_path, command="a long name " * 500, pid=1, host=socket.gethostname(), since=1.0)
+def test_an_old_lock_file_is_overwritten(tmp_path):
+    """Its content may be long or unreadable."""
+    write_lock(tmp_path, command="a long name " * 500, pid=1, host=socket.gethostname(), since=1.0)
     with hold(tmp_path, command="backfill"):
         found = holder(tmp_path)
         assert found
@@ -141,7 +141,7 @@ def test_an_old_lock_file_is_nothing(tmp_path):
 
 
 def test_the_lock_is_not_inherited(tmp_path):
-    """A program that a run starts does not hold the directory after it."""
+    """A child process of a run does not hold the directory after the run has ended."""
     with hold(tmp_path, command="backfill"):
         child = subprocess.Popen(["sleep", "60"], close_fds=False)
     try:
@@ -152,23 +152,23 @@ def test_the_lock_is_not_inherited(tmp_path):
         child.wait()
 
 
-def test_holding_makes_the_directory(tmp_path):
-    """With all above it; what is ours in it is for its owner alone."""
+def test_the_directory_is_created_with_its_lock(tmp_path):
+    """Missing parents are created as well, and the ledger's folder is private."""
     directory = tmp_path / "a" / "b"
     with hold(directory, command="backfill"):
         assert stat.S_IMODE((directory / ".asyncexport").stat().st_mode) == 0o700
         assert stat.S_IMODE((directory / ".asyncexport" / "lock").stat().st_mode) == 0o600
 
 
-def test_a_relative_directory_is_held_where_it_was(tmp_path):
-    """Wherever the process goes meanwhile."""
+def test_a_relative_directory_stays_locked_after_a_change_of_directory(tmp_path):
+    """The lock belongs to the directory that was meant when it was taken."""
     with chdir(tmp_path), hold(Path("exports"), command="backfill"), chdir("/"):
         assert holder(tmp_path / "exports")
     assert not holder(tmp_path / "exports")
 
 
-def test_a_directory_that_cannot_be_written_is_an_error_of_the_disk(tmp_path):
-    """It names the place."""
+def test_a_directory_that_cannot_be_created_is_a_storage_error(tmp_path):
+    """The error names the path."""
     (tmp_path / "exports").write_text("a file")
     with (
         pytest.raises(StorageError, match=r"exports/\.asyncexport: Not a directory"),
@@ -177,8 +177,8 @@ def test_a_directory_that_cannot_be_written_is_an_error_of_the_disk(tmp_path):
         raise AssertionError("held")
 
 
-def test_a_directory_of_somebody_else_is_an_error_of_the_disk(tmp_path):
-    """Nothing is made in it."""
+def test_a_directory_without_write_permission_is_a_storage_error(tmp_path):
+    """Nothing is created in it."""
     tmp_path.chmod(0o500)
     given_away(tmp_path)
     with without_rights(), pytest.raises(StorageError), hold(tmp_path, command="x"):
@@ -187,21 +187,21 @@ def test_a_directory_of_somebody_else_is_an_error_of_the_disk(tmp_path):
     assert not list(tmp_path.iterdir())
 
 
-# What its file system cannot do
+# Limits of the file system
 
 
-linux_only = pytest.mark.skipif(not Path("/proc/self/fd").exists(), reason="open files cannot be listed")
+linux_only = pytest.mark.skipif(not Path("/proc/self/fd").exists(), reason="this system cannot list open files")
 
 
-def test_a_file_system_that_does_all_is_not_spoken_of(tmp_path):
-    """The lock is tried twice, and the folder flushed."""
+def test_a_file_system_without_limits_causes_no_note(tmp_path):
+    """The lock is tested with a second handle, and the folder is fsynced."""
     with hold(tmp_path, command="backfill") as notes:
         assert notes == ()
 
 
 @linux_only
-def test_a_lock_that_does_nothing_is_told(tmp_path):
-    """A run goes on, and the user knows that nothing keeps a second one out."""
+def test_a_lock_without_effect_is_noted(tmp_path):
+    """The run continues, and a note says that a second run would not be kept out."""
     with locks_that_do_nothing(tmp_path), hold(tmp_path, command="backfill") as notes:
         (note,) = notes
     assert "no working locks" in note
@@ -209,20 +209,20 @@ def test_a_lock_that_does_nothing_is_told(tmp_path):
 
 
 @linux_only
-def test_where_locks_do_nothing_a_run_on_this_machine_is_seen_by_what_it_wrote(tmp_path):
-    """It is named; what a process left that has ended is no run, nor is one of another machine."""
+def test_without_working_locks_a_run_on_this_machine_is_found_by_its_lock_file(tmp_path):
+    """It is reported; a process that has ended, or one of another machine, only causes the note."""
     with subprocess.Popen(["sleep", "60"]) as child:
         try:
-            written(tmp_path, command="nightly", pid=child.pid, host=socket.gethostname(), since=1.0)
+            write_lock(tmp_path, command="nightly", pid=child.pid, host=socket.gethostname(), since=1.0)
             with (
                 locks_that_do_nothing(tmp_path),
-                pytest.raises(LedgerLockedError, match=f"nightly, process {child.pid} on ") as told,
+                pytest.raises(LedgerLockedError, match=f"nightly, process {child.pid} on ") as caught,
                 hold(tmp_path, command="x"),
             ):
                 raise AssertionError("held")
         finally:
             child.kill()
-    assert "delete" in told.value.hint
+    assert "delete" in caught.value.hint
     for pid, host in ((child.pid, socket.gethostname()), (os.getppid(), "elsewhere.example")):
         holder = {"command": "nightly", "pid": pid, "host": host, "since": 1.0}
         (tmp_path / ".asyncexport" / "lock").write_bytes(orjson.dumps(holder))
@@ -231,8 +231,8 @@ def test_where_locks_do_nothing_a_run_on_this_machine_is_seen_by_what_it_wrote(t
 
 
 @pytest.mark.parametrize("number", [errno.EINVAL, errno.ENOTSUP])
-def test_a_folder_that_cannot_be_flushed_is_told_and_lived_with(tmp_path, number):
-    """Some file systems have no such thing; any other error counts."""
+def test_a_folder_that_cannot_be_fsynced_is_noted(tmp_path, number):
+    """File systems may not support it, so the run continues; any other error ends it."""
 
     def failing(name: str) -> None:
         if name == "ledger.folder.fsync:before":
@@ -255,20 +255,20 @@ def test_a_folder_that_cannot_be_flushed_is_told_and_lived_with(tmp_path, number
         (errno.ENFILE, "this machine has as many files open as it can"),
     ],
 )
-def test_what_a_lock_fails_with_is_named(tmp_path, number, message):
-    """None of these has to do with room."""
+def test_an_error_of_the_lock_is_explained(tmp_path, number, message):
+    """The message names the cause, and the hint what to do."""
 
     def failing(name: str) -> None:
         if name == "lock:before":
             raise OSError(number, os.strerror(number))
 
-    with telling(failing), pytest.raises(StorageError, match=message) as told, hold(tmp_path, command="x"):
+    with telling(failing), pytest.raises(StorageError, match=message) as caught, hold(tmp_path, command="x"):
         raise AssertionError("held")
-    assert told.value.hint
+    assert caught.value.hint
 
 
 async def _used(directory: Path) -> None:
-    """The ledger, as a run uses it."""
+    """Use the ledger as a run does."""
     with hold(directory, command="x"):
         ledger = await Ledger.open(directory)
         ledger.remember("key", "value")
@@ -276,8 +276,8 @@ async def _used(directory: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["lock", "ledger.sqlite3-mark", "ledger.sqlite3", "ledger.sqlite3-wal"])
-async def test_a_pipe_among_the_ledgers_files_is_not_waited_for(tmp_path, name):
-    """It is an error of the disk or a damaged ledger; whoever only looks is not held up by it either."""
+async def test_a_fifo_among_the_ledgers_files_does_not_block(tmp_path, name):
+    """It is an error for a run, and reading commands are not blocked either."""
     await (await Ledger.open(tmp_path)).close()
     place = tmp_path / ".asyncexport" / name
     place.unlink(missing_ok=True)
@@ -294,7 +294,7 @@ async def test_a_pipe_among_the_ledgers_files_is_not_waited_for(tmp_path, name):
 
 @pytest.mark.parametrize("name", ["lock", "ledger.sqlite3-mark", "ledger.sqlite3", "ledger.sqlite3-wal"])
 async def test_a_link_among_the_ledgers_files_is_not_followed(tmp_path, name):
-    """Whoever laid it there does not have us write to, or restrict, another file of ours."""
+    """A link placed there cannot make a run overwrite another file or change its mode."""
     victim = tmp_path / "victim"
     victim.write_text("precious")
     victim.chmod(0o644)
@@ -308,8 +308,8 @@ async def test_a_link_among_the_ledgers_files_is_not_followed(tmp_path, name):
     assert (victim.read_text(), stat.S_IMODE(victim.stat().st_mode)) == ("precious", 0o644)
 
 
-async def test_the_folder_may_be_a_link_to_one_of_ours(tmp_path):
-    """Its mode stays as it is; what is made in it is for its owner alone."""
+async def test_the_folder_may_be_a_link_to_a_private_one(tmp_path):
+    """The folder's mode stays as it is, and the files created in it are private."""
     (tmp_path / "elsewhere").mkdir(mode=0o755)
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / ".asyncexport").symlink_to(tmp_path / "elsewhere")
@@ -320,25 +320,28 @@ async def test_the_folder_may_be_a_link_to_one_of_ours(tmp_path):
     assert stat.S_IMODE((tmp_path / "elsewhere" / "ledger.sqlite3").stat().st_mode) == 0o600
 
 
-@pytest.mark.parametrize("what", ["group", "others", "file", "nothing", "theirs"])
-def test_a_link_to_anything_else_is_refused(tmp_path, what):
-    """A folder that others can write to, or that is not there."""
+@pytest.mark.parametrize("target_kind", ["group-writable", "world-writable", "file", "missing", "other owner"])
+def test_a_link_to_an_unsafe_place_is_rejected(tmp_path, target_kind):
+    """The target must be an existing folder that only its owner, who is the user, can write to."""
     target = tmp_path / "elsewhere"
-    match what:
+    match target_kind:
         case "file":
             target.write_text("precious")
-        case "nothing":
+        case "missing":
             pass
         case _:
             target.mkdir()
-            target.chmod({"group": 0o770, "others": 0o707, "theirs": 0o755}[what])
-    if what == "theirs":
+            target.chmod({"group-writable": 0o770, "world-writable": 0o707, "other owner": 0o755}[target_kind])
+    if target_kind == "other owner":
         if os.geteuid():
             pytest.skip("only root can give a folder away")
         os.chown(target, 65534, 65534)
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / ".asyncexport").symlink_to(target)
-    with pytest.raises(StorageError, match=r"\.asyncexport is a link to ") as told, hold(tmp_path / "out", command="x"):
+    with (
+        pytest.raises(StorageError, match=r"\.asyncexport is a link to ") as caught,
+        hold(tmp_path / "out", command="x"),
+    ):
         raise AssertionError("held")
-    assert told.value.hint
-    assert what in ("file", "nothing") or not list(target.iterdir())
+    assert caught.value.hint
+    assert target_kind in ("file", "missing") or not list(target.iterdir())
