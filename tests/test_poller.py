@@ -1,5 +1,5 @@
-"""Which operations are done: found by a list of unknown habits, or by individual polls, and never by absence."""
-# ruff: noqa: ARG002 - a stand-in takes what the real one needs
+"""The poller finds finished operations by list polls or individual polls, and never concludes from absence alone."""
+# ruff: noqa: ARG002 - the fake service takes the same arguments as the real client
 
 import asyncio
 import random
@@ -51,7 +51,7 @@ def now() -> float:
 
 @dataclass
 class Job:
-    """An operation at the service: from when it is there, when it ends, and as what."""
+    """An operation at the service: when it was created, when it ends, and with which result."""
 
     id: str
     created_at: float
@@ -60,7 +60,7 @@ class Job:
     state: str = "PENDING"
 
     def shown(self) -> Operation:
-        """As the service tells of it now."""
+        """Return the operation as the service shows it now."""
         if now() < self.ends_at:
             return Operation(self.id, Running(self.state), created_at=self.created_at)
         end = self.ends_as or Completed(f"x-{self.id}")
@@ -69,16 +69,22 @@ class Job:
 
 @dataclass
 class Service:
-    """Tells of operations, ours and others', with the habits it is given; remembers what it was asked, and when.
+    """A fake service with operations of ours and of others; it records what it was asked, and when.
 
     Attributes:
-        order: "newest", "oldest" or "shuffled": how the list begins.
-        ids: Whether its items have one.
-        hides: Ids that the list leaves out; that of the pending shows them where `hides_pending` is off.
-        troubles: What the next calls come to; None: all is well.
-        gone: Ids that an individual poll answers with 404 while they are in here.
+        order: How the list is sorted: "newest" or "oldest" first, or "shuffled".
+        ids: Whether listed operations have an id.
+        hides: Ids that the list leaves out; the list of pending operations leaves them out only if `hides_pending`.
+        hides_pending: Whether the list of pending operations leaves out `hides`, too.
+        key_fails: The error that `/me` returns, if any.
+        list_fails: The error that every list poll returns, if any.
+        fails: The error that every individual poll returns, if any.
+        troubles: The errors of the next calls, in order; None for a call that succeeds.
+        gone: Ids that an individual poll answers with 404.
         odd: "repeats its token", "has empty pages" or "".
-        nameless: When an operation was shown COMPLETED without its export.
+        lists: The time, state filter and page token of each list poll.
+        polls: The time and operation id of each individual poll.
+        nameless: The times at which an operation was shown COMPLETED without an export id.
     """
 
     jobs: dict[str, Job] = field(default_factory=dict)
@@ -97,23 +103,23 @@ class Service:
     nameless: list[float] = field(default_factory=list)
 
     def add(self, number: int, *, takes: float, ours: bool = True, **more: Any) -> str:
-        """A job created now; its id."""
+        """Create a job now and return its id."""
         job = Job(f"{'op' if ours else 'theirs'}{number}", now(), now() + takes, **more)
         self.jobs[job.id] = job
         return job.id
 
     def add_history(self, count: int) -> None:
-        """Operations of others, all done long ago."""
+        """Add operations of others that finished long ago."""
         for number in range(count):
             self.jobs[f"old{number}"] = Job(f"old{number}", -1e6 + number, -1e6 + number)
 
     async def me(self) -> Me:
-        """Whose key it is."""
+        """Return the owner of the key."""
         await self._answer(self.key_fails)
         return Me("owner@example.com", "ORG", "ADMIN")
 
     async def operation(self, operation_id: str, *, priority: Priority) -> Operation:
-        """One operation."""
+        """Return one operation."""
         self.polls.append((now(), operation_id))
         gone = operation_id in self.gone
         await self._answer(self.fails)
@@ -122,7 +128,7 @@ class Service:
         return self._shown(self.jobs[operation_id])
 
     async def operations(self, *, state: str = "", token: str = "", priority: Priority) -> OperationsPage:
-        """One page of the list."""
+        """Return one page of the list."""
         self.lists.append((now(), state, token))
         await self._answer(self.list_fails)
         hides = self.hides if state == "" or self.hides_pending else ()
@@ -159,8 +165,8 @@ class Service:
             raise error
 
 
-class HandSetBudget(Budget):
-    """A budget whose level is set by hand; nothing passes it, and it keeps no journal."""
+class FixedBudget(Budget):
+    """A budget whose level the test sets; it grants no permits and keeps no journal."""
 
     polls_cost = False
     tokens = 20
@@ -172,20 +178,20 @@ class HandSetBudget(Budget):
 
     @property
     def is_uncontended(self) -> bool:
-        """Whether nobody waits."""
+        """Whether no request waits for a token."""
         return self.nobody_waits.is_set()
 
     async def wait_until_uncontended(self) -> None:
-        """Wait for that."""
+        """Wait until no request waits for a token."""
         await self.nobody_waits.wait()
 
 
 @dataclass
 class Scene:
-    """A poller at work, and who waits for what."""
+    """A running poller and the tasks that wait for operations."""
 
     service: Service
-    budget: HandSetBudget
+    budget: FixedBudget
     poller: OperationPoller
     durations: Durations
     learned: list[tuple[float, float]]
@@ -195,30 +201,30 @@ class Scene:
     waiting: dict[str, "asyncio.Task[FinishedOperation | None]"] = field(default_factory=dict)
 
     def watch(self, *operation_ids: str, asked_at: float | None = None, by: str = "") -> None:
-        """Wait for these; `by` tells apart who waits for the same one."""
+        """Start a task that waits for each operation; `by` distinguishes several tasks for the same one."""
         for operation_id in operation_ids:
             since = now() + self.put_right if asked_at is None else asked_at
             waits = self.poller.wait(operation_id, asked_at=since)
             self.waiting[f"{operation_id}{by}"] = asyncio.create_task(waits)
 
     def start(self, count: int, *, takes: float = 300.0, **more: Any) -> list[str]:
-        """Create so many and wait for them."""
+        """Create `count` operations and wait for them."""
         ids = [self.service.add(number, takes=takes, **more) for number in range(count)]
         self.watch(*ids)
         return ids
 
     async def polled(self, times: int) -> None:
-        """Wait until so many individual polls have been sent, or nobody waits any more."""
+        """Wait until that many individual polls have been sent or no task waits any more."""
         while self.open and len(self.service.polls) < times:  # noqa: ASYNC110 - the time is virtual
             await asyncio.sleep(1)
 
     @property
     def open(self) -> int:
-        """How many are still waited for."""
+        """How many tasks are still waiting."""
         return sum(not task.done() for task in self.waiting.values())
 
     def finished(self) -> list[FinishedOperation | None]:
-        """What those waited for came to."""
+        """Return the results of all waiting tasks."""
         return [task.result() for task in self.waiting.values()]
 
 
@@ -226,13 +232,13 @@ class Scene:
 async def watching(
     service: Service | None = None,
     *,
-    budget: HandSetBudget | None = None,
+    budget: FixedBudget | None = None,
     prefer: Prefer = Prefer.THROUGHPUT,
     interval: float = INTERVAL,
     deadline: float = DEADLINE,
     expected: float = 300.0,
 ) -> AsyncIterator[Scene]:
-    service, budget = service or Service(), budget or HandSetBudget()
+    service, budget = service or Service(), budget or FixedBudget()
     durations = Durations(expected_seconds=expected)
     learned: list[tuple[float, float]] = []
     poller = OperationPoller(
@@ -258,12 +264,12 @@ async def watching(
         await asyncio.wait(tasks)
 
 
-# By the list
+# List polls
 
 
 @pytest.mark.parametrize("order", ["newest", "oldest", "shuffled"])
-def test_all_are_found_by_the_list_whatever_its_order(order):
-    """Ours among others', on one page: none is polled individually; waiters learn the export and when it was made."""
+def test_the_list_finds_all_operations_in_any_order(order):
+    """Our operations are found on a list page shared with others, in any order and without individual polls."""
 
     @on_virtual_time
     async def find():
@@ -281,8 +287,8 @@ def test_all_are_found_by_the_list_whatever_its_order(order):
 
 @pytest.mark.parametrize("days", [-30, -1, 1, 30])
 @pytest.mark.parametrize("ids", [True, False], ids=["list", "individual"])
-def test_a_time_that_is_put_right_neither_ends_nor_stalls_an_operation(ids, days):
-    """Those before it and after it are found when they are done, and the deadline passes when it should."""
+def test_a_corrected_clock_neither_ends_nor_stalls_an_operation(ids, days):
+    """If the clock is corrected by days, operations are still found when they finish, and the deadline still holds."""
 
     @on_virtual_time
     async def find():
@@ -302,8 +308,8 @@ def test_a_time_that_is_put_right_neither_ends_nor_stalls_an_operation(ids, days
 
 
 @on_virtual_time
-async def test_what_was_asked_for_by_a_fast_clock_is_polled_all_the_same():
-    """A run before this one noted a moment that lies ahead: it counts as asked for just now."""
+async def test_an_operation_requested_under_a_fast_clock_is_polled():
+    """An operation whose recorded request time is in the future counts as requested just now."""
     async with watching() as scene:
         scene.watch(scene.service.add(0, takes=300.0), asked_at=now() + 30 * 86_400.0)
         await at(1000)
@@ -313,7 +319,7 @@ async def test_what_was_asked_for_by_a_fast_clock_is_polled_all_the_same():
 @pytest.mark.parametrize(("end", "words"), [(Ended("too big"), "too big"), (Ended("ERROR"), "ERROR")])
 @pytest.mark.parametrize("ids", [True, False], ids=["list", "individual"])
 def test_failed_and_error_are_failures(end, words, ids):
-    """Whoever waits is told the service's own reason; the others wait on."""
+    """A task waiting for a failed operation gets the service's reason; the others keep waiting."""
 
     @on_virtual_time
     async def fail():
@@ -329,8 +335,8 @@ def test_failed_and_error_are_failures(end, words, ids):
 
 
 @on_virtual_time
-async def test_durations_are_learned_from_what_the_service_says():
-    """From `createdAt` and `finishedAt`, however late the poll; they are handed on to be kept."""
+async def test_durations_are_learned_from_the_times_of_the_service():
+    """Durations come from `createdAt` and `finishedAt`, however late the poll, and are handed on to be recorded."""
     async with watching(expected=3000.0) as scene:
         scene.start(20, takes=120.0)
         await at(4000)
@@ -341,8 +347,8 @@ async def test_durations_are_learned_from_what_the_service_says():
 
 
 @on_virtual_time
-async def test_lists_keep_their_distance():
-    """However much there is to find, never sooner than `min_interval` after the last one."""
+async def test_list_polls_keep_the_minimum_interval():
+    """List polls are at least `min_interval` apart, however much there is to find."""
     async with watching() as scene:
         for number in range(50):
             scene.watch(scene.service.add(number, takes=60.0 + 7 * number))
@@ -354,8 +360,8 @@ async def test_lists_keep_their_distance():
 
 
 @on_virtual_time
-async def test_nothing_is_asked_while_nothing_runs():
-    """And the first to be watched wakes it."""
+async def test_no_poll_is_sent_without_operations():
+    """The poller is idle while no operation is in flight, and starts polling when the first one is added."""
     async with watching() as scene:
         await at(10_000)
         assert not scene.service.lists
@@ -365,8 +371,8 @@ async def test_nothing_is_asked_while_nothing_runs():
 
 
 @on_virtual_time
-async def test_one_taken_over_from_an_earlier_run_is_looked_at_soon():
-    """It may have been done for hours: its age counts from when it was asked for."""
+async def test_an_operation_of_an_earlier_run_is_polled_soon():
+    """An operation of an earlier run may have finished long ago, so its age counts from its original request."""
     async with watching() as scene:
         await at(50_000)
         scene.service.jobs["op0"] = Job("op0", 100.0, 400.0)
@@ -376,8 +382,8 @@ async def test_one_taken_over_from_an_earlier_run_is_looked_at_soon():
 
 
 @on_virtual_time
-async def test_whoever_stops_waiting_is_no_longer_watched():
-    """Nothing is asked for it any more."""
+async def test_a_cancelled_wait_ends_the_polling():
+    """Once the only task that waits for an operation is cancelled, the operation is not polled any more."""
     async with watching() as scene:
         scene.start(1, takes=1e9)
         await at(500)
@@ -390,8 +396,8 @@ async def test_whoever_stops_waiting_is_no_longer_watched():
 
 
 @on_virtual_time
-async def test_an_unknown_state_is_running_and_said_once(caplog):
-    """It is under the same deadline as any other."""
+async def test_an_unknown_state_counts_as_running_and_is_logged_once(caplog):
+    """An operation in an unknown state counts as running, and the state is logged once."""
     async with watching() as scene:
         scene.start(5, takes=2000.0, state="STATE_QUEUED")
         await at(5000)
@@ -399,12 +405,12 @@ async def test_an_unknown_state_is_running_and_said_once(caplog):
     assert len([record for record in caplog.records if "STATE_QUEUED" in record.getMessage()]) == 1
 
 
-# What the list may be like
+# Forms that the list may have
 
 
 @on_virtual_time
 async def test_a_long_history_behind_the_newest_is_not_read():
-    """Where the newest come first, one page a poll does."""
+    """If the list starts with the newest operations, one page per poll is enough."""
     service = Service(order="newest")
     service.add_history(2000)
     async with watching(service) as scene:
@@ -416,8 +422,8 @@ async def test_a_long_history_behind_the_newest_is_not_read():
 
 @pytest.mark.parametrize("odd", ["repeats its token", "has empty pages"])
 @pytest.mark.parametrize("hides", [True, False])
-def test_a_list_without_an_end_is_left(odd, hides):
-    """A repeated token and empty pages cost no more pages than any list does, and the operations are found."""
+def test_an_endless_list_is_not_followed(odd, hides):
+    """A list with a repeated token or empty pages costs at most two pages per poll, and the operations are found."""
 
     @on_virtual_time
     async def leave():
@@ -433,7 +439,7 @@ def test_a_list_without_an_end_is_left(odd, hides):
 
 
 def pages_a_poll(service: Service) -> int:
-    """The most pages that were read in one go: each begins at the first page."""
+    """Return the highest number of pages read in one poll; each poll begins at the first page."""
     most = pages = 0
     for _, _, token in service.lists:
         pages = 1 if token == "" else pages + 1
@@ -443,8 +449,8 @@ def pages_a_poll(service: Service) -> int:
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("running", "most"), [(1, 2), (100, 2), (101, 3), (250, 4)])
-def test_no_more_pages_are_read_than_there_are_operations_for(running, most):
-    """⌈in flight / 100⌉ + 1 a poll, where ours are scattered over a history of thousands."""
+def test_the_number_of_pages_follows_the_operations_in_flight(running, most):
+    """A poll reads at most ⌈in flight / 100⌉ + 1 pages, even if ours are scattered over a history of thousands."""
 
     @on_virtual_time
     async def read():
@@ -460,8 +466,8 @@ def test_no_more_pages_are_read_than_there_are_operations_for(running, most):
 
 @pytest.mark.slow
 @on_virtual_time
-async def test_where_ours_are_not_on_the_first_pages_the_pending_are_listed():
-    """What has vanished from that list is finished, and is asked for individually, once."""
+async def test_pending_operations_are_listed_if_the_first_pages_do_not_show_ours():
+    """The poller falls back to listing pending operations, and polls each one that vanishes from it once."""
     service = Service(order="oldest")
     service.add_history(5000)
     async with watching(service) as scene:
@@ -474,8 +480,8 @@ async def test_where_ours_are_not_on_the_first_pages_the_pending_are_listed():
 
 
 @on_virtual_time
-async def test_a_pending_list_that_leaves_out_running_ones_is_of_no_use():
-    """Absence is never a failure: they are polled individually, to their end."""
+async def test_an_incomplete_pending_list_is_abandoned():
+    """If the pending list omits running operations, they do not fail but are polled individually to their end."""
     service = Service(order="oldest")
     service.add_history(5000)
     async with watching(service) as scene:
@@ -487,8 +493,8 @@ async def test_a_pending_list_that_leaves_out_running_ones_is_of_no_use():
 
 
 @on_virtual_time
-async def test_a_pending_list_that_is_too_long_is_of_no_use():
-    """Others may run thousands."""
+async def test_a_pending_list_that_is_too_long_is_abandoned():
+    """If the pending list is full of others' operations, ours are polled individually."""
     service = Service(order="oldest")
     for number in range(500):
         service.jobs[f"theirs{number}"] = Job(f"theirs{number}", number - 1000.0, 1e6)
@@ -500,8 +506,8 @@ async def test_a_pending_list_that_is_too_long_is_of_no_use():
 
 
 @on_virtual_time
-async def test_a_list_without_ids_is_of_no_use():
-    """One look is enough to know."""
+async def test_a_list_without_ids_is_abandoned():
+    """After one list poll without operation ids, operations are polled individually."""
     async with watching(Service(ids=False)) as scene:
         scene.start(5)
         await at(1500)
@@ -511,8 +517,8 @@ async def test_a_list_without_ids_is_of_no_use():
 
 
 @pytest.mark.parametrize("error", [RefusedError("400", status=400), RefusedError("403", status=403), GoneError("404")])
-def test_a_list_that_is_refused_is_of_no_use(error):
-    """It is not asked for again, for half an hour at the least."""
+def test_a_refused_list_is_abandoned(error):
+    """After one refused list poll, operations are polled individually for at least half an hour."""
 
     @on_virtual_time
     async def refuse():
@@ -527,8 +533,8 @@ def test_a_list_that_is_refused_is_of_no_use(error):
 
 
 @on_virtual_time
-async def test_a_list_that_was_forbidden_is_tried_again_after_half_an_hour():
-    """It may have been a wall that is gone; one that is refused otherwise is not tried again."""
+async def test_a_forbidden_list_is_retried_after_half_an_hour():
+    """A list answered with 403 is retried after half an hour, because a proxy may have sent it; one with 400 is not."""
     for status, mode in ((403, PollingMode.LIST), (400, PollingMode.INDIVIDUAL)):
         began = now()
         async with watching(Service(list_fails=RefusedError("no", status=status))) as scene:
@@ -542,8 +548,8 @@ async def test_a_list_that_was_forbidden_is_tried_again_after_half_an_hour():
 
 
 @on_virtual_time
-async def test_refused_polls_are_probed_and_go_on():
-    """A wall before single polls holds them back; nobody is told of it when it is gone."""
+async def test_refused_polls_are_probed_and_then_resume():
+    """While individual polls are refused only probes are sent, and once they succeed all operations are found."""
     async with watching(Service(ids=False)) as scene:
         scene.start(3, takes=100.0)
         await at(1)
@@ -558,7 +564,7 @@ async def test_refused_polls_are_probed_and_go_on():
 
 @on_virtual_time
 async def test_refused_polls_are_believed_in_the_end():
-    """After a quarter of an hour all that wait are told."""
+    """After a quarter of an hour of refused polls, all waiting tasks get the refusal."""
     async with watching(Service(ids=False)) as scene:
         scene.start(3, takes=1e6)
         scene.service.fails = RefusedError("403", status=403)
@@ -570,8 +576,8 @@ async def test_refused_polls_are_believed_in_the_end():
 
 
 @on_virtual_time
-async def test_a_list_that_cannot_be_read_is_tried_again_before_it_is_left():
-    """One broken reply is an accident; so many in a row are not."""
+async def test_an_unreadable_list_is_retried_before_it_is_abandoned():
+    """One unreadable list reply is ignored; after several in a row the list is abandoned."""
     async with watching() as scene:
         scene.service.troubles = [ReplyError("html"), None]
         scene.start(5)
@@ -588,8 +594,8 @@ async def test_a_list_that_cannot_be_read_is_tried_again_before_it_is_left():
 @pytest.mark.parametrize(
     "error", [UnavailableError("503"), UnavailableError("gone", unanswered=True), RateLimitedError("429")]
 )
-def test_an_outage_says_nothing_of_the_list(error):
-    """It is asked again as before."""
+def test_an_outage_does_not_discredit_the_list(error):
+    """After an outage or a 429 the list is used as before."""
 
     @on_virtual_time
     async def endure():
@@ -604,8 +610,8 @@ def test_an_outage_says_nothing_of_the_list(error):
 
 
 @on_virtual_time
-async def test_what_is_missing_where_it_should_be_makes_the_list_useless():
-    """Not at once, since the list may lag; but some of ours left out time and again are reason enough."""
+async def test_a_list_that_keeps_omitting_an_operation_is_abandoned():
+    """A list that repeatedly omits one of our operations is abandoned, but not immediately, because it may lag."""
     async with watching() as scene:
         scene.start(20, takes=3000.0)
         scene.service.hides, scene.service.hides_pending = {"op3"}, False
@@ -616,9 +622,9 @@ async def test_what_is_missing_where_it_should_be_makes_the_list_useless():
 
 @pytest.mark.slow
 @on_virtual_time
-async def test_one_beside_a_page_boundary_is_not_missing():
-    """Its create was answered a little after it was made: that it is not on the page proves nothing."""
-    async with watching(budget=HandSetBudget(tokens=49, polls_cost=True)) as scene:
+async def test_an_operation_near_a_page_boundary_is_not_missing():
+    """An operation that could be on the next page does not count as omitted from the list."""
+    async with watching(budget=FixedBudget(tokens=49, polls_cost=True)) as scene:
         ids = []
         for number in range(150):
             ids.append(scene.service.add(number, takes=1e5))
@@ -632,8 +638,8 @@ async def test_one_beside_a_page_boundary_is_not_missing():
 @pytest.mark.slow
 @on_virtual_time
 async def test_a_straggler_far_down_the_list_is_polled_individually():
-    """The others are found by the list as before."""
-    budget = HandSetBudget(tokens=49, polls_cost=True)
+    """An operation pushed far down the list is polled individually, and the list keeps finding the others."""
+    budget = FixedBudget(tokens=49, polls_cost=True)
     async with watching(budget=budget) as scene:
         scene.watch(scene.service.add(10_000, takes=30_000.0))
         for round_ in range(40):
@@ -646,8 +652,8 @@ async def test_a_straggler_far_down_the_list_is_polled_individually():
 
 
 @on_virtual_time
-async def test_a_burst_of_creates_during_a_look_pushes_nobody_off_the_list():
-    """Whoever lies behind them then is found by the next look, which reads as many pages as there are."""
+async def test_a_burst_of_creates_during_a_list_poll_hides_no_operation():
+    """Operations pushed to a later page by new creates are found by the next list poll, which reads more pages."""
     async with watching() as scene:
         first = [scene.service.add(number, takes=300.0) for number in range(50)]
         scene.watch(*first)
@@ -659,12 +665,12 @@ async def test_a_burst_of_creates_during_a_look_pushes_nobody_off_the_list():
         assert scene.service.polls == []
 
 
-# One by one
+# Individual polls
 
 
 @on_virtual_time
-async def test_individual_polls_keep_their_distance():
-    """At most one a second overall, and of the same operation not sooner than `min_interval`."""
+async def test_individual_polls_keep_the_minimum_interval():
+    """Individual polls are at least a second apart, and those of one operation at least `min_interval`."""
     async with watching(Service(ids=False)) as scene:
         scene.start(60, takes=700.0)
         await at(3000)
@@ -678,8 +684,8 @@ async def test_individual_polls_keep_their_distance():
 
 
 @on_virtual_time
-async def test_what_takes_for_hours_is_not_asked_for_every_few_seconds():
-    """Between polls of one operation a share of its age passes."""
+async def test_long_operations_are_polled_less_often():
+    """The interval between polls of one operation grows with its age."""
     async with watching(Service(ids=False)) as scene:
         scene.start(1, takes=40_000.0)
         await at(50_000)
@@ -688,8 +694,8 @@ async def test_what_takes_for_hours_is_not_asked_for_every_few_seconds():
 
 
 @on_virtual_time
-async def test_one_404_is_not_believed():
-    """The service may not know yet what it has just made."""
+async def test_a_single_404_is_not_believed():
+    """One 404 does not fail an operation, because the service may not know yet what it has just created."""
     async with watching(Service(ids=False)) as scene:
         scene.start(1, takes=1000.0)
         scene.service.gone = {"op0"}
@@ -702,8 +708,8 @@ async def test_one_404_is_not_believed():
 
 
 @pytest.mark.parametrize("error", [GoneError("404"), GoneError("410")])
-def test_what_is_said_not_to_exist_twice_a_minute_apart_is_gone(error):
-    """Then it is believed, and whoever waits is told."""
+def test_two_404s_a_minute_apart_are_believed(error):
+    """After two answers of 404 or 410, at least a minute apart, the waiting task gets the error."""
 
     @on_virtual_time
     async def lose():
@@ -723,8 +729,8 @@ def test_what_is_said_not_to_exist_twice_a_minute_apart_is_gone(error):
 
 @pytest.mark.parametrize("ids", [True, False])
 @pytest.mark.parametrize("later", [INTERVAL / 2, 2 * INTERVAL])
-def test_an_export_that_is_named_late_is_waited_for(ids, later):
-    """COMPLETED comes a poll or two before the export id: the operation is asked for again, singly and soon."""
+def test_a_late_export_id_is_waited_for(ids, later):
+    """An operation shown COMPLETED without an export id is polled again soon, until the id appears."""
 
     @on_virtual_time
     async def find():
@@ -742,21 +748,21 @@ def test_an_export_that_is_named_late_is_waited_for(ids, later):
 
 
 @on_virtual_time
-async def test_an_export_that_is_never_named_is_believed_after_a_minute():
-    """Then the operation has come to nothing, after a few polls."""
+async def test_a_missing_export_id_fails_after_a_minute():
+    """An operation that stays COMPLETED without an export id for a minute fails, after a few polls."""
     async with watching(Service(ids=False)) as scene:
         scene.start(1, takes=300.0, ends_as=CompletedWithoutId())
         await at(5000)
         with pytest.raises(OperationFailedError, match="no export id"):
             scene.waiting["op0"].result()
-        told = scene.service.nameless
-        assert CONFIRMATION_SECONDS <= told[-1] - told[0] <= CONFIRMATION_SECONDS + 2 * INTERVAL
-        assert len(told) <= 2 + CONFIRMATION_SECONDS / INTERVAL
+        shown = scene.service.nameless
+        assert CONFIRMATION_SECONDS <= shown[-1] - shown[0] <= CONFIRMATION_SECONDS + 2 * INTERVAL
+        assert len(shown) <= 2 + CONFIRMATION_SECONDS / INTERVAL
 
 
 @on_virtual_time
-async def test_polls_that_could_never_be_read_end_the_wait_at_the_second_a_minute_apart():
-    """Whoever waits is told; nothing is bought on the strength of answers that nobody understands."""
+async def test_two_unreadable_polls_a_minute_apart_end_the_wait():
+    """If no individual poll could ever be read, all waiting tasks fail at the second one, a minute later."""
     async with watching(Service(ids=False)) as scene:
         scene.start(5, takes=1e6)
         scene.service.fails = ReplyError("a page")
@@ -768,8 +774,8 @@ async def test_polls_that_could_never_be_read_end_the_wait_at_the_second_a_minut
 
 
 @on_virtual_time
-async def test_polls_that_cannot_be_read_any_more_are_waited_out():
-    """What was read before will be read again."""
+async def test_polls_that_become_unreadable_are_waited_out():
+    """If polls were readable before, unreadable ones fail nothing, and waiting goes on until they recover."""
     async with watching(Service(ids=False)) as scene:
         scene.start(2, takes=3000.0)
         await scene.polled(1)
@@ -782,8 +788,8 @@ async def test_polls_that_cannot_be_read_any_more_are_waited_out():
 
 
 @on_virtual_time
-async def test_an_overdue_operation_that_names_no_export_is_asked_twice():
-    """A minute apart; then it is given up."""
+async def test_an_overdue_operation_without_an_export_id_is_polled_twice():
+    """An overdue operation that is COMPLETED without an export id is polled again after a minute, then fails."""
     async with watching() as scene:
         scene.service.add(0, takes=0.0, ends_as=CompletedWithoutId())
         with pytest.raises(OperationFailedError, match="no export id"):
@@ -794,8 +800,8 @@ async def test_an_overdue_operation_that_names_no_export_is_asked_twice():
 
 @pytest.mark.slow
 @on_virtual_time
-async def test_a_404_between_two_answers_counts_for_nothing():
-    """It must be said twice in a row."""
+async def test_a_404_between_two_good_answers_is_ignored():
+    """Only two 404 answers in a row fail an operation."""
     async with watching(Service(ids=False)) as scene:
         scene.start(1, takes=20_000.0)
         while scene.open:
@@ -806,8 +812,8 @@ async def test_a_404_between_two_answers_counts_for_nothing():
 
 
 @on_virtual_time
-async def test_nobody_is_failed_by_an_outage():
-    """Polls that are not answered are sent again."""
+async def test_an_outage_fails_no_operation():
+    """Polls that fail during an outage are sent again after it."""
     async with watching(Service(ids=False)) as scene:
         scene.start(5, takes=600.0)
         scene.service.fails = UnavailableError("503")
@@ -818,12 +824,12 @@ async def test_nobody_is_failed_by_an_outage():
         assert scene.open == 0
 
 
-# Past the deadline
+# The deadline
 
 
 @pytest.mark.parametrize("ids", [True, False], ids=["list", "individual"])
-def test_past_its_deadline_it_is_asked_once_more(ids):
-    """If it still runs, whoever waits is told so, and it is no longer watched."""
+def test_an_operation_is_polled_once_more_at_its_deadline(ids):
+    """If an operation still runs at its deadline, the waiting task is told so, and polling stops."""
 
     @on_virtual_time
     async def expire():
@@ -842,8 +848,8 @@ def test_past_its_deadline_it_is_asked_once_more(ids):
 
 
 @on_virtual_time
-async def test_one_that_is_done_at_its_deadline_is_done():
-    """The last look counts, though no poll came before."""
+async def test_an_operation_finished_by_its_deadline_is_found():
+    """The poll at the deadline finds a finished operation, even if no earlier poll saw it."""
     async with watching(Service(order="oldest", hides={"op0"}), deadline=3600.0, expected=3600.0) as scene:
         scene.start(1, takes=3599.0)
         await at(3650)
@@ -852,7 +858,7 @@ async def test_one_that_is_done_at_its_deadline_is_done():
 
 @on_virtual_time
 async def test_a_404_at_the_deadline_is_believed():
-    """There is no time left to ask again."""
+    """A single 404 at the deadline fails the operation, because there is no time for a second poll."""
     async with watching(deadline=3600.0) as scene:
         scene.start(1, takes=1e6)
         scene.service.gone = {"op0"}
@@ -862,8 +868,8 @@ async def test_a_404_at_the_deadline_is_believed():
 
 
 @on_virtual_time
-async def test_a_deadline_within_an_outage_waits_for_its_end():
-    """The last look is taken when it can be; where none can be for long, it is given up as running."""
+async def test_a_deadline_during_an_outage_waits_for_its_end():
+    """The poll at the deadline waits for a short outage to end; in a long one the operation counts as running."""
     for outage, outcome in ((300.0, FinishedOperation), (1e6, type(None))):
         async with watching(deadline=3600.0) as scene:
             began = now()
@@ -878,12 +884,12 @@ async def test_a_deadline_within_an_outage_waits_for_its_end():
             assert now() - began < 4400
 
 
-# Several that wait for the same operation
+# Several tasks that wait for the same operation
 
 
 @pytest.mark.parametrize("ids", [True, False], ids=["list", "individual"])
-def test_all_who_wait_for_an_operation_are_told_that_it_is_done(ids):
-    """It is polled as if one waited, and its duration is learned once."""
+def test_all_waiting_tasks_learn_that_an_operation_is_done(ids):
+    """Several tasks that wait for one operation cost no more polls than one, and its duration is learned once."""
 
     @on_virtual_time
     async def share():
@@ -905,8 +911,8 @@ def test_all_who_wait_for_an_operation_are_told_that_it_is_done(ids):
 
 @pytest.mark.parametrize("ids", [True, False], ids=["list", "individual"])
 @pytest.mark.parametrize("end", [Ended("too big"), "gone"])
-def test_all_who_wait_for_an_operation_are_told_that_it_failed(end, ids):
-    """With the service's own reason, or because the service does not know it any more."""
+def test_all_waiting_tasks_learn_that_an_operation_failed(end, ids):
+    """Every task that waits for an operation learns that it failed, or that the service no longer knows it."""
 
     @on_virtual_time
     async def fail():
@@ -927,8 +933,8 @@ def test_all_who_wait_for_an_operation_are_told_that_it_failed(end, ids):
 
 @pytest.mark.parametrize("ids", [True, False], ids=["list", "individual"])
 @pytest.mark.parametrize("order", [(0.0, 1000.0), (1000.0, 0.0)], ids=["older first", "younger first"])
-def test_each_who_waits_has_a_deadline_of_its_own(order, ids):
-    """Both are reached, whichever began to wait first; after the last nothing is asked any more."""
+def test_each_waiting_task_has_its_own_deadline(order, ids):
+    """Each task's deadline holds, whichever began to wait first, and polling stops after the last one."""
 
     @on_virtual_time
     async def expire():
@@ -954,8 +960,8 @@ def test_each_who_waits_has_a_deadline_of_its_own(order, ids):
 
 
 @on_virtual_time
-async def test_between_two_deadlines_an_operation_is_found_done_as_before():
-    """Who is past its deadline takes nothing from who is not: the list tells of it, and no individual poll is added."""
+async def test_an_operation_is_found_between_two_deadlines():
+    """After one task's deadline has passed, the list still finds the operation for the other, without extra polls."""
     async with watching(deadline=3600.0) as scene:
         scene.service.add(0, takes=5000.0)
         scene.watch("op0")
@@ -970,8 +976,8 @@ async def test_between_two_deadlines_an_operation_is_found_done_as_before():
 
 
 @on_virtual_time
-async def test_a_404_at_the_deadline_of_one_is_not_yet_believed_for_the_other():
-    """There is time left to ask again: it must be said twice, a minute apart."""
+async def test_a_404_at_one_deadline_is_not_yet_believed_for_the_other():
+    """A task whose deadline is later gets the error only after a second 404, a minute after the first."""
     async with watching(Service(ids=False), deadline=3600.0) as scene:
         scene.service.add(0, takes=1e6)
         scene.watch("op0")
@@ -989,8 +995,8 @@ async def test_a_404_at_the_deadline_of_one_is_not_yet_believed_for_the_other():
 
 
 @on_virtual_time
-async def test_a_404_before_another_create_was_answered_counts_for_nothing():
-    """The service knew the operation then: it must be said twice since."""
+async def test_a_404_before_another_create_was_answered_is_ignored():
+    """If a later create names the operation again, 404 answers from before no longer count."""
     async with watching(Service(ids=False)) as scene:
         scene.service.add(0, takes=2000.0)
         scene.watch("op0")
@@ -1005,8 +1011,8 @@ async def test_a_404_before_another_create_was_answered_counts_for_nothing():
 
 
 @on_virtual_time
-async def test_an_outage_at_two_deadlines_lets_go_of_each():
-    """Where nobody can be asked for long, each who waits is told so, the older one sooner."""
+async def test_an_outage_at_two_deadlines_releases_each_task():
+    """In a long outage each waiting task is released some time after its own deadline."""
     async with watching(deadline=3600.0) as scene:
         scene.service.add(0, takes=1e6)
         scene.watch("op0")
@@ -1022,8 +1028,8 @@ async def test_an_outage_at_two_deadlines_lets_go_of_each():
 
 
 @pytest.mark.parametrize("leaves", ["op0", "op0 again"])
-def test_one_who_leaves_takes_nobody_along(leaves):
-    """The other is told as before; when nobody is left, the operation is no longer watched."""
+def test_a_cancelled_task_does_not_affect_the_others(leaves):
+    """If one waiting task is cancelled, the other still gets its result; after the last one, polling stops."""
 
     @on_virtual_time
     async def leave():
@@ -1049,8 +1055,8 @@ def test_one_who_leaves_takes_nobody_along(leaves):
 
 
 @on_virtual_time
-async def test_an_operation_with_many_who_wait_is_one_place_in_the_list():
-    """Ages, and the pages of the list that are read, go by operations."""
+async def test_an_operation_with_many_waiting_tasks_counts_once():
+    """Ages and the number of list pages depend on the number of operations, not of waiting tasks."""
     service = Service(order="shuffled")
     service.add_history(3000)
     async with watching(service) as scene:
@@ -1064,8 +1070,8 @@ async def test_an_operation_with_many_who_wait_is_one_place_in_the_list():
 
 
 @on_virtual_time
-async def test_an_operation_is_as_old_as_the_first_create_that_it_answered():
-    """A run that goes on where another ended may come to the younger of the two bundles first."""
+async def test_the_age_of_an_operation_counts_from_its_first_create():
+    """An operation that answered several creates is as old as the first one, in whichever order tasks wait for it."""
     async with watching() as scene:
         scene.service.add(0, takes=1e6)
         await at(500)
@@ -1077,8 +1083,8 @@ async def test_an_operation_is_as_old_as_the_first_create_that_it_answered():
 
 
 @on_virtual_time
-async def test_one_who_comes_when_it_was_just_told_is_told_too():
-    """Even in the very turn in which the others are told; the duration stays learned once."""
+async def test_a_task_that_begins_to_wait_late_gets_the_result():
+    """A task that begins to wait while or after the others get the result gets it too."""
     async with watching() as scene:
         scene.service.jobs["op0"] = job = Job("op0", 1.0, 100.0)
         show = job.shown
@@ -1098,8 +1104,8 @@ async def test_one_who_comes_when_it_was_just_told_is_told_too():
 
 
 @pytest.mark.parametrize("seed", range(6))
-def test_nobody_waits_past_its_deadline(seed):
-    """However many come and leave, for however few operations, and whatever becomes of those."""
+def test_no_task_waits_past_its_deadline(seed):
+    """However many tasks come and go, none waits past its deadline, and no operation is left over."""
 
     @on_virtual_time
     async def crowd():
@@ -1124,13 +1130,13 @@ def test_nobody_waits_past_its_deadline(seed):
     crowd()
 
 
-# What polls cost
+# The cost of polls
 
 
 @on_virtual_time
-async def test_for_throughput_no_poll_goes_out_while_others_wait_for_tokens():
-    """Results and creates come first; as soon as nobody waits, what is due is looked at."""
-    budget = HandSetBudget(polls_cost=True)
+async def test_for_throughput_no_poll_is_sent_while_other_requests_wait():
+    """With `throughput`, results calls and creates come first, and a due poll is sent once none of them waits."""
+    budget = FixedBudget(polls_cost=True)
     async with watching(budget=budget) as scene:
         budget.nobody_waits.clear()
         scene.start(40)
@@ -1144,8 +1150,8 @@ async def test_for_throughput_no_poll_goes_out_while_others_wait_for_tokens():
 
 @on_virtual_time
 async def test_for_latency_a_due_poll_does_not_wait():
-    """It goes out while creates do, once it pays."""
-    budget = HandSetBudget(polls_cost=True)
+    """With `latency`, a due poll is sent even while creates wait for tokens."""
+    budget = FixedBudget(polls_cost=True)
     async with watching(budget=budget, prefer=Prefer.LATENCY) as scene:
         budget.nobody_waits.clear()
         scene.start(40)
@@ -1156,8 +1162,8 @@ async def test_for_latency_a_due_poll_does_not_wait():
 
 @on_virtual_time
 async def test_a_poll_waits_for_the_bucket_to_fill_and_no_longer():
-    """While tokens gather nothing is lost by waiting; when they would run over, it looks."""
-    budget = HandSetBudget(tokens=10, polls_cost=True)
+    """A poll waits while the bucket fills, and is sent when the bucket is about to overflow."""
+    budget = FixedBudget(tokens=10, polls_cost=True)
     async with watching(budget=budget) as scene:
         for number in range(60):
             scene.watch(scene.service.add(number, takes=200.0 if number % 2 else 1e5))
@@ -1169,9 +1175,9 @@ async def test_a_poll_waits_for_the_bucket_to_fill_and_no_longer():
 
 
 @on_virtual_time
-async def test_where_individual_polls_cost_the_likeliest_is_asked_first():
-    """One at a time, since each may change what is best next."""
-    budget = HandSetBudget(tokens=20, polls_cost=True)
+async def test_the_operation_most_likely_finished_is_polled_first():
+    """If individual polls cost tokens, the operation most likely to be finished is polled first."""
+    budget = FixedBudget(tokens=20, polls_cost=True)
     async with watching(Service(ids=False), budget=budget, prefer=Prefer.LATENCY) as scene:
         for number in range(5):
             scene.watch(scene.service.add(number, takes=1e5))
@@ -1181,12 +1187,12 @@ async def test_where_individual_polls_cost_the_likeliest_is_asked_first():
         assert first_asked[:3] == ["op0", "op1", "op2"]
 
 
-# The first look, and asking for one
+# The first list poll, and polling on demand
 
 
 @on_virtual_time
-async def test_the_first_look_learns_the_shape_of_the_list():
-    """One page, before anything is created."""
+async def test_the_first_list_poll_learns_the_form_of_the_list():
+    """One list page, read before anything is created, shows whether the list can be used."""
     async with watching(Service(ids=False)) as scene:
         scene.service.add_history(3)
         await scene.poller.prime()
@@ -1195,8 +1201,8 @@ async def test_the_first_look_learns_the_shape_of_the_list():
 
 
 @on_virtual_time
-async def test_the_first_look_waits_for_the_service():
-    """Until it answers, whatever with; a list that is refused is an answer, too."""
+async def test_the_first_list_poll_waits_for_the_service():
+    """The first list poll is repeated until the service answers; a refused list is an answer, too."""
     for answer, mode in ((None, PollingMode.LIST), (RefusedError("no", status=400), PollingMode.INDIVIDUAL)):
         async with watching() as scene:
             scene.service.troubles = [UnavailableError("503"), RateLimitedError("429"), ReplyError("html"), answer]
@@ -1206,8 +1212,8 @@ async def test_the_first_look_waits_for_the_service():
 
 
 @pytest.mark.parametrize("error", [UnauthorizedError("401"), UnavailableError("six hours", lasting=True)])
-def test_what_ends_a_run_ends_the_first_look(error):
-    """A refused key, and a service that is gone for good."""
+def test_a_fatal_error_ends_the_first_list_poll(error):
+    """A refused key or a lasting outage is raised by the first list poll."""
 
     @on_virtual_time
     async def end():
@@ -1220,8 +1226,8 @@ def test_what_ends_a_run_ends_the_first_look(error):
 
 @pytest.mark.parametrize("ids", [True, False], ids=["list", "individual"])
 @pytest.mark.parametrize("error", [UnauthorizedError("401"), UnavailableError("six hours", lasting=True)])
-def test_what_ends_a_run_ends_the_watching(error, ids):
-    """It is raised for whoever runs it."""
+def test_a_fatal_error_ends_the_poller(error, ids):
+    """A refused key or a lasting outage is raised by the poller's task."""
 
     @on_virtual_time
     async def end():
@@ -1237,8 +1243,8 @@ def test_what_ends_a_run_ends_the_watching(error, ids):
 
 
 @on_virtual_time
-async def test_asking_for_one_tells_how_it_stands():
-    """Done, running, failed or gone; and nothing is learned of durations where the service does not say."""
+async def test_an_operation_can_be_polled_on_demand():
+    """`ask` returns the finished operation, returns None if it runs, and raises if it failed or is gone."""
     async with watching() as scene:
         service = scene.service
         service.add(0, takes=10.0)
@@ -1256,8 +1262,8 @@ async def test_asking_for_one_tells_how_it_stands():
 
 
 @on_virtual_time
-async def test_a_finish_without_its_times_is_counted_from_when_it_was_asked_for():
-    """The service may leave them out; then the poll itself is the latest it can have been."""
+async def test_an_operation_without_times_is_dated_by_our_own_requests():
+    """If the service reports no times, the create request counts as the start and the poll as the end."""
     async with watching() as scene:
         job = Job("op0", 0.0, 100.0)
         job.shown = lambda: Operation("op0", Completed("x") if now() > 100 else Running("PENDING"))  # type: ignore[method-assign]

@@ -1,4 +1,4 @@
-"""The range of time that a run covers."""
+"""The time range that a run covers."""
 
 import pytest
 
@@ -10,11 +10,11 @@ from asyncexport.run.spec import Backfill, Nightly, RunSpec, instructions
 NOW = 100 * DAY + 4000.0
 EXPORT = Export("e", settle_seconds=DAY)
 SETTLED = 99 * DAY + 3600
-"""The last whole half hour that was settled, with a settle time of a day."""
+"""The end of the last settled half hour, with a settle time of a day."""
 
 
 def ranges_of(exports: tuple[Export, ...], spec: RunSpec, *, now: float = NOW, night_start: int = 0, stored: int = 0):
-    """The ranges, where all is stored up to a moment."""
+    """Return the ranges, if archives cover everything up to `stored`."""
     return export_ranges(
         exports,
         instructions(spec),
@@ -45,22 +45,22 @@ def ranges_of(exports: tuple[Export, ...], spec: RunSpec, *, now: float = NOW, n
     ],
 )
 def test_a_range_ends_where_data_is_settled(start, end, spans, notes):
-    """At a whole bundle; an end that is cut back, or a range without anything in it, is told."""
+    """A range ends at the last settled bundle boundary, and a shortened or empty range is reported."""
     ranges = ranges_of((EXPORT,), Backfill((EXPORT,), start, end), night_start=5)
     assert ([span for _, span in ranges.spans], list(ranges.notes)) == (spans, notes)
     assert ranges.hang_on_clock == (end is None or bool(notes))
 
 
-def test_each_export_has_a_range_of_its_own():
-    """Exports may settle sooner or later, and be cut into wider bundles."""
+def test_each_export_has_its_own_range():
+    """The range of each export depends on its own settle time and bundle width."""
     exports = (Export("a", settle_seconds=0), Export("b", bundle_seconds=DAY, settle_seconds=DAY))
     ranges = ranges_of(exports, Nightly(exports), night_start=DAY)
     assert dict(ranges.spans) == {exports[0]: Range(DAY, 100 * DAY + 3600), exports[1]: Range(DAY, 99 * DAY)}
 
 
 @pytest.mark.parametrize("now", [-1e9, 0.0, NOW, 1e12])
-def test_what_is_stored_up_to_the_end_is_done_whatever_the_clock_says(now):
-    """Nothing is cut back, nothing is told, and no other time would change that."""
+def test_a_stored_range_is_done_whatever_the_clock_says(now):
+    """A range that archives cover completely is not shortened or reported, and does not depend on the clock."""
     end = SETTLED + 7
     ranges = ranges_of((EXPORT,), Backfill((EXPORT,), 0, end), now=now, stored=end)
     assert (ranges.spans, ranges.notes, ranges.hang_on_clock) == (((EXPORT, Range(0, end)),), (), False)
@@ -79,14 +79,14 @@ def test_what_is_stored_up_to_the_end_is_done_whatever_the_clock_says(now):
         (97 * DAY, 98 * DAY, Range(97 * DAY, 98 * DAY), False),
     ],
 )
-def test_words_are_read_by_the_time_that_is_known(start, end, span, hangs):
-    """And another time would make them other days."""
+def test_relative_dates_depend_on_the_clock(start, end, span, hangs):
+    """Relative dates are resolved against the current time, and the ranges are marked as dependent on the clock."""
     ranges = ranges_of((EXPORT,), Backfill((EXPORT,), start, end))
     assert ([one for _, one in ranges.spans], ranges.hang_on_clock) == ([span], hangs)
 
 
 @pytest.mark.parametrize(
-    ("start", "end", "told"),
+    ("start", "end", "reported"),
     [
         (0, 1800, ""),
         (Ago(1), None, ""),
@@ -95,21 +95,21 @@ def test_words_are_read_by_the_time_that_is_known(start, end, span, hangs):
         (100 * DAY, Ago(1), "--end: 1970-04-10T00:00:00Z is not after the start, 1970-04-11T00:00:00Z"),
     ],
 )
-def test_dates_that_cannot_be_meant_are_told_once_the_time_is_known(start, end, told):
-    """A start that lies ahead, and an end that is not after it."""
+def test_impossible_dates_are_reported(start, end, reported):
+    """A start in the future and an end that is not after the start are faults."""
     faults = faults_of_dates(instructions(Backfill((EXPORT,), start, end)), now=NOW)
-    assert "; ".join(map(str, faults)) == told
+    assert "; ".join(map(str, faults)) == reported
 
 
-def test_a_night_may_begin_where_the_settings_do_not_say():
-    """Or now, at the latest."""
+def test_nightly_runs_may_start_now_or_at_an_unset_date():
+    """It is no fault if `[nightly] since` is not set or is the current time."""
     night = instructions(Nightly((EXPORT,)))
     assert list(faults_of_dates(night, now=NOW)) == []
     assert list(faults_of_dates(night, now=NOW, nights_since=int(NOW))) == []
 
 
-def test_nights_cannot_begin_in_the_future():
-    """A date that is years ahead would mean that there is never anything to do; other runs do not use it."""
+def test_nightly_runs_cannot_start_in_the_future():
+    """A `[nightly] since` in the future is a fault of a nightly run, and other runs ignore it."""
     [fault] = faults_of_dates(instructions(Nightly((EXPORT,))), now=NOW, nights_since=int(NOW) + 1)
     assert str(fault) == "nightly.since: 1970-04-11T01:06:41Z is in the future: it is 1970-04-11T01:06:40Z"
     assert list(faults_of_dates(instructions(Backfill((EXPORT,), 0)), now=NOW, nights_since=int(NOW) + 1)) == []
@@ -121,14 +121,14 @@ def test_nights_cannot_begin_in_the_future():
         (7, "9", 7),
         (None, "9", 9),
         (None, None, 93 * DAY),
-        (None, str(200 * DAY), 93 * DAY),  # it was fixed with a clock that was fast
+        (None, str(200 * DAY), 93 * DAY),  # recorded while the clock was fast
     ],
 )
-def test_where_nights_begin(chosen, remembered, start):
-    """Where the settings say, else where the first night began, else a week back."""
+def test_start_of_nightly_runs(chosen, remembered, start):
+    """Nightly runs start at the configured date, else where the first one started, else a week ago."""
     assert where_nights_begin(chosen, remembered, now=NOW) == start
 
 
-def test_a_remembered_moment_may_lie_ahead_or_be_unknown():
-    """Then the clock is wrong, or nothing was ever heard."""
+def test_only_a_valid_remembered_time_is_past():
+    """A remembered time that is in the future, empty or missing does not count as past."""
     assert [is_past(text, now=5.0) for text in ("4.5", "5.0", "6", "", None)] == [True, True, False, False, False]

@@ -1,4 +1,4 @@
-"""`verify --rebuild` killed at every step: no old log is adopted, and no row is missing behind an exit code of 0."""
+"""`verify --rebuild` killed at every step: no old log is adopted, and no exit code of 0 hides a missing row."""
 
 import asyncio
 import shutil
@@ -63,12 +63,12 @@ while code == -signal.SIGKILL:
     code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
 sys.exit(code)
 """
-"""Rebuilds copies of a directory, each killed one step later than the one before, until one comes to its end."""
+"""Rebuilds copies of a directory, each killed one step later than the one before, until one finishes."""
 
 
 @pytest.fixture(scope="module")
 def killed(tmp_path_factory):
-    """What a run left that was killed after its last archive was stored: all rows of its ledger are in the log."""
+    """Return the directory of a run killed after its last archive: all rows of its ledger are still in the log."""
     place = tmp_path_factory.mktemp("killed")
     taken = place / "taken"
 
@@ -87,58 +87,58 @@ def killed(tmp_path_factory):
 
 @pytest.fixture
 async def sandbox() -> AsyncIterator[Sandbox]:
-    """One that has the same rows as that run had."""
+    """Serve a sandbox with the same rows as that run had."""
     async with serving(FAST) as sandbox:
         yield sandbox
 
 
 def side_file(directory: Path, suffix: str) -> Path:
-    """Where it lies."""
+    """Return the path of a side file of the ledger."""
     return Path(f"{ledger_path(directory)}{suffix}")
 
 
 def whole(_ledger: Path) -> None:
-    """Ordered by mistake."""
+    """Leave the ledger intact: the rebuild was not needed."""
 
 
 def rotten(ledger: Path) -> None:
-    """A ledger that cannot be read."""
+    """Make the ledger unreadable."""
     with ledger.open("r+b") as file:
         file.write(b"rotten" * 20)
 
 
 def lost(ledger: Path) -> None:
-    """Its log lies there still."""
+    """Delete the ledger but not its log."""
     ledger.unlink()
 
 
 def rotten_without_mark(ledger: Path) -> None:
-    """Nothing says how many commits there were."""
+    """Make the ledger unreadable and delete its high-water mark."""
     rotten(ledger)
     Path(f"{ledger}-mark").unlink()
 
 
 def lost_with_journal(ledger: Path) -> None:
-    """What SQLite would roll back into any file of the ledger's name."""
+    """Delete the ledger and leave a journal that SQLite would roll back into any new file of that name."""
     ledger.unlink()
     Path(f"{ledger}-journal").write_bytes(b"a journal of another life")
 
 
 def log_lost_without_mark(ledger: Path) -> None:
-    """Nothing tells this ledger from one in which little was ever written."""
+    """Delete the log and the mark, so that the ledger looks like one in which little was ever written."""
     Path(f"{ledger}-wal").unlink()
     Path(f"{ledger}-mark").unlink()
 
 
 def killed_at_every_step(template: Path, place: Path) -> list[str]:
-    """Have copies of a directory rebuilt and killed; the names of all the steps."""
+    """Rebuild copies of a directory, each killed at another step; return the names of all steps."""
     command = [sys.executable, "-c", KILLER, str(template), str(place)]
     done = subprocess.run(command, cwd=ROOT, check=True, capture_output=True)
     return done.stdout.decode().split()
 
 
 async def finished(sandbox: Sandbox, directory: Path) -> Exit:
-    """Run the same `backfill` again; how it ended."""
+    """Run the same `backfill` again and return its exit code."""
     return (await run(sandbox, directory, start=START, end=END, changes=CHANGES)).exit_code
 
 
@@ -147,7 +147,7 @@ async def finished(sandbox: Sandbox, directory: Path) -> Exit:
     "happens", [whole, rotten, lost, rotten_without_mark, lost_with_journal, log_lost_without_mark]
 )
 async def test_a_rebuild_killed_at_any_step_loses_no_row(killed, sandbox, tmp_path, happens: Callable[[Path], None]):
-    """A run after it refuses to begin, or has every row; a second rebuild succeeds, and then a run has every row."""
+    """After a kill at any step, a run refuses to start or has every row, and a second rebuild recovers every row."""
     template, place = tmp_path / "template", tmp_path / "killed"
     shutil.copytree(killed, template)
     happens(ledger_path(template))
@@ -178,7 +178,7 @@ async def test_a_rebuild_killed_at_any_step_loses_no_row(killed, sandbox, tmp_pa
 
 
 def _kept(directory: Path, old: dict[str, bytes]) -> bool:
-    """Whether each file of the old ledger that may hold rows lies aside, all of them in the set with one number."""
+    """Whether all files of the old ledger that may hold rows are set aside under the same number."""
     folder = ledger_path(directory).parent
     names = [name for name in old if not name.endswith(("-shm", "-mark"))]
     return any(
@@ -192,11 +192,11 @@ def _kept(directory: Path, old: dict[str, bytes]) -> bool:
 
 
 class Killed(BaseException):
-    """Nothing after this step is done."""
+    """Raised to stop after a step."""
 
 
 def stopped_after(directory: Path, steps: int) -> bool:
-    """Set aside, and stop after so many steps; whether it was stopped."""
+    """Set the ledger aside, stopping after that many steps; return whether it was stopped."""
     left = steps
 
     def boundary(name: str) -> None:
@@ -214,8 +214,8 @@ def stopped_after(directory: Path, steps: int) -> bool:
 
 
 @pytest.mark.parametrize("missing", ["", *SIDE_FILES])
-def test_what_was_set_aside_in_pieces_is_one_set(tmp_path, missing):
-    """After a crash the rest gets the same number; the next ledger, or what is left of it, gets one of its own."""
+def test_files_set_aside_across_a_crash_form_one_set(tmp_path, missing):
+    """After a crash the remaining files get the same number, and the next ledger gets a number of its own."""
     names = [suffix for suffix in ("", *SIDE_FILES) if suffix != missing]
     for steps in (1, 2, 3, 4):
         directory = tmp_path / str(steps)
@@ -235,8 +235,8 @@ def test_what_was_set_aside_in_pieces_is_one_set(tmp_path, missing):
             assert len(list(folder.iterdir())) == number * len({*names, "-mark"})
 
 
-def test_a_set_that_lacks_only_its_sign_is_complete(tmp_path):
-    """A log that comes to light later is not put beside the ledger that was set aside before."""
+def test_a_set_that_lacks_only_its_mark_is_complete(tmp_path):
+    """A log that appears later is not added to a set that was already complete."""
     folder = ledger_path(tmp_path).parent
     folder.mkdir()
     ledger_path(tmp_path).write_text("first")
@@ -248,8 +248,8 @@ def test_a_set_that_lacks_only_its_sign_is_complete(tmp_path):
     assert (folder / "ledger.sqlite3.damaged-2-wal").read_text() == "of the second"
 
 
-def test_a_ledger_begins_a_set_of_its_own(tmp_path):
-    """It is not put beside the log of another life, whose setting aside a crash has left unfinished."""
+def test_a_ledger_starts_a_new_set(tmp_path):
+    """A new ledger is not added to an unfinished set that holds the log of an earlier one."""
     folder = ledger_path(tmp_path).parent
     folder.mkdir()
     side_file(tmp_path, "-wal").write_text("of the first")
@@ -265,8 +265,8 @@ def test_a_ledger_begins_a_set_of_its_own(tmp_path):
 
 
 @pytest.mark.parametrize("number", [999_999_999, 1_000_000_000, 10**18])
-def test_however_large_the_number_of_a_set_nothing_is_overwritten(tmp_path, number):
-    """The next one is larger."""
+def test_a_large_set_number_overwrites_nothing(tmp_path, number):
+    """The next set gets the next higher number, however large that is."""
     folder = ledger_path(tmp_path).parent
     folder.mkdir()
     for suffix in ("", "-mark"):
@@ -279,8 +279,8 @@ def test_however_large_the_number_of_a_set_nothing_is_overwritten(tmp_path, numb
 
 
 @pytest.mark.parametrize("suffix", SIDE_FILES)
-def test_no_new_ledger_lies_beside_a_file_of_an_earlier_one(tmp_path, suffix):
-    """In a fresh directory: what lies around is set aside, not adopted, and not removed."""
+def test_a_new_ledger_does_not_adopt_files_of_an_earlier_one(tmp_path, suffix):
+    """Side files of an earlier ledger are set aside before a new ledger is created, neither adopted nor removed."""
     path = ledger_path(tmp_path)
     path.parent.mkdir()
     Path(f"{path}{suffix}").write_bytes(b"of another life")
@@ -296,8 +296,8 @@ def test_no_new_ledger_lies_beside_a_file_of_an_earlier_one(tmp_path, suffix):
     assert Path(f"{path}.damaged-1{suffix}").read_bytes() == b"of another life"
 
 
-async def test_remains_of_a_ledger_are_no_beginning(killed, sandbox, tmp_path):
-    """Also where there is no archive: operations that only the lost ledger knew would be made twice."""
+async def test_a_run_refuses_to_start_on_remains_of_a_ledger(killed, sandbox, tmp_path):
+    """A run refuses to start if only remains of a ledger are left, even without archives, and hints at a rebuild."""
     shutil.copytree(killed, tmp_path / "out")
     for path in archives(tmp_path / "out"):
         path.unlink()
@@ -312,8 +312,8 @@ async def test_remains_of_a_ledger_are_no_beginning(killed, sandbox, tmp_path):
     assert rows_in(tmp_path / "out") == truth(sandbox, START, END)
 
 
-async def test_a_log_without_anything_to_rebuild_from_does_not_stop_a_first_run(killed, sandbox, tmp_path):
-    """It is set aside, and the run begins."""
+async def test_a_lone_log_does_not_stop_a_first_run(killed, sandbox, tmp_path):
+    """A log without a ledger or archives is set aside, and the run starts."""
     folder = ledger_path(tmp_path / "out").parent
     folder.mkdir(parents=True)
     log = side_file(killed, "-wal").read_bytes()
@@ -324,7 +324,7 @@ async def test_a_log_without_anything_to_rebuild_from_does_not_stop_a_first_run(
 
 
 def test_the_danger_is_real(killed, tmp_path):
-    """Control: SQLite itself takes the old log for that of a new file, and all that was in it."""
+    """Control: SQLite itself adopts an old log, with all its rows, for a new ledger file."""
     path = ledger_path(tmp_path)
     path.parent.mkdir()
     create(path, now=1.0)
@@ -335,7 +335,7 @@ def test_the_danger_is_real(killed, tmp_path):
 
 
 def test_a_ledger_in_its_place_has_no_remains(killed):
-    """Whatever was set aside before it."""
+    """A ledger that is in its place and intact counts as having no remains."""
     assert not has_remains(killed)
     with LedgerReader(killed) as ledger:
         ledger.check()

@@ -1,4 +1,4 @@
-"""A refresh or a repair that brings fewer rows: when the archive stays, and how that is told and settled."""
+"""A refresh or repair that brings fewer rows: when the archive is kept, and how that is reported and resolved."""
 
 from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager
@@ -29,35 +29,35 @@ START, END = "2026-01-01T20:00:00Z", "2026-01-01T21:00:00Z"
 
 NAME = "everyone-events"
 LATER = 90 * 86_400.0
-"""A refresh is due when this has passed since a bundle's end: at the first run after `sandbox.skip`."""
+"""Seconds after a bundle's end when a refresh is due: at the first run after `sandbox.skip`."""
 
 
 @dataclass
 class Scene:
-    """Two bundles that were stored too soon, and the service they came from."""
+    """Two bundles that were stored too soon, and the sandbox they came from."""
 
     sandbox: Sandbox
     directory: Path
 
     async def run(self, **more: Any) -> Summary:
-        """A run over both."""
+        """Run over both bundles."""
         order = {"start": START, "end": END, "host_clock": clock_of(self.sandbox), **more}
         return await run(self.sandbox, self.directory, **order)
 
     async def nightly(self, **more: Any) -> Summary:
-        """A night that refreshes."""
+        """Run `nightly` with refreshes."""
         return await self.run(kind=Nightly, refresh_ages=(LATER,), **more)
 
     async def retry(self, **more: Any) -> Summary:
-        """What `retry` does."""
+        """Run `retry`."""
         return await self.run(**{"kind": Retry, "start": "1970-01-01", "end": None, **more})
 
     async def repair(self, **more: Any) -> Summary:
-        """What `verify --repair` does once it has found both bundles unsound."""
+        """Repair both bundles, as `verify --repair` does once it has found them damaged."""
         return await self.run(kind=Repair, bundles=tuple(self.records()), **more)
 
     def serve(self, *rows: int | None) -> None:
-        """Make the exports of each bundle have so many rows from now on; None: all of them."""
+        """Set how many rows the exports of each bundle have from now on; None for all of them."""
         starts = (START, "2026-01-01T20:30:00Z")
         ends = ("2026-01-01T20:30:00Z", END)
         faults = [
@@ -69,30 +69,30 @@ class Scene:
         self.sandbox.reset_counts()
 
     def records(self) -> list[BundleRecord]:
-        """Where both stand."""
+        """Return the records of both bundles."""
         with LedgerReader(self.directory) as ledger:
             return list(ledger.stored(NAME, ALL_TIME))
 
     @property
     def counts(self) -> list[int]:
-        """Rows of both, by the ledger."""
+        """The row counts of both bundles in the ledger."""
         return [one.stored.rows for one in self.records() if one.stored]
 
     @property
     def files(self) -> list[tuple[bytes, int]]:
-        """The bytes and the inode of both."""
+        """The bytes and inodes of both archives."""
         return [(path.read_bytes(), path.stat().st_ino) for path in archives(self.directory)]
 
     @property
     def requests(self) -> int:
-        """How many there were since `serve`."""
+        """The number of requests since `serve`."""
         return sum(self.sandbox.counts.values())
 
 
 @asynccontextmanager
 async def stored(directory: Path) -> AsyncIterator[Scene]:
-    """A scene in which both bundles are stored, and a refresh is due."""
-    # The clock is that of a day after the data, so that the archives count as exported too soon.
+    """Serve a sandbox and store both bundles, so that a refresh is due."""
+    # The clock is one day after the data, so that the archives count as exported too soon.
     async with serving(CALM) as sandbox:
         sandbox.behave(replace(CALM, clock_ahead_seconds=moment("2026-01-03") - sandbox.now))
         scene = Scene(sandbox, directory)
@@ -104,14 +104,14 @@ async def stored(directory: Path) -> AsyncIterator[Scene]:
 
 
 def refreshed(summary: Summary) -> tuple[int, ...]:
-    """Bundles, changed, rows added, rows removed, kept."""
-    told = summary.to_dict()["refreshed"]
-    assert list(told) == ["bundles", "changed", "rows_added", "rows_removed", "kept"]
-    return tuple(told.values())
+    """Return the numbers of bundles, changed ones, rows added, rows removed, and archives kept."""
+    counted = summary.to_dict()["refreshed"]
+    assert list(counted) == ["bundles", "changed", "rows_added", "rows_removed", "kept"]
+    return tuple(counted.values())
 
 
-async def test_a_refresh_that_brings_the_same_rows_in_other_bytes_leaves_the_files_alone(tmp_path):
-    """Inode and date stay, nothing counts as changed, and the new rows of the ledger name who wrote the bytes."""
+async def test_a_refresh_with_the_same_rows_in_other_bytes_leaves_the_files_alone(tmp_path):
+    """If a refresh brings the same rows in other bytes, the files stay untouched and nothing counts as changed."""
     async with stored(tmp_path) as scene:
         files, before = scene.files, scene.records()
         dates = [path.stat().st_mtime_ns for path in archives(tmp_path)]
@@ -131,7 +131,7 @@ async def test_a_refresh_that_brings_the_same_rows_in_other_bytes_leaves_the_fil
 
 @pytest.mark.parametrize("share", [0.0, 0.5, 0.85], ids=["empty", "half", "fifteen percent fewer"])
 async def test_a_refresh_with_far_fewer_rows_replaces_nothing(tmp_path, share):
-    """The file, its inode and its row in the ledger stay; both counts are told, and that night ends with 3."""
+    """If far fewer rows come, the archive and its ledger row stay, both counts are reported, and the exit code is 3."""
     async with stored(tmp_path) as scene:
         files, records = scene.files, scene.records()
         before, _ = scene.counts
@@ -156,8 +156,8 @@ async def test_a_refresh_with_far_fewer_rows_replaces_nothing(tmp_path, share):
         assert not list(tmp_path.rglob("*.part"))
 
 
-async def test_a_refused_refresh_is_not_asked_for_again(tmp_path):
-    """Later nights, backfills and retries send no request for it, count it as done, and end with 0."""
+async def test_a_rejected_refresh_is_not_repeated(tmp_path):
+    """Later runs count a bundle whose archive was kept as done, send no request for it, and exit with 0."""
     async with stored(tmp_path) as scene:
         scene.serve(0, None)
         await scene.nightly()
@@ -176,8 +176,8 @@ async def test_a_refused_refresh_is_not_asked_for_again(tmp_path):
         assert scene.files == files
 
 
-async def test_a_smaller_loss_replaces_and_is_counted(tmp_path):
-    """People are deleted on request: five rows of many, or nineteen of a hundred, go with the refresh."""
+async def test_a_small_loss_of_rows_is_accepted_and_counted(tmp_path):
+    """A refresh with a few rows fewer replaces the archive and counts the removed rows, as after a deletion request."""
     async with stored(tmp_path) as scene:
         first, second = scene.counts
         scene.serve(first - 5, second - 19)
@@ -189,8 +189,8 @@ async def test_a_smaller_loss_replaces_and_is_counted(tmp_path):
         assert rows_in(tmp_path).total() == first + second - 24
 
 
-async def test_five_rows_of_twenty_may_go(tmp_path):
-    """A quarter is a large share and a small number: that is let through. Nothing at all is not."""
+async def test_a_loss_of_five_rows_of_twenty_is_accepted(tmp_path):
+    """A large share of few rows may go, but an archive is not replaced by an empty one."""
     async with stored(tmp_path) as scene:
         scene.serve(20, 20)
         for path in archives(tmp_path):
@@ -204,8 +204,8 @@ async def test_five_rows_of_twenty_may_go(tmp_path):
         assert refreshed(summary) == (2, 1, 0, 5, 1)
 
 
-async def test_who_accepts_fewer_rows_gets_what_comes(tmp_path):
-    """`retry --accept-fewer` exports anew what was kept, in the range alone if there is one, and ends with 0."""
+async def test_accept_fewer_replaces_kept_archives(tmp_path):
+    """`retry --accept-fewer` exports the kept bundles again, within the range if one is given, and exits with 0."""
     async with stored(tmp_path) as scene:
         first, second = scene.counts
         scene.serve(0, 7)
@@ -225,8 +225,8 @@ async def test_who_accepts_fewer_rows_gets_what_comes(tmp_path):
         assert scene.requests == 0
 
 
-async def test_rows_that_are_back_are_welcome(tmp_path):
-    """What was refused once may come whole the next time; the archive is the same again."""
+async def test_rows_that_return_leave_the_archive_unchanged(tmp_path):
+    """If `retry --accept-fewer` gets all rows again, the archive stays unchanged and the bundle counts as stored."""
     async with stored(tmp_path) as scene:
         files = scene.files
         scene.serve(0, 0)
@@ -240,7 +240,7 @@ async def test_rows_that_are_back_are_welcome(tmp_path):
 
 
 async def interrupt_a_night(scene: Scene) -> None:
-    """Stop a refresh when its creates are out and nothing is fetched yet; its exports will have no rows."""
+    """Stop a refresh after its creates and before any download; its exports will have no rows."""
     scene.serve(0, 0)
     night = await scene.nightly(**stopped_after_creates(scene))
     assert night.exit_code is Exit.INTERRUPTED
@@ -248,7 +248,7 @@ async def interrupt_a_night(scene: Scene) -> None:
 
 
 def stopped_after_creates(scene: Scene) -> dict[str, Any]:
-    """What makes a run stop once both creates are out; the operations take long from here on."""
+    """Return arguments that make a run stop once both creates are sent; operations take long from now on."""
     stop = Stop()
     scene.sandbox.behave(replace(scene.sandbox.behaviour, operation_seconds=3600.0))
     scene.sandbox.reset_counts()
@@ -262,8 +262,8 @@ def stopped_after_creates(scene: Scene) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("command", ["the same", "retry", "nightly", "after failures"])
-async def test_what_was_accepted_stays_accepted(tmp_path, command):
-    """An interrupted `retry --accept-fewer` is finished by any later run: nobody is asked twice."""
+async def test_accepting_fewer_rows_survives_an_interruption(tmp_path, command):
+    """Any later run finishes an interrupted `retry --accept-fewer` without asking for the acceptance again."""
     async with stored(tmp_path) as scene:
         scene.serve(0, 0)
         assert refreshed(await scene.nightly()) == (2, 0, 0, 0, 2)
@@ -287,8 +287,8 @@ async def test_what_was_accepted_stays_accepted(tmp_path, command):
         assert scene.counts == [0, 0]
 
 
-async def test_accepting_is_for_what_was_refused_alone(tmp_path):
-    """A refresh whose counts nobody has seen keeps the archive, though the run that finishes it accepts fewer rows."""
+async def test_accept_fewer_applies_only_to_kept_archives(tmp_path):
+    """A refresh interrupted before its row counts were reported keeps the archive even under `--accept-fewer`."""
     async with stored(tmp_path) as scene:
         await interrupt_a_night(scene)
         scene.sandbox.skip(86_400)
@@ -298,14 +298,14 @@ async def test_accepting_is_for_what_was_refused_alone(tmp_path):
 
 
 def damaged(paths: Iterable[Path]) -> None:
-    """Make the first go away, and cut the second."""
+    """Delete the first file and truncate the second."""
     first, second = paths
     first.unlink()
     second.write_bytes(second.read_bytes()[:-9])
 
 
-async def test_a_repair_with_far_fewer_rows_is_told(tmp_path, caplog):
-    """There is nothing sound to keep: what comes is stored, both counts are told, and the run ends with 3."""
+async def test_a_repair_with_far_fewer_rows_is_reported(tmp_path, caplog):
+    """A repair stores what it gets, because no intact archive is left, reports both row counts, and exits with 3."""
     async with stored(tmp_path) as scene:
         first, second = scene.counts
         damaged(archives(tmp_path))
@@ -328,7 +328,7 @@ async def test_a_repair_with_far_fewer_rows_is_told(tmp_path, caplog):
 
 
 async def test_a_repair_with_all_its_rows_is_done(tmp_path):
-    """As many rows as before, or more, are no problem."""
+    """A repair that brings back all rows exits with 0 and removes no rows."""
     async with stored(tmp_path) as scene:
         damaged(archives(tmp_path))
         scene.serve(None, None)
@@ -338,7 +338,7 @@ async def test_a_repair_with_all_its_rows_is_done(tmp_path):
 
 
 async def test_an_archive_that_was_kept_can_be_repaired(tmp_path):
-    """It was kept for its rows; once it is damaged, the bundle is exported anew, and what comes is taken."""
+    """If an archive that was kept for its rows is damaged later, a repair exports it again and stores what it gets."""
     async with stored(tmp_path) as scene:
         scene.serve(0, 0)
         await scene.nightly()
@@ -350,9 +350,9 @@ async def test_an_archive_that_was_kept_can_be_repaired(tmp_path):
         assert all(isinstance(one.state, Stored) for one in scene.records())
 
 
-@pytest.mark.parametrize("missing", [False, True], ids=["sound", "missing"])
-async def test_a_refresh_that_was_interrupted_is_guarded_when_it_goes_on(tmp_path, missing):
-    """Whoever goes on with it: a sound archive stays, and a missing one is replaced by what comes."""
+@pytest.mark.parametrize("missing", [False, True], ids=["intact", "missing"])
+async def test_a_resumed_refresh_still_protects_the_archive(tmp_path, missing):
+    """When a run resumes an interrupted refresh, an intact archive is kept and a missing one is replaced."""
     async with stored(tmp_path) as scene:
         files = scene.files
         await interrupt_a_night(scene)
@@ -368,8 +368,8 @@ async def test_a_refresh_that_was_interrupted_is_guarded_when_it_goes_on(tmp_pat
         assert refreshed(summary)[4] == (0 if missing else 2)
 
 
-async def test_a_survey_of_a_night_counts_what_it_would_refresh(tmp_path):
-    """It reads the ledger by the same rule as the night itself."""
+async def test_a_survey_of_a_nightly_run_counts_its_refreshes(tmp_path):
+    """The survey counts the bundles that the nightly run would refresh."""
     async with stored(tmp_path) as scene:
         settings = settings_for(scene.sandbox, tmp_path, {"nightly": {"since": START}})
         for ages, count in (((LATER,), 2), ((), 0)):

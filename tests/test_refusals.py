@@ -1,4 +1,4 @@
-"""What is known of refusals: since when, of what, and when the same is asked again."""
+"""Refused calls: which ones are refused, since when, and when one of them may be sent again."""
 
 import math
 
@@ -15,13 +15,13 @@ BUNDLES = [Bundle("e", Range(n * 1800, (n + 1) * 1800)) for n in range(5)]
 
 
 def refusals(unit: float = 1.0) -> Refusals:
-    """Nothing is known."""
+    """Return a record without refusals."""
     return Refusals(RefusalTimes(unit))
 
 
 @pytest.mark.parametrize("unit", [1.0, 0.001])
-def test_probes_go_after_half_a_minute_one_two_four_and_eight(unit):
-    """Counted from the one before; what is refused then is believed, after a quarter of an hour."""
+def test_probes_are_sent_after_half_a_minute_then_one_two_four_and_eight(unit):
+    """Each pause counts from the previous probe, and after a quarter of an hour the refusals are final."""
     known, now, moments = refusals(unit), 100.0, []
     known.begin("e", CREATE)
     known.refused("e", CREATE, now, is_probe=False)
@@ -34,8 +34,8 @@ def test_probes_go_after_half_a_minute_one_two_four_and_eight(unit):
     assert moments == pytest.approx([30, 90, 210, 450, 930])
 
 
-def test_a_probe_that_goes_well_sets_all_free():
-    """Nobody waits any longer, and the next refusal begins anew."""
+def test_a_successful_probe_ends_the_refusal():
+    """After a successful probe no call waits, and the next refusal starts its time from zero."""
     known = refusals()
     known.refused("e", CREATE, 0.0, is_probe=False)
     known.begin("e", CREATE)
@@ -46,16 +46,16 @@ def test_a_probe_that_goes_well_sets_all_free():
     assert not known.is_lasting("e", CREATE, 1000.0 + LASTING_SECONDS - 1)
 
 
-def test_what_was_under_way_says_nothing_new():
-    """Fifty refusals of one burst are one refusal."""
+def test_refusals_of_calls_in_flight_count_once():
+    """Fifty refusals of calls sent in one burst count as one refusal."""
     known = refusals()
     for _ in range(50):
         known.refused("e", CREATE, 0.0, is_probe=False)
     assert known.wait_seconds("e", CREATE, 0.0) == 30.0
 
 
-def test_a_probe_that_says_nothing_is_followed_by_another():
-    """An outage meanwhile, or a bundle that was cancelled."""
+def test_a_probe_without_a_result_is_followed_by_another():
+    """If a probe ends in an outage or is cancelled, the next one may be sent immediately."""
     known = refusals()
     known.refused("e", CREATE, 0.0, is_probe=False)
     known.begin("e", CREATE)
@@ -63,16 +63,16 @@ def test_a_probe_that_says_nothing_is_followed_by_another():
     assert known.wait_seconds("e", CREATE, 40.0) == 0
 
 
-def test_whoever_was_refused_lets_others_go_first():
-    """So that one bundle's own trouble is found out."""
+def test_a_refused_bundle_lets_others_probe_first():
+    """A bundle that was refused waits a second longer, so that another bundle sends the next probe."""
     known = refusals()
     known.refused("e", CREATE, 0.0, is_probe=False)
     assert known.wait_seconds("e", CREATE, 30.0, lets_others_go=True) == 1.0
     assert known.wait_seconds("e", CREATE, 30.0) == 0.0
 
 
-def test_exports_and_kinds_of_calls_are_counted_apart():
-    """Creates of one may be refused while its results, and another's creates, go on."""
+def test_refusals_are_counted_per_export_and_kind_of_call():
+    """Refused creates of one export delay neither its results calls nor the creates of another export."""
     known = refusals()
     for export in ("a", "b"):
         known.begin(export, CREATE)
@@ -80,8 +80,8 @@ def test_exports_and_kinds_of_calls_are_counted_apart():
     assert known.wait_seconds("a", RESULTS, 0.0) == known.wait_seconds("b", CREATE, 0.0) == 0
 
 
-def test_where_all_exports_are_refused_one_probes_for_all():
-    """The first; when it goes on, so may the others."""
+def test_if_all_exports_are_refused_one_probes_for_all():
+    """The export refused first sends the probe for all, and its success frees the others."""
     known = refusals()
     for export in ("a", "b"):
         known.begin(export, CREATE)
@@ -95,8 +95,8 @@ def test_where_all_exports_are_refused_one_probes_for_all():
     assert known.wait_seconds("a", CREATE, 100.0) == 0.0
 
 
-def test_a_stopped_export_is_nobodys_measure():
-    """The others probe for themselves."""
+def test_a_stopped_export_does_not_probe_for_others():
+    """Once the probing export is stopped, the other exports probe for themselves."""
     known = refusals()
     for number, export in enumerate(("a", "b")):
         known.begin(export, CREATE)
@@ -105,8 +105,8 @@ def test_a_stopped_export_is_nobodys_measure():
     assert known.wait_seconds("b", CREATE, 100.0) == 0.0
 
 
-def test_what_the_service_itself_forbids_to_all_holds_all_back():
-    """It may be the key: nothing goes but the probe, until another export is seen to be free."""
+def test_a_403_of_the_service_to_all_exports_pauses_all_calls():
+    """While the key may be at fault only the probe is sent, until a call of another export is sent, too."""
     known = refusals()
     known.begin("a", CREATE)
     known.refused("a", CREATE, 0.0, is_probe=False, may_be_the_key=True)
@@ -119,8 +119,8 @@ def test_what_the_service_itself_forbids_to_all_holds_all_back():
     assert known.wait_seconds("a", RESULTS, 10.0) == 0
 
 
-def test_a_key_that_is_good_holds_back_nothing_else():
-    """Once `/me` says so, other calls go, also after the next probe was forbidden."""
+def test_a_confirmed_key_pauses_no_other_calls():
+    """Once `/me` confirms the key, other calls are sent, even if the next probe is answered with 403."""
     known = refusals()
     known.begin("a", RESULTS)
     known.refused("a", RESULTS, 0.0, is_probe=False, may_be_the_key=True, bundle=BUNDLES[0])
@@ -136,8 +136,8 @@ def test_a_key_that_is_good_holds_back_nothing_else():
     assert not doubt.is_of(BUNDLES[0])
 
 
-def test_a_probe_that_nobody_makes_holds_nobody_up_for_ever():
-    """Its bundles may be gone: a minute after it was due the others ask for themselves."""
+def test_a_probe_that_is_never_sent_delays_others_by_at_most_a_minute():
+    """If a due probe is not sent within a minute, the other calls are sent without it."""
     known = refusals()
     known.begin(ALL_EXPORTS, Call.POLL)
     known.refused(ALL_EXPORTS, Call.POLL, 0.0, is_probe=False, may_be_the_key=True)
@@ -145,8 +145,8 @@ def test_a_probe_that_nobody_makes_holds_nobody_up_for_ever():
     assert known.wait_seconds("a", CREATE, 90.0) == 0.0
 
 
-def test_an_export_without_bundles_left_holds_no_other_up():
-    """Where it was to probe for all, the others probe for themselves a minute after its time."""
+def test_an_export_without_bundles_left_delays_no_other():
+    """If the probing export has no bundle left, the others probe for themselves a minute after the probe was due."""
     known = refusals()
     for number, export in enumerate(("a", "b")):
         known.begin(export, CREATE)
@@ -158,8 +158,8 @@ def test_an_export_without_bundles_left_holds_no_other_up():
     assert known.wait_seconds("b", CREATE, 90.0) == 60.0
 
 
-def test_a_page_of_a_box_holds_back_its_own_kind_of_call_alone():
-    """Creates may be blocked while results are had."""
+def test_a_refusal_by_a_proxy_pauses_only_its_kind_of_call():
+    """Creates refused by a proxy do not delay results calls."""
     known = refusals()
     known.begin("a", CREATE)
     known.refused("a", CREATE, 0.0, is_probe=False)
@@ -169,8 +169,8 @@ def test_a_page_of_a_box_holds_back_its_own_kind_of_call_alone():
 # Creates of one export
 
 
-def test_the_newest_is_tried_after_three_in_a_row():
-    """Or sooner, where no other is at hand."""
+def test_the_newest_bundle_is_tried_after_three_refusals_in_a_row():
+    """The newest bundle is tried after three refused creates in a row, or earlier if no other bundle waits."""
     known = CreateRefusals()
     for number in range(2):
         known.refused(BUNDLES[number], "404")
@@ -180,8 +180,8 @@ def test_the_newest_is_tried_after_three_in_a_row():
     assert known.needs_newest(others_wait=True)
 
 
-def test_one_that_is_taken_blames_those_before_it():
-    """They are no longer undecided, and creates go as they come."""
+def test_an_accepted_create_blames_the_refused_bundles():
+    """An accepted create decides that the refused bundles were at fault, and creates are unlimited again."""
     known = CreateRefusals()
     known.refused(BUNDLES[0], "404")
     assert not known.is_open
@@ -190,8 +190,8 @@ def test_one_that_is_taken_blames_those_before_it():
 
 
 @given(st.lists(st.sampled_from(["refuse", "take"]), max_size=30))
-def test_an_export_is_refused_only_by_its_newest(steps):
-    """However creates come out, no number of refusals alone stops it."""
+def test_only_a_refusal_of_the_newest_bundle_stops_the_export(steps):
+    """No number of refused creates stops an export until its newest bundle is refused, too."""
     known = CreateRefusals()
     for number, step in enumerate(steps):
         if step == "take":
@@ -215,8 +215,8 @@ def test_an_export_is_refused_only_by_its_newest(steps):
         (2, [0, 1, 3], True),
     ],
 )
-def test_where_none_is_left_what_was_taken_decides(taken, refused, is_exports):
-    """A newer one that was taken in this run, or any while few were refused, blames the bundles; else the export is."""
+def test_without_bundles_left_the_accepted_creates_decide(taken, refused, is_exports):
+    """The bundles are at fault if a newer create was accepted, or any while few were refused; else the export is."""
     known = CreateRefusals()
     if taken is not None:
         known.accepted(BUNDLES[taken])

@@ -1,4 +1,4 @@
-"""What refusals cost a run: the figures that must hold, each played whole on a clock that jumps."""
+"""What refusals cost a run: limits on requests and time, checked in complete runs on a virtual clock."""
 
 import pytest
 
@@ -18,12 +18,12 @@ THREE = tuple(Export(name, Definition(segment=name)) for name in ("a", "b", "c")
 
 
 def from_the(nth: int, error: ExportError) -> Refuses:
-    """Refused from that call on, counted from 1."""
+    """Refuse every call from the nth on, counted from 1."""
     return lambda asked: error if asked.number >= nth - 1 else None
 
 
 def for_minutes(minutes: float, error: ExportError, *, since: float = 20 * MINUTE) -> Refuses:
-    """Refused for so long."""
+    """Refuse calls for that many minutes."""
     return lambda asked: error if since <= asked.at < since + minutes * MINUTE else None
 
 
@@ -32,8 +32,8 @@ def for_minutes(minutes: float, error: ExportError, *, since: float = 20 * MINUT
 
 @pytest.mark.parametrize("counts_all", [False, True])
 @pytest.mark.parametrize(("call", "nth"), [(Call.CREATE, 20), (Call.RESULTS, 20), (Call.RESULTS, 1)])
-def test_a_key_that_is_refused_in_mid_history_ends_the_run_at_once(call, nth, counts_all):
-    """142 bundles: a 401 is confirmed by one question, and at most 5 requests are granted after it was read."""
+def test_a_key_refused_during_a_run_ends_it_immediately(call, nth, counts_all):
+    """A 401 is confirmed by one request to `/me`, and at most 5 requests are granted after it was read."""
     error = UnauthorizedError("401")
     service = RefusingService(refuses={call: from_the(nth, error)}, key_fails=lambda _: error)
     played = play(Scenario(142, counts_all=counts_all), service)
@@ -45,8 +45,8 @@ def test_a_key_that_is_refused_in_mid_history_ends_the_run_at_once(call, nth, co
 
 @pytest.mark.parametrize("lists", [True, False])
 @pytest.mark.parametrize("call", [Call.CREATE, Call.RESULTS])
-def test_a_403_of_the_service_is_believed_after_a_quarter_of_an_hour(call, lists):
-    """142 bundles, and `/me` is refused: the run ends so late, with at most 8 requests in between, of whatever kind."""
+def test_a_403_of_the_service_ends_the_run_after_a_quarter_of_an_hour(call, lists):
+    """If the service answers 403 and refuses `/me`, the run ends after 15 minutes and at most 8 more requests."""
     error = denied(from_service=True)
     service = RefusingService(refuses={call: from_the(20, error)}, key_fails=lambda _: error)
     played = play(Scenario(142, counts_all=False, lists=lists), service)
@@ -58,12 +58,12 @@ def test_a_403_of_the_service_is_believed_after_a_quarter_of_an_hour(call, lists
 
 @pytest.mark.parametrize("exports", [1, 3])
 @pytest.mark.parametrize("counts_all", [False, True])
-def test_a_key_that_is_forbidden_everything_is_probed_once_for_all(counts_all, exports):
-    """From one moment on, in the service's own form: whatever is refused first is the probe."""
+def test_a_key_forbidden_everything_is_probed_once_for_all_calls(counts_all, exports):
+    """If the service suddenly answers every call with 403, only calls of the kind refused first are sent as probes."""
     error = denied(from_service=True)
-    wall = for_minutes(1e9, error)
+    block = for_minutes(1e9, error)
     service = RefusingService(
-        refuses={Call.CREATE: wall, Call.RESULTS: wall, Call.POLL: wall, Call.LIST: wall}, key_fails=lambda _: error
+        refuses={Call.CREATE: block, Call.RESULTS: block, Call.POLL: block, Call.LIST: block}, key_fails=lambda _: error
     )
     played = play(Scenario(142, counts_all=counts_all), service, exports=THREE[:exports])
     assert played.error is not None
@@ -71,8 +71,8 @@ def test_a_key_that_is_forbidden_everything_is_probed_once_for_all(counts_all, e
     assert service.granted_after_first_refusal() <= 8 + (exports - 1) + 4 * counts_all
 
 
-def test_a_403_of_a_key_that_never_did_anything_is_the_keys():
-    """In the service's own form, and `/me` is refused, too: it ends at once."""
+def test_a_403_for_a_key_that_never_worked_ends_the_run_immediately():
+    """If a key that never worked gets a 403 of the service and `/me` refuses it, too, the run ends within seconds."""
     error = denied(from_service=True)
     refuses = {Call.CREATE: from_the(1, error), Call.LIST: from_the(1, error)}
     service = RefusingService(refuses=refuses, key_fails=lambda _: error)
@@ -83,8 +83,8 @@ def test_a_403_of_a_key_that_never_did_anything_is_the_keys():
     assert service.counts[Call.CREATE] == 1
 
 
-def test_a_401_of_a_box_is_waited_out():
-    """Where `/me` is answered the key is good, whatever was said of it."""
+def test_a_401_of_a_proxy_is_waited_out():
+    """If `/me` confirms the key, a 401 is waited out like any other refusal."""
     service = RefusingService(refuses={Call.CREATE: for_minutes(5, UnauthorizedError("401"))})
     played = play(Scenario(100, counts_all=False), service)
     assert played.error is None
@@ -92,17 +92,17 @@ def test_a_401_of_a_box_is_waited_out():
     assert service.made == 100
 
 
-# Walls
+# A proxy or firewall that blocks calls
 
 
 @pytest.mark.parametrize("counts_all", [False, True])
 @pytest.mark.parametrize("lists", [True, False])
 @pytest.mark.parametrize("call", list(Call))
-def test_a_wall_of_five_minutes_costs_time_only(call, lists, counts_all):
-    """An HTML 403 at any one call: every bundle comes, and no export is made twice."""
-    wall = for_minutes(5, denied())
-    service = RefusingService(refuses={} if call is Call.DOWNLOAD else {call: wall})
-    storage = wall if call is Call.DOWNLOAD else None
+def test_a_block_of_five_minutes_costs_only_time(call, lists, counts_all):
+    """If a proxy blocks one kind of call for five minutes, every bundle is stored and none is exported twice."""
+    block = for_minutes(5, denied())
+    service = RefusingService(refuses={} if call is Call.DOWNLOAD else {call: block})
+    storage = block if call is Call.DOWNLOAD else None
     played = play(Scenario(80, counts_all=counts_all, lists=lists), service, storage=storage)
     assert played.error is None
     assert played.stored == {"simulated": 80}
@@ -110,11 +110,11 @@ def test_a_wall_of_five_minutes_costs_time_only(call, lists, counts_all):
 
 
 @pytest.mark.parametrize("call", [Call.CREATE, Call.RESULTS, Call.DOWNLOAD, Call.POLL])
-def test_a_wall_that_stays_stops_the_export(call):
-    """Where `/me` is answered, it is believed after a quarter of an hour; what runs stays on record."""
-    wall = for_minutes(1e9, denied())
-    service = RefusingService(refuses={} if call is Call.DOWNLOAD else {call: wall})
-    storage = wall if call is Call.DOWNLOAD else None
+def test_a_lasting_block_stops_the_export(call):
+    """If `/me` confirms the key, a block that lasts stops the export, and operations in flight stay in the ledger."""
+    block = for_minutes(1e9, denied())
+    service = RefusingService(refuses={} if call is Call.DOWNLOAD else {call: block})
+    storage = block if call is Call.DOWNLOAD else None
     played = play(Scenario(300, counts_all=False, lists=call is not Call.POLL), service, storage=storage)
     assert played.error is None
     assert list(played.stopped) == ["simulated"]
@@ -127,7 +127,7 @@ def test_a_wall_that_stays_stops_the_export(call):
 
 @pytest.mark.parametrize("call", [Call.RESULTS, Call.DOWNLOAD])
 def test_one_file_that_is_refused_is_parked_with_its_export(call):
-    """Others get on: it holds nobody up, and no other export is made of it."""
+    """A bundle whose file is refused while others succeed is parked with its export id, and not exported again."""
     refused: Refuses = lambda asked: denied() if asked.number % 5 == 3 else None  # noqa: E731
     service = RefusingService(refuses={call: refused} if call is Call.RESULTS else {})
     played = play(Scenario(60, counts_all=False), service, storage=refused if call is Call.DOWNLOAD else None)
@@ -140,8 +140,8 @@ def test_one_file_that_is_refused_is_parked_with_its_export(call):
 
 @pytest.mark.parametrize("from_service", [True, False])
 @pytest.mark.parametrize("bundles", [1, 60])
-def test_the_first_file_that_is_refused_stops_no_export_by_itself(bundles, from_service):
-    """Not even where no other file could be asked for: others may be had, and the next that is asked shows it."""
+def test_a_refused_first_file_alone_does_not_stop_the_export(bundles, from_service):
+    """If only the first file of a run is refused, that bundle is parked and the export goes on."""
     first: list[str] = []
 
     def refused(asked: Asked) -> ExportError | None:
@@ -161,8 +161,8 @@ def test_the_first_file_that_is_refused_stops_no_export_by_itself(bundles, from_
 
 
 @pytest.mark.parametrize("error", [RefusedError("404", status=404, from_service=True), GoneError("404")])
-def test_a_segment_that_is_deleted_in_mid_history_stops_its_export_alone(error):
-    """At most 5 of its creates are refused, and the two beside it end whole."""
+def test_a_segment_deleted_during_a_run_stops_only_its_export(error):
+    """When a segment is deleted, at most 5 of its creates are refused, and the other two exports complete."""
     refuses: Refuses = lambda asked: error if asked.segment == "b" and asked.at > 3600 else None  # noqa: E731
     service = RefusingService(refuses={Call.CREATE: refuses})
     played = play(Scenario(142, counts_all=False), service, exports=THREE)
@@ -175,8 +175,8 @@ def test_a_segment_that_is_deleted_in_mid_history_stops_its_export_alone(error):
 
 
 @pytest.mark.parametrize("call", [Call.CREATE, Call.RESULTS])
-def test_a_bundle_whose_refusal_is_undecided_ends_with_its_export(call):
-    """One create is refused with 400, and before it is known why, the export is stopped over something else."""
+def test_an_undecided_refusal_ends_with_its_export(call):
+    """If the export stops for another reason, a bundle whose 400 is still undecided does not keep the run waiting."""
     first: list[int] = []
 
     def refuses(asked: Asked) -> ExportError | None:
@@ -194,8 +194,8 @@ def test_a_bundle_whose_refusal_is_undecided_ends_with_its_export(call):
     assert played.seconds < 2 * 3600
 
 
-def test_a_newest_bundle_that_is_parked_over_something_else_holds_nobody_up():
-    """Its creates are answered with what cannot be read until it is parked: another one is tried as the newest."""
+def test_a_newest_bundle_parked_for_another_reason_delays_no_other():
+    """If the newest bundle is parked because its creates are unreadable, another bundle is tried in its place."""
     late: list[Range | None] = []
 
     def refuses(asked: Asked) -> ExportError | None:
@@ -212,8 +212,8 @@ def test_a_newest_bundle_that_is_parked_over_something_else_holds_nobody_up():
     assert played.stored == {"simulated": 396}
 
 
-def test_an_export_that_is_over_holds_no_other_up():
-    """The last create of each is unreadable. One export probes for both until its bundle is parked."""
+def test_a_finished_export_delays_no_other():
+    """If one of two exports has parked its last unreadable bundle, the other one still finishes soon."""
     last, two = Range(141 * 1800, 142 * 1800), THREE[:2]
     refuses: Refuses = lambda asked: ReplyError("no JSON") if asked.span == last else None  # noqa: E731
     played = play(Scenario(142, counts_all=False), RefusingService(refuses={Call.CREATE: refuses}), exports=two)
@@ -222,8 +222,8 @@ def test_an_export_that_is_over_holds_no_other_up():
     assert played.seconds < 4 * 3600
 
 
-def test_what_all_exports_get_is_probed_once_for_all():
-    """Three exports, and a wall before creates: one of them probes."""
+def test_a_refusal_of_all_exports_is_probed_by_one():
+    """If creates of all three exports are refused, only one export sends probes."""
     service = RefusingService(refuses={Call.CREATE: for_minutes(1e9, denied(from_service=True))})
     service.key_fails = lambda _: denied(from_service=True)
     played = play(Scenario(142, counts_all=False), service, exports=THREE)
@@ -234,8 +234,8 @@ def test_what_all_exports_get_is_probed_once_for_all():
     assert len(service.read) <= 3 + 5
 
 
-def test_data_that_is_too_old_costs_four_requests_for_three_bundles():
-    """Its newest bundle is tried after three refusals; it is taken, and the rest comes."""
+def test_bundles_whose_data_is_too_old_do_not_stop_the_export():
+    """After three refused creates the newest bundle is tried, and since it is accepted the export goes on."""
     refuses: Refuses = lambda asked: RefusedError("400", status=400) if _is_old(asked) else None  # noqa: E731
     service = RefusingService(refuses={Call.CREATE: refuses})
     played = play(Scenario(100, counts_all=False), service)
@@ -254,8 +254,8 @@ def _is_old(asked: Asked) -> bool:
 
 @pytest.mark.parametrize("median", [60.0, 300.0, 3000.0])
 @pytest.mark.parametrize("counts_all", [False, True])
-def test_a_night_in_which_every_operation_fails_costs_little(median, counts_all):
-    """60 bundles cost at most 75 creates, and all of them stay at attempt 1."""
+def test_a_night_in_which_every_operation_fails_costs_few_creates(median, counts_all):
+    """If every operation fails, 60 bundles cost at most 75 creates, and all of them stay at attempt 1."""
     service = RefusingService(fails=lambda _: True)
     played = play(Scenario(60, median_seconds=median, counts_all=counts_all), service)
     assert played.error is None
@@ -265,7 +265,7 @@ def test_a_night_in_which_every_operation_fails_costs_little(median, counts_all)
 
 
 def test_a_service_that_fails_for_some_hours_costs_no_attempt():
-    """It is probed until an operation completes; then all come at the attempt they were at."""
+    """A service whose operations all fail is probed until one completes, and every bundle resumes at its attempt."""
     service = RefusingService()
     service.fails = lambda number: service.ended_before(number, 1500.0)
     played = play(Scenario(100, counts_all=False), service)
@@ -274,8 +274,8 @@ def test_a_service_that_fails_for_some_hours_costs_no_attempt():
     assert service.made < 170
 
 
-def test_operations_that_fail_now_and_then_are_the_bundles_own():
-    """Each counts an attempt, and all come in the end."""
+def test_occasional_failures_count_against_the_bundle():
+    """An operation that fails while others complete costs its bundle an attempt, and all bundles are stored."""
     service = RefusingService(fails=lambda number: number % 7 == 3)
     played = play(Scenario(100, counts_all=False), service)
     assert played.stored == {"simulated": 100}
@@ -283,8 +283,8 @@ def test_operations_that_fail_now_and_then_are_the_bundles_own():
     assert service.made < 130
 
 
-def test_an_export_whose_operations_all_fail_does_not_burn_the_budget():
-    """A year of bundles: creates are held back, few are spent an hour, and after `[retry] outage` it is given up."""
+def test_an_export_whose_operations_all_fail_does_not_waste_the_budget():
+    """If all operations of a year of bundles fail, few creates are sent, and the export stops within eight hours."""
     service = RefusingService(fails=lambda _: True)
     played = play(Scenario(8760, counts_all=False), service)
     assert played.error is None
@@ -295,7 +295,7 @@ def test_an_export_whose_operations_all_fail_does_not_burn_the_budget():
 
 
 def test_creates_that_become_unreadable_stop_the_export(caplog):
-    """Each may have made an export: they are probed, and after a quarter of an hour it is enough."""
+    """If creates become unreadable only probes are sent, and after a quarter of an hour the export stops."""
     service = RefusingService(refuses={Call.CREATE: from_the(20, ReplyError("no JSON"))})
     played = play(Scenario(142, counts_all=False), service)
     assert played.error is None
@@ -307,8 +307,8 @@ def test_creates_that_become_unreadable_stop_the_export(caplog):
 
 
 @pytest.mark.parametrize("scope", [False, True])
-def test_an_export_that_was_never_readable_stops_at_the_second_answer(scope):
-    """A minute after the first."""
+def test_creates_that_were_never_readable_stop_the_export_at_the_second(scope):
+    """If no create was ever readable, the export stops at the second unreadable answer, a minute after the first."""
     service = RefusingService(refuses={Call.CREATE: from_the(1, ReplyError("no JSON"))})
     played = play(Scenario(142, counts_all=scope), service)
     assert len(service.read) == 2

@@ -1,4 +1,4 @@
-"""When a new export may take the place of an archive."""
+"""When a new export may replace an archive."""
 
 import pytest
 from hypothesis import given
@@ -8,7 +8,7 @@ from asyncexport.core.replacement_guard import is_far_fewer, least_rows
 
 
 @pytest.mark.parametrize(
-    ("rows_before", "rows_found", "refused"),
+    ("rows_before", "rows_found", "is_kept"),
     [
         (0, 0, False),
         (1, 0, True),
@@ -31,20 +31,20 @@ from asyncexport.core.replacement_guard import is_far_fewer, least_rows
         (10**15 + 1, 9 * 10**14, True),
     ],
 )
-def test_far_fewer_is_less_than_nine_in_ten_and_twenty_less(rows_before, rows_found, refused):
-    """A small share of a few rows is a small loss, and so is a tenth of many; nothing at all is refused of any."""
-    assert is_far_fewer(rows_found, rows_before=rows_before) is refused
+def test_far_fewer_means_below_nine_tenths_and_twenty_rows_less(rows_before, rows_found, is_kept):
+    """An archive is kept if the new one is empty, or has less than nine tenths and at least twenty rows fewer."""
+    assert is_far_fewer(rows_found, rows_before=rows_before) is is_kept
 
 
 @given(st.integers(0, 10**12), st.integers(0, 10**12))
-def test_the_least_is_the_rule(rows_before, rows_found):
-    """The one number says the same as the sentence."""
+def test_the_minimum_follows_the_rule(rows_before, rows_found):
+    """The single minimum number of rows agrees with the rule as it is worded."""
     empty = rows_found == 0 and rows_before > 0
     small = 10 * rows_found < 9 * rows_before and rows_before - rows_found >= 20
     assert is_far_fewer(rows_found, rows_before=rows_before) == (empty or small)
 
 
 @given(st.integers(0, 10**12))
-def test_the_archive_itself_is_never_refused(rows):
-    """The same rows again, or more, always replace."""
+def test_as_many_rows_are_always_accepted(rows):
+    """An export with the same number of rows or more always replaces the archive."""
     assert 0 <= least_rows(rows) <= rows

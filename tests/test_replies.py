@@ -1,4 +1,4 @@
-"""Replies of the API as they come: dates, compression, and whatever a server may send."""
+"""Reading raw replies of the API: dates, compression, and arbitrary bodies."""
 
 import json
 import zlib
@@ -34,7 +34,7 @@ from tests.api_replies import DATE, HALF_HOUR, LINK, NOW, reply
     ],
 )
 def test_the_date_header_is_read(value: str, moment: float | None) -> None:
-    """The service's clock is known from its Date, where that is one."""
+    """The Date header is read in each of its formats, and an invalid one is ignored."""
     assert replies.read_date({"Date": value}) == moment
 
 
@@ -46,16 +46,16 @@ JSON_VALUES = st.recursive(
 
 
 @given(value=JSON_VALUES, escaped=st.booleans())
-def test_json_is_read_as_it_was_meant(*, value: object, escaped: bool) -> None:
-    """However it is read, nothing is lost: numbers keep their digits and their kind, and text its letters."""
+def test_json_values_are_read_without_loss(*, value: object, escaped: bool) -> None:
+    """Numbers keep their digits and type, and texts their characters."""
     body = json.dumps(value, ensure_ascii=escaped).encode("utf-8", "surrogatepass")
     expected = json.loads(body.decode("utf-8", "replace"))
     assert repr(replies.read_json(body)) == repr(expected)
 
 
 @given(st.binary(max_size=40) | st.text(alphabet='{}[]",:0123456789-+.eE\\u ', max_size=40).map(str.encode))
-def test_whatever_comes_is_read_one_way(body: bytes) -> None:
-    """What the quick reader takes, it reads as the lenient one does."""
+def test_both_json_readers_agree(body: bytes) -> None:
+    """Any body that the fast JSON reader accepts gives the same value as with the lenient one."""
     try:
         expected = json.loads(body.decode(json.detect_encoding(body), "replace"), strict=False)
     except ValueError:
@@ -63,16 +63,16 @@ def test_whatever_comes_is_read_one_way(body: bytes) -> None:
     assert repr(replies.read_json(body)) == repr(expected)
 
 
-def test_broken_json_with_a_link_in_it_is_not_quoted() -> None:
-    """A reply that cannot be read may hold a signed link, so none of it is repeated."""
+def test_broken_json_is_not_quoted() -> None:
+    """An unreadable reply is not quoted in the error, because it may contain a signed URL."""
     with pytest.raises(ReplyError) as caught:
         resources.read_location(reply(b'{"location":"https:\\/\\/s.example\\/a?X=canary'))
     assert "s.example" not in str(caught.value)
     assert "canary" not in repr(reply(LINK.encode()))
 
 
-def test_a_compressed_reply_is_inflated() -> None:
-    """A proxy that compresses unasked does no harm."""
+def test_a_compressed_reply_is_decompressed() -> None:
+    """A reply that a proxy compressed unasked is decompressed, and a damaged one is an error."""
     squeeze = zlib.compressobj(wbits=31)
     body = squeeze.compress(b'{"operationId":"o"}') + squeeze.flush()
     assert resources.read_created(replies.decoded(reply(body, Content_Encoding="gzip"))) == "o"
@@ -82,7 +82,7 @@ def test_a_compressed_reply_is_inflated() -> None:
 
 
 def test_a_compressed_reply_cannot_fill_the_memory() -> None:
-    """A small body that inflates to a huge one is refused."""
+    """A small body that decompresses to a huge one is refused."""
     squeeze = zlib.compressobj(wbits=31)
     body = squeeze.compress(bytes(replies.MAX_REPLY_BYTES + 1)) + squeeze.flush()
     with pytest.raises(ReplyError):
@@ -131,8 +131,8 @@ BODIES = st.binary(max_size=60) | VALUES.map(orjson.dumps) | VALUES.map(orjson.d
 
 
 @given(status=st.integers(0, 999), headers=HEADERS, body=BODIES)
-def test_no_reply_raises_anything_but_ours(status: int, headers: dict[str, str], body: bytes) -> None:
-    """Whatever a server sends, it is read, or it is an ExportError of one printable line without a signature."""
+def test_any_reply_is_read_or_raises_an_export_error(status: int, headers: dict[str, str], body: bytes) -> None:
+    """Any reply is either read or raises an ExportError with one printable line and no signature."""
     messages: list[str] = []
     for act in [*READERS, *(lambda r, q=q: statuses.judge(q, r, now=NOW) for q in REQUESTS)]:
         try:

@@ -1,4 +1,4 @@
-"""What is asked of the API, as literals."""
+"""Requests to the API, as literals."""
 
 import orjson
 import pytest
@@ -10,8 +10,8 @@ from asyncexport.errors import ConfigError
 from tests.api_replies import HALF_HOUR
 
 
-def test_create_always_sends_both_ranges_and_they_are_equal() -> None:
-    """A create for old data cannot come back short for want of the segment's own range."""
+def test_create_always_sends_both_ranges_with_equal_values() -> None:
+    """A create sends the same time range for the data and for the segment, so that no old rows are missing."""
     request = requests.create(Definition(), HALF_HOUR)
     times = {"start": "2026-01-01T00:00:00Z", "end": "2026-01-01T00:30:00Z"}
     assert (request.kind, request.method, request.path) == (Kind.CREATE, "POST", "/segments/v1/exports")
@@ -24,8 +24,8 @@ def test_create_always_sends_both_ranges_and_they_are_equal() -> None:
     }
 
 
-def test_create_sends_what_is_set_and_no_field_twice() -> None:
-    """Fields, scope and time zone go along as they are configured; a doubled field, which is refused, goes once."""
+def test_create_sends_the_definition_and_no_field_twice() -> None:
+    """A create sends fields, scope and time zone as configured, and a duplicate field only once."""
     definition = Definition(
         "s", Type.EVENT, Format.CSV, ("EventStart", "evt_*", "EventStart"), "SCOPE_PAGES", "Europe/Rome"
     )
@@ -37,7 +37,7 @@ def test_create_sends_what_is_set_and_no_field_twice() -> None:
 
 
 def test_scope_is_sent_for_events_only() -> None:
-    """Individuals know no event scope."""
+    """A create for individuals has no event scope."""
     body = orjson.loads(requests.create(Definition(type=Type.INDIVIDUAL, scope="SCOPE_PAGES"), HALF_HOUR).body or b"")
     assert body["type"] == "TYPE_INDIVIDUAL"
     assert "eventDetails" not in body
@@ -65,19 +65,19 @@ def test_scope_is_sent_for_events_only() -> None:
         (requests.me(), Kind.OTHER, "/me", ""),
     ],
 )
-def test_requests_encode_every_id_whole(request_: requests.Request, kind: Kind, path: str, query: str) -> None:
-    """Ids are opaque: whatever is in one, it stays one step of the path."""
+def test_requests_encode_ids_completely(request_: requests.Request, kind: Kind, path: str, query: str) -> None:
+    """Ids are opaque: any id is encoded so that it stays a single path segment."""
     assert (request_.kind, request_.method, request_.path, request_.query) == (kind, "GET", path, query)
 
 
-def test_the_key_goes_in_as_it_is() -> None:
-    """`Basic` is followed by the key itself, not by base64 of anything."""
+def test_the_key_is_sent_unchanged() -> None:
+    """The Authorization header is `Basic` followed by the key itself, without base64."""
     assert requests.authorization("na1.aB+/=") == "Basic na1.aB+/="
 
 
 @pytest.mark.parametrize("key", ["", "na1.abc\n", "na1 abc", "na1.äbc", "na1.abc\r\nX: y"])
-def test_a_key_that_cannot_stand_in_a_header_is_refused_without_being_shown(key: str) -> None:
-    """A key with a line end or blank in it is a configuration fault, and is not repeated."""
+def test_a_key_that_is_invalid_in_a_header_is_refused_without_being_shown(key: str) -> None:
+    """A key with a line end, space or non-ASCII character is a configuration error that does not show the key."""
     with pytest.raises(ConfigError) as caught:
         requests.authorization(key)
     assert "abc" not in str(caught.value)

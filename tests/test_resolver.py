@@ -1,4 +1,4 @@
-"""Names of hosts that are looked up: a look-up that hangs holds up nobody but who asked."""
+"""Host name look-ups: one that hangs delays only the requests that wait for it."""
 
 import asyncio
 import socket
@@ -34,7 +34,7 @@ print("ended", flush=True)
 
 
 async def test_a_name_is_looked_up():
-    """As aiohttp has it."""
+    """A host name is resolved to the records that aiohttp expects."""
     [found, *_] = await open_resolver().resolve("localhost", 80)
     assert found["hostname"] == "localhost"
     assert found["host"] in {"127.0.0.1", "::1"}
@@ -42,19 +42,19 @@ async def test_a_name_is_looked_up():
 
 
 async def test_an_unknown_name_is_an_error():
-    """It is raised to whoever asked."""
+    """An unknown name raises an error in the caller."""
     with pytest.raises((socket.gaierror, UnicodeError)):
         await NameLookups().getaddrinfo("x" * 300 + ".invalid", 80)
 
 
-def test_a_look_up_that_hangs_does_not_hold_up_the_end():
-    """The event loop ends, and the program with it."""
+def test_a_hanging_look_up_does_not_delay_the_exit():
+    """The event loop and the program end even if a look-up hangs."""
     done = subprocess.run([sys.executable, "-c", HANGING], capture_output=True, text=True, check=True, timeout=60)
     assert done.stdout.split("\n")[:-1] == ["asked", "given up", "ended"]
 
 
-async def test_one_question_is_asked_once(monkeypatch):
-    """A hundred requests that wait for one name are one thread; who gives up leaves the others their answer."""
+async def test_concurrent_look_ups_of_a_name_are_shared(monkeypatch):
+    """A hundred requests for one name share one look-up, and cancelling one of them does not affect the others."""
     asked, answer = [], threading.Event()
 
     def slow(*arguments):

@@ -1,4 +1,4 @@
-"""What successful replies of the API hold, as literals."""
+"""The contents of successful replies of the API, as literals."""
 
 from typing import Any
 
@@ -25,7 +25,7 @@ from tests.api_replies import HALF_HOUR, LINK, NOW, reply
 
 
 def test_a_created_operation_has_its_id() -> None:
-    """The id comes back as it is, padding included."""
+    """The operation id is read unchanged, including its padding."""
     assert resources.read_created(reply({"operationId": "b3A9=="})) == "b3A9=="
 
 
@@ -42,22 +42,22 @@ def test_a_created_operation_has_its_id() -> None:
         (b'{"operationId":"a"}\n \n', "a"),
     ],
 )
-def test_an_odd_way_to_write_a_reply_does_no_harm(body: bytes, found: str) -> None:
-    """A number for an id keeps all its digits, and a mark in front, half a letter or bare line ends are read over."""
+def test_unusual_json_is_accepted(body: bytes, found: str) -> None:
+    """A numeric id keeps all its digits, and a byte order mark, broken characters or raw line ends are tolerated."""
     assert resources.read_created(reply(body)) == found
 
 
 @pytest.mark.parametrize("status", [200, 201, 202, 203, 299])
-def test_a_create_with_an_id_is_taken_whatever_the_success(status: int) -> None:
-    """An operation was made: thrown away, it would be bought again."""
+def test_a_create_with_an_id_is_accepted_with_any_2xx_status(status: int) -> None:
+    """Any 2xx reply with an operation id is accepted, because dropping it would cost a second create."""
     answer = Reply(status, body=b'{"operationId":"a"}')
     statuses.judge(requests.create(Definition(), HALF_HOUR), answer, now=NOW)
     assert resources.read_created(answer) == "a"
 
 
 @pytest.mark.parametrize("status", [201, 202, 204])
-def test_a_success_without_what_is_needed_names_its_status(status: int) -> None:
-    """Whoever reads the message knows what the service answered."""
+def test_the_error_for_an_empty_success_reports_its_status(status: int) -> None:
+    """The error for a 2xx reply without an operation id contains the status."""
     with pytest.raises(ReplyError, match=str(status)):
         resources.read_created(Reply(status))
 
@@ -77,13 +77,13 @@ def test_a_success_without_what_is_needed_names_its_status(status: int) -> None:
     ],
 )
 def test_a_200_without_operation_id_is_a_reply_error(body: Any) -> None:
-    """A create that names no operation has failed, whatever its status."""
+    """A create reply without a usable operation id is an error."""
     with pytest.raises(ReplyError):
         resources.read_created(reply(body))
 
 
-def test_the_error_text_of_a_200_without_id_is_told() -> None:
-    """What the service says of a create without operation is in the message."""
+def test_the_error_text_of_a_200_without_id_is_reported() -> None:
+    """The service's error text for a create without an operation is part of the message."""
     with pytest.raises(ReplyError, match="quota of the moon"):
         resources.read_created(reply({"error": "quota of the moon"}))
 
@@ -103,7 +103,7 @@ COMPLETED = {
 
 
 def test_a_completed_operation_is_read() -> None:
-    """All that counts of a documented reply is there."""
+    """All relevant fields of a documented reply are read."""
     found = resources.read_operation(reply(COMPLETED))
     assert found == Operation("op7", Completed("exp_9"), NOW + 0.5, found.finished_at)
     assert found.finished_at == pytest.approx(NOW + 3002)
@@ -124,8 +124,8 @@ def test_a_completed_operation_is_read() -> None:
         ({"results": "exp_9"}, CompletedWithoutId()),
     ],
 )
-def test_a_state_is_running_completed_or_ended(changes: dict[str, Any], progress: OperationProgress) -> None:
-    """Unknown states run on, FAILED and ERROR end, and COMPLETED needs an export; the percentage decides nothing."""
+def test_each_state_is_running_completed_or_failed(changes: dict[str, Any], progress: OperationProgress) -> None:
+    """Unknown states count as running, FAILED and ERROR as failed, and COMPLETED needs an export id."""
     assert resources.read_operation(reply(COMPLETED | changes)).progress == progress
 
 
@@ -138,20 +138,20 @@ def test_a_state_is_running_completed_or_ended(changes: dict[str, Any], progress
         {"id": "a\nb", "createdAt": [], "finishedAt": {}, "estimatePctComplete": -1},
     ],
 )
-def test_what_is_only_useful_may_be_unreadable(changes: dict[str, Any]) -> None:
-    """An operation without id, times or percentage is still an operation."""
+def test_optional_fields_may_be_unreadable(changes: dict[str, Any]) -> None:
+    """An operation is still read if its id, times or percentage are invalid."""
     assert resources.read_operation(reply(COMPLETED | changes)) == Operation(None, Completed("exp_9"))
 
 
 @pytest.mark.parametrize("body", [{}, {"state": None}, {"state": 1}, [COMPLETED], b"{", b"null", b"\xff"])
 def test_an_operation_without_state_is_a_reply_error(body: Any) -> None:
-    """A 200 that says nothing of the operation is not the reply agreed upon."""
+    """A 200 reply without the operation's state is an error."""
     with pytest.raises(ReplyError):
         resources.read_operation(reply(body))
 
 
-def test_a_page_of_operations_keeps_what_can_be_read() -> None:
-    """Odd items are left out, items without id stay, and the token leads on."""
+def test_readable_items_of_a_page_are_kept() -> None:
+    """Invalid items of a list page are left out, items without an id stay, and the next token is read."""
     items = [COMPLETED, 5, None, {}, {"state": "PENDING"}, {"id": "x", "state": "PENDING", "new": 1}]
     page = resources.read_operations(reply({"operations": items, "nextPaginationToken": "t2", "other": 1}))
     assert [(one.id, one.progress) for one in page.operations] == [
@@ -164,18 +164,18 @@ def test_a_page_of_operations_keeps_what_can_be_read() -> None:
 
 @pytest.mark.parametrize("body", [{}, {"operations": None}, {"operations": [], "nextPaginationToken": None}])
 def test_an_empty_list_of_operations_may_be_absent(body: Any) -> None:
-    """Servers that leave empty lists out are understood."""
+    """A reply that leaves out the empty list of operations is accepted."""
     assert resources.read_operations(reply(body)) == OperationsPage(())
 
 
-def test_operations_that_are_no_list_are_a_reply_error() -> None:
-    """A list that is something else is not the reply agreed upon."""
+def test_operations_that_are_not_a_list_are_a_reply_error() -> None:
+    """A reply whose `operations` is not a list is an error."""
     with pytest.raises(ReplyError):
         resources.read_operations(reply({"operations": {"a": 1}}))
 
 
-def test_a_location_is_kept_byte_for_byte() -> None:
-    """JSON's escapes are undone, and nothing else is touched."""
+def test_a_signed_url_is_kept_byte_for_byte() -> None:
+    """Only JSON escapes of a signed URL are decoded, and nothing else is changed."""
     body = b'{"location":"https://s.example/b/%2F%7e?sig=a%2Bb\\u0026x=%20","expires":"2026-01-01T00:05:00.920413657Z"}'
     found = resources.read_location(reply(body))
     assert found.url == "https://s.example/b/%2F%7e?sig=a%2Bb&x=%20"
@@ -185,8 +185,8 @@ def test_a_location_is_kept_byte_for_byte() -> None:
 @pytest.mark.parametrize(
     "url", ["http://127.0.0.1:80/a?b", "http://localhost/a", "http://[::1]:9/a", "https://s.example."]
 )
-def test_a_location_may_be_on_this_machine(url: str) -> None:
-    """The sandbox needs no TLS."""
+def test_a_signed_url_on_loopback_may_be_plain_http(url: str) -> None:
+    """A signed URL on loopback, as from the sandbox, may use http."""
     assert resources.read_location(reply({"location": url})) == DownloadLink(url, None)
 
 
@@ -216,15 +216,15 @@ def test_a_location_may_be_on_this_machine(url: str) -> None:
         "https://s.example/" + "a" * 20_000,
     ],
 )
-def test_a_location_elsewhere_is_not_followed(url: Any) -> None:
-    """A location that is not https, or that two parsers may read differently, is refused and not shown."""
+def test_an_unsafe_signed_url_is_refused(url: Any) -> None:
+    """A URL that is not https, or that two parsers could read differently, is refused and not shown."""
     with pytest.raises(ReplyError) as caught:
         resources.read_location(reply({"location": url}))
     assert "evil" not in str(caught.value)
 
 
-def test_a_location_hides_its_query() -> None:
-    """The repr of a link is not the link."""
+def test_a_signed_url_hides_its_query() -> None:
+    """The repr of a signed URL shows its host and path, but not its query."""
     found = resources.read_location(reply({"location": LINK, "expires": 5}))
     assert "canary" not in repr(found)
     assert found.host == "storage.googleapis.com"
@@ -232,7 +232,7 @@ def test_a_location_hides_its_query() -> None:
 
 
 def test_segments_are_read() -> None:
-    """Items without an id are left out; built-ins have no creation date."""
+    """Segments are read, including built-in ones without a creation date, and items without an id are left out."""
     items = [{"id": "everyone", "name": "Everyone"}, {"name": "no id"}, 3]
     page = resources.read_segments(reply({"segments": items, "nextPaginationToken": ""}))
     assert page == SegmentsPage((Segment("everyone", "Everyone"),), "")
@@ -243,13 +243,13 @@ def test_segments_are_read() -> None:
 
 
 def test_me_is_read() -> None:
-    """What is missing is empty."""
+    """The owner of the key is read, and missing fields are empty."""
     assert resources.read_me(reply({"email": "o@example.com", "orgId": "ORG"})) == Me("o@example.com", "ORG", "")
     assert resources.read_me(reply(b'{"orgId":12345678901234567890123}')).org_id == "12345678901234567890123"
 
 
 @pytest.mark.parametrize(("token", "read"), [("t", "t"), (7, "7"), (0, ""), (None, ""), ("", ""), ([], ""), (1.5, "")])
 def test_a_token_may_be_a_number(token: Any, read: str) -> None:
-    """As an id may be: a list that seems to end early lacks what is on its other pages."""
+    """A numeric pagination token is accepted, so that no list ends early."""
     assert resources.read_operations(reply({"operations": [], "nextPaginationToken": token})).next_token == read
     assert resources.read_segments(reply({"segments": [], "nextPaginationToken": token})).next_token == read

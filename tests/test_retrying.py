@@ -1,4 +1,4 @@
-"""What follows from what came back: the table, as literals."""
+"""What is done after each kind of failed call: the table, as literals."""
 
 import itertools
 
@@ -38,10 +38,10 @@ from asyncexport.errors import (
 CREATE, POLL, LIST, RESULTS, DOWNLOAD = Call
 
 KEEPS = (POLL, RESULTS, DOWNLOAD)
-"""Calls about an operation or a file that may be fine."""
+"""Calls about an operation or file that may still be fine."""
 
 ROWS: list[tuple[Call, Failure, Facts, Action]] = [
-    # The key.
+    # The API key.
     (CREATE, Failure.UNAUTHORIZED, Facts(), Action.CHECK_KEY),
     (RESULTS, Failure.UNAUTHORIZED, Facts(), Action.CHECK_KEY),
     (LIST, Failure.UNAUTHORIZED, Facts(), Action.CHECK_KEY),
@@ -67,7 +67,7 @@ ROWS: list[tuple[Call, Failure, Facts, Action]] = [
             (Facts(others_succeed=True), Action.RETRY),
         )
     ),
-    # What is refused otherwise.
+    # Other refusals.
     (CREATE, Failure.REFUSED, Facts(in_a_row=1), Action.TRY_OTHERS),
     (CREATE, Failure.REFUSED, Facts(in_a_row=CREATES_IN_A_ROW), Action.TRY_NEWEST),
     (CREATE, Failure.REFUSED, Facts(in_a_row=4, newest_left=False), Action.STOP_EXPORT),
@@ -102,7 +102,7 @@ ROWS: list[tuple[Call, Failure, Facts, Action]] = [
     (DOWNLOAD, Failure.CORRUPT, Facts(), Action.NEW_LINK),
     (DOWNLOAD, Failure.CORRUPT, Facts(retries_left=False), Action.NEW_ATTEMPT),
     (DOWNLOAD, Failure.FEWER_ROWS, Facts(), Action.PARK),
-    # Whole files that are no archive of this bundle.
+    # Complete files that are not an archive of this bundle.
     (DOWNLOAD, Failure.NO_ROWS, Facts(), Action.SECOND_LOOK),
     (DOWNLOAD, Failure.NO_ROWS, Facts(retries_left=False), Action.SECOND_LOOK),
     (DOWNLOAD, Failure.FOREIGN_ROWS, Facts(), Action.NEW_ATTEMPT),
@@ -116,7 +116,7 @@ ROWS: list[tuple[Call, Failure, Facts, Action]] = [
     (LIST, Failure.GONE, Facts(), Action.POLL_SINGLY),
     (LIST, Failure.UNREADABLE, Facts(), Action.RETRY),
     (LIST, Failure.UNAVAILABLE, Facts(), Action.WAIT),
-    # Trouble of the service.
+    # Outages of the service.
     *((call, Failure.UNAVAILABLE, Facts(others_succeed=True), Action.WAIT) for call in Call),
     *((call, Failure.RATE_LIMITED, Facts(outage_exceeded=True), Action.WAIT) for call in Call),
     *((call, Failure.GIVEN_UP, Facts(), Action.STOP_RUN) for call in Call),
@@ -124,7 +124,7 @@ ROWS: list[tuple[Call, Failure, Facts, Action]] = [
     (CREATE, Failure.UNAVAILABLE, Facts(outage_exceeded=True, others_succeed=True), Action.PARK),
     (RESULTS, Failure.UNAVAILABLE, Facts(outage_exceeded=True), Action.STOP_RUN),
     (DOWNLOAD, Failure.UNAVAILABLE, Facts(outage_exceeded=True, others_succeed=True), Action.NEW_ATTEMPT),
-    # What cannot be read.
+    # Unreadable answers.
     (CREATE, Failure.UNREADABLE, Facts(), Action.NEW_ATTEMPT),
     (CREATE, Failure.UNREADABLE, Facts(repeated=True), Action.NEW_ATTEMPT),
     (CREATE, Failure.UNREADABLE, Facts(has_worked=False), Action.NEW_ATTEMPT),
@@ -143,8 +143,8 @@ ROWS: list[tuple[Call, Failure, Facts, Action]] = [
 
 
 @pytest.mark.parametrize(("call", "failure", "facts", "then"), ROWS)
-def test_what_follows(call, failure, facts, then):
-    """Each literal of the table."""
+def test_each_failure_leads_to_its_action(call, failure, facts, then):
+    """Each kind of failed call leads to the action that the table gives."""
     assert decide(call, failure, facts) is then
 
 
@@ -167,8 +167,8 @@ FACTS = [
 
 
 @pytest.mark.parametrize("call", KEEPS)
-def test_a_refusal_makes_no_new_export(call):
-    """Whatever is known besides, while the operation or its file may be fine."""
+def test_a_refusal_leads_to_no_new_export(call):
+    """No refusal leads to a new export while the operation or its file may still be fine, whatever the other facts."""
     for failure, facts in itertools.product(REFUSED, FACTS):
         try:
             then = decide(call, failure, facts)
@@ -177,14 +177,14 @@ def test_a_refusal_makes_no_new_export(call):
         assert then is not Action.NEW_ATTEMPT
 
 
-def test_nothing_is_said_of_what_cannot_be():
-    """A bug of ours is not waited out."""
+def test_an_impossible_combination_raises():
+    """A combination of call and failure that cannot occur is a bug and raises LookupError."""
     with pytest.raises(LookupError):
         decide(Call.LIST, Failure.FEWER_ROWS, Facts())
 
 
-def test_every_row_counts_for_something():
-    """None is hidden behind those before it."""
+def test_every_row_of_the_table_is_reachable():
+    """No row of the table is completely hidden by the rows before it."""
     for number, rule in enumerate(TABLE):
         assert any(
             call in rule.calls
@@ -247,6 +247,6 @@ def _first(call: Call, failure: Failure, facts: Facts) -> int:
         (DOWNLOAD, OtherHashError("sha"), Failure.CORRUPT),
     ],
 )
-def test_what_an_error_carries(call: Call, error: ExportError, failure: Failure) -> None:
-    """Every error says what came back, and nothing more."""
+def test_each_error_is_classified(call: Call, error: ExportError, failure: Failure) -> None:
+    """Each error of a call is mapped to its kind of failure."""
     assert failure_of(call, error) is failure

@@ -1,4 +1,4 @@
-"""A digest of rows that does not depend on their order, nor on how they are written."""
+"""A digest of rows that depends neither on their order nor on how they are written."""
 
 import csv
 import io
@@ -24,7 +24,7 @@ ROWS = st.lists(st.dictionaries(TEXTS, VALUES, max_size=4), max_size=6)
 
 
 def digest_of(form: Format, text: bytes, *, size: int = 1 << 20) -> int | None:
-    """The digest of the rows in a text, which comes in pieces."""
+    """Return the digest of the rows in a text that is fed in pieces."""
     digest = RowDigest()
     structure = STRUCTURES[form](sample=digest)
     for at in range(0, len(text), size):
@@ -34,7 +34,7 @@ def digest_of(form: Format, text: bytes, *, size: int = 1 << 20) -> int | None:
 
 
 def written(form: Format, rows: list[dict[str, object]], *, ascii: bool) -> bytes:  # noqa: A002 - json's word
-    """The rows as NDJSON or JSON."""
+    """Return the rows as NDJSON or JSON."""
     if form is Format.JSON:
         return json.dumps(rows, ensure_ascii=ascii, indent=None if ascii else 1).encode("utf-8", "surrogatepass")
     return b"".join(json.dumps(row, ensure_ascii=ascii).encode("utf-8", "surrogatepass") + b"\n" for row in rows)
@@ -43,7 +43,7 @@ def written(form: Format, rows: list[dict[str, object]], *, ascii: bool) -> byte
 @pytest.mark.parametrize("form", [Format.NDJSON, Format.JSON])
 @given(rows=ROWS, seed=st.integers(0, 99), size=st.sampled_from([1, 7, 1 << 20]))
 def test_the_same_rows_in_another_order_have_the_same_digest(form, rows, seed, size):
-    """Neither the order of rows nor that of members matters, nor how texts are escaped, nor blanks."""
+    """The digest ignores the order of rows and members, how texts are escaped, and whitespace."""
     chance = random.Random(seed)
     others = [dict(chance.sample(list(row.items()), len(row))) for row in rows]
     chance.shuffle(others)
@@ -53,8 +53,8 @@ def test_the_same_rows_in_another_order_have_the_same_digest(form, rows, seed, s
 
 @pytest.mark.parametrize("form", [Format.NDJSON, Format.JSON])
 @given(rows=ROWS, other=ROWS)
-def test_other_rows_have_another_digest(form, rows, other):
-    """What differs in one value, or in how often a row comes, is told."""
+def test_different_rows_have_different_digests(form, rows, other):
+    """Rows that differ in a value, or in how often one occurs, have different digests."""
 
     def kind(these: list[dict[str, object]]) -> list[str]:
         return sorted(json.dumps(row, sort_keys=True) for row in these)
@@ -79,8 +79,8 @@ def test_other_rows_have_another_digest(form, rows, other):
         (b'{"a":null}', b"{}"),
     ],
 )
-def test_rows_that_say_different_things_are_told_apart(one, other):
-    """Numbers as they are written, members named twice, values that are not quite JSON."""
+def test_subtly_different_rows_have_different_digests(one, other):
+    """The digest distinguishes spellings of numbers, repeated members and values that are not valid JSON."""
     assert digest_of(Format.NDJSON, one + b"\n") != digest_of(Format.NDJSON, other + b"\n")
 
 
@@ -88,8 +88,8 @@ def test_rows_that_say_different_things_are_told_apart(one, other):
     rows=st.lists(st.lists(st.text(st.sampled_from(',"\n ax'), max_size=4), min_size=3, max_size=3), max_size=5),
     seed=st.integers(0, 99),
 )
-def test_records_of_a_csv_are_hashed_by_the_names_of_their_values(rows, seed):
-    """Another order of columns or of records, and other quotes, say the same."""
+def test_csv_records_are_hashed_by_column_name(rows, seed):
+    """The digest of a CSV ignores the order of columns and records, and the quoting."""
     chance = random.Random(seed)
     columns = chance.sample(range(3), 3)
 
@@ -113,7 +113,7 @@ def test_records_of_a_csv_are_hashed_by_the_names_of_their_values(rows, seed):
         (Format.CSV, b"a\n%s\n1\n"),
     ],
 )
-def test_a_row_that_is_never_held_has_no_digest(form, text):
-    """Nobody knows then whether the rows are the same."""
+def test_a_row_too_long_to_hold_has_no_digest(form, text):
+    """A file with a row that is too long to hold in memory has no digest."""
     assert digest_of(form, text % (b"x" * (PARSED_BYTES + 1)), size=100_000) is None
     assert digest_of(form, text % b"x") is not None

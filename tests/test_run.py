@@ -1,4 +1,4 @@
-"""The main job, end to end, against a sandbox in the same process."""
+"""Complete export runs against a sandbox in the same process."""
 
 import asyncio
 import gzip
@@ -38,18 +38,18 @@ from tests.exporting import (
 pytestmark = pytest.mark.slow
 
 FAST = SandboxBehaviour(operation_seconds=0.02, rows_per_hour=40, requests_per_minute=1e6, burst=10_000)
-"""A service whose operations take no time to speak of."""
+"""A service whose operations take almost no time."""
 
 TWO_DAYS: dict[str, Any] = {"start": "2026-01-01", "end": "2026-01-03"}
 
 
 def three_formats(**more: Any) -> list[dict[str, Any]]:
-    """Three exports of the same rows."""
+    """Return three exports of the same rows, one for each format."""
     return [{"name": f"as-{kind}", "format": kind, **more} for kind in ("ndjson", "csv", "json")]
 
 
 async def test_two_days_arrive_row_for_row(tmp_path):
-    """96 archives under their names hold exactly the rows that exist, and nothing is refused or asked for twice."""
+    """96 archives contain exactly the rows that exist, and no request is refused or repeated."""
     async with serving(FAST) as sandbox:
         summary = await run(sandbox, tmp_path, **TWO_DAYS)
         assert summary.exit_code is Exit.DONE
@@ -63,7 +63,7 @@ async def test_two_days_arrive_row_for_row(tmp_path):
 
 
 async def test_the_summary_adds_up(tmp_path):
-    """What the summary says of bundles, rows, bytes and requests is what is on the disk and what the service saw."""
+    """The summary's bundles, rows, bytes and requests agree with the files on disk and the requests the service saw."""
     async with serving(FAST) as sandbox:
         said = (await run(sandbox, tmp_path)).to_dict()
         files = archives(tmp_path)
@@ -77,20 +77,20 @@ async def test_the_summary_adds_up(tmp_path):
         assert said["problems"] == []
 
 
-class Looking(Notebook):
-    """A viewer that looks again and again."""
+class SnapshotViewer(Notebook):
+    """A viewer that keeps taking snapshots."""
 
     async def watch(self, snapshot: Callable[[], Snapshot]) -> None:
-        """Look until the end."""
+        """Take snapshots until the end of the run."""
         while True:
             self.snapshots.append(snapshot())
             await asyncio.sleep(0.002)
 
 
-async def test_a_slow_download_is_seen_and_no_end_is_made_up(tmp_path):
-    """Its bytes show as they come; and as long as no file was ever whole, nobody says when the last one will be."""
+async def test_a_slow_download_is_shown_and_no_end_time_is_invented(tmp_path):
+    """Bytes are shown as they arrive, and no end time is estimated until the first file is complete."""
     drip = SandboxFault.parse("download:drip,seconds=0.0001")
-    viewer = Looking()
+    viewer = SnapshotViewer()
     async with serving(replace(FAST, faults=(drip,))) as sandbox:
         await run(sandbox, tmp_path, end="2026-01-01T00:30:00Z", viewer=viewer)
     first = [one for one in viewer.snapshots if one.received]
@@ -101,7 +101,7 @@ async def test_a_slow_download_is_seen_and_no_end_is_made_up(tmp_path):
 
 
 async def test_a_finished_range_costs_no_request(tmp_path):
-    """The same command again asks for nothing and is done."""
+    """Running the same command again sends no request and exits with 0."""
     async with serving(FAST) as sandbox:
         await run(sandbox, tmp_path)
         sandbox.reset_counts()
@@ -112,7 +112,7 @@ async def test_a_finished_range_costs_no_request(tmp_path):
 
 
 async def test_several_exports_in_every_format_share_one_budget(tmp_path):
-    """Exports side by side, one a format, each hold every row; one budget serves them all."""
+    """Three exports in different formats run side by side on one budget, and each has every row."""
     async with serving(replace(FAST, burst=60, requests_per_minute=1e5, scope="all")) as sandbox:
         budget = {"burst": 60, "requests_per_minute": 1e5, "scope": "all"}
         changes = {"export": three_formats(bundle="1h"), "budget": budget}
@@ -124,8 +124,8 @@ async def test_several_exports_in_every_format_share_one_budget(tmp_path):
         assert rows_in(tmp_path, "as-csv") == truth_as_csv(sandbox, "2026-01-01", "2026-01-02")
 
 
-async def test_individuals_come_a_day_at_a_time(tmp_path):
-    """An export of individuals has one snapshot a day, the same as the service's."""
+async def test_individuals_are_exported_day_by_day(tmp_path):
+    """An export of individuals has one archive per day with the same rows as the service."""
     async with serving(FAST) as sandbox:
         changes = {"export": [{"name": "people", "type": "individual"}]}
         summary = await run(sandbox, tmp_path, **TWO_DAYS, changes=changes)
@@ -137,8 +137,8 @@ async def test_individuals_come_a_day_at_a_time(tmp_path):
             assert sorted(map(canonical, found)) == sorted(map(canonical, expected))
 
 
-async def test_real_rows_come_through_bit_equal(tmp_path):
-    """Integers beyond 64 bits, floats as they are written and text with line ends arrive as they were sent."""
+async def test_rows_are_stored_byte_for_byte(tmp_path):
+    """Integers beyond 64 bits, spellings of floats and text with line ends are stored exactly as they were sent."""
     row = (
         '{"IndvId":%d,"EventStart":"2026-01-01T00:%02d:26.900Z","EventType":"seen","PageIp":"","Big":123456789012345678901,'
         '"evt_price_real":4.0,"evt_small_real":1e-7,"EventTargetText":"Mango\\ncados \\u00e4 \\ud83e\\udd6d \\\\ \\""}'
@@ -157,8 +157,8 @@ async def test_real_rows_come_through_bit_equal(tmp_path):
 
 
 @pytest.mark.parametrize(("listing", "most"), [(True, 2.3), (False, 3.6)])
-async def test_requests_a_bundle_stay_low_where_all_calls_count(tmp_path, listing, most):
-    """At 96 bundles a bundle costs 2.3 requests with a list that has ids, and 3.6 without."""
+async def test_requests_per_bundle_stay_low_where_all_calls_count(tmp_path, listing, most):
+    """In a run of 96 bundles, each costs at most 2.3 requests if the list has ids, and at most 3.6 if not."""
     speed = 600
     behaviour = replace(
         FAST,
@@ -168,7 +168,7 @@ async def test_requests_a_bundle_stay_low_where_all_calls_count(tmp_path, listin
         scope="all",
         burst=50,
         requests_per_minute=2.0,
-        # So short a run has no time to draw many rows.
+        # Few rows, because the run is too short to generate many.
         rows_per_hour=4,
     )
     changes = {
@@ -184,25 +184,25 @@ async def test_requests_a_bundle_stay_low_where_all_calls_count(tmp_path, listin
 
 
 TOKENS_A_MINUTE = 600
-"""A token each 100 ms: what a busy machine is late by does not matter beside it."""
+"""One token every 100 ms, which is long compared with the delays of a busy machine."""
 
 
 async def test_auto_learns_that_all_calls_count(tmp_path):
-    """Where all calls count and nobody said so, what is on the wire by then is refused, and after that nothing."""
+    """If the limit unexpectedly counts all calls, only requests in flight at that time are refused, and later none."""
     allowance: dict[str, Any] = {"requests_per_minute": TOKENS_A_MINUTE, "burst": 20}
     changes = {"budget": allowance, "polling": {"expected": "100ms"}}
     async with serving(replace(FAST, operation_seconds=0.1, scope="all", **allowance)) as sandbox:
         first = await run(sandbox, tmp_path, end="2026-01-01T12:00:00Z", changes=changes)
         assert first.exit_code is Exit.DONE
-        assert 1 <= sandbox.refused <= 12  # twice: four results, a list, and a create that went out meanwhile
+        assert 1 <= sandbox.refused <= 12  # twice: four results calls, a list, and a create sent meanwhile
         sandbox.reset_counts()
         second = await run(sandbox, tmp_path, end="2026-01-01T16:00:00Z", changes=changes)
         assert second.exit_code is Exit.DONE
         assert sandbox.refused == 0
 
 
-async def test_auto_learns_in_a_long_run_whose_creates_keep_the_bucket_empty(tmp_path):
-    """With many more bundles than the burst, too, refusals end: in the last quarter of the requests there is none."""
+async def test_auto_learns_in_a_long_run_with_an_empty_bucket(tmp_path):
+    """Even if creates keep the bucket empty, the refusals end: none is among the last quarter of the requests."""
     allowance: dict[str, Any] = {"requests_per_minute": TOKENS_A_MINUTE, "burst": 5}
     changes = {"budget": allowance, "polling": {"expected": "100ms"}}
     async with serving(replace(FAST, operation_seconds=0.1, scope="all", rows_per_hour=1, **allowance)) as sandbox:
@@ -216,7 +216,7 @@ async def test_auto_learns_in_a_long_run_whose_creates_keep_the_bucket_empty(tmp
 @pytest.mark.parametrize("first_width", ["1h", "30m", "24h"])
 @pytest.mark.parametrize("finished", [True, False])
 async def test_a_changed_width_fetches_nothing_again(tmp_path, first_width, finished):
-    """Whatever the width was before, finished or interrupted, what is stored stays, and the rest is cut anew."""
+    """After the bundle width has changed, stored archives stay, and only the remaining time is cut into new bundles."""
     async with serving(FAST) as sandbox:
         await run(
             sandbox,
@@ -235,7 +235,7 @@ async def test_a_changed_width_fetches_nothing_again(tmp_path, first_width, fini
 
 
 class StopsAtCreates(Notebook):
-    """Asks the run to stop once so many operations were created."""
+    """Asks the run to stop after a number of creates."""
 
     def __init__(self, stop: Stop, creates: int) -> None:
         super().__init__()
@@ -249,8 +249,8 @@ class StopsAtCreates(Notebook):
                 self._stop.ask(Exit.TERMINATED)
 
 
-async def test_an_interrupted_run_goes_on_with_its_operations(tmp_path):
-    """What was created before a stop is fetched after it in its own width, without another create."""
+async def test_a_run_resumes_the_operations_of_an_interrupted_run(tmp_path):
+    """Operations created before a stop are fetched by the next run at their own width, without another create."""
     async with serving(replace(FAST, operation_seconds=0.4, operation_sigma=0.01)) as sandbox:
         stop = Stop()
         viewer = StopsAtCreates(stop, 5)
@@ -264,8 +264,8 @@ async def test_an_interrupted_run_goes_on_with_its_operations(tmp_path):
         assert rows_in(tmp_path) == truth(sandbox, "2026-01-01", "2026-01-02")
 
 
-async def test_an_end_that_is_not_settled_is_cut_back(tmp_path):
-    """What is younger than the settle time is left out with a word, and that is no failure."""
+async def test_an_end_that_is_not_settled_is_moved_back(tmp_path):
+    """Data younger than the settle time is left out, which is reported and not a failure."""
     async with serving(FAST) as sandbox:
         viewer = Notebook()
         soon = sandbox.now - 90_000
@@ -277,8 +277,8 @@ async def test_an_end_that_is_not_settled_is_cut_back(tmp_path):
         assert "cut back" in viewer.of("note")[0]["message"]
 
 
-async def test_the_first_night_looks_back_a_week_and_the_next_goes_on(tmp_path):
-    """`nightly` takes seven days at first, remembers where it began, and asks for nothing twice."""
+async def test_the_first_nightly_run_covers_a_week_and_the_next_continues(tmp_path):
+    """The first `nightly` run covers seven days, and the next one continues from there without repeating a request."""
     async with serving(replace(FAST, rows_per_hour=4)) as sandbox:
         changes = {"export": [{"bundle": "6h"}]}
         first = await run(sandbox, tmp_path, kind=Nightly, start="", end=None, changes=changes)
@@ -293,8 +293,8 @@ async def test_the_first_night_looks_back_a_week_and_the_next_goes_on(tmp_path):
         assert len(ranges) == len(set(ranges)) >= made
 
 
-async def test_a_night_refreshes_what_was_exported_too_soon(tmp_path):
-    """Late rows come with the refresh, in a new take that replaces the old archive."""
+async def test_a_nightly_run_refreshes_what_was_exported_too_soon(tmp_path):
+    """A refresh exports bundles again that were exported too soon, and late rows are in the new archive."""
     behaviour = replace(FAST, late_share=0.5, late_seconds=86_400 * 3, rows_per_hour=200)
     async with serving(replace(behaviour, clock_ahead_seconds=-86_400 * 4)) as sandbox:
         start = int(sandbox.now) // 86_400 * 86_400 - 2 * 86_400
@@ -311,7 +311,7 @@ async def test_a_night_refreshes_what_was_exported_too_soon(tmp_path):
 
 
 async def test_a_parked_bundle_does_not_stop_the_others(tmp_path):
-    """One bundle that always fails is parked and told of; the same command takes it up again."""
+    """A bundle that always fails is parked and reported, and the next run of the same command retries it."""
     window = "2026-01-01T05:00:00Z/2026-01-01T05:30:00Z"
     bad = replace(FAST, faults=(SandboxFault.parse(f"operation:FAILED,window={window}"),))
     async with serving(bad) as sandbox:
@@ -327,8 +327,8 @@ async def test_a_parked_bundle_does_not_stop_the_others(tmp_path):
         assert rows_in(tmp_path) == truth(sandbox, "2026-01-01", "2026-01-02")
 
 
-async def test_a_service_that_is_away_costs_time_and_no_bundle(tmp_path):
-    """While nobody listens the run waits, and then goes on where it was."""
+async def test_an_unreachable_service_costs_time_but_no_bundle(tmp_path):
+    """While the service is unreachable the run waits, and then it resumes."""
     async with serving(replace(FAST, operation_seconds=0.2)) as sandbox:
 
         async def away() -> None:
@@ -344,8 +344,8 @@ async def test_a_service_that_is_away_costs_time_and_no_bundle(tmp_path):
         assert rows_in(tmp_path) == truth(sandbox, "2026-01-01", "2026-01-02")
 
 
-async def test_a_service_that_never_was_there_ends_the_run(tmp_path):
-    """After `[retry] outage` a run that stored nothing ends with the code for it."""
+async def test_a_service_that_was_never_reachable_ends_the_run(tmp_path):
+    """A run that never reached the service ends after `[retry] outage` with the exit code for that."""
     async with serving(FAST) as sandbox, sandbox.unreachable():
         summary = await run(sandbox, tmp_path, changes={"retry": {"outage": "100ms"}})
     assert summary.exit_code is Exit.UNREACHABLE
@@ -356,7 +356,7 @@ async def test_a_service_that_never_was_there_ends_the_run(tmp_path):
     [(400, Exit.USAGE, 4), (404, Exit.USAGE, 4), (403, Exit.KEY_REFUSED, 6), (401, Exit.KEY_REFUSED, 6)],
 )
 async def test_an_export_refused_from_the_start_costs_a_few_creates(tmp_path, status, code, creates):
-    """An unknown segment or a key too weak ends the run, though `/me` is answered, and leaves no archive."""
+    """An unknown segment or a key without permission ends the run after a few creates and leaves no archive."""
     async with serving(replace(FAST, faults=(SandboxFault.parse(f"create:{status}"),))) as sandbox:
         summary = await run(sandbox, tmp_path)
         assert summary.exit_code is code
@@ -365,8 +365,8 @@ async def test_an_export_refused_from_the_start_costs_a_few_creates(tmp_path, st
     assert archives(tmp_path) == []
 
 
-async def test_a_segment_put_right_goes_on(tmp_path):
-    """Once the misspelt segment is corrected the same directory takes the export."""
+async def test_a_corrected_segment_can_be_exported(tmp_path):
+    """After a misspelt segment id is corrected, the export works in the same directory."""
     async with serving(FAST) as sandbox:
         misspelt = {"export": [{"segment": "everyon"}]}
         assert (await run(sandbox, tmp_path, changes=misspelt)).exit_code is Exit.USAGE
@@ -375,7 +375,7 @@ async def test_a_segment_put_right_goes_on(tmp_path):
 
 
 async def test_a_refused_export_does_not_stop_the_others(tmp_path):
-    """Of two exports, the one with an unknown segment is refused, and the other comes whole."""
+    """If one of two exports has an unknown segment, the other one still completes."""
     async with serving(FAST) as sandbox:
         exports = [{"name": "bad", "segment": "nobody-knows"}, {"name": "good"}]
         summary = await run(sandbox, tmp_path, changes={"export": exports})
@@ -385,7 +385,7 @@ async def test_a_refused_export_does_not_stop_the_others(tmp_path):
 
 
 async def test_a_wrong_key_ends_the_run_at_its_first_request(tmp_path):
-    """It is confirmed by one question, and not tried again."""
+    """A refused key is confirmed by one request to `/me`, and no other request is sent."""
     async with serving(FAST) as sandbox:
         summary = await run(sandbox, tmp_path, key="na1.wrong")
         assert summary.exit_code is Exit.KEY_REFUSED
@@ -394,7 +394,7 @@ async def test_a_wrong_key_ends_the_run_at_its_first_request(tmp_path):
 
 
 async def test_another_definition_is_refused(tmp_path):
-    """A directory that has data of another definition is left as it is."""
+    """A run with another export definition is refused before any request, so the directory stays as it is."""
     async with serving(FAST) as sandbox:
         await run(sandbox, tmp_path, end="2026-01-01T02:00:00Z")
         sandbox.reset_counts()
@@ -405,7 +405,7 @@ async def test_another_definition_is_refused(tmp_path):
 
 
 async def test_archives_without_a_ledger_are_not_overwritten(tmp_path):
-    """Where the ledger is gone and archives are there, nothing is begun."""
+    """If the ledger is missing although archives exist, the run refuses to start."""
     async with serving(FAST) as sandbox:
         await run(sandbox, tmp_path, end="2026-01-01T02:00:00Z")
         for path in (tmp_path / ".asyncexport").iterdir():
@@ -418,8 +418,8 @@ async def test_archives_without_a_ledger_are_not_overwritten(tmp_path):
         assert sum(sandbox.counts.values()) == 0
 
 
-async def test_a_second_run_is_told_who_holds_the_directory(tmp_path):
-    """One process a directory: the second one names the first."""
+async def test_a_second_run_reports_who_holds_the_directory(tmp_path):
+    """A second run in the same directory is refused, and the error contains the id of the first process."""
     async with serving(FAST) as sandbox:
         with hold(tmp_path, command="nightly"):
             summary = await run(sandbox, tmp_path)
@@ -427,8 +427,8 @@ async def test_a_second_run_is_told_who_holds_the_directory(tmp_path):
         assert f"process {os.getpid()}" in str(summary.error)
 
 
-async def test_a_directory_that_cannot_be_made_is_told(tmp_path):
-    """A file in the directory's place is the disk's trouble, told in plain words."""
+async def test_a_directory_that_cannot_be_created_is_reported(tmp_path):
+    """If a file is in the way of the output directory, the run ends with the exit code for disk errors."""
     (tmp_path / "taken").write_text("")
     async with serving(FAST) as sandbox:
         summary = await run(sandbox, tmp_path / "taken" / "exports")
@@ -437,7 +437,7 @@ async def test_a_directory_that_cannot_be_made_is_told(tmp_path):
 
 
 async def test_max_duration_leaves_work_and_fails_nothing(tmp_path):
-    """A run whose time is up stops cleanly, with the code for it, and the next one finishes."""
+    """A run whose time is up stops with the exit code for that, and the next one finishes without more creates."""
     async with serving(replace(FAST, operation_seconds=30)) as sandbox:
         first = await run(sandbox, tmp_path, max_duration_seconds=0.3)
         assert first.exit_code is Exit.TIME_UP
@@ -448,8 +448,8 @@ async def test_max_duration_leaves_work_and_fails_nothing(tmp_path):
         assert sandbox.counts["create"] == 48
 
 
-async def test_a_second_stop_stops_at_once(tmp_path):
-    """Asked twice, a run ends though its operations are under way, and its ledger is true."""
+async def test_a_second_stop_stops_immediately(tmp_path):
+    """A run that is asked to stop twice ends while operations are in flight, and its ledger has all of them."""
     async with serving(replace(FAST, operation_seconds=30)) as sandbox:
         stop = Stop()
         loop = asyncio.get_running_loop()
@@ -463,8 +463,8 @@ async def test_a_second_stop_stops_at_once(tmp_path):
         assert {made.range for made in sandbox.operations} <= known
 
 
-async def test_no_more_downloads_at_once_than_there_are_slots(tmp_path):
-    """`[concurrency] downloads` holds whatever is finished at the service."""
+async def test_the_number_of_concurrent_downloads_is_limited(tmp_path):
+    """There are never more downloads in flight than `[concurrency] downloads`."""
     slow = replace(FAST, faults=(SandboxFault.parse("download:late,seconds=0.02"),))
     async with serving(slow) as sandbox:
         await run(sandbox, tmp_path, changes={"concurrency": {"downloads": 2, "operations": 40}})
@@ -475,7 +475,7 @@ async def test_no_more_downloads_at_once_than_there_are_slots(tmp_path):
 @pytest.mark.parametrize("empty", ["usual", "plain", "nothing", "gzip-of-nothing"])
 @pytest.mark.parametrize("container", ["ndjson", "csv", "json"])
 async def test_an_empty_bundle_is_an_archive_without_rows(tmp_path, empty, container):
-    """However the service says that there is nothing, it counts as stored, with 0 rows, once its end is proved."""
+    """A bundle without data is stored with 0 rows, in whatever form the service sends an empty file."""
     async with serving(replace(FAST, rows_per_hour=1e-6, empty=empty)) as sandbox:
         changes = {"export": [{"format": container}]}
         summary = await run(sandbox, tmp_path, end="2026-01-01T02:00:00Z", changes=changes)
@@ -485,8 +485,8 @@ async def test_an_empty_bundle_is_an_archive_without_rows(tmp_path, empty, conta
         assert rows_in(tmp_path).total() == 0
 
 
-async def test_what_was_learned_is_kept_between_runs(tmp_path):
-    """The ledger has what operations took, and the level of the budget, for the next run."""
+async def test_durations_and_requests_are_kept_for_the_next_run(tmp_path):
+    """The ledger records the durations of operations and all requests for the next run."""
     async with serving(FAST) as sandbox:
         await run(sandbox, tmp_path, changes={"budget": {**AMPLE, "burst": 100}})
         with LedgerReader(tmp_path) as ledger:
@@ -497,7 +497,7 @@ async def test_what_was_learned_is_kept_between_runs(tmp_path):
 
 
 async def test_a_viewer_that_fails_does_not_stop_a_run(tmp_path, caplog):
-    """Neither a listener that raises nor a picture that cannot be drawn costs a row; each is logged once."""
+    """A listener or viewer that raises costs no row, and each error is logged once."""
 
     def listener(_event: object) -> None:
         raise RuntimeError("no event is welcome")
@@ -512,10 +512,10 @@ async def test_a_viewer_that_fails_does_not_stop_a_run(tmp_path, caplog):
         summary = await export(settings, spec, key=key, stop=Stop(), listeners=(listener,), watch=watch)
         assert summary.exit_code is Exit.DONE
         assert rows_in(tmp_path) == truth(sandbox, "2026-01-01", "2026-01-02")
-    told = [record.getMessage() for record in caplog.records if "RuntimeError" in record.getMessage()]
-    assert len(told) == 2
+    logged = [record.getMessage() for record in caplog.records if "RuntimeError" in record.getMessage()]
+    assert len(logged) == 2
 
 
 def test_tests_do_not_leave_anything_in_the_working_directory():
-    """Every run above has a directory of its own."""
+    """The tests create no files in the working directory."""
     assert not (Path(__file__).parents[1] / "exports").exists()

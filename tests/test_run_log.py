@@ -1,4 +1,4 @@
-"""Which runs there were, and how many requests in each hour."""
+"""The ledger's record of runs, and of how many requests were sent in each hour."""
 
 import socket
 from dataclasses import replace
@@ -33,13 +33,13 @@ DAY = 86_400.0
         '{"command": "a", "began": "b"}',
     ],
 )
-def test_what_cannot_be_read_of_an_earlier_version_is_nothing(text):
-    """It was a remark: what nobody wrote stops no `status`."""
+def test_an_unreadable_note_of_an_earlier_version_is_ignored(text):
+    """A note about the last run, as version 1 kept it, is ignored if it cannot be read."""
     assert RunRecord.of_remark(text) is None
 
 
-async def test_a_bug_is_remembered_by_its_kind_alone(tmp_path):
-    """What the text of an exception holds that nobody foresaw is not known, so none of it is kept."""
+async def test_an_unexpected_error_is_recorded_by_its_type_only(tmp_path):
+    """The record of an unexpected exception has only its type, because its text could contain a secret."""
 
     def fail(name: str) -> None:
         if not name.startswith(("ledger.", "lock")):
@@ -56,8 +56,8 @@ async def test_a_bug_is_remembered_by_its_kind_alone(tmp_path):
     assert moment("2026-01-01") < last.began <= last.ended
 
 
-async def test_each_run_is_on_record_with_what_it_did(tmp_path):
-    """One that does something, and one that finds it done."""
+async def test_each_run_is_recorded_with_its_counts(tmp_path):
+    """Each run is recorded with its counts, including one that finds nothing to do."""
     async with serving(FAST) as sandbox:
         first = await run(sandbox, tmp_path, end="2026-01-01T01:00:00Z")
         await run(sandbox, tmp_path, end="2026-01-01T01:00:00Z")
@@ -77,15 +77,15 @@ async def test_each_run_is_on_record_with_what_it_did(tmp_path):
     assert one.counts["requests"]["create"] == 2
     assert (two.exit_code, two.counts["bundles"]["already"], sum(two.counts["requests"].values())) == (0, 2, 0)
     sent = {kind: count for kind, count in one.counts["requests"].items() if count}
-    told: dict[str, int] = {}
+    counted: dict[str, int] = {}
     for hour in hours:
         assert (hour.began % 3600, hour.status // 100) == (0, 2)
-        told[hour.kind] = told.get(hour.kind, 0) + hour.requests
-    assert told == sent
+        counted[hour.kind] = counted.get(hour.kind, 0) + hour.requests
+    assert counted == sent
 
 
-async def test_a_run_that_is_killed_has_begun_and_not_ended(tmp_path):
-    """The next one is a row of its own."""
+async def test_a_killed_run_has_a_start_but_no_end(tmp_path):
+    """A killed run stays recorded without an end, and the next run gets its own row."""
     begun = RunRecord("nightly", 5.0, "here")
     ledger = await Ledger.open(tmp_path)
     ledger.begin_run(begun)
@@ -101,7 +101,7 @@ async def test_a_run_that_is_killed_has_begun_and_not_ended(tmp_path):
 
 
 async def test_a_request_counts_in_the_hour_it_was_sent_in(tmp_path):
-    """Without an answer as status 0, whichever run it was; later with the status that came."""
+    """Each request is counted in the hour it was sent in, with status 0 until an answer arrives."""
     ledger = await Ledger.open(tmp_path)
     first = await ledger.send("create", at=3599.5)
     second = await ledger.send("create", at=3599.5)
@@ -123,8 +123,8 @@ async def test_a_request_counts_in_the_hour_it_was_sent_in(tmp_path):
         ]
 
 
-async def test_what_was_never_sent_counts_in_no_hour(tmp_path):
-    """A rebuilt ledger begins as after a 429, and no request is made up for it."""
+async def test_an_assumed_request_counts_in_no_hour(tmp_path):
+    """A rebuilt ledger starts as if after a 429, but no request is added to the hourly counts."""
     ledger = await Ledger.open(tmp_path)
     ledger.assume_spent(at=7200.0)
     await ledger.close()
@@ -136,7 +136,7 @@ async def test_what_was_never_sent_counts_in_no_hour(tmp_path):
 
 @pytest.mark.parametrize("drops_old", [True, False])
 async def test_runs_and_hours_are_kept_for_400_days(tmp_path, drops_old):
-    """A run that the service has told the time drops what is older; one that only has its own clock drops nothing."""
+    """Runs and hours older than 400 days are dropped, but only by a run that knows the time from the service."""
     ledger = await Ledger.open(tmp_path)
     days = (0, 1, 399, 400, 500)
     for day in days:
@@ -146,7 +146,7 @@ async def test_runs_and_hours_are_kept_for_400_days(tmp_path, drops_old):
     last = RunRecord("nightly", now)
     ledger.begin_run(last)
     ledger.end_run(replace(last, ended=now), drops_old=drops_old)
-    # What comes after it counts right.
+    # Later requests are still counted correctly.
     ledger.answered(await ledger.send("create", at=500 * DAY), status=201)
     await ledger.close()
     kept = [day for day in days if not drops_old or day * DAY >= now - KEPT_SECONDS]
@@ -158,8 +158,8 @@ async def test_runs_and_hours_are_kept_for_400_days(tmp_path, drops_old):
         ]
 
 
-async def test_a_clock_that_is_far_ahead_leaves_the_run_itself(tmp_path):
-    """Even if every run looks old, the newest is on record."""
+async def test_the_newest_run_is_kept_under_a_fast_clock(tmp_path):
+    """Even if the clock makes every run look old, the newest one stays recorded."""
     ledger = await Ledger.open(tmp_path)
     for at in (1.0, 2.0):
         ledger.begin_run(RunRecord("nightly", at))
@@ -170,8 +170,8 @@ async def test_a_clock_that_is_far_ahead_leaves_the_run_itself(tmp_path):
         assert [one.began for one in reader.runs()] == [2.0]
 
 
-async def test_what_was_accepted_as_missing_is_kept(tmp_path):
-    """In order, with its reason; of an export that is known."""
+async def test_accepted_gaps_are_recorded(tmp_path):
+    """Gaps accepted by the user are recorded in order with their reasons, but only for a known export."""
     gaps = [AcceptedGap(Bundle("events", Range(start, start + 1800)), f"reason ü {start}", 1.5) for start in (1800, 0)]
     ledger = await Ledger.open(tmp_path)
     await ledger.register([Export("events")])

@@ -1,4 +1,4 @@
-"""The fan-out: how many at once, what one failure means to the others, and how a run is stopped."""
+"""The scheduler: how many bundles run at the same time, what a failure means for the others, and how a run stops."""
 
 import asyncio
 from collections.abc import Iterator
@@ -27,22 +27,22 @@ from tests.virtual_time import at, on_virtual_time, settled
 
 
 class Poller(OperationPoller):
-    """Polls for nobody; fails when told to."""
+    """A poller that sends no polls and fails when the test sets `failure`."""
 
     def __init__(self) -> None:
         self.failure: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self.ended = False
 
     async def run(self) -> None:
-        """Wait."""
+        """Wait for the failure."""
         try:
             await self.failure
         finally:
             self.ended = True
 
 
-class Fan:
-    """A scheduler over a scene."""
+class Rig:
+    """A scheduler over a scene of fakes."""
 
     def __init__(self, scene: Scene, *, allowed: int = 10, most_waiting: int = 10, grace: float = 30.0) -> None:
         self.scene = scene
@@ -60,11 +60,11 @@ class Fan:
         )
 
     async def run(self, *work: BundleRecord) -> None:
-        """Carry these."""
+        """Run these bundles."""
         await self.scheduler.run(self._drawn(iter(work)))
 
     def start(self, count: int) -> "asyncio.Task[None]":
-        """Carry so many planned ones."""
+        """Start running `count` planned bundles."""
         return asyncio.create_task(self.scheduler.run(self._drawn(planned(n) for n in range(count))))
 
     def _drawn(self, work: Iterator[BundleRecord]) -> Iterator[BundleRecord]:
@@ -74,98 +74,98 @@ class Fan:
 
     @property
     def stored(self) -> int:
-        """How many are done."""
+        """The number of stored bundles."""
         return sum(isinstance(state, Stored) for state in self.scene.ledger.states)
 
 
-# How many
+# How many bundles run
 
 
 @on_virtual_time
-async def test_all_are_carried_to_where_they_rest():
-    """In the order they come, and then the run is over."""
-    fan = Fan(Scene())
-    await fan.run(*(planned(n) for n in range(25)))
-    assert fan.stored == 25
-    assert not fan.scheduler.more_to_create
-    assert (fan.scheduler.in_flight.running, fan.scheduler.in_flight.waiting) == (0, 0)
-    assert fan.poller.ended
-    posted = [row.bundle for row in fan.scene.ledger.rows if isinstance(row.state, Creating)]
+async def test_all_bundles_are_run_to_their_end():
+    """All bundles are stored, their creates are sent in order, and then the run is over."""
+    rig = Rig(Scene())
+    await rig.run(*(planned(n) for n in range(25)))
+    assert rig.stored == 25
+    assert not rig.scheduler.more_to_create
+    assert (rig.scheduler.in_flight.running, rig.scheduler.in_flight.waiting) == (0, 0)
+    assert rig.poller.ended
+    posted = [row.bundle for row in rig.scene.ledger.rows if isinstance(row.state, Creating)]
     assert posted == sorted(posted)
 
 
 @on_virtual_time
-async def test_nothing_to_do_is_done_at_once():
-    """An empty run ends."""
-    fan = Fan(Scene())
-    await fan.run()
+async def test_a_run_without_work_ends_immediately():
+    """A run without bundles ends within a second."""
+    rig = Rig(Scene())
+    await rig.run()
     assert now() < 1
 
 
 @on_virtual_time
-async def test_bundles_are_taken_up_only_when_there_is_room():
-    """However many there are: no more of them than may be running, and no more tasks than these."""
-    fan = Fan(Scene(), allowed=5)
-    run = fan.start(100_000)
+async def test_a_bundle_starts_only_when_the_limit_allows():
+    """Of any number of bundles, no more are started than the limit allows, and no more tasks exist than needed."""
+    rig = Rig(Scene(), allowed=5)
+    run = rig.start(100_000)
     for moment in range(10, 1000, 10):
         await at(moment)
-        assert fan.scheduler.in_flight.running <= 5
-        assert fan.drawn - fan.stored <= 5 + 10 + 1
+        assert rig.scheduler.in_flight.running <= 5
+        assert rig.drawn - rig.stored <= 5 + 10 + 1
         assert len(asyncio.all_tasks()) < 40
-    assert fan.stored > 50
+    assert rig.stored > 50
     run.cancel()
     await asyncio.wait({run})
 
 
 @on_virtual_time
-async def test_the_number_allowed_is_followed_as_it_changes():
-    """More room is used at once; less is kept to as soon as some have left."""
-    fan = Fan(Scene(), allowed=2, most_waiting=1000)
-    run = fan.start(1000)
+async def test_the_limit_is_followed_as_it_changes():
+    """A higher limit is used immediately, and a lower one holds as soon as enough bundles have finished."""
+    rig = Rig(Scene(), allowed=2, most_waiting=1000)
+    run = rig.start(1000)
     await at(30)
-    assert len(fan.scene.service.made) == 2
-    fan.allowed = 8
+    assert len(rig.scene.service.made) == 2
+    rig.allowed = 8
     await at(61)
     await at(100)
-    assert fan.scheduler.in_flight.running == 8
-    fan.allowed = 1
+    assert rig.scheduler.in_flight.running == 8
+    rig.allowed = 1
     await at(300)
-    assert fan.scheduler.in_flight.running == 1
+    assert rig.scheduler.in_flight.running == 1
     run.cancel()
     await asyncio.wait({run})
 
 
 @on_virtual_time
-async def test_who_waits_for_a_request_is_not_at_the_service():
-    """Only an operation, or a create on its way, is told as running; a lane without either is a place in the queue."""
+async def test_a_bundle_that_waits_for_a_permit_is_not_in_flight():
+    """Only operations and creates that were sent count as in flight; bundles that wait for a permit count as queued."""
     scene = Scene()
     scene.gate.is_open.clear()
-    fan = Fan(scene, allowed=10)
-    run = asyncio.create_task(fan.run(planned(0, state=Created(1, 0.0, "op")), *(planned(n) for n in range(1, 30))))
+    rig = Rig(scene, allowed=10)
+    run = asyncio.create_task(rig.run(planned(0, state=Created(1, 0.0, "op")), *(planned(n) for n in range(1, 30))))
     await at(30)
-    assert (fan.scheduler.in_flight.at_service, fan.scheduler.in_flight.queued) == (1, 9)
+    assert (rig.scheduler.in_flight.at_service, rig.scheduler.in_flight.queued) == (1, 9)
     scene.gate.is_open.set()
     for moment in (30.5, 40):
         await at(moment)
-        assert (fan.scheduler.in_flight.at_service, fan.scheduler.in_flight.queued) == (10, 0)
+        assert (rig.scheduler.in_flight.at_service, rig.scheduler.in_flight.queued) == (10, 0)
     run.cancel()
     await asyncio.wait({run})
-    assert fan.scheduler.in_flight.at_service == fan.scheduler.in_flight.queued == 0
+    assert rig.scheduler.in_flight.at_service == rig.scheduler.in_flight.queued == 0
 
 
 @on_virtual_time
-async def test_none_are_begun_while_finished_ones_pile_up():
-    """Slow downloads hold back creates, so that no export waits until it expires."""
+async def test_no_bundle_starts_while_too_many_wait_for_download():
+    """Slow downloads pause creates, so that no export waits until it expires."""
     scene = Scene(slots=1)
     scene.downloads.takes = 10_000.0
-    fan = Fan(scene, allowed=10, most_waiting=3)
-    run = fan.start(1000)
+    rig = Rig(scene, allowed=10, most_waiting=3)
+    run = rig.start(1000)
     await at(5000)
     assert len(scene.service.made) == 10
-    assert fan.scheduler.in_flight.waiting == 10
+    assert rig.scheduler.in_flight.waiting == 10
     await at(80_000)
-    assert fan.stored == 7
-    assert fan.scheduler.in_flight.waiting == 3
+    assert rig.stored == 7
+    assert rig.scheduler.in_flight.waiting == 3
     assert len(scene.service.made) == 10
     await at(90_000)
     assert len(scene.service.made) > 10
@@ -174,47 +174,47 @@ async def test_none_are_begun_while_finished_ones_pile_up():
 
 
 @on_virtual_time
-async def test_resuming_is_the_same_loop():
-    """Each bundle goes on from the state it comes with."""
-    fan = Fan(Scene())
-    await fan.run(
+async def test_each_bundle_resumes_from_its_state():
+    """Bundles of an earlier run resume from the state they are in."""
+    rig = Rig(Scene())
+    await rig.run(
         planned(0, state=Ready(1, 5.0, "x0")),
         planned(1, state=Created(2, 0.0, "op9")),
         planned(2, state=Creating(1, 0.0)),
         planned(3, state=Failed("why")),
         planned(4),
     )
-    assert fan.stored == 5
-    assert fan.scene.service.posts == 3
-    assert fan.scene.listener.duplicates == 1
+    assert rig.stored == 5
+    assert rig.scene.service.posts == 3
+    assert rig.scene.listener.duplicates == 1
 
 
-# What a failure means
+# What a failure means for the others
 
 
 @on_virtual_time
-async def test_a_bundles_failure_is_its_own():
-    """One that is parked, and one that the service refuses, do not stop the others."""
+async def test_the_failure_of_a_bundle_does_not_stop_others():
+    """A parked bundle and one that the service refuses do not stop the others."""
     scene = Scene(attempts=2)
     scene.watch.outcomes = {"op1": OperationFailedError("bad"), "op11": OperationFailedError("bad")}
     scene.service.refuses = lambda span: RefusedError("no", status=400) if span == planned(5).bundle.range else None
     scene.downloads.fails = lambda bundle: CorruptError("crc") if bundle == planned(7).bundle else None
-    fan = Fan(scene)
-    await fan.run(*(planned(n) for n in range(20)))
+    rig = Rig(scene)
+    await rig.run(*(planned(n) for n in range(20)))
     failed = {row.bundle: row.state for row in scene.ledger.rows if isinstance(row.state, Failed)}
     assert set(failed) >= {planned(5).bundle, planned(7).bundle}
-    assert fan.stored == 20 - len(failed)
+    assert rig.stored == 20 - len(failed)
 
 
 @on_virtual_time
-async def test_a_refused_export_comes_to_its_end_by_itself():
-    """Nothing of it is created, and the run is over without an error of its own."""
+async def test_a_refused_export_ends_without_an_error():
+    """If every create is refused, the run sends only a few of them and ends without raising."""
     scene = Scene(accepted=False)
     scene.service.refuses = lambda _: RefusedError("no such segment", status=400)
-    fan = Fan(scene)
-    await fan.run(*(planned(n) for n in range(50)))
+    rig = Rig(scene)
+    await rig.run(*(planned(n) for n in range(50)))
     assert scene.service.posts == 4
-    assert fan.stored == 0
+    assert rig.stored == 0
 
 
 @pytest.mark.slow
@@ -222,19 +222,19 @@ async def test_a_refused_export_comes_to_its_end_by_itself():
     "error",
     [UnauthorizedError("401"), StorageError("full"), LedgerError("broken"), IllegalMove("bug"), KeyError("bug")],
 )
-def test_what_concerns_all_ends_the_run(error):
-    """A refused key, a full disk, a broken ledger, a bug: it is raised as it is, and the others are stopped."""
+def test_an_error_that_concerns_all_bundles_ends_the_run(error):
+    """A refused key, a full disk, a broken ledger or a bug stops all bundles and is raised unchanged."""
 
     @on_virtual_time
     async def fail():
         scene = Scene()
         scene.downloads.fails = lambda bundle: error if bundle == planned(3).bundle else None
-        fan = Fan(scene)
+        rig = Rig(scene)
         with pytest.raises(type(error)) as failure:
-            await fan.run(*(planned(n) for n in range(1000)))
+            await rig.run(*(planned(n) for n in range(1000)))
         assert failure.value is error
-        assert fan.stored < 10
-        assert fan.poller.ended
+        assert rig.stored < 10
+        assert rig.poller.ended
         made = {row.state.operation_id for row in scene.ledger.rows if isinstance(row.state, Created)}
         assert made == set(scene.service.made)
 
@@ -242,30 +242,30 @@ def test_what_concerns_all_ends_the_run(error):
 
 
 @on_virtual_time
-async def test_a_bug_is_told_before_all_else():
-    """Where several things went wrong at once, the one that nobody can do anything about comes first."""
+async def test_a_bug_is_raised_before_other_errors():
+    """If several bundles fail at the same time, an unexpected exception is raised before our own errors."""
     scene = Scene()
     bug = RuntimeError("ours")
     scene.downloads.fails = lambda bundle: bug if bundle == planned(1).bundle else StorageError("full")
     with pytest.raises(RuntimeError) as failure:
-        await Fan(scene).run(*(planned(n) for n in range(3)))
+        await Rig(scene).run(*(planned(n) for n in range(3)))
     assert failure.value is bug
 
 
 @on_virtual_time
-async def test_a_watcher_that_fails_ends_the_run():
-    """Without it nobody would ever learn that an operation is done."""
-    fan = Fan(Scene())
-    run = fan.start(1000)
+async def test_a_failing_poller_ends_the_run():
+    """If the poller fails, the run ends with its error, because finished operations would no longer be found."""
+    rig = Rig(Scene())
+    run = rig.start(1000)
     await at(30)
-    fan.poller.failure.set_exception(UnauthorizedError("401"))
+    rig.poller.failure.set_exception(UnauthorizedError("401"))
     with pytest.raises(UnauthorizedError):
         await run
 
 
 @on_virtual_time
-async def test_a_run_that_fails_takes_up_no_other_bundle():
-    """Three creates were refused, so the newest bundle is due when the last create on its way ends with the run."""
+async def test_a_failed_run_starts_no_other_bundle():
+    """Even if the newest bundle is due after three refused creates, it is not started once the run has failed."""
     scene, work = Scene(), [planned(n) for n in range(5)]
 
     def refuses(span: Range) -> RefusedError | None:
@@ -274,50 +274,50 @@ async def test_a_run_that_fails_takes_up_no_other_bundle():
         return None if is_slow else RefusedError("400", status=400)
 
     scene.service.refuses = refuses
-    fan, newest = Fan(scene), work.pop()
-    run = asyncio.create_task(fan.scheduler.run(iter(work), newest=lambda _: newest))
+    rig, newest = Rig(scene), work.pop()
+    run = asyncio.create_task(rig.scheduler.run(iter(work), newest=lambda _: newest))
     await at(30)
-    fan.poller.failure.set_exception(StorageError("full"))
+    rig.poller.failure.set_exception(StorageError("full"))
     with pytest.raises(StorageError):
         await run
     assert scene.ledger.latest(newest.bundle) is None
 
 
 @on_virtual_time
-async def test_a_list_of_work_that_cannot_be_read_ends_the_run():
-    """What was begun is put on record all the same."""
+async def test_an_unreadable_list_of_work_ends_the_run():
+    """If the list of bundles cannot be read further, the run ends, and operations already created are recorded."""
     scene = Scene()
-    fan = Fan(scene, allowed=3)
+    rig = Rig(scene, allowed=3)
 
     def work() -> Iterator[BundleRecord]:
         yield from (planned(n) for n in range(5))
         raise LedgerError("broken")
 
     with pytest.raises(LedgerError):
-        await fan.scheduler.run(work())
+        await rig.scheduler.run(work())
     made = {row.state.operation_id for row in scene.ledger.rows if isinstance(row.state, Created)}
     assert made == set(scene.service.made)
 
 
-# Being stopped
+# Stopping
 
 
 @on_virtual_time
-async def test_asked_to_stop_it_begins_nothing_new():
-    """Creates that were sent are answered, downloads under way are finished, the rest is left as it is."""
+async def test_a_stop_starts_nothing_new():
+    """After a stop, creates in flight are waited for and downloads in flight are finished; the rest is left."""
     scene = Scene(slots=2)
     scene.downloads.takes = 20.0
-    fan = Fan(scene, allowed=4, most_waiting=100)
-    run = fan.start(1000)
+    rig = Rig(scene, allowed=4, most_waiting=100)
+    run = rig.start(1000)
     await at(66)
     assert scene.runner.fetching.downloading == {planned(0).bundle, planned(1).bundle}
     posts = scene.service.posts
-    fan.stop.ask(Exit.INTERRUPTED)
+    rig.stop.ask(Exit.INTERRUPTED)
     await run
     assert now() == pytest.approx(83, abs=1)
-    assert fan.stored == 2
+    assert rig.stored == 2
     assert scene.service.posts == posts
-    assert fan.stop.reason is Exit.INTERRUPTED
+    assert rig.stop.reason is Exit.INTERRUPTED
     last = {row.bundle: type(row.state) for row in scene.ledger.rows}
     assert list(last.values()).count(Ready) == 2
     assert set(last.values()) == {Stored, Ready, Created}
@@ -325,114 +325,114 @@ async def test_asked_to_stop_it_begins_nothing_new():
 
 @on_virtual_time
 async def test_the_answers_of_creates_are_waited_for():
-    """A stop between a create and its answer leaves no operation that nobody knows of."""
+    """A stop waits for the answers of creates in flight, so that no operation is missing in the ledger."""
     scene = Scene()
     scene.service.takes = 50.0
-    fan = Fan(scene)
-    run = fan.start(1000)
+    rig = Rig(scene)
+    run = rig.start(1000)
     await at(10)
-    fan.stop.ask(Exit.TERMINATED)
+    rig.stop.ask(Exit.TERMINATED)
     await run
     assert now() == pytest.approx(50, abs=1)
     assert [type(row.state) for row in scene.ledger.rows] == [Creating] * 10 + [Created] * 10
 
 
 @on_virtual_time
-async def test_downloads_have_the_grace_and_no_more():
-    """Those that are not done by then are left for the next run."""
+async def test_downloads_end_with_the_grace_period():
+    """Downloads that are not finished within the grace period are left for the next run."""
     scene = Scene()
     scene.downloads.takes = 10_000.0
-    fan = Fan(scene, grace=30.0)
-    run = fan.start(1000)
+    rig = Rig(scene, grace=30.0)
+    run = rig.start(1000)
     await at(100)
-    fan.stop.ask(Exit.INTERRUPTED)
+    rig.stop.ask(Exit.INTERRUPTED)
     await run
     assert now() == pytest.approx(130, abs=1)
-    assert fan.stored == 0
+    assert rig.stored == 0
 
 
 @on_virtual_time
-async def test_a_download_that_fails_within_the_grace_asks_for_no_new_export():
-    """The next attempt is for the next run."""
+async def test_a_download_that_fails_in_the_grace_period_is_left_for_the_next_run():
+    """A bundle whose download fails in the grace period is planned again, but no create is sent."""
     scene = Scene(attempts=3)
     scene.downloads.takes = 20.0
     scene.downloads.fails = lambda _: CorruptError("crc")
-    fan = Fan(scene, allowed=1, grace=1000.0)
-    run = fan.start(10)
+    rig = Rig(scene, allowed=1, grace=1000.0)
+    run = rig.start(10)
     await at(70)
     posts = scene.service.posts
-    fan.stop.ask(Exit.INTERRUPTED)
+    rig.stop.ask(Exit.INTERRUPTED)
     await run
     assert scene.service.posts == posts
     assert scene.ledger.latest(planned().bundle) == Planned(2)
 
 
 @on_virtual_time
-async def test_asked_twice_it_stops_now():
-    """It waits neither for downloads nor for answers."""
+async def test_a_second_stop_ends_the_run_immediately():
+    """A second stop waits neither for downloads nor for answers."""
     scene = Scene()
     scene.service.takes = 50.0
-    fan = Fan(scene)
-    run = fan.start(1000)
+    rig = Rig(scene)
+    run = rig.start(1000)
     await at(10)
-    fan.stop.ask(Exit.INTERRUPTED)
+    rig.stop.ask(Exit.INTERRUPTED)
     await at(12)
     assert not run.done()
-    fan.stop.ask(Exit.TERMINATED)
+    rig.stop.ask(Exit.TERMINATED)
     await run
     assert now() == pytest.approx(12, abs=0.1)
-    assert fan.stop.reason is Exit.INTERRUPTED
+    assert rig.stop.reason is Exit.INTERRUPTED
     assert {type(row.state) for row in scene.ledger.rows} == {Creating}
 
 
 @on_virtual_time
-async def test_asked_twice_in_the_grace_it_drops_downloads():
-    """The second word ends the grace."""
+async def test_a_second_stop_ends_the_grace_period():
+    """A second stop drops the downloads that are finishing in the grace period."""
     scene = Scene()
     scene.downloads.takes = 1000.0
-    fan = Fan(scene, grace=10_000.0)
-    run = fan.start(1000)
+    rig = Rig(scene, grace=10_000.0)
+    run = rig.start(1000)
     await at(100)
-    fan.stop.ask(Exit.INTERRUPTED)
+    rig.stop.ask(Exit.INTERRUPTED)
     await at(110)
     assert not run.done()
-    fan.stop.ask(Exit.INTERRUPTED)
+    rig.stop.ask(Exit.INTERRUPTED)
     await run
     assert now() == pytest.approx(110, abs=0.1)
 
 
 @on_virtual_time
-async def test_asked_to_stop_before_it_began_it_does_nothing():
-    """No request is sent."""
-    fan = Fan(Scene())
-    fan.stop.ask(Exit.TIME_UP)
-    await fan.run(*(planned(n) for n in range(10)))
-    assert fan.scene.service.posts == 0
+async def test_a_stop_before_the_start_sends_nothing():
+    """A run that is stopped before it starts sends no request."""
+    rig = Rig(Scene())
+    rig.stop.ask(Exit.TIME_UP)
+    await rig.run(*(planned(n) for n in range(10)))
+    assert rig.scene.service.posts == 0
 
 
 @on_virtual_time
-async def test_a_full_disk_within_the_grace_is_told():
-    """Being stopped is no reason to keep quiet about it."""
+async def test_a_full_disk_in_the_grace_period_is_raised():
+    """A full disk in the grace period still raises its error."""
     scene = Scene()
     scene.downloads.takes = 20.0
     scene.downloads.fails = lambda _: StorageError("full")
-    fan = Fan(scene)
-    run = fan.start(10)
+    rig = Rig(scene)
+    run = rig.start(10)
     await at(70)
-    fan.stop.ask(Exit.INTERRUPTED)
+    rig.stop.ask(Exit.INTERRUPTED)
     with pytest.raises(StorageError):
         await run
 
 
 @on_virtual_time
-async def test_cancelled_from_outside_it_still_waits_for_answers():
-    """As the loop's own shutdown does it; cancelled once more, it waits for nothing."""
+async def test_a_cancelled_run_still_waits_for_answers():
+    """A cancelled run waits for the answers of creates in flight, and for nothing once it is cancelled again."""
     for times in (1, 2):
         scene = Scene()
         scene.service.takes = 50.0
-        fan = Fan(scene)
+        rig = Rig(scene)
         began = now()
-        run = fan.start(1000)
+        run = rig.start(1000)
         await asyncio.sleep(10)
         run.cancel()
         await settled()
@@ -446,39 +446,39 @@ async def test_cancelled_from_outside_it_still_waits_for_answers():
 
 
 @on_virtual_time
-async def test_the_service_gone_for_good_ends_the_run():
-    """With the gate's own words."""
+async def test_a_lasting_outage_ends_the_run():
+    """A lasting outage ends the run with the error of the request gate."""
     scene = Scene()
     scene.gate.fails = UnavailableError("six hours", lasting=True)
     with pytest.raises(UnavailableError, match="six hours"):
-        await Fan(scene).run(*(planned(n) for n in range(10)))
+        await Rig(scene).run(*(planned(n) for n in range(10)))
 
 
 @on_virtual_time
-async def test_work_is_never_drawn_ahead():
-    """A year of bundles costs what the running ones cost."""
+async def test_bundles_are_drawn_one_by_one():
+    """Bundles are drawn from the iterator only as they start, so an endless one costs no memory."""
     endless = (planned(n) for n in count())
-    fan = Fan(Scene(), allowed=3)
-    run = asyncio.create_task(fan.scheduler.run(fan._drawn(endless)))
+    rig = Rig(Scene(), allowed=3)
+    run = asyncio.create_task(rig.scheduler.run(rig._drawn(endless)))
     await at(30)
-    assert fan.drawn == 4
+    assert rig.drawn == 4
     run.cancel()
     await asyncio.wait({run})
 
 
 @pytest.mark.parametrize("is_operation", [True, False])
 @on_virtual_time
-async def test_a_service_that_gives_the_same_id_to_all_is_not_asked_for_each_bundle_five_times(is_operation):
-    """It is the service's trouble, as where all operations fail: one bundle probes, and hardly an attempt counts."""
+async def test_a_service_that_returns_the_same_id_for_all_bundles_costs_few_creates(is_operation):
+    """If the service returns one id for all bundles, only one bundle at a time probes, and few attempts count."""
     scene = Scene()
     if is_operation:
         scene.service.names = ["op1"] * 1000
     else:
         scene.watch.outcomes = {f"op{n}": FinishedOperation("x-op1", 50.0) for n in range(1, 1000)}
-    fan = Fan(scene)
-    await fan.run(*(planned(n) for n in range(60)))
-    assert fan.stored == 1
+    rig = Rig(scene)
+    await rig.run(*(planned(n) for n in range(60)))
+    assert rig.stored == 1
     assert scene.service.posts <= 120
-    # Those that failed before the one operation completed count as the bundles' own.
+    # Failures before the one operation completed count against their bundles.
     assert max(state.attempt for state in scene.ledger.states if isinstance(state, Created)) <= 2
     assert any(" of everyone 1970-01-01T00:00:00Z" in reason for reason in scene.listener.retries)

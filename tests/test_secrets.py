@@ -1,7 +1,7 @@
-"""No secret is seen anywhere: the key, and what signs a link, are canaries in every run here.
+"""No secret appears anywhere: the key and the signature of a link are canaries in every run here.
 
-The command runs in a process of its own at its highest log level, asyncio's debug mode included, under one kind of
-fault after the other. All that it says and all that it writes is searched, byte for byte.
+The command runs in its own process at its highest log level, with asyncio's debug mode, under one kind of fault after
+the other. Everything it prints and writes is searched byte for byte.
 """
 
 import asyncio
@@ -33,7 +33,7 @@ ROOT = Path(__file__).parents[1]
 CALM = SandboxBehaviour(operation_seconds=0.02, rows_per_hour=60, requests_per_minute=1e6, burst=10_000)
 
 LINKS = re.compile(rb"X-Goog-|goog4_request|[?&]until=|Signature=")
-"""What stands in the query of a link, and nowhere else."""
+"""Matches text that occurs only in the query of a signed URL."""
 
 FAULTS = {
     "nothing": (),
@@ -53,7 +53,7 @@ FAULTS = {
 BACKFILL = ("backfill", "--start", "2026-01-01T20:00:00Z", "--end", "2026-01-01T22:00:00Z")
 
 BUNDLES = 4
-"""In that backfill."""
+"""The number of bundles in `BACKFILL`."""
 
 FORMS = ("text", "json")
 
@@ -61,17 +61,17 @@ RUNS = [(FAULTS["nothing"], "json"), *((faults, FORMS[at % 2]) for at, faults in
 
 
 @pytest.mark.parametrize(("faults", "form"), RUNS, ids=["nothing, json", *FAULTS])
-async def test_no_secret_is_said_or_written(tmp_path, faults, form):
-    """Neither the key in any spelling nor the query of a link is in a log, summary, traceback, ledger or file."""
+async def test_no_secret_is_printed_or_written(tmp_path, faults, form):
+    """Neither the key in any spelling nor the query of a signed URL is in a log, summary, traceback, ledger or file."""
     async with serving(replace(CALM, faults=tuple(map(SandboxFault.parse, faults)))) as sandbox:
         for command in (
             BACKFILL,
             ("segments",),
             ("status",),
         ):
-            said = await _run(sandbox, tmp_path, form, command)
-            assert command[0] != "backfill" or b"POST /segments/v1/exports" in said, "the highest level says each call"
-            _search(said, sandbox.key, where=f"{command[0]} says")
+            output = await _run(sandbox, tmp_path, form, command)
+            assert command[0] != "backfill" or b"POST /segments/v1/exports" in output, "-vv logs each call"
+            _search(output, sandbox.key, where=f"{command[0]} prints")
         for path in tmp_path.rglob("*"):
             if path.is_file() and path.name != "config.toml":
                 _search(path.read_bytes(), sandbox.key, where=str(path))
@@ -79,8 +79,8 @@ async def test_no_secret_is_said_or_written(tmp_path, faults, form):
 
 
 @pytest.mark.parametrize("form", FORMS)
-async def test_no_secret_is_said_back(tmp_path, form):
-    """A service that echoes key and header, in each spelling in turn, is quoted without them, in words and ledger."""
+async def test_no_echoed_secret_is_repeated(tmp_path, form):
+    """If the service echoes the key or a header in any spelling, neither the output nor the ledger contains it."""
     key, token = "na1.CANARYkey/CANARY+key==", "CANARY-token+/="
     spelt = [spelling(secret) for spelling in SPELLINGS.values() for secret in (key, token)]
     answers = [
@@ -93,31 +93,31 @@ async def test_no_secret_is_said_back(tmp_path, form):
     async with echoing(*answers, end) as server:
         service = Echo(server.url, key)
         more = f'api.headers = {{ "X-Token" = "{token}" }}\n'
-        said = await _run(service, tmp_path, form, BACKFILL, more=more, outage="60s")
+        output = await _run(service, tmp_path, form, BACKFILL, more=more, outage="60s")
         assert len(server.requests) > len(spelt)
-        said += await _run(service, tmp_path, form, ("status",), more=more)
+        output += await _run(service, tmp_path, form, ("status",), more=more)
     files = [path for path in tmp_path.rglob("*") if path.is_file() and path.name != "config.toml"]
     assert any(path.name == "ledger.sqlite3" for path in files)
-    for text in (said, *(path.read_bytes() for path in files)):
+    for text in (output, *(path.read_bytes() for path in files)):
         assert b"CANARY" not in text
         assert [one for one in spelt if one.encode() in text] == []
-    assert said.count(b"bad ***") > len(spelt)
+    assert output.count(b"bad ***") > len(spelt)
 
 
 async def test_a_password_on_the_command_line_is_not_repeated(tmp_path):
-    """The command that a hint tells to type next has no password of a proxy and no header."""
+    """The command suggested by a hint contains neither a proxy password nor a header value."""
     sets = ("--set", "api.proxy=http://user:CANARYpass@127.0.0.1:9", "--set", 'api.headers={"X-Token":"CANARY"}')
     async with serving(replace(CALM, faults=(SandboxFault.parse("operation:FAILED"),))) as sandbox:
-        said = await _run(sandbox, tmp_path, "text", BACKFILL, more="")
-        said = await _run(sandbox, tmp_path, "text", ("status", *sets), more="")
-    assert b"asyncexport: hint: `asyncexport -c" in said
-    assert b"api.proxy=http://***@127.0.0.1:9" in said
-    assert b"CANARY" not in said
+        output = await _run(sandbox, tmp_path, "text", BACKFILL, more="")
+        output = await _run(sandbox, tmp_path, "text", ("status", *sets), more="")
+    assert b"asyncexport: hint: `asyncexport -c" in output
+    assert b"api.proxy=http://***@127.0.0.1:9" in output
+    assert b"CANARY" not in output
 
 
 @dataclass(frozen=True)
 class Echo:
-    """A server that is no sandbox."""
+    """The URL and key of a server that is not a sandbox."""
 
     url: str
     key: str
@@ -130,9 +130,9 @@ HEADERS = {"X-Team": "CANARYteam", "User-Agent": "CANARYagent"}
 @pytest.mark.parametrize("spelling", ["url", "environment"])
 @pytest.mark.parametrize("user", ["", "proxyuser:proxypassword"])
 async def test_a_proxy_is_sent_no_secret(tmp_path, monkeypatch, user, spelling):
-    """All that a proxy receives in a whole run holds neither the key nor a value of `[api] headers`.
+    """A proxy receives neither the key nor a value of `[api] headers` in a complete run.
 
-    It is sent a Proxy-Authorization only where its URL holds a user, and then that user's.
+    It receives a Proxy-Authorization header only if its URL has a user, and then that user's.
     """
     authority, ca_file = trustme.CA(), tmp_path / "ca.pem"
     authority.cert_pem.write_to_path(str(ca_file))
@@ -145,10 +145,10 @@ async def test_a_proxy_is_sent_no_secret(tmp_path, monkeypatch, user, spelling):
         chosen = proxy.url(user) if spelling == "url" else spelling
         headers = ", ".join(f'"{name}" = "{value}"' for name, value in HEADERS.items())
         api = f'api.proxy = "{chosen}"\napi.ca_file = "{ca_file}"\napi.headers = {{ {headers} }}\n'
-        said = await _run(sandbox, tmp_path, "json", BACKFILL, more=api)
-        assert len(sandbox.operations) == BUNDLES, said
-        assert len(list(tmp_path.rglob("*.gz"))) == BUNDLES, said
-    # No two API requests share a connection; for each bundle there are a create and a link, and then the downloads.
+        output = await _run(sandbox, tmp_path, "json", BACKFILL, more=api)
+        assert len(sandbox.operations) == BUNDLES, output
+        assert len(list(tmp_path.rglob("*.gz"))) == BUNDLES, output
+    # API requests do not share connections; each bundle has a create, a results call and a download.
     assert len(proxy.heads) > 2 * BUNDLES
     received = b"".join(proxy.received)
     _search(received, sandbox.key, where="a proxy is sent")
@@ -161,8 +161,8 @@ async def test_a_proxy_is_sent_no_secret(tmp_path, monkeypatch, user, spelling):
         assert [line for line in lines if b"authorization" in line.lower()] == ([asked] if asked else [])
 
 
-async def test_ledger_and_lock_are_for_their_owner_alone(tmp_path):
-    """Whatever the umask, nobody else reads the ledger or the lock."""
+async def test_only_the_owner_can_read_ledger_and_lock(tmp_path):
+    """Only the owner can read the ledger and the lock, whatever the umask."""
     async with serving(CALM) as sandbox:
         await _run(sandbox, tmp_path, "text", ("backfill", "--start", "2026-01-01", "--end", "2026-01-01T01:00:00Z"))
     folder = tmp_path / "exports" / ".asyncexport"
@@ -175,7 +175,7 @@ async def test_ledger_and_lock_are_for_their_owner_alone(tmp_path):
 async def _run(
     sandbox: Sandbox | Echo, folder: Path, form: str, command: tuple[str, ...], *, more: str = "", outage: str = "1s"
 ) -> bytes:
-    """All that a command says, on stdout and on stderr; `more` are further lines of its configuration."""
+    """Return everything a command prints on stdout and stderr; `more` is appended to its configuration."""
     config = folder / "config.toml"
     config.write_text(
         f'api.base_url = "{sandbox.url}"\napi.read_timeout = "200ms"\napi.connect_timeout = "200ms"\n'

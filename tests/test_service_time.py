@@ -1,4 +1,4 @@
-"""What time it is at the service, from this host's clocks and the dates that are heard."""
+"""The time at the service, derived from this host's clocks and the dates of answers."""
 
 import pytest
 from hypothesis import given
@@ -10,16 +10,16 @@ from asyncexport.core.service.requests import Kind
 from asyncexport.core.service_time import ClockCheck, ClockTrust, HostReading, ServiceTime
 
 TRUE = 1_767_225_600.0
-"""The right time when the monotonic clock says 0: 2026-01-01T00:00:00Z."""
+"""The correct time when the monotonic clock is 0: 2026-01-01T00:00:00Z."""
 
 LIST, POLL, OTHER = Kind.LIST, Kind.POLL, Kind.OTHER
 
 FAR = [-30 * DAY, -3 * DAY, 3 * DAY, 30 * DAY, 253_402_300_799 - TRUE, -TRUE]
-"""How far a clock may be off: days, in the year 9999, in 1970."""
+"""Large clock errors: some days, the year 9999, 1970."""
 
 
 class Host:
-    """A host whose clock is so far off, and a service whose clock is right."""
+    """A host whose clock is wrong by `off` seconds, and a service whose clock is correct."""
 
     def __init__(self, off: float = 0.0, trust: ClockTrust = ClockTrust.NEITHER) -> None:
         self.off = off
@@ -29,46 +29,46 @@ class Host:
 
     @property
     def right(self) -> float:
-        """The right time."""
+        """The correct time."""
         return TRUE + self.monotonic + self.slept
 
     @property
     def reading(self) -> HostReading:
-        """The clocks, which stand still in a sleep as far as they do."""
+        """The host's clocks; the monotonic one stops while the machine sleeps."""
         return HostReading(self.right + self.off, self.monotonic, self.monotonic + self.slept, "boot")
 
     @property
     def error(self) -> float:
-        """How far the time is off, as it is reckoned."""
+        """The error of the derived time in seconds."""
         return self.time.now(self.monotonic) - self.right
 
     def hear(self, kind: Kind = LIST, *, off: float = 0.0, after: float = 1.0) -> str:
-        """An answer comes after so long, with a date that is so far off."""
+        """Receive an answer after `after` seconds, with a date wrong by `off` seconds; return the log message."""
         self.monotonic += after
         return self.time.hear(kind, self.right + off, self.reading)
 
 
 @pytest.mark.parametrize("off", [-3.0, -0.4, 0.0, 2.9])
-def test_a_clock_that_is_right_is_left_alone(off):
-    """A date is cut to whole seconds: going by it would make the record of requests jump from run to run."""
+def test_a_correct_clock_is_not_adjusted(off):
+    """A difference of up to three seconds is not corrected, because a Date header has whole seconds."""
     host = Host()
     assert host.hear(off=off) == ""
     assert (host.error, host.time.is_known, host.time.in_doubt) == (0.0, True, False)
 
 
 @pytest.mark.parametrize("off", [-300.0, -4.0, 59.0, 299.0])
-def test_up_to_five_minutes_are_corrected_at_once(off):
-    """And told from a minute on: below that nobody has to do anything about it."""
+def test_up_to_five_minutes_are_corrected_immediately(off):
+    """A difference of up to five minutes is corrected by one answer, and reported only if over a minute."""
     host = Host(off)
-    told = host.hear()
+    logged = host.hear()
     assert (host.error, host.time.is_known) == (0.0, True)
-    assert bool(told) == (abs(off) > 60)
-    assert ("ahead of" in told) == (off > 60)
+    assert bool(logged) == (abs(off) > 60)
+    assert ("ahead of" in logged) == (off > 60)
 
 
 @pytest.mark.parametrize("off", [-DAY + 60, -3600.0, 301.0, 3600.0, 20 * 3600.0])
-def test_more_takes_three_answers_that_agree(off):
-    """Of two kinds of call; the third corrects, and says so."""
+def test_a_larger_difference_needs_three_answers_that_agree(off):
+    """A difference of up to a day is corrected and reported by the third of three answers that agree."""
     host = Host(off)
     assert [host.hear(LIST), host.hear(OTHER)] == ["", ""]
     assert (host.error, host.time.is_known, host.time.in_doubt) == (off, False, True)
@@ -78,8 +78,8 @@ def test_more_takes_three_answers_that_agree(off):
     assert host.hear(LIST) == ""
 
 
-def test_one_kind_of_call_has_to_say_it_for_ten_seconds():
-    """Three in a moment may all come from one wrong place."""
+def test_answers_of_one_kind_must_agree_for_ten_seconds():
+    """If all answers are of one kind of call, they must agree for ten seconds before they are believed."""
     host = Host(3600.0)
     for _ in range(4):
         host.hear(LIST, after=2.0)
@@ -89,8 +89,8 @@ def test_one_kind_of_call_has_to_say_it_for_ten_seconds():
 
 
 @pytest.mark.parametrize("off", [*FAR, 3600.0])
-def test_a_lone_date_is_ignored(off):
-    """In the first answer, or in any later one; the next right one ends the doubt."""
+def test_a_single_wrong_date_is_ignored(off):
+    """One wrong date changes nothing, and the next correct one ends the doubt."""
     host = Host()
     for _ in range(3):
         assert host.hear(OTHER, off=off) == ""
@@ -100,15 +100,15 @@ def test_a_lone_date_is_ignored(off):
 
 
 def test_dates_that_contradict_each_other_change_nothing():
-    """Three of them, each more than a minute from the others."""
+    """Dates that are more than a minute apart from each other are not believed."""
     host = Host()
     for off, kind in ((3600.0, LIST), (7200.0, OTHER), (-3600.0, POLL), (3670.0, LIST)):
         host.hear(kind, off=off)
     assert (host.error, host.time.is_known) == (0.0, False)
 
 
-def test_a_date_that_stands_still_is_no_opinion():
-    """A box that keeps answers says the same again and again, of whatever kind of call."""
+def test_a_repeated_date_is_ignored():
+    """Answers that all have the same date, as from a cache, are not believed."""
     host = Host()
     for kind in (LIST, OTHER, LIST, POLL, LIST):
         host.monotonic += 5.0
@@ -117,8 +117,8 @@ def test_a_date_that_stands_still_is_no_opinion():
 
 
 @pytest.mark.parametrize("hours", [0.2, 8, 24 * 40])
-def test_a_machine_that_slept_is_no_wrong_clock(hours):
-    """Its monotonic clock stood still, and its other clock did not: one right date is enough, and nothing is told."""
+def test_a_machine_that_slept_is_corrected_silently(hours):
+    """After the machine has slept, one correct date is enough, and nothing is reported."""
     for off in (0.0, 120.0, 3600.0):
         host = Host(off)
         for kind in (LIST, OTHER, LIST):
@@ -130,8 +130,8 @@ def test_a_machine_that_slept_is_no_wrong_clock(hours):
         assert (host.time.in_doubt, host.time.conflict) == (False, None)
 
 
-def test_a_clock_that_is_set_in_the_middle_of_a_run_does_not_matter():
-    """The monotonic clock goes on; and a sleep after that is still seen for what it is."""
+def test_setting_the_clock_during_a_run_does_not_matter():
+    """If the wall clock is set during a run, the time stays correct, even after the machine has slept."""
     host = Host(3600.0)
     for kind in (LIST, OTHER, LIST):
         host.hear(kind)
@@ -142,8 +142,8 @@ def test_a_clock_that_is_set_in_the_middle_of_a_run_does_not_matter():
 
 
 @pytest.mark.parametrize("off", FAR)
-def test_more_than_a_day_at_the_start_is_for_the_user_to_decide(off):
-    """Both times are named, and the time stays that of the host."""
+def test_more_than_a_day_at_the_start_is_left_to_the_user(off):
+    """A difference of more than a day is a conflict that reports both times, and the host's time is kept."""
     host = Host(off)
     for kind in (LIST, OTHER, LIST):
         assert host.time.conflict is None
@@ -157,19 +157,19 @@ def test_more_than_a_day_at_the_start_is_for_the_user_to_decide(off):
 
 
 @pytest.mark.parametrize("off", FAR)
-def test_whose_clock_counts_can_be_said(off):
-    """It is told once, and the run begins."""
+def test_the_user_can_choose_the_trusted_clock(off):
+    """With `[api] clock` set, the chosen clock is used, which is reported once."""
     for trust, error in ((ClockTrust.SERVICE, 0.0), (ClockTrust.HOST, off)):
         host = Host(off, trust)
-        told = [host.hear(kind) for kind in (LIST, OTHER, LIST, POLL, LIST, OTHER, POLL, LIST)]
-        assert [bool(one) for one in told] == [False, False, True, *[False] * 5]
-        assert f"going by {'the service' if trust is ClockTrust.SERVICE else 'this machine'}'s" in "".join(told)
+        logged = [host.hear(kind) for kind in (LIST, OTHER, LIST, POLL, LIST, OTHER, POLL, LIST)]
+        assert [bool(one) for one in logged] == [False, False, True, *[False] * 5]
+        assert f"going by {'the service' if trust is ClockTrust.SERVICE else 'this machine'}'s" in "".join(logged)
         assert host.error == pytest.approx(error)
         assert (host.time.conflict, host.time.is_known) == (None, True)
 
 
-def test_less_than_a_day_is_put_right_whomever_the_user_trusts():
-    """`[api] clock` is for what is beyond that."""
+def test_less_than_a_day_is_corrected_whichever_clock_is_trusted():
+    """A difference of less than a day is corrected even if the user trusts the host's clock."""
     host = Host(3600.0, ClockTrust.HOST)
     for kind in (LIST, OTHER, LIST):
         host.hear(kind)
@@ -177,12 +177,12 @@ def test_less_than_a_day_is_put_right_whomever_the_user_trusts():
 
 
 @pytest.mark.parametrize("off", FAR)
-def test_in_the_middle_of_a_run_a_far_time_is_followed_and_told_once(off):
-    """It is too late to stop: what is under way is gone on with."""
+def test_a_large_difference_during_a_run_is_corrected_and_reported_once(off):
+    """Once a run is in progress, even a difference of many days is corrected, and reported once."""
     host = Host(off)
     host.time.begin()
-    told = [host.hear(kind) for kind in (Kind.CREATE, POLL, Kind.RESULTS, POLL, LIST, POLL)]
-    assert [bool(one) for one in told] == [False, False, True, False, False, False]
+    logged = [host.hear(kind) for kind in (Kind.CREATE, POLL, Kind.RESULTS, POLL, LIST, POLL)]
+    assert [bool(one) for one in logged] == [False, False, True, False, False, False]
     assert host.error == pytest.approx(0.0)
     assert host.time.conflict is None
 
@@ -197,8 +197,8 @@ def test_in_the_middle_of_a_run_a_far_time_is_followed_and_told_once(off):
         max_size=40,
     )
 )
-def test_whatever_lies_are_between_right_answers_the_time_stays_right(heard):
-    """As long as no three lies come without a right answer between them."""
+def test_wrong_dates_among_correct_ones_do_not_change_the_time(heard):
+    """The time stays correct if no three wrong dates arrive without a correct one between them."""
     host, lies = Host(), 0
     host.hear()
     for kind, after, off in heard:
@@ -212,19 +212,19 @@ def test_whatever_lies_are_between_right_answers_the_time_stays_right(heard):
 
 
 @pytest.mark.parametrize("off", [-30.0 * DAY, 3600.0, 30.0 * DAY])
-def test_while_it_is_in_doubt_the_earliest_time_is_known(off):
-    """That of this host or of the dates: an archive must not be taken for settled that was not."""
+def test_while_in_doubt_the_earliest_possible_time_is_known(off):
+    """While in doubt, `earliest` is the earlier of the two times, so that no archive counts as settled too early."""
     host = Host(off)
     assert host.time.earliest(host.monotonic) == pytest.approx(host.right + off)
     host.hear()
     assert host.time.earliest(host.monotonic) == pytest.approx(host.right + min(off, 0.0))
 
 
-# What later runs go by
+# What later runs remember
 
 
 def checked(**changes: float | str) -> ClockCheck:
-    """The clocks were compared at the right time, an hour after the machine was started."""
+    """Return a check of clocks that were both correct, an hour after the machine was started."""
     values: dict[str, float | str] = {"service": TRUE, "wall": TRUE, "uptime": 3600.0, "boot": "b", **changes}
     return ClockCheck(**values)  # type: ignore[arg-type]
 
@@ -236,24 +236,24 @@ def checked(**changes: float | str) -> ClockCheck:
         (DAY - 1.0, DAY - 1.0, "b", True),
         (DAY, DAY, "b", False),
         (30.0 * DAY, 3600.0, "b", False),
-        (0.0, 0.0, "b", False),  # it stands still
+        (0.0, 0.0, "b", False),  # the clock is stopped
         (0.0, DAY, "b", False),
-        (1.0, DAY, "b", False),  # it stood still for nearly a day
+        (1.0, DAY, "b", False),  # the clock was stopped for nearly a day
         (-1.0, 1.0, "b", False),
         (-30.0 * DAY, 1.0, "b", False),
-        (20.0 * 3600, 60.0, "b", False),  # it was set
+        (20.0 * 3600, 60.0, "b", False),  # the clock was set
         (4000.0, 3800.0, "b", True),
-        (60.0, -3500.0, "c", False),  # the machine was started anew, and nobody knows for how long it was off
+        (60.0, -3500.0, "c", False),  # the machine was restarted, and it is unknown how long it was off
     ],
 )
-def test_a_check_holds_for_a_day_if_the_clock_has_gone_on(went_on, was_up, boot, holds):
-    """By less than a day, and by as much as the machine was up."""
+def test_a_check_holds_for_a_day_if_the_clock_kept_running(went_on, was_up, boot, holds):
+    """A check holds if the wall clock has advanced by less than a day and by about as much as the uptime."""
     reading = HostReading(TRUE + went_on, 0.0, 3600.0 + was_up, boot)
     assert checked().holds(reading) == holds
 
 
-def test_without_a_word_of_the_machines_start_its_clock_has_to_do():
-    """Where the system does not say when it was started."""
+def test_without_an_uptime_the_wall_clock_decides():
+    """If the system does not report when it was started, only the wall clock decides whether a check holds."""
     check = checked(boot="", uptime=0.0)
     assert check.holds(HostReading(TRUE + 60.0, 0.0))
     assert not check.holds(HostReading(TRUE, 0.0))
@@ -263,20 +263,20 @@ def test_without_a_word_of_the_machines_start_its_clock_has_to_do():
 
 @given(st.floats(-1e12, 1e12), st.floats(-1e12, 1e12), st.floats(0, 1e9), st.text())
 def test_a_check_is_read_as_it_was_written(service, wall, uptime, boot):
-    """In the ledger, as a line of text."""
+    """A check survives being written to the ledger as text and read back."""
     check = ClockCheck(service, wall, uptime, boot)
     assert ClockCheck.read(check.to_json()) == check
 
 
 @pytest.mark.parametrize("text", [None, "", "{}", "1767225600.0", '{"service": "x"}', "[]", '{"service": null}'])
-def test_what_is_no_check_is_none(text):
-    """Then the clocks are compared anew."""
+def test_an_invalid_check_is_ignored(text):
+    """Text that is not a valid check is read as None, so the clocks are compared again."""
     assert ClockCheck.read(text) is None
 
 
 @pytest.mark.parametrize("ahead", [-3600.0, 0.0, 5000.0])
-def test_a_later_run_goes_by_the_check(ahead):
-    """A clock that is off by an hour is off by an hour today, too; one right date is enough to know it."""
+def test_a_later_run_uses_the_check(ahead):
+    """A later run corrects the clock by the remembered difference, and one matching date confirms it."""
     host = Host(-ahead)
     host.monotonic = 600.0
     host.time.recall(ClockCheck(TRUE, TRUE - ahead, 0.0, "boot"), host.reading)
@@ -285,8 +285,8 @@ def test_a_later_run_goes_by_the_check(ahead):
     assert (host.error, host.time.in_doubt) == (0.0, False)
 
 
-def test_a_check_of_clocks_days_apart_holds_only_for_who_trusts_the_service():
-    """Whoever took the setting away is stopped, as at the first time."""
+def test_a_check_of_clocks_days_apart_needs_trust_in_the_service():
+    """A remembered difference of days is used only while the user trusts the service's clock."""
     for trust, error in ((ClockTrust.SERVICE, 0.0), (ClockTrust.NEITHER, 3.0 * DAY), (ClockTrust.HOST, 3.0 * DAY)):
         host = Host(3.0 * DAY, trust)
         host.monotonic = 600.0
@@ -294,8 +294,8 @@ def test_a_check_of_clocks_days_apart_holds_only_for_who_trusts_the_service():
         assert (host.error, host.time.checked is not None) == (error, error == 0.0)
 
 
-def test_what_is_kept_is_both_clocks_as_they_were_last_compared():
-    """Of the last answer that was believed."""
+def test_the_check_has_both_clocks_as_last_compared():
+    """The check to remember has the times of both clocks at the last answer that was believed."""
     host = Host(100.0)
     host.hear(off=1.0)
     host.hear(off=1.0, after=600.0)
@@ -303,7 +303,7 @@ def test_what_is_kept_is_both_clocks_as_they_were_last_compared():
     assert host.time.checked == ClockCheck(TRUE + 602.0, TRUE + 701.0, 601.0, "boot")
 
 
-# The moment of an export
+# The time of an export
 
 
 @pytest.mark.parametrize(
@@ -321,6 +321,6 @@ def test_what_is_kept_is_both_clocks_as_they_were_last_compared():
         (None, 9000.0, 1600.0, 1600.0),
     ],
 )
-def test_when_an_operation_began_is_believed_if_it_can_be(created_at, asked_at, now, believed):
-    """Between the moment of asking, less five minutes, and now."""
+def test_a_plausible_start_of_an_operation_is_believed(created_at, asked_at, now, believed):
+    """`createdAt` is believed if it is between five minutes before the request and now."""
     assert believed_start(created_at, asked_at=asked_at, now=now) == believed
