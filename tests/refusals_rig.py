@@ -244,7 +244,7 @@ def play(
         except ExportError as error:
             played.error = error
         played.seconds = asyncio.get_running_loop().time()
-        for bundle in wiring.witness.stored_at:
+        for bundle in wiring.recorder.stored_at:
             played.stored[bundle.export] = played.stored.get(bundle.export, 0) + 1
         played.states = {bundle: record.state for bundle, record in wiring.ledger.latest.items()}
         played.attempts = wiring.ledger.highest_attempt

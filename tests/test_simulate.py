@@ -268,7 +268,7 @@ def test_second_looks_cost_a_results_call_each():
 def test_what_the_limit_counts_is_learned_at_the_price_of_some_minutes(lists):
     """Nobody says that all calls count: from then on the run goes as if somebody had."""
     told = checked(Scenario(200, lists=lists))
-    learned = simulate(Scenario(200, lists=lists, told=False))
+    learned = simulate(Scenario(200, lists=lists, scope_is_known=False))
     assert learned.stored == learned.operations == 200
     assert 1 <= learned.refused <= 15
     assert learned.makespan < told.makespan + 600
@@ -277,7 +277,7 @@ def test_what_the_limit_counts_is_learned_at_the_price_of_some_minutes(lists):
 @pytest.mark.slow
 def test_where_creates_alone_count_auto_has_nothing_to_learn():
     """No refusal, and the same run."""
-    assert simulate(Scenario(200, counts_all=False, told=False)) == checked(Scenario(200, counts_all=False))
+    assert simulate(Scenario(200, counts_all=False, scope_is_known=False)) == checked(Scenario(200, counts_all=False))
 
 
 def test_the_level_that_was_left_is_kept_to():

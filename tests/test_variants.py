@@ -280,7 +280,7 @@ class Deadly(tuple[float, ...]):
 @pytest.mark.slow
 def test_a_process_that_dies_is_told_of():
     """Nobody waits for a result that will not come."""
-    with pytest.raises(RuntimeError, match="a process that simulated has died"):
+    with pytest.raises(RuntimeError, match="a simulation process has died"):
         simulate_all([Scenario(2), Scenario(1, durations=Deadly([1.0]))], processes=2)
 
 

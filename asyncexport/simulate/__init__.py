@@ -1,8 +1,10 @@
-"""The real scheduler, poller and budget on a clock that jumps, against a service in memory: months in seconds.
+"""Simulates runs: the real scheduler, poller and budget on a virtual clock, against a service in memory.
 
-run       one simulated run
-many      many of them, on every core
-variants  what a change of the configuration buys
+Months of exporting take seconds.
+
+run       simulates one run
+many      simulates many runs on all cores
+variants  compares changed settings with the current configuration
 service   the service, the storage host and the ledger in memory
-clock     an event loop whose clock jumps to what is due next
+clock     an event loop whose clock jumps to the next timer
 """

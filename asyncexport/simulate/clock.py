@@ -1,7 +1,7 @@
-"""An event loop whose clock jumps to the next thing due instead of waiting for it.
+"""An event loop whose clock jumps to the next timer instead of waiting for it.
 
-Nothing in a simulation touches the world: no thread, no file, no socket. So when nothing is ready to run, the only
-thing that can happen next is the earliest timer, and the loop's time may be set to it at once.
+A simulation uses no threads, files or sockets. So when no task is ready to run, the next thing that can happen is the
+earliest timer, and the loop's time can be set to it immediately.
 """
 
 import asyncio
@@ -12,15 +12,18 @@ from typing import Any, TypeVar
 T = TypeVar("T")
 
 TICK_SECONDS = 1e-7
-"""What one turn of the loop takes. Without it, a timer due within the rounding of a float would come for ever."""
+"""Time that one iteration of the loop takes at least.
+
+Otherwise a timer due in less than a float can resolve would never become due.
+"""
 
 
 class Stalled(RuntimeError):  # noqa: N818 - a bug found by the simulation
-    """Everybody waits, and nothing will ever happen."""
+    """All tasks wait, and no timer is set that could wake one."""
 
 
 class _JumpingSelector(selectors.SelectSelector):
-    """Moves the clock where another selector would block."""
+    """Advances the clock instead of blocking."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -28,24 +31,24 @@ class _JumpingSelector(selectors.SelectSelector):
 
     def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
         if timeout is None:
-            raise Stalled("everybody waits, and nothing will ever happen")
+            raise Stalled("all tasks wait, and no timer is set that could wake one")
         self.now += max(timeout, TICK_SECONDS)
         return []
 
 
 class JumpingLoop(asyncio.SelectorEventLoop):
-    """An event loop on virtual time; it begins at 0."""
+    """An event loop on virtual time, which starts at 0."""
 
     def __init__(self) -> None:
         self._jumping = _JumpingSelector()
         super().__init__(self._jumping)
 
     def time(self) -> float:
-        """Virtual seconds since the loop was made."""
+        """Return the virtual seconds since the loop was created."""
         return self._jumping.now
 
 
 def run(main: Coroutine[Any, Any, T]) -> T:
-    """Run a coroutine to its end on virtual time."""
+    """Run a coroutine to completion on virtual time."""
     with asyncio.Runner(loop_factory=JumpingLoop) as runner:
         return runner.run(main)

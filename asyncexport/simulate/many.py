@@ -1,8 +1,8 @@
-"""Many simulations, on every core that there is.
+"""Runs many simulations on all cores.
 
-1. Few and small ones run here: a process takes longer to start than they do.
-2. A process holds nothing but its end of a pipe. When whoever started it is gone, the pipe is closed and it ends;
-   when it is gone itself, that is seen in the same way.
+1. A few small simulations run in this process, since starting another one would take longer.
+2. A worker process holds nothing but its end of a pipe. If this process dies, the pipe is closed and the worker ends;
+   if a worker dies, this process notices it in the same way.
 """
 
 import multiprocessing
@@ -14,18 +14,18 @@ from multiprocessing.connection import Connection, wait
 from asyncexport.simulate.run import Result, Scenario, simulate
 
 FEW_BUNDLES = 2_000
-"""Simulated here in two seconds or so."""
+"""Number of bundles that take about two seconds to simulate in this process."""
 
 
 def simulate_all(scenarios: Sequence[Scenario], *, processes: int | None = None) -> list[Result]:
-    """Run them all, in their order; equal ones once.
+    """Simulate all scenarios, equal ones only once, and return their results in the same order.
 
     Args:
-        scenarios: What is simulated.
-        processes: On how many processes; None: as many as there are cores, if that pays.
+        scenarios: The scenarios.
+        processes: Number of processes; None for as many as there are cores, if that saves time.
 
     Raises:
-        RuntimeError: a process has died.
+        RuntimeError: a worker process has died.
     """
     different = sorted(dict.fromkeys(scenarios), key=lambda one: -one.bundles)
     if processes is None:
@@ -37,7 +37,7 @@ def simulate_all(scenarios: Sequence[Scenario], *, processes: int | None = None)
 
 
 def _spread(scenarios: Sequence[Scenario], processes: int) -> list[Result]:
-    """Each process is given what is next when it is done with its last."""
+    """Distribute the scenarios: each process gets the next one when it has finished the last."""
     context = multiprocessing.get_context("spawn")
     results: dict[int, Result] = {}
     waiting = list(enumerate(scenarios))[::-1]
@@ -72,12 +72,12 @@ def _take(worker: Connection, results: dict[int, Result]) -> None:
     try:
         at, result = worker.recv()
     except (EOFError, OSError):
-        raise RuntimeError("a process that simulated has died") from None
+        raise RuntimeError("a simulation process has died") from None
     results[at] = result
 
 
 def _work(pipe: Connection) -> None:
-    """Simulate what comes, until nothing more can."""
+    """Simulate the scenarios that arrive on the pipe until it is closed."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     try:
         while True:

@@ -1,4 +1,4 @@
-"""One simulated run: the real scheduler, runner, poller and budget, wired to memory."""
+"""Simulates one run: the real scheduler, bundle runner, poller and budget, wired to a service in memory."""
 
 import asyncio
 import itertools
@@ -37,32 +37,35 @@ from asyncexport.simulate.service import (
 EXPORT = Export("simulated")
 
 BACKOFF = Backoff(1.0, 300.0, 6 * 3600.0)
-"""`[retry]` as by default."""
+"""The default settings of `[retry]`."""
 
 
 @dataclass(frozen=True, slots=True)
 class Scenario:
-    """What is simulated; durations in seconds.
+    """The settings and assumptions of one simulation; durations are in seconds.
 
     Attributes:
-        bundles: How many are to do.
-        median_seconds, sigma: Of the operations' durations, which are lognormal.
-        durations: What the operations take in the order they are made, in place of that; from the first again, once
-            there are more operations.
-        counts_all: Whether the service's limit counts all calls, or creates only.
-        told: Whether `[budget] scope` says which of the two; else it is `auto`, and must be learned.
-        lists: Whether List Operations is of use.
+        bundles: Number of bundles to export.
+        median_seconds, sigma: Median and spread of the operations' durations, which are lognormal.
+        durations: Durations of the operations, used instead of the distribution, in the order in which operations are
+            created; the sequence repeats if there are more operations.
+        counts_all: Whether the service's rate limit counts all calls, or creates only.
+        scope_is_known: Whether `[budget] scope` says which calls count; if not, it is `auto`, and the run has to learn
+            it.
+        lists: Whether List Operations is available.
         prefer: `[polling] prefer`.
         operations, downloads: `[concurrency]`.
         expected_seconds: `[polling] expected`.
+        min_interval_seconds: `[polling] min_interval`.
+        requests_per_minute, burst: `[budget]`, and the service's rate limit.
         known: Durations learned by earlier runs.
-        fetch_seconds: How long one download takes.
-        second_looks: The share of files that have no rows, and take a second look.
+        fetch_seconds: Duration of one download.
+        second_looks: Share of files that are empty and need a second check.
         second_look_seconds: `[download] second_look`.
-        tokens_used: Of the bucket, at the start.
-        slots: How many operations the service runs at once, while others queue; None: all.
-        outage: From when to when the service cannot be reached.
-        seed: Of all that is drawn.
+        tokens_used: Tokens missing from the bucket at the start.
+        slots: Number of operations that the service runs at the same time while others queue; None for no limit.
+        outage: Start and end of an outage of the service.
+        seed: Seed of all random numbers.
     """
 
     bundles: int
@@ -84,19 +87,19 @@ class Scenario:
     outage: tuple[float, float] | None = None
     seed: int = 1
     durations: tuple[float, ...] = ()
-    told: bool = True
+    scope_is_known: bool = True
     second_looks: float = 0.0
     second_look_seconds: float = 60.0
 
     @property
     def allowance(self) -> Quota:
-        """What the service grants, and what is counted."""
-        scope = BudgetScope.AUTO if not self.told else BudgetScope.ALL if self.counts_all else BudgetScope.CREATE
-        return Quota(self.requests_per_minute, self.burst, scope)
+        """The settings of `[budget]`."""
+        scope = BudgetScope.ALL if self.counts_all else BudgetScope.CREATE
+        return Quota(self.requests_per_minute, self.burst, scope if self.scope_is_known else BudgetScope.AUTO)
 
     @property
     def polling(self) -> PollingRules:
-        """How operations are polled."""
+        """The settings of `[polling]`."""
         return PollingRules(
             self.min_interval_seconds,
             86_400.0,
@@ -107,7 +110,7 @@ class Scenario:
 
     @property
     def behaviour(self) -> SimulatedBehaviour:
-        """How the service behaves."""
+        """How the service in memory behaves."""
         return SimulatedBehaviour(
             take_seconds=self._take_seconds(),
             counts_all=self.counts_all,
@@ -127,17 +130,17 @@ class Scenario:
 
 @dataclass(frozen=True, slots=True)
 class Result:
-    """What came of it; times in seconds from the start.
+    """The result of a simulation; times are in seconds from the start.
 
     Attributes:
-        stored: How many bundles.
-        operations: How many were made for them.
+        stored: Number of stored bundles.
+        operations: Number of operations created for them.
         makespan: When the last archive was stored.
-        first_archive: When the first was.
-        longest_wait: For how long the one that waited longest was done at the service before it was stored.
-        most_running: How many operations were running at the service at once, or about to.
-        requests: By kind.
-        refused: How many 429s there were.
+        first_archive: When the first archive was stored.
+        longest_wait: The longest time between the end of an operation and the storing of its archive.
+        most_running: Greatest number of bundles that had, or were about to have, an operation at the same time.
+        requests: Number of requests, by kind.
+        refused: Number of requests refused with 429.
     """
 
     stored: int
@@ -151,13 +154,13 @@ class Result:
 
     @property
     def all_requests(self) -> int:
-        """Of every kind, counted or not; downloads are none."""
+        """Number of requests of every kind, counted or not; downloads are not requests in this sense."""
         return sum(self.requests.values())
 
 
 @dataclass(slots=True)
-class Witness:
-    """Notes when archives came; `note` is a listener."""
+class Recorder:
+    """Records when archives were stored; `note` is a listener."""
 
     now: Callable[[], float]
     running: Callable[[], int]
@@ -166,7 +169,7 @@ class Witness:
     most_running: int = 0
 
     def note(self, event: Event) -> None:
-        """Note what bears on the result."""
+        """Record an event that matters for the result."""
         match event:
             case BundleStored(bundle=bundle):
                 self.stored_at[bundle] = self.now()
@@ -177,15 +180,15 @@ class Witness:
 
 
 class Wiring:
-    """The engine, wired to memory as `run.wiring` wires it to the world; to be made on a jumping loop.
+    """The engine, wired to memory as `run.wiring` wires it to the real service; must be created on a jumping loop.
 
     Args:
-        scenario: What is simulated.
-        service: One that an earlier run left behind; None: a fresh one.
-        ledger: The same.
-        exports: What is exported, each in so many bundles as the scenario says.
-        key_has_worked: Whether the service ever did what was asked with a key of this directory.
-        storage: Where files come from; None: one that is always well.
+        scenario: The settings and assumptions.
+        service: The service that an earlier run left behind; None for a new one.
+        ledger: The ledger that an earlier run left behind; None for a new one.
+        exports: The exports, each with as many bundles as the scenario says.
+        key_has_worked: Whether a call with the key ever succeeded in this directory.
+        storage: The storage host; None for one that never fails.
     """
 
     def __init__(
@@ -204,7 +207,7 @@ class Wiring:
         self.scenario = scenario
         self.exports = {export.name: ExportState(export) for export in exports}
         self.stop = Stop()
-        self._given: set[Bundle] = set()
+        self._started: set[Bundle] = set()
         self.ledger = ledger or MemoryLedger()
         self.budget = Budget(
             allowance, prefer=scenario.prefer, backoff=BACKOFF, journal=self.ledger, wall_clock=now, jitter=jitter
@@ -217,7 +220,7 @@ class Wiring:
         )
         self.durations = Durations(expected_seconds=scenario.expected_seconds, known=scenario.known)
         self.poller = self._poller(now)
-        self.witness = Witness(now, lambda: self.scheduler.in_flight.running)
+        self.recorder = Recorder(now, lambda: self.scheduler.in_flight.running)
         self.scheduler = self._scheduler(now, storage or MemoryStorageHost(lambda: scenario.fetch_seconds))
 
     def _scheduler(self, now: Callable[[], float], storage: Source) -> Scheduler:
@@ -265,7 +268,7 @@ class Wiring:
         )
 
     async def run(self) -> None:
-        """Carry all bundles to where they rest, from where the ledger has them."""
+        """Process all bundles, starting from the states that the ledger has for them."""
         now = asyncio.get_running_loop().time()
         used = tuple(SentRequest(now, Kind.CREATE, 200) for _ in range(self.scenario.tokens_used))
         await self.budget.open(RequestHistory(used))
@@ -276,23 +279,23 @@ class Wiring:
             await self.budget.close()
 
     def result(self) -> Result:
-        """What came of it."""
-        stored_at = self.witness.stored_at
+        """Return the result of the simulation."""
+        stored_at = self.recorder.stored_at
         return Result(
             stored=len(stored_at),
             operations=self.service.made,
             makespan=max(stored_at.values()),
             first_archive=min(stored_at.values()),
             longest_wait=max(
-                at - self.service.finished_at(self.witness.exports[bundle]) for bundle, at in stored_at.items()
+                at - self.service.finished_at(self.recorder.exports[bundle]) for bundle, at in stored_at.items()
             ),
-            most_running=self.witness.most_running,
+            most_running=self.recorder.most_running,
             requests={kind.value: count for kind, count in self.budget.sent.items()},
             refused=self.budget.refused,
         )
 
     def _tell(self, event: Event) -> None:
-        self.witness.note(event)
+        self.recorder.note(event)
 
     def _work(self) -> Iterator[BundleRecord]:
         width = EXPORT.bundle_seconds
@@ -300,22 +303,22 @@ class Wiring:
             for name in self.exports:
                 bundle = Bundle(name, piece)
                 record = self.ledger.latest.get(bundle, BundleRecord(bundle))
-                if bundle not in self._given and not isinstance(record.state, Stored):
-                    self._given.add(bundle)
+                if bundle not in self._started and not isinstance(record.state, Stored):
+                    self._started.add(bundle)
                     yield record
 
     def _newest(self, export: str) -> BundleRecord | None:
         width = EXPORT.bundle_seconds
         for number in range(self.scenario.bundles - 1, -1, -1):
             bundle = Bundle(export, Range(number * width, (number + 1) * width))
-            if bundle not in self._given and bundle not in self.ledger.latest:
-                self._given.add(bundle)
+            if bundle not in self._started and bundle not in self.ledger.latest:
+                self._started.add(bundle)
                 return BundleRecord(bundle)
         return None
 
 
 def simulate(scenario: Scenario) -> Result:
-    """Run it; takes about half a millisecond a bundle."""
+    """Simulate a run; takes about half a millisecond per bundle."""
     return clock.run(_simulate(scenario))
 
 

@@ -1,7 +1,6 @@
-"""The service, the storage and the ledger in memory.
+"""The service, the storage host, the disk and the ledger in memory.
 
-The service counts by a bucket of its own and refuses what goes beyond it, so that a budget that runs ahead is found
-out.
+The service has its own token bucket and refuses requests beyond it, which shows when the budget sends too many.
 """
 
 import asyncio
@@ -25,7 +24,7 @@ from asyncexport.core.states import Archive, BundleRecord
 from asyncexport.errors import RateLimitedError, RefusedError, UnavailableError, UnprovedEmptyError
 
 LATENCY_SECONDS = 0.2
-"""How long a call takes; short beside the half minute that a token takes."""
+"""How long a call takes; short compared to the half minute after which a token is refilled."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,13 +32,13 @@ class SimulatedBehaviour:
     """How the service in memory behaves.
 
     Attributes:
-        take_seconds: How long each operation takes, drawn anew at each call.
-        counts_all: Whether its limit counts all calls, or creates only.
-        lists: Whether List Operations is of use.
-        requests_per_minute, burst: Its limit.
-        level: Of its bucket, at the start; None: full.
-        slots: How many operations run at once; others queue. None: all.
-        outage: From when to when it cannot be reached, in seconds from the start.
+        take_seconds: Returns the duration of the next operation.
+        counts_all: Whether its rate limit counts all calls, or creates only.
+        lists: Whether List Operations is available.
+        requests_per_minute, burst: Its rate limit.
+        level: The level of its bucket at the start; None if it is full.
+        slots: Number of operations that run at the same time while others queue; None for no limit.
+        outage: Start and end of an outage, in seconds from the start of the run.
     """
 
     take_seconds: Callable[[], float]
@@ -54,10 +53,10 @@ class SimulatedBehaviour:
 
 @dataclass(slots=True)
 class SimulatedTokenBucket:
-    """The bucket of the service in memory.
+    """The token bucket of the service in memory.
 
-    It shares no code with the exporter's own bucket on purpose: it is there to notice where that one lets a request too
-    many pass. An error in shared arithmetic would go unnoticed.
+    It deliberately shares no code with the exporter's own bucket, because it must notice when that one lets too many
+    requests pass. An error in shared arithmetic would go unnoticed.
     """
 
     burst: float
@@ -66,7 +65,7 @@ class SimulatedTokenBucket:
     at: float = 0.0
 
     def take(self, now: float) -> bool:
-        """Take a token; whether there was one."""
+        """Take a token; return whether there was one."""
         self.level = min(self.burst, self.level + (now - self.at) * self.per_second)
         self.at = now
         if self.level < 1 - 1e-9:
@@ -77,7 +76,7 @@ class SimulatedTokenBucket:
 
 @dataclass(slots=True)
 class _SimulatedOperation:
-    """An operation, and what is said of it while it runs and when it is done."""
+    """An operation, with the answers while it runs and after it has completed."""
 
     finished_at: float
     running: Operation
@@ -85,10 +84,10 @@ class _SimulatedOperation:
 
 
 class MemoryService:
-    """Answers as the service would (reference section 3), after passing the gate as the client does.
+    """Answers calls as the service does (reference section 3); each call passes the gate, as in the client.
 
     Attributes:
-        gate: What every request passes; to be set before the first.
+        gate: The budget that every request passes; must be set before the first call.
     """
 
     gate: Gate
@@ -103,11 +102,11 @@ class MemoryService:
 
     @property
     def made(self) -> int:
-        """How many operations it was ever asked for; their ids count from 0."""
+        """Number of operations ever created; their ids count from 0."""
         return len(self._runs)
 
     def finished_at(self, export_id: str) -> float:
-        """When an export was done."""
+        """Return when an export was completed."""
         return self._runs[int(export_id)].finished_at
 
     async def create(self, definition: Definition, span: Range, *, permit: RequestPermit) -> str:
@@ -126,15 +125,15 @@ class MemoryService:
         return number
 
     async def operation(self, operation_id: str, *, priority: Priority) -> Operation:
-        """One operation."""
+        """Get one operation."""
         await self._call(Kind.POLL, priority)
         return self._show(self._runs[int(operation_id)], self._clock())
 
     async def operations(self, *, state: str = "", token: str = "", priority: Priority) -> OperationsPage:
-        """One page of the list, the newest first."""
+        """Get one page of the list, newest first."""
         await self._call(Kind.LIST, priority)
         if not self._behaviour.lists:
-            raise RefusedError("the list is of no use here", status=400)
+            raise RefusedError("the simulated service has no list of operations", status=400)
         now = self._clock()
         end = len(self._runs) - int(token or 0)
         start = max(0, end - LIST_SIZE)
@@ -142,17 +141,17 @@ class MemoryService:
         return OperationsPage(tuple(shown), str(len(self._runs) - start) if start else "")
 
     async def locate(self, export_id: str, *, priority: Priority) -> DownloadLink:
-        """A link."""
+        """Get a signed URL."""
         await self._call(Kind.RESULTS, priority)
         return DownloadLink(f"https://storage.invalid/{export_id}", self._clock() + 300)
 
     async def me(self, *, priority: Priority) -> Me:
-        """Whose key it is."""
+        """Ask whose key it is."""
         await self._call(Kind.OTHER, priority)
         return Me("owner@example.com", "ORG", "ADMIN")
 
     def _start(self, now: float, seconds: float) -> float:
-        """When an operation created now is done; it queues while all slots are taken."""
+        """Return when an operation created now will be done; it queues while all slots are taken."""
         slots = self._behaviour.slots
         if slots is None:
             return now + seconds
@@ -180,25 +179,25 @@ class MemoryService:
         counted = self._behaviour.counts_all or kind is Kind.CREATE
         if counted and not self._bucket.take(self._clock()):
             permit.answered(429, retry_after=30.0)
-            raise RateLimitedError("asked too often", retry_after=30.0)
+            raise RateLimitedError("too many requests", retry_after=30.0)
         permit.answered(200)
 
 
 @dataclass(slots=True)
 class MemoryStorageHost:
-    """A storage host whose files are empty, and take as long as is drawn."""
+    """A storage host with empty files; `take_seconds` returns how long each download takes."""
 
     take_seconds: Callable[[], float]
 
     @asynccontextmanager
     async def open(self, location: DownloadLink, *, offset: int = 0, etag: str = "") -> AsyncIterator["MemoryDownload"]:
-        """Begin a download."""
+        """Start a download."""
         yield MemoryDownload(self.take_seconds)
 
 
 @dataclass(slots=True)
 class MemoryDownload:
-    """A download under way."""
+    """A download in progress."""
 
     take_seconds: Callable[[], float]
     offset: int = 0
@@ -208,16 +207,16 @@ class MemoryDownload:
     end_proved: bool = True
 
     async def chunks(self) -> AsyncIterator[bytes]:
-        """Take the time it takes."""
+        """Wait for the duration of the download, then yield its only chunk, which is empty."""
         await asyncio.sleep(self.take_seconds())
         yield b""
 
 
 class MemoryPartFiles:
-    """A disk that keeps nothing.
+    """A disk that stores nothing.
 
     Args:
-        unproved_share: The share of files that have no rows, for which nothing vouches at the first look.
+        unproved_share: The share of files that are empty and need a second check.
     """
 
     def __init__(self, unproved_share: float = 0.0) -> None:
@@ -226,7 +225,7 @@ class MemoryPartFiles:
     def new_part(
         self, bundle: Bundle, container: Format, *, wire_hashes: WireHashes | None, rules: RowLook | None
     ) -> "MemoryPartFile":
-        """Begin a file."""
+        """Create a part file."""
         number = bundle.range.start // bundle.range.seconds
         is_unproved = int((number + 1) * self._share) > int(number * self._share)
         return MemoryPartFile(str(bundle.range.start), is_unproved=is_unproved)
@@ -234,28 +233,28 @@ class MemoryPartFiles:
 
 @dataclass(slots=True)
 class MemoryPartFile:
-    """A file that is not written, and holds nothing."""
+    """A part file without content."""
 
     path: str
     received: int = 0
     is_unproved: bool = False
 
     async def write(self, chunk: bytes) -> None:
-        """Take in what came."""
+        """Discard the chunk."""
 
     async def commit(self, proof: BodyProof, *, least_rows: int | None) -> Archive:
-        """It has its final name, or is to be looked at once more."""
+        """Return an empty archive, or ask for a second check."""
         if self.is_unproved and not proof.nothing_before:
             raise UnprovedEmptyError
         return Archive(self.path, 0, 0, "")
 
     async def discard(self) -> None:
-        """There is nothing to remove."""
+        """Do nothing: there is no file to remove."""
 
 
 @dataclass(slots=True)
 class MemoryLedger:
-    """A ledger and journal that forget nothing and write nothing."""
+    """A ledger and journal in memory."""
 
     latest: dict[Bundle, BundleRecord] = field(default_factory=dict)
     highest_attempt: int = 1
@@ -263,34 +262,34 @@ class MemoryLedger:
     learned: dict[str, str] = field(default_factory=dict)
 
     async def append(self, record: BundleRecord, *, at: float) -> None:
-        """Add a row."""
+        """Record a bundle's new state."""
         self.latest[record.bundle] = record
         self.highest_attempt = max(self.highest_attempt, getattr(record.state, "attempt", 1))
 
     async def bundles_of_operation(self, operation_id: str) -> tuple[Bundle, ...]:
-        """Each operation is one bundle's here."""
+        """Return nothing: no two bundles share an operation here."""
         return ()
 
     async def bundles_of_export(self, export_id: str) -> tuple[Bundle, ...]:
-        """Likewise."""
+        """Return nothing: no two bundles share an export here."""
         return ()
 
     def send(self, kind: str, *, at: float) -> "asyncio.Future[int]":
-        """Put a request on record."""
+        """Record a request."""
         self.requests += 1
         recorded: asyncio.Future[int] = asyncio.get_running_loop().create_future()
         recorded.set_result(self.requests)
         return recorded
 
     def answered(self, request_id: int, *, status: int) -> None:
-        """Add its status."""
+        """Ignore the status."""
 
     def remember(self, key: str, value: str) -> None:
-        """Keep what was learned."""
+        """Store a learned value."""
         self.learned[key] = value
 
 
 def lognormal_seconds(median_seconds: float, sigma: float, seed: int) -> Callable[[], float]:
-    """Durations as they are assumed to be: lognormal, the same for the same seed."""
+    """Return a function that draws lognormal durations; the same seed gives the same sequence."""
     draw = random.Random(seed)
     return lambda: median_seconds * draw.lognormvariate(0.0, sigma)

@@ -1,9 +1,9 @@
-"""What a change of the configuration buys: the same backfill, simulated as configured and with one key changed.
+"""Compares changed settings with the current configuration: simulates the same backfill with each of them.
 
-1. Each variant changes one key; several keys are each varied on their own.
-2. All variants meet the same fate: the durations of a seed are drawn once, and the n-th operation takes as long in one
-   variant as in another, but for what its width adds.
-3. How long operations take is not varied along with what a run expects of them: it belongs to the service.
+1. Each variant changes one key; if several keys are given, each is varied on its own.
+2. All variants are simulated with the same durations: they are drawn once per seed, and the n-th operation takes as
+   long in one variant as in another, apart from the effect of its width.
+3. Varying `polling.expected` does not change how long operations take: that is a property of the service.
 """
 
 import random
@@ -18,9 +18,10 @@ from asyncexport.simulate.many import simulate_all
 from asyncexport.simulate.run import Result, Scenario
 
 ENOUGH = 20
-"""So many durations that were learned say more than a curve."""
+"""Number of learned durations from which on they are used instead of a lognormal distribution."""
 
 PRESENT = "as configured"
+"""Name of the variant without changes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,15 +34,15 @@ class Variant:
 
 @dataclass(frozen=True, slots=True)
 class Assumed:
-    """What is taken for granted of the service; durations in seconds.
+    """The assumptions about the service; durations are in seconds.
 
     Attributes:
-        learned: What operations took that a run has seen.
-        median_seconds, sigma: What they take where too few are learned; lognormal.
-        given: Whether these were asked for, and hold whatever is learned.
-        growth: A bundle of k times the present width takes k to this power as long.
-        seeds: How often each variant is simulated.
-        second_looks: The share of files that take a second look.
+        learned: Durations of operations that earlier runs have seen.
+        median_seconds, sigma: The lognormal distribution used if too few durations are known.
+        given: Whether the user set this distribution, so that it is used no matter what was learned.
+        growth: A bundle of k times the current width takes k to the power of this as long.
+        seeds: Number of simulations of each variant.
+        second_looks: Share of files that need a second check.
     """
 
     learned: tuple[float, ...] = ()
@@ -54,7 +55,7 @@ class Assumed:
 
     @property
     def resamples(self) -> bool:
-        """Whether durations are drawn from what was learned, as it is."""
+        """Whether durations are drawn from the learned ones."""
         return not self.given and len(self.learned) >= ENOUGH
 
 
@@ -63,10 +64,9 @@ class ExportShare:
     """The bundles of one export.
 
     Attributes:
-        bundles: How many are to do.
-        widening: By what their width is that of the present configuration.
-        fetch_seconds: What the download of one takes in the present configuration; rows add up, so that it grows with
-            the width.
+        bundles: Number of bundles to export.
+        widening: Their width as a multiple of the width in the current configuration.
+        fetch_seconds: Duration of one download in the current configuration; it grows in proportion to the width.
     """
 
     bundles: int
@@ -76,14 +76,14 @@ class ExportShare:
 
 @dataclass(frozen=True, slots=True)
 class Case:
-    """A variant under one reading of the limit.
+    """A variant under one interpretation of the rate limit.
 
     Attributes:
-        variant: Which.
-        counts: What the limit counts.
-        parts: What is to do.
-        tokens_used: Of the bucket, at the start.
-        claimed: How many of the bundles have an operation already; they are simulated as if they had none.
+        variant: The variant.
+        counts: Which calls the limit counts.
+        parts: The bundles to export.
+        tokens_used: Tokens missing from the bucket at the start.
+        in_progress: Number of the bundles that already have an operation; they are simulated as if they had none.
     """
 
     variant: Variant
@@ -94,13 +94,13 @@ class Case:
 
     @property
     def bundles(self) -> int:
-        """How many are to do."""
+        """Number of bundles to export."""
         return sum(part.bundles for part in self.parts)
 
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """What came of a case: medians over the seeds, and between what the end lay; seconds from the start."""
+    """The result of a case: medians over the seeds, and the range of makespans; times in seconds from the start."""
 
     variant: str
     counts: BudgetScope
@@ -113,10 +113,10 @@ class Row:
 
 
 def variants(settings: Settings, vary: Sequence[tuple[str, Sequence[str]]]) -> list[Variant]:
-    """The settings as they are, then with each value of each key.
+    """Return the settings as they are, followed by the settings with each value of each key.
 
     Raises:
-        ConfigError: with all that is wrong with the keys and values.
+        ConfigError: all problems with the keys and values.
     """
     found = [Variant(PRESENT, settings)]
     problems: list[Problem] = []
@@ -132,7 +132,7 @@ def variants(settings: Settings, vary: Sequence[tuple[str, Sequence[str]]]) -> l
 
 
 def readings(settings: Settings) -> tuple[BudgetScope, ...]:
-    """What the limit may count, as far as the settings know."""
+    """Return which calls the rate limit may count, as far as the settings say."""
     scope = settings.budget.scope
     return (BudgetScope.CREATE, BudgetScope.ALL) if scope is BudgetScope.AUTO else (scope,)
 
@@ -140,7 +140,7 @@ def readings(settings: Settings) -> tuple[BudgetScope, ...]:
 def forecast(
     cases: Sequence[Case], assumed: Assumed, *, run: Callable[[Sequence[Scenario]], list[Result]] = simulate_all
 ) -> list[Row]:
-    """What comes of each case, in their order; each has something to do."""
+    """Simulate the cases and return their results in the same order; each case must have bundles to export."""
     scenarios = [_scenario(case, assumed, seed) for case in cases for seed in range(1, assumed.seeds + 1)]
     results = run(scenarios)
     return [_row(case, results[at * assumed.seeds : (at + 1) * assumed.seeds]) for at, case in enumerate(cases)]
@@ -169,7 +169,7 @@ def _scenario(case: Case, assumed: Assumed, seed: int) -> Scenario:
 
 
 def _durations(parts: Sequence[ExportShare], assumed: Assumed, seed: int) -> tuple[float, ...]:
-    """What each operation takes (rule 2); those of several exports are mixed."""
+    """Draw the duration of each operation (rule 2); the operations of several exports are mixed."""
     draw = random.Random(seed)
     drawn = []
     for part in parts:
