@@ -30,7 +30,7 @@ from asyncexport.cli.commands import COMMANDS
 from asyncexport.cli.finish import conclude
 from asyncexport.cli.session import Session
 from asyncexport.config import EXAMPLE
-from asyncexport.core.bundles import DAY, day, show
+from asyncexport.core.bundles import ALL_TIME, DAY, day, show
 from asyncexport.core.exits import MEANINGS, Exit
 from asyncexport.errors import LedgerCorruptError
 from asyncexport.ledger import Ledger, LedgerReader, hold, holder
@@ -323,6 +323,19 @@ ENDS = [
         Exit.USAGE,
         ("plan", "--start", "2999-01-01"),
         error="--start: 2999-01-01T00:00:00Z lies in the future: it is 20",
+    ),
+    Case("a plan of no range", Exit.USAGE, ("plan",), error="--start: is missing; give a date, or --nightly"),
+    Case(
+        "a plan of a range and a night",
+        Exit.USAGE,
+        ("plan", "--nightly", "--end", "today"),
+        error="--end: does not go with --nightly",
+    ),
+    Case(
+        "a plan of nights from a day to come",
+        Exit.USAGE,
+        ("plan", "--nightly", "--set", "nightly.since=2999-01-01"),
+        error="nightly.since: 2999-01-01T00:00:00Z is in the future: it is 20",
     ),
     Case(
         "nights from a day to come",
@@ -937,6 +950,54 @@ def test_plan_counts_stored_bundles_and_used_tokens(run, service):
     assert text[1] == "  44 bundles to do, 4 stored already"
     (creates,) = (line for line in text if line.startswith("creates only"))
     assert re.fullmatch(r"creates only +44 +4[5-8] +\S.*UTC", creates)
+
+
+def test_a_plan_of_a_night_says_what_the_night_costs(run, service):
+    """New bundles, then nothing, then the refreshes that are due: as many creates as the night sends."""
+    night = ("--set", f"nightly.since={TWO_DAYS_AGO}", "--set", "nightly.refresh=27h,400d")
+    planned, creates = planned_night(run(*PLAN_OF_A_NIGHT, *night))
+    assert (planned["already"], planned["refreshes"], planned["resting"]) == (0, 0, 0)
+    summary = run("--json", "nightly", *night).summary
+    # Another bundle may settle between the two commands.
+    assert summary["requests"]["create"] - creates in (0, 1)
+    assert planned["to_do"] == creates >= 44
+    assert run("plan", "--nightly", *night).out[-1] == "nothing to do: the run would send no request"
+
+    date_back(3, age=26.5 * 3600)
+    planned, creates = planned_night(run(*PLAN_OF_A_NIGHT, *night))
+    assert (planned["to_do"], planned["refreshes"], creates) == (3, 3, 3)
+    text = run("plan", "--nightly", *night).out
+    assert text[1] == f"  3 bundles to do (3 to refresh), {summary['bundles']['stored'] - 3} stored already"
+    assert "3 creates to send" in text
+    assert not [line for line in text if line.startswith("bundles of")]
+    summary = run("--json", "nightly", *night).summary
+    assert (summary["refreshed"]["bundles"], summary["requests"]["create"]) == (3, 3)
+
+
+PLAN_OF_A_NIGHT = ("--json", "plan", "--nightly")
+
+
+def planned_night(ran: Ran) -> tuple[dict[str, Any], int]:
+    """What there is to do, and how many creates that takes by each of the estimates."""
+    (plan,) = (one for one in ran.records if one["type"] == "plan")
+    (creates,) = {one["creates"] for one in ran.records if one["type"] == "estimate"}
+    return plan, creates
+
+
+def date_back(count: int, *, age: float) -> None:
+    """Have the first archives look as if they were exported when their bundles were this old, in seconds."""
+
+    async def append() -> None:
+        ledger = await Ledger.open(Path("exports"))
+        found = await ledger.look(lambda queries: list(queries.stored("everyone-events", ALL_TIME)))
+        for record in found[:count]:
+            assert record.stored is not None
+            at = record.bundle.range.end + age
+            archive = replace(record.stored, exported_at=at, asked_at=at)
+            await ledger.append(replace(record, revision=1, state=archive, stored=archive), at=time.time())
+        await ledger.close()
+
+    asyncio.run(append())
 
 
 def test_plan_of_individuals_has_no_narrower_bundles(run):

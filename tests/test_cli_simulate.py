@@ -209,7 +209,7 @@ def test_without_bundles_to_do_nothing_is_simulated(run):
     """A complete range has no table."""
     earlier_run(stored=12)
     ran = run(*PLAN, "--vary", "bundle=1h")
-    assert (ran.code, ran.out[-1]) == (0, "nothing to do: a backfill would send no request")
+    assert (ran.code, ran.out[-1]) == (0, "nothing to do: the run would send no request")
     assert not run("--json", *PLAN, "--vary", "bundle=1h").of("simulation")
 
 

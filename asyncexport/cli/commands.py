@@ -73,7 +73,7 @@ COMMANDS: dict[str, Entry] = {
         ANY_RUN,
         (
             ("--max-duration 5h", "from cron or a timer, every night"),
-            ("--set nightly.refresh=72h", "also export bundles once more when they are three days old"),
+            ("--set nightly.refresh=48h,7d", "also export bundles once more at two and at seven days of age"),
         ),
     ),
     "plan": Entry(
@@ -82,6 +82,7 @@ COMMANDS: dict[str, Entry] = {
         (*LOOKS, Exit.LEDGER, Exit.DISK, Exit.INTERRUPTED),
         (
             ("--start 90d", "what a backfill of the last 90 days would cost"),
+            ("--nightly", "what tonight will cost, refreshes included"),
             ("--start 90d --vary bundle=1h,6h", "try out wider bundles, without a request"),
         ),
     ),

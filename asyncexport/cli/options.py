@@ -90,8 +90,9 @@ def read_asked(
     start: str | None = None,
     end: str | None = None,
     max_duration: str | None = None,
+    faults: Sequence[Problem] = (),
 ) -> Asked:
-    """What the options and the settings ask for.
+    """What the options and the settings ask for; `faults`: what the command itself found wrong with them.
 
     Raises:
         ConfigError: with all that is wrong with them.
@@ -99,7 +100,7 @@ def read_asked(
     from asyncexport.core.bundles import is_always_empty
     from asyncexport.core.exports import unknown_names
 
-    problems: list[Problem] = []
+    problems = list(faults)
     hint = ""
     settings = None
     try:

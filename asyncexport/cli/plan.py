@@ -1,4 +1,4 @@
-"""`plan`: what a run would do, and what it would cost.
+"""`plan`: what a backfill or a night would do, and what it would cost.
 
 1. The ledger is read, and nothing else: it costs no request, needs no key, and works during a run.
 2. What the service's limit counts is not known, so that each figure is given for every reading of it.
@@ -8,15 +8,16 @@
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from asyncexport.cli.options import Asked, Directory, End, Names, Sets, Start, read_asked
+from asyncexport.cli.options import DATES, Asked, Directory, End, Names, Sets, read_asked
 from asyncexport.cli.session import Session
 from asyncexport.cli.simulating import (
     Duration,
     Growth,
+    Look,
     Options,
     Seeds,
     Sigma,
@@ -43,11 +44,19 @@ from asyncexport.core.states import Created, Ready
 from asyncexport.core.summary import Summary, Tally
 from asyncexport.core.text import show_duration
 from asyncexport.display import count_of, show_count, show_minute, table
+from asyncexport.errors import Problem
 
 if TYPE_CHECKING:
     from asyncexport.config import Settings
     from asyncexport.core.coverage import ExportPlan
     from asyncexport.run.survey import Survey
+
+PlanStart = Annotated[
+    str | None, typer.Option("--start", metavar="DATE", help=f"From when: {DATES}.", show_default=False)
+]
+Tonight = Annotated[
+    bool, typer.Option("--nightly", help="Estimate a night that starts now, refreshes included, in place of a range.")
+]
 
 WIDTHS = {"30m": 1800, "1h": 3600, "6h": 21_600, "24h": DAY}
 
@@ -61,6 +70,7 @@ class Estimate:
 
     reading: RequestCost
     bundles: int
+    creates: int
     requests: int
     seconds: float
     second_looks: int
@@ -69,8 +79,9 @@ class Estimate:
 def plan(
     ctx: typer.Context,
     *,
-    start: Start,
+    start: PlanStart = None,
     end: End = None,
+    nightly: Tonight = False,
     export: Names = None,
     directory: Directory = None,
     sets: Sets = None,
@@ -81,11 +92,14 @@ def plan(
     growth: Growth = None,
     seeds: Seeds = None,
 ) -> Summary:
-    """Reckon what a backfill would cost.
+    """Estimate what a backfill or a night would cost.
 
-    It asks nothing of the service and needs no key. What the service's limit counts is not documented; so the finish
-    is given for three readings: creates alone count; every request does; every request does, and operations must be
-    asked for one by one. The other widths show what [[export]] bundle would change.
+    It sends no request and needs no key. What the service's limit counts is not documented, so the finish is given for
+    three readings: only creates count; every request counts; every request counts, and operations must be polled one by
+    one. The other widths show what [[export]] bundle would change.
+
+    --nightly estimates a night that starts now: what is new since [nightly] since, the refreshes that are due, and
+    bundles of earlier runs that are unfinished or due for a retry.
 
     With --simulate, the scheduler itself runs on a clock that jumps, in seconds and for no request; --vary compares
     the configuration with others. What is assumed of the service stands under the table.
@@ -93,21 +107,23 @@ def plan(
     session: Session = ctx.obj
     options = Options(simulate, tuple(vary or ()), duration, sigma, growth, seeds)
     check(options)
-    asked = read_asked(session, directory=directory, sets=sets, names=export, start=start, end=end)
+    faults = list(_faults_of_range(nightly=nightly, start=start, end=end))
+    asked = read_asked(session, directory=directory, sets=sets, names=export, start=start, end=end, faults=faults)
     variants = read_variants(asked, options) if options.wanted else []
     now = _now(asked)
-    found = _survey(asked, asked.exports, now=now)
+    look = partial(_survey, nightly=nightly, now=now)
+    found = look(asked, asked.exports)
     for message in found.notes:
         session.record("note", message=message)
         session.lines.tell("note", message)
     _show_bundles(session, found)
     if variants:
-        look = partial(_survey, now=now)
         show_simulation(session, asked, options, variants, look=look, now=now)
         return session.summary(Exit.DONE, tally=_tally(found))
     estimates = list(_estimates(asked.settings, found))
     _show_estimates(session, asked.settings, found, estimates, now=now)
-    _show_widths(session, asked, now=now)
+    if not nightly:
+        _show_widths(session, asked, look=look, now=now)
     return session.summary(Exit.DONE, tally=_tally(found))
 
 
@@ -117,15 +133,27 @@ def _now(asked: Asked) -> float:
     return time_at_service(asked.settings)
 
 
-def _survey(asked: Asked, exports: tuple[Export, ...], *, now: float) -> "Survey":
-    from asyncexport.run.spec import Backfill
+def _faults_of_range(*, nightly: bool, start: str | None, end: str | None) -> Iterator[Problem]:
+    """Check that the command line asks for one range: that of dates, or that of a night."""
+    if not nightly and start is None:
+        yield Problem("--start", "is missing; give a date, or --nightly")
+    for option, date in (("--start", start), ("--end", end)):
+        if nightly and date is not None:
+            yield Problem(option, "does not go with --nightly")
+
+
+def _survey(asked: Asked, exports: tuple[Export, ...], *, nightly: bool, now: float) -> "Survey":
+    from asyncexport.run.spec import Backfill, Nightly
     from asyncexport.run.survey import survey
 
-    return survey(asked.settings, Backfill(exports, start=asked.start, end=asked.end), now=now)
+    settings = asked.settings
+    if nightly:
+        return survey(settings, Nightly(exports, refresh_ages=settings.nightly.refresh_seconds), now=now)
+    return survey(settings, Backfill(exports, start=asked.start, end=asked.end), now=now)
 
 
 def _tally(found: "Survey") -> Tally:
-    stored_before = sum(work.stock.stored_before for work in found.plans)
+    stored_before = sum(work.stored_before for work in found.plans)
     return Tally(planned=stored_before + sum(work.count for work in found.plans), stored_before=stored_before)
 
 
@@ -143,6 +171,7 @@ def _estimates(settings: "Settings", found: "Survey") -> Iterator[Estimate]:
         yield Estimate(
             reading,
             bundles,
+            creates=bundles - created,
             requests=reading.requests(bundles, created=created, second_looks=second_looks),
             seconds=seconds_to_end(
                 reading,
@@ -168,13 +197,16 @@ def _show_bundles(session: Session, found: "Survey") -> None:
         parts = {
             "under way": len(work.in_progress),
             "parked before": len(work.parked),
+            "to refresh": work.refreshes,
         }
         named = ", ".join(f"{show_count(count)} {what}" for what, count in parts.items() if count)
         session.say(f"{work.export.name}: {work.span}, in bundles of {_width(work.export.bundle_seconds)}")
         session.say(
             f"  {count_of(work.count, 'bundle', 'bundles')} to do{f' ({named})' if named else ''}, "
-            f"{show_count(work.stock.stored_before)} stored already"
+            f"{show_count(work.stored_before)} stored already"
         )
+        if resting := len(work.resting):
+            session.say(f"  {count_of(resting, 'parked bundle waits', 'parked bundles wait')} for a later night")
 
 
 def _show_estimates(
@@ -183,8 +215,9 @@ def _show_estimates(
     for one in estimates:
         session.record("estimate", width_seconds=None, **_facts_of_estimate(one, now))
     if not estimates[0].bundles:
-        session.say("nothing to do: a backfill would send no request")
+        session.say("nothing to do: the run would send no request")
         return
+    session.say(f"{count_of(estimates[0].creates, 'create', 'creates')} to send")
     rows = [("if the limit counts", "requests", "at hand", "done in", "at")]
     for one in estimates:
         at_hand = found.tokens_for_creates if one.reading is CREATES_ONLY else found.tokens
@@ -200,14 +233,14 @@ def _show_estimates(
         session.say(f"{files} without rows are taken to need a second look, and one more results call each")
 
 
-def _show_widths(session: Session, asked: Asked, *, now: float) -> None:
+def _show_widths(session: Session, asked: Asked, *, look: Look, now: float) -> None:
     """The same for other widths; where all exports are of individuals there is only one."""
     rows = [("bundles of", "to do", *(f"{NAMES[reading]}" for reading in REQUEST_COSTS))]
     for name, seconds in WIDTHS.items():
         exports = tuple(_widened(export, seconds) for export in asked.exports)
         if not any(export.bundle_seconds == seconds for export in exports):
             continue
-        found = _survey(asked, exports, now=now)
+        found = look(asked, exports)
         estimates = list(_estimates(asked.settings, found))
         for one in estimates:
             session.record("estimate", width_seconds=seconds, **_facts_of_estimate(one, now))
@@ -242,9 +275,11 @@ def _facts_of_work(work: "ExportPlan") -> dict[str, Any]:
         "end": show(work.span.end),
         "width_seconds": work.export.bundle_seconds,
         "to_do": work.count,
-        "already": work.stock.stored_before,
+        "already": work.stored_before,
         "under_way": len(work.in_progress),
         "parked": len(work.parked),
+        "refreshes": work.refreshes,
+        "resting": len(work.resting),
     }
 
 
@@ -252,6 +287,7 @@ def _facts_of_estimate(one: Estimate, now: float) -> dict[str, Any]:
     return {
         "reading": one.reading.name,
         "bundles": one.bundles,
+        "creates": one.creates,
         "requests": one.requests,
         "second_looks": one.second_looks,
         "seconds": round(one.seconds, 1),

@@ -56,9 +56,9 @@ def nightly(
     """Export what is new.
 
     For cron, timers and schedulers. Without [nightly] since, the first night begins 7 days back, and the ledger
-    remembers where. With [nightly] refresh, bundles are exported once more when they are that old. If a new export
-    is empty, or has far fewer rows than the archive, the archive is kept and the bundle is parked: that night ends with
-    3, and later ones do not ask for it again.
+    remembers where. [nightly] refresh lists the ages at which bundles are exported once more. If a new export is empty
+    or has far fewer rows than the archive, the archive is kept and the bundle is parked: that night ends with 3, and
+    later ones do not export it again. `asyncexport plan --nightly` says beforehand what a night costs.
     """
     asked = read_asked(ctx.obj, directory=directory, sets=sets, names=export, max_duration=max_duration)
     spec = Nightly(

@@ -184,7 +184,7 @@ def show_simulation(
     known = _read_known(asked)
     cases = [case for variant in found for case in _cases(asked, variant, known, look) if case.bundles]
     if not cases:
-        session.say("nothing to do: a backfill would send no request")
+        session.say("nothing to do: the run would send no request")
         return
     assumed = _assumptions(asked, options, known, bundles=sum(case.bundles for case in cases))
     bundles = assumed.seeds * sum(case.bundles for case in cases)

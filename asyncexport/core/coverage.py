@@ -100,6 +100,11 @@ class ExportPlan:
         pieces = sum(count_cut(gap, self.export.bundle_seconds) for gap in self._gaps())
         return pieces + len(self.in_progress) + len(self.parked) + len(self._reopened()) + len(self._refreshed())
 
+    @property
+    def refreshes(self) -> int:
+        """How many of these have an archive already, and are exported once more from the beginning."""
+        return len(self._refreshed())
+
     def holds(self, bundle: Bundle) -> bool:
         """Whether a bundle is one of this export, and shares time with the range."""
         within = bundle.range.start < self.span.end and self.span.start < bundle.range.end
