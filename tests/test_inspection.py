@@ -1,4 +1,4 @@
-"""Is a stream of bytes one whole export? Every way to wrap, cut and damage it, in pieces of every size."""
+"""Inspection of archives: each way to wrap, cut and damage an export is tested, in pieces of every size."""
 
 import base64
 import gzip
@@ -32,7 +32,7 @@ EMPTY = {Format.NDJSON: [b"", b"\n"], Format.JSON: [b"", b"[]", b"[]\n"], Format
 
 
 def packed(data: bytes, *, layers: int = 1, members: int = 1) -> bytes:
-    """In so many layers of gzip, each of so many members."""
+    """Return the data in `layers` layers of gzip, each of `members` members."""
     for _ in range(layers):
         places = [len(data) * number // members for number in range(members + 1)]
         data = b"".join(gzip.compress(data[a:b], mtime=0) for a, b in itertools.pairwise(places))
@@ -40,23 +40,23 @@ def packed(data: bytes, *, layers: int = 1, members: int = 1) -> bytes:
 
 
 def crc32c(data: bytes) -> bytes:
-    """As `x-goog-hash` has it."""
+    """Return the digest used in `x-goog-hash`."""
     checksum = google_crc32c.Checksum(data)
     digest: bytes = checksum.digest()
     return digest
 
 
 def md5(data: bytes) -> bytes:
-    """As `x-goog-hash` has it."""
+    """Return the digest used in `x-goog-hash`."""
     return hashlib.md5(data).digest()
 
 
 def pieces_of(data: bytes, size: int) -> list[bytes]:
-    """In pieces of a size."""
+    """Return the data in pieces of this size."""
     return [data[at : at + size] for at in range(0, len(data), size)]
 
 
-def taken_in(
+def archive_from(
     body: Iterable[bytes],
     container: Format = Format.NDJSON,
     *,
@@ -64,15 +64,15 @@ def taken_in(
     hashes: WireHashes | None = None,
     codec: ModuleType = zlib,
 ) -> tuple[bytes, Archive]:
-    """The archive that is made of a body, and what is found in it."""
+    """Return the archive made of a body, and its description."""
     body = list(body)
     wire = WireCheck(hashes)
     for piece in body:
         wire.feed(piece)
     written = bytearray()
-    for anew in (False, True):
+    for rewrites in (False, True):
         written.clear()
-        inspector = Inspector(container, path=PATH, write=written.extend, makes_anew=anew, codec=codec)
+        inspector = Inspector(container, path=PATH, write=written.extend, makes_anew=rewrites, codec=codec)
         for piece in body:
             inspector.feed(piece)
         if not inspector.needs_another_pass:
@@ -82,7 +82,7 @@ def taken_in(
 
 
 def check_archive(written: bytes, found: Archive, content: bytes) -> None:
-    """It is one layer of gzip around the content, and described as it is."""
+    """Check that the archive is one layer of gzip around the content and is described correctly."""
     assert gzip.decompress(written) == content
     assert found.bytes == len(written)
     assert found.sha256 == hashlib.sha256(written).hexdigest()
@@ -100,26 +100,26 @@ def check_archive(written: bytes, found: Archive, content: bytes) -> None:
     cuts=st.lists(st.integers(0, 600), max_size=8),
     bom=st.booleans(),
 )
-def test_one_layer_of_gzip_is_written_whatever_came_in_whatever_pieces(codec, rows, wrapping, cuts, bom):
-    """Plain, gzip, gzip in gzip, of several members: what is written inflates to the innermost content."""
+def test_one_layer_of_gzip_is_written_for_any_wrapping_and_pieces(codec, rows, wrapping, cuts, bom):
+    """Plain data and up to four layers of gzip with several members become one layer around the innermost content."""
     content = b"\xef\xbb\xbf" * bom + b"".join(json.dumps(row).encode() + b"\n" for row in rows)
     layers, members = wrapping
     body = packed(content, layers=layers, members=members)
     places = [0, *sorted(min(place, len(body)) for place in cuts), len(body)]
-    written, found = taken_in([body[a:b] for a, b in itertools.pairwise(places)], codec=codec)
+    written, found = archive_from([body[a:b] for a, b in itertools.pairwise(places)], codec=codec)
     check_archive(written, found, content)
     assert found.rows == len(rows)
-    assert (written, found) == taken_in([body]) == taken_in(pieces_of(body, 1), codec=codec)
+    assert (written, found) == archive_from([body]) == archive_from(pieces_of(body, 1), codec=codec)
     if layers and members == 1:
         assert written == packed(content)
     else:
-        assert written == taken_in([content])[0]
+        assert written == archive_from([content])[0]
 
 
-def test_bytes_are_kept_as_they_came():
-    """One member of gzip is not made anew, whatever stands in its header."""
+def test_the_received_bytes_are_kept():
+    """A single gzip member is stored unchanged, whatever its header contains."""
     body = gzip.compress(ROWS, 1, mtime=12345)
-    written, found = taken_in(pieces_of(body, 7))
+    written, found = archive_from(pieces_of(body, 7))
     assert written == body
     assert found.rows == 3
 
@@ -127,25 +127,25 @@ def test_bytes_are_kept_as_they_came():
 @pytest.mark.parametrize("layers", [1, 2])
 @pytest.mark.parametrize("tail", [gzip.compress(b""), gzip.compress(ROWS), bytes(5)], ids=["empty", "rows", "zeros"])
 def test_several_members_become_one(layers, tail):
-    """Some readers stop after the first, and zeros behind the last look like what a power cut leaves."""
-    written, found = taken_in(pieces_of(packed(packed(ROWS) + tail, layers=layers - 1), 7))
+    """Some readers stop after the first member, and trailing zeros look like the result of a power cut."""
+    written, found = archive_from(pieces_of(packed(packed(ROWS) + tail, layers=layers - 1), 7))
     check_archive(written, found, gzip.decompress(packed(ROWS) + tail))
-    assert written == taken_in([gzip.decompress(written)])[0]
+    assert written == archive_from([gzip.decompress(written)])[0]
 
 
 @pytest.mark.parametrize("container", Format)
 @pytest.mark.parametrize("layers", range(3))
 def test_an_empty_export_is_an_archive_without_rows(container, layers):
-    """An empty window is a success, in every form it may come in."""
+    """A range without data is a success, in every form that it may be sent in."""
     for content in EMPTY[container]:
-        written, found = taken_in(pieces_of(packed(content, layers=layers), 1), container)
+        written, found = archive_from(pieces_of(packed(content, layers=layers), 1), container)
         assert gzip.decompress(written) == content
         assert found.rows == 0
         assert inspect_pieces([written], container, path=PATH) == found
 
 
-def test_a_body_that_is_an_archive_is_not_written_again():
-    """It lies on the disk already; what is in a wrapping is written as it is unwrapped."""
+def test_a_body_that_is_already_an_archive_is_not_rewritten():
+    """The part file is kept as it is; the content of a wrapper is written as it is unwrapped."""
     archive = gzip.compress(ROWS * 100_000, 0)
     written = bytearray()
     inspector = Inspector(Format.NDJSON, path=PATH, write=written.extend)
@@ -158,65 +158,65 @@ def test_a_body_that_is_an_archive_is_not_written_again():
     assert inspector.close().is_remade
 
 
-# What is refused
+# What is rejected
 
 
 @BOTH
 @pytest.mark.parametrize(("layers", "members"), [(1, 1), (2, 1), (4, 1), (2, 2)])
 @pytest.mark.parametrize("size", [1, 5, 1 << 20])
-def test_a_body_cut_at_any_byte_is_refused(codec, layers, members, size):
-    """Gzip that stops early is not whole; cut between two members, what is inside has to show it."""
+def test_a_body_cut_at_any_byte_is_rejected(codec, layers, members, size):
+    """Gzip that ends early is incomplete; after a cut between two members the content shows it."""
     body = packed(ROWS, layers=layers, members=members)
     for end in range(len(body)):
         with pytest.raises(IncompleteError if members == 1 else ArchiveError):
-            taken_in(pieces_of(body[:end], size), proved=False, codec=codec)
+            archive_from(pieces_of(body[:end], size), proved=False, codec=codec)
 
 
 @BOTH
 @pytest.mark.parametrize("layers", [1, 2, 3])
-def test_an_inner_layer_that_is_cut_is_refused(codec, layers):
-    """A whole wrapping does not make whole what is in it."""
+def test_a_cut_inner_layer_is_rejected(codec, layers):
+    """An inner layer may be cut although the outer one is complete."""
     inner = packed(ROWS, layers=layers)
     for end in range(3, len(inner)):
         with pytest.raises(IncompleteError):
-            taken_in([packed(inner[:end])], codec=codec)
+            archive_from([packed(inner[:end])], codec=codec)
 
 
 @BOTH
 @pytest.mark.parametrize("layers", [1, 2, 3])
 @pytest.mark.parametrize("place", [-8, -4, -1])
-def test_a_wrong_checksum_or_length_is_refused_in_any_layer(codec, layers, place):
-    """Outside and inside, the trailers are compared."""
+def test_a_wrong_checksum_or_length_is_rejected_in_any_layer(codec, layers, place):
+    """The trailers of inner and outer layers are compared."""
     good = packed(ROWS)
     damaged = bytearray(good)
     damaged[place] ^= 1
     with pytest.raises(CorruptError, match="damaged"):
-        taken_in(pieces_of(packed(bytes(damaged), layers=layers - 1), 3), codec=codec)
+        archive_from(pieces_of(packed(bytes(damaged), layers=layers - 1), 3), codec=codec)
 
 
 @pytest.mark.parametrize("layers", [1, 2])
-def test_something_after_the_end_is_refused(layers):
-    """Garbage behind the last member is no part of an export."""
+def test_data_after_the_end_is_rejected(layers):
+    """Data after the last member is not part of an export."""
     with pytest.raises(CorruptError, match="after its end"):
-        taken_in([packed(packed(ROWS) + b"garbage", layers=layers - 1)])
+        archive_from([packed(packed(ROWS) + b"garbage", layers=layers - 1)])
 
 
-def test_too_many_layers_are_refused():
-    """Nobody wraps an export five times; a file that goes on for ever would."""
-    assert taken_in([packed(ROWS, layers=MOST_LAYERS)])[1].rows == 3
+def test_too_many_layers_are_rejected():
+    """The number of layers is limited, so that no file is unwrapped forever."""
+    assert archive_from([packed(ROWS, layers=MOST_LAYERS)])[1].rows == 3
     with pytest.raises(CorruptError, match="more than"):
-        taken_in([packed(ROWS, layers=MOST_LAYERS + 1)])
+        archive_from([packed(ROWS, layers=MOST_LAYERS + 1)])
 
 
 @pytest.mark.parametrize("container", Format)
 @pytest.mark.parametrize("layers", range(3))
-def test_what_is_inside_is_looked_at_through_all_layers(container, layers):
-    """A whole gzip around something else is refused."""
+def test_the_content_is_checked_through_all_layers(container, layers):
+    """Complete gzip around something else is rejected."""
     with pytest.raises(CorruptError):
-        taken_in(pieces_of(packed(b"<html>sorry</html>\n", layers=layers), 2), container)
+        archive_from(pieces_of(packed(b"<html>sorry</html>\n", layers=layers), 2), container)
 
 
-# What proves an end
+# Proof of the end
 
 
 @pytest.mark.parametrize(
@@ -229,60 +229,60 @@ def test_what_is_inside_is_looked_at_through_all_layers(container, layers):
         (packed(ROWS, members=2), "several members"),
     ],
 )
-def test_a_body_that_may_have_been_cut_without_a_trace_needs_a_proof(body, why):
-    """Empty, plain, or of several members: without an end that was proved it is incomplete."""
+def test_a_body_whose_cut_would_not_show_needs_a_proved_end(body, why):
+    """Empty bodies, plain bodies and bodies of several members are incomplete without proof of their end."""
     for size in (1, 1 << 20):
         with pytest.raises(IncompleteError, match=why):
-            taken_in(pieces_of(body, size), proved=False)
+            archive_from(pieces_of(body, size), proved=False)
 
 
 @pytest.mark.parametrize("body", [b"", ROWS, packed(ROWS, members=2)])
 @pytest.mark.parametrize("proof", ["framing", "crc32c", "md5"])
-def test_either_proof_will_do(body, proof):
-    """The framing may prove an end, and so does a hash of the whole."""
+def test_either_proof_is_enough(body, proof):
+    """Both the framing and a hash of the body prove its end."""
     hashes = {"framing": None, "crc32c": WireHashes(crc32c=crc32c(body)), "md5": WireHashes(md5=md5(body))}[proof]
-    assert taken_in([body], proved=proof == "framing", hashes=hashes)[1].rows == (3 if body else 0)
+    assert archive_from([body], proved=proof == "framing", hashes=hashes)[1].rows == (3 if body else 0)
 
 
 @pytest.mark.parametrize("layers", [1, 2])
-def test_one_member_of_gzip_proves_its_own_end(layers):
-    """Its length and checksum stand at its end."""
-    assert taken_in([packed(ROWS, layers=layers)], proved=False)[1].rows == 3
+def test_a_single_gzip_member_proves_its_own_end(layers):
+    """Its length and checksum are at its end."""
+    assert archive_from([packed(ROWS, layers=layers)], proved=False)[1].rows == 3
 
 
 def test_a_single_byte_is_no_export():
-    """The first byte of gzip, and a proof that no more will come: whole, and wrong."""
+    """The first byte of gzip with a proved end is complete, but damaged."""
     with pytest.raises(CorruptError):
-        taken_in([b"\x1f"])
+        archive_from([b"\x1f"])
 
 
-def test_a_plain_body_is_compressed_the_same_each_time():
-    """The same data in other pieces makes the same file, so that a new take of it changes nothing."""
+def test_a_plain_body_is_always_compressed_to_the_same_file():
+    """The same data in other pieces results in the same bytes, so a new revision of it changes nothing."""
     body = b"".join(b'{"n":%d}\n' % (number * number) for number in range(20_000))
-    made = {taken_in(pieces_of(body, size))[0] for size in (777, 65_536, 1 << 20)}
+    made = {archive_from(pieces_of(body, size))[0] for size in (777, 65_536, 1 << 20)}
     assert len(made) == 1
     assert gzip.decompress(made.pop()) == body
 
 
-# Hashes of the wire
+# Hashes of the received bytes
 
 
 @pytest.mark.parametrize("layers", range(3))
 @pytest.mark.parametrize("name", ["crc32c", "md5"])
-def test_a_body_without_its_hash_is_refused(layers, name):
-    """Each is of the bytes as they are stored, not of what is in them."""
+def test_a_body_with_a_wrong_hash_is_rejected(layers, name):
+    """A hash covers the bytes as stored by the host, not their content."""
     body = packed(ROWS, layers=layers)
     digest = {"crc32c": crc32c, "md5": md5}[name]
-    assert taken_in(pieces_of(body, 3), hashes=WireHashes(**{name: digest(body)}))[1].rows == 3
+    assert archive_from(pieces_of(body, 3), hashes=WireHashes(**{name: digest(body)}))[1].rows == 3
     with pytest.raises(CorruptError, match="hash"):
-        taken_in(pieces_of(body, 3), hashes=WireHashes(**{name: digest(body + b"x")}))
+        archive_from(pieces_of(body, 3), hashes=WireHashes(**{name: digest(body + b"x")}))
 
 
 @pytest.mark.parametrize("form", list(BodyForm))
 @pytest.mark.parametrize("layers", range(2))
 @pytest.mark.parametrize("proved", [True, False])
-def test_another_hash_may_be_that_of_another_form(form, layers, proved):
-    """Where the form was changed on the way, framing and structure prove a body; where it may have been, a twin."""
+def test_a_different_hash_may_belong_to_another_form(form, layers, proved):
+    """If a proxy changed the form, framing and structure are proof; if it may have, the same body must arrive twice."""
     is_plain, body = layers == 0, packed(ROWS, layers=layers)
     may_have_changed = form in (BodyForm.CHANGED, BodyForm.UNKNOWN) or (form is BodyForm.PLAIN_IS_CHANGED and is_plain)
 
@@ -317,8 +317,8 @@ def test_another_hash_may_be_that_of_another_form(form, layers, proved):
         (Format.CSV, b"IndvId,UserId\n"),
     ],
 )
-def test_nothing_is_believed_at_once_only_where_something_vouches_for_it(container, body):
-    """A hash, gzip around it, or a look before this one."""
+def test_an_empty_body_is_only_accepted_immediately_if_it_is_proved(container, body):
+    """Proof is a matching hash, gzip around it, or a first download that was empty as well."""
 
     def inspected(body: bytes, **known: Any) -> int:
         inspector = Inspector(container, write=lambda _: None)
@@ -337,25 +337,25 @@ def test_nothing_is_believed_at_once_only_where_something_vouches_for_it(contain
     assert inspector.close(BodyProof(nothing_before=True)).archive.rows == 0
 
 
-def test_md5_is_looked_at_only_where_it_is_alone():
-    """It is dear to compute, and crc32c tells as much of a fault on the way."""
+def test_md5_is_only_checked_without_crc32c():
+    """It is expensive to compute, and crc32c detects transfer errors as well."""
     body = packed(ROWS)
-    assert taken_in([body], hashes=WireHashes(crc32c=crc32c(body), md5=b"x" * 16))[1].rows == 3
+    assert archive_from([body], hashes=WireHashes(crc32c=crc32c(body), md5=b"x" * 16))[1].rows == 3
     with pytest.raises(CorruptError, match="hash"):
-        taken_in([body], hashes=WireHashes(crc32c=b"xxxx", md5=md5(body)))
+        archive_from([body], hashes=WireHashes(crc32c=b"xxxx", md5=md5(body)))
 
 
 def test_a_wrong_hash_without_a_proved_end_is_a_cut():
-    """It may be the hash of what did not come."""
+    """The hash may be that of the missing bytes."""
     with pytest.raises(IncompleteError, match="hash"):
-        taken_in([ROWS[:8]], proved=False, hashes=WireHashes(crc32c=crc32c(ROWS)))
+        archive_from([ROWS[:8]], proved=False, hashes=WireHashes(crc32c=crc32c(ROWS)))
 
 
-def test_a_cut_is_told_as_a_cut_and_not_as_a_wrong_hash():
-    """A file that stopped early is fetched again from where it stopped; one that is wrong is not."""
+def test_a_cut_is_reported_as_a_cut_and_not_as_a_wrong_hash():
+    """A cut download is resumed, while one with a wrong hash starts again."""
     body = packed(ROWS)
     with pytest.raises(IncompleteError, match="cut"):
-        taken_in([body[:-3]], hashes=WireHashes(crc32c=crc32c(body)))
+        archive_from([body[:-3]], hashes=WireHashes(crc32c=crc32c(body)))
 
 
 @pytest.mark.parametrize(
@@ -369,14 +369,14 @@ def test_a_cut_is_told_as_a_cut_and_not_as_a_wrong_hash():
         (["crc32c=AAAA", "md5=AAAAAA==", "crc32c", "=", "", "md5=!", "crc32c=é"], WireHashes()),
     ],
 )
-def test_hashes_are_read_as_far_as_they_can_be(values, found):
-    """In one header or several; what is no hash of its kind is as good as not there."""
+def test_invalid_hashes_are_ignored(values, found):
+    """Hashes may be in one header or several, and an invalid one counts as missing."""
     assert read_goog_hash(values) == found
 
 
 @given(data=st.binary(max_size=40))
-def test_a_hash_is_read_as_it_is_written(data):
-    """Base64 of the digest, as the storage host sends it."""
+def test_a_hash_is_read_as_the_storage_host_writes_it(data):
+    """It is the Base64 form of the digest."""
     text = f"crc32c={base64.b64encode(crc32c(data)).decode()},md5={base64.b64encode(md5(data)).decode()}"
     assert read_goog_hash([text]) == WireHashes(crc32c(data), md5(data))
 
@@ -385,14 +385,14 @@ def test_a_hash_is_read_as_it_is_written(data):
 
 
 @pytest.mark.parametrize("body", [ROWS, b"", packed(ROWS, layers=2), packed(ROWS, layers=3)])
-def test_what_is_not_one_layer_of_gzip_is_no_archive_on_disk(body):
-    """What would be taken in from the service, and rewritten, must not lie there as it is."""
+def test_anything_but_one_layer_of_gzip_is_no_archive_on_disk(body):
+    """Bodies that are rewritten when received must not be on disk unchanged."""
     with pytest.raises(CorruptError, match="one layer"):
         inspect_pieces(pieces_of(body, 4), Format.NDJSON)
 
 
 def test_an_archive_on_disk_is_read_to_its_end():
-    """A cut shows, whatever its name says, and so does damage; several members are whole as they are."""
+    """A cut or damage is found under a final name as well; several members are accepted."""
     assert inspect_pieces([packed(ROWS, members=3)], Format.NDJSON).rows == 3
     with pytest.raises(CorruptError, match="zeros after its end"):
         inspect_pieces([packed(ROWS) + bytes(4096)], Format.NDJSON)
@@ -406,15 +406,15 @@ def test_an_archive_on_disk_is_read_to_its_end():
 
 
 def deflated(pieces: Iterable[bytes], level: int) -> bytes:
-    """One member, made without holding what is in it."""
+    """Return one gzip member, made without holding its content in memory."""
     deflate = zlib.compressobj(level, zlib.DEFLATED, 31)
     return b"".join([*map(deflate.compress, pieces), deflate.flush()])
 
 
 @pytest.mark.slow
 @BOTH
-def test_a_bomb_within_a_bomb_takes_a_few_megabytes(codec):
-    """Gzip of hundreds of megabytes of gzip is taken in and written a piece at a time."""
+def test_a_gzip_bomb_in_gzip_takes_a_few_megabytes(codec):
+    """Gzip with megabytes of gzip in it is read and written a piece at a time."""
     row = b'{"a":"' + b"0" * 4096 + b'"}\n'
     bomb = deflated(pieces_of(deflated([row] * (48 << 8), 0), 1 << 20), 9)
     assert len(bomb) < 1 << 20
@@ -432,16 +432,16 @@ def test_a_bomb_within_a_bomb_takes_a_few_megabytes(codec):
 
 
 @pytest.mark.parametrize("empty", [gzip.compress(b"") * 1000, b"\0\0\0\xff\xff" * 10_000], ids=["members", "blocks"])
-def test_gzip_with_nothing_in_it_is_not_held_for_ever(empty):
-    """Empty members, or empty blocks of one, without end are given up."""
+def test_gzip_without_content_is_not_held_forever(empty):
+    """Endless empty members or blocks are rejected."""
     inspector = Inspector(Format.NDJSON, path=PATH)
     inspector.feed(gzip.compress(b"")[:10] if empty[0] == 0 else b"")
     with pytest.raises(CorruptError, match="nothing in it"):
         inspector.feed(empty * (HELD_BYTES // len(empty) + 2))
 
 
-def test_members_with_nothing_in_them_are_given_up_wherever_they_stand():
-    """A few bytes of gzip in gzip may hold millions of them, and each takes its time."""
+def test_many_empty_members_are_rejected_in_any_place():
+    """A few bytes of gzip in gzip may hold millions of members, and each takes time."""
     body = packed(ROWS) + gzip.compress(b"", mtime=0) * 20_000
     with pytest.raises(CorruptError, match="nothing in it"):
-        taken_in([packed(body)])
+        archive_from([packed(body)])

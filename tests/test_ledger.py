@@ -1,4 +1,4 @@
-"""The ledger: what is written is durable, grouped, in order, and read as it was written."""
+"""The ledger: rows are durable, grouped, in order, and read as they were written."""
 
 import asyncio
 import itertools
@@ -74,8 +74,8 @@ def unfinished(directory):
         return ledger.unfinished("events", ALL_TIME)
 
 
-async def test_a_commit_is_on_the_disk_when_it_returns(tmp_path):
-    """The connection that writes flushes the log at each commit."""
+async def test_a_commit_is_on_disk_when_it_returns(tmp_path):
+    """The writing connection fsyncs the log at each commit."""
     ledger = await opened(tmp_path)
 
     def pragma(queries, name):
@@ -86,8 +86,8 @@ async def test_a_commit_is_on_the_disk_when_it_returns(tmp_path):
     await ledger.close()
 
 
-async def test_whoever_is_told_can_act_on_it(tmp_path):
-    """When `append` returns, the commit is over, and another process sees the row."""
+async def test_a_row_is_committed_when_append_returns(tmp_path):
+    """Other processes can then see the row."""
     boundary = Boundary()
     ledger = await opened(tmp_path, boundary=boundary)
     for number in range(5):
@@ -97,8 +97,8 @@ async def test_whoever_is_told_can_act_on_it(tmp_path):
     await ledger.close()
 
 
-async def test_a_request_is_on_record_before_it_is_sent(tmp_path):
-    """`send` returns a number once the row is durable; it counts from no answer to the status that came."""
+async def test_a_request_is_recorded_before_it_is_sent(tmp_path):
+    """`send` returns once the row is durable; its status is 0 until an answer is recorded."""
     ledger = await opened(tmp_path)
     number = await ledger.send("create", at=5.0)
     with LedgerReader(tmp_path) as reader:
@@ -109,8 +109,8 @@ async def test_a_request_is_on_record_before_it_is_sent(tmp_path):
     await ledger.close()
 
 
-async def test_what_waits_together_is_committed_together(tmp_path):
-    """A hundred bundles that wait while a commit is under way share the next one."""
+async def test_rows_that_wait_together_are_committed_together(tmp_path):
+    """A hundred rows that wait during a commit share the next one."""
     boundary = Boundary(holds="ledger.commit:before")
     boundary.let_go.set()
     ledger = await opened(tmp_path, boundary=boundary)
@@ -127,8 +127,8 @@ async def test_what_waits_together_is_committed_together(tmp_path):
     await ledger.close()
 
 
-async def test_rows_keep_the_order_they_were_asked_in(tmp_path):
-    """Whatever is grouped, states and requests are numbered as they came."""
+async def test_rows_keep_their_order(tmp_path):
+    """Grouped states and requests are numbered in the order of the calls."""
     ledger = await opened(tmp_path)
     order = [number * 37 % 100 for number in range(100)]
     numbers = await asyncio.gather(*(ledger.send(f"kind{n}", at=float(n)) for n in order))
@@ -141,8 +141,8 @@ async def test_rows_keep_the_order_they_were_asked_in(tmp_path):
     assert starts == [n * 1800 for n in order]
 
 
-async def test_whoever_reads_sees_what_was_asked_before(tmp_path):
-    """A question comes after the commit of all that was put before it, waited for or not."""
+async def test_a_query_sees_all_earlier_rows(tmp_path):
+    """It is answered after the commit of all earlier writes, awaited or not."""
     ledger = await opened(tmp_path)
     ledger.learn(finished_at=1.0, seconds=7.0)
     writing = asyncio.create_task(ledger.append(creating(0), at=1.0))
@@ -153,29 +153,29 @@ async def test_whoever_reads_sees_what_was_asked_before(tmp_path):
     await ledger.close()
 
 
-async def test_a_cancelled_write_is_written_all_the_same(tmp_path):
-    """Whoever no longer waits has not taken back what was asked."""
+async def test_a_cancelled_write_is_still_written(tmp_path):
+    """Cancelling the wait does not take the row back."""
     boundary = Boundary(holds="ledger.commit:before")
     boundary.let_go.set()
     ledger = await opened(tmp_path, boundary=boundary)
     boundary.reached.clear()
     boundary.let_go.clear()
-    under_way = asyncio.create_task(ledger.append(creating(0), at=1.0))
+    in_progress = asyncio.create_task(ledger.append(creating(0), at=1.0))
     await asyncio.to_thread(boundary.reached.wait)
     queued = asyncio.create_task(ledger.append(creating(1), at=1.0))
     await asyncio.sleep(0)
-    for task in (under_way, queued):
+    for task in (in_progress, queued):
         task.cancel()
-    await asyncio.wait([under_way, queued])
-    assert under_way.cancelled()
+    await asyncio.wait([in_progress, queued])
+    assert in_progress.cancelled()
     assert queued.cancelled()
     boundary.let_go.set()
     await ledger.close()
     assert unfinished(tmp_path) == [creating(0), creating(1)]
 
 
-async def test_what_nobody_waits_for_is_there_after_a_while(tmp_path):
-    """A status, a duration and a remark wait for the next commit, and no longer than they may."""
+async def test_unawaited_writes_are_committed_after_a_while(tmp_path):
+    """Statuses, durations and notes wait for the next commit, but no longer than `lazy_seconds`."""
     boundary = Boundary(holds="ledger.commit:after")
     boundary.let_go.set()
     ledger = await opened(tmp_path, boundary=boundary, lazy_seconds=0.05)
@@ -194,8 +194,8 @@ async def test_what_nobody_waits_for_is_there_after_a_while(tmp_path):
     await ledger.close()
 
 
-async def test_what_nobody_waits_for_goes_along_with_the_next_commit(tmp_path):
-    """It costs no commit of its own where others are under way."""
+async def test_unawaited_writes_join_the_next_commit(tmp_path):
+    """They cost no commit of their own while there are others."""
     boundary = Boundary()
     ledger = await opened(tmp_path, boundary=boundary, lazy_seconds=3600.0)
     before = boundary.commits
@@ -207,8 +207,8 @@ async def test_what_nobody_waits_for_goes_along_with_the_next_commit(tmp_path):
         assert reader.durations() == [3.0]
 
 
-async def test_closing_writes_what_nobody_waited_for(tmp_path):
-    """The last remark of a run is there in the next."""
+async def test_closing_commits_unawaited_writes(tmp_path):
+    """The last note of a run is available to the next run."""
     ledger = await opened(tmp_path, lazy_seconds=3600.0)
     ledger.remember("key", "value")
     await ledger.close()
@@ -219,7 +219,7 @@ async def test_closing_writes_what_nobody_waited_for(tmp_path):
 
 
 async def test_closing_twice_is_closing_once(tmp_path):
-    """Also at the same time; and a closed ledger says so, where it would never answer."""
+    """It also works concurrently; using a closed ledger raises an error instead of waiting forever."""
     ledger = await opened(tmp_path)
     await asyncio.gather(ledger.close(), ledger.close())
     await ledger.close()
@@ -231,7 +231,7 @@ async def test_closing_twice_is_closing_once(tmp_path):
         ledger.remember("key", "value")
 
 
-async def test_a_cancelled_close_can_be_awaited_once_more(tmp_path):
+async def test_a_cancelled_close_can_be_awaited_again(tmp_path):
     """The ledger is closed all the same."""
     boundary = Boundary(holds="ledger.commit:before")
     boundary.let_go.set()
@@ -247,8 +247,8 @@ async def test_a_cancelled_close_can_be_awaited_once_more(tmp_path):
     assert not (tmp_path / WAL).exists()
 
 
-def test_a_loop_that_is_gone_takes_no_row_along(tmp_path):
-    """A loop that ends in the middle of a commit leaves nobody to tell; the row is written, and nothing breaks."""
+def test_a_row_survives_the_end_of_its_event_loop(tmp_path):
+    """If the loop ends during a commit, the row is written and no error occurs."""
     boundary = Boundary(holds="ledger.commit:before")
     boundary.let_go.set()
 
@@ -263,13 +263,13 @@ def test_a_loop_that_is_gone_takes_no_row_along(tmp_path):
 
     ledger = asyncio.run(leave_it())
     boundary.let_go.set()
-    ledger._thread._jobs.end()  # what closing would do, had it a loop
+    ledger._thread._jobs.end()  # closing does the same, but needs a loop
     ledger._thread._thread.join(60)
     assert unfinished(tmp_path) == [creating(0)]
 
 
 @pytest.mark.parametrize(
-    ("failure", "told"),
+    ("failure", "error_type"),
     [
         (OSError(28, "No space left on device"), StorageError),
         (sqlite3.OperationalError("disk I/O error"), StorageError),
@@ -278,8 +278,8 @@ def test_a_loop_that_is_gone_takes_no_row_along(tmp_path):
     ],
     ids=lambda one: one.__name__ if isinstance(one, type) else type(one).__name__,
 )
-async def test_after_a_failed_commit_everybody_is_told_and_nothing_is_written(tmp_path, failure, told):
-    """Nobody goes on upon a row that is not there, and no later row is written after the gap."""
+async def test_after_a_failed_commit_everybody_is_error_type_and_nothing_is_written(tmp_path, failure, error_type):
+    """No caller proceeds without its row, and no later row is written after the missing one."""
     boundary = Boundary()
     ledger = await opened(tmp_path, boundary=boundary)
     await ledger.append(creating(0), at=1.0)
@@ -287,7 +287,7 @@ async def test_after_a_failed_commit_everybody_is_told_and_nothing_is_written(tm
     outcomes = await asyncio.gather(
         *(ledger.append(creating(number), at=1.0) for number in (1, 2, 3)), return_exceptions=True
     )
-    assert [type(one) for one in outcomes] == [told] * 3
+    assert [type(one) for one in outcomes] == [error_type] * 3
     boundary.fails = {}
     commits = boundary.commits
     for again in (
@@ -296,7 +296,7 @@ async def test_after_a_failed_commit_everybody_is_told_and_nothing_is_written(tm
         lambda: ledger.recall("key"),
         lambda: covered_of(ledger, "events", ALL_TIME),
     ):
-        with pytest.raises(told):
+        with pytest.raises(error_type):
             await again()
     ledger.remember("key", "value")
     await ledger.close()
@@ -304,8 +304,8 @@ async def test_after_a_failed_commit_everybody_is_told_and_nothing_is_written(tm
     assert unfinished(tmp_path) == [creating(0)]
 
 
-async def test_what_nobody_waited_for_and_was_lost_is_told_at_the_end(tmp_path):
-    """Closing tells it, once."""
+async def test_a_lost_unawaited_write_is_raised_at_the_end(tmp_path):
+    """`close` raises the error, once."""
     boundary = Boundary()
     ledger = await opened(tmp_path, boundary=boundary)
     boundary.fails = {"ledger.commit:before": OSError(28, "No space left on device")}
@@ -315,8 +315,8 @@ async def test_what_nobody_waited_for_and_was_lost_is_told_at_the_end(tmp_path):
     await ledger.close()
 
 
-async def test_a_full_disk_is_told_and_takes_nothing(tmp_path):
-    """SQLite's own word for it; what was durable before is there, and with room again it goes on."""
+async def test_a_full_disk_is_an_error_and_loses_nothing(tmp_path):
+    """Rows that were durable before are kept, and with free space the next run continues."""
     ledger = await opened(tmp_path)
     for number in range(20):
         await ledger.append(creating(number), at=1.0)
@@ -329,9 +329,9 @@ async def test_a_full_disk_is_told_and_takes_nothing(tmp_path):
             await ledger.append(creating(acknowledged), at=1.0)
             acknowledged += 1
 
-    with pytest.raises(StorageError, match="full") as told:
+    with pytest.raises(StorageError, match="full") as caught:
         await fill_up()
-    assert "space" in told.value.hint
+    assert "space" in caught.value.hint
     await ledger.close()
     assert len(unfinished(tmp_path)) == acknowledged
     ledger = await opened(tmp_path)
@@ -340,9 +340,9 @@ async def test_a_full_disk_is_told_and_takes_nothing(tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(not hasattr(signal, "SIGXFSZ"), reason="this system limits no files")
-def test_no_room_for_a_new_ledger_leaves_none(tmp_path):
-    """A ledger that could not be made whole is not under its name."""
+@pytest.mark.skipif(not hasattr(signal, "SIGXFSZ"), reason="this system has no limit for file sizes")
+def test_without_space_for_a_new_ledger_there_is_none(tmp_path):
+    """An incomplete ledger never gets its final name."""
     script = (
         "import asyncio, resource, signal, sys\n"
         "from pathlib import Path\n"
@@ -369,21 +369,21 @@ async def _closed(directory):
     await (await Ledger.open(directory)).close()
 
 
-async def test_a_crash_while_it_is_made_leaves_none(tmp_path):
-    """What lay half-made is thrown away, and the next run makes a whole one."""
+async def test_a_crash_during_the_creation_leaves_no_ledger(tmp_path):
+    """What was left is moved aside, and the next run creates a complete ledger."""
     boundary = Boundary(fails={"ledger.create:before": OSError(5, "Input/output error")})
     with pytest.raises(StorageError):
         await opened(tmp_path, boundary=boundary)
     assert not present(tmp_path)
-    (tmp_path / WAL).write_bytes(b"a log of another life")
+    (tmp_path / WAL).write_bytes(b"an old log")
     await _closed(tmp_path)
-    assert (tmp_path / ".asyncexport" / "ledger.sqlite3.damaged-1-wal").read_bytes() == b"a log of another life"
+    assert (tmp_path / ".asyncexport" / "ledger.sqlite3.damaged-1-wal").read_bytes() == b"an old log"
     with LedgerReader(tmp_path) as reader:
         reader.check()
 
 
-async def test_a_refusal_concerns_only_who_asked(tmp_path):
-    """Others in the same commit are written, and the ledger goes on."""
+async def test_a_rejected_row_only_concerns_its_caller(tmp_path):
+    """Other rows of the same commit are written, and the ledger stays usable."""
     ledger = await opened(tmp_path)
     stranger = BundleRecord(Bundle("stranger", Range(0, 1800)), 0, Creating(1, 1.0))
     outcomes = await asyncio.gather(
@@ -397,8 +397,8 @@ async def test_a_refusal_concerns_only_who_asked(tmp_path):
     await ledger.close()
 
 
-async def test_a_state_that_does_not_know_of_the_archive_is_a_bug(tmp_path):
-    """Neither may an archive be forgotten, nor one be made up."""
+async def test_a_state_that_contradicts_the_archive_is_a_bug(tmp_path):
+    """A record can neither lose an archive nor claim one that was not stored."""
     ledger = await opened(tmp_path)
     await ledger.append(stored(0), at=1.0)
     with pytest.raises(IllegalMove, match="says otherwise"):
@@ -409,36 +409,36 @@ async def test_a_state_that_does_not_know_of_the_archive_is_a_bug(tmp_path):
     await ledger.close()
 
 
-async def test_another_program_that_writes_is_waited_for_and_then_named(tmp_path):
-    """SQLite's shell in the middle of something is no damage."""
+async def test_a_lock_by_another_program_is_awaited_and_then_reported(tmp_path):
+    """A transaction of SQLite's shell is no damage."""
     ledger = await opened(tmp_path, busy_seconds=0.05)
     other = sqlite3.connect(ledger_path(tmp_path), isolation_level=None)
     other.execute("BEGIN IMMEDIATE")
-    with pytest.raises(LedgerError, match="another program") as told:
+    with pytest.raises(LedgerError, match="another program") as caught:
         await ledger.append(creating(0), at=1.0)
-    assert not isinstance(told.value, LedgerCorruptError)
+    assert not isinstance(caught.value, LedgerCorruptError)
     other.execute("ROLLBACK")
     other.close()
     await ledger.close()
 
 
-async def test_an_export_is_known_by_one_definition(tmp_path):
-    """Once there is data of it, another definition is refused, and what differs is named."""
+async def test_an_export_has_one_definition(tmp_path):
+    """Once it has data, another definition is refused, and the error lists the differences."""
     ledger = await opened(tmp_path)
     await ledger.append(creating(0), at=1.0)
     await ledger.append(replace(creating(0), state=Created(1, 1.0, "op")), at=1.0)
     other = Export("events", Definition(segment="buyers", format=Format.CSV))
-    with pytest.raises(LedgerError, match="segment was 'everyone' and now is 'buyers', format was 'ndjson'") as told:
+    with pytest.raises(LedgerError, match="segment was 'everyone' and now is 'buyers', format was 'ndjson'") as caught:
         await ledger.register([Export("more"), other])
-    assert told.value.hint
+    assert caught.value.hint
     await ledger.register([replace(EXPORTS[0], bundle_seconds=3600, settle_seconds=0)])
     await ledger.close()
     with LedgerReader(tmp_path) as reader:
         assert reader.exports() == {one.name: one.definition for one in EXPORTS}
 
 
-async def test_a_definition_that_nothing_came_of_may_be_corrected(tmp_path):
-    """An unknown segment is put right without a new directory."""
+async def test_a_definition_without_data_may_be_corrected(tmp_path):
+    """An unknown segment can be corrected without a new directory."""
     ledger = await opened(tmp_path)
     await ledger.append(creating(0), at=1.0)
     await ledger.append(replace(creating(0), state=Failed("no such segment")), at=1.0)
@@ -450,8 +450,8 @@ async def test_a_definition_that_nothing_came_of_may_be_corrected(tmp_path):
 
 
 @pytest.mark.slow
-async def test_what_is_found_on_disk_is_restored(tmp_path):
-    """Archives get their rows, some thousands at once; only archives do, and all of a batch or none."""
+async def test_archives_found_on_disk_are_restored(tmp_path):
+    """Only archives are restored, in batches of thousands, and each batch completely or not at all."""
     boundary = Boundary()
     ledger = await opened(tmp_path, boundary=boundary)
     before = boundary.commits
@@ -468,8 +468,8 @@ async def test_what_is_found_on_disk_is_restored(tmp_path):
     await ledger.close()
 
 
-async def test_questions_are_answered_for_the_span_that_is_asked(tmp_path):
-    """A bundle belongs to every span it overlaps by a second, and to none that it only touches."""
+async def test_queries_are_answered_for_the_requested_span(tmp_path):
+    """A bundle belongs to every span that it overlaps by at least a second."""
     ledger = await opened(tmp_path)
     for number in (0, 1, 3):
         await ledger.append(stored(number), at=1.0)
@@ -486,12 +486,12 @@ async def test_questions_are_answered_for_the_span_that_is_asked(tmp_path):
     assert await covered_of(ledger, "events", ALL_TIME) == [Range(0, 3600), Range(5400, 7200)]
     assert await unfinished_of(ledger, "events", Range(5399, 5400)) == [creating(2)]
     assert await unfinished_of(ledger, "events", Range(5400, 7200)) == []
-    assert await covered_of(ledger, "nothing known of it", ALL_TIME) == []
+    assert await covered_of(ledger, "unknown", ALL_TIME) == []
     await ledger.close()
 
 
-async def test_what_is_stored_is_read_page_by_page(tmp_path):
-    """Each bundle once and in order, however many there are, also where several begin at the same moment."""
+async def test_stored_bundles_are_read_page_by_page(tmp_path):
+    """Each bundle is returned once and in order, also if several start at the same time."""
     ledger = await opened(tmp_path)
     spans = [Range(at, at + 1 + width) for at in range(BUNDLES_PER_PAGE) for width in range(3)]
     records = [BundleRecord(Bundle("events", span), 0, archive(1), archive(1)) for span in spans]
@@ -500,8 +500,8 @@ async def test_what_is_stored_is_read_page_by_page(tmp_path):
     await ledger.close()
 
 
-async def test_archives_exported_too_soon_are_found(tmp_path):
-    """Those exported within so many seconds of their bundle's end; of the moment the whole seconds count."""
+async def test_archives_exported_soon_after_their_end_are_found(tmp_path):
+    """The limit compares whole seconds of the export time."""
     ledger = await opened(tmp_path)
     for number, delay in enumerate([0.0, 99.0, 99.9, 101.0, 5000.0]):
         done = replace(archive(number), exported_at=bundle(number).range.end + delay)
@@ -512,12 +512,12 @@ async def test_archives_exported_too_soon_are_found(tmp_path):
 
 
 DELAYS = [0.0, *(whole + part for whole in (-1, 1, 59, 60, 61, 3600, 86_400) for part in (-1e-6, 0.0, 0.25, 0.999_999))]
-"""From the end of a bundle to its export, in seconds."""
+"""Seconds from the end of a bundle to its export."""
 
 
 @pytest.fixture(scope="module")
 def exported_after_delays(tmp_path_factory):
-    """A directory whose ledger has an archive for each of the delays."""
+    """A directory whose ledger has an archive for each delay."""
     directory = tmp_path_factory.mktemp("delays")
 
     async def filled() -> None:
@@ -538,8 +538,8 @@ def exported_after_delays(tmp_path_factory):
     ages=st.lists(st.sampled_from(DELAYS) | st.floats(0, 100_000), min_size=1),
     now=st.floats(0, 200_000) | st.integers(0, 200_000).map(float),
 )
-def test_narrowing_loses_no_bundle_that_needs_a_refresh(exported_after_delays, ages, now):
-    """The ledger may name more candidates than are due, and never fewer: the core alone decides."""
+def test_no_bundle_that_needs_a_refresh_is_missed(exported_after_delays, ages, now):
+    """The ledger may return more candidates than are due, but never fewer: the core decides."""
     with LedgerReader(exported_after_delays) as reader:
         everything = list(reader.stored("events", ALL_TIME))
         candidates = list(reader.stored("events", ALL_TIME, exported_within=max(ages)))
@@ -548,8 +548,8 @@ def test_narrowing_loses_no_bundle_that_needs_a_refresh(exported_after_delays, a
     assert [one for one in candidates if needs_refresh(one, ages=ages, now=now)] == due
 
 
-async def test_what_was_exported_too_soon_is_found(tmp_path):
-    """Whatever the settle time was, to the fraction of a second: those that the core names, in order."""
+async def test_archives_exported_before_they_settled_are_found(tmp_path):
+    """They are those that the core selects, in order, for any settle time and to the fraction of a second."""
     ledger = await opened(tmp_path)
     delays = [-301.0, -300.5, -300.0, -0.5, 0.0, DAY - 301.0, DAY - 300.5, DAY - 300.0, DAY - 299.5, DAY + 1.0]
     records = []
@@ -560,15 +560,15 @@ async def test_what_was_exported_too_soon_is_found(tmp_path):
     early = [one for one in records if not was_settled(one)]
     assert 5 < len(early) < len(records)
     assert await ledger.look(lambda queries: queries.unsettled("events", ALL_TIME)) == early
-    # Once the longest settle time is remembered, and also of what was exported after that.
+    # This also holds once the longest settle time is remembered, and for archives exported after that.
     await ledger.register([Export("events")])
     assert await ledger.look(lambda queries: queries.unsettled("events", ALL_TIME)) == early
     done = replace(archive(99), exported_at=bundle(99).range.end + 5.0 * DAY, settle_seconds=6.0 * DAY)
     early.append(BundleRecord(bundle(99), 0, done, done))
     await ledger.restore(early[-1:], at=2.0)
     assert await ledger.look(lambda queries: queries.unsettled("events", ALL_TIME)) == early
-    # What a ledger remembers that this one was made anew from is of other rows.
-    # One that cannot be read counts as none.
+    # A value remembered by the ledger that this one was rebuilt from belongs to other rows.
+    # An unreadable value is ignored.
     for remembered in (
         '[1.0, 1, {"events": 0.0}]',
         "",
@@ -590,8 +590,8 @@ async def test_what_was_exported_too_soon_is_found(tmp_path):
         assert list(reader.overviews()[0].unsettled) == early
 
 
-async def test_a_new_take_leaves_the_archive_standing(tmp_path):
-    """While it runs, and when it fails: coverage and sizes are those of the archive that is there."""
+async def test_a_new_revision_keeps_the_archive(tmp_path):
+    """While it is in progress and after it fails, coverage and sizes are those of the existing archive."""
     ledger = await opened(tmp_path)
     await ledger.append(stored(0), at=1.0)
     again = stored(0).next_revision()
@@ -609,8 +609,8 @@ async def test_a_new_take_leaves_the_archive_standing(tmp_path):
         assert (events.stored, events.empty, events.rows, events.unfinished, events.last_at) == (1, 0, 77, (), 3.0)
 
 
-async def test_what_is_split_is_written_with_its_pieces_at_once(tmp_path):
-    """One commit; what the ledger knows of a piece already stays; only what failed may be split."""
+async def test_a_split_is_written_together_with_its_pieces(tmp_path):
+    """It is one commit; known pieces keep their state, and only a failed bundle can be split."""
     boundary = Boundary()
     ledger = await opened(tmp_path, boundary=boundary)
     wide = Bundle("events", Range(0, 5400))
@@ -633,8 +633,8 @@ async def test_what_is_split_is_written_with_its_pieces_at_once(tmp_path):
     await ledger.close()
 
 
-async def test_what_was_parked_is_counted_since_it_was_stored(tmp_path):
-    """Overdue ones as well; those of other bundles, other exports and earlier revisions are not counted."""
+async def test_parked_attempts_are_counted_since_the_last_archive(tmp_path):
+    """Overdue ones count as well; those of other bundles, other exports and earlier revisions do not."""
     ledger = await opened(tmp_path)
     states: tuple[State, ...] = (Failed("a"), Failed("b"), Overdue(1, 0.0, "op"))
     for at, state in enumerate(states):
@@ -649,8 +649,8 @@ async def test_what_was_parked_is_counted_since_it_was_stored(tmp_path):
     await ledger.close()
 
 
-async def test_what_was_begun_in_another_width_is_forgotten_once_others_cover_it(tmp_path):
-    """A bundle between attempts claims nothing; it is unfinished only as long as its time is."""
+async def test_a_planned_bundle_of_another_width_is_forgotten_once_it_is_covered(tmp_path):
+    """A bundle between attempts is only unfinished while its time is not stored."""
     ledger = await opened(tmp_path)
     wide = BundleRecord(Bundle("events", Range(0, 3600)), 0, Planned(3))
     await ledger.append(wide, at=1.0)
@@ -663,8 +663,8 @@ async def test_what_was_begun_in_another_width_is_forgotten_once_others_cover_it
         assert reader.overviews()[0].unfinished == ()
 
 
-async def test_an_overview_counts_what_there_is(tmp_path):
-    """Each export has its own sums, gaps and open problems, all of one moment."""
+async def test_an_overview_counts_what_is_recorded(tmp_path):
+    """Each export has its own sums, gaps and open problems, all of the same time."""
     ledger = await opened(tmp_path)
     for number in (0, 1, 4, 6):
         await ledger.append(stored(number), at=float(number))
@@ -683,8 +683,8 @@ async def test_an_overview_counts_what_there_is(tmp_path):
 
 
 @pytest.mark.slow
-async def test_what_the_next_run_starts_from_is_kept_within_bounds(tmp_path):
-    """The oldest requests and durations are dropped; the rest is whole, and it is known that some are gone."""
+async def test_the_data_for_the_next_run_is_bounded(tmp_path):
+    """The oldest requests and durations are deleted, and the record shows that some are missing."""
     boundary = Boundary()
     ledger = await opened(tmp_path, boundary=boundary)
     assert await first_request_at(ledger) is None
@@ -707,8 +707,8 @@ async def test_what_the_next_run_starts_from_is_kept_within_bounds(tmp_path):
 
 
 @pytest.mark.slow
-async def test_the_head_stays_small(tmp_path):
-    """What is rewritten in each commit grows with the exports, and not with what happens to them."""
+async def test_the_head_row_stays_small(tmp_path):
+    """The row rewritten in each commit grows with the number of exports, not with their rows."""
     ledger = await opened(tmp_path)
     await ledger.restore([stored(number) for number in range(5000)], at=1.0)
     for number in range(100):
@@ -721,24 +721,26 @@ async def test_the_head_stays_small(tmp_path):
 
 
 @pytest.mark.slow
-async def test_ten_thousand_rows_of_a_hundred_lanes(tmp_path):
-    """All of them are there, in far fewer commits; none is told before its own is over."""
+async def test_ten_thousand_rows_of_a_hundred_tasks(tmp_path):
+    """All rows are written in far fewer commits, and no append returns before its commit."""
     boundary = Boundary()
     ledger = await opened(tmp_path, boundary=boundary)
 
-    async def lane(first):
+    async def task(first):
         for number in range(first, first + 100):
             await ledger.append(creating(number), at=1.0)
 
-    await asyncio.gather(*(lane(first) for first in range(0, 10_000, 100)))
+    await asyncio.gather(*(task(first) for first in range(0, 10_000, 100)))
     assert boundary.commits < 1000
     await ledger.close()
     assert unfinished(tmp_path) == [creating(number) for number in range(10_000)]
 
 
-@pytest.mark.parametrize("ready", [Ready(1, 1.5, "ü\x00\n'\""), Ready(2**62, 1e300, "x" * 100_000)], ids=["odd", "big"])
-async def test_odd_values_come_back_as_they_were(tmp_path, ready):
-    """Any text, any number that a state can hold."""
+@pytest.mark.parametrize(
+    "ready", [Ready(1, 1.5, "ü\x00\n'\""), Ready(2**62, 1e300, "x" * 100_000)], ids=["odd text", "big values"]
+)
+async def test_unusual_values_are_read_as_written(tmp_path, ready):
+    """Any text and number that a state can contain is supported."""
     ledger = await opened(tmp_path)
     odd = BundleRecord(Bundle("events", Range(-(2**40), 2**40)), 3, ready)
     await ledger.append(odd, at=1e-300)

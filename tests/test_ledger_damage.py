@@ -1,4 +1,4 @@
-"""A ledger that is not what was written says so, and nothing else comes of it; a killed one is whole."""
+"""A damaged ledger is reported and never gives a wrong answer; the ledger of a killed run is intact."""
 
 import asyncio
 import sqlite3
@@ -25,7 +25,7 @@ ROOT = Path(__file__).parents[1]
 
 KILLS = 12
 FLIPS, FLIPS_TO_WRITE, FLIPS_OF_THE_LOG = 400, 100, 100
-"""How many bits are tried besides those of the header; for each a ledger is opened and read to its end."""
+"""Numbers of bits flipped besides those of the header; for each, a ledger is opened and read completely."""
 
 KILLED = """
 import asyncio, os, pathlib, signal, sys
@@ -41,8 +41,8 @@ asyncio.run(run())
 
 
 @pytest.fixture(scope="module")
-def ended(tmp_path_factory):
-    """The directory of a run that ended well, and what it has to say."""
+def finished(tmp_path_factory):
+    """The directory of a run that ended normally, and the answers of its ledger."""
     directory = tmp_path_factory.mktemp("ended")
 
     async def run():
@@ -56,7 +56,7 @@ def ended(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def killed(tmp_path_factory):
-    """The directory of a run that was killed, its log full; and what it has to say."""
+    """The directory of a killed run with a full log, and the answers of its ledger."""
     directory = tmp_path_factory.mktemp("killed")
     subprocess.run([sys.executable, "-c", KILLED, directory], cwd=ROOT, check=False)
     assert (directory / WAL).stat().st_size
@@ -64,14 +64,14 @@ def killed(tmp_path_factory):
 
 
 def read_all(directory):
-    """All that can be asked, once the history was read as well."""
+    """Check the ledger completely, history included, and return all answers."""
     with LedgerReader(directory) as ledger:
         ledger.check()
         return answers(ledger)
 
 
 def read_to_write(directory):
-    """All that can be asked, by a run, which reads a small ledger whole."""
+    """Return all answers as a run gets them, which checks a small ledger completely."""
 
     async def ask():
         ledger = await Ledger.open(directory)
@@ -85,7 +85,7 @@ def read_to_write(directory):
 
 
 def outcome(directory, reading=read):
-    """What comes of asking: answers, or the kind of error."""
+    """Return the answers, or the kind of error."""
     try:
         return reading(directory)
     except LedgerCorruptError as error:
@@ -93,7 +93,7 @@ def outcome(directory, reading=read):
 
 
 def laid_out(files, directory):
-    """A directory with these files in it."""
+    """Write these files to the ledger's folder."""
     folder = directory / ".asyncexport"
     folder.mkdir(parents=True, exist_ok=True)
     for path in folder.iterdir():
@@ -103,13 +103,13 @@ def laid_out(files, directory):
 
 
 def files_of(directory):
-    """Without the log's index, which is made anew."""
+    """Return the ledger's files without the index of the log, which SQLite rebuilds."""
     found = (directory / ".asyncexport").iterdir()
     return {path.name: path.read_bytes() for path in found if not path.name.endswith("-shm")}
 
 
 def some_bits(content, count, *, header):
-    """All bits of the header; others by chance, most of them where there is something."""
+    """Yield all bits of the header and random others, most of them in bytes that are not zero."""
     chance = Random(1)
     filled = [at for at, byte in enumerate(content) if byte]
     yield from range(header * 8)
@@ -119,7 +119,7 @@ def some_bits(content, count, *, header):
 
 
 def flipped(content, bit):
-    """One bit turned."""
+    """Return the content with one bit flipped."""
     changed = bytearray(content)
     changed[bit // 8] ^= 1 << bit % 8
     return bytes(changed)
@@ -127,9 +127,9 @@ def flipped(content, bit):
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("reading", "count"), [(read, FLIPS), (read_to_write, FLIPS_TO_WRITE)], ids=["read", "write"])
-def test_no_flipped_bit_makes_a_wrong_answer(ended, tmp_path, reading, count):
-    """Either what was written is read, or it is damaged; whatever is damaged is left for a person to look at."""
-    directory, truth = ended
+def test_a_flipped_bit_never_gives_a_wrong_answer(finished, tmp_path, reading, count):
+    """The answers are right or the ledger is reported as damaged, and a damaged file is not changed."""
+    directory, truth = finished
     files = files_of(directory)
     content = files["ledger.sqlite3"]
     noticed = 0
@@ -146,8 +146,8 @@ def test_no_flipped_bit_makes_a_wrong_answer(ended, tmp_path, reading, count):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("reading", [read, read_to_write], ids=["read", "write"])
-def test_no_flipped_bit_of_the_log_takes_what_was_acknowledged(killed, tmp_path, reading):
-    """SQLite leaves out all from the first damaged frame on; that is not passed over."""
+def test_a_flipped_bit_of_the_log_never_loses_a_committed_row(killed, tmp_path, reading):
+    """SQLite ignores everything from the first damaged frame on, which is noticed."""
     directory, truth = killed
     files = files_of(directory)
     name = Path(WAL).name
@@ -159,7 +159,7 @@ def test_no_flipped_bit_of_the_log_takes_what_was_acknowledged(killed, tmp_path,
 
 
 def test_a_log_that_is_cut_or_missing_is_noticed(killed, tmp_path):
-    """Wherever it ends before its end."""
+    """This holds wherever the log ends early."""
     directory, truth = killed
     files = files_of(directory)
     log = files.pop(Path(WAL).name)
@@ -173,8 +173,8 @@ def test_a_log_that_is_cut_or_missing_is_noticed(killed, tmp_path):
     assert outcome(tmp_path) == truth
 
 
-def test_frames_that_were_never_committed_are_none(killed, tmp_path):
-    """What a crash left behind the last commit is no damage."""
+def test_uncommitted_frames_are_ignored(killed, tmp_path):
+    """What a crash left after the last commit is no damage."""
     directory, truth = killed
     files = files_of(directory)
     for rubbish in (b"\0" * 5000, files[Path(WAL).name][-4120:], b"half a frame"):
@@ -183,9 +183,9 @@ def test_frames_that_were_never_committed_are_none(killed, tmp_path):
         assert outcome(tmp_path, read_to_write) == truth
 
 
-def test_a_file_that_is_cut_is_noticed(ended, tmp_path):
-    """At every page, and in the middle of one."""
-    directory, truth = ended
+def test_a_cut_file_is_noticed(finished, tmp_path):
+    """It may be cut between pages or within a page."""
+    directory, truth = finished
     files = files_of(directory)
     content = files["ledger.sqlite3"]
     for size in (*range(0, len(content), 4096), 1, 99, 100, 512, len(content) - 1):
@@ -197,9 +197,9 @@ def test_a_file_that_is_cut_is_noticed(ended, tmp_path):
     assert outcome(tmp_path) == truth
 
 
-def test_a_page_of_another_place_or_of_nothing_is_noticed(ended, tmp_path):
-    """What a failing disk gives back: zeros, or what stood elsewhere."""
-    directory, _ = ended
+def test_a_page_from_elsewhere_or_without_content_is_noticed(finished, tmp_path):
+    """A failing disk may return zeros or another page."""
+    directory, _ = finished
     files = files_of(directory)
     content = files["ledger.sqlite3"]
     pages = [content[at : at + 4096] for at in range(0, len(content), 4096)]
@@ -225,25 +225,25 @@ def foreign_database(path):
         lambda path: path.write_text("not a database, but a note of mine\n" * 200),
         foreign_database,
     ],
-    ids=["nothing", "folder", "text", "database"],
+    ids=["empty file", "folder", "text", "other database"],
 )
-def test_what_is_no_ledger_is_left_alone(tmp_path, make):
-    """Something else under its name is an error that names it, and is not touched."""
+def test_a_file_that_is_no_ledger_is_left_unchanged(tmp_path, make):
+    """The error names the file, and the file is not changed."""
     path = ledger_path(tmp_path)
     path.parent.mkdir()
     make(path)
     before = path.stat(), path.read_bytes() if path.is_file() else b""
     for reading in (read, read_to_write):
-        with pytest.raises(LedgerCorruptError, match=r"is not a ledger|is damaged") as told:
+        with pytest.raises(LedgerCorruptError, match=r"is not a ledger|is damaged") as caught:
             reading(tmp_path)
-        assert str(path) in str(told.value)
+        assert str(path) in str(caught.value)
     after = path.stat(), path.read_bytes() if path.is_file() else b""
     assert (after[0].st_mode, after[0].st_mtime_ns, after[1]) == (before[0].st_mode, before[0].st_mtime_ns, before[1])
 
 
-async def test_a_newer_ledger_is_not_called_damaged(ended, tmp_path):
-    """The way out is an upgrade, not a rebuild."""
-    laid_out(files_of(ended[0]), tmp_path)
+async def test_a_newer_ledger_is_not_reported_as_damaged(finished, tmp_path):
+    """The hint says to upgrade, not to rebuild."""
+    laid_out(files_of(finished[0]), tmp_path)
     connection = sqlite3.connect(ledger_path(tmp_path), isolation_level=None)
     connection.text_factory = bytes
     head = LedgerHead.read(connection)
@@ -253,58 +253,58 @@ async def test_a_newer_ledger_is_not_called_damaged(ended, tmp_path):
     connection.execute(f"PRAGMA user_version = {head.version}")
     connection.execute("CREATE TABLE something_new (a)")
     connection.close()
-    with pytest.raises(LedgerError, match="newer") as told:
+    with pytest.raises(LedgerError, match="newer") as caught:
         read(tmp_path)
-    assert not isinstance(told.value, LedgerCorruptError)
-    assert "upgrade" in told.value.hint
+    assert not isinstance(caught.value, LedgerCorruptError)
+    assert "upgrade" in caught.value.hint
     with pytest.raises(LedgerError, match="newer"):
         await Ledger.open(tmp_path)
 
 
 CHANGES = {
-    "the newest state is gone": "DELETE FROM state WHERE seq = (SELECT max(seq) FROM state)",
-    "a bundle is gone": "DELETE FROM bundle WHERE start = 0",
-    "all bundles are gone": "DELETE FROM bundle",
-    "a bundle leads to an older state": "UPDATE bundle SET latest = latest - 1 WHERE start = 0",
-    "a bundle leads to another's state": "UPDATE bundle SET latest = 1 WHERE start = 1800",
-    "an archive is not shown": "UPDATE bundle SET stored = NULL WHERE start = 0",
+    "the newest state is missing": "DELETE FROM state WHERE seq = (SELECT max(seq) FROM state)",
+    "a bundle is missing": "DELETE FROM bundle WHERE start = 0",
+    "all bundles are missing": "DELETE FROM bundle",
+    "a bundle refers to an older state": "UPDATE bundle SET latest = latest - 1 WHERE start = 0",
+    "a bundle refers to the state of another": "UPDATE bundle SET latest = 1 WHERE start = 1800",
+    "a bundle has lost its archive": "UPDATE bundle SET stored = NULL WHERE start = 0",
     "an archive has other rows": "UPDATE bundle SET rows = rows + 1 WHERE start = 0",
-    "two bundles have changed places": "UPDATE bundle SET latest = CASE latest WHEN 4 THEN 12 ELSE 4 END,"
+    "two bundles are swapped": "UPDATE bundle SET latest = CASE latest WHEN 4 THEN 12 ELSE 4 END,"
     " stored = CASE stored WHEN 4 THEN 12 ELSE 4 END WHERE latest IN (4, 12)",
-    "a state says something else": "UPDATE state SET state = 'failed' WHERE seq = 4",
-    "a request is gone": "DELETE FROM request WHERE seq = 2",
-    "the first request is gone": "DELETE FROM request WHERE seq = 1",
-    "a request was refused": "UPDATE request SET status = 429 WHERE seq = 2",
-    "a duration is gone": "DELETE FROM duration WHERE seq = 12",
-    "a duration is longer": "UPDATE duration SET seconds = 61 WHERE seq = 3",
-    "an id is not found": "DELETE FROM service_id WHERE state = 2",
-    "all ids are not found": "DELETE FROM service_id",
-    "an id leads elsewhere": "UPDATE service_id SET state = 6 WHERE state = 2",
-    "an id is another": "UPDATE service_id SET hash = hash + 1 WHERE state = 2",
-    "two ids have changed places": "UPDATE service_id SET state = -state WHERE state IN (2, 6);"
+    "a state is changed": "UPDATE state SET state = 'failed' WHERE seq = 4",
+    "a request is missing": "DELETE FROM request WHERE seq = 2",
+    "the first request is missing": "DELETE FROM request WHERE seq = 1",
+    "the status of a request is changed": "UPDATE request SET status = 429 WHERE seq = 2",
+    "a duration is missing": "DELETE FROM duration WHERE seq = 12",
+    "a duration is changed": "UPDATE duration SET seconds = 61 WHERE seq = 3",
+    "an id is missing": "DELETE FROM service_id WHERE state = 2",
+    "all ids are missing": "DELETE FROM service_id",
+    "an id refers to another state": "UPDATE service_id SET state = 6 WHERE state = 2",
+    "an id is changed": "UPDATE service_id SET hash = hash + 1 WHERE state = 2",
+    "two ids are swapped": "UPDATE service_id SET state = -state WHERE state IN (2, 6);"
     " UPDATE service_id SET state = 8 + state WHERE state < 0",
-    "a run is gone": "DELETE FROM run WHERE seq = 1",
-    "the newest run is gone": "DELETE FROM run WHERE seq = 2",
-    "a run ended well": "UPDATE run SET exit_code = 0",
-    "a run never ended": "UPDATE run SET ended = NULL",
-    "an hour is gone": "DELETE FROM hour",
-    "an hour has other requests": "UPDATE hour SET requests = requests + 1",
-    "an hour is another": "UPDATE hour SET hour = hour + 1",
-    "what was accepted is gone": "DELETE FROM accepted",
-    "what was accepted is another": "UPDATE accepted SET stop = stop + 1",
-    "the head is gone": "DELETE FROM head",
-    "the head is another": "UPDATE head SET text = replace(text, 'everyone', 'buyers')",
-    "a table is gone": "DROP TABLE duration",
-    "a table is new": "CREATE TABLE mine (a)",
-    "an index is new": "CREATE INDEX mine ON state (revision)",
-    "the view is another": "DROP VIEW standing; CREATE VIEW standing AS SELECT * FROM bundle",
+    "a run is missing": "DELETE FROM run WHERE seq = 1",
+    "the newest run is missing": "DELETE FROM run WHERE seq = 2",
+    "the exit code of a run is changed": "UPDATE run SET exit_code = 0",
+    "the end of a run is missing": "UPDATE run SET ended = NULL",
+    "an hour is missing": "DELETE FROM hour",
+    "the requests of an hour are changed": "UPDATE hour SET requests = requests + 1",
+    "an hour is changed": "UPDATE hour SET hour = hour + 1",
+    "an accepted range is missing": "DELETE FROM accepted",
+    "an accepted range is changed": "UPDATE accepted SET stop = stop + 1",
+    "the head is missing": "DELETE FROM head",
+    "the head is changed": "UPDATE head SET text = replace(text, 'everyone', 'buyers')",
+    "a table is missing": "DROP TABLE duration",
+    "a table is added": "CREATE TABLE mine (a)",
+    "an index is added": "CREATE INDEX mine ON state (revision)",
+    "the view is changed": "DROP VIEW standing; CREATE VIEW standing AS SELECT * FROM bundle",
 }
 
 
 @pytest.mark.parametrize("change", CHANGES)
-def test_a_row_that_is_not_as_it_was_written_is_noticed(ended, tmp_path, change):
-    """Whatever went missing or was changed: with the right checksums of SQLite, too."""
-    laid_out(files_of(ended[0]), tmp_path)
+def test_a_changed_or_missing_row_is_noticed(finished, tmp_path, change):
+    """This also holds if SQLite's own checksums are right."""
+    laid_out(files_of(finished[0]), tmp_path)
     connection = sqlite3.connect(ledger_path(tmp_path))
     connection.executescript(CHANGES[change])
     connection.close()
@@ -314,23 +314,23 @@ def test_a_row_that_is_not_as_it_was_written_is_noticed(ended, tmp_path, change)
 @pytest.mark.parametrize(
     "change",
     ["UPDATE state SET written_at = 1 WHERE seq = 1", "DELETE FROM state WHERE seq = 1"],
-    ids=["other", "gone"],
+    ids=["changed", "missing"],
 )
-def test_a_state_that_nothing_leads_to_is_checked_too(ended, tmp_path, change):
-    """History is part of the record: a whole check reads it."""
-    laid_out(files_of(ended[0]), tmp_path)
+def test_a_superseded_state_is_checked_too(finished, tmp_path, change):
+    """A full check includes the history."""
+    laid_out(files_of(finished[0]), tmp_path)
     connection = sqlite3.connect(ledger_path(tmp_path), isolation_level=None)
     connection.execute(change)
     connection.close()
-    assert outcome(tmp_path) == ended[1]
+    assert outcome(tmp_path) == finished[1]
     with LedgerReader(tmp_path) as reader, pytest.raises(LedgerCorruptError, match="state"):
         reader.check()
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("bundles", "is_small"), [(100, True), (SMALL_LEDGER_ROWS + 1, False)])
-async def test_a_small_ledger_is_checked_at_once_and_a_large_one_only_when_asked(tmp_path, bundles, is_small):
-    """A run does not wait for what would take long; a whole check finds it all the same."""
+async def test_a_small_ledger_is_checked_immediately_and_a_large_one_on_request(tmp_path, bundles, is_small):
+    """A run does not wait for a long check; a full check finds the damage in either."""
     ledger = await Ledger.open(tmp_path)
     await ledger.register(EXPORTS)
     await ledger.restore([stored(number) for number in range(bundles)], at=1.0)
@@ -345,8 +345,8 @@ async def test_a_small_ledger_is_checked_at_once_and_a_large_one_only_when_asked
             reader.check()
 
 
-async def test_an_overview_does_not_make_up_its_last_news(tmp_path):
-    """Where the row that it would be told from is gone."""
+async def test_an_overview_does_not_invent_its_last_change(tmp_path):
+    """If the row that it is read from is missing, the ledger is damaged."""
     ledger = await Ledger.open(tmp_path)
     await ledger.register(EXPORTS)
     await ledger.append(stored(0), at=1.0)
@@ -359,8 +359,8 @@ async def test_an_overview_does_not_make_up_its_last_news(tmp_path):
 
 
 @pytest.mark.slow
-def test_a_mark_that_is_no_use_is_no_hindrance(killed, tmp_path):
-    """Damaged, cut, gone, behind, or another ledger's: the ledger is read as it is."""
+def test_an_unusable_mark_is_ignored(killed, tmp_path):
+    """With a damaged, cut, missing, old or foreign mark the ledger is read as it is."""
     directory, truth = killed
     files = files_of(directory)
     name = mark_path(ledger_path(directory)).name
@@ -381,8 +381,8 @@ def test_a_mark_that_is_no_use_is_no_hindrance(killed, tmp_path):
 
 
 @pytest.mark.slow
-def test_a_killed_writer_takes_nothing_along_that_it_acknowledged(tmp_path):
-    """A dozen times in one directory: each acknowledged row is there, what more there is is whole, and it goes on."""
+def test_a_killed_writer_loses_no_acknowledged_row(tmp_path):
+    """After each of a dozen kills all acknowledged rows are there, the ledger is intact, and writing continues."""
     total = 0
     for number in range(KILLS):
         with Scribe(tmp_path, first=total) as scribe:
@@ -399,8 +399,8 @@ def test_a_killed_writer_takes_nothing_along_that_it_acknowledged(tmp_path):
         total = len(found)
 
 
-async def test_damage_under_a_run_is_told_to_whoever_asks(tmp_path):
-    """A run that reads what is not as it was written ends as one with a damaged ledger does."""
+async def test_damage_found_during_a_run_is_raised(tmp_path):
+    """A run that reads a changed row ends like one with a damaged ledger."""
     ledger = await Ledger.open(tmp_path)
     await fill(ledger)
     await ledger.close()
@@ -408,14 +408,14 @@ async def test_damage_under_a_run_is_told_to_whoever_asks(tmp_path):
     connection.execute("UPDATE state SET written_at = 1 WHERE seq = (SELECT max(stored) FROM bundle)")
     connection.close()
     ledger = await Ledger.open(tmp_path)
-    with pytest.raises(LedgerCorruptError) as told:
+    with pytest.raises(LedgerCorruptError) as caught:
         [await stored_of(ledger, export.name, ALL_TIME) for export in EXPORTS]
-    assert "verify --rebuild" in told.value.hint
+    assert "verify --rebuild" in caught.value.hint
     await ledger.close()
 
 
-def test_the_truth_has_archives_in_it(ended, killed):
-    """What damage is measured against is not empty."""
-    for _, truth in (ended, killed):
+def test_the_ledgers_under_test_contain_archives(finished, killed):
+    """The answers that damage is compared with are not empty."""
+    for _, truth in (finished, killed):
         assert sum(one.stored for one in truth[5]) == 9
         assert any(isinstance(one.state, Stored) for one in truth[6][2])

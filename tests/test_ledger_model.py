@@ -1,5 +1,5 @@
-"""The ledger against a plain dict: whatever was written is what is answered, now and after it is opened again."""
-# ruff: noqa: D102 - a rule's name says what is done
+"""The ledger compared with a plain dict: it answers what was written, also after it is reopened."""
+# ruff: noqa: D102 - the names of the rules say what they do
 
 import asyncio
 import math
@@ -42,7 +42,7 @@ pytestmark = pytest.mark.slow
 RANGES = [Range(start * 900, (start + width) * 900) for start in (-2, 0, 1, 2, 4, 5, 8) for width in (1, 2, 4)]
 BUNDLES = st.sampled_from([Bundle(export.name, span) for export in EXPORTS for span in RANGES])
 SPANS = st.sampled_from([ALL_TIME, Range(0, 3600), Range(1799, 1800), Range(-900, 901), Range(86_400, 90_000)])
-MOMENTS = st.floats(0, 4e9) | st.integers(0, 2**31).map(float)
+TIMES = st.floats(0, 4e9) | st.integers(0, 2**31).map(float)
 NEW: dict[type[State], Callable[[int, float], State]] = {
     Planned: lambda attempt, _: Planned(attempt),
     Creating: lambda attempt, at: Creating(attempt, at, 3600.0),
@@ -58,7 +58,7 @@ NEW: dict[type[State], Callable[[int, float], State]] = {
 
 
 def next_states(state: State, at: float) -> list[State]:
-    """All that it may become."""
+    """Return all states that it may change to."""
     attempt = getattr(state, "attempt", 1)
     attempts = {Counts.SAME: attempt, Counts.NEXT: attempt + 1, Counts.FIRST: 1, Counts.NONE: 0}
     return [
@@ -70,7 +70,7 @@ def next_states(state: State, at: float) -> list[State]:
 
 
 class LedgerMachine(RuleBasedStateMachine):
-    """Many bundles and takes, moved as the table allows, one by one and many at once."""
+    """Many bundles and revisions, moved as the table allows, one by one and many together."""
 
     def __init__(self):
         super().__init__()
@@ -84,11 +84,11 @@ class LedgerMachine(RuleBasedStateMachine):
         return self.runner.run(coroutine)
 
     def write_all(self):
-        """Ask something, so that what nobody waits for is written before the answer."""
+        """Run a query, so that unawaited writes are committed before its answer."""
         self.run(self.ledger.recall("a"))
 
     def step(self, bundle, chance, at):
-        """The next standing of a bundle: a legal move, or a new take of what is stored."""
+        """Move a bundle to its next state, or start a new revision of a stored one."""
         model = self.model
         now = model.records.get(bundle, BundleRecord(bundle))
         if isinstance(now.state, Stored | Split):
@@ -102,19 +102,19 @@ class LedgerMachine(RuleBasedStateMachine):
         model.last_at[bundle.export] = at
         return self.ledger.append(after, at=at)
 
-    @rule(steps=st.lists(st.tuples(BUNDLES, st.integers(0, 5), MOMENTS), min_size=1, max_size=12))
-    def move_many_at_once(self, steps):
-        async def all_of_them():
+    @rule(steps=st.lists(st.tuples(BUNDLES, st.integers(0, 5), TIMES), min_size=1, max_size=12))
+    def move_many_together(self, steps):
+        async def move_all():
             await asyncio.gather(*(self.step(*one) for one in steps))
 
-        self.run(all_of_them())
+        self.run(move_all())
 
-    @rule(bundle=BUNDLES, chance=st.integers(0, 5), at=MOMENTS, times=st.integers(1, 6))
+    @rule(bundle=BUNDLES, chance=st.integers(0, 5), at=TIMES, times=st.integers(1, 6))
     def move_one_further(self, bundle, chance, at, times):
         for number in range(times):
             self.run(self.step(bundle, chance + number, at + number))
 
-    @rule(at=MOMENTS, kind=st.sampled_from(["create", "list", "poll"]), status=st.sampled_from([None, 200, 429]))
+    @rule(at=TIMES, kind=st.sampled_from(["create", "list", "poll"]), status=st.sampled_from([None, 200, 429]))
     def send(self, at, kind, status):
         async def sent():
             return await self.ledger.send(kind, at=at)
@@ -144,7 +144,7 @@ class LedgerMachine(RuleBasedStateMachine):
         self.ledger = self.run(Ledger.open(self.directory, lazy_seconds=3600.0))
 
     @rule()
-    def go_on_with_what_lies_on_the_disk(self):
+    def continue_with_a_copy_of_the_files(self):
         self.write_all()
         copied = Path(tempfile.mkdtemp(prefix="asyncexport-model-"))
         shutil.copytree(self.directory, copied, dirs_exist_ok=True, ignore=lambda *_: ["ledger.sqlite3-shm"])
@@ -154,11 +154,11 @@ class LedgerMachine(RuleBasedStateMachine):
         self.ledger = self.run(Ledger.open(self.directory, lazy_seconds=3600.0))
 
     @rule(span=SPANS)
-    def tell_the_run(self, span):
+    def compare_within_the_run(self, span):
         self.run(self.ledger._read(lambda queries: self.compare(queries, span)))
 
     @rule(span=SPANS)
-    def tell_others(self, span):
+    def compare_with_a_reader(self, span):
         self.write_all()
         with LedgerReader(self.directory) as reader:
             self.compare(reader, span)

@@ -1,4 +1,4 @@
-"""Reading the ledger beside a run, and the files it is made of."""
+"""Reading the ledger during a run, and the files of the ledger."""
 
 import asyncio
 import gc
@@ -37,15 +37,15 @@ async def opened(directory):
     return ledger
 
 
-async def test_reading_goes_on_beside_a_run_and_sees_whole_moments(tmp_path):
-    """Each answer is of one moment: what is stored and what is not add up, whatever a run does meanwhile."""
+async def test_a_reader_sees_consistent_states_during_a_run(tmp_path):
+    """Each answer is a snapshot: the numbers of stored and unfinished bundles add up at any time."""
     ledger = await opened(tmp_path)
     for number in range(50):
         await ledger.append(creating(number), at=1.0)
     ended = threading.Event()
     stocks = []
 
-    def look():
+    def read_until_ended():
         with LedgerReader(tmp_path) as reader:
             while True:
                 over = ended.is_set()
@@ -53,21 +53,21 @@ async def test_reading_goes_on_beside_a_run_and_sees_whole_moments(tmp_path):
                 if over:
                     return
 
-    looking = asyncio.create_task(asyncio.to_thread(look))
+    reading = asyncio.create_task(asyncio.to_thread(read_until_ended))
     for number in range(50):
         for state in road(number)[1:]:
             archived = state if isinstance(state, Stored) else None
             await ledger.append(BundleRecord(bundle(number), 0, state, archived), at=1.0)
     ended.set()
-    await looking
+    await reading
     await ledger.close()
     assert all(len(one.unfinished) + one.stored_before == 50 for one in stocks)
     assert [one.stored_before for one in stocks] == sorted(one.stored_before for one in stocks)
     assert stocks[-1].stored_before == 50
 
 
-async def test_reading_changes_nothing(tmp_path):
-    """No row, no checkpoint, and where a run ended well, no file that was not there before."""
+async def test_reading_changes_no_file(tmp_path):
+    """There is no new row, no checkpoint and, after a run that ended normally, no new file."""
     ledger = await Ledger.open(tmp_path)
     await fill(ledger)
     log = (tmp_path / WAL).stat().st_size
@@ -83,8 +83,8 @@ async def test_reading_changes_nothing(tmp_path):
     assert sorted(path.name for path in tmp_path.rglob("*")) == names
 
 
-async def test_nobody_who_reads_can_write(tmp_path):
-    """Whatever a reader is asked, SQLite itself would refuse to change anything."""
+async def test_a_reader_cannot_write(tmp_path):
+    """SQLite itself rejects any change through a reader's connection."""
     ledger = await Ledger.open(tmp_path)
     await fill(ledger)
     for _ in ("during a run", "after it"):
@@ -95,7 +95,7 @@ async def test_nobody_who_reads_can_write(tmp_path):
 
 @pytest.fixture
 def folder():
-    """A folder that a user without rights may come to, and from which it is taken away in the end."""
+    """A folder that a user without permissions may enter, and that is removed afterwards."""
     with tempfile.TemporaryDirectory(prefix="asyncexport-test-", ignore_cleanup_errors=True) as name:
         Path(name).chmod(0o755)
         yield Path(name)
@@ -104,8 +104,8 @@ def folder():
                 path.chmod(0o700)
 
 
-async def test_a_ledger_can_be_read_where_nothing_may_be_written(folder):
-    """On a read-only disk, after a run that ended well or was killed; nothing is left behind."""
+async def test_a_ledger_can_be_read_without_write_permission(folder):
+    """This holds after a run that ended normally or was killed, and nothing is left behind."""
     for crashed in (False, True):
         directory = folder / f"exports-{crashed}"
         ledger = await Ledger.open(directory)
@@ -128,8 +128,8 @@ async def test_a_ledger_can_be_read_where_nothing_may_be_written(folder):
 
 
 @pytest.mark.slow
-def test_a_copy_is_of_one_moment(folder):
-    """Where even the log's index may not be looked at, a copy is read, which is whole however fast a run goes on."""
+def test_a_copied_ledger_is_consistent(folder):
+    """If the index of the log cannot be read, the reader uses a copy, which is consistent during the fastest run."""
     with Scribe(folder, pages=30) as scribe:
         scribe.wait_for(1)
         given_away(folder)
@@ -147,17 +147,17 @@ def test_a_copy_is_of_one_moment(folder):
     assert seen[-1] > seen[1]
 
 
-def test_where_there_is_no_ledger_it_says_so(tmp_path):
-    """Reading makes none."""
+def test_a_missing_ledger_is_an_error(tmp_path):
+    """Reading creates no ledger."""
     assert not present(tmp_path)
-    with pytest.raises(LedgerError, match="no ledger") as told:
+    with pytest.raises(LedgerError, match="no ledger") as caught:
         LedgerReader(tmp_path)
-    assert told.value.hint
+    assert caught.value.hint
     assert not list(tmp_path.iterdir())
 
 
-def test_what_may_not_be_looked_at_is_no_bug(folder):
-    """A directory of somebody else is an error of the disk, for whoever asks."""
+def test_a_directory_without_permission_is_a_storage_error(folder):
+    """This holds for the check for a ledger and for a reader."""
     (folder / ".asyncexport").mkdir(mode=0o000)
     with without_rights():
         for ask in (present, LedgerReader):
@@ -165,8 +165,8 @@ def test_what_may_not_be_looked_at_is_no_bug(folder):
                 ask(folder)
 
 
-async def test_the_ledger_is_for_its_owner_alone(tmp_path):
-    """Whatever the umask: 0600 in a folder of 0700, side files included; what was open is closed again."""
+async def test_the_ledger_is_private(tmp_path):
+    """Regardless of the umask files are 0600 in a folder of 0700, and open modes of an older ledger are restricted."""
     before = os.umask(0)
     try:
         ledger = await opened(tmp_path / "exports")
@@ -177,7 +177,7 @@ async def test_the_ledger_is_for_its_owner_alone(tmp_path):
         await ledger.close()
         ledger_path(tmp_path / "exports").chmod(0o644)
         (tmp_path / "exports" / ".asyncexport").chmod(0o755)
-        await _made(tmp_path / "exports")
+        await _create_and_close(tmp_path / "exports")
     finally:
         os.umask(before)
     for path in (tmp_path / "exports").rglob("*"):
@@ -185,14 +185,14 @@ async def test_the_ledger_is_for_its_owner_alone(tmp_path):
 
 
 @pytest.mark.slow
-async def test_nothing_is_left_open(tmp_path):
-    """As many files are open after a run and a look as were before."""
+async def test_no_file_is_left_open(tmp_path):
+    """The number of open files is the same before and after a run and a reader."""
 
     def count():
         gc.collect()
         return len(list(Path("/proc/self/fd").iterdir()))
 
-    await _made(tmp_path)
+    await _create_and_close(tmp_path)
     before = count()
     for _ in range(3):
         ledger = await opened(tmp_path)
@@ -203,8 +203,8 @@ async def test_nothing_is_left_open(tmp_path):
     assert not [thread for thread in threading.enumerate() if thread.name == "ledger"]
 
 
-async def test_a_damaged_ledger_is_moved_aside_and_kept(tmp_path):
-    """Under the next free name, with all that belongs to it; then a new one can be made."""
+async def test_a_damaged_ledger_is_moved_aside(tmp_path):
+    """It gets the next free name together with its side files, and a new ledger can be created."""
     for number in (1, 2):
         ledger = await opened(tmp_path)
         await ledger.append(creating(number), at=1.0)
@@ -220,5 +220,5 @@ async def test_a_damaged_ledger_is_moved_aside_and_kept(tmp_path):
         assert not mark_path(ledger_path(tmp_path)).exists()
 
 
-async def _made(directory):
+async def _create_and_close(directory):
     await (await Ledger.open(directory)).close()

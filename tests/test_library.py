@@ -1,4 +1,4 @@
-"""What a program may import from the package, and what it may rely on when it calls it."""
+"""The library: what a program can import from the package, and what it can rely on."""
 
 import ast
 import asyncio
@@ -34,15 +34,15 @@ FIRST = 1_767_225_600
 
 
 def settings_for(sandbox: Sandbox, directory: Path) -> asyncexport.Settings:
-    """Settings for a sandbox, as a program has them."""
+    """Return settings for a sandbox, as a program has them."""
     flags: dict[str, Any] = {f"{table}.{key}": value for table, keys in QUICK.items() for key, value in keys.items()}
     flags |= {"api.base_url": sandbox.url, "output.directory": directory / "exports"}
     return asyncexport.load_settings(environ={}, flags=flags, working_directory=directory)
 
 
 @contextmanager
-def signals_as_they_were() -> Iterator[None]:
-    """No handler of a signal is another one afterwards."""
+def signal_handlers_unchanged() -> Iterator[None]:
+    """Check that the block leaves all signal handlers unchanged."""
     numbers = sorted(signal.valid_signals())
     before = [signal.getsignal(number) for number in numbers]
     yield
@@ -53,7 +53,7 @@ def signals_as_they_were() -> Iterator[None]:
 
 
 def test_every_public_name_can_be_imported():
-    """Each is there, and is what its module has under that name."""
+    """Each public name exists and equals the name of its class or function."""
     found = {name: getattr(asyncexport, name) for name in asyncexport.__all__}
     named = {name: value for name, value in found.items() if inspect.isclass(value) or inspect.isfunction(value)}
     assert len(named) > 40
@@ -63,8 +63,8 @@ def test_every_public_name_can_be_imported():
         _ = asyncexport.Order
 
 
-def test_the_package_run_may_be_called():
-    """It stays a package whichever of the two is used first."""
+def test_the_package_run_can_be_called():
+    """`asyncexport.run` is a function and a package, in any order of use."""
     probe = (
         "import asyncexport, asyncio; print(asyncexport.run(asyncio.sleep(0, 1))); "
         "import asyncexport.run.spec; from asyncexport.run.spec import Backfill; from asyncexport import run; "
@@ -74,16 +74,16 @@ def test_the_package_run_may_be_called():
     assert done.stdout.split() == ["1", "2", "True", "True"]
 
 
-async def test_run_says_what_to_write_where_a_loop_is_running():
-    """As in a notebook; the coroutine is closed, so that nothing complains that it was never awaited."""
+async def test_run_within_a_running_loop_is_an_error_with_a_hint():
+    """In a notebook the error says to await the function, and the coroutine is closed without a warning."""
     work = asyncio.sleep(0)
     with pytest.raises(RuntimeError, match="await the function itself"):
         asyncexport.run(work)
     assert inspect.getcoroutinestate(work) == inspect.CORO_CLOSED
 
 
-async def test_run_works_in_a_thread_beside_a_loop():
-    """As in a worker thread of Dagster."""
+async def test_run_works_in_a_thread_next_to_a_loop():
+    """A worker thread of an asyncio program can use it."""
     assert await asyncio.to_thread(lambda: asyncexport.run(asyncio.sleep(0, 7))) == 7
 
 
@@ -91,7 +91,7 @@ async def test_run_works_in_a_thread_beside_a_loop():
 
 
 async def test_a_program_can_run_a_backfill(tmp_path: Path) -> None:
-    """With public names alone: settings, key, a survey, a run, and what happens during it."""
+    """Public names are enough to load settings and key, survey the work, run it and receive events."""
     heard: list[asyncexport.Event] = []
     async with serving(QUIET) as sandbox:
         settings = settings_for(sandbox, tmp_path)
@@ -104,32 +104,32 @@ async def test_a_program_can_run_a_backfill(tmp_path: Path) -> None:
 
 
 async def test_each_command_has_a_function(tmp_path, capfd):
-    """A backfill, nothing more to do, a retry, a check that finds a loss, and its repair; all without a word."""
+    """Backfill, retry, verify and repair return their summaries and print nothing."""
     dates: dict[str, Any] = {"start": "2026-01-01", "end": datetime(2026, 1, 1, 1, tzinfo=UTC)}
     findings: list[asyncexport.Finding] = []
     async with serving(QUIET) as sandbox:
         settings = settings_for(sandbox, tmp_path)
-        with signals_as_they_were():
+        with signal_handlers_unchanged():
             first = await asyncexport.backfill(settings, **dates, key=sandbox.key)
             again = await asyncexport.backfill(settings, **dates, key=asyncexport.ApiKey(sandbox.key))
             retried = await asyncexport.retry(settings, key=sandbox.key)
             archives(tmp_path / "exports")[0].unlink()
             checked = await asyncexport.verify(settings, exports="everyone-events", on_finding=findings.append)
             repaired = await asyncexport.verify(settings, repair=True, key=sandbox.key)
-            sound = await asyncexport.verify(settings)
-    summaries = [first, again, retried, checked, repaired, sound]
+            intact = await asyncexport.verify(settings)
+    summaries = [first, again, retried, checked, repaired, intact]
     codes = [summary.exit_code for summary in summaries]
     assert codes == [Exit.DONE, Exit.DONE, Exit.DONE, Exit.PARTIAL, Exit.DONE, Exit.DONE]
     assert [one.command for one in summaries] == ["backfill", "backfill", "retry", "verify", "verify", "verify"]
     assert [type(finding) for finding in findings] == [asyncexport.Missing, asyncexport.Intact]
     assert (first.tally.stored, again.tally.stored_before, repaired.tally.stored) == (2, 2, 1)
-    assert (checked.tally.failed, checked.tally.stored_before, sound.tally.stored_before) == (1, 1, 2)
+    assert (checked.tally.failed, checked.tally.stored_before, intact.tally.stored_before) == (1, 1, 2)
     assert [check(summary.to_dict()) for summary in summaries]
     assert capfd.readouterr() == ("", "")
 
 
-async def test_a_night_takes_its_settings_from_the_environment(tmp_path, monkeypatch):
-    """Settings and key are found as the command finds them, where none are given."""
+async def test_a_night_finds_its_settings_and_key_like_the_command(tmp_path, monkeypatch):
+    """Without arguments the config file and the environment are used."""
     async with serving(QUIET) as sandbox:
         since = datetime.fromtimestamp(int(sandbox.now) // DAY * DAY - 2 * DAY, UTC)
         (tmp_path / "asyncexport.toml").write_text(
@@ -143,8 +143,8 @@ async def test_a_night_takes_its_settings_from_the_environment(tmp_path, monkeyp
     assert len(archives(tmp_path / "exports")) == 1
 
 
-async def test_two_runs_of_one_program_do_not_share_a_directory(tmp_path):
-    """The lock keeps the second one out, though both are in one process."""
+async def test_two_runs_in_one_program_do_not_share_a_directory(tmp_path):
+    """The lock keeps the second run out, although both are in one process."""
     begun = asyncio.Event()
 
     async def watch(_snapshot: object) -> None:
@@ -152,15 +152,15 @@ async def test_two_runs_of_one_program_do_not_share_a_directory(tmp_path):
 
     async with serving(QUIET) as sandbox:
         settings = settings_for(sandbox, tmp_path)
-        order: dict[str, Any] = {"start": FIRST, "end": FIRST + HOUR, "key": sandbox.key}
-        first = asyncio.create_task(asyncexport.backfill(settings, **order, watch=watch))
+        arguments: dict[str, Any] = {"start": FIRST, "end": FIRST + HOUR, "key": sandbox.key}
+        first = asyncio.create_task(asyncexport.backfill(settings, **arguments, watch=watch))
         await begun.wait()
-        assert (await asyncexport.backfill(settings, **order)).exit_code is Exit.LOCKED
+        assert (await asyncexport.backfill(settings, **arguments)).exit_code is Exit.LOCKED
         assert (await first).exit_code is Exit.DONE
 
 
-async def test_a_run_can_be_stopped_politely(tmp_path):
-    """By its `Stop`; what is left is done by the next one."""
+async def test_a_run_can_be_stopped_gracefully(tmp_path):
+    """`Stop` ends the run, and the next one does the rest."""
     stop = asyncexport.Stop()
 
     def listen(event: asyncexport.Event) -> None:
@@ -169,16 +169,16 @@ async def test_a_run_can_be_stopped_politely(tmp_path):
 
     async with serving(QUIET) as sandbox:
         settings = settings_for(sandbox, tmp_path)
-        order: dict[str, Any] = {"start": FIRST, "end": FIRST + 10 * HOUR, "key": sandbox.key}
-        halted = await asyncexport.backfill(settings, **order, stop=stop, listeners=[listen])
+        arguments: dict[str, Any] = {"start": FIRST, "end": FIRST + 10 * HOUR, "key": sandbox.key}
+        halted = await asyncexport.backfill(settings, **arguments, stop=stop, listeners=[listen])
         assert (halted.exit_code, 0 < halted.tally.stored <= 20) == (Exit.TERMINATED, True)
-        assert (await asyncexport.backfill(settings, **order)).exit_code is Exit.DONE
+        assert (await asyncexport.backfill(settings, **arguments)).exit_code is Exit.DONE
         assert len(archives(tmp_path / "exports")) == 20
         assert sandbox.counts["create"] == 20
 
 
-async def test_a_run_that_is_cancelled_lets_go_of_the_directory(tmp_path):
-    """Its task raises CancelledError, as any other, and the next run resumes."""
+async def test_a_cancelled_run_releases_the_directory(tmp_path):
+    """Its task raises CancelledError, and the next run resumes."""
     stored = asyncio.Event()
 
     def listen(event: asyncexport.Event) -> None:
@@ -187,19 +187,19 @@ async def test_a_run_that_is_cancelled_lets_go_of_the_directory(tmp_path):
 
     async with serving(QUIET) as sandbox:
         settings = settings_for(sandbox, tmp_path)
-        order: dict[str, Any] = {"start": FIRST, "end": FIRST + 10 * HOUR, "key": sandbox.key}
-        task = asyncio.create_task(asyncexport.backfill(settings, **order, listeners=[listen]))
+        arguments: dict[str, Any] = {"start": FIRST, "end": FIRST + 10 * HOUR, "key": sandbox.key}
+        task = asyncio.create_task(asyncexport.backfill(settings, **arguments, listeners=[listen]))
         await stored.wait()
         task.cancel()
         with pytest.raises(asyncio.CancelledError):
             await task
-        resumed = await asyncexport.backfill(settings, **order)
+        resumed = await asyncexport.backfill(settings, **arguments)
         assert (resumed.exit_code, len(archives(tmp_path / "exports"))) == (Exit.DONE, 20)
         assert [one for one in asyncio.all_tasks() if one.get_name() in {"viewer", "max duration"}] == []
 
 
-async def test_what_cannot_be_used_is_raised_at_once(tmp_path):
-    """All of it together, in the names of the arguments."""
+async def test_invalid_arguments_are_raised_immediately(tmp_path):
+    """All problems are in one error, with the names of the arguments."""
     settings = asyncexport.load_settings(environ={}, working_directory=tmp_path)
     wrong: dict[str, Any] = {"start": "2026-13-01", "end": 1.5, "exports": ["everyone"], "max_duration": "5x"}
     with pytest.raises(asyncexport.ConfigError) as caught:
@@ -214,8 +214,8 @@ async def test_what_cannot_be_used_is_raised_at_once(tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
-async def test_a_key_that_is_missing_is_raised_and_no_directory_made(tmp_path, monkeypatch):
-    """As the command ends with 6."""
+async def test_a_missing_key_is_raised_and_no_directory_created(tmp_path, monkeypatch):
+    """The error is the one for which the command exits with 6."""
     monkeypatch.delenv("FULLSTORY_API_KEY", raising=False)
     settings = asyncexport.load_settings(environ={}, working_directory=tmp_path)
     for work in (asyncexport.backfill(settings, start="30d"), asyncexport.verify(settings, repair=True)):
@@ -224,8 +224,8 @@ async def test_a_key_that_is_missing_is_raised_and_no_directory_made(tmp_path, m
     assert list(tmp_path.iterdir()) == []
 
 
-async def test_a_check_without_a_ledger_ends_as_the_command_does(tmp_path):
-    """And an export that the ledger does not know is a fault of the caller."""
+async def test_verify_without_a_ledger_ends_like_the_command(tmp_path):
+    """The summary has exit code 7; an export that the ledger does not know is a ConfigError."""
     settings = asyncexport.load_settings(environ={}, working_directory=tmp_path)
     summary = await asyncexport.verify(settings)
     assert (summary.exit_code, isinstance(summary.error, asyncexport.LedgerError)) == (Exit.LEDGER, True)
@@ -236,8 +236,8 @@ async def test_a_check_without_a_ledger_ends_as_the_command_does(tmp_path):
         await asyncexport.verify(settings, exports=["everyone-event"])
 
 
-def test_faults_of_the_settings_are_told_in_the_names_of_the_arguments(tmp_path):
-    """A program has no `-c` and no command line."""
+def test_faults_of_settings_are_reported_in_terms_of_the_arguments(tmp_path):
+    """Messages name `file` and `flags` instead of `-c` and the command line."""
     with pytest.raises(asyncexport.ConfigError, match=r"file: there is no file .*nope\.toml"):
         asyncexport.load_settings("nope.toml", environ={}, working_directory=tmp_path)
     with pytest.raises(asyncexport.ConfigError, match=r"budget.burst \(in flags\): "):
@@ -245,7 +245,7 @@ def test_faults_of_the_settings_are_told_in_the_names_of_the_arguments(tmp_path)
 
 
 @pytest.mark.parametrize(
-    ("value", "moment"),
+    ("value", "time"),
     [
         (FIRST, FIRST),
         ("2026-01-01", FIRST),
@@ -255,13 +255,13 @@ def test_faults_of_the_settings_are_told_in_the_names_of_the_arguments(tmp_path)
         ("36h", Ago(36, HOUR)),
     ],
 )
-def test_a_moment_may_be_given_in_the_types_of_a_program(value, moment):
-    """A `datetime` without a zone is UTC, as a text without one is."""
-    assert library._when(value, "start", []) == moment
+def test_a_time_may_be_given_in_the_types_of_a_program(value, time):
+    """A `datetime` without a time zone is UTC, like text without one."""
+    assert library._when(value, "start", []) == time
 
 
-def test_an_open_key_file_is_told_in_the_log(tmp_path, caplog, monkeypatch):
-    """By the logging of the program; nothing is printed."""
+def test_a_key_file_that_others_can_read_is_logged(tmp_path, caplog, monkeypatch):
+    """The warning goes to the program's logging, and nothing is printed."""
     file = tmp_path / "key"
     file.write_text("na1.secret-secret")
     file.chmod(0o644)
@@ -278,7 +278,7 @@ def test_an_open_key_file_is_told_in_the_log(tmp_path, caplog, monkeypatch):
 
 @pytest.fixture
 async def example_sandbox(tmp_path, monkeypatch):
-    """A sandbox, a file with the settings for it, and the key in the environment."""
+    """A sandbox, a config file for it, and the key in the environment."""
     async with serving(QUIET) as sandbox:
         since = datetime.fromtimestamp(int(sandbox.now) // DAY * DAY - 3 * DAY, UTC)
         (tmp_path / "asyncexport.toml").write_text(
@@ -291,19 +291,19 @@ async def example_sandbox(tmp_path, monkeypatch):
 
 
 async def test_the_first_example_of_the_readme_runs(tmp_path, example_sandbox):
-    """As a program of its own, which prints nothing and ends with 0."""
+    """The example runs as a program, prints nothing and exits with 0."""
     script = tmp_path / "example.py"
     script.write_text(EXAMPLES[0])
     done = await asyncio.create_subprocess_exec(
         sys.executable, str(script), stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.STDOUT
     )
-    told, _ = await done.communicate()
-    assert (told.decode(), done.returncode) == ("", 0)
+    output, _ = await done.communicate()
+    assert (output.decode(), done.returncode) == ("", 0)
     assert len(archives(tmp_path / "exports")) == 1
 
 
 async def test_the_second_example_of_the_readme_runs(tmp_path, example_sandbox):
-    """As a cell of a notebook, in a loop that is running."""
+    """The example runs as a notebook cell, within a running loop."""
     cell = compile(EXAMPLES[1], "cell", "exec", flags=ast.PyCF_ALLOW_TOP_LEVEL_AWAIT)
     names: dict[str, Any] = {}
     await eval(cell, names)
