@@ -1,15 +1,15 @@
-"""The fault table: what can go wrong, and what must happen then.
+"""The fault table: what can go wrong and what asyncexport must do about it.
 
 Each row is one test (`test_fault_table`) and one line of `FAULTS.md`, which is generated from this module:
 `python -m tests.fault_table > tests/FAULTS.md`.
 
-A row made of switches runs four bundles of an export against a sandbox that has the fault. It says how the run must
-end, how many bundles are stored by then, how many exports the service made for them, and how many creates are counted
-as possible duplicates. Whatever the row, after it the same command runs once more against a service without faults, and
-must end with every row on the disk exactly once.
+A row made of switches exports four bundles from a sandbox that has the fault. It says how the run must end, how many
+bundles must be stored by then, how many exports the service must have made, and how many creates must be counted as
+possible duplicates. After every row the same command runs again without faults and must end with every row on disk
+exactly once.
 
-A row that needs more than switches (a full disk, a certificate, a signal) has a scene of its own, told by name; it is
-played in `test_fault_table`.
+A row that needs more than switches (a full disk, a certificate, a signal) names a scene, which is a function in
+`test_fault_table`.
 """
 
 from collections.abc import Iterator
@@ -19,27 +19,27 @@ from typing import Any
 from asyncexport.core.summary import Exit
 
 BUNDLES = 4
-"""In every row: two hours."""
+"""The number of bundles that each row exports: two hours of data."""
 
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """A fault, and what must happen.
+    """A fault and what must happen.
 
     Attributes:
-        fault: What goes wrong, as FAULTS.md says it.
-        must: What must happen, likewise.
-        faults: For the sandbox, as text.
+        fault: The fault, as FAULTS.md shows it.
+        must: What asyncexport must do, as FAULTS.md shows it.
+        faults: Faults for the sandbox, as text.
         behaviour: Switches of the sandbox.
         changes: Settings, table by table.
         container: The format of the export.
-        code: How the run ends.
-        stored: Bundles on the disk by then.
-        exports: Operations that the service made for them.
-        duplicates: Creates counted as possible duplicates.
-        kept: Bundles that are not stored by then, and whose export the next run fetches.
-        said: What one of the problems, or the error, says.
-        scene: The name of a scene, where switches are not enough.
+        code: The exit code of the run.
+        stored: The number of bundles on disk after the run.
+        exports: The number of operations that the service made for the run.
+        duplicates: The number of creates counted as possible duplicates.
+        kept: The number of bundles that are not stored, but whose export the next run downloads.
+        reason: A part of the reason of a problem, or of the error.
+        scene: The name of a scene, if switches are not enough.
     """
 
     fault: str
@@ -53,34 +53,39 @@ class Row:
     exports: int = BUNDLES
     duplicates: int = 0
     kept: int = 0
-    said: str = ""
+    reason: str = ""
     scene: str = ""
 
     @property
     def name(self) -> str:
-        """For pytest."""
+        """The name of the test."""
         return "-".join("".join(char if char.isalnum() else " " for char in self.fault).split())
 
 
 ONE_ATTEMPT: dict[str, dict[str, Any]] = {"retry": {"attempts": 1}}
-"""Whatever counts against a bundle parks it: a row with this shows that its fault does not count."""
+"""The first counted attempt parks a bundle, so a row with this setting shows that its fault is not counted."""
 
-IMPATIENT: dict[str, dict[str, Any]] = {"api": {"read_timeout": "500ms", "connect_timeout": "500ms"}, **ONE_ATTEMPT}
+SHORT_TIMEOUTS: dict[str, dict[str, Any]] = {
+    "api": {"read_timeout": "500ms", "connect_timeout": "500ms"},
+    **ONE_ATTEMPT,
+}
 
 SINGLE: dict[str, Any] = {"list_ids": False}
-"""Operations are polled one by one."""
+"""Makes the exporter poll operations one by one."""
 
-WAITS = "the bundle waits its turn and comes whole; no attempt is counted, no second export is made"
-AGAIN = "it is fetched again and comes whole; no second export is made"
-ANEW = "a new export is made for that bundle, and comes whole"
-PARKED = "the bundle is parked with the reason, the others come; nothing of it is under a final name"
-KEPT = "the others come; it is parked with its export, which the next run fetches"
+RETRIED = "retries and stores the bundle; makes no second export"
+NOT_COUNTED = "retries and stores the bundle; counts no attempt and makes no second export"
+POSSIBLE_DUPLICATE = "retries; counts a possible duplicate but no attempt"
+COUNTED_DUPLICATE = "retries; counts an attempt and a possible duplicate"
+NEW_EXPORT = "makes a new export for this bundle and stores it"
+PARKED = "parks the bundle with the reason and stores the others; no incomplete file has a final name"
+KEPT = "stores the others and parks this bundle with its export, which the next run downloads"
+REFUSED = "ends the run immediately with a hint; leaves no incomplete file"
+
 WINDOW = "window=2026-01-01T20:30:00Z/2026-01-01T21:00:00Z"
 """The second bundle."""
 
 CUT_ONCE = f"download:cut-length,{WINDOW},times=1,after=300"
-
-REFUSED = "the run ends at once with a hint; nothing half-made is left"
 
 
 def _limits() -> Iterator[Row]:
@@ -90,170 +95,179 @@ def _limits() -> Iterator[Row]:
         ("missing", "429 without Retry-After"),
         ("zero", "429 with Retry-After: 0"),
         ("negative", "429 with a negative Retry-After"),
-        ("garbage", "429 with a Retry-After that is no number"),
+        ("garbage", "429 with a Retry-After that is not a number"),
     ):
         yield Row(
             fault,
-            f"everybody waits; then {WAITS}",
+            f"pauses all requests, then {NOT_COUNTED}",
             faults=(f"create:429,nth=2,retry_after={form}", f"results:429,nth=2,retry_after={form}"),
             changes=ONE_ATTEMPT,
         )
-    yield Row("429 with an absurd Retry-After", "an hour is waited at most, and the run can be stopped", scene="huge")
+    yield Row(
+        "429 with an absurdly long Retry-After",
+        "pauses for at most an hour; the run can be stopped meanwhile",
+        scene="huge",
+    )
 
 
 def _outages() -> Iterator[Row]:
     for status in (408, 499, 500, 503):
-        yield Row(f"{status} from any call", WAITS, faults=(f"api:{status},times=6",), changes=ONE_ATTEMPT)
+        yield Row(f"{status} from any call", NOT_COUNTED, faults=(f"api:{status},times=6",), changes=ONE_ATTEMPT)
     for status in (502, 504):
         yield Row(
             f"{status} from a create",
-            "a gateway may have passed it on: asked again, counted as a possible duplicate",
+            f"{POSSIBLE_DUPLICATE}: a gateway may have forwarded the request",
             faults=(f"create:{status},nth=2",),
             changes=ONE_ATTEMPT,
             duplicates=1,
         )
-    yield Row("an outage of an hour in the middle of a run", "it costs time, and not one bundle", scene="outage")
-    yield Row("a connection refused while the run goes on", WAITS, scene="refused")
-    yield Row("a host that cannot be resolved", f"tried for `[retry] outage`, then {REFUSED}", scene="unresolvable")
+    yield Row("an outage of an hour in mid-run", "takes longer, but loses no bundle", scene="outage")
+    yield Row("connections refused in mid-run", NOT_COUNTED, scene="refused")
+    yield Row(
+        "a host name that cannot be resolved",
+        "retries for `[retry] outage`, then ends the run with a hint; leaves no incomplete file",
+        scene="unresolvable",
+    )
 
 
-def _wire() -> Iterator[Row]:
+def _connections() -> Iterator[Row]:
     for what, fault in (
-        ("reset", "a reset before the head"),
+        ("reset", "a connection reset before the response head"),
         ("close", "a connection closed without an answer"),
-        ("cut-head", "half a head"),
+        ("cut-head", "half a response head, then a closed connection"),
         ("stall", "no answer at all"),
-        ("stall-head", "half a head, then silence"),
+        ("stall-head", "half a response head, then nothing more"),
     ):
         yield Row(
             f"{fault}, to a create",
-            "asked again with the same attempt, counted as a possible duplicate",
+            POSSIBLE_DUPLICATE,
             faults=(f"create:{what},nth=2",),
-            changes=IMPATIENT,
+            changes=SHORT_TIMEOUTS,
             duplicates=1,
         )
-        yield Row(f"{fault}, to a results call", WAITS, faults=(f"results:{what},nth=2",), changes=IMPATIENT)
-        yield Row(f"{fault}, to a list", WAITS, faults=(f"list:{what},nth=2",), changes=IMPATIENT)
-        yield Row(f"{fault}, to a download", AGAIN, faults=(f"download:{what},nth=2",), changes=IMPATIENT)
-    for what, fault in (("reset-body", "a reset in mid-body"), ("cut-length", "a reply cut short")):
-        yield Row(f"{fault}, of a results call", WAITS, faults=(f"results:{what},nth=2,after=5",), changes=ONE_ATTEMPT)
-        yield Row(f"{fault}, of a list", WAITS, faults=(f"list:{what},nth=2,after=5",), changes=ONE_ATTEMPT)
+        yield Row(f"{fault}, to a results call", NOT_COUNTED, faults=(f"results:{what},nth=2",), changes=SHORT_TIMEOUTS)
+        yield Row(f"{fault}, to a list", NOT_COUNTED, faults=(f"list:{what},nth=2",), changes=SHORT_TIMEOUTS)
+        yield Row(f"{fault}, to a download", RETRIED, faults=(f"download:{what},nth=2",), changes=SHORT_TIMEOUTS)
+    for what, fault in (("reset-body", "a connection reset in mid-reply"), ("cut-length", "a reply cut short")):
+        yield Row(
+            f"{fault}, to a results call",
+            NOT_COUNTED,
+            faults=(f"results:{what},nth=2,after=5",),
+            changes=ONE_ATTEMPT,
+        )
+        yield Row(f"{fault}, to a list", NOT_COUNTED, faults=(f"list:{what},nth=2,after=5",), changes=ONE_ATTEMPT)
 
 
-WORDS = {
-    "garbage": "garbage on the wire",
+BODIES = {
+    "garbage": "bytes that are not HTTP",
     "html": "an HTML page",
     "empty": "an empty body",
     "huge": "a body of 32 MiB",
     "broken-json": "broken JSON",
-    "not-object": "JSON that is no object",
+    "not-object": "JSON that is not an object",
 }
 
 
 def _replies() -> Iterator[Row]:
     yield Row(
-        "an error that says the API key back, in another spelling",
-        f"it is in no message, event, ledger or file; {WAITS}",
+        "an error that repeats the API key in another spelling",
+        f"masks it in every message, event, ledger and file; {NOT_COUNTED}",
         scene="echo",
     )
-    for what, fault in WORDS.items():
+    for what, fault in BODIES.items():
         yield Row(
             f"{fault}, to a create",
-            "it cannot be told whether an export was made: counted as a possible duplicate and as an attempt",
+            f"{COUNTED_DUPLICATE}: the service may have made an export",
             faults=(f"create:{what},nth=2",),
-            # Of these the sandbox makes an operation before it garbles the answer.
+            # For these the sandbox makes an operation before it garbles the answer.
             exports=BUNDLES + (what in ("huge", "broken-json")),
             duplicates=1,
         )
-        yield Row(f"{fault}, to a list", WAITS, faults=(f"list:{what},nth=2",), changes=ONE_ATTEMPT)
-        yield Row(f"{fault}, to a poll", WAITS, faults=(f"poll:{what},nth=2",), behaviour=SINGLE, changes=ONE_ATTEMPT)
-        yield Row(f"{fault}, to a results call", AGAIN, faults=(f"results:{what},nth=2",))
+        yield Row(f"{fault}, to a list", NOT_COUNTED, faults=(f"list:{what},nth=2",), changes=ONE_ATTEMPT)
+        yield Row(
+            f"{fault}, to a poll",
+            NOT_COUNTED,
+            faults=(f"poll:{what},nth=2",),
+            behaviour=SINGLE,
+            changes=ONE_ATTEMPT,
+        )
+        yield Row(f"{fault}, to a results call", RETRIED, faults=(f"results:{what},nth=2",))
     yield Row(
-        "200 without an operation id",
-        "counted as a possible duplicate and as an attempt; asked again",
+        "200 without an operation id, to a create",
+        COUNTED_DUPLICATE,
         faults=("create:no-id,nth=2",),
         duplicates=1,
     )
     for what in ("503", "403", "429", "garbage", "html", "empty", "not-object"):
         yield Row(
-            f"{what} when it is asked whose the key is" if what.isdigit() else f"{WORDS[what]}, to whose the key is",
-            "told; the run goes on, and the next one asks again",
+            f"{BODIES.get(what, what)}, to /me, which reports the key's organisation",
+            "logs it and continues; the next run asks again",
             faults=(f"me:{what}",),
             changes=ONE_ATTEMPT,
         )
     yield Row(
-        "401 when it is asked whose the key is",
-        f"exit code 6: {REFUSED}",
+        "401, to /me, which reports the key's organisation",
+        "ends the run immediately with exit code 6 and a hint; leaves no incomplete file",
         faults=("me:401",),
         code=Exit.KEY_REFUSED,
         stored=0,
         exports=0,
     )
     yield Row(
-        "201 or 202 in place of 200",
-        "read like any other success",
+        "201 or 202 instead of 200",
+        "accepts it like any other success",
         faults=("api:accepted",),
         changes=ONE_ATTEMPT,
     )
-    yield Row("a reply behind a byte order mark", "it is read", faults=("api:bom",), changes=ONE_ATTEMPT)
-    yield Row("ids that are numbers", "they are used as they are", behaviour={"ids": "numbers"}, changes=ONE_ATTEMPT)
+    yield Row("a reply behind a byte order mark", "reads it", faults=("api:bom",), changes=ONE_ATTEMPT)
+    yield Row("ids that are JSON numbers", "uses them as they are", behaviour={"ids": "numbers"}, changes=ONE_ATTEMPT)
+    yield Row("a header of 20 KB in any reply", "reads it", faults=("any:long-header",), changes=ONE_ATTEMPT)
+    yield Row("200 without a location, to a results call", RETRIED, faults=("results:no-location,nth=2",))
     yield Row(
-        "a header of 20 KB, in any reply",
-        "it is read",
-        faults=("any:long-header",),
-        changes=ONE_ATTEMPT,
+        "a location that is not https",
+        f"does not follow it; {RETRIED}",
+        faults=("results:unsafe-location,nth=2",),
     )
-    yield Row("200 without a location", AGAIN, faults=("results:no-location,nth=2",))
-    yield Row("a location that is not https", f"never followed: {AGAIN}", faults=("results:unsafe-location,nth=2",))
     yield Row(
         "a redirect of a create",
-        f"never followed with the key: {REFUSED}",
+        f"never follows it with the key; {REFUSED}",
         faults=("create:redirect",),
         code=Exit.USAGE,
         stored=0,
         exports=0,
-        said="redirects elsewhere",
+        reason="redirects elsewhere",
     )
 
 
 def _refusals() -> Iterator[Row]:
     yield Row(
-        "a create refused (400) while others are taken",
+        "one create refused (400) while others are accepted",
         PARKED,
         faults=("create:400,nth=3",),
         code=Exit.PARTIAL,
         stored=3,
         exports=3,
-        said="400",
+        reason="400",
     )
     for status in (400, 404):
         yield Row(
-            f"creates that are all refused ({status})",
-            "the export stops after four, of different bundles; nothing half-made is left",
+            f"every create refused ({status})",
+            "stops the export after four refusals of different bundles; leaves no incomplete file",
             faults=(f"create:{status}",),
             code=Exit.USAGE,
             stored=0,
             exports=0,
-            said=str(status),
+            reason=str(status),
         )
         yield Row(
-            f"creates refused ({status}) for data outside of retention",
-            "the newest bundle is tried, and taken: the refused ones are parked, the others come",
+            f"creates refused ({status}) for data older than the service keeps",
+            "tries the newest bundle, which is accepted; parks the refused bundles and stores the others",
             faults=(f"create:{status},window=2026-01-01T20:00:00Z/2026-01-01T21:30:00Z",),
             code=Exit.PARTIAL,
             stored=1,
             exports=1,
-            said=str(status),
+            reason=str(status),
         )
-    yield Row(
-        "a redirect of a create",
-        f"never followed with the key: {REFUSED}",
-        faults=("create:redirect",),
-        code=Exit.USAGE,
-        stored=0,
-        exports=0,
-        said="redirects elsewhere",
-    )
     for body, form in (("json", "JSON"), ("html", "an HTML page"), ("empty", "an empty body")):
         for where, call in (
             ("create", "creates"),
@@ -263,216 +277,220 @@ def _refusals() -> Iterator[Row]:
         ):
             yield Row(
                 f"403 to {call} for a while, as {form}",
-                f"held back and tried again; {WAITS}",
+                f"pauses these requests, then {NOT_COUNTED}",
                 faults=(f"{where}:403,times=3,body={body}",),
                 behaviour=SINGLE if where == "poll" else {},
                 changes=ONE_ATTEMPT,
             )
     for where, call, exports in (("results", "results calls", BUNDLES), ("download", "downloads", BUNDLES)):
         yield Row(
-            f"403 to {call} for good, though the key is good",
-            "believed after a quarter of an hour: the export stops; what is finished is fetched by the next run",
+            f"403 to all {call} although the key is valid",
+            "stops the export after a quarter of an hour; the next run downloads the finished exports",
             faults=(f"{where}:403",),
             code=Exit.USAGE,
             stored=0,
             exports=exports,
             kept=exports,
-            said="403",
+            reason="403",
         )
         yield Row(
-            f"403 to {call} of one bundle for good",
+            f"403 to all {call} of one bundle",
             KEPT,
             faults=(f"{where}:403,{WINDOW}",),
             code=Exit.PARTIAL,
             stored=3,
             exports=exports,
             kept=1,
-            said="403",
+            reason="403",
         )
     yield Row(
-        "403 to creates and to /me for good",
-        "believed after a quarter of an hour: the run ends with exit code 6",
+        "403 to all creates and to /me",
+        "ends the run with exit code 6 after a quarter of an hour",
         faults=("create:403", "me:403"),
         code=Exit.KEY_REFUSED,
         stored=0,
         exports=0,
-        said="403",
+        reason="403",
     )
     yield Row(
         "a key that is refused (401) in mid-run",
-        "confirmed by /me, then the run ends with exit code 6; nothing more is asked",
+        "asks /me for confirmation, then ends the run with exit code 6 and sends nothing more",
         faults=("results:401", "me:401,since=2"),
         code=Exit.KEY_REFUSED,
         stored=0,
         exports=BUNDLES,
         kept=BUNDLES,
-        said="401",
+        reason="401",
     )
     yield Row(
-        "a box that answers 401, while the key is good",
-        f"/me is answered; {WAITS}",
+        "401 from a proxy although the key is valid",
+        f"checks the key with /me, then {NOT_COUNTED}",
         faults=("results:401,times=2",),
         changes=ONE_ATTEMPT,
     )
     yield Row(
-        "every operation fails, in a night of 60 bundles",
-        "at most 75 creates, every bundle stays at attempt 1",
+        "every operation fails in a run of 60 bundles",
+        "sends at most 75 creates; every bundle stays at attempt 1",
         scene="night",
     )
     yield Row(
         "503 with a Retry-After",
-        f"waited as it asks, an hour at most; {WAITS}",
+        f"waits as long as it says, at most an hour, then {NOT_COUNTED}",
         faults=("api:503,times=2,retry_after=seconds",),
         changes=ONE_ATTEMPT,
     )
     yield Row(
-        "a host that never answers, in a directory without an answer",
-        "given up after `[retry] first_contact`: exit code 5 with a hint",
+        "a host that never answers, for a directory that never had an answer",
+        "gives up after `[retry] first_contact` with exit code 5 and a hint",
         scene="first-contact",
     )
 
 
 def _creates() -> Iterator[Row]:
     for what, fault in (
-        ("lost", "a create that succeeded and whose answer was lost"),
-        ("lost-502", "a create that succeeded behind a gateway that says 502"),
-        ("lost-stall", "a create that succeeded and never answers"),
+        ("lost", "a create that succeeded, but whose answer was lost"),
+        ("lost-502", "a create that succeeded behind a gateway that answers 502"),
+        ("lost-stall", "a create that succeeded, but is never answered"),
     ):
         yield Row(
             fault,
-            "one more export is made, and told as a possible duplicate; the rows come once",
+            "makes one more export and reports a possible duplicate; stores every row once",
             faults=(f"create:{what},nth=2",),
-            changes=IMPATIENT,
+            changes=SHORT_TIMEOUTS,
             exports=BUNDLES + 1,
             duplicates=1,
         )
-    its_own = "it is told, and a new export is made: there are never two archives of one file"
-    yield Row("an operation id that was given for another range before", its_own, faults=("create:same-id,nth=2",))
-    yield Row("an export id that was given for another range before", its_own, scene="other-export")
-    yield Row("an operation id that an earlier run was given for another range", its_own, scene="same-id")
+    its_own = "logs it and makes a new export; never stores one file as two archives"
+    yield Row("an operation id that was already given for another range", its_own, faults=("create:same-id,nth=2",))
+    yield Row("an export id that was already given for another range", its_own, scene="other-export")
+    yield Row("an operation id that an earlier run got for another range", its_own, scene="same-id")
     for what, fault, must in (
-        ("", "", "each bundle comes whole; no second export is made"),
-        ("FAILED", " that fails", "a new export is made for both bundles, and comes whole for each"),
-        ("pending", " that never finishes", "at its deadline both bundles are parked with the reason, the others come"),
+        ("", "", "stores every bundle of both; makes no second export"),
+        ("FAILED", " that fails", "makes one new export for both bundles and stores both"),
+        ("pending", " that never finishes", "parks both bundles at its deadline with the reason and stores the others"),
     ):
-        yield Row(
-            f"creates of two exports that the service answers with one operation{fault}", must, scene=f"shared:{what}"
-        )
+        yield Row(f"creates of two exports that get the same operation{fault}", must, scene=f"shared:{what}")
 
 
 def _operations() -> Iterator[Row]:
     for state in ("FAILED", "ERROR"):
-        yield Row(f"an operation that ends {state}", ANEW, faults=(f"operation:{state},nth=1",), exports=BUNDLES + 1)
+        yield Row(
+            f"an operation that ends {state}", NEW_EXPORT, faults=(f"operation:{state},nth=1",), exports=BUNDLES + 1
+        )
         yield Row(
             f"operations of one bundle that always end {state}",
-            f"after `[retry] attempts` {PARKED}",
+            f"after `[retry] attempts`, {PARKED}",
             faults=(f"operation:{state},{WINDOW}",),
             changes={"retry": {"attempts": 3}},
             code=Exit.PARTIAL,
             stored=3,
             exports=BUNDLES + 2,
-            said="failed",
+            reason="failed",
         )
     yield Row(
         "COMPLETED without an export id",
-        f"asked for singly, and believed when it says so for a minute; then {ANEW}",
+        f"polls the operation by its id; if the export id is still missing after a minute, {NEW_EXPORT}",
         faults=("operation:no-export-id,nth=1",),
-        # At the deadline it is believed at once.
+        # At the deadline the first such answer is believed.
         changes={"polling": {"operation_deadline": "600ms"}},
         exports=BUNDLES + 1,
     )
-    yield Row("COMPLETED, and the export id comes a poll later", WAITS, faults=("operation:late-export-id",))
-    yield Row("a state that nobody has heard of", WAITS, faults=("operation:odd-state",), changes=ONE_ATTEMPT)
+    yield Row("COMPLETED whose export id appears one poll later", NOT_COUNTED, faults=("operation:late-export-id",))
+    yield Row("an unknown state", NOT_COUNTED, faults=("operation:odd-state",), changes=ONE_ATTEMPT)
     for what, fault in (
         ("pending", "an operation that never finishes"),
-        ("odd-for-ever", "an operation in an unknown state for ever"),
+        ("odd-for-ever", "an operation that stays in an unknown state"),
     ):
         yield Row(
             fault,
-            f"at its deadline {PARKED}; the next run asks for it once more",
+            f"at its deadline, {PARKED}; the next run polls it once more",
             faults=(f"operation:{what},nth=1",),
             changes={"polling": {"operation_deadline": "1500ms"}},
             code=Exit.PARTIAL,
             stored=3,
-            said="deadline",
+            reason="deadline",
         )
     yield Row(
         "an operation that is 404 right after its create",
-        "believed only when it is said again, a minute later",
+        "believes it only if a second poll a minute later gets a 404 too",
         faults=("operation:unknown-first",),
         behaviour=SINGLE,
-        # At the deadline it is asked in any case, which is sooner than a minute here.
+        # At the deadline it is polled in any case, which is sooner than a minute here.
         changes={"polling": {"operation_deadline": "600ms"}, **ONE_ATTEMPT},
     )
     yield Row(
-        "an operation that turns 404 and stays so",
-        f"once it was said twice, {ANEW}",
+        "an operation that becomes 404 and stays so",
+        f"after the second 404, {NEW_EXPORT}",
         faults=("operation:forgotten,nth=1",),
         behaviour={**SINGLE, "operation_seconds": 0.3},
         changes={"polling": {"operation_deadline": "1500ms", "min_interval": "20ms"}},
         exports=BUNDLES + 1,
     )
     yield Row(
-        "an export that is gone (404) when its link is asked for",
-        f"once it was said twice, {ANEW}",
+        "an export that is gone (404) when its signed URL is requested",
+        f"after the second 404, {NEW_EXPORT}",
         faults=("operation:export-gone,nth=1",),
         exports=BUNDLES + 1,
     )
-    yield Row("a results call that says 404 once", AGAIN, faults=("results:404,nth=2",))
+    yield Row("a single 404, to a results call", RETRIED, faults=("results:404,nth=2",))
 
 
 def _lists() -> Iterator[Row]:
-    for order in ("newest", "oldest", "shuffled"):
+    for order, shown in (("newest", "newest first"), ("oldest", "oldest first"), ("shuffled", "in random order")):
         yield Row(
-            f"a list of operations in the order: {order}, with 250 old ones of others",
-            "finished operations are found, by the list or singly",
+            f"a list of operations, {shown}, with 250 old ones of other clients",
+            "finds finished operations in the list or by single polls",
             behaviour={"list_order": order, "old_operations": 250},
             changes=ONE_ATTEMPT,
         )
     for name, behaviour, fault in (
         ("without ids", {"list_ids": False}, ()),
-        ("with the operations of others mixed in", {"foreign_per_operation": 40}, ()),
-        ("that reaches back to one operation only", {"list_reaches": 1}, ()),
+        ("with those of other clients mixed in", {"foreign_per_operation": 40}, ()),
+        ("that has only the newest operation", {"list_reaches": 1}, ()),
         ("whose items move between pages", {"list_moves": True, "foreign_per_operation": 60}, ()),
-        ("that repeats its token", {"foreign_per_operation": 60}, ("list:repeated-token",)),
+        ("that repeats its pagination token", {"foreign_per_operation": 60}, ("list:repeated-token",)),
         ("with empty pages", {}, ("list:empty-page",)),
         ("that is refused (403)", {}, ("list:403",)),
         ("that is refused (404)", {}, ("list:404",)),
     ):
         yield Row(
             f"a list of operations {name}",
-            "absence is no failure: operations are found singly where the list is of no use",
+            "does not treat a missing operation as failed; polls operations singly if the list does not help",
             faults=fault,
             behaviour=behaviour,
             changes=ONE_ATTEMPT,
         )
 
 
-def _links() -> Iterator[Row]:
+def _signed_urls() -> Iterator[Row]:
     for status in (400, 403):
         for wording in ("old", "new"):
             yield Row(
-                f"an expired link ({status}, {wording} wording)",
-                "a fresh link is asked for, never a new export",
+                f"an expired signed URL ({status}, {wording} wording)",
+                "requests a fresh signed URL, never a new export",
                 faults=("download:expired,nth=2",),
                 behaviour={"expired_link": status, "expired_wording": wording},
             )
-    yield Row("a link that is dead when it comes", "a fresh link is asked for", faults=("results:dead-link,nth=2",))
+    yield Row(
+        "a signed URL that has expired before it arrives",
+        "requests a fresh signed URL",
+        faults=("results:dead-link,nth=2",),
+    )
     for status in (403, 404, 429, 500, 503):
-        yield Row(f"{status} from the storage host", AGAIN, faults=(f"download:{status},nth=2",))
-    yield Row("a redirect of a download", f"not followed: {AGAIN}", faults=("download:redirect,nth=2",))
+        yield Row(f"{status} from the storage host", RETRIED, faults=(f"download:{status},nth=2",))
+    yield Row("a redirect of a download", f"does not follow it; {RETRIED}", faults=("download:redirect,nth=2",))
 
 
-def _bodies() -> Iterator[Row]:
+def _downloads() -> Iterator[Row]:
     for framing in ("length", "chunked", "close"):
         yield Row(
             f"a body cut short, framed by {framing}",
-            f"seen; {AGAIN}",
+            f"detects it; {RETRIED}",
             faults=(f"download:cut-{framing},nth=2",),
             behaviour={"framing": framing},
         )
         yield Row(
-            f"a body cut short each time, framed by {framing}, without a hash",
+            f"a body cut short every time, framed by {framing}, without a hash",
             PARKED,
             faults=(f"download:cut-{framing},{WINDOW}",),
             behaviour={"framing": framing, "goog_hash": "none", "etag": False},
@@ -482,25 +500,25 @@ def _bodies() -> Iterator[Row]:
             exports=BUNDLES + 1,
         )
     for what, fault in (
-        ("reset-body", "a reset in the middle of a download"),
+        ("reset-body", "a connection reset in the middle of a download"),
         ("long-length", "a Content-Length that is too long"),
         ("short-length", "a Content-Length that is too short"),
-        ("bad-chunk", "a chunk that is garbage"),
-        ("garbage", "garbage on the wire of a download"),
-        ("html", "an HTML page in place of a file"),
+        ("bad-chunk", "an invalid chunk"),
+        ("garbage", "bytes that are not HTTP, to a download"),
+        ("html", "an HTML page instead of a file"),
         ("truncated", "truncated gzip of the promised length"),
         ("corrupt", "a wrong byte in the middle"),
         ("bad-crc", "gzip with a wrong CRC"),
         ("bad-size", "gzip with a wrong size"),
-        ("trailing", "something after the end of the gzip"),
-        ("cut-line", "NDJSON cut at a line's end, with the hash of the whole"),
+        ("trailing", "extra bytes after the end of the gzip"),
+        ("cut-line", "NDJSON cut at the end of a line, with the hash of the complete file"),
         ("cut-row", "NDJSON cut within its last line"),
-        ("wrong-hash", "an x-goog-hash that does not fit"),
+        ("wrong-hash", "an x-goog-hash that does not match"),
     ):
-        yield Row(fault, f"seen; {AGAIN}", faults=(f"download:{what},nth=2",))
+        yield Row(fault, f"detects it; {RETRIED}", faults=(f"download:{what},nth=2",))
         if what in ("truncated", "corrupt", "bad-crc", "bad-size", "trailing", "cut-row"):
             yield Row(
-                f"{fault}, each time and without a hash",
+                f"{fault}, every time and without a hash",
                 PARKED,
                 faults=(f"download:{what},{WINDOW}",),
                 behaviour={"goog_hash": "none"},
@@ -509,10 +527,10 @@ def _bodies() -> Iterator[Row]:
                 stored=3,
                 exports=BUNDLES + 1,
             )
-    yield from _no_archives()
+    yield from _wrong_bodies()
     for container in ("ndjson", "csv"):
         yield Row(
-            f"an HTML page in place of a file, each time and without a hash ({container})",
+            f"an HTML page instead of a file, every time and without a hash ({container})",
             KEPT,
             faults=(f"download:html,{WINDOW}",),
             behaviour={"goog_hash": "none"},
@@ -525,157 +543,156 @@ def _bodies() -> Iterator[Row]:
     for container in ("ndjson", "csv", "json"):
         yield Row(
             f"a few kilobytes that inflate to a row of 96 MiB without an end ({container})",
-            f"read a piece at a time, and never held; {AGAIN}",
+            f"reads it in pieces and never keeps the row in memory; {RETRIED}",
             faults=("download:endless-row,nth=2",),
             container=container,
         )
     yield Row(
-        "a JSON array that is not closed", f"seen; {AGAIN}", faults=("download:open-array,nth=2",), container="json"
+        "a JSON array that is not closed",
+        f"detects it; {RETRIED}",
+        faults=("download:open-array,nth=2",),
+        container="json",
     )
+    from_the_start = "downloads the file from the start"
     yield Row(
-        "a cut download that may go on where it stopped",
-        "the rest is asked for by Range and If-Range; the hash of the whole is checked",
+        "a cut download that can be resumed",
+        "requests the rest with Range and If-Range; checks the hash of the complete file",
         faults=(CUT_ONCE,),
     )
+    yield Row("a cut download whose Range is ignored", from_the_start, faults=(CUT_ONCE,), behaviour={"ranges": False})
     yield Row(
-        "a cut download whose ranges are ignored",
-        "it begins anew",
-        faults=(CUT_ONCE,),
-        behaviour={"ranges": False},
-    )
-    yield Row(
-        "other bytes with another ETag behind the next link, after a cut",
-        "it begins anew",
+        "after a cut, other bytes with another ETag",
+        from_the_start,
         faults=(CUT_ONCE, f"download:changed,{WINDOW},nth=2"),
     )
     yield Row(
-        "a range that begins elsewhere than asked",
-        "it begins anew",
+        "after a cut, a range that begins elsewhere than requested",
+        from_the_start,
         faults=(CUT_ONCE, f"download:wrong-range,{WINDOW}"),
     )
     yield Row(
-        "other bytes under the same ETag, after a cut",
-        "the whole does not add up: it begins anew",
+        "after a cut, other bytes with the same ETag",
+        f"detects that the parts do not fit together; {from_the_start}",
         faults=(CUT_ONCE, f"download:changed-quietly,{WINDOW},nth=2"),
     )
 
 
-def _no_archives() -> Iterator[Row]:
-    """What some box sends under a 200, and what is whole and another bundle's."""
-    twice = f"believed only when a second look, some while later and through a fresh link, says the same; {AGAIN}"
+def _wrong_bodies() -> Iterator[Row]:
+    """Bodies that a proxy sends with status 200, and intact files with the rows of another bundle."""
+    twice = f"believes it only if a second download some time later, from a fresh signed URL, is the same; {RETRIED}"
     for what, fault, container in (
-        ("empty", "nothing at all", "ndjson"),
-        ("empty", "nothing at all", "csv"),
-        ("newline", "a line end and nothing else", "ndjson"),
+        ("empty", "an empty body", "ndjson"),
+        ("empty", "an empty body", "csv"),
+        ("newline", "a line feed and nothing else", "ndjson"),
         ("not-object", "`[]`", "json"),
     ):
         yield Row(
-            f"{fault} under a 200, without a hash, in place of a {container.upper()} file",
+            f"200 with {fault} and without a hash, instead of a {container.upper()} file",
             twice,
             faults=(f"download:{what},nth=2",),
             changes=ONE_ATTEMPT,
             container=container,
         )
     for what, fault, container in (
-        ("ok", "`OK` under a 200, in place of a CSV file", "csv"),
-        ("error-object", '`{"error": …}` under a 200, in place of a NDJSON file', "ndjson"),
-        ("ok", "`OK` under a 200, in place of a NDJSON file", "ndjson"),
-        ("error-object", '`{"error": …}` under a 200, in place of a JSON file', "json"),
+        ("ok", "200 with `OK`, instead of a CSV file", "csv"),
+        ("error-object", '200 with `{"error": …}`, instead of an NDJSON file', "ndjson"),
+        ("ok", "200 with `OK`, instead of an NDJSON file", "ndjson"),
+        ("error-object", '200 with `{"error": …}`, instead of a JSON file', "json"),
     ):
         yield Row(
             fault,
-            f"it is no export: {AGAIN}",
+            f"detects that it is not an export; {RETRIED}",
             faults=(f"download:{what},nth=2",),
             changes={"retry": {"attempts": 2}},
             container=container,
         )
         yield Row(
-            f"{fault}, each time",
-            "after three in a row that export stops, since our list of names must be wrong; no export is made anew",
+            f"{fault}, every time",
+            "stops the export after three in a row: the field names it knows may be outdated; makes no new export",
             faults=(f"download:{what}",),
             container=container,
             code=Exit.USAGE,
             stored=0,
             kept=BUNDLES,
-            said="is no",
+            reason="is no",
         )
         yield Row(
-            f"{fault}, each time for one bundle",
-            "the others come; after three in a row the export stops, and the bundle is unfinished",
+            f"{fault}, every time for one bundle",
+            "stores the others; stops the export after three in a row and leaves this bundle unfinished",
             faults=(f"download:{what},{WINDOW}",),
             container=container,
             code=Exit.PARTIAL,
             stored=3,
             kept=1,
-            said="is no",
+            reason="is no",
         )
     for container in ("ndjson", "json", "csv"):
         yield Row(
-            f"a whole {container.upper()} file with the rows of another range",
-            "refused by its EventStart; a new export is made at once, and comes whole",
+            f"a complete {container.upper()} file with the rows of another range",
+            f"refuses it because of its EventStart; immediately {NEW_EXPORT}",
             faults=("operation:other-rows,nth=2",),
             container=container,
             exports=BUNDLES + 1,
         )
     yield Row(
-        "every file with rows of another time by EventStart",
-        "after three in a row that is no rule any more; later runs and `verify` know, until a file has the right rows",
+        "every file has rows whose EventStart is outside its range",
+        "drops this check after three in a row, also in later runs and in `verify`, until a file has the right rows",
         scene="other-rows",
     )
 
 
 def _containers() -> Iterator[Row]:
-    whole = "the archive on the disk is one layer of gzip, and holds every row"
+    whole = "stores an archive with one layer of gzip and every row"
     for delivery, fault in (
         ("members", "gzip of several members"),
         ("nested", "gzip in gzip"),
-        ("encoded", "plain rows under Content-Encoding: gzip"),
-        ("encoded-gzip", "gzip under Content-Encoding: gzip"),
+        ("encoded", "plain rows with Content-Encoding: gzip"),
+        ("encoded-gzip", "gzip with Content-Encoding: gzip"),
         ("plain", "a file that a proxy has inflated"),
     ):
         for framing in ("length", "chunked"):
             yield Row(f"{fault}, framed by {framing}", whole, behaviour={"delivery": delivery, "framing": framing})
     for delivery, fault in (("inflated", "inflated"), ("recompressed", "compressed again")):
         yield Row(
-            f"a file that was {fault} on the way, under the hash of what is stored, as the headers tell",
-            f"its framing and its structure prove it; {whole}",
+            f"a file {fault} on the way, with the hash of the stored file and headers that say so",
+            f"accepts it because of its framing and structure; {whole}",
             behaviour={"delivery": delivery, "stored_form": True},
             changes=ONE_ATTEMPT,
         )
         yield Row(
-            f"the same, {fault}, and no header tells",
-            f"believed when the same comes twice; {whole}",
+            f"a file {fault} on the way, with the hash of the stored file and no header that says so",
+            f"accepts it when a second download is the same; {whole}",
             behaviour={"delivery": delivery},
             changes={"retry": {"attempts": 2}},
         )
     for fault, behaviour in (
-        ("a plain body whose end is not proved", {"delivery": "plain"}),
-        ("an empty body whose end is not proved", {"empty": "nothing", "rows_per_hour": 1e-6}),
+        ("a plain body without proof that it is complete", {"delivery": "plain"}),
+        ("an empty body without proof that it is complete", {"empty": "nothing", "rows_per_hour": 1e-6}),
     ):
         yield Row(
             fault,
-            f"does not count: {PARKED}",
+            f"does not accept it; {PARKED}",
             behaviour={**behaviour, "framing": "close", "goog_hash": "none"},
             changes={"retry": {"attempts": 2}},
             code=Exit.PARTIAL,
             stored=0,
             exports=BUNDLES * 2,
-            said="proves",
+            reason="proves",
         )
     yield Row(
-        "a plain body whose end only its hash proves",
+        "a plain body that only its hash proves complete",
         whole,
         behaviour={"delivery": "plain", "framing": "close", "goog_hash": "md5"},
     )
     yield Row(
         "an empty body of the promised length",
-        "an archive without rows",
+        "stores an archive without rows",
         behaviour={"empty": "nothing", "rows_per_hour": 1e-6},
     )
     for file_name in ("../../../outside.gz", "/etc/outside.gz", "a\\..\\b.gz", "n" * 4000):
         yield Row(
             f"a hostile Content-Disposition: `{file_name[:24]}`",
-            "names come from the plan alone: nothing lies outside of the output directory",
+            "takes file names only from the plan; writes nothing outside the output directory",
             behaviour={"file_name": file_name},
         )
 
@@ -687,44 +704,50 @@ def _refreshes() -> Iterator[Row]:
     ):
         yield Row(
             fault,
-            "the archive stays as it is, the bundle is parked with both counts, and later runs do not ask for it again",
+            "keeps the archive and parks the bundle with both row counts; later runs do not export it again",
             scene=f"refresh:{name}",
         )
 
     yield Row(
         "a refresh that comes back with the same rows in other bytes",
-        "the archive keeps its inode and its date; the ledger names the revision that wrote it",
+        "keeps the archive with its inode and date; the ledger still names the revision that wrote it",
         scene="same-rows",
     )
 
 
 def _slowness() -> Iterator[Row]:
-    for what, fault in (("stall-body", "a download that stalls in mid-body"), ("stall-head", "a head that stalls")):
+    for what, fault in (
+        ("stall-body", "a download that stalls in mid-body"),
+        ("stall-head", "a response head that stalls"),
+    ):
         yield Row(
             f"{fault}",
-            f"left after `[api] read_timeout`; {AGAIN}",
+            f"gives up after `[api] read_timeout`; {RETRIED}",
             faults=(f"download:{what},nth=2",),
-            changes={"api": IMPATIENT["api"]},
+            changes={"api": SHORT_TIMEOUTS["api"]},
         )
-    yield Row("a drip of one byte at a time", "left once it is slower than `[download] min_rate`", scene="drip")
+    yield Row(
+        "a download of one byte at a time",
+        "gives up when the download is slower than `[download] min_rate`",
+        scene="drip",
+    )
 
 
 def _certificates() -> Iterator[Row]:
-    for name in ("untrusted", "expired", "wrong-host"):
-        yield Row(
-            f"a certificate that is {name.replace('-', ' ')}"
-            if name != "wrong-host"
-            else "a certificate of another host",
-            f"no key is sent: {REFUSED}",
-            code=Exit.UNREACHABLE,
-            scene=f"certificate:{name}",
-        )
-    yield Row("an authority of one's own, named in `[api] ca_file`", "trusted", scene="certificate:named")
+    for name, fault in (
+        ("untrusted", "an untrusted certificate"),
+        ("expired", "an expired certificate"),
+        ("wrong-host", "a certificate of another host"),
+    ):
+        yield Row(fault, f"sends no key; {REFUSED}", code=Exit.UNREACHABLE, scene=f"certificate:{name}")
+    yield Row("a certificate authority named in `[api] ca_file`", "trusts it", scene="certificate:named")
 
 
 def _disk() -> Iterator[Row]:
-    full = "the run ends with exit code 8; once there is room, the same command finishes"
-    yield Row("a disk that is full, and freed again (a real small one)", full, scene="small-disk")
+    full = "ends the run with exit code 8; the same command finishes once there is space"
+    not_renamed = "gives no file its final name; ends the run with exit code 8"
+    before_requests = "ends the run with exit code 8 before the first request"
+    yield Row("a disk that fills up and is then freed (a real small one)", full, scene="small-disk")
     for name in (
         "part.create",
         "part.write",
@@ -735,128 +758,147 @@ def _disk() -> Iterator[Row]:
         "definition.write",
     ):
         yield Row(f"no space left at: {name}", full, scene=f"write:{name}:ENOSPC")
-    yield Row("an fsync that fails", "nothing gets its final name; exit code 8", scene="write:part.fsync:EIO")
-    yield Row("a rename that fails", "nothing gets its final name; exit code 8", scene="write:rename:EIO")
+    yield Row("an fsync that fails", not_renamed, scene="write:part.fsync:EIO")
+    yield Row("a rename that fails", not_renamed, scene="write:rename:EIO")
     yield Row(
-        "a disk that has no inodes left (a real small one)",
-        "exit code 8, named as such; once there are some, the same command finishes",
+        "a disk without free inodes (a real small one)",
+        "ends the run with exit code 8 and says what is missing; the same command finishes once there are some",
         scene="inodes",
     )
-    for name, kind in (("no file handles left", "EMFILE"), ("a link that leads in a circle", "ELOOP")):
-        yield Row(f"{name} at: part.create", "the same, and named as what it is", scene=f"write:part.create:{kind}")
-    yield Row("a directory that is read-only", "exit code 8, before anything is asked", scene="read-only")
+    for name, kind in (("no file handles left", "EMFILE"), ("a loop of symbolic links", "ELOOP")):
+        yield Row(
+            f"{name} at: part.create",
+            "ends the run with exit code 8 and names this cause",
+            scene=f"write:part.create:{kind}",
+        )
+    yield Row("a read-only directory", before_requests, scene="read-only")
     yield Row(
         "a file system that cannot flush folders (EINVAL, ENOTSUP)",
-        "told once, and lived with: everything comes",
+        "warns once and stores everything",
         scene="odd:folder.fsync:before:EINVAL",
     )
     yield Row(
-        "a file system that gives out no locks (ENOLCK)",
-        "exit code 8, before anything is asked, with what to do",
+        "a file system without locks (ENOLCK)",
+        f"{before_requests} and says what to do",
         scene="odd:lock:before:ENOLCK",
     )
     yield Row(
-        "a directory that goes away in mid-run",
-        "exit code 8, and told; it is not made anew",
+        "an output directory that disappears in mid-run",
+        "ends the run with exit code 8 and says so; does not create the directory again",
         scene="goes-away:directory",
     )
-    for what in ("folder", "link"):
+    for what, fault in (("folder", "a folder"), ("link", "a symbolic link")):
         yield Row(
-            f"a {what} in an archive's place",
-            "`verify` names that bundle and goes on; `verify --repair` exports it anew",
+            f"{fault} in the place of an archive",
+            "`verify` reports this bundle and continues; `verify --repair` exports it again",
             scene=f"in-place:{what}",
         )
 
 
 def _ledgers() -> Iterator[Row]:
-    damaged = "exit code 7, before anything is asked; `verify --rebuild` makes it anew"
-    yield Row("a ledger that another program keeps locked", "exit code 7; nothing is lost", scene="ledger:busy")
+    before_requests = "ends the run with exit code 7 before the first request"
+    damaged = f"{before_requests}; `verify --rebuild` rebuilds the ledger"
+    yield Row(
+        "a ledger that another program keeps locked",
+        "ends the run with exit code 7; loses nothing",
+        scene="ledger:busy",
+    )
     yield Row("a ledger with flipped bits", damaged, scene="ledger:bits")
-    yield Row("a ledger with one bit flipped inside a value", damaged, scene="ledger:value")
-    yield Row("a ledger that is cut", damaged, scene="ledger:cut")
-    yield Row("a ledger from a newer version", "exit code 7, left as it is", scene="ledger:newer")
+    yield Row("a ledger with one flipped bit inside a value", damaged, scene="ledger:value")
+    yield Row("a truncated ledger", damaged, scene="ledger:cut")
+    yield Row(
+        "a ledger of a newer version", "ends the run with exit code 7; does not change the ledger", scene="ledger:newer"
+    )
     yield Row("archives without a ledger", damaged, scene="ledger:gone")
     yield Row(
-        "an API key of another organisation than the data's",
-        "exit code 7, before anything is created; both organisations are named",
+        "an API key of another organisation than that of the data",
+        "ends the run with exit code 7 before any create and names both organisations",
         scene="organisation",
     )
     yield Row(
         "a ledger that is older than the archives (from a backup)",
-        "exit code 7, before anything is asked, with the names of archives; `verify --adopt` takes them in",
+        f"{before_requests} and names such archives; `verify --adopt` adds them to the ledger",
         scene="ledger:older",
     )
-    yield Row("a ledger that goes away in mid-run", "exit code 7, and told", scene="goes-away:ledger")
-    yield Row("a ledger's lock that is a link", "exit code 8; what it leads to is left alone", scene="linked:lock")
+    yield Row(
+        "a ledger that disappears in mid-run", "ends the run with exit code 7 and says so", scene="goes-away:ledger"
+    )
+    yield Row(
+        "a symbolic link in the place of the lock file",
+        "ends the run with exit code 8; does not touch the target of the link",
+        scene="linked:lock",
+    )
 
 
 def _clocks() -> Iterator[Row]:
-    settled = "what is settled goes by the service's clock"
+    settled = "uses the service's clock to decide what is settled"
     yield Row("a host clock that is a day fast", settled, scene="clock:-86400")
     yield Row("a host clock that is a day slow", settled, scene="clock:86400")
-    stops = "exit code 2 with both times, and nothing is exported; `[api] clock` says whose counts"
+    stops = "ends the run with exit code 2 and both times; exports nothing unless `[api] clock` says which to trust"
     yield Row("a host clock that is three days fast", stops, scene="far:259200")
     yield Row("a host clock that is a month slow", stops, scene="far:-2592000")
     for where, which in (("list", "the first answer"), ("poll", "an answer in mid-run")):
         yield Row(
             f"{which} with a date of another year",
-            "a lone date is ignored: others are asked, and they say otherwise",
+            "ignores this date, since other answers contradict it",
             faults=(f"{where}:wrong-date,times=1,seconds=99999999",),
             behaviour=SINGLE,
         )
     yield Row(
-        "answers from a store, with an Age and a date of yesterday",
-        "they tell no time",
+        "cached answers with an Age header and yesterday's date",
+        "does not use their dates",
         faults=("api:old-date,seconds=-80000",),
     )
     yield Row(
-        "an archive that was exported before its data was settled, by a clock that was fast",
-        "`status` lists it; it is exported anew, once, when it is settled",
+        "an archive exported by a fast clock before its data was settled",
+        "lists it in `status` and exports it again, once, when it is settled",
         scene="early",
     )
-    yield Row("a host clock that stands still from night to night", "the service is asked for the time", scene="still")
+    yield Row("a host clock that stands still from night to night", "asks the service for the time", scene="still")
     yield Row(
-        "a clock that jumps by a year between two runs", "the budget's level is clamped; the run goes on", scene="jump"
+        "a clock that jumps by a year between two runs",
+        "keeps the budget's level within its bounds and continues",
+        scene="jump",
     )
 
 
-def _people() -> Iterator[Row]:
-    yield Row("two runs at once", "the second ends with exit code 4 and names the first", scene="two")
+def _users() -> Iterator[Row]:
+    yield Row("two runs at the same time", "the second ends with exit code 4 and names the first", scene="two")
     yield Row(
-        "two runs at once where locks do nothing",
-        "that locks do nothing is told; the second run ends with exit code 4, or one of both does with its next row",
+        "two runs at the same time on a file system whose locks do nothing",
+        "warns that locks do nothing; the second run, or one of the two at its next ledger row, ends with exit code 4",
         scene="no-lock",
     )
     yield Row(
-        "archives deleted by hand",
-        "a run fetches none of them again; `verify --repair` does",
+        "archives deleted by the user",
+        "does not export them again; `verify --repair` does",
         scene="deleted",
     )
-    yield Row("SIGINT", "downloads under way finish; exit code 130, state saved", scene="signal:SIGINT")
-    yield Row("SIGTERM", "downloads under way finish; exit code 143, state saved", scene="signal:SIGTERM")
-    yield Row("SIGTERM twice", "it ends at once; exit code 143, state saved", scene="signal:SIGTERM:SIGTERM")
-    yield Row("stdout closed early", "no traceback; what is stored is stored", scene="closed-stdout")
+    yield Row("SIGINT", "finishes downloads in progress; exit code 130, state saved", scene="signal:SIGINT")
+    yield Row("SIGTERM", "finishes downloads in progress; exit code 143, state saved", scene="signal:SIGTERM")
+    yield Row("SIGTERM twice", "ends immediately; exit code 143, state saved", scene="signal:SIGTERM:SIGTERM")
+    yield Row("stdout closed early", "ends without a traceback; stored bundles stay stored", scene="closed-stdout")
 
 
 SECTIONS = {
-    "The limit": _limits,
+    "Rate limit": _limits,
     "Outages": _outages,
-    "The wire": _wire,
-    "Replies": _replies,
+    "Broken connections": _connections,
+    "Unusual replies": _replies,
     "Refusals": _refusals,
-    "Creates": _creates,
+    "Lost and shared creates": _creates,
     "Operations": _operations,
     "The list of operations": _lists,
-    "Links and the storage host": _links,
-    "Bodies": _bodies,
-    "Containers": _containers,
+    "Signed URLs and the storage host": _signed_urls,
+    "Downloads": _downloads,
+    "Compression and framing": _containers,
     "Refreshes": _refreshes,
-    "Slowness": _slowness,
+    "Slow downloads": _slowness,
     "Certificates": _certificates,
     "The disk": _disk,
     "The ledger": _ledgers,
     "Clocks": _clocks,
-    "People": _people,
+    "Users and signals": _users,
 }
 
 ROWS = tuple(row for rows in SECTIONS.values() for row in rows())

@@ -51,30 +51,30 @@ CALM = SandboxBehaviour(operation_seconds=0.02, rows_per_hour=60, requests_per_m
 """A service without faults; each of the four bundles has rows."""
 
 DEADLINE_SECONDS = 90
-"""Nothing hangs: a row that takes so long has failed. They take well under a second, most of them."""
+"""A row that takes longer has failed. Most take well under a second."""
 
 
 @dataclass(frozen=True, slots=True)
 class Stage:
-    """Where a row is played."""
+    """A row, and the folder for its test."""
 
     row: Row
     folder: Path
 
     @property
     def directory(self) -> Path:
-        """The output directory, in a folder that has nothing else in it."""
+        """The output directory, in a folder that contains nothing else."""
         return self.folder / "within" / "exports"
 
     async def run(self, sandbox: Sandbox, *, changes: dict[str, Any] | None = None, **more: Any) -> Summary:
-        """The command under test."""
+        """Run the command under test."""
         changes = {**self.row.changes, **(changes or {})}
         if self.row.container != "ndjson":
             changes["export"] = [{"format": self.row.container}]
         return await run(sandbox, self.directory, start=START, end=END, changes=changes, **more)
 
     async def finish(self, sandbox: Sandbox) -> None:
-        """Whatever happened: the same command, without faults, ends with every row there exactly once."""
+        """Run the same command without faults and check that every row is on disk exactly once."""
         before = sandbox.behaviour
         sandbox.behave(
             replace(CALM, rows_per_hour=before.rows_per_hour, clock_ahead_seconds=before.clock_ahead_seconds)
@@ -92,34 +92,34 @@ class Stage:
 
 @pytest.fixture(scope="module", autouse=True)
 def _count(tell: Callable[[str], None]) -> Iterator[None]:
-    """How many rows were played is said at the end of the test run."""
+    """Report the number of rows at the end of the test run."""
     yield
     tell(f"fault table: {len(ROWS)} rows")
 
 
 @pytest.mark.parametrize("row", [pytest.param(row, id=row.name) for row in ROWS if not row.scene])
 async def test_fault(row, tmp_path):
-    """What the row says must happen, and then the same command finishes."""
+    """The run ends as the row says, and then the same command finishes without the fault."""
     stage = Stage(row, tmp_path)
     behaviour = replace(CALM, **row.behaviour, faults=tuple(map(SandboxFault.parse, row.faults)))
     async with asyncio.timeout(DEADLINE_SECONDS), serving(behaviour) as sandbox:
         summary = await stage.run(sandbox)
-        _judge(stage, sandbox, summary)
+        _check_row(stage, sandbox, summary)
         exports = len(sandbox.operations)
         await stage.finish(sandbox)
-        # What is stored is not exported again.
+        # Stored bundles are not exported again.
         assert len(sandbox.operations) == exports + BUNDLES - row.stored - row.kept
         assert sandbox.redirected_with_key == sandbox.leaked_credentials == 0
 
 
-def _judge(stage: Stage, sandbox: Sandbox, summary: Summary) -> None:
-    row, said = stage.row, summary.to_dict()
-    assert summary.exit_code is row.code, said
-    assert summary.tally.stored == row.stored, said
-    assert len(sandbox.operations) == row.exports, said
-    assert summary.tally.possible_duplicates == row.duplicates, said
-    reasons = [problem["reason"] for problem in said["problems"]] + [said.get("error", "")]
-    assert any(row.said in reason for reason in reasons), reasons
+def _check_row(stage: Stage, sandbox: Sandbox, summary: Summary) -> None:
+    row, report = stage.row, summary.to_dict()
+    assert summary.exit_code is row.code, report
+    assert summary.tally.stored == row.stored, report
+    assert len(sandbox.operations) == row.exports, report
+    assert summary.tally.possible_duplicates == row.duplicates, report
+    reasons = [problem["reason"] for problem in report["problems"]] + [report.get("error", "")]
+    assert any(row.reason in reason for reason in reasons), reasons
     files = archives(stage.directory)
     assert len(files) == row.stored
     for path in files:
@@ -134,7 +134,7 @@ def _judge(stage: Stage, sandbox: Sandbox, summary: Summary) -> None:
 
 @pytest.mark.parametrize("row", [pytest.param(row, id=row.name) for row in ROWS if row.scene])
 async def test_scene(row, tmp_path):
-    """What the row says must happen, and then the same command finishes."""
+    """The run ends as the row says, and then the same command finishes without the fault."""
     name, _, detail = row.scene.partition(":")
     async with asyncio.timeout(DEADLINE_SECONDS):
         await SCENES[name](Stage(row, tmp_path), detail)
@@ -150,7 +150,7 @@ async def _huge(stage: Stage, _: str) -> None:
 
 
 async def _outage(_: Stage, __: str) -> None:
-    """On a clock that jumps, in another thread, which has a loop of its own: 200 bundles, and an hour without."""
+    """A simulation of 200 bundles with an outage of an hour, in another thread, since it has its own event loop."""
     calm = await asyncio.to_thread(simulate, Scenario(bundles=200))
     hit = await asyncio.to_thread(simulate, Scenario(bundles=200, outage=(1800.0, 5400.0)))
     assert hit.stored == calm.stored == 200
@@ -159,15 +159,15 @@ async def _outage(_: Stage, __: str) -> None:
 
 
 async def _night(_: Stage, __: str) -> None:
-    """On a clock that jumps, in another thread."""
+    """A simulation, in another thread, since it has its own event loop."""
     service = RefusingService(fails=lambda _: True)
-    played = await asyncio.to_thread(play, Scenario(60), service)
-    assert (played.error, played.stored, played.attempts) == (None, {}, 1)
+    result = await asyncio.to_thread(play, Scenario(60), service)
+    assert (result.error, result.stored, result.attempts) == (None, {}, 1)
     assert service.made <= 75
 
 
 async def _first_contact(stage: Stage, _: str) -> None:
-    """A directory that was answered once waits for `[retry] outage`; this one does not."""
+    """A directory with an earlier answer would wait for `[retry] outage`; this one has none."""
     async with serving(CALM) as sandbox:
         changes = {"retry": {"outage": "1h", "first_contact": "100ms"}}
         async with sandbox.unreachable():
@@ -181,13 +181,13 @@ async def _first_contact(stage: Stage, _: str) -> None:
 async def _refused(stage: Stage, _: str) -> None:
     async with serving(CALM) as sandbox:
 
-        async def away() -> None:
+        async def refuse_connections() -> None:
             async with sandbox.unreachable():
                 await asyncio.sleep(0.2)
 
-        leaving = asyncio.create_task(away())
+        refusing = asyncio.create_task(refuse_connections())
         summary = await stage.run(sandbox, changes={"retry": {"attempts": 1, "outage": "10s"}})
-        await leaving
+        await refusing
         assert summary.exit_code is Exit.DONE
         await stage.finish(sandbox)
         assert len(sandbox.operations) == BUNDLES
@@ -195,30 +195,36 @@ async def _refused(stage: Stage, _: str) -> None:
 
 async def _unresolvable(stage: Stage, _: str) -> None:
     async with serving(CALM) as sandbox:
-        nowhere = {"api": {"base_url": "https://nowhere.invalid", "connect_timeout": "1s"}, "retry": {"outage": "50ms"}}
-        summary = await stage.run(sandbox, changes=nowhere)
+        unresolvable = {
+            "api": {"base_url": "https://nowhere.invalid", "connect_timeout": "1s"},
+            "retry": {"outage": "50ms"},
+        }
+        summary = await stage.run(sandbox, changes=unresolvable)
         assert summary.exit_code is Exit.UNREACHABLE
         assert archives(stage.directory) == []
         await stage.finish(sandbox)
 
 
-async def _shared(stage: Stage, fate: str) -> None:
-    """Two exports of one definition, whose creates have equal bodies; the first operation has this fate."""
-    faults = (SandboxFault.parse(f"operation:{fate},nth=1"),) if fate else ()
+async def _shared(stage: Stage, fault: str) -> None:
+    """Two exports with the same definition, so that their creates have equal bodies.
+
+    The first operation has this fault, or none if it is "".
+    """
+    faults = (SandboxFault.parse(f"operation:{fault},nth=1"),) if fault else ()
     twins = [{"name": "one"}, {"name": "two"}]
     changes = {"export": twins, "polling": {**QUICK["polling"], "operation_deadline": "1s"}}
     names = [twin["name"] for twin in twins]
     # An operation must still run when the second create comes.
     async with serving(replace(CALM, operation_seconds=0.3, merge_equal=True, faults=faults)) as sandbox:
         summary = await stage.run(sandbox, changes=changes)
-        parked = fate == "pending"
+        parked = fault == "pending"
         assert summary.exit_code is (Exit.PARTIAL if parked else Exit.DONE), summary.to_dict()
         assert summary.tally.stored == 2 * BUNDLES - 2 * parked
         assert summary.tally.failed == 2 * parked
-        assert len(sandbox.operations) == BUNDLES + (fate == "FAILED")
+        assert len(sandbox.operations) == BUNDLES + (fault == "FAILED")
         if parked:
             assert {"deadline" in problem["reason"] for problem in summary.to_dict()["problems"]} == {True}
-            # Equal creates are merged no more: each gets an export of its own.
+            # The service no longer merges equal creates: each gets its own export.
             sandbox.behave(CALM)
             summary = await stage.run(sandbox, changes=changes)
             assert summary.exit_code is Exit.DONE, summary.to_dict()
@@ -228,7 +234,7 @@ async def _shared(stage: Stage, fate: str) -> None:
 
 
 async def _same_id(stage: Stage, _: str) -> None:
-    """The first create of a run is answered with the operation of the run before it."""
+    """The first create of a run is answered with an operation of the previous run."""
     async with serving(CALM) as sandbox:
         assert (await run(sandbox, stage.directory, start=START, end=HALF_WAY)).exit_code is Exit.DONE
         sandbox.behave(replace(CALM, faults=(SandboxFault.parse("create:same-id,nth=1"),)))
@@ -241,14 +247,14 @@ async def _same_id(stage: Stage, _: str) -> None:
 
 
 async def _other_export(stage: Stage, _: str) -> None:
-    """The second operation names the export of the first; whichever of the two is read first, neither gets both."""
+    """The second operation has the export id of the first; in either order, neither bundle gets the other's file."""
     faults = (SandboxFault.parse("operation:other-export,nth=2"),)
     async with serving(replace(CALM, faults=faults)) as sandbox:
         notebook = Notebook()
         assert (await stage.run(sandbox, viewer=notebook)).exit_code is Exit.DONE
         assert any("gave the export of" in event["reason"] for event in notebook.of("retried"))
         assert rows_in(stage.directory) == truth(sandbox, START, END)
-        # One more, or two: where the wrong one was read first, its rows tell.
+        # Two more exports are made if the wrong bundle was first: its rows show that the file is not its own.
         assert BUNDLES < len(sandbox.operations) <= BUNDLES + 2
         sandbox.behave(CALM)
         made = len(sandbox.operations)
@@ -257,18 +263,18 @@ async def _other_export(stage: Stage, _: str) -> None:
 
 
 async def _drip(stage: Stage, _: str) -> None:
-    """By the clients alone, since the floor is an average over a minute."""
+    """Uses only the clients, since a run measures the rate over a minute."""
     faults = (SandboxFault.parse("download:drip,seconds=0.01"),)
     async with (
         serving(replace(CALM, faults=faults)) as sandbox,
-        ApiClient(base_url=sandbox.url, key=sandbox.key, gate=_Open()) as client,
+        ApiClient(base_url=sandbox.url, key=sandbox.key, gate=_OpenGate()) as client,
         StorageHost(min_rate=1024, rate_window_seconds=0.2) as storage_host,
     ):
-        await client.create(Definition(), Range(moment(START), moment(START) + 1800), permit=_Open())
+        await client.create(Definition(), Range(moment(START), moment(START) + 1800), permit=_OpenGate())
         sandbox.skip(3600)
         location = await client.locate(sandbox.operations[0].export_id)
         async with storage_host.open(location) as body:
-            with pytest.raises(IncompleteError, match="too slowly"):
+            with pytest.raises(IncompleteError, match="too slow"):
                 [chunk async for chunk in body.chunks()]
 
 
@@ -300,20 +306,20 @@ async def _certificate(stage: Stage, kind: str) -> None:
 
 
 async def _write(stage: Stage, detail: str) -> None:
-    """The system's error at the first such write, in the thread that writes."""
+    """Every write at this step fails with this error, in the thread that writes."""
     name, _, error = detail.partition(":")
     code = getattr(errno, error)
-    met = False
+    reached = False
 
     def boundary(at: str) -> None:
-        nonlocal met
+        nonlocal reached
         if at == f"{name}:before":
-            met = True
+            reached = True
             raise OSError(code, os.strerror(code))
 
     async with serving(CALM) as sandbox:
         summary = await stage.run(sandbox, boundary=boundary)
-        assert met
+        assert reached
         assert summary.exit_code is Exit.DISK, summary.to_dict()
         assert summary.error is not None
         assert summary.error.hint
@@ -323,7 +329,7 @@ async def _write(stage: Stage, detail: str) -> None:
 
 
 async def _small_disk(stage: Stage, _: str) -> None:
-    """A tmpfs of 400 KiB, of which archives get what another file leaves."""
+    """A tmpfs on which another file leaves about 420 KiB for the archives."""
     with _mounted(stage.folder / "within", size="2m") as disk:
         big = replace(CALM, filler_bytes=20 << 20, rows_per_hour=1e-6)
         async with serving(big) as sandbox:
@@ -340,7 +346,7 @@ async def _small_disk(stage: Stage, _: str) -> None:
 
 
 async def _inodes(stage: Stage, _: str) -> None:
-    """A tmpfs with room for bytes and for hardly a file more than the run makes before its first archive."""
+    """A tmpfs with space for bytes, but with hardly more inodes than the run needs before its first archive."""
     with _mounted(stage.folder / "within", size="8m", options="nr_inodes=11") as disk:
         async with serving(CALM) as sandbox:
             summary = await stage.run(sandbox)
@@ -361,8 +367,8 @@ async def _read_only(stage: Stage, _: str) -> None:
             assert sum(sandbox.counts.values()) == 0
 
 
-async def _half_then_all(stage: Stage, sandbox: Sandbox) -> None:
-    """A ledger of one archive beside two."""
+async def _restore_older_ledger(stage: Stage, sandbox: Sandbox) -> None:
+    """Leave two archives and an older ledger that knows only one of them."""
     ledger, backup = stage.directory / ".asyncexport", stage.folder / "within" / "backup"
     shutil.rmtree(stage.directory)
     await run(sandbox, stage.directory, start=START, end="2026-01-01T20:30:00Z")
@@ -374,7 +380,7 @@ async def _half_then_all(stage: Stage, sandbox: Sandbox) -> None:
 
 
 async def _odd(stage: Stage, detail: str) -> None:
-    """What the system says to each such call."""
+    """Every such call fails with this error."""
     name, _, error = detail.rpartition(":")
     number = getattr(errno, error)
 
@@ -456,7 +462,7 @@ async def _linked(stage: Stage, name: str) -> None:
 
 
 async def _no_lock(stage: Stage, _: str) -> None:
-    """Both runs are in this process, so that the second does not see the first by what it wrote."""
+    """Both runs are in this process, so the second does not recognise the first by what it wrote."""
     viewer, boundary = Notebook(), loses_locks(stage.directory)
     async with serving(replace(CALM, operation_seconds=0.3)) as sandbox:
         await run(sandbox, stage.directory, start=START, end="2026-01-01T20:30:00Z")
@@ -490,8 +496,8 @@ async def _ledger(stage: Stage, kind: str) -> None:
         sandbox.reset_counts()
         path = stage.directory / ".asyncexport" / "ledger.sqlite3"
         if kind == "older":
-            await _half_then_all(stage, sandbox)
-        other = _harm(path, kind)
+            await _restore_older_ledger(stage, sandbox)
+        other = _damage(path, kind)
         summary = await stage.run(sandbox)
         if other:
             other.close()
@@ -512,11 +518,11 @@ async def _ledger(stage: Stage, kind: str) -> None:
             made = sandbox.counts["create"]
             assert made == 0
         await stage.finish(sandbox)
-        # What was on the disk was not exported again.
+        # The archives on disk are not exported again.
         assert sandbox.counts["create"] == BUNDLES - 2
 
 
-def _harm(path: Path, kind: str) -> sqlite3.Connection | None:
+def _damage(path: Path, kind: str) -> sqlite3.Connection | None:
     shutil.copy(path, path.with_name("kept"))
     data = bytearray(path.read_bytes())
     match kind:
@@ -543,7 +549,7 @@ def _harm(path: Path, kind: str) -> sqlite3.Connection | None:
 
 
 def _make_newer(path: Path) -> None:
-    """As a later version would write it: the version in the file's header and in the ledger's own head."""
+    """Set a later version in the file's header and in the ledger's own head."""
     connection = sqlite3.connect(path)
     text = connection.execute("SELECT text FROM head").fetchone()[0]
     text = re.sub(r'"version":[0-9]+', '"version":99', text)
@@ -555,7 +561,7 @@ def _make_newer(path: Path) -> None:
 
 
 async def _organisation(stage: Stage, _: str) -> None:
-    """The directory is the first organisation's; a key of another one asks for nothing that makes data."""
+    """The directory belongs to the first organisation; a run with a key of another one creates nothing."""
     async with serving(CALM) as sandbox:
         await run(sandbox, stage.directory, start=START, end="2026-01-01T21:00:00Z")
         sandbox.behave(replace(CALM, organisation="OTHER"))
@@ -573,7 +579,7 @@ async def _organisation(stage: Stage, _: str) -> None:
 
 
 async def _clock(stage: Stage, ahead: str) -> None:
-    """The end of the range is what is settled by the service's clock, to the bundle."""
+    """Without an end, the range ends at the last bundle that is settled by the service's clock."""
     async with serving(replace(CALM, clock_ahead_seconds=float(ahead), rows_per_hour=4)) as sandbox:
         start = show(int(sandbox.now) // DAY * DAY - 2 * DAY)
         summary = await run(sandbox, stage.directory, start=start, end=None)
@@ -583,7 +589,7 @@ async def _clock(stage: Stage, ahead: str) -> None:
 
 
 async def _far(stage: Stage, ahead: str) -> None:
-    """Three answers agree that this host's clock is more than a day off."""
+    """The host's clock differs by more than a day from the dates of three answers."""
     async with serving(CALM) as sandbox:
         summary = await stage.run(sandbox, host_clock=OffClock(float(ahead)))
         assert summary.exit_code is Exit.USAGE
@@ -594,7 +600,7 @@ async def _far(stage: Stage, ahead: str) -> None:
 
 
 async def _early(stage: Stage, _: str) -> None:
-    """Nothing tells the time before the first creates, which are of days to come; then it is put right."""
+    """No answer has a date before the first creates, which ask for future data; later nights repair this."""
     order: dict[str, Any] = {"kind": Nightly, "start": "", "end": None, "changes": {"export": [{"bundle": "6h"}]}}
     silent = tuple(SandboxFault(where, "no-date") for where in ("list", "me", "segments"))
     calm = replace(CALM, rows_per_hour=4)
@@ -615,7 +621,7 @@ async def _early(stage: Stage, _: str) -> None:
 
 
 async def _still(stage: Stage, _: str) -> None:
-    """The second night begins when the first one did, as far as that clock can tell."""
+    """By this clock, the second night begins at the same time as the first."""
     order: dict[str, Any] = {"kind": Nightly, "start": "", "end": None, "changes": {"export": [{"bundle": "6h"}]}}
     async with serving(replace(CALM, rows_per_hour=4)) as sandbox:
         still = sandbox.now
@@ -627,7 +633,7 @@ async def _still(stage: Stage, _: str) -> None:
 
 
 async def _jump(stage: Stage, _: str) -> None:
-    """A run by a clock that is a year ahead leaves requests of the future on record."""
+    """A run with a clock that is a year fast records requests in the future."""
     tight = {"budget": {"requests_per_minute": 6000, "burst": 20}}
     async with serving(replace(CALM, clock_ahead_seconds=365.0 * DAY)) as sandbox:
         changes = {**tight, **BY_SERVICE}
@@ -640,7 +646,7 @@ async def _jump(stage: Stage, _: str) -> None:
 
 
 async def _refresh(stage: Stage, kind: str) -> None:
-    """The first bundle is exported once more, in vain."""
+    """The first bundle is exported again, with fewer rows."""
     async with serving(CALM) as sandbox:
         assert (await stage.run(sandbox)).exit_code is Exit.DONE
         with LedgerReader(stage.directory) as ledger:
@@ -659,7 +665,7 @@ async def _refresh(stage: Stage, kind: str) -> None:
 
 
 async def _same_rows(stage: Stage, _: str) -> None:
-    """The first bundle is exported once more, and comes in another form."""
+    """The first bundle is exported again, and its file has another form."""
     async with serving(CALM) as sandbox:
         assert (await stage.run(sandbox)).exit_code is Exit.DONE
         with LedgerReader(stage.directory) as ledger:
@@ -678,7 +684,7 @@ async def _same_rows(stage: Stage, _: str) -> None:
 
 
 async def _other_rows(stage: Stage, _: str) -> None:
-    """Two bundles, then two more, and then the service mends its ways."""
+    """Two bundles are exported, then two more, and then the service delivers the right rows."""
 
     async def checked() -> list[Any]:
         return [type(one) async for one in verify(stage.directory)]
@@ -696,7 +702,7 @@ async def _other_rows(stage: Stage, _: str) -> None:
         sandbox.behave(CALM)
         with LedgerReader(stage.directory) as ledger:
             newest = list(ledger.stored("everyone-events", ALL_TIME))[2:]
-        # One of the right archives has far fewer rows than the wrong one in its place: no reason to keep that.
+        # One of the right files has far fewer rows than the wrong archive, which must not keep the wrong one.
         await stage.run(sandbox, kind=Repair, bundles=tuple(newest))
         found = [one async for one in verify(stage.directory)]
         broken = tuple(one.record for one in found if isinstance(one, Broken))
@@ -724,9 +730,9 @@ async def _signal(stage: Stage, names: str) -> None:
                 await asyncio.sleep(0.01)
             for one in signals:
                 process.send_signal(one)
-            said = (await process.communicate())[1]
-        assert process.returncode == (130 if signals[0] is signal.SIGINT else 143), said
-        assert b"Traceback" not in said
+            errors = (await process.communicate())[1]
+        assert process.returncode == (130 if signals[0] is signal.SIGINT else 143), errors
+        assert b"Traceback" not in errors
         with LedgerReader(stage.directory) as ledger:
             (overview,) = ledger.overviews()
         assert len(overview.unfinished) == len(sandbox.operations) == BUNDLES
@@ -741,9 +747,9 @@ async def _closed_stdout(stage: Stage, _: str) -> None:
         os.close(reader)
         async with _process(stage, sandbox, "--json", stdout=writer) as process:
             os.close(writer)
-            told = (await process.communicate())[1]
-        assert b"Traceback" not in told
-        assert b"BrokenPipe" not in told
+            errors = (await process.communicate())[1]
+        assert b"Traceback" not in errors
+        assert b"BrokenPipe" not in errors
         await stage.finish(sandbox)
         assert len(sandbox.operations) == BUNDLES
 
@@ -752,7 +758,7 @@ async def _closed_stdout(stage: Stage, _: str) -> None:
 async def _process(
     stage: Stage, sandbox: Sandbox, *options: str, stdout: int = subprocess.PIPE
 ) -> AsyncIterator[asyncio.subprocess.Process]:
-    """The command itself, in a process of its own."""
+    """Run the command in its own process."""
     stage.folder.joinpath("within").mkdir()
     config = stage.folder / "config.toml"
     config.write_text(
@@ -778,45 +784,45 @@ async def _process(
 
 @contextmanager
 def _mounted(folder: Path, *, size: str, options: str = "rw") -> Iterator[Path]:
-    """A small disk; only root may mount one."""
+    """Mount a small disk; only root may do so."""
     folder.mkdir()
     if os.geteuid() or not shutil.which("mount"):
-        pytest.skip("only root can mount a small disk")
+        pytest.skip("needs root to mount a small disk")
     command = ["mount", "-t", "tmpfs", "-o", f"size={size},{options}", "tmpfs", str(folder)]
     if subprocess.run(command, check=False, capture_output=True).returncode:
-        pytest.skip("this machine lets nobody mount a small disk")
+        pytest.skip("this machine does not allow mounting a small disk")
     try:
         yield folder
     finally:
         subprocess.run(["umount", "-l", str(folder)], check=True)
 
 
-class _Open:
-    """A gate that lets everybody through, and the permit that it gives."""
+class _OpenGate:
+    """A budget gate without a limit, and its permits."""
 
     @asynccontextmanager
-    async def permit(self, *_: Any) -> AsyncIterator["_Open"]:
+    async def permit(self, *_: Any) -> AsyncIterator["_OpenGate"]:
         yield self
 
     async def recorded(self) -> None:
-        """Nothing is put on record."""
+        """Record nothing."""
 
     def answered(self, *_: Any, **__: Any) -> None:
-        """Nobody counts."""
+        """Count nothing."""
 
 
 async def _echo(stage: Stage, _: str) -> None:
-    """Every third call is told the key; two in a row would be an outage of some length."""
+    """Every third answer repeats the key; two in a row would look like an outage."""
     faults = (SandboxFault.parse("api:echo-key,every=3"),)
     async with serving(replace(CALM, faults=faults)) as sandbox:
         viewer = Notebook()
         summary = await stage.run(sandbox, viewer=viewer)
         assert summary.exit_code is Exit.DONE
-        said = repr((viewer.events, viewer.snapshots, summary))
-        assert "so was ***" in said
+        shown = repr((viewer.events, viewer.snapshots, summary))
+        assert "so was ***" in shown
         files = [path.read_bytes() for path in stage.folder.rglob("*") if path.is_file()]
         for secret in (sandbox.key, sandbox.key.partition(".")[2]):
-            assert secret not in said
+            assert secret not in shown
             assert not any(secret.encode() in text for text in files)
         await stage.finish(sandbox)
 
