@@ -70,7 +70,7 @@ def test_retry_after_is_obeyed():
     assert pause_seconds(17.0, refill_seconds=30.0) == 17.0
 
 
-def test_an_outage_counts_from_its_first_failure():
+def test_the_duration_of_an_outage_counts_from_its_first_failure():
     """A service is given up once the outage has lasted for `outage`, not after a number of attempts."""
     backoff = Backoff(1.0, 300.0, 3600.0)
     line = backoff.after_failure(Up(), now=0.0, jitter=0.5)
@@ -195,8 +195,8 @@ def test_a_429_on_a_request_that_takes_no_token_shows_that_all_requests_count(ki
     assert admission.learning.scope is (BudgetScope.ALL if learned else BudgetScope.CREATE)
 
 
-def test_what_was_learned_holds_for_a_week():
-    """What was learned expires after a week, and a date in the future is ignored."""
+def test_a_learned_scope_is_kept_for_a_week():
+    """It expires after seven days, and a date in the future is ignored."""
     for ago, holds in ((0.0, True), (RELEARN_SECONDS - 1, True), (RELEARN_SECONDS, False), (-1.0, False)):
         assert is_still_learned(WALL - ago, now=WALL) is holds
     assert not is_still_learned(None, now=WALL)
@@ -262,7 +262,7 @@ def test_no_answer_or_a_server_error_is_an_outage(status, outage):
 
 @pytest.mark.parametrize("status", [200, 400, 401, 403, 404, 429])
 def test_other_statuses_are_no_outage(status):
-    """A success, a 4xx and a 429 show that the service can be reached."""
+    """A success and other 4xx statuses, 429 included, show that the service can be reached."""
     assert not is_outage(status)
 
 

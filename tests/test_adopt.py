@@ -60,7 +60,7 @@ def path_of(bundle: Bundle) -> str:
 
 
 def adopted_archive(place: Place, bundle: Bundle, count: int) -> Adopted:
-    """The finding for an archive of events with this many rows."""
+    """Return the finding for an archive of events with this many rows."""
     return Adopted(path_of(bundle), count, place.path(bundle).stat().st_size)
 
 
@@ -162,7 +162,7 @@ async def test_archives_of_another_export_are_ignored(tmp_path):
         assert (await run(sandbox, tmp_path, start=START, end=END)).exit_code is Exit.DONE
 
 
-# The listing
+# Comparing the ledger with the disk
 
 
 times = st.integers(min_value=MIDNIGHT, max_value=MIDNIGHT + 3 * DAY)

@@ -128,7 +128,7 @@ async def test_an_endless_list_of_segments_is_an_error(body: bytes) -> None:
     assert len(server.requests) == 2
 
 
-async def test_empty_pages_with_fresh_tokens_end() -> None:
+async def test_empty_pages_with_new_tokens_are_an_error() -> None:
     """Empty pages end the listing even if each one has a new token."""
     pages = [sends(http(b'{"segments":[],"nextPaginationToken":"%d"}' % n)) for n in range(9)]
     async with serving(*pages) as server, client(server) as api:
@@ -260,7 +260,7 @@ async def test_an_outage_and_its_end_are_logged_once(caplog) -> None:
 @pytest.mark.parametrize(
     "answer", [stays_silent_after(), stays_silent_after(b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\n{")]
 )
-async def test_a_stalled_answer_ends(answer: Answer) -> None:
+async def test_a_stalled_answer_times_out(answer: Answer) -> None:
     """An answer that does not arrive, or stops, fails after the configured timeout."""
     gate = Gate()
     async with (
@@ -273,7 +273,7 @@ async def test_a_stalled_answer_ends(answer: Answer) -> None:
     assert gate.left == [None]
 
 
-async def test_a_dripping_answer_ends() -> None:
+async def test_a_dripping_answer_times_out() -> None:
     """The timeout applies to the reply as a whole: a byte now and then does not extend it."""
 
     async def drip(_: bytes, writer: asyncio.StreamWriter) -> None:
@@ -288,7 +288,7 @@ async def test_a_dripping_answer_ends() -> None:
                 await api.me()
 
 
-async def test_a_huge_answer_is_refused() -> None:
+async def test_a_huge_answer_is_rejected() -> None:
     """No reply can exhaust the memory, and its status still reaches the gate."""
     gate = Gate()
 
@@ -327,7 +327,7 @@ async def test_a_truncated_compressed_answer_is_an_error() -> None:
 
 @pytest.mark.parametrize("spelling", SPELLINGS.values(), ids=SPELLINGS)
 @pytest.mark.parametrize("secret", [KEY, KEY[4:], "CANARY-header+/="])
-async def test_an_echoed_secret_is_not_passed_on(spelling, secret) -> None:
+async def test_an_echoed_secret_is_never_shown(spelling, secret) -> None:
     """If the service repeats the key or a header in any spelling, no error or log shows it."""
     gate, spelt = Gate(), spelling(secret)
     operation = b'{"id":"o","state":"FAILED","errorDetails":"bad %s"}' % spelt.replace("\\", "\\\\").encode()
@@ -379,7 +379,7 @@ async def test_each_valid_answer_provides_the_time() -> None:
         sends(http(b"{}")),
         sends(http(b'{"operations": []}', Date=date)),
     ]
-    async with serving(*answers) as server, client(server, heard=lambda *said: heard.append(said)) as api:
+    async with serving(*answers) as server, client(server, heard=lambda *call: heard.append(call)) as api:
         for _ in answers[:-1]:
             with suppress(ServiceError):
                 await api.me()

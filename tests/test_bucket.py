@@ -164,11 +164,11 @@ def level(sent: list[SentRequest], *, oldest_known: bool = True) -> float:
 
 
 def test_a_crash_loop_cannot_send_its_burst_again():
-    """Fifty requests just sent leave no token of fifty."""
+    """No token is left right after a burst of fifty requests, even in a new process."""
     assert level([SentRequest(NOW, "create", 200)] * 50) == 50
 
 
-def test_tokens_come_back_with_time():
+def test_tokens_return_with_time():
     """Of fifty tokens used ten minutes ago, twenty have returned."""
     assert level([SentRequest(NOW - 600, "create", 200)] * 50) == pytest.approx(30)
 

@@ -200,7 +200,7 @@ async def test_a_token_returns_only_after_the_answer():
 
 @dataclass
 class ServiceBucket:
-    """The service's own bucket, which sees requests when they arrive."""
+    """The service's own bucket, which counts requests when they arrive."""
 
     burst: float
     level: float
@@ -776,7 +776,7 @@ async def test_waiting_requests_count_once_the_scope_has_changed():
         (-3600.0, BudgetScope.CREATE),
     ],
 )
-def test_what_was_learned_is_remembered_for_a_week(ago, scope):
+def test_a_learned_scope_is_remembered_for_a_week(ago, scope):
     """The next run starts with it; after seven days, or if its date is in the future, it is forgotten."""
 
     @on_virtual_time

@@ -72,7 +72,7 @@ async def run_to_end(scene: Scene, record):
 
 @on_virtual_time
 async def test_an_operation_of_another_range_costs_a_new_export():
-    """An operation id belongs to the first range with it; another range with that id is created again immediately."""
+    """The id stays with the first range that got it, and a second range is created again immediately."""
     scene = Scene()
     await run_to_end(scene, planned(0))
     scene.service.made.clear()  # the next create is answered with the same id

@@ -73,7 +73,7 @@ def test_merging_keeps_every_second_once(pieces):
     assert sum(u.seconds for u in union) == len({t for p in pieces for t in range(p.start, p.end, 1)})
 
 
-def test_an_empty_range_is_refused():
+def test_an_empty_range_is_rejected():
     """A range must end after it starts."""
     with pytest.raises(ValueError, match="must end after it starts"):
         Range(5, 5)
@@ -97,7 +97,7 @@ def test_an_empty_range_is_refused():
     ],
 )
 def test_a_time_is_read_as_users_write_it(text, moment):
-    """Dates, RFC 3339, words and relative times are read as UTC and rounded down to a whole day or hour."""
+    """All forms result in UTC, and relative ones are rounded down to a whole day or hour."""
     assert show(read_moment(text, now=NOW + 2 * HOUR + 1799.5)) == moment
 
 

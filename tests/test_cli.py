@@ -213,7 +213,7 @@ def a_damaged_ledger() -> None:
 
 def a_lost_ledger() -> None:
     a_run_before()
-    a_ledger_goes()
+    delete_the_ledger()
 
 
 def an_archive_is_cut() -> None:
@@ -246,11 +246,11 @@ def a_definition_is_lost() -> None:
 
 def a_hole_after_a_rebuild() -> None:
     an_archive_is_cut()
-    a_ledger_goes()
+    delete_the_ledger()
     assert main(["-q", "verify", "--rebuild"]) == Exit.PARTIAL
 
 
-def a_ledger_goes() -> None:
+def delete_the_ledger() -> None:
     for path in Path("exports/.asyncexport").iterdir():
         path.unlink()
 
@@ -448,8 +448,8 @@ ENDS = [
 
 
 @pytest.mark.parametrize("case", ENDS, ids=lambda case: case.name)
-def test_a_command_ends_as_the_table_says(run, service, case):
-    """The exit code is the documented one, and the last JSON line repeats it whatever happened."""
+def test_a_command_ends_with_its_documented_exit_code(run, service, case):
+    """The last JSON line always contains the same exit code."""
     case.before()
     service.behave(**case.behaviour)
     ran = run("--json", *case.arguments)
@@ -677,7 +677,7 @@ def test_the_nearest_option_is_suggested(run):
     assert run("verify", "--rebiuld").errors == ["no such option: --rebiuld (did you mean --rebuild?)"]
 
 
-def test_a_flag_overrides_the_environment_and_that_the_file(run, monkeypatch):
+def test_a_flag_overrides_the_environment_which_overrides_the_file(run, monkeypatch):
     """The order is flag, environment, file."""
     with Path("asyncexport.toml").open("a") as file:
         file.write('directory = "from-file"\n')
@@ -804,7 +804,7 @@ def test_with_v_every_stored_bundle_has_a_line(run, service):
     assert all(re.fullmatch(pattern, line) for line in stored_lines)
 
 
-def test_with_vv_a_request_names_its_bundle_or_its_operation(run, service):
+def test_with_vv_requests_are_logged_with_their_bundle_or_operation(run, service):
     """The log of a bundle contains its create, operation and download, and no signed link."""
     service.behave()
     ran = run("-vv", *BACKFILL)
@@ -953,7 +953,7 @@ def test_plan_counts_stored_bundles_and_used_tokens(run, service):
 
 
 def test_a_plan_of_a_night_says_what_the_night_costs(run, service):
-    """New bundles, then nothing, then the refreshes that are due: as many creates as the night sends."""
+    """New bundles and due refreshes are planned with as many creates as the night sends, and a done night with none."""
     night = ("--set", f"nightly.since={TWO_DAYS_AGO}", "--set", "nightly.refresh=27h,400d")
     planned, creates = planned_night(run(*PLAN_OF_A_NIGHT, *night))
     assert (planned["already"], planned["refreshes"], planned["resting"]) == (0, 0, 0)
@@ -978,14 +978,14 @@ PLAN_OF_A_NIGHT = ("--json", "plan", "--nightly")
 
 
 def planned_night(ran: Ran) -> tuple[dict[str, Any], int]:
-    """What there is to do, and how many creates that takes by each of the estimates."""
+    """Return the plan, and the number of creates, on which all estimates agree."""
     (plan,) = (one for one in ran.records if one["type"] == "plan")
     (creates,) = {one["creates"] for one in ran.records if one["type"] == "estimate"}
     return plan, creates
 
 
 def date_back(count: int, *, age: float) -> None:
-    """Have the first archives look as if they were exported when their bundles were this old, in seconds."""
+    """Record the first archives as exported when their bundles were `age` seconds old."""
 
     async def append() -> None:
         ledger = await Ledger.open(Path("exports"))
@@ -1552,12 +1552,12 @@ def test_a_missing_command_is_a_usage_error(run):
     assert ran.hint == "`asyncexport --help` says what it takes"
 
 
-def test_the_version_is_that_of_the_package(run):
+def test_the_version_can_be_printed(run):
     """`--version` prints the name and three numbers."""
     assert re.fullmatch(r"asyncexport \d+\.\d+\.\d+", run("--version").out[0])
 
 
-def test_help_loads_nothing_slow():
+def test_help_imports_no_slow_module():
     """The help does not import the slow modules that a run needs."""
     probe = (
         "import sys; from asyncexport.cli import main; code = main(sys.argv[1:]); "

@@ -87,8 +87,8 @@ def test_a_flag_overrides_a_variable_and_a_variable_the_file(here: Path) -> None
     assert settings.budget.scope == "auto"
 
 
-def test_the_file_is_named_by_the_option_else_the_variable_else_found_here(here: Path) -> None:
-    """Only the first of the three files is read."""
+def test_the_file_is_that_of_the_option_else_the_variable_else_the_directory(here: Path) -> None:
+    """Of these three files only the first one named is read."""
     for name, burst in (("asyncexport.toml", 1), ("variable.toml", 2), ("option.toml", 3)):
         (here / name).write_text(f"[budget]\nburst = {burst}\n")
     environ = {"ASYNCEXPORT_CONFIG": "variable.toml"}
@@ -512,7 +512,7 @@ def test_every_message_is_short_and_in_house_style(here: Path) -> None:
     ],
 )
 def test_a_refresh_has_one_age_or_a_list_of_them(here: Path, written: str, ages: tuple[float, ...]) -> None:
-    """Youngest first, each once; "0h" stands for none."""
+    """Ages are sorted without duplicates, the youngest first; "0h" means no refresh."""
     assert read(here, f"[nightly]\nrefresh = {written}").nightly.refresh_seconds == ages
 
 
@@ -526,14 +526,14 @@ def test_a_refresh_has_one_age_or_a_list_of_them(here: Path, written: str, ages:
     ],
 )
 def test_ages_can_be_set_by_a_variable_or_a_flag(here: Path, text: str, ages: tuple[float, ...]) -> None:
-    """One age as it is; several as JSON or with commas."""
+    """Several ages are written as JSON or with commas."""
     by_variable = read(here, environ={"ASYNCEXPORT_NIGHTLY__REFRESH": text})
     by_flag = read(here, flags={"nightly.refresh": text})
     assert by_variable.nightly.refresh_seconds == by_flag.nightly.refresh_seconds == ages
 
 
 def test_ages_that_cannot_be_read_are_reported_where_they_were_set(here: Path) -> None:
-    """The variable or the flag, and which one of a list."""
+    """The message has the variable or the flag, and the position in a list."""
     variable = "ASYNCEXPORT_NIGHTLY__REFRESH"
     assert faults(here, environ={variable: '["48h", "401d"]'}) == [
         f'{variable}[2]: must not be longer than 400d, got "401d"'
@@ -542,13 +542,13 @@ def test_ages_that_cannot_be_read_are_reported_where_they_were_set(here: Path) -
         "nightly.refresh (on the command line): refreshes nothing: no age is longer than settle (26h)"
     ]
     for text in ('["48h"', "[48]", "often", ""):
-        [said] = faults(here, environ={variable: text})
-        assert said.startswith(variable)
-        assert "expected a duration" in said
+        [reported] = faults(here, environ={variable: text})
+        assert reported.startswith(variable)
+        assert "expected a duration" in reported
 
 
-def test_an_age_that_never_acts_is_warned_about(here: Path, caplog: pytest.LogCaptureFixture) -> None:
-    """It is not longer than the shortest settle time; the other ages act."""
+def test_an_age_without_effect_is_warned_about(here: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """An age up to the shortest settle time has no effect; the other ages are used."""
     settings = read(here, "[nightly]\nrefresh = ['24h', '26h', '48h']\n[[export]]\n[[export]]\nname='b'\nsettle='72h'")
     assert settings.nightly.refresh_seconds == (24 * HOUR, 26 * HOUR, 48 * HOUR)
     assert [record.getMessage() for record in caplog.records] == [

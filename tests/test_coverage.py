@@ -483,7 +483,7 @@ def test_a_kept_archive_is_not_exported_again_however_early_it_was():
 
 
 def test_a_refresh_does_not_depend_on_being_settled():
-    """Data that was settled when it was exported may have changed since; an age up to the settle time never acts."""
+    """Data that was settled when it was exported may have changed since; an age up to the settle time has no effect."""
     settled = archived(1800 + DAY, DAY)
     assert is_exported_anew(settled, settle_seconds=DAY, ages=[2 * DAY], now=1800 + 2 * DAY)
     assert not is_exported_anew(settled, settle_seconds=DAY, ages=[2 * DAY], now=1799 + 2 * DAY)

@@ -230,7 +230,7 @@ def test_columns_are_aligned():
 # Lines
 
 
-def test_an_error_and_its_hint_are_a_line_each():
+def test_an_error_and_its_hint_are_one_line_each():
     """Each line begins with the program's name and the kind of message."""
     stream = io.StringIO()
     MessageLines(Outlet(stream), timed=True).fault("the service refused\nthe API key (401)", hint="check the key")
@@ -760,7 +760,7 @@ def test_a_run_ended_by_an_error_is_reported_as_stopped():
     assert closing_lines(stopped, hung_up=True)[0].startswith("stopped by SIGHUP, as its terminal was closed; ")
     assert "the files are in" not in "".join(closing_lines(stopped)), "there are none"
     unasked = closing_lines(summary(Exit.USAGE, Tally(planned=2), error=RefusedError("no", status=400), requests={}))
-    assert unasked[1] == "no request was sent", "nobody knows that none was needed"
+    assert unasked[1] == "no request was sent", "it is unknown whether one was needed"
     refusal = RefusedError("no such segment", status=400)
     tally.record(ExportStopped("e", refusal))
     assert closing_lines(summary(Exit.PARTIAL, tally, error=refusal))[0].startswith("finished, but not all of it: ")

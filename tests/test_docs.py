@@ -161,7 +161,7 @@ def _is_in(folder: Path, name: str) -> bool:
 
 
 def test_each_package_lists_its_modules():
-    """In its docstring; those of the core are in the README's map."""
+    """The docstring of a package names each of its modules; core is listed elsewhere."""
     for package in PACKAGE.glob("*/**/__init__.py"):
         named = set(re.findall(r"\w+", ast.get_docstring(parsed(package)) or ""))
         modules = {path.stem for path in package.parent.glob("*.py")} - {"__init__"}

@@ -26,7 +26,7 @@ REFUSED = RefusedError("403", status=403)
 
 
 class Service:
-    """Stands for the poller and the service, and records the calls.
+    """Takes the place of the poller and the service, and records the calls.
 
     Args:
         clock: The clock that receives the date of each answer.

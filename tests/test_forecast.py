@@ -101,7 +101,7 @@ def test_second_looks_cost_results_calls_if_these_count():
 
 
 def test_second_looks_are_expected_as_often_as_before():
-    """The share is a moving average, and unreadable text in the ledger is ignored."""
+    """The share follows recent runs, and unreadable text in the ledger is ignored."""
     learned = SecondLooks.read(None).plus(96, 24)
     assert SecondLooks.read(learned.to_json()) == learned
     assert learned.expected(48) == 12

@@ -70,7 +70,7 @@ def bytewise(data: bytes) -> list[bytes]:
 
 @BOTH
 @pytest.mark.parametrize("header", HEADERS.values(), ids=HEADERS)
-def test_any_header_may_come_in_any_two_pieces(codec, header):
+def test_any_header_may_be_cut_anywhere(codec, header):
     """Names, comments, extra fields and header checksums are skipped, wherever the data is cut."""
     data = member(**header)
     assert gzip.decompress(data) == ROWS
@@ -127,7 +127,7 @@ def test_a_wrong_trailer_is_rejected(codec, lie):
     cuts=st.lists(st.integers(0, 1500), max_size=6),
     padding=st.integers(0, 3),
 )
-def test_members_follow_one_another(codec, contents, headers, cuts, padding):
+def test_several_members_are_one_content(codec, contents, headers, cuts, padding):
     """Several members, empty ones included, are one content, wherever the data is cut."""
     data = b"".join(member(content, **HEADERS[name]) for content, name in zip(contents, headers, strict=False))
     data += bytes(padding)
@@ -184,7 +184,7 @@ def test_an_endless_header_is_rejected_before_memory_is_full(codec):
 @BOTH
 @pytest.mark.parametrize("extra", [-1, 0, 1, 300])
 @pytest.mark.parametrize("level", [0, 9])
-def test_the_last_full_piece_leaves_nothing_behind(codec, extra, level):
+def test_content_of_about_whole_pieces_is_complete(codec, extra, level):
     """Content of about a whole number of pieces is complete, even though the compressed bytes run out early."""
     content = (ROWS * (3 * PIECE_BYTES // len(ROWS) + 1))[: 2 * PIECE_BYTES + extra]
     data = member(content, level=level)

@@ -218,7 +218,7 @@ async def test_closing_commits_unawaited_writes(tmp_path):
     await ledger.close()
 
 
-async def test_closing_twice_is_closing_once(tmp_path):
+async def test_closing_twice_is_harmless(tmp_path):
     """It also works concurrently; using a closed ledger raises an error instead of waiting forever."""
     ledger = await opened(tmp_path)
     await asyncio.gather(ledger.close(), ledger.close())
@@ -278,7 +278,7 @@ def test_a_row_survives_the_end_of_its_event_loop(tmp_path):
     ],
     ids=lambda one: one.__name__ if isinstance(one, type) else type(one).__name__,
 )
-async def test_after_a_failed_commit_everybody_is_error_type_and_nothing_is_written(tmp_path, failure, error_type):
+async def test_after_a_failed_commit_all_calls_fail_and_nothing_is_written(tmp_path, failure, error_type):
     """No caller proceeds without its row, and no later row is written after the missing one."""
     boundary = Boundary()
     ledger = await opened(tmp_path, boundary=boundary)

@@ -255,7 +255,7 @@ def test_faults_of_settings_are_reported_in_terms_of_the_arguments(tmp_path):
         ("36h", Ago(36, HOUR)),
     ],
 )
-def test_a_time_may_be_given_in_the_types_of_a_program(value, time):
+def test_a_time_may_be_of_any_of_the_usual_types(value, time):
     """A `datetime` without a time zone is UTC, like text without one."""
     assert library._when(value, "start", []) == time
 
