@@ -1,4 +1,4 @@
-"""What both clients keep to: where the key goes, connections, certificates and proxies."""
+"""What both clients guarantee about the key, connections, certificates and proxies."""
 
 import datetime as dt
 import os
@@ -26,7 +26,7 @@ pytestmark = pytest.mark.usefixtures("nothing_secret_is_logged")
 
 
 def server_tls(authority: trustme.CA, name: str = "localhost", **dates: Any) -> ssl.SSLContext:
-    """A server's side of TLS with a certificate for this name."""
+    """Return a TLS context for a server with a certificate for this name."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     authority.issue_cert(name, **dates).configure_cert(context)
     return context
@@ -34,20 +34,20 @@ def server_tls(authority: trustme.CA, name: str = "localhost", **dates: Any) -> 
 
 @pytest.fixture(scope="module")
 def authority() -> trustme.CA:
-    """A certificate authority that nobody trusts."""
+    """Create a certificate authority that is not trusted by default."""
     return trustme.CA()
 
 
 @pytest.fixture(scope="module")
 def ca_file(authority: trustme.CA, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Its certificate, to be trusted."""
+    """Write the certificate of that authority to a file."""
     path = tmp_path_factory.mktemp("ca") / "ca.pem"
     authority.cert_pem.write_to_path(str(path))
     return path
 
 
-async def test_an_own_authority_can_be_trusted(authority: trustme.CA, ca_file: Path) -> None:
-    """`[api] ca_file` holds for both hosts."""
+async def test_a_private_authority_can_be_trusted(authority: trustme.CA, ca_file: Path) -> None:
+    """`[api] ca_file` is trusted for both the API and the storage host."""
     async with (
         serving(sends(http(b"{}")), tls=server_tls(authority)) as server,
         client(server, ca_file=ca_file) as api,
@@ -69,10 +69,10 @@ LONG_AGO = dt.datetime(2020, 1, 1, tzinfo=dt.UTC)
         ("localhost", {"not_before": LONG_AGO, "not_after": LONG_AGO + dt.timedelta(days=1)}, "expired"),
     ],
 )
-async def test_a_bad_certificate_is_no_outage(
+async def test_a_bad_certificate_is_not_an_outage(
     authority: trustme.CA, ca_file: Path, name: str, dates: dict[str, Any], why: str
 ) -> None:
-    """An untrusted, wrong or expired certificate is told at once, with a hint, since waiting does not cure it."""
+    """An untrusted, wrong or expired certificate fails immediately with a hint, because waiting does not help."""
     gate = Gate()
     settings: dict[str, Any] = {"ca_file": ca_file} if why != "unable to get" else {}
     async with (
@@ -91,7 +91,7 @@ async def test_a_bad_certificate_is_no_outage(
 
 
 async def test_a_server_without_tls_is_an_outage() -> None:
-    """TLS that does not come about for another reason may pass."""
+    """A TLS handshake that fails for another reason counts as an outage, which may pass."""
     answer = sends(b"HTTP/1.1 400 No\r\n\r\n")
     settings: dict[str, Any] = {"connect_timeout_seconds": 0.2}
     async with serving(answer) as plain, client(plain, base_url=f"https://127.0.0.1:{plain.port}", **settings) as api:
@@ -102,7 +102,7 @@ async def test_a_server_without_tls_is_an_outage() -> None:
 
 @pytest.mark.parametrize("text", [None, "no certificate"])
 async def test_a_bad_ca_file_is_a_config_error(tmp_path: Path, text: str | None) -> None:
-    """A CA file that is missing, or none, is told with its name."""
+    """A CA file that is missing or invalid is an error that names the file."""
     path = tmp_path / "ca.pem"
     if text is not None:
         path.write_text(text)
@@ -114,7 +114,7 @@ async def test_a_bad_ca_file_is_a_config_error(tmp_path: Path, text: str | None)
 
 
 async def test_a_proxy_is_used_for_both_hosts() -> None:
-    """`[api] proxy` carries API calls and downloads."""
+    """API calls and downloads go through `[api] proxy`."""
     async with (
         serving(sends(http(b"{}"))) as proxy,
         serving(sends()) as server,
@@ -131,8 +131,8 @@ async def test_a_proxy_is_used_for_both_hosts() -> None:
     assert server.requests == []
 
 
-async def test_the_environments_proxy_is_used_only_when_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Without `proxy = "environment"` the environment has no say; with it, `no_proxy` has, too."""
+async def test_a_proxy_of_the_environment_is_used_only_if_configured(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The proxy variables, including `no_proxy`, are used only with `proxy = "environment"`."""
     async with serving(sends(http(b"{}"))) as proxy, serving(sends(http(b"{}"))) as server:
         monkeypatch.setenv("http_proxy", proxy.url.removeprefix("http://"))
         monkeypatch.delenv("no_proxy", raising=False)
@@ -148,10 +148,10 @@ async def test_the_environments_proxy_is_used_only_when_asked_for(monkeypatch: p
 
 @pytest.mark.parametrize("spelling", ["url", "environment"])
 @pytest.mark.parametrize("user", ["", "proxyuser:p%40ss"])
-async def test_a_request_for_a_tunnel_holds_nothing_but_the_host_and_our_name(
+async def test_a_tunnel_request_contains_only_the_host_and_user_agent(
     monkeypatch: pytest.MonkeyPatch, authority: trustme.CA, ca_file: Path, user: str, spelling: str
 ) -> None:
-    """A proxy sees no key and none of the user's headers, and no credentials but those in its own URL."""
+    """A proxy receives neither the key nor the user's headers, and only the credentials of its own URL."""
     headers = {"Integration-Source": "CANARYheader", "User-Agent": "CANARYagent"}
     tls = server_tls(authority, "*.fullstory.example")
     monkeypatch.delenv("no_proxy", raising=False)
@@ -169,7 +169,7 @@ async def test_a_request_for_a_tunnel_holds_nothing_but_the_host_and_our_name(
         assert first == f"CONNECT {name}:443 HTTP/1.1"
         sent = dict(line.split(": ", 1) for line in lines)
         assert sent.pop("User-Agent").startswith("asyncexport/")
-        # aiohttp's own; they say nothing of us.
+        # Added by aiohttp; they reveal nothing.
         for usual in ("Accept", "Accept-Encoding", "Connection"):
             sent.pop(usual, None)
         assert sent == {"Host": name, **asked}
@@ -180,10 +180,10 @@ async def test_a_request_for_a_tunnel_holds_nothing_but_the_host_and_our_name(
 
 
 @pytest.mark.parametrize("spelling", ["url", "environment"])
-async def test_plain_http_never_goes_through_the_proxy_of_another_machine(
+async def test_plain_http_never_goes_through_a_proxy_on_another_machine(
     monkeypatch: pytest.MonkeyPatch, spelling: str
 ) -> None:
-    """It is for this machine alone, and a proxy could read the key."""
+    """Plain HTTP requests, which are only allowed on loopback, bypass remote proxies that could read the key."""
     monkeypatch.setenv("http_proxy", "http://proxy.example:3128")
     monkeypatch.delenv("no_proxy", raising=False)
     async with serving(sends(http(b"{}"))) as server:
@@ -203,8 +203,8 @@ async def test_plain_http_never_goes_through_the_proxy_of_another_machine(
         (sends(), UnavailableError),
     ],
 )
-async def test_a_proxys_refusal_is_not_the_services(answer: Answer, error: type[ExportError]) -> None:
-    """A proxy that says no to a tunnel is never taken for the service; its password is not shown."""
+async def test_a_refusal_by_the_proxy_is_not_the_services(answer: Answer, error: type[ExportError]) -> None:
+    """A proxy that refuses a tunnel is not mistaken for the service, and its password is not shown."""
     gate = Gate()
     async with serving(answer) as proxy:
         url = f"http://user:CANARYpw@127.0.0.1:{proxy.port}"
@@ -219,8 +219,8 @@ async def test_a_proxys_refusal_is_not_the_services(answer: Answer, error: type[
     assert "CANARY" not in shown(caught.value)
 
 
-async def test_the_users_headers_go_along_but_never_replace_the_key() -> None:
-    """Extra headers are for the API alone, and Authorization stays ours."""
+async def test_extra_headers_are_sent_but_never_replace_the_key() -> None:
+    """The user's headers are sent only to the API, and cannot replace Authorization."""
     headers = {"Integration-Source": "acme", "authorization": "Bearer other", "user-agent": "mine"}
     async with serving(sends(http(b"{}"))) as server, client(server, headers=headers) as api, storage() as host:
         await api.me()
@@ -234,8 +234,8 @@ async def test_the_users_headers_go_along_but_never_replace_the_key() -> None:
     assert b"acme" not in second
 
 
-async def test_nothing_of_a_secret_is_in_a_repr() -> None:
-    """Neither client nor body nor link shows a key or a signature."""
+async def test_no_repr_contains_a_secret() -> None:
+    """The repr of a client, body or link contains neither the key nor a signature."""
     async with (
         serving(sends(http(b"x"))) as server,
         client(server) as api,
@@ -246,7 +246,7 @@ async def test_nothing_of_a_secret_is_in_a_repr() -> None:
 
 
 async def test_downloads_share_a_connection_and_calls_do_not() -> None:
-    """Storage connections are kept alive; an API call has a fresh one, so that none is ever sent twice."""
+    """Downloads reuse a connection, but each API call opens a new one, so that no call is ever sent twice."""
     async with serving(sends(http(b"{}")), keep_alive=True) as server, client(server) as api, storage() as host:
         for _ in range(3):
             async with host.open(link(server)) as body:
@@ -257,8 +257,8 @@ async def test_downloads_share_a_connection_and_calls_do_not() -> None:
     assert server.connections == 3
 
 
-async def test_headers_of_many_kilobytes_are_read() -> None:
-    """Gateways send policies that long, with replies and with files: that is no reason to lose either."""
+async def test_very_long_headers_are_accepted() -> None:
+    """Replies and files with very long or many headers, as some gateways add, are read."""
     long = "x" * 100_000
     answer = http(b'{"email":"o@example.com"}', X_Long=long, **{f"X_{number}": "1" for number in range(300)})
     async with serving(sends(answer)) as server, client(server) as api, storage() as host:
@@ -267,8 +267,8 @@ async def test_headers_of_many_kilobytes_are_read() -> None:
             assert await read(body)
 
 
-def test_a_proxys_password_is_not_in_a_repr() -> None:
-    """Settings may be printed; the user and the password in a proxy's URL are not."""
+def test_a_proxy_password_is_not_in_a_repr() -> None:
+    """The repr of the settings does not contain the password in a proxy URL."""
     settings = ConnectionSettings(proxy="http://user:CANARY@proxy.example:3128")
     assert "CANARY" not in repr(settings)
 
@@ -285,13 +285,13 @@ def test_a_proxys_password_is_not_in_a_repr() -> None:
         ("http://[::1", "http://127.0.0.1/me", False),
     ],
 )
-def test_a_proxy_reads_no_plain_http_unless_it_is_this_machine(proxy: str, url: str, chosen: bool) -> None:  # noqa: FBT001 - a table's column
-    """What goes out in the clear stays on this machine; what is encrypted may go through any proxy."""
+def test_plain_http_uses_only_a_proxy_on_this_machine(proxy: str, url: str, chosen: bool) -> None:  # noqa: FBT001 - a table's column
+    """Unencrypted requests use only a proxy on this machine; encrypted ones may use any proxy."""
     assert ConnectionSettings(proxy=proxy).proxy_for(url) == (proxy if chosen else None)
 
 
-def test_the_storage_host_is_made_without_the_key_and_without_the_users_headers() -> None:
-    """What it does not have it cannot send."""
+def test_the_storage_client_has_neither_the_key_nor_extra_headers() -> None:
+    """The storage client is created without the key and the user's headers, so it cannot send them."""
     taken = set(signature(StorageHost).parameters) | {one.name for one in fields(ConnectionSettings)}
     assert taken == {
         *("connection", "min_rate", "rate_window_seconds"),
@@ -307,10 +307,10 @@ def test_the_storage_host_is_made_without_the_key_and_without_the_users_headers(
         ({"http_proxy": "http://127.0.0.1:1", "no_proxy": "10.0.0.0/8"}, "NO_PROXY"),
     ],
 )
-async def test_a_proxy_of_the_environment_that_cannot_be_used_is_told_before_anything_is_sent(
+async def test_an_unusable_proxy_of_the_environment_is_reported_before_any_request(
     monkeypatch: pytest.MonkeyPatch, variables: dict[str, str], named: str
 ) -> None:
-    """It is no outage, and no request is in doubt; where the environment is not asked, it has no say."""
+    """An unusable proxy variable is a configuration error, but only if the environment's proxy is used."""
     monkeypatch.delenv("no_proxy", raising=False)
     for name, value in variables.items():
         monkeypatch.setenv(name, value)
@@ -326,10 +326,10 @@ async def test_a_proxy_of_the_environment_that_cannot_be_used_is_told_before_any
 @pytest.mark.parametrize(
     "answer", [sends(b""), sends(b"garbage\r\n\r\n"), sends(http(b"", "503 No")), sends(reset=True)]
 )
-async def test_what_never_left_this_machine_is_not_in_doubt(
+async def test_a_create_without_a_tunnel_was_certainly_not_sent(
     authority: trustme.CA, ca_file: Path, answer: Answer
 ) -> None:
-    """A create that a proxy opened no tunnel for cannot have made an export."""
+    """If the proxy opened no tunnel, the create cannot have reached the service, so it does not count as unanswered."""
     async with serving(answer) as proxy:
         settings: dict[str, Any] = {"base_url": "https://api.fullstory.example", "ca_file": ca_file}
         async with client(proxy, proxy=proxy.url, **settings) as api:
@@ -339,8 +339,8 @@ async def test_what_never_left_this_machine_is_not_in_doubt(
     assert proxy.requests[0].startswith(b"CONNECT ")
 
 
-async def test_what_a_proxy_may_have_passed_on_is_in_doubt(authority: trustme.CA, ca_file: Path) -> None:
-    """Once the tunnel stands and the head is sent, nobody knows what came of it."""
+async def test_a_create_sent_through_a_tunnel_may_have_arrived(authority: trustme.CA, ca_file: Path) -> None:
+    """A create that was sent through an open tunnel and not answered counts as unanswered."""
     tls = server_tls(authority, "*.fullstory.example")
     async with serving(sends(b""), tls=tls) as server, tunnelling(server.port) as proxy:
         settings: dict[str, Any] = {"base_url": "https://api.fullstory.example", "ca_file": ca_file}
@@ -350,8 +350,8 @@ async def test_what_a_proxy_may_have_passed_on_is_in_doubt(authority: trustme.CA
     assert caught.value.unanswered
 
 
-def test_a_key_log_that_cannot_be_written_is_named(tmp_path: Path) -> None:
-    """Aiohttp would end with the system's bare error when it is imported."""
+def test_a_key_log_that_cannot_be_written_is_reported(tmp_path: Path) -> None:
+    """An SSLKEYLOGFILE that cannot be written is a configuration error that names the variable."""
     check_key_log({})
     check_key_log({"SSLKEYLOGFILE": str(tmp_path / "keys")})
     with pytest.raises(ConfigError, match="SSLKEYLOGFILE"):
@@ -359,7 +359,7 @@ def test_a_key_log_that_cannot_be_written_is_named(tmp_path: Path) -> None:
 
 
 def test_a_key_log_that_is_a_pipe_without_a_reader_is_refused(tmp_path: Path) -> None:
-    """Opening it would wait forever."""
+    """An SSLKEYLOGFILE that is a pipe without a reader is refused, because opening it would block forever."""
     os.mkfifo(tmp_path / "keys")
     with pytest.raises(ConfigError, match=r"SSLKEYLOGFILE.*nothing reads from it"):
         check_key_log({"SSLKEYLOGFILE": str(tmp_path / "keys")})

@@ -1,4 +1,4 @@
-"""Whole runs in memory: nothing is lost wherever they are cancelled, and the schedule keeps what it promises."""
+"""Complete simulated runs: nothing is lost wherever they are cancelled, and the schedule keeps its promises."""
 
 import asyncio
 from collections.abc import Callable, Coroutine, Generator
@@ -24,22 +24,22 @@ DAY = 86_400.0
 
 
 def test_the_clock_jumps_to_the_next_thing_due():
-    """A year passes in no time, and timers come in their order."""
-    told: list[tuple[float, Any]] = []
+    """A year of waiting takes no real time, and timers fire in order."""
+    fired: list[tuple[float, Any]] = []
 
-    async def tell(seconds: float) -> None:
+    async def fire(seconds: float) -> None:
         await asyncio.sleep(seconds)
-        told.append((seconds, asyncio.get_running_loop().time()))
+        fired.append((seconds, asyncio.get_running_loop().time()))
 
     async def year() -> None:
-        await asyncio.gather(tell(365 * DAY), tell(3.0), tell(2.5))
+        await asyncio.gather(fire(365 * DAY), fire(3.0), fire(2.5))
 
     clock.run(year())
-    assert told == [(2.5, pytest.approx(2.5)), (3.0, pytest.approx(3.0)), (365 * DAY, pytest.approx(365 * DAY))]
+    assert fired == [(2.5, pytest.approx(2.5)), (3.0, pytest.approx(3.0)), (365 * DAY, pytest.approx(365 * DAY))]
 
 
-def test_a_simulation_in_which_everybody_waits_is_found_out():
-    """It would never end: that is a bug, and is said."""
+def test_a_stalled_simulation_raises():
+    """A simulation in which every task waits without a timer raises an error instead of hanging."""
 
     async def forever() -> None:
         await asyncio.Event().wait()
@@ -52,7 +52,7 @@ def test_a_simulation_in_which_everybody_waits_is_found_out():
 
 
 class Memory(MemoryLedger):
-    """A ledger that keeps every operation it was told of, and lets go of the loop before each row."""
+    """A ledger that remembers every operation and yields to the event loop before each row."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -67,31 +67,31 @@ class Memory(MemoryLedger):
 
     @property
     def stored(self) -> int:
-        """How many bundles are done."""
+        """The number of stored bundles."""
         return sum(isinstance(record.state, Stored) for record in self.latest.values())
 
 
 class Stepping(Coroutine[Any, Any, Any]):
-    """A coroutine that tells `step` each time it is suspended."""
+    """A coroutine that calls `step` each time it is suspended."""
 
     def __init__(self, coroutine: Coroutine[Any, Any, Any], step: Callable[[], None]) -> None:
         self._coroutine = coroutine
         self._step = step
 
     def send(self, value: Any) -> Any:
-        """Go on to where it is suspended next."""
+        """Resume the coroutine until it is suspended again."""
         awaited = self._coroutine.send(value)
         self._step()
         return awaited
 
     def throw(self, *error: Any) -> Any:
-        """The same, with an error to deal with."""
+        """Resume the coroutine with an error."""
         awaited = self._coroutine.throw(*error)
         self._step()
         return awaited
 
     def close(self) -> None:
-        """End it."""
+        """Close the coroutine."""
         self._coroutine.close()
 
     def __await__(self) -> Generator[Any, Any, Any]:
@@ -102,7 +102,7 @@ SMALL = Scenario(bundles=4, median_seconds=120.0, burst=3, operations=3, downloa
 
 
 async def run_until_step(wiring: Wiring, last: int, stop: Callable[["asyncio.Task[None]"], None]) -> bool:
-    """Run, and stop it when any of its tasks is suspended for the n-th time; whether it came so far."""
+    """Run, and stop when its tasks have been suspended `last` times in all; return whether that happened."""
     loop = asyncio.get_running_loop()
     steps = count()
     run: asyncio.Task[None]
@@ -125,7 +125,7 @@ async def run_until_step(wiring: Wiring, last: int, stop: Callable[["asyncio.Tas
 
 
 def cancelled_everywhere(scenario: Scenario, stop: Callable[[Wiring, "asyncio.Task[None]"], None]) -> int:
-    """Stop a run at its n-th step for every n, check what is on record, resume it to its end; how many n there were."""
+    """Stop a run at each of its steps in turn, check the ledger, and resume to the end; return the number of steps."""
 
     async def once(last: int) -> bool:
         ledger = Memory()
@@ -145,7 +145,7 @@ def cancelled_everywhere(scenario: Scenario, stop: Callable[[Wiring, "asyncio.Ta
 @pytest.mark.parametrize("lists", [True, False], ids=["list", "single"])
 @pytest.mark.parametrize("counts_all", [True, False], ids=["all", "create"])
 def test_no_await_at_which_a_cancel_orphans_an_operation(counts_all, lists):
-    """Cancelled at any await of any task: what was made is on record, and the next run makes no other in its place."""
+    """A run cancelled at any await has recorded every operation, and the next run creates none of them again."""
 
     def cancel(_: Wiring, run: "asyncio.Task[None]") -> None:
         run.cancel()
@@ -155,14 +155,14 @@ def test_no_await_at_which_a_cancel_orphans_an_operation(counts_all, lists):
 
 @pytest.mark.slow
 def test_no_await_at_which_a_polite_stop_orphans_an_operation():
-    """The same where the run is asked to stop."""
+    """A run asked to stop at any await has recorded every operation, and the next run creates none of them again."""
     steps = cancelled_everywhere(SMALL, lambda wiring, _: wiring.stop.ask(Exit.INTERRUPTED))
     assert steps > 100
 
 
 @pytest.mark.slow
-def test_no_await_at_which_stopping_now_loses_more_than_the_answer():
-    """Told to stop now, an operation may be unknown; then its bundle is `Creating`, and the next run finishes all."""
+def test_no_await_at_which_an_immediate_stop_loses_more_than_the_answer():
+    """An immediate stop may lose the answer of a create, but its bundle is `Creating`, and the next run finishes."""
 
     async def once(last: int) -> bool:
         ledger = Memory()
@@ -184,11 +184,11 @@ def test_no_await_at_which_stopping_now_loses_more_than_the_answer():
     assert next(last for last in count() if not clock.run(once(last))) > 100
 
 
-# What the schedule keeps
+# What the schedule promises
 
 
 def checked(scenario: Scenario) -> Result:
-    """Run it; what must hold of any run is asserted."""
+    """Run the scenario and assert what must hold for any run."""
     result = simulate(scenario)
     assert result.stored == result.operations == scenario.bundles
     if scenario.outage is None:
@@ -203,14 +203,14 @@ def checked(scenario: Scenario) -> Result:
 @pytest.mark.parametrize("prefer", list(Prefer))
 @pytest.mark.parametrize("lists", [True, False], ids=["list", "single"])
 @pytest.mark.parametrize("counts_all", [True, False], ids=["all", "create"])
-def test_a_run_does_all_and_is_never_refused(counts_all, lists, prefer):
-    """One create and one results call a bundle, no 429, no more at once than allowed."""
+def test_a_run_stores_all_bundles_without_a_429(counts_all, lists, prefer):
+    """Each bundle costs one create and one results call, no request gets a 429, and the operation limit holds."""
     checked(Scenario(100, 600.0, 1.0, counts_all, lists, prefer, operations=60, seed=3))
 
 
 @pytest.mark.slow
 def test_a_day_of_bundles_is_near_the_clairvoyant():
-    """48 bundles, nothing known beforehand: within a tenth, in the middle of several."""
+    """Without known durations, a run of 48 bundles takes at most a tenth longer than the clairvoyant, in the median."""
     scenarios = [Scenario(48, 600.0, seed=seed) for seed in range(1, 8)]
     ratios = sorted(checked(one).makespan / clairvoyant_seconds(one) for one in scenarios)
     assert 1.0 <= ratios[3] <= 1.10
@@ -219,7 +219,7 @@ def test_a_day_of_bundles_is_near_the_clairvoyant():
 @pytest.mark.slow
 @pytest.mark.parametrize(("lists", "requests", "first_minutes"), [(True, 2.25, 15), (False, 3.10, 30)])
 def test_a_week_of_bundles_keeps_requests_and_the_first_wait_low(lists, requests, first_minutes):
-    """336 bundles, latency preferred: what a bundle costs, and when the first archive is there."""
+    """With latency preferred, 336 bundles cost few requests each, and the first archive is stored soon."""
     result = checked(Scenario(336, 600.0, lists=lists, prefer=Prefer.LATENCY))
     assert result.all_requests / 336 <= requests
     assert result.first_archive <= first_minutes * 60
@@ -227,7 +227,7 @@ def test_a_week_of_bundles_keeps_requests_and_the_first_wait_low(lists, requests
 
 @pytest.mark.slow
 def test_finished_exports_do_not_wait_until_they_expire():
-    """They are kept for about a week; none waits for more than some hours, however slow the operations."""
+    """No finished export waits for half a day or longer, however slow the operations are."""
     for median in (120.0, 7200.0):
         assert checked(Scenario(200, median, 1.0)).longest_wait < DAY / 2
 
@@ -235,28 +235,28 @@ def test_finished_exports_do_not_wait_until_they_expire():
 @pytest.mark.slow
 @pytest.mark.parametrize("operations", [100, 5000])
 def test_a_service_with_few_slots_is_not_flooded(operations):
-    """Where eight run at once and the others queue, more and more in flight would only make them look longer."""
+    """If the service runs eight operations at a time and queues the rest, the number in flight stays limited."""
     result = checked(Scenario(400, 600.0, counts_all=False, operations=operations, slots=8))
     assert result.most_running <= 200
     assert result.makespan == pytest.approx(400 / 8 * 680, rel=0.1)
 
 
-def test_what_earlier_runs_learned_is_of_use():
-    """Operations that are known to be quick are found sooner."""
+def test_durations_of_earlier_runs_help():
+    """The first archive is stored earlier if durations are known from earlier runs."""
     cold = checked(Scenario(48, 60.0, expected_seconds=3600.0))
     warm = checked(Scenario(48, 60.0, expected_seconds=3600.0, known=(60.0,) * 50))
     assert warm.first_archive < cold.first_archive
 
 
-def test_an_outage_in_mid_run_costs_time_and_nothing_else():
-    """An hour without the service: no bundle, no attempt, no operation twice."""
+def test_an_outage_during_a_run_costs_only_time():
+    """An hour without the service costs little more than an hour, and no operation is created twice."""
     calm = checked(Scenario(150))
     hit = checked(Scenario(150, outage=(1800.0, 5400.0)))
     assert calm.makespan < hit.makespan < calm.makespan + 3600 + 600
 
 
 def test_second_looks_cost_a_results_call_each():
-    """Of the share of files that take one, and later by `[download] second_look`."""
+    """Each file that needs a second check costs one more results call, and delays the run."""
     known, looking = simulate(Scenario(40)), simulate(Scenario(40, second_looks=0.25, second_look_seconds=600.0))
     assert (known.requests["results"], looking.requests["results"]) == (40, 50)
     assert looking.operations == looking.stored == 40
@@ -265,40 +265,40 @@ def test_second_looks_cost_a_results_call_each():
 
 @pytest.mark.slow
 @pytest.mark.parametrize("lists", [True, False], ids=["list", "single"])
-def test_what_the_limit_counts_is_learned_at_the_price_of_some_minutes(lists):
-    """Nobody says that all calls count: from then on the run goes as if somebody had."""
-    told = checked(Scenario(200, lists=lists))
+def test_learning_what_the_limit_counts_costs_some_minutes(lists):
+    """If the run must find out that all calls count, that costs a few refusals and at most ten minutes."""
+    known = checked(Scenario(200, lists=lists))
     learned = simulate(Scenario(200, lists=lists, scope_is_known=False))
     assert learned.stored == learned.operations == 200
     assert 1 <= learned.refused <= 15
-    assert learned.makespan < told.makespan + 600
+    assert learned.makespan < known.makespan + 600
 
 
 @pytest.mark.slow
-def test_where_creates_alone_count_auto_has_nothing_to_learn():
-    """No refusal, and the same run."""
+def test_auto_has_nothing_to_learn_where_only_creates_count():
+    """If the limit counts only creates, `auto` gives the same run as if that was known."""
     assert simulate(Scenario(200, counts_all=False, scope_is_known=False)) == checked(Scenario(200, counts_all=False))
 
 
-def test_the_level_that_was_left_is_kept_to():
-    """A bucket that is half empty lets half as many through at once, and the service agrees."""
+def test_the_tokens_used_by_an_earlier_run_are_taken_into_account():
+    """A run that starts with a partly used bucket takes longer and gets no 429."""
     assert checked(Scenario(60, 120.0, tokens_used=30)).makespan > checked(Scenario(60, 120.0)).makespan + 600
 
 
 def test_the_same_seed_gives_the_same_run():
-    """A simulation can be repeated."""
+    """The same seed gives the same result, and another seed a different one."""
     assert simulate(Scenario(30, seed=5)) == simulate(Scenario(30, seed=5))
     assert simulate(Scenario(30, seed=5)) != simulate(Scenario(30, seed=6))
 
 
-# What it is measured against
+# What the schedule is measured against
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("lists", [True, False], ids=["list", "single"])
 @pytest.mark.parametrize("counts_all", [True, False], ids=["all", "create"])
-def test_nobody_beats_the_bound(counts_all, lists):
-    """Neither the clairvoyant nor a peer; and the clairvoyant beats the peers."""
+def test_no_schedule_beats_the_bound(counts_all, lists):
+    """The lower bound is below the clairvoyant, and the clairvoyant is below our schedule and the peers."""
     scenario = Scenario(120, 300.0, 0.5, counts_all, lists)
     clairvoyant = clairvoyant_seconds(scenario)
     assert bound_seconds(scenario) <= clairvoyant <= simulate(scenario).makespan
@@ -306,15 +306,15 @@ def test_nobody_beats_the_bound(counts_all, lists):
         assert peer(scenario).makespan >= clairvoyant * 0.999
 
 
-def test_the_clairvoyant_is_near_the_bound_where_tokens_are_what_lacks():
-    """Quick operations: it is as good as the tokens allow."""
+def test_the_clairvoyant_is_near_the_bound_if_tokens_are_scarce():
+    """With quick operations, where only tokens are scarce, the clairvoyant is almost as fast as the bound."""
     for lists in (True, False):
         scenario = Scenario(500, 120.0, lists=lists)
         assert clairvoyant_seconds(scenario) <= 1.002 * token_bound_seconds(scenario)
 
 
 def test_the_token_bound_is_the_arithmetic_of_the_limit():
-    """Creates alone, with a list, and without; from a full bucket of 50, at two a minute."""
+    """The token bound follows from the number of requests, a full bucket of 50 and two tokens a minute."""
     minutes = {
         (False, True): (1440 - 50) / 2,
         (True, True): (2 * 1440 + 15 - 50) / 2,
@@ -325,7 +325,7 @@ def test_the_token_bound_is_the_arithmetic_of_the_limit():
 
 
 def test_peers_do_what_they_are_named_for():
-    """One at a time is slow, everything at once has its first file late, polls before creates starve them."""
+    """The sequential peer is slow, the create-all peer gets its first file late, the poll-first one wastes calls."""
     scenario = Scenario(60, 600.0, lists=False)
     ours = simulate(scenario)
     one, everything, starving = (peer(scenario) for peer in PEERS.values())

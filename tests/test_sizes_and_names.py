@@ -1,4 +1,4 @@
-"""How large things are, and what they are called: one name for one thing, and nothing that has outgrown its subject."""
+"""Sizes and names in the package: nothing is too large, and each name means one thing."""
 
 import ast
 from collections import defaultdict
@@ -11,16 +11,16 @@ import pytest
 from tests.test_floors import MODULES, PACKAGE, parsed
 
 LONGEST_CLASS, LONGEST_FILE, LONGEST_FUNCTION = 150, 400, 50
-"""Lines, docstrings included."""
+"""Numbers of lines, docstrings included."""
 
 LARGER: dict[str, str] = {}
-"""What may be larger, with the reason: `file.py`, `file.py:Class` or `file.py:function`."""
+"""Exceptions with their reasons: `file.py`, `file.py:Class` or `file.py:function`."""
 
 MOST_PROTOCOLS = 15
 
 
 def sizes() -> Iterator[tuple[str, int, int]]:
-    """Each file, class and function of the package: its name, its lines, and how many it may have."""
+    """Yield each file, class and function of the package with its number of lines and the limit."""
     for path in MODULES:
         file = str(path.relative_to(PACKAGE))
         yield file, path.read_text(encoding="utf-8").count("\n"), LONGEST_FILE
@@ -33,27 +33,27 @@ def sizes() -> Iterator[tuple[str, int, int]]:
 
 
 def lines_of(node: ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef) -> int:
-    """From the name's line to the last one."""
+    """Return the number of lines from the definition to its end."""
     return (node.end_lineno or node.lineno) - node.lineno + 1
 
 
 def classes() -> Iterator[tuple[str, ast.ClassDef]]:
-    """Every class at the top of a module, with its file."""
+    """Yield every top-level class with its file."""
     for path in MODULES:
         for node in parsed(path).body:
             if isinstance(node, ast.ClassDef):
                 yield str(path.relative_to(PACKAGE)), node
 
 
-def test_nothing_has_outgrown_its_subject():
-    """A class, a file or a function that is too long has a second subject, or its reason stands in `LARGER`."""
+def test_nothing_is_too_long():
+    """No file, class or function is longer than its limit, except those listed in `LARGER` with a reason."""
     too_long = {name: f"{lines} lines, {most} at most" for name, lines, most in sizes() if lines > most}
     assert {name: why for name, why in too_long.items() if name not in LARGER} == {}
-    assert sorted(set(LARGER) - set(too_long)) == [], "these are small enough by now"
+    assert sorted(set(LARGER) - set(too_long)) == [], "these are within the limit and need no exception"
 
 
 def test_no_two_public_classes_share_a_name():
-    """Whoever reads a name knows which thing is meant."""
+    """Each public class name is used only once in the package."""
     homes = defaultdict(list)
     for file, node in classes():
         if not node.name.startswith("_"):
@@ -61,8 +61,8 @@ def test_no_two_public_classes_share_a_name():
     assert {name: files for name, files in homes.items() if len(files) > 1} == {}
 
 
-def test_names_tell_where_a_class_belongs():
-    """Models of the configuration end in Settings, the sandbox's own classes begin with Sandbox."""
+def test_class_names_show_where_a_class_belongs():
+    """Configuration models end in Settings, and public classes of the sandbox begin with Sandbox."""
     wrong = []
     for file, node in classes():
         public = not node.name.startswith("_")
@@ -74,7 +74,7 @@ def test_names_tell_where_a_class_belongs():
 
 
 def test_there_are_few_protocols():
-    """A Protocol is for what lies outside a wing; within one, the class itself is named."""
+    """The package has few Protocols: they are only for what is outside a wing."""
     protocols = [
         f"{file}:{node.name}" for file, node in classes() if any("Protocol" in ast.unparse(base) for base in node.bases)
     ]
@@ -83,13 +83,13 @@ def test_there_are_few_protocols():
 
 
 def module_of(path: Path) -> str:
-    """The dotted name of a module; a package has that of its folder."""
+    """Return the dotted name of a module; a package has that of its folder."""
     parts = path.relative_to(PACKAGE.parent).with_suffix("").parts
     return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
 
 
 def needed_by(path: Path, modules: frozenset[str]) -> set[str]:
-    """The modules of the package that one imports, at its top or within a function."""
+    """Return the modules of the package that a module imports, at the top or within a function."""
     found = set()
     for node in ast.walk(parsed(path)):
         if isinstance(node, ast.ImportFrom) and node.module:
@@ -98,9 +98,9 @@ def needed_by(path: Path, modules: frozenset[str]) -> set[str]:
 
 
 def test_imports_run_one_way():
-    """No module needs one that needs it, however many lie between."""
+    """No module imports itself, directly or through others."""
     modules = frozenset(map(module_of, MODULES))
-    # What a package hands on of its own modules is no way back to it.
+    # A package that re-exports its own modules does not make a cycle.
     needed = {module_of(path): needed_by(path, modules) for path in MODULES if path.name != "__init__.py"}
     assert needed
     with pytest.raises(CycleError):

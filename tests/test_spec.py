@@ -1,4 +1,4 @@
-"""What each kind of run means."""
+"""The instructions that each kind of run stands for."""
 
 from dataclasses import fields
 
@@ -14,7 +14,7 @@ RECORD = BundleRecord(Bundle("everyone", Range(0, 1800)))
 
 
 @pytest.mark.parametrize(
-    ("spec", "meant"),
+    ("spec", "expected"),
     [
         (Backfill(EXPORTS, 100), Instructions(100, None, fills_gaps=True)),
         (Backfill(EXPORTS, 100, 200, command="demo"), Instructions(100, 200, fills_gaps=True)),
@@ -28,20 +28,20 @@ RECORD = BundleRecord(Bundle("everyone", Range(0, 1800)))
         (Repair(EXPORTS, (RECORD,)), Instructions(0, None, fills_gaps=False, repairs=(RECORD,))),
     ],
 )
-def test_each_kind_of_run_has_its_instructions(spec, meant):
-    """The range, whether gaps are filled, what is exported again, and whether fewer rows are accepted."""
-    assert instructions(spec) == meant
+def test_each_kind_of_run_has_its_instructions(spec, expected):
+    """Each kind of run decides the range, whether gaps are filled, what is exported again, and what is accepted."""
+    assert instructions(spec) == expected
 
 
 def test_a_kind_of_run_has_its_own_name():
-    """The summary says which command it was; a caller may give another name."""
+    """Each kind of run has the name of its command, unless the caller gives another one."""
     specs = (Backfill(EXPORTS, 0), Nightly(EXPORTS), Retry(EXPORTS), Repair(EXPORTS, ()))
     assert [spec.command for spec in specs] == ["backfill", "nightly", "retry", "repair"]
     assert Repair(EXPORTS, (), command="verify").command == "verify"
 
 
 def test_no_kind_of_run_has_the_fields_of_another():
-    """Only a night refreshes, only a retry accepts fewer rows, only a repair names bundles."""
+    """Only nightly runs refresh, only retries accept fewer rows, and only repairs have bundles."""
     shared = {"exports", "start", "end", "max_duration_seconds", "command"}
     own = {kind.__name__: {one.name for one in fields(kind)} - shared for kind in (Backfill, Nightly, Retry, Repair)}
     assert own == {

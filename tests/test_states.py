@@ -69,15 +69,15 @@ def example(kind: type[State], attempt: int = 1) -> State:
 
 @pytest.mark.parametrize(("old", "new"), [pair for pair in itertools.product(KINDS, KINDS) if pair not in MOVES])
 def test_a_move_that_is_not_in_the_table_raises(old, new):
-    """Whatever the attempts, a pair that the table does not name is illegal."""
+    """A move that is not in the table is illegal, whatever the attempts are."""
     for before, after in itertools.product((1, 2), (1, 2)):
         with pytest.raises(IllegalMove):
             moved(example(old, before), example(new, after))
 
 
 @given(STATES, STATES)
-def test_a_move_is_made_or_refused_and_changes_nothing(old, new):
-    """A legal move gives the new state; an illegal one raises, and both states are as they were."""
+def test_a_move_changes_neither_state(old, new):
+    """A legal move returns the new state and an illegal one raises, and neither changes the states."""
     before = (repr(old), repr(new))
     try:
         assert moved(old, new) is new
@@ -87,15 +87,15 @@ def test_a_move_is_made_or_refused_and_changes_nothing(old, new):
 
 
 def test_a_walk_from_planned_to_stored():
-    """The main road: asked, running, ready, stored."""
-    road: list[State] = [
+    """The normal path from Planned through Creating, Created and Ready to Stored is legal."""
+    path: list[State] = [
         Planned(),
         Creating(1, 1.0),
         Created(1, 2.0, "op"),
         Ready(1, 3.0, "x"),
         Stored("p", 1, 1, "s", 3.0),
     ]
-    for old, new in itertools.pairwise(road):
+    for old, new in itertools.pairwise(path):
         moved(old, new)
 
 
@@ -112,56 +112,56 @@ def test_a_walk_from_planned_to_stored():
         (Refused("403", Created(2, 0.0, "op")), Planned(2)),
     ],
 )
-def test_attempts_count_as_the_rules_say(old, new):
-    """A failed operation is one attempt more, what is taken up again begins at 1, and nothing else is legal."""
+def test_wrong_attempt_numbers_are_illegal(old, new):
+    """A move is illegal if its attempt is not the next one after a failure, the same one, or 1 after parking."""
     with pytest.raises(IllegalMove):
         moved(old, new)
 
 
 def test_a_lost_answer_keeps_the_attempt():
-    """A create that was refused or never answered is not the bundle's fault."""
+    """After a create that was refused or never answered, the bundle is planned again at the same attempt."""
     assert moved(Creating(2, 0.0), Planned(2)) == Planned(2)
 
 
 @pytest.mark.parametrize("kind", [Stored, Split])
-def test_nothing_leads_out_of_what_is_final(kind):
-    """A refresh is a new revision, not a move; what was split is exported in its parts."""
+def test_final_states_have_no_move(kind):
+    """No move leads out of Stored or Split."""
     assert not any(old is kind for old, _ in MOVES)
 
 
 @pytest.mark.parametrize("kept", [Created(3, 1.0, "op", 7200.0), Ready(3, 1.0, "x", 0.5, 7200.0)])
-def test_what_was_refused_goes_back_to_where_it_was(kept):
-    """It keeps its operation or its export, and begins at attempt 1; it may also be planned anew."""
+def test_a_refused_bundle_returns_to_its_previous_state(kept):
+    """A refused bundle keeps its operation or export and resumes at attempt 1, or may be planned again."""
     refused = moved(kept, Refused("403", kept))
     assert isinstance(refused, Refused)
     assert moved(refused, refused.again) == replace(kept, attempt=1)
     assert moved(refused, Planned()) == Planned(1)
 
 
-def test_only_what_failed_is_split():
-    """A bundle whose operation or file may be fine is asked for first."""
+def test_only_a_failed_bundle_is_split():
+    """Split is reached only from Failed."""
     assert {old for old, new in MOVES if new is Split} == {Failed}
 
 
-def test_what_was_in_force_when_it_was_asked_goes_along():
-    """The settle time and the moment of asking come from the create."""
+def test_the_settle_time_and_request_time_come_from_the_create():
+    """A Ready state keeps the request time and settle time of its Created state."""
     created = Created(2, 5.0, "op", 7200.0)
     assert Ready.of(created, exported_at=4.0, export_id="x") == Ready(2, 4.0, "x", asked_at=5.0, settle_seconds=7200.0)
 
 
-def test_every_state_but_planned_is_reached():
-    """The table has a way into each state."""
+def test_every_state_is_reached():
+    """The table has a move into each state."""
     assert {new for _, new in MOVES} == set(KINDS)
 
 
 @given(STATES)
-def test_a_row_is_read_as_it_was_written(state):
-    """To a ledger row and back is the same state."""
+def test_a_row_is_read_back_unchanged(state):
+    """A state survives being written to a ledger row and read back."""
     assert from_row(*to_row(state)) == state
 
 
-def test_the_fields_of_a_row_keep_their_names_and_their_order():
-    """A row is compared with its checksum byte by byte, also by other versions."""
+def test_the_fields_of_a_row_keep_their_names_and_order():
+    """The JSON of a row never changes, because its checksum covers every byte."""
     stored = Stored.of(Archive("p.gz", 10, 2, "abc"), exported_at=3.5)
     assert (
         json.dumps(to_row(stored)[1])
@@ -177,14 +177,14 @@ def test_the_fields_of_a_row_keep_their_names_and_their_order():
 
 
 def test_a_row_of_an_earlier_version_is_read():
-    """What it does not say is not known: no moment of asking, and no settle time."""
+    """A row of an earlier version is read without a request time and with no settle time."""
     assert from_row("ready", {"attempt": 1, "exported_at": 1.5, "export_id": "x"}) == Ready(1, 1.5, "x", None, 0.0)
     fields = {"path": "p.gz", "bytes": 10, "rows": 2, "sha256": "abc", "exported_at": 3.5}
     assert from_row("stored", fields) == Stored("p.gz", 10, 2, "abc", 3.5, None, 0.0)
 
 
-def test_a_refused_refresh_may_be_a_failed_row_of_an_earlier_version():
-    """It is told by the sentence that it was written with; now it has a name of its own."""
+def test_a_kept_archive_may_be_a_failed_row_of_an_earlier_version():
+    """A failed row with the old sentence about far fewer rows is read as FewerRows, which now has its own row."""
     reason = "the archive was kept, since far fewer rows came: 0 in place of 120"
     assert to_row(FewerRows(rows_before=120, rows_found=0)) == ("fewerrows", {"rows_before": 120, "rows_found": 0})
     assert from_row("failed", {"reason": reason}) == FewerRows(rows_before=120, rows_found=0)
@@ -198,7 +198,7 @@ def test_a_refused_refresh_may_be_a_failed_row_of_an_earlier_version():
     )
 )
 def test_another_reason_stays_a_reason(reason):
-    """Only the very sentence is read as a refused refresh, and whatever is read has the reason that was written."""
+    """Only the exact sentence is read as FewerRows, and the reason is always the one that was written."""
     state = from_row("failed", {"reason": reason})
     assert isinstance(state, Failed | FewerRows)
     assert state.reason == reason
@@ -217,14 +217,14 @@ def test_another_reason_stays_a_reason(reason):
         ("refused", {"reason": "r", "kept": "created", "attempt": 1}),
     ],
 )
-def test_a_row_that_was_never_written_is_not_believed(name, fields):
-    """An unknown state, a missing field or one too many is a damaged ledger."""
+def test_an_invalid_row_means_a_damaged_ledger(name, fields):
+    """A row with an unknown state, a missing field or an extra one means that the ledger is damaged."""
     with pytest.raises(LedgerCorruptError):
         from_row(name, fields)
 
 
-def test_a_new_take_keeps_the_archive_that_stands():
-    """A refresh begins at attempt 1 and leaves the last archive in sight."""
+def test_a_new_revision_keeps_the_current_archive():
+    """A refresh starts at attempt 1 and keeps the archive of the previous revision."""
     stored = Stored("p", 1, 1, "s", 3.0)
     again = BundleRecord(Bundle("e", Range(0, 1800)), 0, stored, stored).next_revision()
     assert (again.revision, again.state) == (1, Planned(1))
@@ -233,8 +233,8 @@ def test_a_new_take_keeps_the_archive_that_stands():
     assert again.stored.written_by == 0
 
 
-def test_a_row_names_the_revision_that_wrote_the_bytes():
-    """However often the same rows came since: None is the row's own, and so is another file's."""
+def test_a_row_records_the_revision_that_wrote_the_bytes():
+    """The revision that wrote the bytes is kept while refreshes bring the same file, and is None for another file."""
     first = Stored("p", 1, 1, "s", 3.0)
     second = BundleRecord(Bundle("e", Range(0, 1800)), 4, first, first).next_revision().stored
     assert second is not None

@@ -1,4 +1,4 @@
-"""What the status of a reply means, as literals."""
+"""The meaning of a reply's status, as literals."""
 
 import pytest
 
@@ -47,8 +47,8 @@ from tests.api_replies import DATE, HALF_HOUR, NOW, reply
         (requests.me(), 101, ReplyError),
     ],
 )
-def test_a_status_is_one_error(request_: requests.Request, status: int, error: type[ExportError]) -> None:
-    """What a status means stands in one table; the message names the status and what was tried."""
+def test_each_status_gives_one_error(request_: requests.Request, status: int, error: type[ExportError]) -> None:
+    """Each status gives one type of error, whose message contains the status and what was tried."""
     with pytest.raises(ExportError) as caught:
         statuses.judge(request_, Reply(status), now=NOW)
     assert type(caught.value) is error
@@ -60,7 +60,7 @@ def test_a_status_is_one_error(request_: requests.Request, status: int, error: t
 
 @pytest.mark.parametrize("status", [200, 201, 202, 204, 299])
 def test_a_success_is_no_error(status: int) -> None:
-    """What it holds decides, whichever success it is."""
+    """No 2xx status is an error by itself."""
     statuses.judge(requests.me(), Reply(status), now=NOW)
 
 
@@ -78,21 +78,21 @@ def test_a_success_is_no_error(status: int) -> None:
     ],
 )
 def test_the_services_own_words_are_in_the_message(body: bytes, words: str) -> None:
-    """The service's reason is passed on as one printable line, without queries."""
+    """The service's reason is part of the message, as one printable line without URL queries."""
     with pytest.raises(RefusedError) as caught:
         statuses.judge(requests.me(), Reply(400, {}, body), now=NOW)
     assert str(caught.value).endswith(f"(400): {words}")
 
 
 @pytest.mark.parametrize("body", [b"", b"   ", b"<html><body>no title</body></html>", b"{}", b"[]\n"])
-def test_an_error_without_words_has_none(body: bytes) -> None:
-    """An empty or mute body leaves a message that still says what happened."""
+def test_an_error_without_a_reason_still_has_a_message(body: bytes) -> None:
+    """A body without a reason gives a message that ends with the status."""
     with pytest.raises(UnavailableError, match=r"\(500\)$"):
         statuses.judge(requests.me(), Reply(500, {}, body), now=NOW)
 
 
-def test_long_words_are_cut() -> None:
-    """A page of text becomes one line of bounded length."""
+def test_a_long_reason_is_truncated() -> None:
+    """A page of text becomes one line of limited length."""
     with pytest.raises(UnavailableError) as caught:
         statuses.judge(requests.me(), Reply(500, {}, b"word " * 10_000), now=NOW)
     assert len(str(caught.value)) < 300
@@ -100,15 +100,15 @@ def test_long_words_are_cut() -> None:
 
 
 def test_a_refused_key_has_a_hint() -> None:
-    """Who has a wrong key is told what to do next."""
+    """The error for a refused key has a hint."""
     with pytest.raises(UnauthorizedError) as caught:
         statuses.judge(requests.me(), Reply(401), now=NOW)
     assert caught.value.hint
 
 
 @pytest.mark.parametrize(("status", "unanswered"), [(500, False), (503, False), (502, True), (504, True)])
-def test_a_gateways_answer_leaves_open_what_was_done(status: int, unanswered: bool) -> None:  # noqa: FBT001 - a table's column
-    """Where a gateway answers in the service's place, a create may have been done all the same."""
+def test_an_error_from_a_gateway_counts_as_unanswered(status: int, unanswered: bool) -> None:  # noqa: FBT001 - a table's column
+    """If a gateway answers in place of the service, the create may still have been carried out."""
     with pytest.raises(UnavailableError) as caught:
         statuses.judge(requests.create(Definition(), HALF_HOUR), Reply(status), now=NOW)
     assert caught.value.unanswered is unanswered
@@ -137,25 +137,25 @@ def test_a_gateways_answer_leaves_open_what_was_done(status: int, unanswered: bo
     ],
 )
 def test_retry_after_is_read_leniently(value: str, seconds: float | None) -> None:
-    """Seconds or a date, bounded to a day; what is not usable is None, and nothing crashes or says zero."""
+    """Retry-After is read as seconds or a date, is limited to a day, and is None if it is invalid or not positive."""
     assert statuses.retry_after({"Retry-After": value}, now=NOW) == seconds
 
 
-def test_retry_after_as_a_date_goes_by_the_services_clock() -> None:
-    """A host clock that is off does not lengthen the wait."""
+def test_a_retry_after_date_is_compared_with_the_services_clock() -> None:
+    """A wrong host clock does not change the wait, because the reply's own Date is used."""
     headers = {"retry-after": "Thu, 01 Jan 2026 00:01:00 GMT", "DATE": DATE}
     assert statuses.retry_after(headers, now=NOW - 50_000) == 60.0
 
 
 def test_a_429_carries_its_retry_after() -> None:
-    """Whoever handles a 429 knows how long to wait."""
+    """The error for a 429 has the seconds of its Retry-After header."""
     with pytest.raises(RateLimitedError) as caught:
         statuses.judge(requests.me(), reply({}, 429, Retry_After="31"), now=NOW)
     assert caught.value.retry_after == 31.0
 
 
-def test_no_retry_after_is_none() -> None:
-    """A 429 that says nothing says None."""
+def test_a_missing_retry_after_is_none() -> None:
+    """Without a Retry-After header the wait is None."""
     assert statuses.retry_after({}, now=NOW) is None
 
 
@@ -174,8 +174,8 @@ def test_no_retry_after_is_none() -> None:
     ],
 )
 @pytest.mark.parametrize("status", [400, 403, 404])
-def test_what_the_service_itself_says_is_told_from_a_page_of_a_box(body, from_service, status):
-    """Its errors are JSON objects; a firewall, a proxy or a portal has another form."""
+def test_errors_of_the_service_are_distinguished_from_those_of_a_proxy(body, from_service, status):
+    """Only an error in the form of the service's JSON objects counts as the service's own."""
     with pytest.raises((RefusedError, GoneError)) as caught:
         statuses.judge(requests.results("e"), Reply(status, {}, body), now=NOW)
     assert isinstance(caught.value, RefusedError | GoneError)
@@ -183,7 +183,7 @@ def test_what_the_service_itself_says_is_told_from_a_page_of_a_box(body, from_se
 
 
 def test_a_503_carries_its_retry_after():
-    """As a 429 does."""
+    """The error for a 503 has the seconds of its Retry-After header."""
     with pytest.raises(UnavailableError) as caught:
         statuses.judge(requests.me(), reply({}, 503, Retry_After="31"), now=NOW)
     assert caught.value.retry_after == 31.0

@@ -1,4 +1,4 @@
-"""Archives on a real disk, with every write watched, failed and cancelled."""
+"""Archives on a real disk, with every write observed, failed and cancelled."""
 
 import asyncio
 import errno
@@ -58,30 +58,30 @@ WRITES = [*FOLDERS, "part.create", "part.write", "part.fsync", "rename", "folder
 
 @pytest.fixture(autouse=True)
 def _never_blocked() -> Iterator[None]:
-    """No call of ours may hold up the event loop."""
+    """Fail the test if a call of the package blocks the event loop."""
     with blockbuster_ctx("asyncexport"):
         yield
 
 
 class Watch:
-    """Sees every write, and can do something there."""
+    """Records every write, and can act at each of them."""
 
     def __init__(self) -> None:
         self.names: list[str] = []
         self.do: Callable[[str], None] = lambda _: None
 
     def __call__(self, name: str) -> None:
-        """At a failpoint, in the thread that writes."""
+        """Record a failpoint and act on it, in the thread that writes."""
         self.names.append(name)
         self.do(name)
 
     @property
     def writes(self) -> list[str]:
-        """What was done to its end."""
+        """The writes that were completed."""
         return [name.removesuffix(":after") for name in self.names if name.endswith(":after")]
 
     def fail(self, at: str, number: int, *, after: int = 0) -> None:
-        """Fail as the disk does, at a failpoint, once it was passed so many times."""
+        """Fail at a failpoint with a disk error, after it was passed `after` times."""
         seen = self.names.count(at)
 
         def failing(name: str) -> None:
@@ -93,13 +93,13 @@ class Watch:
 
 @pytest.fixture
 def watch() -> Watch:
-    """Whoever watches the writes."""
+    """Create an observer of the writes."""
     return Watch()
 
 
 @pytest.fixture
 async def archives(tmp_path: Path, watch: Watch) -> AsyncIterator[Archives]:
-    """An output directory."""
+    """Open archives in an output directory."""
     with telling(watch):
         found = Archives(tmp_path / "out")
     async with found:
@@ -108,7 +108,7 @@ async def archives(tmp_path: Path, watch: Watch) -> AsyncIterator[Archives]:
 
 @pytest.fixture
 def _not_as_root(tmp_path: Path) -> Iterator[None]:
-    """Somebody to whom a folder can be forbidden."""
+    """Run as a user who may not write to the folder."""
     tmp_path.chmod(0o500)
     before = os.geteuid()
     if before == 0:
@@ -119,24 +119,24 @@ def _not_as_root(tmp_path: Path) -> Iterator[None]:
 
 
 def large(size: int) -> bytes:
-    """A whole body of at least so many bytes."""
+    """Return a complete body of at least that many bytes."""
     text = random.Random(size).randbytes(size).hex().encode()
     return gzip.compress(b'{"a":"' + text + b'"}\n', 0, mtime=0)
 
 
 def pieces(body: bytes, size: int = 65_536) -> Iterator[bytes]:
-    """As they come from the network."""
+    """Yield the body in pieces, as they arrive from the network."""
     yield from (body[at : at + size] for at in range(0, len(body), size))
 
 
 async def fill(new_part: ArchiveWriter, body: bytes) -> None:
-    """Write all of it."""
+    """Write the complete body."""
     for piece in pieces(body):
         await new_part.write(piece)
 
 
 async def keep(archives: Archives, body: bytes = BODY, bundle: Bundle = BUNDLE) -> Archive:
-    """Bring a whole body to its name."""
+    """Store a complete body as an archive."""
     async with archives.new_part(bundle, Format.NDJSON) as new_part:
         await fill(new_part, body)
         archive = await new_part.commit(BodyProof(end_proved=True))
@@ -145,7 +145,7 @@ async def keep(archives: Archives, body: bytes = BODY, bundle: Bundle = BUNDLE) 
 
 
 def files(directory: Path) -> dict[str, bytes]:
-    """All there is, hidden or not."""
+    """Return all files with their contents, including hidden ones."""
     return {
         str(path.relative_to(directory)): path.read_bytes() for path in sorted(directory.rglob("*")) if path.is_file()
     }
@@ -154,8 +154,8 @@ def files(directory: Path) -> dict[str, bytes]:
 # The order of writes
 
 
-async def test_an_archive_is_written_flushed_named_and_flushed_again(archives, watch, tmp_path):
-    """Folders that are new are flushed into those above; the name comes after the bytes, and is flushed after that."""
+async def test_an_archive_is_written_synced_renamed_and_synced_again(archives, watch, tmp_path):
+    """New folders are synced into their parents, and the file is synced, renamed, and its folder synced."""
     (tmp_path / "out").mkdir()
     seen: dict[str, dict[str, bytes]] = {}
     watch.do = lambda name: seen.setdefault(name, files(tmp_path / "out"))
@@ -167,8 +167,8 @@ async def test_an_archive_is_written_flushed_named_and_flushed_again(archives, w
     assert (found.bytes, found.rows) == (len(BODY), 2)
 
 
-async def test_a_large_body_is_written_as_it_comes(archives, watch, tmp_path):
-    """So much is gathered, and then looked at and written while the next is gathered."""
+async def test_a_large_body_is_written_as_it_arrives(archives, watch, tmp_path):
+    """A large body is written in several blocks while it arrives."""
     body = large(3 * GATHER_BYTES)
     async with archives.new_part(BUNDLE, Format.NDJSON) as new_part:
         await fill(new_part, body)
@@ -178,8 +178,8 @@ async def test_a_large_body_is_written_as_it_comes(archives, watch, tmp_path):
     assert files(tmp_path / "out") == {PATH: body}
 
 
-async def test_a_new_take_replaces_the_archive_in_one_rename(archives, watch, tmp_path):
-    """The old one stands under the name until the new one does."""
+async def test_a_new_revision_replaces_the_archive_in_one_rename(archives, watch, tmp_path):
+    """The old archive keeps its name until the rename puts the new one there."""
     await keep(archives)
     watch.names.clear()
     seen: dict[str, dict[str, bytes]] = {}
@@ -190,8 +190,8 @@ async def test_a_new_take_replaces_the_archive_in_one_rename(archives, watch, tm
     assert seen["rename:after"] == {PATH: OTHER}
 
 
-async def test_a_new_take_that_is_the_same_changes_nothing(archives, watch, tmp_path):
-    """The file keeps its date, so that nobody copies it again."""
+async def test_an_identical_revision_changes_nothing(archives, watch, tmp_path):
+    """If a new revision has the same bytes, the file keeps its inode and date, so that no backup copies it again."""
     await keep(archives)
     before = (tmp_path / "out" / PATH).stat()
     watch.names.clear()
@@ -214,7 +214,7 @@ async def test_a_new_take_that_is_the_same_changes_nothing(archives, watch, tmp_
     ],
 )
 async def test_the_same_rows_in_other_bytes_change_nothing(archives, watch, tmp_path, rows, stays):
-    """The file keeps its inode, its date and its bytes, and is what is described; other rows replace it."""
+    """If a new revision has the same rows in other bytes, the file stays unchanged; other rows replace it."""
     before = await keep(archives)
     path = tmp_path / "out" / PATH
     there = path.stat()
@@ -227,8 +227,8 @@ async def test_the_same_rows_in_other_bytes_change_nothing(archives, watch, tmp_
     assert files(tmp_path / "out") == {PATH: BODY if stays else gzip.compress(rows, mtime=0)}
 
 
-async def test_the_same_rows_replace_an_archive_that_is_damaged(archives, tmp_path):
-    """Where what stands there cannot be read to its end, nobody knows its rows."""
+async def test_the_same_rows_replace_a_damaged_archive(archives, tmp_path):
+    """A damaged archive is replaced, even by the same rows."""
     await keep(archives)
     (tmp_path / "out" / PATH).write_bytes(BODY[:-1])
     again = gzip.compress(b'{"a":2}\n{"a":1}\n', mtime=0)
@@ -236,8 +236,8 @@ async def test_the_same_rows_replace_an_archive_that_is_damaged(archives, tmp_pa
     assert files(tmp_path / "out") == {PATH: again}
 
 
-async def test_a_new_take_of_the_same_size_is_compared_to_its_last_byte(archives, tmp_path):
-    """Equal sizes are not taken for equal files."""
+async def test_a_new_revision_of_the_same_size_is_compared_to_the_last_byte(archives, tmp_path):
+    """Files of equal size are compared byte by byte before they count as equal."""
     body = large(2 * GATHER_BYTES)
     damaged = body[:-1] + bytes([body[-1] ^ 1])
     await keep(archives, body)
@@ -257,10 +257,10 @@ async def test_a_new_take_of_the_same_size_is_compared_to_its_last_byte(archives
         (b"", 2, True),
         (None, 2, True),
     ],
-    ids=["sound", "enough", "itself too small", "cut", "damaged", "of no bytes", "missing"],
+    ids=["intact", "enough", "itself too small", "cut", "damaged", "empty file", "missing"],
 )
-async def test_fewer_rows_replace_only_what_is_not_sound(archives, watch, tmp_path, there, least, replaced):  # noqa: PLR0917 - what pytest hands in
-    """A sound archive keeps its bytes and its inode if the new one has too few rows, and no part file is left."""
+async def test_fewer_rows_replace_only_an_archive_that_is_not_intact(archives, watch, tmp_path, there, least, replaced):  # noqa: PLR0917 - parameters of pytest
+    """An intact archive is kept if the new one has too few rows, and no part file is left."""
     await keep(archives)
     path = tmp_path / "out" / PATH
     path.unlink() if there is None else path.write_bytes(there)
@@ -279,8 +279,8 @@ async def test_fewer_rows_replace_only_what_is_not_sound(archives, watch, tmp_pa
     assert replaced or path.stat().st_ino == inode
 
 
-async def test_an_archive_with_the_rows_of_another_range_is_no_sound_one(archives, tmp_path):
-    """However many they are: it gives way."""
+async def test_an_archive_with_rows_of_another_range_is_not_intact(archives, tmp_path):
+    """An archive with rows of another range is replaced, however many rows it has."""
     span, later = BUNDLE.range, Range(BUNDLE.range.end, BUNDLE.range.end + 1800)
     other, own = (
         gzip.compress(f'{{"EventStart":"{show(one.start)}"}}\n'.encode() * rows)
@@ -294,8 +294,8 @@ async def test_an_archive_with_the_rows_of_another_range_is_no_sound_one(archive
 
 
 @pytest.mark.parametrize("least", [0, 1])
-async def test_what_stands_there_counts_and_not_only_what_the_ledger_knows(archives, tmp_path, least):
-    """A ledger from a backup knows an archive of a few rows; the one that stands there has many more by now."""
+async def test_the_rows_on_disk_count_and_not_only_those_in_the_ledger(archives, tmp_path, least):
+    """An archive with many more rows than an outdated ledger says is kept, unless any number of rows is accepted."""
     await keep(archives, there := gzip.compress(ROWS * 20, mtime=0))
     async with archives.new_part(BUNDLE, Format.NDJSON) as new_part:
         await fill(new_part, BODY)
@@ -317,10 +317,10 @@ async def test_what_stands_there_counts_and_not_only_what_the_ledger_knows(archi
         (BODY[:-1], False),
         (b"", False),
     ],
-    ids=["more", "as many others", "fewer", "cut", "of no bytes"],
+    ids=["more", "as many others", "fewer", "cut", "empty file"],
 )
-async def test_what_no_row_tells_of_is_replaced_only_by_more_rows(archives, caplog, tmp_path, there, stays):
-    """It may be newer than what comes. Which of two sound archives it became is told."""
+async def test_an_unrecorded_archive_is_replaced_only_by_more_rows(archives, caplog, tmp_path, there, stays):
+    """An intact archive without a ledger row is replaced only by one with more rows, and the choice is logged."""
     path = tmp_path / "out" / PATH
     path.parent.mkdir(parents=True)
     path.write_bytes(there)
@@ -334,15 +334,15 @@ async def test_what_no_row_tells_of_is_replaced_only_by_more_rows(archives, capl
     )
 
 
-# What goes wrong
+# Errors
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("had_one", [False, True], ids=["new", "another take"])
+@pytest.mark.parametrize("had_one", [False, True], ids=["new", "another revision"])
 @pytest.mark.parametrize("moment", ["before", "after"])
 @pytest.mark.parametrize("write", sorted({*WRITES} - {"folder"}))
-async def test_a_disk_that_fails_at_any_write_leaves_no_half_file(archives, watch, tmp_path, write, moment, had_one):  # noqa: PLR0917 - what pytest hands in
-    """An error is told, the part file is gone, and under the name lies the old archive, the whole new one, or none."""
+async def test_a_disk_error_at_any_write_leaves_no_partial_file(archives, watch, tmp_path, write, moment, had_one):  # noqa: PLR0917 - parameters of pytest
+    """A disk error at any write raises, and leaves the old archive, the complete new one, or no file."""
     if had_one:
         await keep(archives)
     watch.fail(f"{write}:{moment}", errno.EIO)
@@ -357,8 +357,8 @@ async def test_a_disk_that_fails_at_any_write_leaves_no_half_file(archives, watc
     assert files(tmp_path / "out") == {PATH: OTHER}
 
 
-async def test_a_disk_that_is_full_in_the_middle_leaves_nothing(archives, watch, tmp_path):
-    """What was written is removed, so that there is room for something else."""
+async def test_a_disk_that_becomes_full_leaves_nothing(archives, watch, tmp_path):
+    """If the disk becomes full, the part file is removed to free its space."""
     watch.fail("part.write:before", errno.ENOSPC, after=2)
     with pytest.raises(StorageError, match="is full") as caught:
         await keep(archives, large(5 * GATHER_BYTES))
@@ -367,8 +367,8 @@ async def test_a_disk_that_is_full_in_the_middle_leaves_nothing(archives, watch,
 
 
 @pytest.mark.parametrize("pieces_before", [0, 1])
-async def test_a_file_that_the_system_cuts_short_is_no_archive(archives, tmp_path, pieces_before):
-    """A write that was done in part is gone on with, and its error is seen, also where it was the last."""
+async def test_a_partial_write_is_continued_until_its_error(archives, tmp_path, pieces_before):
+    """A write that the system cuts short is continued, so that its error is raised even at the end of the file."""
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (pieces_before * GATHER_BYTES + 1000, hard))
     try:
@@ -390,16 +390,16 @@ async def test_a_file_that_the_system_cuts_short_is_no_archive(archives, tmp_pat
         (errno.EIO, "{}: Input/output error", "check the disk"),
     ],
 )
-async def test_the_disk_is_quoted_in_plain_words(archives, watch, tmp_path, number, message, hint):  # noqa: PLR0917 - what pytest hands in
-    """One line that says what is wrong with what, and the next thing to do."""
+async def test_a_disk_error_is_reported_in_plain_words(archives, watch, tmp_path, number, message, hint):  # noqa: PLR0917 - parameters of pytest
+    """A disk error becomes one line with the cause and the path, and a hint with the next step."""
     watch.fail("part.create:before", number)
     with pytest.raises(StorageError, match=f"^{re.escape(message.format(tmp_path / 'out'))}$") as caught:
         await keep(archives)
     assert hint in caught.value.hint
 
 
-async def test_a_directory_that_cannot_be_made_is_told(tmp_path):
-    """A file that stands in the way is named."""
+async def test_a_directory_that_cannot_be_created_is_reported(tmp_path):
+    """The error names the file that is in the way of the output directory."""
     (tmp_path / "file").write_bytes(b"")
     async with Archives(tmp_path / "file" / "out") as archives:
         with pytest.raises(StorageError, match=r"/file: File exists$"):
@@ -407,28 +407,28 @@ async def test_a_directory_that_cannot_be_made_is_told(tmp_path):
 
 
 @pytest.mark.usefixtures("_not_as_root")
-async def test_a_directory_that_may_not_be_written_is_told(tmp_path):
-    """It is named, and what to do."""
+async def test_a_directory_without_write_permission_is_reported(tmp_path):
+    """The error names the directory, and the hint says what to check."""
     async with Archives(tmp_path / "out") as archives:
         with pytest.raises(StorageError, match=r"cannot use .*: Permission denied") as caught:
             await archives.prepare([Export("everyone-events")])
     assert "check the owner" in caught.value.hint
 
 
-async def test_a_folder_that_goes_away_during_a_run_is_told(archives, watch, tmp_path):
-    """Whoever removes the directory beneath a run gets a word, not a traceback."""
+async def test_a_directory_that_disappears_during_a_write_is_reported(archives, watch, tmp_path):
+    """If the output directory is moved away during a write, that is reported as a storage error."""
 
-    def go_away(name: str) -> None:
+    def move_away(name: str) -> None:
         if name == "part.fsync:before":
             (tmp_path / "out").rename(tmp_path / "elsewhere")
 
-    watch.do = go_away
+    watch.do = move_away
     with pytest.raises(StorageError, match="out went away"):
         await keep(archives)
 
 
-async def test_a_directory_that_went_away_is_not_made_anew(archives, tmp_path):
-    """What was stored into a new one would have no ledger."""
+async def test_a_directory_that_disappeared_is_not_created_again(archives, tmp_path):
+    """An output directory that disappeared is not created again, because a new one would have no ledger."""
     await archives.prepare([Export("everyone-events")])
     (tmp_path / "out").rename(tmp_path / "elsewhere")
     with pytest.raises(StorageError, match="out went away"):
@@ -440,8 +440,8 @@ async def test_a_directory_that_went_away_is_not_made_anew(archives, tmp_path):
     ("body", "proved", "error"),
     [(BODY[:-1], True, IncompleteError), (ROWS, False, IncompleteError), (BODY + b"x", True, CorruptError)],
 )
-async def test_what_is_not_one_whole_export_gets_no_name(archives, tmp_path, body, proved, error):
-    """Whatever stood under the name before stays there."""
+async def test_an_incomplete_or_damaged_body_is_not_stored(archives, tmp_path, body, proved, error):
+    """A body that is not one complete export raises an error, and the archive from before stays."""
     await keep(archives)
     async with archives.new_part(BUNDLE, Format.NDJSON) as new_part:
         await new_part.write(body)
@@ -450,8 +450,8 @@ async def test_what_is_not_one_whole_export_gets_no_name(archives, tmp_path, bod
     assert files(tmp_path / "out") == {PATH: BODY}
 
 
-async def test_damage_is_told_while_the_rest_is_still_coming(archives, tmp_path):
-    """A body that cannot be whole any more is not taken in to its end."""
+async def test_damage_is_reported_before_the_end_of_the_body(archives, tmp_path):
+    """A body that is found to be damaged is not read to its end."""
     async with archives.new_part(BUNDLE, Format.NDJSON) as new_part:
         with pytest.raises(CorruptError, match="after its end"):
             await fill(new_part, BODY + b"x" * (5 * GATHER_BYTES))
@@ -460,29 +460,27 @@ async def test_damage_is_told_while_the_rest_is_still_coming(archives, tmp_path)
 
 
 async def test_a_body_must_have_its_hash(archives):
-    """What the storage host says of the bytes is compared with all of them."""
+    """A body that does not match the hash of the storage host is not stored."""
     async with archives.new_part(BUNDLE, Format.NDJSON, wire_hashes=WireHashes(crc32c=b"none")) as new_part:
         await new_part.write(BODY)
         with pytest.raises(CorruptError, match="hash"):
             await new_part.commit(BodyProof(end_proved=True))
 
 
-# Cancelled
+# Cancellation
 
 
 def open_handles() -> int:
-    """How many files and sockets this process holds."""
+    """Return how many files and sockets this process has open."""
     return len([*Path("/proc/self/fd").iterdir()])
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("size", "leaves"), [(10, {(PATH,)}), (3 * GATHER_BYTES, {(), (PATH,)})])
-async def test_whoever_is_cancelled_at_any_write_leaves_no_half_file_and_no_thread_behind(
-    archives, watch, tmp_path, size, leaves
-):
-    """Once that is over nothing more is written; under the name lies a whole archive or none.
+async def test_a_cancel_at_any_write_leaves_no_partial_file_and_no_thread(archives, watch, tmp_path, size, leaves):
+    """After a cancel at any write nothing more is written, and there is a complete archive or none.
 
-    A small one is written by its commit, which is brought to its end.
+    A small body is written by its commit, which is always finished.
     """
     body = large(size)
     await keep(archives, body)
@@ -519,8 +517,8 @@ async def test_whoever_is_cancelled_at_any_write_leaves_no_half_file_and_no_thre
     assert outcomes == leaves
 
 
-async def test_a_file_is_not_closed_beneath_a_write(archives, watch, tmp_path):
-    """Whoever is cancelled while a thread writes waits for it, and only then removes what it wrote."""
+async def test_a_file_is_not_closed_during_a_write(archives, watch, tmp_path):
+    """A task cancelled while a thread writes waits for the thread before it removes the file."""
     task = asyncio.create_task(keep(archives, large(3 * GATHER_BYTES)))
     loop = asyncio.get_running_loop()
     stayed: list[bool] = []
@@ -528,7 +526,7 @@ async def test_a_file_is_not_closed_beneath_a_write(archives, watch, tmp_path):
     def cancel(name: str) -> None:
         if name == "part.write:before" and not stayed:
             loop.call_soon_threadsafe(task.cancel)
-            # As long as a thread that removes it would need.
+            # Long enough for another thread to remove it.
             deadline = time.monotonic() + 0.05
             while time.monotonic() < deadline and files(tmp_path / "out"):
                 pass
@@ -542,9 +540,9 @@ async def test_a_file_is_not_closed_beneath_a_write(archives, watch, tmp_path):
 
 
 @pytest.mark.parametrize("write", [*WRITES[len(FOLDERS) :], "folder"])
-@pytest.mark.parametrize("body", [BODY, BODY[:-1]], ids=["whole", "cut"])
-async def test_whoever_is_cancelled_again_and_again_still_waits(archives, watch, tmp_path, write, body):
-    """Nothing is removed or closed beneath a thread: neither a handle nor a part file is left."""
+@pytest.mark.parametrize("body", [BODY, BODY[:-1]], ids=["complete", "cut"])
+async def test_a_task_that_is_cancelled_repeatedly_still_waits(archives, watch, tmp_path, write, body):
+    """Even after several cancels the task waits for its thread, and neither a handle nor a part file is left."""
     loop = asyncio.get_running_loop()
     await archives.files("everyone-events")
     handles = open_handles()
@@ -565,8 +563,8 @@ async def test_whoever_is_cancelled_again_and_again_still_waits(archives, watch,
     assert files(tmp_path / "out") == ({PATH: BODY} if body == BODY else {})
 
 
-async def test_a_folder_that_another_made_is_flushed_before_anything_is_named_in_it(archives, watch, tmp_path):
-    """It may have died between the two; once is enough."""
+async def test_a_folder_created_by_another_process_is_synced_before_use(archives, watch, tmp_path):
+    """A folder that already exists is synced once before the first archive is renamed into it."""
     (tmp_path / "out" / PATH).parent.mkdir(parents=True)
     await keep(archives)
     assert watch.writes == ["folder.fsync", *WRITES[len(FOLDERS) :]]
@@ -575,8 +573,8 @@ async def test_a_folder_that_another_made_is_flushed_before_anything_is_named_in
     assert watch.writes == WRITES[len(FOLDERS) :]
 
 
-async def test_a_commit_that_is_cancelled_is_brought_to_its_end(archives, watch, tmp_path):
-    """What lies on the disk is known then: the next run finds it, whole and durable."""
+async def test_a_cancelled_commit_is_finished(archives, watch, tmp_path):
+    """A commit that is cancelled still finishes, so the archive is complete and durable."""
     task = asyncio.create_task(keep(archives))
     loop = asyncio.get_running_loop()
 
@@ -591,8 +589,8 @@ async def test_a_commit_that_is_cancelled_is_brought_to_its_end(archives, watch,
     assert files(tmp_path / "out") == {PATH: BODY}
 
 
-async def test_a_draft_can_be_dropped_at_any_time(archives, tmp_path):
-    """While it is being written, twice, and after it was committed, which changes nothing then."""
+async def test_a_part_can_be_discarded_at_any_time(archives, tmp_path):
+    """A part can be discarded while it is written, twice, and after its commit, which then changes nothing."""
     new_part = archives.new_part(BUNDLE, Format.NDJSON)
     await new_part.write(large(2 * GATHER_BYTES))
     await new_part.discard()
@@ -605,11 +603,11 @@ async def test_a_draft_can_be_dropped_at_any_time(archives, tmp_path):
     assert files(tmp_path / "out") == {PATH: BODY}
 
 
-# Many at once
+# Many at the same time
 
 
-async def test_more_drafts_than_threads_all_come_to_their_end(archives, tmp_path):
-    """Each takes its turn, some bytes at a time."""
+async def test_more_parts_than_threads_are_all_finished(archives, tmp_path):
+    """Five times as many parts as threads are all written completely."""
     bundles = [Bundle("everyone-events", Range(start, start + 1800)) for start in range(0, 5 * THREADS * 1800, 1800)]
     bodies = {bundle: large(2 * GATHER_BYTES + bundle.range.start) for bundle in bundles}
     async with asyncio.TaskGroup() as group:
@@ -619,15 +617,15 @@ async def test_more_drafts_than_threads_all_come_to_their_end(archives, tmp_path
     assert found == {archive_path(bundle, Format.NDJSON): body for bundle, body in bodies.items()}
 
 
-async def test_no_more_archives_are_looked_into_than_there_are_cores(archives, watch):
-    """However many have come: more at once would only contend for the interpreter."""
-    looking, most, lock = 0, 0, threading.Lock()
+async def test_no_more_archives_are_checked_at_a_time_than_there_are_cores(archives, watch):
+    """The number of archives checked at the same time is limited to the number of cores."""
+    checking, most, lock = 0, 0, threading.Lock()
 
     def count(name: str) -> None:
-        nonlocal looking, most
+        nonlocal checking, most
         with lock:
-            looking += {"part.fsync:before": 1, "part.fsync:after": -1}.get(name, 0)
-            most = max(most, looking)
+            checking += {"part.fsync:before": 1, "part.fsync:after": -1}.get(name, 0)
+            most = max(most, checking)
 
     watch.do = count
     async with asyncio.TaskGroup() as group:
@@ -635,11 +633,11 @@ async def test_no_more_archives_are_looked_into_than_there_are_cores(archives, w
             body = large(2 * GATHER_BYTES)
             group.create_task(keep(archives, body, Bundle("everyone-events", Range(start, start + 1800))))
     assert 1 <= most <= CORES
-    assert looking == 0
+    assert checking == 0
 
 
 async def test_closing_ends_every_thread(tmp_path):
-    """Nothing is left of it in a program that goes on."""
+    """Closing the archives ends all their threads."""
     async with Archives(tmp_path / "out") as archives:
         await keep(archives)
         assert any(thread.name.startswith("storage") for thread in threading.enumerate())
@@ -655,8 +653,8 @@ async def test_closing_ends_every_thread(tmp_path):
     container=st.sampled_from(Format),
     export=st.from_regex(r"[A-Za-z0-9][A-Za-z0-9._-]{0,20}", fullmatch=True),
 )
-def test_a_path_tells_its_range(start, seconds, container, export):
-    """What a rebuild reads from a name is what was written into it."""
+def test_the_range_can_be_read_from_a_path(start, seconds, container, export):
+    """The range read from an archive's path is the range of its bundle."""
     bundle = Bundle(export, Range(start, start + seconds))
     assert archive_range(archive_path(bundle, container)) == bundle.range
 
@@ -678,21 +676,21 @@ def test_a_path_tells_its_range(start, seconds, container, export):
         "e/date=2026-01-01/\u0662\u0660260101T000000Z_20260101T003000Z.ndjson.gz",
     ],
 )
-def test_a_path_of_another_kind_tells_no_range(path):
-    """Neither what is misplaced nor what only looks alike."""
+def test_a_path_that_is_not_an_archives_has_no_range(path):
+    """A path that is misplaced or only similar to an archive's gives no range."""
     assert archive_range(path) is None
 
 
 @pytest.mark.parametrize("name", ["", ".hidden", "..", "a/b", "../a", "a b", "a\n", "a\0"])
-async def test_a_name_that_is_no_folder_is_refused(archives, tmp_path, name):
-    """Nothing is written outside of the output directory, whatever the name."""
+async def test_an_invalid_export_name_is_refused(archives, tmp_path, name):
+    """An export name that is not a plain folder name is refused, and nothing is written outside the directory."""
     with pytest.raises(StorageError, match="cannot be the name"):
         await archives.prepare([Export(name)])
     assert files(tmp_path) == {}
 
 
-async def test_a_link_in_place_of_an_exports_folder_is_refused(archives, tmp_path):
-    """What is written would lie elsewhere, and its parts would be removed there."""
+async def test_a_link_in_place_of_an_export_folder_is_refused(archives, tmp_path):
+    """An export folder that is a link is refused, and part files at its target are not removed."""
     (tmp_path / "out").mkdir()
     (tmp_path / "elsewhere").mkdir()
     (tmp_path / "elsewhere" / ".x.part").write_bytes(b"of somebody else")
@@ -702,8 +700,8 @@ async def test_a_link_in_place_of_an_exports_folder_is_refused(archives, tmp_pat
     assert files(tmp_path / "elsewhere") == {".x.part": b"of somebody else"}
 
 
-async def test_a_link_in_place_of_a_days_folder_is_refused(archives, tmp_path):
-    """Neither is it followed where it comes up during a run."""
+async def test_a_link_in_place_of_a_day_folder_is_refused(archives, tmp_path):
+    """A day folder that becomes a link during a run is not written to."""
     await archives.prepare([Export("everyone-events")])
     (tmp_path / "elsewhere").mkdir()
     (tmp_path / "out" / PATH).parent.symlink_to(tmp_path / "elsewhere")
@@ -713,7 +711,7 @@ async def test_a_link_in_place_of_a_days_folder_is_refused(archives, tmp_path):
 
 
 async def test_the_directory_itself_may_be_a_link(tmp_path):
-    """Where it leads is the user's choice."""
+    """The output directory itself may be a link, which is followed."""
     (tmp_path / "large disk").mkdir()
     (tmp_path / "out").symlink_to(tmp_path / "large disk")
     async with Archives(tmp_path / "out") as archives:
@@ -722,11 +720,11 @@ async def test_the_directory_itself_may_be_a_link(tmp_path):
     assert (tmp_path / "large disk" / PATH).read_bytes() == BODY
 
 
-async def test_a_link_under_an_archives_name_is_replaced_and_not_followed(archives, tmp_path):
-    """Nor under a part file's: what it leads to stays as it is."""
+async def test_a_link_in_place_of_an_archive_is_replaced_and_not_followed(archives, tmp_path):
+    """A link in place of an archive or a part file is replaced, and its target stays unchanged."""
     final = tmp_path / "out" / PATH
     final.parent.mkdir(parents=True)
-    # Of the same content, and so long a name that the link is just as large.
+    # It has the same content, and its name is so long that the link has the same size.
     victim = final.with_name("v" * len(OTHER))
     victim.write_bytes(OTHER)
     final.symlink_to(victim.name)
@@ -738,8 +736,8 @@ async def test_a_link_under_an_archives_name_is_replaced_and_not_followed(archiv
     assert sorted(files(final.parent)) == [final.name, victim.name]
 
 
-async def test_a_folder_under_an_archives_name_is_moved_aside(archives, tmp_path):
-    """What is in it is kept; the archive gets its name, whatever it has to have."""
+async def test_a_folder_in_place_of_an_archive_is_moved_aside(archives, tmp_path):
+    """A folder in place of an archive is moved aside with its contents, and the archive gets its name."""
     folder = tmp_path / "out" / PATH
     folder.mkdir(parents=True)
     (folder / "mine").write_bytes(b"mine")
@@ -749,11 +747,11 @@ async def test_a_folder_under_an_archives_name_is_moved_aside(archives, tmp_path
     assert files(tmp_path / "out") == {PATH: BODY, f"{PATH}.damaged-1/mine": b"mine"}
 
 
-# Two writers after all
+# Two writers
 
 
-async def test_a_part_file_that_another_has_replaced_gets_no_name(archives, watch, tmp_path):
-    """Its handle is compared with its name before the rename: what would get the name is not what was checked."""
+async def test_a_part_file_replaced_by_another_process_is_not_renamed(archives, watch, tmp_path):
+    """A part file that was replaced after it was checked does not become an archive."""
     part = part_path(tmp_path / "out" / PATH)
 
     def replace(name: str) -> None:
@@ -762,26 +760,26 @@ async def test_a_part_file_that_another_has_replaced_gets_no_name(archives, watc
             part.write_bytes(b"of another")
 
     watch.do = replace
-    with pytest.raises(LedgerLockedError, match="two runs write") as told:
+    with pytest.raises(LedgerLockedError, match="two runs write") as raised:
         await keep(archives)
-    assert told.value.hint
+    assert raised.value.hint
     assert not (tmp_path / "out" / PATH).exists()
 
 
-def test_a_part_file_names_its_process_and_is_no_archive():
-    """Whatever the machine is called, it is one hidden name in the archive's folder."""
+def test_the_name_of_a_part_file_contains_its_process_id():
+    """A part file is a hidden file in the archive's folder, with the machine and process id in its name."""
     part = part_path(Path(PATH))
     assert re.fullmatch(rf"\.{re.escape(Path(PATH).name)}\.[A-Za-z0-9-]{{1,64}}-{os.getpid()}\.part", part.name)
     assert part.parent == Path(PATH).parent
     assert archive_range(str(part)) is None
 
 
-def test_a_part_file_is_rubbish_once_its_process_is_gone_or_after_a_day(tmp_path):
-    """That of a process that runs is not, nor one of another machine that was written to of late."""
+def test_a_part_file_is_abandoned_once_its_process_has_ended_or_after_a_day(tmp_path):
+    """A part file is abandoned if its process has ended or it is a day old, and one of another machine after a day."""
     ours = part_path(tmp_path / "x.ndjson.gz")
     with subprocess.Popen(["sleep", "60"]) as running, subprocess.Popen(["true"]) as ended:
         try:
-            # It has ended, and nobody has asked for its exit code yet.
+            # It has ended, but its exit code was not collected yet.
             os.waitid(os.P_PID, ended.pid, os.WEXITED | os.WNOWAIT)
             parts = {
                 pid: ours.with_name(ours.name.replace(str(os.getpid()), str(pid))) for pid in (running.pid, ended.pid)
@@ -791,7 +789,7 @@ def test_a_part_file_is_rubbish_once_its_process_is_gone_or_after_a_day(tmp_path
             every = (ours, *parts.values(), elsewhere, old)
             for part in every:
                 part.write_bytes(b"half")
-            # One of an earlier process that had our number is rubbish, since we have begun none yet.
+            # A file with our own process id is from an earlier process, since this one has not started any.
             assert [is_rubbish(part) for part in every] == [True, False, True, False, True]
             for part in every:
                 os.utime(part, (0, time.time() - ABANDONED_SECONDS - 60))
@@ -802,11 +800,11 @@ def test_a_part_file_is_rubbish_once_its_process_is_gone_or_after_a_day(tmp_path
     assert socket.gethostname()
 
 
-# Who may read it
+# Permissions
 
 
 def modes(directory: Path) -> set[str]:
-    """Of all that was made: kind and mode."""
+    """Return the kind and mode of everything in the directory."""
     found = ((path, path.stat().st_mode) for path in (directory, *directory.rglob("*")))
     return {f"{'folder' if path.is_dir() else 'file'} {stat.S_IMODE(mode):o}" for path, mode in found}
 
@@ -820,8 +818,8 @@ def modes(directory: Path) -> set[str]:
         (Access.UMASK, 0o027, {"folder 750", "file 640"}),
     ],
 )
-async def test_what_is_made_is_for_whom_it_is_meant(archives, tmp_path, access, umask, expected):
-    """Definitions, folders and archives alike."""
+async def test_files_and_folders_get_the_configured_access(archives, tmp_path, access, umask, expected):
+    """Folders, definitions and archives are private, or follow the umask if that is configured."""
     before = os.umask(umask)
     try:
         await archives.prepare([Export("everyone-events")], access=access)
@@ -843,16 +841,16 @@ async def test_what_is_made_is_for_whom_it_is_meant(archives, tmp_path, access, 
         (Access.UMASK, "private", False, Access.UMASK),
     ],
 )
-def test_who_may_read_is_chosen_or_stays_as_it_was(chosen, remembered, is_open, expected):
-    """A new directory is private; one that others read already stays open to them until somebody says otherwise."""
+def test_access_is_chosen_or_stays_as_it_was(chosen, remembered, is_open, expected):
+    """A new directory is private, and one that others can already read stays open unless the user decides otherwise."""
     assert access_of(chosen=chosen, remembered=remembered, is_open=is_open) is expected
 
 
 # Preparing
 
 
-async def test_part_files_of_dead_runs_are_removed_and_nothing_else(archives, tmp_path):
-    """They are rubbish; archives, and what is not ours, stay."""
+async def test_only_part_files_of_ended_runs_are_removed(archives, tmp_path):
+    """Preparing removes part files of ended runs, and leaves archives and foreign files."""
     await archives.prepare([Export("everyone-events")])
     await keep(archives)
     folder = tmp_path / "out" / "everyone-events"
@@ -872,7 +870,7 @@ async def test_part_files_of_dead_runs_are_removed_and_nothing_else(archives, tm
 
 
 async def test_a_definition_is_written_once_and_read_back(archives, watch, tmp_path):
-    """Beside the archives, durable, before the first of them; a run that changes nothing writes nothing."""
+    """The definition is written before the first archive, is read back, and is not written again if it is unchanged."""
     definition = Definition("checkout", Type.INDIVIDUAL, Format.CSV, ("Uid", "user_*"), "SCOPE_EVENTS", "Europe/Paris")
     exports = [Export("a", definition), Export("b")]
     await archives.prepare(exports)
@@ -888,50 +886,50 @@ async def test_a_definition_is_written_once_and_read_back(archives, watch, tmp_p
     assert await archives.definitions() == [Export("a"), Export("b")]
 
 
-async def test_a_definition_beside_archives_is_not_exchanged(archives, tmp_path):
-    """It says what they are: where a ledger does not know them, nothing else would. One that is spoilt is made anew."""
+async def test_a_definition_next_to_archives_is_not_replaced(archives, tmp_path):
+    """If archives exist, another definition is refused, but an unreadable definition file is written again."""
     await archives.prepare([Export("everyone-events", Definition("checkout"))])
     await keep(archives)
     path = tmp_path / "out" / "everyone-events" / ".export.json"
     before = path.read_bytes()
-    with pytest.raises(LedgerError, match="exported with another definition") as told:
+    with pytest.raises(LedgerError, match="exported with another definition") as raised:
         await archives.prepare([Export("everyone-events")])
-    assert told.value.hint
+    assert raised.value.hint
     assert path.read_bytes() == before
-    path.write_bytes(b"spoilt")
+    path.write_bytes(b"broken")
     await archives.prepare([Export("everyone-events", Definition("checkout"))])
     assert path.read_bytes() == before
 
 
 @pytest.mark.parametrize("text", [b"", b"{", b"[]", b"null", b"1", b'"x"', b'{"segment":"x"}', b'{"type":"none"}'])
-async def test_a_definition_that_is_none_is_told(archives, tmp_path, text):
-    """A rebuild does not guess what an export was."""
+async def test_an_unreadable_definition_is_reported(archives, tmp_path, text):
+    """A definition that cannot be read is an error that names the file."""
     await archives.prepare([Export("a")])
     (tmp_path / "out" / "a" / ".export.json").write_bytes(text)
     with pytest.raises(StorageError, match=r"cannot read .*a/\.export\.json"):
         await archives.definitions()
 
 
-# Looking
+# Reading
 
 
-async def test_whether_there_are_archives_is_seen(archives, tmp_path):
-    """A directory that is not there has none, nor has one with other files."""
+async def test_existing_archives_are_detected(archives, tmp_path):
+    """A directory that is missing or has only other files has no archives."""
 
-    async def seen() -> bool:
+    async def found() -> bool:
         return await asyncio.to_thread(has_archives, tmp_path / "out")
 
-    assert not await seen()
+    assert not await found()
     await archives.prepare([Export("everyone-events")])
     (tmp_path / "out" / "everyone-events" / "date=2026-01-01").mkdir()
     (tmp_path / "out" / "everyone-events" / "date=2026-01-01" / "other.gz").write_bytes(BODY)
-    assert not await seen()
+    assert not await found()
     await keep(archives)
-    assert await seen()
+    assert await found()
 
 
-async def test_files_are_listed_in_order_without_our_own(archives, tmp_path):
-    """Archives and whatever else lies there; neither parts nor the definition."""
+async def test_files_are_listed_in_order_without_internal_ones(archives, tmp_path):
+    """Archives and foreign files are listed in order, without part files and the definition."""
     await archives.prepare([Export("everyone-events")])
     await keep(archives)
     folder = tmp_path / "out" / "everyone-events"
@@ -942,7 +940,7 @@ async def test_files_are_listed_in_order_without_our_own(archives, tmp_path):
 
 
 async def test_an_archive_is_checked_to_its_end(archives, tmp_path):
-    """Whole, missing, cut, damaged, and of another kind than its name says."""
+    """A check finds whether an archive is intact, missing, cut, or compressed twice."""
     body = large(3 * GATHER_BYTES)
     found = await keep(archives, body)
     assert await archives.check(PATH, Format.NDJSON) == found
@@ -956,7 +954,7 @@ async def test_an_archive_is_checked_to_its_end(archives, tmp_path):
 
 
 async def test_an_archive_that_is_deleted_while_it_is_read_is_missing(archives, tmp_path):
-    """Its open handle still gives all its bytes, but there is no such file any more."""
+    """An archive deleted while it is checked counts as missing, although its open handle still has all bytes."""
     await keep(archives)
 
     class Deleting(RowLook):
@@ -970,32 +968,32 @@ async def test_an_archive_that_is_deleted_while_it_is_read_is_missing(archives, 
 
 
 @pytest.mark.skipif(not Path("/proc/self/mem").exists(), reason="there is no file that fails to be read")
-async def test_an_archive_that_the_disk_does_not_give_back_is_damaged():
-    """A bad sector is one archive's trouble: it can be exported anew."""
+async def test_an_archive_that_the_disk_cannot_read_is_damaged():
+    """A read error of the disk makes one archive count as damaged, so that it can be exported again."""
     async with Archives(Path("/proc/self")) as archives:
         with pytest.raises(CorruptError, match="failed to read"):
             await archives.check("mem", Format.NDJSON)
 
 
 @pytest.mark.parametrize("what", ["folder", "link", "link to nowhere", "pipe"])
-async def test_what_is_no_file_is_no_archive(archives, tmp_path, what):
-    """It can be exported anew, and nobody waits for what comes out of a pipe."""
+async def test_something_other_than_a_file_is_not_an_archive(archives, tmp_path, what):
+    """A folder, link or pipe in place of an archive counts as damaged, and a pipe is not read."""
     place = tmp_path / "out" / PATH
     place.parent.mkdir(parents=True)
-    (tmp_path / "sound").write_bytes(BODY)
+    (tmp_path / "intact").write_bytes(BODY)
     match what:
         case "folder":
             place.mkdir()
         case "pipe":
             os.mkfifo(place)
         case _:
-            place.symlink_to(tmp_path / ("sound" if what == "link" else "nowhere"))
+            place.symlink_to(tmp_path / ("intact" if what == "link" else "nowhere"))
     with pytest.raises(CorruptError, match="in place of the archive"):
         await archives.check(PATH, Format.NDJSON)
 
 
-async def test_folders_may_be_as_deep_as_they_like(archives, tmp_path):
-    """They are walked without recursion, up to where the system knows no longer names."""
+async def test_folders_may_be_very_deep(archives, tmp_path):
+    """Very deep folders are listed without a recursion error."""
     await archives.prepare([Export("everyone-events")])
     await keep(archives)
     at = os.open(tmp_path / "out" / "everyone-events", os.O_RDONLY)
@@ -1009,12 +1007,12 @@ async def test_folders_may_be_as_deep_as_they_like(archives, tmp_path):
     try:
         assert PATH in await archives.files("everyone-events")
     finally:
-        # pytest itself would remove them by recursion.
+        # pytest itself would remove them recursively.
         await asyncio.to_thread(subprocess.run, ["rm", "-rf", str(tmp_path / "out")], check=True)
 
 
-async def test_only_days_are_looked_for_behind_links(archives, tmp_path):
-    """A day may lie on another disk; other links, also in a circle, are named and not followed."""
+async def test_only_links_to_day_folders_are_followed(archives, tmp_path):
+    """A day folder may be a link to another disk; other links, even circular ones, are listed but not followed."""
     await archives.prepare([Export("everyone-events")])
     await keep(archives)
     folder = tmp_path / "out" / "everyone-events"
@@ -1033,8 +1031,8 @@ async def test_only_days_are_looked_for_behind_links(archives, tmp_path):
     ]
 
 
-async def test_what_is_moved_aside_overwrites_nothing(archives, tmp_path):
-    """Each gets the next free name, which is no archive's."""
+async def test_moving_aside_overwrites_nothing(archives, tmp_path):
+    """Each file moved aside gets the next free name, which is not the name of an archive."""
     for number, body in enumerate([BODY, OTHER], 1):
         await keep(archives, body)
         aside = await archives.name_aside(PATH)
