@@ -310,20 +310,20 @@ def test_the_limiter_and_the_bucket_differ_by_one_token_at_most(steps, size):
     st.integers(2, 8),
 )
 @settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.too_slow])
-def test_cancelled_waiters_cost_nothing(visitors, burst):
+def test_cancelled_waiters_cost_nothing(requests, burst):
     """Requests that stop waiting do not delay the others."""
 
-    async def served(visitors: list[tuple[float, float, bool]]) -> list[float]:
+    async def served(requests: list[tuple[float, float, bool]]) -> list[float]:
         times: list[float] = []
 
-        async def visit(come: float, stay: float, *, patient: bool) -> None:
-            await asyncio.sleep(come)
+        async def wait(arrives_after: float, waits_for: float, *, waits_forever: bool) -> None:
+            await asyncio.sleep(arrives_after)
             try:
-                async with asyncio.timeout(None if patient else stay):
+                async with asyncio.timeout(None if waits_forever else waits_for):
                     request = await create(budget)
             except TimeoutError:
                 return
-            if patient:
+            if waits_forever:
                 times.append(now())
                 request.answered(200)
             else:
@@ -331,18 +331,18 @@ def test_cancelled_waiters_cost_nothing(visitors, burst):
                 request.answered(200)
 
         async with a_budget(burst=burst) as budget, asyncio.TaskGroup() as group:
-            for come, stay, patient in visitors:
-                group.create_task(visit(come, stay, patient=patient))
+            for arrives_after, waits_for, waits_forever in requests:
+                group.create_task(wait(arrives_after, waits_for, waits_forever=waits_forever))
         return times
 
     @on_virtual_time
     async def same():
-        every = await served(visitors)
-        if -1.0 in every:
+        with_others = await served(requests)
+        if -1.0 in with_others:
             return
         origin = now()
-        alone = await served([one for one in visitors if one[2]])
-        assert [t + origin for t in every] == pytest.approx(alone, abs=0.01)
+        without_others = await served([one for one in requests if one[2]])
+        assert [t + origin for t in with_others] == pytest.approx(without_others, abs=0.01)
 
     same()
 
