@@ -86,7 +86,7 @@ async def test_a_ledger_restored_from_a_backup_is_noticed_before_any_request(tmp
         before = {path: path.stat().st_ino for path in archives(directory)}
         summary = await run(sandbox, directory, start=START, end=END, changes=changes)
         assert summary.exit_code is Exit.LEDGER
-        assert "8 archives that its ledger knows nothing of" in str(summary.error)
+        assert "8 archives that the ledger does not know" in str(summary.error)
         assert str(archives(directory)[4].relative_to(directory)) in str(summary.error)
         assert summary.error is not None
         assert "verify --adopt" in summary.error.hint

@@ -322,7 +322,7 @@ ENDS = [
         "a start in the future",
         Exit.USAGE,
         ("plan", "--start", "2999-01-01"),
-        error="--start: 2999-01-01T00:00:00Z lies in the future: it is 20",
+        error="--start: 2999-01-01T00:00:00Z is in the future: it is now 20",
     ),
     Case("a plan of no range", Exit.USAGE, ("plan",), error="--start: is missing; give a date, or --nightly"),
     Case(
@@ -368,9 +368,7 @@ ENDS = [
         ("retry", "--set", "budget.brust=3"),
         error="budget.brust (on the command line)",
     ),
-    Case(
-        "a setting without a table", Exit.USAGE, ("retry", "--set", "burst"), error="--set: is written TABLE.KEY=VALUE"
-    ),
+    Case("a setting without a table", Exit.USAGE, ("retry", "--set", "burst"), error="--set: expected TABLE.KEY=VALUE"),
     Case("an invalid duration", Exit.USAGE, ("retry", "--max-duration", "5"), error="--max-duration: expected a dur"),
     Case(
         "a duration of zero",
@@ -381,9 +379,12 @@ ENDS = [
     Case("a missing config file", Exit.USAGE, ("-c", "other.toml", "status"), error="-c: there is no file"),
     Case("verbose and quiet", Exit.USAGE, ("-qv", "status"), error="-q: and -v contradict each other"),
     Case(
-        "repair and rebuild", Exit.USAGE, ("verify", "--repair", "--rebuild"), error="--repair: and --rebuild are two"
+        "repair and rebuild",
+        Exit.USAGE,
+        ("verify", "--repair", "--rebuild"),
+        error="--repair: cannot be combined with --rebuild",
     ),
-    Case("init with an existing file", Exit.USAGE, ("init",), error="asyncexport.toml is there already"),
+    Case("init with an existing file", Exit.USAGE, ("init",), error="asyncexport.toml already exists"),
     Case("a refused export", Exit.USAGE, BACKFILL, fault("create:400"), error="everyone-events: "),
     Case("parked bundles", Exit.PARTIAL, BACKFILL, fault("operation:FAILED")),
     Case("a broken archive", Exit.PARTIAL, ("verify",), before=an_archive_is_cut),
@@ -392,13 +393,13 @@ ENDS = [
     Case("status after such a rebuild", Exit.PARTIAL, ("status",), before=a_hole_after_a_rebuild),
     Case("a repair after such a rebuild", Exit.DONE, ("verify", "--repair"), before=a_hole_after_a_rebuild),
     Case("a backfill after such a rebuild", Exit.DONE, BACKFILL, before=a_hole_after_a_rebuild),
-    Case("a rebuild of an intact ledger", Exit.USAGE, ("verify", "--rebuild"), before=a_run_before, error="is sound"),
+    Case("a rebuild of an intact ledger", Exit.USAGE, ("verify", "--rebuild"), before=a_run_before, error="is intact"),
     Case(
         "archives that the ledger does not know",
         Exit.LEDGER,
         BACKFILL,
         before=a_ledger_from_a_backup,
-        error="knows nothing of",
+        error="the ledger does not know",
     ),
     Case("verify with unknown archives", Exit.PARTIAL, ("verify",), before=a_ledger_from_a_backup),
     Case("a plan with unknown archives", Exit.LEDGER, ("plan", *DAYS), before=a_ledger_from_a_backup),
@@ -406,8 +407,13 @@ ENDS = [
     Case("status with overlapping archives", Exit.PARTIAL, ("status",), before=archives_that_overlap),
     Case("verify with overlapping archives", Exit.PARTIAL, ("verify",), before=archives_that_overlap),
     Case("an archive of an unknown export", Exit.PARTIAL, ("verify", "--rebuild"), before=a_definition_is_lost),
-    Case("force without rebuild", Exit.USAGE, ("verify", "--force"), error="--force: goes with --rebuild alone"),
-    Case("adopt and repair", Exit.USAGE, ("verify", "--adopt", "--repair"), error="--adopt: and --repair are two"),
+    Case("force without rebuild", Exit.USAGE, ("verify", "--force"), error="--force: needs --rebuild"),
+    Case(
+        "adopt and repair",
+        Exit.USAGE,
+        ("verify", "--adopt", "--repair"),
+        error="--adopt: cannot be combined with --repair",
+    ),
     Case(
         "an unreachable service",
         Exit.UNREACHABLE,
@@ -420,7 +426,11 @@ ENDS = [
     Case("status with a damaged ledger", Exit.LEDGER, ("status",), before=a_damaged_ledger),
     Case("a run with a damaged ledger", Exit.LEDGER, BACKFILL, before=a_damaged_ledger),
     Case(
-        "archives without a ledger", Exit.LEDGER, BACKFILL, before=a_lost_ledger, error="exports holds archives but no"
+        "archives without a ledger",
+        Exit.LEDGER,
+        BACKFILL,
+        before=a_lost_ledger,
+        error="exports contains archives but no",
     ),
     Case("status without the ledger of its archives", Exit.LEDGER, ("status",), before=a_lost_ledger),
     Case("a plan without the ledger of its archives", Exit.LEDGER, ("plan", *DAYS), before=a_lost_ledger),
@@ -435,13 +445,15 @@ ENDS = [
     Case("a file as the directory of a demo", Exit.DISK, ("demo", "-d", "file"), before=a_file_in_the_way),
     Case("a demo in a directory that cannot be created", Exit.DISK, ("demo", "-d", "/dev/null/demo")),
     Case("init in a missing directory", Exit.DISK, ("-c", "nowhere/a.toml", "init")),
-    Case("an empty directory name", Exit.USAGE, ("status", "-d", ""), error="'--directory': it is empty"),
-    Case("a demo with an empty directory name", Exit.USAGE, ("demo", "-d", ""), error="'--directory': it is empty"),
+    Case("an empty directory name", Exit.USAGE, ("status", "-d", ""), error="'--directory': must not be empty"),
+    Case(
+        "a demo with an empty directory name", Exit.USAGE, ("demo", "-d", ""), error="'--directory': must not be empty"
+    ),
     Case(
         "two directories",
         Exit.USAGE,
         ("status", "-d", "x", "--set", "output.directory=y"),
-        error="-d: and --set output.directory are both given",
+        error="-d: cannot be combined with --set output.directory",
     ),
     Case("a run out of time", Exit.TIME_UP, (*BACKFILL, "--max-duration", "300ms"), fault("operation:pending")),
 ]
@@ -653,14 +665,14 @@ def test_a_fault_in_a_config_file_is_reported_with_the_file(run, monkeypatch):
 
 def test_an_option_without_a_value_refers_to_the_help_of_its_command(run):
     """The hint names the command's help, not the program's."""
-    assert run("backfill", "--start").hint == "`asyncexport backfill --help` says what it takes"
+    assert run("backfill", "--start").hint == "`asyncexport backfill --help` lists the options"
 
 
 def test_help_is_also_a_command(run):
     """`asyncexport help` equals `--help`, with and without a command."""
     assert run("help") == run("--help")
     assert run("help", "backfill").out[1:] == run("backfill", "--help").out[1:]
-    assert run("help", "backfil").hint == "`asyncexport --help` says what it takes"
+    assert run("help", "backfil").hint == "`asyncexport --help` lists the options"
 
 
 def test_a_failed_retry_does_not_suggest_a_retry(run, service):
@@ -719,7 +731,7 @@ def test_a_hint_repeats_only_settings_that_matter_to_its_command(run, service):
     service.behave(**fault("operation:FAILED"))
     run(*BACKFILL)
     sets = ("--set", "nightly.since=2026-01-01", "--set", "nightly.refresh=48h", "--set", "budget.burst=900")
-    assert run("status", *sets).hint == "`asyncexport retry --set budget.burst=900` takes parked bundles up again"
+    assert run("status", *sets).hint == "`asyncexport retry --set budget.burst=900` retries parked bundles"
 
 
 def test_segments_of_an_unreachable_service(run):
@@ -760,11 +772,11 @@ def test_status_reports_deleted_and_cut_archives(run, service):
     ]
     size = second.stat().st_size
     assert [one["reason"] for one in altered] == [
-        "there is no such file",
-        f"it has {size:,} bytes in place of {size + 1:,}",
+        "the file does not exist",
+        f"the file has {size:,} bytes instead of {size + 1:,}",
     ]
     assert (ran.summary["bundles"]["already"], ran.summary["bundles"]["failed"]) == (2, 2)
-    assert run("status").hint == "`asyncexport verify --repair` exports anew what is missing or broken"
+    assert run("status").hint == "`asyncexport verify --repair` exports missing and broken archives again"
     assert run("verify", "--repair").code == 0
     assert run("status").code == 0
 
@@ -785,11 +797,11 @@ def test_results_go_to_stdout_and_all_else_to_stderr(run, service):
     service.behave(**fault("operation:FAILED"))
     ran = run(*BACKFILL)
     assert ran.code == Exit.PARTIAL
-    assert ran.out[0] == "finished, but not all of it: 0 of 4 bundles stored, 4 parked"
+    assert ran.out[0] == "finished, but not everything is done: 0 of 4 bundles stored, 4 parked"
     assert "the files are in exports" not in ran.out, "there are none"
     assert len([line for line in ran.out if line.startswith("parked: ")]) == 4
     assert not [line for line in ran.err if "parked: " in line], "it is printed on stdout already"
-    assert ran.hint == "`asyncexport retry` takes parked bundles up again"
+    assert ran.hint == "`asyncexport retry` retries parked bundles"
 
 
 def test_with_v_every_stored_bundle_has_a_line(run, service):
@@ -822,8 +834,8 @@ def test_with_q_only_errors_and_unfinished_work_are_printed(run, service):
     """A successful run prints nothing, so that cron sends no mail."""
     service.behave(**fault("operation:FAILED"))
     ran = run("-q", *BACKFILL)
-    assert ran.out[0].startswith("finished, but not all of it")
-    assert not [line for line in ran.out if "look into one" in line]
+    assert ran.out[0].startswith("finished, but not everything is done")
+    assert not [line for line in ran.out if "view one" in line]
     assert not [line for line in ran.err if "warning" in line]
     service.behave()
     again = run("-q", "retry")
@@ -834,12 +846,12 @@ def test_the_closing_text_shows_how_to_read_an_archive(run, service):
     """The last line is a command that prints a row of an archive."""
     ran = run(*BACKFILL)
     assert ran.code == 0
-    command = ran.out[-1].removeprefix("look into one: ")
+    command = ran.out[-1].removeprefix("view one: ")
     shown = subprocess.run(command, shell=True, capture_output=True, check=True, text=True).stdout
     assert "EventStart" in json.loads(shown)
     again = run(*BACKFILL)
-    assert again.out[:2] == ["done: 4 of 4 bundles stored, 4 of them before this run", "no request was needed"]
-    assert again.out[-1].startswith("look into one: gzip -dc exports/")
+    assert again.out[:2] == ["done: 4 of 4 bundles stored, 4 of them by earlier runs", "no request was needed"]
+    assert again.out[-1].startswith("view one: gzip -dc exports/")
 
 
 def test_a_finished_range_costs_no_request(run, service):
@@ -947,9 +959,9 @@ def test_plan_counts_stored_bundles_and_used_tokens(run, service):
         "unfinished": 44,
     }
     text = run("plan", "--start", "2026-01-01", "--end", "2026-01-02", *at_the_real_pace()).out
-    assert text[1] == "  44 bundles to do, 4 stored already"
-    (creates,) = (line for line in text if line.startswith("creates only"))
-    assert re.fullmatch(r"creates only +44 +4[5-8] +\S.*UTC", creates)
+    assert text[1] == "  44 bundles to do, 4 already stored"
+    (creates,) = (line for line in text if line.startswith("only creates"))
+    assert re.fullmatch(r"only creates +44 +4[5-8] +\S.*UTC", creates)
 
 
 def test_a_plan_of_a_night_says_what_the_night_costs(run, service):
@@ -967,7 +979,7 @@ def test_a_plan_of_a_night_says_what_the_night_costs(run, service):
     planned, creates = planned_night(run(*PLAN_OF_A_NIGHT, *night))
     assert (planned["to_do"], planned["refreshes"], creates) == (3, 3, 3)
     text = run("plan", "--nightly", *night).out
-    assert text[1] == f"  3 bundles to do (3 to refresh), {summary['bundles']['stored'] - 3} stored already"
+    assert text[1] == f"  3 bundles to do (3 to refresh), {summary['bundles']['stored'] - 3} already stored"
     assert "3 creates to send" in text
     assert not [line for line in text if line.startswith("bundles of")]
     summary = run("--json", "nightly", *night).summary
@@ -1013,11 +1025,11 @@ def test_plan_says_which_scope_a_run_would_assume(run):
 
     def assumed(*arguments: str) -> str:
         output: list[str] = run("plan", *DAYS, *arguments).out
-        return next(line for line in output if line.startswith("a run goes by the "))
+        return next(line for line in output if line.startswith("a run assumes the "))
 
-    assert assumed("--set", "budget.scope=create") == "a run goes by the first line, as [budget] scope says"
-    assert assumed("--set", "budget.scope=all").startswith("a run goes by the second line, as [budget] scope says")
-    assert "from the moment the service shows that they hold" in assumed()
+    assert assumed("--set", "budget.scope=create") == "a run assumes the first line, as set by [budget] scope"
+    assert assumed("--set", "budget.scope=all").startswith("a run assumes the second line, as set by [budget] scope")
+    assert "until the service's answers show that another one applies" in assumed()
 
     async def learn(at: float) -> None:
         ledger = await Ledger.open(Path("exports"))
@@ -1026,7 +1038,7 @@ def test_plan_says_which_scope_a_run_would_assume(run):
 
     now = time.time()
     asyncio.run(learn(now - DAY))
-    assert assumed() == f"a run goes by the second line: that every request counts was learned at {show(now - DAY)}"
+    assert assumed() == f"a run assumes the second line: it learned at {show(now - DAY)} that every request counts"
     asyncio.run(learn(now - 8 * DAY))
     assert "first line" in assumed()
 
@@ -1035,7 +1047,7 @@ def test_an_end_that_is_not_settled_is_cut_back(run):
     """A log line says where the range ends, and it is no error."""
     ran = run("plan", "--start", "3d", "--end", "today")
     assert ran.code == 0
-    assert [line for line in ran.err if "the end is cut back to that" in line]
+    assert [line for line in ran.err if "so the range ends there" in line]
 
 
 def test_status_reports_gaps_and_parked_bundles(run, service):
@@ -1069,7 +1081,7 @@ def test_status_reports_gaps_and_parked_bundles(run, service):
 def test_status_reports_how_the_last_run_ended(run, service):
     """The exit code and the error of the last run are shown."""
     run("-q", *BACKFILL)
-    assert re.fullmatch(r"last run: backfill ended with 0 at \S+Z", run("status").out[1])
+    assert re.fullmatch(r"last run: backfill ended with exit code 0 at \S+Z", run("status").out[1])
     service.behave(**fault("create:503"))
     run("-q", "backfill", "--start", "2026-01-02", "--end", "2026-01-02T02:00:00Z")
     (last,) = (record for record in run("--json", "status").records if record["type"] == "last_run")
@@ -1077,7 +1089,7 @@ def test_status_reports_how_the_last_run_ended(run, service):
     assert last["began"] <= last["ended"]
     assert "could not be reached" in last["error"]
     line = run("status").out[1]
-    assert line == f"last run: backfill ended with 5 at {last['ended']}: {last['error']}"
+    assert line == f"last run: backfill ended with exit code 5 at {last['ended']}: {last['error']}"
 
 
 def test_status_reports_a_killed_run(run, service):
@@ -1089,16 +1101,16 @@ def test_status_reports_a_killed_run(run, service):
         process.kill()
         process.wait()
     text = run("status").out
-    assert re.fullmatch(r"last run: backfill began at \S+Z and did not come to its end: .*", text[1])
-    (in_progress,) = (line for line in text if line.startswith("  under way "))
-    assert re.search(r" [1-3] bundles? (at the service|finished there and to be fetched)", in_progress)
+    assert re.fullmatch(r"last run: backfill started at \S+Z and did not finish: .*", text[1])
+    (in_progress,) = (line for line in text if line.startswith("  in progress "))
+    assert re.search(r" [1-3] bundles? (in flight at the service|ready to download)", in_progress)
 
 
 def test_status_without_a_ledger_is_no_failure(run):
     """Text and JSON say that the directory is empty."""
-    assert run("status").out == ["nothing here yet: exports has no ledger"]
+    assert run("status").out == ["nothing exported yet: exports has no ledger"]
     note, summary = run("--json", "status").records, run("--json", "status").summary
-    assert note[0] == {"type": "note", "message": "nothing here yet: exports has no ledger"}
+    assert note[0] == {"type": "note", "message": "nothing exported yet: exports has no ledger"}
     assert summary["exit_code"] == 0
 
 
@@ -1121,8 +1133,8 @@ def test_a_refresh_with_far_fewer_rows_is_reported_and_accepted(run, service):
     why = f"the archive was kept, since far fewer rows came: 0 in place of {before}"
     ran = run("status")
     assert ran.code == Exit.PARTIAL
-    assert ran.out[-3:-1] == ["  kept      1", f"              {start}: {why}"]
-    assert "`asyncexport retry --accept-fewer` exports them anew" in ran.hint
+    assert ran.out[-3:-1] == ["  kept        1", f"                {start}: {why}"]
+    assert "`asyncexport retry --accept-fewer` replaces the archives with new exports" in ran.hint
     status = run("--json", "status")
     (parked,) = next(record for record in status.records if record["type"] == "export")["parked"]
     assert (parked["start"], parked["reason"], parked["rows_before"], parked["rows_found"]) == (start, why, before, 0)
@@ -1134,7 +1146,7 @@ def test_a_refresh_with_far_fewer_rows_is_reported_and_accepted(run, service):
     service.behave(**fault("operation:fewer-rows"))
     plain = run("retry")
     assert plain.code == 0
-    assert any("`retry --accept-fewer` exports anew" in line for line in plain.err)
+    assert any("`retry --accept-fewer` replaces the archives" in line for line in plain.err)
     assert run(*BACKFILL).code == 0
     assert run("-q", "retry", "--accept-fewer", "--start", "2026-01-01T01:00:00Z").code == 0
     assert service.requests == 0
@@ -1165,7 +1177,7 @@ def refuse(run: Callable[..., Ran], service: Service) -> None:
     ran = run("retry")
     assert ran.code == Exit.PARTIAL
     assert "refreshed: 1 bundle, 0 of them changed; 0 rows added, 0 removed; 1 archive kept" in ran.out
-    assert "`asyncexport retry --accept-fewer` exports them anew" in ran.hint
+    assert "`asyncexport retry --accept-fewer` replaces the archives with new exports" in ran.hint
 
 
 def test_a_repair_with_far_fewer_rows_ends_with_3(run, service):
@@ -1191,7 +1203,7 @@ def test_status_works_during_a_run(run, service):
         assert ran.code == 0
         assert ran.records[0]["type"] == "run"
         assert ran.records[0]["pid"] == process.pid
-        assert run("status").out[0].startswith(f"a run is going on: backfill, process {process.pid} on ")
+        assert run("status").out[0].startswith(f"a run is in progress: backfill, process {process.pid} on ")
 
 
 def wait_for(service: Service, kind: str, process: "subprocess.Popen[str]") -> None:
@@ -1225,7 +1237,7 @@ def test_verify_reports_broken_archives_and_repairs_them(run, service):
     assert found["broken"] == str(second.relative_to("exports"))
     assert found["foreign"] == "everyone-events/notes.txt"
     assert ran.summary["bundles"]["already"] == 2
-    assert "archives: 2 sound, 1 missing, 1 broken; 1 other file" in run("verify").out
+    assert "archives: 2 intact, 1 missing, 1 broken; 1 other file" in run("verify").out
     service.behave()
     assert run("-q", "verify", "--repair").code == 0
     assert service.sandbox.counts["create"] == 2
@@ -1319,7 +1331,7 @@ def test_a_second_signal_stops_immediately(run, service):
         for line in lines(process.stderr):
             if "stopping" in line:
                 break
-        assert "press Ctrl-C again to stop at once" in line
+        assert "press Ctrl-C again to stop immediately" in line
         process.send_signal(signal.SIGINT)
         process.wait(timeout=30)  # nothing else would end it within 30 s
     assert process.returncode == Exit.INTERRUPTED
@@ -1476,9 +1488,11 @@ def test_the_demo_does_the_whole_job_and_a_second_run_finds_it_done(run, monkeyp
     assert again.code == 0
     assert "no request was needed" in again.out
     assert [
-        line for line in again.out if line.startswith("checked: 48 archives are sound, and hold each of the sandbox's ")
+        line
+        for line in again.out
+        if line.startswith("checked: 48 archives are intact and contain each of the sandbox's ")
     ]
-    assert again.out[-1] == "run it again: nothing is left to do; rm -r asyncexport-demo starts over"
+    assert again.out[-1] == "run it again to see that nothing is left to do; to start over: rm -r asyncexport-demo"
 
 
 def test_the_demo_refuses_a_directory_with_other_data(run, service):
@@ -1487,7 +1501,7 @@ def test_the_demo_refuses_a_directory_with_other_data(run, service):
     before = archives()
     ran = run("demo", "-d", "exports")
     assert ran.code == Exit.USAGE
-    assert ran.errors == ["-d: exports holds something that is no demo"]
+    assert ran.errors == ["-d: exports contains files that are not from a demo"]
     assert archives() == before
 
 
@@ -1549,7 +1563,7 @@ def test_a_missing_command_is_a_usage_error(run):
     ran = run()
     assert ran.code == Exit.USAGE
     assert ran.errors == ["missing command"]
-    assert ran.hint == "`asyncexport --help` says what it takes"
+    assert ran.hint == "`asyncexport --help` lists the options"
 
 
 def test_the_version_can_be_printed(run):

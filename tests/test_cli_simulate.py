@@ -98,10 +98,10 @@ def test_there_is_a_table_for_each_scope(run):
     assert (ran.code, ran.err) == (0, [])
     assert ran.out[:2] == [
         "everyone-events: 2026-01-01T00:00:00Z to 2026-01-01T06:00:00Z, in bundles of 30m",
-        "  12 bundles to do, 0 stored already",
+        "  12 bundles to do, 0 already stored",
     ]
     heads = [line.split("  ")[0] for line in ran.out if line.startswith("if ")]
-    assert heads == ["if creates alone count", "if every request counts"]
+    assert heads == ["if only creates count", "if every request counts"]
     rows = [found.groups() for line in ran.out if (found := ROW.fullmatch(line))]
     assert [row[:3] for row in rows] == 2 * [
         ("as configured", "12", "12"),
@@ -110,12 +110,12 @@ def test_there_is_a_table_for_each_scope(run):
         ("polling.prefer=latency", "12", "12"),
     ]
     assert ran.out[-6:] == [
-        "each was simulated 5 times, with the scheduler and the budget of a run; figures are medians",
-        "operations run for 5 min in the median, by [polling] expected, and scatter by 0.5 (lognormal)",
-        "how much longer a wider bundle takes is not known: taken to be no longer; --growth 1: as the width",
-        "a download takes 2 s, in proportion to the width: no archive is known yet",
-        "the service is taken to grant as much as is configured, and to run at once all that it is asked for",
-        "nothing is taken to fail, and the list of operations to be of use",
+        "each variant was simulated 5 times with the real scheduler and budget; figures are medians",
+        "durations of operations are lognormal: median 5 min ([polling] expected), sigma 0.5",
+        "assumes that wider bundles take no longer; --growth 1 makes durations proportional to the width",
+        "a download takes 2 s, in proportion to the bundle width (no archive to measure yet)",
+        "assumes that the service grants the configured budget and starts every operation immediately",
+        "assumes no failures and a usable List Operations endpoint",
     ]
 
 
@@ -176,9 +176,9 @@ def test_durations_and_sizes_of_earlier_runs_are_used(run):
     ran = run("--json", *PLAN, "--simulate")
     (assumed,) = ran.of("assumed")
     assert (assumed["durations"], assumed["learned"], assumed["median_seconds"]) == ("learned", 30, 100.0)
-    assert "operations run for as long as 30 of earlier runs, 2 min in the median" in assumed["notes"]
+    assert "durations are drawn from 30 earlier operations, with a median of 2 min" in assumed["notes"]
     assert (
-        "a download brings 9.0 MB, as archives so far, in proportion to the width, at 1.0 MB a second"
+        "a download has 9.0 MB like earlier archives, in proportion to the bundle width, at 1.0 MB/s"
         in assumed["notes"]
     )
     first, _ = ran.of("simulation")
@@ -194,7 +194,7 @@ def test_second_looks_of_earlier_runs_are_simulated(run):
     earlier_run(durations=[100.0] * 30, stored=4, second_looks="[8,4]")
     ran = run("--json", *PLAN, "--simulate")
     (assumed,) = ran.of("assumed")
-    assert "50% of the files have no rows and take a second look, as in earlier runs" in assumed["notes"]
+    assert "50% of the files are empty and downloaded twice to confirm it, as in earlier runs" in assumed["notes"]
     assert [one["requests"]["results"] for one in ran.of("simulation")] == [8 + 4] * 2
 
 
@@ -202,7 +202,7 @@ def test_bundles_in_progress_are_simulated_from_the_start(run):
     """A line says that their progress is not used."""
     earlier_run(in_progress=3)
     ran = run(*PLAN, "--simulate")
-    assert "3 bundles under way: taken to be begun anew" in ran.out
+    assert "3 bundles in progress: simulated from the start" in ran.out
 
 
 def test_without_bundles_to_do_nothing_is_simulated(run):
@@ -231,15 +231,15 @@ def test_durations_can_be_set(run):
     [
         (
             ["--vary", "bundles=1h"],
-            "--vary bundles: 'bundles' cannot be varied (did you mean bundle?); what can: bundle, ",
+            "--vary bundles: 'bundles' cannot be varied (did you mean bundle?); these can: bundle, ",
         ),
         (["--vary", "bundle=7m"], '--vary bundle: must divide a day, as 6m and 8m do, got "7m"'),
         (["--vary", "budget.burst=many"], '--vary budget.burst: expected a whole number, got "many"'),
-        (["--vary", "bundle"], "--vary: is written KEY=A,B, such as bundle=1h,6h"),
-        (["--vary", "bundle=1h,"], "--vary: is written KEY=A,B, such as bundle=1h,6h"),
+        (["--vary", "bundle"], "--vary: expected KEY=A,B, such as bundle=1h,6h"),
+        (["--vary", "bundle=1h,"], "--vary: expected KEY=A,B, such as bundle=1h,6h"),
         (["--simulate", "--duration", "long"], "--duration: expected a duration such as"),
         (["--simulate", "--duration", "0s"], "--duration: must be longer than 0s"),
-        (["--growth", "1"], "--growth: goes with --simulate or --vary"),
+        (["--growth", "1"], "--growth: needs --simulate or --vary"),
         (["--simulate", "--seeds", "0"], "invalid value for '--seeds'"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",

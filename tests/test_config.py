@@ -184,10 +184,10 @@ def test_a_directory_is_no_file(here: Path) -> None:
 @pytest.mark.parametrize(
     ("content", "reported"),
     [
-        (b"[budget]\nburst = = 3\n", "is not TOML: invalid value (at line 2, column 9)"),
-        (b"burst = \xff", "is not text in UTF-8"),
-        (b"a = " + b"9" * 5000, "holds a number too long, or tables too deep, to be read"),
-        (b"a = " + b"[" * 50_000, "holds a number too long, or tables too deep, to be read"),
+        (b"[budget]\nburst = = 3\n", "is not valid TOML: invalid value (at line 2, column 9)"),
+        (b"burst = \xff", "is not UTF-8 text"),
+        (b"a = " + b"9" * 5000, "contains a number that is too long or tables nested too deeply"),
+        (b"a = " + b"[" * 50_000, "contains a number that is too long or tables nested too deeply"),
     ],
     ids=["syntax", "latin-1", "long number", "deep nesting"],
 )
@@ -252,9 +252,9 @@ MESSAGES = [
     # Wrong types
     ("budget = 5", "budget: expected a table, written [budget]"),
     ("[[budget]]\nburst = 5", "budget: expected a table, written [budget]"),
-    ("[export]\nname = 'x'", "export: expected [[export]], with two brackets on each side"),
+    ("[export]\nname = 'x'", "export: expected [[export]], with double brackets"),
     ("export = [1]", "export[1]: expected a table"),
-    ("export = []", "export: names no export: leave it out to have everyone-events"),
+    ("export = []", "export: must contain at least one export; leave it out for the default, everyone-events"),
     ("[budget]\nburst = '50'", 'budget.burst: expected a whole number, got "50"'),
     ("[budget]\nburst = 2.5", "budget.burst: expected a whole number, got 2.5"),
     ("[budget]\nburst = true", "budget.burst: expected a whole number, got true"),
@@ -262,7 +262,7 @@ MESSAGES = [
     ("[budget]\nburst = 2026-01-01", "budget.burst: expected a whole number, got a date or time"),
     ("[budget]\nrequests_per_minute = 'fast'", 'budget.requests_per_minute: expected a number, got "fast"'),
     ("[budget]\nrequests_per_minute = nan", "budget.requests_per_minute: expected a finite number, got nan"),
-    ("[output]\ndirectory = 5", "output.directory: expected the name of a directory, in quotes, got 5"),
+    ("[output]\ndirectory = 5", "output.directory: expected a directory name in quotes, got 5"),
     ("[[export]]\nsegment = 5", "export[1].segment: expected text in quotes, got 5"),
     (
         "[[export]]\nfields = 'UserId'",
@@ -355,16 +355,16 @@ MESSAGES = [
     ("[[export]]\nsegment = ' '", 'export[1].segment: must not be empty, got " "'),
     (
         '[[export]]\nsegment = "a\\nb"',
-        "export[1].segment: must be one line of printable text, got a text that is not shown",
+        "export[1].segment: must be one line of printable text, got a hidden text",
     ),
     ("[[export]]\nfields = ['']", "export[1].fields[1]: must not be empty"),
     (
         "[[export]]\ntype = 'individual'\nbundle = '30m'",
-        'export[1].bundle: must be 24h for individuals, whose rows are totals, got "30m"',
+        'export[1].bundle: must be 24h for individuals, because their rows are totals, got "30m"',
     ),
     (
         "[[export]]\ntype = 'individual'\nscope = 'SCOPE_PAGES'",
-        'export[1].scope: must be left out for individuals, got "SCOPE_PAGES"',
+        'export[1].scope: must not be set for individuals, got "SCOPE_PAGES"',
     ),
     (
         "[nightly]\nsince = 'last tuesday'",
@@ -378,7 +378,7 @@ MESSAGES = [
     ("[output]\ndirectory = ''", "output.directory: must not be blank"),
     (
         "[output]\ndirectory = '~nobody-of-this-name/x'",
-        'output.directory: begins with the home of a user who is not known here, got "~nobody-of-this-name/x"',
+        'output.directory: starts with the home directory of an unknown user, got "~nobody-of-this-name/x"',
     ),
 ]
 
@@ -399,16 +399,16 @@ def test_a_fault_is_one_line_with_place_expectation_and_value(here: Path, toml: 
         ("ASYNCEXPORT_QQ", "4", "unknown variable"),
         ("ASYNCEXPORT_API_KEY", "x", "unknown variable: the API key is read from FULLSTORY_API_KEY"),
         ("ASYNCEXPORT_API__KEY", "x", "unknown variable: the API key is read from FULLSTORY_API_KEY"),
-        ("ASYNCEXPORT_EXPORT__NAME", "x", "exports are set by [[export]] in the file alone"),
-        ("ASYNCEXPORT_EXPORT", "[]", "exports are set by [[export]] in the file alone"),
+        ("ASYNCEXPORT_EXPORT__NAME", "x", "exports can only be set by [[export]] in the file"),
+        ("ASYNCEXPORT_EXPORT", "[]", "exports can only be set by [[export]] in the file"),
         ("ASYNCEXPORT_BUDGET__BURST", "many", 'expected a whole number, got "many"'),
         ("ASYNCEXPORT_BUDGET__BURST", "", "expected a whole number"),
-        ("ASYNCEXPORT_BUDGET__BURST", "9" * 5000, "expected a whole number, got a text that is not shown"),
+        ("ASYNCEXPORT_BUDGET__BURST", "9" * 5000, "expected a whole number, got a hidden text"),
         ("ASYNCEXPORT_BUDGET__REQUESTS_PER_MINUTE", "inf", 'expected a number, got "inf"'),
         ("ASYNCEXPORT_API__HEADERS", "{x", 'expected a JSON object of texts, such as {"X-Team": "data"}'),
         ("ASYNCEXPORT_API__HEADERS", "[1]", 'expected a table of texts, such as {"X-Team" = "data"}'),
-        ("ASYNCEXPORT_BUDGET__SCOPE", "\udcff", "expected auto, all or create, got a text that is not shown"),
-        ("ASYNCEXPORT_API__CA_FILE", "\udcff", "must be text in UTF-8"),
+        ("ASYNCEXPORT_BUDGET__SCOPE", "\udcff", "expected auto, all or create, got a hidden text"),
+        ("ASYNCEXPORT_API__CA_FILE", "\udcff", "must be UTF-8 text"),
     ],
 )
 def test_a_fault_in_a_variable_is_reported_with_its_name(here: Path, variable: str, text: str, reported: str) -> None:
@@ -702,7 +702,7 @@ def test_a_base_url_is_used_as_given(here: Path, url: str) -> None:
 )
 def test_http_to_another_machine_is_rejected(here: Path, url: str) -> None:
     """The key is never sent unencrypted to another machine."""
-    reported = "api.base_url: must be https: over http the key could be read on the way (only this machine may be http)"
+    reported = "api.base_url: must be https: over http, others could read the key (http is allowed for localhost only)"
     assert faults(here, f"[api]\nbase_url = '{url}'") == [reported]
 
 
@@ -732,12 +732,12 @@ def test_an_invalid_base_url_is_rejected_and_not_repeated(here: Path, url: str) 
 @pytest.mark.parametrize(
     ("url", "reported"),
     [
-        ("https://me:secret@host", "must not hold a user or a password"),
-        ("https://me@host", "must not hold a user or a password"),
-        ("http://localhost@example.com", "must not hold a user or a password"),
-        ("https://host/?a=b", "must not hold a query or a fragment"),
-        ("https://host?", "must not hold a query or a fragment"),
-        ("https://host#x", "must not hold a query or a fragment"),
+        ("https://me:secret@host", "must not contain a user or a password"),
+        ("https://me@host", "must not contain a user or a password"),
+        ("http://localhost@example.com", "must not contain a user or a password"),
+        ("https://host/?a=b", "must not contain a query or a fragment"),
+        ("https://host?", "must not contain a query or a fragment"),
+        ("https://host#x", "must not contain a query or a fragment"),
     ],
 )
 def test_a_base_url_contains_only_a_host_and_a_path(here: Path, url: str, reported: str) -> None:
@@ -760,7 +760,7 @@ def test_another_kind_of_proxy_is_rejected(here: Path, proxy: str) -> None:
 
 def test_a_ca_file_must_exist(here: Path) -> None:
     """A missing certificate file is a config error, not an error of the first request."""
-    assert faults(here, "[api]\nca_file = '/nope.pem'") == ["api.ca_file: there is no such file"]
+    assert faults(here, "[api]\nca_file = '/nope.pem'") == ["api.ca_file: the file does not exist"]
     file = here / "ca.pem"
     file.touch()
     assert read(here, f"[api]\nca_file = '{file}'").api.ca_file == file
@@ -780,9 +780,9 @@ def test_a_tilde_is_the_users_home(here: Path, monkeypatch: pytest.MonkeyPatch) 
             "api.headers: must not set AUTHORIZATION: the API key alone says who asks",
         ),
         ('{ host = "a.example" }', "api.headers: must not set host: [api] base_url names the host"),
-        ('{ X = "a\\nb" }', "api.headers: must hold one line of printable text each"),
-        ('{ "a b" = "c" }', "api.headers: holds a name that no header can have"),
-        ('{ "" = "c" }', "api.headers: holds a name that no header can have"),
+        ('{ X = "a\\nb" }', "api.headers: must contain one line of printable text per header"),
+        ('{ "a b" = "c" }', "api.headers: contains a name that no header may have"),
+        ('{ "" = "c" }', "api.headers: contains a name that no header may have"),
         ("{ X = 1234567 }", "api.headers.X: expected text in quotes"),
         ('["X"]', 'api.headers: expected a table of texts, such as {"X-Team" = "data"}'),
     ],
@@ -801,7 +801,7 @@ def test_a_key_in_the_file_is_reported_with_where_it_belongs(here: Path, table: 
     """The message says where to put the key and does not contain it."""
     opening = "[[export]]" if table == "export" else f"[{table}]"
     (reported,) = faults(here, f"{opening}\n{name} = '{CANARY}'")
-    assert reported.endswith("does not go in here: set FULLSTORY_API_KEY, or name a file in [api] api_key_file")
+    assert reported.endswith("must not be in the settings: set FULLSTORY_API_KEY, or name a file in [api] api_key_file")
     assert CANARY not in reported
 
 
@@ -849,7 +849,7 @@ def test_a_missing_key_is_reported_with_where_to_put_one(here: Path) -> None:
     """The hint names the variable and the setting."""
     with pytest.raises(UnauthorizedError, match="there is no API key") as caught:
         load_key({}, file=read(here).api.api_key_file)
-    assert caught.value.hint == "set FULLSTORY_API_KEY, or name a file that holds the key in [api] api_key_file"
+    assert caught.value.hint == "set FULLSTORY_API_KEY, or set [api] api_key_file to a file that contains the key"
 
 
 @pytest.mark.parametrize(
@@ -872,15 +872,15 @@ def test_text_pasted_along_with_the_key_is_removed(here: Path, pasted: str) -> N
 @pytest.mark.parametrize(
     ("pasted", "reported"),
     [
-        ("na1.abc def", "the API key in FULLSTORY_API_KEY has white space inside"),
-        ("na1.abc\ndef", "the API key in FULLSTORY_API_KEY has white space inside"),
-        ("na1.abc\u00a0def", "the API key in FULLSTORY_API_KEY has white space inside"),
-        ("na1.ab\u2026", "the API key in FULLSTORY_API_KEY holds a character that no key has"),
-        ("na1.ab\x00c", "the API key in FULLSTORY_API_KEY holds a character that no key has"),
-        ("na1.ab\udcff", "the API key in FULLSTORY_API_KEY holds a character that no key has"),
-        ("Basic ", "FULLSTORY_API_KEY holds no API key"),
-        ('""', "FULLSTORY_API_KEY holds no API key"),
-        ("Bearer na1.abc", "FULLSTORY_API_KEY holds no API key"),
+        ("na1.abc def", "the API key in FULLSTORY_API_KEY contains white space"),
+        ("na1.abc\ndef", "the API key in FULLSTORY_API_KEY contains white space"),
+        ("na1.abc\u00a0def", "the API key in FULLSTORY_API_KEY contains white space"),
+        ("na1.ab\u2026", "the API key in FULLSTORY_API_KEY contains a character that is not allowed in a key"),
+        ("na1.ab\x00c", "the API key in FULLSTORY_API_KEY contains a character that is not allowed in a key"),
+        ("na1.ab\udcff", "the API key in FULLSTORY_API_KEY contains a character that is not allowed in a key"),
+        ("Basic ", "FULLSTORY_API_KEY does not contain an API key"),
+        ('""', "FULLSTORY_API_KEY does not contain an API key"),
+        ("Bearer na1.abc", "FULLSTORY_API_KEY does not contain an API key"),
     ],
 )
 def test_an_invalid_key_is_rejected_and_not_repeated(here: Path, pasted: str, reported: str) -> None:
@@ -897,7 +897,7 @@ def test_a_key_file_that_others_can_read_is_noted(here: Path) -> None:
     file.write_text(CANARY)
     file.chmod(0o644)
     key = load_key({}, file=read(here, f"[api]\napi_key_file = '{file}'").api.api_key_file)
-    assert key.notes == (f"every user of this machine can read the API key: chmod 600 {file}",)
+    assert key.notes == (f"every user of this machine can read the API key; to prevent that: chmod 600 {file}",)
     assert CANARY not in key.notes[0]
 
 
@@ -917,7 +917,7 @@ def test_a_key_file_that_cannot_be_used_is_reported(here: Path) -> None:
 
 def test_a_key_instead_of_its_file_name_is_reported(here: Path) -> None:
     """A key set as the file name is recognised by its prefix."""
-    reported = ["api.api_key_file: looks like an API key: expected the name of a file"]
+    reported = ["api.api_key_file: looks like an API key: expected a file name"]
     assert faults(here, f"[api]\napi_key_file = '{CANARY}'") == reported
 
 

@@ -66,10 +66,10 @@ def test_a_new_directory_and_a_complete_one_are_no_fault(tmp_path, paths):
 async def test_a_lost_ledger_is_reported(tmp_path, paths, found):
     """The error names what was found and the command that helps, in a run and in `verify` alike."""
     directory = directory_of(tmp_path / "out", *paths)
-    with pytest.raises(LedgerError, match=f"out holds {found} but no ledger") as caught:
+    with pytest.raises(LedgerError, match=f"out contains {found} but no ledger") as caught:
         check_ledger_not_lost(directory)
     assert "verify --rebuild" in caught.value.hint
-    with pytest.raises(LedgerError, match=f"out holds {found} but no ledger"):
+    with pytest.raises(LedgerError, match=f"out contains {found} but no ledger"):
         [finding async for finding in verify(directory)]
 
 
@@ -103,7 +103,7 @@ async def test_an_open_directory_stays_open_and_is_reported_once(tmp_path):
             await run(sandbox, tmp_path / "out", start=START, end=end, changes=changes, viewer=viewer)
             noted.append([note["message"] for note in viewer.of("note")])
         assert [len(notes) for notes in noted] == [0, 1, 0]
-        assert "others may read" in noted[1][0]
+        assert "other users may read" in noted[1][0]
         private = {"output": {"access": "private"}}
         await run(sandbox, tmp_path / "out", start=START, end="2026-01-06T02:00:00Z", changes=private)
     opened = [bool(path.stat().st_mode & 0o077) for path in archives(tmp_path / "out")]

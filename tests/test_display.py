@@ -338,8 +338,8 @@ def test_the_live_view_shows_the_state_of_the_run():
         "━" * 21 + "╍" * 2 + "─" * 32 + "  1,101 of 2,880   38.2%",
         "bundles   100 running, 30 queued for a request, 1,640 waiting, 0 parked",
         "files     4 downloading, 5 ready to be fetched",
-        "budget    12 of 50 requests left, next at once; only creates count, it seems",
-        "data      8,412,113 rows, 1.2 GB; lately 7,400 rows/s, 1.1 MB/s",
+        "budget    12 of 50 requests left, next one now; only creates count, it seems",
+        "data      8,412,113 rows, 1.2 GB; recently 7,400 rows/s, 1.1 MB/s",
         "end       in about 13 h 10 min, 2026-01-02 01:10 UTC",
     ]
 
@@ -399,7 +399,7 @@ def test_a_hundred_percent_means_complete():
 def test_an_outage_is_shown_instead_of_the_end():
     """While the service is unreachable the end is unknown, and the outage is shown instead."""
     lines = drawn(replace(RUN, down_seconds=700.0, expected_seconds=None), 79)
-    assert "service   not reached for 12 min; it is tried again and again" in lines
+    assert "service   unreachable for 12 min; retrying" in lines
     assert not [line for line in lines if line.startswith("end")]
     assert "end       not known yet" in drawn(replace(RUN, expected_seconds=None), 79)
 
@@ -427,15 +427,15 @@ def test_an_older_problem_is_shown_with_its_age():
 def test_a_pause_after_a_429_is_shown_with_its_duration():
     """Tokens cannot be used during the pause, so only its duration is shown."""
     lines = drawn(replace(RUN, tokens=9, scope="all", next_request_seconds=27.0, paused_seconds=27.0), 79)
-    assert lines[4] == "budget    paused by the service for 27 s (429: asked too often)"
+    assert lines[4] == "budget    paused by the service for 27 s (429: too many requests)"
 
 
 def test_the_wait_for_the_next_request_is_shown():
     """Without a token the wait is shown, except in an outage, when it is unknown."""
-    budget = "budget    0 of 50 requests left, next in {}; only creates count, it seems"
+    budget = "budget    0 of 50 requests left, next {}; only creates count, it seems"
     short, long = replace(RUN, tokens=0, next_request_seconds=0.4), replace(RUN, tokens=0, next_request_seconds=240.0)
-    assert budget.format("a moment") in drawn(short, 79)
-    assert budget.format("4 min") in drawn(long, 79)
+    assert budget.format("one soon") in drawn(short, 79)
+    assert budget.format("in 4 min") in drawn(long, 79)
     away = drawn(replace(long, down_seconds=9.0), 79)
     assert "budget    0 of 50 requests left; only creates count, it seems" in away
 
@@ -451,7 +451,7 @@ def test_a_big_download_shows_progress():
     rates = Rates()
     coming = [replace(RUN, seconds=s, bytes=0, rows=0, received=received) for s, received in ((60.0, 6_000), (70.0, 0))]
     assert rates.take(coming[0]) == (100.0, 0.0)
-    assert "data      0 rows, 0 B and 6.0 kB on the way; lately 7,400 rows/s, 1.1 MB/s" in drawn(coming[0], 79)
+    assert "data      0 rows, 0 B and 6.0 kB on the way; recently 7,400 rows/s, 1.1 MB/s" in drawn(coming[0], 79)
     assert rates.take(coming[1]) == (0.0, 0.0), "bytes of a discarded file do not make the rate negative"
 
 
@@ -470,11 +470,11 @@ def test_a_status_line_shows_what_the_live_view_shows():
     """Without a terminal, one line contains all of it."""
     assert sentence(RUN, now=NOON) == (
         "1,101 of 2,880 bundles stored; 100 running, 30 queued for a request, 1,640 waiting, 0 parked; 4 downloading, "
-        "5 ready to be fetched; 12 of 50 requests left, next at once; only creates count, it seems; "
+        "5 ready to be fetched; 12 of 50 requests left, next one now; only creates count, it seems; "
         "8,412,113 rows, 1.2 GB; ends in about 13 h 10 min, 2026-01-02 01:10 UTC"
     )
     away = sentence(replace(RUN, down_seconds=90.0), now=NOON)
-    assert away.endswith("the service was not reached for 2 min; it is tried again and again")
+    assert away.endswith("the service is unreachable for 2 min; retrying")
 
 
 # Drawing
@@ -719,10 +719,10 @@ def test_the_closing_text_says_what_is_done_and_where():
     tally = Tally(planned=100, stored_before=4, stored=96, empty=3, rows=184_211, bytes=20_113_408)
     command = look_command(Path("my exports/a.ndjson.gz"))
     assert closing_lines(summary(Exit.DONE, tally), look=command) == [
-        "done: 100 of 100 bundles stored, 4 of them before this run, 3 of this run's without rows",
+        "done: 100 of 100 bundles stored, 4 of them by earlier runs, 3 new ones without rows",
         "184,211 rows, 20.1 MB in 20 min, with 196 requests (96 create, 4 list, 96 results)",
         "the files are in exports",
-        "look into one: gzip -dc 'my exports/a.ndjson.gz' | head -n 1",
+        "view one: gzip -dc 'my exports/a.ndjson.gz' | head -n 1",
     ]
 
 
@@ -731,10 +731,10 @@ def test_the_closing_text_of_a_run_with_nothing_to_do_is_short():
     nothing = dict.fromkeys(("create", "poll", "list", "results", "other"), 0)
     done = summary(Exit.DONE, Tally(planned=48, stored_before=48), requests=nothing)
     assert closing_lines(done)[:2] == [
-        "done: 48 of 48 bundles stored, 48 of them before this run",
+        "done: 48 of 48 bundles stored, 48 of them by earlier runs",
         "no request was needed",
     ]
-    assert closing_lines(summary(Exit.DONE, Tally(), requests=nothing))[0] == "done: there was nothing to do"
+    assert closing_lines(summary(Exit.DONE, Tally(), requests=nothing))[0] == "done: nothing to do"
 
 
 def test_the_closing_text_lists_parked_bundles():
@@ -743,11 +743,11 @@ def test_the_closing_text_lists_parked_bundles():
     for number in range(12):
         tally.parked[Bundle("e", Range(number * 1800, (number + 1) * 1800))] = "no\nreason"
     lines = closing_lines(summary(Exit.PARTIAL, tally, refused=2))
-    assert lines[0] == "finished, but not all of it: 10 of 30 bundles stored, 12 parked, 8 left"
+    assert lines[0] == "finished, but not everything is done: 10 of 30 bundles stored, 12 parked, 8 left"
     assert "2 of them refused (429)" in lines[1]
-    assert lines[2].startswith("it is not known whether 1 create was carried out")
+    assert lines[2].startswith("1 create got no answer")
     assert next(line for line in lines if line.startswith("parked: ")) == "parked: e 1970-01-01T00:00:00Z: no reason"
-    assert "parked: 2 more; `asyncexport status` names all" in lines
+    assert "parked: 2 more; `asyncexport status` lists all" in lines
 
 
 def test_a_run_ended_by_an_error_is_reported_as_stopped():
@@ -757,13 +757,15 @@ def test_a_run_ended_by_an_error_is_reported_as_stopped():
     assert closing_lines(gone)[0] == "stopped by an error: 10 of 30 bundles stored, 20 left"
     stopped = summary(Exit.TERMINATED, Tally(planned=30))
     assert closing_lines(stopped)[0].startswith("stopped by SIGTERM; ")
-    assert closing_lines(stopped, hung_up=True)[0].startswith("stopped by SIGHUP, as its terminal was closed; ")
+    assert closing_lines(stopped, hung_up=True)[0].startswith("stopped by SIGHUP because its terminal was closed; ")
     assert "the files are in" not in "".join(closing_lines(stopped)), "there are none"
     unasked = closing_lines(summary(Exit.USAGE, Tally(planned=2), error=RefusedError("no", status=400), requests={}))
     assert unasked[1] == "no request was sent", "it is unknown whether one was needed"
     refusal = RefusedError("no such segment", status=400)
     tally.record(ExportStopped("e", refusal))
-    assert closing_lines(summary(Exit.PARTIAL, tally, error=refusal))[0].startswith("finished, but not all of it: ")
+    assert closing_lines(summary(Exit.PARTIAL, tally, error=refusal))[0].startswith(
+        "finished, but not everything is done: "
+    )
 
 
 @pytest.mark.parametrize(

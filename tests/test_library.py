@@ -77,7 +77,7 @@ def test_the_package_run_can_be_called():
 async def test_run_within_a_running_loop_is_an_error_with_a_hint():
     """In a notebook the error says to await the function, and the coroutine is closed without a warning."""
     work = asyncio.sleep(0)
-    with pytest.raises(RuntimeError, match="await the function itself"):
+    with pytest.raises(RuntimeError, match="await the function instead"):
         asyncexport.run(work)
     assert inspect.getcoroutinestate(work) == inspect.CORO_CLOSED
 
@@ -209,7 +209,7 @@ async def test_invalid_arguments_are_raised_immediately(tmp_path):
         await asyncexport.backfill(settings, start=date(2026, 1, 1), end="2026-01-01", key="k")
     with pytest.raises(asyncexport.ConfigError, match="max_duration: must be longer than 0s"):
         await asyncexport.nightly(settings, max_duration=0)
-    with pytest.raises(asyncexport.UnauthorizedError, match="key holds no API key"):
+    with pytest.raises(asyncexport.UnauthorizedError, match="key does not contain an API key"):
         await asyncexport.retry(settings, key=" ")
     assert list(tmp_path.iterdir()) == []
 

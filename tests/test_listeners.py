@@ -34,7 +34,7 @@ def test_a_listener_that_raises_is_logged_once_and_removed(caplog):
     assert heard == [(name, event) for event in events for name in ("first", "last")]
     assert (counters.tally.possible_duplicates, counters.tally.stored) == (1, 1)
     (logged,) = [record for record in caplog.records if record.levelno >= logging.WARNING]
-    assert logged.getMessage() == "raising raised ValueError and is told nothing more of this run"
+    assert logged.getMessage() == "raising raised ValueError and will not be called again in this run"
 
 
 def test_events_are_counted_before_listeners_receive_them():
@@ -49,12 +49,12 @@ def test_events_are_counted_before_listeners_receive_them():
     ("event", "line"),
     [
         (BundleStored(BUNDLE, ARCHIVE), f"{BUNDLE}: stored, 7 rows, 9 bytes"),
-        (BundleStored(BUNDLE, ARCHIVE, BEFORE), f"{BUNDLE}: refreshed, 7 rows in place of 8, 9 bytes"),
+        (BundleStored(BUNDLE, ARCHIVE, BEFORE), f"{BUNDLE}: refreshed, 7 rows instead of 8, 9 bytes"),
         (BundleParked(BUNDLE, Failed("gone")), "e 2026-01-01T00:00:00Z: parked: gone"),
         (Retried(BUNDLE, "cut"), f"{BUNDLE}: cut"),
         (
             PossibleDuplicate(BUNDLE),
-            f"{BUNDLE}: it is not known whether its create was carried out; the service may run it twice",
+            f"{BUNDLE}: its create got no answer; the service may run the same export twice",
         ),
     ],
 )
@@ -90,7 +90,7 @@ def test_a_note_is_a_warning(caplog):
 def test_a_repair_that_finds_fewer_rows_is_a_warning(caplog):
     """No intact archive was left, so fewer rows are stored and a warning is logged."""
     EventListeners(RunCounters(), (), repaired=frozenset({BUNDLE})).tell(BundleStored(BUNDLE, ARCHIVE, BEFORE))
-    assert f"{BUNDLE}: repaired with fewer rows: 7 in place of 8" in caplog.text
+    assert f"{BUNDLE}: repaired with fewer rows: 7 instead of 8" in caplog.text
 
 
 @pytest.mark.parametrize(

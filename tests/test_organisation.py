@@ -124,7 +124,7 @@ async def test_an_unanswered_question_is_reported_once_and_asked_again_by_the_ne
         summary, notes = await night(sandbox, tmp_path, 2)
         assert (summary.exit_code, sandbox.counts["me"]) == (Exit.DONE, 2)
         (note,) = notes
-        assert "taken to be of the organisation ORG" in note
+        assert "assumed to belong to organisation ORG" in note
         assert (await night(sandbox, tmp_path, 3))[1] == []
 
 
@@ -166,7 +166,7 @@ async def test_an_old_ledger_adopts_the_first_organisation_and_reports_it(tmp_pa
     async with serving(FAST) as sandbox:
         summary, (note,) = await night(sandbox, tmp_path, 1)
         assert summary.exit_code is Exit.DONE
-        assert note.startswith("the data in this directory is taken to be of the organisation ORG")
+        assert note.startswith("the directory's data is assumed to belong to organisation ORG")
         assert (await night(sandbox, tmp_path, 2))[1] == []
 
 

@@ -130,7 +130,7 @@ def test_unread_log_lines_are_dropped_and_counted():
         assert said[-2:] == ["asyncexport: error: no", "asyncexport: hint: do"]
         assert len(said) <= MOST_LOG_LINES + 5
         warning, later = pipe.read()
-        assert warning.endswith(" log lines were left out, since nobody read stderr")
+        assert warning.endswith(" log lines were dropped because nothing read stderr")
         assert later == "asyncexport: info: later"
 
 
@@ -141,9 +141,9 @@ def test_dropped_lines_are_reported_at_the_end():
         pipe.outlet.write("x" * PIPES + "\n")
         for _ in range(MOST_LOG_LINES + 50):
             lines.tell("status", "so far")
-        lines.tell_left_out()
-        lines.tell_left_out()
-        expected = [line for line in pipe.read() if "left out" in line]
+        lines.report_left_out()
+        lines.report_left_out()
+        expected = [line for line in pipe.read() if "dropped" in line]
         assert len(expected) == 1
         assert re.match("asyncexport: warning: (50|49) log lines were", expected[0]), "one may be on its way"
 

@@ -121,7 +121,7 @@ async def test_a_wide_parked_bundle_is_split(tmp_path, kind):
         viewer = Notebook()
         summary = await run(sandbox, tmp_path, kind=kind, changes=narrow, viewer=viewer, **RANGE)
         assert summary.exit_code is Exit.DONE
-        assert any("way to narrower ones" in note["message"] for note in viewer.of("note"))
+        assert any("split into narrower ones" in note["message"] for note in viewer.of("note"))
         pieces = 4 if kind is Retry else 8
         assert (summary.tally.stored, summary.tally.planned) == (pieces, pieces)
         assert {one.seconds for one in stored_ranges(tmp_path)} == {900}

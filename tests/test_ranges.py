@@ -34,13 +34,13 @@ def ranges_of(exports: tuple[Export, ...], spec: RunSpec, *, now: float = NOW, n
             0,
             SETTLED + 1,
             [Range(0, SETTLED)],
-            ["e: data is settled up to 1970-04-10T01:00:00Z; the end is cut back to that"],
+            ["e: data is only settled up to 1970-04-10T01:00:00Z, so the range ends there"],
         ),
         (
             SETTLED,
             None,
             [],
-            ["e: nothing to do from 1970-04-10T01:00:00Z on; data is settled up to 1970-04-10T01:00:00Z"],
+            ["e: nothing to do from 1970-04-10T01:00:00Z on; data is only settled up to 1970-04-10T01:00:00Z"],
         ),
     ],
 )
@@ -90,7 +90,7 @@ def test_relative_dates_depend_on_the_clock(start, end, span, hangs):
     [
         (0, 1800, ""),
         (Ago(1), None, ""),
-        (int(NOW) + 1, None, "--start: 1970-04-11T01:06:41Z lies in the future: it is 1970-04-11T01:06:40Z"),
+        (int(NOW) + 1, None, "--start: 1970-04-11T01:06:41Z is in the future: it is now 1970-04-11T01:06:40Z"),
         (Ago(0), 100 * DAY, "--end: 1970-04-11T00:00:00Z is not after the start, 1970-04-11T00:00:00Z"),
         (100 * DAY, Ago(1), "--end: 1970-04-10T00:00:00Z is not after the start, 1970-04-11T00:00:00Z"),
     ],

@@ -170,7 +170,7 @@ async def test_a_rejected_refresh_is_not_repeated(tmp_path):
         assert (await scene.retry(viewer=viewer)).exit_code is Exit.DONE
         (note,) = viewer.of("note")
         assert note["message"].startswith(
-            f"{NAME}: 1 bundle keeps its archive, since far fewer rows came; `retry --acc"
+            f"{NAME}: 1 bundle keeps its archive because far fewer rows came; `retry --acc"
         )
         assert scene.requests == 0
         assert scene.files == files
@@ -322,7 +322,7 @@ async def test_a_repair_with_far_fewer_rows_is_reported(tmp_path, caplog):
             (first, 3),
             (second, second - 2),
         }
-        assert f"repaired with fewer rows: {second - 2} in place of {second}" in caplog.text
+        assert f"repaired with fewer rows: {second - 2} instead of {second}" in caplog.text
         assert (summary.tally.planned, summary.tally.stored, summary.tally.failed) == (2, 2, 0)
         assert (await scene.run()).exit_code is Exit.DONE
 

@@ -94,7 +94,7 @@ async def test_an_archive_that_is_deleted_after_it_was_checked_is_counted_by_wha
         (rows(2)[:-1], "cut"),
         (rows(2)[:-8] + b"wrong!!!", "checksum"),
         (rows(2) + b"more", "after its end"),
-        (rows(2, text="y"), "not those that were stored"),
+        (rows(2, text="y"), "differ from those that were stored"),
         (gzip.compress(rows(2), mtime=0), "one layer"),
         (b"", "one layer"),
         (gzip.compress(b'{"a":1}\n{"a', mtime=0), "within a row"),
@@ -182,7 +182,7 @@ async def test_a_ledger_that_counted_otherwise_is_told(place):
     await place.record([BundleRecord(half_hour(0), 0, stored, stored)])
     (finding,) = await verified(place)
     assert isinstance(finding, Broken)
-    assert finding.reason == "it has 7 rows, and 8 were counted"
+    assert finding.reason == "it has 7 rows instead of 8"
 
 
 async def test_a_file_that_the_ledger_does_not_know_is_named(place):
@@ -490,7 +490,7 @@ async def test_a_rebuild_that_stops_midway_leaves_the_old_ledger_in_its_place(pl
         async with aclosing(rebuild(place.directory, force=True)) as findings:
             await anext(findings)
             place.path(half_hour(3 * ARCHIVES_AT_ONCE - 1)).unlink()
-            with pytest.raises(StorageError, match="went away"):
+            with pytest.raises(StorageError, match="disappeared"):
                 [finding async for finding in findings]
     assert (place.directory / LEDGER).read_bytes() == before
     assert place.stored() == records
@@ -532,7 +532,7 @@ async def test_a_sound_ledger_is_not_replaced_unless_that_is_insisted_on(place):
     """It knows more than archives can say; whoever has archives that it does not know is told of the way."""
     await place.fill(2)
     before = (place.directory / LEDGER).read_bytes()
-    with pytest.raises(ConfigError, match="is sound") as told:
+    with pytest.raises(ConfigError, match="is intact") as told:
         await rebuilt(place, force=False)
     assert "--adopt" in told.value.hint
     assert "--force" in told.value.hint

@@ -1,8 +1,8 @@
-"""The table of the commands, and the program as typer sees it.
+"""The table of commands, and the typer application made from it.
 
-1. A command's file is imported when the command is asked for, and not before: help lists the table.
-2. Global options may stand before the command or after it.
-3. Each command's help has examples and the exit codes it may end with, in the words of `core.exits`.
+1. A command's module is imported only when that command is called; `asyncexport --help` needs only the table.
+2. Global options may be given before or after the command.
+3. The help of each command shows examples and the exit codes it may return, with the texts of `core.exits`.
 """
 
 import copy
@@ -32,16 +32,21 @@ SETTINGS = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
 ANY_RUN = tuple(Exit)
 
 NO_TIME = tuple(code for code in Exit if code is not Exit.TIME_UP)
-"""Of a run that has no `--max-duration`."""
+"""The codes of a run without `--max-duration`."""
 
-LOOKS = (Exit.DONE, Exit.UNEXPECTED, Exit.USAGE)
+COMMON = (Exit.DONE, Exit.UNEXPECTED, Exit.USAGE)
+"""The codes that any command may return."""
 
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """A command: the file it is in, what it does, and how it may end. The function has the command's name.
+    """One command.
 
-    `examples` are what may be typed after the command's name, each with what that does.
+    Attributes:
+        file: The module that has the command's function. The function has the name of the command.
+        does: What the command does, for the list of commands.
+        exits: The exit codes it may return.
+        examples: Arguments that may follow the command's name, each with an explanation.
     """
 
     file: str
@@ -53,131 +58,131 @@ class Entry:
 COMMANDS: dict[str, Entry] = {
     "demo": Entry(
         "demo",
-        "the whole main job against a sandbox on this machine",
+        "export a made-up day from a local sandbox; needs no key and no configuration",
         NO_TIME,
-        (("", "export a made-up day into ./asyncexport-demo, and compare it with the truth"),),
+        (("", "export a day into ./asyncexport-demo and compare every row with the sandbox"),),
     ),
     "backfill": Entry(
         "runs",
-        "export a range to completion; run again to resume; a finished range costs 0 requests",
+        "export a range to completion; run it again to resume; a finished range costs 0 requests",
         ANY_RUN,
         (
-            ("--start 2026-01-01", "everything from that day up to what is settled"),
+            ("--start 2026-01-01", "everything from that day on that is settled"),
             ("--start 12w --end 2w --export people", "ten weeks of one export"),
-            ("--start 36h --max-duration 5h", "stop cleanly after five hours; the same command resumes"),
+            ("--start 36h --max-duration 5h", "the last 36 hours; stop cleanly after five hours"),
         ),
     ),
     "nightly": Entry(
         "runs",
-        "everything settled and not yet stored since [nightly] since, refreshes and parked bundles",
+        "export everything settled and not yet stored since [nightly] since; refresh and retry what is due",
         ANY_RUN,
         (
             ("--max-duration 5h", "from cron or a timer, every night"),
-            ("--set nightly.refresh=48h,7d", "also export bundles once more at two and at seven days of age"),
+            ("--set nightly.refresh=48h,7d", "also export bundles again when they are two and seven days old"),
         ),
     ),
     "plan": Entry(
         "plan",
-        "what a run would do: bundles, requests, finish time; --simulate: the same for other settings, tried out",
-        (*LOOKS, Exit.LEDGER, Exit.DISK, Exit.INTERRUPTED),
+        "show what a run would do: bundles, requests, finish time; --simulate compares settings",
+        (*COMMON, Exit.LEDGER, Exit.DISK, Exit.INTERRUPTED),
         (
             ("--start 90d", "what a backfill of the last 90 days would cost"),
-            ("--nightly", "what tonight will cost, refreshes included"),
-            ("--start 90d --vary bundle=1h,6h", "try out wider bundles, without a request"),
+            ("--nightly", "what a nightly run would cost tonight, refreshes included"),
+            ("--start 90d --vary bundle=1h,6h", "compare wider bundles, without sending a request"),
         ),
     ),
     "status": Entry(
         "status",
-        "what the ledger says: coverage, gaps, failures, sizes; works during a run",
-        (*LOOKS, Exit.PARTIAL, Exit.LEDGER, Exit.DISK, Exit.INTERRUPTED),
+        "show what is stored: coverage, gaps, failures, sizes; works during a run",
+        (*COMMON, Exit.PARTIAL, Exit.LEDGER, Exit.DISK, Exit.INTERRUPTED),
         (
             ("", "all exports of [output] directory"),
-            ("-d /data/exports --json", "another directory, as JSON for a monitor"),
+            ("-d /data/exports --json", "another directory, as JSON for monitoring"),
         ),
     ),
     "verify": Entry(
         "verify",
-        "re-check every archive against the ledger; --repair exports broken ones anew; --rebuild makes a lost ledger; "
-        "--adopt takes in archives that it does not know",
+        "check every archive against the ledger; --repair exports broken ones again; --rebuild makes a new ledger; "
+        "--adopt adds archives that the ledger does not know",
         NO_TIME,
         (
             ("", "read every archive and compare it with the ledger; changes nothing"),
             ("--repair", "export again what is missing or broken"),
-            ("--rebuild", "make a new ledger where the old one is lost or damaged"),
-            ("--adopt", "take in what is newer than a ledger from a backup"),
+            ("--rebuild", "make a new ledger if the old one is lost or damaged"),
+            ("--adopt", "add archives that are newer than a ledger from a backup"),
         ),
     ),
     "retry": Entry(
         "runs",
-        "take parked bundles up again; --accept-fewer: also those that kept their archive, as far fewer rows came",
+        "retry parked bundles; --accept-fewer also replaces archives for which far fewer rows came",
         ANY_RUN,
         (
-            ("", "all parked and unfinished bundles"),
-            ("--start 2026-01-01 --end 2026-02-01 --accept-fewer", "rows of January were deleted on purpose"),
+            ("", "retry all parked bundles and finish those in progress"),
+            ("--start 2026-01-01 --end 2026-02-01 --accept-fewer", "after rows of January were deleted on purpose"),
         ),
     ),
     "segments": Entry(
         "segments",
-        "list segments to put in the configuration",
-        (*LOOKS, Exit.UNREACHABLE, Exit.KEY_REFUSED, Exit.LEDGER, Exit.DISK, Exit.INTERRUPTED, Exit.TERMINATED),
-        (("", "ids and names of the account's segments"), ("--json", "one JSON object a line")),
+        "list the account's segments and their ids",
+        (*COMMON, Exit.UNREACHABLE, Exit.KEY_REFUSED, Exit.LEDGER, Exit.DISK, Exit.INTERRUPTED, Exit.TERMINATED),
+        (("", "ids and names, one segment per line"), ("--json", "one JSON object per line")),
     ),
     "sandbox": Entry(
         "sandbox",
-        "run the stand-in service",
-        LOOKS,
+        "run a local stand-in for the Fullstory API",
+        COMMON,
         (
-            ("--port 8080 --speed 60", "a minute of the service takes a second"),
+            ("--port 8080 --speed 60", "a minute at the service takes a second"),
             ("--show-faults", "list the faults that --fault can cause"),
         ),
     ),
     "init": Entry(
         "init",
         "write a commented asyncexport.toml",
-        (*LOOKS, Exit.DISK),
-        (("", "into the working directory"), ("--force -c other.toml", "write over another file")),
+        (*COMMON, Exit.DISK),
+        (("", "in the working directory"), ("--force -c other.toml", "overwrite another file")),
     ),
     "completion": Entry(
         "completion",
-        "print a script that completes commands and options in bash, zsh or fish",
-        LOOKS,
-        (("bash", 'put eval "$(asyncexport completion bash)" into ~/.bashrc'), ("fish", "for a file of fish's own")),
+        "print a completion script for bash, zsh or fish",
+        COMMON,
+        (("bash", 'put eval "$(asyncexport completion bash)" into ~/.bashrc'), ("fish", "save it for fish")),
     ),
 }
-"""Each command; the one place that knows how a command may end."""
+"""All commands, in the order in which help lists them."""
 
 
 class LogFormat(StrEnum):
-    """`--log-format`."""
+    """The values of `--log-format`."""
 
     TEXT = "text"
     JSON = "json"
 
 
 class Command(TyperCommand):
-    """One command: it begins the session when it runs, and has its exit codes in its help."""
+    """A command that starts the session when it is called, and shows its examples and exit codes in its help."""
 
     def invoke(self, ctx: Any) -> Any:
-        """Run it."""
+        """Start the session and run the command."""
         ctx.obj.begin()
         return super().invoke(ctx)
 
     def format_epilog(self, ctx: Any, formatter: Any) -> None:  # noqa: ARG002 - its signature
-        """Examples and exit codes, in place of an epilog."""
+        """Write examples and exit codes in place of an epilog."""
         entry = COMMANDS[self.name or ""]
         _write_examples(formatter, [(f"{self.name} {typed}".rstrip(), does) for typed, does in entry.examples])
         _write_exits(formatter, entry.exits)
 
 
 class Program(TyperGroup):
-    """The program: its commands come from the table."""
+    """The program, with the commands of the table."""
 
     def list_commands(self, ctx: Any) -> list[str]:  # noqa: ARG002 - its signature
-        """In the order of the table."""
+        """List the commands in the order of the table."""
         return list(COMMANDS)
 
     def get_command(self, ctx: Any, cmd_name: str) -> Any:
-        """Import the command's file and make the command; `obj` of the context is the session."""
+        """Import the command's module and build the command; `obj` of the context is the session."""
         entry = COMMANDS.get(cmd_name)
         if entry is None:
             return None
@@ -190,7 +195,7 @@ class Program(TyperGroup):
         return command
 
     def resolve_command(self, ctx: Any, args: list[str]) -> Any:
-        """As typer does it, but for one that is not known."""
+        """Find the command as typer does, and suggest the nearest one for an unknown name."""
         if args[0] == "help":
             if not args[1:]:
                 typer.echo(ctx.get_help())
@@ -202,22 +207,22 @@ class Program(TyperGroup):
         return super().resolve_command(ctx, args)
 
     def format_commands(self, ctx: Any, formatter: Any) -> None:  # noqa: ARG002 - its signature
-        """The table."""
+        """Write the table of commands."""
         with formatter.section("Commands"):
             formatter.write_dl([(name, entry.does) for name, entry in COMMANDS.items()])
 
     def format_epilog(self, ctx: Any, formatter: Any) -> None:  # noqa: ARG002 - its signature
-        """Examples and exit codes, in place of an epilog."""
+        """Write examples and exit codes in place of an epilog."""
         firsts = [(name, COMMANDS[name].examples[0]) for name in ("demo", "plan", "backfill", "status")]
         _write_examples(formatter, [(f"{name} {typed}".rstrip(), does) for name, (typed, does) in firsts])
         _write_exits(formatter, MEANINGS)
 
 
 def call(arguments: Sequence[str], session: Session) -> "Summary | int | None":
-    """Run the command: the summary it returns, or the exit code where typer itself had all there was to do.
+    """Run the command and return its summary, or an exit code if typer did everything, as for `--help`.
 
     Raises:
-        typer's usage errors, and whatever the command raises.
+        typer's usage errors, and what the command raises.
     """
     outcome: Summary | int | None = program().main(
         args=list(arguments), prog_name=PROGRAM, standalone_mode=False, obj=session
@@ -226,14 +231,14 @@ def call(arguments: Sequence[str], session: Session) -> "Summary | int | None":
 
 
 def program() -> Any:
-    """The program, as typer makes it."""
+    """Build the program with typer."""
     app = typer.Typer(add_completion=False, rich_markup_mode=None, context_settings=SETTINGS)
     app.callback(cls=Program)(global_options)
     return get_command(app)
 
 
 def show_version(wanted: bool) -> None:  # noqa: FBT001 - typer's signature
-    """`--version`."""
+    """Print the version, if `--version` is given."""
     if wanted:
         typer.echo(f"{PROGRAM} {__version__}")
         raise typer.Exit
@@ -245,24 +250,27 @@ def global_options(
     config: Annotated[
         Path | None,
         typer.Option(
-            "-c", "--config", metavar="FILE", help="Settings; else $ASYNCEXPORT_CONFIG or ./asyncexport.toml."
+            "-c",
+            "--config",
+            metavar="FILE",
+            help="Configuration file. Default: $ASYNCEXPORT_CONFIG, else ./asyncexport.toml if it exists.",
         ),
     ] = None,
     as_json: Annotated[
-        bool, typer.Option("--json", help="One JSON object a line on stdout; the last is the summary.")
+        bool, typer.Option("--json", help="Print one JSON object per line on stdout; the last one is the summary.")
     ] = False,
-    quiet: Annotated[bool, typer.Option("-q", "--quiet", help="Say nothing but errors, and what is not done.")] = False,
+    quiet: Annotated[bool, typer.Option("-q", "--quiet", help="Only print errors and unfinished work.")] = False,
     verbose: Annotated[
-        int, typer.Option("-v", "--verbose", count=True, show_default=False, help="Say more; -vv says all.")
+        int, typer.Option("-v", "--verbose", count=True, show_default=False, help="Log more; -vv logs everything.")
     ] = 0,
-    log_format: Annotated[LogFormat | None, typer.Option("--log-format", help="How stderr is written.")] = None,
-    version: Annotated[  # noqa: ARG001 - its callback has done all
-        bool, typer.Option("--version", is_eager=True, callback=show_version, help="Say which version this is.")
+    log_format: Annotated[LogFormat | None, typer.Option("--log-format", help="Format of the lines on stderr.")] = None,
+    version: Annotated[  # noqa: ARG001 - its callback does everything
+        bool, typer.Option("--version", is_eager=True, callback=show_version, help="Show the version and exit.")
     ] = False,
 ) -> None:
-    """Get a company's whole Fullstory history onto its own disk, complete.
+    """Export a company's complete Fullstory history to its own disk.
 
-    Global options may stand before the command or after it. `asyncexport COMMAND --help` says more of each command.
+    Global options may be given before or after the command. `asyncexport COMMAND --help` explains each command.
     """
     given = {"config": config, "as_json": as_json, "quiet": quiet, "verbose": verbose, "log_format": log_format}
     for name, value in given.items():
@@ -270,7 +278,7 @@ def global_options(
 
 
 def _command(name: str, function: Callable[..., Any]) -> Any:
-    """A function as a command: its help is what the table says, and its docstring but for the first line."""
+    """Make a command from a function; its help is the text in the table and the docstring without its first line."""
     _, _, more = (function.__doc__ or "").partition("\n")
     does = COMMANDS[name].does
     app = typer.Typer(add_completion=False, rich_markup_mode=None)
@@ -281,7 +289,7 @@ def _command(name: str, function: Callable[..., Any]) -> Any:
 
 
 def _anywhere(param: Any) -> Any:
-    """A global option as it may stand after a command: it goes to the session, and not to the command."""
+    """Copy a global option for use after a command; its value goes to the session, not to the command."""
     again = copy.copy(param)
     again.hidden, again.expose_value = True, False
     if param.name != "version":
@@ -290,7 +298,7 @@ def _anywhere(param: Any) -> Any:
 
 
 def _write_examples(formatter: Any, examples: Iterable[tuple[str, str]]) -> None:
-    """Each with what it does below it."""
+    """Write each example with its explanation below it."""
     with formatter.section("Examples"):
         for typed, does in examples:
             formatter.write(f"{'':{formatter.current_indent}}{PROGRAM} {typed}\n")

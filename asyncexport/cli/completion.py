@@ -1,7 +1,7 @@
 """`completion`: scripts that let a shell complete commands, options and their values.
 
-1. A script is made from the commands as they are, and then needs the program no more: a key press starts no Python.
-2. What each option takes is in `VALUES`; an option that is not there takes free text, or nothing.
+1. A script is generated from the commands and works without the program: pressing Tab does not start Python.
+2. `VALUES` lists what each option takes; any other option takes free text or nothing.
 """
 
 import re
@@ -32,14 +32,14 @@ VALUES: dict[str, str | tuple[str, ...]] = {
     "--scope": ("create", "all"),
     "--start": DATES,
 }
-"""What an option takes, by its long name: a file, a folder, or one of these words."""
+"""What an option takes, by its long name: a file, a folder, or one of the words."""
 
 HELP = "help"
-"""A word that may stand before a command: the command's help is shown."""
+"""A word that may precede a command, to show the command's help."""
 
 
 class Shell(StrEnum):
-    """The shells there is a script for."""
+    """The supported shells."""
 
     BASH = "bash"
     ZSH = "zsh"
@@ -48,7 +48,7 @@ class Shell(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class OptionWords:
-    """One option: its names, its help, and what it takes: None for nothing, "" for free text, else as in `VALUES`."""
+    """One option: its names, its help, and what it takes (None: nothing; "": free text; else as in `VALUES`)."""
 
     names: tuple[str, ...]
     help: str
@@ -57,7 +57,7 @@ class OptionWords:
 
 @dataclass(frozen=True, slots=True)
 class CommandWords:
-    """One command: what it does, its options, and the words that may follow it. `name` is "" for the program itself."""
+    """One command: its name ("" for the program itself), what it does, its options, and the words it accepts."""
 
     name: str
     does: str
@@ -73,7 +73,7 @@ def completion(
 
     For bash, put eval "$(asyncexport completion bash)" into ~/.bashrc. For zsh, put eval "$(asyncexport completion
     zsh)" into ~/.zshrc, below compinit. For fish, write the script to ~/.config/fish/completions/asyncexport.fish. A
-    script that is kept in a file must be written again after an upgrade.
+    script saved to a file must be written again after an upgrade.
     """
     session: Session = ctx.obj
     script = SCRIPTS[shell](commands())
@@ -83,7 +83,7 @@ def completion(
 
 
 def commands() -> list[CommandWords]:
-    """The program itself, and then every command."""
+    """List the program itself, and then every command."""
     from asyncexport.cli.commands import COMMANDS, program
 
     found: Any = program()
@@ -94,7 +94,7 @@ def commands() -> list[CommandWords]:
         kept = [param for param in params if not param.hidden or shown.intersection(param.opts)]
         words = tuple(Shell) if name == "completion" else ()
         listed.append(CommandWords(name, entry.does, _options(kept, of=name), words))
-    return [*listed, CommandWords(HELP, "say more of a command", (), tuple(COMMANDS))]
+    return [*listed, CommandWords(HELP, "show the help of a command", (), tuple(COMMANDS))]
 
 
 def _options(params: list[Any], *, of: str = "") -> tuple[OptionWords, ...]:
@@ -125,7 +125,7 @@ def _one_line(text: str) -> str:
 
 
 def bash_script(found: list[CommandWords]) -> str:
-    """For bash 3.2 and newer. `COMP_WORDS` has "=" and ":" as words of their own, by `COMP_WORDBREAKS`."""
+    """Return the script for bash 3.2 and newer, where `COMP_WORDS` has "=" and ":" as separate words."""
     taking = sorted(
         {name for one in found for option in one.options if option.takes is not None for name in option.names}
     )
@@ -155,7 +155,7 @@ _{program}() {{
     local cur="${{COMP_WORDS[COMP_CWORD]}}" before="" command="" options="" words="" values="" kind="" word
     local i=1
     COMPREPLY=()
-    # The command is the first word that is no option and no option's value.
+    # The command is the first word that is neither an option nor an option's value.
     while [ "$i" -lt "$COMP_CWORD" ]; do
         word="${{COMP_WORDS[i]}}"
         case "$word" in
@@ -209,7 +209,7 @@ complete -F _{program} {program}
 
 
 def zsh_script(found: list[CommandWords]) -> str:
-    """For `eval` after compinit, and for a file `_asyncexport` on the `fpath`."""
+    """Return the script for zsh, for `eval` after compinit or for a file `_asyncexport` on the `fpath`."""
     first, *others = found
     described = "\n".join(f"        {_single(f'{one.name}:{one.does}')}" for one in others)
     cases = "\n".join(_zsh_case(one) for one in others)
@@ -226,10 +226,10 @@ def _zsh_case(command: CommandWords) -> str:
 
 
 def _zsh_option(option: OptionWords) -> Iterator[str]:
-    told = re.sub(r"([\[\]:\\])", r"\\\1", option.help)
+    text_of_help = re.sub(r"([\[\]:\\])", r"\\\1", option.help)
     actions = {FILE: "_files", FOLDER: "_files -/", "": " "}  # a blank: free text
     for name in option.names:
-        text = f"{name}{'' if option.takes is None else '=' if name.startswith('--') else '+'}[{told}]"
+        text = f"{name}{'' if option.takes is None else '=' if name.startswith('--') else '+'}[{text_of_help}]"
         if option.takes is not None:
             action = actions[option.takes] if isinstance(option.takes, str) else _zsh_words(option.takes)
             text += f":value:{action}"
@@ -237,7 +237,7 @@ def _zsh_option(option: OptionWords) -> Iterator[str]:
 
 
 def _zsh_words(words: tuple[str, ...]) -> str:
-    """What ends in "=" is followed by a value, and so by no space."""
+    """Return the zsh action for a list of words; a word that ends in "=" is not followed by a space."""
     listed = " ".join(words)
     return f'{{compadd -S "" - {listed}}}' if words[0].endswith("=") else f"({listed})"
 
@@ -279,7 +279,7 @@ fi
 
 
 def fish_script(found: list[CommandWords]) -> str:
-    """For a file in `~/.config/fish/completions`, or `source`."""
+    """Return the script for fish, for a file in `~/.config/fish/completions` or `source`."""
     first, *others = found
     names = " ".join(one.name for one in others)
     lines = [f"# Completion of {PROGRAM} for fish.", f"complete -c {PROGRAM} -f"]
@@ -318,7 +318,7 @@ def _fish(text: str) -> str:
 
 
 def _single(text: str) -> str:
-    """Quoted for a POSIX shell."""
+    """Quote a text for a POSIX shell."""
     return "'" + text.replace("'", "'\\''") + "'"
 
 

@@ -1,4 +1,4 @@
-"""The settings and the API key of one call of the program."""
+"""The settings and the API key for one command."""
 
 import os
 from pathlib import Path
@@ -13,16 +13,16 @@ if TYPE_CHECKING:
 
 
 def read_settings(session: "Session", *, directory: Path | None, sets: list[str] | None) -> "Settings":
-    """The settings: flag before environment before file. The session remembers the flags, and the output directory.
+    """Read the settings: flags before environment before file. The session keeps the flags and the output directory.
 
     Args:
-        session: The call of the program.
-        directory: What `-d` names.
-        sets: What `--set` says, each time.
+        session: The command's session.
+        directory: The value of `-d`.
+        sets: The values of `--set`.
 
     Raises:
-        ConfigError: with all that is wrong with them.
-        StorageError: a file lies where the output directory is to be.
+        ConfigError: some settings are wrong; it holds every problem.
+        StorageError: there is a file in place of the output directory.
     """
     from asyncexport.config import load_settings
 
@@ -31,7 +31,7 @@ def read_settings(session: "Session", *, directory: Path | None, sets: list[str]
     flags: dict[str, Any] = dict(_flags(sets or [], problems))
     if directory is not None:
         if "output.directory" in flags:
-            problems.append(Problem("-d", "and --set output.directory are both given: one of them is enough"))
+            problems.append(Problem("-d", "cannot be combined with --set output.directory"))
         flags["output.directory"] = directory
     try:
         settings = load_settings(
@@ -48,13 +48,13 @@ def read_settings(session: "Session", *, directory: Path | None, sets: list[str]
 
 
 def read_key(session: "Session", settings: "Settings") -> "ApiKey":
-    """The API key, which is masked in all that is said from now on.
+    """Read the API key, and mask it in all output from now on.
 
-    What the user should know about the place where it was found is logged.
+    Warnings about the place where the key was found are logged.
 
     Raises:
-        UnauthorizedError: there is none, or what is there cannot be one.
-        ConfigError: the file it should be in cannot be read.
+        UnauthorizedError: there is no key, or the text found cannot be one.
+        ConfigError: the key file cannot be read.
     """
     import logging
 
@@ -68,7 +68,7 @@ def read_key(session: "Session", settings: "Settings") -> "ApiKey":
 
 
 def _secrets(settings: "Settings") -> list[str]:
-    """What of the settings nobody else may see."""
+    """Return the secrets in the settings."""
     proxies = [settings.api.proxy]
     if settings.api.proxy == "environment":
         from urllib.request import getproxies
@@ -79,10 +79,10 @@ def _secrets(settings: "Settings") -> list[str]:
 
 
 def check_place(directory: Path) -> None:
-    """Whether a directory is there, or can be.
+    """Check that a directory exists or can be created.
 
     Raises:
-        StorageError: a file has its name, or that of a directory above it.
+        StorageError: the path, or one of its parents, is a file.
     """
     for path in (directory, *directory.parents):
         if os.path.lexists(path):
@@ -94,15 +94,15 @@ def check_place(directory: Path) -> None:
 
 
 def _flags(sets: list[str], problems: list[Problem]) -> dict[str, str]:
-    """`--set table.key=value`, as the settings take it."""
+    """Read the values of `--set TABLE.KEY=VALUE`."""
     flags = {}
     for one in sets:
         key, equals, value = one.partition("=")
         table, dot, name = key.strip().partition(".")
         if not (equals and dot and table and name):
-            problems.append(Problem("--set", "is written TABLE.KEY=VALUE, such as budget.burst=40"))
+            problems.append(Problem("--set", "expected TABLE.KEY=VALUE, such as budget.burst=40"))
         elif table == "export":
-            problems.append(Problem("--set", "exports are set by [[export]] in the file alone"))
+            problems.append(Problem("--set", "exports can only be set by [[export]] in the file"))
         else:
             flags[f"{table}.{name}"] = value.strip()
     return flags

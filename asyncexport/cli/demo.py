@@ -1,9 +1,9 @@
-"""`demo`: the whole main job against a sandbox on this machine.
+"""`demo`: a full export from a sandbox on this machine.
 
-1. It needs nothing: no key, no settings, no network. What the user has set for real is not looked at.
-2. The sandbox is a process of its own and ends with the demo, however that ends: it waits for the end of its standard
-   input, which comes when the demo closes it, or when the system does because there is no demo any more.
-3. Made-up rows must not get among real ones: a directory that holds anything but a demo is refused.
+1. It needs no key, no settings and no network. The user's real settings are ignored.
+2. The sandbox is a separate process that always ends with the demo: it exits when its standard input is closed, by the
+   demo or, if the demo was killed, by the operating system.
+3. Made-up rows must not be mixed with real ones: a directory with anything but a demo in it is refused.
 """
 
 import gzip
@@ -42,10 +42,10 @@ if TYPE_CHECKING:
 DIRECTORY = "asyncexport-demo"
 
 THE_DAY = Range(1_748_822_400, 1_748_822_400 + DAY)
-"""2025-06-02, a Monday: the same for everybody, so that everybody gets the same rows."""
+"""2025-06-02, a Monday: always the same day, so that the rows are always the same."""
 
 SPEED = 300
-"""An operation takes a second in place of five minutes."""
+"""An operation takes one second instead of five minutes."""
 
 MARK = "made-up-rows.txt"
 
@@ -53,10 +53,10 @@ MARK_TEXT = """All rows below this directory were made up by `asyncexport demo`.
 """
 
 START_SECONDS = 30.0
-"""A slow machine may need so long to start the sandbox."""
+"""How long a slow machine may take to start the sandbox."""
 
 TABLES = {"api", "budget", "polling", "retry"}
-"""What the sandbox says of itself; when all of it is there, it listens."""
+"""The tables of settings that the sandbox prints; once all of them are printed, it is listening."""
 
 CHILD = "from asyncexport.cli.demo import be_the_sandbox; be_the_sandbox()"
 
@@ -65,14 +65,14 @@ def demo(
     ctx: typer.Context,
     *,
     directory: Annotated[
-        Path, typer.Option("-d", "--directory", metavar="DIR", parser=named, help="Where the archives go.")
+        Path, typer.Option("-d", "--directory", metavar="DIR", parser=named, help="Directory for the archives.")
     ] = Path(DIRECTORY),
 ) -> Summary:
-    """Try it out.
+    """Try asyncexport.
 
-    It starts a stand-in of the service, exports a day of made-up events in 48 bundles, checks every archive, and
-    compares all rows with those that the stand-in has. It takes some seconds, and needs no key and no settings. Run it
-    again to see that nothing is left to do.
+    Starts a local stand-in for the service (the sandbox), exports a day of made-up events in 48 bundles, checks every
+    archive, and compares all rows with those of the sandbox. Takes some seconds. Run it again to see that nothing is
+    left to do.
     """
     from asyncexport.cli.run_command import export_watched, say_closing
     from asyncexport.run.spec import Backfill
@@ -84,14 +84,14 @@ def demo(
     with sandbox_running() as said:
         settings, url = _settings(said, directory), str(said["api"]["base_url"])
         session.record("sandbox", url=url)
-        _say(session, f"a sandbox of the service runs on this machine; a day of it, {day(THE_DAY.start)}, is exported")
+        _say(session, f"exporting one day, {day(THE_DAY.start)}, from a sandbox of the service on this machine")
         spec = Backfill(settings.exports, start=THE_DAY.start, end=THE_DAY.end, command="demo")
         summary, example = export_watched(session, settings, spec, key=_key())
         if summary.exit_code is Exit.DONE:
             summary = _checked(session, settings, summary, url)
     say_closing(session, settings, spec, summary, example=example)
     if summary.exit_code is Exit.DONE:
-        _say(session, f"run it again: nothing is left to do; rm -r {directory} starts over")
+        _say(session, f"run it again to see that nothing is left to do; to start over: rm -r {directory}")
     return summary
 
 
@@ -102,14 +102,14 @@ def _say(session: Session, text: str) -> None:
 
 @contextmanager
 def sandbox_running() -> Iterator[dict[str, Any]]:
-    """A sandbox in a process of its own: the settings that fit it, as it says them.
+    """Run a sandbox in a process of its own and yield the settings that it prints.
 
     Raises:
-        ExportError: it does not start.
+        ExportError: the sandbox does not start.
     """
-    # Files without a name: a demo that is killed leaves none behind.
+    # The files have no name, so that a killed demo leaves nothing behind.
     with tempfile.TemporaryFile() as stdout, tempfile.TemporaryFile() as stderr:
-        # -P: no file of the working directory is taken for a module. A session of its own: Ctrl-C is for the demo.
+        # -P: do not import modules from the working directory. A session of its own: Ctrl-C goes to the demo only.
         process = subprocess.Popen(  # noqa: S603 - this very program
             [sys.executable, "-P", "-c", CHILD, "sandbox", "--port", "0", "--speed", str(SPEED)],
             stdin=subprocess.PIPE,
@@ -124,7 +124,7 @@ def sandbox_running() -> Iterator[dict[str, Any]]:
 
 
 def be_the_sandbox() -> None:
-    """What the process runs: the sandbox, until standard input ends."""
+    """Run the sandbox until standard input is closed; called in the process of its own."""
     from asyncexport.cli import main
 
     threading.Thread(target=_end_with_the_demo, daemon=True).start()
@@ -132,14 +132,14 @@ def be_the_sandbox() -> None:
 
 
 def _end_with_the_demo() -> None:
-    # Not by way of `sys.stdin`: whoever waits in that at the end of the program stops it in its tracks.
+    # Not `sys.stdin.read`: a thread blocked in it would crash the interpreter at exit.
     while os.read(0, 4096):
         continue
     os.kill(os.getpid(), signal.SIGTERM)
 
 
 def _said(process: "subprocess.Popen[bytes]", stdout: int, stderr: int) -> dict[str, Any]:
-    """Wait until it listens; what it says of itself."""
+    """Wait until the sandbox listens and return the settings that it printed."""
     give_up_at = time.monotonic() + START_SECONDS
     while time.monotonic() < give_up_at and process.poll() is None:
         try:
@@ -150,11 +150,11 @@ def _said(process: "subprocess.Popen[bytes]", stdout: int, stderr: int) -> dict[
             return said
         time.sleep(0.02)
     last = _text(stderr).strip().splitlines()[-1:]
-    raise ExportError(f"the sandbox did not start: {''.join(last) or 'it said nothing'}")
+    raise ExportError(f"the sandbox did not start: {''.join(last) or 'it printed nothing'}")
 
 
 def _text(file: int) -> str:
-    """All of a file that somebody else goes on writing: the place they share is left where it is."""
+    """Read all of a file that the sandbox is still writing, without moving the file offset that both share."""
     return os.pread(file, 2**20, 0).decode("utf-8", "replace")
 
 
@@ -169,11 +169,11 @@ def _end(process: "subprocess.Popen[bytes]") -> None:
 
 
 def _take_place(directory: Path) -> None:
-    """Rule 3.
+    """Create the directory and mark it as a demo's (rule 3).
 
     Raises:
-        ConfigError: it is somebody else's.
-        StorageError: it cannot be written.
+        ConfigError: the directory contains other files.
+        StorageError: the directory cannot be written.
     """
     check_place(directory)
     mark = directory / MARK
@@ -183,14 +183,14 @@ def _take_place(directory: Path) -> None:
         directory.mkdir(parents=True, exist_ok=True)
         if any(directory.iterdir()):
             raise ConfigError(
-                [Problem("-d", f"{directory} holds something that is no demo")],
-                hint="choose a directory that is empty, or does not exist",
+                [Problem("-d", f"{directory} contains files that are not from a demo")],
+                hint="choose an empty directory, or one that does not exist",
             )
         mark.write_text(MARK_TEXT, encoding="utf-8")
     except OSError as error:
         raise StorageError(
             f"{directory} cannot be written: {(error.strerror or str(error)).lower()}",
-            hint="choose a directory that can be written to, by -d",
+            hint="choose a writable directory with -d",
         ) from error
 
 
@@ -198,13 +198,13 @@ def _settings(said: dict[str, Any], directory: Path) -> "Settings":
     from asyncexport.config import load_settings
 
     flags = {f"{table}.{key}": value for table, keys in said.items() for key, value in keys.items()}
-    # What an interrupted demo left running died with its sandbox: it need not be believed in for long.
+    # Operations of an interrupted demo died with its sandbox, so they are soon given up.
     flags |= {"output.directory": directory, "polling.operation_deadline": "10s"}
     return load_settings(file=Path(os.devnull), environ={}, flags=flags, working_directory=Path.cwd())
 
 
 def _key() -> "ApiKey":
-    """The sandbox's: it is no secret."""
+    """Return the sandbox's key, which is not a secret."""
     from asyncexport.config import load_key
     from asyncexport.sandbox import KEY
 
@@ -212,31 +212,32 @@ def _key() -> "ApiKey":
 
 
 def _checked(session: Session, settings: "Settings", summary: Summary, url: str) -> Summary:
-    """Check every archive, and compare all rows with the truth; the summary, with an error where they differ."""
+    """Check every archive and compare all rows with the sandbox; return the summary, with an error if they differ."""
     from asyncexport.cli.signals import run_abruptly
 
     where = settings.output.directory
-    sound, unsound = run_abruptly(lambda: _look_at_all(where))
-    stored, truth = _rows_in(where / path for path in sound), _rows_of(url)
+    intact, faulty = run_abruptly(lambda: _check_all(where))
+    stored, truth = _rows_in(where / path for path in intact), _rows_of(url)
     missing, extra = (truth - stored).total(), (stored - truth).total()
-    session.record("checked", archives=len(sound), rows=stored.total(), missing=missing, extra=extra)
-    if unsound or missing or extra:
-        told = f"{len(unsound)} archives are not sound, {missing} rows are missing, {extra} are there too often"
-        return replace(summary, exit_code=Exit.UNEXPECTED, error=ExportError(told, hint=BUG_HINT))
-    told = (
-        f"{len(sound)} archives are sound, and hold each of the sandbox's {show_count(truth.total())} rows exactly once"
-    )
-    return replace(summary, notes=(f"checked: {told}",))
+    session.record("checked", archives=len(intact), rows=stored.total(), missing=missing, extra=extra)
+    if faulty or missing or extra:
+        message = (
+            f"{len(faulty)} archives are not intact, {missing} rows are missing, {extra} are duplicates or unknown"
+        )
+        return replace(summary, exit_code=Exit.UNEXPECTED, error=ExportError(message, hint=BUG_HINT))
+    rows = show_count(truth.total())
+    note = f"checked: {len(intact)} archives are intact and contain each of the sandbox's {rows} rows exactly once"
+    return replace(summary, notes=(note,))
 
 
-async def _look_at_all(where: Path) -> tuple[list[str], list[str]]:
-    """The paths of the archives that are sound, and of those that are not."""
+async def _check_all(where: Path) -> tuple[list[str], list[str]]:
+    """Return the paths of the intact archives, and those of the others."""
     from asyncexport.run.findings import Intact, Unrecorded
     from asyncexport.run.verify import verify
 
     findings = [finding async for finding in verify(where) if not isinstance(finding, Unrecorded)]
-    sound = [finding.path for finding in findings if isinstance(finding, Intact)]
-    return sound, [finding.path for finding in findings if not isinstance(finding, Intact)]
+    intact = [finding.path for finding in findings if isinstance(finding, Intact)]
+    return intact, [finding.path for finding in findings if not isinstance(finding, Intact)]
 
 
 def _rows_in(paths: Iterable[Path]) -> Counter[bytes]:
@@ -248,14 +249,14 @@ def _rows_in(paths: Iterable[Path]) -> Counter[bytes]:
 
 
 def _rows_of(url: str) -> Counter[bytes]:
-    """The truth, from the sandbox itself; by no proxy, whatever the environment says."""
+    """Fetch the true rows from the sandbox, without any proxy of the environment."""
     address = f"{url}/sandbox/rows?start={show(THE_DAY.start)}&end={show(THE_DAY.end)}"
     with build_opener(ProxyHandler({})).open(address, timeout=60) as lines:
         return Counter(_canonical(line) for line in lines)
 
 
 def _canonical(line: bytes) -> bytes:
-    """A row, whatever the order of its keys."""
+    """Return a row with its keys in sorted order."""
     import orjson
 
     return orjson.dumps(orjson.loads(line), option=orjson.OPT_SORT_KEYS)

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 TYPER_ERROR: type[Exception] = typer.BadParameter.__mro__[2]
 """What all of typer's usage errors are. Its own name for that is inside of typer, or of click, by version."""
 
-BUG_HINT = "this is a bug of ours: please report it with what the same command says with -vv"
+BUG_HINT = "this is a bug in asyncexport: please report it with the output of the same command with -vv"
 
 
 LAST_WORDS_SECONDS = 1.0
@@ -46,7 +46,7 @@ def _delivered(session: "Session", code: int) -> int:
         return code
     from asyncexport.cli.signals import stoppable
 
-    session.lines.tell_left_out()
+    session.lines.report_left_out()
     try:
         with stoppable():
             late = session.stopped_at_once or _late_signal(session, code)
@@ -125,7 +125,7 @@ def _usage_error(error: Any, *, command: str) -> ExportError:
         message = f"{error.message.rstrip('.')} (did you mean {nearest[0]}?)"
     context = getattr(error, "ctx", None)
     path = context.command_path if context is not None else f"asyncexport {command}".rstrip()
-    return ExportError(message[:1].lower() + message[1:], hint=f"`{path} --help` says what it takes")
+    return ExportError(message[:1].lower() + message[1:], hint=f"`{path} --help` lists the options")
 
 
 def _bug(error: Exception) -> ExportError:

@@ -1,4 +1,4 @@
-"""`init`: a file with every setting in it."""
+"""`init`: write a file with every setting in it."""
 
 from pathlib import Path
 from typing import Annotated
@@ -16,12 +16,12 @@ FILE_NAME = "asyncexport.toml"
 def init(
     ctx: typer.Context,
     *,
-    force: Annotated[bool, typer.Option("--force", help="Write over a file that is there already.")] = False,
+    force: Annotated[bool, typer.Option("--force", help="Overwrite an existing file.")] = False,
 ) -> Summary:
-    """Write the example.
+    """Write the example configuration.
 
-    It is written into the working directory, or to what -c names. Every setting stands in it with its default and its
-    reason; nothing needs to be changed.
+    Writes ./asyncexport.toml, or the file that -c names. It lists every setting with its default and an explanation;
+    nothing has to be changed.
     """
     from asyncexport.config import EXAMPLE
 
@@ -31,13 +31,15 @@ def init(
         with path.open("w" if force else "x", encoding="utf-8") as file:
             file.write(EXAMPLE)
     except FileExistsError:
-        raise ConfigError([Problem("", f"{path} is there already")], hint="`--force` writes over it") from None
+        raise ConfigError([Problem("", f"{path} already exists")], hint="`--force` overwrites it") from None
     except OSError as error:
         raise StorageError(
             f"{path} cannot be written: {(error.strerror or str(error)).lower()}",
-            hint="name a place that can be written to: `asyncexport -c FILE init`",
+            hint="choose a writable location: `asyncexport -c FILE init`",
         ) from error
-    session.say(f"{path} is written: every setting with its default and its reason")
-    session.say("next: set FULLSTORY_API_KEY, then `asyncexport plan --start 30d` shows what a backfill would cost")
+    session.say(f"wrote {path}: every setting with its default and an explanation")
+    session.say(
+        "next: set FULLSTORY_API_KEY, then run `asyncexport plan --start 30d` to see what a backfill would cost"
+    )
     session.record("file", path=str(path))
     return session.summary(Exit.DONE)

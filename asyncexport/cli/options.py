@@ -1,4 +1,4 @@
-"""Options that several commands have, and what they ask for: all faults in them are told at once."""
+"""Options that several commands share, and how they are read: all faults are reported together."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -16,38 +16,42 @@ if TYPE_CHECKING:
     from asyncexport.core.bundles import When
     from asyncexport.core.exports import Export
 
-DATES = "2026-01-01, RFC 3339, today, yesterday, or 90d, 12w or 36h ago; UTC"
+DATES = "2026-01-01, RFC 3339, today, yesterday, or an age such as 90d, 12w or 36h; UTC"
 
-Start = Annotated[str, typer.Option("--start", metavar="DATE", help=f"From when: {DATES}.", show_default=False)]
+Start = Annotated[
+    str, typer.Option("--start", metavar="DATE", help=f"Start of the range: {DATES}.", show_default=False)
+]
 End = Annotated[
     str | None,
-    typer.Option("--end", metavar="DATE", help="Up to when, exclusive; as a rule, all that is settled."),
+    typer.Option(
+        "--end", metavar="DATE", help="End of the range, exclusive. Default: everything old enough to be settled."
+    ),
 ]
 MaybeStart = Annotated[
     str | None,
-    typer.Option("--start", metavar="DATE", help=f"Only from when on: {DATES}.", show_default=False),
+    typer.Option("--start", metavar="DATE", help=f"Only bundles after this: {DATES}.", show_default=False),
 ]
 MaybeEnd = Annotated[
-    str | None, typer.Option("--end", metavar="DATE", help="Only up to when, exclusive.", show_default=False)
+    str | None, typer.Option("--end", metavar="DATE", help="Only bundles before this, exclusive.", show_default=False)
 ]
 Names = Annotated[
     list[str] | None,
-    typer.Option("--export", metavar="NAME", help="Only this one of the exports configured; may be repeated."),
+    typer.Option("--export", metavar="NAME", help="Only the export of this name; may be repeated. Default: all."),
 ]
 MaxDuration = Annotated[
     str | None,
-    typer.Option("--max-duration", metavar="TIME", help="Stop cleanly after so long, such as 5h or 90m."),
+    typer.Option("--max-duration", metavar="TIME", help="Stop cleanly after this long, such as 5h or 90m."),
 ]
 
 
 def named(text: str | Path) -> Path:
-    """What `-d` names; a default comes as the path that it is.
+    """Return the path that `-d` gives; typer passes a default as a path already.
 
     Raises:
-        typer's usage error: it is empty, which for a path would be the working directory.
+        typer's usage error: the text is empty, which as a path would mean the working directory.
     """
     if not str(text).strip():
-        raise typer.BadParameter("it is empty")
+        raise typer.BadParameter("must not be empty")
     return Path(text)
 
 
@@ -58,20 +62,27 @@ Directory = Annotated[
         "--directory",
         metavar="DIR",
         parser=named,
-        help="Where the archives are, in place of [output] directory.",
+        help="Directory of the archives. Default: [output] directory.",
     ),
 ]
 Sets = Annotated[
     list[str] | None,
-    typer.Option("--set", metavar="TABLE.KEY=VALUE", help="Any setting, such as budget.burst=40; may be repeated."),
+    typer.Option(
+        "--set", metavar="TABLE.KEY=VALUE", help="Override a setting, such as budget.burst=40; may be repeated."
+    ),
 ]
 
 
 @dataclass(frozen=True, slots=True)
 class Asked:
-    """What a command is asked for; moments in seconds since 1970, or in words that wait for a clock.
+    """What the options and the settings ask a command to do.
 
-    Where nothing was said, `start` is 0, and `end` and `max_duration_seconds` are None.
+    Attributes:
+        settings: The settings.
+        exports: The exports to work on.
+        start: The start of the range: seconds since 1970, or a relative date. 0 if not given.
+        end: The end of the range, exclusive. None if not given.
+        max_duration_seconds: Seconds after which to stop. None if not given.
     """
 
     settings: "Settings"
@@ -92,10 +103,10 @@ def read_asked(
     max_duration: str | None = None,
     faults: Sequence[Problem] = (),
 ) -> Asked:
-    """What the options and the settings ask for; `faults`: what the command itself found wrong with them.
+    """Read the options and the settings; `faults` are problems that the command itself found in them.
 
     Raises:
-        ConfigError: with all that is wrong with them.
+        ConfigError: some are wrong; it holds every problem.
     """
     from asyncexport.core.bundles import is_always_empty
     from asyncexport.core.exports import unknown_names
@@ -149,7 +160,7 @@ def _read_duration_option(text: str | None, problems: list[Problem]) -> float | 
 
 
 def check_names(names: list[str] | None, known: Sequence[str]) -> None:
-    """Whether all exports that were named exist.
+    """Check that all named exports exist.
 
     Raises:
         ConfigError: one does not.

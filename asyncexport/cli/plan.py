@@ -1,8 +1,8 @@
-"""`plan`: what a backfill or a night would do, and what it would cost.
+"""`plan`: what a backfill or a nightly run would do, and what it would cost.
 
-1. The ledger is read, and nothing else: it costs no request, needs no key, and works during a run.
-2. What the service's limit counts is not known, so that each figure is given for every reading of it.
-3. Figures come from a formula, or from a simulation (`simulating`) if one is asked for.
+1. Only the ledger is read: a plan costs no request, needs no key, and works during a run.
+2. It is not documented which requests the service's limit counts, so each figure is given for every reading of it.
+3. Figures come from a formula, or from a simulation (`simulating`) if one is requested.
 """
 
 from collections.abc import Iterator, Sequence
@@ -52,21 +52,21 @@ if TYPE_CHECKING:
     from asyncexport.run.survey import Survey
 
 PlanStart = Annotated[
-    str | None, typer.Option("--start", metavar="DATE", help=f"From when: {DATES}.", show_default=False)
+    str | None, typer.Option("--start", metavar="DATE", help=f"Start of the range: {DATES}.", show_default=False)
 ]
 Tonight = Annotated[
-    bool, typer.Option("--nightly", help="Estimate a night that starts now, refreshes included, in place of a range.")
+    bool, typer.Option("--nightly", help="Estimate a nightly run that starts now instead of a backfill.")
 ]
 
 WIDTHS = {"30m": 1800, "1h": 3600, "6h": 21_600, "24h": DAY}
 
-NAMES = {CREATES_ONLY: "creates only", ALL_WITH_LIST: "every request", ALL_WITHOUT_LIST: "every request, no list"}
-"""What counts, in words."""
+NAMES = {CREATES_ONLY: "only creates", ALL_WITH_LIST: "every request", ALL_WITHOUT_LIST: "every request, no list"}
+"""Each reading of the limit in words."""
 
 
 @dataclass(frozen=True, slots=True)
 class Estimate:
-    """What the bundles of a run cost under one reading of the limit."""
+    """The cost of a run under one reading of the limit."""
 
     reading: RequestCost
     bundles: int
@@ -92,17 +92,18 @@ def plan(
     growth: Growth = None,
     seeds: Seeds = None,
 ) -> Summary:
-    """Estimate what a backfill or a night would cost.
+    """Show what a backfill or a nightly run would cost.
 
-    It sends no request and needs no key. What the service's limit counts is not documented, so the finish is given for
-    three readings: only creates count; every request counts; every request counts, and operations must be polled one by
-    one. The other widths show what [[export]] bundle would change.
+    Sends no request and needs no key. Fullstory does not document which requests its rate limit counts, so there are
+    three finish times: if only creates count; if every request counts; if every request counts and operations must be
+    polled one by one because the list is unusable. A second table shows other values of [[export]] bundle.
 
-    --nightly estimates a night that starts now: what is new since [nightly] since, the refreshes that are due, and
-    bundles of earlier runs that are unfinished or due for a retry.
+    --nightly estimates a nightly run that starts now: what is new since [nightly] since, the refreshes that are due,
+    and bundles of earlier runs that are unfinished or due for a retry.
 
-    With --simulate, the scheduler itself runs on a clock that jumps, in seconds and for no request; --vary compares
-    the configuration with others. What is assumed of the service stands under the table.
+    --simulate runs the real scheduler on a virtual clock instead of using a formula: it takes seconds and sends no
+    request. --vary also simulates other settings for comparison. The assumptions about the service are printed below
+    the table.
     """
     session: Session = ctx.obj
     options = Options(simulate, tuple(vary or ()), duration, sigma, growth, seeds)
@@ -187,7 +188,7 @@ def _estimates(settings: "Settings", found: "Survey") -> Iterator[Estimate]:
 
 
 def _created(work: "ExportPlan") -> int:
-    """Bundles whose create is spent."""
+    """Count the bundles whose create has been sent and answered."""
     return sum(isinstance(one.state, Created | Ready) for one in work.in_progress)
 
 
@@ -195,18 +196,18 @@ def _show_bundles(session: Session, found: "Survey") -> None:
     for work in found.plans:
         session.record("plan", **_facts_of_work(work))
         parts = {
-            "under way": len(work.in_progress),
-            "parked before": len(work.parked),
+            "in progress": len(work.in_progress),
+            "parked by earlier runs": len(work.parked),
             "to refresh": work.refreshes,
         }
         named = ", ".join(f"{show_count(count)} {what}" for what, count in parts.items() if count)
         session.say(f"{work.export.name}: {work.span}, in bundles of {_width(work.export.bundle_seconds)}")
         session.say(
             f"  {count_of(work.count, 'bundle', 'bundles')} to do{f' ({named})' if named else ''}, "
-            f"{show_count(work.stored_before)} stored already"
+            f"{show_count(work.stored_before)} already stored"
         )
         if resting := len(work.resting):
-            session.say(f"  {count_of(resting, 'parked bundle waits', 'parked bundles wait')} for a later night")
+            session.say(f"  {count_of(resting, 'parked bundle waits', 'parked bundles wait')} for a later nightly run")
 
 
 def _show_estimates(
@@ -218,23 +219,26 @@ def _show_estimates(
         session.say("nothing to do: the run would send no request")
         return
     session.say(f"{count_of(estimates[0].creates, 'create', 'creates')} to send")
-    rows = [("if the limit counts", "requests", "at hand", "done in", "at")]
+    rows = [("if the limit counts", "requests", "available", "done in", "done at")]
     for one in estimates:
-        at_hand = found.tokens_for_creates if one.reading is CREATES_ONLY else found.tokens
+        available = found.tokens_for_creates if one.reading is CREATES_ONLY else found.tokens
         ends = show_minute(now + one.seconds)
-        rows.append((NAMES[one.reading], show_count(one.requests), f"{at_hand:.0f}", show_duration(one.seconds), ends))
+        done_in = show_duration(one.seconds)
+        rows.append((NAMES[one.reading], show_count(one.requests), f"{available:.0f}", done_in, ends))
     _say_table(session, rows, right=frozenset({1, 2}))
     session.say()
-    session.say(_assumed(settings, found, now=now))
-    rests = f"learned from {show_count(found.operations_seen)}" if found.operations_seen else "by [polling] expected"
-    session.say(f"an operation is taken to run for {show_duration(found.median_seconds)}, {rests}")
+    session.say(_assumed_reading(settings, found, now=now))
+    source = (
+        f"the median of {show_count(found.operations_seen)} so far" if found.operations_seen else "[polling] expected"
+    )
+    session.say(f"assumes that an operation takes {show_duration(found.median_seconds)} ({source})")
     if looks := estimates[0].second_looks:
-        files = count_of(looks, "file", "files")
-        session.say(f"{files} without rows are taken to need a second look, and one more results call each")
+        files = count_of(looks, "empty file", "empty files")
+        session.say(f"assumes that {files} will be downloaded twice to confirm it, at one more results call each")
 
 
 def _show_widths(session: Session, asked: Asked, *, look: Look, now: float) -> None:
-    """The same for other widths; where all exports are of individuals there is only one."""
+    """Show the times for other bundle widths; exports of individuals have only one width."""
     rows = [("bundles of", "to do", *(f"{NAMES[reading]}" for reading in REQUEST_COSTS))]
     for name, seconds in WIDTHS.items():
         exports = tuple(_widened(export, seconds) for export in asked.exports)
@@ -250,22 +254,22 @@ def _show_widths(session: Session, asked: Asked, *, look: Look, now: float) -> N
 
 
 def _widened(export: Export, seconds: int) -> Export:
-    """With another width, where its type allows one: the rows of individuals are totals, and come by the day."""
+    """Change the width, unless the export is of individuals: their rows are totals of a day."""
     return export if export.definition.type is Type.INDIVIDUAL else replace(export, bundle_seconds=seconds)
 
 
-def _assumed(settings: "Settings", found: "Survey", *, now: float) -> str:
-    """What the next run goes by."""
+def _assumed_reading(settings: "Settings", found: "Survey", *, now: float) -> str:
+    """Say which reading of the limit the next run will assume."""
     learned = found.all_counted_since
     match settings.budget.scope:
         case BudgetScope.CREATE:
-            return "a run goes by the first line, as [budget] scope says"
+            return "a run assumes the first line, as set by [budget] scope"
         case BudgetScope.ALL:
-            return "a run goes by the second line, as [budget] scope says; by the third if the service has no list"
+            return "a run assumes the second line, as set by [budget] scope, or the third if the list is unusable"
         case _ if learned is not None and is_still_learned(learned, now=now):
-            return f"a run goes by the second line: that every request counts was learned at {show(learned)}"
+            return f"a run assumes the second line: it learned at {show(learned)} that every request counts"
         case _:
-            return "a run goes by the first line, and by the others from the moment the service shows that they hold"
+            return "a run assumes the first line until the service's answers show that another one applies"
 
 
 def _facts_of_work(work: "ExportPlan") -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""One run, from what was asked for to its closing words."""
+"""One run of a command: show it, stop it on signals, and print its closing text."""
 
 import signal
 import time
@@ -20,14 +20,14 @@ if TYPE_CHECKING:
     from asyncexport.run.spec import RunSpec
 
 HINTS = {
-    Exit.TIME_UP: "run the same command again to go on",
-    Exit.INTERRUPTED: "run the same command again to go on",
-    Exit.TERMINATED: "run the same command again to go on",
+    Exit.TIME_UP: "run the same command again to resume",
+    Exit.INTERRUPTED: "run the same command again to resume",
+    Exit.TERMINATED: "run the same command again to resume",
 }
 
 
 def carry_out(session: "Session", settings: "Settings", spec: "RunSpec", *, key: "ApiKey") -> "Summary":
-    """A whole run: shown as it goes, stopped by signals, and told at its end."""
+    """Carry out a run: show its progress, stop it on signals, and print the closing text."""
     summary, example = export_watched(session, settings, spec, key=key)
     say_closing(session, settings, spec, summary, example=example)
     return summary
@@ -36,7 +36,7 @@ def carry_out(session: "Session", settings: "Settings", spec: "RunSpec", *, key:
 def export_watched(
     session: "Session", settings: "Settings", spec: "RunSpec", *, key: "ApiKey"
 ) -> "tuple[Summary, str]":
-    """A run without its closing words: the summary, and the path of an archive that it stored ("": of none)."""
+    """Carry out a run without its closing text; return the summary and the path of a stored archive ("" if none)."""
     from asyncexport.run.run import export
 
     viewer = session.viewer(_heading(settings, spec))
@@ -49,7 +49,7 @@ def export_watched(
 
 
 def say_closing(session: "Session", settings: "Settings", spec: "RunSpec", summary: "Summary", *, example: str) -> None:
-    """The end of a run in words; quietly, only where not all is done."""
+    """Print the closing text; with `--quiet`, only if something is not done."""
     tally = summary.tally
     if session.as_json or (session.quiet and summary.exit_code is Exit.DONE):
         return
@@ -66,7 +66,7 @@ def say_closing(session: "Session", settings: "Settings", spec: "RunSpec", summa
 
 
 def _hints(session: "Session", spec: "RunSpec", summary: "Summary") -> Iterator[str]:
-    """What to do next."""
+    """Say what to do next."""
     tally = summary.tally
     if summary.exit_code is not Exit.PARTIAL:
         yield from filter(None, [HINTS.get(summary.exit_code)])
@@ -81,24 +81,24 @@ def _hints(session: "Session", spec: "RunSpec", summary: "Summary") -> Iterator[
 
 
 def accepting(session: "Session") -> str:
-    """What to do about bundles whose archive was kept."""
+    """Say what to do about bundles whose archive was kept."""
     again = session.invocation.again("retry", "--accept-fewer")
     return (
-        f"if these rows were deleted, `{again}` exports them anew and takes what comes; else their archives stay as "
-        "they are"
+        f"if these rows were deleted on purpose, `{again}` replaces the archives with new exports; otherwise the "
+        "archives stay as they are"
     )
 
 
 def _next_step(session: "Session", spec: "RunSpec") -> str:
-    """What to do about parked bundles; one who has just tried again is not told to try again."""
+    """Say what to do about parked bundles; after `retry`, do not advise another `retry`."""
     again = session.invocation.again
     match spec:
         case Backfill(command="demo"):
             return HINTS[Exit.TIME_UP]
         case Retry():
-            return f"`{again('status')}` says why they are parked; what `[retry] attempts` allows was tried"
+            return f"`{again('status')}` shows why they are parked; all `[retry] attempts` were used"
         case _:
-            return f"`{again('retry')}` takes parked bundles up again"
+            return f"`{again('retry')}` retries parked bundles"
 
 
 def _heading(settings: "Settings", spec: "RunSpec") -> str:
@@ -125,7 +125,7 @@ def _what_it_waits_for(settings: "Settings", viewer: "RunViewer", reason: Exit) 
 
 
 def _stored_before(settings: "Settings", spec: "RunSpec") -> str:
-    """The path of some archive of the range that earlier runs stored, one with rows where there is one."""
+    """Return the path of an archive that an earlier run stored in the range, one with rows if possible."""
     from asyncexport.ledger import LedgerReader
 
     asked, now = instructions(spec), time.time()

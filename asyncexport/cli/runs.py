@@ -34,9 +34,9 @@ def backfill(
 ) -> Summary:
     """Export a range.
 
-    The range is cut into bundles (30 minutes wide, unless the export says otherwise). Bundles that are stored already
-    are not asked for again. Those that an earlier run began are continued, and those that it parked are tried again.
-    Ctrl-C stops it cleanly, and the same command goes on from there.
+    The range is cut into bundles, 30 minutes wide by default. Bundles that are already stored are not requested again.
+    Resumes work that an earlier run started and retries bundles it gave up on. Ctrl-C stops cleanly; the same command
+    resumes from there.
     """
     asked = read_asked(
         ctx.obj, directory=directory, sets=sets, names=export, start=start, end=end, max_duration=max_duration
@@ -55,10 +55,10 @@ def nightly(
 ) -> Summary:
     """Export what is new.
 
-    For cron, timers and schedulers. Without [nightly] since, the first night begins 7 days back, and the ledger
-    remembers where. [nightly] refresh lists the ages at which bundles are exported once more. If a new export is empty
-    or has far fewer rows than the archive, the archive is kept and the bundle is parked: that night ends with 3, and
-    later ones do not export it again. `asyncexport plan --nightly` says beforehand what a night costs.
+    Made for cron, timers and schedulers. Without [nightly] since, the first nightly run starts 7 days back, and the
+    ledger remembers that date. With [nightly] refresh, bundles are exported again at the ages it lists. If a new export
+    is empty or has far fewer rows than the archive, the archive is kept and the bundle is parked: this run ends with
+    exit code 3, and later nightly runs do not export it again. `asyncexport plan --nightly` estimates the cost.
     """
     asked = read_asked(ctx.obj, directory=directory, sets=sets, names=export, max_duration=max_duration)
     spec = Nightly(
@@ -75,7 +75,8 @@ def retry(
     accept_fewer: Annotated[
         bool,
         typer.Option(
-            "--accept-fewer", help="Also export anew the bundles that kept their archive, and take what comes."
+            "--accept-fewer",
+            help="Also export bundles again whose archive was kept, and replace it even if far fewer rows come.",
         ),
     ] = False,
     start: MaybeStart = None,
@@ -85,14 +86,14 @@ def retry(
     directory: Directory = None,
     sets: Sets = None,
 ) -> Summary:
-    """Take up what was parked.
+    """Retry parked bundles.
 
-    These are all bundles that the ledger has as parked, and those that were begun and are not done; --start and --end
-    limit them to a range. Each gets all its attempts anew.
+    Retries all parked bundles and finishes those in progress, in all of history or between --start and --end. Every
+    parked bundle gets its full number of attempts again.
 
-    A bundle whose archive was kept, because a new export of it was empty or had far fewer rows, is left as it is. With
-    --accept-fewer it is exported anew, and what comes replaces the archive, however few rows it has. `status` lists
-    these bundles with both counts.
+    A bundle whose archive was kept because a new export was empty or had far fewer rows is left alone. With
+    --accept-fewer it is exported again, and the new export replaces the archive even if it has far fewer rows. `status`
+    lists these bundles with both row counts.
     """
     asked = read_asked(
         ctx.obj, directory=directory, sets=sets, names=export, start=start, end=end, max_duration=max_duration

@@ -1,4 +1,4 @@
-"""`sandbox`: the stand-in service as a process of its own."""
+"""`sandbox`: run the local stand-in service as a process of its own."""
 
 import os
 from collections.abc import Callable, Iterator
@@ -15,52 +15,52 @@ if TYPE_CHECKING:
 
 LOOPBACK = "127.0.0.1"
 
-HINT = "`asyncexport sandbox --show-switches` and `--show-faults` list what there is"
+HINT = "`asyncexport sandbox --show-switches` and `--show-faults` list what exists"
 
 
 Faults = Annotated[
     list[str] | None,
     typer.Option(
         metavar="SPEC",
-        help="What goes wrong: WHERE:WHAT[,NAME=VALUE...], as create:503,nth=3; repeatable. See --show-faults.",
+        help="Cause a fault: WHERE:WHAT[,NAME=VALUE...], such as create:503,nth=3; may be repeated. See --show-faults.",
     ),
 ]
 
 
 def sandbox(
     *,
-    port: Annotated[int, typer.Option(min=0, max=65_535, help="Where to listen; 0: any port that is free.")] = 8765,
-    host: Annotated[str, typer.Option(help="The address to listen on; most others let other machines in.")] = LOOPBACK,
-    seed: Annotated[int | None, typer.Option(help="Another seed: other rows, other durations.")] = None,
+    port: Annotated[int, typer.Option(min=0, max=65_535, help="Port to listen on; 0: any free port.")] = 8765,
+    host: Annotated[str, typer.Option(help="Address to listen on; most others let other machines connect.")] = LOOPBACK,
+    seed: Annotated[int | None, typer.Option(help="Seed of the random rows and durations.")] = None,
     speed: Annotated[
         float | None,
-        typer.Option(help="Divides how long operations, refills and expiries take; 60: a second a minute."),
+        typer.Option(help="Divide the durations of operations, refills and expiries by this; 60: a second a minute."),
     ] = None,
     rows: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="Event rows to serve (NDJSON or JSON) in place of made-up ones.")
+        Path | None, typer.Option(metavar="FILE", help="Event rows to serve (NDJSON or JSON) instead of made-up ones.")
     ] = None,
-    rows_per_hour: Annotated[float | None, typer.Option(help="How many rows are made up, on average.")] = None,
-    operation_seconds: Annotated[
-        float | None, typer.Option(help="How long an operation takes at speed 1, as a median.")
+    rows_per_hour: Annotated[float | None, typer.Option(help="Average number of made-up rows per hour.")] = None,
+    operation_seconds: Annotated[float | None, typer.Option(help="Median duration of an operation at speed 1.")] = None,
+    scope: Annotated[str | None, typer.Option(help="Requests that the rate limit counts: create or all.")] = None,
+    list_ids: Annotated[bool | None, typer.Option(help="Whether listed operations include their ids.")] = None,
+    list_order: Annotated[
+        str | None, typer.Option(help="Order of listed operations: newest, oldest or shuffled.")
     ] = None,
-    scope: Annotated[str | None, typer.Option(help="Which calls the rate limit counts: create or all.")] = None,
-    list_ids: Annotated[bool | None, typer.Option(help="Whether listed operations have their ids.")] = None,
-    list_order: Annotated[str | None, typer.Option(help="Their order: newest, oldest or shuffled.")] = None,
     fault: Faults = None,
     sets: Annotated[
-        list[str] | None, typer.Option("--set", metavar="NAME=VALUE", help="Any other switch; repeatable.")
+        list[str] | None, typer.Option("--set", metavar="NAME=VALUE", help="Set any other switch; may be repeated.")
     ] = None,
-    show_switches: Annotated[bool, typer.Option("--show-switches", help="List all switches, and end.")] = False,
-    show_faults: Annotated[bool, typer.Option("--show-faults", help="List all faults, and end.")] = False,
+    show_switches: Annotated[bool, typer.Option("--show-switches", help="List all switches and exit.")] = False,
+    show_faults: Annotated[bool, typer.Option("--show-faults", help="List all faults and exit.")] = False,
 ) -> None:
     """Run a stand-in for Fullstory's Segment Export API.
 
-    On stdout it prints the settings that fit it, with the key to use in a comment: put them into a file for -c. It runs
-    until Ctrl-C or SIGTERM, which end it with 0.
+    Prints matching settings on stdout, with the API key in a comment: save them to a file and pass it with -c. Runs
+    until Ctrl-C or SIGTERM and then exits with 0.
 
-    It does what the vendor documents. Where --show-switches says inferred or guess, nobody has documented it: the real
-    service may do otherwise. Nothing of it was observed on a real account.
-    Ids in paths may be raw or percent-encoded; with --set ids=strict they have to be encoded.
+    The sandbox does what Fullstory documents. Where --show-switches says inferred or guess, there is no documentation
+    and the real service may differ; nothing was checked against a real account. Ids in paths may be raw or
+    percent-encoded; with --set ids=strict they must be encoded.
     """
     if show_switches or show_faults:
         _show(switches=show_switches, faults=show_faults)
@@ -89,7 +89,7 @@ def _show(*, switches: bool, faults: bool) -> None:
 
 
 def command_defaults() -> "SandboxBehaviour":
-    """The switches as the command has them: any client can talk to it, also one that sends ids raw."""
+    """Return the defaults of the command, which also accepts clients that send ids unencoded."""
     from asyncexport.sandbox import SandboxBehaviour
 
     return SandboxBehaviour(ids="lenient")
@@ -101,7 +101,7 @@ Change = Callable[["SandboxBehaviour"], "SandboxBehaviour"]
 def _changes(
     given: dict[str, Any], sets: list[str], faults: list[str], rows: Path | None
 ) -> Iterator[tuple[str, Change]]:
-    """What each flag changes, by its name."""
+    """Yield the change that each flag makes, with the flag's name."""
     for name, value in given.items():
         if value is not None:
             yield f"--{name.replace('_', '-')}", _set(name, value)
@@ -133,7 +133,11 @@ def _serve_file(path: Path) -> Change:
 
 
 def _behaviour(changes: Iterator[tuple[str, Change]]) -> "SandboxBehaviour":
-    """All changes made, or all that is wrong with them said at once."""
+    """Apply all changes.
+
+    Raises:
+        ConfigError: some are wrong; it holds every problem.
+    """
     from asyncexport.errors import ConfigError, Problem
 
     behaviour, problems = command_defaults(), []
@@ -161,7 +165,9 @@ async def _serve(behaviour: "SandboxBehaviour", *, host: str, port: int) -> None
     for number in (signal.SIGINT, signal.SIGTERM):
         asyncio.get_running_loop().add_signal_handler(number, stopped.set)
     if not is_loopback(host):
-        typer.echo(f"asyncexport: warning: {host} lets other machines in, and its key is no secret", err=True)
+        typer.echo(
+            f"asyncexport: warning: other machines can connect to {host}, and the sandbox's key is not secret", err=True
+        )
     try:
         async with serving(behaviour, host=host, port=port) as running:
             typer.echo(settings(behaviour, url=running.url, key=running.key), nl=False)

@@ -1,4 +1,4 @@
-"""`segments`: what can be put into the configuration."""
+"""`segments`: list the segments that the configuration can name."""
 
 import typer
 
@@ -11,14 +11,14 @@ from asyncexport.core.summary import Summary
 from asyncexport.errors import UnavailableError
 
 ID_COLUMNS = 24
-"""Rows are shown as they come, before the longest id is known; a longer one moves its own name only."""
+"""Width of the id column. Rows are printed as they arrive, before the longest id is known."""
 
 
 def segments(ctx: typer.Context, *, directory: Directory = None, sets: Sets = None) -> Summary:
     """List the segments.
 
-    The id goes into [[export]] segment. The list is read page by page, each of them a request; reading stops where
-    nobody listens any more. The output directory serves to know how many requests are left.
+    Put the id of a segment into [[export]] segment. The list is read page by page, one request per page, and stops when
+    stdout is closed. The ledger in the output directory, if any, tells how many requests may be sent.
     """
     from asyncexport.cli.signals import run_abruptly
 
@@ -43,8 +43,8 @@ def segments(ctx: typer.Context, *, directory: Directory = None, sets: Sets = No
     try:
         found = run_abruptly(listed)
     except UnavailableError as error:
-        error.hint = error.hint or "check the host ([api] base_url), the proxy ([api] proxy) and the network"
+        error.hint = error.hint or "check the host ([api] base_url), the proxy ([api] proxy) and the network connection"
         raise
     if not found:
-        session.lines.tell("note", "the account has no segments; the segment `everyone` is always there")
+        session.lines.tell("note", "the account has no segments; the segment `everyone` always exists")
     return session.summary(Exit.DONE)

@@ -29,9 +29,9 @@ REASONS = {
 }
 
 AGAIN = {
-    Exit.INTERRUPTED: "press Ctrl-C again to stop at once",
-    Exit.TERMINATED: "a second signal stops it at once",
-    Exit.TIME_UP: "Ctrl-C stops it at once",
+    Exit.INTERRUPTED: "press Ctrl-C again to stop immediately",
+    Exit.TERMINATED: "a second signal stops it immediately",
+    Exit.TIME_UP: "Ctrl-C stops it immediately",
 }
 
 

@@ -1,8 +1,8 @@
-"""`plan --simulate`: what a run would do on a clock that jumps, as configured and with one key changed.
+"""`plan --simulate`: simulate a run on a virtual clock, as configured and with one setting changed at a time.
 
-1. The scheduler, the poller, the budget and the bundle runner are those of a run; only the service is made up. What is
-   assumed of it is said under the table.
-2. Durations and sizes come from the ledger where there are some. Nothing is asked of the service.
+1. The scheduler, poller, budget and bundle runner are the real ones; only the service is simulated. The assumptions
+   about it are printed below the table.
+2. Durations and sizes come from the ledger if it has some. No request is sent.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -28,34 +28,34 @@ if TYPE_CHECKING:
     from asyncexport.simulate.variants import Assumed, Case, Row, Variant
 
 FETCH_SECONDS = 2.0
-"""What a download is taken to last before any archive is known."""
+"""Assumed seconds per download while there is no archive to measure."""
 
 BYTES_A_SECOND = 1_000_000
-"""What a download is taken to bring: less than most lines, and seldom what a run waits for."""
+"""Assumed download rate. It is below that of most connections, and downloads seldom delay a run."""
 
 SEEDS = 5
 
 MANY_BUNDLES = 20_000
-"""Where once more for each variant would be more than this in all, it is left out, unless `--seeds` asks for it."""
+"""Limit on the bundles simulated in total: without `--seeds`, variants are repeated less often to stay below it."""
 
-SOON_BUNDLES = 1_000
-"""So many take a second."""
+QUICK_BUNDLES = 1_000
+"""Bundles that can be simulated in about a second; for more, a note announces the wait."""
 
-HEADS = {BudgetScope.CREATE: "if creates alone count", BudgetScope.ALL: "if every request counts"}
+HEADS = {BudgetScope.CREATE: "if only creates count", BudgetScope.ALL: "if every request counts"}
 
 KINDS = ("create", "poll", "list", "results")
 
 Simulate = Annotated[
     bool,
-    typer.Option("--simulate", help="Run the scheduler on a clock that jumps, in place of a formula."),
+    typer.Option("--simulate", help="Simulate the run with the real scheduler on a virtual clock."),
 ]
 Vary = Annotated[
     list[str] | None,
     typer.Option(
         "--vary",
         metavar="KEY=A,B",
-        help="Simulate it with other values of a setting as well, such as bundle=1h,6h or concurrency.operations=20;"
-        " may be repeated: each key is varied on its own, all others as configured.",
+        help="Also simulate other values of a setting, such as bundle=1h,6h or concurrency.operations=20; may be"
+        " repeated: each setting is varied on its own, the others stay as configured.",
     ),
 ]
 Duration = Annotated[
@@ -63,12 +63,18 @@ Duration = Annotated[
     typer.Option(
         "--duration",
         metavar="TIME",
-        help="Simulate operations of this median; else as long as those of earlier runs, or [polling] expected.",
+        help="Median duration of the simulated operations. Default: as in earlier runs, else [polling] expected.",
     ),
 ]
 Sigma = Annotated[
     float | None,
-    typer.Option("--sigma", metavar="S", min=0.0, max=3.0, help="How much durations scatter, in logarithms; else 0.5."),
+    typer.Option(
+        "--sigma",
+        metavar="S",
+        min=0.0,
+        max=3.0,
+        help="Spread of the durations: the standard deviation of their logarithm. Default: 0.5.",
+    ),
 ]
 Growth = Annotated[
     float | None,
@@ -77,7 +83,7 @@ Growth = Annotated[
         metavar="G",
         min=0.0,
         max=3.0,
-        help="Simulate bundles of k times the width as taking k to the power of G as long; else just as long.",
+        help="How durations grow with bundle width: k times as wide takes k^G times as long. Default: 0, no longer.",
     ),
 ]
 Seeds = Annotated[
@@ -87,14 +93,14 @@ Seeds = Annotated[
         metavar="N",
         min=1,
         max=1000,
-        help="How often each variant is simulated, with other durations; else 5 times, or fewer if that takes long.",
+        help="Simulations per variant, each with other random durations. Default: 5, fewer if that takes long.",
     ),
 ]
 
 
 @dataclass(frozen=True, slots=True)
 class Options:
-    """What the options say; None where one was not given."""
+    """The values of the options; None if one was not given."""
 
     simulate: bool = False
     vary: tuple[str, ...] = ()
@@ -105,18 +111,18 @@ class Options:
 
     @property
     def wanted(self) -> bool:
-        """Whether to simulate; to ask for variants is to ask for that."""
+        """Whether to simulate; `--vary` implies it."""
         return self.simulate or bool(self.vary)
 
 
 @dataclass(frozen=True, slots=True)
 class Known:
-    """What the ledger knows of earlier runs.
+    """What the ledger knows from earlier runs.
 
     Attributes:
-        durations: What operations took, in seconds.
-        densities: Bytes of archives for each second that they cover, by export.
-        second_looks: The share of files that took a second look.
+        durations: Durations of operations, in seconds.
+        densities: Archive bytes per second of covered time, by export.
+        second_looks: The share of files that needed a second check.
     """
 
     durations: tuple[float, ...] = ()
@@ -124,34 +130,34 @@ class Known:
     second_looks: float = 0.0
 
     def fetch_seconds(self, export: Export) -> float:
-        """What the download of a bundle takes."""
+        """Return the expected seconds for the download of one bundle."""
         density = self.densities.get(export.name)
         return FETCH_SECONDS if density is None else density * export.bundle_seconds / BYTES_A_SECOND
 
 
 Look = Callable[[Asked, tuple[Export, ...]], "Survey"]
-"""What a run of these exports would find."""
+"""Returns what a run of these exports would have to do."""
 
 
 def check(options: Options) -> None:
-    """Whether the options make sense without the settings.
+    """Check the options as far as that is possible without the settings.
 
     Raises:
-        ConfigError: with all that is wrong with them.
+        ConfigError: some are wrong; it holds every problem.
     """
     from asyncexport.config import read_duration
 
     given = {"--duration": options.duration, "--sigma": options.sigma, "--growth": options.growth}
     given["--seeds"] = options.seeds
     problems = [
-        Problem(name, "goes with --simulate or --vary")
+        Problem(name, "needs --simulate or --vary")
         for name, value in given.items()
         if value is not None and not options.wanted
     ]
     for one in options.vary:
         key, _, values = one.partition("=")
         if not key.strip() or not all(value.strip() for value in values.split(",")):
-            problems.append(Problem("--vary", "is written KEY=A,B, such as bundle=1h,6h"))
+            problems.append(Problem("--vary", "expected KEY=A,B, such as bundle=1h,6h"))
     if options.duration is not None:
         try:
             if not read_duration(options.duration):
@@ -163,10 +169,10 @@ def check(options: Options) -> None:
 
 
 def read_variants(asked: Asked, options: Options) -> "list[Variant]":
-    """The configuration, and those it is to be compared with.
+    """Return the configuration and the variants to compare it with.
 
     Raises:
-        ConfigError: with all that is wrong with the keys and values.
+        ConfigError: some keys or values are wrong; it holds every problem.
     """
     from asyncexport.simulate.variants import variants
 
@@ -178,7 +184,7 @@ def read_variants(asked: Asked, options: Options) -> "list[Variant]":
 def show_simulation(
     session: Session, asked: Asked, options: Options, found: "Sequence[Variant]", *, look: Look, now: float
 ) -> None:
-    """Simulate these variants, and show what came of them."""
+    """Simulate these variants and show the results."""
     from asyncexport.simulate.variants import forecast
 
     known = _read_known(asked)
@@ -188,10 +194,10 @@ def show_simulation(
         return
     assumed = _assumptions(asked, options, known, bundles=sum(case.bundles for case in cases))
     bundles = assumed.seeds * sum(case.bundles for case in cases)
-    if bundles > SOON_BUNDLES and not session.quiet:
+    if bundles > QUICK_BUNDLES and not session.quiet:
         runs = count_of(assumed.seeds * len(cases), "run", "runs")
         session.lines.tell(
-            "note", f"simulating {runs} with {show_count(bundles)} bundles in all: a millisecond or so each"
+            "note", f"simulating {runs} with {show_count(bundles)} bundles in total, about a millisecond each"
         )
     rows = forecast(cases, assumed)
     for row in rows:
@@ -219,7 +225,7 @@ def _read_known(asked: Asked) -> Known:
 
 
 def _cases(asked: Asked, variant: "Variant", known: Known, look: Look) -> "Iterator[Case]":
-    """A variant under each reading of the limit that its settings leave open."""
+    """Yield a case for each reading of the limit that the variant's settings leave open."""
     from asyncexport.simulate.variants import Case, ExportShare, readings
 
     present = {export.name: export for export in asked.exports}
@@ -237,8 +243,8 @@ def _cases(asked: Asked, variant: "Variant", known: Known, look: Look) -> "Itera
     budget = variant.settings.budget
     for counts in readings(variant.settings):
         allowance = Quota(budget.requests_per_minute, budget.burst, counts)
-        at_hand = survey.tokens_for_creates if counts is BudgetScope.CREATE else survey.tokens
-        yield Case(variant, counts, parts, tokens_used=ceil(allowance.usable_burst - at_hand), in_progress=in_progress)
+        tokens = survey.tokens_for_creates if counts is BudgetScope.CREATE else survey.tokens
+        yield Case(variant, counts, parts, tokens_used=ceil(allowance.usable_burst - tokens), in_progress=in_progress)
 
 
 def _assumptions(asked: Asked, options: Options, known: Known, *, bundles: int) -> "Assumed":
@@ -260,7 +266,7 @@ def _assumptions(asked: Asked, options: Options, known: Known, *, bundles: int) 
 
 def _show_rows(session: Session, rows: "Sequence[Row]", *, now: float) -> None:
     for counts, head in HEADS.items():
-        lines = [(head, "bundles", "/".join(KINDS), "first after", "done in", "between", "at")]
+        lines = [(head, "bundles", "/".join(KINDS), "first file", "done in", "from run to run", "done at")]
         for row in rows:
             if row.counts is not counts:
                 continue
@@ -272,7 +278,7 @@ def _show_rows(session: Session, rows: "Sequence[Row]", *, now: float) -> None:
                     "/".join(show_count(row.requests[kind]) for kind in KINDS),
                     show_duration(row.first_archive),
                     show_duration(row.makespan),
-                    least if least == most else f"{least} and {most}",
+                    least if least == most else f"{least} to {most}",
                     show_minute(now + row.makespan),
                 )
             )
@@ -283,52 +289,54 @@ def _show_rows(session: Session, rows: "Sequence[Row]", *, now: float) -> None:
 
 
 def _notes(asked: Asked, options: Options, cases: "Sequence[Case]", assumed: "Assumed", known: Known) -> Iterator[str]:
-    """What is assumed, a line each."""
-    told = "each was simulated {}, with the scheduler and the budget of a run{}"
-    once = told.format("once", "; --seeds 5 shows how far chance goes")
-    yield once if assumed.seeds == 1 else told.format(f"{assumed.seeds} times", "; figures are medians")
+    """Describe the assumptions, one per line."""
+    if assumed.seeds == 1:
+        yield "each variant was simulated once with the real scheduler and budget; --seeds 5 shows the role of chance"
+    else:
+        times = f"{assumed.seeds} times"
+        yield f"each variant was simulated {times} with the real scheduler and budget; figures are medians"
     yield _durations_note(options, assumed)
     if any(part.widening != 1 for case in cases for part in case.parts):
         yield _growth_note(assumed)
         if any(export.definition.type is Type.INDIVIDUAL for export in asked.exports):
-            yield "individuals come by the day, whatever the width of the others"
+            yield "exports of individuals always use bundles of 24h"
     yield _downloads_note(asked, known)
     if known.second_looks:
-        yield f"{known.second_looks:.0%} of the files have no rows and take a second look, as in earlier runs"
+        yield f"{known.second_looks:.0%} of the files are empty and downloaded twice to confirm it, as in earlier runs"
     if cases[0].in_progress:
-        yield f"{count_of(cases[0].in_progress, 'bundle', 'bundles')} under way: taken to be begun anew"
-    yield "the service is taken to grant as much as is configured, and to run at once all that it is asked for"
-    yield "nothing is taken to fail, and the list of operations to be of use"
+        yield f"{count_of(cases[0].in_progress, 'bundle', 'bundles')} in progress: simulated from the start"
+    yield "assumes that the service grants the configured budget and starts every operation immediately"
+    yield "assumes no failures and a usable List Operations endpoint"
 
 
 def _durations_note(options: Options, assumed: "Assumed") -> str:
     from asyncexport.simulate.variants import ENOUGH
 
     if assumed.resamples:
-        taken = show_duration(median(assumed.learned))
+        middle = show_duration(median(assumed.learned))
         return (
-            f"operations run for as long as {show_count(len(assumed.learned))} of earlier runs, {taken} in the median"
+            f"durations are drawn from {show_count(len(assumed.learned))} earlier operations, with a median of {middle}"
         )
     source = "--duration" if options.duration else "[polling] expected"
     if not options.duration and len(assumed.learned) >= ENOUGH:
-        source = "those of earlier runs"
-    taken = show_duration(assumed.median_seconds)
-    return f"operations run for {taken} in the median, by {source}, and scatter by {assumed.sigma:g} (lognormal)"
+        source = "earlier runs"
+    middle = show_duration(assumed.median_seconds)
+    return f"durations of operations are lognormal: median {middle} ({source}), sigma {assumed.sigma:g}"
 
 
 def _growth_note(assumed: "Assumed") -> str:
     if not assumed.growth:
-        return "how much longer a wider bundle takes is not known: taken to be no longer; --growth 1: as the width"
-    return f"a bundle of twice the width takes {2**assumed.growth:.2g} times as long, by --growth"
+        return "assumes that wider bundles take no longer; --growth 1 makes durations proportional to the width"
+    return f"a bundle twice as wide takes {2**assumed.growth:.2g} times as long (--growth)"
 
 
 def _downloads_note(asked: Asked, known: Known) -> str:
     sizes = [known.densities[one.name] * one.bundle_seconds for one in asked.exports if one.name in known.densities]
-    wider = "in proportion to the width"
+    wider = "in proportion to the bundle width"
     if not sizes:
-        return f"a download takes {show_duration(FETCH_SECONDS)}, {wider}: no archive is known yet"
+        return f"a download takes {show_duration(FETCH_SECONDS)}, {wider} (no archive to measure yet)"
     size = show_bytes(sum(sizes) / len(sizes))
-    return f"a download brings {size}, as archives so far, {wider}, at {show_bytes(BYTES_A_SECOND)} a second"
+    return f"a download has {size} like earlier archives, {wider}, at {show_bytes(BYTES_A_SECOND)}/s"
 
 
 def _row_record(row: "Row", now: float) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""`status`: what the ledger says."""
+"""`status`: show what is stored, as recorded in the ledger."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -21,20 +21,21 @@ if TYPE_CHECKING:
     from asyncexport.run.export_status import ExportStatus
 
 MOST_NAMED = 10
-"""Gaps and parked bundles that are named one by one; `--json` names all."""
+"""Gaps and parked bundles that are listed one by one; `--json` lists all."""
 
 OVERDUE = "its operation was still running at its deadline"
 
 
 def status(ctx: typer.Context, *, export: Names = None, directory: Directory = None, sets: Sets = None) -> Summary:
-    """Say what is there.
+    """Show what is stored.
 
-    The ledger is read, and nothing is changed: it may be asked while a run is going on. Ends with 3 if bundles are
-    parked, archives overlap, or files were deleted or cut by hand: whether each is there and how large it is is looked
-    at, and `verify` reads them. A gap is time that no archive covers, between the first and the last, or of what
-    nights ask for. Bundles that kept their archive, because a new export was empty or had far fewer rows, are listed
-    apart with both counts. Unsettled is what was exported before its data was settled: it is exported anew, once, when
-    it is.
+    Reads the ledger and changes nothing, also during a run. Checks that every archive exists and has the recorded size;
+    `verify` checks the contents. The exit code is 3 if bundles are parked, archives overlap, or archive files were
+    deleted or changed in size.
+
+    gaps: time that no archive covers, between the first and the last archive or in the range of nightly runs. kept:
+    bundles whose archive was kept because a new export was empty or had far fewer rows, with both counts. unsettled:
+    bundles exported before their data was settled; they are exported once more when it is.
     """
     from asyncexport.ledger import LedgerReader, holder, present
     from asyncexport.run.export_status import export_statuses
@@ -56,7 +57,7 @@ def status(ctx: typer.Context, *, export: Names = None, directory: Directory = N
     running = holder(where)
     if running:
         session.record("run", command=running.command, pid=running.pid, host=running.host, since=show(running.since))
-    session.say(f"a run is going on: {plain(str(running))}" if running else "no run is going on")
+    session.say(f"a run is in progress: {plain(str(running))}" if running else "no run is in progress")
     if last_run and not running:
         session.say(f"last run: {_last_run_text(last_run)}")
     for export_status in chosen:
@@ -78,45 +79,45 @@ def status(ctx: typer.Context, *, export: Names = None, directory: Directory = N
 
 
 def _hints(session: Session, chosen: "list[ExportStatus]", tally: Tally) -> Iterator[str]:
-    """What to do about all that is not as it should be."""
+    """Say what to do about each kind of fault."""
     again = session.invocation.again
     if any(len(one.overview.parked) > len(one.overview.kept) for one in chosen):
-        yield f"`{again('retry')}` takes parked bundles up again"
+        yield f"`{again('retry')}` retries parked bundles"
     if tally.fewer:
         yield accepting(session)
     if any(one.altered for one in chosen):
-        yield f"`{again('verify', '--repair')}` exports anew what is missing or broken"
+        yield f"`{again('verify', '--repair')}` exports missing and broken archives again"
     if any(one.overview.overlaps for one in chosen):
-        yield f"archives that overlap hold the same rows twice: `{again('verify')}` names their files"
+        yield f"overlapping archives contain the same rows twice: `{again('verify')}` lists their files"
 
 
 def _nothing_yet(session: Session, where: Path) -> Summary:
-    """Archives without a ledger are a fault, an empty place is none."""
+    """Report an empty directory; archives without a ledger are an error."""
     from asyncexport.errors import LedgerError
     from asyncexport.run.directory import check_ledger_not_lost
 
     try:
         check_ledger_not_lost(where)
     except LedgerError as error:
-        error.hint = f"`{session.invocation.again('verify', '--rebuild')}` makes the ledger anew"
+        error.hint = f"`{session.invocation.again('verify', '--rebuild')}` makes a new ledger from the archives"
         raise
-    message = f"nothing here yet: {where} has no ledger"
+    message = f"nothing exported yet: {where} has no ledger"
     session.say(message)
     session.record("note", message=message)
     return session.summary(Exit.DONE)
 
 
 def _last_run_text(run: "RunRecord") -> str:
-    """How the newest run ended, as a person reads it."""
+    """Describe how the newest run ended, as text."""
     if run.ended is None:
-        return f"{plain(run.command)} began at {show(run.began)} and did not come to its end: it was killed, or crashed"
-    return f"{plain(run.command)} ended with {run.exit_code} at {show(run.ended)}" + (
+        return f"{plain(run.command)} started at {show(run.began)} and did not finish: it was killed or it crashed"
+    return f"{plain(run.command)} ended with exit code {run.exit_code} at {show(run.ended)}" + (
         f": {plain(run.error)}" if run.error else ""
     )
 
 
 def _ending(run: "RunRecord") -> dict[str, Any]:
-    """The same, as `--json` has it."""
+    """Describe how the newest run ended, as a JSON object."""
     return {
         "command": run.command,
         "began": show(run.began),
@@ -130,24 +131,24 @@ def _stored_tally(chosen: "list[ExportStatus]") -> Tally:
     tally = Tally()
     for export_status in chosen:
         one, altered = export_status.overview, {each.record.bundle: each.reason for each in export_status.altered}
-        # An archive that was kept, and is gone since, is named as gone.
+        # An archive that was kept and has been deleted since counts as deleted.
         held = {record.bundle for record in one.parked if record.stored is not None} | altered.keys()
         tally.stored_before += one.stored - len(held)
         tally.rows += one.rows
         tally.bytes += one.bytes
         tally.parked.update({record.bundle: _why(record) for record in one.parked})
         tally.parked.update({bundle: f"its archive was altered: {reason}" for bundle, reason in altered.items()})
-        tries = {record.bundle: one.next_try(record) for record in one.parked}
-        tally.next_tries.update({bundle: due for bundle, due in tries.items() if due is not None})
+        due_times = {record.bundle: one.next_try(record) for record in one.parked}
+        tally.next_tries.update({bundle: due for bundle, due in due_times.items() if due is not None})
         kept = {record.bundle: record.state for record in one.kept}
         tally.fewer.update({bundle: state for bundle, state in kept.items() if isinstance(state, FewerRows)})
-        # A bundle whose new revision is under way or parked has its archive all the same.
+        # A bundle whose new revision is in progress or parked still has its archive.
         tally.planned += one.stored + sum(record.stored is None for record in one.unfinished)
     return tally
 
 
 def _export_record(export_status: "ExportStatus") -> dict[str, Any]:
-    """One export, as `--json` has it."""
+    """Describe one export as a JSON object."""
     overview, settled = export_status.overview, export_status.settled
     covered = overview.covered
     return {
@@ -188,7 +189,7 @@ def _export_record(export_status: "ExportStatus") -> dict[str, Any]:
 
 
 def _export_lines(export_status: "ExportStatus", *, now: float) -> Iterator[str]:
-    """One export, as a person reads it."""
+    """Describe one export as lines of text."""
     overview, settled = export_status.overview, export_status.settled
     definition = overview.definition
     yield f"{overview.name}: {definition.type.value}s of {plain(definition.segment)}, as {definition.format.value}"
@@ -212,32 +213,32 @@ def _export_lines(export_status: "ExportStatus", *, now: float) -> Iterator[str]
     ]
     yield from _list_lines("unsettled", unsettled)
     if overview.in_progress:
-        yield _labelled("under way", _under_way(overview))
+        yield _labelled("in progress", _in_progress(overview))
     parked = [
-        f"{show(one.bundle.range.start)}: {plain(_why(one))}{_tried_again(overview, one)}"
+        f"{show(one.bundle.range.start)}: {plain(_why(one))}{_next_try(overview, one)}"
         for one in overview.parked
         if not one.kept
     ]
     yield from _list_lines("parked", parked)
     yield from _list_lines("kept", [f"{show(one.bundle.range.start)}: {plain(_why(one))}" for one in overview.kept])
     if overview.last_at is not None:
-        yield _labelled("last news", f"{show(overview.last_at)}, {show_duration(max(1, now - overview.last_at))} ago")
+        yield _labelled("last change", f"{show(overview.last_at)}, {show_duration(max(1, now - overview.last_at))} ago")
 
 
-def _tried_again(overview: "Overview", record: BundleRecord) -> str:
+def _next_try(overview: "Overview", record: BundleRecord) -> str:
     due = overview.next_try(record)
-    return "" if due is None else f"; tried again by the first night after {show(due)}"
+    return "" if due is None else f"; retried by the first nightly run after {show(due)}"
 
 
-def _under_way(overview: "Overview") -> str:
-    """What the service works on, and what it is done with; what waits for a request is not begun."""
+def _in_progress(overview: "Overview") -> str:
+    """Count the bundles in flight at the service and those ready to download."""
     ready = sum(isinstance(one.state, Ready) for one in overview.unfinished)
-    parts = {"at the service": overview.in_progress - ready, "finished there and to be fetched": ready}
+    parts = {"in flight at the service": overview.in_progress - ready, "ready to download": ready}
     return ", ".join(f"{count_of(count, 'bundle', 'bundles')} {where}" for where, count in parts.items() if count)
 
 
 def _behind(seconds: int) -> str:
-    return f", {show_duration(seconds)} further on" if seconds > 0 else ""
+    return f", {show_duration(seconds)} after the last archive" if seconds > 0 else ""
 
 
 def _list_lines(label: str, items: list[str]) -> Iterator[str]:
@@ -247,11 +248,11 @@ def _list_lines(label: str, items: list[str]) -> Iterator[str]:
     for item in items[:MOST_NAMED]:
         yield _labelled("", f"  {item}")
     if len(items) > MOST_NAMED:
-        yield _labelled("", f"  and {show_count(len(items) - MOST_NAMED)} more; --json names all")
+        yield _labelled("", f"  and {show_count(len(items) - MOST_NAMED)} more; --json lists all")
 
 
 def _labelled(label: str, text: str) -> str:
-    return f"  {label:<10}{text}"
+    return f"  {label:<12}{text}"
 
 
 def _range_record(span: Range) -> dict[str, str]:

@@ -1,4 +1,4 @@
-"""`verify`: are the archives what the ledger says? And what to do where they are not."""
+"""`verify`: check the archives against the ledger; repair, rebuild and adopt what does not match."""
 
 from collections.abc import Iterator
 from contextlib import aclosing
@@ -29,21 +29,23 @@ if TYPE_CHECKING:
 def verify(
     ctx: typer.Context,
     *,
-    repair: Annotated[bool, typer.Option("--repair", help="Export anew what is missing or broken.")] = False,
-    rebuild: Annotated[bool, typer.Option("--rebuild", help="Make the ledger anew from the archives.")] = False,
-    adopt: Annotated[bool, typer.Option("--adopt", help="Take in archives that the ledger does not know.")] = False,
-    force: Annotated[bool, typer.Option("--force", help="With --rebuild: also where the ledger is sound.")] = False,
+    repair: Annotated[bool, typer.Option("--repair", help="Export missing and broken archives again.")] = False,
+    rebuild: Annotated[bool, typer.Option("--rebuild", help="Make a new ledger from the archives.")] = False,
+    adopt: Annotated[bool, typer.Option("--adopt", help="Add archives that the ledger does not know.")] = False,
+    force: Annotated[bool, typer.Option("--force", help="With --rebuild: even if the ledger is intact.")] = False,
     export: Names = None,
     directory: Directory = None,
     sets: Sets = None,
 ) -> Summary:
     """Check what is stored.
 
-    Every archive is read to its end, and its bytes, checksums and rows are compared with the ledger; names all that
-    is not sound, and ends with 3 then. It needs no key, and may be done during a run. --repair exports what is
-    missing or broken anew, as a run of its own. --rebuild is for a ledger that is lost or damaged: the old one is moved
-    aside, and so is every archive that is not whole. --adopt is for a ledger that is older than the archives, such as
-    one from a backup: those that it does not know are looked into, and taken in.
+    Reads every archive to its end and compares its bytes, checksums and rows with the ledger. Lists everything that is
+    not intact; the exit code is then 3. Needs no key and works during a run.
+
+    --repair then exports missing and broken archives again. --rebuild is for a ledger that is lost or damaged: it makes
+    a new one from the archives and moves the old one and every damaged archive aside. --adopt is for a ledger that is
+    older than the archives, such as one restored from a backup: it checks the archives that the ledger does not know
+    and adds the intact ones.
     """
     session: Session = ctx.obj
     asked = read_asked(session, directory=directory, sets=sets)
@@ -61,41 +63,41 @@ def verify(
 
 
 def _refuse_together(names: list[str] | None, *, repair: bool, rebuild: bool, adopt: bool, force: bool) -> None:
-    """Make sure that the options go together.
+    """Check that the options can be combined.
 
     Raises:
-        ConfigError: some do not.
+        ConfigError: some cannot.
     """
     problems = []
     if repair and rebuild:
-        problems.append(Problem("--repair", "and --rebuild are two steps: rebuild first, then repair"))
+        problems.append(Problem("--repair", "cannot be combined with --rebuild: rebuild first, then repair"))
     if adopt and (repair or rebuild):
-        problems.append(Problem("--adopt", f"and {'--rebuild' if rebuild else '--repair'} are two steps"))
+        problems.append(Problem("--adopt", f"cannot be combined with {'--rebuild' if rebuild else '--repair'}"))
     if rebuild and names:
-        problems.append(Problem("--export", "a ledger is rebuilt as a whole"))
+        problems.append(Problem("--export", "cannot be combined with --rebuild, which covers all exports"))
     if adopt and names:
-        problems.append(Problem("--export", "archives are taken in as a whole"))
+        problems.append(Problem("--export", "cannot be combined with --adopt, which covers all exports"))
     if force and not rebuild:
-        problems.append(Problem("--force", "goes with --rebuild alone"))
+        problems.append(Problem("--force", "needs --rebuild"))
     if problems:
         raise ConfigError(problems)
 
 
 def _hints(session: Session, found: "CheckResult") -> Iterator[str]:
-    """What to do about what was found."""
+    """Say what to do about each kind of finding."""
     counts, again = found.counts, session.invocation.again
     if counts["damaged"]:
         spans = [bundle.range for bundle, kind in found.kinds.items() if kind == "damaged"]
         start, end = show(min(span.start for span in spans)), show(max(span.end for span in spans))
-        yield f"`{again('backfill', '--start', start, '--end', end)}` exports anew what was moved aside"
+        yield f"`{again('backfill', '--start', start, '--end', end)}` exports the damaged bundles again"
     if counts["missing"] or counts["broken"]:
-        yield f"`{again('verify', '--repair')}` exports anew what is missing or broken"
+        yield f"`{again('verify', '--repair')}` exports missing and broken archives again"
     if counts["unrecorded"]:
-        yield f"`{again('verify', '--adopt')}` takes archives in that the ledger knows nothing of"
+        yield f"`{again('verify', '--adopt')}` adds the unrecorded archives to the ledger"
     if counts["overlapping"]:
-        yield "archives that overlap hold the same rows twice: move one of each two to a place of its own"
+        yield "overlapping archives contain the same rows twice: move one of each pair to another directory"
     if counts["unknown"]:
-        yield f"bring the .export.json of such a folder back, then run `{again('verify', '--adopt')}`"
+        yield f"restore the .export.json of each unknown folder, then run `{again('verify', '--adopt')}`"
 
 
 def _check(session: Session, settings: "Settings", names: list[str] | None) -> "CheckResult":
@@ -128,37 +130,37 @@ def _rebuild(session: Session, settings: "Settings", *, force: bool) -> "CheckRe
     from asyncexport.run.rebuild import rebuild
 
     where = settings.output.directory
-    return _looked(session, f"rebuild the ledger of {where}", rebuild(where, force=force))
+    return _collect(session, f"rebuild the ledger of {where}", rebuild(where, force=force))
 
 
 def _adopt(session: Session, settings: "Settings") -> "CheckResult":
     from asyncexport.run.adopt import adopt
 
     where = settings.output.directory
-    heading = f"take archives into the ledger of {where}"
-    return _looked(session, heading, adopt(where, exports=settings.exports))
+    heading = f"adopt archives into the ledger of {where}"
+    return _collect(session, heading, adopt(where, exports=settings.exports))
 
 
-def _looked(session: Session, heading: str, looks: "AsyncGenerator[Finding, None]") -> "CheckResult":
-    """Count what is found, until there is no more."""
+def _collect(session: Session, heading: str, source: "AsyncGenerator[Finding, None]") -> "CheckResult":
+    """Count and show all findings."""
     from asyncexport.run.check_result import CheckResult
 
     found = CheckResult()
 
-    async def looked() -> None:
+    async def collect() -> None:
         with session.counting(heading, total=None, of="files read") as count:
-            async with aclosing(looks) as findings:
+            async with aclosing(source) as findings:
                 async for finding in findings:
                     _take(session, found, finding)
                     count()
 
-    run_abruptly(looked)
+    run_abruptly(collect)
     _say_counts(session, found)
     return found
 
 
 def _take(session: Session, found: "CheckResult", finding: "Finding") -> None:
-    """Count a finding, and name it where it is not sound."""
+    """Count a finding, and list it unless it is an intact archive."""
     from asyncexport.run.check_result import NO_FILE, moved_aside
     from asyncexport.run.findings import (
         Adopted,
@@ -177,8 +179,8 @@ def _take(session: Session, found: "CheckResult", finding: "Finding") -> None:
         case Adopted(path):
             _name(session, "adopted", path)
         case Intact(path, outside=outside) if outside:
-            told = count_of(outside, "row", "rows")
-            _name(session, "outside", path, facts={"rows": outside}, reason=f"{told} looked at")
+            sampled = count_of(outside, "sampled row", "sampled rows")
+            _name(session, "outside", path, facts={"rows": outside}, reason=f"{sampled} outside of its range")
         case RulesOff(path, is_remembered):
             message = f"{path}: {RULE_WAS_OFF if is_remembered else RULES_ARE_OFF}"
             session.record("note", message=message)
@@ -194,7 +196,7 @@ def _take(session: Session, found: "CheckResult", finding: "Finding") -> None:
         case UnknownExport(path, reason):
             _name(session, "unknown", path, facts={"reason": reason}, reason=reason)
         case Unrecorded(path, is_archive):
-            reason = "an archive that the ledger knows nothing of" if is_archive else ""
+            reason = "an archive that is not in the ledger" if is_archive else ""
             _name(session, "foreign", path, facts={"archive": is_archive}, reason=reason)
 
 
@@ -207,7 +209,7 @@ def _name(
     reason: str = "",
     facts: dict[str, Any] | None = None,
 ) -> None:
-    """Name a file or folder; with `bundle`, that one's archive is not sound."""
+    """List a file or folder; `bundle` is given if the archive of that bundle is not intact."""
     if bundle is not None:
         facts = {**_facts(bundle), "reason": reason}
     session.record(kind, path=path, **(facts or {}))
@@ -220,20 +222,20 @@ def _facts(bundle: Bundle) -> dict[str, Any]:
 
 def _say_counts(session: Session, found: "CheckResult") -> None:
     counts = found.counts
-    told = ", ".join(f"{show_count(counts[kind])} {kind}" for kind in ("sound", "missing", "broken"))
+    text = ", ".join(f"{show_count(counts[kind])} {kind}" for kind in ("intact", "missing", "broken"))
     if counts["damaged"]:
-        told += f", {show_count(counts['damaged'])} damaged and moved aside"
+        text += f", {show_count(counts['damaged'])} damaged and moved aside"
     if counts["adopted"]:
-        told += f"; {show_count(counts['adopted'])} taken in"
+        text += f"; {show_count(counts['adopted'])} adopted"
     if counts["overlapping"]:
-        told += f"; {show_count(counts['overlapping'])} overlapping"
+        text += f"; {show_count(counts['overlapping'])} overlapping"
     if counts["unknown"]:
-        told += f"; {count_of(counts['unknown'], 'folder', 'folders')} of an unknown export"
+        text += f"; {count_of(counts['unknown'], 'folder', 'folders')} of an unknown export"
     if counts["unrecorded"]:
-        told += f"; {show_count(counts['unrecorded'])} unknown to the ledger"
+        text += f"; {show_count(counts['unrecorded'])} not in the ledger"
     if others := counts["foreign"] - counts["unrecorded"]:
-        told += f"; {count_of(others, 'other file', 'other files')}"
-    session.say(f"archives: {told}")
+        text += f"; {count_of(others, 'other file', 'other files')}"
+    session.say(f"archives: {text}")
 
 
 def _repair(session: Session, settings: "Settings", found: "CheckResult", key: "ApiKey") -> Summary:

@@ -23,10 +23,10 @@ EXPECTED = {
     "float_type": "expected a number",
     "finite_number": "expected a finite number",
     "string_type": "expected text in quotes",
-    "string_unicode": "must be text in UTF-8",
+    "string_unicode": "must be UTF-8 text",
     "tuple_type": 'expected a list of texts, such as ["EventStart", "evt_*"]',
     "dict_type": 'expected a table of texts, such as {"X-Team" = "data"}',
-    "is_instance_of": "expected the name of a directory, in quotes",
+    "is_instance_of": "expected a directory name in quotes",
 }
 """By pydantic's name of the fault."""
 
@@ -70,7 +70,7 @@ def _dotted(path: Sequence[Any], *, after: str = "") -> list[str]:
         if isinstance(part, int) and parts:
             parts[-1] += f"[{part + 1}]"
         else:
-            parts.append(str(part) if _may_show(str(part)) else "(a name that is not shown)")
+            parts.append(str(part) if _may_show(str(part)) else "(a hidden name)")
     return parts
 
 
@@ -96,7 +96,7 @@ def _fault_message(error: Mapping[str, Any], path: tuple[Any, ...]) -> str:
         case "model_type":
             return f"expected a table, written [{path[0]}]" if len(path) == 1 else "expected a table"
         case "tuple_type" if path == ("export",):
-            return "expected [[export]], with two brackets on each side"
+            return "expected [[export]], with double brackets"
         case "dict_type" if isinstance(value, TextValue):
             return 'expected a JSON object of texts, such as {"X-Team": "data"}'
         case "enum":
@@ -108,7 +108,7 @@ def _fault_message(error: Mapping[str, Any], path: tuple[Any, ...]) -> str:
         case "less_than_equal":
             expected = f"must be at most {limit['le']}"
         case _:
-            expected = EXPECTED.get(kind, "does not fit here")
+            expected = EXPECTED.get(kind, "has the wrong type")
     is_private = path[0] == "api" and (isinstance(value, str) or "headers" in path)
     shown = "" if is_private else _shown(value)
     return expected + (f", got {shown}" if shown else "") + suggestion
@@ -118,7 +118,7 @@ def _unknown_name(path: tuple[Any, ...]) -> str:
     tables = known_keys()
     name, own = str(path[-1]), path[0] if len(path) > 1 else None
     if re.fullmatch(r"(fullstory_)?(api_?)?(key|token)", name, re.IGNORECASE):
-        return "the API key does not go in here: set FULLSTORY_API_KEY, or name a file in [api] api_key_file"
+        return "the API key must not be in the settings: set FULLSTORY_API_KEY, or name a file in [api] api_key_file"
     homes = [_bracketed(table) for table, keys in tables.items() if name in keys and table != own]
     if homes:
         return f"unknown here: it belongs in {' or '.join(homes)}"
@@ -153,7 +153,7 @@ def _shown(value: Any) -> str:
         case "" | []:
             return ""
         case str():
-            return f'"{value}"' if _may_show(value) else "a text that is not shown"
+            return f'"{value}"' if _may_show(value) else "a hidden text"
         case list():
             return "a list"
         case dict():

@@ -153,7 +153,7 @@ def _at_home(path: Path) -> Path:
     try:
         return path.expanduser()
     except RuntimeError:
-        raise ValueError("begins with the home of a user who is not known here") from None
+        raise ValueError("starts with the home directory of an unknown user") from None
 
 
 def _valid_base_url(text: str) -> str:
@@ -164,11 +164,11 @@ def _valid_base_url(text: str) -> str:
     except ValueError:
         raise ValueError('expected "auto" or a URL such as "https://host"') from None
     if parts.username is not None or parts.password is not None:
-        raise ValueError("must not hold a user or a password")
+        raise ValueError("must not contain a user or a password")
     if parts.query or parts.fragment or text.endswith(("?", "#")):
-        raise ValueError("must not hold a query or a fragment")
+        raise ValueError("must not contain a query or a fragment")
     if parts.scheme == "http" and not is_loopback(parts.hostname or ""):
-        raise ValueError("must be https: over http the key could be read on the way (only this machine may be http)")
+        raise ValueError("must be https: over http, others could read the key (http is allowed for localhost only)")
     return text.rstrip("/")
 
 
@@ -183,9 +183,9 @@ def _allowed_headers(headers: dict[str, str]) -> dict[str, str]:
         if why := REFUSED_HEADERS.get(name.lower()):
             raise ValueError(f"must not set {name}: {why}")
         if not re.fullmatch(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+", name):
-            raise ValueError("holds a name that no header can have")
+            raise ValueError("contains a name that no header may have")
         if not value.isprintable():
-            raise ValueError("must hold one line of printable text each")
+            raise ValueError("must contain one line of printable text per header")
     return headers
 
 
@@ -194,14 +194,14 @@ def _file_named(text: str) -> Path | None:
     if not text:
         return None
     if KEY_SHAPE.match(text):
-        raise ValueError("looks like an API key: expected the name of a file")
+        raise ValueError("looks like an API key: expected a file name")
     return Path(_path_from_text(text))
 
 
 def _present_file_named(text: str) -> Path | None:
     file = _file_named(text)
     if file is not None and not file.is_file():
-        raise ValueError("there is no such file")
+        raise ValueError("the file does not exist")
     return file
 
 

@@ -24,7 +24,7 @@ HOSTS = {"eu1.": "https://api.eu1.fullstory.com"}
 ANY_HOST = "https://api.fullstory.com"
 """Serves every other key, those without a prefix among them (reference section 2)."""
 
-HINT = "set FULLSTORY_API_KEY, or name a file that holds the key in [api] api_key_file"
+HINT = "set FULLSTORY_API_KEY, or set [api] api_key_file to a file that contains the key"
 
 
 class ApiKey:
@@ -90,8 +90,14 @@ def _from_file(path: Path) -> ApiKey:
         raise ConfigError([Problem("api.api_key_file", f"cannot be read: {reason}")], hint=HINT) from None
     text = first.decode("utf-8-sig", errors="replace")
     if not text.strip():
-        raise UnauthorizedError("the first line of [api] api_key_file is empty", hint="put the API key on it")
-    notes = (f"every user of this machine can read the API key: chmod 600 {path}",) if _is_open(mode) else ()
+        raise UnauthorizedError(
+            "the first line of [api] api_key_file is empty", hint="put the API key on the first line"
+        )
+    notes = (
+        (f"every user of this machine can read the API key; to prevent that: chmod 600 {path}",)
+        if _is_open(mode)
+        else ()
+    )
     return clean_key(text, place="[api] api_key_file", notes=notes)
 
 
@@ -110,11 +116,11 @@ def clean_key(text: str, *, place: str, notes: tuple[str, ...] = ()) -> ApiKey:
     """
     value = text.strip().strip("\"'").strip()
     value = re.sub(r"^(authorization:\s*)?basic\s+", "", value, flags=re.IGNORECASE)
-    hint = "copy the key once more: it is one word, as Fullstory shows it"
+    hint = "copy the key again from Fullstory: it is one word"
     if not value or re.match(r"(basic|authorization:?)\s*$|bearer\s", value, flags=re.IGNORECASE):
-        raise UnauthorizedError(f"{place} holds no API key", hint=hint)
+        raise UnauthorizedError(f"{place} does not contain an API key", hint=hint)
     if re.search(r"\s", value):
-        raise UnauthorizedError(f"the API key in {place} has white space inside", hint=hint)
+        raise UnauthorizedError(f"the API key in {place} contains white space", hint=hint)
     if not (value.isascii() and value.isprintable()):
-        raise UnauthorizedError(f"the API key in {place} holds a character that no key has", hint=hint)
+        raise UnauthorizedError(f"the API key in {place} contains a character that is not allowed in a key", hint=hint)
     return ApiKey(value, notes=notes)

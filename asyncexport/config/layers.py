@@ -94,12 +94,12 @@ def from_file(path: Path, *, named_by: str, called: str, problems: list[Problem]
     except OSError as error:
         problems.append(Problem(named_by, f"{path} cannot be read: {(error.strerror or 'no reason given').lower()}"))
     except UnicodeDecodeError:
-        problems.append(Problem(str(path), "is not text in UTF-8"))
+        problems.append(Problem(str(path), "is not UTF-8 text"))
     except tomllib.TOMLDecodeError as error:
-        problems.append(Problem(str(path), f"is not TOML: {_lowered(str(error))}"))
+        problems.append(Problem(str(path), f"is not valid TOML: {_lowered(str(error))}"))
     except (ValueError, RecursionError):
         # Not what tomllib calls a fault of TOML, but as far as Python goes.
-        problems.append(Problem(str(path), "holds a number too long, or tables too deep, to be read"))
+        problems.append(Problem(str(path), "contains a number that is too long or tables nested too deeply"))
     return SettingsLayer()
 
 
@@ -136,7 +136,7 @@ def from_flags(flags: Mapping[str, Any], *, place: str) -> SettingsLayer:
 
 def _unknown_variable(name: str, known: list[str]) -> str:
     if name == "EXPORT" or name.startswith("EXPORT_"):
-        return "exports are set by [[export]] in the file alone"
+        return "exports can only be set by [[export]] in the file"
     if re.fullmatch(r"(FULLSTORY_)?(API_*)*(KEY|TOKEN)", name):
         return "unknown variable: the API key is read from FULLSTORY_API_KEY"
     nearest = get_close_matches(name, known, n=1)

@@ -18,7 +18,7 @@ log = logging.getLogger(__name__)
 
 REFRESH = ("nightly", "refresh")
 
-HINT = "`asyncexport init` writes a file that shows every setting with its default"
+HINT = "`asyncexport init` writes a file with every setting and its default"
 
 
 def load_settings(

@@ -51,7 +51,7 @@ from asyncexport.core.service_time import ClockTrust
 
 def _at_least_one(tables: tuple[Any, ...]) -> tuple[Any, ...]:
     if not tables:
-        raise ValueError("names no export: leave it out to have everyone-events")
+        raise ValueError("must contain at least one export; leave it out for the default, everyone-events")
     return tables
 
 
@@ -193,7 +193,7 @@ class ExportSettings(_Table):
     def _whole_days_of_individuals(cls, seconds: float, info: ValidationInfo) -> float:
         """Their rows are totals as of the export: a narrower bundle would say the same many times (reference 8)."""
         if info.data.get("type") is Type.INDIVIDUAL and seconds != DAY:
-            raise ValueError("must be 24h for individuals, whose rows are totals")
+            raise ValueError("must be 24h for individuals, because their rows are totals")
         return seconds
 
     @field_validator("scope")
@@ -201,7 +201,7 @@ class ExportSettings(_Table):
     def _scope_of_events(cls, scope: str, info: ValidationInfo) -> str:
         """The service knows it for events alone (reference 3.1)."""
         if info.data.get("type") is Type.INDIVIDUAL and scope:
-            raise ValueError("must be left out for individuals")
+            raise ValueError("must not be set for individuals")
         return scope
 
     def to_export(self) -> Export:

@@ -91,5 +91,5 @@ def _fault_told(found: Problem, values: dict[str, Any]) -> str:
 
 def _unknown_key(key: str) -> str:
     nearest = get_close_matches(key, KEYS, n=1)
-    told = f" (did you mean {nearest[0]}?)" if nearest else ""
-    return f"{short_name(key)!r} cannot be varied{told}; what can: {', '.join(KEYS)}"
+    suggestion = f" (did you mean {nearest[0]}?)" if nearest else ""
+    return f"{short_name(key)!r} cannot be varied{suggestion}; these can: {', '.join(KEYS)}"

@@ -1,6 +1,7 @@
-"""How a command ends: the exit codes, what each means, and which error ends in which.
+"""The exit codes: what each one means, and which error leads to which code.
 
-They are what users script against: a number never changes its meaning. Importing this is cheap: help shows them.
+Users write scripts against them, so a code never changes its meaning. Importing this module is cheap because help needs
+the meanings.
 """
 
 from enum import IntEnum
@@ -17,7 +18,7 @@ from asyncexport.errors import (
 
 
 class Exit(IntEnum):
-    """The exit codes; what each means is in `MEANINGS`."""
+    """The exit codes; `MEANINGS` explains each."""
 
     DONE = 0
     UNEXPECTED = 1
@@ -34,24 +35,26 @@ class Exit(IntEnum):
 
 
 MEANINGS: dict[Exit, str] = {
-    Exit.DONE: "all that was asked for is done",
-    Exit.UNEXPECTED: "an unexpected error: a bug of ours",
-    Exit.USAGE: "usage or configuration, clocks days apart, or an export that the service refuses from the start",
-    Exit.PARTIAL: "finished, but bundles are parked, unfinished or far smaller than before, or archives not sound",
-    Exit.LOCKED: "another run holds the directory",
-    Exit.UNREACHABLE: "the service was out of reach for `[retry] outage` or `first_contact`, and nothing was stored",
-    Exit.KEY_REFUSED: "the API key is missing, or was refused",
-    Exit.LEDGER: "the ledger does not fit, is damaged or gone, or knows nothing of archives that are there",
-    Exit.DISK: "the disk is full, not writable or gone, or gives out no locks",
-    Exit.TIME_UP: "stopped by `--max-duration`: work is left, nothing failed",
-    Exit.INTERRUPTED: "stopped by SIGINT, state saved",
-    Exit.TERMINATED: "stopped by SIGTERM or SIGHUP, state saved",
+    Exit.DONE: "everything that was asked for is done",
+    Exit.UNEXPECTED: "an unexpected error: a bug in asyncexport",
+    Exit.USAGE: "wrong usage or configuration, clocks more than a day apart, or an export that the service refuses "
+    "from the start",
+    Exit.PARTIAL: "finished, but bundles are parked, unfinished or far smaller than before, or archives fail the check",
+    Exit.LOCKED: "another run holds the lock of the output directory",
+    Exit.UNREACHABLE: "the service was unreachable for `[retry] outage` or `first_contact`, and nothing was stored",
+    Exit.KEY_REFUSED: "the API key is missing or was refused",
+    Exit.LEDGER: "the ledger is damaged, missing although archives exist, incomplete, or belongs to another export "
+    "definition or organisation",
+    Exit.DISK: "the disk is full, not writable or missing, or does not support file locks",
+    Exit.TIME_UP: "stopped by `--max-duration` with work left; nothing failed",
+    Exit.INTERRUPTED: "stopped by SIGINT (Ctrl-C); the state is saved",
+    Exit.TERMINATED: "stopped by SIGTERM or SIGHUP; the state is saved",
 }
-"""As the README and each command's help have it."""
+"""The texts that the README and the help of each command show."""
 
 
 def exit_of(error: BaseException, *, stored: int = 0) -> Exit:
-    """The code for an error that ended a run in which `stored` bundles were stored."""
+    """Return the code for an error that ended a run after `stored` bundles were stored."""
     match error:
         case ConfigError():
             return Exit.USAGE
@@ -62,7 +65,7 @@ def exit_of(error: BaseException, *, stored: int = 0) -> Exit:
         case RefusedError():
             return Exit.USAGE
         case ServiceError():
-            # Out of reach, or behind a proxy or a certificate that is in the way.
+            # Unreachable, or blocked by a proxy or a certificate.
             return Exit.PARTIAL if stored else Exit.UNREACHABLE
         case LedgerLockedError():
             return Exit.LOCKED

@@ -1,4 +1,4 @@
-"""What is said at the end of a run: how much of it is done, where it lies, and how to look into it."""
+"""The closing text of a run: how much is done, where the files are, and how to view one."""
 
 import shlex
 from pathlib import Path
@@ -10,32 +10,32 @@ from asyncexport.core.text import show_duration
 from asyncexport.display.formatting import count_of, plain, show_bytes, show_count
 
 MOST_PROBLEMS = 10
-"""Of the parked bundles that are named; `status` and `--json` name all."""
+"""Parked bundles that are listed one by one; `status` and `--json` list all."""
 
 FIRST_WORDS = {
     Exit.DONE: "done",
-    Exit.PARTIAL: "finished, but not all of it",
-    Exit.TIME_UP: "stopped, as --max-duration is over",
+    Exit.PARTIAL: "finished, but not everything is done",
+    Exit.TIME_UP: "stopped by --max-duration; the state is saved",
     Exit.INTERRUPTED: "stopped by Ctrl-C; the state is saved",
     Exit.TERMINATED: "stopped by SIGTERM; the state is saved",
 }
 
-BY_HANG_UP = "stopped by SIGHUP, as its terminal was closed; the state is saved"
+BY_HANG_UP = "stopped by SIGHUP because its terminal was closed; the state is saved"
 
 BY_AN_ERROR = "stopped by an error"
-"""What else there is to say of it is said on stderr."""
+"""The error itself is printed on stderr."""
 
 
 def closing_lines(summary: Summary, *, look: str = "", hung_up: bool = False) -> list[str]:
-    """The summary in words.
+    """Return the summary as lines of text.
 
     Args:
-        summary: How the run ended.
-        look: A command that looks into a file; "" for none.
-        hung_up: Whether the signal that stopped the run is the one that a terminal sends when it is closed.
+        summary: The summary of the run.
+        look: A command that shows the beginning of a file; "" for none.
+        hung_up: Whether the run was stopped by SIGHUP, which a terminal sends when it is closed.
     """
     tally = summary.tally
-    # A refused export ends nothing: the others go on to their end.
+    # A refused export does not stop the run: the other exports continue.
     stopped = summary.error is not None and summary.error not in tally.refusals.values()
     first = BY_AN_ERROR if stopped else FIRST_WORDS.get(summary.exit_code, BY_AN_ERROR)
     if hung_up and summary.exit_code is Exit.TERMINATED:
@@ -47,8 +47,8 @@ def closing_lines(summary: Summary, *, look: str = "", hung_up: bool = False) ->
         lines.append(f"no request was {'needed' if summary.exit_code is Exit.DONE else 'sent'}")
     if tally.possible_duplicates:
         lines.append(
-            f"it is not known whether {count_of(tally.possible_duplicates, 'create was', 'creates were')} carried out: "
-            "the service may have made an export twice"
+            f"{count_of(tally.possible_duplicates, 'create', 'creates')} got no answer: the service may have run the "
+            "same export twice"
         )
     if tally.refreshed.bundles:
         lines.append(_refreshed(tally.refreshed, word="repaired" if summary.command == "verify" else "refreshed"))
@@ -58,22 +58,22 @@ def closing_lines(summary: Summary, *, look: str = "", hung_up: bool = False) ->
     ]
     lines += parked[:MOST_PROBLEMS]
     if len(parked) > MOST_PROBLEMS:
-        lines.append(f"parked: {show_count(len(parked) - MOST_PROBLEMS)} more; `asyncexport status` names all")
+        lines.append(f"parked: {show_count(len(parked) - MOST_PROBLEMS)} more; `asyncexport status` lists all")
     lost = [_problem("fewer rows", bundle, lost_reason(fewer)) for bundle, fewer in sorted(tally.losses.items())]
     lines += lost[:MOST_PROBLEMS]
     if len(lost) > MOST_PROBLEMS:
-        lines.append(f"fewer rows: {show_count(len(lost) - MOST_PROBLEMS)} more; --json names all")
+        lines.append(f"fewer rows: {show_count(len(lost) - MOST_PROBLEMS)} more; --json lists all")
     lines += summary.notes
     if tally.stored or tally.stored_before:
         lines.append(f"the files are in {plain(summary.directory)}")
     if look:
-        lines.append(f"look into one: {look}")
+        lines.append(f"view one: {look}")
     return lines
 
 
 def look_command(path: Path) -> str:
-    """A command of one line that shows the beginning of an archive."""
-    # An NDJSON file shows its first row, CSV its header; a JSON array is one line, however long.
+    """Return a one-line shell command that shows the beginning of an archive."""
+    # The first line is the first row of NDJSON and the header of CSV. A JSON array is one long line.
     short = "head -c 500" if path.name.endswith(".json.gz") else "head -n 1"
     return f"gzip -dc {shlex.quote(str(path))} | {short}"
 
@@ -81,13 +81,13 @@ def look_command(path: Path) -> str:
 def _bundles(summary: Summary) -> str:
     tally = summary.tally
     if not tally.planned:
-        return "there was nothing to do"
+        return "nothing to do"
     have = tally.stored_before + tally.stored
     parts = [f"{show_count(have)} of {show_count(tally.planned)} bundles stored"]
     if tally.stored_before:
-        parts.append(f"{show_count(tally.stored_before)} of them before this run")
+        parts.append(f"{show_count(tally.stored_before)} of them by earlier runs")
     if tally.empty:
-        parts.append(f"{show_count(tally.empty)} of this run's without rows")
+        parts.append(f"{show_count(tally.empty)} new ones without rows")
     if tally.failed:
         parts.append(f"{show_count(tally.failed)} parked")
     if tally.unfinished:
@@ -96,13 +96,13 @@ def _bundles(summary: Summary) -> str:
 
 
 def _refreshed(refreshed: Refreshed, *, word: str) -> str:
-    """What came of bundles that were exported once more."""
-    told = (
+    """Describe the bundles that were exported again."""
+    text = (
         f"{word}: {count_of(refreshed.bundles, 'bundle', 'bundles')}, "
         f"{show_count(refreshed.changed)} of them changed; {count_of(refreshed.rows_added, 'row', 'rows')} added, "
         f"{show_count(refreshed.rows_removed)} removed"
     )
-    return told + (f"; {count_of(refreshed.kept, 'archive', 'archives')} kept" if refreshed.kept else "")
+    return text + (f"; {count_of(refreshed.kept, 'archive', 'archives')} kept" if refreshed.kept else "")
 
 
 def _problem(kind: str, bundle: Bundle, reason: str) -> str:
@@ -110,9 +110,9 @@ def _problem(kind: str, bundle: Bundle, reason: str) -> str:
 
 
 def _next_try(tally: Tally, bundle: Bundle) -> str:
-    """When a bundle is tried that this run let rest."""
+    """Say when a parked bundle that this run left alone is retried."""
     due = tally.next_tries.get(bundle)
-    return "" if due is None else f"; tried again by the first night after {show(due)}"
+    return "" if due is None else f"; retried by the first nightly run after {show(due)}"
 
 
 def _data(summary: Summary) -> str:
@@ -121,6 +121,6 @@ def _data(summary: Summary) -> str:
 
 def _requests(summary: Summary) -> str:
     sent = {kind: count for kind, count in summary.requests.items() if count}
-    told = count_of(sum(sent.values()), "request", "requests")
-    told += " (" + ", ".join(f"{show_count(count)} {kind}" for kind, count in sent.items()) + ")"
-    return told + (f", {show_count(summary.refused)} of them refused (429)" if summary.refused else "")
+    text = count_of(sum(sent.values()), "request", "requests")
+    text += " (" + ", ".join(f"{show_count(count)} {kind}" for kind, count in sent.items()) + ")"
+    return text + (f", {show_count(summary.refused)} of them refused (429)" if summary.refused else "")

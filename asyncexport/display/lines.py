@@ -89,15 +89,15 @@ class MessageLines(logging.Handler):
         time = f"{_now()} " if self._timed else ""
         self._log(f"{PROGRAM}: {kind}: {time}{plain(message)}")
 
-    def tell_left_out(self) -> None:
-        """Say how many lines were left out and not told of yet, whoever reads that: nothing else will be said."""
+    def report_left_out(self) -> None:
+        """Write how many log lines were left out since the last such line; called before the program ends."""
         if self._left_out:
             self._write(self._left_out_line())
             self._left_out = 0
 
     def _left_out_line(self) -> str:
-        told = f"{count_of(self._left_out, 'log line was', 'log lines were')} left out, since nobody read stderr"
-        return self._json("warning", told, {}) if self._as_json else f"{PROGRAM}: warning: {told}"
+        text = f"{count_of(self._left_out, 'log line was', 'log lines were')} dropped because nothing read stderr"
+        return self._json("warning", text, {}) if self._as_json else f"{PROGRAM}: warning: {text}"
 
     def _json(self, level: str, message: str, more: dict[str, Any]) -> str:
         return json_line({"time": _now(), "level": level, "message": message, **more}, encoding=self._outlet.encoding)

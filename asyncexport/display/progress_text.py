@@ -25,7 +25,7 @@ def sentence(snapshot: Snapshot, *, now: float) -> str:
         stored_and_received(snapshot),
     ]
     if snapshot.down_seconds is not None:
-        parts.append(f"the service was {away(snapshot.down_seconds)[0]}")
+        parts.append(f"the service is {away(snapshot.down_seconds)[0]}")
     elif snapshot.expected_seconds is not None:
         parts.append(f"ends {when(snapshot.expected_seconds, now)[0]}")
     return "; ".join(parts)
@@ -58,20 +58,20 @@ def budget(snapshot: Snapshot) -> Wordings:
     counted = f"; {COUNTED.get(snapshot.scope, snapshot.scope)}" if snapshot.scope else ""
     if snapshot.paused_seconds > 0:
         paused = show_duration(max(round(snapshot.paused_seconds), 1))
-        told = f"paused by the service for {paused} (429: asked too often)"
-        return f"{told}{counted}", told, f"paused by the service for {paused}", f"paused for {paused} (429)"
+        text = f"paused by the service for {paused} (429: too many requests)"
+        return f"{text}{counted}", text, f"paused by the service for {paused}", f"paused for {paused} (429)"
     left = f"{snapshot.tokens} of {snapshot.burst} requests left"
     short = f"{snapshot.tokens} of {snapshot.burst} left"
     if snapshot.down_seconds is not None:
         return f"{left}{counted}", left, short
-    at_once = "next at once" if snapshot.tokens else "next in a moment"
-    following = at_once if wait < 0.5 else f"next in {show_duration(max(round(wait), 1))}"
+    now = "next one now" if snapshot.tokens else "next one soon"
+    following = now if wait < 0.5 else f"next in {show_duration(max(round(wait), 1))}"
     return f"{left}, {following}{counted}", f"{left}, {following}", f"{short}, {following}", short
 
 
 def data(snapshot: Snapshot, *, bytes_a_second: float, rows_a_second: float) -> Wordings:
     """What has come, and how fast it comes."""
-    lately = f"lately {show_rate(rows_a_second)} rows/s, {show_bytes(bytes_a_second)}/s"
+    lately = f"recently {show_rate(rows_a_second)} rows/s, {show_bytes(bytes_a_second)}/s"
     stored = f"{show_count(snapshot.rows)} rows, {show_bytes(snapshot.bytes)}"
     coming = stored_and_received(snapshot)
     return f"{coming}; {lately}", f"{stored}; {lately}", coming, stored, show_bytes(snapshot.bytes)
@@ -85,8 +85,8 @@ def stored_and_received(snapshot: Snapshot) -> str:
 
 def away(seconds: float) -> Wordings:
     """Of a service in an outage."""
-    told = f"not reached for {show_duration(max(seconds, 1))}"
-    return f"{told}; it is tried again and again", told
+    text = f"unreachable for {show_duration(max(seconds, 1))}"
+    return f"{text}; retrying", text
 
 
 def when(seconds: float, now: float) -> Wordings:

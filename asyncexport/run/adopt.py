@@ -72,7 +72,9 @@ async def adopt(directory: Path, *, exports: Iterable[Export] = ()) -> AsyncGene
         adopted: list[BundleRecord] = []
         for folder in await archives.folders():
             if folder not in known:
-                yield UnknownExport(folder, "neither the ledger nor the settings nor an .export.json say what it is")
+                yield UnknownExport(
+                    folder, "neither the ledger, the settings nor an .export.json file describe this export"
+                )
                 continue
             has = recorded.get(folder) or _Recorded()
             async with aclosing(_adopt_export(archives, known[folder], has)) as findings:

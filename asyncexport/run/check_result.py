@@ -23,7 +23,7 @@ from asyncexport.run.findings import (
 )
 from asyncexport.run.spec import Repair
 
-NO_FILE = "there is no such file"
+NO_FILE = "the file does not exist"
 
 
 @dataclass(slots=True)
@@ -52,7 +52,7 @@ class CheckResult:
         match finding:
             case Intact(_, rows, size) | Adopted(_, rows, size):
                 self.counts["adopted"] += isinstance(finding, Adopted)
-                self.counts["sound"] += 1
+                self.counts["intact"] += 1
                 self.tally.planned += 1
                 self.tally.stored_before += 1
                 self.tally.rows += rows
@@ -84,8 +84,8 @@ class CheckResult:
 
 
 def moved_aside(reason: str) -> str:
-    """What is said of an archive that a rebuild moves aside."""
-    return f"{reason}; it is moved aside"
+    """Describe a damaged archive that `--rebuild` or `--adopt` moves aside."""
+    return f"{reason}; moved aside"
 
 
 def repair_of(settings: Settings, unsound: Sequence[BundleRecord]) -> Repair:

@@ -25,14 +25,14 @@ def check_ledger_not_lost(directory: Path) -> None:
     if present(directory):
         return
     if has_archives(directory):
-        raise _ledger_lost(directory, beside="archives")
+        raise _ledger_lost(directory, found="archives")
     if has_remains(directory) and has_definitions(directory):
-        raise _ledger_lost(directory, beside="remains of a ledger")
+        raise _ledger_lost(directory, found="remains of a ledger")
 
 
-def _ledger_lost(directory: Path, *, beside: str) -> LedgerError:
-    """The error, which names what lies there and shows that there was a ledger."""
+def _ledger_lost(directory: Path, *, found: str) -> LedgerError:
+    """Return the error, which reports what was found that proves that there was a ledger."""
     return LedgerError(
-        f"{directory} holds {beside} but no ledger",
-        hint="run `asyncexport verify --rebuild`: it makes the ledger anew from the archives",
+        f"{directory} contains {found} but no ledger",
+        hint="run `asyncexport verify --rebuild`, which makes a new ledger from the archives",
     )

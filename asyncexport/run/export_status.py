@@ -110,7 +110,7 @@ def _fault(directory: Path, archive: Stored | None) -> str:
     try:
         size = (directory / archive.path).stat().st_size
     except FileNotFoundError:
-        return "there is no such file"
+        return "the file does not exist"
     except OSError as error:
-        return f"it cannot be looked at: {(error.strerror or 'no reason given').lower()}"
-    return "" if size == archive.bytes else f"it has {size:,} bytes in place of {archive.bytes:,}"
+        return f"the file cannot be accessed: {(error.strerror or 'no reason given').lower()}"
+    return "" if size == archive.bytes else f"the file has {size:,} bytes instead of {archive.bytes:,}"

@@ -21,7 +21,7 @@ from asyncexport.errors import ConfigError, GoneError, Problem, RefusedError, Se
 if TYPE_CHECKING:
     from asyncexport.client.api import ApiClient
 
-HINT = 'set this machine\'s clock right; or have the run go by one of them, with [api] clock = "service" or "host"'
+HINT = 'correct this machine\'s clock, or choose which clock to trust with [api] clock = "service" or "host"'
 
 
 async def first_contact(poller: OperationPoller, service: "ApiClient", clock: ServiceClock) -> None:

@@ -212,7 +212,7 @@ def run(work: Coroutine[Any, Any, T]) -> T:
     except RuntimeError:
         return asyncio.run(work)
     work.close()
-    raise RuntimeError("an event loop is running in this thread: await the function itself, without asyncexport.run")
+    raise RuntimeError("an event loop is running in this thread: await the function instead of using asyncexport.run")
 
 
 class _Asked:

@@ -57,7 +57,7 @@ class EventListeners:
 def log_failed_listener(listener: Callable[..., object], error: BaseException) -> None:
     """Log that a listener raised; the text of its error may hold anything, so it is shown with the traceback only."""
     name = getattr(listener, "__qualname__", type(listener).__name__)
-    log.warning("%s raised %s and is told nothing more of this run", name, type(error).__name__, exc_info=error)
+    log.warning("%s raised %s and will not be called again in this run", name, type(error).__name__, exc_info=error)
 
 
 def log_event(event: Event, tally: Tally, *, repaired: Collection[Bundle]) -> None:
@@ -71,19 +71,19 @@ def log_event(event: Event, tally: Tally, *, repaired: Collection[Bundle]) -> No
         case Retried(bundle=bundle, reason=reason):
             log.info("%s: %s", bundle, reason)
         case PossibleDuplicate(bundle=bundle):
-            log.info("%s: it is not known whether its create was carried out; the service may run it twice", bundle)
+            log.info("%s: its create got no answer; the service may run the same export twice", bundle)
         case RowsOutside(bundle=bundle):
-            log.warning("%s: %s; it is kept as it came", bundle, event.said)
+            log.warning("%s: %s; the file is stored as it came", bundle, event.said)
         case Note(message=message):
             log.warning("%s", message)
 
 
 def _log_stored(event: BundleStored, tally: Tally, repaired: Collection[Bundle]) -> None:
     bundle, archive, replaced = event.bundle, event.archive, event.replaced
-    rows = f"{archive.rows:,} rows" + (f" in place of {replaced.rows:,}" if replaced is not None else "")
+    rows = f"{archive.rows:,} rows" + (f" instead of {replaced.rows:,}" if replaced is not None else "")
     done = "stored" if replaced is None else "repaired" if bundle in repaired else "refreshed"
     log.info("%s: %s, %s, %s bytes", bundle, done, rows, f"{archive.bytes:,}")
     if fewer := tally.fewer.get(bundle):
         log.warning("%s: %s", bundle, lost_reason(fewer))
     elif bundle in repaired and replaced is not None and archive.rows < replaced.rows:
-        log.warning("%s: repaired with fewer rows: %d in place of %d", bundle, archive.rows, replaced.rows)
+        log.warning("%s: repaired with fewer rows: %d instead of %d", bundle, archive.rows, replaced.rows)

@@ -76,19 +76,21 @@ class OrganisationCheck:
         except UnauthorizedError:
             raise
         except TimeoutError:
-            tell("whose API key this is could not be found out: no answer came in time; the next run asks again")
+            tell(
+                "could not check which organisation the API key belongs to: no answer in time; the next run asks again"
+            )
             return
         except ServiceError as error:
-            tell(f"whose API key this is could not be found out: {error}; the next run asks again")
+            tell(f"could not check which organisation the API key belongs to: {error}; the next run asks again")
             return
         if not heard:
-            tell("the service did not say whose API key this is; the next run asks again")
+            tell("the service did not say which organisation the API key belongs to; the next run asks again")
             return
         if self._known.is_other(heard):
             raise LedgerError(
-                f"this API key is of the organisation {heard}, and the directory holds data of {self._known.id}",
+                f"the API key belongs to organisation {heard}, but the directory contains data of {self._known.id}",
                 hint=f"use a key of {self._known.id}, or choose another [output] directory for {heard}",
             )
         if self._is_old:
-            tell(f"the data in this directory is taken to be of the organisation {heard}, whose API key this is")
+            tell(f"the directory's data is assumed to belong to organisation {heard}, as the API key does")
         self._ledger.remember(ORGANISATION, self._known.with_key(self._key, heard=heard).to_json())

@@ -220,8 +220,8 @@ def _resting(plan: ExportPlan) -> Iterator[RestingBundle]:
 
 def _note_on_splits(plan: ExportPlan) -> str:
     count = len(plan.splits)
-    bundles = "1 parked bundle gives" if count == 1 else f"{count:,} parked bundles give"
-    return f"{plan.export.name}: {bundles} way to narrower ones, since nothing of it was ever stored"
+    bundles = "1 parked bundle" if count == 1 else f"{count:,} parked bundles"
+    return f"{plan.export.name}: {bundles} split into narrower ones, because nothing of it was ever stored"
 
 
 def kept_bundles(stock: RecordedRange) -> list[BundleRecord]:
@@ -243,7 +243,7 @@ def _note_on_waiting(plan: ExportPlan) -> str:
     bundles = "1 bundle was" if count == 1 else f"{count:,} bundles were"
     first = min(settles_at(one, settle_seconds=plan.export.settle_seconds) for one in plan.waiting)
     return (
-        f"{plan.export.name}: {bundles} exported before the data was settled; exported anew once it is, "
+        f"{plan.export.name}: {bundles} exported before the data was settled and will be exported again when it is, "
         f"from {show(first)} on"
     )
 
@@ -253,6 +253,6 @@ def _note_on_kept(plan: ExportPlan) -> str:
     count = len(kept_bundles(plan.stock))
     bundles = "1 bundle keeps its archive" if count == 1 else f"{count:,} bundles keep their archives"
     return (
-        f"{plan.export.name}: {bundles}, since far fewer rows came; `retry --accept-fewer` exports anew, and takes "
-        "what comes"
+        f"{plan.export.name}: {bundles} because far fewer rows came; `retry --accept-fewer` replaces the archives with "
+        "new exports"
     )

@@ -69,11 +69,13 @@ def export_ranges(
         if start < end:
             spans.append((export, Range(start, end)))
         else:
-            notes.append(f"{export.name}: nothing to do from {show(start)} on; data is settled up to {show(settled)}")
+            notes.append(
+                f"{export.name}: nothing to do from {show(start)} on; data is only settled up to {show(settled)}"
+            )
         if last is not None and end < last:
             hang_on_clock = True
             if start < end:
-                notes.append(f"{export.name}: data is settled up to {show(settled)}; the end is cut back to that")
+                notes.append(f"{export.name}: data is only settled up to {show(settled)}, so the range ends there")
     return ExportRanges(tuple(spans), tuple(notes), hang_on_clock)
 
 
@@ -88,7 +90,7 @@ def faults_of_dates(asked: Instructions, *, now: float, nights_since: int | None
         return
     start = moment_of(asked.start, now=now)
     if start > now:
-        yield Problem("--start", f"{show(start)} lies in the future: it is {show(now)}")
+        yield Problem("--start", f"{show(start)} is in the future: it is now {show(now)}")
     if asked.end is not None and moment_of(asked.end, now=now) <= start:
         yield Problem("--end", f"{show(moment_of(asked.end, now=now))} is not after the start, {show(start)}")
 

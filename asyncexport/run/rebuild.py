@@ -114,7 +114,7 @@ async def rebuild(directory: Path, *, force: bool = False) -> AsyncGenerator[Fin
             for overlapping in _overlapping(export, records):
                 yield overlapping
         for folder in unknown:
-            yield UnknownExport(folder, "it has no .export.json, so nobody knows what was asked for")
+            yield UnknownExport(folder, "it has no .export.json, so its export is unknown")
         formats = {export.name: export.definition.format for export in exports}
 
         async def move_unsound() -> None:
@@ -134,8 +134,8 @@ def _known_before(directory: Path, *, force: bool) -> KnownBefore:
             ledger.check()
             if not force:
                 raise ConfigError(
-                    [Problem("--rebuild", f"the ledger of {directory} is sound, and knows more than archives can say")],
-                    hint="`asyncexport verify --adopt` takes in archives that it does not know; --force replaces it",
+                    [Problem("--rebuild", f"the ledger of {directory} is intact and knows more than the archives do")],
+                    hint="`asyncexport verify --adopt` adds archives that it does not know; --force replaces it",
                 )
             names = ledger.exports()
             return KnownBefore(
@@ -155,8 +155,8 @@ async def _exports(archives: Archives, directory: Path, before: KnownBefore) -> 
     found |= {name: Export(name, definition) for name, definition in before.definitions.items()}
     if not found:
         raise LedgerError(
-            f"{directory} holds no export to make a ledger from",
-            hint="each export's folder has a file .export.json; check [output] directory",
+            f"{directory} contains no export to make a ledger from",
+            hint="each export's folder contains a file .export.json; check [output] directory",
         )
     return list(found.values()), [folder for folder in await archives.folders() if folder not in found]
 
@@ -174,7 +174,7 @@ async def _look(
     except ArchiveError as error:
         return (Damaged(await archives.name_aside(path), bundle, str(error)), None), None
     if found is None:
-        raise StorageError(f"{path} went away while it was looked at")
+        raise StorageError(f"{path} disappeared while it was checked")
     stored = Stored.of(found, exported_at=await archives.written_at(path))
     return (Intact(path, found.rows, found.bytes, look.outside), before.standing(bundle, stored)), look
 

@@ -45,8 +45,8 @@ Watch = Callable[[Callable[[], Snapshot]], Awaitable[None]]
 
 
 KEPT_OPEN = (
-    "holds archives that others may read, so new ones are made as the umask has it; "
-    '[output] access = "private" keeps others from new ones, and chmod from old ones'
+    "contains archives that other users may read, so new ones get the permissions of the umask; "
+    'to prevent that, set [output] access = "private" for new archives and use chmod for old ones'
 )
 """What is told once of a directory that is older than `[output] access`."""
 
@@ -191,7 +191,7 @@ def _saying_what_for() -> Iterator[None]:
         yield
     except UnavailableError as error:
         raise UnavailableError(
-            f"whether there is anything to do hangs on the time, for which the service could not be asked: {error}",
+            f"whether there is anything to do depends on the service's time, which could not be requested: {error}",
             lasting=True,
             hint=error.hint,
         ) from error

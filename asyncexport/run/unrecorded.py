@@ -89,7 +89,7 @@ def _not_recorded(directory: Path, paths: list[str]) -> LedgerError:
     rest = f" and {len(paths) - MOST_NAMED:,} more" if len(paths) > MOST_NAMED else ""
     count = "an archive" if len(paths) == 1 else f"{len(paths):,} archives"
     return LedgerError(
-        f"{directory} holds {count} that its ledger knows nothing of: {named}{rest}",
-        hint="the ledger may be from a backup: run `asyncexport verify --adopt`, which looks into them and takes them "
-        "in",
+        f"{directory} contains {count} that the ledger does not know: {named}{rest}",
+        hint="the ledger may be from a backup: run `asyncexport verify --adopt`, which checks the archives and adds "
+        "them to the ledger",
     )

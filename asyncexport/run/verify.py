@@ -135,10 +135,10 @@ async def _compare(archives: Archives, record: BundleRecord, container: Format, 
     if found is None:
         return Missing(stored.path, record)
     if found.sha256 == stored.sha256 and found.rows != stored.rows:
-        return Broken(stored.path, record, f"it has {found.rows} rows, and {stored.rows} were counted")
+        return Broken(stored.path, record, f"it has {found.rows} rows instead of {stored.rows}")
     # A new revision's file has its name a moment before it has its row; until then whole is all that it can be.
     if found.sha256 != stored.sha256 and not isinstance(record.state, Ready):
-        return Broken(stored.path, record, "its bytes are not those that were stored")
+        return Broken(stored.path, record, "its bytes differ from those that were stored")
     return Intact(stored.path, found.rows, found.bytes, look.outside)
 
 
