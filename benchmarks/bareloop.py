@@ -1,4 +1,4 @@
-"""One contender of overhead.py: the shortest loop that exports bundles with aiohttp, and promises nothing."""
+"""A contender in overhead.py: the shortest loop that exports bundles with aiohttp, without any guarantees."""
 
 import asyncio
 import sys
@@ -13,7 +13,7 @@ LIST_EVERY_SECONDS = 0.1
 
 
 async def export(api: str, folder: Path, count: int, *, at_once: int, downloads: int) -> None:
-    """Create, list, locate, download, write: so many bundles, so many of them at once."""
+    """Export `count` bundles, at most `at_once` at the same time: create, list, locate, download, write."""
     slots, streams = asyncio.Semaphore(at_once), asyncio.Semaphore(downloads)
     waiting: dict[str, asyncio.Future[str]] = {}
     headers = {"Authorization": f"Basic {KEY}"}
@@ -26,7 +26,7 @@ async def export(api: str, folder: Path, count: int, *, at_once: int, downloads:
             async with service.request(method, f"{api}{path}", **more) as response:
                 return await response.json()
 
-        async def carry(number: int) -> None:
+        async def export_bundle(number: int) -> None:
             async with slots:
                 span = {"start": moment(START + number * 300), "end": moment(START + (number + 1) * 300)}
                 order = {"segmentId": "everyone", "type": "TYPE_EVENT", "format": "FORMAT_NDJSON"}
@@ -50,7 +50,7 @@ async def export(api: str, folder: Path, count: int, *, at_once: int, downloads:
         watching = asyncio.create_task(watch())
         async with asyncio.TaskGroup() as group:
             for number in range(count):
-                group.create_task(carry(number))
+                group.create_task(export_bundle(number))
         watching.cancel()
 
 

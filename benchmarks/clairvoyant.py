@@ -1,13 +1,13 @@
-"""What a schedule is measured against: one that knows every duration, and the bounds that no schedule can beat.
+"""What a schedule is compared with: a clairvoyant schedule, which knows every duration, and bounds that none can beat.
 
-The clairvoyant has the same bucket, the same room for running operations and the same calls. It knows when each
-operation is done, but must still spend a request to be told. Results go first, then creates; it polls only when no
-operation known to be done waits and no create is possible.
+The clairvoyant has the same bucket, the same limit on running operations and the same calls. It knows when each
+operation is done, but must still spend a poll on it. Results calls go first, then creates. It polls only when no
+operation found to be done waits for its results call and no create is possible.
 
-How many it lets gather before it polls is its `Patience`: one number while there is something left to create, another
-for the end, and whether it polls for fewer when the bucket would run over. The best of all those tried is taken, with
-hindsight and for each case anew, so that nobody wins against a weak one. It pays nothing for finding its operations on
-the list: every page shows it a hundred of those that matter.
+It polls when enough operations are done: its `PollThresholds` are one number while creates are left, another for the
+end, and whether it polls for fewer when the bucket would overflow. Many thresholds are tried for each case, and the
+best result counts, so that the comparison is with a strong schedule. It pays nothing for finding its operations on the
+list: every page shows it a hundred of its own.
 """
 
 import heapq
@@ -22,27 +22,30 @@ from asyncexport.simulate.service import LATENCY_SECONDS
 
 
 @dataclass(frozen=True, slots=True)
-class Patience:
-    """How many operations gather before a poll: while there is more to create, and at the end."""
+class PollThresholds:
+    """Number of finished operations that are worth a poll: while creates are left, and at the end.
+
+    `may_overflow`: whether the bucket may overflow before that number is reached.
+    """
 
     before: int
     after: int
-    lets_run_over: bool
+    may_overflow: bool
 
     @classmethod
-    def all(cls) -> "Iterator[Patience]":
-        """Those that are tried, where a poll tells of many and costs a token."""
+    def all(cls) -> "Iterator[PollThresholds]":
+        """Return the thresholds to try if a poll finds many operations and costs a token."""
         for before in (1, 12, 25, 50, 75, 100):
             for after in (1, 4, 100):
-                yield cls(before, after, lets_run_over=True)
-                yield cls(before, after, lets_run_over=False)
+                yield cls(before, after, may_overflow=True)
+                yield cls(before, after, may_overflow=False)
 
 
-IMPATIENT = Patience(1, 1, lets_run_over=True)
+ALWAYS = PollThresholds(1, 1, may_overflow=True)
 
 
 def token_bound_seconds(scenario: Scenario) -> float:
-    """When the last counted request may go out, from a full bucket, however clever the schedule."""
+    """Return when the bucket allows the last counted request, no matter how good the schedule is."""
     reading = CREATES_ONLY
     if scenario.counts_all:
         reading = ALL_WITH_LIST if scenario.lists else ALL_WITHOUT_LIST
@@ -54,7 +57,10 @@ def token_bound_seconds(scenario: Scenario) -> float:
 
 
 def bound_seconds(scenario: Scenario) -> float:
-    """What no schedule can beat: the tokens, and every operation's own time after the soonest it can be asked for."""
+    """Return a makespan that no schedule can beat.
+
+    It is set by the tokens, and by each operation's duration after the earliest time at which it can be created.
+    """
     at_once = scenario.burst - scenario.tokens_used
     refill_seconds = scenario.allowance.refill_seconds
     last = max(
@@ -64,14 +70,14 @@ def bound_seconds(scenario: Scenario) -> float:
 
 
 def clairvoyant_seconds(scenario: Scenario) -> float:
-    """The makespan of the best clairvoyant schedule."""
+    """Return the makespan of the best clairvoyant schedule."""
     takes = _durations(scenario)
-    patiences = Patience.all() if scenario.counts_all and scenario.lists else iter((IMPATIENT,))
-    return min(_Schedule(scenario, takes, patience).makespan() for patience in patiences)
+    tried = PollThresholds.all() if scenario.counts_all and scenario.lists else iter((ALWAYS,))
+    return min(_Schedule(scenario, takes, thresholds).makespan() for thresholds in tried)
 
 
 def _durations(scenario: Scenario) -> list[float]:
-    """As the simulated service draws them: one at each create."""
+    """Draw the durations as the simulated service does: one at each create."""
     take_seconds = scenario.behaviour.take_seconds
     return [take_seconds() for _ in range(scenario.bundles)]
 
@@ -79,10 +85,10 @@ def _durations(scenario: Scenario) -> list[float]:
 class _Schedule:
     """One clairvoyant schedule, event by event."""
 
-    def __init__(self, scenario: Scenario, takes: list[float], patience: Patience) -> None:
+    def __init__(self, scenario: Scenario, takes: list[float], thresholds: PollThresholds) -> None:
         self._scenario = scenario
         self._takes = takes
-        self._patience = patience
+        self._thresholds = thresholds
         self._now = 0.0
         self._level = float(scenario.burst - scenario.tokens_used)
         self._level_at = 0.0
@@ -90,17 +96,17 @@ class _Schedule:
         self._created = 0
         self._running: list[float] = []
         self._done = 0
-        self._known = 0
+        self._found = 0
         self._located = 0
 
     def makespan(self) -> float:
-        """When the last archive is there."""
+        """Return when the last archive is stored."""
         last = 0.0
         while self._located < len(self._takes):
-            self._reap()
-            if self._known:
+            self._note_done()
+            if self._found:
                 self._pay()
-                self._known -= 1
+                self._found -= 1
                 self._located += 1
                 last = self._now
             elif self._may_create():
@@ -108,10 +114,10 @@ class _Schedule:
             elif self._is_poll_due():
                 self._poll()
             else:
-                self._now = min(self._running[0], self._runs_over_at() if self._done else math.inf)
+                self._now = min(self._running[0], self._overflows_at() if self._done else math.inf)
         return last + 2 * LATENCY_SECONDS + self._scenario.fetch_seconds
 
-    def _reap(self) -> None:
+    def _note_done(self) -> None:
         while self._running and self._running[0] <= self._now:
             heapq.heappop(self._running)
             self._done += 1
@@ -120,7 +126,7 @@ class _Schedule:
         room = self._scenario.operations - len(self._running) - self._done
         if self._created == len(self._takes) or room <= 0:
             return False
-        # Polls are free where creates alone count: they are made while the next create waits for its token.
+        # If only creates count, polls are free and are sent while the next create waits for its token.
         return self._scenario.counts_all or not self._done
 
     def _create(self) -> None:
@@ -136,19 +142,19 @@ class _Schedule:
         if not self._done:
             return False
         more = self._created < len(self._takes)
-        enough = self._patience.before if more else self._patience.after
-        return self._done >= enough or not self._running or self._now >= self._runs_over_at()
+        enough = self._thresholds.before if more else self._thresholds.after
+        return self._done >= enough or not self._running or self._now >= self._overflows_at()
 
     def _poll(self) -> None:
-        """Spend what it costs to be told: with a list of all that are done, singly of one."""
+        """Spend the tokens of a poll: the list finds all operations that are done, a single poll finds one."""
         if not self._scenario.counts_all:
-            self._known, self._done = self._done, 0
+            self._found, self._done = self._done, 0
             return
         for _ in range(math.ceil((self._done + len(self._running)) / LIST_SIZE) if self._scenario.lists else 1):
             self._pay()
-        self._reap()
-        told = self._done if self._scenario.lists else 1
-        self._known, self._done = told, self._done - told
+        self._note_done()
+        found = self._done if self._scenario.lists else 1
+        self._found, self._done = found, self._done - found
 
     def _pay(self) -> None:
         if self._scenario.counts_all:
@@ -156,13 +162,13 @@ class _Schedule:
             self._take()
 
     def _token_at(self) -> float:
-        """When the next token is there."""
+        """Return when the next token is available."""
         level = self._level_now()
         return self._now if level >= 1 else self._now + (1 - level) / self._per_second
 
-    def _runs_over_at(self) -> float:
-        """When the bucket is full; never, where that is no reason to poll."""
-        if self._patience.lets_run_over or not self._scenario.counts_all:
+    def _overflows_at(self) -> float:
+        """Return when the bucket is full; infinite if that is no reason to poll."""
+        if self._thresholds.may_overflow or not self._scenario.counts_all:
             return math.inf
         return self._now + max(0.0, self._scenario.burst - 0.01 - self._level_now()) / self._per_second
 

@@ -1,4 +1,4 @@
-"""asyncexport as a contender: the command line in a process of its own, with the budget out of the way."""
+"""asyncexport as a contender: the command line in a process of its own, with a budget so high that nothing waits."""
 
 import sys
 from dataclasses import dataclass
@@ -31,17 +31,17 @@ directory = "{directory}"
 [[export]]
 name = "everyone-events"
 bundle = "{bundle_minutes}m"
-# The same few archives are served for all windows, so their rows are of other times: this scope lets them be.
+# The same few archives are served for all ranges, so their rows have other times. With this scope they are not checked.
 scope = "{scope}"
 """
 
 SCOPE = "SCOPE_SESSIONS"
-"""Of the export: part of its definition."""
+"""The export's `scope`, a part of its definition."""
 
 
 @dataclass(frozen=True, slots=True)
 class Setup:
-    """How it is set up; `operations` is what the configuration has by default."""
+    """The configuration of a run; `operations` has the default of the setting."""
 
     api: str
     directory: Path
@@ -51,7 +51,7 @@ class Setup:
     bundle_minutes: int = 5
 
     def write(self, path: Path) -> Path:
-        """The configuration file."""
+        """Write the configuration file; return its path."""
         path.write_text(
             CONFIG.format(
                 api=self.api,
@@ -67,10 +67,10 @@ class Setup:
 
 
 def backfill(setup: Setup, bundles: int, *, work: Path, watch_memory: bool = False) -> Run:
-    """Export so many bundles to completion.
+    """Export this many bundles to completion.
 
     Raises:
-        SystemExit: not all of them are stored.
+        SystemExit: not all of them were stored.
     """
     config = setup.write(work / "asyncexport.toml")
     end = START + bundles * setup.bundle_minutes * 60
@@ -86,10 +86,10 @@ def backfill(setup: Setup, bundles: int, *, work: Path, watch_memory: bool = Fal
 
 
 def command(config: Path, *arguments: str) -> list[str]:
-    """The command line, with this configuration."""
+    """Return the command line with this configuration."""
     return [sys.executable, "-m", "asyncexport", "-c", str(config), *arguments]
 
 
 def moment(seconds: int) -> str:
-    """As the command line takes it."""
+    """Format a time as the command line expects it."""
     return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")

@@ -1,10 +1,10 @@
-"""Downloads: asyncexport's whole path against curl followed by gzip -t, and its streaming alone against curl, over TLS.
+"""Downloads over TLS: all of asyncexport compared to curl plus gzip -t, and its streaming alone compared to curl.
 
-Three loads. *large*: 64 archives of 16 MiB, and `verify` of what was stored of them against gzip -t. *large, streaming
-alone*: the same bytes through asyncexport's client and its gathered writes, without inspection, fsync or ledger.
-*small*: 2,000 archives of 100 KiB, whole path with the API. The whole path is hash, gzip to its end, structure, rows,
-fsync, rename and ledger, by the command line, its start included; curl's is what its name says, without fsync. All take
-8 at once.
+There are three loads. *large*: 64 archives of 16 MiB, and `verify` of the stored archives compared to gzip -t. *large,
+streaming alone*: the same bytes through asyncexport's client and buffered writes, without inspection, fsync or ledger.
+*small*: 2,000 archives of 100 KiB, including the API calls. A run of asyncexport is the command line with its start:
+hash, decompression to the end, structure, rows, fsync, rename and ledger. curl only downloads, without fsync. All of
+them download 8 files at the same time.
 """
 
 import shutil
@@ -25,12 +25,12 @@ AT_ONCE = 8
 PEERS = ("curl", "gzip", "aria2c", "rclone", "nginx")
 PACKAGES = ("aiohttp", "aiofiles", "isal")
 DIFFERENT = 4
-"""Archives that are really made; the others are the same under other names, which whoever reads them does not know."""
+"""Number of different archives; the others are copies of these under other names."""
 
 
 @dataclass(frozen=True, slots=True)
 class Load:
-    """What is downloaded."""
+    """The number and size of the archives to download."""
 
     count: int
     archive_bytes: int
@@ -42,7 +42,7 @@ LARGE_QUICK, SMALL_QUICK = Load(4, 1 << 20), Load(40, 20 << 10)
 
 @dataclass(frozen=True, slots=True)
 class Bench:
-    """Where it happens."""
+    """The archives, servers and folders of one load."""
 
     load: Load
     names: tuple[str, ...]
@@ -53,16 +53,16 @@ class Bench:
 
     @property
     def folder(self) -> Path:
-        """Where a contender puts its files; empty for each."""
+        """The folder that each contender writes to, empty at its start."""
         return self.work / "out"
 
     def url(self, name: str) -> str:
-        """Where an archive lies."""
+        """Return the URL of an archive."""
         return f"{self.storage.url}/{name}"
 
 
 def main() -> None:
-    """Measure."""
+    """Run the benchmark."""
     asked = measuring.options(__doc__, rounds=5)
     large, small = (LARGE_QUICK, SMALL_QUICK) if asked.quick else (LARGE, SMALL)
     results: dict[str, object] = {}
@@ -70,11 +70,11 @@ def main() -> None:
     with tempfile.TemporaryDirectory(prefix="asyncexport-bench-") as folder:
         for title, load in (("large", large), ("small", small)):
             results[title] = measure(load, Path(folder) / title, asked.rounds, skipped, is_large=title == "large")
-    measuring.say("download", asked, packages=PACKAGES, programs=PEERS, skipped=skipped, **results)
+    measuring.report("download", asked, packages=PACKAGES, programs=PEERS, skipped=skipped, **results)
 
 
 def measure(load: Load, work: Path, rounds: int, skipped: dict[str, str], *, is_large: bool) -> dict[str, object]:
-    """One load, all contenders."""
+    """Measure one load with all contenders."""
     root = measuring.fresh(work / "served")
     names, inflated = make(load, root)
     with service.storage(root, work=work, tls=True) as storage:
@@ -91,7 +91,7 @@ def measure(load: Load, work: Path, rounds: int, skipped: dict[str, str], *, is_
                 if not shutil.which(name):
                     skipped[name] = "not installed"
                 elif name == "rclone" and storage.server != "nginx":
-                    skipped[name] = "needs the listing of nginx"
+                    skipped[name] = "needs nginx for its directory listing"
                 else:
                     contenders[name] = partial(peer, bench)
             runs = measuring.in_turns(contenders, rounds)
@@ -118,7 +118,7 @@ def measure(load: Load, work: Path, rounds: int, skipped: dict[str, str], *, is_
 
 
 def make(load: Load, root: Path) -> tuple[tuple[str, ...], int]:
-    """The archives; and how many bytes are in them."""
+    """Make the archives; return their names and their total size uncompressed."""
     inflated = 0
     sizes = []
     for number in range(min(DIFFERENT, load.count)):
@@ -133,7 +133,7 @@ def make(load: Load, root: Path) -> tuple[tuple[str, ...], int]:
 
 
 def curl(bench: Bench) -> Run:
-    """Fetch all in parallel."""
+    """Download all archives in parallel with curl."""
     folder = begin(bench)
     config = bench.work / "curl.txt"
     config.write_text("".join(f'url = "{bench.url(name)}"\noutput = "{folder / name}"\n' for name in bench.names))
@@ -146,7 +146,7 @@ def curl(bench: Bench) -> Run:
 
 
 def curl_and_gzip(bench: Bench, *, gzips: dict[str, list[Run]]) -> Run:
-    """Fetch all, then check what came: in one process, and in as many as there are cores."""
+    """Download all archives with curl, then check them with gzip: in one process, and in one per core."""
     run = curl(bench)
     files: Command = [bench.folder / name for name in bench.names]
     names = bench.work / "names.txt"
@@ -158,27 +158,27 @@ def curl_and_gzip(bench: Bench, *, gzips: dict[str, list[Run]]) -> Run:
 
 
 def ours(bench: Bench) -> Run:
-    """The whole path."""
+    """Export all archives with asyncexport."""
     folder = begin(bench)
     setup = contender.Setup(bench.api, folder, bench.storage.ca_file, downloads=AT_ONCE)
     return contender.backfill(setup, bench.load.count, work=bench.work)
 
 
 def stored(bench: Bench) -> contender.Setup:
-    """The same, stored once for `verify`."""
+    """Export all archives once, to be checked by `verify`."""
     setup = contender.Setup(bench.api, measuring.fresh(bench.work / "stored"), bench.storage.ca_file, downloads=AT_ONCE)
     contender.backfill(setup, bench.load.count, work=measuring.fresh(bench.work / "verify"))
     return setup
 
 
 def verify(bench: Bench, setup: contender.Setup) -> Run:
-    """Everything that is stored, against the ledger."""
+    """Check all stored archives with `asyncexport verify`."""
     config = setup.write(bench.work / "verify" / "asyncexport.toml")
     return measuring.timed(contender.command(config, "verify"), env=contender.ENVIRONMENT)
 
 
 def streaming(bench: Bench) -> Run:
-    """Our client and our writes, and nothing else."""
+    """Download all archives with asyncexport's client and writes alone."""
     folder = begin(bench)
     urls = bench.work / "urls.txt"
     urls.write_text("".join(f"{bench.url(name)}\n" for name in bench.names))
@@ -190,7 +190,7 @@ def streaming(bench: Bench) -> Run:
 
 
 def aria2(bench: Bench) -> Run:
-    """One connection a file, as many files at once as the others."""
+    """Download all archives with aria2: one connection per file, as many files at the same time as the others."""
     folder = begin(bench)
     names = bench.work / "aria2.txt"
     names.write_text("".join(f"{bench.url(name)}\n" for name in bench.names))
@@ -204,7 +204,7 @@ def aria2(bench: Bench) -> Run:
 
 
 def rclone(bench: Bench) -> Run:
-    """From nginx's listing; no HEAD before each GET."""
+    """Download all archives with rclone, from nginx's directory listing, without a HEAD before each GET."""
     folder = begin(bench)
     command: Command = ["rclone", "copy", ":http:", folder, "--http-url", bench.storage.url, "--http-no-head"]
     command += ["--config", "/dev/null", "--transfers", str(AT_ONCE), "--no-traverse", "--log-level", "ERROR"]
@@ -216,18 +216,18 @@ def rclone(bench: Bench) -> Run:
 
 
 def begin(bench: Bench) -> Path:
-    """Everybody begins with an empty folder and an idle disk."""
+    """Give the next contender an empty folder and an idle disk."""
     folder = measuring.fresh(bench.folder)
     measuring.settle()
     return folder
 
 
 def check(bench: Bench) -> None:
-    """All of it came."""
+    """Check that all bytes were downloaded."""
     got = sum(path.stat().st_size for path in bench.folder.iterdir())
     want = sum(path.stat().st_size for path in (bench.work / "served").iterdir())
     if got != want:
-        measuring.fail(f"{got} of {want} bytes came")
+        measuring.fail(f"only {got} of {want} bytes were downloaded")
 
 
 if __name__ == "__main__":

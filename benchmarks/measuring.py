@@ -1,11 +1,12 @@
-"""Measures contenders side by side, and tells it in one line of JSON.
+"""Measures contenders side by side and prints one line of JSON.
 
-1. Contenders run in turns, round after round, each round beginning with another of them: whatever slows the machine
-   slows all.
-2. What counts is the median over the rounds; of a ratio, the median of the ratios within each round. The quartiles
-   beside it say how much of that is noise.
-3. Whoever fails ends the benchmark: work that was not done has no time.
-4. A smoke run is a share of the work in a few seconds, to see that the script still works; its figures mean nothing.
+1. Contenders run in turns, round after round, and each round starts with a different one: anything that slows the
+   machine slows all of them.
+2. The result is the median over the rounds; for a ratio, the median of the ratios within each round. The quartiles next
+   to it show the noise.
+3. A contender that fails ends the benchmark, because there is no time to report for work that was not done.
+4. A smoke run does a share of the work in a few seconds, to check that the script still works; its figures are
+   meaningless.
 """
 
 import argparse
@@ -29,12 +30,12 @@ Command = list[str | Path]
 """A program and its arguments."""
 
 SAMPLE_SECONDS = 0.02
-"""How often a process is asked for the most memory it has had so far."""
+"""Interval at which the peak memory of a process is read."""
 
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """What one contender did in one round; `peak_mib` is the most that was resident at once, where it was watched."""
+    """The result of one contender in one round; `peak_mib` is its peak resident memory, if that was measured."""
 
     seconds: float
     cpu_seconds: float = 0.0
@@ -44,7 +45,7 @@ class Run:
 
 @dataclass(frozen=True, slots=True)
 class Options:
-    """What the command line asks for."""
+    """The command line options."""
 
     quick: bool
     rounds: int
@@ -52,12 +53,14 @@ class Options:
 
 
 def options(description: str | None, *, rounds: int, markdown: bool = False) -> Options:
-    """Read the command line, the same for every benchmark."""
+    """Read the command line, which is the same for every benchmark."""
     parser = argparse.ArgumentParser(description=(description or "").partition("\n")[0])
-    parser.add_argument("--quick", action="store_true", help="a share of the work in a few seconds; no figures to keep")
-    parser.add_argument("--rounds", type=int, default=0, help=f"how many rounds (default: {rounds}, 1 with --quick)")
+    parser.add_argument(
+        "--quick", action="store_true", help="smoke run: a share of the work in a few seconds, meaningless figures"
+    )
+    parser.add_argument("--rounds", type=int, default=0, help=f"number of rounds (default: {rounds}, 1 with --quick)")
     if markdown:
-        parser.add_argument("--markdown", action="store_true", help="print the table instead of JSON")
+        parser.add_argument("--markdown", action="store_true", help="print the table in Markdown instead of JSON")
     asked = parser.parse_args()
     return Options(asked.quick, asked.rounds or (1 if asked.quick else rounds), markdown and asked.markdown)
 
@@ -70,10 +73,10 @@ def timed(
     codes: Iterable[int] = (0,),
     watch_memory: bool = False,
 ) -> Run:
-    """Run a command to its end.
+    """Run a command to completion and measure it.
 
     Raises:
-        SystemExit: it failed.
+        SystemExit: the command failed.
     """
     began = time.perf_counter()
     process = subprocess.Popen(
@@ -84,19 +87,19 @@ def timed(
         stderr=subprocess.PIPE,
         text=True,
     )
-    watching = Watching(process.pid) if watch_memory else None
+    memory = PeakMemory(process.pid) if watch_memory else None
     before = os.times()
     output, errors = process.communicate()
     seconds = time.perf_counter() - began
     after = os.times()
     cpu = after.children_user + after.children_system - before.children_user - before.children_system
     if process.returncode not in codes:
-        fail(f"{command[0]} ended with {process.returncode}: {(errors or output).strip()[-2000:]}")
-    return Run(seconds, cpu, watching.end() if watching else 0.0, output)
+        fail(f"{command[0]} ended with exit code {process.returncode}: {(errors or output).strip()[-2000:]}")
+    return Run(seconds, cpu, memory.end() if memory else 0.0, output)
 
 
-class Watching:
-    """Keeps asking a process of ours how much memory it has had at most."""
+class PeakMemory:
+    """Reads the peak memory of a child process again and again until `end`."""
 
     def __init__(self, pid: int) -> None:
         self._status = Path(f"/proc/{pid}/status")
@@ -106,7 +109,7 @@ class Watching:
         self._thread.start()
 
     def end(self) -> float:
-        """The most it had, in MiB."""
+        """Stop reading; return the peak memory in MiB."""
         self._over.set()
         self._thread.join()
         return self._peak_kib / 1024
@@ -121,7 +124,7 @@ class Watching:
 
 
 def in_turns(contenders: Mapping[str, Callable[[], Run]], rounds: int) -> dict[str, list[Run]]:
-    """Rule 1."""
+    """Run the contenders in turns (rule 1); return the runs of each."""
     names = list(contenders)
     done: dict[str, list[Run]] = {name: [] for name in names}
     for number in range(rounds):
@@ -133,7 +136,7 @@ def in_turns(contenders: Mapping[str, Callable[[], Run]], rounds: int) -> dict[s
 
 
 def spread(values: Sequence[float], *, digits: int = 3) -> dict[str, Any]:
-    """The median, and the quartiles around it."""
+    """Return the median and the quartiles."""
     if len(values) < 2:
         low = high = values[0]
     else:
@@ -145,21 +148,21 @@ def spread(values: Sequence[float], *, digits: int = 3) -> dict[str, Any]:
 
 
 def seconds_of(runs: Sequence[Run]) -> dict[str, Any]:
-    """How long it took, and how much of the processor."""
+    """Return the spread of the elapsed time, and the median of the CPU time."""
     return {**spread([run.seconds for run in runs]), "cpu": spread([run.cpu_seconds for run in runs])["median"]}
 
 
 def ratio(ours: Sequence[Run], *theirs: Sequence[Run]) -> dict[str, Any]:
-    """Rule 2: our time over theirs, one after another where they are several."""
+    """Return the spread of our time over theirs in the same round (rule 2); several of theirs are added up."""
     return spread(
         [run.seconds / sum(one.seconds for one in others) for run, *others in zip(ours, *theirs, strict=True)], digits=2
     )
 
 
-def say(
+def report(
     benchmark: str, asked: Options, *, packages: Iterable[str] = (), programs: Iterable[str] = (), **facts: Any
 ) -> None:
-    """Print the line."""
+    """Print the line of JSON."""
     line = {
         "benchmark": benchmark,
         "quick": asked.quick,
@@ -172,7 +175,7 @@ def say(
 
 
 def machine() -> dict[str, Any]:
-    """Where it was measured, and how busy that was when it ended."""
+    """Describe the machine, and its load at the end of the benchmark."""
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     return {
         "cores": len(os.sched_getaffinity(0)),
@@ -184,7 +187,7 @@ def machine() -> dict[str, Any]:
 
 
 def versions(packages: Iterable[str], programs: Iterable[str]) -> dict[str, str]:
-    """Of Python, of packages and of programs; a program that is not installed says so."""
+    """Return the versions of Python, of packages and of programs, or "not installed"."""
     found = {"python": platform.python_version()}
     for package in ("asyncexport", *packages):
         try:
@@ -195,7 +198,7 @@ def versions(packages: Iterable[str], programs: Iterable[str]) -> dict[str, str]
 
 
 def program_version(name: str) -> str:
-    """What a program says of itself in its first line."""
+    """Return the first line that a program prints about its version."""
     if not shutil.which(name):
         return "not installed"
     done = subprocess.run([name, "-v" if name == "nginx" else "--version"], capture_output=True, text=True, check=False)
@@ -203,24 +206,24 @@ def program_version(name: str) -> str:
 
 
 def fresh(folder: Path) -> Path:
-    """An empty folder in the place of whatever was there."""
+    """Create an empty folder, replacing an existing one."""
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
     return folder
 
 
 def settle() -> None:
-    """Let nobody wait for the disk on account of the one before."""
+    """Flush pending writes, so that a contender does not wait for those of the one before."""
     os.sync()
 
 
 def note(text: str) -> None:
-    """For whoever waits."""
+    """Print progress to stderr."""
     print(text, file=sys.stderr, flush=True)
 
 
 def fail(text: str) -> None:
-    """Rule 3."""
+    """End the benchmark with an error (rule 3)."""
     raise SystemExit(text)
 
 

@@ -1,7 +1,7 @@
-"""Memory: the most that is resident at once, in the cases where it could grow.
+"""Peak memory, in the cases where it could grow.
 
-Eight archives of 1 GiB each (inflated) downloaded at once; one such archive alone; a plan of 20,000 bundles. Each runs
-in a process of its own, and Linux is asked for its high-water mark until it ends.
+The cases: eight archives of 1 GiB each (uncompressed) downloaded at the same time; one such archive alone; a plan of
+20,000 bundles. Each case runs in a process of its own, whose high-water mark is read from `/proc` until it ends.
 """
 
 import sys
@@ -19,7 +19,7 @@ EIGHT = 8
 
 
 def main() -> None:
-    """Measure."""
+    """Run the benchmark."""
     asked = measuring.options(__doc__, rounds=3)
     inflated = INFLATED_QUICK if asked.quick else INFLATED
     bundles = BUNDLES_QUICK if asked.quick else BUNDLES
@@ -27,7 +27,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory(prefix="asyncexport-bench-") as folder:
         work = Path(folder)
         root = measuring.fresh(work / "served")
-        # In a process of its own: what runs is told from what was made.
+        # In another process, so that the memory needed to make the archive is not counted.
         made = measuring.timed([sys.executable, rows.__file__, root / "one.ndjson.gz", str(inflated)])
         with (
             service.storage(root, work=work, tls=True) as storage,
@@ -39,7 +39,7 @@ def main() -> None:
                 peaks["plan"].append(_plan(api, bundles, work))
                 measuring.note(f"round {number + 1} of {asked.rounds}: {peaks}")
         packed = (root / "one.ndjson.gz").stat().st_size
-    measuring.say(
+    measuring.report(
         "memory",
         asked,
         packages=("aiohttp", "isal"),

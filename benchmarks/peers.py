@@ -1,10 +1,10 @@
-"""How others would do it, on the same simulated service: what a schedule is worth is seen beside these.
+"""Simpler schedules on the same simulated service, for comparison.
 
 1. One window at a time, polled every 5 seconds, as the vendor's daemon does it.
-2. Everything at once: one coroutine a window behind one limiter, first in first out, polled every 30 seconds.
-3. Polls before creates: 50 windows in flight, each polled every 30 seconds, and a poll that is due goes first.
+2. Everything at once: one coroutine per window behind one limiter, first in first out, polled every 30 seconds.
+3. Polls before creates: 50 windows in flight, each polled every 30 seconds, and a due poll goes first.
 
-They keep to the limit as well as we do, know no list, lose nothing, and learn nothing.
+They keep within the rate limit and lose nothing. They do not use the list, and do not learn durations.
 """
 
 import asyncio
@@ -29,17 +29,17 @@ Rank = Callable[[Priority], int]
 
 
 class _Permit:
-    """Leave to send one request; what comes of it is nobody's business here."""
+    """Permission to send one request; its answer is ignored."""
 
     async def recorded(self) -> None:
-        """Nothing is put on record."""
+        """Return immediately: nothing is recorded."""
 
     def answered(self, status: int | None, *, retry_after: float | None = None, problem: str = "") -> None:
-        """Nothing is made of it."""
+        """Ignore the answer."""
 
 
 class _Limiter:
-    """A bucket, and who waits for its tokens: the lowest rank first, first in first out among equals."""
+    """A token bucket and the requests that wait for it: lowest rank first, first in first out among equals."""
 
     def __init__(self, scenario: Scenario, rank: Rank) -> None:
         self._loop = asyncio.get_running_loop()
@@ -56,7 +56,7 @@ class _Limiter:
 
     @asynccontextmanager
     async def permit(self, kind: Kind, priority: Priority) -> AsyncIterator[_Permit]:
-        """Wait for a token, where this call takes one."""
+        """Wait for a token, if this call takes one."""
         if self._counts_all or kind is Kind.CREATE:
             turn = self._loop.create_future()
             heapq.heappush(self._waiting, (self._rank(priority), next(self._orders), turn))
@@ -80,7 +80,7 @@ class _Limiter:
 
 
 class _Work:
-    """The windows of a scenario, and one way through each."""
+    """The windows of a scenario, and how each is exported."""
 
     def __init__(self, scenario: Scenario, rank: Rank) -> None:
         now = asyncio.get_running_loop().time
@@ -95,12 +95,12 @@ class _Work:
         self._most_running = 0
 
     def windows(self) -> Iterable[Range]:
-        """All that there is to do."""
+        """Return all windows to export."""
         width = EXPORT.bundle_seconds
         return cut(Range(0, self._scenario.bundles * width), width)
 
-    async def carry(self, window: Range, *, poll_seconds: float) -> None:
-        """Create, poll on a fixed beat, locate, fetch."""
+    async def export(self, window: Range, *, poll_seconds: float) -> None:
+        """Export one window: create, poll at a fixed interval, locate, fetch."""
         async with self._limiter.permit(Kind.CREATE, Priority.CREATE) as permit:
             self._count_running()
             operation = await self._service.create(EXPORT.definition, window, permit=permit)
@@ -116,7 +116,7 @@ class _Work:
         self._longest_wait = max(self._longest_wait, self._now() - self._service.finished_at(progress.export_id))
 
     def result(self) -> Result:
-        """What came of it."""
+        """Return the result."""
         return Result(
             stored=len(self._stored_at),
             operations=self._service.made,
@@ -134,41 +134,41 @@ class _Work:
 
 
 def one_at_a_time(scenario: Scenario) -> Result:
-    """Peer 1."""
+    """Simulate peer 1."""
 
-    async def work_off(work: _Work) -> None:
+    async def export_all(work: _Work) -> None:
         for window in work.windows():
-            await work.carry(window, poll_seconds=DAEMON_POLL_SECONDS)
+            await work.export(window, poll_seconds=DAEMON_POLL_SECONDS)
 
-    return _run(scenario, work_off, rank=_first_come)
+    return _run(scenario, export_all, rank=_first_come)
 
 
 def everything_at_once(scenario: Scenario) -> Result:
-    """Peer 2."""
+    """Simulate peer 2."""
 
-    async def work_off(work: _Work) -> None:
+    async def export_all(work: _Work) -> None:
         async with asyncio.TaskGroup() as group:
             for window in work.windows():
-                group.create_task(work.carry(window, poll_seconds=FIXED_POLL_SECONDS))
+                group.create_task(work.export(window, poll_seconds=FIXED_POLL_SECONDS))
 
-    return _run(scenario, work_off, rank=_first_come)
+    return _run(scenario, export_all, rank=_first_come)
 
 
 def polls_before_creates(scenario: Scenario) -> Result:
-    """Peer 3."""
+    """Simulate peer 3."""
 
-    async def work_off(work: _Work) -> None:
+    async def export_all(work: _Work) -> None:
         windows = iter(work.windows())
 
-        async def lane() -> None:
+        async def export_in_turn() -> None:
             for window in windows:
-                await work.carry(window, poll_seconds=FIXED_POLL_SECONDS)
+                await work.export(window, poll_seconds=FIXED_POLL_SECONDS)
 
         async with asyncio.TaskGroup() as group:
             for _ in range(FIXED_IN_FLIGHT):
-                group.create_task(lane())
+                group.create_task(export_in_turn())
 
-    return _run(scenario, work_off, rank=_creates_last)
+    return _run(scenario, export_all, rank=_creates_last)
 
 
 PEERS: dict[str, Callable[[Scenario], Result]] = {
@@ -186,10 +186,10 @@ def _creates_last(priority: Priority) -> int:
     return int(priority is Priority.CREATE)
 
 
-def _run(scenario: Scenario, work_off: Callable[[_Work], Awaitable[None]], *, rank: Rank) -> Result:
+def _run(scenario: Scenario, export_all: Callable[[_Work], Awaitable[None]], *, rank: Rank) -> Result:
     async def main() -> Result:
         work = _Work(scenario, rank)
-        await work_off(work)
+        await export_all(work)
         return work.result()
 
     return clock.run(main())

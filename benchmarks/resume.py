@@ -1,7 +1,7 @@
-"""Resuming: from the start of the process to its first request, over a ledger of 100,000 stored bundles.
+"""Resuming: the time from the start of the process to its first request, with a ledger of 100,000 stored bundles.
 
-The archives lie there as well, as empty files: what a run looks at before its first request is their names. A server
-of the benchmark's own takes the moment of the first connection, and the process is stopped then.
+The archives exist as well, as sparse files: before its first request, a run only checks their names. The benchmark has
+a server that waits for the first connection; then the process is killed.
 """
 
 import asyncio
@@ -26,28 +26,28 @@ BUNDLES, BUNDLES_QUICK = 100_000, 1_000
 ARCHIVE_BYTES = 1000
 LEFT = 48
 WIDTH_SECONDS = 300
-PATIENCE_SECONDS = 60.0
+TIMEOUT_SECONDS = 60.0
 
 
 def main() -> None:
-    """Measure."""
+    """Run the benchmark."""
     asked = measuring.options(__doc__, rounds=9)
     bundles = BUNDLES_QUICK if asked.quick else BUNDLES
     found: dict[str, list[tuple[float, float]]] = {"empty": [], "full": []}
     with (
         tempfile.TemporaryDirectory(prefix="asyncexport-bench-") as folder,
-        socket.create_server(("127.0.0.1", 0)) as door,
+        socket.create_server(("127.0.0.1", 0)) as server,
     ):
         work = Path(folder)
-        url = f"http://127.0.0.1:{door.getsockname()[1]}"
+        url = f"http://127.0.0.1:{server.getsockname()[1]}"
         asyncio.run(fill(measuring.fresh(work / "full"), bundles))
         for number in range(asked.rounds):
             for name, these in found.items():
                 if name == "empty":
                     measuring.fresh(work / name)
-                these.append(until_first_request(contender.Setup(url, work / name), bundles, door, work))
+                these.append(until_first_request(contender.Setup(url, work / name), bundles, server, work))
             measuring.note(f"round {number + 1} of {asked.rounds}: {found}")
-    measuring.say(
+    measuring.report(
         "resume",
         asked,
         packages=("aiohttp",),
@@ -58,7 +58,7 @@ def main() -> None:
 
 
 async def fill(directory: Path, bundles: int) -> None:
-    """A ledger with so many stored bundles, and a file of the right size for each."""
+    """Make a ledger with this many stored bundles, and a file of the right size for each."""
     export = Export("everyone-events", Definition(scope=contender.SCOPE), WIDTH_SECONDS)
     archives = Archives(directory)
     await archives.prepare([export])
@@ -78,12 +78,12 @@ async def fill(directory: Path, bundles: int) -> None:
     await ledger.close()
 
 
-def until_first_request(setup: contender.Setup, bundles: int, door: socket.socket, work: Path) -> tuple[float, float]:
-    """How long it took, in seconds; and the most memory it had by then, in MiB."""
+def until_first_request(setup: contender.Setup, bundles: int, server: socket.socket, work: Path) -> tuple[float, float]:
+    """Return how long it took, in seconds, and the peak memory until then, in MiB."""
     config = setup.write(work / "asyncexport.toml")
     start = contender.moment(contender.START - bundles * WIDTH_SECONDS)
     end = contender.moment(contender.START + LEFT * WIDTH_SECONDS)
-    door.settimeout(PATIENCE_SECONDS)
+    server.settimeout(TIMEOUT_SECONDS)
     began = time.perf_counter()
     process = subprocess.Popen(
         contender.command(config, "--json", "backfill", "--start", start, "--end", end),
@@ -91,15 +91,15 @@ def until_first_request(setup: contender.Setup, bundles: int, door: socket.socke
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
     )
-    watching = measuring.Watching(process.pid)
+    memory = measuring.PeakMemory(process.pid)
     try:
-        connection, _ = door.accept()
+        connection, _ = server.accept()
         with connection:
-            connection.settimeout(PATIENCE_SECONDS)
+            connection.settimeout(TIMEOUT_SECONDS)
             connection.recv(1)
             seconds = time.perf_counter() - began
             time.sleep(2 * measuring.SAMPLE_SECONDS)
-            peak = watching.end()
+            peak = memory.end()
     finally:
         process.send_signal(signal.SIGKILL)
         process.wait()

@@ -1,7 +1,8 @@
-"""Archives that look like the service's: NDJSON of made-up events, about a kilobyte each, gzipped.
+"""Archives that look like the service's: gzipped NDJSON of made-up events, about a kilobyte each.
 
-What matters here is how they compress and how long their lines are, since inflating and counting is what costs: rows
-that repeat a lot within a page view, with numbers and moments that do not. The same seed makes the same bytes.
+What matters is how well they compress and how long their lines are, since decompressing and counting rows is what
+costs. So rows repeat a lot within a page view, but have numbers and times that do not. The same seed gives the same
+bytes.
 """
 
 import random
@@ -19,18 +20,18 @@ TYPES = ("click", "navigate", "load", "change", "seen", "custom", "request", "pa
 WORDS = ("basket", "checkout", "account", "search", "product", "review", "order", "invoice", "team", "settings")
 AGENT = "Mozilla/5.0 (X11; Linux x86_64) AppleWebKit/537.36 (KHTML, like Gecko) Chrome/{}.0.{}.{} Safari/537.36"
 LEVEL = 6
-"""gzip's own default."""
+"""gzip's default."""
 
 GZIP_HEADER = b"\x1f\x8b\x08\0\0\0\0\0\0\xff"
 
 SESSIONS_TOGETHER = 200
-"""Half an hour of a busy site: what one page view's rows have in common is then rarely within gzip's reach."""
+"""Sessions that are mixed, as in half an hour of a busy site: similar rows are then rarely within gzip's window."""
 
 ROWS_AT_ONCE = 50
 
 
 def write_archive(path: Path, *, bytes_at_least: int, seed: int) -> tuple[int, int]:
-    """An archive of at least so many bytes; how many rows it has, and how many bytes they are."""
+    """Write an archive of at least this size; return how many rows it has and how many bytes these are."""
     packer = zlib.compressobj(LEVEL, zlib.DEFLATED, 31)
     written = count = inflated = 0
     with path.open("wb") as file:
@@ -45,9 +46,9 @@ def write_archive(path: Path, *, bytes_at_least: int, seed: int) -> tuple[int, i
 
 
 def write_inflating_to(path: Path, *, inflated_at_least: int, seed: int) -> tuple[int, int]:
-    """An archive whose rows are at least so many bytes; how many rows it has, and how many bytes they are.
+    """Write an archive of at least this size uncompressed; return how many rows it has and how many bytes these are.
 
-    A gigabyte takes long to compress, so the same rows, compressed once, stand in it again and again.
+    Compressing a gigabyte takes long, so the same rows are compressed once and repeated.
     """
     block = b"".join(islice(_blocks(seed), 400))
     packer = zlib.compressobj(LEVEL, zlib.DEFLATED, -15)
@@ -65,7 +66,7 @@ def write_inflating_to(path: Path, *, inflated_at_least: int, seed: int) -> tupl
 
 
 def _blocks(seed: int) -> Iterator[bytes]:
-    """Rows without end, from some hundred sessions at a time, in no order, as the service has them."""
+    """Yield rows endlessly, from a few hundred sessions at a time, in random order like the service's."""
     chance = random.Random(seed)
     while True:
         rows = [row for _ in range(SESSIONS_TOGETHER) for row in _rows_of_session(chance)]
@@ -143,7 +144,7 @@ def _event(chance: random.Random) -> dict[str, Any]:
 
 
 def _moment(chance: random.Random) -> str:
-    """Some time on the first of January 2026."""
+    """Return a random time on 2026-01-01."""
     seconds, millis = divmod(chance.randrange(86_400_000), 1000)
     return f"2026-01-01T{seconds // 3600:02}:{seconds // 60 % 60:02}:{seconds % 60:02}.{millis:03}Z"
 

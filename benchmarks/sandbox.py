@@ -1,8 +1,8 @@
-"""The sandbox: memory and patience while two exports of ten days are made at once as CSV.
+"""The sandbox: its peak memory and response time while it makes two CSV exports of ten days at the same time.
 
-The sandbox is the command in a process of its own. Both big exports are asked for, and when their files are under way,
-half-hours are exported one after the other, each the whole way from create to file, until the big ones are there. Told
-are the most that was resident, the longest that a half-hour took, and how long the big ones took.
+The sandbox runs as a command in a process of its own. While both big exports are requested and downloaded, half-hours
+are exported one after the other, each all the way from create to file. The line reports the sandbox's peak memory, the
+longest time that a half-hour took, and how long the big exports took.
 """
 
 import gzip
@@ -29,7 +29,7 @@ HALF_HOUR = 1800
 
 @contextmanager
 def sandbox() -> Iterator[tuple[str, int]]:
-    """A sandbox that has operations ready at once: its URL and its process id."""
+    """Run a sandbox whose operations finish immediately; gives its URL and its process id."""
     flags = ("--operation-seconds", "0", "--set", "burst=1000000", "--port", "0")
     command = [sys.executable, "-m", "asyncexport", "sandbox", *flags]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as process:
@@ -42,7 +42,7 @@ def sandbox() -> Iterator[tuple[str, int]]:
 
 
 def main() -> None:
-    """Measure."""
+    """Run the benchmark."""
     asked = measuring.options(__doc__, rounds=3)
     seconds = (DAYS_QUICK if asked.quick else DAYS) * 86_400
     peaks, half_hours, big = [], [], []
@@ -53,7 +53,7 @@ def main() -> None:
         half_hours.append(longest)
         big.append(took)
         measuring.note(f"round {number + 1} of {asked.rounds}: {peaks[-1]:.1f} MiB, {longest:.2f} s, {took:.1f} s")
-    measuring.say(
+    measuring.report(
         "sandbox",
         asked,
         packages=("aiohttp",),
@@ -65,7 +65,7 @@ def main() -> None:
 
 
 def _round(url: str, seconds: int) -> tuple[float, float]:
-    """The longest that a half-hour took beside the big exports, and how long these took."""
+    """Return the longest time that a half-hour took during the big exports, and how long these took."""
     sizes: list[int] = []
 
     def fetch(number: int) -> None:
@@ -83,12 +83,12 @@ def _round(url: str, seconds: int) -> tuple[float, float]:
         longest = max(longest, time.monotonic() - before)
     took = time.monotonic() - began
     if len(sizes) < BIG:
-        measuring.fail("a big export did not come")
+        measuring.fail("a big export failed")
     return longest, took
 
 
 def _export(url: str, start: int, end: int) -> int:
-    """Export a range the whole way; the bytes of its file, which is looked through but not kept."""
+    """Export a range from create to file; return the size of the file, which is read but not stored."""
     times = {"start": _moment(start), "end": _moment(end)}
     body = {"segmentId": "everyone", "type": "TYPE_EVENT", "format": "FORMAT_CSV", "timeRange": times}
     operation_id = _call(f"{url}/segments/v1/exports", body | {"segmentTimeRange": times})["operationId"]
@@ -113,7 +113,7 @@ def _moment(at: int) -> str:
 
 
 def _peak_mib(process: int) -> float:
-    """The most that was resident, as Linux has it."""
+    """Return the peak resident memory of a process, from `/proc`."""
     status = Path(f"/proc/{process}/status").read_text()
     return int(next(line.split()[1] for line in status.splitlines() if line.startswith("VmHWM"))) / 1024
 

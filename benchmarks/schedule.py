@@ -1,12 +1,12 @@
-"""The schedule: makespan over a clairvoyant's, requests a bundle, the first archive; and the same for its peers.
+"""The schedule: makespan compared to a clairvoyant's, requests per bundle, first archive; and the same for peers.
 
-1. Everything is simulated, on a clock that jumps: the figures are the same on every machine. What is run is the real
-   scheduler, runner, poller and budget; the service is in memory, and keeps a bucket of its own.
-2. Durations are lognormal and drawn anew for each seed; nothing is known of them beforehand. What counts is the median
-   over the seeds, with the quartiles beside it.
-3. The clairvoyant knows every duration, has the same bucket, room and calls, and the best of many patiences with
-   hindsight. Its own distance to what no schedule can beat stands in the row.
-4. Peers meet the same durations on the same service. They know no list; ours is shown with it and without.
+1. Everything is simulated on a virtual clock, so the figures are the same on every machine. The scheduler, bundle
+   runner, poller and budget are the real ones; the service is in memory and has a bucket of its own.
+2. Durations are lognormal and drawn for each seed; the run knows nothing about them beforehand. The result is the
+   median over the seeds, with the quartiles next to it.
+3. The clairvoyant knows every duration, has the same bucket, limits and calls, and picks the best of many poll
+   thresholds with hindsight. Each row also has its distance to a bound that no schedule can beat.
+4. Peers get the same durations on the same service. They do not use the list; asyncexport is shown with and without it.
 """
 
 import argparse
@@ -25,7 +25,7 @@ from asyncexport.core.admission import Prefer
 from asyncexport.simulate.run import Result, Scenario, simulate
 
 DAY, MONTH, YEAR = 48, 1_440, 8_760
-"""Bundles: a day and a month of half hours, a year of hours."""
+"""Numbers of bundles: a day and a month of half-hours, a year of hours."""
 
 MINUTES = (2, 10, 30)
 SIGMAS = (0.5, 1.0)
@@ -35,7 +35,7 @@ OURS = "asyncexport"
 
 @dataclass(frozen=True, slots=True)
 class Asked:
-    """What the command line asks for."""
+    """The command line options."""
 
     bundles: tuple[int, ...]
     seeds: int
@@ -45,7 +45,7 @@ class Asked:
 
 @dataclass(frozen=True, slots=True)
 class Task:
-    """One simulation: of a peer, or of ours, whatever is preferred."""
+    """One simulation of a peer, or the simulations of asyncexport with each `[polling] prefer`."""
 
     scenario: Scenario
     who: str = OURS
@@ -53,7 +53,7 @@ class Task:
 
 @dataclass(frozen=True, slots=True)
 class Figures:
-    """What came of one, by what is preferred; the clairvoyant's makespan and the bounds in seconds, 0 for a peer."""
+    """The results of a task by `[polling] prefer`, with the clairvoyant's makespan and the bounds (0 for a peer)."""
 
     results: dict[Prefer, Result]
     clairvoyant: float = 0.0
@@ -62,7 +62,7 @@ class Figures:
 
 
 def main() -> None:
-    """Measure."""
+    """Run the benchmark."""
     asked = _asked()
     grid, peers = list(_grid(asked)), list(_peers(asked))
     tasks = sorted(
@@ -77,7 +77,7 @@ def main() -> None:
             row = replace(task, scenario=replace(task.scenario, seed=0))
             these = [done[other] for other in _seeds(row, asked) if other in done]
             if row in grid and len(these) == asked.seeds:
-                # As soon as it is whole: a run may take hours, and be cut short.
+                # Print each row as soon as it is complete: the benchmark may take hours and be interrupted.
                 for prefer in Prefer:
                     _say(row, asked, prefer=prefer, **_against_the_clairvoyant(row, prefer, these))
     for row in peers:
@@ -86,11 +86,11 @@ def main() -> None:
 
 def _asked() -> Asked:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
-    parser.add_argument("--quick", action="store_true", help="a day of bundles and two seeds; no figures to keep")
-    parser.add_argument("--full", action="store_true", help="a year of bundles as well: two hours on two cores")
-    parser.add_argument("--bundles", type=int, action="append", help="these numbers of bundles alone; repeatable")
-    parser.add_argument("--seeds", type=int, default=0, help="how many (default: 20, 2 with --quick)")
-    parser.add_argument("--processes", type=int, default=0, help="how many (default: one a core)")
+    parser.add_argument("--quick", action="store_true", help="smoke run: a day of bundles and two seeds")
+    parser.add_argument("--full", action="store_true", help="also simulate a year of bundles: two hours on two cores")
+    parser.add_argument("--bundles", type=int, action="append", help="simulate only this number of bundles; repeatable")
+    parser.add_argument("--seeds", type=int, default=0, help="number of seeds (default: 20, 2 with --quick)")
+    parser.add_argument("--processes", type=int, default=0, help="number of processes (default: one per core)")
     given = parser.parse_args()
     bundles = (DAY,) if given.quick else (DAY, MONTH, YEAR) if given.full else (DAY, MONTH)
     return Asked(
@@ -108,14 +108,14 @@ def _grid(asked: Asked) -> Iterator[Task]:
 
 
 def _peers(asked: Asked) -> Iterator[Task]:
-    """At ten minutes; of a year, a peer would take as long as all the rest."""
+    """Yield the rows of the peers: operations of ten minutes, and no year, which would take as long as all the rest."""
     for bundles, counts_all in product((one for one in asked.bundles if one != YEAR), (True, False)):
         for who in PEERS:
             yield Task(Scenario(bundles, counts_all=counts_all, lists=False, seed=0), who)
 
 
 def _seeds(row: Task, asked: Asked) -> Iterator[Task]:
-    """The simulations of a row."""
+    """Yield the simulations of a row, one per seed."""
     for seed in range(1, asked.seeds + 1):
         yield replace(row, scenario=replace(row.scenario, seed=seed))
 
@@ -152,7 +152,7 @@ def _ratios(these: list[float], those: list[float]) -> dict[str, Any]:
 
 
 def _goals(scenario: Scenario, prefer: Prefer) -> Iterator[tuple[str, float]]:
-    """What was set out to be reached, by medians."""
+    """Yield the goals for the medians of a row."""
     latency = prefer is Prefer.LATENCY
     yield "x_clairvoyant", 1.08 if scenario.bundles == DAY else 1.07 if latency else 1.03
     if scenario.bundles == MONTH and scenario.counts_all and scenario.median_seconds == 600 and scenario.sigma == 0.5:
@@ -162,7 +162,7 @@ def _goals(scenario: Scenario, prefer: Prefer) -> Iterator[tuple[str, float]]:
 
 
 def _against_ours(row: Task, asked: Asked, done: dict[Task, Figures]) -> dict[str, Any]:
-    """A peer, and how much longer it takes than we do for the same durations."""
+    """Return the figures of a peer, and its makespan over asyncexport's with the same durations."""
     theirs = [done[task].results[Prefer.THROUGHPUT] for task in _seeds(row, asked)]
     makespans = [one.makespan for one in theirs]
     figures: dict[str, Any] = {

@@ -1,10 +1,10 @@
-"""The service that benchmarks run against: an API that has everything ready at once, and a storage host with files.
+"""The service that benchmarks run against: an API whose operations finish immediately, and a storage host.
 
-1. The storage is nginx where it is installed, with TLS as the real one; else a small server in Python, and the line of
-   JSON says so. Its certificate is made for the run.
-2. The API answers from memory and closes each connection, as little as a server can do: what is measured is who asks.
-   Every operation is done at once; the list of operations begins with the newest.
-3. Both are processes of their own on loopback, and end with the benchmark.
+1. The storage host is nginx if it is installed, with TLS like the real one; otherwise a small server in Python. The
+   line of JSON says which. Its certificate is created for the run.
+2. The API answers from memory and closes each connection. It does as little as possible, since the client is what is
+   measured. Every operation is done immediately; the list of operations starts with the newest.
+3. Both run in processes of their own on loopback, and end with the benchmark.
 """
 
 import asyncio
@@ -61,7 +61,7 @@ http {{
 
 @dataclass(frozen=True, slots=True)
 class Storage:
-    """A running storage host; `ca_file` is what to trust, None where there is no TLS."""
+    """A running storage host; `ca_file` is the CA certificate to trust, None without TLS."""
 
     url: str
     server: str
@@ -84,7 +84,7 @@ def storage(root: Path, *, work: Path, tls: bool) -> Iterator[Storage]:
 
 @contextmanager
 def api(locations: Sequence[str], *, work: Path) -> Iterator[str]:
-    """Serve the API; the nth operation's archive lies behind the nth location, and again from the first."""
+    """Serve the API; the nth operation gets the nth location, starting again after the last one."""
     port = free_port()
     names = work / f"locations-{port}.json"
     names.write_text(json.dumps(list(locations)))
@@ -94,7 +94,7 @@ def api(locations: Sequence[str], *, work: Path) -> Iterator[str]:
 
 @contextmanager
 def process(command: Sequence[str | Path], port: int) -> Iterator[None]:
-    """Run a server until left; it is there when entered."""
+    """Run a server for the duration of the block; it accepts connections on entry."""
     server = subprocess.Popen([str(part) for part in command], stdout=subprocess.DEVNULL)
     try:
         deadline = time.monotonic() + START_SECONDS
@@ -112,7 +112,7 @@ def process(command: Sequence[str | Path], port: int) -> Iterator[None]:
 
 
 def free_port() -> int:
-    """A port that nobody listens on."""
+    """Find a port that is not in use."""
     with socket.socket() as one:
         one.bind(("127.0.0.1", 0))
         return int(one.getsockname()[1])
@@ -124,8 +124,8 @@ def _listens(port: int) -> bool:
 
 
 def _certificate(work: Path) -> tuple[Path, Path]:
-    """What to trust, and what to serve with."""
-    import trustme  # noqa: PLC0415 - of the test extra; who measures without TLS need not have it
+    """Create the CA certificate to trust and the certificate to serve with."""
+    import trustme  # noqa: PLC0415 - part of the test extra, and only needed with TLS
 
     authority = trustme.CA()
     ca_file, certificate = work / "ca.pem", work / "server.pem"
@@ -154,18 +154,18 @@ def _configure_nginx(root: Path, work: Path, port: int, certificate: Path | None
 
 
 class Api(asyncio.Protocol):
-    """Rule 2; one request a connection."""
+    """A connection to the API (rule 2), for one request."""
 
-    operations: list[str] = []  # noqa: RUF012 - all connections are of one service
+    operations: list[str] = []  # noqa: RUF012 - shared by all connections
     locations: list[str] = []  # noqa: RUF012
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Somebody is there."""
+        """Start a connection."""
         self._transport: asyncio.Transport = transport  # type: ignore[assignment]
         self._received = b""
 
     def data_received(self, data: bytes) -> None:
-        """Answer once the request is whole."""
+        """Answer once the request is complete."""
         self._received += data
         head, ended, body = self._received.partition(b"\r\n\r\n")
         if not ended:
@@ -214,7 +214,7 @@ class Api(asyncio.Protocol):
 
 
 async def serve_api(port: int, locations: list[str]) -> None:
-    """Until killed."""
+    """Serve the API until killed."""
     Api.locations = locations
     server = await asyncio.get_running_loop().create_server(Api, "127.0.0.1", port, backlog=1024)
     await server.serve_forever()
@@ -224,11 +224,11 @@ class _Files(SimpleHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
 
     def log_message(self, *_: object) -> None:
-        """Say nothing."""
+        """Log nothing."""
 
 
 def serve_storage(port: int, root: Path, certificate: str) -> None:
-    """Until killed."""
+    """Serve a folder until killed."""
     with ExitStack() as stack:
         server = stack.enter_context(ThreadingHTTPServer(("127.0.0.1", port), partial(_Files, directory=str(root))))
         if certificate:

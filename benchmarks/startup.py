@@ -1,4 +1,4 @@
-"""Starting: what `asyncexport --help`, `status` and `plan` take over `python -c pass`."""
+"""Startup time: how much longer `asyncexport --help`, `status` and `plan` take than `python -c pass`."""
 
 import asyncio
 import sys
@@ -16,7 +16,7 @@ BUNDLES = 1_000
 
 
 def main() -> None:
-    """Measure."""
+    """Run the benchmark."""
     asked = measuring.options(__doc__, rounds=21)
     with tempfile.TemporaryDirectory(prefix="asyncexport-bench-") as folder:
         work = Path(folder)
@@ -37,7 +37,7 @@ def main() -> None:
             run()
         runs = measuring.in_turns(contenders, asked.rounds)
     bare = runs.pop("pass")
-    measuring.say(
+    measuring.report(
         "startup",
         asked,
         packages=("typer", "pydantic", "rich"),

@@ -1,7 +1,7 @@
-"""One contender of download.py: asyncexport's client, its gathering and its threads.
+"""A contender in download.py: only asyncexport's client and its buffered writes in threads.
 
-Left out of the whole path: the API, the inspection of what came, fsync and the ledger. A part of the program that is
-not asked for is replaced, none is rewritten: the part file is not inspected, and fsync does nothing.
+Left out are the API, the inspection of the files, fsync and the ledger. The rest is the real code: the part file is
+replaced by one that is not inspected, and fsync by a function that does nothing.
 """
 
 import argparse
@@ -25,24 +25,24 @@ DAY = 86_400
 
 
 class UninspectedPart(ArchivePart):
-    """A part file that is taken for an archive as it is."""
+    """A part file that counts as an archive without inspection."""
 
-    def _inspect(self, proof: BodyProof) -> Inspected:  # noqa: ARG002 - as it is called
+    def _inspect(self, proof: BodyProof) -> Inspected:  # noqa: ARG002 - the signature is given
         return Inspected(Archive(self._path, self._part.stat().st_size, 0, ""), is_remade=False, long_rows=0)
 
 
 class UninspectedParts(Archives):
-    """Begins part files that are not inspected."""
+    """Creates part files that are not inspected."""
 
     def begin(self, bundle: Bundle) -> ArchiveWriter:
-        """Begin one."""
+        """Create a part file."""
         return ArchiveWriter(
             self._disk, UninspectedPart(self._disk, archive_path(bundle, Format.NDJSON), Format.NDJSON)
         )
 
 
 async def fetch_all(urls: list[str], into: Path, *, at_once: int, trust: Path | None) -> None:
-    """Fetch them, so many at once."""
+    """Fetch the URLs, at most `at_once` at the same time."""
     archives = UninspectedParts(into)
     slots = asyncio.Semaphore(at_once)
     async with StorageHost(ConnectionSettings(ca_file=trust)) as storage_host:
@@ -64,14 +64,14 @@ async def fetch_all(urls: list[str], into: Path, *, at_once: int, trust: Path | 
 
 
 def main() -> None:
-    """Fetch what the arguments say."""
+    """Fetch the URLs listed in the file `--of`, and print the seconds that took."""
     parser = argparse.ArgumentParser()
     parser.add_argument("--of", type=Path, required=True)
     parser.add_argument("--into", type=Path, required=True)
     parser.add_argument("--at-once", type=int, required=True)
     parser.add_argument("--trust", type=Path, default=None)
     asked = parser.parse_args()
-    os.fsync = lambda fd: None  # noqa: ARG005 - as it is called
+    os.fsync = lambda fd: None  # noqa: ARG005 - the signature is given
     urls = asked.of.read_text().split()
     began = time.perf_counter()
     asyncio.run(fetch_all(urls, asked.into, at_once=asked.at_once, trust=asked.trust))

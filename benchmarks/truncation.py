@@ -1,9 +1,9 @@
-"""Bad bodies: what plain aiohttp, curl and asyncexport make of the same archives when something is wrong with them.
+"""Bad bodies: whether plain aiohttp, curl and asyncexport accept archives that are cut, damaged or empty.
 
-A server that answers byte for byte as told sends each body; whoever then has a file and no error has accepted it.
-aiohttp is used as its documentation shows: a session with defaults, `await response.read()`. curl runs as
+A server sends each body exactly as given. A client that ends with a file and without an error has accepted the body.
+aiohttp is used as its documentation shows: a session with defaults and `await response.read()`. curl runs as
 `curl -f -o FILE` and `curl -f --compressed -o FILE`. asyncexport downloads with its own client into its own storage.
-Nothing is measured in time: the outcome is the same at each run, and a test holds the README's table to it.
+No times are measured: the outcome is the same in each run, and a test compares the README's table with it.
 """
 
 import asyncio
@@ -37,7 +37,7 @@ GZIPPED = "Content-Encoding: gzip"
 
 @dataclass(frozen=True, slots=True)
 class Case:
-    """One bad body: what it is, in words, and what goes over the wire; then the connection is closed."""
+    """One body: its description, and the headers and bytes that are sent before the connection is closed."""
 
     title: str
     head: tuple[str, ...]
@@ -45,40 +45,42 @@ class Case:
 
 
 def chunked(body: bytes, *, closed: bool) -> bytes:
-    """As chunks, with or without the last one, which says that these were all."""
+    """Encode a body as chunks, with or without the last chunk that marks the end."""
     return b"%x\r\n%s\r\n" % (len(body), body) + (b"0\r\n\r\n" if closed else b"")
 
 
 CASES = (
     Case("shorter than its `Content-Length`", (f"Content-Length: {len(WHOLE)}",), CUT),
     Case("chunked, without the last chunk", ("Transfer-Encoding: chunked",), chunked(CUT, closed=False)),
-    Case("cut, without any length", (), CUT),
-    Case("half of a gzip file, of the length promised", (f"Content-Length: {len(CUT)}",), CUT),
+    Case("cut, without `Content-Length` or chunks", (), CUT),
+    Case("half of a gzip file, with a matching `Content-Length`", (f"Content-Length: {len(CUT)}",), CUT),
     Case("the same, with `Content-Encoding: gzip`", (f"Content-Length: {len(CUT)}", GZIPPED), CUT),
     Case(
-        "the same, with `Content-Encoding: gzip`, chunked to the end",
+        "the same, with `Content-Encoding: gzip`, chunked with the last chunk",
         ("Transfer-Encoding: chunked", GZIPPED),
         chunked(CUT, closed=True),
     ),
-    Case("wrong checksum within", (f"Content-Length: {len(WRONG)}",), WRONG),
-    Case("wrong checksum within, with `Content-Encoding: gzip`", (f"Content-Length: {len(WRONG)}", GZIPPED), WRONG),
-    Case("whole gzip of half a row", (f"Content-Length: {len(HALF_A_ROW)}",), HALF_A_ROW),
-    Case("empty, without any length", (), b""),
+    Case("gzip with a wrong checksum", (f"Content-Length: {len(WRONG)}",), WRONG),
+    Case(
+        "gzip with a wrong checksum, with `Content-Encoding: gzip`", (f"Content-Length: {len(WRONG)}", GZIPPED), WRONG
+    ),
+    Case("complete gzip that ends in the middle of a row", (f"Content-Length: {len(HALF_A_ROW)}",), HALF_A_ROW),
+    Case("empty, without `Content-Length` or chunks", (), b""),
 )
-"""The bad ones."""
+"""The bad bodies."""
 
 CONTROLS = (
-    Case("whole", (f"Content-Length: {len(WHOLE)}",), WHOLE),
-    Case("whole, with `Content-Encoding: gzip`", (f"Content-Length: {len(WHOLE)}", GZIPPED), WHOLE),
+    Case("complete", (f"Content-Length: {len(WHOLE)}",), WHOLE),
+    Case("complete, with `Content-Encoding: gzip`", (f"Content-Length: {len(WHOLE)}", GZIPPED), WHOLE),
 )
-"""Whoever refuses these is not measured but broken."""
+"""Good bodies, which every client must accept."""
 
 Fetch = Callable[[str, Path], Awaitable[bool]]
-"""Fetch a URL into a folder; whether it was taken for whole."""
+"""Fetches a URL into a folder; returns whether the client accepted the body."""
 
 
 async def with_aiohttp(url: str, folder: Path) -> bool:
-    """The way of the documentation."""
+    """Fetch as aiohttp's documentation shows."""
     try:
         async with aiohttp.ClientSession() as session, session.get(url) as response:
             response.raise_for_status()
@@ -89,7 +91,7 @@ async def with_aiohttp(url: str, folder: Path) -> bool:
 
 
 async def with_curl(url: str, folder: Path, *more: str) -> bool:
-    """By its exit code."""
+    """Fetch with curl, whose exit code says whether it accepted the body."""
     process = await asyncio.create_subprocess_exec(
         "curl", "-q", "-s", "-f", "--max-time", "10", *more, "-o", str(folder / "file"), url
     )
@@ -97,12 +99,12 @@ async def with_curl(url: str, folder: Path, *more: str) -> bool:
 
 
 async def with_curl_compressed(url: str, folder: Path) -> bool:
-    """Let it inflate what comes with a Content-Encoding."""
+    """Fetch with curl, and let it decode a Content-Encoding."""
     return await with_curl(url, folder, "--compressed")
 
 
 async def with_asyncexport(url: str, folder: Path) -> bool:
-    """One try, from link to archive."""
+    """Make one attempt to download a signed URL into an archive."""
     bundle = Bundle("everyone-events", Range(0, 1800))
     async with StorageHost() as storage_host:
         downloads = ArchiveDownloads(storage_host, Archives(folder))
@@ -123,13 +125,13 @@ CONTENDERS: dict[str, Fetch] = {
 
 
 def present() -> dict[str, Fetch]:
-    """Those that are installed."""
+    """Return the clients that are installed."""
     return {name: fetch for name, fetch in CONTENDERS.items() if not name.startswith("curl") or shutil.which("curl")}
 
 
 @asynccontextmanager
 async def serving(cases: tuple[Case, ...]) -> AsyncIterator[str]:
-    """Answer `/N` with the nth case, to the byte, and close."""
+    """Run a server that answers `/N` with exactly the nth case and closes the connection."""
 
     async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         head = await reader.readuntil(b"\r\n\r\n")
@@ -145,7 +147,7 @@ async def serving(cases: tuple[Case, ...]) -> AsyncIterator[str]:
 
 
 async def judge() -> dict[str, dict[str, bool]]:
-    """Of each case, who took it for whole."""
+    """Return, for each case, which clients accept it."""
     verdicts: dict[str, dict[str, bool]] = {}
     everything = (*CASES, *CONTROLS)
     async with serving(everything) as url:
@@ -158,7 +160,7 @@ async def judge() -> dict[str, dict[str, bool]]:
 
 
 def table(verdicts: dict[str, dict[str, bool]]) -> str:
-    """For the README."""
+    """Make the README's table."""
     names = list(present())
     lines = [f"| the body is | {' | '.join(f'`{name}`' for name in names)} |", "|---|" + "---|" * len(names)]
     for case in CASES:
@@ -168,11 +170,14 @@ def table(verdicts: dict[str, dict[str, bool]]) -> str:
 
 
 def main() -> None:
-    """Find out."""
+    """Send the bodies, and print which clients accept them."""
     asked = measuring.options(__doc__, rounds=1, markdown=True)
     verdicts = asyncio.run(judge())
     broken = [
-        f"{name} refuses: {case.title}" for case in CONTROLS for name, took in verdicts[case.title].items() if not took
+        f"{name} refuses a good body: {case.title}"
+        for case in CONTROLS
+        for name, took in verdicts[case.title].items()
+        if not took
     ]
     if broken:
         measuring.fail("; ".join(broken))
@@ -180,7 +185,7 @@ def main() -> None:
         print(table(verdicts))
         return
     bad = {case.title: verdicts[case.title] for case in CASES}
-    measuring.say(
+    measuring.report(
         "truncation",
         asked,
         packages=("aiohttp",),
