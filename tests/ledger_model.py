@@ -59,7 +59,7 @@ class Model:
             if one.stored and math.floor(one.stored.exported_at) - one.bundle.range.end < within
         ]
 
-    def stock(self, export: str, span: Range) -> RecordedRange:
+    def recorded_range(self, export: str, span: Range) -> RecordedRange:
         """What a run has to know."""
         stored = self.stored(export, span)
         covered = tuple(merged((one.bundle.range.start, one.bundle.range.end) for one in stored))

@@ -41,12 +41,12 @@ def archive(number: int) -> Stored:
 
 async def stock_of(ledger: Ledger, export: str) -> RecordedRange:
     """What an open ledger has of all time."""
-    return await ledger.look(lambda queries: queries.stock(export, ALL_TIME))
+    return await ledger.query(lambda queries: queries.recorded_range(export, ALL_TIME))
 
 
 async def stored_of(ledger: Ledger, export: str, span: Range, **asked: float) -> list[BundleRecord]:
     """What an open ledger has as stored."""
-    return await ledger.look(lambda queries: list(queries.stored(export, span, **asked)))
+    return await ledger.query(lambda queries: list(queries.stored(export, span, **asked)))
 
 
 def stored(number: int, export: str = "events") -> BundleRecord:
@@ -114,7 +114,11 @@ def answers(queries: LedgerQueries) -> list[Any]:
         queries.recall("nightly_since"),
         queries.overviews(),
         *(
-            [queries.stock(name, ALL_TIME), queries.covered(name, ALL_TIME), list(queries.stored(name, ALL_TIME))]
+            [
+                queries.recorded_range(name, ALL_TIME),
+                queries.covered(name, ALL_TIME),
+                list(queries.stored(name, ALL_TIME)),
+            ]
             for name in queries.exports()
         ),
         queries.runs(),

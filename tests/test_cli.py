@@ -1001,7 +1001,7 @@ def date_back(count: int, *, age: float) -> None:
 
     async def append() -> None:
         ledger = await Ledger.open(Path("exports"))
-        found = await ledger.look(lambda queries: list(queries.stored("everyone-events", ALL_TIME)))
+        found = await ledger.query(lambda queries: list(queries.stored("everyone-events", ALL_TIME)))
         for record in found[:count]:
             assert record.stored is not None
             at = record.bundle.range.end + age

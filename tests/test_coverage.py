@@ -99,7 +99,7 @@ def add(model, one):
 
 def work_of(model, span, width, **options):
     """Return the plan that a run makes from its ledger."""
-    return ExportPlan(Export(EVENTS, bundle_seconds=width), span, model.stock(EVENTS, span), **options)
+    return ExportPlan(Export(EVENTS, bundle_seconds=width), span, model.recorded_range(EVENTS, span), **options)
 
 
 def seconds_in(pieces, probes):
@@ -146,7 +146,7 @@ def test_bundles_in_progress_parked_or_reopened_keep_their_record(model, span, w
     """
     work = work_of(model, span, width, fills_gaps=fills_gaps)
     found = list(in_order([work]))
-    for one in model.stock(EVENTS, span).unfinished:
+    for one in model.recorded_range(EVENTS, span).unfinished:
         if one.kept or one in work.splits:
             assert one not in found
         elif one.stored is not None or not isinstance(one.state, Planned):
@@ -225,7 +225,7 @@ def test_runs_of_any_width_fetch_every_second_once(runs, width, other_width):
     last = (Range(0, 2 * DAY), width, True, False, ["stored"], 0)
     for span, a_width, fills_gaps, is_waiting, fates, refresh in [*runs, last]:
         again = tuple(model.stored(EVENTS, span)[:refresh])
-        resting = [one.bundle for one in model.stock(EVENTS, span).unfinished if isinstance(one.state, Failed)]
+        resting = [one.bundle for one in model.recorded_range(EVENTS, span).unfinished if isinstance(one.state, Failed)]
         options = {
             "fills_gaps": fills_gaps,
             "refresh": again,
@@ -245,7 +245,7 @@ def test_runs_of_any_width_fetch_every_second_once(runs, width, other_width):
     assert list(merged((one.start, one.end) for one in fetched)) == [Range(0, 2 * DAY)]
     for a_width in (width, other_width):
         assert work_of(model, Range(0, 2 * DAY), a_width).count == 0
-        assert all(one.kept for one in model.stock(EVENTS, Range(0, 2 * DAY)).unfinished)
+        assert all(one.kept for one in model.recorded_range(EVENTS, Range(0, 2 * DAY)).unfinished)
 
 
 def split(model, one, work):

@@ -116,8 +116,8 @@ async def test_an_open_directory_stays_open_and_is_reported_once(tmp_path):
 @pytest.mark.parametrize(
     ("gone", "code", "message"),
     [
-        ("folder", Exit.LEDGER, "ledger .* went away"),
-        ("ledger", Exit.LEDGER, "ledger .* went away"),
+        ("folder", Exit.LEDGER, "ledger .* was removed"),
+        ("ledger", Exit.LEDGER, "ledger .* was removed"),
         ("replaced", Exit.LEDGER, "was replaced by another"),
         ("directory", Exit.DISK, "out went away"),
         ("moved", Exit.DISK, "out went away"),

@@ -428,7 +428,7 @@ async def test_an_export_has_one_definition(tmp_path):
     await ledger.append(creating(0), at=1.0)
     await ledger.append(replace(creating(0), state=Created(1, 1.0, "op")), at=1.0)
     other = Export("events", Definition(segment="buyers", format=Format.CSV))
-    with pytest.raises(LedgerError, match="segment was 'everyone' and now is 'buyers', format was 'ndjson'") as caught:
+    with pytest.raises(LedgerError, match="segment was 'everyone' and is now 'buyers', format was 'ndjson'") as caught:
         await ledger.register([Export("more"), other])
     assert caught.value.hint
     await ledger.register([replace(EXPORTS[0], bundle_seconds=3600, settle_seconds=0)])
@@ -462,8 +462,8 @@ async def test_archives_found_on_disk_are_restored(tmp_path):
     with pytest.raises(LedgerError, match="stranger"):
         await ledger.restore([stored(3000), stored(0, "stranger")], at=1.0)
     assert await count_of(ledger, "events", ALL_TIME) == 2500
-    assert await ledger.look(lambda queries: queries.has_archives("events"))
-    assert not await ledger.look(lambda queries: queries.has_archives("people"))
+    assert await ledger.query(lambda queries: queries.has_archives("events"))
+    assert not await ledger.query(lambda queries: queries.has_archives("people"))
     assert await stored_of(ledger, "events", ALL_TIME) == [stored(number) for number in range(2500)]
     await ledger.close()
 
@@ -559,14 +559,14 @@ async def test_archives_exported_before_they_settled_are_found(tmp_path):
     await ledger.restore(records, at=1.0)
     early = [one for one in records if not was_settled(one)]
     assert 5 < len(early) < len(records)
-    assert await ledger.look(lambda queries: queries.unsettled("events", ALL_TIME)) == early
+    assert await ledger.query(lambda queries: queries.unsettled("events", ALL_TIME)) == early
     # This also holds once the longest settle time is remembered, and for archives exported after that.
     await ledger.register([Export("events")])
-    assert await ledger.look(lambda queries: queries.unsettled("events", ALL_TIME)) == early
+    assert await ledger.query(lambda queries: queries.unsettled("events", ALL_TIME)) == early
     done = replace(archive(99), exported_at=bundle(99).range.end + 5.0 * DAY, settle_seconds=6.0 * DAY)
     early.append(BundleRecord(bundle(99), 0, done, done))
     await ledger.restore(early[-1:], at=2.0)
-    assert await ledger.look(lambda queries: queries.unsettled("events", ALL_TIME)) == early
+    assert await ledger.query(lambda queries: queries.unsettled("events", ALL_TIME)) == early
     # A value remembered by the ledger that this one was rebuilt from belongs to other rows.
     # An unreadable value is ignored.
     for remembered in (
@@ -579,12 +579,12 @@ async def test_archives_exported_before_they_settled_are_found(tmp_path):
         '[1, 2, {"events": []}]',
     ):
         ledger.remember(LONGEST_SETTLES, remembered)
-        assert await ledger.look(lambda queries: queries.unsettled("events", ALL_TIME)) == early
+        assert await ledger.query(lambda queries: queries.unsettled("events", ALL_TIME)) == early
     await ledger.register([Export("events")])
-    assert await ledger.look(lambda queries: queries.unsettled("events", ALL_TIME)) == early
+    assert await ledger.query(lambda queries: queries.unsettled("events", ALL_TIME)) == early
     some = Range(bundle(3).range.start, bundle(12).range.end)
     within = [one for one in early if some.start <= one.bundle.range.start < some.end]
-    assert await ledger.look(lambda queries: queries.unsettled("events", some)) == within
+    assert await ledger.query(lambda queries: queries.unsettled("events", some)) == within
     await ledger.close()
     with LedgerReader(tmp_path) as reader:
         assert list(reader.overviews()[0].unsettled) == early

@@ -166,8 +166,8 @@ class LedgerMachine(RuleBasedStateMachine):
     def compare(self, queries, span=ALL_TIME):
         model = self.model
         for export in EXPORTS:
-            stock = model.stock(export.name, span)
-            assert queries.stock(export.name, span) == stock
+            stock = model.recorded_range(export.name, span)
+            assert queries.recorded_range(export.name, span) == stock
             assert queries.unfinished(export.name, span) == list(stock.unfinished)
             assert queries.covered(export.name, span) == list(stock.covered)
             assert queries.count_stored(export.name, span) == len(model.stored(export.name, span))
@@ -187,7 +187,7 @@ class LedgerMachine(RuleBasedStateMachine):
     def compare_overviews(self, overviews):
         assert [one.name for one in overviews] == [export.name for export in EXPORTS]
         for one in overviews:
-            stock = self.model.stock(one.name, ALL_TIME)
+            stock = self.model.recorded_range(one.name, ALL_TIME)
             archives = [record.stored for record in self.model.stored(one.name, ALL_TIME) if record.stored]
             assert (one.stored, one.empty) == (len(archives), sum(archive.rows == 0 for archive in archives))
             assert (one.rows, one.bytes) == (sum(a.rows for a in archives), sum(a.bytes for a in archives))

@@ -49,7 +49,7 @@ async def test_a_reader_sees_consistent_states_during_a_run(tmp_path):
         with LedgerReader(tmp_path) as reader:
             while True:
                 over = ended.is_set()
-                stocks.append(reader.stock("events", ALL_TIME))
+                stocks.append(reader.recorded_range("events", ALL_TIME))
                 if over:
                     return
 
@@ -139,7 +139,7 @@ def test_a_copied_ledger_is_consistent(folder):
         for _ in range(30):
             acknowledged = len(scribe.acknowledged)
             with without_rights(), LedgerReader(folder) as reader:
-                stock = reader.stock("events", ALL_TIME)
+                stock = reader.recorded_range("events", ALL_TIME)
                 assert len(reader.requests_since(0.0)) >= acknowledged // BUNDLES_AT_ONCE
             assert stock.covered == (Range(0, stock.stored_before * 1800),)
             assert stock.stored_before >= max(acknowledged, seen[-1])

@@ -53,7 +53,7 @@ async def night(ledger: Ledger, *, now: float, ages: tuple[float, ...] = AGES) -
     """Export what a night at this time has to do; which bundles that was."""
     settings = Settings.from_layers({"nightly": {"since": show(SINCE)}})
     asked = instructions(Nightly((EXPORT,), refresh_ages=ages))
-    plan = await ledger.look(lambda queries: plan_run(settings, (EXPORT,), asked, queries, now=now))
+    plan = await ledger.query(lambda queries: plan_run(settings, (EXPORT,), asked, queries, now=now))
     records = list(in_order(plan.exports))
     assert plan.has_work == bool(records)
     for number, record in enumerate(records):

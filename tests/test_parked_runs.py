@@ -206,7 +206,7 @@ async def test_each_failure_of_a_bundle_is_counted(tmp_path):
         assert summary.exit_code is Exit.PARTIAL
         assert len(sandbox.operations) == made == 3
         with LedgerReader(tmp_path) as ledger:
-            (parked,) = ledger.stock(EVENTS, ALL_TIME).parked.values()
+            (parked,) = ledger.recorded_range(EVENTS, ALL_TIME).parked.values()
         assert parked.times == 3
         (problem,) = summary.to_dict()["problems"]
         assert problem["next_try"] == show(parked.last_at + 4 * DAY - LEEWAY_SECONDS)

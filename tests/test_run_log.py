@@ -35,7 +35,7 @@ DAY = 86_400.0
 )
 def test_an_unreadable_note_of_an_earlier_version_is_ignored(text):
     """A note about the last run, as version 1 kept it, is ignored if it cannot be read."""
-    assert RunRecord.of_remark(text) is None
+    assert RunRecord.of_note(text) is None
 
 
 async def test_an_unexpected_error_is_recorded_by_its_type_only(tmp_path):

@@ -366,7 +366,7 @@ async def test_after_a_rebuild_only_the_gaps_are_left_to_do(place):
     assert [one for one in await verified(place) if not isinstance(one, Intact)] == found[len(spans) :]
     day = Range(MIDNIGHT, MIDNIGHT + 24 * HOUR)
     with LedgerReader(place.directory) as ledger:
-        work = ExportPlan(EVENTS, day, ledger.stock(EVENTS.name, day))
+        work = ExportPlan(EVENTS, day, ledger.recorded_range(EVENTS.name, day))
     gaps = [5, 6, 7, *range(32, 40), *range(41, 48)]
     assert [one.bundle for one in work.unclaimed()] == [half_hour(number) for number in gaps]
 

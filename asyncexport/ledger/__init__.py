@@ -1,39 +1,39 @@
-"""The ledger: what happened to every bundle, in SQLite, so that resuming is reading it.
+"""The ledger: an SQLite record of what happened to every bundle, so that a run resumes by reading it.
 
-1. A row is durable before anything acts on it or shows it: WAL with `synchronous=FULL`, and whoever writes waits for
-   the commit. One thread owns the connection; what waits when it is free goes into one commit (`thread`).
-2. States are only ever added. Beside them each bundle has a row of pointers to its newest state and its newest archive,
-   changed in the same commit: a resume reads where the bundles are, and not all that ever happened (`schema`).
-3. What is read is what was written, or an error says that it is not: every row carries a checksum, and the sums over
-   all pointers of an export stand in the ledger's head, so that a row that went missing shows, too (`rows`). What was
-   committed and is no longer there, because the log it stood in is damaged or gone, shows by a mark (`commit_mark`).
-4. After a commit that failed nothing more is written: the run stops, and the next one reads what is there.
-5. A ledger of an earlier version is migrated by the first run, in one transaction. A command that only
-   reads takes it as it is (`migration`).
-6. One process per output directory writes: a lock of the operating system is held for the whole run (`lock`). Where
-   that keeps nobody out, or the ledger is gone from its place, the next commit finds out (`in_place`). Any number may
-   read meanwhile (`reader`).
+1. A row is durable before anything acts on it or shows it: the ledger uses WAL with `synchronous=FULL`, and a writer
+   waits for the commit. One thread owns the connection and puts all waiting writes into one commit (`thread`).
+2. States are only ever appended. In addition, each bundle has a row of pointers to its newest state and its newest
+   archive, updated in the same commit, so that a resume does not have to read the whole history (`schema`).
+3. Reads return what was written, or raise an error: every row has a checksum, and the ledger's head holds the sums over
+   all pointers of an export, which reveal a missing row (`rows`). A separate mark reveals commits that are missing
+   because the write-ahead log was damaged or lost (`commit_mark`).
+4. After a failed commit nothing more is written: the run stops, and the next run reads what is there.
+5. The first run with a newer version migrates the ledger, in one transaction. Commands that only read use an old ledger
+   as it is (`migration`).
+6. Only one process writes to an output directory: it holds a lock of the operating system during the whole run
+   (`lock`). If the lock does not work, or the ledger file is moved or replaced, the next commit detects it
+   (`in_place`). Any number of processes may read meanwhile (`reader`).
 
-ledger, metadata              what a run writes: of bundles, and of itself
+ledger, metadata              what a run writes: about bundles, and about itself
 reader                        the ledger for commands that change nothing
-queries, bundle_queries       what can be asked: of all, and of the bundles of one export
-metadata_queries              what can be asked of requests, durations, runs, remarks
-overview                      what is known of one export, as a value
-park_history                  how often bundles were parked, and which were refused for few rows
+queries, bundle_queries       what can be read: from the whole ledger, and about the bundles of one export
+metadata_queries              what can be read about requests, durations, runs and notes
+overview                      what the ledger knows of one export, as a value
+park_history                  how often bundles were parked, and which revisions were refused for few rows
 transaction                   what can be written
-journal, hours, run_log       requests sent, requests by the hour, runs
-accepted                      what a person accepted as missing
-definitions                   whether an export may have another definition than before
-service_ids                   for which bundles an operation or an export was recorded
-settles                       the longest settle time that archives were made with
-schema, rows                  the tables, and what their rows hold
-bulk_insert                   many rows in few statements
-thread, jobs                  who owns the connection, and what it is given to do
-commit_mark, check, in_place  whether a commit, a row, or the ledger itself was lost
-migration, replace            a ledger of an earlier version, and a new one in the place of an old one
-files, folder, lock           the files, their folder, and who may write
-faults                        errors of SQLite and of the system in plain words
-failpoints                    where a test can watch a change, make it fail, or kill the process
+journal, hours, run_log       the requests sent, the requests per hour, the runs
+accepted                      gaps that the user has accepted
+definitions                   whether an export's definition may change
+service_ids                   the bundles that an operation or an export of the service was recorded for
+settles                       the longest settle time of an export's archives
+schema, rows                  the tables, and the content of their rows
+bulk_insert                   inserts many rows with few statements
+thread, jobs                  the thread that owns the connection, and the queue of its jobs
+commit_mark, check, in_place  detect the loss of a commit, a row, or the ledger itself
+migration, replace            migrating a ledger of an earlier version, and replacing a ledger by a rebuilt one
+files, folder, lock           the files, their folder, and the lock of the writing process
+faults                        translates errors of SQLite and of the operating system
+failpoints                    points where a test can watch a change, make it fail, or kill the process
 """
 
 from asyncexport.ledger.accepted import AcceptedGap

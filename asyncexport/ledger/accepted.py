@@ -1,6 +1,6 @@
-"""What a person accepted as missing: a bundle whose rows are fewer than they should be, and will stay so.
+"""Gaps that the user has accepted: bundles that have fewer rows than expected, for good.
 
-Rows are numbered, and the head counts them: one that went missing shows. None is ever changed or dropped.
+Rows are numbered and counted in the head, which reveals a missing row. Rows are never changed or deleted.
 """
 
 import sqlite3
@@ -13,12 +13,12 @@ from asyncexport.ledger.rows import LedgerHead, digest_of
 
 
 class AcceptedGap(NamedTuple):
-    """What was accepted.
+    """An accepted gap.
 
     Attributes:
-        bundle: Where.
-        reason: Why, in the words of the person who accepted it.
-        at: When, in seconds since 1970.
+        bundle: The bundle that misses rows.
+        reason: The reason that the user gave.
+        at: When it was accepted, in seconds since 1970.
     """
 
     bundle: Bundle
@@ -27,7 +27,7 @@ class AcceptedGap(NamedTuple):
 
 
 def insert_accepted(connection: sqlite3.Connection, head: LedgerHead, gap: AcceptedGap, *, export: int) -> None:
-    """Add one, of the export with this number."""
+    """Insert an accepted gap; `export` is the number of its export."""
     seq, span = head.accepted + 1, gap.bundle.range
     key = (seq, export, span.start, span.end)
     digest = digest_of(*key, gap.reason.encode(), float(gap.at))
@@ -37,7 +37,7 @@ def insert_accepted(connection: sqlite3.Connection, head: LedgerHead, gap: Accep
 
 
 def read_accepted(connection: sqlite3.Connection, head: LedgerHead) -> list[AcceptedGap]:
-    """All of them, in the order they were accepted.
+    """Return all accepted gaps, in the order they were accepted.
 
     Raises:
         LedgerCorruptError: a row is missing or damaged.
@@ -48,7 +48,7 @@ def read_accepted(connection: sqlite3.Connection, head: LedgerHead) -> list[Acce
     found = connection.execute("SELECT * FROM accepted ORDER BY seq")
     rows = complete_rows(found, "accepted", count=head.accepted, last=head.accepted)
     if not all(row[1] in names for row in rows):
-        raise LedgerCorruptError("the ledger is damaged: something was accepted of an export that it does not know")
+        raise LedgerCorruptError("the ledger is damaged: an accepted gap belongs to an unknown export")
     return [
         AcceptedGap(Bundle(names[export], Range(start, stop)), reason.decode(), at)
         for _, export, start, stop, reason, at in rows

@@ -1,4 +1,4 @@
-"""Many rows in few statements: each statement releases the interpreter's lock and waits to get it back."""
+"""Inserts many rows with few statements: each statement releases the interpreter lock and waits to get it back."""
 
 import sqlite3
 from collections.abc import Iterable
@@ -6,11 +6,11 @@ from itertools import chain, islice
 from typing import Any
 
 ROWS_PER_STATEMENT = 16
-"""Few enough for SQLite to keep one prepared statement for each number of rows."""
+"""Small enough for `sqlite3` to cache one prepared statement for each number of rows."""
 
 
 def insert_rows(connection: sqlite3.Connection, statement: str, rows: Iterable[tuple[Any, ...]]) -> None:
-    """Insert the rows, which are equally long, by a statement that lacks its `VALUES`."""
+    """Insert rows of equal length; `statement` is the INSERT statement without `VALUES`."""
     left = iter(rows)
     while some := list(islice(left, ROWS_PER_STATEMENT)):
         places = f"({', '.join('?' * len(some[0]))})"

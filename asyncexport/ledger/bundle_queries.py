@@ -1,7 +1,7 @@
 """What the ledger knows of the bundles of one export.
 
-1. A bundle belongs to a range if they share at least a second.
-2. What may be large is read lazily, or in pages.
+1. A bundle belongs to a range if the two share at least one second.
+2. Results that may be large are read lazily or in pages.
 """
 
 import sqlite3
@@ -20,13 +20,13 @@ from asyncexport.ledger.park_history import parked_times, refused_for_fewer_rows
 from asyncexport.ledger.rows import KnownExport, StateRow, read_record
 
 BUNDLES_PER_PAGE = 500
-"""Bundles read at once: a few milliseconds."""
+"""Bundles read at a time, which takes a few milliseconds."""
 
 _OVERLAPS = (
     "SELECT count(*) FROM (SELECT start, max(stop) OVER (ORDER BY start, stop ROWS BETWEEN UNBOUNDED PRECEDING"
     " AND 1 PRECEDING) AS reached FROM bundle WHERE export = ? AND stored IS NOT NULL) WHERE start < reached"
 )
-"""How many archives begin before one that stands before them has ended."""
+"""The number of archives that begin before an earlier archive has ended."""
 
 _UNSETTLED = (
     "SELECT standing.* FROM standing JOIN state AS archived ON archived.seq = standing.stored"
@@ -35,20 +35,20 @@ _UNSETTLED = (
     " < standing.stop + coalesce(json_extract(archived.fields, '$.settle_seconds'), 0) - ?5"
     " ORDER BY standing.start, standing.stop"
 )
-"""Bundles whose archive was exported sooner than its end and the settle time then, less so many seconds.
+"""Bundles whose archive was exported before its data was settled, with a tolerance (?5).
 
-As far as whole seconds tell: it narrows the candidates, and `core.coverage.was_settled` decides. The longest settle
-time of all comes first, since it spares looking at most archives' rows of `state`.
+The query works on whole seconds and only narrows the candidates; `core.coverage.was_settled` decides. The condition on
+the export's longest settle time (?4) comes first, because it saves reading the `state` rows of most archives.
 """
 
 
 class BundleQueries:
-    """The bundles of one export, as they are in the transaction that is open.
+    """The bundles of one export, as seen by the open transaction.
 
     Args:
-        connection: To the ledger.
-        name: The export's.
-        known: What the head says of the export.
+        connection: The connection to the ledger.
+        name: The name of the export.
+        known: The export's entry in the head.
     """
 
     def __init__(self, connection: sqlite3.Connection, name: str, known: KnownExport) -> None:
@@ -57,11 +57,11 @@ class BundleQueries:
         self._known = known
 
     def recorded_range(self, span: Range) -> RecordedRange:
-        """What a run over the range has to know."""
+        """Return what a run over the range has to know."""
         covered = tuple(self.covered(span))
         found = tuple(self._not_stored(span, covered))
         unfinished = tuple(one for one in found if not isinstance(one.state, Split))
-        # A bundle whose new revision is under way is to do, and not done already.
+        # A bundle whose new revision is unfinished is still to do, even though it has an archive.
         again = [one for one in unfinished if one.stored is not None and not one.kept]
         return RecordedRange(
             unfinished,
@@ -73,7 +73,7 @@ class BundleQueries:
         )
 
     def count_stored(self, span: Range) -> int:
-        """How many bundles of the range have an archive; of all, as the head says, with which they were compared."""
+        """Return how many bundles of the range have an archive; for all time, the verified sum in the head."""
         if span == ALL_TIME:
             return self._known.sums.archives
         (count,) = self._connection.execute(
@@ -83,12 +83,12 @@ class BundleQueries:
         return int(count)
 
     def stored_days(self) -> dict[int, DayTally]:
-        """What the bundles with an archive come to, by the second that the day of their start begins with."""
+        """Return the tally of the archives of each day, by the day's first second."""
         rows = self._connection.execute(_STORED_DAYS, (self._known.number,))
         return {day: DayTally(count, START_WEIGHT * starts + stops) for day, count, starts, stops in rows}
 
     def stored_ranges(self, span: Range) -> list[Range]:
-        """The ranges of all bundles of the span that have an archive, in order."""
+        """Return the ranges of all bundles of the span that have an archive, in order."""
         rows = self._connection.execute(
             "SELECT start, stop FROM bundle WHERE export = ? AND start < ? AND stop > ? AND stored IS NOT NULL"
             " ORDER BY start, stop",
@@ -97,12 +97,12 @@ class BundleQueries:
         return [Range(start, stop) for start, stop in rows]
 
     def overlaps(self) -> list[tuple[Range, Range]]:
-        """Archives that begin before an earlier one has ended, each after the one that it overlaps."""
+        """Return the pairs of an archive and a later one that begins before it has ended."""
         (found,) = self._connection.execute(_OVERLAPS, (self._known.number,)).fetchone()
         return list(overlaps(self.stored_ranges(ALL_TIME))) if found else []
 
     def covered(self, span: Range) -> Iterator[Range]:
-        """The time of all bundles of the range that have an archive, merged, in order."""
+        """Return the time that the archives of the range's bundles cover, merged, in order."""
         rows = self._connection.execute(
             "SELECT start, stop FROM bundle WHERE export = ? AND start < ? AND stop > ? AND stored IS NOT NULL"
             " ORDER BY start, stop",
@@ -111,15 +111,15 @@ class BundleQueries:
         return merged(rows)
 
     def unfinished(self, span: Range, covered: Sequence[Range]) -> Iterator[BundleRecord]:
-        """Bundles of the range whose newest revision has begun and not ended as stored, in order.
+        """Return the bundles of the range whose newest revision has begun and not ended as stored, in order.
 
-        Left out is what was begun in another width and is neither under way nor parked, once archives cover its time;
-        and what was split.
+        Omitted are split bundles, and bundles that are planned again without an archive of their own but whose time
+        other archives cover by now (after a change of the bundle width).
         """
         return (one for one in self._not_stored(span, covered) if not isinstance(one.state, Split))
 
     def _not_stored(self, span: Range, covered: Sequence[Range]) -> Iterator[BundleRecord]:
-        """The same, with what was split."""
+        """Return the same bundles as `unfinished`, and the split ones."""
         rows = self._connection.execute(
             "SELECT * FROM standing WHERE export = ? AND start < ? AND stop > ? AND stored IS NOT latest"
             " ORDER BY start, stop",
@@ -131,7 +131,7 @@ class BundleQueries:
                 yield one
 
     def stored_page(self, span: Range, *, after: Range | None, exported_within: float) -> list[BundleRecord]:
-        """The next bundles of the range that have an archive, in order; see `LedgerQueries.stored`."""
+        """Return the next bundles of the range that have an archive, in order; see `LedgerQueries.stored`."""
         key = (after.start, after.end) if after else (ALL_TIME.start, ALL_TIME.start)
         rows = self._connection.execute(
             "SELECT * FROM standing WHERE export = ? AND start < ? AND stop > ? AND stored IS NOT NULL"
@@ -141,18 +141,18 @@ class BundleQueries:
         return [self._record(row) for row in rows]
 
     def unsettled(self, span: Range, *, settle: float) -> list[BundleRecord]:
-        """See `LedgerQueries.unsettled`; `settle` is the longest settle time of the archives, in seconds, or more."""
+        """See `LedgerQueries.unsettled`; `settle` is an upper bound of the archives' settle times, in seconds."""
         asked = (self._known.number, span.end, span.start, settle, CLOCKS_APART_SECONDS)
         rows = self._connection.execute(_UNSETTLED, asked)
         return [one for one in map(self._record, rows) if not was_settled(one)]
 
     def all(self) -> Iterator[BundleRecord]:
-        """Every bundle, in no order."""
+        """Return every bundle, in no particular order."""
         every = "SELECT * FROM standing WHERE export = ?"
         return map(self._record, self._connection.execute(every, (self._known.number,)))
 
     def overview(self, *, settle: float) -> Overview:
-        """What `status` says of the export; `settle` as for `unsettled`."""
+        """Return what `status` shows of the export; `settle` as for `unsettled`."""
         empty, latest = self._connection.execute(
             "SELECT count(stored) FILTER (WHERE rows = 0), max(latest) FROM bundle WHERE export = ?",
             (self._known.number,),
@@ -175,7 +175,7 @@ class BundleQueries:
         )
 
     def _record(self, row: tuple[Any, ...]) -> BundleRecord:
-        """From a row of the view `standing`: the pointers, then the two rows of `state` they lead to."""
+        """Read a row of the view `standing`: the pointers, followed by the two rows of `state` that they point to."""
         number, start, stop, _, stored, *_ = row[:8]
         archive = None if stored is None else row[17:]
         bundle = Bundle(self._name, Range(start, stop))
@@ -194,10 +194,10 @@ _STORED_DAYS = (
     " sum(stop % 86400 / 3600 * 10000 + stop % 3600 / 60 * 100 + stop % 60)"
     " FROM bundle WHERE export = ? AND stored IS NOT NULL GROUP BY 1"
 )
-"""Times of day as numbers of the form HHMMSS (`core.directory_diff`)."""
+"""The times of day are added up as numbers of the form HHMMSS (`core.directory_diff`)."""
 
 
 def _lies_within(span: Range, covered: Sequence[Range]) -> bool:
-    """Whether one of these ranges, merged and in order, holds all of the span."""
+    """Whether one of these ranges, merged and in order, contains the whole span."""
     at = bisect_right(covered, span.start, key=lambda one: one.start) - 1
     return at >= 0 and span.end <= covered[at].end

@@ -1,9 +1,9 @@
-"""Is all of the ledger as it was written?
+"""Checks that the whole ledger is as it was written.
 
 1. SQLite checks its own pages.
-2. Every row is compared with its checksum, and no number may be missing.
-3. The pointers of each export have to add up to the sums in the head, and so has the look-up of ids, which has to fit
-   the states as well.
+2. Every row is compared with its checksum, and no row number may be missing.
+3. The pointers of each export must add up to the sums in the head. So must the index of service ids, which must also
+   match the states.
 """
 
 import sqlite3
@@ -20,20 +20,19 @@ from asyncexport.ledger.service_ids import check_every_service_id
 
 
 def check_everything(connection: sqlite3.Connection, head: LedgerHead) -> None:
-    """Read all rows, also those that nothing leads to: some ten seconds for half a million.
+    """Read all rows, including those without a pointer to them; half a million rows take some ten seconds.
 
     Raises:
-        LedgerCorruptError: some of it is not as it was written.
+        LedgerCorruptError: a part of the ledger is not as it was written.
     """
     (verdict,) = connection.execute("PRAGMA integrity_check(1)").fetchone()
     if verdict != b"ok":
         raise LedgerCorruptError(f"the ledger is damaged: {verdict.decode('utf-8', 'replace').splitlines()[0]}")
     states = connection.execute("SELECT * FROM state ORDER BY seq")
-    # Reading each is the check; all of them at once would take hundreds of megabytes.
+    # Reading a row checks it. The rows are not kept: together they would take hundreds of megabytes.
     deque(each_complete(states, "state", count=head.last_state, last=head.last_state), maxlen=0)
     check_sums(connection, head)
     for name, known in head.exports.items():
-        # Reading each is the check.
         deque(BundleQueries(connection, name, known).all(), maxlen=0)
     read_requests(connection, head)
     read_durations(connection, head)
@@ -52,4 +51,4 @@ def check_sums(connection: sqlite3.Connection, head: LedgerHead) -> None:
     """
     expected = sorted((known.number, known.sums) for known in head.exports.values() if known.sums.bundles)
     if BundleSums.read(connection) != expected:
-        raise LedgerCorruptError("the ledger is damaged: its bundles do not add up")
+        raise LedgerCorruptError("the ledger is damaged: the rows of its bundles do not match their sums")

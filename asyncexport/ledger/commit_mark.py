@@ -1,11 +1,12 @@
-"""The mark, a file beside the ledger that says how many commits there have been.
+"""The commit mark: a file next to the ledger that holds the number of commits.
 
-SQLite reads a damaged log up to its first damaged frame, and a ledger without its log as if it were whole. So commits
-could be missing without a sign. A ledger with fewer commits than its mark says is damaged.
+SQLite reads a damaged write-ahead log up to its first damaged frame, and opens a ledger whose log is lost without an
+error, so commits could go missing unnoticed. A ledger with fewer commits than its mark is damaged.
 
-1. It is written after each commit and before anybody is told of the commit. It is not flushed: a power cut can set it
-   back, a crash of the program cannot. It is never ahead of the ledger.
-2. It holds the moment its ledger was made. The mark of another ledger, a damaged one, or none at all says nothing.
+1. The mark is written after each commit, before the callers learn of the commit. It is not flushed: a power cut can set
+   it back, a crash of the program cannot. It is never ahead of the ledger.
+2. The mark holds the time at which its ledger was created. A mark of another ledger, a damaged mark or a missing one
+   proves nothing.
 """
 
 import os
@@ -21,14 +22,14 @@ _LAYOUT = struct.Struct(">dqI")
 
 @dataclass(frozen=True, slots=True)
 class CommitMark:
-    """The ledger that was made at `created_at` has had so many commits."""
+    """The number of commits of the ledger that was created at `created_at`."""
 
     created_at: float
     commits: int
 
     @classmethod
     def read(cls, path: Path) -> Self | None:
-        """The mark that lies there, if it can be made out."""
+        """Read a mark; return None if there is none or it is damaged."""
         with suppress(FileNotFoundError, IsADirectoryError):
             with open(path, "rb", opener=_unfollowed) as file:
                 data = file.read(_LAYOUT.size + 1)
@@ -37,19 +38,19 @@ class CommitMark:
         return None
 
     def to_bytes(self) -> bytes:
-        """With its checksum."""
+        """Return the content of the file, with its checksum."""
         text = _LAYOUT.pack(self.created_at, self.commits, 0)[:-4]
         return text + zlib.crc32(text).to_bytes(4, "big")
 
 
 class CommitMarkFile:
-    """Where the mark is kept while the ledger is open to write."""
+    """The file of the mark, kept open while the ledger is open for writing."""
 
     def __init__(self, path: Path) -> None:
         self._file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
 
     def write(self, mark: CommitMark) -> None:
-        """In place of the one before: of the same length, and within one page."""
+        """Overwrite the previous mark, which has the same length and lies within one page."""
         os.pwrite(self._file, mark.to_bytes(), 0)
 
     def close(self) -> None:
@@ -58,5 +59,5 @@ class CommitMarkFile:
 
 
 def _unfollowed(path: str, flags: int) -> int:
-    """Open a file that must not be a link; a pipe in its place is not waited for."""
+    """Open a file without following a link, and without waiting if it is a pipe."""
     return os.open(path, flags | os.O_NOFOLLOW | os.O_NONBLOCK)

@@ -1,4 +1,4 @@
-"""Whether an export may have another definition than the ledger knows it by."""
+"""Decides whether an export may have another definition than in the ledger."""
 
 import sqlite3
 from collections.abc import Iterable, Mapping
@@ -11,10 +11,10 @@ from asyncexport.ledger.rows import KnownExport
 def check_definitions(
     connection: sqlite3.Connection, known_exports: Mapping[str, KnownExport], exports: Iterable[Export]
 ) -> None:
-    """Make sure that each export is new, or has its old definition, or that nothing came of that yet.
+    """Make sure that each export is new, has its recorded definition, or has no data of that definition yet.
 
     Raises:
-        LedgerError: one is known by another definition, and there is data of it, here or at the service.
+        LedgerError: an export is recorded with another definition and has data, here or at the service.
     """
     for export in exports:
         known = known_exports.get(export.name)
@@ -23,7 +23,7 @@ def check_definitions(
 
 
 def _has_data(connection: sqlite3.Connection, known: KnownExport) -> bool:
-    """Whether a definition ever led to anything; one that was only ever refused may still be corrected."""
+    """Whether there is data of a definition. A definition that was always refused has none and may be corrected."""
     found = connection.execute(
         "SELECT 1 FROM bundle JOIN state ON state.seq = bundle.latest WHERE bundle.export = ?"
         " AND (bundle.stored IS NOT NULL OR state.state NOT IN ('planned', 'creating', 'failed', 'split')) LIMIT 1",
@@ -35,9 +35,9 @@ def _has_data(connection: sqlite3.Connection, known: KnownExport) -> bool:
 def _another_definition(name: str, known: Definition, asked: Definition) -> LedgerError:
     before, after = known.to_dict(), asked.to_dict()
     differences = ", ".join(
-        f"{key} was {before[key]!r} and now is {after[key]!r}" for key in before if before[key] != after[key]
+        f"{key} was {before[key]!r} and is now {after[key]!r}" for key in before if before[key] != after[key]
     )
     return LedgerError(
-        f"the export {name!r} is in this directory with another definition: {differences}",
-        hint="give the new definition a name of its own, choose another [output] directory, or change it back",
+        f"this directory has data of the export {name!r} with another definition: {differences}",
+        hint="rename the export, choose another [output] directory, or change its definition back",
     )

@@ -1,4 +1,4 @@
-"""Errors of SQLite and of the operating system, turned into the package's own."""
+"""Translates errors of SQLite and of the operating system into the package's own."""
 
 import errno
 import os
@@ -14,7 +14,7 @@ DAMAGED = "run `asyncexport verify --rebuild`: it moves the damaged ledger aside
 
 _DISK_HINT = "check that the disk has room and can be written to, then run the same command again"
 
-_TROUBLE_OF_THE_DISK = frozenset(
+_DISK_CODES = frozenset(
     {
         sqlite3.SQLITE_FULL,
         sqlite3.SQLITE_IOERR,
@@ -24,7 +24,7 @@ _TROUBLE_OF_THE_DISK = frozenset(
         sqlite3.SQLITE_AUTH,
         sqlite3.SQLITE_NOMEM,
         sqlite3.SQLITE_NOLFS,
-        None,  # raised without a code: not by SQLite
+        None,  # raised by Python's module without a code
     }
 )
 
@@ -33,11 +33,11 @@ _IN_USE = frozenset({sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED, sqlite3.SQLITE_
 
 @contextmanager
 def translated(path: Path) -> Iterator[None]:
-    """Turn what SQLite and the system raise into errors of ours.
+    """Translate the errors that SQLite and the operating system raise in the block.
 
     Raises:
-        LedgerCorruptError: the ledger is not what was written.
-        LedgerError: another program keeps it from being used.
+        LedgerCorruptError: the ledger is not as it was written.
+        LedgerError: another program has the ledger in use.
         StorageError: the disk is full, not writable, or failed.
     """
     try:
@@ -48,43 +48,43 @@ def translated(path: Path) -> Iterator[None]:
     except sqlite3.ProgrammingError:
         raise
     except sqlite3.DatabaseError as error:
-        raise _meaning(error, path) from error
+        raise _sqlite_error(error, path) from error
     except UnicodeDecodeError as error:
-        # SQLite quotes the damaged text in its message, and Python cannot read that.
+        # SQLite quotes damaged text in its message, which Python cannot decode.
         raise LedgerCorruptError(f"the ledger {path} is damaged", hint=DAMAGED) from error
     except OSError as error:
-        raise _of_the_system(error, path) from error
+        raise _system_error(error, path) from error
 
 
 def primary_code(error: sqlite3.Error) -> int | None:
-    """SQLite's primary result code of an error, without the extended part."""
+    """Return SQLite's primary result code of an error, without the extended part."""
     code = getattr(error, "sqlite_errorcode", None)
     return None if code is None else code & 0xFF
 
 
-def _meaning(error: sqlite3.DatabaseError, path: Path) -> ExportError:
+def _sqlite_error(error: sqlite3.DatabaseError, path: Path) -> ExportError:
     code = primary_code(error)
-    if code in (sqlite3.SQLITE_FULL, sqlite3.SQLITE_CANTOPEN) and (told := _told_by_the_system(code, path)):
-        return told
-    if code in _TROUBLE_OF_THE_DISK:
+    if code in (sqlite3.SQLITE_FULL, sqlite3.SQLITE_CANTOPEN) and (fault := _system_fault(code, path)):
+        return fault
+    if code in _DISK_CODES:
         return StorageError(f"cannot use {path}: {error}", hint=_DISK_HINT)
     if code in _IN_USE:
         return LedgerError(
-            f"another program has {path} in use",
-            hint="close the program that has it open, and try again; a network share may give out no locks at all",
+            f"cannot use {path}: another program has locked it",
+            hint="close the program that has it open, and try again; on a network share, locks may not work at all",
         )
-    # Our statements are few and fixed: one that does not fit means that the tables are not what we made.
+    # Our statements are few and fixed: if one fails, the tables are not the ones that we created.
     return LedgerCorruptError(f"the ledger {path} is damaged: {error}", hint=DAMAGED)
 
 
-def _of_the_system(error: OSError, path: Path) -> StorageError:
+def _system_error(error: OSError, path: Path) -> StorageError:
     place = Path(error.filename or path)
     fault = _fault(error.errno, place, path.parent.parent)
     return fault or StorageError(f"cannot use {place}: {error.strerror or error}", hint=_DISK_HINT)
 
 
-def _told_by_the_system(code: int, path: Path) -> StorageError | None:
-    """What SQLite keeps to itself: whether it lacks room, inodes or file handles."""
+def _system_fault(code: int, path: Path) -> StorageError | None:
+    """Find out what SQLite does not report: whether disk space, inodes or file descriptors have run out."""
     if code == sqlite3.SQLITE_FULL:
         return _fault(errno.ENOSPC, path, path.parent.parent)
     try:
@@ -100,7 +100,7 @@ def _fault(number: int | None, place: Path, directory: Path) -> StorageError | N
 
 
 def _has_inodes(directory: Path) -> bool:
-    """Whether one more file would find an inode; True where the file system does not count them."""
+    """Whether there is an inode for one more file; True if the file system does not count them."""
     try:
         found = os.statvfs(directory)
     except OSError:

@@ -1,20 +1,20 @@
-"""The ledger's files: where they lie, and how they are made and opened.
+"""The ledger's files: their paths, and how they are created, opened and set aside.
 
-1. A file under the ledger's name is a whole ledger: it is made under another name, and renamed when it is durable.
-2. All of them are for their owner alone: 0600, in a folder of 0700. SQLite gives its side files the same mode.
-3. A ledger that cannot be read is never replaced: it is moved aside, by a person's order.
-4. Nothing is changed in a file before it is known to be a ledger of ours.
-5. SQLite takes a log for that of whatever file has the ledger's name. So no file gets that name while a side file of
-   an earlier ledger lies beside it. Side files are set aside like the ledger itself, whether or not it is still there;
-   the log may hold the only copy of rows.
-6. A ledger is set aside in three steps, and each is durable before the next begins:
-   a. The ledger file. From here on there is no ledger: a run refuses to begin beside archives, and `verify --rebuild`
-      goes on. The other way round, a ledger without its log would lie there for a moment, and only a readable mark
-      could tell that commits are missing from it.
-   b. Its log, journal and index. Until then they lie beside nothing, and rule 5 keeps a new ledger away from them.
-   c. Its mark, or an empty file where it had none: the sign that this set is complete. Whoever goes on after a crash
-      gives the rest the same number, so that a log is never put beside the wrong ledger. A ledger file is never part
-      of the rest: where one lies there, it begins a set of its own.
+1. A file under the ledger's name is a complete ledger: it is created under another name and renamed when it is durable.
+2. Only the owner may access the files: mode 0600, in a folder of mode 0700. SQLite gives its side files the same mode.
+3. An unreadable ledger is never replaced automatically: it is moved aside when the user asks for a rebuild.
+4. Nothing in a file is changed before the file is known to be our ledger.
+5. SQLite applies a write-ahead log to whatever file has the ledger's name. So no file gets that name while side files
+   of an earlier ledger exist. Side files are set aside like the ledger itself, even if the ledger file is gone: the log
+   may hold the only copy of rows.
+6. A ledger is set aside in three steps; each is durable before the next begins:
+   a. The ledger file. From then on there is no ledger: runs refuse to start because archives exist, and `verify
+      --rebuild` completes the move. If the log were moved first, a crash could leave a ledger without its log, and only
+      a readable mark would reveal that commits are missing.
+   b. Its log, journal and shared-memory index. Until then, rule 5 keeps a new ledger away from them.
+   c. Its mark, or an empty file if it had none, which shows that this set is complete. After a crash, the remaining
+      files get the same number as those already moved, so that a log never ends up with the wrong ledger. A ledger file
+      is never a remaining file: it always begins a set of its own.
 """
 
 import os
@@ -43,19 +43,19 @@ SET_ASIDE_NAME = re.compile(rf"{re.escape(LEDGER_NAME)}\.damaged-([0-9]+)(-[a-z]
 """The name of a file that was set aside."""
 
 BUSY_SECONDS = 10.0
-"""How long to wait for another program that has the ledger open, such as SQLite's shell."""
+"""Seconds to wait for another program that has the ledger locked, such as SQLite's shell."""
 
 COPY_TRIES = 5
-"""How often a ledger is copied before a run that keeps changing it meanwhile is called in the way."""
+"""Attempts to copy a ledger that a run keeps changing meanwhile."""
 
 
 def ledger_path(directory: Path) -> Path:
-    """Where the ledger of an output directory lies."""
+    """Return the path of the ledger of an output directory."""
     return directory.absolute() / LEDGER_FOLDER / LEDGER_NAME
 
 
 def mark_path(path: Path) -> Path:
-    """Where the mark of a ledger lies."""
+    """Return the path of a ledger's mark."""
     return _beside(path, MARK_SUFFIX)
 
 
@@ -63,7 +63,7 @@ def present(directory: Path) -> bool:
     """Whether the output directory has a ledger.
 
     Raises:
-        StorageError: that cannot be seen.
+        StorageError: the folder cannot be accessed.
     """
     path = ledger_path(directory)
     with translated(path):
@@ -71,10 +71,10 @@ def present(directory: Path) -> bool:
 
 
 def has_remains(directory: Path) -> bool:
-    """Whether there is no ledger, and something of an earlier one: set aside, or a log that outlived it.
+    """Whether there is no ledger but remains of an earlier one: files set aside, or a log without its ledger.
 
     Raises:
-        StorageError: that cannot be seen.
+        StorageError: the folder cannot be accessed.
     """
     path = ledger_path(directory)
     with translated(path):
@@ -85,18 +85,18 @@ def has_remains(directory: Path) -> bool:
 
 
 def set_aside(directory: Path) -> Path | None:
-    """Move a ledger and its side files out of the way, or those of them that are there (rule 6).
+    """Move the ledger and its side files out of the way, or those of them that exist (rule 6).
 
-    To be done under the lock. After a crash in the middle of it, calling it again moves the rest.
+    Call it only under the lock. After a crash in the middle, another call moves the rest.
 
     Args:
         directory: The output directory.
 
     Returns:
-        The name that the ledger itself has, or would have if it had been there; None: there was nothing to move.
+        The new path of the ledger file, or the one it would have if it had existed; None if there was nothing to move.
 
     Raises:
-        StorageError: something cannot be moved.
+        StorageError: a file cannot be moved.
     """
     path = ledger_path(directory)
     with translated(path):
@@ -107,7 +107,7 @@ def set_aside(directory: Path) -> Path | None:
                 _finish_set(unfinished)
             return None
         if unfinished and "" in here:
-            # Its ledger went before its side files, or was never there: this one is of another life.
+            # The unfinished set belongs to an earlier ledger: the present ledger file begins a set of its own.
             _finish_set(unfinished)
             unfinished = None
         if unfinished and not any(os.path.lexists(_beside(unfinished, suffix)) for suffix in here):
@@ -132,7 +132,7 @@ def set_aside(directory: Path) -> Path | None:
 
 
 def put_in_place(made: Path, directory: Path) -> None:
-    """Give a ledger that was made elsewhere the place of one that was set aside. To be done under the lock.
+    """Move a ledger that was made elsewhere to the ledger's path. Call it only under the lock.
 
     Raises:
         StorageError: it cannot be moved.
@@ -140,19 +140,19 @@ def put_in_place(made: Path, directory: Path) -> None:
     path = ledger_path(directory)
     set_aside(directory)
     reached("ledger.place:before")
-    # Its log is empty (`empty_log`), so this one file is all of it.
+    # Its log is empty (`empty_log`), so this file is the complete ledger.
     made.rename(path)
     sync_folder(path.parent)
     reached("ledger.place:after")
-    # A ledger without a mark is no worse than one with it until its next commit, which writes one.
+    # A crash before this line does no harm: the next commit writes a mark.
     with suppress(FileNotFoundError):
         mark_path(made).rename(mark_path(path))
 
 
 def empty_log(path: Path) -> None:
-    """Have all of a ledger that nobody has open in its one file, durably.
+    """Move everything from the log into the ledger's file, durably. No program may have the ledger open.
 
-    Closing does that as well, but says nothing where it fails.
+    Closing the ledger does that as well, but does not report a failure.
 
     Raises:
         StorageError: the disk has no room for it.
@@ -163,7 +163,7 @@ def empty_log(path: Path) -> None:
 
 
 def create(path: Path, *, now: float) -> None:
-    """Make an empty ledger. Side files of an earlier one are set aside (rule 5). To be done under the lock.
+    """Create an empty ledger, and set side files of an earlier one aside (rule 5). Call it only under the lock.
 
     Raises:
         StorageError: the disk has no room for it.
@@ -189,18 +189,18 @@ def create(path: Path, *, now: float) -> None:
 
 
 def empty_file(path: Path) -> None:
-    """An empty file for a database that is being made, with no side file of an earlier one beside it."""
+    """Create an empty file for a new database, and remove side files of an earlier one."""
     for suffix in ("", *SIDE_FILES):
         _beside(path, suffix).unlink(missing_ok=True)
     os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_RDWR | os.O_CLOEXEC, 0o600))
 
 
 def open_to_write(path: Path, *, busy_seconds: float) -> sqlite3.Connection:
-    """A connection for the one thread that writes; the ledger may be of an earlier version (`migration`).
+    """Open a connection for the thread that writes; the ledger may be of an earlier version (`migration`).
 
     Raises:
-        LedgerError: it is from a newer version, or in use.
-        LedgerCorruptError: it is no ledger, or damaged.
+        LedgerError: the ledger is of a newer version, or in use.
+        LedgerCorruptError: the file is not a ledger, or is damaged.
     """
     mark = CommitMark.read(mark_path(path))
     connection = _connect(path, "rw", busy_seconds=busy_seconds)
@@ -216,13 +216,14 @@ def open_to_write(path: Path, *, busy_seconds: float) -> sqlite3.Connection:
 
 @contextmanager
 def opened_to_read(path: Path, *, busy_seconds: float) -> Iterator[sqlite3.Connection]:
-    """A connection that changes nothing, while a run is going on or not.
+    """Open a connection that changes nothing; a run may be going on.
 
-    Even to read, SQLite keeps an index of the log beside the ledger. Where it may not, a copy is read.
+    Even to read, SQLite needs a shared-memory index of the log next to the ledger. If it cannot create that, a copy of
+    the ledger is read.
 
     Raises:
-        LedgerError: it is from a newer version, or in use.
-        LedgerCorruptError: it is no ledger, or damaged.
+        LedgerError: the ledger is of a newer version, or in use.
+        LedgerCorruptError: the file is not a ledger, or is damaged.
     """
     with ExitStack() as stack:
         mark = CommitMark.read(mark_path(path))
@@ -241,45 +242,45 @@ def opened_to_read(path: Path, *, busy_seconds: float) -> Iterator[sqlite3.Conne
 
 
 def remove_durably(path: Path) -> None:
-    """Remove a file, if it is there."""
+    """Remove a file durably, if it exists."""
     with suppress(FileNotFoundError):
         path.unlink()
         sync_folder(path.parent)
 
 
 def make_durable(connection: sqlite3.Connection, path: Path) -> None:
-    """From now on a commit is on the disk when it returns, and readers do not stand in its way."""
+    """Switch to WAL, where readers do not block commits, and to `synchronous=FULL`, so that each commit is durable."""
     (journal,) = connection.execute("PRAGMA journal_mode = WAL").fetchone()
     if journal != b"wal":
         raise LedgerError(
-            f"{path.parent} cannot hold a ledger: its file system has no shared memory for SQLite",
+            f"cannot create a ledger in {path.parent}: its file system has no shared memory for SQLite's WAL mode",
             hint="choose an [output] directory on a local disk",
         )
     connection.execute("PRAGMA synchronous = FULL")
 
 
 def _empty_log(connection: sqlite3.Connection, path: Path) -> None:
-    """All of it into the file that is renamed."""
+    """Move everything from the log into the ledger's file."""
     is_busy, *_ = connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
     if is_busy:
-        raise StorageError(f"cannot make {path}: its log cannot be emptied")
+        raise StorageError(f"cannot create {path}: its write-ahead log is in use and cannot be emptied")
 
 
 def _last_set(path: Path) -> int:
-    """The number of what was set aside last; 0: nothing was."""
+    """Return the number of the newest set that was set aside; 0 if there is none."""
     found = (SET_ASIDE_NAME.fullmatch(one.name) for one in path.parent.iterdir())
     return max((int(one[1]) for one in found if one), default=0)
 
 
 def _unfinished_set(path: Path) -> Path | None:
-    """The ledger's name in a set that was being set aside when the program died; None: there is none."""
+    """Return the ledger's path in a set that a crash left incomplete; None if there is none."""
     last = _last_set(path)
     aside = path.with_name(f"{LEDGER_NAME}.damaged-{last}")
     return aside if last and not os.path.lexists(_beside(aside, MARK_SUFFIX)) else None
 
 
 def _finish_set(aside: Path) -> None:
-    """Rule 6c, for a ledger that had no mark."""
+    """Mark a set as complete if its ledger had no mark (rule 6c)."""
     os.close(os.open(_beside(aside, MARK_SUFFIX), os.O_CREAT | os.O_WRONLY | os.O_CLOEXEC, 0o600))
     sync_folder(aside.parent)
 
@@ -293,7 +294,7 @@ def _connect(path: Path, mode: str, *, busy_seconds: float) -> sqlite3.Connectio
         f"{path.as_uri()}?mode={mode}", uri=True, timeout=busy_seconds, isolation_level=None, check_same_thread=False
     )
     try:
-        # Text is decoded once its checksum is known to be right.
+        # Text stays undecoded until its checksum was verified.
         connection.text_factory = bytes
         connection.execute("PRAGMA cell_size_check = ON")
         connection.execute("PRAGMA trusted_schema = OFF")
@@ -304,46 +305,50 @@ def _connect(path: Path, mode: str, *, busy_seconds: float) -> sqlite3.Connectio
 
 
 def _check(connection: sqlite3.Connection, path: Path, mark: CommitMark | None) -> None:
-    """Whether it is a ledger, of this version or an earlier one, with all that was ever committed to it."""
+    """Make sure that the file is a ledger of this or an earlier version, and that no commit is missing."""
     (application,) = connection.execute("PRAGMA application_id").fetchone()
     (version,) = connection.execute("PRAGMA user_version").fetchone()
     if application != APPLICATION_ID:
         raise LedgerCorruptError(f"{path} is not a ledger", hint=DAMAGED)
     if version > VERSION and LedgerHead.read(connection).version == version:
         raise LedgerError(
-            f"the ledger {path} was written by a newer asyncexport (version {version} of its format, here {VERSION})",
+            f"the ledger {path} was written by a newer asyncexport (format version {version}, supported: {VERSION})",
             hint="upgrade asyncexport",
         )
     if version not in TABLES_OF or tables_in(connection) != TABLES_OF[version]:
-        raise LedgerCorruptError(f"the ledger {path} is damaged: its tables are not as they were made", hint=DAMAGED)
+        raise LedgerCorruptError(f"the ledger {path} is damaged: its tables have been changed", hint=DAMAGED)
     head = LedgerHead.read(connection)
     if head.version != version:
-        raise LedgerCorruptError(f"the ledger {path} is damaged: its head is of another version", hint=DAMAGED)
+        raise LedgerCorruptError(f"the ledger {path} is damaged: its head has another format version", hint=DAMAGED)
     if mark is not None and mark.created_at == head.created_at and mark.commits > head.commits:
         missing = mark.commits - head.commits
         raise LedgerCorruptError(
-            f"the ledger {path} is damaged: what was written last is missing ({missing} commits)",
-            hint=f"{DAMAGED}; if it is a backup that you put there, remove {mark_path(path)} instead, which is of the "
-            "later one, and run the same command again",
+            f"the ledger {path} is damaged: the last {missing} commits are missing",
+            hint=f"{DAMAGED}; if you restored it from a backup, remove {mark_path(path)} instead (it belongs to the "
+            "later ledger) and run the same command again",
         )
 
 
 def tables_in(connection: sqlite3.Connection) -> dict[str, str]:
-    """The statements that made what is in it, by name."""
+    """Return the CREATE statements of the tables and views, by name."""
     found = connection.execute("SELECT name, sql FROM sqlite_master")
     return {name.decode("utf-8", "replace"): (sql or b"").decode("utf-8", "replace") for name, sql in found}
 
 
 def _reading_mode(path: Path) -> str:
-    """Who may write takes away what SQLite laid beside the ledger, and empties the log: so only where there is none."""
+    """Return SQLite's open mode for reading.
+
+    A connection that may write empties the log and removes SQLite's side files when it closes, so it is only opened if
+    there is no log.
+    """
     return "ro" if _beside(path, LOG_SUFFIX).exists() else "rw"
 
 
 def _copy(path: Path, folder: Path) -> Path:
-    """The ledger and its log as they were at one time.
+    """Copy the ledger and its log in a consistent state.
 
-    The log only grows until it is begun anew, and is not before all of it is in the ledger: with the log that there was
-    before the ledger was copied, and what came to it since, any state of the ledger makes a whole.
+    The log only grows, until all of it was moved into the ledger and it is restarted. So the copies are consistent if
+    the log was not restarted between the start of the first copy and the end of the second.
     """
     copied, log = folder / LEDGER_NAME, _beside(path, LOG_SUFFIX)
     for _ in range(COPY_TRIES):
@@ -354,11 +359,11 @@ def _copy(path: Path, folder: Path) -> Path:
             shutil.copyfile(log, _beside(copied, LOG_SUFFIX))
         if _generation(path, _beside(copied, LOG_SUFFIX)) == before:
             return copied
-    raise LedgerError(f"{path} changes faster than it can be read", hint="try again")
+    raise LedgerError(f"cannot read {path}: it changes faster than it can be copied", hint="try again")
 
 
 def _generation(path: Path, log: Path) -> bytes:
-    """What changes when the log is begun anew: its header, and where there is none, the time of the ledger itself."""
+    """Return what changes when the log is restarted: its header, or the ledger's modification time without a log."""
     with suppress(FileNotFoundError), log.open("rb") as file:
         if header := file.read(32):
             return header

@@ -1,7 +1,8 @@
-"""The folder that the ledger and the lock lie in: made, kept from others, flushed.
+"""The folder of the ledger and the lock: creates it, protects it from other users, flushes it.
 
-Nothing in it is opened through a link: somebody who could write to the output directory before us must not make us
-write to a file of ours elsewhere. The folder itself may be a link, to a folder of ours in which nobody else can write.
+Nothing in it is opened through a link: another user who could write to the output directory before us must not be able
+to redirect our writes to another file of ours. The folder itself may be a link, to a folder that we own and that no
+other user can write to.
 """
 
 import errno
@@ -18,15 +19,15 @@ LEDGER_FOLDER = ".asyncexport"
 
 
 def make_folder(directory: Path, *, directory_mode: int = 0o777) -> Path:
-    """The folder that the ledger and the lock lie in, made where it is missing, durably.
+    """Return the folder of the ledger and the lock; create it durably if it is missing.
 
     Args:
         directory: The output directory.
-        directory_mode: What the directory itself is made with, before the umask, where it is missing.
+        directory_mode: The mode, before the umask, of the output directory if it has to be created.
 
     Raises:
-        StorageError: it is a link to what is not ours, or what others can write to.
-        OSError: it cannot be made.
+        StorageError: the folder is a link to something that others own or can write to.
+        OSError: the folder cannot be created.
     """
     folder = directory.absolute() / LEDGER_FOLDER
     if folder.is_symlink():
@@ -40,52 +41,56 @@ def make_folder(directory: Path, *, directory_mode: int = 0o777) -> Path:
 
 
 def refuse_link(path: Path) -> None:
-    """Make sure that a file which others than `os.open` will open is no link.
+    """Make sure that a file is not a link, if it is opened by something that cannot be told not to follow one.
 
     Raises:
-        OSError: it is one.
+        OSError: it is a link.
     """
     if path.is_symlink():
         raise OSError(errno.ELOOP, os.strerror(errno.ELOOP), str(path))
 
 
 def can_flush_folders(path: Path) -> bool:
-    """Whether the file system of a folder can make the names in it durable."""
+    """Whether the file system of a folder supports flushing the folder's entries."""
     return _flush(path)
 
 
 def sync_folder(path: Path) -> None:
-    """Make the names in a folder durable, where the file system can do that (`can_flush_folders`)."""
+    """Make a folder's entries durable, if the file system supports that (`can_flush_folders`)."""
     _flush(path)
 
 
 def restrict(path: Path, mode: int) -> None:
-    """Keep others out, as far as the file system knows of others."""
+    """Set the mode of a file or folder, if the file system and the owner allow it."""
     if stat.S_IMODE(path.stat().st_mode) != mode:
         with suppress(PermissionError):
             path.chmod(mode)
 
 
 def _check_link(folder: Path) -> None:
-    """Make sure that what a linked folder leads to is a folder of ours in which nobody else can write."""
+    """Make sure that a link leads to a folder that we own and that no other user can write to."""
     try:
         status = folder.stat()
     except FileNotFoundError:
-        raise StorageError(f"{folder} is a link to nowhere", hint="make the folder it names, or remove it") from None
+        raise StorageError(
+            f"{folder} is a link to a folder that does not exist", hint="create that folder, or remove the link"
+        ) from None
     if not stat.S_ISDIR(status.st_mode):
-        raise StorageError(f"{folder} is a link to what is no folder", hint="remove it: a folder is made in its place")
+        raise StorageError(
+            f"{folder} is a link to something that is not a folder", hint="remove the link: a folder will be created"
+        )
     if status.st_uid != os.geteuid() or status.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
         raise StorageError(
             f"{folder} is a link to a folder that others own or can write to",
-            hint="let it lead to a folder of your own (chmod 700), or remove it: a folder is made in its place",
+            hint="make it a link to a folder of your own (chmod 700), or remove it: a folder will be created",
         )
 
 
 def _flush(path: Path) -> bool:
-    """Flush a folder; whether the file system can do that.
+    """Flush a folder; return False if the file system does not support that.
 
     Raises:
-        OSError: it can, and failed.
+        OSError: the file system supports it, but it failed.
     """
     folder = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:

@@ -1,8 +1,8 @@
-"""How many requests there were in each hour, by kind and status.
+"""Counts the requests of each hour, by kind and status.
 
-1. A request counts in the hour it was sent in: with status 0 until its answer, and with the status of its answer then.
-2. The head holds how many rows there are and the sum of their requests: one that went missing shows.
-3. Rows are gathered, and written when the transaction ends.
+1. A request counts in the hour in which it was sent: with status 0 until its answer, then with the answer's status.
+2. The head holds the number of rows and the sum of their requests, which reveal a missing row.
+3. Rows are collected and written when the transaction ends.
 """
 
 import sqlite3
@@ -15,11 +15,11 @@ from asyncexport.ledger.rows import LedgerHead, digest_of, verified
 HOUR = 3600
 
 KNOWN_AT_MOST = 500
-"""Rows that a run remembers between its commits."""
+"""Rows that a run keeps in memory between commits."""
 
 
 class HourKey(NamedTuple):
-    """Which row: the hour, counted from 1970, the kind of request, and the status; 0 means no answer (yet)."""
+    """The key of a row: the hour, counted from 1970, the kind of request, and the status; 0 means no answer (yet)."""
 
     hour: int
     kind: str
@@ -27,13 +27,13 @@ class HourKey(NamedTuple):
 
 
 class HourCount(NamedTuple):
-    """Requests of one hour, kind and status.
+    """The number of requests of one hour, kind and status.
 
     Attributes:
-        began: When the hour began, in seconds since 1970.
+        began: The start of the hour, in seconds since 1970.
         kind: `create`, `poll`, `list`, `results` or `other`.
-        status: The status of the answer; 0: there was none.
-        requests: How many.
+        status: The status of the answer; 0 if there was none.
+        requests: The number of requests.
     """
 
     began: int
@@ -43,7 +43,7 @@ class HourCount(NamedTuple):
 
 
 class HourWriter:
-    """Counts within the transaction that is open, and keeps the head in step."""
+    """Counts requests within the open transaction and updates the head."""
 
     def __init__(self, connection: sqlite3.Connection, head: LedgerHead) -> None:
         self._connection = connection
@@ -52,20 +52,20 @@ class HourWriter:
         self._changed: dict[HourKey, int] = {}
 
     def sent(self, kind: str, at: float) -> None:
-        """A request was sent."""
+        """Count a request that was sent."""
         self._add(HourKey(int(at // HOUR), kind, 0), 1)
 
     def answered(self, kind: str, at: float, status: int) -> None:
-        """The answer to a request that was sent at this moment."""
+        """Count the answer to a request that was sent at this time."""
         if status:
             self._add(HourKey(int(at // HOUR), kind, 0), -1)
             self._add(HourKey(int(at // HOUR), kind, status), 1)
 
-    def drop_before(self, moment: float) -> None:
-        """Drop all hours that had ended by this moment."""
-        self.write_gathered()
+    def drop_before(self, at: float) -> None:
+        """Delete all hours that had ended by this time."""
+        self.flush()
         self._known.clear()
-        limit = int(moment // HOUR)
+        limit = int(at // HOUR)
         count, requests = self._connection.execute(
             "SELECT count(*), coalesce(sum(requests), 0) FROM hour WHERE hour < ?", (limit,)
         ).fetchone()
@@ -73,8 +73,8 @@ class HourWriter:
         self._head.hours -= count
         self._head.hour_requests -= requests
 
-    def write_gathered(self) -> None:
-        """Write the rows that were gathered."""
+    def flush(self) -> None:
+        """Write the collected rows."""
         rows = [_row(key, requests) for key, requests in self._changed.items()]
         insert_rows(self._connection, "INSERT OR REPLACE INTO hour", rows)
         if len(self._known) > KNOWN_AT_MOST:
@@ -92,13 +92,13 @@ class HourWriter:
         self._head.hour_requests += requests
 
     def _read(self, key: HourKey) -> int | None:
-        """What an earlier commit counted."""
+        """Return the count of an earlier commit."""
         row = self._connection.execute("SELECT * FROM hour WHERE hour = ? AND kind = ? AND status = ?", key).fetchone()
         return None if row is None else int(verified(row, f"hour {row[0]}")[3])
 
 
 def read_hours(connection: sqlite3.Connection, head: LedgerHead) -> list[HourCount]:
-    """All hours on record, in order; without those rows whose requests all have another status by now.
+    """Return all hours in order, without rows whose requests all have another status by now.
 
     Raises:
         LedgerCorruptError: a row is missing or damaged.
@@ -109,7 +109,7 @@ def read_hours(connection: sqlite3.Connection, head: LedgerHead) -> list[HourCou
         verified(row, f"hour {row[0]}") for row in connection.execute("SELECT * FROM hour ORDER BY hour, kind, status")
     ]
     if (len(rows), sum(row[3] for row in rows)) != (head.hours, head.hour_requests):
-        raise LedgerCorruptError("the ledger is damaged: its hours do not add up")
+        raise LedgerCorruptError("the ledger is damaged: the rows of its hours do not match their sums")
     return [
         HourCount(hour * HOUR, kind.decode(), status, requests) for hour, kind, status, requests in rows if requests
     ]

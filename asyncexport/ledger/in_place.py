@@ -1,11 +1,10 @@
-"""Is the ledger that a run has open still the one that lies there, and does nobody else write to it?
+"""Checks that the open ledger is still the file at its path, and that no other run writes to it.
 
-1. SQLite goes on writing to a file that somebody removed or replaced, and says nothing. What is committed there is
-   lost.
-2. Where locks do nothing, or the folder of the lock was removed, two runs may have one ledger open. Each keeps the head
-   in memory, and would write over what the other counted.
+1. SQLite does not notice if its file is removed or replaced, and keeps writing to the old one. Those commits are lost.
+2. If locks do not work, or the folder of the lock was removed, two runs may have the same ledger open. Each keeps the
+   head in memory and would overwrite the other's counts.
 
-Both are looked at before each commit: it costs two looks at the disk's cache, and no flush.
+Both are checked before each commit, which costs two cached reads and no flush.
 """
 
 import os
@@ -17,11 +16,11 @@ from asyncexport.errors import LedgerError, LedgerLockedError, StorageError
 
 
 class LedgerInPlace:
-    """Remembers which file was opened, and what its head was last.
+    """Remembers which file was opened, and the checksum of its head.
 
     Args:
-        connection: To the ledger.
-        path: Where it lies.
+        connection: The connection to the ledger.
+        path: The path of the ledger.
     """
 
     def __init__(self, connection: sqlite3.Connection, path: Path) -> None:
@@ -31,11 +30,11 @@ class LedgerInPlace:
         self._head = self._read_head()
 
     def check(self) -> None:
-        """Look, within a transaction that has begun to write.
+        """Check the ledger, within a transaction that has begun to write.
 
         Raises:
             StorageError: the output directory is gone.
-            LedgerError: the ledger is gone, or is another one.
+            LedgerError: the ledger is gone or was replaced.
             LedgerLockedError: another run has written to it.
         """
         try:
@@ -44,14 +43,14 @@ class LedgerInPlace:
             raise self._gone() from None
         if found != self._file:
             raise LedgerError(
-                f"the ledger {self._path} was replaced by another while a run had it open",
-                hint="see to it that nobody replaces it during a run, then run the same command again: it goes on from "
-                "what lies there now",
+                f"the ledger {self._path} was replaced by another file during a run",
+                hint="do not replace it during a run; run the same command again to continue with the ledger that is "
+                "there now",
             )
         if self._read_head() != self._head:
             raise LedgerLockedError(
                 f"another run writes to {self._path} at the same time",
-                hint="see to it that only one run uses a directory, then run the same command again",
+                hint="make sure that only one run uses a directory, then run the same command again",
             )
 
     def written(self, digest: int) -> None:
@@ -68,12 +67,11 @@ class LedgerInPlace:
             fault = directory_gone(str(directory))
             return StorageError(fault.message, hint=fault.hint)
         return LedgerError(
-            f"the ledger {self._path} went away while a run had it open",
-            hint="bring it back from where it went, or run `asyncexport verify --rebuild`: it makes the ledger anew "
-            "from the archives",
+            f"the ledger {self._path} was removed during a run",
+            hint="move it back, or run `asyncexport verify --rebuild`: it makes a new ledger from the archives",
         )
 
 
 def _identity(path: Path) -> tuple[int, int]:
-    found = os.stat(path)  # noqa: PTH116 - before each commit
+    found = os.stat(path)  # noqa: PTH116 - faster, and done before each commit
     return found.st_dev, found.st_ino

@@ -1,8 +1,9 @@
-"""What the ledger's thread is given to do, and how it gets there from the event loop.
+"""The jobs of the ledger's thread, and the queue that passes them from the event loop to it.
 
-1. A job that somebody waits for wakes the thread at once.
-2. A job that nobody waits for wakes nobody: it is taken with the next one, or after `lazy_seconds`, or at the end.
-3. Whoever asks a question gets an answer that knows of everything put before it.
+1. A job with a waiter wakes the thread immediately.
+2. A write without a waiter does not wake the thread: it is taken with the next job, after `lazy_seconds`, or at the
+   end.
+3. The answer to a read reflects all writes that were put before it.
 """
 
 import asyncio
@@ -19,7 +20,7 @@ from asyncexport.ledger.transaction import LedgerTransaction
 
 @dataclass(frozen=True, slots=True)
 class WriteJob:
-    """Something to write; `waiter` is None where nobody waits."""
+    """A write; `waiter` is None if no caller waits for it."""
 
     write: Callable[[LedgerTransaction], Any]
     waiter: asyncio.Future[Any] | None = None
@@ -27,7 +28,7 @@ class WriteJob:
 
 @dataclass(frozen=True, slots=True)
 class ReadJob:
-    """Something to read."""
+    """A read."""
 
     read: Callable[[LedgerQueries], Any]
     waiter: asyncio.Future[Any]
@@ -37,10 +38,10 @@ Job = WriteJob | ReadJob
 
 
 class JobQueue:
-    """Hands jobs over. `put` and `end` are called in the event loop, `take` in the thread.
+    """Passes jobs on. `put` and `end` are called in the event loop, `take` in the thread.
 
     Args:
-        lazy_seconds: How long a job that nobody waits for may lie there.
+        lazy_seconds: The longest time that a write without a waiter stays in the queue.
     """
 
     def __init__(self, lazy_seconds: float) -> None:
@@ -56,16 +57,16 @@ class JobQueue:
             self._urgent.put(job)
 
     def end(self) -> None:
-        """Say that no more jobs will come."""
+        """Announce that no more jobs will come."""
         self._urgent.put(None)
 
     def take(self) -> tuple[list[Job], bool]:
-        """Wait for a job, or for `lazy_seconds`; all jobs that are there then, and whether those were the last."""
+        """Wait for a job, or for `lazy_seconds`; return all jobs in the queue, and whether they are the last ones."""
         urgent: list[Job] = []
         ended = False
         with suppress(queue.Empty):
             while job := self._urgent.get(timeout=0 if urgent else self._lazy_seconds):
                 urgent.append(job)
             ended = True
-        # The lazy ones are looked at last and come first, for rule 3.
+        # The lazy jobs are read last but returned first, for rule 3.
         return [self._lazy.popleft() for _ in range(len(self._lazy))] + urgent, ended

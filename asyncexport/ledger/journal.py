@@ -1,9 +1,9 @@
-"""The journal: which requests were sent, and how long operations took. The next run's budget and poller start from it.
+"""The journal of requests and of the durations of operations, from which the next run's budget and poller start.
 
-1. A row is numbered, and the head counts the rows: one that went missing shows.
-2. Only the newest rows are kept. Older ones are dropped many at a time.
-3. Rows are gathered, and written when the transaction ends or rows are to be dropped.
-4. Beside its row, each request counts in its hour (`hours`), which is kept for longer.
+1. Rows are numbered and counted in the head, which reveals a missing row.
+2. Only the newest rows are kept. Older ones are deleted in batches.
+3. Rows are collected, and written when the transaction ends or before rows are deleted.
+4. In addition to its row, each request counts in its hour (`hours`), which is kept for longer.
 """
 
 import sqlite3
@@ -17,20 +17,20 @@ from asyncexport.ledger.hours import HourWriter
 from asyncexport.ledger.rows import LedgerHead, digest_of, verified
 
 KEPT_REQUESTS = 10_000
-"""Three days at 2 requests a minute; the level of the token bucket follows from the last two days at most."""
+"""Three days at 2 requests a minute; the level of the token bucket depends on the last two days at most."""
 
 KEPT_DURATIONS = 1_000
-"""More than the poller looks back."""
+"""More than the poller uses."""
 
 PRUNE_EVERY = 500
-"""Rows are dropped so many at a time."""
+"""Old rows are deleted each time this many rows were added."""
 
 
 class JournalWriter:
-    """Adds to the journal within the transaction that is open, and keeps the head's counts in step.
+    """Adds to the journal within the open transaction and updates the counts in the head.
 
     Attributes:
-        hours: Counts requests by hour.
+        hours: Counts the requests of each hour.
     """
 
     def __init__(self, connection: sqlite3.Connection, head: LedgerHead) -> None:
@@ -42,18 +42,18 @@ class JournalWriter:
         self.hours = HourWriter(connection, head)
 
     def send(self, kind: str, at: float) -> int:
-        """Record a request; its number."""
+        """Record a request and return its number."""
         seq = self._add_request(at, kind, 0)
         self._unanswered[seq] = at, kind
         self.hours.sent(kind, at)
         return seq
 
     def assume_spent(self, at: float) -> None:
-        """Have the next run begin as after a 429: a row of a request that was never sent, and counts in no hour."""
+        """Make the next run begin as after a 429, by a row for a request that was never sent and counts in no hour."""
         self._add_request(at, "other", 429)
 
     def answered(self, seq: int, status: int) -> None:
-        """Add the status that came back, if the request is still on record."""
+        """Add the status of the answer, if the request is still recorded."""
         sent = self._unanswered.pop(seq, None)
         if sent is not None:
             at, kind = sent
@@ -71,16 +71,16 @@ class JournalWriter:
         if seq % PRUNE_EVERY == 0 and head.durations > KEPT_DURATIONS:
             head.durations -= self._drop("DELETE FROM duration WHERE seq <= ?", seq - KEPT_DURATIONS)
 
-    def write_gathered(self) -> None:
-        """Write the rows that were gathered."""
+    def flush(self) -> None:
+        """Write the collected rows."""
         insert_rows(self._connection, "INSERT OR REPLACE INTO request", self._requests.values())
         insert_rows(self._connection, "INSERT INTO duration", self._durations)
         self._requests.clear()
         self._durations.clear()
-        self.hours.write_gathered()
+        self.hours.flush()
 
     def _add_request(self, at: float, kind: str, status: int) -> int:
-        """A new row; its number."""
+        """Add a request's row and return its number."""
         head = self._head
         seq = head.last_request + 1
         self._put_request(seq, at, kind, status)
@@ -99,24 +99,24 @@ class JournalWriter:
         self._requests[seq] = (seq, at, kind, status, digest_of(seq, at, kind.encode(), status))
 
     def _drop(self, statement: str, last: int) -> int:
-        """Drop the rows up to this number; how many there were."""
-        self.write_gathered()
+        """Delete the rows up to this number and return how many there were."""
+        self.flush()
         return self._connection.execute(statement, (last,)).rowcount
 
 
 def read_requests(connection: sqlite3.Connection, head: LedgerHead) -> list[SentRequest]:
-    """All requests on record, in the order they were sent.
+    """Return all recorded requests, in the order they were sent.
 
     Raises:
         LedgerCorruptError: a row is missing or damaged.
     """
     found = connection.execute("SELECT * FROM request ORDER BY seq")
     rows = complete_rows(found, "request", count=head.requests, last=head.last_request)
-    return [SentRequest(moment, kind.decode(), status) for _, moment, kind, status in rows]
+    return [SentRequest(at, kind.decode(), status) for _, at, kind, status in rows]
 
 
 def read_durations(connection: sqlite3.Connection, head: LedgerHead) -> list[float]:
-    """What the operations on record took, in seconds, in the order they finished.
+    """Return the durations of the recorded operations in seconds, in the order they finished.
 
     Raises:
         LedgerCorruptError: a row is missing or damaged.
@@ -126,7 +126,7 @@ def read_durations(connection: sqlite3.Connection, head: LedgerHead) -> list[flo
 
 
 def complete_rows(rows: Iterable[tuple[Any, ...]], table: str, *, count: int, last: int) -> list[tuple[Any, ...]]:
-    """The rows of a table, each verified, once it is known that their numbers are the `count` up to `last`.
+    """Verify the rows of a table, which must be the `count` rows numbered up to `last`, and return them.
 
     Raises:
         LedgerCorruptError: a row is missing or damaged.
@@ -135,7 +135,7 @@ def complete_rows(rows: Iterable[tuple[Any, ...]], table: str, *, count: int, la
 
 
 def each_complete(rows: Iterable[tuple[Any, ...]], table: str, *, count: int, last: int) -> Iterator[tuple[Any, ...]]:
-    """The same, one by one; that rows are missing may be known only at the end.
+    """Do the same as `complete_rows`, one row at a time; a missing row may only show at the end.
 
     Raises:
         LedgerCorruptError: a row is missing or damaged.
@@ -147,4 +147,4 @@ def each_complete(rows: Iterable[tuple[Any, ...]], table: str, *, count: int, la
             break
         expected += 1
     if expected != last + 1:
-        raise LedgerCorruptError(f"the ledger is damaged: rows of {table} are missing")
+        raise LedgerCorruptError(f"the ledger is damaged: rows of the table {table} are missing")

@@ -1,4 +1,4 @@
-"""The ledger as the run that holds it sees it."""
+"""The ledger for the run that holds its lock."""
 
 import asyncio
 from collections.abc import Callable, Sequence
@@ -23,10 +23,10 @@ RESTORED_PER_COMMIT = 2_000
 
 
 class Ledger(LedgerMetadata):
-    """Reads and writes; one process at a time, under the lock of `hold`.
+    """Reads and writes the ledger; for one process at a time, under the lock of `hold`.
 
-    Once a commit has failed, every method raises what it failed with, and only `close` is of use. A write that is
-    cancelled is written all the same.
+    After a failed commit, every method but `close` raises that commit's error. A write whose caller is cancelled is
+    still committed.
     """
 
     @classmethod
@@ -37,17 +37,17 @@ class Ledger(LedgerMetadata):
         busy_seconds: float = BUSY_SECONDS,
         lazy_seconds: float = LAZY_SECONDS,
     ) -> Self:
-        """The ledger of an output directory, made if there is none, and migrated if an earlier version made it.
+        """Open the ledger of an output directory; create it if missing, migrate it if it is of an earlier version.
 
         Args:
             directory: The output directory.
-            busy_seconds: How long to wait for another program that has it open.
-            lazy_seconds: How long a row that nobody waits for may wait for the next commit.
+            busy_seconds: Seconds to wait for another program that has the ledger locked.
+            lazy_seconds: The longest time that a row without a waiter waits for the next commit, in seconds.
 
         Raises:
-            LedgerError: it is from a newer version, or in use.
+            LedgerError: the ledger is of a newer version, or in use.
             LedgerCorruptError: it is damaged.
-            StorageError: it cannot be made or opened.
+            StorageError: it cannot be created or opened.
         """
         path = ledger_path(directory)
         with translated(path):
@@ -57,28 +57,28 @@ class Ledger(LedgerMetadata):
         return cls(thread)
 
     async def close(self) -> None:
-        """Write what is still to be written, and close the ledger.
+        """Commit all pending writes and close the ledger.
 
         Raises:
-            StorageError: something that nobody waited for could not be written.
+            StorageError: a write without a waiter could not be committed.
         """
         await self._thread.stop()
 
     async def register(self, exports: Sequence[Export]) -> None:
-        """Remember the definitions of exports that are new.
+        """Record the definitions of new exports.
 
         Raises:
-            LedgerError: one is known by another definition.
+            LedgerError: an export is recorded with another definition and has data.
         """
         await self._write(lambda transaction: transaction.register(exports))
 
     async def append(self, record: BundleRecord, *, at: float) -> None:
-        """Add the newest state of a bundle's newest revision; it is durable on return. `at` is in seconds since 1970.
+        """Append the new state of a bundle's newest revision; durable on return. `at` is in seconds since 1970.
 
         Raises:
             StorageError: it could not be written.
             LedgerError: its export was never registered, or another program has the ledger in use.
-            IllegalMove: the ledger has an archive of the bundle and the record has none, or the other way round.
+            IllegalMove: the ledger has an archive of the bundle and the record has none, or vice versa.
         """
         row = NewStateRow.of(record, at=at)
         await self._write(lambda transaction: transaction.append((row,)))
@@ -88,16 +88,16 @@ class Ledger(LedgerMetadata):
         return await self._read(LedgerQueries.exports)
 
     async def split(self, record: BundleRecord, pieces: Sequence[Range], *, at: float) -> None:
-        """Have a bundle of which nothing was ever stored give way to narrower ones, all in one commit.
+        """Replace a bundle of which nothing was ever stored by narrower ones, in one commit.
 
         Args:
-            record: The bundle, parked.
-            pieces: The narrower ones. One that the ledger knows already stays as it is.
-            at: In seconds since 1970.
+            record: The bundle, which is parked.
+            pieces: The ranges of the narrower bundles. One that the ledger already knows stays as it is.
+            at: The time, in seconds since 1970.
 
         Raises:
-            IllegalMove: it is in no state that may be split.
-            StorageError: it could not be written.
+            IllegalMove: the bundle is in a state that must not be split.
+            StorageError: the states could not be written.
         """
         after = BundleRecord(record.bundle, record.revision, moved(record.state, Split()), record.stored)
         children = [BundleRecord(Bundle(record.bundle.export, piece)) for piece in pieces]
@@ -113,15 +113,15 @@ class Ledger(LedgerMetadata):
         return await self._read(lambda queries: queries.bundles_of_export(export_id))
 
     async def restore(self, records: Sequence[BundleRecord], *, at: float) -> None:
-        """Add bundles whose archives were found on disk, some thousands in each commit.
+        """Record bundles whose archives were found on disk, with some thousands in each commit.
 
         Raises:
-            ValueError: one is not stored.
-            StorageError: they could not be written.
+            ValueError: a record's state is not `Stored`.
+            StorageError: the records could not be written.
             LedgerError: an export was never registered.
         """
         if not all(isinstance(one.state, Stored) for one in records):
-            raise ValueError("only what is stored can be restored")
+            raise ValueError("only stored bundles can be restored")
         for first in range(0, len(records), RESTORED_PER_COMMIT):
             rows = [NewStateRow.of(one, at=at) for one in records[first : first + RESTORED_PER_COMMIT]]
             await self._write(lambda transaction, rows=rows: transaction.append(rows))  # type: ignore[misc]
@@ -130,12 +130,12 @@ class Ledger(LedgerMetadata):
         """See `LedgerQueries.has_states`."""
         return await self._read(LedgerQueries.has_states)
 
-    async def look(self, question: Callable[[LedgerQueries], T]) -> T:
-        """The answer to a question about the ledger, or to several that belong together.
+    async def query(self, read: Callable[[LedgerQueries], T]) -> T:
+        """Return what `read` returns for the ledger; it may run several queries that belong together.
 
-        It is asked in the thread that writes: what was put before it is committed, and what comes after it waits.
+        It runs in the ledger's thread: earlier writes are committed before it, and later writes wait for it.
         """
-        return await self._read(question)
+        return await self._read(read)
 
     async def check_if_small(self) -> None:
         """See `LedgerQueries.check_if_small`."""

@@ -1,7 +1,7 @@
-"""The lock on an output directory: held by the operating system, so that it ends with the process that holds it.
+"""The lock on an output directory: a lock of the operating system, which ends with the process that holds it.
 
-What is written into the file names the holder to those who find it locked. A file without a lock means nothing, and is
-never deleted: deleting it would let two processes hold a lock on two files of one name.
+The lock file contains who holds the lock, for the error message of other runs. An unlocked file means nothing. The file
+is never deleted: otherwise two processes could hold locks on two files of the same name.
 """
 
 import fcntl
@@ -26,15 +26,15 @@ from asyncexport.ledger.folder import LEDGER_FOLDER, can_flush_folders, make_fol
 LOCK_NAME = "lock"
 
 LOCK_DOES_NOTHING = (
-    "the file system of {directory} has no working locks: nothing keeps a second run on another machine out, so see to "
-    "it that only one runs at a time"
+    "the file system of {directory} has no working locks: nothing stops a second run from using the directory, so make "
+    "sure that only one runs at a time"
 )
-"""What is told where two can hold the same lock."""
+"""The warning for a file system where two processes can hold the same lock."""
 
 
 @dataclass(frozen=True, slots=True)
 class Holder:
-    """Who holds a lock; `since` is in seconds since 1970."""
+    """The process that holds a lock; `since` is in seconds since 1970."""
 
     command: str
     pid: int
@@ -43,7 +43,7 @@ class Holder:
 
     @classmethod
     def read(cls, text: bytes) -> Self | None:
-        """What the holder wrote, as far as it can be read."""
+        """Read what the holder wrote; return None if it is invalid."""
         try:
             data = orjson.loads(text)
             found = cls(str(data["command"]), int(data["pid"]), str(data["host"]), float(data["since"]))
@@ -52,12 +52,12 @@ class Holder:
         return found if FIRST_WRITTEN <= found.since <= LAST_WRITTEN else None
 
     def __str__(self) -> str:
-        """As a person is told."""
+        """Return the text for messages."""
         return f"{self.command}, process {self.pid} on {self.host}, since {show(self.since)}"
 
     @property
     def gone(self) -> bool:
-        """Whether it is a process of this machine that has ended without a word."""
+        """Whether it is a process of this machine that has ended without cleaning up."""
         if self.host != socket.gethostname():
             return False
         try:
@@ -70,9 +70,9 @@ class Holder:
 
 
 def holder(directory: Path) -> Holder | None:
-    """Who holds an output directory; None where nobody seems to. The lock itself is not touched."""
+    """Return who holds an output directory, by the content of the lock file; None if nobody seems to."""
     try:
-        # A pipe in its place is not waited for.
+        # O_NONBLOCK: if the path is a pipe, do not wait for it.
         flags = os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
         file = os.open(directory.absolute() / LEDGER_FOLDER / LOCK_NAME, flags)
     except OSError:
@@ -88,19 +88,19 @@ def holder(directory: Path) -> Holder | None:
 
 @contextmanager
 def hold(directory: Path, *, command: str, directory_mode: int = 0o777) -> Iterator[tuple[str, ...]]:
-    """Be the only one that writes to an output directory.
+    """Hold the lock on an output directory.
 
     Args:
-        directory: The output directory, which is made where it is missing.
-        command: What others are told that runs.
-        directory_mode: What it is made with, before the umask.
+        directory: The output directory, which is created if it is missing.
+        command: The running command, for the error message of other runs.
+        directory_mode: The mode, before the umask, of a directory that is created.
 
     Yields:
-        What its file system cannot do and the user should know of, a sentence each.
+        Warnings about what the file system does not support, one sentence each.
 
     Raises:
-        LedgerLockedError: another process holds it.
-        StorageError: the directory cannot be made or written, or gives out no locks.
+        LedgerLockedError: another process holds the lock.
+        StorageError: the directory cannot be created or written, or its file system has no locks.
     """
     path = directory.absolute() / LEDGER_FOLDER / LOCK_NAME
     with translated(path):
@@ -119,7 +119,7 @@ def hold(directory: Path, *, command: str, directory_mode: int = 0o777) -> Itera
         try:
             yield notes
         finally:
-            # While it is still ours. If it cannot be done, others still see that the process is gone.
+            # Empty the file while the lock is still ours. If that fails, others can still see that the process is gone.
             with suppress(OSError):
                 os.ftruncate(file, 0)
     finally:
@@ -131,30 +131,30 @@ def _open(path: Path) -> int:
 
 
 def _lock(file: int, path: Path, directory: Path) -> bool:
-    """Take the lock; False: the file system lets others take it as well."""
-    if not _takes(file):
+    """Take the lock; return False if the file system would let another process take it as well."""
+    if not _try_lock(file):
         raise LedgerLockedError(
-            f"another run holds {directory}{_named(_holder(file))}",
+            f"another run holds {directory}{_suffix(_holder(file))}",
             hint="wait until it has ended, or choose another [output] directory",
         )
     second = _open(path)
     try:
-        if not _takes(second):
+        if not _try_lock(second):
             return True
     finally:
         os.close(second)
     found = _holder(file)
     if found and found.host == socket.gethostname() and found.pid != os.getpid() and not found.gone:
         raise LedgerLockedError(
-            f"another run seems to hold {directory}{_named(found)}; its file system has no working locks, so what that "
-            "run wrote is all there is to go by",
-            hint=f"wait until it has ended; if that process is none of asyncexport, delete {path}",
+            f"another run seems to hold {directory}{_suffix(found)}; locks do not work on its file system, so this "
+            "relies on the content of the lock file",
+            hint=f"wait until it has ended; if that process does not belong to asyncexport, delete {path}",
         )
     return False
 
 
-def _takes(file: int) -> bool:
-    """Whether the lock could be had."""
+def _try_lock(file: int) -> bool:
+    """Try to take the lock; return whether that worked."""
     reached("lock:before")
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -164,11 +164,11 @@ def _takes(file: int) -> bool:
 
 
 def _holder(file: int) -> Holder | None:
-    """Who holds it, as far as that is written."""
+    """Return the holder from the content of the lock file, if it is valid."""
     return Holder.read(os.pread(file, 4096, 0))
 
 
-def _named(found: Holder | None) -> str:
+def _suffix(found: Holder | None) -> str:
     return f": {found}" if found else ""
 
 

@@ -1,4 +1,4 @@
-"""What the run that holds the ledger writes down beside its bundles: requests, durations, remarks, itself."""
+"""What a run writes to the ledger apart from bundles: requests, durations, notes, and a record of the run itself."""
 
 import asyncio
 from collections.abc import Callable
@@ -23,45 +23,45 @@ class LedgerMetadata:
         self._thread = thread
 
     def send(self, kind: str, *, at: float) -> "asyncio.Future[int]":
-        """Put a request on record before it is sent; its number, once that is durable."""
+        """Record a request before it is sent; return its number once the record is durable."""
         return self._write(lambda transaction: transaction.journal.send(kind, float(at)))
 
     def answered(self, request_id: int, *, status: int) -> None:
-        """Add the status that came back (0: none)."""
+        """Add the status of the answer (0 for none)."""
         self._put(lambda transaction: transaction.journal.answered(request_id, status))
 
     def assume_spent(self, *, at: float) -> None:
-        """Have the next run begin as after a 429: what was spent before is not known."""
+        """Make the next run begin as after a 429, because it is unknown how many requests were sent before."""
         self._put(lambda transaction: transaction.journal.assume_spent(float(at)))
 
     def learn(self, *, finished_at: float, seconds: float) -> None:
-        """Remember how long an operation took."""
+        """Record how long an operation took."""
         self._put(lambda transaction: transaction.journal.learn(float(finished_at), float(seconds)))
 
     def remember(self, key: str, value: str) -> None:
-        """Keep something small from run to run."""
+        """Store a note for later runs."""
         self._put(lambda transaction: transaction.remember(key, value))
 
     def begin_run(self, run: RunRecord) -> None:
-        """Note that a run has begun."""
+        """Record that a run has begun."""
         self._put(lambda transaction: transaction.runs.begin(run))
 
     def end_run(self, run: RunRecord, *, drops_old: bool) -> None:
-        """Note how it ended.
+        """Record how the run ended.
 
         Args:
             run: The run that began last, with its end.
-            drops_old: Whether rows of runs and hours are dropped that are older than 400 days. Only a run that the
-                service has told the time knows how old they are.
+            drops_old: Whether to delete rows of runs and hours that are older than 400 days. Only a run that knows the
+                service's time can tell how old they are.
         """
         self._put(lambda transaction: transaction.runs.end(run))
         if drops_old and run.ended is not None:
-            moment = run.ended - KEPT_SECONDS
-            self._put(lambda transaction: transaction.runs.drop_before(moment))
-            self._put(lambda transaction: transaction.journal.hours.drop_before(moment))
+            oldest = run.ended - KEPT_SECONDS
+            self._put(lambda transaction: transaction.runs.drop_before(oldest))
+            self._put(lambda transaction: transaction.journal.hours.drop_before(oldest))
 
     async def accept(self, gap: AcceptedGap) -> None:
-        """Note that something is accepted as missing; it is durable on return.
+        """Record an accepted gap; durable on return.
 
         Raises:
             LedgerError: its export was never registered.
@@ -70,7 +70,7 @@ class LedgerMetadata:
         await self._write(lambda transaction: transaction.accept(gap))
 
     async def recall(self, key: str) -> str | None:
-        """What was remembered under this key."""
+        """Return the note with this key."""
         return await self._read(lambda queries: queries.recall(key))
 
     async def request_history(self, *, now: float) -> RequestHistory:
@@ -82,11 +82,11 @@ class LedgerMetadata:
         return await self._read(LedgerQueries.durations)
 
     def _put(self, write: Callable[[LedgerTransaction], object]) -> None:
-        """Write something that nobody waits for."""
+        """Write without a waiter."""
         self._thread.put(WriteJob(write))
 
     def _write(self, write: Callable[[LedgerTransaction], T]) -> "asyncio.Future[T]":
-        """What the write returns, once it is durable."""
+        """Return what the write returns, once it is durable."""
         waiter: asyncio.Future[T] = asyncio.get_running_loop().create_future()
         self._thread.put(WriteJob(write, waiter))
         return waiter

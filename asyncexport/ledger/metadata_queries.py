@@ -1,4 +1,4 @@
-"""Reading what is not of bundles: requests, durations, runs, hours, remarks, and what was accepted as missing."""
+"""Reads what is not about bundles: requests, durations, runs, hours, notes, and accepted gaps."""
 
 import sqlite3
 from collections.abc import Iterator
@@ -15,7 +15,7 @@ from asyncexport.ledger.run_log import RunRecord, read_runs
 
 
 class MetadataQueries:
-    """Answers from an open ledger, each from one moment. Not for two threads at once."""
+    """Reads from an open ledger; each query sees one consistent state. Not thread-safe."""
 
     def __init__(self, connection: sqlite3.Connection, path: Path) -> None:
         """`path` is for messages."""
@@ -23,12 +23,12 @@ class MetadataQueries:
         self._path = path
 
     def requests_since(self, at: float) -> list[SentRequest]:
-        """The requests on record that were sent at this moment or later, in the order they were."""
-        with self._moment() as head:
+        """Return the recorded requests that were sent at this time or later, in the order they were sent."""
+        with self._snapshot() as head:
             return [one for one in read_requests(self._connection, head) if one.at >= at]
 
     def request_history(self, *, now: float) -> RequestHistory:
-        """What earlier runs left on record of their requests; `now` in seconds since 1970."""
+        """Return the history of earlier runs' requests; `now` is in seconds since 1970."""
         return RequestHistory.read(
             self.requests_since(now - HISTORY_SECONDS),
             first_at=self.first_request_at(),
@@ -37,48 +37,48 @@ class MetadataQueries:
         )
 
     def first_request_at(self) -> float | None:
-        """When the first request ever was sent, None if none was; 0 once the record does not reach back to it."""
-        with self._moment() as head:
+        """Return when the first request ever was sent; None if none was, 0 if its row has been deleted."""
+        with self._snapshot() as head:
             return head.first_request_at
 
     def durations(self) -> list[float]:
-        """What the operations that finished last took, in seconds, oldest first."""
-        with self._moment() as head:
+        """Return the durations of the operations that finished last, in seconds, oldest first."""
+        with self._snapshot() as head:
             return read_durations(self._connection, head)
 
     def recall(self, key: str) -> str | None:
-        """What was remembered under this key."""
-        with self._moment() as head:
+        """Return the note with this key."""
+        with self._snapshot() as head:
             return head.remarks.get(key)
 
-    def remarks(self) -> dict[str, str]:
-        """All that was remembered, by its key."""
-        with self._moment() as head:
+    def notes(self) -> dict[str, str]:
+        """Return all notes, by key."""
+        with self._snapshot() as head:
             return dict(head.remarks)
 
     def runs(self) -> list[RunRecord]:
-        """The runs of the last 400 days, in the order they began; of a ledger of version 1 only the newest."""
-        with self._moment() as head:
+        """Return the runs of the last 400 days, in the order they began; only the newest for a ledger of version 1."""
+        with self._snapshot() as head:
             return read_runs(self._connection, head)
 
     def last_run(self) -> RunRecord | None:
-        """The newest run; None if there was none."""
+        """Return the newest run; None if there was none."""
         runs = self.runs()
         return runs[-1] if runs else None
 
     def hours(self) -> list[HourCount]:
-        """The requests of the last 400 days, by hour, kind and status; none of a ledger of version 1."""
-        with self._moment() as head:
+        """Return the requests of the last 400 days by hour, kind and status; none for a ledger of version 1."""
+        with self._snapshot() as head:
             return read_hours(self._connection, head)
 
     def accepted(self) -> list[AcceptedGap]:
-        """What was accepted as missing, in the order it was."""
-        with self._moment() as head:
+        """Return the accepted gaps, in the order they were accepted."""
+        with self._snapshot() as head:
             return read_accepted(self._connection, head)
 
     @contextmanager
-    def _moment(self) -> Iterator[LedgerHead]:
-        """The ledger as it is at one moment."""
+    def _snapshot(self) -> Iterator[LedgerHead]:
+        """Open a transaction, which sees one consistent state of the ledger, and yield its head."""
         with translated(self._path):
             self._connection.execute("BEGIN")
             try:

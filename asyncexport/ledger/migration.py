@@ -1,11 +1,10 @@
-"""A ledger of an earlier version, brought up to date by the run that holds the lock.
+"""Migrates a ledger of an earlier version, in the run that holds the lock.
 
-1. It is read whole first: a damaged one is not migrated.
-2. A copy is laid beside it, `ledger.sqlite3.v1`, and is durable before the first change. It is removed when the first
-   run has ended well; until then an earlier asyncexport can go on with it. One that lies there already, because a
-   migration was interrupted, is made anew.
-3. All changes are one transaction: after a crash the ledger is of the one version or of the other. No row is changed
-   but the head. What a row of version 1 does not say is not known, see `core.states`.
+1. The whole ledger is checked first: a damaged one is not migrated.
+2. A copy, `ledger.sqlite3.v1`, is made durable next to it before the first change. It is removed after the first
+   successful run; until then an earlier asyncexport can use it. A copy left by an interrupted migration is overwritten.
+3. All changes are made in one transaction, so after a crash the ledger is of one version or the other. Only the head's
+   row is changed. What version 1 did not record stays unknown, see `core.states`.
 """
 
 import os
@@ -27,20 +26,20 @@ COPY_SUFFIX = ".v1"
 
 
 def copy_path(path: Path) -> Path:
-    """Where the copy of a ledger lies that was migrated from version 1."""
+    """Return the path of the copy of a ledger that was migrated from version 1."""
     return path.with_name(path.name + COPY_SUFFIX)
 
 
 def migrate(connection: sqlite3.Connection, path: Path) -> None:
-    """Bring the ledger up to date, if it is of an earlier version. To be done under the lock.
+    """Migrate the ledger if it is of an earlier version. Call it only under the lock.
 
     Args:
-        connection: One that writes.
-        path: The ledger.
+        connection: A connection that may write.
+        path: The path of the ledger.
 
     Raises:
-        LedgerCorruptError: it is damaged.
-        StorageError: the disk has no room for the copy or the change, through `translated`.
+        LedgerCorruptError: the ledger is damaged.
+        sqlite3.Error, OSError: the copy or the change cannot be written; the caller translates them.
     """
     head = LedgerHead.read(connection)
     if head.version == VERSION:
@@ -60,7 +59,7 @@ def migrate(connection: sqlite3.Connection, path: Path) -> None:
 
 
 def discard_copy(directory: Path) -> None:
-    """Remove the copy of the earlier version, if there is one: a run has ended well.
+    """Remove the copy of the earlier version, if there is one, after a successful run.
 
     Raises:
         OSError: it cannot be removed.
@@ -69,7 +68,7 @@ def discard_copy(directory: Path) -> None:
 
 
 def _copy(connection: sqlite3.Connection, path: Path) -> None:
-    """Rule 2."""
+    """Make the copy of rule 2."""
     copy = copy_path(path)
     new = copy.with_name(f"{copy.name}.new")
     empty_file(new)
@@ -87,12 +86,12 @@ def _copy(connection: sqlite3.Connection, path: Path) -> None:
 
 
 def _change(connection: sqlite3.Connection, head: LedgerHead, path: Path) -> None:
-    """Rule 3, from version 1 to 2."""
+    """Change the ledger from version 1 to 2 (rule 3)."""
     connection.execute("ALTER TABLE state RENAME COLUMN take TO revision")
     for statement in NEW_IN_2.values():
         connection.execute(statement)
     insert_service_ids(connection, recorded_ids(connection), head.service_ids)
-    if known := RunRecord.of_remark(head.remarks.pop(LAST_RUN, None)):
+    if known := RunRecord.of_note(head.remarks.pop(LAST_RUN, None)):
         RunLogWriter(connection, head).begin(known)
     head.version = VERSION
     head.commits += 1
@@ -100,4 +99,4 @@ def _change(connection: sqlite3.Connection, head: LedgerHead, path: Path) -> Non
     connection.execute("UPDATE head SET text = ?, digest = ? WHERE one = 1", (text, digest_of(1, text.encode())))
     connection.execute(f"PRAGMA user_version = {VERSION}")
     if tables_in(connection) != TABLES:
-        raise LedgerCorruptError(f"the ledger {path} cannot be migrated: its tables do not become as they should be")
+        raise LedgerCorruptError(f"cannot migrate the ledger {path}: the migrated tables are not those of version 2")

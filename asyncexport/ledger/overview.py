@@ -14,14 +14,14 @@ class Overview:
     """What the ledger knows of one export, for `status`.
 
     Attributes:
-        stored: How many bundles have an archive; `empty` of them have no rows in it.
-        rows, bytes: In these archives, and of them.
+        stored: The number of bundles that have an archive; `empty` of these archives have no rows.
+        rows, bytes: The sums over these archives.
         unfinished: Bundles whose newest revision has begun and not ended as stored, in order.
         covered: The time that archives cover, merged, in order.
-        unsettled: Bundles whose archive was exported before it was settled, in order.
-        overlaps: Archives that begin before an earlier one has ended, each after that one.
-        parked_times: How often and when those in `unfinished` were parked that nights let rest.
-        last_at: When its last row was written, in seconds since 1970; None where there is none.
+        unsettled: Bundles whose archive was exported before its data was settled, in order.
+        overlaps: Pairs of an archive and a later one that begins before it has ended.
+        parked_times: How often and when bundles in `unfinished` were parked, if nightly runs delay their retries.
+        last_at: When the export's last row was written, in seconds since 1970; None if it has none.
     """
 
     name: str
@@ -39,37 +39,37 @@ class Overview:
 
     @property
     def in_progress(self) -> int:
-        """Bundles that the service works on, or whose file waits there."""
+        """The number of bundles with an operation in progress, or with a file to download."""
         return sum(isinstance(one.state, IN_PROGRESS) for one in self.unfinished)
 
     @property
     def failed(self) -> int:
-        """Bundles given up."""
+        """The number of bundles that failed or were refused."""
         return sum(isinstance(one.state, Failed | Refused) for one in self.unfinished)
 
     @property
     def overdue(self) -> int:
-        """Bundles whose operation was still running at its deadline."""
+        """The number of bundles whose operation was still running at its deadline."""
         return sum(isinstance(one.state, Overdue) for one in self.unfinished)
 
     @property
     def parked(self) -> tuple[BundleRecord, ...]:
-        """Bundles given up, overdue or kept, in order: the open problems."""
+        """The bundles that are parked (failed, refused, overdue or kept), in order: the open problems."""
         return tuple(one for one in self.unfinished if one.parked)
 
     def next_try(self, record: BundleRecord) -> float | None:
-        """From when on nights try a parked bundle again, in seconds since 1970; None: the next one does, or none."""
+        """Return when nightly runs retry a parked bundle, in seconds since 1970; None if they do not delay it."""
         parked = self.parked_times.get(record.bundle)
         return None if parked is None else next_try(parked)
 
     @property
     def kept(self) -> tuple[BundleRecord, ...]:
-        """Of these, bundles whose archive was kept because a new export has far fewer rows."""
+        """The parked bundles whose archive was kept because the new export has far fewer rows."""
         return tuple(one for one in self.unfinished if one.kept)
 
     @property
     def gaps(self) -> tuple[Range, ...]:
-        """What no archive covers between the first and the last."""
+        """The time between the first and the last archive that no archive covers."""
         if not self.covered:
             return ()
         return tuple(gaps(Range(self.covered[0].start, self.covered[-1].end), self.covered))

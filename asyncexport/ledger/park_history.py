@@ -1,4 +1,4 @@
-"""What earlier states of bundles tell that their newest one does not: looked up in one pass, without an index."""
+"""What only the earlier states of bundles show, found in one pass over the states, without an index."""
 
 import sqlite3
 from collections.abc import Sequence
@@ -12,17 +12,17 @@ from asyncexport.ledger.rows import StateRow
 def refused_for_fewer_rows(
     connection: sqlite3.Connection, number: int, records: Sequence[BundleRecord]
 ) -> frozenset[Bundle]:
-    """Of bundles with an archive, those whose newest revision was refused because it has far fewer rows.
+    """Return the bundles whose newest revision was refused because it has far fewer rows than their archive.
 
     Args:
-        connection: To the ledger.
-        number: Of the export.
-        records: The bundles.
+        connection: The connection to the ledger.
+        number: The number of the export.
+        records: Bundles that have an archive.
     """
     if not records:
         return frozenset()
     newest = {one.bundle.range: one for one in records}
-    # The states of a newest revision come after the archive's row.
+    # The states of a bundle's newest revision come after the row of its archive.
     rows = connection.execute(
         "SELECT * FROM state WHERE export = ? AND state IN ('failed', 'fewerrows') AND seq > ("
         "SELECT min(stored) FROM bundle WHERE export = ? AND stored IS NOT latest)",
@@ -36,16 +36,16 @@ def refused_for_fewer_rows(
 def parked_times(
     connection: sqlite3.Connection, number: int, records: Sequence[BundleRecord]
 ) -> dict[Bundle, ParkedTimes]:
-    """How often and when bundles were parked since they were last stored, of those that nights let rest.
+    """Return how often and when bundles were parked since they were last stored, if nightly runs delay their retries.
 
     Args:
-        connection: To the ledger.
-        number: Of the export.
+        connection: The connection to the ledger.
+        number: The number of the export.
         records: Bundles whose newest revision is not stored.
     """
-    resting = {one.bundle.range: one.bundle for one in records if may_rest(one)}
+    delayed = {one.bundle.range: one.bundle for one in records if may_rest(one)}
     found: dict[Bundle, ParkedTimes] = {}
-    if not resting:
+    if not delayed:
         return found
     rows = connection.execute(
         "SELECT state.* FROM state JOIN bundle ON bundle.export = state.export AND bundle.start = state.start"
@@ -54,7 +54,7 @@ def parked_times(
         (number,),
     )
     for row in map(StateRow.read, rows):
-        bundle = resting.get(Range(row.start, row.stop))
+        bundle = delayed.get(Range(row.start, row.stop))
         if bundle is not None and isinstance(row.state, WAITING):
             times = found[bundle].times if bundle in found else 0
             found[bundle] = ParkedTimes(times + 1, row.written_at)

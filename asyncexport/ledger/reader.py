@@ -1,4 +1,4 @@
-"""Reading the ledger of a directory from outside: by commands that change nothing, while a run goes on or not."""
+"""Reads the ledger of a directory for commands that change nothing; a run may be going on."""
 
 from collections.abc import Sequence
 from contextlib import ExitStack
@@ -14,15 +14,15 @@ from asyncexport.ledger.queries import LedgerQueries
 
 
 class LedgerReader(LedgerQueries):
-    """Reads a ledger and changes nothing in it, while a run goes on or not; a context manager.
+    """Reads a ledger without changing it, even while a run writes to it; a context manager.
 
     Args:
         directory: The output directory.
-        busy_seconds: How long to wait for another program.
+        busy_seconds: Seconds to wait for another program that has the ledger locked.
 
     Raises:
-        LedgerError: there is none, it is from a newer version, or in use.
-        LedgerCorruptError: it is damaged.
+        LedgerError: there is no ledger, it is of a newer version, or in use.
+        LedgerCorruptError: the ledger is damaged.
         StorageError: it cannot be read.
     """
 
@@ -42,12 +42,12 @@ class LedgerReader(LedgerQueries):
         self.close()
 
     def check_definitions(self, exports: Sequence[Export]) -> None:
-        """Make sure that a run with these exports would not be refused for their definitions.
+        """Make sure that a run with these exports would not be refused because of their definitions.
 
         Raises:
-            LedgerError: one is known by another definition, and there is data of it, here or at the service.
+            LedgerError: an export is recorded with another definition and has data, here or at the service.
         """
-        with self._moment() as head:
+        with self._snapshot() as head:
             check_definitions(self._connection, head.exports, exports)
 
     def close(self) -> None:
@@ -56,5 +56,5 @@ class LedgerReader(LedgerQueries):
 
 
 def no_ledger(directory: Path) -> LedgerError:
-    """The error for a directory that has neither a ledger nor an archive."""
-    return LedgerError(f"{directory} has no ledger", hint="check [output] directory; `backfill` makes a ledger")
+    """Return the error for a directory that has neither a ledger nor an archive."""
+    return LedgerError(f"{directory} has no ledger", hint="check [output] directory; `backfill` creates a ledger")

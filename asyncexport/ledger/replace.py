@@ -1,4 +1,4 @@
-"""A new ledger that takes the place of an old one in one step, once it is complete."""
+"""Replaces a ledger by a new one in one step, once the new one is complete."""
 
 import asyncio
 import itertools
@@ -14,24 +14,24 @@ from asyncexport.ledger.folder import make_folder
 from asyncexport.ledger.ledger import Ledger
 
 REPLACEMENT_FOLDER = "anew"
-"""Where the new ledger is made, within the folder of the old one."""
+"""The folder in which the new ledger is made, inside the folder of the old one."""
 
 
 @asynccontextmanager
 async def replacement(directory: Path, *, meanwhile: Callable[[], Awaitable[None]]) -> AsyncIterator[Ledger]:
-    """A new ledger for an output directory; it is put in its place when it is left without an error.
+    """Yield a new ledger for an output directory, and put it in place if the block ends without an error.
 
-    Until then the old one, if there is one, lies where it did; then it is moved aside with all its side files, and
-    never removed. A crash between the two leaves a directory without a ledger and with remains of one, which no run
-    takes for a beginning; rebuilding it once more goes on from there. To be done under the lock.
+    An old ledger stays in place until then. It is moved aside with all its side files and never deleted. A crash
+    between the two steps leaves a directory without a ledger but with remains of one: no run starts there, and another
+    rebuild completes the replacement. Use it only under the lock.
 
     Args:
         directory: The output directory.
-        meanwhile: Awaited while there is no ledger: after the old one was moved aside, before the new one is there.
-            What it changes is never seen with the old ledger, and never missing with the new one.
+        meanwhile: Awaited while there is no ledger: after the old one was moved aside and before the new one is in
+            place. So its changes are never seen together with the old ledger, nor missing with the new one.
 
     Raises:
-        StorageError: it cannot be written.
+        StorageError: the ledger cannot be written.
     """
     path = ledger_path(directory)
     with translated(path):
@@ -54,7 +54,11 @@ async def replacement(directory: Path, *, meanwhile: Callable[[], Awaitable[None
 
 
 def _emptied(directory: Path) -> Path:
-    """What a killed rebuild left is removed; what somebody else put there is left alone, and another name is taken."""
+    """Return an unused folder for the new ledger.
+
+    The remains of a killed rebuild are removed. If something else than a folder has the name, it is left alone and
+    another name is used.
+    """
     folder = make_folder(directory)
     names = (f"{REPLACEMENT_FOLDER}-{number}" if number else REPLACEMENT_FOLDER for number in itertools.count())
     aside = next(path for path in map(folder.joinpath, names) if not os.path.lexists(path) or _is_folder(path))

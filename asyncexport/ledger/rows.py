@@ -1,10 +1,10 @@
-"""What the rows hold, and how damage to them shows.
+"""The content of the rows, and how damage to them is detected.
 
-1. Each row carries the checksum of all its values, its key included: a value that changed shows, and so does a row that
-   stands where another should.
-2. A pointer row (`bundle`) carries none: the head holds the sums over all of an export's, so that a row that is missing
-   or there twice shows as well. One changed bit changes one sum.
-3. The head is one row, and rewritten in each commit: nothing of it can go missing by itself.
+1. Each row has a checksum of all its values, including its key, which reveals a changed value and a row in the place of
+   another.
+2. A pointer row (`bundle`) has no checksum. The head holds the sums over all pointer rows of an export, which also
+   reveal missing and duplicate rows. One changed bit changes one sum.
+3. The head is a single row that each commit rewrites, so no part of it can go missing.
 """
 
 import math
@@ -23,23 +23,23 @@ from asyncexport.ledger.schema import VERSION
 
 
 def digest_of(*values: object) -> int:
-    """The checksum of a row; text as bytes."""
+    """Return the checksum of a row's values; texts are given as bytes."""
     return zlib.crc32(repr(values).encode())
 
 
 def verified(row: tuple[Any, ...], what: str) -> tuple[Any, ...]:
-    """The row without its checksum, which is its last value.
+    """Verify a row and return it without its checksum, which is the last value.
 
     Raises:
-        LedgerCorruptError: the two do not fit.
+        LedgerCorruptError: the checksum does not match.
     """
     if row[-1] != digest_of(*row[:-1]):
-        raise LedgerCorruptError(f"the ledger is damaged: {what} does not have the checksum it was written with")
+        raise LedgerCorruptError(f"the ledger is damaged: the checksum of {what} does not match")
     return row[:-1]
 
 
 class NewStateRow(NamedTuple):
-    """A row of `state`, but for its number and its export's, which are known when it is written."""
+    """A row of `state` without its number and its export's number, which are only known when it is written."""
 
     bundle: Bundle
     revision: int
@@ -51,14 +51,14 @@ class NewStateRow(NamedTuple):
 
     @classmethod
     def of(cls, record: BundleRecord, *, at: float) -> Self:
-        """The newest state of a bundle."""
+        """Make the row for a bundle's newest state."""
         kind, fields = to_row(record.state)
         text = orjson.dumps(fields).decode()
         has_archive = record.stored is not None or isinstance(record.state, Stored)
         return cls(record.bundle, record.revision, record.state, kind, text, float(at), has_archive)
 
     def values(self, seq: int, export: int) -> tuple[Any, ...]:
-        """The whole row."""
+        """Return the complete row."""
         span = self.bundle.range
         key = (seq, export, span.start, span.end, self.revision)
         digest = digest_of(*key, self.kind.encode(), self.fields.encode(), self.written_at)
@@ -78,17 +78,17 @@ class StateRow(NamedTuple):
 
     @classmethod
     def read(cls, row: tuple[Any, ...]) -> Self:
-        """Check it and read it.
+        """Verify and read a row.
 
         Raises:
-            LedgerCorruptError: it is not as it was written.
+            LedgerCorruptError: the row is not as it was written.
         """
         seq, export, start, stop, revision, kind, fields, written_at = verified(row, f"row {row[0]}")
         return cls(seq, export, start, stop, revision, from_row(kind.decode(), orjson.loads(fields)), written_at)
 
 
 class BundleRow(NamedTuple):
-    """A row of `bundle` without its export: the newest state, and the newest archive, if there is one."""
+    """A row of `bundle` without its export: pointers to the newest state, and to the newest archive if there is one."""
 
     start: int
     stop: int
@@ -100,7 +100,7 @@ class BundleRow(NamedTuple):
 
     @classmethod
     def after(cls, before: Self | None, row: NewStateRow, *, seq: int) -> Self:
-        """The pointers of the bundle once the row is written under this number."""
+        """Return the pointers of the bundle after the row is written with this number."""
         span = row.bundle.range
         if isinstance(row.state, Stored):
             archive = row.state
@@ -112,7 +112,7 @@ class BundleRow(NamedTuple):
 
 @dataclass(slots=True)
 class BundleSums:
-    """The sums over all pointers of an export."""
+    """The sums over all pointer rows of an export."""
 
     bundles: int = 0
     archives: int = 0
@@ -126,10 +126,10 @@ class BundleSums:
 
     @classmethod
     def read(cls, connection: sqlite3.Connection) -> list[tuple[int, Self]]:
-        """What the rows of each export add up to, by its number.
+        """Compute the sums of each export, by its number.
 
-        Without a search, which would not look at the key of each row; and without a row one of whose values is no
-        number: the largest of them is null then, or above the limit.
+        The query scans the table, because a search would not read the key of each row. A row with a value that is not a
+        number is not counted: the `max` of its values is null or above the limit.
         """
         found = connection.execute(
             "SELECT export, count(*) FILTER (WHERE max(start, stop, latest, coalesce(stored, 0), rows, bytes, exported)"
@@ -140,7 +140,7 @@ class BundleSums:
         return [(number, cls(*sums)) for number, *sums in found]
 
     def add(self, pointers: BundleRow, *, times: int = 1) -> None:
-        """Count a row in, or with `times=-1` out."""
+        """Add a row to the sums, or subtract it with `times=-1`."""
         self.bundles += times
         self.archives += times * (pointers.stored is not None)
         self.start += times * pointers.start
@@ -152,7 +152,7 @@ class BundleSums:
         self.exported += times * pointers.exported
 
     def to_list(self) -> list[int]:
-        """In the order of the fields."""
+        """Return the sums in the order of the fields."""
         return [
             self.bundles,
             self.archives,
@@ -168,14 +168,14 @@ class BundleSums:
 
 @dataclass(slots=True)
 class ServiceIdSums:
-    """The sums over all rows of `service_id`: how many, of their hashes, and of the numbers they lead to."""
+    """The sums over all rows of `service_id`: the number of rows, and the sums of the hashes and of the row numbers."""
 
     rows: int = 0
     hash: int = 0
     state: int = 0
 
     def add(self, hashed: int, state: int) -> None:
-        """Count a row in."""
+        """Add a row to the sums."""
         self.rows += 1
         self.hash += hashed
         self.state += state
@@ -183,7 +183,7 @@ class ServiceIdSums:
 
 @dataclass(slots=True)
 class KnownExport:
-    """An export that the ledger knows: its number in the tables, its definition, the sums over its bundles."""
+    """A recorded export: its number in the tables, its definition, the sums over its bundles."""
 
     number: int
     definition: Definition
@@ -192,20 +192,20 @@ class KnownExport:
 
 @dataclass(slots=True)
 class LedgerHead:
-    """The one row that holds all that is small: what the ledger knows of itself, its exports and remarks.
+    """The single row for everything small: the format, counts and sums over the tables, the exports, and the notes.
 
     Attributes:
-        version: Of the format.
-        created_at: When the ledger was made.
-        commits: How many there have been since.
-        last_state, last_request, last_duration, last_run: The number of the newest row.
-        requests, durations, runs, accepted: How many rows there are.
-        first_request_at: When the first request was sent; 0 once the record does not reach back to it.
-        hours: How many rows of `hour` there are.
-        hour_requests: The requests in all of them.
-        service_ids: The sums over the look-up of ids.
-        exports: By name.
-        remarks: What is remembered from run to run.
+        version: The version of the format.
+        created_at: When the ledger was created.
+        commits: The number of commits since then.
+        last_state, last_request, last_duration, last_run: The number of the newest row of each table.
+        requests, durations, runs, accepted: The number of rows of each table.
+        first_request_at: When the first request was sent; 0 if its row has been deleted.
+        hours: The number of rows of `hour`.
+        hour_requests: The sum of the requests in `hour`.
+        service_ids: The sums over the index of service ids.
+        exports: The exports, by name.
+        remarks: The notes that are kept from run to run, by key.
     """
 
     version: int = VERSION
@@ -228,15 +228,15 @@ class LedgerHead:
 
     @classmethod
     def read(cls, connection: sqlite3.Connection) -> Self:
-        """Read and verify it.
+        """Read and verify the head.
 
         Raises:
-            LedgerCorruptError: it is not as it was written.
+            LedgerCorruptError: the head is not as it was written.
         """
         row = connection.execute("SELECT one, text, digest FROM head").fetchone()
         if row is None:
             raise LedgerCorruptError("the ledger is damaged: it has no head")
-        _, text = verified(row, "its head")
+        _, text = verified(row, "the head")
         data = orjson.loads(text)
         if data["version"] > VERSION:
             return cls(version=data["version"])
@@ -248,7 +248,7 @@ class LedgerHead:
         return cls(**data, service_ids=service_ids, exports=exports)
 
     def to_text(self) -> str:
-        """As it is written."""
+        """Return the head as JSON, as it is stored."""
         data = {name: getattr(self, name) for name in self.__slots__ if name not in ("exports", "service_ids")}
         ids = self.service_ids
         data["service_ids"] = [ids.rows, ids.hash, ids.state]
@@ -266,17 +266,17 @@ class LedgerHead:
 def read_record(
     bundle: Bundle, number: int, *, latest: tuple[Any, ...], stored: tuple[Any, ...] | None
 ) -> BundleRecord:
-    """Where a bundle stands, from the rows its pointers lead to; `stored` is None where there is no archive.
+    """Read a bundle's record from the rows that its pointers lead to; `stored` is None if it has no archive.
 
     Raises:
-        LedgerCorruptError: a row is missing, damaged, or another bundle's.
+        LedgerCorruptError: a row is missing, damaged, or belongs to another bundle.
     """
     newest = _read_of(bundle, number, latest)
     if stored is None:
         return BundleRecord(bundle, newest.revision, newest.state)
     archive = newest if stored[0] == newest.seq else _read_of(bundle, number, stored)
     if not isinstance(archive.state, Stored):
-        raise LedgerCorruptError(f"the ledger is damaged: row {archive.seq} is no archive of {bundle}")
+        raise LedgerCorruptError(f"the ledger is damaged: row {archive.seq} is not an archive of {bundle}")
     if archive is newest:
         return BundleRecord(bundle, newest.revision, newest.state, archive.state)
     return BundleRecord(bundle, newest.revision, newest.state, archive.state.written_in(archive.revision))
@@ -287,5 +287,5 @@ def _read_of(bundle: Bundle, number: int, row: tuple[Any, ...]) -> StateRow:
         raise LedgerCorruptError(f"the ledger is damaged: a row of {bundle} is missing")
     written = StateRow.read(row)
     if (written.export, Range(written.start, written.stop)) != (number, bundle.range):
-        raise LedgerCorruptError(f"the ledger is damaged: row {written.seq} is not of {bundle}")
+        raise LedgerCorruptError(f"the ledger is damaged: row {written.seq} does not belong to {bundle}")
     return written

@@ -1,9 +1,9 @@
-"""Which runs there were: when each began and ended, how, and what it did.
+"""The log of runs: when each began and ended, how it ended, and what it did.
 
-1. The row of a run is written when it begins, and again when it ends: one that was killed has no end.
-2. Rows are numbered, and the head counts them: one that went missing shows. Those of 400 days are kept; older ones are
-   dropped at the end of a run that the service has told the time.
-3. The ledger's version 1 remembered only how the newest run ended, in a remark.
+1. A run's row is written when it begins, and again when it ends. A run that was killed has no end.
+2. Rows are numbered and counted in the head, which reveals a missing row. They are kept for 400 days; older ones are
+   deleted at the end of a run that knows the service's time.
+3. Version 1 of the ledger only recorded how the newest run ended, in a note.
 """
 
 import socket
@@ -17,10 +17,10 @@ from asyncexport.ledger.journal import complete_rows
 from asyncexport.ledger.rows import LedgerHead, digest_of
 
 KEPT_SECONDS = 400 * 86_400
-"""How long the rows of runs and hours are kept: a year, and what it takes to look back at it."""
+"""How long the rows of runs and hours are kept: a year and some weeks."""
 
 LAST_RUN = "last_run"
-"""The key of the remark in which version 1 remembered the newest run."""
+"""The key of the note in which version 1 recorded the newest run."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,13 +28,13 @@ class RunRecord:
     """One run.
 
     Attributes:
-        command: Which.
-        began: When, in seconds since 1970.
-        host: The machine's name; "" where that is not known.
-        ended: When, in seconds since 1970; None where it did not get that far, or has not yet.
-        exit_code: How it ended; None likewise.
-        error: Why, in a line; "" where no error ended it.
-        counts: What it did, as its summary has it: `bundles`, `rows`, `bytes`, `requests`, `refused`; {} until its end.
+        command: The command.
+        began: When it began, in seconds since 1970.
+        host: The name of the machine; "" if it is not known.
+        ended: When it ended, in seconds since 1970; None if it is still running or was killed.
+        exit_code: The exit code; None if it is still running or was killed.
+        error: The error that ended it, in one line; "" if there was none.
+        counts: The counts of its summary: `bundles`, `rows`, `bytes`, `requests`, `refused`; {} until it ends.
     """
 
     command: str
@@ -47,21 +47,21 @@ class RunRecord:
 
     @classmethod
     def begun(cls, command: str, *, at: float) -> Self:
-        """A run that begins now, on this machine."""
+        """Make the record of a run that begins now, on this machine."""
         return cls(command, at, socket.gethostname())
 
     @classmethod
-    def of_remark(cls, text: str | None) -> Self | None:
-        """What version 1 remembered; None where there is nothing, or nothing that can be read."""
+    def of_note(cls, text: str | None) -> Self | None:
+        """Read the note of version 1; return None if there is none or it is invalid."""
         try:
             known = cls(**orjson.loads(text)) if text else None
-            # It is as a row would have it, or it is no run.
+            # Only accept what could be written as a row.
             return known if known and known.values(0) and isinstance(known.command, str) else None
         except (TypeError, ValueError):
             return None
 
     def values(self, seq: int) -> tuple[Any, ...]:
-        """As the row with this number."""
+        """Return the row with this number."""
         counts = orjson.dumps(self.counts).decode()
         ended = None if self.ended is None else float(self.ended)
         values = (seq, float(self.began), ended, self.command, self.host, self.exit_code, self.error, counts)
@@ -70,27 +70,27 @@ class RunRecord:
 
 
 class RunLogWriter:
-    """Adds to the log of runs within the transaction that is open, and keeps the head's counts in step."""
+    """Adds to the log of runs within the open transaction and updates the counts in the head."""
 
     def __init__(self, connection: sqlite3.Connection, head: LedgerHead) -> None:
         self._connection = connection
         self._head = head
 
     def begin(self, run: RunRecord) -> None:
-        """A run has begun: the newest one."""
+        """Record that a run has begun; it is the newest one."""
         self._head.last_run += 1
         self._head.runs += 1
         self._put(run)
 
     def end(self, run: RunRecord) -> None:
-        """The newest run has ended."""
+        """Record that the newest run has ended."""
         self._put(run)
 
-    def drop_before(self, moment: float) -> None:
-        """Drop all runs before the first that began at this moment or later; at least the newest stays."""
-        (first,) = self._connection.execute("SELECT min(seq) FROM run WHERE began >= ?", (moment,)).fetchone()
-        last_dropped = (self._head.last_run if first is None else first) - 1
-        self._head.runs -= self._connection.execute("DELETE FROM run WHERE seq <= ?", (last_dropped,)).rowcount
+    def drop_before(self, at: float) -> None:
+        """Delete all runs before the first that began at this time or later; the newest run is never deleted."""
+        (first,) = self._connection.execute("SELECT min(seq) FROM run WHERE began >= ?", (at,)).fetchone()
+        last_deleted = (self._head.last_run if first is None else first) - 1
+        self._head.runs -= self._connection.execute("DELETE FROM run WHERE seq <= ?", (last_deleted,)).rowcount
 
     def _put(self, run: RunRecord) -> None:
         values = run.values(self._head.last_run)
@@ -98,13 +98,13 @@ class RunLogWriter:
 
 
 def read_runs(connection: sqlite3.Connection, head: LedgerHead) -> list[RunRecord]:
-    """All runs on record, in the order they began.
+    """Return all recorded runs, in the order they began.
 
     Raises:
         LedgerCorruptError: a row is missing or damaged.
     """
     if head.version < 2:
-        known = RunRecord.of_remark(head.remarks.get(LAST_RUN))
+        known = RunRecord.of_note(head.remarks.get(LAST_RUN))
         return [known] if known else []
     rows = complete_rows(
         connection.execute("SELECT * FROM run ORDER BY seq"), "run", count=head.runs, last=head.last_run

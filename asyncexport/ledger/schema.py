@@ -1,23 +1,26 @@
 """The tables.
 
-`head` is one row, which holds all that is small: the format's version, the exports with their definitions and the sums
-over their bundles, and what is remembered from run to run. `state` is the list of all states of all revisions, only
-ever added to. `bundle` says of each bundle which row of `state` is its newest, and which is the newest `Stored` one of
-any revision; `rows`, `bytes` and `exported` (whole seconds) are that archive's. `service_id` leads from an operation's
-or an export's id to the rows of `state` that hold it. `request` and `duration` are what the budget and the poller of
-the next run start from; the oldest are dropped. `run` has a row for each run, `hour` the requests of each hour by kind
-and status; both are kept for 400 days. `accepted` has what was accepted as missing. The view `standing` shows each
-bundle with both of its rows of `state`.
+- `head` is one row for everything small: the version of the format, the exports with their definitions and the sums
+  over their bundles, and the notes that are kept from run to run.
+- `state` lists all states of all revisions; rows are only appended.
+- `bundle` points, for each bundle, to its newest row of `state` and to the newest `Stored` row of any revision; `rows`,
+  `bytes` and `exported` (in whole seconds) are those of that archive.
+- `service_id` is an index from the ids of operations and exports to the rows of `state` that contain them.
+- `request` and `duration` are what the next run's budget and poller start from; the oldest rows are deleted.
+- `run` has a row for each run, `hour` the number of requests of each hour by kind and status; both are kept for 400
+  days.
+- `accepted` has the gaps that the user has accepted.
+- The view `standing` joins each bundle with its two rows of `state`.
 
-A later version of the format keeps `head` and its checksum as they are: by them an older asyncexport knows that the
-ledger is newer, and not damaged.
+Later versions of the format must not change `head` and its checksum, so that an older asyncexport can tell a newer
+ledger from a damaged one.
 
-Version 1 had neither `service_id` nor `run`, `hour` and `accepted`, and named the column `revision` of `state` `take`.
-The columns stand in the same order, so that both are read by the same questions. A run migrates it (`migration`).
+Version 1 had no `service_id`, `run`, `hour` and `accepted`, and the column `revision` of `state` was called `take`. The
+columns have the same order, so the same queries read both versions. A run migrates version 1 (`migration`).
 """
 
 APPLICATION_ID = 0x61786C67
-"""What `file` and SQLite know the file by: "axlg"."""
+"""SQLite's application id of the file, "axlg", which `file` also shows."""
 
 VERSION = 2
 
@@ -75,4 +78,4 @@ _TABLES_1 = {
 }
 
 TABLES_OF: dict[int, dict[str, str]] = {1: _TABLES_1, 2: TABLES}
-"""By the format's version."""
+"""The tables by version of the format."""

@@ -1,9 +1,10 @@
-"""The look-up of the service's ids: which bundles an operation or an export was ever recorded for.
+"""The index of the service's ids: which bundles an operation or an export was ever recorded for.
 
-1. Each row of `state` that brings an id (`Created`, `Ready`) has a row here: a hash of the id, and the row's number.
-   Several ids may have the same hash: the row of `state` decides, and an id with another hash there is damage.
-2. The head holds the sums over all rows, so that one that is missing or changed shows. They are compared before the
-   first answer; after that whoever writes keeps them.
+1. Each row of `state` that contains an id (`Created`, `Ready`) has a row here: a hash of the id and the row's number.
+   Several ids may have the same hash, so the row of `state` decides. If the id there has another hash, the ledger is
+   damaged.
+2. The head holds the sums over all rows, which reveal a missing or changed row. They are compared before the first
+   query; after that the writer keeps them up to date.
 """
 
 import sqlite3
@@ -20,7 +21,7 @@ from asyncexport.ledger.bulk_insert import insert_rows
 from asyncexport.ledger.rows import ServiceIdSums, StateRow
 
 IdKind = type[Created] | type[Ready]
-"""Whose id: an operation's, which `Created` brings, or an export's, which `Ready` brings."""
+"""The kind of an id: an operation's, in `Created`, or an export's, in `Ready`."""
 
 STATES_WITH_ID = "SELECT seq, state, fields FROM state WHERE state IN ('created', 'ready') ORDER BY seq"
 
@@ -34,17 +35,17 @@ class ServiceIdRow:
 
     @classmethod
     def of(cls, kind: IdKind, service_id: str, *, seq: int) -> "ServiceIdRow":
-        """The row for an id that stands in the row `seq` of `state`."""
+        """Make the row for an id that is in the row `seq` of `state`."""
         return cls(hash_of(kind, service_id), seq)
 
 
 def hash_of(kind: IdKind, service_id: str) -> int:
-    """Of an id, in 32 bits."""
+    """Return the 32-bit hash of an id."""
     return zlib.crc32(f"{kind.__name__} {service_id}".encode())
 
 
 def id_of(state: State) -> tuple[IdKind, str] | None:
-    """The id that a state brings; None: it brings none."""
+    """Return the id in a state; None if it has none."""
     match state:
         case Created(operation_id=operation_id):
             return Created, operation_id
@@ -55,7 +56,7 @@ def id_of(state: State) -> tuple[IdKind, str] | None:
 
 
 def insert_service_ids(connection: sqlite3.Connection, rows: Iterable[ServiceIdRow], sums: ServiceIdSums) -> None:
-    """Add rows, and count them in."""
+    """Insert rows and add them to the sums."""
     new = [(row.hash, row.state) for row in rows]
     for row in new:
         sums.add(*row)
@@ -63,7 +64,7 @@ def insert_service_ids(connection: sqlite3.Connection, rows: Iterable[ServiceIdR
 
 
 def recorded_ids(connection: sqlite3.Connection) -> Iterator[ServiceIdRow]:
-    """The rows that there should be, from the list of states and in its order."""
+    """Yield the rows that the index should have, computed from the states and in their order."""
     for seq, kind, fields in connection.execute(STATES_WITH_ID):
         values = orjson.loads(fields)
         if kind == b"created":
@@ -82,11 +83,11 @@ def check_service_ids(connection: sqlite3.Connection, expected: ServiceIdSums) -
         "SELECT count(*), coalesce(sum(hash), 0), coalesce(sum(state), 0) FROM service_id NOT INDEXED"
     ).fetchone()
     if ServiceIdSums(*found) != expected:
-        raise LedgerCorruptError("the ledger is damaged: its look-up of ids does not add up")
+        raise LedgerCorruptError("the ledger is damaged: the rows of its service id index do not match their sums")
 
 
 def check_every_service_id(connection: sqlite3.Connection, expected: ServiceIdSums) -> None:
-    """Compare the rows with the list of states as well.
+    """Compare the rows with the sums and with the states.
 
     Raises:
         LedgerCorruptError: they differ.
@@ -95,26 +96,26 @@ def check_every_service_id(connection: sqlite3.Connection, expected: ServiceIdSu
     found = connection.execute("SELECT hash, state FROM service_id ORDER BY state, hash")
     recorded = ((row.hash, row.state) for row in recorded_ids(connection))
     if any(one != other for one, other in zip_longest(found, recorded)):
-        raise LedgerCorruptError("the ledger is damaged: its look-up of ids does not fit its states")
+        raise LedgerCorruptError("the ledger is damaged: its service id index does not match its states")
 
 
 def states_with(connection: sqlite3.Connection, kind: IdKind, service_id: str) -> Iterator[StateRow]:
-    """The rows of `state` that brought this id, in order.
+    """Yield the rows of `state` that contain this id, in order.
 
     Raises:
-        LedgerCorruptError: one is missing, or not as it was written.
+        LedgerCorruptError: a row is missing or damaged.
     """
     rows = connection.execute(
         "SELECT service_id.state, state.* FROM service_id LEFT JOIN state ON state.seq = service_id.state"
         " WHERE service_id.hash = ? ORDER BY service_id.state",
         (hash_of(kind, service_id),),
     )
-    for leads_to, *row in rows:
+    for seq, *row in rows:
         if row[0] is None:
-            raise LedgerCorruptError(f"the ledger is damaged: row {leads_to} is missing")
+            raise LedgerCorruptError(f"the ledger is damaged: row {seq} is missing")
         found = StateRow.read(tuple(row))
-        brought = id_of(found.state)
-        if brought is None or hash_of(*brought) != hash_of(kind, service_id):
-            raise LedgerCorruptError(f"the ledger is damaged: an id leads to row {leads_to}, which has another")
-        if brought == (kind, service_id):
+        found_id = id_of(found.state)
+        if found_id is None or hash_of(*found_id) != hash_of(kind, service_id):
+            raise LedgerCorruptError(f"the ledger is damaged: a service id points to row {seq}, which has another id")
+        if found_id == (kind, service_id):
             yield found

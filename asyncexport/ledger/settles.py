@@ -1,9 +1,9 @@
-"""The longest settle time that an export's archives were made with: it tells which of them need not be looked at.
+"""The longest settle time of an export's archives, which saves reading most of them in the search for unsettled ones.
 
-1. An archive's settle time stands in its row of `state`, and to read all of these takes long. They are only ever added
-   to: what the head remembers of those up to a number stays true, and a run looks at what was added since.
-2. Where nothing is remembered, or nothing that can be read, all are looked at. What another ledger remembered, from
-   which this one was made anew, says nothing: its rows had other numbers.
+1. An archive's settle time is in its row of `state`, and reading all of these rows takes long. Rows are only appended,
+   so a maximum up to a row number stays valid. It is stored in the head, and a run only reads the rows after it.
+2. Without a valid stored maximum, all rows are read. A maximum that was copied from another ledger during a rebuild is
+   not valid, because its rows had other numbers.
 """
 
 import math
@@ -14,7 +14,7 @@ import orjson
 from asyncexport.ledger.rows import LedgerHead
 
 LONGEST_SETTLES = "longest_settles"
-"""The head's key for what is remembered: when the ledger was made, the newest row by then, and the times by export."""
+"""The key of the note: when the ledger was created, the newest row that was read, and the maximum of each export."""
 
 _LONGEST = (
     "SELECT max(coalesce(json_extract(fields, '$.settle_seconds'), 0)) FROM state"
@@ -23,7 +23,7 @@ _LONGEST = (
 
 
 def note_longest_settles(connection: sqlite3.Connection, head: LedgerHead) -> None:
-    """Remember the times as they are now; all rows are written."""
+    """Store the present maxima; all collected rows must have been written."""
     last, settles = _remembered(head)
     now = {
         name: max(settles.get(name, 0.0), _longest(connection, known.number, after=last if name in settles else 0))
@@ -33,7 +33,7 @@ def note_longest_settles(connection: sqlite3.Connection, head: LedgerHead) -> No
 
 
 def longest_settle(connection: sqlite3.Connection, head: LedgerHead, export: str) -> float:
-    """The longest settle time of an export's archives, in seconds; infinite where nothing is remembered of it."""
+    """Return the longest settle time of an export's archives, in seconds; infinite if no maximum is stored."""
     last, settles = _remembered(head)
     if export not in settles or export not in head.exports:
         return math.inf
@@ -41,7 +41,7 @@ def longest_settle(connection: sqlite3.Connection, head: LedgerHead, export: str
 
 
 def _remembered(head: LedgerHead) -> tuple[int, dict[str, float]]:
-    """Up to which row, and the times by export; nothing where it cannot be read, or is another ledger's."""
+    """Read the note: the newest row that was read, and the maxima; 0 and {} if it is invalid or another ledger's."""
     try:
         made, last, settles = orjson.loads(head.remarks.get(LONGEST_SETTLES, "[0, 0, {}]"))
         settles = {str(name): float(seconds) for name, seconds in settles.items()}
@@ -52,6 +52,6 @@ def _remembered(head: LedgerHead) -> tuple[int, dict[str, float]]:
 
 
 def _longest(connection: sqlite3.Connection, number: int, *, after: int) -> float:
-    """Of the archives of the export with this number, whose rows come after that one."""
+    """Return the longest settle time of an export's archives whose rows come after the given one."""
     (found,) = connection.execute(_LONGEST, (after, number)).fetchone()
     return float(found or 0.0)

@@ -1,10 +1,9 @@
 """The one thread that owns the ledger's connection.
 
-1. All writes that wait when the thread is free go into one commit. Their callers are told after the commit. A question
-   is answered after the commit of the writes that were put before it.
-2. When a commit fails, all who wait for it get its error, and so does every later caller: nothing is written after a
-   gap.
-3. The write of a caller that was cancelled is committed all the same.
+1. All writes that wait when the thread is free go into one commit. Their callers get their results after the commit. A
+   read runs after the commit of all writes that were put before it.
+2. If a commit fails, its callers get the error, and so does every later caller: nothing is written after a gap.
+3. The write of a cancelled caller is still committed.
 """
 
 import asyncio
@@ -30,7 +29,7 @@ from asyncexport.ledger.rows import LedgerHead
 from asyncexport.ledger.transaction import LedgerTransaction, is_refusal
 
 LAZY_SECONDS = 1.0
-"""How long rows that nobody waits for may wait: statuses, durations and remarks, which the next run can do without."""
+"""Seconds that rows without a waiter may wait: statuses, durations and notes, which the next run can do without."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +40,7 @@ class _Outcome:
 
 
 class LedgerThread:
-    """The thread. `put`, `start` and `stop` are called in the event loop."""
+    """The thread. `start`, `put` and `stop` are called in the event loop."""
 
     def __init__(self, path: Path, *, busy_seconds: float, lazy_seconds: float) -> None:
         self._path = path
@@ -51,15 +50,15 @@ class LedgerThread:
         self._started = self._loop.create_future()
         self._ended = self._loop.create_future()
         self._failure: BaseException | None = None
-        self._failure_told = False
+        self._failure_reported = False
         self._stopping = False
-        # It runs in a copy of this context, which holds the failpoints. It is a daemon, so that a process whose loop is
-        # gone can end; whoever closes the ledger waits for it.
+        # It runs in a copy of this context, which contains the failpoints. It is a daemon, so that a process can end if
+        # its event loop is gone; `stop` waits for the thread.
         run_in_context = functools.partial(contextvars.copy_context().run, self._run)
         self._thread = threading.Thread(target=run_in_context, name="ledger", daemon=True)
 
     async def start(self) -> None:
-        """Open the ledger, which is made if there is none."""
+        """Start the thread and open the ledger; create it if there is none."""
         self._thread.start()
         try:
             await asyncio.shield(self._started)
@@ -68,35 +67,35 @@ class LedgerThread:
             raise
 
     def put(self, job: Job) -> None:
-        """Give it something to do.
+        """Queue a job.
 
         Raises:
-            RuntimeError: the ledger is closed, and nobody is left to do it.
+            RuntimeError: the ledger is closed.
         """
         if self._stopping:
             raise RuntimeError("the ledger is closed")
         self._jobs.put(job)
 
     async def stop(self) -> None:
-        """Have all that was put done, and close the ledger.
+        """Finish all queued jobs and close the ledger.
 
         Raises:
-            StorageError: what nobody waited for could not be written.
+            StorageError: a write without a waiter could not be committed.
         """
         if not self._stopping:
             self._stopping = True
             self._jobs.end()
         await asyncio.shield(self._ended)
         self._thread.join()
-        if self._failure is not None and not self._failure_told:
-            self._failure_told = True
+        if self._failure is not None and not self._failure_reported:
+            self._failure_reported = True
             raise self._failure
 
     def _run(self) -> None:
         try:
             with translated(self._path):
                 connection = self._open()
-        except BaseException as error:  # noqa: BLE001 - whoever waits is told; a thread has nobody else to tell
+        except BaseException as error:  # noqa: BLE001 - passed on to the caller that waits
             self._deliver([_Outcome(self._started, error=error)])
             return
         self._deliver([_Outcome(self._started)])
@@ -109,7 +108,7 @@ class LedgerThread:
                 self._deliver(self._commit(connection, writes))
             self._deliver([self._answer(job, queries) for job in jobs if isinstance(job, ReadJob)])
         with suppress(sqlite3.Error, OSError):
-            # What is committed is durable, whether or not the log can be moved into the ledger now.
+            # Commits are durable, even if the log cannot be moved into the ledger's file now.
             connection.close()
             self._mark.close()
         self._deliver([_Outcome(self._ended)])
@@ -133,7 +132,7 @@ class LedgerThread:
             try:
                 with translated(self._path):
                     return self._commit_or_raise(connection, jobs)
-            except BaseException as error:  # noqa: BLE001 - whoever waits is told; a thread has nobody else to tell
+            except BaseException as error:  # noqa: BLE001 - passed on to the callers that wait
                 self._failure = error
                 with suppress(sqlite3.Error):
                     connection.rollback()
@@ -164,23 +163,23 @@ class LedgerThread:
             return _Outcome(job.waiter, error=self._failure)
         try:
             return _Outcome(job.waiter, job.read(queries))
-        except BaseException as error:  # noqa: BLE001 - whoever waits is told; a thread has nobody else to tell
+        except BaseException as error:  # noqa: BLE001 - passed on to the caller that waits
             return _Outcome(job.waiter, error=error)
 
     def _deliver(self, outcomes: list[_Outcome]) -> None:
         if all(outcome.waiter is None for outcome in outcomes):
             return
-        # A loop that is closed has nobody left who waits.
+        # A closed event loop has no waiters any more.
         with suppress(RuntimeError):
-            self._loop.call_soon_threadsafe(self._tell, outcomes)
+            self._loop.call_soon_threadsafe(self._resolve, outcomes)
 
-    def _tell(self, outcomes: list[_Outcome]) -> None:
-        """Tell those who wait, in the event loop."""
+    def _resolve(self, outcomes: list[_Outcome]) -> None:
+        """Pass results and errors to the waiters, in the event loop."""
         for outcome in outcomes:
             if outcome.waiter is None or outcome.waiter.done():
                 continue
             if outcome.error is None:
                 outcome.waiter.set_result(outcome.result)
             else:
-                self._failure_told = self._failure_told or outcome.error is self._failure
+                self._failure_reported = self._failure_reported or outcome.error is self._failure
                 outcome.waiter.set_exception(outcome.error)

@@ -1,9 +1,9 @@
-"""What can be written; each in the transaction that the ledger's thread has opened.
+"""The writes to the ledger, within the transaction that the ledger's thread has opened.
 
-1. What is refused (`LedgerError`, `IllegalMove`) is refused before any of it is written, so that others in the same
-   transaction are not concerned.
-2. Rows are gathered, and written when the transaction ends (`bulk_insert`).
-3. The pointers of unfinished bundles are kept in memory: each of these bundles is about to move on.
+1. A write that is refused (`LedgerError`, `IllegalMove`) is refused before any part of it is written, so the other
+   writes of the transaction are not affected.
+2. Rows are collected and written when the transaction ends (`bulk_insert`).
+3. The pointers of unfinished bundles are kept in memory, because these bundles will soon get another state.
 """
 
 import sqlite3
@@ -25,16 +25,16 @@ from asyncexport.ledger.service_ids import ServiceIdRow, id_of, insert_service_i
 from asyncexport.ledger.settles import note_longest_settles
 
 BundleKey = tuple[int, Range]
-"""Which bundle: the number of its export, and its range."""
+"""The key of a bundle: the number of its export, and its range."""
 
 
 class LedgerTransaction:
-    """Writes rows, and keeps the head that goes with them.
+    """Writes rows and the head.
 
     Attributes:
         journal: Writes requests and durations.
         runs: Writes the log of runs.
-        head_digest: The checksum of the head as the last transaction left it.
+        head_digest: The checksum of the head after the last transaction.
     """
 
     def __init__(self, connection: sqlite3.Connection, head: LedgerHead) -> None:
@@ -49,13 +49,13 @@ class LedgerTransaction:
         self._moved: dict[BundleKey, BundleRow] = {}
 
     def finish(self) -> CommitMark:
-        """Write all that was gathered, and the head: the last thing in each transaction.
+        """Write all collected rows and the head, as the last step of a transaction.
 
         Returns:
-            The mark to write once the transaction is committed.
+            The mark to write after the transaction is committed.
         """
-        self._write_gathered()
-        self.journal.write_gathered()
+        self._flush()
+        self.journal.flush()
         self._head.commits += 1
         text = self._head.to_text()
         self.head_digest = digest_of(1, text.encode())
@@ -63,12 +63,12 @@ class LedgerTransaction:
         return CommitMark(self._head.created_at, self._head.commits)
 
     def register(self, exports: Sequence[Export]) -> None:
-        """Remember the definitions of exports that are new, and of those that nothing came of yet.
+        """Record the definitions of exports that are new or have no data yet.
 
         Raises:
-            LedgerError: one is known by another definition, and there is data of it, here or at the service.
+            LedgerError: an export is recorded with another definition and has data, here or at the service.
         """
-        self._write_gathered()
+        self._flush()
         check_definitions(self._connection, self._head.exports, exports)
         for export in exports:
             known = self._head.exports.setdefault(
@@ -78,18 +78,18 @@ class LedgerTransaction:
         note_longest_settles(self._connection, self._head)
 
     def append(self, rows: Sequence[NewStateRow]) -> None:
-        """Add states, and point their bundles to them.
+        """Append states and update the pointers of their bundles.
 
         Raises:
             LedgerError: an export was never registered.
-            IllegalMove: a bundle has an archive that its state does not know of, or the other way round.
+            IllegalMove: the ledger has an archive of a bundle and its record has none, or vice versa.
         """
         checked = [(row, *self._checked(row)) for row in rows]
         for row, known, before in checked:
             self._append(row, known, before)
 
     def split(self, parent: NewStateRow, children: Sequence[NewStateRow]) -> None:
-        """Add a bundle's last state, and the first ones of the narrower bundles that take its place.
+        """Append a bundle's last state, and the first states of the narrower bundles that replace it.
 
         Raises:
             LedgerError, IllegalMove: as `append` does.
@@ -100,11 +100,11 @@ class LedgerTransaction:
         self.append([parent, *(one for one in children if self._pointers(known, one.bundle.range) is None)])
 
     def remember(self, key: str, value: str) -> None:
-        """Keep something small from run to run."""
+        """Store a note for later runs."""
         self._head.remarks[key] = value
 
     def accept(self, gap: AcceptedGap) -> None:
-        """Note that something is accepted as missing.
+        """Record an accepted gap.
 
         Raises:
             LedgerError: its export was never registered.
@@ -115,20 +115,21 @@ class LedgerTransaction:
         insert_accepted(self._connection, self._head, gap, export=known.number)
 
     def _checked(self, row: NewStateRow) -> tuple[KnownExport, BundleRow | None]:
-        """The row's export, and the pointers of its bundle, if the row may be written."""
+        """Check that the row may be written; return its export and the present pointers of its bundle."""
         known = self._head.exports.get(row.bundle.export)
         if known is None:
             raise _unknown(row.bundle.export)
         before = self._pointers(known, row.bundle.range)
         has_archive = isinstance(row.state, Stored) or (before is not None and before.stored is not None)
         if row.has_archive != has_archive:
-            raise IllegalMove(f"{row.bundle} has {'an' if has_archive else 'no'} archive, and its state says otherwise")
+            has = "an archive" if has_archive else "no archive"
+            raise IllegalMove(f"the ledger has {has} of {row.bundle}, but its new record says otherwise")
         return known, before
 
     def _append(self, row: NewStateRow, known: KnownExport, before: BundleRow | None) -> None:
         seq = self._head.last_state + 1
         key = known.number, row.bundle.range
-        # A row before this one may have been of the same bundle.
+        # An earlier row of this write may belong to the same bundle.
         before = self._moved.get(key, before)
         after = BundleRow.after(before, row, seq=seq)
         self._states.append(row.values(seq, known.number))
@@ -141,7 +142,7 @@ class LedgerTransaction:
         known.sums.add(after)
 
     def _pointers(self, known: KnownExport, span: Range) -> BundleRow | None:
-        """The pointers of a bundle; None where it has no row yet."""
+        """Return the pointers of a bundle; None if it has no row yet."""
         key = known.number, span
         if pointers := self._moved.get(key) or self._unfinished.get(key):
             return pointers
@@ -150,8 +151,8 @@ class LedgerTransaction:
         ).fetchone()
         return None if row is None else BundleRow(*row[1:])
 
-    def _write_gathered(self) -> None:
-        """Write the states and pointers that were gathered."""
+    def _flush(self) -> None:
+        """Write the collected states and pointers."""
         pointers = ((number, *after) for (number, _), after in self._moved.items())
         insert_rows(self._connection, "INSERT INTO state", self._states)
         insert_service_ids(self._connection, self._service_ids, self._head.service_ids)
@@ -167,7 +168,7 @@ class LedgerTransaction:
 
 
 def is_refusal(error: Exception) -> bool:
-    """Whether only the one who asked for it is concerned."""
+    """Whether an error only concerns the write that raised it."""
     return isinstance(error, IllegalMove | LedgerError) and not isinstance(error, LedgerCorruptError)
 
 

@@ -96,7 +96,7 @@ class Planner:
         `begun`: the bundles that the run has carried to where they rest by now.
         """
         now = self._clock.now()
-        plan = await self._ledger.look(
+        plan = await self._ledger.query(
             lambda queries: plan_run(self._settings, self._exports, self._asked, queries, now=now)
         )
         self._zero, self._night_start = self._clock.zero, plan.night_start
@@ -177,7 +177,7 @@ def _export_plan(
     """What one export has to do."""
     if queries is None:
         return ExportPlan(export, span, RecordedRange(), fills_gaps=asked.fills_gaps)
-    stock, settle = queries.stock(export.name, span), export.settle_seconds
+    stock, settle = queries.recorded_range(export.name, span), export.settle_seconds
     again = {one.bundle: one for one in asked.repairs if one.bundle.export == export.name}
     if asked.accepts_fewer:
         again |= {one.bundle: one for one in kept_bundles(stock)}

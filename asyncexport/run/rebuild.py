@@ -143,7 +143,7 @@ def _known_before(directory: Path, *, force: bool) -> KnownBefore:
                 {one.bundle: one for name in names for one in ledger.stored(name, ALL_TIME)},
                 tuple(one for name in names for one in ledger.unfinished(name, ALL_TIME)),
                 tuple(ledger.accepted()),
-                ledger.remarks(),
+                ledger.notes(),
             )
     except LedgerCorruptError:
         return KnownBefore()

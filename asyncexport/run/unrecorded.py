@@ -40,13 +40,13 @@ async def check_all_recorded(
     """
     # The two take about as long, and neither waits for the other.
     found, recorded = await asyncio.gather(
-        archives.scan_folders(exports), ledger.look(lambda queries: [queries.stored_days(one.name) for one in exports])
+        archives.scan_folders(exports), ledger.query(lambda queries: [queries.stored_days(one.name) for one in exports])
     )
     paths: list[str] = []
     for export, stored_days in zip(exports, recorded, strict=True):
         if days := suspect_days(found[export.name].days, stored_days):
             there = await archives.archives_of(export, days)
-            paths += await ledger.look(partial(_paths_without_row, export=export, days=days, there=there))
+            paths += await ledger.query(partial(_paths_without_row, export=export, days=days, there=there))
     if paths:
         raise _not_recorded(directory, paths)
     return found
@@ -79,7 +79,7 @@ def _paths_without_row(
 ) -> list[str]:
     """Of the archives that lie there and begin on these days, in order, those that no row explains."""
     span = Range(days[0], days[-1] + DAY)
-    unfinished = queries.stock(export.name, span).unfinished
+    unfinished = queries.recorded_range(export.name, span).unfinished
     unknown = unrecorded(there, queries.stored_ranges(export.name, span), unfinished)
     return [archive_path(Bundle(export.name, one), export.definition.format) for one in unknown]
 

@@ -148,7 +148,7 @@ async def export_states(
     """Each export, and whether the service ever took a create of it: something is stored, or in progress there."""
     in_progress = {plan.export.name for plan in plans if plan.in_progress}
     names = [export.name for export in exports]
-    stored = await ledger.look(lambda queries: {name for name in names if queries.has_archives(name)})
+    stored = await ledger.query(lambda queries: {name for name in names if queries.has_archives(name)})
     return {
         export.name: ExportState(
             export, accepted=export.name in in_progress | stored, ever_stored=export.name in stored
