@@ -64,7 +64,7 @@ def test_an_age_up_to_the_settle_time_never_acts():
 
 
 def test_two_ages_over_a_week_of_nights():
-    """48h and 72h are two refreshes; where nights were missed, the oldest due age alone counts."""
+    """48h and 72h are two refreshes; where nights were missed, only the highest due age counts."""
     ages, first = [48 * HOUR, 72 * HOUR], 27 * HOUR
     every_night = [first + number * DAY for number in range(8)]
     assert exported_at(first, every_night, ages) == [27 * HOUR, 51 * HOUR, 75 * HOUR]

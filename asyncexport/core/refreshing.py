@@ -1,7 +1,7 @@
 """When a stored bundle is exported once more, because rows may have arrived late or been deleted.
 
 1. `[nightly] refresh` lists ages: how long after its end a bundle is exported once more.
-2. Each age leads to at most one refresh of a bundle. If nights were missed, only the oldest age that is due counts.
+2. Each age leads to at most one refresh of a bundle. If nights were missed, only the highest age that is due counts.
 3. The ledger alone decides whether an age is done: it is, if the newest archive was asked for or exported at that age
    or later. A first export that was late enough therefore counts as well.
 4. An age that is not longer than the settle time never acts, since a bundle is first exported when it has settled.
@@ -14,7 +14,7 @@ from asyncexport.core.service_time import CLOCKS_APART_SECONDS
 from asyncexport.core.states import BundleRecord, Stored
 
 LONGEST_AGE_DAYS = 400
-"""Of a refresh: longer than any retention period, so that more is a slip of the finger."""
+"""Limit for a refresh age: above any retention period, so a longer one is a typing error."""
 
 
 def acting_ages(ages: Iterable[float], *, settle_seconds: float) -> tuple[float, ...]:
