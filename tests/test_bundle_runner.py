@@ -48,7 +48,7 @@ DOWN = UnavailableError("503")
 GONE = GoneError("404")
 REFUSED = RefusedError("400", status=400)
 READY = Ready(1, 100.0, "x1")
-SETTLE = 86_400.0
+SETTLE = EXPORT.settle_seconds
 """The settle time of the export in `Scene`."""
 
 
