@@ -1,4 +1,4 @@
-"""Downloads from servers on loopback, most of them raw, so that they can misbehave in every way."""
+"""Downloads from servers on loopback, mostly raw ones that can misbehave in every way."""
 
 import asyncio
 import zlib
@@ -14,16 +14,16 @@ from tests.raw_server import Answer, drips, http, sends, serving, stays_silent_a
 pytestmark = pytest.mark.usefixtures("nothing_secret_is_logged")
 
 
-async def test_the_storage_gets_the_link_byte_for_byte_and_nothing_else(
+async def test_the_storage_host_gets_the_signed_url_unchanged_and_no_credentials(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A signed URL is not touched, and no key, cookie or netrc entry goes with it."""
+    """A signed URL is sent byte for byte, without a key, cookie or netrc entry."""
     netrc = tmp_path / "netrc"
     netrc.write_text("machine localhost login CANARY password CANARY\ndefault login CANARY password CANARY\n")
     monkeypatch.setenv("NETRC", str(netrc))
     answer = sends(http(b"data", Set_Cookie="a=CANARY; Path=/", Connection="close"))
     async with serving(answer) as server, storage() as host:
-        # Cookies are never kept for a bare address, so the name is used.
+        # aiohttp keeps no cookies for an IP address, so the host name is used.
         named = DownloadLink(f"http://localhost:{server.port}{SIGNED}")
         for _ in range(2):
             async with host.open(named) as body:
@@ -35,8 +35,8 @@ async def test_the_storage_gets_the_link_byte_for_byte_and_nothing_else(
         assert names == {b"host", b"accept", b"accept-encoding", b"user-agent"}
 
 
-async def test_bytes_come_as_they_were_sent() -> None:
-    """Nothing is inflated on the way, whatever Content-Encoding says."""
+async def test_bytes_are_passed_on_as_they_were_sent() -> None:
+    """A body is not decompressed, whatever its Content-Encoding is."""
     squeeze = zlib.compressobj(wbits=31)
     packed = squeeze.compress(DATA) + squeeze.flush()
     answer = sends(http(packed, Content_Encoding="gzip", ETag='"t"', X_Goog_Hash="crc32c=A, md5=B"))
@@ -48,8 +48,8 @@ async def test_bytes_come_as_they_were_sent() -> None:
     assert body.goog_hash == ("crc32c=A", "md5=B")
 
 
-async def test_a_hash_may_stand_in_two_headers() -> None:
-    """Both lines of `x-goog-hash` are seen."""
+async def test_hashes_in_two_headers_are_read() -> None:
+    """Both `x-goog-hash` headers of a reply are read."""
     answer = b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\nx-goog-hash: crc32c=A\r\nX-Goog-Hash: md5=B\r\n\r\n"
     async with serving(sends(answer)) as server:
         _, body = await fetch(server)
@@ -68,7 +68,7 @@ async def test_a_hash_may_stand_in_two_headers() -> None:
     ],
 )
 async def test_an_end_is_proved_by_length_or_closing_chunk(head: bytes, pieces: list[bytes], is_proved: bool) -> None:  # noqa: FBT001 - a table's column
-    """A body that merely stops is read, and not vouched for."""
+    """The end of a body is proved by its length or its last chunk, but not by a closed connection."""
     async with serving(sends(b"HTTP/1.1 200 OK\r\n" + head + b"\r\n\r\n", *pieces)) as server:
         data, body = await fetch(server)
     assert data in (b"abcdef", b"")
@@ -76,7 +76,7 @@ async def test_an_end_is_proved_by_length_or_closing_chunk(head: bytes, pieces: 
 
 
 async def test_a_reset_of_a_body_without_length_proves_nothing() -> None:
-    """Even a reset may look like an end there; it is not taken for one."""
+    """A reset of a body without a length does not prove its end."""
     async with serving(sends(b"HTTP/1.1 200 OK\r\n\r\n", b"abc", reset=True)) as server:
         try:
             _, body = await fetch(server)
@@ -95,7 +95,7 @@ async def test_a_reset_of_a_body_without_length_proves_nothing() -> None:
     ],
 )
 async def test_a_cut_body_is_incomplete(head_and_start: bytes, reset: bool) -> None:  # noqa: FBT001 - a table's column
-    """A body that ends before its length or its closing chunk raises, and what came before it was handed on."""
+    """A body that ends before its length or its last chunk raises, and the bytes before that were passed on."""
     answer = sends(b"HTTP/1.1 200 OK\r\n" + head_and_start, DATA, reset=reset)
     async with serving(answer) as server, storage() as host, host.open(link(server)) as body:
         with pytest.raises(IncompleteError) as caught:
@@ -108,7 +108,7 @@ async def test_a_cut_body_is_incomplete(head_and_start: bytes, reset: bool) -> N
 
 
 async def test_garbage_between_chunks_is_incomplete() -> None:
-    """A broken framing is a fault: neither an end nor, as in aiohttp itself, a wait for ever."""
+    """Broken chunked encoding makes a body incomplete instead of waiting forever, as aiohttp itself would."""
     read_so_far = asyncio.Event()
 
     async def answer(_: bytes, writer: asyncio.StreamWriter) -> None:
@@ -129,8 +129,8 @@ async def test_garbage_between_chunks_is_incomplete() -> None:
     assert not body.end_proved
 
 
-async def test_a_connection_that_went_after_garbage_between_chunks_is_cut() -> None:
-    """What aiohttp takes for a bug of its caller is a fault of the line."""
+async def test_a_connection_closed_after_garbage_between_chunks_is_incomplete() -> None:
+    """If the connection is closed after broken chunked encoding, the body is incomplete."""
     read_so_far = asyncio.Event()
 
     async def answer(_: bytes, writer: asyncio.StreamWriter) -> None:
@@ -149,15 +149,15 @@ async def test_a_connection_that_went_after_garbage_between_chunks_is_cut() -> N
     assert not body.end_proved
 
 
-async def test_more_than_the_length_is_not_handed_on() -> None:
-    """Bytes beyond the promised length are no part of the file; where they come at once, the answer is no HTTP."""
+async def test_a_body_longer_than_its_length_is_refused() -> None:
+    """A reply with more bytes than its Content-Length is an error."""
     async with serving(sends(b"HTTP/1.1 200 OK\r\nContent-Length: 3\r\n\r\nabcdef")) as server:
         with pytest.raises(ReplyError):
             await fetch(server)
 
 
 async def test_a_stalled_body_is_incomplete() -> None:
-    """No bytes for the time allowed: it is given up."""
+    """A body that sends nothing for the read timeout is incomplete."""
     answer = stays_silent_after(b"HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\nabc")
     async with serving(answer) as server:
         with pytest.raises(IncompleteError, match="after 3 bytes"):
@@ -167,22 +167,22 @@ async def test_a_stalled_body_is_incomplete() -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("answer", [stays_silent_after(), stays_silent_after(b"HTTP/1.1 200 OK\r\n")])
 async def test_a_stalled_head_of_a_download_is_an_outage(answer: Answer) -> None:
-    """A storage host that does not answer is given up."""
+    """A storage host that does not answer in time counts as an outage."""
     async with serving(answer) as server:
         with pytest.raises(UnavailableError) as caught:
             await fetch(server, connect_timeout_seconds=0.1, read_timeout_seconds=0.1)
     assert "CANARY" not in shown(caught.value)
 
 
-async def test_a_dripping_head_of_a_download_ends() -> None:
-    """A byte now and then does not keep a head open."""
+async def test_a_dripping_head_of_a_download_is_an_outage() -> None:
+    """Headers that arrive one byte at a time do not extend the timeout."""
     async with serving(drips(seconds=0.01, head=b"HTTP/1.1 200 OK\r\nX: ")) as server:
         with pytest.raises(UnavailableError):
             await fetch(server, connect_timeout_seconds=0.1, read_timeout_seconds=0.1)
 
 
 async def test_a_dripping_body_is_incomplete() -> None:
-    """A drip never stalls, and is given up all the same, since it is below the floor."""
+    """A body that drips below the minimum rate is incomplete, although it never stalls."""
     answer = drips(seconds=0.005, head=b"HTTP/1.1 200 OK\r\nContent-Length: 100000\r\n\r\n")
     async with serving(answer) as server:
         with pytest.raises(IncompleteError, match="slow"):
@@ -204,8 +204,8 @@ async def test_a_dripping_body_is_incomplete() -> None:
         (sends(b"garbage\r\n\r\n"), ReplyError),
     ],
 )
-async def test_a_download_that_cannot_begin_is_one_request(answer: Answer, error: type[ExportError]) -> None:
-    """Whatever the storage host says is one request and one error, without any of the link."""
+async def test_a_download_that_cannot_start_is_one_request(answer: Answer, error: type[ExportError]) -> None:
+    """Any failing answer of the storage host costs one request and gives one error that does not contain the URL."""
     async with serving(answer) as server:
         with pytest.raises(ExportError) as caught:
             await fetch(server)
@@ -214,8 +214,8 @@ async def test_a_download_that_cannot_begin_is_one_request(answer: Answer, error
     assert "CANARY" not in shown(caught.value)
 
 
-async def test_a_cut_download_goes_on() -> None:
-    """The rest is asked for by range and ETag, and begins where it was cut."""
+async def test_a_cut_download_is_resumed() -> None:
+    """The rest of a file is requested by range and ETag, from where the download was cut."""
     answer = sends(http(b"defg", "206 Partial Content", Content_Range="bytes 3-6/7", ETag='"t"'))
     async with serving(answer) as server:
         data, body = await fetch(server, offset=3, etag='"t"')
@@ -224,8 +224,8 @@ async def test_a_cut_download_goes_on() -> None:
     assert (data, body.offset, body.length, body.end_proved) == (b"defg", 3, 4, True)
 
 
-async def test_a_server_that_ignores_ranges_begins_again() -> None:
-    """A 200 is the whole file, and says so."""
+async def test_a_server_that_ignores_ranges_sends_the_complete_file() -> None:
+    """A 200 for a range request is the complete file from offset 0."""
     async with serving(sends(http(b"abcdefg"))) as server:
         data, body = await fetch(server, offset=3, etag='"t"')
     assert (data, body.offset, body.length) == (b"abcdefg", 0, 7)
@@ -239,15 +239,15 @@ async def test_a_server_that_ignores_ranges_begins_again() -> None:
         http(b"", "416 Range Not Satisfiable", Content_Range="bytes */3"),
     ],
 )
-async def test_a_wrong_part_is_not_taken(answer: bytes) -> None:
-    """A part that is not the rest of the same file means: begin at 0."""
+async def test_a_wrong_part_is_refused(answer: bytes) -> None:
+    """A part that is not the rest of the same file makes the download incomplete."""
     async with serving(sends(answer)) as server:
         with pytest.raises(IncompleteError):
             await fetch(server, offset=3, etag='"t"')
 
 
-async def test_a_download_left_early_closes_its_connection() -> None:
-    """Who stops reading does not leave a connection open, nor spoil the next download."""
+async def test_a_download_that_is_left_early_closes_its_connection() -> None:
+    """A download that is not read to its end closes its connection, and the next one is not affected."""
     async with serving(sends(http(DATA)), sends(http(b"next")), keep_alive=True) as server, storage() as host:
         async with host.open(link(server)) as body:
             async for _ in body.chunks():
@@ -258,7 +258,7 @@ async def test_a_download_left_early_closes_its_connection() -> None:
 
 
 async def test_a_cancelled_download_closes_its_connection() -> None:
-    """A cancel in the middle of a body is passed on as it is."""
+    """A cancel in the middle of a body raises CancelledError."""
     answer = stays_silent_after(b"HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\nabc")
     async with serving(answer) as server, storage() as host:
         begun = asyncio.Event()

@@ -1,4 +1,4 @@
-"""What is inside of an archive, counted and judged as a slow and thorough reader would."""
+"""The rows in an archive are counted and checked as a complete parser would do it."""
 
 import csv
 import io
@@ -28,7 +28,7 @@ BALLOON = json.dumps({"text": '\\"}],{"a":[\n', "more": {"b": [{}, "]"]}}, ensur
 
 
 def rows_in(form: Format, pieces: Iterable[bytes]) -> int:
-    """What the structure counts."""
+    """Return the number of rows that the structure counts."""
     structure = STRUCTURES[form]()
     for piece in pieces:
         structure.feed(piece)
@@ -36,13 +36,13 @@ def rows_in(form: Format, pieces: Iterable[bytes]) -> int:
 
 
 def cut(data: bytes, cuts: Iterable[int]) -> list[bytes]:
-    """The same bytes, in pieces."""
+    """Return the bytes in pieces."""
     places = [0, *sorted(min(place, len(data)) for place in cuts), len(data)]
     return [data[a:b] for a, b in pairwise(places)]
 
 
 def refused(form: Format, data: bytes) -> str:
-    """Why it is refused, whether it comes whole or a byte at a time."""
+    """Return why the data is refused, which must not depend on whether it arrives in one piece or byte by byte."""
     with pytest.raises(CorruptError) as whole:
         rows_in(form, [data])
     with pytest.raises(CorruptError) as bytewise:
@@ -52,7 +52,7 @@ def refused(form: Format, data: bytes) -> str:
 
 
 def is_refused(form: Format, data: bytes) -> bool:
-    """Whether it is refused."""
+    """Whether the data is refused."""
     try:
         rows_in(form, [data])
     except CorruptError:
@@ -60,19 +60,19 @@ def is_refused(form: Format, data: bytes) -> bool:
     return False
 
 
-# Any container
+# All formats
 
 
 @pytest.mark.parametrize("form", Format)
-def test_nothing_at_all_has_no_rows(form):
-    """A container without a byte is an empty export, and whole."""
+def test_no_bytes_have_no_rows(form):
+    """A file without a byte is a complete, empty export."""
     assert rows_in(form, []) == 0
     assert rows_in(form, [b""]) == 0
 
 
 @pytest.mark.parametrize("form", Format)
-def test_a_web_page_is_no_export(form):
-    """A page of a proxy is not taken for data, whatever was asked for."""
+def test_a_web_page_is_not_an_export(form):
+    """A page of a proxy is refused in every format."""
     refused(form, b"<!DOCTYPE html>\n<html><body>Please log in</body></html>\n")
 
 
@@ -97,8 +97,8 @@ LONG_ROWS = {
 
 
 @pytest.mark.parametrize("case", LONG_ROWS)
-def test_a_long_row_is_counted_and_never_held(case):
-    """Rows of any length are told by their ends; memory does not grow with them."""
+def test_a_long_row_is_counted_without_being_held(case):
+    """Rows of any length are counted, and memory does not grow with them."""
     form, start, unit, end, rows = LONG_ROWS[case]
     structure = STRUCTURES[form](max_row=2 * MIB)
     middle = unit * (MIB // len(unit))
@@ -120,7 +120,7 @@ def test_a_long_row_is_counted_and_never_held(case):
     "case", ["ndjson", "ndjson, brackets", "ndjson, escapes", "json", "json, brackets", "json, quotes"]
 )
 def test_a_long_row_that_is_cut_is_refused(case):
-    """Its brackets and quotes are followed, though nothing in it is parsed."""
+    """A long row that stops in the middle is refused, although it is not parsed."""
     form, start, unit, _, _ = LONG_ROWS[case]
     with pytest.raises(CorruptError, match="stops within"):
         rows_in(form, [start, *[unit * (MIB // len(unit))] * 3])
@@ -128,8 +128,8 @@ def test_a_long_row_that_is_cut_is_refused(case):
 
 @pytest.mark.parametrize("depth", [10, DEEPEST - 3, DEEPEST + 5, 300_000])
 @pytest.mark.parametrize("kinds", [b"[", b"[{"])
-def test_json_nested_deep_is_followed(depth, kinds):
-    """Deeper than any reader goes only the number of brackets counts."""
+def test_deeply_nested_json_is_checked(depth, kinds):
+    """JSON of any depth is accepted if its brackets match, and is refused if it is cut or closed wrongly."""
     opening = (kinds * depth)[:depth]
     closing = opening[::-1].translate(bytes.maketrans(b"[{", b"]}"))
     assert rows_in(Format.JSON, [b'[{"a":' + opening + closing + b"},{}]"]) == 2
@@ -144,8 +144,8 @@ def test_json_nested_deep_is_followed(depth, kinds):
     row=st.lists(st.sampled_from([b"[]", b"{}", b"[", b"]", b"{", b"}", b'"[{"', b",", b'"\\""']), max_size=40),
     cuts=CUTS,
 )
-def test_a_part_of_a_long_row_is_followed_as_a_short_one_is(row, cuts):
-    """Taking pairs of brackets out of it changes no verdict."""
+def test_a_long_row_gets_the_same_verdict_as_a_short_one(row, cuts):
+    """The verdict on brackets does not change if the row before them is too long to be held."""
     text = b"".join(row)
     padding = b'"' + b"x" * SLICE_BYTES + b'"'
 
@@ -161,7 +161,7 @@ def test_a_part_of_a_long_row_is_followed_as_a_short_one_is(row, cuts):
 @pytest.mark.parametrize("form", Format)
 @given(data=st.text(BRACKETS_AND_QUOTES, max_size=30).map(str.encode), cuts=CUTS)
 def test_the_verdict_does_not_depend_on_the_pieces(form, data, cuts):
-    """Sense or nonsense, it is the same export however it was cut on its way."""
+    """Valid or not, data gets the same verdict in whatever pieces it arrives."""
 
     def verdict(pieces: list[bytes]) -> int | str:
         try:
@@ -176,8 +176,8 @@ def test_the_verdict_does_not_depend_on_the_pieces(form, data, cuts):
 
 
 @given(rows=ROWS, cuts=CUTS, data=st.data())
-def test_ndjson_rows_are_counted_as_a_parser_counts_them(rows, cuts, data):
-    """One object a line, whatever the line ends, however many blank lines, with and without a newline at the end."""
+def test_ndjson_rows_are_counted_as_by_a_parser(rows, cuts, data):
+    """One row is counted for each object, with any line ends, blank lines, and with or without a last newline."""
     text = "".join(
         data.draw(st.sampled_from(["", "\n", "\r\n", " \t\n"]))
         + json.dumps(row)
@@ -191,37 +191,37 @@ def test_ndjson_rows_are_counted_as_a_parser_counts_them(rows, cuts, data):
 
 
 @pytest.mark.parametrize("text", ["\n", "\r\n\r\n", "  \n\t\n", " "])
-def test_blank_lines_are_no_rows(text):
+def test_blank_lines_are_not_rows(text):
     """A file of blank lines is an empty export."""
     assert rows_in(Format.NDJSON, [text.encode()]) == 0
 
 
-def test_a_carriage_return_within_a_line_ends_no_line():
-    """White space between tokens may be one, and does not make two rows of one."""
+def test_a_carriage_return_within_a_row_does_not_end_it():
+    """A carriage return between tokens is whitespace and does not split a row."""
     assert rows_in(Format.NDJSON, [b'{"a":\r1}\n{"a":\r2}']) == 2
 
 
 def test_ndjson_cut_within_a_line_is_refused():
-    """Every cut shows, except the one right after a line, which leaves whole lines."""
+    """A cut is detected everywhere except right after a row, where only complete rows are left."""
     text = f'{{"a":1}}\n{BALLOON}\n'.encode()
-    whole = {0: 0, 7: 1, 8: 1, len(text) - 1: 2, len(text): 2}
+    complete = {0: 0, 7: 1, 8: 1, len(text) - 1: 2, len(text): 2}
     for end in range(len(text) + 1):
-        if end in whole:
-            assert rows_in(Format.NDJSON, [text[:end]]) == whole[end]
+        if end in complete:
+            assert rows_in(Format.NDJSON, [text[:end]]) == complete[end]
         else:
             assert "stops within a row" in refused(Format.NDJSON, text[:end])
 
 
 @pytest.mark.parametrize("row", ['{"a":"\ud800"}', '{"a":NaN}', '{"a":"\t"}', '{"a":' + "[" * 100 + "]" * 100 + "}"])
-def test_a_last_line_that_is_not_quite_json_is_whole_all_the_same(row):
-    """What the service lets through is not refused: half a character, a number that is none, a bare tab."""
+def test_a_last_line_that_is_not_quite_json_is_accepted(row):
+    """Small faults that the service lets through are accepted: half a character, NaN, a raw tab, deep nesting."""
     assert rows_in(Format.NDJSON, [row.encode("utf-8", "surrogatepass")]) == 1
 
 
 @pytest.mark.parametrize("line", [b"[1]", b"null", b"error: out of memory", b"<Error/>", b'"text"', b"}"])
 @pytest.mark.parametrize("place", ["first", "middle", "last", "open"])
-def test_a_line_that_is_no_object_is_refused_wherever_it_stands(line, place):
-    """A service that fails halfway and says so in the file has not delivered it."""
+def test_a_line_that_is_not_an_object_is_refused_anywhere(line, place):
+    """A line that is not an object, such as an error message within the file, is refused at any place."""
     row = b'{"a":1}\n'
     text = {
         "first": line + b"\n" + row,
@@ -236,14 +236,14 @@ def test_a_line_that_is_no_object_is_refused_wherever_it_stands(line, place):
 
 
 @given(rows=ROWS, cuts=CUTS, indent=st.sampled_from([None, 0, 1]), ascii=st.booleans())
-def test_json_rows_are_counted_as_a_parser_counts_them(rows, cuts, indent, ascii):  # noqa: A002 - json's word
-    """Nested objects, brackets and quotes in strings make no rows."""
+def test_json_rows_are_counted_as_by_a_parser(rows, cuts, indent, ascii):  # noqa: A002 - json's word
+    """Nested objects, and brackets and quotes in strings, do not count as rows."""
     text = json.dumps(rows, indent=indent, ensure_ascii=ascii).encode()
     assert rows_in(Format.JSON, cut(text, cuts)) == len(rows)
 
 
 def test_every_strict_prefix_of_an_array_is_refused():
-    """A cut array shows at every byte, except before its first one, where it is an empty file."""
+    """An array that is cut at any byte after its first is refused."""
     text = f'[{{"a":1}},\n {BALLOON} , {{}}]'.encode()
     assert rows_in(Format.JSON, [text]) == 3
     for end in range(1, len(text)):
@@ -274,20 +274,20 @@ def test_every_strict_prefix_of_an_array_is_refused():
         b"[{}]\\",
     ],
 )
-def test_what_is_not_one_array_of_objects_is_refused(text):
-    """Brackets have to match, and nothing may stand before, between or behind the rows."""
+def test_anything_but_one_array_of_objects_is_refused(text):
+    """Brackets must match, and nothing else may be before, between or after the rows."""
     refused(Format.JSON, text)
 
 
 @pytest.mark.parametrize("text", [b"[]", b"[\n]\n", b" [ ] "])
 def test_an_empty_array_has_no_rows(text):
-    """An empty export of this kind is whole."""
+    """An empty array is a complete export without rows."""
     assert rows_in(Format.JSON, [text]) == 0
 
 
 @pytest.mark.parametrize("backslashes", range(8))
 def test_backslashes_are_paired_wherever_they_are_cut(backslashes):
-    """Whether a quote ends its string depends on how many stand before it, also over the border of two pieces."""
+    """Whether a quote ends its string depends on the backslashes before it, even across two pieces."""
     text = json.dumps([{"a": "\\" * backslashes + '"}],[{'}, {"b": "\\" * backslashes}]).encode()
     for place in range(len(text)):
         assert rows_in(Format.JSON, cut(text, [place])) == 2
@@ -305,8 +305,8 @@ def test_backslashes_are_paired_wherever_they_are_cut(backslashes):
     closed=st.booleans(),
 )
 @example(rows=[['"', '""']], cuts=list(range(30)), ends="\r\n", quoting=csv.QUOTE_MINIMAL, closed=False)
-def test_csv_records_are_counted_as_a_parser_counts_them(rows, cuts, ends, quoting, closed):
-    """Newlines, quotes and commas within quotes make neither records nor values."""
+def test_csv_records_are_counted_as_by_a_parser(rows, cuts, ends, quoting, closed):
+    """Newlines, quotes and commas within quotes start neither records nor values."""
     out = io.StringIO(newline="")
     has_returns = any("\r" in value for row in rows for value in row)
     writer = csv.writer(out, lineterminator=ends, quoting=csv.QUOTE_ALL if has_returns else quoting)
@@ -317,19 +317,19 @@ def test_csv_records_are_counted_as_a_parser_counts_them(rows, cuts, ends, quoti
 
 
 def test_a_header_alone_has_no_rows():
-    """An empty export of this kind is whole, with or without the end of its line."""
+    """A header alone is a complete export without rows, with or without a line end."""
     assert rows_in(Format.CSV, [b"a,b"]) == rows_in(Format.CSV, [b"a,b\n"]) == rows_in(Format.CSV, [b"a,b\r\n"]) == 0
 
 
-def test_blank_lines_are_no_records():
-    """Neither above the header, nor between records, nor at the end."""
+def test_blank_lines_are_not_records():
+    """Blank lines before the header, between records and at the end are not counted."""
     assert rows_in(Format.CSV, [b"\r\n\na,b\n\n1,2\r\n\r\n3,4\n\n"]) == 2
 
 
 @pytest.mark.parametrize("blanks", [b"\n", b"\r\n", b"\n\r", b"\r\n\n", b"\r\r\n\n"])
 @pytest.mark.parametrize("start", [b"a\n1\n", b""])
-def test_blank_lines_by_the_million_are_passed_over(start, blanks):
-    """In one go, whether or not a piece ends within a line end; two returns before a newline are a record, not none."""
+def test_very_many_blank_lines_are_skipped(start, blanks):
+    """Many blank lines are skipped, even if a piece ends within a line end; only a lone return makes a record."""
     records = 1 if start else 0
     if blanks.startswith(b"\r\r"):
         records += 300_000 if start else 299_999
@@ -337,12 +337,12 @@ def test_blank_lines_by_the_million_are_passed_over(start, blanks):
 
 
 def test_one_column_of_short_values_is_counted():
-    """A record may be a single character."""
+    """A record that is a single character is counted."""
     assert rows_in(Format.CSV, [b"a\n1\n\n2\r\n3"]) == 3
 
 
-def test_csv_cut_is_refused_as_far_as_it_shows():
-    """A cut shows within quotes, and where the last record lost a comma; elsewhere there is nothing to see."""
+def test_csv_cut_is_refused_where_it_can_be_detected():
+    """A cut is detected within quotes and where the last record lacks a comma; elsewhere it cannot be seen."""
     text = b'one,two\n1,"a\n""b"",c"\n4,5\n'
     pieces = [text[:end] for end in range(len(text) + 1)]
     shows = [piece for piece in pieces if piece.count(b'"') % 2 or piece.endswith((b"\n1", b"\n4"))]
@@ -353,18 +353,18 @@ def test_csv_cut_is_refused_as_far_as_it_shows():
     "text", [b"a,b\n1,2\n3", b"a,b\n1,2\n3\n", b"a,b\n1,2\n3,4,5\n", b'a,b\n1,2\n"3,4"\n', b"a,b\n1\n\n"]
 )
 def test_a_last_record_of_another_width_is_refused(text):
-    """It lost values, or found some."""
+    """A last record with fewer or more values than the header is refused."""
     assert "not as wide" in refused(Format.CSV, text)
 
 
 @pytest.mark.parametrize("text", [b'{"a":1}\n{"a":2}\n', b'[{"a":1},{"a":2}]', b' {"error":"no"}'])
-def test_json_is_no_csv(text):
-    """An error told as JSON is not taken for a header."""
+def test_json_is_not_csv(text):
+    """JSON in place of CSV, such as an error, is not mistaken for a header."""
     assert "not CSV" in refused(Format.CSV, text)
 
 
 @pytest.mark.parametrize(
-    ("container", "data", "is_none_at_all"),
+    ("container", "data", "is_no_export"),
     [
         (Format.NDJSON, b"OK", True),
         (Format.NDJSON, b"\n\nOK\n", True),
@@ -381,8 +381,8 @@ def test_json_is_no_csv(text):
         (Format.CSV, b"a,b\n1\n", False),
     ],
 )
-def test_what_begins_as_another_kind_is_no_export_at_all(container, data, is_none_at_all):
-    """Some box on the way may have sent it; what goes wrong later is damage."""
+def test_a_file_that_begins_as_another_kind_is_not_an_export(container, data, is_no_export):
+    """A file that begins as something else, perhaps from a proxy, is no export; a fault further on is damage."""
 
     def read_to_its_end(size: int) -> None:
         structure = STRUCTURES[container]()
@@ -393,4 +393,4 @@ def test_what_begins_as_another_kind_is_no_export_at_all(container, data, is_non
     for size in (1, 1 << 20):
         with pytest.raises(CorruptError) as caught:
             read_to_its_end(size)
-        assert isinstance(caught.value, NoExportError) is is_none_at_all
+        assert isinstance(caught.value, NoExportError) is is_no_export

@@ -1,4 +1,4 @@
-"""What is in the way of a run, as it is kept for whoever watches."""
+"""The current problems of a run, as kept for its viewers."""
 
 from asyncexport.core.bundles import Bundle, Range
 from asyncexport.core.summary import MOST_PROBLEMS, OpenProblems
@@ -12,8 +12,8 @@ def texts(problems: OpenProblems, *, service_is_well: bool = True) -> list[str]:
     return [problem.text for problem in problems.open(service_is_well=service_is_well)]
 
 
-def test_a_bundles_problem_is_over_when_it_is_stored():
-    """Nothing stays up that is no problem any more, and a bundle has one: its newest."""
+def test_the_problem_of_a_bundle_ends_when_it_is_stored():
+    """A bundle has only its newest problem, which is removed once the bundle is stored."""
     problems = OpenProblems()
     problems.note(bundle(0), "the file is cut", at=1.0)
     problems.note(bundle(1), "the operation failed", at=2.0)
@@ -26,8 +26,8 @@ def test_a_bundles_problem_is_over_when_it_is_stored():
     assert texts(problems) == ["e 1970-01-01T00:00:00Z: the file is damaged"]
 
 
-def test_an_outage_is_told_once_and_goes_when_the_service_is_back():
-    """A hundred bundles that could not be created are one problem, and that is nobody's own."""
+def test_an_outage_is_one_problem_and_ends_when_the_service_recovers():
+    """A hundred failed creates in an outage are one problem of the service, which ends when it answers again."""
     problems = OpenProblems()
     for moment in range(100):
         problems.note_for_all("connection refused", at=float(moment))
@@ -38,7 +38,7 @@ def test_an_outage_is_told_once_and_goes_when_the_service_is_back():
 
 
 def test_only_the_last_problems_are_kept():
-    """However many there are, it is a handful that is held and shown."""
+    """Of any number of problems only the newest few are kept."""
     problems = OpenProblems()
     for number in range(1000):
         problems.note(bundle(number), "no", at=float(number))

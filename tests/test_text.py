@@ -1,4 +1,4 @@
-"""Durations and foreign text as messages show them."""
+"""Durations and foreign text as they are shown in messages."""
 
 import pytest
 from hypothesis import given
@@ -9,7 +9,7 @@ from asyncexport.core.text import LONGEST_LINE_CHARS, one_line, show_duration
 
 @given(text=st.text(max_size=3000))
 def test_one_line_is_one_printable_line(text: str) -> None:
-    """Foreign text cannot break a line, colour a terminal, or fill a screen."""
+    """Foreign text becomes one printable line of limited length."""
     line = one_line(text)
     assert len(line) <= LONGEST_LINE_CHARS
     assert line.isprintable()
@@ -19,6 +19,6 @@ def test_one_line_is_one_printable_line(text: str) -> None:
     ("seconds", "text"),
     [(0.25, "250 ms"), (45, "45 s"), (600, "10 min"), (3600, "1 h"), (12_000, "3 h 20 min"), (187_200, "2 d 4 h")],
 )
-def test_durations_are_shown_as_people_say_them(seconds: float, text: str) -> None:
-    """Two units at the most."""
+def test_durations_are_easy_to_read(seconds: float, text: str) -> None:
+    """A duration is shown with at most two units."""
     assert show_duration(seconds) == text

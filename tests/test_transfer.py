@@ -1,4 +1,4 @@
-"""The storage host's answers, ranges and the floor on the rate, as literals."""
+"""Answers of the storage host, ranges and the minimum rate, as literals."""
 
 import pytest
 from hypothesis import given
@@ -48,8 +48,8 @@ DENIED = b"<Error><Code>SignatureDoesNotMatch</Code><StringToSign>GET canary</St
         (204, b"", ReplyError),
     ],
 )
-def test_a_storage_status_is_one_error(status: int, body: bytes, error: type[ExportError]) -> None:
-    """An expired link is told by its code, in either wording; no status of the storage host speaks of the key."""
+def test_each_storage_status_gives_one_error(status: int, body: bytes, error: type[ExportError]) -> None:
+    """Each status of the storage host gives one type of error, and an expired URL is recognised by its code."""
     with pytest.raises(ExportError) as caught:
         judge_download(Reply(status, {}, body))
     assert type(caught.value) is error
@@ -59,7 +59,7 @@ def test_a_storage_status_is_one_error(status: int, body: bytes, error: type[Exp
 
 @pytest.mark.parametrize("encoding", ["", "gzip", "GZIP", "identity", "gzip, gzip"])
 def test_a_download_may_be_gzip_encoded(encoding: str) -> None:
-    """200 and 206 begin a download, in an encoding that was asked for."""
+    """A 200 or 206 starts a download, with gzip encoding or none."""
     judge_download(Reply(200, {"Content-Encoding": encoding}))
     judge_download(Reply(206))
 
@@ -97,15 +97,15 @@ def test_a_download_may_be_gzip_encoded(encoding: str) -> None:
         ),
     ],
 )
-def test_headers_tell_whether_a_body_was_changed_on_the_way(
+def test_headers_show_whether_a_body_was_transformed(
     headers: dict[str, str], length: int | None, form: BodyForm
 ) -> None:
-    """The hash is of what is stored; a plain body under the hash of a gzip file is no damage."""
+    """The headers show whether the body is the stored file, which the hash refers to, or was decompressed."""
     assert body_form(headers, length=length) is form
 
 
 def test_another_encoding_is_refused() -> None:
-    """What nobody asked for cannot be unpacked."""
+    """A body in an encoding that was not requested is refused."""
     with pytest.raises(ReplyError):
         judge_download(Reply(200, {"content-encoding": "br"}))
 
@@ -121,13 +121,13 @@ def test_another_encoding_is_refused() -> None:
         (5, '"a"\r\nX: y', {}),
     ],
 )
-def test_the_rest_is_asked_for_only_when_that_is_safe(offset: int, etag: str, headers: dict[str, str]) -> None:
-    """Without a strong ETag the rest might be of another file."""
+def test_a_range_is_requested_only_with_a_strong_etag(offset: int, etag: str, headers: dict[str, str]) -> None:
+    """The rest of a file is requested only with a strong ETag, because it could belong to another file."""
     assert range_headers(offset, etag) == headers
 
 
-def test_a_whole_file_begins_at_zero() -> None:
-    """A 200 says where the body ends, what the file is, and what its hashes are."""
+def test_a_complete_file_starts_at_zero() -> None:
+    """A 200 starts at offset 0 and has the length, ETag and hashes of the file."""
     reply = Reply(200, {"Content-Length": "10", "ETag": TAG})
     head = read_head(reply, goog_hash=["crc32c=AAAA==, md5=BBBB==", "x=1"], offset=5, etag=TAG)
     hashes = ("crc32c=AAAA==", "md5=BBBB==", "x=1")
@@ -137,27 +137,27 @@ def test_a_whole_file_begins_at_zero() -> None:
     assert not head.proves_end(9)
 
 
-def test_a_weak_etag_is_none() -> None:
-    """It cannot be used to go on."""
+def test_a_weak_etag_is_ignored() -> None:
+    """A weak ETag is ignored, because a download cannot be resumed with it."""
     assert read_head(Reply(200, {"ETag": 'W/"a"'}), goog_hash=[], offset=0, etag="").etag == ""
 
 
-def test_a_body_that_just_stops_proves_nothing() -> None:
-    """Neither length nor closing chunk: the end may be anywhere."""
+def test_a_body_without_length_or_chunks_proves_no_end() -> None:
+    """The end of a body is proved by chunked encoding, but not by an invalid length."""
     assert not read_head(Reply(200, {"Content-Length": "x"}), goog_hash=[], offset=0, etag="").proves_end(10)
     assert read_head(Reply(200, {"Transfer-Encoding": "chunked"}), goog_hash=[], offset=0, etag="").proves_end(10)
 
 
-def test_the_rest_of_a_file_is_taken() -> None:
-    """A 206 that begins where asked and reaches to the end is the rest."""
+def test_the_rest_of_a_file_is_accepted() -> None:
+    """A 206 that starts at the requested offset and reaches the end is accepted."""
     reply = Reply(206, {"Content-Range": "bytes 5-9/10", "Content-Length": "5", "etag": TAG})
     head = read_head(reply, goog_hash=[], offset=5, etag=TAG)
     assert (head.offset, head.length) == (5, 5)
     assert head.proves_end(5)
 
 
-def test_the_rest_of_a_file_of_unknown_size_proves_nothing() -> None:
-    """Whether the part reaches to the end is not known."""
+def test_the_rest_of_a_file_of_unknown_size_proves_no_end() -> None:
+    """A 206 without the total size does not prove that it reaches the end."""
     head = read_head(Reply(206, {"Content-Range": "bytes 5-9/*"}), goog_hash=[], offset=5, etag=TAG)
     assert not head.proves_end(5)
 
@@ -176,14 +176,14 @@ def test_the_rest_of_a_file_of_unknown_size_proves_nothing() -> None:
         {"Content-Range": "bytes 5-9/10", "ETag": '"other"'},
     ],
 )
-def test_another_part_is_not_taken(headers: dict[str, str]) -> None:
-    """A part that is not exactly the rest of the same file is never appended."""
+def test_a_different_part_is_refused(headers: dict[str, str]) -> None:
+    """A part that is not exactly the rest of the same file is refused."""
     with pytest.raises(IncompleteError):
         read_head(Reply(206, headers), goog_hash=[], offset=5, etag=TAG)
 
 
-def test_a_part_nobody_asked_for_is_not_taken() -> None:
-    """A 206 to a request for the whole cannot be the whole."""
+def test_an_unrequested_part_is_refused() -> None:
+    """A 206 in answer to a request for the complete file is refused."""
     with pytest.raises(IncompleteError):
         read_head(Reply(206, {"Content-Range": "bytes 0-9/10"}), goog_hash=[], offset=0, etag="")
 
@@ -198,8 +198,10 @@ NAMES = ("etag", "content-length", "transfer-encoding", "content-range", "conten
     body=st.binary(max_size=50) | st.sampled_from([EXPIRED, DENIED]),
     offset=st.integers(0, 10),
 )
-def test_no_answer_raises_anything_but_ours(status: int, headers: dict[str, str], body: bytes, offset: int) -> None:
-    """Whatever the storage host says, it is read or it is an ExportError, and a part is never mistaken for another."""
+def test_any_answer_is_read_or_raises_an_export_error(
+    status: int, headers: dict[str, str], body: bytes, offset: int
+) -> None:
+    """Any answer of the storage host is read or raises an ExportError, and a part always has the requested offset."""
     reply = Reply(status, headers, body)
     try:
         judge_download(reply)
@@ -209,35 +211,35 @@ def test_no_answer_raises_anything_but_ours(status: int, headers: dict[str, str]
     assert head.offset in (0, offset)
 
 
-def test_a_drip_is_below_the_floor() -> None:
-    """One byte a second is noticed once the window is over, and not before."""
+def test_a_drip_is_below_the_minimum_rate() -> None:
+    """One byte a second is detected at the end of the window, and not before."""
     floor = RateFloor(1024)
     assert all(floor.holds(1, waited_seconds=1.0) for _ in range(59))
     assert not floor.holds(1, waited_seconds=1.0)
 
 
 def test_a_burst_makes_up_for_a_pause() -> None:
-    """The rate is an average over the window."""
+    """The rate is averaged over the window, so a burst makes up for a pause."""
     floor = RateFloor(1024)
     assert floor.holds(1, waited_seconds=50.0)
     assert floor.holds(60 * 1024, waited_seconds=10.0)
 
 
-def test_a_drip_after_a_fast_start_is_below_the_floor() -> None:
-    """What came in an earlier window does not excuse a later one."""
+def test_a_drip_after_a_fast_start_is_below_the_minimum_rate() -> None:
+    """Bytes of an earlier window do not count in a later one."""
     floor = RateFloor(1024)
     assert floor.holds(1 << 30, waited_seconds=60.0)
     assert not floor.holds(1, waited_seconds=60.0)
 
 
-def test_a_slow_reader_is_not_blamed_on_the_line() -> None:
-    """Only time spent waiting counts."""
+def test_a_slow_reader_does_not_lower_the_rate() -> None:
+    """Only time spent waiting for bytes counts towards the rate."""
     floor = RateFloor(1024)
     assert all(floor.holds(1, waited_seconds=0.0) for _ in range(10_000))
 
 
-def test_a_storage_host_in_trouble_says_when_to_come_again():
-    """Its Retry-After is passed on; a date counts from the reply's own."""
+def test_retry_after_of_the_storage_host_is_read():
+    """The seconds of a Retry-After header are passed on; a date without a Date header and invalid text are ignored."""
     for value, seconds in (("31", 31.0), ("Thu, 01 Jan 2026 00:01:00 GMT", None), ("soon", None)):
         with pytest.raises(UnavailableError) as caught:
             judge_download(Reply(503, {"Retry-After": value}))

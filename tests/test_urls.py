@@ -1,4 +1,4 @@
-"""Which URLs a secret may be sent to, and which host is this machine."""
+"""Which URLs a secret may be sent to, and which hosts are this machine."""
 
 import pytest
 from hypothesis import given
@@ -8,8 +8,8 @@ from asyncexport.core.service import urls
 
 
 @given(url=st.text(max_size=60).map("https://".__add__) | st.text(max_size=30))
-def test_any_text_may_be_asked_whether_it_is_safe(url: str) -> None:
-    """A hostile location cannot crash the check, nor the way it is shown."""
+def test_any_text_can_be_checked(url: str) -> None:
+    """No text crashes the check or the way a URL is shown."""
     if urls.is_safe(url):
         assert url.isascii()
     assert "?" not in urls.without_query(url)
@@ -18,8 +18,8 @@ def test_any_text_may_be_asked_whether_it_is_safe(url: str) -> None:
 @pytest.mark.parametrize(
     "host", ["localhost", "LocalHost", "127.0.0.1", "127.0.0.0", "127.255.255.255", "::1", "0:0:0:0:0:0:0:1"]
 )
-def test_this_machine_is_known_by_name_and_by_address(host: str) -> None:
-    """The name of every system, all of 127.0.0.0/8, and the one address of IPv6."""
+def test_this_machine_is_recognised_by_name_and_address(host: str) -> None:
+    """The name localhost, all of 127.0.0.0/8 and ::1 are this machine."""
     assert urls.is_loopback(host)
 
 
@@ -55,7 +55,7 @@ def test_this_machine_is_known_by_name_and_by_address(host: str) -> None:
     ],
 )
 def test_nothing_else_is_this_machine(host: str) -> None:
-    """A name that may be looked up elsewhere is not, nor an address that two systems may read differently."""
+    """A name that could be resolved elsewhere, or an address that systems read differently, is not this machine."""
     assert not urls.is_loopback(host)
 
 
@@ -70,12 +70,12 @@ def test_nothing_else_is_this_machine(host: str) -> None:
     ],
 )
 def test_the_host_of_a_url(url: str, host: str) -> None:
-    """Without port, user and brackets, and nothing where there is none."""
+    """The host is returned without port, user and brackets, and is empty if there is none."""
     assert urls.host_of(url) == host
 
 
 @pytest.mark.parametrize("host", ["localhost.", "app.localhost", "[::ffff:127.0.0.1]", "[::1%25lo]"])
-def test_plain_http_goes_to_this_machine_alone(host: str) -> None:
-    """A host that is only nearly this machine gets nothing over http, and may have it over https."""
+def test_plain_http_is_safe_only_on_this_machine(host: str) -> None:
+    """A host that only resembles this machine is safe over https, but not over http."""
     assert not urls.is_safe(f"http://{host}/a")
     assert urls.is_safe(f"https://{host}/a")

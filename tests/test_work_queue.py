@@ -1,4 +1,4 @@
-"""The bundles of a run in their order, and the newest ahead of its turn."""
+"""The bundles of a run in order, and the newest one ahead of its turn."""
 
 from hypothesis import given
 from hypothesis import strategies as st
@@ -12,13 +12,13 @@ COUNT = 10
 
 
 def plans(*names: str) -> list[ExportPlan]:
-    """Ten bundles of each."""
+    """Return plans with ten bundles for each export."""
     return [ExportPlan(Export(name), Range(0, COUNT * 1800), RecordedRange()) for name in names]
 
 
 @given(st.lists(st.sampled_from(["next", "a", "b"]), max_size=40))
 def test_each_bundle_is_given_once(steps):
-    """In order, or as the newest of its export; whatever is asked for in between."""
+    """Each bundle is given exactly once, whether in order or as the newest of its export."""
     work = WorkQueue(plans("a", "b"))
     going, given_out = iter(work), []
     for step in steps:
@@ -29,8 +29,8 @@ def test_each_bundle_is_given_once(steps):
     assert len(given_out) == len(set(given_out)) == 2 * COUNT
 
 
-def test_the_newest_is_the_last_that_was_not_given():
-    """One after another from the end, until none is left."""
+def test_the_newest_bundle_is_the_last_one_not_given():
+    """The newest bundles are given one after another from the end, until none is left."""
     work = WorkQueue(plans("a"))
     first = next(iter(work))
     starts = [record.bundle.range.start // 1800 for record in iter(lambda: work.newest("a"), None)]

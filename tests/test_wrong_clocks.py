@@ -1,4 +1,4 @@
-"""Runs by a wrong clock, of the host or in an answer: nothing is missing after the next right one."""
+"""Runs with a wrong clock, on the host or in an answer: after the next correct run nothing is missing."""
 
 import gzip
 import hashlib
@@ -31,46 +31,46 @@ NIGHT: dict[str, Any] = {"kind": Nightly, "start": "", "end": None, "changes": W
 EVENTS = "everyone-events"
 
 YEAR_9999 = 252_000_000_000.0
-"""From now it is somewhere in that year, or beyond it."""
+"""A clock this far ahead is in the year 9999 or later."""
 
 YEAR_1970 = -1_780_000_000.0
 
 SETTLE_SECONDS = Export(EVENTS).settle_seconds
 
 OFF = [-30 * DAY, -DAY, 3600, 3 * DAY, 30 * DAY, YEAR_9999, YEAR_1970]
-"""How far a clock is off."""
+"""Clock errors in seconds."""
 
 
 def nights_behind(directory: Path) -> tuple[str | None, list[Range]]:
-    """Where nights begin, and the time that is covered."""
+    """Return the remembered start of nightly runs and the covered ranges."""
     with LedgerReader(directory) as ledger:
         return ledger.recall("nightly_since"), ledger.covered(EVENTS, ALL_TIME)
 
 
 def week_before(now: float) -> int:
-    """Seven days before the last midnight."""
+    """Return the time seven days before the last midnight."""
     return int(now) // DAY * DAY - 7 * DAY
 
 
 def last_settled(now: float) -> int:
-    """The end of the last bundle of six hours that is settled."""
+    """Return the end of the last settled six-hour bundle."""
     return (int(now) - SETTLE_SECONDS) // 21_600 * 21_600
 
 
 def unsettled(sandbox: Sandbox) -> list[tuple[float, float]]:
-    """The ranges for which an export was made before they were settled, and none after that."""
+    """Return the ranges that were exported before they were settled, and not after."""
     made = sandbox.operations
     settled = {one.range for one in made if one.created_at >= one.end + SETTLE_SECONDS}
     return [one.range for one in made if one.range not in settled]
 
 
 async def night(sandbox: Sandbox, directory: Path, *, off: float = 0.0, **more: Any) -> Summary:
-    """A night on a host whose clock is off by so much."""
+    """Run `nightly` on a host whose clock is wrong by `off` seconds."""
     return await run(sandbox, directory, **{**NIGHT, **more}, host_clock=OffClock(off))
 
 
-async def right_after(sandbox: Sandbox, directory: Path) -> None:
-    """The next night, on which all is right: nothing is missing, nothing stored was not settled."""
+async def check_next_correct_run(sandbox: Sandbox, directory: Path) -> None:
+    """Check that the next nightly run with a correct clock leaves nothing missing and nothing stored too soon."""
     viewer = Notebook()
     sandbox.behave(CALM)
     assert (await night(sandbox, directory, viewer=viewer)).exit_code is Exit.DONE
@@ -84,7 +84,7 @@ async def right_after(sandbox: Sandbox, directory: Path) -> None:
 
 @pytest.mark.parametrize("off", OFF)
 async def test_a_night_on_a_wrong_host_clock_loses_nothing(tmp_path, off):
-    """Up to a day it is put right; beyond that nothing is done before somebody says whose clock counts."""
+    """A host clock wrong by up to a day is corrected; beyond that the run stops until the user chooses a clock."""
     async with serving(CALM) as sandbox:
         summary = await night(sandbox, tmp_path, off=off)
         stops = abs(off) > DAY
@@ -94,17 +94,17 @@ async def test_a_night_on_a_wrong_host_clock_loses_nothing(tmp_path, off):
             assert summary.tally.stored == 0
             assert "this machine's clock says" in str(summary.error)
             assert show(sandbox.now)[:10] in str(summary.error)
-        await right_after(sandbox, tmp_path)
+        await check_next_correct_run(sandbox, tmp_path)
 
 
 def others(summary: Summary) -> dict[str, int]:
-    """The requests that are no creates."""
+    """Return the requests other than creates."""
     return {kind: count for kind, count in summary.requests.items() if kind != "create"}
 
 
 @pytest.mark.parametrize("off", OFF)
-async def test_a_night_goes_by_the_service_where_that_is_what_is_wanted(tmp_path, off):
-    """`[api] clock = "service"`: that night, and the ones after it with the same clock, export what is settled."""
+async def test_a_nightly_run_can_use_the_services_clock(tmp_path, off):
+    """With `[api] clock = "service"`, nightly runs on any host clock export exactly what is settled."""
     async with serving(CALM) as sandbox:
         for _ in range(2):
             summary = await night(sandbox, tmp_path, off=off, changes={**WIDE, **BY_SERVICE})
@@ -114,44 +114,44 @@ async def test_a_night_goes_by_the_service_where_that_is_what_is_wanted(tmp_path
                 [Range(week_before(sandbox.now), last_settled(sandbox.now))],
             )
             sandbox.reset_counts()
-        await right_after(sandbox, tmp_path)
+        await check_next_correct_run(sandbox, tmp_path)
 
 
 @pytest.mark.parametrize("where", ["list", "create", "poll", "results"])
 @pytest.mark.parametrize("off", OFF)
 async def test_one_answer_with_a_wrong_date_changes_nothing(tmp_path, where, off):
-    """Be it the first one or a later one: no bundle more, none less."""
+    """One wrong date, in the first answer or a later one, neither adds nor removes a bundle."""
     lie = SandboxFault(where, "wrong-date", times=1, seconds=float(off))
     async with serving(replace(CALM, faults=(lie,), list_ids=where != "poll")) as sandbox:
         assert (await night(sandbox, tmp_path)).exit_code is Exit.DONE
         assert nights_behind(tmp_path)[1] == [Range(week_before(sandbox.now), last_settled(sandbox.now))]
-        await right_after(sandbox, tmp_path)
+        await check_next_correct_run(sandbox, tmp_path)
 
 
 @pytest.mark.parametrize("fault", ["503", "407", "403"])
 @pytest.mark.parametrize("off", [20 * 3600, -20 * 3600, 30 * DAY])
-async def test_an_error_tells_no_time(tmp_path, fault, off):
-    """A gateway has a clock of its own; here the service has it all the time, and only errors are heard at first."""
+async def test_the_date_of_an_error_is_ignored(tmp_path, fault, off):
+    """Dates of error answers are ignored, because a gateway with its own clock may have sent them."""
     faults = tuple(SandboxFault(where, fault, times=3) for where in ("list", "me"))
     async with serving(replace(CALM, faults=faults, clock_ahead_seconds=off)) as sandbox:
         viewer = Notebook()
         sandbox.behave(replace(CALM, faults=(*faults, SandboxFault("api", "no-date"))))
         assert (await night(sandbox, tmp_path, viewer=viewer)).exit_code is Exit.DONE
-        await right_after(sandbox, tmp_path)
+        await check_next_correct_run(sandbox, tmp_path)
 
 
-async def test_an_answer_from_a_store_tells_no_time(tmp_path):
-    """It has an Age, and was right when it was made."""
+async def test_the_date_of_a_cached_answer_is_ignored(tmp_path):
+    """The date of an answer with an Age header is ignored, because it is from a cache."""
     old = SandboxFault("api", "old-date", seconds=-20 * 3600.0)
     async with serving(replace(CALM, faults=(old,))) as sandbox:
         assert (await night(sandbox, tmp_path)).exit_code is Exit.DONE
         assert nights_behind(tmp_path) == (None, [Range(week_before(sandbox.now), last_settled(sandbox.now))])
-        await right_after(sandbox, tmp_path)
+        await check_next_correct_run(sandbox, tmp_path)
 
 
 @pytest.mark.parametrize("off", [YEAR_9999, YEAR_1970])
-async def test_a_clock_in_another_time_drops_nothing_of_the_log(tmp_path, off):
-    """By the year 9999 all that was ever written is old."""
+async def test_a_clock_in_another_age_drops_no_records(tmp_path, off):
+    """A host clock in 1970 or 9999 does not make the ledger drop its records of runs and requests."""
     async with serving(CALM) as sandbox:
         await night(sandbox, tmp_path)
         with LedgerReader(tmp_path) as ledger:
@@ -160,23 +160,23 @@ async def test_a_clock_in_another_time_drops_nothing_of_the_log(tmp_path, off):
         with LedgerReader(tmp_path) as ledger:
             assert [one.exit_code for one in ledger.runs()] == [Exit.DONE, Exit.USAGE]
             assert set(hours) <= set(ledger.hours())
-        await right_after(sandbox, tmp_path)
+        await check_next_correct_run(sandbox, tmp_path)
 
 
-async def test_a_service_without_dates_is_taken_at_the_hosts_word(tmp_path):
-    """What hangs on the clock is exported by it, and nothing of that is remembered."""
+async def test_without_dates_of_the_service_the_host_clock_is_used(tmp_path):
+    """If the service sends no dates, the run uses the host's clock, and remembers nothing derived from it."""
     async with serving(replace(CALM, faults=(SandboxFault("api", "no-date"),))) as sandbox:
         assert (await night(sandbox, tmp_path)).exit_code is Exit.DONE
         since, covered = nights_behind(tmp_path)
         assert (since, covered) == (None, [Range(week_before(sandbox.now), last_settled(sandbox.now))])
 
 
-# Nights
+# Nightly runs
 
 
 @pytest.mark.parametrize("up", [DAY, 0.0])
-async def test_a_clock_that_stands_still_hides_no_night(tmp_path, up):
-    """By that clock nothing is new; the service is asked before that is believed."""
+async def test_a_stopped_clock_hides_no_work(tmp_path, up):
+    """On a stopped clock there is never anything new, so the service is asked for the time before that is believed."""
     async with serving(CALM) as sandbox:
         since, still = week_before(sandbox.now), sandbox.now
         assert (await run(sandbox, tmp_path, **NIGHT, host_clock=OffClock(stands_at=still))).exit_code is Exit.DONE
@@ -187,8 +187,8 @@ async def test_a_clock_that_stands_still_hides_no_night(tmp_path, up):
 
 
 @pytest.mark.parametrize("up", [0.0, 20 * 3600.0])
-async def test_a_clock_that_fell_behind_hides_no_work(tmp_path, up):
-    """By such a clock there is nothing to do; the service is asked for its time before that is believed."""
+async def test_a_slow_clock_hides_no_work(tmp_path, up):
+    """If a slow clock says that nothing is to do, the service is asked for the time before that is believed."""
     async with serving(CALM) as sandbox:
         since = week_before(sandbox.now)
         await night(sandbox, tmp_path)
@@ -200,7 +200,7 @@ async def test_a_clock_that_fell_behind_hides_no_work(tmp_path, up):
 
 @pytest.mark.parametrize(("went_on", "requests"), [(60, 0), (DAY - 600, 0), (DAY + 600, 1), (-60, 1)])
 async def test_the_time_is_asked_for_once_a_day(tmp_path, went_on, requests):
-    """Where there is nothing to do as far as that clock can tell."""
+    """A run with nothing to do asks the service for the time only if the last check is a day old or does not hold."""
     async with serving(CALM) as sandbox:
         await night(sandbox, tmp_path)
         sandbox.skip(went_on)
@@ -211,8 +211,8 @@ async def test_the_time_is_asked_for_once_a_day(tmp_path, went_on, requests):
         assert sum(sandbox.counts.values()) == sandbox.counts["list"] == requests
 
 
-async def test_a_first_night_fixes_where_nights_begin_without_a_request(tmp_path):
-    """A backfill has just heard the time, and has left nothing to do."""
+async def test_the_start_of_nightly_runs_may_be_fixed_without_a_request(tmp_path):
+    """Right after a backfill, the first nightly run fixes its start from the remembered time, without a request."""
     async with serving(CALM) as sandbox:
         since = week_before(sandbox.now)
         await run(sandbox, tmp_path, start=show(since), end=None, changes=WIDE)
@@ -222,8 +222,8 @@ async def test_a_first_night_fixes_where_nights_begin_without_a_request(tmp_path
         assert nights_behind(tmp_path)[0] == str(since)
 
 
-async def test_a_night_that_heard_nothing_of_the_service_remembers_no_beginning(tmp_path):
-    """The next one, which hears of it, fixes where nights begin."""
+async def test_a_nightly_run_without_an_answer_fixes_no_start(tmp_path):
+    """A nightly run that cannot reach the service does not fix the start of nightly runs; the next one does."""
     changes = {**WIDE, "retry": {"outage": "100ms"}}
     async with serving(CALM) as sandbox:
         async with sandbox.unreachable():
@@ -232,21 +232,21 @@ async def test_a_night_that_heard_nothing_of_the_service_remembers_no_beginning(
         assert nights_behind(tmp_path) == (None, [])
         with LedgerReader(tmp_path) as ledger:
             assert ledger.recall("clock_check") is None
-        await right_after(sandbox, tmp_path)
+        await check_next_correct_run(sandbox, tmp_path)
 
 
-async def test_a_beginning_that_lies_ahead_is_counted_anew(tmp_path):
-    """A clock that was fast once has left it behind: it would mean nothing to do until then."""
+async def test_a_remembered_start_in_the_future_is_replaced(tmp_path):
+    """A remembered start of nightly runs that is in the future, from a fast clock, is replaced."""
     async with serving(CALM) as sandbox:
         ledger = await Ledger.open(tmp_path)
         ledger.remember("nightly_since", str(int(sandbox.now) + 20 * DAY))
         await ledger.close()
-        await right_after(sandbox, tmp_path)
+        await check_next_correct_run(sandbox, tmp_path)
 
 
 @pytest.mark.parametrize("off", [-20 * 3600, 20 * 3600])
-async def test_since_in_days_goes_by_the_services_clock(tmp_path, off):
-    """`[nightly] since = "2d"` is two days before the service's day."""
+async def test_since_in_days_uses_the_services_clock(tmp_path, off):
+    """`[nightly] since = "2d"` means two days before the current day at the service."""
     async with serving(CALM) as sandbox:
         await night(sandbox, tmp_path, off=off, changes={**WIDE, "nightly": {"since": "2d"}})
         since = int(sandbox.now) // DAY * DAY - 2 * DAY
@@ -257,8 +257,8 @@ async def test_since_in_days_goes_by_the_services_clock(tmp_path, off):
 
 
 @pytest.mark.parametrize("off", [-20 * 3600, 20 * 3600])
-async def test_words_wait_until_the_time_is_known(tmp_path, off):
-    """`--start 3d --end yesterday` are days of the service, and the next run has nothing to do."""
+async def test_relative_dates_use_the_services_clock(tmp_path, off):
+    """`--start 3d --end 2d` are days at the service, and the next run has nothing to do."""
     async with serving(CALM) as sandbox:
         today = int(sandbox.now) // DAY * DAY
         order: dict[str, Any] = {"start": "3d", "end": "2d", "changes": WIDE}
@@ -270,8 +270,8 @@ async def test_words_wait_until_the_time_is_known(tmp_path, off):
 
 
 @pytest.mark.parametrize("off", OFF)
-async def test_a_range_that_is_stored_to_its_end_costs_nothing_whatever_the_clock(tmp_path, off):
-    """Online and offline alike."""
+async def test_a_stored_range_costs_no_request_on_any_clock(tmp_path, off):
+    """A range that is completely stored costs no request on any clock, even offline."""
     order: dict[str, Any] = {"start": "2026-01-01", "end": "2026-01-02", "changes": WIDE}
     async with serving(CALM) as sandbox:
         await run(sandbox, tmp_path, **order)
@@ -282,8 +282,8 @@ async def test_a_range_that_is_stored_to_its_end_costs_nothing_whatever_the_cloc
         assert sum(sandbox.counts.values()) == 0
 
 
-async def test_offline_a_run_says_that_the_answer_hangs_on_the_time(tmp_path):
-    """It does not end with 0 where only a clock says that there is nothing to do."""
+async def test_an_offline_run_reports_that_the_result_depends_on_the_time(tmp_path):
+    """If only the host's clock says that nothing is to do, an offline run does not exit with 0."""
     changes = {**WIDE, "retry": {"outage": "100ms"}}
     async with serving(CALM) as sandbox:
         since = show(week_before(sandbox.now))
@@ -295,8 +295,8 @@ async def test_offline_a_run_says_that_the_answer_hangs_on_the_time(tmp_path):
         assert "whether there is anything to do hangs on the time" in str(summary.error)
 
 
-async def test_a_start_that_has_not_come_by_this_host_may_have_come(tmp_path):
-    """A slow clock refuses no date; the service's time does."""
+async def test_a_start_in_the_future_is_judged_by_the_services_clock(tmp_path):
+    """A start that is in the future only on a slow host clock is accepted; one in the service's future is refused."""
     async with serving(CALM) as sandbox:
         end = last_settled(sandbox.now)
         order: dict[str, Any] = {"start": show(end - DAY), "end": show(end), "changes": {**WIDE, **BY_SERVICE}}
@@ -308,8 +308,8 @@ async def test_a_start_that_has_not_come_by_this_host_may_have_come(tmp_path):
 
 
 @pytest.mark.parametrize("ahead", [2 * DAY, -2 * DAY])
-async def test_what_is_settled_goes_by_the_services_clock(tmp_path, ahead):
-    """A host whose clock is days off asks for exactly what is settled at the service, if that is whom it trusts."""
+async def test_the_settle_time_counts_by_the_services_clock(tmp_path, ahead):
+    """With trust in the service's clock, a run exports exactly what is settled at the service."""
     async with serving(replace(CALM, clock_ahead_seconds=ahead)) as sandbox:
         start = int(sandbox.now) // DAY * DAY - 2 * DAY - DAY // 2
         summary = await run(sandbox, tmp_path, start=show(start), end=None, changes=BY_SERVICE)
@@ -318,23 +318,23 @@ async def test_what_is_settled_goes_by_the_services_clock(tmp_path, ahead):
         assert 0 <= sandbox.now - SETTLE_SECONDS - last < 1800
 
 
-# What was exported before it was settled
+# Exports made before the data was settled
 
 SILENT = tuple(SandboxFault(where, "404") for where in ("list", "me", "segments"))
-"""Nothing tells the time before the first create."""
+"""No answer before the first create has a valid date."""
 
 UNDATED = tuple(SandboxFault(where, "no-date") for where in ("list", "me", "segments"))
-"""Likewise; and as the list is of use, nothing is exported only to be told the time."""
+"""The same, but the list works, so no bundle is exported just to learn the time."""
 
 
 @pytest.mark.parametrize("off", OFF)
-async def test_where_nothing_else_tells_the_time_the_first_bundle_does(tmp_path, off):
-    """One export is made for that, and the rest goes by the time that its answers tell; or the run ends there."""
+async def test_the_first_bundle_reveals_the_time_if_nothing_else_does(tmp_path, off):
+    """If no other answer has a date, one bundle is exported first, and the run then corrects its clock or stops."""
     async with serving(replace(CALM, faults=SILENT)) as sandbox:
         summary = await night(sandbox, tmp_path, off=off)
         stops = abs(off) > DAY
         assert summary.exit_code is (Exit.USAGE if stops else Exit.DONE)
-        # A service that refuses the year 9999 tells no time by that.
+        # The service refuses a create for the year 9999, and an error reveals no time.
         stored = 0 if off == YEAR_9999 else 1 if stops else summary.tally.planned
         assert (summary.tally.stored, summary.tally.unfinished) == (stored, summary.tally.planned - stored)
         assert summary.requests["create"] == max(1, stored)
@@ -347,8 +347,8 @@ async def test_where_nothing_else_tells_the_time_the_first_bundle_does(tmp_path,
         assert set(unsettled(sandbox)) == {(one.start, one.end) for one in unsettled_yet(tmp_path, sandbox.now)}
 
 
-async def test_what_was_exported_too_soon_is_exported_anew_once_it_is_settled(tmp_path):
-    """A fast clock, which nothing contradicts until work is under way: the archives are known for what they are."""
+async def test_bundles_exported_too_soon_are_exported_again_once_settled(tmp_path):
+    """Bundles that a fast clock exported too soon are recognised, and exported exactly once more when they settle."""
     async with serving(replace(CALM, faults=UNDATED)) as sandbox:
         assert (await night(sandbox, tmp_path, off=3 * DAY)).exit_code is Exit.DONE
         early = unsettled(sandbox)
@@ -370,16 +370,16 @@ async def test_what_was_exported_too_soon_is_exported_anew_once_it_is_settled(tm
 
 
 def unsettled_yet(directory: Path, now: float) -> list[Range]:
-    """What the ledger knows to have been exported before it was settled, and is not settled yet."""
+    """Return the ranges that the ledger lists as exported too soon and that are not settled yet."""
     with LedgerReader(directory) as ledger:
         (overview,) = ledger.overviews()
     return [one.bundle.range for one in overview.unsettled if one.bundle.range.end + SETTLE_SECONDS > now]
 
 
-@pytest.mark.parametrize("told", ["year-1", "year-9999", "missing"])
-async def test_a_nonsense_moment_of_creation_makes_no_work(tmp_path, told):
-    """The moment of asking stands in its place."""
-    async with serving(replace(CALM, created_at=told)) as sandbox:
+@pytest.mark.parametrize("created_at", ["year-1", "year-9999", "missing"])
+async def test_an_invalid_creation_time_causes_no_new_export(tmp_path, created_at):
+    """If `createdAt` is missing or invalid, the request time is used, and nothing is exported again."""
+    async with serving(replace(CALM, created_at=created_at)) as sandbox:
         assert (await night(sandbox, tmp_path)).exit_code is Exit.DONE
         creates = sandbox.counts["create"]
         sandbox.skip(600)
@@ -392,8 +392,8 @@ async def test_a_nonsense_moment_of_creation_makes_no_work(tmp_path, told):
             )
 
 
-async def test_a_longer_settle_time_makes_no_work(tmp_path):
-    """What was settled by the setting of its time stays so."""
+async def test_a_longer_settle_time_causes_no_new_export(tmp_path):
+    """Bundles that were settled under the earlier setting are not exported again."""
     async with serving(CALM) as sandbox:
         await night(sandbox, tmp_path)
         creates = sandbox.counts["create"]
@@ -405,8 +405,8 @@ async def test_a_longer_settle_time_makes_no_work(tmp_path):
         assert unsettled_yet(tmp_path, sandbox.now) == []
 
 
-async def test_it_is_exported_anew_in_its_own_width(tmp_path):
-    """By a backfill, too; what is not settled yet costs no request and is told."""
+async def test_a_bundle_exported_too_soon_is_exported_again_at_its_own_width(tmp_path):
+    """A backfill exports such a bundle again once it is settled; until then it is reported and costs no request."""
     async with serving(CALM) as sandbox:
         start = last_settled(sandbox.now)
         await store(tmp_path, Range(start - 3600, start - 1800), exported_at=start, settle_seconds=float(DAY))
@@ -416,12 +416,12 @@ async def test_it_is_exported_anew_in_its_own_width(tmp_path):
         assert summary.exit_code is Exit.DONE
         assert summary.to_dict()["refreshed"]["bundles"] == 1
         assert [one.range for one in sandbox.operations] == [(start - 3600, start - 1800)]
-        (told,) = [one["message"] for one in viewer.of("note") if "before the data was settled" in one["message"]]
-        assert f"from {show(start + 30 * DAY)} on" in told
+        (message,) = [one["message"] for one in viewer.of("note") if "before the data was settled" in one["message"]]
+        assert f"from {show(start + 30 * DAY)} on" in message
 
 
 async def store(directory: Path, span: Range, *, exported_at: float, settle_seconds: float) -> None:
-    """An archive that a run stored at some time."""
+    """Record an archive that a run stored at some time."""
     name = f"{EVENTS}/date={show(span.start)[:10]}/{compact(span.start)}_{compact(span.end)}.ndjson.gz"
     path = directory / name
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -434,8 +434,8 @@ async def store(directory: Path, span: Range, *, exported_at: float, settle_seco
     await ledger.close()
 
 
-async def test_commands_that_ask_nothing_go_by_the_time_that_a_run_was_told(tmp_path):
-    """As long as this host's clock has gone on since; else it is all there is."""
+async def test_offline_commands_use_the_time_that_a_run_learned(tmp_path):
+    """Commands without requests use the time learned by the last run as long as it holds, else the host's clock."""
     async with serving(replace(CALM, clock_ahead_seconds=3600.0)) as sandbox:
         settings = settings_for(sandbox, tmp_path)
         assert abs(time_at_service(settings) - sandbox.now + 3600) < 60
