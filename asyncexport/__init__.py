@@ -1,4 +1,4 @@
-"""asyncexport: a company's whole Fullstory history on its own disk, complete, at the speed that the quota allows.
+"""asyncexport: a company's complete Fullstory history on its own disk, as fast as the quota allows.
 
 From a program::
 
@@ -7,15 +7,16 @@ From a program::
     settings = asyncexport.load_settings("asyncexport.toml")
     summary = asyncexport.run(asyncexport.backfill(settings, start="2026-01-01"))
 
-Where an event loop is running, as in a notebook: `summary = await asyncexport.backfill(settings, start="2026-01-01")`.
-`nightly`, `retry` and `verify` are called alike (`asyncexport.run.library`). `Stop` asks a run to stop, and `listeners`
-are functions that are called with each event of a run (`asyncexport.core.events`). `export` runs any `RunSpec`.
+If an event loop is running, as in a notebook: `summary = await asyncexport.backfill(settings, start="2026-01-01")`.
+`nightly`, `retry` and `verify` are called the same way (`asyncexport.run.library`). `Stop` asks a run to stop, and
+`listeners` are functions that are called with each event of a run (`asyncexport.core.events`). `export` runs any
+`RunSpec`.
 
-The map: `core` decides and touches nothing; the wings (`config`, `client`, `engine`, `storage`, `ledger`, `display`)
-each own one subject; `run` puts them together; `simulate` runs the same engine on a clock that jumps; `cli` is for
-people; `sandbox` stands in for the service.
+The map: `core` makes the decisions and does no IO; the wings (`config`, `client`, `engine`, `storage`, `ledger`,
+`display`) each own one subject; `run` puts them together; `simulate` runs the same engine on a clock that jumps; `cli`
+is the command line; `sandbox` is the local stand-in for the service.
 
-The names below are loaded when they are first used: importing the package costs nothing.
+The names below are loaded on first use, so importing the package is cheap.
 """
 
 from importlib import import_module
@@ -134,7 +135,7 @@ _HOMES = {
     "survey": "run.survey",
     "verify": "run.library",
 }
-"""The module of each public name. `run` is the package of that name, which may be called."""
+"""The module of each public name. `run` is the package of that name, which can be called."""
 
 __all__ = [
     "ApiKey",
@@ -205,7 +206,7 @@ def __getattr__(name: str) -> Any:
     if name == "run":
         return import_module(f"{__name__}.run")
     if name == "load":
-        # What `load_settings` was called at first.
+        # The former name of `load_settings`.
         name = "load_settings"
     if name not in _HOMES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

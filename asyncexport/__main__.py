@@ -1,4 +1,4 @@
-"""`python -m asyncexport`."""
+"""Runs the command line: `python -m asyncexport`."""
 
 import sys
 

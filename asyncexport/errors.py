@@ -1,32 +1,32 @@
-"""All that can go wrong, as one tree, by whose trouble it is.
+"""Everything that can go wrong, as one tree, ordered by which side caused it.
 
-    ExportError                     carries .hint, and says by .transient whether trying again would help
-    ├── ConfigError                 the user's: every problem found, at once
-    ├── ServiceError                the service's
-    │   ├── UnauthorizedError       the key was refused (401)
-    │   ├── RateLimitedError        asked too often (429); .retry_after in seconds, or None
-    │   ├── UnavailableError        no route, no name, a reset, a time-out, 408, 499, 5xx: an outage
-    │   ├── ReplyError              it answered, but not with what was agreed
-    │   ├── RefusedError            it, or a box before it, said no (another 4xx); .status, .from_service
+    ExportError                     base class with .hint; .transient says whether a retry may help
+    ├── ConfigError                 the user: all problems found, in one error
+    ├── ServiceError                the service, or the way to it
+    │   ├── UnauthorizedError       the service refused the API key (401)
+    │   ├── RateLimitedError        too many requests (429); .retry_after in seconds, or None
+    │   ├── UnavailableError        no route, no name, a reset, a timeout, 408, 499, 5xx: an outage
+    │   ├── ReplyError              an answer, but not one that the API documents
+    │   ├── RefusedError            the service, or a proxy or gateway, refused (another 4xx); .status, .from_service
     │   ├── OperationFailedError    the operation ended as FAILED or ERROR; .reason
-    │   └── GoneError               the operation, export or link asked for no longer exists
-    ├── ArchiveError                the file's
-    │   ├── IncompleteError         it stopped early, or its end was not proved: fetch it again
-    │   │   └── UnprovedEmptyError  it has no rows, and nothing vouches for that: look once more
-    │   ├── CorruptError            it is whole, and wrong
-    │   │   ├── OtherHashError      it has another hash than is named, perhaps that of another form; .sha256
-    │   │   ├── NoExportError       it is no export of this kind at all
-    │   │   │   └── UnknownRowsError    its rows are no rows of an export
-    │   │   └── ForeignRowsError    its rows lie outside of the range that was asked for; .outside of .timed
-    │   └── FewerRowsError          it is whole, and has far fewer rows than the archive it would replace
-    ├── StorageError                the disk's
-    └── LedgerError                 the ledger's: it does not fit, or is missing beside archives
+    │   └── GoneError               the operation, export or link no longer exists
+    ├── ArchiveError                the downloaded file
+    │   ├── IncompleteError         it stopped early, or nothing confirms that it is complete: fetch it again
+    │   │   └── UnprovedEmptyError  it has no rows, and nothing confirms that: it needs a second check
+    │   ├── CorruptError            it is complete, but wrong
+    │   │   ├── OtherHashError      its hash differs from the storage host's, perhaps the hash of another form; .sha256
+    │   │   ├── NoExportError       it is not an export of this kind at all
+    │   │   │   └── UnknownRowsError    its rows have no known field
+    │   │   └── ForeignRowsError    its rows lie outside the requested range; .outside of .timed
+    │   └── FewerRowsError          it is complete, but has far fewer rows than the archive it would replace
+    ├── StorageError                the disk
+    └── LedgerError                 the ledger: of another export, or missing although archives exist
         ├── LedgerLockedError       another run holds it
-        └── LedgerCorruptError      it cannot be read as what was written
+        └── LedgerCorruptError      it cannot be read
 
-    IllegalMove(RuntimeError)       ours: a bug
+    IllegalMove(RuntimeError)       a bug in asyncexport
 
-No message holds an API key or the query of a signed URL: those who raise leave them out.
+No message contains an API key or the query of a signed URL: the code that raises an error leaves them out.
 """
 
 from collections.abc import Sequence
@@ -34,11 +34,11 @@ from dataclasses import dataclass, field
 
 
 class ExportError(Exception):
-    """What asyncexport raises; the message is one line, in the user's words.
+    """The base of all errors that asyncexport raises. The message is one line, in the user's words.
 
     Args:
-        message: What was tried and what came back.
-        hint: The next thing to do, or "" where there is none.
+        message: What was tried and what happened.
+        hint: The next thing to do, or "" if there is none.
     """
 
     transient: bool = False
@@ -50,9 +50,9 @@ class ExportError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Problem:
-    """One fault in the configuration: where (`table.key`, a variable, a flag), and what is wrong with it.
+    """One problem in the configuration: its place (`table.key`, a variable, a flag) and what is wrong.
 
-    `file` is the file that says it, by the name the user has for it; "" where none does.
+    `file` is the configuration file, as the user named it; "" if the problem is not in a file.
     """
 
     place: str
@@ -60,25 +60,25 @@ class Problem:
     file: str = field(default="", compare=False)
 
     def __str__(self) -> str:
-        """Without the file."""
+        """Return the problem without its file."""
         return f"{self.place}: {self.message}" if self.place else self.message
 
     @property
-    def told(self) -> str:
-        """As it is printed."""
+    def text(self) -> str:
+        """The problem as it is printed, with the file."""
         return f"{self.file}: {self}" if self.file else str(self)
 
 
 class ConfigError(ExportError):
-    """The configuration or the command line cannot be used; `problems` holds every fault found."""
+    """The configuration or the command line cannot be used. `problems` holds every problem found."""
 
     def __init__(self, problems: Sequence[Problem], *, hint: str = "") -> None:
         self.problems = tuple(problems)
-        super().__init__("; ".join(problem.told for problem in self.problems), hint=hint)
+        super().__init__("; ".join(problem.text for problem in self.problems), hint=hint)
 
 
 class ServiceError(ExportError):
-    """The service, or the way to it, is in trouble."""
+    """The service failed, or the way to it."""
 
 
 class UnauthorizedError(ServiceError):
@@ -86,7 +86,7 @@ class UnauthorizedError(ServiceError):
 
 
 class RateLimitedError(ServiceError):
-    """The service was asked too often (429); `retry_after` is in seconds, None where it did not say."""
+    """The service answered 429: too many requests. `retry_after` is in seconds, or None if it did not say."""
 
     transient = True
 
@@ -96,13 +96,13 @@ class RateLimitedError(ServiceError):
 
 
 class UnavailableError(ServiceError):
-    """The service cannot be reached, or is in trouble of its own (no route, 408, 499, 5xx).
+    """The service cannot be reached, or fails (no route, 408, 499, 5xx).
 
     Args:
-        message: What was tried and what came back.
-        unanswered: The request may have arrived, and no answer came: what it asked for may have been done.
-        lasting: It has been so for as long as anybody is willing to wait.
-        retry_after: In how many seconds it wants to be asked again; None where it did not say.
+        message: What was tried and what happened.
+        unanswered: Whether the request may have arrived and been carried out, although no answer came.
+        lasting: Whether the outage has lasted longer than a run waits.
+        retry_after: Seconds after which the service wants to be asked again. None if it did not say.
         hint: The next thing to do.
     """
 
@@ -122,7 +122,7 @@ class UnavailableError(ServiceError):
 
 
 class ReplyError(ServiceError):
-    """The service answered, but not with the reply agreed upon; `status` is the HTTP status, where there is one."""
+    """The service answered, but not as the API documents. `status` is the HTTP status, if there is one."""
 
     transient = True
 
@@ -132,12 +132,13 @@ class ReplyError(ServiceError):
 
 
 class RefusedError(ServiceError):
-    """The service, or a box before it, understood the request and said no.
+    """The service, or a proxy or gateway, understood the request and refused it.
 
     Args:
-        message: What was tried and what came back.
+        message: What was tried and what happened.
         status: The HTTP status.
-        from_service: It was said in the service's own form, a JSON object; no page of a box before it.
+        from_service: Whether the answer is a JSON object as the service sends it, and not the page of a proxy or
+            gateway.
         hint: The next thing to do.
     """
 
@@ -156,11 +157,12 @@ class OperationFailedError(ServiceError):
 
 
 class GoneError(ServiceError):
-    """The operation, the export or the link asked for no longer exists (404, 410, or an expired link).
+    """The operation, export or link no longer exists (404, 410, or an expired link).
 
     Args:
-        message: What was tried and what came back.
-        from_service: It was said in the service's own form, a JSON object; no page of a box before it.
+        message: What was tried and what happened.
+        from_service: Whether the answer is a JSON object as the service sends it, and not the page of a proxy or
+            gateway.
         hint: The next thing to do.
     """
 
@@ -170,80 +172,80 @@ class GoneError(ServiceError):
 
 
 class ArchiveError(ExportError):
-    """The file delivered is not one whole export."""
+    """The downloaded file is not one complete export."""
 
 
 class IncompleteError(ArchiveError):
-    """The file stopped early, or nothing proved that it ended where it did: fetch it again."""
+    """The file stopped early, or nothing confirms that it is complete: fetch it again."""
 
     transient = True
 
 
 class UnprovedEmptyError(IncompleteError):
-    """The file has no rows, no hash, and no gzip around it: it is believed when a second look says the same."""
+    """The file has no rows, no hash and no gzip around it. It is believed when a second check finds the same."""
 
     def __init__(self) -> None:
-        super().__init__("no rows came, and nothing proves that there are none")
+        super().__init__("the file has no rows, and nothing confirms that there are none")
 
 
 class CorruptError(ArchiveError):
-    """The file arrived whole and is wrong: a bad checksum, a broken structure."""
+    """The file is complete, but wrong: a bad checksum, a broken structure."""
 
 
 class OtherHashError(CorruptError):
-    """The file does not have the hash that the storage host names, which may be that of another form of it.
+    """The file's hash differs from the one the storage host reports, which may be that of another form of the file.
 
-    `sha256` is that of the archive that was made of it: when the same comes again, it is believed.
+    `sha256` is the hash of the archive made of it: if the same comes again, the file is accepted.
     """
 
     def __init__(self, sha256: str) -> None:
         super().__init__(
-            "the archive does not have the hash that the storage host names, perhaps of another form of it"
+            "the archive's hash differs from the one the storage host reports, which may be that of another form of it"
         )
         self.sha256 = sha256
 
 
 class NoExportError(CorruptError):
-    """The file is no export of this kind from its beginning: some box on the way may have sent it.
+    """The file is not an export of this kind from its first bytes: a proxy or gateway may have sent it.
 
     Attributes:
-        is_as_stored: It is the one that the storage host holds, by its hash.
+        is_as_stored: Whether its hash shows that it is the file the storage host holds.
     """
 
     is_as_stored = False
 
 
 class UnknownRowsError(NoExportError):
-    """The file has rows, and no name in them is one that a row of an export has; `members` are some of the names."""
+    """The file has rows, but none of their fields is known or was asked for. `members` are some of the fields."""
 
     def __init__(self, members: Sequence[str]) -> None:
         named = ", ".join(map(repr, members))
         super().__init__(
-            f"the file is no export: none of its names is known or was asked for ({named})",
-            hint="some box on the way may have sent it; if these are your rows, name their fields in the "
+            f"the file is not an export: none of its fields is known or was asked for ({named})",
+            hint="a proxy or gateway may have sent it; if these are your rows, name their fields in the "
             "[[export]] fields of a new export",
         )
         self.members = tuple(members)
 
 
 class ForeignRowsError(CorruptError):
-    """The file is whole, and most of its rows lie outside of the range that was asked for: it is another bundle's.
+    """The file is complete, but most of its rows lie outside the requested range: it is another bundle's.
 
     Args:
-        outside: Rows outside of the range, of those looked at.
-        timed: Rows looked at whose time could be read.
+        outside: Sampled rows outside the range.
+        timed: Sampled rows whose time could be read.
     """
 
     def __init__(self, *, outside: int, timed: int) -> None:
         super().__init__(
-            f"its rows are of another time: {outside} of {timed} looked at lie outside of the range by EventStart"
+            f"its rows belong to another range: EventStart of {outside} of {timed} sampled rows lies outside the range"
         )
         self.outside = outside
         self.timed = timed
 
 
 class FewerRowsError(ArchiveError):
-    """The file is whole, and has far fewer rows than the sound archive it would replace, which stays.
+    """The file is complete, but has far fewer rows than the intact archive it would replace. The archive stays.
 
     Args:
         rows_before: Rows of the archive that stays.
@@ -251,7 +253,7 @@ class FewerRowsError(ArchiveError):
     """
 
     def __init__(self, *, rows_before: int, rows_found: int) -> None:
-        super().__init__(f"far fewer rows came: {rows_found} in place of {rows_before}")
+        super().__init__(f"the new export has far fewer rows: {rows_found} instead of {rows_before}")
         self.rows_before = rows_before
         self.rows_found = rows_found
 
@@ -261,7 +263,7 @@ class StorageError(ExportError):
 
 
 class LedgerError(ExportError):
-    """The ledger does not fit this run, or is missing beside archives."""
+    """The ledger belongs to another export definition, or is missing although archives exist."""
 
 
 class LedgerLockedError(LedgerError):
@@ -269,8 +271,8 @@ class LedgerLockedError(LedgerError):
 
 
 class LedgerCorruptError(LedgerError):
-    """The ledger cannot be read as what was written to it."""
+    """The ledger cannot be read: its contents are not what asyncexport wrote."""
 
 
-class IllegalMove(RuntimeError):  # noqa: N818 - a bug of ours, not an error of anybody's
-    """A bundle was moved to a state that its present one does not lead to."""
+class IllegalMove(RuntimeError):  # noqa: N818 - a bug in asyncexport, not an error to handle
+    """A bundle was moved to a state that does not follow from its present one."""

@@ -6,7 +6,7 @@ from collections import Counter
 from asyncexport.core.bucket import SentRequest
 from asyncexport.core.bundles import Bundle, Range, gaps, merged
 from asyncexport.core.coverage import RecordedRange
-from asyncexport.core.parking import WAITING, ParkedTimes
+from asyncexport.core.parking import PAUSABLE, ParkedTimes
 from asyncexport.core.states import BundleRecord, Created, Planned, Ready, Split, State, Stored
 
 
@@ -28,14 +28,14 @@ class Model:
 
     def note_parked(self, record: BundleRecord, at: float) -> None:
         """Whether it was parked once more, or is stored."""
-        if isinstance(record.state, WAITING):
+        if isinstance(record.state, PAUSABLE):
             known = self.parked.get(record.bundle)
             self.parked[record.bundle] = ParkedTimes(known.times + 1 if known else 1, at)
         elif isinstance(record.state, Stored):
             self.parked.pop(record.bundle, None)
 
     def _rests(self, one: BundleRecord) -> bool:
-        return isinstance(one.state, WAITING) and one.bundle in self.parked
+        return isinstance(one.state, PAUSABLE) and one.bundle in self.parked
 
     def note_id(self, record: BundleRecord) -> None:
         """An operation or an export of the service, by its id."""

@@ -7,7 +7,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 
 from asyncexport.core.admission import Backoff, BudgetScope, Prefer, Priority, Quota
-from asyncexport.core.archive.expected_rows import RowLook
+from asyncexport.core.archive.expected_rows import RowCheck
 from asyncexport.core.bundles import Bundle, Range
 from asyncexport.core.events import (
     BundleMoved,
@@ -204,7 +204,7 @@ class Download(ArchiveDownload):
     owner: "Downloads"
     bundle: Bundle
     so_far: int = 0
-    sample: RowLook | None = None
+    sample: RowCheck | None = None
 
     async def __aexit__(self, *_: object) -> None:
         """Nothing is half-made."""
@@ -252,7 +252,7 @@ class Downloads(ArchiveDownloads):
         definition: Definition,
         *,
         least_rows: int | None = 0,
-        new_sample: Callable[[], RowLook] | None = None,
+        new_sample: Callable[[], RowCheck] | None = None,
     ) -> Download:
         """Begin one."""
         self.floors.append(least_rows)

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from asyncexport.core.admission import (
-    HOPELESS_REFUSALS,
+    HOPELESS_HITS,
     LONGEST_PAUSE_SECONDS,
     RELEARN_SECONDS,
     Admission,
@@ -249,7 +249,7 @@ def test_a_service_is_given_up_after_the_outage_and_not_before(gaps, status):
     for number, gap in enumerate(gaps, start=2):
         now += gap
         follows = answer(admission, status, now=now)
-        enough = number >= HOPELESS_REFUSALS or status == 503
+        enough = number >= HOPELESS_HITS or status == 503
         assert bool(follows.given_up) == (now >= OUTAGE and enough)
     assert isinstance(admission.line, Down if status == 503 else Up)
 

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from asyncexport.core.bundles import ALL_TIME, DAY, Bundle, Range, compact
-from asyncexport.core.directory_diff import Taken, day_tally, overlaps, suspect_days, unrecorded
+from asyncexport.core.directory_diff import TakenTime, day_tally, overlaps, suspect_days, unrecorded
 from asyncexport.core.exports import Export, Format
 from asyncexport.core.states import (
     BundleRecord,
@@ -255,7 +255,7 @@ def test_only_a_bundle_whose_export_had_finished_explains_an_archive_without_a_r
 def test_ranges_that_overlap_are_found(taken, span):
     """An overlap is found for ranges of any width, added in any order."""
     half = len(taken) // 2
-    found = Taken(taken[:half])
+    found = TakenTime(taken[:half])
     for one in taken[half:]:
         found.add(one)
     meeting = [one for one in taken if one.start < span.end and one.end > span.start]

@@ -13,7 +13,7 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from asyncexport.core.admission import (
-    HOPELESS_REFUSALS,
+    HOPELESS_HITS,
     LONGEST_PAUSE_SECONDS,
     RELEARN_SECONDS,
     Backoff,
@@ -638,7 +638,7 @@ def test_endless_429s_do_not_cause_a_busy_loop(retry_after):
         async with a_budget() as budget:
             while now() < OUTAGE * 0.9:
                 await answered(budget, 429, **more)
-            assert HOPELESS_REFUSALS < budget.refused < 330
+            assert HOPELESS_HITS < budget.refused < 330
 
     count_requests()
 
@@ -921,7 +921,7 @@ async def test_failures_of_requests_in_flight_count_once():
         for request in requests:
             request.answered(503)
         assert isinstance(budget.line, Down)
-        assert budget.line.tries == 1
+        assert budget.line.failures == 1
         await answered(budget, 200, Kind.POLL)
         assert now() == pytest.approx(1.0, abs=0.1)
 

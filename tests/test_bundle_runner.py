@@ -177,7 +177,7 @@ async def test_rows_of_another_range_cost_a_new_export_immediately():
     assert [type(state) for state in scene.ledger.states[:2]] == [Planned, Creating]
     assert (scene.service.posts, len(scene.downloads.used)) == (1, 2)
     assert now() - began < 2 * SECOND_LOOK
-    assert "rows are of another time" in scene.listener.retries[0]
+    assert "rows belong to another range" in scene.listener.retries[0]
 
 
 @on_virtual_time

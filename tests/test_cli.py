@@ -1130,7 +1130,7 @@ def test_a_refresh_with_far_fewer_rows_is_reported_and_accepted(run, service):
     rows = rows_by_start(run)
     refuse(run, service)
     start, before = "2026-01-01T00:00:00Z", rows["2026-01-01T00:00:00Z"]
-    why = f"the archive was kept, since far fewer rows came: 0 in place of {before}"
+    why = f"the archive was kept because the new export has far fewer rows: 0 instead of {before}"
     ran = run("status")
     assert ran.code == Exit.PARTIAL
     assert ran.out[-3:-1] == ["  kept        1", f"                {start}: {why}"]
@@ -1188,7 +1188,7 @@ def test_a_repair_with_far_fewer_rows_ends_with_3(run, service):
     service.behave(**fault("operation:fewer-rows,rows=1"))
     ran = run("verify", "--repair")
     assert ran.code == Exit.PARTIAL
-    why = f"there was no sound archive to keep, and far fewer rows came: 1 in place of {before}"
+    why = f"there was no intact archive to keep, and the new export has far fewer rows: 1 instead of {before}"
     assert f"fewer rows: everyone-events 2026-01-01T00:00:00Z: {why}" in ran.out
     assert run("-q", "verify").code == 0
 

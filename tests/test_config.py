@@ -777,9 +777,9 @@ def test_a_tilde_is_the_users_home(here: Path, monkeypatch: pytest.MonkeyPatch) 
     [
         (
             '{ AUTHORIZATION = "Basic x" }',
-            "api.headers: must not set AUTHORIZATION: the API key alone says who asks",
+            "api.headers: must not set AUTHORIZATION: requests are authorized by the API key alone",
         ),
-        ('{ host = "a.example" }', "api.headers: must not set host: [api] base_url names the host"),
+        ('{ host = "a.example" }', "api.headers: must not set host: the host is set by [api] base_url"),
         ('{ X = "a\\nb" }', "api.headers: must contain one line of printable text per header"),
         ('{ "a b" = "c" }', "api.headers: contains a name that no header may have"),
         ('{ "" = "c" }', "api.headers: contains a name that no header may have"),

@@ -119,8 +119,8 @@ def test_planned_and_stored_ranges_tile_the_range(model, span, width):
     """Every second without an archive is in exactly one bundle, whatever the widths of earlier runs."""
     work = work_of(model, span, width)
     new = [one.bundle.range for one in in_order([work]) if one.stored is None]
-    probes = probes_of(span, new, work.stock.covered)
-    covered = seconds_in(work.stock.covered, probes)
+    probes = probes_of(span, new, work.recorded.covered)
+    covered = seconds_in(work.recorded.covered, probes)
     assert seconds_in(new, probes) == [1 - by for by in covered]
 
 
@@ -187,14 +187,14 @@ def test_new_bundles_keep_to_the_grid(model, span, width):
 def test_a_retry_does_not_plan_new_ranges(model, span, width):
     """It covers exactly once the time of planned or split bundles that is neither stored nor in progress."""
     work = work_of(model, span, width, fills_gaps=False)
-    unfinished = [one for one in work.stock.unfinished if one not in work.splits]
+    unfinished = [one for one in work.recorded.unfinished if one not in work.splits]
     planned = [one.bundle.range for one in work.splits]
     planned += [one.bundle.range for one in unfinished if isinstance(one.state, Planned) and one.stored is None]
     others = [one.bundle.range for one in unfinished if not isinstance(one.state, Planned)]
     own = {one.bundle for one in unfinished if one.stored is not None or not isinstance(one.state, Planned)}
     pieces = [one.bundle.range for one in in_order([work]) if one.bundle not in own]
-    probes = probes_of(span, planned, others, pieces, work.stock.covered)
-    taken = seconds_in([*others, *work.stock.covered], probes)
+    probes = probes_of(span, planned, others, pieces, work.recorded.covered)
+    taken = seconds_in([*others, *work.recorded.covered], probes)
     wanted = [int(by > 0 and not than) for by, than in zip(seconds_in(planned, probes), taken, strict=True)]
     assert seconds_in(pieces, probes) == wanted
 
@@ -229,11 +229,11 @@ def test_runs_of_any_width_fetch_every_second_once(runs, width, other_width):
         options = {
             "fills_gaps": fills_gaps,
             "refresh": again,
-            "rests_until": dict.fromkeys(resting, 9e9) if is_waiting else {},
+            "paused_until": dict.fromkeys(resting, 9e9) if is_waiting else {},
         }
         work = work_of(model, span, a_width, **options)
         planned = [one.bundle for one in in_order([work])]
-        assert not {one.bundle for one in work.resting} & set(planned)
+        assert not {one.bundle for one in work.paused} & set(planned)
         for one in work.splits:
             split(model, one, work)
         work = work_of(model, span, a_width, **options)
@@ -368,9 +368,9 @@ def test_a_split_bundle_in_its_former_width_is_a_new_revision():
 def test_a_parked_bundle_that_is_not_due_keeps_its_range():
     """Neither the bundle nor its time is processed, and it is not split."""
     parked = record(0, 7200, Failed("why"))
-    work = ExportPlan(Export(EVENTS), Range(0, 9000), RecordedRange((parked,)), rests_until={parked.bundle: 5.0})
+    work = ExportPlan(Export(EVENTS), Range(0, 9000), RecordedRange((parked,)), paused_until={parked.bundle: 5.0})
     assert [one.bundle.range for one in in_order([work])] == [Range(7200, 9000)]
-    assert (work.resting, work.splits, work.parked, work.count) == ([parked], [], [], 1)
+    assert (work.paused, work.splits, work.parked, work.count) == ([parked], [], [], 1)
 
 
 def test_a_bundle_between_attempts_keeps_its_attempt():

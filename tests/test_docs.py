@@ -161,11 +161,11 @@ def _is_in(folder: Path, name: str) -> bool:
 
 
 def test_each_package_lists_its_modules():
-    """The docstring of a package names each of its modules; core is listed elsewhere."""
+    """The docstring of a package names each of its modules."""
     for package in PACKAGE.glob("*/**/__init__.py"):
         named = set(re.findall(r"\w+", ast.get_docstring(parsed(package)) or ""))
         modules = {path.stem for path in package.parent.glob("*.py")} - {"__init__"}
-        assert package.parent.name == "core" or modules <= named, f"name in {package}: {sorted(modules - named)}"
+        assert modules <= named, f"name in {package}: {sorted(modules - named)}"
 
 
 def test_the_example_settings_in_the_repository_match_init():

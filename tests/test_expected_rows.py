@@ -6,11 +6,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from asyncexport.core.archive.expected_rows import ExpectedRows, RowLook, whole_second
+from asyncexport.core.archive.expected_rows import ExpectedRows, RowCheck, whole_second
 from asyncexport.core.bundles import Range, show
 from asyncexport.core.exports import Definition, Type
 from asyncexport.core.row_names import EVENT_FIELDS, INDIVIDUAL_FIELDS, is_known
-from asyncexport.core.row_refusals import MOST_IN_A_ROW, RowRefusals, RowVerdicts, read_untimed, write_untimed
+from asyncexport.core.row_rejections import MOST_IN_A_ROW, RowRejections, RowVerdicts, read_untimed, write_untimed
 from asyncexport.errors import ArchiveError, ForeignRowsError, UnknownRowsError
 
 SPAN = Range(1_767_225_600, 1_767_227_400)
@@ -20,11 +20,11 @@ STRANGE = {"error": "no"}
 UNTIMED = {"EventStart": "soon", "EventType": "click"}
 
 
-def checked(*rows: dict[str, Any], definition: Definition | None = None) -> RowLook:
+def checked(*rows: dict[str, Any], definition: Definition | None = None) -> RowCheck:
     """Check these rows and return the result."""
-    look = RowLook(ExpectedRows.of(definition or Definition(), SPAN))
+    look = RowCheck(ExpectedRows.of(definition or Definition(), SPAN))
     for row in rows:
-        look.look(row)
+        look.add(row)
     return look
 
 
@@ -129,18 +129,18 @@ def test_a_file_without_a_known_field_is_rejected(rows: Any, fields: Any, is_ref
 
 def test_a_csv_header_is_checked_like_a_row() -> None:
     """A header of unknown names, such as `OK`, is rejected."""
-    look = RowLook(ExpectedRows())
-    look.look_at_names(["OK"])
+    look = RowCheck(ExpectedRows())
+    look.add_names(["OK"])
     with pytest.raises(UnknownRowsError, match="OK"):
         look.close()
-    look.look_at_names(EVENT_FIELDS)
+    look.add_names(EVENT_FIELDS)
     look.close()
 
 
 def test_reported_field_names_contain_no_secret() -> None:
     """A page of a proxy may contain a URL with a token, which the error does not repeat."""
-    look = RowLook(ExpectedRows())
-    look.look_at_names(["see https://box.example/?token=CANARY\n"])
+    look = RowCheck(ExpectedRows())
+    look.add_names(["see https://box.example/?token=CANARY\n"])
     with pytest.raises(UnknownRowsError) as caught:
         look.close()
     assert "CANARY" not in str(caught.value)
@@ -161,7 +161,7 @@ def test_a_whole_second_is_never_rounded_up(second: int, nanos: int) -> None:
 
 def test_three_files_in_a_row_of_another_range_disable_the_check() -> None:
     """The third file is accepted and the range is no longer checked."""
-    refusals = RowRefusals(60.0)
+    refusals = RowRejections(60.0)
     assert [refusals.note_foreign() for _ in range(MOST_IN_A_ROW + 1)] == [True, True, False, False]
     assert not refusals.checks_range
 
@@ -175,25 +175,25 @@ def test_an_unreadable_record_disables_no_check(text: str | None) -> None:
 
 def test_a_file_with_rows_of_its_range_restarts_the_count() -> None:
     """A file whose rows have no readable time does not."""
-    refusals = RowRefusals(60.0)
+    refusals = RowRejections(60.0)
     for _ in range(MOST_IN_A_ROW):
         assert refusals.note_foreign()
         assert refusals.note_foreign()
-        refusals.note_taken(checked(INSIDE))
+        refusals.note_accepted(checked(INSIDE))
     refusals.note_foreign()
     refusals.note_foreign()
-    refusals.note_taken(checked(UNTIMED))
+    refusals.note_accepted(checked(UNTIMED))
     assert not refusals.note_foreign()
 
 
 def test_three_files_in_a_row_without_a_known_field_stop_an_export() -> None:
     """Without a hash that proves them they must span a minute, since a proxy in trouble spoils many files together."""
-    refusals = RowRefusals(60.0)
+    refusals = RowRejections(60.0)
     assert not any(refusals.note_unknown(now=100.0 + number, proved=False) for number in range(10))
     assert refusals.note_unknown(now=160.0, proved=False)
-    refusals.note_taken(checked({}))
+    refusals.note_accepted(checked({}))
     assert refusals.note_unknown(now=161.0, proved=False)
-    refusals.note_taken(checked(INSIDE))
+    refusals.note_accepted(checked(INSIDE))
     assert [refusals.note_unknown(now=162.0, proved=True) for _ in range(MOST_IN_A_ROW)] == [False, False, True]
 
 
@@ -216,8 +216,8 @@ def test_stored_archives_are_judged_together_with_the_next_ones(
     judged = RowVerdicts[int]()
     found: list[tuple[int, ArchiveError | None]] = []
     for number, row in enumerate(rows):
-        look = RowLook(ExpectedRows(span=SPAN), raises=False)
-        look.look(row)
+        look = RowCheck(ExpectedRows(span=SPAN), raises=False)
+        look.add(row)
         look.close()
         found += judged.judge(number, look)
     assert [(number, why is not None) for number, why in [*found, *judged.close()]] == verdicts

@@ -65,17 +65,17 @@ def test_slow_operations_limit_the_pace():
 
 def test_after_the_last_create_only_the_running_operations_count():
     """If all requests count, the results calls may take longer."""
-    assert seconds_to_end(CREATES_ONLY, pace(), bundles=7, created=7, rest_seconds=42) == 42
-    assert seconds_to_end(ALL_WITH_LIST, pace(tokens=0), bundles=7, created=7, rest_seconds=42) == 8 * 30
+    assert seconds_to_end(CREATES_ONLY, pace(), bundles=7, created=7, remaining_seconds=42) == 42
+    assert seconds_to_end(ALL_WITH_LIST, pace(tokens=0), bundles=7, created=7, remaining_seconds=42) == 8 * 30
 
 
 def test_the_remaining_time_of_older_operations_is_shorter():
     """An operation that already ran for a while is expected sooner, and the last of many later than a single one."""
     durations = Durations(expected_seconds=300, known=[280, 300, 320] * 30)
-    assert durations.rest_seconds([]) == 0
-    assert durations.rest_seconds([0.0]) == pytest.approx(300, rel=0.1)
-    assert durations.rest_seconds([200.0]) < durations.rest_seconds([0.0]) - 150
-    assert durations.rest_seconds([0.0] * 100) > durations.rest_seconds([0.0]) + 30
+    assert durations.remaining_seconds([]) == 0
+    assert durations.remaining_seconds([0.0]) == pytest.approx(300, rel=0.1)
+    assert durations.remaining_seconds([200.0]) < durations.remaining_seconds([0.0]) - 150
+    assert durations.remaining_seconds([0.0] * 100) > durations.remaining_seconds([0.0]) + 30
 
 
 def test_downloads_are_limited_by_their_slots():

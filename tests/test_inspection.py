@@ -226,7 +226,7 @@ def test_the_content_is_checked_through_all_layers(container, layers):
         (b"\x1f", "not compressed"),
         (ROWS, "not compressed"),
         (ROWS[:9], "not compressed"),
-        (packed(ROWS, members=2), "several members"),
+        (packed(ROWS, members=2), "several gzip members"),
     ],
 )
 def test_a_body_whose_cut_would_not_show_needs_a_proved_end(body, why):
@@ -286,10 +286,10 @@ def test_a_different_hash_may_belong_to_another_form(form, layers, proved):
     is_plain, body = layers == 0, packed(ROWS, layers=layers)
     may_have_changed = form in (BodyForm.CHANGED, BodyForm.UNKNOWN) or (form is BodyForm.PLAIN_IS_CHANGED and is_plain)
 
-    def inspected(came_before: str = "") -> Archive:
+    def inspected(sha256_before: str = "") -> Archive:
         inspector = Inspector(Format.NDJSON, write=lambda _: None)
         inspector.feed(body)
-        proof = BodyProof(end_proved=proved, hashed=False, form=form, came_before=came_before)
+        proof = BodyProof(end_proved=proved, hashed=False, form=form, sha256_before=sha256_before)
         return inspector.close(proof).archive
 
     if not (proved and may_have_changed):
@@ -298,9 +298,9 @@ def test_a_different_hash_may_belong_to_another_form(form, layers, proved):
     elif form is BodyForm.CHANGED:
         assert inspected().rows == 3
     else:
-        for came_before in ("", "another"):
+        for sha256_before in ("", "another"):
             with pytest.raises(OtherHashError) as caught:
-                inspected(came_before)
+                inspected(sha256_before)
         assert inspected(caught.value.sha256).rows == 3
 
 
@@ -323,7 +323,7 @@ def test_an_empty_body_is_only_accepted_immediately_if_it_is_proved(container, b
     def inspected(body: bytes, **known: Any) -> int:
         inspector = Inspector(container, write=lambda _: None)
         inspector.feed(body)
-        return inspector.close(BodyProof(nothing_before=False, **known)).archive.rows
+        return inspector.close(BodyProof(empty_before=False, **known)).archive.rows
 
     with pytest.raises(UnprovedEmptyError):
         inspected(body)
@@ -334,7 +334,7 @@ def test_an_empty_body_is_only_accepted_immediately_if_it_is_proved(container, b
         inspected(body, hashed=False, form=BodyForm.CHANGED)
     inspector = Inspector(container, write=lambda _: None)
     inspector.feed(body)
-    assert inspector.close(BodyProof(nothing_before=True)).archive.rows == 0
+    assert inspector.close(BodyProof(empty_before=True)).archive.rows == 0
 
 
 def test_md5_is_only_checked_without_crc32c():
@@ -436,12 +436,12 @@ def test_gzip_without_content_is_not_held_forever(empty):
     """Endless empty members or blocks are rejected."""
     inspector = Inspector(Format.NDJSON, path=PATH)
     inspector.feed(gzip.compress(b"")[:10] if empty[0] == 0 else b"")
-    with pytest.raises(CorruptError, match="nothing in it"):
+    with pytest.raises(CorruptError, match="gzip without content"):
         inspector.feed(empty * (HELD_BYTES // len(empty) + 2))
 
 
 def test_many_empty_members_are_rejected_in_any_place():
     """A few bytes of gzip in gzip may hold millions of members, and each takes time."""
     body = packed(ROWS) + gzip.compress(b"", mtime=0) * 20_000
-    with pytest.raises(CorruptError, match="nothing in it"):
+    with pytest.raises(CorruptError, match="gzip without content"):
         archive_from([packed(body)])

@@ -620,14 +620,14 @@ async def test_a_split_is_written_together_with_its_pieces(tmp_path):
     before = boundary.commits
     await ledger.split(failed, [bundle(number).range for number in range(3)], at=2.0)
     assert boundary.commits == before + 1
-    stock = await stock_of(ledger, "events")
-    assert stock.unfinished == tuple(BundleRecord(bundle(number)) for number in (0, 2))
-    assert (stock.split, stock.parked) == ((replace(failed, state=Split()),), {})
-    assert stock.covered == (bundle(1).range,)
-    for one in (stored(1), creating(5), stock.split[0]):
+    recorded = await stock_of(ledger, "events")
+    assert recorded.unfinished == tuple(BundleRecord(bundle(number)) for number in (0, 2))
+    assert (recorded.split, recorded.parked) == ((replace(failed, state=Split()),), {})
+    assert recorded.covered == (bundle(1).range,)
+    for one in (stored(1), creating(5), recorded.split[0]):
         with pytest.raises(IllegalMove):
             await ledger.split(one, [bundle(7).range], at=3.0)
-    again = stock.split[0].next_revision()
+    again = recorded.split[0].next_revision()
     await ledger.append(replace(again, state=Creating(1, 4.0)), at=4.0)
     assert (await stock_of(ledger, "events")).split == ()
     await ledger.close()

@@ -166,10 +166,10 @@ class LedgerMachine(RuleBasedStateMachine):
     def compare(self, queries, span=ALL_TIME):
         model = self.model
         for export in EXPORTS:
-            stock = model.recorded_range(export.name, span)
-            assert queries.recorded_range(export.name, span) == stock
-            assert queries.unfinished(export.name, span) == list(stock.unfinished)
-            assert queries.covered(export.name, span) == list(stock.covered)
+            recorded = model.recorded_range(export.name, span)
+            assert queries.recorded_range(export.name, span) == recorded
+            assert queries.unfinished(export.name, span) == list(recorded.unfinished)
+            assert queries.covered(export.name, span) == list(recorded.covered)
             assert queries.count_stored(export.name, span) == len(model.stored(export.name, span))
             for soon in (math.inf, 10_000.5):
                 found = list(queries.stored(export.name, span, exported_within=soon))
@@ -187,11 +187,11 @@ class LedgerMachine(RuleBasedStateMachine):
     def compare_overviews(self, overviews):
         assert [one.name for one in overviews] == [export.name for export in EXPORTS]
         for one in overviews:
-            stock = self.model.recorded_range(one.name, ALL_TIME)
+            recorded = self.model.recorded_range(one.name, ALL_TIME)
             archives = [record.stored for record in self.model.stored(one.name, ALL_TIME) if record.stored]
             assert (one.stored, one.empty) == (len(archives), sum(archive.rows == 0 for archive in archives))
             assert (one.rows, one.bytes) == (sum(a.rows for a in archives), sum(a.bytes for a in archives))
-            assert (one.unfinished, one.covered) == (stock.unfinished, stock.covered)
+            assert (one.unfinished, one.covered) == (recorded.unfinished, recorded.covered)
             assert one.last_at == self.model.last_at.get(one.name)
             assert one.in_progress + len(one.parked) == sum(
                 not isinstance(record.state, Planned) for record in one.unfinished

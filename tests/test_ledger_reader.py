@@ -43,13 +43,13 @@ async def test_a_reader_sees_consistent_states_during_a_run(tmp_path):
     for number in range(50):
         await ledger.append(creating(number), at=1.0)
     ended = threading.Event()
-    stocks = []
+    records_read = []
 
     def read_until_ended():
         with LedgerReader(tmp_path) as reader:
             while True:
                 over = ended.is_set()
-                stocks.append(reader.recorded_range("events", ALL_TIME))
+                records_read.append(reader.recorded_range("events", ALL_TIME))
                 if over:
                     return
 
@@ -61,9 +61,9 @@ async def test_a_reader_sees_consistent_states_during_a_run(tmp_path):
     ended.set()
     await reading
     await ledger.close()
-    assert all(len(one.unfinished) + one.stored_before == 50 for one in stocks)
-    assert [one.stored_before for one in stocks] == sorted(one.stored_before for one in stocks)
-    assert stocks[-1].stored_before == 50
+    assert all(len(one.unfinished) + one.stored_before == 50 for one in records_read)
+    assert [one.stored_before for one in records_read] == sorted(one.stored_before for one in records_read)
+    assert records_read[-1].stored_before == 50
 
 
 async def test_reading_changes_no_file(tmp_path):
@@ -139,11 +139,11 @@ def test_a_copied_ledger_is_consistent(folder):
         for _ in range(30):
             acknowledged = len(scribe.acknowledged)
             with without_rights(), LedgerReader(folder) as reader:
-                stock = reader.recorded_range("events", ALL_TIME)
+                recorded = reader.recorded_range("events", ALL_TIME)
                 assert len(reader.requests_since(0.0)) >= acknowledged // BUNDLES_AT_ONCE
-            assert stock.covered == (Range(0, stock.stored_before * 1800),)
-            assert stock.stored_before >= max(acknowledged, seen[-1])
-            seen.append(stock.stored_before)
+            assert recorded.covered == (Range(0, recorded.stored_before * 1800),)
+            assert recorded.stored_before >= max(acknowledged, seen[-1])
+            seen.append(recorded.stored_before)
     assert seen[-1] > seen[1]
 
 

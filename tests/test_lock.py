@@ -249,10 +249,10 @@ def test_a_folder_that_cannot_be_fsynced_is_noted(tmp_path, number):
 @pytest.mark.parametrize(
     ("number", "message"),
     [
-        (errno.ENOLCK, "its file system gives out no locks"),
-        (errno.EISDIR, "is a folder, and a file belongs there"),
-        (errno.EMFILE, "this process has as many files open as it may"),
-        (errno.ENFILE, "this machine has as many files open as it can"),
+        (errno.ENOLCK, "its file system does not support locks"),
+        (errno.EISDIR, "is a folder where a file is expected"),
+        (errno.EMFILE, "this process has reached its limit of open files"),
+        (errno.ENFILE, "this machine has reached its limit of open files"),
     ],
 )
 def test_an_error_of_the_lock_is_explained(tmp_path, number, message):
@@ -302,7 +302,7 @@ async def test_a_link_among_the_ledgers_files_is_not_followed(tmp_path, name):
     place = tmp_path / "out" / ".asyncexport" / name
     place.unlink(missing_ok=True)
     place.symlink_to(victim)
-    with pytest.raises(StorageError, match=f"{name} is a link"), hold(tmp_path / "out", command="x"):
+    with pytest.raises(StorageError, match=f"{name} is a symbolic link"), hold(tmp_path / "out", command="x"):
         await (await Ledger.open(tmp_path / "out")).close()
     assert holder(tmp_path / "out") is None
     assert (victim.read_text(), stat.S_IMODE(victim.stat().st_mode)) == ("precious", 0o644)

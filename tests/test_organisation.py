@@ -40,7 +40,7 @@ def test_a_remembered_organisation_is_read_back_unchanged(salt, heard, keys):
     """The newest keys are known, and a key that is seen again is remembered once."""
     one = DirectoryOrganisation(salt.hex())
     for key in keys:
-        one = one.with_key(key, heard=heard)
+        one = one.with_key(key, reported=heard)
     assert DirectoryOrganisation.read(one.to_json(), new_salt=lambda: b"other") == one
     assert all(one.knows(key) for key in list(dict.fromkeys(reversed(keys)))[:KNOWN_KEYS])
     assert len(one.keys) == min(len(set(keys)), KNOWN_KEYS)
@@ -56,12 +56,12 @@ def test_an_unreadable_note_starts_a_new_organisation(text):
 
 def test_the_first_organisation_stays():
     """The first organisation of a directory is never replaced by another."""
-    one = NEW.with_key("a", heard="ORG")
+    one = NEW.with_key("a", reported="ORG")
     assert not NEW.is_other("ORG")
     assert not one.is_other("ORG")
     assert one.is_other("org")
     with pytest.raises(ValueError, match="another"):
-        one.with_key("b", heard="OTHER")
+        one.with_key("b", reported="OTHER")
 
 
 def test_a_key_is_recognised_by_a_salted_eight_byte_fingerprint():
@@ -137,7 +137,7 @@ async def test_a_hanging_answer_is_not_waited_for(tmp_path):
         await asyncio.Event().wait()
         raise AssertionError
 
-    await check.finish(hang, reported.append, patience_seconds=0.01)
+    await check.finish(hang, reported.append, give_up_seconds=0.01)
     assert await ledger.recall(ORGANISATION) is None
     await ledger.close()
     (note,) = reported

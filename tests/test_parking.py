@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from asyncexport.core.bundles import DAY, Bundle, Range
-from asyncexport.core.parking import LEEWAY_SECONDS, MOVED_ASIDE, ParkedTimes, next_try, waits
+from asyncexport.core.parking import LEEWAY_SECONDS, MOVED_ASIDE, ParkedTimes, next_try, pause_end
 from asyncexport.core.states import BundleRecord, Created, Failed, FewerRows, Overdue, Planned, Ready, Refused, Stored
 
 BUNDLE = Bundle("events", Range(0, 1800))
@@ -23,7 +23,7 @@ def test_a_bundle_that_always_fails_is_retried_every_eight_nights():
     parked, tried = ParkedTimes(1, 3600.0), []
     for night in range(1, 40):
         now = float(night * DAY)
-        if waits(FAILED, parked, now=now) is None:
+        if pause_end(FAILED, parked, now=now) is None:
             tried.append(night)
             parked = ParkedTimes(parked.times + 1, now + 3600)
     assert tried == [1, 3, 7, 15, 23, 31, 39]
@@ -33,7 +33,7 @@ def test_a_bundle_that_always_fails_is_retried_every_eight_nights():
 def test_a_parked_bundle_waits_exactly_until_it_is_due(times, last_at, now):
     """A bundle waits until it is due, but not at all if a wrong clock parked it in the future."""
     parked = ParkedTimes(times, last_at)
-    due = waits(FAILED, parked, now=now)
+    due = pause_end(FAILED, parked, now=now)
     assert due == (next_try(parked) if last_at <= now < next_try(parked) else None)
 
 
@@ -53,5 +53,5 @@ def test_only_failed_and_overdue_bundles_wait(state, has_pause):
     """A refused bundle does not wait because its file expires, nor one whose archive a rebuild moved aside."""
     stored = Stored("p", 1, 1, "s", 0.0) if isinstance(state, FewerRows) else None
     one = BundleRecord(BUNDLE, 0, state, stored)
-    assert (waits(one, ParkedTimes(1, 0.0), now=1.0) is not None) is has_pause
-    assert waits(one, None, now=1.0) is None
+    assert (pause_end(one, ParkedTimes(1, 0.0), now=1.0) is not None) is has_pause
+    assert pause_end(one, None, now=1.0) is None

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from asyncexport.core.admission import Prefer
 from asyncexport.core.durations import Durations
 from asyncexport.core.polling import (
-    CHANCE_AT_REST,
+    CHANCE_AT_END,
     CHANCE_FOR_ROOM,
     CHANCE_WHEN_FREE,
     CHANCE_WHEN_PAID,
@@ -139,9 +139,9 @@ def chance(count: int, age: float = 0.0, **changes: object) -> float:
 def test_an_individual_poll_is_sent_when_it_is_likely_to_pay():
     """An individual poll needs a high chance of success if it costs a token, and less the cheaper it is."""
     assert chance(50) == chance(50, tokens=40) == CHANCE_WHEN_PAID
-    assert chance(50, tokens=49) == CHANCE_AT_REST
+    assert chance(50, tokens=49) == CHANCE_AT_END
     assert chance(50, polls_cost=False) == CHANCE_FOR_ROOM
-    assert chance(50, polls_cost=False, more_to_create=False) == CHANCE_AT_REST
+    assert chance(50, polls_cost=False, more_to_create=False) == CHANCE_AT_END
     assert chance(50, polls_cost=False, uncontended=False) == CHANCE_WHEN_FREE
 
 

@@ -39,7 +39,7 @@ def test_a_network_in_no_proxy_is_reported(network):
     """A network in NO_PROXY is reported, because it has no effect on host names."""
     [problem] = faults({"https": "http://host:1", "no": f"localhost, {network}"}, schemes=["https"])
     assert problem.place == "NO_PROXY"
-    assert network in problem.told
+    assert network in problem.text
 
 
 @pytest.mark.parametrize(

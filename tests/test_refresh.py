@@ -145,7 +145,7 @@ async def test_a_refresh_with_far_fewer_rows_replaces_nothing(tmp_path, share):
         assert scene.records()[0].state == FewerRows(before, found)
         assert refreshed(summary) == (2, 0, 0, 0, 1)
         (problem,) = summary.to_dict()["problems"]
-        reason = f"the archive was kept, since far fewer rows came: {found} in place of {before}"
+        reason = f"the archive was kept because the new export has far fewer rows: {found} instead of {before}"
         assert (problem["start"], problem["reason"]) == (START, reason)
         assert (problem["rows_before"], problem["rows_found"]) == (before, found)
         (parked,) = viewer.of("parked")
@@ -316,7 +316,7 @@ async def test_a_repair_with_far_fewer_rows_is_reported(tmp_path, caplog):
         assert scene.counts == [3, second - 2]
         assert rows_in(tmp_path).total() == second + 1
         (problem,) = summary.to_dict()["problems"]
-        assert problem["reason"].endswith(f"far fewer rows came: 3 in place of {first}")
+        assert problem["reason"].endswith(f"far fewer rows: 3 instead of {first}")
         assert (problem["rows_before"], problem["rows_found"]) == (first, 3)
         assert {(event["rows_before"], event["rows"]) for event in viewer.of("stored")} == {
             (first, 3),

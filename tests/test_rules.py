@@ -24,11 +24,11 @@ class RecordingRules:
         self.closed = 0
         self._refuses = refuses
 
-    def look(self, row: Mapping[str, Any]) -> None:
+    def add(self, row: Mapping[str, Any]) -> None:
         """Record the number of the row."""
         self.rows.append(int(row["n"]))
 
-    def look_at_names(self, names: Iterable[str]) -> None:
+    def add_names(self, names: Iterable[str]) -> None:
         """Record a zero for each name."""
         self.rows.extend(0 for _ in names)
 
@@ -38,7 +38,7 @@ class RecordingRules:
         if self._refuses:
             raise CorruptError("not what was asked for")
 
-    def anew(self) -> Self:
+    def fresh(self) -> Self:
         """Return fresh rules that refuse the same."""
         return type(self)(refuses=self._refuses)
 

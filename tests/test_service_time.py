@@ -72,7 +72,7 @@ def test_a_larger_difference_needs_three_answers_that_agree(off):
     host = Host(off)
     assert [host.hear(LIST), host.hear(OTHER)] == ["", ""]
     assert (host.error, host.time.is_known, host.time.in_doubt) == (off, False, True)
-    assert "going by the service's" in host.hear(LIST)
+    assert "using the service's" in host.hear(LIST)
     assert abs(host.error) <= 60
     assert (host.time.is_known, host.time.in_doubt) == (True, False)
     assert host.hear(LIST) == ""
@@ -163,7 +163,7 @@ def test_the_user_can_choose_the_trusted_clock(off):
         host = Host(off, trust)
         logged = [host.hear(kind) for kind in (LIST, OTHER, LIST, POLL, LIST, OTHER, POLL, LIST)]
         assert [bool(one) for one in logged] == [False, False, True, *[False] * 5]
-        assert f"going by {'the service' if trust is ClockTrust.SERVICE else 'this machine'}'s" in "".join(logged)
+        assert f"using {'the service' if trust is ClockTrust.SERVICE else 'this machine'}'s" in "".join(logged)
         assert host.error == pytest.approx(error)
         assert (host.time.conflict, host.time.is_known) == (None, True)
 

@@ -24,7 +24,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from asyncexport.core.access import Access, access_of
-from asyncexport.core.archive.expected_rows import ExpectedRows, RowLook
+from asyncexport.core.archive.expected_rows import ExpectedRows, RowCheck
 from asyncexport.core.archive.proof import BodyProof
 from asyncexport.core.archive.wire_hash import WireHashes
 from asyncexport.core.bundles import Bundle, Range, show
@@ -287,7 +287,7 @@ async def test_an_archive_with_rows_of_another_range_is_not_intact(archives, tmp
         for one, rows in ((later, 9), (span, 1))
     )
     await keep(archives, other)
-    async with archives.new_part(BUNDLE, Format.NDJSON, rules=RowLook(ExpectedRows(span=span))) as new_part:
+    async with archives.new_part(BUNDLE, Format.NDJSON, rules=RowCheck(ExpectedRows(span=span))) as new_part:
         await fill(new_part, own)
         assert (await new_part.commit(BodyProof(end_proved=True), least_rows=5)).rows == 1
     assert files(tmp_path / "out") == {PATH: own}
@@ -423,7 +423,7 @@ async def test_a_directory_that_disappears_during_a_write_is_reported(archives, 
             (tmp_path / "out").rename(tmp_path / "elsewhere")
 
     watch.do = move_away
-    with pytest.raises(StorageError, match="out went away"):
+    with pytest.raises(StorageError, match="out disappeared"):
         await keep(archives)
 
 
@@ -431,7 +431,7 @@ async def test_a_directory_that_disappeared_is_not_created_again(archives, tmp_p
     """An output directory that disappeared is not created again, because a new one would have no ledger."""
     await archives.prepare([Export("everyone-events")])
     (tmp_path / "out").rename(tmp_path / "elsewhere")
-    with pytest.raises(StorageError, match="out went away"):
+    with pytest.raises(StorageError, match="out disappeared"):
         await keep(archives)
     assert not (tmp_path / "out").exists()
 
@@ -957,11 +957,11 @@ async def test_an_archive_that_is_deleted_while_it_is_read_is_missing(archives, 
     """An archive deleted while it is checked counts as missing, although its open handle still has all bytes."""
     await keep(archives)
 
-    class Deleting(RowLook):
-        def look(self, row: Mapping[str, Any]) -> None:
+    class Deleting(RowCheck):
+        def add(self, row: Mapping[str, Any]) -> None:
             """Delete the archive that this row was read from."""
             (tmp_path / "out" / PATH).unlink(missing_ok=True)
-            super().look(row)
+            super().add(row)
 
     rules = Deleting(ExpectedRows.of(Definition(), HALF_HOUR), raises=False)
     assert await archives.check(PATH, Format.NDJSON, rules=rules) is None

@@ -97,7 +97,7 @@ async def test_an_archive_deleted_after_it_was_checked_is_still_counted(place):
         (rows(2, text="y"), "differ from those that were stored"),
         (gzip.compress(rows(2), mtime=0), "one layer"),
         (b"", "one layer"),
-        (gzip.compress(b'{"a":1}\n{"a', mtime=0), "within a row"),
+        (gzip.compress(b'{"a":1}\n{"a', mtime=0), "in the middle of a row"),
         (gzip.compress(b"a,b\n1,2\n", mtime=0), "not NDJSON"),
     ],
 )

@@ -97,7 +97,7 @@ def _outcome(session: "Session", run: Callable[[], "Summary | int | None"]) -> "
 def _tell(session: "Session", summary: "Summary") -> int:
     """What is said at the end: of errors on stderr, and the summary where results are JSON."""
     for error in _errors(summary):
-        problems = [problem.told for problem in error.problems] if isinstance(error, ConfigError) else [str(error)]
+        problems = [problem.text for problem in error.problems] if isinstance(error, ConfigError) else [str(error)]
         for problem in problems[:-1]:
             session.lines.fault(problem)
         session.lines.fault(

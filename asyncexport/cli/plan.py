@@ -179,7 +179,7 @@ def _estimates(settings: "Settings", found: "Survey") -> Iterator[Estimate]:
                 pace,
                 bundles=bundles,
                 created=created,
-                rest_seconds=found.median_seconds if created else 0.0,
+                remaining_seconds=found.median_seconds if created else 0.0,
                 second_looks=second_looks,
                 second_look_seconds=settings.download.second_look_seconds,
             ),
@@ -206,7 +206,7 @@ def _show_bundles(session: Session, found: "Survey") -> None:
             f"  {count_of(work.count, 'bundle', 'bundles')} to do{f' ({named})' if named else ''}, "
             f"{show_count(work.stored_before)} already stored"
         )
-        if resting := len(work.resting):
+        if resting := len(work.paused):
             session.say(f"  {count_of(resting, 'parked bundle waits', 'parked bundles wait')} for a later nightly run")
 
 
@@ -283,7 +283,7 @@ def _facts_of_work(work: "ExportPlan") -> dict[str, Any]:
         "under_way": len(work.in_progress),
         "parked": len(work.parked),
         "refreshes": work.refreshes,
-        "resting": len(work.resting),
+        "resting": len(work.paused),
     }
 
 

@@ -13,7 +13,7 @@ from asyncexport.cli.session import Session
 from asyncexport.cli.signals import run_abruptly
 from asyncexport.core.bundles import Bundle, show
 from asyncexport.core.exits import Exit
-from asyncexport.core.row_refusals import RULE_WAS_OFF, RULES_ARE_OFF
+from asyncexport.core.row_rejections import RULE_WAS_OFF, RULES_ARE_OFF
 from asyncexport.core.summary import Summary
 from asyncexport.display import count_of, plain, show_count
 from asyncexport.errors import ConfigError, Problem

@@ -1,1 +1,39 @@
-"""Rules only: no await, no file, no socket, no clock or randomness of its own."""
+"""The rules: pure decisions, without await, files, sockets, or a clock or random numbers of their own.
+
+What there is to do
+    bundles            ranges of time, and how they are cut into bundles
+    exports            the exports the user wants, and their definitions
+    states             the states of a bundle, and the legal moves between them
+    coverage           what a run has to do, from the range and the ledger
+    work_queue         the bundles of a run, in the order in which they are started
+    parking            when a parked bundle is retried, and when it is split
+    refreshing         when a stored bundle is exported once more
+    replacement_guard  whether a new export may replace an archive
+
+When requests are sent
+    bucket             the token bucket's level, now and from the recorded requests
+    admission          priorities, back-off, 429 pauses, outages, and which calls count
+    polling            when a poll is worth its token
+    durations          how long operations take, learned from those that finished
+    operation_limit    how many operations to have in flight
+    service_time       the time at the service
+    forecast           what a run costs and when it ends
+
+What the service and the storage host say
+    service            requests, replies, statuses, links, and what to do after a failed call
+    archive            whether a stream of bytes is one complete export
+    row_names          the field names of rows
+    row_rejections     what follows when files are rejected because of their rows
+    second_looks       how many files needed a second check
+    organisation       which organisation's data a directory holds
+
+What is reported, and where
+    events             what happens during a run
+    summary            the tally of a run, and its summary
+    exits              the exit codes
+    text               durations and foreign text in messages
+    masking            secrets, replaced in outgoing text
+    access             who may read what a run creates
+    directory_diff     an export's folder compared with the ledger
+    file_faults        what file system errors mean
+"""

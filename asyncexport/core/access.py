@@ -1,43 +1,43 @@
-"""Who may read what a run makes in the output directory.
+"""Who may read what a run creates in the output directory.
 
-1. Only files and folders that are made from now on are concerned. What lies there already keeps its mode.
-2. Where nobody chose, a new directory is private. One that holds archives which others may read stays open: whoever
-   reads the files as another user goes on doing so.
+1. Only files and folders created from now on are concerned. Existing ones keep their mode.
+2. If the user has not chosen, a new directory is private. A directory with archives that others may read stays open, so
+   that other users who read the files can go on doing so.
 """
 
 from enum import StrEnum
 
 
 class Access(StrEnum):
-    """As `[output] access` has it."""
+    """The values of `[output] access`."""
 
     PRIVATE = "private"
-    """Its owner alone: 0600, folders 0700."""
+    """Only the owner: files 0600, folders 0700."""
 
     UMASK = "umask"
-    """Whoever the process's umask lets."""
+    """As the process's umask allows."""
 
     @property
     def file_mode(self) -> int:
-        """What a file is made with, before the umask."""
+        """The mode a file is created with, before the umask."""
         return 0o600 if self is Access.PRIVATE else 0o666
 
     @property
     def folder_mode(self) -> int:
-        """What a folder is made with, before the umask."""
+        """The mode a folder is created with, before the umask."""
         return 0o700 if self is Access.PRIVATE else 0o777
 
 
 ACCESS_REMARK = "access"
-"""The key under which the ledger remembers who may read what is made, where nobody chose."""
+"""The key of the ledger's note that remembers who may read new files, if the user has not chosen."""
 
 
 def access_of(*, chosen: Access | None, remembered: str | None, is_open: bool) -> Access:
-    """Who may read what a run makes (rule 2).
+    """Return who may read what a run creates (rule 2).
 
     Args:
-        chosen: What the settings say; None: nothing.
-        remembered: What an earlier run remembered; None: nothing.
+        chosen: The setting. None if it is not set.
+        remembered: What an earlier run remembered. None if nothing.
         is_open: Whether the directory holds archives that others may read.
     """
     if chosen is not None:

@@ -1,19 +1,18 @@
-"""Who may send the next request, and when: priorities, back-off, pauses, outages, and which calls count.
+"""Whether requests may be sent, and when: priorities, back-off, pauses, outages, and which calls count.
 
-1. Everything is a function of values: the clocks, the jitter and the bucket's level come in as arguments.
+1. Everything is a function of values: the clocks, the jitter and the bucket's level are passed in as arguments.
 2. The service's allowance is a bucket of `burst` tokens, refilled at `requests_per_minute` (reference section 6). Its
-   level is counted elsewhere (`core.bucket`); here is all else that holds a request back.
-3. A 429 pauses everybody until Retry-After has passed and says that the bucket is empty. What was sent before that
-   pause and is refused as well says nothing new; refusals one after another make the pauses longer. A service that
-   answers nothing but 429 for as long as anybody is willing to wait is as good as down.
-4. An outage is nobody's fault: while the line is down one request at a time tries it, under back-off with full jitter,
-   and not before the service asked for it (Retry-After). When that fails and the line has been down for as long as
-   anybody is willing to wait, the service is given up. A service that has never answered in this directory is given up
-   sooner: it is likelier that its address, a proxy or the network is wrong.
-5. What the service counts is not known. `scope = "auto"` counts creates only, until a 429 answers a poll, a list or a
-   results call while the create bucket still held tokens, or for the second time: in a long run the creates keep that
-   bucket empty, and of the creates alone the service's never is, by the token kept in hand. From then on it counts all
-   calls, remembers that, and tries again after a week.
+   level is tracked in `core.bucket`; everything else that delays a request is here.
+3. A 429 pauses all requests until Retry-After has passed, and shows that the bucket is empty. A 429 to a request that
+   was sent before that pause adds nothing new. 429s one after another make the pauses longer. After only 429s for
+   `[retry] outage` the service is given up, as if it were down.
+4. During an outage one request at a time tries the connection, under back-off with full jitter, and not before the time
+   the service asked for (Retry-After). After `[retry] outage` the service is given up; after `first_contact` if it has
+   never answered in this directory: its address, a proxy or the network is more likely to be wrong.
+5. It is not known which calls the service counts. `scope = "auto"` counts creates only, until a 429 answers a poll, a
+   list or a results call while the create bucket still held tokens, or for the second time. (In a long run the creates
+   keep that bucket empty; but creates alone never empty the service's bucket, because of the reserve token.) From then
+   on all calls count. That is remembered, and creates only are tried again after a week.
 """
 
 import math
@@ -24,39 +23,39 @@ from asyncexport.core.service.requests import Kind
 from asyncexport.core.text import show_duration
 
 LONGEST_PAUSE_SECONDS = 3600.0
-"""A Retry-After beyond this is taken for a mistake: asking once an hour costs nothing."""
+"""A longer Retry-After is taken as a mistake: asking once an hour costs nothing."""
 
 SHORTEST_PAUSE_SECONDS = 1.0
-"""A Retry-After of zero, or none at all, must not make a caller spin."""
+"""The least pause, so that a Retry-After of zero, or none, does not make a caller spin."""
 
 RELEARN_SECONDS = 7 * 86_400.0
-"""How long it is remembered that all calls count: the vendor may have changed its mind."""
+"""How long it is remembered that all calls count: the vendor may have changed its rules."""
 
-TELLING = frozenset({Kind.POLL, Kind.LIST, Kind.RESULTS})
-"""Calls whose refusal says that all calls are counted; others (segments, me) may well have a limit of their own."""
+KINDS_THAT_TELL = frozenset({Kind.POLL, Kind.LIST, Kind.RESULTS})
+"""Calls whose 429 shows that all calls are counted. Others (segments, me) may have a limit of their own."""
 
-CONVINCING_REFUSALS = 2
-"""So many refusals, a pause apart, of calls that should not be counted are no accident."""
+CONVINCING_HITS = 2
+"""This many 429s, a pause apart, to calls that should not be counted are no accident."""
 
-PATIENT_REFUSALS = 3
-"""So many refusals in a row are waited out as they ask; from then on each pause is twice as long as the one before."""
+PATIENT_HITS = 3
+"""This many 429s in a row are waited out as they ask. After that each pause is twice the one before."""
 
 LONGEST_FACTOR = 64.0
-"""How much longer pauses get at the most."""
+"""The most by which pauses are prolonged."""
 
-HOPELESS_REFUSALS = 6
-"""Fewer refusals in a row are never taken for an outage, however long each of them asked to wait."""
+HOPELESS_HITS = 6
+"""Fewer 429s in a row are never treated as an outage, however long they asked to wait."""
 
 
 class Prefer(StrEnum):
-    """`[polling] prefer`: what a token is spent on first when both a create and a due poll wait."""
+    """The values of `[polling] prefer`: what a token is spent on first if both a create and a due poll wait."""
 
     THROUGHPUT = "throughput"
     LATENCY = "latency"
 
 
 class BudgetScope(StrEnum):
-    """`[budget] scope`: which requests the service's limit counts; the vendor does not say."""
+    """The values of `[budget] scope`: which requests the service's limit counts; the vendor does not say."""
 
     AUTO = "auto"
     ALL = "all"
@@ -65,7 +64,7 @@ class BudgetScope(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Quota:
-    """`[budget]`: what the service grants, and which calls it counts."""
+    """`[budget]`: what the service allows, and which calls it counts."""
 
     requests_per_minute: float = 2.0
     burst: int = 50
@@ -73,22 +72,22 @@ class Quota:
 
     @property
     def refill_seconds(self) -> float:
-        """How long one token takes to come back."""
+        """Seconds until one token has come back."""
         return 60.0 / self.requests_per_minute
 
     @property
     def usable_burst(self) -> int:
-        """What we let go at once: all but the one kept in hand."""
+        """Requests that may be sent back to back: all tokens but the reserve token."""
         return max(1, self.burst - 1)
 
 
 def counts(scope: BudgetScope, kind: str) -> bool:
-    """Whether a request of this kind takes a token; what is not known yet (`auto`) is taken for `create`."""
+    """Whether a request of this kind takes a token; `auto` counts as `create`."""
     return scope is BudgetScope.ALL or kind == Kind.CREATE
 
 
 class Priority(IntEnum):
-    """What a request is for; `rank` orders them."""
+    """What a request is for. `rank` orders them."""
 
     RESULTS = 0
     CREATE = 1
@@ -97,35 +96,35 @@ class Priority(IntEnum):
 
 
 def rank(priority: Priority, prefer: Prefer) -> int:
-    """Lower goes first. Results always do: an export at hand is worth more than one to come."""
+    """Return the rank of a request; lower goes first. Results always do: a finished export is worth most."""
     if prefer is Prefer.LATENCY and priority in (Priority.CREATE, Priority.POLL):
         return Priority.CREATE + Priority.POLL - priority
     return int(priority)
 
 
-def backoff_seconds(tries: int, *, initial_seconds: float, max_seconds: float, jitter: float) -> float:
-    """How long to wait after `tries` failures in a row: exponential, with full jitter (`jitter` in [0, 1))."""
-    ceiling = min(max_seconds, initial_seconds * 2.0 ** min(tries - 1, 60))
+def backoff_seconds(failures: int, *, initial_seconds: float, max_seconds: float, jitter: float) -> float:
+    """Return the wait after this many failures in a row: exponential, with full jitter (`jitter` in [0, 1))."""
+    ceiling = min(max_seconds, initial_seconds * 2.0 ** min(failures - 1, 60))
     return ceiling * jitter
 
 
 def pause_seconds(retry_after: float | None, *, refill_seconds: float) -> float:
-    """How long a 429 holds everybody back; without a usable Retry-After, until one token has been refilled."""
+    """Return how long a 429 pauses all requests; without a usable Retry-After, until one token is refilled."""
     asked = refill_seconds if retry_after is None or retry_after <= 0 else retry_after
     return min(max(asked, min(SHORTEST_PAUSE_SECONDS, refill_seconds)), LONGEST_PAUSE_SECONDS)
 
 
 @dataclass(frozen=True, slots=True)
 class Up:
-    """The line works."""
+    """The service can be reached."""
 
 
 @dataclass(frozen=True, slots=True)
 class Down:
-    """The line has been down since `since`; the next try is due at `probe_at` (both on the monotonic clock)."""
+    """It has not been reached since `since`; the next attempt is due at `probe_at` (both on the monotonic clock)."""
 
     since: float
-    tries: int
+    failures: int
     probe_at: float
 
 
@@ -134,12 +133,12 @@ Connectivity = Up | Down
 
 @dataclass(frozen=True, slots=True)
 class Backoff:
-    """`[retry]`: how long between tries of a line that is down, and when to give up.
+    """`[retry]`: the waits between attempts during an outage, and when to give up.
 
     Attributes:
-        initial_seconds, max_seconds: The first pause at the most, and the longest.
+        initial_seconds, max_seconds: The ceiling of the first wait, and of the longest.
         outage_seconds: When to give up.
-        first_contact_seconds: When to give up a service that has never answered in this directory; None: no sooner.
+        first_contact_seconds: When to give up a service that has never answered in this directory. None if no sooner.
     """
 
     initial_seconds: float
@@ -147,43 +146,42 @@ class Backoff:
     outage_seconds: float
     first_contact_seconds: float | None = None
 
-    def patience_seconds(self, *, has_answered: bool) -> float:
-        """How long anybody is willing to wait for a service that has, or has never, answered here."""
+    def give_up_seconds(self, *, has_answered: bool) -> float:
+        """Return how long an outage may last, for a service that has, or has never, answered here."""
         first = self.first_contact_seconds
         return self.outage_seconds if has_answered or first is None else min(first, self.outage_seconds)
 
     def after_failure(self, line: Connectivity, *, now: float, jitter: float, retry_after: float | None = None) -> Down:
-        """The line once another request got no answer, or one that says the service is in trouble.
-
-        `retry_after`: in how many seconds the service wants to be asked again, if it said so.
-        """
-        since, tries = (now, 1) if isinstance(line, Up) else (line.since, line.tries + 1)
+        """Return the connectivity after another failure; `retry_after`: the wait the service asks for, in seconds."""
+        since, failures = (now, 1) if isinstance(line, Up) else (line.since, line.failures + 1)
         asked = min(max(retry_after or 0.0, 0.0), LONGEST_PAUSE_SECONDS)
-        return Down(since, tries, now + max(self.wait_seconds(tries, jitter=jitter), asked))
+        return Down(since, failures, now + max(self.wait_seconds(failures, jitter=jitter), asked))
 
-    def wait_seconds(self, tries: int, *, jitter: float) -> float:
-        """How long to wait after `tries` failures in a row."""
-        return backoff_seconds(tries, initial_seconds=self.initial_seconds, max_seconds=self.max_seconds, jitter=jitter)
+    def wait_seconds(self, failures: int, *, jitter: float) -> float:
+        """Return the wait after this many failures in a row."""
+        return backoff_seconds(
+            failures, initial_seconds=self.initial_seconds, max_seconds=self.max_seconds, jitter=jitter
+        )
 
     def is_over(self, line: Connectivity, *, now: float, has_answered: bool = True) -> bool:
-        """Whether the line has been down for as long as anybody is willing to wait."""
-        return isinstance(line, Down) and now - line.since >= self.patience_seconds(has_answered=has_answered)
+        """Whether the outage has lasted long enough to give up the service."""
+        return isinstance(line, Down) and now - line.since >= self.give_up_seconds(has_answered=has_answered)
 
 
 def is_outage(status: int | None) -> bool:
-    """Whether an answer (None: no answer came) is the service's trouble and not the request's (reference 3.0)."""
+    """Whether an answer (None if none came) shows that the service is down or in trouble (reference 3.0)."""
     return status is None or status in (408, 499) or status >= 500
 
 
 @dataclass(frozen=True, slots=True)
 class Grant:
-    """Leave to send one request.
+    """The permission to send one request.
 
     Attributes:
-        kind: What may be sent.
+        kind: The kind of request.
         counted: Whether it took a token.
-        probes: Whether it tries a line that is down.
-        granted_at: When, on the monotonic clock.
+        probes: Whether it tries a connection that is down.
+        granted_at: When it was granted, on the monotonic clock.
     """
 
     kind: Kind
@@ -194,11 +192,11 @@ class Grant:
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What came back.
+    """The service's answer to a request.
 
     Attributes:
-        status: The HTTP status; None where no answer came.
-        retry_after: In how many seconds the service wants to be asked again; None where it did not say.
+        status: The HTTP status. None if no answer came.
+        retry_after: Seconds after which the service wants to be asked again. None if it did not say.
         problem: What went wrong, in words.
     """
 
@@ -212,10 +210,10 @@ class Consequence:
     """What follows from an answer, besides what `Admission` notes for itself.
 
     Attributes:
-        empties: The bucket is empty, whatever we counted.
-        all_count: From now on every call counts; that is to be remembered.
-        given_up: Why the service is given up, in words; "" where it is not.
-        never_answered: It is given up because it has never answered.
+        empties: Whether the bucket is empty, whatever was counted.
+        all_count: Whether every call counts from now on; that is to be remembered.
+        given_up: Why the service is given up, in words; "" if it is not.
+        never_answered: Whether it is given up because it has never answered.
     """
 
     empties: bool = False
@@ -226,36 +224,42 @@ class Consequence:
 
 @dataclass(slots=True)
 class RateLimitPause:
-    """What 429s ask for: until when everybody waits, and how many there were one after another, since when."""
+    """The pause that 429s ask for.
+
+    Attributes:
+        until: When the pause ends.
+        began: When the last 429 came that counted.
+        hits, since: How many 429s came one after another, and when the first came.
+    """
 
     until: float = 0.0
     began: float = -math.inf
-    refusals: int = 0
+    hits: int = 0
     since: float = 0.0
 
-    def refused(self, granted_at: float, now: float) -> bool:
-        """Count a refusal, unless it was sent before the last one came back; whether it counts."""
+    def hit(self, granted_at: float, now: float) -> bool:
+        """Count a 429 and return True, unless its request was sent before the last one came."""
         if granted_at < self.began:
             return False
-        if not self.refusals:
+        if not self.hits:
             self.since = now
-        self.refusals += 1
+        self.hits += 1
         self.began = now
         return True
 
-    def hold(self, now: float, retry_after: float | None, *, refill_seconds: float) -> None:
-        """Wait as asked; whoever says the same short pause over and over is asked less and less often."""
-        factor = min(2.0 ** max(0, self.refusals - PATIENT_REFUSALS), LONGEST_FACTOR)
+    def prolong(self, now: float, retry_after: float | None, *, refill_seconds: float) -> None:
+        """Wait as asked; if the service asks for the same short pause again and again, wait longer each time."""
+        factor = min(2.0 ** max(0, self.hits - PATIENT_HITS), LONGEST_FACTOR)
         seconds = pause_seconds(retry_after, refill_seconds=refill_seconds)
         self.until = max(self.until, now + max(seconds, min(seconds * factor, LONGEST_PAUSE_SECONDS)))
 
-    def over(self) -> None:
-        """An answer came that is no refusal."""
-        self.refusals = 0
+    def reset(self) -> None:
+        """Note that an answer came that is not a 429."""
+        self.hits = 0
 
 
 def is_still_learned(learned_at: float | None, *, now: float) -> bool:
-    """Whether it still holds that every call counts, learned at this moment (both in seconds since 1970)."""
+    """Whether it still holds that every call counts, if that was learned at this time (seconds since 1970)."""
     return learned_at is not None and 0 <= now - learned_at < RELEARN_SECONDS
 
 
@@ -265,17 +269,17 @@ class ScopeLearning:
 
     Attributes:
         configured: `[budget] scope`.
-        learned_at: When it was learned that every call counts, in seconds since 1970; None: it was not.
-        refusals: How many calls that should not count were refused, a pause apart.
+        learned_at: When it was learned that every call counts, in seconds since 1970. None if it was not.
+        hits: How many 429s, a pause apart, answered calls that should not count.
     """
 
     configured: BudgetScope
     learned_at: float | None = None
-    refusals: int = 0
+    hits: int = 0
 
     @property
     def scope(self) -> BudgetScope:
-        """Which calls count at present: `create` or `all`."""
+        """Which calls count now: `create` or `all`."""
         if self.configured is not BudgetScope.AUTO:
             return self.configured
         return BudgetScope.CREATE if self.learned_at is None else BudgetScope.ALL
@@ -285,33 +289,29 @@ class ScopeLearning:
         self.learned_at = learned_at if is_still_learned(learned_at, now=wall_time) else None
 
     def forget_in_time(self, *, wall_time: float) -> None:
-        """What was learned a week ago is tried again, in the middle of a run as well."""
+        """Forget what was learned a week ago, also in the middle of a run, so that it is tried again."""
         if self.learned_at is not None and wall_time - self.learned_at >= RELEARN_SECONDS:
             self.learned_at = None
 
-    def learns(self, refused: Grant, *, is_news: bool, tokens: int, wall_time: float) -> bool:
-        """Whether this refusal shows that every call counts; `tokens` were left in the bucket of the creates."""
-        if self.configured is not BudgetScope.AUTO or refused.kind not in TELLING or refused.counted:
+    def learns(self, limited: Grant, *, is_new: bool, tokens: int, wall_time: float) -> bool:
+        """Whether this 429 shows that every call counts. `tokens`: tokens left in the create bucket."""
+        if self.configured is not BudgetScope.AUTO or limited.kind not in KINDS_THAT_TELL or limited.counted:
             return False
-        self.refusals += is_news
-        if not tokens and self.refusals < CONVINCING_REFUSALS:
+        self.hits += is_new
+        if not tokens and self.hits < CONVINCING_HITS:
             return False
-        self.learned_at, self.refusals = wall_time, 0
+        self.learned_at, self.hits = wall_time, 0
         return True
 
 
 class Admission:
-    """What the service's answers mean to whoever wants to send the next request.
-
-    Args:
-        quota: What the service grants.
-        backoff: How long between tries of a line that is down, and when to give up.
+    """Decides from the service's answers whether requests may be sent.
 
     Attributes:
         learning: Which calls count.
         has_answered: Whether the service has ever answered in this directory.
         line: Whether the service can be reached.
-        pause: What refusals ask for.
+        pause: The pause that 429s ask for.
     """
 
     def __init__(self, quota: Quota, backoff: Backoff) -> None:
@@ -325,7 +325,7 @@ class Admission:
         self.pause = RateLimitPause()
 
     def closed_seconds(self, now: float) -> float:
-        """For how long nobody may send, whatever tokens there are; infinite: until the next answer is here."""
+        """Return the seconds for which no request may be sent; infinite until the next answer."""
         if now < self.pause.until:
             return self.pause.until - now
         if isinstance(self.line, Down):
@@ -333,32 +333,32 @@ class Admission:
         return 0.0
 
     def is_open(self, now: float) -> bool:
-        """Whether anybody may send, and as many as there are tokens for: the line is up, and nothing holds it back."""
+        """Whether requests may be sent as far as tokens allow: the service can be reached, and no pause applies."""
         return isinstance(self.line, Up) and now >= self.pause.until
 
     def grant(self, kind: Kind, *, counted: bool, now: float) -> Grant:
-        """Leave for one request; where the line is down, it is the one that tries it."""
+        """Grant one request; if the service cannot be reached, it is the one that tries the connection."""
         probes = isinstance(self.line, Down)
         self._is_probing |= probes
         return Grant(kind, counted=counted, probes=probes, granted_at=now)
 
     def settled(self, grant: Grant) -> None:
-        """Nothing is in flight any more for this grant, whatever came of it."""
+        """Note that the granted request is no longer in flight."""
         if grant.probes:
             self._is_probing = False
 
     def answered(
         self, grant: Grant, answer: Answer, *, now: float, wall_time: float, jitter: float, tokens: int
     ) -> Consequence:
-        """Take an answer into account.
+        """Take an answer into account, and return what follows from it.
 
         Args:
-            grant: What it answers.
-            answer: What came back.
-            now: On the monotonic clock.
-            wall_time: In seconds since 1970.
-            jitter: A number in [0, 1), drawn anew.
-            tokens: How many are left in the bucket.
+            grant: The request's grant.
+            answer: The answer.
+            now: The time on the monotonic clock.
+            wall_time: The time in seconds since 1970.
+            jitter: A new random number in [0, 1).
+            tokens: Tokens left in the bucket.
         """
         self.settled(grant)
         self.has_answered = self.has_answered or answer.status is not None
@@ -367,12 +367,12 @@ class Admission:
             return self._outage(grant, answer.retry_after, now=now, jitter=jitter)
         self.line, self._problem = Up(), ""
         if answer.status == 429:
-            return self._refusal(grant, answer.retry_after, now=now, wall_time=wall_time, tokens=tokens)
-        self.pause.over()
+            return self._rate_limited(grant, answer.retry_after, now=now, wall_time=wall_time, tokens=tokens)
+        self.pause.reset()
         return Consequence()
 
     def _outage(self, grant: Grant, retry_after: float | None, *, now: float, jitter: float) -> Consequence:
-        """Rule 4. What was under way when the line went down says nothing new by failing, too."""
+        """Apply rule 4. A request that was in flight when the outage began adds nothing new by failing, too."""
         if isinstance(self.line, Up) or grant.probes:
             self.line = self._backoff.after_failure(self.line, now=now, jitter=jitter, retry_after=retry_after)
         if not self._backoff.is_over(self.line, now=now, has_answered=self.has_answered):
@@ -380,19 +380,19 @@ class Admission:
         why = self._why_given_up("could not be reached")
         return Consequence(given_up=why, never_answered=not self.has_answered)
 
-    def _refusal(
+    def _rate_limited(
         self, grant: Grant, retry_after: float | None, *, now: float, wall_time: float, tokens: int
     ) -> Consequence:
-        """Rules 3 and 5."""
-        is_news = self.pause.refused(grant.granted_at, now)
-        all_count = self.learning.learns(grant, is_news=is_news, tokens=tokens, wall_time=wall_time)
-        self.pause.hold(now, retry_after, refill_seconds=self._quota.refill_seconds)
+        """Apply rules 3 and 5."""
+        is_new = self.pause.hit(grant.granted_at, now)
+        all_count = self.learning.learns(grant, is_new=is_new, tokens=tokens, wall_time=wall_time)
+        self.pause.prolong(now, retry_after, refill_seconds=self._quota.refill_seconds)
         lasts = now - self.pause.since >= self._backoff.outage_seconds
-        is_over = lasts and self.pause.refusals >= HOPELESS_REFUSALS
-        why = self._why_given_up("has answered nothing but 429 (asked too often)") if is_over else ""
+        is_over = lasts and self.pause.hits >= HOPELESS_HITS
+        why = self._why_given_up("has answered only 429 (too many requests)") if is_over else ""
         return Consequence(empties=True, all_count=all_count, given_up=why)
 
     def _why_given_up(self, what: str) -> str:
         reason = f" ({self._problem})" if self._problem else ""
-        seconds = self._backoff.patience_seconds(has_answered=self.has_answered)
+        seconds = self._backoff.give_up_seconds(has_answered=self.has_answered)
         return f"the service {what} for {show_duration(seconds)}{reason}"

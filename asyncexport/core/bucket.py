@@ -1,10 +1,11 @@
-"""The token bucket that requests are paid from: how full it is now, and what earlier runs left of it.
+"""The token bucket that requests are paid from: its level now, and what earlier runs left in it.
 
 1. A bucket holds `size` tokens, and one comes back every `refill_seconds`. A request takes one.
-2. Our count is never ahead of the service's, which sees a request at any moment between its sending and its answer.
-   So a token begins to come back only once its request is answered: as many as are in flight are always in use.
-3. The next process takes over the level from the requests on record. Where the record does not reach back far enough
-   to know, the bucket is taken to be empty: waiting costs minutes, a refused request costs more.
+2. Our count must never be higher than the service's, which may count a request at any time between its sending and its
+   answer. So a token starts to come back only once its request is answered: there is always one in use for each request
+   in flight.
+3. The next process derives the level from the recorded requests. If the record does not reach back far enough, the
+   bucket is taken as empty: waiting costs minutes, a 429 costs more.
 """
 
 import math
@@ -15,25 +16,25 @@ from typing import Self
 from asyncexport.core.admission import BudgetScope, Quota, counts
 
 HISTORY_SECONDS = 2 * 86_400.0
-"""How far back requests are read to know the level: long enough for any bucket that rests now and then."""
+"""How far back requests are read to compute the level: long enough for any bucket that has idle periods."""
 
 TOO_LITTLE = 1e-9
-"""A share of a token below what anybody can count: what rounding may leave."""
+"""Precision, in tokens, of the computed level: what rounding may leave."""
 
 
 @dataclass(slots=True)
 class Bucket:
-    """A bucket, with some of its requests in flight.
+    """A token bucket, with some of its requests in flight.
 
-    Each method is told the time (`now`, in seconds on any clock that does not go back) and brings the level up to it.
+    Each method takes the time (`now`, in seconds on any clock that does not go back) and brings the level up to date.
 
     Attributes:
-        size: How many tokens it holds when it is full.
-        refill_seconds: How long one token takes to come back.
-        used: How many are missing from it, at the moment `at`.
+        size: Tokens in a full bucket.
+        refill_seconds: Seconds until one token has come back.
+        used: Tokens missing from it, at the time `at`.
         at: When the level was last brought up to date.
-        in_flight: How many requests are sent and not answered.
-        emptied_at: When it was last found out to be empty.
+        in_flight: Requests sent but not answered.
+        emptied_at: When a 429 last showed that it was empty.
     """
 
     size: int
@@ -44,12 +45,12 @@ class Bucket:
     emptied_at: float = -math.inf
 
     def tokens(self, now: float) -> int:
-        """How many tokens could be taken now."""
+        """Return the number of tokens that could be taken now."""
         self._advance(now)
         return max(0, math.floor(self.size - self.used + TOO_LITTLE))
 
     def wait_seconds(self, now: float) -> float:
-        """How long until one can be taken (0: now); infinite while all are in flight."""
+        """Return the seconds until a token can be taken; infinite while all are in flight."""
         self._advance(now)
         if self.in_flight >= self.size:
             return math.inf
@@ -57,47 +58,47 @@ class Bucket:
         return missing * self.refill_seconds if missing > TOO_LITTLE else 0.0
 
     def is_plenty(self, now: float) -> bool:
-        """Whether half of it is left: more than can be asked for in one moment."""
+        """Whether half of the tokens are left: more than is needed at one time."""
         self._advance(now)
         return self.size - self.used >= max(1.0, self.size / 2)
 
     def take(self, now: float) -> None:
-        """Take one, for a request that is about to be sent."""
+        """Take a token, for a request that is about to be sent."""
         self._advance(now)
         self.used += 1
         self.in_flight += 1
 
     def arrived(self, now: float) -> None:
-        """A request was answered, or given up: its token comes back from now on."""
+        """Note that a request was answered, or given up: its token comes back from now on."""
         self._advance(now)
         self.in_flight -= 1
 
     def put_back(self, now: float, *, taken_at: float) -> None:
-        """The request that a token was taken for was never sent: it is there again, unless none is since `taken_at`."""
+        """Put back the token of a request that was never sent, unless the bucket was emptied after `taken_at`."""
         self._advance(now)
         self.in_flight -= 1
         if taken_at > self.emptied_at:
             self.used -= 1
 
     def drop(self, now: float, tokens: float) -> None:
-        """So many are gone, without a request of ours: earlier processes used them."""
+        """Remove tokens that earlier processes used."""
         self._advance(now)
         self.used = min(float(self.size), self.used + tokens)
 
     def empty(self, now: float) -> None:
-        """The service says that none is left."""
+        """Note that the service says no token is left."""
         self._advance(now)
         self.used, self.emptied_at = float(self.size), now
 
     def _advance(self, now: float) -> None:
-        """Rules 1 and 2."""
+        """Apply rules 1 and 2."""
         self.used = max(float(self.in_flight), self.used - (now - self.at) / self.refill_seconds)
         self.at = now
 
 
 @dataclass(frozen=True, slots=True)
 class SentRequest:
-    """A request on record: when it went out (seconds since 1970), what it was, and the status (0: none came)."""
+    """A recorded request: when it was sent (seconds since 1970), its kind, and the status (0 if no answer came)."""
 
     at: float
     kind: str
@@ -106,12 +107,12 @@ class SentRequest:
 
 @dataclass(frozen=True, slots=True)
 class RequestHistory:
-    """What earlier runs left on record.
+    """The requests that earlier runs recorded.
 
     Attributes:
-        sent: Their requests, the oldest first.
-        complete: Whether these are all there ever were.
-        all_counted_since: When it was learned that every request counts, in seconds since 1970; None: it never was.
+        sent: The requests, oldest first.
+        complete: Whether these are all requests ever sent.
+        all_counted_since: When it was learned that every request counts, in seconds since 1970. None if it never was.
     """
 
     sent: tuple[SentRequest, ...] = ()
@@ -120,31 +121,31 @@ class RequestHistory:
 
     @property
     def has_answer(self) -> bool:
-        """Whether the service ever answered, as far as is known."""
+        """Whether the service has ever answered, as far as is known."""
         return not self.complete or any(one.status for one in self.sent)
 
     @property
     def has_success(self) -> bool:
-        """Whether the service ever did what was asked, as far as is known."""
+        """Whether the service has ever answered with a success, as far as is known."""
         return not self.complete or any(200 <= one.status < 300 for one in self.sent)
 
     @classmethod
     def read(
         cls, sent: Iterable[SentRequest], *, first_at: float | None, all_counted_since: str | None, now: float
     ) -> Self:
-        """The history from what the ledger holds.
+        """Read the history from what the ledger holds.
 
         Args:
             sent: The requests of the last `HISTORY_SECONDS`.
-            first_at: When the first request ever was sent; None: there was none.
-            all_counted_since: As it was remembered, in text.
-            now: In seconds since 1970.
+            first_at: When the first request of all was sent. None if there was none.
+            all_counted_since: The remembered time, as text.
+            now: The time in seconds since 1970.
         """
         complete = first_at is None or first_at >= now - HISTORY_SECONDS
         return cls(tuple(sent), complete, float(all_counted_since) if all_counted_since else None)
 
     def tokens_used(self, quota: Quota, scope: BudgetScope, *, now: float) -> float:
-        """How many tokens of the bucket are in use now, where `scope` says which requests count."""
+        """Return the tokens in use now, if `scope` says which requests count."""
         return tokens_used(
             (request for request in self.sent if counts(scope, request.kind)),
             now=now,
@@ -157,9 +158,9 @@ class RequestHistory:
 def tokens_used(
     sent: Iterable[SentRequest], *, now: float, burst: float, requests_per_minute: float, oldest_known: bool
 ) -> float:
-    """How many tokens of the bucket are in use now, from the requests on record, oldest first.
+    """Return the tokens in use now, from the recorded requests, oldest first.
 
-    `oldest_known` says that `sent` holds all there ever were, so that the bucket was full before the first of them.
+    `oldest_known` says that `sent` holds all requests ever sent, so that the bucket was full before the first.
     Otherwise it is taken to have been empty. A record from the future (the host's clock was set back) counts as now.
     """
     per_second = requests_per_minute / 60

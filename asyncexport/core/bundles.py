@@ -1,10 +1,10 @@
-"""Ranges of time, how they are cut into bundles, and what of them is still to do.
+"""Ranges of time, how they are cut into bundles, and what remains of them to export.
 
 1. A range is half-open, `[start, end)`, in whole seconds since 1970 UTC. Ranges tile: no gap, no overlap.
-2. Coverage is counted in time, not in bundles. To do = the range - what is stored - what is claimed.
+2. Coverage is counted in time, not in bundles: to do = the range - what is stored - what is claimed.
 3. What is left is cut at the grid lines of the width, counted from midnight UTC. A width divides a day, so the grid
-   counted from 1970 is the same; a piece at an edge may be narrower.
-4. Everything is made lazily and in order of time: a year of bundles costs what one costs.
+   counted from 1970 is the same. A piece at an edge may be narrower.
+4. Everything is made lazily and in order of time: a year of bundles takes no more memory than one.
 """
 
 import re
@@ -42,17 +42,17 @@ class Range:
             raise ValueError(f"a range must end after it starts: {show(self.start)} to {show(self.end)}")
 
     def __str__(self) -> str:
-        """As a person reads it."""
+        """Return the range for messages."""
         return f"{show(self.start)} to {show(self.end)}"
 
     @property
     def seconds(self) -> int:
-        """Its width."""
+        """The width in seconds."""
         return self.end - self.start
 
 
 ALL_TIME = Range(-(2**62), 2**62)
-"""Whatever is asked for without a limit in time; both ends fit into a column of the ledger."""
+"""The range for requests without a time limit. Both ends fit into a column of the ledger."""
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -63,35 +63,35 @@ class Bundle:
     range: Range
 
     def __str__(self) -> str:
-        """As a person reads it."""
+        """Return the bundle for messages."""
         return f"{self.export} {self.range}"
 
 
 def show(moment: float) -> str:
-    """RFC 3339 in UTC, to the second, as the service is asked and a person is told.
+    """Return a time as RFC 3339 in UTC, to the second, for the service and for messages.
 
-    Clocks may say anything: before the year 1 and after 9999 it is the nearest moment that can be written.
+    Clocks may report anything: a time before the year 1 or after 9999 becomes the nearest one that can be written.
     """
     written = min(max(moment, FIRST_WRITTEN), LAST_WRITTEN)
     return f"{datetime.fromtimestamp(written, UTC).isoformat()[:19]}Z"
 
 
 def compact(moment: int) -> str:
-    """The moment as it stands in a file's name: `20260101T003000Z`."""
+    """Return a time as in file names: `20260101T003000Z`."""
     return show(moment).replace("-", "").replace(":", "")
 
 
 def day(moment: int) -> str:
-    """The UTC day a moment falls on: `2026-01-01`."""
+    """Return the UTC day of a time: `2026-01-01`."""
     return show(moment)[:10]
 
 
 @dataclass(frozen=True, slots=True)
 class Ago:
-    """The start of the UTC day or hour that is `count` units before the present one, which depends on the clock.
+    """The start of the UTC day or hour that is `count` units before the current one, which depends on the clock.
 
     Attributes:
-        count: How many units back.
+        count: Units to go back.
         unit_seconds: `DAY` or `HOUR`.
     """
 
@@ -99,31 +99,31 @@ class Ago:
     unit_seconds: int = DAY
 
     def __str__(self) -> str:
-        """As a person reads it."""
+        """Return it for messages."""
         if self.unit_seconds == HOUR:
             return {0: "this hour", 1: "1 hour ago"}.get(self.count, f"{self.count} hours ago")
         return {0: "today", 1: "yesterday"}.get(self.count, f"{self.count} days ago")
 
 
 UNITS_AGO = {"w": (7, DAY), "d": (1, DAY), "h": (1, HOUR)}
-"""The units of `12w`, `90d` and `36h`: how many of which unit each of them counts back. Weeks are whole days."""
+"""The units of `12w`, `90d` and `36h`: how many units of which length each stands for. Weeks are whole days."""
 
 When = int | Ago
-"""A moment as it was asked for: in seconds since 1970 UTC, or in words that wait for a clock."""
+"""A time as it was asked for: in seconds since 1970 UTC, or relative to the clock."""
 
 
 def moment_of(when: When, *, now: float) -> int:
-    """The moment that is meant, once it is known what time it is; both in seconds since 1970 UTC."""
+    """Return the time that is meant, at the current time `now`; both in seconds since 1970 UTC."""
     if isinstance(when, int):
         return when
     return (int(now) // when.unit_seconds - when.count) * when.unit_seconds
 
 
 def is_always_empty(start: When, end: When) -> bool:
-    """Whether a range with these ends is empty whatever time it is.
+    """Whether a range with these ends is empty, whatever the time.
 
-    Where one end is a moment and the other is counted back, that depends on the clock. Where both are counted back, the
-    answer is the same on every day, and within a day it can change from hour to hour.
+    If one end is fixed and the other relative, that depends on the clock. If both are relative, the answer is the same
+    on every day, and within a day it can change from hour to hour.
     """
     if isinstance(start, int) != isinstance(end, int):
         return False
@@ -131,18 +131,18 @@ def is_always_empty(start: When, end: When) -> bool:
 
 
 def read_moment(text: str, *, now: float) -> int:
-    """A moment as people write it, where the clock is known already; see `read_when`.
+    """Read a time as people write it, at a known current time; see `read_when`.
 
     Raises:
-        ValueError: it is none, or finer than a second.
+        ValueError: it is not a time, or finer than a second.
     """
     return moment_of(read_when(text), now=now)
 
 
 def read_when(text: str) -> When:
-    """A moment as people write it: `2026-01-01`, RFC 3339, `today`, `yesterday`, or `90d`, `12w` or `36h` ago.
+    """Read a time as people write it: `2026-01-01`, RFC 3339, `today`, `yesterday`, or `90d`, `12w` or `36h` ago.
 
-    Days and weeks are counted back to midnight UTC, hours to the full hour; a time without an offset is UTC.
+    Days and weeks are counted back from midnight UTC, hours from the full hour; a time without an offset is UTC.
 
     Raises:
         ValueError: it is none of these, or finer than a second.
@@ -163,20 +163,22 @@ def read_when(text: str) -> When:
     try:
         moment = moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)
     except OverflowError:
-        raise ValueError(f"{text[:40]!r} lies outside of all that can be counted") from None
+        raise ValueError(f"{text[:40]!r} is outside the years 1 to 9999") from None
     if moment.microsecond:
-        raise ValueError(f"{text[:40]!r} is finer than a second: the service is asked in whole seconds")
+        raise ValueError(f"{text[:40]!r} is finer than a second: ranges are in whole seconds")
     return int(moment.timestamp())
 
 
 @lru_cache(maxsize=1024)
 def read_timestamp(text: str) -> float:
-    """Seconds since 1970 from a time stamp of the service: RFC 3339 with 0 to 9 fraction digits (reference 3.0).
+    """Return the seconds since 1970 of one of the service's time stamps.
 
-    The latest are remembered: a list says the same of the same operations again and again.
+    They are RFC 3339 with 0 to 9 fraction digits (reference 3.0).
+
+    The latest results are cached, since lists repeat the time stamps of the same operations.
 
     Raises:
-        ValueError: it is not one.
+        ValueError: it is not a time stamp.
     """
     found = TIMESTAMP.fullmatch(text.strip())
     if not found:
@@ -191,14 +193,14 @@ def read_timestamp(text: str) -> float:
 
 
 def settled_until(now: float, *, settle_seconds: int) -> int:
-    """The moment up to which data no longer changes (reference section 7): now less the settle time, whole seconds."""
+    """Return the time up to which data no longer changes (reference section 7): now less the settle time."""
     return int(now) - settle_seconds
 
 
 def merged(spans: Iterable[tuple[int, int]]) -> Iterator[Range]:
-    """The union of spans, each given as its start and its end, in order of start; as few ranges as can be.
+    """Return the union of spans, given as pairs of start and end in order of start, as the fewest ranges possible.
 
-    It takes bare numbers, since the ledger merges a hundred thousand spans that often make a single range.
+    It takes plain numbers, since the ledger merges a hundred thousand spans that often make a single range.
     """
     begun, reached = None, 0
     for start, end in spans:
@@ -214,7 +216,7 @@ def merged(spans: Iterable[tuple[int, int]]) -> Iterator[Range]:
 
 
 def gaps(whole: Range, taken: Iterable[Range]) -> Iterator[Range]:
-    """What of `whole` no range of `taken` covers; `taken` in order of start, overlaps allowed."""
+    """Return the parts of `whole` that no range of `taken` covers; `taken` in order of start, overlaps allowed."""
     at = whole.start
     for piece in taken:
         if piece.start >= whole.end:
@@ -229,7 +231,7 @@ def gaps(whole: Range, taken: Iterable[Range]) -> Iterator[Range]:
 
 
 def cut(whole: Range, width_seconds: int) -> Iterator[Range]:
-    """The pieces of a range between the grid lines of a width."""
+    """Return the pieces of a range between the grid lines of a width."""
     at = whole.start
     while at < whole.end:
         line = min((at // width_seconds + 1) * width_seconds, whole.end)
@@ -238,5 +240,5 @@ def cut(whole: Range, width_seconds: int) -> Iterator[Range]:
 
 
 def count_cut(whole: Range, width_seconds: int) -> int:
-    """How many pieces `cut` would make, without making them."""
+    """Return the number of pieces `cut` would make, without making them."""
     return -(-whole.end // width_seconds) - whole.start // width_seconds

@@ -1,9 +1,10 @@
-"""What lies in an export's folder, compared with what the ledger has: cheaply first, then name by name.
+"""Compares an export's folder with the ledger: first by quick sums for each day, then name by name.
 
-1. Each day's archives are counted, and the times in their names added up. A day for which the ledger comes to the same
-   is not looked at any closer: a hundred thousand archives take a tenth of a second.
-2. An archive without a row is one that the ledger knows nothing of, since it is older than the archives, or was made
-   for others. The exception is one whose bundle may have been stored without its row: a run died between the two.
+1. The archives of each day are counted, and the times in their names added up. A day with the same sums in the ledger
+   is not checked any further: a hundred thousand archives take a tenth of a second.
+2. An archive without a row is one that the ledger does not know, because the ledger is older than the archives, or was
+   made for others. The exception is a bundle that may have been stored without its row, if a run was killed between the
+   two.
 3. Archives of one export whose ranges overlap hold the same rows twice.
 """
 
@@ -16,7 +17,7 @@ from asyncexport.core.exports import Format
 from asyncexport.core.states import BundleRecord, Ready, Refused
 
 START_WEIGHT = 7
-"""By which the times of starts are multiplied in a mark, so that it tells starts from ends."""
+"""The factor for start times in a mark, so that it tells starts from ends."""
 
 _STEM = len("20260101T000000Z_20260101T003000Z")
 
@@ -25,8 +26,8 @@ class DayTally(NamedTuple):
     """The archives that begin on one day.
 
     Attributes:
-        archives: How many.
-        mark: Their times of day, as numbers of the form HHMMSS, added up: `START_WEIGHT` times the starts, and the
+        archives: How many there are.
+        mark: The sum of their times of day, as numbers of the form HHMMSS: `START_WEIGHT` times the starts, plus the
             ends.
     """
 
@@ -35,10 +36,10 @@ class DayTally(NamedTuple):
 
 
 def day_tally(names: Iterable[str], container: Format) -> DayTally:
-    """What the names in a day's folder come to; those that are no archive's of this format are left out."""
+    """Return the tally of the names in a day's folder; those that are not of an archive of this format are ignored."""
     suffix = f".{container.value}.gz"
     length = _STEM + len(suffix)
-    # A hundred thousand names: so it takes half the time of a loop.
+    # Built for a hundred thousand names: this takes half the time of a loop.
     likely = [name for name in names if len(name) == length and name.endswith(suffix)]
     try:
         return DayTally(len(likely), _mark(likely))
@@ -53,23 +54,24 @@ def _mark(names: list[str]) -> int:
 
 
 def suspect_days(found: Mapping[int, DayTally], known: Mapping[int, DayTally]) -> list[int]:
-    """The days to be looked at name by name, in order; both by the second that a day begins with.
+    """Return the days to compare name by name, in order. The keys of both mappings are the first second of a day.
 
-    A day with no archive is none of them: what was deleted by hand is the owner's decision.
+    A day without any archive is not among them: deleting archives is up to the user.
     """
     return sorted(day for day, tally in found.items() if tally.archives and tally != known.get(day))
 
 
 def unrecorded(found: Iterable[Range], stored: Iterable[Range], unfinished: Iterable[BundleRecord]) -> list[Range]:
-    """Of the ranges whose archives lie there, those that no row explains, in order (rule 2)."""
+    """Return the ranges of the archives found that no row explains, in order (rule 2)."""
     known = {*stored, *(one.bundle.range for one in unfinished if may_have_archive(one))}
     return sorted(span for span in found if span not in known)
 
 
 def may_have_archive(record: BundleRecord) -> bool:
-    """Whether an archive of this bundle may lie there without a row: its file was had, or may have been before.
+    """Whether an archive of this bundle may exist without a row: its file was being stored, or may have been before.
 
-    A bundle whose file is lost after a crash goes on with its next attempt, and the archive of the one before stays.
+    A bundle whose file is lost after a crash continues with its next attempt, and the archive of the previous one
+    stays.
     """
     state = record.state
     if isinstance(state, Refused):
@@ -78,10 +80,10 @@ def may_have_archive(record: BundleRecord) -> bool:
 
 
 def overlaps(spans: Iterable[Range]) -> Iterator[tuple[Range, Range]]:
-    """Ranges that begin before an earlier one has ended, each after the earlier one that reaches furthest.
+    """Return the ranges that begin before an earlier one has ended, each after the earlier one that reaches furthest.
 
     Args:
-        spans: In order.
+        spans: The ranges, in order.
     """
     furthest: Range | None = None
     for span in spans:
@@ -91,11 +93,11 @@ def overlaps(spans: Iterable[Range]) -> Iterator[tuple[Range, Range]]:
             furthest = span
 
 
-class Taken:
-    """Time that archives cover or bundles claim, by their ranges.
+class TakenTime:
+    """The time that archives cover or bundles claim, as ranges.
 
     Args:
-        spans: In any order.
+        spans: The ranges, in any order.
     """
 
     def __init__(self, spans: Iterable[Range]) -> None:
@@ -103,12 +105,12 @@ class Taken:
         self._widest = max((span.seconds for span in self._spans), default=0)
 
     def add(self, span: Range) -> None:
-        """Take one more."""
+        """Add a range."""
         insort(self._spans, span)
         self._widest = max(self._widest, span.seconds)
 
     def meets(self, span: Range, *, but: Range | None = None) -> Range | None:
-        """The first range that shares time with this one, other than `but`; None where there is none."""
+        """Return the first range that overlaps this one, other than `but`. None if there is none."""
         first = bisect_left(self._spans, span.start - self._widest, key=lambda one: one.start)
         for one in self._spans[first:]:
             if one.start >= span.end:

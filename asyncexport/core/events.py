@@ -1,8 +1,8 @@
 """What happens during a run, as values.
 
-1. An event is made where something happens, once it is durable, and never changes.
-2. Whoever wants to know is a listener: a function that is called with each event. It picks the kinds it cares about.
-3. An event says what happened and not how it is shown: JSON, log lines and pictures are made by `display` and `run`.
+1. An event is created once what it reports is durable, and never changes.
+2. A listener is a function that is called with each event. It picks the kinds it needs.
+3. An event says what happened, not how it is shown: JSON, log lines and the live view are made by `display` and `run`.
 """
 
 from collections.abc import Callable
@@ -18,9 +18,9 @@ class BundleStored:
     """A bundle's archive is complete, checked, and in the ledger.
 
     Attributes:
-        bundle: Which.
+        bundle: The bundle.
         archive: Its archive.
-        replaced: The archive that was there before. None: there was none.
+        replaced: The archive that it had before. None if it had none.
     """
 
     bundle: Bundle
@@ -33,8 +33,8 @@ class BundleParked:
     """A bundle was given up for this run.
 
     Attributes:
-        bundle: Which.
-        state: The state it is parked in.
+        bundle: The bundle.
+        state: The state in which it is parked.
     """
 
     bundle: Bundle
@@ -42,7 +42,7 @@ class BundleParked:
 
     @property
     def reason(self) -> str:
-        """Why, as a person reads it."""
+        """The reason, for messages."""
         match self.state:
             case Overdue():
                 return "the operation was still running at its deadline"
@@ -54,7 +54,7 @@ class BundleParked:
 
 @dataclass(frozen=True, slots=True)
 class BundleMoved:
-    """A bundle is in a new state, in which its work goes on.
+    """A bundle moved to a new state, and its work continues.
 
     Attributes:
         before: The bundle as it was.
@@ -67,12 +67,12 @@ class BundleMoved:
 
 @dataclass(frozen=True, slots=True)
 class Retried:
-    """Something went wrong with a bundle. It is tried again, or parked next.
+    """Something went wrong with a bundle. It is retried, or parked next.
 
     Attributes:
-        bundle: Which.
+        bundle: The bundle.
         reason: What went wrong.
-        concerns_all: The service is in trouble, not this bundle.
+        concerns_all: Whether the service caused it, so that other bundles are affected, too.
     """
 
     bundle: Bundle
@@ -84,7 +84,7 @@ class Retried:
 class PossibleDuplicate:
     """A create was sent, and its answer was lost or could not be read.
 
-    The service may run an operation whose file nobody will fetch.
+    The service may run an operation whose file is never fetched.
     """
 
     bundle: Bundle
@@ -92,12 +92,12 @@ class PossibleDuplicate:
 
 @dataclass(frozen=True, slots=True)
 class RowsOutside:
-    """A few rows of a bundle that was stored lie outside of its range.
+    """A few rows of a stored bundle lie outside its range.
 
     Attributes:
-        bundle: Which.
-        outside: How many of the rows that were looked at do.
-        timed: Of how many that is.
+        bundle: The bundle.
+        outside: Sampled rows outside the range.
+        timed: Sampled rows whose time could be read.
     """
 
     bundle: Bundle
@@ -105,20 +105,20 @@ class RowsOutside:
     timed: int
 
     @property
-    def said(self) -> str:
-        """In a sentence."""
-        return f"{self.outside} of {self.timed} rows that were looked at lie outside of the range by EventStart"
+    def text(self) -> str:
+        """The event in one sentence."""
+        return f"EventStart of {self.outside} of {self.timed} sampled rows lies outside the range"
 
 
 @dataclass(frozen=True, slots=True)
 class ExportStopped:
-    """The service refuses what is asked of an export; none of its bundles is asked for any more.
+    """The service refuses an export's calls; no more calls are made for its bundles.
 
     Attributes:
         export: The export's name.
-        error: How the service refused, or what its files are.
+        error: How the service refused, or what is wrong with its files.
         ever_stored: Whether anything of it was stored before this run.
-        blames_key: Whether it may be the key that is refused.
+        blames_key: Whether the key may be the cause.
     """
 
     export: str
@@ -129,7 +129,7 @@ class ExportStopped:
 
 @dataclass(frozen=True, slots=True)
 class Note:
-    """Something that the user should know about this run, in a sentence."""
+    """Something the user should know about this run, in one sentence."""
 
     message: str
 
@@ -137,11 +137,11 @@ class Note:
 Event = BundleStored | BundleParked | BundleMoved | Retried | PossibleDuplicate | RowsOutside | ExportStopped | Note
 
 Listener = Callable[[Event], None]
-"""Called with each event, in the event loop: it must return quickly."""
+"""Called with each event, in the event loop, so it must return quickly."""
 
 
 def event_of(before: BundleRecord, after: BundleRecord) -> BundleStored | BundleParked | BundleMoved:
-    """The event of a bundle that went from one state to another."""
+    """Return the event for a bundle's move from one state to another."""
     match after.state:
         case Stored() as archive:
             return BundleStored(after.bundle, archive, before.stored)

@@ -1,7 +1,8 @@
-"""What the user wants: an export, and the definition that makes its data what it is.
+"""The exports the user wants, and the definition that determines an export's data.
 
-A definition is what the service is asked for; two runs whose definitions differ would mix different data in one
-folder, so a ledger remembers it. Bundle width and settle time say only how and when it is asked, and may change.
+A definition is what the service is asked for. Two runs with different definitions would mix different data in one
+folder, so the ledger remembers it. Bundle width and settle time only say how and when the service is asked, and may
+change.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
@@ -14,14 +15,14 @@ from asyncexport.errors import Problem
 
 
 class Type(StrEnum):
-    """What a row is (reference section 3.1)."""
+    """The kind of rows (reference section 3.1)."""
 
     EVENT = "event"
     INDIVIDUAL = "individual"
 
 
 class Format(StrEnum):
-    """The container of the rows (reference section 8); the value is the middle of the file's name, too."""
+    """The file format of the rows (reference section 8). The value is also part of the file's name."""
 
     NDJSON = "ndjson"
     CSV = "csv"
@@ -30,7 +31,7 @@ class Format(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Definition:
-    """What the service is asked for, range apart."""
+    """What the service is asked for, apart from the range."""
 
     segment: str = "everyone"
     type: Type = Type.EVENT
@@ -40,7 +41,7 @@ class Definition:
     timezone: str = ""
 
     def to_dict(self) -> dict[str, Any]:
-        """As the ledger and `.export.json` keep it."""
+        """Return the definition as the ledger and `.export.json` store it."""
         return {
             "segment": self.segment,
             "type": self.type.value,
@@ -70,7 +71,7 @@ class Definition:
 
 @dataclass(frozen=True, slots=True)
 class Export:
-    """A named stream of bundles: what to ask for, in pieces how wide, and how long after the fact."""
+    """A named stream of bundles: its definition, the width of its bundles, and its settle time."""
 
     name: str
     definition: Definition = Definition()
@@ -79,9 +80,9 @@ class Export:
 
 
 def unknown_names(names: Iterable[str], known: Sequence[str], *, place: str) -> Iterator[Problem]:
-    """A problem for each name that no export has; `place` is the option or the argument that names them."""
+    """Yield a problem for each name that no export has. `place` is the option or argument that holds the names."""
     for name in names:
         if name not in known:
             nearest = get_close_matches(name, known, n=1)
-            told = f"did you mean {nearest[0]}?" if nearest else f"known: {', '.join(known)}"
-            yield Problem(place, f"there is no export {name!r} ({told})")
+            advice = f"did you mean {nearest[0]}?" if nearest else f"known: {', '.join(known)}"
+            yield Problem(place, f"there is no export {name!r} ({advice})")

@@ -1,19 +1,19 @@
-"""What the errors of a file system mean: one table for archives and ledger.
+"""What file system errors mean, for archives and the ledger: one table.
 
-Only what people cannot guess from the system's own words stands here. The rest is told in those words.
+Only errors whose system message does not help are in it. The others are reported in the system's words.
 """
 
 import errno
 from typing import NamedTuple
 
 NO_FOLDER_FLUSH = frozenset({errno.EINVAL, errno.ENOTSUP, errno.EOPNOTSUPP})
-"""What `fsync` of a folder fails with where the file system has no such thing (SMB, sshfs, DrvFs). It is lived with."""
+"""Errors of `fsync` for a folder on file systems that cannot do it (SMB, sshfs, DrvFs). A run goes on without."""
 
 FOLDERS_NOT_FLUSHED = (
     "the file system of {directory} cannot flush folders: after a power cut, archives stored shortly before it may be "
     "missing, and `verify --repair` fetches them again"
 )
-"""What is told of such a file system."""
+"""The warning about such a file system."""
 
 
 class FileFault(NamedTuple):
@@ -24,15 +24,15 @@ class FileFault(NamedTuple):
 
 
 def directory_gone(directory: str) -> FileFault:
-    """What is said where the output directory is no longer there."""
+    """Return the fault for an output directory that no longer exists."""
     return FileFault(
-        f"{directory} went away while a run wrote to it",
+        f"{directory} disappeared while a run was writing to it",
         "bring it back (is its disk still mounted?), then run the same command again",
     )
 
 
 def file_fault(number: int | None, *, place: str, directory: str, has_inodes: bool = True) -> FileFault | None:
-    """What an error number means; None where the system's own words say enough.
+    """Return what an error number means. None if the system's own words say enough.
 
     Args:
         number: The system's error number.
@@ -43,38 +43,38 @@ def file_fault(number: int | None, *, place: str, directory: str, has_inodes: bo
     match number:
         case errno.ENOSPC if not has_inodes:
             return FileFault(
-                f"the disk of {directory} has no inodes left: it holds as many files as it can",
-                "delete files that nobody needs, or use wider bundles, and run the same command again: what is stored "
-                "is kept",
+                f"the disk of {directory} has no inodes left: it cannot hold more files",
+                "delete files that are not needed, or use wider bundles, and run the same command again: stored "
+                "bundles are kept",
             )
         case errno.ENOSPC | errno.EDQUOT:
             return FileFault(
                 f"the disk of {directory} is full",
-                "free some space and run the same command again: what is stored is kept",
+                "free some space and run the same command again: stored bundles are kept",
             )
         case errno.EMFILE:
             return FileFault(
-                f"{place} cannot be opened: this process has as many files open as it may",
+                f"{place} cannot be opened: this process has reached its limit of open files",
                 "raise the limit (`ulimit -n 4096`), or set [concurrency] downloads lower",
             )
         case errno.ENFILE:
             return FileFault(
-                f"{place} cannot be opened: this machine has as many files open as it can",
+                f"{place} cannot be opened: this machine has reached its limit of open files",
                 "look for the program that has them open (`lsof`), then run the same command again",
             )
         case errno.ENOLCK:
             return FileFault(
-                f"{place} cannot be locked: its file system gives out no locks",
+                f"{place} cannot be locked: its file system does not support locks",
                 "choose an [output] directory on a local disk, or turn on the file server's lock service",
             )
         case errno.ELOOP:
             return FileFault(
-                f"{place} is a link, and what it leads to is left alone",
-                "remove the link, and run the same command again; the output directory itself may be one",
+                f"{place} is a symbolic link, and is not followed",
+                "remove the link, and run the same command again; the output directory itself may be a link",
             )
         case errno.EISDIR:
             return FileFault(
-                f"{place} is a folder, and a file belongs there",
+                f"{place} is a folder where a file is expected",
                 "move the folder away, and run the same command again",
             )
         case _:

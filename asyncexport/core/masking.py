@@ -1,11 +1,11 @@
-"""Secrets in what goes out: found in any spelling, and replaced.
+"""Finds secrets in outgoing text, in any encoding, and replaces them.
 
-1. What others say may hold a secret of ours in another spelling: JSON escapes of single characters, percent-encoding,
-   HTML entities, and these within each other. A text is therefore decoded step by step, each secret is looked for after
-   each step, and what stood for it in the text as it was is replaced.
-2. A text may be cut in the middle of a secret. Of an API key the beginning alone is enough to be replaced; of any other
-   secret, which may begin as a common word does, the beginning is replaced where the text is cut ("…").
-3. A short secret is replaced only where it is a whole word: `test` is not replaced in `latest`.
+1. Text from other programs may hold a secret in another encoding: JSON escapes of single characters, percent-encoding,
+   HTML entities, and these within each other. So a text is decoded step by step, secrets are searched for after each
+   step, and the part of the original text that stands for them is replaced.
+2. A text may be cut in the middle of a secret. The beginning of an API key is enough to be replaced. Another secret may
+   begin like a common word, so its beginning is replaced only where the text is cut ("…").
+3. A short secret is replaced only as a whole word: `test` is not replaced in `latest`.
 """
 
 import base64
@@ -19,46 +19,46 @@ from asyncexport.errors import ExportError
 MASK = "***"
 
 LEAST_CHARS = 3
-"""Nothing shorter is a secret."""
+"""Nothing shorter is treated as a secret."""
 
 SHORT_CHARS = 8
-"""A secret with fewer characters is replaced only as a whole word; of an API key so many give it away."""
+"""A shorter secret is replaced only as a whole word. This many characters of an API key are replaced anywhere."""
 
 LEAST_HEADER_CHARS = 6
-"""A header with a shorter value, such as `1` or `json`, holds no secret."""
+"""A header with a shorter value, such as `1` or `json`, is not treated as a secret."""
 
 LEAST_CUT_CHARS = 4
-"""So many characters of a secret before the place where a text is cut are replaced."""
+"""At least this many characters of a secret before the place where a text is cut are replaced."""
 
 MOST_STEPS = 5
-"""Spellings within each other that are followed."""
+"""Encodings within each other that are decoded."""
 
-SPELT = re.compile(
+ENCODED = re.compile(
     r"""(?:\\+|%)u([0-9a-fA-F]{4})  # JSON, Java, JavaScript's escape()
     |\\+u\{([0-9a-fA-F]{1,6})\}     # JavaScript, Rust
     |\\+U([0-9a-fA-F]{8})           # C, Python
     |\\+x([0-9a-fA-F]{2})
     |\\+([0-3][0-7]{2})             # C, shells
     |%([0-9a-fA-F]{2})              # a URL
-    |&\#[xX]([0-9a-fA-F]{1,6})(?:;|(?![0-9a-fA-F…]))  # HTML, if need be without its end, but not cut
+    |&\#[xX]([0-9a-fA-F]{1,6})(?:;|(?![0-9a-fA-F…]))  # HTML, also without the semicolon, but not cut
     |&\#([0-9]{1,7})(?:;|(?![0-9…]))
     |&([a-zA-Z][a-zA-Z0-9]{1,30});
     |\\+([^\sa-zA-Z0-9\\])          # JSON again, and shells
     """,
     re.VERBOSE,
 )
-"""One character in another spelling."""
+"""One encoded character."""
 
 CUT = re.compile(r"(?:(?:\\+|[%&])[a-zA-Z0-9#{]{0,30})?…")
-"""The place where a text was cut, with half of a spelling before it."""
+"""The place where a text was cut, with half of an encoded character before it."""
 
 
 class Mask:
-    """Replaces secrets in texts; called with a text, it returns the text as it may go out.
+    """Replaces secrets in texts. Called with a text, it returns the text without them.
 
     Args:
-        keys: API keys; the part after a prefix such as `na1.` is a secret by itself.
-        others: Other secrets, as they are.
+        keys: API keys. The part after a prefix such as `na1.` is a secret by itself.
+        others: Other secrets.
     """
 
     def __init__(self, keys: Iterable[str] = (), others: Iterable[str] = ()) -> None:
@@ -69,7 +69,7 @@ class Mask:
         self._wholes = tuple(sorted({one for one in others if len(one) >= LEAST_CHARS}, key=len, reverse=True))
 
     def __call__(self, text: str) -> str:
-        """The text with each secret replaced."""
+        """Return the text with all secrets replaced."""
         if not (self._beginnings or self._wholes):
             return text
         spans: list[tuple[int, int]] = []
@@ -77,7 +77,7 @@ class Mask:
         for _ in range(MOST_STEPS):
             for start, end in self._found(letters):
                 spans.append((start, end) if places is None else (places[start][0], places[end - 1][1]))
-            found = [one for one in SPELT.finditer(letters) if _character(one)]
+            found = [one for one in ENCODED.finditer(letters) if _character(one)]
             if not found:
                 break
             letters, places = _decoded(letters, places, found)
@@ -107,9 +107,9 @@ class Mask:
         for cut in CUT.finditer(text):
             yield from self._found_before(text, cut.start(), cut.end() - 1)
 
-    def _found_before(self, text: str, half_spelt: int, cut: int) -> Iterator[tuple[int, int]]:
-        """The beginnings of secrets that end where a text is cut, or where half of a spelling stands before that."""
-        for end in {half_spelt, cut}:
+    def _found_before(self, text: str, half_encoded: int, cut: int) -> Iterator[tuple[int, int]]:
+        """Yield beginnings of secrets that end where a text is cut, or before half of an encoded character there."""
+        for end in {half_encoded, cut}:
             for secret in (*self._beginnings, *self._wholes):
                 for length in range(min(len(secret) - 1, end), LEAST_CUT_CHARS - 1, -1):
                     if text.endswith(secret[:length], 0, end):
@@ -118,19 +118,19 @@ class Mask:
 
 
 def secrets_of_headers(headers: Mapping[str, str]) -> list[str]:
-    """The values of headers that may be secret; what is shorter than `LEAST_HEADER_CHARS` is none."""
+    """Return the values of headers that may be secret: those of `LEAST_HEADER_CHARS` or more."""
     return [value for value in headers.values() if len(value) >= LEAST_HEADER_CHARS]
 
 
 def looks_secret(value: str) -> bool:
-    """Whether a header's value can be told from the words and dates that our own lines are made of."""
+    """Whether a header's value looks unlike the words and dates in asyncexport's own messages."""
     has_mixed_letters = value != value.lower() or re.search(r"[0-9]", value) is not None
     is_date = re.match(r"[0-9]{4}-[0-9]{2}-[0-9]{2}", value) is not None
     return len(value) >= SHORT_CHARS and has_mixed_letters and not is_date and re.search("[a-zA-Z]", value) is not None
 
 
 def secrets_of_url(url: str) -> list[str]:
-    """The user and password of a URL, in the spellings of a URL and of Proxy-Authorization, and a long password."""
+    """Return a URL's user and password, as in a URL and in Proxy-Authorization, and a long password alone."""
     authority = url.partition("://")[2] or url
     user_info, at, _ = re.split(r"[/?#]", authority, maxsplit=1)[0].rpartition("@")
     if not at or ":" not in user_info:
@@ -142,7 +142,7 @@ def secrets_of_url(url: str) -> list[str]:
 
 
 def _base64(text: str) -> str:
-    """Without its last characters, which hang on what follows."""
+    """Encode a text, without the last characters, which depend on what follows."""
     return base64.b64encode(text.encode()).decode().rstrip("=")[:-2]
 
 
@@ -151,7 +151,7 @@ def _is_word(text: str, start: int, end: int) -> bool:
 
 
 def _character(found: "re.Match[str]") -> str:
-    """The character that a spelling stands for; "" where it stands for none."""
+    """Return the character that an encoded one stands for; "" if it stands for none."""
     four, braced, eight, two, octal, percent, hexadecimal, decimal, name, plain = found.groups()
     if plain is not None:
         return str(plain)
@@ -166,22 +166,22 @@ def _character(found: "re.Match[str]") -> str:
 def _decoded(
     text: str, places: list[tuple[int, int]] | None, found: "list[re.Match[str]]"
 ) -> tuple[str, list[tuple[int, int]]]:
-    """The text with these spellings decoded, and where each of its characters stood at first."""
+    """Return the text with these characters decoded, and the original place of each of its characters."""
     if places is None:
         places = [(at, at + 1) for at in range(len(text))]
     letters: list[str] = []
-    stood: list[tuple[int, int]] = []
+    origins: list[tuple[int, int]] = []
     at = 0
     for one in found:
         letters.append(text[at : one.start()])
-        stood += places[at : one.start()]
+        origins += places[at : one.start()]
         character = _character(one)
         letters.append(character)
-        stood += [(places[one.start()][0], places[one.end() - 1][1])] * len(character)
+        origins += [(places[one.start()][0], places[one.end() - 1][1])] * len(character)
         at = one.end()
     letters.append(text[at:])
-    stood += places[at:]
-    return "".join(letters), stood
+    origins += places[at:]
+    return "".join(letters), origins
 
 
 def _replaced(text: str, spans: list[tuple[int, int]]) -> str:

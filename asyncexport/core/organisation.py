@@ -1,9 +1,9 @@
-"""Whose data a directory holds: one organisation's, whichever of its keys is used.
+"""Which organisation's data a directory holds: always one, whichever of its keys is used.
 
-1. The first organisation that is heard of is the directory's. It is never changed.
-2. The service is asked whose a key is, once a key. Of the key itself nothing is kept but a short digest under a salt
-   of the directory's own: enough to know the key again, and too little to find it.
-3. A key of another organisation is refused: two organisations' rows in one folder cannot be told apart afterwards.
+1. The first organisation that the service reports is the directory's. It never changes.
+2. The service is asked once for each key which organisation it belongs to. Of the key only a short digest is kept, with
+   a salt of the directory's own: enough to recognise the key, and too little to find it out.
+3. A key of another organisation is rejected: two organisations' rows in one folder cannot be told apart afterwards.
 """
 
 from collections.abc import Callable
@@ -13,16 +13,16 @@ from typing import Self
 import orjson
 
 KNOWN_KEYS = 32
-"""So many keys are remembered, the newest; one that was forgotten is asked about once more."""
+"""The number of keys that are remembered, the newest ones. For a forgotten key the service is asked again."""
 
 
 @dataclass(frozen=True, slots=True)
 class DirectoryOrganisation:
-    """What a directory's ledger remembers of its organisation.
+    """What a directory's ledger remembers about its organisation.
 
     Attributes:
-        salt: What the digests of keys are made with, in hex.
-        id: The organisation's id; "" until the service has told it.
+        salt: The salt for the digests of keys, in hex.
+        id: The organisation's id; "" until the service has reported it.
         keys: The digests of its keys, in hex, the newest last.
     """
 
@@ -32,7 +32,7 @@ class DirectoryOrganisation:
 
     @classmethod
     def read(cls, text: str | None, *, new_salt: Callable[[], bytes]) -> Self:
-        """What `to_json` made; without anything, or where it cannot be read, a new one with a salt of its own."""
+        """Read what `to_json` wrote; if that is missing or unreadable, return a new one with a new salt."""
         try:
             data = orjson.loads(text or "")
             found = cls(data["salt"], data["id"], tuple(data["keys"]))
@@ -42,28 +42,28 @@ class DirectoryOrganisation:
         return found
 
     def to_json(self) -> str:
-        """As the ledger remembers it."""
+        """Return it as the ledger stores it."""
         return orjson.dumps({"salt": self.salt, "id": self.id, "keys": list(self.keys)}).decode()
 
     def knows(self, key: str) -> bool:
-        """Whether a key is known to be one of the organisation's, by its digest."""
+        """Whether a key, by its digest, is known to belong to the organisation."""
         return bool(self.id) and key in self.keys
 
     def knows_another(self, key: str) -> bool:
-        """Whether other keys are known, and not this one."""
+        """Whether other keys are known, but not this one."""
         return bool(self.keys) and key not in self.keys
 
-    def is_other(self, heard: str) -> bool:
-        """Whether what the service told of a key is another organisation than the directory's."""
-        return bool(self.id) and heard != self.id
+    def is_other(self, reported: str) -> bool:
+        """Whether the service reports another organisation for a key than the directory's."""
+        return bool(self.id) and reported != self.id
 
-    def with_key(self, key: str, *, heard: str) -> Self:
-        """The same once the service has told whose the key is: the directory's, or the first ever heard of.
+    def with_key(self, key: str, *, reported: str) -> Self:
+        """Return it with one more key, whose organisation the service has reported.
 
         Raises:
-            ValueError: it is another's.
+            ValueError: the key belongs to another organisation.
         """
-        if self.is_other(heard):
+        if self.is_other(reported):
             raise ValueError("a key of another organisation is never remembered")
         others = [one for one in self.keys if one != key]
-        return replace(self, id=heard, keys=(*others, key)[-KNOWN_KEYS:])
+        return replace(self, id=reported, keys=(*others, key)[-KNOWN_KEYS:])

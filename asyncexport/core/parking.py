@@ -1,16 +1,16 @@
-"""When a parked bundle is tried again, and when it is split into narrower ones.
+"""When a parked bundle is retried, and when it is split into narrower ones.
 
-1. A nightly run tries a parked bundle again after 1, 2, 4, and then every 8 days, counted from when it was last parked.
-   How often it was parked decides which pause applies. Where the user names a range or asks for a retry, it is tried at
-   once.
+1. A nightly run retries a parked bundle after 1, 2, 4, and then every 8 days, counted from when it was last parked. How
+   often it was parked decides which pause applies. If the user names a range or asks for a retry, it is retried
+   immediately.
 2. A night that starts at the same hour as the last one starts a little before the day is full. So the last hours of a
    pause do not count.
-3. A refused bundle (`Refused`) does not wait: its operation or file is at hand, and expires. Neither does one whose
+3. A refused bundle (`Refused`) has no pause: its operation or file still exists, and expires. Neither has one whose
    archive a rebuild moved aside: the service has not failed it.
-4. A bundle of which nothing was ever stored is split where the bundle width or the range asked for is narrower than
-   the bundle. It is also split where archives cover a part of its time, since those rows would be stored twice. Bundles
-   of individuals are never split: their rows are totals over a day. Neither are bundles whose operation or file may be
-   fine. An overdue bundle that is too wide is parked as failed once its operation was asked for in vain; the next run
+4. A bundle of which nothing was ever stored is split if the bundle width or the requested range is narrower than the
+   bundle. It is also split if archives cover a part of its time, since those rows would be stored twice. Bundles of
+   individuals are never split: their rows are totals over a day. Neither are bundles whose operation or file may be
+   fine. An overdue bundle that is too wide is parked as failed once asking for its operation was in vain; the next run
    splits it.
 """
 
@@ -24,53 +24,54 @@ from asyncexport.core.exports import Export, Type
 from asyncexport.core.states import BundleRecord, Failed, Overdue
 
 PAUSES_DAYS = (1, 2, 4, 8)
-"""After the first time, the second, the third, and every further one."""
+"""The pauses after a bundle was parked once, twice, three times, and more often."""
 
 LEEWAY_SECONDS = 6 * 3600.0
-"""Rule 2: how much sooner than that a night may begin."""
+"""How much earlier than the end of a pause a night may begin (rule 2)."""
 
 LAST_MOMENT = 253_402_300_799.0
-"""The end of the year 9999: what a wrong clock wrote is still a moment that can be shown."""
+"""The end of the year 9999: a time that a wrong clock wrote must still be one that can be shown."""
 
 MOVED_ASIDE = "its archive was damaged, and a rebuild moved it aside"
-"""Why a bundle is parked whose archive a rebuild could not take. Until it is exported anew a check calls it missing."""
+"""Why a bundle is parked whose archive a rebuild could not use. Until it is exported again, a check reports it as
+missing."""
 
-WAITING = (Failed, Overdue)
-"""The states that nights let rest (rule 3)."""
+PAUSABLE = (Failed, Overdue)
+"""The states in which nightly runs pause a bundle (rule 3)."""
 
 
 @dataclass(frozen=True, slots=True)
 class ParkedTimes:
-    """How often a bundle was parked since it was last stored, and when it was parked last, in seconds since 1970."""
+    """How often a bundle was parked since it was last stored, and when it was last parked, in seconds since 1970."""
 
     times: int
     last_at: float
 
 
 def next_try(parked: ParkedTimes) -> float:
-    """From when on a night tries it again, in seconds since 1970."""
+    """Return the time from which on a night retries it, in seconds since 1970."""
     pause = PAUSES_DAYS[min(parked.times, len(PAUSES_DAYS)) - 1]
     return min(parked.last_at + pause * DAY - LEEWAY_SECONDS, LAST_MOMENT)
 
 
-def may_rest(record: BundleRecord) -> bool:
-    """Whether nights let a parked bundle rest for a while (rule 3)."""
-    return isinstance(record.state, WAITING) and record.state != Failed(MOVED_ASIDE)
+def may_pause(record: BundleRecord) -> bool:
+    """Whether nightly runs pause a parked bundle for a while (rule 3)."""
+    return isinstance(record.state, PAUSABLE) and record.state != Failed(MOVED_ASIDE)
 
 
-def waits(record: BundleRecord, parked: ParkedTimes | None, *, now: float) -> float | None:
-    """Until when nights let a parked bundle rest; None: they do not, or no longer.
+def pause_end(record: BundleRecord, parked: ParkedTimes | None, *, now: float) -> float | None:
+    """Return when the pause of a parked bundle ends. None if it has none, or if it has ended.
 
-    A bundle that was parked in the future was parked by a wrong clock: nothing follows from that, and it is tried.
+    A time of parking in the future was written by a wrong clock: it is ignored, and the bundle is retried.
     """
-    if parked is None or not may_rest(record):
+    if parked is None or not may_pause(record):
         return None
     due = next_try(parked)
     return due if parked.last_at <= now < due else None
 
 
 def is_split(record: BundleRecord, export: Export, span: Range, covered: Sequence[Range] = ()) -> bool:
-    """Whether a parked bundle gives way to narrower ones, in a run over this span (rule 4).
+    """Whether a parked bundle is split into narrower ones, in a run over this span (rule 4).
 
     `covered`: the time that archives cover, merged, in order.
     """
@@ -81,7 +82,7 @@ def is_split(record: BundleRecord, export: Export, span: Range, covered: Sequenc
 
 
 def is_too_wide(record: BundleRecord, export: Export) -> bool:
-    """Whether a bundle of which nothing was ever stored is wider than bundles are by now."""
+    """Whether a bundle of which nothing was ever stored is wider than the current width."""
     return _may_be_split(record, export) and record.bundle.range.seconds > export.bundle_seconds
 
 
@@ -95,7 +96,7 @@ def _meets(span: Range, covered: Sequence[Range]) -> bool:
 
 
 def pieces_of(split: Range, export: Export, span: Range) -> Iterator[Range]:
-    """What a bundle is split into: cut at the ends of the span, and at the grid lines of the export's width."""
+    """Yield the pieces a bundle is split into, at the ends of the span and at the grid lines of the export's width."""
     edges = (edge for edge in (span.start, span.end) if split.start < edge < split.end)
     for start, end in pairwise((split.start, *edges, split.end)):
         yield from cut(Range(start, end), export.bundle_seconds)

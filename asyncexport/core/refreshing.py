@@ -1,11 +1,12 @@
-"""When a stored bundle is exported once more, because rows may have arrived late or been deleted.
+"""Decides when a stored bundle is exported once more, because rows may have arrived late or been deleted.
 
 1. `[nightly] refresh` lists ages: how long after its end a bundle is exported once more.
 2. Each age leads to at most one refresh of a bundle. If nights were missed, only the highest age that is due counts.
 3. The ledger alone decides whether an age is done: it is, if the newest archive was asked for or exported at that age
-   or later. A first export that was late enough therefore counts as well.
+   or later. So a first export that was late enough counts as well.
 4. An age that is not longer than the settle time never acts, since a bundle is first exported when it has settled.
-5. A bundle whose refresh was refused because far fewer rows came is left alone: it would be exported every night.
+5. A bundle that kept its archive because a new export has far fewer rows is left alone: otherwise it would be exported
+   every night.
 """
 
 from collections.abc import Iterable, Sequence
@@ -18,17 +19,17 @@ LONGEST_AGE_DAYS = 400
 
 
 def acting_ages(ages: Iterable[float], *, settle_seconds: float) -> tuple[float, ...]:
-    """The ages that can act on an export with this settle time (rule 4), in seconds, youngest first."""
+    """Return the ages that can act on an export with this settle time (rule 4), in seconds, youngest first."""
     return tuple(sorted({age for age in ages if age > settle_seconds}))
 
 
 def needs_refresh(record: BundleRecord, *, ages: Sequence[float], now: float) -> bool:
     """Whether a stored bundle is due to be exported once more.
 
-    This is the only rule. The ledger's `exported_within` merely narrows the candidates.
+    This is the only rule. The ledger's `exported_within` only narrows the candidates.
 
     Args:
-        record: Where the bundle stands.
+        record: The bundle as recorded.
         ages: The ages at which it is refreshed, in seconds; see `acting_ages`.
         now: Seconds since 1970, by the service's clock.
     """
@@ -40,10 +41,10 @@ def needs_refresh(record: BundleRecord, *, ages: Sequence[float], now: float) ->
 
 
 def _exported_at(archive: Stored) -> float:
-    """When an archive was exported, for rule 3.
+    """Return when an archive was exported, for rule 3.
 
     By the service's `createdAt` the export may have begun up to five minutes before it was asked for. That must not
-    make a bundle due again the next night. A time of asking that is further ahead came from a wrong clock.
+    make a bundle due again the next night. A create time that is further ahead came from a wrong clock.
     """
     if archive.asked_at is None:
         return archive.exported_at

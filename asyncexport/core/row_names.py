@@ -1,8 +1,8 @@
-"""What the members of a row are called: the names that an export's rows have by default (reference section 8).
+"""The field names of rows: those that an export's rows have by default (reference section 8).
 
-1. Rows are sparse, and names that nobody has heard of pass through. The lists serve to tell rows of an export from what
-   some box on the way sent in their place.
-2. Custom variables are members of their own; what they begin with is all that is known of their names.
+1. Rows are sparse, and unknown names are accepted. The lists only serve to tell rows of an export from what a proxy or
+   gateway sent instead.
+2. Custom variables are fields of their own. Only the prefixes of their names are known.
 """
 
 from collections.abc import Iterable
@@ -32,21 +32,21 @@ INDIVIDUAL_FIELDS: tuple[str, ...] = (
 """The default fields of TYPE_INDIVIDUAL."""
 
 OLD_FIELDS: tuple[str, ...] = ("EventTargetSelectorTok", "PageAgent")
-"""Names of before, which the service may still use."""
+"""Former names, which the service may still use."""
 
 EVENT_START = "EventStart"
-"""When an event happened: what `timeRange` goes by."""
+"""The time of an event; `timeRange` refers to it."""
 
 CUSTOM_PREFIXES = ("user_", "evt_", "page_")
-"""What the names of custom variables begin with."""
+"""The prefixes of custom variables."""
 
 KNOWN_FIELDS = frozenset({*EVENT_FIELDS, *INDIVIDUAL_FIELDS, *OLD_FIELDS})
 
 
 def is_known(name: str, *, asked: Iterable[str] = ()) -> bool:
-    """Whether a name is one that a row of an export has: by default, as a custom variable, or since it was asked for.
+    """Whether a row of an export may have this field: by default, as a custom variable, or because it was asked for.
 
-    A field that was asked for may end in `*`, and then stands for all names that begin so.
+    A field that was asked for may end in `*`, and then stands for all names with that prefix.
     """
     return (
         name in KNOWN_FIELDS or name.startswith(CUSTOM_PREFIXES) or any(is_meant(name, field=field) for field in asked)
@@ -54,5 +54,5 @@ def is_known(name: str, *, asked: Iterable[str] = ()) -> bool:
 
 
 def is_meant(name: str, *, field: str) -> bool:
-    """Whether a field that was asked for means this name."""
+    """Whether a field that was asked for stands for this name."""
     return name.startswith(field[:-1]) if field.endswith("*") else name == field

@@ -1,6 +1,7 @@
-"""How many files take a second look, as the ledger remembers it: `plan` counts on as many of the next.
+"""Counts how many files need a second check, as the ledger remembers it: `plan` expects the same share again.
 
-A file without rows that nothing vouches for is looked at twice (`core.archive`), which costs one more results call.
+A file without rows whose completeness nothing confirms is downloaded a second time (`core.archive`), which costs one
+more results call.
 """
 
 import math
@@ -9,22 +10,22 @@ from dataclasses import dataclass
 import orjson
 
 SECOND_LOOKS = "second_looks"
-"""The key of the remark that holds it."""
+"""The key of the ledger's note that holds the counts."""
 
 REMEMBERED_FILES = 10_000
-"""Of more files than this only the share is kept, so that a service that has changed shows."""
+"""Above this number only the share is kept, so that a change of the service shows."""
 
 
 @dataclass(frozen=True, slots=True)
 class SecondLooks:
-    """Files that were fetched, and how many of them took a second look."""
+    """Files that were fetched, and how many of them needed a second check."""
 
     files: int = 0
     looks: int = 0
 
     @classmethod
     def read(cls, text: str | None) -> "SecondLooks":
-        """What `to_json` made; nothing where there is nothing, or what another version wrote."""
+        """Read what `to_json` wrote; zero if there is nothing, or if another version wrote it."""
         try:
             files, looks = orjson.loads(text or "")
             return cls(int(files), int(looks)) if 0 <= looks <= files else cls()
@@ -32,11 +33,11 @@ class SecondLooks:
             return cls()
 
     def to_json(self) -> str:
-        """As the ledger keeps it."""
+        """Return the counts as the ledger stores them."""
         return orjson.dumps([self.files, self.looks]).decode()
 
     def plus(self, files: int, looks: int) -> "SecondLooks":
-        """With those of one more run."""
+        """Return the counts with those of one more run."""
         files, looks = self.files + files, self.looks + min(looks, files)
         if files > REMEMBERED_FILES:
             files, looks = REMEMBERED_FILES, looks * REMEMBERED_FILES // files
@@ -44,9 +45,9 @@ class SecondLooks:
 
     @property
     def share(self) -> float:
-        """The share of files that took one."""
+        """The share of files that needed one."""
         return self.looks / self.files if self.files else 0.0
 
     def expected(self, files: int) -> int:
-        """How many of so many files will take one."""
+        """Return how many of this many files are expected to need one."""
         return math.ceil(files * self.looks / self.files) if self.files else 0

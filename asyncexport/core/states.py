@@ -1,28 +1,28 @@
-"""A bundle's state is a value; the ledger is the list of those values; resuming is reading it.
+"""The states of a bundle, as values. The ledger is the list of those values, and resuming is reading it.
 
 1. A revision of a bundle is in exactly one state. Each state holds what it needs and nothing that may be absent.
-2. A state changes only by a move that stands in `MOVES`; any other raises, and nothing has changed.
-3. `Planned` at attempt 1 is what a bundle is in when the ledger holds no row of it. It is written only where it takes
-   back a `Creating` row: the service was asked and is known to have said no (a 429, an outage), so the crash after it
-   must not count a duplicate that cannot be.
-4. `attempt` counts what is the bundle's own: a failed operation, a lost export, a bad file. What is the service's
-   trouble keeps it, and so does a refused or unanswered call.
+2. A state changes only by a move in `MOVES`. Any other raises an error and changes nothing.
+3. `Planned` at attempt 1 is the state of a bundle without a row in the ledger. It is written only to take back a
+   `Creating` row: the service was asked and is known to have refused (a 429, an outage), so a crash after that must not
+   count a possible duplicate.
+4. `attempt` counts failures of the bundle itself: a failed operation, a lost export, a bad file. A failure of the
+   service does not count, and neither does a refused or unanswered call.
 5. `Stored` ends a revision. A refresh or a repair is a new revision, from `Planned` at attempt 1.
-6. `Failed`, `Overdue` and `Refused` are parked: taken up by a later run, at attempt 1. The operation of an `Overdue`
-   one is asked for once more first; in vain, and wider than bundles are by now, it is `Failed`, to be split. One that
-   was `Refused` goes back to the state it was refused in, since its operation or its file may be fine, and to `Planned`
-   only when that is gone.
-7. `FewerRows` is parked as well, but its bundle has a sound archive. It is taken up only if the user accepts fewer rows
-   or the archive has to be repaired.
-8. `Split` is final: a bundle of which nothing was ever stored has given way to narrower ones. They are `Planned` in the
-   same transaction, and those rows are written: every later run goes on with the width that was begun.
-9. From the create on a bundle keeps when it was asked for, and which settle time was in force then. `settle_seconds` of
-   0 and an `asked_at` of None say that this is not on record: the archive was found on the disk, or the ledger is from
-   a version that did not write them. Such an archive counts as settled unless it was exported before its own end.
-10. An archive whose rows a new revision brings again stays as it is. The new row describes it, and names in
-   `written_by` the revision that wrote its bytes; None stands for the row's own.
+6. `Failed`, `Overdue` and `Refused` are parked: a later run retries them, at attempt 1. The operation of an `Overdue`
+   one is asked for once more first; if that is in vain and the bundle is wider than the current width, it becomes
+   `Failed`, to be split. A `Refused` one goes back to the state in which it was refused, since its operation or its
+   file may be fine, and to `Planned` only if that is lost.
+7. `FewerRows` is parked as well, but its bundle has an intact archive. It is retried only if the user accepts fewer
+   rows or the archive has to be repaired.
+8. `Split` is final: narrower bundles have replaced a bundle of which nothing was ever stored. They become `Planned` in
+   the same transaction, and those rows are written, so that every later run uses the same width.
+9. From the create on, a bundle records when it was asked for, and the settle time of that run. `settle_seconds` of 0
+   and an `asked_at` of None mean that this is not recorded: the archive was found on the disk, or the ledger is from a
+   version that did not write them. Such an archive counts as settled unless it was exported before its own end.
+10. If a new revision brings the same rows, the archive stays as it is. The new row describes it, and `written_by` is
+    the revision that wrote its bytes. None means the row's own revision.
 
-Moments are seconds since 1970 UTC by the service's clock.
+Times are seconds since 1970 UTC by the service's clock.
 """
 
 import re
@@ -36,7 +36,7 @@ from asyncexport.errors import IllegalMove, LedgerCorruptError
 
 @dataclass(frozen=True, slots=True)
 class Planned:
-    """Nothing runs at the service for it."""
+    """The bundle has no operation."""
 
     attempt: int = 1
 
@@ -52,7 +52,7 @@ class Creating:
 
 @dataclass(frozen=True, slots=True)
 class Created:
-    """The service runs an operation for it; `asked_at` is where its deadline counts from."""
+    """The service runs the bundle's operation. Its deadline counts from `asked_at`."""
 
     attempt: int
     asked_at: float
@@ -62,7 +62,7 @@ class Created:
 
 @dataclass(frozen=True, slots=True)
 class Ready:
-    """The operation is complete: its file can be had. `exported_at` is the operation's `createdAt`."""
+    """The operation is complete and its file can be fetched. `exported_at` is the operation's `createdAt`."""
 
     attempt: int
     exported_at: float
@@ -72,19 +72,19 @@ class Ready:
 
     @classmethod
     def of(cls, asked: "Created | Overdue", *, exported_at: float, export_id: str) -> Self:
-        """The state of a bundle whose operation is complete."""
+        """Return the state of a bundle whose operation is complete."""
         return cls(asked.attempt, exported_at, export_id, asked.asked_at, asked.settle_seconds)
 
 
 @dataclass(frozen=True, slots=True)
 class Archive:
-    """What is known of a file that was read to its end and found to be one whole export.
+    """A file that was read to its end and found to be one complete export.
 
     Args:
-        path: Where it lies, relative to the output directory.
+        path: Its path, relative to the output directory.
         bytes: Its size on disk.
-        rows: How many rows it holds.
-        sha256: Of its bytes on disk, in hex.
+        rows: The number of its rows.
+        sha256: The SHA-256 of its bytes on disk, in hex.
     """
 
     path: str
@@ -95,12 +95,12 @@ class Archive:
 
 @dataclass(frozen=True, slots=True)
 class Stored(Archive):
-    """Its archive is complete, checked and durable. `exported_at` is the `createdAt` of the operation it came from."""
+    """Its archive is complete, checked and durable. `exported_at` is the `createdAt` of the archive's operation."""
 
     exported_at: float
     asked_at: float | None = None
     settle_seconds: float = 0.0
-    # Not compared: the same archive may be told with it and without.
+    # Not compared: the same archive may be described with it and without.
     written_by: int | None = field(default=None, compare=False)
 
     @classmethod
@@ -113,16 +113,16 @@ class Stored(Archive):
         settle_seconds: float = 0.0,
         written_by: int | None = None,
     ) -> Self:
-        """The state of a bundle whose archive is this one; the last three as rules 9 and 10 say."""
+        """Return the state of a bundle with this archive; for the last three see rules 9 and 10."""
         file = (archive.path, archive.bytes, archive.rows, archive.sha256)
         return cls(*file, exported_at, asked_at, settle_seconds, written_by)
 
     def written_in(self, revision: int) -> Self:
-        """The same, as the row of this revision says it: which one wrote its bytes."""
+        """Return the same with `written_by` filled in, for the row of this revision."""
         return self if self.written_by is not None else replace(self, written_by=revision)
 
     def writer_of(self, archive: Archive) -> int | None:
-        """Which revision wrote the bytes of an archive that was found in this one's place; None: none that is known."""
+        """Return the revision that wrote an archive found in its place. None if it is not known."""
         return self.written_by if archive.sha256 == self.sha256 else None
 
 
@@ -145,11 +145,11 @@ class Overdue:
 
 @dataclass(frozen=True, slots=True)
 class Refused:
-    """Parked: what the service was asked about its operation or its file was refused, and both may be fine.
+    """Parked: a call about its operation or its file was refused, and both may be fine.
 
     Args:
         reason: How it was refused.
-        kept: The state it was in, which says what to ask for first when it is taken up again.
+        kept: The state it was in, which says what to ask for first when it is retried.
     """
 
     reason: str
@@ -157,7 +157,7 @@ class Refused:
 
     @property
     def again(self) -> Created | Ready:
-        """The state that it goes back to when it is taken up: `kept`, at attempt 1."""
+        """The state to which it returns when it is retried: `kept`, at attempt 1."""
         return replace(self.kept, attempt=1)
 
 
@@ -175,19 +175,20 @@ class FewerRows:
 
     @property
     def reason(self) -> str:
-        """Why it is parked. In a ledger of version 1 `from_row` recognizes the state by this sentence."""
-        return f"the archive was kept, since far fewer rows came: {self.rows_found} in place of {self.rows_before}"
+        """Why it is parked."""
+        found, before = self.rows_found, self.rows_before
+        return f"the archive was kept because the new export has far fewer rows: {found} instead of {before}"
 
 
 @dataclass(frozen=True, slots=True)
 class Split:
-    """Final: nothing of it was ever stored, and narrower bundles have taken its place."""
+    """Final: nothing of it was ever stored, and narrower bundles have replaced it."""
 
 
 State = Planned | Creating | Created | Ready | Stored | Failed | Overdue | Refused | FewerRows | Split
 
 IN_PROGRESS = (Creating, Created, Ready)
-"""In these a bundle claims its time: it runs to its end as it is, in its own width."""
+"""In these states a bundle claims its time: it is finished as it is, in its own width."""
 
 PARKED = (Failed, Overdue, Refused, FewerRows)
 
@@ -198,13 +199,13 @@ class Counts(Enum):
     SAME = "stays"
     NEXT = "one more"
     FIRST = "back to 1"
-    NONE = "the new state has none"
+    NONE = "not part of the new state"
 
 
 MOVES: dict[tuple[type[State], type[State]], tuple[Counts, ...]] = {
     (Planned, Creating): (Counts.SAME,),
-    (Planned, Failed): (Counts.NONE,),  # its create was refused, or its operation failed, and that is its own trouble
-    (Creating, Creating): (Counts.SAME,),  # found so after a crash: asked again, a possible duplicate
+    (Planned, Failed): (Counts.NONE,),  # its create was refused, or its operation failed, and the bundle is the cause
+    (Creating, Creating): (Counts.SAME,),  # found after a crash: created again, a possible duplicate
     (Creating, Created): (Counts.SAME,),
     (Creating, Planned): (
         Counts.SAME,
@@ -212,12 +213,18 @@ MOVES: dict[tuple[type[State], type[State]], tuple[Counts, ...]] = {
     ),  # refused or unanswered; answered without an operation id
     (Creating, Failed): (Counts.NONE,),
     (Created, Ready): (Counts.SAME,),
-    (Created, Planned): (Counts.NEXT, Counts.SAME),  # failed by its own trouble, or by the service's
+    (Created, Planned): (
+        Counts.NEXT,
+        Counts.SAME,
+    ),  # the operation failed because of the bundle; because of the service
     (Created, Failed): (Counts.NONE,),
     (Created, Overdue): (Counts.SAME,),
     (Created, Refused): (Counts.NONE,),
     (Ready, Stored): (Counts.NONE,),
-    (Ready, Planned): (Counts.NEXT, Counts.SAME),  # its file is bad; all exports are others', the service's trouble
+    (Ready, Planned): (
+        Counts.NEXT,
+        Counts.SAME,
+    ),  # its file is bad; the export belongs to another bundle because of the service
     (Ready, Failed): (Counts.NONE,),
     (Ready, FewerRows): (Counts.NONE,),
     (Ready, Refused): (Counts.NONE,),
@@ -225,7 +232,7 @@ MOVES: dict[tuple[type[State], type[State]], tuple[Counts, ...]] = {
     (Failed, Split): (Counts.NONE,),
     (FewerRows, Planned): (Counts.FIRST,),
     (Overdue, Planned): (Counts.FIRST,),
-    (Overdue, Failed): (Counts.NONE,),  # asked for in vain, and too wide by now to be asked for again
+    (Overdue, Failed): (Counts.NONE,),  # asked for in vain, and wider than the current width, so not created again
     (Overdue, Ready): (Counts.SAME,),
     (Refused, Planned): (Counts.FIRST,),
     (Refused, Created): (Counts.FIRST,),
@@ -235,7 +242,7 @@ MOVES: dict[tuple[type[State], type[State]], tuple[Counts, ...]] = {
 
 
 def moved(old: State, new: State) -> State:
-    """`new`, if `old` may become it.
+    """Return `new`, if `old` may move to it.
 
     Raises:
         IllegalMove: it may not.
@@ -263,7 +270,7 @@ def _attempt_fits(old: State, new: State, counts: Counts) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class BundleRecord:
-    """What is known of a bundle: the state of its newest revision, and the newest archive of any revision, if any."""
+    """A bundle as recorded: the state of its newest revision, and the newest archive of any revision, if any."""
 
     bundle: Bundle
     revision: int = 0
@@ -272,7 +279,7 @@ class BundleRecord:
 
     @property
     def parked(self) -> bool:
-        """Whether it was given up by an earlier run."""
+        """Whether an earlier run parked it."""
         return isinstance(self.state, PARKED)
 
     @property
@@ -281,7 +288,7 @@ class BundleRecord:
         return isinstance(self.state, FewerRows) and self.stored is not None
 
     def next_revision(self) -> "BundleRecord":
-        """The same bundle with a new revision opened: for a refresh or a repair, once the present one has ended."""
+        """Return the bundle with a new revision, for a refresh or a repair after the present one has ended."""
         stored = self.stored
         if stored is not None and isinstance(self.state, Stored):
             stored = stored.written_in(self.revision)
@@ -294,16 +301,16 @@ _NAMES: dict[str, type[State]] = {
 }
 
 _KEPT: dict[str, type[Created | Ready]] = {"created": Created, "ready": Ready}
-"""What `Refused` may keep, by the name in its row."""
+"""The states that `Refused` may keep, by the name in its row."""
 
 
-_FEWER_ROWS = re.compile(
-    r"the archive was kept, since far fewer rows came: ([0-9]{1,18}) in place of ([0-9]{1,18})", re.ASCII
+_VERSION_1_FEWER_ROWS = re.compile(
+    r"the archive was kept, since far fewer rows came: (0|[1-9][0-9]{0,17}) in place of (0|[1-9][0-9]{0,17})", re.ASCII
 )
 
 
 def to_row(state: State) -> tuple[str, dict[str, Any]]:
-    """The state as the ledger writes it: its name, and its fields.
+    """Return the state as the ledger writes it: its name, and its fields.
 
     `Refused` is written with the name and the fields of the state that it keeps.
     """
@@ -314,16 +321,16 @@ def to_row(state: State) -> tuple[str, dict[str, Any]]:
 
 
 def from_row(name: str, values: dict[str, Any]) -> State:
-    """Read what `to_row` wrote, or that of an earlier version: it wrote `FewerRows` as `failed`, told by its reason.
+    """Read what `to_row` wrote, in this version or in version 1, which wrote `FewerRows` as `failed` with a reason.
 
     Raises:
-        LedgerCorruptError: it is no state that was ever written.
+        LedgerCorruptError: it is not a state that was ever written.
     """
     try:
         if name == "refused":
             return _refused(**values)
         state = _NAMES[name](**values)
-        return _told_apart(state) if isinstance(state, Failed) else state
+        return _recognized(state) if isinstance(state, Failed) else state
     except (KeyError, TypeError) as error:
         raise LedgerCorruptError(f"the ledger holds a state that cannot be read: {name[:40]!r}") from error
 
@@ -332,10 +339,9 @@ def _refused(*, reason: str, kept: str, **values: Any) -> Refused:
     return Refused(reason, _KEPT[kept](**values))
 
 
-def _told_apart(failed: Failed) -> State:
-    """`FewerRows`, where that is what was written; any other reason stays as it is."""
-    found = _FEWER_ROWS.fullmatch(failed.reason)
+def _recognized(failed: Failed) -> State:
+    """Return `FewerRows` if version 1 wrote that; any other reason stays as it is."""
+    found = _VERSION_1_FEWER_ROWS.fullmatch(failed.reason)
     if found is None:
         return failed
-    state = FewerRows(rows_before=int(found[2]), rows_found=int(found[1]))
-    return state if state.reason == failed.reason else failed
+    return FewerRows(rows_before=int(found[2]), rows_found=int(found[1]))

@@ -1,8 +1,8 @@
-"""What came of a run: the tally kept while it goes on, and the summary at its end.
+"""The results of a run: the tally kept while it goes on, and the summary at its end.
 
-The summary's keys are what users script against (README): keys may be added, never changed.
-planned = already + stored + failed + unfinished; `empty` is part of stored; `bytes` are of archives.
-A bundle whose archive was kept is part of failed in the run that kept it, and of already in later ones.
+Users script against the summary's keys (README): keys may be added, never changed. planned = already + stored + failed
++ unfinished; `empty` is part of stored; `bytes` are of archives. A bundle that kept its archive is part of failed in
+the run that kept it, and of already in later ones.
 """
 
 from collections.abc import Sequence
@@ -25,18 +25,18 @@ from asyncexport.core.states import FewerRows, Stored
 from asyncexport.errors import ExportError
 
 MOST_PROBLEMS = 5
-"""Of the open ones that are kept, for whoever watches."""
+"""Open problems that are kept for the live view."""
 
 
 @dataclass(slots=True)
 class Refreshed:
-    """What came of bundles that had an archive and were exported once more: refreshes and repairs.
+    """The results for bundles that had an archive and were exported once more: refreshes and repairs.
 
     Attributes:
-        bundles: How many came to their end: stored, or their archive kept.
-        changed: Of these, bundles whose archive was replaced by other bytes.
+        bundles: Bundles that were finished: stored, or parked with their archive kept.
+        changed: Bundles of these whose archive was replaced by other bytes.
         rows_added, rows_removed: The differences in rows, added up over the bundles that have more and fewer.
-        kept: Bundles whose archive was kept because far fewer rows came.
+        kept: Bundles whose archive was kept because the new export has far fewer rows.
     """
 
     bundles: int = 0
@@ -53,8 +53,8 @@ class Refreshed:
         self.rows_removed += max(0, before.rows - after.rows)
 
 
-class RestingBundle(NamedTuple):
-    """A parked bundle that is not tried in this run; `next_try`: from when on it is, in seconds since 1970."""
+class PausedBundle(NamedTuple):
+    """A parked bundle that this run does not retry. `next_try`: when it will be, in seconds since 1970."""
 
     bundle: Bundle
     reason: str
@@ -66,23 +66,23 @@ class Tally:
     """Counts what happens to the bundles of a run.
 
     Attributes:
-        planned: All bundles of the range, those stored before the run included.
+        planned: All bundles of the range, including those stored before the run.
         stored_before: Bundles of the range that were stored before the run began.
         stored: Bundles stored in this run.
-        empty: Of these, bundles without rows.
+        empty: Bundles of these without rows.
         rows, bytes: Rows and archive bytes stored in this run.
         possible_duplicates: Creates that were sent and never answered.
-        rows_outside: Rows that lie outside of their bundle's range, of those that were looked at.
-        parked: Why each parked bundle is parked.
-        next_tries: Of these, bundles that are not tried in this run, and from when on they are.
-        fewer: Bundles whose new export had far fewer rows than their archive, without the user having accepted that.
-            Those that are parked have kept their archive. The others had no sound archive any more, and are stored.
-        refreshed: What came of bundles that had an archive already.
-        accepted: Bundles whose archive is replaced however few rows come.
+        rows_outside: Sampled rows that lie outside their bundle's range.
+        parked: The parked bundles, each with the reason.
+        next_tries: Bundles of these that this run does not retry, each with the time of its next try.
+        fewer: Bundles whose new export has far fewer rows than their archive, without the user having accepted that.
+            Those that are parked have kept their archive. The others had no intact archive any more, and are stored.
+        refreshed: The results for bundles that had an archive already.
+        accepted: Bundles whose archive is replaced however few rows the new export has.
         stored_of: Exports of which a bundle was stored in this run.
-        refusals: Why an export was stopped, by the export's name.
-        never_stored: Exports that were stopped, and of which nothing was ever stored.
-        key_blamed: Exports that were stopped, and for which the key may be to blame.
+        refusals: The stopped exports, each with the error that stopped it.
+        never_stored: Stopped exports of which nothing was ever stored.
+        key_blamed: Stopped exports for which the key may be the cause.
     """
 
     planned: int = 0
@@ -105,28 +105,28 @@ class Tally:
 
     @property
     def failed(self) -> int:
-        """Bundles parked."""
+        """Bundles that are parked."""
         return len(self.parked)
 
     @property
     def unfinished(self) -> int:
-        """Bundles neither stored nor parked."""
+        """Bundles that are neither stored nor parked."""
         return max(0, self.planned - self.stored_before - self.stored - self.failed)
 
     @property
     def losses(self) -> dict[Bundle, FewerRows]:
-        """Bundles that are stored with far fewer rows than before, since there was no sound archive to keep."""
+        """Bundles stored with far fewer rows than before, since there was no intact archive to keep."""
         return {bundle: fewer for bundle, fewer in self.fewer.items() if bundle not in self.parked}
 
-    def let_rest(self, resting: Sequence[RestingBundle]) -> None:
-        """Count bundles that are parked and not tried in this run, in place of those of an earlier plan."""
+    def count_paused(self, paused: Sequence[PausedBundle]) -> None:
+        """Count parked bundles that this run does not retry, instead of those of an earlier plan."""
         for bundle in self.next_tries:
             self.parked.pop(bundle, None)
-        self.parked |= {one.bundle: one.reason for one in resting}
-        self.next_tries = {one.bundle: one.next_try for one in resting}
+        self.parked |= {one.bundle: one.reason for one in paused}
+        self.next_tries = {one.bundle: one.next_try for one in paused}
 
     def record(self, event: Event) -> None:
-        """Count what happened; a bundle that is taken up again is parked no longer."""
+        """Count an event. A bundle that is retried is no longer parked."""
         match event:
             case BundleStored(bundle=bundle, archive=archive, replaced=replaced):
                 self._forget(bundle)
@@ -166,7 +166,7 @@ class Tally:
             self.fewer[bundle] = FewerRows(rows_before=before.rows, rows_found=after.rows)
 
     def problems(self) -> list[dict[str, Any]]:
-        """One object per parked bundle, and per bundle that lost rows with its archive."""
+        """Return one object for each parked bundle, and for each that lost rows with its archive."""
         lost = {bundle: lost_reason(fewer) for bundle, fewer in self.losses.items()}
         return [
             {
@@ -181,7 +181,7 @@ class Tally:
         ]
 
     def exit_code(self) -> Exit:
-        """The code of a run that came to its own end."""
+        """Return the exit code of a run that was not interrupted."""
         if refused := self.never_stored - self.stored_of:
             return Exit.KEY_REFUSED if refused <= self.key_blamed else Exit.USAGE
         if self.failed or self.unfinished or self.losses:
@@ -190,22 +190,22 @@ class Tally:
 
 
 def lost_reason(fewer: FewerRows) -> str:
-    """What is said of a bundle that is stored with far fewer rows than before."""
+    """Return the problem of a bundle that is stored with far fewer rows than before."""
     return (
-        f"there was no sound archive to keep, and far fewer rows came: {fewer.rows_found} in place of "
+        f"there was no intact archive to keep, and the new export has far fewer rows: {fewer.rows_found} instead of "
         f"{fewer.rows_before}"
     )
 
 
 def counts_of(fewer: object) -> dict[str, int]:
-    """Both counts, as `--json` has them; nothing, unless they are known."""
+    """Return both counts under the keys of `--json`; empty unless they are known."""
     if not isinstance(fewer, FewerRows):
         return {}
     return {"rows_before": fewer.rows_before, "rows_found": fewer.rows_found}
 
 
 class OpenProblem(NamedTuple):
-    """What is in the way, and when that was seen, in seconds from the run's beginning."""
+    """A problem, and when it occurred, in seconds from the start of the run."""
 
     text: str
     at: float
@@ -213,17 +213,17 @@ class OpenProblem(NamedTuple):
 
 @dataclass(slots=True)
 class OpenProblems:
-    """The last things in the way that are not over.
+    """The latest problems that are not over.
 
     1. A bundle's problem is over when the bundle is stored. Each bundle has one, its newest.
-    2. What is no bundle's own, an outage or a 429, is told once for all, and is over when the service answers again.
+    2. A problem of all bundles, an outage or a 429, is kept once, and is over when the service answers again.
     """
 
     of_bundles: dict[Bundle | str, OpenProblem] = field(default_factory=dict)
     of_all: OpenProblem | None = None
 
     def note(self, where: Bundle | str, why: str, *, at: float) -> None:
-        """A bundle, or a whole export, is in trouble."""
+        """Note a problem of a bundle, or of an export as a whole."""
         self.over(where)
         name = where if isinstance(where, str) else f"{where.export} {show(where.range.start)}"
         self.of_bundles[where] = OpenProblem(f"{name}: {why}", at)
@@ -231,15 +231,15 @@ class OpenProblems:
             del self.of_bundles[next(iter(self.of_bundles))]
 
     def note_for_all(self, why: str, *, at: float) -> None:
-        """The service is in trouble."""
+        """Note a problem of the service."""
         self.of_all = OpenProblem(f"the service: {why}", at)
 
     def over(self, where: Bundle | str) -> None:
-        """A bundle is in trouble no longer."""
+        """Note that a bundle's problem is over."""
         self.of_bundles.pop(where, None)
 
     def open(self, *, service_is_well: bool) -> list[OpenProblem]:
-        """What is in the way, newest last."""
+        """Return the problems that are not over, newest last."""
         if service_is_well:
             self.of_all = None
         shared = [self.of_all] if self.of_all else []
@@ -248,7 +248,7 @@ class OpenProblems:
 
 @dataclass(frozen=True, slots=True)
 class Summary:
-    """The last line of every command's `--json`, a contract."""
+    """The last line of every command's `--json`; its keys do not change."""
 
     command: str
     exit_code: Exit
@@ -261,7 +261,7 @@ class Summary:
     notes: tuple[str, ...] = ()
 
     def to_dict(self) -> dict[str, Any]:
-        """As it is printed."""
+        """Return the summary as it is printed."""
         tally = self.tally
         summary: dict[str, Any] = {
             "type": "summary",
@@ -299,31 +299,31 @@ class Summary:
 
 @dataclass(frozen=True, slots=True)
 class Snapshot:
-    """A run as it stands, for whoever watches it.
+    """The current state of a run, for the live view.
 
     Attributes:
-        seconds: How long it has been going.
+        seconds: How long it has been running.
         done: Bundles stored in this run.
-        already: Stored before it.
+        stored_before: Bundles stored before it.
         planned: All bundles of the range.
-        running: Operations at the service, creates on their way to it included.
-        queued: Taken up, with no operation yet: they wait for a request that may be sent.
-        fetching: Finished operations whose file is being fetched, or waits for it.
-        downloading: Of these, the files that are being fetched now.
-        received: Bytes that have come of files that are not whole yet.
-        parked: Given up for this run.
-        tokens: Requests that could go out now.
-        burst: Tokens of a full bucket.
-        scope: Which requests are counted: `create` or `all`; `auto` and not yet known says `create?`. "": the service
-            has never answered, so that nothing can be said of it.
-        next_request_seconds: When the next counted request may go out.
-        paused_seconds: For how long a 429 still holds back all requests.
-        down_seconds: For how long the service has not been reached; None where it can be.
-        rows: In this run.
-        bytes: Of archives, in this run.
-        expected_seconds: How long it will take from now; None where that cannot be said yet.
-        problems: The last ones that are not over, newest last.
-        problem_ages: How long ago each of them was seen, in seconds.
+        running: Operations in flight, including creates in flight.
+        queued: Bundles that were started but have no operation yet: they wait for a request to be sent.
+        fetching: Finished operations whose file is being fetched, or waits for that.
+        downloading: Files of these that are being fetched now.
+        received: Bytes received of files that are not complete yet.
+        parked: Bundles parked in this run.
+        tokens: Requests that could be sent now.
+        burst: Tokens in a full bucket.
+        scope: Which requests are counted: `create` or `all`; `create?` for `auto` while it is not known. "" if the
+            service has never answered, so that nothing can be said.
+        next_request_seconds: Seconds until the next counted request may be sent.
+        paused_seconds: Seconds for which a 429 still pauses all requests.
+        down_seconds: How long the service has been out of reach. None if it can be reached.
+        rows: Rows stored in this run.
+        bytes: Archive bytes stored in this run.
+        expected_seconds: How long the run will still take. None if that is not known yet.
+        problems: The latest problems that are not over, newest last.
+        problem_ages: How long ago each of them occurred, in seconds.
     """
 
     seconds: float
@@ -355,7 +355,7 @@ class Snapshot:
 
     @property
     def waiting(self) -> int:
-        """Bundles that nothing has happened to yet."""
+        """Bundles that were not started yet."""
         return max(0, self.planned - self.have - self.running - self.queued - self.fetching - self.parked)
 
 

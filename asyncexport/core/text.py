@@ -1,18 +1,18 @@
-"""Durations and foreign text as messages show them.
+"""Formats durations and foreign text for messages.
 
-1. Durations are for people. The form that the configuration reads ("1h30m") is `config.durations`.
-2. Text from elsewhere (a service, a server's certificate, a file name) becomes one printable line of limited length, in
-   which no URL has its query: a query may hold a signature.
+1. Durations are for people. The form that the configuration reads ("1h30m") is in `config.durations`.
+2. Text from other programs (the service, a server's certificate, a file name) becomes one printable line of limited
+   length, in which no URL has its query: a query may hold a signature.
 """
 
 import re
 
 LONGEST_LINE_CHARS = 200
-"""How much of a foreign text goes into a message."""
+"""Characters of a foreign text that go into a message."""
 
 
 def show_duration(seconds: float) -> str:
-    """A duration as a person reads it: `250 ms`, `45 s`, `12 min`, `3 h 20 min`, `2 d 4 h`."""
+    """Return a duration for people: `250 ms`, `45 s`, `12 min`, `3 h 20 min`, `2 d 4 h`."""
     if seconds < 1:
         return f"{seconds * 1000:.0f} ms"
     if seconds < 90:
@@ -28,7 +28,7 @@ def show_duration(seconds: float) -> str:
 
 
 def one_line(text: str, *, limit: int = LONGEST_LINE_CHARS) -> str:
-    """Foreign text as it may be shown: one printable line of at most `limit` characters, without queries of URLs."""
+    """Return foreign text as one printable line of at most `limit` characters, without the queries of URLs."""
     text = "".join(c for c in text[: 64 * limit] if c.isprintable() or c.isspace())
     text = re.sub(r"\?[^\s\"'<>]+", "?…", " ".join(text.split()))
     return text if len(text) <= limit else text[: limit - 1].rstrip() + "…"

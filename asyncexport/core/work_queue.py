@@ -1,6 +1,6 @@
-"""The bundles of a run in the order in which they are taken up; the newest of an export may be taken ahead of its turn.
+"""The bundles of a run, in the order in which they are started.
 
-Bundles are made lazily, as they are asked for.
+Bundles are made lazily, as they are asked for. The newest of an export may be started ahead of its turn.
 """
 
 from collections.abc import Iterator, Sequence
@@ -11,7 +11,7 @@ from asyncexport.core.states import BundleRecord
 
 
 class WorkQueue:
-    """What several exports have to do; iterates over bundles as the ledger has them, each once."""
+    """The bundles to do of several exports. Iterates over them as recorded in the ledger, each once."""
 
     def __init__(self, plans: Sequence[ExportPlan]) -> None:
         self._plans = {plan.export.name: plan for plan in plans}
@@ -19,14 +19,14 @@ class WorkQueue:
         self._given: set[Bundle] = set()
 
     def __iter__(self) -> Iterator[BundleRecord]:
-        """Over what was not given yet."""
+        """Iterate over the bundles that were not given out yet."""
         for record in self._in_order:
             if record.bundle not in self._given:
                 self._given.add(record.bundle)
                 yield record
 
     def newest(self, export: str) -> BundleRecord | None:
-        """The newest bundle of an export that was not given yet and is not claimed, which is given by this."""
+        """Give out the newest bundle of an export that is neither given out nor in progress. None if none is left."""
         found: BundleRecord | None = None
         for record in self._plans[export].unclaimed():
             if record.bundle not in self._given:

@@ -14,7 +14,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AbstractAsyncContextManager
 from typing import Protocol, Self
 
-from asyncexport.core.archive.expected_rows import RowLook
+from asyncexport.core.archive.expected_rows import RowCheck
 from asyncexport.core.archive.proof import BodyForm, BodyProof
 from asyncexport.core.archive.wire_hash import WireHashes, read_goog_hash
 from asyncexport.core.bundles import Bundle
@@ -81,7 +81,7 @@ class PartFiles(Protocol):
     """The place where part files are created."""
 
     def new_part(
-        self, bundle: Bundle, container: Format, *, wire_hashes: WireHashes | None, rules: RowLook | None
+        self, bundle: Bundle, container: Format, *, wire_hashes: WireHashes | None, rules: RowCheck | None
     ) -> PartFile:
         """Create a part file."""
         ...
@@ -100,7 +100,7 @@ class ArchiveDownloads:
         definition: Definition,
         *,
         least_rows: int | None = 0,
-        new_sample: Callable[[], RowLook] | None = None,
+        new_sample: Callable[[], RowCheck] | None = None,
     ) -> "ArchiveDownload":
         """Make a download.
 
@@ -132,7 +132,7 @@ class ArchiveDownload:
         container: Format,
         *,
         least_rows: int | None = 0,
-        new_sample: Callable[[], RowLook] | None = None,
+        new_sample: Callable[[], RowCheck] | None = None,
     ) -> None:
         self._source = source
         self._parts = parts
@@ -140,7 +140,7 @@ class ArchiveDownload:
         self._format = container
         self._least_rows = least_rows
         self._new_sample = new_sample
-        self.sample: RowLook | None = None
+        self.sample: RowCheck | None = None
         self._part: PartFile | None = None
         self._etag = ""
         self._earlier_sha256 = ""
@@ -201,8 +201,8 @@ class ArchiveDownload:
         return BodyProof(
             end_proved=body.end_proved,
             form=body.form,
-            came_before=self._earlier_sha256,
-            nothing_before=self._was_empty,
+            sha256_before=self._earlier_sha256,
+            empty_before=self._was_empty,
         )
 
     def _remember(self, error: ArchiveError) -> None:

@@ -17,7 +17,7 @@
 import logging
 from collections.abc import Container, KeysView
 
-from asyncexport.core.archive.expected_rows import RowLook
+from asyncexport.core.archive.expected_rows import RowCheck
 from asyncexport.core.bundles import Bundle
 from asyncexport.core.replacement_guard import least_rows
 from asyncexport.core.second_looks import SecondLooks
@@ -112,7 +112,7 @@ class Fetching:
         """
         least, definition = self._least_rows(record), export.export.definition
 
-        def new_sample() -> RowLook:
+        def new_sample() -> RowCheck:
             return self.rows.new_sample(record.bundle, definition)
 
         async with self._downloads.begin(

@@ -1,16 +1,16 @@
 """Checks the rows of each export's files during a run.
 
-The rules are in `core.archive.expected_rows` and `core.row_refusals`; this module applies them for each export.
+The rules are in `core.archive.expected_rows` and `core.row_rejections`; this module applies them for each export.
 """
 
 import logging
 from collections.abc import Callable
 
-from asyncexport.core.archive.expected_rows import ExpectedRows, RowLook
+from asyncexport.core.archive.expected_rows import ExpectedRows, RowCheck
 from asyncexport.core.bundles import Bundle
 from asyncexport.core.events import Listener, Note, RowsOutside
 from asyncexport.core.exports import Definition
-from asyncexport.core.row_refusals import MOST_IN_A_ROW, RULE_IS_OFF, RowRefusals
+from asyncexport.core.row_rejections import MOST_IN_A_ROW, RULE_IS_OFF, RowRejections
 from asyncexport.errors import NoExportError
 
 log = logging.getLogger(__name__)
@@ -33,20 +33,20 @@ class RowChecks:
         self._tell = tell
         self._span_seconds = span_seconds
         self._now = now
-        self._refusals: dict[str, RowRefusals] = {}
+        self._refusals: dict[str, RowRejections] = {}
         self.untimed: frozenset[str] = frozenset()
         self.remember: Callable[[frozenset[str]], None] = lambda _: None
 
-    def new_sample(self, bundle: Bundle, definition: Definition) -> RowLook:
+    def new_sample(self, bundle: Bundle, definition: Definition) -> RowCheck:
         """Make the row sample for a new file of the bundle."""
-        return RowLook(ExpectedRows.of(definition, bundle.range, checks_range=self._of(bundle).checks_range))
+        return RowCheck(ExpectedRows.of(definition, bundle.range, checks_range=self._of(bundle).checks_range))
 
-    def stored(self, bundle: Bundle, sample: RowLook | None) -> None:
+    def stored(self, bundle: Bundle, sample: RowCheck | None) -> None:
         """Note that a file was stored whose rows were sampled."""
         if sample is None:
             return
         refusals = self._of(bundle)
-        refusals.note_taken(sample)
+        refusals.note_accepted(sample)
         if refusals.checks_range and sample.timed and bundle.export in self.untimed:
             log.info("%s: checking the time of its rows again", bundle.export)
             self._remember(self.untimed - {bundle.export})
@@ -72,6 +72,6 @@ class RowChecks:
             self.untimed = untimed
             self.remember(untimed)
 
-    def _of(self, bundle: Bundle) -> RowRefusals:
+    def _of(self, bundle: Bundle) -> RowRejections:
         foreign = MOST_IN_A_ROW - 1 if bundle.export in self.untimed else 0
-        return self._refusals.setdefault(bundle.export, RowRefusals(self._span_seconds, foreign=foreign))
+        return self._refusals.setdefault(bundle.export, RowRejections(self._span_seconds, foreign=foreign))

@@ -4,7 +4,7 @@ import sqlite3
 from collections.abc import Sequence
 
 from asyncexport.core.bundles import Bundle, Range
-from asyncexport.core.parking import WAITING, ParkedTimes, may_rest
+from asyncexport.core.parking import PAUSABLE, ParkedTimes, may_pause
 from asyncexport.core.states import BundleRecord, FewerRows
 from asyncexport.ledger.rows import StateRow
 
@@ -43,7 +43,7 @@ def parked_times(
         number: The number of the export.
         records: Bundles whose newest revision is not stored.
     """
-    delayed = {one.bundle.range: one.bundle for one in records if may_rest(one)}
+    delayed = {one.bundle.range: one.bundle for one in records if may_pause(one)}
     found: dict[Bundle, ParkedTimes] = {}
     if not delayed:
         return found
@@ -55,7 +55,7 @@ def parked_times(
     )
     for row in map(StateRow.read, rows):
         bundle = delayed.get(Range(row.start, row.stop))
-        if bundle is not None and isinstance(row.state, WAITING):
+        if bundle is not None and isinstance(row.state, PAUSABLE):
             times = found[bundle].times if bundle in found else 0
             found[bundle] = ParkedTimes(times + 1, row.written_at)
     return found

@@ -16,11 +16,11 @@ from contextlib import AsyncExitStack, aclosing
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from asyncexport.core.archive.expected_rows import RowLook
+from asyncexport.core.archive.expected_rows import RowCheck
 from asyncexport.core.bundles import ALL_TIME, Bundle, Range
-from asyncexport.core.directory_diff import Taken
+from asyncexport.core.directory_diff import TakenTime
 from asyncexport.core.exports import Definition, Export
-from asyncexport.core.row_refusals import UNTIMED, RowVerdicts, read_untimed
+from asyncexport.core.row_rejections import UNTIMED, RowVerdicts, read_untimed
 from asyncexport.core.states import IN_PROGRESS, BundleRecord, Overdue, Ready, Refused, Stored
 from asyncexport.errors import ArchiveError
 from asyncexport.ledger import Ledger, LedgerReader, hold, no_ledger, present
@@ -102,7 +102,7 @@ async def _adopt_export(
     archives: Archives, export: Export, has: _Recorded
 ) -> AsyncGenerator[tuple[Finding, BundleRecord | None], None]:
     container = export.definition.format
-    taken, untimed = Taken([*has.stored, *has.claimed]), {export.name} if has.is_untimed else frozenset[str]()
+    taken, untimed = TakenTime([*has.stored, *has.claimed]), {export.name} if has.is_untimed else frozenset[str]()
     looks = (
         _look(archives, path, bundle, export.definition, untimed)
         for path, bundle in _unknown(export, await archives.files(export.name), set(has.stored))
@@ -151,7 +151,7 @@ def _unknown(export: Export, paths: Iterable[str], expected: set[Range]) -> Iter
 
 async def _look(
     archives: Archives, path: str, bundle: Bundle, definition: Definition, untimed: Container[str]
-) -> tuple[tuple[str, Bundle, Stored | Damaged | None], RowLook | None]:
+) -> tuple[tuple[str, Bundle, Stored | Damaged | None], RowCheck | None]:
     """The state of its bundle if it is sound, None where it went away meanwhile; and what its rows tell."""
     look = look_at(bundle, definition, untimed=untimed)
     try:

@@ -73,7 +73,7 @@ def log_event(event: Event, tally: Tally, *, repaired: Collection[Bundle]) -> No
         case PossibleDuplicate(bundle=bundle):
             log.info("%s: its create got no answer; the service may run the same export twice", bundle)
         case RowsOutside(bundle=bundle):
-            log.warning("%s: %s; the file is stored as it came", bundle, event.said)
+            log.warning("%s: %s; the file is stored as it came", bundle, event.text)
         case Note(message=message):
             log.warning("%s", message)
 

@@ -55,14 +55,14 @@ class OrganisationCheck:
         me: Callable[[], Awaitable[Me]],
         tell: Callable[[str], None],
         *,
-        patience_seconds: float = PATIENCE_SECONDS,
+        give_up_seconds: float = PATIENCE_SECONDS,
     ) -> None:
         """Ask the service, unless the key is known.
 
         Args:
             me: Asks whose the key is.
             tell: Told what the user should know.
-            patience_seconds: How long the answer may take.
+            give_up_seconds: How long the answer may take.
 
         Raises:
             UnauthorizedError: the key was refused.
@@ -71,7 +71,7 @@ class OrganisationCheck:
         if self._known.knows(self._key):
             return
         try:
-            async with asyncio.timeout(patience_seconds):
+            async with asyncio.timeout(give_up_seconds):
                 heard = (await me()).org_id
         except UnauthorizedError:
             raise
@@ -93,4 +93,4 @@ class OrganisationCheck:
             )
         if self._is_old:
             tell(f"the directory's data is assumed to belong to organisation {heard}, as the API key does")
-        self._ledger.remember(ORGANISATION, self._known.with_key(self._key, heard=heard).to_json())
+        self._ledger.remember(ORGANISATION, self._known.with_key(self._key, reported=heard).to_json())

@@ -1,7 +1,7 @@
 """Looking into archives that are there: as many side by side as there are cores, and judged by their rows in order.
 
 Whether rows are those that were asked for shows in one archive alone only as far as the others bear it out
-(`core.row_refusals`). So an archive whose rows look wrong is held until the next ones have told.
+(`core.row_rejections`). So an archive whose rows look wrong is held until the next ones have told.
 """
 
 import asyncio
@@ -10,10 +10,10 @@ from collections.abc import AsyncGenerator, Container, Coroutine, Iterable
 from contextlib import aclosing
 from typing import Any, TypeVar
 
-from asyncexport.core.archive.expected_rows import ExpectedRows, RowLook
+from asyncexport.core.archive.expected_rows import ExpectedRows, RowCheck
 from asyncexport.core.bundles import Bundle
 from asyncexport.core.exports import Definition
-from asyncexport.core.row_refusals import RowVerdicts
+from asyncexport.core.row_rejections import RowVerdicts
 from asyncexport.errors import ArchiveError
 from asyncexport.storage import CORES
 
@@ -23,17 +23,17 @@ ARCHIVES_AT_ONCE = CORES + 2
 T = TypeVar("T")
 
 
-def look_at(bundle: Bundle, definition: Definition, *, untimed: Container[str]) -> RowLook:
+def look_at(bundle: Bundle, definition: Definition, *, untimed: Container[str]) -> RowCheck:
     """What is to look at the rows of a bundle's archive, and raises nothing.
 
     `untimed`: the exports whose rows may be of any time, by their names.
     """
     checks_range = bundle.export not in untimed
-    return RowLook(ExpectedRows.of(definition, bundle.range, checks_range=checks_range), raises=False)
+    return RowCheck(ExpectedRows.of(definition, bundle.range, checks_range=checks_range), raises=False)
 
 
 async def judged(
-    looks: Iterable[Coroutine[Any, Any, tuple[T, RowLook | None]]], verdicts: RowVerdicts[T]
+    looks: Iterable[Coroutine[Any, Any, tuple[T, RowCheck | None]]], verdicts: RowVerdicts[T]
 ) -> AsyncGenerator[tuple[T, ArchiveError | None], None]:
     """What came of each look, and why its archive is refused for its rows; None: it is not."""
     async with aclosing(side_by_side(looks)) as found:

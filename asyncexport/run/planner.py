@@ -18,11 +18,11 @@ from asyncexport.core.bundles import Bundle, Range, gaps, show
 from asyncexport.core.coverage import ExportPlan, RecordedRange, is_exported_anew, settles_at, was_settled
 from asyncexport.core.events import BundleParked
 from asyncexport.core.exports import Export
-from asyncexport.core.parking import WAITING, pieces_of, waits
+from asyncexport.core.parking import PAUSABLE, pause_end, pieces_of
 from asyncexport.core.refreshing import acting_ages
 from asyncexport.core.service_time import CLOCKS_APART_SECONDS
 from asyncexport.core.states import BundleRecord
-from asyncexport.core.summary import RestingBundle, Tally
+from asyncexport.core.summary import PausedBundle, Tally
 from asyncexport.errors import ConfigError, Problem
 from asyncexport.ledger import Ledger, LedgerQueries
 from asyncexport.run.ranges import NIGHTLY_SINCE, export_ranges, faults_of_dates, is_past, where_nights_begin
@@ -121,7 +121,7 @@ class Planner:
         notes = []
         for one in plan.exports:
             for record in one.splits:
-                left = gaps(record.bundle.range, one.stock.covered)
+                left = gaps(record.bundle.range, one.recorded.covered)
                 pieces = [piece for gap in left for piece in pieces_of(gap, one.export, one.span)]
                 await self._ledger.split(record, pieces, at=self._clock.now())
             if one.splits:
@@ -130,11 +130,11 @@ class Planner:
 
     def _count(self, plans: Sequence[ExportPlan], begun: Sequence[BundleRecord]) -> None:
         tally, resting = self._tally, [one for plan in plans for one in _resting(plan)]
-        tally.let_rest(resting)
+        tally.count_paused(resting)
         for plan in plans:
-            tally.accepted.update(plan.stock.accepted)
+            tally.accepted.update(plan.recorded.accepted)
             if self._asked.accepts_fewer:
-                tally.accepted.update(one.bundle for one in kept_bundles(plan.stock))
+                tally.accepted.update(one.bundle for one in kept_bundles(plan.recorded))
         stored_now = sum(plan.holds(one.bundle) for plan in plans for one in begun) if tally.stored else 0
         tally.stored_before = sum(plan.stored_before for plan in plans) - stored_now
         tally.planned = tally.stored_before + tally.stored + sum(plan.count for plan in plans) + len(resting)
@@ -177,10 +177,10 @@ def _export_plan(
     """What one export has to do."""
     if queries is None:
         return ExportPlan(export, span, RecordedRange(), fills_gaps=asked.fills_gaps)
-    stock, settle = queries.recorded_range(export.name, span), export.settle_seconds
+    recorded, settle = queries.recorded_range(export.name, span), export.settle_seconds
     again = {one.bundle: one for one in asked.repairs if one.bundle.export == export.name}
     if asked.accepts_fewer:
-        again |= {one.bundle: one for one in kept_bundles(stock)}
+        again |= {one.bundle: one for one in kept_bundles(recorded)}
     candidates: list[BundleRecord] = []
     if asked.fills_gaps:
         candidates += queries.unsettled(export.name, span)
@@ -189,33 +189,33 @@ def _export_plan(
     for one in candidates:
         if is_exported_anew(one, settle_seconds=settle, ages=ages, now=now):
             again[one.bundle] = one
-    begun = {one.bundle for one in stock.unfinished}
+    begun = {one.bundle for one in recorded.unfinished}
     waiting = {one.bundle: one for one in candidates if not was_settled(one) and one.bundle not in begun}
     return ExportPlan(
         export,
         span,
-        stock,
+        recorded,
         tuple(again.values()),
         fills_gaps=asked.fills_gaps,
         waiting=tuple(one for bundle, one in waiting.items() if bundle not in again),
-        rests_until=dict(_rests_until(stock, now=now)) if asked.lets_parked_rest else {},
+        paused_until=dict(_rests_until(recorded, now=now)) if asked.lets_parked_rest else {},
     )
 
 
-def _rests_until(stock: RecordedRange, *, now: float) -> Iterator[tuple[Bundle, float]]:
+def _rests_until(recorded: RecordedRange, *, now: float) -> Iterator[tuple[Bundle, float]]:
     """The parked bundles that wait for their time, and until when."""
-    for one in stock.unfinished:
-        due = waits(one, stock.parked.get(one.bundle), now=now)
+    for one in recorded.unfinished:
+        due = pause_end(one, recorded.parked.get(one.bundle), now=now)
         if due is not None:
             yield one.bundle, due
 
 
-def _resting(plan: ExportPlan) -> Iterator[RestingBundle]:
+def _resting(plan: ExportPlan) -> Iterator[PausedBundle]:
     """The parked bundles of an export that wait for their time."""
-    for one in plan.resting:
-        if isinstance(one.state, WAITING):
+    for one in plan.paused:
+        if isinstance(one.state, PAUSABLE):
             reason = BundleParked(one.bundle, one.state).reason
-            yield RestingBundle(one.bundle, reason, plan.rests_until[one.bundle])
+            yield PausedBundle(one.bundle, reason, plan.paused_until[one.bundle])
 
 
 def _note_on_splits(plan: ExportPlan) -> str:
@@ -224,16 +224,16 @@ def _note_on_splits(plan: ExportPlan) -> str:
     return f"{plan.export.name}: {bundles} split into narrower ones, because nothing of it was ever stored"
 
 
-def kept_bundles(stock: RecordedRange) -> list[BundleRecord]:
+def kept_bundles(recorded: RecordedRange) -> list[BundleRecord]:
     """The bundles whose archive was kept, since far fewer rows came."""
-    return [one for one in stock.unfinished if one.kept]
+    return [one for one in recorded.unfinished if one.kept]
 
 
 def _notes(plans: Sequence[ExportPlan], asked: Instructions) -> Iterator[str]:
     for plan in plans:
         if plan.waiting:
             yield _note_on_waiting(plan)
-        if asked.reports_kept and kept_bundles(plan.stock):
+        if asked.reports_kept and kept_bundles(plan.recorded):
             yield _note_on_kept(plan)
 
 
@@ -250,7 +250,7 @@ def _note_on_waiting(plan: ExportPlan) -> str:
 
 def _note_on_kept(plan: ExportPlan) -> str:
     """What is said of bundles that a plain retry leaves as they are."""
-    count = len(kept_bundles(plan.stock))
+    count = len(kept_bundles(plan.recorded))
     bundles = "1 bundle keeps its archive" if count == 1 else f"{count:,} bundles keep their archives"
     return (
         f"{plan.export.name}: {bundles} because far fewer rows came; `retry --accept-fewer` replaces the archives with "

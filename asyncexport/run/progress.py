@@ -106,5 +106,5 @@ class Progress:
             pace,
             bundles=unfinished,
             created=min(poller.waiters + self.engine.scheduler.in_flight.waiting, unfinished),
-            rest_seconds=durations.rest_seconds(poller.ages),
+            remaining_seconds=durations.remaining_seconds(poller.ages),
         )

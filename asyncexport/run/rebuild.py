@@ -18,12 +18,12 @@ from contextlib import AsyncExitStack, aclosing
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from asyncexport.core.archive.expected_rows import RowLook
+from asyncexport.core.archive.expected_rows import RowCheck
 from asyncexport.core.bundles import ALL_TIME, Bundle, Range
 from asyncexport.core.directory_diff import overlaps
 from asyncexport.core.exports import Definition, Export
 from asyncexport.core.parking import MOVED_ASIDE
-from asyncexport.core.row_refusals import UNTIMED, RowVerdicts, read_untimed
+from asyncexport.core.row_rejections import UNTIMED, RowVerdicts, read_untimed
 from asyncexport.core.states import IN_PROGRESS, BundleRecord, Failed, Planned, Split, Stored
 from asyncexport.errors import ArchiveError, ConfigError, LedgerCorruptError, LedgerError, Problem, StorageError
 from asyncexport.ledger import AcceptedGap, Ledger, LedgerReader, hold, present
@@ -163,7 +163,7 @@ async def _exports(archives: Archives, directory: Path, before: KnownBefore) -> 
 
 async def _look(
     archives: Archives, export: Export, path: str, before: KnownBefore
-) -> tuple[tuple[Finding, BundleRecord | None], RowLook | None]:
+) -> tuple[tuple[Finding, BundleRecord | None], RowCheck | None]:
     """What a file is, where its bundle stands if it is a sound archive, and what its rows tell."""
     bundle = archive_bundle(export.name, path, export.definition.format)
     if bundle is None:

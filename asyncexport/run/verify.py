@@ -16,12 +16,12 @@ from contextlib import AsyncExitStack, aclosing
 from pathlib import Path
 from typing import Any
 
-from asyncexport.core.archive.expected_rows import RowLook
+from asyncexport.core.archive.expected_rows import RowCheck
 from asyncexport.core.bundles import ALL_TIME, Bundle
 from asyncexport.core.directory_diff import may_have_archive
 from asyncexport.core.exports import Definition, Format
 from asyncexport.core.parking import MOVED_ASIDE
-from asyncexport.core.row_refusals import UNTIMED, RowVerdicts, read_untimed
+from asyncexport.core.row_rejections import UNTIMED, RowVerdicts, read_untimed
 from asyncexport.core.states import BundleRecord, Failed, Ready
 from asyncexport.errors import ArchiveError, LedgerError
 from asyncexport.ledger import LedgerReader
@@ -85,7 +85,7 @@ async def _verify_export(
     expected: set[str] = set()
     container, verdicts = definition.format, RowVerdicts[tuple[Finding, BundleRecord]]()
 
-    def checks() -> Iterator[Coroutine[Any, Any, tuple[tuple[Finding, BundleRecord], RowLook | None]]]:
+    def checks() -> Iterator[Coroutine[Any, Any, tuple[tuple[Finding, BundleRecord], RowCheck | None]]]:
         for record in ledger.stored(name, ALL_TIME):
             if record.stored:
                 expected.add(record.stored.path)
@@ -111,7 +111,7 @@ async def _verify_export(
 
 async def _check(
     archives: Archives, ledger: LedgerReader, record: BundleRecord, definition: Definition, untimed: Container[str]
-) -> tuple[tuple[Finding, BundleRecord], RowLook | None]:
+) -> tuple[tuple[Finding, BundleRecord], RowCheck | None]:
     """What an archive is, and what its rows tell; nothing where it is not sound otherwise."""
     look = look_at(record.bundle, definition, untimed=untimed)
     finding = await _compare(archives, record, definition.format, look)
@@ -124,7 +124,7 @@ async def _check(
     return (finding, record), look if isinstance(finding, Intact) else None
 
 
-async def _compare(archives: Archives, record: BundleRecord, container: Format, look: RowLook) -> Finding:
+async def _compare(archives: Archives, record: BundleRecord, container: Format, look: RowCheck) -> Finding:
     stored = record.stored
     if stored is None:
         raise AssertionError("only what is stored is compared")

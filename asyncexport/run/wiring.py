@@ -19,7 +19,7 @@ from asyncexport.core.events import Listener
 from asyncexport.core.exports import Export
 from asyncexport.core.operation_limit import OperationLimit
 from asyncexport.core.polling import PollingRules
-from asyncexport.core.row_refusals import UNTIMED, read_untimed, write_untimed
+from asyncexport.core.row_rejections import UNTIMED, read_untimed, write_untimed
 from asyncexport.core.second_looks import SECOND_LOOKS, SecondLooks
 from asyncexport.core.service.refusals import ALL_EXPORTS
 from asyncexport.core.service.retrying import Call

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 
 from asyncexport.client.gate import Gate, RequestPermit
 from asyncexport.core.admission import Priority
-from asyncexport.core.archive.expected_rows import RowLook
+from asyncexport.core.archive.expected_rows import RowCheck
 from asyncexport.core.archive.proof import BodyForm, BodyProof
 from asyncexport.core.archive.wire_hash import WireHashes
 from asyncexport.core.bundles import Bundle, Range
@@ -223,7 +223,7 @@ class MemoryPartFiles:
         self._share = unproved_share
 
     def new_part(
-        self, bundle: Bundle, container: Format, *, wire_hashes: WireHashes | None, rules: RowLook | None
+        self, bundle: Bundle, container: Format, *, wire_hashes: WireHashes | None, rules: RowCheck | None
     ) -> "MemoryPartFile":
         """Create a part file."""
         number = bundle.range.start // bundle.range.seconds
@@ -244,7 +244,7 @@ class MemoryPartFile:
 
     async def commit(self, proof: BodyProof, *, least_rows: int | None) -> Archive:
         """Return an empty archive, or ask for a second check."""
-        if self.is_unproved and not proof.nothing_before:
+        if self.is_unproved and not proof.empty_before:
             raise UnprovedEmptyError
         return Archive(self.path, 0, 0, "")
 

@@ -101,7 +101,7 @@ class ArchivePlace:
                 self.path,
                 self._container,
                 name=archive.path,
-                rules=rules.anew() if rules else None,
+                rules=rules.fresh() if rules else None,
                 is_wanted=is_wanted,
             ).archive
             if self._has_same_rows(made, archive, existing, is_wanted):

@@ -1,11 +1,11 @@
-"""Is this stream of bytes one whole export? Containers, gzip and structure; no IO.
+"""Decides whether a stream of bytes is one complete export: layers of gzip, file format, structure and rows. No IO.
 
-inspection  the check of a whole body, piece by piece, and the archive that is made of it
-gunzip      gzip, decompressed and checked to its last byte
-structure   what is inside: NDJSON, CSV, or a JSON array (json_array)
-proof       what is known of a body besides its bytes, and what that proves
-wire_hash   the storage host's hashes, compared with the body
-rules       which rows are looked at, and by whom
-expected_rows  whether these are the rows that were asked for
-row_digest  whether two archives hold the same rows, in whatever order
+inspection     checks a whole body, piece by piece, and describes the archive made of it
+gunzip         decompresses gzip and checks it to its last byte
+structure      checks the content: NDJSON, CSV, or a JSON array (json_array)
+proof          what is known about a body besides its bytes, and what that proves
+wire_hash      compares a body with the storage host's hashes
+rules          which rows are sampled, and the interface that checks them
+expected_rows  checks whether the sampled rows are the ones that were requested
+row_digest     tells whether two archives hold the same rows, in any order
 """

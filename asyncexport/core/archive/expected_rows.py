@@ -1,11 +1,11 @@
-"""Are these the rows that were asked for? Of a file that is whole otherwise, some of the rows are looked at.
+"""Checks whether an otherwise complete file holds the rows that were requested, by a sample of its rows.
 
-1. A file whose rows have members, none of them under a name that a row of an export has, is no export: some box on the
-   way sent it. Rows are sparse, and one without members says nothing. A CSV's header counts as a row.
-2. Events lie in the range that was asked for, by their `EventStart`. That holds where this field is exported, and where
-   the scope leaves it at the events that the segment matched. Where most of the rows lie elsewhere, the file is
-   another bundle's: it is refused. A few that do are counted, for somebody to be told.
-3. A time that cannot be read proves nothing, and neither does a row that nobody looked at.
+1. If the sampled rows have fields, but none that a row of an export has, the file is not an export: a proxy or gateway
+   sent it. Rows are sparse, and a row without fields proves nothing. A CSV's header counts as a row.
+2. The `EventStart` of events lies in the requested range. This is checked if the field is exported, and if the scope
+   limits the rows to the events that the segment matched. If most sampled rows lie outside, the file is another
+   bundle's, and it is rejected. If only a few do, they are counted and reported.
+3. A time that cannot be read proves nothing, and neither does a row that was not sampled.
 """
 
 import re
@@ -20,18 +20,18 @@ from asyncexport.core.text import one_line
 from asyncexport.errors import ForeignRowsError, UnknownRowsError
 
 EVENTS_ONLY = ("", "SCOPE_EVENTS")
-"""With another scope, rows of the same page, session or person come along, whenever they happened."""
+"""With any other scope, the export includes rows of the same page, session or person from any time."""
 
 FRACTION = re.compile(r"(?<=:[0-9]{2})\.[0-9]+")
 
 
 @dataclass(frozen=True, slots=True)
 class ExpectedRows:
-    """What the rows of a bundle's archive must be like.
+    """What the rows of a bundle's archive must look like.
 
     Args:
-        asked: The fields that were asked for; none: the default ones.
-        span: What their `EventStart` must lie in; None: they may be of any time.
+        asked: The fields that were asked for. Empty if the default ones were.
+        span: The range that their `EventStart` must lie in. None if they may be of any time.
     """
 
     asked: tuple[str, ...] = ()
@@ -39,7 +39,7 @@ class ExpectedRows:
 
     @classmethod
     def of(cls, definition: Definition, span: Range, *, checks_range: bool = True) -> Self:
-        """What follows from a create for this range; the rows may be of any time unless `checks_range`."""
+        """Return what a create for this range leads to expect; rows may be of any time unless `checks_range`."""
         fields = definition.fields
         is_exported = not fields or any(is_meant(EVENT_START, field=field) for field in fields)
         events_only = definition.type is Type.EVENT and definition.scope in EVENTS_ONLY
@@ -47,20 +47,20 @@ class ExpectedRows:
 
 
 @dataclass(slots=True)
-class RowLook:
-    """Looks at rows of one archive, and keeps count.
+class RowCheck:
+    """Checks rows of one archive, and counts what it finds.
 
     Args:
-        expected: What they must be like.
-        raises: Whether `close` raises what is wrong; else `wrong` tells.
+        expected: What the rows must look like.
+        raises: Whether `close` raises the error in `wrong`.
 
     Attributes:
-        expected, raises: As they were given.
-        timed: How many of the rows had a time that could be read.
-        outside: How many of these lie outside of the range.
-        named: Whether a row had members.
-        known: Whether one of these has a name that is known.
-        members: Some of the names that are not.
+        expected, raises: As given.
+        timed: Rows whose time could be read.
+        outside: Rows of these that lie outside the range.
+        named: Whether any row had fields.
+        known: Whether any of these fields is known or was asked for.
+        members: Some of the fields that are neither.
     """
 
     expected: ExpectedRows
@@ -73,7 +73,7 @@ class RowLook:
 
     @property
     def wrong(self) -> UnknownRowsError | ForeignRowsError | None:
-        """What is wrong with the rows that were seen; None: nothing."""
+        """The error in the rows seen so far. None if there is none."""
         if self.named and not self.known:
             return UnknownRowsError(self.members)
         if self.outside * 2 > self.timed:
@@ -82,20 +82,20 @@ class RowLook:
 
     @property
     def decides(self) -> bool:
-        """Whether the rows that were seen say anything of whose they are."""
+        """Whether the rows seen so far are enough to tell that the file is the requested one."""
         return self.known if self.expected.span is None else self.timed > 0
 
-    def look(self, row: Mapping[str, Any]) -> None:
-        """Look at a row: its members by their names; of a CSV, the values as texts by the names of the header."""
-        self.look_at_names(row)
+    def add(self, row: Mapping[str, Any]) -> None:
+        """Check a row: a mapping of fields to values; for a CSV, the values are texts."""
+        self.add_names(row)
         if self.expected.span is not None:
             second = whole_second(row.get(EVENT_START))
             if second is not None:
                 self.timed += 1
                 self.outside += not self.expected.span.start <= second < self.expected.span.end
 
-    def look_at_names(self, names: Iterable[str]) -> None:
-        """Look at the names alone: those of a CSV's header, where there is no row."""
+    def add_names(self, names: Iterable[str]) -> None:
+        """Check field names alone: those of a CSV's header if the file has no row."""
         if self.known:
             return
         found = [name for name in names if name]
@@ -105,24 +105,25 @@ class RowLook:
             self.members = self.members or tuple(one_line(name, limit=40) for name in found[:3])
 
     def close(self) -> None:
-        """All rows were seen, and the file is whole otherwise.
+        """Note that all rows were seen, and that the file is complete otherwise.
 
         Raises:
-            UnknownRowsError: no name in it is one that a row of an export has.
-            ForeignRowsError: most of its rows lie outside of the range.
+            UnknownRowsError: none of its fields is known or was asked for.
+            ForeignRowsError: most of its rows lie outside the range.
         """
         if self.raises and self.wrong:
             raise self.wrong
 
-    def anew(self) -> Self:
-        """A look at another archive of the same bundle, which raises what is wrong."""
+    def fresh(self) -> Self:
+        """Return a new check for another archive of the same bundle; its `close` raises."""
         return type(self)(self.expected)
 
 
 def whole_second(stamp: object) -> float | None:
-    """The whole second that a time stamp lies in, since 1970; None where it cannot be read.
+    """Return the whole second that a time stamp lies in, since 1970. None if it cannot be read.
 
-    Nanoseconds are cut off, not read: a float would round them up to the next second, and that may be the next range.
+    The fraction is cut off before parsing: as a float, nanoseconds could be rounded up to the next second, which may
+    belong to the next range.
     """
     if not isinstance(stamp, str) or len(stamp) > 100:
         return None

@@ -1,9 +1,9 @@
-"""Gzip, undone a piece at a time, and checked to its last byte (RFC 1952).
+"""Decompresses gzip a piece at a time, and checks it to its last byte (RFC 1952).
 
-1. A file is any number of members, one after another; nothing follows the last but zeros, as gzip(1) allows.
-2. Of every member the header, the checksum and the length are checked here, so that whoever inflates need only inflate:
-   the libraries differ in what they check, and one of them loses its place in a header that comes in two pieces.
-3. No more than a piece is inflated at once, whatever a few bytes may inflate to.
+1. A file is any number of members, one after another. Nothing follows the last but zeros, as gzip(1) allows.
+2. The header, checksum and length of every member are checked here, so that the library only has to inflate: libraries
+   differ in what they check, and one of them fails on a header that arrives in two pieces.
+3. No more than one piece is inflated at a time, however much a few bytes may inflate to.
 """
 
 import zlib
@@ -14,19 +14,20 @@ from asyncexport.errors import CorruptError, IncompleteError
 
 try:
     from isal import isal_zlib as fastest
-except ImportError:  # no wheel for this platform: three times slower, and the same
+except ImportError:  # no wheel for this platform: the same results, three times slower
     import zlib as fastest  # type: ignore[no-redef]
 
 FASTEST: ModuleType = fastest
 
 PIECE_BYTES = 768 << 10
-"""What is inflated at once: a third of it takes a tenth longer, since each piece lets go of the interpreter twice."""
+"""Bytes inflated at a time. With a third of it inflating takes a tenth longer, since each piece releases the
+interpreter lock twice."""
 
 LONGEST_HEADER_BYTES = 1 << 20
-"""A member whose header is longer than this is none."""
+"""A longer header is treated as damage."""
 
 MOST_EMPTY_MEMBERS = 10_000
-"""More members in a row without anything in them than this are no accident; each takes its time."""
+"""More empty members in a row than this are treated as damage: each takes time to decode."""
 
 MAGIC = b"\x1f\x8b"
 DEFLATED = 8
@@ -36,10 +37,10 @@ FHCRC, FEXTRA, FNAME, FCOMMENT, RESERVED = 0x02, 0x04, 0x08, 0x10, 0xE0
 
 
 class Gunzip:
-    """One layer of gzip. `members` counts those that are whole, `is_padded` tells of zeros after the last.
+    """One layer of gzip. `members` counts the complete members, `is_padded` says whether zeros follow the last.
 
     Args:
-        codec: Who inflates: `zlib`, or a module like it.
+        codec: The library that inflates: `zlib`, or a module like it.
     """
 
     def __init__(self, *, codec: ModuleType = FASTEST) -> None:
@@ -52,11 +53,11 @@ class Gunzip:
 
     @property
     def begun(self) -> int:
-        """How many members were begun."""
+        """Members seen so far, complete or not."""
         return self.members + (self._member is not None)
 
     def feed(self, data: bytes) -> Iterator[bytes]:
-        """What is inside, a piece at a time.
+        """Decompress a piece of the file; yields the content, a piece at a time.
 
         Raises:
             CorruptError: it is damaged, or not gzip.
@@ -73,16 +74,16 @@ class Gunzip:
                 data = self._member.rest
 
     def close(self) -> None:
-        """No more will come.
+        """Note that the file has ended.
 
         Raises:
-            IncompleteError: it is cut.
+            IncompleteError: it is cut off.
         """
         if self._member is not None or self._held or not self.members:
-            raise IncompleteError("the archive is cut: its gzip has no end")
+            raise IncompleteError("the archive is cut off: its gzip has no end")
 
     def _begin(self, data: bytes) -> bytes:
-        """Pass over a header; nothing is left over while it has not come whole."""
+        """Skip a header and return what follows; while it is incomplete, keep it for the next piece."""
         if self.members:
             data = self._past_padding(data)
             if not data:
@@ -98,28 +99,28 @@ class Gunzip:
         rest = data.lstrip(b"\0")
         self.is_padded |= len(rest) < len(data)
         if rest and (self.is_padded or not MAGIC.startswith(rest[:2])):
-            raise CorruptError("the archive has something after its end")
+            raise CorruptError("the archive has data after its end")
         return rest
 
     def _end(self, data: bytes, member: "_Member") -> bytes:
-        """Compare with a trailer; nothing is left over while it has not come whole."""
+        """Compare with a trailer and return what follows; while it is incomplete, keep it for the next piece."""
         if len(data) < TRAILER_BYTES:
             self._held = data
             return b""
         if int.from_bytes(data[:4], "little") != member.crc32:
-            raise CorruptError("the archive's gzip is damaged: it does not have its checksum")
+            raise CorruptError("the archive is damaged: wrong gzip checksum")
         if int.from_bytes(data[4:8], "little") != member.size % 2**32:
-            raise CorruptError("the archive's gzip is damaged: it does not have its length")
+            raise CorruptError("the archive is damaged: wrong gzip length")
         self._empty = 0 if member.size else self._empty + 1
         if self._empty > MOST_EMPTY_MEMBERS:
-            raise CorruptError("the archive is gzip with nothing in it")
+            raise CorruptError("the archive is damaged: gzip without content")
         self._member = None
         self.members += 1
         return data[TRAILER_BYTES:]
 
 
 class _Member:
-    """What is between a header and a trailer; `rest` is what was left over of the data inflated last."""
+    """The part between a header and a trailer. `rest` is what follows it in the data inflated last."""
 
     def __init__(self, codec: ModuleType) -> None:
         self._codec = codec
@@ -137,7 +138,7 @@ class _Member:
             try:
                 piece = self._inflater.decompress(data, PIECE_BYTES)
             except self._codec.error as error:
-                raise CorruptError(f"the archive's gzip is damaged: {error}") from None
+                raise CorruptError(f"the archive is damaged: {error}") from None
             self.crc32 = self._codec.crc32(piece, self.crc32)
             self.size += len(piece)
             if piece:
@@ -147,23 +148,23 @@ class _Member:
 
 
 def header_size(data: bytes) -> int | None:
-    """How long the header is that data begins with; None where it does not hold all of it.
+    """Return the length of the header that data begins with. None if data does not hold all of it.
 
     Raises:
-        CorruptError: it is no header.
+        CorruptError: it is not a valid header.
     """
     if not (MAGIC + bytes([DEFLATED])).startswith(data[:3]) or (len(data) > 3 and data[3] & RESERVED):
-        raise CorruptError("the archive's gzip is damaged: a header is none")
+        raise CorruptError("the archive is damaged: invalid gzip header")
     size = _header_size(data)
     if size is not None and size <= len(data):
         return size
     if len(data) > LONGEST_HEADER_BYTES:
-        raise CorruptError("the archive's gzip is damaged: a header has no end")
+        raise CorruptError("the archive is damaged: endless gzip header")
     return None
 
 
 def _header_size(data: bytes) -> int | None:
-    """The same, but it may be longer than data."""
+    """Return the same, also if it is longer than data."""
     if len(data) < 10:
         return None
     flags, size = data[3], 10
@@ -176,8 +177,8 @@ def _header_size(data: bytes) -> int | None:
                 return None
             size = end + 1
     if flags & FHCRC:
-        told = data[size : size + 2]
-        if len(told) == 2 and int.from_bytes(told, "little") != zlib.crc32(data[:size]) & 0xFFFF:
-            raise CorruptError("the archive's gzip is damaged: a header does not have its checksum")
+        stored = data[size : size + 2]
+        if len(stored) == 2 and int.from_bytes(stored, "little") != zlib.crc32(data[:size]) & 0xFFFF:
+            raise CorruptError("the archive is damaged: wrong checksum of a gzip header")
         size += 2
     return size

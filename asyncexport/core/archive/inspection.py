@@ -1,16 +1,16 @@
-"""Is this stream of bytes one whole export? Layers of gzip, structure and rows, as the bytes go by.
+"""Checks whether a stream of bytes is one complete export: layers of gzip, structure and rows, as the bytes go by.
 
-1. An archive on disk is exactly one layer of gzip. Bytes as delivered are kept where they are that, in one member; of
-   gzip in gzip the innermost is kept; a plain body, or what is inside of several members, is compressed, the same way
-   each time. Archives of several members that lie on a disk already are whole as they are; zeros behind them are not.
-2. Every layer is checked to its end (`core.archive.gunzip`), and what is inside of all of them is checked to be whole
+1. An archive on disk is exactly one layer of gzip. A body that is one gzip member is kept as delivered. Of gzip in gzip
+   the innermost layer is kept. A plain body, or the content of several members, is compressed, with the same result
+   each time. Archives of several members that are on a disk already are accepted as they are; zeros after them are not.
+2. Every layer is checked to its end (`core.archive.gunzip`), and the content of the innermost is checked to be complete
    (`core.archive.structure`).
-3. A body that would look whole though it was cut proves nothing of itself: one that is empty, one that is not gzip, one
-   of several members, which may have been cut between two. It counts only if its end was proved, by its framing or by
-   a hash; else it stopped early, as far as anybody can tell. Of several members, the first alone cannot be told from
-   a file of one.
-4. What else is known of a body, its hash above all, may vouch for it, or not (`core.archive.proof`).
-5. No body, however odd, makes it hold more than a few pieces in memory.
+3. Some bodies would look complete even if they were cut off: an empty one, one that is not gzip, and one of several
+   members, which may have been cut between two. Such a body is accepted only if its framing or a hash confirms that it
+   is complete. Otherwise it is taken as incomplete. A body of several members that was cut after the first cannot be
+   told from a body of one.
+4. What else is known about a body, above all its hash, may confirm it or not (`core.archive.proof`).
+5. No body, however odd, takes more than a few pieces of memory.
 """
 
 import hashlib
@@ -28,13 +28,13 @@ from asyncexport.core.states import Archive
 from asyncexport.errors import CorruptError, IncompleteError, NoExportError, OtherHashError, UnprovedEmptyError
 
 MOST_LAYERS = 4
-"""More layers of gzip than this are no accident."""
+"""More layers of gzip than this are treated as damage."""
 
 HELD_BYTES = 1 << 20
-"""Gzip of this size with nothing in it is no archive; so much is held back until it is known what is in it."""
+"""Bytes of gzip held in memory until its content is known. If this many decompress to nothing, it is no archive."""
 
 AS_ON_DISK = BodyProof()
-"""What is known of an archive on disk."""
+"""What is known about an archive on disk."""
 
 BOM = b"\xef\xbb\xbf"
 SNIFFED_BYTES = len(BOM)
@@ -42,12 +42,12 @@ SNIFFED_BYTES = len(BOM)
 
 @dataclass(frozen=True, slots=True)
 class Inspected:
-    """What was found in a body that is one whole export.
+    """The result for a body that is one complete export.
 
     Args:
-        archive: The archive that is made of it.
-        is_remade: Whether the archive has other bytes than the body: it was written anew.
-        long_rows: How many rows are longer than `max_row`: they are stored, and nothing in them was parsed.
+        archive: The archive made of it.
+        is_remade: Whether the archive has other bytes than the body, because it was compressed again or unwrapped.
+        long_rows: Rows longer than `max_row`: they are stored, but not parsed.
     """
 
     archive: Archive
@@ -56,23 +56,23 @@ class Inspected:
 
 
 def _no_watch() -> None:
-    """Called before each piece where nobody wants to know."""
+    """Do nothing; the default for `watch`."""
 
 
 class Inspector:
-    """Checks a body piece by piece, and makes an archive of it where it is none.
+    """Checks a body piece by piece, and makes an archive of it if it is not one.
 
     Args:
-        container: What is inside.
-        path: Where the archive lies, or will lie, relative to the output directory.
-        write: Is given the archive, piece by piece, where it has other bytes than the body. Without it a body that is
-            no archive as it is is refused.
-        makes_anew: Whether what is inside is compressed again, whatever is around it.
-        sample: Takes the rows that are looked at.
-        watch: Called before each piece of any layer, that is often however much a few bytes inflate to. What it raises
-            ends the inspection.
+        container: The file format of the content.
+        path: The archive's path, relative to the output directory.
+        write: Called with the archive, piece by piece, if it has other bytes than the body. Without it, a body that is
+            not an archive as it is gets rejected.
+        makes_anew: Whether to compress the content again, whatever its layers of gzip are.
+        sample: Takes the sampled rows.
+        watch: Called before each piece of any layer, so also often while a few bytes inflate to very many. An exception
+            it raises ends the inspection.
         max_row: Longer rows are counted.
-        codec: Who inflates: `zlib`, or a module like it.
+        codec: The library that inflates: `zlib`, or a module like it.
     """
 
     def __init__(
@@ -98,27 +98,27 @@ class Inspector:
 
     @property
     def needs_another_pass(self) -> bool:
-        """Whether an archive can only be made of it from its first byte on, by an inspector that `makes_anew`."""
+        """Whether an archive can only be made by starting over with an inspector that `makes_anew`."""
         return self._write is not None and not self._anew and self._body.is_patchwork
 
     def feed(self, data: bytes) -> None:
-        """Take in a piece of the body.
+        """Check a piece of the body.
 
         Raises:
-            CorruptError: it cannot be one whole export any more.
+            CorruptError: it can no longer be one complete export.
         """
         self._keep(self._body.feed(data))
 
     def close(self, proof: BodyProof = AS_ON_DISK) -> Inspected:
-        """The body has ended: what was found. `proof` is what is known of it besides.
+        """Note that the body has ended, and return the result. `proof` is what else is known about the body.
 
         Raises:
-            IncompleteError: it stopped early, or nothing proves that it did not.
-            UnprovedEmptyError: it has no rows, and nothing vouches for that.
-            CorruptError: it is whole, and wrong.
-            OtherHashError: its hash is another, and perhaps that of another form of it.
-            NoExportError: it is none of this kind, or has rows of nobody's (UnknownRowsError).
-            ForeignRowsError: its rows are those of another range.
+            IncompleteError: it stopped early, or nothing confirms that it did not.
+            UnprovedEmptyError: it has no rows, and nothing confirms that.
+            CorruptError: it is complete, but wrong.
+            OtherHashError: its hash differs, but may be that of another form of it.
+            NoExportError: it is not an export of this kind, or no field in it is known (UnknownRowsError).
+            ForeignRowsError: its rows belong to another range.
         """
         self._keep(self._body.close())
         self._check_end(proof)
@@ -126,20 +126,20 @@ class Inspector:
             self._check_layer()
         rows = self._count_rows(proof)
         archive = Archive(self._path, self._written, rows, self._sha256.hexdigest())
-        if proof.hashed is False and not proof.believes(archive.sha256):
+        if proof.hashed is False and not proof.accepts(archive.sha256):
             raise OtherHashError(archive.sha256)
-        if not rows and not proof.believes_nothing(is_plain=not self._body.is_gzip):
+        if not rows and not proof.accepts_no_rows(is_plain=not self._body.is_gzip):
             raise UnprovedEmptyError
         return Inspected(archive, self._is_remade, self._structure.long_rows)
 
     def _check_end(self, proof: BodyProof) -> None:
-        """Whether it is the body that was sent, to its end."""
+        """Check that it is the complete body that was sent."""
         if proof.hashed is False and not (proof.end_proved and proof.may_have_changed(is_plain=not self._body.is_gzip)):
             wrong = CorruptError if proof.end_proved else IncompleteError
-            raise wrong("the archive does not have the hash that the storage host names")
-        doubt = self._body.doubt
-        if doubt and not proof.proves_end:
-            raise IncompleteError(f"the archive is {doubt}, and nothing proves that it ends there")
+            raise wrong("the archive's hash differs from the one the storage host reports")
+        unsure = self._body.why_unsure
+        if unsure and not proof.proves_end:
+            raise IncompleteError(f"{unsure}, and neither Content-Length nor a hash confirms that it is complete")
 
     def _count_rows(self, proof: BodyProof) -> int:
         try:
@@ -149,7 +149,7 @@ class Inspector:
             raise
 
     def _check_layer(self) -> None:
-        """Whether the body is an archive as it is."""
+        """Check that the body is an archive as it is."""
         if not self._body.is_last_gzip:
             raise CorruptError("the archive is not one layer of gzip")
         if self._body.is_padded:
@@ -168,7 +168,7 @@ class Inspector:
 
 
 class _Inside:
-    """What is inside of all gzip; `size` counts its bytes, `packs` tells whether it is compressed again."""
+    """The content of the innermost gzip. `size` counts its bytes, `packs` says whether it is compressed again."""
 
     def __init__(self, structure: Structure, *, packs: bool, watch: Callable[[], object]) -> None:
         self.size = 0
@@ -177,15 +177,15 @@ class _Inside:
         self._structure = structure
 
     def feed(self, data: bytes) -> None:
-        """The next piece; the first is as long as a byte order mark, if there is so much."""
+        """Take the next piece. The first holds the whole byte order mark, if there is one."""
         self._structure.feed(data if self.size else data.removeprefix(BOM))
         self.size += len(data)
 
 
 class _Layer:
-    """One layer of the body: gzip around another, or what is inside of all of them.
+    """One layer of the body: gzip around another layer, or the content of the innermost.
 
-    `feed` and `close` give what an archive that is made of this layer consists of.
+    `feed` and `close` yield the bytes of the archive made of this layer.
     """
 
     def __init__(self, inside: _Inside, *, codec: ModuleType, depth: int) -> None:
@@ -206,12 +206,12 @@ class _Layer:
 
     @property
     def is_last_gzip(self) -> bool:
-        """Whether it is gzip, and what is in it is not."""
+        """Whether it is gzip whose content is not gzip."""
         return isinstance(self._kind, _Gzip) and not self._kind.next.is_gzip
 
     @property
     def is_patchwork(self) -> bool:
-        """Whether its last gzip is of several members, or padded."""
+        """Whether its innermost gzip has several members, or padding."""
         match self._kind:
             case _Gzip() if self._kind.next.is_gzip:
                 return self._kind.next.is_patchwork
@@ -226,15 +226,15 @@ class _Layer:
         return isinstance(self._kind, _Gzip) and self._kind.is_padded
 
     @property
-    def doubt(self) -> str:
-        """Why it may have been cut without a trace; "" where it cannot."""
+    def why_unsure(self) -> str:
+        """Why it may have been cut off without a trace; "" if it cannot have been."""
         match self._kind:
             case _Gzip(members=1):
                 return ""
             case _Gzip():
-                return "gzip in several members"
+                return "the archive has several gzip members"
             case _:
-                return "not compressed" if self._inside.size else "empty"
+                return "the archive is not compressed" if self._inside.size else "the archive is empty"
 
     def feed(self, data: bytes) -> Iterator[bytes]:
         self._inside.watch()
@@ -256,13 +256,13 @@ class _Layer:
         if not self._start.startswith(MAGIC):
             return _Plain(self._inside, packs=self._inside.packs or self._depth == 0)
         if self._depth == MOST_LAYERS:
-            raise CorruptError(f"the archive is gzip in gzip, more than {MOST_LAYERS} times")
+            raise CorruptError(f"the archive is damaged: more than {MOST_LAYERS} layers of gzip")
         inner = _Layer(self._inside, codec=self._codec, depth=self._depth + 1)
         return _Gzip(inner, codec=self._codec, keeps=not self._inside.packs)
 
 
 class _Gzip:
-    """Gzip. What comes is held until it is known whether it is the last layer: then its bytes may make the archive."""
+    """A gzip layer. Its bytes are held until it is known whether it is the innermost: then they may be the archive."""
 
     def __init__(self, inner: _Layer, *, codec: ModuleType, keeps: bool) -> None:
         self.next = inner
@@ -287,22 +287,22 @@ class _Gzip:
             yield from self.next.feed(piece)
         self._held.append(data)
         if self.next.is_known:
-            yield from self._let_go()
+            yield from self._release()
         elif sum(map(len, self._held)) > HELD_BYTES:
-            raise CorruptError("the archive is gzip with nothing in it")
+            raise CorruptError("the archive is damaged: gzip without content")
 
     def close(self) -> Iterator[bytes]:
         self._gunzip.close()
         yield from self.next.close()
-        yield from self._let_go()
+        yield from self._release()
 
-    def _let_go(self) -> list[bytes]:
+    def _release(self) -> list[bytes]:
         held, self._held = self._held, []
         return held if self._keeps and not self.next.is_gzip else []
 
 
 class _Plain:
-    """What is inside; where an archive has to be made of it, it is compressed."""
+    """The content, compressed if an archive has to be made of it."""
 
     def __init__(self, inside: _Inside, *, packs: bool) -> None:
         self._inside = inside

@@ -1,10 +1,10 @@
-"""An archive that is one JSON array of objects: is it whole, and how many objects has it?
+"""Checks an archive that is one JSON array of objects: whether it is complete, and how many objects it has.
 
-1. Only brackets and quotes are followed. Within a row every bracket must be closed by its like, outside of rows nothing
-   may stand but the array's own brackets, commas and white space.
-2. What is looked at in one go is short, whatever comes. Within a row of many brackets they are taken by the hundred:
-   pairs are removed, and where what is left cannot end the row, it is followed in one go, too.
-3. Brackets nested deeper than any reader goes are only counted.
+1. Only brackets and quotes are followed. Within a row every bracket must be closed by its counterpart. Outside rows
+   only the array's own brackets, commas and white space are allowed.
+2. Work is done in short slices, whatever the input. In a row of many brackets they are taken by the hundred: matching
+   pairs are removed, and if what is left cannot end the row, it is followed in one step, too.
+3. Brackets nested deeper than any reader follows are only counted.
 """
 
 import re
@@ -13,19 +13,19 @@ from asyncexport.core.archive.rules import PARSED_BYTES, RowSample
 from asyncexport.errors import CorruptError, NoExportError
 
 SLICE_BYTES = 64 << 10
-"""What is looked at in one go."""
+"""Bytes checked in one step."""
 
 DEEPEST = 1024
-"""Below so many brackets only their number is followed; no reader of JSON goes deeper."""
+"""Below this many brackets only their number is followed; no JSON reader goes deeper."""
 
 SINGLY = 64
-"""So many brackets of a row are followed one by one: most rows have fewer."""
+"""Brackets of a row that are followed one by one at first: most rows have fewer."""
 
 TOGETHER, MOST_TOGETHER = 512, 8192
-"""After that, so many are taken at once: twice as many each time that goes well, up to the most."""
+"""After that, brackets followed in one step: at first, and at most. The number doubles each time that succeeds."""
 
 ROUNDS = 8
-"""So often pairs of brackets are taken out of these."""
+"""Rounds in which pairs of brackets are removed in one step."""
 
 FILLER = b"x" * SLICE_BYTES
 ESCAPED = re.compile(rb"\\.", re.DOTALL)
@@ -36,7 +36,7 @@ CLOSED_BY = {ord("{"): ord("}"), ord("["): ord("]")}
 OBJECT = ord("{")
 START, END = 0, ord("]")
 MAY_FOLLOW = {START: b"[", ord("["): b"{]", ord("{"): b"", ord("}"): b",]", ord(","): b"{", END: b""}
-"""Outside of rows: what may come after what."""
+"""Outside rows: the characters that may follow each character."""
 
 
 class JsonArray:
@@ -55,20 +55,20 @@ class JsonArray:
         self._nesting = _Nesting()
 
     def feed(self, data: bytes) -> None:
-        """The next piece."""
+        """Check the next piece."""
         for at in range(0, len(data), SLICE_BYTES):
             self._take(data[at : at + SLICE_BYTES])
 
     def close(self) -> int:
-        """How many elements the array has."""
+        """Return the number of objects in the array."""
         if self._nesting.depth or self._before not in (START, END):
-            raise CorruptError("the archive stops within its array")
+            raise CorruptError("the archive stops in the middle of its array")
         self._sample.take(self._rows, self._last)
         self._sample.close()
         return self._rows
 
     def _take(self, data: bytes) -> None:
-        """A slice."""
+        """Check a slice."""
         plain = self._without_strings(data)
         brackets = plain.translate(None, NO_BRACKET)
         places: list[int] | None = None
@@ -93,7 +93,7 @@ class JsonArray:
         self._row.grow(data[begin:], is_held=self._sample.due > 0)
 
     def _without_strings(self, data: bytes) -> bytes:
-        """The same with other characters in place of escaped ones, and of all within strings."""
+        """Return the slice with fillers for escaped characters, and for all characters in strings."""
         if self._escaped:
             data = b"x" + data[1:]
         data = ESCAPED.sub(b"xx", data)
@@ -118,7 +118,7 @@ class JsonArray:
                 self._sample.take(self._rows, self._last)
 
     def _follow(self, text: bytes) -> None:
-        """Something outside of rows."""
+        """Check characters outside rows."""
         if text == b",{" and self._before == CLOSED_BY[OBJECT]:
             self._before = OBJECT
             return
@@ -130,20 +130,20 @@ class JsonArray:
 
 
 class _Nesting:
-    """The brackets of a row that are open, its own included."""
+    """The open brackets of a row, its own included."""
 
     def __init__(self) -> None:
         self.depth = 0
         self._open = bytearray()
 
     def begin(self, bracket: int) -> None:
-        """A row begins, if that is an object's bracket."""
+        """Begin a row, if this is an object's bracket."""
         if bracket == OBJECT:
             self._open.append(bracket)
             self.depth = 1
 
     def follow(self, brackets: bytes, index: int) -> int:
-        """Follow brackets from an index on, to the end of the row or to their own: the index after the last."""
+        """Follow brackets from an index to the end of the row, or to the last one. Return the index after that."""
         index = self._follow_singly(brackets, index, min(index + SINGLY, len(brackets)))
         together = TOGETHER
         while self.depth and index < len(brackets):
@@ -171,7 +171,7 @@ class _Nesting:
         return index
 
     def _follow_together(self, brackets: bytes) -> bool:
-        """Follow all of them; False, with nothing done, where they may end the row, or are not simple enough."""
+        """Follow all of them. Return False, with nothing changed, if they may end the row or are too complex."""
         for _ in range(ROUNDS):
             size = len(brackets)
             brackets = brackets.replace(b"[]", b"").replace(b"{}", b"")
@@ -193,11 +193,11 @@ class _Nesting:
         return True
 
 
-MISMATCH = "the archive has a bracket that is closed by another"
+MISMATCH = "the archive has mismatched brackets"
 
 
 class _OpenRow:
-    """A row that has no end yet: how long it is, and its bytes unless it is long."""
+    """A row that has not ended yet: its length, and its bytes unless it is long."""
 
     def __init__(self) -> None:
         self.size = 0
@@ -205,7 +205,7 @@ class _OpenRow:
         self.is_long = False
 
     def grow(self, data: bytes, *, is_held: bool) -> None:
-        """More of it."""
+        """Add more of it."""
         self.size += len(data)
         if self.is_long or not is_held:
             return
@@ -215,7 +215,7 @@ class _OpenRow:
 
 
 def _places(data: bytes) -> list[int]:
-    """Where brackets stand. One after another is found much faster than any of four."""
+    """Return the positions of all brackets. Searching for each kind in turn is much faster than for any of four."""
     found = []
     for bracket in (b"{", b"}", b"[", b"]"):
         at = data.find(bracket)

@@ -1,11 +1,11 @@
-"""Do two archives hold the same rows? A digest that does not depend on their order.
+"""Tells whether two archives hold the same rows, by a digest that does not depend on their order.
 
-1. It is the sum, modulo 2^128, of a hash of each row: the service writes the same rows in another order each time.
-2. A row is hashed by what it says: its members sorted by name, its texts without regard to how they are escaped, its
-   numbers as they are written, since 1.0 and 1 may mean different things to who wrote them. A record of a CSV is hashed
-   as the values under the names of the header.
-3. What cannot be parsed is hashed byte by byte. Where a row is too long to be held there is no digest: nobody knows
-   then whether the rows are the same.
+1. It is the sum, modulo 2^128, of a hash of each row: the service writes the same rows in a different order each time.
+2. A row is hashed by its meaning: its fields sorted by name, its texts regardless of how they are escaped, but its
+   numbers as written, since 1.0 and 1 may mean different things to their writer. A CSV record is hashed as values under
+   the names of the header.
+3. A row that cannot be parsed is hashed byte by byte. If a row is too long to be held in memory there is no digest: it
+   is then unknown whether the rows are the same.
 """
 
 import json
@@ -18,11 +18,12 @@ from asyncexport.core.archive.rules import PARSED_BYTES, RowSample, parsed_recor
 DIGEST_BYTES = 16
 
 NUMBER, PAIRS = "\0number ", "\0pairs"
-"""How a number, and an object that names a member twice, are told from texts and other objects."""
+"""Mark a number, and an object with a repeated field, so that their hashes differ from those of texts and other
+objects."""
 
 
 class RowDigest(RowSample):
-    """Takes every row of an archive, as a structure hands it on."""
+    """Takes every row of an archive from its structure, and adds it to the digest."""
 
     def __init__(self) -> None:
         super().__init__(None)
@@ -32,7 +33,7 @@ class RowDigest(RowSample):
 
     @property
     def value(self) -> int | None:
-        """The digest; None where there is none (rule 3)."""
+        """The digest. None if there is none (rule 3)."""
         return self._sum if self._is_known else None
 
     def take(self, number: int, row: bytes, *, header: bytes | None = None) -> None:
@@ -42,17 +43,17 @@ class RowDigest(RowSample):
         self.due = number + 1
         if not row or len(row) > PARSED_BYTES:
             self._is_known = False
-        said = _said_by(row) if header is None else _said_by_record(header, row)
-        self._sum = (self._sum + int.from_bytes(blake2b(said, digest_size=DIGEST_BYTES).digest())) % (
+        content = _row_bytes(row) if header is None else _record_bytes(header, row)
+        self._sum = (self._sum + int.from_bytes(blake2b(content, digest_size=DIGEST_BYTES).digest())) % (
             1 << 8 * DIGEST_BYTES
         )
 
     def take_header(self, header: bytes) -> None:
-        """A header without rows says nothing of rows."""
+        """Ignore the header of a CSV without rows: it adds no row."""
 
 
-def _said_by(row: bytes) -> bytes:
-    """A row of NDJSON or JSON in the one way in which it is hashed."""
+def _row_bytes(row: bytes) -> bytes:
+    """Return a row of NDJSON or JSON in the canonical form that is hashed."""
     try:
         found = json.loads(
             row.decode("utf-8", "surrogateescape"),
@@ -80,6 +81,6 @@ def _number(text: str) -> str:
     return NUMBER + text
 
 
-def _said_by_record(header: bytes, record: bytes) -> bytes:
+def _record_bytes(header: bytes, record: bytes) -> bytes:
     found = parsed_record(header, record)
     return b"\0" + record if found is None else json.dumps(found, sort_keys=True).encode("ascii")

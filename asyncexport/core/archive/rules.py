@@ -1,8 +1,8 @@
-"""Which rows of an archive are looked at, and by whom.
+"""Which rows of an archive are sampled, and the interface that checks them.
 
-1. The first, the last and every 1,000th row are parsed and handed to a `RowRules`, each once and in order; nothing is
-   parsed where there are no rules.
-2. A row that is longer than `PARSED_BYTES`, or that cannot be parsed, is not handed on: it proves nothing.
+1. The first, the last and every 1,000th row are parsed and passed to a `RowRules`, each once and in order. Without
+   rules nothing is parsed.
+2. A row that is longer than `PARSED_BYTES`, or that cannot be parsed, is not passed on: it proves nothing.
 """
 
 import csv
@@ -12,49 +12,49 @@ from typing import Any, Protocol, Self
 import orjson
 
 SAMPLED_ROWS = 1000
-"""Of so many rows one is looked at."""
+"""One row in this many is sampled."""
 
 PARSED_BYTES = 1 << 20
 """A longer row is never parsed, only scanned for its end."""
 
 
 class RowRules(Protocol):
-    """What is asked of the rows of one archive. Its methods are called in a thread."""
+    """What the rows of one archive are checked against. Its methods are called in a thread."""
 
-    def look(self, row: Mapping[str, Any]) -> None:
-        """Look at a row: its members by their names; of a CSV, the values as texts by the names of the header.
+    def add(self, row: Mapping[str, Any]) -> None:
+        """Check a row: a mapping of fields to values; for a CSV, the values are texts.
 
         Raises:
-            CorruptError: it can be no row of this export.
+            CorruptError: it cannot be a row of this export.
         """
         ...
 
-    def look_at_names(self, names: Iterable[str]) -> None:
-        """Look at the names in the header of a CSV without rows.
+    def add_names(self, names: Iterable[str]) -> None:
+        """Check the field names in the header of a CSV without rows.
 
         Raises:
-            CorruptError: it can be the header of no export.
+            CorruptError: it cannot be the header of an export.
         """
         ...
 
     def close(self) -> None:
-        """All rows were seen, and the file is whole otherwise.
+        """Note that all rows were seen, and that the file is complete otherwise.
 
         Raises:
-            CorruptError: it is not the export that was asked for.
+            CorruptError: it is not the export that was requested.
         """
         ...
 
-    def anew(self) -> Self:
-        """The same rules for another archive of the same bundle."""
+    def fresh(self) -> Self:
+        """Return the same rules for another archive of the same bundle."""
         ...
 
 
 class RowSample:
-    """Hands the rows that are looked at to the rules.
+    """Passes the sampled rows to the rules.
 
     Attributes:
-        due: The number of the next row to be looked at, counted from 1; 0 where there are no rules.
+        due: The number of the next row to sample, counted from 1. 0 if there are no rules.
     """
 
     def __init__(self, rules: RowRules | None) -> None:
@@ -63,7 +63,7 @@ class RowSample:
         self.due = 1 if rules else 0
 
     def take(self, number: int, row: bytes, *, header: bytes | None = None) -> None:
-        """Row `number`, which is due, or the last one; "" stands for a long one, `header` is that of a CSV."""
+        """Take row `number`, which is due or the last; "" stands for a long one, `header` is that of a CSV."""
         if self._rules is None or number <= self._number:
             return
         self._number, self.due = number, (number - 1) // SAMPLED_ROWS * SAMPLED_ROWS + SAMPLED_ROWS + 1
@@ -71,22 +71,22 @@ class RowSample:
             return
         parsed = parsed_object(row) if header is None else parsed_record(header, row)
         if parsed is not None:
-            self._rules.look(parsed)
+            self._rules.add(parsed)
 
     def take_header(self, header: bytes) -> None:
-        """The header of a CSV without rows."""
+        """Take the header of a CSV without rows."""
         names = _values(header)
         if self._rules and names:
-            self._rules.look_at_names(names)
+            self._rules.add_names(names)
 
     def close(self) -> None:
-        """All rows were seen."""
+        """Note that all rows were seen."""
         if self._rules:
             self._rules.close()
 
 
 def parsed_object(row: bytes) -> dict[str, Any] | None:
-    """A row of NDJSON or JSON; None where it is not quite JSON."""
+    """Parse a row of NDJSON or JSON. None if it is not valid JSON."""
     try:
         found = orjson.loads(row)
     except ValueError:
@@ -95,7 +95,7 @@ def parsed_object(row: bytes) -> dict[str, Any] | None:
 
 
 def parsed_record(header: bytes, record: bytes) -> dict[str, str] | None:
-    """A record of a CSV; None where it does not fit its header."""
+    """Parse a record of a CSV. None if it does not fit its header."""
     names, values = _values(header), _values(record)
     if names is None or values is None or len(names) != len(values):
         return None
@@ -103,7 +103,7 @@ def parsed_record(header: bytes, record: bytes) -> dict[str, str] | None:
 
 
 def _values(record: bytes) -> list[str] | None:
-    """The values of one record; None where it is not quite CSV, or one of them is longer than Python's reader takes."""
+    """Parse the values of one record. None if it is not valid CSV, or if a value is too long for Python's reader."""
     try:
         return next(csv.reader([record.decode("utf-8", "replace").rstrip("\r\n")], strict=True), None)
     except csv.Error:

@@ -1,19 +1,19 @@
-"""What is inside of an archive: is it whole, and how many rows does it have?
+"""Checks the content of an archive: whether it is complete, and how many rows it has.
 
-1. Nothing is parsed that need not be: at a gigabyte, counting is affordable and parsing is not. So what is refused is
-   what stopped early, and what is of another kind; a row that is nonsense in itself goes through as it is.
-2. The verdict does not depend on where the pieces are cut.
-3. NDJSON: one object a line; blank lines do not count. A line begins like an object; the last one, where no newline
-   ends it, is parsed. A cut exactly after a line leaves nothing to see; the layers of gzip around it have to show it,
-   or the framing.
-4. JSON: one array of objects, every bracket closed by its like, nothing before it or after it (`json_array`).
-5. CSV as of RFC 4180: a header, and records whose quotes are balanced; a newline between quotes is text. The last
-   record is as wide as the header. A cut within the last value of a record leaves nothing to see either.
-6. A container without anything in it has no rows, and is whole.
-7. Time and memory do not depend on what a few bytes inflate to. A row of more than a megabyte is never held: it is
-   scanned as it comes, and only its brackets or quotes have to balance. Above `max_row` it is counted in `long_rows` as
-   well, so that it can be told.
-8. The rows that rules are to look at are handed to them on the way (`rules`).
+1. Nothing is parsed that need not be: for a gigabyte, counting is affordable and parsing is not. So only files that
+   stopped early or are in another format are rejected; a row that makes no sense in itself passes as it is.
+2. The result does not depend on where the pieces are cut.
+3. NDJSON: one object a line; blank lines do not count. Each line must begin like an object; the last one is parsed if
+   no newline ends it. A cut exactly after a line leaves no trace in the content: the layers of gzip around it, or the
+   framing, have to show it.
+4. JSON: one array of objects, every bracket closed by its counterpart, nothing before or after it (`json_array`).
+5. CSV as in RFC 4180: a header, and records with balanced quotes; a newline between quotes is text. The last record is
+   as wide as the header. A cut within the last value of a record leaves no trace either.
+6. A file without any content has no rows, and is complete.
+7. Time and memory do not depend on what a few bytes inflate to. A row longer than a megabyte is never held in memory:
+   it is scanned as it comes, and only its brackets or quotes have to balance. Above `max_row` it is counted in
+   `long_rows` as well, so that it can be reported.
+8. The sampled rows are passed to their rules on the way (`rules`).
 """
 
 import json
@@ -27,30 +27,30 @@ from asyncexport.core.exports import Format
 from asyncexport.errors import CorruptError, NoExportError
 
 MAX_ROW_BYTES = 64 << 20
-"""The default of `[download] max_row`: a longer row is told."""
+"""The default of `[download] max_row`: longer rows are reported."""
 
 BLANK = b" \t\r\n"
 OBJECT = ord("{")
 
 
 class Structure(Protocol):
-    """What is inside; the first piece comes without a byte order mark. `long_rows` counts rows above `max_row`."""
+    """Checks the content; the first piece comes without a byte order mark. `long_rows` counts rows above `max_row`."""
 
     long_rows: int
 
     def feed(self, data: bytes) -> None:
-        """The next piece.
+        """Check the next piece.
 
         Raises:
-            CorruptError: it cannot be whole any more.
+            CorruptError: the content can no longer be complete.
         """
         ...
 
     def close(self) -> int:
-        """No more will come: how many rows there were.
+        """Note that the content has ended, and return the number of rows.
 
         Raises:
-            CorruptError: it is not whole, or not what the rules demand.
+            CorruptError: it is not complete, or not what the rules demand.
         """
         ...
 
@@ -68,7 +68,7 @@ class Ndjson:
         self._last = b""
 
     def feed(self, data: bytes) -> None:
-        """The next piece."""
+        """Check the next piece."""
         start = data.find(b"\n") + 1
         if not start:
             self._grow(data)
@@ -81,23 +81,23 @@ class Ndjson:
         self._grow(data[end:])
 
     def close(self) -> int:
-        """How many lines there were that are not blank."""
+        """Return the number of lines that are not blank."""
         if self._scan or self._begun:
             self._check_begin()
             whole = self._scan.is_whole if self._scan else _is_object(self._begun)
             if not whole:
-                raise CorruptError("the archive stops within a row")
+                raise CorruptError("the archive stops in the middle of a row")
             self._end_row()
         self._sample.take(self._rows, self._last)
         self._sample.close()
         return self._rows
 
     def _count(self, data: bytes, start: int, stop: int) -> None:
-        """Whole lines."""
+        """Count complete lines."""
         rows, due = self._rows, self._sample.due
         last = slice(0)
         while (end := data.find(b"\n", start, stop)) >= 0:
-            # As nearly all begin. This loop is most of what an archive costs here, so it calls nothing of ours.
+            # Nearly all lines begin like this. Most of the time is spent in this loop, so it calls as little as it can.
             if data[start] != OBJECT:
                 start = _past_blanks(data, start, stop, rows=rows)
                 if start > end:
@@ -113,7 +113,7 @@ class Ndjson:
             self._last = data[last] or self._last
 
     def _grow(self, data: bytes) -> None:
-        """More of the line that has no end yet."""
+        """Add to the line that has not ended yet."""
         if self._scan:
             self._scan.feed(data)
             return
@@ -125,7 +125,7 @@ class Ndjson:
             self._begun.clear()
 
     def _end_row(self) -> None:
-        """The line that was begun has ended."""
+        """Note that the line has ended."""
         if self._scan:
             self._rows += 1
             self._last = b""
@@ -144,30 +144,30 @@ class Ndjson:
 
     def _check_begin(self) -> None:
         if self._begun and self._begun[0] != OBJECT:
-            raise _no_object(rows=self._rows)
+            raise _not_an_object(rows=self._rows)
 
 
 def _past_blanks(data: bytes, start: int, stop: int, *, rows: int) -> int:
-    """Where a line begins that is not blank, in one go however many blank ones there are; after so many rows."""
+    """Return the start of the next line that is not blank, or `stop`. `rows`: the rows so far."""
     found = NOT_BLANK.search(data, start, stop)
     if found is None:
         return stop
     if data[found.start()] != OBJECT:
-        raise _no_object(rows=rows)
+        raise _not_an_object(rows=rows)
     return found.start()
 
 
-def _no_object(*, rows: int) -> CorruptError:
-    """What a line is that is no object, after so many that are."""
+def _not_an_object(*, rows: int) -> CorruptError:
+    """Return the error for a line that is not an object, after this many that are."""
     kind = CorruptError if rows else NoExportError
-    return kind("the archive is not NDJSON: it has a line that is no object")
+    return kind("the archive is not NDJSON: a line is not an object")
 
 
 NOT_BLANK = re.compile(rb"[^ \t\r\n]")
 
 
 class _LongObject:
-    """An object that is too long to be parsed; `size` counts its bytes."""
+    """An object that is too long to be parsed. `size` counts its bytes."""
 
     def __init__(self) -> None:
         self.size = 0
@@ -177,7 +177,7 @@ class _LongObject:
         self._end = b""
 
     def feed(self, data: bytes) -> None:
-        """The next piece of it."""
+        """Scan the next piece of it."""
         if not data:
             return
         self.size += len(data)
@@ -191,7 +191,7 @@ class _LongObject:
 
     @property
     def is_whole(self) -> bool:
-        """Whether it ends where an object may end."""
+        """Whether it may end here."""
         return not (self._depth or self._in_string or self._escaped) and self._end == b"}"
 
 
@@ -209,7 +209,7 @@ class Csv:
         self._in_quotes = False
 
     def feed(self, data: bytes) -> None:
-        """The next piece."""
+        """Check the next piece."""
         start = at = 0
         rows, due = self._rows, self._sample.due
         last = slice(0)
@@ -242,9 +242,9 @@ class Csv:
         self._begun.grow(data[start:])
 
     def close(self) -> int:
-        """How many records there are below the header."""
+        """Return the number of records below the header."""
         if self._in_quotes:
-            raise CorruptError("the archive stops within quotes")
+            raise CorruptError("the archive stops in the middle of a quoted value")
         self._take(b"")
         if self._rows and self._header and self._last and _width(self._last) != _width(self._header):
             raise CorruptError("the archive has a record that is not as wide as its header")
@@ -255,7 +255,7 @@ class Csv:
         return self._rows
 
     def _take(self, record: bytes) -> None:
-        """A record, or the rest of one; an empty text stands for a record too long to be held."""
+        """Take a record, or the rest of one. An empty text stands for a record too long to be held in memory."""
         begun, self._begun = self._begun, _BegunRecord()
         size, head = begun.size + len(record), begun.held + record
         record = b"" if begun.is_long else head
@@ -268,19 +268,19 @@ class Csv:
             if self._rows == self._sample.due:
                 self._sample.take(self._rows, record, header=self._header)
         elif head.lstrip().startswith(NO_HEADER):
-            raise NoExportError("the archive is not CSV: its first line is no header")
+            raise NoExportError("the archive is not CSV: its first line is not a header")
         else:
             self._header = record
 
 
 def _past_blank_records(data: bytes, start: int) -> int:
-    """Where a record begins that is not blank."""
+    """Return the start of the next record that is not blank."""
     found = BLANK_RECORDS.match(data, start)
     return found.end() if found else start
 
 
 class _BegunRecord:
-    """A record without an end as yet: `held` are its bytes, of a long one only its first."""
+    """A record that has not ended yet. `held` are its bytes; of a long one only the first."""
 
     def __init__(self) -> None:
         self.size = 0
@@ -288,7 +288,7 @@ class _BegunRecord:
         self.is_long = False
 
     def grow(self, data: bytes) -> None:
-        """More of it."""
+        """Add more of it."""
         self.size += len(data)
         if not self.is_long:
             self.held += data
@@ -300,13 +300,13 @@ class _BegunRecord:
 LONG_HEAD_BYTES = 64
 BLANK_RECORD = (b"", b"\r")
 BLANK_RECORDS = re.compile(rb"(?:(?:\r\n)*+\n*+)*+")
-"""However many stand beside each other, in one go."""
+"""Any number of blank records in a row, in one step."""
 NO_HEADER = (b"<", b"{", b"[")
-"""What begins so is a page, or JSON."""
+"""A file that begins like this is a web page, or JSON."""
 
 
 def _is_object(line: bytearray) -> bool:
-    """Leniently: the service's rows may hold what is not quite Unicode."""
+    """Whether a line is a JSON object; lenient, since the service's rows may hold invalid Unicode."""
     try:
         return isinstance(json.loads(line.decode("utf-8", "replace"), strict=False), dict)
     except (ValueError, RecursionError):
@@ -314,7 +314,7 @@ def _is_object(line: bytearray) -> bool:
 
 
 def _width(record: bytes) -> int:
-    """How many values a record has."""
+    """Return the number of values in a record."""
     return b"".join(record.split(b'"')[::2]).count(b",") + 1
 
 

@@ -1,6 +1,6 @@
-"""What the storage host says that a body hashes to: read from its headers, and compared with what came.
+"""The storage host's hashes of a body: read from its headers, and compared with the bytes received.
 
-A hash is of the body as the service stores it: of the bytes on the wire, unless a box on the way undid the compression.
+A hash is of the body as stored: of the bytes on the wire, unless a proxy decompressed them on the way.
 """
 
 import hashlib
@@ -18,14 +18,14 @@ except ImportError:
 
 @dataclass(frozen=True, slots=True)
 class WireHashes:
-    """What the storage host says of the bytes it stores; None where it does not."""
+    """The storage host's hashes of the bytes it stores. None for those it does not report."""
 
     crc32c: bytes | None = None
     md5: bytes | None = None
 
 
 def read_goog_hash(values: Sequence[str]) -> WireHashes:
-    """Read the `x-goog-hash` headers (reference section 5); what cannot be read is as good as not there."""
+    """Read the `x-goog-hash` headers (reference section 5); unreadable items are ignored."""
     found: dict[str, bytes] = {}
     for item in (item for value in values for item in value.split(",")):
         name, _, text = item.strip().partition("=")
@@ -39,7 +39,7 @@ def read_goog_hash(values: Sequence[str]) -> WireHashes:
 
 
 class WireCheck:
-    """Compares a body with its `x-goog-hash` as it comes: crc32c where there is one, else md5."""
+    """Compares a body with its `x-goog-hash` as it arrives: crc32c if there is one, else md5."""
 
     def __init__(self, expected: WireHashes | None) -> None:
         expected = expected or WireHashes()
@@ -51,11 +51,11 @@ class WireCheck:
             self._expected, self._running = expected.md5, hashlib.md5(usedforsecurity=False)
 
     def feed(self, data: bytes) -> None:
-        """The next piece of the body."""
+        """Add the next piece of the body."""
         if self._running is not None:
             self._running.update(data)
 
     @property
     def holds(self) -> bool | None:
-        """Whether what came so far has the hash; None where none was named."""
+        """Whether the bytes so far match the hash. None if there is no hash."""
         return None if self._running is None else self._running.digest() == self._expected

@@ -1,7 +1,7 @@
-"""Proxies: which URL names one, which hosts need none, and what is wrong with those that an environment names.
+"""Which proxy a request uses, which hosts need none, and what is wrong with the environment's proxies.
 
-`proxies` is what `urllib.request.getproxies` makes of an environment: URLs by scheme, `all` for every scheme, and `no`
-for the hosts that need none.
+`proxies` is the result of `urllib.request.getproxies`: URLs by scheme, `all` for every scheme, and `no` for the hosts
+that need no proxy.
 """
 
 import re
@@ -18,22 +18,22 @@ HINT = 'correct the variable, or set [api] proxy to a URL, or to "" for none'
 
 
 def url_parts(text: str, *, schemes: tuple[str, ...]) -> Any:
-    """The parts of a URL; what a lenient reader would repair is refused, so that every reader sees the same host.
+    """Return the parts of a URL. Malformed ones are rejected, not repaired, so that every parser sees the same host.
 
     Raises:
-        ValueError: it is no URL with one of these schemes and a host.
+        ValueError: it is not a URL with one of these schemes and a host.
     """
     if not text.isprintable() or not text.isascii() or re.search(r"[\s\\<>\"^`{|}]", text):
         raise ValueError("not a URL")
     parts = urlsplit(text)
-    parts.port  # noqa: B018 - is what raises
+    parts.port  # noqa: B018 - raises if it is invalid
     if parts.scheme not in schemes or not parts.hostname:
         raise ValueError("not such a URL")
     return parts
 
 
 def is_proxy(text: str) -> bool:
-    """Whether a URL names a proxy that can be used."""
+    """Whether a URL is that of a proxy that can be used."""
     try:
         url_parts(text, schemes=("http", "https"))
     except ValueError:
@@ -42,16 +42,16 @@ def is_proxy(text: str) -> bool:
 
 
 def proxy_of(proxies: Mapping[str, str], *, scheme: str, host: str, port: int | None = None) -> str:
-    """The proxy for requests to a host at a port (None: that of the scheme); "" for none."""
+    """Return the proxy for requests to a host and port (None is the scheme's port); "" if it needs none."""
     _, found = _named(proxies, scheme)
     port = port or (80 if scheme == "http" else 443)
     return "" if not found or is_exempt(host, proxies.get("no", ""), port=port) else found
 
 
 def is_exempt(host: str, no_proxy: str, *, port: int) -> bool:
-    """Whether `NO_PROXY` names a host: itself, a domain above it (with or without `.` or `*.` before it), or `*`.
+    """Whether `NO_PROXY` exempts a host: by its name, a parent domain (with or without `.` or `*.` before it), or `*`.
 
-    What is named with a port is exempt at that one alone.
+    An entry with a port exempts that port alone.
     """
     host = host.lower().rstrip(".")
     for one in _listed(no_proxy):
@@ -67,7 +67,7 @@ def is_exempt(host: str, no_proxy: str, *, port: int) -> bool:
 
 
 def faults(proxies: Mapping[str, str], *, schemes: Iterable[str]) -> Iterator[Problem]:
-    """What keeps the environment's proxies from being used for requests by these schemes."""
+    """Yield what keeps the environment's proxies from being used for requests with these schemes."""
     no_proxy = proxies.get("no", "")
     if no_proxy.strip() == "*":
         return
@@ -77,11 +77,11 @@ def faults(proxies: Mapping[str, str], *, schemes: Iterable[str]) -> Iterator[Pr
             yield Problem(variable, EXPECTED)
     networks = [one for one in _listed(no_proxy) if _is_network(one)]
     if used and networks:
-        yield Problem("NO_PROXY", f"holds a network, {networks[0]}: name the hosts or their domains")
+        yield Problem("NO_PROXY", f"contains a network, {networks[0]}: list hosts or their domains instead")
 
 
 def _named(proxies: Mapping[str, str], scheme: str) -> tuple[str, str]:
-    """The variable that names the proxy for a scheme, and its URL; ("", "") where there is none."""
+    """Return the variable that sets the proxy for a scheme, and its URL; ("", "") if there is none."""
     for name in (scheme, "all"):
         if found := proxies.get(name):
             return f"{name.upper()}_PROXY", found if "://" in found else f"http://{found}"
@@ -93,7 +93,7 @@ def _listed(no_proxy: str) -> list[str]:
 
 
 def _is_network(entry: str) -> bool:
-    """`10.0.0.0/8`, `fd00::/8`, `10.*`, `10.`: whether a name is in it could be told only once it is resolved."""
+    """Whether it is a network (`10.0.0.0/8`, `10.*`, `10.`): only a resolved name could be matched with it."""
     return "/" in entry or re.fullmatch(r"[0-9]{1,3}(\.[0-9]{1,3}){0,2}\.(\*(\.\*)*)?", entry) is not None
 
 

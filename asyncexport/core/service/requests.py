@@ -1,9 +1,9 @@
 """Requests to Fullstory's API: paths, queries and bodies. Section numbers are those of the API reference.
 
-1. A request is a value; sending it is the client's part.
-2. Ids are opaque and percent-encoded whole (3.0).
-3. A create always sends both time ranges, and they are equal: without the second one older data comes back short,
-   silently (3.1).
+1. A request is a value; the client sends it.
+2. Ids are opaque, and percent-encoded completely (3.0).
+3. A create always sends both time ranges, and they are equal: without the second one older data silently comes back
+   incomplete (3.1).
 """
 
 import re
@@ -20,14 +20,14 @@ from asyncexport.core.exports import Definition, Type
 from asyncexport.errors import ConfigError, Problem
 
 PAGE_LIMIT = 100
-"""Operations, or segments, a page: the maximum (3.3, 3.6)."""
+"""Operations, or segments, on a page: the maximum (3.3, 3.6)."""
 
 
-FRAMING = "how a message is framed is decided for each one"
+FRAMING = "it is set for each request"
 
 REFUSED_HEADERS = {
-    **dict.fromkeys(("authorization", "proxy-authorization", "cookie"), "the API key alone says who asks"),
-    "host": "[api] base_url names the host",
+    **dict.fromkeys(("authorization", "proxy-authorization", "cookie"), "requests are authorized by the API key alone"),
+    "host": "the host is set by [api] base_url",
     **dict.fromkeys(
         (
             *("connection", "content-encoding", "content-length", "content-type", "expect", "keep-alive"),
@@ -36,11 +36,11 @@ REFUSED_HEADERS = {
         FRAMING,
     ),
 }
-"""Headers that a user must not set, in lower case, and why."""
+"""Headers that a user must not set, in lower case, each with the reason."""
 
 
 class Kind(StrEnum):
-    """What a request is, as it is counted."""
+    """The kinds of requests, as they are counted."""
 
     CREATE = "create"
     POLL = "poll"
@@ -51,7 +51,7 @@ class Kind(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """One request to the API; path and query are percent-encoded already. `doing` is for messages."""
+    """One request to the API. Path and query are percent-encoded already. `doing` is for messages."""
 
     kind: Kind
     method: str
@@ -62,7 +62,7 @@ class Request:
 
 
 def create(definition: Definition, span: Range) -> Request:
-    """Start the export of one range (3.1). Not idempotent: each call that arrives makes an operation."""
+    """Start the export of one range (3.1). Not idempotent: each call that arrives starts an operation."""
     times = {"start": show(span.start), "end": show(span.end)}
     body: dict[str, Any] = {
         "segmentId": definition.segment,
@@ -74,7 +74,7 @@ def create(definition: Definition, span: Range) -> Request:
     if definition.timezone:
         body["timezone"] = definition.timezone
     if definition.fields:
-        # A name that stands twice is refused.
+        # The service refuses repeated names.
         body["fields"] = list(dict.fromkeys(definition.fields))
     if definition.scope and definition.type is Type.EVENT:
         body["eventDetails"] = {"scope": definition.scope}
@@ -82,20 +82,20 @@ def create(definition: Definition, span: Range) -> Request:
 
 
 def operation(operation_id: str) -> Request:
-    """Ask how one operation stands (3.2)."""
-    return Request(Kind.POLL, "GET", f"/operations/v1/{_encoded(operation_id)}", "asking for an operation")
+    """Ask for the state of one operation (3.2)."""
+    return Request(Kind.POLL, "GET", f"/operations/v1/{_encoded(operation_id)}", "polling an operation")
 
 
 def operations(*, state: str = "", token: str = "", limit: int = PAGE_LIMIT) -> Request:
-    """Ask how up to `limit` operations stand (3.3); `state` is PENDING, COMPLETED, FAILED, or "" for all."""
+    """Ask for the state of up to `limit` operations (3.3). `state`: PENDING, COMPLETED, FAILED, or "" for all."""
     query = _query({"type": "SEARCH_EXPORT", "state": state, "limit": str(limit), "paginationToken": token})
     return Request(Kind.LIST, "GET", "/operations/v1", "listing operations", query=query)
 
 
 def results(export_id: str) -> Request:
-    """Ask for a fresh link to the archive of a completed export (3.4)."""
+    """Ask for a new link to the archive of a completed export (3.4)."""
     path = f"/search/v1/exports/{_encoded(export_id)}/results"
-    return Request(Kind.RESULTS, "GET", path, "asking for an archive's location")
+    return Request(Kind.RESULTS, "GET", path, "asking for the link to an archive")
 
 
 def segments(*, token: str = "") -> Request:
@@ -105,24 +105,26 @@ def segments(*, token: str = "") -> Request:
 
 
 def segment(segment_id: str) -> Request:
-    """Look one segment up (3.6)."""
+    """Look up one segment (3.6)."""
     return Request(Kind.OTHER, "GET", f"/segments/v1/{_encoded(segment_id)}", "asking for a segment")
 
 
 def me() -> Request:
-    """Ask whose key this is (3.7): the cheapest check of a key."""
+    """Ask which organisation the key belongs to (3.7): the cheapest check of a key."""
     return Request(Kind.OTHER, "GET", "/me", "checking the API key")
 
 
 def authorization(key: str) -> str:
-    """The header's value: the key as it is, never base64 of anything (section 2).
+    """Return the header's value: the key as it is, never base64-encoded (section 2).
 
     Raises:
-        ConfigError: the key is empty or cannot stand in a header.
+        ConfigError: the key is empty or cannot be sent in a header.
     """
     if not re.fullmatch(r"[!-~]+", key):
-        fault = "holds blanks, line ends or other characters that no key has" if key else "is empty"
-        raise ConfigError([Problem("api key", f"the API key {fault}")], hint="copy the key again, whole and alone")
+        fault = "contains spaces, line breaks or other characters that no key has" if key else "is empty"
+        raise ConfigError(
+            [Problem("api key", f"the API key {fault}")], hint="copy the key again, all of it and nothing else"
+        )
     return f"Basic {key}"
 
 

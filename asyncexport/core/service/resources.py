@@ -1,10 +1,10 @@
-"""What a successful reply of the API holds: operations, links, segments, the owner of the key.
+"""Reads successful replies of the API: operations, links, segments, the owner of the key.
 
-Names of JSON keys stand here and in `requests`, nowhere else. Section numbers are those of the API reference.
+The names of JSON keys are only here and in `requests`. Section numbers are those of the API reference.
 
-1. Everything read is checked for its type. What is needed and missing is a `ReplyError`; what is only useful (times,
-   words) is left out when it cannot be read. No reply, however odd, raises anything but an `ExportError`.
-2. A link is taken only if a secret may travel to it (`urls.is_safe`), and its query is in no repr and no message.
+1. Everything read is checked for its type. If something necessary is missing, a `ReplyError` is raised; optional parts
+   (times, words) are left out if they cannot be read. No reply, however odd, raises anything but an `ExportError`.
+2. A link is accepted only if a secret may be sent to it (`urls.is_safe`), and its query is in no repr and no message.
 """
 
 from dataclasses import dataclass
@@ -17,26 +17,26 @@ from asyncexport.core.text import one_line
 from asyncexport.errors import ReplyError
 
 MAX_ID_CHARS = 1024
-"""Ids are some 43 characters long; this still fits any server's limit on a path."""
+"""Ids have about 43 characters; this still fits any server's limit for a path."""
 
 
 @dataclass(frozen=True, slots=True)
 class Running:
-    """Not finished: PENDING, or a state nobody has heard of (section 4)."""
+    """Not finished: PENDING, or an unknown state (section 4)."""
 
     state: str
 
 
 @dataclass(frozen=True, slots=True)
 class Completed:
-    """Finished; the export can be fetched under its id."""
+    """Finished; the export can be fetched by its id."""
 
     export_id: str
 
 
 @dataclass(frozen=True, slots=True)
 class CompletedWithoutId:
-    """Finished, it says, but no export is named. One may be by the next time that it is asked for."""
+    """Finished, but without an export id. The next answer may hold one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +61,7 @@ class Operation:
 
 @dataclass(frozen=True, slots=True)
 class OperationsPage:
-    """One page of the list (3.3); no `next_token`: the last one."""
+    """One page of the list (3.3). `next_token` is "" on the last one."""
 
     operations: tuple[Operation, ...]
     next_token: str = ""
@@ -69,24 +69,24 @@ class OperationsPage:
 
 @dataclass(frozen=True, slots=True, repr=False)
 class DownloadLink:
-    """Where an archive can be had for some minutes (3.4). The URL is a secret: its query signs in whoever holds it."""
+    """A link to an archive, valid for some minutes (3.4). The URL is a secret: its query grants access to anyone."""
 
     url: str
     expires_at: float | None = None
 
     def __repr__(self) -> str:
-        """Without the query."""
+        """Return it without the query."""
         return f"DownloadLink(url={without_query(self.url)!r}, expires_at={self.expires_at!r})"
 
     @property
     def host(self) -> str:
-        """The storage host, which messages may name."""
+        """The storage host, which messages may show."""
         return host_of(self.url)
 
 
 @dataclass(frozen=True, slots=True)
 class Segment:
-    """A segment (3.6); built-in ones have no `created_at`."""
+    """A segment (3.6). Built-in ones have no `created_at`."""
 
     id: str
     name: str
@@ -96,7 +96,7 @@ class Segment:
 
 @dataclass(frozen=True, slots=True)
 class SegmentsPage:
-    """One page of segments; no `next_token`: the last one."""
+    """One page of segments. `next_token` is "" on the last one."""
 
     segments: tuple[Segment, ...]
     next_token: str = ""
@@ -104,7 +104,7 @@ class SegmentsPage:
 
 @dataclass(frozen=True, slots=True)
 class Me:
-    """Who made the key (3.7); `role` is that person's, not the key's level."""
+    """The person who made the key (3.7). `role` is that person's, not the key's level."""
 
     email: str
     org_id: str
@@ -112,36 +112,36 @@ class Me:
 
 
 def read_created(reply: Reply) -> str:
-    """The operation's id (3.1).
+    """Return the operation's id (3.1).
 
     Raises:
-        ReplyError: there is none.
+        ReplyError: the reply has none.
     """
     doing = "creating an export"
     found = _usable_id(_json_object(reply, doing).get("operationId"))
     if found is None:
-        raise _lacks(reply, doing, "an operation id")
+        raise _missing(reply, doing, "an operation id")
     return found
 
 
 def read_operation(reply: Reply) -> Operation:
-    """One operation (3.2).
+    """Read one operation (3.2).
 
     Raises:
         ReplyError: it is not a JSON object with a state.
     """
-    doing = "asking for an operation"
+    doing = "polling an operation"
     found = _operation_of(_json_object(reply, doing))
     if found is None:
-        raise _lacks(reply, doing, "a state")
+        raise _missing(reply, doing, "a state")
     return found
 
 
 def read_operations(reply: Reply) -> OperationsPage:
-    """One page of operations (3.3); items that cannot be read are left out, ids that cannot be are None.
+    """Read one page of operations (3.3). Unreadable items are left out, unreadable ids are None.
 
     Raises:
-        ReplyError: it is not a JSON object, or its `operations` are no list.
+        ReplyError: it is not a JSON object, or its `operations` are not a list.
     """
     data = _json_object(reply, "listing operations")
     items = _items_under(data, "operations", "listing operations")
@@ -150,23 +150,23 @@ def read_operations(reply: Reply) -> OperationsPage:
 
 
 def read_location(reply: Reply) -> DownloadLink:
-    """Where the archive is (3.4).
+    """Read the link to an archive (3.4).
 
     Raises:
-        ReplyError: there is none, or it is not a plain https URL (on loopback, for the sandbox, http will do).
+        ReplyError: there is none, or it is not a plain https URL (on loopback, for the sandbox, http is accepted).
     """
-    doing = "asking for an archive's location"
+    doing = "asking for the link to an archive"
     data = _json_object(reply, doing)
     url = data.get("location")
     if not isinstance(url, str) or not url:
-        raise _lacks(reply, doing, "one")
+        raise _missing(reply, doing, "one")
     if not is_safe(url):
-        raise ReplyError(f"{doing}: the service named one that is not https, or no URL; it is not followed")
+        raise ReplyError(f"{doing}: the service sent one that is not a plain https URL, so it is not followed")
     return DownloadLink(url, _time_under(data, "expires"))
 
 
 def read_segment(reply: Reply) -> Segment:
-    """One segment (3.6).
+    """Read one segment (3.6).
 
     Raises:
         ReplyError: it is not a JSON object with an id.
@@ -174,15 +174,15 @@ def read_segment(reply: Reply) -> Segment:
     doing = "asking for a segment"
     found = _segment_of(_json_object(reply, doing))
     if found is None:
-        raise _lacks(reply, doing, "an id")
+        raise _missing(reply, doing, "an id")
     return found
 
 
 def read_segments(reply: Reply) -> SegmentsPage:
-    """One page of segments (3.6); items without an id are left out.
+    """Read one page of segments (3.6). Items without an id are left out.
 
     Raises:
-        ReplyError: it is not a JSON object, or its `segments` are no list.
+        ReplyError: it is not a JSON object, or its `segments` are not a list.
     """
     data = _json_object(reply, "listing segments")
     items = _items_under(data, "segments", "listing segments")
@@ -191,7 +191,7 @@ def read_segments(reply: Reply) -> SegmentsPage:
 
 
 def read_me(reply: Reply) -> Me:
-    """Whose key it is (3.7); what is missing is "".
+    """Read who made the key (3.7). What is missing is "".
 
     Raises:
         ReplyError: it is not a JSON object.
@@ -202,41 +202,41 @@ def read_me(reply: Reply) -> Me:
 
 
 def _json_object(reply: Reply, doing: str) -> dict[str, Any]:
-    """The reply's JSON object; `doing` is for the message.
+    """Return the reply's JSON object. `doing` is for the message.
 
     Raises:
-        ReplyError: it is none.
+        ReplyError: it is not a JSON object.
     """
     data = read_json(reply.body)
     if not isinstance(data, dict):
-        said = f"the service answered {reply.status} with something that is no JSON object"
+        said = f"the service answered {reply.status} with something that is not a JSON object"
         raise ReplyError(f"{doing}: {said}{after_colon(service_words(reply))}")
     return data
 
 
-def _lacks(reply: Reply, doing: str, what: str) -> ReplyError:
-    """The reply does not hold what is needed; what the service says of that is told."""
+def _missing(reply: Reply, doing: str, what: str) -> ReplyError:
+    """Return the error for a reply that lacks something necessary, with the service's words."""
     said = f"the service answered {reply.status} without {what}"
     return ReplyError(f"{doing}: {said}{after_colon(service_words(reply))}")
 
 
 def _items_under(data: dict[str, Any], key: str, doing: str) -> list[Any]:
-    """The list under a key; empty where there is none.
+    """Return the list under a key; empty if there is none.
 
     Raises:
-        ReplyError: there is something else.
+        ReplyError: it is not a list.
     """
-    # Absent and null are how some servers write an empty list.
+    # Some servers write an empty list as null, or leave it out.
     items = data.get(key)
     if items is None:
         return []
     if not isinstance(items, list):
-        raise ReplyError(f"{doing}: the service answered, but its {key} are no list")
+        raise ReplyError(f"{doing}: the service answered, but its {key} are not a list")
     return items
 
 
 def _operation_of(data: dict[str, Any]) -> Operation | None:
-    """An operation from its JSON; None where no state is in it. The estimated percentage never means done."""
+    """Return an operation from its JSON. None if it has no state. The estimated percentage never means done."""
     state = _text_under(data, "state")
     if not state:
         return None
@@ -249,9 +249,9 @@ def _operation_of(data: dict[str, Any]) -> Operation | None:
 
 
 def _progress_of(state: str, data: dict[str, Any]) -> OperationProgress:
-    """Section 4: FAILED and ERROR are the end; what nobody has heard of is running."""
+    """Return the progress (section 4): FAILED and ERROR are final; an unknown state counts as running."""
     if state in ("FAILED", "ERROR"):
-        return Ended(one_line(_text_under(data, "errorDetails")) or f"{state}, without a reason")
+        return Ended(one_line(_text_under(data, "errorDetails")) or f"{state}, no reason given")
     if state != "COMPLETED":
         return Running(one_line(state, limit=60))
     found = data.get("results")
@@ -260,7 +260,7 @@ def _progress_of(state: str, data: dict[str, Any]) -> OperationProgress:
 
 
 def _segment_of(data: dict[str, Any]) -> Segment | None:
-    """A segment from its JSON; None where no id is in it."""
+    """Return a segment from its JSON. None if it has no id."""
     found = _usable_id(data.get("id"))
     if found is None:
         return None
@@ -270,7 +270,7 @@ def _segment_of(data: dict[str, Any]) -> Segment | None:
 
 
 def _usable_id(value: Any) -> str | None:
-    """An id, or a number that is one, that can be asked for: printable, of sane length, and no step up the path."""
+    """Return an id, also if it is a number, that is safe in a path: printable, not too long, and not only dots."""
     if isinstance(value, int) and not isinstance(value, bool):
         value = str(value)
     if not isinstance(value, str) or not 0 < len(value) <= MAX_ID_CHARS:
@@ -279,19 +279,19 @@ def _usable_id(value: Any) -> str | None:
 
 
 def _token_under(data: dict[str, Any]) -> str:
-    """The token of the next page; "" where there is none."""
+    """Return the token of the next page; "" if there is none."""
     token = data.get("nextPaginationToken")
     return str(token) if isinstance(token, int) and token else _text_under(data, "nextPaginationToken")
 
 
 def _text_under(data: dict[str, Any], key: str) -> str:
-    """The text under a key; "" where there is none."""
+    """Return the text under a key; "" if there is none."""
     value = data.get(key)
     return value if isinstance(value, str) else ""
 
 
 def _time_under(data: dict[str, Any], key: str) -> float | None:
-    """The moment under a key, in seconds since 1970; None where there is none that can be read."""
+    """Return the time under a key, in seconds since 1970. None if there is none that can be read."""
     try:
         return read_timestamp(_text_under(data, key)[:100])
     except ValueError:

@@ -1,9 +1,9 @@
-"""What the status of a reply means: the error it stands for, its hint, and how long a 429 asks to wait.
+"""What the status of a reply means: its error, its hint, and how long a 429 asks to wait.
 
-1. A reply is judged by its status before anything in it is read, by one table (`STATUSES`).
-2. 200 is the success that is documented (section 3.0 of the API reference). Another 2xx is read like it: what the reply
-   holds decides, for a create that is answered 201 or 202 has made an operation.
-3. A redirect is never followed, since the key would go along: it is a refusal.
+1. A reply is judged by its status before its content is read, by one table (`STATUSES`).
+2. The documented success is 200 (section 3.0 of the API reference). Any other 2xx is read like it, and the content
+   decides: a create that is answered with 201 or 202 has started an operation.
+3. A redirect is never followed, since the key would be sent along: it counts as a refusal.
 """
 
 import math
@@ -31,18 +31,18 @@ from asyncexport.errors import (
 )
 
 LONGEST_RETRY_AFTER_SECONDS = 86_400.0
-"""A Retry-After beyond a day is taken for a day."""
+"""A longer Retry-After is taken as this."""
 
 STATUSES: tuple[tuple[range, type[ExportError], str], ...] = (
     (range(401, 402), UnauthorizedError, "the service refused the API key"),
-    (range(429, 430), RateLimitedError, "the service was asked too often"),
-    (range(408, 409), UnavailableError, "the service gave up waiting"),
-    (range(499, 500), UnavailableError, "the service gave up waiting"),
-    (range(400, 500), RefusedError, "the service said no"),
-    (range(500, 1000), UnavailableError, "the service is in trouble"),
-    (range(300, 400), RefusedError, "the service redirects elsewhere, which is never followed with a key"),
+    (range(429, 430), RateLimitedError, "too many requests"),
+    (range(408, 409), UnavailableError, "the service timed out"),
+    (range(499, 500), UnavailableError, "the service timed out"),
+    (range(400, 500), RefusedError, "the service refused the request"),
+    (range(500, 1000), UnavailableError, "the service failed"),
+    (range(300, 400), RefusedError, "the service redirects to another URL, which is not followed with a key"),
 )
-"""What a status means (3.0); the first row that holds it counts. Any other is a ReplyError."""
+"""The meaning of each status (3.0). The first row that contains it decides. Any other is a ReplyError."""
 
 HINTS: dict[int, str] = {
     301: "check [api] base_url",
@@ -55,14 +55,14 @@ HINTS: dict[int, str] = {
 
 
 def judge(request: Request, reply: Reply, *, now: float) -> None:
-    """Turn a status into the error it stands for (3.0); return for a success. `now` is in seconds since 1970.
+    """Raise the error that a status means (3.0); return if it is a success. `now` is in seconds since 1970.
 
     Raises:
         UnauthorizedError: 401.
-        GoneError: 404 or 410, asked for an operation or an export.
+        GoneError: 404 or 410 for an operation or an export.
         RateLimitedError: 429.
         UnavailableError: 408, 499, or 500 and above.
-        RefusedError: another 4xx, or a redirect: whoever sends one is not the service, and asking again is no use.
+        RefusedError: another 4xx, or a redirect, which the service never sends: asking again does not help.
         ReplyError: a status of 1xx.
     """
     if not reply.is_success:
@@ -70,10 +70,10 @@ def judge(request: Request, reply: Reply, *, now: float) -> None:
 
 
 def retry_after(headers: Mapping[str, str], *, now: float) -> float | None:
-    """How long a 429 or a 5xx asks to wait, in seconds; None where it says nothing usable (section 6).
+    """Return the seconds that a 429 or a 5xx asks to wait. None if it does not say, or nothing usable (section 6).
 
-    Seconds or an HTTP date, which is taken against the reply's own `Date`, else against `now`. Zero, negative, past and
-    unreadable values are None, so that nobody spins on them; more than a day is a day.
+    The header holds seconds or an HTTP date, which is compared with the reply's own `Date`, else with `now`. Zero,
+    negative, past and unreadable values are None, so that no caller spins on them; more than a day is a day.
     """
     text = header(headers, "retry-after").strip()
     if not text:
@@ -98,14 +98,14 @@ def _error_for(request: Request, reply: Reply, *, now: float) -> ExportError:
         return GoneError(_message(request, reply, said), from_service=is_in_own_form(reply))
     error, said = next(
         ((error, said) for statuses, error, said in STATUSES if reply.status in statuses),
-        (ReplyError, "the service answered with a status that ends nothing"),
+        (ReplyError, "the service answered with an interim status"),
     )
     message = _message(request, reply, said)
     hint = HINTS.get(reply.status, "")
     if error is RateLimitedError:
         return RateLimitedError(message, retry_after=retry_after(reply.headers, now=now))
     if error is UnavailableError:
-        # A gateway answers in the service's place: what was asked for may have been done.
+        # A gateway answers for the service, which may have carried out the request.
         later = retry_after(reply.headers, now=now)
         return UnavailableError(message, unanswered=reply.status in (502, 504), retry_after=later)
     if error is RefusedError:

@@ -1,8 +1,8 @@
-"""URLs: which ones a secret may be sent to, which host is this machine, and what of a URL may be shown.
+"""URLs: which ones a secret may be sent to, which hosts are this machine, and what part of a URL may be shown.
 
-1. A secret (the API key, or the signature in a link) goes out over https, or over http to this machine.
-2. What counts as this machine is decided without asking a resolver: a name that has to be looked up may lead anywhere.
-3. A URL that two parsers may read differently is refused.
+1. A secret (the API key, or the signature in a link) is sent over https, or over http to this machine.
+2. Whether a host is this machine is decided without a resolver: a name that has to be looked up may lead anywhere.
+3. A URL that two parsers may read differently is rejected.
 """
 
 import re
@@ -16,7 +16,7 @@ LOOPBACK_IPV6 = IPv6Address("::1")
 
 
 def is_safe(url: str) -> bool:
-    """Whether a secret may travel to this URL: https, or http on loopback, to a plain host, with nothing odd in it."""
+    """Whether a secret may be sent to this URL: https, or http on loopback, to a plain host, and well-formed."""
     if not re.fullmatch(r"[!-~]{1,16384}", url):
         return False
     try:
@@ -24,17 +24,17 @@ def is_safe(url: str) -> bool:
         host, _ = parts.hostname or "", parts.port
     except ValueError:
         return False
-    # A backslash or an @ in the authority is read differently by different parsers.
+    # Parsers differ in how they read a backslash, or an @ in the authority.
     if "@" in parts.netloc or "\\" in url or not _is_host(host):
         return False
     return parts.scheme == "https" or (parts.scheme == "http" and is_loopback(host))
 
 
 def is_loopback(host: str) -> bool:
-    """Whether a host, written as in `urlsplit(url).hostname`, is this machine: `localhost`, 127.0.0.0/8 or ::1.
+    """Whether a host, as in `urlsplit(url).hostname`, is this machine: `localhost`, 127.0.0.0/8 or ::1.
 
-    All else is not. `localhost.` and `x.localhost` may be looked up in DNS. IPv4 within IPv6
-    (`::ffff:127.0.0.1`) and an address with a zone (`::1%lo`) are taken for loopback by some systems and not by others.
+    Nothing else is. `localhost.` and `x.localhost` may be looked up in DNS. IPv4 within IPv6 (`::ffff:127.0.0.1`) and
+    an address with a zone (`::1%lo`) are loopback on some systems and not on others.
     """
     if host.lower() == "localhost":
         return True
@@ -46,7 +46,7 @@ def is_loopback(host: str) -> bool:
 
 
 def host_of(url: str) -> str:
-    """The host of a URL in lower case; "" where it has none or is no URL."""
+    """Return the host of a URL in lower case; "" if it has none or is not a URL."""
     try:
         return urlsplit(url).hostname or ""
     except ValueError:
@@ -54,7 +54,7 @@ def host_of(url: str) -> str:
 
 
 def without_query(url: str) -> str:
-    """A URL as it may be shown: no query, no fragment, no user name."""
+    """Return a URL without its query, fragment and user name, so that it may be shown."""
     try:
         parts = urlsplit(url)
     except ValueError:
@@ -64,7 +64,7 @@ def without_query(url: str) -> str:
 
 @lru_cache(maxsize=16)
 def _is_host(host: str) -> bool:
-    """Whether it is an address, or a name of labels that resolvers accept; they fail in odd ways on any other."""
+    """Whether it is an address, or a name that resolvers accept; on other names they fail in unexpected ways."""
     try:
         ip_address(host)
     except ValueError:
