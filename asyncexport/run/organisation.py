@@ -55,14 +55,14 @@ class OrganisationCheck:
         me: Callable[[], Awaitable[Me]],
         tell: Callable[[str], None],
         *,
-        give_up_seconds: float = PATIENCE_SECONDS,
+        patience_seconds: float = PATIENCE_SECONDS,
     ) -> None:
         """Ask the service, unless the key is known.
 
         Args:
             me: Asks whose the key is.
             tell: Told what the user should know.
-            give_up_seconds: How long the answer may take.
+            patience_seconds: How long the answer may take.
 
         Raises:
             UnauthorizedError: the key was refused.
@@ -71,7 +71,7 @@ class OrganisationCheck:
         if self._known.knows(self._key):
             return
         try:
-            async with asyncio.timeout(give_up_seconds):
+            async with asyncio.timeout(patience_seconds):
                 heard = (await me()).org_id
         except UnauthorizedError:
             raise
