@@ -377,7 +377,7 @@ ENDS = [
         error="--max-duration: must be longer than 0s",
     ),
     Case("a missing config file", Exit.USAGE, ("-c", "other.toml", "status"), error="-c: there is no file"),
-    Case("verbose and quiet", Exit.USAGE, ("-qv", "status"), error="-q: and -v contradict each other"),
+    Case("verbose and quiet", Exit.USAGE, ("-qv", "status"), error="-q: cannot be combined with -v"),
     Case(
         "repair and rebuild",
         Exit.USAGE,

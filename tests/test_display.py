@@ -28,9 +28,9 @@ from asyncexport.core.exits import Exit
 from asyncexport.core.states import BundleRecord, Failed, FewerRows, Overdue, Stored
 from asyncexport.core.summary import Snapshot, Summary, Tally
 from asyncexport.display import (
-    Counter,
     MessageLines,
     Outlet,
+    ProgressCounter,
     ResultLines,
     RunViewer,
     closing_lines,
@@ -233,7 +233,7 @@ def test_columns_are_aligned():
 def test_an_error_and_its_hint_are_one_line_each():
     """Each line begins with the program's name and the kind of message."""
     stream = io.StringIO()
-    MessageLines(Outlet(stream), timed=True).fault("the service refused\nthe API key (401)", hint="check the key")
+    MessageLines(Outlet(stream), timed=True).error("the service refused\nthe API key (401)", hint="check the key")
     assert lines_of(stream) == [
         "asyncexport: error: the service refused the API key (401)",
         "asyncexport: hint: check the key",
@@ -244,8 +244,8 @@ def test_as_json_every_line_is_an_object():
     """With `--log-format json` all of stderr, including errors and hints, can be parsed."""
     stream = io.StringIO()
     lines = MessageLines(Outlet(stream), as_json=True, tracebacks=True)
-    lines.fault("no", hint="do")
-    lines.tell("status", "half", done=1)
+    lines.error("no", hint="do")
+    lines.report("status", "half", done=1)
     lines.hint("go on")
     with listening(lines, level=logging.DEBUG):
         logging.getLogger("asyncexport.somewhere").debug("two\nlines", exc_info=ValueError("x"))
@@ -291,8 +291,8 @@ def test_a_traceback_is_shown_only_when_asked_for():
 def test_a_closed_terminal_is_no_failure(number):
     """The run continues although its messages can no longer be shown."""
     lines = MessageLines(Outlet(Closed(number)))
-    lines.fault("no", hint="do")
-    lines.tell("status", "x")
+    lines.error("no", hint="do")
+    lines.report("status", "x")
     with listening(lines, level=logging.WARNING):
         logging.getLogger("asyncexport.x").warning("no")
     pane = LiveView(Outlet(Closed(number)), size=lambda: (80, 24))
@@ -451,7 +451,7 @@ def test_a_big_download_shows_progress():
     rates = Rates()
     coming = [replace(RUN, seconds=s, bytes=0, rows=0, received=received) for s, received in ((60.0, 6_000), (70.0, 0))]
     assert rates.take(coming[0]) == (100.0, 0.0)
-    assert "data      0 rows, 0 B and 6.0 kB on the way; recently 7,400 rows/s, 1.1 MB/s" in drawn(coming[0], 79)
+    assert "data      0 rows, 0 B and 6.0 kB partial; recently 7,400 rows/s, 1.1 MB/s" in drawn(coming[0], 79)
     assert rates.take(coming[1]) == (0.0, 0.0), "bytes of a discarded file do not make the rate negative"
 
 
@@ -572,17 +572,17 @@ async def test_the_live_view_is_removed_when_the_run_ends():
     """Log lines are written above it during the run, and afterwards nothing of it is left on the screen."""
     screen = Screen(80)
     lines = MessageLines(Outlet(screen))
-    watcher = RunViewer(lines, "backfill", pane=LiveView(Outlet(screen), size=lambda: screen.size))
+    watcher = RunViewer(lines, "backfill", view=LiveView(Outlet(screen), size=lambda: screen.size))
     watching = asyncio.create_task(watcher.watch(lambda: RUN))
     await asyncio.sleep(0.05)
     assert "38.2%" in "".join(screen.shown)
     assert watcher.downloading == 4
-    lines.tell("stopping", "soon")
+    lines.report("stopping", "soon")
     assert screen.shown[0] == "asyncexport: stopping: soon"
     assert screen.shown[1].startswith("backfill")
     watching.cancel()
     await asyncio.wait([watching])
-    lines.fault("no")
+    lines.error("no")
     assert screen.shown == ["asyncexport: stopping: soon", "asyncexport: error: no"]
     assert watcher.downloading == 0
 
@@ -592,7 +592,7 @@ async def test_progress_is_printed_as_json_alongside_the_live_view():
     """With `--json` a progress record is printed every minute, independent of stderr."""
     screen, stdout = Screen(80), io.StringIO()
     pane = LiveView(Outlet(screen), size=lambda: screen.size)
-    viewer = RunViewer(MessageLines(Outlet(screen)), "backfill", events=ResultLines(Outlet(stdout)), pane=pane)
+    viewer = RunViewer(MessageLines(Outlet(screen)), "backfill", events=ResultLines(Outlet(stdout)), view=pane)
     await watched(viewer, RUN, seconds=150.0)
     records = [orjson.loads(line) for line in lines_of(stdout)]
     assert [one["type"] for one in records] == ["progress"] * 2
@@ -694,13 +694,13 @@ def test_a_long_check_shows_its_progress():
     """A check of many archives shows how far it is."""
     stream = io.StringIO()
     lines = MessageLines(Outlet(stream))
-    with Counter(lines, "verify exports", total=1_000, of="archives checked", status_seconds=0.0) as step:
+    with ProgressCounter(lines, "verify exports", total=1_000, of="archives checked", status_seconds=0.0) as step:
         step()
         step()
     assert lines_of(stream)[-1] == "asyncexport: status: 2 of 1,000 archives checked"
     screen = Screen(80)
     pane = LiveView(Outlet(screen), size=lambda: screen.size)
-    with Counter(MessageLines(Outlet(screen)), "rebuild", total=None, of="files read", pane=pane) as step:
+    with ProgressCounter(MessageLines(Outlet(screen)), "rebuild", total=None, of="files read", view=pane) as step:
         step()
     assert screen.shown == []
 

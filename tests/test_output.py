@@ -124,7 +124,7 @@ def test_unread_log_lines_are_dropped_and_counted():
         with listening(lines, level=logging.INFO):
             for number in range(MOST_LOG_LINES + 50):
                 logging.getLogger("asyncexport.x").info("%d", number)
-            lines.fault("no", hint="do")
+            lines.error("no", hint="do")
             said = pipe.read()
             logging.getLogger("asyncexport.x").info("later")
         assert said[-2:] == ["asyncexport: error: no", "asyncexport: hint: do"]
@@ -140,7 +140,7 @@ def test_dropped_lines_are_reported_at_the_end():
         lines = MessageLines(pipe.outlet)
         pipe.outlet.write("x" * PIPES + "\n")
         for _ in range(MOST_LOG_LINES + 50):
-            lines.tell("status", "so far")
+            lines.report("status", "so far")
         lines.report_left_out()
         lines.report_left_out()
         expected = [line for line in pipe.read() if "dropped" in line]

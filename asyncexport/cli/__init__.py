@@ -1,21 +1,21 @@
 """The command line.
 
-1. Results go to stdout, all else to stderr. With `--json`, stdout has one JSON object a line, and the last of them is
-   always the summary, however the command ended.
-2. A command is a function in a file of its family: it takes its options, and returns the summary of what came of it.
-   How a command ends is decided here, in one place.
-3. Errors are told in one voice, be they ours, typer's or a bug: a line for each problem, a line for the next thing to
-   do, no traceback unless `-vv` asks for it.
-4. A command imports what it needs when it runs: `--help` costs what typer costs.
+1. Results go to stdout, everything else to stderr. With `--json`, stdout has one JSON object per line, and the last one
+   is always the summary, however the command ends.
+2. A command is a function that takes its options and returns a summary. `finish` turns the summary or the exception
+   into the final output and the exit code.
+3. All errors look alike, whether they are ours, typer's or bugs: one line per problem and one for the next step, and no
+   traceback without `-vv`.
+4. A command imports what it needs when it runs, so that `--help` loads little more than typer.
 
-    commands       the table of the commands, the global options
-    session        one call of the program: how it speaks
-    invocation     how it was called, and the commands that hints tell to type next
-    configuration  its settings and its API key
-    options        options that several commands have, and what they ask for
-    signals        Ctrl-C and SIGTERM
-    run_command    one run, from what was asked for to its closing words
-    finish         from what came of a command to what is said and the exit code
+    commands       the table of commands, and the global options
+    session        the state of one call of the program: its verbosity and its output streams
+    invocation     the arguments of the call, and the commands that hints suggest
+    configuration  the settings and the API key
+    options        options that several commands share
+    signals        Ctrl-C, SIGTERM and SIGHUP
+    run_command    carries out one run and prints its closing text
+    finish         turns the outcome of a command into messages and an exit code
     runs           backfill, nightly, retry
     verify         verify, and its repair and rebuild
     simulating     plan --simulate
@@ -29,12 +29,12 @@ from collections.abc import Sequence
 from pathlib import Path
 
 NEW_OBJECTS = 10_000
-"""Python looks for garbage in circles after so many new objects, and not after 700 as by default: loading the program
-makes a hundred thousand that stay, and little of what a run makes is in circles."""
+"""Garbage collection starts after this many new objects instead of 700: importing the program creates a hundred
+thousand objects that stay alive, and a run creates few reference cycles."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command that the arguments name; the exit code."""
+    """Run the command that the arguments name, and return the exit code."""
     _open_standard_streams()
     gc.set_threshold(NEW_OBJECTS)
     try:
@@ -46,20 +46,21 @@ def main(arguments: Sequence[str] | None = None) -> int:
         session = Session(as_json="--json" in given)
         return conclude(session, lambda: call(given, session))
     except KeyboardInterrupt:
-        # While the program was still being loaded, or had said its last word.
+        # Ctrl-C while the program was being loaded, or after its last output.
         return 130
 
 
 def _open_standard_streams() -> None:
-    """Open on the null device what was closed of the standard streams.
+    """Open closed standard streams on the null device.
 
-    Otherwise the next file opened, such as an archive, would get the number of stderr, and what a library writes there.
+    Otherwise the next file that is opened, such as an archive, would get the file descriptor of stderr, and libraries
+    that write to stderr would write into it.
     """
     for number in range(3):
         try:
             os.fstat(number)
         except OSError:
-            # The lowest number that is free is this one.
+            # `open` returns the lowest free descriptor, which is this one.
             os.open(os.devnull, os.O_RDWR)
     sys.stdout = sys.stdout or Path(os.devnull).open("w", encoding="utf-8")  # noqa: SIM115 - open to the end
     sys.stderr = sys.stderr or Path(os.devnull).open("w", encoding="utf-8")  # noqa: SIM115

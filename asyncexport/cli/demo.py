@@ -213,10 +213,10 @@ def _key() -> "ApiKey":
 
 def _checked(session: Session, settings: "Settings", summary: Summary, url: str) -> Summary:
     """Check every archive and compare all rows with the sandbox; return the summary, with an error if they differ."""
-    from asyncexport.cli.signals import run_abruptly
+    from asyncexport.cli.signals import run_interruptibly
 
     where = settings.output.directory
-    intact, faulty = run_abruptly(lambda: _check_all(where))
+    intact, faulty = run_interruptibly(lambda: _check_all(where))
     stored, truth = _rows_in(where / path for path in intact), _rows_of(url)
     missing, extra = (truth - stored).total(), (stored - truth).total()
     session.record("checked", archives=len(intact), rows=stored.total(), missing=missing, extra=extra)

@@ -1,4 +1,4 @@
-"""How a command ends: one place from what it returned or raised to what is said, and to the exit code."""
+"""The end of a command: turns what it returned or raised into its final output and the exit code."""
 
 import os
 import sys
@@ -18,52 +18,52 @@ if TYPE_CHECKING:
     from asyncexport.core.summary import Summary
 
 TYPER_ERROR: type[Exception] = typer.BadParameter.__mro__[2]
-"""What all of typer's usage errors are. Its own name for that is inside of typer, or of click, by version."""
+"""The base class of typer's usage errors. Depending on the version it is defined in typer or in click."""
 
 BUG_HINT = "this is a bug in asyncexport: please report it with the output of the same command with -vv"
 
 
-LAST_WORDS_SECONDS = 1.0
-"""How long a reader is waited for where a signal said that nobody is to be waited for."""
+LAST_OUTPUT_SECONDS = 1.0
+"""How long to wait for readers of stdout and stderr after a signal asked the program to stop waiting."""
 
 
 def conclude(session: "Session", run: Callable[[], "Summary | int | None"]) -> int:
-    """Run a command and say how it ended; the exit code.
+    """Run a command, report how it ended, and return the exit code.
 
-    By then a run has closed its ledger and let go of its lock: it may wait for a reader as long as that one likes.
+    At this point a run has closed its ledger and released its lock, so waiting for a slow reader blocks nothing else.
     """
     try:
         outcome = _outcome(session, run)
-        code = int(outcome or 0) if outcome is None or isinstance(outcome, int) else _tell(session, outcome)
-        return _delivered(session, code)
+        code = int(outcome or 0) if outcome is None or isinstance(outcome, int) else _report(session, outcome)
+        return _flush(session, code)
     finally:
         session.end()
 
 
-def _delivered(session: "Session", code: int) -> int:
-    """Wait for the readers of what was said; the exit code. The first signal ends the wait."""
-    if not session.has_spoken:
+def _flush(session: "Session", code: int) -> int:
+    """Wait until all output has been read, or until a signal comes; return the exit code."""
+    if not session.has_output:
         return code
-    from asyncexport.cli.signals import stoppable
+    from asyncexport.cli.signals import interruptible
 
     session.lines.report_left_out()
     try:
-        with stoppable():
+        with interruptible():
             late = session.stopped_at_once or _late_signal(session, code)
-            if not session.streams.deliver(seconds=None if late is None else LAST_WORDS_SECONDS):
+            if not session.streams.deliver(seconds=None if late is None else LAST_OUTPUT_SECONDS):
                 code = code or int(late or 0)
             failure = session.results.failure
             if failure is not None:
                 code = code or int(Exit.DISK)
-                session.lines.fault(f"cannot write to stdout: {failure.strerror or failure}")
-                session.streams.deliver(seconds=LAST_WORDS_SECONDS)
+                session.lines.error(f"cannot write to stdout: {failure.strerror or failure}")
+                session.streams.deliver(seconds=LAST_OUTPUT_SECONDS)
     except Stopped as stopped:
         return code or int(stopped.reason)
     return code
 
 
 def _late_signal(session: "Session", code: int) -> Exit | None:
-    """The reason of a signal that did not stop the run any more, and so is for this wait; None: there was none."""
+    """Return the exit code for a signal that came too late to stop the run and so ends this wait, None if none came."""
     from asyncexport.cli.signals import REASONS
 
     reasons = [REASONS[one] for one in session.signals]
@@ -87,20 +87,20 @@ def _outcome(session: "Session", run: Callable[[], "Summary | int | None"]) -> "
     except OSError as error:
         if session.has_begun:
             return session.summary(Exit.UNEXPECTED, error=_bug(error))
-        # Help and the version are written by typer; what it could not write would be tried again at the very end.
+        # Typer writes help and the version itself; Python would try to write the rest again at exit.
         sys.stdout = Path(os.devnull).open("w", encoding="utf-8")  # noqa: SIM115 - open to the end
         return session.summary(Exit.DISK, error=StorageError(f"cannot write to stdout: {error.strerror or error}"))
-    except Exception as error:  # noqa: BLE001 - the last place that can say anything
+    except Exception as error:  # noqa: BLE001 - the last place that can report it
         return session.summary(Exit.UNEXPECTED, error=_bug(error))
 
 
-def _tell(session: "Session", summary: "Summary") -> int:
-    """What is said at the end: of errors on stderr, and the summary where results are JSON."""
+def _report(session: "Session", summary: "Summary") -> int:
+    """Write errors to stderr and, with `--json`, the summary to stdout; return the exit code."""
     for error in _errors(summary):
         problems = [problem.text for problem in error.problems] if isinstance(error, ConfigError) else [str(error)]
         for problem in problems[:-1]:
-            session.lines.fault(problem)
-        session.lines.fault(
+            session.lines.error(problem)
+        session.lines.error(
             problems[-1] if problems else "no reason given", hint=session.invocation.pasteable(error.hint)
         )
     if session.as_json:
@@ -109,7 +109,7 @@ def _tell(session: "Session", summary: "Summary") -> int:
 
 
 def _errors(summary: "Summary") -> list[ExportError]:
-    """All refusals, each with its export's name, where that is why a run failed; else the error."""
+    """Return the errors to report: if exports were refused, one per export with its name, else the error itself."""
     refusals = summary.tally.refusals
     if summary.error is None or summary.error not in refusals.values():
         return [] if summary.error is None else [summary.error]
@@ -117,8 +117,8 @@ def _errors(summary: "Summary") -> list[ExportError]:
 
 
 def _usage_error(error: Any, *, command: str) -> ExportError:
-    """What typer says, in our voice: no capital, no full stop, one line."""
-    # Typer has values read by pydantic, which begins its own messages so.
+    """Turn typer's message into the form of ours: one line, no capital letter, no full stop."""
+    # Pydantic reads some values for typer, and starts its messages with "Value error".
     message = error.format_message().split("\n")[0].strip().rstrip(".").replace(": Value error, ", ": ")
     nearest = get_close_matches(getattr(error, "option_name", ""), getattr(error, "possibilities", None) or (), n=1)
     if nearest:
@@ -129,7 +129,7 @@ def _usage_error(error: Any, *, command: str) -> ExportError:
 
 
 def _bug(error: Exception) -> ExportError:
-    """An exception that nobody foresaw; its text may hold anything, so it is not shown but with `-vv`."""
+    """Return the error for an unexpected exception; its text may contain secrets, so only `-vv` shows it."""
     _debug("traceback of the bug", error)
     where = error.__traceback__
     while where is not None and where.tb_next is not None:

@@ -116,7 +116,7 @@ def plan(
     found = look(asked, asked.exports)
     for message in found.notes:
         session.record("note", message=message)
-        session.lines.tell("note", message)
+        session.lines.report("note", message)
     _show_bundles(session, found)
     if variants:
         show_simulation(session, asked, options, variants, look=look, now=now)

@@ -5,7 +5,7 @@ import time
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from asyncexport.cli.signals import AGAIN, run_politely
+from asyncexport.cli.signals import AGAIN, run_gracefully
 from asyncexport.core.bundles import ALL_TIME, DAY, Ago, Range, When, day, moment_of, show
 from asyncexport.core.exits import Exit
 from asyncexport.core.text import show_duration
@@ -40,9 +40,9 @@ def export_watched(
     from asyncexport.run.run import export
 
     viewer = session.viewer(_heading(settings, spec))
-    summary = run_politely(
+    summary = run_gracefully(
         lambda stop: export(settings, spec, key=key, stop=stop, listeners=(viewer.on_event,), watch=viewer.watch),
-        tell=lambda reason: session.lines.tell("stopping", _what_it_waits_for(settings, viewer, reason)),
+        on_stop=lambda reason: session.lines.report("stopping", _stopping_text(settings, viewer, reason)),
         heard=session.signals,
     )
     return summary, viewer.example
@@ -115,7 +115,7 @@ def _date(when: When) -> str:
     return show(when) if when % DAY else day(when)
 
 
-def _what_it_waits_for(settings: "Settings", viewer: "RunViewer", reason: Exit) -> str:
+def _stopping_text(settings: "Settings", viewer: "RunViewer", reason: Exit) -> str:
     downloads, grace = viewer.downloading, settings.output.grace_seconds
     waits = "for the last answers"
     if downloads and grace:

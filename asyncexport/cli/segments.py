@@ -20,7 +20,7 @@ def segments(ctx: typer.Context, *, directory: Directory = None, sets: Sets = No
     Put the id of a segment into [[export]] segment. The list is read page by page, one request per page, and stops when
     stdout is closed. The ledger in the output directory, if any, tells how many requests may be sent.
     """
-    from asyncexport.cli.signals import run_abruptly
+    from asyncexport.cli.signals import run_interruptibly
 
     session: Session = ctx.obj
     asked = read_asked(session, directory=directory, sets=sets)
@@ -41,10 +41,10 @@ def segments(ctx: typer.Context, *, directory: Directory = None, sets: Sets = No
         return count
 
     try:
-        found = run_abruptly(listed)
+        found = run_interruptibly(listed)
     except UnavailableError as error:
         error.hint = error.hint or "check the host ([api] base_url), the proxy ([api] proxy) and the network connection"
         raise
     if not found:
-        session.lines.tell("note", "the account has no segments; the segment `everyone` always exists")
+        session.lines.report("note", "the account has no segments; the segment `everyone` always exists")
     return session.summary(Exit.DONE)

@@ -1,6 +1,7 @@
-"""One call of the program: how it speaks, and how it was called.
+"""One call of the program: its options and its output.
 
-What global options say is taken in as it is parsed, and counts from `begin` on. Nothing slow is imported before that.
+Global options are collected while the command line is parsed and take effect in `begin`. No slow module is imported
+before that.
 """
 
 import os
@@ -19,13 +20,12 @@ if TYPE_CHECKING:
 
     from asyncexport.core.exits import Exit
     from asyncexport.core.summary import Summary
-    from asyncexport.display import Counter as LookCounter
-    from asyncexport.display import MessageLines, ResultLines, RunViewer, StandardStreams
+    from asyncexport.display import MessageLines, ProgressCounter, ResultLines, RunViewer, StandardStreams
     from asyncexport.display.live_view import LiveView
 
 
-class Stopped(Exception):  # noqa: N818 - not an error: somebody asked for it
-    """A signal ended a command that has nothing to save."""
+class Stopped(Exception):  # noqa: N818 - not an error: the user asked for it
+    """A signal ended a command that has no state to save."""
 
     def __init__(self, reason: "Exit") -> None:
         super().__init__(reason)
@@ -36,17 +36,17 @@ class Session:
     """One call of the program.
 
     Args:
-        as_json: Whether results are JSON, as far as that can be told before anything is parsed.
+        as_json: Whether results are JSON, as far as that is known before the arguments are parsed.
 
     Attributes:
-        command: Which; "" before that is known.
-        directory: The output directory; "" before that is known.
-        began: When, on the monotonic clock.
-        invocation: How it was called.
-        signals: The signals that came during a run.
-        requests: How many requests were sent, by kind, where the command is no run.
-        has_begun: Whether a command was called, and neither help nor the version.
-        stopped_at_once: Why a signal ended the command at once. None: none did.
+        command: The command's name; "" until it is known.
+        directory: The output directory; "" until it is known.
+        began: When the program started, on the monotonic clock.
+        invocation: How the program was called.
+        signals: The signals received during a run.
+        requests: Requests sent by a command that is not a run, by kind.
+        has_begun: Whether a command was started, as opposed to help or the version.
+        stopped_at_once: The exit code if a signal ended the command immediately, else None.
     """
 
     def __init__(self, *, as_json: bool = False) -> None:
@@ -65,7 +65,7 @@ class Session:
         self.has_begun = False
 
     def take(self, name: str, value: Any) -> None:
-        """Take in a global option; one that was not given changes nothing."""
+        """Store the value of a global option; an option that was not given changes nothing."""
         match name:
             case "config" if value is not None:
                 self.invocation.config = value
@@ -79,7 +79,7 @@ class Session:
                 self.log_as_json = value == "json"
 
     def begin(self) -> None:
-        """All options are known: speak as they say.
+        """Apply the options, once all of them are known.
 
         Raises:
             ConfigError: they contradict each other.
@@ -95,29 +95,29 @@ class Session:
         level = logging.ERROR if self.quiet else louder[min(self.verbose, 2)]
         self._stack.enter_context(listening(self.lines, level=level))
         if self.quiet and self.verbose:
-            raise ConfigError([Problem("-q", "and -v contradict each other")])
+            raise ConfigError([Problem("-q", "cannot be combined with -v")])
 
     def end(self) -> None:
-        """Nothing more will be said."""
+        """Close the output streams."""
         self._stack.close()
-        if self.has_spoken:
+        if self.has_output:
             self.streams.close()
 
     @property
-    def has_spoken(self) -> bool:
-        """Whether anything was to be said; help and the version are said by typer."""
+    def has_output(self) -> bool:
+        """Whether there was any output through `streams`; typer prints help and the version itself."""
         return "streams" in vars(self)
 
     @cached_property
     def streams(self) -> "StandardStreams":
-        """Both streams that the program speaks on."""
+        """The program's stdout and stderr."""
         from asyncexport.display import StandardStreams
 
         return StandardStreams(sys.stdout, sys.stderr)
 
     @cached_property
     def lines(self) -> "MessageLines":
-        """What goes to stderr."""
+        """The writer of messages to stderr."""
         from asyncexport.display import MessageLines
 
         return MessageLines(
@@ -129,26 +129,26 @@ class Session:
 
     @cached_property
     def results(self) -> "ResultLines":
-        """What goes to stdout."""
+        """The writer of results to stdout."""
         from asyncexport.display import ResultLines
 
         return ResultLines(self.streams.stdout)
 
     def viewer(self, heading: str) -> "RunViewer":
-        """Who shows a run as it goes."""
+        """Return a viewer that shows the progress of a run."""
         from asyncexport.display import RunViewer
 
         events = self.results if self.as_json else None
-        return RunViewer(self.lines, heading, events=events, pane=self._pane(), silent=self.quiet)
+        return RunViewer(self.lines, heading, events=events, view=self._live_view(), silent=self.quiet)
 
-    def counting(self, heading: str, *, total: int | None, of: str) -> "LookCounter":
-        """Who shows how far a long look has come."""
-        from asyncexport.display import Counter as LookCounter
+    def counting(self, heading: str, *, total: int | None, of: str) -> "ProgressCounter":
+        """Return a counter that shows the progress of a long check."""
+        from asyncexport.display import ProgressCounter
 
-        return LookCounter(self.lines, heading, total=total, of=of, pane=self._pane(), silent=self.quiet)
+        return ProgressCounter(self.lines, heading, total=total, of=of, view=self._live_view(), silent=self.quiet)
 
-    def _pane(self) -> "LiveView | None":
-        """Where a picture can be drawn: stderr, if it is a terminal on which that disturbs nobody."""
+    def _live_view(self) -> "LiveView | None":
+        """Return a live view on stderr, or None unless stderr is a terminal that can show one."""
         if self.quiet or self.log_as_json or not sys.stderr.isatty() or os.environ.get("TERM", "dumb") == "dumb":
             return None
         if self.as_json and sys.stdout.isatty():
@@ -158,17 +158,17 @@ class Session:
         return LiveView(self.streams.stderr)
 
     def say(self, text: str = "") -> None:
-        """A line of a result, where results are text."""
+        """Print a line of the result, unless results are JSON."""
         if not self.as_json:
             self.results.line(text)
 
     def record(self, kind: str, **facts: Any) -> None:
-        """One object of a result, where results are JSON."""
+        """Print a JSON object of the result, if results are JSON."""
         if self.as_json:
             self.results.record({"type": kind, **facts})
 
     def summary(self, exit_code: int, **more: Any) -> "Summary":
-        """The summary of a command that is no run; `more`: what of it is known."""
+        """Return the summary of a command that is not a run; `more` sets further fields of it."""
         from asyncexport.core.exits import Exit
         from asyncexport.core.summary import Summary, Tally
 

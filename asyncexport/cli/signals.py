@@ -1,9 +1,10 @@
-"""Ctrl-C, SIGTERM, and SIGHUP, which a terminal sends that is closed: it stops as SIGTERM does, unless nohup said no.
+"""SIGINT (Ctrl-C), SIGTERM, and SIGHUP, which a closing terminal sends. SIGHUP works like SIGTERM, except under nohup.
 
-1. A run is asked to stop by the first, and told to stop at once by the second; after that the system's own way holds.
-2. Any other command has nothing to save: the first ends it.
-3. In both cases what was begun is cleaned up: a signal never ends the process from outside of the event loop.
-4. When all is done and only readers are waited for, the first ends the wait.
+1. The first signal asks a run to stop cleanly, the second one to stop immediately. After that the default handlers are
+   back in place.
+2. Any other command has no state to save: the first signal ends it.
+3. In both cases the event loop cleans up: a signal never ends the process from outside the loop.
+4. When a command is done and only waits for readers of its output, the first signal ends the wait.
 """
 
 import asyncio
@@ -35,15 +36,15 @@ AGAIN = {
 }
 
 
-def run_politely(
-    work: "Callable[[Stop], Awaitable[T]]", *, tell: Callable[[Exit], None], heard: list[signal.Signals]
+def run_gracefully(
+    work: "Callable[[Stop], Awaitable[T]]", *, on_stop: Callable[[Exit], None], heard: list[signal.Signals]
 ) -> T:
-    """Run what can be asked to stop.
+    """Run work that can be asked to stop.
 
     Args:
-        work: What to run.
-        tell: Called when it is asked to stop, with the reason.
-        heard: Where each signal is added, also one that comes when the work is done.
+        work: The coroutine function to run.
+        on_stop: Called with the reason when the work is asked to stop.
+        heard: A list to which each signal is added, including one that comes after the work is done.
     """
     from asyncexport.engine.scheduler import Stop
 
@@ -55,26 +56,26 @@ def run_politely(
         def on_signal(number: int, _frame: FrameType | None) -> None:
             heard.append(signal.Signals(number))
             if done or len(heard) > 1:
-                _leave_to_the_system(numbers)
+                _restore_defaults(numbers)
             if not done:
                 loop.call_soon_threadsafe(stop.ask, REASONS[heard[-1]])
 
-        numbers = _heard()
+        numbers = _handled()
         for number in numbers:
-            # Not by the event loop, which loses a signal that comes while its handler is removed.
+            # Not with `loop.add_signal_handler`, which loses a signal that comes while the handler is being removed.
             signal.signal(number, on_signal)
-        telling = asyncio.create_task(_tell_when_asked(stop, tell))
+        waiting = asyncio.create_task(_call_when_asked(stop, on_stop))
         try:
             return await work(stop)
         finally:
-            telling.cancel()
+            waiting.cancel()
             done = True
 
     return asyncio.run(carried_out())
 
 
-def run_abruptly(work: Callable[[], Coroutine[Any, Any, T]]) -> T:
-    """Run what has nothing to save.
+def run_interruptibly(work: Callable[[], Coroutine[Any, Any, T]]) -> T:
+    """Run work that has no state to save; the first signal cancels it.
 
     Raises:
         Stopped: a signal ended it.
@@ -91,7 +92,7 @@ def run_abruptly(work: Callable[[], Coroutine[Any, Any, T]]) -> T:
                 loop.remove_signal_handler(one)
             working.cancel()
 
-        numbers = _heard()
+        numbers = _handled()
         for number in numbers:
             loop.add_signal_handler(number, on_signal, number)
         return await working
@@ -105,8 +106,8 @@ def run_abruptly(work: Callable[[], Coroutine[Any, Any, T]]) -> T:
 
 
 @contextmanager
-def stoppable() -> Iterator[None]:
-    """Run what may be left at any moment, where no event loop runs.
+def interruptible() -> Iterator[None]:
+    """Let a signal interrupt the body of the `with` statement; for code without an event loop.
 
     Raises:
         Stopped: a signal ended it.
@@ -116,31 +117,31 @@ def stoppable() -> Iterator[None]:
         raise Stopped(REASONS[signal.Signals(number)])
 
     if threading.current_thread() is not threading.main_thread():
-        # Only the main thread hears signals.
+        # Only the main thread receives signals.
         yield
         return
-    numbers = _heard()
+    numbers = _handled()
     for number in numbers:
         signal.signal(number, on_signal)
     try:
         yield
     finally:
-        _leave_to_the_system(numbers)
+        _restore_defaults(numbers)
 
 
-async def _tell_when_asked(stop: "Stop", tell: Callable[[Exit], None]) -> None:
+async def _call_when_asked(stop: "Stop", on_stop: Callable[[Exit], None]) -> None:
     await stop.asked.wait()
     if stop.reason is not None:
-        tell(stop.reason)
+        on_stop(stop.reason)
 
 
-def _heard() -> list[signal.Signals]:
-    """The signals that mean something; a hang-up that whoever started us wants to be ignored is ignored."""
+def _handled() -> list[signal.Signals]:
+    """Return the signals to handle: not SIGHUP if it is ignored already, as under nohup."""
     return [
         number for number in REASONS if number is not signal.SIGHUP or signal.getsignal(number) is not signal.SIG_IGN
     ]
 
 
-def _leave_to_the_system(numbers: list[signal.Signals]) -> None:
+def _restore_defaults(numbers: list[signal.Signals]) -> None:
     for number in numbers:
         signal.signal(number, signal.default_int_handler if number is signal.SIGINT else signal.SIG_DFL)

@@ -196,7 +196,7 @@ def show_simulation(
     bundles = assumed.seeds * sum(case.bundles for case in cases)
     if bundles > QUICK_BUNDLES and not session.quiet:
         runs = count_of(assumed.seeds * len(cases), "run", "runs")
-        session.lines.tell(
+        session.lines.report(
             "note", f"simulating {runs} with {show_count(bundles)} bundles in total, about a millisecond each"
         )
     rows = forecast(cases, assumed)

@@ -10,7 +10,7 @@ from asyncexport.cli.configuration import read_key
 from asyncexport.cli.options import Directory, Names, Sets, check_names, read_asked
 from asyncexport.cli.run_command import carry_out
 from asyncexport.cli.session import Session
-from asyncexport.cli.signals import run_abruptly
+from asyncexport.cli.signals import run_interruptibly
 from asyncexport.core.bundles import Bundle, show
 from asyncexport.core.exits import Exit
 from asyncexport.core.row_rejections import RULE_WAS_OFF, RULES_ARE_OFF
@@ -121,7 +121,7 @@ def _check(session: Session, settings: "Settings", names: list[str] | None) -> "
                     _take(session, found, finding)
                     count()
 
-    run_abruptly(checked)
+    run_interruptibly(checked)
     _say_counts(session, found)
     return found
 
@@ -154,7 +154,7 @@ def _collect(session: Session, heading: str, source: "AsyncGenerator[Finding, No
                     _take(session, found, finding)
                     count()
 
-    run_abruptly(collect)
+    run_interruptibly(collect)
     _say_counts(session, found)
     return found
 
@@ -184,7 +184,7 @@ def _take(session: Session, found: "CheckResult", finding: "Finding") -> None:
         case RulesOff(path, is_remembered):
             message = f"{path}: {RULE_WAS_OFF if is_remembered else RULES_ARE_OFF}"
             session.record("note", message=message)
-            session.lines.tell("note", message)
+            session.lines.report("note", message)
         case Missing(path, record):
             _name(session, "missing", path, bundle=record.bundle, reason=NO_FILE)
         case Broken(path, record, reason):

@@ -1,32 +1,33 @@
-"""What people and programs see: results on stdout, all else on stderr.
+"""The output of the program: results on stdout, everything else on stderr.
 
-1. A result is a line on stdout: of text, or with `--json` one JSON object. Everything else goes to stderr.
-2. One matter is one line. What others wrote (a service, a path) is made printable first: no text can move the cursor.
-3. A picture of the progress is drawn on a terminal only, and the lines that come meanwhile go above it. Elsewhere a
-   line a minute says the same.
-4. Whether anybody reads makes no difference to a run: a thread writes, a closed pipe swallows what is written to it.
+1. A result is one line on stdout: text, or a JSON object with `--json`. Everything else goes to stderr.
+2. Each message is one line. Text from elsewhere (the service, a path) is made printable first, so that it cannot
+   control the terminal.
+3. A live view of the progress is drawn only on a terminal, with messages above it. Elsewhere a status line once a
+   minute shows the same.
+4. Slow or missing readers never hold up a run: a thread does the writing, and output to a closed pipe is dropped.
 
-    formatting     numbers as people read them
-    output         the way out: stdout and stderr, and the thread that writes to them
-    lines          lines on stdout and stderr, log lines among them
-    event_records  what happens during a run, as JSON
-    progress_text  a run as it stands, in words
-    progress_view  what the progress looks like
-    live_view      where it is drawn
-    viewers        shows a run, or a long look at many things
-    closing_text   what is said at the end of a run
+    formatting     numbers, times and tables as text
+    output         stdout and stderr, and the thread that writes to them
+    lines          writes results, messages and log lines
+    event_records  events of a run as JSON
+    progress_text  the progress of a run in words
+    progress_view  the progress of a run as the lines of the live view
+    live_view      draws the live view on a terminal
+    viewers        show the progress of a run or of a long check
+    closing_text   the text at the end of a run
 """
 
 from asyncexport.display.closing_text import closing_lines, look_command
 from asyncexport.display.formatting import count_of, plain, show_bytes, show_count, show_minute, table
 from asyncexport.display.lines import MessageLines, ResultLines, listening
 from asyncexport.display.output import Outlet, StandardStreams
-from asyncexport.display.viewers import Counter, RunViewer
+from asyncexport.display.viewers import ProgressCounter, RunViewer
 
 __all__ = [
-    "Counter",
     "MessageLines",
     "Outlet",
+    "ProgressCounter",
     "ResultLines",
     "RunViewer",
     "StandardStreams",

@@ -1,6 +1,6 @@
-"""What happens during a run, as JSON objects: the lines of `--json` before the summary.
+"""The events of a run as JSON objects: the lines of `--json` before the summary.
 
-Their keys are what users script against (README): keys may be added, never changed.
+Users write scripts against the keys, which the documentation lists: keys may be added, never changed.
 """
 
 from dataclasses import asdict
@@ -14,11 +14,11 @@ END_OF_CALENDAR = 253_402_300_799.0
 """The last second of the year 9999."""
 
 _PROGRESS_KEYS = {"stored_before": "already"}
-"""Keys of `progress` that differ from the snapshot's field."""
+"""Keys of `progress` that differ from the name of the snapshot's field."""
 
 
 def event_record(event: Event) -> dict[str, Any] | None:
-    """An event as a JSON object; None where its kind is not printed."""
+    """Return an event as a JSON object, or None if this kind of event is not printed."""
     match event:
         case BundleStored(bundle=bundle, archive=archive, replaced=replaced):
             before = {} if replaced is None else {"rows_before": replaced.rows}
@@ -39,7 +39,7 @@ def event_record(event: Event) -> dict[str, Any] | None:
 
 
 def progress_record(snapshot: Snapshot, *, now: float) -> dict[str, Any]:
-    """A run as it stands at a moment, in seconds since 1970, as a JSON object."""
+    """Return the progress of a run as a JSON object; `now` is in seconds since 1970."""
     facts = {_PROGRESS_KEYS.get(name, name): value for name, value in asdict(snapshot).items()}
     expected = snapshot.expected_seconds
     ends_at = None if expected is None else show(min(now + expected, END_OF_CALENDAR))

@@ -1,4 +1,4 @@
-"""Numbers, moments and tables as people read them."""
+"""Numbers, times and tables as text."""
 
 from collections.abc import Sequence
 
@@ -8,9 +8,9 @@ BYTE_UNITS = ("B", "kB", "MB", "GB", "TB", "PB")
 
 
 def plain(text: str) -> str:
-    """Text of unknown origin on one line, without anything that a terminal would obey.
+    """Make text of unknown origin printable: one line, without control characters.
 
-    A byte of a file's name that is no text is spelt out in hexadecimal.
+    Bytes of a file name that cannot be decoded are shown in hexadecimal.
     """
     return text if text.isprintable() else "".join(map(_plain_letter, text))
 
@@ -22,12 +22,12 @@ def _plain_letter(letter: str) -> str:
 
 
 def show_count(number: int) -> str:
-    """`1,101`."""
+    """Format a count: `1,101`."""
     return f"{number:,}"
 
 
 def show_bytes(size: float) -> str:
-    """`20.1 MB`: three digits or so, in steps of 1000."""
+    """Format a size with about three digits, in steps of 1000: `20.1 MB`."""
     unit = 0
     while size >= 999.5 and unit < len(BYTE_UNITS) - 1:
         size /= 1000
@@ -36,25 +36,25 @@ def show_bytes(size: float) -> str:
 
 
 def show_rate(per_second: float) -> str:
-    """`7,400`, or `0.4` where whole numbers say too little."""
+    """Format a rate: `7,400`, or `0.4` with one decimal if it is small."""
     return f"{per_second:,.0f}" if per_second >= 9.95 or per_second == 0 else f"{per_second:.1f}"
 
 
 def show_minute(moment: float) -> str:
-    """`2026-11-26 14:20 UTC`."""
+    """Format a time to the minute: `2026-11-26 14:20 UTC`."""
     return f"{show(moment)[:16].replace('T', ' ')} UTC"
 
 
 def count_of(number: int, one: str, many: str) -> str:
-    """`1 bundle`, `2 bundles`."""
+    """Format a count with its noun: `1 bundle`, `2 bundles`."""
     return f"{show_count(number)} {one if number == 1 else many}"
 
 
 def table(rows: Sequence[Sequence[str]], *, right: frozenset[int] = frozenset()) -> list[str]:
-    """Rows as lines of aligned columns; those in `right` end at the same place, the others begin there."""
+    """Return rows as lines of aligned columns; columns in `right` are right-aligned, the others left-aligned."""
     widths = [max(len(row[at]) for row in rows) for at in range(len(rows[0]))] if rows else []
     return ["  ".join(_cell(cell, widths[at], at in right) for at, cell in enumerate(row)).rstrip() for row in rows]
 
 
-def _cell(text: str, width: int, to_the_right: bool) -> str:  # noqa: FBT001 - one caller, right above
+def _cell(text: str, width: int, to_the_right: bool) -> str:  # noqa: FBT001 - one caller, above
     return text.rjust(width) if to_the_right else text.ljust(width)

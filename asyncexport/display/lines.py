@@ -1,12 +1,12 @@
 """Lines on stdout and stderr.
 
-1. `asyncexport: error: …`, `asyncexport: hint: …`, `asyncexport: warning: …`: the program's name, the kind, the matter.
-   With `--log-format json` each is one JSON object instead.
-2. Log lines have their time where no terminal shows that they are new. A traceback is shown only at `-vv`.
-3. What cannot be written is left unsaid on stderr, and told once on stderr where it was a result.
-4. Log lines are left out while `MOST_LOG_LINES` wait to be read, and their number is told; errors, hints and results
-   are never left out.
-5. A JSON line can be read whatever the stream's encoding, and whatever bytes a file's name is made of.
+1. Messages look like `asyncexport: error: …`, `asyncexport: hint: …` or `asyncexport: warning: …`. With
+   `--log-format json`, each is a JSON object instead.
+2. Log lines have a timestamp unless stderr is a terminal. Tracebacks are shown only with `-vv`.
+3. Messages that cannot be written are lost. If a result cannot be written, that is reported once on stderr.
+4. Log lines are dropped while `MOST_LOG_LINES` lines wait to be read, and the number dropped is reported. Errors, hints
+   and results are never dropped.
+5. A JSON line is valid in any encoding of the stream and for any bytes in a file name.
 """
 
 import json
@@ -24,23 +24,24 @@ from asyncexport.display.output import Outlet
 PROGRAM = "asyncexport"
 
 MOST_LOG_LINES = 1_000
-"""Log lines that wait for a reader of stderr; more are left out."""
+"""Log lines that may wait for a reader of stderr; further ones are dropped."""
 
 MOST_PROGRESS_LINES = 10
-"""The same for `progress` on stdout: an older one is of little use."""
+"""`progress` lines that may wait for a reader of stdout; old ones are of little use."""
 
 
 class MessageLines(logging.Handler):
-    """stderr: errors and hints, log lines, and what else there is to tell.
+    """Writes errors, hints, log lines and other messages to stderr.
 
     Args:
         outlet: stderr.
-        as_json: One JSON object a line.
-        timed: Whether log lines have their time.
-        tracebacks: Whether an exception's traceback follows its line.
+        as_json: Whether each line is a JSON object.
+        timed: Whether log lines have a timestamp.
+        tracebacks: Whether the traceback of an exception follows its line.
 
     Attributes:
-        above: Where lines go while a picture is shown; None: to stderr. It says whether the line was taken.
+        above: Writes a line above the live view while one is shown, and returns whether it was accepted. None if there
+            is no live view.
     """
 
     def __init__(self, outlet: Outlet, *, as_json: bool = False, timed: bool = False, tracebacks: bool = False) -> None:
@@ -53,7 +54,7 @@ class MessageLines(logging.Handler):
         self.above: Callable[[str, int | None], bool] | None = None
 
     def emit(self, record: logging.LogRecord) -> None:
-        """Write a log line."""
+        """Write a log record."""
         level = record.levelname.lower()
         trace = ""
         if self._tracebacks and record.exc_info:
@@ -65,8 +66,8 @@ class MessageLines(logging.Handler):
         time = f"{_now()} " if self._timed else ""
         self._log(f"{PROGRAM}: {level}: {time}{plain(record.getMessage())}" + (f"\n{trace}" if trace else ""))
 
-    def fault(self, message: str, *, hint: str = "") -> None:
-        """What went wrong, and the next thing to do about it, in a line each."""
+    def error(self, message: str, *, hint: str = "") -> None:
+        """Write an error, and a line with a hint if there is one."""
         if self._as_json:
             self._write(self._json("error", message, {"hint": hint} if hint else {}))
             return
@@ -75,14 +76,14 @@ class MessageLines(logging.Handler):
             self.hint(hint)
 
     def hint(self, hint: str) -> None:
-        """The next thing to do, by itself."""
+        """Write a hint by itself."""
         if self._as_json:
             self._write(self._json("info", hint, {"kind": "hint"}))
         else:
             self._write(f"{PROGRAM}: hint: {plain(hint)}")
 
-    def tell(self, kind: str, message: str, **facts: Any) -> None:
-        """What is to be told at any verbosity: `kind` takes the place of the level."""
+    def report(self, kind: str, message: str, **facts: Any) -> None:
+        """Write a message at any verbosity; `kind` takes the place of the log level."""
         if self._as_json:
             self._log(self._json("info", message, {"kind": kind, **facts}))
             return
@@ -103,7 +104,7 @@ class MessageLines(logging.Handler):
         return json_line({"time": _now(), "level": level, "message": message, **more}, encoding=self._outlet.encoding)
 
     def _log(self, text: str) -> None:
-        """A line that may be left out."""
+        """Write a line that may be dropped."""
         if self._left_out:
             if not self._write(self._left_out_line(), most_waiting=MOST_LOG_LINES):
                 self._left_out += 1
@@ -120,7 +121,7 @@ class MessageLines(logging.Handler):
 
 
 class ResultLines:
-    """Results.
+    """Writes results to stdout.
 
     Args:
         outlet: stdout.
@@ -131,37 +132,37 @@ class ResultLines:
 
     @property
     def gone(self) -> bool:
-        """Whether nobody reads them any more, or they cannot be written."""
+        """Whether the reader has closed stdout, or writing failed."""
         return self._outlet.gone
 
     @property
     def failure(self) -> OSError | None:
-        """Why they cannot be written; None where they can, or where a reader has gone away."""
+        """Why writing failed; None if it did not, or if the reader closed stdout."""
         return self._outlet.failure
 
     def record(self, record: dict[str, Any]) -> None:
-        """One JSON object; it has a `type`."""
+        """Write a JSON object, which must have a `type`."""
         self.line(json_line(record, encoding=self._outlet.encoding))
 
     def progress(self, record: dict[str, Any]) -> None:
-        """One JSON object that says how things stand now; it is left out where older ones wait to be read."""
+        """Write a JSON object with the current progress, unless too many older ones wait to be read."""
         text = json_line(record, encoding=self._outlet.encoding)
         self._outlet.write(f"{text}\n", most_waiting=MOST_PROGRESS_LINES)
 
     def line(self, text: str = "") -> None:
-        """One line."""
+        """Write a line of text."""
         self._outlet.write(f"{text}\n")
 
 
 def json_line(record: dict[str, Any], *, encoding: str) -> str:
-    """An object as one line of JSON that a stream in this encoding can hold.
+    """Return an object as one line of JSON that can be written in this encoding.
 
-    Bytes of a file's name that are not UTF-8 are spelt out, since no JSON text can hold them.
+    Bytes of a file name that are not UTF-8 are replaced by escapes, because JSON cannot contain them.
     """
     try:
         text = orjson.dumps(record).decode()
     except TypeError:
-        text = json.dumps(_spelt_out(record), ensure_ascii=False, separators=(",", ":"))
+        text = json.dumps(_escaped(record), ensure_ascii=False, separators=(",", ":"))
     try:
         text.encode(encoding)
     except UnicodeEncodeError:
@@ -169,22 +170,22 @@ def json_line(record: dict[str, Any], *, encoding: str) -> str:
     return text
 
 
-def _spelt_out(value: Any) -> Any:
-    """The same with text that every encoding of Unicode can hold."""
+def _escaped(value: Any) -> Any:
+    """Replace undecodable bytes in all texts of a value by escapes."""
     match value:
         case str():
             return value.encode("utf-8", "backslashreplace").decode()
         case dict():
-            return {_spelt_out(key): _spelt_out(one) for key, one in value.items()}
+            return {_escaped(key): _escaped(one) for key, one in value.items()}
         case list() | tuple():
-            return [_spelt_out(one) for one in value]
+            return [_escaped(one) for one in value]
         case _:
             return value
 
 
 @contextmanager
 def listening(lines: MessageLines, *, level: int) -> Iterator[None]:
-    """Send the log to these lines: ours from this level on, of the libraries' only what is a warning or worse."""
+    """Send log records here: ours from this level on, those of libraries from WARNING on."""
     root, ours = logging.getLogger(), logging.getLogger(PROGRAM)
     before = (root.level, ours.level)
     root.addHandler(lines)

@@ -1,11 +1,11 @@
-"""A few lines at the bottom of a terminal, drawn over again and again.
+"""The live view: a few lines at the bottom of a terminal that are redrawn in place.
 
-1. One write a frame, each line over the one before it and nothing erased first: nothing flickers.
-2. A terminal that gets narrower breaks the lines it shows: how far up the last frame begins is reckoned anew from the
-   present width before the next is drawn.
-3. Lines that are to stay go above. Whoever writes holds the lock: log lines may come from other threads.
-4. No line is as wide as the terminal: at the last column terminals do not agree on where the cursor is.
-5. A frame is left out while the terminal has not taken what was written before it.
+1. Each frame is one write that overwrites the last frame line by line. Nothing is erased first, so nothing flickers.
+2. When the terminal becomes narrower, it wraps the lines on the screen. The start of the last frame is therefore
+   computed from the current width before each frame.
+3. Permanent lines are written above the view. A lock protects all writes, since log lines may come from other threads.
+4. No line is as wide as the terminal, because terminals disagree on the position of the cursor at the last column.
+5. A frame is skipped while the terminal has not yet accepted the previous output.
 """
 
 import io
@@ -23,21 +23,21 @@ UP = "\x1b[{}A"
 REST_OF_LINE = "\x1b[K"
 REST_OF_SCREEN = "\x1b[J"
 HOLD, LET_GO = "\x1b[?2026h", "\x1b[?2026l"
-"""A terminal that knows these shows what stands between them at once; others pass over them."""
+"""Synchronized output: a terminal that knows these shows everything between them in one step; others ignore them."""
 
 
 class LiveView:
-    """Where a picture is drawn.
+    """Draws a few lines at the bottom of a terminal.
 
     Args:
-        outlet: A terminal.
-        size: Its columns and lines; None: as the terminal says.
+        outlet: The terminal.
+        size: Returns its columns and lines. None: ask the terminal.
     """
 
     def __init__(self, outlet: Outlet, *, size: Callable[[], tuple[int, int]] | None = None) -> None:
         self._outlet = outlet
         self._size = size or outlet.size
-        # It makes the colours and writes nothing by itself: when the terminal is gone, rich would end the program.
+        # Rich only renders the colours and writes nothing itself: it would exit the program if the terminal is gone.
         self._console = Console(file=io.StringIO(), force_terminal=True, highlight=False, legacy_windows=False)
         self._lock = threading.RLock()
         self._shown: list[str] = []
@@ -45,15 +45,15 @@ class LiveView:
 
     @property
     def width(self) -> int:
-        """How wide a line may be."""
+        """The maximum width of a line."""
         return max(self._size()[0] - 1, 1)
 
     def has(self, letters: str) -> bool:
-        """Whether these can be written."""
+        """Return whether the terminal's encoding has these characters."""
         return self._outlet.has(letters)
 
     def draw(self, lines: Sequence[Text]) -> None:
-        """Draw a frame over the last one; one that looks the same costs nothing."""
+        """Draw a frame over the last one, unless both look the same."""
         with self._lock:
             columns, rows = self._size()
             lines = lines[: max(rows - 1, 1)]
@@ -64,27 +64,27 @@ class LiveView:
                 self._shown, self._widths = shown, [line.cell_len for line in lines]
 
     def draw_plain(self, lines: Sequence[str]) -> None:
-        """Draw lines without any style, cut to the terminal's width."""
+        """Draw lines without style, truncated to the terminal's width."""
         texts = [Text(plain(line)) for line in lines]
         for text in texts:
             text.truncate(self.width)
         self.draw(texts)
 
     def above(self, text: str, most_waiting: int | None = None) -> bool:
-        """Write a line that stays; the picture moves down. False: it was left out, see `Outlet.write`."""
+        """Write a permanent line above the view; return False if it was dropped (see `Outlet.write`)."""
         with self._lock:
             lines = "".join(f"{line}{REST_OF_LINE}\n" for line in text.split("\n"))
             whole = self._to_the_top(self._size()[0]) + REST_OF_SCREEN + lines + self._frame(self._shown)
             return self._write(whole, most_waiting=most_waiting)
 
     def clear(self) -> None:
-        """Take the picture away."""
+        """Remove the view from the screen."""
         with self._lock:
             self._write(self._to_the_top(self._size()[0]) + REST_OF_SCREEN)
             self._shown, self._widths = [], []
 
     def _to_the_top(self, columns: int) -> str:
-        """Rule 2."""
+        """Return the sequence that moves the cursor to the start of the last frame (rule 2)."""
         rows = sum(max(1, -(-width // columns)) for width in self._widths)
         return START_OF_LINE + (UP.format(rows) if rows else "")
 

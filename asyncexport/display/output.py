@@ -1,12 +1,12 @@
-"""The way out: text on its way to stdout and stderr, which their readers may leave unread or close.
+"""Writes text to stdout and stderr, whose readers may be slow or close them.
 
-1. Nobody who has something to say waits for a reader. Text goes into a queue, and one thread writes it.
-2. The thread writes the oldest text whose stream can take some. One unread stream does not hold up the other, and
-   where both are read, lines keep their order.
-3. A result is never dropped: it waits in memory. What says how things stand at a moment (a picture, progress, a log
-   line) is left out while more than a limit waits.
-4. A stream without a file descriptor of its own, such as an `io.StringIO`, takes text at once.
-5. Secrets are masked here, in whatever spelling they come.
+1. Writing never waits for a reader: text goes into a queue, and one thread writes it.
+2. The thread writes the oldest text whose stream accepts some. An unread stream does not hold up the other one, and if
+   both are read, lines keep their order.
+3. A result is never dropped: it waits in memory. Text that only describes the current state (a frame of the live view,
+   progress, a log line) is dropped while too much waits.
+4. A stream without a file descriptor, such as an `io.StringIO`, is written to directly.
+5. Secrets are masked here, in every encoding in which they may appear.
 """
 
 import errno
@@ -23,17 +23,17 @@ from typing import TextIO
 from asyncexport.core.masking import Mask
 
 CHUNK_BYTES = select.PIPE_BUF
-"""A pipe that can take anything takes this much at once; a longer write could block."""
+"""A pipe that is ready for writing accepts this many bytes without blocking."""
 
 PAUSE_SECONDS = 0.01
-"""Until a stream that refused to take text, though it said that it could, is tried again."""
+"""Pause before the next attempt to write to a stream that was reported as ready but would have blocked."""
 
-LOOK_AGAIN_SECONDS = 0.05
-"""Until the thread looks for more text where nothing can wake it."""
+CHECK_SECONDS = 0.05
+"""How often the thread checks for more text if there is no pipe to wake it."""
 
 
 class OutputThread:
-    """Writes text for several streams; the thread starts with the first text, and never holds up the program's end."""
+    """A thread that writes text to several streams. It starts with the first text and does not delay program exit."""
 
     def __init__(self) -> None:
         self._changed = threading.Condition()
@@ -44,7 +44,7 @@ class OutputThread:
         self._wake_reader = self._wake_writer = -1
 
     def submit(self, outlet: "Outlet", data: bytes, *, most_waiting: int | None) -> bool:
-        """Queue bytes for a stream; False: left out, since more than `most_waiting` texts wait (None: no limit)."""
+        """Queue bytes for a stream; return False if they are dropped because more than `most_waiting` texts wait."""
         with self._changed:
             texts = self._waiting.setdefault(outlet, deque())
             if most_waiting is not None and len(texts) > most_waiting:
@@ -56,18 +56,18 @@ class OutputThread:
         return True
 
     def drain(self, *, seconds: float | None = None) -> bool:
-        """Wait until all text is written or nobody reads it any more; False: it is not after so many seconds."""
+        """Wait until all text is written or its readers are gone; return False if that takes longer than `seconds`."""
         with self._changed:
             return self._changed.wait_for(lambda: not any(self._waiting.values()), seconds)
 
     def close(self) -> None:
-        """End the thread once nothing waits; it is not waited for."""
+        """Let the thread end when all text is written, without waiting for it."""
         with self._changed:
             self._closing = True
             self._wake()
 
     def _start(self) -> None:
-        # Where no handles are left, the thread looks again and again.
+        # Without a pipe, because the process has no file descriptors left, the thread checks periodically.
         with suppress(OSError):
             self._wake_reader, self._wake_writer = os.pipe()
             os.set_blocking(self._wake_reader, False)
@@ -81,7 +81,7 @@ class OutputThread:
         try:
             os.write(self._wake_writer, b".")
         except OSError:
-            # The pipe is full, and so the thread wakes up anyway.
+            # The pipe is full, so the thread will wake up anyway.
             return
 
     def _run(self) -> None:
@@ -94,7 +94,7 @@ class OutputThread:
             try:
                 woken, ready, _ = self._select(list(outlets))
             except (OSError, ValueError):
-                # One of them was closed under our feet; a write says which.
+                # One of the streams was closed meanwhile; writing will show which one.
                 woken, ready = [], list(outlets)
             if woken:
                 os.read(self._wake_reader, CHUNK_BYTES)
@@ -102,9 +102,9 @@ class OutputThread:
                 self._write_oldest([outlets[number] for number in ready])
 
     def _select(self, outlets: list[int]) -> tuple[list[int], list[int], list[int]]:
-        """Wait for more text, or for a stream that takes some."""
+        """Wait for more text, or for a stream that is ready for writing."""
         if self._wake_reader < 0:
-            return select.select([], outlets, [], LOOK_AGAIN_SECONDS)
+            return select.select([], outlets, [], CHECK_SECONDS)
         return select.select([self._wake_reader], outlets, [])
 
     def _end(self) -> None:
@@ -139,17 +139,18 @@ class OutputThread:
 
 
 class Outlet:
-    """One stream, as the rest of the program writes to it.
+    """One output stream.
 
     Args:
-        stream: Where.
-        thread: Who writes; None: the stream takes text at once.
-        mask: What replaces secrets in a text.
+        stream: The stream.
+        thread: The thread that writes. None: text is written directly.
+        mask: Replaces the secrets in a text.
 
     Attributes:
-        number: The stream's file descriptor; -1: it has none.
-        gone: Nothing can be written any more.
-        failure: Why, where it is not that a reader has closed it.
+        encoding: The stream's encoding.
+        number: The stream's file descriptor, or -1 if it has none.
+        gone: Whether nothing can be written any more.
+        failure: Why nothing can be written; None if the reader closed the stream.
     """
 
     def __init__(
@@ -167,11 +168,11 @@ class Outlet:
         """Write text as it is.
 
         Args:
-            text: What.
-            most_waiting: Leave it out if more texts than this wait to be written. None: never leave it out.
+            text: The text.
+            most_waiting: Drop the text if more texts than this wait to be written. None: never drop it.
 
         Returns:
-            Whether it was written or queued.
+            Whether the text was written or queued.
         """
         if self.gone:
             return False
@@ -193,12 +194,12 @@ class Outlet:
         return not self.gone
 
     def lose(self, error: OSError) -> None:
-        """Nothing can be written any more."""
+        """Record that nothing can be written any more."""
         self.gone = True
         self.failure = None if error.errno == errno.EPIPE else error
 
     def has(self, letters: str) -> bool:
-        """Whether these can be written."""
+        """Return whether the stream's encoding has these characters."""
         try:
             letters.encode(self.encoding)
         except UnicodeEncodeError:
@@ -206,7 +207,7 @@ class Outlet:
         return True
 
     def size(self) -> tuple[int, int]:
-        """Columns and lines of the terminal; 80 and 24 where it does not say."""
+        """Return the columns and lines of the terminal; 80 and 24 if unknown."""
         try:
             columns, rows = os.get_terminal_size(self._stream.fileno())
         except (OSError, ValueError):
@@ -215,10 +216,10 @@ class Outlet:
 
 
 class StandardStreams:
-    """stdout and stderr of a program, written to by one thread.
+    """stdout and stderr of the program, written to by one thread.
 
     Attributes:
-        stdout, stderr: Where text is written to.
+        stdout, stderr: The two streams.
     """
 
     def __init__(self, stdout: TextIO, stderr: TextIO) -> None:
@@ -228,15 +229,15 @@ class StandardStreams:
         self.stderr = Outlet(stderr, thread=self._thread, mask=self._masked)
 
     def hide(self, mask: Mask) -> None:
-        """Replace these secrets, too, in all that is written from now on."""
+        """Also mask these secrets in everything that is written from now on."""
         self._masks.append(mask)
 
     def deliver(self, *, seconds: float | None = None) -> bool:
-        """Wait until all is read, or its readers are gone; False: it is not after so many seconds (None: no limit)."""
+        """Wait until all output is read or its readers are gone; return False if that takes longer than `seconds`."""
         return self._thread.drain(seconds=seconds)
 
     def close(self) -> None:
-        """Nothing more will be written; what waits is not waited for."""
+        """Let the thread end when all output is written, without waiting for it."""
         self._thread.close()
 
     def _masked(self, text: str) -> str:
@@ -246,11 +247,11 @@ class StandardStreams:
 
 
 def _encoded(text: str, encoding: str) -> bytes:
-    """Text in the stream's encoding; a file's name has its own bytes, whatever they are."""
+    """Encode text for the stream; file names keep their original bytes, even if these are not valid text."""
     try:
         return text.encode(encoding, "surrogateescape")
     except UnicodeEncodeError:
-        # A terminal of another age may not have all letters; nothing is left out for that.
+        # The encoding lacks some characters: replace them by escapes instead of dropping the text.
         return text.encode(encoding, "backslashreplace")
 
 

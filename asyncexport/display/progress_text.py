@@ -1,22 +1,22 @@
-"""A run as it stands, in words: what the picture and the line a minute have in common."""
+"""The progress of a run in words, for the live view and the status line."""
 
 from asyncexport.core.summary import Snapshot
 from asyncexport.core.text import show_duration
 from asyncexport.display.formatting import show_bytes, show_count, show_minute, show_rate
 
 Wordings = tuple[str, ...]
-"""The same in ever fewer words, for terminals that are narrow; what matters most is left."""
+"""The same information in decreasing length, for narrow terminals; the shortest one has what matters most."""
 
 COUNTED = {
     "create": "only creates count",
     "create?": "only creates count, it seems",
     "all": "every request counts",
 }
-"""By a snapshot's scope."""
+"""What the rate limit counts, by the scope in a snapshot."""
 
 
 def sentence(snapshot: Snapshot, *, now: float) -> str:
-    """All of it in one line, for where nothing can be drawn."""
+    """Return everything in one line, for the status line."""
     parts = [
         f"{show_count(snapshot.have)} of {show_count(snapshot.planned)} bundles stored",
         bundles(snapshot)[0],
@@ -25,14 +25,14 @@ def sentence(snapshot: Snapshot, *, now: float) -> str:
         stored_and_received(snapshot),
     ]
     if snapshot.down_seconds is not None:
-        parts.append(f"the service is {away(snapshot.down_seconds)[0]}")
+        parts.append(f"the service is {outage(snapshot.down_seconds)[0]}")
     elif snapshot.expected_seconds is not None:
         parts.append(f"ends {when(snapshot.expected_seconds, now)[0]}")
     return "; ".join(parts)
 
 
 def bundles(snapshot: Snapshot) -> Wordings:
-    """Where the bundles are that are not stored yet."""
+    """Describe the bundles that are not stored yet."""
     running, queued, waiting, parked = map(
         show_count, (snapshot.running, snapshot.queued, snapshot.waiting, snapshot.parked)
     )
@@ -46,14 +46,14 @@ def bundles(snapshot: Snapshot) -> Wordings:
 
 
 def files(snapshot: Snapshot) -> Wordings:
-    """Where the files of finished exports are."""
+    """Describe the downloads."""
     coming = f"{show_count(snapshot.downloading)} downloading"
     ready = show_count(max(0, snapshot.fetching - snapshot.downloading))
     return f"{coming}, {ready} ready to be fetched", f"{coming}, {ready} ready", coming
 
 
 def budget(snapshot: Snapshot) -> Wordings:
-    """What may be asked now, when the next may be, and what is counted."""
+    """Describe the requests that may be sent now, when the next one may be sent, and what the limit counts."""
     wait = snapshot.next_request_seconds
     counted = f"; {COUNTED.get(snapshot.scope, snapshot.scope)}" if snapshot.scope else ""
     if snapshot.paused_seconds > 0:
@@ -70,7 +70,7 @@ def budget(snapshot: Snapshot) -> Wordings:
 
 
 def data(snapshot: Snapshot, *, bytes_a_second: float, rows_a_second: float) -> Wordings:
-    """What has come, and how fast it comes."""
+    """Describe the data received so far and the recent rates."""
     lately = f"recently {show_rate(rows_a_second)} rows/s, {show_bytes(bytes_a_second)}/s"
     stored = f"{show_count(snapshot.rows)} rows, {show_bytes(snapshot.bytes)}"
     coming = stored_and_received(snapshot)
@@ -78,25 +78,25 @@ def data(snapshot: Snapshot, *, bytes_a_second: float, rows_a_second: float) -> 
 
 
 def stored_and_received(snapshot: Snapshot) -> str:
-    """What lies on the disk, and what has come of files that are not whole yet."""
-    on_its_way = f" and {show_bytes(snapshot.received)} on the way" if snapshot.received else ""
-    return f"{show_count(snapshot.rows)} rows, {show_bytes(snapshot.bytes)}{on_its_way}"
+    """Describe the data stored, and the bytes received of incomplete files."""
+    partial = f" and {show_bytes(snapshot.received)} partial" if snapshot.received else ""
+    return f"{show_count(snapshot.rows)} rows, {show_bytes(snapshot.bytes)}{partial}"
 
 
-def away(seconds: float) -> Wordings:
-    """Of a service in an outage."""
+def outage(seconds: float) -> Wordings:
+    """Describe an outage of the service."""
     text = f"unreachable for {show_duration(max(seconds, 1))}"
     return f"{text}; retrying", text
 
 
 def when(seconds: float, now: float) -> Wordings:
-    """The end, as a span and as a moment."""
+    """Describe when the run will end, as a duration and as a time."""
     if seconds < 60:
         return ("in less than a minute",)
-    span, moment = f"in about {show_duration(seconds)}", show_minute(now + seconds)
-    return f"{span}, {moment}", span
+    duration, time = f"in about {show_duration(seconds)}", show_minute(now + seconds)
+    return f"{duration}, {time}", duration
 
 
 def fitting(wordings: Wordings, columns: int) -> str:
-    """The first of the wordings that fits into so many columns, else the last one."""
+    """Return the first wording that fits into this many columns, else the last one."""
     return next((one for one in wordings if len(one) <= columns), wordings[-1])

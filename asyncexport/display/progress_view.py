@@ -1,7 +1,7 @@
-"""What the progress of a run looks like: a few lines from a snapshot, by themselves a function of numbers.
+"""The lines of the live view, computed from a snapshot of the run.
 
-On a narrow terminal each line says less, and what matters most is left: down to 40 columns nothing is cut off but the
-heading and a problem's end. Below that, the end of each line is.
+On a narrow terminal the lines become shorter and keep what matters most. Down to 40 columns only the heading and the
+end of a problem are cut off; below that, the end of every line is.
 """
 
 import textwrap
@@ -15,37 +15,37 @@ from rich.text import Text
 from asyncexport.core.summary import Snapshot
 from asyncexport.core.text import show_duration
 from asyncexport.display.formatting import plain, show_count
-from asyncexport.display.progress_text import Wordings, away, budget, bundles, data, files, fitting, when
+from asyncexport.display.progress_text import Wordings, budget, bundles, data, files, fitting, outage, when
 
 RATE_SECONDS = 300.0
-"""Rates are those of the last five minutes: since the beginning, the first burst would colour all that follows."""
+"""Rates are averages over the last five minutes; averages since the start would be dominated by the first burst."""
 
 LABEL = 10
-"""Columns of the words at the left."""
+"""Width of the labels on the left."""
 
 MOST_PROBLEMS = 3
 
 NARROW = 60
-"""Columns; below that a problem may take more lines."""
+"""A terminal with fewer columns is narrow: a problem may take more lines."""
 
 PROBLEM_LINES, NARROW_PROBLEM_LINES = 2, 4
-"""Lines that a problem may take."""
+"""Maximum number of lines per problem."""
 
 A_WHILE_SECONDS = 60.0
-"""A problem older than this is told with its age."""
+"""A problem older than this is shown with its age."""
 
 FINE, COARSE = "━╍─", "#+-"
-"""The bar's parts, stored, under way and to come: for terminals that have these letters, and for others."""
+"""The characters of the bar for stored, in progress and to do: for terminals that have them, and for others."""
 
 
 @dataclass(slots=True)
 class Rates:
-    """Bytes and rows a second, lately."""
+    """Recent rates, in bytes and rows per second."""
 
     seen: deque[tuple[float, int, int]] = field(default_factory=lambda: deque([(0.0, 0, 0)]))
 
     def take(self, snapshot: Snapshot) -> tuple[float, float]:
-        """Take in where the run stands; bytes and rows a second."""
+        """Add a snapshot and return the current rates, in bytes and rows per second."""
         seen = self.seen
         if snapshot.seconds - seen[-1][0] >= 1:
             seen.append((snapshot.seconds, snapshot.bytes + snapshot.received, snapshot.rows))
@@ -53,14 +53,14 @@ class Rates:
             seen.popleft()
         since, size, rows = seen[0]
         seconds = max(snapshot.seconds - since, 1.0)
-        # What came of a file that is thrown away is taken back.
+        # Received bytes decrease when a partial file is discarded.
         return max(0, snapshot.bytes + snapshot.received - size) / seconds, (snapshot.rows - rows) / seconds
 
 
 def draw(
     snapshot: Snapshot, heading: str, *, width: int, now: float, rates: tuple[float, float], marks: str = FINE
 ) -> list[Text]:
-    """The lines, none wider than `width`."""
+    """Return the lines of the live view, none wider than `width`."""
     size, rows = rates
     cut: OverflowMethod = "ellipsis" if marks is FINE else "crop"
     lines = [
@@ -81,21 +81,21 @@ def draw(
 def _bar(snapshot: Snapshot, width: int, marks: str) -> Text:
     planned = max(snapshot.planned, 1)
     share = snapshot.have / planned
-    # Rounded down: 100 % means all of them.
-    told = f"  {show_count(snapshot.have)} of {show_count(snapshot.planned)}  {int(share * 1000) / 10:5.1f}%"
-    columns = max(width - len(told), 0)
+    # Rounded down, so that 100 % means all of them.
+    figures = f"  {show_count(snapshot.have)} of {show_count(snapshot.planned)}  {int(share * 1000) / 10:5.1f}%"
+    columns = max(width - len(figures), 0)
     stored = int(columns * share)
     flying = min(columns - stored, round(columns * (snapshot.running + snapshot.fetching) / planned))
     return Text.assemble(
         (marks[0] * stored, "green"),
         (marks[1] * flying, "cyan"),
         (marks[2] * (columns - stored - flying), "dim"),
-        told if columns else told.strip(),
+        figures if columns else figures.strip(),
     )
 
 
 def _bundles(snapshot: Snapshot, width: int) -> Text:
-    """Parked bundles in red."""
+    """Return the line about bundles, with parked ones in red."""
     line = _line("bundles", bundles(snapshot), width)
     if snapshot.parked:
         line.highlight_regex(r"[0-9,]+ parked$", "red")
@@ -104,20 +104,20 @@ def _bundles(snapshot: Snapshot, width: int) -> Text:
 
 def _end(snapshot: Snapshot, now: float, width: int) -> Text:
     if snapshot.down_seconds is not None:
-        return _line("service", away(snapshot.down_seconds), width, style="red")
+        return _line("service", outage(snapshot.down_seconds), width, style="red")
     if snapshot.expected_seconds is None:
         return _line("end", ("not known yet",), width, style="dim")
     return _line("end", when(snapshot.expected_seconds, now), width)
 
 
 def _dated(snapshot: Snapshot) -> Iterator[tuple[str, str]]:
-    """Each problem, and when it was where that is a while ago."""
+    """Yield each problem, and its age if it is old."""
     for problem, age in zip(snapshot.problems, snapshot.problem_ages, strict=True):
         yield problem, f" ({show_duration(age)} ago)" if age >= A_WHILE_SECONDS else ""
 
 
 def _different(problems: Iterable[tuple[str, str]]) -> list[str]:
-    """The last ones, each reason once: a hundred bundles may meet the same trouble."""
+    """Return the newest problems, each reason only once: many bundles may have the same problem."""
     by_reason: dict[str, str] = {}
     for problem, when_seen in problems:
         reason = problem.partition(": ")[2]
@@ -127,7 +127,7 @@ def _different(problems: Iterable[tuple[str, str]]) -> list[str]:
 
 
 def _problem(problem: str, width: int) -> Iterator[Text]:
-    """In several lines if need be: the reason stands at its end."""
+    """Return a problem in several lines if necessary, because the reason is at its end."""
     most = PROBLEM_LINES if width >= NARROW else NARROW_PROBLEM_LINES
     pieces = textwrap.wrap(plain(problem), max(width - LABEL, 20)) or [""]
     shown = [*pieces[: most - 1], " ".join(pieces[most - 1 :])]
@@ -148,7 +148,7 @@ def _labelled(label: str, what: Text) -> Text:
 
 
 def _heading(what: str, passed: str, width: int, *, cut: "OverflowMethod") -> Text:
-    """What runs at the left edge, and for how long at the right one; what runs is cut where there is little room."""
+    """Return the command on the left, truncated if necessary, and its duration on the right."""
     left, right = Text(what, style="bold"), Text(passed, style="dim")
     left.truncate(max(width - right.cell_len - 2, 0), overflow=cut)
     return Text.assemble(left, " " * max(width - left.cell_len - right.cell_len, 0), right)

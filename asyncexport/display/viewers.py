@@ -1,7 +1,7 @@
-"""How what goes on is shown: a picture on a terminal, a line a minute elsewhere, JSON if asked for.
+"""Viewers show progress: as a live view on a terminal, as a status line once a minute elsewhere, as JSON on request.
 
-RunViewer  shows a run
-Counter    shows a long look at many things, such as a check of all archives
+RunViewer        shows a run
+ProgressCounter  shows a long check of many files
 """
 
 import asyncio
@@ -25,18 +25,18 @@ STATUS_SECONDS = 60.0
 
 
 class RunViewer:
-    """Shows a run as it goes: `on_event` is told what happens, `watch` shows how far it has come.
+    """Shows a run: `on_event` receives its events, and `watch` shows its progress.
 
     Args:
-        lines: stderr.
-        heading: What runs.
-        events: Where events go as JSON; None: nowhere.
-        pane: Where the picture is drawn; None: a line a minute takes its place.
-        silent: Neither picture nor line on stderr.
-        status_seconds: Between two such lines, and between two `progress` objects among the events.
+        lines: The writer of messages to stderr.
+        heading: The description of the run.
+        events: The writer of events as JSON. None: events are not written.
+        view: The live view. None: status lines take its place.
+        silent: Whether to show neither the live view nor status lines.
+        status_seconds: Seconds between two status lines, and between two `progress` objects.
 
     Attributes:
-        example: The path of the last archive stored that has rows, relative to the output directory; "" before.
+        example: The path of the last stored archive with rows, relative to the output directory; "" if there is none.
     """
 
     def __init__(
@@ -45,14 +45,14 @@ class RunViewer:
         heading: str,
         *,
         events: ResultLines | None = None,
-        pane: "LiveView | None" = None,
+        view: "LiveView | None" = None,
         silent: bool = False,
         status_seconds: float = STATUS_SECONDS,
     ) -> None:
         self._lines = lines
         self._heading = heading
         self._events = events
-        self._pane = pane
+        self._view = view
         self._silent = silent
         self._status_seconds = status_seconds
         self._snapshot: Callable[[], Snapshot] | None = None
@@ -60,77 +60,77 @@ class RunViewer:
 
     @property
     def downloading(self) -> int:
-        """How many downloads are under way."""
+        """The number of downloads in flight."""
         return self._snapshot().downloading if self._snapshot else 0
 
     async def watch(self, snapshot: Callable[[], Snapshot]) -> None:
-        """Show it as it goes, until cancelled."""
+        """Show the progress until cancelled."""
         self._snapshot = snapshot
         try:
             async with asyncio.TaskGroup() as group:
                 if self._events is not None:
                     group.create_task(self._record(snapshot, self._events))
-                if self._pane is not None:
-                    group.create_task(self._draw(snapshot, self._pane))
+                if self._view is not None:
+                    group.create_task(self._draw(snapshot, self._view))
                 elif not self._silent:
-                    group.create_task(self._say(snapshot))
+                    group.create_task(self._write_status(snapshot))
                 await asyncio.Event().wait()
         finally:
             self._snapshot = None
 
     def on_event(self, event: Event) -> None:
-        """Write an event down as JSON, if that is asked for."""
+        """Write an event as JSON, if that is requested."""
         if isinstance(event, BundleStored) and (event.archive.rows or not self.example):
             self.example = event.archive.path
         record = event_record(event)
         if self._events is not None and record is not None:
             self._events.record(record)
 
-    async def _draw(self, snapshot: Callable[[], Snapshot], pane: "LiveView") -> None:
+    async def _draw(self, snapshot: Callable[[], Snapshot], view: "LiveView") -> None:
         from asyncexport.display.progress_view import COARSE, FINE, Rates, draw  # noqa: PLC0415 - rich is slow to import
 
         rates = Rates()
-        self._lines.above = pane.above
+        self._lines.above = view.above
         try:
             while True:
                 now = snapshot()
                 lines = draw(
                     now,
                     self._heading,
-                    width=pane.width,
+                    width=view.width,
                     now=time.time(),
                     rates=rates.take(now),
-                    marks=FINE if pane.has(FINE) else COARSE,
+                    marks=FINE if view.has(FINE) else COARSE,
                 )
-                pane.draw(lines)
+                view.draw(lines)
                 await asyncio.sleep(FRAME_SECONDS)
         finally:
-            pane.clear()
+            view.clear()
             self._lines.above = None
 
-    async def _say(self, snapshot: Callable[[], Snapshot]) -> None:
+    async def _write_status(self, snapshot: Callable[[], Snapshot]) -> None:
         while True:
             await asyncio.sleep(self._status_seconds)
-            self._lines.tell("status", sentence(snapshot(), now=time.time()))
+            self._lines.report("status", sentence(snapshot(), now=time.time()))
 
     async def _record(self, snapshot: Callable[[], Snapshot], events: ResultLines) -> None:
-        """Whatever stderr shows: who reads `--json` sees how far the run is."""
+        """Write `progress` objects, independently of what stderr shows."""
         while True:
             await asyncio.sleep(self._status_seconds)
             events.progress(progress_record(snapshot(), now=time.time()))
 
 
-class Counter:
-    """Shows how far a long look has come; a context manager that gives what is to be called at each step.
+class ProgressCounter:
+    """Shows the progress of a long check; a context manager that yields a function to call after each step.
 
     Args:
-        lines: stderr.
-        heading: What is done.
-        total: How many steps there will be; None where nobody knows.
-        of: What is counted.
-        pane: Where it is drawn; None: a line a minute takes its place.
-        silent: Neither.
-        status_seconds: Between two such lines.
+        lines: The writer of messages to stderr.
+        heading: The description of the check.
+        total: The number of steps. None: unknown.
+        of: The noun for what is counted.
+        view: The live view. None: status lines take its place.
+        silent: Whether to show neither.
+        status_seconds: Seconds between two status lines.
     """
 
     def __init__(
@@ -140,7 +140,7 @@ class Counter:
         *,
         total: int | None,
         of: str,
-        pane: "LiveView | None" = None,
+        view: "LiveView | None" = None,
         silent: bool = False,
         status_seconds: float = STATUS_SECONDS,
     ) -> None:
@@ -148,20 +148,20 @@ class Counter:
         self._heading = heading
         self._total = total
         self._of = of
-        self._pane = pane
+        self._view = view
         self._silent = silent
-        self._every = FRAME_SECONDS if pane is not None else status_seconds
+        self._every = FRAME_SECONDS if view is not None else status_seconds
         self._shown_at = time.monotonic()
         self._count = 0
 
     def __enter__(self) -> Callable[[], None]:
-        if self._pane is not None:
-            self._lines.above = self._pane.above
+        if self._view is not None:
+            self._lines.above = self._view.above
         return self._step
 
     def __exit__(self, *_: object) -> None:
-        if self._pane is not None:
-            self._pane.clear()
+        if self._view is not None:
+            self._view.clear()
             self._lines.above = None
 
     def _step(self) -> None:
@@ -171,8 +171,8 @@ class Counter:
             return
         self._shown_at = now
         total = "" if self._total is None else f" of {show_count(self._total)}"
-        told = f"{show_count(self._count)}{total} {self._of}"
-        if self._pane is None:
-            self._lines.tell("status", told)
+        text = f"{show_count(self._count)}{total} {self._of}"
+        if self._view is None:
+            self._lines.report("status", text)
         else:
-            self._pane.draw_plain([f"{self._heading}: {told}"])
+            self._view.draw_plain([f"{self._heading}: {text}"])
