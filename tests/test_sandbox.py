@@ -1,4 +1,4 @@
-"""The stand-in service by the rules: what the API reference says, and a switch for what it leaves open."""
+"""The sandbox without faults: the documented API, and switches for what the documentation leaves open."""
 
 import asyncio
 import base64
@@ -18,43 +18,28 @@ from blockbuster import blockbuster_ctx
 from asyncexport.core.bundles import DAY, show
 from asyncexport.sandbox import SandboxBehaviour, SandboxFault, serving
 from asyncexport.sandbox.formats import row_json
-from asyncexport.sandbox.reading import read_export_request
 from tests.sandbox_client import Caller, ask
 
 NOW = 1_780_000_000.0
-"""Some time in 2026, for clocks that stand still."""
+"""A time in 2026, for clocks that stand still."""
 
 START = 1_779_913_800
 HALF_HOUR = 1800
 
 QUICK = SandboxBehaviour(operation_seconds=0.0, requests_per_minute=1e6, burst=1_000_000, rows_per_hour=60, quiet=0)
-"""Operations end as they begin, and nothing is refused."""
-
-SLOW = replace(QUICK, operation_seconds=1000.0, operation_sigma=0.0)
-
-HAUSER_FIELDS = [f"Field{number}" for number in range(58)] + ["user_*", "evt_*", "page_*"]
+"""Operations finish immediately, and the rate limit is never reached."""
 
 
-def standing_still():
+def stopped_clock():
     return NOW
-
-
-def ordered(**changes):
-    times = {"start": show(START), "end": show(START + HALF_HOUR)}
-    body = {"segmentId": "everyone", "type": "TYPE_EVENT", "format": "FORMAT_CSV", "timeRange": times}
-    return {**body, "segmentTimeRange": times, **changes}
-
-
-def read(body):
-    return read_export_request(orjson.dumps(body))
 
 
 def texts(rows):
     return Counter(map(row_json, rows))
 
 
-async def test_the_whole_way_from_create_to_rows():
-    """Create, poll, results, download: the file holds the rows of the range, no more and no fewer."""
+async def test_an_export_from_create_to_rows():
+    """Create, poll, results call and download give exactly the rows of the range."""
     async with serving(QUICK) as box:
         call = Caller(box)
         got = gzip.decompress((await call.download(await call.located(START, START + DAY))).body)
@@ -66,7 +51,7 @@ async def test_the_whole_way_from_create_to_rows():
 
 
 async def test_each_reply_is_one_line_of_json_with_ampersands_escaped():
-    """Ampersands arrive as JSON escapes; the link's expiry has nine digits, `createdAt` six."""
+    """Ampersands are JSON escapes; the signed URL's expiry has nine fraction digits, `createdAt` six."""
     async with serving(QUICK) as box:
         call = Caller(box)
         operation_id = await call.created(START, START + HALF_HOUR)
@@ -84,8 +69,8 @@ async def test_each_reply_is_one_line_of_json_with_ampersands_escaped():
         assert (await call.get("/me")).data == {"email": "owner@example.com", "orgId": "ORG", "role": "ADMIN"}
 
 
-async def test_the_key_goes_in_as_it_is():
-    """Without it, with another, encoded, or as a bearer: 401, and no token is spent."""
+async def test_the_key_is_sent_unencoded():
+    """A missing, wrong or base64-encoded key, or a bearer token, gets a 401 and costs no token."""
     async with serving(replace(QUICK, burst=1, scope="all")) as box:
         encoded = base64.b64encode(box.key.encode()).decode()
         for value in (None, "", "Basic", f"Basic {encoded}", "Basic na1.other", f"Bearer {box.key}", box.key):
@@ -97,9 +82,9 @@ async def test_the_key_goes_in_as_it_is():
         assert (await ask(box.url, "/me", headers={"Authorization": f"Bearer {box.key}"})).status == 200
 
 
-async def test_a_refusal_says_when_to_come_back():
-    """A 429 bears `Retry-After` in whole seconds, is counted, and ends when the clock has gone on."""
-    async with serving(SandboxBehaviour(burst=2, scope="create"), clock=standing_still) as box:
+async def test_a_429_has_a_retry_after():
+    """A 429 has `Retry-After` in whole seconds, is counted, and ends when that time has passed."""
+    async with serving(SandboxBehaviour(burst=2, scope="create"), clock=stopped_clock) as box:
         call = Caller(box)
         statuses = [(await call.create(START, START + HALF_HOUR)).status for _ in range(3)]
         refused = await call.create(START, START + HALF_HOUR)
@@ -112,8 +97,8 @@ async def test_a_refusal_says_when_to_come_back():
         assert (await call.create(START, START + HALF_HOUR)).status == 200
 
 
-async def test_downloads_pass_no_limit_and_need_no_key():
-    """A download with the key is noted as a leak."""
+async def test_downloads_have_no_rate_limit_and_need_no_key():
+    """A download with the key is counted as a leak."""
     async with serving(replace(QUICK, burst=3, requests_per_minute=1e-3, scope="all")) as box:
         call = Caller(box)
         link = await call.located(START, START + HALF_HOUR)
@@ -126,9 +111,9 @@ async def test_downloads_pass_no_limit_and_need_no_key():
 
 @pytest.mark.parametrize("costs", [True, False])
 async def test_a_create_that_fails_may_cost_nothing(costs):
-    """Whether a 400 or a 503 takes a token is a switch."""
+    """A switch decides whether a 400 or a 503 takes a token."""
     behaviour = SandboxBehaviour(burst=1, failure_costs=costs, faults=(SandboxFault("create", "503", nth=2),))
-    async with serving(behaviour, clock=standing_still) as box:
+    async with serving(behaviour, clock=stopped_clock) as box:
         call = Caller(box)
         statuses = [(await call.create(START, START + HALF_HOUR, format="FORMAT_PARQUET")).status]
         statuses += [(await call.create(START, START + HALF_HOUR)).status for _ in range(3)]
@@ -137,7 +122,7 @@ async def test_a_create_that_fails_may_cost_nothing(costs):
 
 @pytest.mark.parametrize("form", ["json", "error", "text", "html", "empty"])
 async def test_errors_have_the_form_that_is_set(form):
-    """Version 1's own is not known, so it is a switch."""
+    """The form of version 1 is not documented, so it is a switch."""
     async with serving(replace(QUICK, error_body=form)) as box:
         got = await Caller(box).get("/operations/v1/none")
         assert got.status == 404
@@ -151,7 +136,7 @@ async def test_errors_have_the_form_that_is_set(form):
 
 
 async def test_unknown_headers_and_paths():
-    """Odd headers are ignored; odd paths are 404 and counted as other."""
+    """Unknown headers are ignored; unknown paths get a 404 and are counted as other."""
     async with serving(QUICK) as box:
         call = Caller(box)
         got = await call.get("/me", headers={"Integration-Source": "x", "X-Odd": "y", "Accept": "text/weird"})
@@ -161,8 +146,8 @@ async def test_unknown_headers_and_paths():
         assert box.counts["other"] == 2
 
 
-async def test_segments_come_in_pages():
-    """Twenty by default, a hundred at most, each once; built-in ones without `created`; filtered by creator."""
+async def test_segments_are_listed_in_pages():
+    """A page has 20 by default and at most 100; each segment comes once; `creator` filters them."""
     async with serving(replace(QUICK, segments=250)) as box:
         call = Caller(box)
         assert len((await call.get("/segments/v1")).data["segments"]) == 20
@@ -185,8 +170,8 @@ async def test_segments_come_in_pages():
         assert {one["creator"] for one in creator} == {"analyst@example.com"}
 
 
-async def test_a_segment_holds_some_of_everyone():
-    """A made-up segment has the rows of the same individuals each time, fewer than everyone's."""
+async def test_a_segment_has_some_of_the_individuals():
+    """A synthetic segment always has the rows of the same individuals, fewer than everyone."""
     async with serving(QUICK) as box:
         call = Caller(box)
         listed = (await call.get("/segments/v1?limit=100")).data["segments"]
@@ -204,8 +189,8 @@ async def test_a_segment_holds_some_of_everyone():
 @pytest.mark.parametrize("format_", ["NDJSON", "CSV", "JSON"])
 @pytest.mark.parametrize("type_", ["EVENT", "INDIVIDUAL"])
 async def test_the_same_export_has_the_same_bytes(format_, type_):
-    """Two operations of one window at one moment have equal files, in every format and for both types."""
-    async with serving(QUICK, clock=standing_still) as box:
+    """Two operations for the same range at the same time have equal files, in every format and for both types."""
+    async with serving(QUICK, clock=stopped_clock) as box:
         call = Caller(box)
         kind = {"type": f"TYPE_{type_}", "format": f"FORMAT_{format_}"}
         links = [await call.located(START, START + DAY, **kind) for _ in range(2)]
@@ -214,8 +199,8 @@ async def test_the_same_export_has_the_same_bytes(format_, type_):
         assert len(gzip.decompress(first)) > 500
 
 
-async def test_fields_are_chosen():
-    """Exact names and wildcards; what was not asked for is not there."""
+async def test_only_requested_fields_are_exported():
+    """Exact names and wildcards select fields; others are left out."""
     async with serving(QUICK) as box:
         call = Caller(box)
         data = await call.file(START, START + DAY, fields=["EventStart", "evt_*"])
@@ -225,10 +210,10 @@ async def test_fields_are_chosen():
         assert all(key == "EventStart" or key.startswith("evt_") for key in keys)
 
 
-async def test_late_rows_are_in_a_later_export_of_the_same_window():
-    """An export holds what had arrived when it was made, also when it is fetched later."""
+async def test_late_rows_are_in_a_later_export_of_the_same_range():
+    """An export has the rows that had arrived when it was made, even if it is downloaded later."""
     behaviour = replace(QUICK, late_share=0.3, late_seconds=6 * 3600)
-    async with serving(behaviour, clock=standing_still) as box:
+    async with serving(behaviour, clock=stopped_clock) as box:
         call = Caller(box)
         window = (NOW - 3600, NOW)
         early = await call.located(*window)
@@ -242,8 +227,8 @@ async def test_late_rows_are_in_a_later_export_of_the_same_window():
         assert 0 < first.total() < len(late.splitlines())
 
 
-async def test_what_arrived_is_counted():
-    """By endpoint, whatever came of it; together with how many were under way at once."""
+async def test_requests_are_counted():
+    """Requests are counted by endpoint, whatever their answer, with the maximum number in flight."""
     async with serving(QUICK) as box:
         call = Caller(box)
         link = await call.located(START, START + HALF_HOUR)
@@ -261,8 +246,8 @@ async def test_what_arrived_is_counted():
         assert set(box.counts.values()) == {0}
 
 
-async def test_it_tells_of_itself_without_a_key():
-    """Counts, truth and operations over HTTP; switches can be set."""
+async def test_its_state_is_available_without_a_key():
+    """Counters, expected rows and operations are served over HTTP, and switches can be changed."""
     async with serving(QUICK) as box:
         call = Caller(box)
         await call.created(START, START + HALF_HOUR)
@@ -271,9 +256,9 @@ async def test_it_tells_of_itself_without_a_key():
         (made,) = (await ask(box.url, "/sandbox/operations")).data
         assert (made["start"], made["segment"]) == (START, "everyone")
         span = f"start={show(START)}&end={show(START + DAY)}"
-        rows = await ask(box.url, f"/sandbox/rows?{span}", backoff=5)
+        rows = await ask(box.url, f"/sandbox/rows?{span}", wait_seconds=5)
         assert Counter(rows.body.splitlines()) == texts(box.events(START, START + DAY))
-        people = await ask(box.url, f"/sandbox/rows?{span}&type=individual", backoff=5)
+        people = await ask(box.url, f"/sandbox/rows?{span}&type=individual", wait_seconds=5)
         assert len(people.body.splitlines()) == len(box.individuals(START, START + DAY)) > 0
         body = orjson.dumps({"retry_after": "date", "faults": ["me:503"]})
         assert (await ask(box.url, "/sandbox/behave", method="POST", body=body)).status == 200
@@ -284,7 +269,7 @@ async def test_it_tells_of_itself_without_a_key():
 
 
 async def test_a_reset_forgets_the_operations():
-    """Nothing made before it is found or listed afterwards, and what is made next is whole."""
+    """Earlier operations are neither found nor listed, and new ones work."""
     async with serving(QUICK) as box:
         call = Caller(box)
         operation_id = await call.created(START, START + HALF_HOUR)
@@ -298,8 +283,8 @@ async def test_a_reset_forgets_the_operations():
         assert rows == texts(box.events(START, START + HALF_HOUR))
 
 
-async def test_a_404_names_what_was_asked_for():
-    """What is unknown, what has expired, and what is not encoded as it should be are told apart."""
+async def test_a_404_says_what_is_wrong_with_an_id():
+    """Unknown, expired and wrongly encoded ids get different messages."""
     async with serving(QUICK) as box:
         call = Caller(box)
         operation_id = await call.created(START, START + HALF_HOUR)
@@ -316,8 +301,8 @@ async def test_a_404_names_what_was_asked_for():
         assert (await call.poll(operation_id)).data["message"] == "the operation has expired"
 
 
-async def test_a_day_of_tiny_bundles_tiles():
-    """The files of all half-hours of a day hold together what the day's file holds."""
+async def test_half_hours_add_up_to_their_day():
+    """The files of all half-hours of a day have together the rows of the day."""
     async with serving(QUICK) as box:
         call = Caller(box)
         starts = range(START, START + DAY, HALF_HOUR)
@@ -326,7 +311,7 @@ async def test_a_day_of_tiny_bundles_tiles():
 
 
 async def test_nothing_blocks_the_loop():
-    """No call of any endpoint does anything that would hold up an exporter in the same process."""
+    """No endpoint makes a blocking call, which would delay an exporter in the same process."""
     with blockbuster_ctx("asyncexport"):
         async with serving(QUICK) as box:
             call = Caller(box)
@@ -341,8 +326,8 @@ async def test_nothing_blocks_the_loop():
             await call.get("/me")
 
 
-async def test_bytes_that_are_no_text_are_no_key_and_no_link():
-    """They are refused like any other that is wrong."""
+async def test_a_key_or_signature_that_is_not_text_is_refused():
+    """It is refused like any other wrong one."""
     async with serving(QUICK) as box:
         reader, writer = await asyncio.open_connection("127.0.0.1", int(box.url.rpartition(":")[2]))
         writer.write(b"GET /me HTTP/1.1\r\nHost: x\r\nAuthorization: Basic \xff\xfe\r\n\r\n")
@@ -352,11 +337,11 @@ async def test_bytes_that_are_no_text_are_no_key_and_no_link():
         assert (await ask(box.url, "/storage/x?until=1&X-Goog-Signature=%ff")).status == 403
 
 
-async def test_it_can_be_told_to_be_out_of_reach():
-    """Connections are refused as long as that lasts, and those that were there are ended."""
+async def test_it_can_refuse_connections():
+    """New connections are refused within `unreachable`, and existing ones are ended."""
     async with serving(replace(QUICK, faults=(SandboxFault("me", "stall"),))) as box:
         call = Caller(box)
-        hanging = asyncio.create_task(call.get("/me", backoff=10))
+        hanging = asyncio.create_task(call.get("/me", wait_seconds=10))
         await box.arrival("me")
         async with box.unreachable():
             assert (await hanging).ended in ("eof", "reset")
@@ -366,7 +351,7 @@ async def test_it_can_be_told_to_be_out_of_reach():
 
 
 async def test_it_speaks_tls():
-    """With a context of the server's side, links are https as well, and it closes as cleanly."""
+    """With a TLS context, the base URL is https, and the server closes cleanly."""
     authority = trustme.CA()
     context = authority_context(authority)
     async with serving(QUICK, tls=context) as box:
@@ -393,7 +378,7 @@ def trusting_context(authority):
 
 @pytest.mark.slow
 async def test_nothing_is_left_behind():
-    """Idle, hanging and half-read connections are gone when it stops, and no transport is left to be collected."""
+    """Stopping ends idle, hanging and half-read connections and leaves no transport to the garbage collector."""
     faults = (SandboxFault("me", "stall"), SandboxFault("segments", "stall-body"), SandboxFault("list", "drip"))
     async with serving(replace(QUICK, filler_bytes=40_000_000, faults=faults)) as box:
         call = Caller(box)

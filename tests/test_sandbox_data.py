@@ -1,4 +1,4 @@
-"""The sandbox's rows: made up or given, chosen from, and written in every format."""
+"""The sandbox's rows: synthetic ones and those of a file, the selection of fields, and all formats."""
 
 import csv
 import gzip
@@ -42,7 +42,7 @@ HOUR = 3600
 
 
 def texts(rows):
-    """Each row as bytes and how often it is there."""
+    """Count the rows, each as bytes."""
     return Counter(map(row_json, rows))
 
 
@@ -64,15 +64,15 @@ millis = st.integers(0, 3 * HOUR * 1000).map(lambda ms: (NOON * 1000 + ms) / 100
 @pytest.mark.slow
 @settings(max_examples=40, deadline=None)
 @given(st.integers(0, 1 << 64), st.sampled_from([40.0, 800.0, 15_000.0]), st.tuples(millis, millis, millis).map(sorted))
-def test_ranges_tile_wherever_they_are_cut(seed, rate, cuts):
-    """The rows of two ranges that touch are those of the range they make, each as often, cut at any millisecond."""
+def test_adjacent_ranges_add_up(seed, rate, cuts):
+    """Two adjacent ranges have exactly the rows of the range they form, wherever it is cut."""
     a, b, c = cuts
     rows = SandboxSyntheticRows(seed, rate)
     assert texts(rows.between(a, c)) == texts(rows.between(a, b)) + texts(rows.between(b, c))
 
 
-def test_ranges_tile_at_an_event():
-    """A row stands in the range that begins with its moment, and not in the one that ends there."""
+def test_a_row_at_a_boundary_is_in_one_range():
+    """A row is in the range that begins at its time and not in the one that ends there."""
     rows = SandboxSyntheticRows()
     for moment in sorted(moments(rows.between(NOON, NOON + 600))):
         assert moment in moments(rows.between(moment, moment + 0.001))
@@ -83,13 +83,13 @@ def test_ranges_tile_at_an_event():
 @settings(max_examples=40, deadline=None)
 @given(millis, st.floats(0, 600))
 def test_rows_lie_in_the_range(start, length):
-    """Nothing comes back that was not asked for, to the microsecond."""
+    """All rows are in the requested range, to the microsecond."""
     for moment in moments(SandboxSyntheticRows(rows_per_hour=5000).between(start, start + length)):
         assert round(start, 6) <= moment < round(start + length, 6)
 
 
-def test_rows_come_in_no_order_of_time_yet_always_the_same():
-    """A client that relies on order finds out, and finds out the same again."""
+def test_rows_are_always_in_the_same_shuffled_order():
+    """A client that relies on order by time fails, and fails reproducibly."""
     rows = list(SandboxSyntheticRows().between(NOON, NOON + HOUR))
     backwards = sum(a > b for a, b in pairwise(moments(rows)))
     assert len(rows) / 3 < backwards < len(rows) * 2 / 3
@@ -98,7 +98,7 @@ def test_rows_come_in_no_order_of_time_yet_always_the_same():
 
 @pytest.mark.slow
 def test_another_process_has_the_same_rows():
-    """What follows from a seed hangs on no process, and no hash seed of it."""
+    """The rows depend only on the seed, not on the process or its hash seed."""
     code = (
         "import sys; from hashlib import sha256; from asyncexport.sandbox.data import SandboxSyntheticRows;"
         "from asyncexport.sandbox.formats import render;"
@@ -110,7 +110,7 @@ def test_another_process_has_the_same_rows():
     assert done.stdout.strip() == sha256(written(rows, "ndjson")).hexdigest()
 
 
-def test_another_seed_is_another_shop():
+def test_another_seed_gives_other_rows():
     """Two seeds share no row."""
     one, other = (texts(SandboxSyntheticRows(seed).between(NOON, NOON + HOUR)) for seed in (1, 2))
     assert one
@@ -118,8 +118,8 @@ def test_another_seed_is_another_shop():
 
 
 @pytest.mark.slow
-def test_there_are_as_many_rows_as_asked_for():
-    """Two weeks have the rate on average, quiet half-hours or not."""
+def test_the_number_of_rows_is_as_requested():
+    """Two weeks have the requested average rate, with or without quiet half-hours."""
     for quiet in (0, 0.25, 1):
         count = sum(1 for _ in SandboxSyntheticRows(3, 60, quiet=quiet).between(START, START + 14 * DAY))
         assert count == pytest.approx(14 * 24 * 60, rel=0.05)
@@ -127,14 +127,14 @@ def test_there_are_as_many_rows_as_asked_for():
 
 @pytest.mark.slow
 def test_nights_are_quieter():
-    """A day has a rhythm."""
+    """Traffic follows the time of day."""
     by_hour = Counter(int(moment - START) // HOUR for moment in moments(a_day(quiet=0)))
     assert max(by_hour[hour] for hour in (2, 3)) * 3 < min(by_hour[hour] for hour in (17, 18, 19))
 
 
 @pytest.mark.slow
-def test_some_half_hours_of_the_night_are_wholly_empty():
-    """Empty bundles happen, at night alone, and only if they are wanted."""
+def test_some_half_hours_of_the_night_are_empty():
+    """Empty half-hours occur only at night, and only if `quiet` is above 0."""
     busy = {int(moment - START) // 1800 for moment in moments(a_day())}
     missing = set(range(48)) - busy
     assert missing
@@ -144,14 +144,14 @@ def test_some_half_hours_of_the_night_are_wholly_empty():
 
 
 @pytest.mark.slow
-def test_the_first_row_of_ten_years_comes_at_once():
-    """Nothing is made that is not taken yet."""
+def test_the_first_row_of_ten_years_comes_immediately():
+    """Rows are made only when they are needed."""
     row = next(SandboxSyntheticRows().between(START - 3650 * DAY, START))
     assert row["EventStart"] < "2026"
 
 
-def test_a_year_that_no_time_stamp_can_tell_has_no_rows():
-    """The ends of time are no crash."""
+def test_times_beyond_all_time_stamps_have_no_rows():
+    """Ranges before 1970, after 9999 or of length 0 have no rows."""
     assert list(SandboxSyntheticRows().between(253_402_300_800, 253_402_300_900)) == []
     assert list(SandboxSyntheticRows().between(-7200, 0)) == []
     assert list(SandboxSyntheticRows().between(NOON, NOON)) == []
@@ -164,7 +164,7 @@ def day():
 
 @pytest.mark.slow
 def test_every_documented_field_occurs(day):
-    """All fields of reference section 8 are there, and custom ones of every sort and type."""
+    """All documented fields of events occur, and custom ones of every group and type."""
     keys = set().union(*day)
     assert keys >= set(EVENT_FIELDS)
     custom = keys - set(EVENT_FIELDS)
@@ -175,7 +175,7 @@ def test_every_documented_field_occurs(day):
 
 
 def test_every_known_type_of_event_occurs(day):
-    """Whatever a client has a case for is there."""
+    """Every event type and subtype that a client may handle occurs."""
     types = (
         "abandon backgrounded change click click_error console_message copy crashed cumulative_layout_shift custom "
         "custom_error exception first_input_delay highlight keyboard_open keyboard_close load low_memory navigate "
@@ -196,18 +196,19 @@ def test_rows_are_sparse_and_some_strings_are_empty(day):
 
 
 def test_errors_of_custom_events_come_with_the_event(day):
-    """As real rows do: each custom_error equals a custom row in all but its type and what the complaint is."""
-    complaint = ("EventVarErrorKind", "EventVarFields")
+    """As in real data, each custom_error equals a custom row except for its type and the error."""
+    error_fields = ("EventVarErrorKind", "EventVarFields")
     errors = [row for row in day if row["EventType"] == "custom_error"]
     expected = texts(
-        {key: value for key, value in row.items() if key not in complaint} | {"EventType": "custom"} for row in errors
+        {key: value for key, value in row.items() if key not in error_fields} | {"EventType": "custom"}
+        for row in errors
     )
     assert len(errors) > 10
     assert expected <= texts(day)
 
 
-def test_columns_belong_to_their_types(day):
-    """EventModError to clicks, EventVar* to the events that are errors, and a pageview to pages of site and app."""
+def test_fields_belong_to_their_event_types(day):
+    """Clicks have EventModError, errors have EventVar*, and a pageview is the last event of its page."""
     for row in day:
         kind = row["EventType"]
         assert kind == "click" or "EventModError" not in row
@@ -222,16 +223,16 @@ def test_columns_belong_to_their_types(day):
     assert all(row["EventStart"] == latest[row["PageId"]] for row in views)
 
 
-def test_ids_are_beyond_what_a_float_holds(day):
-    """Whoever reads an id as a float gets another one."""
+def test_ids_do_not_fit_into_a_float(day):
+    """A client that reads an id as a float gets another id."""
     for name in ("IndvId", "UserId", "SessionId", "PageId"):
         ids = {row[name] for row in day}
         assert all(1 << 53 < number < 1 << 63 for number in ids)
         assert any(int(float(number)) != number for number in ids)
 
 
-def test_a_person_has_one_name_and_maybe_two_devices(day):
-    """An IndvId joins UserIds, and a session and a page belong to one of them."""
+def test_an_individual_may_have_two_devices(day):
+    """An IndvId has one or two UserIds; each session has one UserId, and each page one session."""
     users: dict[int, set[int]] = {}
     for row in day:
         users.setdefault(row["IndvId"], set()).add(row["UserId"])
@@ -241,8 +242,8 @@ def test_a_person_has_one_name_and_maybe_two_devices(day):
 
 
 @pytest.mark.slow
-def test_times_agree_with_each_other(day):
-    """Offsets lead from the page and the session to the event; time stamps have milliseconds and Z."""
+def test_times_are_consistent(day):
+    """Offsets match the starts of page and session; time stamps have milliseconds and Z."""
     for row in day:
         assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z", row["EventStart"])
         at = round(read_timestamp(row["EventStart"]) * 1000)
@@ -254,27 +255,27 @@ def test_times_agree_with_each_other(day):
 
 @pytest.mark.slow
 def test_some_rows_are_there_twice(day):
-    """Exact twins exist, and are rare."""
+    """Identical rows occur but are rare."""
     twins = [count for count in texts(day).values() if count > 1]
     assert set(twins) == {2}
     assert len(day) / 1000 < len(twins) < len(day) / 100
 
 
 @pytest.mark.parametrize("what", ["\n", "\r\n", "\t", '"', ",", "\\", "\u2028", "\U0001f375", "é", "カ"], ids=ascii)
-def test_what_is_hard_to_write_occurs(day, what):
-    """Each thing that breaks careless readers is in some value."""
+def test_difficult_characters_occur(day, what):
+    """Each character that breaks careless parsers is in some value."""
     assert any(what in value for row in day for value in row.values() if isinstance(value, str))
 
 
-def test_a_real_may_be_whole_and_a_bool_is_one(day):
-    """Types are those of JSON: `_real` comes as 12.5 and as 4, `_bool` as true and false."""
+def test_custom_values_have_json_types(day):
+    """`_real` is 12.5 or 4, `_int` an integer, `_bool` true or false."""
     assert {type(row["evt_price_real"]) for row in day if "evt_price_real" in row} == {int, float}
     assert {row["evt_order.gift_bool"] for row in day if "evt_order.gift_bool" in row} == {True, False}
     assert {type(row["evt_order.items_int"]) for row in day if "evt_order.items_int" in row} == {int}
 
 
-def test_a_late_row_comes_when_it_has_arrived():
-    """What is late is missing until then, and the rest is there at once."""
+def test_a_late_row_is_exported_after_its_arrival():
+    """Late rows are missing until they arrive; all others are there immediately."""
     rows = SandboxSyntheticRows(late_share=0.1, late_seconds=7200)
     everything = texts(rows.between(NOON, NOON + HOUR))
     soon = texts(rows.between(NOON, NOON + HOUR, arrived_by=NOON + HOUR))
@@ -291,14 +292,14 @@ def _at(text):
     return read_timestamp(orjson.loads(text)["EventStart"])
 
 
-def test_nothing_has_arrived_before_it_happened():
-    """An export of a range that is not over has what has happened so far."""
+def test_no_row_arrives_before_its_event():
+    """An export of a range that is not over has the rows so far."""
     rows = SandboxSyntheticRows()
     assert texts(rows.between(NOON, NOON + HOUR, arrived_by=NOON + 600)) == texts(rows.between(NOON, NOON + 600.001))
 
 
 def test_individuals_are_those_with_an_event_in_the_range():
-    """One row for each of them, and for nobody else."""
+    """There is exactly one row for each of them."""
     rows = SandboxSyntheticRows(5, 60)
     found = [row["IndvId"] for row in individuals(rows, NOON, NOON + HOUR, as_of=NOON + 30 * DAY)]
     assert found
@@ -309,7 +310,7 @@ def test_individuals_are_those_with_an_event_in_the_range():
 @pytest.mark.slow
 @pytest.mark.parametrize("as_of", [NOON + HOUR, NOON + 2 * DAY, NOON + 30 * DAY])
 def test_totals_are_those_of_all_events_so_far(as_of):
-    """Numbers of sessions, pages and events are what one finds by counting the events that had arrived."""
+    """The numbers of sessions, pages and events match the events that had arrived."""
     rows = SandboxSyntheticRows(5, 60, late_share=0.1, late_seconds=9000)
     counted: dict[int, list[Row]] = {}
     for row in rows.between(NOON - 20 * DAY, as_of, arrived_by=as_of):
@@ -326,7 +327,7 @@ def test_totals_are_those_of_all_events_so_far(as_of):
 
 
 def test_an_individual_has_every_documented_field():
-    """All fields of reference section 8, within bounds that hold by themselves; variables in an object."""
+    """All documented fields of individuals occur, with consistent values; variables are an object."""
     found = list(individuals(SandboxSyntheticRows(), NOON, NOON + HOUR, as_of=NOON + DAY))
     assert set().union(*found) == set(INDIVIDUAL_FIELDS)
     assert any(row["UserVars"] for row in found)
@@ -338,7 +339,7 @@ def test_an_individual_has_every_documented_field():
 
 
 def test_counting_individuals_pauses():
-    """Other work can be done between two stretches of it, also while it only looks for who was there."""
+    """The generator yields regularly, also while it only searches for the individuals."""
     rows = SandboxSyntheticRows()
     for start, end in ((NOON, NOON + HOUR), (NOON - 2 * DAY, NOON)):
         found: list[object] = []
@@ -350,12 +351,12 @@ def test_counting_individuals_pauses():
         assert found == list(individuals(rows, start, end, as_of=NOON + HOUR))
 
 
-def test_nobody_is_in_an_empty_range():
-    """No event, no individual."""
+def test_an_empty_range_has_no_individuals():
+    """Without an event there is no individual."""
     assert list(individuals(SandboxSyntheticRows(quiet=1), START, START + HOUR, as_of=START + DAY)) == []
 
 
-# What a JSON object may hold; text without halves of surrogate pairs, which UTF-8 cannot write.
+# Any JSON value, except text with half of a surrogate pair, which UTF-8 cannot express.
 words = st.text(st.characters(exclude_categories=["Cs"]), max_size=12)
 numbers = st.one_of(st.integers(-(1 << 80), 1 << 80), st.floats(allow_nan=False, allow_infinity=False))
 values = st.one_of(words, numbers, st.booleans(), st.none(), st.lists(st.integers(0, 9), max_size=2))
@@ -364,8 +365,8 @@ objects = st.dictionaries(keys, values, max_size=8)
 
 
 @given(st.lists(objects, max_size=4), st.sampled_from([1, 100, 1 << 16]))
-def test_json_and_ndjson_come_back_as_they_were(rows, pieces):
-    """Any row survives, in the order of rows and of keys."""
+def test_json_and_ndjson_round_trip(rows, pieces):
+    """Any row survives, with the order of rows and keys."""
     lines = written(rows, "ndjson", pieces=pieces).decode().split("\n")
     assert lines.pop() == ""
     assert [list(json.loads(line).items()) for line in lines] == [list(row.items()) for row in rows]
@@ -373,8 +374,8 @@ def test_json_and_ndjson_come_back_as_they_were(rows, pieces):
 
 
 @given(st.lists(objects, min_size=1, max_size=4))
-def test_csv_comes_back_through_the_csv_module(rows):
-    """Every value is found again under its name, as its JSON text, or as itself where it is text."""
+def test_csv_round_trips_through_the_csv_module(rows):
+    """Every value is found under its name, as text or as its JSON text."""
     found = list(csv.DictReader(io.StringIO(written(rows, "csv").decode(), newline=""), strict=True))
     assert len(found) == len(rows)
     for row, cells in zip(rows, found, strict=True):
@@ -393,8 +394,8 @@ def _cell(value):
 
 
 @pytest.mark.slow
-def test_made_up_rows_survive_every_format():
-    """The hard texts come through each format, and the archive's own check counts the rows."""
+def test_synthetic_rows_survive_every_format():
+    """Difficult texts survive each format, and the exporter's own inspection counts the rows."""
     rows = list(SandboxSyntheticRows(rows_per_hour=1500).between(NOON, NOON + HOUR))
     assert [orjson.loads(line) for line in written(rows, "ndjson").split(b"\n")[:-1]] == rows
     assert orjson.loads(written(rows, "json")) == rows
@@ -406,8 +407,8 @@ def test_made_up_rows_survive_every_format():
         assert inspect_pieces([gzip.compress(written(rows, form))], form).rows == len(rows)
 
 
-def test_pieces_are_as_big_as_asked_for():
-    """A file comes piece by piece, none much bigger than it should be."""
+def test_pieces_have_the_requested_size():
+    """A file comes in pieces that are hardly bigger than requested."""
     rows = list(SandboxSyntheticRows().between(NOON, NOON + HOUR))
     for form in Format:
         sizes = [len(piece) for piece in render(rows, form, pieces=10_000)]
@@ -415,13 +416,13 @@ def test_pieces_are_as_big_as_asked_for():
         assert all(10_000 <= size < 13_000 for size in sizes[:-1])
 
 
-def test_the_json_array_is_laid_out_as_the_real_one():
-    """One object a line, the comma at its end."""
+def test_the_json_array_has_the_layout_of_the_real_one():
+    """There is one object a line, with the comma at its end."""
     assert written([{"a": 1}, {"b": "é"}], "json") == '[{"a":1},\n{"b":"é"}]'.encode()
 
 
 def test_columns_follow_the_fields():
-    """A CSV has the fields asked for, in that order, and in the place of a wildcard what it stands for."""
+    """A CSV file has the requested fields in their order; a wildcard is replaced by its fields."""
     rows = [{"EventStart": "x", "evt_b_str": "1", "user_a_bool": True}, {"evt_a_str": "2", "PageUrl": "u"}]
     fields = ["user_*", "EventStart", "evt_*", "AppName"]
     assert written(rows, "csv", fields=fields).decode().split("\n") == [
@@ -433,8 +434,8 @@ def test_columns_follow_the_fields():
 
 
 @given(st.lists(objects, max_size=4), st.none() | st.lists(st.one_of(keys, st.sampled_from(["user_*", "evt_*"]))))
-def test_a_table_is_the_same_from_rows_that_are_held_and_not(rows, fields):
-    """Names that are known beforehand make the header that one finds by looking; some headers need none."""
+def test_csv_is_the_same_with_given_and_collected_names(rows, fields):
+    """Names given beforehand make the same header as names collected from the rows."""
     held = written(rows, "csv", fields=fields)
     names = {key for row in rows for key in row}
     assert written(iter(rows), "csv", fields=fields, keys=names) == held
@@ -442,8 +443,8 @@ def test_a_table_is_the_same_from_rows_that_are_held_and_not(rows, fields):
         assert written(iter(rows), "csv", fields=fields, keys=()) == held
 
 
-def test_columns_without_fields_are_the_default_ones_and_what_is_found():
-    """The header does not hang on the order of rows."""
+def test_columns_without_fields_are_the_defaults_and_custom_ones():
+    """The header does not depend on the order of the rows."""
     rows = [{"evt_b_str": "1"}, {"evt_a_str": "2"}]
     header = written(rows, "csv").split(b"\n")[0]
     assert header.decode().split(",") == [*EVENT_FIELDS, "evt_a_str", "evt_b_str"]
@@ -454,8 +455,8 @@ def test_columns_without_fields_are_the_default_ones_and_what_is_found():
 
 
 @given(st.lists(objects, max_size=3), st.lists(st.one_of(keys, st.sampled_from(["user_*", "evt_*", "page_*"]))))
-def test_a_selection_has_what_was_asked_for_and_no_more(rows, fields):
-    """Exact names, the three wildcards, the row's own order, whether the row is made up or written."""
+def test_a_selection_has_exactly_the_requested_fields(rows, fields):
+    """Exact names and wildcards select members, for synthetic rows and rows of a file, in the row's own order."""
     patterns = [re.escape(field).replace(r"_\*", "_.*") for field in dict.fromkeys(fields)]
     wanted = re.compile("|".join(patterns) if fields else ".*", re.DOTALL)
     expected = [[(key, value) for key, value in row.items() if wanted.fullmatch(key)] for row in rows]
@@ -465,7 +466,7 @@ def test_a_selection_has_what_was_asked_for_and_no_more(rows, fields):
 
 
 def test_there_are_three_wildcards_and_no_others():
-    """`Event*` is no wildcard, nor is a star within a name."""
+    """`Event*` is not a wildcard, nor is a star within a name."""
     row = {"EventStart": "x", "user_a_str": "1", "evt_a.b_str": "2", "page_a_str": "3", "users_str": "4"}
     assert next(select([row], ["Event*", "evt_a*", "*"])) == {}
     assert next(select([row], ["user_*"])) == {"user_a_str": "1"}
@@ -473,14 +474,14 @@ def test_there_are_three_wildcards_and_no_others():
 
 
 @pytest.mark.parametrize("fields", [None, [], ()])
-def test_no_fields_are_all_fields(fields):
-    """Absent, null and empty mean the same."""
+def test_no_fields_mean_all_fields(fields):
+    """None and an empty list mean the same."""
     row = {"EventStart": "x", "user_a_str": "1", "SomethingNew": 2}
     assert list(select([row], fields)) == [row]
 
 
 def test_a_field_is_found_by_its_old_name():
-    """Whoever asks for the old name gets the value under it."""
+    """A request for the old name gets the value under the old name."""
     row = {"EventTargetSelector": "a.b", "PageUserAgent": "Mozilla"}
     old = {"EventTargetSelectorTok": "a.b", "PageAgent": "Mozilla"}
     assert next(select([row], list(old))) == old
@@ -489,7 +490,7 @@ def test_a_field_is_found_by_its_old_name():
 
 
 def test_an_unknown_format_is_refused():
-    """A word that is no format is not taken for one."""
+    """An unknown format is an error."""
     with pytest.raises(ValueError, match="there is no format"):
         render([], "parquet")
     with pytest.raises(ValueError, match="there is no format"):
@@ -500,7 +501,7 @@ def test_an_unknown_format_is_refused():
     ("form", "usual"), [("ndjson", b""), ("json", b"[]"), ("csv", ",".join(EVENT_FIELDS).encode() + b"\n")]
 )
 def test_an_empty_export_has_two_shapes(form, usual):
-    """No rows look like no rows, or like nothing at all; both count as none."""
+    """An empty container and no bytes at all both count as no rows."""
     assert empty(form, "usual") == usual
     assert empty(form, "nothing") == b""
     assert inspect_pieces([gzip.compress(usual)], Format(form)).rows == 0
@@ -509,7 +510,7 @@ def test_an_empty_export_has_two_shapes(form, usual):
 
 
 def test_an_empty_csv_follows_the_fields_too():
-    """The header is that of a file with rows."""
+    """Its header is that of a file with rows."""
     assert empty("csv", fields=["EventStart", "user_*", "PageUrl"]) == b"EventStart,PageUrl\n"
     assert empty("csv", columns=INDIVIDUAL_FIELDS) == ",".join(INDIVIDUAL_FIELDS).encode() + b"\n"
 
@@ -517,15 +518,15 @@ def test_an_empty_csv_follows_the_fields_too():
 @pytest.mark.slow
 @settings(max_examples=15, deadline=None)
 @given(st.sampled_from(Format), st.integers(4000, 3_000_000))
-def test_a_filler_is_valid_and_as_big_as_asked_for(form, size):
-    """Any size is met to the byte, and the rows are as many as it says."""
+def test_a_filler_is_valid_and_has_the_requested_size(form, size):
+    """The size is exact, and so is the number of rows."""
     made = filler(form, size)
     assert len(b"".join(made)) == size
     assert inspect_pieces([gzip.compress(b"".join(made), 1)], form).rows == made.rows
 
 
-def test_a_gigabyte_is_one_block_over_and_over():
-    """A big file costs a block; its parts can be compressed one by one and put together."""
+def test_a_gigabyte_repeats_one_block():
+    """A big file needs only the memory of a block, and its parts can be compressed separately."""
     made = filler("ndjson", 1 << 30)
     assert len(made.head) + made.times * len(made.block) + len(made.tail) == 1 << 30
     assert made.times > 500
@@ -535,14 +536,14 @@ def test_a_gigabyte_is_one_block_over_and_over():
     assert inspect_pieces(few, Format.NDJSON).rows == 3 * rows_a_block + made.rows - made.times * rows_a_block
 
 
-def test_a_filler_has_rows_of_its_window():
-    """Its rows begin where it is told, so that a client that looks at them finds them where it asked."""
+def test_a_filler_has_rows_of_its_range():
+    """Its rows begin at the given time, so a client that checks their range accepts them."""
     rows = orjson.loads(b"".join(filler("json", 100_000, start=NOON)))
     assert all(NOON <= moment < NOON + 300 for moment in moments(rows))
 
 
-def test_too_small_a_filler_is_refused():
-    """No row can be cut to fit."""
+def test_a_filler_smaller_than_a_row_is_refused():
+    """Rows cannot be cut to fit."""
     with pytest.raises(ValueError, match="no row fits into 10 bytes"):
         filler("json", 10)
 
@@ -559,7 +560,7 @@ MAY = 1_714_521_600  # 2024-05-01T00:00:00Z
 
 @pytest.fixture(params=["array", "array, pretty", "lines", "lines, CRLF", "gzip", "BOM"])
 def rows_file(request, tmp_path):
-    """The same rows, in each shape a file may have."""
+    """The same rows in each form that a file may have."""
     shapes = {
         "array": "[" + ",\n".join(GIVEN) + "]",
         "array, pretty": " [\n  " + " ,\n  ".join(GIVEN) + "\n]\n\n",
@@ -574,16 +575,16 @@ def rows_file(request, tmp_path):
     return path
 
 
-def test_a_file_comes_through_bit_for_bit(rows_file):
-    """Each row is the text that was in the file, in NDJSON and JSON, twins and all."""
+def test_rows_of_a_file_are_exported_unchanged(rows_file):
+    """Each row has the text of the file in NDJSON and JSON, including duplicates."""
     rows = SandboxFileRows(rows_file)
     assert Counter(written(rows.between(MAY, MAY + 10), "ndjson").decode().splitlines()) == Counter(GIVEN)
     array = written(rows.between(MAY, MAY + 10), "json").decode()
     assert Counter(array[1:-1].split(",\n")) == Counter(GIVEN)
 
 
-def test_a_selection_of_a_file_is_bit_for_bit_too(rows_file):
-    """What is chosen of a row is still written as it was."""
+def test_selected_fields_of_a_file_are_unchanged(rows_file):
+    """Selected members keep the spelling of the file."""
     rows = SandboxFileRows(rows_file).between(MAY, MAY + 0.1)
     assert written(rows, "ndjson", fields=["IndvId", "a", "z"]) == (
         b'{"IndvId":123456789012345678901234567890,"z":4.0,"a":1e2}\n'
@@ -596,8 +597,8 @@ def test_a_selection_of_a_file_is_bit_for_bit_too(rows_file):
     )
 
 
-def test_a_table_of_a_file_has_its_numbers_as_written(rows_file):
-    """A CSV cell of a number is its text; of half a character, a question mark, for want of anything better."""
+def test_csv_of_a_file_has_numbers_as_written(rows_file):
+    """A number keeps its text; half of a surrogate pair becomes a question mark."""
     fields = ["EventStart", "IndvId", "z", "a", "m", "b", "t", "n", "deep", "half"]
     data = written(SandboxFileRows(rows_file).between(MAY, MAY + 10), "csv", fields=fields).decode()
     cells = {
@@ -611,8 +612,8 @@ def test_a_table_of_a_file_has_its_numbers_as_written(rows_file):
     }
 
 
-def test_a_file_is_cut_by_time_to_the_nanosecond(rows_file):
-    """A row just before a second stays on its side of it, and arrives when it happens."""
+def test_ranges_of_a_file_are_exact_to_the_nanosecond(rows_file):
+    """A row just before a second stays on its side of it, and arrives at the time of its event."""
     rows = SandboxFileRows(rows_file)
 
     def count(start, end, **options):
@@ -626,8 +627,8 @@ def test_a_file_is_cut_by_time_to_the_nanosecond(rows_file):
     assert count(MAY, MAY + 2, arrived_by=MAY) == 1
 
 
-def test_a_file_is_cut_at_any_microsecond(tmp_path):
-    """A moment read from a time stamp is that moment, though a float has but seven digits left for it."""
+def test_ranges_of_a_file_are_exact_at_any_microsecond(tmp_path):
+    """A bound read from a time stamp separates the rows exactly, in spite of the precision of a float."""
     path = tmp_path / "rows"
     stamps = [f"2024-05-01T00:00:00.{177_990 + number}Z" for number in range(20)]
     path.write_text("\n".join(f'{{"EventStart":"{stamp}"}}' for stamp in stamps))
@@ -638,7 +639,7 @@ def test_a_file_is_cut_at_any_microsecond(tmp_path):
 
 
 def test_a_row_over_many_lines_becomes_one_line(tmp_path):
-    """A file laid out for people is still one object a line as NDJSON."""
+    """An indented file still becomes one object a line as NDJSON."""
     path = tmp_path / "rows"
     path.write_text(json.dumps([json.loads(text) for text in GIVEN], indent=2).replace("\n", "\r\n"))
     lines = written(SandboxFileRows(path).between(MAY, MAY + 10), "ndjson").splitlines()
@@ -649,8 +650,8 @@ def _parsed(text):
     return json.dumps(json.loads(text))
 
 
-def test_a_files_rows_are_shuffled_the_same_way_each_time(tmp_path):
-    """Order in the file is no order in the export."""
+def test_rows_of_a_file_are_always_in_the_same_shuffled_order(tmp_path):
+    """The order of the file is not that of the export."""
     path = tmp_path / "rows"
     path.write_text("\n".join(f'{{"EventStart":"2024-05-01T00:00:00Z","n":{n}}}' for n in range(100)))
     order = [row["n"] for row in SandboxFileRows(path).between(MAY, MAY + 1)]
@@ -659,7 +660,7 @@ def test_a_files_rows_are_shuffled_the_same_way_each_time(tmp_path):
 
 
 def test_individuals_come_from_a_file_too(tmp_path):
-    """Totals count what is in the file up to the moment; rows of nobody count for nobody."""
+    """Totals count the rows up to the given time; rows without an individual count for no one."""
     event = {"IndvId": 1, "UserId": 2, "SessionId": 3, "PageUrl": "u", "UserDisplayName": "Ana", "user_a_str": "b"}
     lines = [
         event | {"EventStart": "2024-05-01T00:00:00Z", "PageId": 4, "PageActiveDuration": 900},
@@ -695,8 +696,8 @@ def test_individuals_come_from_a_file_too(tmp_path):
 
 
 @given(st.lists(objects, min_size=1, max_size=4), st.sampled_from([None, 0, 3, "\t"]), st.booleans())
-def test_the_members_of_a_written_row_are_its_parsed_ones(rows, indent, ascii_only):
-    """However a row is laid out, each key is found with the text of its value."""
+def test_the_members_of_a_file_row_are_its_parsed_ones(rows, indent, ascii_only):
+    """In any layout, each key is found with the text of its value."""
     for row in rows:
         found = list(SandboxFileRow(json.dumps(row, indent=indent, ensure_ascii=ascii_only)).members())
         assert [(key, json.loads(text)) for key, text in found] == list(row.items())
@@ -729,21 +730,21 @@ def test_the_members_of_a_written_row_are_its_parsed_ones(rows, indent, ascii_on
     ],
     ids=lambda value: ascii(value)[:40],
 )
-def test_a_file_that_is_not_rows_is_refused_whole(tmp_path, text, what):
-    """One message names the file and the place."""
+def test_a_file_without_event_rows_is_refused(tmp_path, text, what):
+    """The message has the path and the place of the error."""
     path = tmp_path / "rows.json"
     path.write_bytes(text if isinstance(text, bytes) else text.encode())
     with pytest.raises(ValueError, match=f"rows.json is not a file of event rows: .*({what})"):
         SandboxFileRows(path)
 
 
-def test_a_file_that_is_not_there_is_an_error_of_its_own(tmp_path):
-    """Reading is one thing, understanding another."""
+def test_a_missing_file_is_a_file_not_found_error(tmp_path):
+    """A missing file is not reported as an invalid one."""
     with pytest.raises(FileNotFoundError):
         SandboxFileRows(tmp_path / "none")
 
 
-def test_start_is_what_it_says():
-    """The literals above are the dates beside them."""
+def test_the_constants_have_the_dates_of_their_comments():
+    """START and MAY are the dates in their comments."""
     assert datetime.fromtimestamp(START, UTC).isoformat() == "2026-01-01T00:00:00+00:00"
     assert datetime.fromtimestamp(MAY, UTC).isoformat() == "2024-05-01T00:00:00+00:00"

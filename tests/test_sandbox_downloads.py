@@ -1,4 +1,4 @@
-"""The store of the stand-in service: links, files, and every form in which a file can come."""
+"""The sandbox's storage host: signed URLs, files, and every form in which a file can be delivered."""
 
 import asyncio
 import base64
@@ -22,45 +22,30 @@ from asyncexport.sandbox import SandboxBehaviour, serving
 from asyncexport.sandbox.behaviour import Delivery
 from asyncexport.sandbox.contents import KEPT_BYTES, THREADS, SandboxArchives, SandboxRepeatedBody
 from asyncexport.sandbox.formats import render, row_json
-from asyncexport.sandbox.reading import read_export_request
 from asyncexport.sandbox.stored_files import HELD_BYTES, SandboxDiskBody, SandboxFile, finished, stored
 from tests.sandbox_client import Caller, ask, unchunked
 
 NOW = 1_780_000_000.0
-"""Some time in 2026, for clocks that stand still."""
+"""A time in 2026, for clocks that stand still."""
 
 START = 1_779_913_800
 HALF_HOUR = 1800
 
 QUICK = SandboxBehaviour(operation_seconds=0.0, requests_per_minute=1e6, burst=1_000_000, rows_per_hour=60, quiet=0)
-"""Operations end as they begin, and nothing is refused."""
-
-SLOW = replace(QUICK, operation_seconds=1000.0, operation_sigma=0.0)
-
-HAUSER_FIELDS = [f"Field{number}" for number in range(58)] + ["user_*", "evt_*", "page_*"]
+"""Operations finish immediately, and the rate limit is never reached."""
 
 
-def standing_still():
+def stopped_clock():
     return NOW
-
-
-def ordered(**changes):
-    times = {"start": show(START), "end": show(START + HALF_HOUR)}
-    body = {"segmentId": "everyone", "type": "TYPE_EVENT", "format": "FORMAT_CSV", "timeRange": times}
-    return {**body, "segmentTimeRange": times, **changes}
-
-
-def read(body):
-    return read_export_request(orjson.dumps(body))
 
 
 def texts(rows):
     return Counter(map(row_json, rows))
 
 
-async def test_three_expiries():
-    """The link ends first, and is cured by another results call; then the export, then the operation."""
-    async with serving(QUICK, clock=standing_still) as box:
+async def test_urls_exports_and_operations_expire_separately():
+    """The signed URL expires first and can be requested again; then the export expires, then the operation."""
+    async with serving(QUICK, clock=stopped_clock) as box:
         call = Caller(box)
         operation_id = await call.created(START, START + HALF_HOUR)
         export_id = box.operations[0].export_id
@@ -80,18 +65,18 @@ async def test_three_expiries():
         assert (await call.poll(operation_id)).status == 404
 
 
-async def test_an_expired_link_has_two_wordings_and_two_statuses():
-    """Both bear the same code."""
+async def test_an_expired_signed_url_has_two_wordings_and_two_statuses():
+    """Both have the same error code."""
     behaviour = replace(QUICK, expired_link=403, expired_wording="new", link_life_seconds=0.0)
-    async with serving(behaviour, clock=standing_still) as box:
+    async with serving(behaviour, clock=stopped_clock) as box:
         call = Caller(box)
         got = await call.download(await call.located(START, START + HALF_HOUR))
         assert got.status == 403
         assert b"<Code>ExpiredToken</Code><Message>Invalid argument.</Message><Details>Request signature" in got.body
 
 
-async def test_a_link_is_good_byte_for_byte_only():
-    """Whoever writes its escapes anew, or leaves something out, is refused."""
+async def test_a_signed_url_is_valid_only_byte_for_byte():
+    """A client that changes its escapes or leaves something out is refused."""
     async with serving(QUICK) as box:
         call = Caller(box)
         link = await call.located(START, START + HALF_HOUR)
@@ -104,7 +89,7 @@ async def test_a_link_is_good_byte_for_byte_only():
 
 
 def test_every_part_of_a_repeated_body_is_right():
-    """Whatever the parts, and wherever a piece of it is cut."""
+    """Any range of a body gives the right bytes, whatever its head, block and tail."""
     for head, block, times, tail in ((b"", b"abc", 3, b"xy"), (b"hd", b"abc", 2, b""), (b"hd", b"abc", 0, b"xy")):
         body = SandboxRepeatedBody(head, block, times, tail)
         whole = head + block * times + tail
@@ -115,8 +100,8 @@ def test_every_part_of_a_repeated_body_is_right():
 
 
 @pytest.mark.slow
-async def test_many_who_want_one_file_share_the_making_of_it():
-    """Twenty downloads at once make it once, and what was made is kept within bounds."""
+async def test_simultaneous_downloads_share_one_file():
+    """Twenty simultaneous downloads make the file once, and kept files stay within their limit."""
     made = []
 
     def maker(number, size):
@@ -140,7 +125,7 @@ async def test_many_who_want_one_file_share_the_making_of_it():
 
 
 async def test_a_small_file_does_not_wait_for_big_ones():
-    """Files take turns, step by step: one is made while more are under way than there are threads."""
+    """Files take turns step by step, even if more are in progress than there are threads."""
 
     def endless():
         while True:
@@ -162,8 +147,8 @@ async def test_a_small_file_does_not_wait_for_big_ones():
     )
 
 
-async def test_what_cannot_be_made_is_tried_again():
-    """An error reaches all who wait for the file, and is not kept."""
+async def test_a_file_that_failed_is_made_again():
+    """An error reaches all who wait for the file, and the next request makes it again."""
 
     def broken():
         yield
@@ -181,8 +166,8 @@ async def test_what_cannot_be_made_is_tried_again():
 
 
 @given(st.lists(st.binary(max_size=40), max_size=6), st.integers(0, 9), st.integers(0, 300), st.integers(0, 300))
-def test_a_file_on_the_disk_is_like_one_in_memory(pieces, copies, start, length):
-    """The same bytes, whole and in every part, the same checksums."""
+def test_a_file_on_disk_equals_one_in_memory(pieces, copies, start, length):
+    """Both have the same bytes in every range and the same checksums."""
     small = b"".join(pieces)
     pieces = [*pieces, *[bytes([copies]) * (HELD_BYTES // 9 + 1)] * copies]
     data = b"".join(pieces)
@@ -199,8 +184,8 @@ def test_a_file_on_the_disk_is_like_one_in_memory(pieces, copies, start, length)
         assert file.content == data
 
 
-def test_a_file_on_the_disk_is_closed_with_its_last_use(tmp_path):
-    """Not while somebody reads it, and then at once."""
+def test_a_file_on_disk_is_closed_after_its_last_use(tmp_path):
+    """It stays open while it is being read."""
     path = tmp_path / "file"
     path.write_bytes(b"abc")
     descriptor = os.open(path, os.O_RDONLY)
@@ -214,7 +199,7 @@ def test_a_file_on_the_disk_is_closed_with_its_last_use(tmp_path):
 
 
 class CountedRow(dict[str, Any]):
-    """A row of which it is known how many there are."""
+    """A row that counts how many rows exist at the same time."""
 
     there = most = 0
 
@@ -228,26 +213,26 @@ class CountedRow(dict[str, Any]):
 
 
 class ManyRows:
-    """A row a second, of which the last one of a range has a name that no other has."""
+    """One row a second; only the last row of a range has a custom member."""
 
     def between(self, start, end, *, arrived_by=None):
-        """The rows of a range; the future is known."""
+        """Yield the rows of a range."""
         assert arrived_by is None or end <= arrived_by
         for number in range(int(start), int(end)):
             last = {"evt_last_str": "x"} if number == int(end) - 1 else {}
             yield CountedRow({"IndvId": 1, "EventStart": show(number), "EventTargetText": "row " * 100, **last})
 
-    def history(self, start, end, *, as_of):  # noqa: ARG002 - there is none
-        """Nobody's."""
+    def history(self, start, end, *, as_of):  # noqa: ARG002 - no page views
+        """Yield nothing."""
         yield from ()
 
 
 @pytest.mark.parametrize("container", ["CSV", "NDJSON", "JSON"])
 @pytest.mark.parametrize("delivery", ["gzip", "plain", "nested", "members", "inflated", "recompressed"])
-async def test_no_file_is_held_whole(container, delivery):
-    """Rows are made as they are written, in every format and delivery, and the header of a CSV names them all."""
+async def test_no_file_is_in_memory_as_a_whole(container, delivery):
+    """Rows are made while they are written, in every format and delivery, and a CSV header names all columns."""
     count = 3000
-    async with serving(replace(QUICK, rows=ManyRows(), delivery=delivery), clock=standing_still) as box:
+    async with serving(replace(QUICK, rows=ManyRows(), delivery=delivery), clock=stopped_clock) as box:
         call = Caller(box)
         link = await call.located(START, START + count, format=f"FORMAT_{container}")
         CountedRow.most = CountedRow.there = 0
@@ -265,32 +250,32 @@ async def test_no_file_is_held_whole(container, delivery):
 
 
 @pytest.mark.slow
-async def test_the_loop_goes_on_while_a_file_is_made():
-    """Rows of a month are made in a thread: other calls are answered meanwhile."""
+async def test_the_event_loop_is_free_while_a_file_is_made():
+    """A thread makes the rows, and other requests are answered meanwhile."""
     async with serving(replace(QUICK, rows_per_hour=200)) as box:
         call = Caller(box)
         link = await call.located(START - 5 * DAY, START)
-        download = asyncio.create_task(ask(box.url, link, backoff=60))
+        download = asyncio.create_task(ask(box.url, link, wait_seconds=60))
         answered = 0
         while not download.done():
-            assert (await call.get("/me", backoff=10)).status == 200
+            assert (await call.get("/me", wait_seconds=10)).status == 200
             answered += 1
         assert (await download).status == 200
         assert answered >= 3
 
 
 class TestDownloads:
-    """How a file comes (reference section 5)."""
+    """The headers and bodies of downloads."""
 
     async def _fetched(self, behaviour, **headers):
-        async with serving(behaviour, clock=standing_still) as box:
+        async with serving(behaviour, clock=stopped_clock) as box:
             call = Caller(box)
             link = await call.located(START, START + 4 * HALF_HOUR)
             rows = texts(box.events(START, START + 4 * HALF_HOUR))
             return await call.download(link, **headers), rows
 
-    async def test_by_default_it_is_a_gzip_file(self):
-        """With its length, its hashes and a strong ETag, and without Content-Encoding."""
+    async def test_the_default_is_a_gzip_file(self):
+        """It has its length, hashes and a strong ETag, and no Content-Encoding."""
         got, rows = await self._fetched(QUICK)
         assert got.header("Content-Type") == "application/gzip"
         assert got.header("Content-Encoding") is None
@@ -305,8 +290,8 @@ class TestDownloads:
     @pytest.mark.slow
     @pytest.mark.parametrize("delivery", get_args(Delivery))
     @pytest.mark.parametrize("framing", ["length", "chunked", "close"])
-    async def test_every_delivery_holds_the_same_rows(self, delivery, framing):
-        """However it is packed and however its end is told."""
+    async def test_every_delivery_has_the_same_rows(self, delivery, framing):
+        """The rows are the same with any compression and any framing."""
         got, rows = await self._fetched(replace(QUICK, delivery=delivery, framing=framing), Accept_Encoding="gzip")
         assert got.ended == "eof"
         body = got.body
@@ -323,23 +308,23 @@ class TestDownloads:
 
     @pytest.mark.parametrize("delivery", ["inflated", "recompressed"])
     @pytest.mark.parametrize("stored_form", [True, False])
-    async def test_hashes_may_be_of_the_form_that_is_stored(self, delivery, stored_form):
-        """What comes was changed on the way, and the headers may say so."""
+    async def test_hashes_may_be_those_of_the_stored_file(self, delivery, stored_form):
+        """The body was changed on the way, and headers may say so."""
         got, _ = await self._fetched(replace(QUICK, delivery=delivery, stored_form=stored_form))
         crc32c = base64.b64encode(google_crc32c.value(got.body).to_bytes(4, "big")).decode()
         assert f"crc32c={crc32c}" not in got.values("x-goog-hash")
         assert (got.header("x-goog-stored-content-encoding") is not None) == stored_form
 
-    async def test_members_are_several(self):
-        """A lone decompressor stops before the end."""
+    async def test_gzip_may_have_several_members(self):
+        """A decompressor that reads one member stops before the end."""
         got, _ = await self._fetched(replace(QUICK, delivery="members"))
         first = zlib.decompressobj(wbits=31)
         first.decompress(got.body)
         assert first.unused_data
 
     @pytest.mark.parametrize("delivery", ["encoded", "encoded-gzip"])
-    async def test_who_takes_no_encoding_gets_it_undone(self, delivery):
-        """Without Accept-Encoding the store inflates, and does not know the length beforehand."""
+    async def test_a_client_without_accept_encoding_gets_a_decoded_body(self, delivery):
+        """The storage host decodes the file and does not send its length."""
         got, rows = await self._fetched(replace(QUICK, delivery=delivery), Accept_Encoding="identity")
         assert got.header("Content-Encoding") is None
         assert got.header("Content-Length") is None
@@ -350,15 +335,15 @@ class TestDownloads:
         ("switch", "names"), [("crc32c", ["crc32c"]), ("md5", ["md5"]), ("none", []), ("wrong", ["crc32c", "md5"])]
     )
     async def test_hashes_can_be_left_out_or_be_wrong(self, switch, names):
-        """As switches."""
+        """A switch chooses the hashes."""
         got, _ = await self._fetched(replace(QUICK, goog_hash=switch))
         found = [value.partition("=")[0] for value in got.values("x-goog-hash")]
         assert found == names
         right = base64.b64encode(hashlib.md5(got.body).digest()).decode()
         assert (f"md5={right}" in got.values("x-goog-hash")) == (switch == "md5")
 
-    async def test_a_part_can_be_asked_for(self):
-        """206 with the right Content-Range, for every form of a range; 416 beyond the end; nonsense is ignored."""
+    async def test_a_range_can_be_requested(self):
+        """Each form of a range gets a 206 and a Content-Range, one beyond the end a 416; invalid ones are ignored."""
         async with serving(QUICK) as box:
             call = Caller(box)
             link = await call.located(START, START + DAY)
@@ -379,7 +364,7 @@ class TestDownloads:
             assert (other.status, other.body) == (200, whole.body)
 
     async def test_ranges_can_be_ignored_and_etags_left_out(self):
-        """Then the whole file comes, and nothing says which it is."""
+        """Then the complete file is sent without an ETag."""
         got, _ = await self._fetched(replace(QUICK, ranges=False, etag=False), Range="bytes=100-")
         assert got.status == 200
         assert got.header("ETag") is None
@@ -390,8 +375,8 @@ class TestDownloads:
     @pytest.mark.parametrize(
         "name", ["../../../etc/passwd", "a\0b.gz", "x" * 4000, 'q"; filename="w', "C:\\con", "日本"]
     )
-    async def test_names_can_be_hostile(self, name):
-        """What stands in Content-Disposition goes out as it is, a NUL and half a kilobyte included."""
+    async def test_file_names_can_be_hostile(self, name):
+        """The name in Content-Disposition is sent unescaped, even with a NUL or 4000 characters."""
         got, _ = await self._fetched(replace(QUICK, file_name=name))
         assert got.status == 200
         assert f'filename="{name}"'.encode() in got.raw.partition(b"\r\n\r\n")[0]
@@ -400,7 +385,7 @@ class TestDownloads:
         ("switch", "body"), [("usual", b"[]"), ("plain", b"[]"), ("nothing", b""), ("gzip-of-nothing", b"")]
     )
     async def test_an_empty_export_has_many_forms(self, switch, body):
-        """With or without gzip around, with or without anything in it."""
+        """It may be gzipped or not, and an empty container or no bytes at all."""
         async with serving(replace(QUICK, empty=switch, rows_per_hour=0)) as box:
             call = Caller(box)
             got = await call.download(await call.located(START, START + 60, format="FORMAT_JSON"))
@@ -411,7 +396,7 @@ class TestDownloads:
     @pytest.mark.slow
     @pytest.mark.parametrize("delivery", ["gzip", "plain"])
     async def test_big_files_need_no_memory(self, delivery):
-        """A filler is of exactly the size asked for, can be fetched in parts, and has true hashes."""
+        """A filler has exactly the requested size, can be downloaded in ranges, and has the right hashes."""
         size = 8_000_000
         async with serving(replace(QUICK, filler_bytes=size, delivery=delivery)) as box:
             call = Caller(box)
@@ -426,7 +411,7 @@ class TestDownloads:
             assert part.body == whole.body[middle : middle + 900_001]
 
     async def test_head_has_no_body(self):
-        """A HEAD is not what a link is signed for, and gets no body to trip over."""
+        """Signed URLs are not valid for HEAD, and its answer has no body."""
         async with serving(QUICK) as box:
             call = Caller(box)
             got = await ask(box.url, await call.located(START, START + HALF_HOUR), method="HEAD")

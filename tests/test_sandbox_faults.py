@@ -1,4 +1,4 @@
-"""What the stand-in service does wrong when it is told to: each fault, seen from the wire."""
+"""The sandbox's faults, as a client sees them."""
 
 import asyncio
 import base64
@@ -32,7 +32,7 @@ END = START + 4 * HALF_HOUR
 QUICK = SandboxBehaviour(operation_seconds=0.0, requests_per_minute=1e6, burst=1_000_000, rows_per_hour=60, quiet=0)
 
 SILENCE_SECONDS = 0.5
-"""So long without a byte is taken for silence: an answer takes some hundredth of it, on a busy machine some tenth."""
+"""The time without a byte that counts as silence. An answer takes a hundredth of it, or a tenth on a busy machine."""
 
 
 def faulty(*faults, **changes):
@@ -40,59 +40,59 @@ def faulty(*faults, **changes):
 
 
 class TestChoosing:
-    """Which calls a fault befalls; no server."""
+    """Which calls a fault hits; no server."""
 
-    def _befallen(self, fault, calls, *, endpoint="create"):
+    def _calls_hit(self, fault, calls, *, endpoint="create"):
         faults = SandboxFaultPlan()
         faults.set_faults([fault])
         return [number for number, span in enumerate(calls, 1) if faults.fault_for(endpoint, span) is fault]
 
-    def test_without_conditions_all_of_them(self):
-        """Every call at the place, and none elsewhere."""
-        assert self._befallen(SandboxFault("create", "503"), [None] * 3) == [1, 2, 3]
-        assert self._befallen(SandboxFault("create", "503"), [None] * 3, endpoint="poll") == []
+    def test_without_conditions_all_calls_are_hit(self):
+        """Every call at its place is hit, and no other."""
+        assert self._calls_hit(SandboxFault("create", "503"), [None] * 3) == [1, 2, 3]
+        assert self._calls_hit(SandboxFault("create", "503"), [None] * 3, endpoint="poll") == []
 
     def test_the_nth_and_every_nth(self):
-        """Counted from one."""
-        assert self._befallen(SandboxFault("create", "503", nth=3), [None] * 9) == [3]
-        assert self._befallen(SandboxFault("create", "503", every=3), [None] * 9) == [3, 6, 9]
-        assert self._befallen(SandboxFault("create", "503", since=7), [None] * 9) == [7, 8, 9]
+        """Calls are counted from one."""
+        assert self._calls_hit(SandboxFault("create", "503", nth=3), [None] * 9) == [3]
+        assert self._calls_hit(SandboxFault("create", "503", every=3), [None] * 9) == [3, 6, 9]
+        assert self._calls_hit(SandboxFault("create", "503", since=7), [None] * 9) == [7, 8, 9]
 
-    def test_at_most_so_many(self):
-        """Then it is over."""
-        assert self._befallen(SandboxFault("create", "503", times=2), [None] * 9) == [1, 2]
-        assert self._befallen(SandboxFault("create", "503", every=2, times=2), [None] * 9) == [2, 4]
+    def test_a_limited_number_of_calls(self):
+        """After `times` calls the fault stops."""
+        assert self._calls_hit(SandboxFault("create", "503", times=2), [None] * 9) == [1, 2]
+        assert self._calls_hit(SandboxFault("create", "503", every=2, times=2), [None] * 9) == [2, 4]
 
-    def test_a_window_counts_its_own_calls_only(self):
-        """A call about another range is passed over; ranges that only touch share nothing."""
+    def test_a_window_counts_only_its_own_calls(self):
+        """Calls about other ranges are ignored; adjacent ranges do not overlap."""
         calls = [(0.0, 10.0), (10.0, 20.0), (15.0, 25.0), (20.0, 30.0), None, (19.0, 20.0)]
-        assert self._befallen(SandboxFault("create", "503", window=Range(10, 20)), calls) == [2, 3, 6]
-        assert self._befallen(SandboxFault("create", "503", window=Range(10, 20), nth=2), calls) == [3]
+        assert self._calls_hit(SandboxFault("create", "503", window=Range(10, 20)), calls) == [2, 3, 6]
+        assert self._calls_hit(SandboxFault("create", "503", window=Range(10, 20), nth=2), calls) == [3]
 
-    def test_chance_is_drawn_from_the_seed(self):
-        """A tenth of the calls, the same ones each time, others for another seed."""
+    def test_chance_depends_on_the_seed(self):
+        """A tenth of the calls is hit, always the same ones; another seed hits others."""
         fault = SandboxFault("create", "503", chance=0.1, seed=4)
-        found = self._befallen(fault, [None] * 1000)
-        assert found == self._befallen(fault, [None] * 1000)
-        assert found != self._befallen(replace(fault, seed=5), [None] * 1000)
+        found = self._calls_hit(fault, [None] * 1000)
+        assert found == self._calls_hit(fault, [None] * 1000)
+        assert found != self._calls_hit(replace(fault, seed=5), [None] * 1000)
         assert 60 < len(found) < 140
 
     def test_two_faults_by_chance_are_independent(self):
-        """Those of one seed do not befall the same calls."""
+        """Faults with the same seed do not hit the same calls."""
         first, second = (
-            self._befallen(SandboxFault("create", what, chance=0.1), [None] * 1000) for what in ("503", "502")
+            self._calls_hit(SandboxFault("create", what, chance=0.1), [None] * 1000) for what in ("503", "502")
         )
         assert len(set(first) & set(second)) < 30
 
-    def test_the_first_of_two_has_the_call(self):
-        """The other counts it, and keeps its own times."""
+    def test_the_first_of_two_faults_hits_the_call(self):
+        """The other one counts the call, but not as one of its `times`."""
         first, second = SandboxFault("create", "503", nth=1), SandboxFault("api", "reset", times=1)
         faults = SandboxFaultPlan()
         faults.set_faults([first, second])
         assert [faults.fault_for("create") for _ in range(3)] == [first, second, None]
 
-    def test_faults_that_stay_go_on_counting(self):
-        """And one that was taken away and comes back begins anew."""
+    def test_faults_that_remain_keep_their_counts(self):
+        """A fault that was removed and comes back counts from zero."""
         fault, other = SandboxFault("create", "503", nth=2), SandboxFault("me", "reset")
         faults = SandboxFaultPlan()
         faults.set_faults([fault])
@@ -105,10 +105,10 @@ class TestChoosing:
 
 
 class TestSpelling:
-    """Faults as text, and the table of them."""
+    """Faults as text, and the tables of `--show-faults`."""
 
-    def test_as_text(self):
-        """WHERE:WHAT and options."""
+    def test_a_fault_is_read_from_text(self):
+        """The text is WHERE:WHAT with options."""
         assert SandboxFault.parse("create:503") == SandboxFault("create", "503")
         text = "download:cut-length,chance=0.1,times=5,seed=3,after=100,window=2026-01-01/2026-01-02"
         window = Range(1_767_225_600, 1_767_312_000)
@@ -134,29 +134,29 @@ class TestSpelling:
             ("create:503,body=pdf", "body is one of"),
         ],
     )
-    def test_what_is_no_fault_is_refused(self, text, said):
-        """With the nearest there is."""
+    def test_an_invalid_fault_is_refused(self, text, said):
+        """The message suggests the nearest name."""
         with pytest.raises(ValueError, match=re.escape(said)):
             SandboxFault.parse(text)
 
     def test_the_table_has_every_fault(self):
-        """What `--show-faults` prints is what there is, each with the places where it can be."""
+        """`--show-faults` lists exactly the existing faults, each with the places where it is possible."""
         rows = re.findall(r"^(\S+)  +(\S+)  +\S", table(), flags=re.MULTILINE)
-        told = {what: where for what, where in rows if what in PLACES}
-        assert set(told) == set(PLACES)
-        for what, where in told.items():
+        listed = {what: where for what, where in rows if what in PLACES}
+        assert set(listed) == set(PLACES)
+        for what, where in listed.items():
             assert set(WHERE[where]) <= set(PLACES[what])
 
     def test_the_table_has_every_option(self):
-        """Whoever is told of `nth=3` finds there what else may stand in its place, and without what it is."""
-        told = re.findall(r"^(\w+)=\S+ +\S", table(), flags=re.MULTILINE)
-        assert sorted(told) == sorted(
+        """`--show-faults` lists all options."""
+        listed = re.findall(r"^(\w+)=\S+ +\S", table(), flags=re.MULTILINE)
+        assert sorted(listed) == sorted(
             field.name for field in fields(SandboxFault) if field.name not in ("where", "what")
         )
 
 
 ENDS: list[tuple[str, str, int, str]] = [
-    # what, how it ends, status, what is there of the body
+    # what, how the connection ends, status, how much of the body comes
     ("reset", "reset", 0, "nothing"),
     ("close", "eof", 0, "nothing"),
     ("stall", "silence", 0, "nothing"),
@@ -179,14 +179,14 @@ ENDS: list[tuple[str, str, int, str]] = [
 @pytest.mark.slow
 @pytest.mark.parametrize(("what", "ended", "status", "part"), ENDS, ids=[one[0] for one in ENDS])
 @pytest.mark.parametrize("where", ["list", "download"])
-async def test_how_an_answer_goes_wrong(where, what, ended, status, part):
-    """A call of the API and a download break in the same way, and only once: the next is whole."""
+async def test_a_broken_answer(where, what, ended, status, part):
+    """An API call and a download break in the same way, and only once: the next answer is complete."""
     async with serving(QUICK) as box:
         call = Caller(box)
         link = await call.located(START, END) if where == "download" else "/operations/v1"
         whole = await call.get(link)
         box.behave(faulty(SandboxFault(where, what, times=1)))
-        got = await call.get(link, backoff=SILENCE_SECONDS)
+        got = await call.get(link, wait_seconds=SILENCE_SECONDS)
         assert (got.ended, got.status) == (ended, status)
         expected = {"nothing": 0, "half": len(whole.body) // 2, "all": len(whole.body)}[part]
         body = got.body if what != "garbage" else b""
@@ -196,8 +196,8 @@ async def test_how_an_answer_goes_wrong(where, what, ended, status, part):
         assert (again.status, again.body) == (200, whole.body)
 
 
-async def test_framings_lie():
-    """Content-Length promises more or less than comes; chunks stop without the last one, or with nonsense."""
+async def test_the_framing_may_be_wrong():
+    """Content-Length promises more or less than is sent; chunks stop without the final one or with garbage."""
     async with serving(QUICK) as box:
         call = Caller(box)
         size = len((await call.get("/me")).body)
@@ -218,8 +218,8 @@ async def test_framings_lie():
         assert closed.header("Content-Length") is closed.header("Transfer-Encoding") is None
 
 
-async def test_answers_may_be_whole_and_odd():
-    """Another success, a byte order mark, a header longer than many a client reads, ids that are numbers."""
+async def test_answers_may_be_complete_but_unusual():
+    """Another success status, a byte order mark, a very long header, and ids that are numbers."""
     async with serving(faulty(SandboxFault("create", "accepted"), SandboxFault("me", "bom"))) as box:
         call = Caller(box)
         assert (await call.get("/me")).body.startswith(b"\xef\xbb\xbf{")
@@ -237,8 +237,8 @@ async def test_answers_may_be_whole_and_odd():
 @pytest.mark.parametrize(
     ("what", "body"), [("newline", b"\n"), ("ok", b"OK\n"), ("error-object", b'{"error":'), ("not-object", b"[]\n")]
 )
-async def test_some_box_may_answer_in_place_of_the_store(what, body):
-    """With a 200, and with what is no archive."""
+async def test_a_proxy_may_answer_instead_of_the_storage_host(what, body):
+    """It sends a 200 with something that is not an archive."""
     async with serving(QUICK) as box:
         call = Caller(box)
         link = await call.located(START, END)
@@ -247,8 +247,8 @@ async def test_some_box_may_answer_in_place_of_the_store(what, body):
         assert (got.status, got.body[: len(body)], got.values("x-goog-hash")) == (200, body, [])
 
 
-async def test_an_export_may_be_named_late():
-    """COMPLETED is shown once before the id comes."""
+async def test_an_export_id_may_come_late():
+    """The first COMPLETED answer has no export id."""
     async with serving(faulty(SandboxFault("operation", "late-export-id"))) as box:
         call = Caller(box)
         operation_id = await call.created(START, END)
@@ -256,14 +256,14 @@ async def test_an_export_may_be_named_late():
         assert shown == [["expires"], *[["expires", "searchExportId"]] * 2]
 
 
-async def test_a_part_may_be_given_in_bytes():
-    """`after` says where a body is cut."""
+async def test_after_says_where_a_body_is_cut():
+    """`after` is a number of bytes."""
     async with serving(faulty(SandboxFault("me", "cut-length", after=7))) as box:
         assert (await Caller(box).get("/me")).body == b'{"email'
 
 
-async def test_a_drip_is_a_byte_at_a_time():
-    """Every `seconds` one, and the body is whole in the end."""
+async def test_a_drip_sends_one_byte_at_a_time():
+    """One byte comes every `seconds`, and the body is complete in the end."""
     async with serving(faulty(SandboxFault("me", "drip", seconds=0.001))) as box:
         call, loop = Caller(box), asyncio.get_running_loop()
         began = loop.time()
@@ -273,7 +273,7 @@ async def test_a_drip_is_a_byte_at_a_time():
 
 
 async def test_an_answer_may_be_late():
-    """By `seconds`."""
+    """It comes `seconds` late."""
     async with serving(faulty(SandboxFault("me", "late", seconds=0.05))) as box:
         loop = asyncio.get_running_loop()
         began = loop.time()
@@ -290,19 +290,19 @@ async def test_an_answer_may_be_late():
         ("me:wrong-date,seconds=1e12", math.inf, False),
     ],
 )
-async def test_an_answer_may_bear_another_date(fault, off, aged):
-    """Off by `seconds`, to the end of 9999 at the most; or old, with an Age that says so."""
+async def test_an_answer_may_have_another_date(fault, off, aged):
+    """The date is off by `seconds`, at most until the end of 9999, or old with an Age header."""
     async with serving(faulty(SandboxFault.parse(fault))) as box:
         head = (await Caller(box).get("/me")).head
         date = re.search(r"Date: (.+)", head)
         assert date
-        told = parsedate_to_datetime(date[1].strip()).timestamp()
-        assert abs(told - min(time.time() + off, 253_402_300_799)) < 60
+        shown_date = parsedate_to_datetime(date[1].strip()).timestamp()
+        assert abs(shown_date - min(time.time() + off, 253_402_300_799)) < 60
         assert ("Age: 90" in head) == aged
 
 
-async def test_an_answer_may_bear_no_date():
-    """As some proxies leave it out."""
+async def test_an_answer_may_have_no_date():
+    """Some proxies remove the Date header."""
     async with serving(faulty(SandboxFault("me", "no-date"))) as box:
         got = await Caller(box).get("/me")
         assert (got.status, "Date" in got.head) == (200, False)
@@ -312,7 +312,7 @@ async def test_an_answer_may_bear_no_date():
 @pytest.mark.parametrize("status", [202, 302, 400, 401, 403, 404, 408, 409, 429, 499, 500, 502, 503, 504, 599])
 @pytest.mark.parametrize("body", ["", "html", "empty"])
 async def test_any_status_with_any_body(status, body):
-    """As the service says it otherwise, as a page of HTML, or without a word; and nothing is made."""
+    """The body is the service's usual error, an HTML page or empty, and no operation is made."""
     async with serving(faulty(SandboxFault("create", str(status), body=body))) as box:
         got = await Caller(box).create(START, END)
         assert got.status == status
@@ -323,13 +323,13 @@ async def test_any_status_with_any_body(status, body):
 
 @pytest.mark.parametrize(("kind", "value"), [("seconds", "9"), ("missing", None), ("zero", "0"), ("garbage", "soon")])
 async def test_a_429_with_each_retry_after(kind, value):
-    """Also without a bucket that is empty."""
+    """The header does not depend on the bucket."""
     async with serving(faulty(SandboxFault("list", "429", retry_after=kind, seconds=9))) as box:
         assert (await Caller(box).get("/operations/v1")).header("Retry-After") == value
 
 
-async def test_a_download_s_status_comes_as_xml():
-    """The storage host has a way of its own with errors."""
+async def test_an_error_of_the_storage_host_is_xml():
+    """The storage host has its own form of errors."""
     async with serving(faulty(SandboxFault("download", "503"))) as box:
         call = Caller(box)
         got = await call.download(await call.located(START, END))
@@ -338,8 +338,8 @@ async def test_a_download_s_status_comes_as_xml():
 
 
 @pytest.mark.slow
-async def test_pages_that_are_none():
-    """HTML, a list in place of an object, 32 MiB of blanks: all with 200."""
+async def test_a_200_without_the_right_body():
+    """The body is HTML, a list instead of an object, or begins with 32 MiB of spaces."""
     async with serving(QUICK) as box:
         call = Caller(box)
         box.behave(faulty(SandboxFault("me", "html")))
@@ -350,8 +350,8 @@ async def test_pages_that_are_none():
         assert len((await call.get("/me")).body) > 32 << 20
 
 
-async def test_a_redirect_tells_who_takes_the_key_along():
-    """It leads to another host, which notes whether the key came."""
+async def test_a_redirect_shows_whether_the_key_is_sent_along():
+    """It leads to another host, which counts requests with the key."""
     async with serving(faulty(SandboxFault("me", "redirect"))) as box:
         call = Caller(box)
         got = await call.get("/me")
@@ -369,17 +369,17 @@ async def test_a_redirect_tells_who_takes_the_key_along():
     ("what", "ended", "status"), [("lost", "reset", 0), ("lost-502", "eof", 502), ("lost-stall", "silence", 0)]
 )
 async def test_a_create_whose_answer_is_lost(what, ended, status):
-    """The operation is there all the same, and the caller does not know its id."""
+    """The operation exists, but the client does not get its id."""
     async with serving(faulty(SandboxFault("create", what))) as box:
         call = Caller(box)
-        got = await call.create(START, END, backoff=SILENCE_SECONDS)
+        got = await call.create(START, END, wait_seconds=SILENCE_SECONDS)
         assert (got.ended, got.status) == (ended, status)
         assert b"operationId" not in got.raw
         assert len(box.operations) == 1
 
 
 async def test_a_create_without_an_id():
-    """200, an `error`, no operation."""
+    """The answer is a 200 with an `error`, and no operation is made."""
     async with serving(faulty(SandboxFault("create", "no-id"))) as box:
         got = await Caller(box).create(START, END)
         assert (got.status, list(got.data)) == (200, ["error"])
@@ -387,8 +387,8 @@ async def test_a_create_without_an_id():
 
 
 @pytest.mark.parametrize("where", ["list", "segments"])
-async def test_lists_without_an_end(where):
-    """A page that names its own token, or an empty one that promises more; the token is good for going on."""
+async def test_endless_lists(where):
+    """A page repeats its own token or is empty with a token; the token leads to the right page."""
     target, items = {"list": ("/operations/v1", "operations"), "segments": ("/segments/v1", "segments")}[where]
     async with serving(QUICK) as box:
         call = Caller(box)
@@ -406,8 +406,8 @@ async def test_lists_without_an_end(where):
         assert rest[items] == whole
 
 
-async def test_results_without_a_good_link():
-    """No location, one that nobody should follow, one that has expired already."""
+async def test_results_without_a_usable_url():
+    """There is no location, an unsafe one, or an expired one."""
     async with serving(QUICK) as box:
         call = Caller(box)
         export_id = await call.exported(START, END)
@@ -426,12 +426,12 @@ async def test_results_without_a_good_link():
 
 
 def hash_fits(got):
-    """Whether the body is the one that the hash is of."""
+    """Return whether the hash of the answer matches its body."""
     return f"md5={base64.b64encode(hashlib.md5(got.body).digest()).decode()}" in got.values("x-goog-hash")
 
 
 DAMAGE: list[tuple[str, type[ArchiveError] | None, bool]] = [
-    # what, what the exporter makes of the file, whether its hash fits
+    # what, the exporter's error for the file, whether its hash matches
     ("corrupt", CorruptError, False),
     ("bad-crc", CorruptError, True),
     ("bad-size", CorruptError, True),
@@ -449,8 +449,8 @@ DAMAGE: list[tuple[str, type[ArchiveError] | None, bool]] = [
 @pytest.mark.slow
 @pytest.mark.parametrize(("what", "error", "fits"), DAMAGE, ids=[one[0] for one in DAMAGE])
 @pytest.mark.parametrize("container", [Format.NDJSON, Format.CSV])
-async def test_damage_is_damage(what, error, fits, container):
-    """Each file comes as long as it says, and is wrong in one way only; the next fetch is right."""
+async def test_each_damage_has_its_effect(what, error, fits, container):
+    """Each file has the promised length and one kind of damage; the next download is intact."""
     async with serving(QUICK) as box:
         call = Caller(box)
         link = await call.located(START, END, format=f"FORMAT_{container.name}")
@@ -470,8 +470,8 @@ async def test_damage_is_damage(what, error, fits, container):
         assert (await call.download(link)).body == whole.body
 
 
-async def test_an_array_may_stay_open():
-    """The last byte of the file within the gzip is missing, which closes a JSON array; the gzip and the hash fit."""
+async def test_an_array_may_be_unclosed():
+    """The last byte within the gzip is missing, which closes a JSON array; gzip and hash are valid."""
     async with serving(faulty(SandboxFault("download", "open-array", nth=1))) as box:
         call = Caller(box)
         link = await call.located(START, END, format="FORMAT_JSON")
@@ -483,8 +483,8 @@ async def test_an_array_may_stay_open():
         assert inspect_pieces([(await call.download(link)).body], Format.JSON).rows > 0
 
 
-async def test_a_neat_cut_is_told_by_the_hash_alone():
-    """`cut-line` without hashes is a whole gzip of whole rows: half of them, and nobody can know."""
+async def test_only_the_hash_reveals_a_cut_between_lines():
+    """Without hashes, `cut-line` is valid gzip with half of the rows, which no client can notice."""
     async with serving(faulty(SandboxFault("download", "cut-line"), goog_hash="none")) as box:
         call = Caller(box)
         got = await call.download(await call.located(START, END))
@@ -492,13 +492,13 @@ async def test_a_neat_cut_is_told_by_the_hash_alone():
         assert 0 < inspect_pieces([got.body], Format.NDJSON).rows < len(box.events(START, END))
 
 
-def test_all_damage_is_tried():
-    """No fault of downloads is left out of these tests."""
+def test_every_damage_is_tested():
+    """These tests cover every damage."""
     assert {what for what, _, _ in DAMAGE} | {"open-array"} == DAMAGES
 
 
-async def test_bytes_change_between_two_fetches():
-    """The same rows in other bytes: with another ETag, or with the old one, so that parts do not fit together."""
+async def test_bytes_change_between_two_downloads():
+    """The same rows come in other bytes, with another ETag or with the same one, so that parts do not fit together."""
     async with serving(QUICK) as box:
         call = Caller(box)
         link = await call.located(START, END)
@@ -517,8 +517,8 @@ async def test_bytes_change_between_two_fetches():
                     gzip.decompress(first.body[:100] + rest.body)
 
 
-async def test_a_part_may_begin_elsewhere():
-    """A 206 that is honest about beginning where nobody asked it to."""
+async def test_a_range_may_begin_elsewhere():
+    """The 206 reports where it begins, which is not where the client asked."""
     async with serving(faulty(SandboxFault("download", "wrong-range"))) as box:
         call = Caller(box)
         link = await call.located(START, END)
@@ -529,8 +529,8 @@ async def test_a_part_may_begin_elsewhere():
         assert got.body == whole.body[107:]
 
 
-class TestFates:
-    """What becomes of operations that are born with a fault."""
+class TestOperationFaults:
+    """Operations with a fault."""
 
     async def _states(self, call, operation_id, polls=3):
         got = [await call.poll(operation_id) for _ in range(polls)]
@@ -552,22 +552,22 @@ class TestFates:
             ("odd-state", ["COMPLETED"] * 3),
         ],
     )
-    async def test_what_the_polls_say(self, what, states):
-        """Of operations that would otherwise be done at once."""
+    async def test_the_states_that_polls_report(self, what, states):
+        """These operations would otherwise be complete immediately."""
         async with serving(faulty(SandboxFault("operation", what))) as box:
             call = Caller(box)
             assert await self._states(call, await call.created(START, END)) == states
 
     async def test_a_failure_has_a_reason_and_no_results(self):
-        """`errorDetails` is filled."""
+        """`errorDetails` has a text."""
         async with serving(faulty(SandboxFault("operation", "FAILED"))) as box:
             call = Caller(box)
             shown = (await call.poll(await call.created(START, END))).data
             assert shown["errorDetails"]
             assert shown["results"] is None
 
-    async def test_an_export_that_is_named_but_not_there(self):
-        """COMPLETED without an id, or with one that answers 404."""
+    async def test_an_export_may_be_missing(self):
+        """The operation is COMPLETED without an export id, or with one that gets a 404."""
         async with serving(
             faulty(SandboxFault("operation", "no-export-id", nth=1), SandboxFault("operation", "export-gone"))
         ) as box:
@@ -576,8 +576,8 @@ class TestFates:
             assert list(results) == ["expires"]
             assert (await call.results(await call.exported(START, END))).status == 404
 
-    async def test_rows_and_names_may_be_those_of_another(self):
-        """An id given twice, an export named twice, and one that holds the rows of the range before."""
+    async def test_rows_and_ids_may_be_those_of_another_operation(self):
+        """An operation id or export id is given twice, or an export has the rows of the preceding range."""
         async with serving(QUICK) as box:
             call = Caller(box)
             first = await call.created(START, START + HALF_HOUR)
@@ -593,8 +593,8 @@ class TestFates:
             rows = list(map(orjson.loads, gzip.decompress(got.body).splitlines()))
             assert sorted(map(row_json, rows)) == sorted(map(row_json, box.events(START, START + HALF_HOUR)))
 
-    async def test_odd_states_and_slow_operations_end(self):
-        """One shows a state nobody knows until it is done, the other takes ten times as long."""
+    async def test_unknown_states_and_slow_operations_end(self):
+        """One operation has an unknown state until it completes, the other takes ten times as long."""
         behaviour = replace(QUICK, operation_seconds=100.0, operation_sigma=0.0)
         faults = (SandboxFault("operation", "odd-state", nth=1), SandboxFault("operation", "slow", nth=2))
         async with serving(replace(behaviour, faults=faults), clock=lambda: 1_780_000_000.0) as box:
@@ -608,8 +608,8 @@ class TestFates:
             box.skip(100)
             assert await self._states(call, slow, 1) == ["COMPLETED"]
 
-    async def test_an_export_may_have_its_first_rows_alone(self):
-        """So many rows as are said, none if nothing is said, and never more than there are; the file is whole."""
+    async def test_an_export_may_have_only_its_first_rows(self):
+        """It has `rows` rows, by default none, and at most those that exist; the file is complete."""
         faults = (
             SandboxFault.parse("operation:fewer-rows,rows=7,nth=2"),
             SandboxFault.parse("operation:fewer-rows,nth=3"),
@@ -622,8 +622,8 @@ class TestFates:
             whole, first, _ = (gzip.decompress(body) for body in bodies)
             assert whole.startswith(first)
 
-    async def test_fates_keep_to_their_window(self):
-        """One bundle fails whenever it is tried, its neighbours never do."""
+    async def test_operation_faults_stay_in_their_window(self):
+        """One bundle always fails, the others never."""
         window = Range(START, START + HALF_HOUR)
         async with serving(faulty(SandboxFault("operation", "FAILED", window=window))) as box:
             call = Caller(box)
@@ -634,7 +634,7 @@ class TestFates:
 
 
 async def test_windows_hold_for_each_step_of_an_export():
-    """Create, poll, results and download of one window fail; those of another do not."""
+    """Create, poll, results call and download of one range fail; those of another do not."""
     window = Range(START, START + HALF_HOUR)
     later = START + HALF_HOUR
     async with serving(QUICK) as box:
@@ -651,8 +651,8 @@ async def test_windows_hold_for_each_step_of_an_export():
         assert (await call.get("/operations/v1")).status == 200
 
 
-async def test_faults_and_truth_go_together():
-    """With a third of all calls failing at random, whoever asks again gets every row in the end."""
+async def test_a_client_that_retries_gets_every_row():
+    """With about a third of all calls failing at random, a client that retries gets every row in the end."""
     faults = (
         SandboxFault("api", "503", chance=0.15, seed=1),
         SandboxFault("any", "reset", chance=0.1, seed=2),
@@ -661,7 +661,7 @@ async def test_faults_and_truth_go_together():
     async with serving(replace(QUICK, faults=faults)) as box:
         call = Caller(box)
 
-        async def stubborn(ask_once):
+        async def retried(ask_once):
             while True:
                 got = await ask_once()
                 if got.status == 200 and int(got.header("Content-Length") or 0) == len(got.body):
@@ -669,10 +669,10 @@ async def test_faults_and_truth_go_together():
 
         rows: Counter[bytes] = Counter()
         for start in range(START, END, HALF_HOUR):
-            made = (await stubborn(lambda start=start: call.create(start, start + HALF_HOUR))).data["operationId"]
-            export_id = (await stubborn(lambda made=made: call.poll(made))).data["results"]["searchExportId"]
-            link = call.path((await stubborn(lambda export_id=export_id: call.results(export_id))).data["location"])
-            file = (await stubborn(lambda link=link: call.download(link))).body
+            made = (await retried(lambda start=start: call.create(start, start + HALF_HOUR))).data["operationId"]
+            export_id = (await retried(lambda made=made: call.poll(made))).data["results"]["searchExportId"]
+            link = call.path((await retried(lambda export_id=export_id: call.results(export_id))).data["location"])
+            file = (await retried(lambda link=link: call.download(link))).body
             rows.update(gzip.decompress(file).splitlines())
         assert rows == Counter(map(row_json, box.events(START, END)))
         assert sum(box.counts.values()) > 16

@@ -1,4 +1,4 @@
-"""The stand-in service as a command: what it prints fits it, and it ends when it is told to."""
+"""The sandbox as a command: its printed settings fit, and a signal ends it."""
 
 import asyncio
 import os
@@ -28,7 +28,7 @@ START = 1_779_840_000
 
 
 def loaded(text, directory):
-    """Settings from a config file that says this."""
+    """Load settings from a configuration file with this text."""
     file = directory / "asyncexport.toml"
     file.write_text(text)
     return load_settings(
@@ -37,7 +37,7 @@ def loaded(text, directory):
 
 
 async def called(*flags):
-    """The command, as far as it goes by itself: its exit code, and what it printed."""
+    """Run the command to its end; return its exit code and its output."""
     process = await started(*flags)
     out, err = await process.communicate()
     return process.returncode, out.decode(), err.decode()
@@ -54,7 +54,7 @@ async def started(*flags):
 
 @asynccontextmanager
 async def running(*flags):
-    """The command once it listens: the process, and the settings it printed."""
+    """Run the command; yield the process and the settings that it printed, once it listens."""
     process = await started("--port", "0", *flags)
     assert process.stdout is not None
     try:
@@ -68,7 +68,7 @@ async def running(*flags):
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 async def test_it_prints_settings_serves_and_ends(number, tmp_path):
-    """The settings are a config file as they are; a signal ends it with 0, hanging connections or not."""
+    """Its output is a valid configuration file; a signal ends it with exit code 0, even with hanging connections."""
     async with running("--speed", "60", "--scope", "all", "--fault", "segments:stall") as (process, text):
         found = loaded(text, tmp_path)
         assert found.budget.requests_per_minute == 120
@@ -88,7 +88,7 @@ async def test_it_prints_settings_serves_and_ends(number, tmp_path):
 
 
 async def test_rows_can_come_from_a_file(tmp_path):
-    """What is in the file is what is served, and the truth says the same."""
+    """The sandbox serves the rows of the file and reports them as the expected rows."""
     file = tmp_path / "rows.ndjson"
     line = b'{"IndvId":12345678901234567890,"EventStart":"2026-01-01T00:00:00.5Z","x_real":4.0}'
     file.write_bytes(line + b"\n")
@@ -98,8 +98,8 @@ async def test_rows_can_come_from_a_file(tmp_path):
         assert got.body == line + b"\n"
 
 
-async def test_all_wrong_flags_are_told_at_once():
-    """Each with what is meant, and with 2."""
+async def test_all_wrong_flags_are_reported_together():
+    """Each comes with a suggestion, and the exit code is 2."""
     code, out, err = await called(
         *("--fault", "creat:503", "--fault", "create:rest", "--set", "speeed=2", "--scope", "both"),
         *("--rows", "/nowhere/rows.ndjson", "--set", "list_ids=perhaps"),
@@ -118,8 +118,8 @@ async def test_all_wrong_flags_are_told_at_once():
     assert "Traceback" not in err
 
 
-async def test_a_port_that_is_taken_is_said_so():
-    """In one line, with 2."""
+async def test_a_port_in_use_is_reported():
+    """The error is one line, and the exit code is 2."""
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
@@ -128,17 +128,17 @@ async def test_a_port_that_is_taken_is_said_so():
     assert re.fullmatch(r"asyncexport: error: --port: cannot listen on 127\.0\.0\.1:\d+: .*address.* in use.*\n", err)
 
 
-async def test_other_machines_are_let_in_with_a_warning_only():
-    """An address that is not loopback is warned of; this one is of a network for documents, so nobody comes."""
+async def test_listening_for_other_machines_is_warned_about():
+    """An address that is not loopback gets a warning; this one is reserved for documentation, so listening fails."""
     code, _, err = await called("--host", "192.0.2.1", "--port", "0")
     assert code == 2
     assert "asyncexport: warning: 192.0.2.1 lets other machines in" in err
 
 
 async def test_guesses_are_marked_as_guesses():
-    """In the help and beside each switch; faults are listed as they are written."""
-    _, told, _ = await called("--help")
-    assert "Nothing of it was observed on a real account." in " ".join(told.split())
+    """Help and switches mark guesses, and faults are listed as they are written."""
+    _, help_text, _ = await called("--help")
+    assert "Nothing of it was observed on a real account." in " ".join(help_text.split())
     _, switches, _ = await called("--show-switches")
     assert re.search(r"^scope +create +guess +which calls", switches, re.MULTILINE)
     assert re.search(r"^ids +lenient +inferred ", switches, re.MULTILINE)
@@ -159,8 +159,8 @@ def test_settings_fit_at_any_speed(speed, tmp_path):
 
 
 @pytest.mark.parametrize("scope", ["create", "all"])
-async def test_with_its_settings_nobody_is_refused_and_nobody_idles(scope, tmp_path, idling):
-    """A run of two days gets no 429, every row, and waits little longer than its requests have to."""
+async def test_with_its_settings_a_run_is_neither_refused_nor_delayed(scope, tmp_path, idling):
+    """A run of two days gets no 429 and every row, and waits little longer than its requests need."""
     behaviour = SandboxBehaviour(speed=6000, scope=scope, rows_per_hour=20)
     async with serving(behaviour) as box:
         found = loaded(settings(behaviour, url=box.url, key=box.key), tmp_path)
