@@ -24,7 +24,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 from asyncexport.sandbox import SandboxFault
 from tests.crash_rig import Driver, Findings, Scene, scene
 from tests.power_cut_disk import Disk
-from tests.power_cut_fs import why_not
+from tests.power_cut_fs import unavailable_reason
 
 KILLS, KILLS_QUICK = 1_000, 20
 CUTS, CUTS_QUICK = 300, 6
@@ -92,13 +92,13 @@ def main() -> None:
     kills = asked.kills if asked.kills is not None else KILLS_QUICK if asked.quick else KILLS
     cuts = asked.cuts if asked.cuts is not None else CUTS_QUICK if asked.quick else CUTS
     began = time.monotonic()
-    killed, cut = asyncio.run(kill_and_cut(kills, 0 if why_not() else cuts, asked.seed))
+    killed, cut = asyncio.run(kill_and_cut(kills, 0 if unavailable_reason() else cuts, asked.seed))
     result = {
         "benchmark": "crash",
         "quick": asked.quick,
         "seed": asked.seed,
         "kills": killed.to_dict(),
-        "power_cuts": cut.to_dict() if cut.kills else why_not(),
+        "power_cuts": cut.to_dict() if cut.kills else unavailable_reason(),
         "seconds": round(time.monotonic() - began, 1),
     }
     print(json.dumps(result))
@@ -159,8 +159,8 @@ async def cut_some(driver: Driver, undisturbed: Undisturbed, chance: random.Rand
         disk = Disk()
         for _ in range(chance.choice((1, 1, 2, 3))):
             await one.run_on(disk, cut_before=chance.randrange(1, undisturbed.changes))
-            tree = disk.after_a_cut(chance if chance.random() < 0.7 else None)
-            await one.survive(tree)
+            tree = disk.after_power_cut(chance if chance.random() < 0.7 else None)
+            await one.restore(tree)
             disk = Disk(tree)
         await one.finish()
         totals.take(one)

@@ -1,4 +1,4 @@
-"""The two clients of the service with settings for tests, and what their errors give away."""
+"""The two HTTP clients with settings for tests, a budget gate without a limit, and the texts of an error."""
 
 import asyncio
 import traceback
@@ -25,7 +25,7 @@ DATA = bytes(range(256)) * 4096  # 1 MiB
 
 @dataclass
 class Gate:
-    """Lets everybody through, and writes down who came and what they left with."""
+    """Grants every permit immediately, and records the requests and their results."""
 
     entered: list[tuple[Kind, Priority]] = field(default_factory=list)
     left: list[object] = field(default_factory=list)
@@ -33,7 +33,7 @@ class Gate:
 
     @asynccontextmanager
     async def permit(self, kind: Kind, priority: Priority) -> AsyncIterator["Permit"]:
-        """Let through."""
+        """Grant a permit."""
         self.entered.append((kind, priority))
         permit = Permit(self)
         try:
@@ -44,7 +44,7 @@ class Gate:
 
 @dataclass
 class Permit:
-    """Leave to send one request."""
+    """A permit to send one request."""
 
     gate: Gate
     is_recorded: bool = False
@@ -52,58 +52,58 @@ class Permit:
     problem: str = ""
 
     async def recorded(self) -> None:
-        """On record after a while."""
+        """Record the request, which takes `Gate.takes` seconds."""
         await asyncio.sleep(self.gate.takes)
         self.is_recorded = True
 
     def answered(self, status: int | None, *, retry_after: float | None = None, problem: str = "") -> None:
-        """Left with a status."""
+        """Record the status of the answer."""
         assert self.is_recorded
         self.is_answered, self.problem = True, problem
         self.gate.left.append(status if retry_after is None else (status, retry_after))
 
 
 async def create(api: ApiClient, gate: Gate | None = None) -> str:
-    """Start an export, as whoever has got a permit for it does."""
+    """Start an export with a permit."""
     async with (gate or Gate()).permit(Kind.CREATE, Priority.CREATE) as permit:
         return await api.create(Definition(), HALF_HOUR, permit=permit)
 
 
 def client(server: Server, gate: Gate | None = None, **settings: Any) -> ApiClient:
-    """A client of this server's API, with little patience; `settings` are the connection's, and its own."""
+    """Return an API client of this server with a short timeout; `settings` are those of connection and client."""
     defaults: dict[str, Any] = {"base_url": server.url, "key": KEY, "gate": gate or Gate()}
-    return ApiClient(connection=taken_from(settings), **(defaults | settings))
+    return ApiClient(connection=connection_settings(settings), **(defaults | settings))
 
 
 def storage(**settings: Any) -> StorageHost:
-    """A client of any storage host, with little patience; `settings` are the connection's, and its own."""
-    return StorageHost(taken_from(settings), **settings)
+    """Return a client of storage hosts with a short timeout; `settings` are those of connection and client."""
+    return StorageHost(connection_settings(settings), **settings)
 
 
-def taken_from(settings: dict[str, Any]) -> ConnectionSettings:
-    """Take out the settings that say how hosts are reached."""
+def connection_settings(settings: dict[str, Any]) -> ConnectionSettings:
+    """Remove the connection's settings from `settings` and return them."""
     taken = {one.name: settings.pop(one.name) for one in fields(ConnectionSettings) if one.name in settings}
     return ConnectionSettings(**({"read_timeout_seconds": 5.0} | taken))
 
 
 def link(server: Server, path: str = SIGNED) -> DownloadLink:
-    """A signed link to this server."""
+    """Return a signed URL of this server."""
     return DownloadLink(f"{server.url}{path}")
 
 
 async def read(body: DownloadBody) -> bytes:
-    """All of a body."""
+    """Read a complete body."""
     return b"".join([chunk async for chunk in body.chunks()])
 
 
 async def fetch(server: Server, *, offset: int = 0, etag: str = "", **settings: Any) -> tuple[bytes, DownloadBody]:
-    """Download from this server with a client of its own."""
+    """Download from this server with a new client."""
     async with storage(**settings) as host, host.open(link(server), offset=offset, etag=etag) as body:
         return await read(body), body
 
 
 def shown(error: BaseException) -> str:
-    """All that can be seen of an error: text, repr, traceback, and everything it hangs on to."""
+    """Return all texts of an error and its causes: text, repr, arguments, traceback and hint."""
     texts, todo = [], [error]
     while todo:
         one = todo.pop()

@@ -1,4 +1,4 @@
-"""What all tests share."""
+"""Hooks and fixtures for all tests."""
 
 import asyncio
 import logging
@@ -11,7 +11,7 @@ import pytest
 
 from tests.idling import IDLING, LONGEST_SECONDS, Idling, NotingLoop
 
-TOLD = pytest.StashKey[list[str]]()
+LINES = pytest.StashKey[list[str]]()
 
 FOREIGN = (
     *("ASYNCEXPORT_", "FULLSTORY_"),  # our own settings and key
@@ -20,12 +20,12 @@ FOREIGN = (
     *("TERMINAL_WIDTH", "TYPER_", "_TYPER_"),  # typer
     *("PYTHONASYNCIODEBUG", "PYTHONWARNINGS", "PYTHONUNBUFFERED", "PYTHONUTF8", "PYTHONIOENCODING"),  # Python itself
 )
-"""Beginnings of the names of variables that would change what is tested, written in capitals."""
+"""Prefixes, in capitals, of environment variables that would change what is tested."""
 
 TIME_ZONE = "ODD-05:45"
-"""No machine's own, so that whatever goes by local time shows on every machine."""
+"""A time zone that no machine has, so that code which wrongly uses local time fails on every machine."""
 
-# A busy machine is slow, and that is no fault of what is tested. How to see the same again is told with a failure.
+# A busy machine may be slow, so there is no deadline. A failure prints how to reproduce it.
 hypothesis.settings.register_profile(
     "whole", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow], print_blob=True
 )
@@ -33,16 +33,16 @@ hypothesis.settings.register_profile("quick", hypothesis.settings.get_profile("w
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Before any test is read."""
-    # The check of a minute tries fewer examples, the whole suite as many as ever.
+    """Configure hypothesis and asyncio before the tests are collected."""
+    # The quick check tries fewer examples than the complete suite.
     hypothesis.settings.load_profile("quick" if config.option.markexpr == "not slow" else "whole")
-    # Without a loop set, pytest-asyncio would have one made to put back afterwards, and leave it unclosed.
+    # Otherwise pytest-asyncio would create a loop to restore it afterwards, and would never close it.
     asyncio.set_event_loop(None)
 
 
 @pytest.fixture(scope="session", autouse=True)
-def _environment_of_nobody(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """Tests, and the processes they start, see nothing of who runs them: no settings, proxy, terminal, zone or home."""
+def _neutral_environment(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Hide the user's settings, proxies, terminal, time zone and home from the tests and the processes they start."""
     with pytest.MonkeyPatch.context() as patch:
         for name in [name for name in os.environ if name.upper().startswith(FOREIGN)]:
             patch.delenv(name)
@@ -56,58 +56,58 @@ def _environment_of_nobody(tmp_path_factory: pytest.TempPathFactory) -> Iterator
 
 
 def pytest_asyncio_loop_factories() -> dict[str, Callable[[], asyncio.AbstractEventLoop]]:
-    """Async tests run on a loop that notes what it waits for."""
+    """Run async tests on a loop that records how long it waits."""
     return {"noting": NotingLoop}
 
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_call(item: pytest.Item) -> Iterator[None]:
-    """A test that waits in vain for longer than it may has failed: it should be on virtual time, or wait for less."""
+    """Fail a test that idles too long in real time: it should use virtual time or wait for something shorter."""
     IDLING.forget()
     yield
     marker = item.get_closest_marker("may_idle")
     allowed = marker.args[0] if marker else LONGEST_SECONDS
     if IDLING.longest_seconds > allowed:
         pytest.fail(
-            f"it slept for {IDLING.longest_seconds:.3g} s of real time, and may for {allowed:g} s: "
+            f"the test slept for {IDLING.longest_seconds:.3g} s of real time; {allowed:g} s are allowed: "
             "is `on_virtual_time` missing? (tests/idling.py)"
         )
 
 
 @pytest.fixture
 def idling() -> Idling:
-    """What the test has waited for so far."""
+    """How long the test has idled so far."""
     return IDLING
 
 
 @pytest.fixture(scope="session")
-def tell(request: pytest.FixtureRequest) -> Callable[[str], None]:
-    """Say a line at the end of it all: what was counted."""
-    return request.config.stash.setdefault(TOLD, []).append
+def summary_line(request: pytest.FixtureRequest) -> Callable[[str], None]:
+    """Print a line at the end of the test run."""
+    return request.config.stash.setdefault(LINES, []).append
 
 
 def pytest_sessionfinish(session: pytest.Session) -> None:
-    """Where tests run side by side, pass on to the process that talks what is to be said."""
+    """In a worker of a parallel run, pass the lines to the process that prints them."""
     if hasattr(session.config, "workeroutput"):
-        session.config.workeroutput["told"] = session.config.stash.get(TOLD, [])
+        session.config.workeroutput["summary_lines"] = session.config.stash.get(LINES, [])
 
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_testnodedown(node: object) -> None:
-    """Take over what a worker has to say."""
+    """Collect the lines of a worker."""
     config, output = getattr(node, "config"), getattr(node, "workeroutput", {})  # noqa: B009 - pytest-xdist has no types
-    config.stash.setdefault(TOLD, []).extend(output.get("told", []))
+    config.stash.setdefault(LINES, []).extend(output.get("summary_lines", []))
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    """Say what tests wanted to be said."""
-    for line in terminalreporter.config.stash.get(TOLD, []):
+    """Print the lines that tests have added."""
+    for line in terminalreporter.config.stash.get(LINES, []):
         terminalreporter.write_line(line)
 
 
 @pytest.fixture
 def nothing_secret_is_logged(caplog: pytest.LogCaptureFixture) -> Iterator[None]:
-    """The test, whatever goes wrong in it, leaves no key and no signature in a log: each has CANARY in it."""
+    """Check that the test logs no key and no signature, all of which contain CANARY."""
     caplog.set_level(logging.DEBUG)
     yield
     assert "CANARY" not in caplog.text

@@ -1,11 +1,11 @@
-"""Runs of the exporter in processes that can be killed, forked from one that has everything loaded.
+"""Runs the exporter in processes that can be killed, forked from a process that has loaded everything.
 
-1. A run is a process of its own, for as long as it lasts; what it told the outside world stands in a file, line by
-   line, in the order it was told, and outlives it.
-2. It kills itself at a failpoint, if it is told to, in the thread that is about to write; or it is killed from outside.
-3. What a careless run leaves out is replaced in its process alone. It is there to show that a check would see it.
+1. Each run has its own process. It reports events to a file, line by line, which survives the process.
+2. If asked to, the process kills itself at a failpoint, in the thread that is about to write. It can also be killed
+   from outside.
+3. A run can be made to skip certain flushes, only in its own process. This shows that the checks notice what is lost.
 
-`python -m tests.crash_driver FD` serves orders that come over a Unix socket; `crash_rig.Driver` is who sends them.
+`python -m tests.crash_driver FD` carries out runs that `crash_rig.Driver` sends over a Unix socket.
 """
 
 import asyncio
@@ -27,7 +27,7 @@ from pathlib import Path
 from typing import Any, Self
 
 import asyncexport.client.api
-import asyncexport.client.storage_host  # noqa: F401 - a run loads both when it needs them; here it is done once for all
+import asyncexport.client.storage_host  # noqa: F401 - otherwise each run would load both again
 from asyncexport.config import ApiKey, Settings
 from asyncexport.core.bundles import Range
 from asyncexport.core.events import Event
@@ -48,32 +48,33 @@ ERRORS: dict[str, Exception] = {
     "ledger full": sqlite3.OperationalError("database or disk is full"),
     "ledger broken": sqlite3.OperationalError("disk I/O error"),
 }
-"""What a disk says, to the system and through SQLite."""
+"""Errors of a disk, as the system and as SQLite report them."""
 
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """What one process is to do.
+    """What one process must do.
 
     Attributes:
-        settings: As they would stand in the file.
+        settings: The settings, as in the configuration file.
         key: The API key.
         start, end: The range, in seconds since 1970.
-        told: The file that outlives it.
-        repair: Export once more what is stored, in place of what is not.
-        rebuild: Make the ledger anew, and export nothing.
-        kill_at: Kill itself at a failpoint of this name ("": of any), the so manieth, the first being 1.
-        fail_at: Raise `fail_with`, a name in `ERRORS`, at a failpoint, which is named likewise.
-        kill_after: Be killed after so many seconds.
-        mount: Mount the device that came with the order here.
-        careless: What is left out: the flush of `files`, of `folders`, of `archives' folders` alone, of the `ledger`.
+        report: The path of the file for its report.
+        repair: Whether to export the stored bundles again instead of the missing ones.
+        rebuild: Whether to rebuild the ledger and export nothing.
+        kill_at: The failpoint at which the process kills itself: its name ("" means any) and which one of these,
+            counted from 1.
+        fail_at: The failpoint at which `fail_with`, a name in `ERRORS`, is raised, given like `kill_at`.
+        kill_after: The number of seconds after which the process is killed from outside.
+        mount: The folder at which to mount the device that is sent along.
+        unflushed: What is not flushed: `files`, `folders`, only the `archives' folders`, or the `ledger`.
     """
 
     settings: dict[str, Any]
     key: str
     start: int
     end: int
-    told: str
+    report: str
     repair: bool = False
     rebuild: bool = False
     kill_at: tuple[str, int] | None = None
@@ -81,10 +82,10 @@ class Run:
     fail_with: str = ""
     kill_after: float | None = None
     mount: str = ""
-    careless: tuple[str, ...] = ()
+    unflushed: tuple[str, ...] = ()
 
     def to_bytes(self) -> bytes:
-        """As it is sent."""
+        """Return the run as it is sent."""
         return json.dumps(asdict(self)).encode()
 
     @classmethod
@@ -94,8 +95,8 @@ class Run:
 
 
 @dataclass(slots=True)
-class Teller:
-    """Tells the outside world, in a file, of events and of failpoints."""
+class Reporter:
+    """Writes events and failpoints to the report file."""
 
     file: int
     run: Run
@@ -103,20 +104,20 @@ class Teller:
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
     def on_event(self, event: Event) -> None:
-        """Something happened."""
+        """Report an event."""
         record = event_record(event)
         if record is not None:
-            self.tell(record)
+            self.write(record)
 
     def boundary(self, name: str) -> None:
-        """A write to the disk is about to happen, or has happened."""
+        """Count a failpoint, before or after a write to disk, and kill the process or fail if this is the place."""
         with self._lock:
             self.names.append(name)
             if self._is_reached(self.run.kill_at, name):
-                self.tell({"type": "killed", "at": name})
+                self.write({"type": "killed", "at": name})
                 os.kill(os.getpid(), signal.SIGKILL)
             if self._is_reached(self.run.fail_at, name):
-                self.tell({"type": "failed", "at": name})
+                self.write({"type": "failed", "at": name})
                 raise ERRORS[self.run.fail_with]
 
     def _is_reached(self, place: tuple[str, int] | None, name: str) -> bool:
@@ -124,14 +125,14 @@ class Teller:
             return False
         return place[1] == (self.names.count(name) if place[0] else len(self.names))
 
-    def tell(self, record: dict[str, Any]) -> None:
-        """Write it down."""
+    def write(self, record: dict[str, Any]) -> None:
+        """Append a record to the file."""
         os.write(self.file, json.dumps(record).encode() + b"\n")
 
 
 def serve(orders: socket.socket) -> None:
-    """Carry out runs, one after another, until nobody sends any."""
-    # What is loaded stays shared with the children, instead of being copied when they collect garbage.
+    """Carry out runs one after another, until the socket is closed."""
+    # Loaded objects stay shared with the children, instead of being copied by their garbage collection.
     gc.freeze()
     while True:
         message, devices, _, _ = socket.recv_fds(orders, LARGEST_MESSAGE, 1)
@@ -144,7 +145,7 @@ def serve(orders: socket.socket) -> None:
         if child == 0:
             os.close(on_go)
             os.close(ready)
-            _carry_out(run, devices, on_ready, go)
+            _run_in_child(run, devices, on_ready, go)
         for file in (*devices, on_ready, go):
             os.close(file)
         os.read(ready, 1)
@@ -170,29 +171,29 @@ def _wait_for(child: int, kill_after: float | None) -> int:
     return status
 
 
-def _carry_out(run: Run, devices: list[int], on_ready: int, go: int) -> None:
-    """In the child: never returns."""
+def _run_in_child(run: Run, devices: list[int], on_ready: int, go: int) -> None:
+    """Carry out a run in the child process; never returns."""
     code = 99
     try:
         if run.mount:
             mount_privately(devices[0], run.mount)
             os.close(devices[0])
-        for what in run.careless:
-            _CARELESS[what]()
+        for what in run.unflushed:
+            _LEAVE_OUT[what]()
         os.write(on_ready, b"!")
         os.read(go, 1)
-        file = os.open(run.told, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
-        teller = Teller(file, run)
-        with telling(teller.boundary):
-            code = asyncio.run(_export(run, teller))
-    except BaseException:  # noqa: BLE001 - there is nobody above
+        file = os.open(run.report, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+        reporter = Reporter(file, run)
+        with telling(reporter.boundary):
+            code = asyncio.run(_export(run, reporter))
+    except BaseException:  # noqa: BLE001 - nothing else would report it
         traceback.print_exc()
     finally:
         sys.stderr.flush()
         os._exit(code)
 
 
-async def _export(run: Run, teller: Teller) -> int:
+async def _export(run: Run, reporter: Reporter) -> int:
     settings = Settings.from_layers(run.settings)
     directory = Path(settings.output.directory)
     if run.rebuild:
@@ -206,17 +207,17 @@ async def _export(run: Run, teller: Teller) -> int:
                 one for export in settings.exports for one in ledger.stored(export.name, Range(run.start, run.end))
             ]
         spec = Repair(settings.exports, tuple(stored))
-    summary = await export(settings, spec, key=ApiKey(run.key), stop=Stop(), listeners=(teller.on_event,))
-    teller.tell({"type": "boundaries", "names": teller.names})
-    teller.tell(summary.to_dict())
+    summary = await export(settings, spec, key=ApiKey(run.key), stop=Stop(), listeners=(reporter.on_event,))
+    reporter.write({"type": "boundaries", "names": reporter.names})
+    reporter.write(summary.to_dict())
     return int(summary.exit_code)
 
 
-def _without_fsync_of(is_meant: Callable[[Path], bool]) -> None:
+def _without_fsync_of(is_left_out: Callable[[Path], bool]) -> None:
     real = os.fsync
 
     def fsync(file: int) -> None:
-        if not is_meant(Path(f"/proc/self/fd/{file}").resolve()):
+        if not is_left_out(Path(f"/proc/self/fd/{file}").resolve()):
             real(file)
 
     os.fsync = fsync  # type: ignore[assignment]
@@ -225,17 +226,17 @@ def _without_fsync_of(is_meant: Callable[[Path], bool]) -> None:
 def _without_fsync_of_the_ledger() -> None:
     real = sqlite3.connect
 
-    class Careless(sqlite3.Connection):
+    class Unsynced(sqlite3.Connection):
         def execute(self, sql: str, *arguments: Any) -> sqlite3.Cursor:
             return super().execute(sql.replace("synchronous = FULL", "synchronous = OFF"), *arguments)
 
     def connect(*arguments: Any, **options: Any) -> sqlite3.Connection:
-        return real(*arguments, factory=Careless, **options)
+        return real(*arguments, factory=Unsynced, **options)
 
     sqlite3.connect = connect  # type: ignore[assignment]
 
 
-_CARELESS: dict[str, Callable[[], None]] = {
+_LEAVE_OUT: dict[str, Callable[[], None]] = {
     "files": lambda: _without_fsync_of(Path.is_file),
     "folders": lambda: _without_fsync_of(Path.is_dir),
     "archives' folders": lambda: _without_fsync_of(lambda path: path.name.startswith("date=")),

@@ -1,7 +1,7 @@
-"""Runs of the exporter that end badly, and what is to be held against them.
+"""Runs that are killed or lose power, and the checks of what they leave behind.
 
-`Driver` runs one in a process of its own. `Scene` is one output directory and one sandbox: it has runs, kills and cuts
-behind it, and `look` compares what lies on the disk with what the service knows, from outside.
+`Driver` runs the exporter in its own process. `Scene` is an output directory and a sandbox, with the runs, kills and
+power cuts that have happened to them. Its `inspect` compares the files and the ledger with what the sandbox knows.
 """
 
 import asyncio
@@ -35,7 +35,7 @@ from asyncexport.sandbox import Sandbox, SandboxBehaviour, SandboxFault, serving
 from asyncexport.storage import ARCHIVE_NAME, DEFINITION_NAME
 from asyncexport.storage.layout import archive_range
 from tests.crash_driver import LARGEST_MESSAGE, Run
-from tests.power_cut_disk import Disk, Tree, lay_out
+from tests.power_cut_disk import Disk, Tree, write_tree
 from tests.power_cut_fs import PowerCutFs
 
 ROOT = Path(__file__).parents[1]
@@ -44,7 +44,7 @@ ROOT = Path(__file__).parents[1]
 WIDTH_SECONDS = 1800
 
 SPAN = Range(1_704_110_400, 1_704_110_400 + 2 * WIDTH_SECONDS)
-"""Noon of a Monday, and the hour after it."""
+"""The hour after noon of a Monday."""
 
 EXPORTS = ({"name": "events", "format": "ndjson"}, {"name": "as-json", "format": "json"})
 
@@ -54,68 +54,68 @@ SETTINGS: dict[str, Any] = {
     "retry": {"backoff_initial": "10ms", "backoff_max": "50ms", "outage": "5s"},
     "export": list(EXPORTS),
 }
-"""A small run in no time: four bundles, in two exports."""
+"""Settings for a short run: four bundles in two exports, with a budget that never delays it."""
 
 BEHAVIOUR = SandboxBehaviour(
     operation_seconds=0.02, operation_sigma=0.3, requests_per_minute=600_000.0, burst=1000, rows_per_hour=60
 )
-"""A service that has no time either."""
+"""A fast service."""
 
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """How a run ended: its exit code, None if it was killed, and what it told before."""
+    """How a run ended: its exit code, or None if it was killed, and its report."""
 
     exit_code: int | None
-    told: tuple[dict[str, Any], ...]
+    report: tuple[dict[str, Any], ...]
 
     @property
     def summary(self) -> dict[str, Any] | None:
-        """Of a run that came to its own end."""
-        return next((one for one in self.told if one["type"] == "summary"), None)
+        """The summary; None if the run was killed."""
+        return next((one for one in self.report if one["type"] == "summary"), None)
 
     @property
     def boundaries(self) -> tuple[str, ...]:
-        """All it came by; only of a run that came to its own end."""
-        return next((tuple(one["names"]) for one in self.told if one["type"] == "boundaries"), ())
+        """The names of all failpoints that the run passed; empty if it was killed."""
+        return next((tuple(one["names"]) for one in self.report if one["type"] == "boundaries"), ())
 
     @property
     def killed_at(self) -> str:
-        """The boundary at which it killed itself; "" where it did not."""
-        return next((one["at"] for one in self.told if one["type"] == "killed"), "")
+        """The failpoint at which the run killed itself, or ""."""
+        return next((one["at"] for one in self.report if one["type"] == "killed"), "")
 
     @property
     def failed_at(self) -> str:
-        """The boundary at which an error was raised; "" where there was none."""
-        return next((one["at"] for one in self.told if one["type"] == "failed"), "")
+        """The failpoint at which an error was raised, or ""."""
+        return next((one["at"] for one in self.report if one["type"] == "failed"), "")
 
     @property
     def stored(self) -> set[str]:
-        """The archives that it said are stored."""
-        return {one["path"] for one in self.told if one["type"] == "stored"}
+        """The paths of the archives that the run reported as stored."""
+        return {one["path"] for one in self.report if one["type"] == "stored"}
 
 
 class Writes:
-    """Every write of a run, each kind counted by itself: the order across threads differs from run to run."""
+    """Iterates over all writes of a run. Each kind is counted separately, since the order of threads varies."""
 
     def __init__(self, whole: Outcome) -> None:
         self.kinds = set(whole.boundaries)
         self._next = dict.fromkeys(whole.boundaries, 1)
 
     def next(self) -> tuple[str, int] | None:
-        """The next one to be killed at; None: there is none."""
+        """Return the next write to kill a run at, or None after the last."""
         for kind, number in self._next.items():
             self._next[kind] += 1
             return kind, number
         return None
 
-    def no_more(self, write: tuple[str, int]) -> None:
-        """A run went through without this one: the kind has no more."""
+    def exhausted(self, write: tuple[str, int]) -> None:
+        """Note that a run finished without reaching this write, so there are no more of its kind."""
         self._next.pop(write[0], None)
 
 
 class Driver:
-    """The process that runs are forked from; a context manager. For one thread at a time."""
+    """The process that runs are forked from, as a context manager. Not thread-safe."""
 
     def __enter__(self) -> Self:
         self._orders, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
@@ -129,12 +129,12 @@ class Driver:
         self._process.wait()
 
     def run(self, run: Run, *, disk: Disk | None = None, cut_before: int | None = None) -> tuple[Outcome, int]:
-        """Carry out a run; how it ended, and after how many changes to the disk.
+        """Carry out a run. Return how it ended and the number of changes to the disk.
 
         Args:
-            run: What to do.
-            disk: What is mounted at `run.mount`.
-            cut_before: The change before which the disk's power goes.
+            run: The run.
+            disk: The disk to mount at `run.mount`.
+            cut_before: The change before which the power is cut.
         """
         fs = PowerCutFs(disk, cut_before=cut_before, on_cut=self._kill) if disk else None
         socket.send_fds(self._orders, [run.to_bytes()], [fs.device] if fs else [])
@@ -148,9 +148,9 @@ class Driver:
                 fs.wait()
         finally:
             os.close(self._handle)
-        told = Path(run.told)
-        lines = told.read_bytes().splitlines() if told.exists() else []
-        told.unlink(missing_ok=True)
+        report = Path(run.report)
+        lines = report.read_bytes().splitlines() if report.exists() else []
+        report.unlink(missing_ok=True)
         return Outcome(code if code >= 0 else None, tuple(json.loads(line) for line in lines)), fs.changes if fs else 0
 
     def _kill(self) -> None:
@@ -160,19 +160,19 @@ class Driver:
 
 @dataclass(slots=True)
 class Findings:
-    """What is to be held against the exporter; nothing is, if all of it is empty.
+    """Violations by the exporter; all attributes are empty or 0 if there are none.
 
     Attributes:
-        unreadable: What is wrong with the ledger, where it cannot be read.
-        damaged: Files under a final name that are not whole, or do not hold the rows of their range.
-        false_claims: Archives that the ledger counts as stored and that do not lie there as it says.
-        forgotten: Archives that a run said are stored, and that the ledger does not count.
-        unrecorded: Creates that the service was sent, and of which the ledger does not know.
-        second_exports: Bundles that got another export though the one on record could be had.
-        unexplained_exports: Exports beyond one a take, for which no create was in flight at a kill, or went unanswered.
-        fetched_again: Downloads of what was stored.
+        unreadable: Errors of the ledger, if it cannot be read.
+        damaged: Files with a final name that are incomplete or do not have the rows of their range.
+        false_claims: Archives that the ledger lists as stored and that are not on disk as recorded.
+        forgotten: Archives that a run reported as stored and that the ledger does not list.
+        unrecorded: Bundles for which the service received a create that the ledger does not know.
+        second_exports: Bundles that got another export although the recorded one was available.
+        unexplained_exports: Exports beyond one a revision without a create in flight at a kill or left unanswered.
+        fetched_again: Downloads of stored bundles.
         not_counted: Creates in flight that the summary does not count as possible duplicates.
-        lost_rows, duplicated_rows: In the end, by comparison with the truth.
+        lost_rows, duplicated_rows: Rows missing from or repeated in the archives at the end.
     """
 
     unreadable: list[str] = field(default_factory=list)
@@ -189,8 +189,15 @@ class Findings:
 
 
 @dataclass(frozen=True, slots=True)
-class Sight:
-    """What lies on the disk: the rows of each archive by its path, None where it is none; and what the ledger says."""
+class DiskState:
+    """The state of the disk.
+
+    Attributes:
+        rows: The rows of each archive by path; None if it cannot be read.
+        digests: The SHA-256 of each archive by path.
+        records: The ledger's record of each bundle.
+        unreadable: The error, if the ledger cannot be read.
+    """
 
     rows: dict[str, list[str] | None] = field(default_factory=dict)
     digests: dict[str, str] = field(default_factory=dict)
@@ -199,12 +206,12 @@ class Sight:
 
 
 class Scene:
-    """One output directory and one sandbox, and all that has happened to them.
+    """An output directory and a sandbox, with a history of runs.
 
     Args:
-        driver: Who runs the exporter.
+        driver: The driver that runs the exporter.
         sandbox: The service.
-        folder: A place of its own for it.
+        folder: An empty folder for this scene.
     """
 
     def __init__(self, driver: Driver, sandbox: Sandbox, folder: Path) -> None:
@@ -212,9 +219,9 @@ class Scene:
         self._driver = driver
         self._folder = folder
         self._bundles = len(EXPORTS) * count_cut(SPAN, WIDTH_SECONDS)
-        self._told: set[str] = set()
+        self._reported: set[str] = set()
         self._recorded: dict[str, tuple[int, int]] = {}
-        self._sight = Sight()
+        self._disk_state = DiskState()
         self._in_flight: Counter[str] = Counter()
         self._unanswered = 0
         self.findings = Findings()
@@ -227,22 +234,22 @@ class Scene:
 
     @property
     def in_flight(self) -> int:
-        """How many creates were in flight at all the kills."""
+        """The number of creates in flight at the kills."""
         return self._in_flight.total()
 
     @property
     def extra_exports(self) -> int:
-        """How many exports the service made beyond what was asked for."""
-        return sum(self._exports_made().values()) - sum(one.revision + 1 for one in self._sight.records.values())
+        """The number of exports that the service made beyond one a revision."""
+        return sum(self._exports_made().values()) - sum(one.revision + 1 for one in self._disk_state.records.values())
 
     async def run(self, **how: Any) -> Outcome:
-        """Run the exporter; `how` are fields of `Run`. What it leaves behind is looked at."""
+        """Run the exporter and inspect what it leaves behind; `how` are fields of `Run`."""
         return (await self.run_on(None, **how))[0]
 
     async def run_on(self, disk: Disk | None, *, cut_before: int | None = None, **how: Any) -> tuple[Outcome, int]:
-        """Run it on a disk whose power may go; how it ended, and after how many changes to that disk.
+        """Run the exporter on a disk whose power may be cut. Return how it ended and the number of changes to the disk.
 
-        What the disk keeps is not looked at: see `survive`.
+        This does not inspect what the disk keeps: see `restore`.
         """
         mount = self._folder / "mount"
         if disk:
@@ -253,52 +260,54 @@ class Scene:
             key=self.sandbox.key,
             start=SPAN.start,
             end=SPAN.end,
-            told=str(self._folder / "told"),
+            report=str(self._folder / "report"),
             mount=str(mount) if disk else "",
             **how,
         )
-        states = [one.state for one in self._sight.records.values()]
+        states = [one.state for one in self._disk_state.records.values()]
         unstored = self._bundles - sum(isinstance(state, Stored) for state in states)
         in_flight = sum(isinstance(state, Creating) for state in states)
         downloads = self.sandbox.counts["download"]
         outcome, changes = await asyncio.to_thread(self._driver.run, run, disk=disk, cut_before=cut_before)
-        self._told |= outcome.stored
+        self._reported |= outcome.stored
         self.kills += outcome.exit_code is None
         if outcome.summary:
             counted = outcome.summary["possible_duplicates"]
             self.findings.not_counted += max(0, in_flight - counted)
             self._unanswered += max(0, counted - in_flight)
         if not disk:
-            await self.look()
+            await self.inspect()
         if not run.repair and not self.sandbox.behaviour.faults:
             self.findings.fetched_again += max(0, self.sandbox.counts["download"] - downloads - unstored)
         return outcome, changes
 
-    async def survive(self, tree: Tree) -> None:
-        """Have nothing on the disk but what a power cut left, and look at that."""
+    async def restore(self, tree: Tree) -> None:
+        """Replace the output directory by what a power cut left, and inspect it."""
         if self.directory.exists():
             shutil.rmtree(self.directory)
-        lay_out(tree, self._folder)
-        await self.look()
+        write_tree(tree, self._folder)
+        await self.inspect()
 
-    async def look(self) -> None:
-        """Compare what lies on the disk with what the service knows, and keep what is wrong."""
-        self._sight = await asyncio.to_thread(_seen, self.directory)
-        await self._until_all_is_heard()
-        self._judge_files()
-        self._judge_exports()
+    async def inspect(self) -> None:
+        """Compare the disk with what the service knows, and add violations to the findings."""
+        self._disk_state = await asyncio.to_thread(_read_disk, self.directory)
+        await self._wait_for_earlier_requests()
+        self._check_files()
+        self._check_exports()
 
     async def finish(self) -> None:
-        """Run to the end, and compare all rows with the truth."""
+        """Run to the end and compare all rows with those of the service."""
         outcome = await self.run()
         assert outcome.exit_code == 0, outcome
-        found = Counter((path.partition("/")[0], row) for path, rows in self._sight.rows.items() for row in rows or ())
-        truth = Counter((one["name"], row) for one in EXPORTS for row in _truth(self.sandbox, SPAN))
-        self.findings.lost_rows += (truth - found).total()
-        self.findings.duplicated_rows += (found - truth).total()
+        found = Counter(
+            (path.partition("/")[0], row) for path, rows in self._disk_state.rows.items() for row in rows or ()
+        )
+        expected = Counter((one["name"], row) for one in EXPORTS for row in _expected_rows(self.sandbox, SPAN))
+        self.findings.lost_rows += (expected - found).total()
+        self.findings.duplicated_rows += (found - expected).total()
 
-    async def _until_all_is_heard(self) -> None:
-        """What a killed process sent last comes before what is sent now."""
+    async def _wait_for_earlier_requests(self) -> None:
+        """Wait until the sandbox has handled the last requests of a killed process, by sending another one."""
         url = urlsplit(self.sandbox.url)
         reader, writer = await asyncio.open_connection(url.hostname, url.port)
         writer.write(b"GET /sandbox/counts HTTP/1.0\r\n\r\n")
@@ -306,25 +315,25 @@ class Scene:
         writer.close()
         await writer.wait_closed()
 
-    def _judge_files(self) -> None:
-        sight, findings = self._sight, self.findings
-        if sight.unreadable:
-            findings.unreadable.append(sight.unreadable)
-        for path, rows in sight.rows.items():
+    def _check_files(self) -> None:
+        disk_state, findings = self._disk_state, self.findings
+        if disk_state.unreadable:
+            findings.unreadable.append(disk_state.unreadable)
+        for path, rows in disk_state.rows.items():
             span = archive_range(path)
-            if rows is None or span is None or sorted(rows) != _truth(self.sandbox, span):
+            if rows is None or span is None or sorted(rows) != _expected_rows(self.sandbox, span):
                 findings.damaged.append(path)
-        counted = {one.stored.path: one for one in sight.records.values() if one.stored}
+        counted = {one.stored.path: one for one in disk_state.records.values() if one.stored}
         for path, record in counted.items():
-            if not _is_kept(sight, path, record):
+            if not _is_kept(disk_state, path, record):
                 findings.false_claims.append(path)
-        findings.forgotten += sorted(self._told - set(counted))
+        findings.forgotten += sorted(self._reported - set(counted))
 
-    def _judge_exports(self) -> None:
+    def _check_exports(self) -> None:
         findings = self.findings
         made = self._exports_made()
         extra: list[str] = []
-        for key, record in self._sight.records.items():
+        for key, record in self._disk_state.records.items():
             if isinstance(record.state, Creating):
                 self._in_flight[key] += 1
             else:
@@ -334,12 +343,12 @@ class Scene:
                 self._recorded[key] = (record.revision, made[key])
             excess = made[key] - record.revision - 1 - self._in_flight[key]
             extra += [key] * excess
-        # Of what a run itself counted only the number is known.
+        # For duplicates that a run itself counted, only their number is known.
         findings.unexplained_exports += extra[self._unanswered :]
-        findings.unrecorded += sorted(set(made) - set(self._sight.records))
+        findings.unrecorded += sorted(set(made) - set(self._disk_state.records))
 
     def _exports_made(self) -> Counter[str]:
-        """How many exports of each bundle the service has made."""
+        """Return the number of exports that the service has made of each bundle."""
         names = {one["format"]: one["name"] for one in EXPORTS}
         return Counter(
             str(Bundle(names[one.format], Range(int(one.start), int(one.end)))) for one in self.sandbox.operations
@@ -348,42 +357,42 @@ class Scene:
 
 @asynccontextmanager
 async def scene(driver: Driver, *faults: SandboxFault) -> AsyncIterator[Scene]:
-    """A scene where nothing has happened yet, with a service that may be in trouble."""
-    # What a kill leaves behind is the same on any file system; one in memory is faster.
+    """Provide a new scene with a service that has these faults."""
+    # A kill leaves the same behind on any file system; one in memory is faster.
     place = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None
     with tempfile.TemporaryDirectory(dir=place, prefix="asyncexport-") as folder:
         async with serving(replace(BEHAVIOUR, faults=faults)) as sandbox:
             yield Scene(driver, sandbox, Path(folder))
 
 
-def _seen(directory: Path) -> Sight:
-    """Look at the directory as anybody might."""
+def _read_disk(directory: Path) -> DiskState:
+    """Read the archives and the ledger of the directory."""
     archives = [path for path in directory.glob("*/*/*") if ARCHIVE_NAME.fullmatch(path.name)]
     odd = [path for path in directory.rglob("*") if path.is_file() and not _is_known(path.relative_to(directory))]
-    assert not odd, f"nobody knows what these are: {odd}"
+    assert not odd, f"unexpected files: {odd}"
     bad = set()
     if archives and not _is_gzip(*archives):
         bad = {path for path in archives if not _is_gzip(path)}
     rows = {str(path.relative_to(directory)): None if path in bad else _rows_in(path) for path in archives}
     digests = {str(path.relative_to(directory)): hashlib.sha256(path.read_bytes()).hexdigest() for path in archives}
     try:
-        return Sight(rows, digests, {str(one.bundle): one for one in _standings(directory)})
+        return DiskState(rows, digests, {str(one.bundle): one for one in _records_in(directory)})
     except LedgerError as error:
-        return Sight(rows, digests, unreadable=str(error))
+        return DiskState(rows, digests, unreadable=str(error))
 
 
 def _is_gzip(*paths: Path) -> bool:
     return subprocess.run(["gzip", "-qt", *paths], check=False, capture_output=True).returncode == 0
 
 
-def _is_kept(sight: Sight, path: str, record: BundleRecord) -> bool:
-    """Whether an archive that is counted as stored is there, as it was stored."""
-    rows = sight.rows.get(path)
+def _is_kept(disk_state: DiskState, path: str, record: BundleRecord) -> bool:
+    """Whether an archive listed as stored is on disk as recorded."""
+    rows = disk_state.rows.get(path)
     if rows is None or record.stored is None:
         return False
-    # A new take's file may have come in its place, and the row that says so not yet.
+    # The file of a new revision may already have replaced it, while its row is not in the ledger yet.
     is_new = isinstance(record.state, Ready)
-    return is_new or (len(rows), sight.digests[path]) == (record.stored.rows, record.stored.sha256)
+    return is_new or (len(rows), disk_state.digests[path]) == (record.stored.rows, record.stored.sha256)
 
 
 def _is_known(path: Path) -> bool:
@@ -398,7 +407,7 @@ def _is_known(path: Path) -> bool:
 
 
 def _rows_in(path: Path) -> list[str] | None:
-    """The rows of an archive, each in one way of writing; None where it cannot be read."""
+    """Return the rows of an archive in a canonical spelling, or None if it cannot be read."""
     try:
         text = gzip.decompress(path.read_bytes())
         rows = orjson.loads(text) if ".json." in path.name else [orjson.loads(line) for line in text.splitlines()]
@@ -407,8 +416,8 @@ def _rows_in(path: Path) -> list[str] | None:
     return [_canonical(row) for row in rows]
 
 
-def _standings(directory: Path) -> list[BundleRecord]:
-    """Where each bundle stands by the ledger, which is read to its last row."""
+def _records_in(directory: Path) -> list[BundleRecord]:
+    """Check the complete ledger and return its record of each bundle."""
     if not present(directory):
         return []
     with LedgerReader(directory) as ledger:
@@ -420,15 +429,15 @@ def _standings(directory: Path) -> list[BundleRecord]:
         return list(by_bundle.values())
 
 
-_truths: dict[tuple[Any, ...], list[str]] = {}
+_expected_rows_cache: dict[tuple[Any, ...], list[str]] = {}
 
 
-def _truth(sandbox: Sandbox, span: Range) -> list[str]:
-    """The rows that exist in a range, sorted."""
+def _expected_rows(sandbox: Sandbox, span: Range) -> list[str]:
+    """Return the service's rows of a range, sorted."""
     key = (sandbox.behaviour.seed, sandbox.behaviour.rows_per_hour, span)
-    if key not in _truths:
-        _truths[key] = sorted(map(_canonical, sandbox.events(span.start, span.end)))
-    return _truths[key]
+    if key not in _expected_rows_cache:
+        _expected_rows_cache[key] = sorted(map(_canonical, sandbox.events(span.start, span.end)))
+    return _expected_rows_cache[key]
 
 
 def _canonical(row: Any) -> str:

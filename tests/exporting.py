@@ -1,4 +1,4 @@
-"""Whole runs against a sandbox in the same process, and what lies on the disk after them."""
+"""Complete runs against a sandbox in the same process, and the rows that they leave on disk."""
 
 import asyncio
 import csv
@@ -28,10 +28,10 @@ from tests.failpoints import telling
 from tests.json_lines import check
 
 AMPLE = {"requests_per_minute": 1e6, "burst": 10_000}
-"""A budget that is not in the way."""
+"""A budget that never delays a run."""
 
 BY_SERVICE: dict[str, Any] = {"api": {"clock": "service"}}
-"""Settings for a sandbox whose clock is more than a day from this host's."""
+"""Settings for a sandbox whose clock differs by more than a day from this host's."""
 
 QUICK: dict[str, Any] = {
     "budget": AMPLE,
@@ -45,29 +45,29 @@ QUICK: dict[str, Any] = {
 
 @dataclass(slots=True)
 class Notebook:
-    """Writes down what happens, as `--json` has it."""
+    """Records events as `--json` prints them, and the first snapshot."""
 
     events: list[dict[str, Any]] = field(default_factory=list)
     snapshots: list[Snapshot] = field(default_factory=list)
 
     async def watch(self, snapshot: Callable[[], Snapshot]) -> None:
-        """Look once at the beginning, and then no more."""
+        """Take one snapshot at the beginning."""
         self.snapshots.append(snapshot())
         await asyncio.Event().wait()
 
     def on_event(self, event: Event) -> None:
-        """Write it down."""
+        """Record an event."""
         record = event_record(event)
         if record is not None:
             self.events.append(check(record))
 
     def of(self, kind: str) -> list[dict[str, Any]]:
-        """What happened of this kind."""
+        """Return the events of a type."""
         return [event for event in self.events if event["type"] == kind]
 
 
 def settings_for(sandbox: Sandbox, directory: Path, changes: dict[str, Any] | None = None) -> Settings:
-    """Settings that fit a sandbox; `changes` as they would stand in the file, table by table."""
+    """Return settings that fit a sandbox; `changes` are written as in the configuration file, table by table."""
     changes = changes or {}
     tables: dict[str, Any] = {"api": {"base_url": sandbox.url}, **QUICK}
     for name, table in changes.items():
@@ -91,10 +91,9 @@ async def run(
     kind: type[RunSpec] = Backfill,
     **fields: Any,
 ) -> Summary:
-    """One run: a backfill, or one of another kind, with these fields of its specification.
+    """Run a backfill, or another kind of run with these fields of its specification.
 
-    `boundary` is told of its failpoints.
-    A night begins at `[nightly] since`, which is set to `start`; "" leaves it as it is.
+    `boundary` is called at each failpoint. For a nightly run, `start` sets `[nightly] since`, unless it is "".
     """
     if kind is Nightly and start:
         changes = {**(changes or {}), "nightly": {"since": start}}
@@ -116,40 +115,40 @@ async def run(
 
 
 class OffClock(HostClock):
-    """A host's clock that is so many seconds ahead of the right time; `stands_at`: it stands still there."""
+    """A host clock that is `seconds` fast, or stands still at `stands_at`."""
 
     def __init__(self, seconds: float = 0.0, *, stands_at: float | None = None, up: float = 0.0) -> None:
-        """`up`: for how much longer the machine has been up than it says otherwise."""
+        """Set the clock; `up` is added to the machine's uptime."""
         super().__init__()
         self._seconds, self._stands_at, self._up = seconds, stands_at, up
 
     def read(self) -> HostReading:
-        """All clocks at once."""
+        """Read all clocks."""
         reading = super().read()
         wall = reading.wall + self._seconds if self._stands_at is None else self._stands_at
         return replace(reading, wall=wall, uptime=reading.uptime + self._up)
 
 
 def clock_of(sandbox: Sandbox) -> OffClock:
-    """The clock of a host that has seen as much time pass as the sandbox has."""
+    """Return a host clock on which as much time has passed as on the sandbox's."""
     ahead = sandbox.now - time.time()
     return OffClock(ahead, up=ahead)
 
 
 def moment(text: str) -> int:
-    """Seconds since 1970."""
+    """Return a time in seconds since 1970."""
     return read_moment(text, now=0)
 
 
 def archives(directory: Path, export_name: str = "everyone-events") -> list[Path]:
-    """The archives of an export, in order."""
+    """Return the archives of an export, in order."""
     return sorted(path for path in (directory / export_name).glob("date=*/*.gz") if archive_range(str(path)))
 
 
 def rows_in(directory: Path, export_name: str = "everyone-events") -> Counter[str]:
-    """Every row of an export on the disk, each in one way of writing, and how often it is there.
+    """Return every row of an export on disk in a canonical spelling, with the number of times it is there.
 
-    gzip's own module, which checks what the command does, is the judge of the files.
+    Python's gzip module, which makes the same checks as the gzip command, must accept the files.
     """
     found: Counter[str] = Counter()
     for path in archives(directory, export_name):
@@ -159,18 +158,18 @@ def rows_in(directory: Path, export_name: str = "everyone-events") -> Counter[st
 
 
 def truth(sandbox: Sandbox, start: str, end: str) -> Counter[str]:
-    """Every row that exists in a range, written the same way."""
+    """Return every row that the service has in a range, in the same spelling."""
     return Counter(canonical(row) for row in sandbox.events(moment(start), moment(end)))
 
 
 def truth_as_csv(sandbox: Sandbox, start: str, end: str) -> Counter[str]:
-    """The same as it reads in a CSV, where all is text and what is absent is empty."""
+    """Return the same rows as they are in CSV, where every value is text and a missing one is empty."""
     rows = ({key: _as_text(value) for key, value in row.items()} for row in sandbox.events(moment(start), moment(end)))
     return Counter(canonical({key: text for key, text in row.items() if text}) for row in rows)
 
 
 def canonical(row: dict[str, Any]) -> str:
-    """A row in one way of writing."""
+    """Return a row in a canonical spelling."""
     return json.dumps(row, sort_keys=True)
 
 

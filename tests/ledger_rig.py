@@ -1,4 +1,4 @@
-"""A ledger on the rack: bundles to write, a boundary that holds or fails, and all that can be asked in one value."""
+"""Helpers for tests of the ledger: records to write, failpoints that fail or block, and the answers to all queries."""
 
 import fcntl
 import os
@@ -19,50 +19,50 @@ from tests.failpoints import telling
 
 EXPORTS = (Export("events"), Export("people"))
 NOBODY = 65534
-"""A user without rights, for tests that run as root."""
+"""A user without permissions, for tests that run as root."""
 
 WAL = ".asyncexport/ledger.sqlite3-wal"
 
 
 def bundle(number: int, export: str = "events") -> Bundle:
-    """The n-th half hour."""
+    """Return the bundle of the n-th half-hour since 1970."""
     return Bundle(export, Range(number * 1800, number * 1800 + 1800))
 
 
 def creating(number: int, export: str = "events") -> BundleRecord:
-    """The n-th bundle, asked for."""
+    """Return the record of the n-th bundle as Creating."""
     return BundleRecord(bundle(number, export), 0, Creating(1, float(number)))
 
 
 def archive(number: int) -> Stored:
-    """Of the n-th bundle; every third is empty."""
+    """Return the Stored state of the n-th bundle; every third archive is empty."""
     return Stored(f"events/{number}.gz", 20_000 + number, number % 3, f"{number:064x}", exported_at=1.7e9 + number / 4)
 
 
 async def stock_of(ledger: Ledger, export: str) -> RecordedRange:
-    """What an open ledger has of all time."""
+    """Return what an open ledger has recorded of an export, for all time."""
     return await ledger.query(lambda queries: queries.recorded_range(export, ALL_TIME))
 
 
 async def stored_of(ledger: Ledger, export: str, span: Range, **asked: float) -> list[BundleRecord]:
-    """What an open ledger has as stored."""
+    """Return the stored records of an export in a range, from an open ledger."""
     return await ledger.query(lambda queries: list(queries.stored(export, span, **asked)))
 
 
 def stored(number: int, export: str = "events") -> BundleRecord:
-    """The n-th bundle, done."""
+    """Return the record of the n-th bundle as Stored."""
     return BundleRecord(bundle(number, export), 0, archive(number), archive(number))
 
 
 def road(number: int) -> list[State]:
-    """What a bundle goes through."""
+    """Return the states that the n-th bundle goes through."""
     at, name = 1.7e9 + number, f"operation-{number}"
     return [Creating(1, at), Created(1, at + 1, name), Ready(1, at, name), archive(number)]
 
 
 @dataclass
 class Boundary:
-    """Remembers what it was told; fails at a name, or holds the ledger's thread there until let go."""
+    """Records failpoints. It can raise at some of them, or block the ledger's thread at one until `let_go` is set."""
 
     fails: dict[str, Exception] = field(default_factory=dict)
     holds: str = ""
@@ -71,7 +71,7 @@ class Boundary:
     let_go: threading.Event = field(default_factory=threading.Event)
 
     def __call__(self, name: str) -> None:
-        """A point at which a crash would be of interest."""
+        """Record a failpoint, and block or raise if this is the place."""
         self.names.append(name)
         if name == self.holds:
             self.reached.set()
@@ -81,12 +81,12 @@ class Boundary:
 
     @property
     def commits(self) -> int:
-        """How many there have been."""
+        """The number of commits so far."""
         return self.names.count("ledger.commit:after")
 
 
 async def fill(ledger: Ledger, count: int = 12) -> None:
-    """Some of everything: bundles in every state of the main road, requests, durations, runs, a remark."""
+    """Write some of everything: bundles in all usual states, requests, durations, runs, an accepted gap, a note."""
     await ledger.register(EXPORTS)
     for number in range(count):
         export = EXPORTS[number % 2].name
@@ -105,7 +105,7 @@ async def fill(ledger: Ledger, count: int = 12) -> None:
 
 
 def answers(queries: LedgerQueries) -> list[Any]:
-    """All that can be asked."""
+    """Return the answers to all queries."""
     return [
         queries.exports(),
         queries.requests_since(0.0),
@@ -130,14 +130,14 @@ def answers(queries: LedgerQueries) -> list[Any]:
 
 
 def read(directory: Path) -> list[Any]:
-    """All that can be asked, by somebody who only reads."""
+    """Return the answers to all queries from a read-only connection."""
     with LedgerReader(directory) as ledger:
         return answers(ledger)
 
 
 @contextmanager
 def without_rights() -> Iterator[None]:
-    """As a user to whom the modes of files mean something; for root another one."""
+    """Run as a user who is subject to file permissions: as root, change to another user."""
     if os.geteuid() != 0:
         yield
         return
@@ -149,14 +149,14 @@ def without_rights() -> Iterator[None]:
 
 
 def given_away(directory: Path) -> None:
-    """To whom `without_rights` is; nothing where that is us anyway."""
+    """If running as root, give the directory to the user of `without_rights`."""
     if os.geteuid() == 0:
         for path in (directory, *directory.rglob("*")):
             os.chown(path, NOBODY, NOBODY)
 
 
 def loses_locks(directory: Path) -> Callable[[str], None]:
-    """Told of failpoints, it lets go of the directory's lock at once, as some shares do."""
+    """Return a failpoint listener that releases the directory's lock immediately, as on some network shares."""
     lock = str(directory / ".asyncexport" / "lock")
 
     def let_go(name: str) -> None:
@@ -169,6 +169,6 @@ def loses_locks(directory: Path) -> Callable[[str], None]:
 
 @contextmanager
 def locks_that_do_nothing(directory: Path) -> Iterator[None]:
-    """Whoever has the lock loses it."""
+    """Release the directory's lock whenever a process takes it."""
     with telling(loses_locks(directory)):
         yield

@@ -1,4 +1,4 @@
-"""An output directory on the rack: archives under their names, and a ledger that says what a test wants it to say."""
+"""An output directory for tests: archives under their final names, and a ledger with the records that a test needs."""
 
 import gzip
 from collections.abc import Iterable
@@ -20,17 +20,17 @@ LEDGER = Path(".asyncexport", "ledger.sqlite3")
 
 
 def half_hour(number: int, export: Export = EVENTS) -> Bundle:
-    """The n-th of the day."""
+    """Return the n-th half-hour of the day."""
     return half_hours(number, number + 1, export)
 
 
 def half_hours(first: int, end: int, export: Export = EVENTS) -> Bundle:
-    """From the n-th of the day up to another."""
+    """Return the bundle from one half-hour of the day up to another."""
     return Bundle(export.name, Range(MIDNIGHT + first * HOUR // 2, MIDNIGHT + end * HOUR // 2))
 
 
 def rows(count: int, export: Export = EVENTS, *, text: str = "x") -> bytes:
-    """So many, packed."""
+    """Return `count` rows as a gzip file."""
     if export.definition.format is Format.CSV:
         return gzip.compress(b"EventType\n" + f"{text}\n".encode() * count, mtime=0)
     return gzip.compress(f'{{"EventType":"{text}"}}\n'.encode() * count, mtime=0)
@@ -38,20 +38,20 @@ def rows(count: int, export: Export = EVENTS, *, text: str = "x") -> bytes:
 
 @dataclass
 class Place:
-    """An output directory: its archives, and a ledger that is open while something is written to it."""
+    """An output directory with archives and a ledger, which is open only while records are written."""
 
     directory: Path
     archives: Archives
 
     async def keep(self, bundle: Bundle, body: bytes, container: Format = Format.NDJSON) -> Stored:
-        """Put an archive under its name."""
+        """Store an archive under its final name."""
         async with self.archives.new_part(bundle, container) as part:
             await part.write(body)
             archive = await part.commit(BodyProof(end_proved=True))
         return Stored.of(archive, exported_at=bundle.range.end + 90_000.0)
 
     async def fill(self, count: int, export: Export = EVENTS) -> list[BundleRecord]:
-        """So many bundles from midnight on, stored and on record; each with as many rows as its number."""
+        """Store and record `count` bundles from midnight on; the n-th has n rows, counted from 0."""
         await self.archives.prepare([export])
         records = []
         for number in range(count):
@@ -61,7 +61,7 @@ class Place:
         return records
 
     async def record(self, records: Iterable[BundleRecord], export: Export = EVENTS) -> None:
-        """Put standings on record."""
+        """Write records to the ledger."""
         ledger = await Ledger.open(self.directory)
         try:
             await ledger.register([export])
@@ -71,17 +71,17 @@ class Place:
             await ledger.close()
 
     def path(self, bundle: Bundle, container: Format = Format.NDJSON) -> Path:
-        """Where an archive lies on this machine."""
+        """Return the path of an archive."""
         return self.directory / archive_path(bundle, container)
 
     def files(self) -> dict[str, bytes]:
-        """All there is but the ledger's."""
+        """Return the content of all files except the ledger's."""
         found = sorted(path for path in self.directory.rglob("*") if path.is_file())
         names = {str(path.relative_to(self.directory)): path for path in found}
         return {name: path.read_bytes() for name, path in names.items() if not name.startswith(".asyncexport")}
 
     def stored(self, export: Export = EVENTS) -> list[BundleRecord]:
-        """What is on record."""
+        """Return the stored records of an export."""
         with LedgerReader(self.directory) as ledger:
             ledger.check()
             return list(ledger.stored(export.name, ALL_TIME))

@@ -1,10 +1,10 @@
-"""A disk in memory that knows what was flushed, so that its power can be cut.
+"""A disk in memory that keeps track of what was flushed, so that a power cut can be simulated.
 
-1. The data of a file is durable once the file was flushed, a name once its folder was. Neither makes the other so.
-2. What was not flushed may survive a cut or not, each piece by itself: a write is torn at page borders, a name is set
-   or not, in any order. Chance decides, from a seed; without chance none of it survives.
-3. A rename within a folder is one piece: the old name is gone and the new one is there, or neither. From one folder to
-   another it is two: each name is a matter of its own folder.
+1. The data of a file is durable after a flush of the file, a name after a flush of its folder. Neither flush covers the
+   other.
+2. Unflushed changes may survive a power cut or not, each independently and in any order. Writes are torn at page
+   boundaries. A seeded random generator decides; without one, nothing unflushed survives.
+3. A rename within a folder is atomic. A rename from one folder to another is two changes, one in each folder.
 """
 
 from collections.abc import Mapping
@@ -13,15 +13,15 @@ from pathlib import Path
 from random import Random
 
 PAGE = 4096
-"""Where writes are torn."""
+"""Size of a page in bytes; writes are torn at multiples of it."""
 
 Tree = dict[str, bytes | None]
-"""What lies on a disk: the content of each file by its path, None for a folder."""
+"""The content of a disk: that of each file by its path, and None for a folder."""
 
 
 @dataclass(eq=False, slots=True)
 class File:
-    """A file: its content as programs see it, as it is on the platter, and what lies between the two."""
+    """A file: the content that programs see, the durable content, and the changes between them."""
 
     mode: int = 0o644
     content: bytearray = field(default_factory=bytearray)
@@ -29,16 +29,16 @@ class File:
     pending: list[tuple[int, bytes | None]] = field(default_factory=list)
 
     def write(self, offset: int, data: bytes) -> None:
-        """Put data at a place."""
+        """Write data at an offset."""
         _write(self.content, offset, data)
         at = offset
         while at < offset + len(data):
-            border = min((at // PAGE + 1) * PAGE, offset + len(data))
-            self.pending.append((at, data[at - offset : border - offset]))
-            at = border
+            boundary = min((at // PAGE + 1) * PAGE, offset + len(data))
+            self.pending.append((at, data[at - offset : boundary - offset]))
+            at = boundary
 
     def resize(self, size: int) -> None:
-        """Cut it short, or fill it up with zeros."""
+        """Truncate the file or extend it with zeros."""
         _resize(self.content, size)
         self.pending.append((size, None))
 
@@ -48,7 +48,7 @@ class File:
         self.pending.clear()
 
     def surviving(self, chance: Random | None) -> bytes:
-        """What is left of it when the power goes."""
+        """Return the content after a power cut."""
         content = bytearray(self.durable)
         for offset, data in self.pending:
             if not _survives(chance):
@@ -62,7 +62,7 @@ class File:
 
 @dataclass(eq=False, slots=True)
 class Folder:
-    """A folder: its names as programs see them, as they are on the platter, and what lies between the two."""
+    """A folder: the names that programs see, the durable names, and the changes between them."""
 
     mode: int = 0o755
     names: dict[str, "File | Folder"] = field(default_factory=dict)
@@ -70,15 +70,15 @@ class Folder:
     pending: list[Mapping[str, "File | Folder | None"]] = field(default_factory=list)
 
     def add(self, name: str, node: "File | Folder") -> None:
-        """Give something a name."""
+        """Add a name."""
         self._change({name: node})
 
     def remove(self, name: str) -> None:
-        """Take a name away."""
+        """Remove a name."""
         self._change({name: None})
 
     def rename(self, old: str, new: str) -> None:
-        """Give what has one name another, in the place of what had it."""
+        """Rename a file or folder and replace what had the new name."""
         self._change({old: None, new: self.names[old]})
 
     def flush(self) -> None:
@@ -87,7 +87,7 @@ class Folder:
         self.pending.clear()
 
     def surviving(self, chance: Random | None) -> dict[str, "File | Folder"]:
-        """Which names are left when the power goes."""
+        """Return the names after a power cut."""
         names = dict(self.durable)
         for change in self.pending:
             if _survives(chance):
@@ -100,7 +100,7 @@ class Folder:
 
 
 class Disk:
-    """A whole disk; what lies on it at first is durable."""
+    """A disk; its initial content is durable."""
 
     def __init__(self, tree: Tree | None = None) -> None:
         self.root = Folder()
@@ -114,14 +114,14 @@ class Disk:
             folder.add(name, Folder() if content is None else File(content=bytearray(content), durable=content))
             folder.flush()
 
-    def after_a_cut(self, chance: Random | None) -> Tree:
-        """What would be left if the power went now; asking changes nothing."""
+    def after_power_cut(self, chance: Random | None) -> Tree:
+        """Return what a power cut now would leave, without changing the disk."""
         tree: Tree = {}
         _gather(self.root, "", chance, tree)
         return tree
 
 
-def lay_out(tree: Tree, directory: Path) -> None:
+def write_tree(tree: Tree, directory: Path) -> None:
     """Write a tree into a real folder."""
     for path, content in sorted(tree.items()):
         if content is None:
@@ -130,8 +130,8 @@ def lay_out(tree: Tree, directory: Path) -> None:
             (directory / path).write_bytes(content)
 
 
-def tree_of(directory: Path) -> Tree:
-    """What lies in a real folder."""
+def read_tree(directory: Path) -> Tree:
+    """Read a tree from a real folder."""
     found = sorted(directory.rglob("*"))
     return {str(path.relative_to(directory)): None if path.is_dir() else path.read_bytes() for path in found}
 

@@ -1,10 +1,11 @@
-"""The disk of `power_cut_disk` as a file system that a process can run on: the kernel's FUSE protocol, spoken directly.
+"""Serves the disk of `power_cut_disk` as a file system, by speaking the kernel's FUSE protocol directly.
 
-1. Whoever mounts it does so in a mount namespace of its own (`mount_privately`): the mount ends with that process, and
-   nobody else can see it, least of all the process that serves it, which would wait for itself.
-2. The kernel keeps what it reads in its page cache, so that SQLite can map its `-shm` file; it hands on every write at
-   once, and every flush.
-3. The power goes right before a change of a given number: the process on it is killed, and gets no answer any more.
+1. A process mounts it in its own mount namespace (`mount_privately`). The mount ends with that process and is invisible
+   to all others, including the serving process, which would deadlock if it used the file system.
+2. The kernel keeps what it reads in its page cache, so that SQLite can map its `-shm` file. It passes on every write
+   and every flush immediately.
+3. The power cut comes right before the change with a given number: the process that uses the file system is killed and
+   gets no more replies.
 
 The layout of requests and replies is that of `linux/fuse.h`, protocol 7.31.
 """
@@ -32,19 +33,19 @@ MS_REC_PRIVATE = 0x44000
 
 MAX_WRITE = 128 << 10
 FOREVER = 1 << 30
-"""Seconds for which the kernel may rely on what it was told: nobody but it changes anything."""
+"""Seconds for which the kernel may cache names and attributes: all changes go through it."""
 
 TOP = 1
-"""The number of the uppermost folder."""
+"""The node number of the root folder."""
 
 
-def why_not() -> str:
-    """Why it cannot be mounted here; "" where it can."""
+def unavailable_reason() -> str:
+    """Return why the file system cannot be mounted here, or "" if it can."""
     if not DEVICE.exists():
-        return f"there is no {DEVICE} here"
+        return f"{DEVICE} does not exist"
     if os.geteuid() != 0:
         return "only root can mount a file system"
-    # In a process of its own, whose mounts end with it.
+    # In a separate process, whose mounts end with it.
     tried = subprocess.run(
         [sys.executable, "-m", "tests.power_cut_fs"], cwd=ROOT, check=False, capture_output=True, text=True
     )
@@ -52,19 +53,19 @@ def why_not() -> str:
 
 
 def mount_privately(device: int, directory: str) -> None:
-    """Mount what is served on an open `/dev/fuse`, for this process and its children alone."""
-    _unshared()
+    """Mount the file system that an open `/dev/fuse` serves, only for this process and its children."""
+    _unshare_mounts()
     options = f"fd={device},rootmode=40755,user_id=0,group_id=0"
-    _checked(_libc().mount(b"power-cut", directory.encode(), b"fuse", 0, options.encode()))
+    _raise_on_error(_libc().mount(b"power-cut", directory.encode(), b"fuse", 0, options.encode()))
 
 
 class PowerCutFs:
-    """Serves a disk, in a thread, until the power goes or whoever mounted it ends.
+    """Serves a disk in a thread, until the power cut or until the process that mounted it ends.
 
     Args:
-        disk: What lies on it.
-        cut_before: The number of the change right before which the power goes, the first being 1; None: never.
-        on_cut: Called in that moment, in the thread: to kill the process that runs on it.
+        disk: The disk.
+        cut_before: The number of the change, counted from 1, right before which the power is cut; None means never.
+        on_cut: Called at the power cut, in the thread, to kill the process that uses the disk.
     """
 
     def __init__(self, disk: Disk, *, cut_before: int | None, on_cut: Callable[[], None]) -> None:
@@ -78,11 +79,11 @@ class PowerCutFs:
         self._thread = threading.Thread(target=self._serve, name="power cut", daemon=True)
 
     def start(self) -> None:
-        """Begin to serve."""
+        """Start to serve."""
         self._thread.start()
 
     def wait(self) -> None:
-        """Wait for the end of it."""
+        """Wait until the thread has ended."""
         self._thread.join()
 
     def _serve(self) -> None:
@@ -108,7 +109,7 @@ class PowerCutFs:
         try:
             os.write(self.device, reply)
         except OSError as error:
-            # Whoever asked is gone.
+            # The process that sent the request has ended.
             if error.errno not in (errno.ENOENT, errno.ENODEV):
                 raise
 
@@ -127,7 +128,7 @@ class PowerCutFs:
         return struct.pack("<IiQ", 16 + len(reply), 0, unique) + bytes(reply)
 
     def _counted(self, body: bytes, opcode: int) -> bool:
-        """Count a change; whether there is still power for it."""
+        """Count a change and return whether it still happens, which it does not after the power cut."""
         if opcode == _SETATTR and not struct.unpack_from("<I", body)[0] & _SETS_SIZE:
             return True
         self.changes += 1
@@ -297,7 +298,7 @@ _CALLS = {
     35: ("_create", True),
     45: ("_rename2", True),
 }
-"""What answers a request, by its number in the protocol, and whether it changes the disk."""
+"""The method that answers a request, by its number in the protocol, and whether it changes the disk."""
 
 
 def _text(body: bytes) -> str:
@@ -308,12 +309,12 @@ def _libc() -> ctypes.CDLL:
     return ctypes.CDLL(None, use_errno=True)
 
 
-def _unshared() -> None:
-    _checked(_libc().unshare(CLONE_NEWNS))
-    _checked(_libc().mount(b"none", b"/", None, MS_REC_PRIVATE, None))
+def _unshare_mounts() -> None:
+    _raise_on_error(_libc().unshare(CLONE_NEWNS))
+    _raise_on_error(_libc().mount(b"none", b"/", None, MS_REC_PRIVATE, None))
 
 
-def _checked(result: int) -> None:
+def _raise_on_error(result: int) -> None:
     if result != 0:
         raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))
 
@@ -321,4 +322,4 @@ def _checked(result: int) -> None:
 if __name__ == "__main__":
     with tempfile.TemporaryDirectory() as folder:
         mount_privately(os.open(DEVICE, os.O_RDWR), folder)
-        _checked(_libc().umount(folder.encode()))
+        _raise_on_error(_libc().umount(folder.encode()))

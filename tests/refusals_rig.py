@@ -1,7 +1,7 @@
-"""Whole runs in memory, on a clock that jumps, against a service that refuses.
+"""Runs against a service that refuses, in memory and on a virtual clock.
 
-The engine is the real one, with its gate. Only the service, the storage host and the ledger are in memory. Every
-request that the gate lets pass is noted with the moment it was granted, and so is the moment each refusal was read.
+The engine and its budget gate are the real ones; only the service, the storage host and the ledger are in memory. The
+time of each granted request and of each refusal is recorded.
 """
 
 import asyncio
@@ -25,19 +25,19 @@ from asyncexport.simulate.service import MemoryDownload, MemoryService, Simulate
 from tests.virtual_time import leaving_nothing
 
 LIMIT_SECONDS = 40 * 86_400.0
-"""Of virtual time: a run that takes longer waits for ever."""
+"""Limit in virtual time: a run that takes longer hangs."""
 
 
 @dataclass(frozen=True, slots=True)
 class Asked:
-    """A request as a refusal may depend on it.
+    """A request, with what a refusal may depend on.
 
     Attributes:
-        number: How many requests of this kind were sent before it, for all exports.
-        at: When it was sent, in seconds from the start.
-        segment: Of the export that a create is for; "" elsewhere.
-        span: The range that a create is for.
-        export_id: Of the export that a link is asked for; "" elsewhere.
+        number: The number of requests of this kind before it, for all exports.
+        at: When it was sent, in seconds since the start.
+        segment: The segment of a create; "" for other calls.
+        span: The range of a create.
+        export_id: The export id of a results call; "" for other calls.
     """
 
     number: int
@@ -51,18 +51,20 @@ Refuses = Callable[[Asked], ExportError | None]
 
 
 def denied(*, from_service: bool = False) -> RefusedError:
-    """A 403, of the service or of a box before it."""
+    """Return a 403 from the service or from a proxy."""
     return RefusedError("no (403)", status=403, from_service=from_service)
 
 
 @dataclass
 class RefusingService(MemoryService):
-    """Refuses what it is told to refuse.
+    """A service that refuses some calls.
 
     Attributes:
-        refuses: What comes of a call, in place of its answer.
-        key_fails: What comes of `/me`.
-        fails: Whether the operation of that number ends as FAILED.
+        refuses: For each call, a function that returns the error for a request, or None if it succeeds.
+        key_fails: A function that returns the error for a request to `/me` at a time, or None.
+        fails: A function that says whether the operation with a number ends as FAILED.
+        sent: The time and kind of each request.
+        read: The time, call and error of each refusal.
     """
 
     refuses: dict[Call, Refuses] = field(default_factory=dict)
@@ -73,22 +75,22 @@ class RefusingService(MemoryService):
     counts: dict[Call, int] = field(default_factory=lambda: dict.fromkeys(Call, 0))
 
     def start(self, behaviour: SimulatedBehaviour) -> None:
-        """Begin, on the loop of the run."""
+        """Start on the event loop of the run."""
         super().__init__(behaviour, clock=asyncio.get_running_loop().time)
 
     async def create(self, definition: Definition, span: Range, *, permit: RequestPermit) -> str:
-        """Start an operation, or refuse."""
+        """Start an operation or refuse."""
         await self._refuse(Call.CREATE, permit, segment=definition.segment, span=span)
         return await super().create(definition, span, permit=permit)
 
     async def operation(self, operation_id: str, *, priority: Priority) -> Operation:
-        """One operation."""
+        """Return an operation or refuse."""
         async with self.gate.permit(Kind.POLL, priority) as permit:
             await self._refuse(Call.POLL, permit)
         return self._failed(await super().operation(operation_id, priority=priority))
 
     async def operations(self, *, state: str = "", token: str = "", priority: Priority) -> OperationsPage:
-        """One page of the list."""
+        """Return a page of the list or refuse."""
         if Call.LIST in self.refuses:
             async with self.gate.permit(Kind.LIST, priority) as permit:
                 await self._refuse(Call.LIST, permit)
@@ -96,14 +98,14 @@ class RefusingService(MemoryService):
         return replace(page, operations=tuple(map(self._failed, page.operations)))
 
     async def locate(self, export_id: str, *, priority: Priority) -> DownloadLink:
-        """A link."""
+        """Return a signed URL or refuse."""
         if Call.RESULTS in self.refuses:
             async with self.gate.permit(Kind.RESULTS, priority) as permit:
                 await self._refuse(Call.RESULTS, permit, export_id=export_id)
         return await super().locate(export_id, priority=priority)
 
     async def me(self, *, priority: Priority) -> Me:
-        """Whose key it is."""
+        """Return whose key it is, or fail."""
         async with self.gate.permit(Kind.OTHER, priority) as permit:
             await permit.recorded()
             self.sent.append((self._clock(), Kind.OTHER))
@@ -114,11 +116,11 @@ class RefusingService(MemoryService):
         return Me("owner@example.com", "ORG", "ADMIN")
 
     def ended_before(self, number: int, moment: float) -> bool:
-        """Whether the operation of that number was done before this moment."""
+        """Whether the operation with this number had finished before this time."""
         return self.finished_at(str(number)) < moment
 
     def granted_after_first_refusal(self) -> int:
-        """How many requests were sent after the first refusal had been read."""
+        """Return the number of requests sent after the first refusal had been read."""
         first = min(at for at, _, _ in self.read)
         return sum(at > first for at, _ in self.sent)
 
@@ -166,7 +168,7 @@ def _status(error: ExportError) -> int:
 
 @dataclass
 class RefusingStorage:
-    """A storage host that denies what it is told to deny."""
+    """A storage host that refuses some downloads."""
 
     refuses: Refuses
     take_seconds: float = 2.0
@@ -175,12 +177,12 @@ class RefusingStorage:
     @asynccontextmanager
     async def open(
         self,
-        location: DownloadLink,  # noqa: ARG002 - as a storage host is asked
+        location: DownloadLink,  # noqa: ARG002 - the arguments of a storage host
         *,
         offset: int = 0,  # noqa: ARG002
         etag: str = "",  # noqa: ARG002
     ) -> AsyncIterator[MemoryDownload]:
-        """Begin a download."""
+        """Begin a download or refuse."""
         error = self.refuses(Asked(self.asked, asyncio.get_running_loop().time()))
         self.asked += 1
         if error:
@@ -190,15 +192,15 @@ class RefusingStorage:
 
 @dataclass
 class Played:
-    """What came of a run.
+    """The result of a run.
 
     Attributes:
-        stored: How many bundles of each export.
-        states: What the ledger has of each bundle at the end.
-        error: What ended the run; None: it came to its own end.
-        seconds: How long it took.
-        stopped: Exports that were stopped.
-        attempts: The highest attempt on record.
+        stored: The number of stored bundles of each export.
+        states: The last state of each bundle in the ledger.
+        error: The error that ended the run, or None.
+        seconds: The duration of the run.
+        stopped: The errors of exports that were stopped.
+        attempts: The highest attempt in the ledger.
     """
 
     service: RefusingService
@@ -211,7 +213,7 @@ class Played:
 
 
 class PlayedWiring(Wiring):
-    """Notes what exports are stopped, and which attempts are made."""
+    """Records which exports are stopped."""
 
     played: Played
 
@@ -229,7 +231,7 @@ def play(
     storage: Refuses | None = None,
     key_has_worked: bool = True,
 ) -> Played:
-    """One run, from an empty ledger."""
+    """Run once, from an empty ledger."""
     played = Played(service)
 
     async def carry_out() -> None:

@@ -1,5 +1,5 @@
-"""What a runner deals with, in memory: each does as its script says, and remembers what it was asked."""
-# ruff: noqa: ARG002 - they take what the real ones need
+"""Stand-ins in memory for all that a `BundleRunner` works with. Each follows its script and records the calls."""
+# ruff: noqa: ARG002 - they have the arguments of the real ones
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
@@ -41,58 +41,58 @@ LOST_ANSWER = UnavailableError("no answer came", unanswered=True)
 
 
 def now() -> float:
-    """The virtual time."""
+    """Return the virtual time."""
     return asyncio.get_running_loop().time()
 
 
 def planned(number: int = 0, export: str = EXPORT.name, state: State | None = None) -> BundleRecord:
-    """The n-th bundle, planned or in another state."""
+    """Return the record of the n-th bundle, planned or in another state."""
     bundle = Bundle(export, Range(number * 1800, (number + 1) * 1800))
     return BundleRecord(bundle) if state is None else BundleRecord(bundle, state=state)
 
 
 @dataclass
 class Ledger:
-    """Rows in the order they became durable; it takes a turn of the loop over each, and may fail."""
+    """The rows in the order in which they became durable. An append takes `takes` seconds and may fail."""
 
     rows: list[BundleRecord] = field(default_factory=list)
     fails: Callable[[BundleRecord], Exception | None] = lambda _: None
     takes: float = 0.0
 
     async def append(self, record: BundleRecord, *, at: float) -> None:
-        """Add a row."""
+        """Append a row."""
         await asyncio.sleep(self.takes)
         if error := self.fails(record):
             raise error
         self.rows.append(record)
 
     async def bundles_of_operation(self, operation_id: str) -> tuple[Bundle, ...]:
-        """For which bundles an operation's id was written."""
+        """Return the bundles for which an operation id was written."""
         found = [row.bundle for row in self.rows if getattr(row.state, "operation_id", None) == operation_id]
         return tuple(dict.fromkeys(found))
 
     async def bundles_of_export(self, export_id: str) -> tuple[Bundle, ...]:
-        """For which bundles an export's id was written."""
+        """Return the bundles for which an export id was written."""
         found = [row.bundle for row in self.rows if getattr(row.state, "export_id", None) == export_id]
         return tuple(dict.fromkeys(found))
 
     @property
     def states(self) -> list[State]:
-        """What was written, bundles apart."""
+        """The states of all rows."""
         return [row.state for row in self.rows]
 
     @property
     def bundles(self) -> list[Bundle]:
-        """Whose states were written, the newest first."""
+        """The bundles of all rows, the newest first."""
         return [row.bundle for row in reversed(self.rows)]
 
     def latest(self, bundle: Bundle) -> State | None:
-        """What a resuming run would find."""
+        """Return the last state of a bundle, which a resuming run would find."""
         return next((row.state for row in reversed(self.rows) if row.bundle == bundle), None)
 
 
 class Gate(Budget):
-    """A budget of plenty, that can be closed; `fails` is what it says of the service instead of leave."""
+    """A budget with plenty of tokens that can be closed. If `fails` is set, `permit` raises it."""
 
     def __init__(self) -> None:
         super().__init__(
@@ -111,7 +111,7 @@ class Gate(Budget):
     async def permit(
         self, kind: Kind, priority: Priority, *, is_wanted: Callable[[], bool] = lambda: True
     ) -> AsyncIterator[Permit]:
-        """Leave for whoever comes, once it is open."""
+        """Grant a permit once the gate is open."""
         await self.is_open.wait()
         if self.fails:
             raise self.fails
@@ -121,9 +121,10 @@ class Gate(Budget):
 
 @dataclass
 class Service:
-    """Makes operations and links; `creates` and `locates` hold what the next calls come to, else all is well.
+    """Makes operations and signed URLs.
 
-    A create that answers `LOST_ANSWER` has made its operation all the same. `names` are the ids of the next operations.
+    `creates`, `locates` and `keys` have the results of the next calls; None and all later calls succeed. A create whose
+    result is `LOST_ANSWER` still makes its operation. `names` are the ids of the next operations.
     """
 
     ledger: Ledger
@@ -142,7 +143,7 @@ class Service:
         """Start an operation."""
         await permit.recorded()
         bundle = next(one for one in self.ledger.bundles if one.range == span)
-        assert isinstance(self.ledger.latest(bundle), Creating), "the intent is on record before the request is sent"
+        assert isinstance(self.ledger.latest(bundle), Creating), "Creating is in the ledger before the request is sent"
         self.posts += 1
         error = (self.creates.pop(0) if self.creates else None) or self.refuses(span)
         operation_id = self.names.pop(0) if self.names else f"op{len(self.made) + 1}"
@@ -154,7 +155,7 @@ class Service:
         return operation_id
 
     async def me(self, *, priority: Priority) -> Me:
-        """Whose key it is; `keys` holds what the next calls come to."""
+        """Return whose key it is."""
         await asyncio.sleep(self.takes)
         self.questions += 1
         if error := self.keys.pop(0) if self.keys else None:
@@ -162,7 +163,7 @@ class Service:
         return Me("owner@example.com", "ORG", "ADMIN")
 
     async def locate(self, export_id: str, *, priority: Priority) -> DownloadLink:
-        """A link."""
+        """Return a signed URL."""
         await asyncio.sleep(self.takes)
         self.links += 1
         answer = self.locates.pop(0) if self.locates else None
@@ -173,7 +174,7 @@ class Service:
 
 @dataclass
 class Watch(OperationPoller):
-    """Says what became of operations: all are done after a minute, unless it was told otherwise."""
+    """Reports the results of operations: all complete after a minute, except those in `outcomes`."""
 
     outcomes: dict[str, FinishedOperation | Exception | None] = field(default_factory=dict)
     asked: list[FinishedOperation | Exception | None] = field(default_factory=list)
@@ -181,12 +182,12 @@ class Watch(OperationPoller):
     questions: int = 0
 
     async def wait(self, operation_id: str, *, asked_at: float) -> FinishedOperation | None:
-        """Wait for one."""
+        """Wait for an operation."""
         await asyncio.sleep(self.takes)
         return self._said(self.outcomes.get(operation_id, FinishedOperation(f"x-{operation_id}", asked_at)))
 
     async def ask(self, operation_id: str) -> FinishedOperation | None:
-        """Ask for one."""
+        """Poll an operation once."""
         await asyncio.sleep(0)
         self.questions += 1
         return self._said(self.asked.pop(0) if len(self.asked) > 1 else self.asked[0])
@@ -199,7 +200,7 @@ class Watch(OperationPoller):
 
 @dataclass
 class Download(ArchiveDownload):
-    """One archive on its way."""
+    """A download of one archive."""
 
     owner: "Downloads"
     bundle: Bundle
@@ -207,15 +208,15 @@ class Download(ArchiveDownload):
     sample: RowCheck | None = None
 
     async def __aexit__(self, *_: object) -> None:
-        """Nothing is half-made."""
+        """Do nothing: there is no part file."""
 
     @property
     def received(self) -> int:
-        """How many bytes have come."""
+        """The number of bytes received."""
         return self.so_far
 
     async def fetch(self, location: DownloadLink, *, on_end: Callable[[], Awaitable[None]] | None = None) -> Archive:
-        """Fetch it, as far as the script lets it."""
+        """Download the archive, or fail as the script says."""
         owner = self.owner
         owner.used.append(location.url)
         owner.at_once += 1
@@ -236,7 +237,7 @@ class Download(ArchiveDownload):
 
 @dataclass
 class Downloads(ArchiveDownloads):
-    """Brings archives; `fetches` holds what the next tries come to: an error, or bytes received and an error."""
+    """Downloads archives. `fetches` has the results of the next attempts: an error, or received bytes and an error."""
 
     fetches: list[Exception | tuple[int, Exception] | None] = field(default_factory=list)
     fails: Callable[[Bundle], Exception | None] = lambda _: None
@@ -254,14 +255,14 @@ class Downloads(ArchiveDownloads):
         least_rows: int | None = 0,
         new_sample: Callable[[], RowCheck] | None = None,
     ) -> Download:
-        """Begin one."""
+        """Begin a download."""
         self.floors.append(least_rows)
         return Download(self, bundle, sample=new_sample() if new_sample else None)
 
 
 @dataclass
 class Listener:
-    """Remembers what it was told."""
+    """Records events."""
 
     ledger: Ledger
     states: list[State] = field(default_factory=list)
@@ -273,7 +274,7 @@ class Listener:
     notes: list[str] = field(default_factory=list)
 
     def on_event(self, event: Event) -> None:
-        """Remember it."""
+        """Record an event."""
         match event:
             case BundleStored(archive=archive):
                 self.states.append(archive)
@@ -294,7 +295,7 @@ class Listener:
 
 
 def _state(export: Export, *, accepted: bool) -> ExportState:
-    """An export, a create of which was taken in this run, or none ever."""
+    """Return the state of an export; if `accepted`, the service has accepted one of its creates in this run."""
     state = ExportState(export, accepted=accepted)
     if accepted:
         state.creates.accepted(Bundle(export.name, Range(-1800, 0)))
@@ -302,7 +303,7 @@ def _state(export: Export, *, accepted: bool) -> ExportState:
 
 
 class Scene:
-    """A runner and all it deals with; `accepted`: the service has taken a create in this run."""
+    """A runner and its stand-ins; `accepted` says whether the service has accepted a create in this run."""
 
     def __init__(
         self,

@@ -1,4 +1,4 @@
-"""Killed at every write and at any moment: what lies on the disk is whole, and the next run goes on from there."""
+"""Kills at every write and at any time: the files on disk are complete, and the next run resumes from there."""
 
 import asyncio
 import random
@@ -15,7 +15,7 @@ from tests.crash_rig import BEHAVIOUR, Driver, Findings, Outcome, Scene, Writes,
 
 pytestmark = [
     pytest.mark.slow,
-    pytest.mark.skipif(sys.platform != "linux", reason="processes are held by handles that Linux alone has"),
+    pytest.mark.skipif(sys.platform != "linux", reason="only Linux has process file descriptors"),
 ]
 
 SEED = 20240101
@@ -25,16 +25,16 @@ KILLS_IN_A_ROW = 5
 
 
 @dataclass(slots=True)
-class Toll:
-    """All that was killed in this file."""
+class Totals:
+    """The totals of all kills in this file."""
 
     kills: int = 0
     at: Counter[str] = field(default_factory=Counter)
     in_flight: int = 0
     extra_exports: int = 0
 
-    def take(self, one: Scene, *outcomes: Outcome) -> None:
-        """Count what happened to a scene."""
+    def add(self, one: Scene, *outcomes: Outcome) -> None:
+        """Add the kills of a scene."""
         self.kills += one.kills
         self.at.update(outcome.killed_at for outcome in outcomes if outcome.killed_at)
         self.in_flight += one.in_flight
@@ -42,25 +42,25 @@ class Toll:
 
 
 @pytest.fixture(scope="module")
-def toll(tell) -> Iterator[Toll]:
-    whole = Toll()
-    yield whole
-    tell(
-        f"crash suite: {whole.kills} kills, {whole.at.total()} of them at {len(whole.at)} kinds of write; "
-        f"{whole.in_flight} creates in flight, {whole.extra_exports} extra exports"
+def totals(summary_line) -> Iterator[Totals]:
+    found = Totals()
+    yield found
+    summary_line(
+        f"crash suite: {found.kills} kills, {found.at.total()} of them at {len(found.at)} kinds of write; "
+        f"{found.in_flight} creates in flight, {found.extra_exports} extra exports"
     )
 
 
 @pytest.fixture(scope="module")
 def drivers() -> Iterator[list[Driver]]:
-    """Two, for runs side by side: while one waits for the service, another may write."""
+    """Two drivers for parallel runs: while one run waits for the service, the other can write."""
     with Driver() as one, Driver() as other:
         yield [one, other]
 
 
 @pytest.mark.timeout(900)
-async def test_a_run_killed_at_any_write_is_finished_by_the_next(drivers, toll):
-    """Whatever a run was about to write, or had just written: nothing is lost, and nothing done twice."""
+async def test_a_run_killed_at_any_write_is_finished_by_the_next(drivers, totals):
+    """A kill before or after any write loses nothing, and the next run repeats nothing."""
     async with scene(drivers[0]) as one:
         writes = Writes(await one.run())
     killed_at = set()
@@ -70,20 +70,20 @@ async def test_a_run_killed_at_any_write_is_finished_by_the_next(drivers, toll):
             async with scene(driver) as one:
                 outcome = await one.run(kill_at=write)
                 if outcome.exit_code is not None:
-                    writes.no_more(write)
+                    writes.exhausted(write)
                     continue
                 await one.finish()
                 assert one.findings == Findings(), write
                 killed_at.add(outcome.killed_at)
-                toll.take(one, outcome)
+                totals.add(one, outcome)
 
     await asyncio.gather(*map(take_turns, drivers))
     assert writes.kinds == killed_at
 
 
 @pytest.mark.timeout(900)
-async def test_an_export_made_anew_is_killed_at_any_write(drivers, toll):
-    """A new take of a bundle leaves its archive whole until the new one is, and is ended by the next run."""
+async def test_a_repair_killed_at_any_write_is_finished_by_the_next_run(drivers, totals):
+    """A new revision leaves the old archive intact until the new one is complete, and the next run finishes it."""
     async with scene(drivers[0]) as one:
         await one.run()
         writes = Writes(await one.run(repair=True))
@@ -92,29 +92,29 @@ async def test_an_export_made_anew_is_killed_at_any_write(drivers, toll):
         while write := writes.next():
             async with scene(driver) as one:
                 await one.run()
-                # The same rows in other bytes, so that the files have to be replaced.
+                # The same rows in other bytes, so that the files must be replaced.
                 one.sandbox.behave(replace(BEHAVIOUR, delivery="members"))
                 outcome = await one.run(repair=True, kill_at=write)
                 if outcome.exit_code is not None:
-                    writes.no_more(write)
+                    writes.exhausted(write)
                 await one.finish()
                 assert one.findings == Findings(), write
-                toll.take(one, outcome)
+                totals.add(one, outcome)
 
     await asyncio.gather(*map(take_turns, drivers))
 
 
 @pytest.mark.timeout(900)
-async def test_a_refresh_that_is_refused_is_killed_at_any_write(drivers, toll):
-    """Before the decision and after it the old archives lie there whole, and the next run decides the same."""
+async def test_a_refresh_with_too_few_rows_may_be_killed_at_any_write(drivers, totals):
+    """Before and after the decision the old archives are intact, and the next run decides the same."""
     empty = replace(BEHAVIOUR, faults=(SandboxFault("operation", "fewer-rows"),))
     async with scene(drivers[0]) as one:
         await one.run()
         one.sandbox.behave(empty)
-        whole = await one.run(repair=True)
-        assert whole.summary is not None
-        assert (whole.exit_code, whole.summary["refreshed"]["kept"]) == (3, 4)
-        writes = Writes(whole)
+        refreshed = await one.run(repair=True)
+        assert refreshed.summary is not None
+        assert (refreshed.exit_code, refreshed.summary["refreshed"]["kept"]) == (3, 4)
+        writes = Writes(refreshed)
         assert "rename:before" not in writes.kinds
 
     async def take_turns(driver: Driver) -> None:
@@ -124,42 +124,42 @@ async def test_a_refresh_that_is_refused_is_killed_at_any_write(drivers, toll):
                 one.sandbox.behave(empty)
                 outcome = await one.run(repair=True, kill_at=write)
                 if outcome.exit_code is not None:
-                    writes.no_more(write)
-                # What the killed run had begun is refused now; after that there is nothing to do.
+                    writes.exhausted(write)
+                # This run refuses what the killed run had begun; after that there is nothing left to do.
                 await one.run()
                 await one.finish()
                 assert one.findings == Findings(), write
-                toll.take(one, outcome)
+                totals.add(one, outcome)
 
     await asyncio.gather(*map(take_turns, drivers))
 
 
 @pytest.mark.timeout(900)
-async def test_a_run_killed_at_any_moment_is_finished_by_the_next(drivers, toll):
-    """Between two writes, in the midst of one, on the wire: it makes no difference."""
+async def test_a_run_killed_at_any_time_is_finished_by_the_next(drivers, totals):
+    """A kill between two writes, during one or during a request loses nothing either."""
     async with scene(drivers[0]) as one:
         began = time.monotonic()
         await one.run()
-        whole_life_seconds = time.monotonic() - began
+        run_seconds = time.monotonic() - began
     killed = 0
 
     async def take_turns(driver: Driver, chance: random.Random) -> None:
         nonlocal killed
         while killed < RANDOM_KILLS:
             async with scene(driver) as one:
-                life_seconds = chance.uniform(0.0, whole_life_seconds)
-                outcome = await one.run(kill_after=life_seconds)
+                kill_seconds = chance.uniform(0.0, run_seconds)
+                outcome = await one.run(kill_after=kill_seconds)
                 killed += outcome.exit_code is None
                 await one.finish()
-                assert one.findings == Findings(), life_seconds
-                toll.take(one, outcome)
+                assert one.findings == Findings(), kill_seconds
+                totals.add(one, outcome)
 
     await asyncio.gather(*(take_turns(driver, random.Random(SEED + lane)) for lane, driver in enumerate(drivers)))
 
 
 @pytest.mark.timeout(900)
-async def test_run_after_run_is_killed_and_the_last_one_finishes(drivers, toll):
-    """A run that goes on from a kill may be killed as well, and so may the one that goes on from that."""
+async def test_several_runs_killed_in_a_row_are_finished_by_the_last(drivers, totals):
+    """A run that resumes after a kill may be killed too, and so may the next one."""
 
     async def some(driver: Driver, chance: random.Random) -> None:
         for _ in range(ROWS_OF_KILLS // len(drivers)):
@@ -167,13 +167,13 @@ async def test_run_after_run_is_killed_and_the_last_one_finishes(drivers, toll):
                 outcomes = [await one.run(kill_at=("", chance.randrange(1, 60))) for _ in range(KILLS_IN_A_ROW)]
                 await one.finish()
                 assert one.findings == Findings(), [outcome.killed_at for outcome in outcomes]
-                toll.take(one, *outcomes)
+                totals.add(one, *outcomes)
 
     await asyncio.gather(*(some(driver, random.Random(SEED - lane)) for lane, driver in enumerate(drivers)))
 
 
-async def test_a_finished_range_asks_for_nothing(drivers):
-    """Once all is stored, the same command again sends not one request."""
+async def test_a_finished_range_sends_no_request(drivers):
+    """When everything is stored, the same command sends no request."""
     async with scene(drivers[0]) as one:
         await one.run()
         one.sandbox.reset_counts()
@@ -182,8 +182,8 @@ async def test_a_finished_range_asks_for_nothing(drivers):
         assert one.findings == Findings()
 
 
-async def test_what_is_wrong_is_seen(drivers):
-    """The check that all of this rests on finds an archive cut short, one that is gone, and rows there twice."""
+async def test_the_check_finds_damage(drivers):
+    """The check behind all these tests finds a truncated archive, a missing one, and duplicate rows."""
     async with scene(drivers[0]) as one:
         await one.run()
         cut, gone, doubled, _ = sorted(one.directory.glob("*/*/*.gz"))

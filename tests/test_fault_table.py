@@ -91,10 +91,10 @@ class Stage:
 
 
 @pytest.fixture(scope="module", autouse=True)
-def _count(tell: Callable[[str], None]) -> Iterator[None]:
+def _count(summary_line: Callable[[str], None]) -> Iterator[None]:
     """Report the number of rows at the end of the test run."""
     yield
-    tell(f"fault table: {len(ROWS)} rows")
+    summary_line(f"fault table: {len(ROWS)} rows")
 
 
 @pytest.mark.parametrize("row", [pytest.param(row, id=row.name) for row in ROWS if not row.scene])

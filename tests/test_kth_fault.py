@@ -26,10 +26,12 @@ ON_THE_WIRE = ("reset", "500", "garbage", "html", "cut-length", "broken-json", "
 
 
 @pytest.fixture(scope="module")
-def faults(tell) -> Iterator[Counter[str]]:
+def faults(summary_line) -> Iterator[Counter[str]]:
     injected: Counter[str] = Counter()
     yield injected
-    tell(f"fault loop: {injected.total()} faults, {injected['disk']} of the disk and {injected['wire']} on the wire")
+    summary_line(
+        f"fault loop: {injected.total()} faults, {injected['disk']} of the disk and {injected['wire']} on the wire"
+    )
 
 
 @pytest.fixture(scope="module")
@@ -53,7 +55,7 @@ async def test_a_failed_write_ends_the_run_and_the_next_one_finishes(drivers, fa
                 outcome = await one.run(fail_at=write, fail_with=disk_fault, kill_after=DEADLINE_SECONDS)
                 if not outcome.failed_at:
                     assert outcome.exit_code == Exit.DONE
-                    writes.no_more(write)
+                    writes.exhausted(write)
                     continue
                 assert outcome.exit_code == Exit.DISK, (write, disk_fault, outcome)
                 await one.finish()
