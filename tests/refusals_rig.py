@@ -217,8 +217,8 @@ class PlayedWiring(Wiring):
 
     played: Played
 
-    def _tell(self, event: Event) -> None:
-        super()._tell(event)
+    def _emit(self, event: Event) -> None:
+        super()._emit(event)
         if isinstance(event, ExportStopped):
             self.played.stopped[event.export] = event.error
 

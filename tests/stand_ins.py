@@ -327,7 +327,7 @@ class Scene:
             Backoff(1.0, 300.0, OUTAGE),
             jitter=lambda: jitter,
             key=KeyCheck(lambda: self.service.me(priority=Priority.REST)),
-            tell=self.listener.on_event,
+            emit=self.listener.on_event,
         )
         self.runner = BundleRunner(
             gate=self.gate,
@@ -337,7 +337,7 @@ class Scene:
             ledger=self.ledger,
             export_states=self.export_states,
             definitions={EXPORT.name: EXPORT.definition, **{one.name: one.definition for one in also}},
-            tell=self.listener.on_event,
+            emit=self.listener.on_event,
             call_turns=self.call_turns,
             attempts=attempts,
             download_slots=slots,

@@ -251,7 +251,7 @@ async def watching(
         more_to_create=lambda: scene.more_to_create,
         learned=lambda at, seconds: learned.append((at, seconds)),
         call_turns=CallTurns(
-            Backoff(1.0, 300.0, 6 * 3600.0), jitter=lambda: 0.5, key=KeyCheck(service.me), tell=lambda _: None
+            Backoff(1.0, 300.0, 6 * 3600.0), jitter=lambda: 0.5, key=KeyCheck(service.me), emit=lambda _: None
         ),
     )
     scene = Scene(service, budget, poller, durations, learned, asyncio.create_task(poller.run()))

@@ -15,11 +15,10 @@ Creates:
 creates            sends the requests that start operations
 create_turns       decides which bundle may send its create next
 create_failures    decides what follows a failed create
-operation_ends     decides what follows when an operation ends or reaches its deadline
 
 Downloads:
 fetching           takes a bundle from a finished operation to a stored archive, with retries
-file_tries         makes one attempt to fetch a file
+file_fetcher       makes one attempt to fetch a file
 fetch_failures     decides what follows a failed attempt
 download           downloads, resumes and checks one archive
 row_checks         checks the rows of each export's files
@@ -38,6 +37,7 @@ individual_polls   polls one operation with one request
 poll_failures      decides what follows a failed poll
 operation_answers  interprets the service's answer about an operation
 watched_operations the operations that bundles wait for, with their waiters and deadlines
+operation_ends     decides what follows when an operation ends or reaches its deadline
 
 The budget:
 budget             the gate that every API request passes

@@ -37,7 +37,7 @@ class BundleRunner:
         downloads: Downloads archives to the disk.
         ledger: Records states, and the ids that the service gave.
         export_states: The exports of this run, by name.
-        tell: Called with each event.
+        emit: Called with each event.
         call_turns: What is known about refused calls; shared with the poller.
         attempts: `[retry] attempts`.
         download_slots: `[concurrency] downloads`.
@@ -61,7 +61,7 @@ class BundleRunner:
         downloads: ArchiveDownloads,
         ledger: StateLog,
         export_states: dict[str, ExportState],
-        tell: Listener,
+        emit: Listener,
         call_turns: CallTurns,
         attempts: int,
         download_slots: int,
@@ -74,7 +74,7 @@ class BundleRunner:
         self._export_states = export_states
         known = {name: one.export.definition for name, one in export_states.items()}
         self._owners = IdOwners(ledger, {**(definitions or {}), **known})
-        self._moves = BundleMoves(ledger, tell, attempts=attempts, clock=clock, earliest=earliest)
+        self._moves = BundleMoves(ledger, emit, attempts=attempts, clock=clock, earliest=earliest)
         self._ends = OperationEnds(poller, self._moves, call_turns, self._owners)
         self._overdue = OverdueOperations(poller, self._moves, call_turns)
         self.creates = Creates(gate, service, self._moves, call_turns)
@@ -97,9 +97,9 @@ class BundleRunner:
                 return self._moves.take_up(record, refused.again)
             case Overdue() as overdue:
                 export = self._export_states[record.bundle.export].export
-                return await self._overdue.ask_once_more(record, overdue, export)
+                return await self._overdue.poll_again(record, overdue, export)
             case Creating():
-                self._moves.tell(PossibleDuplicate(record.bundle))
+                self._moves.emit(PossibleDuplicate(record.bundle))
         return record
 
     async def create(self, record: BundleRecord, attempt: int) -> BundleRecord:

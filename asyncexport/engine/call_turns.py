@@ -58,10 +58,10 @@ class CallTurns:
     """What all bundles of a run know about refused calls and failed operations.
 
     Args:
-        backoff: The pauses between attempts, and how long trouble is waited out.
+        backoff: The pauses between attempts, and how long an outage is waited out.
         jitter: Returns a random number in [0, 1).
         key: Checks the key.
-        tell: Called with each event.
+        emit: Called with each event.
         key_has_worked: Whether a call with this key ever succeeded in this directory before this run.
 
     Attributes:
@@ -77,13 +77,13 @@ class CallTurns:
         *,
         jitter: Callable[[], float],
         key: KeyCheck,
-        tell: Listener,
+        emit: Listener,
         key_has_worked: bool = True,
     ) -> None:
         self._backoff = backoff
         self._jitter = jitter
         self._key = key
-        self._tell = tell
+        self._emit = emit
         self._key_has_worked = key_has_worked
         self.refusals = Refusals(RefusalTimes(backoff.initial_seconds))
         self.failures = OperationFailures(backoff.initial_seconds, backoff.outage_seconds)
@@ -95,13 +95,13 @@ class CallTurns:
         """How long refusals are waited out."""
         return self.refusals.refusal_times
 
-    async def pause(self, tries: int, *, least_seconds: float = 0.0) -> None:
-        """Wait before the next attempt, after `tries` failures in a row."""
-        await asyncio.sleep(max(self.pause_seconds(tries), least_seconds))
+    async def pause(self, failures: int, *, least_seconds: float = 0.0) -> None:
+        """Wait before the next attempt, after this many failures in a row."""
+        await asyncio.sleep(max(self.pause_seconds(failures), least_seconds))
 
-    def pause_seconds(self, tries: int) -> float:
-        """Seconds to wait before the next attempt, after `tries` failures in a row."""
-        return self._backoff.wait_seconds(max(1, tries), jitter=self._jitter())
+    def pause_seconds(self, failures: int) -> float:
+        """Seconds to wait before the next attempt, after this many failures in a row."""
+        return self._backoff.wait_seconds(max(1, failures), jitter=self._jitter())
 
     def turn(self, export: str, call: Call, *, lets_others_go: bool = False) -> CallTurn | None:
         """Take a turn for such a call; None if it may not be made yet (`lets_others_go` as in `Refusals`)."""
@@ -151,27 +151,27 @@ class CallTurns:
         """Stop an export and report it."""
         stopped = export.stop(error, call)
         if stopped is not None:
-            self._tell(stopped)
+            self._emit(stopped)
         for one in (Call.CREATE, call):
             self.refusals.forget(export.export.name, one)
         self.changes.notify()
 
     async def next_after(
-        self, error: ExportError, export: str, call: Call, trouble: BundleFailures, known: Facts | None = None
+        self, error: ExportError, export: str, call: Call, failures: BundleFailures, known: Facts | None = None
     ) -> Action:
         """Decide what to do next, by the table; checks the key if the table asks for that.
 
         Raises:
             UnavailableError: the service was given up while the key was being checked.
         """
-        known, failure = self._known(export, call, trouble, known or Facts(has_worked=False)), failure_of(call, error)
+        known, failure = self._known(export, call, failures, known or Facts(has_worked=False)), failure_of(call, error)
         if failure is Failure.UNREADABLE and self.refusals.repeatedly_unreadable(export, call, self.now()):
             known = replace(known, repeated=True)
         if failure is Failure.UNAUTHORIZED:
             # `CheckedCalls` has already confirmed this.
             known = replace(known, key=KeyStatus.REFUSED)
         if failure is Failure.UNAVAILABLE:
-            known = replace(known, others_succeed=self.refusals.any_succeeded_since(call, trouble.since))
+            known = replace(known, others_succeed=self.refusals.any_succeeded_since(call, failures.since))
         next_step = decide(call, failure, known)
         if next_step is Action.CHECK_KEY:
             standing = await self._key.status()
@@ -181,11 +181,11 @@ class CallTurns:
             next_step = decide(call, failure, replace(known, key=standing))
         return next_step
 
-    def _known(self, export: str, call: Call, trouble: BundleFailures, known: Facts) -> Facts:
+    def _known(self, export: str, call: Call, failures: BundleFailures, known: Facts) -> Facts:
         """Complete the facts that the caller knows."""
-        now, lasted = self.now(), self.now() - trouble.since
-        others = known.others_succeed or self.others_succeed(export, call, trouble)
-        gone = trouble.gone_since
+        now, lasted = self.now(), self.now() - failures.since
+        others = known.others_succeed or self.others_succeed(export, call, failures)
+        gone = failures.gone_since
         return replace(
             known,
             key_has_worked=self._key_has_worked,
@@ -198,9 +198,9 @@ class CallTurns:
             outage_exceeded=lasted >= self._backoff.outage_seconds,
         )
 
-    def others_succeed(self, export: str, call: Call, trouble: BundleFailures) -> bool:
-        """Whether such a call succeeded for another bundle since this one's trouble began."""
-        return self.refusals.succeeded_since(export, call, trouble.since)
+    def others_succeed(self, export: str, call: Call, failures: BundleFailures) -> bool:
+        """Whether such a call succeeded for another bundle since the failures of this one began."""
+        return self.refusals.succeeded_since(export, call, failures.since)
 
 
 def _named(export: str, call: Call) -> str:

@@ -43,7 +43,7 @@ class CreateFailures:
         self._moves = moves
         self._call_turns = call_turns
         self._turns = turns
-        self._troubles: dict[Bundle, BundleFailures] = {}
+        self._failures: dict[Bundle, BundleFailures] = {}
         self.run_is_ending = False
 
     async def note(
@@ -53,14 +53,14 @@ class CreateFailures:
         failure, bundle = failure_of(Call.CREATE, error), asked.bundle
         is_lost = failure is Failure.UNREADABLE or (isinstance(error, UnavailableError) and error.unanswered)
         if is_lost:
-            self._moves.tell(PossibleDuplicate(bundle))
+            self._moves.emit(PossibleDuplicate(bundle))
         self.run_is_ending = self.run_is_ending or failure in (Failure.GIVEN_UP, Failure.UNAUTHORIZED)
         if failure in REJECTED:
             export.creates.refused(bundle, str(error))
             export.waiting.pop(bundle, None)
         elif failure in PROBED and not self._others_succeed(export, bundle):
             is_unreadable = failure is Failure.UNREADABLE
-            turn.turn.refused(
+            turn.call_turn.refused(
                 error, least_wait=self._call_turns.refusal_times.confirmation_seconds if is_unreadable else 0.0
             )
         if failure is Failure.UNREADABLE:
@@ -72,13 +72,13 @@ class CreateFailures:
         name, bundle, failure = export.export.name, record.bundle, failure_of(Call.CREATE, error)
         if failure in REJECTED:
             return await self._find_who_is_at_fault(record, export, error)
-        trouble, known = self._trouble(bundle), Facts(has_worked=export.accepted)
-        trouble.count += failure is not Failure.RATE_LIMITED
+        failures, known = self._failures_of(bundle), Facts(has_worked=export.accepted)
+        failures.count += failure is not Failure.RATE_LIMITED
         if failure is Failure.UNREADABLE:
             known = replace(known, repeated=self._is_unreadable_again(export))
         elif failure is not Failure.RATE_LIMITED:
-            self._moves.tell(Retried(bundle, str(error), concerns_all=failure is Failure.UNAVAILABLE))
-        match await self._call_turns.next_after(error, name, Call.CREATE, trouble, known):
+            self._moves.emit(Retried(bundle, str(error), concerns_all=failure is Failure.UNAVAILABLE))
+        match await self._call_turns.next_after(error, name, Call.CREATE, failures, known):
             case Action.PARK:
                 return await self._moves.note(record, Failed(str(error)))
             case Action.STOP_EXPORT:
@@ -88,9 +88,9 @@ class CreateFailures:
                 self.run_is_ending = True
                 raise error
             case Action.RETRY if self._others_succeed(export, bundle):
-                await asyncio.sleep(self._call_turns.refusal_times.probe_wait(trouble.count))
+                await asyncio.sleep(self._call_turns.refusal_times.probe_wait(failures.count))
             case Action.WAIT if failure is Failure.UNAVAILABLE:
-                await self._call_turns.pause(trouble.count)
+                await self._call_turns.pause(failures.count)
         return record
 
     async def _find_who_is_at_fault(
@@ -98,7 +98,7 @@ class CreateFailures:
     ) -> BundleRecord:
         """Wait until it is known whether the bundle or the export caused the refusal of a create."""
         bundle, creates = record.bundle, export.creates
-        self._moves.tell(Retried(bundle, str(error)))
+        self._moves.emit(Retried(bundle, str(error)))
         while not export.creates_stopped_by:
             known = Facts(
                 others_succeed=bundle not in creates.undecided,
@@ -118,17 +118,17 @@ class CreateFailures:
 
     def has_failed(self, bundle: Bundle) -> bool:
         """Whether a create of the bundle failed and none was accepted since."""
-        return bundle in self._troubles
+        return bundle in self._failures
 
     def forget(self, bundle: Bundle) -> None:
         """Forget the bundle's failures: a create of it was accepted, or it is parked."""
-        self._troubles.pop(bundle, None)
+        self._failures.pop(bundle, None)
 
-    def _trouble(self, bundle: Bundle) -> BundleFailures:
-        return self._troubles.setdefault(bundle, BundleFailures(self._call_turns.now()))
+    def _failures_of(self, bundle: Bundle) -> BundleFailures:
+        return self._failures.setdefault(bundle, BundleFailures(self._call_turns.now()))
 
     def _others_succeed(self, export: ExportState, bundle: Bundle) -> bool:
-        return self._call_turns.others_succeed(export.export.name, Call.CREATE, self._trouble(bundle))
+        return self._call_turns.others_succeed(export.export.name, Call.CREATE, self._failures_of(bundle))
 
     def _is_unreadable_again(self, export: ExportState) -> bool:
         """Whether an earlier create of the export got an unreadable answer, long enough ago."""

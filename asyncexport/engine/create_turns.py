@@ -24,7 +24,7 @@ class CreateTurn:
     """Permission to send a create; if `is_exclusive`, no other create of this export is sent meanwhile."""
 
     bundle: Bundle
-    turn: CallTurn
+    call_turn: CallTurn
     is_exclusive: bool
 
 
@@ -81,7 +81,7 @@ class CreateTurns:
         """Whether the turn is still valid when its request gets a token."""
         if export.creates_stopped_by:
             return False
-        if turn.is_exclusive or turn.turn.is_probe:
+        if turn.is_exclusive or turn.call_turn.is_probe:
             return True
         refusals, name = self._call_turns.refusals, export.export.name
         is_blocked = refusals.ongoing(name, Call.CREATE) is not None or refusals.blocks_all_but(name, Call.CREATE)
@@ -93,13 +93,13 @@ class CreateTurns:
         export.accepted = True
         export.unreadable_since = None
         export.creates.accepted(turn.bundle)
-        turn.turn.succeeded()
+        turn.call_turn.succeeded()
         if was_one_at_a_time:
             self._call_turns.changes.notify()
 
     def leave(self, turn: CreateTurn, export: ExportState) -> None:
         """End a turn, whatever its result was."""
-        turn.turn.leave()
+        turn.call_turn.leave()
         export.creates_in_progress.discard(turn.bundle)
         if export.only_create == turn.bundle:
             export.only_create = None

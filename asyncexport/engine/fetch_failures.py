@@ -44,14 +44,14 @@ class BundleFile:
         ready: Its state, which has the export id.
         export: The state that the bundles of its export share.
         download: The download in progress.
-        tries: The fetch attempts so far.
+        attempts: The fetch attempts so far.
     """
 
     record: BundleRecord
     ready: Ready
     export: ExportState
     download: ArchiveDownload
-    tries: FetchAttempts
+    attempts: FetchAttempts
 
     @property
     def name(self) -> str:
@@ -87,27 +87,27 @@ class FetchFailures:
 
     def may_concern_all(self, file: BundleFile, error: ServiceError) -> bool:
         """Whether the error is a refusal, and no other bundle of the export succeeds."""
-        tries, now = file.tries, self._call_turns.now()
-        if not tries.is_refusal(failure_of(tries.call, error), now):
+        attempts, now = file.attempts, self._call_turns.now()
+        if not attempts.is_refusal(failure_of(attempts.call, error), now):
             return False
-        return not self._call_turns.others_succeed(file.name, tries.call, tries.failures_of_call(now))
+        return not self._call_turns.others_succeed(file.name, attempts.call, attempts.failures_of_call(now))
 
     async def after(self, file: BundleFile, error: ServiceError | ArchiveError) -> BundleRecord | None:
         """Do what the table says; None if the file is to be fetched again."""
-        tries, record, call = file.tries, file.record, file.tries.call
+        attempts, record, call = file.attempts, file.record, file.attempts.call
         failure = failure_of(call, error)
-        trouble = tries.failed(failure, now=self._call_turns.now(), received=file.download.received)
+        failures = attempts.failed(failure, now=self._call_turns.now(), received=file.download.received)
         self._report(file, failure, error)
         refusal = self._call_turns.refusals.ongoing(file.name, call)
         known = Facts(
             has_worked=file.export.ever_stored,
             expired=file.age_seconds(self._moves.clock()) >= EXPORT_LIFE_SECONDS,
-            retries_left=tries.retries_left,
+            retries_left=attempts.retries_left,
             only_this_bundle=refusal is not None and refusal.is_of(record.bundle),
             range_is_checked=isinstance(error, ForeignRowsError) and self._rows.rejects_range(record.bundle),
             repeatedly_no_export=isinstance(error, NoExportError) and self._rows.is_repeated(record.bundle, error),
         )
-        match await self._call_turns.next_after(error, file.name, call, trouble, known):
+        match await self._call_turns.next_after(error, file.name, call, failures, known):
             case Action.STOP_RUN:
                 raise _as_lasting(error)
             case Action.STOP_EXPORT:
@@ -120,7 +120,7 @@ class FetchFailures:
             case Action.SECOND_LOOK:
                 await asyncio.sleep(self._second_look_seconds)
                 return None
-        await self._pause(file, error, trouble)
+        await self._pause(file, error, failures)
         return None
 
     def _report(self, file: BundleFile, failure: Failure, error: ExportError) -> None:
@@ -130,20 +130,20 @@ class FetchFailures:
             self.second_looks += 1
             log.info("%s: %s; downloading it again in %s", bundle, error, show_duration(self._second_look_seconds))
         elif failure not in (Failure.GIVEN_UP, Failure.UNAUTHORIZED):
-            is_outage = failure in (Failure.UNAVAILABLE, Failure.RATE_LIMITED) and file.tries.call is Call.RESULTS
-            self._moves.tell(Retried(bundle, str(error), concerns_all=is_outage))
+            is_outage = failure in (Failure.UNAVAILABLE, Failure.RATE_LIMITED) and file.attempts.call is Call.RESULTS
+            self._moves.emit(Retried(bundle, str(error), concerns_all=is_outage))
 
-    async def _pause(self, file: BundleFile, error: ExportError, trouble: BundleFailures) -> None:
+    async def _pause(self, file: BundleFile, error: ExportError, failures: BundleFailures) -> None:
         """Wait before the next attempt, unless such calls are paused for all bundles of the export."""
-        call_turns, tries = self._call_turns, file.tries
-        failure = failure_of(tries.call, error)
+        call_turns, attempts = self._call_turns, file.attempts
+        failure = failure_of(attempts.call, error)
         if failure is Failure.GONE:
             await asyncio.sleep(call_turns.refusal_times.confirmation_seconds)
-        elif not tries.is_refusal(failure, call_turns.now()):
+        elif not attempts.is_refusal(failure, call_turns.now()):
             asked = error.retry_after if isinstance(error, UnavailableError) else None
-            await call_turns.pause(tries.failed_in_a_row, least_seconds=min(asked or 0.0, LONGEST_PAUSE_SECONDS))
-        elif call_turns.others_succeed(file.name, tries.call, trouble):
-            await asyncio.sleep(call_turns.refusal_times.probe_wait(trouble.count))
+            await call_turns.pause(attempts.failed_in_a_row, least_seconds=min(asked or 0.0, LONGEST_PAUSE_SECONDS))
+        elif call_turns.others_succeed(file.name, attempts.call, failures):
+            await asyncio.sleep(call_turns.refusal_times.probe_wait(failures.count))
 
 
 def _as_lasting(error: ExportError) -> ExportError:

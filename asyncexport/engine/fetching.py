@@ -29,7 +29,7 @@ from asyncexport.engine.download import ArchiveDownload, ArchiveDownloads
 from asyncexport.engine.download_slots import DownloadSlots
 from asyncexport.engine.export_state import ExportState
 from asyncexport.engine.fetch_failures import BundleFile, FetchFailures
-from asyncexport.engine.file_tries import FileTries
+from asyncexport.engine.file_fetcher import FileFetcher
 from asyncexport.engine.moves import BundleMoves
 from asyncexport.engine.row_checks import RowChecks
 from asyncexport.errors import ArchiveError, FewerRowsError, ServiceError
@@ -68,9 +68,9 @@ class Fetching:
         self._moves = moves
         self._call_turns = call_turns
         self._slots = DownloadSlots(slots)
-        self.rows = RowChecks(moves.tell, span_seconds=second_look_seconds, now=call_turns.now)
+        self.rows = RowChecks(moves.emit, span_seconds=second_look_seconds, now=call_turns.now)
         self._failures = FetchFailures(moves, call_turns, self.rows, second_look_seconds=second_look_seconds)
-        self._tries = FileTries(service, call_turns, self._failures, clock=moves.clock)
+        self._fetcher = FileFetcher(service, call_turns, self._failures, clock=moves.clock)
         self._accepted = accepted
         self._files: dict[Bundle, ArchiveDownload] = {}
         self._began: dict[Bundle, float] = {}
@@ -120,8 +120,8 @@ class Fetching:
         ) as download:
             self._files[record.bundle] = download
             try:
-                tries = FetchAttempts(self._moves.attempts)
-                return await self._fetch_with_retries(BundleFile(record, ready, export, download, tries))
+                attempts = FetchAttempts(self._moves.attempts)
+                return await self._fetch_with_retries(BundleFile(record, ready, export, download, attempts))
             finally:
                 del self._files[record.bundle]
 
@@ -135,10 +135,10 @@ class Fetching:
         """Try until the file is stored or given up."""
         record = file.record
         while True:
-            await self._tries.until_turn(file)
+            await self._fetcher.until_turn(file)
             try:
                 async with self._slots.take() as slot:
-                    archive = await self._tries.once(file, slot, begin=lambda: self._note_begin(file))
+                    archive = await self._fetcher.once(file, slot, begin=lambda: self._note_begin(file))
                 if archive is None:
                     continue
                 self._fetched += 1

@@ -36,26 +36,26 @@ class BundleMoves:
 
     Args:
         ledger: The record of states.
-        tell: Called with each event.
+        emit: Called with each event.
         attempts: `[retry] attempts`.
         clock: Seconds since 1970 by the service's clock.
         earliest: The earliest time that it may be by that clock while the clock is in doubt; None if it never is.
 
     Attributes:
-        tell, attempts, clock, earliest: The arguments of the same names.
+        emit, attempts, clock, earliest: The arguments of the same names.
     """
 
     def __init__(
         self,
         ledger: StateLog,
-        tell: Listener,
+        emit: Listener,
         *,
         attempts: int,
         clock: Callable[[], float],
         earliest: Callable[[], float] | None = None,
     ) -> None:
         self._ledger = ledger
-        self.tell = tell
+        self.emit = emit
         self.attempts = attempts
         self.clock = clock
         self.earliest = earliest or clock
@@ -65,14 +65,14 @@ class BundleMoves:
         stored = state if isinstance(state, Stored) else record.stored
         after = BundleRecord(record.bundle, record.revision, moved(record.state, state), stored)
         await self._ledger.append(after, at=self.clock())
-        self.tell(event_of(record, after))
+        self.emit(event_of(record, after))
         if isinstance(state, Created):
             log.debug("%s: operation %s", record.bundle, state.operation_id)
         return after
 
     async def count_attempt(self, record: BundleRecord, attempt: int, reason: str) -> BundleRecord:
         """Plan the next attempt, or park the bundle after the last one."""
-        self.tell(Retried(record.bundle, reason))
+        self.emit(Retried(record.bundle, reason))
         if attempt >= self.attempts:
             return await self.note(record, Failed(reason))
         return await self.note(record, Planned(attempt + 1))
@@ -84,5 +84,5 @@ class BundleMoves:
     def take_up(self, record: BundleRecord, state: State) -> BundleRecord:
         """Return a parked bundle in the state that it resumes from. Not recorded: its next row implies it."""
         after = replace(record, state=moved(record.state, state))
-        self.tell(event_of(record, after))
+        self.emit(event_of(record, after))
         return after

@@ -84,11 +84,11 @@ class OperationEnds:
             if failed.blame is None:
                 await call_turns.changes.wait(failures.undecided_seconds)
         if failed.blame is Blame.PARKED:
-            self._moves.tell(Retried(record.bundle, reason))
+            self._moves.emit(Retried(record.bundle, reason))
             return await self._moves.note(record, Failed(reason))
         known = Facts(service_is_failing=failed.blame is Blame.SERVICE)
         if decide(Call.POLL, Failure.OPERATION_FAILED, known) is Action.WAIT:
-            self._moves.tell(Retried(record.bundle, reason, concerns_all=True))
+            self._moves.emit(Retried(record.bundle, reason, concerns_all=True))
             return await self._moves.note(record, Planned(attempt))
         return await self._moves.count_attempt(record, attempt, reason)
 
@@ -120,28 +120,28 @@ class OverdueOperations:
         self._moves = moves
         self._call_turns = call_turns
 
-    async def ask_once_more(self, record: BundleRecord, overdue: Overdue, export: Export) -> BundleRecord:
+    async def poll_again(self, record: BundleRecord, overdue: Overdue, export: Export) -> BundleRecord:
         """Poll the operation; if it still runs or has failed, plan a new one or narrower bundles instead.
 
         Raises:
             ExportHasStopped: the operation cannot be polled; the bundle stays parked.
         """
-        trouble = BundleFailures(self._call_turns.now())
+        failures = BundleFailures(self._call_turns.now())
         while True:
             try:
                 finished = await self._poller.ask(overdue.operation_id)
             except OperationFailedError as error:
                 return await self._give_up(record, export, str(error))
             except ServiceError as error:
-                trouble.failed(failure_of(Call.POLL, error), self._call_turns.now())
-                match await self._call_turns.next_after(error, ALL_EXPORTS, Call.POLL, trouble, self._facts(trouble)):
+                failures.failed(failure_of(Call.POLL, error), self._call_turns.now())
+                match await self._call_turns.next_after(error, ALL_EXPORTS, Call.POLL, failures, self._facts(failures)):
                     case Action.STOP_RUN:
                         raise
                     case Action.NEW_ATTEMPT:
                         return await self._give_up(record, export, str(error))
                     case Action.PARK | Action.STOP_EXPORT:
                         raise ExportHasStopped from error
-                await self._pause(error, trouble)
+                await self._pause(error, failures)
                 continue
             if finished is None:
                 return await self._give_up(record, export, "its operation is still running")
@@ -153,20 +153,20 @@ class OverdueOperations:
             return await self._moves.note(record, Failed(f"{reason}; narrower bundles will take its place"))
         return self._moves.plan_again(record)
 
-    def _facts(self, trouble: BundleFailures) -> Facts:
-        """What is known about an operation whose polls have been failing since the trouble began."""
-        return Facts(lasting=self._call_turns.refusal_times.is_lasting(self._call_turns.now() - trouble.since))
+    def _facts(self, failures: BundleFailures) -> Facts:
+        """What is known about an operation whose polls keep failing."""
+        return Facts(lasting=self._call_turns.refusal_times.is_lasting(self._call_turns.now() - failures.since))
 
-    async def _pause(self, error: ServiceError, trouble: BundleFailures) -> None:
+    async def _pause(self, error: ServiceError, failures: BundleFailures) -> None:
         """Wait before the operation is polled again."""
         call_turns = self._call_turns
         match failure_of(Call.POLL, error):
             case Failure.GONE:
                 await asyncio.sleep(call_turns.refusal_times.confirmation_seconds)
             case Failure.UNAVAILABLE | Failure.RATE_LIMITED | Failure.UNREADABLE:
-                await call_turns.pause(trouble.count)
+                await call_turns.pause(failures.count)
             case _:
-                await asyncio.sleep(call_turns.refusal_times.probe_wait(trouble.count))
+                await asyncio.sleep(call_turns.refusal_times.probe_wait(failures.count))
 
 
 def _ready(asked: Created | Overdue, finished: FinishedOperation, moves: BundleMoves) -> Ready:

@@ -44,8 +44,8 @@ class PollFailures:
             turn.succeeded()
             self._note_gone(one, error, overdue=overdue)
             return
-        trouble = self._note_trouble(one, error, failure, turn)
-        match await self._call_turns.next_after(error, ALL_EXPORTS, Call.POLL, trouble):
+        failures = self._count_refusal(one, error, failure, turn)
+        match await self._call_turns.next_after(error, ALL_EXPORTS, Call.POLL, failures):
             case Action.STOP_RUN:
                 raise error
             case Action.PARK:
@@ -58,7 +58,7 @@ class PollFailures:
             # It could not be polled for so long that it no longer matters whether it still runs.
             self._watched.set_outcome(one, None, one.overdue(self._clock(), LONG_PAST * self._rules.deadline_seconds))
 
-    def _note_trouble(
+    def _count_refusal(
         self, one: WatchedOperation, error: ServiceError, failure: Failure, turn: CallTurn
     ) -> BundleFailures:
         """Count a refusal (rule 2); the budget waits out an outage of the service."""
@@ -69,10 +69,10 @@ class PollFailures:
             return BundleFailures(now)
         one.refused_since = now if one.refused_since is None else one.refused_since
         one.refusals += 1
-        trouble = BundleFailures(one.refused_since, one.refusals)
-        if not self._call_turns.others_succeed(ALL_EXPORTS, Call.POLL, trouble):
+        failures = BundleFailures(one.refused_since, one.refusals)
+        if not self._call_turns.others_succeed(ALL_EXPORTS, Call.POLL, failures):
             turn.refused(error)
-        return trouble
+        return failures
 
     def _note_gone(self, one: WatchedOperation, error: ServiceError, *, overdue: list[Waiter]) -> None:
         """Count a 404 (rule 1). Past a deadline there is no time to ask again: that waiter gets the first 404."""

@@ -20,7 +20,7 @@ class RowChecks:
     """The row checks of a run.
 
     Args:
-        tell: Called with each event.
+        emit: Called with each event.
         span_seconds: Least time over which files that are no export must keep coming to be believed.
         now: Returns the time in seconds on the monotonic clock.
 
@@ -29,8 +29,8 @@ class RowChecks:
         remember: Called with the new value when `untimed` has changed.
     """
 
-    def __init__(self, tell: Listener, *, span_seconds: float, now: Callable[[], float]) -> None:
-        self._tell = tell
+    def __init__(self, emit: Listener, *, span_seconds: float, now: Callable[[], float]) -> None:
+        self._emit = emit
         self._span_seconds = span_seconds
         self._now = now
         self._refusals: dict[str, RowRejections] = {}
@@ -51,7 +51,7 @@ class RowChecks:
             log.info("%s: checking the time of its rows again", bundle.export)
             self._remember(self.untimed - {bundle.export})
         if sample.outside:
-            self._tell(RowsOutside(bundle, outside=sample.outside, timed=sample.timed))
+            self._emit(RowsOutside(bundle, outside=sample.outside, timed=sample.timed))
 
     def rejects_range(self, bundle: Bundle) -> bool:
         """Note a file with rows of another range; return whether it is rejected, i.e. whether that rule is still on."""
@@ -59,7 +59,7 @@ class RowChecks:
         was_checked = refusals.checks_range
         is_rejected = refusals.note_foreign()
         if was_checked and not is_rejected:
-            self._tell(Note(f"{bundle.export}: {RULE_IS_OFF}"))
+            self._emit(Note(f"{bundle.export}: {RULE_IS_OFF}"))
             self._remember(self.untimed | {bundle.export})
         return is_rejected
 

@@ -132,8 +132,8 @@ class Scheduler:
 
         Called by another bundle. If that one is being cancelled, the run is ending, and the group takes no more tasks.
         """
-        asking = asyncio.current_task()
-        if self._group is None or self._stop.asked.is_set() or (asking is not None and asking.cancelling()):
+        caller = asyncio.current_task()
+        if self._group is None or self._stop.asked.is_set() or (caller is not None and caller.cancelling()):
             return None
         record = newest(export)
         if record is None:

@@ -90,7 +90,7 @@ async def open_engine(
                 downloads=ArchiveDownloads(storage_host, archives),
                 ledger=ledger,
                 export_states=export_states,
-                tell=tell,
+                emit=tell,
                 call_turns=call_turns,
                 accepted=accepted,
                 definitions=await ledger.exports(),
@@ -256,7 +256,7 @@ def _call_turns(
         _backoff(settings),
         jitter=random.random,
         key=calls.key,
-        tell=tell,
+        emit=tell,
         key_has_worked=history.has_success and not is_new,
     )
     if any(one.ever_stored for one in exports.values()):

@@ -216,7 +216,7 @@ class Wiring:
         self.service.gate = self.budget
         self._calls = CheckedCalls(self.service, self.budget)
         self.call_turns = CallTurns(
-            BACKOFF, jitter=jitter, key=self._calls.key, tell=self._tell, key_has_worked=key_has_worked
+            BACKOFF, jitter=jitter, key=self._calls.key, emit=self._emit, key_has_worked=key_has_worked
         )
         self.durations = Durations(expected_seconds=scenario.expected_seconds, known=scenario.known)
         self.poller = self._poller(now)
@@ -232,7 +232,7 @@ class Wiring:
             downloads=ArchiveDownloads(storage, MemoryPartFiles(scenario.second_looks)),
             ledger=self.ledger,
             export_states=self.exports,
-            tell=self._tell,
+            emit=self._emit,
             call_turns=self.call_turns,
             attempts=5,
             download_slots=scenario.downloads,
@@ -294,7 +294,7 @@ class Wiring:
             refused=self.budget.refused,
         )
 
-    def _tell(self, event: Event) -> None:
+    def _emit(self, event: Event) -> None:
         self.recorder.note(event)
 
     def _work(self) -> Iterator[BundleRecord]:

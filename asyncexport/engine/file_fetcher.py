@@ -22,7 +22,7 @@ from asyncexport.errors import ArchiveError, ServiceError
 log = logging.getLogger(__name__)
 
 
-class FileTries:
+class FileFetcher:
     """Makes attempts to fetch files.
 
     Args:
@@ -48,10 +48,10 @@ class FileTries:
         """
         call_turns = self._call_turns
         while not file.export.stopped:
-            lives = file.tries.link_lives(self._clock())
+            lives = file.attempts.link_lives(self._clock())
             calls = (Call.DOWNLOAD,) if lives else (Call.RESULTS, Call.DOWNLOAD)
             wait = max(
-                call_turns.wait_seconds(file.name, one, lets_others_go=one in file.tries.failures) for one in calls
+                call_turns.wait_seconds(file.name, one, lets_others_go=one in file.attempts.failures) for one in calls
             )
             if wait <= 0:
                 return
@@ -63,24 +63,24 @@ class FileTries:
 
         `begin` is called when the download begins.
         """
-        tries, download, bundle = file.tries, file.download, file.record.bundle
-        if not tries.link_lives(self._clock()):
-            tries.link = await self._locate(file)
-        turn = self._call_turns.turn(file.name, Call.DOWNLOAD) if tries.link else None
-        if turn is None or tries.link is None:
+        attempts, download, bundle = file.attempts, file.download, file.record.bundle
+        if not attempts.link_lives(self._clock()):
+            attempts.link = await self._locate(file)
+        turn = self._call_turns.turn(file.name, Call.DOWNLOAD) if attempts.link else None
+        if turn is None or attempts.link is None:
             return None
-        tries.call = Call.DOWNLOAD
+        attempts.call = Call.DOWNLOAD
         begin()
         log.debug("%s: downloading its file from byte %d on", bundle, download.received)
         with self._ended(turn, file):
-            return await download.fetch(tries.link, on_end=slot.end_body)
+            return await download.fetch(attempts.link, on_end=slot.end_body)
 
     async def _locate(self, file: BundleFile) -> DownloadLink | None:
         """Request a fresh signed URL; None if it is not this bundle's turn."""
         turn = self._call_turns.turn(file.name, Call.RESULTS)
         if turn is None:
             return None
-        file.tries.call, file.tries.link = Call.RESULTS, None
+        file.attempts.call, file.attempts.link = Call.RESULTS, None
         with self._ended(turn, file):
             return await self._service.locate(file.ready.export_id, priority=Priority.RESULTS)
 
@@ -96,10 +96,10 @@ class FileTries:
         except ArchiveError:
             # The file is bad, but the storage host did deliver it.
             turn.succeeded()
-            file.tries.succeeded()
+            file.attempts.succeeded()
             raise
         else:
             turn.succeeded()
-            file.tries.succeeded()
+            file.attempts.succeeded()
         finally:
             turn.leave()
