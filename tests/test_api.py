@@ -379,7 +379,7 @@ async def test_each_valid_answer_provides_the_time() -> None:
         sends(http(b"{}")),
         sends(http(b'{"operations": []}', Date=date)),
     ]
-    async with serving(*answers) as server, client(server, heard=lambda *call: heard.append(call)) as api:
+    async with serving(*answers) as server, client(server, on_date=lambda *call: heard.append(call)) as api:
         for _ in answers[:-1]:
             with suppress(ServiceError):
                 await api.me()
@@ -399,7 +399,7 @@ async def test_a_slow_body_does_not_make_the_date_older() -> None:
         await asyncio.sleep(0.2)
         writer.write(b"{}")
 
-    async with serving(slow) as server, client(server, heard=lambda _, at: heard.append(at)) as api:
+    async with serving(slow) as server, client(server, on_date=lambda _, at: heard.append(at)) as api:
         await api.me()
     assert 0.1 < heard[0] - 1_767_225_610.0 < 5
 

@@ -684,7 +684,7 @@ def test_a_path_that_is_not_an_archives_has_no_range(path):
 @pytest.mark.parametrize("name", ["", ".hidden", "..", "a/b", "../a", "a b", "a\n", "a\0"])
 async def test_an_invalid_export_name_is_refused(archives, tmp_path, name):
     """An export name that is not a plain folder name is refused, and nothing is written outside the directory."""
-    with pytest.raises(StorageError, match="cannot be the name"):
+    with pytest.raises(StorageError, match="not a valid folder name"):
         await archives.prepare([Export(name)])
     assert files(tmp_path) == {}
 

@@ -36,7 +36,7 @@ class ApiClient:
 
     Args:
         gate: What every request passes through.
-        heard: Called with the kind of call and the time at the service, for each reply that could be read and has the
+        on_date: Called with the kind of call and the time at the service, for each reply that could be read and has the
             date of this very request (not one from a cache).
         wall_clock: Returns the time in seconds since 1970.
     """
@@ -49,7 +49,7 @@ class ApiClient:
         gate: Gate,
         connection: ConnectionSettings | None = None,
         headers: Mapping[str, str] | None = None,
-        heard: Callable[[Kind, float], None] = lambda _kind, _time: None,
+        on_date: Callable[[Kind, float], None] = lambda _kind, _time: None,
         wall_clock: Callable[[], float] = time.time,
     ) -> None:
         connection = connection or ConnectionSettings()
@@ -60,7 +60,7 @@ class ApiClient:
             connection=connection,
             headers=headers or {},
         )
-        self._heard = heard
+        self._on_date = on_date
         self._gated = GatedTransport(self._transport, gate, mask=self._mask, wall_clock=wall_clock)
 
     async def __aenter__(self) -> Self:
@@ -164,7 +164,7 @@ class ApiClient:
             raise
         at = time_at_end(reply)
         if at is not None:
-            self._heard(kind, at)
+            self._on_date(kind, at)
         return value
 
     def _masked(self, operation: Operation) -> Operation:

@@ -74,7 +74,7 @@ class ApiTransport:
         response = await self._send(request, url)
         try:
             head_at = time.monotonic()
-            body = await self._whole_body(request, response)
+            body = await self._read_body(request, response)
         finally:
             response.close()
         log.debug("%s %s: %d in %.3f s", request.method, request.path, response.status, time.monotonic() - began)
@@ -102,7 +102,7 @@ class ApiTransport:
             failure = before_sending(failure)
         raise prefixed(request.doing, failure)
 
-    async def _whole_body(self, request: Request, response: aiohttp.ClientResponse) -> bytes:
+    async def _read_body(self, request: Request, response: aiohttp.ClientResponse) -> bytes:
         """Return all of a successful reply, or the beginning of an error reply as far as it arrives."""
         is_success = 200 <= response.status < 300
         limit = MAX_REPLY_BYTES if is_success else MAX_ERROR_BYTES
@@ -114,7 +114,7 @@ class ApiTransport:
                 if len(body) > limit:
                     break
         except BODY_FAULTS:
-            failure = UnavailableError(f"{request.doing}: the answer of {self._host} was cut short", unanswered=True)
+            failure = UnavailableError(f"{request.doing}: the answer of {self._host} was cut off", unanswered=True)
         if is_success:
             if failure is not None:
                 raise failure

@@ -71,7 +71,7 @@ def _certificate_fault(error: BaseException | None) -> str:
     while error is not None:
         # aiohttp's own subclass lacks the reason.
         if isinstance(error, ssl.SSLCertVerificationError) and hasattr(error, "verify_message"):
-            return one_line(error.verify_message) or "it does not verify"
+            return one_line(error.verify_message) or "verification failed"
         error = getattr(error, "certificate_error", None) or error.__cause__
     return ""
 

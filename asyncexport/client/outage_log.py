@@ -27,7 +27,7 @@ class OutageLog:
             self._since = now
         warns = now - self._since >= WORTH_A_WARNING_SECONDS and not self._has_warned
         self._has_warned = self._has_warned or warns
-        log.log(logging.WARNING if warns else logging.INFO, "%s; retrying until it works", error)
+        log.log(logging.WARNING if warns else logging.INFO, "%s; retrying", error)
 
     def answered(self) -> None:
         """Log that a request was answered, if a warning was logged before."""

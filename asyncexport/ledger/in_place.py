@@ -54,7 +54,7 @@ class LedgerInPlace:
             )
 
     def written(self, digest: int) -> None:
-        """Remember the checksum of the head as this transaction leaves it."""
+        """Store the checksum that the head has after this transaction."""
         self._head = digest
 
     def _read_head(self) -> int:

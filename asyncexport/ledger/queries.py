@@ -101,8 +101,8 @@ class LedgerQueries(MetadataQueries):
             export: The name of the export.
             span: The range.
             exported_within: Only yield archives that were exported less than this many seconds after the end of their
-                bundle, in whole seconds. This narrows the candidates for a refresh and never omits a bundle that
-                `core.refreshing.needs_refresh` selects for the same number of seconds.
+                bundle, in whole seconds. This narrows the candidates for a refresh: it never omits a bundle that
+                `core.refreshing.needs_refresh` finds due for ages up to this one, and that function decides.
         """
         after: Range | None = None
         while True:

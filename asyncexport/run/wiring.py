@@ -186,7 +186,7 @@ def make_api_client(settings: Settings, key: ApiKey, budget: Budget, clock: Serv
         gate=budget,
         connection=_connection(settings),
         headers=settings.api.headers,
-        heard=clock.hear,
+        on_date=clock.hear,
         wall_clock=clock.now,
     )
 

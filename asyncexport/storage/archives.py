@@ -160,7 +160,7 @@ class Archives:
         self._disk.is_prepared = True
         for export in exports:
             if not EXPORT_NAME.fullmatch(export.name):
-                raise StorageError(f"{export.name!r} cannot be the name of a folder", hint="choose another name")
+                raise StorageError(f"{export.name!r} is not a valid folder name", hint="rename the export")
             folder = self._directory / export.name
             self._disk.make_folder(folder)
             known = found.get(export.name) if found else None

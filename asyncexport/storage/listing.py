@@ -81,8 +81,8 @@ def archives_of(directory: Path, export: Export, days: Iterable[int]) -> list[Ra
         OSError: a folder cannot be read.
     """
     found = []
-    for moment in days:
-        folder = f"{export.name}/{DAY_PREFIX}{day(moment)}"
+    for start in days:
+        folder = f"{export.name}/{DAY_PREFIX}{day(start)}"
         for entry in _entries(directory / folder):
             bundle = archive_bundle(export.name, f"{folder}/{entry.name}", export.definition.format)
             if bundle is not None:
@@ -97,10 +97,10 @@ def _is_part(name: str) -> bool:
 def _day_of(name: str) -> int | None:
     """Return the first second of a day from its folder's name; None if the name is not a day's."""
     try:
-        moment = read_moment(name.removeprefix(DAY_PREFIX), now=0)
+        start = read_moment(name.removeprefix(DAY_PREFIX), now=0)
     except ValueError:
         return None
-    return moment if name == f"{DAY_PREFIX}{day(moment)}" else None
+    return start if name == f"{DAY_PREFIX}{day(start)}" else None
 
 
 def _is_folder(entry: "os.DirEntry[str]", *, top: bool) -> bool:
