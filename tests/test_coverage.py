@@ -14,7 +14,7 @@ from asyncexport.core.coverage import (
     ExportPlan,
     RecordedRange,
     in_order,
-    is_exported_anew,
+    is_exported_again,
     settles_at,
     was_settled,
 )
@@ -468,26 +468,26 @@ def test_a_bundle_without_an_archive_counts_as_settled():
 def test_a_bundle_exported_too_early_is_exported_again_once(exported_at, then, present, now, late):
     """It is due when it has settled by the longer of both settings; a longer setting alone causes no export."""
     one = archived(exported_at, then)
-    anew = is_exported_anew(one, settle_seconds=present, ages=(), now=now)
+    anew = is_exported_again(one, settle_seconds=present, ages=(), now=now)
     due = 1800 + max(then, present)
     assert settles_at(one, settle_seconds=present) == due
     assert anew == (exported_at < 1800 + then - 300 and due <= now)
     # The operation's `createdAt` may be up to five minutes before its request.
     again = archived(max(now, due) + late, present)
-    assert not is_exported_anew(again, settle_seconds=3 * DAY, ages=(), now=100 * DAY)
+    assert not is_exported_again(again, settle_seconds=3 * DAY, ages=(), now=100 * DAY)
 
 
 def test_a_kept_archive_is_not_exported_again_however_early_it_was():
     """It would be exported again every night."""
-    assert not is_exported_anew(archived(0, DAY, state=KEPT), settle_seconds=DAY, ages=(), now=9 * DAY)
+    assert not is_exported_again(archived(0, DAY, state=KEPT), settle_seconds=DAY, ages=(), now=9 * DAY)
 
 
 def test_a_refresh_does_not_depend_on_being_settled():
     """Data that was settled when it was exported may have changed since; an age up to the settle time has no effect."""
     settled = archived(1800 + DAY, DAY)
-    assert is_exported_anew(settled, settle_seconds=DAY, ages=[2 * DAY], now=1800 + 2 * DAY)
-    assert not is_exported_anew(settled, settle_seconds=DAY, ages=[2 * DAY], now=1799 + 2 * DAY)
-    assert not is_exported_anew(settled, settle_seconds=2 * DAY, ages=[2 * DAY], now=9 * DAY)
+    assert is_exported_again(settled, settle_seconds=DAY, ages=[2 * DAY], now=1800 + 2 * DAY)
+    assert not is_exported_again(settled, settle_seconds=DAY, ages=[2 * DAY], now=1799 + 2 * DAY)
+    assert not is_exported_again(settled, settle_seconds=2 * DAY, ages=[2 * DAY], now=9 * DAY)
 
 
 def test_a_stored_range_is_nothing_to_do():

@@ -72,7 +72,7 @@ def archive_from(
     written = bytearray()
     for rewrites in (False, True):
         written.clear()
-        inspector = Inspector(container, path=PATH, write=written.extend, makes_anew=rewrites, codec=codec)
+        inspector = Inspector(container, path=PATH, write=written.extend, recompresses=rewrites, codec=codec)
         for piece in body:
             inspector.feed(piece)
         if not inspector.needs_another_pass:

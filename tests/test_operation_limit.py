@@ -6,7 +6,7 @@ import pytest
 
 from asyncexport.core.admission import Prefer
 from asyncexport.core.durations import Durations
-from asyncexport.core.operation_limit import CATCH, ENOUGH_SEEN, PLENTY, OperationLimit
+from asyncexport.core.operation_limit import ENOUGH_SEEN, FIRST_LIMIT, MOST_UNFOUND, OperationLimit
 
 HOUR = 3600.0
 
@@ -37,7 +37,7 @@ def test_the_limit_doubles_where_only_creates_cost_tokens():
 def test_operations_finished_but_not_yet_found_raise_the_limit():
     """Where polls are delayed for throughput, half a list page more operations may be in flight."""
     assert allowed(600, prefer=Prefer.THROUGHPUT, cap=1000) - allowed(600, cap=1000) == min(
-        CATCH, PLENTY - allowed(600)
+        MOST_UNFOUND, FIRST_LIMIT - allowed(600)
     )
 
 
@@ -73,4 +73,4 @@ def test_a_queue_at_the_service_does_not_raise_the_limit_without_bound(slots):
             durations.refit(())
         running = operation_limit.allowed(durations, polls_cost=False)
         widest = max(widest, running)
-    assert widest <= 2 * PLENTY
+    assert widest <= 2 * FIRST_LIMIT

@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from asyncexport.core.bundles import DAY
-from asyncexport.core.polling import believed_start
+from asyncexport.core.polling import operation_start
 from asyncexport.core.service.requests import Kind
 from asyncexport.core.service_time import ClockCheck, ClockTrust, HostReading, ServiceTime
 
@@ -323,4 +323,4 @@ def test_the_check_has_both_clocks_as_last_compared():
 )
 def test_a_plausible_start_of_an_operation_is_believed(created_at, asked_at, now, believed):
     """`createdAt` is believed if it is between five minutes before the request and now."""
-    assert believed_start(created_at, asked_at=asked_at, now=now) == believed
+    assert operation_start(created_at, asked_at=asked_at, now=now) == believed

@@ -28,7 +28,7 @@ class Access(StrEnum):
         return 0o700 if self is Access.PRIVATE else 0o777
 
 
-ACCESS_REMARK = "access"
+ACCESS_NOTE = "access"
 """The key of the ledger's note that remembers who may read new files, if the user has not chosen."""
 
 

@@ -57,7 +57,7 @@ class Bucket:
         missing = self.used + 1 - self.size
         return missing * self.refill_seconds if missing > TOO_LITTLE else 0.0
 
-    def is_plenty(self, now: float) -> bool:
+    def is_half_full(self, now: float) -> bool:
         """Whether half of the tokens are left: more than is needed at one time."""
         self._advance(now)
         return self.size - self.used >= max(1.0, self.size / 2)

@@ -202,7 +202,7 @@ def settles_at(record: BundleRecord, *, settle_seconds: float) -> float:
     return record.bundle.range.end + max(then, settle_seconds)
 
 
-def is_exported_anew(record: BundleRecord, *, settle_seconds: float, ages: Sequence[float], now: float) -> bool:
+def is_exported_again(record: BundleRecord, *, settle_seconds: float, ages: Sequence[float], now: float) -> bool:
     """Whether this run exports a stored bundle once more.
 
     It does if the bundle was exported before it was settled, and is settled now; or if a refresh is due

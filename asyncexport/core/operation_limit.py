@@ -3,23 +3,23 @@
 1. As many as finish while the next ones are created. More would only make finished exports wait, and at worst expire;
    fewer would leave tokens unused. Never fewer than the burst, which would be wasted at the start, and never more than
    `[concurrency] operations`.
-2. If polls cost tokens and throughput is preferred, `CATCH` are added for operations that are done but not yet found
-   (`core.polling`).
+2. If polls cost tokens and throughput is preferred, `MOST_UNFOUND` are added for operations that are done but not yet
+   found (`core.polling`).
 3. A service that runs a few operations and queues the rest makes every operation look long, and longer the more there
-   are. Raising the limit because operations look long makes them look longer still, without end. So above `PLENTY` the
-   limit is raised step by step, and a step that made operations slower is taken back: a higher limit gained nothing.
+   are. Raising the limit because operations look long makes them look longer still, without end. So above `FIRST_LIMIT`
+   the limit is raised step by step, and a step that made operations slower is taken back: a higher limit gained
+   nothing.
 """
 
 from asyncexport.core.admission import Prefer
 from asyncexport.core.durations import Durations
 
-CATCH = 50
+MOST_UNFOUND = 50
 """Operations that may be done and not yet found. With twice as many a poll would find more, saving a hundredth of a
 request for each, but it would take half an hour longer until the first file arrives."""
 
-PLENTY = 100
-"""Operations in flight that any service is trusted with: a queue of an hour or two, if it runs only a handful at a
-time."""
+FIRST_LIMIT = 100
+"""The limit that any service is trusted with: a queue of an hour or two, if it runs only a handful at a time."""
 
 STEP = 2
 """The most by which one step raises the limit."""
@@ -47,7 +47,7 @@ class OperationLimit:
         self._burst = burst
         self._requests_per_minute = requests_per_minute
         self._prefer = prefer
-        self._limit = self._narrow = max(burst, PLENTY)
+        self._limit = self._narrow = max(burst, FIRST_LIMIT)
         self._median: float | None = None
         self._learned = 0
 
@@ -63,7 +63,7 @@ class OperationLimit:
         creates_per_minute = self._requests_per_minute / (2 if polls_cost else 1)
         wanted = durations.quantile_seconds(0.99) / 60 * creates_per_minute + 1
         if polls_cost and self._prefer is Prefer.THROUGHPUT:
-            wanted += CATCH
+            wanted += MOST_UNFOUND
         return int(min(wanted, 1e9))
 
     def _step(self, wanted: int, durations: Durations) -> None:

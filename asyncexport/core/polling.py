@@ -129,7 +129,7 @@ class FinishedOperation:
     exported_at: float
 
 
-def believed_start(created_at: float | None, *, asked_at: float, now: float) -> float:
+def operation_start(created_at: float | None, *, asked_at: float, now: float) -> float:
     """Return when an operation began: its `createdAt` if that is plausible, else the recorded time of the create.
 
     It is plausible between the time of the create and now. It may also be up to five minutes before the create, since

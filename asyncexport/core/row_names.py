@@ -49,10 +49,12 @@ def is_known(name: str, *, asked: Iterable[str] = ()) -> bool:
     A field that was asked for may end in `*`, and then stands for all names with that prefix.
     """
     return (
-        name in KNOWN_FIELDS or name.startswith(CUSTOM_PREFIXES) or any(is_meant(name, field=field) for field in asked)
+        name in KNOWN_FIELDS
+        or name.startswith(CUSTOM_PREFIXES)
+        or any(matches_field(name, field=field) for field in asked)
     )
 
 
-def is_meant(name: str, *, field: str) -> bool:
+def matches_field(name: str, *, field: str) -> bool:
     """Whether a field that was asked for stands for this name."""
     return name.startswith(field[:-1]) if field.endswith("*") else name == field

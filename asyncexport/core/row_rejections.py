@@ -82,7 +82,7 @@ class RowRejections:
     unknown_since: float = 0.0
 
     def note_accepted(self, rows: RowCheck) -> None:
-        """Note that a file was accepted after this check of its rows."""
+        """Note that a file was accepted, with the check of its rows."""
         if rows.known:
             self.unknown = 0
         if rows.timed:
@@ -116,7 +116,7 @@ class RowVerdicts(Generic[T]):
     An archive whose rows are wrong is held until the next ones show whether it is rejected.
 
     Attributes:
-        are_off: Whether so many in a row were wrong that the rules must be.
+        are_off: Whether the rules are switched off, because too many archives in a row were wrong by them.
     """
 
     are_off: bool = False

@@ -120,7 +120,7 @@ class Dispatcher:
         now = self._loop.time()
         if not self.queue.is_empty or not self._admission.is_open(now):
             return False
-        return not counted or self._bucket.is_plenty(now)
+        return not counted or self._bucket.is_half_full(now)
 
     async def _serve(self) -> None:
         while True:

@@ -12,7 +12,7 @@ import logging
 from collections.abc import Callable
 
 from asyncexport.core.durations import Durations
-from asyncexport.core.polling import FinishedOperation, believed_start
+from asyncexport.core.polling import FinishedOperation, operation_start
 from asyncexport.core.service.refusals import CONFIRMATION_SECONDS
 from asyncexport.core.service.resources import Completed, CompletedWithoutId, Ended, Operation
 from asyncexport.core.service_time import CLOCKS_APART_SECONDS
@@ -86,7 +86,7 @@ class OperationAnswers:
         match operation.progress:
             case Completed(export_id):
                 created_at = operation.created_at or (watched.asked_at if watched else now)
-                began = believed_start(created_at, asked_at=watched.asked_at if watched else created_at, now=now)
+                began = operation_start(created_at, asked_at=watched.asked_at if watched else created_at, now=now)
                 ended = operation.finished_at
                 is_plausible = ended is not None and began <= ended <= now + CLOCKS_APART_SECONDS
                 finished_at = ended if ended is not None and is_plausible else now

@@ -10,7 +10,7 @@ import asyncio
 from asyncexport.core.events import Retried
 from asyncexport.core.exports import Export
 from asyncexport.core.parking import is_too_wide
-from asyncexport.core.polling import FinishedOperation, believed_start
+from asyncexport.core.polling import FinishedOperation, operation_start
 from asyncexport.core.service.operation_failures import Blame
 from asyncexport.core.service.refusals import ALL_EXPORTS, BundleFailures
 from asyncexport.core.service.retrying import Action, Call, Facts, Failure, KeyStatus, decide, failure_of
@@ -172,5 +172,5 @@ class OverdueOperations:
 def _ready(asked: Created | Overdue, finished: FinishedOperation, moves: BundleMoves) -> Ready:
     """Make the `Ready` state. If times differ, the earlier one counts: unsettled data must not count as settled."""
     asked_at = min(asked.asked_at, moves.earliest())
-    began = believed_start(finished.exported_at, asked_at=asked_at, now=moves.clock())
+    began = operation_start(finished.exported_at, asked_at=asked_at, now=moves.clock())
     return Ready.of(asked, exported_at=began, export_id=finished.export_id)

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from asyncexport.client.clock import ServiceClock
 from asyncexport.config import Settings
 from asyncexport.core.bundles import Bundle, Range, gaps, show
-from asyncexport.core.coverage import ExportPlan, RecordedRange, is_exported_anew, settles_at, was_settled
+from asyncexport.core.coverage import ExportPlan, RecordedRange, is_exported_again, settles_at, was_settled
 from asyncexport.core.events import BundleParked
 from asyncexport.core.exports import Export
 from asyncexport.core.parking import PAUSABLE, pause_end, pieces_of
@@ -187,7 +187,7 @@ def _export_plan(
     if ages := acting_ages(asked.refresh_ages, settle_seconds=settle):
         candidates += queries.stored(export.name, span, exported_within=ages[-1])
     for one in candidates:
-        if is_exported_anew(one, settle_seconds=settle, ages=ages, now=now):
+        if is_exported_again(one, settle_seconds=settle, ages=ages, now=now):
             again[one.bundle] = one
     begun = {one.bundle for one in recorded.unfinished}
     waiting = {one.bundle: one for one in candidates if not was_settled(one) and one.bundle not in begun}

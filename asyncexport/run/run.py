@@ -19,7 +19,7 @@ from typing import Any
 
 from asyncexport.client.clock import HostClock, ServiceClock
 from asyncexport.config import ApiKey, Settings
-from asyncexport.core.access import ACCESS_REMARK, Access, access_of
+from asyncexport.core.access import ACCESS_NOTE, Access, access_of
 from asyncexport.core.events import Listener, Note
 from asyncexport.core.exits import Exit
 from asyncexport.core.summary import Snapshot, Summary
@@ -174,11 +174,11 @@ async def _take_directory(stack: AsyncExitStack, run: _Run) -> Ledger:
 
 async def _access(run: _Run, ledger: Ledger) -> Access:
     """Who may read what is made. Where the directory stays open to others since it was, that is told once."""
-    output, remembered = run.settings.output, await ledger.recall(ACCESS_REMARK)
+    output, remembered = run.settings.output, await ledger.recall(ACCESS_NOTE)
     is_open = remembered is None and await asyncio.to_thread(has_open_archives, output.directory)
     access = access_of(chosen=output.chosen_access, remembered=remembered, is_open=is_open)
     if output.chosen_access is None and remembered is None:
-        ledger.remember(ACCESS_REMARK, access.value)
+        ledger.remember(ACCESS_NOTE, access.value)
         if access is Access.UMASK:
             run.tell(Note(f"{output.directory} {KEPT_OPEN}"))
     return access

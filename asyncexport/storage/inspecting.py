@@ -90,7 +90,7 @@ def inspect(
             rewrite.begin_again()
             opened.seek(0)
             inspector = Inspector(
-                container, path=name, write=write, makes_anew=True, sample=sample, max_row=max_row, watch=watch
+                container, path=name, write=write, recompresses=True, sample=sample, max_row=max_row, watch=watch
             )
             _read_into(inspector, opened)
         return inspector.close(proof)

@@ -15,7 +15,7 @@ from typing import Any, Self
 
 from asyncexport.core.bundles import Range, read_timestamp
 from asyncexport.core.exports import Definition, Type
-from asyncexport.core.row_names import EVENT_START, is_known, is_meant
+from asyncexport.core.row_names import EVENT_START, is_known, matches_field
 from asyncexport.core.text import one_line
 from asyncexport.errors import ForeignRowsError, UnknownRowsError
 
@@ -41,7 +41,7 @@ class ExpectedRows:
     def of(cls, definition: Definition, span: Range, *, checks_range: bool = True) -> Self:
         """Return what a create for this range leads to expect; rows may be of any time unless `checks_range`."""
         fields = definition.fields
-        is_exported = not fields or any(is_meant(EVENT_START, field=field) for field in fields)
+        is_exported = not fields or any(matches_field(EVENT_START, field=field) for field in fields)
         events_only = definition.type is Type.EVENT and definition.scope in EVENTS_ONLY
         return cls(fields, span if checks_range and is_exported and events_only else None)
 

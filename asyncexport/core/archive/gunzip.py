@@ -2,7 +2,7 @@
 
 1. A file is any number of members, one after another. Nothing follows the last but zeros, as gzip(1) allows.
 2. The header, checksum and length of every member are checked here, so that the library only has to inflate: libraries
-   differ in what they check, and one of them fails on a header that arrives in two pieces.
+   differ in what they check, and one fails on a header that arrives in two pieces.
 3. No more than one piece is inflated at a time, however much a few bytes may inflate to.
 """
 

@@ -67,7 +67,7 @@ class Inspector:
         path: The archive's path, relative to the output directory.
         write: Called with the archive, piece by piece, if it has other bytes than the body. Without it, a body that is
             not an archive as it is gets rejected.
-        makes_anew: Whether to compress the content again, whatever its layers of gzip are.
+        recompresses: Whether to compress the content again, even if it could be kept as delivered.
         sample: Takes the sampled rows.
         watch: Called before each piece of any layer, so also often while a few bytes inflate to very many. An exception
             it raises ends the inspection.
@@ -81,7 +81,7 @@ class Inspector:
         *,
         path: str = "",
         write: Callable[[bytes], object] | None = None,
-        makes_anew: bool = False,
+        recompresses: bool = False,
         sample: RowSample | None = None,
         watch: Callable[[], object] = _no_watch,
         max_row: int = MAX_ROW_BYTES,
@@ -89,17 +89,17 @@ class Inspector:
     ) -> None:
         self._path = path
         self._write = write
-        self._anew = makes_anew
+        self._recompresses = recompresses
         self._structure = STRUCTURES[container](sample=sample, max_row=max_row)
-        self._inside = _Inside(self._structure, packs=makes_anew, watch=watch)
+        self._inside = _Inside(self._structure, packs=recompresses, watch=watch)
         self._body = _Layer(self._inside, codec=codec, depth=0)
         self._sha256 = hashlib.sha256()
         self._written = 0
 
     @property
     def needs_another_pass(self) -> bool:
-        """Whether an archive can only be made by starting over with an inspector that `makes_anew`."""
-        return self._write is not None and not self._anew and self._body.is_patchwork
+        """Whether an archive can only be made by starting over with an inspector that `recompresses`."""
+        return self._write is not None and not self._recompresses and self._body.is_patchwork
 
     def feed(self, data: bytes) -> None:
         """Check a piece of the body.
@@ -157,7 +157,7 @@ class Inspector:
 
     @property
     def _is_remade(self) -> bool:
-        return self._anew or not self._body.is_last_gzip
+        return self._recompresses or not self._body.is_last_gzip
 
     def _keep(self, pieces: Iterable[bytes]) -> None:
         for piece in pieces:
