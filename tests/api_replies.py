@@ -1,4 +1,4 @@
-"""Replies of the API, made by hand, and the moments and links that stand in them."""
+"""Helpers that build replies of the API, and the times and URLs used in them."""
 
 from typing import Any
 
@@ -14,6 +14,6 @@ LINK = "https://storage.googleapis.com/bucket/file?X-Goog-Signature=canary&x=1"
 
 
 def reply(data: Any, status: int = 200, **headers: str) -> Reply:
-    """A reply with this JSON, or these very bytes."""
+    """Return a reply whose body is this data as JSON, or these bytes unchanged."""
     body = data if isinstance(data, bytes) else orjson.dumps(data)
     return Reply(status, {name.replace("_", "-"): value for name, value in headers.items()}, body)

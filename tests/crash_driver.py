@@ -37,7 +37,7 @@ from asyncexport.ledger import LedgerReader
 from asyncexport.run.rebuild import rebuild
 from asyncexport.run.run import export
 from asyncexport.run.spec import Backfill, Repair, RunSpec
-from tests.failpoints import telling
+from tests.failpoints import at_failpoints
 from tests.power_cut_fs import mount_privately
 
 LARGEST_MESSAGE = 64 << 10
@@ -184,7 +184,7 @@ def _run_in_child(run: Run, devices: list[int], on_ready: int, go: int) -> None:
         os.read(go, 1)
         file = os.open(run.report, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
         reporter = Reporter(file, run)
-        with telling(reporter.boundary):
+        with at_failpoints(reporter.boundary):
             code = asyncio.run(_export(run, reporter))
     except BaseException:  # noqa: BLE001 - nothing else would report it
         traceback.print_exc()

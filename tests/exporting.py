@@ -24,7 +24,7 @@ from asyncexport.run.run import export
 from asyncexport.run.spec import Backfill, Nightly, Repair, Retry, RunSpec
 from asyncexport.sandbox import Sandbox
 from asyncexport.storage.layout import archive_range
-from tests.failpoints import telling
+from tests.failpoints import at_failpoints
 from tests.json_lines import check
 
 AMPLE = {"requests_per_minute": 1e6, "burst": 10_000}
@@ -102,7 +102,7 @@ async def run(
         fields = {"start": read_when(start), **fields}
     if kind is not Repair:
         fields = {"end": None if end is None else read_when(end), **fields}
-    with telling(boundary):
+    with at_failpoints(boundary):
         return await export(
             settings,
             kind(settings.exports, **fields),

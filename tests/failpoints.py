@@ -1,4 +1,4 @@
-"""Sets the failpoints of the storage and the ledger."""
+"""Listening to the failpoints of the storage and the ledger."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -8,8 +8,8 @@ from asyncexport.storage.failpoints import STORAGE_FAILPOINT
 
 
 @contextmanager
-def telling(listener: Callable[[str], None]) -> Iterator[None]:
-    """Have the listener told of every failpoint of what is made within: it may look on, raise, or kill the process."""
+def at_failpoints(listener: Callable[[str], None]) -> Iterator[None]:
+    """Call the listener at every failpoint of objects created within; it may observe, raise, or kill the process."""
     variables = STORAGE_FAILPOINT, LEDGER_FAILPOINT
     tokens = [variable.set(listener) for variable in variables]
     try:

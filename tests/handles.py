@@ -1,4 +1,4 @@
-"""A process that has hardly any file handles left."""
+"""Running out of file handles."""
 
 import os
 import resource
@@ -8,7 +8,7 @@ from contextlib import contextmanager, suppress
 
 @contextmanager
 def handles_left(count: int) -> Iterator[None]:
-    """Let this process open so many files more."""
+    """Let this process open only `count` more files."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     opened = [os.open(os.devnull, os.O_RDONLY) for _ in range(count)]
     highest = max(opened, default=0)

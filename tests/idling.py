@@ -1,7 +1,7 @@
-"""An event loop that notes how long it was asked to do nothing: a test must not sleep for time it could skip.
+"""An event loop that records how long a test waited for nothing, because tests must not sleep in real time.
 
-What counts is the time that was asked for, where it passed and nothing happened in it. How long it really took does
-not count, so that a busy machine changes nothing. A limit that did not come to pass counts nothing either.
+A wait counts with its requested time if that passed without an event. The real duration does not count, so that a busy
+machine changes nothing. A timeout that was not reached does not count either.
 """
 
 import asyncio
@@ -9,32 +9,32 @@ import selectors
 from dataclasses import dataclass
 
 LONGEST_SECONDS = 2.0
-"""What a test may wait for in one piece; a test that has to wait longer says so by `pytest.mark.may_idle(seconds)`."""
+"""The longest single wait of a test, unless it is marked with `pytest.mark.may_idle(seconds)`."""
 
 
 @dataclass(slots=True)
 class Idling:
-    """What the loops of a test waited for in vain."""
+    """The time that the event loops of a test waited without an event."""
 
     longest_seconds: float = 0.0
     total_seconds: float = 0.0
 
     def note(self, seconds: float) -> None:
-        """A wait of so many seconds came to its end, and nothing had happened."""
+        """Record a wait that ended without an event."""
         self.longest_seconds = max(self.longest_seconds, seconds)
         self.total_seconds += seconds
 
     def forget(self) -> None:
-        """Begin anew, for the next test."""
+        """Start from zero for the next test."""
         self.longest_seconds = self.total_seconds = 0.0
 
 
 IDLING = Idling()
-"""That of the test under way."""
+"""The record of the current test."""
 
 
 class _NotingSelector(selectors.DefaultSelector):
-    """Notes each wait that ended because its time was up."""
+    """Records each wait that ended because its timeout was reached."""
 
     def __init__(self, idling: Idling) -> None:
         super().__init__()

@@ -1,4 +1,4 @@
-"""Inspecting archives whose bytes are at hand."""
+"""Inspecting archives from bytes in memory."""
 
 from collections.abc import Iterable
 
@@ -8,7 +8,7 @@ from asyncexport.core.states import Archive
 
 
 def inspect_pieces(pieces: Iterable[bytes], container: Format, *, path: str = "") -> Archive:
-    """Check an archive whose bytes are at hand; it must be one layer of gzip.
+    """Check an archive given as bytes; it must be one layer of gzip.
 
     Raises:
         IncompleteError: it is cut.

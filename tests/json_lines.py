@@ -8,14 +8,14 @@ PAGE = (Path(__file__).parents[1] / "asyncexport" / "JSON.md").read_text(encodin
 
 
 def documented() -> dict[str, frozenset[str]]:
-    """The keys of each type, by the page's table."""
+    """Return the keys of each type, as listed in the page's table."""
     table = PAGE.partition("<!-- JSON lines:")[2].partition("<!-- end of JSON lines -->")[0]
     rows = [line.strip("|").split("|") for line in table.splitlines() if line.startswith("| `")]
     return {kind: frozenset(re.findall(r"`(\w+)`", keys)) for types, _, _, keys in rows for kind in _words(types)}
 
 
 def check(record: dict[str, Any]) -> dict[str, Any]:
-    """The record itself, if the page has its type and all of its keys."""
+    """Return the record, after asserting that the page has its type and all of its keys."""
     kind = record["type"]
     keys = documented().get(kind)
     assert keys is not None, f"asyncexport/JSON.md has no type {kind!r}"

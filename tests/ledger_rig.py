@@ -15,7 +15,7 @@ from asyncexport.core.exports import Export
 from asyncexport.core.states import BundleRecord, Created, Creating, Ready, State, Stored
 from asyncexport.ledger import AcceptedGap, Ledger, LedgerReader, RunRecord
 from asyncexport.ledger.queries import LedgerQueries
-from tests.failpoints import telling
+from tests.failpoints import at_failpoints
 
 EXPORTS = (Export("events"), Export("people"))
 NOBODY = 65534
@@ -170,5 +170,5 @@ def loses_locks(directory: Path) -> Callable[[str], None]:
 @contextmanager
 def locks_that_do_nothing(directory: Path) -> Iterator[None]:
     """Release the directory's lock whenever a process takes it."""
-    with telling(loses_locks(directory)):
+    with at_failpoints(loses_locks(directory)):
         yield

@@ -1,8 +1,8 @@
-"""A process that writes into a ledger until it is killed, and says what it was told is written.
+"""A process that writes to a ledger until it is killed, and prints what was acknowledged as written.
 
-`python -m tests.ledger_scribe DIRECTORY FIRST PAGES`: bundles in order from the first one, so many at once; a line with
-its number for each as soon as it is acknowledged; the log is moved into the ledger each time it has so many pages.
-`Scribe` starts it, listens and kills.
+`python -m tests.ledger_scribe DIRECTORY FIRST PAGES` writes bundles in order from number FIRST, `BUNDLES_AT_ONCE` at a
+time, and prints the number of each as soon as it is acknowledged. The log is checkpointed every PAGES pages. `Scribe`
+starts the process, reads its output and kills it.
 """
 
 import asyncio
@@ -22,7 +22,7 @@ ROOT = Path(__file__).parents[1]
 
 
 class Scribe:
-    """The process, and what it said so far; a context manager, at whose end it is killed."""
+    """The process and what it has printed so far; a context manager that kills it at the end."""
 
     def __init__(self, directory: Path, *, first: int = 0, pages: int = 1000) -> None:
         command = [sys.executable, "-m", "tests.ledger_scribe", str(directory), str(first), str(pages)]
@@ -39,12 +39,12 @@ class Scribe:
         self.kill()
 
     def wait_for(self, count: int) -> None:
-        """Until so many are acknowledged."""
+        """Wait until `count` bundles are acknowledged."""
         with self._heard:
             assert self._heard.wait_for(lambda: len(self.acknowledged) >= count, timeout=60)
 
     def kill(self) -> None:
-        """End it wherever it is, and hear its last words."""
+        """Kill the process and read the rest of its output."""
         self._process.kill()
         self._process.wait()
         self._listening.join()
@@ -59,7 +59,7 @@ class Scribe:
 
 
 async def write(directory: Path, first: int, pages: int) -> None:
-    """Write for ever."""
+    """Write bundles until the process is killed."""
     ledger = await Ledger.open(directory)
     await ledger._read(lambda queries: queries._connection.execute(f"PRAGMA wal_autocheckpoint = {pages}"))
     await ledger.register(EXPORTS)

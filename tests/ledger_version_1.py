@@ -1,7 +1,7 @@
-"""Ledgers as version 1 of the format wrote them, and as its program opened them: both frozen, and no code of today.
+"""Ledgers as version 1 of the format wrote them, and the checks of its program; both are frozen, without current code.
 
-`write_ledger` makes a file with the bundles of `ledger_rig.fill`, in the tables and with the checksums of version 1.
-`verdict_of_version_1` is what the program of version 1 says of a ledger that it finds.
+`write_ledger` creates a file with the bundles of `ledger_rig.fill`, in the tables and with the checksums of version 1.
+`verdict_of_version_1` returns how the program of version 1 classifies a ledger.
 """
 
 import json
@@ -46,7 +46,7 @@ FEWER = "the archive was kept, since far fewer rows came: 0 in place of 120"
 
 
 def write_ledger(directory: Path, *, remarks: dict[str, str] | None = None, damage: str = "") -> Path:
-    """Make one; `damage` is a statement that is run at the end."""
+    """Create a version 1 ledger; `damage` is a statement that is executed at the end."""
     path = directory / ".asyncexport" / "ledger.sqlite3"
     path.parent.mkdir(mode=0o700, parents=True)
     with closing(sqlite3.connect(path, isolation_level=None)) as connection:
@@ -87,7 +87,7 @@ def write_ledger(directory: Path, *, remarks: dict[str, str] | None = None, dama
 
 
 def verdict_of_version_1(directory: Path) -> str:
-    """`ledger`, `newer` or `damaged`: what the program of version 1 says."""
+    """Return `ledger`, `newer` or `damaged`, as the program of version 1 classifies the file."""
     path = directory / ".asyncexport" / "ledger.sqlite3"
     with closing(sqlite3.connect(f"{path.as_uri()}?mode=ro", uri=True)) as connection:
         connection.text_factory = bytes
@@ -107,17 +107,17 @@ def verdict_of_version_1(directory: Path) -> str:
 
 
 def _write_bundles(connection: sqlite3.Connection, sums: dict[int, list[int]]) -> int:
-    """Every other one of each export; the last third in the middle of their road, and one that kept its archive."""
+    """Write bundles of two exports in turn; the last third are unfinished, and one kept its archive in a refresh."""
     seq = 0
     for number in range(BUNDLES):
         export = 1 + number % 2
         start, stop = number * 1800, number * 1800 + 1800
         steps = 1 + number % 4 if number >= BUNDLES * 2 // 3 else 4
         latest, stored, archive = 0, None, {"rows": 0, "bytes": 0, "exported_at": 0.0}
-        road = [(0, *step) for step in _road(number)[:steps]]
+        history = [(0, *step) for step in _history(number)[:steps]]
         if number == 3:
-            road += [(1, "creating", {"attempt": 1, "asked_at": AT}), (1, "failed", {"reason": FEWER})]
-        for take, state, fields in road:
+            history += [(1, "creating", {"attempt": 1, "asked_at": AT}), (1, "failed", {"reason": FEWER})]
+        for take, state, fields in history:
             seq += 1
             text = json.dumps(fields, separators=(",", ":"))
             _insert(connection, "state", (seq, export, start, stop, take, state, text, AT + number))
@@ -132,7 +132,7 @@ def _write_bundles(connection: sqlite3.Connection, sums: dict[int, list[int]]) -
     return seq
 
 
-def _road(number: int) -> list[tuple[str, dict[str, Any]]]:
+def _history(number: int) -> list[tuple[str, dict[str, Any]]]:
     at, name = AT + number, f"operation-{number}"
     archive = {
         "path": f"events/{number}.gz",

@@ -1,4 +1,4 @@
-"""Raw servers on loopback that can misbehave in every way."""
+"""Raw servers on loopback that can misbehave in any way."""
 
 import asyncio
 import socket
@@ -13,7 +13,7 @@ Answer = Callable[[bytes, asyncio.StreamWriter], Awaitable[None]]
 
 @dataclass
 class Server:
-    """A raw server: what was sent to it, and where it is."""
+    """A raw server: its URL, and the requests and connections it got."""
 
     url: str
     port: int
@@ -22,14 +22,14 @@ class Server:
 
 
 def http(body: bytes = b"", status: str = "200 OK", **headers: str) -> bytes:
-    """A whole, well-formed answer."""
+    """Return a complete, well-formed answer."""
     lines = [f"HTTP/1.1 {status}", f"Content-Length: {len(body)}"]
     lines += [f"{name.replace('_', '-')}: {value}" for name, value in headers.items()]
     return "\r\n".join(lines).encode() + b"\r\n\r\n" + body
 
 
 def sends(*pieces: bytes, reset: bool = False) -> Answer:
-    """An answer of these bytes, after which the connection is closed, or reset."""
+    """Return an answer that sends these bytes and then closes or resets the connection."""
 
     async def answer(_: bytes, writer: asyncio.StreamWriter) -> None:
         for piece in pieces:
@@ -43,7 +43,7 @@ def sends(*pieces: bytes, reset: bool = False) -> Answer:
 
 
 def stays_silent_after(*pieces: bytes) -> Answer:
-    """An answer that stops, and keeps the connection open."""
+    """Return an answer that sends these bytes, and then nothing while the connection stays open."""
 
     async def answer(_: bytes, writer: asyncio.StreamWriter) -> None:
         writer.writelines(pieces)
@@ -56,7 +56,7 @@ def stays_silent_after(*pieces: bytes) -> Answer:
 async def serving(
     *answers: Answer, tls: ssl.SSLContext | None = None, keep_alive: bool = False
 ) -> AsyncIterator[Server]:
-    """A server that gives these answers, one a request, the last again and again."""
+    """Run a server that gives these answers, one for each request, and repeats the last one."""
     talks: set[asyncio.Task[None]] = set()
 
     async def talk(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -93,7 +93,7 @@ async def serving(
 
 
 def drips(*, seconds: float, head: bytes = b"") -> Answer:
-    """An answer of one byte at a time, for ever."""
+    """Return an answer that sends one byte at a time without end."""
 
     async def answer(_: bytes, writer: asyncio.StreamWriter) -> None:
         writer.write(head)

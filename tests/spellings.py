@@ -1,4 +1,4 @@
-"""The spellings in which a service, a proxy or a page may say a secret of ours back."""
+"""The spellings in which a service, a proxy or a page may echo a secret."""
 
 import html
 import json
@@ -6,15 +6,15 @@ from collections.abc import Callable
 from urllib.parse import quote
 
 SPELLINGS: dict[str, Callable[[str], str]] = {
-    "as it is": str,
+    "unchanged": str,
     "JSON escapes of every character": lambda secret: "".join(f"\\u{ord(letter):04x}" for letter in secret),
     "JSON escapes in capitals": lambda secret: "".join(f"\\u{ord(letter):04X}" for letter in secret),
-    "one JSON escape, as Gson has it": lambda secret: secret.replace("=", "\\u003d"),
-    "one JSON escape, as .NET has it": lambda secret: secret.replace("+", "\\u002B"),
+    "one JSON escape, as written by Gson": lambda secret: secret.replace("=", "\\u003d"),
+    "one JSON escape, as written by .NET": lambda secret: secret.replace("+", "\\u002B"),
     "escaped slashes": lambda secret: secret.replace("/", "\\/"),
     "JSON in JSON": lambda secret: json.dumps("".join(f"\\u{ord(letter):04x}" for letter in secret))[1:-1],
     "percent-encoded": lambda secret: quote(secret, safe=""),
-    "percent-encoded, in small letters": lambda secret: quote(secret, safe="").replace("%2F", "%2f"),
+    "percent-encoded, in lower case": lambda secret: quote(secret, safe="").replace("%2F", "%2f"),
     "percent-encoded twice": lambda secret: quote(quote(secret, safe=""), safe=""),
     "every character percent-encoded": lambda secret: "".join(f"%{ord(letter):02X}" for letter in secret),
     "HTML entities, hexadecimal": lambda secret: secret.replace("/", "&#x2F;"),
@@ -28,4 +28,4 @@ SPELLINGS: dict[str, Callable[[str], str]] = {
     "escapes in braces": lambda secret: secret.replace("/", "\\u{2f}"),
     "percent escapes of four digits": lambda secret: "".join(f"%u{ord(letter):04x}" for letter in secret),
 }
-"""By name, what makes a secret look so."""
+"""For each spelling by name, a function that converts a secret to it."""

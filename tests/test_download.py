@@ -36,7 +36,7 @@ from asyncexport.errors import (
     UnprovedEmptyError,
 )
 from asyncexport.storage import Archives
-from tests.failpoints import telling
+from tests.failpoints import at_failpoints
 
 BUNDLE = Bundle("everyone-events", Range(1_767_225_600, 1_767_227_400))
 PATH = "everyone-events/date=2026-01-01/20260101T000000Z_20260101T003000Z.ndjson.gz"
@@ -181,7 +181,7 @@ async def scene(tmp_path: Path) -> AsyncIterator[Scene]:
     def boundary(name: str) -> None:
         found.boundary(name)
 
-    with telling(boundary):
+    with at_failpoints(boundary):
         archives = Archives(tmp_path / "out")
     async with archives:
         host = Host()

@@ -26,7 +26,7 @@ from asyncexport.ledger.bundle_queries import BUNDLES_PER_PAGE
 from asyncexport.ledger.files import ledger_path
 from asyncexport.ledger.journal import KEPT_DURATIONS, KEPT_REQUESTS, PRUNE_EVERY
 from asyncexport.ledger.settles import LONGEST_SETTLES
-from tests.failpoints import telling
+from tests.failpoints import at_failpoints
 from tests.ledger_rig import (
     EXPORTS,
     WAL,
@@ -43,7 +43,7 @@ ROOT = Path(__file__).parents[1]
 
 
 async def opened(directory, *, boundary=lambda _name: None, **options):
-    with telling(boundary):
+    with at_failpoints(boundary):
         ledger = await Ledger.open(directory, **options)
     await ledger.register(EXPORTS)
     return ledger

@@ -16,7 +16,7 @@ import pytest
 from asyncexport.core.bundles import show
 from asyncexport.errors import LedgerError, LedgerLockedError, StorageError
 from asyncexport.ledger import Ledger, LedgerReader, hold, holder
-from tests.failpoints import telling
+from tests.failpoints import at_failpoints
 from tests.ledger_rig import given_away, locks_that_do_nothing, without_rights
 
 ROOT = Path(__file__).parents[1]
@@ -238,11 +238,11 @@ def test_a_folder_that_cannot_be_fsynced_is_noted(tmp_path, number):
         if name == "ledger.folder.fsync:before":
             raise OSError(number, os.strerror(number))
 
-    with telling(failing), hold(tmp_path, command="x") as notes:
+    with at_failpoints(failing), hold(tmp_path, command="x") as notes:
         (note,) = notes
     assert "cannot flush folders" in note
     number = errno.EIO
-    with telling(failing), pytest.raises(StorageError, match="Input/output"), hold(tmp_path, command="x"):
+    with at_failpoints(failing), pytest.raises(StorageError, match="Input/output"), hold(tmp_path, command="x"):
         raise AssertionError("held")
 
 
@@ -262,7 +262,7 @@ def test_an_error_of_the_lock_is_explained(tmp_path, number, message):
         if name == "lock:before":
             raise OSError(number, os.strerror(number))
 
-    with telling(failing), pytest.raises(StorageError, match=message) as caught, hold(tmp_path, command="x"):
+    with at_failpoints(failing), pytest.raises(StorageError, match=message) as caught, hold(tmp_path, command="x"):
         raise AssertionError("held")
     assert caught.value.hint
 

@@ -20,7 +20,7 @@ from asyncexport.ledger.files import ledger_path
 from asyncexport.ledger.migration import copy_path
 from asyncexport.sandbox import SandboxBehaviour, serving
 from tests.exporting import run
-from tests.failpoints import telling
+from tests.failpoints import at_failpoints
 from tests.ledger_rig import Boundary, answers, bundle, read
 from tests.ledger_version_1 import BUNDLES, verdict_of_version_1, write_ledger
 
@@ -35,14 +35,14 @@ FAILPOINTS = ("ledger.copy:before", "ledger.copy:after", "ledger.migrate:before"
 KILLED = """
 import asyncio, os, pathlib, signal, sys
 from asyncexport.ledger import Ledger
-from tests.failpoints import telling
+from tests.failpoints import at_failpoints
 
 def kill(name):
     if name == sys.argv[2]:
         os.kill(os.getpid(), signal.SIGKILL)
 
 async def migrate():
-    with telling(kill):
+    with at_failpoints(kill):
         await Ledger.open(pathlib.Path(sys.argv[1]))
 
 asyncio.run(migrate())
@@ -192,7 +192,7 @@ async def test_a_full_disk_leaves_the_old_ledger(tmp_path, failpoint):
     path = write_ledger(tmp_path)
     before = path.read_bytes()
     with (
-        telling(Boundary(fails={failpoint: OSError(28, "No space left on device")})),
+        at_failpoints(Boundary(fails={failpoint: OSError(28, "No space left on device")})),
         pytest.raises(StorageError, match="full"),
     ):
         await migrated(tmp_path)

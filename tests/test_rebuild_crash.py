@@ -19,7 +19,7 @@ from asyncexport.run.rebuild import rebuild
 from asyncexport.run.verify import verify
 from asyncexport.sandbox import Sandbox, SandboxBehaviour, serving
 from tests.exporting import archives, rows_in, run, truth
-from tests.failpoints import telling
+from tests.failpoints import at_failpoints
 
 pytestmark = pytest.mark.slow
 
@@ -35,7 +35,7 @@ BUNDLES = 8
 KILLER = """
 import asyncio, os, pathlib, shutil, signal, sys
 from asyncexport.run.rebuild import rebuild
-from tests.failpoints import telling
+from tests.failpoints import at_failpoints
 
 template, place = map(pathlib.Path, sys.argv[1:])
 
@@ -47,7 +47,7 @@ async def rebuilt(directory, kill_at):
         if step == kill_at:
             os.write(1, f"{name}\\n".encode())
             os.kill(os.getpid(), signal.SIGKILL)
-    with telling(boundary):
+    with at_failpoints(boundary):
         async for _ in rebuild(directory, force=True):
             pass
 
@@ -206,7 +206,7 @@ def stopped_after(directory: Path, steps: int) -> bool:
             raise Killed
 
     try:
-        with telling(boundary):
+        with at_failpoints(boundary):
             set_aside(directory)
     except Killed:
         return True
@@ -290,7 +290,7 @@ def test_a_new_ledger_does_not_adopt_files_of_an_earlier_one(tmp_path, suffix):
         if name == "ledger.create:before":
             seen.append(Path(f"{path}{suffix}").exists())
 
-    with telling(boundary):
+    with at_failpoints(boundary):
         create(path, now=1.0)
     assert seen == [False]
     assert Path(f"{path}.damaged-1{suffix}").read_bytes() == b"of another life"

@@ -43,7 +43,7 @@ from asyncexport.storage.layout import archive_range
 from asyncexport.storage.part_names import ABANDONED_SECONDS, is_rubbish, part_path
 from asyncexport.storage.threads import CORES, THREADS
 from asyncexport.storage.writer import GATHER_BYTES
-from tests.failpoints import telling
+from tests.failpoints import at_failpoints
 
 HALF_HOUR = Range(1_767_225_600, 1_767_227_400)
 BUNDLE = Bundle("everyone-events", HALF_HOUR)
@@ -100,7 +100,7 @@ def watch() -> Watch:
 @pytest.fixture
 async def archives(tmp_path: Path, watch: Watch) -> AsyncIterator[Archives]:
     """Open archives in an output directory."""
-    with telling(watch):
+    with at_failpoints(watch):
         found = Archives(tmp_path / "out")
     async with found:
         yield found

@@ -1,4 +1,4 @@
-"""A proxy on loopback that opens tunnels, and keeps every byte that clients send to it."""
+"""A proxy on loopback that opens tunnels and records every byte that clients send to it."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -11,10 +11,10 @@ class Tunnel:
     """A proxy that opens tunnels.
 
     Attributes:
-        port: Where it listens, on 127.0.0.1.
-        leads_to: The port on 127.0.0.1 that every tunnel ends at, whichever host was asked for.
+        leads_to: The port on 127.0.0.1 where every tunnel ends, whichever host was requested.
+        port: The port on 127.0.0.1 where the proxy listens.
         heads: The heads of all requests for a tunnel.
-        received: All that clients sent, the contents of the tunnels included, connection by connection.
+        received: The bytes that clients sent, including the contents of tunnels, for each connection.
     """
 
     leads_to: int
@@ -23,11 +23,11 @@ class Tunnel:
     received: list[bytearray] = field(default_factory=list)
 
     def url(self, user: str = "") -> str:
-        """Its URL; `user` is a name and a password, such as "name:password"."""
+        """Return the proxy's URL; `user` is a name and a password, such as "name:password"."""
         return f"http://{user}{'@' if user else ''}127.0.0.1:{self.port}"
 
     async def talk(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        """One connection, from its first byte to its end."""
+        """Serve one connection to its end."""
         kept = bytearray()
         self.received.append(kept)
         try:
@@ -59,12 +59,12 @@ async def _pass_on(source: asyncio.StreamReader, target: asyncio.StreamWriter, k
 
 @asynccontextmanager
 async def tunnelling(leads_to: int) -> AsyncIterator[Tunnel]:
-    """A proxy whose tunnels all lead to this port."""
+    """Run a proxy whose tunnels all lead to this port."""
     tunnel = Tunnel(leads_to)
     talks: set[asyncio.Task[None]] = set()
 
     def talk(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        # A task of our own: asyncio's own one complains of being cancelled.
+        # Our own task, because asyncio's own one logs an error when it is cancelled.
         task = asyncio.create_task(tunnel.talk(reader, writer))
         talks.add(task)
         task.add_done_callback(talks.discard)
