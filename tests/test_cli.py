@@ -353,7 +353,7 @@ ENDS = [
         "refreshes that never act",
         Exit.USAGE,
         ("nightly", "--set", "nightly.refresh=24h"),
-        error="nightly.refresh (on the command line): refreshes nothing: no age is longer than settle (26h)",
+        error="nightly.refresh (on the command line): has no effect: no age is longer than settle (26h)",
     ),
     Case(
         "an unknown export",

@@ -345,11 +345,11 @@ MESSAGES = [
         "[nightly]\nrefresh = 48",
         'nightly.refresh: expected a duration in quotes and with a unit, such as "10s", got 48',
     ),
-    ("[nightly]\nrefresh = '26h'", "nightly.refresh: refreshes nothing: no age is longer than settle (26h)"),
-    ("[nightly]\nrefresh = ['1h', '26h']", "nightly.refresh: refreshes nothing: no age is longer than settle (26h)"),
+    ("[nightly]\nrefresh = '26h'", "nightly.refresh: has no effect: no age is longer than settle (26h)"),
+    ("[nightly]\nrefresh = ['1h', '26h']", "nightly.refresh: has no effect: no age is longer than settle (26h)"),
     (
         "[nightly]\nrefresh = '48h'\n[[export]]\nname = 'a'\nsettle = '72h'\n[[export]]\nsettle = '96h'",
-        "nightly.refresh: refreshes nothing: no age is longer than settle (3d)",
+        "nightly.refresh: has no effect: no age is longer than settle (3d)",
     ),
     ("[[export]]\nsettle = '1500ms'", 'export[1].settle: must be whole seconds, got "1500ms"'),
     ("[[export]]\nsegment = ' '", 'export[1].segment: must not be empty, got " "'),
@@ -539,7 +539,7 @@ def test_ages_that_cannot_be_read_are_reported_where_they_were_set(here: Path) -
         f'{variable}[2]: must not be longer than 400d, got "401d"'
     ]
     assert faults(here, flags={"nightly.refresh": "1h,2h"}) == [
-        "nightly.refresh (on the command line): refreshes nothing: no age is longer than settle (26h)"
+        "nightly.refresh (on the command line): has no effect: no age is longer than settle (26h)"
     ]
     for text in ('["48h"', "[48]", "often", ""):
         [reported] = faults(here, environ={variable: text})
@@ -552,8 +552,8 @@ def test_an_age_without_effect_is_warned_about(here: Path, caplog: pytest.LogCap
     settings = read(here, "[nightly]\nrefresh = ['24h', '26h', '48h']\n[[export]]\n[[export]]\nname='b'\nsettle='72h'")
     assert settings.nightly.refresh_seconds == (24 * HOUR, 26 * HOUR, 48 * HOUR)
     assert [record.getMessage() for record in caplog.records] == [
-        "nightly.refresh: the age 24h never acts: settle is 26h",
-        "nightly.refresh: the age 26h never acts: settle is 26h",
+        "nightly.refresh: the age 24h has no effect, because settle is 26h",
+        "nightly.refresh: the age 26h has no effect, because settle is 26h",
     ]
 
 

@@ -1,15 +1,15 @@
-"""The settings, from TOML, environment and flags; and the API key, which is none of them.
+"""The settings, read from TOML, environment variables and flags; and the API key, which is not a setting.
 
-Importing this brings in pydantic, which is slow: commands do so when they need it, and `--help` does not.
+Importing this package loads pydantic, which is slow: commands import it when they need it, and `--help` does not.
 
-    durations   "1h30m" and seconds
-    fields      what may stand in one field
-    model       tables, keys and defaults
-    layers      file, environment and flags
-    fault_messages  faults in the user's words
-    load        all of it together
-    vary        the same with one key changed
-    key         the API key
+    durations       converts between "1h30m" and seconds
+    fields          the types and rules of single fields
+    model           the tables, keys and defaults
+    layers          reads the file, the environment and the flags
+    fault_messages  turns pydantic's errors into messages for users
+    load            loads the settings and reports all faults together
+    vary            settings with one key changed
+    key             the API key
 """
 
 from pathlib import Path
@@ -21,7 +21,7 @@ from asyncexport.config.model import Settings
 from asyncexport.config.vary import varied
 
 EXAMPLE = Path(__file__).with_name("example.toml").read_text(encoding="utf-8")
-"""A file that shows every setting with its default; `init` writes it."""
+"""The example file that shows every setting with its default; `init` writes it."""
 
 __all__ = [
     "EXAMPLE",

@@ -1,24 +1,24 @@
-"""Durations as the configuration has them: "250ms", "10s", "1h30m", "7d"; seconds everywhere else.
+"""Converts the durations of the configuration ("250ms", "10s", "1h30m", "7d") to seconds and back.
 
-The form for people, "1 h 30 min", is `core.text.show_duration`.
+The form for messages, "1 h 30 min", is made by `core.text.show_duration`.
 """
 
 import re
 
 UNIT_SECONDS = {"d": 86_400.0, "h": 3_600.0, "m": 60.0, "s": 1.0, "ms": 0.001}
-"""Seconds in each unit, in the order in which the parts of a duration stand."""
+"""Seconds in each unit, in the order in which the parts of a duration are written."""
 
 LONGEST_SECONDS = 3_650 * 86_400.0
-"""Ten years: beyond it is a slip of the finger, and moments that no calendar holds."""
+"""Ten years. A longer duration is a typing error, and could lead to dates outside of the calendar."""
 
 SHAPE = re.compile("".join(rf"(?:([0-9]{{1,15}}(?:\.[0-9]{{1,9}})?){unit})?" for unit in UNIT_SECONDS))
 
 
 def read_duration(text: str) -> float:
-    """Seconds from "250ms", "10s", "30m", "24h", "1h30m" or "7d".
+    """Return the seconds in "250ms", "10s", "30m", "24h", "1h30m" or "7d".
 
     Raises:
-        ValueError: it is none of these, or longer than ten years.
+        ValueError: the text has another form, or means more than ten years.
     """
     text = text.strip()
     found = SHAPE.fullmatch(text)
@@ -32,7 +32,7 @@ def read_duration(text: str) -> float:
 
 
 def write_duration(seconds: float) -> str:
-    """The shortest text that `read_duration` takes for the same, to the microsecond; up to two days in hours."""
+    """Return the shortest text for a duration, exact to the microsecond; less than two days are written in hours."""
     left = round(seconds, 6)
     if 0 < left < 1:
         return f"{_decimal(left * 1000)}ms"

@@ -1,6 +1,6 @@
-"""Pydantic's faults in the user's words: where it is, what was expected, what was got.
+"""Turns pydantic's errors into messages for users: where the fault is, what was expected, and what was found.
 
-What was got is shown only where it cannot be a secret: nothing of `[api]`, no long text, nothing shaped like a key.
+The value found is shown only if it cannot be a secret: no text of `[api]`, no long text, nothing shaped like a key.
 """
 
 import re
@@ -13,10 +13,10 @@ from asyncexport.config.layers import SettingsLayer, known_keys
 from asyncexport.errors import Problem
 
 MAX_NUMBER = 10**18
-"""Beyond it a number is not shown: its digits could fill a page."""
+"""A number from here on is not shown, because its digits could fill a page."""
 
 MAX_SHOWN = 30
-"""Characters of a text that are shown whole; keys are longer."""
+"""Maximum length of a text that is shown; keys are longer."""
 
 EXPECTED = {
     "int_type": "expected a whole number",
@@ -28,34 +28,34 @@ EXPECTED = {
     "dict_type": 'expected a table of texts, such as {"X-Team" = "data"}',
     "is_instance_of": "expected a directory name in quotes",
 }
-"""By pydantic's name of the fault."""
+"""The message for each type of pydantic's errors."""
 
 
 def problem(error: Mapping[str, Any], layers: Sequence[SettingsLayer]) -> Problem:
-    """One of pydantic's errors, told to the user; `layers` the strongest first."""
+    """Return the problem for one of pydantic's errors; `layers` are ordered by precedence, highest first."""
     path = tuple(part for part in error["loc"] if part != "[key]")
     if error["type"] == "value_error" and isinstance(path[-1], str):
-        # Of a default, pydantic gives the name in the model.
+        # For a default, pydantic reports the name in the model.
         path = (*path[:-1], path[-1].removesuffix("_seconds"))
     source = _source(path, layers)
     return Problem(_place(path, layers, source), _fault_message(error, path), source.file)
 
 
 def problem_of(path: tuple[str, str], message: str, layers: Sequence[SettingsLayer]) -> Problem:
-    """A problem with a `(table, key)` that shows only beside other settings; `layers` the strongest first."""
+    """Return a problem with a `(table, key)` that depends on other settings; `layers` have the highest first."""
     source = _source(path, layers)
     return Problem(_place(path, layers, source), message, source.file)
 
 
 def _source(path: tuple[Any, ...], layers: Sequence[SettingsLayer]) -> SettingsLayer:
-    """The strongest layer that says anything of it; exports are in the file alone."""
+    """Return the layer that the value comes from; exports can only come from the file."""
     if path[0] == "export":
         return layers[-1]
     return next((layer for layer in layers if layer.holds(path[:2])), SettingsLayer())
 
 
 def _place(path: tuple[Any, ...], layers: Sequence[SettingsLayer], source: SettingsLayer) -> str:
-    """`table.key`, `export[2].bundle` or `export "checkout".bundle`; the variable or flag where that is the source."""
+    """Return `table.key`, `export[2].bundle` or `export "checkout".bundle`, or the variable or flag it comes from."""
     if path[0] == "export" and len(path) > 1:
         return ".".join([_export(path[1], layers), *_dotted(path[2:])])
     place = source.places.get(path[:2], ".".join(_dotted(path[:2])))
@@ -64,7 +64,7 @@ def _place(path: tuple[Any, ...], layers: Sequence[SettingsLayer], source: Setti
 
 
 def _dotted(path: Sequence[Any], *, after: str = "") -> list[str]:
-    """Positions count from one, and belong to what precedes them; `after`: what precedes the first part."""
+    """Return the parts of a path, with list positions as `part[1]`, counted from one; `after` precedes the path."""
     parts = [after] if after else []
     for part in path:
         if isinstance(part, int) and parts:
@@ -81,7 +81,7 @@ def _export(at: int, layers: Sequence[SettingsLayer]) -> str:
 
 
 def _name_of(table: Any) -> str:
-    """The name of an `[[export]]` as it is written, "" where it cannot be shown as one."""
+    """Return the name of an `[[export]]` as written, or "" if it cannot be shown."""
     name = table.get("name") if isinstance(table, dict) else None
     return name if isinstance(name, str) and _may_show(name) else ""
 
@@ -137,7 +137,7 @@ def _bracketed(table: str) -> str:
 
 
 def _choice(expected: str, value: Any) -> tuple[str, str]:
-    """What may stand there, and what was probably meant; `expected`: as pydantic lists it, in quotes."""
+    """Return the allowed values and a suggestion; `expected` is pydantic's list, with quotes."""
     choices = re.findall(r"'([^']*)'", expected)
     nearest = get_close_matches(value.lower(), choices, n=1) if isinstance(value, str) else []
     written = [choice or '""' for choice in choices]

@@ -1,8 +1,8 @@
-"""What may stand in one field: its type, and the rules that its value keeps by itself.
+"""The type of each field, and the rules for its value that do not depend on other fields.
 
-1. Types are strict: `true` is no number and "50" is none either. A variable and a flag have only text, so a number
-   is read from it there: see `TextValue`.
-2. A rule's message says what was expected. What was got is added by `wording`, which knows what may be shown.
+1. Types are strict: neither `true` nor "50" is a number. Variables and flags contain only text, so numbers are read
+   from their text: see `TextValue`.
+2. The message of a rule says what was expected. `fault_messages` adds the value found, if it may be shown.
 """
 
 import re
@@ -33,22 +33,22 @@ from asyncexport.core.service_time import ClockTrust
 LEAST_BUNDLE_SECONDS = 300
 
 LEAST_ROW_BYTES = 1 << 20
-"""Shorter rows are parsed where a rule needs it."""
+"""The smallest limit for `[download] max_row`: rows up to this length are always parsed."""
 
 LEAST_NUMBER = 1e-6
 
 MOST = 10**9
-"""Of anything that is counted: more than any machine has, and few enough to reckon with."""
+"""The largest number accepted: more than any machine needs, and small enough for safe arithmetic."""
 
 WIDTHS = [n * 60 for n in range(5, 1441) if 1440 % n == 0]
-"""Whole minutes that divide a day, for the message about one that does not."""
+"""All numbers of whole minutes that divide a day, in seconds, for suggestions in a message."""
 
 KEY_SHAPE = re.compile(r"(basic\s+)?(na|eu)\d\.", re.IGNORECASE)
-"""How an API key begins, where it stands in a place that others may read."""
+"""The beginning of an API key, to recognise one in the wrong place."""
 
 
 class TextValue(str):
-    """Text from a variable or a flag; what a field wants of it, the field reads."""
+    """Text from a variable or a flag, which each field converts to its own type."""
 
     __slots__ = ()
 
@@ -72,8 +72,8 @@ def _json_from_text(value: Any) -> Any:
         return value
 
 
-def _within_reason(number: float) -> float:
-    """Beyond these, arithmetic with it ends in infinities."""
+def _in_range(number: float) -> float:
+    """Refuse numbers so large or small that arithmetic with them could overflow."""
     if number <= 0:
         raise ValueError("must be more than 0")
     if not LEAST_NUMBER <= number <= MOST:
@@ -95,7 +95,7 @@ def _age_from_text(value: Any) -> float:
 
 
 def _one_age_or_a_list(value: Any, read_list: Callable[[Any], tuple[float, ...]]) -> tuple[float, ...]:
-    """One age may stand without a list; in a variable or a flag, a list is JSON or has commas."""
+    """Read one age or a list of ages; in a variable or a flag, a list is written as JSON or with commas."""
     if isinstance(value, TextValue):
         if value.lstrip().startswith("["):
             value = _json_from_text(value)
@@ -105,7 +105,7 @@ def _one_age_or_a_list(value: Any, read_list: Callable[[Any], tuple[float, ...]]
 
 
 def _distinct_ages(ages: tuple[float, ...]) -> tuple[float, ...]:
-    """Youngest first; "0h" stands for none."""
+    """Return the distinct ages, youngest first, without "0h", which means none."""
     return tuple(sorted({age for age in ages if age}))
 
 
@@ -123,7 +123,7 @@ def _bytes_from_text(value: Any) -> int:
     return size
 
 
-def _some_time(seconds: float) -> float:
+def _positive(seconds: float) -> float:
     if not seconds:
         raise ValueError("must be longer than 0s")
     return seconds
@@ -146,10 +146,10 @@ def _path_from_text(value: Any) -> Any:
         return value
     if not str(value).strip() or "\0" in str(value):
         raise ValueError("must not be blank")
-    return _at_home(Path(value))
+    return _expand_home(Path(value))
 
 
-def _at_home(path: Path) -> Path:
+def _expand_home(path: Path) -> Path:
     try:
         return path.expanduser()
     except RuntimeError:
@@ -190,7 +190,7 @@ def _allowed_headers(headers: dict[str, str]) -> dict[str, str]:
 
 
 def _file_named(text: str) -> Path | None:
-    """The file that a text names; "" names none."""
+    """Return the file that a text names, or None for ""."""
     if not text:
         return None
     if KEY_SHAPE.match(text):
@@ -205,15 +205,15 @@ def _present_file_named(text: str) -> Path | None:
     return file
 
 
-def _made_from_text(make: Callable[[str], Any]) -> GetPydanticSchema:
-    """A field that is written as text, checked as such, and then made into something else."""
+def _converted_text(make: Callable[[str], Any]) -> GetPydanticSchema:
+    """Annotate a field that is written as text, checked as text, and then converted."""
     return GetPydanticSchema(
         lambda _source, handler: no_info_after_validator_function(make, handler.generate_schema(Text))
     )
 
 
 def _date_as_text(value: Any) -> Any:
-    """TOML has dates of its own, without quotes."""
+    """Accept TOML's own dates, which are written without quotes."""
     return value.isoformat() if isinstance(value, date) else value
 
 
@@ -250,7 +250,7 @@ def _valid_name(text: str) -> str:
 
 
 def _once_each(names: tuple[str, ...]) -> tuple[str, ...]:
-    """The service refuses a field named twice (reference 3.1)."""
+    """Remove duplicates, because the service refuses a field that is named twice (reference 3.1)."""
     return tuple(dict.fromkeys(names))
 
 
@@ -262,7 +262,7 @@ def _known_timezone(text: str) -> str:
     except (ValueError, OSError, zoneinfo.ZoneInfoNotFoundError):
         known = zoneinfo.available_timezones()
         if not known:
-            # This machine has no list of zones; the service has.
+            # This machine has no time zone database, so leave the check to the service.
             return text
         nearest = get_close_matches(text, known, n=1)
         suggestion = f" (did you mean {nearest[0]}?)" if nearest else ""
@@ -271,9 +271,9 @@ def _known_timezone(text: str) -> str:
 
 
 Count = Annotated[int, BeforeValidator(_number_from_text), Field(ge=1, le=MOST)]
-Number = Annotated[float, BeforeValidator(_number_from_text), AfterValidator(_within_reason)]
+Number = Annotated[float, BeforeValidator(_number_from_text), AfterValidator(_in_range)]
 Duration = Annotated[float, BeforeValidator(_duration_from_text)]
-SomeTime = Annotated[Duration, AfterValidator(_some_time)]
+PositiveDuration = Annotated[Duration, AfterValidator(_positive)]
 Age = Annotated[float, BeforeValidator(_age_from_text)]
 Ages = Annotated[
     tuple[Age, ...], Field(strict=False), WrapValidator(_one_age_or_a_list), AfterValidator(_distinct_ages)
@@ -290,8 +290,8 @@ Date = Annotated[str, BeforeValidator(_date_as_text), AfterValidator(_readable_d
 BaseUrl = Annotated[str, AfterValidator(_valid_base_url)]
 Proxy = Annotated[str, AfterValidator(_valid_proxy)]
 Headers = Annotated[dict[str, str], BeforeValidator(_json_from_text), AfterValidator(_allowed_headers)]
-KeyFile = Annotated[Path | None, _made_from_text(_file_named)]
-PresentFile = Annotated[Path | None, _made_from_text(_present_file_named)]
+KeyFile = Annotated[Path | None, _converted_text(_file_named)]
+PresentFile = Annotated[Path | None, _converted_text(_present_file_named)]
 Directory = Annotated[Path, BeforeValidator(_path_from_text)]
 ClockName = Annotated[ClockTrust, Field(strict=False)]
 ScopeName = Annotated[BudgetScope, Field(strict=False)]

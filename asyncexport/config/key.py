@@ -1,7 +1,7 @@
-"""The API key: where it is found, and a box that never shows it.
+"""The API key: where it is read from, and a wrapper that hides it in repr and logs.
 
-It is no setting: it stands in no `Settings`, no flag and no message. What people paste along with it (quotes, white
-space, the word `Basic`) is taken off; what no key holds is refused before it reaches a header.
+The key is not a setting: it appears in no `Settings`, no flag and no message. What people paste along with it (quotes,
+white space, the word `Basic`) is removed, and characters that no key has are refused before they reach a header.
 """
 
 import hashlib
@@ -16,23 +16,23 @@ from asyncexport.errors import ConfigError, Problem, UnauthorizedError
 VARIABLES = ("FULLSTORY_API_KEY", "FULLSTORY_API_TOKEN")
 
 MAX_FILE_BYTES = 64 << 10
-"""Read of a key file: many times the longest key, and the end of a file that never ends."""
+"""Maximum bytes to read from a key file: far more than a key has, and a limit for endless files such as devices."""
 
 HOSTS = {"eu1.": "https://api.eu1.fullstory.com"}
-"""The service's host by the key's prefix (reference section 2)."""
+"""The service's host for each prefix of a key (reference section 2)."""
 
 ANY_HOST = "https://api.fullstory.com"
-"""Serves every other key, those without a prefix among them (reference section 2)."""
+"""The host for all other keys, with or without a prefix (reference section 2)."""
 
 HINT = "set FULLSTORY_API_KEY, or set [api] api_key_file to a file that contains the key"
 
 
 class ApiKey:
-    """The key; no `str`, `repr` or format of it shows the value.
+    """A wrapper that hides the key in `str`, `repr` and formatted text.
 
     Args:
-        value: As it is sent.
-        notes: What the user should be told of the place it was found in, one line each.
+        value: The key as it is sent.
+        notes: Warnings about the place where the key was found, one line each.
     """
 
     __slots__ = ("_value", "notes")
@@ -42,15 +42,15 @@ class ApiKey:
         self.notes = notes
 
     def reveal(self) -> str:
-        """The value itself, for the header it is sent in."""
+        """Return the key itself, for the request header."""
         return self._value
 
     def fingerprint(self, salt: bytes) -> bytes:
-        """Eight bytes by which the key is known again, and from which it cannot be found: scrypt takes 4 MiB a try."""
+        """Return an eight-byte hash that identifies the key; scrypt makes guessing the key from it too expensive."""
         return hashlib.scrypt(self._value.encode(), salt=salt, n=2**12, r=8, p=1, dklen=8)
 
     def base_url(self, configured: str) -> str:
-        """Where to send requests with this key; `configured`: a URL, or "auto" for the host that serves the key."""
+        """Return the base URL for this key; `configured` is a URL, or "auto" for the host that the key belongs to."""
         if configured != "auto":
             return configured
         return next((host for prefix, host in HOSTS.items() if self._value.startswith(prefix)), ANY_HOST)
@@ -62,14 +62,14 @@ class ApiKey:
 
 
 def load_key(environ: Mapping[str, str], *, file: Path | None) -> ApiKey:
-    """The key from the environment, else from the first line of a file.
+    """Read the key from the environment, or else from the first line of a file.
 
     Args:
         environ: The environment.
-        file: What `[api] api_key_file` names; None: nothing.
+        file: The file that `[api] api_key_file` names. None if it names none.
 
     Raises:
-        UnauthorizedError: there is none, or what is there cannot be a key.
+        UnauthorizedError: there is no key, or the text found cannot be a key.
         ConfigError: the file cannot be read.
     """
     for variable in VARIABLES:
@@ -102,17 +102,22 @@ def _from_file(path: Path) -> ApiKey:
 
 
 def _is_open(mode: int) -> bool:
-    """Pipes and the like are not looked at: their modes say nothing."""
+    """Return whether all users may read a file; the modes of pipes and devices are ignored."""
     return os.name == "posix" and stat.S_ISREG(mode) and bool(mode & stat.S_IROTH)
 
 
 def clean_key(text: str, *, place: str, notes: tuple[str, ...] = ()) -> ApiKey:
-    """The key without what is pasted along with it; `place` is where it was found, `notes` are as `ApiKey` has them.
+    """Return the key in a text, without what people paste along with it.
 
-    The scheme is `Basic` followed by the key as it is, not by base64 of a name and a password (reference section 2).
+    The header is `Basic` followed by the key itself, not by base64 of a name and a password (reference section 2).
+
+    Args:
+        text: The text found.
+        place: Where it was found, for messages.
+        notes: The notes of the `ApiKey`.
 
     Raises:
-        UnauthorizedError: it cannot be a key.
+        UnauthorizedError: the text cannot be a key.
     """
     value = text.strip().strip("\"'").strip()
     value = re.sub(r"^(authorization:\s*)?basic\s+", "", value, flags=re.IGNORECASE)

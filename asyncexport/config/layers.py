@@ -1,6 +1,6 @@
-"""Where settings come from: the file, the environment, the command line; each as one layer.
+"""The sources of settings, each as one layer: the file, the environment, the command line.
 
-The names of variables are checked here, since pydantic-settings passes over a misspelt one without a word.
+The names of variables are checked here, because pydantic-settings silently ignores a misspelt one.
 """
 
 import os
@@ -23,17 +23,17 @@ FILE_VARIABLE = "ASYNCEXPORT_CONFIG"
 FILE_NAME = "asyncexport.toml"
 
 MAX_NAME = 60
-"""Characters of an unknown name that are shown."""
+"""Maximum length of an unknown name in a message."""
 
 
 @dataclass(frozen=True, slots=True)
 class SettingsLayer:
-    """What one source says.
+    """The settings from one source.
 
     Attributes:
-        values: Nested as in the file.
-        places: What a user knows a `(table, key)` by, where that is not `table.key`.
-        file: What a user calls the file it comes from; "" for what comes from none.
+        values: The values, nested as in the file.
+        places: The name of a `(table, key)` in messages, if it is not `table.key`.
+        file: The name of the file in messages; "" if the layer is not from a file.
     """
 
     values: dict[str, Any] = field(default_factory=dict)
@@ -41,18 +41,18 @@ class SettingsLayer:
     file: str = ""
 
     def holds(self, path: tuple[str, ...]) -> bool:
-        """Whether it says anything of a table, or of a key."""
+        """Return whether the layer sets a table, or a key of a table."""
         table = self.values.get(path[0])
         return path[0] in self.values and (len(path) == 1 or (isinstance(table, dict) and path[1] in table))
 
 
 def short_name(name: str) -> str:
-    """A name that somebody else chose, on one line and not long."""
+    """Return an unknown name in a printable and short form."""
     return name if name.isprintable() and len(name) <= MAX_NAME else ascii(name)[1:-1][:MAX_NAME] + "..."
 
 
 def known_keys() -> dict[str, tuple[str, ...]]:
-    """Every key of every table, `export` among them, as they stand in the file."""
+    """Return the keys of each table, including `export`, as written in the file."""
     tables = {}
     for name, info in Settings.model_fields.items():
         table = type(info.default[0] if isinstance(info.default, tuple) else info.default)
@@ -63,30 +63,30 @@ def known_keys() -> dict[str, tuple[str, ...]]:
 INJECTED = re.compile(
     r"([A-Z0-9]+_)*?(SERVICE_HOST|SERVICE_PORT(_[A-Z0-9]+)*|PORT(_[0-9]+_(TCP|UDP|SCTP)(_(PROTO|PORT|ADDR))?)?)"
 )
-"""What follows the prefix in variables that Kubernetes sets in every pod beside a service named `asyncexport` or
-`asyncexport-…`; a setting has two underscores between table and key."""
+"""What follows the prefix in variables that Kubernetes sets in every pod if a service is named `asyncexport` or
+`asyncexport-…`. They are ignored. A setting has two underscores between table and key."""
 
 
 def called(file: Path | None, *, environ: Mapping[str, str]) -> str:
-    """What a user calls the file that is read."""
+    """Return the name of the configuration file for messages."""
     return str(file or environ.get(FILE_VARIABLE) or FILE_NAME)
 
 
 def find_file(
     file: Path | None, *, environ: Mapping[str, str], working_directory: Path, argument: str
 ) -> tuple[Path | None, str]:
-    """The file to read, and who named it, `argument` if it was `file`; (None, "") where there is none."""
+    """Return the file to read and the origin of its name (`argument` if it is `file`); (None, "") if there is none."""
     if file is not None:
         return working_directory / file, argument
     if environ.get(FILE_VARIABLE):
         return working_directory / environ[FILE_VARIABLE], FILE_VARIABLE
     default = working_directory / FILE_NAME
-    # A link that leads nowhere is a fault to be told, not the absence of a file.
+    # A dangling link counts as a file, so that it is reported as an error.
     return (default, FILE_NAME) if os.path.lexists(default) else (None, "")
 
 
 def from_file(path: Path, *, named_by: str, called: str, problems: list[Problem]) -> SettingsLayer:
-    """The tables of a TOML file; faults are added to `problems`."""
+    """Read the tables of a TOML file; faults are added to `problems`."""
     try:
         return SettingsLayer(tomllib.loads(path.read_bytes().decode("utf-8-sig")), file=called)
     except FileNotFoundError:
@@ -98,13 +98,13 @@ def from_file(path: Path, *, named_by: str, called: str, problems: list[Problem]
     except tomllib.TOMLDecodeError as error:
         problems.append(Problem(str(path), f"is not valid TOML: {_lowered(str(error))}"))
     except (ValueError, RecursionError):
-        # Not what tomllib calls a fault of TOML, but as far as Python goes.
+        # Valid TOML, but beyond Python's limits.
         problems.append(Problem(str(path), "contains a number that is too long or tables nested too deeply"))
     return SettingsLayer()
 
 
 def from_environment(environ: Mapping[str, str], *, problems: list[Problem]) -> SettingsLayer:
-    """`ASYNCEXPORT_TABLE__KEY` variables; unknown ones are added to `problems`."""
+    """Read the `ASYNCEXPORT_TABLE__KEY` variables; unknown ones are added to `problems`."""
     keys = {f"{t}__{k}".upper(): (t, k) for t, names in known_keys().items() if t != "export" for k in names}
     values: dict[str, Any] = {}
     places = {}
@@ -122,7 +122,7 @@ def from_environment(environ: Mapping[str, str], *, problems: list[Problem]) -> 
 
 
 def from_flags(flags: Mapping[str, Any], *, place: str) -> SettingsLayer:
-    """Flags by dotted key, given in a place such as "on the command line"; one that is None was not given."""
+    """Read flags by dotted key; `place` is for messages, such as "on the command line". A flag of None is not set."""
     values: dict[str, Any] = {}
     places = {}
     for dotted, value in flags.items():

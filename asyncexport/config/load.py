@@ -1,4 +1,4 @@
-"""Settings from everywhere they may stand, and every fault in them at once."""
+"""Loads the settings from all sources and reports all faults together."""
 
 import logging
 from collections.abc import Iterator, Mapping, Sequence
@@ -30,15 +30,16 @@ def load_settings(
     file_argument: str = "-c",
     flags_place: str = "on the command line",
 ) -> Settings:
-    """The settings: flag before environment before file before default.
+    """Load the settings: flags before environment before file before defaults.
 
     Args:
-        file: What `-c` names; None: `$ASYNCEXPORT_CONFIG`, else `asyncexport.toml` here, else no file.
+        file: The file that `-c` names. None: `$ASYNCEXPORT_CONFIG`, else `asyncexport.toml` in the working directory,
+            else no file.
         environ: The environment.
-        flags: By dotted key ("output.directory"), as text or typed; None where a flag was not given.
-        working_directory: Where "here" is.
-        file_argument: What the caller calls `file`.
-        flags_place: Where the caller has `flags` from.
+        flags: Values by dotted key ("output.directory"), as text or typed. None for a flag that was not given.
+        working_directory: The directory that relative paths start from.
+        file_argument: The name of the argument `file` in messages.
+        flags_place: The origin of `flags` in messages.
 
     Raises:
         ConfigError: with a `Problem` for every fault.
@@ -48,37 +49,39 @@ def load_settings(
     name = called(file, environ=environ)
     from_toml = SettingsLayer() if path is None else from_file(path, named_by=named_by, called=name, problems=problems)
     layers = (from_flags(flags, place=flags_place), from_environment(environ, problems=problems), from_toml)
-    problems += _named_alike(from_toml.values.get("export"), file=from_toml.file)
+    problems += _duplicate_names(from_toml.values.get("export"), file=from_toml.file)
     try:
         settings = Settings.from_layers(*(layer.values for layer in layers))
     except ValidationError as error:
         problems += [problem(one, layers) for one in error.errors(include_url=False)]
     else:
-        problems += _ages_that_never_act(settings, layers)
+        problems += _refresh_problems(settings, layers)
     if problems:
         raise ConfigError(problems, hint=HINT)
     return settings
 
 
-def _ages_that_never_act(settings: Settings, layers: Sequence[SettingsLayer]) -> Iterator[Problem]:
-    """Warn about ages of `[nightly] refresh` that act on no export; that none acts on any is a problem."""
+def _refresh_problems(settings: Settings, layers: Sequence[SettingsLayer]) -> Iterator[Problem]:
+    """Warn about ages in `[nightly] refresh` that have no effect; it is a problem if none has an effect."""
     ages, settle = settings.nightly.refresh_seconds, min(one.settle_seconds for one in settings.tables)
     idle = [age for age in ages if age not in acting_ages(ages, settle_seconds=settle)]
     if not idle:
         return
     if len(idle) == len(ages):
-        message = f"refreshes nothing: no age is longer than settle ({write_duration(settle)})"
+        message = f"has no effect: no age is longer than settle ({write_duration(settle)})"
         yield problem_of(REFRESH, message, layers)
         return
     place = problem_of(REFRESH, "", layers).place
     for age in idle:
-        log.warning("%s: the age %s never acts: settle is %s", place, write_duration(age), write_duration(settle))
+        log.warning(
+            "%s: the age %s has no effect, because settle is %s", place, write_duration(age), write_duration(settle)
+        )
 
 
-def _named_alike(exports: Any, *, file: str) -> Iterator[Problem]:
-    """Exports whose names, and so whose directories, are the same, be it only where case does not count.
+def _duplicate_names(exports: Any, *, file: str) -> Iterator[Problem]:
+    """Report exports with the same name, and so the same directory; upper and lower case are considered equal.
 
-    Checked here and not in the model, where a fault in one export would hide it.
+    This is checked here and not in the model, where another fault in an export would hide it.
     """
     seen: dict[str, int] = {}
     for number, table in enumerate(exports if isinstance(exports, list) else (), 1):

@@ -1,10 +1,10 @@
-"""The settings as a model: every table and key, its default, and what may stand in it.
+"""The settings as a model: every table and key, with its default and its type.
 
-1. Names in the file are those of the design; durations are written "10s" there and are `…_seconds` here.
-2. Nothing is read behind the caller's back: `Settings.from_layers` takes what `load_settings` found, the strongest
-   first.
-3. Values are as the rest of the program uses them: paths, members of enums, seconds. The exception is a relative date,
-   such as "90d": it is read against a clock, which settings do not have.
+1. A duration is written "10s" in the file; its attribute here has the suffix `_seconds`.
+2. Pydantic reads no source by itself: `Settings.from_layers` takes the layers that `load_settings` found, the highest
+   precedence first.
+3. Values have the types that the rest of the program uses: paths, enum members, seconds. The exception is a relative
+   date such as "90d", which stays text because settings have no clock.
 """
 
 from pathlib import Path
@@ -30,12 +30,12 @@ from asyncexport.config.fields import (
     KeyFile,
     Name,
     Number,
+    PositiveDuration,
     PreferName,
     PresentFile,
     Proxy,
     ScopeName,
     Size,
-    SomeTime,
     Text,
     Timezone,
     TypeName,
@@ -56,7 +56,7 @@ def _at_least_one(tables: tuple[Any, ...]) -> tuple[Any, ...]:
 
 
 def _not_shorter(seconds: float, info: ValidationInfo, *, than: str) -> float:
-    """Of two keys of a table, the later one; told even where a third is at fault, and where only the first is set."""
+    """Check that a duration is not shorter than an earlier key of its table, whichever of the two is set."""
     least = info.data.get(f"{than}_seconds", 0.0)
     if seconds < least:
         raise ValueError(f"must not be shorter than {than} ({write_duration(least)})")
@@ -64,7 +64,7 @@ def _not_shorter(seconds: float, info: ValidationInfo, *, than: str) -> float:
 
 
 def _default(written: str) -> Any:
-    """As it stands in the file; it is read like any other value."""
+    """Return a default as written in the file; it is validated like any other value."""
     return written
 
 
@@ -80,12 +80,12 @@ class _Table(BaseModel):
 
 
 class ApiSettings(_Table):
-    """`[api]`: where the service is, and the way to it."""
+    """`[api]`: the service and the connection to it."""
 
     base_url: BaseUrl = "auto"
     api_key_file: KeyFile = Field(default=_default(""), repr=False)
-    connect_timeout_seconds: SomeTime = _default("10s")
-    read_timeout_seconds: SomeTime = _default("60s")
+    connect_timeout_seconds: PositiveDuration = _default("10s")
+    read_timeout_seconds: PositiveDuration = _default("60s")
     proxy: Proxy = Field(default="", repr=False)
     ca_file: PresentFile = _default("")
     headers: Headers = Field(default={}, repr=False)
@@ -93,7 +93,7 @@ class ApiSettings(_Table):
 
 
 class BudgetSettings(_Table):
-    """`[budget]`: the requests the service grants."""
+    """`[budget]`: the requests that the service grants."""
 
     requests_per_minute: Number = 2.0
     burst: Count = 50
@@ -101,43 +101,43 @@ class BudgetSettings(_Table):
 
 
 class ConcurrencySettings(_Table):
-    """`[concurrency]`: how much at once."""
+    """`[concurrency]`: how much runs at the same time."""
 
     operations: Count = 100
     downloads: Count = 4
 
 
 class PollingSettings(_Table):
-    """`[polling]`: how running operations are watched."""
+    """`[polling]`: how running operations are polled."""
 
-    min_interval_seconds: SomeTime = _default("10s")
-    expected_seconds: SomeTime = _default("5m")
-    operation_deadline_seconds: SomeTime = _default("24h")
+    min_interval_seconds: PositiveDuration = _default("10s")
+    expected_seconds: PositiveDuration = _default("5m")
+    operation_deadline_seconds: PositiveDuration = _default("24h")
     prefer: PreferName = Prefer.THROUGHPUT
 
     @field_validator("operation_deadline_seconds")
     @classmethod
-    def _beyond_what_is_expected(cls, seconds: float, info: ValidationInfo) -> float:
+    def _not_below_expected(cls, seconds: float, info: ValidationInfo) -> float:
         return _not_shorter(seconds, info, than="expected")
 
 
 class RetrySettings(_Table):
-    """`[retry]`: what is tried again, and for how long."""
+    """`[retry]`: what is retried, and for how long."""
 
     attempts: Count = 5
-    backoff_initial_seconds: SomeTime = _default("1s")
-    backoff_max_seconds: SomeTime = _default("5m")
+    backoff_initial_seconds: PositiveDuration = _default("1s")
+    backoff_max_seconds: PositiveDuration = _default("5m")
     outage_seconds: Duration = _default("6h")
-    first_contact_seconds: SomeTime = _default("1m")
+    first_contact_seconds: PositiveDuration = _default("1m")
 
     @field_validator("backoff_max_seconds")
     @classmethod
-    def _beyond_the_first(cls, seconds: float, info: ValidationInfo) -> float:
+    def _not_below_initial(cls, seconds: float, info: ValidationInfo) -> float:
         return _not_shorter(seconds, info, than="backoff_initial")
 
 
 class DownloadSettings(_Table):
-    """`[download]`: when a transfer counts as stalled, which rows are told, when a file without any is believed."""
+    """`[download]`: limits for transfers and rows, and the second check of empty files."""
 
     min_rate: Number = 1024.0
     max_row: Size = _default("64MiB")
@@ -145,7 +145,7 @@ class DownloadSettings(_Table):
 
 
 class OutputSettings(_Table):
-    """`[output]`: where archives go, who may read them, and how a run stops."""
+    """`[output]`: where archives go, who may read them, and how long a run takes to stop."""
 
     directory: Directory = Path("exports")
     access: AccessName = Access.PRIVATE
@@ -153,18 +153,18 @@ class OutputSettings(_Table):
 
     @property
     def chosen_access(self) -> Access | None:
-        """`access`, where somebody chose it; None: it is left out."""
+        """`access` if it is set, else None."""
         return self.access if "access" in self.model_fields_set else None
 
 
 class NightlySettings(_Table):
-    """`[nightly]`: what `nightly` covers."""
+    """`[nightly]`: the range and the refreshes of `nightly`."""
 
     since: Date = ""
     refresh_seconds: Ages = _default("0h")
 
     def since_at(self, now: float) -> int | None:
-        """`since` as it reads at a moment, both in seconds since 1970; None where it is left empty."""
+        """Return the time that `since` means at the time `now`, both in seconds since 1970; None if it is empty."""
         return read_moment(self.since, now=now) if self.since else None
 
 
@@ -183,29 +183,29 @@ class ExportSettings(_Table):
 
     @model_validator(mode="before")
     @classmethod
-    def _individuals_come_by_the_day(cls, table: Any) -> Any:
+    def _default_to_whole_days(cls, table: Any) -> Any:
         if isinstance(table, dict) and table.get("type") == Type.INDIVIDUAL:
             return {"bundle": "24h", **table}
         return table
 
     @field_validator("bundle_seconds")
     @classmethod
-    def _whole_days_of_individuals(cls, seconds: float, info: ValidationInfo) -> float:
-        """Their rows are totals as of the export: a narrower bundle would say the same many times (reference 8)."""
+    def _require_whole_days(cls, seconds: float, info: ValidationInfo) -> float:
+        """Require a day: their rows are totals at the time of the export, the same in each bundle (reference 8)."""
         if info.data.get("type") is Type.INDIVIDUAL and seconds != DAY:
             raise ValueError("must be 24h for individuals, because their rows are totals")
         return seconds
 
     @field_validator("scope")
     @classmethod
-    def _scope_of_events(cls, scope: str, info: ValidationInfo) -> str:
-        """The service knows it for events alone (reference 3.1)."""
+    def _require_events(cls, scope: str, info: ValidationInfo) -> str:
+        """Refuse a scope for individuals: the service knows it for events only (reference 3.1)."""
         if info.data.get("type") is Type.INDIVIDUAL and scope:
             raise ValueError("must not be set for individuals")
         return scope
 
     def to_export(self) -> Export:
-        """As the rest of the program knows it."""
+        """Convert to the type that the rest of the program uses."""
         return Export(
             name=self.name,
             definition=Definition(self.segment, self.type, self.format, self.fields, self.scope, self.timezone),
@@ -215,14 +215,14 @@ class ExportSettings(_Table):
 
 
 class _LayerSource(PydanticBaseSettingsSource):
-    """What one source says, as it stands."""
+    """A settings source with the unchanged values of one layer."""
 
     def __init__(self, settings_class: type[BaseSettings], values: dict[str, Any]) -> None:
         super().__init__(settings_class)
         self._values = values
 
     def get_field_value(self, field: Any, field_name: str) -> tuple[Any, str, bool]:  # noqa: ARG002 - its signature
-        """Not asked for: the values are given as a whole."""
+        """Return nothing, because all values are given by `__call__`."""
         return None, field_name, False
 
     def __call__(self) -> dict[str, Any]:
@@ -230,10 +230,10 @@ class _LayerSource(PydanticBaseSettingsSource):
 
 
 class Settings(BaseSettings):
-    """Everything that can be set; the API key is not among it.
+    """All settings; the API key is not one of them.
 
     Attributes:
-        tables: `[[export]]` as it is written; `exports` is what to use.
+        tables: The `[[export]]` tables as written; use `exports` instead.
     """
 
     model_config = SettingsConfigDict(frozen=True, extra="forbid", strict=True)
@@ -252,10 +252,10 @@ class Settings(BaseSettings):
 
     @classmethod
     def from_layers(cls, *layers: dict[str, Any]) -> Self:
-        """Settings from nested dicts, the strongest first.
+        """Make settings from nested dicts, the highest precedence first.
 
         Raises:
-            pydantic.ValidationError: something in them does not fit; `load_settings` turns it into our words.
+            pydantic.ValidationError: a value is not valid; `load_settings` turns the error into messages for users.
         """
         given: dict[str, Any] = {"_layers": layers}
         return cls(**given)
@@ -269,11 +269,11 @@ class Settings(BaseSettings):
         dotenv_settings: PydanticBaseSettingsSource,  # noqa: ARG003
         file_secret_settings: PydanticBaseSettingsSource,  # noqa: ARG003
     ) -> tuple[PydanticBaseSettingsSource, ...]:
-        """The layers in place of pydantic's own sources, which skip a misspelt variable without a word."""
+        """Use the layers in place of pydantic's own sources, which silently ignore a misspelt variable."""
         layers = init_settings().get("_layers")
         return (init_settings,) if layers is None else tuple(_LayerSource(settings_cls, values) for values in layers)
 
     @property
     def exports(self) -> tuple[Export, ...]:
-        """What to export, in the order of the file."""
+        """The exports, in the order of the file."""
         return tuple(table.to_export() for table in self.tables)

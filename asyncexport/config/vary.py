@@ -1,8 +1,8 @@
-"""The settings with one key changed, for those who ask what a change would buy.
+"""Settings with one key changed, for simulations that compare settings.
 
-1. Only keys that set the pace of a run may be changed: the others would change what is exported, or where to.
-2. A value is read as it would be from a variable or a flag, by the rules of its field and its table.
-3. Bundles of individuals are days, whatever the others are.
+1. Only keys that affect the pace of a run may be changed. The others would change what is exported, or where to.
+2. A value is read like one from a variable or a flag, with the rules of its field and its table.
+3. Exports of individuals keep bundles of a day.
 """
 
 from collections.abc import Mapping
@@ -33,17 +33,17 @@ KEYS: Mapping[str, tuple[str, str]] = MappingProxyType(
         "budget.scope": ("budget", "scope"),
     }
 )
-"""What may be varied, and the table and key that it stands for."""
+"""The keys that may be varied, each with its table and key in the settings."""
 
 ALSO = {"export.bundle": "bundle"}
-"""Other names of these."""
+"""Alternative names of these keys."""
 
 
 def varied(settings: Settings, key: str, value: str, *, place: str) -> Settings:
-    """The settings, but for this key; `place`: where the value stands, for messages.
+    """Return the settings with one key changed; `place` names the origin of the value in messages.
 
     Raises:
-        ConfigError: there is no such key here, or the value does not fit it.
+        ConfigError: the key may not be varied, or the value is not valid for it.
     """
     if ALSO.get(key, key) not in KEYS:
         raise ConfigError([Problem(place, _unknown_key(key))])
@@ -65,7 +65,7 @@ def _with_bundles(settings: Settings, seconds: float) -> Settings:
 
 
 def _as_written(table: BaseModel) -> dict[str, Any]:
-    """A table as it would stand in the file."""
+    """Return a table with its keys and durations as written in the file."""
     return {
         info.alias or name: write_duration(getattr(table, name)) if name.endswith("_seconds") else getattr(table, name)
         for name, info in type(table).model_fields.items()
@@ -77,11 +77,11 @@ def _settings_from(values: dict[str, Any], place: str) -> Settings:
         return Settings.from_layers(values)
     except ValidationError as error:
         found = [problem(one, [SettingsLayer(values)]) for one in error.errors(include_url=False)]
-        raise ConfigError([Problem(place, _fault_told(one, values)) for one in found]) from None
+        raise ConfigError([Problem(place, _message(one, values)) for one in found]) from None
 
 
-def _fault_told(found: Problem, values: dict[str, Any]) -> str:
-    """A fault; that of a key which the new value contradicts has its name."""
+def _message(found: Problem, values: dict[str, Any]) -> str:
+    """Return the message of a problem, with the name of the key if it is not the one that was varied."""
     (table,) = values
     if table == "export":
         return found.message
