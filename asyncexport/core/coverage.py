@@ -3,7 +3,7 @@
 1. Bundles in progress come first: their tokens are spent, and their exports may expire.
 2. Then, in order of time: the gaps that are neither stored nor in progress, cut at the grid lines of the current width,
    and the parked bundles, each in its own width. A parked bundle whose pause has not ended keeps its range and is not
-   to do; one that is split into narrower ones leaves a gap (`core.parking`).
+   started; one that is split into narrower ones leaves a gap (`core.parking`).
 3. A stored bundle is exported again, in a new revision and in its own width, if it was exported before its data was
    settled, if it is to be refreshed, or if its archive is broken. If such a revision is already in progress or parked,
    that one is resumed instead. A revision that was parked because it has far fewer rows is resumed only if `refresh`
@@ -56,7 +56,7 @@ class ExportPlan:
         span: The range.
         recorded: What the ledger knows about it.
         refresh: Stored bundles to export once more (rule 3).
-        fills_gaps: Whether gaps that no run has begun are to do as well (rule 4).
+        fills_gaps: Whether gaps that no run has begun are exported as well (rule 4).
         waiting: Stored bundles that were exported before they were settled, and are not settled yet.
         paused_until: Parked bundles whose pause has not ended, and when it ends, in seconds since 1970.
     """

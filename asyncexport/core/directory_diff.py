@@ -68,7 +68,7 @@ def unrecorded(found: Iterable[Range], stored: Iterable[Range], unfinished: Iter
 
 
 def may_have_archive(record: BundleRecord) -> bool:
-    """Whether an archive of this bundle may exist without a row: its file was being stored, or may have been before.
+    """Whether an archive of this bundle may exist without a row: its file can be, or could be, fetched.
 
     A bundle whose file is lost after a crash continues with its next attempt, and the archive of the previous one
     stays.

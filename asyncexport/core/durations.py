@@ -4,7 +4,7 @@
    them (reference section 4), and only the timing of polls depends on this assumption.
 2. The duration of a finished operation is known exactly from its `createdAt` and `finishedAt`, however late it was
    polled.
-3. An operation that is still running shows a lower bound. It enters with the duration expected on average, given that
+3. An operation that is still running gives a lower bound. It enters with the duration expected on average, given that
    bound. Without that, the first operations to finish would make all look quick.
 4. Before anything is known, `[polling] expected` is used, with the weight of a few operations and a wide spread.
 """

@@ -28,7 +28,7 @@ LEAST_HEADER_CHARS = 6
 """A header with a shorter value, such as `1` or `json`, is not treated as a secret."""
 
 LEAST_CUT_CHARS = 4
-"""At least this many characters of a secret before the place where a text is cut are replaced."""
+"""A secret's beginning before the place where a text is cut is replaced if it has this many characters."""
 
 MOST_STEPS = 5
 """Encodings within each other that are decoded."""

@@ -2,7 +2,7 @@
 
 The value of a poll: it frees the slots of the operations that it finds done, and lets their files be fetched. It makes
 nothing faster at the service. A later poll finds more for the same token. The cost of waiting is only what the tokens
-could have done in that time. It follows:
+could have done in that time. This leads to the following rules:
 
 1. If polls do not count against the limit, they only load the service: poll as soon as an operation is expected to be
    done, and sooner if creates wait for its slot.

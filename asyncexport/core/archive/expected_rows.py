@@ -39,7 +39,7 @@ class ExpectedRows:
 
     @classmethod
     def of(cls, definition: Definition, span: Range, *, checks_range: bool = True) -> Self:
-        """Return what a create for this range leads to expect; rows may be of any time unless `checks_range`."""
+        """Return what the rows of a range must look like; they may be of any time unless `checks_range`."""
         fields = definition.fields
         is_exported = not fields or any(matches_field(EVENT_START, field=field) for field in fields)
         events_only = definition.type is Type.EVENT and definition.scope in EVENTS_ONLY

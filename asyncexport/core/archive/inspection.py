@@ -65,8 +65,8 @@ class Inspector:
     Args:
         container: The file format of the content.
         path: The archive's path, relative to the output directory.
-        write: Called with the archive, piece by piece, if it has other bytes than the body. Without it, a body that is
-            not an archive as it is gets rejected.
+        write: Called with the archive, piece by piece, if it has other bytes than the body. Without it, a body that
+            would have to be changed is rejected.
         recompresses: Whether to compress the content again, even if it could be kept as delivered.
         sample: Takes the sampled rows.
         watch: Called before each piece of any layer, so also often while a few bytes inflate to very many. An exception

@@ -1,6 +1,6 @@
 """Checks the content of an archive: whether it is complete, and how many rows it has.
 
-1. Nothing is parsed that need not be: for a gigabyte, counting is affordable and parsing is not. So only files that
+1. As little as possible is parsed: for a gigabyte, counting is affordable and parsing is not. So only files that
    stopped early or are in another format are rejected; a row that makes no sense in itself passes as it is.
 2. The result does not depend on where the pieces are cut.
 3. NDJSON: one object a line; blank lines do not count. Each line must begin like an object; the last one is parsed if

@@ -8,10 +8,11 @@
    JSON objects.
 2. If several bundles in a row are refused, the cause is not a single bundle. If one bundle is refused while others
    succeed, the cause is that bundle.
-3. A refusal leads to no new export as long as the operation or its file may still be fine. Only two things do: the
-   service's own 404 or 410, repeated a minute later, and an export so old that the service may have deleted it.
+3. A refusal leads to no new export as long as the operation or its file may still be fine. Only two things lead to
+   one: the service's own 404 or 410, repeated a minute later, and an export so old that the service may have deleted
+   it.
 4. If all exports are refused, the key may be the cause. `/me` tells whether the key is good.
-5. An outage or an overloaded service never counts against a bundle. A 5xx does only if this bundle has been getting it
+5. An outage or an overloaded service never counts against a bundle. The exception is a bundle that has been getting 5xx
    for `[retry] outage` while other bundles succeed.
 """
 
