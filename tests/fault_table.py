@@ -235,7 +235,7 @@ def _replies() -> Iterator[Row]:
         code=Exit.USAGE,
         stored=0,
         exports=0,
-        reason="redirects elsewhere",
+        reason="redirects to another URL",
     )
 
 
@@ -614,7 +614,7 @@ def _wrong_bodies() -> Iterator[Row]:
             code=Exit.USAGE,
             stored=0,
             kept=BUNDLES,
-            reason="is no",
+            reason="is not",
         )
         yield Row(
             f"{fault}, every time for one bundle",
@@ -624,7 +624,7 @@ def _wrong_bodies() -> Iterator[Row]:
             code=Exit.PARTIAL,
             stored=3,
             kept=1,
-            reason="is no",
+            reason="is not",
         )
     for container in ("ndjson", "json", "csv"):
         yield Row(
@@ -677,7 +677,7 @@ def _containers() -> Iterator[Row]:
             code=Exit.PARTIAL,
             stored=0,
             exports=BUNDLES * 2,
-            reason="proves",
+            reason="confirms that it is complete",
         )
     yield Row(
         "a plain body that only its hash proves complete",

@@ -417,7 +417,7 @@ async def _goes_away(stage: Stage, what: str) -> None:
     async with serving(CALM) as sandbox:
         summary = await stage.run(sandbox, boundary=boundary)
         assert summary.exit_code is (Exit.DISK if what == "directory" else Exit.LEDGER)
-        assert ("disappeared" if what == "directory" else "went away") in str(summary.error)
+        assert ("disappeared" if what == "directory" else "was removed") in str(summary.error)
         assert summary.error is not None
         assert summary.error.hint
         assert stage.directory.exists() is (what != "directory")
