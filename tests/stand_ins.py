@@ -205,7 +205,7 @@ class Download(ArchiveDownload):
     owner: "Downloads"
     bundle: Bundle
     so_far: int = 0
-    sample: RowCheck | None = None
+    row_check: RowCheck | None = None
 
     async def __aexit__(self, *_: object) -> None:
         """Do nothing: there is no part file."""
@@ -253,11 +253,11 @@ class Downloads(ArchiveDownloads):
         definition: Definition,
         *,
         least_rows: int | None = 0,
-        new_sample: Callable[[], RowCheck] | None = None,
+        new_check: Callable[[], RowCheck] | None = None,
     ) -> Download:
         """Begin a download."""
         self.floors.append(least_rows)
-        return Download(self, bundle, sample=new_sample() if new_sample else None)
+        return Download(self, bundle, row_check=new_check() if new_check else None)
 
 
 @dataclass

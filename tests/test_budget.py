@@ -875,7 +875,7 @@ def test_an_outage_pauses_all_requests(status):
     async def one_alone():
         async with a_budget() as budget:
             await answered(budget, status)
-            assert isinstance(budget.line, Down)
+            assert isinstance(budget.connectivity, Down)
             begun: list[Sent] = []
 
             async def ask(kind: Kind) -> None:
@@ -888,7 +888,7 @@ def test_an_outage_pauses_all_requests(status):
             assert len(begun) == 1
             begun[0].answered(200)
             await settled()
-            assert isinstance(budget.line, Up)
+            assert isinstance(budget.connectivity, Up)
             assert len(begun) == 3
             await asyncio.wait(tasks)
 
@@ -920,8 +920,8 @@ async def test_failures_of_requests_in_flight_count_once():
         requests = [await create(budget) for _ in range(40)]
         for request in requests:
             request.answered(503)
-        assert isinstance(budget.line, Down)
-        assert budget.line.failures == 1
+        assert isinstance(budget.connectivity, Down)
+        assert budget.connectivity.failures == 1
         await answered(budget, 200, Kind.POLL)
         assert now() == pytest.approx(1.0, abs=0.1)
 
@@ -990,7 +990,7 @@ async def test_a_service_is_not_given_up_without_a_request():
         await answered(budget, 500)
         await at(86_400)
         await answered(budget, 200)
-        assert isinstance(budget.line, Up)
+        assert isinstance(budget.connectivity, Up)
 
 
 @on_virtual_time

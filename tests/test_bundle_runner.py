@@ -80,7 +80,7 @@ async def test_an_operation_of_another_range_costs_a_new_export():
     assert isinstance(done.state, Stored)
     assert scene.service.posts == 3
     assert [state.attempt for state in scene.ledger.states if isinstance(state, Created)] == [1, 1, 2]
-    assert "operation of everyone 1970-01-01T00:00:00Z" in scene.listener.retries[0]
+    assert "operation that belongs to everyone 1970-01-01T00:00:00Z" in scene.listener.retries[0]
     assert len(scene.downloads.used) == 2
 
 
@@ -93,7 +93,7 @@ async def test_an_export_of_another_range_is_not_fetched():
     done = await run_to_end(scene, planned(1))
     assert isinstance(done.state, Stored)
     assert scene.service.posts == 3
-    assert "export of everyone 1970-01-01T00:00:00Z" in scene.listener.retries[0]
+    assert "export that belongs to everyone 1970-01-01T00:00:00Z" in scene.listener.retries[0]
     assert len(scene.downloads.used) == 2
 
 

@@ -240,7 +240,7 @@ async def _same_id(stage: Stage, _: str) -> None:
         sandbox.behave(replace(CALM, faults=(SandboxFault.parse("create:same-id,nth=1"),)))
         notebook = Notebook()
         assert (await stage.run(sandbox, viewer=notebook)).exit_code is Exit.DONE
-        assert any("gave the operation of" in event["reason"] for event in notebook.of("retried"))
+        assert any("returned an operation that belongs to" in event["reason"] for event in notebook.of("retried"))
         assert rows_in(stage.directory) == truth(sandbox, START, END)
         assert len(sandbox.operations) == BUNDLES
         await stage.finish(sandbox)
@@ -252,7 +252,7 @@ async def _other_export(stage: Stage, _: str) -> None:
     async with serving(replace(CALM, faults=faults)) as sandbox:
         notebook = Notebook()
         assert (await stage.run(sandbox, viewer=notebook)).exit_code is Exit.DONE
-        assert any("gave the export of" in event["reason"] for event in notebook.of("retried"))
+        assert any("returned an export that belongs to" in event["reason"] for event in notebook.of("retried"))
         assert rows_in(stage.directory) == truth(sandbox, START, END)
         # Two more exports are made if the wrong bundle was first: its rows show that the file is not its own.
         assert BUNDLES < len(sandbox.operations) <= BUNDLES + 2

@@ -172,7 +172,7 @@ class Budget:
         return self.scope is BudgetScope.ALL
 
     @property
-    def line(self) -> Connectivity:
+    def connectivity(self) -> Connectivity:
         """Whether the service can be reached."""
         return self._admission.line
 

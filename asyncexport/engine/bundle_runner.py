@@ -109,11 +109,15 @@ class BundleRunner:
     async def watch(self, record: BundleRecord, created: Created) -> BundleRecord:
         """See `OperationEnds.watch`."""
         if owner := await self._owners.of_operation(record.bundle, created.operation_id):
-            return await self._ends.failed(record, created.attempt, f"the service gave the operation of {owner}")
+            return await self._ends.failed(
+                record, created.attempt, f"the service returned an operation that belongs to {owner}"
+            )
         return await self._ends.watch(record, created, self._export_states[record.bundle.export])
 
     async def fetch(self, record: BundleRecord, ready: Ready) -> BundleRecord:
         """See `Fetching.fetch`; the file of another bundle's export is not fetched for this one."""
         if owner := await self._owners.of_export(record.bundle, ready.export_id):
-            return await self._ends.failed(record, ready.attempt, f"the service gave the export of {owner}")
+            return await self._ends.failed(
+                record, ready.attempt, f"the service returned an export that belongs to {owner}"
+            )
         return await self.fetching.fetch(record, ready, self._export_states[record.bundle.export])

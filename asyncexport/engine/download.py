@@ -100,7 +100,7 @@ class ArchiveDownloads:
         definition: Definition,
         *,
         least_rows: int | None = 0,
-        new_sample: Callable[[], RowCheck] | None = None,
+        new_check: Callable[[], RowCheck] | None = None,
     ) -> "ArchiveDownload":
         """Make a download.
 
@@ -108,10 +108,10 @@ class ArchiveDownloads:
             bundle: The bundle whose archive it is.
             definition: What was exported.
             least_rows: An intact archive is not replaced by a file with fewer rows; None if no archive is recorded.
-            new_sample: Makes the row sample for each new file.
+            new_check: Makes the row check for each new file.
         """
         return ArchiveDownload(
-            self._source, self._parts, bundle, definition.format, least_rows=least_rows, new_sample=new_sample
+            self._source, self._parts, bundle, definition.format, least_rows=least_rows, new_check=new_check
         )
 
 
@@ -121,7 +121,7 @@ class ArchiveDownload:
     `fetch` may be called again after an error that a retry may help.
 
     Attributes:
-        sample: Samples the rows of the current file; None before the first one.
+        row_check: Checks the rows of the current file; None before the first one.
     """
 
     def __init__(
@@ -132,15 +132,15 @@ class ArchiveDownload:
         container: Format,
         *,
         least_rows: int | None = 0,
-        new_sample: Callable[[], RowCheck] | None = None,
+        new_check: Callable[[], RowCheck] | None = None,
     ) -> None:
         self._source = source
         self._parts = parts
         self._bundle = bundle
         self._format = container
         self._least_rows = least_rows
-        self._new_sample = new_sample
-        self.sample: RowCheck | None = None
+        self._new_check = new_check
+        self.row_check: RowCheck | None = None
         self._part: PartFile | None = None
         self._etag = ""
         self._earlier_sha256 = ""
@@ -226,6 +226,6 @@ class ArchiveDownload:
         if self._part is None:
             self._etag = body.etag
             hashes = read_goog_hash(body.goog_hash)
-            self.sample = self._new_sample() if self._new_sample else None
-            self._part = self._parts.new_part(self._bundle, self._format, wire_hashes=hashes, rules=self.sample)
+            self.row_check = self._new_check() if self._new_check else None
+            self._part = self._parts.new_part(self._bundle, self._format, wire_hashes=hashes, rules=self.row_check)
         return self._part

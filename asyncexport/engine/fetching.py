@@ -9,8 +9,8 @@
    before.
 4. A new export of a stored bundle replaces the archive only if it does not have far fewer rows
    (`core.replacement_guard`), the archive is damaged or missing, or the user accepts fewer rows. Otherwise the bundle
-   ends in `FewerRows`. An archive that the ledger does not know (it was restored from a backup) is replaced only by one
-   with more rows.
+   ends in `FewerRows`. An archive that the ledger does not know, because the ledger was restored from a backup, is
+   replaced only by one with more rows.
 5. While calls of an export are paused, its bundles take no download slot from others.
 """
 
@@ -112,12 +112,10 @@ class Fetching:
         """
         least, definition = self._least_rows(record), export.export.definition
 
-        def new_sample() -> RowCheck:
-            return self.rows.new_sample(record.bundle, definition)
+        def new_check() -> RowCheck:
+            return self.rows.new_check(record.bundle, definition)
 
-        async with self._downloads.begin(
-            record.bundle, definition, least_rows=least, new_sample=new_sample
-        ) as download:
+        async with self._downloads.begin(record.bundle, definition, least_rows=least, new_check=new_check) as download:
             self._files[record.bundle] = download
             try:
                 attempts = FetchAttempts(self._moves.attempts)
@@ -150,7 +148,7 @@ class Fetching:
             except (ServiceError, ArchiveError) as error:
                 failure = error
             else:
-                self.rows.stored(record.bundle, file.download.sample)
+                self.rows.stored(record.bundle, file.download.row_check)
                 return stored
             finally:
                 self._note_end(record.bundle)

@@ -60,7 +60,7 @@ class OperationEnds:
             return await self._moves.note(record, overdue)
         ready = await self._moves.note(record, _ready(created, finished, self._moves))
         if owner := await self._owners.of_export(record.bundle, finished.export_id):
-            return await self.failed(ready, created.attempt, f"the service gave the export of {owner}")
+            return await self.failed(ready, created.attempt, f"the service returned an export that belongs to {owner}")
         failures.completed()
         self._call_turns.changes.notify()
         return ready

@@ -37,21 +37,21 @@ class RowChecks:
         self.untimed: frozenset[str] = frozenset()
         self.remember: Callable[[frozenset[str]], None] = lambda _: None
 
-    def new_sample(self, bundle: Bundle, definition: Definition) -> RowCheck:
-        """Make the row sample for a new file of the bundle."""
+    def new_check(self, bundle: Bundle, definition: Definition) -> RowCheck:
+        """Make the row check for a new file of the bundle."""
         return RowCheck(ExpectedRows.of(definition, bundle.range, checks_range=self._of(bundle).checks_range))
 
-    def stored(self, bundle: Bundle, sample: RowCheck | None) -> None:
-        """Note that a file was stored whose rows were sampled."""
-        if sample is None:
+    def stored(self, bundle: Bundle, row_check: RowCheck | None) -> None:
+        """Note that a file was stored whose rows were checked."""
+        if row_check is None:
             return
         refusals = self._of(bundle)
-        refusals.note_accepted(sample)
-        if refusals.checks_range and sample.timed and bundle.export in self.untimed:
+        refusals.note_accepted(row_check)
+        if refusals.checks_range and row_check.timed and bundle.export in self.untimed:
             log.info("%s: checking the time of its rows again", bundle.export)
             self._remember(self.untimed - {bundle.export})
-        if sample.outside:
-            self._emit(RowsOutside(bundle, outside=sample.outside, timed=sample.timed))
+        if row_check.outside:
+            self._emit(RowsOutside(bundle, outside=row_check.outside, timed=row_check.timed))
 
     def rejects_range(self, bundle: Bundle) -> bool:
         """Note a file with rows of another range; return whether it is rejected, i.e. whether that rule is still on."""

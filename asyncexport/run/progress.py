@@ -68,7 +68,7 @@ class Progress:
 
     def _down_seconds(self) -> float | None:
         """For how long the service has not been reached; None where it can be."""
-        line = self.engine.budget.line
+        line = self.engine.budget.connectivity
         return asyncio.get_running_loop().time() - line.since if isinstance(line, Down) else None
 
     def _expected_seconds(self) -> float | None:
