@@ -1,4 +1,4 @@
-"""Nights in a row, some of them missed: how often each bundle is exported."""
+"""How often each bundle is exported by a series of nightly runs, some of which are missed."""
 
 from collections import Counter
 from collections.abc import AsyncIterator, Sequence
@@ -29,18 +29,18 @@ SINCE = moment("2026-01-01")
 EXPORT = Export("everyone-events", bundle_seconds=6 * HOUR)
 
 NIGHTS = [SINCE + number * DAY + 2 * HOUR for number in range(1, 15)]
-"""Two weeks, each night at two o'clock."""
+"""Nightly runs at two o'clock for two weeks."""
 
 
 def nights_of(bundle: Range, nights: Sequence[float]) -> set[float]:
-    """The nights that export a bundle: the first after it settled, and the first after each age was reached."""
+    """Return the nights that export a bundle: the first after it settled, and the first after it reached each age."""
     firsts = ([night for night in nights if night >= bundle.end + age][:1] for age in (EXPORT.settle_seconds, *AGES))
     return {night for found in firsts for night in found}
 
 
 @asynccontextmanager
 async def opened(directory: Path) -> AsyncIterator[Ledger]:
-    """A ledger that knows the export."""
+    """Open a ledger in which the export is registered."""
     ledger = await Ledger.open(directory)
     try:
         await ledger.register([EXPORT])
@@ -50,7 +50,7 @@ async def opened(directory: Path) -> AsyncIterator[Ledger]:
 
 
 async def night(ledger: Ledger, *, now: float, ages: tuple[float, ...] = AGES) -> list[Bundle]:
-    """Export what a night at this time has to do; which bundles that was."""
+    """Store what a nightly run at this time would export; return those bundles."""
     settings = Settings.from_layers({"nightly": {"since": show(SINCE)}})
     asked = instructions(Nightly((EXPORT,), refresh_ages=ages))
     plan = await ledger.query(lambda queries: plan_run(settings, (EXPORT,), asked, queries, now=now))
@@ -69,7 +69,7 @@ async def night(ledger: Ledger, *, now: float, ages: tuple[float, ...] = AGES) -
     ids=["none", "one", "two", "five", "every other", "all but the last two"],
 )
 async def test_each_bundle_is_exported_by_the_right_nights(tmp_path, missed):
-    """When it has settled and at 48h and 72h; nights that were missed lead to one export and not to several."""
+    """A bundle is exported when it has settled and at 48h and 72h, but only once if nights were missed."""
     nights = [at for number, at in enumerate(NIGHTS) if number not in missed]
     exported: dict[Range, list[float]] = {}
     async with opened(tmp_path) as ledger:
@@ -83,8 +83,8 @@ async def test_each_bundle_is_exported_by_the_right_nights(tmp_path, missed):
         assert Counter(map(len, exported.values())) == {3: 44, 2: 4, 1: 4}
 
 
-async def test_ages_that_are_added_later_refresh_what_was_exported_before_them(tmp_path):
-    """One refresh serves both ages; what was first exported at a higher age than both is left alone."""
+async def test_ages_added_later_refresh_bundles_exported_before_them(tmp_path):
+    """One refresh serves both new ages, and a bundle that was first exported at a higher age is not refreshed."""
     async with opened(tmp_path) as ledger:
         for now in (NIGHTS[4], *NIGHTS[5:9]):
             await night(ledger, now=now, ages=())
@@ -107,13 +107,13 @@ LATE = SandboxBehaviour(
 
 
 @pytest.mark.slow
-async def test_refreshes_bring_the_rows_that_came_late(tmp_path):
-    """After nights of which some were missed, all rows are there, and each export was due and planned."""
+async def test_refreshes_bring_late_rows(tmp_path):
+    """After several nightly runs, some of them missed, all rows are stored, and each export was due and planned."""
     order: dict[str, Any] = {"kind": Nightly, "changes": {"export": [{"bundle": "6h"}]}, "refresh_ages": AGES}
     async with serving(LATE) as sandbox:
         start = int(sandbox.now) // DAY * DAY
         span: dict[str, Any] = {"start": show(start), "end": show(start + 2 * DAY)}
-        nights, told, viewer = [], Counter[str](), Notebook()
+        nights, totals, viewer = [], Counter[str](), Notebook()
         for pause in (2, 1, 1, 2, 1, 1):
             sandbox.skip(pause * DAY)
             nights.append(sandbox.now)
@@ -126,13 +126,13 @@ async def test_refreshes_bring_the_rows_that_came_late(tmp_path):
             assert summary.exit_code is Exit.DONE
             assert summary.requests["create"] == sum(plan.count for plan in planned.plans)
             assert summary.to_dict()["refreshed"]["bundles"] == sum(plan.refreshes for plan in planned.plans)
-            told.update(summary.to_dict()["refreshed"])
+            totals.update(summary.to_dict()["refreshed"])
         made = Counter(Range(int(one.start), int(one.end)) for one in sandbox.operations)
         assert made == {bundle: len(nights_of(bundle, nights)) for bundle in made}
         assert len(made) == 8
         assert rows_in(tmp_path) == truth(sandbox, span["start"], span["end"])
     stored = viewer.of("stored")
     again = [event for event in stored if event["refresh"]]
-    assert (told["bundles"], told["kept"]) == (len(again), 0) == (sum(made.values()) - len(made), 0)
-    assert told["rows_added"] == sum(event["rows"] - event["rows_before"] for event in again) > 0
+    assert (totals["bundles"], totals["kept"]) == (len(again), 0) == (sum(made.values()) - len(made), 0)
+    assert totals["rows_added"] == sum(event["rows"] - event["rows_before"] for event in again) > 0
     assert not [event for event in stored if not event["refresh"] and "rows_before" in event]

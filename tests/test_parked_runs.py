@@ -81,7 +81,7 @@ async def test_backfill_and_retry_do_not_wait(tmp_path, kind):
         assert half_hour(1).range in stored_ranges(tmp_path)
 
 
-async def test_a_hole_that_a_rebuild_left_is_filled_by_the_next_night(tmp_path):
+async def test_a_gap_left_by_a_rebuild_is_filled_by_the_next_night(tmp_path):
     """A bundle whose archive a rebuild moved aside is exported by the next nightly run without a pause."""
     async with serving(FAST) as sandbox:
         await park(sandbox, tmp_path, half_hour(1), Failed(MOVED_ASIDE), ago=60)

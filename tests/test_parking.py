@@ -13,7 +13,7 @@ FAILED = BundleRecord(BUNDLE, 0, Failed("why"))
 
 
 @pytest.mark.parametrize(("times", "days"), [(1, 1), (2, 2), (3, 4), (4, 8), (5, 8), (100, 8)])
-def test_the_pauses_grow(times, days):
+def test_the_pauses_between_retries_grow(times, days):
     """The pauses are 1, 2, 4 and then always 8 days, each shortened by the leeway for an earlier start."""
     assert next_try(ParkedTimes(times, 1000.0)) == 1000.0 + days * DAY - LEEWAY_SECONDS
 

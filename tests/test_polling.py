@@ -72,7 +72,7 @@ def test_for_latency_a_poll_is_due_when_it_finds_enough():
     assert enough(10, prefer=Prefer.LATENCY, uncontended=False) == FOUND_FOR_LATENCY
 
 
-def test_at_the_end_the_last_are_not_left_waiting():
+def test_at_the_end_free_tokens_are_spent_on_polls():
     """At the end of a run, tokens that no results call will need are spent on polling the last operations."""
     few = enough(10, tokens=11, more_to_create=False)
     many = enough(10, tokens=40, more_to_create=False)
@@ -145,7 +145,7 @@ def test_an_individual_poll_is_sent_when_it_is_likely_to_pay():
     assert chance(50, polls_cost=False, uncontended=False) == CHANCE_WHEN_FREE
 
 
-def test_at_the_end_individual_polls_share_what_is_free():
+def test_at_the_end_individual_polls_share_the_free_tokens():
     """The more free tokens there are for each operation in flight, the sooner it is polled."""
     assert chance(50, more_to_create=False) == CHANCE_WHEN_PAID
     assert (

@@ -323,7 +323,7 @@ async def test_a_lone_log_does_not_stop_a_first_run(killed, sandbox, tmp_path):
     assert (folder / "ledger.sqlite3.damaged-1-wal").read_bytes() == log
 
 
-def test_the_danger_is_real(killed, tmp_path):
+def test_sqlite_itself_adopts_an_old_log(killed, tmp_path):
     """Control: SQLite itself adopts an old log, with all its rows, for a new ledger file."""
     path = ledger_path(tmp_path)
     path.parent.mkdir()
@@ -334,7 +334,7 @@ def test_the_danger_is_real(killed, tmp_path):
     connection.close()
 
 
-def test_a_ledger_in_its_place_has_no_remains(killed):
+def test_an_intact_ledger_has_no_remains(killed):
     """A ledger that is in its place and intact counts as having no remains."""
     assert not has_remains(killed)
     with LedgerReader(killed) as ledger:

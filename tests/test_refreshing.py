@@ -1,4 +1,4 @@
-"""When stored bundles are exported once more, night by night."""
+"""When nightly runs refresh stored bundles."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -21,13 +21,13 @@ NIGHTS = st.lists(st.integers(0, 40 * DAY), min_size=1, max_size=30, unique=True
 
 
 def archived(age: float, *, asked: float | None = None, state: State | None = None) -> BundleRecord:
-    """The bundle, exported and asked for so many seconds after its end."""
+    """Return the bundle, exported `age` and requested `asked` seconds after its end."""
     archive = replace(ARCHIVE, exported_at=END + age, asked_at=None if asked is None else END + asked)
     return BundleRecord(BUNDLE, 0, state or archive, archive)
 
 
 def exported_at(first: float, nights: Sequence[float], ages: Sequence[float]) -> list[float]:
-    """At which ages the bundle is exported, if it was first exported at one and these nights follow."""
+    """Return the ages at which the bundle is exported: the first one, and those of the refreshes on later nights."""
     found = [first]
     for night in nights:
         if night >= first and needs_refresh(archived(found[-1]), ages=ages, now=END + night):
@@ -36,35 +36,35 @@ def exported_at(first: float, nights: Sequence[float], ages: Sequence[float]) ->
 
 
 def test_a_refresh_is_due_once_its_age_is_reached():
-    """From that second on, and only until the bundle was exported at that age or later."""
+    """A refresh is due as soon as its age is reached, until the bundle is exported at that age or later."""
     assert needs_refresh(archived(200), ages=[3600], now=END + 3600)
     assert not needs_refresh(archived(200), ages=[3600], now=END + 3599)
     assert not needs_refresh(archived(3600), ages=[3600], now=END + 9000)
     assert not needs_refresh(archived(200), ages=[], now=END + 9000)
 
 
-def test_only_archives_are_refreshed_and_not_once_that_was_refused():
-    """A bundle without an archive is exported anyway; one that kept its archive would be exported every night."""
+def test_only_stored_bundles_without_a_kept_archive_are_refreshed():
+    """A bundle without an archive needs no refresh, nor one whose archive was kept, which would repeat every night."""
     kept = FewerRows(rows_before=100, rows_found=1)
     assert not needs_refresh(BundleRecord(BUNDLE, 0, Failed("why")), ages=[3600], now=9000)
     assert not needs_refresh(archived(200, state=kept), ages=[3600], now=9000)
     assert needs_refresh(archived(200, state=Failed("why")), ages=[3600], now=9000)
 
 
-def test_an_age_is_done_if_the_service_dates_its_export_a_little_before_the_create():
-    """The time of asking counts then; one that is further ahead was written by a wrong clock."""
+def test_an_age_is_done_if_the_export_is_dated_a_little_before_the_create():
+    """If the export is dated up to five minutes before its request, the request time decides whether an age is done."""
     assert not needs_refresh(archived(3600 - 299, asked=3600), ages=[3600], now=END + DAY)
     assert needs_refresh(archived(3600 - 301, asked=3600), ages=[3600], now=END + DAY)
     assert needs_refresh(archived(1000, asked=90 * DAY), ages=[3600], now=END + DAY)
 
 
 def test_an_age_up_to_the_settle_time_never_acts():
-    """The others come youngest first."""
+    """Only ages above the settle time act, and they are returned in ascending order without duplicates."""
     assert acting_ages([7 * DAY, DAY, 2 * DAY, DAY + 1, 2 * DAY], settle_seconds=DAY) == (DAY + 1, 2 * DAY, 7 * DAY)
 
 
-def test_two_ages_over_a_week_of_nights():
-    """48h and 72h are two refreshes; where nights were missed, only the highest due age counts."""
+def test_two_ages_over_a_week_of_nightly_runs():
+    """48h and 72h give two refreshes, or one if nights were missed until both are due."""
     ages, first = [48 * HOUR, 72 * HOUR], 27 * HOUR
     every_night = [first + number * DAY for number in range(8)]
     assert exported_at(first, every_night, ages) == [27 * HOUR, 51 * HOUR, 75 * HOUR]
@@ -75,8 +75,8 @@ def test_two_ages_over_a_week_of_nights():
 
 
 @given(ages=AGES, nights=NIGHTS, first=st.integers(0, 30 * DAY))
-def test_each_age_leads_to_one_refresh_at_most(ages, nights, first):
-    """Between two exports an age was reached, and after the last night none that was reached is still owed."""
+def test_each_age_leads_to_at_most_one_refresh(ages, nights, first):
+    """An age was reached between any two exports, and after the last night no age that was reached is due."""
     found = exported_at(first, nights, ages)
     assert all(any(before < age <= after for age in ages) for before, after in pairwise(found))
     last = max(nights)
@@ -85,8 +85,8 @@ def test_each_age_leads_to_one_refresh_at_most(ages, nights, first):
 
 
 @given(ages=AGES, nights=NIGHTS, first=st.integers(0, 30 * DAY))
-def test_a_night_refreshes_once_for_all_ages_that_were_reached_since_the_last(ages, nights, first):
-    """As many refreshes as there are pauses between nights in which an age was reached."""
+def test_a_night_refreshes_once_for_all_ages_reached_since_the_last(ages, nights, first):
+    """There are as many refreshes as intervals between nights in which an age was reached."""
     after_first = [first, *(night for night in nights if night > first)]
     reached = sum(any(before < age <= night for age in ages) for before, night in pairwise(after_first))
     assert len(exported_at(first, nights, ages)) == 1 + reached
@@ -94,7 +94,7 @@ def test_a_night_refreshes_once_for_all_ages_that_were_reached_since_the_last(ag
 
 @given(ages=AGES, age=st.integers(0, 30 * DAY), now=st.integers(0, 40 * DAY), order=st.randoms())
 def test_the_order_of_the_ages_does_not_matter(ages, age, now, order):
-    """Nor does it matter whether an age is listed twice."""
+    """Neither the order of the ages nor duplicates among them change which refreshes are due."""
     shuffled = [*ages, *ages]
     order.shuffle(shuffled)
     due = [needs_refresh(archived(age), ages=some, now=END + now) for some in (ages, shuffled)]

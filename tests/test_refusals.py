@@ -22,148 +22,148 @@ def refusals(unit: float = 1.0) -> Refusals:
 @pytest.mark.parametrize("unit", [1.0, 0.001])
 def test_probes_are_sent_after_half_a_minute_then_one_two_four_and_eight(unit):
     """Each pause counts from the previous probe, and after a quarter of an hour the refusals are final."""
-    known, now, moments = refusals(unit), 100.0, []
-    known.begin("e", CREATE)
-    known.refused("e", CREATE, now, is_probe=False)
-    while not known.is_lasting("e", CREATE, now):
-        now += known.wait_seconds("e", CREATE, now)
+    record, now, moments = refusals(unit), 100.0, []
+    record.begin("e", CREATE)
+    record.refused("e", CREATE, now, is_probe=False)
+    while not record.is_lasting("e", CREATE, now):
+        now += record.wait_seconds("e", CREATE, now)
         moments.append((now - 100.0) / unit)
-        assert known.begin("e", CREATE)
-        assert known.wait_seconds("e", CREATE, now) == math.inf
-        known.refused("e", CREATE, now, is_probe=True)
+        assert record.begin("e", CREATE)
+        assert record.wait_seconds("e", CREATE, now) == math.inf
+        record.refused("e", CREATE, now, is_probe=True)
     assert moments == pytest.approx([30, 90, 210, 450, 930])
 
 
 def test_a_successful_probe_ends_the_refusal():
     """After a successful probe no call waits, and the next refusal starts its time from zero."""
-    known = refusals()
-    known.refused("e", CREATE, 0.0, is_probe=False)
-    known.begin("e", CREATE)
-    known.succeeded("e", CREATE, 31.0)
-    assert known.wait_seconds("e", CREATE, 31.0) == 0
-    assert known.succeeded_since("e", CREATE, 30.0)
-    known.refused("e", CREATE, 1000.0, is_probe=False)
-    assert not known.is_lasting("e", CREATE, 1000.0 + LASTING_SECONDS - 1)
+    record = refusals()
+    record.refused("e", CREATE, 0.0, is_probe=False)
+    record.begin("e", CREATE)
+    record.succeeded("e", CREATE, 31.0)
+    assert record.wait_seconds("e", CREATE, 31.0) == 0
+    assert record.succeeded_since("e", CREATE, 30.0)
+    record.refused("e", CREATE, 1000.0, is_probe=False)
+    assert not record.is_lasting("e", CREATE, 1000.0 + LASTING_SECONDS - 1)
 
 
 def test_refusals_of_calls_in_flight_count_once():
     """Fifty refusals of calls sent in one burst count as one refusal."""
-    known = refusals()
+    record = refusals()
     for _ in range(50):
-        known.refused("e", CREATE, 0.0, is_probe=False)
-    assert known.wait_seconds("e", CREATE, 0.0) == 30.0
+        record.refused("e", CREATE, 0.0, is_probe=False)
+    assert record.wait_seconds("e", CREATE, 0.0) == 30.0
 
 
 def test_a_probe_without_a_result_is_followed_by_another():
     """If a probe ends in an outage or is cancelled, the next one may be sent immediately."""
-    known = refusals()
-    known.refused("e", CREATE, 0.0, is_probe=False)
-    known.begin("e", CREATE)
-    known.drop_probe("e", CREATE)
-    assert known.wait_seconds("e", CREATE, 40.0) == 0
+    record = refusals()
+    record.refused("e", CREATE, 0.0, is_probe=False)
+    record.begin("e", CREATE)
+    record.drop_probe("e", CREATE)
+    assert record.wait_seconds("e", CREATE, 40.0) == 0
 
 
 def test_a_refused_bundle_lets_others_probe_first():
     """A bundle that was refused waits a second longer, so that another bundle sends the next probe."""
-    known = refusals()
-    known.refused("e", CREATE, 0.0, is_probe=False)
-    assert known.wait_seconds("e", CREATE, 30.0, lets_others_go=True) == 1.0
-    assert known.wait_seconds("e", CREATE, 30.0) == 0.0
+    record = refusals()
+    record.refused("e", CREATE, 0.0, is_probe=False)
+    assert record.wait_seconds("e", CREATE, 30.0, lets_others_go=True) == 1.0
+    assert record.wait_seconds("e", CREATE, 30.0) == 0.0
 
 
 def test_refusals_are_counted_per_export_and_kind_of_call():
     """Refused creates of one export delay neither its results calls nor the creates of another export."""
-    known = refusals()
+    record = refusals()
     for export in ("a", "b"):
-        known.begin(export, CREATE)
-    known.refused("a", CREATE, 0.0, is_probe=False)
-    assert known.wait_seconds("a", RESULTS, 0.0) == known.wait_seconds("b", CREATE, 0.0) == 0
+        record.begin(export, CREATE)
+    record.refused("a", CREATE, 0.0, is_probe=False)
+    assert record.wait_seconds("a", RESULTS, 0.0) == record.wait_seconds("b", CREATE, 0.0) == 0
 
 
 def test_if_all_exports_are_refused_one_probes_for_all():
     """The export refused first sends the probe for all, and its success frees the others."""
-    known = refusals()
+    record = refusals()
     for export in ("a", "b"):
-        known.begin(export, CREATE)
-    known.refused("b", CREATE, 0.0, is_probe=False)
-    known.refused("a", CREATE, 1.0, is_probe=False)
-    assert known.wait_seconds("a", CREATE, 40.0) == 50.0
-    assert known.wait_seconds("b", CREATE, 40.0) == 0.0
-    assert known.begin("b", CREATE)
-    assert known.wait_seconds("a", CREATE, 100.0) == math.inf
-    known.succeeded("b", CREATE, 100.0)
-    assert known.wait_seconds("a", CREATE, 100.0) == 0.0
+        record.begin(export, CREATE)
+    record.refused("b", CREATE, 0.0, is_probe=False)
+    record.refused("a", CREATE, 1.0, is_probe=False)
+    assert record.wait_seconds("a", CREATE, 40.0) == 50.0
+    assert record.wait_seconds("b", CREATE, 40.0) == 0.0
+    assert record.begin("b", CREATE)
+    assert record.wait_seconds("a", CREATE, 100.0) == math.inf
+    record.succeeded("b", CREATE, 100.0)
+    assert record.wait_seconds("a", CREATE, 100.0) == 0.0
 
 
 def test_a_stopped_export_does_not_probe_for_others():
     """Once the probing export is stopped, the other exports probe for themselves."""
-    known = refusals()
+    record = refusals()
     for number, export in enumerate(("a", "b")):
-        known.begin(export, CREATE)
-        known.refused(export, CREATE, float(number), is_probe=False)
-    known.forget("a", CREATE)
-    assert known.wait_seconds("b", CREATE, 100.0) == 0.0
+        record.begin(export, CREATE)
+        record.refused(export, CREATE, float(number), is_probe=False)
+    record.forget("a", CREATE)
+    assert record.wait_seconds("b", CREATE, 100.0) == 0.0
 
 
 def test_a_403_of_the_service_to_all_exports_pauses_all_calls():
     """While the key may be at fault only the probe is sent, until a call of another export is sent, too."""
-    known = refusals()
-    known.begin("a", CREATE)
-    known.refused("a", CREATE, 0.0, is_probe=False, may_be_the_key=True)
-    assert known.blocks_all_but("a", RESULTS)
-    assert known.wait_seconds("a", RESULTS, 10.0) > 0
-    assert known.wait_seconds(ALL_EXPORTS, Call.LIST, 10.0) > 0
-    assert known.wait_seconds("a", CREATE, 30.0) == 0
-    known.begin("b", CREATE)
-    assert not known.blocks_all_but("a", RESULTS)
-    assert known.wait_seconds("a", RESULTS, 10.0) == 0
+    record = refusals()
+    record.begin("a", CREATE)
+    record.refused("a", CREATE, 0.0, is_probe=False, may_be_the_key=True)
+    assert record.blocks_all_but("a", RESULTS)
+    assert record.wait_seconds("a", RESULTS, 10.0) > 0
+    assert record.wait_seconds(ALL_EXPORTS, Call.LIST, 10.0) > 0
+    assert record.wait_seconds("a", CREATE, 30.0) == 0
+    record.begin("b", CREATE)
+    assert not record.blocks_all_but("a", RESULTS)
+    assert record.wait_seconds("a", RESULTS, 10.0) == 0
 
 
 def test_a_confirmed_key_pauses_no_other_calls():
     """Once `/me` confirms the key, other calls are sent, even if the next probe is answered with 403."""
-    known = refusals()
-    known.begin("a", RESULTS)
-    known.refused("a", RESULTS, 0.0, is_probe=False, may_be_the_key=True, bundle=BUNDLES[0])
-    assert known.blocks_all_but(ALL_EXPORTS, Call.POLL)
-    known.key_is_good()
-    assert not known.blocks_all_but(ALL_EXPORTS, Call.POLL)
-    known.refused("a", RESULTS, 30.0, is_probe=True, may_be_the_key=True, bundle=BUNDLES[0])
-    assert not known.blocks_all_but(ALL_EXPORTS, Call.POLL)
-    doubt = known.ongoing("a", RESULTS)
+    record = refusals()
+    record.begin("a", RESULTS)
+    record.refused("a", RESULTS, 0.0, is_probe=False, may_be_the_key=True, bundle=BUNDLES[0])
+    assert record.blocks_all_but(ALL_EXPORTS, Call.POLL)
+    record.key_is_good()
+    assert not record.blocks_all_but(ALL_EXPORTS, Call.POLL)
+    record.refused("a", RESULTS, 30.0, is_probe=True, may_be_the_key=True, bundle=BUNDLES[0])
+    assert not record.blocks_all_but(ALL_EXPORTS, Call.POLL)
+    doubt = record.ongoing("a", RESULTS)
     assert doubt is not None
     assert doubt.is_of(BUNDLES[0])
-    known.refused("a", RESULTS, 90.0, is_probe=True, bundle=BUNDLES[1])
+    record.refused("a", RESULTS, 90.0, is_probe=True, bundle=BUNDLES[1])
     assert not doubt.is_of(BUNDLES[0])
 
 
 def test_a_probe_that_is_never_sent_delays_others_by_at_most_a_minute():
     """If a due probe is not sent within a minute, the other calls are sent without it."""
-    known = refusals()
-    known.begin(ALL_EXPORTS, Call.POLL)
-    known.refused(ALL_EXPORTS, Call.POLL, 0.0, is_probe=False, may_be_the_key=True)
-    assert known.wait_seconds("a", CREATE, 0.0) == 90.0
-    assert known.wait_seconds("a", CREATE, 90.0) == 0.0
+    record = refusals()
+    record.begin(ALL_EXPORTS, Call.POLL)
+    record.refused(ALL_EXPORTS, Call.POLL, 0.0, is_probe=False, may_be_the_key=True)
+    assert record.wait_seconds("a", CREATE, 0.0) == 90.0
+    assert record.wait_seconds("a", CREATE, 90.0) == 0.0
 
 
 def test_an_export_without_bundles_left_delays_no_other():
     """If the probing export has no bundle left, the others probe for themselves a minute after the probe was due."""
-    known = refusals()
+    record = refusals()
     for number, export in enumerate(("a", "b")):
-        known.begin(export, CREATE)
-        known.refused(export, CREATE, float(number), is_probe=False)
-    assert known.wait_seconds("b", CREATE, 31.0) == 59.0
-    assert known.wait_seconds("b", CREATE, 90.0) == 0.0
-    assert known.begin("b", CREATE)
-    known.refused("b", CREATE, 90.0, is_probe=True)
-    assert known.wait_seconds("b", CREATE, 90.0) == 60.0
+        record.begin(export, CREATE)
+        record.refused(export, CREATE, float(number), is_probe=False)
+    assert record.wait_seconds("b", CREATE, 31.0) == 59.0
+    assert record.wait_seconds("b", CREATE, 90.0) == 0.0
+    assert record.begin("b", CREATE)
+    record.refused("b", CREATE, 90.0, is_probe=True)
+    assert record.wait_seconds("b", CREATE, 90.0) == 60.0
 
 
 def test_a_refusal_by_a_proxy_pauses_only_its_kind_of_call():
     """Creates refused by a proxy do not delay results calls."""
-    known = refusals()
-    known.begin("a", CREATE)
-    known.refused("a", CREATE, 0.0, is_probe=False)
-    assert known.wait_seconds("a", RESULTS, 0.0) == 0
+    record = refusals()
+    record.begin("a", CREATE)
+    record.refused("a", CREATE, 0.0, is_probe=False)
+    assert record.wait_seconds("a", RESULTS, 0.0) == 0
 
 
 # Creates of one export
@@ -171,37 +171,37 @@ def test_a_refusal_by_a_proxy_pauses_only_its_kind_of_call():
 
 def test_the_newest_bundle_is_tried_after_three_refusals_in_a_row():
     """The newest bundle is tried after three refused creates in a row, or earlier if no other bundle waits."""
-    known = CreateRefusals()
+    record = CreateRefusals()
     for number in range(2):
-        known.refused(BUNDLES[number], "404")
-        assert not known.needs_newest(others_wait=True)
-        assert known.needs_newest(others_wait=False)
-    known.refused(BUNDLES[2], "404")
-    assert known.needs_newest(others_wait=True)
+        record.refused(BUNDLES[number], "404")
+        assert not record.needs_newest(others_wait=True)
+        assert record.needs_newest(others_wait=False)
+    record.refused(BUNDLES[2], "404")
+    assert record.needs_newest(others_wait=True)
 
 
 def test_an_accepted_create_blames_the_refused_bundles():
     """An accepted create decides that the refused bundles were at fault, and creates are unlimited again."""
-    known = CreateRefusals()
-    known.refused(BUNDLES[0], "404")
-    assert not known.is_open
-    known.accepted(BUNDLES[1])
-    assert (known.undecided, known.is_open, known.newest_accepted) == ({}, True, BUNDLES[1])
+    record = CreateRefusals()
+    record.refused(BUNDLES[0], "404")
+    assert not record.is_open
+    record.accepted(BUNDLES[1])
+    assert (record.undecided, record.is_open, record.newest_accepted) == ({}, True, BUNDLES[1])
 
 
 @given(st.lists(st.sampled_from(["refuse", "take"]), max_size=30))
 def test_only_a_refusal_of_the_newest_bundle_stops_the_export(steps):
     """No number of refused creates stops an export until its newest bundle is refused, too."""
-    known = CreateRefusals()
+    record = CreateRefusals()
     for number, step in enumerate(steps):
         if step == "take":
-            known.accepted(BUNDLES[0])
+            record.accepted(BUNDLES[0])
         else:
-            known.refused(Bundle("e", Range(number * 1800, (number + 1) * 1800)), "404")
-    assert not known.newest_refused
-    known.newest = BUNDLES[4]
-    known.refused(BUNDLES[4], "404")
-    assert known.newest_refused
+            record.refused(Bundle("e", Range(number * 1800, (number + 1) * 1800)), "404")
+    assert not record.newest_refused
+    record.newest = BUNDLES[4]
+    record.refused(BUNDLES[4], "404")
+    assert record.newest_refused
 
 
 @pytest.mark.parametrize(
@@ -217,11 +217,11 @@ def test_only_a_refusal_of_the_newest_bundle_stops_the_export(steps):
 )
 def test_without_bundles_left_the_accepted_creates_decide(taken, refused, is_exports):
     """The bundles are at fault if a newer create was accepted, or any while few were refused; else the export is."""
-    known = CreateRefusals()
+    record = CreateRefusals()
     if taken is not None:
-        known.accepted(BUNDLES[taken])
+        record.accepted(BUNDLES[taken])
     for number in refused:
-        known.refused(BUNDLES[number], "404")
-    known.no_bundle_left()
-    assert known.newest_refused is is_exports
-    assert bool(known.undecided) is is_exports
+        record.refused(BUNDLES[number], "404")
+    record.no_bundle_left()
+    assert record.newest_refused is is_exports
+    assert bool(record.undecided) is is_exports

@@ -17,7 +17,7 @@ from tests.api_replies import DATE, HALF_HOUR, LINK, NOW, reply
 
 
 @pytest.mark.parametrize(
-    ("value", "moment"),
+    ("value", "seconds"),
     [
         (DATE, NOW),
         ("Thursday, 01-Jan-26 00:00:00 GMT", NOW),
@@ -33,9 +33,9 @@ from tests.api_replies import DATE, HALF_HOUR, LINK, NOW, reply
         ("1", None),
     ],
 )
-def test_the_date_header_is_read(value: str, moment: float | None) -> None:
+def test_the_date_header_is_read(value: str, seconds: float | None) -> None:
     """The Date header is read in each of its formats, and an invalid one is ignored."""
-    assert replies.read_date({"Date": value}) == moment
+    assert replies.read_date({"Date": value}) == seconds
 
 
 JSON_VALUES = st.recursive(

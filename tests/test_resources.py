@@ -242,7 +242,7 @@ def test_segments_are_read() -> None:
         resources.read_segment(reply({}))
 
 
-def test_me_is_read() -> None:
+def test_the_owner_of_a_key_is_read() -> None:
     """The owner of the key is read, and missing fields are empty."""
     assert resources.read_me(reply({"email": "o@example.com", "orgId": "ORG"})) == Me("o@example.com", "ORG", "")
     assert resources.read_me(reply(b'{"orgId":12345678901234567890123}')).org_id == "12345678901234567890123"

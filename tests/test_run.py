@@ -500,10 +500,10 @@ async def test_a_viewer_that_fails_does_not_stop_a_run(tmp_path, caplog):
     """A listener or viewer that raises costs no row, and each error is logged once."""
 
     def listener(_event: object) -> None:
-        raise RuntimeError("no event is welcome")
+        raise RuntimeError("no events")
 
     async def watch(_snapshot: object) -> None:
-        raise RuntimeError("no picture")
+        raise RuntimeError("no view")
 
     async with serving(FAST) as sandbox:
         settings = settings_for(sandbox, tmp_path)

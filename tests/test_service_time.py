@@ -199,12 +199,12 @@ def test_a_large_difference_during_a_run_is_corrected_and_reported_once(off):
 )
 def test_wrong_dates_among_correct_ones_do_not_change_the_time(heard):
     """The time stays correct if no three wrong dates arrive without a correct one between them."""
-    host, lies = Host(), 0
+    host, wrong_dates = Host(), 0
     host.hear()
     for kind, after, off in heard:
-        lies = lies + 1 if abs(off) > 2.0 else 0
-        if lies > 2:
-            lies = 0
+        wrong_dates = wrong_dates + 1 if abs(off) > 2.0 else 0
+        if wrong_dates > 2:
+            wrong_dates = 0
             host.hear(kind)
         host.hear(kind, off=off, after=after)
         assert abs(host.error) <= 300.0 + 300.0
@@ -262,7 +262,7 @@ def test_without_an_uptime_the_wall_clock_decides():
 
 
 @given(st.floats(-1e12, 1e12), st.floats(-1e12, 1e12), st.floats(0, 1e9), st.text())
-def test_a_check_is_read_as_it_was_written(service, wall, uptime, boot):
+def test_a_check_is_read_back_unchanged(service, wall, uptime, boot):
     """A check survives being written to the ledger as text and read back."""
     check = ClockCheck(service, wall, uptime, boot)
     assert ClockCheck.read(check.to_json()) == check

@@ -144,7 +144,7 @@ def cancelled_everywhere(scenario: Scenario, stop: Callable[[Wiring, "asyncio.Ta
 @pytest.mark.slow
 @pytest.mark.parametrize("lists", [True, False], ids=["list", "single"])
 @pytest.mark.parametrize("counts_all", [True, False], ids=["all", "create"])
-def test_no_await_at_which_a_cancel_orphans_an_operation(counts_all, lists):
+def test_a_cancel_at_any_await_orphans_no_operation(counts_all, lists):
     """A run cancelled at any await has recorded every operation, and the next run creates none of them again."""
 
     def cancel(_: Wiring, run: "asyncio.Task[None]") -> None:
@@ -154,14 +154,14 @@ def test_no_await_at_which_a_cancel_orphans_an_operation(counts_all, lists):
 
 
 @pytest.mark.slow
-def test_no_await_at_which_a_polite_stop_orphans_an_operation():
+def test_a_stop_at_any_await_orphans_no_operation():
     """A run asked to stop at any await has recorded every operation, and the next run creates none of them again."""
     steps = cancelled_everywhere(SMALL, lambda wiring, _: wiring.stop.ask(Exit.INTERRUPTED))
     assert steps > 100
 
 
 @pytest.mark.slow
-def test_no_await_at_which_an_immediate_stop_loses_more_than_the_answer():
+def test_an_immediate_stop_at_any_await_loses_only_the_answer():
     """An immediate stop may lose the answer of a create, but its bundle is `Creating`, and the next run finishes."""
 
     async def once(last: int) -> bool:
@@ -255,7 +255,7 @@ def test_an_outage_during_a_run_costs_only_time():
     assert calm.makespan < hit.makespan < calm.makespan + 3600 + 600
 
 
-def test_second_looks_cost_a_results_call_each():
+def test_second_checks_cost_a_results_call_each():
     """Each file that needs a second check costs one more results call, and delays the run."""
     known, looking = simulate(Scenario(40)), simulate(Scenario(40, second_looks=0.25, second_look_seconds=600.0))
     assert (known.requests["results"], looking.requests["results"]) == (40, 50)

@@ -97,7 +97,7 @@ def needed_by(path: Path, modules: frozenset[str]) -> set[str]:
     return (found & modules) - {module_of(path)}
 
 
-def test_imports_run_one_way():
+def test_imports_have_no_cycle():
     """No module imports itself, directly or through others."""
     modules = frozenset(map(module_of, MODULES))
     # A package that re-exports its own modules does not make a cycle.

@@ -1,4 +1,4 @@
-"""The states of a bundle, and the moves between them."""
+"""The states of a bundle and the moves between them."""
 
 import itertools
 import json
@@ -197,7 +197,7 @@ def test_a_kept_archive_may_be_a_failed_row_of_an_earlier_version():
         lambda two: f"the archive was kept, since far fewer rows came: 0{two[0]} in place of {two[1]}"
     )
 )
-def test_another_reason_stays_a_reason(reason):
+def test_another_reason_stays_a_failure(reason):
     """Only the exact sentence of version 1 is read as FewerRows; any other reason stays as it was written."""
     state = from_row("failed", {"reason": reason})
     assert isinstance(state, Failed | FewerRows)

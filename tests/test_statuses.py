@@ -77,7 +77,7 @@ def test_a_success_is_no_error(status: int) -> None:
         (b'{"message":"open https:\\/\\/x.example\\/a?sig=canary"}', "open https://x.example/a?…"),
     ],
 )
-def test_the_services_own_words_are_in_the_message(body: bytes, words: str) -> None:
+def test_the_reason_given_by_the_service_is_in_the_message(body: bytes, words: str) -> None:
     """The service's reason is part of the message, as one printable line without URL queries."""
     with pytest.raises(RefusedError) as caught:
         statuses.judge(requests.me(), Reply(400, {}, body), now=NOW)

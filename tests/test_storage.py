@@ -693,11 +693,11 @@ async def test_a_link_in_place_of_an_export_folder_is_refused(archives, tmp_path
     """An export folder that is a link is refused, and part files at its target are not removed."""
     (tmp_path / "out").mkdir()
     (tmp_path / "elsewhere").mkdir()
-    (tmp_path / "elsewhere" / ".x.part").write_bytes(b"of somebody else")
+    (tmp_path / "elsewhere" / ".x.part").write_bytes(b"foreign")
     (tmp_path / "out" / "everyone-events").symlink_to(tmp_path / "elsewhere")
     with pytest.raises(StorageError, match="is a link"):
         await archives.prepare([Export("everyone-events")])
-    assert files(tmp_path / "elsewhere") == {".x.part": b"of somebody else"}
+    assert files(tmp_path / "elsewhere") == {".x.part": b"foreign"}
 
 
 async def test_a_link_in_place_of_a_day_folder_is_refused(archives, tmp_path):
@@ -936,7 +936,7 @@ async def test_files_are_listed_in_order_without_internal_ones(archives, tmp_pat
     for name in ("z", "a", ".x.part"):
         (folder / name).write_bytes(b"")
     assert await archives.files("everyone-events") == ["everyone-events/a", PATH, "everyone-events/z"]
-    assert await archives.files("nobody") == []
+    assert await archives.files("unknown") == []
 
 
 async def test_an_archive_is_checked_to_its_end(archives, tmp_path):

@@ -67,7 +67,7 @@ async def test_hashes_in_two_headers_are_read() -> None:
         (b"Connection: close", [], False),
     ],
 )
-async def test_an_end_is_proved_by_length_or_closing_chunk(head: bytes, pieces: list[bytes], is_proved: bool) -> None:  # noqa: FBT001 - a table's column
+async def test_an_end_is_proved_by_length_or_last_chunk(head: bytes, pieces: list[bytes], is_proved: bool) -> None:  # noqa: FBT001 - a table's column
     """The end of a body is proved by its length or its last chunk, but not by a closed connection."""
     async with serving(sends(b"HTTP/1.1 200 OK\r\n" + head + b"\r\n\r\n", *pieces)) as server:
         data, body = await fetch(server)
@@ -142,7 +142,7 @@ async def test_a_connection_closed_after_garbage_between_chunks_is_incomplete() 
         chunks = body.chunks()
         assert await anext(chunks) == b"abc"
         read_so_far.set()
-        while body._content._protocol.connected:  # noqa: ASYNC110 - nobody tells when it goes
+        while body._content._protocol.connected:  # noqa: ASYNC110 - there is no event for its end
             await asyncio.sleep(0)
         with pytest.raises(IncompleteError):
             await anext(chunks)

@@ -69,7 +69,7 @@ def test_nothing_else_is_this_machine(host: str) -> None:
         ("", ""),
     ],
 )
-def test_the_host_of_a_url(url: str, host: str) -> None:
+def test_the_host_is_read_from_a_url(url: str, host: str) -> None:
     """The host is returned without port, user and brackets, and is empty if there is none."""
     assert urls.host_of(url) == host
 

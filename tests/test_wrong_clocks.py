@@ -83,7 +83,7 @@ async def check_next_correct_run(sandbox: Sandbox, directory: Path) -> None:
 
 
 @pytest.mark.parametrize("off", OFF)
-async def test_a_night_on_a_wrong_host_clock_loses_nothing(tmp_path, off):
+async def test_a_nightly_run_on_a_wrong_host_clock_loses_nothing(tmp_path, off):
     """A host clock wrong by up to a day is corrected; beyond that the run stops until the user chooses a clock."""
     async with serving(CALM) as sandbox:
         summary = await night(sandbox, tmp_path, off=off)
@@ -321,10 +321,10 @@ async def test_the_settle_time_counts_by_the_services_clock(tmp_path, ahead):
 # Exports made before the data was settled
 
 SILENT = tuple(SandboxFault(where, "404") for where in ("list", "me", "segments"))
-"""No answer before the first create has a valid date."""
+"""All answers before the first create are errors, so their dates are ignored."""
 
 UNDATED = tuple(SandboxFault(where, "no-date") for where in ("list", "me", "segments"))
-"""The same, but the list works, so no bundle is exported just to learn the time."""
+"""No answer before the first create has a date, but the list works, so no bundle is exported just for the time."""
 
 
 @pytest.mark.parametrize("off", OFF)
