@@ -82,6 +82,9 @@ PARKED = "parks the bundle with the reason and stores the others; no incomplete 
 KEPT = "stores the others and parks this bundle with its export, which the next run downloads"
 REFUSED = "ends the run immediately with a hint; leaves no incomplete file"
 
+FRAMINGS = {"length": "with Content-Length", "chunked": "in chunks", "close": "ended by closing the connection"}
+"""How the end of a body is marked, in the words of FAULTS.md."""
+
 WINDOW = "window=2026-01-01T20:30:00Z/2026-01-01T21:00:00Z"
 """The second bundle."""
 
@@ -395,8 +398,17 @@ def _operations() -> Iterator[Row]:
         changes={"polling": {"operation_deadline": "600ms"}},
         exports=BUNDLES + 1,
     )
-    yield Row("COMPLETED whose export id appears one poll later", NOT_COUNTED, faults=("operation:late-export-id",))
-    yield Row("an unknown state", NOT_COUNTED, faults=("operation:odd-state",), changes=ONE_ATTEMPT)
+    yield Row(
+        "COMPLETED whose export id appears one poll later",
+        "polls again and stores the bundle; counts no attempt and makes no second export",
+        faults=("operation:late-export-id",),
+    )
+    yield Row(
+        "an operation in an unknown state that then completes",
+        "treats it as running and stores the bundle; counts no attempt and makes no second export",
+        faults=("operation:odd-state",),
+        changes=ONE_ATTEMPT,
+    )
     for what, fault in (
         ("pending", "an operation that never finishes"),
         ("odd-for-ever", "an operation that stays in an unknown state"),
@@ -484,13 +496,13 @@ def _signed_urls() -> Iterator[Row]:
 def _downloads() -> Iterator[Row]:
     for framing in ("length", "chunked", "close"):
         yield Row(
-            f"a body cut short, framed by {framing}",
+            f"a body cut short, {FRAMINGS[framing]}",
             f"detects it; {RETRIED}",
             faults=(f"download:cut-{framing},nth=2",),
             behaviour={"framing": framing},
         )
         yield Row(
-            f"a body cut short every time, framed by {framing}, without a hash",
+            f"a body cut short every time, {FRAMINGS[framing]}, without a hash",
             PARKED,
             faults=(f"download:cut-{framing},{WINDOW}",),
             behaviour={"framing": framing, "goog_hash": "none", "etag": False},
@@ -583,21 +595,21 @@ def _wrong_bodies() -> Iterator[Row]:
     for what, fault, container in (
         ("empty", "an empty body", "ndjson"),
         ("empty", "an empty body", "csv"),
-        ("newline", "a line feed and nothing else", "ndjson"),
+        ("newline", "only a line feed", "ndjson"),
         ("not-object", "`[]`", "json"),
     ):
         yield Row(
-            f"200 with {fault} and without a hash, instead of a {container.upper()} file",
+            f"200 with {fault} and without a hash, instead of a file ({container})",
             twice,
             faults=(f"download:{what},nth=2",),
             changes=ONE_ATTEMPT,
             container=container,
         )
     for what, fault, container in (
-        ("ok", "200 with `OK`, instead of a CSV file", "csv"),
-        ("error-object", '200 with `{"error": …}`, instead of an NDJSON file', "ndjson"),
-        ("ok", "200 with `OK`, instead of an NDJSON file", "ndjson"),
-        ("error-object", '200 with `{"error": …}`, instead of a JSON file', "json"),
+        ("ok", "200 with `OK`, instead of a file (csv)", "csv"),
+        ("error-object", '200 with `{"error": …}`, instead of a file (ndjson)', "ndjson"),
+        ("ok", "200 with `OK`, instead of a file (ndjson)", "ndjson"),
+        ("error-object", '200 with `{"error": …}`, instead of a file (json)', "json"),
     ):
         yield Row(
             fault,
@@ -628,7 +640,7 @@ def _wrong_bodies() -> Iterator[Row]:
         )
     for container in ("ndjson", "json", "csv"):
         yield Row(
-            f"a complete {container.upper()} file with the rows of another range",
+            f"a complete file with the rows of another range ({container})",
             f"refuses it because of its EventStart; immediately {NEW_EXPORT}",
             faults=("operation:other-rows,nth=2",),
             container=container,
@@ -651,7 +663,7 @@ def _containers() -> Iterator[Row]:
         ("plain", "a file that a proxy has inflated"),
     ):
         for framing in ("length", "chunked"):
-            yield Row(f"{fault}, framed by {framing}", whole, behaviour={"delivery": delivery, "framing": framing})
+            yield Row(f"{fault}, {FRAMINGS[framing]}", whole, behaviour={"delivery": delivery, "framing": framing})
     for delivery, fault in (("inflated", "inflated"), ("recompressed", "compressed again")):
         yield Row(
             f"a file {fault} on the way, with the hash of the stored file and headers that say so",
@@ -748,16 +760,16 @@ def _disk() -> Iterator[Row]:
     not_renamed = "gives no file its final name; ends the run with exit code 8"
     before_requests = "ends the run with exit code 8 before the first request"
     yield Row("a disk that fills up and is then freed (a real small one)", full, scene="small-disk")
-    for name in (
-        "part.create",
-        "part.write",
-        "part.fsync",
-        "rename",
-        "folder.fsync",
-        "ledger.commit",
-        "definition.write",
+    for name, doing in (
+        ("part.create", "creating a part file"),
+        ("part.write", "writing a part file"),
+        ("part.fsync", "flushing a part file"),
+        ("rename", "renaming a part file"),
+        ("folder.fsync", "flushing a folder"),
+        ("ledger.commit", "committing to the ledger"),
+        ("definition.write", "writing an export's definition"),
     ):
-        yield Row(f"no space left at: {name}", full, scene=f"write:{name}:ENOSPC")
+        yield Row(f"no space left when {doing}", full, scene=f"write:{name}:ENOSPC")
     yield Row("an fsync that fails", not_renamed, scene="write:part.fsync:EIO")
     yield Row("a rename that fails", not_renamed, scene="write:rename:EIO")
     yield Row(
@@ -767,7 +779,7 @@ def _disk() -> Iterator[Row]:
     )
     for name, kind in (("no file handles left", "EMFILE"), ("a loop of symbolic links", "ELOOP")):
         yield Row(
-            f"{name} at: part.create",
+            f"{name} when creating a part file",
             "ends the run with exit code 8 and names this cause",
             scene=f"write:part.create:{kind}",
         )

@@ -148,7 +148,7 @@ class RefusingService(MemoryService):
     def _failed(self, one: Operation) -> Operation:
         if one.finished_at is None or not self.fails(int(one.id or 0)):
             return one
-        return replace(one, progress=Ended("the sandbox was told to"))
+        return replace(one, progress=Ended("the operation has a fault"))
 
 
 _KINDS = {Call.CREATE: Kind.CREATE, Call.POLL: Kind.POLL, Call.LIST: Kind.LIST, Call.RESULTS: Kind.RESULTS}

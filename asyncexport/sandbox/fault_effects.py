@@ -160,7 +160,7 @@ def _status(fault: SandboxFault, context: SandboxFaultContext) -> SandboxAnswer:
         kind: Any = fault.retry_after or context.behaviour.retry_after
         headers = retry_after_header(kind, fault.seconds, now=context.now)
     if context.is_storage and not fault.body:
-        return xml(status, "InternalError" if status >= 500 else "SlowDown", "The sandbox was told to.", headers)
+        return xml(status, "InternalError" if status >= 500 else "SlowDown", "The sandbox has a fault here.", headers)
     return error(status, form=fault.body or context.behaviour.error_body, headers=headers)
 
 
