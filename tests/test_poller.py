@@ -829,7 +829,7 @@ async def test_an_outage_fails_no_operation():
 
 @pytest.mark.parametrize("ids", [True, False], ids=["list", "individual"])
 def test_an_operation_is_polled_once_more_at_its_deadline(ids):
-    """If an operation still runs at its deadline, the waiting task is told so, and polling stops."""
+    """If an operation still runs at its deadline, the waiting task gets None, and polling stops."""
 
     @on_virtual_time
     async def expire():

@@ -181,7 +181,7 @@ def test_the_newest_bundle_is_tried_after_three_refusals_in_a_row():
 
 
 def test_an_accepted_create_blames_the_refused_bundles():
-    """An accepted create decides that the refused bundles were at fault, and creates are unlimited again."""
+    """An accepted create shows that the refused bundles were at fault, and creates are no longer sent one by one."""
     record = CreateRefusals()
     record.refused(BUNDLES[0], "404")
     assert not record.is_open

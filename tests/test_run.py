@@ -97,7 +97,7 @@ async def test_a_slow_download_is_shown_and_no_end_time_is_invented(tmp_path):
     assert len({one.received for one in first}) > 2
     assert {one.expected_seconds for one in first} == {None}
     assert {(one.running, one.queued, one.fetching, one.downloading, one.waiting) for one in first} == {(0, 0, 1, 1, 0)}
-    assert viewer.snapshots[0].expected_seconds is not None, "before there is a file, requests are what it takes"
+    assert viewer.snapshots[0].expected_seconds is not None, "before the first file the estimate counts requests only"
 
 
 async def test_a_finished_range_costs_no_request(tmp_path):

@@ -775,7 +775,7 @@ def test_the_name_of_a_part_file_contains_its_process_id():
 
 
 def test_a_part_file_is_abandoned_once_its_process_has_ended_or_after_a_day(tmp_path):
-    """A part file is abandoned if its process has ended or it is a day old, and one of another machine after a day."""
+    """A part file is abandoned if its process has ended or it is a day old, and one of another machine only then."""
     ours = part_path(tmp_path / "x.ndjson.gz")
     with subprocess.Popen(["sleep", "60"]) as running, subprocess.Popen(["true"]) as ended:
         try:

@@ -329,7 +329,7 @@ def test_blank_lines_are_not_records():
 @pytest.mark.parametrize("blanks", [b"\n", b"\r\n", b"\n\r", b"\r\n\n", b"\r\r\n\n"])
 @pytest.mark.parametrize("start", [b"a\n1\n", b""])
 def test_very_many_blank_lines_are_skipped(start, blanks):
-    """Many blank lines are skipped, even if a piece ends within a line end; only a lone return makes a record."""
+    """Many blank lines are skipped, even if a piece ends within a line end; an extra carriage return makes a record."""
     records = 1 if start else 0
     if blanks.startswith(b"\r\r"):
         records += 300_000 if start else 299_999
