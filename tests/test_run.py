@@ -14,6 +14,7 @@ import pytest
 from asyncexport.config import ApiKey
 from asyncexport.core.bundles import show
 from asyncexport.core.events import BundleMoved, Event
+from asyncexport.core.exports import Export
 from asyncexport.core.states import Created
 from asyncexport.core.summary import Exit, Snapshot
 from asyncexport.engine.scheduler import Stop
@@ -268,13 +269,13 @@ async def test_an_end_that_is_not_settled_is_moved_back(tmp_path):
     """Data younger than the settle time is left out, which is reported and not a failure."""
     async with serving(FAST) as sandbox:
         viewer = Notebook()
-        soon = sandbox.now - 90_000
-        start = int(soon) // 86_400 * 86_400
+        settle_seconds = Export("everyone-events").settle_seconds
+        start = int(sandbox.now - settle_seconds - 7200) // 86_400 * 86_400
         summary = await run(sandbox, tmp_path, start=show(start), end=show(int(sandbox.now) + 7200), viewer=viewer)
         assert summary.exit_code is Exit.DONE
         assert summary.tally.stored == summary.tally.planned > 0
-        assert all(made.end <= sandbox.now - 86_400 for made in sandbox.operations)
-        assert "cut back" in viewer.of("note")[0]["message"]
+        assert all(made.end <= sandbox.now - settle_seconds for made in sandbox.operations)
+        assert "so the range ends there" in viewer.of("note")[0]["message"]
 
 
 async def test_the_first_nightly_run_covers_a_week_and_the_next_continues(tmp_path):
