@@ -79,7 +79,7 @@ class ApiClient:
 
         Raises:
             UnavailableError: the service did not answer or is in trouble; `unanswered` if the request may have arrived.
-            ServiceError: what else `GatedTransport.call` and `resources.read_created` raise.
+            ServiceError: everything else that `GatedTransport.call` and `resources.read_created` raise.
         """
         reply = await self._gated.send(requests.create(definition, span), permit)
         return self._read(Kind.CREATE, reply, resources.read_created)
@@ -89,7 +89,7 @@ class ApiClient:
 
         Raises:
             GoneError: the service does not know the operation, or no longer does.
-            ServiceError: what else `GatedTransport.call` and `resources.read_operation` raise.
+            ServiceError: everything else that `GatedTransport.call` and `resources.read_operation` raise.
         """
         reply = await self._gated.call(requests.operation(operation_id), priority)
         return self._masked(self._read(Kind.POLL, reply, resources.read_operation))
@@ -100,7 +100,7 @@ class ApiClient:
         """Return one page of the list of operations.
 
         Raises:
-            ServiceError: what `GatedTransport.call` and `resources.read_operations` raise.
+            ServiceError: see `GatedTransport.call` and `resources.read_operations`.
         """
         reply = await self._gated.call(requests.operations(state=state, token=token), priority)
         page = self._read(Kind.LIST, reply, resources.read_operations)
@@ -111,7 +111,7 @@ class ApiClient:
 
         Raises:
             GoneError: the export is gone.
-            ServiceError: what else `GatedTransport.call` and `resources.read_location` raise.
+            ServiceError: everything else that `GatedTransport.call` and `resources.read_location` raise.
         """
         reply = await self._gated.call(requests.results(export_id), priority)
         return self._read(Kind.RESULTS, reply, resources.read_location)
@@ -121,7 +121,7 @@ class ApiClient:
 
         Raises:
             ReplyError: the list does not end.
-            ServiceError: what else `GatedTransport.call` and `resources.read_segments` raise.
+            ServiceError: everything else that `GatedTransport.call` and `resources.read_segments` raise.
         """
         token, tokens, ids, empty = "", {""}, set[str](), 0
         while True:
@@ -142,7 +142,7 @@ class ApiClient:
         """Return one segment.
 
         Raises:
-            ServiceError: what `GatedTransport.call` and `resources.read_segment` raise.
+            ServiceError: see `GatedTransport.call` and `resources.read_segment`.
         """
         reply = await self._gated.call(requests.segment(segment_id), priority)
         return self._read(Kind.OTHER, reply, resources.read_segment)
@@ -151,7 +151,7 @@ class ApiClient:
         """Return who created the key, and the organisation it belongs to.
 
         Raises:
-            ServiceError: what `GatedTransport.call` and `resources.read_me` raise.
+            ServiceError: see `GatedTransport.call` and `resources.read_me`.
         """
         return self._read(Kind.OTHER, await self._gated.call(requests.me(), priority), resources.read_me)
 

@@ -34,7 +34,7 @@ class GatedTransport:
 
         Raises:
             UnavailableError: the gate grants no more permits.
-            ServiceError: what else `send` raises.
+            ServiceError: everything else that `send` raises.
         """
         async with self._gate.permit(request.kind, priority) as permit:
             return await self.send(request, permit)
@@ -45,7 +45,7 @@ class GatedTransport:
         If the service stays unreachable, that is logged with the reason, and so is its return.
 
         Raises:
-            ServiceError: what `ApiTransport.exchange`, `statuses.judge` and `replies.decoded` raise.
+            ServiceError: see `ApiTransport.exchange`, `statuses.judge` and `replies.decoded`.
         """
         await permit.recorded()
         try:

@@ -43,7 +43,7 @@ KEEPALIVE_SECONDS = 5.0
 
 
 def own_user_agent() -> str:
-    """`asyncexport/<version>`."""
+    """Return `asyncexport/<version>`."""
     return f"asyncexport/{__version__}"
 
 
@@ -110,7 +110,7 @@ async def open_api_session(connection: ConnectionSettings, *, base_url: str) -> 
         connector,
         host=parts.hostname or "",
         total_seconds=connection.reply_timeout_seconds,
-        traces=[_noting_what_was_sent()],
+        traces=[_sending_trace()],
     )
 
 
@@ -140,7 +140,7 @@ def _session(
         headers={"User-Agent": connection.user_agent},
         # No `sock_read` timeout: callers limit each wait themselves, and aiohttp would reset its timer at every byte.
         timeout=aiohttp.ClientTimeout(total=total_seconds, connect=connection.connect_timeout_seconds),
-        middlewares=(_sending_once(host),),
+        middlewares=(_fault_translator(host),),
         trace_configs=traces,
         cookie_jar=aiohttp.DummyCookieJar(),
         auto_decompress=False,
@@ -159,7 +159,7 @@ class Sending:
         self.has_begun = False
 
 
-def _noting_what_was_sent() -> aiohttp.TraceConfig:
+def _sending_trace() -> aiohttp.TraceConfig:
     """Return a trace that marks a request as begun once its headers are sent.
 
     A request that fails before that, for example at the proxy, cannot have reached the service.
@@ -174,8 +174,8 @@ def _noting_what_was_sent() -> aiohttp.TraceConfig:
     return config
 
 
-def _sending_once(host: str) -> aiohttp.ClientMiddlewareType:
-    """Return a middleware that translates a fault before aiohttp sees it and repeats a GET (rule 3)."""
+def _fault_translator(host: str) -> aiohttp.ClientMiddlewareType:
+    """Return a middleware that translates a fault before aiohttp sees it: aiohttp would repeat a GET (rule 3)."""
 
     async def send_once(request: aiohttp.ClientRequest, handler: aiohttp.ClientHandlerType) -> aiohttp.ClientResponse:
         try:

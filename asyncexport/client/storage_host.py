@@ -65,7 +65,8 @@ class StorageHost:
 
         Raises:
             IncompleteError: the download cannot be resumed: begin at 0.
-            ServiceError: what else `transfer.judge_download` raises, and `UnavailableError` if no answer came.
+            UnavailableError: no answer came, or the storage host is in trouble.
+            ServiceError: everything else that `transfer.judge_download` raises.
         """
         response = await self._fetch(location, transfer.range_headers(offset, etag))
         try:

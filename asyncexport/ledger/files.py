@@ -347,8 +347,8 @@ def _reading_mode(path: Path) -> str:
 def _copy(path: Path, folder: Path) -> Path:
     """Copy the ledger and its log in a consistent state.
 
-    The log only grows, until all of it was moved into the ledger and it is restarted. So the copies are consistent if
-    the log was not restarted between the start of the first copy and the end of the second.
+    The log only grows until its content has been moved into the ledger and it is restarted. So the two copies are
+    consistent if the log was not restarted between the start of the first copy and the end of the second.
     """
     copied, log = folder / LEDGER_NAME, _beside(path, LOG_SUFFIX)
     for _ in range(COPY_TRIES):

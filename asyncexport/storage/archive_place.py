@@ -132,7 +132,7 @@ class ArchivePlace:
 
 
 def _unrecorded_if_kept(existing: Archive, archive: Archive) -> Archive | None:
-    """Rule 3: return the existing archive, which is not in the ledger, if it is kept."""
+    """Apply rule 3: return the existing archive, which is not in the ledger, if it is kept."""
     is_kept = existing.rows >= archive.rows
     log.warning(
         "%s: the ledger has no record of the archive here (%d rows); the archive just downloaded has %d rows and %s",
@@ -142,7 +142,7 @@ def _unrecorded_if_kept(existing: Archive, archive: Archive) -> Archive | None:
 
 
 def _check_rows(existing: Archive, archive: Archive, *, least_rows: int) -> None:
-    """Rule 2.
+    """Enforce rule 2.
 
     Raises:
         FewerRowsError: the existing archive is intact and must not be replaced by this one.

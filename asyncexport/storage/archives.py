@@ -127,7 +127,7 @@ class Archives:
 
         Raises:
             ArchiveError: it is not one complete export, or the disk cannot read it.
-            StorageError: it must not be read.
+            StorageError: there is no permission to read it.
         """
         abandoned = threading.Event()
 

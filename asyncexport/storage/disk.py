@@ -23,7 +23,7 @@ class Disk(DiskThreads):
 
     Attributes:
         access: Who may read the files and folders that are created.
-        is_prepared: Whether the directory exists for this run: it is not created again if it disappears after that.
+        is_prepared: Whether the run has prepared the directory: if it disappears after that, it is not created again.
     """
 
     def __init__(self, directory: Path) -> None:

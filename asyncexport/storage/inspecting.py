@@ -79,7 +79,7 @@ def inspect(
     Raises:
         ArchiveError: the file is not one complete export, see `Inspector.close`, or the disk cannot read it.
         FileNotFoundError: there is no such file.
-        OSError: the file must not be read, or the archive cannot be written.
+        OSError: there is no permission to read the file, or the archive cannot be written.
         Abandoned: the result is no longer wanted.
     """
     sample, watch = sample or RowSample(rules), _Watch(is_wanted)
