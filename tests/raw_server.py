@@ -57,12 +57,12 @@ async def serving(
     *answers: Answer, tls: ssl.SSLContext | None = None, keep_alive: bool = False
 ) -> AsyncIterator[Server]:
     """Run a server that gives these answers, one for each request, and repeats the last one."""
-    talks: set[asyncio.Task[None]] = set()
+    tasks: set[asyncio.Task[None]] = set()
 
-    async def talk(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    async def handle(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         task = asyncio.current_task()
         assert task is not None
-        talks.add(task)
+        tasks.add(task)
         server.connections += 1
         try:
             while True:
@@ -78,18 +78,18 @@ async def serving(
             return
         finally:
             writer.close()
-            talks.discard(task)
+            tasks.discard(task)
 
-    listener = await asyncio.start_server(talk, "127.0.0.1", 0, ssl=tls)
+    listener = await asyncio.start_server(handle, "127.0.0.1", 0, ssl=tls)
     port = listener.sockets[0].getsockname()[1]
     server = Server(f"http{'s' if tls else ''}://{'localhost' if tls else '127.0.0.1'}:{port}", port)
     try:
         yield server
     finally:
         listener.close()
-        for task in list(talks):
+        for task in list(tasks):
             task.cancel()
-        await asyncio.gather(*talks, return_exceptions=True)
+        await asyncio.gather(*tasks, return_exceptions=True)
 
 
 def drips(*, seconds: float, head: bytes = b"") -> Answer:

@@ -36,11 +36,11 @@ def remembered(directory) -> DirectoryOrganisation:
 
 
 @given(st.binary(min_size=1, max_size=20), st.text(min_size=1, max_size=9), st.lists(st.text(), max_size=50))
-def test_a_remembered_organisation_is_read_back_unchanged(salt, heard, keys):
+def test_a_remembered_organisation_is_read_back_unchanged(salt, organisation, keys):
     """The newest keys are known, and a key that is seen again is remembered once."""
     one = DirectoryOrganisation(salt.hex())
     for key in keys:
-        one = one.with_key(key, reported=heard)
+        one = one.with_key(key, reported=organisation)
     assert DirectoryOrganisation.read(one.to_json(), new_salt=lambda: b"other") == one
     assert all(one.knows(key) for key in list(dict.fromkeys(reversed(keys)))[:KNOWN_KEYS])
     assert len(one.keys) == min(len(set(keys)), KNOWN_KEYS)

@@ -1109,16 +1109,16 @@ def test_no_task_waits_past_its_deadline(seed):
 
     @on_virtual_time
     async def crowd():
-        dice = random.Random(seed)
+        rng = random.Random(seed)
         async with watching(Service(ids=seed % 2 == 0), deadline=3600.0) as scene:
             for number in range(6):
-                end = dice.choice([None, Ended("no")])
-                scene.service.add(number, takes=dice.choice([200.0, 2000.0, 1e6]), ends_as=end)
+                end = rng.choice([None, Ended("no")])
+                scene.service.add(number, takes=rng.choice([200.0, 2000.0, 1e6]), ends_as=end)
             for by in range(60):
-                scene.watch(f"op{dice.randrange(6)}", asked_at=now() - dice.uniform(0, 900), by=f" {by}")
-                if dice.random() < 0.3:
-                    dice.choice(list(scene.waiting.values())).cancel()
-                await asyncio.sleep(dice.uniform(0, 120))
+                scene.watch(f"op{rng.randrange(6)}", asked_at=now() - rng.uniform(0, 900), by=f" {by}")
+                if rng.random() < 0.3:
+                    rng.choice(list(scene.waiting.values())).cancel()
+                await asyncio.sleep(rng.uniform(0, 120))
             await asyncio.sleep(3600 * 1.05)
             assert scene.open == 0
             assert scene.poller.ages == []

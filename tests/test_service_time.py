@@ -197,11 +197,11 @@ def test_a_large_difference_during_a_run_is_corrected_and_reported_once(off):
         max_size=40,
     )
 )
-def test_wrong_dates_among_correct_ones_do_not_change_the_time(heard):
+def test_wrong_dates_among_correct_ones_do_not_change_the_time(answers):
     """The time stays correct if no three wrong dates arrive without a correct one between them."""
     host, wrong_dates = Host(), 0
     host.hear()
-    for kind, after, off in heard:
+    for kind, after, off in answers:
         wrong_dates = wrong_dates + 1 if abs(off) > 2.0 else 0
         if wrong_dates > 2:
             wrong_dates = 0

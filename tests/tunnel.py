@@ -26,7 +26,7 @@ class Tunnel:
         """Return the proxy's URL; `user` is a name and a password, such as "name:password"."""
         return f"http://{user}{'@' if user else ''}127.0.0.1:{self.port}"
 
-    async def talk(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    async def handle(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         """Serve one connection to its end."""
         kept = bytearray()
         self.received.append(kept)
@@ -61,21 +61,21 @@ async def _pass_on(source: asyncio.StreamReader, target: asyncio.StreamWriter, k
 async def tunnelling(leads_to: int) -> AsyncIterator[Tunnel]:
     """Run a proxy whose tunnels all lead to this port."""
     tunnel = Tunnel(leads_to)
-    talks: set[asyncio.Task[None]] = set()
+    tasks: set[asyncio.Task[None]] = set()
 
-    def talk(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    def handle(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         # Our own task, because asyncio's own one logs an error when it is cancelled.
-        task = asyncio.create_task(tunnel.talk(reader, writer))
-        talks.add(task)
-        task.add_done_callback(talks.discard)
+        task = asyncio.create_task(tunnel.handle(reader, writer))
+        tasks.add(task)
+        task.add_done_callback(tasks.discard)
 
-    listener = await asyncio.start_server(talk, "127.0.0.1", 0)
+    listener = await asyncio.start_server(handle, "127.0.0.1", 0)
     tunnel.port = listener.sockets[0].getsockname()[1]
     try:
         yield tunnel
     finally:
         listener.close()
-        left = list(talks)
+        left = list(tasks)
         for task in left:
             task.cancel()
         await asyncio.gather(*left, return_exceptions=True)
