@@ -26,7 +26,15 @@ PACKAGE = Path(asyncexport.__file__).parent
 ROOT = PACKAGE.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 MAP = (PACKAGE / "README.md").read_text(encoding="utf-8")
-PAGES = sorted([*ROOT.glob("*.md"), *PACKAGE.glob("*.md"), *(ROOT / ".github").glob("*.md"), *ROOT.glob("*/README.md")])
+PAGES = sorted(
+    [
+        *ROOT.glob("*.md"),
+        *PACKAGE.glob("*.md"),
+        *(ROOT / ".github").glob("*.md"),
+        *ROOT.glob("*/README.md"),
+        ROOT / "tests" / "FAULTS.md",
+    ]
+)
 SOURCES = sorted(PACKAGE.rglob("*.py"))
 
 
