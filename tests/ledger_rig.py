@@ -54,7 +54,7 @@ def stored(number: int, export: str = "events") -> BundleRecord:
     return BundleRecord(bundle(number, export), 0, archive(number), archive(number))
 
 
-def road(number: int) -> list[State]:
+def usual_states(number: int) -> list[State]:
     """Return the states that the n-th bundle goes through."""
     at, name = 1.7e9 + number, f"operation-{number}"
     return [Creating(1, at), Created(1, at + 1, name), Ready(1, at, name), archive(number)]
@@ -91,7 +91,7 @@ async def fill(ledger: Ledger, count: int = 12) -> None:
     for number in range(count):
         export = EXPORTS[number % 2].name
         steps = 1 + number % 4 if number >= count * 2 // 3 else 4
-        for state in road(number)[:steps]:
+        for state in usual_states(number)[:steps]:
             archived = state if isinstance(state, Stored) else None
             await ledger.append(BundleRecord(bundle(number, export), 0, state, archived), at=1.7e9 + number)
         ledger.answered(await ledger.send("create", at=1.7e9 + number), status=200)
@@ -136,7 +136,7 @@ def read(directory: Path) -> list[Any]:
 
 
 @contextmanager
-def without_rights() -> Iterator[None]:
+def without_permissions() -> Iterator[None]:
     """Run as a user who is subject to file permissions: as root, change to another user."""
     if os.geteuid() != 0:
         yield
@@ -148,14 +148,14 @@ def without_rights() -> Iterator[None]:
         os.seteuid(0)
 
 
-def given_away(directory: Path) -> None:
-    """If running as root, give the directory to the user of `without_rights`."""
+def give_to_other_user(directory: Path) -> None:
+    """If running as root, give the directory to the user of `without_permissions`."""
     if os.geteuid() == 0:
         for path in (directory, *directory.rglob("*")):
             os.chown(path, NOBODY, NOBODY)
 
 
-def loses_locks(directory: Path) -> Callable[[str], None]:
+def releases_locks(directory: Path) -> Callable[[str], None]:
     """Return a failpoint listener that releases the directory's lock immediately, as on some network shares."""
     lock = str(directory / ".asyncexport" / "lock")
 
@@ -170,5 +170,5 @@ def loses_locks(directory: Path) -> Callable[[str], None]:
 @contextmanager
 def locks_that_do_nothing(directory: Path) -> Iterator[None]:
     """Release the directory's lock whenever a process takes it."""
-    with at_failpoints(loses_locks(directory)):
+    with at_failpoints(releases_locks(directory)):
         yield

@@ -38,7 +38,7 @@ from asyncexport.sandbox import Sandbox, SandboxBehaviour, SandboxFault, serving
 from asyncexport.simulate.run import Scenario, simulate
 from tests.exporting import BY_SERVICE, QUICK, Notebook, OffClock, archives, clock_of, moment, rows_in, run, truth
 from tests.fault_table import BUNDLES, ROWS, Row
-from tests.ledger_rig import loses_locks
+from tests.ledger_rig import releases_locks
 from tests.refusals_rig import RefusingService, play
 
 pytestmark = pytest.mark.slow
@@ -463,7 +463,7 @@ async def _linked(stage: Stage, name: str) -> None:
 
 async def _no_lock(stage: Stage, _: str) -> None:
     """Both runs are in this process, so the second does not recognise the first by what it wrote."""
-    viewer, boundary = Notebook(), loses_locks(stage.directory)
+    viewer, boundary = Notebook(), releases_locks(stage.directory)
     async with serving(replace(CALM, operation_seconds=0.3)) as sandbox:
         await run(sandbox, stage.directory, start=START, end="2026-01-01T20:30:00Z")
         runs = [stage.run(sandbox, viewer=viewer, boundary=boundary) for _ in range(2)]
@@ -702,7 +702,7 @@ async def _other_rows(stage: Stage, _: str) -> None:
         sandbox.behave(CALM)
         with LedgerReader(stage.directory) as ledger:
             newest = list(ledger.stored("everyone-events", ALL_TIME))[2:]
-        # One of the right files has far fewer rows than the wrong archive, which must not keep the wrong one.
+        # One of the right files has far fewer rows than the wrong archive, and must replace it all the same.
         await stage.run(sandbox, kind=Repair, bundles=tuple(newest))
         found = [one async for one in verify(stage.directory)]
         broken = tuple(one.record for one in found if isinstance(one, Broken))

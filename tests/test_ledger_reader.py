@@ -23,10 +23,10 @@ from tests.ledger_rig import (
     bundle,
     creating,
     fill,
-    given_away,
+    give_to_other_user,
     read,
-    road,
-    without_rights,
+    usual_states,
+    without_permissions,
 )
 from tests.ledger_scribe import BUNDLES_AT_ONCE, Scribe
 
@@ -55,7 +55,7 @@ async def test_a_reader_sees_consistent_states_during_a_run(tmp_path):
 
     reading = asyncio.create_task(asyncio.to_thread(read_until_ended))
     for number in range(50):
-        for state in road(number)[1:]:
+        for state in usual_states(number)[1:]:
             archived = state if isinstance(state, Stored) else None
             await ledger.append(BundleRecord(bundle(number), 0, state, archived), at=1.0)
     ended.set()
@@ -119,10 +119,10 @@ async def test_a_ledger_can_be_read_without_write_permission(folder):
                     (directory / ".asyncexport" / name).write_bytes(content)
         else:
             await ledger.close()
-        given_away(directory)
+        give_to_other_user(directory)
         (directory / ".asyncexport").chmod(0o500)
         before = sorted(path.name for path in directory.rglob("*"))
-        with without_rights():
+        with without_permissions():
             assert read(directory) == truth
         assert sorted(path.name for path in directory.rglob("*")) == before
 
@@ -132,13 +132,13 @@ def test_a_copied_ledger_is_consistent(folder):
     """If the index of the log cannot be read, the reader uses a copy, which is consistent during the fastest run."""
     with Scribe(folder, pages=30) as scribe:
         scribe.wait_for(1)
-        given_away(folder)
+        give_to_other_user(folder)
         (folder / ".asyncexport").chmod(0o500)
         (folder / ".asyncexport" / "ledger.sqlite3-shm").chmod(0)
         seen = [0]
         for _ in range(30):
             acknowledged = len(scribe.acknowledged)
-            with without_rights(), LedgerReader(folder) as reader:
+            with without_permissions(), LedgerReader(folder) as reader:
                 recorded = reader.recorded_range("events", ALL_TIME)
                 assert len(reader.requests_since(0.0)) >= acknowledged // BUNDLES_AT_ONCE
             assert recorded.covered == (Range(0, recorded.stored_before * 1800),)
@@ -159,7 +159,7 @@ def test_a_missing_ledger_is_an_error(tmp_path):
 def test_a_directory_without_permission_is_a_storage_error(folder):
     """This holds for the check for a ledger and for a reader."""
     (folder / ".asyncexport").mkdir(mode=0o000)
-    with without_rights():
+    with without_permissions():
         for ask in (present, LedgerReader):
             with pytest.raises(StorageError, match="Permission denied"):
                 ask(folder)

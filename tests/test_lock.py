@@ -17,7 +17,7 @@ from asyncexport.core.bundles import show
 from asyncexport.errors import LedgerError, LedgerLockedError, StorageError
 from asyncexport.ledger import Ledger, LedgerReader, hold, holder
 from tests.failpoints import at_failpoints
-from tests.ledger_rig import given_away, locks_that_do_nothing, without_rights
+from tests.ledger_rig import give_to_other_user, locks_that_do_nothing, without_permissions
 
 ROOT = Path(__file__).parents[1]
 
@@ -180,8 +180,8 @@ def test_a_directory_that_cannot_be_created_is_a_storage_error(tmp_path):
 def test_a_directory_without_write_permission_is_a_storage_error(tmp_path):
     """Nothing is created in it."""
     tmp_path.chmod(0o500)
-    given_away(tmp_path)
-    with without_rights(), pytest.raises(StorageError), hold(tmp_path, command="x"):
+    give_to_other_user(tmp_path)
+    with without_permissions(), pytest.raises(StorageError), hold(tmp_path, command="x"):
         raise AssertionError("held")
     tmp_path.chmod(0o700)
     assert not list(tmp_path.iterdir())

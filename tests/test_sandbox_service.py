@@ -56,62 +56,62 @@ class TestLimit:
     def test_a_burst_and_then_two_a_minute(self):
         """Fifty creates pass immediately, the next after half a minute, and another after half a minute more."""
         limit, behaviour = SandboxRateLimit(), SandboxBehaviour()
-        assert [limit.refuses("create", behaviour, now=NOW) for _ in range(50)] == [None] * 50
-        assert limit.refuses("create", behaviour, now=NOW) == pytest.approx(30)
-        assert limit.refuses("create", behaviour, now=NOW + 29) == pytest.approx(1)
-        assert limit.refuses("create", behaviour, now=NOW + 30) is None
-        assert limit.refuses("create", behaviour, now=NOW + 30) == pytest.approx(30)
+        assert [limit.take_token("create", behaviour, now=NOW) for _ in range(50)] == [None] * 50
+        assert limit.take_token("create", behaviour, now=NOW) == pytest.approx(30)
+        assert limit.take_token("create", behaviour, now=NOW + 29) == pytest.approx(1)
+        assert limit.take_token("create", behaviour, now=NOW + 30) is None
+        assert limit.take_token("create", behaviour, now=NOW + 30) == pytest.approx(30)
 
     def test_an_idle_day_fills_the_bucket(self):
         """After a day the bucket is full, but not fuller."""
         limit, behaviour = SandboxRateLimit(), SandboxBehaviour(burst=3)
         for _ in range(3):
-            assert limit.refuses("create", behaviour, now=NOW) is None
-        later = [limit.refuses("create", behaviour, now=NOW + DAY) is None for _ in range(5)]
+            assert limit.take_token("create", behaviour, now=NOW) is None
+        later = [limit.take_token("create", behaviour, now=NOW + DAY) is None for _ in range(5)]
         assert later == [True, True, True, False, False]
 
     def test_only_creates_count_with_scope_create(self):
         """Polls never take a token."""
         limit, behaviour = SandboxRateLimit(), SandboxBehaviour(burst=1, scope="create")
-        assert all(limit.refuses("poll", behaviour, now=NOW) is None for _ in range(9))
-        assert limit.refuses("create", behaviour, now=NOW) is None
+        assert all(limit.take_token("poll", behaviour, now=NOW) is None for _ in range(9))
+        assert limit.take_token("create", behaviour, now=NOW) is None
 
     def test_every_call_counts_with_scope_all(self):
         """A poll takes a token that a create then lacks."""
         limit, behaviour = SandboxRateLimit(), SandboxBehaviour(burst=1, scope="all")
-        assert limit.refuses("poll", behaviour, now=NOW) is None
-        assert limit.refuses("create", behaviour, now=NOW) is not None
+        assert limit.take_token("poll", behaviour, now=NOW) is None
+        assert limit.take_token("create", behaviour, now=NOW) is not None
 
     def test_each_endpoint_may_have_its_own_bucket(self):
         """Polls then take no token from creates."""
         limit, behaviour = SandboxRateLimit(), SandboxBehaviour(burst=1, scope="all", bucket_each=True)
-        assert limit.refuses("poll", behaviour, now=NOW) is None
-        assert limit.refuses("create", behaviour, now=NOW) is None
-        assert limit.refuses("create", behaviour, now=NOW) is not None
+        assert limit.take_token("poll", behaviour, now=NOW) is None
+        assert limit.take_token("create", behaviour, now=NOW) is None
+        assert limit.take_token("create", behaviour, now=NOW) is not None
 
     def test_a_refused_call_may_cost_a_token(self):
         """With refusal_costs, each early retry makes the wait longer."""
         for costs, waits in ((False, [30.0, 30.0, 30.0]), (True, [60.0, 90.0, 90.0])):
             limit, behaviour = SandboxRateLimit(), SandboxBehaviour(burst=2, refusal_costs=costs)
             for _ in range(2):
-                assert limit.refuses("create", behaviour, now=NOW) is None
-            assert [limit.refuses("create", behaviour, now=NOW) for _ in range(3)] == pytest.approx(waits)
+                assert limit.take_token("create", behaviour, now=NOW) is None
+            assert [limit.take_token("create", behaviour, now=NOW) for _ in range(3)] == pytest.approx(waits)
 
     def test_a_token_can_be_given_back(self):
         """It returns to the bucket from which it came."""
         for behaviour in (SandboxBehaviour(burst=1), SandboxBehaviour(burst=1, scope="all", bucket_each=True)):
             limit = SandboxRateLimit()
-            assert limit.refuses("create", behaviour, now=NOW) is None
+            assert limit.take_token("create", behaviour, now=NOW) is None
             limit.give_back("poll", behaviour)
-            assert limit.refuses("create", behaviour, now=NOW) is not None
+            assert limit.take_token("create", behaviour, now=NOW) is not None
             limit.give_back("create", behaviour)
-            assert limit.refuses("create", behaviour, now=NOW) is None
+            assert limit.take_token("create", behaviour, now=NOW) is None
 
     def test_speed_refills_the_bucket_faster(self):
         """At speed 60 a token is back after half a second."""
         limit, behaviour = SandboxRateLimit(), SandboxBehaviour(burst=1, speed=60)
-        assert limit.refuses("create", behaviour, now=NOW) is None
-        assert limit.refuses("create", behaviour, now=NOW) == pytest.approx(0.5)
+        assert limit.take_token("create", behaviour, now=NOW) is None
+        assert limit.take_token("create", behaviour, now=NOW) == pytest.approx(0.5)
 
     @pytest.mark.parametrize(
         ("kind", "value"),

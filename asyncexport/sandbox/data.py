@@ -110,18 +110,18 @@ class SandboxSyntheticRows:
 
     def _parts(self, page: SandboxVisitedPage) -> tuple[int, Row, Row, Row]:
         """Return the kind of a page and the three parts that all rows of its events share: ids, page, and visitor."""
-        visit, dice = page.visit, page.dice
+        visit, entropy = page.visit, page.entropy
         who = visitor(self._seed, visit.visitor_day, visit.visitor_number)
-        user_id, device = who.devices[(visit.dice >> 40) % len(who.devices)]
+        user_id, device = who.devices[(visit.entropy >> 40) % len(who.devices)]
         kinds = IN_THE_APP if device.runs_the_app else ON_THE_SITE
-        number = kinds[(dice >> 8) % len(kinds)]
+        number = kinds[(entropy >> 8) % len(kinds)]
         kind = KINDS[number]
-        address = kind.addresses[(dice >> 12) % len(kind.addresses)]
+        address = kind.addresses[(entropy >> 12) % len(kind.addresses)]
         head: Row = {
             "IndvId": who.indv_id,
             "UserId": user_id,
             "SessionId": visit.id,
-            "PageId": (1 << 60) + (dice >> 2),
+            "PageId": (1 << 60) + (entropy >> 2),
             **who.created,
             "SessionStart": event_stamp(visit.start),
         }
@@ -129,20 +129,20 @@ class SandboxSyntheticRows:
             "PageStart": event_stamp(page.start),
             "PageName": kind.name,
             "PageDuration": page.end - page.start,
-            "PageActiveDuration": (page.end - page.start) * (40 + (dice >> 20) % 60) // 100,
+            "PageActiveDuration": (page.end - page.start) * (40 + (entropy >> 20) % 60) // 100,
             **({} if device.runs_the_app else {"PageUrl": address, "PageRefererUrl": _referer(page)}),
             **who.place,
             **device.facts,
-            "PageNumInfos": (dice >> 24) % 6,
-            "PageNumWarnings": (dice >> 27) % 5,
-            "PageNumErrors": max(0, (dice >> 30) % 12 - 8),
+            "PageNumInfos": (entropy >> 24) % 6,
+            "PageNumWarnings": (entropy >> 27) % 5,
+            "PageNumErrors": max(0, (entropy >> 30) % 12 - 8),
             "PageNumEvents": page.events,
-            "PageNumDerivedEvents": (dice >> 34) % 9,
-            **({"PageClusterId": kind.cluster_id} if dice % 100 else {}),
-            "PageMaxScrollDepthPercent": (dice >> 38) % 101,
+            "PageNumDerivedEvents": (entropy >> 34) % 9,
+            **({"PageClusterId": kind.cluster_id} if entropy % 100 else {}),
+            "PageMaxScrollDepthPercent": (entropy >> 38) % 101,
         }
         app = {**device.app, "AppViewName": address} if device.runs_the_app else {}
-        variables = kind.variables[(dice >> 44) % len(kind.variables)]
+        variables = kind.variables[(entropy >> 44) % len(kind.variables)]
         return number, head, middle, {**app, **who.known, **who.variables, **variables}
 
 
@@ -150,14 +150,14 @@ def _page_events(
     page: SandboxVisitedPage, events: Sequence[tuple[int, int]], kind: int
 ) -> Iterator[tuple[int, SandboxShopEvent]]:
     """Yield the events on a page of this kind with their times. `events` has a time and a random number for each."""
-    for at, dice in events:
-        event = _choose_event(page, at, dice, kind)
+    for at, entropy in events:
+        event = _choose_event(page, at, entropy, kind)
         yield at, event
         if event.twin is not None:
             yield at, event.twin
 
 
-def _choose_event(page: SandboxVisitedPage, at: int, dice: int, kind: int) -> SandboxShopEvent:
+def _choose_event(page: SandboxVisitedPage, at: int, entropy: int, kind: int) -> SandboxShopEvent:
     """Choose the event at one time on a page.
 
     A page of the site begins with a navigate event, mostly followed by a load. Every page ends with a pageview, like
@@ -167,15 +167,15 @@ def _choose_event(page: SandboxVisitedPage, at: int, dice: int, kind: int) -> Sa
         choices = boundary_events("pageview")
     elif at == page.start and not KINDS[kind].in_the_app:
         choices = boundary_events("navigate")
-    elif at == page.start + LOAD_AFTER_MS and (page.first or dice % 4) and not KINDS[kind].in_the_app:
+    elif at == page.start + LOAD_AFTER_MS and (page.first or entropy % 4) and not KINDS[kind].in_the_app:
         choices = boundary_events("load")
     else:
         choices = pool(kind)
-    return choices[(dice & 0xFFFFFFFF) % len(choices)]
+    return choices[(entropy & 0xFFFFFFFF) % len(choices)]
 
 
 def _referer(page: SandboxVisitedPage) -> str:
-    return REFERERS[(page.dice >> 50) % len(REFERERS)] if page.first else f"{SITE}/"
+    return REFERERS[(page.entropy >> 50) % len(REFERERS)] if page.first else f"{SITE}/"
 
 
 def _first_ms(moment: float) -> int:

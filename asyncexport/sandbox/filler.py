@@ -67,13 +67,13 @@ def filler(
     head = empty("csv") if format == "csv" else head
     lines = [_row_bytes(row, format) + between for row in _block_rows(start)]
     block = b"".join(lines)
-    least = len(_row_bytes(_stuffed(start, 0), format)) + len(foot)
+    least = len(_row_bytes(_padded_row(start, 0), format)) + len(foot)
     times, rest = divmod(size - len(head) - least, len(block))
     if times < 0:
         raise ValueError(f"no row fits into {size} bytes: the minimum is {len(head) + least}")
-    fitting = _fitting(lines, rest)
-    stuffing = rest - sum(map(len, fitting))
-    tail = b"".join(fitting) + _row_bytes(_stuffed(start, stuffing), format) + foot
+    fitting = _lines_that_fit(lines, rest)
+    padding = rest - sum(map(len, fitting))
+    tail = b"".join(fitting) + _row_bytes(_padded_row(start, padding), format) + foot
     return SandboxFiller(head, block, times, tail, rows=times * len(lines) + len(fitting) + 1)
 
 
@@ -87,7 +87,7 @@ def _block_rows(start: float) -> Iterator[Row]:
         yield row
 
 
-def _stuffed(start: float, length: int) -> Row:
+def _padded_row(start: float, length: int) -> Row:
     """Return a row with a text of this length in it."""
     row = next(SandboxSyntheticRows(rows_per_hour=ROWS_PER_HOUR, quiet=0).between(start, start + SPAN_SECONDS))
     return row | {"EventTargetText": "x" * length}
@@ -99,7 +99,7 @@ def _row_bytes(row: Row, format: str) -> bytes:  # noqa: A002 - the user's word
     return row_json(row)
 
 
-def _fitting(lines: Sequence[bytes], size: int) -> list[bytes]:
+def _lines_that_fit(lines: Sequence[bytes], size: int) -> list[bytes]:
     """Return as many of the first lines as fit into `size` bytes."""
     taken = []
     for line in lines:

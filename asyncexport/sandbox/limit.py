@@ -36,7 +36,7 @@ class SandboxRateLimit:
     def __init__(self) -> None:
         self._buckets: dict[str, SandboxTokenBucket] = {}
 
-    def refuses(self, endpoint: str, behaviour: SandboxBehaviour, *, now: float) -> float | None:
+    def take_token(self, endpoint: str, behaviour: SandboxBehaviour, *, now: float) -> float | None:
         """Take a token for a call. Return None if there was one, else the seconds until there is one."""
         if behaviour.scope == "create" and endpoint != "create":
             return None

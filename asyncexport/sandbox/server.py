@@ -62,17 +62,17 @@ class SandboxServer:
         try:
             if asked.endpoint == "download":
                 return await self._downloads.answer(request)
-            return await self._metered(request, asked)
+            return await self._rate_limited(request, asked)
         except SandboxRefusal as refusal:
             return refused(refusal, form=form), BY_THE_RULES
 
-    async def _metered(self, request: web.BaseRequest, asked: SandboxRoute) -> SandboxReply:
+    async def _rate_limited(self, request: web.BaseRequest, asked: SandboxRoute) -> SandboxReply:
         sandbox, behaviour = self._sandbox, self._sandbox.behaviour
         body = await request.read() if asked.endpoint == "create" else b""
         if not self._is_known(request.headers.get("Authorization", "")):
             raise SandboxRefusal(401, "unauthorized", "the API key is missing or wrong")
         now = sandbox.now
-        wait_seconds = sandbox.limit.refuses(asked.endpoint, behaviour, now=now)
+        wait_seconds = sandbox.limit.take_token(asked.endpoint, behaviour, now=now)
         if wait_seconds is not None:
             headers = retry_after_header(behaviour.retry_after, wait_seconds, now=now)
             return error(429, form=behaviour.error_body, headers=headers), BY_THE_RULES
@@ -91,15 +91,15 @@ class SandboxServer:
         if behaviour.faults:
             fault = sandbox.faults.fault_for(asked.endpoint, self._span(asked, wanted, now))
         if fault is None:
-            return self._asked(request, asked, wanted), BY_THE_RULES
+            return self._service_answer(request, asked, wanted), BY_THE_RULES
         token = asked.query.get("paginationToken", "")
         context = SandboxFaultContext(behaviour, now, elsewhere(request), token, key=sandbox.key)
         answer = replacement_answer(fault, context) or altered_answer(
-            fault, self._asked(request, asked, wanted, fault), context
+            fault, self._service_answer(request, asked, wanted, fault), context
         )
         return answer, transmission_of(fault, len(answer.body))
 
-    def _asked(
+    def _service_answer(
         self,
         request: web.BaseRequest,
         asked: SandboxRoute,

@@ -62,20 +62,21 @@ class SandboxVisit(NamedTuple):
     start: int
     visitor_day: int
     visitor_number: int
-    dice: int
+    entropy: int
 
 
 class SandboxVisitedPage(NamedTuple):
     """A page view in a visit, with start, end and number of events.
 
-    `dice` is the random number that determines everything else about the page; `first` marks the first page of a visit.
+    `entropy` is the random number that determines everything else about the page; `first` marks the first page of a
+    visit.
     """
 
     visit: SandboxVisit
     start: int
     end: int
     events: int
-    dice: int
+    entropy: int
     first: bool
 
 
@@ -106,34 +107,34 @@ class SandboxVisits:
         begin = cell * self._cell_ms
         for _ in range(int(self._visits_a_cell[begin // HOUR_MS % 24] + rng.random())):
             at = begin + int(rng.random() * self._cell_ms)
-            dice = rng.getrandbits(64)
-            day = at // DAY_MS - AGES[dice % len(AGES)]
-            visit = SandboxVisit(identifier(rng), at, day, (dice >> 8) % self._visitors_a_day, dice)
+            entropy = rng.getrandbits(64)
+            day = at // DAY_MS - AGES[entropy % len(AGES)]
+            visit = SandboxVisit(identifier(rng), at, day, (entropy >> 8) % self._visitors_a_day, entropy)
             for number in range(PAGES[int(rng.random() * len(PAGES))]):
-                dice = rng.getrandbits(64)
-                count = EVENTS[dice % len(EVENTS)]
-                end = at + count * (GAP_MS[0] + (dice >> 16) % (GAP_MS[1] - GAP_MS[0]))
+                entropy = rng.getrandbits(64)
+                count = EVENTS[entropy % len(EVENTS)]
+                end = at + count * (GAP_MS[0] + (entropy >> 16) % (GAP_MS[1] - GAP_MS[0]))
                 if not (self._is_quiet(at // HALF_HOUR_MS) or self._is_quiet(end // HALF_HOUR_MS)):
-                    yield SandboxVisitedPage(visit, at, end, count, dice, number == 0)
-                at = end + (dice >> 40) % 1000
+                    yield SandboxVisitedPage(visit, at, end, count, entropy, number == 0)
+                at = end + (entropy >> 40) % 1000
 
     def _is_quiet(self, half_hour: int) -> bool:
         return half_hour % 48 < QUIET_HOURS * 2 and mixed(self._seed, half_hour, 48) >> 40 < self._quiet_below
 
     def events(self, page: SandboxVisitedPage, limit: int) -> list[tuple[int, int]]:
         """Return the times of a page's events that had arrived by `limit`, each with its random number."""
-        bits = random.Random(mixed(page.dice)).getrandbits
+        bits = random.Random(mixed(page.entropy)).getrandbits
         start, span = page.start, page.end - page.start - 20
         events = [(start, bits(64)), (start + LOAD_AFTER_MS, bits(64)), (page.end - END_BEFORE_MS, bits(64))]
         for _ in range(page.events - 3):
-            dice = bits(64)
-            events.append((start + LOAD_AFTER_MS + 1 + ((dice >> 40) * span >> 24), dice))
+            entropy = bits(64)
+            events.append((start + LOAD_AFTER_MS + 1 + ((entropy >> 40) * span >> 24), entropy))
         if bits(16) % TWIN_ONE_IN == 0:
             events.append(events[bits(16) % page.events])
         if page.end + self._late_ms <= limit:
             return events
         return [event for event in events if event[0] + self._delay(event[1]) <= limit]
 
-    def _delay(self, dice: int) -> int:
+    def _delay(self, entropy: int) -> int:
         """Return how long after its event a row arrives."""
-        return self._late_ms if mixed(dice) >> 40 < self._late_below else 0
+        return self._late_ms if mixed(entropy) >> 40 < self._late_below else 0
