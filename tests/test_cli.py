@@ -749,8 +749,14 @@ def test_status_reports_the_gaps_that_nightly_would_fill(run, service):
     [export, *_] = run("status", "--json", "--set", "nightly.since=2025-12-31").records
     assert export["since"] == "2025-12-31T00:00:00Z"
     before, after = export["gaps"]
-    assert before == {"start": "2025-12-31T00:00:00Z", "end": "2026-01-01T00:00:00Z"}
+    assert before == {
+        "start": "2025-12-31T00:00:00Z",
+        "end": "2026-01-01T00:00:00Z",
+        "reason": "never asked",
+        "command": "asyncexport backfill --start 2025-12-31 --end 2026-01-01 --set nightly.since=2025-12-31",
+    }
     assert (after["start"], after["end"]) == ("2026-01-01T02:00:00Z", export["settled_until"])
+    assert (after["reason"], after["command"]) == ("behind", "asyncexport nightly --set nightly.since=2025-12-31")
     [export, *_] = run("status", "--json", "--set", "nightly.since=2026-01-01T01:00:00Z").records
     assert [one["start"] for one in export["gaps"]] == ["2026-01-01T02:00:00Z"]
 
@@ -1060,7 +1066,15 @@ def test_status_reports_gaps_and_parked_bundles(run, service):
     assert ran.code == Exit.PARTIAL
     (export,) = (record for record in ran.records if record["type"] == "export")
     assert export["stored"] == 2
-    assert export["gaps"] == [{"start": "2026-01-01T00:30:00Z", "end": "2026-01-01T01:30:00Z"}]
+    parked, never_asked = export["gaps"]
+    assert (parked["start"], parked["end"], parked["reason"]) == (
+        "2026-01-01T00:30:00Z",
+        "2026-01-01T01:00:00Z",
+        "parked",
+    )
+    assert parked["command"] == "asyncexport retry --start 2026-01-01T00:30:00Z --end 2026-01-01T01:00:00Z"
+    assert (never_asked["end"], never_asked["reason"]) == ("2026-01-01T01:30:00Z", "never asked")
+    assert never_asked["command"].startswith("asyncexport backfill --start 2026-01-01T01:00:00Z ")
     assert [one["start"] for one in export["parked"]] == ["2026-01-01T00:30:00Z"]
     assert export["parked"][0]["reason"].startswith("the operation failed: ")
     due = export["parked"][0]["next_try"]
@@ -1071,7 +1085,7 @@ def test_status_reports_gaps_and_parked_bundles(run, service):
         == sum(gzip.decompress(path.read_bytes()).count(b"\n") for path in archives())
     )
     text = "\n".join(run("status").out)
-    assert "2026-01-01T00:30:00Z to 2026-01-01T01:30:00Z (1 h)" in text
+    assert "2026-01-01T00:30:00Z to 2026-01-01T01:00:00Z (30 min): parked\n    asyncexport retry --start " in text
     assert "2026-01-01T00:30:00Z: the operation failed: " in text
     service.behave()
     assert run("-q", "retry").code == 0

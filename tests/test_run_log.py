@@ -10,7 +10,7 @@ from asyncexport.core.exports import Export
 from asyncexport.core.summary import Exit
 from asyncexport.errors import LedgerError
 from asyncexport.ledger import AcceptedGap, HourCount, Ledger, LedgerReader, RunRecord
-from asyncexport.ledger.run_log import KEPT_SECONDS
+from asyncexport.ledger.run_log import KEPT_SECONDS, run_of_note
 from asyncexport.sandbox import SandboxBehaviour, serving
 from tests.exporting import moment, run
 
@@ -35,7 +35,7 @@ DAY = 86_400.0
 )
 def test_an_unreadable_note_of_an_earlier_version_is_ignored(text):
     """A note about the last run, as version 1 kept it, is ignored if it cannot be read."""
-    assert RunRecord.of_note(text) is None
+    assert run_of_note(text) is None
 
 
 async def test_an_unexpected_error_is_recorded_by_its_type_only(tmp_path):

@@ -19,6 +19,8 @@
     runs           backfill, nightly, retry
     verify         verify, and its repair and rebuild
     simulating     plan --simulate
+    status_text    the report of `status` as lines of text
+    status_records the report of `status` as JSON objects
     plan, status, segments, init, demo, sandbox, completion
 """
 

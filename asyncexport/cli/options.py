@@ -122,7 +122,7 @@ def read_asked(
     first, last = _read_when_option("--start", start, problems), _read_when_option("--end", end, problems)
     if first is not None and last is not None and is_always_empty(first, last):
         problems.append(Problem("--end", f"{end} is not after the start, {start}"))
-    seconds = _read_duration_option(max_duration, problems)
+    seconds = read_duration_option("--max-duration", max_duration, problems)
     exports: tuple[Export, ...] = ()
     if settings is not None:
         problems += unknown_names(names or (), [export.name for export in settings.exports], place="--export")
@@ -144,7 +144,8 @@ def _read_when_option(option: str, text: str | None, problems: list[Problem]) ->
         return None
 
 
-def _read_duration_option(text: str | None, problems: list[Problem]) -> float | None:
+def read_duration_option(option: str, text: str | None, problems: list[Problem]) -> float | None:
+    """Read a duration; None if it was not given or cannot be read, which is added to the problems."""
     from asyncexport.config import read_duration
 
     if text is None:
@@ -152,10 +153,10 @@ def _read_duration_option(text: str | None, problems: list[Problem]) -> float | 
     try:
         seconds = read_duration(text)
     except ValueError as error:
-        problems.append(Problem("--max-duration", str(error)))
+        problems.append(Problem(option, str(error)))
         return None
     if not seconds:
-        problems.append(Problem("--max-duration", "must be longer than 0s"))
+        problems.append(Problem(option, "must be longer than 0s"))
     return seconds
 
 

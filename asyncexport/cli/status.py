@@ -1,263 +1,188 @@
-"""`status`: show what is stored, as recorded in the ledger."""
+"""`status`: show what is stored, as recorded in the ledger, and check whether all is well."""
 
 from collections.abc import Iterator
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from asyncexport.cli.options import Directory, Names, Sets, check_names, read_asked
+from asyncexport.cli.options import Directory, Names, Sets, check_names, read_asked, read_duration_option
 from asyncexport.cli.run_command import accepting
 from asyncexport.cli.session import Session
-from asyncexport.core.bundles import Range, show
+from asyncexport.cli.status_records import export_record, run_record
+from asyncexport.cli.status_text import export_lines, last_run_line, run_lines, verdict_line
+from asyncexport.core.bundles import show
 from asyncexport.core.exits import Exit
-from asyncexport.core.states import BundleRecord, Failed, FewerRows, Ready, Refused
-from asyncexport.core.summary import Summary, Tally, counts_of
-from asyncexport.core.text import show_duration
-from asyncexport.display import count_of, plain, show_bytes, show_count
+from asyncexport.core.health.missing import MAX_BEHIND_SECONDS
+from asyncexport.core.health.problems import why_parked
+from asyncexport.core.health.report import StatusReport, Verdict
+from asyncexport.core.states import FewerRows
+from asyncexport.core.summary import Summary, Tally
+from asyncexport.display import plain
+from asyncexport.errors import LedgerError, Problem
 
 if TYPE_CHECKING:
-    from asyncexport.ledger import Overview, RunRecord
-    from asyncexport.run.export_status import ExportStatus
+    from collections.abc import Sequence
 
-MOST_NAMED = 10
-"""Gaps and parked bundles that are listed one by one; `--json` lists all."""
+    from asyncexport.cli.options import Asked
+    from asyncexport.core.health.export_report import ExportReport
 
-OVERDUE = "its operation was still running at its deadline"
+Check = Annotated[
+    bool,
+    typer.Option("--check", help="Only say whether all is well, in one line: a health check for monitoring."),
+]
+MaxBehind = Annotated[
+    str | None,
+    typer.Option("--max-behind", metavar="TIME", help="How long data may be settled and not stored. Default: 30h."),
+]
+Runs = Annotated[int, typer.Option("--runs", metavar="N", min=0, help="How many of the last runs to show.")]
 
 
-def status(ctx: typer.Context, *, export: Names = None, directory: Directory = None, sets: Sets = None) -> Summary:
+def status(
+    ctx: typer.Context,
+    *,
+    check: Check = False,
+    max_behind: MaxBehind = None,
+    runs: Runs = 5,
+    export: Names = None,
+    directory: Directory = None,
+    sets: Sets = None,
+) -> Summary:
     """Show what is stored.
 
     Reads the ledger and changes nothing, also during a run. Checks that every archive exists and has the recorded size;
     `verify` checks the contents. The exit code is 3 if bundles are parked, archives overlap, or archive files were
     deleted or changed in size.
 
-    gaps: time that no archive covers, between the first and the last archive or in the range of nightly runs. kept:
-    bundles whose archive was kept because a new export was empty or had far fewer rows, with both counts. unsettled:
-    bundles exported before their data was settled; they are exported once more when it is.
+    gaps: time that no archive covers, since [nightly] since or the first archive, with the reason and the command that
+    fills it. kept: bundles whose archive was kept because a new export was empty or had far fewer rows, with both
+    counts. unsettled: bundles exported before their data was settled; they are exported once more when it is.
+
+    With --check, the exit code is 0 only if the last run ended well (0, or 9 after --max-duration) and everything that
+    was settled --max-behind ago is stored. It is 3 if not, and 7 if there is no ledger or it is damaged.
     """
-    from asyncexport.ledger import LedgerReader, holder, present
-    from asyncexport.run.export_status import export_statuses
+    session: Session = ctx.obj
+    faults: list[Problem] = []
+    seconds = read_duration_option("--max-behind", max_behind, faults)
+    asked = read_asked(session, directory=directory, sets=sets, faults=faults)
+    max_behind_seconds = MAX_BEHIND_SECONDS if seconds is None else seconds
+    if not check:
+        return _show(session, asked, export or [], runs=runs, max_behind=max_behind_seconds)
+    try:
+        report = _read(session, asked, export or [], max_behind=max_behind_seconds, checked=True)
+    except LedgerError as error:
+        return _tell_verdict(session, Verdict(healthy=False, reason=str(error)), Exit.LEDGER, error=error)
+    if report is None:
+        return _tell_verdict(session, Verdict(healthy=False, reason=_nothing_yet(asked)), Exit.LEDGER)
+    return _tell_verdict(session, report.verdict, Exit.DONE if report.verdict.healthy else Exit.PARTIAL)
+
+
+def _read(
+    session: Session, asked: "Asked", names: "Sequence[str]", *, max_behind: float, checked: bool = False
+) -> StatusReport | None:
+    """Read the report; None if nothing was exported yet. `checked`: check the whole ledger, unless it is large.
+
+    Raises:
+        LedgerError: the ledger is damaged, or missing although there are archives.
+    """
+    from asyncexport.ledger import LedgerReader, present
+    from asyncexport.run.directory import check_ledger_not_lost
+    from asyncexport.run.status import read_status
     from asyncexport.run.survey import time_at_service
 
-    session: Session = ctx.obj
-    asked = read_asked(session, directory=directory, sets=sets)
-    where = asked.settings.output.directory
-    configured = [one.name for one in asked.settings.exports]
+    where, configured = asked.settings.output.directory, [one.name for one in asked.settings.exports]
     if not present(where):
-        check_names(export, configured)
-        return _nothing_yet(session, where)
+        check_names(list(names), configured)
+        try:
+            check_ledger_not_lost(where)
+        except LedgerError as error:
+            error.hint = f"`{session.invocation.again('verify', '--rebuild')}` makes a new ledger from the archives"
+            raise
+        return None
     now = time_at_service(asked.settings)
     with LedgerReader(where) as ledger:
-        known = list(ledger.exports())
-        check_names(export, [*configured, *known])
-        chosen = export_statuses(asked.settings, ledger, names=export or (), now=now)
-        last_run = ledger.last_run()
-    running = holder(where)
+        if checked:
+            ledger.check_if_small()
+        check_names(list(names), [*configured, *ledger.exports()])
+        again = session.invocation.again
+        return read_status(asked.settings, ledger, names=names, now=now, again=again, max_behind=max_behind)
+
+
+def _tell_verdict(session: Session, verdict: Verdict, code: Exit, *, error: LedgerError | None = None) -> Summary:
+    if not (session.quiet and verdict.healthy):
+        session.say(verdict_line(verdict))
+    session.record("health", healthy=verdict.healthy, reason=verdict.reason)
+    return session.summary(code, error=error)
+
+
+def _show(session: Session, asked: "Asked", names: "Sequence[str]", *, runs: int, max_behind: float) -> Summary:
+    from asyncexport.ledger import holder
+
+    report = _read(session, asked, names, max_behind=max_behind)
+    if report is None:
+        message = _nothing_yet(asked)
+        session.say(message)
+        session.record("note", message=message)
+        return session.summary(Exit.DONE)
+    running, last_run = holder(asked.settings.output.directory), report.runs[-1] if report.runs else None
     if running:
         session.record("run", command=running.command, pid=running.pid, host=running.host, since=show(running.since))
     session.say(f"a run is in progress: {plain(str(running))}" if running else "no run is in progress")
     if last_run and not running:
-        session.say(f"last run: {_last_run_text(last_run)}")
-    for export_status in chosen:
-        session.record("export", **_export_record(export_status))
+        session.say(last_run_line(last_run))
+    session.say(verdict_line(report.verdict))
+    for line in run_lines(report, most=runs):
+        session.say(line)
+    for one in report.exports:
+        session.record("export", **export_record(one))
         session.say()
-        for line in _export_lines(export_status, now=now):
+        for line in export_lines(one, now=report.now):
             session.say(line)
-    for name in configured:
-        if name not in known and (not export or name in export):
-            session.say()
-            session.say(f"{name}: nothing is stored yet")
+    session.record("runs", runs=[run_record(run) for run in (report.runs[-runs:] if runs else ())])
     if last_run and not running:
-        session.record("last_run", **_ending(last_run))
-    tally = _stored_tally(chosen)
-    hints = list(_hints(session, chosen, tally))
+        session.record("last_run", **run_record(last_run))
+    session.record("health", healthy=report.verdict.healthy, reason=report.verdict.reason)
+    tally = _stored_tally(report.exports)
+    hints = list(_hints(session, report.exports, tally))
     for hint in hints:
         session.lines.hint(hint)
     return session.summary(Exit.PARTIAL if hints else Exit.DONE, tally=tally)
 
 
-def _hints(session: Session, chosen: "list[ExportStatus]", tally: Tally) -> Iterator[str]:
+def _nothing_yet(asked: "Asked") -> str:
+    return f"nothing exported yet: {asked.settings.output.directory} has no ledger"
+
+
+def _hints(session: Session, reports: "Sequence[ExportReport]", tally: Tally) -> Iterator[str]:
     """Say what to do about each kind of fault."""
     again = session.invocation.again
-    if any(len(one.overview.parked) > len(one.overview.kept) for one in chosen):
+    if any(not bundle.kept for one in reports for bundle in one.open_parked):
         yield f"`{again('retry')}` retries parked bundles"
     if tally.fewer:
         yield accepting(session)
-    if any(one.altered for one in chosen):
+    if any(one.altered for one in reports):
         yield f"`{again('verify', '--repair')}` exports missing and broken archives again"
-    if any(one.overview.overlaps for one in chosen):
+    if any(one.overview.overlaps for one in reports):
         yield f"overlapping archives contain the same rows twice: `{again('verify')}` lists their files"
 
 
-def _nothing_yet(session: Session, where: Path) -> Summary:
-    """Report an empty directory; archives without a ledger are an error."""
-    from asyncexport.errors import LedgerError
-    from asyncexport.run.directory import check_ledger_not_lost
-
-    try:
-        check_ledger_not_lost(where)
-    except LedgerError as error:
-        error.hint = f"`{session.invocation.again('verify', '--rebuild')}` makes a new ledger from the archives"
-        raise
-    message = f"nothing exported yet: {where} has no ledger"
-    session.say(message)
-    session.record("note", message=message)
-    return session.summary(Exit.DONE)
-
-
-def _last_run_text(run: "RunRecord") -> str:
-    """Describe how the newest run ended, as text."""
-    if run.ended is None:
-        return f"{plain(run.command)} started at {show(run.began)} and did not finish: it was killed or it crashed"
-    return f"{plain(run.command)} ended with exit code {run.exit_code} at {show(run.ended)}" + (
-        f": {plain(run.error)}" if run.error else ""
-    )
-
-
-def _ending(run: "RunRecord") -> dict[str, Any]:
-    """Describe how the newest run ended, as a JSON object."""
-    return {
-        "command": run.command,
-        "began": show(run.began),
-        "ended": None if run.ended is None else show(run.ended),
-        "exit_code": run.exit_code,
-        "error": run.error,
-    }
-
-
-def _stored_tally(chosen: "list[ExportStatus]") -> Tally:
+def _stored_tally(reports: "Sequence[ExportReport]") -> Tally:
     tally = Tally()
-    for export_status in chosen:
-        one, altered = export_status.overview, {each.record.bundle: each.reason for each in export_status.altered}
+    for report in reports:
+        one, altered = report.overview, {each.record.bundle: each.reason for each in report.altered}
+        parked = report.open_parked
         # An archive that was kept and has been deleted since counts as deleted.
-        held = {record.bundle for record in one.parked if record.stored is not None} | altered.keys()
+        held = {record.bundle for record in parked if record.stored is not None} | altered.keys()
         tally.stored_before += one.stored - len(held)
         tally.rows += one.rows
         tally.bytes += one.bytes
-        tally.parked.update({record.bundle: _why(record) for record in one.parked})
+        tally.parked.update({record.bundle: why_parked(record) for record in parked})
         tally.parked.update({bundle: f"its archive was altered: {reason}" for bundle, reason in altered.items()})
-        due_times = {record.bundle: one.next_try(record) for record in one.parked}
+        due_times = {record.bundle: one.next_try(record) for record in parked}
         tally.next_tries.update({bundle: due for bundle, due in due_times.items() if due is not None})
-        kept = {record.bundle: record.state for record in one.kept}
+        kept = {record.bundle: record.state for record in parked if record.kept}
         tally.fewer.update({bundle: state for bundle, state in kept.items() if isinstance(state, FewerRows)})
-        # A bundle whose new revision is in progress or parked still has its archive.
-        tally.planned += one.stored + sum(record.stored is None for record in one.unfinished)
+        # A bundle whose new revision is in progress or parked still has its archive; an accepted one is not wanted.
+        accepted = {record.bundle for record in one.parked}.difference(record.bundle for record in parked)
+        to_do = [record for record in one.unfinished if record.bundle not in accepted]
+        tally.planned += one.stored + sum(record.stored is None for record in to_do)
     return tally
-
-
-def _export_record(export_status: "ExportStatus") -> dict[str, Any]:
-    """Describe one export as a JSON object."""
-    overview, settled = export_status.overview, export_status.settled
-    covered = overview.covered
-    return {
-        "name": overview.name,
-        "definition": overview.definition.to_dict(),
-        "stored": overview.stored,
-        "empty": overview.empty,
-        "rows": overview.rows,
-        "bytes": overview.bytes,
-        "covered": [_range_record(one) for one in covered],
-        "since": None if export_status.since is None else show(export_status.since),
-        "gaps": [_range_record(one) for one in export_status.gaps],
-        "altered": [
-            {**_range_record(one.record.bundle.range), "path": one.record.stored.path, "reason": one.reason}
-            for one in export_status.altered
-            if one.record.stored
-        ],
-        "overlaps": [{**_range_record(later), "with": _range_record(earlier)} for earlier, later in overview.overlaps],
-        "unsettled": [
-            {**_range_record(one.bundle.range), "exported_at": show(one.stored.exported_at)}
-            for one in overview.unsettled
-            if one.stored
-        ],
-        "settled_until": None if settled is None else show(settled),
-        "behind_seconds": None if settled is None or not covered else max(0, settled - covered[-1].end),
-        "under_way": overview.in_progress,
-        "parked": [
-            {
-                **_range_record(one.bundle.range),
-                "reason": _why(one),
-                **counts_of(one.state),
-                **({} if (due := overview.next_try(one)) is None else {"next_try": show(due)}),
-            }
-            for one in overview.parked
-        ],
-        "last_at": None if overview.last_at is None else show(overview.last_at),
-    }
-
-
-def _export_lines(export_status: "ExportStatus", *, now: float) -> Iterator[str]:
-    """Describe one export as lines of text."""
-    overview, settled = export_status.overview, export_status.settled
-    definition = overview.definition
-    yield f"{overview.name}: {definition.type.value}s of {plain(definition.segment)}, as {definition.format.value}"
-    empty = f" ({show_count(overview.empty)} without rows)" if overview.empty else ""
-    yield _labelled(
-        "stored",
-        f"{count_of(overview.stored, 'bundle', 'bundles')}{empty}, {show_count(overview.rows)} rows, "
-        f"{show_bytes(overview.bytes)}",
-    )
-    covered = overview.covered
-    if covered:
-        yield _labelled("covered", f"{show(covered[0].start)} to {show(covered[-1].end)}")
-        if settled is not None:
-            yield _labelled("settled", f"up to {show(settled)}{_behind(settled - covered[-1].end)}")
-    yield from _list_lines("gaps", [f"{one} ({show_duration(one.seconds)})" for one in export_status.gaps])
-    altered = [f"{show(one.record.bundle.range.start)}: {one.reason}" for one in export_status.altered]
-    yield from _list_lines("altered", altered)
-    yield from _list_lines("overlaps", [f"{later} with {earlier}" for earlier, later in overview.overlaps])
-    unsettled = [
-        f"{one.bundle.range}: exported at {show(one.stored.exported_at)}" for one in overview.unsettled if one.stored
-    ]
-    yield from _list_lines("unsettled", unsettled)
-    if overview.in_progress:
-        yield _labelled("in progress", _in_progress(overview))
-    parked = [
-        f"{show(one.bundle.range.start)}: {plain(_why(one))}{_next_try(overview, one)}"
-        for one in overview.parked
-        if not one.kept
-    ]
-    yield from _list_lines("parked", parked)
-    yield from _list_lines("kept", [f"{show(one.bundle.range.start)}: {plain(_why(one))}" for one in overview.kept])
-    if overview.last_at is not None:
-        yield _labelled("last change", f"{show(overview.last_at)}, {show_duration(max(1, now - overview.last_at))} ago")
-
-
-def _next_try(overview: "Overview", record: BundleRecord) -> str:
-    due = overview.next_try(record)
-    return "" if due is None else f"; retried by the first nightly run after {show(due)}"
-
-
-def _in_progress(overview: "Overview") -> str:
-    """Count the bundles in flight at the service and those ready to download."""
-    ready = sum(isinstance(one.state, Ready) for one in overview.unfinished)
-    parts = {"in flight at the service": overview.in_progress - ready, "ready to download": ready}
-    return ", ".join(f"{count_of(count, 'bundle', 'bundles')} {where}" for where, count in parts.items() if count)
-
-
-def _behind(seconds: int) -> str:
-    return f", {show_duration(seconds)} after the last archive" if seconds > 0 else ""
-
-
-def _list_lines(label: str, items: list[str]) -> Iterator[str]:
-    if not items:
-        return
-    yield _labelled(label, show_count(len(items)))
-    for item in items[:MOST_NAMED]:
-        yield _labelled("", f"  {item}")
-    if len(items) > MOST_NAMED:
-        yield _labelled("", f"  and {show_count(len(items) - MOST_NAMED)} more; --json lists all")
-
-
-def _labelled(label: str, text: str) -> str:
-    return f"  {label:<12}{text}"
-
-
-def _range_record(span: Range) -> dict[str, str]:
-    return {"start": show(span.start), "end": show(span.end)}
-
-
-def _why(record: BundleRecord) -> str:
-    return record.state.reason if isinstance(record.state, Failed | Refused | FewerRows) else OVERDUE

@@ -18,7 +18,6 @@ ledger, metadata              what a run writes: about bundles, and about itself
 reader                        the ledger for commands that change nothing
 queries, bundle_queries       what can be read: from the whole ledger, and about the bundles of one export
 metadata_queries              what can be read about requests, durations, runs and notes
-overview                      what the ledger knows of one export, as a value
 park_history                  how often bundles were parked, and which revisions were refused for few rows
 transaction                   what can be written
 journal, hours, run_log       the requests sent, the requests per hour, the runs
@@ -36,16 +35,15 @@ faults                        translates errors of SQLite and of the operating s
 failpoints                    points where a test can watch a change, make it fail, or kill the process
 """
 
-from asyncexport.ledger.accepted import AcceptedGap
+from asyncexport.core.health.overview import Overview
+from asyncexport.core.health.records import AcceptedGap, HourCount, RunRecord
 from asyncexport.ledger.files import has_remains, present, set_aside
-from asyncexport.ledger.hours import HourCount
 from asyncexport.ledger.ledger import Ledger
 from asyncexport.ledger.lock import Holder, hold, holder
 from asyncexport.ledger.migration import discard_copy
-from asyncexport.ledger.overview import Overview
 from asyncexport.ledger.queries import LedgerQueries
 from asyncexport.ledger.reader import LedgerReader, no_ledger
-from asyncexport.ledger.run_log import RunRecord
+from asyncexport.ledger.run_log import begun_run
 
 __all__ = [
     "AcceptedGap",
@@ -56,6 +54,7 @@ __all__ = [
     "LedgerReader",
     "Overview",
     "RunRecord",
+    "begun_run",
     "discard_copy",
     "has_remains",
     "hold",

@@ -4,26 +4,12 @@ Rows are numbered and counted in the head, which reveals a missing row. Rows are
 """
 
 import sqlite3
-from typing import NamedTuple
 
 from asyncexport.core.bundles import Bundle, Range
+from asyncexport.core.health.records import AcceptedGap
 from asyncexport.errors import LedgerCorruptError
 from asyncexport.ledger.journal import complete_rows
 from asyncexport.ledger.rows import LedgerHead, digest_of
-
-
-class AcceptedGap(NamedTuple):
-    """An accepted gap.
-
-    Attributes:
-        bundle: The bundle that misses rows.
-        reason: The reason that the user gave.
-        at: When it was accepted, in seconds since 1970.
-    """
-
-    bundle: Bundle
-    reason: str
-    at: float
 
 
 def insert_accepted(connection: sqlite3.Connection, head: LedgerHead, gap: AcceptedGap, *, export: int) -> None:

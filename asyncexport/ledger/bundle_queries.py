@@ -12,10 +12,10 @@ from typing import Any
 from asyncexport.core.bundles import ALL_TIME, Bundle, Range, merged
 from asyncexport.core.coverage import RecordedRange, was_settled
 from asyncexport.core.directory_diff import START_WEIGHT, DayTally, overlaps
+from asyncexport.core.health.overview import Overview
 from asyncexport.core.service_time import CLOCKS_APART_SECONDS
 from asyncexport.core.states import BundleRecord, Planned, Split
 from asyncexport.errors import LedgerCorruptError
-from asyncexport.ledger.overview import Overview
 from asyncexport.ledger.park_history import parked_times, refused_for_fewer_rows
 from asyncexport.ledger.rows import KnownExport, StateRow, read_record
 

@@ -8,6 +8,7 @@
 import sqlite3
 from typing import Any, NamedTuple
 
+from asyncexport.core.health.records import HourCount
 from asyncexport.errors import LedgerCorruptError
 from asyncexport.ledger.bulk_insert import insert_rows
 from asyncexport.ledger.rows import LedgerHead, digest_of, verified
@@ -24,22 +25,6 @@ class HourKey(NamedTuple):
     hour: int
     kind: str
     status: int
-
-
-class HourCount(NamedTuple):
-    """The number of requests of one hour, kind and status.
-
-    Attributes:
-        began: The start of the hour, in seconds since 1970.
-        kind: `create`, `poll`, `list`, `results` or `other`.
-        status: The status of the answer; 0 if there was none.
-        requests: The number of requests.
-    """
-
-    began: int
-    kind: str
-    status: int
-    requests: int
 
 
 class HourWriter:

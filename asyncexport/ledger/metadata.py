@@ -5,10 +5,10 @@ from collections.abc import Callable
 from typing import TypeVar
 
 from asyncexport.core.bucket import RequestHistory
-from asyncexport.ledger.accepted import AcceptedGap
+from asyncexport.core.health.records import AcceptedGap, RunRecord
 from asyncexport.ledger.jobs import ReadJob, WriteJob
 from asyncexport.ledger.queries import LedgerQueries
-from asyncexport.ledger.run_log import KEPT_SECONDS, RunRecord
+from asyncexport.ledger.run_log import KEPT_SECONDS
 from asyncexport.ledger.thread import LedgerThread
 from asyncexport.ledger.transaction import LedgerTransaction
 

@@ -6,12 +6,13 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from asyncexport.core.bucket import HISTORY_SECONDS, RequestHistory, SentRequest
-from asyncexport.ledger.accepted import AcceptedGap, read_accepted
+from asyncexport.core.health.records import AcceptedGap, HourCount, RunRecord
+from asyncexport.ledger.accepted import read_accepted
 from asyncexport.ledger.faults import translated
-from asyncexport.ledger.hours import HourCount, read_hours
+from asyncexport.ledger.hours import read_hours
 from asyncexport.ledger.journal import read_durations, read_requests
 from asyncexport.ledger.rows import LedgerHead
-from asyncexport.ledger.run_log import RunRecord, read_runs
+from asyncexport.ledger.run_log import read_runs
 
 
 class MetadataQueries:

@@ -18,7 +18,7 @@ from asyncexport.ledger.failpoints import reached
 from asyncexport.ledger.files import empty_file, ledger_path, remove_durably, tables_in
 from asyncexport.ledger.folder import sync_folder
 from asyncexport.ledger.rows import LedgerHead, digest_of
-from asyncexport.ledger.run_log import LAST_RUN, RunLogWriter, RunRecord
+from asyncexport.ledger.run_log import LAST_RUN, RunLogWriter, run_of_note
 from asyncexport.ledger.schema import NEW_IN_2, TABLES, VERSION
 from asyncexport.ledger.service_ids import insert_service_ids, recorded_ids
 
@@ -91,7 +91,7 @@ def _change(connection: sqlite3.Connection, head: LedgerHead, path: Path) -> Non
     for statement in NEW_IN_2.values():
         connection.execute(statement)
     insert_service_ids(connection, recorded_ids(connection), head.service_ids)
-    if known := RunRecord.of_note(head.remarks.pop(LAST_RUN, None)):
+    if known := run_of_note(head.remarks.pop(LAST_RUN, None)):
         RunLogWriter(connection, head).begin(known)
     head.version = VERSION
     head.commits += 1

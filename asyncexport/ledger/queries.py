@@ -14,12 +14,12 @@ from asyncexport.core.bundles import ALL_TIME, Bundle, Range
 from asyncexport.core.coverage import RecordedRange
 from asyncexport.core.directory_diff import DayTally
 from asyncexport.core.exports import Definition
+from asyncexport.core.health.overview import Overview
 from asyncexport.core.states import BundleRecord, Created, Ready
 from asyncexport.ledger.bundle_queries import BundleQueries
 from asyncexport.ledger.check import check_everything, check_sums
 from asyncexport.ledger.faults import translated
 from asyncexport.ledger.metadata_queries import MetadataQueries
-from asyncexport.ledger.overview import Overview
 from asyncexport.ledger.rows import KnownExport, LedgerHead
 from asyncexport.ledger.service_ids import IdKind, check_service_ids, states_with
 from asyncexport.ledger.settles import longest_settle

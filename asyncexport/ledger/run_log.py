@@ -8,11 +8,11 @@
 
 import socket
 import sqlite3
-from dataclasses import dataclass, field
-from typing import Any, Self
+from typing import Any
 
 import orjson
 
+from asyncexport.core.health.records import RunRecord
 from asyncexport.ledger.journal import complete_rows
 from asyncexport.ledger.rows import LedgerHead, digest_of
 
@@ -23,50 +23,19 @@ LAST_RUN = "last_run"
 """The key of the note in which version 1 recorded the newest run."""
 
 
-@dataclass(frozen=True, slots=True)
-class RunRecord:
-    """One run.
+def begun_run(command: str, *, at: float) -> RunRecord:
+    """Return the record of a run that begins now, on this machine."""
+    return RunRecord(command, at, socket.gethostname())
 
-    Attributes:
-        command: The command.
-        began: When it began, in seconds since 1970.
-        host: The name of the machine; "" if it is not known.
-        ended: When it ended, in seconds since 1970; None if it is still running or was killed.
-        exit_code: The exit code; None if it is still running or was killed.
-        error: The error that ended it, in one line; "" if there was none.
-        counts: The counts of its summary: `bundles`, `rows`, `bytes`, `requests`, `refused`; {} until it ends.
-    """
 
-    command: str
-    began: float
-    host: str = ""
-    ended: float | None = None
-    exit_code: int | None = None
-    error: str = ""
-    counts: dict[str, Any] = field(default_factory=dict)
-
-    @classmethod
-    def begun(cls, command: str, *, at: float) -> Self:
-        """Make the record of a run that begins now, on this machine."""
-        return cls(command, at, socket.gethostname())
-
-    @classmethod
-    def of_note(cls, text: str | None) -> Self | None:
-        """Read the note of version 1; return None if there is none or it is invalid."""
-        try:
-            known = cls(**orjson.loads(text)) if text else None
-            # Only accept what could be written as a row.
-            return known if known and known.values(0) and isinstance(known.command, str) else None
-        except (TypeError, ValueError):
-            return None
-
-    def values(self, seq: int) -> tuple[Any, ...]:
-        """Return the row with this number."""
-        counts = orjson.dumps(self.counts).decode()
-        ended = None if self.ended is None else float(self.ended)
-        values = (seq, float(self.began), ended, self.command, self.host, self.exit_code, self.error, counts)
-        digest = digest_of(*(value.encode() if isinstance(value, str) else value for value in values))
-        return (*values, digest)
+def run_of_note(text: str | None) -> RunRecord | None:
+    """Read the note of version 1; return None if there is none or it is invalid."""
+    try:
+        known = RunRecord(**orjson.loads(text)) if text else None
+        # Only accept what could be written as a row.
+        return known if known and _row(known, 0) and isinstance(known.command, str) else None
+    except (TypeError, ValueError):
+        return None
 
 
 class RunLogWriter:
@@ -93,7 +62,7 @@ class RunLogWriter:
         self._head.runs -= self._connection.execute("DELETE FROM run WHERE seq <= ?", (last_deleted,)).rowcount
 
     def _put(self, run: RunRecord) -> None:
-        values = run.values(self._head.last_run)
+        values = _row(run, self._head.last_run)
         self._connection.execute("INSERT OR REPLACE INTO run VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)", values)
 
 
@@ -104,7 +73,7 @@ def read_runs(connection: sqlite3.Connection, head: LedgerHead) -> list[RunRecor
         LedgerCorruptError: a row is missing or damaged.
     """
     if head.version < 2:
-        known = RunRecord.of_note(head.remarks.get(LAST_RUN))
+        known = run_of_note(head.remarks.get(LAST_RUN))
         return [known] if known else []
     rows = complete_rows(
         connection.execute("SELECT * FROM run ORDER BY seq"), "run", count=head.runs, last=head.last_run
@@ -113,3 +82,12 @@ def read_runs(connection: sqlite3.Connection, head: LedgerHead) -> list[RunRecor
         RunRecord(command.decode(), began, host.decode(), ended, exit_code, error.decode(), orjson.loads(counts))
         for _, began, ended, command, host, exit_code, error, counts in rows
     ]
+
+
+def _row(run: RunRecord, seq: int) -> tuple[Any, ...]:
+    """Return the row of a run with this number."""
+    counts = orjson.dumps(run.counts).decode()
+    ended = None if run.ended is None else float(run.ended)
+    values = (seq, float(run.began), ended, run.command, run.host, run.exit_code, run.error, counts)
+    digest = digest_of(*(value.encode() if isinstance(value, str) else value for value in values))
+    return (*values, digest)

@@ -12,9 +12,10 @@ from typing import Any
 
 from asyncexport.core.bundles import Range
 from asyncexport.core.exports import Export
+from asyncexport.core.health.records import AcceptedGap
 from asyncexport.core.states import Stored
 from asyncexport.errors import IllegalMove, LedgerCorruptError, LedgerError
-from asyncexport.ledger.accepted import AcceptedGap, insert_accepted
+from asyncexport.ledger.accepted import insert_accepted
 from asyncexport.ledger.bulk_insert import insert_rows
 from asyncexport.ledger.commit_mark import CommitMark
 from asyncexport.ledger.definitions import check_definitions

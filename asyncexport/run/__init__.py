@@ -12,7 +12,7 @@ counters       what it knows of itself: tally, open problems, requests
 listeners      how its events get to the counters, the log and the listeners
 progress       how far it has come, and how long it will still take
 survey         what a run would find, without asking the service
-export_status  how an export stands: ledger, nights and disk seen together
+status         reads what `status` reports: from the ledger, the settings and the disk
 segments       the segments of the account
 directory      whether an output directory has lost its ledger
 unrecorded     whether it holds archives that its ledger knows nothing of

@@ -10,7 +10,7 @@ from asyncexport.client.clock import ServiceClock
 from asyncexport.core.exits import Exit
 from asyncexport.engine.scheduler import Stop
 from asyncexport.errors import ExportError
-from asyncexport.ledger import Ledger, RunRecord, discard_copy
+from asyncexport.ledger import Ledger, begun_run, discard_copy
 from asyncexport.run.counters import RunCounters
 from asyncexport.run.spec import RunSpec
 
@@ -34,7 +34,7 @@ async def logged(
         ledger: Its ledger.
         clock: What time it is at the service. Old rows are dropped only if the service has told it.
     """
-    begun = RunRecord.begun(spec.command, at=clock.now())
+    begun = begun_run(spec.command, at=clock.now())
 
     def log_end(failure: Exception | None) -> None:
         code, cause = counters.exit_code(failure, stop), counters.cause(failure)

@@ -1,0 +1,183 @@
+"""The report of `status` as lines of text, for terminals of 80 columns."""
+
+from collections.abc import Iterator, Sequence
+from itertools import groupby
+from typing import TYPE_CHECKING
+
+from asyncexport.core.bundles import day, show
+from asyncexport.core.health.last_run import how_it_ended
+from asyncexport.core.health.problems import why_parked
+from asyncexport.core.health.weeks import CELLS_PER_WEEK, WEEK_SECONDS
+from asyncexport.core.states import BundleRecord, Ready
+from asyncexport.core.text import show_duration
+from asyncexport.display import count_of, plain, show_bytes, show_count, show_minute, table
+
+if TYPE_CHECKING:
+    from asyncexport.core.health.export_report import ExportReport
+    from asyncexport.core.health.overview import Overview
+    from asyncexport.core.health.records import RunRecord
+    from asyncexport.core.health.report import StatusReport, Verdict
+    from asyncexport.core.health.weeks import Week
+
+MOST_NAMED = 10
+"""Gaps and parked bundles that are listed one by one; `--json` lists all."""
+
+MOST_WEEKS = 20
+"""Lines of weeks; `--json` lists all."""
+
+NEWEST_WEEKS = 4
+"""Weeks that are shown even if they are complete."""
+
+CELLS_PER_DAY = CELLS_PER_WEEK // 7
+
+DAY_NAMES = "Mon  Tue  Wed  Thu  Fri  Sat  Sun"
+
+LEGEND = "# stored  . not due  - missing  x parked  ~ in progress  a accepted"
+"""Explains `core.health.weeks.MARKS`."""
+
+
+def verdict_line(verdict: "Verdict") -> str:
+    """Say whether all is well, and why."""
+    return f"{'healthy' if verdict.healthy else 'not healthy'}: {plain(verdict.reason)}"
+
+
+def last_run_line(run: "RunRecord") -> str:
+    """Say how the newest run ended."""
+    return f"last run: {plain(run.command)} {plain(how_it_ended(run))}"
+
+
+def run_lines(report: "StatusReport", *, most: int) -> list[str]:
+    """List the last runs, the newest last."""
+    chosen = report.runs[-most:] if most else ()
+    rows = [_run_row(run, in_progress=report.in_progress and run is report.runs[-1]) for run in chosen]
+    return ["last runs:", *(f"  {line}" for line in table(rows, right=frozenset({2})))] if rows else []
+
+
+def _run_row(run: "RunRecord", *, in_progress: bool) -> tuple[str, ...]:
+    began, command = show_minute(run.began), plain(run.command)
+    if run.ended is None:
+        return began, command, "", "in progress" if in_progress else "killed", ""
+    stored, parked = (run.counts.get("bundles", {}).get(key, 0) for key in ("stored", "failed"))
+    parts = [f"{count_of(stored, 'bundle', 'bundles')} stored", f"{show_count(parked)} parked" if parked else ""]
+    seconds = max(0.0, run.ended - run.began)
+    return began, command, show_duration(seconds), f"exit {run.exit_code}", ", ".join(filter(None, parts))
+
+
+def export_lines(report: "ExportReport", *, now: float) -> Iterator[str]:
+    """Describe one export."""
+    overview = report.overview
+    definition = overview.definition
+    yield f"{overview.name}: {definition.type.value}s of {plain(definition.segment)}, as {definition.format.value}"
+    empty = f" ({show_count(overview.empty)} without rows)" if overview.empty else ""
+    yield _labelled(
+        "stored",
+        f"{count_of(overview.stored, 'bundle', 'bundles')}{empty}, {show_count(overview.rows)} rows, "
+        f"{show_bytes(overview.bytes)}",
+    )
+    covered = overview.covered
+    if covered:
+        yield _labelled("covered", f"{show(covered[0].start)} to {show(covered[-1].end)}")
+        if report.due is not None:
+            settled = report.due.settled
+            yield _labelled("settled", f"up to {show(settled)}{_behind(settled - covered[-1].end)}")
+    yield from week_lines(report.weeks)
+    yield from _gap_lines(report)
+    altered = [f"{show(one.record.bundle.range.start)}: {one.reason}" for one in report.altered]
+    yield from _list_lines("altered", altered)
+    yield from _list_lines("overlaps", [f"{later} with {earlier}" for earlier, later in overview.overlaps])
+    unsettled = [
+        f"{one.bundle.range}: exported at {show(one.stored.exported_at)}" for one in overview.unsettled if one.stored
+    ]
+    yield from _list_lines("unsettled", unsettled)
+    if overview.in_progress:
+        yield _labelled("in progress", _in_progress(overview))
+    accepted = [f"{one.bundle.range}: {plain(one.reason)}" for one in report.accepted]
+    yield from _list_lines("accepted", accepted)
+    yield from _list_lines(
+        "parked", [f"{_parked(one)}{_next_try(overview, one)}" for one in report.open_parked if not one.kept]
+    )
+    yield from _list_lines("kept", [_parked(one) for one in report.open_parked if one.kept])
+    if overview.last_at is not None:
+        yield _labelled("last change", f"{show(overview.last_at)}, {show_duration(max(1, now - overview.last_at))} ago")
+
+
+def week_lines(weeks: "Sequence[Week]") -> Iterator[str]:
+    """Show coverage, a line per week; complete weeks that are not among the newest are summed up."""
+    if not weeks:
+        return
+    lines: list[str] = []
+    older, newest = weeks[:-NEWEST_WEEKS], weeks[-NEWEST_WEEKS:]
+    for is_complete, group in groupby(older, key=lambda week: week.is_complete):
+        members = list(group)
+        if is_complete and len(members) > 1:
+            count = count_of(len(members), "week", "weeks")
+            lines.append(
+                f"    {day(members[0].start)}  to {day(members[-1].start + WEEK_SECONDS - 1)}: {count} complete"
+            )
+        else:
+            lines += map(_week_line, members)
+    lines += map(_week_line, newest)
+    used = {mark for week in weeks for mark in week.cells}
+    legend = "  ".join(entry for entry in LEGEND.split("  ") if entry[0] in used)
+    yield _labelled("weeks", f"a character for every six hours, UTC: {legend}")
+    yield f"    {'week of':<12}{DAY_NAMES}"
+    if len(lines) > MOST_WEEKS:
+        yield f"    {show_count(len(lines) - MOST_WEEKS)} earlier lines are left out; --json lists all weeks"
+    yield from lines[-MOST_WEEKS:]
+
+
+def _week_line(week: "Week") -> str:
+    days = (week.cells[at : at + CELLS_PER_DAY] for at in range(0, CELLS_PER_WEEK, CELLS_PER_DAY))
+    missing = f"  {show_duration(week.missing_seconds)} missing" if week.missing_seconds else ""
+    return f"    {day(week.start)}  {' '.join(days)}{missing}".rstrip()
+
+
+def _gap_lines(report: "ExportReport") -> Iterator[str]:
+    """List the gaps, each followed by the command that fills it."""
+    if not report.gaps:
+        return
+    total = sum(gap.range.seconds for gap in report.gaps)
+    yield _labelled("gaps", f"{show_count(len(report.gaps))}, {show_duration(total)} in all")
+    for gap in report.gaps[:MOST_NAMED]:
+        yield f"    {gap.range} ({show_duration(gap.range.seconds)}): {gap.reason}"
+        if gap.command:
+            yield f"    {gap.command}"
+    yield from _left_out(len(report.gaps))
+
+
+def _parked(record: BundleRecord) -> str:
+    return f"{show(record.bundle.range.start)}: {plain(why_parked(record))}"
+
+
+def _next_try(overview: "Overview", record: BundleRecord) -> str:
+    due = overview.next_try(record)
+    return "" if due is None else f"; retried by the first nightly run after {show(due)}"
+
+
+def _in_progress(overview: "Overview") -> str:
+    """Count the bundles in flight at the service and those ready to download."""
+    ready = sum(isinstance(one.state, Ready) for one in overview.unfinished)
+    parts = {"in flight at the service": overview.in_progress - ready, "ready to download": ready}
+    return ", ".join(f"{count_of(count, 'bundle', 'bundles')} {where}" for where, count in parts.items() if count)
+
+
+def _behind(seconds: int) -> str:
+    return f", {show_duration(seconds)} after the last archive" if seconds > 0 else ""
+
+
+def _list_lines(label: str, items: Sequence[str]) -> Iterator[str]:
+    if not items:
+        return
+    yield _labelled(label, show_count(len(items)))
+    for item in items[:MOST_NAMED]:
+        yield _labelled("", f"  {item}")
+    yield from _left_out(len(items))
+
+
+def _left_out(count: int) -> Iterator[str]:
+    if count > MOST_NAMED:
+        yield _labelled("", f"  and {show_count(count - MOST_NAMED)} more; --json lists all")
+
+
+def _labelled(label: str, text: str) -> str:
+    return f"  {label:<12}{text}"

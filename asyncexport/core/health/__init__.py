@@ -1,0 +1,14 @@
+"""What an output directory holds, what is missing, and whether all is well: one value for `status` and its page.
+
+Everything here is a function of what the ledger and the disk say, the settings, and the time.
+
+report         the report: each export, the last runs, requests per hour, and the verdict on all of it
+last_run       whether the last run ended well
+export_report  what is known of one export: its gaps, its weeks, and what is wrong with it
+problems       what is wrong with an export
+missing        which time is missing, why, and which command fills it
+weeks          coverage as a line per week
+layers         cuts a span of time by what covers it
+overview       what the ledger knows of one export
+records        facts as values: runs, requests per hour, accepted gaps, altered archives
+"""

@@ -1,0 +1,59 @@
+"""Whether the last run ended well.
+
+1. A run that is in progress does not count yet: the one before it does.
+2. A run ends well with exit code 0, or with 9: it reached its `--max-duration`, nothing failed, and the next run
+   resumes.
+3. Exit code 3 for parked bundles alone no longer counts once each of them is stored or accepted. So does 3 for anything
+   but an error after the user has accepted gaps, because what is still open is reported by itself.
+"""
+
+from collections.abc import Sequence
+
+from asyncexport.core.bundles import show
+from asyncexport.core.exits import Exit
+from asyncexport.core.health.records import AcceptedGap, RunRecord
+
+ENDS_WELL = (Exit.DONE, Exit.TIME_UP)
+
+
+def finished_runs(runs: Sequence[RunRecord], *, in_progress: bool) -> Sequence[RunRecord]:
+    """Return the runs without the one that is in progress (rule 1)."""
+    return runs[:-1] if in_progress and runs and runs[-1].ended is None else runs
+
+
+def fault_of_last_run(
+    runs: Sequence[RunRecord], *, in_progress: bool, has_parked: bool, accepted: Sequence[AcceptedGap]
+) -> str:
+    """Say what is wrong with how the last run ended; "" if it ended well.
+
+    Args:
+        runs: The runs on record, in the order they began.
+        in_progress: Whether a run is in progress.
+        has_parked: Whether any bundle is parked and not accepted.
+        accepted: The gaps that the user has accepted.
+    """
+    finished = finished_runs(runs, in_progress=in_progress)
+    if not finished:
+        return "" if in_progress else "no run is on record"
+    last = finished[-1]
+    if last.ended is None:
+        return f"the last run ({last.command}) {how_it_ended(last)}"
+    if last.exit_code in ENDS_WELL or _is_settled(last, has_parked=has_parked, accepted=accepted):
+        return ""
+    return f"the last run ({last.command}) {how_it_ended(last)}"
+
+
+def _is_settled(run: RunRecord, *, has_parked: bool, accepted: Sequence[AcceptedGap]) -> bool:
+    """Whether nothing is left of why a run ended with 3 (rule 3)."""
+    if run.exit_code != Exit.PARTIAL or run.error or has_parked:
+        return False
+    bundles = run.counts.get("bundles", {})
+    only_parked = bundles.get("failed", 0) > 0 and bundles.get("unfinished", 0) == 0
+    return only_parked or any(one.at >= (run.ended or 0) for one in accepted)
+
+
+def how_it_ended(run: RunRecord) -> str:
+    """Say how a run ended, as the end of a sentence."""
+    if run.ended is None:
+        return f"started at {show(run.began)} and did not finish: it was killed or it crashed"
+    return f"ended with exit code {run.exit_code} at {show(run.ended)}" + (f": {run.error}" if run.error else "")

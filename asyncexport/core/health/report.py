@@ -1,0 +1,119 @@
+"""The report: each export, the last runs, requests per hour, and the verdict on all of it."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from asyncexport.core.bundles import show
+from asyncexport.core.health.export_report import ExportFacts, ExportReport, export_report
+from asyncexport.core.health.last_run import fault_of_last_run, finished_runs
+from asyncexport.core.health.missing import MAX_BEHIND_SECONDS, Again
+from asyncexport.core.health.records import HourCount, RunRecord
+
+MOST_PROBLEMS_NAMED = 3
+"""Problems in the reason of a verdict; it is one line."""
+
+
+@dataclass(frozen=True, slots=True)
+class Facts:
+    """What the ledger, the disk and the configuration say of an output directory.
+
+    Attributes:
+        exports: The facts on each export, those that are configured and not in the ledger included.
+        since: Where nights begin, in seconds since 1970; None if no night was ever asked for.
+        runs: The runs on record, in the order they began.
+        hours: The requests on record by hour, in order.
+        in_progress: Whether a run is in progress.
+    """
+
+    exports: tuple[ExportFacts, ...]
+    since: int | None = None
+    runs: tuple[RunRecord, ...] = ()
+    hours: tuple[HourCount, ...] = ()
+    in_progress: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """Whether all is well.
+
+    Attributes:
+        healthy: Whether the last run ended well and nothing is missing for longer than allowed.
+        reason: Why, in one line.
+    """
+
+    healthy: bool
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class StatusReport:
+    """What `status` and its page show.
+
+    Attributes:
+        verdict: Whether all is well.
+        exports: The report on each export.
+        since: Where nights begin, in seconds since 1970; None if no night was ever asked for.
+        runs: The runs on record, in the order they began; the last one may be in progress.
+        hours: The requests on record by hour, in order.
+        in_progress: Whether a run is in progress.
+        now: The time at the service, in seconds since 1970.
+    """
+
+    verdict: Verdict
+    exports: tuple[ExportReport, ...]
+    since: int | None
+    runs: tuple[RunRecord, ...]
+    hours: tuple[HourCount, ...]
+    in_progress: bool
+    now: float
+
+
+def status_report(facts: Facts, *, now: float, again: Again, max_behind: float = MAX_BEHIND_SECONDS) -> StatusReport:
+    """Make the report.
+
+    Args:
+        facts: The facts.
+        now: The time at the service, in seconds since 1970.
+        again: Makes a command line from a command and its arguments, for the same configuration and directory.
+        max_behind: How long data may be settled and not stored, in seconds.
+    """
+    several = sum(one.export is not None for one in facts.exports) > 1
+    reports = tuple(
+        export_report(
+            one,
+            since=facts.since,
+            now=now,
+            max_behind=max_behind,
+            option=("--export", one.overview.name) if several else (),
+            again=again,
+        )
+        for one in facts.exports
+    )
+    return StatusReport(_verdict(facts, reports), reports, facts.since, facts.runs, facts.hours, facts.in_progress, now)
+
+
+def _verdict(facts: Facts, reports: Sequence[ExportReport]) -> Verdict:
+    judged = [one for one in reports if one.due is not None]
+    fault = fault_of_last_run(
+        facts.runs,
+        in_progress=facts.in_progress,
+        has_parked=any(one.open_parked for one in judged),
+        accepted=[gap for one in judged for gap in one.accepted],
+    )
+    problems = [*([fault] if fault else []), *(problem for one in judged for problem in one.problems)]
+    if not problems:
+        return Verdict(healthy=True, reason=_all_well(facts, judged))
+    more = len(problems) - MOST_PROBLEMS_NAMED
+    named = [
+        *problems[:MOST_PROBLEMS_NAMED],
+        *([f"{more} more problems" if more > 1 else "1 more problem"] if more > 0 else []),
+    ]
+    return Verdict(healthy=False, reason="; ".join(named))
+
+
+def _all_well(facts: Facts, judged: Sequence[ExportReport]) -> str:
+    finished = finished_runs(facts.runs, in_progress=facts.in_progress)
+    run = f"the last run ({finished[-1].command}) ended well at {show(finished[-1].ended or 0)}" if finished else ""
+    ends = [one.complete_until for one in judged if one.complete_until is not None]
+    complete = f"everything is stored up to {show(min(ends))}" if ends else "nothing is due"
+    return "; ".join(filter(None, ("a run is in progress" if facts.in_progress else "", run, complete)))

@@ -1,0 +1,103 @@
+"""Reads what `status` reports: from the ledger, the settings and the disk.
+
+1. Nothing is changed, and no archive is read: only its presence and size are compared with the ledger.
+2. A run that is in progress replaces files and records that afterwards. An archive that seems altered is therefore
+   looked up a second time, and bundles that a run works on are left out.
+"""
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from asyncexport.config import Settings
+from asyncexport.core.bundles import ALL_TIME
+from asyncexport.core.exports import Export
+from asyncexport.core.health.export_report import ExportFacts
+from asyncexport.core.health.missing import MAX_BEHIND_SECONDS, Again
+from asyncexport.core.health.overview import Overview
+from asyncexport.core.health.records import AlteredArchive
+from asyncexport.core.health.report import Facts, StatusReport, status_report
+from asyncexport.core.states import Stored
+from asyncexport.ledger import LedgerReader, holder
+from asyncexport.run.ranges import NIGHTLY_SINCE, is_past
+
+
+def read_status(
+    settings: Settings,
+    ledger: LedgerReader,
+    *,
+    names: Sequence[str],
+    now: float,
+    again: Again,
+    max_behind: float = MAX_BEHIND_SECONDS,
+) -> StatusReport:
+    """Report on the exports of an output directory.
+
+    Args:
+        settings: The settings, with the directory.
+        ledger: Its ledger.
+        names: The exports to report on; all if there are none.
+        now: The time at the service, in seconds since 1970.
+        again: Makes a command line from a command and its arguments, for the same configuration and directory.
+        max_behind: How long data may be settled and not stored, in seconds.
+    """
+    configured = {export.name: export for export in settings.exports}
+    known = {overview.name: overview for overview in ledger.overviews()}
+    chosen = [name for name in dict.fromkeys((*known, *configured)) if not names or name in names]
+    accepted = ledger.accepted()
+    exports = [
+        ExportFacts(
+            known[name] if name in known else nothing_of(configured[name]),
+            configured.get(name),
+            altered=tuple(_altered(settings.output.directory, ledger, known[name])) if name in known else (),
+            accepted=tuple(one for one in accepted if one.bundle.export == name),
+        )
+        for name in chosen
+    ]
+    facts = Facts(
+        tuple(exports),
+        since=_since(settings, ledger, now=now),
+        runs=tuple(ledger.runs()),
+        hours=tuple(ledger.hours()),
+        in_progress=holder(settings.output.directory) is not None,
+    )
+    return status_report(facts, now=now, again=again, max_behind=max_behind)
+
+
+def nothing_of(export: Export) -> Overview:
+    """Return the overview of an export that is not in the ledger yet."""
+    return Overview(
+        export.name, export.definition, stored=0, empty=0, rows=0, bytes=0, unfinished=(), covered=(), last_at=None
+    )
+
+
+def _since(settings: Settings, ledger: LedgerReader, *, now: float) -> int | None:
+    """Return where nights begin; None if no night was ever asked for."""
+    chosen = settings.nightly.since_at(now)
+    if chosen is not None:
+        return chosen
+    remembered = ledger.recall(NIGHTLY_SINCE)
+    return int(remembered) if remembered and is_past(remembered, now=now) else None
+
+
+def _altered(directory: Path, ledger: LedgerReader, overview: Overview) -> Iterator[AlteredArchive]:
+    """Yield the archives that were deleted or changed in size (rule 2)."""
+    in_progress = {one.bundle for one in overview.unfinished if not one.parked}
+    for record in ledger.stored(overview.name, ALL_TIME):
+        if record.bundle in in_progress or not _fault(directory, record.stored):
+            continue
+        for again in ledger.stored(overview.name, record.bundle.range):
+            if again.bundle == record.bundle and (fault := _fault(directory, again.stored)):
+                yield AlteredArchive(again, fault)
+
+
+def _fault(directory: Path, archive: Stored | None) -> str:
+    """Return what is wrong with an archive's file; "" if nothing is."""
+    if archive is None:
+        return ""
+    try:
+        size = (directory / archive.path).stat().st_size
+    except FileNotFoundError:
+        return "the file does not exist"
+    except OSError as error:
+        return f"the file cannot be accessed: {(error.strerror or 'no reason given').lower()}"
+    return "" if size == archive.bytes else f"the file has {size:,} bytes instead of {archive.bytes:,}"
