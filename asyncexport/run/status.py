@@ -15,7 +15,7 @@ from asyncexport.core.health.export_report import ExportFacts
 from asyncexport.core.health.missing import MAX_BEHIND_SECONDS, Again
 from asyncexport.core.health.overview import Overview
 from asyncexport.core.health.records import AlteredArchive
-from asyncexport.core.health.report import Facts, StatusReport, status_report
+from asyncexport.core.health.report import DirectoryFacts, StatusReport, status_report
 from asyncexport.core.states import Stored
 from asyncexport.ledger import LedgerReader, holder
 from asyncexport.run.ranges import NIGHTLY_SINCE, is_past
@@ -53,7 +53,7 @@ def read_status(
         )
         for name in chosen
     ]
-    facts = Facts(
+    facts = DirectoryFacts(
         tuple(exports),
         since=_since(settings, ledger, now=now),
         runs=tuple(ledger.runs()),

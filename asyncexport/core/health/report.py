@@ -14,7 +14,7 @@ MOST_PROBLEMS_NAMED = 3
 
 
 @dataclass(frozen=True, slots=True)
-class Facts:
+class DirectoryFacts:
     """What the ledger, the disk and the configuration say of an output directory.
 
     Attributes:
@@ -68,7 +68,9 @@ class StatusReport:
     now: float
 
 
-def status_report(facts: Facts, *, now: float, again: Again, max_behind: float = MAX_BEHIND_SECONDS) -> StatusReport:
+def status_report(
+    facts: DirectoryFacts, *, now: float, again: Again, max_behind: float = MAX_BEHIND_SECONDS
+) -> StatusReport:
     """Make the report.
 
     Args:
@@ -92,7 +94,7 @@ def status_report(facts: Facts, *, now: float, again: Again, max_behind: float =
     return StatusReport(_verdict(facts, reports), reports, facts.since, facts.runs, facts.hours, facts.in_progress, now)
 
 
-def _verdict(facts: Facts, reports: Sequence[ExportReport]) -> Verdict:
+def _verdict(facts: DirectoryFacts, reports: Sequence[ExportReport]) -> Verdict:
     judged = [one for one in reports if one.due is not None]
     fault = fault_of_last_run(
         facts.runs,
@@ -111,7 +113,7 @@ def _verdict(facts: Facts, reports: Sequence[ExportReport]) -> Verdict:
     return Verdict(healthy=False, reason="; ".join(named))
 
 
-def _all_well(facts: Facts, judged: Sequence[ExportReport]) -> str:
+def _all_well(facts: DirectoryFacts, judged: Sequence[ExportReport]) -> str:
     finished = finished_runs(facts.runs, in_progress=facts.in_progress)
     run = f"the last run ({finished[-1].command}) ended well at {show(finished[-1].ended or 0)}" if finished else ""
     ends = [one.complete_until for one in judged if one.complete_until is not None]
