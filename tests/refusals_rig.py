@@ -191,7 +191,7 @@ class RefusingStorage:
 
 
 @dataclass
-class Played:
+class RunResult:
     """The result of a run.
 
     Attributes:
@@ -212,47 +212,47 @@ class Played:
     attempts: int = 0
 
 
-class PlayedWiring(Wiring):
+class RecordingWiring(Wiring):
     """Records which exports are stopped."""
 
-    played: Played
+    run_result: RunResult
 
     def _emit(self, event: Event) -> None:
         super()._emit(event)
         if isinstance(event, ExportStopped):
-            self.played.stopped[event.export] = event.error
+            self.run_result.stopped[event.export] = event.error
 
 
-def play(
+def run_scenario(
     scenario: Scenario,
     service: RefusingService,
     *,
     exports: tuple[Export, ...] = (EXPORT,),
     storage: Refuses | None = None,
     key_has_worked: bool = True,
-) -> Played:
+) -> RunResult:
     """Run once, from an empty ledger."""
-    played = Played(service)
+    result = RunResult(service)
 
     async def carry_out() -> None:
         service.start(scenario.behaviour)
-        wiring = PlayedWiring(
+        wiring = RecordingWiring(
             scenario, service=service, exports=exports, key_has_worked=key_has_worked, storage=_storage(storage)
         )
-        wiring.played = played
+        wiring.run_result = result
         try:
             async with asyncio.timeout(LIMIT_SECONDS):
                 await wiring.run()
         except ExportError as error:
-            played.error = error
-        played.seconds = asyncio.get_running_loop().time()
+            result.error = error
+        result.seconds = asyncio.get_running_loop().time()
         for bundle in wiring.recorder.stored_at:
-            played.stored[bundle.export] = played.stored.get(bundle.export, 0) + 1
-        played.states = {bundle: record.state for bundle, record in wiring.ledger.latest.items()}
-        played.attempts = wiring.ledger.highest_attempt
+            result.stored[bundle.export] = result.stored.get(bundle.export, 0) + 1
+        result.states = {bundle: record.state for bundle, record in wiring.ledger.latest.items()}
+        result.attempts = wiring.ledger.highest_attempt
 
     clock.run(leaving_nothing(carry_out()))
-    return played
+    return result
 
 
 def _storage(refuses: Refuses | None) -> RefusingStorage | None:

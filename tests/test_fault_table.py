@@ -39,7 +39,7 @@ from asyncexport.simulate.run import Scenario, simulate
 from tests.exporting import BY_SERVICE, QUICK, Notebook, OffClock, archives, clock_of, moment, rows_in, run, truth
 from tests.fault_table import BUNDLES, ROWS, Row
 from tests.ledger_rig import releases_locks
-from tests.refusals_rig import RefusingService, play
+from tests.refusals_rig import RefusingService, run_scenario
 
 pytestmark = pytest.mark.slow
 
@@ -161,7 +161,7 @@ async def _outage(_: Stage, __: str) -> None:
 async def _night(_: Stage, __: str) -> None:
     """A simulation, in another thread, since it has its own event loop."""
     service = RefusingService(fails=lambda _: True)
-    result = await asyncio.to_thread(play, Scenario(60), service)
+    result = await asyncio.to_thread(run_scenario, Scenario(60), service)
     assert (result.error, result.stored, result.attempts) == (None, {}, 1)
     assert service.made <= 75
 
