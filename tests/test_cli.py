@@ -335,13 +335,13 @@ ENDS = [
         "a plan of nights from a day to come",
         Exit.USAGE,
         ("plan", "--nightly", "--set", "nightly.since=2999-01-01"),
-        error="nightly.since: 2999-01-01T00:00:00Z is in the future: it is 20",
+        error="nightly.since: 2999-01-01T00:00:00Z is in the future: it is now 20",
     ),
     Case(
         "nights from a day to come",
         Exit.USAGE,
         ("nightly", "--set", "nightly.since=2999-01-01"),
-        error="nightly.since: 2999-01-01T00:00:00Z is in the future: it is 20",
+        error="nightly.since: 2999-01-01T00:00:00Z is in the future: it is now 20",
     ),
     Case(
         "a refresh of what is too old",

@@ -30,7 +30,7 @@ def test_a_listener_that_raises_is_logged_once_and_removed(caplog):
     )
     events: list[Event] = [PossibleDuplicate(BUNDLE), BundleStored(BUNDLE, ARCHIVE)]
     for event in events:
-        listeners.tell(event)
+        listeners.emit(event)
     assert heard == [(name, event) for event in events for name in ("first", "last")]
     assert (counters.tally.possible_duplicates, counters.tally.stored) == (1, 1)
     (logged,) = [record for record in caplog.records if record.levelno >= logging.WARNING]
@@ -41,7 +41,7 @@ def test_events_are_counted_before_listeners_receive_them():
     """A listener that reads the tally finds the event in it."""
     counters, counts = RunCounters(), []
     listeners = EventListeners(counters, [lambda _event: counts.append(counters.tally.stored)])
-    listeners.tell(BundleStored(BUNDLE, ARCHIVE))
+    listeners.emit(BundleStored(BUNDLE, ARCHIVE))
     assert counts == [1]
 
 
@@ -61,7 +61,7 @@ def test_events_are_counted_before_listeners_receive_them():
 def test_an_event_is_logged_below_a_warning(caplog, event, line):
     """The closing text lists parked bundles, so they are not logged as warnings as well."""
     caplog.set_level(logging.INFO)
-    EventListeners(RunCounters(), ()).tell(event)
+    EventListeners(RunCounters(), ()).emit(event)
     assert [(record.levelname, record.getMessage()) for record in caplog.records] == [("INFO", line)]
 
 
@@ -73,15 +73,15 @@ def test_a_listener_that_raises_cancelled_error_does_not_end_the_run(caplog):
         raise asyncio.CancelledError
 
     listeners = EventListeners(RunCounters(), [cancelled, heard.append])
-    listeners.tell(Note("a"))
-    listeners.tell(Note("b"))
+    listeners.emit(Note("a"))
+    listeners.emit(Note("b"))
     assert heard == [Note("a"), Note("b")]
     assert len([message for message in caplog.messages if "raised CancelledError" in message]) == 1
 
 
 def test_a_note_is_a_warning(caplog):
     """Notes are shown at the default log level."""
-    EventListeners(RunCounters(), ()).tell(Note("the end is cut back"))
+    EventListeners(RunCounters(), ()).emit(Note("the end is cut back"))
     assert [(record.levelname, record.getMessage()) for record in caplog.records] == [
         ("WARNING", "the end is cut back")
     ]
@@ -89,7 +89,7 @@ def test_a_note_is_a_warning(caplog):
 
 def test_a_repair_that_finds_fewer_rows_is_a_warning(caplog):
     """No intact archive was left, so fewer rows are stored and a warning is logged."""
-    EventListeners(RunCounters(), (), repaired=frozenset({BUNDLE})).tell(BundleStored(BUNDLE, ARCHIVE, BEFORE))
+    EventListeners(RunCounters(), (), repaired=frozenset({BUNDLE})).emit(BundleStored(BUNDLE, ARCHIVE, BEFORE))
     assert f"{BUNDLE}: repaired with fewer rows: 7 instead of 8" in caplog.text
 
 

@@ -137,7 +137,7 @@ async def test_a_hanging_answer_is_not_waited_for(tmp_path):
         await asyncio.Event().wait()
         raise AssertionError
 
-    await check.finish(hang, reported.append, patience_seconds=0.01)
+    await check.finish(hang, reported.append, timeout_seconds=0.01)
     assert await ledger.recall(ORGANISATION) is None
     await ledger.close()
     (note,) = reported

@@ -4,7 +4,7 @@ import pytest
 
 from asyncexport.core.bundles import DAY, HOUR, Ago, Range
 from asyncexport.core.exports import Export
-from asyncexport.run.ranges import export_ranges, faults_of_dates, is_past, where_nights_begin
+from asyncexport.run.ranges import date_problems, export_ranges, is_past, nightly_start
 from asyncexport.run.spec import Backfill, Nightly, RunSpec, instructions
 
 NOW = 100 * DAY + 4000.0
@@ -48,7 +48,7 @@ def test_a_range_ends_where_data_is_settled(start, end, spans, notes):
     """A range ends at the last settled bundle boundary, and a shortened or empty range is reported."""
     ranges = ranges_of((EXPORT,), Backfill((EXPORT,), start, end), night_start=5)
     assert ([span for _, span in ranges.spans], list(ranges.notes)) == (spans, notes)
-    assert ranges.hang_on_clock == (end is None or bool(notes))
+    assert ranges.depend_on_clock == (end is None or bool(notes))
 
 
 def test_each_export_has_its_own_range():
@@ -63,9 +63,9 @@ def test_a_stored_range_is_done_whatever_the_clock_says(now):
     """A range that archives cover completely is not shortened or reported, and does not depend on the clock."""
     end = SETTLED + 7
     ranges = ranges_of((EXPORT,), Backfill((EXPORT,), 0, end), now=now, stored=end)
-    assert (ranges.spans, ranges.notes, ranges.hang_on_clock) == (((EXPORT, Range(0, end)),), (), False)
+    assert (ranges.spans, ranges.notes, ranges.depend_on_clock) == (((EXPORT, Range(0, end)),), (), False)
     less = ranges_of((EXPORT,), Backfill((EXPORT,), 0, end), now=now, stored=end - 1)
-    assert less.hang_on_clock == (now < 1e12)
+    assert less.depend_on_clock == (now < 1e12)
 
 
 @pytest.mark.parametrize(
@@ -82,7 +82,7 @@ def test_a_stored_range_is_done_whatever_the_clock_says(now):
 def test_relative_dates_depend_on_the_clock(start, end, span, hangs):
     """Relative dates are resolved against the current time, and the ranges are marked as dependent on the clock."""
     ranges = ranges_of((EXPORT,), Backfill((EXPORT,), start, end))
-    assert ([one for _, one in ranges.spans], ranges.hang_on_clock) == ([span], hangs)
+    assert ([one for _, one in ranges.spans], ranges.depend_on_clock) == ([span], hangs)
 
 
 @pytest.mark.parametrize(
@@ -97,22 +97,22 @@ def test_relative_dates_depend_on_the_clock(start, end, span, hangs):
 )
 def test_impossible_dates_are_reported(start, end, reported):
     """A start in the future and an end that is not after the start are faults."""
-    faults = faults_of_dates(instructions(Backfill((EXPORT,), start, end)), now=NOW)
+    faults = date_problems(instructions(Backfill((EXPORT,), start, end)), now=NOW)
     assert "; ".join(map(str, faults)) == reported
 
 
 def test_nightly_runs_may_start_now_or_at_an_unset_date():
     """It is no fault if `[nightly] since` is not set or is the current time."""
     night = instructions(Nightly((EXPORT,)))
-    assert list(faults_of_dates(night, now=NOW)) == []
-    assert list(faults_of_dates(night, now=NOW, nights_since=int(NOW))) == []
+    assert list(date_problems(night, now=NOW)) == []
+    assert list(date_problems(night, now=NOW, nights_since=int(NOW))) == []
 
 
 def test_nightly_runs_cannot_start_in_the_future():
     """A `[nightly] since` in the future is a fault of a nightly run, and other runs ignore it."""
-    [fault] = faults_of_dates(instructions(Nightly((EXPORT,))), now=NOW, nights_since=int(NOW) + 1)
-    assert str(fault) == "nightly.since: 1970-04-11T01:06:41Z is in the future: it is 1970-04-11T01:06:40Z"
-    assert list(faults_of_dates(instructions(Backfill((EXPORT,), 0)), now=NOW, nights_since=int(NOW) + 1)) == []
+    [fault] = date_problems(instructions(Nightly((EXPORT,))), now=NOW, nights_since=int(NOW) + 1)
+    assert str(fault) == "nightly.since: 1970-04-11T01:06:41Z is in the future: it is now 1970-04-11T01:06:40Z"
+    assert list(date_problems(instructions(Backfill((EXPORT,), 0)), now=NOW, nights_since=int(NOW) + 1)) == []
 
 
 @pytest.mark.parametrize(
@@ -126,7 +126,7 @@ def test_nightly_runs_cannot_start_in_the_future():
 )
 def test_start_of_nightly_runs(chosen, remembered, start):
     """Nightly runs start at the configured date, else where the first one started, else a week ago."""
-    assert where_nights_begin(chosen, remembered, now=NOW) == start
+    assert nightly_start(chosen, remembered, now=NOW) == start
 
 
 def test_only_a_valid_remembered_time_is_past():

@@ -18,10 +18,10 @@ RECORD = BundleRecord(Bundle("everyone", Range(0, 1800)))
     [
         (Backfill(EXPORTS, 100), Instructions(100, None, fills_gaps=True)),
         (Backfill(EXPORTS, 100, 200, command="demo"), Instructions(100, 200, fills_gaps=True)),
-        (Nightly(EXPORTS), Instructions(None, None, fills_gaps=True, lets_parked_rest=True)),
+        (Nightly(EXPORTS), Instructions(None, None, fills_gaps=True, pauses_parked=True)),
         (
             Nightly(EXPORTS, 200, (60.0,)),
-            Instructions(None, 200, fills_gaps=True, refresh_ages=(60.0,), lets_parked_rest=True),
+            Instructions(None, 200, fills_gaps=True, refresh_ages=(60.0,), pauses_parked=True),
         ),
         (Retry(EXPORTS), Instructions(0, None, fills_gaps=False, reports_kept=True)),
         (Retry(EXPORTS, 100, 200, True), Instructions(100, 200, fills_gaps=False, accepts_fewer=True)),

@@ -55,7 +55,7 @@ def verify(
         found = _rebuild(session, asked.settings, force=force)
     else:
         found = _adopt(session, asked.settings) if adopt else _check(session, asked.settings, export)
-    if key is not None and found.unsound:
+    if key is not None and found.faulty:
         return _repair(session, asked.settings, found, key)
     for hint in _hints(session, found):
         session.lines.hint(hint)
@@ -241,4 +241,4 @@ def _say_counts(session: Session, found: "CheckResult") -> None:
 def _repair(session: Session, settings: "Settings", found: "CheckResult", key: "ApiKey") -> Summary:
     from asyncexport.run.check_result import repair_of
 
-    return carry_out(session, settings, repair_of(settings, found.unsound), key=key)
+    return carry_out(session, settings, repair_of(settings, found.faulty), key=key)

@@ -1,11 +1,12 @@
-"""Archives that the ledger knows nothing of are looked into, and taken into it.
+"""Adds archives to the ledger that it does not know (`verify --adopt`).
 
-1. The ledger is read whole first, and is to be sound.
-2. Only a sound archive gets a row, and none whose time another archive covers or a bundle under way claims: its rows
-   would be there twice. It is named, and which of the two is to go is its owner's decision.
-3. One that is not sound is moved aside: its name is free for the next run.
-4. When the service was asked for it is not known: the moment it was written stands for it. Of a bundle whose file was
-   to be had, the ledger knows it; a run died between its archive and its row, or the ledger is older than that.
+1. The whole ledger is read first and must be intact.
+2. Only an intact archive gets a row, and only if no other archive covers its time and no bundle in progress claims it:
+   its rows would be there twice. Otherwise both are reported, and the user decides which one to remove.
+3. An archive that is not intact is moved aside, so that its name is free for the next run.
+4. The time of the export is not known, so the time at which the file was written is used. The exception is a bundle
+   that was ready to download, whose export time the ledger has: a run died between storing the archive and its row, or
+   the ledger is older than the archive.
 """
 
 import asyncio
@@ -26,20 +27,24 @@ from asyncexport.errors import ArchiveError
 from asyncexport.ledger import Ledger, LedgerReader, hold, no_ledger, present
 from asyncexport.run.directory import check_ledger_not_lost
 from asyncexport.run.findings import Adopted, Damaged, Finding, Overlapping, RulesOff, UnknownExport
-from asyncexport.run.parallel_inspection import judged, look_at
+from asyncexport.run.parallel_inspection import judged, row_check
 from asyncexport.storage import Archives, archive_bundle, archive_path
 
 log = logging.getLogger(__name__)
 
 CLAIMING = (*IN_PROGRESS, Overdue, Refused)
-"""In these a bundle may still get an archive of its own width (rule 2)."""
+"""States in which a bundle may still get an archive of its own width (rule 2)."""
 
 
 @dataclass(frozen=True, slots=True)
 class _Recorded:
-    """What the ledger has of one export: the ranges that are stored, claimed by what is under way, and all else.
+    """What the ledger records about one export.
 
-    `is_untimed`: its archives are not judged by the time of their rows.
+    Attributes:
+        stored: The ranges that are stored.
+        claimed: The ranges of bundles that may still get an archive.
+        unfinished: The unfinished bundles.
+        is_untimed: Whether its archives are not checked for the time of their rows.
     """
 
     stored: list[Range] = field(default_factory=list)
@@ -49,14 +54,14 @@ class _Recorded:
 
 
 async def adopt(directory: Path, *, exports: Iterable[Export] = ()) -> AsyncGenerator[Finding, None]:
-    """Take into the ledger the archives that it does not know; done once the last finding was taken from here.
+    """Add the archives to the ledger that it does not know; done when the generator is exhausted.
 
     Args:
         directory: The output directory.
-        exports: The exports of the settings: for a folder whose definition neither the ledger nor the folder has.
+        exports: The exports of the settings, for folders whose definition is neither in the ledger nor in the folder.
 
     Raises:
-        LedgerLockedError: a run is going on.
+        LedgerLockedError: a run is in progress.
         LedgerError: there is no ledger, or it cannot be read.
         StorageError: the disk cannot be read or written.
     """
@@ -86,7 +91,7 @@ async def adopt(directory: Path, *, exports: Iterable[Export] = ()) -> AsyncGene
 
 
 def _recorded(directory: Path) -> tuple[dict[str, _Recorded], dict[str, Export]]:
-    """What the ledger has, and its exports, by name. In a thread."""
+    """Return what the ledger records about each export, and its exports, both by name. Call it in a thread."""
     found = {}
     with LedgerReader(directory) as ledger:
         ledger.check()
@@ -103,12 +108,12 @@ async def _adopt_export(
 ) -> AsyncGenerator[tuple[Finding, BundleRecord | None], None]:
     container = export.definition.format
     taken, untimed = TakenTime([*has.stored, *has.claimed]), {export.name} if has.is_untimed else frozenset[str]()
-    looks = (
-        _look(archives, path, bundle, export.definition, untimed)
+    checks = (
+        _check_archive(archives, path, bundle, export.definition, untimed)
         for path, bundle in _unknown(export, await archives.files(export.name), set(has.stored))
     )
     verdicts = RowVerdicts[tuple[str, Bundle, Stored | Damaged | None]]()
-    async with aclosing(judged(looks, verdicts)) as findings:
+    async with aclosing(judged(checks, verdicts)) as findings:
         async for (path, bundle, sound), wrong in findings:
             found = Damaged(await archives.name_aside(path), bundle, str(wrong)) if wrong else sound
             if isinstance(found, Damaged):
@@ -117,7 +122,7 @@ async def _adopt_export(
             if not isinstance(found, Stored):
                 continue
             known = has.unfinished.get(bundle)
-            # Its own claim is over once its archive is there.
+            # The bundle's own claim ends when it has an archive.
             other = taken.meets(bundle.range, but=bundle.range if known else None)
             if other is not None:
                 yield Overlapping(path, bundle, archive_path(Bundle(export.name, other), container)), None
@@ -131,7 +136,7 @@ async def _adopt_export(
 
 
 def _standing(bundle: Bundle, found: Stored, known: BundleRecord | None) -> BundleRecord:
-    """Where a bundle stands whose archive is taken in; of one whose file was to be had it is known when it was made."""
+    """Return the record of a bundle with its adopted archive; for a ready bundle the export time is known (rule 4)."""
     if known is None:
         return BundleRecord(bundle, 0, found, found)
     if isinstance(ready := known.state, Ready):
@@ -142,25 +147,25 @@ def _standing(bundle: Bundle, found: Stored, known: BundleRecord | None) -> Bund
 
 
 def _unknown(export: Export, paths: Iterable[str], expected: set[Range]) -> Iterator[tuple[str, Bundle]]:
-    """The archives among these files that no row explains."""
+    """Yield the archives among these files that have no row."""
     for path in paths:
         bundle = archive_bundle(export.name, path, export.definition.format)
         if bundle is not None and bundle.range not in expected:
             yield path, bundle
 
 
-async def _look(
+async def _check_archive(
     archives: Archives, path: str, bundle: Bundle, definition: Definition, untimed: Container[str]
 ) -> tuple[tuple[str, Bundle, Stored | Damaged | None], RowCheck | None]:
-    """The state of its bundle if it is sound, None where it went away meanwhile; and what its rows tell."""
-    look = look_at(bundle, definition, untimed=untimed)
+    """Check one archive: return its new state, or the damage, or None if the file disappeared; and the row check."""
+    rows = row_check(bundle, definition, untimed=untimed)
     try:
-        found = await archives.check(path, definition.format, rules=look)
+        found = await archives.check(path, definition.format, rules=rows)
     except ArchiveError as error:
         return (path, bundle, Damaged(await archives.name_aside(path), bundle, str(error))), None
     if found is None:
         return (path, bundle, None), None
-    return (path, bundle, Stored.of(found, exported_at=await archives.written_at(path))), look
+    return (path, bundle, Stored.of(found, exported_at=await archives.written_at(path))), rows
 
 
 async def _write(directory: Path, exports: list[Export], records: list[BundleRecord]) -> None:

@@ -1,4 +1,4 @@
-"""What came of a check of the archives, counted, and the run that repairs what it found."""
+"""Counts the findings of a check of the archives, and prepares the run that repairs them."""
 
 from collections import Counter
 from collections.abc import Sequence
@@ -28,23 +28,23 @@ NO_FILE = "the file does not exist"
 
 @dataclass(slots=True)
 class CheckResult:
-    """What came of a check.
+    """The counts of a check.
 
     Attributes:
-        tally: Of archives: those that are sound count as stored before, the others as parked.
-        counts: By kind of finding.
-        unsound: Bundles whose archive is missing or broken.
-        kinds: What was found of bundles that are not sound.
+        tally: The archives as bundles: intact ones count as stored before, the others as parked.
+        counts: The number of findings of each kind.
+        faulty: Bundles whose archive is missing or broken.
+        kinds: The kind of finding for each bundle without an intact archive.
     """
 
     tally: Tally = field(default_factory=Tally)
     counts: Counter[str] = field(default_factory=Counter)
-    unsound: list[BundleRecord] = field(default_factory=list)
+    faulty: list[BundleRecord] = field(default_factory=list)
     kinds: dict[Bundle, str] = field(default_factory=dict)
 
     @property
     def is_well(self) -> bool:
-        """Whether nothing is left for anybody to do."""
+        """Whether no finding needs an action."""
         return not self.tally.failed and not any(self.counts[kind] for kind in ("overlapping", "unknown", "unrecorded"))
 
     def count(self, finding: Finding) -> None:
@@ -61,13 +61,13 @@ class CheckResult:
                     self.tally.rows_outside += finding.outside
                     self.counts["outside"] += 1
             case Missing(_, record):
-                self.unsound.append(record)
-                self._unsound("missing", record.bundle, NO_FILE)
+                self.faulty.append(record)
+                self._count_faulty("missing", record.bundle, NO_FILE)
             case Broken(_, record, reason):
-                self.unsound.append(record)
-                self._unsound("broken", record.bundle, reason)
+                self.faulty.append(record)
+                self._count_faulty("broken", record.bundle, reason)
             case Damaged(_, bundle, reason):
-                self._unsound("damaged", bundle, moved_aside(reason))
+                self._count_faulty("damaged", bundle, moved_aside(reason))
             case Overlapping():
                 self.counts["overlapping"] += 1
             case UnknownExport():
@@ -76,7 +76,7 @@ class CheckResult:
                 self.counts["foreign"] += 1
                 self.counts["unrecorded"] += is_archive
 
-    def _unsound(self, kind: str, bundle: Bundle, reason: str) -> None:
+    def _count_faulty(self, kind: str, bundle: Bundle, reason: str) -> None:
         self.counts[kind] += 1
         self.tally.planned += 1
         self.tally.parked[bundle] = f"{kind}: {reason}"
@@ -88,20 +88,20 @@ def moved_aside(reason: str) -> str:
     return f"{reason}; moved aside"
 
 
-def repair_of(settings: Settings, unsound: Sequence[BundleRecord]) -> Repair:
-    """The run that exports again what is missing or broken.
+def repair_of(settings: Settings, faulty: Sequence[BundleRecord]) -> Repair:
+    """Return the run that exports missing and broken archives again.
 
     Exports that the settings no longer name are taken from the ledger.
 
     Raises:
         LedgerError: the ledger cannot be read.
     """
-    names = sorted({one.bundle.export for one in unsound})
+    names = sorted({one.bundle.export for one in faulty})
     named = {one.name: one for one in settings.exports}
     with LedgerReader(settings.output.directory) as ledger:
         known = ledger.exports()
     exports = tuple(named.get(name) or Export(name, known[name]) for name in names)
-    return Repair(exports, tuple(unsound), command="verify")
+    return Repair(exports, tuple(faulty), command="verify")
 
 
 __all__ = ["NO_FILE", "CheckResult", "moved_aside", "repair_of"]

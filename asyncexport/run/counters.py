@@ -1,7 +1,7 @@
-"""What a run knows of itself while it goes on: its tally, its open problems, its requests.
+"""Counts bundles, open problems and requests during a run.
 
-The summary and the exit code are made from the counters. They are therefore kept before any listener hears of an event,
-and no listener can get in their way.
+The summary and the exit code are computed from the counters. They are therefore updated before any listener gets an
+event, and no listener can interfere with them.
 """
 
 import time
@@ -17,14 +17,14 @@ from asyncexport.run.spec import RunSpec
 
 @dataclass(slots=True)
 class RunCounters:
-    """The books of one run.
+    """The counters of one run.
 
     Attributes:
-        tally: What became of the bundles.
-        problems: What is in the way at present.
+        tally: The results of the bundles.
+        problems: The current problems.
         requests: Requests sent, by kind.
-        refused: How many of them were answered with 429.
-        began: When the run began, on the monotonic clock.
+        refused: Requests answered with 429.
+        began: When the run started, on the monotonic clock.
     """
 
     tally: Tally = field(default_factory=Tally)
@@ -35,11 +35,11 @@ class RunCounters:
 
     @property
     def seconds(self) -> float:
-        """How long the run has been going."""
+        """Seconds since the start of the run."""
         return time.monotonic() - self.began
 
     def record(self, event: Event) -> None:
-        """Enter an event."""
+        """Count an event."""
         self.tally.record(event)
         problems, now = self.problems, self.seconds
         match event:
@@ -57,7 +57,7 @@ class RunCounters:
                 problems.note(export, str(error), at=now)
 
     def exit_code(self, error: Exception | None, stop: Stop) -> Exit:
-        """The exit code of a run that ended now; `error`: what ended it."""
+        """Return the exit code of a run that ends now; `error` is the exception that ended it, if any."""
         tally = self.tally
         if error is not None:
             return exit_of(error, stored=tally.stored)
@@ -67,11 +67,11 @@ class RunCounters:
         return tally.exit_code()
 
     def cause(self, error: Exception | None) -> Exception | None:
-        """What to name as the reason for how the run ended: what ended it, else the first refusal of an export."""
+        """Return the error to report: the exception that ended the run, else the first refusal of an export."""
         return error or next(iter(self.tally.refusals.values()), None)
 
     def summary(self, spec: RunSpec, *, directory: str, error: ExportError | None, stop: Stop) -> Summary:
-        """The summary of a run that ended now; `error`: what ended it."""
+        """Return the summary of a run that ends now; `error` is the exception that ended it, if any."""
         cause = self.cause(error)
         return Summary(
             command=spec.command,

@@ -1,9 +1,9 @@
-"""What an output directory holds as a whole, archives and ledger seen together.
+"""Detects an output directory that has lost its ledger.
 
-1. Archives without a ledger are never taken for a beginning: all of them would be exported once more. The same holds
-   for what is left of a ledger, where the exports' definitions allow to rebuild it: operations that only the lost
-   ledger knew would be created twice.
-2. This is the one place that decides it. Every command that opens a ledger asks here first.
+1. A directory with archives but no ledger is never treated as new, because everything would be exported again. The same
+   holds for a directory with remains of a ledger and definitions of exports, from which it can be rebuilt: operations
+   that only the lost ledger knew would be created twice.
+2. Every command that opens a ledger calls this check first.
 """
 
 from pathlib import Path
@@ -14,12 +14,12 @@ from asyncexport.storage import has_archives, has_definitions
 
 
 def check_ledger_not_lost(directory: Path) -> None:
-    """Make sure that the directory has a ledger, or shows no sign that there ever was one.
+    """Check that the directory has a ledger, or shows no sign that it ever had one.
 
-    It reads the disk: call it in a thread where an event loop runs.
+    It reads the disk, so code with an event loop must call it in a thread.
 
     Raises:
-        LedgerError: the ledger is gone, and `verify --rebuild` can make a new one from what lies there.
+        LedgerError: the ledger is lost, and `verify --rebuild` can make a new one.
         StorageError: the ledger's folder cannot be read.
     """
     if present(directory):

@@ -1,4 +1,4 @@
-"""What is found of archives and of other files: by a check, a rebuild, and the adoption of archives."""
+"""The findings of a check, a rebuild or an adoption of archives."""
 
 from dataclasses import dataclass
 
@@ -25,7 +25,7 @@ class Intact:
 
 @dataclass(frozen=True, slots=True)
 class Missing:
-    """The ledger has an archive that the disk has not."""
+    """An archive in the ledger that does not exist on disk."""
 
     path: str
     record: BundleRecord
@@ -33,7 +33,7 @@ class Missing:
 
 @dataclass(frozen=True, slots=True)
 class Broken:
-    """An archive that is not what the ledger says."""
+    """An archive that differs from what the ledger says."""
 
     path: str
     record: BundleRecord
@@ -42,7 +42,7 @@ class Broken:
 
 @dataclass(frozen=True, slots=True)
 class Damaged:
-    """An archive that is not whole, and is moved aside, to this path, when the new ledger takes its place."""
+    """An archive that is not intact, and is moved aside to `path`."""
 
     path: str
     bundle: Bundle
@@ -51,11 +51,11 @@ class Damaged:
 
 @dataclass(frozen=True, slots=True)
 class Unrecorded:
-    """A file that the ledger knows nothing of.
+    """A file that is not in the ledger.
 
     Attributes:
-        path: Where it lies.
-        is_archive: It is one of its export's archives, by its name: no run begins beside it.
+        path: Its path, relative to the output directory.
+        is_archive: Whether it has the name of an archive. Then no run starts until it is adopted or removed.
     """
 
     path: str
@@ -73,7 +73,7 @@ class Adopted:
 
 @dataclass(frozen=True, slots=True)
 class Overlapping:
-    """An archive that holds rows which another one of its export holds, too: `other` is that one's path."""
+    """An archive whose range overlaps that of another archive of its export, with the path `other`."""
 
     path: str
     bundle: Bundle
@@ -82,9 +82,11 @@ class Overlapping:
 
 @dataclass(frozen=True, slots=True)
 class RulesOff:
-    """So many archives of an export in a row have other rows than were asked for that none is refused for them.
+    """The rows of several archives in a row are outside of their range, so archives are not rejected for that.
 
-    `path` is the export's folder; `is_remembered`: a run found so, and archives are not judged by the time of rows.
+    Attributes:
+        path: The export's folder.
+        is_remembered: Whether an earlier run found this, and the ledger remembers it.
     """
 
     path: str
@@ -93,7 +95,7 @@ class RulesOff:
 
 @dataclass(frozen=True, slots=True)
 class UnknownExport:
-    """A folder that holds archives, of an export that nobody can name: no ledger, no `.export.json` says what it is."""
+    """A folder with archives of an unknown export: neither the ledger nor an `.export.json` describes it."""
 
     path: str
     reason: str

@@ -1,10 +1,10 @@
-"""The first requests of a run: the list of operations, and then as many as it takes to know the time.
+"""The first requests of a run: the list of operations, and then as many as are needed to know the service's time.
 
-1. As a rule that is one request: the answer with the list bears the service's time, and this host's clock agrees.
-2. Where the times differ, other kinds of call are asked, until three answers agree, or one confirms this host's clock.
-   A call that is not answered is left out: the run goes on with the time that it has.
-3. A list that is refused, or comes without a date, tells no time; then one other call is asked. If that does not tell
-   it either, and the list was refused, the first bundle is exported before all others, since its answers do.
+1. Usually that is one request: the answer with the list contains the service's time, and this host's clock agrees.
+2. If the times differ, other calls are made until three answers agree or one confirms this host's clock. Calls that
+   fail are skipped: the run continues with the time it has.
+3. If the list is refused or has no date, one other call is made. If its answer has no time either and the list was
+   refused, the first bundle is exported before all others, because its answers contain the time.
 """
 
 import asyncio
@@ -25,17 +25,17 @@ HINT = 'correct this machine\'s clock, or choose which clock to trust with [api]
 
 
 async def first_contact(poller: OperationPoller, service: "ApiClient", clock: ServiceClock) -> None:
-    """Read the list of operations, and find out what time it is.
+    """Read the list of operations and find out the service's time.
 
     Raises:
-        ConfigError: this host's clock and the service's are more than a day apart, and nobody said which counts.
+        ConfigError: this host's clock and the service's are more than a day apart, and `[api] clock` is not set.
         UnauthorizedError: the key was refused.
         UnavailableError: the service could not be reached for `[retry] outage`.
     """
     await poller.prime()
     if not clock.is_known and not clock.in_doubt:
-        await _tried(service.me)
-    # The pauses are for where only one kind of call is answered: then answers have to be apart.
+        await _try(service.me)
+    # The pauses matter if only one kind of call is answered: its answers must be some time apart.
     for pause_seconds, ask in (
         (0.0, service.me),
         (0.0, service.operations),
@@ -48,27 +48,27 @@ async def first_contact(poller: OperationPoller, service: "ApiClient", clock: Se
         if not clock.in_doubt or clock.conflict is not None:
             break
         await asyncio.sleep(pause_seconds)
-        await _tried(ask)
-    refuse_conflict(clock)
+        await _try(ask)
+    check_clocks(clock)
 
 
-def tells_no_time(poller: OperationPoller, clock: ServiceClock) -> bool:
-    """Whether only the answers to other calls can say what time it is (rule 3)."""
+def time_is_unknown(poller: OperationPoller, clock: ServiceClock) -> bool:
+    """Return whether the time is still unknown, so that the first bundle has to tell it (rule 3)."""
     return not clock.is_known and poller.mode is PollingMode.INDIVIDUAL
 
 
-def refuse_conflict(clock: ServiceClock) -> None:
-    """End a run whose host has another time than the service, by more than a day.
+def check_clocks(clock: ServiceClock) -> None:
+    """Check that this host's clock and the service's are not more than a day apart.
 
     Raises:
-        ConfigError: with both times.
+        ConfigError: they are; the message has both times.
     """
     if clock.conflict is not None:
         raise ConfigError([Problem("api.clock", str(clock.conflict))], hint=HINT)
 
 
-async def _tried(ask: Callable[[], Awaitable[object]]) -> None:
-    """Ask once; a request that is refused or fails says nothing of the time."""
+async def _try(ask: Callable[[], Awaitable[object]]) -> None:
+    """Make one call; a call that is refused or fails is ignored, because it tells no time."""
     try:
         await ask()
     except UnauthorizedError:

@@ -1,11 +1,11 @@
 """The package as a library: one function for each kind of run, for programs such as Airflow, Dagster and notebooks.
 
-1. A function does what the command of its name does, under the same lock and by the same clock. It prints nothing,
-   installs no signal handler, and leaves the event loop to its owner.
-2. What the caller got wrong is raised before anything begins: `ConfigError` and `UnauthorizedError`. How a run ended is
+1. Each function does what the command of the same name does, with the same lock and the same clock. It prints nothing,
+   installs no signal handlers, and does not manage the event loop.
+2. Mistakes of the caller are raised before anything starts, as `ConfigError` or `UnauthorizedError`. How a run ended is
    in its summary, whose `exit_code` is that of the command.
-3. Cancelling the task ends a run at once, and `Stop` ends it politely. What was stored stays stored either way, and the
-   next run continues from there.
+3. Cancelling the task ends a run immediately, and `Stop` ends it cleanly. In both cases stored archives stay stored,
+   and the next run resumes from there.
 """
 
 import asyncio
@@ -52,7 +52,7 @@ def load_settings(
     flags: Mapping[str, Any] | None = None,
     working_directory: str | Path | None = None,
 ) -> Settings:
-    """The settings: `flags` before environment before file before default.
+    """Load the settings: `flags` before environment before file before defaults.
 
     Args:
         file: The TOML file. None: `$ASYNCEXPORT_CONFIG`, else `asyncexport.toml` in the working directory, else none.
@@ -91,16 +91,16 @@ async def backfill(
         settings: The settings. None: those that `load_settings()` finds.
         start: The start of the range.
         end: The end of the range, exclusive. None: everything old enough to be settled.
-        exports: Names of exports in the settings. None named: all of them.
+        exports: Names of exports in the settings. Empty: all of them.
         max_duration: Stop the run after this long.
         key: The API key. None: from `$FULLSTORY_API_KEY` or `[api] api_key_file`.
-        stop: Its `ask` makes the run stop, called in the event loop.
-        listeners: Called with each event of the run. One that raises is called no more.
-        watch: A coroutine function that runs beside the run and is given a function that returns a `Snapshot`.
+        stop: Stops the run cleanly when its `ask` is called in the event loop.
+        listeners: Called with each event of the run. A listener that raises is not called again.
+        watch: A coroutine function that runs alongside the run and gets a function that returns a `Snapshot`.
 
     Raises:
-        ConfigError: the settings or the arguments cannot be used, with all that is wrong.
-        UnauthorizedError: there is no API key, or it cannot be one.
+        ConfigError: the settings or the arguments are wrong; it holds every problem.
+        UnauthorizedError: there is no API key, or the text found cannot be one.
     """
     asked = await _read(settings, exports, start=start, end=end, max_duration=max_duration)
     spec = Backfill(asked.exports, asked.start, asked.end, asked.max_duration_seconds)
@@ -117,7 +117,7 @@ async def nightly(
     listeners: Sequence[Listener] = (),
     watch: Watch = watch_nothing,
 ) -> Summary:
-    """Export what is new since `[nightly] since`, refresh what is due, and retry parked bundles that have rested.
+    """Export what is new since `[nightly] since`, refresh what is due, and retry parked bundles that are due.
 
     Arguments and errors are those of `backfill`.
     """
@@ -140,10 +140,10 @@ async def retry(
     listeners: Sequence[Listener] = (),
     watch: Watch = watch_nothing,
 ) -> Summary:
-    """Retry parked bundles at once, and finish those that were begun.
+    """Retry parked bundles immediately, and finish those in progress.
 
-    `accept_fewer` also exports again the bundles whose archive was kept because far fewer rows came, and stores what
-    comes. The other arguments and the errors are those of `backfill`.
+    `accept_fewer` also exports the bundles again whose archive was kept because far fewer rows came, and stores the new
+    export. The other arguments and the errors are those of `backfill`.
     """
     asked = await _read(settings, exports, start=start, end=end, max_duration=max_duration)
     spec = Retry(asked.exports, asked.start, asked.end, accept_fewer, asked.max_duration_seconds)
@@ -161,21 +161,21 @@ async def verify(
     listeners: Sequence[Listener] = (),
     watch: Watch = watch_nothing,
 ) -> Summary:
-    """Compare every archive with the ledger; sound archives count as stored before, missing and broken ones as failed.
+    """Compare every archive with the ledger; intact archives count as stored before, missing and broken ones as failed.
 
     Args:
         settings: The settings. None: those that `load_settings()` finds.
-        exports: Names of exports that the ledger knows. None named: all of them.
-        repair: Export missing and broken archives again, as a run of its own, whose summary is returned.
-        on_finding: Called with each `Finding`. What it raises ends the check.
-        key: The API key of a repair, as `backfill` takes it. A check alone needs none.
-        stop: As `backfill` takes it, for a repair.
-        listeners: As `backfill` takes it, for a repair.
-        watch: As `backfill` takes it, for a repair.
+        exports: Names of exports in the ledger. Empty: all of them.
+        repair: Whether to export missing and broken archives again, as a run of its own whose summary is returned.
+        on_finding: Called with each `Finding`. An exception that it raises ends the check.
+        key: The API key for a repair, as in `backfill`. A check alone needs no key.
+        stop: Stops a repair, as in `backfill`.
+        listeners: The listeners of a repair, as in `backfill`.
+        watch: Watches a repair, as in `backfill`.
 
     Raises:
-        ConfigError: the settings or the arguments cannot be used.
-        UnauthorizedError: a repair has no API key.
+        ConfigError: the settings or the arguments are wrong.
+        UnauthorizedError: there is no API key for a repair.
     """
     began, found = time.monotonic(), CheckResult()
     if settings is None:
@@ -189,8 +189,8 @@ async def verify(
                 found.count(finding)
                 if on_finding is not None:
                     on_finding(finding)
-        if api_key is not None and found.unsound:
-            spec = await asyncio.to_thread(repair_of, settings, found.unsound)
+        if api_key is not None and found.faulty:
+            spec = await asyncio.to_thread(repair_of, settings, found.faulty)
             return await export(settings, spec, key=api_key, stop=stop, listeners=listeners, watch=watch)
     except ConfigError:
         raise
@@ -202,7 +202,7 @@ async def verify(
 
 
 def run(work: Coroutine[Any, Any, T]) -> T:
-    """Run one of these functions to its end where no event loop is running: `run(backfill(start="30d"))`.
+    """Run one of these functions in a program without an event loop: `run(backfill(start="30d"))`.
 
     Raises:
         RuntimeError: an event loop is running in this thread, as in a notebook.
@@ -216,10 +216,10 @@ def run(work: Coroutine[Any, Any, T]) -> T:
 
 
 class _Asked:
-    """What a run is asked for, read.
+    """The arguments of a run, checked and converted.
 
     Raises:
-        ConfigError: with all that is wrong.
+        ConfigError: some are wrong; it holds every problem.
     """
 
     def __init__(
@@ -261,7 +261,7 @@ async def _run(
     listeners: Sequence[Listener],
     watch: Watch,
 ) -> Summary:
-    # A key file may be a pipe, which the event loop must not wait for.
+    # A key file may be a pipe, and reading it must not block the event loop.
     api_key = await asyncio.to_thread(_key_of, settings, key)
     return await export(settings, spec, key=api_key, stop=stop, listeners=listeners, watch=watch)
 
@@ -276,7 +276,7 @@ def _key_of(settings: Settings, key: ApiKey | str | None) -> ApiKey:
 
 
 def _names(exports: Sequence[str]) -> Sequence[str]:
-    """A name by itself is a sequence of letters, and is not meant as one."""
+    """Accept a single name, which would otherwise be a sequence of letters."""
     return [exports] if isinstance(exports, str) else exports
 
 
@@ -290,7 +290,7 @@ def _known_names(directory: Path, names: Sequence[str]) -> Sequence[str]:
 
 
 def _when(value: Moment, place: str, problems: list[Problem]) -> When | None:
-    """`datetime` is a `date`, and both are read as their text is."""
+    """Convert a time; a `date` or `datetime` is read like its ISO text."""
     if isinstance(value, int | Ago):
         return value
     text = value.isoformat() if isinstance(value, date) else str(value)

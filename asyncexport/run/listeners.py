@@ -1,7 +1,7 @@
-"""How the events of a run get to those who want to know of them.
+"""Passes the events of a run to the counters, the log and the listeners.
 
-1. The run's own books come first (`books`), then the log, then the listeners in their order.
-2. A listener that raises is logged once and told nothing more. No listener stops a run.
+1. The counters come first, then the log, then the listeners in their order.
+2. If a listener raises, that is logged once and the listener is not called again. No listener stops a run.
 """
 
 import asyncio
@@ -26,11 +26,11 @@ log = logging.getLogger(__name__)
 
 
 class EventListeners:
-    """Tells events.
+    """Passes events on.
 
     Args:
-        counters: The books of the run.
-        listeners: Who else is told.
+        counters: The counters of the run.
+        listeners: The functions to call with each event.
         repaired: Bundles whose archive is being repaired.
     """
 
@@ -41,32 +41,32 @@ class EventListeners:
         self._listeners = tuple(listeners)
         self._repaired = repaired
 
-    def tell(self, event: Event) -> None:
-        """Tell an event; a `Listener` itself."""
+    def emit(self, event: Event) -> None:
+        """Pass an event on; this method is itself a `Listener`."""
         self._counters.record(event)
         log_event(event, self._counters.tally, repaired=self._repaired)
         for listener in self._listeners:
             try:
                 listener(event)
-            except (Exception, asyncio.CancelledError) as error:  # noqa: BLE001 - whatever it is, the run goes on
-                # It waits for nothing, so that a cancel is its own and would end the task that tells.
+            except (Exception, asyncio.CancelledError) as error:  # noqa: BLE001 - no listener stops a run
+                # A listener awaits nothing, so it raised the CancelledError itself; it would cancel the emitting task.
                 log_failed_listener(listener, error)
                 self._listeners = tuple(one for one in self._listeners if one is not listener)
 
 
 def log_failed_listener(listener: Callable[..., object], error: BaseException) -> None:
-    """Log that a listener raised; the text of its error may hold anything, so it is shown with the traceback only."""
+    """Log that a listener raised; the text of its error may contain secrets, so only the traceback shows it."""
     name = getattr(listener, "__qualname__", type(listener).__name__)
     log.warning("%s raised %s and will not be called again in this run", name, type(error).__name__, exc_info=error)
 
 
 def log_event(event: Event, tally: Tally, *, repaired: Collection[Bundle]) -> None:
-    """Log an event; `tally` has counted it already."""
+    """Log an event that `tally` has counted already."""
     match event:
         case BundleStored():
             _log_stored(event, tally, repaired)
         case BundleParked(bundle=bundle, reason=reason):
-            # No warning: the closing text names it, and until then the live view and the status line do.
+            # Not a warning: the live view and the closing text show it anyway.
             log.info("%s %s: parked: %s", bundle.export, show(bundle.range.start), reason)
         case Retried(bundle=bundle, reason=reason):
             log.info("%s: %s", bundle, reason)

@@ -1,4 +1,4 @@
-"""The log of runs in the ledger: that a run began, and how it ended."""
+"""Records in the ledger's log of runs that a run started, and how it ended."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -15,30 +15,30 @@ from asyncexport.run.counters import RunCounters
 from asyncexport.run.spec import RunSpec
 
 COUNTS = ("bundles", "refreshed", "rows", "bytes", "requests", "refused", "possible_duplicates")
-"""What of a summary is kept."""
+"""The keys of the summary that are recorded."""
 
 
 @asynccontextmanager
 async def logged(
     spec: RunSpec, counters: RunCounters, stop: Stop, *, directory: Path, ledger: Ledger, clock: ServiceClock
 ) -> AsyncIterator[None]:
-    """Log that a run begins, and how it ends; one that is killed is on record as begun.
+    """Record that a run starts, and how it ends; a run that is killed stays recorded as started.
 
-    The first run that ends well removes the copy of a ledger that was migrated.
+    The first run that ends with 0 removes the backup copy of a migrated ledger.
 
     Args:
         spec: The run.
-        counters: What it knows of itself.
-        stop: How it was asked to end.
+        counters: The counters of the run.
+        stop: How the run was asked to stop.
         directory: The output directory.
-        ledger: Its ledger.
-        clock: What time it is at the service. Old rows are dropped only if the service has told it.
+        ledger: The ledger of the directory.
+        clock: The service's clock. Old rows are deleted only if the service has told its time.
     """
     begun = begun_run(spec.command, at=clock.now())
 
     def log_end(failure: Exception | None) -> None:
         code, cause = counters.exit_code(failure, stop), counters.cause(failure)
-        # The text of a bug may hold anything.
+        # The text of an unexpected exception may contain secrets.
         error = "" if cause is None else str(cause) if isinstance(cause, ExportError) else type(cause).__name__
         known = counters.summary(spec, directory="", error=None, stop=stop).to_dict()
         counts = {name: known[name] for name in COUNTS}
@@ -53,6 +53,6 @@ async def logged(
         raise
     log_end(None)
     if counters.exit_code(None, stop) is Exit.DONE:
-        # It is in nobody's way: a copy that cannot be removed now is removed by the next run.
+        # The copy does no harm: if it cannot be removed now, the next run removes it.
         with suppress(OSError):
             await asyncio.to_thread(discard_copy, directory)

@@ -1,9 +1,9 @@
-"""Keeps a directory to one organisation: asks the service whose the key is, once a key (`core.organisation`).
+"""Keeps a directory to one organisation: asks the service once per key which one it belongs to (`core.organisation`).
 
-1. It is asked when the service has answered the first request of a run and before anything is created. A run with
-   nothing to do asks nothing.
-2. A refused key ends the run. Any other answer that does not tell is told once and asked for again by the next run; it
-   is never asked for again in the same run, and an answer that hangs is not waited for.
+1. The request is sent after the service has answered the first request of a run and before anything is created. A run
+   with nothing to do sends none.
+2. A refused key ends the run. If the answer fails otherwise or takes too long, that is reported and the run continues;
+   the next run asks again.
 """
 
 import asyncio
@@ -22,15 +22,15 @@ ORGANISATION = "organisation"
 
 SALT_BYTES = 16
 
-PATIENCE_SECONDS = 45.0
-"""How long the answer may take: the time of one request at the service's limit, and of an answer."""
+TIMEOUT_SECONDS = 45.0
+"""How long the answer may take: the wait for one request at the service's rate limit, plus the answer itself."""
 
 
 class OrganisationCheck:
-    """What is known of the key and the directory, before the service is asked; made by `begin`."""
+    """Checks the organisation of the key; made by `begin`."""
 
     def __init__(self, ledger: Ledger, known: DirectoryOrganisation, key: str, *, is_old: bool) -> None:
-        """`key` is the digest; `is_old`: the ledger holds bundles, and never heard of an organisation."""
+        """`key` is the hash of the key; `is_old` says that the ledger has bundles but no organisation yet."""
         self._ledger = ledger
         self._known = known
         self._key = key
@@ -47,44 +47,44 @@ class OrganisationCheck:
 
     @property
     def key_is_new(self) -> bool:
-        """Whether the directory knows other keys, and not this one."""
+        """Whether the directory knows other keys but not this one."""
         return self._known.knows_another(self._key)
 
     async def finish(
         self,
         me: Callable[[], Awaitable[Me]],
-        tell: Callable[[str], None],
+        report: Callable[[str], None],
         *,
-        patience_seconds: float = PATIENCE_SECONDS,
+        timeout_seconds: float = TIMEOUT_SECONDS,
     ) -> None:
         """Ask the service, unless the key is known.
 
         Args:
-            me: Asks whose the key is.
-            tell: Told what the user should know.
-            patience_seconds: How long the answer may take.
+            me: Asks the service whose key it is.
+            report: Called with messages for the user.
+            timeout_seconds: How long the answer may take.
 
         Raises:
             UnauthorizedError: the key was refused.
-            LedgerError: it is another organisation's.
+            LedgerError: the key belongs to another organisation than the directory.
         """
         if self._known.knows(self._key):
             return
         try:
-            async with asyncio.timeout(patience_seconds):
+            async with asyncio.timeout(timeout_seconds):
                 heard = (await me()).org_id
         except UnauthorizedError:
             raise
         except TimeoutError:
-            tell(
+            report(
                 "could not check which organisation the API key belongs to: no answer in time; the next run asks again"
             )
             return
         except ServiceError as error:
-            tell(f"could not check which organisation the API key belongs to: {error}; the next run asks again")
+            report(f"could not check which organisation the API key belongs to: {error}; the next run asks again")
             return
         if not heard:
-            tell("the service did not say which organisation the API key belongs to; the next run asks again")
+            report("the service did not say which organisation the API key belongs to; the next run asks again")
             return
         if self._known.is_other(heard):
             raise LedgerError(
@@ -92,5 +92,5 @@ class OrganisationCheck:
                 hint=f"use a key of {self._known.id}, or choose another [output] directory for {heard}",
             )
         if self._is_old:
-            tell(f"the directory's data is assumed to belong to organisation {heard}, as the API key does")
+            report(f"the directory's data is assumed to belong to organisation {heard}, as the API key does")
         self._ledger.remember(ORGANISATION, self._known.with_key(self._key, reported=heard).to_json())

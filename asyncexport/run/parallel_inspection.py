@@ -1,7 +1,7 @@
-"""Looking into archives that are there: as many side by side as there are cores, and judged by their rows in order.
+"""Checks several archives at the same time, one per core, and judges their rows in order.
 
-Whether rows are those that were asked for shows in one archive alone only as far as the others bear it out
-(`core.row_rejections`). So an archive whose rows look wrong is held until the next ones have told.
+Whether an archive has the right rows can only be judged together with its neighbours (`core.row_rejections`). The
+verdict on an archive whose rows look wrong is therefore delayed until the next archives have been checked.
 """
 
 import asyncio
@@ -18,47 +18,47 @@ from asyncexport.errors import ArchiveError
 from asyncexport.storage import CORES
 
 ARCHIVES_AT_ONCE = CORES + 2
-"""How many archives are asked for at the same time, so that no core waits for the next one."""
+"""Archives that are checked at the same time: slightly more than there are cores, so that no core is idle."""
 
 T = TypeVar("T")
 
 
-def look_at(bundle: Bundle, definition: Definition, *, untimed: Container[str]) -> RowCheck:
-    """What is to look at the rows of a bundle's archive, and raises nothing.
+def row_check(bundle: Bundle, definition: Definition, *, untimed: Container[str]) -> RowCheck:
+    """Return a check for the rows of a bundle's archive that raises nothing.
 
-    `untimed`: the exports whose rows may be of any time, by their names.
+    `untimed` has the names of exports whose rows may be of any time.
     """
     checks_range = bundle.export not in untimed
     return RowCheck(ExpectedRows.of(definition, bundle.range, checks_range=checks_range), raises=False)
 
 
 async def judged(
-    looks: Iterable[Coroutine[Any, Any, tuple[T, RowCheck | None]]], verdicts: RowVerdicts[T]
+    checks: Iterable[Coroutine[Any, Any, tuple[T, RowCheck | None]]], verdicts: RowVerdicts[T]
 ) -> AsyncGenerator[tuple[T, ArchiveError | None], None]:
-    """What came of each look, and why its archive is refused for its rows; None: it is not."""
-    async with aclosing(side_by_side(looks)) as found:
-        async for one, look in found:
-            if look is None:
+    """Yield the result of each check, and why its archive is rejected for its rows, or None if it is not."""
+    async with aclosing(in_parallel(checks)) as found:
+        async for one, rows in found:
+            if rows is None:
                 yield one, None
                 continue
-            for verdict in verdicts.judge(one, look):
+            for verdict in verdicts.judge(one, rows):
                 yield verdict
     for verdict in verdicts.close():
         yield verdict
 
 
-async def side_by_side(works: Iterable[Coroutine[Any, Any, T]]) -> AsyncGenerator[T, None]:
-    """The results in order, while a few of the coroutines run at the same time."""
-    under_way: deque[asyncio.Task[T]] = deque()
+async def in_parallel(works: Iterable[Coroutine[Any, Any, T]]) -> AsyncGenerator[T, None]:
+    """Run a few coroutines at a time and yield their results in order."""
+    running: deque[asyncio.Task[T]] = deque()
     try:
         for work in works:
-            under_way.append(asyncio.create_task(work))
-            if len(under_way) >= ARCHIVES_AT_ONCE:
-                yield await under_way.popleft()
-        while under_way:
-            yield await under_way.popleft()
+            running.append(asyncio.create_task(work))
+            if len(running) >= ARCHIVES_AT_ONCE:
+                yield await running.popleft()
+        while running:
+            yield await running.popleft()
     finally:
-        for task in under_way:
+        for task in running:
             task.cancel()
-        if under_way:
-            await asyncio.wait(under_way)
+        if running:
+            await asyncio.wait(running)

@@ -1,12 +1,12 @@
-"""What a run has to do, worked out from its specification, the ledger and the clock.
+"""Works out what a run has to do, from its specification, the ledger and the clock.
 
-1. It is worked out before the service is asked for anything: a range that is stored up to its end costs no request,
-   whatever a clock says.
-2. Where the answer hangs on the clock, the service is asked for its time before it is believed that there is nothing to
-   do; unless the clocks were compared within a day (`core.service_time`). Then the work is planned once more.
-3. What depends on a clock that was never compared with the service's is not remembered: where nights begin is fixed
-   once the service has told its time.
-4. A run and `plan` work it out by the same function, `plan_run`.
+1. The plan is made before the first request: a range that is stored completely costs no request, whatever the clock
+   says.
+2. If the plan depends on the clock and has no work, the service is asked for its time first, unless the clocks were
+   compared within the last day (`core.service_time`). Then the run is planned again.
+3. Nothing that depends on a clock which was never compared with the service's is remembered. The start of nightly runs
+   is therefore fixed only when the service has told its time.
+4. A run and the `plan` command use the same function, `plan_run`.
 """
 
 from collections.abc import Iterator, Sequence
@@ -25,11 +25,11 @@ from asyncexport.core.states import BundleRecord
 from asyncexport.core.summary import PausedBundle, Tally
 from asyncexport.errors import ConfigError, Problem
 from asyncexport.ledger import Ledger, LedgerQueries
-from asyncexport.run.ranges import NIGHTLY_SINCE, export_ranges, faults_of_dates, is_past, where_nights_begin
+from asyncexport.run.ranges import NIGHTLY_SINCE, date_problems, export_ranges, is_past, nightly_start
 from asyncexport.run.spec import Instructions, RunSpec, instructions
 
 CLOCK_CHECK = "clock_check"
-"""The ledger's key for both clocks as they were last compared."""
+"""The ledger's key for the last comparison of both clocks."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,16 +37,16 @@ class RunPlan:
     """What a run has to do.
 
     Attributes:
-        exports: The plan of each export. One with nothing settled in the range is left out.
-        notes: What the user should know about it, a sentence each.
-        hangs_on_clock: Whether another time might have made it another plan.
-        night_start: Where a night begins.
-        faults: What is wrong with the dates that were asked for, unless the clock is.
+        exports: The plan of each export. Exports with nothing settled in the range are left out.
+        notes: Messages for the user.
+        depends_on_clock: Whether the plan could be different at another time.
+        night_start: The start of the range of nightly runs.
+        faults: Problems with the requested dates, provided that the clock is right.
     """
 
     exports: tuple[ExportPlan, ...]
     notes: tuple[str, ...]
-    hangs_on_clock: bool
+    depends_on_clock: bool
     night_start: int
     faults: tuple[Problem, ...] = ()
 
@@ -56,24 +56,24 @@ class RunPlan:
         return any(export.count for export in self.exports)
 
     def check_dates(self) -> None:
-        """Refuse dates that cannot be meant; once the time is known.
+        """Check the requested dates, once the time is known.
 
         Raises:
-            ConfigError: such as a start that lies in the future.
+            ConfigError: a date makes no sense, such as a start in the future.
         """
         if self.faults:
             raise ConfigError(self.faults)
 
 
 class Planner:
-    """Works out what there is to do.
+    """Plans a run.
 
     Args:
         settings: The settings.
-        spec: What was asked for.
+        spec: The run.
         ledger: The ledger of the output directory.
-        clock: What time it is at the service, as far as that is known.
-        tally: Where the planned bundles are counted.
+        clock: The service's clock, as far as it is known.
+        tally: The tally in which planned bundles are counted.
     """
 
     def __init__(self, settings: Settings, spec: RunSpec, *, ledger: Ledger, clock: ServiceClock, tally: Tally) -> None:
@@ -86,14 +86,14 @@ class Planner:
         self._zero, self._night_start = clock.zero, 0
 
     @property
-    def went_by_another_time(self) -> bool:
-        """Whether the time was put right since the work was planned."""
+    def clock_was_corrected(self) -> bool:
+        """Whether the clock was corrected after the run was planned."""
         return abs(self._clock.zero - self._zero) > CLOCKS_APART_SECONDS
 
     async def plan(self, *, begun: Sequence[BundleRecord] = ()) -> RunPlan:
-        """What there is to do at this moment; it is counted in the tally.
+        """Return the plan for the current time, and count it in the tally.
 
-        `begun`: the bundles that the run has carried to where they rest by now.
+        `begun` has the bundles that the run has processed already.
         """
         now = self._clock.now()
         plan = await self._ledger.query(
@@ -105,19 +105,19 @@ class Planner:
         return plan
 
     def needs_service_time(self, plan: RunPlan) -> bool:
-        """Whether the service must be asked for its time before it is said that there is nothing to do (rule 2)."""
-        return plan.hangs_on_clock and not self._clock.was_checked
+        """Return whether the service must be asked for its time before the run ends with nothing to do (rule 2)."""
+        return plan.depends_on_clock and not self._clock.was_checked
 
     def remember(self) -> None:
-        """Keep for later runs what was found of the clock, and where nights begin (rule 3)."""
+        """Save the comparison of the clocks and the start of nightly runs for later runs (rule 3)."""
         if not self._clock.was_checked:
             return
         self._ledger.remember(CLOCK_CHECK, self._clock.check)
-        if self._asked.start is None and not self.went_by_another_time:
+        if self._asked.start is None and not self.clock_was_corrected:
             self._ledger.remember(NIGHTLY_SINCE, str(self._night_start))
 
     async def split(self, plan: RunPlan) -> tuple[str, ...]:
-        """Have parked bundles give way to narrower ones, where the plan says so; what to tell of it."""
+        """Split parked bundles into narrower ones as planned, and return messages about that for the user."""
         notes = []
         for one in plan.exports:
             for record in one.splits:
@@ -129,42 +129,42 @@ class Planner:
         return tuple(notes)
 
     def _count(self, plans: Sequence[ExportPlan], begun: Sequence[BundleRecord]) -> None:
-        tally, resting = self._tally, [one for plan in plans for one in _resting(plan)]
-        tally.count_paused(resting)
+        tally, paused = self._tally, [one for plan in plans for one in _paused(plan)]
+        tally.count_paused(paused)
         for plan in plans:
             tally.accepted.update(plan.recorded.accepted)
             if self._asked.accepts_fewer:
                 tally.accepted.update(one.bundle for one in kept_bundles(plan.recorded))
         stored_now = sum(plan.holds(one.bundle) for plan in plans for one in begun) if tally.stored else 0
         tally.stored_before = sum(plan.stored_before for plan in plans) - stored_now
-        tally.planned = tally.stored_before + tally.stored + sum(plan.count for plan in plans) + len(resting)
+        tally.planned = tally.stored_before + tally.stored + sum(plan.count for plan in plans) + len(paused)
 
 
 def plan_run(
     settings: Settings, exports: Sequence[Export], asked: Instructions, queries: LedgerQueries | None, *, now: float
 ) -> RunPlan:
-    """What there is to do.
+    """Return what a run has to do.
 
     Args:
         settings: The settings.
         exports: The exports of the run.
-        asked: What it does.
-        queries: Answers from the ledger; None: there is none yet.
-        now: The present moment, by the service's clock as far as it is known.
+        asked: The instructions of the run.
+        queries: The queries of the ledger. None if there is no ledger yet.
+        now: The current time, by the service's clock as far as it is known.
     """
     nightly = settings.nightly
     remembered = None if queries is None else queries.recall(NIGHTLY_SINCE)
     since = nightly.since_at(now)
-    night_start = where_nights_begin(since, remembered, now=now)
+    night_start = nightly_start(since, remembered, now=now)
     is_first_night = asked.start is None and not nightly.since and not is_past(remembered, now=now)
     ranges = export_ranges(
         exports, asked, now=now, night_start=night_start, is_stored=lambda name, span: _is_stored(queries, name, span)
     )
     plans = tuple(_export_plan(queries, export, span, asked, now=now) for export, span in ranges.spans)
-    # What is stored to its end was meant.
-    faults = tuple(faults_of_dates(asked, now=now, nights_since=since)) if ranges.hang_on_clock else ()
-    hangs_on_clock = ranges.hang_on_clock or is_first_night or any(plan.waiting for plan in plans)
-    return RunPlan(plans, (*ranges.notes, *_notes(plans, asked)), hangs_on_clock, night_start, faults)
+    # A range that is stored completely was not a mistake.
+    faults = tuple(date_problems(asked, now=now, nights_since=since)) if ranges.depend_on_clock else ()
+    depends_on_clock = ranges.depend_on_clock or is_first_night or any(plan.waiting for plan in plans)
+    return RunPlan(plans, (*ranges.notes, *_notes(plans, asked)), depends_on_clock, night_start, faults)
 
 
 def _is_stored(queries: LedgerQueries | None, export: str, span: Range) -> bool:
@@ -174,7 +174,7 @@ def _is_stored(queries: LedgerQueries | None, export: str, span: Range) -> bool:
 def _export_plan(
     queries: LedgerQueries | None, export: Export, span: Range, asked: Instructions, *, now: float
 ) -> ExportPlan:
-    """What one export has to do."""
+    """Return what there is to do for one export."""
     if queries is None:
         return ExportPlan(export, span, RecordedRange(), fills_gaps=asked.fills_gaps)
     recorded, settle = queries.recorded_range(export.name, span), export.settle_seconds
@@ -198,20 +198,20 @@ def _export_plan(
         tuple(again.values()),
         fills_gaps=asked.fills_gaps,
         waiting=tuple(one for bundle, one in waiting.items() if bundle not in again),
-        paused_until=dict(_rests_until(recorded, now=now)) if asked.lets_parked_rest else {},
+        paused_until=dict(_pause_ends(recorded, now=now)) if asked.pauses_parked else {},
     )
 
 
-def _rests_until(recorded: RecordedRange, *, now: float) -> Iterator[tuple[Bundle, float]]:
-    """The parked bundles that wait for their time, and until when."""
+def _pause_ends(recorded: RecordedRange, *, now: float) -> Iterator[tuple[Bundle, float]]:
+    """Yield the parked bundles that are paused, each with the end of its pause."""
     for one in recorded.unfinished:
         due = pause_end(one, recorded.parked.get(one.bundle), now=now)
         if due is not None:
             yield one.bundle, due
 
 
-def _resting(plan: ExportPlan) -> Iterator[PausedBundle]:
-    """The parked bundles of an export that wait for their time."""
+def _paused(plan: ExportPlan) -> Iterator[PausedBundle]:
+    """Yield the parked bundles of an export that are paused."""
     for one in plan.paused:
         if isinstance(one.state, PAUSABLE):
             reason = BundleParked(one.bundle, one.state).reason
@@ -225,7 +225,7 @@ def _note_on_splits(plan: ExportPlan) -> str:
 
 
 def kept_bundles(recorded: RecordedRange) -> list[BundleRecord]:
-    """The bundles whose archive was kept, since far fewer rows came."""
+    """Return the bundles whose archive was kept because far fewer rows came."""
     return [one for one in recorded.unfinished if one.kept]
 
 
@@ -238,7 +238,7 @@ def _notes(plans: Sequence[ExportPlan], asked: Instructions) -> Iterator[str]:
 
 
 def _note_on_waiting(plan: ExportPlan) -> str:
-    """What is said of archives whose data was not settled when they were exported, and is not yet."""
+    """Return the message about archives whose data was not settled when they were exported, and still is not."""
     count = len(plan.waiting)
     bundles = "1 bundle was" if count == 1 else f"{count:,} bundles were"
     first = min(settles_at(one, settle_seconds=plan.export.settle_seconds) for one in plan.waiting)
@@ -249,7 +249,7 @@ def _note_on_waiting(plan: ExportPlan) -> str:
 
 
 def _note_on_kept(plan: ExportPlan) -> str:
-    """What is said of bundles that a plain retry leaves as they are."""
+    """Return the message about bundles that `retry` without `--accept-fewer` leaves alone."""
     count = len(kept_bundles(plan.recorded))
     bundles = "1 bundle keeps its archive" if count == 1 else f"{count:,} bundles keep their archives"
     return (

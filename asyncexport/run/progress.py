@@ -1,4 +1,4 @@
-"""How far a run has come, and how long it will still take."""
+"""Computes the progress of a run and its expected end."""
 
 import asyncio
 from dataclasses import dataclass
@@ -22,14 +22,14 @@ from asyncexport.run.wiring import RunEngine
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """Looks at a run that is going on."""
+    """Takes snapshots of a run in progress."""
 
     settings: Settings
     counters: RunCounters
     engine: RunEngine
 
     def snapshot(self) -> Snapshot:
-        """The run as it stands."""
+        """Return the current progress of the run."""
         tally, seconds = self.counters.tally, self.counters.seconds
         budget, scheduler, runner = self.engine.budget, self.engine.scheduler, self.engine.runner
         down_seconds = self._down_seconds()
@@ -59,7 +59,7 @@ class Progress:
         )
 
     def _scope(self) -> str:
-        """Which requests are counted; with a question mark as long as that is not known, "" before any answer."""
+        """Return which requests the limit counts: with a question mark if not certain, "" before the first answer."""
         if not self.engine.budget.has_answered:
             return ""
         scope = self.engine.budget.scope
@@ -67,12 +67,12 @@ class Progress:
         return f"{scope.value}?" if undecided else scope.value
 
     def _down_seconds(self) -> float | None:
-        """For how long the service has not been reached; None where it can be."""
-        line = self.engine.budget.connectivity
-        return asyncio.get_running_loop().time() - line.since if isinstance(line, Down) else None
+        """Return how long the service has been unreachable; None if it is reachable."""
+        connectivity = self.engine.budget.connectivity
+        return asyncio.get_running_loop().time() - connectivity.since if isinstance(connectivity, Down) else None
 
     def _expected_seconds(self) -> float | None:
-        """Until the last file is there; None while files are to be fetched and nobody knows how long one takes."""
+        """Return the seconds until the last file is stored; None while the duration of downloads is unknown."""
         scheduler, runner = self.engine.scheduler, self.engine.runner
         each_seconds = runner.fetching.seconds_each
         if each_seconds is None and scheduler.in_flight.waiting:
@@ -89,7 +89,7 @@ class Progress:
         return max(self._expected_seconds_of_requests() + last_file, fetching)
 
     def _expected_seconds_of_requests(self) -> float:
-        """Until the last request is sent and the last operation is done."""
+        """Return the seconds until the last request is sent and the last operation is finished."""
         budget, durations, poller = self.engine.budget, self.engine.durations, self.engine.poller
         unfinished = self.counters.tally.unfinished
         cost: RequestCost = CREATES_ONLY

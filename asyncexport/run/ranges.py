@@ -1,12 +1,12 @@
-"""The range of time that a run covers, export by export.
+"""Works out the range of time that a run covers, for each export.
 
-1. A range ends at the last whole bundle that is settled, even if a later end was asked for. Half a bundle now and the
-   other half tomorrow would be two archives for ever.
-2. A range that is stored up to the end that was asked for is done, whatever a clock says of that end. All else hangs
-   on the clock: an end that is left open, one that is cut back, and words such as "yesterday".
-3. A night begins where `[nightly] since` says, else where the first night began, else seven days back.
+1. A range ends with the last complete bundle that is settled, even if a later end was requested. Otherwise the bundle
+   at the end would be exported in two parts, and would stay two archives forever.
+2. A range that is stored up to the requested end is done, whatever the clock says about that end. Everything else
+   depends on the clock: an open end, an end that is cut back, and relative dates such as "yesterday".
+3. Nightly runs start at `[nightly] since`, else where the first nightly run started, else seven days back.
 
-All moments are seconds since 1970 UTC by the service's clock.
+All times are seconds since 1970 UTC by the service's clock.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -18,10 +18,10 @@ from asyncexport.errors import Problem
 from asyncexport.run.spec import Instructions
 
 FIRST_NIGHT_SECONDS = 7 * DAY
-"""How far back the first night goes where `[nightly] since` does not say."""
+"""How far back the first nightly run goes if `[nightly] since` is not set."""
 
 NIGHTLY_SINCE = "nightly_since"
-"""The ledger's key for the moment at which nights begin."""
+"""The ledger's key for the start of nightly runs."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,14 +29,14 @@ class ExportRanges:
     """The ranges of a run.
 
     Attributes:
-        spans: The range of each export; an export with nothing settled in the range is left out.
-        notes: A sentence about each range that was cut back or left out.
-        hang_on_clock: Whether another time would have made them others (rule 2).
+        spans: The range of each export. Exports with nothing settled in the range are left out.
+        notes: A message about each range that was cut back or left out.
+        depend_on_clock: Whether the ranges could be different at another time (rule 2).
     """
 
     spans: tuple[tuple[Export, Range], ...]
     notes: tuple[str, ...]
-    hang_on_clock: bool
+    depend_on_clock: bool
 
 
 def export_ranges(
@@ -47,17 +47,17 @@ def export_ranges(
     night_start: int,
     is_stored: Callable[[str, Range], bool],
 ) -> ExportRanges:
-    """The range of each export.
+    """Return the range of each export.
 
     Args:
         exports: The exports.
-        asked: What the run does.
-        now: The present moment.
-        night_start: Where a night begins.
-        is_stored: Whether all of a range of an export, by its name, is stored.
+        asked: The instructions of the run.
+        now: The current time.
+        night_start: The start of the range of nightly runs.
+        is_stored: Returns whether a range of an export, given by its name, is stored completely.
     """
     spans, notes = [], []
-    hang_on_clock = any(one is None or isinstance(one, Ago) for one in (asked.end, asked.start or 0))
+    depend_on_clock = any(one is None or isinstance(one, Ago) for one in (asked.end, asked.start or 0))
     start = night_start if asked.start is None else moment_of(asked.start, now=now)
     last = None if asked.end is None else moment_of(asked.end, now=now)
     for export in exports:
@@ -73,20 +73,20 @@ def export_ranges(
                 f"{export.name}: nothing to do from {show(start)} on; data is only settled up to {show(settled)}"
             )
         if last is not None and end < last:
-            hang_on_clock = True
+            depend_on_clock = True
             if start < end:
                 notes.append(f"{export.name}: data is only settled up to {show(settled)}, so the range ends there")
-    return ExportRanges(tuple(spans), tuple(notes), hang_on_clock)
+    return ExportRanges(tuple(spans), tuple(notes), depend_on_clock)
 
 
-def faults_of_dates(asked: Instructions, *, now: float, nights_since: int | None = None) -> Iterator[Problem]:
-    """What is wrong with the dates that were asked for, as it turns out once the time is known.
+def date_problems(asked: Instructions, *, now: float, nights_since: int | None = None) -> Iterator[Problem]:
+    """Yield the problems of the requested dates at the time `now`.
 
-    `nights_since`: what `[nightly] since` says. None: nothing.
+    `nights_since` is `[nightly] since`, or None if it is not set.
     """
     if asked.start is None:
         if nights_since is not None and nights_since > now:
-            yield Problem("nightly.since", f"{show(nights_since)} is in the future: it is {show(now)}")
+            yield Problem("nightly.since", f"{show(nights_since)} is in the future: it is now {show(now)}")
         return
     start = moment_of(asked.start, now=now)
     if start > now:
@@ -95,22 +95,22 @@ def faults_of_dates(asked: Instructions, *, now: float, nights_since: int | None
         yield Problem("--end", f"{show(moment_of(asked.end, now=now))} is not after the start, {show(start)}")
 
 
-def where_nights_begin(chosen: int | None, remembered: str | None, *, now: float) -> int:
-    """Where a night begins.
+def nightly_start(chosen: int | None, remembered: str | None, *, now: float) -> int:
+    """Return the start of the range of nightly runs.
 
     Args:
-        chosen: What `[nightly] since` says; None: nothing.
-        remembered: What the ledger remembers; None: nothing.
-        now: The present moment.
+        chosen: `[nightly] since`. None if it is not set.
+        remembered: The start that the ledger remembers. None if it remembers none.
+        now: The current time.
     """
     if chosen is not None:
         return chosen
-    # A start that lies ahead comes from a wrong clock, and would mean that there is never anything to do.
+    # A remembered start in the future comes from a wrong clock and would leave nothing to do.
     if remembered and is_past(remembered, now=now):
         return int(remembered)
     return int(now) // DAY * DAY - FIRST_NIGHT_SECONDS
 
 
 def is_past(remembered: str | None, *, now: float) -> bool:
-    """Whether the ledger remembers a moment, and it does not lie ahead."""
+    """Return whether the ledger remembers a time that is not in the future."""
     return bool(remembered) and float(remembered or 0) <= now

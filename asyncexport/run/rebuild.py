@@ -1,13 +1,14 @@
-"""Where the ledger is lost or damaged: what do the archives have to say?
+"""Makes a new ledger from the archives if the old one is lost or damaged (`verify --rebuild`).
 
-1. A ledger is never silently replaced. A new one is made from the archives and the definitions beside them, and takes
-   its place when all of them were read; the old one is moved aside then. Whatever stops it before leaves it as it was.
-2. A sound ledger is replaced only by force: it knows more than archives can say. What it knows is then carried over:
-   what is under way or parked, when each archive was exported and in which revision, what it remembers.
-3. Only a sound archive gets a row. One that is not is moved aside, too, so that the next run may have its name: between
-   the old ledger, which may count it as stored, and the new one. No ledger is ever there to count what was moved. Its
-   bundle is parked, so that the hole is seen and filled.
-4. A folder with archives and without a definition is named: nobody knows what was asked for.
+1. A ledger is never replaced silently. The new one is made from the archives and the definitions next to them. After
+   all of them were read, it takes the place of the old one, which is moved aside. If the rebuild stops earlier, the old
+   ledger stays as it was.
+2. An intact ledger is replaced only with `--force`, because it knows more than the archives. What it knows is then
+   copied: bundles in progress or parked, the export time and the revision of each archive, and its notes.
+3. Only an intact archive gets a row. Any other archive is moved aside, so that its name is free for the next run. This
+   happens while neither ledger is in place, so that no ledger ever counts a moved archive as stored. Its bundle is
+   parked, so that the gap is visible and will be filled.
+4. A folder with archives but without a definition is reported, because its export is unknown.
 """
 
 import asyncio
@@ -37,7 +38,7 @@ from asyncexport.run.findings import (
     UnknownExport,
     Unrecorded,
 )
-from asyncexport.run.parallel_inspection import judged, look_at
+from asyncexport.run.parallel_inspection import judged, row_check
 from asyncexport.storage import Archives, archive_bundle, archive_path
 
 log = logging.getLogger(__name__)
@@ -45,7 +46,7 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class KnownBefore:
-    """What a sound ledger knows that archives cannot say.
+    """What an intact ledger knows and the archives do not.
 
     Attributes:
         definitions: Of its exports, by name.
@@ -63,11 +64,11 @@ class KnownBefore:
 
     @property
     def untimed(self) -> Container[str]:
-        """The exports whose archives are not judged by the time of their rows."""
+        """The exports whose archives are not checked for the time of their rows."""
         return read_untimed(self.remarks.get(UNTIMED))
 
     def standing(self, bundle: Bundle, archive: Stored) -> BundleRecord:
-        """Where a bundle stands whose sound archive was found: as it was known before, if that is of this file."""
+        """Return the record of a bundle with its intact archive; known facts are kept if they belong to this file."""
         known = self.stored.get(bundle)
         if known is None or known.stored is None or known.stored.sha256 != archive.sha256:
             return BundleRecord(bundle, 0, archive, archive)
@@ -76,20 +77,20 @@ class KnownBefore:
 
 
 async def rebuild(directory: Path, *, force: bool = False) -> AsyncGenerator[Finding, None]:
-    """Make the ledger anew from the archives on disk; in place once the last finding was taken from here.
+    """Make a new ledger from the archives on disk; it is in place when the generator is exhausted.
 
-    Sound archives come as `Intact`, those that are not as `Damaged`, other files as `Unrecorded`; then archives that
-    overlap, and folders that no definition goes with. When the service was asked for an archive is not known any more
-    unless the old ledger is sound: the moment it was written stands for it.
+    Yields intact archives as `Intact`, others as `Damaged`, other files as `Unrecorded`, and then overlapping archives
+    and folders without a definition. Unless the old ledger is intact, the time at which an archive was written is used
+    as its export time, which is not known.
 
     Args:
         directory: The output directory.
-        force: Replace a sound ledger, too.
+        force: Whether to replace an intact ledger.
 
     Raises:
-        ConfigError: the ledger is sound, and nobody said that it is to be replaced all the same.
-        LedgerLockedError: a run is going on.
-        LedgerError: there is nothing to make it from, or it is from a newer version.
+        ConfigError: the ledger is intact, and `force` is not set.
+        LedgerLockedError: a run is in progress.
+        LedgerError: there is nothing to make a ledger from, or the ledger is from a newer version.
         StorageError: the disk cannot be read or written.
     """
     async with AsyncExitStack() as stack:
@@ -99,15 +100,15 @@ async def rebuild(directory: Path, *, force: bool = False) -> AsyncGenerator[Fin
         before = await asyncio.to_thread(_known_before, directory, force=force)
         exports, unknown = await _exports(archives, directory, before)
         records: list[BundleRecord] = []
-        unsound: list[Damaged] = []
+        damaged: list[Damaged] = []
         for export in exports:
-            looks = (_look(archives, export, path, before) for path in await archives.files(export.name))
+            checks = (_check_archive(archives, export, path, before) for path in await archives.files(export.name))
             verdicts = RowVerdicts[tuple[Finding, BundleRecord | None]]()
-            async with aclosing(judged(looks, verdicts)) as findings:
-                async for look, wrong in findings:
-                    finding, record = await _refused(archives, look, wrong) if wrong else look
+            async with aclosing(judged(checks, verdicts)) as findings:
+                async for result, wrong in findings:
+                    finding, record = await _rejected(archives, result, wrong) if wrong else result
                     records += [record] if record else []
-                    unsound += [finding] if isinstance(finding, Damaged) else []
+                    damaged += [finding] if isinstance(finding, Damaged) else []
                     yield finding
             if verdicts.are_off or export.name in before.untimed:
                 yield RulesOff(export.name, is_remembered=not verdicts.are_off)
@@ -117,16 +118,16 @@ async def rebuild(directory: Path, *, force: bool = False) -> AsyncGenerator[Fin
             yield UnknownExport(folder, "it has no .export.json, so its export is unknown")
         formats = {export.name: export.definition.format for export in exports}
 
-        async def move_unsound() -> None:
-            for one in unsound:
+        async def move_damaged() -> None:
+            for one in damaged:
                 await archives.move_aside(archive_path(one.bundle, formats[one.bundle.export]), one.path)
 
-        async with replacement(directory, meanwhile=move_unsound) as ledger:
-            await _write_rebuilt(ledger, exports, records, [one.bundle for one in unsound], before)
+        async with replacement(directory, meanwhile=move_damaged) as ledger:
+            await _write_rebuilt(ledger, exports, records, [one.bundle for one in damaged], before)
 
 
 def _known_before(directory: Path, *, force: bool) -> KnownBefore:
-    """What the ledger that lies there knows; nothing where it is lost or damaged. In a thread."""
+    """Return what the old ledger knows, or nothing if it is lost or damaged. Call it in a thread."""
     if not present(directory):
         return KnownBefore()
     try:
@@ -150,7 +151,7 @@ def _known_before(directory: Path, *, force: bool) -> KnownBefore:
 
 
 async def _exports(archives: Archives, directory: Path, before: KnownBefore) -> tuple[list[Export], list[str]]:
-    """The exports to make a ledger of, and the folders of which nobody knows the export."""
+    """Return the exports for the new ledger, and the folders of unknown exports."""
     found = {one.name: one for one in await archives.definitions()}
     found |= {name: Export(name, definition) for name, definition in before.definitions.items()}
     if not found:
@@ -161,36 +162,36 @@ async def _exports(archives: Archives, directory: Path, before: KnownBefore) -> 
     return list(found.values()), [folder for folder in await archives.folders() if folder not in found]
 
 
-async def _look(
+async def _check_archive(
     archives: Archives, export: Export, path: str, before: KnownBefore
 ) -> tuple[tuple[Finding, BundleRecord | None], RowCheck | None]:
-    """What a file is, where its bundle stands if it is a sound archive, and what its rows tell."""
+    """Check one file: return the finding, the record of its bundle if it is an intact archive, and its row check."""
     bundle = archive_bundle(export.name, path, export.definition.format)
     if bundle is None:
         return (Unrecorded(path), None), None
-    look = look_at(bundle, export.definition, untimed=before.untimed)
+    rows = row_check(bundle, export.definition, untimed=before.untimed)
     try:
-        found = await archives.check(path, export.definition.format, rules=look)
+        found = await archives.check(path, export.definition.format, rules=rows)
     except ArchiveError as error:
         return (Damaged(await archives.name_aside(path), bundle, str(error)), None), None
     if found is None:
         raise StorageError(f"{path} disappeared while it was checked")
     stored = Stored.of(found, exported_at=await archives.written_at(path))
-    return (Intact(path, found.rows, found.bytes, look.outside), before.standing(bundle, stored)), look
+    return (Intact(path, found.rows, found.bytes, rows.outside), before.standing(bundle, stored)), rows
 
 
-async def _refused(
-    archives: Archives, look: tuple[Finding, BundleRecord | None], wrong: ArchiveError
+async def _rejected(
+    archives: Archives, result: tuple[Finding, BundleRecord | None], wrong: ArchiveError
 ) -> tuple[Finding, None]:
-    """The same for an archive that is refused for its rows."""
-    finding, record = look
+    """Return the finding for an archive that is rejected for its rows."""
+    finding, record = result
     if record is None:
         return finding, None
     return Damaged(await archives.name_aside(finding.path), record.bundle, str(wrong)), None
 
 
 def _overlapping(export: Export, records: Iterable[BundleRecord]) -> list[Overlapping]:
-    """Of the archives of one export, those that overlap an earlier one."""
+    """Return the archives of an export that overlap an earlier one."""
 
     def path(span: Range) -> str:
         return archive_path(Bundle(export.name, span), export.definition.format)
@@ -200,26 +201,26 @@ def _overlapping(export: Export, records: Iterable[BundleRecord]) -> list[Overla
 
 
 async def _write_rebuilt(
-    ledger: Ledger, exports: list[Export], records: list[BundleRecord], unsound: list[Bundle], before: KnownBefore
+    ledger: Ledger, exports: list[Export], records: list[BundleRecord], damaged: list[Bundle], before: KnownBefore
 ) -> None:
     now = time.time()
     await ledger.register(exports)
     await ledger.restore(records, at=now)
     stored = {one.bundle: one.stored for one in records}
-    # A bundle that was under way and whose archive is there after all died between its archive and its row.
+    # A bundle in progress whose archive exists: the run died between storing the archive and its row.
     over = {one.bundle for one in before.unfinished if one.stored is None and one.bundle in stored}
     still = (one for one in before.unfinished if one.bundle not in over)
     unfinished = {one.bundle: replace(one, stored=stored.get(one.bundle)) for one in still}
-    for bundle in unsound:
+    for bundle in damaged:
         known = unfinished.get(bundle)
         if known is None or not isinstance(known.state, IN_PROGRESS):
             unfinished[bundle] = BundleRecord(bundle, known.revision if known else 0, Failed(MOVED_ASIDE))
-    # What an earlier run left between attempts, and what gave way to narrower bundles, is a gap like any other.
+    # Bundles between two attempts, and bundles that were split, are ordinary gaps.
     left = (one for one in unfinished.values() if one.stored or not isinstance(one.state, Planned | Split))
     await asyncio.gather(*(ledger.append(one, at=now) for one in left))
     for gap in before.accepted:
         await ledger.accept(gap)
     for key, value in before.remarks.items():
         ledger.remember(key, value)
-    # What was spent before is not known any more: better to wait for tokens than to be refused.
+    # It is not known how many requests were sent lately: assume an empty bucket rather than risk a 429.
     ledger.assume_spent(at=now)

@@ -1,13 +1,13 @@
-"""One run, from the lock to the last row: `export(settings, spec)`.
+"""One run, from taking the lock to storing the last archive: `export(settings, spec)`.
 
-1. The lock is held for the whole run, and nothing is written before it is.
-2. What there is to do is known before the service is asked for anything (`planner`).
-3. A damaged ledger is not written on: before its first request a run reads a small ledger whole, and of a large one
-   what it goes by.
-4. The first request of a run looks at the list of operations. Its answer tells the service's time, of which others are
-   asked where it differs (`first_contact`). The end of the range is then cut back to what is settled by that time, and
-   the work is planned once more. A key that the directory does not know is asked about next (`organisation`).
-5. How a run ends is in its summary. It raises nothing but bugs.
+1. The lock is held during the whole run, and nothing is written before it is taken.
+2. The run is planned before the first request (`planner`).
+3. A damaged ledger is not written to: before its first request, a run checks a small ledger completely, and the parts
+   of a large one that it uses.
+4. The first request of a run reads the list of operations. Its answer tells the service's time; if that differs from
+   this host's, more calls confirm it (`first_contact`). If the key is new to the directory, its organisation is checked
+   next (`organisation`). Then the run is planned again, with a range that ends where data is settled by that time.
+5. How a run ended is in its summary. A run raises only bugs.
 """
 
 import asyncio
@@ -29,7 +29,7 @@ from asyncexport.errors import ExportError, UnavailableError
 from asyncexport.ledger import Ledger, hold, no_ledger, present
 from asyncexport.run.counters import RunCounters
 from asyncexport.run.directory import check_ledger_not_lost
-from asyncexport.run.first_contact import first_contact, refuse_conflict, tells_no_time
+from asyncexport.run.first_contact import check_clocks, first_contact, time_is_unknown
 from asyncexport.run.listeners import EventListeners, log_failed_listener
 from asyncexport.run.logging_runs import logged
 from asyncexport.run.organisation import OrganisationCheck
@@ -41,14 +41,14 @@ from asyncexport.run.wiring import RunEngine, export_states, open_engine
 from asyncexport.storage import Archives, has_open_archives
 
 Watch = Callable[[Callable[[], Snapshot]], Awaitable[None]]
-"""Shows how far a run has come: it is given what makes a snapshot, runs along, and is cancelled at the run's end."""
+"""Shows the progress of a run: gets a function that returns a snapshot, and is cancelled when the run ends."""
 
 
 KEPT_OPEN = (
     "contains archives that other users may read, so new ones get the permissions of the umask; "
     'to prevent that, set [output] access = "private" for new archives and use chmod for old ones'
 )
-"""What is told once of a directory that is older than `[output] access`."""
+"""Reported once for a directory that is older than `[output] access`."""
 
 
 async def watch_nothing(_snapshot: Callable[[], Snapshot]) -> None:
@@ -57,7 +57,7 @@ async def watch_nothing(_snapshot: Callable[[], Snapshot]) -> None:
 
 @dataclass(frozen=True, slots=True)
 class _Run:
-    """What all steps of one run need."""
+    """What all steps of a run need."""
 
     settings: Settings
     spec: RunSpec
@@ -65,7 +65,7 @@ class _Run:
     stop: Stop
     watch: Watch
     counters: RunCounters
-    tell: Listener
+    emit: Listener
     host_clock: HostClock | None
 
 
@@ -79,23 +79,23 @@ async def export(
     watch: Watch = watch_nothing,
     host_clock: HostClock | None = None,
 ) -> Summary:
-    """Carry out a run; how it ended is in the summary.
+    """Carry out a run and return its summary, which says how it ended.
 
     Args:
         settings: The settings.
         spec: What to do.
         key: The API key.
-        stop: Asks the run to stop when its `ask` is called. None: nothing does.
-        listeners: Called with each event, in this order. One that raises is called no more.
-        watch: Shows how far the run has come.
-        host_clock: The clocks of this host. None: as they are.
+        stop: Stops the run cleanly when its `ask` is called. None: the run cannot be stopped.
+        listeners: Called with each event, in this order. A listener that raises is not called again.
+        watch: Shows the progress of the run.
+        host_clock: The clocks of this host. None: the real ones.
     """
     counters, stop = RunCounters(), stop or Stop()
     repaired = frozenset(one.bundle for one in instructions(spec).repairs)
-    tell = EventListeners(counters, listeners, repaired=repaired).tell
+    emit = EventListeners(counters, listeners, repaired=repaired).emit
     error: ExportError | None = None
     try:
-        await _carry_out(_Run(settings, spec, key, stop, watch, counters, tell, host_clock))
+        await _carry_out(_Run(settings, spec, key, stop, watch, counters, emit, host_clock))
     except ExportError as failure:
         error = failure
     return counters.summary(spec, directory=str(settings.output.directory), error=error, stop=stop)
@@ -107,7 +107,7 @@ async def _carry_out(run: _Run) -> None:
         archives = await stack.enter_async_context(
             Archives(run.settings.output.directory, max_row=run.settings.download.max_row)
         )
-        ledger = await _take_directory(stack, run)
+        ledger = await _open_directory(stack, run)
         clock.recall(await ledger.recall(CLOCK_CHECK))
         await stack.enter_async_context(
             logged(
@@ -125,9 +125,9 @@ async def _carry_out(run: _Run) -> None:
         asks_for_time = not plan.has_work
         if asks_for_time and not planner.needs_service_time(plan):
             plan.check_dates()
-            _tell_notes(run, plan)
+            _emit_notes(run, plan)
             return
-        # Before aiohttp is loaded: what the digest of the key takes is no part of the run's peak then.
+        # Before aiohttp is loaded, so that the memory for hashing the key does not add to the run's peak.
         organisation = await OrganisationCheck.begin(ledger, run.key)
         engine = await stack.enter_async_context(
             open_engine(
@@ -138,33 +138,34 @@ async def _carry_out(run: _Run) -> None:
                 archives=archives,
                 export_states=await export_states(ledger, run.spec.exports, plan.exports),
                 accepted=run.counters.tally.accepted,
-                tell=run.tell,
+                emit=run.emit,
                 stop=run.stop,
                 key_is_new=organisation.key_is_new,
             )
         )
         contact = _first_contact(run, engine, clock, organisation, asks_for_time=not plan.has_work)
-        await _work_off(run, planner, engine, clock, contact)
+        await _work(run, planner, engine, clock, contact)
 
 
-async def _take_directory(stack: AsyncExitStack, run: _Run) -> Ledger:
-    """The ledger of the directory, under the lock; the stack closes it and lets go of the lock.
+async def _open_directory(stack: AsyncExitStack, run: _Run) -> Ledger:
+    """Lock the directory and open its ledger; the stack closes the ledger and releases the lock.
 
-    What the directory's file system cannot do is told.
+    Limitations of the directory's file system are reported.
 
     Raises:
-        LedgerError: another run holds the directory, the ledger is lost or damaged, or there is nothing to go on with.
-        StorageError: the ledger cannot be opened or made.
+        LedgerError: another run holds the lock, the ledger is lost or damaged, or the run needs a ledger and there is
+            none.
+        StorageError: the ledger cannot be opened or created.
     """
     directory = run.settings.output.directory
     await asyncio.to_thread(check_ledger_not_lost, directory)
     if not instructions(run.spec).fills_gaps and not present(directory):
-        # There is nothing to go on with, and a directory whose name was mistyped is not to be made.
+        # There is nothing to resume. Do not create a directory whose name may be mistyped.
         raise no_ledger(directory)
     mode = run.settings.output.access.folder_mode
     for message in stack.enter_context(hold(directory, command=run.spec.command, directory_mode=mode)):
-        run.tell(Note(message))
-    # Once more: whoever held the directory until now may have been making the ledger anew when it was killed.
+        run.emit(Note(message))
+    # Check again under the lock: a rebuild that held the lock until now may have been killed.
     await asyncio.to_thread(check_ledger_not_lost, directory)
     ledger = await Ledger.open(directory)
     stack.push_async_callback(ledger.close)
@@ -173,20 +174,20 @@ async def _take_directory(stack: AsyncExitStack, run: _Run) -> Ledger:
 
 
 async def _access(run: _Run, ledger: Ledger) -> Access:
-    """Who may read what is made. Where the directory stays open to others since it was, that is told once."""
+    """Return the access for new files. If an old directory stays readable for others, that is reported once."""
     output, remembered = run.settings.output, await ledger.recall(ACCESS_NOTE)
     is_open = remembered is None and await asyncio.to_thread(has_open_archives, output.directory)
     access = access_of(chosen=output.chosen_access, remembered=remembered, is_open=is_open)
     if output.chosen_access is None and remembered is None:
         ledger.remember(ACCESS_NOTE, access.value)
         if access is Access.UMASK:
-            run.tell(Note(f"{output.directory} {KEPT_OPEN}"))
+            run.emit(Note(f"{output.directory} {KEPT_OPEN}"))
     return access
 
 
 @contextmanager
-def _saying_what_for() -> Iterator[None]:
-    """Where a run ends because the service could not be asked for its time, say why that was needed."""
+def _explaining_the_request() -> Iterator[None]:
+    """If the service cannot be asked for its time, say in the error why a run with nothing to do asks it."""
     try:
         yield
     except UnavailableError as error:
@@ -197,7 +198,7 @@ def _saying_what_for() -> Iterator[None]:
         ) from error
 
 
-async def _work_off(
+async def _work(
     run: _Run, planner: Planner, engine: RunEngine, clock: ServiceClock, contact: Coroutine[Any, Any, None]
 ) -> None:
     progress = Progress(run.settings, run.counters, engine)
@@ -209,12 +210,12 @@ async def _work_off(
         if await _unless_stopped(contact, run.stop):
             plan = await planner.plan()  # rule 4
             plan.check_dates()
-            _tell_notes(run, plan)
+            _emit_notes(run, plan)
             if splits := await planner.split(plan):
                 for message in splits:
-                    run.tell(Note(message))
+                    run.emit(Note(message))
                 plan = await planner.plan()
-            await _work_through(planner, engine, clock, plan)
+            await _run_bundles(planner, engine, clock, plan)
     finally:
         run.counters.requests, run.counters.refused = dict(engine.budget.sent), engine.budget.refused
         for helper in helpers:
@@ -222,13 +223,13 @@ async def _work_off(
         await asyncio.wait(helpers)
 
 
-async def _work_through(planner: Planner, engine: RunEngine, clock: ServiceClock, plan: RunPlan) -> None:
+async def _run_bundles(planner: Planner, engine: RunEngine, clock: ServiceClock, plan: RunPlan) -> None:
     work = WorkQueue(plan.exports)
-    if tells_no_time(engine.poller, clock):
+    if time_is_unknown(engine.poller, clock):
         first = tuple(islice(work, 1))
         await engine.scheduler.run(iter(first))
-        refuse_conflict(clock)
-        if planner.went_by_another_time:
+        check_clocks(clock)
+        if planner.clock_was_corrected:
             work = WorkQueue((await planner.plan(begun=first)).exports)
     clock.begin()
     await engine.scheduler.run(iter(work), newest=work.newest)
@@ -237,15 +238,15 @@ async def _work_through(planner: Planner, engine: RunEngine, clock: ServiceClock
 async def _first_contact(
     run: _Run, engine: RunEngine, clock: ServiceClock, organisation: OrganisationCheck, *, asks_for_time: bool
 ) -> None:
-    """Rule 4, and whose the key is."""
-    with _saying_what_for() if asks_for_time else nullcontext():
+    """Get the service's time and check the organisation of the key (rule 4)."""
+    with _explaining_the_request() if asks_for_time else nullcontext():
         await first_contact(engine.poller, engine.service, clock)
-    await organisation.finish(engine.service.me, lambda message: run.tell(Note(message)))
+    await organisation.finish(engine.service.me, lambda message: run.emit(Note(message)))
 
 
-async def _unless_stopped(doing: Coroutine[Any, Any, None], stop: Stop) -> bool:
-    """Whether it was done; False: the run was asked to stop before it was."""
-    task = asyncio.create_task(doing)
+async def _unless_stopped(work: Coroutine[Any, Any, None], stop: Stop) -> bool:
+    """Do some work unless the run is asked to stop before it is done; return whether it is done."""
+    task = asyncio.create_task(work)
     stopping = asyncio.create_task(stop.asked.wait())
     try:
         await asyncio.wait({task, stopping}, return_when=asyncio.FIRST_COMPLETED)
@@ -261,7 +262,7 @@ async def _unless_stopped(doing: Coroutine[Any, Any, None], stop: Stop) -> bool:
 async def _show_progress(watch: Watch, snapshot: Callable[[], Snapshot]) -> None:
     try:
         await watch(snapshot)
-    except Exception as error:  # noqa: BLE001 - whatever it is, the run goes on
+    except Exception as error:  # noqa: BLE001 - no viewer stops a run
         log_failed_listener(watch, error)
 
 
@@ -271,9 +272,9 @@ async def _time_out(seconds: float | None, stop: Stop) -> None:
         stop.ask(Exit.TIME_UP)
 
 
-def _tell_notes(run: _Run, plan: RunPlan) -> None:
+def _emit_notes(run: _Run, plan: RunPlan) -> None:
     for message in plan.notes:
-        run.tell(Note(message))
+        run.emit(Note(message))
 
 
 __all__ = ["Watch", "export", "watch_nothing"]

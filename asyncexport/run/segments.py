@@ -1,7 +1,7 @@
-"""The segments of the account: what `[[export]] segment` can be set to.
+"""Lists the segments of the account, the possible values of `[[export]] segment`.
 
-The requests are within the budget of earlier runs, which is read from the ledger if there is one. They are put on
-record nowhere, since no run is going on.
+The requests respect the budget left by earlier runs, which is read from the ledger if there is one. They are not
+recorded, because this is not a run.
 """
 
 from collections.abc import AsyncIterator, Callable
@@ -21,10 +21,10 @@ if TYPE_CHECKING:
 
 
 async def segments(settings: Settings, *, key: ApiKey, sent: Callable[[str], None]) -> AsyncIterator[Segment]:
-    """The segments of the account, as they are read; `sent` is called with the kind of each request.
+    """Yield the segments of the account as they are read; `sent` is called with the kind of each request.
 
     Raises:
-        ServiceError: the service refused, or could not be reached.
+        ServiceError: the service refused a request or could not be reached.
     """
     async with _unrecorded_client(settings, key, sent) as client:
         async for segment in client.segments():
@@ -35,7 +35,7 @@ async def segments(settings: Settings, *, key: ApiKey, sent: Callable[[str], Non
 async def _unrecorded_client(
     settings: Settings, key: ApiKey, sent: Callable[[str], None]
 ) -> "AsyncIterator[ApiClient]":
-    """A client and a budget, for a command that is no run."""
+    """Open a client with a budget, for a command that is not a run."""
     clock = ServiceClock()
     budget = make_budget(settings, _NoJournal(sent), clock.now)
     await budget.open(_history(settings, now=clock.now()))
@@ -56,7 +56,7 @@ def _history(settings: Settings, *, now: float) -> RequestHistory:
 
 @dataclass(frozen=True, slots=True)
 class _NoJournal:
-    """A journal that keeps nothing, and says what is sent."""
+    """A journal that records nothing and only calls `sent`."""
 
     sent: Callable[[str], None]
 
@@ -65,7 +65,7 @@ class _NoJournal:
         return 0
 
     def answered(self, request_id: int, *, status: int) -> None:
-        """Keep nothing."""
+        """Record nothing."""
 
     def remember(self, key: str, value: str) -> None:
-        """Keep nothing."""
+        """Record nothing."""

@@ -1,10 +1,10 @@
-"""What one run is asked to do.
+"""Specifies what a run does.
 
 1. A run specification is a frozen value of one of four kinds. Each kind has the fields it needs and no others.
-2. What a kind means is decided here and nowhere else, in `instructions`. The rest of the package follows the
-   instructions and does not ask which kind it was.
+2. What a kind means is decided only here, in `instructions`. The rest of the package follows the instructions and does
+   not check the kind.
 
-All moments are whole seconds since 1970 UTC, or words such as "yesterday" (`Ago`), which the run reads once the
+All times are whole seconds since 1970 UTC, or relative dates such as "yesterday" (`Ago`), which are resolved once the
 time is known.
 """
 
@@ -36,12 +36,12 @@ class Backfill:
 
 @dataclass(frozen=True, slots=True)
 class Nightly:
-    """Export what is new since `[nightly] since`, and export again what may have changed since it was exported.
+    """Export what is new since `[nightly] since`, and refresh what may have changed since it was exported.
 
     Attributes:
         exports: What to export.
         end: The end of the range, exclusive. None: up to what is settled.
-        refresh_ages: How long after its end a bundle is exported once more, in seconds (`core.refreshing`).
+        refresh_ages: The ages at which a bundle is exported again, in seconds after its end (`core.refreshing`).
         max_duration_seconds: Stop the run after this long. None: no limit.
         command: The command's name in the summary.
     """
@@ -55,7 +55,7 @@ class Nightly:
 
 @dataclass(frozen=True, slots=True)
 class Retry:
-    """Go on with bundles that are parked, and with those that were begun and are not finished.
+    """Retry parked bundles, and finish those in progress.
 
     Attributes:
         exports: What to export.
@@ -77,11 +77,11 @@ class Retry:
 
 @dataclass(frozen=True, slots=True)
 class Repair:
-    """Export again the bundles whose archive is missing or damaged, and go on with what was begun or parked.
+    """Export bundles again whose archive is missing or damaged, retry parked bundles, and finish those in progress.
 
     Attributes:
-        exports: The exports these bundles belong to.
-        bundles: The bundles as the ledger has them.
+        exports: The exports that these bundles belong to.
+        bundles: The bundles as recorded in the ledger.
         max_duration_seconds: Stop the run after this long. None: no limit.
         command: The command's name in the summary.
     """
@@ -97,17 +97,17 @@ RunSpec = Backfill | Nightly | Retry | Repair
 
 @dataclass(frozen=True, slots=True)
 class Instructions:
-    """What a run does, whichever kind of run it is.
+    """What a run does, independently of its kind.
 
     Attributes:
-        start: The start of the range. None: where `[nightly] since` says, or where earlier nights began.
+        start: The start of the range. None: `[nightly] since`, or the start of earlier nightly runs.
         end: The end of the range, exclusive. None: up to what is settled.
-        fills_gaps: Whether to export what no earlier run has begun. False: there must be a ledger already.
-        refresh_ages: How long after its end a bundle is exported once more, in seconds (`core.refreshing`).
-        repairs: Stored bundles to be exported again whatever their age.
-        accepts_fewer: Whether to export again the bundles whose archive was kept, and accept far fewer rows.
-        lets_parked_rest: Whether parked bundles wait for their time (`core.parking`). False: they are tried at once.
-        reports_kept: Whether to say that bundles whose archive was kept are left as they are.
+        fills_gaps: Whether to export what no earlier run has started. False: there must be a ledger already.
+        refresh_ages: The ages at which a bundle is exported again, in seconds after its end (`core.refreshing`).
+        repairs: Stored bundles to be exported again regardless of their age.
+        accepts_fewer: Whether to export bundles again whose archive was kept, and accept far fewer rows.
+        pauses_parked: Whether parked bundles are retried only after a pause (`core.parking`), or immediately.
+        reports_kept: Whether to report that bundles whose archive was kept are left alone.
     """
 
     start: When | None
@@ -116,21 +116,21 @@ class Instructions:
     refresh_ages: tuple[float, ...] = ()
     repairs: tuple[BundleRecord, ...] = ()
     accepts_fewer: bool = False
-    lets_parked_rest: bool = False
+    pauses_parked: bool = False
     reports_kept: bool = False
 
 
 def instructions(spec: RunSpec) -> Instructions:
-    """What a run of this kind does."""
+    """Return what a run of this kind does."""
     match spec:
         case Backfill(start=start, end=end):
             return Instructions(start, end, fills_gaps=True)
         case Nightly(end=end, refresh_ages=ages):
-            return Instructions(None, end, fills_gaps=True, refresh_ages=ages, lets_parked_rest=True)
+            return Instructions(None, end, fills_gaps=True, refresh_ages=ages, pauses_parked=True)
         case Retry(start=start, end=end, accept_fewer=accepts):
             return Instructions(start, end, fills_gaps=False, accepts_fewer=accepts, reports_kept=not accepts)
         case Repair(bundles=bundles):
-            # Bundles to be repaired may lie anywhere.
+            # Bundles to be repaired may be at any time.
             return Instructions(0, None, fills_gaps=False, repairs=bundles)
 
 

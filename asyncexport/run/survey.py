@@ -1,4 +1,4 @@
-"""What a run would find, from the ledger alone: nothing is asked of the service, nothing is written."""
+"""Works out what a run would have to do from the ledger alone: no request is sent and nothing is written."""
 
 from dataclasses import dataclass, field
 
@@ -18,17 +18,17 @@ from asyncexport.run.wiring import quota_of
 
 @dataclass(frozen=True, slots=True)
 class Survey:
-    """What a run would find.
+    """What a run would have to do.
 
     Attributes:
-        plans: What there is to do, by export. Exports with nothing settled in the range are left out.
-        notes: A sentence about each range that was cut back or left out.
-        tokens: Requests that may be sent at once, if every request counts.
-        tokens_for_creates: The same, if only creates count.
-        median_seconds: How long an operation is expected to take.
-        operations_seen: How many operations that was learned from. 0: it is `[polling] expected`.
-        all_counted_since: When a run learned that every request counts, in seconds since 1970. None: no run did.
-        second_looks: How many files took a second look so far.
+        plans: The plan of each export. Exports with nothing settled in the range are left out.
+        notes: A message about each range that was cut back or left out.
+        tokens: Requests that may be sent immediately if every request counts.
+        tokens_for_creates: Creates that may be sent immediately if only creates count.
+        median_seconds: The expected duration of an operation.
+        operations_seen: The number of operations it was learned from. 0 if it is `[polling] expected`.
+        all_counted_since: When a run learned that every request counts, in seconds since 1970. None if no run did.
+        second_looks: How many files needed a second check so far.
     """
 
     plans: tuple[ExportPlan, ...]
@@ -42,7 +42,7 @@ class Survey:
 
 
 def time_at_service(settings: Settings) -> float:
-    """What time it is at the service as far as this host's clock and the newest run tell, in seconds since 1970.
+    """Return the service's time in seconds since 1970, from this host's clock and its comparison by the newest run.
 
     Raises:
         LedgerError: the ledger cannot be read.
@@ -55,11 +55,12 @@ def time_at_service(settings: Settings) -> float:
 
 
 def survey(settings: Settings, spec: RunSpec, *, now: float) -> Survey:
-    """What a run would find at a moment, in seconds since 1970.
+    """Return what a run would have to do at the time `now`, in seconds since 1970.
 
     Raises:
-        ConfigError: the dates cannot be meant.
-        LedgerError: the ledger cannot be read, does not fit what is asked for, or is missing beside archives.
+        ConfigError: a date makes no sense.
+        LedgerError: the ledger cannot be read, belongs to another export definition, or is missing although archives
+            exist.
     """
     directory = settings.output.directory
     if present(directory):

@@ -1,7 +1,7 @@
-"""Archives that the ledger knows nothing of: found before anything is exported or overwritten.
+"""Detects archives that the ledger does not know, before anything is exported or overwritten.
 
-A ledger that is older than the archives, from a backup perhaps, or the files of another directory: what a run exported
-then would replace these archives unseen, or lie beside them with the same rows once more.
+The ledger may be older than the archives, such as one from a backup, or the archives may come from another directory.
+A run would then silently replace these archives, or store the same rows a second time.
 """
 
 import asyncio
@@ -17,28 +17,28 @@ from asyncexport.ledger import Ledger, LedgerQueries, LedgerReader
 from asyncexport.storage import Archives, ExportFolder, archive_path, archives_of, scan_folder
 
 MOST_NAMED = 5
-"""Archives named one by one; `verify` names all."""
+"""Archives that are listed one by one; `verify` lists all."""
 
 
 async def check_all_recorded(
     directory: Path, exports: Sequence[Export], *, archives: Archives, ledger: Ledger
 ) -> dict[str, ExportFolder]:
-    """Make sure that the ledger has a row for each archive of these exports.
+    """Check that the ledger has a row for each archive of these exports.
 
     Args:
         directory: The output directory.
         exports: The exports of the run.
-        archives: What lies there.
+        archives: The archives in the directory.
         ledger: The ledger.
 
     Returns:
-        What lies in the folders of these exports, by their names.
+        The contents of the exports' folders, by the exports' names.
 
     Raises:
-        LedgerError: it has not; the first of these archives are named.
+        LedgerError: some archives have no row; the message has the first of them.
         StorageError: the disk cannot be read.
     """
-    # The two take about as long, and neither waits for the other.
+    # Both take about the same time, so they run in parallel.
     found, recorded = await asyncio.gather(
         archives.scan_folders(exports), ledger.query(lambda queries: [queries.stored_days(one.name) for one in exports])
     )
@@ -53,7 +53,7 @@ async def check_all_recorded(
 
 
 def check_recorded_in(directory: Path, exports: Sequence[Export], ledger: LedgerReader) -> None:
-    """The same for a command that changes nothing. It reads the disk: not for an event loop.
+    """Do the same check for a command that changes nothing. It reads the disk and must not run in an event loop.
 
     Raises:
         LedgerError: see `check_all_recorded`.
@@ -77,7 +77,7 @@ def _unrecorded_of(directory: Path, export: Export, ledger: LedgerReader) -> lis
 def _paths_without_row(
     queries: LedgerQueries, *, export: Export, days: Sequence[int], there: Sequence[Range]
 ) -> list[str]:
-    """Of the archives that lie there and begin on these days, in order, those that no row explains."""
+    """Return the archives that start on these days and have no row, in order."""
     span = Range(days[0], days[-1] + DAY)
     unfinished = queries.recorded_range(export.name, span).unfinished
     unknown = unrecorded(there, queries.stored_ranges(export.name, span), unfinished)

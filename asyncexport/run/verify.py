@@ -1,13 +1,13 @@
-"""Are the archives what the ledger says?
+"""Checks the archives against the ledger.
 
-1. The ledger is read whole first: what is damaged has nothing to say of archives.
-2. Every archive is read to its end: its digest, its gzip checksums, its structure and its rows are compared with the
-   ledger. It can be done while a run is going on: what a run replaced meanwhile is looked at once more, and what it is
-   about to put on record is left to it.
-3. Nothing is changed by checking. A repair is an ordinary run, which opens a new revision for what is broken.
-4. Whatever else lies in the folders is named, and left alone: files that the ledger knows nothing of, and whole folders
-   of archives of which it does not know the export.
-5. Archives of one export whose ranges overlap are named: they hold rows twice, though each of them is sound.
+1. The whole ledger is read first and must be intact.
+2. Every archive is read to its end, and its hash, gzip checksums, structure and rows are compared with the ledger. This
+   works during a run: an archive that the run replaced meanwhile is checked again, and one that it is about to record
+   is left out.
+3. A check changes nothing. A repair is an ordinary run that starts a new revision of each broken bundle.
+4. Everything else in the folders is reported and left alone: files that are not in the ledger, and folders of unknown
+   exports.
+5. Archives of an export whose ranges overlap are reported: they contain the same rows twice, even if both are intact.
 """
 
 import asyncio
@@ -36,16 +36,16 @@ from asyncexport.run.findings import (
     UnknownExport,
     Unrecorded,
 )
-from asyncexport.run.parallel_inspection import judged, look_at
+from asyncexport.run.parallel_inspection import judged, row_check
 from asyncexport.storage import Archives, archive_bundle, archive_path
 
 
 async def verify(directory: Path, *, exports: Iterable[str] = ()) -> AsyncGenerator[Finding, None]:
-    """Check every archive of these exports (none named: of all), and name what else lies there.
+    """Check every archive of these exports (of all exports if empty), and report other files.
 
     Raises:
         LedgerError: there is no ledger, it cannot be read, or it does not know one of the exports.
-        LedgerCorruptError: it is damaged.
+        LedgerCorruptError: the ledger is damaged.
         StorageError: the disk cannot be read.
     """
     names = set(exports)
@@ -70,7 +70,7 @@ async def verify(directory: Path, *, exports: Iterable[str] = ()) -> AsyncGenera
 
 
 async def _wait_to_the_end(reading: Coroutine[Any, Any, None]) -> None:
-    """Wait for a thread that reads the ledger, cancelled or not: the ledger must not be closed meanwhile."""
+    """Wait for a thread that reads the ledger, even if cancelled: the ledger must not be closed meanwhile."""
     doing = asyncio.ensure_future(reading)
     try:
         await asyncio.shield(doing)
@@ -112,34 +112,34 @@ async def _verify_export(
 async def _check(
     archives: Archives, ledger: LedgerReader, record: BundleRecord, definition: Definition, untimed: Container[str]
 ) -> tuple[tuple[Finding, BundleRecord], RowCheck | None]:
-    """What an archive is, and what its rows tell; nothing where it is not sound otherwise."""
-    look = look_at(record.bundle, definition, untimed=untimed)
-    finding = await _compare(archives, record, definition.format, look)
+    """Check one archive: return the finding with the record it was compared with, and the row check if it is intact."""
+    rows = row_check(record.bundle, definition, untimed=untimed)
+    finding = await _compare(archives, record, definition.format, rows)
     if not isinstance(finding, Intact):
-        # A run may have replaced it between our look at the ledger and our look at the disk.
+        # A run may have replaced the archive after its record was read: compare it with the current record.
         again = _record_of(ledger, record.bundle) or record
         if again != record:
-            record, look = again, look_at(record.bundle, definition, untimed=untimed)
-            finding = await _compare(archives, record, definition.format, look)
-    return (finding, record), look if isinstance(finding, Intact) else None
+            record, rows = again, row_check(record.bundle, definition, untimed=untimed)
+            finding = await _compare(archives, record, definition.format, rows)
+    return (finding, record), rows if isinstance(finding, Intact) else None
 
 
-async def _compare(archives: Archives, record: BundleRecord, container: Format, look: RowCheck) -> Finding:
+async def _compare(archives: Archives, record: BundleRecord, container: Format, rows: RowCheck) -> Finding:
     stored = record.stored
     if stored is None:
         raise AssertionError("only what is stored is compared")
     try:
-        found = await archives.check(stored.path, container, rules=look)
+        found = await archives.check(stored.path, container, rules=rows)
     except ArchiveError as error:
         return Broken(stored.path, record, str(error))
     if found is None:
         return Missing(stored.path, record)
     if found.sha256 == stored.sha256 and found.rows != stored.rows:
         return Broken(stored.path, record, f"it has {found.rows} rows instead of {stored.rows}")
-    # A new revision's file has its name a moment before it has its row; until then whole is all that it can be.
+    # A new revision's file is renamed shortly before its row is written. Until then it can only be checked by itself.
     if found.sha256 != stored.sha256 and not isinstance(record.state, Ready):
         return Broken(stored.path, record, "its bytes differ from those that were stored")
-    return Intact(stored.path, found.rows, found.bytes, look.outside)
+    return Intact(stored.path, found.rows, found.bytes, rows.outside)
 
 
 def _record_of(ledger: LedgerReader, bundle: Bundle) -> BundleRecord | None:
@@ -148,7 +148,7 @@ def _record_of(ledger: LedgerReader, bundle: Bundle) -> BundleRecord | None:
 
 
 def _is_known_by_now(ledger: LedgerReader, bundle: Bundle) -> bool:
-    """Whether a run stored it after the ledger was read, or is about to."""
+    """Return whether a run has stored the bundle after the ledger was read, or is about to."""
     unfinished = ledger.unfinished(bundle.export, bundle.range)
-    under_way = any(one.bundle == bundle and may_have_archive(one) for one in unfinished)
-    return under_way or _record_of(ledger, bundle) is not None
+    in_progress = any(one.bundle == bundle and may_have_archive(one) for one in unfinished)
+    return in_progress or _record_of(ledger, bundle) is not None

@@ -1,4 +1,4 @@
-"""Builds what a run works with from the settings: the budget, the client, the poller, the runner, the scheduler."""
+"""Builds the engine of a run from the settings: budget, client, poller, bundle runner and scheduler."""
 
 import os
 import random
@@ -42,7 +42,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class RunEngine:
-    """What a run works with once it asks the service."""
+    """The parts that a run needs for its requests."""
 
     service: "ApiClient"
     budget: Budget
@@ -62,18 +62,18 @@ async def open_engine(
     archives: Archives,
     export_states: dict[str, ExportState],
     accepted: Container[Bundle],
-    tell: Listener,
+    emit: Listener,
     stop: Stop,
     key_is_new: bool = False,
 ) -> AsyncIterator[RunEngine]:
-    """The engine of a run, with its budget and its connections open; see `BundleRunner` for the arguments."""
+    """Build the engine of a run and open its budget and connections; see `BundleRunner` for the arguments."""
     durations = Durations(expected_seconds=settings.polling.expected_seconds, known=await ledger.durations())
     budget, history = make_budget(settings, ledger, clock.now), await ledger.request_history(now=clock.now())
     await budget.open(history)
     try:
         async with make_api_client(settings, key, budget, clock) as client, _storage_host(settings) as storage_host:
             calls = CheckedCalls(client, budget)
-            call_turns = _call_turns(settings, calls, tell, history=history, is_new=key_is_new, exports=export_states)
+            call_turns = _call_turns(settings, calls, emit, history=history, is_new=key_is_new, exports=export_states)
             poller = OperationPoller(
                 calls,
                 budget=budget,
@@ -90,7 +90,7 @@ async def open_engine(
                 downloads=ArchiveDownloads(storage_host, archives),
                 ledger=ledger,
                 export_states=export_states,
-                emit=tell,
+                emit=emit,
                 call_turns=call_turns,
                 accepted=accepted,
                 definitions=await ledger.exports(),
@@ -104,7 +104,7 @@ async def open_engine(
 
 
 class _TimesAndLimits(TypedDict):
-    """What time it is, and what the settings allow a bundle."""
+    """The clocks and the limits for a bundle, as arguments of `BundleRunner`."""
 
     clock: Callable[[], float]
     earliest: Callable[[], float]
@@ -125,10 +125,10 @@ def _times_and_limits(settings: Settings, clock: ServiceClock) -> _TimesAndLimit
 
 @asynccontextmanager
 async def _remembering(ledger: Ledger, runner: BundleRunner) -> AsyncIterator[None]:
-    """Remember what later runs and other commands go by.
+    """Record in the ledger what later runs and other commands need.
 
-    For which exports the time of rows is not looked at is kept at once, since a check goes by it, too. How many files
-    took a second look is noted at the end, for `plan`.
+    Exports whose rows are not checked for their time are recorded immediately, because `verify` uses that, too. The
+    number of files that needed a second check is recorded at the end, for `plan`.
     """
     rows = runner.fetching.rows
     rows.untimed = read_untimed(await ledger.recall(UNTIMED))
@@ -145,7 +145,7 @@ async def _remembering(ledger: Ledger, runner: BundleRunner) -> AsyncIterator[No
 async def export_states(
     ledger: Ledger, exports: Iterable[Export], plans: Iterable[ExportPlan]
 ) -> dict[str, ExportState]:
-    """Each export, and whether the service ever took a create of it: something is stored, or in progress there."""
+    """Return the state of each export: whether the service accepted a create of it before, and if data is stored."""
     in_progress = {plan.export.name for plan in plans if plan.in_progress}
     names = [export.name for export in exports]
     stored = await ledger.query(lambda queries: {name for name in names if queries.has_archives(name)})
@@ -158,12 +158,12 @@ async def export_states(
 
 
 def quota_of(settings: Settings) -> Quota:
-    """What the service grants, as the settings have it."""
+    """Return the quota that the settings describe."""
     return Quota(settings.budget.requests_per_minute, settings.budget.burst, settings.budget.scope)
 
 
 def make_budget(settings: Settings, journal: Journal, wall_clock: Callable[[], float]) -> Budget:
-    """A budget that keeps to the settings; it is not open yet."""
+    """Return a budget with the configured limits; it is not open yet."""
     return Budget(
         quota_of(settings),
         prefer=settings.polling.prefer,
@@ -175,9 +175,9 @@ def make_budget(settings: Settings, journal: Journal, wall_clock: Callable[[], f
 
 
 def make_api_client(settings: Settings, key: ApiKey, budget: Budget, clock: ServiceClock) -> "ApiClient":
-    """A client that asks within the budget and sets the clock by the answers; it is not open yet."""
+    """Return a client that respects the budget and passes the dates of answers to the clock; it is not open yet."""
     check_key_log(os.environ)
-    # aiohttp takes the larger part of the start-up time, and `plan` asks nothing.
+    # Importing aiohttp takes most of the start-up time, and `plan` sends no requests.
     from asyncexport.client.api import ApiClient  # noqa: PLC0415
 
     return ApiClient(
@@ -192,7 +192,7 @@ def make_api_client(settings: Settings, key: ApiKey, budget: Budget, clock: Serv
 
 
 def _storage_host(settings: Settings) -> "StorageHost":
-    """What downloads from the storage host; it knows neither the key nor the user's headers."""
+    """Return the client of the storage host, which has neither the key nor the configured headers."""
     from asyncexport.client.storage_host import StorageHost  # noqa: PLC0415 - see `make_api_client`
 
     return StorageHost(_connection(settings), min_rate=settings.download.min_rate)
@@ -245,18 +245,18 @@ def _backoff(settings: Settings) -> Backoff:
 def _call_turns(
     settings: Settings,
     calls: CheckedCalls,
-    tell: Listener,
+    emit: Listener,
     *,
     history: RequestHistory,
     is_new: bool,
     exports: dict[str, ExportState],
 ) -> CallTurns:
-    """What all bundles know; `is_new`: what went well in this directory before went well with another key."""
+    """Return the state that all bundles share; `is_new` says that earlier runs in the directory used another key."""
     call_turns = CallTurns(
         _backoff(settings),
         jitter=random.random,
         key=calls.key,
-        emit=tell,
+        emit=emit,
         key_has_worked=history.has_success and not is_new,
     )
     if any(one.ever_stored for one in exports.values()):
@@ -265,7 +265,7 @@ def _call_turns(
 
 
 class _Polling(TypedDict):
-    """How operations are polled, and by which clocks."""
+    """The polling rules and the clocks, as arguments of `OperationPoller`."""
 
     polling: PollingRules
     clock: Callable[[], float]
