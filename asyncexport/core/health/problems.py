@@ -1,8 +1,8 @@
 """What is wrong with an export.
 
 1. Data that has been settled for longer than the allowed delay must be stored.
-2. Gaps before the start of nights are no problem, since perhaps nobody wants that data. Parked bundles are.
-3. An archive that was kept because far fewer rows came is no problem: later runs leave it as it is.
+2. Gaps before the start of nights are no problem, since that data may not be wanted. Parked bundles are.
+3. An archive that was kept because the new export has far fewer rows is no problem: later runs leave it as it is.
 4. What the user has accepted is no problem.
 """
 
