@@ -169,10 +169,11 @@ def _is_in(folder: Path, name: str) -> bool:
 
 
 def test_each_package_lists_its_modules():
-    """The docstring of a package names each of its modules."""
+    """The docstring of a package names each of its modules and packages."""
     for package in PACKAGE.glob("*/**/__init__.py"):
         named = set(re.findall(r"\w+", ast.get_docstring(parsed(package)) or ""))
         modules = {path.stem for path in package.parent.glob("*.py")} - {"__init__"}
+        modules |= {path.parent.name for path in package.parent.glob("*/__init__.py")}
         assert modules <= named, f"name in {package}: {sorted(modules - named)}"
 
 
