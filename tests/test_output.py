@@ -141,8 +141,8 @@ def test_dropped_lines_are_reported_at_the_end():
         pipe.outlet.write("x" * PIPES + "\n")
         for _ in range(MOST_LOG_LINES + 50):
             lines.report("status", "so far")
-        lines.report_left_out()
-        lines.report_left_out()
+        lines.report_dropped()
+        lines.report_dropped()
         reported = [line for line in pipe.read() if "dropped" in line]
         assert len(reported) == 1
         assert re.match("asyncexport: warning: (50|49) log lines were", reported[0]), "one may still be in the pipe"

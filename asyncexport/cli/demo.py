@@ -81,8 +81,8 @@ def demo(
     session.directory, session.invocation.directory = str(directory), directory
     check_key_log(os.environ)
     _take_place(directory)
-    with sandbox_running() as said:
-        settings, url = _settings(said, directory), str(said["api"]["base_url"])
+    with sandbox_running() as printed:
+        settings, url = _settings(printed, directory), str(printed["api"]["base_url"])
         session.record("sandbox", url=url)
         _say(session, f"exporting one day, {day(THE_DAY.start)}, from a sandbox of the service on this machine")
         spec = Backfill(settings.exports, start=THE_DAY.start, end=THE_DAY.end, command="demo")
@@ -118,7 +118,7 @@ def sandbox_running() -> Iterator[dict[str, Any]]:
             start_new_session=True,
         )
         try:
-            yield _said(process, stdout.fileno(), stderr.fileno())
+            yield _printed_settings(process, stdout.fileno(), stderr.fileno())
         finally:
             _end(process)
 
@@ -138,16 +138,16 @@ def _end_with_the_demo() -> None:
     os.kill(os.getpid(), signal.SIGTERM)
 
 
-def _said(process: "subprocess.Popen[bytes]", stdout: int, stderr: int) -> dict[str, Any]:
+def _printed_settings(process: "subprocess.Popen[bytes]", stdout: int, stderr: int) -> dict[str, Any]:
     """Wait until the sandbox listens and return the settings that it printed."""
     give_up_at = time.monotonic() + START_SECONDS
     while time.monotonic() < give_up_at and process.poll() is None:
         try:
-            said = tomllib.loads(_text(stdout))
+            printed = tomllib.loads(_text(stdout))
         except tomllib.TOMLDecodeError:
-            said = {}
-        if said.keys() >= TABLES:
-            return said
+            printed = {}
+        if printed.keys() >= TABLES:
+            return printed
         time.sleep(0.02)
     last = _text(stderr).strip().splitlines()[-1:]
     raise ExportError(f"the sandbox did not start: {''.join(last) or 'it printed nothing'}")
@@ -194,10 +194,10 @@ def _take_place(directory: Path) -> None:
         ) from error
 
 
-def _settings(said: dict[str, Any], directory: Path) -> "Settings":
+def _settings(printed: dict[str, Any], directory: Path) -> "Settings":
     from asyncexport.config import load_settings
 
-    flags = {f"{table}.{key}": value for table, keys in said.items() for key, value in keys.items()}
+    flags = {f"{table}.{key}": value for table, keys in printed.items() for key, value in keys.items()}
     # Operations of an interrupted demo died with its sandbox, so they are soon given up.
     flags |= {"output.directory": directory, "polling.operation_deadline": "10s"}
     return load_settings(file=Path(os.devnull), environ={}, flags=flags, working_directory=Path.cwd())

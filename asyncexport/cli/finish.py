@@ -46,7 +46,7 @@ def _flush(session: "Session", code: int) -> int:
         return code
     from asyncexport.cli.signals import interruptible
 
-    session.lines.report_left_out()
+    session.lines.report_dropped()
     try:
         with interruptible():
             late = session.stopped_at_once or _late_signal(session, code)

@@ -135,7 +135,7 @@ def _now(asked: Asked) -> float:
 
 
 def _faults_of_range(*, nightly: bool, start: str | None, end: str | None) -> Iterator[Problem]:
-    """Check that the command line asks for one range: that of dates, or that of a night."""
+    """Check that the command line gives either dates or `--nightly`."""
     if not nightly and start is None:
         yield Problem("--start", "is missing; give a date, or --nightly")
     for option, date in (("--start", start), ("--end", end)):

@@ -145,8 +145,8 @@ def _behaviour(changes: Iterator[tuple[str, Change]]) -> "SandboxBehaviour":
         try:
             behaviour = change(behaviour)
         except (ValueError, OSError) as error:
-            said = error.strerror if isinstance(error, OSError) else str(error)
-            problems.append(Problem(place, said or "no reason given"))
+            reason = error.strerror if isinstance(error, OSError) else str(error)
+            problems.append(Problem(place, reason or "no reason given"))
     if problems:
         raise ConfigError(problems, hint=HINT)
     return behaviour

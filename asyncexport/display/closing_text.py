@@ -87,7 +87,7 @@ def _bundles(summary: Summary) -> str:
     if tally.stored_before:
         parts.append(f"{show_count(tally.stored_before)} of them by earlier runs")
     if tally.empty:
-        parts.append(f"{show_count(tally.empty)} new ones without rows")
+        parts.append(f"{show_count(tally.empty)} {'new ones' if tally.stored_before else 'of them'} without rows")
     if tally.failed:
         parts.append(f"{show_count(tally.failed)} parked")
     if tally.unfinished:

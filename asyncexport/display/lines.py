@@ -47,7 +47,7 @@ class MessageLines(logging.Handler):
     def __init__(self, outlet: Outlet, *, as_json: bool = False, timed: bool = False, tracebacks: bool = False) -> None:
         super().__init__()
         self._outlet = outlet
-        self._left_out = 0
+        self._dropped = 0
         self._as_json = as_json
         self._timed = timed
         self._tracebacks = tracebacks
@@ -90,14 +90,14 @@ class MessageLines(logging.Handler):
         time = f"{_now()} " if self._timed else ""
         self._log(f"{PROGRAM}: {kind}: {time}{plain(message)}")
 
-    def report_left_out(self) -> None:
-        """Write how many log lines were left out since the last such line; called before the program ends."""
-        if self._left_out:
-            self._write(self._left_out_line())
-            self._left_out = 0
+    def report_dropped(self) -> None:
+        """Write how many log lines were dropped since the last such line; called before the program ends."""
+        if self._dropped:
+            self._write(self._dropped_line())
+            self._dropped = 0
 
-    def _left_out_line(self) -> str:
-        text = f"{count_of(self._left_out, 'log line was', 'log lines were')} dropped because nothing read stderr"
+    def _dropped_line(self) -> str:
+        text = f"{count_of(self._dropped, 'log line was', 'log lines were')} dropped because nothing read stderr"
         return self._json("warning", text, {}) if self._as_json else f"{PROGRAM}: warning: {text}"
 
     def _json(self, level: str, message: str, more: dict[str, Any]) -> str:
@@ -105,13 +105,13 @@ class MessageLines(logging.Handler):
 
     def _log(self, text: str) -> None:
         """Write a line that may be dropped."""
-        if self._left_out:
-            if not self._write(self._left_out_line(), most_waiting=MOST_LOG_LINES):
-                self._left_out += 1
+        if self._dropped:
+            if not self._write(self._dropped_line(), most_waiting=MOST_LOG_LINES):
+                self._dropped += 1
                 return
-            self._left_out = 0
+            self._dropped = 0
         if not self._write(text, most_waiting=MOST_LOG_LINES):
-            self._left_out += 1
+            self._dropped += 1
 
     def _write(self, text: str, *, most_waiting: int | None = None) -> bool:
         above = self.above

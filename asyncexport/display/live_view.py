@@ -74,8 +74,8 @@ class LiveView:
         """Write a permanent line above the view; return False if it was dropped (see `Outlet.write`)."""
         with self._lock:
             lines = "".join(f"{line}{REST_OF_LINE}\n" for line in text.split("\n"))
-            whole = self._to_the_top(self._size()[0]) + REST_OF_SCREEN + lines + self._frame(self._shown)
-            return self._write(whole, most_waiting=most_waiting)
+            output = self._to_the_top(self._size()[0]) + REST_OF_SCREEN + lines + self._frame(self._shown)
+            return self._write(output, most_waiting=most_waiting)
 
     def clear(self) -> None:
         """Remove the view from the screen."""

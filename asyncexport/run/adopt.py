@@ -114,8 +114,8 @@ async def _adopt_export(
     )
     verdicts = RowVerdicts[tuple[str, Bundle, Stored | Damaged | None]]()
     async with aclosing(judged(checks, verdicts)) as findings:
-        async for (path, bundle, sound), wrong in findings:
-            found = Damaged(await archives.name_aside(path), bundle, str(wrong)) if wrong else sound
+        async for (path, bundle, result), wrong in findings:
+            found = Damaged(await archives.name_aside(path), bundle, str(wrong)) if wrong else result
             if isinstance(found, Damaged):
                 await archives.move_aside(path, found.path)
                 yield found, None

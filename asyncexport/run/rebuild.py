@@ -50,7 +50,7 @@ class KnownBefore:
 
     Attributes:
         definitions: Of its exports, by name.
-        stored: Where each bundle with an archive stands.
+        stored: The record of each bundle with an archive.
         unfinished: Bundles whose newest revision has begun and not ended as stored.
         accepted: What was accepted as missing.
         remarks: What it remembers from run to run.

@@ -71,7 +71,7 @@ def nothing_of(export: Export) -> Overview:
 
 
 def _since(settings: Settings, ledger: LedgerReader, *, now: float) -> int | None:
-    """Return where nights begin; None if no night was ever asked for."""
+    """Return the start of nightly runs, or None if there never was one."""
     chosen = settings.nightly.since_at(now)
     if chosen is not None:
         return chosen
