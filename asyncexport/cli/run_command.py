@@ -43,7 +43,7 @@ def export_watched(
     summary = run_gracefully(
         lambda stop: export(settings, spec, key=key, stop=stop, listeners=(viewer.on_event,), watch=viewer.watch),
         on_stop=lambda reason: session.lines.report("stopping", _stopping_text(settings, viewer, reason)),
-        heard=session.signals,
+        received=session.signals,
     )
     return summary, viewer.example
 

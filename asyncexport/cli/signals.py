@@ -37,14 +37,14 @@ AGAIN = {
 
 
 def run_gracefully(
-    work: "Callable[[Stop], Awaitable[T]]", *, on_stop: Callable[[Exit], None], heard: list[signal.Signals]
+    work: "Callable[[Stop], Awaitable[T]]", *, on_stop: Callable[[Exit], None], received: list[signal.Signals]
 ) -> T:
     """Run work that can be asked to stop.
 
     Args:
         work: The coroutine function to run.
         on_stop: Called with the reason when the work is asked to stop.
-        heard: A list to which each signal is added, including one that comes after the work is done.
+        received: A list to which each signal is added, including one that comes after the work is done.
     """
     from asyncexport.engine.scheduler import Stop
 
@@ -54,11 +54,11 @@ def run_gracefully(
         done = False
 
         def on_signal(number: int, _frame: FrameType | None) -> None:
-            heard.append(signal.Signals(number))
-            if done or len(heard) > 1:
+            received.append(signal.Signals(number))
+            if done or len(received) > 1:
                 _restore_defaults(numbers)
             if not done:
-                loop.call_soon_threadsafe(stop.ask, REASONS[heard[-1]])
+                loop.call_soon_threadsafe(stop.ask, REASONS[received[-1]])
 
         numbers = _handled()
         for number in numbers:

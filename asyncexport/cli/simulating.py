@@ -266,7 +266,7 @@ def _assumptions(asked: Asked, options: Options, known: Known, *, bundles: int) 
 
 def _show_rows(session: Session, rows: "Sequence[Row]", *, now: float) -> None:
     for counts, head in HEADS.items():
-        lines = [(head, "bundles", "/".join(KINDS), "first file", "done in", "from run to run", "done at")]
+        lines = [(head, "bundles", "/".join(KINDS), "first file", "done in", "min to max", "done at")]
         for row in rows:
             if row.counts is not counts:
                 continue

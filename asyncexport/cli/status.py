@@ -28,13 +28,13 @@ if TYPE_CHECKING:
 
 Check = Annotated[
     bool,
-    typer.Option("--check", help="Only say whether all is well, in one line: a health check for monitoring."),
+    typer.Option("--check", help="Only print in one line whether all is well: a health check for monitoring."),
 ]
 MaxBehind = Annotated[
     str | None,
-    typer.Option("--max-behind", metavar="TIME", help="How long data may be settled and not stored. Default: 30h."),
+    typer.Option("--max-behind", metavar="TIME", help="How long settled data may remain unstored. Default: 30h."),
 ]
-Runs = Annotated[int, typer.Option("--runs", metavar="N", min=0, help="How many of the last runs to show.")]
+Runs = Annotated[int, typer.Option("--runs", metavar="N", min=0, help="Number of past runs to show.")]
 
 
 def status(

@@ -128,14 +128,14 @@ async def _adopt_export(
                 yield Overlapping(path, bundle, archive_path(Bundle(export.name, other), container)), None
                 continue
             taken.add(bundle.range)
-            yield Adopted(path, found.rows, found.bytes), _standing(bundle, found, known)
+            yield Adopted(path, found.rows, found.bytes), _record_of(bundle, found, known)
     if verdicts.are_off:
         yield RulesOff(export.name), None
     elif has.is_untimed:
         yield RulesOff(export.name, is_remembered=True), None
 
 
-def _standing(bundle: Bundle, found: Stored, known: BundleRecord | None) -> BundleRecord:
+def _record_of(bundle: Bundle, found: Stored, known: BundleRecord | None) -> BundleRecord:
     """Return the record of a bundle with its adopted archive; for a ready bundle the export time is known (rule 4)."""
     if known is None:
         return BundleRecord(bundle, 0, found, found)

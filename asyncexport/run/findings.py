@@ -82,7 +82,7 @@ class Overlapping:
 
 @dataclass(frozen=True, slots=True)
 class RulesOff:
-    """The rows of several archives in a row are outside of their range, so archives are not rejected for that.
+    """Several archives in a row have rows other than requested, so no archive of the export is rejected for its rows.
 
     Attributes:
         path: The export's folder.

@@ -18,7 +18,7 @@ from asyncexport.errors import LedgerError, ServiceError, UnauthorizedError
 from asyncexport.ledger import Ledger
 
 ORGANISATION = "organisation"
-"""The key of the remark in the ledger."""
+"""The ledger's key for what it knows about the organisation."""
 
 SALT_BYTES = 16
 

@@ -90,10 +90,10 @@ class Planner:
         """Whether the clock was corrected after the run was planned."""
         return abs(self._clock.zero - self._zero) > CLOCKS_APART_SECONDS
 
-    async def plan(self, *, begun: Sequence[BundleRecord] = ()) -> RunPlan:
+    async def plan(self, *, processed: Sequence[BundleRecord] = ()) -> RunPlan:
         """Return the plan for the current time, and count it in the tally.
 
-        `begun` has the bundles that the run has processed already.
+        `processed` has the bundles that this run has processed already.
         """
         now = self._clock.now()
         plan = await self._ledger.query(
@@ -101,7 +101,7 @@ class Planner:
         )
         self._zero, self._night_start = self._clock.zero, plan.night_start
         self.remember()
-        self._count(plan.exports, begun)
+        self._count(plan.exports, processed)
         return plan
 
     def needs_service_time(self, plan: RunPlan) -> bool:
@@ -128,14 +128,14 @@ class Planner:
                 notes.append(_note_on_splits(one))
         return tuple(notes)
 
-    def _count(self, plans: Sequence[ExportPlan], begun: Sequence[BundleRecord]) -> None:
+    def _count(self, plans: Sequence[ExportPlan], processed: Sequence[BundleRecord]) -> None:
         tally, paused = self._tally, [one for plan in plans for one in _paused(plan)]
         tally.count_paused(paused)
         for plan in plans:
             tally.accepted.update(plan.recorded.accepted)
             if self._asked.accepts_fewer:
                 tally.accepted.update(one.bundle for one in kept_bundles(plan.recorded))
-        stored_now = sum(plan.holds(one.bundle) for plan in plans for one in begun) if tally.stored else 0
+        stored_now = sum(plan.holds(one.bundle) for plan in plans for one in processed) if tally.stored else 0
         tally.stored_before = sum(plan.stored_before for plan in plans) - stored_now
         tally.planned = tally.stored_before + tally.stored + sum(plan.count for plan in plans) + len(paused)
 

@@ -51,23 +51,23 @@ class KnownBefore:
     Attributes:
         definitions: Of its exports, by name.
         stored: The record of each bundle with an archive.
-        unfinished: Bundles whose newest revision has begun and not ended as stored.
-        accepted: What was accepted as missing.
-        remarks: What it remembers from run to run.
+        unfinished: Bundles whose newest revision was started and is not stored.
+        accepted: The gaps that the user accepted.
+        notes: The notes that runs leave for later runs.
     """
 
     definitions: dict[str, Definition] = field(default_factory=dict)
     stored: dict[Bundle, BundleRecord] = field(default_factory=dict)
     unfinished: tuple[BundleRecord, ...] = ()
     accepted: tuple[AcceptedGap, ...] = ()
-    remarks: dict[str, str] = field(default_factory=dict)
+    notes: dict[str, str] = field(default_factory=dict)
 
     @property
     def untimed(self) -> Container[str]:
         """The exports whose archives are not checked for the time of their rows."""
-        return read_untimed(self.remarks.get(UNTIMED))
+        return read_untimed(self.notes.get(UNTIMED))
 
-    def standing(self, bundle: Bundle, archive: Stored) -> BundleRecord:
+    def record_of(self, bundle: Bundle, archive: Stored) -> BundleRecord:
         """Return the record of a bundle with its intact archive; known facts are kept if they belong to this file."""
         known = self.stored.get(bundle)
         if known is None or known.stored is None or known.stored.sha256 != archive.sha256:
@@ -177,7 +177,7 @@ async def _check_archive(
     if found is None:
         raise StorageError(f"{path} disappeared while it was checked")
     stored = Stored.of(found, exported_at=await archives.written_at(path))
-    return (Intact(path, found.rows, found.bytes, rows.outside), before.standing(bundle, stored)), rows
+    return (Intact(path, found.rows, found.bytes, rows.outside), before.record_of(bundle, stored)), rows
 
 
 async def _rejected(
@@ -220,7 +220,7 @@ async def _write_rebuilt(
     await asyncio.gather(*(ledger.append(one, at=now) for one in left))
     for gap in before.accepted:
         await ledger.accept(gap)
-    for key, value in before.remarks.items():
+    for key, value in before.notes.items():
         ledger.remember(key, value)
     # It is not known how many requests were sent lately: assume an empty bucket rather than risk a 429.
     ledger.assume_spent(at=now)

@@ -85,7 +85,7 @@ async def export(
         settings: The settings.
         spec: What to do.
         key: The API key.
-        stop: Stops the run cleanly when its `ask` is called. None: the run cannot be stopped.
+        stop: Stops the run cleanly when its `ask` is called. None: the run is not stopped.
         listeners: Called with each event, in this order. A listener that raises is not called again.
         watch: Shows the progress of the run.
         host_clock: The clocks of this host. None: the real ones.
@@ -230,7 +230,7 @@ async def _run_bundles(planner: Planner, engine: RunEngine, clock: ServiceClock,
         await engine.scheduler.run(iter(first))
         check_clocks(clock)
         if planner.clock_was_corrected:
-            work = WorkQueue((await planner.plan(begun=first)).exports)
+            work = WorkQueue((await planner.plan(processed=first)).exports)
     clock.begin()
     await engine.scheduler.run(iter(work), newest=work.newest)
 
