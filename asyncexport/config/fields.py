@@ -250,7 +250,7 @@ def _valid_name(text: str) -> str:
 
 
 def _once_each(names: tuple[str, ...]) -> tuple[str, ...]:
-    """Remove duplicates, because the service refuses a field that is named twice (reference 3.1)."""
+    """Remove duplicates, because the service refuses a field that is named twice (API reference, section 3.1)."""
     return tuple(dict.fromkeys(names))
 
 

@@ -19,10 +19,10 @@ MAX_FILE_BYTES = 64 << 10
 """Maximum bytes to read from a key file: far more than a key has, and a limit for endless files such as devices."""
 
 HOSTS = {"eu1.": "https://api.eu1.fullstory.com"}
-"""The service's host for each prefix of a key (reference section 2)."""
+"""The service's host for each prefix of a key (API reference, section 2)."""
 
 ANY_HOST = "https://api.fullstory.com"
-"""The host for all other keys, with or without a prefix (reference section 2)."""
+"""The host for all other keys, with or without a prefix (API reference, section 2)."""
 
 HINT = "set FULLSTORY_API_KEY, or set [api] api_key_file to a file that contains the key"
 
@@ -109,7 +109,7 @@ def _is_open(mode: int) -> bool:
 def clean_key(text: str, *, place: str, notes: tuple[str, ...] = ()) -> ApiKey:
     """Return the key in a text, without what people paste along with it.
 
-    The header is `Basic` followed by the key itself, not by base64 of a name and a password (reference section 2).
+    The header is `Basic` followed by the key itself, not by base64 of a name and a password (API reference, section 2).
 
     Args:
         text: The text found.

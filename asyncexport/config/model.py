@@ -191,7 +191,7 @@ class ExportSettings(_Table):
     @field_validator("bundle_seconds")
     @classmethod
     def _require_whole_days(cls, seconds: float, info: ValidationInfo) -> float:
-        """Require a day: their rows are totals at the time of the export, the same in each bundle (reference 8)."""
+        """Require a day: their rows are totals at the time of the export (API reference, section 8)."""
         if info.data.get("type") is Type.INDIVIDUAL and seconds != DAY:
             raise ValueError("must be 24h for individuals, because their rows are totals")
         return seconds
@@ -199,7 +199,7 @@ class ExportSettings(_Table):
     @field_validator("scope")
     @classmethod
     def _require_events(cls, scope: str, info: ValidationInfo) -> str:
-        """Refuse a scope for individuals: the service knows it for events only (reference 3.1)."""
+        """Refuse a scope for individuals: the service knows it for events only (API reference, section 3.1)."""
         if info.data.get("type") is Type.INDIVIDUAL and scope:
             raise ValueError("must not be set for individuals")
         return scope

@@ -1,8 +1,8 @@
 """Whether requests may be sent, and when: priorities, back-off, pauses, outages, and which calls count.
 
 1. Everything is a function of values: the clocks, the jitter and the bucket's level are passed in as arguments.
-2. The service's allowance is a bucket of `burst` tokens, refilled at `requests_per_minute` (reference section 6). Its
-   level is tracked in `core.bucket`; everything else that delays a request is here.
+2. The service's allowance is a bucket of `burst` tokens, refilled at `requests_per_minute` (API reference, section 6).
+   Its level is tracked in `core.bucket`; everything else that delays a request is here.
 3. A 429 pauses all requests until Retry-After has passed, and shows that the bucket is empty. A 429 to a request that
    was sent before that pause adds nothing new. 429s one after another make the pauses longer. After only 429s for
    `[retry] outage` the service is given up, as if it were down.
@@ -169,7 +169,7 @@ class Backoff:
 
 
 def is_outage(status: int | None) -> bool:
-    """Whether an answer (None if none came) shows that the service is down or in trouble (reference 3.0)."""
+    """Whether an answer (None if none came) shows that the service is down or in trouble (API reference, 3.0)."""
     return status is None or status in (408, 499) or status >= 500
 
 

@@ -173,7 +173,7 @@ def read_when(text: str) -> When:
 def read_timestamp(text: str) -> float:
     """Return the seconds since 1970 of one of the service's time stamps.
 
-    They are RFC 3339 with 0 to 9 fraction digits (reference 3.0).
+    They are RFC 3339 with 0 to 9 fraction digits (API reference, section 3.0).
 
     The latest results are cached, since lists repeat the time stamps of the same operations.
 
@@ -193,7 +193,7 @@ def read_timestamp(text: str) -> float:
 
 
 def settled_until(now: float, *, settle_seconds: int) -> int:
-    """Return the time up to which data no longer changes (reference section 7): now less the settle time."""
+    """Return the time up to which data no longer changes (API reference, section 7): now less the settle time."""
     return int(now) - settle_seconds
 
 

@@ -1,7 +1,7 @@
 """Learns how long the service's operations take, so that a poll is sent when it is expected to pay.
 
 1. Durations are assumed to be lognormal: their logarithms have a mean and a spread. The service documents nothing about
-   them (reference section 4), and only the timing of polls depends on this assumption.
+   them (API reference, section 4), and only the timing of polls depends on this assumption.
 2. The duration of a finished operation is known exactly from its `createdAt` and `finishedAt`, however late it was
    polled.
 3. An operation that is still running gives a lower bound. It enters with the duration expected on average, given that

@@ -15,14 +15,14 @@ from asyncexport.errors import Problem
 
 
 class Type(StrEnum):
-    """The kind of rows (reference section 3.1)."""
+    """The kind of rows (API reference, section 3.1)."""
 
     EVENT = "event"
     INDIVIDUAL = "individual"
 
 
 class Format(StrEnum):
-    """The file format of the rows (reference section 8). The value is also part of the file's name."""
+    """The file format of the rows (API reference, section 8). The value is also part of the file's name."""
 
     NDJSON = "ndjson"
     CSV = "csv"

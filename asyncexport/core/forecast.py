@@ -1,4 +1,4 @@
-"""Forecasts what a run costs and when it ends (reference section 6), for `plan` and for the progress display."""
+"""Forecasts what a run costs and when it ends (API reference, section 6), for `plan` and for the progress display."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass

@@ -38,7 +38,7 @@ from asyncexport.core.durations import Durations
 from asyncexport.core.service_time import CLOCKS_APART_SECONDS
 
 LIST_SIZE = 100
-"""The most operations that one page of List Operations holds (reference section 3.3)."""
+"""The most operations that one page of List Operations holds (API reference, section 3.3)."""
 
 FOUND_FOR_LATENCY = 14.0
 """Operations that a list must be expected to find to be sent before creates: it then adds a fourteenth of a request to

@@ -1,4 +1,4 @@
-"""The field names of rows: those that an export's rows have by default (reference section 8).
+"""The field names of rows: those that an export's rows have by default (API reference, section 8).
 
 1. Rows are sparse, and unknown names are accepted. The lists only serve to tell rows of an export from what a proxy or
    gateway sent instead.

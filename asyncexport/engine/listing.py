@@ -1,7 +1,7 @@
 """Reads the list of operations, and learns what it can be used for.
 
 1. Nothing is known about the list beforehand: whether its items have ids, whether the newest come first, how far back
-   it reaches (reference section 3.3). This is learned from its pages.
+   it reaches (API reference, section 3.3). This is learned from its pages.
 2. A poll reads at most ⌈in flight / 100⌉ + 1 pages. If polls cost tokens and the newest come first, it reads only pages
    that are worth their token. Operations further back are polled individually.
 3. If operations are missing from the pages that should show them, the list of pending operations is used instead:

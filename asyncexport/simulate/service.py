@@ -84,7 +84,7 @@ class _SimulatedOperation:
 
 
 class MemoryService:
-    """Answers calls as the service does (reference section 3); each call passes the gate, as in the client.
+    """Answers calls as the service does (API reference, section 3); each call passes the gate, as in the client.
 
     Attributes:
         gate: The budget that every request passes; must be set before the first call.

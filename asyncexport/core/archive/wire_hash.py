@@ -25,7 +25,7 @@ class WireHashes:
 
 
 def read_goog_hash(values: Sequence[str]) -> WireHashes:
-    """Read the `x-goog-hash` headers (reference section 5); unreadable items are ignored."""
+    """Read the `x-goog-hash` headers (API reference, section 5); unreadable items are ignored."""
     found: dict[str, bytes] = {}
     for item in (item for value in values for item in value.split(",")):
         name, _, text = item.strip().partition("=")

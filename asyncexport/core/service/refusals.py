@@ -34,7 +34,7 @@ CONFIRMATION_SECONDS = 60.0
 """A surprising answer of the service is believed when it comes again at least this long after the first time."""
 
 EXPORT_LIFE_SECONDS = 7 * 86_400.0
-"""The service keeps an export for about this long (reference section 4). It may have deleted an older one."""
+"""The service keeps an export for about this long (API reference, section 4). It may have deleted an older one."""
 
 ALL_EXPORTS = ""
 """Used instead of an export's name for calls that belong to no single export, such as polls."""

@@ -1,4 +1,4 @@
-"""Requests to Fullstory's API: paths, queries and bodies. Section numbers are those of the API reference.
+"""Requests to Fullstory's API: paths, queries and bodies. Numbers in brackets are sections of API.md.
 
 1. A request is a value; the client sends it.
 2. Ids are opaque, and percent-encoded completely (3.0).

@@ -1,6 +1,6 @@
 """Reads successful replies of the API: operations, links, segments, the owner of the key.
 
-The names of JSON keys are only here and in `requests`. Section numbers are those of the API reference.
+The names of JSON keys are only here and in `requests`. Numbers in brackets are sections of API.md.
 
 1. Everything read is checked for its type. If something necessary is missing, a `ReplyError` is raised; optional parts
    (times, words) are left out if they cannot be read. No reply, however odd, raises anything but an `ExportError`.

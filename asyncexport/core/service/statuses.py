@@ -1,7 +1,7 @@
 """What the status of a reply means: its error, its hint, and how long a 429 asks to wait.
 
 1. A reply is judged by its status before its content is read, by one table (`STATUSES`).
-2. The documented success is 200 (section 3.0 of the API reference). Any other 2xx is read like it, and the content
+2. The documented success is 200 (API reference, section 3.0). Any other 2xx is read like it, and the content
    decides: a create that is answered with 201 or 202 has started an operation.
 3. A redirect is never followed, since the key would be sent along: it counts as a refusal.
 """

@@ -2,7 +2,7 @@
 
 1. The storage host is another service than the API: the key is never sent to it, so its answers say nothing about the
    key.
-2. `<Code>ExpiredToken</Code>` with 400 or 403 (reference section 5) means an expired link; the wording around it
+2. `<Code>ExpiredToken</Code>` with 400 or 403 (API reference, section 5) means an expired link; the wording around it
    varies. A new link helps, so it is a `GoneError` like a 404.
 3. A cut download resumes where it stopped only with a strong ETag, and only if the answer is 206, begins exactly there,
    reaches the end and is of the same file. A 200 starts at 0 again. Any other answer cannot be used.
