@@ -481,4 +481,4 @@ async def test_a_service_that_returns_the_same_id_for_all_bundles_costs_few_crea
     assert scene.service.posts <= 120
     # Failures before the one operation completed count against their bundles.
     assert max(state.attempt for state in scene.ledger.states if isinstance(state, Created)) <= 2
-    assert any(" of everyone 1970-01-01T00:00:00Z" in reason for reason in scene.listener.retries)
+    assert any("belongs to everyone 1970-01-01T00:00:00Z" in reason for reason in scene.listener.retries)
