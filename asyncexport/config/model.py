@@ -191,7 +191,7 @@ class ExportSettings(_Table):
     @field_validator("bundle_seconds")
     @classmethod
     def _require_whole_days(cls, seconds: float, info: ValidationInfo) -> float:
-        """Require a day: their rows are totals at the time of the export (API reference, section 8)."""
+        """Require bundles of a day: the rows are totals at the time of the export (API reference, section 8)."""
         if info.data.get("type") is Type.INDIVIDUAL and seconds != DAY:
             raise ValueError("must be 24h for individuals, because their rows are totals")
         return seconds
