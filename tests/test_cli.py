@@ -29,9 +29,11 @@ from asyncexport.cli import main
 from asyncexport.cli.commands import COMMANDS
 from asyncexport.cli.finish import conclude
 from asyncexport.cli.session import Session
+from asyncexport.cli.status_text import LEGEND
 from asyncexport.config import EXAMPLE
 from asyncexport.core.bundles import ALL_TIME, DAY, day, show
 from asyncexport.core.exits import MEANINGS, Exit
+from asyncexport.core.health.weeks import MARKS
 from asyncexport.errors import LedgerCorruptError
 from asyncexport.ledger import Ledger, LedgerReader, hold, holder
 from asyncexport.sandbox import KEY, Sandbox, SandboxBehaviour, SandboxFault, serving
@@ -205,6 +207,10 @@ def a_run_before() -> None:
     assert main(["-q", "backfill", *DAYS]) == 0
 
 
+def a_night_before() -> None:
+    assert main(["-q", "nightly", "--set", f"nightly.since={TWO_DAYS_AGO}"]) == 0
+
+
 def a_damaged_ledger() -> None:
     a_run_before()
     path = Path("exports/.asyncexport/ledger.sqlite3")
@@ -298,6 +304,13 @@ ENDS = [
     Case("a plan", Exit.DONE, ("plan", *DAYS)),
     Case("a status without a ledger", Exit.DONE, ("status",)),
     Case("a status", Exit.DONE, ("status",), before=a_run_before),
+    Case("a health check after a night", Exit.DONE, ("status", "--check"), before=a_night_before),
+    Case("a health check of old data", Exit.PARTIAL, ("status", "--check"), before=a_run_before),
+    Case("a health check without a ledger", Exit.LEDGER, ("status", "--check")),
+    Case("a health check with a damaged ledger", Exit.LEDGER, ("status", "--check"), before=a_damaged_ledger),
+    Case("a health check without the ledger of its archives", Exit.LEDGER, ("status", "--check"), before=a_lost_ledger),
+    Case("an invalid delay", Exit.USAGE, ("status", "--max-behind", "5"), error="--max-behind: expected a duration"),
+    Case("fewer than no runs", Exit.USAGE, ("status", "--runs", "-1"), error="invalid value for '--runs'"),
     Case("intact archives", Exit.DONE, ("verify",), before=a_run_before),
     Case("a rebuild of a lost ledger", Exit.DONE, ("verify", "--rebuild"), before=a_lost_ledger),
     Case("a rebuild of a damaged ledger", Exit.DONE, ("verify", "--rebuild"), before=a_damaged_ledger),
@@ -522,7 +535,7 @@ def test_a_damaged_ledger_is_noticed_before_any_request(run, service):
             continue
         damaged += 1
         service.behave()
-        commands = (BACKFILL, ("nightly",), ("retry",), ("verify",), ("verify", "--repair"))
+        commands = (BACKFILL, ("nightly",), ("retry",), ("verify",), ("verify", "--repair"), ("status", "--check"))
         for command in commands[damaged % 2 :: 2] if damaged > 10 else commands:
             assert run(*command).code == Exit.LEDGER, (at, command)
             assert path.read_bytes() == changed, (at, command)
@@ -1118,6 +1131,100 @@ def test_status_reports_a_killed_run(run, service):
     assert re.fullmatch(r"last run: backfill started at \S+Z and did not finish: .*", text[1])
     (in_progress,) = (line for line in text if line.startswith("  in progress "))
     assert re.search(r" [1-3] bundles? (in flight at the service|ready to download)", in_progress)
+
+
+def test_a_health_check_is_one_line_with_its_reason(run, service):
+    """Text has one line on stdout, JSON the same verdict as the whole status; a hint leads to the details."""
+    a_night_before()
+    good = run("status", "--check")
+    (line,) = good.out
+    assert re.fullmatch(
+        r"healthy: the last run \(nightly\) ended well at \S+Z; everything is stored up to \S+:[03]0:00Z", line
+    )
+    assert (good.code, good.err, run("-q", "status", "--check").out) == (0, [], [])
+    archives()[0].unlink()
+    bad = run("status", "--check")
+    (reason,) = bad.out
+    assert bad.code == Exit.PARTIAL
+    assert reason == (
+        f"not healthy: everyone-events: 1 archive deleted or changed, the first at {TWO_DAYS_AGO}T00:00:00Z: "
+        "the file does not exist"
+    )
+    assert bad.hint == "`asyncexport status` shows details and the commands that help"
+    assert run("-q", "status", "--check").out == bad.out
+    checked, shown = run("--json", "status", "--check").records, run("--json", "status").records
+    assert [record["type"] for record in checked] == ["health", "summary"]
+    (health,) = (record for record in shown if record["type"] == "health")
+    assert checked[0] == health == {"type": "health", "healthy": False, "reason": reason[13:]}
+    assert reason in run("status").out
+
+
+def test_a_health_check_allows_a_delay(run, service):
+    """Data that was settled longer ago than `--max-behind` must be stored, from the start of nights on."""
+    since = day(int(time.time()) - 4 * DAY)
+    sets = ("--set", f"nightly.since={since}")
+    assert run("-q", "backfill", "--start", since, "--end", TWO_DAYS_AGO).code == 0
+    assert run("status", "--check", "--max-behind", "50h", *sets).code == 0
+    late = run("status", "--check", "--max-behind", "1s", *sets)
+    assert late.code == Exit.PARTIAL
+    assert f"everyone-events: stored up to {TWO_DAYS_AGO}T00:00:00Z, " in late.out[0]
+    assert "behind the settled data (allowed: 1 s)" in late.out[0]
+
+
+def test_a_health_check_without_a_ledger_has_a_reason(run):
+    """The reason is on stdout, and the error with its hint on stderr."""
+    ran = run("status", "--check")
+    assert (ran.code, ran.out, ran.errors) == (
+        Exit.LEDGER,
+        ["not healthy: exports has no ledger"],
+        ["exports has no ledger"],
+    )
+
+
+def test_a_health_check_of_a_damaged_ledger_has_a_reason(run, service):
+    """The reason is on stdout, as text and as JSON, and the error with its hint on stderr."""
+    a_damaged_ledger()
+    ran = run("status", "--check")
+    assert ran.code == Exit.LEDGER
+    (reason,) = ran.out
+    assert reason == f"not healthy: {ran.errors[0]}"
+    assert "verify --rebuild" in ran.hint
+    health, summary = run("--json", "status", "--check").records
+    assert (health["healthy"], health["reason"], summary["error"]) == (False, ran.errors[0], ran.errors[0])
+
+
+def test_status_lists_the_last_runs(run, service):
+    """`--runs` says how many; each has its time, its command, its duration and its outcome."""
+    for hour in range(1, 4):
+        run("-q", "backfill", "--start", "2026-01-01", "--end", f"2026-01-01T0{hour}:00:00Z")
+    service.behave(**fault("operation:FAILED"))
+    run("-q", "backfill", "--start", "2026-01-02", "--end", "2026-01-02T01:00:00Z")
+    (runs,) = (record["runs"] for record in run("--json", "status", "--runs", "2").records if record["type"] == "runs")
+    assert [(one["command"], one["exit_code"]) for one in runs] == [("backfill", 0), ("backfill", 3)]
+    out = run("status", "--runs", "2").out
+    first, second = out[out.index("last runs:") + 1 :][:2]
+    assert re.fullmatch(r"  \S+ \S+ UTC  backfill  +\d+ m?s  exit 0  2 bundles stored", first)
+    assert re.fullmatch(r"  \S+ \S+ UTC  backfill  +\d+ m?s  exit 3  0 bundles stored, 2 parked", second)
+    assert "last runs:" not in run("status", "--runs", "0").out
+
+
+def test_status_shows_coverage_by_week(run, service):
+    """A week is a line of at most 80 columns; older weeks that are alike share one."""
+    a_night_before()
+    run("-q", "backfill", "--start", "2026-01-01", "--end", "2026-01-01T01:00:00Z")
+    out = run("status", "--set", "nightly.since=2026-01-01").out
+    at = next(number for number, line in enumerate(out) if line.startswith("  weeks "))
+    weeks = out[at : at + 9]
+    assert weeks[:4] == [
+        "  weeks       a character for every six hours, UTC",
+        "    # stored  . not due  - missing",
+        "    week of     Mon  Tue  Wed  Thu  Fri  Sat  Sun",
+        "    2025-12-29                 ---- ---- ---- ----  3 d 23 h missing",
+    ]
+    assert re.fullmatch(r"    2026-01-05  to \S+: \d+ weeks missing", weeks[4])
+    assert max(map(len, weeks)) <= 80
+    assert max(len(f"    {'  '.join(LEGEND)}"), 44 + len("  451 d 15 h missing")) <= 80
+    assert {entry[0] for entry in LEGEND} == set(MARKS.values())
 
 
 def test_status_without_a_ledger_is_no_failure(run):

@@ -11,7 +11,7 @@ from asyncexport.cli.session import Session
 from asyncexport.cli.status_records import export_record, run_record
 from asyncexport.cli.status_text import export_lines, last_run_line, run_lines, verdict_line
 from asyncexport.core.bundles import show
-from asyncexport.core.exits import Exit
+from asyncexport.core.exits import Exit, exit_of
 from asyncexport.core.health.missing import MAX_BEHIND_SECONDS
 from asyncexport.core.health.problems import why_parked
 from asyncexport.core.health.report import StatusReport, Verdict
@@ -64,65 +64,89 @@ def status(
     faults: list[Problem] = []
     seconds = read_duration_option("--max-behind", max_behind, faults)
     asked = read_asked(session, directory=directory, sets=sets, faults=faults)
-    max_behind_seconds = MAX_BEHIND_SECONDS if seconds is None else seconds
-    if not check:
-        return _show(session, asked, export or [], runs=runs, max_behind=max_behind_seconds)
+    allowed = MAX_BEHIND_SECONDS if seconds is None else seconds
+    if check:
+        return _check(session, asked, export or [], max_behind=allowed)
+    if not _has_ledger(session, asked, export or []):
+        return _nothing_yet(session, asked)
+    return _show(session, asked, _read(session, asked, export or [], max_behind=allowed), runs=runs)
+
+
+def _has_ledger(session: Session, asked: "Asked", names: list[str]) -> bool:
+    """Whether the directory has a ledger.
+
+    Raises:
+        LedgerError: it has none although it has archives.
+    """
+    from asyncexport.ledger import present
+    from asyncexport.run.directory import check_ledger_not_lost
+
+    where = asked.settings.output.directory
+    if present(where):
+        return True
+    check_names(names, [one.name for one in asked.settings.exports])
     try:
-        report = _read(session, asked, export or [], max_behind=max_behind_seconds, checked=True)
+        check_ledger_not_lost(where)
     except LedgerError as error:
-        return _tell_verdict(session, Verdict(healthy=False, reason=str(error)), Exit.LEDGER, error=error)
-    if report is None:
-        return _tell_verdict(session, Verdict(healthy=False, reason=_nothing_yet(asked)), Exit.LEDGER)
-    return _tell_verdict(session, report.verdict, Exit.DONE if report.verdict.healthy else Exit.PARTIAL)
+        error.hint = f"`{session.invocation.again('verify', '--rebuild')}` makes a new ledger from the archives"
+        raise
+    return False
 
 
 def _read(
-    session: Session, asked: "Asked", names: "Sequence[str]", *, max_behind: float, checked: bool = False
-) -> StatusReport | None:
-    """Read the report; None if nothing was exported yet. `checked`: check the whole ledger, unless it is large.
+    session: Session, asked: "Asked", names: list[str], *, max_behind: float, checks: bool = False
+) -> StatusReport:
+    """Read the report; `checks`: check the whole ledger first, unless it is large.
 
     Raises:
-        LedgerError: the ledger is damaged, or missing although there are archives.
+        LedgerError: the ledger is damaged or missing.
     """
-    from asyncexport.ledger import LedgerReader, present
-    from asyncexport.run.directory import check_ledger_not_lost
+    from asyncexport.ledger import LedgerReader
     from asyncexport.run.status import read_status
     from asyncexport.run.survey import time_at_service
 
-    where, configured = asked.settings.output.directory, [one.name for one in asked.settings.exports]
-    if not present(where):
-        check_names(list(names), configured)
-        try:
-            check_ledger_not_lost(where)
-        except LedgerError as error:
-            error.hint = f"`{session.invocation.again('verify', '--rebuild')}` makes a new ledger from the archives"
-            raise
-        return None
     now = time_at_service(asked.settings)
-    with LedgerReader(where) as ledger:
-        if checked:
+    with LedgerReader(asked.settings.output.directory) as ledger:
+        if checks:
             ledger.check_if_small()
-        check_names(list(names), [*configured, *ledger.exports()])
+        check_names(names, [*(one.name for one in asked.settings.exports), *ledger.exports()])
         again = session.invocation.again
         return read_status(asked.settings, ledger, names=names, now=now, again=again, max_behind=max_behind)
 
 
-def _tell_verdict(session: Session, verdict: Verdict, code: Exit, *, error: LedgerError | None = None) -> Summary:
-    if not (session.quiet and verdict.healthy):
-        session.say(verdict_line(verdict))
+def _check(session: Session, asked: "Asked", names: list[str], *, max_behind: float) -> Summary:
+    """Report only the verdict."""
+    try:
+        _has_ledger(session, asked, names)
+        verdict = _read(session, asked, names, max_behind=max_behind, checks=True).verdict
+    except LedgerError as error:
+        _say_verdict(session, Verdict(healthy=False, reason=str(error)))
+        return session.summary(exit_of(error), error=error)
+    if not verdict.healthy or not session.quiet:
+        _say_verdict(session, verdict)
+    if verdict.healthy:
+        return session.summary(Exit.DONE)
+    session.lines.hint(f"`{session.invocation.again('status')}` shows details and the commands that help")
+    return session.summary(Exit.PARTIAL)
+
+
+def _say_verdict(session: Session, verdict: Verdict) -> None:
+    session.say(verdict_line(verdict))
     session.record("health", healthy=verdict.healthy, reason=verdict.reason)
-    return session.summary(code, error=error)
 
 
-def _show(session: Session, asked: "Asked", names: "Sequence[str]", *, runs: int, max_behind: float) -> Summary:
+def _nothing_yet(session: Session, asked: "Asked") -> Summary:
+    """Report an empty directory."""
+    message = f"nothing exported yet: {asked.settings.output.directory} has no ledger"
+    session.say(message)
+    session.record("note", message=message)
+    return session.summary(Exit.DONE)
+
+
+def _show(session: Session, asked: "Asked", report: StatusReport, *, runs: int) -> Summary:
+    """Report everything."""
     from asyncexport.ledger import holder
 
-    report = _read(session, asked, names, max_behind=max_behind)
-    if report is None:
-        message = _nothing_yet(asked)
-        session.say(message)
-        session.record("note", message=message)
-        return session.summary(Exit.DONE)
     running, last_run = holder(asked.settings.output.directory), report.runs[-1] if report.runs else None
     if running:
         session.record("run", command=running.command, pid=running.pid, host=running.host, since=show(running.since))
@@ -146,10 +170,6 @@ def _show(session: Session, asked: "Asked", names: "Sequence[str]", *, runs: int
     for hint in hints:
         session.lines.hint(hint)
     return session.summary(Exit.PARTIAL if hints else Exit.DONE, tally=tally)
-
-
-def _nothing_yet(asked: "Asked") -> str:
-    return f"nothing exported yet: {asked.settings.output.directory} has no ledger"
 
 
 def _hints(session: Session, reports: "Sequence[ExportReport]", tally: Tally) -> Iterator[str]:

@@ -32,7 +32,7 @@ CELLS_PER_DAY = CELLS_PER_WEEK // 7
 
 DAY_NAMES = "Mon  Tue  Wed  Thu  Fri  Sat  Sun"
 
-LEGEND = "# stored  . not due  - missing  x parked  ~ in progress  a accepted"
+LEGEND = ("# stored", ". not due", "- missing", "x parked", "! altered", "~ started", "a accepted")
 """Explains `core.health.weeks.MARKS`."""
 
 
@@ -102,28 +102,29 @@ def export_lines(report: "ExportReport", *, now: float) -> Iterator[str]:
 
 
 def week_lines(weeks: "Sequence[Week]") -> Iterator[str]:
-    """Show coverage, a line per week; complete weeks that are not among the newest are summed up."""
+    """Show coverage, a line per week; of the older weeks, those that are alike in all their cells share a line."""
     if not weeks:
         return
     lines: list[str] = []
     older, newest = weeks[:-NEWEST_WEEKS], weeks[-NEWEST_WEEKS:]
-    for is_complete, group in groupby(older, key=lambda week: week.is_complete):
+    for mark, group in groupby(older, key=lambda week: week.only_mark):
         members = list(group)
-        if is_complete and len(members) > 1:
-            count = count_of(len(members), "week", "weeks")
-            lines.append(
-                f"    {day(members[0].start)}  to {day(members[-1].start + WEEK_SECONDS - 1)}: {count} complete"
-            )
-        else:
-            lines += map(_week_line, members)
+        lines += [_weeks_line(members, mark)] if mark and len(members) > 1 else map(_week_line, members)
     lines += map(_week_line, newest)
     used = {mark for week in weeks for mark in week.cells}
-    legend = "  ".join(entry for entry in LEGEND.split("  ") if entry[0] in used)
-    yield _labelled("weeks", f"a character for every six hours, UTC: {legend}")
+    yield _labelled("weeks", "a character for every six hours, UTC")
+    yield f"    {'  '.join(entry for entry in LEGEND if entry[0] in used)}"
     yield f"    {'week of':<12}{DAY_NAMES}"
     if len(lines) > MOST_WEEKS:
         yield f"    {show_count(len(lines) - MOST_WEEKS)} earlier lines are left out; --json lists all weeks"
     yield from lines[-MOST_WEEKS:]
+
+
+def _weeks_line(weeks: "Sequence[Week]", mark: str) -> str:
+    """Return the line of several weeks that have the same mark everywhere."""
+    what = next((entry[2:] for entry in LEGEND if entry[0] == mark), "not asked for")
+    end = weeks[-1].start + WEEK_SECONDS - 1
+    return f"    {day(weeks[0].start)}  to {day(end)}: {show_count(len(weeks))} weeks {what}"
 
 
 def _week_line(week: "Week") -> str:

@@ -88,7 +88,12 @@ def export_report(
         again: Makes the command lines.
     """
     due = None if facts.export is None else _due(facts.export, since=since, now=now, max_behind=max_behind)
-    pieces = timeline(facts.overview, [one.bundle.range for one in facts.accepted], due)
+    pieces = timeline(
+        facts.overview,
+        altered=[one.record.bundle.range for one in facts.altered],
+        accepted=[one.bundle.range for one in facts.accepted],
+        due=due,
+    )
     open_parked = not_accepted(facts.overview.parked, facts.accepted)
     return ExportReport(
         overview=facts.overview,

@@ -25,6 +25,7 @@ Again = Callable[..., str]
 class Coverage(StrEnum):
     """What is there for a span of time; the values are those of `--json`."""
 
+    ALTERED = "altered"
     STORED = "stored"
     ACCEPTED = "accepted"
     IN_PROGRESS = "in progress"
@@ -37,7 +38,14 @@ class Coverage(StrEnum):
 MISSING = (Coverage.PARKED, Coverage.IN_PROGRESS, Coverage.NEVER_ASKED, Coverage.BEHIND)
 """The kinds of time that is due and not stored."""
 
-_LAYERS = (Coverage.STORED, Coverage.ACCEPTED, Coverage.IN_PROGRESS, Coverage.PARKED, Coverage.NEVER_ASKED)
+_LAYERS = (
+    Coverage.ALTERED,
+    Coverage.STORED,
+    Coverage.ACCEPTED,
+    Coverage.IN_PROGRESS,
+    Coverage.PARKED,
+    Coverage.NEVER_ASKED,
+)
 """The first kind that applies counts; the last one is for time that nothing covers."""
 
 
@@ -87,10 +95,16 @@ class Gap:
     command: str
 
 
-def timeline(overview: Overview, accepted: Sequence[Range], due: Due | None) -> tuple[Piece, ...]:
+def timeline(
+    overview: Overview, *, altered: Sequence[Range], accepted: Sequence[Range], due: Due | None
+) -> tuple[Piece, ...]:
     """Return everything that was asked for (rule 1) in order, and the time up to now if nights were asked for.
 
-    `due`: None if the export is no longer configured.
+    Args:
+        overview: What the ledger knows of the export.
+        altered: The ranges of archives that were deleted or changed on disk.
+        accepted: What the user has accepted as missing.
+        due: What nights ask of the export; None if it is no longer configured.
     """
     known = [*overview.covered, *(one.bundle.range for one in overview.unfinished)]
     asks = due is not None and due.since is not None and due.since < due.whole
@@ -100,6 +114,7 @@ def timeline(overview: Overview, accepted: Sequence[Range], due: Due | None) -> 
     last = max((one.end for one in known), default=min(starts))
     end = max(last, due.whole) if due and asks else last
     layers = (
+        altered,
         overview.covered,
         accepted,
         [one.bundle.range for one in overview.unfinished if not one.parked],

@@ -26,6 +26,7 @@ MARKS = {
     Coverage.BEHIND: "-",
     Coverage.NEVER_ASKED: "-",
     Coverage.PARKED: "x",
+    Coverage.ALTERED: "!",
 }
 """The characters, from good to bad: if several kinds meet in a cell, it shows the worst."""
 
@@ -47,9 +48,9 @@ class Week:
     missing_seconds: int
 
     @property
-    def is_complete(self) -> bool:
-        """Whether all that was asked for is stored or accepted."""
-        return set(self.cells) <= {OUTSIDE, MARKS[Coverage.STORED], MARKS[Coverage.ACCEPTED]}
+    def only_mark(self) -> str:
+        """The mark of all of its cells; "" if they differ."""
+        return self.cells[0] if len(set(self.cells)) == 1 else ""
 
 
 def weeks_of(pieces: Sequence[Piece]) -> Iterator[Week]:
