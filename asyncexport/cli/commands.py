@@ -93,10 +93,12 @@ COMMANDS: dict[str, Entry] = {
     ),
     "status": Entry(
         "status",
-        "show what is stored: coverage, gaps, failures, sizes; works during a run",
+        "show what is stored: coverage, gaps, failures, sizes; works during a run; --check says in one line "
+        "whether all is well",
         (*COMMON, Exit.PARTIAL, Exit.LEDGER, Exit.DISK, Exit.INTERRUPTED),
         (
             ("", "all exports of [output] directory"),
+            ("--check", "a health check for monitoring: exit code 0 only if all is well"),
             ("-d /data/exports --json", "another directory, as JSON for monitoring"),
         ),
     ),
