@@ -495,6 +495,71 @@ def test_a_command_ends_with_its_documented_exit_code(run, service, case):
         assert case.code in COMMANDS[case.arguments[0]].exits
 
 
+def test_an_end_that_is_required_and_not_settled_ends_with_9(run, service):
+    """What is settled is exported, the summary has both ends, and the hint says when the rest is settled."""
+    ends = ("--end", "today", "--require-end")
+    service.behave()
+    first = run("--json", "backfill", "--start", "36h", *ends)
+    assert first.code == first.summary["exit_code"] == Exit.TIME_UP
+    assert first.summary["bundles"]["stored"] > 15
+    covered = first.summary["ranges"]["everyone-events"]
+    assert covered["end"] == covered["settled_until"] < day(int(time.time()))
+    assert covered["cut_back"]
+    second = run("backfill", "--start", "36h", *ends)
+    assert second.code == Exit.TIME_UP
+    assert second.out[0].startswith("finished up to what is settled; the end that was asked for is not settled yet: ")
+    assert (
+        second.hint
+        == f"run the same command again after {day(int(time.time()) + DAY)}T02:00:00Z, when the end is settled"
+    )
+    assert run("backfill", "--start", "36h", "--end", "30h", "--require-end").code == Exit.DONE
+    assert run("nightly", "--set", "nightly.since=36h", *ends).code == Exit.TIME_UP
+
+
+def test_a_failure_counts_more_than_a_required_end(run, service):
+    """A run with parked bundles ends with 3, although the end that was asked for is not settled either."""
+    service.behave(**fault("operation:FAILED,times=2"))
+    ran = run("--json", "backfill", "--start", "28h", "--end", "today", "--require-end", "--set", "retry.attempts=1")
+    assert ran.code == ran.summary["exit_code"] == Exit.PARTIAL
+    assert ran.summary["ranges"]["everyone-events"]["cut_back"]
+
+
+def test_a_required_end_needs_an_end(run, service):
+    """`--require-end` without `--end` is a usage error that names both, before anything is requested."""
+    ran = run("nightly", "--require-end")
+    assert (ran.code, ran.errors) == (Exit.USAGE, ["--require-end: needs --end"])
+    assert service.requests == 0
+
+
+def test_a_code_that_counts_as_success_ends_the_process_with_0(run, service):
+    """The summary and `status` keep the code of the run, and other codes are unchanged."""
+    service.behave(**fault("operation:pending"))
+    out_of_time = (*BACKFILL, "--max-duration", "300ms")
+    ran = run("--json", *out_of_time, "--success-exit", "9", "--success-exit", "143")
+    assert (ran.code, ran.summary["exit_code"]) == (0, Exit.TIME_UP)
+    assert run(*out_of_time, "--success-exit", "3").code == Exit.TIME_UP
+    assert [one["exit_code"] for one in run("--json", "status").records if one["type"] == "last_run"] == [Exit.TIME_UP]
+    with hold(Path("exports"), command="nightly"):
+        assert run("retry", "--success-exit", "4").code == 0
+    service.behave()
+    an_archive_is_missing()
+    assert run("verify", "--success-exit", "3").code == 0
+
+
+def an_archive_is_missing() -> None:
+    shutil.rmtree("exports")
+    a_run_before()
+    archives()[0].unlink()
+
+
+@pytest.mark.parametrize("code", ["0", "1", "2", "10", "nine", "-3", ""])
+def test_only_codes_that_may_be_expected_count_as_success(run, code):
+    """Codes that do not exist, success itself, bugs and wrong usage are refused."""
+    ran = run("nightly", "--success-exit", code)
+    assert ran.code == Exit.USAGE
+    assert "--success-exit': must be one of 3, 4, 5, 6, 7, 8, 9, 130 and 143" in "\n".join(ran.errors)
+
+
 def test_every_exit_code_is_tested():
     """Each code is in the table above, except those that have a test of their own."""
     elsewhere = {Exit.UNEXPECTED, Exit.LOCKED, Exit.INTERRUPTED, Exit.TERMINATED}
@@ -898,7 +963,7 @@ def test_json_lines_of_a_run(run, service):
     assert ran.summary["requests"]["create"] == 4
     assert ran.summary["bundles"]["stored"] == 4
     keys = "type command exit_code seconds bundles refreshed rows bytes requests refused possible_duplicates"
-    assert list(ran.summary) == [*keys.split(), "rows_outside", "directory", "problems"]
+    assert list(ran.summary) == [*keys.split(), "rows_outside", "directory", "ranges", "problems"]
 
 
 def test_stderr_as_json_is_json_to_the_last_line(run, service):

@@ -35,13 +35,16 @@ def conclude(session: "Session", run: Callable[[], "Summary | int | None"]) -> i
     try:
         outcome = _outcome(session, run)
         code = int(outcome or 0) if outcome is None or isinstance(outcome, int) else _report(session, outcome)
-        return _flush(session, code)
+        return _flush(session, 0 if code in session.success_exits else code, ended=code)
     finally:
         session.end()
 
 
-def _flush(session: "Session", code: int) -> int:
-    """Wait until all output has been read, or until a signal comes; return the exit code."""
+def _flush(session: "Session", code: int, *, ended: int) -> int:
+    """Wait until all output has been read, or until a signal comes; return the exit code.
+
+    `code`: the exit code if nothing else happens; `ended`: how the command ended, which `--success-exit` may hide.
+    """
     if not session.has_output:
         return code
     from asyncexport.cli.signals import interruptible
@@ -49,7 +52,7 @@ def _flush(session: "Session", code: int) -> int:
     session.lines.report_dropped()
     try:
         with interruptible():
-            late = session.stopped_at_once or _late_signal(session, code)
+            late = session.stopped_at_once or _late_signal(session, ended)
             if not session.streams.deliver(seconds=None if late is None else LAST_OUTPUT_SECONDS):
                 code = code or int(late or 0)
             failure = session.results.failure

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from asyncexport.cli.configuration import read_settings
+from asyncexport.core.exits import Exit
 from asyncexport.errors import ConfigError, Problem
 
 if TYPE_CHECKING:
@@ -15,6 +16,9 @@ if TYPE_CHECKING:
     from asyncexport.config import Settings
     from asyncexport.core.bundles import When
     from asyncexport.core.exports import Export
+
+NEVER_SUCCESS = (Exit.DONE, Exit.UNEXPECTED, Exit.USAGE)
+"""Codes that `--success-exit` refuses. A bug or a mistyped setting that looked like success would never be noticed."""
 
 DATES = "2026-01-01, RFC 3339, today, yesterday, or an age such as 90d, 12w or 36h; UTC"
 
@@ -55,6 +59,35 @@ def named(text: str | Path) -> Path:
     return Path(text)
 
 
+RequireEnd = Annotated[
+    bool,
+    typer.Option(
+        "--require-end", help="Exit with 9 if the end is not settled yet, after exporting what is settled. Needs --end."
+    ),
+]
+
+
+def read_success_exit(text: str) -> int:
+    """Read a value of `--success-exit`.
+
+    Raises:
+        typer's usage error: it is not an exit code, or one that must never look like success.
+    """
+    codes = [str(int(code)) for code in Exit if code not in NEVER_SUCCESS]
+    if text not in codes:
+        raise typer.BadParameter(f"must be one of {', '.join(codes[:-1])} and {codes[-1]}")
+    return int(text)
+
+
+SuccessExits = Annotated[
+    list[int] | None,
+    typer.Option(
+        "--success-exit",
+        metavar="N",
+        parser=read_success_exit,
+        help="End with exit code 0 instead of N; may be repeated. The summary keeps N.",
+    ),
+]
 Directory = Annotated[
     Path | None,
     typer.Option(
@@ -101,6 +134,8 @@ def read_asked(
     start: str | None = None,
     end: str | None = None,
     max_duration: str | None = None,
+    require_end: bool = False,
+    success_exits: Sequence[int] | None = None,
     faults: Sequence[Problem] = (),
 ) -> Asked:
     """Read the options and the settings; `faults` are problems that the command itself found in them.
@@ -111,7 +146,10 @@ def read_asked(
     from asyncexport.core.bundles import is_always_empty
     from asyncexport.core.exports import unknown_names
 
+    session.success_exits = frozenset(success_exits or ())
     problems = list(faults)
+    if require_end and end is None:
+        problems.append(Problem("--require-end", "needs --end"))
     hint = ""
     settings = None
     try:

@@ -13,8 +13,10 @@ from asyncexport.cli.options import (
     MaybeEnd,
     MaybeStart,
     Names,
+    RequireEnd,
     Sets,
     Start,
+    SuccessExits,
     read_asked,
 )
 from asyncexport.cli.session import Session
@@ -27,8 +29,10 @@ def backfill(
     *,
     start: Start,
     end: End = None,
+    require_end: RequireEnd = False,
     export: Names = None,
     max_duration: MaxDuration = None,
+    success_exit: SuccessExits = None,
     directory: Directory = None,
     sets: Sets = None,
 ) -> Summary:
@@ -39,17 +43,28 @@ def backfill(
     resumes from there.
     """
     asked = read_asked(
-        ctx.obj, directory=directory, sets=sets, names=export, start=start, end=end, max_duration=max_duration
+        ctx.obj,
+        directory=directory,
+        sets=sets,
+        names=export,
+        start=start,
+        end=end,
+        max_duration=max_duration,
+        require_end=require_end,
+        success_exits=success_exit,
     )
-    spec = Backfill(asked.exports, asked.start, asked.end, asked.max_duration_seconds)
+    spec = Backfill(asked.exports, asked.start, asked.end, asked.max_duration_seconds, require_end=require_end)
     return _run(ctx.obj, asked, spec)
 
 
 def nightly(
     ctx: typer.Context,
     *,
+    end: End = None,
+    require_end: RequireEnd = False,
     export: Names = None,
     max_duration: MaxDuration = None,
+    success_exit: SuccessExits = None,
     directory: Directory = None,
     sets: Sets = None,
 ) -> Summary:
@@ -60,11 +75,22 @@ def nightly(
     is empty or has far fewer rows than the archive, the archive is kept and the bundle is parked: this run ends with
     exit code 3, and later nightly runs do not export it again. `asyncexport plan --nightly` estimates the cost.
     """
-    asked = read_asked(ctx.obj, directory=directory, sets=sets, names=export, max_duration=max_duration)
+    asked = read_asked(
+        ctx.obj,
+        directory=directory,
+        sets=sets,
+        names=export,
+        end=end,
+        max_duration=max_duration,
+        require_end=require_end,
+        success_exits=success_exit,
+    )
     spec = Nightly(
         asked.exports,
-        refresh_ages=asked.settings.nightly.refresh_seconds,
-        max_duration_seconds=asked.max_duration_seconds,
+        asked.end,
+        asked.settings.nightly.refresh_seconds,
+        asked.max_duration_seconds,
+        require_end=require_end,
     )
     return _run(ctx.obj, asked, spec)
 
@@ -83,6 +109,7 @@ def retry(
     end: MaybeEnd = None,
     export: Names = None,
     max_duration: MaxDuration = None,
+    success_exit: SuccessExits = None,
     directory: Directory = None,
     sets: Sets = None,
 ) -> Summary:
@@ -96,7 +123,14 @@ def retry(
     lists these bundles with both row counts.
     """
     asked = read_asked(
-        ctx.obj, directory=directory, sets=sets, names=export, start=start, end=end, max_duration=max_duration
+        ctx.obj,
+        directory=directory,
+        sets=sets,
+        names=export,
+        start=start,
+        end=end,
+        max_duration=max_duration,
+        success_exits=success_exit,
     )
     spec = Retry(asked.exports, asked.start, asked.end, accept_fewer, asked.max_duration_seconds)
     return _run(ctx.obj, asked, spec)

@@ -47,6 +47,7 @@ class Session:
         requests: Requests sent by a command that is not a run, by kind.
         has_begun: Whether a command was started, as opposed to help or the version.
         stopped_at_once: The exit code if a signal ended the command immediately, else None.
+        success_exits: The exit codes of `--success-exit`.
     """
 
     def __init__(self, *, as_json: bool = False) -> None:
@@ -58,9 +59,9 @@ class Session:
         self.signals: list[Signals] = []
         self.requests: Counter[str] = Counter()
         self.stopped_at_once: Exit | None = None
-        self.quiet = False
+        self.success_exits: frozenset[int] = frozenset()
+        self.quiet = self.log_as_json = False
         self.verbose = 0
-        self.log_as_json = False
         self._stack = ExitStack()
         self.has_begun = False
 

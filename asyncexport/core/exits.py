@@ -46,7 +46,8 @@ MEANINGS: dict[Exit, str] = {
     Exit.LEDGER: "the ledger is damaged, missing although archives exist, incomplete, or belongs to another export "
     "definition or organisation",
     Exit.DISK: "the disk is full, not writable or missing, or does not support file locks",
-    Exit.TIME_UP: "stopped by `--max-duration` with work left; nothing failed",
+    Exit.TIME_UP: "work is left and nothing failed: stopped by `--max-duration`, or the end is not settled yet "
+    "(`--require-end`)",
     Exit.INTERRUPTED: "stopped by SIGINT (Ctrl-C); the state is saved",
     Exit.TERMINATED: "stopped by SIGTERM or SIGHUP; the state is saved",
 }

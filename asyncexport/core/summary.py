@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 from asyncexport.core.bundles import Bundle, show
+from asyncexport.core.covered_range import CoveredRange
 from asyncexport.core.events import (
     BundleMoved,
     BundleParked,
@@ -83,6 +84,7 @@ class Tally:
         refusals: The stopped exports, each with the error that stopped it.
         never_stored: Stopped exports of which nothing was ever stored.
         key_blamed: Stopped exports for which the key may be the cause.
+        ranges: The range of each export, by its name. Empty until the work is planned.
     """
 
     planned: int = 0
@@ -102,6 +104,7 @@ class Tally:
     never_stored: set[str] = field(default_factory=set)
     key_blamed: set[str] = field(default_factory=set)
     stored_of: set[str] = field(default_factory=set)
+    ranges: dict[str, CoveredRange] = field(default_factory=dict)
 
     @property
     def failed(self) -> int:
@@ -112,6 +115,11 @@ class Tally:
     def unfinished(self) -> int:
         """Bundles that are neither stored nor parked."""
         return max(0, self.planned - self.stored_before - self.stored - self.failed)
+
+    @property
+    def is_cut_back(self) -> bool:
+        """Whether a range ends earlier than asked for, because its end is not settled yet."""
+        return any(one.is_cut_back for one in self.ranges.values())
 
     @property
     def losses(self) -> dict[Bundle, FewerRows]:
@@ -290,6 +298,7 @@ class Summary:
             "possible_duplicates": tally.possible_duplicates,
             "rows_outside": tally.rows_outside,
             "directory": self.directory,
+            "ranges": {name: one.to_dict() for name, one in tally.ranges.items()},
             "problems": tally.problems(),
         }
         if self.error is not None:

@@ -20,6 +20,8 @@ FIRST_WORDS = {
     Exit.TERMINATED: "stopped by SIGTERM; the state is saved",
 }
 
+NOT_SETTLED = "finished up to what is settled; the end that was asked for is not settled yet"
+
 BY_HANG_UP = "stopped by SIGHUP because its terminal was closed; the state is saved"
 
 BY_AN_ERROR = "stopped by an error"
@@ -40,6 +42,8 @@ def closing_lines(summary: Summary, *, look: str = "", hung_up: bool = False) ->
     first = BY_AN_ERROR if stopped else FIRST_WORDS.get(summary.exit_code, BY_AN_ERROR)
     if hung_up and summary.exit_code is Exit.TERMINATED:
         first = BY_HANG_UP
+    if summary.exit_code is Exit.TIME_UP and not tally.unfinished:
+        first = NOT_SETTLED
     lines = [f"{first}: {_bundles(summary)}"]
     if tally.stored or sum(summary.requests.values()):
         lines.append(f"{_data(summary)} in {show_duration(summary.seconds)}, with {_requests(summary)}")

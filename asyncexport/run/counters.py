@@ -25,6 +25,7 @@ class RunCounters:
         requests: Requests sent, by kind.
         refused: Requests answered with 429.
         began: When the run started, on the monotonic clock.
+        requires_end: Whether work is left while the requested end is not settled.
     """
 
     tally: Tally = field(default_factory=Tally)
@@ -32,6 +33,7 @@ class RunCounters:
     requests: dict[Kind, int] = field(default_factory=lambda: dict.fromkeys(Kind, 0))
     refused: int = 0
     began: float = field(default_factory=time.monotonic)
+    requires_end: bool = False
 
     @property
     def seconds(self) -> float:
@@ -64,7 +66,8 @@ class RunCounters:
         if stop.reason is not None and tally.unfinished:
             has_failures = tally.failed or tally.losses
             return Exit.PARTIAL if stop.reason is Exit.TIME_UP and has_failures else stop.reason
-        return tally.exit_code()
+        code = tally.exit_code()
+        return Exit.TIME_UP if code is Exit.DONE and self.requires_end and tally.is_cut_back else code
 
     def cause(self, error: Exception | None) -> Exception | None:
         """Return the error to report: the exception that ended the run, else the first refusal of an export."""

@@ -78,6 +78,7 @@ async def backfill(
     *,
     start: Moment,
     end: Moment | None = None,
+    require_end: bool = False,
     exports: Sequence[str] = (),
     max_duration: MaxDuration = None,
     key: ApiKey | str | None = None,
@@ -91,6 +92,7 @@ async def backfill(
         settings: The settings. None: those that `load_settings()` finds.
         start: The start of the range.
         end: The end of the range, exclusive. None: everything old enough to be settled.
+        require_end: Whether to end with `Exit.TIME_UP`, after exporting what is settled, if `end` is not settled yet.
         exports: Names of exports in the settings. Empty: all of them.
         max_duration: Stop the run after this long.
         key: The API key. None: from `$FULLSTORY_API_KEY` or `[api] api_key_file`.
@@ -102,14 +104,16 @@ async def backfill(
         ConfigError: the settings or the arguments are wrong; it holds every problem.
         UnauthorizedError: there is no API key, or the text found cannot be one.
     """
-    asked = await _read(settings, exports, start=start, end=end, max_duration=max_duration)
-    spec = Backfill(asked.exports, asked.start, asked.end, asked.max_duration_seconds)
+    asked = await _read(settings, exports, start=start, end=end, require_end=require_end, max_duration=max_duration)
+    spec = Backfill(asked.exports, asked.start, asked.end, asked.max_duration_seconds, require_end=require_end)
     return await _run(asked.settings, spec, key, stop=stop, listeners=listeners, watch=watch)
 
 
 async def nightly(
     settings: Settings | None = None,
     *,
+    end: Moment | None = None,
+    require_end: bool = False,
     exports: Sequence[str] = (),
     max_duration: MaxDuration = None,
     key: ApiKey | str | None = None,
@@ -121,9 +125,14 @@ async def nightly(
 
     Arguments and errors are those of `backfill`.
     """
-    asked = await _read(settings, exports, max_duration=max_duration)
-    ages = asked.settings.nightly.refresh_seconds
-    spec = Nightly(asked.exports, refresh_ages=ages, max_duration_seconds=asked.max_duration_seconds)
+    asked = await _read(settings, exports, end=end, require_end=require_end, max_duration=max_duration)
+    spec = Nightly(
+        asked.exports,
+        asked.end,
+        asked.settings.nightly.refresh_seconds,
+        asked.max_duration_seconds,
+        require_end=require_end,
+    )
     return await _run(asked.settings, spec, key, stop=stop, listeners=listeners, watch=watch)
 
 
@@ -223,9 +232,16 @@ class _Asked:
     """
 
     def __init__(
-        self, settings: Settings, names: Sequence[str], *, start: Moment, end: Moment | None, max_duration: MaxDuration
+        self,
+        settings: Settings,
+        names: Sequence[str],
+        *,
+        start: Moment,
+        end: Moment | None,
+        require_end: bool,
+        max_duration: MaxDuration,
     ) -> None:
-        problems: list[Problem] = []
+        problems = [Problem("require_end", "needs an end")] if require_end and end is None else []
         known = [one.name for one in settings.exports]
         problems += unknown_names(names, known, place="exports")
         self.settings = settings
@@ -245,11 +261,12 @@ async def _read(
     *,
     start: Moment = 0,
     end: Moment | None = None,
+    require_end: bool = False,
     max_duration: MaxDuration = None,
 ) -> _Asked:
     if settings is None:
         settings = await asyncio.to_thread(load_settings)
-    return _Asked(settings, _names(exports), start=start, end=end, max_duration=max_duration)
+    return _Asked(settings, _names(exports), start=start, end=end, require_end=require_end, max_duration=max_duration)
 
 
 async def _run(

@@ -9,13 +9,14 @@
 4. A run and the `plan` command use the same function, `plan_run`.
 """
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 
 from asyncexport.client.clock import ServiceClock
 from asyncexport.config import Settings
 from asyncexport.core.bundles import Bundle, Range, gaps, show
 from asyncexport.core.coverage import ExportPlan, RecordedRange, is_exported_again, settles_at, was_settled
+from asyncexport.core.covered_range import CoveredRange
 from asyncexport.core.events import BundleParked
 from asyncexport.core.exports import Export
 from asyncexport.core.parking import PAUSABLE, pause_end, pieces_of
@@ -42,6 +43,7 @@ class RunPlan:
         depends_on_clock: Whether the plan could be different at another time.
         night_start: The start of the range of nightly runs.
         faults: Problems with the requested dates, provided that the clock is right.
+        ranges: The range of every export, by its name.
     """
 
     exports: tuple[ExportPlan, ...]
@@ -49,6 +51,7 @@ class RunPlan:
     depends_on_clock: bool
     night_start: int
     faults: tuple[Problem, ...] = ()
+    ranges: Mapping[str, CoveredRange] = field(default_factory=dict)
 
     @property
     def has_work(self) -> bool:
@@ -101,6 +104,7 @@ class Planner:
         )
         self._zero, self._night_start = self._clock.zero, plan.night_start
         self.remember()
+        self._tally.ranges = dict(plan.ranges)
         self._count(plan.exports, processed)
         return plan
 
@@ -164,7 +168,8 @@ def plan_run(
     # A range that is stored completely was not a mistake.
     faults = tuple(date_problems(asked, now=now, nights_since=since)) if ranges.depend_on_clock else ()
     depends_on_clock = ranges.depend_on_clock or is_first_night or any(plan.waiting for plan in plans)
-    return RunPlan(plans, (*ranges.notes, *_notes(plans, asked)), depends_on_clock, night_start, faults)
+    notes = (*ranges.notes, *_notes(plans, asked))
+    return RunPlan(plans, notes, depends_on_clock, night_start, faults, ranges.covered)
 
 
 def _is_stored(queries: LedgerQueries | None, export: str, span: Range) -> bool:

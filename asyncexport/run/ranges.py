@@ -9,10 +9,11 @@
 All times are seconds since 1970 UTC by the service's clock.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from asyncexport.core.bundles import DAY, Ago, Range, moment_of, settled_until, show
+from asyncexport.core.covered_range import CoveredRange
 from asyncexport.core.exports import Export
 from asyncexport.errors import Problem
 from asyncexport.run.spec import Instructions
@@ -32,11 +33,13 @@ class ExportRanges:
         spans: The range of each export. Exports with nothing settled in the range are left out.
         notes: A message about each range that was cut back or left out.
         depend_on_clock: Whether the ranges could be different at another time (rule 2).
+        covered: The range of every export, by its name.
     """
 
     spans: tuple[tuple[Export, Range], ...]
     notes: tuple[str, ...]
     depend_on_clock: bool
+    covered: Mapping[str, CoveredRange]
 
 
 def export_ranges(
@@ -56,7 +59,7 @@ def export_ranges(
         night_start: The start of the range of nightly runs.
         is_stored: Returns whether a range of an export, given by its name, is stored completely.
     """
-    spans, notes = [], []
+    spans, notes, covered = [], [], {}
     depend_on_clock = any(one is None or isinstance(one, Ago) for one in (asked.end, asked.start or 0))
     start = night_start if asked.start is None else moment_of(asked.start, now=now)
     last = None if asked.end is None else moment_of(asked.end, now=now)
@@ -66,8 +69,14 @@ def export_ranges(
         end = settled if last is None else min(last, settled)
         if last is not None and end < last and start < last and is_stored(export.name, Range(start, last)):
             end = last
+        # Up to the grid line at or after the end: bundles are exported as a whole.
+        complete_at = 0 if last is None else -(-last // export.bundle_seconds) * export.bundle_seconds
+        complete_at += 0 if last is None else export.settle_seconds
+        covered[export.name] = CoveredRange(start, max(start, end), settled, last, complete_at)
         if start < end:
             spans.append((export, Range(start, end)))
+        elif last is not None and last <= start:
+            notes.append(f"{export.name}: nothing to do: the range starts at {show(start)} and ends at {show(last)}")
         else:
             notes.append(
                 f"{export.name}: nothing to do from {show(start)} on; data is only settled up to {show(settled)}"
@@ -76,7 +85,7 @@ def export_ranges(
             depend_on_clock = True
             if start < end:
                 notes.append(f"{export.name}: data is only settled up to {show(settled)}, so the range ends there")
-    return ExportRanges(tuple(spans), tuple(notes), depend_on_clock)
+    return ExportRanges(tuple(spans), tuple(notes), depend_on_clock, covered)
 
 
 def date_problems(asked: Instructions, *, now: float, nights_since: int | None = None) -> Iterator[Problem]:

@@ -90,8 +90,9 @@ async def export(
         watch: Shows the progress of the run.
         host_clock: The clocks of this host. None: the real ones.
     """
-    counters, stop = RunCounters(), stop or Stop()
-    repaired = frozenset(one.bundle for one in instructions(spec).repairs)
+    asked = instructions(spec)
+    counters, stop = RunCounters(requires_end=asked.require_end), stop or Stop()
+    repaired = frozenset(one.bundle for one in asked.repairs)
     emit = EventListeners(counters, listeners, repaired=repaired).emit
     error: ExportError | None = None
     try:

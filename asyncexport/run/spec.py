@@ -25,6 +25,7 @@ class Backfill:
         end: The end of the range, exclusive. None: up to what is settled.
         max_duration_seconds: Stop the run after this long. None: no limit.
         command: The command's name in the summary.
+        require_end: Whether the run ends with `Exit.TIME_UP` if the requested end is not settled yet.
     """
 
     exports: tuple[Export, ...]
@@ -32,6 +33,7 @@ class Backfill:
     end: When | None = None
     max_duration_seconds: float | None = None
     command: str = "backfill"
+    require_end: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +46,7 @@ class Nightly:
         refresh_ages: The ages at which a bundle is exported again, in seconds after its end (`core.refreshing`).
         max_duration_seconds: Stop the run after this long. None: no limit.
         command: The command's name in the summary.
+        require_end: Whether the run ends with `Exit.TIME_UP` if the requested end is not settled yet.
     """
 
     exports: tuple[Export, ...]
@@ -51,6 +54,7 @@ class Nightly:
     refresh_ages: tuple[float, ...] = ()
     max_duration_seconds: float | None = None
     command: str = "nightly"
+    require_end: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,6 +112,7 @@ class Instructions:
         accepts_fewer: Whether to export bundles again whose archive was kept, and accept far fewer rows.
         pauses_parked: Whether parked bundles are retried only after a pause (`core.parking`), or immediately.
         reports_kept: Whether to report that bundles whose archive was kept are left alone.
+        require_end: Whether work is left while the requested end is not settled.
     """
 
     start: When | None
@@ -118,15 +123,18 @@ class Instructions:
     accepts_fewer: bool = False
     pauses_parked: bool = False
     reports_kept: bool = False
+    require_end: bool = False
 
 
 def instructions(spec: RunSpec) -> Instructions:
     """Return what a run of this kind does."""
     match spec:
-        case Backfill(start=start, end=end):
-            return Instructions(start, end, fills_gaps=True)
-        case Nightly(end=end, refresh_ages=ages):
-            return Instructions(None, end, fills_gaps=True, refresh_ages=ages, pauses_parked=True)
+        case Backfill(start=start, end=end, require_end=require_end):
+            return Instructions(start, end, fills_gaps=True, require_end=require_end)
+        case Nightly(end=end, refresh_ages=ages, require_end=require_end):
+            return Instructions(
+                None, end, fills_gaps=True, refresh_ages=ages, pauses_parked=True, require_end=require_end
+            )
         case Retry(start=start, end=end, accept_fewer=accepts):
             return Instructions(start, end, fills_gaps=False, accepts_fewer=accepts, reports_kept=not accepts)
         case Repair(bundles=bundles):
