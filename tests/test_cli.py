@@ -812,6 +812,64 @@ def test_a_hint_repeats_only_settings_that_matter_to_its_command(run, service):
     assert run("status", *sets).hint == "`asyncexport retry --set budget.burst=900` retries parked bundles"
 
 
+def counted_requests() -> dict[tuple[str, int], int]:
+    """Return how many requests the ledger has counted by kind and status, whatever their hour."""
+    with LedgerReader(Path("exports")) as ledger:
+        hours = ledger.hours()
+        counted: dict[tuple[str, int], int] = {}
+        for one in hours:
+            counted[one.kind, one.status] = counted.get((one.kind, one.status), 0) + one.requests
+        assert len(ledger.requests_since(0)) == sum(counted.values())
+    return counted
+
+
+def test_requests_for_segments_are_counted(run, service):
+    """They count like those of runs, so that the next run's budget and the counts per hour know of them."""
+    assert run("segments").code == 0
+    assert not Path("exports").exists()
+    a_run_before()
+    before = counted_requests()
+    service.behave(segments=150, **fault("segments:503,nth=2"))
+    assert run("segments").code == Exit.UNREACHABLE
+    after = counted_requests()
+    changed = {key: count - before.get(key, 0) for key, count in after.items() if count != before.get(key, 0)}
+    assert changed == {("other", 200): 1, ("other", 503): 1}
+    with LedgerReader(Path("exports")) as ledger:
+        assert len(ledger.runs()) == 1
+
+
+def test_requests_for_segments_are_not_counted_during_a_run(run, service):
+    """Only the run writes to the ledger; the command does not fail."""
+    a_run_before()
+    before = counted_requests()
+    with hold(Path("exports"), command="backfill"):
+        ran = run("-v", "segments")
+    assert ran.code == 0
+    assert any("does not count the requests of this command: another run holds exports" in line for line in ran.err)
+    assert counted_requests() == before
+
+
+def test_segments_leave_a_damaged_ledger_as_it_is(run, service):
+    """A changed byte that only a complete check finds is not written over."""
+    a_run_before()
+    path = Path("exports/.asyncexport/ledger.sqlite3")
+    content = path.read_bytes()
+    checked = 0
+    for at in flips(len(content)):
+        changed = content[:at] + bytes([content[at] ^ 0x5A]) + content[at + 1 :]
+        for side in path.parent.glob("ledger.sqlite3-*"):
+            side.unlink()
+        path.write_bytes(changed)
+        if is_intact(Path("exports")):
+            continue
+        assert run("segments").code in (0, Exit.LEDGER)
+        assert path.read_bytes() == changed, at
+        checked += 1
+        if checked == 30:
+            break
+    assert checked == 30
+
+
 def test_segments_of_an_unreachable_service(run):
     """The request is counted, and the hint says what to check."""
     ran = run("segments", "--json", "--set", "api.base_url=http://127.0.0.1:1")

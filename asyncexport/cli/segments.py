@@ -18,7 +18,8 @@ def segments(ctx: typer.Context, *, directory: Directory = None, sets: Sets = No
     """List the segments.
 
     Put the id of a segment into [[export]] segment. The list is read page by page, one request per page, and stops when
-    stdout is closed. The ledger in the output directory, if any, tells how many requests may be sent.
+    stdout is closed. The ledger in the output directory, if any, tells how many requests may be sent, and counts these,
+    unless a run is in progress.
     """
     from asyncexport.cli.signals import run_interruptibly
 

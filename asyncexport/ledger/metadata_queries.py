@@ -13,6 +13,7 @@ from asyncexport.ledger.hours import read_hours
 from asyncexport.ledger.journal import read_durations, read_requests
 from asyncexport.ledger.rows import LedgerHead
 from asyncexport.ledger.run_log import read_runs
+from asyncexport.ledger.schema import VERSION
 
 
 class MetadataQueries:
@@ -22,6 +23,11 @@ class MetadataQueries:
         """`path` is for messages."""
         self._connection = connection
         self._path = path
+
+    def is_current(self) -> bool:
+        """Whether the ledger has the present version of the format, so that opening it does not migrate it."""
+        with self._snapshot() as head:
+            return head.version == VERSION
 
     def requests_since(self, at: float) -> list[SentRequest]:
         """Return the recorded requests that were sent at this time or later, in the order they were sent."""

@@ -14,6 +14,7 @@ progress             computes the progress of a run and its expected end
 survey               what a run would have to do, without asking the service
 status               reads what `status` reports: from the ledger, the settings and the disk
 segments             lists the segments of the account
+outside_runs         requests of commands that are not runs: within the budget, and recorded
 directory            detects an output directory that has lost its ledger
 unrecorded           detects archives that the ledger does not know
 parallel_inspection  checks several archives at the same time, and their rows in order
