@@ -35,7 +35,7 @@ from asyncexport.core.bundles import ALL_TIME, DAY, day, show
 from asyncexport.core.exits import MEANINGS, Exit
 from asyncexport.core.health.weeks import MARKS
 from asyncexport.errors import LedgerCorruptError
-from asyncexport.ledger import Ledger, LedgerReader, hold, holder
+from asyncexport.ledger import AcceptedGap, Ledger, LedgerReader, hold, holder
 from asyncexport.sandbox import KEY, Sandbox, SandboxBehaviour, SandboxFault, serving
 from tests.json_lines import check
 
@@ -823,6 +823,39 @@ def counted_requests() -> dict[tuple[str, int], int]:
     return counted
 
 
+@pytest.mark.parametrize(
+    ("arguments", "behaviour", "code"),
+    [
+        (("backfill", "--start", "2026-01-01", "--end", "2026-01-01T03:00:00Z"), {}, Exit.DONE),
+        (BACKFILL, {}, Exit.DONE),
+        (("nightly", "--set", f"nightly.since={TWO_DAYS_AGO}"), {}, Exit.DONE),
+        (("retry",), {}, Exit.DONE),
+        (("verify", "--repair"), {}, Exit.DONE),
+        (("backfill", "--start", "2026-01-02", "--end", "2026-01-03"), fault("operation:FAILED"), Exit.PARTIAL),
+        (("backfill", "--start", "2026-01-02", "--end", "2026-01-03"), fault("api:503"), Exit.UNREACHABLE),
+        (("backfill", "--start", "2026-01-02", "--end", "2026-01-03"), fault("api:401"), Exit.KEY_REFUSED),
+        (
+            ("backfill", "--start", "2026-01-02", "--end", "2026-01-03", "--max-duration", "300ms"),
+            fault("operation:pending"),
+            Exit.TIME_UP,
+        ),
+    ],
+    ids=["backfill", "nothing to do", "nightly", "retry", "repair", "parked", "unreachable", "key refused", "time up"],
+)
+def test_every_run_has_its_row_and_every_request_its_hour(run, service, arguments, behaviour, code):
+    """However a run ends, the ledger has its row and counts each request that the service has seen."""
+    a_run_before()
+    archives()[0].unlink()
+    before = sum(counted_requests().values())
+    service.behave(**behaviour)
+    assert run("-q", *arguments).code == code
+    assert sum(counted_requests().values()) - before == service.requests
+    with LedgerReader(Path("exports")) as ledger:
+        first, last = ledger.runs()
+    assert (first.command, last.command) == ("backfill", arguments[0])
+    assert (last.exit_code, sum(last.counts["requests"].values())) == (code, service.requests)
+
+
 def test_requests_for_segments_are_counted(run, service):
     """They count like those of runs, so that the next run's budget and the counts per hour know of them."""
     assert run("segments").code == 0
@@ -1280,6 +1313,35 @@ def test_a_health_check_is_one_line_with_its_reason(run, service):
     (health,) = (record for record in shown if record["type"] == "health")
     assert checked[0] == health == {"type": "health", "healthy": False, "reason": reason[13:]}
     assert reason in run("status").out
+
+
+def test_status_lists_accepted_gaps_as_no_fault(run, service):
+    """A parked bundle that the user has accepted is listed with the reason, and no longer makes exit code 3."""
+    service.behave(**fault(f"operation:FAILED,window={TWO_DAYS_AGO}T01:00:00Z/{TWO_DAYS_AGO}T02:00:00Z"))
+    assert run("-q", "nightly", "--set", f"nightly.since={TWO_DAYS_AGO}").code == Exit.PARTIAL
+    assert run("status").code == run("status", "--check").code == Exit.PARTIAL
+    with LedgerReader(Path("exports")) as ledger:
+        (known,) = ledger.overviews()
+    gaps = [AcceptedGap(one.bundle, "the tag was off", time.time()) for one in known.parked]
+
+    async def accept() -> None:
+        ledger = await Ledger.open(Path("exports"))
+        for gap in gaps:
+            await ledger.accept(gap)
+        await ledger.close()
+
+    asyncio.run(accept())
+    ran = run("--json", "status")
+    bundles = ran.summary["bundles"]
+    assert (ran.code, bundles["failed"], bundles["planned"]) == (0, 0, bundles["already"])
+    export = ran.records[0]
+    assert export["gaps"] == []
+    assert [(one["reason"], one["start"]) for one in export["accepted"]] == [
+        ("the tag was off", one["start"]) for one in export["parked"]
+    ]
+    assert {one["accepted"] for one in export["parked"]} == {True}
+    assert run("status", "--check").code == 0
+    assert any(line.startswith("  accepted    ") for line in run("status").out)
 
 
 def test_a_health_check_allows_a_delay(run, service):

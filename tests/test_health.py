@@ -132,6 +132,13 @@ def test_each_gap_has_its_reason_and_the_command_that_fills_it():
     ]
 
 
+def test_a_run_in_progress_finishes_what_it_began():
+    """No command is suggested for bundles that the run in progress has begun."""
+    known = overview(span(0, 10), unfinished=(record(10, 12, Created(1, 0.0, "id")),))
+    assert gaps(report(known, settled=20, in_progress=True)) == [(10, 12, "in progress", "")]
+    assert gaps(report(known, settled=20))[0][3].startswith("retry ")
+
+
 @pytest.mark.parametrize(("settled", "listed"), [(48 + 60, False), (48 + 61, True)])
 def test_what_the_next_night_exports_is_no_gap(settled, listed):
     """Time after the last bundle is a gap once it has been settled for more than 30 hours."""

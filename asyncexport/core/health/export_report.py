@@ -75,7 +75,14 @@ class ExportReport:
 
 
 def export_report(
-    facts: ExportFacts, *, since: int | None, now: float, max_behind: float, option: Sequence[str], again: Again
+    facts: ExportFacts,
+    *,
+    since: int | None,
+    now: float,
+    max_behind: float,
+    run_in_progress: bool,
+    option: Sequence[str],
+    again: Again,
 ) -> ExportReport:
     """Make the report on one export.
 
@@ -84,6 +91,7 @@ def export_report(
         since: Where nights begin, in seconds since 1970; None if no night was ever asked for.
         now: The time at the service, in seconds since 1970.
         max_behind: How long data may be settled and not stored, in seconds.
+        run_in_progress: Whether a run is in progress.
         option: The option that selects this export, if a command needs it.
         again: Makes the command lines.
     """
@@ -99,7 +107,7 @@ def export_report(
         overview=facts.overview,
         due=due,
         pieces=pieces,
-        gaps=tuple(gaps_of(pieces, due, option=option, again=again)),
+        gaps=tuple(gaps_of(pieces, due, run_in_progress=run_in_progress, option=option, again=again)),
         weeks=tuple(weeks_of(pieces)),
         accepted=facts.accepted,
         altered=facts.altered,

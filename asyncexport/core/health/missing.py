@@ -87,7 +87,8 @@ class Gap:
     Attributes:
         range: The span.
         reason: Why it is missing: one of `MISSING`.
-        command: The command line that fills it; "" if the export is no longer configured.
+        command: The command line that fills it; "" if the export is no longer configured, or if a run in progress
+            finishes it.
     """
 
     range: Range
@@ -134,19 +135,22 @@ def timeline(
     return tuple(pieces)
 
 
-def gaps_of(pieces: Sequence[Piece], due: Due | None, *, option: Sequence[str], again: Again) -> Iterator[Gap]:
+def gaps_of(
+    pieces: Sequence[Piece], due: Due | None, *, run_in_progress: bool, option: Sequence[str], again: Again
+) -> Iterator[Gap]:
     """Return what is missing, in order.
 
     Args:
         pieces: The timeline of the export.
         due: What nights ask of it; None if it is no longer configured.
+        run_in_progress: Whether a run is in progress.
         option: The option that selects this export, if a command needs it.
         again: Makes the command lines.
     """
     for span, coverage in pieces:
         if coverage not in MISSING:
             continue
-        if due is None:
+        if due is None or (run_in_progress and coverage is Coverage.IN_PROGRESS):
             yield Gap(span, coverage, "")
         elif coverage is Coverage.BEHIND:
             yield Gap(Range(span.start, due.settled), coverage, again("nightly", *option))

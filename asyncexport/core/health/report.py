@@ -86,6 +86,7 @@ def status_report(
             since=facts.since,
             now=now,
             max_behind=max_behind,
+            run_in_progress=facts.in_progress,
             option=("--export", one.overview.name) if several else (),
             again=again,
         )
