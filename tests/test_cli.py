@@ -453,6 +453,12 @@ ENDS = [
     Case("a retry without a ledger", Exit.LEDGER, ("retry",), error="exports has no ledger"),
     Case("a directory that cannot be created", Exit.DISK, (*BACKFILL, "-d", "file/exports"), before=a_file_in_the_way),
     Case("a file as the directory of status", Exit.DISK, ("status", "-d", "file"), before=a_file_in_the_way),
+    Case(
+        "a file as the directory of a health check",
+        Exit.DISK,
+        ("status", "--check", "-d", "file"),
+        before=a_file_in_the_way,
+    ),
     Case("a file as the directory of a plan", Exit.DISK, ("plan", *DAYS, "-d", "file"), before=a_file_in_the_way),
     Case("a file as the directory of a run", Exit.DISK, (*BACKFILL, "-d", "file"), before=a_file_in_the_way),
     Case("a file as the directory of a demo", Exit.DISK, ("demo", "-d", "file"), before=a_file_in_the_way),
@@ -846,14 +852,17 @@ def test_every_run_has_its_row_and_every_request_its_hour(run, service, argument
     """However a run ends, the ledger has its row and counts each request that the service has seen."""
     a_run_before()
     archives()[0].unlink()
-    before = sum(counted_requests().values())
+    before = counted_requests()
     service.behave(**behaviour)
     assert run("-q", *arguments).code == code
-    assert sum(counted_requests().values()) - before == service.requests
+    counted = {key: count - before.get(key, 0) for key, count in counted_requests().items()}
+    # A request that was cancelled just before it was sent is counted, and the service never sees it.
+    answered = sum(count for (_, status), count in counted.items() if status)
+    assert answered <= service.requests <= sum(counted.values())
     with LedgerReader(Path("exports")) as ledger:
         first, last = ledger.runs()
     assert (first.command, last.command) == ("backfill", arguments[0])
-    assert (last.exit_code, sum(last.counts["requests"].values())) == (code, service.requests)
+    assert (last.exit_code, sum(last.counts["requests"].values())) == (code, sum(counted.values()))
 
 
 def test_requests_for_segments_are_counted(run, service):
@@ -1312,6 +1321,7 @@ def test_a_health_check_is_one_line_with_its_reason(run, service):
     assert [record["type"] for record in checked] == ["health", "summary"]
     (health,) = (record for record in shown if record["type"] == "health")
     assert checked[0] == health == {"type": "health", "healthy": False, "reason": reason[13:]}
+    assert {(one[-1]["healthy"], one[-1]["reason"]) for one in (checked, shown)} == {(False, reason[13:])}
     assert reason in run("status").out
 
 

@@ -18,7 +18,7 @@ from asyncexport.core.health.report import StatusReport, Verdict
 from asyncexport.core.states import FewerRows
 from asyncexport.core.summary import Summary, Tally
 from asyncexport.display import plain
-from asyncexport.errors import LedgerError, Problem
+from asyncexport.errors import LedgerError, Problem, StorageError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -119,15 +119,16 @@ def _check(session: Session, asked: "Asked", names: list[str], *, max_behind: fl
     try:
         _has_ledger(session, asked, names)
         verdict = _read(session, asked, names, max_behind=max_behind, checks=True).verdict
-    except LedgerError as error:
-        _say_verdict(session, Verdict(healthy=False, reason=str(error)))
-        return session.summary(exit_of(error), error=error)
+    except (LedgerError, StorageError) as error:
+        verdict = Verdict(healthy=False, reason=str(error))
+        _say_verdict(session, verdict)
+        return session.summary(exit_of(error), error=error, verdict=verdict)
     if not verdict.healthy or not session.quiet:
         _say_verdict(session, verdict)
     if verdict.healthy:
-        return session.summary(Exit.DONE)
+        return session.summary(Exit.DONE, verdict=verdict)
     session.lines.hint(f"`{session.invocation.again('status')}` shows details and the commands that help")
-    return session.summary(Exit.PARTIAL)
+    return session.summary(Exit.PARTIAL, verdict=verdict)
 
 
 def _say_verdict(session: Session, verdict: Verdict) -> None:
@@ -169,7 +170,7 @@ def _show(session: Session, asked: "Asked", report: StatusReport, *, runs: int) 
     hints = list(_hints(session, report.exports, tally))
     for hint in hints:
         session.lines.hint(hint)
-    return session.summary(Exit.PARTIAL if hints else Exit.DONE, tally=tally)
+    return session.summary(Exit.PARTIAL if hints else Exit.DONE, tally=tally, verdict=report.verdict)
 
 
 def _hints(session: Session, reports: "Sequence[ExportReport]", tally: Tally) -> Iterator[str]:

@@ -7,7 +7,7 @@ the run that kept it, and of already in later ones.
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from asyncexport.core.bundles import Bundle, show
 from asyncexport.core.covered_range import CoveredRange
@@ -24,6 +24,9 @@ from asyncexport.core.exits import MEANINGS, Exit, exit_of
 from asyncexport.core.replacement_guard import is_far_fewer
 from asyncexport.core.states import FewerRows, Stored
 from asyncexport.errors import ExportError
+
+if TYPE_CHECKING:
+    from asyncexport.core.health.report import Verdict
 
 MOST_PROBLEMS = 5
 """Open problems that are kept for the live view."""
@@ -267,6 +270,7 @@ class Summary:
     directory: str
     error: ExportError | None = None
     notes: tuple[str, ...] = ()
+    verdict: "Verdict | None" = None
 
     def to_dict(self) -> dict[str, Any]:
         """Return the summary as it is printed."""
@@ -303,6 +307,8 @@ class Summary:
         }
         if self.error is not None:
             summary["error"] = str(self.error)
+        if self.verdict is not None:
+            summary |= {"healthy": self.verdict.healthy, "reason": self.verdict.reason}
         return summary
 
 

@@ -14,7 +14,7 @@ from asyncexport.core.exports import Export
 from asyncexport.core.health.export_report import ExportFacts
 from asyncexport.core.health.missing import MAX_BEHIND_SECONDS, Again
 from asyncexport.core.health.overview import Overview
-from asyncexport.core.health.records import AlteredArchive
+from asyncexport.core.health.records import AlteredArchive, RunRecord
 from asyncexport.core.health.report import DirectoryFacts, StatusReport, status_report
 from asyncexport.core.states import Stored
 from asyncexport.ledger import LedgerReader, holder
@@ -43,7 +43,7 @@ def read_status(
     configured = {export.name: export for export in settings.exports}
     known = {overview.name: overview for overview in ledger.overviews()}
     chosen = [name for name in dict.fromkeys((*known, *configured)) if not names or name in names]
-    accepted = ledger.accepted()
+    accepted, runs = ledger.accepted(), ledger.runs()
     exports = [
         ExportFacts(
             known[name] if name in known else nothing_of(configured[name]),
@@ -56,11 +56,17 @@ def read_status(
     facts = DirectoryFacts(
         tuple(exports),
         since=_since(settings, ledger, now=now),
-        runs=tuple(ledger.runs()),
+        runs=tuple(runs),
         hours=tuple(ledger.hours()),
-        in_progress=holder(settings.output.directory) is not None,
+        in_progress=_is_in_progress(runs, settings.output.directory),
     )
     return status_report(facts, now=now, again=again, max_behind=max_behind)
+
+
+def _is_in_progress(runs: Sequence[RunRecord], directory: Path) -> bool:
+    """Whether the newest run on record holds the lock; other commands may hold it for a moment."""
+    running = holder(directory)
+    return running is not None and bool(runs) and runs[-1].ended is None and runs[-1].command == running.command
 
 
 def nothing_of(export: Export) -> Overview:
