@@ -233,10 +233,27 @@ def test_all_time_that_was_asked_for_is_reported_once(bundles, since, settled):
     assert missing == wanted[: len(missing)]
     assert all(at >= settled - 60 for at in wanted[len(missing) :])
     assert sum(week.missing_seconds for week in found.weeks) == len(missing) * HALF_HOUR
+    late = [at for at in wanted if since <= at < settled - 60]
+    if any(isinstance(one.state, Failed) for one in found.open_parked):
+        assert found.problems
+    else:
+        assert bool(found.problems) == bool(late)
     if pieces:
         assert found.weeks[0].start <= pieces[0].range.start < found.weeks[0].start + WEEK_SECONDS
         assert {len(week.cells) for week in found.weeks} == {28}
         assert "".join(week.cells for week in found.weeks).strip(OUTSIDE).count(OUTSIDE) == 0
+
+
+def test_nights_ask_for_nothing_before_they_begin():
+    """What comes after old bundles and before the start of nights is a gap of its own, and not late."""
+    known = overview(span(0, 10))
+    assert gaps(report(known, settled=400, since=200)) == [
+        (10, 200, "never asked", "backfill --start 2026-01-05T05:00:00Z --end 2026-01-09T04:00:00Z"),
+        (200, 400, "behind", "nightly"),
+    ]
+    fresh = report(known, settled=400, since=350)
+    assert [one[:3] for one in gaps(fresh)] == [(10, 350, "never asked")]
+    assert fresh.verdict.healthy
 
 
 # Weeks

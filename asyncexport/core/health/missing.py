@@ -122,17 +122,22 @@ def timeline(
         [one.bundle.range for one in overview.parked if not one.kept],
     )
     pieces = [Piece(span, _LAYERS[number]) for span, number in layered(Range(min(starts), end), layers)]
-    if due is None or not asks:
+    if due is None or due.since is None or not asks:
         return tuple(pieces)
-    at_end = pieces[-1]
-    if at_end.coverage is Coverage.NEVER_ASKED and at_end.range.end == due.whole:
-        if at_end.range.start >= due.deadline:
-            pieces[-1] = Piece(at_end.range, Coverage.NOT_DUE)
-        elif known:
-            pieces[-1] = Piece(at_end.range, Coverage.BEHIND)
+    if pieces[-1].coverage is Coverage.NEVER_ASKED and pieces[-1].range.end == due.whole:
+        pieces += _asked_by_nights(pieces.pop().range, due, due.since, follows_bundles=bool(known))
     if end < int(due.now):
         pieces.append(Piece(Range(end, int(due.now)), Coverage.NOT_DUE))
     return tuple(pieces)
+
+
+def _asked_by_nights(span: Range, due: Due, since: int, *, follows_bundles: bool) -> Iterator[Piece]:
+    """Return the pieces of the time after the last bundle; nights only ask for what comes after their start."""
+    if span.start < since:
+        yield Piece(Range(span.start, since), Coverage.NEVER_ASKED)
+    start = max(span.start, since)
+    late = Coverage.BEHIND if follows_bundles else Coverage.NEVER_ASKED
+    yield Piece(Range(start, span.end), Coverage.NOT_DUE if start >= due.deadline else late)
 
 
 def gaps_of(

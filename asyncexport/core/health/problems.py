@@ -38,8 +38,7 @@ def delays(overview: Overview, pieces: Sequence[Piece], due: Due) -> Iterator[st
         one
         for one in pieces
         if one.coverage in (Coverage.NEVER_ASKED, Coverage.IN_PROGRESS)
-        and one.range.start < due.deadline
-        and one.range.end > since
+        and max(one.range.start, since) < min(one.range.end, due.deadline)
     ]
     if late:
         seconds = sum(one.range.end - max(one.range.start, since) for one in late)
