@@ -7,7 +7,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from asyncexport.core.bundles import Bundle, Range
-from asyncexport.core.service.refusals import ALL_EXPORTS, LASTING_SECONDS, CreateRefusals, Refusals, RefusalTimes
+from asyncexport.core.service.refusals import (
+    ALL_EXPORTS,
+    LASTING_SECONDS,
+    MOST_PARKED,
+    CreateRefusals,
+    Refusals,
+    RefusalTimes,
+)
 from asyncexport.core.service.retrying import Call
 
 CREATE, RESULTS = Call.CREATE, Call.RESULTS
@@ -225,3 +232,21 @@ def test_without_bundles_left_the_accepted_creates_decide(taken, refused, is_exp
     record.no_bundle_left()
     assert record.newest_refused is is_exports
     assert bool(record.undecided) is is_exports
+
+
+def test_bundles_older_than_an_accepted_one_are_parked_up_to_a_limit():
+    """If new bundles come first, refused old ones are parked; the export stops after fifty without an accepted one."""
+    old = [Bundle("e", Range(-n * 1800, (1 - n) * 1800)) for n in range(1, 4 * MOST_PARKED)]
+    record, parked = CreateRefusals(), 0
+    record.accepted(BUNDLES[4])
+    for bundle in old:
+        record.newest = bundle if record.needs_newest(others_wait=True) else None
+        record.refused(bundle, "400")
+        if record.newest_refused:
+            break
+        parked += 4 * (not record.undecided)
+    assert MOST_PARKED - 4 < parked <= MOST_PARKED
+    assert len(record.undecided) == 4
+    record.accepted(BUNDLES[3])
+    assert record.is_open
+    assert not record.newest_refused

@@ -189,6 +189,101 @@ async def test_each_bundle_resumes_from_its_state():
     assert rig.scene.listener.duplicates == 1
 
 
+# What becomes due while a run goes on
+
+
+class Due:
+    """Bundles that become due at given times."""
+
+    def __init__(self, *later: tuple[float, BundleRecord]) -> None:
+        self.later = list(later)
+        self.asked_at: list[float] = []
+
+    async def newly_due(self) -> list[BundleRecord]:
+        """Return the bundles that have become due since the last call."""
+        self.asked_at.append(now())
+        due = [one for at, one in self.later if at <= now()]
+        self.later = [(at, one) for at, one in self.later if at > now()]
+        return due
+
+
+def created_in_order(rig: Rig) -> list[int]:
+    """Return the numbers of the bundles in the order of their creates."""
+    return [row.bundle.range.start // 1800 for row in rig.scene.ledger.rows if isinstance(row.state, Creating)]
+
+
+@on_virtual_time
+async def test_what_becomes_due_is_started_before_the_others():
+    """A bundle that settles during a run is started within five minutes, even if no other one may start."""
+    rig = Rig(Scene(), allowed=2)
+    due = Due((100.0, planned(500)), (100.0, planned(501)))
+    await rig.scheduler.run((planned(n) for n in range(30)), newly_due=due.newly_due)
+    order = created_in_order(rig)
+    assert order.index(500) < 14
+    assert order.index(501) == order.index(500) + 1
+    assert rig.stored == 32
+    assert due.asked_at == pytest.approx([300.0 * n for n in range(1, len(due.asked_at) + 1)])
+    assert len(due.asked_at) >= 2
+
+
+@on_virtual_time
+async def test_a_refresh_that_becomes_due_waits_for_room():
+    """A stored bundle whose refresh becomes due is started next, but only when there is room."""
+    scene = Scene()
+    rig = Rig(scene, allowed=2)
+    before = Stored("p", 1, 1, "s", exported_at=0.0)
+    again = BundleRecord(planned(500).bundle, 1, Planned(), before)
+    await scene.ledger.append(BundleRecord(again.bundle, 0, before, before), at=0.0)
+    run = asyncio.create_task(
+        rig.scheduler.run((planned(n) for n in range(30)), newly_due=Due((100.0, again)).newly_due)
+    )
+    for moment in range(10, 600, 10):
+        await at(moment)
+        assert rig.scheduler.in_flight.running <= 2
+    await run
+    assert created_in_order(rig).index(500) < 16
+
+
+@on_virtual_time
+async def test_a_run_ends_although_more_becomes_due():
+    """Once what was planned is finished, the run finishes what became due until then, and asks no more."""
+    scene = Scene()
+    rig = Rig(scene, allowed=5)
+    due = Due(*((60.0 * n, planned(500 + n)) for n in range(1000)))
+    await rig.scheduler.run((planned(n) for n in range(40)), newly_due=due.newly_due)
+    assert 40 < rig.stored < 100
+    assert now() < 1500
+    assert not rig.scheduler.more_to_create
+
+
+@on_virtual_time
+async def test_a_run_does_not_wait_for_something_to_become_due():
+    """A run whose bundles are finished before five minutes are over ends at that time."""
+    rig = Rig(Scene())
+    due = Due((400.0, planned(500)))
+    await rig.scheduler.run((planned(n) for n in range(3)), newly_due=due.newly_due)
+    assert now() < 299
+    assert due.asked_at == []
+
+
+@on_virtual_time
+async def test_a_run_that_is_stopped_starts_nothing_that_becomes_due():
+    """After a stop nothing new is started, and an error while asking ends the run."""
+    rig = Rig(Scene(), allowed=2)
+    due = Due((100.0, planned(500)))
+    run = asyncio.create_task(rig.scheduler.run((planned(n) for n in range(100)), newly_due=due.newly_due))
+    await at(290)
+    rig.stop.ask(Exit.TIME_UP)
+    await run
+    assert 500 not in created_in_order(rig)
+
+    async def broken() -> list[BundleRecord]:
+        raise LedgerError("broken")
+
+    with pytest.raises(LedgerError):
+        await Rig(Scene(), allowed=2).scheduler.run((planned(n) for n in range(100)), newly_due=broken)
+
+
 # What a failure means for the others
 
 

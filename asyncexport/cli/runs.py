@@ -91,6 +91,7 @@ def nightly(
         asked.settings.nightly.refresh_seconds,
         asked.max_duration_seconds,
         require_end=require_end,
+        old_order=asked.settings.nightly.order,
     )
     return _run(ctx.obj, asked, spec)
 

@@ -24,6 +24,7 @@ from asyncexport.core.access import Access
 from asyncexport.core.admission import BudgetScope, Prefer
 from asyncexport.core.bundles import DAY, read_moment
 from asyncexport.core.exports import Format, Type
+from asyncexport.core.lanes import OldOrder
 from asyncexport.core.refreshing import LONGEST_AGE_DAYS
 from asyncexport.core.service.proxies import is_proxy, url_parts
 from asyncexport.core.service.requests import REFUSED_HEADERS
@@ -297,5 +298,6 @@ ClockName = Annotated[ClockTrust, Field(strict=False)]
 ScopeName = Annotated[BudgetScope, Field(strict=False)]
 AccessName = Annotated[Access, Field(strict=False)]
 PreferName = Annotated[Prefer, Field(strict=False)]
+OrderName = Annotated[OldOrder, Field(strict=False)]
 TypeName = Annotated[Type, Field(strict=False)]
 FormatName = Annotated[Format, Field(strict=False)]

@@ -30,6 +30,7 @@ from asyncexport.config.fields import (
     KeyFile,
     Name,
     Number,
+    OrderName,
     PositiveDuration,
     PreferName,
     PresentFile,
@@ -46,6 +47,7 @@ from asyncexport.core.access import Access
 from asyncexport.core.admission import BudgetScope, Prefer
 from asyncexport.core.bundles import DAY, read_moment
 from asyncexport.core.exports import Definition, Export, Format, Type
+from asyncexport.core.lanes import OldOrder
 from asyncexport.core.service_time import ClockTrust
 
 
@@ -162,6 +164,7 @@ class NightlySettings(_Table):
 
     since: Date = ""
     refresh_seconds: Ages = _default("0h")
+    order: OrderName = OldOrder.NEWEST
 
     def since_at(self, now: float) -> int | None:
         """Return the time that `since` means at the time `now`, both in seconds since 1970; None if it is empty."""

@@ -6,6 +6,7 @@ What there is to do
     states             the states of a bundle, and the legal moves between them
     coverage           what a run has to do, from the range and the ledger
     covered_range      the range of one export in a run
+    lanes              the order of bundles in a run that follows the present
     work_queue         the bundles of a run, in the order in which they are started
     parking            when a parked bundle is retried, and when it is split
     refreshing         when a stored bundle is exported once more

@@ -230,8 +230,15 @@ def gaps(whole: Range, taken: Iterable[Range]) -> Iterator[Range]:
         yield Range(at, whole.end)
 
 
-def cut(whole: Range, width_seconds: int) -> Iterator[Range]:
-    """Return the pieces of a range between the grid lines of a width."""
+def cut(whole: Range, width_seconds: int, *, newest_first: bool = False) -> Iterator[Range]:
+    """Return the pieces of a range between the grid lines of a width, in order of time or newest first."""
+    if newest_first:
+        end = whole.end
+        while end > whole.start:
+            line = max((end - 1) // width_seconds * width_seconds, whole.start)
+            yield Range(line, end)
+            end = line
+        return
     at = whole.start
     while at < whole.end:
         line = min((at // width_seconds + 1) * width_seconds, whole.end)

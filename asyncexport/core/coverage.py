@@ -110,15 +110,27 @@ class ExportPlan:
         within = bundle.range.start < self.span.end and self.span.start < bundle.range.end
         return within and bundle.export == self.export.name
 
-    def unclaimed(self) -> Iterator[BundleRecord]:
-        """Yield the bundles to do that are not in progress, in order of time."""
-        sources: Iterable[Iterable[BundleRecord]] = (
-            self._parked_again(),
-            self._pieces(),
-            self._reopened(),
-            self._refreshed(),
-        )
-        yield from heapq.merge(*sources, key=lambda one: one.bundle.range)
+    def unclaimed(self, *, newest_first: bool = False) -> Iterator[BundleRecord]:
+        """Yield the bundles to do that are not in progress, in order of time or newest first."""
+        recorded = sorted(self.recorded_to_do(), key=lambda one: one.bundle.range, reverse=newest_first)
+        pieces = self.pieces(newest_first=newest_first)
+        yield from heapq.merge(recorded, pieces, key=lambda one: one.bundle.range, reverse=newest_first)
+
+    def recorded_to_do(self) -> list[BundleRecord]:
+        """Return the bundles of `unclaimed` that the ledger knows as they are: parked, reopened, or to be refreshed."""
+        return [*self.parked, *self._reopened(), *self._refreshed()]
+
+    def pieces(self, *, newest_first: bool = False) -> Iterator[BundleRecord]:
+        """Yield the other bundles of `unclaimed`: the gaps, cut, in order of time or newest first.
+
+        A piece that was begun keeps its attempt; one that was split gets a new revision.
+        """
+        begun = {one.bundle.range: one.next_revision() for one in self.recorded.split}
+        begun |= {one.bundle.range: one for one in self._begun()}
+        gaps_in_order: Iterable[Range] = reversed(list(self._gaps())) if newest_first else self._gaps()
+        for gap in gaps_in_order:
+            for piece in cut(gap, self.export.bundle_seconds, newest_first=newest_first):
+                yield begun.get(piece) or BundleRecord(Bundle(self.export.name, piece))
 
     def _is_split(self, record: BundleRecord) -> bool:
         return is_split(record, self.export, self.span, self.recorded.covered)
@@ -143,25 +155,13 @@ class ExportPlan:
             taken += gaps(self.span, sorted(begun))
         return gaps(self.span, sorted(taken))
 
-    def _pieces(self) -> Iterator[BundleRecord]:
-        """Yield the gaps, cut. A piece that was begun keeps its attempt; one that was split gets a new revision."""
-        begun = {one.bundle.range: one.next_revision() for one in self.recorded.split}
-        begun |= {one.bundle.range: one for one in self._begun()}
-        for gap in self._gaps():
-            for piece in cut(gap, self.export.bundle_seconds):
-                yield begun.get(piece) or BundleRecord(Bundle(self.export.name, piece))
-
     def _begun(self) -> Iterator[BundleRecord]:
         """Yield first revisions that an earlier run left between attempts."""
         return (one for one in self.recorded.unfinished if isinstance(one.state, Planned) and one.stored is None)
 
-    def _parked_again(self) -> list[BundleRecord]:
-        return sorted(self.parked, key=lambda one: one.bundle.range)
-
     def _reopened(self) -> list[BundleRecord]:
         """Return later revisions of stored bundles that were interrupted between attempts: they leave no gap."""
-        again = [one for one in self.recorded.unfinished if isinstance(one.state, Planned) and one.stored is not None]
-        return sorted(again, key=lambda one: one.bundle.range)
+        return [one for one in self.recorded.unfinished if isinstance(one.state, Planned) and one.stored is not None]
 
     def _refreshed(self) -> list[BundleRecord]:
         kept = {one.bundle: one for one in self.recorded.unfinished if one.kept}
@@ -169,7 +169,7 @@ class ExportPlan:
         again = {
             one.bundle: kept.get(one.bundle) or one.next_revision() for one in self.refresh if one.bundle not in begun
         }
-        return [again[bundle] for bundle in sorted(again)]
+        return list(again.values())
 
 
 def in_order(works: Sequence[ExportPlan]) -> Iterator[BundleRecord]:

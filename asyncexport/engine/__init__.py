@@ -6,6 +6,7 @@ that `simulate` can run it on memory.
 The run:
 scheduler          starts one coroutine per bundle and takes each bundle from state to state
 in_flight          counts the bundles in each phase and decides whether another one may start
+upcoming           the bundles that were not started yet, and those that become due while a run goes on
 bundle_runner      processes one bundle: which step each state leads to
 moves              moves a bundle to its next state: durable first, then reported
 service_ids        checks which bundle an operation id or export id belongs to

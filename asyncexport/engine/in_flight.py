@@ -11,6 +11,9 @@ from collections.abc import Set as AbstractSet
 from asyncexport.core.bundles import Bundle
 from asyncexport.core.states import BundleRecord, Created, Ready
 
+MOST_URGENT = 10
+"""Urgent bundles that may start when there is no room for others."""
+
 
 class InFlight:
     """The bundles that were started and have not finished.
@@ -69,8 +72,19 @@ class InFlight:
             these.discard(bundle)
         self._changed.set()
 
-    async def until_room(self) -> None:
-        """Wait until another bundle may start."""
-        while len(self._running) >= self._allowed() or len(self._waiting) >= self._most_waiting:
-            self._changed.clear()
-            await self._changed.wait()
+    async def until_room(self, *, is_urgent: Callable[[], bool] = lambda: False) -> None:
+        """Wait until another bundle may start. `is_urgent` returns whether it is urgent."""
+        while not self._has_room(MOST_URGENT if is_urgent() else 0):
+            await self.change()
+
+    async def change(self) -> None:
+        """Wait until a bundle changes its phase, or `notify` is called."""
+        self._changed.clear()
+        await self._changed.wait()
+
+    def notify(self) -> None:
+        """Wake those who wait for room or for a change."""
+        self._changed.set()
+
+    def _has_room(self, extra: int) -> bool:
+        return len(self._running) < self._allowed() + extra and len(self._waiting) < self._most_waiting + extra

@@ -1,8 +1,9 @@
 """The main loop of a run: starts one coroutine per bundle, which takes the bundle from state to state until it is done.
 
 1. Running and resuming are the same: each bundle starts from the state that the ledger has for it.
-2. Bundles are started lazily, when there is room (`engine.in_flight`). The newest bundle of an export is started ahead
-   of its turn when its result is needed to decide about the others (`engine.create_turns`).
+2. Bundles are started lazily, when there is room (`engine.in_flight`). What becomes due while the run
+   goes on is started before the others (`engine.upcoming`). The newest bundle of an export is started ahead of its turn
+   when its result is needed to decide about the others (`engine.create_turns`).
 3. The failure of one bundle is handled in that bundle's coroutine (`engine.bundle_runner`). An error that concerns all
    bundles ends the run.
 4. When asked to stop, the run starts nothing new, lets downloads in progress finish within the grace period and waits
@@ -20,6 +21,7 @@ from asyncexport.engine.bundle_runner import BundleRunner
 from asyncexport.engine.export_state import ExportHasStopped
 from asyncexport.engine.in_flight import InFlight
 from asyncexport.engine.poller import OperationPoller
+from asyncexport.engine.upcoming import NewlyDue, UpcomingBundles
 from asyncexport.errors import ExportError
 
 
@@ -79,13 +81,18 @@ class Scheduler:
         self._group: asyncio.TaskGroup | None = None
 
     async def run(
-        self, work: Iterator[BundleRecord], *, newest: Callable[[str], BundleRecord | None] = lambda _: None
+        self,
+        work: Iterator[BundleRecord],
+        *,
+        newest: Callable[[str], BundleRecord | None] = lambda _: None,
+        newly_due: NewlyDue | None = None,
     ) -> None:
         """Process all bundles until each is final or parked, or until asked to stop.
 
         Args:
             work: The bundles in the order in which they are started.
             newest: Takes the newest bundle of an export out of `work`, ahead of its turn; None if there is none left.
+            newly_due: Returns what has become due; None if the run does not follow the present.
 
         Raises:
             ExportError: an error that concerns all bundles.
@@ -93,33 +100,39 @@ class Scheduler:
         self.more_to_create = True
         self._runner.creates.turns.take_newest = lambda export: self._start_newest(newest, export)
         try:
-            await self._run_all(work)
+            await self._run_all(work, newly_due)
         except BaseExceptionGroup as failures:
             raise _cause(failures) from failures
         finally:
-            await self._finish_creates()
+            await _finish_creates(self._runner, self._stop)
 
-    async def _run_all(self, work: Iterator[BundleRecord]) -> None:
+    async def _run_all(self, work: Iterator[BundleRecord], newly_due: NewlyDue | None) -> None:
         async with asyncio.TaskGroup() as group:
             self._group = group
+            upcoming = UpcomingBundles(work, newly_due, notify=self.in_flight.notify)
+            upcoming.follow(group)
             polling = group.create_task(self._poller.run(), name="poller")
-            feeding = group.create_task(self._feed(work, group), name="feeder")
+            feeding = group.create_task(self._feed(upcoming, group), name="feeder")
             stopping = group.create_task(self._stop.asked.wait(), name="stop")
             now = group.create_task(self._stop.now.wait(), name="stop now")
             await asyncio.wait({feeding, stopping}, return_when=asyncio.FIRST_COMPLETED)
+            upcoming.end()
             if not feeding.done():
                 await self._wind_down(feeding, now)
             for helper in (polling, stopping, now):
                 helper.cancel()
 
-    async def _feed(self, work: Iterator[BundleRecord], group: asyncio.TaskGroup) -> None:
+    async def _feed(self, upcoming: UpcomingBundles, group: asyncio.TaskGroup) -> None:
         """Start bundles while there is room; return when all have finished."""
-        for record in work:
-            await self.in_flight.until_room()
-            self._start(record, group)
+        while upcoming or self._tasks:
+            self.more_to_create = bool(upcoming)
+            if upcoming:
+                await self.in_flight.until_room(is_urgent=lambda: upcoming.is_urgent)
+                self._start(upcoming.take(), group)
+            else:
+                upcoming.end_if_only_late(self._tasks.values())
+                await self.in_flight.change()
         self.more_to_create = False
-        while self._tasks:
-            await asyncio.wait(self._tasks)
 
     def _start(self, record: BundleRecord, group: asyncio.TaskGroup) -> None:
         self.in_flight.enter(record)
@@ -180,18 +193,19 @@ class Scheduler:
         for task in self._tasks:
             task.cancel()
 
-    async def _finish_creates(self) -> None:
-        """Wait for the answers to creates that were sent, unless asked to stop immediately or cancelled again."""
-        finishing = asyncio.create_task(self._runner.creates.finish(), name="creates")
-        now = asyncio.create_task(self._stop.now.wait(), name="stop now")
-        try:
-            await asyncio.wait({finishing, now}, return_when=asyncio.FIRST_COMPLETED)
-        finally:
-            if not finishing.done():
-                self._runner.creates.drop()
-            now.cancel()
-            await asyncio.wait({finishing, now})
-        finishing.result()
+
+async def _finish_creates(runner: BundleRunner, stop: Stop) -> None:
+    """Wait for the answers to creates that were sent, unless asked to stop immediately or cancelled again."""
+    finishing = asyncio.create_task(runner.creates.finish(), name="creates")
+    now = asyncio.create_task(stop.now.wait(), name="stop now")
+    try:
+        await asyncio.wait({finishing, now}, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        if not finishing.done():
+            runner.creates.drop()
+        now.cancel()
+        await asyncio.wait({finishing, now})
+    finishing.result()
 
 
 def _cause(failures: BaseExceptionGroup) -> BaseException:

@@ -5,6 +5,7 @@ run                  one run, from taking the lock to storing the last archive
 logging_runs         records the run in the ledger's log of runs
 first_contact        the first requests: the list of operations, and the service's time
 organisation         checks once per key which organisation it belongs to
+following            finds what becomes due while a run goes on
 planner              works out what a run has to do
 ranges               works out the range of time that a run covers
 wiring               builds the engine of a run from the settings

@@ -132,6 +132,7 @@ async def nightly(
         asked.settings.nightly.refresh_seconds,
         asked.max_duration_seconds,
         require_end=require_end,
+        old_order=asked.settings.nightly.order,
     )
     return await _run(asked.settings, spec, key, stop=stop, listeners=listeners, watch=watch)
 

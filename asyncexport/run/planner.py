@@ -81,44 +81,49 @@ class Planner:
 
     def __init__(self, settings: Settings, spec: RunSpec, *, ledger: Ledger, clock: ServiceClock, tally: Tally) -> None:
         self._settings = settings
-        self._exports = spec.exports
-        self._asked = instructions(spec)
-        self._ledger = ledger
-        self._clock = clock
-        self._tally = tally
+        self.exports = spec.exports
+        self.asked = instructions(spec)
+        self.ledger = ledger
+        self.clock = clock
+        self.tally = tally
         self._zero, self._night_start = clock.zero, 0
+
+    @property
+    def has_open_end(self) -> bool:
+        """Whether more of the range settles as time goes by."""
+        return self.asked.end is None or self.tally.is_cut_back
 
     @property
     def clock_was_corrected(self) -> bool:
         """Whether the clock was corrected after the run was planned."""
-        return abs(self._clock.zero - self._zero) > CLOCKS_APART_SECONDS
+        return abs(self.clock.zero - self._zero) > CLOCKS_APART_SECONDS
 
     async def plan(self, *, processed: Sequence[BundleRecord] = ()) -> RunPlan:
         """Return the plan for the current time, and count it in the tally.
 
         `processed` has the bundles that this run has processed already.
         """
-        now = self._clock.now()
-        plan = await self._ledger.query(
-            lambda queries: plan_run(self._settings, self._exports, self._asked, queries, now=now)
+        now = self.clock.now()
+        plan = await self.ledger.query(
+            lambda queries: plan_run(self._settings, self.exports, self.asked, queries, now=now)
         )
-        self._zero, self._night_start = self._clock.zero, plan.night_start
+        self._zero, self._night_start = self.clock.zero, plan.night_start
         self.remember()
-        self._tally.ranges = dict(plan.ranges)
+        self.tally.ranges = dict(plan.ranges)
         self._count(plan.exports, processed)
         return plan
 
     def needs_service_time(self, plan: RunPlan) -> bool:
         """Return whether the service must be asked for its time before the run ends with nothing to do (rule 2)."""
-        return plan.depends_on_clock and not self._clock.was_checked
+        return plan.depends_on_clock and not self.clock.was_checked
 
     def remember(self) -> None:
         """Save the comparison of the clocks and the start of nightly runs for later runs (rule 3)."""
-        if not self._clock.was_checked:
+        if not self.clock.was_checked:
             return
-        self._ledger.remember(CLOCK_CHECK, self._clock.check)
-        if self._asked.start is None and not self.clock_was_corrected:
-            self._ledger.remember(NIGHTLY_SINCE, str(self._night_start))
+        self.ledger.remember(CLOCK_CHECK, self.clock.check)
+        if self.asked.start is None and not self.clock_was_corrected:
+            self.ledger.remember(NIGHTLY_SINCE, str(self._night_start))
 
     async def split(self, plan: RunPlan) -> tuple[str, ...]:
         """Split parked bundles into narrower ones as planned, and return messages about that for the user."""
@@ -127,17 +132,17 @@ class Planner:
             for record in one.splits:
                 left = gaps(record.bundle.range, one.recorded.covered)
                 pieces = [piece for gap in left for piece in pieces_of(gap, one.export, one.span)]
-                await self._ledger.split(record, pieces, at=self._clock.now())
+                await self.ledger.split(record, pieces, at=self.clock.now())
             if one.splits:
                 notes.append(_note_on_splits(one))
         return tuple(notes)
 
     def _count(self, plans: Sequence[ExportPlan], processed: Sequence[BundleRecord]) -> None:
-        tally, paused = self._tally, [one for plan in plans for one in _paused(plan)]
+        tally, paused = self.tally, [one for plan in plans for one in _paused(plan)]
         tally.count_paused(paused)
         for plan in plans:
             tally.accepted.update(plan.recorded.accepted)
-            if self._asked.accepts_fewer:
+            if self.asked.accepts_fewer:
                 tally.accepted.update(one.bundle for one in kept_bundles(plan.recorded))
         stored_now = sum(plan.holds(one.bundle) for plan in plans for one in processed) if tally.stored else 0
         tally.stored_before = sum(plan.stored_before for plan in plans) - stored_now
@@ -164,7 +169,7 @@ def plan_run(
     ranges = export_ranges(
         exports, asked, now=now, night_start=night_start, is_stored=lambda name, span: _is_stored(queries, name, span)
     )
-    plans = tuple(_export_plan(queries, export, span, asked, now=now) for export, span in ranges.spans)
+    plans = tuple(plan_export(queries, export, span, asked, now=now) for export, span in ranges.spans)
     # A range that is stored completely was not a mistake.
     faults = tuple(date_problems(asked, now=now, nights_since=since)) if ranges.depend_on_clock else ()
     depends_on_clock = ranges.depend_on_clock or is_first_night or any(plan.waiting for plan in plans)
@@ -176,7 +181,7 @@ def _is_stored(queries: LedgerQueries | None, export: str, span: Range) -> bool:
     return queries is not None and next(gaps(span, queries.covered(export, span)), None) is None
 
 
-def _export_plan(
+def plan_export(
     queries: LedgerQueries | None, export: Export, span: Range, asked: Instructions, *, now: float
 ) -> ExportPlan:
     """Return what there is to do for one export."""

@@ -64,8 +64,7 @@ def export_ranges(
     start = night_start if asked.start is None else moment_of(asked.start, now=now)
     last = None if asked.end is None else moment_of(asked.end, now=now)
     for export in exports:
-        settled = settled_until(now, settle_seconds=export.settle_seconds)
-        settled = settled // export.bundle_seconds * export.bundle_seconds
+        settled = settled_end(export, now=now)
         end = settled if last is None else min(last, settled)
         if last is not None and end < last and start < last and is_stored(export.name, Range(start, last)):
             end = last
@@ -86,6 +85,11 @@ def export_ranges(
             if start < end:
                 notes.append(f"{export.name}: data is only settled up to {show(settled)}, so the range ends there")
     return ExportRanges(tuple(spans), tuple(notes), depend_on_clock, covered)
+
+
+def settled_end(export: Export, *, now: float) -> int:
+    """Return the end of the last complete bundle of an export that is settled."""
+    return settled_until(now, settle_seconds=export.settle_seconds) // export.bundle_seconds * export.bundle_seconds
 
 
 def date_problems(asked: Instructions, *, now: float, nights_since: int | None = None) -> Iterator[Problem]:

@@ -22,6 +22,7 @@ from asyncexport.config import ApiKey, Settings
 from asyncexport.core.access import ACCESS_NOTE, Access, access_of
 from asyncexport.core.events import Listener, Note
 from asyncexport.core.exits import Exit
+from asyncexport.core.lanes import LaneOrder
 from asyncexport.core.summary import Snapshot, Summary
 from asyncexport.core.work_queue import WorkQueue
 from asyncexport.engine.scheduler import Stop
@@ -30,6 +31,7 @@ from asyncexport.ledger import Ledger, hold, no_ledger, present
 from asyncexport.run.counters import RunCounters
 from asyncexport.run.directory import check_ledger_not_lost
 from asyncexport.run.first_contact import check_clocks, first_contact, time_is_unknown
+from asyncexport.run.following import PresentFollower
 from asyncexport.run.listeners import EventListeners, log_failed_listener
 from asyncexport.run.logging_runs import logged
 from asyncexport.run.organisation import OrganisationCheck
@@ -225,15 +227,25 @@ async def _work(
 
 
 async def _run_bundles(planner: Planner, engine: RunEngine, clock: ServiceClock, plan: RunPlan) -> None:
-    work = WorkQueue(plan.exports)
+    work = _queue(planner, plan)
     if time_is_unknown(engine.poller, clock):
         first = tuple(islice(work, 1))
         await engine.scheduler.run(iter(first))
         check_clocks(clock)
         if planner.clock_was_corrected:
-            work = WorkQueue((await planner.plan(processed=first)).exports)
+            plan = await planner.plan(processed=first)
+            work = _queue(planner, plan)
     clock.begin()
-    await engine.scheduler.run(iter(work), newest=work.newest)
+    newly_due = None
+    if planner.has_open_end and planner.asked.fills_gaps:
+        newly_due = PresentFollower(planner, plan, is_given=work.has_given).newly_due
+    await engine.scheduler.run(iter(work), newest=work.newest, newly_due=newly_due)
+
+
+def _queue(planner: Planner, plan: RunPlan) -> WorkQueue:
+    """Return the bundles of a run, in lanes if its end is open."""
+    lanes = LaneOrder(planner.clock.now(), planner.asked.old_order) if planner.has_open_end else None
+    return WorkQueue(plan.exports, lanes)
 
 
 async def _first_contact(

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 from asyncexport.core.bundles import When
 from asyncexport.core.exports import Export
+from asyncexport.core.lanes import OldOrder
 from asyncexport.core.states import BundleRecord
 
 
@@ -47,6 +48,7 @@ class Nightly:
         max_duration_seconds: Stop the run after this long. None: no limit.
         command: The command's name in the summary.
         require_end: Whether the run ends with `Exit.TIME_UP` if the requested end is not settled yet.
+        old_order: The order of bundles that are neither fresh nor refreshed (`core.lanes`).
     """
 
     exports: tuple[Export, ...]
@@ -55,6 +57,7 @@ class Nightly:
     max_duration_seconds: float | None = None
     command: str = "nightly"
     require_end: bool = False
+    old_order: OldOrder = OldOrder.NEWEST
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,6 +116,7 @@ class Instructions:
         pauses_parked: Whether parked bundles are retried only after a pause (`core.parking`), or immediately.
         reports_kept: Whether to report that bundles whose archive was kept are left alone.
         require_end: Whether work is left while the requested end is not settled.
+        old_order: The order of old bundles in a run with an open end (`core.lanes`).
     """
 
     start: When | None
@@ -124,6 +128,7 @@ class Instructions:
     pauses_parked: bool = False
     reports_kept: bool = False
     require_end: bool = False
+    old_order: OldOrder = OldOrder.OLDEST
 
 
 def instructions(spec: RunSpec) -> Instructions:
@@ -131,9 +136,15 @@ def instructions(spec: RunSpec) -> Instructions:
     match spec:
         case Backfill(start=start, end=end, require_end=require_end):
             return Instructions(start, end, fills_gaps=True, require_end=require_end)
-        case Nightly(end=end, refresh_ages=ages, require_end=require_end):
+        case Nightly(end=end, refresh_ages=ages, require_end=require_end, old_order=old_order):
             return Instructions(
-                None, end, fills_gaps=True, refresh_ages=ages, pauses_parked=True, require_end=require_end
+                None,
+                end,
+                fills_gaps=True,
+                refresh_ages=ages,
+                pauses_parked=True,
+                require_end=require_end,
+                old_order=old_order,
             )
         case Retry(start=start, end=end, accept_fewer=accepts):
             return Instructions(start, end, fills_gaps=False, accepts_fewer=accepts, reports_kept=not accepts)

@@ -13,6 +13,9 @@
    newest bundle of the export is tried, ahead of its turn. If the service accepts it, the data of the refused ones is
    too old, and they are parked. If not, the export is stopped. If no bundle is left to try, the creates accepted in
    this run decide: one that is newer than those refused, or any one if fewer than three were refused in a row.
+6. A run may start newer bundles before older ones. If the newest one left is refused but a newer one was accepted in
+   this run, the refused ones are parked as well. After `MOST_PARKED` of them without one that is accepted, the export
+   is stopped after all: it may have been deleted meanwhile, and if not, all that is left is too old.
 
 All times are in seconds on one clock, which is passed in as an argument. They apply to a `[retry] backoff_initial` of
 one second, and scale with it.
@@ -35,6 +38,9 @@ CONFIRMATION_SECONDS = 60.0
 
 EXPORT_LIFE_SECONDS = 7 * 86_400.0
 """The service keeps an export for about this long (API reference, section 4). It may have deleted an older one."""
+
+MOST_PARKED = 50
+"""Refused bundles that are parked in a row because a newer one was accepted before (rule 6); each costs a create."""
 
 ALL_EXPORTS = ""
 """Used instead of an export's name for calls that belong to no single export, such as polls."""
@@ -297,6 +303,7 @@ class CreateRefusals:
         newest: The newest bundle, while it is being tried. None if it is not being tried.
         newest_refused: Whether the newest bundle was refused, or none is left to try.
         newest_accepted: The newest bundle whose create was accepted in this run. None if none was.
+        parked_in_a_row: How many were parked by rule 6 since one was accepted.
     """
 
     in_a_row: int = 0
@@ -304,6 +311,7 @@ class CreateRefusals:
     newest: Bundle | None = None
     newest_refused: bool = False
     newest_accepted: Bundle | None = None
+    parked_in_a_row: int = 0
 
     @property
     def is_open(self) -> bool:
@@ -320,12 +328,19 @@ class CreateRefusals:
         """Note that a create was refused."""
         self.in_a_row += 1
         self.undecided[bundle] = reason
-        if bundle == self.newest:
+        if bundle != self.newest:
+            return
+        parked = self.parked_in_a_row + len(self.undecided)
+        if self._are_older_than_accepted() and parked <= MOST_PARKED:
+            self.parked_in_a_row = parked
+            self._blame_bundles()
+        else:
             self.newest, self.newest_refused = None, True
 
     def accepted(self, bundle: Bundle) -> None:
         """Note that a create was accepted: those refused before it failed for reasons of their own."""
         self.newest_accepted = max(bundle, self.newest_accepted or bundle)
+        self.parked_in_a_row = 0
         self._blame_bundles()
 
     def parked(self, bundle: Bundle) -> None:
@@ -335,11 +350,15 @@ class CreateRefusals:
 
     def no_bundle_left(self) -> None:
         """Note that no bundle is left to try: the creates accepted in this run decide (rule 5)."""
-        newest = self.newest_accepted
-        if newest is not None and (self.in_a_row < CREATES_IN_A_ROW or newest > max(self.undecided, default=newest)):
+        if self._are_older_than_accepted() or (self.newest_accepted and self.in_a_row < CREATES_IN_A_ROW):
             self._blame_bundles()
         else:
             self.newest_refused = True
+
+    def _are_older_than_accepted(self) -> bool:
+        """Whether a create of a newer bundle than those refused was accepted in this run."""
+        newest = self.newest_accepted
+        return newest is not None and newest > max(self.undecided, default=newest)
 
     def _blame_bundles(self) -> None:
         self.in_a_row = 0
