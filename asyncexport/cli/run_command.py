@@ -10,13 +10,16 @@ from asyncexport.core.bundles import ALL_TIME, DAY, Ago, Range, When, day, momen
 from asyncexport.core.exits import Exit
 from asyncexport.core.text import show_duration
 from asyncexport.display import closing_lines, look_command
-from asyncexport.run.spec import Backfill, Retry, instructions
+from asyncexport.run.spec import Backfill, Nightly, Retry, instructions
 
 if TYPE_CHECKING:
+    from collections.abc import Awaitable
+
     from asyncexport.cli.session import Session
     from asyncexport.config import ApiKey, Settings
     from asyncexport.core.summary import Summary
     from asyncexport.display import RunViewer
+    from asyncexport.engine.scheduler import Stop
     from asyncexport.run.spec import RunSpec
 
 HINTS = {
@@ -26,26 +29,38 @@ HINTS = {
 }
 
 
-def carry_out(session: "Session", settings: "Settings", spec: "RunSpec", *, key: "ApiKey") -> "Summary":
-    """Carry out a run: show its progress, stop it on signals, and print the closing text."""
-    summary, example = export_watched(session, settings, spec, key=key)
+def carry_out(
+    session: "Session", settings: "Settings", spec: "RunSpec", *, key: "ApiKey", joins: bool = False
+) -> "Summary":
+    """Carry out a run: show its progress, stop it on signals, and print the closing text.
+
+    `joins`: whether a nightly run waits for another run that holds the directory.
+    """
+    summary, example = export_watched(session, settings, spec, key=key, joins=joins)
     say_closing(session, settings, spec, summary, example=example)
     return summary
 
 
 def export_watched(
-    session: "Session", settings: "Settings", spec: "RunSpec", *, key: "ApiKey"
+    session: "Session", settings: "Settings", spec: "RunSpec", *, key: "ApiKey", joins: bool = False
 ) -> "tuple[Summary, str]":
     """Carry out a run without its closing text; return the summary and the path of a stored archive ("" if none)."""
+    from asyncexport.run.joining import export_or_join
     from asyncexport.run.run import export
 
     viewer = session.viewer(_heading(settings, spec))
-    summary = run_gracefully(
-        lambda stop: export(settings, spec, key=key, stop=stop, listeners=(viewer.on_event,), watch=viewer.watch),
-        on_stop=lambda reason: session.lines.report("stopping", _stopping_text(settings, viewer, reason)),
-        received=session.signals,
-    )
-    return summary, viewer.example
+
+    def work(stop: "Stop") -> "Awaitable[Summary]":
+        listeners = (viewer.on_event,)
+        if joins and isinstance(spec, Nightly):
+            return export_or_join(settings, spec, key=key, stop=stop, listeners=listeners, watch=viewer.watch)
+        return export(settings, spec, key=key, stop=stop, listeners=listeners, watch=viewer.watch)
+
+    def on_stop(reason: Exit) -> None:
+        if not viewer.is_joining:
+            session.lines.report("stopping", _stopping_text(settings, viewer, reason))
+
+    return run_gracefully(work, on_stop=on_stop, received=session.signals), viewer.example
 
 
 def say_closing(session: "Session", settings: "Settings", spec: "RunSpec", summary: "Summary", *, example: str) -> None:

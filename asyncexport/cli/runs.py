@@ -64,6 +64,13 @@ def nightly(
     require_end: RequireEnd = False,
     export: Names = None,
     max_duration: MaxDuration = None,
+    no_join: Annotated[
+        bool,
+        typer.Option(
+            "--no-join",
+            help="If another run uses the directory, end with exit code 4 instead of waiting for it.",
+        ),
+    ] = False,
     success_exit: SuccessExits = None,
     directory: Directory = None,
     sets: Sets = None,
@@ -74,6 +81,10 @@ def nightly(
     ledger remembers that date. With [nightly] refresh, bundles are exported again at the ages it lists. If a new export
     is empty or has far fewer rows than the archive, the archive is kept and the bundle is parked: this run ends with
     exit code 3, and later nightly runs do not export it again. `asyncexport plan --nightly` estimates the cost.
+
+    If another run uses the directory, such as a long backfill, this one waits until everything it would have exported
+    is stored or parked, or until the other run has ended, and then does the rest itself. The wait ends after
+    --max-duration with exit code 9, and without that option after 24 hours with exit code 4.
     """
     asked = read_asked(
         ctx.obj,
@@ -93,7 +104,7 @@ def nightly(
         require_end=require_end,
         old_order=asked.settings.nightly.order,
     )
-    return _run(ctx.obj, asked, spec)
+    return _run(ctx.obj, asked, spec, joins=not no_join)
 
 
 def retry(
@@ -137,7 +148,7 @@ def retry(
     return _run(ctx.obj, asked, spec)
 
 
-def _run(session: Session, asked: Asked, spec: RunSpec) -> Summary:
+def _run(session: Session, asked: Asked, spec: RunSpec, *, joins: bool = False) -> Summary:
     from asyncexport.cli.run_command import carry_out
 
-    return carry_out(session, asked.settings, spec, key=read_key(session, asked.settings))
+    return carry_out(session, asked.settings, spec, key=read_key(session, asked.settings), joins=joins)

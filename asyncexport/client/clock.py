@@ -37,6 +37,20 @@ class HostClock:
         return time.clock_gettime(time.CLOCK_BOOTTIME) if self._boot else 0.0
 
 
+def checked_time(check: str | None, *, trust: ClockTrust, host: HostClock) -> float | None:
+    """Return the time at the service if `check` is still valid, for commands that send no request; None otherwise.
+
+    Args:
+        check: The clock check that the newest run stored; None or "" if there is none.
+        trust: Whose clock counts if the two are more than a day apart.
+        host: The clocks of this host.
+    """
+    reading = host.read()
+    service_time = ServiceTime(reading, trust=trust)
+    service_time.recall(ClockCheck.read(check), reading)
+    return service_time.now(reading.monotonic) if service_time.checked is not None else None
+
+
 def time_by(check: str | None, *, trust: ClockTrust) -> float:
     """Return the time at the service for commands that send no request: this host's clock, corrected by `check`.
 

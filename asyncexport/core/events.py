@@ -9,6 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from asyncexport.core.bundles import Bundle
+from asyncexport.core.joining import JoinedRun, ShareProgress
 from asyncexport.core.states import BundleRecord, Failed, FewerRows, Overdue, Refused, Stored
 from asyncexport.errors import ExportError
 
@@ -134,7 +135,43 @@ class Note:
     message: str
 
 
-Event = BundleStored | BundleParked | BundleMoved | Retried | PossibleDuplicate | RowsOutside | ExportStopped | Note
+@dataclass(frozen=True, slots=True)
+class Joining:
+    """A nightly run waits for another run, which holds the output directory.
+
+    Attributes:
+        run: The other run. None if it is not known.
+        progress: How much of what the nightly run would have done is done. None if that is not known yet.
+        seconds: How long it has been waiting.
+    """
+
+    run: JoinedRun | None
+    progress: ShareProgress | None
+    seconds: float
+
+    @property
+    def text(self) -> str:
+        """The event in one sentence."""
+        text = f"waiting for {self.run or 'the run that holds the directory'}"
+        if self.progress is None:
+            return f"{text}; what it has stored of this run's range is not known yet"
+        parked = f", {len(self.progress.parked):,} parked" if self.progress.parked else ""
+        return (
+            f"{text}; {self.progress.stored:,} of {self.progress.planned:,} bundles of this run's range stored{parked}"
+        )
+
+
+Event = (
+    BundleStored
+    | BundleParked
+    | BundleMoved
+    | Retried
+    | PossibleDuplicate
+    | RowsOutside
+    | ExportStopped
+    | Joining
+    | Note
+)
 
 Listener = Callable[[Event], None]
 """Called with each event, in the event loop, so it must return quickly."""
@@ -157,6 +194,7 @@ __all__ = [
     "BundleStored",
     "Event",
     "ExportStopped",
+    "Joining",
     "Listener",
     "Note",
     "PossibleDuplicate",

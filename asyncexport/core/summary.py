@@ -21,6 +21,7 @@ from asyncexport.core.events import (
     RowsOutside,
 )
 from asyncexport.core.exits import MEANINGS, Exit, exit_of
+from asyncexport.core.joining import JoinedRun
 from asyncexport.core.replacement_guard import is_far_fewer
 from asyncexport.core.states import FewerRows, Stored
 from asyncexport.errors import ExportError
@@ -259,7 +260,7 @@ class OpenProblems:
 
 @dataclass(frozen=True, slots=True)
 class Summary:
-    """The last line of every command's `--json`; its keys do not change."""
+    """The last line of every command's `--json`; its keys do not change. `joined`: the run that this one waited for."""
 
     command: str
     exit_code: Exit
@@ -271,6 +272,7 @@ class Summary:
     error: ExportError | None = None
     notes: tuple[str, ...] = ()
     verdict: "Verdict | None" = None
+    joined: JoinedRun | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """Return the summary as it is printed."""
@@ -305,6 +307,8 @@ class Summary:
             "ranges": {name: one.to_dict() for name, one in tally.ranges.items()},
             "problems": tally.problems(),
         }
+        if self.joined is not None:
+            summary["joined"] = {"command": self.joined.command, "pid": self.joined.pid}
         if self.error is not None:
             summary["error"] = str(self.error)
         if self.verdict is not None:

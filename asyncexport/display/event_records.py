@@ -7,7 +7,16 @@ from dataclasses import asdict
 from typing import Any
 
 from asyncexport.core.bundles import Bundle, show
-from asyncexport.core.events import BundleParked, BundleStored, Event, ExportStopped, Note, Retried, RowsOutside
+from asyncexport.core.events import (
+    BundleParked,
+    BundleStored,
+    Event,
+    ExportStopped,
+    Joining,
+    Note,
+    Retried,
+    RowsOutside,
+)
 from asyncexport.core.summary import Snapshot, counts_of
 
 END_OF_CALENDAR = 253_402_300_799.0
@@ -32,6 +41,8 @@ def event_record(event: Event) -> dict[str, Any] | None:
             return _of_bundle("rows_outside", bundle, {"outside": outside, "looked_at": timed})
         case ExportStopped(export=export, error=error):
             return {"type": "refused", "export": export, "reason": str(error)}
+        case Joining():
+            return _joining(event)
         case Note(message=message):
             return {"type": "note", "message": message}
         case _:
@@ -44,6 +55,22 @@ def progress_record(snapshot: Snapshot, *, now: float) -> dict[str, Any]:
     expected = snapshot.expected_seconds
     ends_at = None if expected is None else show(min(now + expected, END_OF_CALENDAR))
     return {"type": "progress", **facts, "ends_at": ends_at}
+
+
+def _joining(event: Joining) -> dict[str, Any]:
+    run, progress = event.run, event.progress
+    return {
+        "type": "joining",
+        "seconds": event.seconds,
+        "command": run and run.command,
+        "pid": run and run.pid,
+        "host": run and run.host,
+        "since": run and show(run.since),
+        "planned": progress and progress.planned,
+        "stored": progress and progress.stored,
+        "parked": progress and len(progress.parked),
+        "left": progress and progress.left,
+    }
 
 
 def _of_bundle(kind: str, bundle: Bundle, facts: dict[str, Any]) -> dict[str, Any]:

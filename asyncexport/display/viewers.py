@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from asyncexport.core.events import BundleStored, Event
+from asyncexport.core.events import BundleStored, Event, Joining
 from asyncexport.core.summary import Snapshot
 from asyncexport.display.event_records import event_record, progress_record
 from asyncexport.display.formatting import show_count
@@ -37,6 +37,7 @@ class RunViewer:
 
     Attributes:
         example: The path of the last stored archive with rows, relative to the output directory; "" if there is none.
+        is_joining: Whether the run has not begun because it waits for another run.
     """
 
     def __init__(
@@ -57,6 +58,7 @@ class RunViewer:
         self._status_seconds = status_seconds
         self._snapshot: Callable[[], Snapshot] | None = None
         self.example = ""
+        self.is_joining = False
 
     @property
     def downloading(self) -> int:
@@ -65,6 +67,7 @@ class RunViewer:
 
     async def watch(self, snapshot: Callable[[], Snapshot]) -> None:
         """Show the progress until cancelled."""
+        self.is_joining = False
         self._snapshot = snapshot
         try:
             async with asyncio.TaskGroup() as group:
@@ -79,9 +82,13 @@ class RunViewer:
             self._snapshot = None
 
     def on_event(self, event: Event) -> None:
-        """Write an event as JSON, if that is requested."""
+        """Write an event as JSON, if that is requested; show what the run waits for."""
         if isinstance(event, BundleStored) and (event.archive.rows or not self.example):
             self.example = event.archive.path
+        if isinstance(event, Joining):
+            self.is_joining = True
+            if not self._silent:
+                self._lines.report("joining", event.text)
         record = event_record(event)
         if self._events is not None and record is not None:
             self._events.record(record)

@@ -12,7 +12,7 @@
    as it is (`migration`).
 6. Only one process writes to an output directory: it holds a lock of the operating system during the whole run
    (`lock`). If the lock does not work, or the ledger file is moved or replaced, the next commit detects it
-   (`in_place`). Any number of processes may read meanwhile (`reader`).
+   (`in_place`). Any number of processes may read meanwhile (`reader`), and one more may wait for the lock.
 
 ledger, metadata              what a run writes: about bundles, and about itself
 reader                        the ledger for commands that change nothing
@@ -39,7 +39,7 @@ from asyncexport.core.health.overview import Overview
 from asyncexport.core.health.records import AcceptedGap, HourCount, RunRecord
 from asyncexport.ledger.files import has_remains, present, set_aside
 from asyncexport.ledger.ledger import Ledger
-from asyncexport.ledger.lock import Holder, hold, holder
+from asyncexport.ledger.lock import Holder, hold, hold_place, holder
 from asyncexport.ledger.migration import discard_copy
 from asyncexport.ledger.queries import LedgerQueries
 from asyncexport.ledger.reader import LedgerReader, no_ledger
@@ -58,6 +58,7 @@ __all__ = [
     "discard_copy",
     "has_remains",
     "hold",
+    "hold_place",
     "holder",
     "no_ledger",
     "present",

@@ -1,5 +1,7 @@
 """The lock on an output directory: a lock of the operating system, which ends with the process that holds it.
 
+A second lock of the same kind is held by the one run that waits for the holder of the first.
+
 The lock file contains who holds the lock, for the error message of other runs. An unlocked file means nothing. The file
 is never deleted: otherwise two processes could hold locks on two files of the same name.
 """
@@ -24,6 +26,9 @@ from asyncexport.ledger.faults import translated
 from asyncexport.ledger.folder import LEDGER_FOLDER, can_flush_folders, make_folder
 
 LOCK_NAME = "lock"
+
+PLACE_NAME = "waiting"
+"""The lock file of the run that waits."""
 
 LOCK_DOES_NOTHING = (
     "the file system of {directory} has no working locks: nothing stops a second run from using the directory, so make "
@@ -120,6 +125,40 @@ def hold(directory: Path, *, command: str, directory_mode: int = 0o777) -> Itera
             yield notes
         finally:
             # Empty the file while the lock is still ours. If that fails, others can still see that the process is gone.
+            with suppress(OSError):
+                os.ftruncate(file, 0)
+    finally:
+        os.close(file)
+
+
+@contextmanager
+def hold_place(directory: Path, *, command: str) -> Iterator[None]:
+    """Hold the place of the one run that may wait until the lock on an output directory is free.
+
+    Args:
+        directory: The output directory, which another run holds.
+        command: The running command, for the error message of other runs.
+
+    Raises:
+        LedgerLockedError: another process holds the place.
+        StorageError: the lock file cannot be written.
+    """
+    path = directory.absolute() / LEDGER_FOLDER / PLACE_NAME
+    with translated(path):
+        make_folder(directory)
+        file = _open(path)
+    try:
+        with translated(path):
+            if not _try_lock(file):
+                raise LedgerLockedError(
+                    f"another run holds {directory}{_suffix(holder(directory))}; a second one already waits for "
+                    f"it{_suffix(_holder(file))}",
+                    hint="only one run waits; start this one again when both have ended",
+                )
+            _write(file, {"pid": os.getpid(), "host": socket.gethostname(), "command": command, "since": time.time()})
+        try:
+            yield
+        finally:
             with suppress(OSError):
                 os.ftruncate(file, 0)
     finally:

@@ -30,6 +30,7 @@ from asyncexport.errors import ConfigError, ExportError, Problem
 from asyncexport.ledger import LedgerReader
 from asyncexport.run.check_result import CheckResult, repair_of
 from asyncexport.run.findings import Finding
+from asyncexport.run.joining import export_or_join
 from asyncexport.run.run import Watch, export, watch_nothing
 from asyncexport.run.spec import Backfill, Nightly, Retry, RunSpec
 from asyncexport.run.verify import verify as check_archives
@@ -116,6 +117,7 @@ async def nightly(
     require_end: bool = False,
     exports: Sequence[str] = (),
     max_duration: MaxDuration = None,
+    join: bool = True,
     key: ApiKey | str | None = None,
     stop: Stop | None = None,
     listeners: Sequence[Listener] = (),
@@ -123,7 +125,9 @@ async def nightly(
 ) -> Summary:
     """Export what is new since `[nightly] since`, refresh what is due, and retry parked bundles that are due.
 
-    Arguments and errors are those of `backfill`.
+    If another run holds the output directory, this one waits until that run has stored or parked everything it would
+    have exported, or until it can do so itself. `Joining` events say how far the other run is. `join=False`: it ends
+    with `Exit.LOCKED` instead. The other arguments and the errors are those of `backfill`.
     """
     asked = await _read(settings, exports, end=end, require_end=require_end, max_duration=max_duration)
     spec = Nightly(
@@ -134,7 +138,7 @@ async def nightly(
         require_end=require_end,
         old_order=asked.settings.nightly.order,
     )
-    return await _run(asked.settings, spec, key, stop=stop, listeners=listeners, watch=watch)
+    return await _run(asked.settings, spec, key, stop=stop, listeners=listeners, watch=watch, joins=join)
 
 
 async def retry(
@@ -278,9 +282,12 @@ async def _run(
     stop: Stop | None,
     listeners: Sequence[Listener],
     watch: Watch,
+    joins: bool = False,
 ) -> Summary:
     # A key file may be a pipe, and reading it must not block the event loop.
     api_key = await asyncio.to_thread(_key_of, settings, key)
+    if joins and isinstance(spec, Nightly):
+        return await export_or_join(settings, spec, key=api_key, stop=stop, listeners=listeners, watch=watch)
     return await export(settings, spec, key=api_key, stop=stop, listeners=listeners, watch=watch)
 
 

@@ -57,6 +57,10 @@ async def watch_nothing(_snapshot: Callable[[], Snapshot]) -> None:
     """Show nothing."""
 
 
+def _do_nothing() -> None:
+    pass
+
+
 @dataclass(frozen=True, slots=True)
 class _Run:
     """What all steps of a run need."""
@@ -69,6 +73,7 @@ class _Run:
     counters: RunCounters
     emit: Listener
     host_clock: HostClock | None
+    on_locked: Callable[[], None]
 
 
 async def export(
@@ -80,6 +85,7 @@ async def export(
     listeners: Sequence[Listener] = (),
     watch: Watch = watch_nothing,
     host_clock: HostClock | None = None,
+    on_locked: Callable[[], None] = _do_nothing,
 ) -> Summary:
     """Carry out a run and return its summary, which says how it ended.
 
@@ -91,6 +97,7 @@ async def export(
         listeners: Called with each event, in this order. A listener that raises is not called again.
         watch: Shows the progress of the run.
         host_clock: The clocks of this host. None: the real ones.
+        on_locked: Called once the run holds the lock of the output directory.
     """
     asked = instructions(spec)
     counters, stop = RunCounters(requires_end=asked.require_end), stop or Stop()
@@ -98,7 +105,7 @@ async def export(
     emit = EventListeners(counters, listeners, repaired=repaired).emit
     error: ExportError | None = None
     try:
-        await _carry_out(_Run(settings, spec, key, stop, watch, counters, emit, host_clock))
+        await _carry_out(_Run(settings, spec, key, stop, watch, counters, emit, host_clock, on_locked))
     except ExportError as failure:
         error = failure
     return counters.summary(spec, directory=str(settings.output.directory), error=error, stop=stop)
@@ -168,6 +175,7 @@ async def _open_directory(stack: AsyncExitStack, run: _Run) -> Ledger:
     mode = run.settings.output.access.folder_mode
     for message in stack.enter_context(hold(directory, command=run.spec.command, directory_mode=mode)):
         run.emit(Note(message))
+    run.on_locked()
     # Check again under the lock: a rebuild that held the lock until now may have been killed.
     await asyncio.to_thread(check_ledger_not_lost, directory)
     ledger = await Ledger.open(directory)

@@ -1,0 +1,125 @@
+"""Decides when a nightly run that waits for another run has nothing left to do.
+
+1. A run that joins another one works out once what it would have done: its share. The share does not grow while the run
+   waits, so a run that keeps up with new data cannot keep it waiting.
+2. The share is done when its whole range is stored or parked, and every bundle that would have been exported again has
+   been stored again or parked.
+3. A bundle that was parked and due when the share was worked out is not done until the other run has retried it. All
+   other parked bundles are done: the joining run would not have retried them, or the other run has parked them since.
+4. Another export of a stored bundle that is not in the share does not count: the joining run would not have begun it.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+
+from asyncexport.core.bundles import Bundle, show
+from asyncexport.core.coverage import ExportPlan
+from asyncexport.core.parking import ParkedTimes, next_try
+from asyncexport.core.states import BundleRecord
+
+
+@dataclass(frozen=True, slots=True)
+class Share:
+    """What a joining run would have done in one export.
+
+    Attributes:
+        again: The bundles with an archive that it would have exported again.
+        due: The parked bundles that it would have retried, as they were recorded: the record, and how often and when
+            the bundle was parked (None if that is not known).
+    """
+
+    again: frozenset[Bundle]
+    due: Mapping[Bundle, tuple[BundleRecord, ParkedTimes | None]]
+
+    @classmethod
+    def of(cls, plan: ExportPlan) -> "Share":
+        """Return the share for what a run would have to do now."""
+        recorded, retried = plan.recorded, (*plan.parked, *plan.splits)
+        begun = [one for one in recorded.unfinished if not one.parked]
+        again = {one.bundle for one in (*begun, *retried) if one.stored is not None}
+        again |= {one.bundle for one in plan.refresh}
+        return cls(frozenset(again), {one.bundle: (one, recorded.parked.get(one.bundle)) for one in retried})
+
+
+@dataclass(frozen=True, slots=True)
+class ShareProgress:
+    """How much of the share is done.
+
+    Attributes:
+        stored: The number of bundles that are stored.
+        left: The number of bundles that are neither stored nor parked.
+        parked: The parked bundles.
+        next_tries: When nightly runs retry these, in seconds since 1970, if nightly runs delay their retries.
+    """
+
+    stored: int = 0
+    left: int = 0
+    parked: tuple[BundleRecord, ...] = ()
+    next_tries: tuple[tuple[Bundle, float], ...] = ()
+
+    @property
+    def planned(self) -> int:
+        """The number of all bundles of the share."""
+        return self.stored + self.left + len(self.parked)
+
+    def __add__(self, other: "ShareProgress") -> "ShareProgress":
+        """Return the progress of two exports together."""
+        return ShareProgress(
+            self.stored + other.stored,
+            self.left + other.left,
+            self.parked + other.parked,
+            self.next_tries + other.next_tries,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class JoinedRun:
+    """A run that holds the output directory, and that a nightly run has joined; `since` is in seconds since 1970."""
+
+    command: str
+    pid: int
+    host: str
+    since: float
+
+    def __str__(self) -> str:
+        """Return the text for messages."""
+        return f"{self.command}, process {self.pid} on {self.host}, since {show(self.since)}"
+
+
+def progress_of(share: Share, plan: ExportPlan) -> ShareProgress:
+    """Return how much of a share is done.
+
+    Args:
+        share: The share.
+        plan: What a run would have to do by the ledger as it is now, over the range of the share and at the time when
+            the share was worked out.
+    """
+    recorded, parked_times = plan.recorded, plan.recorded.parked
+    ignored = {one.bundle for one in recorded.unfinished if _is_ignored(share, one)}
+    done = [one for one in recorded.unfinished if _is_done(share, one, parked_times.get(one.bundle))]
+    # A bundle that kept its archive counts as stored in the ledger, but it is parked in the run that kept it.
+    stored_before = recorded.stored_before + len(ignored) - sum(one.kept for one in done)
+    unfinished = tuple(one for one in recorded.unfinished if one.bundle not in ignored)
+    rest = replace(
+        plan,
+        recorded=replace(recorded, unfinished=unfinished, stored_before=stored_before),
+        refresh=tuple(one for one in plan.refresh if one.bundle in share.again),
+        paused_until=dict.fromkeys((one.bundle for one in done), 0.0),
+    )
+    next_tries = tuple((one.bundle, next_try(parked_times[one.bundle])) for one in done if one.bundle in parked_times)
+    return ShareProgress(rest.stored_before, rest.count, tuple(done), next_tries)
+
+
+def _is_ignored(share: Share, record: BundleRecord) -> bool:
+    """Rule 4."""
+    return record.stored is not None and not record.parked and record.bundle not in share.again
+
+
+def _is_done(share: Share, record: BundleRecord, parked: ParkedTimes | None) -> bool:
+    """Whether a bundle is parked and done (rule 3); one that kept its archive counts only if it is in the share."""
+    if not record.parked or (record.kept and record.bundle not in share.again):
+        return False
+    return share.due.get(record.bundle) != (record, parked)
+
+
+__all__ = ["JoinedRun", "Share", "ShareProgress", "progress_of"]
