@@ -1,0 +1,251 @@
+"""Nightly runs that find their directory in use, against a sandbox in the same process."""
+
+import asyncio
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import asyncexport
+from asyncexport.config import ApiKey
+from asyncexport.core.bundles import DAY, HOUR, show
+from asyncexport.core.exits import Exit
+from asyncexport.core.summary import Summary
+from asyncexport.engine.scheduler import Stop
+from asyncexport.ledger import hold, hold_place
+from asyncexport.run.joining import JoinTimes, export_or_join
+from asyncexport.run.spec import Nightly
+from asyncexport.sandbox import Sandbox, SandboxBehaviour, SandboxFault, serving
+from tests.exporting import Notebook, archives, clock_of, rows_in, settings_for, truth
+from tests.exporting import run as run_alone
+from tests.json_lines import check
+
+SERVICE = SandboxBehaviour(operation_seconds=0.03, rows_per_hour=20, requests_per_minute=1e6, burst=10_000)
+
+QUICK = JoinTimes(tick=0.02, holder=0.01, report=0.05, longest=30.0)
+
+WIDTH: dict[str, Any] = {"export": [{"bundle": "6h"}], "concurrency": {"operations": 2}}
+
+
+def start_of(sandbox: Sandbox) -> int:
+    """Return a day that is settled, with its next eleven days."""
+    return int(sandbox.now) // DAY * DAY - 20 * DAY
+
+
+async def join(
+    sandbox: Sandbox,
+    directory: Path,
+    *,
+    days: float = 1,
+    times: JoinTimes = QUICK,
+    changes: dict[str, Any] | None = None,
+    stop: Stop | None = None,
+    viewer: Notebook | None = None,
+    host_clock: Any = None,
+    **fields: Any,
+) -> Summary:
+    """Join as a nightly run over the first days since `start_of`."""
+    start = start_of(sandbox)
+    settings = settings_for(sandbox, directory, {**WIDTH, "nightly": {"since": show(start)}, **(changes or {})})
+    return await export_or_join(
+        settings,
+        Nightly(settings.exports, start + int(days * DAY), **fields),
+        key=ApiKey(sandbox.key),
+        stop=stop,
+        listeners=() if viewer is None else (viewer.on_event,),
+        host_clock=host_clock,
+        times=times,
+    )
+
+
+async def backfill(sandbox: Sandbox, directory: Path, *, days: float, **more: Any) -> Summary:
+    """Run a backfill over the first days since `start_of`."""
+    start = start_of(sandbox)
+    span = {"start": show(start), "end": show(start + int(days * DAY))}
+    return await run_alone(sandbox, directory, changes=WIDTH, **span, **more)
+
+
+@asynccontextmanager
+async def holding(sandbox: Sandbox, directory: Path, *, days: float) -> AsyncIterator["asyncio.Task[Summary]"]:
+    """Run a backfill that holds the directory from the beginning of the block on."""
+    viewer = Notebook()
+    task = asyncio.create_task(backfill(sandbox, directory, days=days, viewer=viewer))
+    try:
+        while not viewer.snapshots:  # noqa: ASYNC110 - the watch has no event
+            await asyncio.sleep(0.001)
+        yield task
+    finally:
+        task.cancel()
+        await asyncio.wait([task])
+
+
+@contextmanager
+def held(directory: Path) -> Iterator[None]:
+    """Hold the directory without a run."""
+    with hold(directory, command="backfill"):
+        yield
+
+
+async def test_it_returns_when_its_own_range_is_stored(tmp_path):
+    """It ends before the other run does, with its own summary, and no bundle is requested twice."""
+    viewer = Notebook()
+    async with serving(SERVICE) as sandbox, holding(sandbox, tmp_path, days=10) as holder:
+        summary = await join(sandbox, tmp_path, viewer=viewer)
+        assert not holder.done()
+        assert (await holder).exit_code is Exit.DONE
+        assert sandbox.counts["create"] == 40
+    said = check(summary.to_dict())
+    assert (said["command"], said["exit_code"], said["joined"]["command"]) == ("nightly", 0, "backfill")
+    assert said["bundles"] == {"planned": 4, "already": 4, "stored": 0, "empty": 0, "failed": 0, "unfinished": 0}
+    assert sum(said["requests"].values()) == 0
+    first, *_ = viewer.of("joining")
+    assert (first["command"], first["pid"]) == ("backfill", said["joined"]["pid"])
+    assert {event["planned"] for event in viewer.of("joining")} <= {None, 4}
+
+
+async def test_it_takes_over_when_the_other_run_ends_early(tmp_path):
+    """What the other run has left is resumed: no bundle is requested twice, and every row is stored."""
+    async with serving(SERVICE) as sandbox:
+        async with holding(sandbox, tmp_path, days=10) as holder:
+            joiner = asyncio.create_task(join(sandbox, tmp_path, days=10))
+            while len(archives(tmp_path)) < 5:  # noqa: ASYNC110 - written by the other run
+                await asyncio.sleep(0.005)
+            holder.cancel()
+            summary = await joiner
+        assert summary.exit_code is Exit.DONE
+        assert summary.joined is not None
+        assert summary.tally.stored + summary.tally.stored_before == 40
+        assert sandbox.counts["create"] <= 40 + summary.tally.possible_duplicates
+        start = start_of(sandbox)
+        assert rows_in(tmp_path) == truth(sandbox, show(start), show(start + 10 * DAY))
+
+
+async def test_it_does_what_the_other_run_leaves_out(tmp_path):
+    """A backfill does not refresh, so the nightly run waits for the lock, and then refreshes."""
+    async with serving(SERVICE) as sandbox:
+        start = start_of(sandbox)
+        await backfill(sandbox, tmp_path, days=1)
+        sandbox.skip(DAY)
+        # The day before is stored when it is younger than the age, the refresh is due now.
+        age = float(sandbox.now - start - 0.25 * DAY - 60)
+        with held(tmp_path):
+            stop = asyncio.create_task(join(sandbox, tmp_path, refresh_ages=(age,), host_clock=clock_of(sandbox)))
+            await asyncio.sleep(0.2)
+            assert not stop.done()
+        summary = await stop
+    assert (summary.exit_code, summary.tally.refreshed.bundles) == (Exit.DONE, 1)
+
+
+async def test_a_parked_bundle_does_not_keep_it_waiting(tmp_path):
+    """It ends with the exit code of unfinished work and the problem of the bundle, without a request of its own."""
+    async with serving(replace(SERVICE, faults=(SandboxFault.parse("operation:fail,nth=2,times=5"),))) as sandbox:
+        changes = {**WIDTH, "retry": {"attempts": 1}}
+        start = start_of(sandbox)
+        await run_alone(sandbox, tmp_path, changes=changes, start=show(start), end=show(start + DAY))
+        sandbox.reset_counts()
+        with held(tmp_path):
+            summary = await join(sandbox, tmp_path)
+        assert sum(sandbox.counts.values()) == 0
+    said = check(summary.to_dict())
+    assert (said["exit_code"], said["bundles"]["failed"], said["bundles"]["already"]) == (3, 1, 3)
+    assert "next_try" in said["problems"][0]
+
+
+async def test_only_one_run_waits(tmp_path):
+    """A second one ends immediately and reports both others."""
+    async with serving(SERVICE) as sandbox:
+        with held(tmp_path), hold_place(tmp_path, command="nightly"):
+            summary = await join(sandbox, tmp_path)
+    assert summary.exit_code is Exit.LOCKED
+    assert str(summary.error).count("process") == 2
+    assert "a second one already waits for it: nightly, process " in str(summary.error)
+
+
+async def test_another_run_may_wait_for_a_run_that_has_joined(tmp_path):
+    """A run that has taken over no longer counts as waiting."""
+    async with serving(SERVICE) as sandbox:
+        with held(tmp_path):
+            viewer = Notebook()
+            first = asyncio.create_task(join(sandbox, tmp_path, days=10, viewer=viewer))
+            while not viewer.of("joining"):  # noqa: ASYNC110
+                await asyncio.sleep(0.005)
+        while not viewer.of("stored"):  # noqa: ASYNC110
+            await asyncio.sleep(0.005)
+        second = await join(sandbox, tmp_path, days=0.5)
+        assert (second.exit_code, second.joined is not None) == (Exit.DONE, True)
+        assert (await first).exit_code is Exit.DONE
+
+
+async def test_max_duration_ends_the_wait(tmp_path):
+    """The exit code says that work is left, and the summary how much."""
+    async with serving(SERVICE) as sandbox:
+        await backfill(sandbox, tmp_path, days=0.5)
+        with held(tmp_path):
+            summary = await join(sandbox, tmp_path, max_duration_seconds=0.1)
+    assert (summary.exit_code, summary.error) == (Exit.TIME_UP, None)
+    assert (summary.tally.stored_before, summary.tally.unfinished) == (2, 2)
+
+
+async def test_without_max_duration_the_wait_ends_after_a_day(tmp_path):
+    """It ends as if it had not waited, and says how long it did."""
+    async with serving(SERVICE) as sandbox:
+        with held(tmp_path):
+            summary = await join(sandbox, tmp_path, times=replace(QUICK, longest=0.1))
+    assert summary.exit_code is Exit.LOCKED
+    assert str(summary.error).startswith(f"waited 100ms for {tmp_path}, which another run still holds: backfill")
+    assert JoinTimes().longest == DAY
+
+
+@pytest.mark.parametrize("reason", [Exit.INTERRUPTED, Exit.TERMINATED])
+async def test_a_signal_ends_the_wait_immediately(tmp_path, reason):
+    """Even if the next check is far away."""
+    stop = Stop()
+    async with serving(SERVICE) as sandbox:
+        with held(tmp_path):
+            viewer = Notebook()
+            joiner = asyncio.create_task(join(sandbox, tmp_path, times=JoinTimes(60, 60, 60), stop=stop, viewer=viewer))
+            while not viewer.of("joining"):  # noqa: ASYNC110
+                await asyncio.sleep(0.005)
+            stop.ask(reason)
+            async with asyncio.timeout(5):
+                summary = await joiner
+    assert summary.exit_code is reason
+
+
+async def test_another_definition_ends_the_wait(tmp_path):
+    """It is reported immediately, and not only when the lock is free."""
+    async with serving(SERVICE) as sandbox:
+        await backfill(sandbox, tmp_path, days=0.5)
+        with held(tmp_path):
+            summary = await join(sandbox, tmp_path, changes={"export": [{"bundle": "6h", "format": "csv"}]})
+    assert summary.exit_code is Exit.LEDGER
+
+
+async def test_without_the_time_of_the_service_only_the_lock_counts(tmp_path):
+    """A clock that was not compared for a day could be wrong, and the range end too early."""
+    async with serving(SERVICE) as sandbox:
+        await backfill(sandbox, tmp_path, days=1)
+        sandbox.skip(2 * DAY)
+        viewer = Notebook()
+        with held(tmp_path):
+            joiner = asyncio.create_task(join(sandbox, tmp_path, host_clock=clock_of(sandbox), viewer=viewer))
+            while len(viewer.of("joining")) < 3:  # noqa: ASYNC110
+                await asyncio.sleep(0.01)
+            assert not joiner.done()
+        assert (await joiner).exit_code is Exit.DONE
+    assert {event["planned"] for event in viewer.of("joining")} == {None}
+
+
+async def test_a_program_can_choose_not_to_join(tmp_path):
+    """`join=False` ends with the exit code for a directory in use."""
+    async with serving(SERVICE) as sandbox:
+        settings = settings_for(sandbox, tmp_path)
+        with held(tmp_path):
+            summary = await asyncexport.nightly(settings, key=sandbox.key, join=False)
+            waited = await asyncexport.nightly(settings, key=sandbox.key, max_duration=0.05)
+    assert (summary.exit_code, waited.exit_code) == (Exit.LOCKED, Exit.TIME_UP)
+    assert (summary.joined, waited.joined is None) == (None, False)
+    assert HOUR
