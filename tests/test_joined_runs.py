@@ -39,6 +39,7 @@ async def join(
     sandbox: Sandbox,
     directory: Path,
     *,
+    start: int = 0,
     days: float = 1,
     times: JoinTimes = QUICK,
     changes: dict[str, Any] | None = None,
@@ -48,7 +49,7 @@ async def join(
     **fields: Any,
 ) -> Summary:
     """Join as a nightly run over the first days since `start_of`."""
-    start = start_of(sandbox)
+    start = start or start_of(sandbox)
     settings = settings_for(sandbox, directory, {**WIDTH, "nightly": {"since": show(start)}, **(changes or {})})
     return await export_or_join(
         settings,
@@ -64,8 +65,9 @@ async def join(
 async def backfill(sandbox: Sandbox, directory: Path, *, days: float, **more: Any) -> Summary:
     """Run a backfill over the first days since `start_of`."""
     start = start_of(sandbox)
-    span = {"start": show(start), "end": show(start + int(days * DAY))}
-    return await run_alone(sandbox, directory, changes=WIDTH, **span, **more)
+    return await run_alone(
+        sandbox, directory, changes=WIDTH, start=show(start), end=show(start + int(days * DAY)), **more
+    )
 
 
 @asynccontextmanager
@@ -127,21 +129,26 @@ async def test_it_does_what_the_other_run_leaves_out(tmp_path):
     """A backfill does not refresh, so the nightly run waits for the lock, and then refreshes."""
     async with serving(SERVICE) as sandbox:
         start = start_of(sandbox)
+        # Above the ages at which the bundles are exported first, below their ages 23 hours later.
+        age = sandbox.now - start - 2 * HOUR
         await backfill(sandbox, tmp_path, days=1)
-        sandbox.skip(DAY)
-        # The day before is stored when it is younger than the age, the refresh is due now.
-        age = float(sandbox.now - start - 0.25 * DAY - 60)
+        # The clocks were compared less than a day ago.
+        sandbox.skip(23 * HOUR)
         with held(tmp_path):
-            stop = asyncio.create_task(join(sandbox, tmp_path, refresh_ages=(age,), host_clock=clock_of(sandbox)))
-            await asyncio.sleep(0.2)
-            assert not stop.done()
-        summary = await stop
-    assert (summary.exit_code, summary.tally.refreshed.bundles) == (Exit.DONE, 1)
+            viewer = Notebook()
+            more: dict[str, Any] = {"start": start, "host_clock": clock_of(sandbox), "viewer": viewer}
+            joiner = asyncio.create_task(join(sandbox, tmp_path, refresh_ages=(age,), **more))
+            while len(viewer.of("joining")) < 3:  # noqa: ASYNC110
+                await asyncio.sleep(0.01)
+            assert not joiner.done()
+        summary = await joiner
+    assert {event["left"] for event in viewer.of("joining")} == {4}
+    assert (summary.exit_code, summary.tally.refreshed.bundles) == (Exit.DONE, 4)
 
 
 async def test_a_parked_bundle_does_not_keep_it_waiting(tmp_path):
     """It ends with the exit code of unfinished work and the problem of the bundle, without a request of its own."""
-    async with serving(replace(SERVICE, faults=(SandboxFault.parse("operation:fail,nth=2,times=5"),))) as sandbox:
+    async with serving(replace(SERVICE, faults=(SandboxFault.parse("operation:FAILED,nth=2"),))) as sandbox:
         changes = {**WIDTH, "retry": {"attempts": 1}}
         start = start_of(sandbox)
         await run_alone(sandbox, tmp_path, changes=changes, start=show(start), end=show(start + DAY))
@@ -195,7 +202,7 @@ async def test_without_max_duration_the_wait_ends_after_a_day(tmp_path):
         with held(tmp_path):
             summary = await join(sandbox, tmp_path, times=replace(QUICK, longest=0.1))
     assert summary.exit_code is Exit.LOCKED
-    assert str(summary.error).startswith(f"waited 100ms for {tmp_path}, which another run still holds: backfill")
+    assert str(summary.error).startswith(f"waited 100 ms for {tmp_path}, which another run still holds: backfill")
     assert JoinTimes().longest == DAY
 
 
@@ -227,11 +234,13 @@ async def test_another_definition_ends_the_wait(tmp_path):
 async def test_without_the_time_of_the_service_only_the_lock_counts(tmp_path):
     """A clock that was not compared for a day could be wrong, and the range end too early."""
     async with serving(SERVICE) as sandbox:
+        start = start_of(sandbox)
         await backfill(sandbox, tmp_path, days=1)
         sandbox.skip(2 * DAY)
         viewer = Notebook()
         with held(tmp_path):
-            joiner = asyncio.create_task(join(sandbox, tmp_path, host_clock=clock_of(sandbox), viewer=viewer))
+            more: dict[str, Any] = {"start": start, "host_clock": clock_of(sandbox), "viewer": viewer}
+            joiner = asyncio.create_task(join(sandbox, tmp_path, **more))
             while len(viewer.of("joining")) < 3:  # noqa: ASYNC110
                 await asyncio.sleep(0.01)
             assert not joiner.done()
@@ -248,4 +257,3 @@ async def test_a_program_can_choose_not_to_join(tmp_path):
             waited = await asyncexport.nightly(settings, key=sandbox.key, max_duration=0.05)
     assert (summary.exit_code, waited.exit_code) == (Exit.LOCKED, Exit.TIME_UP)
     assert (summary.joined, waited.joined is None) == (None, False)
-    assert HOUR

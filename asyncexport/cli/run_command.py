@@ -83,7 +83,7 @@ def say_closing(session: "Session", settings: "Settings", spec: "RunSpec", summa
 def _hints(session: "Session", spec: "RunSpec", summary: "Summary") -> Iterator[str]:
     """Say what to do next."""
     tally = summary.tally
-    if summary.exit_code is Exit.TIME_UP and not tally.unfinished:
+    if summary.exit_code is Exit.TIME_UP and tally.is_cut_back and not tally.unfinished:
         complete_at = max(one.complete_at for one in tally.ranges.values() if one.is_cut_back)
         yield f"run the same command again after {show(complete_at)}, when the end is settled"
         return

@@ -100,7 +100,7 @@ class _JoiningRun:
         self._limit = order.spec.max_duration_seconds
         self._time = asyncio.get_running_loop().time
         self._began = self._time()
-        self._counters = RunCounters()
+        self._counters = RunCounters(requires_end=order.spec.require_end)
         self._emit = EventListeners(self._counters, order.listeners).emit
         self._place = ExitStack()
         self._holds_lock = False
@@ -202,6 +202,8 @@ class _JoiningRun:
     def _count(self) -> None:
         if self._progress is not None:
             count_share(self._counters.tally, self._progress)
+        if self._share.plan is not None:
+            self._counters.tally.ranges = dict(self._share.plan.ranges)
 
     def _summary(self, code: Exit, error: ExportError | None = None) -> Summary:
         """Return the summary of a run that has only waited."""
