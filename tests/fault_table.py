@@ -910,6 +910,11 @@ def _clocks() -> Iterator[Row]:
 def _users() -> Iterator[Row]:
     yield Row("two runs at the same time", "the second ends with exit code 4 and names the first", scene="two")
     yield Row(
+        "a run that is killed while a nightly run waits for it",
+        "the nightly run resumes what the killed one has left; only a create in flight may be sent twice",
+        scene="joined",
+    )
+    yield Row(
         "two runs at the same time on a file system whose locks do nothing",
         "warns that locks do nothing; the second run, or one of the two at its next ledger row, ends with exit code 4",
         scene="no-lock",

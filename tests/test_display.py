@@ -20,11 +20,13 @@ from asyncexport.core.events import (
     BundleParked,
     BundleStored,
     ExportStopped,
+    Joining,
     Note,
     PossibleDuplicate,
     Retried,
 )
 from asyncexport.core.exits import Exit
+from asyncexport.core.joining import JoinedRun, ShareProgress
 from asyncexport.core.states import BundleRecord, Failed, FewerRows, Overdue, Stored
 from asyncexport.core.summary import Snapshot, Summary, Tally
 from asyncexport.display import (
@@ -735,6 +737,40 @@ def test_the_closing_text_of_a_run_with_nothing_to_do_is_short():
         "no request was needed",
     ]
     assert closing_lines(summary(Exit.DONE, Tally(), requests=nothing))[0] == "done: nothing to do"
+
+
+HOLDER = JoinedRun("backfill", 7, "host\x1b[2J", NOON)
+
+SHOWN = "backfill, process 7 on host [2J, since 2026-01-01T12:00:00Z"
+
+
+async def test_a_wait_for_another_run_is_shown():
+    """A line says for which run and how much is stored, in text and as JSON; another one says when the wait is over."""
+    stderr, stdout = io.StringIO(), io.StringIO()
+    viewer = RunViewer(MessageLines(Outlet(stderr)), "nightly", events=ResultLines(Outlet(stdout)))
+    viewer.on_event(Joining(HOLDER, None, 0.04))
+    parked = BundleRecord(Bundle("e", Range(0, 1800)), state=Failed("broken"))
+    viewer.on_event(Joining(HOLDER, ShareProgress(1_200, 300, (parked,)), 60.04))
+    assert viewer.is_joining
+    await watched(viewer, RUN, seconds=0.01)
+    assert not viewer.is_joining
+    waits = f"asyncexport: joining: waiting for {SHOWN}; "
+    assert stderr.getvalue().splitlines() == [
+        f"{waits}what it has stored of this run's range is not known yet",
+        f"{waits}1,200 of 1,501 bundles of this run's range stored, 1 parked",
+        "asyncexport: joining: the other run has ended; this run continues in its place",
+    ]
+    first, second = map(orjson.loads, stdout.getvalue().splitlines())
+    assert (first["planned"], second["planned"], second["left"], second["seconds"]) == (None, 1501, 300, 60.0)
+    assert (second["command"], second["pid"], second["since"]) == ("backfill", 7, "2026-01-01T12:00:00Z")
+
+
+def test_the_closing_text_names_the_run_that_was_waited_for():
+    """It says who held the directory, without the control characters in that text."""
+    lines = closing_lines(replace(summary(Exit.DONE, Tally(planned=1, stored_before=1)), joined=HOLDER))
+    assert [line for line in lines if "waited" in line] == [
+        f"waited for another run, which held the directory: {SHOWN}"
+    ]
 
 
 def test_the_closing_text_lists_parked_bundles():

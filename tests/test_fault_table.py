@@ -24,6 +24,7 @@ import trustme
 
 from asyncexport.client.api import ApiClient
 from asyncexport.client.storage_host import StorageHost
+from asyncexport.config import ApiKey
 from asyncexport.core.bundles import ALL_TIME, DAY, Range, show
 from asyncexport.core.exports import Definition, Export
 from asyncexport.core.summary import Exit, Summary
@@ -31,12 +32,25 @@ from asyncexport.errors import IncompleteError
 from asyncexport.ledger import LedgerReader, hold
 from asyncexport.run.adopt import adopt
 from asyncexport.run.findings import Broken, Intact, Missing, RulesOff
+from asyncexport.run.joining import JoinTimes, export_or_join
 from asyncexport.run.rebuild import rebuild
 from asyncexport.run.spec import Nightly, Repair
 from asyncexport.run.verify import verify
 from asyncexport.sandbox import Sandbox, SandboxBehaviour, SandboxFault, serving
 from asyncexport.simulate.run import Scenario, simulate
-from tests.exporting import BY_SERVICE, QUICK, Notebook, OffClock, archives, clock_of, moment, rows_in, run, truth
+from tests.exporting import (
+    BY_SERVICE,
+    QUICK,
+    Notebook,
+    OffClock,
+    archives,
+    clock_of,
+    moment,
+    rows_in,
+    run,
+    settings_for,
+    truth,
+)
 from tests.fault_table import BUNDLES, ROWS, Row
 from tests.ledger_rig import releases_locks
 from tests.refusals_rig import RefusingService, run_scenario
@@ -722,6 +736,32 @@ async def _two(stage: Stage, _: str) -> None:
         await stage.finish(sandbox)
 
 
+async def _joined(stage: Stage, _: str) -> None:
+    async with serving(replace(CALM, operation_seconds=1.0)) as sandbox, _process(stage, sandbox) as process:
+        while sandbox.counts["create"] < BUNDLES and process.returncode is None:  # noqa: ASYNC110 - another process does it
+            await asyncio.sleep(0.01)
+        viewer = Notebook()
+        settings = settings_for(sandbox, stage.directory, {"nightly": {"since": START}})
+        waiting = asyncio.create_task(
+            export_or_join(
+                settings,
+                Nightly(settings.exports, moment(END)),
+                key=ApiKey(sandbox.key),
+                listeners=[viewer.on_event],
+                times=JoinTimes(tick=0.1, holder=0.05),
+            )
+        )
+        while not viewer.of("joining"):  # noqa: ASYNC110 - it joins once it has found the lock held
+            await asyncio.sleep(0.01)
+        process.kill()
+        await process.wait()
+        summary = await waiting
+        assert summary.exit_code is Exit.DONE
+        assert summary.joined is not None
+        assert BUNDLES <= len(sandbox.operations) <= BUNDLES + summary.tally.possible_duplicates
+        await stage.finish(sandbox)
+
+
 async def _signal(stage: Stage, names: str) -> None:
     signals = [signal.Signals[name] for name in names.split(":")]
     async with serving(replace(CALM, operation_seconds=60, operation_sigma=0.01)) as sandbox:
@@ -861,6 +901,7 @@ SCENES: dict[str, Any] = {
     "same-rows": _same_rows,
     "other-rows": _other_rows,
     "two": _two,
+    "joined": _joined,
     "signal": _signal,
     "closed-stdout": _closed_stdout,
 }

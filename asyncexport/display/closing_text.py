@@ -86,7 +86,7 @@ def closing_lines(summary: Summary, *, look: str = "", hung_up: bool = False) ->
     else:
         lines.append(f"no request was {'needed' if summary.exit_code is Exit.DONE else 'sent'}")
     if summary.joined is not None:
-        lines.append(f"waited for another run, which held the directory: {summary.joined}")
+        lines.append(plain(f"waited for another run, which held the directory: {summary.joined}"))
     if tally.possible_duplicates:
         lines.append(
             f"{count_of(tally.possible_duplicates, 'create', 'creates')} got no answer: the service may have run the "

@@ -64,7 +64,7 @@ def _joining(event: Joining) -> dict[str, Any]:
     run, progress = event.run, event.progress
     return {
         "type": "joining",
-        "seconds": event.seconds,
+        "seconds": round(event.seconds, 1),
         "command": run and run.command,
         "pid": run and run.pid,
         "host": run and run.host,

@@ -67,6 +67,8 @@ class RunViewer:
 
     async def watch(self, snapshot: Callable[[], Snapshot]) -> None:
         """Show the progress until cancelled."""
+        if self.is_joining and not self._silent:
+            self._lines.report("joining", "the other run has ended; this run continues in its place")
         self.is_joining = False
         self._snapshot = snapshot
         try:
