@@ -29,7 +29,6 @@ if TYPE_CHECKING:
     from asyncexport.core.bundles import Bundle, Range
     from asyncexport.core.events import (
         BundleParked,
-        BundleSplit,
         BundleStored,
         Event,
         ExportStopped,
@@ -83,7 +82,6 @@ _HOMES = {
     "Broken": "run.findings",
     "Bundle": "core.bundles",
     "BundleParked": "core.events",
-    "BundleSplit": "core.events",
     "BundleStored": "core.events",
     "ConfigError": "errors",
     "Event": "core.events",
@@ -148,7 +146,6 @@ __all__ = [
     "Broken",
     "Bundle",
     "BundleParked",
-    "BundleSplit",
     "BundleStored",
     "ConfigError",
     "Event",

@@ -21,6 +21,7 @@
     simulating     plan --simulate
     status_text    the report of `status` as lines of text
     status_records the report of `status` as JSON objects
+    status_page    the report of `status` as a page for a browser
     plan, status, segments, init, demo, sandbox, completion
 """
 

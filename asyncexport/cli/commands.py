@@ -100,6 +100,7 @@ COMMANDS: dict[str, Entry] = {
             ("", "all exports of [output] directory"),
             ("--check", "a health check for monitoring: exit code 0 only if all is well"),
             ("-d /data/exports --json", "another directory, as JSON for monitoring"),
+            ("--html status.html", "also write a page for a browser"),
         ),
     ),
     "verify": Entry(

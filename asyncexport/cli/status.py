@@ -8,6 +8,7 @@ import typer
 from asyncexport.cli.options import Directory, Names, Sets, check_names, read_asked, read_duration_option
 from asyncexport.cli.run_command import accepting
 from asyncexport.cli.session import Session
+from asyncexport.cli.status_page import Html, PageWriter, page_problems
 from asyncexport.cli.status_records import export_record, run_record
 from asyncexport.cli.status_text import export_lines, last_run_line, run_lines, verdict_line
 from asyncexport.core.bundles import show
@@ -18,7 +19,7 @@ from asyncexport.core.health.report import StatusReport, Verdict
 from asyncexport.core.states import FewerRows
 from asyncexport.core.summary import Summary, Tally
 from asyncexport.display import plain
-from asyncexport.errors import LedgerError, Problem, StorageError
+from asyncexport.errors import LedgerError, StorageError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -43,6 +44,7 @@ def status(
     check: Check = False,
     max_behind: MaxBehind = None,
     runs: Runs = 5,
+    html: Html = None,
     export: Names = None,
     directory: Directory = None,
     sets: Sets = None,
@@ -57,20 +59,25 @@ def status(
     fills it. kept: bundles whose archive was kept because a new export was empty or had far fewer rows, with both
     counts. unsettled: bundles exported before their data was settled; they are exported once more when it is.
 
-    With --check, the exit code is 0 only if the last run ended well (0, or 9: work is left, nothing failed) and
-    everything that was settled --max-behind ago is stored. It is 3 if not, and 7 if there is no ledger or it is
-    damaged.
+    With --check, the exit code is 0 only if the last run ended well (0, or 9 after --max-duration) and everything that
+    was settled --max-behind ago is stored. It is 3 if not, and 7 if there is no ledger or it is damaged.
+
+    With --html, the report is also written as a page that needs nothing but a browser. It is written even if the ledger
+    cannot be read, and then says so. An existing page is replaced; any other existing file is left alone.
     """
     session: Session = ctx.obj
-    faults: list[Problem] = []
+    faults = page_problems(html)
     seconds = read_duration_option("--max-behind", max_behind, faults)
     asked = read_asked(session, directory=directory, sets=sets, faults=faults)
     allowed = MAX_BEHIND_SECONDS if seconds is None else seconds
+    page = PageWriter(session, asked, html)
     if check:
-        return _check(session, asked, export or [], max_behind=allowed)
-    if not _has_ledger(session, asked, export or []):
-        return _nothing_yet(session, asked)
-    return _show(session, asked, _read(session, asked, export or [], max_behind=allowed), runs=runs)
+        return _check(session, asked, export or [], max_behind=allowed, page=page)
+    report = None
+    with page.when_unreadable():
+        if _has_ledger(session, asked, export or []):
+            report = _read(session, asked, export or [], max_behind=allowed, page=page)
+    return _nothing_yet(session, asked, page) if report is None else _show(session, asked, report, runs=runs, page=page)
 
 
 def _has_ledger(session: Session, asked: "Asked", names: list[str]) -> bool:
@@ -95,9 +102,15 @@ def _has_ledger(session: Session, asked: "Asked", names: list[str]) -> bool:
 
 
 def _read(
-    session: Session, asked: "Asked", names: list[str], *, max_behind: float, checks: bool = False
+    session: Session,
+    asked: "Asked",
+    names: list[str],
+    *,
+    max_behind: float,
+    page: PageWriter,
+    checks: bool = False,
 ) -> StatusReport:
-    """Read the report; `checks`: check the whole ledger first, unless it is large.
+    """Read the report and what its page needs; `checks`: check the whole ledger first, unless it is large.
 
     Raises:
         LedgerError: the ledger is damaged or missing.
@@ -112,18 +125,23 @@ def _read(
             ledger.check_if_small()
         check_names(names, [*(one.name for one in asked.settings.exports), *ledger.exports()])
         again = session.invocation.again
-        return read_status(asked.settings, ledger, names=names, now=now, again=again, max_behind=max_behind)
+        report = read_status(asked.settings, ledger, names=names, now=now, again=again, max_behind=max_behind)
+        page.read(ledger, report)
+    return report
 
 
-def _check(session: Session, asked: "Asked", names: list[str], *, max_behind: float) -> Summary:
+def _check(session: Session, asked: "Asked", names: list[str], *, max_behind: float, page: PageWriter) -> Summary:
     """Report only the verdict."""
     try:
-        _has_ledger(session, asked, names)
-        verdict = _read(session, asked, names, max_behind=max_behind, checks=True).verdict
+        with page.when_unreadable():
+            _has_ledger(session, asked, names)
+            report = _read(session, asked, names, max_behind=max_behind, page=page, checks=True)
     except (LedgerError, StorageError) as error:
         verdict = Verdict(healthy=False, reason=str(error))
         _say_verdict(session, verdict)
         return session.summary(exit_of(error), error=error, verdict=verdict)
+    page.write(report)
+    verdict = report.verdict
     if not verdict.healthy or not session.quiet:
         _say_verdict(session, verdict)
     if verdict.healthy:
@@ -137,18 +155,21 @@ def _say_verdict(session: Session, verdict: Verdict) -> None:
     session.record("health", healthy=verdict.healthy, reason=verdict.reason)
 
 
-def _nothing_yet(session: Session, asked: "Asked") -> Summary:
+def _nothing_yet(session: Session, asked: "Asked", page: PageWriter) -> Summary:
     """Report an empty directory."""
     message = f"nothing exported yet: {asked.settings.output.directory} has no ledger"
+    page.write_reason(message)
     session.say(message)
     session.record("note", message=message)
+    page.announce()
     return session.summary(Exit.DONE)
 
 
-def _show(session: Session, asked: "Asked", report: StatusReport, *, runs: int) -> Summary:
+def _show(session: Session, asked: "Asked", report: StatusReport, *, runs: int, page: PageWriter) -> Summary:
     """Report everything."""
     from asyncexport.ledger import holder
 
+    page.write(report)
     running, last_run = holder(asked.settings.output.directory), report.runs[-1] if report.runs else None
     if running:
         session.record("run", command=running.command, pid=running.pid, host=running.host, since=show(running.since))
@@ -171,6 +192,7 @@ def _show(session: Session, asked: "Asked", report: StatusReport, *, runs: int) 
     hints = list(_hints(session, report.exports, tally))
     for hint in hints:
         session.lines.hint(hint)
+    page.announce()
     return session.summary(Exit.PARTIAL if hints else Exit.DONE, tally=tally, verdict=report.verdict)
 
 

@@ -1,4 +1,4 @@
-"""Formats durations and foreign text for messages.
+"""Formats durations, sizes and foreign text for messages.
 
 1. Durations are for people. The form that the configuration reads ("1h30m") is in `config.durations`.
 2. Text from other programs (the service, a server's certificate, a file name) becomes one printable line of limited
@@ -9,6 +9,8 @@ import re
 
 LONGEST_LINE_CHARS = 200
 """Characters of a foreign text that go into a message."""
+
+BYTE_UNITS = ("B", "kB", "MB", "GB", "TB", "PB")
 
 
 def show_duration(seconds: float) -> str:
@@ -25,6 +27,15 @@ def show_duration(seconds: float) -> str:
         return f"{hours} h {minutes} min" if minutes else f"{hours} h"
     days, hours = divmod(hours, 24)
     return f"{days} d {hours} h" if hours else f"{days} d"
+
+
+def show_bytes(size: float) -> str:
+    """Format a size with about three digits, in steps of 1000: `20.1 MB`."""
+    unit = 0
+    while size >= 999.5 and unit < len(BYTE_UNITS) - 1:
+        size /= 1000
+        unit += 1
+    return f"{size:.0f} {BYTE_UNITS[unit]}" if unit == 0 or size >= 99.95 else f"{size:.1f} {BYTE_UNITS[unit]}"
 
 
 def one_line(text: str, *, limit: int = LONGEST_LINE_CHARS) -> str:

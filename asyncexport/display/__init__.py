@@ -18,8 +18,9 @@
     closing_text   the text at the end of a run
 """
 
+from asyncexport.core.text import show_bytes
 from asyncexport.display.closing_text import closing_lines, look_command
-from asyncexport.display.formatting import count_of, plain, show_bytes, show_count, show_minute, table
+from asyncexport.display.formatting import count_of, plain, show_count, show_minute, table
 from asyncexport.display.lines import MessageLines, ResultLines, listening
 from asyncexport.display.output import Outlet, StandardStreams
 from asyncexport.display.viewers import ProgressCounter, RunViewer

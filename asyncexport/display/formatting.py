@@ -4,8 +4,6 @@ from collections.abc import Sequence
 
 from asyncexport.core.bundles import show
 
-BYTE_UNITS = ("B", "kB", "MB", "GB", "TB", "PB")
-
 
 def plain(text: str) -> str:
     """Make text of unknown origin printable: one line, without control characters.
@@ -24,15 +22,6 @@ def _plain_letter(letter: str) -> str:
 def show_count(number: int) -> str:
     """Format a count: `1,101`."""
     return f"{number:,}"
-
-
-def show_bytes(size: float) -> str:
-    """Format a size with about three digits, in steps of 1000: `20.1 MB`."""
-    unit = 0
-    while size >= 999.5 and unit < len(BYTE_UNITS) - 1:
-        size /= 1000
-        unit += 1
-    return f"{size:.0f} {BYTE_UNITS[unit]}" if unit == 0 or size >= 99.95 else f"{size:.1f} {BYTE_UNITS[unit]}"
 
 
 def show_rate(per_second: float) -> str:

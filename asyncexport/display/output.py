@@ -225,8 +225,8 @@ class StandardStreams:
     def __init__(self, stdout: TextIO, stderr: TextIO) -> None:
         self._thread = OutputThread()
         self._masks: list[Mask] = []
-        self.stdout = Outlet(stdout, thread=self._thread, mask=self._masked)
-        self.stderr = Outlet(stderr, thread=self._thread, mask=self._masked)
+        self.stdout = Outlet(stdout, thread=self._thread, mask=self.masked)
+        self.stderr = Outlet(stderr, thread=self._thread, mask=self.masked)
 
     def hide(self, mask: Mask) -> None:
         """Also mask these secrets in everything that is written from now on."""
@@ -240,7 +240,8 @@ class StandardStreams:
         """Let the thread end when all output is written, without waiting for it."""
         self._thread.close()
 
-    def _masked(self, text: str) -> str:
+    def masked(self, text: str) -> str:
+        """Replace the secrets in a text."""
         for mask in self._masks:
             text = mask(text)
         return text

@@ -1,8 +1,8 @@
 """The progress of a run in words, for the live view and the status line."""
 
 from asyncexport.core.summary import Snapshot
-from asyncexport.core.text import show_duration
-from asyncexport.display.formatting import show_bytes, show_count, show_minute, show_rate
+from asyncexport.core.text import show_bytes, show_duration
+from asyncexport.display.formatting import show_count, show_minute, show_rate
 
 Wordings = tuple[str, ...]
 """The same information in decreasing length, for narrow terminals; the shortest one has what matters most."""

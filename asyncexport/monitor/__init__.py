@@ -1,0 +1,17 @@
+"""Shows people and programs what an output directory holds: the status page.
+
+It imports only `core`. What it shows comes in as values; `run` and `cli` read them.
+
+page        the status page: one self-contained HTML file, made from a report
+page_data   the data that the page's script draws, in a compact form
+page_days   rows per day, and what a weekday usually has
+page_text   the parts of the page that need no script: the verdict, the figures, what is missing
+files       replaces a file atomically
+
+`assets` has the page's HTML, its style and its script.
+"""
+
+from asyncexport.monitor.files import replace_file
+from asyncexport.monitor.page import Page, page_html
+
+__all__ = ["Page", "page_html", "replace_file"]

@@ -1,0 +1,147 @@
+// Times, numbers, and the data of an export. page_data.py describes the form of the data.
+
+const HOUR = 3600;
+const DAY = 24 * HOUR;
+const WEEKDAYS = ["Mon", "Tue", "Wed", "Thu", "Fri", "Sat", "Sun"];
+const FLAG = { empty: 1, refreshed: 2, unsettled: 4, kept: 8, altered: 16, changed: 32 };
+const STORED = "stored";
+// Spans of these kinds are cut at the grid lines; the others are bundles as they are.
+const CUT = new Set(["never asked", "behind", "not due", "accepted"]);
+const SHORTEST_CELL = 60;
+
+const iso = (at) => `${new Date(at * 1000).toISOString().slice(0, 19)}Z`;
+const dayOf = (at) => iso(at).slice(0, 10);
+const timeOf = (at) => (at % 60 ? iso(at).slice(11, 19) : iso(at).slice(11, 16));
+const minuteOf = (at) => `${iso(at).slice(0, 16).replace("T", " ")} UTC`;
+const weekdayOf = (day) => (((day + 3) % 7) + 7) % 7;
+const count = (number) => number.toLocaleString("en-US");
+const counted = (number, noun) => `${count(number)} ${noun}${number === 1 ? "" : "s"}`;
+
+function duration(seconds) {
+  if (seconds < 90) return `${Math.round(seconds)} s`;
+  const minutes = Math.round(seconds / 60);
+  if (minutes < 60) return `${minutes} min`;
+  const hours = Math.floor(minutes / 60);
+  if (hours < 48) return minutes % 60 ? `${hours} h ${minutes % 60} min` : `${hours} h`;
+  return hours % 24 ? `${Math.floor(hours / 24)} d ${hours % 24} h` : `${hours / 24} d`;
+}
+
+// The first index whose value is above a limit.
+function firstAbove(values, limit) {
+  let low = 0;
+  let high = values.length;
+  while (low < high) {
+    const middle = (low + high) >> 1;
+    if (values[middle] > limit) high = middle;
+    else low = middle + 1;
+  }
+  return low;
+}
+
+class ExportData {
+  constructor(raw, kinds) {
+    this.name = raw.name;
+    this.width = Math.max(raw.width, SHORTEST_CELL);
+    this.rows = raw.rows;
+    this.flags = Uint8Array.from(raw.flags, (letter) => letter.charCodeAt(0) - 48);
+    this.starts = new Float64Array(raw.rows.length);
+    this.ends = new Float64Array(raw.rows.length);
+    this.readRuns(raw.runs);
+    this.spans = ranges(raw.spans, (kind, text) => ({ kind: kinds[kind], text: raw.texts[text] }));
+    this.gaps = ranges(raw.gaps, (kind, command) => ({ kind: kinds[kind], command: raw.commands[command] }));
+    this.noCommand = raw.no_command;
+    this.firstDay = raw.first_day;
+    this.days = raw.days.map(([rows, archives, stored, missing]) => ({ rows, archives, stored, missing }));
+    this.usual = raw.usual;
+    this.findKinds();
+  }
+
+  get lastDay() {
+    return this.firstDay + this.days.length - 1;
+  }
+
+  readRuns(runs) {
+    let at = 0;
+    let reached = 0;
+    for (const [skipped, width, number] of runs) {
+      reached += skipped;
+      for (let done = 0; done < number; done += 1, at += 1) {
+        this.starts[at] = reached;
+        reached += width;
+        this.ends[at] = reached;
+      }
+    }
+  }
+
+  // Note what occurs on each day, for the strip, and in the whole, for the legend.
+  findKinds() {
+    const masks = new Int32Array(this.days.length).fill(-1);
+    for (let at = 0; at < this.starts.length; at += 1) {
+      const day = Math.floor(this.starts[at] / DAY) - this.firstDay;
+      if (day >= 0) masks[day] = Math.max(masks[day], 0) | this.flags[at];
+    }
+    this.days.forEach((day, at) => { day.kinds = kindsOf(masks[at]); });
+    for (const { start, end, kind } of this.spans) {
+      const first = Math.max(Math.floor(start / DAY), this.firstDay);
+      for (let number = first; number * DAY < end; number += 1) this.days[number - this.firstDay]?.kinds.add(kind);
+    }
+    this.used = new Set(this.days.flatMap((day) => [...day.kinds]));
+  }
+
+  // The cells between two times, in order; none of them goes beyond midnight.
+  cells(from, to) {
+    const found = [];
+    for (let at = firstAbove(this.starts, from - 2 * DAY); at < this.starts.length && this.starts[at] < to; at += 1) {
+      pieces(this.starts[at], this.ends[at], DAY, from, to, (start, end) =>
+        found.push(newCell(STORED, start, end, this.flags[at], this.rows[at], "")));
+    }
+    const archives = found.length;
+    for (const { start, end, kind, text } of this.spans) {
+      const width = CUT.has(kind) ? Math.min(this.width, DAY) : DAY;
+      pieces(start, end, width, from, to, (begin, stop) => found.push(newCell(kind, begin, stop, 0, 0, text)));
+    }
+    return found.length > archives ? found.sort((one, other) => one.start - other.start) : found;
+  }
+
+  gapAt(at) {
+    const found = firstAbove(this.gaps.map((gap) => gap.start), at) - 1;
+    return found >= 0 && at < this.gaps[found].end ? found : -1;
+  }
+
+  command(gap) {
+    if (typeof gap.command === "string") return gap.command;
+    const date = (at) => (at % DAY ? iso(at) : dayOf(at));
+    return `${gap.command[0]}--start ${date(gap.start)} --end ${date(gap.end)}${gap.command[1]}`;
+  }
+}
+
+// A cell, which a picture gives a place. All have the same form, which makes thousands of them fast.
+function newCell(kind, start, end, flags, rows, text) {
+  return { kind, start, end, flags, rows, text, key: start, x: 0, y: 0, w: 0, h: 0 };
+}
+
+// The names of the flags in a mask, and that anything is stored; none for -1.
+function kindsOf(mask) {
+  if (mask < 0) return new Set();
+  return new Set([STORED, ...Object.keys(FLAG).filter((name) => mask & FLAG[name])]);
+}
+
+function ranges(rows, more) {
+  let reached = 0;
+  return rows.map(([skipped, seconds, ...rest]) => {
+    const start = reached + skipped;
+    reached = start + seconds;
+    return { start, end: reached, ...more(...rest) };
+  });
+}
+
+// Call `each` with the pieces of a range between the grid lines of a width, within the limits.
+function pieces(start, end, width, from, to, each) {
+  let at = start > from ? start : from;
+  const last = end < to ? end : to;
+  while (at < last) {
+    const line = Math.min((Math.floor(at / width) + 1) * width, (Math.floor(at / DAY) + 1) * DAY, last);
+    each(at, line);
+    at = line;
+  }
+}
