@@ -1,6 +1,7 @@
 """Nightly runs that find their directory in use, against a sandbox in the same process."""
 
 import asyncio
+import os
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import replace
@@ -159,6 +160,16 @@ async def test_a_parked_bundle_does_not_keep_it_waiting(tmp_path):
     said = check(summary.to_dict())
     assert (said["exit_code"], said["bundles"]["failed"], said["bundles"]["already"]) == (3, 1, 3)
     assert "next_try" in said["problems"][0]
+
+
+async def test_a_holder_that_seems_gone_is_joined_all_the_same(tmp_path):
+    """The lock counts: in a container the process of the other run may be invisible."""
+    async with serving(SERVICE) as sandbox:
+        await backfill(sandbox, tmp_path, days=1)
+        with held(tmp_path):
+            os.truncate(tmp_path / ".asyncexport" / "lock", 0)
+            summary = await join(sandbox, tmp_path)
+    assert (summary.exit_code, summary.tally.stored_before, summary.joined) == (Exit.DONE, 4, None)
 
 
 async def test_only_one_run_waits(tmp_path):

@@ -150,20 +150,21 @@ class _JoiningRun:
     async def _wait(self) -> Summary:
         times, tick_at, report_at = self._times, 0.0, 0.0
         while self._order.stop.reason is None:
-            held, is_tick = await self._find_holder(), self._waited >= tick_at
+            is_tick = self._waited >= tick_at
+            # The lock is what counts: the process that holds it may be on another machine, or in another container.
+            if (not await self._find_holder() or is_tick) and (summary := await self.attempt()):
+                return summary
             if is_tick:
                 tick_at = self._waited + times.tick
                 progress = await asyncio.to_thread(self._share.read, waited_seconds=self._waited)
                 self._progress = progress or self._progress
-                if held and progress is not None and not progress.left:
+                if progress is not None and not progress.left:
                     return self._done()
-            if held and self._waited >= report_at:
+            if self._waited >= report_at:
                 report_at = self._waited + times.report
                 self._emit(Joining(self._joined, self._progress, self._waited))
             if self._waited >= (times.longest if self._limit is None else self._limit):
                 return self._timed_out()
-            if (is_tick or not held) and (summary := await self.attempt()):
-                return summary
             await self._pause()
         return self._summary(self._order.stop.reason)
 
