@@ -33,6 +33,7 @@ What the service and the storage host say
 What is reported, and where
     events             what happens during a run
     health             what an output directory holds, what is missing, and whether all is well
+    sentinel           notices stored time with far fewer rows than usual
     summary            the tally of a run, and its summary
     exits              the exit codes
     text               durations and foreign text in messages

@@ -17,9 +17,9 @@ from asyncexport.core.exports import Definition
 from asyncexport.core.health.overview import Overview
 from asyncexport.core.states import BundleRecord, Created, Ready
 from asyncexport.ledger.bundle_queries import BundleQueries
-from asyncexport.ledger.check import check_everything, check_sums
+from asyncexport.ledger.check import check_everything
 from asyncexport.ledger.faults import translated
-from asyncexport.ledger.metadata_queries import MetadataQueries
+from asyncexport.ledger.row_counts import RowCountQueries
 from asyncexport.ledger.rows import KnownExport, LedgerHead
 from asyncexport.ledger.service_ids import IdKind, check_service_ids, states_with
 from asyncexport.ledger.settles import longest_settle
@@ -28,13 +28,12 @@ SMALL_LEDGER_ROWS = 10_000
 """A ledger of at most this many rows is checked before a run sends anything: about 0.4 s on a slow machine."""
 
 
-class LedgerQueries(MetadataQueries):
+class LedgerQueries(RowCountQueries):
     """Reads from an open ledger. Not thread-safe."""
 
     def __init__(self, connection: sqlite3.Connection, path: Path) -> None:
         """`path` is for messages."""
         super().__init__(connection, path)
-        self._sums_checked = False
         self._ids_checked = False
         self._names: dict[int, str] = {}
 
@@ -172,7 +171,5 @@ class LedgerQueries(MetadataQueries):
 
     def _bundles(self, head: LedgerHead, export: str) -> BundleQueries:
         """Return the queries for an export, after the sums were checked (rule 2); an unknown export has no bundles."""
-        if not self._sums_checked:
-            check_sums(self._connection, head)
-            self._sums_checked = True
+        self._check_sums(head)
         return BundleQueries(self._connection, export, head.exports.get(export) or KnownExport(0, Definition()))
