@@ -37,6 +37,7 @@ if TYPE_CHECKING:
         Note,
         Retried,
         RowsOutside,
+        ShortfallFound,
     )
     from asyncexport.core.exits import Exit
     from asyncexport.core.exports import Export
@@ -117,6 +118,7 @@ _HOMES = {
     "RunSpec": "run.spec",
     "ServiceError": "errors",
     "Settings": "config",
+    "ShortfallFound": "core.events",
     "Snapshot": "core.summary",
     "Stop": "engine.scheduler",
     "StorageError": "errors",
@@ -181,6 +183,7 @@ __all__ = [
     "RunSpec",
     "ServiceError",
     "Settings",
+    "ShortfallFound",
     "Snapshot",
     "Stop",
     "StorageError",

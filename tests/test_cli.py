@@ -31,11 +31,15 @@ from asyncexport.cli.finish import conclude
 from asyncexport.cli.session import Session
 from asyncexport.cli.status_text import LEGEND
 from asyncexport.config import EXAMPLE
-from asyncexport.core.bundles import ALL_TIME, DAY, day, show
+from asyncexport.core.bundles import ALL_TIME, DAY, Bundle, Range, day, show
 from asyncexport.core.exits import MEANINGS, Exit
+from asyncexport.core.exports import Export
 from asyncexport.core.health.weeks import MARKS
+from asyncexport.core.sentinel.memory import NOTE, SentinelMemory
+from asyncexport.core.sentinel.shortfalls import Shortfall, ShortfallRule
+from asyncexport.core.states import BundleRecord, Failed
 from asyncexport.errors import LedgerCorruptError
-from asyncexport.ledger import AcceptedGap, Ledger, LedgerReader, hold, holder
+from asyncexport.ledger import AcceptedGap, Ledger, LedgerQueries, LedgerReader, hold, holder
 from asyncexport.sandbox import KEY, Sandbox, SandboxBehaviour, SandboxFault, serving
 from tests.json_lines import check
 
@@ -43,6 +47,9 @@ pytestmark = pytest.mark.slow
 
 TIMEOUT_SECONDS = 100.0
 """Limit for a process that hangs; on a busy machine a process may take long to start and to end."""
+
+START = 1_767_225_600
+"""2026-01-01 in seconds since 1970."""
 
 DAYS = ("--start", "2026-01-01", "--end", "2026-01-01T02:00:00Z")
 """A range of four bundles."""
@@ -211,6 +218,27 @@ def a_night_before() -> None:
     assert main(["-q", "nightly", "--set", f"nightly.since={TWO_DAYS_AGO}"]) == 0
 
 
+def a_parked_bundle() -> None:
+    a_run_before()
+    asyncio.run(park(Range(START + 7200, START + 9000)))
+
+
+async def park(span: Range) -> None:
+    """Record that a bundle failed."""
+    ledger = await Ledger.open(Path("exports"))
+    await ledger.append(BundleRecord(Bundle("everyone-events", span), 0, Failed("it failed")), at=time.time() - 60)
+    await ledger.close()
+
+
+async def find_short(span: Range) -> None:
+    """Record that a run has found a shortfall."""
+    ledger = await Ledger.open(Path("exports"))
+    shortfall = Shortfall(Bundle("everyone-events", span), ShortfallRule.EMPTY, 5400, 0)
+    made_at, last = await ledger.query(LedgerQueries.position)
+    ledger.remember(NOTE, SentinelMemory(made_at, {"everyone-events": last}, (shortfall,)).to_text())
+    await ledger.close()
+
+
 def a_damaged_ledger() -> None:
     a_run_before()
     path = Path("exports/.asyncexport/ledger.sqlite3")
@@ -288,6 +316,8 @@ class Case:
 
 BACKFILL = ("backfill", *DAYS)
 
+ACCEPTED = ("2026-01-01", "2026-01-02", "--why", "the site was down")
+
 TWO_DAYS_AGO = day(int(time.time()) - 2 * DAY)
 
 ENDS = [
@@ -304,6 +334,28 @@ ENDS = [
     Case("a plan", Exit.DONE, ("plan", *DAYS)),
     Case("a status without a ledger", Exit.DONE, ("status",)),
     Case("a status", Exit.DONE, ("status",), before=a_run_before),
+    Case("an acceptance of a parked bundle", Exit.DONE, ("accept", *ACCEPTED), before=a_parked_bundle),
+    Case(
+        "an acceptance of nothing",
+        Exit.USAGE,
+        ("accept", *ACCEPTED),
+        before=a_run_before,
+        error="nothing to accept: no parked bundle and no shortfall of everyone-events lies within",
+    ),
+    Case(
+        "an acceptance without a reason",
+        Exit.USAGE,
+        ("accept", *ACCEPTED[:2], "--why", " "),
+        error="--why: must not be empty",
+    ),
+    Case(
+        "an acceptance of a range that runs backwards",
+        Exit.USAGE,
+        ("accept", "2026-01-02", "2026-01-01", "--why", "a test"),
+        before=a_run_before,
+        error="TO: 2026-01-01T00:00:00Z is not after FROM, 2026-01-02T00:00:00Z",
+    ),
+    Case("an acceptance without a ledger", Exit.LEDGER, ("accept", *ACCEPTED), error="exports has no ledger"),
     Case("a health check after a night", Exit.DONE, ("status", "--check"), before=a_night_before),
     Case("a health check of old data", Exit.PARTIAL, ("status", "--check"), before=a_run_before),
     Case("a health check without a ledger", Exit.LEDGER, ("status", "--check")),
@@ -1904,3 +1956,57 @@ def test_help_imports_no_slow_module():
             timeout=TIMEOUT_SECONDS,
         )
         assert done.stderr.strip() == f"{more} 0", arguments
+
+
+def test_a_shortfall_fails_only_if_told_to_and_until_it_is_accepted(run, service):
+    """`status` and, with `fail`, a run list it and suggest the command that accepts it, which then makes both well."""
+    a_run_before()
+    asyncio.run(find_short(Range(START, START + 3600)))
+    text = "no rows from 2026-01-01T00:00:00Z to 2026-01-01T01:00:00Z, where about 5,400 are usual"
+    fail = ("--set", "sentinel.fail=true")
+    status, failing = run("status"), run("status", *fail)
+    assert (status.code, failing.code) == (Exit.DONE, Exit.PARTIAL)
+    at = status.out.index("  few rows    1")
+    assert status.out[at + 1] == "    2026-01-01T00:00:00Z to 2026-01-01T01:00:00Z: 0 rows, about 5,400 are usual"
+    assert len(status.out[at + 1]) <= 80
+    unwell = run("--json", "status", *fail)
+    assert "everyone-events: 1 shortfall of rows, the first: " + text in unwell.records[-2]["reason"]
+    assert [one["rule"] for one in unwell.summary["shortfalls"]] == ["empty"]
+    assert run("-q", *BACKFILL).out == []
+    ran = run("-q", *BACKFILL, *fail)
+    assert ran.code == Exit.PARTIAL
+    assert f"few rows: everyone-events: {text}" in ran.out
+    command = shlex.split(ran.hint.partition("`")[2].partition("`")[0])
+    assert command[:2] == ["asyncexport", "accept"]
+    accepted = run(*command[1:])
+    assert accepted.code == Exit.DONE
+    assert accepted.out == [
+        "accepted: everyone-events 2026-01-01T00:00:00Z to 2026-01-01T01:00:00Z: REASON",
+        "0 parked bundles and 1 shortfall no longer count as problems",
+    ]
+    assert (run(*BACKFILL, *fail).code, run("status", *fail).code) == (Exit.DONE, Exit.DONE)
+
+
+def test_accept_needs_the_name_of_one_of_several_exports(run, service):
+    """Without it, the error lists them; while a run holds the directory, nothing is accepted."""
+    two_exports()
+    asyncio.run(park_two())
+    unnamed = run("accept", *ACCEPTED)
+    assert (unnamed.code, unnamed.errors) == (
+        Exit.USAGE,
+        ["--export: is needed: the ledger has everyone-events, checkout"],
+    )
+    assert run("accept", *ACCEPTED, "--export", "chekout").code == Exit.USAGE
+    with hold(Path("exports"), command="nightly"):
+        assert run("accept", *ACCEPTED, "--export", "checkout").code == Exit.LOCKED
+    assert run("accept", *ACCEPTED, "--export", "checkout").code == Exit.DONE
+
+
+async def park_two() -> None:
+    """Record that a bundle of each of two exports failed."""
+    ledger = await Ledger.open(Path("exports"))
+    await ledger.register([Export("everyone-events"), Export("checkout")])
+    for name in ("everyone-events", "checkout"):
+        record = BundleRecord(Bundle(name, Range(START, START + 1800)), 0, Failed("it failed"))
+        await ledger.append(record, at=time.time() - 60)
+    await ledger.close()

@@ -24,7 +24,10 @@ RECORD = BundleRecord(Bundle("everyone", Range(0, 1800)))
             Instructions(None, 200, fills_gaps=True, refresh_ages=(60.0,), pauses_parked=True),
         ),
         (Retry(EXPORTS), Instructions(0, None, fills_gaps=False, reports_kept=True)),
-        (Retry(EXPORTS, 100, 200, True), Instructions(100, 200, fills_gaps=False, accepts_fewer=True)),
+        (
+            Retry(EXPORTS, 100, 200, True),
+            Instructions(100, 200, fills_gaps=False, accepts_fewer=True, retries_accepted=True),
+        ),
         (Repair(EXPORTS, (RECORD,)), Instructions(0, None, fills_gaps=False, repairs=(RECORD,))),
     ],
 )

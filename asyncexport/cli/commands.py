@@ -124,6 +124,15 @@ COMMANDS: dict[str, Entry] = {
             ("--start 2026-01-01 --end 2026-02-01 --accept-fewer", "after rows of January were deleted on purpose"),
         ),
     ),
+    "accept": Entry(
+        "accept",
+        "mark parked bundles and shortfalls of rows in a range as known, with a reason",
+        (*COMMON, Exit.LOCKED, Exit.LEDGER, Exit.DISK, Exit.INTERRUPTED, Exit.TERMINATED),
+        (
+            ('2026-01-01 2026-01-03 --why "the site was down"', "two days of the only export"),
+            ("30d 28d --export checkout --why outage --wait", "of one of several exports, also during a run"),
+        ),
+    ),
     "segments": Entry(
         "segments",
         "list the account's segments and their ids",

@@ -15,6 +15,7 @@ SECRET = {"api.headers"}
 """Settings whose values are secret."""
 
 IRRELEVANT = {
+    "accept": ("budget", "concurrency", "polling", "retry", "download", "nightly", "sentinel"),
     "retry": ("nightly",),
     "verify": ("nightly",),
     "status": ("budget", "concurrency", "polling", "retry", "download"),

@@ -157,7 +157,7 @@ def read_asked(
     except ConfigError as error:
         problems += error.problems
         hint = error.hint
-    first, last = _read_when_option("--start", start, problems), _read_when_option("--end", end, problems)
+    first, last = read_when_option("--start", start, problems), read_when_option("--end", end, problems)
     if first is not None and last is not None and is_always_empty(first, last):
         problems.append(Problem("--end", f"{end} is not after the start, {start}"))
     seconds = read_duration_option("--max-duration", max_duration, problems)
@@ -170,7 +170,8 @@ def read_asked(
     return Asked(settings, exports, first or 0, last, seconds)
 
 
-def _read_when_option(option: str, text: str | None, problems: list[Problem]) -> "When | None":
+def read_when_option(option: str, text: str | None, problems: list[Problem]) -> "When | None":
+    """Read a date; None if it was not given or cannot be read, which is added to the problems."""
     from asyncexport.core.bundles import read_when
 
     if text is None:

@@ -2,7 +2,7 @@
 
 import signal
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from asyncexport.cli.signals import AGAIN, run_gracefully
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
     from asyncexport.cli.session import Session
     from asyncexport.config import ApiKey, Settings
+    from asyncexport.core.sentinel.shortfalls import Shortfall
     from asyncexport.core.summary import Summary
     from asyncexport.display import RunViewer
     from asyncexport.engine.scheduler import Stop
@@ -97,6 +98,8 @@ def _hints(session: "Session", spec: "RunSpec", summary: "Summary") -> Iterator[
         yield HINTS[Exit.TIME_UP]
     if kept:
         yield accepting(session)
+    if tally.fails_by_shortfalls:
+        yield marking_as_known(session, tally.shortfalls)
 
 
 def accepting(session: "Session") -> str:
@@ -106,6 +109,15 @@ def accepting(session: "Session") -> str:
         f"if these rows were deleted on purpose, `{again}` replaces the archives with new exports; otherwise the "
         "archives stay as they are"
     )
+
+
+def marking_as_known(session: "Session", shortfalls: "Sequence[Shortfall]") -> str:
+    """Say what to do about time that has far fewer rows than usual."""
+    first = shortfalls[0]
+    start, end = (_date(one) for one in (first.bundle.range.start, first.bundle.range.end))
+    again = session.invocation.again("accept", start, end, "--export", first.bundle.export, "--why", "REASON")
+    which = "it" if len(shortfalls) == 1 else "the first one"
+    return f"{first.advice}; if the rows do not exist, `{again}` marks {which} as known"
 
 
 def _next_step(session: "Session", spec: "RunSpec") -> str:

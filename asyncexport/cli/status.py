@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from asyncexport.cli.options import Directory, Names, Sets, check_names, read_asked, read_duration_option
-from asyncexport.cli.run_command import accepting
+from asyncexport.cli.run_command import accepting, marking_as_known
 from asyncexport.cli.session import Session
 from asyncexport.cli.status_page import Html, PageWriter, page_problems
 from asyncexport.cli.status_records import export_record, run_record
@@ -192,8 +192,11 @@ def _show(session: Session, asked: "Asked", report: StatusReport, *, runs: int, 
     hints = list(_hints(session, report.exports, tally))
     for hint in hints:
         session.lines.hint(hint)
+    if tally.shortfalls:
+        session.lines.hint(marking_as_known(session, tally.shortfalls))
     page.announce()
-    return session.summary(Exit.PARTIAL if hints else Exit.DONE, tally=tally, verdict=report.verdict)
+    code = Exit.PARTIAL if hints or tally.fails_by_shortfalls else Exit.DONE
+    return session.summary(code, tally=tally, verdict=report.verdict)
 
 
 def _hints(session: Session, reports: "Sequence[ExportReport]", tally: Tally) -> Iterator[str]:
@@ -217,6 +220,8 @@ def _stored_tally(reports: "Sequence[ExportReport]") -> Tally:
         # An archive that was kept and has been deleted since counts as deleted.
         held = {record.bundle for record in parked if record.stored is not None} | altered.keys()
         tally.stored_before += one.stored - len(held)
+        tally.shortfalls += report.shortfalls
+        tally.shortfalls_fail = tally.shortfalls_fail or report.shortfalls_fail
         tally.rows += one.rows
         tally.bytes += one.bytes
         tally.parked.update({record.bundle: why_parked(record) for record in parked})

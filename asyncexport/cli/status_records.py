@@ -51,6 +51,7 @@ def export_record(report: "ExportReport") -> dict[str, Any]:
             _parked_record(one, next_try=overview.next_try(one), accepted=one.bundle not in open_parked)
             for one in overview.parked
         ],
+        "shortfalls": [one.to_dict() for one in report.shortfalls],
         "accepted": [
             {**_range_record(one.bundle.range), "reason": one.reason, "at": show(one.at)} for one in report.accepted
         ],

@@ -91,6 +91,7 @@ def export_lines(report: "ExportReport", *, now: float) -> Iterator[str]:
     yield from _list_lines("unsettled", unsettled)
     if overview.in_progress:
         yield _labelled("in progress", _in_progress(overview))
+    yield from _shortfall_lines(report)
     accepted = [f"{one.bundle.range}: {plain(one.reason)}" for one in report.accepted]
     yield from _list_lines("accepted", accepted)
     yield from _list_lines(
@@ -144,6 +145,16 @@ def _gap_lines(report: "ExportReport") -> Iterator[str]:
         if gap.command:
             yield f"    {gap.command}"
     yield from _left_out(len(report.gaps))
+
+
+def _shortfall_lines(report: "ExportReport") -> Iterator[str]:
+    """List stored time with far fewer rows than usual."""
+    if not report.shortfalls:
+        return
+    yield _labelled("few rows", show_count(len(report.shortfalls)))
+    for one in report.shortfalls[:MOST_NAMED]:
+        yield f"    {one.bundle.range}: {one.figures}"
+    yield from _left_out(len(report.shortfalls))
 
 
 def _parked(record: BundleRecord) -> str:

@@ -19,6 +19,7 @@ MAX_SHOWN = 30
 """Maximum length of a text that is shown; keys are longer."""
 
 EXPECTED = {
+    "bool_type": "expected true or false",
     "int_type": "expected a whole number",
     "float_type": "expected a number",
     "finite_number": "expected a finite number",

@@ -37,6 +37,7 @@ from asyncexport.config.fields import (
     Proxy,
     ScopeName,
     Size,
+    Switch,
     Text,
     Timezone,
     TypeName,
@@ -171,6 +172,13 @@ class NightlySettings(_Table):
         return read_moment(self.since, now=now) if self.since else None
 
 
+class SentinelSettings(_Table):
+    """`[sentinel]`: warnings about stored time with far fewer rows than usual."""
+
+    enabled: Switch = True
+    fail: Switch = False
+
+
 class ExportSettings(_Table):
     """One `[[export]]`."""
 
@@ -249,6 +257,7 @@ class Settings(BaseSettings):
     download: DownloadSettings = DownloadSettings()
     output: OutputSettings = OutputSettings()
     nightly: NightlySettings = NightlySettings()
+    sentinel: SentinelSettings = SentinelSettings()
     tables: Annotated[tuple[ExportSettings, ...], Field(strict=False), AfterValidator(_at_least_one)] = Field(
         default=(ExportSettings(),), alias="export"
     )

@@ -59,6 +59,8 @@ class ExportPlan:
         fills_gaps: Whether gaps that no run has begun are exported as well (rule 4).
         waiting: Stored bundles that were exported before they were settled, and are not settled yet.
         paused_until: Parked bundles whose pause has not ended, and when it ends, in seconds since 1970.
+        accepted_gaps: Parked bundles that the user has accepted as missing: they keep their range, are not retried, and
+            are not counted.
     """
 
     export: Export
@@ -68,6 +70,7 @@ class ExportPlan:
     fills_gaps: bool = True
     waiting: tuple[BundleRecord, ...] = ()
     paused_until: Mapping[Bundle, float] = field(default_factory=dict)
+    accepted_gaps: frozenset[Bundle] = frozenset()
 
     @property
     def in_progress(self) -> list[BundleRecord]:
@@ -139,7 +142,7 @@ class ExportPlan:
         return (
             one
             for one in self.recorded.unfinished
-            if one.parked and not one.kept and one.bundle not in self.paused_until
+            if one.parked and not one.kept and one.bundle not in {*self.paused_until, *self.accepted_gaps}
         )
 
     def _gaps(self) -> Iterator[Range]:

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 from asyncexport.core.bundles import Bundle
 from asyncexport.core.joining import JoinedRun, ShareProgress
+from asyncexport.core.sentinel.shortfalls import Shortfall
 from asyncexport.core.states import BundleRecord, Failed, FewerRows, Overdue, Refused, Stored
 from asyncexport.errors import ExportError
 
@@ -129,6 +130,13 @@ class ExportStopped:
 
 
 @dataclass(frozen=True, slots=True)
+class ShortfallFound:
+    """Stored time has far fewer rows than usual, which no earlier run has reported."""
+
+    shortfall: Shortfall
+
+
+@dataclass(frozen=True, slots=True)
 class Note:
     """Something the user should know about this run, in one sentence."""
 
@@ -170,6 +178,7 @@ Event = (
     | RowsOutside
     | ExportStopped
     | Joining
+    | ShortfallFound
     | Note
 )
 
@@ -200,5 +209,6 @@ __all__ = [
     "PossibleDuplicate",
     "Retried",
     "RowsOutside",
+    "ShortfallFound",
     "event_of",
 ]

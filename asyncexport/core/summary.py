@@ -23,6 +23,7 @@ from asyncexport.core.events import (
 from asyncexport.core.exits import MEANINGS, Exit, exit_of
 from asyncexport.core.joining import JoinedRun
 from asyncexport.core.replacement_guard import is_far_fewer
+from asyncexport.core.sentinel.shortfalls import Shortfall
 from asyncexport.core.states import FewerRows, Stored
 from asyncexport.errors import ExportError
 
@@ -85,6 +86,8 @@ class Tally:
         refreshed: The results for bundles that had an archive already.
         accepted: Bundles whose archive is replaced however few rows the new export has.
         stored_of: Exports of which a bundle was stored in this run.
+        shortfalls: The open shortfalls in the range of the run: stored time with far fewer rows than usual.
+        shortfalls_fail: Whether they fail the run (`[sentinel] fail`).
         refusals: The stopped exports, each with the error that stopped it.
         never_stored: Stopped exports of which nothing was ever stored.
         key_blamed: Stopped exports for which the key may be the cause.
@@ -109,6 +112,8 @@ class Tally:
     key_blamed: set[str] = field(default_factory=set)
     stored_of: set[str] = field(default_factory=set)
     ranges: dict[str, CoveredRange] = field(default_factory=dict)
+    shortfalls: tuple[Shortfall, ...] = ()
+    shortfalls_fail: bool = False
 
     @property
     def failed(self) -> int:
@@ -129,6 +134,11 @@ class Tally:
     def losses(self) -> dict[Bundle, FewerRows]:
         """Bundles stored with far fewer rows than before, since there was no intact archive to keep."""
         return {bundle: fewer for bundle, fewer in self.fewer.items() if bundle not in self.parked}
+
+    @property
+    def fails_by_shortfalls(self) -> bool:
+        """Whether the run fails because rows seem to be missing."""
+        return self.shortfalls_fail and bool(self.shortfalls)
 
     def count_paused(self, paused: Sequence[PausedBundle]) -> None:
         """Count parked bundles that this run does not retry, instead of those of an earlier plan."""
@@ -196,7 +206,7 @@ class Tally:
         """Return the exit code of a run that was not interrupted."""
         if refused := self.never_stored - self.stored_of:
             return Exit.KEY_REFUSED if refused <= self.key_blamed else Exit.USAGE
-        if self.failed or self.unfinished or self.losses:
+        if self.failed or self.unfinished or self.losses or self.fails_by_shortfalls:
             return Exit.PARTIAL
         return Exit.DONE
 
@@ -303,6 +313,7 @@ class Summary:
             "refused": self.refused,
             "possible_duplicates": tally.possible_duplicates,
             "rows_outside": tally.rows_outside,
+            "shortfalls": [one.to_dict() for one in tally.shortfalls],
             "directory": self.directory,
             "ranges": {name: one.to_dict() for name, one in tally.ranges.items()},
             "problems": tally.problems(),

@@ -69,6 +69,8 @@ def closing_lines(summary: Summary, *, look: str = "", hung_up: bool = False) ->
     lines += lost[:MOST_PROBLEMS]
     if len(lost) > MOST_PROBLEMS:
         lines.append(f"fewer rows: {show_count(len(lost) - MOST_PROBLEMS)} more; --json lists all")
+    if tally.shortfalls_fail:
+        lines += _shortfalls(tally)
     lines += summary.notes
     if tally.stored or tally.stored_before:
         lines.append(f"the files are in {plain(summary.directory)}")
@@ -82,6 +84,12 @@ def look_command(path: Path) -> str:
     # The first line is the first row of NDJSON and the header of CSV. A JSON array is one long line.
     short = "head -c 500" if path.name.endswith(".json.gz") else "head -n 1"
     return f"gzip -dc {shlex.quote(str(path))} | {short}"
+
+
+def _shortfalls(tally: Tally) -> list[str]:
+    found = [f"few rows: {plain(one.bundle.export)}: {one.text}" for one in tally.shortfalls]
+    more = len(found) - MOST_PROBLEMS
+    return found[:MOST_PROBLEMS] + ([f"few rows: {show_count(more)} more; --json lists all"] if more > 0 else [])
 
 
 def _bundles(summary: Summary) -> str:

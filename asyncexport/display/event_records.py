@@ -16,6 +16,7 @@ from asyncexport.core.events import (
     Note,
     Retried,
     RowsOutside,
+    ShortfallFound,
 )
 from asyncexport.core.summary import Snapshot, counts_of
 
@@ -43,6 +44,8 @@ def event_record(event: Event) -> dict[str, Any] | None:
             return {"type": "refused", "export": export, "reason": str(error)}
         case Joining():
             return _joining(event)
+        case ShortfallFound(shortfall=shortfall):
+            return {"type": "shortfall", **shortfall.to_dict()}
         case Note(message=message):
             return {"type": "note", "message": message}
         case _:

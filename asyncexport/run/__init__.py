@@ -6,11 +6,13 @@ joining              a nightly run that waits for another run instead of failing
 share_reader         reads how much of a waiting run's work another run has done
 logging_runs         records the run in the ledger's log of runs
 first_contact        the first requests: the list of operations, and the service's time
+lock_wait            takes the lock of the directory, if wanted as soon as it is free
 organisation         checks once per key which organisation it belongs to
 following            finds what becomes due while a run goes on
 planner              works out what a run has to do
 ranges               works out the range of time that a run covers
 wiring               builds the engine of a run from the settings
+sentinel             looks for stored time with far fewer rows than usual
 counters             counts bundles, open problems and requests during a run
 listeners            passes events to the counters, the log and the listeners
 progress             computes the progress of a run and its expected end
@@ -25,6 +27,7 @@ findings             the findings of a check, a rebuild or an adoption
 verify               checks the archives against the ledger
 rebuild              makes a new ledger from the archives
 check_result         counts the findings of a check, and prepares the run that repairs them
+accept               accepts parked bundles and shortfalls as missing for good
 adopt                adds archives to the ledger that it does not know
 library              a function for each kind of run, for use in programs
 

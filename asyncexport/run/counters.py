@@ -64,7 +64,7 @@ class RunCounters:
         if error is not None:
             return exit_of(error, stored=tally.stored)
         if stop.reason is not None and tally.unfinished:
-            has_failures = tally.failed or tally.losses
+            has_failures = tally.failed or tally.losses or tally.fails_by_shortfalls
             return Exit.PARTIAL if stop.reason is Exit.TIME_UP and has_failures else stop.reason
         code = tally.exit_code()
         return Exit.TIME_UP if code is Exit.DONE and self.requires_end and tally.is_cut_back else code

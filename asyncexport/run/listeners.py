@@ -18,6 +18,7 @@ from asyncexport.core.events import (
     PossibleDuplicate,
     Retried,
     RowsOutside,
+    ShortfallFound,
 )
 from asyncexport.core.summary import Tally, lost_reason
 from asyncexport.run.counters import RunCounters
@@ -74,6 +75,13 @@ def log_event(event: Event, tally: Tally, *, repaired: Collection[Bundle]) -> No
             log.info("%s: its create got no answer; the service may run the same export twice", bundle)
         case RowsOutside(bundle=bundle):
             log.warning("%s: %s; the file is stored as it came", bundle, event.text)
+        case ShortfallFound(shortfall=shortfall):
+            log.warning(
+                "%s: %s; %s; `status` lists it, and `accept` marks it as known",
+                shortfall.bundle.export,
+                shortfall.text,
+                shortfall.advice,
+            )
         case Note(message=message):
             log.warning("%s", message)
 

@@ -19,6 +19,7 @@ from asyncexport.core.coverage import ExportPlan, RecordedRange, is_exported_aga
 from asyncexport.core.covered_range import CoveredRange
 from asyncexport.core.events import BundleParked
 from asyncexport.core.exports import Export
+from asyncexport.core.health.problems import not_accepted
 from asyncexport.core.parking import PAUSABLE, pause_end, pieces_of
 from asyncexport.core.refreshing import acting_ages
 from asyncexport.core.service_time import CLOCKS_APART_SECONDS
@@ -188,6 +189,7 @@ def plan_export(
     if queries is None:
         return ExportPlan(export, span, RecordedRange(), fills_gaps=asked.fills_gaps)
     recorded, settle = queries.recorded_range(export.name, span), export.settle_seconds
+    accepted = frozenset[Bundle]() if asked.retries_accepted else _accepted(queries, recorded, export.name)
     again = {one.bundle: one for one in asked.repairs if one.bundle.export == export.name}
     if asked.accepts_fewer:
         again |= {one.bundle: one for one in kept_bundles(recorded)}
@@ -208,13 +210,24 @@ def plan_export(
         tuple(again.values()),
         fills_gaps=asked.fills_gaps,
         waiting=tuple(one for bundle, one in waiting.items() if bundle not in again),
-        paused_until=dict(_pause_ends(recorded, now=now)) if asked.pauses_parked else {},
+        paused_until=dict(_pause_ends(recorded, accepted, now=now)) if asked.pauses_parked else {},
+        accepted_gaps=accepted,
     )
 
 
-def _pause_ends(recorded: RecordedRange, *, now: float) -> Iterator[tuple[Bundle, float]]:
-    """Yield the parked bundles that are paused, each with the end of its pause."""
+def _accepted(queries: LedgerQueries, recorded: RecordedRange, export: str) -> frozenset[Bundle]:
+    """Return the parked bundles that the user has accepted as missing."""
+    parked = [one for one in recorded.unfinished if one.parked and not one.kept]
+    gaps_of_export = [one for one in queries.accepted() if one.bundle.export == export] if parked else []
+    still_open = {one.bundle for one in not_accepted(parked, gaps_of_export)}
+    return frozenset(one.bundle for one in parked if one.bundle not in still_open)
+
+
+def _pause_ends(recorded: RecordedRange, accepted: frozenset[Bundle], *, now: float) -> Iterator[tuple[Bundle, float]]:
+    """Yield the parked bundles that are paused and not accepted, each with the end of its pause."""
     for one in recorded.unfinished:
+        if one.bundle in accepted:
+            continue
         due = pause_end(one, recorded.parked.get(one.bundle), now=now)
         if due is not None:
             yield one.bundle, due

@@ -37,6 +37,7 @@ from asyncexport.run.logging_runs import logged
 from asyncexport.run.organisation import OrganisationCheck
 from asyncexport.run.planner import CLOCK_CHECK, Planner, RunPlan
 from asyncexport.run.progress import Progress
+from asyncexport.run.sentinel import sentinel
 from asyncexport.run.spec import RunSpec, instructions
 from asyncexport.run.unrecorded import check_all_recorded
 from asyncexport.run.wiring import RunEngine, export_states, open_engine
@@ -125,6 +126,9 @@ async def _carry_out(run: _Run) -> None:
             )
         )
         await ledger.register(run.spec.exports)
+        await stack.enter_async_context(
+            sentinel(run.settings, run.spec, ledger=ledger, clock=clock, tally=run.counters.tally, emit=run.emit)
+        )
         access = await _access(run, ledger)
         directory = run.settings.output.directory
         found = await check_all_recorded(directory, run.spec.exports, archives=archives, ledger=ledger)

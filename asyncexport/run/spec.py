@@ -114,6 +114,7 @@ class Instructions:
         repairs: Stored bundles to be exported again regardless of their age.
         accepts_fewer: Whether to export bundles again whose archive was kept, and accept far fewer rows.
         pauses_parked: Whether parked bundles are retried only after a pause (`core.parking`), or immediately.
+        retries_accepted: Whether to retry parked bundles that the user has accepted as missing.
         reports_kept: Whether to report that bundles whose archive was kept are left alone.
         require_end: Whether work is left while the requested end is not settled.
         old_order: The order of old bundles in a run with an open end (`core.lanes`).
@@ -126,6 +127,7 @@ class Instructions:
     repairs: tuple[BundleRecord, ...] = ()
     accepts_fewer: bool = False
     pauses_parked: bool = False
+    retries_accepted: bool = False
     reports_kept: bool = False
     require_end: bool = False
     old_order: OldOrder = OldOrder.OLDEST
@@ -147,7 +149,15 @@ def instructions(spec: RunSpec) -> Instructions:
                 old_order=old_order,
             )
         case Retry(start=start, end=end, accept_fewer=accepts):
-            return Instructions(start, end, fills_gaps=False, accepts_fewer=accepts, reports_kept=not accepts)
+            names_range = start != 0 or end is not None
+            return Instructions(
+                start,
+                end,
+                fills_gaps=False,
+                accepts_fewer=accepts,
+                retries_accepted=names_range,
+                reports_kept=not accepts,
+            )
         case Repair(bundles=bundles):
             # Bundles to be repaired may be at any time.
             return Instructions(0, None, fills_gaps=False, repairs=bundles)

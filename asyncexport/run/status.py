@@ -19,6 +19,7 @@ from asyncexport.core.health.report import DirectoryFacts, StatusReport, status_
 from asyncexport.core.states import Stored
 from asyncexport.ledger import LedgerReader, holder
 from asyncexport.run.ranges import NIGHTLY_SINCE, is_past
+from asyncexport.run.sentinel import open_shortfalls, read_memory
 
 
 def read_status(
@@ -43,13 +44,15 @@ def read_status(
     configured = {export.name: export for export in settings.exports}
     known = {overview.name: overview for overview in ledger.overviews()}
     chosen = [name for name in dict.fromkeys((*known, *configured)) if not names or name in names]
-    accepted, runs = ledger.accepted(), ledger.runs()
+    accepted, runs, memory = ledger.accepted(), ledger.runs(), read_memory(ledger)
     exports = [
         ExportFacts(
             known[name] if name in known else nothing_of(configured[name]),
             configured.get(name),
             altered=tuple(_altered(settings.output.directory, ledger, known[name])) if name in known else (),
             accepted=tuple(one for one in accepted if one.bundle.export == name),
+            shortfalls=tuple(open_shortfalls(memory, accepted, name)),
+            shortfalls_fail=settings.sentinel.fail,
         )
         for name in chosen
     ]

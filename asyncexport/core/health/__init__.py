@@ -9,6 +9,7 @@ problems       what is wrong with an export
 missing        which time is missing, why, and which command fills it
 weeks          coverage as a line per week
 layers         cuts a span of time by what covers it
+acceptance     which open problems lie in a range that the user accepts
 overview       what the ledger knows of one export
 records        facts as values: runs, requests per hour, accepted gaps, altered archives
 """

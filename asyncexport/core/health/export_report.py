@@ -11,9 +11,10 @@ from asyncexport.core.bundles import settled_until
 from asyncexport.core.exports import Export
 from asyncexport.core.health.missing import Again, Coverage, Due, Gap, Piece, gaps_of, timeline
 from asyncexport.core.health.overview import Overview
-from asyncexport.core.health.problems import delays, faults, not_accepted, unsettled
+from asyncexport.core.health.problems import delays, faults, few_rows, not_accepted, unsettled
 from asyncexport.core.health.records import AcceptedGap, AlteredArchive
 from asyncexport.core.health.weeks import Week, weeks_of
+from asyncexport.core.sentinel.shortfalls import Shortfall
 from asyncexport.core.states import BundleRecord
 
 
@@ -26,12 +27,16 @@ class ExportFacts:
         export: Its configuration; None if it is no longer configured.
         altered: Archives that were deleted or changed, in order.
         accepted: The gaps of this export that the user has accepted.
+        shortfalls: The open shortfalls: stored time with far fewer rows than usual.
+        shortfalls_fail: Whether they count as a problem (`[sentinel] fail`).
     """
 
     overview: Overview
     export: Export | None
     altered: tuple[AlteredArchive, ...] = ()
     accepted: tuple[AcceptedGap, ...] = ()
+    shortfalls: tuple[Shortfall, ...] = ()
+    shortfalls_fail: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +53,8 @@ class ExportReport:
         altered: Archives that were deleted or changed, in order.
         open_parked: The parked bundles that the user has not accepted, those that kept an archive included.
         problems: What is wrong with it, a sentence each; () if all is well.
+        shortfalls: Stored time with far fewer rows than usual that the user has not accepted, in order.
+        shortfalls_fail: Whether shortfalls are among the problems.
     """
 
     overview: Overview
@@ -59,6 +66,8 @@ class ExportReport:
     altered: tuple[AlteredArchive, ...]
     open_parked: tuple[BundleRecord, ...]
     problems: tuple[str, ...]
+    shortfalls: tuple[Shortfall, ...] = ()
+    shortfalls_fail: bool = False
 
     @property
     def complete_until(self) -> int | None:
@@ -113,6 +122,8 @@ def export_report(
         altered=facts.altered,
         open_parked=open_parked,
         problems=tuple(_problems(facts, pieces, open_parked, due)),
+        shortfalls=facts.shortfalls,
+        shortfalls_fail=facts.shortfalls_fail,
     )
 
 
@@ -130,5 +141,6 @@ def _problems(
         *delays(facts.overview, pieces, due),
         *faults(facts.overview, parked, facts.altered),
         *unsettled(facts.overview, due, settle_seconds=facts.export.settle_seconds),
+        *(few_rows(facts.shortfalls) if facts.shortfalls_fail else ()),
     )
     yield from (f"{facts.overview.name}: {one}" for one in found)

@@ -14,6 +14,7 @@ from asyncexport.core.coverage import settles_at
 from asyncexport.core.health.missing import Coverage, Due, Piece
 from asyncexport.core.health.overview import Overview
 from asyncexport.core.health.records import AcceptedGap, AlteredArchive
+from asyncexport.core.sentinel.shortfalls import Shortfall
 from asyncexport.core.states import BundleRecord, Failed, FewerRows, Refused
 from asyncexport.core.text import show_duration
 
@@ -77,6 +78,12 @@ def unsettled(overview: Overview, due: Due, *, settle_seconds: float) -> Iterato
             f"{_count(len(late), 'archive')} exported before the data was settled, and not again since, the first at "
             f"{_start(late[0])}"
         )
+
+
+def few_rows(shortfalls: Sequence[Shortfall]) -> Iterator[str]:
+    """Say which stored time has far fewer rows than usual."""
+    if shortfalls:
+        yield f"{_count(len(shortfalls), 'shortfall')} of rows, the first: {shortfalls[0].text}"
 
 
 def not_accepted(parked: Sequence[BundleRecord], accepted: Sequence[AcceptedGap]) -> tuple[BundleRecord, ...]:
