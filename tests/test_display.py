@@ -26,7 +26,7 @@ from asyncexport.core.events import (
     Retried,
 )
 from asyncexport.core.exits import Exit
-from asyncexport.core.joining import JoinedRun, ShareProgress
+from asyncexport.core.join_progress import JoinedRun, ShareProgress
 from asyncexport.core.states import BundleRecord, Failed, FewerRows, Overdue, Stored
 from asyncexport.core.summary import Snapshot, Summary, Tally
 from asyncexport.display import (

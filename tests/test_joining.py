@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 from asyncexport.core.bundles import Bundle, Range, merged
 from asyncexport.core.coverage import ExportPlan, RecordedRange
 from asyncexport.core.exports import Export
-from asyncexport.core.joining import JoinedRun, Share, ShareProgress, progress_of
+from asyncexport.core.join_progress import JoinedRun, ShareProgress
+from asyncexport.core.joining import Share, progress_of
 from asyncexport.core.parking import ParkedTimes, next_try
 from asyncexport.core.states import (
     BundleRecord,

@@ -10,6 +10,7 @@ What there is to do
     work_queue         the bundles of a run, in the order in which they are started
     parking            when a parked bundle is retried, and when it is split
     joining            when a run that waits for another one has nothing left to do
+    join_progress      how much of its work that other run has done
     refreshing         when a stored bundle is exported once more
     replacement_guard  whether a new export may replace an archive
 

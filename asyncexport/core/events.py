@@ -9,7 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from asyncexport.core.bundles import Bundle
-from asyncexport.core.joining import JoinedRun, ShareProgress
+from asyncexport.core.join_progress import JoinedRun, ShareProgress
 from asyncexport.core.sentinel.shortfalls import Shortfall
 from asyncexport.core.states import BundleRecord, Failed, FewerRows, Overdue, Refused, Stored
 from asyncexport.errors import ExportError

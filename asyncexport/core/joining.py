@@ -12,8 +12,9 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
-from asyncexport.core.bundles import Bundle, show
+from asyncexport.core.bundles import Bundle
 from asyncexport.core.coverage import ExportPlan
+from asyncexport.core.join_progress import ShareProgress
 from asyncexport.core.parking import ParkedTimes, next_try
 from asyncexport.core.states import BundleRecord
 
@@ -39,51 +40,6 @@ class Share:
         again = {one.bundle for one in (*begun, *retried) if one.stored is not None}
         again |= {one.bundle for one in plan.refresh}
         return cls(frozenset(again), {one.bundle: (one, recorded.parked.get(one.bundle)) for one in retried})
-
-
-@dataclass(frozen=True, slots=True)
-class ShareProgress:
-    """How much of the share is done.
-
-    Attributes:
-        stored: The number of bundles that are stored.
-        left: The number of bundles that are neither stored nor parked.
-        parked: The parked bundles.
-        next_tries: When nightly runs retry these, in seconds since 1970, if nightly runs delay their retries.
-    """
-
-    stored: int = 0
-    left: int = 0
-    parked: tuple[BundleRecord, ...] = ()
-    next_tries: tuple[tuple[Bundle, float], ...] = ()
-
-    @property
-    def planned(self) -> int:
-        """The number of all bundles of the share."""
-        return self.stored + self.left + len(self.parked)
-
-    def __add__(self, other: "ShareProgress") -> "ShareProgress":
-        """Return the progress of two exports together."""
-        return ShareProgress(
-            self.stored + other.stored,
-            self.left + other.left,
-            self.parked + other.parked,
-            self.next_tries + other.next_tries,
-        )
-
-
-@dataclass(frozen=True, slots=True)
-class JoinedRun:
-    """A run that holds the output directory, and that a nightly run has joined; `since` is in seconds since 1970."""
-
-    command: str
-    pid: int
-    host: str
-    since: float
-
-    def __str__(self) -> str:
-        """Return the text for messages."""
-        return f"{self.command}, process {self.pid} on {self.host}, since {show(self.since)}"
 
 
 def progress_of(share: Share, plan: ExportPlan) -> ShareProgress:
@@ -122,4 +78,4 @@ def _is_done(share: Share, record: BundleRecord, parked: ParkedTimes | None) -> 
     return share.due.get(record.bundle) != (record, parked)
 
 
-__all__ = ["JoinedRun", "Share", "ShareProgress", "progress_of"]
+__all__ = ["Share", "progress_of"]

@@ -21,7 +21,7 @@ from asyncexport.core.events import (
     RowsOutside,
 )
 from asyncexport.core.exits import MEANINGS, Exit, exit_of
-from asyncexport.core.joining import JoinedRun
+from asyncexport.core.join_progress import JoinedRun
 from asyncexport.core.replacement_guard import is_far_fewer
 from asyncexport.core.sentinel.shortfalls import Shortfall
 from asyncexport.core.states import FewerRows, Stored

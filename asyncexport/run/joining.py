@@ -20,7 +20,7 @@ from asyncexport.config import ApiKey, Settings
 from asyncexport.core.bundles import DAY
 from asyncexport.core.events import BundleParked, Joining, Listener, Note
 from asyncexport.core.exits import Exit, exit_of
-from asyncexport.core.joining import JoinedRun, ShareProgress
+from asyncexport.core.join_progress import JoinedRun, ShareProgress
 from asyncexport.core.states import Failed, FewerRows, Overdue, Refused
 from asyncexport.core.summary import Summary, Tally
 from asyncexport.core.text import show_duration
@@ -33,13 +33,17 @@ from asyncexport.run.run import Watch, export, watch_nothing
 from asyncexport.run.share_reader import ShareReader
 from asyncexport.run.spec import Nightly
 
+PAUSE_PER_READING = 20
+"""After a reading of the ledger, the next one is at least this many times its duration later: a year of narrow bundles
+takes seconds to read, and the other run needs the processor."""
+
 
 @dataclass(frozen=True, slots=True)
 class JoinTimes:
     """How often a joining run does something, and how long it waits, in seconds.
 
     Attributes:
-        tick: Between two readings of the ledger, and between two attempts to take the lock.
+        tick: Between two readings of the ledger, and between two attempts to take the lock of a run that seems alive.
         holder: Between two checks whether the other run has ended.
         report: Between two reports of the progress.
         longest: The longest wait of a run without a maximum duration.
@@ -148,15 +152,16 @@ class _JoiningRun:
         self._place.close()
 
     async def _wait(self) -> Summary:
-        times, tick_at, report_at = self._times, 0.0, 0.0
+        times, attempt_at, read_at, report_at = self._times, 0.0, 0.0, 0.0
         while self._order.stop.reason is None:
-            is_tick = self._waited >= tick_at
-            # The lock is what counts: the process that holds it may be on another machine, or in another container.
-            if (not await self._find_holder() or is_tick) and (summary := await self.attempt()):
-                return summary
-            if is_tick:
-                tick_at = self._waited + times.tick
-                progress = await asyncio.to_thread(self._share.read, waited_seconds=self._waited)
+            if not await self._find_holder() or self._waited >= attempt_at:
+                # The lock is what counts: its holder may be a process on another machine, or in another container.
+                attempt_at = self._waited + times.tick
+                if summary := await self.attempt():
+                    return summary
+            if (began := self._waited) >= read_at:
+                progress = await asyncio.to_thread(self._share.read, waited_seconds=began)
+                read_at = self._waited + max(times.tick, (self._waited - began) * PAUSE_PER_READING)
                 self._progress = progress or self._progress
                 if progress is not None and not progress.left:
                     return self._done()

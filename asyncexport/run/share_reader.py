@@ -7,7 +7,8 @@ from dataclasses import dataclass, replace
 from asyncexport.client.clock import HostClock, checked_time
 from asyncexport.config import Settings
 from asyncexport.core.coverage import ExportPlan
-from asyncexport.core.joining import Share, ShareProgress, progress_of
+from asyncexport.core.join_progress import ShareProgress
+from asyncexport.core.joining import Share, progress_of
 from asyncexport.errors import LedgerCorruptError, LedgerError
 from asyncexport.ledger import LedgerQueries, LedgerReader, present
 from asyncexport.run.planner import CLOCK_CHECK, RunPlan, plan_run
