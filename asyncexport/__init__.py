@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from asyncexport.core.bundles import Bundle, Range
     from asyncexport.core.events import (
         BundleParked,
+        BundleSplit,
         BundleStored,
         Event,
         ExportStopped,
@@ -83,6 +84,7 @@ _HOMES = {
     "Broken": "run.findings",
     "Bundle": "core.bundles",
     "BundleParked": "core.events",
+    "BundleSplit": "core.events",
     "BundleStored": "core.events",
     "ConfigError": "errors",
     "Event": "core.events",
@@ -148,6 +150,7 @@ __all__ = [
     "Broken",
     "Bundle",
     "BundleParked",
+    "BundleSplit",
     "BundleStored",
     "ConfigError",
     "Event",

@@ -37,6 +37,7 @@ class Row:
         stored: The number of bundles on disk after the run.
         exports: The number of operations that the service made for the run.
         duplicates: The number of creates counted as possible duplicates.
+        pieces: How many more bundles there are because one was split.
         kept: The number of bundles that are not stored, but whose export the next run downloads.
         reason: A part of the reason of a problem, or of the error.
         scene: The name of a scene, if switches are not enough.
@@ -52,6 +53,7 @@ class Row:
     stored: int = BUNDLES
     exports: int = BUNDLES
     duplicates: int = 0
+    pieces: int = 0
     kept: int = 0
     reason: str = ""
     scene: str = ""
@@ -64,6 +66,9 @@ class Row:
 
 ONE_ATTEMPT: dict[str, dict[str, Any]] = {"retry": {"attempts": 1}}
 """The first counted attempt parks a bundle, so a row with this setting shows that its fault is not counted."""
+
+TWO_ATTEMPTS: dict[str, dict[str, Any]] = {"retry": {"attempts": 2, "before_split": 3}}
+"""The second counted attempt parks a bundle instead of splitting it."""
 
 SHORT_TIMEOUTS: dict[str, dict[str, Any]] = {
     "api": {"read_timeout": "500ms", "connect_timeout": "500ms"},
@@ -87,6 +92,14 @@ FRAMINGS = {"length": "with Content-Length", "chunked": "in chunks", "close": "e
 
 WINDOW = "window=2026-01-01T20:30:00Z/2026-01-01T21:00:00Z"
 """The second bundle."""
+
+MINUTE = "window=2026-01-01T20:40:00Z/2026-01-01T20:41:00Z"
+"""A minute of the second bundle."""
+
+SPLIT = (
+    "after two attempts, splits the bundle into halves, and the half that fails into pieces of 5 minutes; parks the "
+    "piece that fails with the reason and stores the others"
+)
 
 CUT_ONCE = f"download:cut-length,{WINDOW},times=1,after=300"
 
@@ -381,13 +394,23 @@ def _operations() -> Iterator[Row]:
             f"an operation that ends {state}", NEW_EXPORT, faults=(f"operation:{state},nth=1",), exports=BUNDLES + 1
         )
         yield Row(
-            f"operations of one bundle that always end {state}",
+            f"operations of one bundle that always end {state}, with splitting off",
             f"after `[retry] attempts`, {PARKED}",
             faults=(f"operation:{state},{WINDOW}",),
-            changes={"retry": {"attempts": 3}},
+            changes={"retry": {"attempts": 3, "before_split": 4}},
             code=Exit.PARTIAL,
             stored=3,
             exports=BUNDLES + 2,
+            reason="failed",
+        )
+        yield Row(
+            f"operations over one minute that always end {state}",
+            SPLIT,
+            faults=(f"operation:{state},{MINUTE}",),
+            code=Exit.PARTIAL,
+            pieces=3,
+            stored=6,
+            exports=12,
             reason="failed",
         )
     yield Row(
@@ -502,11 +525,11 @@ def _downloads() -> Iterator[Row]:
             behaviour={"framing": framing},
         )
         yield Row(
-            f"a body cut short every time, {FRAMINGS[framing]}, without a hash",
+            f"a body cut short every time, {FRAMINGS[framing]}, without a hash, with splitting off",
             PARKED,
             faults=(f"download:cut-{framing},{WINDOW}",),
             behaviour={"framing": framing, "goog_hash": "none", "etag": False},
-            changes={"retry": {"attempts": 2}},
+            changes=TWO_ATTEMPTS,
             code=Exit.PARTIAL,
             stored=3,
             exports=BUNDLES + 1,
@@ -530,15 +553,25 @@ def _downloads() -> Iterator[Row]:
         yield Row(fault, f"detects it; {RETRIED}", faults=(f"download:{what},nth=2",))
         if what in ("truncated", "corrupt", "bad-crc", "bad-size", "trailing", "cut-row"):
             yield Row(
-                f"{fault}, every time and without a hash",
+                f"{fault}, every time and without a hash, with splitting off",
                 PARKED,
                 faults=(f"download:{what},{WINDOW}",),
                 behaviour={"goog_hash": "none"},
-                changes={"retry": {"attempts": 2}},
+                changes=TWO_ATTEMPTS,
                 code=Exit.PARTIAL,
                 stored=3,
                 exports=BUNDLES + 1,
             )
+    yield Row(
+        "truncated gzip, every time for one minute and without a hash",
+        SPLIT,
+        faults=(f"download:truncated,{MINUTE}",),
+        behaviour={"goog_hash": "none"},
+        code=Exit.PARTIAL,
+        pieces=3,
+        stored=6,
+        exports=12,
+    )
     yield from _wrong_bodies()
     for container in ("ndjson", "csv"):
         yield Row(
@@ -546,7 +579,7 @@ def _downloads() -> Iterator[Row]:
             KEPT,
             faults=(f"download:html,{WINDOW}",),
             behaviour={"goog_hash": "none"},
-            changes={"retry": {"attempts": 2}},
+            changes=TWO_ATTEMPTS,
             container=container,
             code=Exit.PARTIAL,
             stored=3,
@@ -615,7 +648,7 @@ def _wrong_bodies() -> Iterator[Row]:
             fault,
             f"detects that it is not an export; {RETRIED}",
             faults=(f"download:{what},nth=2",),
-            changes={"retry": {"attempts": 2}},
+            changes=TWO_ATTEMPTS,
             container=container,
         )
         yield Row(
@@ -675,7 +708,7 @@ def _containers() -> Iterator[Row]:
             f"a file {fault} on the way, with the hash of the stored file and no header that says so",
             f"accepts it when a second download is the same; {whole}",
             behaviour={"delivery": delivery},
-            changes={"retry": {"attempts": 2}},
+            changes=TWO_ATTEMPTS,
         )
     for fault, behaviour in (
         ("a plain body without proof that it is complete", {"delivery": "plain"}),
@@ -685,7 +718,7 @@ def _containers() -> Iterator[Row]:
             fault,
             f"does not accept it; {PARKED}",
             behaviour={**behaviour, "framing": "close", "goog_hash": "none"},
-            changes={"retry": {"attempts": 2}},
+            changes=TWO_ATTEMPTS,
             code=Exit.PARTIAL,
             stored=0,
             exports=BUNDLES * 2,

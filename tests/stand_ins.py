@@ -4,7 +4,7 @@
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from asyncexport.core.admission import Backoff, BudgetScope, Prefer, Priority, Quota
 from asyncexport.core.archive.expected_rows import RowCheck
@@ -23,7 +23,8 @@ from asyncexport.core.exports import Definition, Export
 from asyncexport.core.polling import FinishedOperation
 from asyncexport.core.service.requests import Kind
 from asyncexport.core.service.resources import DownloadLink, Me
-from asyncexport.core.states import Archive, BundleRecord, Creating, State
+from asyncexport.core.splitting import AttemptRules
+from asyncexport.core.states import Archive, BundleRecord, Creating, Planned, Split, State
 from asyncexport.engine.budget import Budget
 from asyncexport.engine.bundle_runner import BundleRunner
 from asyncexport.engine.call_turns import CallTurns
@@ -65,6 +66,13 @@ class Ledger:
         if error := self.fails(record):
             raise error
         self.rows.append(record)
+
+    async def split(self, record: BundleRecord, pieces: Sequence[Range], *, at: float) -> tuple[BundleRecord, ...]:
+        """Add the rows of a split at the same time."""
+        await asyncio.sleep(self.takes)
+        found = tuple(BundleRecord(Bundle(record.bundle.export, piece), 0, Planned()) for piece in pieces)
+        self.rows += [replace(record, state=Split()), *found]
+        return found
 
     async def bundles_of_operation(self, operation_id: str) -> tuple[Bundle, ...]:
         """Return the bundles for which an operation id was written."""
@@ -309,6 +317,7 @@ class Scene:
         self,
         *,
         attempts: int = 5,
+        before_split: int = 100,
         slots: int = 4,
         accepted: bool = True,
         jitter: float = 0.5,
@@ -339,7 +348,7 @@ class Scene:
             definitions={EXPORT.name: EXPORT.definition, **{one.name: one.definition for one in also}},
             emit=self.listener.on_event,
             call_turns=self.call_turns,
-            attempts=attempts,
+            rules=AttemptRules(attempts, before_split),
             download_slots=slots,
             clock=lambda: round(now(), 3),
             accepted=self.accepted,

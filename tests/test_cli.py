@@ -1035,7 +1035,8 @@ def test_results_go_to_stdout_and_all_else_to_stderr(run, service):
     assert ran.code == Exit.PARTIAL
     assert ran.out[0] == "finished, but not everything is done: 0 of 4 bundles stored, 4 parked"
     assert "the files are in exports" not in ran.out, "there are none"
-    assert len([line for line in ran.out if line.startswith("parked: ")]) == 4
+    (parked,) = (line for line in ran.out if line.startswith("parked: "))
+    assert " (4 bundles): " in parked
     assert not [line for line in ran.err if "parked: " in line], "it is printed on stdout already"
     assert ran.hint == "`asyncexport retry` retries parked bundles"
 

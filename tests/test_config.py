@@ -69,6 +69,7 @@ def test_without_a_file_there_is_one_export_of_everyones_events(here: Path) -> N
     assert (settings.polling.min_interval_seconds, settings.polling.expected_seconds) == (10.0, 300.0)
     assert (settings.polling.operation_deadline_seconds, settings.polling.prefer) == (86_400.0, "throughput")
     assert (settings.retry.attempts, settings.retry.outage_seconds) == (5, 21_600.0)
+    assert (settings.retry.before_split, settings.retry.split_to_seconds) == (2, 300)
     assert (settings.retry.backoff_initial_seconds, settings.retry.backoff_max_seconds) == (1.0, 300.0)
     assert (settings.download.min_rate, settings.download.max_row) == (1024, 64 << 20)
     assert settings.download.second_look_seconds == 60.0
@@ -281,6 +282,11 @@ MESSAGES = [
     ("[concurrency]\noperations = 0", "concurrency.operations: must be at least 1, got 0"),
     ("[concurrency]\ndownloads = -4", "concurrency.downloads: must be at least 1, got -4"),
     ("[retry]\nattempts = 0", "retry.attempts: must be at least 1, got 0"),
+    ("[retry]\nbefore_split = 0", "retry.before_split: must be at least 1, got 0"),
+    (
+        "[retry]\nsplit_to = '10m'",
+        'retry.split_to: must be one of 12h, 6h, 3h, 1h, 30m, 15m, 5m, got "10m"',
+    ),
     ("[download]\nmin_rate = 0", "download.min_rate: must be more than 0, got 0"),
     (
         "[download]\nmax_row = 1000",

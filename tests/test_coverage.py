@@ -20,6 +20,7 @@ from asyncexport.core.coverage import (
 )
 from asyncexport.core.exports import Definition, Export, Type
 from asyncexport.core.parking import pieces_of
+from asyncexport.core.splitting import narrower
 from asyncexport.core.states import (
     IN_PROGRESS,
     BundleRecord,
@@ -73,7 +74,7 @@ def ledgers(draw):
     for _ in range(draw(st.integers(0, 12))):
         at += draw(st.sampled_from([0, 0, 0, 1800, 3600, 701]))
         end = at + draw(st.sampled_from([300, 1800, 3600, 3601, 21_600]))
-        kind = draw(st.sampled_from(["stored", "claimed", "parked", "reopened", "kept", "overlapping"]))
+        kind = draw(st.sampled_from(["stored", "claimed", "parked", "reopened", "kept", "overlapping", "split"]))
         if kind in STATES:
             add(model, record(at, end, draw(st.sampled_from(STATES[kind]))))
         elif kind == "reopened":
@@ -81,7 +82,9 @@ def ledgers(draw):
             add(model, record(at, end, state, stored=ARCHIVE))
         elif kind == "kept":
             add(model, record(at, end, KEPT, stored=ARCHIVE))
-        else:
+        elif kind == "split" and end - at > 300:
+            split_in_pieces(model, Range(at, end), draw)
+        elif kind != "split":
             add(model, record(at, end, ARCHIVE, stored=ARCHIVE))
         if kind == "overlapping":
             add(model, record(at + 100, end, ARCHIVE, stored=ARCHIVE))
@@ -91,6 +94,19 @@ def ledgers(draw):
         if bundle not in model.records:
             add(model, BundleRecord(bundle, 0, draw(st.sampled_from(STATES["planned"]))))
     return model
+
+
+def split_in_pieces(model, whole, draw):
+    """Add a split bundle, and its pieces in any state, some of them split as well."""
+    add(model, BundleRecord(Bundle(EVENTS, whole), 0, Split()))
+    for piece in narrower(whole, split_to=300):
+        kind = draw(st.sampled_from(["planned", "planned", "parked", "claimed", "stored", "split"]))
+        if kind == "split" and piece.seconds > 300:
+            split_in_pieces(model, piece, draw)
+        elif kind == "stored":
+            add(model, record(piece.start, piece.end, ARCHIVE, stored=ARCHIVE))
+        else:
+            add(model, record(piece.start, piece.end, draw(st.sampled_from(STATES.get(kind, STATES["planned"])))))
 
 
 def add(model, one):
@@ -174,7 +190,9 @@ def test_new_bundles_keep_to_the_grid(model, span, width):
     """New bundles are cut at the grid lines of the present width; other edges come from the range or older bundles."""
     work = work_of(model, span, width)
     known = {one.bundle for one in model.records.values() if one.stored or not isinstance(one.state, Planned)}
-    edges = {span.start, span.end, *(edge for one in known for edge in (one.range.start, one.range.end))}
+    splits = [one.range for one in known if isinstance(model.records[one].state, Split)]
+    pieces = {one for one in model.records if any(whole.start <= one.range.start < whole.end for whole in splits)}
+    edges = {span.start, span.end, *(edge for one in known | pieces for edge in (one.range.start, one.range.end))}
     for one in in_order([work]):
         if one.bundle not in known:
             assert one.bundle.range.start // width == (one.bundle.range.end - 1) // width
@@ -357,11 +375,31 @@ def test_a_failed_bundle_is_not_split_without_need(one, export, span):
     assert (work.splits, work.parked) == ([], [one])
 
 
-def test_a_split_bundle_in_its_former_width_is_a_new_revision():
-    """If the width is set back before the narrower bundles are exported, the split one stays final."""
+@pytest.mark.parametrize("width", [300, 900, 1800, 3600, 21_600])
+def test_pieces_of_a_split_bundle_keep_their_width(width):
+    """Whatever the current width, planned pieces are not merged again, and are cut only if it is narrower."""
     split = record(0, 3600, Split())
     planned = tuple(record(at, at + 1800, Planned(1)) for at in (0, 1800))
-    work = ExportPlan(Export(EVENTS, bundle_seconds=3600), Range(0, 3600), RecordedRange(planned, split=(split,)))
+    work = ExportPlan(Export(EVENTS, bundle_seconds=width), Range(0, 3600), RecordedRange(planned, split=(split,)))
+    assert {one.bundle.range.seconds for one in in_order([work])} == {min(width, 1800)}
+    assert work.count == max(2, 3600 // width)
+
+
+def test_a_range_that_ends_within_a_piece_cuts_it():
+    """A run over half of a planned piece exports that half, and a later run the rest, so no row is stored twice."""
+    pieces = tuple(record(at, at + 900, Planned(1)) for at in (0, 900))
+    recorded = RecordedRange(pieces, split=(record(0, 1800, Split()),))
+    work = ExportPlan(Export(EVENTS), Range(0, 1350), recorded)
+    assert [one.bundle.range for one in in_order([work])] == [Range(0, 900), Range(900, 1350)]
+    stored = RecordedRange(pieces[1:], (Range(0, 1350),), split=recorded.split)
+    work = ExportPlan(Export(EVENTS), Range(0, 1800), stored)
+    assert [one.bundle.range for one in in_order([work])] == [Range(1350, 1800)]
+
+
+def test_a_split_bundle_whose_pieces_are_gone_is_a_new_revision():
+    """The split bundle stays final, and its range is exported in a new revision."""
+    split = record(0, 1800, Split())
+    work = ExportPlan(Export(EVENTS), Range(0, 1800), RecordedRange(split=(split,)))
     assert list(in_order([work])) == [split.next_revision()]
 
 

@@ -774,16 +774,37 @@ def test_the_closing_text_names_the_run_that_was_waited_for():
 
 
 def test_the_closing_text_lists_parked_bundles():
-    """The first ten parked bundles are listed with their reasons; 429s and possible duplicates are reported."""
+    """The first ten ranges of parked bundles are listed with their reasons, as are 429s and possible duplicates."""
     tally = Tally(planned=30, stored=10, possible_duplicates=1)
     for number in range(12):
-        tally.parked[Bundle("e", Range(number * 1800, (number + 1) * 1800))] = "no\nreason"
+        tally.parked[Bundle("e", Range(number * 3600, number * 3600 + 1800))] = "no\nreason"
     lines = closing_lines(summary(Exit.PARTIAL, tally, refused=2))
     assert lines[0] == "finished, but not everything is done: 10 of 30 bundles stored, 12 parked, 8 left"
     assert "2 of them refused (429)" in lines[1]
     assert lines[2].startswith("1 create got no answer")
-    assert next(line for line in lines if line.startswith("parked: ")) == "parked: e 1970-01-01T00:00:00Z: no reason"
+    first = next(line for line in lines if line.startswith("parked: "))
+    assert first == "parked: e 1970-01-01T00:00:00Z to 1970-01-01T00:30:00Z: no reason"
     assert "parked: 2 more; `asyncexport status` lists all" in lines
+
+
+def test_adjacent_parked_bundles_with_the_same_problem_are_one_line():
+    """The line names the whole range and the number of bundles; another reason or export begins a new line."""
+    tally = Tally(planned=30)
+    for export, minute, reason in [
+        ("e", 0, "a"),
+        ("e", 5, "a"),
+        ("e", 10, "a"),
+        ("e", 15, "b"),
+        ("e", 25, "b"),
+        ("f", 30, "b"),
+    ]:
+        tally.parked[Bundle(export, Range(minute * 60, minute * 60 + 300))] = reason
+    assert [line for line in closing_lines(summary(Exit.PARTIAL, tally)) if line.startswith("parked: ")] == [
+        "parked: e 1970-01-01T00:00:00Z to 1970-01-01T00:15:00Z (3 bundles): a",
+        "parked: e 1970-01-01T00:15:00Z to 1970-01-01T00:20:00Z: b",
+        "parked: e 1970-01-01T00:25:00Z to 1970-01-01T00:30:00Z: b",
+        "parked: f 1970-01-01T00:30:00Z to 1970-01-01T00:35:00Z: b",
+    ]
 
 
 def test_a_run_ended_by_an_error_is_reported_as_stopped():

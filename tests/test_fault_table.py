@@ -95,7 +95,7 @@ class Stage:
         )
         summary = await self.run(sandbox)
         assert summary.exit_code is Exit.DONE, summary.to_dict()
-        assert len(archives(self.directory)) == BUNDLES
+        assert len(archives(self.directory)) == BUNDLES + self.row.pieces
         found = rows_in(self.directory)
         expected = truth(sandbox, START, END)
         if self.row.container == "csv":
@@ -122,7 +122,7 @@ async def test_fault(row, tmp_path):
         exports = len(sandbox.operations)
         await stage.finish(sandbox)
         # Stored bundles are not exported again.
-        assert len(sandbox.operations) == exports + BUNDLES - row.stored - row.kept
+        assert len(sandbox.operations) == exports + BUNDLES + row.pieces - row.stored - row.kept
         assert sandbox.redirected_with_key == sandbox.leaked_credentials == 0
 
 

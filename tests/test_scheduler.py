@@ -6,7 +6,7 @@ from itertools import count
 
 import pytest
 
-from asyncexport.core.bundles import Range
+from asyncexport.core.bundles import Bundle, Range
 from asyncexport.core.polling import FinishedOperation
 from asyncexport.core.states import BundleRecord, Created, Creating, Failed, Planned, Ready, Stored
 from asyncexport.core.summary import Exit
@@ -22,7 +22,7 @@ from asyncexport.errors import (
     UnauthorizedError,
     UnavailableError,
 )
-from tests.stand_ins import Scene, now, planned
+from tests.stand_ins import EXPORT, Scene, now, planned
 from tests.virtual_time import at, on_virtual_time, settled
 
 
@@ -299,6 +299,20 @@ async def test_the_failure_of_a_bundle_does_not_stop_others():
     failed = {row.bundle: row.state for row in scene.ledger.rows if isinstance(row.state, Failed)}
     assert set(failed) >= {planned(5).bundle, planned(7).bundle}
     assert rig.stored == 20 - len(failed)
+
+
+@on_virtual_time
+async def test_pieces_of_a_split_bundle_start_before_bundles_that_wait():
+    """They run in the same run, within the limit, and before bundles that have not been started."""
+    scene = Scene(before_split=1)
+    scene.watch.outcomes["op1"] = OperationFailedError("broken")
+    rig = Rig(scene, allowed=2)
+    halves = [BundleRecord(Bundle(EXPORT.name, Range(start, start + 900))) for start in (0, 900)]
+    await rig.run(*(planned(n) for n in range(4)))
+    created = [row.bundle.range for row in scene.ledger.rows if isinstance(row.state, Created)]
+    expected = (planned(0), planned(1), *halves, planned(2), planned(3))
+    assert created == [one.bundle.range for one in expected]
+    assert (rig.stored, rig.scheduler.in_flight.running) == (5, 0)
 
 
 @on_virtual_time

@@ -139,8 +139,8 @@ def test_a_refused_bundle_returns_to_its_previous_state(kept):
 
 
 def test_only_a_failed_bundle_is_split():
-    """Split is reached only from Failed."""
-    assert {old for old, new in MOVES if new is Split} == {Failed}
+    """Split is reached only from Failed, and from the states in which an operation or a file turns out to be bad."""
+    assert {old for old, new in MOVES if new is Split} == {Created, Ready, Failed}
 
 
 def test_the_settle_time_and_request_time_come_from_the_create():

@@ -59,8 +59,9 @@ def status(
     fills it. kept: bundles whose archive was kept because a new export was empty or had far fewer rows, with both
     counts. unsettled: bundles exported before their data was settled; they are exported once more when it is.
 
-    With --check, the exit code is 0 only if the last run ended well (0, or 9 after --max-duration) and everything that
-    was settled --max-behind ago is stored. It is 3 if not, and 7 if there is no ledger or it is damaged.
+    With --check, the exit code is 0 only if the last run ended well (0, or 9: work is left, nothing failed) and
+    everything that was settled --max-behind ago is stored. It is 3 if not, and 7 if there is no ledger or it is
+    damaged.
 
     With --html, the report is also written as a page that needs nothing but a browser. It is written even if the ledger
     cannot be read, and then says so. An existing page is replaced; any other existing file is left alone.

@@ -30,6 +30,7 @@ from asyncexport.core.service.proxies import is_proxy, url_parts
 from asyncexport.core.service.requests import REFUSED_HEADERS
 from asyncexport.core.service.urls import is_loopback
 from asyncexport.core.service_time import ClockTrust
+from asyncexport.core.splitting import SPLIT_WIDTHS
 
 LEAST_BUNDLE_SECONDS = 300
 
@@ -238,6 +239,12 @@ def _divides_a_day(seconds: float) -> float:
     return seconds
 
 
+def _width_of_pieces(seconds: float) -> float:
+    if seconds not in SPLIT_WIDTHS:
+        raise ValueError(f"must be one of {', '.join(write_duration(width) for width in SPLIT_WIDTHS)}")
+    return seconds
+
+
 def _whole_seconds(seconds: float) -> float:
     if seconds % 1:
         raise ValueError("must be whole seconds")
@@ -283,6 +290,7 @@ Ages = Annotated[
 Size = Annotated[int, BeforeValidator(_bytes_from_text)]
 Width = Annotated[Duration, AfterValidator(_divides_a_day)]
 WholeSeconds = Annotated[Duration, AfterValidator(_whole_seconds)]
+SplitWidth = Annotated[Duration, AfterValidator(_width_of_pieces)]
 Text = Annotated[str, AfterValidator(_printable)]
 Filled = Annotated[Text, AfterValidator(_not_empty)]
 Fields = Annotated[tuple[Filled, ...], Field(strict=False), AfterValidator(_once_each)]

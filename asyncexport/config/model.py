@@ -37,6 +37,7 @@ from asyncexport.config.fields import (
     Proxy,
     ScopeName,
     Size,
+    SplitWidth,
     Switch,
     Text,
     Timezone,
@@ -128,6 +129,8 @@ class RetrySettings(_Table):
     """`[retry]`: what is retried, and for how long."""
 
     attempts: Count = 5
+    before_split: Count = 2
+    split_to_seconds: SplitWidth = _default("5m")
     backoff_initial_seconds: PositiveDuration = _default("1s")
     backoff_max_seconds: PositiveDuration = _default("5m")
     outage_seconds: Duration = _default("6h")

@@ -8,7 +8,8 @@ What there is to do
     covered_range      the range of one export in a run
     lanes              the order of bundles in a run that follows the present
     work_queue         the bundles of a run, in the order in which they are started
-    parking            when a parked bundle is retried, and when it is split
+    parking            when a parked bundle is retried, and when a later run splits it
+    splitting          what follows a failed attempt, and into which pieces a bundle is split
     joining            when a run that waits for another one has nothing left to do
     join_progress      how much of its work that other run has done
     refreshing         when a stored bundle is exported once more

@@ -50,6 +50,10 @@ class Range:
         """The width in seconds."""
         return self.end - self.start
 
+    def contains(self, other: "Range") -> bool:
+        """Whether another range lies within this one."""
+        return self.start <= other.start and other.end <= self.end
+
 
 ALL_TIME = Range(-(2**62), 2**62)
 """The range for requests without a time limit. Both ends fit into a column of the ledger."""

@@ -4,6 +4,8 @@
 2. Then, in order of time: the gaps that are neither stored nor in progress, cut at the grid lines of the current width,
    and the parked bundles, each in its own width. A parked bundle whose pause has not ended keeps its range and is not
    started; one that is split into narrower ones leaves a gap (`core.parking`).
+   Pieces of a split bundle that no run has finished are to do as well, in their own width unless it is wider than the
+   current one.
 3. A stored bundle is exported again, in a new revision and in its own width, if it was exported before its data was
    settled, if it is to be refreshed, or if its archive is broken. If such a revision is already in progress or parked,
    that one is resumed instead. A revision that was parked because it has far fewer rows is resumed only if `refresh`
@@ -101,7 +103,7 @@ class ExportPlan:
     def count(self) -> int:
         """How many bundles there are to do."""
         pieces = sum(count_cut(gap, self.export.bundle_seconds) for gap in self._gaps())
-        return pieces + len(self.in_progress) + len(self.parked) + len(self._reopened()) + len(self._refreshed())
+        return pieces + len(self.in_progress) + len(self.recorded_to_do())
 
     @property
     def refreshes(self) -> int:
@@ -120,8 +122,11 @@ class ExportPlan:
         yield from heapq.merge(recorded, pieces, key=lambda one: one.bundle.range, reverse=newest_first)
 
     def recorded_to_do(self) -> list[BundleRecord]:
-        """Return the bundles of `unclaimed` that the ledger knows as they are: parked, reopened, or to be refreshed."""
-        return [*self.parked, *self._reopened(), *self._refreshed()]
+        """Return the bundles of `unclaimed` that the ledger knows as they are.
+
+        They are parked, planned pieces of split bundles, reopened, or to be refreshed.
+        """
+        return [*self.parked, *self._split_pieces(), *self._reopened(), *self._refreshed()]
 
     def pieces(self, *, newest_first: bool = False) -> Iterator[BundleRecord]:
         """Yield the other bundles of `unclaimed`: the gaps, cut, in order of time or newest first.
@@ -145,14 +150,32 @@ class ExportPlan:
             if one.parked and not one.kept and one.bundle not in {*self.paused_until, *self.accepted_gaps}
         )
 
-    def _gaps(self) -> Iterator[Range]:
+    def _taken(self) -> list[Range]:
+        """Return the time that is stored, or that bundles in progress or parked ones keep."""
         splits = {one.bundle for one in self.splits}
         taken = [
             one.bundle.range
             for one in self.recorded.unfinished
             if isinstance(one.state, IN_PROGRESS) or (one.parked and one.bundle not in splits)
         ]
-        taken += self.recorded.covered
+        return [*taken, *self.recorded.covered]
+
+    def _split_pieces(self) -> list[BundleRecord]:
+        """Return the planned pieces of split bundles that keep their width: they lie in gaps, within the range."""
+        if not self.recorded.split:
+            return []
+        free = list(gaps(self.span, sorted(self._taken())))
+        found: list[BundleRecord] = []
+        for one in sorted(self._begun(), key=lambda one: one.bundle.range):
+            own, at = one.bundle.range, found[-1].bundle.range.end if found else self.span.start
+            is_piece = any(split.bundle.range.contains(own) for split in self.recorded.split)
+            is_free = own.start >= at and any(gap.contains(own) for gap in free)
+            if is_piece and is_free and own.seconds < self.export.bundle_seconds:
+                found.append(one)
+        return found
+
+    def _gaps(self) -> Iterator[Range]:
+        taken = [*self._taken(), *(one.bundle.range for one in self._split_pieces())]
         if not self.fills_gaps:
             begun = (one.bundle.range for one in (*self._begun(), *self.splits))
             taken += gaps(self.span, sorted(begun))

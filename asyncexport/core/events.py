@@ -55,6 +55,21 @@ class BundleParked:
 
 
 @dataclass(frozen=True, slots=True)
+class BundleSplit:
+    """Narrower bundles have replaced a bundle that keeps failing. They are exported in the same run.
+
+    Attributes:
+        bundle: The bundle.
+        pieces: The narrower bundles that are to be exported.
+        reason: Why it failed last.
+    """
+
+    bundle: Bundle
+    pieces: tuple[Bundle, ...]
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
 class BundleMoved:
     """A bundle moved to a new state, and its work continues.
 
@@ -172,6 +187,7 @@ class Joining:
 Event = (
     BundleStored
     | BundleParked
+    | BundleSplit
     | BundleMoved
     | Retried
     | PossibleDuplicate
@@ -200,6 +216,7 @@ def event_of(before: BundleRecord, after: BundleRecord) -> BundleStored | Bundle
 __all__ = [
     "BundleMoved",
     "BundleParked",
+    "BundleSplit",
     "BundleStored",
     "Event",
     "ExportStopped",

@@ -15,7 +15,8 @@
 7. `FewerRows` is parked as well, but its bundle has an intact archive. It is retried only if the user accepts fewer
    rows or the archive has to be repaired.
 8. `Split` is final: narrower bundles have replaced a bundle of which nothing was ever stored. They become `Planned` in
-   the same transaction, and those rows are written, so that every later run uses the same width.
+   the same transaction, and those rows are written, so that every later run uses the same width. A bundle is split
+   when it keeps failing (`core.splitting`), or by a later run that needs narrower ones (`core.parking`).
 9. From the create on, a bundle records when it was asked for, and the settle time of that run. `settle_seconds` of 0
    and an `asked_at` of None mean that this is not recorded: the archive was found on the disk, or the ledger is from a
    version that did not write them. Such an archive counts as settled unless it was exported before its own end.
@@ -213,6 +214,7 @@ MOVES: dict[tuple[type[State], type[State]], tuple[Counts, ...]] = {
     ),  # refused or unanswered; answered without an operation id
     (Creating, Failed): (Counts.NONE,),
     (Created, Ready): (Counts.SAME,),
+    (Created, Split): (Counts.NONE,),  # its operations keep failing while other bundles succeed
     (Created, Planned): (
         Counts.NEXT,
         Counts.SAME,
@@ -226,6 +228,7 @@ MOVES: dict[tuple[type[State], type[State]], tuple[Counts, ...]] = {
         Counts.SAME,
     ),  # its file is bad; the export belongs to another bundle because of the service
     (Ready, Failed): (Counts.NONE,),
+    (Ready, Split): (Counts.NONE,),  # its files are bad while other bundles succeed
     (Ready, FewerRows): (Counts.NONE,),
     (Ready, Refused): (Counts.NONE,),
     (Failed, Planned): (Counts.FIRST,),

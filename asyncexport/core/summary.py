@@ -14,6 +14,7 @@ from asyncexport.core.covered_range import CoveredRange
 from asyncexport.core.events import (
     BundleMoved,
     BundleParked,
+    BundleSplit,
     BundleStored,
     Event,
     ExportStopped,
@@ -166,6 +167,9 @@ class Tally:
                     self.fewer[bundle] = state
                     self.refreshed.bundles += 1
                     self.refreshed.kept += 1
+            case BundleSplit(bundle=bundle, pieces=pieces):
+                self._forget(bundle)
+                self.planned += len(pieces) - 1
             case BundleMoved(before=before):
                 self._forget(before.bundle)
             case PossibleDuplicate():

@@ -1,16 +1,18 @@
 """The closing text of a run: how much is done, where the files are, and how to view one."""
 
 import shlex
+from collections.abc import Iterable
+from dataclasses import dataclass
 from pathlib import Path
 
-from asyncexport.core.bundles import Bundle, show
+from asyncexport.core.bundles import Bundle, Range, show
 from asyncexport.core.exits import Exit
 from asyncexport.core.summary import Refreshed, Summary, Tally, lost_reason
 from asyncexport.core.text import show_bytes, show_duration
 from asyncexport.display.formatting import count_of, plain, show_count
 
 MOST_PROBLEMS = 10
-"""Parked bundles that are listed one by one; `status` and `--json` list all."""
+"""Lines about parked bundles; `status` and `--json` list all."""
 
 FIRST_WORDS = {
     Exit.DONE: "done",
@@ -26,6 +28,40 @@ BY_HANG_UP = "stopped by SIGHUP because its terminal was closed; the state is sa
 
 BY_AN_ERROR = "stopped by an error"
 """The error itself is printed on stderr."""
+
+
+@dataclass(frozen=True, slots=True)
+class MergedProblem:
+    """Adjacent bundles of an export that have the same problem.
+
+    Attributes:
+        export: The export's name.
+        range: The range of all of them.
+        count: The number of bundles.
+        reason: The problem.
+    """
+
+    export: str
+    range: Range
+    count: int
+    reason: str
+
+    def __str__(self) -> str:
+        """Return it for messages."""
+        count = "" if self.count == 1 else f" ({show_count(self.count)} bundles)"
+        return f"{self.export} {self.range}{count}: {self.reason}"
+
+
+def merged_problems(problems: Iterable[tuple[Bundle, str]]) -> list[MergedProblem]:
+    """Return the problems of bundles in order, with adjacent bundles that have the same problem as one."""
+    found: list[MergedProblem] = []
+    for bundle, reason in sorted(problems):
+        last, own = found[-1] if found else None, bundle.range
+        if last and (last.export, last.range.end, last.reason) == (bundle.export, own.start, reason):
+            found[-1] = MergedProblem(last.export, Range(last.range.start, own.end), last.count + 1, reason)
+        else:
+            found.append(MergedProblem(bundle.export, own, 1, reason))
+    return found
 
 
 def closing_lines(summary: Summary, *, look: str = "", hung_up: bool = False) -> list[str]:
@@ -58,13 +94,10 @@ def closing_lines(summary: Summary, *, look: str = "", hung_up: bool = False) ->
         )
     if tally.refreshed.bundles:
         lines.append(_refreshed(tally.refreshed, word="repaired" if summary.command == "verify" else "refreshed"))
-    parked = [
-        _problem("parked", bundle, f"{reason}{_next_try(tally, bundle)}")
-        for bundle, reason in sorted(tally.parked.items())
-    ]
-    lines += parked[:MOST_PROBLEMS]
-    if len(parked) > MOST_PROBLEMS:
-        lines.append(f"parked: {show_count(len(parked) - MOST_PROBLEMS)} more; `asyncexport status` lists all")
+    parked = merged_problems((bundle, f"{why}{_next_try(tally, bundle)}") for bundle, why in tally.parked.items())
+    lines += [plain(f"parked: {one}") for one in parked[:MOST_PROBLEMS]]
+    if left := sum(one.count for one in parked[MOST_PROBLEMS:]):
+        lines.append(f"parked: {show_count(left)} more; `asyncexport status` lists all")
     lost = [_problem("fewer rows", bundle, lost_reason(fewer)) for bundle, fewer in sorted(tally.losses.items())]
     lines += lost[:MOST_PROBLEMS]
     if len(lost) > MOST_PROBLEMS:

@@ -9,6 +9,7 @@ from typing import Any
 from asyncexport.core.bundles import Bundle, show
 from asyncexport.core.events import (
     BundleParked,
+    BundleSplit,
     BundleStored,
     Event,
     ExportStopped,
@@ -36,6 +37,8 @@ def event_record(event: Event) -> dict[str, Any] | None:
             return _of_bundle("stored", bundle, {**facts, "refresh": replaced is not None, **before})
         case BundleParked(bundle=bundle, state=state):
             return _of_bundle("parked", bundle, {"reason": event.reason, **counts_of(state)})
+        case BundleSplit(bundle=bundle, pieces=pieces, reason=reason):
+            return _of_bundle("split", bundle, {"reason": reason, "pieces": [_span(piece) for piece in pieces]})
         case Retried(bundle=bundle, reason=reason):
             return _of_bundle("retried", bundle, {"reason": reason})
         case RowsOutside(bundle=bundle, outside=outside, timed=timed):
@@ -77,5 +80,8 @@ def _joining(event: Joining) -> dict[str, Any]:
 
 
 def _of_bundle(kind: str, bundle: Bundle, facts: dict[str, Any]) -> dict[str, Any]:
-    span = {"start": show(bundle.range.start), "end": show(bundle.range.end)}
-    return {"type": kind, "export": bundle.export, **span, **facts}
+    return {"type": kind, "export": bundle.export, **_span(bundle), **facts}
+
+
+def _span(bundle: Bundle) -> dict[str, str]:
+    return {"start": show(bundle.range.start), "end": show(bundle.range.end)}

@@ -1,18 +1,21 @@
 """Takes one bundle from state to state: create, watch, fetch, store.
 
 1. Each step takes a bundle in one state and returns it in the next, which is durable by then.
-2. A failure of one bundle ends in `Failed`, or in `Refused` if its operation or its file may still be fine. It counts
-   as an attempt only if the bundle itself is at fault: a failed operation, a lost export, a bad file.
+2. A failure of one bundle ends in `Failed`, in `Split` if narrower bundles may do better, or in `Refused` if its
+   operation or its file may still be fine. It counts as an attempt only if the bundle itself is at fault: a failed
+   operation, a lost export, a bad file.
 3. An operation or export that belongs to another bundle is not accepted for this one (`engine.service_ids`). It counts
    as a failed operation and is reported.
 4. Errors that concern all bundles are raised: a refused key, a full disk, a broken ledger, a service that was given up.
 """
 
 from collections.abc import Callable, Container, Mapping
+from dataclasses import replace
 
 from asyncexport.core.bundles import Bundle
 from asyncexport.core.events import Listener, PossibleDuplicate
-from asyncexport.core.exports import Definition
+from asyncexport.core.exports import Definition, Type
+from asyncexport.core.splitting import AttemptRules
 from asyncexport.core.states import BundleRecord, Created, Creating, Failed, FewerRows, Overdue, Ready, Refused
 from asyncexport.engine.budget import Budget
 from asyncexport.engine.call_turns import CallTurns
@@ -39,7 +42,7 @@ class BundleRunner:
         export_states: The exports of this run, by name.
         emit: Called with each event.
         call_turns: What is known about refused calls; shared with the poller.
-        attempts: `[retry] attempts`.
+        rules: How often a failing bundle is exported, and when it is split. Those of individuals never are.
         download_slots: `[concurrency] downloads`.
         accepted: Bundles whose archive may be replaced by one with far fewer rows. More may be added during the run.
         clock: Seconds since 1970 by the service's clock.
@@ -48,6 +51,7 @@ class BundleRunner:
         second_look_seconds: `[download] second_look`.
 
     Attributes:
+        moves: Records states.
         creates: The creates in progress.
         fetching: The downloads in progress.
     """
@@ -63,7 +67,7 @@ class BundleRunner:
         export_states: dict[str, ExportState],
         emit: Listener,
         call_turns: CallTurns,
-        attempts: int,
+        rules: AttemptRules,
         download_slots: int,
         clock: Callable[[], float],
         earliest: Callable[[], float] | None = None,
@@ -74,14 +78,16 @@ class BundleRunner:
         self._export_states = export_states
         known = {name: one.export.definition for name, one in export_states.items()}
         self._owners = IdOwners(ledger, {**(definitions or {}), **known})
-        self._moves = BundleMoves(ledger, emit, attempts=attempts, clock=clock, earliest=earliest)
-        self._ends = OperationEnds(poller, self._moves, call_turns, self._owners)
-        self._overdue = OverdueOperations(poller, self._moves, call_turns)
-        self.creates = Creates(gate, service, self._moves, call_turns)
+        individuals = (name for name, one in known.items() if one.type is Type.INDIVIDUAL)
+        rules = replace(rules, never_split=frozenset(individuals))
+        self.moves = BundleMoves(ledger, emit, rules=rules, clock=clock, earliest=earliest)
+        self._ends = OperationEnds(poller, self.moves, call_turns, self._owners)
+        self._overdue = OverdueOperations(poller, self.moves, call_turns)
+        self.creates = Creates(gate, service, self.moves, call_turns)
         self.fetching = Fetching(
             service,
             downloads,
-            self._moves,
+            self.moves,
             call_turns,
             slots=download_slots,
             accepted=accepted,
@@ -92,14 +98,14 @@ class BundleRunner:
         """Prepare a bundle that an earlier run left unfinished; a parked one starts again at attempt 1."""
         match record.state:
             case Failed() | FewerRows():
-                return self._moves.plan_again(record)
+                return self.moves.plan_again(record)
             case Refused() as refused:
-                return self._moves.take_up(record, refused.again)
+                return self.moves.take_up(record, refused.again)
             case Overdue() as overdue:
                 export = self._export_states[record.bundle.export].export
                 return await self._overdue.poll_again(record, overdue, export)
             case Creating():
-                self._moves.emit(PossibleDuplicate(record.bundle))
+                self.moves.emit(PossibleDuplicate(record.bundle))
         return record
 
     async def create(self, record: BundleRecord, attempt: int) -> BundleRecord:

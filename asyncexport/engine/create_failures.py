@@ -64,7 +64,7 @@ class CreateFailures:
                 error, least_wait=self._call_turns.refusal_times.confirmation_seconds if is_unreadable else 0.0
             )
         if failure is Failure.UNREADABLE:
-            return await self._moves.count_attempt(asked, attempt, str(error))
+            return await self._moves.count_attempt(asked, attempt, str(error), is_refusal=True)
         return await self._moves.note(asked, Planned(attempt))
 
     async def after(self, record: BundleRecord, export: ExportState, error: ServiceError) -> BundleRecord:

@@ -118,7 +118,7 @@ class Fetching:
         async with self._downloads.begin(record.bundle, definition, least_rows=least, new_check=new_check) as download:
             self._files[record.bundle] = download
             try:
-                attempts = FetchAttempts(self._moves.attempts)
+                attempts = FetchAttempts(self._moves.rules.attempts)
                 return await self._fetch_with_retries(BundleFile(record, ready, export, download, attempts))
             finally:
                 del self._files[record.bundle]

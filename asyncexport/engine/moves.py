@@ -1,16 +1,18 @@
 """Moves bundles from state to state: each new state is durable before it is reported.
 
-A failure that counts against a bundle uses up an attempt; after the last attempt the bundle is parked as `Failed`.
+A failure that counts against a bundle uses up an attempt. `core.splitting` decides what follows: another attempt,
+narrower bundles instead, or parking.
 """
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Protocol
 
-from asyncexport.core.bundles import Bundle
-from asyncexport.core.events import Listener, Retried, event_of
-from asyncexport.core.states import BundleRecord, Created, Failed, Planned, State, Stored, moved
+from asyncexport.core.bundles import Bundle, Range
+from asyncexport.core.events import BundleSplit, Listener, Retried, event_of
+from asyncexport.core.splitting import AttemptRules, FailedAttempts
+from asyncexport.core.states import BundleRecord, Created, Failed, Planned, Split, State, Stored, moved
 
 log = logging.getLogger(__name__)
 
@@ -20,6 +22,10 @@ class StateLog(Protocol):
 
     async def append(self, record: BundleRecord, *, at: float) -> None:
         """Add a row, which is durable on return."""
+        ...
+
+    async def split(self, record: BundleRecord, pieces: Sequence[Range], *, at: float) -> tuple[BundleRecord, ...]:
+        """Replace a bundle by narrower ones in one step, which is durable on return; return those to be exported."""
         ...
 
     async def bundles_of_operation(self, operation_id: str) -> tuple[Bundle, ...]:
@@ -37,12 +43,13 @@ class BundleMoves:
     Args:
         ledger: The record of states.
         emit: Called with each event.
-        attempts: `[retry] attempts`.
+        rules: How often a failing bundle is exported, and when it is split.
         clock: Seconds since 1970 by the service's clock.
         earliest: The earliest time that it may be by that clock while the clock is in doubt; None if it never is.
 
     Attributes:
-        emit, attempts, clock, earliest: The arguments of the same names.
+        emit, rules, clock, earliest: The arguments of the same names.
+        start: Called with the pieces of a bundle that was split, to have them exported in this run.
     """
 
     def __init__(
@@ -50,15 +57,17 @@ class BundleMoves:
         ledger: StateLog,
         emit: Listener,
         *,
-        attempts: int,
+        rules: AttemptRules,
         clock: Callable[[], float],
         earliest: Callable[[], float] | None = None,
     ) -> None:
         self._ledger = ledger
         self.emit = emit
-        self.attempts = attempts
+        self.rules = rules
+        self._failed = FailedAttempts(rules)
         self.clock = clock
         self.earliest = earliest or clock
+        self.start: Callable[[Sequence[BundleRecord]], None] = lambda _: None
 
     async def note(self, record: BundleRecord, state: State) -> BundleRecord:
         """Record the new state; return the bundle in it, once that is durable."""
@@ -66,19 +75,45 @@ class BundleMoves:
         after = BundleRecord(record.bundle, record.revision, moved(record.state, state), stored)
         await self._ledger.append(after, at=self.clock())
         self.emit(event_of(record, after))
+        if isinstance(state, Stored):
+            self._failed.stored(record.bundle)
         if isinstance(state, Created):
             log.debug("%s: operation %s", record.bundle, state.operation_id)
         return after
 
-    async def count_attempt(self, record: BundleRecord, attempt: int, reason: str) -> BundleRecord:
-        """Plan the next attempt, or park the bundle after the last one."""
+    async def count_attempt(
+        self, record: BundleRecord, attempt: int, reason: str, *, is_refusal: bool = False
+    ) -> BundleRecord:
+        """Plan the next attempt, split the bundle, or park it.
+
+        Args:
+            record: The bundle.
+            attempt: The attempt that failed.
+            reason: Why it failed.
+            is_refusal: Whether it was a create without a readable answer; the bundle is not split for that.
+        """
         self.emit(Retried(record.bundle, reason))
-        if attempt >= self.attempts:
+        if is_refusal:
+            self._failed.refused(record.bundle)
+        else:
+            self._failed.failed(record.bundle)
+            if pieces := self._failed.pieces(record, attempt):
+                return await self._split(record, pieces, reason)
+        if self._failed.is_last(record.bundle, attempt):
             return await self.note(record, Failed(reason))
         return await self.note(record, Planned(attempt + 1))
 
+    async def _split(self, record: BundleRecord, pieces: Sequence[Range], reason: str) -> BundleRecord:
+        started = await self._ledger.split(record, pieces, at=self.clock())
+        bundles = tuple(one.bundle for one in started)
+        self._failed.split(record.bundle, bundles)
+        self.emit(BundleSplit(record.bundle, bundles, reason))
+        self.start(started)
+        return replace(record, state=moved(record.state, Split()))
+
     def plan_again(self, record: BundleRecord) -> BundleRecord:
         """Return a parked bundle as `Planned`, attempt 1. Not recorded: its next row implies it (`core.states`, 3)."""
+        self._failed.retried(record)
         return self.take_up(record, Planned())
 
     def take_up(self, record: BundleRecord, state: State) -> BundleRecord:

@@ -1,9 +1,9 @@
 """The main loop of a run: starts one coroutine per bundle, which takes the bundle from state to state until it is done.
 
 1. Running and resuming are the same: each bundle starts from the state that the ledger has for it.
-2. Bundles are started lazily, when there is room (`engine.in_flight`). What becomes due while the run
-   goes on is started before the others (`engine.upcoming`). The newest bundle of an export is started ahead of its turn
-   when its result is needed to decide about the others (`engine.create_turns`).
+2. Bundles are started lazily, when there is room (`engine.in_flight`). What becomes due while the run goes on, and the
+   pieces of a bundle that was split, are started before the others (`engine.upcoming`). The newest bundle of an export
+   is started ahead of its turn when its result is needed to decide about the others (`engine.create_turns`).
 3. The failure of one bundle is handled in that bundle's coroutine (`engine.bundle_runner`). An error that concerns all
    bundles ends the run.
 4. When asked to stop, the run starts nothing new, lets downloads in progress finish within the grace period and waits
@@ -110,6 +110,7 @@ class Scheduler:
         async with asyncio.TaskGroup() as group:
             self._group = group
             upcoming = UpcomingBundles(work, newly_due, notify=self.in_flight.notify)
+            self._runner.moves.start = upcoming.add_pieces
             upcoming.follow(group)
             polling = group.create_task(self._poller.run(), name="poller")
             feeding = group.create_task(self._feed(upcoming, group), name="feeder")

@@ -1,10 +1,11 @@
-"""The bundles that a run has not started yet: those that were planned, and those that become due while it goes on.
+"""The bundles that a run has not started yet: those that were planned, and those that are added while it goes on.
 
 1. Every five minutes a run that follows the present asks what has become due. That is started before everything that
    was planned.
 2. Of that, bundles without an archive are urgent: they may start even if the others take all the room
    (`engine.in_flight`).
-3. Once everything that was planned is finished, the run no longer asks. Otherwise a run whose operations take longer
+3. The pieces of a bundle that was split come next, before what was planned: their data is as old as that of the bundle.
+4. Once everything that was planned is finished, the run no longer asks. Otherwise a run whose operations take longer
    than a bundle is wide would never end.
 """
 
@@ -28,7 +29,7 @@ class UpcomingBundles:
     Args:
         planned: The planned bundles, in the order in which they are started.
         newly_due: Returns what has become due. None if the run does not follow the present.
-        notify: Called when bundles have become due.
+        notify: Called when bundles were added.
     """
 
     def __init__(
@@ -38,13 +39,14 @@ class UpcomingBundles:
         self._newly_due = newly_due
         self._notify = notify
         self._due: deque[BundleRecord] = deque()
+        self._pieces: deque[BundleRecord] = deque()
         self._next = next(planned, None)
         self._late: set[Bundle] = set()
         self._following: asyncio.Task[None] | None = None
 
     def __bool__(self) -> bool:
         """Whether a bundle can be started."""
-        return bool(self._due) or self._next is not None
+        return bool(self._due or self._pieces) or self._next is not None
 
     @property
     def is_urgent(self) -> bool:
@@ -57,10 +59,18 @@ class UpcomingBundles:
             late = self._due.popleft()
             self._late.add(late.bundle)
             return late
+        if self._pieces:
+            return self._pieces.popleft()
         if self._next is None:
             raise AssertionError("no bundle is left to take")
         record, self._next = self._next, next(self._planned, None)
         return record
+
+    def add_pieces(self, pieces: Sequence[BundleRecord]) -> None:
+        """Add the pieces of a bundle that was split (rule 3); a piece of a late bundle is late as well."""
+        self._pieces.extend(pieces)
+        self._late |= {one.bundle for one in pieces if any(_is_piece(one.bundle, late) for late in self._late)}
+        self._notify()
 
     def follow(self, group: asyncio.TaskGroup) -> None:
         """Start to ask what becomes due, if the run follows the present."""
@@ -68,7 +78,7 @@ class UpcomingBundles:
             self._following = group.create_task(self._follow(self._newly_due), name="follower")
 
     def end_if_only_late(self, running: Iterable[Bundle]) -> None:
-        """Stop asking if only bundles that became due later are still running (rule 3)."""
+        """Stop asking if only bundles that became due later are still running (rule 4)."""
         if self._late.issuperset(running):
             self.end()
 
@@ -82,3 +92,7 @@ class UpcomingBundles:
             await asyncio.sleep(FOLLOW_SECONDS)
             self._due.extend(await newly_due())
             self._notify()
+
+
+def _is_piece(piece: Bundle, whole: Bundle) -> bool:
+    return piece.export == whole.export and whole.range.contains(piece.range)

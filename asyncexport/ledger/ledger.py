@@ -87,11 +87,14 @@ class Ledger(LedgerMetadata):
         """See `LedgerQueries.exports`."""
         return await self._read(LedgerQueries.exports)
 
-    async def split(self, record: BundleRecord, pieces: Sequence[Range], *, at: float) -> None:
+    async def split(self, record: BundleRecord, pieces: Sequence[Range], *, at: float) -> tuple[BundleRecord, ...]:
         """Replace a bundle of which nothing was ever stored by narrower ones, in one commit.
 
+        Returns:
+            Those of the narrower bundles that are not stored, as they are recorded.
+
         Args:
-            record: The bundle, which is parked.
+            record: The bundle.
             pieces: The ranges of the narrower bundles. One that the ledger already knows stays as it is.
             at: The time, in seconds since 1970.
 
@@ -103,6 +106,9 @@ class Ledger(LedgerMetadata):
         children = [BundleRecord(Bundle(record.bundle.export, piece)) for piece in pieces]
         rows = [NewStateRow.of(one, at=at) for one in (after, *children)]
         await self._write(lambda transaction: transaction.split(rows[0], rows[1:]))
+        export, span = record.bundle.export, record.bundle.range
+        recorded = await self._read(lambda queries: queries.recorded_range(export, span))
+        return tuple(one for one in recorded.unfinished if one.bundle.range in pieces)
 
     async def bundles_of_operation(self, operation_id: str) -> tuple[Bundle, ...]:
         """See `LedgerQueries.bundles_of_operation`."""

@@ -7,7 +7,15 @@ event, and no listener can interfere with them.
 import time
 from dataclasses import dataclass, field
 
-from asyncexport.core.events import BundleMoved, BundleParked, BundleStored, Event, ExportStopped, Retried
+from asyncexport.core.events import (
+    BundleMoved,
+    BundleParked,
+    BundleSplit,
+    BundleStored,
+    Event,
+    ExportStopped,
+    Retried,
+)
 from asyncexport.core.service.requests import Kind
 from asyncexport.core.summary import Exit, OpenProblems, Summary, Tally, exit_of
 from asyncexport.engine.scheduler import Stop
@@ -45,7 +53,7 @@ class RunCounters:
         self.tally.record(event)
         problems, now = self.problems, self.seconds
         match event:
-            case BundleStored(bundle=bundle):
+            case BundleStored(bundle=bundle) | BundleSplit(bundle=bundle):
                 problems.over(bundle)
             case BundleParked(bundle=bundle, reason=reason):
                 problems.note(bundle, f"parked: {reason}", at=now)

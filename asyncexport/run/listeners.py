@@ -11,6 +11,7 @@ from collections.abc import Callable, Collection, Iterable
 from asyncexport.core.bundles import Bundle, show
 from asyncexport.core.events import (
     BundleParked,
+    BundleSplit,
     BundleStored,
     Event,
     Listener,
@@ -69,6 +70,8 @@ def log_event(event: Event, tally: Tally, *, repaired: Collection[Bundle]) -> No
         case BundleParked(bundle=bundle, reason=reason):
             # Not a warning: the live view and the closing text show it anyway.
             log.info("%s %s: parked: %s", bundle.export, show(bundle.range.start), reason)
+        case BundleSplit(bundle=bundle, pieces=pieces, reason=reason):
+            log.info("%s: keeps failing, split into %d narrower bundles: %s", bundle, len(pieces), reason)
         case Retried(bundle=bundle, reason=reason):
             log.info("%s: %s", bundle, reason)
         case PossibleDuplicate(bundle=bundle):

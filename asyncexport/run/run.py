@@ -155,6 +155,7 @@ async def _carry_out(run: _Run) -> None:
                 emit=run.emit,
                 stop=run.stop,
                 key_is_new=organisation.key_is_new,
+                retries_once=instructions(run.spec).pauses_parked,
             )
         )
         contact = _first_contact(run, engine, clock, organisation, asks_for_time=not plan.has_work)

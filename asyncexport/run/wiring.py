@@ -23,6 +23,7 @@ from asyncexport.core.row_rejections import UNTIMED, read_untimed, write_untimed
 from asyncexport.core.second_looks import SECOND_LOOKS, SecondLooks
 from asyncexport.core.service.refusals import ALL_EXPORTS
 from asyncexport.core.service.retrying import Call
+from asyncexport.core.splitting import AttemptRules
 from asyncexport.engine.budget import Budget, Journal
 from asyncexport.engine.bundle_runner import BundleRunner
 from asyncexport.engine.call_turns import CallTurns
@@ -65,6 +66,7 @@ async def open_engine(
     emit: Listener,
     stop: Stop,
     key_is_new: bool = False,
+    retries_once: bool = False,
 ) -> AsyncIterator[RunEngine]:
     """Build the engine of a run and open its budget and connections; see `BundleRunner` for the arguments."""
     durations = Durations(expected_seconds=settings.polling.expected_seconds, known=await ledger.durations())
@@ -94,7 +96,7 @@ async def open_engine(
                 call_turns=call_turns,
                 accepted=accepted,
                 definitions=await ledger.exports(),
-                **_times_and_limits(settings, clock),
+                **_times_and_limits(settings, clock, retries_once=retries_once),
             )
             scheduler = _scheduler(settings, runner, poller, budget=budget, durations=durations, stop=stop)
             async with _remembering(ledger, runner):
@@ -108,16 +110,21 @@ class _TimesAndLimits(TypedDict):
 
     clock: Callable[[], float]
     earliest: Callable[[], float]
-    attempts: int
+    rules: AttemptRules
     download_slots: int
     second_look_seconds: float
 
 
-def _times_and_limits(settings: Settings, clock: ServiceClock) -> _TimesAndLimits:
+def _times_and_limits(settings: Settings, clock: ServiceClock, *, retries_once: bool) -> _TimesAndLimits:
     return {
         "clock": clock.now,
         "earliest": clock.earliest,
-        "attempts": settings.retry.attempts,
+        "rules": AttemptRules(
+            settings.retry.attempts,
+            settings.retry.before_split,
+            settings.retry.split_to_seconds,
+            retries_once=retries_once,
+        ),
         "download_slots": settings.concurrency.downloads,
         "second_look_seconds": settings.download.second_look_seconds,
     }

@@ -15,6 +15,7 @@ from asyncexport.core.exports import Export
 from asyncexport.core.operation_limit import OperationLimit
 from asyncexport.core.polling import PollingRules
 from asyncexport.core.service.requests import Kind
+from asyncexport.core.splitting import AttemptRules
 from asyncexport.core.states import BundleRecord, Ready, Stored
 from asyncexport.engine.budget import Budget
 from asyncexport.engine.bundle_runner import BundleRunner
@@ -234,7 +235,7 @@ class Wiring:
             export_states=self.exports,
             emit=self._emit,
             call_turns=self.call_turns,
-            attempts=5,
+            rules=AttemptRules(),
             download_slots=scenario.downloads,
             clock=now,
             second_look_seconds=scenario.second_look_seconds,

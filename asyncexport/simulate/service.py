@@ -6,9 +6,9 @@ The service has its own token bucket and refuses requests beyond it, which shows
 import asyncio
 import heapq
 import random
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from asyncexport.client.gate import Gate, RequestPermit
 from asyncexport.core.admission import Priority
@@ -20,7 +20,7 @@ from asyncexport.core.exports import Definition, Format
 from asyncexport.core.polling import LIST_SIZE
 from asyncexport.core.service.requests import Kind
 from asyncexport.core.service.resources import Completed, DownloadLink, Me, Operation, OperationsPage, Running
-from asyncexport.core.states import Archive, BundleRecord
+from asyncexport.core.states import Archive, BundleRecord, Split
 from asyncexport.errors import RateLimitedError, RefusedError, UnavailableError, UnprovedEmptyError
 
 LATENCY_SECONDS = 0.2
@@ -265,6 +265,13 @@ class MemoryLedger:
         """Record a bundle's new state."""
         self.latest[record.bundle] = record
         self.highest_attempt = max(self.highest_attempt, getattr(record.state, "attempt", 1))
+
+    async def split(self, record: BundleRecord, pieces: Sequence[Range], *, at: float) -> tuple[BundleRecord, ...]:
+        """Replace a bundle by narrower ones."""
+        self.latest[record.bundle] = replace(record, state=Split())
+        found = tuple(BundleRecord(Bundle(record.bundle.export, piece)) for piece in pieces)
+        self.latest |= {one.bundle: one for one in found}
+        return found
 
     async def bundles_of_operation(self, operation_id: str) -> tuple[Bundle, ...]:
         """Return nothing: no two bundles share an operation here."""

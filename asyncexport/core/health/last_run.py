@@ -1,10 +1,10 @@
 """Whether the last run ended well.
 
 1. A run that is in progress does not count yet: the one before it does.
-2. A run ends well with exit code 0, or with 9: it reached its `--max-duration`, nothing failed, and the next run
-   resumes.
-3. Exit code 3 for parked bundles alone no longer counts once each of them is stored or accepted. So does 3 for anything
-   but an error after the user has accepted gaps, because what is still open is reported by itself.
+2. A run ends well with exit code 0, or with 9: work is left, nothing failed, and the next run resumes.
+3. Exit code 3 no longer counts if no error ended the run, no bundle is parked any more, and either the run reported
+   nothing but parked bundles or the user has accepted gaps since. What is still wrong is reported as a problem of its
+   export.
 """
 
 from collections.abc import Sequence
@@ -36,8 +36,6 @@ def fault_of_last_run(
     if not finished:
         return "" if in_progress else "no run is on record"
     last = finished[-1]
-    if last.ended is None:
-        return f"the last run ({last.command}) {how_it_ended(last)}"
     if last.exit_code in ENDS_WELL or _is_settled(last, has_parked=has_parked, accepted=accepted):
         return ""
     return f"the last run ({last.command}) {how_it_ended(last)}"
