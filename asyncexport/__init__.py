@@ -8,8 +8,8 @@ From a program::
     summary = asyncexport.run(asyncexport.backfill(settings, start="2026-01-01"))
 
 If an event loop is running, as in a notebook: `summary = await asyncexport.backfill(settings, start="2026-01-01")`.
-`nightly`, `retry` and `verify` are called the same way (`asyncexport.run.library`). `Stop` asks a run to stop, and
-`listeners` are functions that are called with each event of a run (`asyncexport.core.events`). `export` runs any
+`nightly`, `retry`, `audit` and `verify` are called the same way (`asyncexport.run.library`). `Stop` asks a run to stop,
+and `listeners` are functions that are called with each event of a run (`asyncexport.core.events`). `export` runs any
 `RunSpec`.
 
 The map: `core` makes the decisions and does no IO; the wings (`config`, `client`, `engine`, `storage`, `ledger`,
@@ -26,8 +26,10 @@ __version__ = "0.1.0"
 
 if TYPE_CHECKING:
     from asyncexport.config import ApiKey, Settings, load_key
+    from asyncexport.core.auditing import AuditSample, Comparison
     from asyncexport.core.bundles import Bundle, Range
     from asyncexport.core.events import (
+        BundleAudited,
         BundleParked,
         BundleSplit,
         BundleStored,
@@ -72,20 +74,24 @@ if TYPE_CHECKING:
         UnknownExport,
         Unrecorded,
     )
-    from asyncexport.run.library import MaxDuration, Moment, backfill, load_settings, nightly, retry, run, verify
+    from asyncexport.run.library import MaxDuration, Moment, audit, backfill, load_settings, nightly, retry, run, verify
     from asyncexport.run.run import Watch, export
-    from asyncexport.run.spec import Backfill, Nightly, Repair, Retry, RunSpec
+    from asyncexport.run.spec import Audit, Backfill, Nightly, Repair, Retry, RunSpec
     from asyncexport.run.survey import Survey, survey
 
 _HOMES = {
     "ApiKey": "config",
     "ArchiveError": "errors",
+    "Audit": "run.spec",
+    "AuditSample": "core.auditing",
     "Backfill": "run.spec",
     "Broken": "run.findings",
     "Bundle": "core.bundles",
+    "BundleAudited": "core.events",
     "BundleParked": "core.events",
     "BundleSplit": "core.events",
     "BundleStored": "core.events",
+    "Comparison": "core.auditing",
     "ConfigError": "errors",
     "Event": "core.events",
     "Exit": "core.exits",
@@ -132,6 +138,7 @@ _HOMES = {
     "UnknownExport": "run.findings",
     "Unrecorded": "run.findings",
     "Watch": "run.run",
+    "audit": "run.library",
     "backfill": "run.library",
     "export": "run.run",
     "load_key": "config",
@@ -146,12 +153,16 @@ _HOMES = {
 __all__ = [
     "ApiKey",
     "ArchiveError",
+    "Audit",
+    "AuditSample",
     "Backfill",
     "Broken",
     "Bundle",
+    "BundleAudited",
     "BundleParked",
     "BundleSplit",
     "BundleStored",
+    "Comparison",
     "ConfigError",
     "Event",
     "Exit",
@@ -198,6 +209,7 @@ __all__ = [
     "UnknownExport",
     "Unrecorded",
     "Watch",
+    "audit",
     "backfill",
     "export",
     "load_key",

@@ -21,7 +21,7 @@ from asyncexport.core.summary import Snapshot, Summary
 from asyncexport.display.event_records import event_record
 from asyncexport.engine.scheduler import Stop
 from asyncexport.run.run import export
-from asyncexport.run.spec import Backfill, Nightly, Repair, Retry, RunSpec
+from asyncexport.run.spec import Audit, Backfill, Nightly, Repair, Retry, RunSpec
 from asyncexport.sandbox import Sandbox
 from asyncexport.storage.layout import archive_range
 from tests.failpoints import at_failpoints
@@ -100,7 +100,7 @@ async def run(
     settings = settings_for(sandbox, directory, changes)
     if kind in (Backfill, Retry):
         fields = {"start": read_when(start), **fields}
-    if kind is not Repair:
+    if kind not in (Repair, Audit):
         fields = {"end": None if end is None else read_when(end), **fields}
     with at_failpoints(boundary):
         return await export(

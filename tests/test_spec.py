@@ -1,16 +1,20 @@
 """The instructions that each kind of run stands for."""
 
-from dataclasses import fields
+from dataclasses import fields, replace
 
 import pytest
 
+from asyncexport.core.auditing import AuditSample
 from asyncexport.core.bundles import Bundle, Range
 from asyncexport.core.exports import Export
+from asyncexport.core.lanes import OldOrder
 from asyncexport.core.states import BundleRecord
-from asyncexport.run.spec import Backfill, Instructions, Nightly, Repair, Retry, instructions
+from asyncexport.run.spec import Audit, Backfill, Instructions, Nightly, Repair, Retry, instructions
 
 EXPORTS = (Export("everyone"),)
 RECORD = BundleRecord(Bundle("everyone", Range(0, 1800)))
+SAMPLE = AuditSample(20, seed=1)
+NIGHT = Instructions(None, 200, fills_gaps=True, pauses_parked=True, old_order=OldOrder.NEWEST)
 
 
 @pytest.mark.parametrize(
@@ -18,11 +22,11 @@ RECORD = BundleRecord(Bundle("everyone", Range(0, 1800)))
     [
         (Backfill(EXPORTS, 100), Instructions(100, None, fills_gaps=True)),
         (Backfill(EXPORTS, 100, 200, command="demo"), Instructions(100, 200, fills_gaps=True)),
-        (Nightly(EXPORTS), Instructions(None, None, fills_gaps=True, pauses_parked=True)),
-        (
-            Nightly(EXPORTS, 200, (60.0,)),
-            Instructions(None, 200, fills_gaps=True, refresh_ages=(60.0,), pauses_parked=True),
-        ),
+        (Nightly(EXPORTS), replace(NIGHT, end=None)),
+        (Nightly(EXPORTS, 200, (60.0,)), replace(NIGHT, refresh_ages=(60.0,))),
+        (Nightly(EXPORTS, 200, old_order=OldOrder.OLDEST), replace(NIGHT, old_order=OldOrder.OLDEST)),
+        (Nightly(EXPORTS, 200, audit=SAMPLE), replace(NIGHT, audit=SAMPLE)),
+        (Audit(EXPORTS, SAMPLE), Instructions(0, None, fills_gaps=False, audit=SAMPLE, ignores_parked=True)),
         (Retry(EXPORTS), Instructions(0, None, fills_gaps=False, reports_kept=True)),
         (
             Retry(EXPORTS, 100, 200, True),
@@ -44,12 +48,14 @@ def test_a_kind_of_run_has_its_own_name():
 
 
 def test_no_kind_of_run_has_the_fields_of_another():
-    """Only nightly runs refresh, only retries accept fewer rows, and only repairs have bundles."""
+    """Only nightly runs refresh, only retries accept fewer rows, only repairs have bundles, only audits a sample."""
     shared = {"exports", "start", "end", "max_duration_seconds", "command"}
-    own = {kind.__name__: {one.name for one in fields(kind)} - shared for kind in (Backfill, Nightly, Retry, Repair)}
+    kinds = (Backfill, Nightly, Retry, Repair, Audit)
+    own = {kind.__name__: {one.name for one in fields(kind)} - shared for kind in kinds}
     assert own == {
-        "Backfill": set(),
-        "Nightly": {"refresh_ages"},
+        "Backfill": {"require_end"},
+        "Nightly": {"refresh_ages", "require_end", "old_order", "audit"},
         "Retry": {"accept_fewer"},
         "Repair": {"bundles"},
+        "Audit": {"sample"},
     }

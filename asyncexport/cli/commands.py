@@ -133,6 +133,15 @@ COMMANDS: dict[str, Entry] = {
             ("30d 28d --export checkout --why outage --wait", "of one of several exports, also during a run"),
         ),
     ),
+    "audit": Entry(
+        "audit",
+        "export a random sample of stored bundles again, replace those whose rows differ, and say what that proves",
+        NO_TIME,
+        (
+            ("", "60 bundles: if none differs, fewer than 5 % of all bundles do"),
+            ("--sample 300 --older-than 7d --wait", "a larger sample of older data, once no other run is active"),
+        ),
+    ),
     "segments": Entry(
         "segments",
         "list the account's segments and their ids",

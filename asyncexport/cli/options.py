@@ -79,6 +79,9 @@ def read_success_exit(text: str) -> int:
     return int(text)
 
 
+Wait = Annotated[
+    bool, typer.Option("--wait", help="If another run uses the directory, wait until it has ended; else exit code 4.")
+]
 SuccessExits = Annotated[
     list[int] | None,
     typer.Option(

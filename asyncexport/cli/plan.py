@@ -144,22 +144,25 @@ def _faults_of_range(*, nightly: bool, start: str | None, end: str | None) -> It
 
 
 def _survey(asked: Asked, exports: tuple[Export, ...], *, nightly: bool, now: float) -> "Survey":
-    from asyncexport.run.spec import Backfill, Nightly
+    from asyncexport.run.spec import Backfill, Nightly, nightly_sample
     from asyncexport.run.survey import survey
 
     settings = asked.settings
     if nightly:
-        return survey(settings, Nightly(exports, refresh_ages=settings.nightly.refresh_seconds), now=now)
+        audit = nightly_sample(settings.nightly.audit)
+        spec = Nightly(exports, refresh_ages=settings.nightly.refresh_seconds, audit=audit)
+        return survey(settings, spec, now=now)
     return survey(settings, Backfill(exports, start=asked.start, end=asked.end), now=now)
 
 
 def _tally(found: "Survey") -> Tally:
-    stored_before = sum(work.stored_before for work in found.plans)
-    return Tally(planned=stored_before + sum(work.count for work in found.plans), stored_before=stored_before)
+    stored_before = sum(work.stored_before for work in found.plans) - found.audits_in_range
+    to_do = sum(work.count for work in found.plans) + len(found.audit)
+    return Tally(planned=stored_before + to_do, stored_before=stored_before)
 
 
 def _estimates(settings: "Settings", found: "Survey") -> Iterator[Estimate]:
-    bundles = sum(work.count for work in found.plans)
+    bundles = sum(work.count for work in found.plans) + len(found.audit)
     created = sum(_created(work) for work in found.plans)
     second_looks = found.second_looks.expected(bundles)
     for reading in REQUEST_COSTS:
@@ -194,7 +197,8 @@ def _created(work: "ExportPlan") -> int:
 
 def _show_bundles(session: Session, found: "Survey") -> None:
     for work in found.plans:
-        session.record("plan", **_facts_of_work(work))
+        audits = sum(bundle.export == work.export.name for bundle in found.audit)
+        session.record("plan", **_facts_of_work(work), audits=audits)
         parts = {
             "in progress": len(work.in_progress),
             "parked by earlier runs": len(work.parked),
@@ -208,6 +212,8 @@ def _show_bundles(session: Session, found: "Survey") -> None:
         )
         if resting := len(work.paused):
             session.say(f"  {count_of(resting, 'parked bundle waits', 'parked bundles wait')} for a later nightly run")
+        if audits:
+            session.say(f"  {count_of(audits, 'stored bundle', 'stored bundles')} to audit after that")
 
 
 def _show_estimates(

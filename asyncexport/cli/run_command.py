@@ -10,7 +10,7 @@ from asyncexport.core.bundles import ALL_TIME, DAY, Ago, Range, When, day, momen
 from asyncexport.core.exits import Exit
 from asyncexport.core.text import show_duration
 from asyncexport.display import closing_lines, look_command
-from asyncexport.run.spec import Backfill, Nightly, Retry, instructions
+from asyncexport.run.spec import Audit, Backfill, Nightly, Retry, instructions
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable
@@ -31,31 +31,33 @@ HINTS = {
 
 
 def carry_out(
-    session: "Session", settings: "Settings", spec: "RunSpec", *, key: "ApiKey", joins: bool = False
+    session: "Session", settings: "Settings", spec: "RunSpec", *, key: "ApiKey", waits: bool = False
 ) -> "Summary":
     """Carry out a run: show its progress, stop it on signals, and print the closing text.
 
-    `joins`: whether a nightly run waits for another run that holds the directory.
+    `waits`: whether it waits for another run that holds the directory; a nightly run then joins that run.
     """
-    summary, example = export_watched(session, settings, spec, key=key, joins=joins)
+    summary, example = export_watched(session, settings, spec, key=key, waits=waits)
     say_closing(session, settings, spec, summary, example=example)
     return summary
 
 
 def export_watched(
-    session: "Session", settings: "Settings", spec: "RunSpec", *, key: "ApiKey", joins: bool = False
+    session: "Session", settings: "Settings", spec: "RunSpec", *, key: "ApiKey", waits: bool = False
 ) -> "tuple[Summary, str]":
     """Carry out a run without its closing text; return the summary and the path of a stored archive ("" if none)."""
     from asyncexport.run.joining import export_or_join
     from asyncexport.run.run import export
+    from asyncexport.run.waiting import export_when_free
 
     viewer = session.viewer(_heading(settings, spec))
 
     def work(stop: "Stop") -> "Awaitable[Summary]":
         listeners = (viewer.on_event,)
-        if joins and isinstance(spec, Nightly):
+        if waits and isinstance(spec, Nightly):
             return export_or_join(settings, spec, key=key, stop=stop, listeners=listeners, watch=viewer.watch)
-        return export(settings, spec, key=key, stop=stop, listeners=listeners, watch=viewer.watch)
+        start = export_when_free if waits else export
+        return start(settings, spec, key=key, stop=stop, listeners=listeners, watch=viewer.watch)
 
     def on_stop(reason: Exit) -> None:
         if not viewer.is_joining:
@@ -87,6 +89,9 @@ def _hints(session: "Session", spec: "RunSpec", summary: "Summary") -> Iterator[
     if summary.exit_code is Exit.TIME_UP and tally.is_cut_back and not tally.unfinished:
         complete_at = max(one.complete_at for one in tally.ranges.values() if one.is_cut_back)
         yield f"run the same command again after {show(complete_at)}, when the end is settled"
+        return
+    if summary.exit_code in HINTS and isinstance(spec, Audit):
+        yield "any later run over these bundles finishes what is in progress; another audit chooses other bundles"
         return
     if summary.exit_code is not Exit.PARTIAL:
         yield from filter(None, [HINTS.get(summary.exit_code)])

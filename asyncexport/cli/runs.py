@@ -21,7 +21,7 @@ from asyncexport.cli.options import (
 )
 from asyncexport.cli.session import Session
 from asyncexport.core.summary import Summary
-from asyncexport.run.spec import Backfill, Nightly, Retry, RunSpec
+from asyncexport.run.spec import Backfill, Nightly, Retry, RunSpec, nightly_sample
 
 
 def backfill(
@@ -80,7 +80,8 @@ def nightly(
     Made for cron, timers and schedulers. Without [nightly] since, the first nightly run starts 7 days back, and the
     ledger remembers that date. With [nightly] refresh, bundles are exported again at the ages it lists. If a new export
     is empty or has far fewer rows than the archive, the archive is kept and the bundle is parked: this run ends with
-    exit code 3, and later nightly runs do not export it again. `asyncexport plan --nightly` estimates the cost.
+    exit code 3, and later nightly runs do not export it again. [nightly] audit exports random bundles again at the end
+    (`asyncexport audit --help`). `asyncexport plan --nightly` estimates the cost.
 
     If another run uses the directory, such as a long backfill, this one waits until everything it would have exported
     is stored or parked, or until the other run has ended, and then does the rest itself. The wait ends after
@@ -103,8 +104,9 @@ def nightly(
         asked.max_duration_seconds,
         require_end=require_end,
         old_order=asked.settings.nightly.order,
+        audit=nightly_sample(asked.settings.nightly.audit),
     )
-    return _run(ctx.obj, asked, spec, joins=not no_join)
+    return _run(ctx.obj, asked, spec, waits=not no_join)
 
 
 def retry(
@@ -148,7 +150,7 @@ def retry(
     return _run(ctx.obj, asked, spec)
 
 
-def _run(session: Session, asked: Asked, spec: RunSpec, *, joins: bool = False) -> Summary:
+def _run(session: Session, asked: Asked, spec: RunSpec, *, waits: bool = False) -> Summary:
     from asyncexport.cli.run_command import carry_out
 
-    return carry_out(session, asked.settings, spec, key=read_key(session, asked.settings), joins=joins)
+    return carry_out(session, asked.settings, spec, key=read_key(session, asked.settings), waits=waits)

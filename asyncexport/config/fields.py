@@ -279,6 +279,7 @@ def _known_timezone(text: str) -> str:
 
 
 Switch = Annotated[bool, BeforeValidator(_json_from_text)]
+Amount = Annotated[int, BeforeValidator(_number_from_text), Field(ge=0, le=MOST)]
 Count = Annotated[int, BeforeValidator(_number_from_text), Field(ge=1, le=MOST)]
 Number = Annotated[float, BeforeValidator(_number_from_text), AfterValidator(_in_range)]
 Duration = Annotated[float, BeforeValidator(_duration_from_text)]

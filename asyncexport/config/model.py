@@ -17,6 +17,7 @@ from asyncexport.config.durations import write_duration
 from asyncexport.config.fields import (
     AccessName,
     Ages,
+    Amount,
     BaseUrl,
     ClockName,
     Count,
@@ -164,11 +165,12 @@ class OutputSettings(_Table):
 
 
 class NightlySettings(_Table):
-    """`[nightly]`: the range and the refreshes of `nightly`."""
+    """`[nightly]`: the range, the refreshes and the audits of `nightly`."""
 
     since: Date = ""
     refresh_seconds: Ages = _default("0h")
     order: OrderName = OldOrder.NEWEST
+    audit: Amount = 0
 
     def since_at(self, now: float) -> int | None:
         """Return the time that `since` means at the time `now`, both in seconds since 1970; None if it is empty."""

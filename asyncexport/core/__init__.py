@@ -13,6 +13,8 @@ What there is to do
     joining            when a run that waits for another one has nothing left to do
     join_progress      how much of its work that other run has done
     refreshing         when a stored bundle is exported once more
+    auditing           a random sample of stored bundles, compared with new exports
+    confidence         how many of all have a property that some of a sample have
     replacement_guard  whether a new export may replace an archive
 
 When requests are sent
@@ -36,6 +38,7 @@ What is reported, and where
     events             what happens during a run
     health             what an output directory holds, what is missing, and whether all is well
     sentinel           notices stored time with far fewer rows than usual
+    refreshed          what changed in bundles that were exported once more
     summary            the tally of a run, and its summary
     exits              the exit codes
     text               durations and foreign text in messages

@@ -16,7 +16,7 @@
 
 import heapq
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from asyncexport.core.bundles import Bundle, Range, count_cut, cut, gaps
 from asyncexport.core.exports import Export
@@ -47,6 +47,10 @@ class RecordedRange:
     accepted: frozenset[Bundle] = frozenset()
     parked: Mapping[Bundle, ParkedTimes] = field(default_factory=dict)
     split: tuple[BundleRecord, ...] = ()
+
+    def in_progress_only(self) -> "RecordedRange":
+        """Return the same without the unfinished bundles that have neither an operation nor a file to fetch."""
+        return replace(self, unfinished=tuple(one for one in self.unfinished if isinstance(one.state, IN_PROGRESS)))
 
 
 @dataclass(frozen=True, slots=True)

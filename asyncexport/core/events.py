@@ -8,6 +8,7 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from asyncexport.core.auditing import Comparison
 from asyncexport.core.bundles import Bundle
 from asyncexport.core.join_progress import JoinedRun, ShareProgress
 from asyncexport.core.sentinel.shortfalls import Shortfall
@@ -152,6 +153,13 @@ class ShortfallFound:
 
 
 @dataclass(frozen=True, slots=True)
+class BundleAudited:
+    """A bundle of an audit's sample was compared with a new export; it has been stored or parked."""
+
+    comparison: Comparison
+
+
+@dataclass(frozen=True, slots=True)
 class Note:
     """Something the user should know about this run, in one sentence."""
 
@@ -160,22 +168,26 @@ class Note:
 
 @dataclass(frozen=True, slots=True)
 class Joining:
-    """A nightly run waits for another run, which holds the output directory.
+    """A run waits for another run, which holds the output directory.
 
     Attributes:
         run: The other run. None if it is not known.
-        progress: How much of what the nightly run would have done is done. None if that is not known yet.
+        progress: How much of what the waiting run would have done is done. None if that is not known yet.
         seconds: How long it has been waiting.
+        has_share: Whether the other run may do the work of the waiting run (a nightly run that joins it).
     """
 
     run: JoinedRun | None
     progress: ShareProgress | None
     seconds: float
+    has_share: bool = True
 
     @property
     def text(self) -> str:
         """The event in one sentence."""
         text = f"waiting for {self.run or 'the run that holds the directory'}"
+        if not self.has_share:
+            return text
         if self.progress is None:
             return f"{text}; what it has stored of this run's range is not known yet"
         parked = f", {len(self.progress.parked):,} parked" if self.progress.parked else ""
@@ -195,6 +207,7 @@ Event = (
     | ExportStopped
     | Joining
     | ShortfallFound
+    | BundleAudited
     | Note
 )
 
@@ -214,6 +227,7 @@ def event_of(before: BundleRecord, after: BundleRecord) -> BundleStored | Bundle
 
 
 __all__ = [
+    "BundleAudited",
     "BundleMoved",
     "BundleParked",
     "BundleSplit",

@@ -9,9 +9,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from asyncexport.core.auditing import AuditResult
 from asyncexport.core.bundles import Bundle, show
 from asyncexport.core.covered_range import CoveredRange
 from asyncexport.core.events import (
+    BundleAudited,
     BundleMoved,
     BundleParked,
     BundleSplit,
@@ -23,6 +25,7 @@ from asyncexport.core.events import (
 )
 from asyncexport.core.exits import MEANINGS, Exit, exit_of
 from asyncexport.core.join_progress import JoinedRun
+from asyncexport.core.refreshed import Refreshed
 from asyncexport.core.replacement_guard import is_far_fewer
 from asyncexport.core.sentinel.shortfalls import Shortfall
 from asyncexport.core.states import FewerRows, Stored
@@ -33,31 +36,6 @@ if TYPE_CHECKING:
 
 MOST_PROBLEMS = 5
 """Open problems that are kept for the live view."""
-
-
-@dataclass(slots=True)
-class Refreshed:
-    """The results for bundles that had an archive and were exported once more: refreshes and repairs.
-
-    Attributes:
-        bundles: Bundles that were finished: stored, or parked with their archive kept.
-        changed: Bundles of these whose archive was replaced by other bytes.
-        rows_added, rows_removed: The differences in rows, added up over the bundles that have more and fewer.
-        kept: Bundles whose archive was kept because the new export has far fewer rows.
-    """
-
-    bundles: int = 0
-    changed: int = 0
-    rows_added: int = 0
-    rows_removed: int = 0
-    kept: int = 0
-
-    def stored(self, before: Stored, after: Stored) -> None:
-        """Count a bundle that was stored again."""
-        self.bundles += 1
-        self.changed += before.sha256 != after.sha256
-        self.rows_added += max(0, after.rows - before.rows)
-        self.rows_removed += max(0, before.rows - after.rows)
 
 
 class PausedBundle(NamedTuple):
@@ -85,6 +63,7 @@ class Tally:
         fewer: Bundles whose new export has far fewer rows than their archive, without the user having accepted that.
             Those that are parked have kept their archive. The others had no intact archive any more, and are stored.
         refreshed: The results for bundles that had an archive already.
+        audit: The sample of bundles that are audited, and the results for them.
         accepted: Bundles whose archive is replaced however few rows the new export has.
         stored_of: Exports of which a bundle was stored in this run.
         shortfalls: The open shortfalls in the range of the run: stored time with far fewer rows than usual.
@@ -107,6 +86,7 @@ class Tally:
     next_tries: dict[Bundle, float] = field(default_factory=dict)
     fewer: dict[Bundle, FewerRows] = field(default_factory=dict)
     refreshed: Refreshed = field(default_factory=Refreshed)
+    audit: AuditResult = field(default_factory=AuditResult)
     accepted: set[Bundle] = field(default_factory=set)
     refusals: dict[str, ExportError] = field(default_factory=dict)
     never_stored: set[str] = field(default_factory=set)
@@ -165,8 +145,10 @@ class Tally:
                 self.parked[bundle] = event.reason
                 if isinstance(state, FewerRows):
                     self.fewer[bundle] = state
-                    self.refreshed.bundles += 1
-                    self.refreshed.kept += 1
+                    if bundle not in self.audit:
+                        self.refreshed.count_kept()
+            case BundleAudited(comparison=comparison):
+                self.audit.comparisons.append(comparison)
             case BundleSplit(bundle=bundle, pieces=pieces):
                 self._forget(bundle)
                 self.planned += len(pieces) - 1
@@ -187,7 +169,8 @@ class Tally:
         self.fewer.pop(bundle, None)
 
     def _stored_again(self, bundle: Bundle, before: Stored, after: Stored) -> None:
-        self.refreshed.stored(before, after)
+        if bundle not in self.audit:
+            self.refreshed.stored(before, after)
         if bundle not in self.accepted and is_far_fewer(after.rows, rows_before=before.rows):
             self.fewer[bundle] = FewerRows(rows_before=before.rows, rows_found=after.rows)
 
@@ -304,13 +287,7 @@ class Summary:
                 "failed": tally.failed,
                 "unfinished": tally.unfinished,
             },
-            "refreshed": {
-                "bundles": tally.refreshed.bundles,
-                "changed": tally.refreshed.changed,
-                "rows_added": tally.refreshed.rows_added,
-                "rows_removed": tally.refreshed.rows_removed,
-                "kept": tally.refreshed.kept,
-            },
+            "refreshed": tally.refreshed.to_dict(),
             "rows": tally.rows,
             "bytes": tally.bytes,
             "requests": self.requests,
@@ -324,6 +301,8 @@ class Summary:
         }
         if self.joined is not None:
             summary["joined"] = {"command": self.joined.command, "pid": self.joined.pid}
+        if tally.audit.sample:
+            summary["audited"] = tally.audit.to_dict()
         if self.error is not None:
             summary["error"] = str(self.error)
         if self.verdict is not None:

@@ -16,6 +16,7 @@
     live_view      draws the live view on a terminal
     viewers        show the progress of a run or of a long check
     closing_text   the text at the end of a run
+    audit_text     the result of an audit in words
 """
 
 from asyncexport.core.text import show_bytes

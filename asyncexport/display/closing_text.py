@@ -7,8 +7,10 @@ from pathlib import Path
 
 from asyncexport.core.bundles import Bundle, Range, show
 from asyncexport.core.exits import Exit
-from asyncexport.core.summary import Refreshed, Summary, Tally, lost_reason
+from asyncexport.core.refreshed import Refreshed
+from asyncexport.core.summary import Summary, Tally, lost_reason
 from asyncexport.core.text import show_bytes, show_duration
+from asyncexport.display.audit_text import audit_lines
 from asyncexport.display.formatting import count_of, plain, show_count
 
 MOST_PROBLEMS = 10
@@ -94,6 +96,7 @@ def closing_lines(summary: Summary, *, look: str = "", hung_up: bool = False) ->
         )
     if tally.refreshed.bundles:
         lines.append(_refreshed(tally.refreshed, word="repaired" if summary.command == "verify" else "refreshed"))
+    lines += audit_lines(tally.audit)
     parked = merged_problems((bundle, f"{why}{_next_try(tally, bundle)}") for bundle, why in tally.parked.items())
     lines += [plain(f"parked: {one}") for one in parked[:MOST_PROBLEMS]]
     if left := sum(one.count for one in parked[MOST_PROBLEMS:]):

@@ -8,6 +8,7 @@ from typing import Any
 
 from asyncexport.core.bundles import Bundle, show
 from asyncexport.core.events import (
+    BundleAudited,
     BundleParked,
     BundleSplit,
     BundleStored,
@@ -49,6 +50,10 @@ def event_record(event: Event) -> dict[str, Any] | None:
             return _joining(event)
         case ShortfallFound(shortfall=shortfall):
             return {"type": "shortfall", **shortfall.to_dict()}
+        case BundleAudited(comparison=found):
+            facts = {"differs": found.differs, "kept": found.kept, "age_seconds": round(found.age_seconds, 1)}
+            counts = {"rows_before": found.rows_before, "rows_found": found.rows_found}
+            return _of_bundle("audited", found.bundle, {**facts, **counts})
         case Note(message=message):
             return {"type": "note", "message": message}
         case _:

@@ -19,8 +19,8 @@ from asyncexport.core.states import BundleRecord, Created, Ready
 from asyncexport.ledger.bundle_queries import BundleQueries
 from asyncexport.ledger.check import check_everything
 from asyncexport.ledger.faults import translated
-from asyncexport.ledger.row_counts import RowCountQueries
 from asyncexport.ledger.rows import KnownExport, LedgerHead
+from asyncexport.ledger.sample_queries import SampleQueries
 from asyncexport.ledger.service_ids import IdKind, check_service_ids, states_with
 from asyncexport.ledger.settles import longest_settle
 
@@ -28,7 +28,7 @@ SMALL_LEDGER_ROWS = 10_000
 """A ledger of at most this many rows is checked before a run sends anything: about 0.4 s on a slow machine."""
 
 
-class LedgerQueries(RowCountQueries):
+class LedgerQueries(SampleQueries):
     """Reads from an open ledger. Not thread-safe."""
 
     def __init__(self, connection: sqlite3.Connection, path: Path) -> None:

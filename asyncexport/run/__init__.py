@@ -2,6 +2,7 @@
 
 spec                 what a run is asked to do, and what each kind of run means
 run                  one run, from taking the lock to storing the last archive
+waiting              a run that waits until the directory is free
 joining              a nightly run that waits for another run instead of failing
 share_reader         reads how much of a waiting run's work another run has done
 logging_runs         records the run in the ledger's log of runs
@@ -10,6 +11,7 @@ lock_wait            takes the lock of the directory, if wanted as soon as it is
 organisation         checks once per key which organisation it belongs to
 following            finds what becomes due while a run goes on
 planner              works out what a run has to do
+sampling             chooses the stored bundles that an audit exports again
 ranges               works out the range of time that a run covers
 wiring               builds the engine of a run from the settings
 sentinel             looks for stored time with far fewer rows than usual

@@ -20,6 +20,7 @@ from typing import Any, TypeVar
 
 from asyncexport.config import ApiKey, Settings, clean_key, load_key, read_duration
 from asyncexport.config import load_settings as load_from
+from asyncexport.core.auditing import DEFAULT_AGE_SECONDS, DEFAULT_SAMPLE
 from asyncexport.core.bundles import Ago, When, is_always_empty, read_when
 from asyncexport.core.events import Listener
 from asyncexport.core.exits import Exit, exit_of
@@ -32,8 +33,9 @@ from asyncexport.run.check_result import CheckResult, repair_of
 from asyncexport.run.findings import Finding
 from asyncexport.run.joining import export_or_join
 from asyncexport.run.run import Watch, export, watch_nothing
-from asyncexport.run.spec import Backfill, Nightly, Retry, RunSpec
+from asyncexport.run.spec import Audit, Backfill, Nightly, Retry, RunSpec, nightly_sample, random_sample
 from asyncexport.run.verify import verify as check_archives
+from asyncexport.run.waiting import export_when_free
 
 log = logging.getLogger(__name__)
 
@@ -137,8 +139,9 @@ async def nightly(
         asked.max_duration_seconds,
         require_end=require_end,
         old_order=asked.settings.nightly.order,
+        audit=nightly_sample(asked.settings.nightly.audit),
     )
-    return await _run(asked.settings, spec, key, stop=stop, listeners=listeners, watch=watch, joins=join)
+    return await _run(asked.settings, spec, key, stop=stop, listeners=listeners, watch=watch, waits=join)
 
 
 async def retry(
@@ -162,6 +165,46 @@ async def retry(
     asked = await _read(settings, exports, start=start, end=end, max_duration=max_duration)
     spec = Retry(asked.exports, asked.start, asked.end, accept_fewer, asked.max_duration_seconds)
     return await _run(asked.settings, spec, key, stop=stop, listeners=listeners, watch=watch)
+
+
+async def audit(
+    settings: Settings | None = None,
+    *,
+    sample: int = DEFAULT_SAMPLE,
+    older_than: MaxDuration = None,
+    wait: bool = False,
+    exports: Sequence[str] = (),
+    key: ApiKey | str | None = None,
+    stop: Stop | None = None,
+    listeners: Sequence[Listener] = (),
+    watch: Watch = watch_nothing,
+) -> Summary:
+    """Export a random sample of stored bundles again and replace those whose rows differ.
+
+    The result is in `summary.tally.audit`: the comparisons, and the share of all bundles that differ at most.
+
+    Args:
+        settings: The settings. None: those that `load_settings()` finds.
+        sample: How many bundles to choose, at random from exports of events.
+        older_than: The least age of these bundles, counted from their end. None: two days.
+        wait: Whether to wait while another run holds the output directory, instead of ending with `Exit.LOCKED`.
+        exports: Names of exports in the settings. Empty: all of them.
+        key: The API key, as in `backfill`.
+        stop: Stops the run or the wait, as in `backfill`.
+        listeners: The listeners, as in `backfill`.
+        watch: Watches the run, as in `backfill`.
+
+    Raises:
+        ConfigError: the settings or the arguments are wrong.
+        UnauthorizedError: there is no API key.
+    """
+    asked = await _read(settings, exports)
+    problems = [] if sample >= 1 else [Problem("sample", "must be at least 1")]
+    age = _seconds(older_than, problems, place="older_than")
+    if problems:
+        raise ConfigError(problems)
+    spec = Audit(asked.exports, random_sample(sample, older_than_seconds=DEFAULT_AGE_SECONDS if age is None else age))
+    return await _run(asked.settings, spec, key, stop=stop, listeners=listeners, watch=watch, waits=wait)
 
 
 async def verify(
@@ -282,13 +325,14 @@ async def _run(
     stop: Stop | None,
     listeners: Sequence[Listener],
     watch: Watch,
-    joins: bool = False,
+    waits: bool = False,
 ) -> Summary:
     # A key file may be a pipe, and reading it must not block the event loop.
     api_key = await asyncio.to_thread(_key_of, settings, key)
-    if joins and isinstance(spec, Nightly):
+    if waits and isinstance(spec, Nightly):
         return await export_or_join(settings, spec, key=api_key, stop=stop, listeners=listeners, watch=watch)
-    return await export(settings, spec, key=api_key, stop=stop, listeners=listeners, watch=watch)
+    start = export_when_free if waits else export
+    return await start(settings, spec, key=api_key, stop=stop, listeners=listeners, watch=watch)
 
 
 def _key_of(settings: Settings, key: ApiKey | str | None) -> ApiKey:
@@ -326,18 +370,18 @@ def _when(value: Moment, place: str, problems: list[Problem]) -> When | None:
         return None
 
 
-def _seconds(value: MaxDuration, problems: list[Problem]) -> float | None:
+def _seconds(value: MaxDuration, problems: list[Problem], *, place: str = "max_duration") -> float | None:
     if value is None:
         return None
     try:
         seconds = read_duration(value) if isinstance(value, str) else value
     except ValueError as error:
-        problems.append(Problem("max_duration", str(error)))
+        problems.append(Problem(place, str(error)))
         return None
     seconds = seconds.total_seconds() if isinstance(seconds, timedelta) else seconds
     if not seconds > 0:
-        problems.append(Problem("max_duration", "must be longer than 0s"))
+        problems.append(Problem(place, "must be longer than 0s"))
     return seconds
 
 
-__all__ = ["backfill", "load_settings", "nightly", "retry", "run", "verify"]
+__all__ = ["audit", "backfill", "load_settings", "nightly", "retry", "run", "verify"]

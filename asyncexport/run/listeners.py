@@ -8,8 +8,10 @@ import asyncio
 import logging
 from collections.abc import Callable, Collection, Iterable
 
+from asyncexport.core.auditing import Comparison
 from asyncexport.core.bundles import Bundle, show
 from asyncexport.core.events import (
+    BundleAudited,
     BundleParked,
     BundleSplit,
     BundleStored,
@@ -21,6 +23,7 @@ from asyncexport.core.events import (
     RowsOutside,
     ShortfallFound,
 )
+from asyncexport.core.states import FewerRows
 from asyncexport.core.summary import Tally, lost_reason
 from asyncexport.run.counters import RunCounters
 
@@ -54,6 +57,20 @@ class EventListeners:
                 # A listener awaits nothing, so it raised the CancelledError itself; it would cancel the emitting task.
                 log_failed_listener(listener, error)
                 self._listeners = tuple(one for one in self._listeners if one is not listener)
+        compared = _comparison(event, self._counters.tally)
+        if compared is not None:
+            self.emit(BundleAudited(compared))
+
+
+def _comparison(event: Event, tally: Tally) -> Comparison | None:
+    """Return the comparison that an event completes, if its bundle is audited."""
+    match event:
+        case BundleStored(bundle=bundle, archive=archive) if bundle in tally.audit:
+            return Comparison.of_stored(bundle, tally.audit.sample[bundle], archive)
+        case BundleParked(bundle=bundle, state=FewerRows() as fewer) if bundle in tally.audit:
+            return Comparison.of_kept(bundle, tally.audit.sample[bundle], fewer)
+        case _:
+            return None
 
 
 def log_failed_listener(listener: Callable[..., object], error: BaseException) -> None:
@@ -92,7 +109,8 @@ def log_event(event: Event, tally: Tally, *, repaired: Collection[Bundle]) -> No
 def _log_stored(event: BundleStored, tally: Tally, repaired: Collection[Bundle]) -> None:
     bundle, archive, replaced = event.bundle, event.archive, event.replaced
     rows = f"{archive.rows:,} rows" + (f" instead of {replaced.rows:,}" if replaced is not None else "")
-    done = "stored" if replaced is None else "repaired" if bundle in repaired else "refreshed"
+    again = "repaired" if bundle in repaired else "audited" if bundle in tally.audit else "refreshed"
+    done = "stored" if replaced is None else again
     log.info("%s: %s, %s, %s bytes", bundle, done, rows, f"{archive.bytes:,}")
     if fewer := tally.fewer.get(bundle):
         log.warning("%s: %s", bundle, lost_reason(fewer))

@@ -14,7 +14,7 @@ from asyncexport.ledger import Ledger, begun_run, discard_copy
 from asyncexport.run.counters import RunCounters
 from asyncexport.run.spec import RunSpec
 
-COUNTS = ("bundles", "refreshed", "rows", "bytes", "requests", "refused", "possible_duplicates")
+COUNTS = ("bundles", "refreshed", "audited", "rows", "bytes", "requests", "refused", "possible_duplicates")
 """The keys of the summary that are recorded."""
 
 
@@ -41,7 +41,7 @@ async def logged(
         # The text of an unexpected exception may contain secrets.
         error = "" if cause is None else str(cause) if isinstance(cause, ExportError) else type(cause).__name__
         known = counters.summary(spec, directory="", error=None, stop=stop).to_dict()
-        counts = {name: known[name] for name in COUNTS}
+        counts = {name: known[name] for name in COUNTS if name in known}
         ended = replace(begun, ended=clock.now(), exit_code=int(code), error=error, counts=counts)
         ledger.end_run(ended, drops_old=clock.is_known)
 

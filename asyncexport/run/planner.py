@@ -10,7 +10,7 @@
 """
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from asyncexport.client.clock import ServiceClock
 from asyncexport.config import Settings
@@ -28,6 +28,7 @@ from asyncexport.core.summary import PausedBundle, Tally
 from asyncexport.errors import ConfigError, Problem
 from asyncexport.ledger import Ledger, LedgerQueries
 from asyncexport.run.ranges import NIGHTLY_SINCE, date_problems, export_ranges, is_past, nightly_start
+from asyncexport.run.sampling import audit_records, notes_on_sample
 from asyncexport.run.spec import Instructions, RunSpec, instructions
 
 CLOCK_CHECK = "clock_check"
@@ -41,6 +42,7 @@ class RunPlan:
     Attributes:
         exports: The plan of each export. Exports with nothing settled in the range are left out.
         notes: Messages for the user.
+        audit: The stored bundles to audit after everything else, as recorded.
         depends_on_clock: Whether the plan could be different at another time.
         night_start: The start of the range of nightly runs.
         faults: Problems with the requested dates, provided that the clock is right.
@@ -51,13 +53,14 @@ class RunPlan:
     notes: tuple[str, ...]
     depends_on_clock: bool
     night_start: int
+    audit: tuple[BundleRecord, ...] = ()
     faults: tuple[Problem, ...] = ()
     ranges: Mapping[str, CoveredRange] = field(default_factory=dict)
 
     @property
     def has_work(self) -> bool:
         """Whether there is anything to do."""
-        return any(export.count for export in self.exports)
+        return bool(self.audit) or any(export.count for export in self.exports)
 
     def check_dates(self) -> None:
         """Check the requested dates, once the time is known.
@@ -111,7 +114,7 @@ class Planner:
         self._zero, self._night_start = self.clock.zero, plan.night_start
         self.remember()
         self.tally.ranges = dict(plan.ranges)
-        self._count(plan.exports, processed)
+        self._count(plan, processed)
         return plan
 
     def needs_service_time(self, plan: RunPlan) -> bool:
@@ -138,16 +141,20 @@ class Planner:
                 notes.append(_note_on_splits(one))
         return tuple(notes)
 
-    def _count(self, plans: Sequence[ExportPlan], processed: Sequence[BundleRecord]) -> None:
-        tally, paused = self.tally, [one for plan in plans for one in _paused(plan)]
+    def _count(self, whole: RunPlan, processed: Sequence[BundleRecord]) -> None:
+        tally, plans = self.tally, whole.exports
+        paused = [one for plan in plans for one in _paused(plan)]
         tally.count_paused(paused)
         for plan in plans:
             tally.accepted.update(plan.recorded.accepted)
             if self.asked.accepts_fewer:
                 tally.accepted.update(one.bundle for one in kept_bundles(plan.recorded))
         stored_now = sum(plan.holds(one.bundle) for plan in plans for one in processed) if tally.stored else 0
-        tally.stored_before = sum(plan.stored_before for plan in plans) - stored_now
-        tally.planned = tally.stored_before + tally.stored + sum(plan.count for plan in plans) + len(paused)
+        tally.audit.sample = {one.bundle: one.stored for one in whole.audit if one.stored is not None}
+        audited = sum(plan.fills_gaps and plan.holds(one.bundle) for plan in plans for one in whole.audit)
+        tally.stored_before = sum(plan.stored_before for plan in plans) - stored_now - audited
+        to_do = sum(plan.count for plan in plans) + len(whole.audit)
+        tally.planned = tally.stored_before + tally.stored + to_do + len(paused)
 
 
 def plan_run(
@@ -175,7 +182,13 @@ def plan_run(
     faults = tuple(date_problems(asked, now=now, nights_since=since)) if ranges.depend_on_clock else ()
     depends_on_clock = ranges.depend_on_clock or is_first_night or any(plan.waiting for plan in plans)
     notes = (*ranges.notes, *_notes(plans, asked))
-    return RunPlan(plans, notes, depends_on_clock, night_start, faults, ranges.covered)
+    whole = RunPlan(plans, notes, depends_on_clock, night_start, faults=faults, ranges=ranges.covered)
+    if asked.audit is None or queries is None:
+        return whole
+    audit = audit_records(asked.audit, exports, plans, queries, directory=settings.output.directory, now=now)
+    if asked.ignores_parked:
+        notes = tuple(notes_on_sample(asked.audit, exports, audit))
+    return replace(whole, notes=notes, audit=audit)
 
 
 def _is_stored(queries: LedgerQueries | None, export: str, span: Range) -> bool:
@@ -189,6 +202,8 @@ def plan_export(
     if queries is None:
         return ExportPlan(export, span, RecordedRange(), fills_gaps=asked.fills_gaps)
     recorded, settle = queries.recorded_range(export.name, span), export.settle_seconds
+    if asked.ignores_parked:
+        recorded = recorded.in_progress_only()
     accepted = frozenset[Bundle]() if asked.retries_accepted else _accepted(queries, recorded, export.name)
     again = {one.bundle: one for one in asked.repairs if one.bundle.export == export.name}
     if asked.accepts_fewer:

@@ -14,15 +14,17 @@ import asyncio
 from collections.abc import Awaitable, Callable, Coroutine, Iterator, Sequence
 from contextlib import AsyncExitStack, contextmanager, nullcontext
 from dataclasses import dataclass
-from itertools import islice
+from itertools import chain, islice
 from typing import Any
 
 from asyncexport.client.clock import HostClock, ServiceClock
 from asyncexport.config import ApiKey, Settings
 from asyncexport.core.access import ACCESS_NOTE, Access, access_of
+from asyncexport.core.bundles import Bundle
 from asyncexport.core.events import Listener, Note
 from asyncexport.core.exits import Exit
 from asyncexport.core.lanes import LaneOrder
+from asyncexport.core.states import BundleRecord
 from asyncexport.core.summary import Snapshot, Summary
 from asyncexport.core.work_queue import WorkQueue
 from asyncexport.engine.scheduler import Stop
@@ -231,7 +233,7 @@ async def _work(
                 for message in splits:
                     run.emit(Note(message))
                 plan = await planner.plan()
-            await _run_bundles(planner, engine, clock, plan)
+            await _run_bundles(planner, engine, clock, plan, run.stop)
     finally:
         run.counters.requests, run.counters.refused = dict(engine.budget.sent), engine.budget.refused
         for helper in helpers:
@@ -239,26 +241,37 @@ async def _work(
         await asyncio.wait(helpers)
 
 
-async def _run_bundles(planner: Planner, engine: RunEngine, clock: ServiceClock, plan: RunPlan) -> None:
-    work = _queue(planner, plan)
+async def _run_bundles(planner: Planner, engine: RunEngine, clock: ServiceClock, plan: RunPlan, stop: Stop) -> None:
+    """Process the bundles of the exports, and then those to audit."""
+    work, audit = _queue(planner, plan), _audit_queue(plan)
     if time_is_unknown(engine.poller, clock):
-        first = tuple(islice(work, 1))
+        first = tuple(islice(chain(work, audit), 1))
         await engine.scheduler.run(iter(first))
         check_clocks(clock)
         if planner.clock_was_corrected:
             plan = await planner.plan(processed=first)
-            work = _queue(planner, plan)
+            work, audit = _queue(planner, plan), _audit_queue(plan)
     clock.begin()
+
+    def is_given(bundle: Bundle) -> bool:
+        return work.has_given(bundle) or bundle in planner.tally.audit
+
     newly_due = None
     if planner.has_open_end and planner.asked.fills_gaps:
-        newly_due = PresentFollower(planner, plan, is_given=work.has_given).newly_due
+        newly_due = PresentFollower(planner, plan, is_given=is_given).newly_due
     await engine.scheduler.run(iter(work), newest=work.newest, newly_due=newly_due)
+    if plan.audit and not stop.asked.is_set():
+        await engine.scheduler.run(audit, newly_due=newly_due)
 
 
 def _queue(planner: Planner, plan: RunPlan) -> WorkQueue:
     """Return the bundles of a run, in lanes if its end is open."""
     lanes = LaneOrder(planner.clock.now(), planner.asked.old_order) if planner.has_open_end else None
     return WorkQueue(plan.exports, lanes)
+
+
+def _audit_queue(plan: RunPlan) -> Iterator[BundleRecord]:
+    return (one.next_revision() for one in plan.audit)
 
 
 async def _first_contact(

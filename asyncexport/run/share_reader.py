@@ -42,6 +42,8 @@ class ShareReader:
         self._settings = settings
         self._spec = spec
         self._host_clock = host_clock
+        # The audit of a nightly run is no part of its share.
+        self._asked = replace(instructions(spec), audit=None)
         self._begun: _Begun | None = None
 
     @property
@@ -85,12 +87,12 @@ class ShareReader:
         if now is None:
             return None
         at = now - waited_seconds
-        plan = plan_run(self._settings, self._spec.exports, instructions(self._spec), ledger, now=at)
+        plan = plan_run(self._settings, self._spec.exports, self._asked, ledger, now=at)
         plan.check_dates()
         return _Begun(at, plan, {one.export.name: Share.of(one) for one in plan.exports})
 
     def _present(self, ledger: LedgerQueries, begun: ExportPlan, *, at: float) -> ExportPlan:
         """Return the plan of an export by the ledger as it is now, over the same range and at the same time."""
-        asked = replace(instructions(self._spec), start=begun.span.start, end=begun.span.end)
+        asked = replace(self._asked, start=begun.span.start, end=begun.span.end)
         (plan,) = plan_run(self._settings, (begun.export,), asked, ledger, now=at).exports
         return plan

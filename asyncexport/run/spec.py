@@ -1,6 +1,6 @@
 """Specifies what a run does.
 
-1. A run specification is a frozen value of one of four kinds. Each kind has the fields it needs and no others.
+1. A run specification is a frozen value of one of five kinds. Each kind has the fields it needs and no others.
 2. What a kind means is decided only here, in `instructions`. The rest of the package follows the instructions and does
    not check the kind.
 
@@ -8,8 +8,10 @@ All times are whole seconds since 1970 UTC, or relative dates such as "yesterday
 time is known.
 """
 
+import secrets
 from dataclasses import dataclass
 
+from asyncexport.core.auditing import DEFAULT_AGE_SECONDS, AuditSample
 from asyncexport.core.bundles import When
 from asyncexport.core.exports import Export
 from asyncexport.core.lanes import OldOrder
@@ -49,6 +51,7 @@ class Nightly:
         command: The command's name in the summary.
         require_end: Whether the run ends with `Exit.TIME_UP` if the requested end is not settled yet.
         old_order: The order of bundles that are neither fresh nor refreshed (`core.lanes`).
+        audit: The stored bundles to audit when everything else is done. None: none.
     """
 
     exports: tuple[Export, ...]
@@ -58,6 +61,7 @@ class Nightly:
     command: str = "nightly"
     require_end: bool = False
     old_order: OldOrder = OldOrder.NEWEST
+    audit: AuditSample | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,7 +103,24 @@ class Repair:
     command: str = "repair"
 
 
-RunSpec = Backfill | Nightly | Retry | Repair
+@dataclass(frozen=True, slots=True)
+class Audit:
+    """Export a random sample of stored bundles again to find rows that came late, and finish bundles in progress.
+
+    Attributes:
+        exports: The exports to choose from.
+        sample: Which bundles.
+        max_duration_seconds: Stop the run after this long. None: no limit.
+        command: The command's name in the summary.
+    """
+
+    exports: tuple[Export, ...]
+    sample: AuditSample
+    max_duration_seconds: float | None = None
+    command: str = "audit"
+
+
+RunSpec = Backfill | Nightly | Retry | Repair | Audit
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,6 +139,8 @@ class Instructions:
         reports_kept: Whether to report that bundles whose archive was kept are left alone.
         require_end: Whether work is left while the requested end is not settled.
         old_order: The order of old bundles in a run with an open end (`core.lanes`).
+        audit: The stored bundles to audit after everything else. None: none.
+        ignores_parked: Whether parked bundles, and others that are not in progress, are left to other runs.
     """
 
     start: When | None
@@ -131,6 +154,8 @@ class Instructions:
     reports_kept: bool = False
     require_end: bool = False
     old_order: OldOrder = OldOrder.OLDEST
+    audit: AuditSample | None = None
+    ignores_parked: bool = False
 
 
 def instructions(spec: RunSpec) -> Instructions:
@@ -138,7 +163,7 @@ def instructions(spec: RunSpec) -> Instructions:
     match spec:
         case Backfill(start=start, end=end, require_end=require_end):
             return Instructions(start, end, fills_gaps=True, require_end=require_end)
-        case Nightly(end=end, refresh_ages=ages, require_end=require_end, old_order=old_order):
+        case Nightly(end=end, refresh_ages=ages, require_end=require_end, old_order=old_order, audit=audit):
             return Instructions(
                 None,
                 end,
@@ -147,6 +172,7 @@ def instructions(spec: RunSpec) -> Instructions:
                 pauses_parked=True,
                 require_end=require_end,
                 old_order=old_order,
+                audit=audit,
             )
         case Retry(start=start, end=end, accept_fewer=accepts):
             names_range = start != 0 or end is not None
@@ -161,6 +187,29 @@ def instructions(spec: RunSpec) -> Instructions:
         case Repair(bundles=bundles):
             # Bundles to be repaired may be at any time.
             return Instructions(0, None, fills_gaps=False, repairs=bundles)
+        case Audit(sample=sample):
+            return Instructions(0, None, fills_gaps=False, audit=sample, ignores_parked=True)
 
 
-__all__ = ["Backfill", "Instructions", "Nightly", "Repair", "Retry", "RunSpec", "instructions"]
+def random_sample(count: int, *, older_than_seconds: float = DEFAULT_AGE_SECONDS) -> AuditSample:
+    """Return a sample of this size with a new seed, so that each audit chooses other bundles."""
+    return AuditSample(count, secrets.randbits(64), older_than_seconds)
+
+
+def nightly_sample(count: int) -> AuditSample | None:
+    """Return the sample of a nightly run, given `[nightly] audit`."""
+    return random_sample(count) if count else None
+
+
+__all__ = [
+    "Audit",
+    "Backfill",
+    "Instructions",
+    "Nightly",
+    "Repair",
+    "Retry",
+    "RunSpec",
+    "instructions",
+    "nightly_sample",
+    "random_sample",
+]

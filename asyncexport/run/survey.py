@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from asyncexport.client.clock import time_by
 from asyncexport.config import Settings
 from asyncexport.core.admission import BudgetScope
+from asyncexport.core.bundles import Bundle
 from asyncexport.core.coverage import ExportPlan
 from asyncexport.core.durations import Durations
 from asyncexport.core.second_looks import SECOND_LOOKS, SecondLooks
@@ -29,6 +30,7 @@ class Survey:
         operations_seen: The number of operations it was learned from. 0 if it is `[polling] expected`.
         all_counted_since: When a run learned that every request counts, in seconds since 1970. None if no run did.
         second_looks: How many files needed a second check so far.
+        audit: The stored bundles to audit; a run chooses others.
     """
 
     plans: tuple[ExportPlan, ...]
@@ -39,6 +41,12 @@ class Survey:
     operations_seen: int = 0
     all_counted_since: float | None = None
     second_looks: SecondLooks = field(default_factory=SecondLooks)
+    audit: tuple[Bundle, ...] = ()
+
+    @property
+    def audits_in_range(self) -> int:
+        """How many of the bundles to audit belong to the range of the run, where they count as stored otherwise."""
+        return sum(plan.fills_gaps and plan.holds(bundle) for plan in self.plans for bundle in self.audit)
 
 
 def time_at_service(settings: Settings) -> float:
@@ -93,4 +101,5 @@ def _survey_ledger(settings: Settings, spec: RunSpec, ledger: LedgerReader, *, n
         operations_seen=durations.known,
         all_counted_since=history.all_counted_since,
         second_looks=SecondLooks.read(ledger.recall(SECOND_LOOKS)),
+        audit=tuple(one.bundle for one in plan.audit),
     )

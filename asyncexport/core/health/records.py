@@ -18,7 +18,8 @@ class RunRecord:
         ended: When it ended, in seconds since 1970; None if it is still running or was killed.
         exit_code: The exit code; None if it is still running or was killed.
         error: The error that ended it, in one line; "" if there was none.
-        counts: The counts of its summary: `bundles`, `rows`, `bytes`, `requests`, `refused`; {} until it ends.
+        counts: The counts of its summary: `bundles`, `refreshed`, `audited`, `rows`, `bytes`, `requests`, `refused`; {}
+            until it ends.
     """
 
     command: str

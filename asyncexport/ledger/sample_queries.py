@@ -1,0 +1,35 @@
+"""The stored bundles that an audit may choose from.
+
+Only the table `bundle`, and for recent exports the revision in `state`, is read: a hundred thousand bundles take about
+a tenth of a second.
+"""
+
+from asyncexport.core.auditing import AuditCandidate
+from asyncexport.ledger.row_counts import RowCountQueries
+
+_CANDIDATES = (
+    "SELECT start, stop, exported >= ?3 AND"
+    " (SELECT archived.{revision} > 0 FROM state AS archived WHERE archived.seq = bundle.stored) FROM bundle"
+    " WHERE export = ?1 AND stop <= ?2 AND stored = latest ORDER BY start, stop"
+)
+"""Bundles whose newest revision is stored, and whether it is a later one that was exported recently."""
+
+
+class SampleQueries(RowCountQueries):
+    """Reads the candidates for an audit."""
+
+    def audit_candidates(self, export: str, *, ended_by: float, lately: float) -> list[AuditCandidate]:
+        """Return the bundles that have an archive and no unfinished revision, in order of time.
+
+        Args:
+            export: The name of the export; one that the ledger does not know has none.
+            ended_by: Only bundles that end at this time or earlier.
+            lately: Since when a bundle that was exported again counts as compared lately.
+        """
+        with self._snapshot() as head:
+            if export not in head.exports:
+                return []
+            self._check_sums(head)
+            query = _CANDIDATES.format(revision="take" if head.version < 2 else "revision")
+            rows = self._connection.execute(query, (head.exports[export].number, ended_by, lately))
+            return [AuditCandidate(export, start, stop, bool(again)) for start, stop, again in rows]
