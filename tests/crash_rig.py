@@ -27,7 +27,7 @@ from urllib.parse import urlsplit
 
 import orjson
 
-from asyncexport.core.bundles import ALL_TIME, Bundle, Range, count_cut
+from asyncexport.core.bundles import ALL_TIME, Bundle, Range, cut
 from asyncexport.core.states import BundleRecord, Creating, Ready, Stored
 from asyncexport.errors import LedgerError
 from asyncexport.ledger import LedgerReader, present
@@ -93,6 +93,16 @@ class Outcome:
     def stored(self) -> set[str]:
         """The paths of the archives that the run reported as stored."""
         return {one["path"] for one in self.report if one["type"] == "stored"}
+
+    @property
+    def splits(self) -> int:
+        """The number of bundles that were split."""
+        return sum(one["type"] == "split" for one in self.report)
+
+    @property
+    def missing(self) -> set[tuple[str, str]]:
+        """The start and the end of each bundle that the summary lists as a problem."""
+        return {(one["start"], one["end"]) for one in (self.summary or {}).get("problems", ())}
 
 
 class Writes:
@@ -218,7 +228,6 @@ class Scene:
         self.sandbox = sandbox
         self._driver = driver
         self._folder = folder
-        self._bundles = len(EXPORTS) * count_cut(SPAN, WIDTH_SECONDS)
         self._reported: set[str] = set()
         self._recorded: dict[str, tuple[int, int]] = {}
         self._disk_state = DiskState()
@@ -265,7 +274,7 @@ class Scene:
             **how,
         )
         states = [one.state for one in self._disk_state.records.values()]
-        unstored = self._bundles - sum(isinstance(state, Stored) for state in states)
+        unstored = self._unstored()
         in_flight = sum(isinstance(state, Creating) for state in states)
         downloads = self.sandbox.counts["download"]
         outcome, changes = await asyncio.to_thread(self._driver.run, run, disk=disk, cut_before=cut_before)
@@ -337,10 +346,12 @@ class Scene:
             if isinstance(record.state, Creating):
                 self._in_flight[key] += 1
             else:
-                revision, before = self._recorded.setdefault(key, (record.revision, made[key]))
+                # If the operation on record has failed, another one is due.
+                known = (record.revision, max(made[key], record.revision + 1))
+                revision, before = self._recorded.setdefault(key, known)
                 if revision == record.revision and made[key] > before:
                     findings.second_exports.append(key)
-                self._recorded[key] = (record.revision, made[key])
+                self._recorded[key] = known
             excess = made[key] - record.revision - 1 - self._in_flight[key]
             extra += [key] * excess
         # For duplicates that a run itself counted, only their number is known.
@@ -348,11 +359,26 @@ class Scene:
         findings.unrecorded += sorted(set(made) - set(self._disk_state.records))
 
     def _exports_made(self) -> Counter[str]:
-        """Return the number of exports that the service has made of each bundle."""
+        """Return the number of exports that the service has made of each bundle, without operations that failed."""
         names = {one["format"]: one["name"] for one in EXPORTS}
         return Counter(
-            str(Bundle(names[one.format], Range(int(one.start), int(one.end)))) for one in self.sandbox.operations
+            str(Bundle(names[one.format], Range(int(one.start), int(one.end))))
+            for one in self.sandbox.operations
+            if one.state != "FAILED"
         )
+
+    def _unstored(self) -> int:
+        """Return the number of bundles that are not stored yet: those on record, and those that no run has started."""
+        records = self._disk_state.records.values()
+        recorded = [one.bundle for one in records]
+        started = {(one.export, start) for one in recorded for start in range(one.range.start, one.range.end, 300)}
+        missing = [
+            Bundle(export["name"], span)
+            for export in EXPORTS
+            for span in cut(SPAN, WIDTH_SECONDS)
+            if (export["name"], span.start) not in started
+        ]
+        return len(missing) + sum(not isinstance(one.state, Stored) for one in records)
 
 
 @asynccontextmanager

@@ -10,13 +10,20 @@ from dataclasses import dataclass, field, replace
 
 import pytest
 
+from asyncexport.core.bundles import Range
 from asyncexport.sandbox import SandboxFault
-from tests.crash_rig import BEHAVIOUR, Driver, Findings, Outcome, Scene, Writes, scene
+from tests.crash_rig import BEHAVIOUR, SPAN, Driver, Findings, Outcome, Scene, Writes, scene
 
 pytestmark = [
     pytest.mark.slow,
     pytest.mark.skipif(sys.platform != "linux", reason="only Linux has process file descriptors"),
 ]
+
+POISON = SandboxFault("operation", "FAILED", window=Range(SPAN.start + 2460, SPAN.start + 2520))
+"""No operation over a minute of the second bundle completes."""
+
+MISSING = ("2024-01-01T12:40:00Z", "2024-01-01T12:45:00Z")
+"""The five minutes that are missing because of it."""
 
 SEED = 20240101
 RANDOM_KILLS = 36
@@ -127,6 +134,31 @@ async def test_a_refresh_with_too_few_rows_may_be_killed_at_any_write(drivers, t
                     writes.exhausted(write)
                 # This run refuses what the killed run had begun; after that there is nothing left to do.
                 await one.run()
+                await one.finish()
+                assert one.findings == Findings(), write
+                totals.add(one, outcome)
+
+    await asyncio.gather(*map(take_turns, drivers))
+
+
+@pytest.mark.timeout(900)
+async def test_a_run_that_splits_a_bundle_is_killed_at_any_write(drivers, totals):
+    """The next run finishes the split, and once the service recovers, no row is lost and none is stored twice."""
+    async with scene(drivers[0], POISON) as one:
+        whole = await one.run()
+        assert (whole.exit_code, whole.splits) == (3, 4), "both exports are split twice"
+        writes = Writes(whole)
+
+    async def take_turns(driver: Driver) -> None:
+        while write := writes.next():
+            async with scene(driver, POISON) as one:
+                outcome = await one.run(kill_at=write)
+                if outcome.exit_code is not None:
+                    writes.exhausted(write)
+                    continue
+                again = await one.run()
+                assert (again.exit_code, again.missing) == (3, {MISSING}), write
+                one.sandbox.behave(BEHAVIOUR)
                 await one.finish()
                 assert one.findings == Findings(), write
                 totals.add(one, outcome)

@@ -94,7 +94,7 @@ def test_a_bundle_is_not_split_below_the_setting():
 
 
 def test_a_bundle_is_split_only_while_others_succeed():
-    """It is if one was stored since it first failed, or if no other has failed since one was last stored."""
+    """It is if one was stored since it first failed, or if none of another time has failed since."""
     attempts, one, other = FailedAttempts(AttemptRules()), record(0, 30), record(30, 60)
     attempts.failed(one.bundle)
     assert attempts.pieces(one, 1) == (), "one failure is not enough"
@@ -104,6 +104,14 @@ def test_a_bundle_is_split_only_while_others_succeed():
     attempts.stored(part(60, 90))
     assert attempts.pieces(one, 2), "another one was stored meanwhile"
     assert attempts.pieces(other, 2)
+
+
+def test_other_exports_of_the_same_time_may_fail_as_well():
+    """The minute that one export cannot contain is usually one that others cannot contain either."""
+    attempts, one = FailedAttempts(AttemptRules()), record(0, 30)
+    attempts.failed(one.bundle)
+    attempts.failed(Bundle("people", one.bundle.range))
+    assert attempts.pieces(one, 2)
 
 
 def test_pieces_of_a_bundle_do_not_count_as_others_that_succeed():

@@ -54,6 +54,10 @@ class Range:
         """Whether another range lies within this one."""
         return self.start <= other.start and other.end <= self.end
 
+    def overlaps(self, other: "Range") -> bool:
+        """Whether another range shares at least one second with this one."""
+        return self.start < other.end and other.start < self.end
+
 
 ALL_TIME = Range(-(2**62), 2**62)
 """The range for requests without a time limit. Both ends fit into a column of the ledger."""

@@ -5,8 +5,8 @@
    service cannot export costs five minutes of data, not half an hour.
 2. Bundles of individuals are never split: their rows are totals over a day. Neither is a bundle that has an archive.
 3. A bundle is split only if other bundles succeed: if one was stored after the bundle first failed, or the bundle that
-   it is a piece of; or if no other bundle has failed since one was last stored. If everything fails, narrower bundles
-   would only fail more often.
+   it is a piece of; or if no bundle of another time has failed since one was last stored. If everything fails,
+   narrower bundles would only fail more often. Bundles of other exports of the same time may fail for the same reason.
 4. Refusals and lost answers are not failures of the bundle and do not count here, even if they use up an attempt.
 5. A bundle that is not split is parked after `[retry] attempts`, and a piece of a split bundle after `before_split`,
    because its failure is no surprise. For the same reason a nightly run makes only one attempt for a bundle that failed
@@ -123,7 +123,9 @@ class FailedAttempts:
 
     def _others_succeed(self, bundle: Bundle) -> bool:
         """Whether other bundles succeed while this one fails (rule 3)."""
-        return self._stored > self._stored_before.get(bundle, self._stored) or self._since_stored <= {bundle}
+        if self._stored > self._stored_before.get(bundle, self._stored):
+            return True
+        return all(one.range.overlaps(bundle.range) for one in self._since_stored)
 
 
 __all__ = ["SPLIT_WIDTHS", "AttemptRules", "FailedAttempts", "narrower"]
