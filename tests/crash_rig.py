@@ -46,6 +46,9 @@ WIDTH_SECONDS = 1800
 SPAN = Range(1_704_110_400, 1_704_110_400 + 2 * WIDTH_SECONDS)
 """The hour after noon of a Monday."""
 
+POISON = SandboxFault("operation", "FAILED", window=Range(SPAN.start + 2460, SPAN.start + 2520))
+"""No operation over a minute of the second bundle completes."""
+
 EXPORTS = ({"name": "events", "format": "ndjson"}, {"name": "as-json", "format": "json"})
 
 SETTINGS: dict[str, Any] = {
@@ -95,9 +98,9 @@ class Outcome:
         return {one["path"] for one in self.report if one["type"] == "stored"}
 
     @property
-    def splits(self) -> int:
-        """The number of bundles that were split."""
-        return sum(one["type"] == "split" for one in self.report)
+    def splits(self) -> list[int]:
+        """For each bundle that was split, into how many."""
+        return [len(one["pieces"]) for one in self.report if one["type"] == "split"]
 
     @property
     def missing(self) -> set[tuple[str, str]]:
@@ -278,6 +281,7 @@ class Scene:
         in_flight = sum(isinstance(state, Creating) for state in states)
         downloads = self.sandbox.counts["download"]
         outcome, changes = await asyncio.to_thread(self._driver.run, run, disk=disk, cut_before=cut_before)
+        unstored += sum(outcome.splits) - len(outcome.splits)
         self._reported |= outcome.stored
         self.kills += outcome.exit_code is None
         if outcome.summary:

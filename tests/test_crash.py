@@ -10,17 +10,13 @@ from dataclasses import dataclass, field, replace
 
 import pytest
 
-from asyncexport.core.bundles import Range
 from asyncexport.sandbox import SandboxFault
-from tests.crash_rig import BEHAVIOUR, SPAN, Driver, Findings, Outcome, Scene, Writes, scene
+from tests.crash_rig import BEHAVIOUR, POISON, Driver, Findings, Outcome, Scene, Writes, scene
 
 pytestmark = [
     pytest.mark.slow,
     pytest.mark.skipif(sys.platform != "linux", reason="only Linux has process file descriptors"),
 ]
-
-POISON = SandboxFault("operation", "FAILED", window=Range(SPAN.start + 2460, SPAN.start + 2520))
-"""No operation over a minute of the second bundle completes."""
 
 MISSING = ("2024-01-01T12:40:00Z", "2024-01-01T12:45:00Z")
 """The five minutes that are missing because of it."""
@@ -146,7 +142,7 @@ async def test_a_run_that_splits_a_bundle_is_killed_at_any_write(drivers, totals
     """The next run finishes the split, and once the service recovers, no row is lost and none is stored twice."""
     async with scene(drivers[0], POISON) as one:
         whole = await one.run()
-        assert (whole.exit_code, whole.splits) == (3, 4), "both exports are split twice"
+        assert (whole.exit_code, sorted(whole.splits)) == (3, [2, 2, 3, 3]), "both exports are split twice"
         writes = Writes(whole)
 
     async def take_turns(driver: Driver) -> None:

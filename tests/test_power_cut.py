@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 
 import pytest
 
-from tests.crash_rig import BEHAVIOUR, Driver, Findings, Scene, scene
+from tests.crash_rig import BEHAVIOUR, POISON, Driver, Findings, Scene, scene
 from tests.power_cut_disk import PAGE, Disk, File, Folder, read_tree
 from tests.power_cut_fs import unavailable_reason
 
@@ -21,6 +21,7 @@ SEED = 20240101
 CUTS = 64
 CUTS_OF_REPAIRS = 24
 CUTS_OF_REBUILDS = 24
+CUTS_OF_SPLITS = 24
 ROWS_OF_CUTS = 6
 CUTS_IN_A_ROW = 4
 
@@ -106,6 +107,26 @@ async def test_a_repair_may_lose_power_at_any_time(drivers, totals):
         for change in changes_to_cut:
             async with scene(driver) as one:
                 await cut(one, await after_one_run(one), change, torn(change), repair=True)
+                await one.finish()
+                assert one.findings == Findings(), change
+                totals.add(one)
+
+    await asyncio.gather(*map(take_turns, drivers))
+
+
+@needs_fuse
+@pytest.mark.timeout(900)
+async def test_a_run_that_splits_a_bundle_may_lose_power_at_any_time(drivers, totals):
+    """Either the bundle is there or all of its pieces are, and the next run exports what is missing exactly once."""
+    async with scene(drivers[0], POISON) as one:
+        _, changes = await one.run_on(Disk())
+    changes_to_cut = iter(range(1, changes, max(1, changes // CUTS_OF_SPLITS)))
+
+    async def take_turns(driver: Driver) -> None:
+        for change in changes_to_cut:
+            async with scene(driver, POISON) as one:
+                await cut(one, Disk(), change, torn(change))
+                one.sandbox.behave(BEHAVIOUR)
                 await one.finish()
                 assert one.findings == Findings(), change
                 totals.add(one)
