@@ -12,6 +12,7 @@ from asyncexport.core.health.export_report import ExportFacts
 from asyncexport.core.health.overview import Overview
 from asyncexport.core.health.records import AcceptedGap, AlteredArchive, HourCount, RunRecord
 from asyncexport.core.health.report import DirectoryFacts, StatusReport, status_report
+from asyncexport.core.sentinel.shortfalls import Shortfall
 from asyncexport.core.states import BundleRecord, Created, Failed, FewerRows, Stored
 from asyncexport.display import plain
 from asyncexport.monitor import Page, page_html
@@ -44,6 +45,7 @@ class MadeUpExport:
     accepted: list[AcceptedGap] = field(default_factory=list)
     altered: list[BundleRecord] = field(default_factory=list)
     unsettled: list[BundleRecord] = field(default_factory=list)
+    shortfalls: list[Shortfall] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         chance = random.Random(1)
@@ -95,7 +97,9 @@ class MadeUpExport:
         )
         altered = tuple(AlteredArchive(one, "the file does not exist") for one in self.altered)
         export = Export(self.name, bundle_seconds=self.width) if configured else None
-        return ExportFacts(overview, export, altered=altered, accepted=tuple(self.accepted))
+        return ExportFacts(
+            overview, export, altered=altered, accepted=tuple(self.accepted), shortfalls=tuple(self.shortfalls)
+        )
 
 
 def one_of_each(days: int = 6) -> MadeUpExport:

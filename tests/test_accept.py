@@ -3,6 +3,7 @@
 import asyncio
 import time
 from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,9 +12,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from asyncexport.core.bundles import ALL_TIME, Bundle, Range
+from asyncexport.core.coverage import ExportPlan, RecordedRange
 from asyncexport.core.exits import Exit
+from asyncexport.core.exports import Export
 from asyncexport.core.health.acceptance import Acceptance, acceptance
 from asyncexport.core.health.report import StatusReport
+from asyncexport.core.join_progress import ShareProgress
+from asyncexport.core.joining import Share, progress_of
 from asyncexport.core.states import BundleRecord, Failed, FewerRows, State
 from asyncexport.errors import LedgerError, LedgerLockedError
 from asyncexport.ledger import Ledger, LedgerReader, hold
@@ -153,6 +158,16 @@ async def test_an_accepted_kept_archive_is_no_longer_listed(tmp_path):
         assert status_of(sandbox, tmp_path).exports[0].open_parked == ()
         summary = await run(sandbox, tmp_path, **RANGE)
         assert (summary.exit_code, summary.tally.stored_before) == (Exit.DONE, 4)
+
+
+def test_a_joining_run_does_not_count_an_accepted_bundle():
+    """It is neither parked nor left, so the run that waits for another one ends with 0."""
+    parked = BundleRecord(Bundle(EVENTS, half_hour(1)), 0, Failed("it failed"))
+    stored = RecordedRange((parked,), (half_hour(0), half_hour(2, 2)), 3)
+    plan = ExportPlan(Export(EVENTS), half_hour(0, 4), stored, accepted_gaps=frozenset({parked.bundle}))
+    assert progress_of(Share.of(plan), plan) == ShareProgress(stored=3)
+    open_plan = replace(plan, accepted_gaps=frozenset())
+    assert progress_of(Share.of(open_plan), open_plan) == ShareProgress(stored=3, left=1)
 
 
 async def test_nothing_is_written_if_there_is_nothing_to_accept(tmp_path):

@@ -27,6 +27,7 @@ from asyncexport.core.events import (
 )
 from asyncexport.core.exits import Exit
 from asyncexport.core.join_progress import JoinedRun, ShareProgress
+from asyncexport.core.sentinel.shortfalls import Shortfall, ShortfallRule
 from asyncexport.core.states import BundleRecord, Failed, FewerRows, Overdue, Stored
 from asyncexport.core.summary import Snapshot, Summary, Tally
 from asyncexport.display import (
@@ -726,6 +727,20 @@ def test_the_closing_text_says_what_is_done_and_where():
         "the files are in exports",
         "view one: gzip -dc 'my exports/a.ndjson.gz' | head -n 1",
     ]
+
+
+def test_the_closing_text_lists_shortfalls_that_fail_the_run():
+    """Otherwise they are only logged, once. A long list is cut, and refers to --json."""
+    one = Shortfall(Bundle("e", Range(1_767_225_600, 1_767_312_000)), ShortfallRule.LOW_DAY, 19_000, 9_000)
+    tally = Tally(planned=48, stored_before=48, shortfalls=(one,) * 12)
+    assert not [line for line in closing_lines(summary(Exit.DONE, tally)) if "rows from" in line]
+    tally.shortfalls_fail = True
+    assert tally.exit_code() is Exit.PARTIAL
+    lines = closing_lines(summary(Exit.PARTIAL, tally))
+    assert lines[0].startswith("finished, but rows seem to be missing: 48 of 48 bundles stored")
+    assert lines[2] == f"few rows: e: {one.text}"
+    assert lines[2:12] == [lines[2]] * 10
+    assert lines[12] == "few rows: 2 more; --json lists all"
 
 
 def test_the_closing_text_of_a_run_with_nothing_to_do_is_short():

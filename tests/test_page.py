@@ -16,6 +16,7 @@ from asyncexport.cli import main
 from asyncexport.core.bundles import DAY, HOUR, Bundle, Range
 from asyncexport.core.exits import Exit
 from asyncexport.core.health.records import AcceptedGap, HourCount, RunRecord
+from asyncexport.core.sentinel.shortfalls import Shortfall, ShortfallRule
 from asyncexport.core.states import BundleRecord, Created, Failed, Stored
 from asyncexport.errors import StorageError
 from asyncexport.ledger import Ledger
@@ -294,6 +295,18 @@ def test_the_page_says_what_else_to_do():
     html = unescape(html_of(made))
     assert again("verify", "--repair") in html
     assert again("retry", "--accept-fewer") in html
+
+
+def test_the_page_lists_times_with_few_rows():
+    """Each comes with the command that accepts it; the export's name is shown as text."""
+    made = MadeUpExport(name="<b>shop</b>")
+    made.shortfalls.append(Shortfall(made.bundle(40), ShortfallRule.EMPTY, 5400, 0))
+    html = html_of(made)
+    start, end = "2026-01-01T20:00:00Z", "2026-01-01T20:30:00Z"
+    assert f"has no rows from {start} to {end}, where about 5,400 are usual" in html
+    assert escape(again("accept", start, end, "--export", "<b>shop</b>", "--why", "REASON")) in html
+    assert "<b>shop" not in html
+    assert "Times with few rows" in html
 
 
 def test_nothing_is_wrong_with_a_complete_directory():

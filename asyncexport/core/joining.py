@@ -6,7 +6,8 @@
    been stored again or parked.
 3. A bundle that was parked and due when the share was worked out is not done until the other run has retried it. All
    other parked bundles are done: the joining run would not have retried them, or the other run has parked them since.
-4. Another export of a stored bundle that is not in the share does not count: the joining run would not have begun it.
+4. A parked bundle that the user has accepted as missing belongs to no share.
+5. Another export of a stored bundle that is not in the share does not count: the joining run would not have begun it.
 """
 
 from collections.abc import Mapping
@@ -52,7 +53,8 @@ def progress_of(share: Share, plan: ExportPlan) -> ShareProgress:
     """
     recorded, parked_times = plan.recorded, plan.recorded.parked
     ignored = {one.bundle for one in recorded.unfinished if _is_ignored(share, one)}
-    done = [one for one in recorded.unfinished if _is_done(share, one, parked_times.get(one.bundle))]
+    wanted = [one for one in recorded.unfinished if one.bundle not in plan.accepted_gaps]
+    done = [one for one in wanted if _is_done(share, one, parked_times.get(one.bundle))]
     # A bundle that kept its archive counts as stored in the ledger, but it is parked in the run that kept it.
     stored_before = recorded.stored_before + len(ignored) - sum(one.kept for one in done)
     unfinished = tuple(one for one in recorded.unfinished if one.bundle not in ignored)
@@ -67,7 +69,7 @@ def progress_of(share: Share, plan: ExportPlan) -> ShareProgress:
 
 
 def _is_ignored(share: Share, record: BundleRecord) -> bool:
-    """Rule 4."""
+    """Rule 5."""
     return record.stored is not None and not record.parked and record.bundle not in share.again
 
 

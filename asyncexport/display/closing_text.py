@@ -26,6 +26,8 @@ FIRST_WORDS = {
 
 NOT_SETTLED = "finished up to what is settled; the end that was asked for is not settled yet"
 
+FEW_ROWS = "finished, but rows seem to be missing"
+
 BY_HANG_UP = "stopped by SIGHUP because its terminal was closed; the state is saved"
 
 BY_AN_ERROR = "stopped by an error"
@@ -82,6 +84,8 @@ def closing_lines(summary: Summary, *, look: str = "", hung_up: bool = False) ->
         first = BY_HANG_UP
     if summary.exit_code is Exit.TIME_UP and not tally.unfinished:
         first = NOT_SETTLED
+    if summary.exit_code is Exit.PARTIAL and not (tally.failed or tally.unfinished or tally.losses or stopped):
+        first = FEW_ROWS
     lines = [f"{first}: {_bundles(summary)}"]
     if tally.stored or sum(summary.requests.values()):
         lines.append(f"{_data(summary)} in {show_duration(summary.seconds)}, with {_requests(summary)}")

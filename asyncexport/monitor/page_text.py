@@ -15,6 +15,9 @@ from asyncexport.core.text import show_bytes, show_duration
 GAPS_IN_HTML = 20
 """Gaps that are listed without the script, which adds the others."""
 
+SHORTFALLS_IN_HTML = 10
+"""Times with few rows that are listed; `status --json` lists all."""
+
 
 class PageText:
     """Writes HTML.
@@ -104,6 +107,10 @@ class PageText:
             yield f"{text} ({kept:,})", self._again("retry", "--accept-fewer")
         if overlaps:
             yield f"See which archives overlap ({overlaps:,})", self._again("verify")
+        for one in [shortfall for report in judged for shortfall in report.shortfalls][:SHORTFALLS_IN_HTML]:
+            export, span = one.bundle.export, one.bundle.range
+            command = self._again("accept", show(span.start), show(span.end), "--export", export, "--why", "REASON")
+            yield f"If it is known that {export} has {one.text}, accept that", command
 
     def _command(self, command: str) -> str:
         return f'<code class="command">{self._text(command)}</code>'
@@ -133,6 +140,7 @@ def _figures(report: ExportReport) -> Iterator[tuple[str, str]]:
     missing = sum(gap.range.seconds for gap in report.gaps)
     yield "Missing", show_duration(missing) if missing else "nothing"
     yield from _counts(("Parked", report.open_parked), ("Altered", report.altered))
+    yield from _counts(("Times with few rows", report.shortfalls))
     yield from _counts(("Accepted gaps", report.accepted), ("Not settled yet", overview.unsettled))
     if overview.in_progress:
         yield "In progress", f"{overview.in_progress:,} {_plural(overview.in_progress, 'bundle')}"
