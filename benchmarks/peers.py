@@ -18,8 +18,9 @@ from asyncexport.core.bundles import Range, cut
 from asyncexport.core.service.requests import Kind
 from asyncexport.core.service.resources import Completed
 from asyncexport.simulate import clock
-from asyncexport.simulate.run import EXPORT, Result, Scenario
+from asyncexport.simulate.run import Result, Scenario
 from asyncexport.simulate.service import MemoryService
+from asyncexport.simulate.work import EXPORT
 
 DAEMON_POLL_SECONDS = 5.0
 FIXED_POLL_SECONDS = 30.0

@@ -6,11 +6,15 @@
    median over the seeds, with the quartiles next to it.
 3. The clairvoyant knows every duration, has the same bucket, limits and calls, and picks the best of many poll
    thresholds with hindsight. Each row also has its distance to a bound that no schedule can beat.
-4. Peers get the same durations on the same service. They do not use the list; asyncexport is shown with and without it.
+4. A backfill of 60 days follows the present: another bundle settles every half hour. Shown is how long it takes until
+   that is stored, without the duration of its operation, and how much later the run ends: than without the new bundles,
+   and than a run over the same bundles of which none is new.
+5. Peers get the same durations on the same service. They do not use the list; asyncexport is shown with and without it.
 """
 
 import argparse
 import json
+import math
 import multiprocessing
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -31,6 +35,7 @@ MINUTES = (2, 10, 30)
 SIGMAS = (0.5, 1.0)
 
 OURS = "asyncexport"
+FOLLOWING = "asyncexport, following the present"
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +46,7 @@ class Asked:
     seeds: int
     processes: int
     quick: bool
+    only_following: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,7 +76,9 @@ def main() -> None:
     )
     done: dict[Task, Figures] = {}
     with multiprocessing.get_context("spawn").Pool(asked.processes) as pool:
-        for task, figures in pool.imap_unordered(_measure, tasks):
+        for row in _following(asked):
+            _say(row, asked, **_against_the_backlog(pool.map(_measure_following, _seeds(row, asked))))
+        for task, figures in pool.imap_unordered(_measure, () if asked.only_following else tasks):
             done[task] = figures
             if len(done) % 100 == 0:
                 measuring.note(f"{len(done)} of {len(tasks)}")
@@ -80,7 +88,7 @@ def main() -> None:
                 # Print each row as soon as it is complete: the benchmark may take hours and be interrupted.
                 for prefer in Prefer:
                     _say(row, asked, prefer=prefer, **_against_the_clairvoyant(row, prefer, these))
-    for row in peers:
+    for row in () if asked.only_following else peers:
         _say(row, asked, **_against_ours(row, asked, done))
 
 
@@ -91,6 +99,7 @@ def _asked() -> Asked:
     parser.add_argument("--bundles", type=int, action="append", help="simulate only this number of bundles; repeatable")
     parser.add_argument("--seeds", type=int, default=0, help="number of seeds (default: 20, 2 with --quick)")
     parser.add_argument("--processes", type=int, default=0, help="number of processes (default: one per core)")
+    parser.add_argument("--following", action="store_true", help="simulate only the backfill that follows the present")
     given = parser.parse_args()
     bundles = (DAY,) if given.quick else (DAY, MONTH, YEAR) if given.full else (DAY, MONTH)
     return Asked(
@@ -98,6 +107,7 @@ def _asked() -> Asked:
         given.seeds or (2 if given.quick else 20),
         given.processes or multiprocessing.cpu_count(),
         given.quick,
+        given.following,
     )
 
 
@@ -114,6 +124,13 @@ def _peers(asked: Asked) -> Iterator[Task]:
             yield Task(Scenario(bundles, counts_all=counts_all, lists=False, seed=0), who)
 
 
+def _following(asked: Asked) -> Iterator[Task]:
+    """Yield the rows of a backfill that follows the present."""
+    for counts_all, lists in product((False, True), (True, False)):
+        bundles = DAY if asked.quick else 2 * MONTH
+        yield Task(Scenario(bundles, counts_all=counts_all, lists=lists, settles=True, seed=0), FOLLOWING)
+
+
 def _seeds(row: Task, asked: Asked) -> Iterator[Task]:
     """Yield the simulations of a row, one per seed."""
     for seed in range(1, asked.seeds + 1):
@@ -126,6 +143,28 @@ def _measure(task: Task) -> tuple[Task, Figures]:
         return task, Figures(dict.fromkeys(Prefer, PEERS[task.who](scenario)))
     results = {prefer: simulate(replace(scenario, prefer=prefer)) for prefer in Prefer}
     return task, Figures(results, clairvoyant_seconds(scenario), bound_seconds(scenario), token_bound_seconds(scenario))
+
+
+def _measure_following(task: Task) -> tuple[Result, Result, Result]:
+    """Return the results of a run that follows the present, of its planned bundles alone, and of all of them as old."""
+    following = simulate(task.scenario)
+    alone = replace(task.scenario, settles=False)
+    return following, simulate(alone), simulate(replace(alone, bundles=following.stored))
+
+
+def _against_the_backlog(done: list[tuple[Result, Result, Result]]) -> dict[str, Any]:
+    waits = [sorted(one.settled_waits)[math.ceil(0.95 * len(one.settled_waits)) - 1] / 60 for one, _, _ in done]
+    figures: dict[str, Any] = {
+        "settled_during_the_run": measuring.spread([float(len(one.settled_waits)) for one, _, _ in done]),
+        "settled_wait_minutes_95": measuring.spread(waits, digits=1),
+        "x_planned_alone": _ratios([one.planned_makespan for one, _, _ in done], [one.makespan for _, one, _ in done]),
+        "x_same_bundles": _ratios([one.makespan for one, _, _ in done], [one.makespan for _, _, one in done]),
+    }
+    goals = {"settled_wait_minutes_95": 60.0, "x_same_bundles": 1.03}
+    return {
+        **figures,
+        "goals": {name: {"at_most": most, "met": figures[name]["median"] <= most} for name, most in goals.items()},
+    }
 
 
 def _against_the_clairvoyant(row: Task, prefer: Prefer, done: list[Figures]) -> dict[str, Any]:

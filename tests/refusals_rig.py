@@ -20,8 +20,9 @@ from asyncexport.core.service.retrying import Call
 from asyncexport.core.states import State
 from asyncexport.errors import ExportError, GoneError, RefusedError, UnauthorizedError
 from asyncexport.simulate import clock
-from asyncexport.simulate.run import EXPORT, Scenario, Wiring
+from asyncexport.simulate.run import Scenario, Wiring
 from asyncexport.simulate.service import MemoryDownload, MemoryService, SimulatedBehaviour
+from asyncexport.simulate.work import EXPORT
 from tests.virtual_time import leaving_nothing
 
 LIMIT_SECONDS = 40 * 86_400.0

@@ -189,7 +189,7 @@ class Watch(OperationPoller):
     takes: float = 60.0
     questions: int = 0
 
-    async def wait(self, operation_id: str, *, asked_at: float) -> FinishedOperation | None:
+    async def wait(self, operation_id: str, *, asked_at: float, is_urgent: bool = False) -> FinishedOperation | None:
         """Wait for an operation."""
         await asyncio.sleep(self.takes)
         return self._said(self.outcomes.get(operation_id, FinishedOperation(f"x-{operation_id}", asked_at)))

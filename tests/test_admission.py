@@ -36,16 +36,17 @@ OUTAGE = 3600.0
 WALL = 1_700_000_000.0
 
 
-def test_a_results_call_always_goes_first():
-    """Results calls come before every other request, for throughput and for latency."""
+def test_urgent_requests_and_results_calls_always_go_first():
+    """Urgent requests come before results calls, and those before every other, for throughput and for latency."""
     for prefer in Prefer:
-        assert sorted(Priority, key=lambda p: rank(p, prefer))[0] is Priority.RESULTS
+        assert sorted(Priority, key=lambda p: rank(p, prefer))[:2] == [Priority.URGENT, Priority.RESULTS]
 
 
 def test_preferring_latency_lets_polls_pass_creates():
     """`[polling] prefer = "latency"` swaps creates and due polls and changes nothing else."""
     assert sorted(Priority, key=lambda p: rank(p, Prefer.THROUGHPUT)) == list(Priority)
     assert sorted(Priority, key=lambda p: rank(p, Prefer.LATENCY)) == [
+        Priority.URGENT,
         Priority.RESULTS,
         Priority.POLL,
         Priority.CREATE,

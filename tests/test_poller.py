@@ -1,5 +1,4 @@
 """The poller finds finished operations by list polls or individual polls, and never concludes from absence alone."""
-# ruff: noqa: ARG002 - the fake service takes the same arguments as the real client
 
 import asyncio
 import random
@@ -85,6 +84,7 @@ class Service:
         lists: The time, state filter and page token of each list poll.
         polls: The time and operation id of each individual poll.
         nameless: The times at which an operation was shown COMPLETED without an export id.
+        priorities: The priority of each poll of either kind.
     """
 
     jobs: dict[str, Job] = field(default_factory=dict)
@@ -101,6 +101,7 @@ class Service:
     lists: list[tuple[float, str, str]] = field(default_factory=list)
     polls: list[tuple[float, str]] = field(default_factory=list)
     nameless: list[float] = field(default_factory=list)
+    priorities: list[Priority] = field(default_factory=list)
 
     def add(self, number: int, *, takes: float, ours: bool = True, **more: Any) -> str:
         """Create a job now and return its id."""
@@ -121,6 +122,7 @@ class Service:
     async def operation(self, operation_id: str, *, priority: Priority) -> Operation:
         """Return one operation."""
         self.polls.append((now(), operation_id))
+        self.priorities.append(priority)
         gone = operation_id in self.gone
         await self._answer(self.fails)
         if gone:
@@ -130,6 +132,7 @@ class Service:
     async def operations(self, *, state: str = "", token: str = "", priority: Priority) -> OperationsPage:
         """Return one page of the list."""
         self.lists.append((now(), state, token))
+        self.priorities.append(priority)
         await self._answer(self.list_fails)
         hides = self.hides if state == "" or self.hides_pending else ()
         shown = self._in_order([job for job in self.jobs.values() if job.id not in hides])
@@ -1146,6 +1149,33 @@ async def test_for_throughput_no_poll_is_sent_while_other_requests_wait():
         await at(5060)
         assert scene.open == 0
         assert len(scene.service.lists) == 1
+
+
+@pytest.mark.parametrize("ids", [True, False], ids=["list", "single"])
+def test_an_urgent_operation_is_polled_while_other_requests_wait(ids):
+    """It is found with urgent polls within the hour, with at most two lists an hour."""
+
+    @on_virtual_time
+    async def find():
+        budget = FixedBudget(polls_cost=True)
+        async with watching(Service(ids=ids), budget=budget) as scene:
+            budget.nobody_waits.clear()
+            for number in range(100, 103):
+                operation_id = scene.service.add(number, takes=600.0)
+                waiting = asyncio.create_task(scene.poller.wait(operation_id, asked_at=now(), is_urgent=True))
+                begun = now()
+                scene.waiting[operation_id] = waiting
+                await waiting
+                assert now() - begun <= 600 + 1800 + 120
+            lists, polls = scene.service.lists, scene.service.polls
+            assert all(later - earlier >= 1800 for (earlier, *_), (later, *_) in pairwise(lists))
+            assert 3 <= len(lists) + len(polls) <= 9
+            assert set(scene.service.priorities) == {Priority.URGENT}
+            scene.start(1)
+            await at(now() + 5000)
+            assert scene.open == 1, "other operations still give way"
+
+    find()
 
 
 @on_virtual_time

@@ -44,7 +44,9 @@ class Poller(OperationPoller):
 class Rig:
     """A scheduler over a scene of fakes."""
 
-    def __init__(self, scene: Scene, *, allowed: int = 10, most_waiting: int = 10, grace: float = 30.0) -> None:
+    def __init__(
+        self, scene: Scene, *, allowed: int = 10, most: int = 100, most_waiting: int = 10, grace: float = 30.0
+    ) -> None:
         self.scene = scene
         self.allowed = allowed
         self.poller = Poller()
@@ -54,6 +56,7 @@ class Rig:
             scene.runner,
             self.poller,
             allowed=lambda: self.allowed,
+            most=most,
             most_waiting=most_waiting,
             stop=self.stop,
             grace_seconds=grace,

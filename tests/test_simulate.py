@@ -1,7 +1,8 @@
 """Complete simulated runs: nothing is lost wherever they are cancelled, and the schedule keeps its promises."""
 
 import asyncio
-from collections.abc import Callable, Coroutine, Generator
+import math
+from collections.abc import Callable, Coroutine, Generator, Sequence
 from dataclasses import replace
 from itertools import count
 from typing import Any
@@ -283,6 +284,40 @@ def test_auto_has_nothing_to_learn_where_only_creates_count():
 def test_the_tokens_used_by_an_earlier_run_are_taken_into_account():
     """A run that starts with a partly used bucket takes longer and gets no 429."""
     assert checked(Scenario(60, 120.0, tokens_used=30)).makespan > checked(Scenario(60, 120.0)).makespan + 600
+
+
+def share(values: Sequence[float], part: float) -> float:
+    """Return the value that this part of the values does not exceed."""
+    return sorted(values)[math.ceil(part * len(values)) - 1]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("lists", [True, False], ids=["list", "single"])
+@pytest.mark.parametrize("counts_all", [True, False], ids=["all", "create"])
+def test_bundles_that_settle_during_a_long_backfill_are_stored_within_an_hour(counts_all, lists):
+    """Of 60 days, 95 % of new bundles are stored an hour after they settled; a plain run is at most 3 % faster.
+
+    The operation's own duration is not counted. The plain run has the same bundles, all of them old. If only creates
+    count, even the run without the new bundles ends at most 3 % earlier.
+    """
+    following = Scenario(2880, counts_all=counts_all, lists=lists, settles=True)
+    found = simulate(following)
+    assert found.refused == 0
+    assert len(found.settled_waits) == found.stored - 2880 >= 48
+    assert share(found.settled_waits, 0.95) <= 3600
+    assert found.makespan <= 1.03 * simulate(replace(following, bundles=found.stored, settles=False)).makespan
+    if not counts_all:
+        assert found.planned_makespan <= 1.03 * simulate(replace(following, settles=False)).makespan
+
+
+@pytest.mark.parametrize(("operations", "median"), [(100, 600.0), (60, 3600.0), (5, 600.0)])
+def test_bundles_that_settle_do_not_exceed_the_operations_allowed(operations, median):
+    """What settles meanwhile is started before the backlog, within `[concurrency] operations`."""
+    found = simulate(Scenario(200, median, operations=operations, settles=True))
+    assert found.most_running <= operations
+    assert found.refused == 0
+    assert 0 < len(found.settled_waits) == found.stored - 200
+    assert share(found.settled_waits, 0.5) < 3600
 
 
 def test_the_same_seed_gives_the_same_run():

@@ -89,14 +89,15 @@ def counts(scope: BudgetScope, kind: str) -> bool:
 class Priority(IntEnum):
     """What a request is for. `rank` orders them."""
 
-    RESULTS = 0
-    CREATE = 1
-    POLL = 2
-    REST = 3
+    URGENT = 0  # any request for a bundle that settled while the run goes on
+    RESULTS = 1
+    CREATE = 2
+    POLL = 3
+    REST = 4
 
 
 def rank(priority: Priority, prefer: Prefer) -> int:
-    """Return the rank of a request; lower goes first. Results always do: a finished export is worth most."""
+    """Return the rank of a request; lower goes first. Of a backlog, results do: a finished export is worth most."""
     if prefer is Prefer.LATENCY and priority in (Priority.CREATE, Priority.POLL):
         return Priority.CREATE + Priority.POLL - priority
     return int(priority)

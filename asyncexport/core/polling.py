@@ -23,7 +23,9 @@ could have done in that time. This leads to the following rules:
    roughly, how long the last operation will take. Tokens that come in until then and are not needed for results are
    free. They are spread over the operations still running, so that the last ones are polled often. If none will be
    free, the tokens decide when the run ends, and rule 3 applies.
-7. Without a list, one poll tells of one operation, and each operation must be polled at least once. The aim is few
+7. An operation is urgent if its bundle settled while the run goes on: the others are a backlog, and nobody waits for
+   them. It is polled before all other requests when it is likely to be done, with a list twice an hour at most.
+8. Without a list, one poll tells of one operation, and each operation must be polled at least once. The aim is few
    polls in vain: the operation most likely to be done is polled first, and only when that is likely enough. How likely
    depends on the same things.
 """
@@ -33,7 +35,7 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import NamedTuple
 
-from asyncexport.core.admission import Prefer
+from asyncexport.core.admission import Prefer, Priority
 from asyncexport.core.durations import Durations
 from asyncexport.core.service_time import CLOCKS_APART_SECONDS
 
@@ -85,6 +87,9 @@ CHANCE_WHEN_FREE = 0.4
 CHANCE_FOR_ROOM = 0.05
 """The same if polls cost nothing and creates wait for slots: nineteen in twenty may be in vain. Each minute that a
 finished operation goes unnoticed is a minute of a slot."""
+
+CHANCE_FOR_URGENT = 0.8
+"""How likely an urgent operation must be done to be polled: one poll in five is in vain."""
 
 CHANCE_AT_END = 0.1
 """The same if no bundle is left to create, a token would be lost, or latency is preferred: nine in ten may be in vain.
@@ -163,6 +168,7 @@ class PollingOutlook:
         uncontended: Whether neither a results call nor a create waits for a token.
         more_to_create: Whether bundles are left that have no operation yet.
         prefer: `[polling] prefer`.
+        urgent_is_due: Whether an urgent operation is to be polled now.
     """
 
     tokens: int
@@ -172,11 +178,18 @@ class PollingOutlook:
     uncontended: bool
     more_to_create: bool
     prefer: Prefer
+    urgent_is_due: bool = False
+
+    @property
+    def priority(self) -> Priority:
+        """The priority of a list."""
+        return Priority.URGENT if self.urgent_is_due else Priority.POLL
 
     @property
     def gives_way(self) -> bool:
         """Whether a poll must let results calls and creates have their tokens first."""
-        return self.polls_cost and self.prefer is Prefer.THROUGHPUT and not self.uncontended
+        is_behind = self.prefer is Prefer.THROUGHPUT and not self.urgent_is_due
+        return self.polls_cost and is_behind and not self.uncontended
 
     @property
     def overflows(self) -> bool:
@@ -205,6 +218,8 @@ def list_is_due(
     running = [one for page in pages for one in page]
     if not running:
         return False
+    if outlook.urgent_is_due:
+        return True
     if is_overdue(running, durations, outlook, waited_seconds=waited_seconds):
         return True
     if outlook.polls_are_free and waited_seconds >= LONGEST_GAP_AGE_SHARE * max(one.age for one in running):
@@ -216,6 +231,11 @@ def list_is_due(
         if found / read >= enough:
             return True
     return False
+
+
+def urgent_is_due(urgent: Sequence[OperationAge], durations: Durations) -> bool:
+    """Whether one of the urgent operations is likely to be done (rule 7)."""
+    return any(durations.done_since(one.seen, one.age) >= CHANCE_FOR_URGENT for one in urgent)
 
 
 def is_overdue(

@@ -94,6 +94,10 @@ class BundleRunner:
             second_look_seconds=second_look_seconds,
         )
 
+    def hurry(self, bundle: Bundle) -> None:
+        """Send the requests for a bundle before those of the backlog."""
+        self._export_states[bundle.export].urgent.add(bundle)
+
     async def resume(self, record: BundleRecord) -> BundleRecord:
         """Prepare a bundle that an earlier run left unfinished; a parked one starts again at attempt 1."""
         match record.state:

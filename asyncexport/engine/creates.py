@@ -166,7 +166,8 @@ class Creates:
             return not self._failures.run_is_ending and self.turns.may_send(turn, export)
 
         try:
-            async with self._gate.permit(Kind.CREATE, Priority.CREATE, is_wanted=is_wanted) as permit:
+            priority = Priority.URGENT if bundle in export.urgent else Priority.CREATE
+            async with self._gate.permit(Kind.CREATE, priority, is_wanted=is_wanted) as permit:
                 granted.set()
                 self.sending.add(bundle)
                 log.debug("%s: sending its create, attempt %d", bundle, attempt)

@@ -34,6 +34,7 @@ class ExportState:
             (`engine.create_turns`).
         unreadable_since: When the first unreadable answer to a create came since one was last accepted; None if there
             was none.
+        urgent: Bundles that settled while the run goes on: their requests are sent before those of the backlog.
     """
 
     export: Export
@@ -46,6 +47,7 @@ class ExportState:
     creates_in_progress: set[Bundle] = field(default_factory=set)
     only_create: Bundle | None = None
     unreadable_since: float | None = None
+    urgent: set[Bundle] = field(default_factory=set)
 
     @property
     def creates_one_at_a_time(self) -> bool:

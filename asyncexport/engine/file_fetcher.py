@@ -82,7 +82,8 @@ class FileFetcher:
             return None
         file.attempts.call, file.attempts.link = Call.RESULTS, None
         with self._ended(turn, file):
-            return await self._service.locate(file.ready.export_id, priority=Priority.RESULTS)
+            priority = Priority.URGENT if file.record.bundle in file.export.urgent else Priority.RESULTS
+            return await self._service.locate(file.ready.export_id, priority=priority)
 
     @contextmanager
     def _ended(self, turn: CallTurn, file: BundleFile) -> Iterator[None]:

@@ -12,21 +12,32 @@ from asyncexport.core.bundles import Bundle
 from asyncexport.core.states import BundleRecord, Created, Ready
 
 MOST_URGENT = 10
-"""Urgent bundles that may start when there is no room for others."""
+"""Urgent bundles that may start when the others have taken all that is allowed, if `most` permits."""
+
+KEPT_SHARE = 0.02
+"""Share of `most` that is kept for urgent bundles: two of a hundred."""
 
 
 class InFlight:
     """The bundles that were started and have not finished.
 
     Args:
-        allowed: Returns how many operations may currently be in flight at the service.
-        most_waiting: Number of bundles waiting for their download at which no more are started.
         sending: Bundles whose create is in flight.
+        allowed: Returns how many operations may currently be in flight at the service.
+        most: The most that `allowed` may return; `[concurrency] operations`.
+        most_waiting: Number of bundles waiting for their download at which no more are started.
+
+    Attributes:
+        keeps_room: Whether urgent bundles may come, for which some of `most` are kept.
     """
 
-    def __init__(self, *, allowed: Callable[[], int], most_waiting: int, sending: AbstractSet[Bundle]) -> None:
+    def __init__(
+        self, sending: AbstractSet[Bundle], *, allowed: Callable[[], int], most: int, most_waiting: int
+    ) -> None:
         self._allowed = allowed
+        self._most = most
         self._most_waiting = most_waiting
+        self.keeps_room = False
         self._sending = sending
         self._changed = asyncio.Event()
         self._running: set[Bundle] = set()
@@ -74,7 +85,7 @@ class InFlight:
 
     async def until_room(self, *, is_urgent: Callable[[], bool] = lambda: False) -> None:
         """Wait until another bundle may start. `is_urgent` returns whether it is urgent."""
-        while not self._has_room(MOST_URGENT if is_urgent() else 0):
+        while not self._has_room(is_urgent=is_urgent()):
             await self.change()
 
     async def change(self) -> None:
@@ -86,5 +97,9 @@ class InFlight:
         """Wake those who wait for room or for a change."""
         self._changed.set()
 
-    def _has_room(self, extra: int) -> bool:
-        return len(self._running) < self._allowed() + extra and len(self._waiting) < self._most_waiting + extra
+    def _has_room(self, *, is_urgent: bool) -> bool:
+        kept, extra = 0, MOST_URGENT if is_urgent else 0
+        if self.keeps_room and not is_urgent:
+            kept = int(self._most * KEPT_SHARE)
+        limit = min(self._allowed() + extra, self._most - kept)
+        return len(self._running) < limit and len(self._waiting) < self._most_waiting + extra

@@ -16,6 +16,7 @@ from collections.abc import Callable, Sequence
 from asyncexport.core.admission import Priority
 from asyncexport.core.durations import Durations
 from asyncexport.core.polling import (
+    CHANCE_FOR_URGENT,
     PollingOutlook,
     PollingRules,
     chance_for_an_individual_poll,
@@ -101,6 +102,9 @@ class IndividualPolls:
         candidates = [one for one in self._watched if self._may_be_polled(one, now, list_in_use=list_in_use)]
         if not candidates:
             return []
+        if outlook.urgent_is_due and not list_in_use:
+            urgent = [one for one in candidates if one.is_urgent]
+            return [one for one in urgent if now - one.asked_at >= self._due_age(one, CHANCE_FOR_URGENT)]
         ages = self._watched.ages(now)
         chance = chance_for_an_individual_poll(ages, self._durations, outlook)
         due = [one for one in candidates if now - one.asked_at >= self._due_age(one, chance)]
@@ -153,7 +157,8 @@ class IndividualPolls:
         overdue = one.overdue(now, self._rules.deadline_seconds)
         one.final_polls += bool(overdue)
         try:
-            operation = await self._service.operation(one.operation_id, priority=Priority.POLL)
+            priority = Priority.URGENT if one.is_urgent else Priority.POLL
+            operation = await self._service.operation(one.operation_id, priority=priority)
         except ServiceError as error:
             await self._failures.after(one, error, turn, overdue=overdue)
         else:

@@ -26,6 +26,7 @@ from asyncexport.core.polling import (
     PollingRules,
     list_is_due,
     page_is_due,
+    urgent_is_due,
 )
 from asyncexport.core.service.refusals import ALL_EXPORTS
 from asyncexport.core.service.resources import OperationsPage
@@ -44,6 +45,10 @@ MOST_IN_A_ROW = 3
 
 FORBIDDEN_SECONDS = 1800.0
 """Seconds after which a list that was forbidden is tried again."""
+
+URGENT_GAP_SECONDS = 1800.0
+"""Least seconds since the last list before one is read for urgent operations. With the default budget that is one token
+in sixty, and bundles that settle every half hour are on disk within an hour."""
 
 LONGEST_CREATE_SECONDS = 120.0
 """How long an operation's `createdAt` may be before the answer to its create."""
@@ -186,7 +191,7 @@ class OperationListing:
         """
         answered = False
         while not answered:
-            page = await self._read_page(state="", token="")
+            page = await self._read_page(state="", token="", priority=Priority.POLL)
             answered = page is not None or self.mode is not PollingMode.LIST
 
     def is_due(self, outlook: PollingOutlook) -> bool:
@@ -198,6 +203,12 @@ class OperationListing:
         if self._call_turns.wait_seconds(ALL_EXPORTS, Call.LIST) > 0:
             return False
         return list_is_due(self._pages(outlook), self._durations, outlook, waited_seconds=waited)
+
+    def urgent_is_due(self) -> bool:
+        """Whether an urgent operation is likely to be done, and the list, if it shows it, was read long enough ago."""
+        now, by_list = self._clock(), self.mode is not PollingMode.INDIVIDUAL
+        waits = by_list and now - self._state.read_at < URGENT_GAP_SECONDS
+        return not waits and urgent_is_due(self._watched.urgent_ages(now, listed=by_list), self._durations)
 
     async def poll(self, outlook: PollingOutlook) -> None:
         """Read the list as far as its pages are worth their tokens, and process what it says.
@@ -234,7 +245,7 @@ class OperationListing:
         state = "PENDING" if self.mode is PollingMode.PENDING else ""
         most = _most_pages(len(unseen))
         while True:
-            page = await self._read_page(state=state, token=scan.token)
+            page = await self._read_page(state=state, token=scan.token, priority=outlook.priority)
             if page is None:
                 return None
             for operation in page.operations:
@@ -249,10 +260,10 @@ class OperationListing:
             if chooses_pages and not page_is_due(_ages(unseen.values(), self._clock()), self._durations, outlook):
                 return scan
 
-    async def _read_page(self, *, state: str, token: str) -> OperationsPage | None:
+    async def _read_page(self, *, state: str, token: str, priority: Priority) -> OperationsPage | None:
         """Read one page; None if it is unavailable or of no use, which has been noted in the list's state."""
         try:
-            page = await self._service.operations(state=state, token=token, priority=Priority.POLL)
+            page = await self._service.operations(state=state, token=token, priority=priority)
         except ServiceError as error:
             self._state.note_failure(error, now=self._clock())
             return None

@@ -48,7 +48,7 @@ class OperationEnds:
         """
         failures = self._call_turns.failures
         try:
-            finished = await self._wait(created)
+            finished = await self._wait(created, is_urgent=record.bundle in export.urgent)
         except OperationFailedError as error:
             return await self.failed(record, created.attempt, str(error))
         except (GoneError, RefusedError, ReplyError) as error:
@@ -65,10 +65,10 @@ class OperationEnds:
         self._call_turns.changes.notify()
         return ready
 
-    async def _wait(self, created: Created) -> FinishedOperation | None:
+    async def _wait(self, created: Created, *, is_urgent: bool) -> FinishedOperation | None:
         self._watching += 1
         try:
-            return await self._poller.wait(created.operation_id, asked_at=created.asked_at)
+            return await self._poller.wait(created.operation_id, asked_at=created.asked_at, is_urgent=is_urgent)
         finally:
             self._watching -= 1
             self._call_turns.changes.notify()

@@ -10,6 +10,7 @@
 
 import asyncio
 from collections.abc import Callable
+from contextlib import suppress
 
 from asyncexport.core.admission import Priority
 from asyncexport.core.durations import Durations
@@ -23,6 +24,9 @@ from asyncexport.engine.individual_polls import IndividualPolls
 from asyncexport.engine.listing import OperationListing
 from asyncexport.engine.operation_answers import OperationAnswers
 from asyncexport.engine.watched_operations import WatchedOperations
+
+URGENT_CHECK_SECONDS = 60.0
+"""Seconds after which a poll that gives way to other requests checks whether an urgent operation may be done."""
 
 
 class OperationPoller:
@@ -105,7 +109,7 @@ class OperationPoller:
         """
         await self._listing.prime()
 
-    async def wait(self, operation_id: str, *, asked_at: float) -> FinishedOperation | None:
+    async def wait(self, operation_id: str, *, asked_at: float, is_urgent: bool = False) -> FinishedOperation | None:
         """Wait until an operation is done; None if it still runs at its deadline, counted from `asked_at`.
 
         Several bundles may wait for the same operation.
@@ -115,7 +119,8 @@ class OperationPoller:
             GoneError: the service does not know it (any more).
         """
         correction = self._clock() - self._service_time()
-        return await self._watched.outcome(operation_id, asked_at=min(asked_at + correction, self._clock()))
+        asked_at = min(asked_at + correction, self._clock())
+        return await self._watched.outcome(operation_id, asked_at=asked_at, is_urgent=is_urgent)
 
     async def ask(self, operation_id: str) -> FinishedOperation | None:
         """Poll one operation now; None if it still runs.
@@ -140,7 +145,7 @@ class OperationPoller:
             await self._watched.wait_for_first()
             outlook = self._outlook()
             if outlook.gives_way:
-                await self._budget.wait_until_uncontended()
+                await _until_uncontended(self._budget)
                 # The task that was just served may request another token immediately, and goes first.
                 await asyncio.sleep(0)
             elif not await self._poll(outlook):
@@ -172,4 +177,11 @@ class OperationPoller:
             uncontended=uncontended,
             more_to_create=more_to_create,
             prefer=self._rules.prefer,
+            urgent_is_due=self._listing.urgent_is_due(),
         )
+
+
+async def _until_uncontended(budget: Budget) -> None:
+    """Wait until no request waits to which polls give way, or until it is time to check for urgent operations."""
+    with suppress(TimeoutError):
+        await asyncio.wait_for(budget.wait_until_uncontended(), URGENT_CHECK_SECONDS)

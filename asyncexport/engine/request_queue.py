@@ -1,7 +1,7 @@
 """The requests that wait for a permit, best first.
 
-1. Results calls go first, then creates and polls in the order set by `[polling] prefer`, then all others. Requests of
-   equal rank are served first in, first out.
+1. Urgent requests go first, then results calls, then creates and polls in the order set by `[polling] prefer`, then all
+   others. Requests of equal rank are served first in, first out.
 2. Requests that take a token and requests that take none wait in separate queues: an empty bucket delays only the
    former.
 """
@@ -14,6 +14,9 @@ from itertools import count
 
 from asyncexport.core.admission import Grant, Prefer, Priority, rank
 from asyncexport.core.service.requests import Kind
+
+CONTENDING = (Priority.URGENT, Priority.RESULTS, Priority.CREATE)
+"""Requests to which polls give way."""
 
 
 @dataclass(order=True, slots=True)
@@ -45,7 +48,7 @@ class RequestQueue:
 
     @property
     def is_uncontended(self) -> bool:
-        """Whether neither a results call nor a create waits."""
+        """Whether neither an urgent request nor a results call nor a create waits."""
         return self._uncontended.is_set()
 
     async def wait_until_uncontended(self) -> None:
@@ -98,7 +101,7 @@ class RequestQueue:
 
     def _note_waiting(self, priority: Priority, change: int) -> None:
         self._waiting[priority] += change
-        if self._waiting[Priority.RESULTS] or self._waiting[Priority.CREATE]:
+        if any(self._waiting[one] for one in CONTENDING):
             self._uncontended.clear()
         else:
             self._uncontended.set()

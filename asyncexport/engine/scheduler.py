@@ -52,6 +52,7 @@ class Scheduler:
         runner: Takes one bundle from state to state.
         poller: Polls for the operations of all bundles.
         allowed: Returns how many operations may currently be in flight at the service.
+        most: The most that `allowed` may return.
         most_waiting: Number of bundles waiting for their download at which no more are started.
         stop: Asks the run to end.
         grace_seconds: Seconds that downloads in progress may take after that.
@@ -67,6 +68,7 @@ class Scheduler:
         poller: OperationPoller,
         *,
         allowed: Callable[[], int],
+        most: int,
         most_waiting: int,
         stop: Stop,
         grace_seconds: float,
@@ -76,7 +78,7 @@ class Scheduler:
         self._stop = stop
         self._grace_seconds = grace_seconds
         self._tasks: dict[asyncio.Task[None], Bundle] = {}
-        self.in_flight = InFlight(allowed=allowed, most_waiting=most_waiting, sending=runner.creates.sending)
+        self.in_flight = InFlight(runner.creates.sending, allowed=allowed, most=most, most_waiting=most_waiting)
         self.more_to_create = True
         self._group: asyncio.TaskGroup | None = None
 
@@ -109,9 +111,9 @@ class Scheduler:
     async def _run_all(self, work: Iterator[BundleRecord], newly_due: NewlyDue | None) -> None:
         async with asyncio.TaskGroup() as group:
             self._group = group
-            upcoming = UpcomingBundles(work, newly_due, notify=self.in_flight.notify)
+            upcoming = UpcomingBundles(work, newly_due, notify=self.in_flight.notify, hurry=self._runner.hurry)
             self._runner.moves.start = upcoming.add_pieces
-            upcoming.follow(group)
+            self.in_flight.keeps_room = upcoming.follow(group)
             polling = group.create_task(self._poller.run(), name="poller")
             feeding = group.create_task(self._feed(upcoming, group), name="feeder")
             stopping = group.create_task(self._stop.asked.wait(), name="stop")

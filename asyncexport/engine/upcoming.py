@@ -3,7 +3,7 @@
 1. Every five minutes a run that follows the present asks what has become due. That is started before everything that
    was planned.
 2. Of that, bundles without an archive are urgent: they may start even if the others take all the room
-   (`engine.in_flight`).
+   (`engine.in_flight`), and their requests are sent before those of the others.
 3. The pieces of a bundle that was split come next, before what was planned: their data is as old as that of the bundle.
 4. Once everything that was planned is finished, the run no longer asks. Otherwise a run whose operations take longer
    than a bundle is wide would never end.
@@ -30,14 +30,21 @@ class UpcomingBundles:
         planned: The planned bundles, in the order in which they are started.
         newly_due: Returns what has become due. None if the run does not follow the present.
         notify: Called when bundles were added.
+        hurry: Called with each urgent bundle when it is taken.
     """
 
     def __init__(
-        self, planned: Iterator[BundleRecord], newly_due: NewlyDue | None, *, notify: Callable[[], None]
+        self,
+        planned: Iterator[BundleRecord],
+        newly_due: NewlyDue | None,
+        *,
+        notify: Callable[[], None],
+        hurry: Callable[[Bundle], None],
     ) -> None:
         self._planned = planned
         self._newly_due = newly_due
         self._notify = notify
+        self._hurry = hurry
         self._due: deque[BundleRecord] = deque()
         self._pieces: deque[BundleRecord] = deque()
         self._next = next(planned, None)
@@ -56,6 +63,8 @@ class UpcomingBundles:
     def take(self) -> BundleRecord:
         """Return the next bundle; there must be one."""
         if self._due:
+            if self.is_urgent:
+                self._hurry(self._due[0].bundle)
             late = self._due.popleft()
             self._late.add(late.bundle)
             return late
@@ -72,10 +81,11 @@ class UpcomingBundles:
         self._late |= {one.bundle for one in pieces if any(_is_piece(one.bundle, late) for late in self._late)}
         self._notify()
 
-    def follow(self, group: asyncio.TaskGroup) -> None:
-        """Start to ask what becomes due, if the run follows the present."""
+    def follow(self, group: asyncio.TaskGroup) -> bool:
+        """Start to ask what becomes due, if the run follows the present; return whether it does."""
         if self._newly_due is not None:
             self._following = group.create_task(self._follow(self._newly_due), name="follower")
+        return self._following is not None
 
     def end_if_only_late(self, running: Iterable[Bundle]) -> None:
         """Stop asking if only bundles that became due later are still running (rule 4)."""

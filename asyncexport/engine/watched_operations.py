@@ -56,6 +56,7 @@ class WatchedOperation:
         without_export_since: When the service first reported it COMPLETED without an export id.
         final_polls: Number of polls since the deadline of its earliest waiter.
         due: The age at which it is due for an individual poll; None if it has to be computed again.
+        is_urgent: Whether a bundle waits for it that settled while the run goes on.
     """
 
     operation_id: str
@@ -72,6 +73,7 @@ class WatchedOperation:
     without_export_since: float | None = None
     final_polls: int = 0
     due: DueAge | None = None
+    is_urgent: bool = False
 
     def add(self, waiter: Waiter) -> None:
         """Add a waiter. Its create was answered with this operation, so an earlier 404 no longer counts."""
@@ -152,6 +154,10 @@ class WatchedOperations:
         """Return the ages of all operations."""
         return [one.age_at(now) for one in self]
 
+    def urgent_ages(self, now: float, *, listed: bool) -> list[OperationAge]:
+        """Return the ages of urgent operations; if `listed`, only of those that the list is expected to show."""
+        return [one.age_at(now) for one in self if one.is_urgent and (one.listed or not listed)]
+
     def newer_than(self, one: WatchedOperation) -> int:
         """Return the number of operations that were added after this one."""
         return self.added - 1 - one.number
@@ -162,7 +168,7 @@ class WatchedOperations:
             self._arrival.clear()
             await self._arrival.wait()
 
-    async def outcome(self, operation_id: str, *, asked_at: float) -> FinishedOperation | None:
+    async def outcome(self, operation_id: str, *, asked_at: float, is_urgent: bool = False) -> FinishedOperation | None:
         """Wait for the outcome of an operation; None if it still ran at the deadline, which counts from `asked_at`.
 
         Raises:
@@ -174,6 +180,7 @@ class WatchedOperations:
             self.added += 1
         waiter = Waiter(asked_at, asyncio.get_running_loop().create_future())
         watched.add(waiter)
+        watched.is_urgent |= is_urgent
         self._arrival.set()
         try:
             return await waiter.outcome

@@ -236,6 +236,7 @@ def _scheduler(
         runner,
         poller,
         allowed=lambda: limit.allowed(durations, polls_cost=budget.polls_cost),
+        most=settings.concurrency.operations,
         most_waiting=settings.concurrency.operations,
         stop=stop,
         grace_seconds=settings.output.grace_seconds,

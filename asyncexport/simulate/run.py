@@ -3,12 +3,12 @@
 import asyncio
 import itertools
 import random
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from asyncexport.core.admission import Backoff, BudgetScope, Prefer, Priority, Quota
 from asyncexport.core.bucket import RequestHistory, SentRequest
-from asyncexport.core.bundles import Bundle, Range, cut
+from asyncexport.core.bundles import Bundle
 from asyncexport.core.durations import Durations
 from asyncexport.core.events import BundleMoved, BundleParked, BundleStored, Event
 from asyncexport.core.exports import Export
@@ -16,7 +16,7 @@ from asyncexport.core.operation_limit import OperationLimit
 from asyncexport.core.polling import PollingRules
 from asyncexport.core.service.requests import Kind
 from asyncexport.core.splitting import AttemptRules
-from asyncexport.core.states import BundleRecord, Ready, Stored
+from asyncexport.core.states import BundleRecord, Ready
 from asyncexport.engine.budget import Budget
 from asyncexport.engine.bundle_runner import BundleRunner
 from asyncexport.engine.call_turns import CallTurns
@@ -34,8 +34,7 @@ from asyncexport.simulate.service import (
     SimulatedBehaviour,
     lognormal_seconds,
 )
-
-EXPORT = Export("simulated")
+from asyncexport.simulate.work import EXPORT, SimulatedWork
 
 BACKOFF = Backoff(1.0, 300.0, 6 * 3600.0)
 """The default settings of `[retry]`."""
@@ -67,6 +66,7 @@ class Scenario:
         slots: Number of operations that the service runs at the same time while others queue; None for no limit.
         outage: Start and end of an outage of the service.
         seed: Seed of all random numbers.
+        settles: Whether the run follows the present: another bundle settles each time a bundle's width has passed.
     """
 
     bundles: int
@@ -91,6 +91,7 @@ class Scenario:
     scope_is_known: bool = True
     second_looks: float = 0.0
     second_look_seconds: float = 60.0
+    settles: bool = False
 
     @property
     def allowance(self) -> Quota:
@@ -142,6 +143,9 @@ class Result:
         most_running: Greatest number of bundles that had, or were about to have, an operation at the same time.
         requests: Number of requests, by kind.
         refused: Number of requests refused with 429.
+        planned_makespan: When the last archive was stored of the bundles that were planned at the start.
+        settled_waits: For each bundle that settled during the run: how long after that its archive was stored, less the
+            duration of its operation.
     """
 
     stored: int
@@ -152,6 +156,8 @@ class Result:
     most_running: int
     requests: dict[str, int]
     refused: int
+    planned_makespan: float = 0.0
+    settled_waits: tuple[float, ...] = ()
 
     @property
     def all_requests(self) -> int:
@@ -208,8 +214,8 @@ class Wiring:
         self.scenario = scenario
         self.exports = {export.name: ExportState(export) for export in exports}
         self.stop = Stop()
-        self._started: set[Bundle] = set()
         self.ledger = ledger or MemoryLedger()
+        self.work = SimulatedWork(scenario.bundles, self.exports, self.ledger, settles=scenario.settles)
         self.budget = Budget(
             allowance, prefer=scenario.prefer, backoff=BACKOFF, journal=self.ledger, wall_clock=now, jitter=jitter
         )
@@ -250,6 +256,7 @@ class Wiring:
             runner,
             self.poller,
             allowed=lambda: operation_limit.allowed(self.durations, polls_cost=self.budget.polls_cost),
+            most=scenario.operations,
             most_waiting=scenario.operations,
             stop=self.stop,
             grace_seconds=30.0,
@@ -275,7 +282,8 @@ class Wiring:
         await self.budget.open(RequestHistory(used))
         try:
             await self.poller.prime()
-            await self.scheduler.run(self._work(), newest=self._newest)
+            newly_due = self._newly_due if self.scenario.settles else None
+            await self.scheduler.run(self.work.planned(), newest=self.work.newest, newly_due=newly_due)
         finally:
             await self.budget.close()
 
@@ -293,29 +301,18 @@ class Wiring:
             most_running=self.recorder.most_running,
             requests={kind.value: count for kind, count in self.budget.sent.items()},
             refused=self.budget.refused,
+            planned_makespan=max(at for bundle, at in stored_at.items() if bundle not in self.work.settled_at),
+            settled_waits=tuple(
+                stored_at[bundle] - at - self.service.seconds_taken(self.recorder.exports[bundle])
+                for bundle, at in self.work.settled_at.items()
+            ),
         )
 
     def _emit(self, event: Event) -> None:
         self.recorder.note(event)
 
-    def _work(self) -> Iterator[BundleRecord]:
-        width = EXPORT.bundle_seconds
-        for piece in cut(Range(0, self.scenario.bundles * width), width):
-            for name in self.exports:
-                bundle = Bundle(name, piece)
-                record = self.ledger.latest.get(bundle, BundleRecord(bundle))
-                if bundle not in self._started and not isinstance(record.state, Stored):
-                    self._started.add(bundle)
-                    yield record
-
-    def _newest(self, export: str) -> BundleRecord | None:
-        width = EXPORT.bundle_seconds
-        for number in range(self.scenario.bundles - 1, -1, -1):
-            bundle = Bundle(export, Range(number * width, (number + 1) * width))
-            if bundle not in self._started and bundle not in self.ledger.latest:
-                self._started.add(bundle)
-                return BundleRecord(bundle)
-        return None
+    async def _newly_due(self) -> list[BundleRecord]:
+        return self.work.newly_due(asyncio.get_running_loop().time())
 
 
 def simulate(scenario: Scenario) -> Result:

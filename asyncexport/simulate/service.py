@@ -109,6 +109,11 @@ class MemoryService:
         """Return when an export was completed."""
         return self._runs[int(export_id)].finished_at
 
+    def seconds_taken(self, export_id: str) -> float:
+        """Return the duration of the operation of an export."""
+        run = self._runs[int(export_id)]
+        return run.finished_at - (run.running.created_at or 0.0)
+
     async def create(self, definition: Definition, span: Range, *, permit: RequestPermit) -> str:
         """Start an operation."""
         await self._send(Kind.CREATE, permit)
