@@ -101,22 +101,28 @@ class ExportView {
     this.bundles.refresh();
   }
 
-  layoutGrid(width) {
+  async layoutGrid(width) {
     const wide = width >= WIDE;
     const left = wide ? 112 : 64;
     const right = wide ? 210 : 66;
     const scale = (width - left - right) / DAY;
-    const items = this.data.cells(this.first * DAY, (this.last + 1) * DAY);
-    for (const item of items) {
-      const day = Math.floor(item.start / DAY);
-      const span = (item.end - item.start) * scale;
-      item.x = left + (item.start - day * DAY) * scale;
-      item.w = Math.max(span - (span > 4 ? 1.5 : span > 2 ? 0.5 : 0), 0.8);
-      item.y = HEAD_HEIGHT + (this.last - day) * ROW_HEIGHT;
-      item.h = CELL_HEIGHT;
+    const [first, last] = [this.first, this.last];
+    const items = [];
+    const slices = new Slices();
+    for (let day = first; day <= last; day += 1) {
+      const y = HEAD_HEIGHT + (last - day) * ROW_HEIGHT;
+      for (const item of this.data.cells(day * DAY, (day + 1) * DAY)) {
+        const span = (item.end - item.start) * scale;
+        item.x = left + (item.start - day * DAY) * scale;
+        item.w = Math.max(span - (span > 4 ? 1.5 : span > 2 ? 0.5 : 0), 0.8);
+        item.y = y;
+        item.h = CELL_HEIGHT;
+        items.push(item);
+      }
+      await slices.next();
     }
     return {
-      height: HEAD_HEIGHT + (this.last - this.first + 1) * ROW_HEIGHT,
+      height: HEAD_HEIGHT + (last - first + 1) * ROW_HEIGHT,
       items,
       frame: (scene) => this.frameGrid(scene, { wide, left, scale, width }),
       drawItem: (pens, item) => drawCell(pens, item, item),
@@ -181,7 +187,7 @@ class ExportView {
     const at = this.grid.current ? this.grid.current.start : step > 0 ? -Infinity : Infinity;
     const gaps = this.data.gaps;
     const here = this.data.gapAt(at);
-    let next = here >= 0 ? here + step : firstAbove(gaps.map((gap) => gap.start), at) - (step > 0 ? 0 : 1);
+    let next = here >= 0 ? here + step : firstAbove(this.data.gapStarts, at) - (step > 0 ? 0 : 1);
     next = (next + gaps.length) % gaps.length;
     this.showGap(next, false);
   }

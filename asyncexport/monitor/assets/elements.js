@@ -2,6 +2,7 @@
 
 const SVG = "http://www.w3.org/2000/svg";
 const ROWS_AT_ONCE = 100;
+const SLICE_MS = 12;
 
 function make(tag, attributes = {}, ...children) {
   return fill(document.createElement(tag), attributes, children);
@@ -25,6 +26,19 @@ function button(text, action) {
 
 // Let the browser answer before more work is done.
 const pause = () => new Promise((resolve) => { setTimeout(resolve); });
+
+// Work in slices: `await slices.next()` lets the browser answer if the present slice has taken long.
+class Slices {
+  constructor() {
+    this.began = performance.now();
+  }
+
+  async next() {
+    if (performance.now() - this.began < SLICE_MS) return;
+    await pause();
+    this.began = performance.now();
+  }
+}
 
 // A table that is built when it is opened, in slices. `rows()` returns arrays of texts and elements.
 class LazyTable {

@@ -64,6 +64,7 @@ class GapList {
 }
 
 async function main() {
+  document.getElementById("no-script").remove();
   const data = JSON.parse(document.getElementById("data").textContent);
   showAge(data.now);
   const views = [];

@@ -1,11 +1,10 @@
 // A picture of items that keyboard and pointer can visit one by one. The line below it describes the current one.
 //
 // The whole picture is one stop of the Tab key, with a cursor that the arrow keys move: thousands of stops would help
-// nobody. `layout(width)` returns the height, the items with their boxes, and what draws them.
+// nobody. `layout(width)` returns the height, the items with their boxes, and what draws them, or a promise of it.
 
 const MOST_SVG_ITEMS = 5000;
 const ITEMS_AT_ONCE = 250;
-const LONGEST_PAINT_MS = 15;
 const KEYS = new Set(["ArrowLeft", "ArrowRight", "ArrowUp", "ArrowDown", "Home", "End", "PageUp", "PageDown"]);
 const pictures = [];
 
@@ -27,7 +26,7 @@ class Picture {
     this.box.addEventListener("keydown", (event) => this.onKey(event));
     this.box.addEventListener("pointermove", (event) => this.onPointer(event, false));
     this.box.addEventListener("click", (event) => this.onPointer(event, true));
-    this.box.addEventListener("focus", () => { if (!this.current && this.items.length) this.visit(this.items[0]); });
+    this.box.addEventListener("focus", () => { if (!this.current && this.items.length) this.visit(this.items.at(-1)); });
     new ResizeObserver(() => { if (this.width !== this.box.clientWidth && this.isDrawn) this.render(); }).observe(this.box);
     pictures.push(this);
   }
@@ -38,8 +37,7 @@ class Picture {
     this.width = this.box.clientWidth;
     this.isDrawn = true;
     if (!this.width) return;
-    const { height, items, frame, drawItem } = this.layout(this.width);
-    await pause();
+    const { height, items, frame, drawItem } = await this.layout(this.width);
     if (turn !== this.turn) return;
     const scene = new Scene(this.width, height, items.length > MOST_SVG_ITEMS);
     this.items = items;
@@ -47,20 +45,14 @@ class Picture {
     this.drawing.replaceChildren(...scene.elements);
     frame?.(scene);
     this.place();
-    if (items.length > ITEMS_AT_ONCE) await pause();
-    if (turn !== this.turn) return;
-    let began = performance.now();
+    const slices = new Slices();
     const pens = (name) => scene.pen(name);
     for (let at = 0; at < items.length; at += 1) {
       drawItem(pens, items[at]);
-      if (at % ITEMS_AT_ONCE === ITEMS_AT_ONCE - 1) {
-        scene.flush(false);
-        if (performance.now() - began > LONGEST_PAINT_MS) {
-          await pause();
-          if (turn !== this.turn) return;
-          began = performance.now();
-        }
-      }
+      if (at % ITEMS_AT_ONCE < ITEMS_AT_ONCE - 1) continue;
+      scene.flush(false);
+      await slices.next();
+      if (turn !== this.turn) return;
     }
     scene.flush(true);
   }
@@ -90,7 +82,7 @@ class Picture {
   async onKey(event) {
     if (event.altKey || event.ctrlKey || event.metaKey || !this.items.length || !KEYS.has(event.key)) return;
     event.preventDefault();
-    const next = await this.move(event.key, this.current ?? this.items[0], this.items);
+    const next = await this.move(event.key, this.current ?? this.items.at(-1), this.items);
     if (next) this.visit(next);
   }
 

@@ -49,6 +49,8 @@ class ExportData {
     this.readRuns(raw.runs);
     this.spans = ranges(raw.spans, (kind, text) => ({ kind: kinds[kind], text: raw.texts[text] }));
     this.gaps = ranges(raw.gaps, (kind, command) => ({ kind: kinds[kind], command: raw.commands[command] }));
+    this.spanStarts = this.spans.map((span) => span.start);
+    this.gapStarts = this.gaps.map((gap) => gap.start);
     this.noCommand = raw.no_command;
     this.firstDay = raw.first_day;
     this.days = raw.days.map(([rows, archives, stored, missing]) => ({ rows, archives, stored, missing }));
@@ -96,15 +98,20 @@ class ExportData {
         found.push(newCell(STORED, start, end, this.flags[at], this.rows[at], "")));
     }
     const archives = found.length;
-    for (const { start, end, kind, text } of this.spans) {
+    for (const { start, end, kind, text } of this.spansBetween(from, to)) {
       const width = CUT.has(kind) ? Math.min(this.width, DAY) : DAY;
       pieces(start, end, width, from, to, (begin, stop) => found.push(newCell(kind, begin, stop, 0, 0, text)));
     }
     return found.length > archives ? found.sort((one, other) => one.start - other.start) : found;
   }
 
+  // The spans between two times.
+  spansBetween(from, to) {
+    return this.spans.slice(0, firstAbove(this.spanStarts, to - 1)).filter(({ end }) => end > from);
+  }
+
   gapAt(at) {
-    const found = firstAbove(this.gaps.map((gap) => gap.start), at) - 1;
+    const found = firstAbove(this.gapStarts, at) - 1;
     return found >= 0 && at < this.gaps[found].end ? found : -1;
   }
 
