@@ -374,8 +374,8 @@ def test_a_run_ends_well_if_nothing_of_it_is_left(code, error, failed, unfinishe
 
 
 def test_a_run_that_reported_a_shortfall_is_settled_by_accepting_it():
-    """Exit code 3 without a parked bundle counts until the user has accepted something since."""
-    run = RunRecord("nightly", 1.0, ended=20.0, exit_code=3)
+    """Exit code 3 counts until the user has accepted something since; what is still missing is reported anyway."""
+    run = RunRecord("nightly", 1.0, ended=20.0, exit_code=3, error="the operation failed")
     early, late = (AcceptedGap(Bundle(NAME, span(0, 1)), "why", at) for at in (19.0, 21.0))
     assert fault_of_last_run((run,), in_progress=False, has_parked=False, accepted=(early,))
     assert not fault_of_last_run((run,), in_progress=False, has_parked=False, accepted=(early, late))

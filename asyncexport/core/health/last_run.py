@@ -2,9 +2,8 @@
 
 1. A run that is in progress does not count yet: the one before it does.
 2. A run ends well with exit code 0, or with 9: work is left, nothing failed, and the next run resumes.
-3. Exit code 3 no longer counts if no error ended the run, no bundle is parked any more, and either the run reported
-   nothing but parked bundles or the user has accepted gaps since. What is still wrong is reported as a problem of its
-   export.
+3. Exit code 3 no longer counts once no bundle is parked any more, if the run reported nothing but parked bundles or the
+   user has accepted gaps since. What is still wrong is reported as a problem of its export.
 """
 
 from collections.abc import Sequence
@@ -43,10 +42,10 @@ def fault_of_last_run(
 
 def _is_settled(run: RunRecord, *, has_parked: bool, accepted: Sequence[AcceptedGap]) -> bool:
     """Whether nothing is left of why a run ended with 3 (rule 3)."""
-    if run.exit_code != Exit.PARTIAL or run.error or has_parked:
+    if run.exit_code != Exit.PARTIAL or has_parked:
         return False
     bundles = run.counts.get("bundles", {})
-    only_parked = bundles.get("failed", 0) > 0 and bundles.get("unfinished", 0) == 0
+    only_parked = not run.error and bundles.get("failed", 0) > 0 and bundles.get("unfinished", 0) == 0
     return only_parked or any(one.at >= (run.ended or 0) for one in accepted)
 
 
