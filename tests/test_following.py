@@ -11,7 +11,7 @@ from asyncexport.client.clock import ServiceClock
 from asyncexport.config import Settings
 from asyncexport.core.bundles import DAY, HOUR, Bundle, Range, show
 from asyncexport.core.exports import Export
-from asyncexport.core.lanes import OldOrder
+from asyncexport.core.old_order import OldOrder
 from asyncexport.core.states import BundleRecord, Created, Failed, Planned, Ready, Split, State, Stored
 from asyncexport.core.summary import Tally
 from asyncexport.core.work_queue import WorkQueue

@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 from asyncexport.core.bundles import DAY, HOUR, Bundle, Range, cut
 from asyncexport.core.coverage import ExportPlan, RecordedRange, in_order
 from asyncexport.core.exports import Export
-from asyncexport.core.lanes import FRESH_SECONDS, Lane, LaneOrder, OldOrder, in_lanes, lane_of
+from asyncexport.core.lanes import FRESH_SECONDS, Lane, LaneOrder, in_lanes, lane_of
+from asyncexport.core.old_order import OldOrder
 from asyncexport.core.states import BundleRecord, Created, Failed, FewerRows, Overdue, Planned, Ready, State, Stored
 from asyncexport.core.work_queue import WorkQueue
 

@@ -7,7 +7,7 @@ import pytest
 from asyncexport.core.auditing import AuditSample
 from asyncexport.core.bundles import Bundle, Range
 from asyncexport.core.exports import Export
-from asyncexport.core.lanes import OldOrder
+from asyncexport.core.old_order import OldOrder
 from asyncexport.core.states import BundleRecord
 from asyncexport.run.spec import Audit, Backfill, Instructions, Nightly, Repair, Retry, instructions
 

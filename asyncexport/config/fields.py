@@ -24,7 +24,7 @@ from asyncexport.core.access import Access
 from asyncexport.core.admission import BudgetScope, Prefer
 from asyncexport.core.bundles import DAY, read_moment
 from asyncexport.core.exports import Format, Type
-from asyncexport.core.lanes import OldOrder
+from asyncexport.core.old_order import OldOrder
 from asyncexport.core.refreshing import LONGEST_AGE_DAYS
 from asyncexport.core.service.proxies import is_proxy, url_parts
 from asyncexport.core.service.requests import REFUSED_HEADERS

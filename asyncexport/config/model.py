@@ -50,7 +50,7 @@ from asyncexport.core.access import Access
 from asyncexport.core.admission import BudgetScope, Prefer
 from asyncexport.core.bundles import DAY, read_moment
 from asyncexport.core.exports import Definition, Export, Format, Type
-from asyncexport.core.lanes import OldOrder
+from asyncexport.core.old_order import OldOrder
 from asyncexport.core.service_time import ClockTrust
 
 

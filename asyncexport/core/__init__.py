@@ -7,6 +7,7 @@ What there is to do
     coverage           what a run has to do, from the range and the ledger
     covered_range      the range of one export in a run
     lanes              the order of bundles in a run that follows the present
+    old_order          the values of `[nightly] order`
     work_queue         the bundles of a run, in the order in which they are started
     parking            when a parked bundle is retried, and when a later run splits it
     splitting          what follows a failed attempt, and into which pieces a bundle is split

@@ -12,11 +12,12 @@
 import heapq
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from enum import IntEnum, StrEnum
+from enum import IntEnum
 from itertools import dropwhile, takewhile
 
 from asyncexport.core.bundles import HOUR, Range
 from asyncexport.core.coverage import ExportPlan, was_settled
+from asyncexport.core.old_order import OldOrder
 from asyncexport.core.states import IN_PROGRESS, BundleRecord
 
 FRESH_SECONDS = 48 * HOUR
@@ -30,13 +31,6 @@ class Lane(IntEnum):
     FRESH = 1
     REFRESH = 2
     OLD = 3
-
-
-class OldOrder(StrEnum):
-    """The values of `[nightly] order`: the order of old bundles."""
-
-    NEWEST = "newest"
-    OLDEST = "oldest"
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from asyncexport.core.auditing import DEFAULT_AGE_SECONDS, AuditSample
 from asyncexport.core.bundles import When
 from asyncexport.core.exports import Export
-from asyncexport.core.lanes import OldOrder
+from asyncexport.core.old_order import OldOrder
 from asyncexport.core.states import BundleRecord
 
 
