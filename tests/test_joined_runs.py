@@ -172,6 +172,23 @@ async def test_a_holder_that_seems_gone_is_joined_all_the_same(tmp_path):
     assert (summary.exit_code, summary.tally.stored_before, summary.joined) == (Exit.DONE, 4, None)
 
 
+async def test_shortfalls_in_its_range_are_reported(tmp_path):
+    """They are those of an ordinary run over the same range, and with `[sentinel] fail` they decide the exit code."""
+    async with serving(replace(SERVICE, rows_per_hour=1e-9)) as sandbox:
+        start = start_of(sandbox) - 40 * DAY
+        alone = await run_alone(sandbox, tmp_path, changes=WIDTH, start=show(start), end=show(start + 8 * DAY))
+        fail = {"sentinel": {"fail": True}}
+        with held(tmp_path):
+            codes = [
+                (await join(sandbox, tmp_path, start=start, days=8, changes=changes)).exit_code
+                for changes in ({}, fail)
+            ]
+            summary = await join(sandbox, tmp_path, start=start, days=8)
+    assert alone.tally.shortfalls
+    assert summary.tally.shortfalls == alone.tally.shortfalls
+    assert codes == [Exit.DONE, Exit.PARTIAL]
+
+
 async def test_only_one_run_waits(tmp_path):
     """A second one ends immediately and reports both others."""
     async with serving(SERVICE) as sandbox:

@@ -190,6 +190,15 @@ def test_a_parked_bundle_counts_once_it_was_retried():
     assert dict(again.next_tries) == {again.parked[0].bundle: next_try(ParkedTimes(2, 0.0))}
 
 
+@pytest.mark.parametrize("kind", ["failed", "overdue", "refused"])
+def test_an_accepted_gap_is_not_counted(kind):
+    """The user knows that it is missing, so it is neither waited for nor a problem."""
+    before = [Cell(archive=True), Cell(kind)]
+    plan = plan_of(before)
+    plan = replace(plan, accepted_gaps=frozenset(one.bundle for one in plan.recorded.unfinished))
+    assert progress_of(Share.of(plan), plan) == ShareProgress(stored=1)
+
+
 def test_a_refresh_whose_archive_was_kept_is_parked():
     """It counts as parked, as in the run that kept the archive, but not if the archive was kept before."""
     kept = Cell("kept", archive=True)

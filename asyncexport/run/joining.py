@@ -164,7 +164,7 @@ class _JoiningRun:
                 read_at = self._waited + max(times.tick, (self._waited - began) * PAUSE_PER_READING)
                 self._progress = progress or self._progress
                 if progress is not None and not progress.left:
-                    return self._done()
+                    return await self._done()
             if self._waited >= report_at:
                 report_at = self._waited + times.report
                 self._emit(Joining(self._joined, self._progress, self._waited))
@@ -187,8 +187,11 @@ class _JoiningRun:
             async with asyncio.timeout(max(0.0, min(self._times.holder, limit - self._waited))):
                 await self._order.stop.asked.wait()
 
-    def _done(self) -> Summary:
+    async def _done(self) -> Summary:
         """Return the summary for a share that the other run has completed."""
+        tally = self._counters.tally
+        tally.shortfalls = await asyncio.to_thread(self._share.shortfalls)
+        tally.shortfalls_fail = self._order.settings.sentinel.fail
         for message in () if self._share.plan is None else self._share.plan.notes:
             self._emit(Note(message))
         self._count()

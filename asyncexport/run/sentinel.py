@@ -69,14 +69,21 @@ async def sentinel(
     known, accepted = await ledger.query(lambda queries: (read_memory(queries), queries.accepted()))
     if found.memory != known:
         ledger.remember(NOTE, found.memory.to_text())
-    asked, now = instructions(spec), clock.now()
-    start = ALL_TIME.start if asked.start is None else moment_of(asked.start, now=now)
-    end = ALL_TIME.end if asked.end is None else moment_of(asked.end, now=now)
-    still_open = [one for name in names for one in open_shortfalls(found.memory, accepted, name)]
-    tally.shortfalls = tuple(one for one in still_open if one.bundle.range.start < end and start < one.bundle.range.end)
+    tally.shortfalls = shortfalls_in_range(found.memory, accepted, spec, now=clock.now())
     tally.shortfalls_fail = settings.sentinel.fail
     for one in found.new:
         emit(ShortfallFound(one))
+
+
+def shortfalls_in_range(
+    memory: SentinelMemory, accepted: Sequence[AcceptedGap], spec: RunSpec, *, now: float
+) -> tuple[Shortfall, ...]:
+    """Return the open shortfalls in the range of a run."""
+    asked = instructions(spec)
+    start = ALL_TIME.start if asked.start is None else moment_of(asked.start, now=now)
+    end = ALL_TIME.end if asked.end is None else moment_of(asked.end, now=now)
+    still_open = [one for export in spec.exports for one in open_shortfalls(memory, accepted, export.name)]
+    return tuple(one for one in still_open if one.bundle.range.start < end and start < one.bundle.range.end)
 
 
 def read_memory(queries: LedgerQueries) -> SentinelMemory:

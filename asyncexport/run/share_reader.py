@@ -9,9 +9,11 @@ from asyncexport.config import Settings
 from asyncexport.core.coverage import ExportPlan
 from asyncexport.core.join_progress import ShareProgress
 from asyncexport.core.joining import Share, progress_of
+from asyncexport.core.sentinel.shortfalls import Shortfall
 from asyncexport.errors import LedgerCorruptError, LedgerError
 from asyncexport.ledger import LedgerQueries, LedgerReader, present
 from asyncexport.run.planner import CLOCK_CHECK, RunPlan, plan_run
+from asyncexport.run.sentinel import judge, shortfalls_in_range
 from asyncexport.run.spec import RunSpec, instructions
 
 log = logging.getLogger(__name__)
@@ -80,6 +82,18 @@ class ShareReader:
             for one in begun.plan.exports:
                 found += progress_of(begun.shares[one.export.name], self._present(ledger, one, at=begun.at))
             return found
+
+    def shortfalls(self) -> tuple[Shortfall, ...]:
+        """Return the open shortfalls in the range of the run, which the other run reports when it ends.
+
+        Raises:
+            LedgerError: the ledger cannot be read.
+        """
+        if self._begun is None or not self._settings.sentinel.enabled:
+            return ()
+        with LedgerReader(self._settings.output.directory) as ledger:
+            found = judge(ledger, [export.name for export in self._spec.exports])
+            return shortfalls_in_range(found.memory, ledger.accepted(), self._spec, now=self._begun.at)
 
     def _begin(self, ledger: LedgerReader, *, waited_seconds: float) -> _Begun | None:
         ledger.check_definitions(self._spec.exports)
