@@ -24,7 +24,7 @@ FLOORS: tuple[frozenset[str], ...] = (
 """A module imports from its own package and from floors below; packages on the same floor never import each other."""
 
 HOMES: dict[str, frozenset[str]] = {
-    "aiohttp": frozenset({"client", "sandbox"}),
+    "aiohttp": frozenset({"client", "monitor", "sandbox"}),
     "yarl": frozenset({"client", "sandbox"}),
     "aiofiles": frozenset({"storage"}),
     "aiolimiter": frozenset({"engine"}),
@@ -32,6 +32,7 @@ HOMES: dict[str, frozenset[str]] = {
     "typer": frozenset({"cli"}),
     "click": frozenset({"cli"}),
     "rich": frozenset({"cli", "display"}),
+    "prometheus_client": frozenset({"monitor"}),
     "pydantic": frozenset({"config"}),
     "pydantic_settings": frozenset({"config"}),
     "isal": frozenset({"core.archive"}),

@@ -22,7 +22,7 @@
     status_text    the report of `status` as lines of text
     status_records the report of `status` as JSON objects
     status_page    the report of `status` as a page for a browser
-    plan, status, accept, audit, segments, init, demo, sandbox, completion
+    plan, status, doctor, metrics, accept, audit, segments, init, demo, sandbox, completion
 """
 
 import gc

@@ -103,6 +103,24 @@ COMMANDS: dict[str, Entry] = {
             ("--html status.html", "also write a page for a browser"),
         ),
     ),
+    "doctor": Entry(
+        "doctor",
+        "check what a run needs, in at most 2 requests: key, host, clock, segments, lock, disk; say what to do",
+        NO_TIME,
+        (
+            ("", "before the first run, and when a run fails"),
+            ("--offline", "what can be checked without a request"),
+        ),
+    ),
+    "metrics": Entry(
+        "metrics",
+        "print metrics for Prometheus from the ledger, also during a run, or alert rules for them",
+        (*COMMON, Exit.LEDGER, Exit.DISK, Exit.INTERRUPTED),
+        (
+            ("", "all exports of [output] directory"),
+            ("--alert-rules", "a rule file for Prometheus"),
+        ),
+    ),
     "verify": Entry(
         "verify",
         "check every archive against the ledger; --repair exports broken ones again; --rebuild makes a new ledger; "
@@ -280,7 +298,7 @@ def global_options(
     as_json: Annotated[
         bool, typer.Option("--json", help="Print one JSON object per line on stdout; the last one is the summary.")
     ] = False,
-    quiet: Annotated[bool, typer.Option("-q", "--quiet", help="Only print errors and unfinished work.")] = False,
+    quiet: Annotated[bool, typer.Option("-q", "--quiet", help="Print nothing if all is well, else one line.")] = False,
     verbose: Annotated[
         int, typer.Option("-v", "--verbose", count=True, show_default=False, help="Log more; -vv logs everything.")
     ] = 0,

@@ -4,7 +4,7 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from asyncexport.core.masking import Mask, looks_secret, secrets_of_url
+from asyncexport.core.masking import Mask, looks_secret, secrets_of_ping_url, secrets_of_url
 from asyncexport.errors import ConfigError, Problem, StorageError
 
 if TYPE_CHECKING:
@@ -61,10 +61,15 @@ def read_key(session: "Session", settings: "Settings") -> "ApiKey":
     from asyncexport.config import load_key
 
     key = load_key(os.environ, file=settings.api.api_key_file)
-    session.streams.hide(Mask([key.reveal()]))
+    hide_key(session, key)
     for note in key.notes:
         logging.getLogger(__name__).warning("%s", note)
     return key
+
+
+def hide_key(session: "Session", key: "ApiKey") -> None:
+    """Mask the API key in all output from now on."""
+    session.streams.hide(Mask([key.reveal()]))
 
 
 def _secrets(settings: "Settings") -> list[str]:
@@ -75,7 +80,8 @@ def _secrets(settings: "Settings") -> list[str]:
 
         proxies = list(getproxies().values())
     headers = [value for value in settings.api.headers.values() if looks_secret(value)]
-    return headers + [secret for proxy in proxies for secret in secrets_of_url(proxy)]
+    ping = secrets_of_ping_url(settings.ping.url)
+    return headers + ping + [secret for proxy in proxies for secret in secrets_of_url(proxy)]
 
 
 def check_place(directory: Path) -> None:

@@ -99,7 +99,10 @@ def _outcome(session: "Session", run: Callable[[], "Summary | int | None"]) -> "
 
 def _report(session: "Session", summary: "Summary") -> int:
     """Write errors to stderr and, with `--json`, the summary to stdout; return the exit code."""
-    for error in _errors(summary):
+    errors = _errors(summary)
+    if session.quiet and errors and not isinstance(errors[0], ConfigError):
+        errors = [_in_one_line(session, errors)]
+    for error in errors:
         problems = [problem.text for problem in error.problems] if isinstance(error, ConfigError) else [str(error)]
         for problem in problems[:-1]:
             session.lines.error(problem)
@@ -117,6 +120,13 @@ def _errors(summary: "Summary") -> list[ExportError]:
     if summary.error is None or summary.error not in refusals.values():
         return [] if summary.error is None else [summary.error]
     return [ExportError(f"{export}: {error}", hint=error.hint) for export, error in refusals.items()]
+
+
+def _in_one_line(session: "Session", errors: list[ExportError]) -> ExportError:
+    """Return the first error with its hint in the same line, for `--quiet`, and say how many there are."""
+    first, more = errors[0], len(errors) - 1
+    text = f"{first} (and {more} more)" if more else str(first)
+    return ExportError(f"{text}; {session.invocation.pasteable(first.hint)}" if first.hint else text)
 
 
 def _usage_error(error: Any, *, command: str) -> ExportError:

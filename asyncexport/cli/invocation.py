@@ -11,15 +11,16 @@ PROGRAM = "asyncexport"
 PASTED = re.compile(rf"`{PROGRAM} (verify(?: --rebuild| --adopt)?|segments|status)`")
 """Commands in errors and closing texts, which do not know the options of this call."""
 
-SECRET = {"api.headers"}
+SECRET = {"api.headers", "ping.url"}
 """Settings whose values are secret."""
 
 IRRELEVANT = {
     "accept": ("budget", "concurrency", "polling", "retry", "download", "nightly", "sentinel"),
     "retry": ("nightly",),
+    "metrics": ("concurrency", "polling", "retry", "download", "metrics", "ping"),
     "verify": ("nightly",),
-    "status": ("budget", "concurrency", "polling", "retry", "download"),
-    "segments": ("nightly", "concurrency", "polling", "download"),
+    "status": ("budget", "concurrency", "polling", "retry", "download", "metrics", "ping"),
+    "segments": ("nightly", "concurrency", "polling", "download", "metrics", "ping"),
 }
 """Tables of the configuration that have no effect on a command."""
 

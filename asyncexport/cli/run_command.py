@@ -5,11 +5,11 @@ import time
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
-from asyncexport.cli.signals import AGAIN, run_gracefully
+from asyncexport.cli.signals import AGAIN, run_gracefully, run_interruptibly
 from asyncexport.core.bundles import ALL_TIME, DAY, Ago, Range, When, day, moment_of, show
 from asyncexport.core.exits import Exit
 from asyncexport.core.text import show_duration
-from asyncexport.display import closing_lines, look_command
+from asyncexport.display import closing_line, closing_lines, look_command
 from asyncexport.run.spec import Audit, Backfill, Nightly, Retry, instructions
 
 if TYPE_CHECKING:
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from asyncexport.core.summary import Summary
     from asyncexport.display import RunViewer
     from asyncexport.engine.scheduler import Stop
+    from asyncexport.errors import ExportError
     from asyncexport.run.spec import RunSpec
 
 HINTS = {
@@ -47,6 +48,7 @@ def export_watched(
 ) -> "tuple[Summary, str]":
     """Carry out a run without its closing text; return the summary and the path of a stored archive ("" if none)."""
     from asyncexport.run.joining import export_or_join
+    from asyncexport.run.monitored import monitored
     from asyncexport.run.run import export
     from asyncexport.run.waiting import export_when_free
 
@@ -60,20 +62,37 @@ def export_watched(
         return start(settings, spec, key=key, stop=stop, listeners=listeners, watch=viewer.watch)
 
     def on_stop(reason: Exit) -> None:
-        if not viewer.is_joining:
+        if not (viewer.is_joining or session.quiet):
             session.lines.report("stopping", _stopping_text(settings, viewer, reason))
 
-    return run_gracefully(work, on_stop=on_stop, received=session.signals), viewer.example
+    summary = run_gracefully(
+        lambda stop: monitored(settings, spec, lambda: work(stop), key=key), on_stop=on_stop, received=session.signals
+    )
+    return summary, viewer.example
+
+
+def report_unstarted(settings: "Settings", spec: "RunSpec", error: "ExportError") -> None:
+    """Report a run that could not begin to the monitoring service."""
+    from asyncexport.run import monitored
+
+    run_interruptibly(lambda: monitored.report_unstarted(settings, spec, error))
 
 
 def say_closing(session: "Session", settings: "Settings", spec: "RunSpec", summary: "Summary", *, example: str) -> None:
-    """Print the closing text; with `--quiet`, only if something is not done."""
+    """Print the closing text; with `--quiet`, a line if the run did not end as it should."""
+    from asyncexport.run.monitored import ends_as_it_should
+
     tally = summary.tally
-    if session.as_json or (session.quiet and summary.exit_code is Exit.DONE):
+    if session.as_json:
+        return
+    if session.quiet:
+        # An error that ended the run is printed in any case.
+        if summary.error is None and not ends_as_it_should(summary, spec):
+            session.say(session.invocation.pasteable(closing_line(summary)))
         return
     if summary.error is not None and not tally.planned:
         return
-    example = "" if session.quiet else example or (_stored_before(settings, spec) if tally.stored_before else "")
+    example = example or (_stored_before(settings, spec) if tally.stored_before else "")
     look = look_command(settings.output.directory / example) if example else ""
     hung_up = session.signals[:1] == [signal.SIGHUP]
     for line in closing_lines(summary, look=look, hung_up=hung_up):

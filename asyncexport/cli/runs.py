@@ -21,6 +21,7 @@ from asyncexport.cli.options import (
 )
 from asyncexport.cli.session import Session
 from asyncexport.core.summary import Summary
+from asyncexport.errors import ExportError
 from asyncexport.run.spec import Backfill, Nightly, Retry, RunSpec, nightly_sample
 
 
@@ -151,6 +152,11 @@ def retry(
 
 
 def _run(session: Session, asked: Asked, spec: RunSpec, *, waits: bool = False) -> Summary:
-    from asyncexport.cli.run_command import carry_out
+    from asyncexport.cli.run_command import carry_out, report_unstarted
 
-    return carry_out(session, asked.settings, spec, key=read_key(session, asked.settings), waits=waits)
+    try:
+        key = read_key(session, asked.settings)
+    except ExportError as error:
+        report_unstarted(asked.settings, spec, error)
+        raise
+    return carry_out(session, asked.settings, spec, key=key, waits=waits)

@@ -4,6 +4,7 @@ api              one method per API call
 gated_transport  sends one request through the gate and judges its reply
 api_transport    sends one request with the key and reads its complete reply
 storage_host     downloads archives from signed URLs, without the key
+ping             tells a monitoring service how a run goes
 session          aiohttp sessions: timeouts, TLS, the proxy
 resolver         looks up host names in threads that do not delay the end of the program
 key_log          checks SSLKEYLOGFILE, the file that TLS writes its session keys to

@@ -6,9 +6,11 @@
    service echoes one of them in another spelling.
 """
 
+import math
 import time
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncGenerator, Callable, Mapping
 from dataclasses import replace
+from itertools import count
 from typing import Self, TypeVar
 
 from asyncexport.client.api_transport import ApiTransport
@@ -116,15 +118,17 @@ class ApiClient:
         reply = await self._gated.call(requests.results(export_id), priority)
         return self._read(Kind.RESULTS, reply, resources.read_location)
 
-    async def segments(self, *, priority: Priority = Priority.REST) -> AsyncIterator[Segment]:
-        """Yield every segment once, page by page.
+    async def segments(
+        self, *, priority: Priority = Priority.REST, most_pages: float = math.inf
+    ) -> AsyncGenerator[Segment, None]:
+        """Yield every segment once, page by page, but no more than `most_pages`.
 
         Raises:
             ReplyError: the list does not end.
             ServiceError: everything else that `GatedTransport.call` and `resources.read_segments` raise.
         """
         token, tokens, ids, empty = "", {""}, set[str](), 0
-        while True:
+        for page_number in count(1):
             reply = await self._gated.call(requests.segments(token=token), priority)
             page = self._read(Kind.OTHER, reply, resources.read_segments)
             for segment in page.segments:
@@ -132,7 +136,7 @@ class ApiClient:
                     ids.add(segment.id)
                     yield segment
             token, empty = page.next_token, 0 if page.segments else empty + 1
-            if not token:
+            if not token or page_number >= most_pages:
                 return
             if token in tokens or empty >= EMPTY_PAGES:
                 raise ReplyError("listing segments: the service's list does not end; all segments found are shown")

@@ -126,6 +126,19 @@ async def open_storage_session(connection: ConnectionSettings) -> aiohttp.Client
     return _session(connection, connector, host="the storage host", total_seconds=None)
 
 
+async def open_ping_session(connection: ConnectionSettings, *, url: str) -> aiohttp.ClientSession:
+    """Open a session for a request to a monitoring service. The caller limits its time.
+
+    Raises:
+        ConfigError: the CA file cannot be read, or a proxy from the environment cannot be used.
+    """
+    parts = urlsplit(url)
+    connection.check_proxies(parts.scheme)
+    trust = await _trust(connection.ca_file)
+    connector = aiohttp.TCPConnector(limit=0, ssl=trust, force_close=True, resolver=open_resolver())
+    return _session(connection, connector, host=parts.hostname or "", total_seconds=None)
+
+
 def _session(
     connection: ConnectionSettings,
     connector: aiohttp.TCPConnector,

@@ -1,6 +1,7 @@
 """Turns pydantic's errors into messages for users: where the fault is, what was expected, and what was found.
 
-The value found is shown only if it cannot be a secret: no text of `[api]`, no long text, nothing shaped like a key.
+The value found is shown only if it cannot be a secret: no text of `[api]` or `[ping]`, no long text, nothing shaped
+like a key.
 """
 
 import re
@@ -110,7 +111,7 @@ def _fault_message(error: Mapping[str, Any], path: tuple[Any, ...]) -> str:
             expected = f"must be at most {limit['le']}"
         case _:
             expected = EXPECTED.get(kind, "has the wrong type")
-    is_private = path[0] == "api" and (isinstance(value, str) or "headers" in path)
+    is_private = path[0] in ("api", "ping") and (isinstance(value, str) or "headers" in path)
     shown = "" if is_private else _shown(value)
     return expected + (f", got {shown}" if shown else "") + suggestion
 

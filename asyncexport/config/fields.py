@@ -24,6 +24,7 @@ from asyncexport.core.access import Access
 from asyncexport.core.admission import BudgetScope, Prefer
 from asyncexport.core.bundles import DAY, read_moment
 from asyncexport.core.exports import Format, Type
+from asyncexport.core.listen_address import ListenAddress
 from asyncexport.core.old_order import OldOrder
 from asyncexport.core.refreshing import LONGEST_AGE_DAYS
 from asyncexport.core.service.proxies import is_proxy, url_parts
@@ -180,6 +181,29 @@ def _valid_proxy(text: str) -> str:
     return text
 
 
+def _valid_ping_url(text: str) -> str:
+    """Accept "" or the URL of a monitoring service, which is itself a secret."""
+    if not text:
+        return text
+    try:
+        parts = url_parts(text, schemes=("https", "http"))
+    except ValueError:
+        raise ValueError('expected "" or a URL such as "https://hc-ping.com/UUID"') from None
+    if parts.username is not None or parts.password is not None:
+        raise ValueError("must not contain a user or a password")
+    if parts.fragment or text.endswith("#"):
+        raise ValueError("must not contain a fragment")
+    if parts.scheme == "http" and not is_loopback(parts.hostname or ""):
+        raise ValueError("must be https: over http, others could read the URL (http is allowed for localhost only)")
+    return text
+
+
+def _valid_listen(text: str) -> str:
+    if text:
+        ListenAddress.read(text)
+    return text
+
+
 def _allowed_headers(headers: dict[str, str]) -> dict[str, str]:
     for name, value in headers.items():
         if why := REFUSED_HEADERS.get(name.lower()):
@@ -300,8 +324,11 @@ Timezone = Annotated[Text, AfterValidator(_known_timezone)]
 Date = Annotated[str, BeforeValidator(_date_as_text), AfterValidator(_readable_date)]
 BaseUrl = Annotated[str, AfterValidator(_valid_base_url)]
 Proxy = Annotated[str, AfterValidator(_valid_proxy)]
+PingUrl = Annotated[str, AfterValidator(_valid_ping_url)]
+Listen = Annotated[str, AfterValidator(_valid_listen)]
 Headers = Annotated[dict[str, str], BeforeValidator(_json_from_text), AfterValidator(_allowed_headers)]
 KeyFile = Annotated[Path | None, _converted_text(_file_named)]
+OutputFile = Annotated[Path | None, _converted_text(_file_named)]
 PresentFile = Annotated[Path | None, _converted_text(_present_file_named)]
 Directory = Annotated[Path, BeforeValidator(_path_from_text)]
 ClockName = Annotated[ClockTrust, Field(strict=False)]

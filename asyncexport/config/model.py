@@ -29,9 +29,12 @@ from asyncexport.config.fields import (
     FormatName,
     Headers,
     KeyFile,
+    Listen,
     Name,
     Number,
     OrderName,
+    OutputFile,
+    PingUrl,
     PositiveDuration,
     PreferName,
     PresentFile,
@@ -50,6 +53,7 @@ from asyncexport.core.access import Access
 from asyncexport.core.admission import BudgetScope, Prefer
 from asyncexport.core.bundles import DAY, read_moment
 from asyncexport.core.exports import Definition, Export, Format, Type
+from asyncexport.core.listen_address import ListenAddress
 from asyncexport.core.old_order import OldOrder
 from asyncexport.core.service_time import ClockTrust
 
@@ -184,6 +188,35 @@ class SentinelSettings(_Table):
     fail: Switch = False
 
 
+class MetricsSettings(_Table):
+    """`[metrics]`: metrics for Prometheus."""
+
+    textfile: OutputFile = _default("")
+    public: Switch = False
+    listen: Listen = ""
+
+    @property
+    def address(self) -> ListenAddress | None:
+        """The address to listen on; None if metrics are not served."""
+        return ListenAddress.read(self.listen) if self.listen else None
+
+    @field_validator("listen")
+    @classmethod
+    def _require_consent(cls, listen: str, info: ValidationInfo) -> str:
+        if listen and ListenAddress.read(listen).is_public and not info.data.get("public"):
+            raise ValueError(
+                "lets other machines read the metrics: choose a host such as 127.0.0.1, or set [metrics] public = true"
+            )
+        return listen
+
+
+class PingSettings(_Table):
+    """`[ping]`: the monitoring service that runs report to."""
+
+    url: PingUrl = Field(default="", repr=False)
+    timeout_seconds: PositiveDuration = _default("10s")
+
+
 class ExportSettings(_Table):
     """One `[[export]]`."""
 
@@ -263,6 +296,8 @@ class Settings(BaseSettings):
     output: OutputSettings = OutputSettings()
     nightly: NightlySettings = NightlySettings()
     sentinel: SentinelSettings = SentinelSettings()
+    metrics: MetricsSettings = MetricsSettings()
+    ping: PingSettings = PingSettings()
     tables: Annotated[tuple[ExportSettings, ...], Field(strict=False), AfterValidator(_at_least_one)] = Field(
         default=(ExportSettings(),), alias="export"
     )

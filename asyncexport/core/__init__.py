@@ -45,6 +45,8 @@ What is reported, and where
     text               durations and foreign text in messages
     masking            secrets, replaced in outgoing text
     access             who may read what a run creates
+    listen_address     the address that a server of ours listens on
+    diagnosis          the checks of `doctor`: their results, and what follows from them
     directory_diff     an export's folder compared with the ledger
     file_faults        what file system errors mean
 """

@@ -141,6 +141,12 @@ def secrets_of_url(url: str) -> list[str]:
     return [*found, password] if len(password) >= SHORT_CHARS else found
 
 
+def secrets_of_ping_url(url: str) -> list[str]:
+    """Return the URL of a monitoring service, and the parts of its path and query that look secret."""
+    _, _, hidden = url.partition("://")[2].partition("/")
+    return [url, *(part for part in (hidden, *re.split(r"[/?&=]", hidden)) if looks_secret(part))] if url else []
+
+
 def _base64(text: str) -> str:
     """Encode a text, without the last characters, which depend on what follows."""
     return base64.b64encode(text.encode()).decode().rstrip("=")[:-2]

@@ -20,7 +20,7 @@
 """
 
 from asyncexport.core.text import show_bytes
-from asyncexport.display.closing_text import closing_lines, look_command
+from asyncexport.display.closing_text import closing_line, closing_lines, look_command
 from asyncexport.display.formatting import count_of, plain, show_count, show_minute, table
 from asyncexport.display.lines import MessageLines, ResultLines, listening
 from asyncexport.display.output import Outlet, StandardStreams
@@ -33,6 +33,7 @@ __all__ = [
     "ResultLines",
     "RunViewer",
     "StandardStreams",
+    "closing_line",
     "closing_lines",
     "count_of",
     "listening",

@@ -77,16 +77,7 @@ def closing_lines(summary: Summary, *, look: str = "", hung_up: bool = False) ->
         hung_up: Whether the run was stopped by SIGHUP, which a terminal sends when it is closed.
     """
     tally = summary.tally
-    # A refused export does not stop the run: the other exports continue.
-    stopped = summary.error is not None and summary.error not in tally.refusals.values()
-    first = BY_AN_ERROR if stopped else FIRST_WORDS.get(summary.exit_code, BY_AN_ERROR)
-    if hung_up and summary.exit_code is Exit.TERMINATED:
-        first = BY_HANG_UP
-    if summary.exit_code is Exit.TIME_UP and not tally.unfinished:
-        first = NOT_SETTLED
-    if summary.exit_code is Exit.PARTIAL and not (tally.failed or tally.unfinished or tally.losses or stopped):
-        first = FEW_ROWS
-    lines = [f"{first}: {_bundles(summary)}"]
+    lines = [_first_line(summary, hung_up=hung_up)]
     if tally.stored or sum(summary.requests.values()):
         lines.append(f"{_data(summary)} in {show_duration(summary.seconds)}, with {_requests(summary)}")
     else:
@@ -119,6 +110,19 @@ def closing_lines(summary: Summary, *, look: str = "", hung_up: bool = False) ->
     return lines
 
 
+def closing_line(summary: Summary) -> str:
+    """Return the result of a run that did not end as it should in one line, with the first problem."""
+    tally = summary.tally
+    line = f"{summary.command}, exit code {int(summary.exit_code)}: {_first_line(summary, hung_up=False)}"
+    reasons = {bundle: lost_reason(fewer) for bundle, fewer in tally.fewer.items()} | tally.parked
+    if reasons:
+        first = min(reasons)
+        line += f"; {_problem('first problem', first, reasons[first])}"
+    elif tally.shortfalls:
+        line += f"; {_shortfalls(tally)[0]}"
+    return f"{line}; `asyncexport status` shows details"
+
+
 def look_command(path: Path) -> str:
     """Return a one-line shell command that shows the beginning of an archive."""
     # The first line is the first row of NDJSON and the header of CSV. A JSON array is one long line.
@@ -130,6 +134,21 @@ def _shortfalls(tally: Tally) -> list[str]:
     found = [f"few rows: {plain(one.bundle.export)}: {one.text}" for one in tally.shortfalls]
     more = len(found) - MOST_PROBLEMS
     return found[:MOST_PROBLEMS] + ([f"few rows: {show_count(more)} more; --json lists all"] if more > 0 else [])
+
+
+def _first_line(summary: Summary, *, hung_up: bool) -> str:
+    """Say how the run ended, and how many bundles are stored."""
+    tally = summary.tally
+    # A refused export does not stop the run: the other exports continue.
+    stopped = summary.error is not None and summary.error not in tally.refusals.values()
+    first = BY_AN_ERROR if stopped else FIRST_WORDS.get(summary.exit_code, BY_AN_ERROR)
+    if hung_up and summary.exit_code is Exit.TERMINATED:
+        first = BY_HANG_UP
+    if summary.exit_code is Exit.TIME_UP and not tally.unfinished:
+        first = NOT_SETTLED
+    if summary.exit_code is Exit.PARTIAL and not (tally.failed or tally.unfinished or tally.losses or stopped):
+        first = FEW_ROWS
+    return f"{first}: {_bundles(summary)}"
 
 
 def _bundles(summary: Summary) -> str:

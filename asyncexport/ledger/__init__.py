@@ -41,7 +41,7 @@ from asyncexport.core.health.overview import Overview
 from asyncexport.core.health.records import AcceptedGap, HourCount, RunRecord
 from asyncexport.ledger.files import has_remains, present, set_aside
 from asyncexport.ledger.ledger import Ledger
-from asyncexport.ledger.lock import Holder, hold, hold_place, holder
+from asyncexport.ledger.lock import Holder, hold, hold_place, holder, lock_holder
 from asyncexport.ledger.migration import discard_copy
 from asyncexport.ledger.queries import LedgerQueries
 from asyncexport.ledger.reader import LedgerReader, no_ledger
@@ -62,6 +62,7 @@ __all__ = [
     "hold",
     "hold_place",
     "holder",
+    "lock_holder",
     "no_ledger",
     "present",
     "set_aside",

@@ -91,6 +91,28 @@ def holder(directory: Path) -> Holder | None:
     return None if found is None or found.gone else found
 
 
+def lock_holder(directory: Path) -> Holder | None:
+    """Return who holds the lock of an output directory; None if a run could take it.
+
+    Other than `holder`, it tests the lock, if the lock file names a holder: a process on another machine may have been
+    killed. It holds the lock for an instant, so only call it for a user who asks.
+    """
+    found = holder(directory)
+    if found is None:
+        return None
+    try:
+        file = os.open(directory.absolute() / LEDGER_FOLDER / LOCK_NAME, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+    except OSError:
+        return found
+    try:
+        fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except OSError:
+        return found
+    finally:
+        os.close(file)
+    return None
+
+
 @contextmanager
 def hold(directory: Path, *, command: str, directory_mode: int = 0o777) -> Iterator[tuple[str, ...]]:
     """Hold the lock on an output directory.

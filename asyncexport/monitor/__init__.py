@@ -1,17 +1,21 @@
-"""Shows people and programs what an output directory holds: the status page.
+"""Shows people and programs what an output directory holds: the status page, and metrics for Prometheus.
 
 It imports only `core`. What it shows comes in as values; `run` and `cli` read them.
 
-page        the status page: one self-contained HTML file, made from a report
-page_data   the data that the page's script draws, in a compact form
-page_days   rows per day, and what a weekday usually has
-page_text   the parts of the page that need no script: the verdict, the figures, what is missing
-files       replaces a file atomically
+page            the status page: one self-contained HTML file, made from a report
+page_data       the data that the page's script draws, in a compact form
+page_days       rows per day, and what a weekday usually has
+page_text       the parts of the page that need no script: the verdict, the figures, what is missing
+metrics         the metrics in Prometheus' text format
+metrics_server  serves the metrics over HTTP during a run
+alert_rules     alert rules for these metrics
+files           replaces a file atomically
 
-`assets` has the page's HTML, its style and its script.
+`assets` has the page's HTML, its style and its script, and the alert rules.
 """
 
+from asyncexport.monitor.alert_rules import ALERT_RULES
 from asyncexport.monitor.files import replace_file
 from asyncexport.monitor.page import Page, page_html
 
-__all__ = ["Page", "page_html", "replace_file"]
+__all__ = ["ALERT_RULES", "Page", "page_html", "replace_file"]

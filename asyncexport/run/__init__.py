@@ -20,6 +20,11 @@ listeners            passes events to the counters, the log and the listeners
 progress             computes the progress of a run and its expected end
 survey               what a run would have to do, without asking the service
 status               reads what `status` reports: from the ledger, the settings and the disk
+metrics              reads what the metrics are made from
+monitored            reports a run to Prometheus and to a monitoring service
+pings                tells a monitoring service that a run begins, and how it ended
+diagnosis            checks what a run needs, for `doctor`
+service_diagnosis    asks the service for `doctor`
 segments             lists the segments of the account
 outside_runs         requests of commands that are not runs: within the budget, and recorded
 directory            detects an output directory that has lost its ledger

@@ -32,6 +32,7 @@ from asyncexport.ledger import LedgerReader
 from asyncexport.run.check_result import CheckResult, repair_of
 from asyncexport.run.findings import Finding
 from asyncexport.run.joining import export_or_join
+from asyncexport.run.monitored import monitored, report_unstarted
 from asyncexport.run.run import Watch, export, watch_nothing
 from asyncexport.run.spec import Audit, Backfill, Nightly, Retry, RunSpec, nightly_sample, random_sample
 from asyncexport.run.verify import verify as check_archives
@@ -248,7 +249,7 @@ async def verify(
                     on_finding(finding)
         if api_key is not None and found.faulty:
             spec = await asyncio.to_thread(repair_of, settings, found.faulty)
-            return await export(settings, spec, key=api_key, stop=stop, listeners=listeners, watch=watch)
+            return await _run(settings, spec, api_key, stop=stop, listeners=listeners, watch=watch)
     except ConfigError:
         raise
     except ExportError as failure:
@@ -328,11 +329,19 @@ async def _run(
     waits: bool = False,
 ) -> Summary:
     # A key file may be a pipe, and reading it must not block the event loop.
-    api_key = await asyncio.to_thread(_key_of, settings, key)
-    if waits and isinstance(spec, Nightly):
-        return await export_or_join(settings, spec, key=api_key, stop=stop, listeners=listeners, watch=watch)
-    start = export_when_free if waits else export
-    return await start(settings, spec, key=api_key, stop=stop, listeners=listeners, watch=watch)
+    try:
+        api_key = await asyncio.to_thread(_key_of, settings, key)
+    except ExportError as error:
+        await report_unstarted(settings, spec, error)
+        raise
+
+    def work() -> Coroutine[Any, Any, Summary]:
+        if waits and isinstance(spec, Nightly):
+            return export_or_join(settings, spec, key=api_key, stop=stop, listeners=listeners, watch=watch)
+        start = export_when_free if waits else export
+        return start(settings, spec, key=api_key, stop=stop, listeners=listeners, watch=watch)
+
+    return await monitored(settings, spec, work, key=api_key)
 
 
 def _key_of(settings: Settings, key: ApiKey | str | None) -> ApiKey:

@@ -29,7 +29,7 @@ logger = logging.getLogger(__name__)
 
 @asynccontextmanager
 async def client_outside_runs(
-    settings: Settings, key: ApiKey, *, command: str, sent: Callable[[str], None]
+    settings: Settings, key: ApiKey, *, command: str, sent: Callable[[str], None], clock: ServiceClock | None = None
 ) -> "AsyncIterator[ApiClient]":
     """Open a client with a budget, for a command that is not a run.
 
@@ -38,8 +38,9 @@ async def client_outside_runs(
         key: The API key.
         command: The command, for the error message of a run that starts at the same moment.
         sent: Called with the kind of each request.
+        clock: Gets the dates of the answers. None: a new one.
     """
-    clock = ServiceClock()
+    clock = clock or ServiceClock()
     journal = _Journal(sent)
     budget = make_budget(settings, journal, clock.now)
     await budget.open(_history(settings, now=clock.now()))

@@ -30,6 +30,7 @@ def read_status(
     now: float,
     again: Again,
     max_behind: float = MAX_BEHIND_SECONDS,
+    looks_up_files: bool = True,
 ) -> StatusReport:
     """Report on the exports of an output directory.
 
@@ -40,16 +41,18 @@ def read_status(
         now: The time at the service, in seconds since 1970.
         again: Makes a command line from a command and its arguments, for the same configuration and directory.
         max_behind: How long data may be settled and not stored, in seconds.
+        looks_up_files: Whether to look up each archive's file, which takes long for many archives.
     """
     configured = {export.name: export for export in settings.exports}
     known = {overview.name: overview for overview in ledger.overviews()}
     chosen = [name for name in dict.fromkeys((*known, *configured)) if not names or name in names]
     accepted, runs, memory = ledger.accepted(), ledger.runs(), read_memory(ledger)
+    looked_up = set(known) if looks_up_files else set()
     exports = [
         ExportFacts(
             known[name] if name in known else nothing_of(configured[name]),
             configured.get(name),
-            altered=tuple(_altered(settings.output.directory, ledger, known[name])) if name in known else (),
+            altered=tuple(_altered(settings.output.directory, ledger, known[name])) if name in looked_up else (),
             accepted=tuple(one for one in accepted if one.bundle.export == name),
             shortfalls=tuple(open_shortfalls(memory, accepted, name)),
             shortfalls_fail=settings.sentinel.fail,

@@ -191,7 +191,7 @@ def make_api_client(settings: Settings, key: ApiKey, budget: Budget, clock: Serv
         base_url=key.base_url(settings.api.base_url),
         key=key.reveal(),
         gate=budget,
-        connection=_connection(settings),
+        connection=connection_settings(settings),
         headers=settings.api.headers,
         on_date=clock.hear,
         wall_clock=clock.now,
@@ -202,10 +202,11 @@ def _storage_host(settings: Settings) -> "StorageHost":
     """Return the client of the storage host, which has neither the key nor the configured headers."""
     from asyncexport.client.storage_host import StorageHost  # noqa: PLC0415 - see `make_api_client`
 
-    return StorageHost(_connection(settings), min_rate=settings.download.min_rate)
+    return StorageHost(connection_settings(settings), min_rate=settings.download.min_rate)
 
 
-def _connection(settings: Settings) -> "ConnectionSettings":
+def connection_settings(settings: Settings) -> "ConnectionSettings":
+    """Return the timeouts, the proxy and the certificates that the settings describe."""
     from asyncexport.client.session import ConnectionSettings  # noqa: PLC0415 - see `make_api_client`
 
     api = settings.api

@@ -1,0 +1,156 @@
+"""Checks everything that a run needs, for `doctor`.
+
+1. It changes nothing, except that the ledger counts its requests. It sends two requests at most: `/me`, and one about
+   segments unless every export uses `everyone`.
+2. Local checks come first, those of the service next, and none depends on another one's success unless that makes no
+   sense. What could not be checked is a warning.
+3. How a failure is judged is decided in `core.diagnosis` and by the exit codes of errors (`core.exits`).
+"""
+
+import asyncio
+import importlib.util
+import os
+import shutil
+from collections.abc import AsyncGenerator, Callable, Iterator
+from contextlib import aclosing
+from pathlib import Path
+
+from asyncexport.client.clock import time_by
+from asyncexport.config import ApiKey, Settings
+from asyncexport.core.access import Access
+from asyncexport.core.bundles import DAY, Range
+from asyncexport.core.diagnosis import MONTH_DAYS, SPARE_FACTOR, Check, Level, disk_level, failed, passed, warned
+from asyncexport.core.exits import Exit, exit_of
+from asyncexport.display import show_bytes
+from asyncexport.errors import ConfigError, ExportError
+from asyncexport.ledger import LedgerReader, lock_holder, present
+from asyncexport.run.directory import check_ledger_not_lost
+from asyncexport.run.metrics import HOW_TO_INSTALL, MISSING_LIBRARY
+from asyncexport.run.planner import CLOCK_CHECK
+from asyncexport.run.service_diagnosis import service_checks
+from asyncexport.run.unrecorded import check_recorded_in
+from asyncexport.storage import has_open_archives
+
+
+async def diagnose(
+    settings: Settings, key: ApiKey | None, *, offline: bool, sent: Callable[[str], None]
+) -> AsyncGenerator[Check, None]:
+    """Yield the checks as they are made, but for those of the configuration and the key.
+
+    Args:
+        settings: The settings.
+        key: The API key; None if there is none.
+        offline: Whether to send no request.
+        sent: Called with the kind of each request.
+    """
+    if key is not None and not offline:
+        async with aclosing(service_checks(settings, key, sent=sent)) as checks:
+            async for check in checks:
+                yield check
+    for look in (_lock, _ledger, _permissions, _disk):
+        for check in await asyncio.to_thread(lambda look=look: list(look(settings))):  # type: ignore[misc]
+            yield check
+
+
+def settings_check(settings: Settings, *, file: str) -> Check:
+    """Return the check of a configuration that has been read without a fault."""
+    names = ", ".join(export.name for export in settings.exports)
+    wants_metrics = settings.metrics.textfile is not None or settings.metrics.listen
+    if wants_metrics and importlib.util.find_spec("prometheus_client") is None:
+        return warned("configuration", f"there will be no metrics: {MISSING_LIBRARY}", HOW_TO_INSTALL)
+    return passed("configuration", f"{file or 'no file, so the defaults are used'}; exports: {names}")
+
+
+def error_check(name: str, error: ExportError) -> Check:
+    """Return the check that failed with this error."""
+    message = str(error.problems[0]) if isinstance(error, ConfigError) and error.problems else str(error)
+    return failed(name, message, error.hint, code=exit_of(error))
+
+
+def _lock(settings: Settings) -> Iterator[Check]:
+    found = lock_holder(settings.output.directory)
+    if found is None:
+        yield passed("lock", "no other run uses the directory")
+    else:
+        advice = "wait until it has ended; `nightly` waits by itself"
+        yield failed("lock", f"another run uses the directory: {found}", advice, code=Exit.LOCKED)
+
+
+def _ledger(settings: Settings) -> Iterator[Check]:
+    directory = settings.output.directory
+    try:
+        check_ledger_not_lost(directory)
+        if not present(directory):
+            yield passed("ledger", "there is none yet; the first run creates it")
+            return
+        with LedgerReader(directory) as ledger:
+            ledger.check_definitions(settings.exports)
+            ledger.check_if_small()
+            check_recorded_in(directory, settings.exports, ledger)
+    except ExportError as error:
+        yield error_check("ledger", error)
+    else:
+        yield passed("ledger", "can be read, and fits the configured exports")
+
+
+def _permissions(settings: Settings) -> Iterator[Check]:
+    directory = settings.output.directory.absolute()
+    place = next(path for path in (directory, *directory.parents) if path.exists())
+    needed = [place]
+    if place == directory:
+        ledger = directory / ".asyncexport"
+        folders = (directory / export.name for export in settings.exports)
+        needed += [path for path in (ledger, ledger / "ledger.sqlite3", ledger / "lock", *folders) if path.exists()]
+    if refused := [path for path in needed if not _is_writable(path)]:
+        advice = f"check its owner, its mode (`ls -ld {refused[0]}`) and that its file system is not read-only"
+        yield failed("permissions", f"{refused[0]} cannot be written", advice, code=Exit.DISK)
+        return
+    textfile = settings.metrics.textfile
+    if textfile is not None and not _is_writable(textfile.absolute().parent):
+        yield warned("permissions", f"[metrics] textfile {textfile} cannot be written", "create its folder")
+    if settings.output.chosen_access is Access.PRIVATE and has_open_archives(directory):
+        advice = f"chmod -R go-rwx {directory}"
+        yield warned("permissions", "older archives can be read by other users, though access is private", advice)
+    what = "can be written" if place == directory else "can be created"
+    yield passed("permissions", f"{directory} {what}")
+
+
+def _is_writable(path: Path) -> bool:
+    return os.access(path, os.W_OK | os.X_OK if path.is_dir() else os.W_OK)
+
+
+def _disk(settings: Settings) -> Iterator[Check]:
+    directory = settings.output.directory.absolute()
+    place = next(path for path in (directory, *directory.parents) if path.exists())
+    try:
+        free, inodes = shutil.disk_usage(place).free, os.statvfs(place)
+    except OSError as error:
+        yield warned("disk", f"the free space cannot be read: {error.strerror}")
+        return
+    if inodes.f_files and not inodes.f_favail:
+        yield failed("disk", "the disk has no inodes left: it cannot hold more files", "delete files", code=Exit.DISK)
+        return
+    month = _bytes_of_month(settings)
+    needs = f"the last {MONTH_DAYS} days took {show_bytes(month)}" if month else "nothing was stored in the last month"
+    message = f"{show_bytes(free)} free; {needs}"
+    match disk_level(free=free, month=month):
+        case Level.OK:
+            yield passed("disk", message)
+        case Level.WARN:
+            days = free / month * MONTH_DAYS
+            advice = f"this is enough for about {days:.0f} days; {show_bytes(month * SPARE_FACTOR)} would be safe"
+            yield warned("disk", message, advice)
+        case Level.FAIL:
+            yield failed("disk", message, "free some space, or choose another [output] directory", code=Exit.DISK)
+
+
+def _bytes_of_month(settings: Settings) -> int:
+    """Return the bytes of the archives with data of the last month; 0 if the ledger cannot be read."""
+    try:
+        with LedgerReader(settings.output.directory) as ledger:
+            now = int(time_by(ledger.recall(CLOCK_CHECK), trust=settings.api.clock))
+            month = Range(now - MONTH_DAYS * DAY, now)
+            stored = (one.stored for name in ledger.exports() for one in ledger.stored(name, month))
+            return sum(archive.bytes for archive in stored if archive is not None)
+    except ExportError:
+        return 0

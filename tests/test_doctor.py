@@ -1,0 +1,266 @@
+"""`doctor`: what it finds, what it advises, and the exit code that a run would have had."""
+
+import json
+import os
+import time
+from collections.abc import AsyncIterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+import asyncexport
+from asyncexport import Exit
+from asyncexport.config import ApiKey
+from asyncexport.core.bundles import DAY
+from asyncexport.core.diagnosis import (
+    LEAST_FREE_BYTES,
+    RUN_ORDER,
+    Check,
+    Level,
+    code_of,
+    disk_level,
+    failed,
+    passed,
+    warned,
+)
+from asyncexport.ledger import LedgerReader, hold, lock_holder
+from asyncexport.run.diagnosis import diagnose
+from asyncexport.run.segments import segments
+from asyncexport.sandbox import Sandbox, SandboxBehaviour, SandboxFault, serving
+from tests import raw_server
+from tests.exporting import QUICK
+from tests.raw_server import http, sends
+
+QUIET = SandboxBehaviour(operation_seconds=0.02, rows_per_hour=4)
+
+
+@pytest.fixture
+async def sandbox() -> AsyncIterator[Sandbox]:
+    async with serving(QUIET) as found:
+        yield found
+
+
+def settings_for(url: str, directory: Path, *exports: dict[str, Any], **tables: Any) -> asyncexport.Settings:
+    """Return settings for a service and an output directory; `tables` are written as in the configuration file."""
+    layer: dict[str, Any] = {"api": {"base_url": url}, **QUICK}
+    for name, table in tables.items():
+        layer[name] = {**layer.get(name, {}), **table}
+    layer["output"] = {**layer["output"], "directory": str(directory / "exports")}
+    return asyncexport.Settings.from_layers({**layer, **({"export": list(exports)} if exports else {})})
+
+
+async def checks(
+    settings: asyncexport.Settings, key: str, *, offline: bool = False, most_requests: int = 2
+) -> dict[str, Check]:
+    """Return the checks by name, the worst of each."""
+    sent: list[str] = []
+    found: dict[str, Check] = {}
+    async for one in diagnose(settings, ApiKey(key), offline=offline, sent=sent.append):
+        assert one.name in RUN_ORDER
+        assert (one.code is Exit.DONE) is (one.level is not Level.FAIL)
+        assert bool(one.advice) or one.level is Level.OK or "not checked" in one.message
+        if one.name not in found or found[one.name].level is Level.OK:
+            found[one.name] = one
+    assert len(sent) <= most_requests
+    return found
+
+
+def faults(found: dict[str, Check]) -> list[tuple[str, Level]]:
+    """Return the checks that are not fine."""
+    return [(one.name, one.level) for one in found.values() if one.level is not Level.OK]
+
+
+async def backfill(settings: asyncexport.Settings, key: str) -> None:
+    """Store two hours of two days ago."""
+    start = int(time.time()) // DAY * DAY - 3 * DAY
+    summary = await asyncexport.backfill(settings, start=start, end=start + 7200, key=key)
+    assert summary.exit_code is Exit.DONE
+
+
+# The rules
+
+
+def test_the_code_is_that_of_what_a_run_meets_first():
+    """Failures are ordered as a run meets them, whatever the order of the checks."""
+    order = [failed(name, "", code=Exit(code)) for name, code in (("segment", 2), ("lock", 4), ("key", 6))]
+    assert code_of(order) is Exit.KEY_REFUSED
+    assert code_of([passed("disk", ""), warned("key", "")]) is Exit.DONE
+
+
+@given(free=st.integers(0, 10**12), month=st.integers(0, 10**12))
+def test_the_disk_is_judged_by_the_last_month(free, month):
+    """One and a half months fit: fine. Not even a day fits: a run would fail. Anything between is a warning."""
+    level = disk_level(free=free, month=month)
+    assert (level is Level.OK) is (free >= 1.5 * month and free >= LEAST_FREE_BYTES)
+    assert (level is Level.FAIL) is (free < month / 30 or free < LEAST_FREE_BYTES)
+
+
+# Checks against a service
+
+
+async def test_nothing_is_wrong_with_a_new_directory(tmp_path, sandbox):
+    """Every check is fine, one request is sent, and nothing is created."""
+    found = await checks(settings_for(sandbox.url, tmp_path), sandbox.key, most_requests=1)
+    assert faults(found) == []
+    assert set(found) == set(RUN_ORDER) - {"configuration", "key"}
+    assert list(tmp_path.iterdir()) == []
+
+
+async def test_nothing_is_wrong_with_a_directory_in_use(tmp_path, sandbox):
+    """The ledger counts the request of the check, and is not changed otherwise."""
+    settings = settings_for(sandbox.url, tmp_path)
+    await backfill(settings, sandbox.key)
+    with LedgerReader(settings.output.directory) as ledger:
+        before = len(ledger.requests_since(0))
+    assert faults(await checks(settings, sandbox.key)) == []
+    with LedgerReader(settings.output.directory) as ledger:
+        assert len(ledger.requests_since(0)) == before + 1
+
+
+async def test_offline_no_request_is_sent(tmp_path, sandbox):
+    """Only what needs no service is checked."""
+    found = await checks(settings_for(sandbox.url, tmp_path), sandbox.key, offline=True, most_requests=0)
+    assert set(found) == {"lock", "ledger", "permissions", "disk"}
+    assert sum(sandbox.counts.values()) == 0
+
+
+FAILURES: dict[str, tuple[str, str, Exit]] = {
+    "me:401": ("key", "the service refused the API key (401)", Exit.KEY_REFUSED),
+    "me:403": ("key", "the service refused the request (403)", Exit.KEY_REFUSED),
+    "me:503": ("host", "the service failed (503)", Exit.UNREACHABLE),
+    "me:reset": ("host", "the connection to 127.0.0.1 was lost before it answered", Exit.UNREACHABLE),
+    "me:html": ("host", "", Exit.UNREACHABLE),
+}
+
+
+@pytest.mark.parametrize("fault", FAILURES)
+async def test_what_the_service_answers_has_its_code(tmp_path, sandbox, fault):
+    """A failed request is attributed to the key or the host, with the exit code of a run."""
+    name, message, code = FAILURES[fault]
+    sandbox.behave(replace(QUIET, faults=(SandboxFault.parse(fault),)))
+    found = await checks(settings_for(sandbox.url, tmp_path), sandbox.key)
+    assert faults(found) == [(name, Level.FAIL)]
+    assert message in found[name].message
+    assert code_of(found.values()) is code
+
+
+async def test_a_host_that_cannot_be_reached_is_a_failure(tmp_path):
+    """A closed port, a wrong name and a proxy that is not there would end a run with 5."""
+    found = await checks(settings_for("http://127.0.0.1:1", tmp_path), "na1.key-of-nobody")
+    assert faults(found) == [("host", Level.FAIL)]
+    assert "could not be reached: Connection refused" in found["host"].message
+    assert "[api] base_url" in found["host"].advice
+    assert code_of(found.values()) is Exit.UNREACHABLE
+
+
+async def test_too_many_requests_are_a_warning(tmp_path, sandbox):
+    """A run waits after a 429, so it says nothing about the key."""
+    sandbox.behave(replace(QUIET, faults=(SandboxFault.parse("me:429"),)))
+    found = await checks(settings_for(sandbox.url, tmp_path), sandbox.key)
+    assert faults(found) == [("key", Level.WARN)]
+
+
+@pytest.mark.parametrize(
+    ("hours", "trust", "level"),
+    [(0.5, "", Level.WARN), (50, "", Level.FAIL), (-50, "", Level.FAIL), (50, "service", Level.WARN)],
+)
+async def test_a_wrong_clock_is_reported_with_its_difference(tmp_path, hours, trust, level):
+    """More than a day apart would end a run with 2, unless the settings say which clock counts."""
+    async with serving(replace(QUIET, clock_ahead_seconds=hours * 3600)) as sandbox:
+        found = await checks(settings_for(sandbox.url, tmp_path, api={"clock": trust}), sandbox.key)
+    assert faults(found) == [("clock", level)]
+    assert ("30 min" if hours == 0.5 else "2 d 2 h") in found["clock"].message
+    assert ("behind" if hours > 0 else "ahead of") in found["clock"].message
+    assert code_of(found.values()) is (Exit.USAGE if level is Level.FAIL else Exit.DONE)
+
+
+async def test_a_missing_segment_is_reported(tmp_path, sandbox):
+    """One segment is asked for by its id; several are looked up in the first page of the list."""
+    known = [one for one in await _segments(sandbox, tmp_path) if one != "everyone"]
+    for exports, expected in (
+        ([{"name": "a", "segment": known[0]}], []),
+        ([{"name": "a", "segment": "missing"}], [("segment", Level.FAIL)]),
+        ([{"name": "a", "segment": known[0]}, {"name": "b", "segment": known[1]}], []),
+        ([{"name": "a", "segment": known[0]}, {"name": "b", "segment": "missing"}], [("segment", Level.WARN)]),
+    ):
+        found = await checks(settings_for(sandbox.url, tmp_path, *exports), sandbox.key)
+        assert faults(found) == expected, exports
+        assert code_of(found.values()) is (Exit.USAGE if ("segment", Level.FAIL) in expected else Exit.DONE)
+
+
+async def _segments(sandbox: Sandbox, directory: Path) -> list[str]:
+    settings = settings_for(sandbox.url, directory)
+    return [one.id async for one in segments(settings, key=ApiKey(sandbox.key), sent=lambda _kind: None)]
+
+
+async def test_a_key_of_another_organisation_is_a_failure(tmp_path, sandbox):
+    """It would end a run with 7 before anything is created."""
+    settings = settings_for(sandbox.url, tmp_path)
+    await backfill(settings, sandbox.key)
+    body = json.dumps({"email": "a@example.com", "orgId": "OTHER", "role": "ADMIN"}).encode()
+    async with raw_server.serving(sends(http(body, Content_Type="application/json"))) as other:
+        found = await checks(settings_for(other.url, tmp_path), sandbox.key)
+    assert found["organisation"].level is Level.FAIL
+    assert "OTHER" in found["organisation"].message
+    assert code_of(found.values()) is Exit.LEDGER
+
+
+# Checks of the directory
+
+
+async def test_a_lock_that_is_held_is_a_failure(tmp_path, sandbox):
+    """The run that holds it is named; a lock file that names a process of another machine is tested."""
+    settings = settings_for(sandbox.url, tmp_path)
+    directory = settings.output.directory
+    with hold(directory, command="backfill"):
+        found = await checks(settings, sandbox.key, offline=True)
+        assert f"backfill, process {os.getpid()} on" in found["lock"].message
+    assert code_of(found.values()) is Exit.LOCKED
+    text = json.dumps({"command": "nightly", "pid": 1, "host": "elsewhere", "since": 1.7e9})
+    (directory / ".asyncexport" / "lock").write_text(text)
+    assert lock_holder(directory) is None
+    assert faults(await checks(settings, sandbox.key, offline=True)) == []
+
+
+async def test_a_damaged_or_lost_ledger_is_a_failure(tmp_path, sandbox):
+    """It would end a run with 7, and so would another definition of an export."""
+    settings = settings_for(sandbox.url, tmp_path)
+    await backfill(settings, sandbox.key)
+    other = settings_for(sandbox.url, tmp_path, {"fields": ["UserId"]})
+    found = await checks(other, sandbox.key, offline=True)
+    assert faults(found) == [("ledger", Level.FAIL)]
+    ledger = settings.output.directory / ".asyncexport" / "ledger.sqlite3"
+    ledger.write_bytes(b"SQLite format 3\0" + b"damage" * 1000)
+    found = await checks(settings, sandbox.key)
+    assert ("ledger", Level.FAIL) in faults(found)
+    assert code_of(found.values()) is Exit.LEDGER
+    for path in ledger.parent.iterdir():
+        path.unlink()
+    found = await checks(settings, sandbox.key, offline=True)
+    assert "verify --rebuild" in found["ledger"].advice
+    assert code_of(found.values()) is Exit.LEDGER
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write anywhere")
+async def test_a_directory_that_cannot_be_written_is_a_failure(tmp_path, sandbox):
+    """The folder that refuses is named, whether the output directory exists or not."""
+    tmp_path.chmod(0o500)
+    found = await checks(settings_for(sandbox.url, tmp_path), sandbox.key, offline=True)
+    tmp_path.chmod(0o700)
+    assert faults(found) == [("permissions", Level.FAIL)]
+    assert found["permissions"].message == f"{tmp_path} cannot be written"
+    assert code_of(found.values()) is Exit.DISK
+
+
+async def test_old_archives_that_others_may_read_are_a_warning(tmp_path, sandbox):
+    """They keep their mode when `[output] access` becomes private."""
+    settings = settings_for(sandbox.url, tmp_path, output={"access": "umask"})
+    await backfill(settings, sandbox.key)
+    private = settings_for(sandbox.url, tmp_path, output={"access": "private"})
+    found = await checks(private, sandbox.key, offline=True)
+    assert faults(found) == [("permissions", Level.WARN)]
+    assert "chmod -R go-rwx" in found["permissions"].advice
