@@ -1,6 +1,7 @@
 """Which bundles an audit chooses, and what follows from their comparisons."""
 
 from collections import Counter
+from dataclasses import replace
 from itertools import pairwise
 from math import ceil
 
@@ -11,8 +12,11 @@ from hypothesis import strategies as st
 from asyncexport.core.auditing import STEPS, AuditCandidate, AuditResult, Comparison, choose, is_audited
 from asyncexport.core.bundles import DAY, HOUR, Bundle, Range
 from asyncexport.core.exports import Definition, Export, Type
-from asyncexport.core.states import FewerRows, Stored
+from asyncexport.core.states import Creating, FewerRows, Stored
 from asyncexport.display.audit_text import audit_lines, show_limit
+from asyncexport.ledger import Ledger, LedgerQueries
+from tests.ledger_rig import EXPORTS, creating, stored
+from tests.ledger_rig import archive as archive_of
 
 DRAWS = st.lists(st.floats(0, 1, exclude_max=True), max_size=30)
 
@@ -198,3 +202,32 @@ def test_the_curve_adds_up_to_the_totals(comparisons):
 def test_a_limit_is_rounded_up(share, text):
     """A limit is shown with two digits and never lower than it is."""
     assert show_limit(share) == text
+
+
+# The candidates
+
+
+async def test_only_stored_bundles_without_an_unfinished_revision_are_candidates(tmp_path):
+    """Candidates have ended by the given time; a bundle that was exported again lately is marked."""
+    ledger = await Ledger.open(tmp_path)
+    try:
+        await ledger.register(EXPORTS)
+        for number in range(5):
+            await ledger.append(stored(number), at=1.7e9)
+        again = stored(1).next_revision()
+        newer = replace(archive_of(1), exported_at=1.8e9)
+        await ledger.append(replace(again, state=newer, stored=newer), at=1.8e9)
+        await ledger.append(replace(stored(2).next_revision(), state=Creating(1, 1.8e9)), at=1.8e9)
+        await ledger.append(creating(5), at=1.8e9)
+
+        def found(queries: LedgerQueries) -> list[list[AuditCandidate]]:
+            return [
+                queries.audit_candidates(name, ended_by=4 * 1800, lately=1.75e9)
+                for name in ("events", "people", "none")
+            ]
+
+        events, *others = await ledger.query(found)
+    finally:
+        await ledger.close()
+    assert events == [AuditCandidate("events", n * 1800, n * 1800 + 1800, n == 1) for n in (0, 1, 3)]
+    assert others == [[], []]

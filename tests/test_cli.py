@@ -502,6 +502,30 @@ ENDS = [
     Case("verify without the ledger of its archives", Exit.LEDGER, ("verify",), before=a_lost_ledger),
     Case("a repair without the ledger of its archives", Exit.LEDGER, ("verify", "--repair"), before=a_lost_ledger),
     Case("verify without archives", Exit.LEDGER, ("verify",), error="exports has no ledger"),
+    Case("an audit", Exit.DONE, ("audit", "--sample", "3"), before=a_run_before),
+    Case("an audit with nothing old enough", Exit.DONE, ("audit", "--older-than", "900d"), before=a_run_before),
+    Case(
+        "an audit that brings far fewer rows",
+        Exit.PARTIAL,
+        ("audit", "--sample", "3"),
+        fault("operation:fewer-rows,rows=0"),
+        before=a_run_before,
+    ),
+    Case("an audit without a ledger", Exit.LEDGER, ("audit",), error="exports has no ledger"),
+    Case("an audit of nothing", Exit.USAGE, ("audit", "--sample", "0"), error="'--sample'"),
+    Case(
+        "an audit with a bad age",
+        Exit.USAGE,
+        ("audit", "--older-than", "2 days"),
+        error="--older-than: expected a duration",
+    ),
+    Case(
+        "an audit of individuals",
+        Exit.USAGE,
+        ("audit", "--export", "people"),
+        before=two_exports,
+        error="--export: people: rows of individuals are totals that always change",
+    ),
     Case("a retry without a ledger", Exit.LEDGER, ("retry",), error="exports has no ledger"),
     Case("a directory that cannot be created", Exit.DISK, (*BACKFILL, "-d", "file/exports"), before=a_file_in_the_way),
     Case("a file as the directory of status", Exit.DISK, ("status", "-d", "file"), before=a_file_in_the_way),
@@ -731,6 +755,22 @@ def test_retry_creates_no_directory(run, service):
     ran = run("retry", "-d", "exprots")
     assert (ran.code, ran.errors) == (Exit.LEDGER, ["exprots has no ledger"])
     assert not Path("exprots").exists()
+
+
+def test_an_audit_says_what_it_proves(run, service):
+    """It prints the limit for all bundles, and lists what differs and was kept with the next step."""
+    a_run_before()
+    text = run("audit", "--sample", "4").out
+    assert "audit: of 4 exported again 0 differ: fewer than 53 % do, at 95 %" in text
+    plan = run("--json", "plan", "--nightly", "--set", "nightly.since=2026-01-01", "--set", "nightly.audit=4").records
+    (planned,) = (one for one in plan if one["type"] == "plan")
+    (creates,) = {one["creates"] for one in plan if one["type"] == "estimate"}
+    assert (planned["audits"], creates - planned["to_do"]) == (4, 4)
+    service.behave(**fault("operation:fewer-rows,rows=0"))
+    ran = run("audit", "--sample", "4")
+    assert ran.code == Exit.PARTIAL
+    assert any(re.fullmatch(r"differs: everyone-events \S+: 0 rows instead of \d+, .*kept", one) for one in ran.out)
+    assert "`asyncexport retry --accept-fewer` replaces the archives" in ran.hint
 
 
 def test_a_locked_directory_reports_the_other_run(run):

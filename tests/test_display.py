@@ -780,6 +780,18 @@ async def test_a_wait_for_another_run_is_shown():
     assert (second["command"], second["pid"], second["since"]) == ("backfill", 7, "2026-01-01T12:00:00Z")
 
 
+async def test_a_wait_without_a_share_says_only_for_whom():
+    """A run that needs the directory itself does not report what the other run has stored."""
+    stderr = io.StringIO()
+    viewer = RunViewer(MessageLines(Outlet(stderr)), "audit", events=None)
+    viewer.on_event(Joining(HOLDER, None, 0.04, has_share=False))
+    await watched(viewer, RUN, seconds=0.01)
+    assert stderr.getvalue().splitlines() == [
+        f"asyncexport: joining: waiting for {SHOWN}",
+        "asyncexport: joining: the other run has ended; this run begins",
+    ]
+
+
 def test_the_closing_text_names_the_run_that_was_waited_for():
     """It says who held the directory, without the control characters in that text."""
     lines = closing_lines(replace(summary(Exit.DONE, Tally(planned=1, stored_before=1)), joined=HOLDER))

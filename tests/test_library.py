@@ -104,7 +104,7 @@ async def test_a_program_can_run_a_backfill(tmp_path: Path) -> None:
 
 
 async def test_each_command_has_a_function(tmp_path, capfd):
-    """Backfill, retry, verify and repair return their summaries and print nothing."""
+    """Backfill, retry, verify, repair and audit return their summaries and print nothing."""
     dates: dict[str, Any] = {"start": "2026-01-01", "end": datetime(2026, 1, 1, 1, tzinfo=UTC)}
     findings: list[asyncexport.Finding] = []
     async with serving(QUIET) as sandbox:
@@ -117,15 +117,26 @@ async def test_each_command_has_a_function(tmp_path, capfd):
             checked = await asyncexport.verify(settings, exports="everyone-events", on_finding=findings.append)
             repaired = await asyncexport.verify(settings, repair=True, key=sandbox.key)
             intact = await asyncexport.verify(settings)
-    summaries = [first, again, retried, checked, repaired, intact]
+            audited = await asyncexport.audit(settings, sample=1, older_than="3d", key=sandbox.key)
+    summaries = [first, again, retried, checked, repaired, intact, audited]
     codes = [summary.exit_code for summary in summaries]
-    assert codes == [Exit.DONE, Exit.DONE, Exit.DONE, Exit.PARTIAL, Exit.DONE, Exit.DONE]
-    assert [one.command for one in summaries] == ["backfill", "backfill", "retry", "verify", "verify", "verify"]
+    assert codes == [Exit.DONE, Exit.DONE, Exit.DONE, Exit.PARTIAL, Exit.DONE, Exit.DONE, Exit.DONE]
+    commands = ["backfill", "backfill", "retry", "verify", "verify", "verify", "audit"]
+    assert [one.command for one in summaries] == commands
+    assert [len(one.tally.audit.comparisons) for one in summaries] == [0] * 6 + [1]
     assert [type(finding) for finding in findings] == [asyncexport.Missing, asyncexport.Intact]
     assert (first.tally.stored, again.tally.stored_before, repaired.tally.stored) == (2, 2, 1)
     assert (checked.tally.failed, checked.tally.stored_before, intact.tally.stored_before) == (1, 1, 2)
     assert [check(summary.to_dict()) for summary in summaries]
     assert capfd.readouterr() == ("", "")
+
+
+async def test_a_sample_must_make_sense(tmp_path):
+    """A sample of no bundles and an age that cannot be read are reported together, before anything starts."""
+    settings = asyncexport.load_settings(environ={}, working_directory=tmp_path)
+    with pytest.raises(asyncexport.ConfigError) as caught:
+        await asyncexport.audit(settings, sample=0, older_than="2 days")
+    assert [one.place for one in caught.value.problems] == ["sample", "older_than"]
 
 
 async def test_a_night_finds_its_settings_and_key_like_the_command(tmp_path, monkeypatch):

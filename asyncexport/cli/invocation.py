@@ -19,6 +19,7 @@ IRRELEVANT = {
     "retry": ("nightly",),
     "metrics": ("concurrency", "polling", "retry", "download", "metrics", "ping"),
     "verify": ("nightly",),
+    "audit": ("nightly",),
     "status": ("budget", "concurrency", "polling", "retry", "download", "metrics", "ping"),
     "segments": ("nightly", "concurrency", "polling", "download", "metrics", "ping"),
 }

@@ -110,7 +110,8 @@ def _hints(session: "Session", spec: "RunSpec", summary: "Summary") -> Iterator[
         yield f"run the same command again after {show(complete_at)}, when the end is settled"
         return
     if summary.exit_code in HINTS and isinstance(spec, Audit):
-        yield "any later run over these bundles finishes what is in progress; another audit chooses other bundles"
+        if tally.unfinished:
+            yield "later runs finish the exports in progress; another audit chooses other bundles"
         return
     if summary.exit_code is not Exit.PARTIAL:
         yield from filter(None, [HINTS.get(summary.exit_code)])

@@ -71,6 +71,6 @@ def _verb(count: int) -> str:
 
 def _differing(one: Comparison) -> str:
     start = f"{plain(one.bundle.export)} {show(one.bundle.range.start)}"
-    counts = f"{show_count(one.rows_found)} rows instead of {show_count(one.rows_before)}"
+    counts = f"{count_of(one.rows_found, 'row', 'rows')} instead of {show_count(one.rows_before)}"
     kept = "; the archive was kept" if one.kept else ""
     return f"{start}: {counts}, exported {show_duration(max(0.0, one.age_seconds))} after its end{kept}"

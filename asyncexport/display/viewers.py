@@ -59,6 +59,7 @@ class RunViewer:
         self._snapshot: Callable[[], Snapshot] | None = None
         self.example = ""
         self.is_joining = False
+        self._joins = False
 
     @property
     def downloading(self) -> int:
@@ -68,7 +69,8 @@ class RunViewer:
     async def watch(self, snapshot: Callable[[], Snapshot]) -> None:
         """Show the progress until cancelled."""
         if self.is_joining and not self._silent:
-            self._lines.report("joining", "the other run has ended; this run continues in its place")
+            begins = "continues in its place" if self._joins else "begins"
+            self._lines.report("joining", f"the other run has ended; this run {begins}")
         self.is_joining = False
         self._snapshot = snapshot
         try:
@@ -88,7 +90,7 @@ class RunViewer:
         if isinstance(event, BundleStored) and (event.archive.rows or not self.example):
             self.example = event.archive.path
         if isinstance(event, Joining):
-            self.is_joining = True
+            self.is_joining, self._joins = True, event.has_share
             if not self._silent:
                 self._lines.report("joining", event.text)
         record = event_record(event)

@@ -1,7 +1,7 @@
 """The stored bundles that an audit may choose from.
 
-Only the table `bundle`, and for recent exports the revision in `state`, is read: a hundred thousand bundles take about
-a tenth of a second.
+Only the table `bundle`, and for recent exports the revision in `state`, is read: a hundred thousand bundles take some
+tenths of a second.
 """
 
 from asyncexport.core.auditing import AuditCandidate

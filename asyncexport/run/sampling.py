@@ -45,7 +45,7 @@ def audit_records(
         if found:
             again |= {one.bundle.range for one in queries.unsettled(export.name, Range(found[0].start, found[-1].end))}
         taken = {(one.start, one.end) for one in again}
-        candidates += [one for one in found if (one.start, one.end) not in taken]
+        candidates += [one for one in found if (one.start, one.end) not in taken] if taken else found
     draw = random.Random(sample.seed).random
     chosen = choose(candidates, [draw() for _ in range(min(sample.count, len(candidates)))])
     records = (_record(queries, bundle) for bundle in sorted(chosen))
