@@ -169,6 +169,17 @@ async def test_what_is_recorded_after_the_end_is_counted_as_it_is(tmp_path):
         assert (run.tally.planned, run.tally.stored_before) == (planned + 3, 1)
 
 
+async def test_a_bundle_that_is_audited_does_not_become_due(tmp_path):
+    """A bundle whose refresh becomes due before its audit has begun is exported only once."""
+    async with opened(tmp_path) as ledger:
+        early = Run(ledger, Nightly((A,), DAWN + HOUR), DAWN + 30 * HOUR)
+        await early.store(await early.begin())
+        run = Run(ledger, Nightly((A,), DAWN + HOUR, (72.0 * HOUR,)), DAWN + 60 * HOUR)
+        assert await run.begin() == []
+        run.tally.audit.sample[Bundle("a", span(0, 0.5))] = Stored("f.gz", 9, 1, "0" * 64, 0.0)
+        assert await run.due_at(DAWN + 80 * HOUR) == [("a", span(0.5, 1))]
+
+
 async def test_a_refresh_becomes_due_once(tmp_path):
     """A stored bundle that reaches its age in the run is refreshed, unless this run has exported it."""
     async with opened(tmp_path) as ledger:

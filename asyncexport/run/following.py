@@ -62,7 +62,7 @@ class PresentFollower:
         return [*fresh, *again]
 
     def _is_known(self, bundle: Bundle) -> bool:
-        return bundle in self._planned_again or self._is_given(bundle)
+        return bundle in self._planned_again or bundle in self._planner.tally.audit or self._is_given(bundle)
 
     def _count(self, export: Export, plan: ExportPlan, *, now: float) -> list[BundleRecord]:
         tally = self._planner.tally

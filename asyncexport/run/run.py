@@ -20,7 +20,6 @@ from typing import Any
 from asyncexport.client.clock import HostClock, ServiceClock
 from asyncexport.config import ApiKey, Settings
 from asyncexport.core.access import ACCESS_NOTE, Access, access_of
-from asyncexport.core.bundles import Bundle
 from asyncexport.core.events import Listener, Note
 from asyncexport.core.exits import Exit
 from asyncexport.core.lanes import LaneOrder
@@ -252,13 +251,9 @@ async def _run_bundles(planner: Planner, engine: RunEngine, clock: ServiceClock,
             plan = await planner.plan(processed=first)
             work, audit = _queue(planner, plan), _audit_queue(plan)
     clock.begin()
-
-    def is_given(bundle: Bundle) -> bool:
-        return work.has_given(bundle) or bundle in planner.tally.audit
-
     newly_due = None
     if planner.has_open_end and planner.asked.fills_gaps:
-        newly_due = PresentFollower(planner, plan, is_given=is_given).newly_due
+        newly_due = PresentFollower(planner, plan, is_given=work.has_given).newly_due
     await engine.scheduler.run(iter(work), newest=work.newest, newly_due=newly_due)
     if plan.audit and not stop.asked.is_set():
         await engine.scheduler.run(audit, newly_due=newly_due)
