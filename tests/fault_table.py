@@ -758,6 +758,11 @@ def _refreshes() -> Iterator[Row]:
         "keeps the archive with its inode and date; the ledger still names the revision that wrote it",
         scene="same-rows",
     )
+    yield Row(
+        "rows that reach the service after their bundles were exported, later than `settle`",
+        "an audit counts the bundles that lack rows and replaces their archives",
+        scene="late-rows",
+    )
 
 
 def _slowness() -> Iterator[Row]:

@@ -25,6 +25,7 @@ import trustme
 from asyncexport.client.api import ApiClient
 from asyncexport.client.storage_host import StorageHost
 from asyncexport.config import ApiKey
+from asyncexport.core.auditing import AuditSample
 from asyncexport.core.bundles import ALL_TIME, DAY, Range, show
 from asyncexport.core.exports import Definition, Export
 from asyncexport.core.summary import Exit, Summary
@@ -34,7 +35,7 @@ from asyncexport.run.adopt import adopt
 from asyncexport.run.findings import Broken, Intact, Missing, RulesOff
 from asyncexport.run.joining import JoinTimes, export_or_join
 from asyncexport.run.rebuild import rebuild
-from asyncexport.run.spec import Nightly, Repair
+from asyncexport.run.spec import Audit, Nightly, Repair
 from asyncexport.run.verify import verify
 from asyncexport.sandbox import Sandbox, SandboxBehaviour, SandboxFault, serving
 from asyncexport.simulate.run import Scenario, simulate
@@ -697,6 +698,19 @@ async def _same_rows(stage: Stage, _: str) -> None:
         assert (again.revision, again.stored.written_by) == (1, 0)
 
 
+async def _late_rows(stage: Stage, _: str) -> None:
+    """Each bundle is exported when only three of its rows have come, and then audited."""
+    early = replace(CALM, faults=(SandboxFault("operation", "fewer-rows", rows=3),))
+    async with serving(early) as sandbox:
+        assert (await stage.run(sandbox)).exit_code is Exit.DONE
+        sandbox.behave(CALM)
+        summary = await stage.run(sandbox, kind=Audit, sample=AuditSample(BUNDLES, seed=1))
+        assert summary.exit_code is Exit.DONE
+        assert len(summary.tally.audit.differing) == BUNDLES
+        await stage.finish(sandbox)
+        assert len(sandbox.operations) == 2 * BUNDLES
+
+
 async def _other_rows(stage: Stage, _: str) -> None:
     """Two bundles are exported, then two more, and then the service delivers the right rows."""
 
@@ -899,6 +913,7 @@ SCENES: dict[str, Any] = {
     "jump": _jump,
     "refresh": _refresh,
     "same-rows": _same_rows,
+    "late-rows": _late_rows,
     "other-rows": _other_rows,
     "two": _two,
     "joined": _joined,
