@@ -2039,7 +2039,8 @@ def test_accept_needs_the_name_of_one_of_several_exports(run, service):
     )
     assert run("accept", *ACCEPTED, "--export", "chekout").code == Exit.USAGE
     with hold(Path("exports"), command="nightly"):
-        assert run("accept", *ACCEPTED, "--export", "checkout").code == Exit.LOCKED
+        locked = run("accept", *ACCEPTED, "--export", "checkout")
+    assert (locked.code, locked.hint) == (Exit.LOCKED, "wait until it has ended, or let `--wait` do that")
     assert run("accept", *ACCEPTED, "--export", "checkout").code == Exit.DONE
 
 

@@ -1,6 +1,7 @@
 """`accept`: mark parked bundles and shortfalls as known, so that they no longer count as problems."""
 
 from collections.abc import Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -12,9 +13,11 @@ from asyncexport.core.bundles import Range, moment_of, show
 from asyncexport.core.exits import Exit
 from asyncexport.core.summary import Summary
 from asyncexport.display import count_of, plain
-from asyncexport.errors import ConfigError, Problem
+from asyncexport.errors import ConfigError, LedgerLockedError, Problem
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from asyncexport.core.bundles import When
     from asyncexport.core.health.acceptance import Acceptance
 
@@ -54,44 +57,50 @@ def accept(
     dates = read_when_option("FROM", start, faults), read_when_option("TO", end, faults)
     _check_reason(why, faults)
     asked = read_asked(session, directory=directory, sets=sets, faults=faults)
-    from asyncexport.ledger import LedgerReader
     from asyncexport.run.accept import accept as accept_range
-    from asyncexport.run.directory import check_ledger_not_lost
     from asyncexport.run.survey import time_at_service
 
     where = asked.settings.output.directory
-    check_ledger_not_lost(where)
-    with LedgerReader(where) as ledger:
-        name = _chosen(export, list(ledger.exports()))
-    now = time_at_service(asked.settings)
+    name, now = _chosen(export, where), time_at_service(asked.settings)
     span = _span(dates, now=now)
-    found = run_interruptibly(
-        lambda: accept_range(
-            where,
-            name,
-            span,
-            reason=why.strip(),
-            at=now,
-            warn=lambda message: session.lines.report("warning", message),
-            on_wait=(lambda holder: session.lines.report("status", f"{holder}; waiting for its end")) if wait else None,
+    try:
+        found = run_interruptibly(
+            lambda: accept_range(
+                where,
+                name,
+                span,
+                reason=why.strip(),
+                at=now,
+                warn=partial(session.lines.report, "warning"),
+                on_wait=partial(session.lines.report, "waiting") if wait else None,
+            )
         )
-    )
+    except LedgerLockedError as error:
+        error.hint = "wait until it has ended, or let `--wait` do that"
+        raise
     return _tell(session, name, span, found, reason=why.strip())
 
 
 def _check_reason(why: str, faults: list[Problem]) -> None:
     if not why.strip():
-        faults.append(Problem("--why", "must not be empty: `status` shows the reason to whoever reads it later"))
+        faults.append(Problem("--why", "must not be empty: `status` shows the reason"))
     elif not why.isprintable() or len(why) > LONGEST_REASON:
         faults.append(Problem("--why", f"must be one line of at most {LONGEST_REASON} printable characters"))
 
 
-def _chosen(export: str | None, known: list[str]) -> str:
+def _chosen(export: str | None, directory: "Path") -> str:
     """Return the export that is meant.
 
     Raises:
         ConfigError: it does not exist, or is not named although there are several.
+        LedgerError: the ledger is missing or cannot be read.
     """
+    from asyncexport.ledger import LedgerReader
+    from asyncexport.run.directory import check_ledger_not_lost
+
+    check_ledger_not_lost(directory)
+    with LedgerReader(directory) as ledger:
+        known = list(ledger.exports())
     if export is not None:
         check_names([export], known)
         return export
