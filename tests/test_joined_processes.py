@@ -17,6 +17,7 @@ import pytest
 from asyncexport.core.bundles import DAY, show
 from asyncexport.core.exits import Exit
 from asyncexport.sandbox import KEY, Sandbox, SandboxBehaviour, serving
+from asyncexport.storage.layout import archive_range
 from tests.exporting import archives, rows_in, truth
 from tests.json_lines import check
 
@@ -90,6 +91,11 @@ class Place:
         return process
 
 
+def starts_in(directory: Path) -> set[int]:
+    """Return the starts of the stored bundles."""
+    return {found.start for path in archives(directory) if (found := archive_range(str(path)))}
+
+
 async def line_of(process: asyncio.subprocess.Process, kind: str) -> dict[str, Any]:
     """Read lines until one of this type comes."""
     assert process.stdout is not None
@@ -146,7 +152,8 @@ async def test_it_ends_while_the_backfill_continues(tmp_path):
     """A nightly run whose range is stored ends with 0 and sends nothing, whatever the backfill still has to do."""
     async with place_in(tmp_path, replace(SERVICE, operation_seconds=0.5)) as place:
         holder = await place.backfilling()
-        while len(archives(place.exports)) < 3:  # noqa: ASYNC110 - written by another process
+        own = {place.start, place.start + DAY // 4}
+        while not own <= starts_in(place.exports):  # noqa: ASYNC110 - written by another process
             await asyncio.sleep(0.02)
         summary = await summary_of(await place.started("nightly", "--end", show(place.start + DAY // 2)))
         assert holder.returncode is None

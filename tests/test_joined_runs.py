@@ -26,7 +26,7 @@ from tests.json_lines import check
 
 SERVICE = SandboxBehaviour(operation_seconds=0.03, rows_per_hour=20, requests_per_minute=1e6, burst=10_000)
 
-QUICK = JoinTimes(tick=0.02, holder=0.01, report=0.05, longest=30.0)
+QUICK = JoinTimes(tick=0.02, holder=0.01, report=0.05, longest=30.0, pause_per_reading=0)
 
 WIDTH: dict[str, Any] = {"export": [{"bundle": "6h"}], "concurrency": {"operations": 2}}
 
@@ -107,6 +107,23 @@ async def test_it_returns_when_its_own_range_is_stored(tmp_path):
     first, *_ = viewer.of("joining")
     assert (first["command"], first["pid"]) == ("backfill", said["joined"]["pid"])
     assert {event["planned"] for event in viewer.of("joining")} <= {None, 4}
+
+
+async def test_beside_a_long_backfill_new_data_comes_first(tmp_path):
+    """A backfill without an end stores the newest bundles first, so a nightly run need not wait for the old ones."""
+    async with serving(SERVICE) as sandbox:
+        start = start_of(sandbox)
+        viewer = Notebook()
+        long = run_alone(sandbox, tmp_path, changes=WIDTH, start=show(start), end=None, viewer=viewer)
+        holder = asyncio.create_task(long)
+        while not viewer.snapshots:  # noqa: ASYNC110 - the watch has no event
+            await asyncio.sleep(0.001)
+        settings = settings_for(sandbox, tmp_path, {**WIDTH, "nightly": {"since": show(start + 18 * DAY)}})
+        summary = await export_or_join(settings, Nightly(settings.exports), key=ApiKey(sandbox.key), times=QUICK)
+        stored = len(archives(tmp_path))
+        assert (summary.exit_code, holder.done()) == (Exit.DONE, False)
+        everything = (await holder).tally.stored
+    assert 2 <= summary.tally.stored_before <= stored < everything
 
 
 async def test_it_takes_over_when_the_other_run_ends_early(tmp_path):

@@ -33,10 +33,6 @@ from asyncexport.run.run import Watch, export, watch_nothing
 from asyncexport.run.share_reader import ShareReader
 from asyncexport.run.spec import Nightly
 
-PAUSE_PER_READING = 20
-"""After a reading of the ledger, the next one is at least this many times its duration later: a year of narrow bundles
-takes seconds to read, and the other run needs the processor."""
-
 
 @dataclass(frozen=True, slots=True)
 class JoinTimes:
@@ -47,12 +43,15 @@ class JoinTimes:
         holder: Between two checks whether the other run has ended.
         report: Between two reports of the progress.
         longest: The longest wait of a run without a maximum duration.
+        pause_per_reading: After a reading of the ledger, the next one is at least this many times its duration later: a
+            year of narrow bundles takes seconds to read, and the other run needs the processor.
     """
 
     tick: float = 30.0
     holder: float = 1.0
     report: float = 60.0
     longest: float = DAY
+    pause_per_reading: float = 20.0
 
 
 async def export_or_join(
@@ -161,7 +160,7 @@ class _JoiningRun:
                     return summary
             if (began := self._waited) >= read_at:
                 progress = await asyncio.to_thread(self._share.read, waited_seconds=began)
-                read_at = self._waited + max(times.tick, (self._waited - began) * PAUSE_PER_READING)
+                read_at = self._waited + max(times.tick, (self._waited - began) * times.pause_per_reading)
                 self._progress = progress or self._progress
                 if progress is not None and not progress.left:
                     return await self._done()
