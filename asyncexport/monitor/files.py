@@ -23,7 +23,7 @@ def replace_file(path: Path, content: bytes) -> None:
     """
     try:
         target = path.resolve()
-        mode = _mode_of_existing(target)
+        mode = _mode_of_existing(path)
         part = target.with_name(f".{target.name[:LONGEST_NAME_PART]}-{secrets.token_hex(6)}")
         try:
             with part.open("xb") as file:

@@ -5,6 +5,7 @@ const ROW_HEIGHT = 16;
 const CELL_HEIGHT = 12;
 const HEAD_HEIGHT = 20;
 const WIDE = 640;
+const LETTER_WIDTH = 8;
 const KIND_WORDS = {
   "never asked": "missing, no run has asked for it",
   behind: "missing, settled and not exported yet",
@@ -114,7 +115,7 @@ class ExportView {
       for (const item of this.data.cells(day * DAY, (day + 1) * DAY)) {
         const span = (item.end - item.start) * scale;
         item.x = left + (item.start - day * DAY) * scale;
-        item.w = Math.max(span - (span > 4 ? 1.5 : span > 2 ? 0.5 : 0), 0.8);
+        item.w = Math.max(span - (span > 6 ? 1.5 : span > 2 ? 0.5 : 0), 0.8);
         item.y = y;
         item.h = CELL_HEIGHT;
         items.push(item);
@@ -307,7 +308,9 @@ function frameStrip(scene, items, { blocks, blockHeight, size }) {
     const y = item.y - weekdayOf(item.number) * size - 6;
     const isNew = date.endsWith("-01") || item === items[0];
     if (!isNew || (y === free.y && item.x < free.x)) continue;
-    scene.text(item.x, y, date.slice(0, 7));
-    free = { x: item.x + 46, y };
+    const month = MONTHS[Number(date.slice(5, 7)) - 1];
+    const name = month === "Jan" || item === items[0] ? `${month} ${date.slice(0, 4)}` : month;
+    scene.text(item.x, y, name);
+    free = { x: item.x + name.length * LETTER_WIDTH, y };
   }
 }

@@ -3,6 +3,7 @@
 const HOUR = 3600;
 const DAY = 24 * HOUR;
 const WEEKDAYS = ["Mon", "Tue", "Wed", "Thu", "Fri", "Sat", "Sun"];
+const MONTHS = ["Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec"];
 const FLAG = { empty: 1, refreshed: 2, unsettled: 4, kept: 8, altered: 16, changed: 32 };
 const STORED = "stored";
 // Spans of these kinds are cut at the grid lines; the others are bundles as they are.
