@@ -935,6 +935,17 @@ def _users() -> Iterator[Row]:
     yield Row("stdout closed early", "ends without a traceback; stored bundles stay stored", scene="closed-stdout")
 
 
+def _monitoring() -> Iterator[Row]:
+    for fault, scene in (
+        ("the service of `[ping]` refuses the connection", "ping-refused"),
+        ("the service of `[ping]` accepts a ping and never answers", "ping-silent"),
+        ("the service of `[ping]` answers 503", "ping-503"),
+        ("the port of `[metrics] listen` is in use", "port"),
+        ("`[metrics] textfile` cannot be written", "textfile"),
+    ):
+        yield Row(fault, "ends as without it, seconds later at most; one warning", scene=f"monitoring:{scene}")
+
+
 SECTIONS = {
     "Rate limit": _limits,
     "Outages": _outages,
@@ -954,6 +965,7 @@ SECTIONS = {
     "The ledger": _ledgers,
     "Clocks": _clocks,
     "Users and signals": _users,
+    "Metrics and pings": _monitoring,
 }
 
 ROWS = tuple(row for rows in SECTIONS.values() for row in rows())

@@ -3,6 +3,8 @@
 
 import asyncio
 import json
+import subprocess
+import sys
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -197,3 +199,23 @@ def test_doctor_ends_with_the_code_of_a_run(run, service, monkeypatch, arguments
     assert ran.out[-1] == ("a run can start; warnings: 1" if code == 0 else f"a run would end with exit code {code}")
     assert run("-q", "backfill", *DAYS, *arguments).code == code
     assert json.loads(run("--json", "doctor", *arguments).out[-1])["exit_code"] == code
+
+
+def test_without_the_library_only_metrics_are_missing(run, service):
+    """`metrics` says how to install it; a run that should write a text file warns once and is not harmed."""
+    probe = "import sys; sys.modules['prometheus_client'] = None; from asyncexport.cli import main; sys.exit(main())"
+
+    def without(*arguments: str) -> "subprocess.CompletedProcess[str]":
+        return subprocess.run([sys.executable, "-c", probe, *arguments], capture_output=True, text=True, check=False)
+
+    ran = without("metrics")
+    assert ran.returncode == Exit.USAGE
+    assert "asyncexport: hint: install it: pip install 'asyncexport[metrics]'" in ran.stderr
+    for option in ("metrics.textfile=m.prom", "metrics.listen=127.0.0.1:0"):
+        ran = without("backfill", *DAYS, "--set", option)
+        assert ran.returncode == 0
+        warnings = [line for line in ran.stderr.splitlines() if "warning" in line]
+        assert len(warnings) == 1
+        assert "prometheus_client" in warnings[0]
+        assert without("doctor", "--offline", "--set", option).stdout.startswith("warn  configuration")
+    assert without("metrics", "--alert-rules").returncode == 0

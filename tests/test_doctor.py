@@ -2,6 +2,7 @@
 
 import json
 import os
+import tempfile
 import time
 from collections.abc import AsyncIterator
 from dataclasses import replace
@@ -33,6 +34,7 @@ from asyncexport.run.segments import segments
 from asyncexport.sandbox import Sandbox, SandboxBehaviour, SandboxFault, serving
 from tests import raw_server
 from tests.exporting import QUICK
+from tests.ledger_rig import without_permissions
 from tests.raw_server import http, sends
 
 QUIET = SandboxBehaviour(operation_seconds=0.02, rows_per_hour=4)
@@ -245,15 +247,22 @@ async def test_a_damaged_or_lost_ledger_is_a_failure(tmp_path, sandbox):
     assert code_of(found.values()) is Exit.LEDGER
 
 
-@pytest.mark.skipif(os.geteuid() == 0, reason="root may write anywhere")
 async def test_a_directory_that_cannot_be_written_is_a_failure(tmp_path, sandbox):
     """The folder that refuses is named, whether the output directory exists or not."""
-    tmp_path.chmod(0o500)
-    found = await checks(settings_for(sandbox.url, tmp_path), sandbox.key, offline=True)
-    tmp_path.chmod(0o700)
-    assert faults(found) == [("permissions", Level.FAIL)]
-    assert found["permissions"].message == f"{tmp_path} cannot be written"
-    assert code_of(found.values()) is Exit.DISK
+    settings = settings_for(sandbox.url, tmp_path)
+    place = Path(tempfile.gettempdir())
+    for folder in (tmp_path, settings.output.directory):
+        folder.mkdir(exist_ok=True)
+        folder.chmod(0o555)
+        for one in tmp_path.parents[:-1]:
+            if one not in (place, *place.parents):
+                one.chmod(0o755)
+        with without_permissions():
+            found = await checks(settings, sandbox.key, offline=True)
+        folder.chmod(0o755)
+        assert faults(found) == [("permissions", Level.FAIL)]
+        assert found["permissions"].message == f"{folder} cannot be written"
+        assert code_of(found.values()) is Exit.DISK
 
 
 async def test_old_archives_that_others_may_read_are_a_warning(tmp_path, sandbox):

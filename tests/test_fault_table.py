@@ -4,17 +4,19 @@ import asyncio
 import datetime as dt
 import errno
 import gzip
+import logging
 import os
 import re
 import shutil
 import signal
+import socket
 import sqlite3
 import ssl
 import subprocess
 import sys
 import zlib
 from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -34,11 +36,13 @@ from asyncexport.ledger import LedgerReader, hold
 from asyncexport.run.adopt import adopt
 from asyncexport.run.findings import Broken, Intact, Missing, RulesOff
 from asyncexport.run.joining import JoinTimes, export_or_join
+from asyncexport.run.monitored import monitored
 from asyncexport.run.rebuild import rebuild
-from asyncexport.run.spec import Audit, Nightly, Repair
+from asyncexport.run.spec import Audit, Backfill, Nightly, Repair
 from asyncexport.run.verify import verify
 from asyncexport.sandbox import Sandbox, SandboxBehaviour, SandboxFault, serving
 from asyncexport.simulate.run import Scenario, simulate
+from tests import raw_server
 from tests.exporting import (
     BY_SERVICE,
     QUICK,
@@ -881,7 +885,59 @@ async def _echo(stage: Stage, _: str) -> None:
         await stage.finish(sandbox)
 
 
+async def _monitoring(stage: Stage, detail: str) -> None:
+    """The run is reported as `[metrics]` and `[ping]` say, which fails; every message is collected."""
+    changes: dict[str, dict[str, Any]] = {}
+    async with AsyncExitStack() as stack:
+        sandbox = await stack.enter_async_context(serving(CALM))
+        answers = {
+            "ping-silent": raw_server.stays_silent_after(),
+            "ping-503": raw_server.sends(b"HTTP/1.1 503 Busy\r\n\r\n"),
+        }
+        match detail:
+            case "port":
+                taken = stack.enter_context(socket.create_server(("127.0.0.1", 0)))
+                changes["metrics"] = {"listen": f"127.0.0.1:{taken.getsockname()[1]}"}
+            case "textfile":
+                changes["metrics"] = {"textfile": str(stage.folder / "missing" / "asyncexport.prom")}
+            case "ping-refused":
+                changes["ping"] = {"url": "http://127.0.0.1:1/secret"}
+            case _:
+                server = await stack.enter_async_context(raw_server.serving(answers[detail]))
+                changes["ping"] = {"url": f"{server.url}/secret", "timeout": "500ms"}
+        settings = settings_for(sandbox, stage.directory, changes)
+        spec = Backfill(settings.exports, moment(START), moment(END))
+        with messages("asyncexport.run") as lines:
+            began = asyncio.get_running_loop().time()
+            summary = await monitored(settings, spec, lambda: stage.run(sandbox), key=ApiKey(sandbox.key))
+            seconds = asyncio.get_running_loop().time() - began - summary.seconds
+        assert summary.exit_code is Exit.DONE
+        assert summary.tally.stored == BUNDLES
+        assert len(lines) == 1, lines
+        assert "secret" not in lines[0]
+        assert seconds < 5
+        await stage.finish(sandbox)
+
+
+@contextmanager
+def messages(logger: str) -> Iterator[list[str]]:
+    """Collect the warnings of a logger."""
+    found: list[str] = []
+
+    class Collector(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            found.append(record.getMessage())
+
+    collector = Collector(logging.WARNING)
+    logging.getLogger(logger).addHandler(collector)
+    try:
+        yield found
+    finally:
+        logging.getLogger(logger).removeHandler(collector)
+
+
 SCENES: dict[str, Any] = {
+    "monitoring": _monitoring,
     "echo": _echo,
     "huge": _huge,
     "outage": _outage,

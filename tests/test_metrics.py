@@ -223,13 +223,80 @@ def test_the_alert_rules_use_metrics_that_exist():
         assert set(re.findall(r"`asyncexport (\w+)", rule["annotations"]["description"])) <= COMMANDS.keys()
 
 
-def test_promtool_accepts_the_alert_rules(tmp_path):
-    """Prometheus' own checker finds no fault in them, and finds one in a broken copy."""
-    promtool = shutil.which("promtool")
-    if promtool is None:
+@pytest.fixture
+def promtool() -> str:
+    found = shutil.which("promtool")
+    if found is None:
         pytest.skip("promtool is not installed (Debian: apt-get install prometheus)")
+    return found
+
+
+def test_promtool_accepts_the_alert_rules(tmp_path, promtool):
+    """Prometheus' own checker finds no fault in them, and finds one in a broken copy."""
     for text, is_valid in ((ALERT_RULES, True), (ALERT_RULES.replace("max without", "max witout"), False)):
         file = tmp_path / "rules.yml"
         file.write_text(text)
         done = subprocess.run([promtool, "check", "rules", str(file)], capture_output=True, text=True, check=False)
         assert (done.returncode == 0) is is_valid, done.stderr
+
+
+FIRING: dict[str, tuple[dict[str, str], str]] = {
+    "nothing": (
+        {
+            'last_success_timestamp_seconds{command="nightly"}': "0+60x4000",
+            "ledger_readable": "1x4000",
+            'settled_lag_seconds{export="e"}': "107000x4000",
+            'parked_bundles{export="e",kind="failed"}': "0x4000",
+            'parked_bundles{export="e",kind="kept"}': "3x4000",
+            'gap_seconds{export="e",reason="never asked"}': "0x4000",
+            'gap_seconds{export="e",reason="parked"}': "1800x4000",
+        },
+        "",
+    ),
+    "a failed night after a good retry": (
+        {
+            'last_success_timestamp_seconds{command="nightly"}': "0x4000",
+            'last_success_timestamp_seconds{command="retry"}': "0+60x4000",
+        },
+        "",
+    ),
+    "no success": ({'last_success_timestamp_seconds{command="nightly"}': "0x4000"}, "AsyncexportNoSuccess"),
+    "never a success": (
+        {
+            'last_success_timestamp_seconds{command="nightly"}': "0x4000",
+            'last_success_timestamp_seconds{command="retry"}': "0x4000",
+        },
+        "AsyncexportNoSuccess",
+    ),
+    "unreadable": ({"ledger_readable": "0x4000"}, "AsyncexportNoSuccess"),
+    "behind": ({'settled_lag_seconds{export="e"}': "108001x4000"}, "AsyncexportBehind"),
+    "parked": ({'parked_bundles{export="e",kind="overdue"}': "1x4000"}, "AsyncexportParked"),
+    "gap": ({'gap_seconds{export="e",reason="never asked"}': "1800x4000"}, "AsyncexportGap"),
+    "a gap that is filled within a day": (
+        {'gap_seconds{export="e",reason="in progress"}': "1800x1400 0x2600"},
+        "",
+    ),
+}
+"""Series of 4,000 minutes without prefix and directory, and the one alert that must fire at their end."""
+
+
+@pytest.mark.parametrize("case", FIRING)
+def test_each_alert_fires_when_it_should(tmp_path, promtool, case):
+    """Prometheus itself evaluates the rules over almost three days of samples."""
+    series, expected = FIRING[case]
+    (tmp_path / "rules.yml").write_text(ALERT_RULES)
+    inputs = []
+    for name, values in series.items():
+        labels = name.partition("{")[2].removesuffix("}")
+        full = ",".join(filter(None, [labels, 'directory="d"']))
+        inputs.append({"series": f"asyncexport_{name.partition('{')[0]}{{{full}}}", "values": values})
+    expected_samples = [{"labels": f'{{alertname="{expected}"}}', "value": 1}] if expected else []
+    firing = 'count by (alertname) (ALERTS{alertstate="firing"})'
+    query = {"expr": firing, "eval_time": "3900m", "exp_samples": expected_samples}
+    tested = {"interval": "1m", "input_series": inputs, "promql_expr_test": [query]}
+    document = {"rule_files": ["rules.yml"], "evaluation_interval": "10m", "tests": [tested]}
+    (tmp_path / "test.yml").write_text(yaml.safe_dump(document))
+    done = subprocess.run(
+        [promtool, "test", "rules", "test.yml"], cwd=tmp_path, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stdout + done.stderr

@@ -115,6 +115,25 @@ async def test_a_password_on_the_command_line_is_not_repeated(tmp_path):
     assert b"CANARY" not in output
 
 
+@pytest.mark.parametrize("form", FORMS)
+async def test_the_url_of_pings_is_not_printed_or_written(tmp_path, form):
+    """Whether pings arrive or fail, no log, traceback, ledger or text file has a part of the URL that looks secret."""
+    async with serving(CALM) as sandbox, echoing(sends(http(b"OK")), sends(reset=True)) as server:
+        more = (
+            f'ping.url = "{server.url}/CANARY-5c1d/x?token=CANARY9"\nping.timeout = "1s"\n'
+            f'metrics.textfile = "{tmp_path / "metrics.prom"}"\n'
+        )
+        output = await _run(sandbox, tmp_path, form, BACKFILL, more=more)
+        output += await _run(sandbox, tmp_path, form, ("doctor",), more=more)
+        output += await _run(sandbox, tmp_path, form, ("backfill", "--start", "x"), more=more)
+    assert server.requests[0].startswith(b"POST /CANARY-5c1d/x/start?token=CANARY9 ")
+    assert len(server.requests) > 2
+    assert (tmp_path / "metrics.prom").exists()
+    files = [path for path in tmp_path.rglob("*") if path.is_file() and path.name != "config.toml"]
+    for text in (output, *(path.read_bytes() for path in files)):
+        assert b"CANARY" not in text
+
+
 @dataclass(frozen=True)
 class Echo:
     """The URL and key of a server that is not a sandbox."""

@@ -4,7 +4,6 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from asyncexport.cli.configuration import read_key
 from asyncexport.cli.options import Directory, Names, Sets, SuccessExits, Wait, read_asked, read_duration_option
 from asyncexport.core.auditing import DEFAULT_AGE_SECONDS, DEFAULT_SAMPLE, is_audited
 from asyncexport.core.summary import Summary
@@ -51,7 +50,7 @@ def audit(
 
     To audit some bundles every night, set [nightly] audit.
     """
-    from asyncexport.cli.run_command import carry_out
+    from asyncexport.cli.run_command import carry_out, key_of_run
 
     session: Session = ctx.obj
     faults: list[Problem] = []
@@ -59,8 +58,8 @@ def audit(
     asked = read_asked(session, directory=directory, sets=sets, names=export, success_exits=success_exit, faults=faults)
     _check_auditable(asked.exports, is_chosen=bool(export))
     chosen = random_sample(sample, older_than_seconds=DEFAULT_AGE_SECONDS if age is None else age)
-    key = read_key(session, asked.settings)
-    return carry_out(session, asked.settings, Audit(asked.exports, chosen), key=key, waits=wait)
+    spec = Audit(asked.exports, chosen)
+    return carry_out(session, asked.settings, spec, key=key_of_run(session, asked.settings, spec), waits=wait)
 
 
 def _check_auditable(exports: "Iterable[Export]", *, is_chosen: bool) -> None:

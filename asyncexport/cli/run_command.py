@@ -5,11 +5,13 @@ import time
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
+from asyncexport.cli.configuration import read_key
 from asyncexport.cli.signals import AGAIN, run_gracefully, run_interruptibly
 from asyncexport.core.bundles import ALL_TIME, DAY, Ago, Range, When, day, moment_of, show
 from asyncexport.core.exits import Exit
 from asyncexport.core.text import show_duration
 from asyncexport.display import closing_line, closing_lines, look_command
+from asyncexport.errors import ExportError
 from asyncexport.run.spec import Audit, Backfill, Nightly, Retry, instructions
 
 if TYPE_CHECKING:
@@ -21,7 +23,6 @@ if TYPE_CHECKING:
     from asyncexport.core.summary import Summary
     from asyncexport.display import RunViewer
     from asyncexport.engine.scheduler import Stop
-    from asyncexport.errors import ExportError
     from asyncexport.run.spec import RunSpec
 
 HINTS = {
@@ -71,11 +72,21 @@ def export_watched(
     return summary, viewer.example
 
 
-def report_unstarted(settings: "Settings", spec: "RunSpec", error: "ExportError") -> None:
-    """Report a run that could not begin to the monitoring service."""
-    from asyncexport.run import monitored
+def key_of_run(session: "Session", settings: "Settings", spec: "RunSpec") -> "ApiKey":
+    """Read the API key for a run; that there is none is reported to the monitoring service.
 
-    run_interruptibly(lambda: monitored.report_unstarted(settings, spec, error))
+    Raises:
+        UnauthorizedError: there is no key, or the text found cannot be one.
+        ConfigError: the key file cannot be read.
+    """
+    from asyncexport.run.monitored import report_unstarted
+
+    try:
+        return read_key(session, settings)
+    except ExportError as error:
+        unstarted = error
+        run_interruptibly(lambda: report_unstarted(settings, spec, unstarted))
+        raise
 
 
 def say_closing(session: "Session", settings: "Settings", spec: "RunSpec", summary: "Summary", *, example: str) -> None:

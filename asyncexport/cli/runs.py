@@ -4,7 +4,6 @@ from typing import Annotated
 
 import typer
 
-from asyncexport.cli.configuration import read_key
 from asyncexport.cli.options import (
     Asked,
     Directory,
@@ -21,7 +20,6 @@ from asyncexport.cli.options import (
 )
 from asyncexport.cli.session import Session
 from asyncexport.core.summary import Summary
-from asyncexport.errors import ExportError
 from asyncexport.run.spec import Backfill, Nightly, Retry, RunSpec, nightly_sample
 
 
@@ -152,11 +150,7 @@ def retry(
 
 
 def _run(session: Session, asked: Asked, spec: RunSpec, *, waits: bool = False) -> Summary:
-    from asyncexport.cli.run_command import carry_out, report_unstarted
+    from asyncexport.cli.run_command import carry_out, key_of_run
 
-    try:
-        key = read_key(session, asked.settings)
-    except ExportError as error:
-        report_unstarted(asked.settings, spec, error)
-        raise
+    key = key_of_run(session, asked.settings, spec)
     return carry_out(session, asked.settings, spec, key=key, waits=waits)

@@ -116,7 +116,8 @@ def _permissions(settings: Settings) -> Iterator[Check]:
 
 
 def _is_writable(path: Path) -> bool:
-    return os.access(path, os.W_OK | os.X_OK if path.is_dir() else os.W_OK)
+    mode = os.W_OK | os.X_OK if path.is_dir() else os.W_OK
+    return os.access(path, mode, effective_ids=os.access in os.supports_effective_ids)
 
 
 def _disk(settings: Settings) -> Iterator[Check]:
