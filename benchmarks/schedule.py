@@ -77,7 +77,12 @@ def main() -> None:
     done: dict[Task, Figures] = {}
     with multiprocessing.get_context("spawn").Pool(asked.processes) as pool:
         for row in _following(asked):
-            _say(row, asked, **_against_the_backlog(pool.map(_measure_following, _seeds(row, asked))))
+            _say(
+                row,
+                asked,
+                list=row.scenario.lists,
+                **_against_the_backlog(pool.map(_measure_following, _seeds(row, asked))),
+            )
         for task, figures in pool.imap_unordered(_measure, () if asked.only_following else tasks):
             done[task] = figures
             if len(done) % 100 == 0:

@@ -577,6 +577,21 @@ def test_a_command_ends_with_its_documented_exit_code(run, service, case):
         assert case.code in COMMANDS[case.arguments[0]].exits
 
 
+@pytest.mark.parametrize(("order", "last"), [("newest", 0), ("oldest", -1)])
+def test_a_night_exports_fresh_bundles_first_and_old_ones_in_the_configured_order(run, service, order, last):
+    """With `newest`, the oldest bundle is the last one; with `oldest`, the newest of those that are not fresh."""
+    service.behave()
+    known = len(service.sandbox.operations)
+    one_at_a_time = ("--set", "concurrency.operations=1")
+    assert run("nightly", "--set", "nightly.since=80h", *one_at_a_time, "--set", f"nightly.order={order}").code == 0
+    starts = [int(one.start) for one in service.sandbox.operations][known:]
+    fresh = [one for one in starts if one + 1800 > time.time() - 26 * 3600 - 48 * 3600 + 60]
+    old = sorted(set(starts) - set(fresh))
+    assert 8 < len(old) < 14
+    assert starts[: len(fresh)] == sorted(fresh)
+    assert starts[-1] == old[last]
+
+
 def test_an_end_that_is_required_and_not_settled_ends_with_9(run, service):
     """What is settled is exported, the summary has both ends, and the hint says when the rest is settled."""
     ends = ("--end", "today", "--require-end")

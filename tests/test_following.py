@@ -4,23 +4,27 @@ from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from asyncexport.client.clock import ServiceClock
 from asyncexport.config import Settings
 from asyncexport.core.bundles import DAY, HOUR, Bundle, Range, show
+from asyncexport.core.events import Event
+from asyncexport.core.exits import Exit
 from asyncexport.core.exports import Export
 from asyncexport.core.old_order import OldOrder
 from asyncexport.core.states import BundleRecord, Created, Failed, Planned, Ready, Split, State, Stored
 from asyncexport.core.summary import Tally
 from asyncexport.core.work_queue import WorkQueue
+from asyncexport.engine.scheduler import Stop
 from asyncexport.ledger import Ledger
 from asyncexport.run.following import PresentFollower
 from asyncexport.run.planner import Planner
 from asyncexport.run.spec import Backfill, Nightly, RunSpec
 from asyncexport.sandbox import SandboxBehaviour, serving
-from tests.exporting import clock_of, moment, rows_in, run, truth
+from tests.exporting import Notebook, clock_of, moment, rows_in, run, truth
 
 DAWN = 20_000 * DAY
 """The start of the range."""
@@ -226,3 +230,40 @@ async def test_runs_in_any_order_leave_the_same_rows(tmp_path, order):
         assert 0 < len(fresh) < len(made)
         assert made == sorted(fresh) + old
         assert rows_in(tmp_path) == truth(sandbox, start, end)
+
+
+class StoppingViewer(Notebook):
+    """Asks the run to stop when this many bundles are stored."""
+
+    def __init__(self, stop: Stop, after: int) -> None:
+        super().__init__()
+        self._stop, self._after = stop, after
+
+    def on_event(self, event: Event) -> None:
+        """Count stored bundles."""
+        super().on_event(event)
+        if len(self.of("stored")) == self._after and not self._stop.asked.is_set():
+            self._stop.ask(Exit.TIME_UP)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("after", [1, 7, 12])
+async def test_runs_that_differ_in_order_export_each_bundle_once(tmp_path, after):
+    """A night that is stopped and a backfill in another order leave the service's rows, with one create per bundle."""
+    behaviour = SandboxBehaviour(operation_seconds=0.01, rows_per_hour=20, requests_per_minute=1e6, burst=10_000)
+    async with serving(behaviour) as sandbox:
+        start = show(int(sandbox.now) // DAY * DAY - 6 * DAY)
+        order: dict[str, Any] = {"start": start, "end": None, "host_clock": clock_of(sandbox)}
+        changes = {**ONE_AT_A_TIME, "concurrency": {"operations": 3}}
+        stop = Stop()
+        first = await run(
+            sandbox, tmp_path, kind=Nightly, **order, changes=changes, stop=stop, viewer=StoppingViewer(stop, after)
+        )
+        assert first.exit_code is Exit.TIME_UP
+        assert after <= first.tally.stored < first.tally.planned
+        sandbox.skip(60)
+        second = await run(sandbox, tmp_path, **order, changes=changes)
+        assert second.exit_code is Exit.DONE
+        assert second.tally.planned == second.tally.stored_before + second.tally.stored
+        assert sandbox.counts["create"] == second.tally.planned == len(sandbox.operations)
+        assert rows_in(tmp_path) == truth(sandbox, start, second.to_dict()["ranges"]["everyone-events"]["end"])
