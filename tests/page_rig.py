@@ -12,7 +12,7 @@ from asyncexport.core.health.export_report import ExportFacts
 from asyncexport.core.health.overview import Overview
 from asyncexport.core.health.records import AcceptedGap, AlteredArchive, HourCount, RunRecord
 from asyncexport.core.health.report import DirectoryFacts, StatusReport, status_report
-from asyncexport.core.sentinel.shortfalls import Shortfall
+from asyncexport.core.sentinel.shortfalls import Shortfall, ShortfallRule
 from asyncexport.core.states import BundleRecord, Created, Failed, FewerRows, Stored
 from asyncexport.display import plain
 from asyncexport.monitor import Page, page_html
@@ -117,6 +117,9 @@ def one_of_each(days: int = 6) -> MadeUpExport:
     for number in range(end - 200, end - 190):
         made.records[number] = made.stored(number, rows=7, revision=1)
     made.altered.append(made.stored(end - 30))
+    made.accepted.append(AcceptedGap(made.bundle(end - 160), "a holiday", FIRST))
+    few = Range(made.bundle(end - 170).range.start, made.bundle(end - 169).range.end)
+    made.shortfalls.append(Shortfall(Bundle(made.name, few), ShortfallRule.EMPTY, 900, 0))
     made.unsettled += [made.stored(number) for number in range(end - 4, end)]
     return made
 

@@ -13,7 +13,8 @@ from typing import Any
 import pytest
 
 from asyncexport.core.bundles import DAY
-from asyncexport.core.health.records import RunRecord
+from asyncexport.core.health.records import AcceptedGap, RunRecord
+from asyncexport.core.sentinel.shortfalls import Shortfall, ShortfallRule
 from asyncexport.core.states import Failed
 from asyncexport.monitor.page_text import GAPS_IN_HTML
 from tests.page_rig import FIRST, MadeUpExport, html_of, one_of_each, report_on, some_hours, some_runs, written
@@ -189,8 +190,33 @@ def test_the_arrow_keys_visit_every_bundle(shown):
     words = " ".join(seen)
     for state in ("no rows", "exported again", "before its data was settled", "kept, because", "deleted or changed"):
         assert state in words
-    for state in ("missing, no run", "parked: the operation failed", "in progress", "accepted as missing: the site"):
+    for state in (
+        "missing, no run",
+        "parked: the operation failed",
+        "in progress",
+        "accepted as missing: the site",
+        "few rows: ",
+        "accepted: a holiday",
+    ):
         assert state in words
+
+
+def test_few_rows_and_accepted_time_are_drawn(shown):
+    """Stored time with few rows has its reason, and so has time for which the user has accepted that."""
+    made = MadeUpExport(days=3)
+    made.shortfalls.append(Shortfall(made.bundle(143), ShortfallRule.EMPTY, 5400, 0))
+    made.accepted.append(AcceptedGap(made.bundle(142), "the site was down", FIRST))
+    page = shown(html_of(made, now=float(FIRST + 3 * DAY)))
+    picture = picture_of(page, "Days by time of day")
+    picture.focus()
+    expect(readout_of(picture)).to_contain_text("where about 5,400 are usual")
+    page.keyboard.press("ArrowLeft")
+    expect(readout_of(picture)).to_contain_text("accepted: the site was down")
+    legend = page.get_by_role("list", name="Legend").first
+    expect(legend).to_contain_text("far fewer rows than usual")
+    expect(legend).to_contain_text("accepted by you")
+    expect(picture.locator('path[data-layer="hatch"]')).to_have_count(1)
+    expect(picture.locator('path[data-layer="bar"]')).to_have_count(1)
 
 
 @pytest.mark.parametrize(

@@ -4,9 +4,10 @@
    width follow each other, after a gap of so many seconds. `rows` has their rows, `flags` a character each.
 2. Everything else is a span, `[skipped seconds, seconds, kind, text]`; `kind` is an index into `KINDS`, and `text` into
    `texts`. The script cuts long spans at the grid lines of the width.
-3. Commands differ mostly in their dates. `commands` has each command once: as a text, or, if it has the dates of its
+3. A mark is `[start, end, kind, text]`: stored time that has few rows, whether the user has accepted that or not.
+4. Commands differ mostly in their dates. `commands` has each command once: as a text, or, if it has the dates of its
    gap, as the two texts before and after them.
-4. All text is foreign: it is cleaned here, and the script never treats it as HTML.
+5. All text is foreign: it is cleaned here, and the script never treats it as HTML.
 """
 
 from collections import Counter
@@ -29,6 +30,9 @@ KINDS = tuple(Coverage)
 EMPTY, REFRESHED, UNSETTLED, KEPT, ALTERED, CHANGED = 1, 2, 4, 8, 16, 32
 """The flags of an archive: no rows; exported again; not settled; kept although its new export has fewer rows; altered
 on disk; replaced when it was exported again."""
+
+FEW_ROWS = "few"
+"""The kind of a mark on time with far fewer rows than usual."""
 
 MOST_TEXTS = 300
 """Distinct reasons that the page has; `status --json` has all."""
@@ -73,7 +77,7 @@ class Texts:
 def export_data(
     report: ExportReport, archives: Sequence[BundleRecord], *, clean: Callable[[str], str]
 ) -> dict[str, Any]:
-    """Return what the script needs of one export (rules 1 to 4)."""
+    """Return what the script needs of one export (rules 1 to 5)."""
     overview = report.overview
     days = days_of(report, archives)
     texts, commands = Texts(clean, most=MOST_TEXTS), Texts(clean)
@@ -83,6 +87,7 @@ def export_data(
         "runs": list(_runs(archives)),
         "rows": [one.stored.rows for one in archives if one.stored],
         "flags": _flags(report, archives),
+        "marks": list(_marks(report, texts)),
         "spans": list(_spans(report, texts)),
         "gaps": list(_gaps(report.gaps, commands)),
         "texts": texts.all,
@@ -156,6 +161,14 @@ def _spans(report: ExportReport, texts: Texts) -> Iterator[list[int]]:
         reached = span.end
 
 
+def _marks(report: ExportReport, texts: Texts) -> Iterator[list[Any]]:
+    """Yield times with few rows that are stored (rule 3)."""
+    for one in report.shortfalls:
+        yield [one.bundle.range.start, one.bundle.range.end, FEW_ROWS, texts.index(one.text)]
+    for gap in report.accepted:
+        yield [gap.bundle.range.start, gap.bundle.range.end, Coverage.ACCEPTED, texts.index(gap.reason)]
+
+
 def _parked(report: ExportReport, record: BundleRecord) -> str:
     retried = report.overview.next_try(record)
     later = "" if retried is None else f"; retried by the first nightly run after {show(retried)}"
@@ -163,7 +176,7 @@ def _parked(report: ExportReport, record: BundleRecord) -> str:
 
 
 def _gaps(gaps: Sequence[Gap], commands: Texts) -> Iterator[list[int]]:
-    """Yield the gaps, `[skipped seconds, seconds, kind, command]` (rule 3)."""
+    """Yield the gaps, `[skipped seconds, seconds, kind, command]` (rule 4)."""
     reached = 0
     for gap in gaps:
         dates = f"--start {_date(gap.range.start)} --end {_date(gap.range.end)}"

@@ -15,7 +15,7 @@ const KIND_WORDS = {
   "not due": "not due yet",
 };
 
-function cellWords(cell) {
+function cellWords(cell, data) {
   if (cell.kind !== STORED) return `${KIND_WORDS[cell.kind] ?? cell.kind}${cell.text ? `: ${cell.text}` : ""}`;
   const has = (flag) => cell.flags & flag;
   return [
@@ -24,6 +24,8 @@ function cellWords(cell) {
     has(FLAG.unsettled) && "exported before its data was settled",
     has(FLAG.kept) && "kept, because a new export has far fewer rows",
     has(FLAG.altered) && "the archive was deleted or changed on disk",
+    has(FLAG.few) && `few rows: ${data.markWords(FLAG.few, cell)}`,
+    has(FLAG.accepted) && `accepted: ${data.markWords(FLAG.accepted, cell)}`,
   ].filter(Boolean).join(", ");
 }
 
@@ -160,7 +162,7 @@ class ExportView {
     const fills = command ? `. Command: ${command}` : "";
     const where = gap < 0 ? "" : ` (gap ${count(gap + 1)} of ${count(this.data.gaps.length)})`;
     const when = `${dayOf(item.start)} ${WEEKDAYS[weekdayOf(day)]}, ${timeOf(item.start)} to ${end}`;
-    return `${when}: ${cellWords(item)}${where}${fills}`;
+    return `${when}: ${cellWords(item, this.data)}${where}${fills}`;
   }
 
   moveCell(key, item) {
@@ -262,7 +264,7 @@ class ExportView {
 
   bundleRows() {
     const cells = this.data.cells(this.selected * DAY, (this.selected + 1) * DAY);
-    return cells.map((cell) => [timeOf(cell.start), cell.end % DAY ? timeOf(cell.end) : "24:00", cellWords(cell)]);
+    return cells.map((cell) => [timeOf(cell.start), cell.end % DAY ? timeOf(cell.end) : "24:00", cellWords(cell, this.data)]);
   }
 
   dayRows() {
@@ -280,7 +282,8 @@ function dayCell({ kinds, rows, archives }) {
   const has = (name) => kinds.has(name);
   if (has("altered")) return { kind: STORED, flags: FLAG.altered };
   for (const kind of ["parked", "never asked", "behind", "in progress"]) if (has(kind)) return { kind, flags: 0 };
-  if (has("accepted")) return { kind: "accepted", flags: 0 };
+  if (has("few")) return { kind: STORED, flags: FLAG.few };
+  if (has("accepted")) return archives ? { kind: STORED, flags: FLAG.accepted } : { kind: "accepted", flags: 0 };
   if (!archives) return { kind: "not due", flags: 0 };
   if (has("kept")) return { kind: STORED, flags: FLAG.kept };
   if (has("unsettled")) return { kind: STORED, flags: FLAG.unsettled };
@@ -289,7 +292,7 @@ function dayCell({ kinds, rows, archives }) {
 
 function dayWords({ kinds, missing }) {
   const words = { altered: "archives altered", parked: "bundles parked", "in progress": "bundles in progress",
-    accepted: "gaps accepted", kept: "archives kept", unsettled: "not settled yet", refreshed: "exported again",
+    few: "few rows", accepted: "gaps accepted", kept: "archives kept", unsettled: "not settled yet", refreshed: "exported again",
     "not due": "not all due yet" };
   const found = Object.keys(words).filter((name) => kinds.has(name)).map((name) => words[name]);
   if (missing) found.unshift(`${duration(missing)} missing`);

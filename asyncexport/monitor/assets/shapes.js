@@ -14,8 +14,9 @@ const LEGEND = [
   [["altered"], { kind: STORED, flags: FLAG.altered }, "deleted or changed on disk"],
   [["never asked", "behind"], { kind: "never asked", flags: 0 }, "missing"],
   [["parked"], { kind: "parked", flags: 0 }, "parked"],
+  [["few"], { kind: STORED, flags: FLAG.few }, "stored, far fewer rows than usual"],
   [["in progress"], { kind: "in progress", flags: 0 }, "in progress"],
-  [["accepted"], { kind: "accepted", flags: 0 }, "accepted as missing"],
+  [["accepted"], { kind: "accepted", flags: 0 }, "accepted by you"],
   [["not due"], { kind: "not due", flags: 0 }, "not due yet"],
 ];
 
@@ -52,11 +53,8 @@ function hatch(pen, { x, y, w, h }, step) {
 
 function drawStored(pens, box, flags) {
   const small = Math.min(box.w, box.h);
-  const notch = flags & FLAG.refreshed ? small * 0.5 : 0;
-  if (flags & FLAG.unsettled) {
-    rectangle(pens("pale"), box, notch);
-    rectangle(pens("dashed"), box, notch);
-  } else rectangle(pens(flags & FLAG.empty ? "light" : "solid"), box, notch);
+  if (flags & (FLAG.few | FLAG.accepted)) drawMarked(pens, box, flags);
+  else drawBody(pens, box, flags, small);
   if (flags & FLAG.empty) {
     const r = Math.min(small / 4, 2.5);
     const [x, y] = [box.x + box.w / 2, box.y + box.h / 2];
@@ -66,6 +64,20 @@ function drawStored(pens, box, flags) {
   if (flags & FLAG.altered) {
     polygon(pens("wedge"), [[box.x, box.y + box.h], [box.x + box.w / 2, box.y], [box.x + box.w, box.y + box.h]]);
   }
+}
+
+function drawBody(pens, box, flags, small) {
+  const notch = flags & FLAG.refreshed ? small * 0.5 : 0;
+  if (flags & FLAG.unsettled) {
+    rectangle(pens("pale"), box, notch);
+    rectangle(pens("dashed"), box, notch);
+  } else rectangle(pens(flags & FLAG.empty ? "light" : "solid"), box, notch);
+}
+
+// Stored time with few rows: as missing time if it is open, as an accepted gap if that is accepted, and filled.
+function drawMarked(pens, box, flags) {
+  rectangle(pens("pale"), box);
+  drawCell(pens, box, { kind: flags & FLAG.few ? "few" : "accepted", flags: 0 });
 }
 
 function drawCross(pen, { x, y, w, h }) {

@@ -4,7 +4,7 @@ const HOUR = 3600;
 const DAY = 24 * HOUR;
 const WEEKDAYS = ["Mon", "Tue", "Wed", "Thu", "Fri", "Sat", "Sun"];
 const MONTHS = ["Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec"];
-const FLAG = { empty: 1, refreshed: 2, unsettled: 4, kept: 8, altered: 16, changed: 32 };
+const FLAG = { empty: 1, refreshed: 2, unsettled: 4, kept: 8, altered: 16, changed: 32, accepted: 64, few: 128 };
 const STORED = "stored";
 // Spans of these kinds are cut at the grid lines; the others are bundles as they are.
 const CUT = new Set(["never asked", "behind", "not due", "accepted"]);
@@ -50,6 +50,8 @@ class ExportData {
     this.readRuns(raw.runs);
     this.spans = ranges(raw.spans, (kind, text) => ({ kind: kinds[kind], text: raw.texts[text] }));
     this.gaps = ranges(raw.gaps, (kind, command) => ({ kind: kinds[kind], command: raw.commands[command] }));
+    this.marks = raw.marks.map(([start, end, kind, text]) => ({ start, end, flag: FLAG[kind], text: raw.texts[text] }));
+    this.marks.forEach((mark) => this.setMark(mark));
     this.spanStarts = this.spans.map((span) => span.start);
     this.gapStarts = this.gaps.map((gap) => gap.start);
     this.noCommand = raw.no_command;
@@ -74,6 +76,17 @@ class ExportData {
         this.ends[at] = reached;
       }
     }
+  }
+
+  // Flag the archives within a mark.
+  setMark({ start, end, flag }) {
+    for (let at = firstAbove(this.starts, start - 1); at < this.starts.length && this.ends[at] <= end; at += 1) {
+      this.flags[at] |= flag;
+    }
+  }
+
+  markWords(flag, { start, end }) {
+    return this.marks.find((mark) => mark.flag === flag && mark.start <= start && end <= mark.end)?.text ?? "";
   }
 
   // Note what occurs on each day, for the strip, and in the whole, for the legend.
