@@ -2029,6 +2029,8 @@ def test_a_shortfall_fails_only_if_told_to_and_until_it_is_accepted(run, service
     assert "everyone-events: 1 shortfall of rows, the first: " + text in unwell.records[-2]["reason"]
     assert [one["rule"] for one in unwell.summary["shortfalls"]] == ["empty"]
     assert run("-q", *BACKFILL).out == []
+    (quiet,) = run("-q", *BACKFILL, *fail).out
+    assert text in quiet
     ran = run(*BACKFILL, *fail)
     assert ran.code == Exit.PARTIAL
     assert f"few rows: everyone-events: {text}" in ran.out
