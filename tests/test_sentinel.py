@@ -1,5 +1,6 @@
 """The rules that notice stored time with far fewer rows than usual, and what a run makes of them."""
 
+import asyncio
 import math
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
@@ -13,7 +14,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from asyncexport.client.clock import ServiceClock
+from asyncexport.config import Settings
 from asyncexport.core.bundles import ALL_TIME, DAY, HOUR, Bundle, Range, show
+from asyncexport.core.events import Event, ShortfallFound
 from asyncexport.core.exits import Exit
 from asyncexport.core.exports import Export
 from asyncexport.core.sentinel.memory import MOST_KNOWN, NOTE, SentinelMemory
@@ -28,8 +32,9 @@ from asyncexport.core.sentinel.shortfalls import (
     troubles,
 )
 from asyncexport.core.states import BundleRecord, Stored
+from asyncexport.core.summary import Tally
 from asyncexport.ledger import AcceptedGap, Ledger
-from asyncexport.run.sentinel import judge, open_shortfalls
+from asyncexport.run.sentinel import judge, open_shortfalls, sentinel
 from asyncexport.run.spec import Backfill, Nightly
 from asyncexport.sandbox import SandboxBehaviour, serving
 from asyncexport.sandbox.data import SandboxSyntheticRows
@@ -444,9 +449,9 @@ async def test_a_history_that_is_empty_beyond_30_days_is_reported_once(tmp_path,
         for age in [now - (number + 1) * HALF_HOUR]
     ]
     async with opened(tmp_path) as ledger:
-        await store(ledger, records[:96])
+        await store(ledger, records[: 7 * 48])
         first = await judged(ledger)
-        await store(ledger, records[96:])
+        await store(ledger, records[7 * 48 :])
         assert [*first, *await judged(ledger)] == first
         (one,) = await still_open(ledger)
         assert [each.rule for each in (*first, one)] == [ShortfallRule.OLD_EMPTY] * 2
@@ -459,14 +464,14 @@ async def test_a_history_that_is_empty_beyond_30_days_is_reported_once(tmp_path,
 @pytest.mark.parametrize(
     "records",
     [
-        [stored(START + number * HALF_HOUR, 0, age=40.0 * DAY) for number in range(47)],
-        [stored(START + number * HALF_HOUR, int(number == 50), age=40.0 * DAY) for number in range(96)],
-        [stored(START + number * HALF_HOUR, 0, age=29.0 * DAY) for number in range(96)],
+        [stored(START + number * HALF_HOUR, 0, age=40.0 * DAY) for number in range(335)],
+        [stored(START + number * HALF_HOUR, int(number == 50), age=40.0 * DAY) for number in range(400)],
+        [stored(START + number * HALF_HOUR, 0, age=29.0 * DAY) for number in range(400)],
     ],
-    ids=["less than a day", "one row", "not older than 30 days"],
+    ids=["less than a week", "one row", "not older than 30 days"],
 )
 async def test_old_data_is_not_judged_too_early(tmp_path, records):
-    """Less than a day of it, a single row in it, or empty data of the last 30 days, is no alarm."""
+    """Less than a week of it, a single row in it, or empty data of the last 30 days, is no alarm."""
     async with opened(tmp_path) as ledger:
         await store(ledger, records)
         assert await judged(ledger) == []
@@ -527,7 +532,7 @@ async def test_a_run_reports_a_shortfall_and_fails_only_if_told_to(tmp_path):
 
 async def test_a_run_with_the_sentinel_off_judges_nothing(tmp_path):
     """Neither does it remember anything, so a later run judges everything."""
-    span: dict[str, Any] = {"start": "2026-01-01", "end": "2026-01-03"}
+    span: dict[str, Any] = {"start": "2026-01-01", "end": "2026-01-08"}
     async with serving(losing(lambda _at: True)) as sandbox:
         for enabled, expected in ((False, 0), (True, 1)):
             viewer = Notebook()
@@ -536,12 +541,33 @@ async def test_a_run_with_the_sentinel_off_judges_nothing(tmp_path):
             assert len(viewer.of("shortfall")) == len(summary.to_dict()["shortfalls"]) == expected
 
 
+async def test_a_long_run_reports_a_shortfall_before_its_end(tmp_path):
+    """It looks at intervals, reports what it finds once, and has it in its tally at the end."""
+    settings, exports, tally = Settings.from_layers({}), (Export(EXPORT),), Tally()
+    found, events = asyncio.Event(), list[Event]()
+
+    def on_event(event: Event) -> None:
+        events.append(event)
+        found.set()
+
+    async with opened(tmp_path) as ledger:
+        order: dict[str, Any] = {"ledger": ledger, "clock": ServiceClock(), "tally": tally, "emit": on_event}
+        async with sentinel(settings, Backfill(exports, START), **order, every_seconds=0.01):
+            await store(ledger, [stored(START + number * HALF_HOUR, 0, age=40.0 * DAY) for number in range(336)])
+            await found.wait()
+            assert not tally.exit_code()
+    (event,) = events
+    assert isinstance(event, ShortfallFound)
+    assert tally.shortfalls == (event.shortfall,)
+    assert tally.exit_code() is Exit.DONE
+
+
 @pytest.mark.parametrize("kind", [Backfill, Nightly])
 async def test_empty_history_is_named_by_the_first_run(tmp_path, kind):
     """All bundles are older than 30 days and empty: the run that stores them names the trap, once."""
-    async with serving(losing(lambda at: at < moment("2026-01-03"))) as sandbox:
+    async with serving(losing(lambda at: at < moment("2026-01-10"))) as sandbox:
         reports = []
-        for end in ("2026-01-02T12:00:00Z", "2026-01-03"):
+        for end in ("2026-01-08T12:00:00Z", "2026-01-10"):
             viewer = Notebook()
             summary = await run(
                 sandbox, tmp_path, end=end, kind=kind, changes={"export": [{"bundle": "6h"}]}, viewer=viewer
@@ -551,4 +577,4 @@ async def test_empty_history_is_named_by_the_first_run(tmp_path, kind):
         (one,) = reports
         assert (one["rule"], one["expected"], one["found"]) == ("old_empty", None, 0)
         (open_now,) = summary.to_dict()["shortfalls"]
-        assert (open_now["start"], open_now["end"]) == ("2026-01-01T00:00:00Z", "2026-01-03T00:00:00Z")
+        assert (open_now["start"], open_now["end"]) == ("2026-01-01T00:00:00Z", "2026-01-10T00:00:00Z")

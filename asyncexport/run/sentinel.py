@@ -1,14 +1,17 @@
-"""Looks for shortfalls at the end of a run: stored time with far fewer rows than usual (`core.sentinel`).
+"""Looks for shortfalls during a run: stored time with far fewer rows than usual (`core.sentinel`).
 
 1. Judged is what was stored since the last judgement, whichever run stored it. A run that stores nothing reads a note
    and one row, and judges nothing.
 2. Judging reads sums over at most the history of what is judged, so its cost does not grow with the age of the ledger.
-3. A new shortfall is reported once, as an event. All that are open in the range of the run are in its summary. They
+3. A run judges every hour and at its end, so that a long backfill does not go on for days before it reports that all of
+   its files are empty.
+4. A new shortfall is reported once, as an event. All that are open in the range of the run are in its summary. They
    only fail the run with `[sentinel] fail`.
 """
 
+import asyncio
 from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import replace
 from typing import NamedTuple
 
@@ -29,8 +32,12 @@ from asyncexport.core.sentinel.shortfalls import (
     troubles,
 )
 from asyncexport.core.summary import Tally
+from asyncexport.errors import ExportError
 from asyncexport.ledger import AcceptedGap, Ledger, LedgerQueries
 from asyncexport.run.spec import RunSpec, instructions
+
+EVERY_SECONDS = 3600.0
+"""How often a run looks for shortfalls."""
 
 BEFORE_SECONDS = 14 * DAY
 """How long before the first new bundle judging begins, so that a trouble that goes on is seen from its beginning."""
@@ -58,21 +65,51 @@ class _OldDataJudgement(NamedTuple):
 
 @asynccontextmanager
 async def sentinel(
-    settings: Settings, spec: RunSpec, *, ledger: Ledger, clock: ServiceClock, tally: Tally, emit: Listener
+    settings: Settings,
+    spec: RunSpec,
+    *,
+    ledger: Ledger,
+    clock: ServiceClock,
+    tally: Tally,
+    emit: Listener,
+    every_seconds: float = EVERY_SECONDS,
 ) -> AsyncIterator[None]:
-    """Look for shortfalls when the body of the `with` statement has ended, unless an error ended it."""
-    yield
+    """Look for shortfalls during the body of the `with` statement, and when it has ended without an error."""
     if not settings.sentinel.enabled:
+        yield
         return
+    regularly = asyncio.create_task(_look_regularly(ledger, spec, emit, every_seconds), name="sentinel")
+    try:
+        yield
+    finally:
+        regularly.cancel()
+        await asyncio.wait({regularly})
+    if not regularly.cancelled():
+        # It only ends by itself because of a bug.
+        regularly.result()
+    memory = await _look(ledger, spec, emit)
+    accepted = await ledger.query(LedgerQueries.accepted)
+    tally.shortfalls = shortfalls_in_range(memory, accepted, spec, now=clock.now())
+    tally.shortfalls_fail = settings.sentinel.fail
+
+
+async def _look_regularly(ledger: Ledger, spec: RunSpec, emit: Listener, seconds: float) -> None:
+    while True:
+        await asyncio.sleep(seconds)
+        # A ledger that cannot be read ends the run elsewhere.
+        with suppress(ExportError):
+            await _look(ledger, spec, emit)
+
+
+async def _look(ledger: Ledger, spec: RunSpec, emit: Listener) -> SentinelMemory:
+    """Judge, remember what was found, and report what is new."""
     names = [export.name for export in spec.exports]
-    found = await ledger.query(lambda queries: judge(queries, names))
-    known, accepted = await ledger.query(lambda queries: (read_memory(queries), queries.accepted()))
+    known, found = await ledger.query(lambda queries: (read_memory(queries), judge(queries, names)))
     if found.memory != known:
         ledger.remember(NOTE, found.memory.to_text())
-    tally.shortfalls = shortfalls_in_range(found.memory, accepted, spec, now=clock.now())
-    tally.shortfalls_fail = settings.sentinel.fail
     for one in found.new:
         emit(ShortfallFound(one))
+    return found.memory
 
 
 def shortfalls_in_range(

@@ -2,7 +2,8 @@
 
 The segment `everyone` covers only the last 30 days unless an export asks for more, a segment may be limited in time by
 its own definition, and accounts keep their data for a limited time. In all three cases the service answers with empty
-files and no error. One day of old data is enough to judge: if any of it has a row, the service does give old data.
+files and no error. A week of old data is enough to judge: a quiet site may have days without visits. If any of it has a
+row, the service does give old data.
 """
 
 from typing import NamedTuple
@@ -12,7 +13,7 @@ from asyncexport.core.sentinel.shortfalls import Shortfall, ShortfallRule
 
 OLD_SECONDS = 30 * DAY
 
-LEAST_SECONDS = DAY
+LEAST_SECONDS = 7 * DAY
 """How much old data must be stored before it is judged."""
 
 
