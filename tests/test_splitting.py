@@ -252,6 +252,7 @@ async def test_nights_retry_five_minutes_with_one_create_when_they_are_due(tmp_p
             for _ in range(2):
                 summary = await run(sandbox, tmp_path, kind=Nightly, host_clock=clock_of(sandbox), **RANGE)
                 assert (summary.exit_code, summary.tally.failed) == (Exit.PARTIAL, 1)
+            assert sum(summary.requests.values()) == 0, "the second run of a night has nothing to do"
             creates.append(sandbox.counts["create"])
         assert [number + 1 for number, count in enumerate(creates) if count] == [1, 3, 7, 15, 23]
         assert set(creates) == {0, 1}
