@@ -308,9 +308,9 @@ async def test_the_failure_of_a_bundle_does_not_stop_others():
 async def test_pieces_of_a_split_bundle_start_before_bundles_that_wait():
     """They run in the same run, within the limit, and before bundles that have not been started."""
     scene = Scene(before_split=1)
-    scene.watch.outcomes["op1"] = OperationFailedError("broken")
-    rig = Rig(scene, allowed=2)
-    halves = [BundleRecord(Bundle(EXPORT.name, Range(start, start + 900))) for start in (0, 900)]
+    scene.watch.outcomes["op2"] = OperationFailedError("broken")
+    rig = Rig(scene, allowed=1)
+    halves = [BundleRecord(Bundle(EXPORT.name, Range(start, start + 900))) for start in (1800, 2700)]
     await rig.run(*(planned(n) for n in range(4)))
     created = [row.bundle.range for row in scene.ledger.rows if isinstance(row.state, Created)]
     expected = (planned(0), planned(1), *halves, planned(2), planned(3))

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from asyncexport.core.bundles import ALL_TIME, DAY, Bundle, Range
 from asyncexport.core.exits import Exit
 from asyncexport.core.splitting import SPLIT_WIDTHS, AttemptRules, FailedAttempts, narrower
-from asyncexport.core.states import BundleRecord, Failed, Overdue, Planned, Split, State, Stored
+from asyncexport.core.states import BundleRecord, Created, Failed, Overdue, Planned, Ready, Split, State, Stored
 from asyncexport.ledger import Ledger, LedgerReader
 from asyncexport.run.spec import Nightly, Repair, Retry
 from asyncexport.sandbox import SandboxBehaviour, SandboxFault, serving
@@ -28,7 +28,7 @@ FIRST = 1_767_297_600
 POISON = Range(FIRST + 1800 + 640, FIRST + 1800 + 700)
 """A minute of the second bundle, which no export can contain."""
 
-PLANNED = Planned()
+FAILING = Created(2, 0.0, "op")
 ARCHIVE = Stored("p", 1, 1, "s", exported_at=0.0)
 
 
@@ -42,7 +42,7 @@ def part(start: int, end: int) -> Bundle:
     return Bundle(EVENTS, Range(FIRST + start * 60, FIRST + end * 60))
 
 
-def record(start: int, end: int, state: State = PLANNED, stored: Stored | None = None) -> BundleRecord:
+def record(start: int, end: int, state: State = FAILING, stored: Stored | None = None) -> BundleRecord:
     return BundleRecord(part(start, end), int(stored is not None), state, stored)
 
 
@@ -93,9 +93,28 @@ def test_a_bundle_is_not_split_below_the_setting():
     assert narrower(Range(0, 900), split_to=900) == ()
 
 
+def failed_attempts() -> FailedAttempts:
+    """Return the failed attempts of a run in which an operation has completed."""
+    attempts = FailedAttempts(AttemptRules())
+    attempts.completed()
+    return attempts
+
+
+def test_a_bundle_is_split_late_while_nothing_succeeds():
+    """It is split after its last attempt only, until an operation completes, or for a bad file a bundle is stored."""
+    attempts, failing = FailedAttempts(AttemptRules()), record(0, 30)
+    bad = record(0, 30, Ready(2, 0.0, "x"))
+    attempts.failed(failing.bundle)
+    assert [bool(attempts.pieces(failing, number)) for number in (2, 4, 5)] == [False, False, True]
+    attempts.completed()
+    assert [bool(attempts.pieces(one, 2)) for one in (failing, bad)] == [True, False]
+    attempts.stored(part(30, 60))
+    assert attempts.pieces(bad, 2)
+
+
 def test_a_bundle_is_split_only_while_others_succeed():
     """It is if one was stored since it first failed, or if none of another time has failed since."""
-    attempts, one, other = FailedAttempts(AttemptRules()), record(0, 30), record(30, 60)
+    attempts, one, other = failed_attempts(), record(0, 30), record(30, 60)
     attempts.failed(one.bundle)
     assert attempts.pieces(one, 1) == (), "one failure is not enough"
     assert attempts.pieces(one, 2), "nothing else has failed"
@@ -108,7 +127,7 @@ def test_a_bundle_is_split_only_while_others_succeed():
 
 def test_other_exports_of_the_same_time_may_fail_as_well():
     """The minute that one export cannot contain is usually one that others cannot contain either."""
-    attempts, one = FailedAttempts(AttemptRules()), record(0, 30)
+    attempts, one = failed_attempts(), record(0, 30)
     attempts.failed(one.bundle)
     attempts.failed(Bundle("people", one.bundle.range))
     assert attempts.pieces(one, 2)
@@ -116,7 +135,7 @@ def test_other_exports_of_the_same_time_may_fail_as_well():
 
 def test_pieces_of_a_bundle_do_not_count_as_others_that_succeed():
     """If both halves of a bundle fail and nothing is stored, they are not split."""
-    attempts, one = FailedAttempts(AttemptRules()), record(0, 30)
+    attempts, one = failed_attempts(), record(0, 30)
     halves = [record(0, 15), record(15, 30)]
     attempts.failed(one.bundle)
     attempts.split(one.bundle, [half.bundle for half in halves])
@@ -126,9 +145,23 @@ def test_pieces_of_a_bundle_do_not_count_as_others_that_succeed():
     assert attempts.pieces(halves[0], 2) == attempts.pieces(halves[1], 2) == ()
 
 
+def test_pieces_of_a_bundle_may_fail_together_once_another_is_stored():
+    """If the run has stored a bundle before, only failures of other times speak against the split of both halves."""
+    attempts, one = failed_attempts(), record(0, 30)
+    halves = [record(0, 15), record(15, 30)]
+    attempts.stored(part(30, 60))
+    attempts.failed(one.bundle)
+    attempts.split(one.bundle, [half.bundle for half in halves])
+    for half in halves:
+        attempts.failed(half.bundle)
+    assert all(attempts.pieces(half, 2) for half in halves)
+    attempts.failed(part(60, 90))
+    assert not any(attempts.pieces(half, 2) for half in halves)
+
+
 def test_refusals_do_not_count():
     """An attempt that was used up by an unreadable answer does not bring a bundle closer to its split."""
-    attempts, one = FailedAttempts(AttemptRules()), record(0, 30)
+    attempts, one = failed_attempts(), record(0, 30)
     attempts.refused(one.bundle)
     attempts.failed(one.bundle)
     assert attempts.pieces(one, 2) == ()
@@ -164,7 +197,7 @@ def test_pieces_get_few_attempts():
 
 def test_pieces_inherit_that_others_succeed():
     """If both halves fail, they are split if another bundle was stored after their whole first failed."""
-    attempts, one = FailedAttempts(AttemptRules()), record(0, 30)
+    attempts, one = failed_attempts(), record(0, 30)
     halves = [record(0, 15), record(15, 30)]
     attempts.failed(one.bundle)
     attempts.stored(part(30, 60))
@@ -189,12 +222,14 @@ def test_a_night_retries_a_parked_bundle_once(one, limit):
 
 @pytest.mark.parametrize("what", ["FAILED", "ERROR", "export-gone"])
 async def test_a_minute_of_poison_costs_five_minutes(tmp_path, what):
-    """One run stores the other 25 of 30 minutes, with 9 creates for that half hour, and reports the five minutes."""
+    """One run stores the other 25 of 30 minutes, with few creates for that half hour, and reports the five minutes."""
     viewer = Notebook()
     async with serving(poisoned(POISON, what=what)) as sandbox:
         summary = await run(sandbox, tmp_path, viewer=viewer, **RANGE)
         creates = len(sandbox.operations) - 3
-        assert (summary.exit_code, creates) == (Exit.PARTIAL, 9)
+        # A bad file may need another attempt before a bundle is stored.
+        assert 9 <= creates <= (12 if what == "export-gone" else 9)
+        assert summary.exit_code is Exit.PARTIAL
         tally = summary.tally
         assert (tally.planned, tally.stored, tally.failed, tally.unfinished) == (7, 6, 1, 0)
         (problem,) = summary.to_dict()["problems"]
@@ -223,11 +258,11 @@ async def test_poison_in_both_halves_costs_ten_minutes(tmp_path):
 
 
 async def test_a_lone_bundle_is_split(tmp_path):
-    """A run of one bundle needs no other that succeeds, since nothing else fails."""
+    """A run of one bundle splits it after its last attempt, since nothing else fails."""
     async with serving(poisoned(POISON)) as sandbox:
         only: dict[str, Any] = {"start": "2026-01-01T20:30:00Z", "end": "2026-01-01T21:00:00Z"}
         summary = await run(sandbox, tmp_path, **only)
-        assert (summary.tally.stored, summary.tally.failed, len(sandbox.operations)) == (3, 1, 9)
+        assert (summary.tally.stored, summary.tally.failed, len(sandbox.operations)) == (3, 1, 12)
 
 
 async def test_a_day_with_a_minute_of_poison_is_split_down_to_it(tmp_path):
@@ -236,9 +271,9 @@ async def test_a_day_with_a_minute_of_poison_is_split_down_to_it(tmp_path):
         day = {"export": [{"name": EVENTS, "bundle": "24h"}]}
         summary = await run(sandbox, tmp_path, start="2026-01-01", end="2026-01-02", changes=day)
         assert summary.tally.failed == 1
-        assert len(sandbox.operations) == 2 + 3 + 3 + 3 + 4 + 3 + 3 + 4
+        assert len(sandbox.operations) == 5 + 3 + 3 + 3 + 4 + 3 + 3 + 4
         widths = Counter(int(one.end - one.start) // 60 for one in sandbox.operations)
-        assert widths == {1440: 2, 720: 3, 360: 3, 180: 3, 60: 4, 30: 3, 15: 3, 5: 4}
+        assert widths == {1440: 5, 720: 3, 360: 3, 180: 3, 60: 4, 30: 3, 15: 3, 5: 4}
 
 
 async def test_nights_retry_five_minutes_with_one_create_when_they_are_due(tmp_path):
@@ -262,7 +297,7 @@ async def test_a_night_in_which_everything_fails_splits_nothing(tmp_path):
     """Whether operations fail or files are bad, the bundles stay as wide as they are."""
     for number, fault in enumerate((SandboxFault("operation", "FAILED"), SandboxFault("download", "truncated"))):
         viewer = Notebook()
-        quick: dict[str, Any] = {"retry": {"attempts": 3, "outage": "300ms"}}
+        quick: dict[str, Any] = {"retry": {"outage": "300ms"}}
         async with serving(replace(FAST, goog_hash="none", faults=(fault,))) as sandbox:
             summary = await run(sandbox, tmp_path / str(number), changes=quick, viewer=viewer, **RANGE)
             assert summary.tally.stored == 0

@@ -12,7 +12,7 @@ from typing import Protocol
 from asyncexport.core.bundles import Bundle, Range
 from asyncexport.core.events import BundleSplit, Listener, Retried, event_of
 from asyncexport.core.splitting import AttemptRules, FailedAttempts
-from asyncexport.core.states import BundleRecord, Created, Failed, Planned, Split, State, Stored, moved
+from asyncexport.core.states import BundleRecord, Created, Failed, Planned, Ready, Split, State, Stored, moved
 
 log = logging.getLogger(__name__)
 
@@ -75,6 +75,8 @@ class BundleMoves:
         after = BundleRecord(record.bundle, record.revision, moved(record.state, state), stored)
         await self._ledger.append(after, at=self.clock())
         self.emit(event_of(record, after))
+        if isinstance(state, Ready):
+            self._failed.completed()
         if isinstance(state, Stored):
             self._failed.stored(record.bundle)
         if isinstance(state, Created):
