@@ -184,4 +184,6 @@ class OperationPoller:
 async def _until_uncontended(budget: Budget) -> None:
     """Wait until no request waits to which polls give way, or until it is time to check for urgent operations."""
     with suppress(TimeoutError):
-        await asyncio.wait_for(budget.wait_until_uncontended(), URGENT_CHECK_SECONDS)
+        # Not `wait_for`: in Python 3.11 it may lose a cancellation.
+        async with asyncio.timeout(URGENT_CHECK_SECONDS):
+            await budget.wait_until_uncontended()

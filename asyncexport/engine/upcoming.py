@@ -10,11 +10,14 @@
 """
 
 import asyncio
+import logging
 from collections import deque
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
 
 from asyncexport.core.bundles import Bundle
 from asyncexport.core.states import BundleRecord
+
+log = logging.getLogger(__name__)
 
 NewlyDue = Callable[[], Awaitable[Sequence[BundleRecord]]]
 """Returns the bundles that have become due since the last call, in the order in which they are started."""
@@ -100,7 +103,10 @@ class UpcomingBundles:
     async def _follow(self, newly_due: NewlyDue) -> None:
         while True:
             await asyncio.sleep(FOLLOW_SECONDS)
-            self._due.extend(await newly_due())
+            due = await newly_due()
+            if due:
+                log.info("due by now and exported next: %d more, the first is %s", len(due), due[0].bundle)
+            self._due.extend(due)
             self._notify()
 
 
