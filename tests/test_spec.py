@@ -9,7 +9,17 @@ from asyncexport.core.bundles import Bundle, Range
 from asyncexport.core.exports import Export
 from asyncexport.core.old_order import OldOrder
 from asyncexport.core.states import BundleRecord
-from asyncexport.run.spec import Audit, Backfill, Instructions, Nightly, Repair, Retry, instructions
+from asyncexport.run.spec import (
+    Audit,
+    Backfill,
+    Instructions,
+    Nightly,
+    Repair,
+    Retry,
+    instructions,
+    nightly_sample,
+    random_sample,
+)
 
 EXPORTS = (Export("everyone"),)
 RECORD = BundleRecord(Bundle("everyone", Range(0, 1800)))
@@ -42,9 +52,18 @@ def test_each_kind_of_run_has_its_instructions(spec, expected):
 
 def test_a_kind_of_run_has_its_own_name():
     """Each kind of run has the name of its command, unless the caller gives another one."""
-    specs = (Backfill(EXPORTS, 0), Nightly(EXPORTS), Retry(EXPORTS), Repair(EXPORTS, ()))
-    assert [spec.command for spec in specs] == ["backfill", "nightly", "retry", "repair"]
+    specs = (Backfill(EXPORTS, 0), Nightly(EXPORTS), Retry(EXPORTS), Repair(EXPORTS, ()), Audit(EXPORTS, SAMPLE))
+    assert [spec.command for spec in specs] == ["backfill", "nightly", "retry", "repair", "audit"]
     assert Repair(EXPORTS, (), command="verify").command == "verify"
+
+
+def test_each_audit_has_a_sample_of_its_own():
+    """Two samples of the same size have different seeds, and `[nightly] audit = 0` means no sample."""
+    assert random_sample(5).seed != random_sample(5).seed
+    assert nightly_sample(0) is None
+    found = nightly_sample(20)
+    assert found is not None
+    assert (found.count, found.older_than_seconds) == (20, 172_800)
 
 
 def test_no_kind_of_run_has_the_fields_of_another():
