@@ -168,6 +168,18 @@ def test_a_missing_file_is_reported_with_what_named_it(here: Path) -> None:
     assert str(caught.value) == "ASYNCEXPORT_CONFIG: there is no file /nope.toml"
 
 
+@pytest.mark.parametrize("text", ["", "\n \n"])
+def test_an_empty_file_that_was_named_is_an_error(tmp_path, text):
+    """A file that a failed program left empty does not send a run to the real service with the defaults."""
+    path = tmp_path / "empty.toml"
+    path.write_text(text, encoding="utf-8")
+    for file, environ, origin in ((path, {}, "-c"), (None, {"ASYNCEXPORT_CONFIG": str(path)}, "ASYNCEXPORT_CONFIG")):
+        with pytest.raises(ConfigError) as caught:
+            load_settings(file=file, environ=environ, flags={}, working_directory=tmp_path)
+        assert str(caught.value) == f"{origin}: {path} is empty; leave the option out to use the defaults"
+    assert read(tmp_path, text).budget.burst == 50
+
+
 def test_a_broken_link_is_not_treated_as_no_file(here: Path) -> None:
     """A run never falls back to the defaults because the disk with the config file is not mounted."""
     (here / "asyncexport.toml").symlink_to(here / "gone.toml")

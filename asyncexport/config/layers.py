@@ -88,7 +88,12 @@ def find_file(
 def from_file(path: Path, *, named_by: str, called: str, problems: list[Problem]) -> SettingsLayer:
     """Read the tables of a TOML file; faults are added to `problems`."""
     try:
-        return SettingsLayer(tomllib.loads(path.read_bytes().decode("utf-8-sig")), file=called)
+        text = path.read_bytes().decode("utf-8-sig")
+        if named_by != FILE_NAME and not text.strip():
+            # Such as the output of a program that has failed or has not written it yet. The defaults would be used
+            # instead, among them the real service.
+            problems.append(Problem(named_by, f"{path} is empty; leave the option out to use the defaults"))
+        return SettingsLayer(tomllib.loads(text), file=called)
     except FileNotFoundError:
         problems.append(Problem(named_by, f"there is no file {path}"))
     except OSError as error:
