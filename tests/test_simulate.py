@@ -185,6 +185,31 @@ def test_an_immediate_stop_at_any_await_loses_only_the_answer():
     assert next(last for last in count() if not clock.run(once(last))) > 100
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("is_cancelled", [True, False], ids=["cancel", "stop"])
+def test_a_run_that_follows_the_present_can_be_ended_at_any_await(is_cancelled):
+    """Every operation is recorded and no task is left, also while bundles settle and pass the backlog."""
+    scenario = replace(SMALL, bundles=45, settles=True)
+
+    async def once(last: int) -> tuple[bool, int]:
+        ledger = Memory()
+        wiring = Wiring(scenario, ledger=ledger)
+        stop = (lambda run: run.cancel()) if is_cancelled else (lambda _: wiring.stop.ask(Exit.INTERRUPTED))
+        came_so_far = await run_until_step(wiring, last, stop)
+        assert {str(number) for number in range(wiring.service.made)} == ledger.operations, f"step {last}"
+        assert not any(isinstance(record.state, Creating) for record in ledger.latest.values()), f"step {last}"
+        return came_so_far, len(wiring.work.settled_at)
+
+    settled = []
+    for last in count(step=23):
+        came_so_far, late = clock.run(once(last))
+        settled.append(late)
+        if not came_so_far:
+            break
+    assert len(settled) > 50
+    assert {0, 1, 2} <= set(settled)
+
+
 # What the schedule promises
 
 
