@@ -788,6 +788,17 @@ def test_an_audit_says_what_it_proves(run, service):
     assert "`asyncexport retry --accept-fewer` replaces the archives" in ran.hint
 
 
+def test_a_quiet_audit_prints_only_differences(run, service):
+    """With `-q`, an audit prints one line if rows came late, although all is stored now, and nothing otherwise."""
+    service.behave(**fault("operation:fewer-rows,rows=9"))
+    a_run_before()
+    service.behave()
+    audit = ("-q", "audit", "--sample", "4")
+    found = run(*audit)
+    assert (found.code, found.out) == (0, ["audit: of 4 exported again 1 differs: fewer than 76 % do, at 95 %"])
+    assert run(*audit).out == []
+
+
 def test_a_locked_directory_reports_the_other_run(run):
     """The error contains the other run's command and process, and nothing is changed."""
     with hold(Path("exports"), command="nightly"):
@@ -1170,7 +1181,7 @@ def test_json_lines_of_a_run(run, service):
     assert ran.summary["requests"]["create"] == 4
     assert ran.summary["bundles"]["stored"] == 4
     keys = "type command exit_code seconds bundles refreshed rows bytes requests refused possible_duplicates"
-    assert list(ran.summary) == [*keys.split(), "rows_outside", "directory", "ranges", "problems"]
+    assert list(ran.summary) == [*keys.split(), "rows_outside", "shortfalls", "directory", "ranges", "problems"]
 
 
 def test_stderr_as_json_is_json_to_the_last_line(run, service):

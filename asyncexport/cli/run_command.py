@@ -10,7 +10,7 @@ from asyncexport.cli.signals import AGAIN, run_gracefully, run_interruptibly
 from asyncexport.core.bundles import ALL_TIME, DAY, Ago, Range, When, day, moment_of, show
 from asyncexport.core.exits import Exit
 from asyncexport.core.text import show_duration
-from asyncexport.display import closing_line, closing_lines, look_command
+from asyncexport.display import audit_lines, closing_line, closing_lines, look_command
 from asyncexport.errors import ExportError
 from asyncexport.run.spec import Audit, Backfill, Nightly, Retry, instructions
 
@@ -90,7 +90,7 @@ def key_of_run(session: "Session", settings: "Settings", spec: "RunSpec") -> "Ap
 
 
 def say_closing(session: "Session", settings: "Settings", spec: "RunSpec", summary: "Summary", *, example: str) -> None:
-    """Print the closing text; with `--quiet`, a line if the run did not end as it should."""
+    """Print the closing text; with `--quiet`, one line if the run did not end as it should or an audit found rows."""
     from asyncexport.run.monitored import ends_as_it_should
 
     tally = summary.tally
@@ -100,6 +100,8 @@ def say_closing(session: "Session", settings: "Settings", spec: "RunSpec", summa
         # An error that ended the run is printed in any case.
         if summary.error is None and not ends_as_it_should(summary, spec):
             session.say(session.invocation.pasteable(closing_line(summary)))
+        elif tally.audit.differing:
+            session.say(audit_lines(tally.audit)[0])
         return
     if summary.error is not None and not tally.planned:
         return

@@ -20,6 +20,7 @@
 """
 
 from asyncexport.core.text import show_bytes
+from asyncexport.display.audit_text import audit_lines
 from asyncexport.display.closing_text import closing_line, closing_lines, look_command
 from asyncexport.display.formatting import count_of, plain, show_count, show_minute, table
 from asyncexport.display.lines import MessageLines, ResultLines, listening
@@ -33,6 +34,7 @@ __all__ = [
     "ResultLines",
     "RunViewer",
     "StandardStreams",
+    "audit_lines",
     "closing_line",
     "closing_lines",
     "count_of",
