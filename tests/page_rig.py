@@ -15,7 +15,7 @@ from asyncexport.core.health.report import DirectoryFacts, StatusReport, status_
 from asyncexport.core.sentinel.shortfalls import Shortfall, ShortfallRule
 from asyncexport.core.states import BundleRecord, Created, Failed, FewerRows, Stored
 from asyncexport.display import plain
-from asyncexport.monitor import Page, page_html
+from asyncexport.monitor.page import Page, page_html
 
 FIRST = 1_767_225_600
 """2026-01-01T00:00:00Z, a Thursday."""

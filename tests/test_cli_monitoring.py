@@ -17,12 +17,14 @@ from prometheus_client.parser import text_string_to_metric_families
 from asyncexport.core.diagnosis import RUN_ORDER
 from asyncexport.core.exits import Exit
 from asyncexport.ledger import hold
-from asyncexport.monitor import ALERT_RULES
+from asyncexport.monitor.alert_rules import ALERT_RULES
 from tests import raw_server
 from tests.raw_server import http, sends
 from tests.test_cli import DAYS, TIMEOUT_SECONDS, fault, run, service, shared  # noqa: F401 - fixtures
 
 pytestmark = pytest.mark.slow
+
+ONE_FAILS = fault("operation:FAILED,window=2026-01-01T01:00:00Z/2026-01-01T01:30:00Z")
 
 SECRET = "/2f5CANARY-1234-4c5d"
 
@@ -68,13 +70,14 @@ def test_a_quiet_run_prints_nothing_if_it_ends_as_it_should(run, service, monito
 def test_a_quiet_run_prints_one_line_if_it_does_not(run, service, monitor, monkeypatch):
     """The line has the exit code or the error, and what to do; secrets are not in it."""
     ping = ("--set", f"ping.url={monitor.url}{SECRET}")
-    service.behave(**fault("operation:FAILED"))
-    ran = run("-q", "backfill", *DAYS, *ping)
+    service.behave(**ONE_FAILS)
+    ran = run("-q", "backfill", *DAYS, *ping, "--set", "retry.before_split=99")
     assert ran.code == Exit.PARTIAL
     (line,) = ran.out + ran.err
-    parked = "backfill, exit code 3: finished, but not everything is done: "
-    assert line.startswith((parked, "asyncexport: error: "))
-    assert "everyone-events 2026-01-01T00:00:00Z" in line or not line.startswith(parked)
+    assert line.startswith("backfill, exit code 3: finished, but not everything is done: ")
+    assert ": 3 of 4 bundles stored, " in line
+    assert "1 parked; first problem: everyone-events 2026-01-01T01:00:00Z: the operation failed: " in line
+    assert line.endswith("; `asyncexport status` shows details")
     assert "--set 'ping.url=***' shows details" not in ran.out[0], "the URL does not matter to `status`"
     with hold(Path("exports"), command="backfill"):
         ran = run("-q", "backfill", *DAYS, *ping)
@@ -88,9 +91,9 @@ def test_a_quiet_run_prints_one_line_if_it_does_not(run, service, monitor, monke
 
 def test_the_url_of_pings_is_never_printed(run, service):
     """Neither a failed ping, nor a hint, nor a fault in the URL itself shows it."""
-    service.behave(**fault("operation:FAILED"))
+    service.behave(**ONE_FAILS)
     url = f"http://127.0.0.1:1{SECRET}"
-    ran = run("backfill", *DAYS, "-v", "--set", f"ping.url={url}")
+    ran = run("backfill", *DAYS, "-v", "--set", f"ping.url={url}", "--set", "retry.before_split=99")
     assert [line for line in ran.err if "warning" in line and "[ping] url: 127.0.0.1 could not be reached" in line]
     again = run("status", "--set", f"ping.url={url}")
     wrong = run("backfill", *DAYS, "--set", f"ping.url=http://example.com{SECRET}")

@@ -251,6 +251,8 @@ NAME_RULE = 'must be up to 100 letters, digits, ".", "_" and "-", the first a le
 
 DATE_RULE = 'expected a date such as "2026-01-01", "2026-01-01T12:00:00Z", "90d", "12w" or "36h"'
 
+PUBLIC_RULE = "lets other machines read the metrics: choose a host such as 127.0.0.1, or set [metrics] public = true"
+
 MESSAGES = [
     # Unknown names
     ("[budget]\nbrust = 5", "budget.brust: unknown key (did you mean burst?)"),
@@ -262,6 +264,22 @@ MESSAGES = [
     ("[polling]\nmin_interval_seconds = 3", "polling.min_interval_seconds: unknown key (did you mean min_interval?)"),
     ("[[export]]\nnmae = 'x'", "export[1].nmae: unknown key (did you mean name?)"),
     ("[[export]]\nname = 'x'\nfield = []", 'export "x".field: unknown key (did you mean fields?)'),
+    # Metrics and pings
+    ("[metrics]\nlisten = '9464'", 'metrics.listen: expected a host and a port, such as "127.0.0.1:9464", got "9464"'),
+    (
+        "[metrics]\nlisten = '::1:9464'",
+        'metrics.listen: expected a host and a port, such as "127.0.0.1:9464", got "::1:9464"',
+    ),
+    ("[metrics]\nlisten = '[::]:9464'", f'metrics.listen: {PUBLIC_RULE}, got "[::]:9464"'),
+    ("[metrics]\nlisten = '0.0.0.0:9464'", f'metrics.listen: {PUBLIC_RULE}, got "0.0.0.0:9464"'),
+    ("[metrics]\npublic = 'yes'", 'metrics.public: expected true or false, got "yes"'),
+    ("[ping]\nurl = 'hc-ping.com/x'", 'ping.url: expected "" or a URL such as "https://hc-ping.com/UUID"'),
+    (
+        "[ping]\nurl = 'http://hc-ping.com/x'",
+        "ping.url: must be https: over http, others could read the URL (http is allowed for localhost only)",
+    ),
+    ("[ping]\nurl = 'https://a:b@hc-ping.com/x'", "ping.url: must not contain a user or a password"),
+    ("[ping]\ntimeout = '0s'", "ping.timeout: must be longer than 0s"),
     # Wrong types
     ("budget = 5", "budget: expected a table, written [budget]"),
     ("[[budget]]\nburst = 5", "budget: expected a table, written [budget]"),

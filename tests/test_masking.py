@@ -7,7 +7,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from asyncexport.core.masking import Mask, looks_secret, secrets_of_headers, secrets_of_url
+from asyncexport.core.masking import (
+    MASK,
+    Mask,
+    looks_secret,
+    secrets_of_headers,
+    secrets_of_ping_url,
+    secrets_of_url,
+)
 from asyncexport.core.text import one_line
 from asyncexport.errors import ServiceError
 from tests.spellings import SPELLINGS
@@ -134,3 +141,14 @@ def test_invalid_entities_are_left_alone():
     """An unknown HTML entity and a number beyond Unicode stay as they are."""
     text = f"&nosuchthing; &#9999999; {html.escape('<a>')}"
     assert Mask([KEY])(text) == text
+
+
+def test_of_a_url_to_ping_only_what_looks_secret_is_masked():
+    """The URL and its long mixed parts are secrets; words in its path, such as a command's name, are not."""
+    url = "https://hc-ping.com/Hx4kPq82LmNo7tRs/nightly?create=1"
+    mask = Mask(others=secrets_of_ping_url(url))
+    assert mask(f"POST {url} failed") == f"POST {MASK} failed"
+    assert mask("the key Hx4kPq82LmNo7tRs of nightly") == f"the key {MASK} of nightly"
+    assert mask("nightly at hc-ping.com") == "nightly at hc-ping.com"
+    assert secrets_of_ping_url("https://example.com/nightly") == ["https://example.com/nightly"]
+    assert secrets_of_ping_url("") == []

@@ -4,6 +4,7 @@ import re
 import shutil
 import subprocess
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -12,6 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from prometheus_client.parser import text_string_to_metric_families
 
+import asyncexport
 from asyncexport.cli.commands import COMMANDS
 from asyncexport.core.bundles import DAY, HOUR, Bundle, Range, read_moment
 from asyncexport.core.exports import Export
@@ -20,7 +22,7 @@ from asyncexport.core.health.overview import Overview
 from asyncexport.core.health.records import AcceptedGap, HourCount, RunRecord
 from asyncexport.core.health.report import DirectoryFacts, StatusReport, status_report
 from asyncexport.core.states import BundleRecord, Created, Failed, FewerRows, Overdue, Refused, State, Stored
-from asyncexport.monitor import ALERT_RULES
+from asyncexport.monitor.alert_rules import ALERT_RULES
 from asyncexport.monitor.metrics import EndedRun, MetricsFacts, metrics_text
 
 NOW = read_moment("2026-03-10T12:00:00Z", now=0)
@@ -44,7 +46,7 @@ def report(*unfinished: BundleRecord, hours: int = 90, since: int | None = START
     missing = {one.bundle.range for one in unfinished if one.stored is None}
     spans = [Range(START + hour * HOUR, START + (hour + 1) * HOUR) for hour in range(hours)]
     covered = tuple(one for one in spans if one not in missing)
-    accepted = more.pop("accepted", ())
+    accepted, more["hours"] = more.pop("accepted", ()), more.pop("hour_counts", ())
     overview = Overview(
         EXPORT.name,
         EXPORT.definition,
@@ -197,6 +199,22 @@ def test_operations_are_a_histogram(seconds):
 def test_strange_names_of_directories_are_escaped():
     """Quotes, backslashes and line breaks in a label are escaped, as the official parser expects."""
     samples(MetricsFacts('a "b" \\ c\nd', NOW, report(), disk=(1, 2)))
+
+
+def test_the_table_of_metrics_matches_the_code():
+    """OPERATIONS.md lists each metric that is printed, with its labels, and no other."""
+    text = (Path(asyncexport.__file__).parent / "OPERATIONS.md").read_text(encoding="utf-8")
+    table = text.partition("| metric | labels | says |")[2].partition("\n\n")[0]
+    listed: dict[str, set[str]] = {}
+    for line in table.splitlines()[2:]:
+        names, labels, _ = line.strip("| ").split("|", maxsplit=2)
+        listed |= {name: set(re.findall(r"`(\w+)`", labels)) for name in re.findall(r"`(\w+)`", names)}
+    runs = (run("nightly", 1, 0),)
+    hours = (HourCount(NOW - DAY, "list", 200, 5),)
+    facts = MetricsFacts("d", NOW, report(runs=runs, hour_counts=hours), tokens={"all": 1.0}, disk=(1, 2))
+    suffixes = re.compile(r"_(bucket|count|sum)$")
+    printed = {suffixes.sub("", name): {label for label, _ in labels} - {"le"} for name, labels in samples(facts)}
+    assert printed == listed
 
 
 # Alert rules

@@ -20,7 +20,7 @@ from asyncexport.core.sentinel.shortfalls import Shortfall, ShortfallRule
 from asyncexport.core.states import BundleRecord, Created, Failed, Stored
 from asyncexport.errors import StorageError
 from asyncexport.ledger import Ledger
-from asyncexport.monitor import replace_file
+from asyncexport.monitor.files import replace_file
 from asyncexport.monitor.page_data import ALTERED, CHANGED, EMPTY, KEPT, KINDS, REFRESHED, UNSETTLED, request_data
 from asyncexport.monitor.page_text import GAPS_IN_HTML
 from tests.ledger_rig import fill

@@ -32,7 +32,8 @@ def doctor(ctx: typer.Context, *, offline: Offline = False, directory: Directory
 
     Checks the configuration, the key, the host, TLS and proxy, the clock, the segments, the lock, the ledger,
     permissions, and the disk against one and a half times what the last 30 days took. Each line is ok, warn or fail,
-    with what to do below it. Sends two requests at most, which the ledger counts, and changes nothing else.
+    with what to do below it. Sends two requests at most, as soon as the budget allows; the ledger counts them. Changes
+    nothing else.
 
     The exit code is the one that a run would have had.
     """
@@ -47,8 +48,9 @@ def doctor(ctx: typer.Context, *, offline: Offline = False, directory: Directory
     if settings is not None:
         _diagnose(session, settings, _key(session, settings, report), report, offline=offline)
     code = code_of(checks)
-    session.say()
-    session.say(_verdict(checks, code))
+    if not session.quiet:
+        session.say()
+        session.say(_verdict(checks, code))
     return session.summary(code)
 
 
@@ -119,11 +121,14 @@ def _of_error(name: str, error: ExportError) -> Iterator[Check]:
 
 
 def _print(session: Session, check: Check) -> None:
+    """Print a check; with `--quiet`, only if something is wrong."""
+    session.record("check", name=check.name, result=check.level.value, message=check.message, advice=check.advice)
+    if session.quiet and check.level is Level.OK:
+        return
     advice = session.invocation.pasteable(check.advice)
     session.say(f"{check.level.value:<4}  {check.name:<{NAME_COLUMNS}}  {plain(check.message)}")
     if advice:
         session.say(f"      {'':<{NAME_COLUMNS}}  {plain(advice)}")
-    session.record("check", name=check.name, result=check.level.value, message=check.message, advice=advice)
 
 
 def _verdict(checks: list[Check], code: Exit) -> str:

@@ -29,7 +29,7 @@ def metrics(
     """
     session: Session = ctx.obj
     if alert_rules:
-        from asyncexport.monitor import ALERT_RULES
+        from asyncexport.monitor.alert_rules import ALERT_RULES
 
         session.say(ALERT_RULES.rstrip("\n"))
         session.record("alert_rules", text=ALERT_RULES)

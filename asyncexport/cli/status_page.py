@@ -84,7 +84,8 @@ class PageWriter:
         """
         from asyncexport import __version__
         from asyncexport.display import plain
-        from asyncexport.monitor import Page, page_html, replace_file
+        from asyncexport.monitor.files import replace_file
+        from asyncexport.monitor.page import Page, page_html
 
         if self._path is None:
             return

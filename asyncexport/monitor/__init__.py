@@ -1,6 +1,7 @@
 """Shows people and programs what an output directory holds: the status page, and metrics for Prometheus.
 
-It imports only `core`. What it shows comes in as values; `run` and `cli` read them.
+It imports only `core`. What it shows comes in as values; `run` and `cli` read them. Nothing is imported here,
+since every run needs some of these modules and none needs all.
 
 page            the status page: one self-contained HTML file, made from a report
 page_data       the data that the page's script draws, in a compact form
@@ -13,9 +14,3 @@ files           replaces a file atomically
 
 `assets` has the page's HTML, its style and its script, and the alert rules.
 """
-
-from asyncexport.monitor.alert_rules import ALERT_RULES
-from asyncexport.monitor.files import replace_file
-from asyncexport.monitor.page import Page, page_html
-
-__all__ = ["ALERT_RULES", "Page", "page_html", "replace_file"]

@@ -229,6 +229,7 @@ def _of_exports(facts: MetricsFacts, reports: Sequence[ExportReport]) -> Iterato
     )
     yield each("settled_lag_seconds", "How far the newest stored bundle is behind the settled data", _lag)
     yield each("split_bundles", "Bundles replaced by narrower ones", lambda one: facts.split.get(one.overview.name, 0))
+    yield each("shortfalls", "Times with far fewer rows than usual, not accepted", lambda one: len(one.shortfalls))
     yield _gauge(
         facts,
         "gap_seconds",

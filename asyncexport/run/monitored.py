@@ -20,7 +20,7 @@ from asyncexport.core.exits import Exit, exit_of
 from asyncexport.core.service.requests import Kind
 from asyncexport.core.summary import Summary, Tally
 from asyncexport.errors import ExportError
-from asyncexport.monitor import replace_file
+from asyncexport.monitor.files import replace_file
 from asyncexport.run.metrics import METRICS_TYPE, read_metrics
 from asyncexport.run.pings import RunPings
 from asyncexport.run.spec import RunSpec

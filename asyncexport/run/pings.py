@@ -22,7 +22,8 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 START_SECONDS = 1.0
-"""How long the end of a run waits for the ping that said it begins, so that the two arrive in this order."""
+"""How long the end of a run waits for the ping that said it begins, so that the two arrive in this order. It is
+part of the time limit, and at most a tenth of it."""
 
 MOST_BODY_BYTES = 90_000
 """healthchecks.io keeps 100 kB of a body."""
@@ -52,7 +53,8 @@ class RunPings:
         if self._url:
             from asyncexport.client.ping import Ping  # noqa: PLC0415 - aiohttp is slow to import
 
-            self._starting = asyncio.create_task(self._send(Ping.START, {"command": command}), name="ping")
+            start = self._send(Ping.START, {"command": command}, timeout_seconds=self._timeout_seconds)
+            self._starting = asyncio.create_task(start, name="ping")
 
     async def end(self, summary: dict[str, Any], *, is_success: bool) -> None:
         """Send the last ping, and wait until it is answered or has failed."""
@@ -60,10 +62,13 @@ class RunPings:
             return
         from asyncexport.client.ping import Ping  # noqa: PLC0415
 
+        left = self._timeout_seconds
         if self._starting is not None:
-            await asyncio.wait({self._starting}, timeout=START_SECONDS)
+            began = asyncio.get_running_loop().time()
+            await asyncio.wait({self._starting}, timeout=min(START_SECONDS, left / 10))
+            left -= asyncio.get_running_loop().time() - began
         self.abandon()
-        await self._send(Ping.SUCCESS if is_success else Ping.FAILURE, summary)
+        await self._send(Ping.SUCCESS if is_success else Ping.FAILURE, summary, timeout_seconds=left)
 
     def abandon(self) -> None:
         """Stop waiting for the answer to the first ping."""
@@ -71,7 +76,7 @@ class RunPings:
             self._starting.cancel()
             self._starting = None
 
-    async def _send(self, ping: "Ping", facts: dict[str, Any]) -> None:
+    async def _send(self, ping: "Ping", facts: dict[str, Any], *, timeout_seconds: float) -> None:
         from asyncexport.client.ping import send_ping  # noqa: PLC0415
 
         connection = connection_settings(self._settings)
@@ -80,7 +85,7 @@ class RunPings:
         mask = Mask(keys, others=[*headers, *connection.secrets, *secrets_of_ping_url(self._url)])
         body = mask(_body(facts)).encode()
         try:
-            await send_ping(self._url, ping, body, connection=connection, timeout_seconds=self._timeout_seconds)
+            await send_ping(self._url, ping, body, connection=connection, timeout_seconds=timeout_seconds)
         except ExportError as error:
             if not self._has_warned:
                 self._has_warned = True
