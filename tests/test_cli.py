@@ -2025,7 +2025,7 @@ def test_help_imports_no_slow_module():
         assert done.stderr.strip() == f"{more} 0", arguments
 
 
-def test_a_shortfall_fails_only_if_told_to_and_until_it_is_accepted(run, service):
+def test_a_shortfall_fails_a_run_only_if_fail_is_set_and_until_it_is_accepted(run, service):
     """`status` and, with `fail`, a run list it and suggest the command that accepts it, which then makes both well."""
     a_run_before()
     asyncio.run(find_short(Range(START, START + 3600)))

@@ -203,7 +203,7 @@ DENSE = st.builds(
 
 @given(st.one_of(SPARSE, DENSE))
 def test_runs_of_empty_half_hours_by_the_definition(rows):
-    """Reported are exactly the runs whose surprises add up to more than six, counted in the simplest way."""
+    """The rule reports exactly the runs whose surprises add up to more than six, counted in the simplest way."""
     expected: list[int] = []
     group: list[int] = []
     total = 0.0
@@ -506,7 +506,7 @@ LOST = Range(moment("2026-02-05T12:00:00Z"), moment("2026-02-05T16:30:00Z"))
 
 
 @pytest.mark.slow
-async def test_a_run_reports_a_shortfall_and_fails_only_if_told_to(tmp_path):
+async def test_a_run_reports_a_shortfall_and_fails_only_if_fail_is_set(tmp_path):
     """The run that stores it has one `shortfall` line; later runs only list it, and end with 3 if `fail` is set."""
     viewer = Notebook()
     span: dict[str, Any] = {"start": "2026-01-01", "end": "2026-02-08"}

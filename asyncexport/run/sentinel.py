@@ -1,8 +1,9 @@
 """Looks for shortfalls during a run: stored time with far fewer rows than usual (`core.sentinel`).
 
-1. Judged is what was stored since the last judgement, whichever run stored it. A run that stores nothing reads a note
-   and one row, and judges nothing.
-2. Judging reads sums over at most the history of what is judged, so its cost does not grow with the age of the ledger.
+1. A run judges what was stored since the last judgement, whichever run stored it. If nothing was, it only reads a note
+   and the number of the newest row.
+2. It reads sums over what it judges and over the history that this is compared with, so the cost does not grow with the
+   age of the ledger.
 3. A run judges every hour and at its end, so that a long backfill does not go on for days before it reports that all of
    its files are empty.
 4. A new shortfall is reported once, as an event. All that are open in the range of the run are in its summary. They

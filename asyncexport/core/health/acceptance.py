@@ -1,7 +1,7 @@
 """Which open problems of an export lie in a range that the user accepts.
 
-1. Accepted are parked bundles and shortfalls that lie in the range as a whole, not all of its time: a bundle that fails
-   there later is a new problem.
+1. An acceptance covers the parked bundles and shortfalls that lie completely within the range, and no other time of it:
+   a bundle that fails there later is a new problem.
 2. What reaches beyond the range stays open and is reported.
 """
 
