@@ -16,7 +16,7 @@ MODULES = sorted(PACKAGE.rglob("*.py"))
 FLOORS: tuple[frozenset[str], ...] = (
     frozenset({"errors"}),
     frozenset({"core"}),
-    frozenset({"config", "client", "engine", "storage", "ledger", "display", "monitor"}),
+    frozenset({"config", "client", "engine", "storage", "ledger", "display", "monitor", "deploy"}),
     frozenset({"run"}),
     frozenset({"simulate"}),
     frozenset({"cli"}),

@@ -22,7 +22,8 @@
     status_text    the report of `status` as lines of text
     status_records the report of `status` as JSON objects
     status_page    the report of `status` as a page for a browser
-    plan, status, doctor, metrics, accept, audit, segments, init, demo, sandbox, completion
+    service_manager  reports a run to systemd
+    plan, status, doctor, metrics, accept, audit, segments, init, deploy, demo, sandbox, completion
 """
 
 import gc

@@ -181,6 +181,17 @@ COMMANDS: dict[str, Entry] = {
         (*COMMON, Exit.DISK),
         (("", "in the working directory"), ("--force -c other.toml", "overwrite another file")),
     ),
+    "deploy": Entry(
+        "deploy",
+        "print files that start nightly runs, for systemd, cron, Kubernetes or Airflow",
+        (*COMMON, Exit.DISK),
+        (
+            ("systemd --into .", "a service and a timer in the working directory, for this configuration"),
+            ("cron --at 02:30 --max-duration 4h", "a line for a crontab"),
+            ("kubernetes --image registry.example.com/asyncexport:0.1.0", "a CronJob and its volume"),
+            ("airflow --start 2026-01-01", "a DAG with one task per day, from that day on"),
+        ),
+    ),
     "completion": Entry(
         "completion",
         "print a completion script for bash, zsh or fish",

@@ -25,6 +25,7 @@ DATES = ("today", "yesterday", "7d", "30d", "90d", "12w", "36h")
 VALUES: dict[str, str | tuple[str, ...]] = {
     "--config": FILE,
     "--directory": FOLDER,
+    "--into": FOLDER,
     "--end": DATES,
     "--list-order": ("newest", "oldest", "shuffled"),
     "--log-format": ("text", "json"),
@@ -33,6 +34,9 @@ VALUES: dict[str, str | tuple[str, ...]] = {
     "--start": DATES,
 }
 """What an option takes, by its long name: a file, a folder, or one of the words."""
+
+WORDS = {"completion": ("bash", "zsh", "fish"), "deploy": ("systemd", "cron", "kubernetes", "airflow")}
+"""The words that a command takes as its argument."""
 
 HELP = "help"
 """A word that may precede a command, to show the command's help."""
@@ -92,7 +96,7 @@ def commands() -> list[CommandWords]:
     for name, entry in COMMANDS.items():
         params = found.get_command(SimpleNamespace(obj=None), name).params
         kept = [param for param in params if not param.hidden or shown.intersection(param.opts)]
-        words = tuple(Shell) if name == "completion" else ()
+        words = WORDS.get(name, ())
         listed.append(CommandWords(name, entry.does, _options(kept, of=name), words))
     return [*listed, CommandWords(HELP, "show the help of a command", (), tuple(COMMANDS))]
 

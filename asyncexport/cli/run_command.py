@@ -1,11 +1,13 @@
 """One run of a command: show it, stop it on signals, and print its closing text."""
 
+import os
 import signal
 import time
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from asyncexport.cli.configuration import read_key
+from asyncexport.cli.service_manager import ServiceManager
 from asyncexport.cli.signals import AGAIN, run_gracefully, run_interruptibly
 from asyncexport.core.bundles import ALL_TIME, DAY, Ago, Range, When, day, moment_of, show
 from asyncexport.core.exits import Exit
@@ -53,7 +55,8 @@ def export_watched(
     from asyncexport.run.run import export
     from asyncexport.run.waiting import export_when_free
 
-    viewer = session.viewer(_heading(settings, spec))
+    heading, manager = _heading(settings, spec), ServiceManager(os.environ)
+    viewer = session.viewer(heading, also=manager.report)
 
     def work(stop: "Stop") -> "Awaitable[Summary]":
         listeners = (viewer.on_event,)
@@ -62,13 +65,16 @@ def export_watched(
         start = export_when_free if waits else export
         return start(settings, spec, key=key, stop=stop, listeners=listeners, watch=viewer.watch)
 
+    async def managed(stop: "Stop") -> "Summary":
+        async with manager.run(heading):
+            return await monitored(settings, spec, lambda: work(stop), key=key)
+
     def on_stop(reason: Exit) -> None:
+        manager.report_stopping()
         if not (viewer.is_joining or session.quiet):
             session.lines.report("stopping", _stopping_text(settings, viewer, reason))
 
-    summary = run_gracefully(
-        lambda stop: monitored(settings, spec, lambda: work(stop), key=key), on_stop=on_stop, received=session.signals
-    )
+    summary = run_gracefully(managed, on_stop=on_stop, received=session.signals)
     return summary, viewer.example
 
 

@@ -16,6 +16,7 @@ from asyncexport.cli.invocation import Invocation
 from asyncexport.errors import ConfigError, Problem
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from signal import Signals
 
     from asyncexport.core.exits import Exit
@@ -135,12 +136,12 @@ class Session:
 
         return ResultLines(self.streams.stdout)
 
-    def viewer(self, heading: str) -> "RunViewer":
-        """Return a viewer that shows the progress of a run."""
+    def viewer(self, heading: str, *, also: "Callable[[str], None]") -> "RunViewer":
+        """Return a viewer that shows the progress of a run, and passes the text of each status line to `also`."""
         from asyncexport.display import RunViewer
 
         events = self.results if self.as_json else None
-        return RunViewer(self.lines, heading, events=events, view=self._live_view(), silent=self.quiet)
+        return RunViewer(self.lines, heading, events=events, view=self._live_view(), silent=self.quiet, also=also)
 
     def counting(self, heading: str, *, total: int | None, of: str) -> "ProgressCounter":
         """Return a counter that shows the progress of a long check."""

@@ -33,6 +33,7 @@ class RunViewer:
         events: The writer of events as JSON. None: events are not written.
         view: The live view. None: status lines take its place.
         silent: Whether to show neither the live view nor status lines.
+        also: Called with the text of each status line, whether status lines are shown or not.
         status_seconds: Seconds between two status lines, and between two `progress` objects.
 
     Attributes:
@@ -48,10 +49,12 @@ class RunViewer:
         events: ResultLines | None = None,
         view: "LiveView | None" = None,
         silent: bool = False,
+        also: Callable[[str], None] | None = None,
         status_seconds: float = STATUS_SECONDS,
     ) -> None:
         self._lines = lines
         self._heading = heading
+        self._also = also
         self._events = events
         self._view = view
         self._silent = silent
@@ -79,7 +82,7 @@ class RunViewer:
                     group.create_task(self._record(snapshot, self._events))
                 if self._view is not None:
                     group.create_task(self._draw(snapshot, self._view))
-                elif not self._silent:
+                if self._also is not None or (self._view is None and not self._silent):
                     group.create_task(self._write_status(snapshot))
                 await asyncio.Event().wait()
         finally:
@@ -91,6 +94,8 @@ class RunViewer:
             self.example = event.archive.path
         if isinstance(event, Joining):
             self.is_joining, self._joins = True, event.has_share
+            if self._also is not None:
+                self._also(event.text)
             if not self._silent:
                 self._lines.report("joining", event.text)
         record = event_record(event)
@@ -122,7 +127,11 @@ class RunViewer:
     async def _write_status(self, snapshot: Callable[[], Snapshot]) -> None:
         while True:
             await asyncio.sleep(self._status_seconds)
-            self._lines.report("status", sentence(snapshot(), now=time.time()))
+            text = sentence(snapshot(), now=time.time())
+            if self._also is not None:
+                self._also(text)
+            if self._view is None and not self._silent:
+                self._lines.report("status", text)
 
     async def _record(self, snapshot: Callable[[], Snapshot], events: ResultLines) -> None:
         """Write `progress` objects, independently of what stderr shows."""

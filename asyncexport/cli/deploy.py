@@ -1,0 +1,271 @@
+"""`deploy`: print files that start nightly runs with the present configuration."""
+
+import os
+import re
+import sys
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from asyncexport.cli.invocation import PROGRAM
+from asyncexport.cli.options import Directory, Names, Sets, read_asked
+from asyncexport.cli.session import Session
+from asyncexport.core.exits import Exit
+from asyncexport.core.summary import Summary
+from asyncexport.errors import ConfigError, Problem, StorageError
+
+if TYPE_CHECKING:
+    from asyncexport.cli.options import Asked
+    from asyncexport.deploy import Deployment, PrintedFile
+
+KEY_FILE = "/etc/asyncexport/api-key"
+"""Where the printed files look for the API key if `[api] api_key_file` is not set."""
+
+IMAGE = f"{PROGRAM}:latest"
+
+SECRET_SETTINGS = ("api.headers", "api.proxy", "ping.url")
+"""Settings that may be secret, and so must not be in a printed command line."""
+
+STOP_MARGIN_SECONDS = 60
+"""How much longer than `[output] grace` and `[ping] timeout` a run may take to stop."""
+
+
+class Target(StrEnum):
+    """What starts the runs."""
+
+    SYSTEMD = "systemd"
+    CRON = "cron"
+    KUBERNETES = "kubernetes"
+    AIRFLOW = "airflow"
+
+
+Into = Annotated[
+    Path | None, typer.Option("--into", metavar="DIR", help="Write the files into this directory instead.")
+]
+Force = Annotated[bool, typer.Option("--force", help="With --into: overwrite existing files.")]
+ServiceName = Annotated[str, typer.Option("--name", metavar="NAME", help="Name of the service, CronJob or DAG.")]
+At = Annotated[
+    str, typer.Option("--at", metavar="HH:MM", help="When runs start, in UTC; for cron, in the machine's time zone.")
+]
+RunsFor = Annotated[str, typer.Option("--max-duration", metavar="TIME", help="How long a run may take, at most 24h.")]
+Image = Annotated[
+    str | None, typer.Option("--image", metavar="IMAGE", help=f"kubernetes: the image. Default: {IMAGE}.")
+]
+FirstDay = Annotated[
+    str | None,
+    typer.Option("--start", metavar="DATE", help="airflow: one task per day from this one on, instead of one a night."),
+]
+
+
+def deploy(
+    ctx: typer.Context,
+    target: Annotated[
+        Target, typer.Argument(metavar="TARGET", help="systemd, cron, kubernetes or airflow.", show_default=False)
+    ],
+    *,
+    into: Into = None,
+    force: Force = False,
+    name: ServiceName = PROGRAM,
+    at: At = "03:10",
+    max_duration: RunsFor = "5h",
+    image: Image = None,
+    start: FirstDay = None,
+    export: Names = None,
+    directory: Directory = None,
+    sets: Sets = None,
+) -> Summary:
+    """Print the files.
+
+    They call this installation with the present configuration: its file, directory and options. The comments at the top
+    of each file say where it belongs and where to put the API key, which is never printed. Nothing is installed.
+    """
+    from asyncexport.deploy import airflow_files, cron_files, kubernetes_files, systemd_files
+
+    session: Session = ctx.obj
+    problems = [*_option_problems(target, image=image, start=start, name=name, force=force, into=into, sets=sets)]
+    hour, minute = _time(at, problems)
+    first = _day(start, problems)
+    asked = read_asked(
+        session, directory=directory, sets=sets, names=export, max_duration=max_duration, faults=problems
+    )
+    deployment = _deployment(session, asked, name=name, hour=hour, minute=minute, max_duration=max_duration)
+    _check(deployment)
+    match target:
+        case Target.SYSTEMD:
+            files = systemd_files(deployment)
+        case Target.CRON:
+            files = cron_files(deployment)
+        case Target.KUBERNETES:
+            files = kubernetes_files(deployment, image=image or IMAGE)
+        case Target.AIRFLOW:
+            files = airflow_files(deployment, start=first)
+    _hand_over(session, files, into=into, force=force)
+    _warn(session, asked, target)
+    return session.summary(Exit.DONE)
+
+
+def _option_problems(
+    target: Target,
+    *,
+    image: str | None,
+    start: str | None,
+    name: str,
+    force: bool,
+    into: Path | None,
+    sets: list[str] | None,
+) -> list[Problem]:
+    problems = []
+    if image is not None and target is not Target.KUBERNETES:
+        problems.append(Problem("--image", "is for kubernetes only"))
+    if image is not None and (not image.strip() or not image.isprintable()):
+        problems.append(Problem("--image", "must be the name of an image"))
+    if start is not None and target is not Target.AIRFLOW:
+        problems.append(Problem("--start", "is for airflow only; the other files start `nightly`"))
+    if not re.fullmatch(r"[a-z0-9]([a-z0-9-]{0,40}[a-z0-9])?", name):
+        problems.append(Problem("--name", "must be lower-case letters, digits and hyphens, at most 42"))
+    if force and into is None:
+        problems.append(Problem("--force", "needs --into"))
+    if into is not None and not into.is_dir():
+        problems.append(Problem("--into", f"{into} is not a directory"))
+    for one in sets or ():
+        key = one.partition("=")[0].strip()
+        if key in SECRET_SETTINGS:
+            problems.append(Problem("--set", f"{key} may be secret: put it into the configuration file"))
+    return problems
+
+
+def _time(text: str, problems: list[Problem]) -> tuple[int, int]:
+    found = re.fullmatch(r"([01]?[0-9]|2[0-3]):([0-5][0-9])", text.strip())
+    if found is None:
+        problems.append(Problem("--at", f"{text!r} is not a time of day, such as 03:10"))
+        return 0, 0
+    return int(found[1]), int(found[2])
+
+
+def _day(text: str | None, problems: list[Problem]) -> str:
+    """Read the first day; "" if there is none."""
+    from datetime import date
+
+    if text is None:
+        return ""
+    try:
+        return date.fromisoformat(text).isoformat()
+    except ValueError:
+        problems.append(Problem("--start", f"{text!r} is not a day, such as 2026-01-01"))
+        return ""
+
+
+def _deployment(
+    session: Session, asked: "Asked", *, name: str, hour: int, minute: int, max_duration: str
+) -> "Deployment":
+    import math
+
+    from asyncexport.config.layers import find_file
+    from asyncexport.deploy import Deployment
+
+    settings, here = asked.settings, Path.cwd()
+    invocation = session.invocation
+    file, _ = find_file(invocation.config, environ=os.environ, working_directory=here, argument="-c")
+    directory = here / settings.output.directory
+    stop_seconds = settings.output.grace_seconds + settings.ping.timeout_seconds + STOP_MARGIN_SECONDS
+    return Deployment(
+        name=name,
+        program=_program(),
+        config=file,
+        working_directory=here,
+        directory=directory,
+        key_file=here / (settings.api.api_key_file or KEY_FILE),
+        names=tuple(export.name for export in asked.exports) if len(asked.exports) < len(settings.exports) else (),
+        sets=tuple(invocation.settings),
+        overrides_directory=invocation.directory is not None,
+        max_duration=max_duration,
+        max_duration_seconds=asked.max_duration_seconds or 0.0,
+        stop_seconds=math.ceil(stop_seconds),
+        settle_seconds=max(export.settle_seconds for export in asked.exports),
+        hour=hour,
+        minute=minute,
+        user=_owner(directory),
+    )
+
+
+def _program() -> tuple[str, ...]:
+    """Return the words that start this installation."""
+    script = Path(sys.executable).with_name(PROGRAM)
+    return (str(script),) if script.is_file() else (sys.executable, "-m", PROGRAM)
+
+
+def _owner(directory: Path) -> str:
+    """Return the name of the user who owns the output directory, or who would own it."""
+    import pwd
+
+    try:
+        number = directory.stat().st_uid if directory.is_dir() else os.getuid()
+        return pwd.getpwuid(number).pw_name
+    except (KeyError, OSError):
+        return str(os.getuid())
+
+
+def _check(deployment: "Deployment") -> None:
+    """Check that every text fits on one line of a file.
+
+    Raises:
+        ConfigError: one does not, or a run could take longer than the time between two nights.
+    """
+    problems = []
+    texts = [*deployment.command(), str(deployment.working_directory), str(deployment.key_file)]
+    problems += [Problem("", f"{text!r} has a character that cannot be printed") for text in texts if _is_odd(text)]
+    if deployment.max_duration_seconds > 86_400:
+        problems.append(Problem("--max-duration", "must not be longer than 24h, the time between two runs"))
+    if problems:
+        raise ConfigError(problems)
+
+
+def _is_odd(text: str) -> bool:
+    return not text.isprintable()
+
+
+def _hand_over(session: Session, files: "tuple[PrintedFile, ...]", *, into: Path | None, force: bool) -> None:
+    """Print the files, or write them into a directory."""
+    if into is not None and not force:
+        taken = [into / file.name for file in files if os.path.lexists(into / file.name)]
+        if taken:
+            problems = [Problem("--into", f"{path} already exists") for path in taken]
+            raise ConfigError(problems, hint="`--force` overwrites it")
+    for number, file in enumerate(files):
+        path = None if into is None else into / file.name
+        if path is not None:
+            _write(path, file.text)
+            session.say(f"wrote {path}")
+        else:
+            if len(files) > 1:
+                session.say(("\n" if number else "") + f"# ---- {file.name}")
+            session.say(file.text.rstrip("\n"))
+        session.record("deployed", name=file.name, text=file.text, path=None if path is None else str(path))
+
+
+def _write(path: Path, text: str) -> None:
+    try:
+        path.write_text(text, encoding="utf-8")
+    except OSError as error:
+        reason = (error.strerror or "no reason given").lower()
+        raise StorageError(f"{path} cannot be written: {reason}", hint="choose a writable location") from error
+
+
+def _warn(session: Session, asked: "Asked", target: Target) -> None:
+    """Name what this shell has and a scheduler does not."""
+    from asyncexport.config.layers import FILE_VARIABLE, PREFIX
+
+    variables = sorted(name for name in os.environ if name.startswith(PREFIX) and name != FILE_VARIABLE)
+    if variables:
+        session.lines.hint(
+            f"{', '.join(variables)}: set in this shell, but not in the printed files; put the values into the "
+            "configuration file"
+        )
+    if target is Target.KUBERNETES:
+        settings = asked.settings
+        paths = {"[api] ca_file": settings.api.ca_file, "[metrics] textfile": settings.metrics.textfile}
+        for setting, path in paths.items():
+            if path is not None:
+                session.lines.hint(f"{setting} is a path on this machine: {path}; the container needs it as well")

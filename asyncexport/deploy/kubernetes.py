@@ -1,0 +1,50 @@
+"""A Kubernetes CronJob, and the volume for its archives.
+
+1. The key and the configuration file come from secrets that are made with kubectl: neither is printed, since the
+   configuration may hold a password of a proxy.
+2. Strings are written as JSON, which is valid YAML for any text. In arguments, Kubernetes replaces `$(NAME)`: a second
+   dollar prevents that.
+"""
+
+import json
+import shlex
+from pathlib import Path
+
+from asyncexport.deploy.deployment import FINAL_CODES, MARGIN_SECONDS, Deployment, PrintedFile
+from asyncexport.deploy.templates import filled
+
+CONFIG, DIRECTORY = Path("/etc/asyncexport/asyncexport.toml"), Path("/data/exports")
+"""Paths in the container."""
+
+CONFIG_MOUNT = '\n                - { name: config, mountPath: "/etc/asyncexport", readOnly: true }'
+CONFIG_VOLUME = "\n            - name: config\n              secret: {{ secretName: {name}-config }}"
+
+
+def kubernetes_files(deployment: Deployment, *, image: str) -> tuple[PrintedFile, ...]:
+    """Return the CronJob and its volume in one file."""
+    name, has_config = deployment.name, deployment.config is not None
+    words = deployment.command(
+        "nightly", "--success-exit", "9", config=CONFIG if has_config else None, directory=DIRECTORY
+    )
+    arguments = words[len(deployment.program) :]
+    config_secret = ""
+    if deployment.config is not None:
+        file = shlex.quote(f"{CONFIG.name}={deployment.config}")
+        config_secret = f"\n#    kubectl create secret generic {name}-config --from-file={file}"
+    text = filled(
+        "cronjob.template",
+        arguments="".join(f"\n                - {json.dumps(word.replace('$', '$$'))}" for word in arguments),
+        config_mount=CONFIG_MOUNT if has_config else "",
+        config_secret=config_secret,
+        config_volume=CONFIG_VOLUME.format(name=name) if has_config else "",
+        directory=DIRECTORY.parent,
+        final_codes=", ".join(map(str, FINAL_CODES)),
+        hour=deployment.hour,
+        image=json.dumps(image),
+        key_file=shlex.quote(f"api-key={deployment.key_file}"),
+        minute=deployment.minute,
+        most_seconds=round(deployment.max_duration_seconds) + MARGIN_SECONDS,
+        name=name,
+        stop_seconds=deployment.stop_seconds,
+    )
+    return (PrintedFile(f"{name}.yaml", text),)
