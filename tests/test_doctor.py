@@ -2,6 +2,7 @@
 
 import json
 import os
+import ssl
 import tempfile
 import time
 from collections.abc import AsyncIterator
@@ -10,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import trustme
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -135,6 +137,7 @@ FAILURES: dict[str, tuple[str, str, Exit]] = {
     "me:403": ("key", "the service refused the request (403)", Exit.KEY_REFUSED),
     "me:503": ("host", "the service failed (503)", Exit.UNREACHABLE),
     "me:reset": ("host", "the connection to 127.0.0.1 was lost before it answered", Exit.UNREACHABLE),
+    "me:404": ("host", "the service refused the request (404)", Exit.USAGE),
     "me:html": ("host", "", Exit.UNREACHABLE),
 }
 
@@ -273,3 +276,36 @@ async def test_old_archives_that_others_may_read_are_a_warning(tmp_path, sandbox
     found = await checks(private, sandbox.key, offline=True)
     assert faults(found) == [("permissions", Level.WARN)]
     assert "chmod -R go-rwx" in found["permissions"].advice
+
+
+# TLS and proxies
+
+
+@pytest.mark.parametrize("is_trusted", [True, False])
+async def test_a_certificate_that_is_not_trusted_is_a_failure(tmp_path, is_trusted):
+    """The advice is `[api] ca_file`; with the right file, the check is fine."""
+    authority = trustme.CA()
+    authority.cert_pem.write_to_path(str(tmp_path / "ca.pem"))
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    authority.issue_cert("127.0.0.1").configure_cert(context)
+    api = {"ca_file": str(tmp_path / "ca.pem")} if is_trusted else {}
+    async with serving(QUIET, tls=context) as sandbox:
+        found = await checks(settings_for(sandbox.url, tmp_path, api=api), sandbox.key)
+    if is_trusted:
+        assert faults(found) == []
+        return
+    assert faults(found) == [("TLS and proxy", Level.FAIL)]
+    assert "the certificate of 127.0.0.1 cannot be trusted" in found["TLS and proxy"].message
+    assert "[api] ca_file" in found["TLS and proxy"].advice
+    assert code_of(found.values()) is Exit.UNREACHABLE
+
+
+async def test_a_proxy_that_wants_a_password_is_a_failure(tmp_path):
+    """The advice names the setting."""
+    refusal = http(b"", "407 Proxy Authentication Required", Proxy_Authenticate="Basic")
+    async with raw_server.serving(sends(refusal)) as proxy:
+        settings = settings_for("https://api.example.com", tmp_path, api={"proxy": proxy.url})
+        found = await checks(settings, "na1.key-of-nobody")
+    assert faults(found) == [("TLS and proxy", Level.FAIL)]
+    assert "[api] proxy" in found["TLS and proxy"].advice
+    assert code_of(found.values()) is Exit.UNREACHABLE

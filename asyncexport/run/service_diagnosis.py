@@ -98,7 +98,7 @@ def _of_failure(error: ExportError, host: str, settings: Settings) -> Iterator[C
             pause = "later" if seconds is None else f"in {show_duration(seconds)}"
             yield warned("key", f"not checked: {message}", f"ask again {pause}; a run waits by itself")
         case UnavailableError() | RefusedError() | ReplyError():
-            yield failed("host", message, error.hint or NETWORK, code=Exit.UNREACHABLE)
+            yield failed("host", message, error.hint or NETWORK, code=code)
         case ServiceError():
             yield failed("TLS and proxy", message, error.hint or NETWORK, code=code)
         case _:
