@@ -1,5 +1,6 @@
 """The settings: where they are read from, and what the user is told if they cannot be used."""
 
+import os
 import re
 import tomllib
 import zoneinfo
@@ -177,6 +178,7 @@ def test_an_empty_file_that_was_named_is_an_error(tmp_path, text):
         with pytest.raises(ConfigError) as caught:
             load_settings(file=file, environ=environ, flags={}, working_directory=tmp_path)
         assert str(caught.value) == f"{origin}: {path} is empty; leave the option out to use the defaults"
+    assert load_settings(file=Path(os.devnull), environ={}, flags={}, working_directory=tmp_path) == Settings()
     assert read(tmp_path, text).budget.burst == 50
 
 

@@ -89,9 +89,9 @@ def from_file(path: Path, *, named_by: str, called: str, problems: list[Problem]
     """Read the tables of a TOML file; faults are added to `problems`."""
     try:
         text = path.read_bytes().decode("utf-8-sig")
-        if named_by != FILE_NAME and not text.strip():
+        if named_by != FILE_NAME and not text.strip() and path != Path(os.devnull):
             # Such as the output of a program that has failed or has not written it yet. The defaults would be used
-            # instead, among them the real service.
+            # instead, among them the real service. The null device is empty on purpose; the demo uses it.
             problems.append(Problem(named_by, f"{path} is empty; leave the option out to use the defaults"))
         return SettingsLayer(tomllib.loads(text), file=called)
     except FileNotFoundError:
