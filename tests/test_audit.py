@@ -217,7 +217,7 @@ async def test_a_nightly_run_audits_after_everything_else(tmp_path):
         sandbox.skip(2 * DAY)
         settings = settings_for(sandbox, tmp_path, {**SIX_HOURS, "nightly": {"since": show(scene.start)}})
         planned = survey(settings, Nightly(settings.exports, audit=sample(3)), now=sandbox.now)
-        assert (len(planned.audit), planned.audits_in_range) == (3, 3)
+        assert len(planned.audit) == 3
         viewer = Notebook()
         summary = await scene.night(viewer=viewer, **chosen)
         assert sandbox.counts["create"] == 8 + 8 + 3
@@ -230,6 +230,21 @@ async def test_a_nightly_run_audits_after_everything_else(tmp_path):
     kinds = [event["refresh"] for event in viewer.of("stored")]
     assert kinds == [False] * 8 + [True] * 3
     assert sorted(one.revision for one in scene.records()) == [0] * 10 + [1] * 6
+
+
+async def test_a_nightly_run_without_time_for_its_audit_is_done(tmp_path):
+    """If only audits are left when the time is up, the bundles count as stored, and the exit code is 0."""
+    async with serving(SERVICE) as sandbox:
+        scene = await stored(sandbox, tmp_path, days=3)
+        sandbox.behave(replace(sandbox.behaviour, operation_seconds=3600.0))
+        night = {"start": show(scene.start + DAY), "end": show(scene.start + 3 * DAY)}
+        summary = await scene.night(**night, audit=sample(12, older_than=HOUR), max_duration_seconds=0.5)
+        counted = summary.to_dict()["bundles"]
+        assert (summary.exit_code, counted["planned"], counted["already"]) == (Exit.DONE, 8, 8)
+        assert (audited(summary)["sampled"], audited(summary)["compared"]) == (8, 0)
+        sandbox.skip(DAY)
+        again = await scene.night(**night)
+    assert (again.exit_code, again.tally.stored, again.requests["create"]) == (Exit.DONE, 8, 0)
 
 
 async def test_an_interrupted_audit_is_finished_by_later_runs(tmp_path):

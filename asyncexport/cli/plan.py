@@ -156,7 +156,7 @@ def _survey(asked: Asked, exports: tuple[Export, ...], *, nightly: bool, now: fl
 
 
 def _tally(found: "Survey") -> Tally:
-    stored_before = sum(work.stored_before for work in found.plans) - found.audits_in_range
+    stored_before = sum(work.stored_before for work in found.plans) - len(found.audit)
     to_do = sum(work.count for work in found.plans) + len(found.audit)
     return Tally(planned=stored_before + to_do, stored_before=stored_before)
 

@@ -18,7 +18,8 @@ def audit_lines(audit: AuditResult) -> list[str]:
         return []
     lines = [f"audit: {_claim(audit)}"]
     if missing := len(audit.sample) - len(audit.comparisons):
-        lines.append(f"audit: {count_of(missing, 'bundle', 'bundles')} of the sample could not be compared")
+        count = count_of(missing, "bundle of the sample was", "bundles of the sample were")
+        lines.append(f"audit: {count} not compared")
     differing = audit.differing
     if not differing:
         return lines

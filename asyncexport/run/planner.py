@@ -141,6 +141,13 @@ class Planner:
                 notes.append(_note_on_splits(one))
         return tuple(notes)
 
+    def leave_audits(self) -> None:
+        """Count bundles that a nightly run could not audit as they were: an audit only uses time that is left over."""
+        tally = self.tally
+        if self.asked.fills_gaps:
+            ended = {one.bundle for one in tally.audit.comparisons} | tally.parked.keys()
+            tally.stored_before += len(tally.audit.sample.keys() - ended)
+
     def _count(self, whole: RunPlan, processed: Sequence[BundleRecord]) -> None:
         tally, plans = self.tally, whole.exports
         paused = [one for plan in plans for one in _paused(plan)]
@@ -151,8 +158,9 @@ class Planner:
                 tally.accepted.update(one.bundle for one in kept_bundles(plan.recorded))
         stored_now = sum(plan.holds(one.bundle) for plan in plans for one in processed) if tally.stored else 0
         tally.audit.sample = {one.bundle: one.stored for one in whole.audit if one.stored is not None}
-        audited = sum(plan.fills_gaps and plan.holds(one.bundle) for plan in plans for one in whole.audit)
-        tally.stored_before = sum(plan.stored_before for plan in plans) - stored_now - audited
+        tally.stored_before = sum(plan.stored_before for plan in plans) - stored_now
+        if self.asked.fills_gaps:
+            tally.stored_before -= len(whole.audit)
         to_do = sum(plan.count for plan in plans) + len(whole.audit)
         tally.planned = tally.stored_before + tally.stored + to_do + len(paused)
 
@@ -185,7 +193,7 @@ def plan_run(
     whole = RunPlan(plans, notes, depends_on_clock, night_start, faults=faults, ranges=ranges.covered)
     if asked.audit is None or queries is None:
         return whole
-    audit = audit_records(asked.audit, exports, plans, queries, directory=settings.output.directory, now=now)
+    audit = audit_records(asked.audit, plans, queries, directory=settings.output.directory, now=now)
     if asked.ignores_parked:
         notes = tuple(notes_on_sample(asked.audit, exports, audit))
     return replace(whole, notes=notes, audit=audit)

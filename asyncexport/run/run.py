@@ -257,6 +257,7 @@ async def _run_bundles(planner: Planner, engine: RunEngine, clock: ServiceClock,
     await engine.scheduler.run(iter(work), newest=work.newest, newly_due=newly_due)
     if plan.audit and not stop.asked.is_set():
         await engine.scheduler.run(audit, newly_due=newly_due)
+    planner.leave_audits()
 
 
 def _queue(planner: Planner, plan: RunPlan) -> WorkQueue:

@@ -43,11 +43,6 @@ class Survey:
     second_looks: SecondLooks = field(default_factory=SecondLooks)
     audit: tuple[Bundle, ...] = ()
 
-    @property
-    def audits_in_range(self) -> int:
-        """How many of the bundles to audit belong to the range of the run, where they count as stored otherwise."""
-        return sum(plan.fills_gaps and plan.holds(bundle) for plan in self.plans for bundle in self.audit)
-
 
 def time_at_service(settings: Settings) -> float:
     """Return the service's time in seconds since 1970, from this host's clock and its comparison by the newest run.
