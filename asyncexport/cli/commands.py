@@ -177,9 +177,13 @@ COMMANDS: dict[str, Entry] = {
     ),
     "init": Entry(
         "init",
-        "write a commented asyncexport.toml",
+        "write a commented asyncexport.toml; --from-hauser takes over the configuration of hauser",
         (*COMMON, Exit.DISK),
-        (("", "in the working directory"), ("--force -c other.toml", "overwrite another file")),
+        (
+            ("", "in the working directory"),
+            ("--force -c other.toml", "overwrite another file"),
+            ("--from-hauser hauser.toml", "continue where hauser, Fullstory's earlier exporter, stopped"),
+        ),
     ),
     "deploy": Entry(
         "deploy",

@@ -25,6 +25,7 @@ DATES = ("today", "yesterday", "7d", "30d", "90d", "12w", "36h")
 VALUES: dict[str, str | tuple[str, ...]] = {
     "--config": FILE,
     "--directory": FOLDER,
+    "--from-hauser": FILE,
     "--into": FOLDER,
     "--end": DATES,
     "--list-order": ("newest", "oldest", "shuffled"),
@@ -32,6 +33,7 @@ VALUES: dict[str, str | tuple[str, ...]] = {
     "--rows": FILE,
     "--scope": ("create", "all"),
     "--start": DATES,
+    "--sync-point": DATES,
 }
 """What an option takes, by its long name: a file, a folder, or one of the words."""
 

@@ -10,6 +10,9 @@ Importing this package loads pydantic, which is slow: commands import it when th
     load            loads the settings and reports all faults together
     vary            settings with one key changed
     key             the API key
+    hauser          converts the configuration of hauser, Fullstory's earlier exporter
+    hauser_values   reads the values in it
+    hauser_sync     finds how far hauser has exported
 """
 
 from pathlib import Path
