@@ -19,16 +19,24 @@ pytestmark = pytest.mark.slow
 
 TIMEOUT_SECONDS = 200.0
 
-SCHEMAS = "1.31"
-"""The version of Kubernetes whose schemas are used: one that clusters in production have."""
+SCHEMAS = ("1.31", "1.37")
+"""The versions of Kubernetes whose schemas are used: the oldest that the file is made for, and a new one."""
 
 AIRFLOW = os.environ.get("AIRFLOW_PYTHON", "")
 
 LOAD = """\
-import json, sys
+import json, signal, sys
 from airflow.dag_processing.dagbag import DagBag
 bag = DagBag(sys.argv[1])
 codes = {}
+
+class Stopped(Exception):
+    pass
+
+def stop(*_):
+    raise Stopped
+
+signal.signal(signal.SIGALRM, stop)
 for dag in bag.dags.values():
     (task,) = dag.tasks
     names = task.python_callable.__globals__
@@ -41,6 +49,12 @@ for dag in bag.dags.values():
             codes[code] = type(error).__name__
         else:
             codes[code] = "success"
+    names["COMMAND"][:] = ["sh", "-c", "trap 'echo saved; exit 143' TERM; echo begun; while :; do sleep 0.1; done"]
+    signal.setitimer(signal.ITIMER_REAL, 0.5)
+    try:
+        task.python_callable(**times)
+    except Stopped:
+        print("the task was stopped")
 print(json.dumps({"errors": list(bag.import_errors.values()), "dags": sorted(bag.dags), "codes": codes}))
 """
 """Loads a DAG as Airflow does and calls its task with programs that end with various codes."""
@@ -97,10 +111,16 @@ def test_systemd_accepts_the_units(folder):
 def test_kubernetes_accepts_the_cron_job(folder):
     """`kubernetes-validate --strict` finds nothing, and finds an unknown key, a wrong type and a missing field."""
     pytest.importorskip("kubernetes_validate", reason="needs pip install '.[deploy]'")
-    validate = [str(Path(sys.executable).with_name("kubernetes-validate")), "--strict", "-k", SCHEMAS]
-    assert main(["deploy", "kubernetes", "--into", "."]) == 0
-    code, output, errors = checked([*validate, "asyncexport.yaml"])
-    assert (code, errors) == (0, ""), output + errors
+    validate = [str(Path(sys.executable).with_name("kubernetes-validate")), "--strict", "-k"]
+    for version in SCHEMAS:
+        for name in ("with-file", "without-file"):
+            assert main(["deploy", "kubernetes", "--into", ".", "--name", name]) == 0
+            code, output, errors = checked([*validate, version, f"{name}.yaml"])
+            assert (code, errors) == (0, ""), output + errors
+            Path("asyncexport.toml").unlink(missing_ok=True)
+        Path("asyncexport.toml").write_text(EXAMPLE)
+        for path in folder.glob("*.yaml"):
+            path.unlink()
     for old, new in (
         ("concurrencyPolicy:", "concurencyPolicy:"),
         ("backoffLimit: 4", "backoffLimit: four"),
@@ -108,7 +128,7 @@ def test_kubernetes_accepts_the_cron_job(folder):
     ):
         assert main(["deploy", "kubernetes", "--into", ".", "--force"]) == 0
         break_file(folder / "asyncexport.yaml", old, new)
-        assert checked([*validate, "asyncexport.yaml"])[0] != 0, new
+        assert checked([*validate, SCHEMAS[0], "asyncexport.yaml"])[0] != 0, new
 
 
 @pytest.mark.skipif(not AIRFLOW, reason="AIRFLOW_PYTHON names no Python that has Airflow 3")
@@ -121,7 +141,9 @@ def test_airflow_loads_the_dag(folder, options):
     assert main(["deploy", "airflow", "--into", ".", *options]) == 0
     code, output, errors = checked([*load, str(dag)], **home)
     assert (code, errors) == (0, ""), errors
-    found = json.loads(output.splitlines()[-1])
+    *log, last = output.splitlines()
+    assert log[-3:] == ["begun", "saved", "the task was stopped"]
+    found = json.loads(last)
     assert (found["errors"], found["dags"]) == ([], ["asyncexport"])
     assert found["codes"] == {
         "0": "success",
