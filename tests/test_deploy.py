@@ -298,9 +298,9 @@ def manager(address: str) -> Iterator[Manager]:
 
 async def test_a_run_reports_itself(manager, address):
     """It says that it has begun, what it does, that it is alive, and that it stops."""
-    told = ServiceManager({"NOTIFY_SOCKET": address, "WATCHDOG_USEC": "20000", "WATCHDOG_PID": str(os.getpid())})
-    async with told.run("nightly into exports"):
-        told.report("3 of 4\nbundles")
+    sender = ServiceManager({"NOTIFY_SOCKET": address, "WATCHDOG_USEC": "20000", "WATCHDOG_PID": str(os.getpid())})
+    async with sender.run("nightly into exports"):
+        sender.report("3 of 4\nbundles")
         found: list[str] = []
         while found.count("WATCHDOG=1") < 2:
             await asyncio.sleep(0)
@@ -312,8 +312,8 @@ async def test_a_run_reports_itself(manager, address):
 @pytest.mark.parametrize("changed", [{"WATCHDOG_PID": "1"}, {"WATCHDOG_USEC": "soon"}, {"WATCHDOG_USEC": "0"}])
 async def test_no_sign_of_life_is_sent_unless_expected(manager, address, changed):
     """The watchdog may be off, or meant for another process."""
-    told = ServiceManager({"NOTIFY_SOCKET": address, "WATCHDOG_USEC": "20000", **changed})
-    async with told.run("nightly"):
+    sender = ServiceManager({"NOTIFY_SOCKET": address, "WATCHDOG_USEC": "20000", **changed})
+    async with sender.run("nightly"):
         await asyncio.sleep(0)
     assert manager.messages() == ["READY=1\nSTATUS=nightly", "STOPPING=1"]
 
@@ -321,9 +321,9 @@ async def test_no_sign_of_life_is_sent_unless_expected(manager, address, changed
 @pytest.mark.parametrize("name", ["", "./gone", "relative\0", "x" * 200])
 async def test_a_run_does_not_need_systemd(name):
     """Without a socket, or with one that nobody reads, nothing happens."""
-    told = ServiceManager({"NOTIFY_SOCKET": name, "WATCHDOG_USEC": "20000"})
-    async with told.run("nightly"):
-        told.report("text")
+    sender = ServiceManager({"NOTIFY_SOCKET": name, "WATCHDOG_USEC": "20000"})
+    async with sender.run("nightly"):
+        sender.report("text")
         await asyncio.sleep(0)
 
 

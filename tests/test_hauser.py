@@ -80,7 +80,8 @@ def test_plan_accepts_the_result(capsys, name):
 def test_no_secret_is_copied(capsys, name):
     """The token and the passwords are nowhere; headers are in the new file only, which others cannot read then."""
     prepare(name)
-    for options in ((), ("--json", "--force")):
+    Path("asyncexport.toml").write_text("")
+    for options in (("--force",), ("--json", "--force")):
         assert main(["init", "--from-hauser", "hauser.toml", *ARGUMENTS.get(name, ()), *options]) == 0
         captured = capsys.readouterr()
         assert "CANARY" not in captured.out + captured.err

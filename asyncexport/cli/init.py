@@ -63,12 +63,18 @@ def init(
     return session.summary(Exit.DONE)
 
 
-def _write(path: Path, text: str, *, force: bool, mode: int = 0o666) -> None:
-    """Write the file; a new one gets this mode, less what the umask removes."""
+def _write(path: Path, text: str, *, force: bool, private: bool = False) -> None:
+    """Write the file; `private`: readable by its owner only."""
     try:
         with open(
-            path, "w" if force else "x", encoding="utf-8", opener=lambda name, flags: os.open(name, flags, mode)
+            path,
+            "w" if force else "x",
+            encoding="utf-8",
+            opener=lambda name, flags: os.open(name, flags, 0o600 if private else 0o666),
         ) as file:
+            if private:
+                # An existing file keeps its mode when it is opened.
+                os.fchmod(file.fileno(), 0o600)
             file.write(text)
     except FileExistsError:
         raise ConfigError([Problem("", f"{path} already exists")], hint="`--force` overwrites it") from None
@@ -100,7 +106,7 @@ def _take_over(session: Session, path: Path, source: Path, *, sync_point: str | 
         problem = Problem(str(source), "has the API token in another value than FsApiToken; nothing was written")
         raise ConfigError([problem], hint="remove it there, and run the command again")
     # Headers may be secret.
-    _write(path, text, force=force, mode=0o600 if ("api", "headers") in done.settings else 0o666)
+    _write(path, text, force=force, private=("api", "headers") in done.settings)
     session.say(f"wrote {path}: every setting, with the values of {source}")
     for line in _report(done, found):
         session.say(line)

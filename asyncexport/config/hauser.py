@@ -29,8 +29,8 @@ LEAST_TOKEN = 6
 """Characters of the shortest token that is looked for in the new file: no real one is as short."""
 
 NOT_NEEDED = {
-    "warehouse": "asyncexport writes files to a local disk; load them from there",
-    "provider": "asyncexport writes files to a local disk; load them from there",
+    "warehouse": "asyncexport always writes to a local disk",
+    "provider": "asyncexport always writes to a local disk",
     "storageonly": "asyncexport always writes files and loads nothing",
     "backoff": "retries begin after a second and go on for hours; see [retry]",
     "backoffstepsmax": "retries go on for as long as [retry] outage says",
@@ -188,9 +188,7 @@ def _export(file: HauserFile, done: Conversion) -> None:
     if value is True:
         done.take(key, "export", "format", "json")
     elif value is not None:
-        done.leave(
-            key, "hauser's CSV has all custom variables in one column, and no format of the service is like that"
-        )
+        done.leave(key, "the format stays ndjson: the service has none like hauser's CSV with its column CustomVars")
 
 
 def _delay(file: HauserFile, done: Conversion) -> None:

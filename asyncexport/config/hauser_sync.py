@@ -48,10 +48,10 @@ def find_sync_point(file: HauserFile, *, folders: tuple[Path, ...]) -> SyncPoint
     provider = _provider(file)
     if provider != LOCAL:
         return SyncPoint("", "", tuple(_advice(file, provider)))
-    looked_at = list(_places(file, folders))
+    places = list(_places(file, folders))
     found: list[tuple[str, str]] = []
     notes: list[str] = []
-    for path in looked_at:
+    for path in places:
         text = _content(path)
         if text is None:
             continue
@@ -61,7 +61,7 @@ def find_sync_point(file: HauserFile, *, folders: tuple[Path, ...]) -> SyncPoint
         else:
             notes.append(f"{path} has no time and is ignored")
     if not found:
-        where = " or ".join(map(str, looked_at))
+        where = " or ".join(map(str, places))
         missing = f"there is no time in {where}" if where else "SaveDir is not set, so it cannot be looked for"
         return SyncPoint("", "", (*notes, missing))
     time, place = min(found)
