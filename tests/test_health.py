@@ -11,11 +11,11 @@ from asyncexport.core.exports import Definition, Export
 from asyncexport.core.health.export_report import ExportFacts
 from asyncexport.core.health.last_run import fault_of_last_run
 from asyncexport.core.health.layers import layered
-from asyncexport.core.health.missing import MISSING, Coverage
+from asyncexport.core.health.missing import MISSING, Coverage, Piece
 from asyncexport.core.health.overview import Overview
 from asyncexport.core.health.records import AcceptedGap, AlteredArchive, RunRecord
 from asyncexport.core.health.report import DirectoryFacts, StatusReport, status_report
-from asyncexport.core.health.weeks import MARKS, OUTSIDE, WEEK_SECONDS
+from asyncexport.core.health.weeks import MARKS, OUTSIDE, WEEK_SECONDS, weeks_of
 from asyncexport.core.states import BundleRecord, Created, Failed, FewerRows, Planned, State, Stored
 
 NAME = "events"
@@ -271,6 +271,38 @@ def test_a_cell_shows_the_worst_of_its_six_hours():
         (MONDAY + WEEK_SECONDS, "a-~...." + " " * 21),
     ]
     assert found.weeks[0].missing_seconds == HALF_HOUR
+
+
+def test_a_cell_that_is_stored_as_far_as_it_is_due_looks_stored():
+    """Six hours that are stored for 1.5 h and not due for the rest have one mark, with nightly runs or without."""
+    known = overview(span(0, 15))
+    weeks = [report(known, settled=15, since=since).exports[0].weeks[0].cells for since in (0, None)]
+    assert [cells.rstrip() for cells in weeks] == ["##....", "##"]
+
+
+KIND_RUNS = st.lists(st.tuples(st.integers(1, 20), st.sampled_from(Coverage)), min_size=1)
+
+
+@given(st.integers(-30, 30), KIND_RUNS)
+def test_a_cell_shows_the_worst_of_its_due_part(start, runs):
+    """It is `#` if all that is due in it is stored, and `.` only if nothing in it is due."""
+    pieces, kinds, at = [], {}, start
+    for width, coverage in runs:
+        pieces.append(Piece(span(at, at + width), coverage))
+        kinds.update(dict.fromkeys(range(at, at + width), coverage))
+        at += width
+    worst_first = [mark for mark in reversed(MARKS.values()) if mark not in "#."]
+    cells = "".join(week.cells for week in weeks_of(pieces))
+    first = -336 if start < 0 else 0
+    for number, cell in enumerate(cells):
+        there = {kinds[one] for one in range(first + number * 12, first + number * 12 + 12) if one in kinds}
+        due = {MARKS[coverage] for coverage in there - {Coverage.NOT_DUE}}
+        if not due:
+            assert cell == ("." if there else OUTSIDE)
+        elif due == {"#"}:
+            assert cell == "#"
+        else:
+            assert cell == next(mark for mark in worst_first if mark in due)
 
 
 def test_each_kind_of_time_has_a_mark():

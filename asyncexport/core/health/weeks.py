@@ -1,4 +1,8 @@
-"""Coverage as a line per week, with a character for every six hours."""
+"""Coverage as a line per week, with a character for every six hours.
+
+1. A cell shows the worst kind of time in its due part: `#` if everything that is due in it is stored.
+2. It shows `.` only if nothing in it is due.
+"""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -19,8 +23,8 @@ OUTSIDE = " "
 """The character of time before the first and after the last piece."""
 
 MARKS = {
-    Coverage.STORED: "#",
     Coverage.NOT_DUE: ".",
+    Coverage.STORED: "#",
     Coverage.ACCEPTED: "a",
     Coverage.IN_PROGRESS: "~",
     Coverage.BEHIND: "-",
@@ -28,7 +32,7 @@ MARKS = {
     Coverage.PARKED: "x",
     Coverage.ALTERED: "!",
 }
-"""The characters, from good to bad: if several kinds meet in a cell, it shows the worst."""
+"""The characters. If several kinds meet in a cell, it shows the last of them in this order (rules 1 and 2)."""
 
 _ORDER = {mark: number for number, mark in enumerate((OUTSIDE, *MARKS.values()))}
 
