@@ -119,13 +119,15 @@ async def test_all_wrong_flags_are_reported_together():
 
 
 async def test_a_port_in_use_is_reported():
-    """The error is one line, and the exit code is 2."""
+    """The error and its hint have one line each, and the exit code is 2."""
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
         code, out, err = await called("--port", str(taken.getsockname()[1]))
     assert (code, out) == (2, "")
-    assert re.fullmatch(r"asyncexport: error: --port: cannot listen on 127\.0\.0\.1:\d+: .*address.* in use.*\n", err)
+    first, second = err.splitlines()
+    assert re.fullmatch(r"asyncexport: error: --port: cannot listen on 127\.0\.0\.1:\d+: .*address.* in use.*", first)
+    assert second == "asyncexport: hint: `--port 0` takes any free port"
 
 
 async def test_listening_for_other_machines_is_warned_about():
@@ -145,6 +147,14 @@ async def test_guesses_are_marked_as_guesses():
     assert re.search(r"^burst +50 +documented ", switches, re.MULTILINE)
     _, faults, _ = await called("--show-faults")
     assert re.search(r"^lost +create +the operation is made", faults, re.MULTILINE)
+
+
+def test_the_settings_keep_made_up_rows_apart(tmp_path):
+    """The printed configuration has an output directory of its own, not the default one with real data."""
+    file = tmp_path / "sandbox.toml"
+    file.write_text(settings(SandboxBehaviour(), url="http://127.0.0.1:1", key=KEY))
+    found = load_settings(file=file, environ={}, flags={}, working_directory=tmp_path)
+    assert found.output.directory == Path("sandbox-exports")
 
 
 @pytest.mark.parametrize("speed", [0.01, 1, 60, 3600, 1e6])

@@ -1,5 +1,6 @@
 """`sandbox`: run the local stand-in service as a process of its own."""
 
+import errno
 import os
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -16,6 +17,8 @@ if TYPE_CHECKING:
 LOOPBACK = "127.0.0.1"
 
 HINT = "`asyncexport sandbox --show-switches` and `--show-faults` list what exists"
+
+PORT_HINT = "`--port 0` takes any free port"
 
 
 Faults = Annotated[
@@ -55,8 +58,8 @@ def sandbox(
 ) -> None:
     """Run a stand-in for Fullstory's Segment Export API.
 
-    Prints matching settings on stdout, with the API key in a comment: save them to a file and pass it with -c. Runs
-    until Ctrl-C or SIGTERM and then exits with 0.
+    Prints matching settings on stdout, with the API key in a comment: save them to a file and pass it with -c. They
+    set [output] directory to sandbox-exports. Runs until Ctrl-C or SIGTERM and then exits with 0.
 
     The sandbox does what Fullstory documents. Where --show-switches says inferred or guess, there is no documentation
     and the real service may differ; nothing was checked against a real account. Ids in paths may be raw or
@@ -175,4 +178,5 @@ async def _serve(behaviour: "SandboxBehaviour", *, host: str, port: int) -> None
             await stopped.wait()
     except OSError as error:
         reason = (error.strerror or "no reason given").lower()
-        raise ConfigError([Problem("--port", f"cannot listen on {host}:{port}: {reason}")]) from None
+        hint = PORT_HINT if error.errno == errno.EADDRINUSE else ""
+        raise ConfigError([Problem("--port", f"cannot listen on {host}:{port}: {reason}")], hint=hint) from None

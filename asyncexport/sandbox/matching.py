@@ -2,6 +2,9 @@
 
 from asyncexport.sandbox.behaviour import SandboxBehaviour
 
+DIRECTORY = "sandbox-exports"
+"""The directory of the archives. Not the default one, which may hold real data: nothing marks these rows as made up."""
+
 SHORTEST_INTERVAL_SECONDS = 0.05
 """Minimum time between two polls: polling more often would only use CPU."""
 
@@ -30,6 +33,9 @@ def settings(behaviour: SandboxBehaviour, *, url: str, key: str) -> str:
 
 [api]
 base_url = "{url}"
+
+[output]
+directory = "{DIRECTORY}"
 
 [budget]
 requests_per_minute = {_toml_number(behaviour.requests_per_minute * behaviour.speed)}
