@@ -4,8 +4,8 @@ Each row is one test (`test_fault_table`) and one line of `FAULTS.md`, which is 
 `python -m tests.fault_table > tests/FAULTS.md`.
 
 A row made of switches exports four bundles from a sandbox that has the fault. It says how the run must end, how many
-bundles must be stored by then, how many exports the service must have made, and how many creates must be counted as
-possible duplicates. After every row the same command runs again without faults and must end with every row on disk
+bundles must be stored by then, how many operations the service must have started, and how many creates must be counted
+as possible duplicates. After every row the same command runs again without faults and must end with every row on disk
 exactly once.
 
 A row that needs more than switches (a full disk, a certificate, a signal) names a scene, which is a function in
@@ -78,13 +78,13 @@ SHORT_TIMEOUTS: dict[str, dict[str, Any]] = {
 SINGLE: dict[str, Any] = {"list_ids": False}
 """Makes the exporter poll operations one by one."""
 
-RETRIED = "retries and stores the bundle; makes no second export"
-NOT_COUNTED = "retries and stores the bundle; counts no attempt and makes no second export"
+RETRIED = "retries and stores the bundle; starts no second operation"
+NOT_COUNTED = "retries and stores the bundle; counts no attempt and starts no second operation"
 POSSIBLE_DUPLICATE = "retries; counts a possible duplicate but no attempt"
 COUNTED_DUPLICATE = "retries; counts an attempt and a possible duplicate"
-NEW_EXPORT = "makes a new export for this bundle and stores it"
+NEW_EXPORT = "starts a new operation for this bundle and stores it"
 PARKED = "parks the bundle with the reason and stores the others; no incomplete file has a final name"
-KEPT = "stores the others and parks this bundle with its export, which the next run downloads"
+KEPT = "stores the others and parks this bundle but remembers its file, which the next run downloads"
 REFUSED = "ends the run immediately with a hint; leaves no incomplete file"
 
 FRAMINGS = {"length": "with Content-Length", "chunked": "in chunks", "close": "ended by closing the connection"}
@@ -193,7 +193,7 @@ def _replies() -> Iterator[Row]:
     for what, fault in BODIES.items():
         yield Row(
             f"{fault}, to a create",
-            f"{COUNTED_DUPLICATE}: the service may have made an export",
+            f"{COUNTED_DUPLICATE}: the service may have started an operation",
             faults=(f"create:{what},nth=2",),
             # For these the sandbox makes an operation before it garbles the answer.
             exports=BUNDLES + (what in ("huge", "broken-json")),
@@ -301,7 +301,7 @@ def _refusals() -> Iterator[Row]:
     for where, call, exports in (("results", "results calls", BUNDLES), ("download", "downloads", BUNDLES)):
         yield Row(
             f"403 to all {call} although the key is valid",
-            "stops the export after a quarter of an hour; the next run downloads the finished exports",
+            "stops the export after a quarter of an hour; the next run downloads the finished files",
             faults=(f"{where}:403",),
             code=Exit.USAGE,
             stored=0,
@@ -370,19 +370,19 @@ def _creates() -> Iterator[Row]:
     ):
         yield Row(
             fault,
-            "makes one more export and reports a possible duplicate; stores every row once",
+            "starts one more operation and reports a possible duplicate; stores every row once",
             faults=(f"create:{what},nth=2",),
             changes=SHORT_TIMEOUTS,
             exports=BUNDLES + 1,
             duplicates=1,
         )
-    its_own = "logs it and makes a new export; never stores one file as two archives"
+    its_own = "logs it and starts a new operation; never stores one file as two archives"
     yield Row("an operation id that was already given for another range", its_own, faults=("create:same-id,nth=2",))
     yield Row("an export id that was already given for another range", its_own, scene="other-export")
     yield Row("an operation id that an earlier run got for another range", its_own, scene="same-id")
     for what, fault, must in (
-        ("", "", "stores every bundle of both; makes no second export"),
-        ("FAILED", " that fails", "makes one new export for both bundles and stores both"),
+        ("", "", "stores every bundle of both; starts no second operation"),
+        ("FAILED", " that fails", "starts one new operation for both bundles and stores both"),
         ("pending", " that never finishes", "parks both bundles at its deadline with the reason and stores the others"),
     ):
         yield Row(f"creates of two exports that get the same operation{fault}", must, scene=f"shared:{what}")
@@ -423,12 +423,12 @@ def _operations() -> Iterator[Row]:
     )
     yield Row(
         "COMPLETED whose export id appears one poll later",
-        "polls again and stores the bundle; counts no attempt and makes no second export",
+        "polls again and stores the bundle; counts no attempt and starts no second operation",
         faults=("operation:late-export-id",),
     )
     yield Row(
         "an operation in an unknown state that then completes",
-        "treats it as running and stores the bundle; counts no attempt and makes no second export",
+        "treats it as running and stores the bundle; counts no attempt and starts no second operation",
         faults=("operation:odd-state",),
         changes=ONE_ATTEMPT,
     )
@@ -502,7 +502,7 @@ def _signed_urls() -> Iterator[Row]:
         for wording in ("old", "new"):
             yield Row(
                 f"an expired signed URL ({status}, {wording} wording)",
-                "requests a fresh signed URL, never a new export",
+                "requests a fresh signed URL, never a new operation",
                 faults=("download:expired,nth=2",),
                 behaviour={"expired_link": status, "expired_wording": wording},
             )
@@ -653,7 +653,7 @@ def _wrong_bodies() -> Iterator[Row]:
         )
         yield Row(
             f"{fault}, every time",
-            "stops the export after three in a row: the field names it knows may be outdated; makes no new export",
+            "stops the export after three in a row: the field names it knows may be outdated; starts no new operation",
             faults=(f"download:{what}",),
             container=container,
             code=Exit.USAGE,
@@ -943,7 +943,9 @@ def _monitoring() -> Iterator[Row]:
         ("the port of `[metrics] listen` is in use", "port"),
         ("`[metrics] textfile` cannot be written", "textfile"),
     ):
-        yield Row(fault, "ends as without it, seconds later at most; one warning", scene=f"monitoring:{scene}")
+        yield Row(
+            fault, "ends as without the fault, at most seconds later; logs one warning", scene=f"monitoring:{scene}"
+        )
 
 
 SECTIONS = {
@@ -974,18 +976,17 @@ ROWS = tuple(row for rows in SECTIONS.values() for row in rows())
 OPENING = """\
 # Faults and what asyncexport does about them
 
-Each row below is a test. It names a fault of the service, the network, the disk, the clock or the user, and what
-asyncexport must do about it. Unless a row needs another setting, the test exports four bundles (two hours of data)
-against the sandbox, which produces the fault, and checks the exit code, the archives on disk and the number of exports
-that the service made. Then the same command runs again without the fault and must end with every row on disk exactly
-once.
+Each row below is a test: a fault of the service, the network, the disk, the clock or the user, and what asyncexport
+must do about it. Unless the row says otherwise, the test exports four bundles (two hours of data) from the sandbox,
+which produces the fault. It checks the exit code, the archives on disk and the number of operations that were started.
+Then it runs the same command again without the fault, after which every row of data must be on disk exactly once.
 
 Run all rows with `python -m pytest tests/test_fault_table.py`, or some with `-k`, for example `-k Retry-After`.
 
 To turn a fault into a test, add a `Row` to `tests/fault_table.py`: the fault, as a text such as `create:503,nth=2`
-(`asyncexport sandbox --show-faults` lists them all) or as a switch of the sandbox, and the expected result. If that is
-not enough, name a scene in the row and write it as a function in `tests/test_fault_table.py`. Then generate this page
-again: `python -m tests.fault_table > tests/FAULTS.md`.
+(`asyncexport sandbox --show-faults` lists them all) or as a switch of the sandbox, and the expected result. If the
+sandbox cannot produce the fault, give the row a scene: a function in `tests/test_fault_table.py`. Then generate this
+page again: `python -m tests.fault_table > tests/FAULTS.md`.
 """
 
 
