@@ -1411,7 +1411,9 @@ def test_status_reports_a_killed_run(run, service):
         process.kill()
         process.wait()
     text = run("status").out
-    assert re.fullmatch(r"last run: backfill started at \S+Z and did not finish: .*", text[1])
+    assert re.fullmatch(
+        r"last run: backfill started at \S+Z and did not finish: .*; run the same command again to resume", text[1]
+    )
     (in_progress,) = (line for line in text if line.startswith("  in progress "))
     assert re.search(r" [1-3] bundles? (in flight at the service|ready to download)", in_progress)
 
@@ -1422,7 +1424,8 @@ def test_a_health_check_is_one_line_with_its_reason(run, service):
     good = run("status", "--check")
     (line,) = good.out
     assert re.fullmatch(
-        r"healthy: the last run \(nightly\) ended well at \S+Z; everything is stored up to \S+:[03]0:00Z", line
+        r"healthy: the last run \(nightly\) ended well at \S+Z; everything since \S+ is stored up to \S+:[03]0:00Z",
+        line,
     )
     assert (good.code, good.err, run("-q", "status", "--check").out) == (0, [], [])
     archives()[0].unlink()

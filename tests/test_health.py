@@ -7,6 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from asyncexport.core.bundles import DAY, HOUR, Bundle, Range, show
+from asyncexport.core.exits import Exit
 from asyncexport.core.exports import Definition, Export
 from asyncexport.core.health.export_report import ExportFacts
 from asyncexport.core.health.last_run import fault_of_last_run
@@ -325,7 +326,9 @@ def test_a_parked_bundle_is_unhealthy_until_it_is_accepted():
     )
     accepted = report(known, settled=61, runs=(bad,), accepted=(span(40, 41),))
     assert accepted.verdict.healthy
-    assert accepted.verdict.reason.endswith(f"; everything is stored up to {show(MONDAY + 60 * HALF_HOUR)}")
+    assert accepted.verdict.reason.endswith(
+        f"; everything since 2026-01-05 is stored up to {show(MONDAY + 60 * HALF_HOUR)}"
+    )
 
 
 def test_an_archive_that_was_kept_does_not_stay_unhealthy():
@@ -352,6 +355,9 @@ def test_a_gap_before_the_start_of_nights_is_healthy_unless_it_is_parked():
     found = report(known, settled=61, since=30)
     assert [one[:3] for one in gaps(found)] == [(10, 20, "never asked")]
     assert found.verdict.healthy
+    assert found.verdict.reason.endswith(
+        "; everything since 2026-01-05T15:00:00Z is stored up to 2026-01-06T06:00:00Z; 1 older gap"
+    )
     parked = overview(span(0, 10), span(20, 60), unfinished=(record(12, 14, Failed("no")),))
     assert not report(parked, settled=61, since=30).verdict.healthy
 
@@ -399,10 +405,26 @@ def test_a_run_ends_well_if_nothing_of_it_is_left(code, error, failed, unfinishe
     run = RunRecord("nightly", 1.0, ended=2.0, exit_code=code, error=error, counts=counts)
     fault = fault_of_last_run((run,), in_progress=False, has_parked=False, accepted=())
     assert (fault == "") == healthy
-    if fault:
+    if fault and code != Exit.INTERRUPTED:
         assert fault == f"the last run (nightly) ended with exit code {code} at 1970-01-01T00:00:02Z" + (
             f": {error}" if error else ""
         )
+
+
+@pytest.mark.parametrize(
+    ("code", "ended"),
+    [
+        (130, "was stopped by SIGINT (Ctrl-C) at 1970-01-01T00:00:02Z, exit code 130; run the same command again"),
+        (143, "was stopped by SIGTERM or SIGHUP at 1970-01-01T00:00:02Z, exit code 143; run the same command again"),
+        (9, "ended with exit code 9 at 1970-01-01T00:00:02Z; work is left: run the same command again"),
+    ],
+)
+def test_the_verdict_says_how_to_resume_a_run_that_left_work(code, ended):
+    """The ledger has no arguments of runs, so the verdict asks for the same command; code 9 stays healthy."""
+    stopped = replace(WELL, command="backfill", exit_code=code)
+    verdict = report(overview(span(0, 60)), settled=61, runs=(stopped,)).verdict
+    assert verdict.healthy == (code == Exit.TIME_UP)
+    assert verdict.reason.startswith(f"the last run (backfill) {ended} to resume")
 
 
 def test_a_run_that_reported_a_shortfall_is_settled_by_accepting_it():
@@ -417,7 +439,8 @@ def test_a_killed_run_is_unhealthy_and_a_running_one_is_not():
     """A run in progress does not count yet: the one before it does."""
     killed = RunRecord("nightly", 5.0)
     assert fault_of_last_run((WELL, killed), in_progress=False, has_parked=False, accepted=()) == (
-        "the last run (nightly) started at 1970-01-01T00:00:05Z and did not finish: it was killed or it crashed"
+        "the last run (nightly) started at 1970-01-01T00:00:05Z and did not finish: it was killed or it crashed; "
+        "run the same command again to resume"
     )
     assert not fault_of_last_run((WELL, killed), in_progress=True, has_parked=False, accepted=())
     assert fault_of_last_run((killed, killed), in_progress=True, has_parked=False, accepted=())
@@ -427,4 +450,5 @@ def test_a_killed_run_is_unhealthy_and_a_running_one_is_not():
 def test_a_first_run_in_progress_is_reported():
     """While the first run is in progress, the verdict is about what is stored."""
     found = report(overview(span(0, 60)), settled=61, runs=(RunRecord("backfill", 5.0),), in_progress=True)
-    assert found.verdict.reason == f"a run is in progress; everything is stored up to {show(MONDAY + 60 * HALF_HOUR)}"
+    stored_up_to = show(MONDAY + 60 * HALF_HOUR)
+    assert found.verdict.reason == f"a run is in progress; everything since 2026-01-05 is stored up to {stored_up_to}"

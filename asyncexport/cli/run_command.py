@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from asyncexport.cli.configuration import read_key
 from asyncexport.cli.service_manager import ServiceManager
 from asyncexport.cli.signals import AGAIN, run_gracefully, run_interruptibly
-from asyncexport.core.bundles import ALL_TIME, DAY, Ago, Range, When, day, moment_of, show
+from asyncexport.core.bundles import ALL_TIME, Ago, Range, When, moment_of, show, show_day_or_time
 from asyncexport.core.exits import Exit
 from asyncexport.core.text import show_duration
 from asyncexport.display import audit_lines, closing_line, closing_lines, look_command
@@ -187,7 +187,7 @@ def _heading(settings: "Settings", spec: "RunSpec") -> str:
 def _date(when: When) -> str:
     if isinstance(when, Ago):
         return str(when)
-    return show(when) if when % DAY else day(when)
+    return show_day_or_time(when)
 
 
 def _stopping_text(settings: "Settings", viewer: "RunViewer", reason: Exit) -> str:

@@ -94,6 +94,11 @@ def day(moment: int) -> str:
     return show(moment)[:10]
 
 
+def show_day_or_time(at: int) -> str:
+    """Return the day of a time that is a midnight UTC, else the time: the shorter form that options accept."""
+    return show(at) if at % DAY else day(at)
+
+
 @dataclass(frozen=True, slots=True)
 class Ago:
     """The start of the UTC day or hour that is `count` units before the current one, which depends on the clock.

@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator, Sequence
 from itertools import groupby
 from typing import Any
 
-from asyncexport.core.bundles import DAY, HOUR, Range, day, show
+from asyncexport.core.bundles import DAY, HOUR, Range, show, show_day_or_time
 from asyncexport.core.health.export_report import ExportReport
 from asyncexport.core.health.missing import Coverage, Gap
 from asyncexport.core.health.problems import why_parked
@@ -179,14 +179,10 @@ def _gaps(gaps: Sequence[Gap], commands: Texts) -> Iterator[list[int]]:
     """Yield the gaps, `[skipped seconds, seconds, kind, command]` (rule 4)."""
     reached = 0
     for gap in gaps:
-        dates = f"--start {_date(gap.range.start)} --end {_date(gap.range.end)}"
+        dates = f"--start {show_day_or_time(gap.range.start)} --end {show_day_or_time(gap.range.end)}"
         command = commands.index(*gap.command.split(dates, maxsplit=1))
         yield [gap.range.start - reached, gap.range.seconds, KINDS.index(gap.reason), command]
         reached = gap.range.end
-
-
-def _date(at: int) -> str:
-    return show(at) if at % DAY else day(at)
 
 
 def _meet(one: Range, other: Range) -> bool:

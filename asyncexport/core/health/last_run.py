@@ -4,6 +4,8 @@
 2. A run ends well with exit code 0, or with 9: work is left, nothing failed, and the next run resumes.
 3. Exit code 3 no longer counts once no bundle is parked any more, if the run reported nothing but parked bundles or the
    user has accepted gaps since. What is still wrong is reported as a problem of its export.
+4. A run that left work behind (9, a signal, killed) is resumed by the same command; the ledger does not record its
+   arguments.
 """
 
 from collections.abc import Sequence
@@ -13,6 +15,11 @@ from asyncexport.core.exits import Exit
 from asyncexport.core.health.records import AcceptedGap, RunRecord
 
 ENDS_WELL = (Exit.DONE, Exit.TIME_UP)
+
+RESUME = "run the same command again to resume"
+
+SIGNALS = {Exit.INTERRUPTED: "SIGINT (Ctrl-C)", Exit.TERMINATED: "SIGTERM or SIGHUP"}
+"""The exit codes of runs that a signal stopped."""
 
 
 def finished_runs(runs: Sequence[RunRecord], *, in_progress: bool) -> Sequence[RunRecord]:
@@ -50,7 +57,14 @@ def _is_settled(run: RunRecord, *, has_parked: bool, accepted: Sequence[Accepted
 
 
 def how_it_ended(run: RunRecord) -> str:
-    """Say how a run ended, as the end of a sentence."""
+    """Say how a run ended, and how to resume it if it left work (rule 4), as the end of a sentence."""
     if run.ended is None:
-        return f"started at {show(run.began)} and did not finish: it was killed or it crashed"
-    return f"ended with exit code {run.exit_code} at {show(run.ended)}" + (f": {run.error}" if run.error else "")
+        return f"started at {show(run.began)} and did not finish: it was killed or it crashed; {RESUME}"
+    ended = f"ended with exit code {run.exit_code} at {show(run.ended)}"
+    left = ""
+    if run.exit_code in SIGNALS:
+        ended = f"was stopped by {SIGNALS[Exit(run.exit_code)]} at {show(run.ended)}, exit code {run.exit_code}"
+        left = f"; {RESUME}"
+    elif run.exit_code == Exit.TIME_UP:
+        left = f"; work is left: {RESUME}"
+    return ended + (f": {run.error}" if run.error else "") + left

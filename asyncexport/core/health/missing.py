@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import NamedTuple
 
-from asyncexport.core.bundles import DAY, HOUR, Range, day, show
+from asyncexport.core.bundles import HOUR, Range, show_day_or_time
 from asyncexport.core.health.layers import layered
 from asyncexport.core.health.overview import Overview
 
@@ -161,9 +161,5 @@ def gaps_of(
             yield Gap(Range(span.start, due.settled), coverage, again("nightly", *option))
         else:
             command = "backfill" if coverage is Coverage.NEVER_ASKED else "retry"
-            dates = ("--start", _date(span.start), "--end", _date(span.end))
+            dates = ("--start", show_day_or_time(span.start), "--end", show_day_or_time(span.end))
             yield Gap(span, coverage, again(command, *dates, *option))
-
-
-def _date(at: int) -> str:
-    return show(at) if at % DAY else day(at)

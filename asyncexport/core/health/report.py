@@ -3,9 +3,10 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from asyncexport.core.bundles import show
+from asyncexport.core.bundles import show, show_day_or_time
+from asyncexport.core.exits import Exit
 from asyncexport.core.health.export_report import ExportFacts, ExportReport, export_report
-from asyncexport.core.health.last_run import fault_of_last_run, finished_runs
+from asyncexport.core.health.last_run import fault_of_last_run, finished_runs, how_it_ended
 from asyncexport.core.health.missing import MAX_BEHIND_SECONDS, Again
 from asyncexport.core.health.records import HourCount, RunRecord
 
@@ -116,7 +117,33 @@ def _verdict(facts: DirectoryFacts, reports: Sequence[ExportReport]) -> Verdict:
 
 def _all_well(facts: DirectoryFacts, judged: Sequence[ExportReport]) -> str:
     finished = finished_runs(facts.runs, in_progress=facts.in_progress)
-    run = f"the last run ({finished[-1].command}) ended well at {show(finished[-1].ended or 0)}" if finished else ""
-    ends = [one.complete_until for one in judged if one.complete_until is not None]
-    complete = f"everything is stored up to {show(min(ends))}" if ends else "nothing is due"
-    return "; ".join(filter(None, ("a run is in progress" if facts.in_progress else "", run, complete)))
+    return "; ".join(
+        filter(
+            None,
+            (
+                "a run is in progress" if facts.in_progress else "",
+                _ended_well(finished[-1]) if finished else "",
+                _complete(facts.since, [one.complete_until for one in judged if one.complete_until is not None]),
+                _older_gaps(facts.since, judged),
+            ),
+        )
+    )
+
+
+def _ended_well(run: RunRecord) -> str:
+    if run.exit_code == Exit.TIME_UP:
+        return f"the last run ({run.command}) {how_it_ended(run)}"
+    return f"the last run ({run.command}) ended well at {show(run.ended or 0)}"
+
+
+def _complete(since: int | None, ends: Sequence[int]) -> str:
+    if not ends:
+        return "nothing is due"
+    what = "everything" if since is None else f"everything since {show_day_or_time(since)}"
+    return f"{what} is stored up to {show(min(ends))}"
+
+
+def _older_gaps(since: int | None, judged: Sequence[ExportReport]) -> str:
+    """Count the gaps before the start of nights, which are no problem; return "" if there are none."""
+    older = sum(since is not None and gap.range.end <= since for one in judged for gap in one.gaps)
+    return "" if not older else "1 older gap" if older == 1 else f"{older:,} older gaps"
