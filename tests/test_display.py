@@ -14,7 +14,8 @@ import orjson
 import pytest
 from rich.text import Text
 
-from asyncexport.core.bundles import Bundle, Range
+from asyncexport.core.bundles import DAY, Bundle, Range
+from asyncexport.core.covered_range import CoveredRange, covering
 from asyncexport.core.events import (
     BundleMoved,
     BundleParked,
@@ -727,6 +728,37 @@ def test_the_closing_text_says_what_is_done_and_where():
         "the files are in exports",
         "view one: gzip -dc 'my exports/a.ndjson.gz' | head -n 1",
     ]
+
+
+def test_the_closing_text_says_where_settled_data_ends():
+    """A range without a given end is shown: once if all exports have the same, else for each export."""
+    start, end = 1_795_737_600, 1_795_851_000
+    tally = Tally(planned=63, stored=63, ranges={name: CoveredRange(start, end, end) for name in ("a", "b")})
+    shown = "2026-11-27 00:00 to 2026-11-28 07:30 UTC, where settled data ends"
+    assert closing_lines(summary(Exit.DONE, tally))[2] == f"range: {shown}"
+    tally.ranges["b"] = CoveredRange(start - DAY, end, end)
+    assert closing_lines(summary(Exit.DONE, tally))[2:4] == [
+        f"range of a: {shown}",
+        "range of b: 2026-11-26 00:00 to 2026-11-28 07:30 UTC, where settled data ends",
+    ]
+    asked, of_all_history = CoveredRange(start, end, end, end, end), CoveredRange(0, end, end)
+    for one in (asked, of_all_history, CoveredRange(end, end, end)):
+        assert "range" not in "".join(closing_lines(summary(Exit.DONE, replace(tally, ranges={"a": one}))))
+
+
+@pytest.mark.parametrize(
+    ("width", "shown"),
+    [
+        (79, "2026-11-27 00:00 to 2026-11-28 07:30 UTC, where settled data ends"),
+        (60, "2026-11-27 00:00 to 2026-11-28 07:30 UTC (settled)"),
+        (50, "2026-11-27 00:00 to 2026-11-28 07:30 UTC"),
+        (40, "to 2026-11-28 07:30 UTC"),
+    ],
+)
+def test_the_live_view_shows_where_settled_data_ends(width, shown):
+    """A run whose end was not given shows its range, with the words that fit."""
+    found = covering([CoveredRange(1_795_737_600, 1_795_851_000, 1_795_851_000)])
+    assert drawn(replace(RUN, covered=found), width)[1] == f"range     {shown}"
 
 
 def test_the_closing_text_lists_shortfalls_that_fail_the_run():

@@ -69,7 +69,10 @@ COMMANDS: dict[str, Entry] = {
         (
             ("--start 2026-01-01", "everything from that day on that is settled"),
             ("--start 12w --end 2w --export people", "ten weeks of one export"),
-            ("--start 36h --max-duration 5h", "the last 36 hours; stop cleanly after five hours"),
+            (
+                "--start 36h --max-duration 5h",
+                "from 36 hours ago to where settled data ends, about 26 hours ago; stop after five hours",
+            ),
         ),
     ),
     "nightly": Entry(

@@ -1,6 +1,7 @@
 """The range of one export in a run, as the summary reports it."""
 
-from dataclasses import dataclass
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
 from typing import Any
 
 from asyncexport.core.bundles import show
@@ -29,6 +30,11 @@ class CoveredRange:
         """Whether a later end was asked for, which is not settled yet."""
         return self.asked_end is not None and self.end < self.asked_end
 
+    @property
+    def is_open(self) -> bool:
+        """Whether the run chose the end: where settled data ends. A start of 0 stands for all of history."""
+        return self.asked_end is None and 0 < self.start < self.end
+
     def to_dict(self) -> dict[str, Any]:
         """Return the range as it is printed."""
         return {
@@ -37,3 +43,11 @@ class CoveredRange:
             "settled_until": show(self.settled_until),
             "cut_back": self.is_cut_back,
         }
+
+
+def covering(ranges: Iterable[CoveredRange]) -> CoveredRange | None:
+    """Return the range from the first start to the last end of the ranges whose end the run chose; None if none is."""
+    chosen = [one for one in ranges if one.is_open]
+    if not chosen:
+        return None
+    return replace(max(chosen, key=lambda one: one.end), start=min(one.start for one in chosen))

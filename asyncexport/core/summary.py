@@ -337,6 +337,7 @@ class Snapshot:
         expected_seconds: How long the run will still take. None if that is not known yet.
         problems: The latest problems that are not over, newest last.
         problem_ages: How long ago each of them occurred, in seconds.
+        covered: The range of the run if its end is where settled data ends. None if the end was asked for.
     """
 
     seconds: float
@@ -360,6 +361,7 @@ class Snapshot:
     expected_seconds: float | None
     problems: tuple[str, ...] = ()
     problem_ages: tuple[float, ...] = ()
+    covered: CoveredRange | None = None
 
     @property
     def have(self) -> int:

@@ -12,6 +12,7 @@ from asyncexport.core.summary import Summary, Tally, lost_reason
 from asyncexport.core.text import show_bytes, show_duration
 from asyncexport.display.audit_text import audit_lines
 from asyncexport.display.formatting import count_of, plain, show_count
+from asyncexport.display.progress_text import covered
 
 MOST_PROBLEMS = 10
 """Lines about parked bundles; `status` and `--json` list all."""
@@ -82,6 +83,7 @@ def closing_lines(summary: Summary, *, look: str = "", hung_up: bool = False) ->
         lines.append(f"{_data(summary)} in {show_duration(summary.seconds)}, with {_requests(summary)}")
     else:
         lines.append(f"no request was {'needed' if summary.exit_code is Exit.DONE else 'sent'}")
+    lines += _ranges(tally)
     if summary.joined is not None:
         lines.append(plain(f"waited for another run, which held the directory: {summary.joined}"))
     if tally.possible_duplicates:
@@ -166,6 +168,14 @@ def _bundles(summary: Summary) -> str:
     if tally.unfinished:
         parts.append(f"{show_count(tally.unfinished)} left")
     return ", ".join(parts)
+
+
+def _ranges(tally: Tally) -> list[str]:
+    """Say where the ranges end that end where settled data does."""
+    texts = {name: covered(one)[0] for name, one in tally.ranges.items() if one.is_open}
+    if len(set(texts.values())) == 1:
+        return [f"range: {next(iter(texts.values()))}"]
+    return [plain(f"range of {name}: {text}") for name, text in texts.items()]
 
 
 def _refreshed(refreshed: Refreshed, *, word: str) -> str:

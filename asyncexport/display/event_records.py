@@ -62,7 +62,7 @@ def event_record(event: Event) -> dict[str, Any] | None:
 
 def progress_record(snapshot: Snapshot, *, now: float) -> dict[str, Any]:
     """Return the progress of a run as a JSON object; `now` is in seconds since 1970."""
-    facts = {_PROGRESS_KEYS.get(name, name): value for name, value in asdict(snapshot).items()}
+    facts = {_PROGRESS_KEYS.get(name, name): value for name, value in asdict(snapshot).items() if name != "covered"}
     expected = snapshot.expected_seconds
     ends_at = None if expected is None else show(min(now + expected, END_OF_CALENDAR))
     return {"type": "progress", **facts, "ends_at": ends_at}

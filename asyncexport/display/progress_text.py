@@ -1,5 +1,6 @@
 """The progress of a run in words, for the live view and the status line."""
 
+from asyncexport.core.covered_range import CoveredRange
 from asyncexport.core.summary import Snapshot
 from asyncexport.core.text import show_bytes, show_duration
 from asyncexport.display.formatting import show_count, show_minute, show_rate
@@ -95,6 +96,13 @@ def when(seconds: float, now: float) -> Wordings:
         return ("in less than a minute",)
     duration, time = f"in about {show_duration(seconds)}", show_minute(now + seconds)
     return f"{duration}, {time}", duration
+
+
+def covered(span: CoveredRange) -> Wordings:
+    """Describe the range of a run that ends where settled data ends."""
+    end = show_minute(span.end)
+    whole = f"{show_minute(span.start).removesuffix(' UTC')} to {end}"
+    return f"{whole}, where settled data ends", f"{whole} (settled)", whole, f"to {end}"
 
 
 def fitting(wordings: Wordings, columns: int) -> str:

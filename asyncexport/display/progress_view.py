@@ -15,7 +15,7 @@ from rich.text import Text
 from asyncexport.core.summary import Snapshot
 from asyncexport.core.text import show_duration
 from asyncexport.display.formatting import plain, show_count
-from asyncexport.display.progress_text import Wordings, budget, bundles, data, files, fitting, outage, when
+from asyncexport.display.progress_text import Wordings, budget, bundles, covered, data, files, fitting, outage, when
 
 RATE_SECONDS = 300.0
 """Rates are averages over the last five minutes; averages since the start would be dominated by the first burst."""
@@ -65,6 +65,7 @@ def draw(
     cut: OverflowMethod = "ellipsis" if marks is FINE else "crop"
     lines = [
         _heading(plain(heading), _passed(snapshot.seconds), width, cut=cut),
+        *([_line("range", covered(snapshot.covered), width)] if snapshot.covered else []),
         _bar(snapshot, width, marks),
         _bundles(snapshot, width),
         _line("files", files(snapshot), width),

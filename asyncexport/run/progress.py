@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 from asyncexport.config import Settings
 from asyncexport.core.admission import BudgetScope, Down
+from asyncexport.core.covered_range import covering
 from asyncexport.core.forecast import (
     ALL_WITH_LIST,
     ALL_WITHOUT_LIST,
@@ -56,6 +57,7 @@ class Progress:
             expected_seconds=None if down_seconds is not None else self._expected_seconds(),
             problems=tuple(problem.text for problem in problems),
             problem_ages=tuple(max(0.0, seconds - problem.at) for problem in problems),
+            covered=covering(tally.ranges.values()),
         )
 
     def _scope(self) -> str:
