@@ -163,7 +163,6 @@ def test_a_missing_file_is_reported_with_what_named_it(here: Path) -> None:
     with pytest.raises(ConfigError) as caught:
         load_settings(file=Path("nope.toml"), environ={}, flags={}, working_directory=here)
     assert str(caught.value) == f"-c: there is no file {here / 'nope.toml'}"
-    assert "asyncexport init" in caught.value.hint
     with pytest.raises(ConfigError) as caught:
         load_settings(file=None, environ={"ASYNCEXPORT_CONFIG": "/nope.toml"}, flags={}, working_directory=here)
     assert str(caught.value) == "ASYNCEXPORT_CONFIG: there is no file /nope.toml"
@@ -197,14 +196,43 @@ def test_a_directory_is_no_file(here: Path) -> None:
 
 
 @pytest.mark.parametrize(
+    ("content", "hinted"),
+    [("[budget]\nburts = 3\n", True), ("[budget]\nburst = = 3\n", False), (None, False)],
+    ids=["unknown key", "syntax", "no file"],
+)
+def test_a_list_of_all_settings_is_suggested_where_it_helps(here: Path, content: str | None, *, hinted: bool) -> None:
+    """The hint writes it to another file than the one that has the fault."""
+    file = here / "asyncexport.toml"
+    if content is not None:
+        file.write_text(content)
+    with pytest.raises(ConfigError) as caught:
+        load_settings(file=file, environ={}, flags={}, working_directory=here)
+    assert caught.value.hint.startswith("`asyncexport init -c all-settings.toml` writes") is hinted
+    assert hinted or not caught.value.hint
+
+
+@pytest.mark.parametrize(
     ("content", "reported"),
     [
         (b"[budget]\nburst = = 3\n", "is not valid TOML: invalid value (at line 2, column 9)"),
+        (b'[api]\nproxy = "http\nb = 1\n', "is not valid TOML: a quotation mark is not closed (at line 2, column 14)"),
+        (b"proxy = 'http\nb = 1\n", "is not valid TOML: a quotation mark is not closed (at end of document)"),
+        (b"proxy = '''http", "is not valid TOML: a quotation mark is not closed (at end of document)"),
+        (b'proxy = """http', "is not valid TOML: a quotation mark is not closed (at end of document)"),
         (b"burst = \xff", "is not UTF-8 text"),
         (b"a = " + b"9" * 5000, "contains a number that is too long or tables nested too deeply"),
         (b"a = " + b"[" * 50_000, "contains a number that is too long or tables nested too deeply"),
     ],
-    ids=["syntax", "latin-1", "long number", "deep nesting"],
+    ids=[
+        "syntax",
+        "quote",
+        "single quote",
+        "three single quotes",
+        "three quotes",
+        "latin-1",
+        "long number",
+        "deep nesting",
+    ],
 )
 def test_invalid_toml_is_reported_with_its_file(here: Path, content: bytes, reported: str) -> None:
     """A syntax error has the file and the line, and faults of other sources are reported with it."""
@@ -213,7 +241,7 @@ def test_invalid_toml_is_reported_with_its_file(here: Path, content: bytes, repo
     with pytest.raises(ConfigError) as caught:
         load_settings(file=None, environ={"ASYNCEXPORT_FOO": "1"}, flags={}, working_directory=here)
     assert [str(problem) for problem in caught.value.problems] == [
-        f"{file}: {reported}",
+        f"asyncexport.toml {reported}",
         "ASYNCEXPORT_FOO: unknown variable",
     ]
 

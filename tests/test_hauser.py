@@ -141,7 +141,7 @@ def test_a_relative_folder_starts_at_the_file_or_here(capsys, tmp_path, monkeypa
         (("--sync-point", "2026-01-01"), None, "--sync-point: needs --from-hauser"),
         (("--from-hauser", "nowhere.toml"), None, "--from-hauser: there is no file "),
         (("--from-hauser", "hauser.toml"), "[nightly]\nsince = ''\n", "hauser.toml has none of hauser's keys"),
-        (("--from-hauser", "hauser.toml"), "StartTime = <time>", "hauser.toml: is not valid TOML: "),
+        (("--from-hauser", "hauser.toml"), "StartTime = <time>", "hauser.toml is not valid TOML: "),
         (("--from-hauser", "hauser.toml", "--sync-point", "9999-01-01"), "", "is in the future"),
         (("--from-hauser", "hauser.toml", "--sync-point", "soon"), "", "--sync-point: "),
         (("-c", "hauser.toml", "--force", "--from-hauser", "hauser.toml"), "", "-c: hauser.toml is hauser's file"),

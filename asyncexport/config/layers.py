@@ -67,6 +67,10 @@ INJECTED = re.compile(
 `asyncexport-…`. They are ignored. A setting has two underscores between table and key."""
 
 
+UNCLOSED = {"Illegal character '\\n'", "Unterminated string", """Expected "'\"""", """Expected "'''\""""}
+"""The messages of Python's TOML parser for a text whose quotation mark is missing."""
+
+
 def called(file: Path | None, *, environ: Mapping[str, str]) -> str:
     """Return the name of the configuration file for messages."""
     return str(file or environ.get(FILE_VARIABLE) or FILE_NAME)
@@ -99,12 +103,12 @@ def from_file(path: Path, *, named_by: str, called: str, problems: list[Problem]
     except OSError as error:
         problems.append(Problem(named_by, f"{path} cannot be read: {(error.strerror or 'no reason given').lower()}"))
     except UnicodeDecodeError:
-        problems.append(Problem(str(path), "is not UTF-8 text"))
+        problems.append(Problem("", f"{called} is not UTF-8 text"))
     except tomllib.TOMLDecodeError as error:
-        problems.append(Problem(str(path), f"is not valid TOML: {_lowered(str(error))}"))
+        problems.append(Problem("", f"{called} is not valid TOML: {_toml_fault(str(error))}"))
     except (ValueError, RecursionError):
         # Valid TOML, but beyond Python's limits.
-        problems.append(Problem(str(path), "contains a number that is too long or tables nested too deeply"))
+        problems.append(Problem("", f"{called} contains a number that is too long or tables nested too deeply"))
     return SettingsLayer()
 
 
@@ -148,5 +152,12 @@ def _unknown_variable(name: str, known: list[str]) -> str:
     return "unknown variable" + (f" (did you mean {PREFIX}{nearest[0]}?)" if nearest else "")
 
 
-def _lowered(text: str) -> str:
+def _toml_fault(text: str) -> str:
+    """Return the parser's message in the form of ours.
+
+    A line break within quotation marks, or the end of the file, is how the parser sees a missing quotation mark.
+    """
+    what, _, place = text.rpartition(" (at ")
+    if what in UNCLOSED:
+        return f"a quotation mark is not closed (at {place}"
     return text[:1].lower() + text[1:]

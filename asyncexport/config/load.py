@@ -18,7 +18,7 @@ log = logging.getLogger(__name__)
 
 REFRESH = ("nightly", "refresh")
 
-HINT = "`asyncexport init` writes a file with every setting and its default"
+HINT = "`asyncexport init -c all-settings.toml` writes a file with every setting and its default, to compare with"
 
 
 def load_settings(
@@ -48,6 +48,7 @@ def load_settings(
     path, named_by = find_file(file, environ=environ, working_directory=working_directory, argument=file_argument)
     name = called(file, environ=environ)
     from_toml = SettingsLayer() if path is None else from_file(path, named_by=named_by, called=name, problems=problems)
+    in_reading = len(problems)
     layers = (from_flags(flags, place=flags_place), from_environment(environ, problems=problems), from_toml)
     problems += _duplicate_names(from_toml.values.get("export"), file=from_toml.file)
     try:
@@ -57,7 +58,8 @@ def load_settings(
     else:
         problems += _refresh_problems(settings, layers)
     if problems:
-        raise ConfigError(problems, hint=HINT)
+        # A list of all settings does not help with a file that cannot be read.
+        raise ConfigError(problems, hint=HINT if len(problems) > in_reading else "")
     return settings
 
 
