@@ -39,13 +39,14 @@ def audit(
 ) -> Summary:
     """Audit what is stored.
 
-    Rows that reach Fullstory after a bundle was exported are missing from its archive, and nothing but another export
-    shows that. This command exports bundles again that it chooses at random, spread over exports and time, and compares
-    the rows. The result is a statement about all bundles, such as "of 120 exported again 0 differ: fewer than 2.5 % do,
-    at 95 %". If some differ, it shows how that depends on the age at which they had been exported.
+    Rows that reach Fullstory after a bundle was exported are missing from its archive, and only another export shows
+    that. This command exports a random sample of bundles again, spread over exports and time, and compares the rows.
+    The result is a statement about all bundles, such as "of 120 exported again 0 differ: fewer than 2.5 % do, at 95 %":
+    with 95 % confidence, fewer than 2.5 % of all bundles differ. If some differ, it shows how many, by the age at which
+    they had been exported.
 
     A bundle that differs is replaced as by a refresh. If the new export is empty or has far fewer rows, the archive is
-    kept, the bundle is parked and the exit code is 3. The cost is one create per bundle. Exports in progress are
+    kept, the bundle is parked and the exit code is 3. The cost is one create per bundle. Bundles in progress are
     finished first; parked bundles are left alone. Exports of individuals are not audited: their rows always change.
 
     To audit some bundles every night, set [nightly] audit.

@@ -325,7 +325,7 @@ def global_options(
         bool, typer.Option("--version", is_eager=True, callback=show_version, help="Show the version and exit.")
     ] = False,
 ) -> None:
-    """Export a company's complete Fullstory history to its own disk.
+    """Export a company's complete Fullstory history to your own disk.
 
     Global options may be given before or after the command. `asyncexport COMMAND --help` explains each command.
     """

@@ -31,11 +31,11 @@ def doctor(ctx: typer.Context, *, offline: Offline = False, directory: Directory
     """Check what a run needs.
 
     Checks the configuration, the key, the host, TLS and proxy, the clock, the segments, the lock, the ledger,
-    permissions, and the disk against one and a half times what the last 30 days took. Each line is ok, warn or fail,
-    with what to do below it. Sends two requests at most, as soon as the budget allows; the ledger counts them. Changes
-    nothing else.
+    permissions, and whether the disk has room for one and a half times the archives of the last 30 days. Each line is
+    ok, warn or fail, with what to do below it. Sends two requests at most, as soon as the budget allows; the ledger
+    counts them. Changes nothing else.
 
-    The exit code is the one that a run would have had.
+    The exit code is the one with which a run would have ended.
     """
     session: Session = ctx.obj
     checks: list[Check] = []

@@ -20,9 +20,9 @@ def metrics(
 ) -> Summary:
     """Print metrics.
 
-    They are in Prometheus' text format and come from the ledger; nothing is changed, also during a run. They need one
-    more library: pip install 'asyncexport[metrics]'. If the ledger cannot be read, the metrics say so and the exit code
-    is 7.
+    Reads the ledger and changes nothing; works during a run. The metrics have Prometheus' text format and need one more
+    library: pip install 'asyncexport[metrics]'. If the ledger cannot be read, the metrics say so and the exit code is
+    7.
 
     With [metrics] textfile, each run writes them to a file for node_exporter; with [metrics] listen, they are served
     over HTTP during runs.

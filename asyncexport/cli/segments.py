@@ -18,8 +18,8 @@ def segments(ctx: typer.Context, *, directory: Directory = None, sets: Sets = No
     """List the segments.
 
     Put the id of a segment into [[export]] segment. The list is read page by page, one request per page, and stops when
-    stdout is closed. The ledger in the output directory, if any, tells how many requests may be sent, and counts these,
-    unless a run is in progress.
+    stdout is closed. If the output directory has a ledger, its budget applies to these requests, and they are recorded
+    in it unless a run is in progress.
     """
     from asyncexport.cli.signals import run_interruptibly
 

@@ -51,16 +51,16 @@ def status(
 ) -> Summary:
     """Show what is stored.
 
-    Reads the ledger and changes nothing, also during a run. Checks that every archive exists and has the recorded size;
-    `verify` checks the contents. The exit code is 3 if bundles are parked, archives overlap, or archive files were
-    deleted or changed in size.
+    Reads the ledger and changes nothing; works during a run. Checks that every archive exists and has the recorded
+    size; `verify` checks the contents. The exit code is 3 if bundles are parked, archives overlap, or archive files
+    were deleted or changed in size.
 
     gaps: time that no archive covers, since [nightly] since or the first archive, with the reason and the command that
     fills it. kept: bundles whose archive was kept because a new export was empty or had far fewer rows, with both
-    counts. unsettled: bundles exported before their data was settled; they are exported once more when it is.
+    counts. unsettled: bundles exported before their data was settled; they are exported once more when it has settled.
 
     With --check, the exit code is 0 only if the last run ended well (0, or 9: work is left, nothing failed) and
-    everything that was settled --max-behind ago is stored. It is 3 if not, and 7 if there is no ledger or it is
+    everything that settled more than --max-behind ago is stored. Otherwise it is 3, or 7 if there is no ledger or it is
     damaged.
 
     With --html, the report is also written as a page that needs nothing but a browser. It is written even if the ledger
