@@ -39,8 +39,8 @@ MEANINGS: dict[Exit, str] = {
     Exit.UNEXPECTED: "an unexpected error: a bug in asyncexport",
     Exit.USAGE: "wrong usage or configuration, clocks more than a day apart, or an export that the service refuses "
     "from the start",
-    Exit.PARTIAL: "finished, but bundles are parked, unfinished or far smaller than before, archives fail the check, "
-    "or rows are missing and `[sentinel] fail` is set",
+    Exit.PARTIAL: "not all is well: bundles are parked, unfinished or late, new exports have far fewer rows, archives "
+    "are not intact, or rows are missing and `[sentinel] fail` is set",
     Exit.LOCKED: "another run holds the lock of the output directory",
     Exit.UNREACHABLE: "the service was unreachable for `[retry] outage` or `first_contact`, and nothing was stored",
     Exit.KEY_REFUSED: "the API key is missing or was refused",
