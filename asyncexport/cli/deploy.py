@@ -78,8 +78,9 @@ def deploy(
 ) -> Summary:
     """Print the files.
 
-    They call this installation with the present configuration: its file, directory and options. The comments at the top
-    of each file say where it belongs and where to put the API key, which is never printed. Nothing is installed.
+    The files call this installation with the configuration that is in effect now: its file, directory and options. The
+    comments at the top of each file say where it belongs and where to put the API key, which is never printed. Nothing
+    is installed.
     """
     from asyncexport.deploy import airflow_files, cron_files, kubernetes_files, systemd_files
 
