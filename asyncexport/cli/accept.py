@@ -46,8 +46,8 @@ def accept(
     """Accept missing data.
 
     Marks the parked bundles and the shortfalls (stored time with far fewer rows than usual) between FROM and TO as
-    known. They no longer cause exit code 3, and `status` lists them with the reason. A shortfall that goes on after TO
-    is reported again, once.
+    known. They no longer cause exit code 3, and `status` lists them with the reason. A shortfall that continues after
+    TO is reported again, once.
 
     Nightly runs and backfills leave accepted bundles alone. `retry` with --start or --end still retries them. An
     acceptance cannot be taken back.

@@ -33,10 +33,10 @@ End = Annotated[
 ]
 MaybeStart = Annotated[
     str | None,
-    typer.Option("--start", metavar="DATE", help=f"Only bundles after this: {DATES}.", show_default=False),
+    typer.Option("--start", metavar="DATE", help=f"Only bundles from this time on: {DATES}.", show_default=False),
 ]
 MaybeEnd = Annotated[
-    str | None, typer.Option("--end", metavar="DATE", help="Only bundles before this, exclusive.", show_default=False)
+    str | None, typer.Option("--end", metavar="DATE", help="Only bundles before this time.", show_default=False)
 ]
 Names = Annotated[
     list[str] | None,
