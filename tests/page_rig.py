@@ -158,12 +158,14 @@ def report_on(
     now: float | None = None,
     since: int | None = FIRST,
     configured: bool = True,
+    in_progress: bool = False,
 ) -> StatusReport:
     """Return the report on these exports; the default time is when their last bundle settles."""
     if now is None:
         now = FIRST + max((one.days for one in exports), default=0) * DAY + 26 * HOUR
     facts = tuple(one.facts(configured=configured) for one in exports)
-    return status_report(DirectoryFacts(facts, since, tuple(runs), tuple(hours)), now=now, again=again)
+    found = DirectoryFacts(facts, since, tuple(runs), tuple(hours), in_progress)
+    return status_report(found, now=now, again=again)
 
 
 def html_of(

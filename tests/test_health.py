@@ -10,6 +10,7 @@ from asyncexport.core.bundles import DAY, HOUR, Bundle, Range, show
 from asyncexport.core.exits import Exit
 from asyncexport.core.exports import Definition, Export
 from asyncexport.core.health.export_report import ExportFacts
+from asyncexport.core.health.gap_list import listed_gaps
 from asyncexport.core.health.last_run import fault_of_last_run
 from asyncexport.core.health.layers import layered
 from asyncexport.core.health.missing import MISSING, Coverage, Piece
@@ -257,6 +258,35 @@ def test_nights_ask_for_nothing_before_they_begin():
     assert fresh.verdict.healthy
 
 
+WIDTHS = st.lists(st.tuples(st.integers(1, 9), st.sampled_from(["stored", "parked", "begun", "nothing"])), max_size=60)
+
+
+@given(WIDTHS, st.integers(0, 12))
+def test_started_time_is_one_entry_and_only_the_smallest_other_gaps_are_left_out(widths, most):
+    """Every started bundle in a gap is counted once, and no gap that is left out is larger than one that is listed."""
+    covered, unfinished, at = [], [], 0
+    for width, kind in widths:
+        if kind == "stored":
+            covered.append(span(at, at + width))
+        elif kind != "nothing":
+            state = Failed("no") if kind == "parked" else Planned(2)
+            unfinished += [record(one, one + 1, state) for one in range(at, at + width)]
+        at += width
+    (found,) = report(overview(*covered, unfinished=tuple(unfinished)), settled=at).exports
+    begun = [one for one in unfinished if not one.parked]
+    started, others = found.started, [gap for gap in found.gaps if gap.reason is not Coverage.IN_PROGRESS]
+    if started is None:
+        assert not begun
+    else:
+        assert (started.bundles, started.seconds) == (len(begun), len(begun) * HALF_HOUR)
+        assert (started.gaps, started.command) == (len(found.gaps) - len(others), "retry")
+    listed = listed_gaps(found.gaps, most=most)
+    left = [gap.range.seconds for gap in others if gap not in listed]
+    assert len(listed) == min(most, len(others)) == len(others) - len(left)
+    assert not left or not listed or max(left) <= min(gap.range.seconds for gap in listed)
+    assert left or listed == others
+
+
 # Weeks
 
 
@@ -313,6 +343,14 @@ def test_each_kind_of_time_has_a_mark():
 
 
 # The verdict
+
+
+def test_started_time_that_is_late_is_a_problem():
+    """The verdict uses the same word as the list of gaps."""
+    known = overview(span(0, 10), span(12, 400), unfinished=(record(10, 12, Created(1, 0.0, "id")),))
+    assert report(known, settled=400).verdict.reason == (
+        "events: 1 h missing, the first from 2026-01-05T05:00:00Z to 2026-01-05T06:00:00Z (started)"
+    )
 
 
 def test_a_parked_bundle_is_unhealthy_until_it_is_accepted():

@@ -289,6 +289,22 @@ def test_each_gap_is_listed_with_its_command():
     assert len(export["commands"]) <= 4
 
 
+def test_the_page_has_one_command_for_all_that_was_started():
+    """Each gap keeps its row; what runs have started also has a line with the command that finishes all of it."""
+    made = MadeUpExport(days=4)
+    for number in (10, 11, 40):
+        made.spoil(number, Created(1, FIRST, "operation"))
+    made.spoil(20)
+    html = html_of(made, since=FIRST + DAY)
+    assert "</bdi>, started: 3 bundles, 2 gaps, 1 h 30 min. Run the interrupted command again, or: <code" in html
+    assert re.findall(r"<td>([^<>]*)</td><td><code", html) == [
+        "started",
+        "never asked, before nightly runs begin",
+        "started",
+    ]
+    assert "</bdi>, started" not in html_of(made, in_progress=True)
+
+
 def test_the_page_says_what_else_to_do():
     """Altered and kept archives come with the command that deals with them."""
     made = one_of_each()

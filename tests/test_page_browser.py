@@ -193,7 +193,7 @@ def test_the_arrow_keys_visit_every_bundle(shown):
     for state in (
         "missing, no run",
         "parked: the operation failed",
-        "in progress",
+        ": started",
         "accepted as missing: the site",
         "few rows: ",
         "accepted: a holiday",

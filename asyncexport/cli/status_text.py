@@ -5,6 +5,7 @@ from itertools import groupby
 from typing import TYPE_CHECKING
 
 from asyncexport.core.bundles import day, show
+from asyncexport.core.health.gap_list import STARTED, is_before_nights, listed_gaps
 from asyncexport.core.health.last_run import how_it_ended
 from asyncexport.core.health.problems import why_parked
 from asyncexport.core.health.weeks import CELLS_PER_WEEK, WEEK_SECONDS
@@ -14,6 +15,7 @@ from asyncexport.display import count_of, plain, show_bytes, show_count, show_mi
 
 if TYPE_CHECKING:
     from asyncexport.core.health.export_report import ExportReport
+    from asyncexport.core.health.gap_list import StartedTime
     from asyncexport.core.health.overview import Overview
     from asyncexport.core.health.records import RunRecord
     from asyncexport.core.health.report import StatusReport, Verdict
@@ -21,6 +23,9 @@ if TYPE_CHECKING:
 
 MOST_NAMED = 10
 """Gaps and parked bundles that are listed one by one; `--json` lists all."""
+
+IF_WANTED = "before nightly runs begin; if wanted: "
+"""Precedes the command that fills a gap that is no fault."""
 
 MOST_WEEKS = 20
 """Lines of weeks; `--json` lists all."""
@@ -135,16 +140,35 @@ def _week_line(week: "Week") -> str:
 
 
 def _gap_lines(report: "ExportReport") -> Iterator[str]:
-    """List the gaps, each followed by the command that fills it."""
+    """List the gaps: those that were started as one, the others each with the command that fills it."""
     if not report.gaps:
         return
     total = sum(gap.range.seconds for gap in report.gaps)
     yield _labelled("gaps", f"{show_count(len(report.gaps))}, {show_duration(total)} in all")
-    for gap in report.gaps[:MOST_NAMED]:
+    if report.started is not None:
+        yield f"    {started_text(report.started)}"
+        if report.started.command:
+            yield f"    {report.started.command}"
+    listed = listed_gaps(report.gaps, most=MOST_NAMED)
+    for gap in listed:
         yield f"    {gap.range} ({show_duration(gap.range.seconds)}): {gap.reason}"
         if gap.command:
-            yield f"    {gap.command}"
-    yield from _left_out(len(report.gaps))
+            yield f"    {IF_WANTED if is_before_nights(gap, report.due) else ''}{gap.command}"
+    left = len(report.gaps) - len(listed) - (report.started.gaps if report.started else 0)
+    if left:
+        shown = sum(gap.range.seconds for gap in listed) + (report.started.seconds if report.started else 0)
+        yield _labelled("", f"  and {show_count(left)} smaller, {show_duration(total - shown)}; --json lists all")
+
+
+def started_text(started: "StartedTime") -> str:
+    """Describe the time that runs have started, as one line; the command, if there is one, follows."""
+    found = (
+        f"{STARTED}: {count_of(started.bundles, 'bundle', 'bundles')}, {count_of(started.gaps, 'gap', 'gaps')}, "
+        f"{show_duration(started.seconds)}"
+    )
+    if started.in_progress:
+        return f"{found}: the run in progress finishes them"
+    return f"{found}: run the interrupted command again, or" if started.command else found
 
 
 def _shortfall_lines(report: "ExportReport") -> Iterator[str]:

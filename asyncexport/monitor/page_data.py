@@ -92,6 +92,7 @@ def export_data(
         "gaps": list(_gaps(report.gaps, commands)),
         "texts": texts.all,
         "commands": commands.all,
+        "since": report.due.since if report.due else None,
         "no_command": why_no_command(report),
         "first_day": next(iter(days), 0),
         "days": [[one.rows, one.archives, one.stored_seconds, one.missing_seconds] for one in days.values()],

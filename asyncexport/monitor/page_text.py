@@ -8,6 +8,7 @@ from html import escape
 
 from asyncexport.core.bundles import show
 from asyncexport.core.health.export_report import ExportReport
+from asyncexport.core.health.gap_list import STARTED, reason_words
 from asyncexport.core.health.missing import Again, Gap
 from asyncexport.core.health.report import MOST_PROBLEMS_NAMED, StatusReport
 from asyncexport.core.text import show_bytes, show_duration
@@ -74,7 +75,8 @@ class PageText:
             f"<thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table></div>"
         )
         actions = "".join(f"<li>{self._text(text)}: {self._command(command)}</li>" for text, command in self._actions())
-        listed = f'<p id="more-gaps">{len(gaps):,} in all.</p>{table}' if gaps else "<p>Nothing.</p>"
+        started = "".join(map(self._started, self._report.exports))
+        listed = f'<p id="more-gaps">{len(gaps):,} in all.</p>{started}{table}' if gaps else "<p>Nothing.</p>"
         return listed + (f"<h3>What else to do</h3><ul>{actions}</ul>" if actions else "")
 
     def as_of(self, version: str, directory: str) -> str:
@@ -85,12 +87,26 @@ class PageText:
             f"<bdi>{self._text(directory)}</bdi>, by asyncexport {escape(version)}. All times are UTC.</p>"
         )
 
+    def _started(self, report: ExportReport) -> str:
+        """Return how to finish all that runs have started of an export; "" if nothing needs to be done."""
+        started = report.started
+        if started is None or not started.command:
+            return ""
+        bundles = f"{started.bundles:,} {_plural(started.bundles, 'bundle')}"
+        gaps = f"{started.gaps:,} {_plural(started.gaps, 'gap')}"
+        return (
+            f"<p><bdi>{self._text(report.overview.name)}</bdi>, {STARTED}: {bundles}, {gaps}, "
+            f"{show_duration(started.seconds)}. Run the interrupted command again, or: "
+            f"{self._command(started.command)}</p>"
+        )
+
     def _gap(self, report: ExportReport, gap: Gap) -> str:
         command = self._command(gap.command) if gap.command else why_no_command(report)
         name = self._text(report.overview.name)
         return (
             f"<tr><td><bdi>{name}</bdi></td><td>{show(gap.range.start)}</td><td>{show(gap.range.end)}</td>"
-            f"<td>{show_duration(gap.range.seconds)}</td><td>{gap.reason.value}</td><td>{command}</td></tr>"
+            f"<td>{show_duration(gap.range.seconds)}</td><td>{reason_words(gap, report.due)}</td>"
+            f"<td>{command}</td></tr>"
         )
 
     def _actions(self) -> Iterator[tuple[str, str]]:

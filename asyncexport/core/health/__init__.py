@@ -7,6 +7,7 @@ last_run       whether the last run ended well
 export_report  what is known of one export: its gaps, its weeks, and what is wrong with it
 problems       what is wrong with an export
 missing        which time is missing, why, and which command fills it
+gap_list       how the gaps are listed for people
 weeks          coverage as a line per week
 layers         cuts a span of time by what covers it
 acceptance     which open problems lie in a range that the user accepts

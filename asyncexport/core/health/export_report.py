@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 from asyncexport.core.bundles import settled_until
 from asyncexport.core.exports import Export
+from asyncexport.core.health.gap_list import StartedTime, started_time
 from asyncexport.core.health.missing import Again, Coverage, Due, Gap, Piece, gaps_of, timeline
 from asyncexport.core.health.overview import Overview
 from asyncexport.core.health.problems import delays, faults, few_rows, not_accepted, unsettled
@@ -55,6 +56,7 @@ class ExportReport:
         problems: What is wrong with it, a sentence each; () if all is well.
         shortfalls: Stored time with far fewer rows than usual that the user has not accepted, in order.
         shortfalls_fail: Whether shortfalls are among the problems.
+        started: The gaps that runs have started and not finished, as one entry; None if there are none.
     """
 
     overview: Overview
@@ -68,6 +70,7 @@ class ExportReport:
     problems: tuple[str, ...]
     shortfalls: tuple[Shortfall, ...] = ()
     shortfalls_fail: bool = False
+    started: StartedTime | None = None
 
     @property
     def complete_until(self) -> int | None:
@@ -112,11 +115,12 @@ def export_report(
         due=due,
     )
     open_parked = not_accepted(facts.overview.parked, facts.accepted)
+    gaps = tuple(gaps_of(pieces, due, run_in_progress=run_in_progress, option=option, again=again))
     return ExportReport(
         overview=facts.overview,
         due=due,
         pieces=pieces,
-        gaps=tuple(gaps_of(pieces, due, run_in_progress=run_in_progress, option=option, again=again)),
+        gaps=gaps,
         weeks=tuple(weeks_of(pieces)),
         accepted=facts.accepted,
         altered=facts.altered,
@@ -124,6 +128,7 @@ def export_report(
         problems=tuple(_problems(facts, pieces, open_parked, due)),
         shortfalls=facts.shortfalls,
         shortfalls_fail=facts.shortfalls_fail,
+        started=started_time(gaps, facts.overview, due, run_in_progress=run_in_progress, option=option, again=again),
     )
 
 

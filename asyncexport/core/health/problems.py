@@ -11,6 +11,7 @@ from collections.abc import Iterator, Sequence
 
 from asyncexport.core.bundles import Range, merged, show
 from asyncexport.core.coverage import settles_at
+from asyncexport.core.health.gap_list import STARTED
 from asyncexport.core.health.missing import Coverage, Due, Piece
 from asyncexport.core.health.overview import Overview
 from asyncexport.core.health.records import AcceptedGap, AlteredArchive
@@ -43,7 +44,8 @@ def delays(overview: Overview, pieces: Sequence[Piece], due: Due) -> Iterator[st
     ]
     if late:
         seconds = sum(one.range.end - max(one.range.start, since) for one in late)
-        yield f"{show_duration(seconds)} missing, the first from {late[0].range} ({late[0].coverage})"
+        why = STARTED if late[0].coverage is Coverage.IN_PROGRESS else late[0].coverage.value
+        yield f"{show_duration(seconds)} missing, the first from {late[0].range} ({why})"
 
 
 def _reached(pieces: Sequence[Piece], due: Due) -> int | None:

@@ -10,7 +10,7 @@ const KIND_WORDS = {
   "never asked": "missing, no run has asked for it",
   behind: "missing, settled and not exported yet",
   parked: "parked",
-  "in progress": "in progress",
+  "in progress": "started",
   accepted: "accepted as missing",
   "not due": "not due yet",
 };
@@ -291,7 +291,7 @@ function dayCell({ kinds, rows, archives }) {
 }
 
 function dayWords({ kinds, missing }) {
-  const words = { altered: "archives altered", parked: "bundles parked", "in progress": "bundles in progress",
+  const words = { altered: "archives altered", parked: "bundles parked", "in progress": "bundles started",
     few: "few rows", accepted: "gaps accepted", kept: "archives kept", unsettled: "not settled yet", refreshed: "exported again",
     "not due": "not all due yet" };
   const found = Object.keys(words).filter((name) => kinds.has(name)).map((name) => words[name]);

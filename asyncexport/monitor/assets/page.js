@@ -45,8 +45,8 @@ class GapList {
     const { view, gap } = entry;
     const command = view.data.command(gap);
     const code = make("code", { class: "command" }, command);
-    const texts = [make("bdi", {}, view.data.name), iso(gap.start), iso(gap.end), duration(gap.end - gap.start), gap.kind,
-      command ? code : view.data.noCommand];
+    const texts = [make("bdi", {}, view.data.name), iso(gap.start), iso(gap.end), duration(gap.end - gap.start),
+      view.data.reason(gap), command ? code : view.data.noCommand];
     const row = make("tr", {}, ...texts.map((text) => make("td", {}, text)));
     if (command) addCopy(code);
     this.addShow(row, entry);

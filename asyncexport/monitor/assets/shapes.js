@@ -15,7 +15,7 @@ const LEGEND = [
   [["never asked", "behind"], { kind: "never asked", flags: 0 }, "missing"],
   [["parked"], { kind: "parked", flags: 0 }, "parked"],
   [["few"], { kind: STORED, flags: FLAG.few }, "stored, far fewer rows than usual"],
-  [["in progress"], { kind: "in progress", flags: 0 }, "in progress"],
+  [["in progress"], { kind: "in progress", flags: 0 }, "started"],
   [["accepted"], { kind: "accepted", flags: 0 }, "accepted by you"],
   [["not due"], { kind: "not due", flags: 0 }, "not due yet"],
 ];

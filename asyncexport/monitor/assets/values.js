@@ -54,6 +54,7 @@ class ExportData {
     this.marks.forEach((mark) => this.setMark(mark));
     this.spanStarts = this.spans.map((span) => span.start);
     this.gapStarts = this.gaps.map((gap) => gap.start);
+    this.since = raw.since;
     this.noCommand = raw.no_command;
     this.firstDay = raw.first_day;
     this.days = raw.days.map(([rows, archives, stored, missing]) => ({ rows, archives, stored, missing }));
@@ -127,6 +128,13 @@ class ExportData {
   gapAt(at) {
     const found = firstAbove(this.gapStarts, at) - 1;
     return found >= 0 && at < this.gaps[found].end ? found : -1;
+  }
+
+  // The words of `core.health.gap_list.reason_words`.
+  reason({ kind, end }) {
+    if (kind === "in progress") return "started";
+    const early = kind === "never asked" && this.since !== null && end <= this.since;
+    return early ? "never asked, before nightly runs begin" : kind;
   }
 
   command(gap) {
