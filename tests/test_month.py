@@ -72,8 +72,9 @@ base_url = "{url}"
 [budget]
 requests_per_minute = 1000000
 burst = 10000
+scope = "all"
 [polling]
-min_interval = "400ms"
+min_interval = "1s"
 expected = "400ms"
 [retry]
 backoff_initial = "5ms"
@@ -83,6 +84,7 @@ outage = "3s"
 since = "2036-10-05"
 refresh = ["48h", "72h"]
 """
+"""Settings under which lists are not free, since the test counts them."""
 
 EXPORT = """\
 [[export]]
