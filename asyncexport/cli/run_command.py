@@ -150,8 +150,8 @@ def accepting(session: "Session") -> str:
     """Say what to do about bundles whose archive was kept."""
     again = session.invocation.again("retry", "--accept-fewer")
     return (
-        f"if these rows were deleted on purpose, `{again}` replaces the archives with new exports; otherwise the "
-        "archives stay as they are"
+        f"if these rows were deleted on purpose, or once new bundles have all their rows again, `{again}` replaces the "
+        "archives with new exports; until then the archives stay as they are and are not refreshed"
     )
 
 
