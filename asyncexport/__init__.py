@@ -19,10 +19,14 @@ is the command line; `sandbox` is the local stand-in for the service.
 The names below are loaded on first use, so importing the package is cheap.
 """
 
+import logging
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 __version__ = "0.1.0"
+
+# Without a handler, Python writes warnings to stderr by itself. A library leaves that to the program.
+logging.getLogger(__name__).addHandler(logging.NullHandler())
 
 if TYPE_CHECKING:
     from asyncexport.config import ApiKey, Settings, load_key

@@ -74,6 +74,15 @@ def test_the_package_run_can_be_called():
     assert done.stdout.split() == ["1", "2", "True", "True"]
 
 
+def test_the_library_logs_only_where_the_program_wants_it():
+    """Warnings are not written to stderr unless the program has set up logging."""
+    probe = "import logging, asyncexport; {}logging.getLogger('asyncexport.run.run').warning('disk is slow')"
+    for setup, written in (("", ""), ("logging.basicConfig(); ", "WARNING:asyncexport.run.run:disk is slow\n")):
+        command = [sys.executable, "-c", probe.format(setup)]
+        done = subprocess.run(command, capture_output=True, text=True, check=True)
+        assert (done.stdout, done.stderr) == ("", written)
+
+
 async def test_run_within_a_running_loop_is_an_error_with_a_hint():
     """In a notebook the error says to await the function, and the coroutine is closed without a warning."""
     work = asyncio.sleep(0)
