@@ -863,7 +863,12 @@ def _ledgers() -> Iterator[Row]:
     yield Row(
         "an API key of another organisation than that of the data",
         "ends the run with exit code 7 before any create and names both organisations",
-        scene="organisation",
+        scene="organisation:key",
+    )
+    yield Row(
+        "the API host is changed to one where the key belongs to another organisation, such as the sandbox",
+        "ends the run with exit code 7 before any create and names both organisations",
+        scene="organisation:host",
     )
     yield Row(
         "a ledger that is older than the archives (from a backup)",

@@ -1,6 +1,7 @@
 """A directory holds data of one organisation, whichever of its keys is used."""
 
 import asyncio
+import re
 from dataclasses import replace
 
 import pytest
@@ -40,9 +41,9 @@ def test_a_remembered_organisation_is_read_back_unchanged(salt, organisation, ke
     """The newest keys are known, and a key that is seen again is remembered once."""
     one = DirectoryOrganisation(salt.hex())
     for key in keys:
-        one = one.with_key(key, reported=organisation)
+        one = one.with_key(key, host=f"{key}.test", reported=organisation)
     assert DirectoryOrganisation.read(one.to_json(), new_salt=lambda: b"other") == one
-    assert all(one.knows(key) for key in list(dict.fromkeys(reversed(keys)))[:KNOWN_KEYS])
+    assert all(one.knows(key, host=f"{key}.test") for key in list(dict.fromkeys(reversed(keys)))[:KNOWN_KEYS])
     assert len(one.keys) == min(len(set(keys)), KNOWN_KEYS)
 
 
@@ -51,17 +52,17 @@ def test_an_unreadable_note_starts_a_new_organisation(text):
     """If the stored note is missing or cannot be read, a new one gets its own salt and knows no key."""
     one = DirectoryOrganisation.read(text, new_salt=lambda: b"\x07")
     assert one == DirectoryOrganisation("07")
-    assert not one.knows("")
+    assert not one.knows("", host="h")
 
 
 def test_the_first_organisation_stays():
     """The first organisation of a directory is never replaced by another."""
-    one = NEW.with_key("a", reported="ORG")
+    one = NEW.with_key("a", host="h", reported="ORG")
     assert not NEW.is_other("ORG")
     assert not one.is_other("ORG")
     assert one.is_other("org")
     with pytest.raises(ValueError, match="another"):
-        one.with_key("b", reported="OTHER")
+        one.with_key("b", host="h", reported="OTHER")
 
 
 def test_a_key_is_recognised_by_a_salted_eight_byte_fingerprint():
@@ -91,6 +92,56 @@ async def test_the_organisation_is_asked_for_once_per_key(tmp_path):
                 assert sum(sandbox.counts.values()) == 0
     known = remembered(tmp_path)
     assert (known.id, [len(bytes.fromhex(key)) for key in known.keys]) == ("ORG", [8, 8])
+
+
+def test_a_key_is_known_at_the_host_that_confirmed_it():
+    """At another host it is not known. A note without hosts, from an earlier version, counts for any host."""
+    one = NEW.with_key("a", host="api.test", reported="ORG")
+    assert one.knows("a", host="api.test")
+    assert not one.knows("a", host="127.0.0.1:8765")
+    moved = one.with_key("a", host="127.0.0.1:8765", reported="ORG")
+    assert (moved.keys, moved.hosts) == (("a",), {"a": "127.0.0.1:8765"})
+    old = DirectoryOrganisation.read('{"salt": "00ff", "id": "ORG", "keys": ["a"]}', new_salt=bytes)
+    assert old.knows("a", host="api.test")
+    assert old.knows("a", host="127.0.0.1:8765")
+
+
+async def test_a_known_key_is_checked_again_at_another_host(tmp_path):
+    """A host of the same organisation costs one request; one of another organisation ends the run before any create."""
+    async with serving(FAST) as sandbox:
+        assert (await night(sandbox, tmp_path, 1))[0].exit_code is Exit.DONE
+        first = remembered(tmp_path)
+    async with serving(replace(FAST, organisation="OTHER")) as sandbox:
+        for _ in range(2):
+            sandbox.reset_counts()
+            summary, _notes = await night(sandbox, tmp_path, 2)
+            assert summary.exit_code is Exit.LEDGER
+            assert re.search(r"at 127.0.0.1:\d+ the API key belongs to organisation OTHER.* of ORG", str(summary.error))
+            assert summary.error is not None
+            assert summary.error.hint.startswith("set [api] base_url to the host of ORG")
+            assert (sandbox.counts["create"], sandbox.counts["me"]) == (0, 1)
+            assert remembered(tmp_path) == first
+        sandbox.reset_counts()
+        assert (await night(sandbox, tmp_path, 1))[0].exit_code is Exit.DONE
+        assert sum(sandbox.counts.values()) == 0, "a finished range costs no request"
+        sandbox.behave(FAST)
+        for hours, asked in ((2, 1), (3, 0)):
+            sandbox.reset_counts()
+            assert (await night(sandbox, tmp_path, hours))[0].exit_code is Exit.DONE
+            assert sandbox.counts["me"] == asked
+
+
+async def test_a_note_without_hosts_is_completed_without_a_request(tmp_path):
+    """A key that an earlier version has checked counts as checked for the host of its first use from then on."""
+    async with serving(FAST) as sandbox:
+        await night(sandbox, tmp_path, 1)
+        known = remembered(tmp_path)
+        ledger = await Ledger.open(tmp_path)
+        ledger.remember(ORGANISATION, replace(known, hosts={}).to_json())
+        await ledger.close()
+        sandbox.reset_counts()
+        assert (await night(sandbox, tmp_path, 2))[0].exit_code is Exit.DONE
+        assert (sandbox.counts["me"], remembered(tmp_path)) == (0, known)
 
 
 async def test_another_organisation_is_refused_before_anything_is_created(tmp_path):
@@ -131,7 +182,7 @@ async def test_an_unanswered_question_is_reported_once_and_asked_again_by_the_ne
 async def test_a_hanging_answer_is_not_waited_for(tmp_path):
     """If the answer does not arrive in time, that is reported and nothing is remembered."""
     ledger, reported = await Ledger.open(tmp_path), list[str]()
-    check = await OrganisationCheck.begin(ledger, ApiKey("na1.one"))
+    check = await OrganisationCheck.begin(ledger, ApiKey("na1.one"), base_url="auto")
 
     async def hang() -> Me:
         await asyncio.Event().wait()

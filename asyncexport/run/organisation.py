@@ -1,4 +1,4 @@
-"""Keeps a directory to one organisation: asks the service once per key which one it belongs to (`core.organisation`).
+"""Keeps a directory to one organisation: asks the service whose key it is, once per key and host (`core.organisation`).
 
 1. The request is sent after the service has answered the first request of a run and before anything is created. A run
    with nothing to do sends none.
@@ -10,6 +10,7 @@ import asyncio
 import secrets
 from collections.abc import Awaitable, Callable
 from typing import Self
+from urllib.parse import urlsplit
 
 from asyncexport.config import ApiKey
 from asyncexport.core.organisation import DirectoryOrganisation
@@ -29,21 +30,23 @@ TIMEOUT_SECONDS = 45.0
 class OrganisationCheck:
     """Checks the organisation of the key; made by `begin`."""
 
-    def __init__(self, ledger: Ledger, known: DirectoryOrganisation, key: str, *, is_old: bool) -> None:
+    def __init__(self, ledger: Ledger, known: DirectoryOrganisation, key: str, *, host: str, is_old: bool) -> None:
         """`key` is the hash of the key; `is_old` says that the ledger has bundles but no organisation yet."""
         self._ledger = ledger
         self._known = known
         self._key = key
+        self._host = host
         self._is_old = is_old
 
     @classmethod
-    async def begin(cls, ledger: Ledger, key: ApiKey) -> Self:
-        """Look the key up in the ledger."""
+    async def begin(cls, ledger: Ledger, key: ApiKey, *, base_url: str) -> Self:
+        """Look the key up in the ledger. `base_url`: the setting of that name."""
         known = DirectoryOrganisation.read(
             await ledger.recall(ORGANISATION), new_salt=lambda: secrets.token_bytes(SALT_BYTES)
         )
         digest = await asyncio.to_thread(key.fingerprint, bytes.fromhex(known.salt))
-        return cls(ledger, known, digest.hex(), is_old=not known.id and await ledger.has_states())
+        host = urlsplit(key.base_url(base_url)).netloc.lower()
+        return cls(ledger, known, digest.hex(), host=host, is_old=not known.id and await ledger.has_states())
 
     @property
     def key_is_new(self) -> bool:
@@ -57,7 +60,7 @@ class OrganisationCheck:
         *,
         timeout_seconds: float = TIMEOUT_SECONDS,
     ) -> None:
-        """Ask the service, unless the key is known.
+        """Ask the service, unless the key is known at this host.
 
         Args:
             me: Asks the service whose key it is.
@@ -68,7 +71,9 @@ class OrganisationCheck:
             UnauthorizedError: the key was refused.
             LedgerError: the key belongs to another organisation than the directory.
         """
-        if self._known.knows(self._key):
+        if self._known.knows(self._key, host=self._host):
+            if self._key not in self._known.hosts:
+                self._remember(self._known.id)
             return
         try:
             async with asyncio.timeout(timeout_seconds):
@@ -87,10 +92,24 @@ class OrganisationCheck:
             report("the service did not say which organisation the API key belongs to; the next run asks again")
             return
         if self._known.is_other(heard):
-            raise LedgerError(
-                f"the API key belongs to organisation {heard}, but the directory contains data of {self._known.id}",
-                hint=f"use a key of {self._known.id}, or choose another [output] directory for {heard}",
-            )
+            raise self._other(heard)
         if self._is_old:
             report(f"the directory's data is assumed to belong to organisation {heard}, as the API key does")
-        self._ledger.remember(ORGANISATION, self._known.with_key(self._key, reported=heard).to_json())
+        self._remember(heard)
+
+    def _remember(self, organisation: str) -> None:
+        known = self._known.with_key(self._key, host=self._host, reported=organisation)
+        self._ledger.remember(ORGANISATION, known.to_json())
+
+    def _other(self, heard: str) -> LedgerError:
+        """Return the error for a key of another organisation than the directory's."""
+        known, before = self._known.id, self._known.hosts.get(self._key)
+        choose = f"choose another [output] directory for {heard}"
+        if before is None:
+            text = f"the API key belongs to organisation {heard}, but the directory contains data of {known}"
+            return LedgerError(text, hint=f"use a key of {known}, or {choose}")
+        return LedgerError(
+            f"at {self._host} the API key belongs to organisation {heard}, but the directory contains data of {known}, "
+            f"exported from {before}",
+            hint=f"set [api] base_url to the host of {known}, or {choose}",
+        )

@@ -5,8 +5,9 @@
 3. A damaged ledger is not written to: before its first request, a run checks a small ledger completely, and the parts
    of a large one that it uses.
 4. The first request of a run reads the list of operations. Its answer tells the service's time; if that differs from
-   this host's, more calls confirm it (`first_contact`). If the key is new to the directory, its organisation is checked
-   next (`organisation`). Then the run is planned again, with a range that ends where data is settled by that time.
+   this host's, more calls confirm it (`first_contact`). If the key is new to the directory, or is used with another
+   host, its organisation is checked next (`organisation`). Then the run is planned again, with a range that ends where
+   data is settled by that time.
 5. How a run ended is in its summary. A run raises only bugs.
 """
 
@@ -143,7 +144,7 @@ async def _carry_out(run: _Run) -> None:
             _emit_notes(run, plan)
             return
         # Before aiohttp is loaded, so that the memory for hashing the key does not add to the run's peak.
-        organisation = await OrganisationCheck.begin(ledger, run.key)
+        organisation = await OrganisationCheck.begin(ledger, run.key, base_url=run.settings.api.base_url)
         engine = await stack.enter_async_context(
             open_engine(
                 run.settings,
