@@ -6,6 +6,7 @@ import fcntl
 import gzip
 import json
 import os
+import pty
 import re
 import shlex
 import shutil
@@ -13,6 +14,7 @@ import signal
 import socket
 import subprocess
 import sys
+import termios
 import threading
 import time
 import tomllib
@@ -1542,6 +1544,27 @@ def test_status_shows_coverage_by_week(run, service):
     assert max(map(len, weeks)) <= 80
     assert max(len(f"    {'  '.join(LEGEND)}"), 44 + len("  451 d 15 h missing")) <= 80
     assert {entry[0] for entry in LEGEND} == set(MARKS.values())
+
+
+def test_status_is_broken_between_words_on_a_narrow_terminal(run, service):
+    """At 60 columns, only commands are longer than a line; through a pipe, no line is broken."""
+    run("-q", *BACKFILL)
+    outer, inner = pty.openpty()
+    termios.tcsetwinsize(inner, (24, 60))
+    process = started("status", stdout=inner)
+    os.close(inner)
+    with os.fdopen(outer, "rb", buffering=0) as terminal, ending(process):
+        shown = b""
+        # The end of the other side is an error on Linux.
+        with contextlib.suppress(OSError):
+            while part := terminal.read(4096):
+                shown += part
+        process.wait()
+    lines = shown.decode().splitlines()
+    assert all(len(line) <= 60 for line in lines if not line.lstrip().startswith("asyncexport "))
+    piped = run("status").out
+    assert len(lines) > len(piped)
+    assert len(" ".join(lines).split()) == len(" ".join(piped).split())
 
 
 def test_status_without_a_ledger_is_no_failure(run):

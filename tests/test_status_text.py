@@ -1,9 +1,20 @@
 """The report of `status` as text, from facts alone."""
 
-from asyncexport.cli.status_text import MOST_NAMED, export_lines
+import io
+import os
+import pty
+import termios
+from pathlib import Path
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from asyncexport.cli.status_text import IF_WANTED, MOST_NAMED, export_lines, fitted, run_lines
 from asyncexport.core.bundles import DAY
+from asyncexport.core.health.records import RunRecord
 from asyncexport.core.health.report import StatusReport
 from asyncexport.core.states import Failed, Planned
+from asyncexport.display import Outlet, ResultLines
 from tests.page_rig import FIRST, MadeUpExport, report_on
 
 
@@ -55,3 +66,46 @@ def test_time_before_nightly_runs_that_was_never_asked_for_is_no_fault():
     assert first.startswith(wanted)
     assert second.startswith("    asyncexport -c my.toml retry ")
     assert third.startswith("    asyncexport -c my.toml backfill ")
+
+
+WORDS = st.lists(st.text("abc:-/.7", min_size=1, max_size=20), min_size=1, max_size=30)
+
+
+@given(st.sampled_from(["", "  ", "    ", "  covered     "]), WORDS, st.integers(40, 90))
+def test_lines_are_broken_between_words_only(start, words, columns):
+    """The words stay whole and in order, every line fits, and the beginning of the first one stays."""
+    lines = fitted(start + " ".join(words), columns)
+    assert " ".join(lines).split() == [*start.split(), *words]
+    assert max(map(len, lines)) <= columns
+    assert lines[0].startswith(start)
+    assert len(lines) == 1 or min(len(line) - len(line.lstrip()) for line in lines[1:]) >= 4
+
+
+def test_tables_are_broken_between_words_on_a_narrow_terminal():
+    """At 60 columns, the last runs and what follows a label stay readable; commands stay one line each."""
+    made = MadeUpExport(days=6)
+    made.spoil(10)
+    counts = {"bundles": {"stored": 1234, "failed": 1}}
+    run = RunRecord("backfill", FIRST, ended=FIRST + 9000, exit_code=130, counts=counts)
+    report = report_on(made, runs=(run,), since=FIRST + DAY)
+    runs = [part for line in run_lines(report, most=5) for part in fitted(line, 60)]
+    assert runs == [
+        "last runs:",
+        "  2026-01-01 00:00 UTC  backfill  2 h 30 min  exit 130",
+        "      1,234 bundles stored, 1 parked",
+    ]
+    lines = [part for line in export_lines(report.exports[0], now=report.now) for part in fitted(line, 60)]
+    long = [line for line in lines if len(line) > 60]
+    assert [line.split(" asyncexport ")[0] for line in long] == [f"    {IF_WANTED.rstrip()}"]
+
+
+def test_only_a_terminal_has_columns():
+    """Files and pipes get each line of the report in one piece."""
+    outer, inner = pty.openpty()
+    with os.fdopen(outer, "rb"), os.fdopen(inner, "w") as terminal:
+        termios.tcsetwinsize(inner, (24, 60))
+        assert ResultLines(Outlet(terminal)).columns() == 60
+    with Path(os.devnull).open("w") as file:
+        assert Outlet(file).columns() is None
+    assert Outlet(io.StringIO()).columns() is None
+    assert fitted("word " * 50, None) == ["word " * 50]

@@ -10,7 +10,7 @@ from asyncexport.cli.run_command import accepting, marking_as_known
 from asyncexport.cli.session import Session
 from asyncexport.cli.status_page import Html, PageWriter, page_problems
 from asyncexport.cli.status_records import export_record, run_record
-from asyncexport.cli.status_text import export_lines, last_run_line, run_lines, verdict_line
+from asyncexport.cli.status_text import export_lines, fitted, last_run_line, run_lines, verdict_line
 from asyncexport.core.bundles import show
 from asyncexport.core.exits import Exit, exit_of
 from asyncexport.core.health.missing import MAX_BEHIND_SECONDS
@@ -152,7 +152,7 @@ def _check(session: Session, asked: "Asked", names: list[str], *, max_behind: fl
 
 
 def _say_verdict(session: Session, verdict: Verdict) -> None:
-    session.say(verdict_line(verdict))
+    _say(session, verdict_line(verdict))
     session.record("health", healthy=verdict.healthy, reason=verdict.reason)
 
 
@@ -166,6 +166,12 @@ def _nothing_yet(session: Session, asked: "Asked", page: PageWriter) -> Summary:
     return session.summary(Exit.DONE)
 
 
+def _say(session: Session, text: str = "") -> None:
+    """Print a line of the report, fitted to the terminal."""
+    for line in () if session.as_json else fitted(text, session.results.columns()):
+        session.say(line)
+
+
 def _show(session: Session, asked: "Asked", report: StatusReport, *, runs: int, page: PageWriter) -> Summary:
     """Report everything."""
     from asyncexport.ledger import holder
@@ -174,17 +180,17 @@ def _show(session: Session, asked: "Asked", report: StatusReport, *, runs: int, 
     running, last_run = holder(asked.settings.output.directory), report.runs[-1] if report.runs else None
     if running:
         session.record("run", command=running.command, pid=running.pid, host=running.host, since=show(running.since))
-    session.say(f"a run is in progress: {plain(str(running))}" if running else "no run is in progress")
+    _say(session, f"a run is in progress: {plain(str(running))}" if running else "no run is in progress")
     if last_run and not running:
-        session.say(last_run_line(last_run))
-    session.say(verdict_line(report.verdict))
+        _say(session, last_run_line(last_run))
+    _say(session, verdict_line(report.verdict))
     for line in run_lines(report, most=runs):
-        session.say(line)
+        _say(session, line)
     for one in report.exports:
         session.record("export", **export_record(one))
-        session.say()
+        _say(session)
         for line in export_lines(one, now=report.now):
-            session.say(line)
+            _say(session, line)
     session.record("runs", runs=[run_record(run) for run in (report.runs[-runs:] if runs else ())])
     if last_run and not running:
         session.record("last_run", **run_record(last_run))

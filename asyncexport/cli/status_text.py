@@ -1,9 +1,15 @@
-"""The report of `status` as lines of text, for terminals of 80 columns."""
+"""The report of `status` as lines of text, for terminals of 80 columns.
 
+On a narrower terminal, lines are broken at spaces. Commands are not: the terminal wraps them, so that they are copied
+as one line.
+"""
+
+import re
 from collections.abc import Iterator, Sequence
 from itertools import groupby
 from typing import TYPE_CHECKING
 
+from asyncexport.cli.invocation import PROGRAM
 from asyncexport.core.bundles import day, show
 from asyncexport.core.health.gap_list import STARTED, is_before_nights, listed_gaps
 from asyncexport.core.health.last_run import how_it_ended
@@ -11,7 +17,7 @@ from asyncexport.core.health.problems import why_parked
 from asyncexport.core.health.weeks import CELLS_PER_WEEK, WEEK_SECONDS
 from asyncexport.core.states import BundleRecord, Ready
 from asyncexport.core.text import show_duration
-from asyncexport.display import count_of, plain, show_bytes, show_count, show_minute, table
+from asyncexport.display import count_of, plain, show_bytes, show_count, show_minute, table, wrapped
 
 if TYPE_CHECKING:
     from asyncexport.core.health.export_report import ExportReport
@@ -37,8 +43,20 @@ CELLS_PER_DAY = CELLS_PER_WEEK // 7
 
 DAY_NAMES = "Mon  Tue  Wed  Thu  Fri  Sat  Sun"
 
+LABEL = re.compile(r"  [a-z][a-z ]{10} (?=\S)")
+"""The beginning of a line made by `_labelled`, if it has a label."""
+
 LEGEND = ("# stored", ". not due", "- missing", "x parked", "! altered", "~ started", "a accepted")
 """Explains `core.health.weeks.MARKS`."""
+
+
+def fitted(line: str, columns: int | None) -> list[str]:
+    """Return a line of the report as lines that fit into a terminal; None: it is not shown on a terminal."""
+    text = line.lstrip()
+    if columns is None or len(line) <= columns or text.removeprefix(IF_WANTED).startswith(f"{PROGRAM} "):
+        return [line]
+    label = LABEL.match(line)
+    return wrapped(line, columns, hanging=label.end() if label else len(line) - len(text) + 4)
 
 
 def verdict_line(verdict: "Verdict") -> str:

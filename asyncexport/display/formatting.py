@@ -1,5 +1,6 @@
 """Numbers, times and tables as text."""
 
+import textwrap
 from collections.abc import Sequence
 
 from asyncexport.core.bundles import show
@@ -43,6 +44,16 @@ def table(rows: Sequence[Sequence[str]], *, right: frozenset[int] = frozenset())
     """Return rows as lines of aligned columns; columns in `right` are right-aligned, the others left-aligned."""
     widths = [max(len(row[at]) for row in rows) for at in range(len(rows[0]))] if rows else []
     return ["  ".join(_cell(cell, widths[at], at in right) for at, cell in enumerate(row)).rstrip() for row in rows]
+
+
+def wrapped(line: str, columns: int, *, hanging: int) -> list[str]:
+    """Break a line at spaces so that it fits into this many columns; further lines are indented by `hanging`.
+
+    A word that is longer than a line stays as it is.
+    """
+    return textwrap.wrap(
+        line, columns, subsequent_indent=" " * hanging, break_long_words=False, break_on_hyphens=False
+    ) or [""]
 
 
 def _cell(text: str, width: int, to_the_right: bool) -> str:  # noqa: FBT001 - one caller, above

@@ -140,6 +140,10 @@ class ResultLines:
         """Why writing failed; None if it did not, or if the reader closed stdout."""
         return self._outlet.failure
 
+    def columns(self) -> int | None:
+        """Return the columns of the terminal; None if stdout is not a terminal."""
+        return self._outlet.columns()
+
     def record(self, record: dict[str, Any]) -> None:
         """Write a JSON object, which must have a `type`."""
         self.line(json_line(record, encoding=self._outlet.encoding))

@@ -206,6 +206,13 @@ class Outlet:
             return False
         return True
 
+    def columns(self) -> int | None:
+        """Return the columns of the terminal; None if the stream is not a terminal."""
+        try:
+            return os.get_terminal_size(self._stream.fileno()).columns or None
+        except (OSError, ValueError):
+            return None
+
     def size(self) -> tuple[int, int]:
         """Return the columns and lines of the terminal; 80 and 24 if unknown."""
         try:
