@@ -316,7 +316,7 @@ async def test_a_parked_bundle_does_not_stop_the_others(tmp_path):
     window = "2026-01-01T05:00:00Z/2026-01-01T05:30:00Z"
     bad = replace(FAST, faults=(SandboxFault.parse(f"operation:FAILED,window={window}"),))
     async with serving(bad) as sandbox:
-        first = await run(sandbox, tmp_path, changes={"retry": {"attempts": 2}})
+        first = await run(sandbox, tmp_path, changes={"retry": {"attempts": 2, "before_split": 3}})
         assert first.exit_code is Exit.PARTIAL
         assert first.tally.stored == 47
         assert [problem["start"] for problem in first.to_dict()["problems"]] == ["2026-01-01T05:00:00Z"]
