@@ -413,6 +413,17 @@ def _operations() -> Iterator[Row]:
             exports=12,
             reason="failed",
         )
+        yield Row(
+            f"operations over half an hour that always end {state}",
+            "splits the bundle down to pieces of 5 minutes, with two attempts for each; parks the six pieces with the "
+            "reason and stores the others",
+            faults=(f"operation:{state},{WINDOW}",),
+            code=Exit.PARTIAL,
+            pieces=5,
+            stored=3,
+            exports=3 + 18,
+            reason="failed",
+        )
     yield Row(
         "COMPLETED without an export id",
         f"polls the operation by its id; if the export id is still missing after a minute, {NEW_EXPORT}",

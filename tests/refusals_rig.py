@@ -64,6 +64,8 @@ class RefusingService(MemoryService):
         refuses: For each call, a function that returns the error for a request, or None if it succeeds.
         key_fails: A function that returns the error for a request to `/me` at a time, or None.
         fails: A function that says whether the operation with a number ends as FAILED.
+        poison: Times that no operation can contain: it ends as FAILED.
+        spans: The range of each operation, by its number.
         sent: The time and kind of each request.
         read: The time, call and error of each refusal.
     """
@@ -71,6 +73,8 @@ class RefusingService(MemoryService):
     refuses: dict[Call, Refuses] = field(default_factory=dict)
     key_fails: Callable[[float], ExportError | None] = lambda _: None
     fails: Callable[[int], bool] = lambda _: False
+    poison: tuple[Range, ...] = ()
+    spans: list[Range] = field(default_factory=list)
     sent: list[tuple[float, Kind]] = field(default_factory=list)
     read: list[tuple[float, Call, ExportError]] = field(default_factory=list)
     counts: dict[Call, int] = field(default_factory=lambda: dict.fromkeys(Call, 0))
@@ -82,7 +86,9 @@ class RefusingService(MemoryService):
     async def create(self, definition: Definition, span: Range, *, permit: RequestPermit) -> str:
         """Start an operation or refuse."""
         await self._refuse(Call.CREATE, permit, segment=definition.segment, span=span)
-        return await super().create(definition, span, permit=permit)
+        number = await super().create(definition, span, permit=permit)
+        self.spans.append(span)
+        return number
 
     async def operation(self, operation_id: str, *, priority: Priority) -> Operation:
         """Return an operation or refuse."""
@@ -147,7 +153,11 @@ class RefusingService(MemoryService):
         await super()._send(kind, permit)
 
     def _failed(self, one: Operation) -> Operation:
-        if one.finished_at is None or not self.fails(int(one.id or 0)):
+        number = int(one.id or 0)
+        if one.finished_at is None:
+            return one
+        is_poisoned = any(self.spans[number].overlaps(poison) for poison in self.poison)
+        if not is_poisoned and not self.fails(number):
             return one
         return replace(one, progress=Ended("the operation has a fault"))
 

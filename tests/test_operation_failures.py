@@ -5,7 +5,7 @@ import math
 from hypothesis import given
 from hypothesis import strategies as st
 
-from asyncexport.core.bundles import Bundle, Range
+from asyncexport.core.bundles import Bundle, Range, cut
 from asyncexport.core.service.operation_failures import (
     FAILED_IN_A_ROW,
     PROBED_SECONDS,
@@ -21,6 +21,11 @@ MANY = [Bundle("e", Range(n * 1800, (n + 1) * 1800)) for n in range(60)]
 def no_failures() -> OperationFailures:
     """Return a record without failures."""
     return OperationFailures(1.0, OUTAGE)
+
+
+def pieces_of(bundle: Bundle) -> list[Bundle]:
+    """Return the six pieces of five minutes of a bundle."""
+    return [Bundle(bundle.export, piece) for piece in cut(bundle.range, 300)]
 
 
 def fail(failures: OperationFailures, number: int, at: float, *, backoff: float = 10.0):
@@ -65,6 +70,36 @@ def test_repeated_failures_of_one_bundle_are_not_the_services_fault():
         failures.expire(failed, now=float(number), others_run=False)
         blames.append(failed.blame)
     assert blames == [Blame.BUNDLE] * 9
+
+
+def test_the_pieces_of_a_bundle_count_as_that_bundle():
+    """If all pieces of four bundles fail in a row, these bundles are at fault; a fifth bundle decides otherwise."""
+    failures = no_failures()
+    all_failed = []
+    for whole in MANY[:4]:
+        all_failed.append(failures.failed(whole, "no", now=0.0, backoff_seconds=10.0))
+        all_failed += [
+            failures.failed(piece, "no", now=0.0, backoff_seconds=10.0, whole=whole) for piece in pieces_of(whole)
+        ]
+    assert failures.since is None
+    assert {failed.blame for failed in all_failed} == {None}
+    (piece, *_) = pieces_of(MANY[4])
+    failures.failed(piece, "no", now=1.0, backoff_seconds=10.0, whole=MANY[4])
+    assert failures.since == 1.0
+    assert {failed.blame for failed in all_failed} == {Blame.SERVICE}
+
+
+def test_probes_of_pieces_count_as_probes_of_their_bundle():
+    """Failed probes of many pieces park nothing until probes of two other bundles have failed as well."""
+    failures = five_failed()
+    probes = [(piece, MANY[9]) for piece in pieces_of(MANY[9])] + [(MANY[10], MANY[10]), (MANY[11], MANY[11])]
+    blames = []
+    for step, (bundle, whole) in enumerate(probes, start=1):
+        failures.begin(bundle)
+        failed = failures.failed(bundle, "no", now=step * PROBED_SECONDS, backoff_seconds=10.0, whole=whole)
+        blames.append(failed.blame)
+    assert blames == [Blame.SERVICE] * 7 + [Blame.PARKED]
+    assert set(failures.parked) == {*MANY[:5], *pieces_of(MANY[9]), MANY[10]}
 
 
 def test_a_failure_counts_when_no_other_operation_decides_it():

@@ -10,7 +10,14 @@ from hypothesis import strategies as st
 
 from asyncexport.core.bundles import ALL_TIME, DAY, Bundle, Range
 from asyncexport.core.exits import Exit
-from asyncexport.core.splitting import SPLIT_WIDTHS, AttemptRules, FailedAttempts, narrower
+from asyncexport.core.splitting import (
+    MOST_SPLITS,
+    SPLIT_WIDTHS,
+    AttemptRules,
+    FailedAttempts,
+    narrower,
+    split_earlier,
+)
 from asyncexport.core.states import BundleRecord, Created, Failed, Overdue, Planned, Ready, Split, State, Stored
 from asyncexport.ledger import Ledger, LedgerReader
 from asyncexport.run.spec import Nightly, Repair, Retry
@@ -157,6 +164,52 @@ def test_pieces_of_a_bundle_may_fail_together_once_another_is_stored():
     assert all(attempts.pieces(half, 2) for half in halves)
     attempts.failed(part(60, 90))
     assert not any(attempts.pieces(half, 2) for half in halves)
+
+
+def test_a_bundle_of_which_all_pieces_fail_is_split_eight_times():
+    """That splits an hour into five minutes, but not a day; a stored piece allows more splits of what contains it."""
+    attempts = failed_attempts()
+    attempts.stored(part(-30, 0))
+    splits, failing, parked = 0, [record(0, 24 * 60)], []
+    while failing:
+        one = failing.pop(0)
+        attempts.failed(one.bundle)
+        if pieces := attempts.pieces(one, 2):
+            splits += 1
+            bundles = [Bundle(EVENTS, piece) for piece in pieces]
+            attempts.split(one.bundle, bundles)
+            failing += [replace(one, bundle=bundle) for bundle in bundles]
+        else:
+            assert attempts.is_last(one.bundle, 2)
+            parked.append(one)
+    assert splits == MOST_SPLITS
+    assert not any(attempts.pieces(one, 2) for one in parked)
+    attempts.stored(parked[0].bundle)
+    assert all(attempts.pieces(one, 2) for one in parked[1:])
+
+
+def test_pieces_are_recognised_in_later_runs():
+    """Each belongs to the widest split bundle that contains it and is not wider than the bundle width."""
+    split = [part(0, 1440), part(0, 30), part(0, 15), Bundle("people", Range(FIRST, FIRST + 1800))]
+    bundles = [part(0, 5), part(15, 30), part(30, 60), part(25, 35)]
+    assert dict(split_earlier(bundles, split, width_seconds=1800)) == {
+        part(0, 5): part(0, 30),
+        part(15, 30): part(0, 30),
+    }
+    assert set(dict(split_earlier(bundles, split, width_seconds=DAY)).values()) == {part(0, 1440)}
+    assert dict(split_earlier(bundles, split, width_seconds=900)) == {part(0, 5): part(0, 15)}
+
+
+def test_pieces_of_an_earlier_run_keep_their_rules():
+    """They get few attempts, and a piece that a night retries and cannot split gets one."""
+    attempts = FailedAttempts(AttemptRules(retries_once=True))
+    for one in (part(0, 5), part(5, 10)):
+        attempts.split_earlier(one, part(0, 30))
+        assert attempts.whole(one) == part(0, 30)
+    assert [attempts.is_last(part(0, 5), number) for number in (1, 2)] == [False, True]
+    attempts.retried(record(5, 10, Failed("why")))
+    assert attempts.is_last(part(5, 10), 1)
+    assert attempts.whole(part(30, 60)) == part(30, 60)
 
 
 def test_refusals_do_not_count():

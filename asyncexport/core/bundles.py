@@ -74,6 +74,10 @@ class Bundle:
         """Return the bundle for messages."""
         return f"{self.export} {self.range}"
 
+    def contains(self, other: "Bundle") -> bool:
+        """Whether another bundle is of the same export and lies within this one."""
+        return self.export == other.export and self.range.contains(other.range)
+
 
 def show(moment: float) -> str:
     """Return a time as RFC 3339 in UTC, to the second, for the service and for messages.

@@ -15,14 +15,21 @@
 6. A bundle that is not split is parked after `[retry] attempts`, and a piece of a split bundle after `before_split`,
    because its failure is no surprise. For the same reason a nightly run makes only one attempt for a bundle that failed
    in an earlier run and cannot be split.
+7. If a bundle and its pieces were split eight times in a run and none of its pieces was stored, they are not split
+   further in that run: all of its time seems to fail. That is enough to split an hour into five minutes.
+8. The pieces of a bundle belong together in later runs as well: the ledger knows which bundle was split. A bundle that
+   was split because the bundle width is narrower by now does not count; its pieces are ordinary bundles.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 from asyncexport.core.bundles import HOUR, Bundle, Range, cut
 from asyncexport.core.parking import may_pause
 from asyncexport.core.states import BundleRecord, Created, Failed
+
+MOST_SPLITS = 8
+"""After this many splits without a stored piece, a bundle's pieces are not split further in this run (rule 7)."""
 
 SPLIT_WIDTHS = (12 * HOUR, 6 * HOUR, 3 * HOUR, HOUR, 1800, 900, 300)
 """The widths of pieces in seconds, widest first."""
@@ -39,6 +46,23 @@ def narrower(whole: Range, *, split_to: float) -> tuple[Range, ...]:
         return ()
     dividing = (width for width in widths if whole.start % width == whole.end % width == 0)
     return tuple(cut(whole, next(dividing, widths[0])))
+
+
+def split_earlier(
+    bundles: Iterable[Bundle], split: Sequence[Bundle], *, width_seconds: int
+) -> Iterator[tuple[Bundle, Bundle]]:
+    """Yield those bundles that are pieces of one that an earlier run split, each with that bundle (rule 8).
+
+    Args:
+        bundles: The bundles.
+        split: The bundles that were split; of several that contain a piece, the widest is yielded.
+        width_seconds: The bundle width. Wider bundles that were split do not count.
+    """
+    wholes = sorted((one for one in split if one.range.seconds <= width_seconds), key=lambda one: -one.range.seconds)
+    for bundle in bundles if wholes else ():
+        whole = next((one for one in wholes if one.contains(bundle)), None)
+        if whole is not None:
+            yield bundle, whole
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,7 +105,18 @@ class FailedAttempts:
     _since_stored: set[Bundle] = field(default_factory=set)
     _refused: dict[Bundle, int] = field(default_factory=dict)
     _limits: dict[Bundle, int] = field(default_factory=dict)
-    _split_from: dict[Bundle, Range] = field(default_factory=dict)
+    _split_from: dict[Bundle, Bundle] = field(default_factory=dict)
+    _splits: list[Bundle] = field(default_factory=list)
+    _stored_pieces: list[Bundle] = field(default_factory=list)
+
+    def split_earlier(self, piece: Bundle, whole: Bundle) -> None:
+        """Note that a bundle is a piece of one that an earlier run split (rule 8)."""
+        self._split_from[piece] = whole
+        self._limits[piece] = self.rules.before_split
+
+    def whole(self, bundle: Bundle) -> Bundle:
+        """Return the bundle that this one is a piece of, before any split; the bundle itself if it is not a piece."""
+        return self._split_from.get(bundle, bundle)
 
     def retried(self, record: BundleRecord) -> None:
         """Note that a parked bundle is about to be retried (rule 6)."""
@@ -106,13 +141,15 @@ class FailedAttempts:
         """Note that a bundle was stored."""
         self._stored += 1
         self._since_stored.clear()
+        if bundle in self._split_from:
+            self._stored_pieces.append(bundle)
         for known in (self._stored_before, self._refused, self._limits, self._split_from):
             known.pop(bundle, None)
 
     def pieces(self, record: BundleRecord, attempt: int) -> tuple[Range, ...]:
         """Return the ranges of the pieces to split a bundle into after this failed attempt; none if it is not split."""
         own = attempt - self._refused.get(record.bundle, 0)
-        if own < self.rules.before_split or not self._others_succeed(record.bundle):
+        if own < self.rules.before_split or not self._others_succeed(record.bundle) or self._all_fails(record.bundle):
             return ()
         shows_success = self._stored or (self._has_completed and isinstance(record.state, Created))
         return self.rules.pieces(record) if shows_success or self.is_last(record.bundle, attempt) else ()
@@ -126,20 +163,30 @@ class FailedAttempts:
         """Note that a bundle was split into these pieces."""
         self._since_stored.discard(bundle)
         stored_before = self._stored_before.get(bundle, self._stored)
-        split_from = self._split_from.get(bundle, bundle.range)
+        whole = self.whole(bundle)
+        self._splits.append(bundle)
         for known in (self._stored_before, self._refused, self._limits, self._split_from):
             known.pop(bundle, None)
         for piece in pieces:
             self._stored_before[piece] = stored_before
             self._limits[piece] = self.rules.before_split
-            self._split_from[piece] = split_from
+            self._split_from[piece] = whole
 
     def _others_succeed(self, bundle: Bundle) -> bool:
         """Whether other bundles succeed while this one fails (rules 3 and 4)."""
         if self._stored > self._stored_before.get(bundle, self._stored):
             return True
-        related = self._split_from.get(bundle, bundle.range) if self._stored else bundle.range
-        return all(one.range.overlaps(related) for one in self._since_stored)
+        related = self.whole(bundle) if self._stored else bundle
+        return all(one.range.overlaps(related.range) for one in self._since_stored)
+
+    def _all_fails(self, bundle: Bundle) -> bool:
+        """Whether a bundle is a piece of one that was split many times without a stored piece (rule 7)."""
+        wholes = {self.whole(bundle), *(one for one in self._splits if one.contains(bundle))}
+        return any(
+            sum(whole.contains(one) for one in self._splits) >= MOST_SPLITS
+            and not any(whole.contains(one) for one in self._stored_pieces)
+            for whole in wholes
+        )
 
 
-__all__ = ["SPLIT_WIDTHS", "AttemptRules", "FailedAttempts", "narrower"]
+__all__ = ["MOST_SPLITS", "SPLIT_WIDTHS", "AttemptRules", "FailedAttempts", "narrower", "split_earlier"]

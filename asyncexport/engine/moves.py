@@ -49,6 +49,7 @@ class BundleMoves:
 
     Attributes:
         emit, rules, clock, earliest: The arguments of the same names.
+        failed_attempts: Decides what follows a failed attempt.
         start: Called with the pieces of a bundle that was split, to have them exported in this run.
     """
 
@@ -64,7 +65,7 @@ class BundleMoves:
         self._ledger = ledger
         self.emit = emit
         self.rules = rules
-        self._failed = FailedAttempts(rules)
+        self.failed_attempts = FailedAttempts(rules)
         self.clock = clock
         self.earliest = earliest or clock
         self.start: Callable[[Sequence[BundleRecord]], None] = lambda _: None
@@ -76,9 +77,9 @@ class BundleMoves:
         await self._ledger.append(after, at=self.clock())
         self.emit(event_of(record, after))
         if isinstance(state, Ready):
-            self._failed.completed()
+            self.failed_attempts.completed()
         if isinstance(state, Stored):
-            self._failed.stored(record.bundle)
+            self.failed_attempts.stored(record.bundle)
         if isinstance(state, Created):
             log.debug("%s: operation %s", record.bundle, state.operation_id)
         return after
@@ -96,26 +97,27 @@ class BundleMoves:
         """
         self.emit(Retried(record.bundle, reason))
         if is_refusal:
-            self._failed.refused(record.bundle)
+            self.failed_attempts.refused(record.bundle)
         else:
-            self._failed.failed(record.bundle)
-            if pieces := self._failed.pieces(record, attempt):
+            self.failed_attempts.failed(record.bundle)
+            if pieces := self.failed_attempts.pieces(record, attempt):
                 return await self._split(record, pieces, reason)
-        if self._failed.is_last(record.bundle, attempt):
+        if self.failed_attempts.is_last(record.bundle, attempt):
             return await self.note(record, Failed(reason))
         return await self.note(record, Planned(attempt + 1))
 
     async def _split(self, record: BundleRecord, pieces: Sequence[Range], reason: str) -> BundleRecord:
+        # Noted before the ledger is written, so that other pieces that fail at the same time count this split.
+        self.failed_attempts.split(record.bundle, [Bundle(record.bundle.export, piece) for piece in pieces])
         started = await self._ledger.split(record, pieces, at=self.clock())
         bundles = tuple(one.bundle for one in started)
-        self._failed.split(record.bundle, bundles)
         self.emit(BundleSplit(record.bundle, bundles, reason))
         self.start(started)
         return replace(record, state=moved(record.state, Split()))
 
     def plan_again(self, record: BundleRecord) -> BundleRecord:
         """Return a parked bundle as `Planned`, attempt 1. Not recorded: its next row implies it (`core.states`, 3)."""
-        self._failed.retried(record)
+        self.failed_attempts.retried(record)
         return self.take_up(record, Planned())
 
     def take_up(self, record: BundleRecord, state: State) -> BundleRecord:

@@ -77,7 +77,8 @@ class OperationEnds:
         """Handle a failed operation: `Planned` again, or parked, once it is known which side caused it."""
         call_turns, failures = self._call_turns, self._call_turns.failures
         pause = call_turns.pause_seconds(failures.failed_probes + 1)
-        failed = failures.failed(record.bundle, reason, now=call_turns.now(), backoff_seconds=pause)
+        whole = self._moves.failed_attempts.whole(record.bundle)
+        failed = failures.failed(record.bundle, reason, now=call_turns.now(), backoff_seconds=pause, whole=whole)
         call_turns.changes.notify()
         while failed.blame is None:
             failures.expire(failed, now=call_turns.now(), others_run=self._watching > 0)

@@ -81,7 +81,7 @@ class UpcomingBundles:
     def add_pieces(self, pieces: Sequence[BundleRecord]) -> None:
         """Add the pieces of a bundle that was split (rule 3); a piece of a late bundle is late as well."""
         self._pieces.extend(pieces)
-        self._late |= {one.bundle for one in pieces if any(_is_piece(one.bundle, late) for late in self._late)}
+        self._late |= {one.bundle for one in pieces if any(late.contains(one.bundle) for late in self._late)}
         self._notify()
 
     def follow(self, group: asyncio.TaskGroup) -> bool:
@@ -108,7 +108,3 @@ class UpcomingBundles:
                 log.info("due by now and exported next: %d more, the first is %s", len(due), due[0].bundle)
             self._due.extend(due)
             self._notify()
-
-
-def _is_piece(piece: Bundle, whole: Bundle) -> bool:
-    return piece.export == whole.export and whole.range.contains(piece.range)

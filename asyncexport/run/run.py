@@ -24,6 +24,7 @@ from asyncexport.core.access import ACCESS_NOTE, Access, access_of
 from asyncexport.core.events import Listener, Note
 from asyncexport.core.exits import Exit
 from asyncexport.core.lanes import LaneOrder
+from asyncexport.core.splitting import FailedAttempts, split_earlier
 from asyncexport.core.states import BundleRecord
 from asyncexport.core.summary import Snapshot, Summary
 from asyncexport.core.work_queue import WorkQueue
@@ -244,6 +245,7 @@ async def _work(
 async def _run_bundles(planner: Planner, engine: RunEngine, clock: ServiceClock, plan: RunPlan, stop: Stop) -> None:
     """Process the bundles of the exports, and then those to audit."""
     work, audit = _queue(planner, plan), _audit_queue(plan)
+    _recall_splits(plan, engine.runner.moves.failed_attempts)
     if time_is_unknown(engine.poller, clock):
         first = tuple(islice(chain(work, audit), 1))
         await engine.scheduler.run(iter(first))
@@ -251,6 +253,7 @@ async def _run_bundles(planner: Planner, engine: RunEngine, clock: ServiceClock,
         if planner.clock_was_corrected:
             plan = await planner.plan(processed=first)
             work, audit = _queue(planner, plan), _audit_queue(plan)
+            _recall_splits(plan, engine.runner.moves.failed_attempts)
     clock.begin()
     newly_due = None
     if planner.has_open_end and planner.asked.fills_gaps:
@@ -259,6 +262,15 @@ async def _run_bundles(planner: Planner, engine: RunEngine, clock: ServiceClock,
     if plan.audit and not stop.asked.is_set():
         await engine.scheduler.run(audit, newly_due=newly_due)
     planner.leave_audits()
+
+
+def _recall_splits(plan: RunPlan, failed_attempts: FailedAttempts) -> None:
+    """Note which bundles are pieces of bundles that earlier runs split."""
+    for one in plan.exports:
+        missing = [each.bundle for each in one.recorded.unfinished if each.stored is None]
+        split = [each.bundle for each in one.recorded.split]
+        for piece, whole in split_earlier(missing, split, width_seconds=one.export.bundle_seconds):
+            failed_attempts.split_earlier(piece, whole)
 
 
 def _queue(planner: Planner, plan: RunPlan) -> WorkQueue:

@@ -12,6 +12,8 @@
    Those that failed are parked: each has cost a create or two, and another attempt would cost one more. From then on
    the bundle of each failed probe is parked immediately, until an operation completes.
 6. If no operation has completed for `[retry] outage`, the exports are stopped.
+7. The pieces of a bundle that was split (`core.splitting`) count as that one bundle in rules 2 and 5: if its whole time
+   cannot be exported, all of them fail although the service works.
 
 All times are in seconds on one clock, which is passed in as an argument. They apply to a `[retry] backoff_initial` of
 one second, and scale with it.
@@ -46,9 +48,18 @@ class Blame(Enum):
 
 @dataclass(slots=True, eq=False)
 class FailedOperation:
-    """An operation that failed. `blame` is None until it is decided which side caused it."""
+    """An operation that failed.
+
+    Attributes:
+        bundle: The operation's bundle.
+        whole: The bundle that it is a piece of; the bundle itself if it is not a piece.
+        reason: The service's reason.
+        at: The time of the failure.
+        blame: Which side caused it; None until that is decided.
+    """
 
     bundle: Bundle
+    whole: Bundle
     reason: str
     at: float
     blame: Blame | None = None
@@ -74,10 +85,10 @@ class OperationFailures:
     since: float | None = None
     parked: dict[Bundle, str] = field(default_factory=dict)
     given_up: str = ""
-    _in_a_row: dict[Bundle, str] = field(default_factory=dict)
+    _in_a_row: dict[Bundle, FailedOperation] = field(default_factory=dict)
     _undecided: list[FailedOperation] = field(default_factory=list)
     _counts: bool = False
-    _probed: set[Bundle] = field(default_factory=set)
+    _probed: dict[Bundle, Bundle] = field(default_factory=dict)
     _probe: Bundle | None = None
     _probe_at: float = -math.inf
     failed_probes: int = 0
@@ -119,7 +130,9 @@ class OperationFailures:
         for known in (self.parked, self._in_a_row, self._probed):
             known.clear()
 
-    def failed(self, bundle: Bundle, reason: str, *, now: float, backoff_seconds: float) -> FailedOperation:
+    def failed(
+        self, bundle: Bundle, reason: str, *, now: float, backoff_seconds: float, whole: Bundle | None = None
+    ) -> FailedOperation:
         """Note that an operation failed, and return it.
 
         Args:
@@ -127,16 +140,17 @@ class OperationFailures:
             reason: The service's reason.
             now: The time.
             backoff_seconds: Seconds to wait before the next probe, if this was one.
+            whole: The bundle that it is a piece of; None if it is not a piece.
         """
-        failed = FailedOperation(bundle, reason, now)
-        self._in_a_row[bundle] = reason
+        failed = FailedOperation(bundle, whole or bundle, reason, now)
+        self._in_a_row[bundle] = failed
         if self.since is not None:
-            self._note_failed_probe(bundle, reason, now=now, backoff_seconds=backoff_seconds)
+            self._note_failed_probe(failed, backoff_seconds=backoff_seconds)
             failed.blame = Blame.PARKED if self._counts else Blame.SERVICE
             self.parked.pop(bundle, None)
             return failed
         self._undecided.append(failed)
-        if len(self._in_a_row) >= FAILED_IN_A_ROW:
+        if len({one.whole for one in self._in_a_row.values()}) >= FAILED_IN_A_ROW:
             self.since, self._probe_at = now, now
             self._decide(Blame.SERVICE)
         return failed
@@ -148,21 +162,21 @@ class OperationFailures:
             failed.blame = Blame.BUNDLE
             self._undecided.remove(failed)
 
-    def _note_failed_probe(self, bundle: Bundle, reason: str, *, now: float, backoff_seconds: float) -> None:
+    def _note_failed_probe(self, failed: FailedOperation, *, backoff_seconds: float) -> None:
         """Apply rules 2, 5 and 6."""
-        if bundle != self._probe or self.since is None:
+        if failed.bundle != self._probe or self.since is None:
             return
         self._probe = None
-        self._probed.add(bundle)
+        self._probed[failed.bundle] = failed.whole
         self.failed_probes += 1
-        self._probe_at = now + backoff_seconds
-        lasted = now - self.since
+        self._probe_at = failed.at + backoff_seconds
+        lasted = failed.at - self.since
         is_long = lasted >= self.unit_seconds * PROBED_SECONDS
-        if not self._counts and is_long and len(self._probed) >= PROBED_BUNDLES:
+        if not self._counts and is_long and len(set(self._probed.values())) >= PROBED_BUNDLES:
             self._counts = True
-            self.parked.update(self._in_a_row)
+            self.parked.update({one.bundle: one.reason for one in self._in_a_row.values()})
         if lasted >= self.outage_seconds:
-            self.given_up = reason
+            self.given_up = failed.reason
 
     def _decide(self, blame: Blame) -> None:
         for failed in self._undecided:
