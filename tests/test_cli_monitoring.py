@@ -145,6 +145,22 @@ def test_a_public_address_needs_consent(run, service):
     assert (ran.code, ran.err) == (0, [])
 
 
+def test_a_public_page_needs_consent(run, service):
+    """Without it, the command ends with 2 and one line; with it, the run says where the page is."""
+    for command in (("backfill", *DAYS), ("nightly",), ("retry",), ("verify", "--repair")):
+        ran = run(*command, "--dashboard", "0.0.0.0:0")
+        assert ran.code == Exit.USAGE
+        (error,) = ran.errors
+        assert error.startswith("dashboard.listen (on the command line): lets other machines read the page: ")
+    ran = run("backfill", *DAYS, "--dashboard", "127.0.0.1:0", "--set", "dashboard.listen=127.0.0.1:0")
+    assert ran.errors == ["--dashboard: cannot be combined with --set dashboard.listen"]
+    assert run("verify", "--dashboard", "127.0.0.1:0").errors == ["--dashboard: needs --repair"]
+    ran = run("backfill", *DAYS, "--dashboard", "0.0.0.0:0", "--set", "dashboard.public=true")
+    assert ran.code == 0
+    assert sum("http://0.0.0.0:" in line for line in ran.err) == 1
+    assert run("-q", "backfill", *DAYS, "--dashboard", "127.0.0.1:0").err == []
+
+
 def test_doctor_prints_a_line_per_check(run, service):
     """Each line begins with ok, warn or fail, and advice is below its line."""
     ran = run("doctor")

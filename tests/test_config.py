@@ -281,6 +281,10 @@ NAME_RULE = 'must be up to 100 letters, digits, ".", "_" and "-", the first a le
 
 DATE_RULE = 'expected a date such as "2026-01-01", "2026-01-01T12:00:00Z", "90d", "12w" or "36h"'
 
+PUBLIC_PAGE_RULE = (
+    "lets other machines read the page: choose a host such as 127.0.0.1, or set [dashboard] public = true"
+)
+
 PUBLIC_RULE = "lets other machines read the metrics: choose a host such as 127.0.0.1, or set [metrics] public = true"
 
 MESSAGES = [
@@ -302,6 +306,7 @@ MESSAGES = [
     ),
     ("[metrics]\nlisten = '[::]:9464'", f'metrics.listen: {PUBLIC_RULE}, got "[::]:9464"'),
     ("[metrics]\nlisten = '0.0.0.0:9464'", f'metrics.listen: {PUBLIC_RULE}, got "0.0.0.0:9464"'),
+    ("[dashboard]\nlisten = '0.0.0.0:8765'", f'dashboard.listen: {PUBLIC_PAGE_RULE}, got "0.0.0.0:8765"'),
     ("[metrics]\npublic = 'yes'", 'metrics.public: expected true or false, got "yes"'),
     ("[ping]\nurl = 'hc-ping.com/x'", 'ping.url: expected "" or a URL such as "https://hc-ping.com/UUID"'),
     (

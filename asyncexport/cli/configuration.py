@@ -12,13 +12,16 @@ if TYPE_CHECKING:
     from asyncexport.config import ApiKey, Settings
 
 
-def read_settings(session: "Session", *, directory: Path | None, sets: list[str] | None) -> "Settings":
+def read_settings(
+    session: "Session", *, directory: Path | None, sets: list[str] | None, dashboard: str | None = None
+) -> "Settings":
     """Read the settings: flags before environment before file. The session keeps the flags and the output directory.
 
     Args:
         session: The command's session.
         directory: The value of `-d`.
         sets: The values of `--set`.
+        dashboard: The value of `--dashboard`.
 
     Raises:
         ConfigError: some settings are wrong; it holds every problem.
@@ -33,6 +36,10 @@ def read_settings(session: "Session", *, directory: Path | None, sets: list[str]
         if "output.directory" in flags:
             problems.append(Problem("-d", "cannot be combined with --set output.directory"))
         flags["output.directory"] = directory
+    if dashboard is not None:
+        if "dashboard.listen" in flags:
+            problems.append(Problem("--dashboard", "cannot be combined with --set dashboard.listen"))
+        flags["dashboard.listen"] = dashboard
     try:
         settings = load_settings(
             file=session.invocation.config, environ=os.environ, flags=flags, working_directory=Path.cwd()

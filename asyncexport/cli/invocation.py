@@ -15,13 +15,13 @@ SECRET = {"api.headers", "ping.url"}
 """Settings whose values are secret."""
 
 IRRELEVANT = {
-    "accept": ("budget", "concurrency", "polling", "retry", "download", "nightly", "sentinel"),
+    "accept": ("budget", "concurrency", "polling", "retry", "download", "nightly", "sentinel", "dashboard"),
     "retry": ("nightly",),
-    "metrics": ("concurrency", "polling", "retry", "download", "metrics", "ping"),
+    "metrics": ("concurrency", "polling", "retry", "download", "metrics", "dashboard", "ping"),
     "verify": ("nightly",),
     "audit": ("nightly",),
-    "status": ("budget", "concurrency", "polling", "retry", "download", "metrics", "ping"),
-    "segments": ("nightly", "concurrency", "polling", "download", "metrics", "ping"),
+    "status": ("budget", "concurrency", "polling", "retry", "download", "metrics", "dashboard", "ping"),
+    "segments": ("nightly", "concurrency", "polling", "download", "metrics", "dashboard", "ping"),
 }
 """Tables of the configuration that have no effect on a command."""
 

@@ -79,6 +79,14 @@ def read_success_exit(text: str) -> int:
     return int(text)
 
 
+Dashboard = Annotated[
+    str | None,
+    typer.Option(
+        "--dashboard",
+        metavar="HOST:PORT",
+        help="During the run, serve the status page at this address, such as 127.0.0.1:8765, and keep it up to date.",
+    ),
+]
 Wait = Annotated[
     bool, typer.Option("--wait", help="If another run uses the directory, wait until it has ended; else exit code 4.")
 ]
@@ -139,6 +147,7 @@ def read_asked(
     max_duration: str | None = None,
     require_end: bool = False,
     success_exits: Sequence[int] | None = None,
+    dashboard: str | None = None,
     faults: Sequence[Problem] = (),
 ) -> Asked:
     """Read the options and the settings; `faults` are problems that the command itself found in them.
@@ -156,7 +165,7 @@ def read_asked(
     hint = ""
     settings = None
     try:
-        settings = read_settings(session, directory=directory, sets=sets)
+        settings = read_settings(session, directory=directory, sets=sets, dashboard=dashboard)
     except ConfigError as error:
         problems += error.problems
         hint = error.hint

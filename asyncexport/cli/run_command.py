@@ -50,6 +50,8 @@ def export_watched(
     session: "Session", settings: "Settings", spec: "RunSpec", *, key: "ApiKey", waits: bool = False
 ) -> "tuple[Summary, str]":
     """Carry out a run without its closing text; return the summary and the path of a stored archive ("" if none)."""
+    from asyncexport.display import plain
+    from asyncexport.run.dashboard import Dashboard
     from asyncexport.run.joining import export_or_join
     from asyncexport.run.monitored import monitored
     from asyncexport.run.run import export
@@ -58,16 +60,24 @@ def export_watched(
     heading, manager = _heading(settings, spec), ServiceManager(os.environ)
     viewer = session.viewer(heading, also=manager.report)
 
+    dashboard = Dashboard(
+        settings,
+        key=key,
+        again=session.invocation.again,
+        clean=lambda text: plain(session.streams.masked(text)),
+        announce=lambda url: None if session.quiet else session.lines.report("dashboard", url),
+    )
+
     def work(stop: "Stop") -> "Awaitable[Summary]":
-        listeners = (viewer.on_event,)
+        listeners, watch = (viewer.on_event, *dashboard.listeners), dashboard.watched(viewer.watch)
         if waits and isinstance(spec, Nightly):
-            return export_or_join(settings, spec, key=key, stop=stop, listeners=listeners, watch=viewer.watch)
+            return export_or_join(settings, spec, key=key, stop=stop, listeners=listeners, watch=watch)
         start = export_when_free if waits else export
-        return start(settings, spec, key=key, stop=stop, listeners=listeners, watch=viewer.watch)
+        return start(settings, spec, key=key, stop=stop, listeners=listeners, watch=watch)
 
     async def managed(stop: "Stop") -> "Summary":
         async with manager.run(heading):
-            return await monitored(settings, spec, lambda: work(stop), key=key)
+            return await monitored(settings, spec, lambda: work(stop), key=key, dashboard=dashboard)
 
     def on_stop(reason: Exit) -> None:
         manager.report_stopping()

@@ -6,6 +6,7 @@ import typer
 
 from asyncexport.cli.options import (
     Asked,
+    Dashboard,
     Directory,
     End,
     MaxDuration,
@@ -22,6 +23,13 @@ from asyncexport.cli.session import Session
 from asyncexport.core.summary import Summary
 from asyncexport.run.spec import Backfill, Nightly, Retry, RunSpec, nightly_sample
 
+NoJoin = Annotated[
+    bool,
+    typer.Option(
+        "--no-join", help="If another run uses the directory, end with exit code 4 instead of waiting for it."
+    ),
+]
+
 
 def backfill(
     ctx: typer.Context,
@@ -32,6 +40,7 @@ def backfill(
     export: Names = None,
     max_duration: MaxDuration = None,
     success_exit: SuccessExits = None,
+    dashboard: Dashboard = None,
     directory: Directory = None,
     sets: Sets = None,
 ) -> Summary:
@@ -51,6 +60,7 @@ def backfill(
         max_duration=max_duration,
         require_end=require_end,
         success_exits=success_exit,
+        dashboard=dashboard,
     )
     spec = Backfill(asked.exports, asked.start, asked.end, asked.max_duration_seconds, require_end=require_end)
     return _run(ctx.obj, asked, spec)
@@ -63,14 +73,9 @@ def nightly(
     require_end: RequireEnd = False,
     export: Names = None,
     max_duration: MaxDuration = None,
-    no_join: Annotated[
-        bool,
-        typer.Option(
-            "--no-join",
-            help="If another run uses the directory, end with exit code 4 instead of waiting for it.",
-        ),
-    ] = False,
+    no_join: NoJoin = False,
     success_exit: SuccessExits = None,
+    dashboard: Dashboard = None,
     directory: Directory = None,
     sets: Sets = None,
 ) -> Summary:
@@ -95,6 +100,7 @@ def nightly(
         max_duration=max_duration,
         require_end=require_end,
         success_exits=success_exit,
+        dashboard=dashboard,
     )
     spec = Nightly(
         asked.exports,
@@ -123,6 +129,7 @@ def retry(
     export: Names = None,
     max_duration: MaxDuration = None,
     success_exit: SuccessExits = None,
+    dashboard: Dashboard = None,
     directory: Directory = None,
     sets: Sets = None,
 ) -> Summary:
@@ -144,6 +151,7 @@ def retry(
         end=end,
         max_duration=max_duration,
         success_exits=success_exit,
+        dashboard=dashboard,
     )
     spec = Retry(asked.exports, asked.start, asked.end, accept_fewer, asked.max_duration_seconds)
     return _run(ctx.obj, asked, spec)

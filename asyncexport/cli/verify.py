@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from asyncexport.cli.configuration import read_key
-from asyncexport.cli.options import Directory, Names, Sets, SuccessExits, check_names, read_asked
+from asyncexport.cli.options import Dashboard, Directory, Names, Sets, SuccessExits, check_names, read_asked
 from asyncexport.cli.run_command import carry_out
 from asyncexport.cli.session import Session
 from asyncexport.cli.signals import run_interruptibly
@@ -35,6 +35,7 @@ def verify(
     force: Annotated[bool, typer.Option("--force", help="With --rebuild: even if the ledger is intact.")] = False,
     export: Names = None,
     success_exit: SuccessExits = None,
+    dashboard: Dashboard = None,
     directory: Directory = None,
     sets: Sets = None,
 ) -> Summary:
@@ -49,7 +50,14 @@ def verify(
     and adds the intact ones.
     """
     session: Session = ctx.obj
-    asked = read_asked(session, directory=directory, sets=sets, success_exits=success_exit)
+    asked = read_asked(
+        session,
+        directory=directory,
+        sets=sets,
+        success_exits=success_exit,
+        dashboard=dashboard,
+        faults=[Problem("--dashboard", "needs --repair")] if dashboard is not None and not repair else (),
+    )
     _refuse_together(export, repair=repair, rebuild=rebuild, adopt=adopt, force=force)
     key = read_key(session, asked.settings) if repair else None
     if rebuild:

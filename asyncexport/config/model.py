@@ -210,6 +210,27 @@ class MetricsSettings(_Table):
         return listen
 
 
+class DashboardSettings(_Table):
+    """`[dashboard]`: the status page that runs serve."""
+
+    public: Switch = False
+    listen: Listen = ""
+
+    @property
+    def address(self) -> ListenAddress | None:
+        """The address to listen on; None if the page is not served."""
+        return ListenAddress.read(self.listen) if self.listen else None
+
+    @field_validator("listen")
+    @classmethod
+    def _require_consent(cls, listen: str, info: ValidationInfo) -> str:
+        if listen and ListenAddress.read(listen).is_public and not info.data.get("public"):
+            raise ValueError(
+                "lets other machines read the page: choose a host such as 127.0.0.1, or set [dashboard] public = true"
+            )
+        return listen
+
+
 class PingSettings(_Table):
     """`[ping]`: the monitoring service that runs report to."""
 
@@ -297,6 +318,7 @@ class Settings(BaseSettings):
     nightly: NightlySettings = NightlySettings()
     sentinel: SentinelSettings = SentinelSettings()
     metrics: MetricsSettings = MetricsSettings()
+    dashboard: DashboardSettings = DashboardSettings()
     ping: PingSettings = PingSettings()
     tables: Annotated[tuple[ExportSettings, ...], Field(strict=False), AfterValidator(_at_least_one)] = Field(
         default=(ExportSettings(),), alias="export"

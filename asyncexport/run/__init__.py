@@ -22,6 +22,7 @@ survey               what a run would have to do, without asking the service
 status               reads what `status` reports: from the ledger, the settings and the disk
 metrics              reads what the metrics are made from
 monitored            reports a run to Prometheus and to a monitoring service
+dashboard            serves the status page during a run
 pings                tells a monitoring service that a run begins, and how it ended
 diagnosis            checks what a run needs, for `doctor`
 service_diagnosis    asks the service for `doctor`

@@ -30,6 +30,7 @@ from asyncexport.engine.scheduler import Stop
 from asyncexport.errors import ConfigError, ExportError, Problem
 from asyncexport.ledger import LedgerReader
 from asyncexport.run.check_result import CheckResult, repair_of
+from asyncexport.run.dashboard import Dashboard
 from asyncexport.run.findings import Finding
 from asyncexport.run.joining import export_or_join
 from asyncexport.run.monitored import monitored, report_unstarted
@@ -335,13 +336,16 @@ async def _run(
         await report_unstarted(settings, spec, error)
         raise
 
+    dashboard = Dashboard(settings, key=api_key)
+    listeners, watch = (*listeners, *dashboard.listeners), dashboard.watched(watch)
+
     def work() -> Coroutine[Any, Any, Summary]:
         if waits and isinstance(spec, Nightly):
             return export_or_join(settings, spec, key=api_key, stop=stop, listeners=listeners, watch=watch)
         start = export_when_free if waits else export
         return start(settings, spec, key=api_key, stop=stop, listeners=listeners, watch=watch)
 
-    return await monitored(settings, spec, work, key=api_key)
+    return await monitored(settings, spec, work, key=api_key, dashboard=dashboard)
 
 
 def _key_of(settings: Settings, key: ApiKey | str | None) -> ApiKey:

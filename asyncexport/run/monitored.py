@@ -1,4 +1,4 @@
-"""Reports a run to Prometheus (`[metrics]`) and to a monitoring service (`[ping]`).
+"""Reports a run to Prometheus (`[metrics]`), to a monitoring service (`[ping]`), and on a page (`[dashboard]`).
 
 1. Nothing here stops or fails a run: what does not work is logged as a warning.
 2. The text file is written and the last ping sent when the ledger is closed and the lock is released. This takes little
@@ -9,11 +9,9 @@
 """
 
 import asyncio
-import errno
 import logging
-import os
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, nullcontext
 
 from asyncexport.config import ApiKey, Settings
 from asyncexport.core.exits import Exit, exit_of
@@ -21,6 +19,7 @@ from asyncexport.core.service.requests import Kind
 from asyncexport.core.summary import Summary, Tally
 from asyncexport.errors import ExportError
 from asyncexport.monitor.files import replace_file
+from asyncexport.run.dashboard import Dashboard, listen_fault
 from asyncexport.run.metrics import METRICS_TYPE, read_metrics
 from asyncexport.run.pings import RunPings
 from asyncexport.run.spec import RunSpec
@@ -40,7 +39,12 @@ def ends_as_it_should(summary: Summary, spec: RunSpec) -> bool:
 
 
 async def monitored(
-    settings: Settings, spec: RunSpec, work: Callable[[], Awaitable[Summary]], *, key: ApiKey | None
+    settings: Settings,
+    spec: RunSpec,
+    work: Callable[[], Awaitable[Summary]],
+    *,
+    key: ApiKey | None,
+    dashboard: Dashboard | None = None,
 ) -> Summary:
     """Carry out a run and report it.
 
@@ -49,10 +53,11 @@ async def monitored(
         spec: The run.
         work: Carries out the run.
         key: The API key, which is masked in what is reported.
+        dashboard: The page that the run serves; None if it serves none.
     """
     pings = RunPings(settings, key)
     try:
-        async with _served(settings):
+        async with _served(settings), nullcontext() if dashboard is None else dashboard.served():
             pings.begin(spec.command)
             try:
                 summary = await work()
@@ -60,6 +65,8 @@ async def monitored(
                 failure = {"command": spec.command, "exit_code": 1, "error": f"unexpected {type(error).__name__}"}
                 await pings.end(failure, is_success=False)
                 raise
+            if dashboard is not None:
+                await dashboard.end(summary)
         await report_end(settings, spec, summary, pings)
     finally:
         pings.abandon()
@@ -102,10 +109,9 @@ async def _served(settings: Settings) -> AsyncIterator[None]:
         except ExportError as error:
             _warn("the metrics are not served", error)
         except OSError as error:
-            # asyncio puts the address into the text again; the number of a failed name lookup is none of the system's.
-            known = error.errno if error.errno in errno.errorcode else None
-            reason = (os.strerror(known) if known else error.strerror or "no reason given").lower()
-            log.warning("the metrics are not served: [metrics] listen %s cannot be used: %s", address, reason)
+            log.warning(
+                "the metrics are not served: [metrics] listen %s cannot be used: %s", address, listen_fault(error)
+            )
         else:
             log.info("the metrics are served at %s", url)
         yield

@@ -47,13 +47,16 @@ class ExportView {
       () => this.dayRows(), [1, 2, 3]);
     this.position = make("span", { class: "quiet" });
     this.strip = data.days.length > DAYS_SHOWN ? this.newStrip() : null;
+    [this.shownLast, this.shownGaps] = [data.lastDay, data.gaps.length];
     this.element = make("div", {}, ...this.parts());
   }
 
   parts() {
-    const found = [make("h3", {}, "Days by time of day"), legend(this.data.used)];
+    this.legend = legend(this.data.used);
+    this.controls = this.buttons();
+    const found = [make("h3", {}, "Days by time of day"), this.legend];
     if (this.strip) found.push(this.strip.element);
-    return [...found, this.buttons(), this.grid.element, this.bundles.element, this.dayTable.element];
+    return [...found, this.controls, this.grid.element, this.bundles.element, this.dayTable.element];
   }
 
   buttons() {
@@ -73,18 +76,44 @@ class ExportView {
     await this.showWindow(this.last);
   }
 
+  // Show what has changed in the data, or other data; the cursor stays where it is.
+  async update(data = this.data) {
+    const wasLast = this.last >= this.shownLast;
+    const hadGaps = this.shownGaps > 0;
+    this.data = data;
+    if (!data.days.length) return;
+    const fresh = legend(data.used);
+    this.legend.replaceWith(fresh);
+    this.legend = fresh;
+    const needsStrip = !this.strip && data.days.length > DAYS_SHOWN;
+    if (needsStrip) {
+      this.strip = this.newStrip();
+      this.controls.before(this.strip.element);
+    }
+    if (needsStrip || hadGaps !== data.gaps.length > 0) {
+      const controls = this.buttons();
+      this.controls.replaceWith(controls);
+      this.controls = controls;
+    }
+    await this.strip?.render(true);
+    if (this.dayTable.element.open) this.dayTable.refresh();
+    this.bundles.refresh();
+    await this.showWindow(wasLast ? data.lastDay : this.last, true);
+  }
+
   get first() {
     return Math.max(this.last - DAYS_SHOWN + 1, this.data.firstDay);
   }
 
   // Show the days up to this one.
-  async showWindow(last) {
+  async showWindow(last, isUpdate = false) {
     this.last = Math.min(Math.max(last, this.data.firstDay + DAYS_SHOWN - 1), this.data.lastDay);
     const number = this.data.gaps.length;
     const gaps = number ? `, ${counted(number, "gap")} in all` : "";
     this.position.textContent = `${dayOf(this.first * DAY)} to ${dayOf(this.last * DAY)}${gaps}`;
     this.select(Math.min(Math.max(this.selected, this.first), this.last));
-    await this.grid.render();
+    [this.shownLast, this.shownGaps] = [this.data.lastDay, number];
+    await this.grid.render(isUpdate);
   }
 
   // Make sure that a day is among those shown.
@@ -157,7 +186,7 @@ class ExportView {
   describeCell(item) {
     const day = Math.floor(item.start / DAY);
     const end = item.end % DAY ? timeOf(item.end) : "24:00";
-    const gap = this.data.gapAt(item.start);
+    const gap = this.data.arrived.has(item.start) ? -1 : this.data.gapAt(item.start);
     const command = gap < 0 ? "" : this.data.command(this.data.gaps[gap]);
     const fills = command ? `. Command: ${command}` : "";
     const where = gap < 0 ? "" : ` (gap ${count(gap + 1)} of ${count(this.data.gaps.length)})`;

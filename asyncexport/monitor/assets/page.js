@@ -63,6 +63,15 @@ class GapList {
   }
 }
 
+// Put the pictures of runs and requests into their sections.
+async function showHistory(data) {
+  for (const [place, made] of [["runs", runsView(data.runs)], ["requests", requestsView(data.requests)]]) {
+    await pause();
+    document.querySelector(`#${place} .pictures`).replaceChildren(made.element);
+    await made.picture?.render();
+  }
+}
+
 async function main() {
   document.getElementById("no-script").remove();
   const data = JSON.parse(document.getElementById("data").textContent);
@@ -78,13 +87,10 @@ async function main() {
     document.querySelector(`#export-${number} .pictures`).append(view.element);
     await view.render();
   }
-  for (const [place, made] of [["runs", runsView(data.runs)], ["requests", requestsView(data.requests)]]) {
-    await pause();
-    document.querySelector(`#${place} .pictures`).append(made.element);
-    await made.picture?.render();
-  }
+  await showHistory(data);
   await pause();
   new GapList(views, data.listed);
+  if (data.live) new LivePage(views).connect(data.live);
   document.documentElement.dataset.ready = "yes";
 }
 

@@ -31,7 +31,8 @@ class Picture {
     pictures.push(this);
   }
 
-  async render() {
+  // Draw everything. With `isUpdate`, the old drawing remains visible until the new one is complete.
+  async render(isUpdate = false) {
     this.turn += 1;
     const turn = this.turn;
     this.width = this.box.clientWidth;
@@ -42,7 +43,9 @@ class Picture {
     const scene = new Scene(this.width, height, items.length > MOST_SVG_ITEMS);
     this.items = items;
     this.box.style.height = `${height}px`;
-    this.drawing.replaceChildren(...scene.elements);
+    const old = isUpdate ? [...this.drawing.children] : [];
+    if (isUpdate) this.drawing.append(...scene.elements);
+    else this.drawing.replaceChildren(...scene.elements);
     frame?.(scene);
     this.place();
     const slices = new Slices();
@@ -55,6 +58,8 @@ class Picture {
       if (turn !== this.turn) return;
     }
     scene.flush(true);
+    old.forEach((element) => element.remove());
+    if (isUpdate && this.current) this.say(this.current);
   }
 
   // Move the cursor to an item and describe it.
@@ -66,7 +71,8 @@ class Picture {
   }
 
   say(item) {
-    this.readout.textContent = this.describe(item);
+    const words = this.describe(item);
+    if (this.readout.textContent !== words) this.readout.textContent = words;
   }
 
   place() {

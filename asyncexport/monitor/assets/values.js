@@ -9,6 +9,7 @@ const STORED = "stored";
 // Spans of these kinds are cut at the grid lines; the others are bundles as they are.
 const CUT = new Set(["never asked", "behind", "not due", "accepted"]);
 const SHORTEST_CELL = 60;
+const MOST_DAYS = 3653;
 
 const iso = (at) => `${new Date(at * 1000).toISOString().slice(0, 19)}Z`;
 const dayOf = (at) => iso(at).slice(0, 10);
@@ -59,7 +60,70 @@ class ExportData {
     this.firstDay = raw.first_day;
     this.days = raw.days.map(([rows, archives, stored, missing]) => ({ rows, archives, stored, missing }));
     this.usual = raw.usual;
+    this.arrived = new Set();
     this.findKinds();
+  }
+
+  // Take over what has become of bundles since the data was made. live_changes.py describes a change.
+  apply(changes) {
+    for (const [start, end, kind, rows, flags, text] of changes) {
+      const at = firstAbove(this.starts, start) - 1;
+      const hasArchive = at >= 0 && this.starts[at] === start && this.ends[at] === end;
+      this.addDays(start, end);
+      if (kind === STORED) this.store(hasArchive ? at : -1, { start, end, rows, flags });
+      else if (hasArchive && kind === "kept") this.flags[at] |= FLAG.kept;
+      if (hasArchive) continue;
+      this.cutSpans(start, end);
+      if (kind !== STORED && kind !== "kept") this.spans.push({ start, end, kind, text });
+    }
+    this.spans.sort((one, other) => one.start - other.start);
+    this.spanStarts = this.spans.map((span) => span.start);
+    this.findKinds();
+  }
+
+  // Add an archive, or replace the facts on one.
+  store(known, { start, end, rows, flags }) {
+    const day = this.days[Math.floor(start / DAY) - this.firstDay];
+    if (day) day.rows += rows - (known < 0 ? 0 : this.rows[known]);
+    if (known >= 0) {
+      this.rows[known] = rows;
+      this.flags[known] = flags;
+      return;
+    }
+    const at = firstAbove(this.starts, start);
+    this.rows.splice(at, 0, rows);
+    this.starts = inserted(this.starts, at, start);
+    this.ends = inserted(this.ends, at, end);
+    this.flags = inserted(this.flags, at, flags);
+    this.arrived.add(start);
+    if (day) day.archives += 1;
+    for (const gap of this.gaps) {
+      pieces(gap.start, gap.end, DAY, start, end, (from, to) => {
+        const missed = this.days[Math.floor(from / DAY) - this.firstDay];
+        if (missed) missed.missing = Math.max(0, missed.missing - (to - from));
+      });
+    }
+  }
+
+  // Remove a range from the spans.
+  cutSpans(start, end) {
+    this.spans = this.spans.flatMap((span) => {
+      if (span.end <= start || span.start >= end) return [span];
+      return [{ ...span, end: start }, { ...span, start: end }].filter((rest) => rest.start < rest.end);
+    });
+  }
+
+  // Make sure that the days of a range are among those shown.
+  addDays(start, end) {
+    const first = Math.floor(start / DAY);
+    const last = Math.floor((end - 1) / DAY);
+    const blank = () => ({ rows: 0, archives: 0, stored: 0, missing: 0, kinds: new Set() });
+    if (!this.days.length) this.firstDay = first;
+    while (this.lastDay < last && this.days.length < MOST_DAYS) this.days.push(blank());
+    while (this.firstDay > first && this.days.length < MOST_DAYS) {
+      this.days.unshift(blank());
+      this.firstDay -= 1;
+    }
   }
 
   get lastDay() {
@@ -142,6 +206,15 @@ class ExportData {
     const date = (at) => (at % DAY ? iso(at) : dayOf(at));
     return `${gap.command[0]}--start ${date(gap.start)} --end ${date(gap.end)}${gap.command[1]}`;
   }
+}
+
+// A copy of a typed array with one more value.
+function inserted(values, at, value) {
+  const longer = new values.constructor(values.length + 1);
+  longer.set(values.subarray(0, at));
+  longer[at] = value;
+  longer.set(values.subarray(at), at + 1);
+  return longer;
 }
 
 // A cell, which a picture gives a place. All have the same form, which makes thousands of them fast.
