@@ -7,12 +7,13 @@ import asyncio
 import json
 import math
 import os
+import signal
 import sys
 import time
 from collections import Counter
 from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import dataclass, field, replace
-from datetime import UTC, datetime, timedelta
+from datetime import date, datetime, timedelta
 from pathlib import Path
 from typing import Any
 from zoneinfo import ZoneInfo
@@ -37,7 +38,7 @@ ROOT = Path(__file__).parents[1]
 
 ZONE = "Europe/Berlin"
 
-FIRST = datetime(2036, 10, 7, 3, tzinfo=ZoneInfo(ZONE))
+FIRST = date(2036, 10, 7)
 """The first night. Clocks are set back on the 26th: 25 hours pass between that night's run and the one before."""
 
 LAST = 30
@@ -96,7 +97,8 @@ bundle = "{bundle}"
 
 def night_at(number: int) -> float:
     """Return when a night begins, counted from 1: at three o'clock local time."""
-    return (FIRST + timedelta(days=number - 1)).astimezone(UTC).timestamp()
+    day = FIRST + timedelta(days=number - 1)
+    return datetime(day.year, day.month, day.day, 3, tzinfo=ZoneInfo(ZONE)).timestamp()
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,7 +106,7 @@ class Night:
     """What a night did.
 
     Attributes:
-        summary: Its summary; None if it was missed or killed.
+        summary: Its summary; None if it was killed.
         creates: The ranges that it exported, each as often as the service got a create of it.
         requests: The number of requests that the service got.
     """
@@ -115,7 +117,7 @@ class Night:
 
     @property
     def exit_code(self) -> int | None:
-        """The exit code; None if it was missed or killed."""
+        """The exit code; None if it was killed."""
         return None if self.summary is None else self.summary["exit_code"]
 
     @property
@@ -186,7 +188,7 @@ class Month:
         summary = None if kill_after else last
         creates = Counter(Range(int(one.start), int(one.end)) for one in self.sandbox.operations[made:])
         night = Night(summary, creates, sent(self.sandbox) - before)
-        assert summary is None or process.returncode == night.exit_code
+        assert process.returncode == (-signal.SIGKILL if summary is None else night.exit_code)
         self.requests += night.requests
         return night
 
