@@ -167,13 +167,18 @@ def test_a_new_directory_has_no_gap():
 
 
 def test_without_nights_only_time_between_archives_is_a_gap():
-    """A range that was exported once has no gap after it, but is reported as behind by the verdict."""
+    """A range that was exported once is behind, and the time between two ranges is listed and no problem."""
     found = report(overview(span(0, 4), span(6, 8)), settled=400, since=None)
     assert [one[:3] for one in gaps(found)] == [(4, 6, "never asked")]
     assert found.verdict.reason == (
-        "events: stored up to 2026-01-05T04:00:00Z, 8 d 4 h behind the settled data (allowed: 30 h); "
-        "events: 1 h missing, the first from 2026-01-05T02:00:00Z to 2026-01-05T03:00:00Z (never asked)"
+        "events: stored up to 2026-01-05T04:00:00Z, 8 d 4 h behind the settled data (allowed: 30 h)"
     )
+    recent = report(overview(span(0, 4), span(6, 400)), settled=400, since=None)
+    assert recent.verdict.healthy
+    assert recent.verdict.reason.endswith("; everything requested is stored up to 2026-01-13T08:00:00Z; 1 gap")
+    unfinished = (record(4, 5, Planned(2)),)
+    found = report(overview(span(0, 4), span(6, 400), unfinished=unfinished), settled=400, since=None)
+    assert found.verdict.reason.startswith("events: 30 min missing, ")
 
 
 def test_gaps_of_an_export_that_is_not_configured_have_no_command():

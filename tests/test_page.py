@@ -299,7 +299,7 @@ def test_the_page_has_one_command_for_all_that_was_started():
     assert "</bdi>, started: 3 bundles, 2 gaps, 1 h 30 min. Run the interrupted command again, or: <code" in html
     assert re.findall(r"<td>([^<>]*)</td><td><code", html) == [
         "started",
-        "never asked, before nightly runs begin",
+        "never asked, and not part of nightly runs",
         "started",
     ]
     assert "</bdi>, started" not in html_of(made, in_progress=True)

@@ -62,7 +62,7 @@ def test_time_before_nightly_runs_that_was_never_asked_for_is_no_fault():
     made.spoil(20, Failed("no"))
     made.spoil(230)
     first, second, third = gap_lines(report_on(made, since=FIRST + 3 * DAY))[2::2]
-    wanted = "    before nightly runs begin; if wanted: asyncexport -c my.toml backfill --start 2026-01-01T05:00:00Z "
+    wanted = "    not part of nightly runs; if wanted: asyncexport -c my.toml backfill --start 2026-01-01T05:00:00Z "
     assert first.startswith(wanted)
     assert second.startswith("    asyncexport -c my.toml retry ")
     assert third.startswith("    asyncexport -c my.toml backfill ")

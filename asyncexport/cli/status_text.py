@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from asyncexport.cli.invocation import PROGRAM
 from asyncexport.core.bundles import day, show
-from asyncexport.core.health.gap_list import STARTED, is_before_nights, listed_gaps
+from asyncexport.core.health.gap_list import STARTED, is_optional, listed_gaps
 from asyncexport.core.health.last_run import how_it_ended
 from asyncexport.core.health.problems import why_parked
 from asyncexport.core.health.weeks import CELLS_PER_WEEK, WEEK_SECONDS
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 MOST_NAMED = 10
 """Gaps and parked bundles that are listed one by one; `--json` lists all."""
 
-IF_WANTED = "before nightly runs begin; if wanted: "
+IF_WANTED = "not part of nightly runs; if wanted: "
 """Precedes the command that fills a gap that is no fault."""
 
 MOST_WEEKS = 20
@@ -171,7 +171,7 @@ def _gap_lines(report: "ExportReport") -> Iterator[str]:
     for gap in listed:
         yield f"    {gap.range} ({show_duration(gap.range.seconds)}): {gap.reason}"
         if gap.command:
-            yield f"    {IF_WANTED if is_before_nights(gap, report.due) else ''}{gap.command}"
+            yield f"    {IF_WANTED if is_optional(gap, report.due) else ''}{gap.command}"
     left = len(report.gaps) - len(listed) - (report.started.gaps if report.started else 0)
     if left:
         shown = sum(gap.range.seconds for gap in listed) + (report.started.seconds if report.started else 0)

@@ -92,6 +92,7 @@ def export_data(
         "gaps": list(_gaps(report.gaps, commands)),
         "texts": texts.all,
         "commands": commands.all,
+        "configured": report.due is not None,
         "since": report.due.since if report.due else None,
         "no_command": why_no_command(report),
         "first_day": next(iter(days), 0),

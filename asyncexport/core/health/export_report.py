@@ -75,12 +75,22 @@ class ExportReport:
     @property
     def complete_until(self) -> int | None:
         """The time up to which everything since the start of nights is stored or accepted; None if nothing is."""
+        return self._reached(Coverage.STORED, Coverage.ACCEPTED)
+
+    @property
+    def asked_until(self) -> int | None:
+        """As `complete_until`; if no night was ever asked for, time that no run has requested is left out."""
+        asks = self.due is not None and self.due.since is not None
+        return self.complete_until if asks else self._reached(Coverage.STORED, Coverage.ACCEPTED, Coverage.NEVER_ASKED)
+
+    def _reached(self, *complete: Coverage) -> int | None:
+        """Return the end of the pieces of these kinds, from the start of nights on; None if there are none."""
         since = self.due.since if self.due else None
         reached = None
         for span, coverage in self.pieces:
             if since is not None and span.end <= since:
                 continue
-            if coverage not in (Coverage.STORED, Coverage.ACCEPTED):
+            if coverage not in complete:
                 break
             reached = span.end
         return reached

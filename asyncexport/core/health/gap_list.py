@@ -2,7 +2,8 @@
 
 1. All time that runs have started and not finished is one entry: one command finishes all of it.
 2. If there are more other gaps than an entry each allows, the largest are listed first.
-3. Time before the start of nights that no run has requested is no fault: perhaps nobody wants it.
+3. Time that no run has requested is no fault before the start of nights, or if no night was ever asked for: perhaps it
+   is not wanted.
 """
 
 from collections.abc import Sequence
@@ -15,7 +16,7 @@ from asyncexport.core.health.overview import Overview
 STARTED = "started"
 """What people read instead of the value of `Coverage.IN_PROGRESS`, which is part of the JSON format."""
 
-BEFORE_NIGHTS = "never asked, before nightly runs begin"
+OPTIONAL = "never asked, and not part of nightly runs"
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,14 +82,15 @@ def listed_gaps(gaps: Sequence[Gap], *, most: int) -> list[Gap]:
     return others if len(others) <= most else sorted(others, key=lambda gap: -gap.range.seconds)[:most]
 
 
-def is_before_nights(gap: Gap, due: Due | None) -> bool:
-    """Whether a gap is no fault, because no run has requested it and nights begin later (rule 3)."""
-    since = due.since if due is not None else None
-    return gap.reason is Coverage.NEVER_ASKED and since is not None and gap.range.end <= since
+def is_optional(gap: Gap, due: Due | None) -> bool:
+    """Whether a gap is no fault, because neither a run nor nights ask for it (rule 3)."""
+    if due is None or gap.reason is not Coverage.NEVER_ASKED:
+        return False
+    return due.since is None or gap.range.end <= due.since
 
 
 def reason_words(gap: Gap, due: Due | None) -> str:
     """Return the reason of a gap for people."""
     if gap.reason is Coverage.IN_PROGRESS:
         return STARTED
-    return BEFORE_NIGHTS if is_before_nights(gap, due) else gap.reason.value
+    return OPTIONAL if is_optional(gap, due) else gap.reason.value

@@ -1,7 +1,8 @@
 """What is wrong with an export.
 
 1. Data that has been settled for longer than the allowed delay must be stored.
-2. Gaps before the start of nights are no problem, since that data may not be wanted. Parked bundles are.
+2. Gaps before the start of nights are no problem, since that data may not be wanted. Parked bundles are. If there was
+   no night, time that no run has requested is no problem either.
 3. An archive that was kept because the new export has far fewer rows is no problem: later runs leave it as it is.
 4. What the user has accepted is no problem.
 """
@@ -36,11 +37,11 @@ def delays(overview: Overview, pieces: Sequence[Piece], due: Due) -> Iterator[st
             f"(allowed: {show_duration(due.max_behind)})"
         )
     since = pieces[0].range.start if due.since is None else due.since
+    wanted = (Coverage.IN_PROGRESS,) if due.since is None else (Coverage.IN_PROGRESS, Coverage.NEVER_ASKED)
     late = [
         one
         for one in pieces
-        if one.coverage in (Coverage.NEVER_ASKED, Coverage.IN_PROGRESS)
-        and max(one.range.start, since) < min(one.range.end, due.deadline)
+        if one.coverage in wanted and max(one.range.start, since) < min(one.range.end, due.deadline)
     ]
     if late:
         seconds = sum(one.range.end - max(one.range.start, since) for one in late)

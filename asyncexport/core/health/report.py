@@ -123,8 +123,8 @@ def _all_well(facts: DirectoryFacts, judged: Sequence[ExportReport]) -> str:
             (
                 "a run is in progress" if facts.in_progress else "",
                 _ended_well(finished[-1]) if finished else "",
-                _complete(facts.since, [one.complete_until for one in judged if one.complete_until is not None]),
-                _older_gaps(facts.since, judged),
+                _complete(facts.since, judged),
+                _optional_gaps(facts.since, judged),
             ),
         )
     )
@@ -136,14 +136,16 @@ def _ended_well(run: RunRecord) -> str:
     return f"the last run ({run.command}) ended well at {show(run.ended or 0)}"
 
 
-def _complete(since: int | None, ends: Sequence[int]) -> str:
+def _complete(since: int | None, judged: Sequence[ExportReport]) -> str:
+    ends = [one.asked_until for one in judged if one.asked_until is not None]
     if not ends:
         return "nothing is due"
-    what = "everything" if since is None else f"everything since {show_day_or_time(since)}"
+    what = "everything requested" if since is None else f"everything since {show_day_or_time(since)}"
     return f"{what} is stored up to {show(min(ends))}"
 
 
-def _older_gaps(since: int | None, judged: Sequence[ExportReport]) -> str:
-    """Count the gaps before the start of nights, which are no problem; return "" if there are none."""
-    older = sum(since is not None and gap.range.end <= since for one in judged for gap in one.gaps)
-    return "" if not older else "1 older gap" if older == 1 else f"{older:,} older gaps"
+def _optional_gaps(since: int | None, judged: Sequence[ExportReport]) -> str:
+    """Count the gaps before the start of nights, or all if there are no nights; return "" if there are none."""
+    count = sum(since is None or gap.range.end <= since for one in judged for gap in one.gaps)
+    what = "gap" if since is None else "older gap"
+    return "" if not count else f"{count:,} {what}" if count == 1 else f"{count:,} {what}s"

@@ -55,6 +55,7 @@ class ExportData {
     this.marks.forEach((mark) => this.setMark(mark));
     this.spanStarts = this.spans.map((span) => span.start);
     this.gapStarts = this.gaps.map((gap) => gap.start);
+    this.configured = raw.configured;
     this.since = raw.since;
     this.noCommand = raw.no_command;
     this.firstDay = raw.first_day;
@@ -197,8 +198,8 @@ class ExportData {
   // The words of `core.health.gap_list.reason_words`.
   reason({ kind, end }) {
     if (kind === "in progress") return "started";
-    const early = kind === "never asked" && this.since !== null && end <= this.since;
-    return early ? "never asked, before nightly runs begin" : kind;
+    const optional = kind === "never asked" && this.configured && (this.since === null || end <= this.since);
+    return optional ? "never asked, and not part of nightly runs" : kind;
   }
 
   command(gap) {
