@@ -204,7 +204,7 @@ def test_strange_names_of_directories_are_escaped():
 def test_the_table_of_metrics_matches_the_code():
     """OPERATIONS.md lists each metric that is printed, with its labels, and no other."""
     text = (Path(asyncexport.__file__).parent / "OPERATIONS.md").read_text(encoding="utf-8")
-    table = text.partition("| metric | labels | says |")[2].partition("\n\n")[0]
+    table = text.partition("| metric | labels | meaning |")[2].partition("\n\n")[0]
     listed: dict[str, set[str]] = {}
     for line in table.splitlines()[2:]:
         names, labels, _ = line.strip("| ").split("|", maxsplit=2)
