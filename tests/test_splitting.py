@@ -350,9 +350,8 @@ async def test_a_night_in_which_everything_fails_splits_nothing(tmp_path):
     """Whether operations fail or files are bad, the bundles stay as wide as they are."""
     for number, fault in enumerate((SandboxFault("operation", "FAILED"), SandboxFault("download", "truncated"))):
         viewer = Notebook()
-        quick: dict[str, Any] = {"retry": {"outage": "300ms"}}
         async with serving(replace(FAST, goog_hash="none", faults=(fault,))) as sandbox:
-            summary = await run(sandbox, tmp_path / str(number), changes=quick, viewer=viewer, **RANGE)
+            summary = await run(sandbox, tmp_path / str(number), viewer=viewer, **RANGE)
             assert summary.tally.stored == 0
             assert {int(one.end - one.start) for one in sandbox.operations} == {1800}
             assert viewer.of("split") == []
