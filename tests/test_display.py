@@ -38,6 +38,7 @@ from asyncexport.display import (
     ResultLines,
     RunViewer,
     closing_lines,
+    fitted_table,
     listening,
     look_command,
     plain,
@@ -789,6 +790,46 @@ def test_the_closing_text_of_a_run_with_nothing_to_do_is_short():
 HOLDER = JoinedRun("backfill", 7, "host\x1b[2J", NOON)
 
 SHOWN = "backfill, process 7 on host [2J, since 2026-01-01T12:00:00Z"
+
+
+SIMULATED = (
+    ("if only creates count", "bundles", "create/poll/list/results", "first file", "done in", "min to max", "done at"),
+    ("as configured", "96", "96/0/8/96", "5 min", "28 min", "27 min to 31 min", "2026-11-28 07:30 UTC"),
+    ("bundle=1h", "48", "48/0/6/48", "6 min", "11 min", "9 min to 13 min", "2026-11-28 07:13 UTC"),
+)
+
+
+@pytest.mark.parametrize(
+    ("columns", "left_out"),
+    [
+        (None, ()),
+        (130, ()),
+        (110, ("min to max",)),
+        (95, ("min to max", "2026-")),
+        (80, ("min to max", "2026-", "first file")),
+        (60, ()),
+    ],
+)
+def test_a_table_fits_a_narrow_terminal(columns, left_out):
+    """No line is wider than the terminal, and no word is broken; if stdout is not a terminal, nothing is left out."""
+    lines = fitted_table(SIMULATED, right=frozenset({1, 2}), columns=columns, spare=(5, 3))
+    assert all(len(line) <= (columns or 999) for line in lines)
+    assert [one for one in ("min to max", "2026-", "first file") if one not in "\n".join(lines)] == list(left_out)
+    assert all(cell in "\n".join(lines) for row in SIMULATED for cell in (*row[:3], row[4]))
+
+
+def test_a_table_that_does_not_fit_becomes_blocks():
+    """Each row is a block with a line for each column."""
+    assert fitted_table(SIMULATED[:2], right=frozenset({1, 2}), columns=60, spare=(5, 3)) == [
+        "if only creates count",
+        "  as configured",
+        "    bundles                   96",
+        "    create/poll/list/results  96/0/8/96",
+        "    first file                5 min",
+        "    done in                   28 min",
+        "    min to max                27 min to 31 min",
+        "    done at                   2026-11-28 07:30 UTC",
+    ]
 
 
 async def test_a_wait_for_another_run_is_shown():

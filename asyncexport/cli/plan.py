@@ -43,7 +43,7 @@ from asyncexport.core.forecast import (
 from asyncexport.core.states import Created, Ready
 from asyncexport.core.summary import Summary, Tally
 from asyncexport.core.text import show_duration
-from asyncexport.display import count_of, show_count, show_minute, table
+from asyncexport.display import count_of, fitted_table, show_count, show_minute
 from asyncexport.errors import Problem
 
 if TYPE_CHECKING:
@@ -122,6 +122,9 @@ def plan(
         show_simulation(session, asked, options, variants, look=look, now=now)
         return session.summary(Exit.DONE, tally=_tally(found))
     estimates = list(_estimates(asked.settings, found))
+    if not estimates[0].bundles:
+        session.say("nothing to do: the run would send no request")
+        return session.summary(Exit.DONE, tally=_tally(found))
     _show_estimates(session, asked.settings, found, estimates, now=now)
     if not nightly:
         _show_widths(session, asked, look=look, now=now)
@@ -221,11 +224,8 @@ def _show_estimates(
 ) -> None:
     for one in estimates:
         session.record("estimate", width_seconds=None, **_facts_of_estimate(one, now))
-    if not estimates[0].bundles:
-        session.say("nothing to do: the run would send no request")
-        return
     session.say(f"{count_of(estimates[0].creates, 'create', 'creates')} to send")
-    rows = [("if the limit counts", "requests", "available", "done in", "done at")]
+    rows = [("if the limit counts", "requests", "free now", "done in", "done at")]
     for one in estimates:
         available = found.tokens_for_creates if one.reading is CREATES_ONLY else found.tokens
         ends = show_minute(now + one.seconds)
@@ -307,7 +307,7 @@ def _facts_of_estimate(one: Estimate, now: float) -> dict[str, Any]:
 
 def _say_table(session: Session, rows: Sequence[tuple[str, ...]], *, right: frozenset[int]) -> None:
     session.say()
-    for line in table(rows, right=right):
+    for line in fitted_table(rows, right=right, columns=session.columns):
         session.say(line)
 
 

@@ -20,7 +20,7 @@ from asyncexport.core.bundles import show
 from asyncexport.core.exports import Export, Type
 from asyncexport.core.second_looks import SECOND_LOOKS, SecondLooks
 from asyncexport.core.text import show_duration
-from asyncexport.display import count_of, show_bytes, show_count, show_minute, table
+from asyncexport.display import count_of, fitted_table, show_bytes, show_count, show_minute
 from asyncexport.errors import ConfigError, Problem
 
 if TYPE_CHECKING:
@@ -42,6 +42,9 @@ QUICK_BUNDLES = 1_000
 """Bundles that can be simulated in about a second; for more, a note announces the wait."""
 
 HEADS = {BudgetScope.CREATE: "if only creates count", BudgetScope.ALL: "if every request counts"}
+
+SPARE = (5, 3)
+"""The columns that a narrow terminal leaves out: "min to max", then "first file"."""
 
 KINDS = ("create", "poll", "list", "results")
 
@@ -284,7 +287,7 @@ def _show_rows(session: Session, rows: "Sequence[Row]", *, now: float) -> None:
             )
         if len(lines) > 1:
             session.say()
-            for line in table(lines, right=frozenset({1, 2})):
+            for line in fitted_table(lines, right=frozenset({1, 2}), columns=session.columns, spare=SPARE):
                 session.say(line)
 
 

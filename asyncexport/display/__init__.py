@@ -22,7 +22,7 @@
 from asyncexport.core.text import show_bytes
 from asyncexport.display.audit_text import audit_lines
 from asyncexport.display.closing_text import closing_line, closing_lines, look_command
-from asyncexport.display.formatting import count_of, plain, show_count, show_minute, table, wrapped
+from asyncexport.display.formatting import count_of, fitted_table, plain, show_count, show_minute, table, wrapped
 from asyncexport.display.lines import MessageLines, ResultLines, listening
 from asyncexport.display.output import Outlet, StandardStreams
 from asyncexport.display.viewers import ProgressCounter, RunViewer
@@ -38,6 +38,7 @@ __all__ = [
     "closing_line",
     "closing_lines",
     "count_of",
+    "fitted_table",
     "listening",
     "look_command",
     "plain",

@@ -1,9 +1,13 @@
 """Numbers, times and tables as text."""
 
+import re
 import textwrap
 from collections.abc import Sequence
 
 from asyncexport.core.bundles import show
+
+TIME = re.compile(r"[0-9]{4}-([0-9]{2}-[0-9]{2} [0-9]{2}:[0-9]{2}) UTC")
+"""A time in a cell of a table; the group is the part that a narrow terminal shows."""
 
 
 def plain(text: str) -> str:
@@ -54,6 +58,35 @@ def wrapped(line: str, columns: int, *, hanging: int) -> list[str]:
     return textwrap.wrap(
         line, columns, subsequent_indent=" " * hanging, break_long_words=False, break_on_hyphens=False
     ) or [""]
+
+
+def fitted_table(
+    rows: Sequence[Sequence[str]], *, right: frozenset[int], columns: int | None, spare: Sequence[int] = ()
+) -> list[str]:
+    """Return rows, the first of which are the heads, as lines that fit a terminal.
+
+    Where the table is too wide, the first column of `spare` goes first, then times become shorter, then the other
+    columns of `spare` go. If it is still too wide, there is a block for each row, with everything in it.
+
+    Args:
+        rows: The heads and the rows.
+        right: The right-aligned columns; all before those of `spare`.
+        columns: The width of the terminal. None: unlimited.
+        spare: The columns that can be left out, in this order.
+    """
+    dated = [[TIME.sub(r"\1", cell) for cell in row] for row in rows]
+    attempts = [(rows, ()), (rows, spare[:1]), *((dated, spare[:count]) for count in range(1, len(spare) + 1))]
+    for shown, without in attempts if spare else [(rows, ()), (dated, ())]:
+        lines = table([[cell for at, cell in enumerate(row) if at not in without] for row in shown], right=right)
+        if columns is None or max(map(len, lines), default=0) <= columns:
+            return lines
+    heads, *rest = rows
+    width = max(map(len, heads[1:]))
+    blocks = [
+        [f"  {row[0]}", *(f"    {head:{width}}  {cell}" for head, cell in zip(heads[1:], row[1:], strict=True))]
+        for row in rest
+    ]
+    return [heads[0], *(line for block in blocks for line in block)]
 
 
 def _cell(text: str, width: int, to_the_right: bool) -> str:  # noqa: FBT001 - one caller, above
