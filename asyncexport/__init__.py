@@ -19,14 +19,10 @@ is the command line; `sandbox` is the local stand-in for the service.
 The names below are loaded on first use, so importing the package is cheap.
 """
 
-import logging
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 __version__ = "0.1.0"
-
-# Without a handler, Python writes warnings to stderr by itself. A library leaves that to the program.
-logging.getLogger(__name__).addHandler(logging.NullHandler())
 
 if TYPE_CHECKING:
     from asyncexport.config import ApiKey, Settings, load_key
@@ -228,6 +224,7 @@ __all__ = [
 
 def __getattr__(name: str) -> Any:
     """Load a public name from its module."""
+    _log_only_where_wanted()
     if name == "run":
         return import_module(f"{__name__}.run")
     if name == "load":
@@ -236,3 +233,12 @@ def __getattr__(name: str) -> Any:
     if name not in _HOMES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     return getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)
+
+
+def _log_only_where_wanted() -> None:
+    """Give the package's logger a handler; without one, Python writes warnings to stderr by itself."""
+    import logging  # noqa: PLC0415 - the command line's help does without it
+
+    ours = logging.getLogger(__name__)
+    if not ours.handlers:
+        ours.addHandler(logging.NullHandler())

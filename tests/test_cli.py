@@ -876,7 +876,7 @@ def test_help_is_also_a_command(run):
     """`asyncexport help` equals `--help`, with and without a command."""
     assert run("help") == run("--help")
     assert run("help", "backfill").out[1:] == run("backfill", "--help").out[1:]
-    assert run("help", "backfil").hint == "`asyncexport --help` lists the options"
+    assert run("help", "backfil").hint == "`asyncexport --help` lists the commands"
 
 
 def test_a_failed_retry_does_not_suggest_a_retry(run, service):
@@ -1266,6 +1266,17 @@ def test_plan_counts_stored_bundles_and_used_tokens(run, service):
     assert text[1] == "  44 bundles to do, 4 already stored"
     (creates,) = (line for line in text if line.startswith("only creates"))
     assert re.fullmatch(r"only creates +44 +4[5-8] +\S.*UTC", creates)
+
+
+def test_a_plan_with_nothing_to_do_says_so(run, service):
+    """No table follows; as JSON there is a line for the export, and no estimate."""
+    a_run_before()
+    assert run("plan", *DAYS).out == [
+        "everyone-events: 2026-01-01T00:00:00Z to 2026-01-01T02:00:00Z, in bundles of 30m",
+        "  0 bundles to do, 4 already stored",
+        "nothing to do: the run would send no request",
+    ]
+    assert [record["type"] for record in run("--json", "plan", *DAYS).records] == ["plan", "summary"]
 
 
 def test_a_plan_of_a_night_says_what_the_night_costs(run, service):
@@ -1699,6 +1710,9 @@ def test_verify_reports_broken_archives_and_repairs_them(run, service):
     assert found["broken"] == str(second.relative_to("exports"))
     assert found["foreign"] == "everyone-events/notes.txt"
     assert ran.summary["bundles"]["already"] == 2
+    counts = {"intact": 2, "missing": 1, "broken": 1, "foreign": 1}
+    nothing = dict.fromkeys(("damaged", "outside", "overlapping", "adopted", "unknown"), 0)
+    assert ran.summary["checked"] == counts | nothing
     assert "archives: 2 intact, 1 missing, 1 broken; 1 other file" in run("verify").out
     service.behave()
     assert run("-q", "verify", "--repair").code == 0
@@ -2025,7 +2039,7 @@ def test_a_missing_command_is_a_usage_error(run):
     ran = run()
     assert ran.code == Exit.USAGE
     assert ran.errors == ["missing command"]
-    assert ran.hint == "`asyncexport --help` lists the options"
+    assert ran.hint == "`asyncexport --help` lists the commands"
 
 
 def test_the_version_can_be_printed(run):

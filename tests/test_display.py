@@ -762,6 +762,14 @@ def test_the_live_view_shows_where_settled_data_ends(width, shown):
     assert drawn(replace(RUN, covered=found), width)[1] == f"range     {shown}"
 
 
+def test_the_closing_text_counts_key_checks():
+    """The only other requests of a run are those that check the key."""
+    for checks, shown in ((1, "1 key check"), (2, "2 key checks")):
+        sent = {"create": 3, "poll": 0, "list": 1, "results": 3, "other": checks}
+        line = closing_lines(summary(Exit.DONE, Tally(planned=3, stored=3), requests=sent))[1]
+        assert line.endswith(f"with {7 + checks} requests (3 create, 1 list, 3 results, {shown})")
+
+
 def test_the_closing_text_lists_shortfalls_that_fail_the_run():
     """Otherwise they are only logged, once. A long list is cut, and refers to --json."""
     one = Shortfall(Bundle("e", Range(1_767_225_600, 1_767_312_000)), ShortfallRule.LOW_DAY, 19_000, 9_000)

@@ -20,6 +20,9 @@ if TYPE_CHECKING:
 TYPER_ERROR: type[Exception] = typer.BadParameter.__mro__[2]
 """The base class of typer's usage errors. Depending on the version it is defined in typer or in click."""
 
+TYPER_USAGE_ERROR: type[Exception] = typer.BadParameter.__mro__[1]
+"""What typer raises for a missing command, and the program for an unknown one; errors of options are subclasses."""
+
 BUG_HINT = "this is a bug in asyncexport: please report it with the output of the same command with -vv"
 
 
@@ -138,7 +141,9 @@ def _usage_error(error: Any, *, command: str) -> ExportError:
         message = f"{error.message.rstrip('.')} (did you mean {nearest[0]}?)"
     context = getattr(error, "ctx", None)
     path = context.command_path if context is not None else f"asyncexport {command}".rstrip()
-    return ExportError(message[:1].lower() + message[1:], hint=f"`{path} --help` lists the options")
+    of_program = context is not None and context.parent is None
+    what = "commands" if of_program and type(error) is TYPER_USAGE_ERROR else "options"
+    return ExportError(message[:1].lower() + message[1:], hint=f"`{path} --help` lists the {what}")
 
 
 def _bug(error: Exception) -> ExportError:

@@ -120,14 +120,8 @@ def plan(
     _show_bundles(session, found)
     if variants:
         show_simulation(session, asked, options, variants, look=look, now=now)
-        return session.summary(Exit.DONE, tally=_tally(found))
-    estimates = list(_estimates(asked.settings, found))
-    if not estimates[0].bundles:
-        session.say("nothing to do: the run would send no request")
-        return session.summary(Exit.DONE, tally=_tally(found))
-    _show_estimates(session, asked.settings, found, estimates, now=now)
-    if not nightly:
-        _show_widths(session, asked, look=look, now=now)
+    else:
+        _show_cost(session, asked, found, other_widths=None if nightly else look, now=now)
     return session.summary(Exit.DONE, tally=_tally(found))
 
 
@@ -165,7 +159,7 @@ def _tally(found: "Survey") -> Tally:
 
 
 def _estimates(settings: "Settings", found: "Survey") -> Iterator[Estimate]:
-    bundles = sum(work.count for work in found.plans) + len(found.audit)
+    bundles = found.bundles
     created = sum(_created(work) for work in found.plans)
     second_looks = found.second_looks.expected(bundles)
     for reading in REQUEST_COSTS:
@@ -217,6 +211,16 @@ def _show_bundles(session: Session, found: "Survey") -> None:
             session.say(f"  {count_of(resting, 'parked bundle waits', 'parked bundles wait')} for a later nightly run")
         if audits:
             session.say(f"  {count_of(audits, 'stored bundle', 'stored bundles')} to audit after that")
+
+
+def _show_cost(session: Session, asked: Asked, found: "Survey", *, other_widths: Look | None, now: float) -> None:
+    """Show the cost of the work, and what it would be with other bundle widths."""
+    if not found.bundles:
+        session.say("nothing to do: the run would send no request")
+        return
+    _show_estimates(session, asked.settings, found, list(_estimates(asked.settings, found)), now=now)
+    if other_widths is not None:
+        _show_widths(session, asked, look=other_widths, now=now)
 
 
 def _show_estimates(
@@ -307,7 +311,7 @@ def _facts_of_estimate(one: Estimate, now: float) -> dict[str, Any]:
 
 def _say_table(session: Session, rows: Sequence[tuple[str, ...]], *, right: frozenset[int]) -> None:
     session.say()
-    for line in fitted_table(rows, right=right, columns=session.columns):
+    for line in fitted_table(rows, right=right, columns=session.results.columns()):
         session.say(line)
 
 

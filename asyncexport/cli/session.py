@@ -159,11 +159,6 @@ class Session:
 
         return LiveView(self.streams.stderr)
 
-    @property
-    def columns(self) -> int | None:
-        """The width of the terminal that shows the result. None: stdout is not a terminal."""
-        return self.streams.stdout.size()[0] if sys.stdout.isatty() else None
-
     def say(self, text: str = "") -> None:
         """Print a line of the result, unless results are JSON."""
         if not self.as_json:

@@ -287,7 +287,7 @@ def _show_rows(session: Session, rows: "Sequence[Row]", *, now: float) -> None:
             )
         if len(lines) > 1:
             session.say()
-            for line in fitted_table(lines, right=frozenset({1, 2}), columns=session.columns, spare=SPARE):
+            for line in fitted_table(lines, right=frozenset({1, 2}), columns=session.results.columns(), spare=SPARE):
                 session.say(line)
 
 

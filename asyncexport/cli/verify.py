@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from contextlib import aclosing
+from dataclasses import replace
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -65,10 +66,10 @@ def verify(
     else:
         found = _adopt(session, asked.settings) if adopt else _check(session, asked.settings, export)
     if key is not None and found.faulty:
-        return _repair(session, asked.settings, found, key)
+        return replace(_repair(session, asked.settings, found, key), checked=found.checked)
     for hint in _hints(session, found):
         session.lines.hint(hint)
-    return session.summary(Exit.DONE if found.is_well else Exit.PARTIAL, tally=found.tally)
+    return session.summary(Exit.DONE if found.is_well else Exit.PARTIAL, tally=found.tally, checked=found.checked)
 
 
 def _refuse_together(names: list[str] | None, *, repair: bool, rebuild: bool, adopt: bool, force: bool) -> None:

@@ -5,7 +5,7 @@ Users script against the summary's keys (README): keys may be added, never chang
 the run that kept it, and of already in later ones.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -257,7 +257,10 @@ class OpenProblems:
 
 @dataclass(frozen=True, slots=True)
 class Summary:
-    """The last line of every command's `--json`; its keys do not change. `joined`: the run that this one waited for."""
+    """The last line of every command's `--json`; its keys do not change.
+
+    `joined`: the run that this one waited for. `checked`: the number of findings of `verify`, by kind.
+    """
 
     command: str
     exit_code: Exit
@@ -270,6 +273,7 @@ class Summary:
     notes: tuple[str, ...] = ()
     verdict: "Verdict | None" = None
     joined: JoinedRun | None = None
+    checked: Mapping[str, int] | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """Return the summary as it is printed."""
@@ -303,6 +307,8 @@ class Summary:
             summary["joined"] = {"command": self.joined.command, "pid": self.joined.pid}
         if tally.audit.sample:
             summary["audited"] = tally.audit.to_dict()
+        if self.checked is not None:
+            summary["checked"] = dict(self.checked)
         if self.error is not None:
             summary["error"] = str(self.error)
         if self.verdict is not None:

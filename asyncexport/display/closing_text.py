@@ -205,5 +205,9 @@ def _data(summary: Summary) -> str:
 def _requests(summary: Summary) -> str:
     sent = {kind: count for kind, count in summary.requests.items() if count}
     text = count_of(sum(sent.values()), "request", "requests")
-    text += " (" + ", ".join(f"{show_count(count)} {kind}" for kind, count in sent.items()) + ")"
+    # The only other request of a run is `/me`.
+    checks = sent.pop("other", 0)
+    kinds = [f"{show_count(count)} {kind}" for kind, count in sent.items()]
+    kinds += [count_of(checks, "key check", "key checks")] if checks else []
+    text += f" ({', '.join(kinds)})"
     return text + (f", {show_count(summary.refused)} of them refused (429)" if summary.refused else "")

@@ -23,6 +23,8 @@ from asyncexport.run.findings import (
 )
 from asyncexport.run.spec import Repair
 
+KINDS = ("intact", "missing", "broken", "damaged", "outside", "overlapping", "adopted", "unknown", "foreign")
+
 NO_FILE = "the file does not exist"
 
 
@@ -46,6 +48,11 @@ class CheckResult:
     def is_well(self) -> bool:
         """Whether no finding needs an action."""
         return not self.tally.failed and not any(self.counts[kind] for kind in ("overlapping", "unknown", "unrecorded"))
+
+    @property
+    def checked(self) -> dict[str, int]:
+        """The counts under the keys of `--json`, which are the types of the lines about findings."""
+        return {kind: self.counts[kind] for kind in KINDS}
 
     def count(self, finding: Finding) -> None:
         """Count one finding."""

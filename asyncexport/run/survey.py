@@ -43,6 +43,11 @@ class Survey:
     second_looks: SecondLooks = field(default_factory=SecondLooks)
     audit: tuple[Bundle, ...] = ()
 
+    @property
+    def bundles(self) -> int:
+        """The number of bundles to export."""
+        return sum(work.count for work in self.plans) + len(self.audit)
+
 
 def time_at_service(settings: Settings) -> float:
     """Return the service's time in seconds since 1970, from this host's clock and its comparison by the newest run.
