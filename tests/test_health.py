@@ -175,7 +175,9 @@ def test_without_nights_only_time_between_archives_is_a_gap():
     )
     recent = report(overview(span(0, 4), span(6, 400)), settled=400, since=None)
     assert recent.verdict.healthy
-    assert recent.verdict.reason.endswith("; everything requested is stored up to 2026-01-13T08:00:00Z; 1 gap")
+    assert recent.verdict.reason.endswith(
+        "; everything requested is stored up to 2026-01-13T08:00:00Z; 1 gap never asked for"
+    )
     unfinished = (record(4, 5, Planned(2)),)
     found = report(overview(span(0, 4), span(6, 400), unfinished=unfinished), settled=400, since=None)
     assert found.verdict.reason.startswith("events: 30 min missing, ")

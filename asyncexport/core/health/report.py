@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from asyncexport.core.bundles import show, show_day_or_time
 from asyncexport.core.exits import Exit
 from asyncexport.core.health.export_report import ExportFacts, ExportReport, export_report
+from asyncexport.core.health.gap_list import is_optional
 from asyncexport.core.health.last_run import fault_of_last_run, finished_runs, how_it_ended
 from asyncexport.core.health.missing import MAX_BEHIND_SECONDS, Again
 from asyncexport.core.health.records import HourCount, RunRecord
@@ -145,7 +146,11 @@ def _complete(since: int | None, judged: Sequence[ExportReport]) -> str:
 
 
 def _optional_gaps(since: int | None, judged: Sequence[ExportReport]) -> str:
-    """Count the gaps before the start of nights, or all if there are no nights; return "" if there are none."""
-    count = sum(since is None or gap.range.end <= since for one in judged for gap in one.gaps)
-    what = "gap" if since is None else "older gap"
-    return "" if not count else f"{count:,} {what}" if count == 1 else f"{count:,} {what}s"
+    """Count the gaps that are no fault: those before the start of nights; return "" if there are none."""
+    if since is None:
+        count = sum(is_optional(gap, one.due) for one in judged for gap in one.gaps)
+        what = "gap never asked for" if count == 1 else "gaps never asked for"
+    else:
+        count = sum(gap.range.end <= since for one in judged for gap in one.gaps)
+        what = "older gap" if count == 1 else "older gaps"
+    return f"{count:,} {what}" if count else ""
