@@ -69,6 +69,7 @@ min_interval = "5ms"
 expected = "20ms"
 [retry]
 attempts = 2
+before_split = 99
 backoff_initial = "1ms"
 backoff_max = "20ms"
 outage = "200ms"
@@ -1529,7 +1530,7 @@ def test_status_lists_the_last_runs(run, service):
         run("-q", "backfill", "--start", "2026-01-01", "--end", f"2026-01-01T0{hour}:00:00Z")
     service.behave(**fault("operation:FAILED"))
     failing = ("backfill", "--start", "2026-01-02", "--end", "2026-01-02T01:00:00Z")
-    run("-q", *failing, "--set", "retry.before_split=99")
+    run("-q", *failing)
     (runs,) = (record["runs"] for record in run("--json", "status", "--runs", "2").records if record["type"] == "runs")
     assert [(one["command"], one["exit_code"]) for one in runs] == [("backfill", 0), ("backfill", 3)]
     out = run("status", "--runs", "2").out
