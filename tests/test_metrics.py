@@ -45,6 +45,7 @@ def report(*unfinished: BundleRecord, hours: int = 90, since: int | None = START
     """Return the report on a directory with one archive per hour, except for unfinished bundles."""
     missing = {one.bundle.range for one in unfinished if one.stored is None}
     spans = [Range(START + hour * HOUR, START + (hour + 1) * HOUR) for hour in range(hours)]
+    missing |= {spans[hour] for hour in more.pop("holes", ())}
     covered = tuple(one for one in spans if one not in missing)
     accepted, more["hours"] = more.pop("accepted", ()), more.pop("hour_counts", ())
     overview = Overview(
@@ -122,6 +123,14 @@ def test_without_a_readable_ledger_nothing_is_said_about_it():
         "last_exit_code",
         "ledger_readable",
     }
+
+
+@pytest.mark.parametrize(("since", "reason"), [(START, "never asked"), (None, "not requested")])
+def test_a_gap_that_is_no_fault_has_a_reason_of_its_own(since, reason):
+    """Without nightly runs, time that no run has requested is no gap to the alert rules."""
+    found = samples(MetricsFacts("d", NOW, report(since=since, holes=(10,))))
+    gaps = {one: at(found, "gap_seconds", export="events", reason=one) for one in ("never asked", "not requested")}
+    assert gaps == {"never asked": 0, "not requested": 0} | {reason: HOUR}
 
 
 def test_what_is_stored_and_missing_is_reported_by_export():

@@ -20,6 +20,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Histo
 
 from asyncexport import __version__
 from asyncexport.core.health.export_report import ExportReport
+from asyncexport.core.health.gap_list import is_optional
 from asyncexport.core.health.last_run import ENDS_WELL
 from asyncexport.core.health.missing import MISSING
 from asyncexport.core.health.records import RunRecord
@@ -27,6 +28,9 @@ from asyncexport.core.health.report import StatusReport
 from asyncexport.core.states import Failed, FewerRows, Refused
 
 PREFIX = "asyncexport_"
+
+NOT_REQUESTED = "not requested"
+"""The reason of gaps that are no fault, in place of "never asked"."""
 
 PARKED_KINDS = ("failed", "refused", "overdue", "kept")
 
@@ -255,9 +259,11 @@ def _lag(report: ExportReport) -> float | None:
 
 
 def _gaps(report: ExportReport) -> dict[str, float]:
-    seconds = dict.fromkeys((reason.value for reason in MISSING), 0.0)
+    """Return the seconds by reason. What no run and no night has requested is no fault, so no alert counts it."""
+    seconds = dict.fromkeys((*(reason.value for reason in MISSING), NOT_REQUESTED), 0.0)
     for gap in report.gaps:
-        seconds[gap.reason.value] += gap.range.end - gap.range.start
+        reason = NOT_REQUESTED if is_optional(gap, report.due) else gap.reason.value
+        seconds[reason] += gap.range.end - gap.range.start
     return seconds
 
 
