@@ -158,7 +158,11 @@ def _measure_following(task: Task) -> tuple[Result, Result, Result]:
 
 
 def _against_the_backlog(done: list[tuple[Result, Result, Result]]) -> dict[str, Any]:
-    waits = [sorted(one.settled_waits)[math.ceil(0.95 * len(one.settled_waits)) - 1] / 60 for one, _, _ in done]
+    # A short run may be over before anything settles.
+    waits = [
+        sorted(one.settled_waits)[math.ceil(0.95 * len(one.settled_waits)) - 1] / 60 if one.settled_waits else 0.0
+        for one, _, _ in done
+    ]
     figures: dict[str, Any] = {
         "settled_during_the_run": measuring.spread([float(len(one.settled_waits)) for one, _, _ in done]),
         "settled_wait_minutes_95": measuring.spread(waits, digits=1),
