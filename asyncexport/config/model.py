@@ -8,7 +8,7 @@
 """
 
 from pathlib import Path
-from typing import Annotated, Any, Self
+from typing import Annotated, Any, ClassVar, Self
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationInfo, field_validator, model_validator
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
@@ -188,47 +188,48 @@ class SentinelSettings(_Table):
     fail: Switch = False
 
 
-class MetricsSettings(_Table):
+class _ListenSettings(_Table):
+    """A table with an address that a run may serve something at.
+
+    Attributes:
+        table: The name of the table, for messages.
+        served: What is served, for messages.
+    """
+
+    table: ClassVar[str]
+    served: ClassVar[str]
+    public: Switch = False
+    listen: Listen = ""
+
+    @property
+    def address(self) -> ListenAddress | None:
+        """The address to listen on; None if nothing is served."""
+        return ListenAddress.read(self.listen) if self.listen else None
+
+    @field_validator("listen")
+    @classmethod
+    def _require_consent(cls, listen: str, info: ValidationInfo) -> str:
+        if listen and ListenAddress.read(listen).is_public and not info.data.get("public"):
+            raise ValueError(
+                f"lets other machines read the {cls.served}: choose a host such as 127.0.0.1,"
+                f" or set [{cls.table}] public = true"
+            )
+        return listen
+
+
+class MetricsSettings(_ListenSettings):
     """`[metrics]`: metrics for Prometheus."""
 
+    table = "metrics"
+    served = "metrics"
     textfile: OutputFile = _default("")
-    public: Switch = False
-    listen: Listen = ""
-
-    @property
-    def address(self) -> ListenAddress | None:
-        """The address to listen on; None if metrics are not served."""
-        return ListenAddress.read(self.listen) if self.listen else None
-
-    @field_validator("listen")
-    @classmethod
-    def _require_consent(cls, listen: str, info: ValidationInfo) -> str:
-        if listen and ListenAddress.read(listen).is_public and not info.data.get("public"):
-            raise ValueError(
-                "lets other machines read the metrics: choose a host such as 127.0.0.1, or set [metrics] public = true"
-            )
-        return listen
 
 
-class DashboardSettings(_Table):
+class DashboardSettings(_ListenSettings):
     """`[dashboard]`: the status page that runs serve."""
 
-    public: Switch = False
-    listen: Listen = ""
-
-    @property
-    def address(self) -> ListenAddress | None:
-        """The address to listen on; None if the page is not served."""
-        return ListenAddress.read(self.listen) if self.listen else None
-
-    @field_validator("listen")
-    @classmethod
-    def _require_consent(cls, listen: str, info: ValidationInfo) -> str:
-        if listen and ListenAddress.read(listen).is_public and not info.data.get("public"):
-            raise ValueError(
-                "lets other machines read the page: choose a host such as 127.0.0.1, or set [dashboard] public = true"
-            )
-        return listen
+    table = "dashboard"
+    served = "page"
 
 
 class PingSettings(_Table):
