@@ -258,6 +258,38 @@ class FewerRowsError(ArchiveError):
         self.rows_found = rows_found
 
 
+class ChangedArchiveError(ExportError):
+    """An archive is not the file that the ledger describes: it was replaced meanwhile, or altered.
+
+    Args:
+        message: What was tried and what happened.
+        path: The archive, relative to the output directory.
+        hint: The next thing to do.
+    """
+
+    def __init__(self, message: str, *, path: str, hint: str = "") -> None:
+        super().__init__(message, hint=hint)
+        self.path = path
+
+
+class DayCountError(ExportError):
+    """The rows that were read from a day's archives are not as many as the ledger says. The day is not published."""
+
+
+class SinkError(ExportError):
+    """A destination of loaded days failed: it cannot be reached, or refused something. Other destinations go on.
+
+    Args:
+        message: What was tried and what happened.
+        sink: The destination, as in `[load] to`.
+        hint: The next thing to do.
+    """
+
+    def __init__(self, message: str, *, sink: str, hint: str = "") -> None:
+        super().__init__(message, hint=hint)
+        self.sink = sink
+
+
 class StorageError(ExportError):
     """The disk is full, not writable, or failed to make data durable."""
 

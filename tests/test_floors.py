@@ -16,7 +16,7 @@ MODULES = sorted(PACKAGE.rglob("*.py"))
 FLOORS: tuple[frozenset[str], ...] = (
     frozenset({"errors"}),
     frozenset({"core"}),
-    frozenset({"config", "client", "engine", "storage", "ledger", "display", "monitor", "deploy"}),
+    frozenset({"config", "client", "engine", "storage", "ledger", "display", "monitor", "deploy", "warehouse"}),
     frozenset({"run"}),
     frozenset({"simulate"}),
     frozenset({"cli"}),
@@ -33,6 +33,7 @@ HOMES: dict[str, frozenset[str]] = {
     "click": frozenset({"cli"}),
     "rich": frozenset({"cli", "display"}),
     "prometheus_client": frozenset({"monitor"}),
+    "duckdb": frozenset({"warehouse"}),
     "pydantic": frozenset({"config"}),
     "pydantic_settings": frozenset({"config"}),
     "isal": frozenset({"core.archive"}),

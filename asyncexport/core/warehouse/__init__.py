@@ -1,0 +1,5 @@
+"""The rules of the warehouse: which tables and days there are, and what a field of a row becomes. No IO.
+
+columns         the columns of the flat table and their kinds
+days            the archives of each day, and the receipt that says what a day was made from
+"""

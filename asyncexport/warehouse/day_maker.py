@@ -1,0 +1,57 @@
+"""What is asked of a worker that makes the files of one day, and what it answers.
+
+1. A worker gets everything by value and writes only the files that it is told to, so it can run in a thread, in a
+   process or on another machine that sees the same disk. It never publishes: the caller counts the rows, flushes the
+   files and renames them.
+2. Equal requests make equal bytes: one worker uses one thread, and nothing depends on its time zone, name or clock.
+"""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from asyncexport.core.warehouse.columns import Layout
+from asyncexport.core.warehouse.days import DaySource
+
+
+@dataclass(frozen=True, slots=True)
+class DayRequest:
+    """One day to make.
+
+    Attributes:
+        output: The output directory, which the paths of the archives are relative to.
+        source: The archives.
+        layout: The columns of the flat table.
+        receipt: Written to the metadata of the flat file.
+        flat: Where to write the flat Parquet file.
+        quarantine: Where to write the quarantined lines as gzip NDJSON. Not written if there are none.
+        scratch: A directory for temporary files, which the caller deletes.
+        memory: DuckDB's memory limit, in bytes.
+        max_row: The longest row in bytes; a longer one is quarantined.
+    """
+
+    output: Path
+    source: DaySource
+    layout: Layout
+    receipt: str
+    flat: Path
+    quarantine: Path
+    scratch: Path
+    memory: int = 1 << 30
+    max_row: int = 64 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class DayMade:
+    """What a worker made of a day.
+
+    Attributes:
+        rows: Rows in the flat file, by archive.
+        quarantined: Quarantined lines, by archive; only archives that have some.
+        rescued: Rows that have something in `_rescued`.
+        exact: Archives that were read row by row, with the reason for each.
+    """
+
+    rows: dict[str, int]
+    quarantined: dict[str, int] = field(default_factory=dict)
+    rescued: int = 0
+    exact: dict[str, str] = field(default_factory=dict)
