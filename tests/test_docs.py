@@ -108,7 +108,7 @@ def test_the_examples_in_the_help_are_valid():
             dates = [read_when(given[option]) for option in ("start", "end") if given.get(option)]
             assert all(dates), typed
             for setting in given["sets"] or () if "sets" in given and name != "sandbox" else ():
-                table, key = setting.partition("=")[0].split(".")
+                table, _, key = setting.partition("=")[0].rpartition(".")
                 assert key in known_keys()[table], typed
             assert not given.get("max_duration") or read_duration(given["max_duration"]), typed
 
@@ -188,7 +188,7 @@ def test_settings_in_texts_exist():
     named = [
         (path, table, key)
         for path, text in texts()
-        for table, key in re.findall(r"(?<!\w)\[+(\w+)\]+ ([a-z_]+)", text)
+        for table, key in re.findall(r"(?<!\w)\[+([\w.]+)\]+ ([a-z_]+)", text)
         # "[[export]] in the file" is prose.
         if key != "in" and table in tables
     ]

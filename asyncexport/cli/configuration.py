@@ -4,7 +4,7 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from asyncexport.core.masking import Mask, looks_secret, secrets_of_ping_url, secrets_of_url
+from asyncexport.core.masking import Mask, looks_secret, secrets_of_dsn, secrets_of_ping_url, secrets_of_url
 from asyncexport.errors import ConfigError, Problem, StorageError
 
 if TYPE_CHECKING:
@@ -88,7 +88,12 @@ def _secrets(settings: "Settings") -> list[str]:
         proxies = list(getproxies().values())
     headers = [value for value in settings.api.headers.values() if looks_secret(value)]
     ping = secrets_of_ping_url(settings.ping.url)
-    return headers + ping + [secret for proxy in proxies for secret in secrets_of_url(proxy)]
+    return [
+        *headers,
+        *ping,
+        *secrets_of_dsn(settings.load.postgres.dsn),
+        *(secret for proxy in proxies for secret in secrets_of_url(proxy)),
+    ]
 
 
 def check_place(directory: Path) -> None:

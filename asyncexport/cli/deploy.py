@@ -25,7 +25,7 @@ KEY_FILE = "/etc/asyncexport/api-key"
 
 IMAGE = f"{PROGRAM}:latest"
 
-SECRET_SETTINGS = ("api.headers", "api.proxy", "ping.url")
+SECRET_SETTINGS = ("api.headers", "api.proxy", "load.postgres.dsn", "ping.url")
 """Settings that may be secret, and so must not be in a printed command line."""
 
 STOP_MARGIN_SECONDS = 60

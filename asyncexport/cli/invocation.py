@@ -11,17 +11,17 @@ PROGRAM = "asyncexport"
 PASTED = re.compile(rf"`{PROGRAM} (verify(?: --rebuild| --adopt)?|segments|status)`")
 """Commands in errors and closing texts, which do not know the options of this call."""
 
-SECRET = {"api.headers", "ping.url"}
+SECRET = {"api.headers", "load.postgres.dsn", "ping.url"}
 """Settings whose values are secret."""
 
 IRRELEVANT = {
-    "accept": ("budget", "concurrency", "polling", "retry", "download", "nightly", "sentinel", "dashboard"),
-    "retry": ("nightly",),
-    "metrics": ("concurrency", "polling", "retry", "download", "metrics", "dashboard", "ping"),
-    "verify": ("nightly",),
-    "audit": ("nightly",),
-    "status": ("budget", "concurrency", "polling", "retry", "download", "metrics", "dashboard", "ping"),
-    "segments": ("nightly", "concurrency", "polling", "download", "metrics", "dashboard", "ping"),
+    "accept": ("budget", "concurrency", "polling", "retry", "download", "nightly", "sentinel", "dashboard", "load"),
+    "retry": ("nightly", "load"),
+    "metrics": ("concurrency", "polling", "retry", "download", "metrics", "dashboard", "ping", "load"),
+    "verify": ("nightly", "load"),
+    "audit": ("nightly", "load"),
+    "status": ("budget", "concurrency", "polling", "retry", "download", "metrics", "dashboard", "ping", "load"),
+    "segments": ("nightly", "concurrency", "polling", "download", "metrics", "dashboard", "ping", "load"),
 }
 """Tables of the configuration that have no effect on a command."""
 

@@ -4,12 +4,16 @@ Importing this package loads pydantic, which is slow: commands import it when th
 
     durations       converts between "1h30m" and seconds
     fields          the types and rules of single fields
+    table           what all tables have in common
     model           the tables, keys and defaults
+    load_fields     the types and rules of the fields of `[load]`
+    load_model      the table `[load]`, and the tables within it
     layers          reads the file, the environment and the flags
     fault_messages  turns pydantic's errors into messages for users
     load            loads the settings and reports all faults together
     vary            settings with one key changed
     key             the API key
+    dsn             the connection string of PostgreSQL
     hauser          converts the configuration of hauser, Fullstory's earlier exporter
     hauser_values   reads the values in it
     hauser_sync     finds how far hauser has exported
@@ -17,6 +21,7 @@ Importing this package loads pydantic, which is slow: commands import it when th
 
 from pathlib import Path
 
+from asyncexport.config.dsn import load_dsn
 from asyncexport.config.durations import read_duration, write_duration
 from asyncexport.config.key import ApiKey, clean_key, load_key
 from asyncexport.config.load import load_settings
@@ -31,6 +36,7 @@ __all__ = [
     "ApiKey",
     "Settings",
     "clean_key",
+    "load_dsn",
     "load_key",
     "load_settings",
     "read_duration",

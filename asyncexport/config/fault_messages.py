@@ -1,6 +1,6 @@
 """Turns pydantic's errors into messages for users: where the fault is, what was expected, and what was found.
 
-The value found is shown only if it cannot be a secret: no text of `[api]` or `[ping]`, no long text, nothing shaped
+The value found is shown only if it cannot be a secret: no text of the tables in `PRIVATE`, no long text, nothing shaped
 like a key.
 """
 
@@ -10,7 +10,7 @@ from difflib import get_close_matches
 from typing import Any
 
 from asyncexport.config.fields import KEY_SHAPE, TextValue
-from asyncexport.config.layers import SettingsLayer, known_keys
+from asyncexport.config.layers import SettingsLayer, known_keys, path_of_key
 from asyncexport.errors import Problem
 
 MAX_NUMBER = 10**18
@@ -19,6 +19,16 @@ MAX_NUMBER = 10**18
 MAX_SHOWN = 30
 """Maximum length of a text that is shown; keys are longer."""
 
+PRIVATE = {("api",), ("ping",), ("load", "postgres"), ("load", "snowflake"), ("output", "mirror")}
+"""The tables and keys whose values are never shown."""
+
+LISTS = {
+    ("export", "fields"): '["EventStart", "evt_*"]',
+    ("load", "to"): '["parquet", "duckdb"]',
+    ("load", "columns"): '["user_plan_str"]',
+}
+"""An example of each list of texts, for messages."""
+
 EXPECTED = {
     "bool_type": "expected true or false",
     "int_type": "expected a whole number",
@@ -26,7 +36,6 @@ EXPECTED = {
     "finite_number": "expected a finite number",
     "string_type": "expected text in quotes",
     "string_unicode": "must be UTF-8 text",
-    "tuple_type": 'expected a list of texts, such as ["EventStart", "evt_*"]',
     "dict_type": 'expected a table of texts, such as {"X-Team" = "data"}',
     "is_instance_of": "expected a directory name in quotes",
 }
@@ -53,16 +62,17 @@ def _source(path: tuple[Any, ...], layers: Sequence[SettingsLayer]) -> SettingsL
     """Return the layer that the value comes from; exports can only come from the file."""
     if path[0] == "export":
         return layers[-1]
-    return next((layer for layer in layers if layer.holds(path[:2])), SettingsLayer())
+    return next((layer for layer in layers if layer.holds(path_of_key(path))), SettingsLayer())
 
 
 def _place(path: tuple[Any, ...], layers: Sequence[SettingsLayer], source: SettingsLayer) -> str:
     """Return `table.key`, `export[2].bundle` or `export "checkout".bundle`, or the variable or flag it comes from."""
     if path[0] == "export" and len(path) > 1:
         return ".".join([_export(path[1], layers), *_dotted(path[2:])])
-    place = source.places.get(path[:2], ".".join(_dotted(path[:2])))
+    key = path_of_key(path)
+    place = source.places.get(key, ".".join(_dotted(key)))
     name, bracket, rest = place.partition(" (")
-    return ".".join(_dotted(path[2:], after=name)) + bracket + rest
+    return ".".join(_dotted(path[len(key) :], after=name)) + bracket + rest
 
 
 def _dotted(path: Sequence[Any], *, after: str = "") -> list[str]:
@@ -96,9 +106,12 @@ def _fault_message(error: Mapping[str, Any], path: tuple[Any, ...]) -> str:
         case "extra_forbidden":
             return _unknown_name(path)
         case "model_type":
-            return f"expected a table, written [{path[0]}]" if len(path) == 1 else "expected a table"
+            name = ".".join(map(str, path))
+            return f"expected a table, written [{name}]" if name in known_keys() else "expected a table"
         case "tuple_type" if path == ("export",):
             return "expected [[export]], with double brackets"
+        case "tuple_type":
+            expected = f"expected a list of texts, such as {LISTS[path[0], path[-1]]}"
         case "dict_type" if isinstance(value, TextValue):
             return 'expected a JSON object of texts, such as {"X-Team": "data"}'
         case "enum":
@@ -111,14 +124,14 @@ def _fault_message(error: Mapping[str, Any], path: tuple[Any, ...]) -> str:
             expected = f"must be at most {limit['le']}"
         case _:
             expected = EXPECTED.get(kind, "has the wrong type")
-    is_private = path[0] in ("api", "ping") and (isinstance(value, str) or "headers" in path)
+    is_private = any(path[:n] in PRIVATE for n in (1, 2)) and (isinstance(value, str) or "headers" in path)
     shown = "" if is_private else _shown(value)
     return expected + (f", got {shown}" if shown else "") + suggestion
 
 
 def _unknown_name(path: tuple[Any, ...]) -> str:
     tables = known_keys()
-    name, own = str(path[-1]), path[0] if len(path) > 1 else None
+    name, own = str(path[-1]), ".".join(map(str, path_of_key(path)[:-1])) if len(path) > 1 else None
     if re.fullmatch(r"(fullstory_)?(api_?)?(key|token)", name, re.IGNORECASE):
         return "the API key must not be in the settings: set FULLSTORY_API_KEY, or name a file in [api] api_key_file"
     homes = [_bracketed(table) for table, keys in tables.items() if name in keys and table != own]
@@ -127,7 +140,9 @@ def _unknown_name(path: tuple[Any, ...]) -> str:
     if own is None:
         nearest = [_bracketed(table) for table in get_close_matches(name, tables, n=1)]
         return "unknown table" + _did_you_mean(nearest)
-    return "unknown key" + _did_you_mean(get_close_matches(name, tables[own], n=1))
+    inner = {table.removeprefix(f"{own}."): _bracketed(table) for table in tables if table.startswith(f"{own}.")}
+    nearest = get_close_matches(name.partition(".")[0], [*tables[own], *inner], n=1)
+    return "unknown key" + _did_you_mean([inner.get(one, one) for one in nearest])
 
 
 def _did_you_mean(nearest: Sequence[str]) -> str:

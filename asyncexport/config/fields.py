@@ -68,7 +68,8 @@ def _number_from_text(value: Any) -> Any:
     return value
 
 
-def _json_from_text(value: Any) -> Any:
+def json_from_text(value: Any) -> Any:
+    """Read a text from a variable or a flag as JSON; other values, and texts that are not JSON, are returned as is."""
     try:
         return orjson.loads(str(value)) if isinstance(value, TextValue) else value
     except orjson.JSONDecodeError:
@@ -101,7 +102,7 @@ def _one_age_or_a_list(value: Any, read_list: Callable[[Any], tuple[float, ...]]
     """Read one age or a list of ages; in a variable or a flag, a list is written as JSON or with commas."""
     if isinstance(value, TextValue):
         if value.lstrip().startswith("["):
-            value = _json_from_text(value)
+            value = json_from_text(value)
         elif "," in value:
             value = value.split(",")
     return read_list(value) if isinstance(value, list | tuple) else (_age_from_text(value),)
@@ -112,17 +113,26 @@ def _distinct_ages(ages: tuple[float, ...]) -> tuple[float, ...]:
     return tuple(sorted({age for age in ages if age}))
 
 
-SIZE = re.compile(r"([0-9]{1,12})\s*(KiB|MiB|GiB|B)", re.IGNORECASE)
-SIZE_UNITS = {"b": 1, "kib": 1 << 10, "mib": 1 << 20, "gib": 1 << 30}
+SIZE = re.compile(r"([0-9]{1,12})\s*(KiB|MiB|GiB|TiB|B)", re.IGNORECASE)
+SIZE_UNITS = {"b": 1, "kib": 1 << 10, "mib": 1 << 20, "gib": 1 << 30, "tib": 1 << 40}
 
 
-def _bytes_from_text(value: Any) -> int:
+def _row_bytes_from_text(value: Any) -> int:
+    return size_from_text(value, least=LEAST_ROW_BYTES, most=MOST, said="1MiB and 900MiB")
+
+
+def size_from_text(value: Any, *, least: int, most: int, said: str) -> int:
+    """Read a size such as "64MiB"; `said` names the limits in the message.
+
+    Raises:
+        ValueError: it cannot be read, or is outside of the limits.
+    """
     found = SIZE.fullmatch(value.strip()) if isinstance(value, str) else None
     if not found:
         raise ValueError('expected a size in quotes and with a unit, such as "64MiB"')
     size = int(found[1]) * SIZE_UNITS[found[2].lower()]
-    if not LEAST_ROW_BYTES <= size <= MOST:
-        raise ValueError("must be between 1MiB and 900MiB")
+    if not least <= size <= most:
+        raise ValueError(f"must be between {said}")
     return size
 
 
@@ -302,7 +312,7 @@ def _known_timezone(text: str) -> str:
     return text
 
 
-Switch = Annotated[bool, BeforeValidator(_json_from_text)]
+Switch = Annotated[bool, BeforeValidator(json_from_text)]
 Amount = Annotated[int, BeforeValidator(_number_from_text), Field(ge=0, le=MOST)]
 Count = Annotated[int, BeforeValidator(_number_from_text), Field(ge=1, le=MOST)]
 Number = Annotated[float, BeforeValidator(_number_from_text), AfterValidator(_in_range)]
@@ -312,7 +322,7 @@ Age = Annotated[float, BeforeValidator(_age_from_text)]
 Ages = Annotated[
     tuple[Age, ...], Field(strict=False), WrapValidator(_one_age_or_a_list), AfterValidator(_distinct_ages)
 ]
-Size = Annotated[int, BeforeValidator(_bytes_from_text)]
+Size = Annotated[int, BeforeValidator(_row_bytes_from_text)]
 Width = Annotated[Duration, AfterValidator(_divides_a_day)]
 WholeSeconds = Annotated[Duration, AfterValidator(_whole_seconds)]
 SplitWidth = Annotated[Duration, AfterValidator(_width_of_pieces)]
@@ -326,7 +336,7 @@ BaseUrl = Annotated[str, AfterValidator(_valid_base_url)]
 Proxy = Annotated[str, AfterValidator(_valid_proxy)]
 PingUrl = Annotated[str, AfterValidator(_valid_ping_url)]
 Listen = Annotated[str, AfterValidator(_valid_listen)]
-Headers = Annotated[dict[str, str], BeforeValidator(_json_from_text), AfterValidator(_allowed_headers)]
+Headers = Annotated[dict[str, str], BeforeValidator(json_from_text), AfterValidator(_allowed_headers)]
 KeyFile = Annotated[Path | None, _converted_text(_file_named)]
 OutputFile = Annotated[Path | None, _converted_text(_file_named)]
 PresentFile = Annotated[Path | None, _converted_text(_present_file_named)]

@@ -6,11 +6,13 @@ The names of variables are checked here, because pydantic-settings silently igno
 import os
 import re
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
+
+from pydantic import BaseModel
 
 from asyncexport.config.fields import TextValue
 from asyncexport.config.model import Settings
@@ -32,18 +34,22 @@ class SettingsLayer:
 
     Attributes:
         values: The values, nested as in the file.
-        places: The name of a `(table, key)` in messages, if it is not `table.key`.
+        places: The name of a key in messages, if it is not `table.key`, by its path (see `path_of_key`).
         file: The name of the file in messages; "" if the layer is not from a file.
     """
 
     values: dict[str, Any] = field(default_factory=dict)
-    places: Mapping[tuple[str, str], str] = field(default_factory=dict)
+    places: Mapping[tuple[str, ...], str] = field(default_factory=dict)
     file: str = ""
 
     def holds(self, path: tuple[str, ...]) -> bool:
         """Return whether the layer sets a table, or a key of a table."""
-        table = self.values.get(path[0])
-        return path[0] in self.values and (len(path) == 1 or (isinstance(table, dict) and path[1] in table))
+        value: Any = self.values
+        for part in path:
+            if not isinstance(value, dict) or part not in value:
+                return False
+            value = value[part]
+        return True
 
 
 def short_name(name: str) -> str:
@@ -52,12 +58,31 @@ def short_name(name: str) -> str:
 
 
 def known_keys() -> dict[str, tuple[str, ...]]:
-    """Return the keys of each table, including `export`, as written in the file."""
-    tables = {}
+    """Return the keys of each table, including `export` and tables within tables (`load.duckdb`), as in the file."""
+    tables: dict[str, tuple[str, ...]] = {}
     for name, info in Settings.model_fields.items():
         table = type(info.default[0] if isinstance(info.default, tuple) else info.default)
-        tables[info.alias or name] = tuple(f.alias or n for n, f in table.model_fields.items())
+        tables |= _keys_of(table, called=info.alias or name)
     return tables
+
+
+def _keys_of(table: type[BaseModel], *, called: str) -> dict[str, tuple[str, ...]]:
+    """Return the keys of a table, and of the tables in it."""
+    fields = {info.alias or name: info for name, info in table.model_fields.items()}
+    inner = {name: type(info.default) for name, info in fields.items() if isinstance(info.default, BaseModel)}
+    found = {called: tuple(name for name in fields if name not in inner)}
+    for name, one in inner.items():
+        found |= _keys_of(one, called=f"{called}.{name}")
+    return found
+
+
+def path_of_key(path: Sequence[Any]) -> tuple[Any, ...]:
+    """Return the part of a path that names a key, such as `("load", "duckdb", "tables")`; a longer path is within it.
+
+    A path that only names a table is returned as it is.
+    """
+    depth = 2 if ".".join(map(str, path[:2])) in known_keys() else 1
+    return tuple(path[: depth + 1])
 
 
 INJECTED = re.compile(
@@ -114,7 +139,12 @@ def from_file(path: Path, *, named_by: str, called: str, problems: list[Problem]
 
 def from_environment(environ: Mapping[str, str], *, problems: list[Problem]) -> SettingsLayer:
     """Read the `ASYNCEXPORT_TABLE__KEY` variables; unknown ones are added to `problems`."""
-    keys = {f"{t}__{k}".upper(): (t, k) for t, names in known_keys().items() if t != "export" for k in names}
+    keys = {
+        "__".join([*table.split("."), key]).upper(): (*table.split("."), key)
+        for table, names in known_keys().items()
+        if table != "export"
+        for key in names
+    }
     values: dict[str, Any] = {}
     places = {}
     for variable, text in environ.items():
@@ -124,9 +154,8 @@ def from_environment(environ: Mapping[str, str], *, problems: list[Problem]) -> 
         if name not in keys:
             problems.append(Problem(short_name(variable), _unknown_variable(name, [*keys, "CONFIG"])))
             continue
-        table, key = keys[name]
-        values.setdefault(table, {})[key] = TextValue(text)
-        places[table, key] = variable
+        _put(values, keys[name], TextValue(text))
+        places[keys[name]] = variable
     return SettingsLayer(values, places)
 
 
@@ -137,10 +166,29 @@ def from_flags(flags: Mapping[str, Any], *, place: str) -> SettingsLayer:
     for dotted, value in flags.items():
         if value is None:
             continue
-        table, _, key = dotted.partition(".")
-        values.setdefault(table, {})[key] = TextValue(value) if isinstance(value, str | Path) else value
-        places[table, key] = f"{dotted} ({place})"
+        path = _path_of(dotted)
+        _put(values, path, TextValue(value) if isinstance(value, str | Path) else value)
+        places[path] = f"{dotted} ({place})"
     return SettingsLayer(values, places)
+
+
+def _path_of(dotted: str) -> tuple[str, ...]:
+    """Return the path of a dotted key: the longest table that is known, else the first part, and the rest as a key."""
+    table, _, key = dotted.partition(".")
+    inner, dot, rest = key.partition(".")
+    return (table, inner, rest) if dot and f"{table}.{inner}" in known_keys() else (table, key)
+
+
+def _put(values: dict[str, Any], path: tuple[str, ...], value: Any) -> None:
+    """Set a key in nested tables. If one of the tables is set to a text, that is reported instead."""
+    table = values
+    for part in path[:-1]:
+        inner = table.setdefault(part, {})
+        if not isinstance(inner, dict):
+            return
+        table = inner
+    if not isinstance(table.get(path[-1]), dict):
+        table[path[-1]] = value
 
 
 def _unknown_variable(name: str, known: list[str]) -> str:

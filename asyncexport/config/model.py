@@ -10,7 +10,7 @@
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Self
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationInfo, field_validator, model_validator
+from pydantic import AfterValidator, Field, ValidationInfo, field_validator, model_validator
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
 from asyncexport.config.durations import write_duration
@@ -49,6 +49,9 @@ from asyncexport.config.fields import (
     WholeSeconds,
     Width,
 )
+from asyncexport.config.load_fields import Mirror
+from asyncexport.config.load_model import LoadSettings
+from asyncexport.config.table import Table, default
 from asyncexport.core.access import Access
 from asyncexport.core.admission import BudgetScope, Prefer
 from asyncexport.core.bundles import DAY, read_moment
@@ -72,36 +75,20 @@ def _not_shorter(seconds: float, info: ValidationInfo, *, than: str) -> float:
     return seconds
 
 
-def _default(written: str) -> Any:
-    """Return a default as written in the file; it is validated like any other value."""
-    return written
-
-
-class _Table(BaseModel):
-    model_config = ConfigDict(
-        frozen=True,
-        extra="forbid",
-        strict=True,
-        allow_inf_nan=False,
-        validate_default=True,
-        alias_generator=lambda name: name.removesuffix("_seconds"),
-    )
-
-
-class ApiSettings(_Table):
+class ApiSettings(Table):
     """`[api]`: the service and the connection to it."""
 
     base_url: BaseUrl = "auto"
-    api_key_file: KeyFile = Field(default=_default(""), repr=False)
-    connect_timeout_seconds: PositiveDuration = _default("10s")
-    read_timeout_seconds: PositiveDuration = _default("60s")
+    api_key_file: KeyFile = Field(default=default(""), repr=False)
+    connect_timeout_seconds: PositiveDuration = default("10s")
+    read_timeout_seconds: PositiveDuration = default("60s")
     proxy: Proxy = Field(default="", repr=False)
-    ca_file: PresentFile = _default("")
+    ca_file: PresentFile = default("")
     headers: Headers = Field(default={}, repr=False)
     clock: ClockName = ClockTrust.NEITHER
 
 
-class BudgetSettings(_Table):
+class BudgetSettings(Table):
     """`[budget]`: the requests that the service grants."""
 
     requests_per_minute: Number = 2.0
@@ -109,19 +96,19 @@ class BudgetSettings(_Table):
     scope: ScopeName = BudgetScope.AUTO
 
 
-class ConcurrencySettings(_Table):
+class ConcurrencySettings(Table):
     """`[concurrency]`: how much runs at the same time."""
 
     operations: Count = 100
     downloads: Count = 4
 
 
-class PollingSettings(_Table):
+class PollingSettings(Table):
     """`[polling]`: how running operations are polled."""
 
-    min_interval_seconds: PositiveDuration = _default("10s")
-    expected_seconds: PositiveDuration = _default("5m")
-    operation_deadline_seconds: PositiveDuration = _default("24h")
+    min_interval_seconds: PositiveDuration = default("10s")
+    expected_seconds: PositiveDuration = default("5m")
+    operation_deadline_seconds: PositiveDuration = default("24h")
     prefer: PreferName = Prefer.THROUGHPUT
 
     @field_validator("operation_deadline_seconds")
@@ -130,16 +117,16 @@ class PollingSettings(_Table):
         return _not_shorter(seconds, info, than="expected")
 
 
-class RetrySettings(_Table):
+class RetrySettings(Table):
     """`[retry]`: what is retried, and for how long."""
 
     attempts: Count = 5
     before_split: Count = 2
-    split_to_seconds: SplitWidth = _default("5m")
-    backoff_initial_seconds: PositiveDuration = _default("1s")
-    backoff_max_seconds: PositiveDuration = _default("5m")
-    outage_seconds: Duration = _default("6h")
-    first_contact_seconds: PositiveDuration = _default("1m")
+    split_to_seconds: SplitWidth = default("5m")
+    backoff_initial_seconds: PositiveDuration = default("1s")
+    backoff_max_seconds: PositiveDuration = default("5m")
+    outage_seconds: Duration = default("6h")
+    first_contact_seconds: PositiveDuration = default("1m")
 
     @field_validator("backoff_max_seconds")
     @classmethod
@@ -147,20 +134,21 @@ class RetrySettings(_Table):
         return _not_shorter(seconds, info, than="backoff_initial")
 
 
-class DownloadSettings(_Table):
+class DownloadSettings(Table):
     """`[download]`: limits for transfers and rows, and the second check of empty files."""
 
     min_rate: Number = 1024.0
-    max_row: Size = _default("64MiB")
-    second_look_seconds: Duration = _default("60s")
+    max_row: Size = default("64MiB")
+    second_look_seconds: Duration = default("60s")
 
 
-class OutputSettings(_Table):
+class OutputSettings(Table):
     """`[output]`: where archives go, who may read them, and how long a run takes to stop."""
 
     directory: Directory = Path("exports")
     access: AccessName = Access.PRIVATE
-    grace_seconds: Duration = _default("30s")
+    grace_seconds: Duration = default("30s")
+    mirror: Mirror = ""
 
     @property
     def chosen_access(self) -> Access | None:
@@ -168,11 +156,11 @@ class OutputSettings(_Table):
         return self.access if "access" in self.model_fields_set else None
 
 
-class NightlySettings(_Table):
+class NightlySettings(Table):
     """`[nightly]`: the range, the refreshes and the audits of `nightly`."""
 
     since: Date = ""
-    refresh_seconds: Ages = _default("0h")
+    refresh_seconds: Ages = default("0h")
     order: OrderName = OldOrder.NEWEST
     audit: Amount = 0
 
@@ -181,14 +169,14 @@ class NightlySettings(_Table):
         return read_moment(self.since, now=now) if self.since else None
 
 
-class SentinelSettings(_Table):
+class SentinelSettings(Table):
     """`[sentinel]`: warnings about stored time with far fewer rows than usual."""
 
     enabled: Switch = True
     fail: Switch = False
 
 
-class _ListenSettings(_Table):
+class _ListenSettings(Table):
     """A table with an address that a run may serve something at.
 
     Attributes:
@@ -222,7 +210,7 @@ class MetricsSettings(_ListenSettings):
 
     table = "metrics"
     served = "metrics"
-    textfile: OutputFile = _default("")
+    textfile: OutputFile = default("")
 
 
 class DashboardSettings(_ListenSettings):
@@ -232,22 +220,22 @@ class DashboardSettings(_ListenSettings):
     served = "page"
 
 
-class PingSettings(_Table):
+class PingSettings(Table):
     """`[ping]`: the monitoring service that runs report to."""
 
     url: PingUrl = Field(default="", repr=False)
-    timeout_seconds: PositiveDuration = _default("10s")
+    timeout_seconds: PositiveDuration = default("10s")
 
 
-class ExportSettings(_Table):
+class ExportSettings(Table):
     """One `[[export]]`."""
 
     name: Name = "everyone-events"
     segment: Filled = "everyone"
     type: TypeName = Type.EVENT
     format: FormatName = Format.NDJSON
-    bundle_seconds: Width = _default("30m")
-    settle_seconds: WholeSeconds = _default("26h")
+    bundle_seconds: Width = default("30m")
+    settle_seconds: WholeSeconds = default("26h")
     fields: Fields = ()
     scope: Text = ""
     timezone: Timezone = ""
@@ -321,6 +309,7 @@ class Settings(BaseSettings):
     metrics: MetricsSettings = MetricsSettings()
     dashboard: DashboardSettings = DashboardSettings()
     ping: PingSettings = PingSettings()
+    load: LoadSettings = LoadSettings()
     tables: Annotated[tuple[ExportSettings, ...], Field(strict=False), AfterValidator(_at_least_one)] = Field(
         default=(ExportSettings(),), alias="export"
     )

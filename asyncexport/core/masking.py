@@ -147,6 +147,14 @@ def secrets_of_ping_url(url: str) -> list[str]:
     return [url, *(part for part in (hidden, *re.split(r"[/?&=]", hidden)) if looks_secret(part))] if url else []
 
 
+def secrets_of_dsn(dsn: str) -> list[str]:
+    """Return the connection string of a database, in either of libpq's two forms, and the password in it."""
+    quoted, plain = r"'((?:[^'\\]|\\.)*)'", r"([^\s'&]+)"
+    found = [one for pair in re.findall(rf"password\s*=\s*(?:{quoted}|{plain})", dsn) for one in pair if one]
+    decoded = [unquote(re.sub(r"\\(.)", r"\1", one)) for one in found]
+    return [dsn, *found, *decoded, *secrets_of_url(dsn)] if dsn else []
+
+
 def _base64(text: str) -> str:
     """Encode a text, without the last characters, which depend on what follows."""
     return base64.b64encode(text.encode()).decode().rstrip("=")[:-2]
