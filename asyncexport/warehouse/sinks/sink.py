@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Protocol
 
 from asyncexport.core.warehouse.columns import Column
+from asyncexport.core.warehouse.views import TableFacts
 
 
 class Sink(Protocol):
@@ -56,6 +57,14 @@ class Sink(Protocol):
 
         Raises:
             SinkError: this failed; the day is as before.
+        """
+        ...
+
+    def finish(self, table: str, facts: TableFacts) -> None:
+        """Bring the views of a table up to date, after its days; does nothing where a destination has no views.
+
+        Raises:
+            SinkError: this failed; the days are loaded all the same.
         """
         ...
 
