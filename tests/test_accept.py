@@ -1,18 +1,22 @@
 """Parked bundles and shortfalls that the user accepts as missing."""
 
 import asyncio
+import os
 import time
 from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
+from socket import gethostname
 from typing import Any
 
+import orjson
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from asyncexport.core.bundles import ALL_TIME, Bundle, Range
 from asyncexport.core.coverage import ExportPlan, RecordedRange
+from asyncexport.core.events import Joining
 from asyncexport.core.exits import Exit
 from asyncexport.core.exports import Export
 from asyncexport.core.health.acceptance import Acceptance, acceptance
@@ -23,7 +27,7 @@ from asyncexport.core.states import BundleRecord, Failed, FewerRows, State
 from asyncexport.errors import LedgerError, LedgerLockedError
 from asyncexport.ledger import Ledger, LedgerReader, hold
 from asyncexport.run.accept import accept
-from asyncexport.run.lock_wait import hold_or_wait
+from asyncexport.run.lock_wait import LockWait, hold_or_wait
 from asyncexport.run.spec import Backfill, Nightly, Retry
 from asyncexport.run.status import read_status
 from asyncexport.sandbox import SandboxBehaviour, serving
@@ -180,6 +184,33 @@ async def test_nothing_is_written_if_there_is_nothing_to_accept(tmp_path):
             assert ledger.accepted() == []
 
 
+async def test_a_waiting_command_says_whom_it_waits_for_when_that_changes(tmp_path):
+    """When another run has taken the lock, that is reported at once; a stop ends the wait."""
+    waits, heard, stopped = list[Joining](), asyncio.Event(), asyncio.Event()
+
+    def on_wait(event: Joining) -> None:
+        waits.append(event)
+        heard.set()
+
+    with ExitStack() as stack:
+        with hold(tmp_path, command="backfill"):
+            wait = LockWait(on_wait, check_seconds=0.01)
+            taking = asyncio.create_task(hold_or_wait(stack, tmp_path, command="audit", wait=wait, stopped=stopped))
+            await heard.wait()
+            heard.clear()
+            # The same process takes over, as another run would do.
+            (tmp_path / ".asyncexport" / "lock").write_bytes(
+                orjson.dumps({"command": "nightly", "pid": os.getpid(), "host": gethostname(), "since": time.time()})
+            )
+            await heard.wait()
+            stopped.set()
+            assert await taking is None
+        with hold(tmp_path, command="other"):
+            pass
+    assert [one.run.command for one in waits if one.run] == ["backfill", "nightly"]
+    assert not any(one.has_share for one in waits)
+
+
 async def test_accept_needs_a_ledger(tmp_path):
     """No directory is created."""
     with pytest.raises(LedgerError, match="has no ledger"):
@@ -197,16 +228,16 @@ async def test_accept_does_not_write_during_a_run(tmp_path):
 
 async def test_a_waiting_command_takes_the_lock_when_it_is_free(tmp_path):
     """What holds the lock is reported once, and the lock is released with the stack."""
-    holding, waits, is_waiting = ExitStack(), list[str](), asyncio.Event()
+    holding, waits, is_waiting = ExitStack(), list[Joining](), asyncio.Event()
 
-    def on_wait(holder: str) -> None:
-        waits.append(holder)
+    def on_wait(event: Joining) -> None:
+        waits.append(event)
         is_waiting.set()
 
     holding.enter_context(hold(tmp_path, command="nightly"))
     with ExitStack() as stack:
         taking = asyncio.create_task(
-            hold_or_wait(stack, tmp_path, command="accept", on_wait=on_wait, check_seconds=0.01)
+            hold_or_wait(stack, tmp_path, command="accept", wait=LockWait(on_wait, check_seconds=0.01))
         )
         await is_waiting.wait()
         await asyncio.sleep(0.03)
@@ -217,4 +248,4 @@ async def test_a_waiting_command_takes_the_lock_when_it_is_free(tmp_path):
             pass
     with hold(tmp_path, command="other"):
         assert len(waits) == 1
-        assert "nightly, process" in waits[0]
+        assert "nightly, process" in waits[0].text

@@ -15,9 +15,9 @@ from asyncexport.core.states import BundleRecord, Created, FewerRows, Stored
 from asyncexport.core.summary import Exit, Summary
 from asyncexport.engine.scheduler import Stop
 from asyncexport.ledger import LedgerReader, hold
+from asyncexport.run.run import export
 from asyncexport.run.spec import Audit, Nightly
 from asyncexport.run.survey import survey
-from asyncexport.run.waiting import export_when_free
 from asyncexport.sandbox import Sandbox, SandboxBehaviour, SandboxFault, serving
 from tests.exporting import Notebook, archives, clock_of, rows_in, run, settings_for, truth
 from tests.json_lines import check
@@ -59,13 +59,13 @@ class Scene:
         """Run `audit`."""
         settings = settings_for(self.sandbox, self.directory, more.pop("changes", SIX_HOURS))
         viewer: Notebook | None = more.pop("viewer", None)
-        return await export_when_free(
+        return await export(
             settings,
             Audit(settings.exports, chosen),
             key=ApiKey(self.sandbox.key),
             listeners=() if viewer is None else (viewer.on_event,),
             host_clock=clock_of(self.sandbox),
-            **{"tick_seconds": 0.02, **more},
+            **{"waits": True, "check_seconds": 0.02, **more},
         )
 
     def records(self) -> list[BundleRecord]:
@@ -262,7 +262,7 @@ async def test_an_interrupted_audit_is_finished_by_later_runs(tmp_path):
                 stop.ask(Exit.INTERRUPTED)
 
         settings = settings_for(sandbox, tmp_path, SIX_HOURS)
-        summary = await export_when_free(
+        summary = await export(
             settings,
             Audit(settings.exports, sample(3)),
             key=ApiKey(sandbox.key),

@@ -731,6 +731,20 @@ def test_the_closing_text_says_what_is_done_and_where():
     ]
 
 
+@pytest.mark.parametrize(
+    ("code", "first"),
+    [
+        (Exit.TIME_UP, "stopped by --max-duration; the state is saved: no work had begun"),
+        (Exit.INTERRUPTED, "stopped by Ctrl-C; the state is saved: no work had begun"),
+        (Exit.TERMINATED, "stopped by SIGTERM; the state is saved: no work had begun"),
+        (Exit.DONE, "done: nothing to do"),
+    ],
+)
+def test_a_run_that_was_stopped_while_it_waited_does_not_say_that_nothing_is_to_do(code, first):
+    """What there is to do is not known yet, and its end may well be settled."""
+    assert closing_lines(summary(code, Tally()))[0] == first
+
+
 def test_the_closing_text_says_where_settled_data_ends():
     """A range without a given end is shown: once if all exports have the same, else for each export."""
     start, end = 1_795_737_600, 1_795_851_000

@@ -104,6 +104,16 @@ async def test_a_run_that_stops_at_its_maximum_duration_is_a_success(tmp_path, s
     assert [one for one, _ in pings(server)][2:] == ["/fail"]
 
 
+async def test_an_end_that_is_not_settled_is_no_success_of_a_run_with_a_maximum_duration(tmp_path, sandbox):
+    """Such a run ends with 9 before its maximum duration, and the interval that was asked for is not complete."""
+    async with raw_server.serving(sends(http(b"OK"))) as server:
+        settings = settings_for(sandbox, tmp_path, ping__url=f"{server.url}{PATH}")
+        order: dict[str, Any] = {"start": "36h", "end": "24h", "require_end": True, "max_duration": "1h"}
+        summary = await asyncexport.backfill(settings, **order, key=sandbox.key)
+    assert (summary.exit_code, summary.tally.unfinished) == (Exit.TIME_UP, 0)
+    assert [one for one, _ in pings(server)] == ["/start", "/fail"]
+
+
 async def test_a_run_that_cannot_begin_pings_its_failure(tmp_path, sandbox, monkeypatch):
     """Without an API key there is no run, and the monitoring service is told so."""
     monkeypatch.delenv("FULLSTORY_API_KEY", raising=False)

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from asyncexport.core.bundles import When
+    from asyncexport.core.events import Joining
     from asyncexport.core.health.acceptance import Acceptance
 
 LONGEST_REASON = 500
@@ -58,6 +59,7 @@ def accept(
     _check_reason(why, faults)
     asked = read_asked(session, directory=directory, sets=sets, faults=faults)
     from asyncexport.run.accept import accept as accept_range
+    from asyncexport.run.lock_wait import LockWait
     from asyncexport.run.survey import time_at_service
 
     where = asked.settings.output.directory
@@ -72,13 +74,21 @@ def accept(
                 reason=why.strip(),
                 at=now,
                 warn=partial(session.lines.report, "warning"),
-                on_wait=partial(session.lines.report, "waiting") if wait else None,
+                wait=LockWait(partial(_report_wait, session)) if wait else None,
             )
         )
     except LedgerLockedError as error:
         error.hint = "wait until it has ended, or let `--wait` do that"
         raise
     return _tell(session, name, span, found, reason=why.strip())
+
+
+def _report_wait(session: Session, joining: "Joining") -> None:
+    from asyncexport.display.event_records import event_record
+
+    session.lines.report("waiting", joining.text)
+    if record := event_record(joining):
+        session.record(**record)
 
 
 def _check_reason(why: str, faults: list[Problem]) -> None:

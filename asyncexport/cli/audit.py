@@ -7,7 +7,7 @@ import typer
 from asyncexport.cli.options import Directory, Names, Sets, SuccessExits, Wait, read_asked, read_duration_option
 from asyncexport.core.auditing import DEFAULT_AGE_SECONDS, DEFAULT_SAMPLE, is_audited
 from asyncexport.core.summary import Summary
-from asyncexport.errors import ConfigError, Problem
+from asyncexport.errors import ConfigError, LedgerLockedError, Problem
 from asyncexport.run.spec import Audit, random_sample
 
 if TYPE_CHECKING:
@@ -60,7 +60,10 @@ def audit(
     _check_auditable(asked.exports, is_chosen=bool(export))
     chosen = random_sample(sample, older_than_seconds=DEFAULT_AGE_SECONDS if age is None else age)
     spec = Audit(asked.exports, chosen)
-    return carry_out(session, asked.settings, spec, key=key_of_run(session, asked.settings, spec), waits=wait)
+    summary = carry_out(session, asked.settings, spec, key=key_of_run(session, asked.settings, spec), waits=wait)
+    if isinstance(summary.error, LedgerLockedError):
+        summary.error.hint = "wait until it has ended, or let `--wait` do that"
+    return summary
 
 
 def _check_auditable(exports: "Iterable[Export]", *, is_chosen: bool) -> None:

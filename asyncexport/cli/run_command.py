@@ -55,7 +55,6 @@ def export_watched(
     from asyncexport.run.joining import export_or_join
     from asyncexport.run.monitored import monitored
     from asyncexport.run.run import export
-    from asyncexport.run.waiting import export_when_free
 
     heading, manager = _heading(settings, spec), ServiceManager(os.environ)
     viewer = session.viewer(heading, also=manager.report)
@@ -72,8 +71,7 @@ def export_watched(
         listeners, watch = (viewer.on_event, *dashboard.listeners), dashboard.watched(viewer.watch)
         if waits and isinstance(spec, Nightly):
             return export_or_join(settings, spec, key=key, stop=stop, listeners=listeners, watch=watch)
-        start = export_when_free if waits else export
-        return start(settings, spec, key=key, stop=stop, listeners=listeners, watch=watch)
+        return export(settings, spec, key=key, stop=stop, listeners=listeners, watch=watch, waits=waits)
 
     async def managed(stop: "Stop") -> "Summary":
         async with manager.run(heading):
@@ -134,7 +132,7 @@ def say_closing(session: "Session", settings: "Settings", spec: "RunSpec", summa
 def _hints(session: "Session", spec: "RunSpec", summary: "Summary") -> Iterator[str]:
     """Say what to do next."""
     tally = summary.tally
-    if summary.exit_code is Exit.TIME_UP and tally.is_cut_back and not tally.unfinished:
+    if summary.ends_unsettled:
         complete_at = max(one.complete_at for one in tally.ranges.values() if one.is_cut_back)
         yield f"run the same command again after {show(complete_at)}, when the end is settled"
         return

@@ -275,6 +275,11 @@ class Summary:
     joined: JoinedRun | None = None
     checked: Mapping[str, int] | None = None
 
+    @property
+    def ends_unsettled(self) -> bool:
+        """Whether everything that is settled is done, and only the requested end is not settled yet."""
+        return self.exit_code is Exit.TIME_UP and self.tally.is_cut_back and not self.tally.unfinished
+
     def to_dict(self) -> dict[str, Any]:
         """Return the summary as it is printed."""
         tally = self.tally

@@ -25,6 +25,9 @@ FIRST_WORDS = {
     Exit.TERMINATED: "stopped by SIGTERM; the state is saved",
 }
 
+STOPPED = (Exit.TIME_UP, Exit.INTERRUPTED, Exit.TERMINATED)
+"""The exit codes of runs that were stopped, perhaps before it was known whether there was anything to do."""
+
 NOT_SETTLED = "finished up to what is settled; the end that was asked for is not settled yet"
 
 FEW_ROWS = "finished, but rows seem to be missing"
@@ -146,7 +149,7 @@ def _first_line(summary: Summary, *, hung_up: bool) -> str:
     first = BY_AN_ERROR if stopped else FIRST_WORDS.get(summary.exit_code, BY_AN_ERROR)
     if hung_up and summary.exit_code is Exit.TERMINATED:
         first = BY_HANG_UP
-    if summary.exit_code is Exit.TIME_UP and not tally.unfinished:
+    if summary.ends_unsettled:
         first = NOT_SETTLED
     if summary.exit_code is Exit.PARTIAL and not (tally.failed or tally.unfinished or tally.losses or stopped):
         first = FEW_ROWS
@@ -156,7 +159,8 @@ def _first_line(summary: Summary, *, hung_up: bool) -> str:
 def _bundles(summary: Summary) -> str:
     tally = summary.tally
     if not tally.planned:
-        return "nothing to do"
+        is_known = summary.exit_code not in STOPPED or summary.ends_unsettled
+        return "nothing to do" if is_known else "no work had begun"
     have = tally.stored_before + tally.stored
     parts = [f"{show_count(have)} of {show_count(tally.planned)} bundles stored"]
     if tally.stored_before:

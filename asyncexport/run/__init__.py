@@ -2,7 +2,6 @@
 
 spec                 what a run is asked to do, and what each kind of run means
 run                  one run, from taking the lock to storing the last archive
-waiting              a run that waits until the directory is free
 joining              a nightly run that waits for another run instead of failing
 share_reader         reads how much of a waiting run's work another run has done
 logging_runs         records the run in the ledger's log of runs

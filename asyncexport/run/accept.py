@@ -14,7 +14,7 @@ from asyncexport.core.health.acceptance import Acceptance, acceptance
 from asyncexport.core.health.problems import not_accepted
 from asyncexport.ledger import AcceptedGap, Ledger, LedgerQueries, no_ledger, present
 from asyncexport.run.directory import check_ledger_not_lost
-from asyncexport.run.lock_wait import hold_or_wait
+from asyncexport.run.lock_wait import LockWait, hold_or_wait
 from asyncexport.run.sentinel import open_shortfalls, read_memory
 
 
@@ -26,7 +26,7 @@ async def accept(
     reason: str,
     at: float,
     warn: Callable[[str], None],
-    on_wait: Callable[[str], None] | None = None,
+    wait: LockWait | None = None,
 ) -> Acceptance:
     """Accept what is parked or short in a range of an export; nothing is written if there is nothing to accept.
 
@@ -37,10 +37,10 @@ async def accept(
         reason: Why, in the user's words.
         at: The present time, in seconds since 1970.
         warn: Called with each warning about the file system.
-        on_wait: Called once if another run holds the directory, before the wait for its end. None: do not wait.
+        wait: How to wait for the end of another run that holds the directory. None: do not wait.
 
     Raises:
-        LedgerLockedError: another run holds the directory, and `on_wait` is None.
+        LedgerLockedError: another run holds the directory, and `wait` is None.
         LedgerError: the ledger is missing or damaged.
         StorageError: it cannot be written.
     """
@@ -48,7 +48,7 @@ async def accept(
     if not present(directory):
         raise no_ledger(directory)
     with ExitStack() as stack:
-        for warning in await hold_or_wait(stack, directory, command="accept", on_wait=on_wait):
+        for warning in await hold_or_wait(stack, directory, command="accept", wait=wait) or ():
             warn(warning)
         await asyncio.to_thread(check_ledger_not_lost, directory)
         ledger = await Ledger.open(directory)

@@ -14,8 +14,10 @@ from asyncexport.core.events import (
     BundleStored,
     Event,
     ExportStopped,
+    Joining,
     Retried,
 )
+from asyncexport.core.join_progress import JoinedRun
 from asyncexport.core.service.requests import Kind
 from asyncexport.core.summary import Exit, OpenProblems, Summary, Tally, exit_of
 from asyncexport.engine.scheduler import Stop
@@ -34,6 +36,8 @@ class RunCounters:
         refused: Requests answered with 429.
         began: When the run started, on the monotonic clock.
         requires_end: Whether work is left while the requested end is not settled.
+        joined: The last run that this one has waited for.
+        has_begun: Whether the run holds the lock. Until then it only waits.
     """
 
     tally: Tally = field(default_factory=Tally)
@@ -42,6 +46,8 @@ class RunCounters:
     refused: int = 0
     began: float = field(default_factory=time.monotonic)
     requires_end: bool = False
+    joined: JoinedRun | None = None
+    has_begun: bool = False
 
     @property
     def seconds(self) -> float:
@@ -63,6 +69,8 @@ class RunCounters:
                 problems.note_for_all(reason, at=now)
             case Retried(bundle=bundle, reason=reason):
                 problems.note(bundle, reason, at=now)
+            case Joining(run=run):
+                self.joined = run or self.joined
             case ExportStopped(export=export, error=error):
                 problems.note(export, str(error), at=now)
 
@@ -71,6 +79,8 @@ class RunCounters:
         tally = self.tally
         if error is not None:
             return exit_of(error, stored=tally.stored)
+        if stop.reason is not None and not self.has_begun:
+            return stop.reason
         if stop.reason is not None and tally.unfinished:
             has_failures = tally.failed or tally.losses or tally.fails_by_shortfalls
             return Exit.PARTIAL if stop.reason is Exit.TIME_UP and has_failures else stop.reason
@@ -93,4 +103,5 @@ class RunCounters:
             refused=self.refused,
             directory=directory,
             error=cause if isinstance(cause, ExportError) else None,
+            joined=self.joined,
         )

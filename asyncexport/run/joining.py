@@ -26,9 +26,10 @@ from asyncexport.core.summary import Summary, Tally
 from asyncexport.core.text import show_duration
 from asyncexport.engine.scheduler import Stop
 from asyncexport.errors import ExportError, LedgerLockedError
-from asyncexport.ledger import hold_place, holder
+from asyncexport.ledger import hold_place
 from asyncexport.run.counters import RunCounters
 from asyncexport.run.listeners import EventListeners
+from asyncexport.run.lock_wait import find_joined
 from asyncexport.run.run import Watch, export, watch_nothing
 from asyncexport.run.share_reader import ShareReader
 from asyncexport.run.spec import Nightly
@@ -174,9 +175,8 @@ class _JoiningRun:
 
     async def _find_holder(self) -> bool:
         """Find out who holds the directory; return whether anybody seems to."""
-        found = await asyncio.to_thread(holder, self._order.settings.output.directory)
-        if found is not None:
-            self._joined = JoinedRun(found.command, found.pid, found.host, found.since)
+        found = await find_joined(self._order.settings.output.directory)
+        self._joined = found or self._joined
         return found is not None
 
     async def _pause(self) -> None:

@@ -37,7 +37,6 @@ from asyncexport.run.monitored import monitored, report_unstarted
 from asyncexport.run.run import Watch, export, watch_nothing
 from asyncexport.run.spec import Audit, Backfill, Nightly, Retry, RunSpec, nightly_sample, random_sample
 from asyncexport.run.verify import verify as check_archives
-from asyncexport.run.waiting import export_when_free
 
 log = logging.getLogger(__name__)
 
@@ -342,8 +341,7 @@ async def _run(
     def work() -> Coroutine[Any, Any, Summary]:
         if waits and isinstance(spec, Nightly):
             return export_or_join(settings, spec, key=api_key, stop=stop, listeners=listeners, watch=watch)
-        start = export_when_free if waits else export
-        return start(settings, spec, key=api_key, stop=stop, listeners=listeners, watch=watch)
+        return export(settings, spec, key=api_key, stop=stop, listeners=listeners, watch=watch, waits=waits)
 
     return await monitored(settings, spec, work, key=api_key, dashboard=dashboard)
 

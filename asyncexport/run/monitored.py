@@ -32,9 +32,12 @@ FRESH_SECONDS = 10.0
 
 
 def ends_as_it_should(summary: Summary, spec: RunSpec) -> bool:
-    """Whether a run ended with 0, or with 9 because of its maximum duration."""
+    """Whether a run ended with 0, or with 9 because of its maximum duration.
+
+    With 9 because its end is not settled, it has not done what `--require-end` asks for.
+    """
     if summary.exit_code is Exit.TIME_UP:
-        return spec.max_duration_seconds is not None
+        return spec.max_duration_seconds is not None and not summary.ends_unsettled
     return summary.exit_code is Exit.DONE
 
 

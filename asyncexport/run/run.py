@@ -13,7 +13,7 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable, Coroutine, Iterator, Sequence
-from contextlib import AsyncExitStack, contextmanager, nullcontext
+from contextlib import AsyncExitStack, ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass
 from itertools import chain, islice
 from typing import Any
@@ -30,12 +30,13 @@ from asyncexport.core.summary import Snapshot, Summary
 from asyncexport.core.work_queue import WorkQueue
 from asyncexport.engine.scheduler import Stop
 from asyncexport.errors import ExportError, UnavailableError
-from asyncexport.ledger import Ledger, hold, no_ledger, present
+from asyncexport.ledger import Ledger, no_ledger, present
 from asyncexport.run.counters import RunCounters
 from asyncexport.run.directory import check_ledger_not_lost
 from asyncexport.run.first_contact import check_clocks, first_contact, time_is_unknown
 from asyncexport.run.following import PresentFollower
 from asyncexport.run.listeners import EventListeners, log_failed_listener
+from asyncexport.run.lock_wait import CHECK_SECONDS, LockWait, hold_or_wait
 from asyncexport.run.logging_runs import logged
 from asyncexport.run.organisation import OrganisationCheck
 from asyncexport.run.planner import CLOCK_CHECK, Planner, RunPlan
@@ -78,6 +79,7 @@ class _Run:
     emit: Listener
     host_clock: HostClock | None
     on_locked: Callable[[], None]
+    wait: LockWait | None
 
 
 async def export(
@@ -90,6 +92,8 @@ async def export(
     watch: Watch = watch_nothing,
     host_clock: HostClock | None = None,
     on_locked: Callable[[], None] = _do_nothing,
+    waits: bool = False,
+    check_seconds: float = CHECK_SECONDS,
 ) -> Summary:
     """Carry out a run and return its summary, which says how it ended.
 
@@ -102,14 +106,17 @@ async def export(
         watch: Shows the progress of the run.
         host_clock: The clocks of this host. None: the real ones.
         on_locked: Called once the run holds the lock of the output directory.
+        waits: Whether to wait while another run holds that lock, instead of ending with `Exit.LOCKED`.
+        check_seconds: How often a waiting run tries to take the lock.
     """
     asked = instructions(spec)
     counters, stop = RunCounters(requires_end=asked.require_end), stop or Stop()
     repaired = frozenset(one.bundle for one in asked.repairs)
     emit = EventListeners(counters, listeners, repaired=repaired).emit
+    wait = LockWait(emit, check_seconds) if waits else None
     error: ExportError | None = None
     try:
-        await _carry_out(_Run(settings, spec, key, stop, watch, counters, emit, host_clock, on_locked))
+        await _carry_out(_Run(settings, spec, key, stop, watch, counters, emit, host_clock, on_locked, wait))
     except ExportError as failure:
         error = failure
     return counters.summary(spec, directory=str(settings.output.directory), error=error, stop=stop)
@@ -122,6 +129,8 @@ async def _carry_out(run: _Run) -> None:
             Archives(run.settings.output.directory, max_row=run.settings.download.max_row)
         )
         ledger = await _open_directory(stack, run)
+        if ledger is None:
+            return
         clock.recall(await ledger.recall(CLOCK_CHECK))
         await stack.enter_async_context(
             logged(
@@ -165,10 +174,11 @@ async def _carry_out(run: _Run) -> None:
         await _work(run, planner, engine, clock, contact)
 
 
-async def _open_directory(stack: AsyncExitStack, run: _Run) -> Ledger:
+async def _open_directory(stack: AsyncExitStack, run: _Run) -> Ledger | None:
     """Lock the directory and open its ledger; the stack closes the ledger and releases the lock.
 
-    Limitations of the directory's file system are reported.
+    Return None if the run was stopped while it waited for the lock. Limitations of the directory's file
+    system are reported.
 
     Raises:
         LedgerError: another run holds the lock, the ledger is lost or damaged, or the run needs a ledger and there is
@@ -181,8 +191,15 @@ async def _open_directory(stack: AsyncExitStack, run: _Run) -> Ledger:
         # There is nothing to resume. Do not create a directory whose name may be mistyped.
         raise no_ledger(directory)
     mode = run.settings.output.access.folder_mode
-    for message in stack.enter_context(hold(directory, command=run.spec.command, directory_mode=mode)):
+    lock = stack.enter_context(ExitStack())
+    notes = await hold_or_wait(
+        lock, directory, command=run.spec.command, directory_mode=mode, wait=run.wait, stopped=run.stop.asked
+    )
+    if notes is None:
+        return None
+    for message in notes:
         run.emit(Note(message))
+    run.counters.has_begun = True
     run.on_locked()
     # Check again under the lock: a rebuild that held the lock until now may have been killed.
     await asyncio.to_thread(check_ledger_not_lost, directory)
